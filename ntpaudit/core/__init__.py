@@ -1,0 +1,1 @@
+"""Pure conclusions: values in, values out; time arrives as an argument."""

@@ -1,0 +1,144 @@
+"""Four timestamps to an interval that holds the true offset; the sign convention, stated once.
+
+offset (theta) = reference - host. **Positive: the host is behind (slow). Negative: the host is ahead (fast).** True in
+every value, field and output of ntpaudit.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ntpaudit.core.clocks import ClockReading, correction_ns, growth_ns, step_ns
+from ntpaudit.core.ntptime import NS_PER_S, decode, difference_ns
+from ntpaudit.core.packet import Refused, Reply
+
+MAX_SERVER_INTERVAL_NS = 4 * NS_PER_S
+"""The longest a server may hold a request, chrony's test A (V12)."""
+
+MAX_STEP_NS = 1_000_000
+"""A larger step of the host's clock during an exchange spoils it (V14)."""
+
+MAX_DISTANCE_NS = NS_PER_S
+"""RFC 5905 MAXDIST: an interval with a larger half-width says too little to vote (V17)."""
+
+_DELAY_TOLERANCE_PPM = 500
+_SHORT_ROUNDING_NS = 3 * NS_PER_S // (2 * 65536) + 1  # W4: half a unit for root delay / 2, one for root dispersion
+
+Timestamping = Literal["kernel", "user"]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The true offset lies in `[earliest_ns, latest_ns]`."""
+
+    earliest_ns: int
+    latest_ns: int
+
+    @property
+    def half_width_ns(self) -> int:
+        """Half of the width, rounded up: the error of the midpoint."""
+        return (self.latest_ns - self.earliest_ns + 1) // 2
+
+    def covers(self, offset_ns: int) -> bool:
+        """The interval allows this offset."""
+        return self.earliest_ns <= offset_ns <= self.latest_ns
+
+    def clamp(self, offset_ns: int) -> int:
+        """Return the point of the interval nearest to `offset_ns`."""
+        return min(max(offset_ns, self.earliest_ns), self.latest_ns)
+
+    def intersect(self, other: "Interval") -> "Interval | None":
+        """Return what both hold, or None where they contradict each other."""
+        earliest, latest = max(self.earliest_ns, other.earliest_ns), min(self.latest_ns, other.latest_ns)
+        return Interval(earliest, latest) if earliest <= latest else None
+
+
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """When the request left (T1) and the reply came (T4) by the host's clock, and the clocks around both.
+
+    T1 is not after the true departure and T4 not before the true arrival (T1 of MEASUREMENT §8): whatever the latency,
+    that only widens the interval.
+    """
+
+    sent_ns: int
+    arrived_ns: int
+    before: ClockReading
+    after: ClockReading
+    timestamping: Timestamping
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one exchange with one server says about the host's clock at the moment `stamps.after`."""
+
+    reply: Reply
+    stamps: Stamps
+    received_ns: int
+    transmitted_ns: int
+    offset_ns: int
+    delay_ns: int
+    interval: Interval
+
+
+def measure(reply: Reply, stamps: Stamps) -> Measurement | Refused:
+    """Turn an exchange into an interval that holds the true offset without assuming symmetric delay (B1 to B4).
+
+    Refuses with the codes of V12, V13 and V14.
+    """
+    served_ns = difference_ns(reply.transmitted, reply.received)
+    elapsed_ns = stamps.arrived_ns - stamps.sent_ns
+    delay_ns = elapsed_ns - served_ns
+    precision_ns = _power_of_two_ns(reply.precision)
+    host_precision_ns = max(1, stamps.before.width_ns, stamps.after.width_ns)  # B4
+    if not abs(step_ns(stamps.before, stamps.after)) <= MAX_STEP_NS:
+        return Refused("local-step", ours=True)  # V14, before V13: a step would look like a negative delay
+    if not 0 <= served_ns <= MAX_SERVER_INTERVAL_NS:
+        return Refused("server-interval", ours=True)  # V12
+    tolerance_ns = precision_ns + host_precision_ns + elapsed_ns * _DELAY_TOLERANCE_PPM // 1_000_000
+    if not delay_ns >= -tolerance_ns:
+        return Refused("negative-delay", ours=True)  # V13
+
+    received_ns = decode(reply.received)
+    transmitted_ns = received_ns + served_ns  # not decoded by itself: the pivot may lie between T2 and T3
+    forward_ns = received_ns - stamps.sent_ns
+    backward_ns = transmitted_ns - stamps.arrived_ns
+    error_ns = (
+        root_distance_ns(reply)  # B2
+        + precision_ns
+        + host_precision_ns
+        # B3 asks for PHI; a bound takes B5's rate, and the clock's own slew meanwhile as it was seen
+        + growth_ns(elapsed_ns)
+        + abs(correction_ns(stamps.before, stamps.after))
+        + _SHORT_ROUNDING_NS
+    )
+    # min and max: a delay just below zero, which V13 lets pass, puts the ends the other way round
+    interval = Interval(min(backward_ns, forward_ns) - error_ns, max(backward_ns, forward_ns) + error_ns)
+    return Measurement(
+        reply,
+        stamps,
+        received_ns,
+        transmitted_ns,
+        (forward_ns + backward_ns) // 2,
+        max(delay_ns, host_precision_ns),
+        interval,
+    )
+
+
+def root_distance_ns(reply: Reply) -> int:
+    """Return how wrong the server itself says it can be: root delay / 2 + root dispersion, rounded up (B2)."""
+    return -(-(reply.root_delay + 2 * reply.root_dispersion) * NS_PER_S // 131_072)
+
+
+def carry(offset: Interval, taken: ClockReading, now: ClockReading) -> Interval:
+    """Carry an offset interval from one moment to another through the RAW clock (B5, B6).
+
+    What the host did to its own clock meanwhile moves the interval exactly; the oscillator's own error widens it.
+    """
+    moved_ns = -correction_ns(taken, now)
+    grown_ns = growth_ns(now.raw_ns - taken.raw_ns) + taken.width_ns + now.width_ns
+    return Interval(offset.earliest_ns + moved_ns - grown_ns, offset.latest_ns + moved_ns + grown_ns)
+
+
+def _power_of_two_ns(exponent: int) -> int:
+    """Turn a precision field (log2 seconds) into nanoseconds, rounded up."""
+    return NS_PER_S << exponent if exponent >= 0 else -(-NS_PER_S >> -exponent)

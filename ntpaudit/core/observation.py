@@ -1,0 +1,111 @@
+"""Everything seen at one moment, before anything is concluded from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ntpaudit.core.clocks import ClockReading
+from ntpaudit.core.measurement import Measurement
+
+Status = Literal["agreeing", "falseticker", "distant", "rejected", "unreachable", "backed-off"]
+STATUSES: tuple[Status, ...] = ("agreeing", "falseticker", "distant", "rejected", "unreachable", "backed-off")
+"""Every source ends with exactly one of these; their order is the number a database gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a source gave no measurement: `rejected` it answered unusably, `unreachable` it did not answer,
+    `backed-off` it was not asked. `detail` is a few words for a human, beside the reason code.
+    """
+
+    status: Literal["rejected", "unreachable", "backed-off"]
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceObservation:
+    """What came of asking one source.
+
+    `discarded` counts, by reason code, the datagrams that were not its answer (forged, stray, duplicate).
+    `address` is None where the name could not be resolved.
+    """
+
+    name: str
+    address: str | None
+    port: int
+    outcome: tuple[Measurement, ...] | Failure
+    discarded: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelState:
+    """What the kernel believes about its clock: adjtimex, read only (A1, A2).
+
+    `state` is the return value (TIME_OK 0 … TIME_ERROR 5), `status` the STA_ bits (A3), spans in seconds.
+    `frequency_ppm`
+    is the whole correction applied, tick included; positive makes the clock run faster. `tai_s` 0 means unknown (A5).
+    """
+
+    state: int
+    status: int
+    offset_s: float
+    frequency_ppm: float
+    maxerror_s: float
+    esterror_s: float
+    tai_s: int
+
+    STA_UNSYNC = 0x40
+    TIME_ERROR = 5
+    PHASE_LIMIT_S = 16.0
+
+    @property
+    def is_synchronised(self) -> bool:
+        """The kernel holds its clock for synchronised: STA_UNSYNC is clear and the error bound below 16 s (A3, A4)."""
+        unsync = self.status & KernelState.STA_UNSYNC or self.state == KernelState.TIME_ERROR
+        return not unsync and self.maxerror_s < KernelState.PHASE_LIMIT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """A question to the system that it would not answer, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A time daemon that runs here; `disciplines` is False where its own arguments say it leaves the clock alone."""
+
+    name: str
+    pid: int
+    disciplines: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """Who this host is and what else bears on its clock.
+
+    `zone_offset_s` is local time minus UTC; `rtc_local` None means unknown; `container` names what confines us, if
+    anything does.
+    """
+
+    name: str
+    machine_id: str | None
+    boot_id: str | None
+    timezone: str | None
+    zone_offset_s: int
+    rtc_local: bool | None
+    clocksource: str | None
+    container: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one audit saw. `taken` is the common instant that every interval is carried to (S1)."""
+
+    host: HostFacts
+    taken: ClockReading
+    sources: tuple[SourceObservation, ...]
+    kernel: KernelState | Unavailable
+    daemons: tuple[Daemon, ...] | Unavailable

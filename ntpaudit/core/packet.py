@@ -1,0 +1,156 @@
+"""The NTP packet: build a request, and read a reply or say why not (MEASUREMENT W, Q, V, K, E)."""
+
+import struct
+from dataclasses import dataclass
+
+HEADER = struct.Struct("!BBbbIIIQQQQ")
+VERSION = 4
+MODE_CLIENT = 3
+MODE_SERVER = 4
+LEAP_UNSYNCHRONISED = 3
+MAX_DISPERSION_S = 16.0
+"""RFC 5905 MAXDISP: a server whose root distance reaches this is not synchronised (V11)."""
+
+_PRECISION_UNKNOWN = 0x20
+_CRYPTO_NAK = bytes(4)
+_MAC_LENGTHS = (20, 24)
+_MIN_EXTENSION = 16
+_MIN_LAST_EXTENSION = 28
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A server's answer that passed every check a packet alone can be put to.
+
+    `received` and `transmitted` are T2 and T3 as 64-bit NTP timestamps of the server's clock. `warnings` are the
+    codes of V15 and V16: worth telling, no reason to refuse.
+    """
+
+    leap: int
+    stratum: int
+    poll: int
+    precision: int
+    root_delay: int
+    root_dispersion: int
+    reference_id: bytes
+    reference: int
+    received: int
+    transmitted: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KissOfDeath:
+    """A reply of stratum 0 to our own request: the server asks us to go away or to slow down (RFC 5905 §7.4)."""
+
+    code: str
+
+    @property
+    def reason(self) -> str:
+        """The reason code, such as `kod:RATE`."""
+        return f"kod:{self.code}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A datagram that is no usable answer, with its reason code.
+
+    `ours` tells whether it carries our nonce: then it is the server's own answer and ends the wait; anything else is
+    stray or forged, is counted, and ends nothing.
+    """
+
+    reason: str
+    ours: bool
+
+
+def build_request(nonce: int) -> bytes:
+    """Build a minimal client request: nothing about this host but the random 64-bit nonce as T3 (Q1, Q2, Q4)."""
+    first = VERSION << 3 | MODE_CLIENT
+    return HEADER.pack(first, 0, 0, _PRECISION_UNKNOWN, 0, 0, 0, 0, 0, 0, nonce)
+
+
+def read_reply(
+    datagram: bytes, nonce: int, *, own_ids: frozenset[bytes] = frozenset(), from_peer: bool = True
+) -> Reply | KissOfDeath | Refused:
+    """Read one datagram as the answer to the request that carried `nonce`; any bytes are read or refused.
+
+    The checks run in the order of MEASUREMENT §3 and the first that fails names the reason. `own_ids` are the
+    reference ids that would mean this host (V16); `from_peer` says that it came from the address we asked (V4).
+    """
+    if len(datagram) < HEADER.size:
+        return Refused("malformed", ours=False)  # V1: not even a header, so nothing shows whose it is
+    first, stratum, poll, precision, root_delay, root_dispersion, refid, reference, origin, received, transmitted = (
+        HEADER.unpack_from(datagram)
+    )
+    leap, version, mode = first >> 6, first >> 3 & 7, first & 7
+    ours = from_peer and origin == nonce != 0
+    reason = (
+        tail_fault(datagram[HEADER.size :])  # V1, E2, E3
+        or (version != VERSION and "version")  # V2
+        or (mode != MODE_SERVER and "mode")  # V3
+        or (not from_peer and "wrong-source")  # V4
+        or (origin == 0 and "zero-origin")  # V5, CVE-2015-8138
+        or (origin != nonce and "bogus")  # V5
+    )
+    if reason:
+        return Refused(reason, ours)
+    reference_id = refid.to_bytes(4, "big")
+    if stratum == 0:
+        return KissOfDeath(kiss_code(reference_id))  # V8, K1: only now that the origin is proven ours
+    reason = (
+        ((received == 0 or transmitted == 0) and "zero-ts")  # V9
+        # V10, V18: LI 0 is the normal value; only 3 means unsynchronised
+        or (not (leap != LEAP_UNSYNCHRONISED and 1 <= stratum <= 15) and "unsync")
+        or (not root_delay / 2 + root_dispersion < MAX_DISPERSION_S * 65536 and "root-distance-invalid")  # V11
+    )
+    if reason:
+        return Refused(reason, ours)
+    warnings = []
+    if reference != 0 and (reference - transmitted) & (1 << 64) - 1 < 1 << 63 and reference != transmitted:
+        warnings.append("reftime-future")  # V15
+    if stratum > 1 and reference_id in own_ids:
+        warnings.append("sync-loop")  # V16
+    return Reply(
+        leap,
+        stratum,
+        poll,
+        precision,
+        root_delay,
+        root_dispersion,
+        reference_id,
+        reference,
+        received,
+        transmitted,
+        tuple(warnings),
+    )
+
+
+def tail_fault(tail: bytes) -> str:
+    """Say what is wrong with what follows the header: extension fields and a MAC (E1, E2, E3); "" if nothing is.
+
+    Unknown extension fields are passed over. A crypto-NAK is a failed authentication, never a normal reply
+    (CVE-2016-1547), and a packet that cannot be read to its end is refused whole.
+    """
+    if len(tail) % 4:
+        return "malformed"
+    at = 0
+    while at < len(tail):
+        left = len(tail) - at
+        if left == len(_CRYPTO_NAK):
+            return "crypto-nak" if tail[at:] == _CRYPTO_NAK else "malformed"
+        if left in _MAC_LENGTHS:
+            return ""  # a key id and an MD5 or SHA-1 digest: we share no key, so it is neither checked nor trusted
+        length = int.from_bytes(tail[at + 2 : at + 4], "big")
+        shortest = _MIN_LAST_EXTENSION if length == left else _MIN_EXTENSION
+        if length % 4 or not shortest <= length <= left:
+            return "malformed"
+        at += length
+    return ""
+
+
+def kiss_code(reference_id: bytes) -> str:
+    """Render a kiss code: printable ASCII as it is, else in hexadecimal (K5)."""
+    text = reference_id.rstrip(b"\0")
+    if text and all(0x21 <= byte <= 0x7E for byte in text):
+        return text.decode("ascii")
+    return "0x" + reference_id.hex()

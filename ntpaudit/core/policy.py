@@ -1,0 +1,102 @@
+"""Profiles as data, and an interval held against their tolerances (INTEGRITY §1.5)."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+from ntpaudit.core.measurement import Interval
+from ntpaudit.core.ntptime import NS_PER_S
+
+JudgedOn = Literal["offset", "bound"]
+Verdict = Literal["within", "unproven", "beyond", "unmeasured"]
+VERDICTS: tuple[Verdict, ...] = ("within", "unproven", "beyond", "unmeasured")
+"""In the order of the numbers that a database gets."""
+
+
+class Severity(IntEnum):
+    """How bad it is, in the order that counts: the worst of several is their maximum."""
+
+    OK = 0
+    WARNING = 1
+    UNKNOWN = 2
+    CRITICAL = 3
+
+    @property
+    def exit_status(self) -> int:
+        """The exit status by the monitoring plugins' convention: 0 ok, 1 warning, 2 critical, 3 unknown."""
+        return (0, 1, 3, 2)[self]
+
+    @property
+    def word(self) -> str:
+        """The word that records use, such as `ok`."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Two tolerances, and what the warning is judged on: `offset` |estimate|, or `bound`, the worst case.
+
+    The critical tolerance is always judged on the whole interval.
+    """
+
+    name: str
+    warning_s: float
+    critical_s: float
+    judged_on: JudgedOn
+
+    def verdict(self, offset: Interval | None) -> Verdict:
+        """Hold the interval against the critical tolerance; written as acceptance, so what cannot be compared fails."""
+        if offset is None:
+            return "unmeasured"
+        if bound_s(offset) <= self.critical_s:
+            return "within"
+        if least_s(offset) > self.critical_s:
+            return "beyond"
+        return "unproven"
+
+    def severity(self, offset: Interval | None, estimate_ns: int) -> Severity:
+        """Say how bad the offset alone is; findings add to it."""
+        match self.verdict(offset):
+            case "unmeasured":
+                return Severity.UNKNOWN
+            case "beyond":
+                return Severity.CRITICAL
+            case "within" if offset is not None:
+                judged_s = abs(estimate_ns) / NS_PER_S if self.judged_on == "offset" else bound_s(offset)
+                return Severity.OK if judged_s <= self.warning_s else Severity.WARNING
+        return Severity.WARNING
+
+
+def bound_s(offset: Interval) -> float:
+    """Return how wrong the clock can be at most, W: the far end of the interval."""
+    return max(abs(offset.earliest_ns), abs(offset.latest_ns)) / NS_PER_S
+
+
+def least_s(offset: Interval) -> float:
+    """Return how wrong the clock is at least, B: the near end of the interval, 0 if it holds zero."""
+    return max(offset.earliest_ns, -offset.latest_ns, 0) / NS_PER_S
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile("log-integrity", 0.1, 1.0, "offset"),
+        Profile("ops-strict", 0.05, 0.25, "bound"),
+        # These four rules state no number: the tolerance is the organisation's own, and so it is called in the docs.
+        Profile("pci", 0.1, 1.0, "offset"),
+        Profile("iso27001", 0.1, 1.0, "offset"),
+        Profile("nis2", 0.1, 1.0, "offset"),
+        Profile("dora", 0.1, 1.0, "offset"),
+        Profile("fedramp", 0.1, 1.0, "offset"),
+        Profile("stig", 0.25, 1.0, "offset"),
+        Profile("finra-cat", 0.025, 0.05, "bound"),
+        Profile("mifid-1ms", 0.0005, 0.001, "bound"),
+        Profile("mifid-100us", 0.00005, 0.0001, "bound"),
+        Profile("tsa-etsi", 0.5, 1.0, "bound"),
+        Profile("cluster-ceph", 0.025, 0.05, "bound"),
+        Profile("cluster-crdb", 0.2, 0.4, "bound"),
+        Profile("cluster-etcd", 0.25, 1.0, "bound"),
+        Profile("auth", 60.0, 240.0, "offset"),
+    )
+}
+DEFAULT_PROFILE = "log-integrity"

@@ -1,0 +1,273 @@
+"""What one audit saw and concluded: a value, and to and from a plain dict with a schema name."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ntpaudit.core.checks import Case, findings_of
+from ntpaudit.core.findings import Finding
+from ntpaudit.core.measurement import Timestamping
+from ntpaudit.core.ntptime import NS_PER_S, format_utc, parse_utc, short_to_s
+from ntpaudit.core.observation import KernelState, Observation, Status, Unavailable
+from ntpaudit.core.policy import Profile, Severity, Verdict, bound_s
+from ntpaudit.core.selection import Agreement, Judged, Selection, select
+from ntpaudit.core.wording import direction
+
+SCHEMA = "ntpaudit.record/1"
+
+
+@dataclass(frozen=True, slots=True)
+class HostIdentity:
+    """Which host, in the words of its operator (`name`, `site`, `env`) and of its system."""
+
+    name: str
+    site: str | None
+    env: str | None
+    machine_id: str | None
+    boot_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """How wrong the host's clock is, in seconds; positive is behind. True theta lies in [earliest_s, latest_s]."""
+
+    estimate_s: float
+    earliest_s: float
+    latest_s: float
+    bound_s: float
+    direction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """How many sources were asked, could vote, and agree, and how many may lie before the interval does."""
+
+    sources: int
+    usable: int
+    agreeing: int
+    tolerated_liars: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """What one source said, and its one status. Spans and offsets in seconds; None where it said nothing."""
+
+    name: str
+    address: str | None
+    port: int
+    status: Status
+    reason: str | None
+    offset_s: float | None = None
+    earliest_s: float | None = None
+    latest_s: float | None = None
+    delay_s: float | None = None
+    root_delay_s: float | None = None
+    root_dispersion_s: float | None = None
+    root_distance_s: float | None = None
+    stratum: int | None = None
+    leap: int | None = None
+    reference_id: str | None = None
+    precision_s: float | None = None
+    timestamping: Timestamping | None = None
+    authenticated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One audit, finished. `utc_ns` is the corrected time, None when unmeasured; `host_ns` what the host believed."""
+
+    version: str
+    config_sha256: str | None
+    host: HostIdentity
+    utc_ns: int | None
+    host_ns: int
+    boottime_ns: int
+    severity: Severity
+    verdict: Verdict
+    profile: Profile
+    offset: Offset | None
+    agreement: Votes
+    sources: tuple[SourceRecord, ...]
+    kernel: Mapping[str, Any]
+    daemons: tuple[Mapping[str, Any], ...]
+    host_clock: Mapping[str, Any]
+    findings: tuple[Finding, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as the JSON contract has it; never a NaN or an infinity."""
+        return {
+            "schema": SCHEMA,
+            "software": {"version": self.version, "config_sha256": self.config_sha256},
+            "host": asdict(self.host),
+            "time": {
+                "utc": None if self.utc_ns is None else format_utc(self.utc_ns),
+                "host": format_utc(self.host_ns),
+                "boottime_ns": self.boottime_ns,
+            },
+            "severity": self.severity.word,
+            "verdict": self.verdict,
+            "profile": asdict(self.profile),
+            "offset": None if self.offset is None else asdict(self.offset),
+            "agreement": asdict(self.agreement),
+            "drift": None,
+            "sources": [asdict(source) for source in self.sources],
+            "kernel": dict(self.kernel),
+            "daemons": [dict(daemon) for daemon in self.daemons],
+            "host_clock": dict(self.host_clock),
+            "findings": [
+                asdict(finding) | {"severity": finding.severity.word, "controls": list(finding.controls)}
+                for finding in self.findings
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Record":
+        """Read a record that `to_dict` wrote; keys added by later versions are passed over.
+
+        Raises ValueError for another schema and KeyError for a key that is missing.
+        """
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"not a record of schema {SCHEMA}: {data.get('schema')!r}")
+        time = data["time"]
+        return cls(
+            version=data["software"]["version"],
+            config_sha256=data["software"]["config_sha256"],
+            host=HostIdentity(**_known(HostIdentity, data["host"])),
+            utc_ns=None if time["utc"] is None else parse_utc(time["utc"]),
+            host_ns=parse_utc(time["host"]),
+            boottime_ns=time["boottime_ns"],
+            severity=Severity[data["severity"].upper()],
+            verdict=data["verdict"],
+            profile=Profile(**_known(Profile, data["profile"])),
+            offset=None if data["offset"] is None else Offset(**_known(Offset, data["offset"])),
+            agreement=Votes(**_known(Votes, data["agreement"])),
+            sources=tuple(SourceRecord(**_known(SourceRecord, source)) for source in data["sources"]),
+            kernel=data["kernel"],
+            daemons=tuple(data["daemons"]),
+            host_clock=data["host_clock"],
+            findings=tuple(
+                Finding(
+                    **_known(Finding, finding)
+                    | {"severity": Severity[finding["severity"].upper()], "controls": tuple(finding["controls"])}
+                )
+                for finding in data["findings"]
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a record says of its making beside what was seen: the program, the configuration, the host's place."""
+
+    version: str
+    config_sha256: str | None = None
+    site: str | None = None
+    env: str | None = None
+
+
+def conclude(observation: Observation, profile: Profile, labels: Labels) -> Record:
+    """Select, estimate and judge: everything an observation proves under a profile."""
+    selection = select(observation.sources, observation.taken)
+    agreement, host = selection.agreement, observation.host
+    interval = agreement.interval if agreement else None
+    estimate_ns = agreement.estimate_ns if agreement else 0
+    findings = findings_of(Case(observation, selection, profile))
+    worst = max(finding.severity for finding in findings) if findings else Severity.OK
+    return Record(
+        version=labels.version,
+        config_sha256=labels.config_sha256,
+        host=HostIdentity(host.name, labels.site, labels.env, host.machine_id, host.boot_id),
+        utc_ns=observation.taken.realtime_ns + estimate_ns if agreement else None,
+        host_ns=observation.taken.realtime_ns,
+        boottime_ns=observation.taken.boottime_ns,
+        severity=max(profile.severity(interval, estimate_ns), worst),
+        verdict=profile.verdict(interval),
+        profile=profile,
+        offset=_offset(agreement) if agreement else None,
+        agreement=_votes(selection),
+        sources=tuple(map(_source, selection.sources)),
+        kernel=_kernel(observation.kernel),
+        daemons=() if isinstance(observation.daemons, Unavailable) else tuple(map(asdict, observation.daemons)),
+        host_clock={
+            "timezone": host.timezone,
+            "zone_offset_s": host.zone_offset_s,
+            "rtc_local": host.rtc_local,
+            "clocksource": host.clocksource,
+            "container": host.container,
+        },
+        findings=findings,
+    )
+
+
+def _offset(agreement: Agreement) -> Offset:
+    """Write an agreement in seconds."""
+    interval = agreement.interval
+    return Offset(
+        agreement.estimate_ns / NS_PER_S,
+        interval.earliest_ns / NS_PER_S,
+        interval.latest_ns / NS_PER_S,
+        bound_s(interval),
+        direction(agreement.estimate_ns),
+    )
+
+
+def _votes(selection: Selection) -> Votes:
+    """Count what the vote rests on."""
+    return Votes(
+        sources=len(selection.sources),
+        usable=len(selection.usable),
+        agreeing=sum(judged.status == "agreeing" for judged in selection.sources),
+        tolerated_liars=selection.agreement.tolerated_liars if selection.agreement else 0,
+    )
+
+
+def _source(judged: Judged) -> SourceRecord:
+    """Write one judged source; its offset and interval are those at the common instant."""
+    source, candidate, best = judged.source, judged.candidate, judged.best
+    if candidate is None or best is None:
+        return SourceRecord(source.name, source.address, source.port, judged.status, judged.reason)
+    reply = best.reply
+    return SourceRecord(
+        source.name,
+        source.address,
+        source.port,
+        judged.status,
+        judged.reason,
+        offset_s=candidate.offset_ns / NS_PER_S,
+        earliest_s=candidate.interval.earliest_ns / NS_PER_S,
+        latest_s=candidate.interval.latest_ns / NS_PER_S,
+        delay_s=best.delay_ns / NS_PER_S,
+        root_delay_s=short_to_s(reply.root_delay),
+        root_dispersion_s=short_to_s(reply.root_dispersion),
+        root_distance_s=best.interval.half_width_ns / NS_PER_S,
+        stratum=reply.stratum,
+        leap=reply.leap,
+        reference_id=reference_id_text(reply.reference_id, reply.stratum),
+        precision_s=2.0**reply.precision,
+        timestamping=best.stamps.timestamping,
+    )
+
+
+def reference_id_text(reference_id: bytes, stratum: int) -> str:
+    """Write a reference id: letters that name a clock at stratum 1, else the dotted form of an address.
+
+    From stratum 2 on it is the upstream's IPv4 address, or the first octets of the MD5 of its IPv6 address: both are
+    written dotted, as chronyc and ntpq do, because nothing tells them apart (RFC 5905 §7.3).
+    """
+    letters = reference_id.rstrip(b"\0")
+    if stratum == 1 and letters and all(0x21 <= byte <= 0x7E for byte in letters):
+        return letters.decode("ascii")
+    return ".".join(map(str, reference_id))
+
+
+def _kernel(kernel: KernelState | Unavailable) -> dict[str, Any]:
+    """Write what the kernel believes, or why it could not be asked."""
+    if isinstance(kernel, Unavailable):
+        return {"available": False, "reason": kernel.reason}
+    return {"available": True, "synchronised": kernel.is_synchronised} | asdict(kernel)
+
+
+def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the entries that are fields of a dataclass."""
+    names = {field.name for field in fields(cls)}
+    return {key: value for key, value in data.items() if key in names}

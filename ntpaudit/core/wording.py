@@ -1,0 +1,47 @@
+"""Spans and directions in words, the same in every message."""
+
+from math import ceil, floor, log10
+from typing import Literal
+
+Rounding = Literal["near", "up", "down"]
+
+_UNITS = (
+    (365.25 * 86400, "years"),
+    (86400.0, "days"),
+    (3600.0, "h"),
+    (60.0, "min"),
+    (1.0, "s"),
+    (1e-3, "ms"),
+    (1e-6, "us"),
+)
+
+
+def span(seconds: float, *, rounding: Rounding = "near") -> str:
+    """Write a span with at most three significant digits and its unit; `rounding` is `near`, `up` (a bound) or `down`.
+
+    A bound is rounded up and a least error down, so that no output claims more than was measured.
+    """
+    size = abs(seconds)
+    scale, unit = next((entry for entry in _UNITS if size >= entry[0] * (2 if entry[0] > 1 else 1)), (1e-9, "ns"))
+    value = size / scale
+    step = 10.0 ** (floor(log10(value)) - 2) if value >= 1e-9 else 1.0
+    quotient = value / step
+    match rounding:
+        case "up":
+            digits = ceil(quotient - 1e-9) * step
+        case "down":
+            digits = floor(quotient + 1e-9) * step
+        case _:
+            digits = round(quotient) * step
+    text = f"{digits:.{max(0, round(-log10(step)))}f}"
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"
+
+
+def direction(offset: float) -> str:
+    """Say where the host's clock stands: a positive offset is `behind`, any other `ahead`."""
+    return "behind" if offset > 0 else "ahead"
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun, such as `1 server` or `4 servers`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
