@@ -1,4 +1,4 @@
-"""Spans and directions in words, the same in every message."""
+"""Spans and directions in words, the same in every message, and spans read back from them."""
 
 from math import ceil, floor, log10
 from typing import Literal
@@ -35,6 +35,30 @@ def span(seconds: float, *, rounding: Rounding = "near") -> str:
             digits = round(quotient) * step
     text = f"{digits:.{max(0, round(-log10(step)))}f}"
     return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"
+
+
+_SUFFIXES = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86_400.0,
+    "y": 365.25 * 86_400,
+}
+
+
+def parse_span(text: str) -> float:
+    """Read a span such as `100ms`, `64s`, `30m`, `12h`, `90d` or `7y`, in seconds; ValueError says how to write one."""
+    number = text.strip().rstrip("abcdefghijklmnopqrstuvwxyz")
+    unit = text.strip()[len(number) :]
+    digits = number.strip()
+    if unit in _SUFFIXES and digits.replace(".", "", 1).isdecimal() and digits.isascii():
+        return float(digits) * _SUFFIXES[unit]
+    raise ValueError(
+        f"{text!r} is no span of time: write a number and its unit, such as 100ms, 64s, 30m, 12h, 90d or 7y"
+    )
 
 
 def direction(offset: float) -> str:

@@ -1,0 +1,102 @@
+"""One audit from start to finish: probe, select, estimate, judge, record. Read this first.
+
+Probes observe, the core concludes, sinks tell; this is the only file that knows all three.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ntpaudit.core.observation import Daemon, Failure, Observation, SourceObservation, Unavailable
+from ntpaudit.core.policy import Profile
+from ntpaudit.core.politeness import Memory, Moment
+from ntpaudit.core.record import Labels, Record, conclude
+from ntpaudit.core.sources import Server, Source, is_pool_name, pool
+from ntpaudit.errors import StoreError
+from ntpaudit.probes.clock import Clock
+from ntpaudit.probes.daemons import running_daemons
+from ntpaudit.probes.host import host_facts
+from ntpaudit.probes.kernel import read_kernel
+from ntpaudit.probes.timestamping import stamping_enabled
+from ntpaudit.store.notebook import Notebook
+from ntpaudit.survey import DEFAULT_MANNER, Manner, Survey
+
+_Kept = TypeVar("_Kept")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to audit, and against what. `from_host` adds the servers this host's own daemons are configured with."""
+
+    sources: tuple[Source, ...]
+    profile: Profile
+    labels: Labels
+    manner: Manner = DEFAULT_MANNER
+    from_host: bool = False
+    host_name: str | None = None
+    keep: bool = False
+
+
+def run(plan: Plan, clock: Clock, notebook: Notebook, tell: Callable[[str], None]) -> Record:
+    """Audit this host's clock once. What the world does wrong is in the record; what the state does wrong is told.
+
+    `plan.keep` stores the observation before it is judged, and the record after.
+    """
+    memories = _attempt(notebook.memories, tell) or {}
+    observation, remembered = observe(plan, clock, memories, tell)
+    _attempt(lambda: notebook.remember(remembered), tell)
+    kept = _attempt(lambda: notebook.keep_observation(observation), tell) if plan.keep else None
+    record = conclude(observation, plan.profile, plan.labels)
+    if kept is not None:
+        _attempt(lambda: notebook.keep_record(kept, record), tell)
+    return record
+
+
+def observe(
+    plan: Plan, clock: Clock, memories: dict[str, Memory], tell: Callable[[str], None]
+) -> tuple[Observation, dict[str, Memory]]:
+    """Ask the world; return all that was seen, and what to remember of the servers asked."""
+    with stamping_enabled():
+        daemons = running_daemons()
+        sources, left_out = _host_sources(daemons) if plan.from_host else ((), ())
+        survey = Survey((*plan.sources, *sources), plan.manner, memories, tell)
+        host = host_facts(plan.host_name)  # while names are being resolved
+        start = clock.read()
+        answered = survey.ask(clock, Moment(host.boot_id, start.boottime_ns, start.realtime_ns))
+    observation = Observation(
+        host=host,
+        taken=clock.read(),
+        sources=(*answered, *left_out),
+        kernel=read_kernel(),
+        daemons=daemons,
+    )
+    return observation, survey.remembered
+
+
+def _host_sources(
+    daemons: tuple[Daemon, ...] | Unavailable,
+) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:
+    """Return the servers this host is configured with, and those of them that cannot be asked."""
+    from ntpaudit.probes.host_sources import configured_servers
+
+    running = () if isinstance(daemons, Unavailable) else {daemon.name for daemon in daemons}
+    sources: list[Source] = []
+    left_out = []
+    for server in configured_servers(running):
+        if server.nts:  # N10: never ask in clear who was to be asked with authentication
+            failure = Failure("backed-off", "nts", "NTS is not supported by this version")
+            left_out.append(SourceObservation(server.host, None, server.port, failure))
+        elif server.pool or is_pool_name(server.host):
+            sources.append(pool(server.host))
+        else:
+            sources.append(Server(server.host, server.host, server.port))
+    return tuple(sources), tuple(left_out)
+
+
+def _attempt(use: Callable[[], _Kept], tell: Callable[[str], None]) -> _Kept | None:
+    """Use the state; where it cannot be used, tell why and go on without: an audit needs no memory to be true."""
+    try:
+        return use()
+    except StoreError as error:
+        tell(str(error))
+        return None

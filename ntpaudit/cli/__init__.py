@@ -1,0 +1,95 @@
+"""The command line: one file per command group, each loaded when it is called."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from ntpaudit import __version__
+from ntpaudit.errors import ConfigError, UsageError
+
+EXIT_USAGE = 64
+EXIT_CONFIG = 78
+EXIT_INTERRUPTED = 130
+
+COMMANDS = {
+    "check": "Audit this host's clock once.",
+    "demo": "Show an audit against NTP servers simulated on loopback; no network needed.",
+}
+"""Every command with its help in a line, so that listing them loads none. `cli/NAME.py` holds the command `NAME`."""
+
+EPILOG = """\b
+Examples:
+  ntpaudit check                          ask pool.ntp.org, for a first look
+  ntpaudit check ntp1.example.net ntp2.example.net ntp3.example.net ntp4.example.net
+  ntpaudit check --from-host --format json
+  ntpaudit demo --once                    what an audit looks like, without a network
+
+\b
+Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (not measured), 64 usage, 78 configuration.
+Shell completion: eval "$(_NTPAUDIT_COMPLETE=bash_source ntpaudit)"   (or zsh_source, fish_source)
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called: a check pays for nothing else."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"ntpaudit.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find a command, and suggest the nearest where there is none of that name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            if near := difflib.get_close_matches(args[0], COMMANDS, 1):
+                raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from error
+            raise
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="ntpaudit %(version)s")
+def cli() -> None:
+    """Say how wrong this host's clock can be, how sure that is, and what it does to the logs.
+
+    ntpaudit never sets a clock. It asks NTP servers itself, whatever time daemon runs here, and reports an interval
+    that holds the true offset: "behind" means the host is slow, "ahead" that it is fast.
+    """
+
+
+def main() -> None:
+    """Run the command line and end the process; the only place that turns errors into exit statuses."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        status = EXIT_USAGE
+    except click.exceptions.Exit as leave:
+        status = leave.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        status = EXIT_INTERRUPTED
+    except UsageError as error:
+        click.echo(f"ntpaudit: {error}", err=True)
+        status = EXIT_USAGE
+    except ConfigError as error:
+        click.echo(f"ntpaudit: {error}", err=True)
+        status = EXIT_CONFIG
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,148 @@
+"""`ntpaudit check`: audit this host's clock once."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from ntpaudit import __version__, audit
+from ntpaudit.cli.output import finish, format_option, tell
+from ntpaudit.config import Config, choose_profile, find_config, load_config
+from ntpaudit.core.policy import PROFILES
+from ntpaudit.core.record import Labels
+from ntpaudit.core.sources import DEFAULT_ZONE, Source, parse_source, pool, region
+from ntpaudit.core.wording import parse_span
+from ntpaudit.errors import ConfigError, UsageError
+from ntpaudit.probes.clock import SystemClock
+from ntpaudit.store.location import FILE_NAME, state_folder
+from ntpaudit.store.notebook import Notebook
+from ntpaudit.survey import Manner
+
+_Value = TypeVar("_Value")
+
+MAX_SAMPLES = 16
+
+EPILOG = """\b
+Examples:
+  ntpaudit check                                    ask pool.ntp.org: at most 4 servers, once in 30 minutes
+  ntpaudit check ntp1.example.net ntp2.example.net:1123 '[2001:db8::1]:123'
+  ntpaudit check --region nl --warning 50ms --critical 250ms
+  ntpaudit check --from-host --profile finra-cat --samples 4
+  ntpaudit check --format nagios ntp1 ntp2 ntp3 ntp4
+  ntpaudit check --format openmetrics --output /var/lib/node_exporter/ntpaudit.prom ntp1 ntp2 ntp3 ntp4
+
+\b
+With no servers named, those of the configuration file are asked: --config, or ntpaudit/ntpaudit.toml in
+$XDG_CONFIG_HOME (~/.config), or /etc/ntpaudit/ntpaudit.toml; without one, pool.ntp.org.
+
+Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (not measured), 64 usage, 78 configuration.
+"""
+
+
+class Parsed(click.ParamType[_Value]):
+    """A parameter read by a function that raises ValueError with what to write instead."""
+
+    def __init__(self, name: str, read: Callable[[str], _Value]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: str | _Value, param: click.Parameter | None, ctx: click.Context | None) -> _Value:
+        """Read the text."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._read(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_SPAN = Parsed("DURATION", parse_span)
+
+
+def _timeout(text: str) -> float:
+    """Read the timeout; ValueError where it is not from 1 ms to 60 s."""
+    seconds = parse_span(text)
+    if not 0.001 <= seconds <= 60:
+        raise ValueError("the timeout is from 1ms to 60s")
+    return seconds
+
+
+@click.command(epilog=EPILOG)
+@click.argument("servers", nargs=-1, metavar="[SERVER]...", type=Parsed("SERVER", parse_source))
+@click.option(
+    "--pool", "pools", multiple=True, type=Parsed("ZONE", pool), help="Ask this zone, such as nl.pool.ntp.org."
+)
+@click.option(
+    "--region", "regions", multiple=True, type=Parsed("NAME", region), help="Ask the pool of a continent or country."
+)
+@click.option("--from-host", is_flag=True, help="Ask the servers that this host's own time daemon is configured with.")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Read this configuration file.")
+@click.option("--profile", type=click.Choice(list(PROFILES)), metavar="NAME", help=f"One of: {', '.join(PROFILES)}.")
+@click.option("--warning", type=_SPAN, help="Warn beyond this error, such as 100ms.")
+@click.option("--critical", type=_SPAN, help="The tolerance of the verdict, such as 1s.")
+@click.option(
+    "--samples",
+    type=click.IntRange(1, MAX_SAMPLES),
+    default=1,
+    show_default=True,
+    help="Ask each server so often, 2 s apart; a pool only once.",
+)
+@click.option(
+    "--timeout",
+    type=Parsed("DURATION", _timeout),
+    default="2s",
+    show_default=True,
+    help="Wait so long for names, and so long for answers.",
+)
+@format_option
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Replace this file, atomically.")
+@click.option("--record", is_flag=True, help="Keep the audit in the history of the state folder too.")
+@click.option("--force", is_flag=True, help="Ask again before the polite interval is over. Never do this from a timer.")
+def check(
+    servers: tuple[Source, ...],
+    pools: tuple[Source, ...],
+    regions: tuple[Source, ...],
+    from_host: bool,
+    config_path: Path | None,
+    profile: str | None,
+    warning: float | None,
+    critical: float | None,
+    samples: int,
+    timeout: float,
+    format_name: str,
+    output: Path | None,
+    record: bool,
+    force: bool,
+) -> None:
+    """Audit this host's clock once, and say how wrong it can be.
+
+    SERVER is HOST[:PORT] or [IPV6]:PORT; name at least four, so that one that is wrong is outvoted.
+    """
+    found = config_path or find_config(os.environ)
+    config = load_config(found) if found else Config()
+    sources = servers + pools + regions
+    if not sources and not from_host:
+        sources, from_host = config.sources.named, config.sources.from_host
+        if not sources and not from_host:
+            sources = (pool(DEFAULT_ZONE),)
+    try:
+        judged_by = choose_profile(profile, warning, critical, config.profile)
+    except ConfigError as error:  # here it is the options that do not fit
+        raise UsageError(str(error).removeprefix("policy: ")) from error
+    plan = audit.Plan(
+        sources=sources,
+        profile=judged_by,
+        labels=Labels(__version__, config.sha256, config.host.site, config.host.env),
+        manner=Manner(samples, timeout, force),
+        from_host=from_host,
+        host_name=config.host.name,
+        keep=record,
+    )
+    notebook = Notebook(Path(state_folder(os.environ), FILE_NAME))
+    try:
+        result = audit.run(plan, SystemClock(), notebook, tell)
+    finally:
+        notebook.close()
+    finish(result, format_name, output)

@@ -1,0 +1,72 @@
+"""Put a finished record where it was asked for, and turn its severity into the exit status."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.record import Record
+from ntpaudit.sinks import FORMATS, load
+
+format_option = click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(list(FORMATS)),
+    default="text",
+    show_default=True,
+    help="How to say it.",
+)
+
+
+def tell(text: str) -> None:
+    """Say something beside the result: on standard error, a line."""
+    click.echo(f"ntpaudit: {text}", err=True)
+
+
+def finish(record: Record, format_name: str, output: Path | None = None) -> None:
+    """Write the record and end with its exit status; what cannot be written is unknown to whoever waits for it."""
+    try:
+        if output is None:
+            sys.stdout.write(_renderer(format_name, colour=_wants_colour())(record))
+            sys.stdout.flush()
+        else:
+            write_atomically(output, _renderer(format_name)(record))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left; so do we, quietly
+    except OSError as error:
+        tell(f"cannot write {output or 'the result'}: {error.strerror}")
+        raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
+    raise click.exceptions.Exit(record.severity.exit_status)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file at once, readable by all: no reader (node_exporter) ever sees half of it. Raises OSError."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _renderer(format_name: str, *, colour: bool = False) -> Callable[[Record], str]:
+    """Load a sink; only text knows colours."""
+    if format_name == "text" and colour:
+        from ntpaudit.sinks.text import render
+
+        return lambda record: render(record, colour=True)
+    return load(format_name)
+
+
+def _wants_colour() -> bool:
+    """Colours are for terminals that have not declined them (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

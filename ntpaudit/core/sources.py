@@ -1,0 +1,133 @@
+"""Which servers to ask: how they are written, and the pool's zones with their rules (MEASUREMENT §7)."""
+
+from dataclasses import dataclass
+
+POOL_DOMAIN = "pool.ntp.org"
+DEFAULT_ZONE = POOL_DOMAIN
+"""What a person's one-shot check asks with no configuration; a vendor zone, once granted, goes here (P1)."""
+
+NTP_PORT = 123
+
+CONTINENTS = {
+    "africa": "ao bf bi bj bw cd cf cg ci cm cv dj dz eg eh er et ga gh gm gn gq gw ke km lr ls ly ma mg ml mr "
+    "mu mw mz na ne ng re rw sc sd sh sl sn so ss st sz td tg tn tz ug yt za zm zw",
+    "asia": "ae af am az bd bh bn bt cn cy ge hk id il in iq ir jo jp kg kh kp kr kw kz la lb lk mm mn mo mv "
+    "my np om ph pk ps qa sa sg sy th tj tl tm tr tw uz vn ye",
+    "europe": "ad al at ax ba be bg by ch cz de dk ee es fi fo fr gb gg gi gr hr hu ie im is it je li lt lu lv "
+    "mc md me mk mt nl no pl pt ro rs ru se si sj sk sm ua uk va xk",
+    "north-america": "ag ai an aw bb bl bm bq bs bz ca cr cu cw dm do gd gl gp gt hn ht jm kn ky lc mf mq ms mx ni pa "
+    "pm pr sv sx tc tt us vc vg vi",
+    "oceania": "as au cc ck cx fj fm gu hm ki mh mp nc nf nr nu nz pf pg pn pw sb tk to tv um vu wf ws",
+    "south-america": "ar bo br cl co ec fk gf gs gy pe py sr uy ve",
+}
+"""The pool's continental zones with the country zones inside them (P7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server, by name or address. `name` is how the operator wrote it, and how the record calls it."""
+
+    name: str
+    host: str
+    port: int = NTP_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A name that stands for many servers: at most four of them are asked (P4).
+
+    `names` are the host names to resolve (P6); `fallback` is the continent to ask where a country has no zone (P7).
+    """
+
+    zone: str
+    names: tuple[str, ...]
+    fallback: str | None = None
+
+    @property
+    def is_public(self) -> bool:
+        """A zone of the NTP pool, whose terms hold: to be asked seldom, and once (P2, P4)."""
+        return is_pool_name(self.zone)
+
+
+Source = Server | Pool
+
+
+def parse_source(text: str) -> Source:
+    """Read `HOST[:PORT]` or `[V6]:PORT`; a name of the NTP pool is a pool. ValueError says what is wrong."""
+    if text.startswith("nts://"):
+        raise ValueError(
+            f"{text}: NTS is not supported by this version; name the server without nts:// to ask it in clear"
+        )
+    host, port = _split_port(text)
+    if is_pool_name(host):
+        if port != NTP_PORT:
+            raise ValueError(f"{text}: the pool answers on port {NTP_PORT} only")
+        return pool(host)
+    return Server(text, host, port)
+
+
+def is_pool_name(host: str) -> bool:
+    """Whether a name lies in the NTP pool, whose rules then hold."""
+    name = host.rstrip(".").lower()
+    return name == POOL_DOMAIN or name.endswith("." + POOL_DOMAIN)
+
+
+def pool(zone: str) -> Pool:
+    """Name the hosts of a zone: `0.` to `3.` of one of the NTP pool's (P6), a site's own pool by its one name."""
+    zone = zone.rstrip(".").lower()
+    if not _is_host_name(zone):
+        raise ValueError(f"{zone!r} is no name of a pool zone")
+    if not is_pool_name(zone) or zone[:2] in ("0.", "1.", "2.", "3."):
+        return Pool(zone, (zone,))
+    return Pool(zone, tuple(f"{number}.{zone}" for number in range(4)))
+
+
+def region(name: str) -> Pool:
+    """Return the pool of a continent or of a country by its two letters; ValueError names the nearest ones."""
+    wanted = name.strip().lower().replace(" ", "-").replace("_", "-")
+    if wanted in CONTINENTS:
+        return pool(f"{wanted}.{POOL_DOMAIN}")
+    for continent, countries in CONTINENTS.items():
+        if wanted in countries.split():
+            zone = pool(f"{wanted}.{POOL_DOMAIN}")
+            return Pool(zone.zone, zone.names, fallback=f"{continent}.{POOL_DOMAIN}")
+    raise ValueError(
+        f"no pool region {name!r}: name a continent ({', '.join(CONTINENTS)}) or a country by its two letters"
+    )
+
+
+def _split_port(text: str) -> tuple[str, int]:
+    """Split host and port; a bare IPv6 address has no port."""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        port = rest[1:] if rest.startswith(":") else rest
+        valid = bool(bracket) and ":" in host and (not rest or rest.startswith(":"))
+    elif text.count(":") > 1:
+        return _checked(text, text), NTP_PORT
+    else:
+        host, colon, port = text.partition(":")
+        valid = not colon or bool(port)
+    if not valid:
+        raise ValueError(f"{text!r} is no server: write HOST, HOST:PORT or [IPV6]:PORT")
+    if port and not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65_535):
+        raise ValueError(f"{text!r}: the port is a number from 1 to 65535")
+    return _checked(host, text), int(port) if port else NTP_PORT
+
+
+def _checked(host: str, text: str) -> str:
+    """Return a host that can be a name or an address; ValueError otherwise."""
+    if ":" in host:
+        if all(character in "0123456789abcdefABCDEF:." for character in host.partition("%")[0]):
+            return host
+    elif _is_host_name(host):
+        return host
+    raise ValueError(f"{text!r} is no server: {host!r} is neither a name nor an address")
+
+
+def _is_host_name(host: str) -> bool:
+    """Whether this can be a DNS name or an IPv4 address; letters of other scripts are left to the resolver's IDNA."""
+    labels = host.removesuffix(".").split(".")
+    return len(host) <= 253 and all(
+        0 < len(label) <= 63 and all(letter.isalnum() or letter in "-_" for letter in label) and label[0] != "-"
+        for label in labels
+    )

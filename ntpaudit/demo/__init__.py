@@ -1,0 +1,1 @@
+"""A simulated world over real UDP on loopback, to see ntpaudit work without a network."""

@@ -1,0 +1,238 @@
+"""A small SNTP server for loopback, honest unless told otherwise: the host's clock over a simulated network."""
+
+import heapq
+import ipaddress
+import itertools
+import math
+import random
+import selectors
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+_NS_PER_S = 1_000_000_000
+_UNIX_EPOCH_S = 2_208_988_800
+_LAYOUT = struct.Struct("!BBbbII4sQQQQ")
+_LENGTH = _LAYOUT.size
+_MODE_CLIENT = 3
+_MODE_SERVER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What a server says of itself, and the network between it and its clients.
+
+    The defaults are an honest, perfect server: `offset_s` is how far the served clock is ahead of the host's (a client
+    should find its own clock behind by as much). `request_delay_s` passes before T2 is taken and `reply_delay_s` after
+    T3; `jitter_s` is the mean of an exponential delay added to each. `loss` is the probability that a request is
+    never answered. `seed` makes jitter and loss repeatable. `precision` is a power of two, in seconds.
+    """
+
+    offset_s: float = 0.0
+    stratum: int = 1
+    leap: int = 0
+    root_delay_s: float = 0.0
+    root_dispersion_s: float = 0.0
+    reference_id: bytes = b"LOCL"
+    precision: int = -20
+    request_delay_s: float = 0.0
+    reply_delay_s: float = 0.0
+    jitter_s: float = 0.0
+    loss: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The 48 octets of an NTP packet (RFC 5905 §7.3), every field as it is on the wire.
+
+    Root delay and dispersion are in units of 2**-16 s, the four timestamps in units of 2**-32 s.
+    """
+
+    leap: int
+    version: int
+    mode: int
+    stratum: int
+    poll: int
+    precision: int
+    root_delay: int
+    root_dispersion: int
+    reference_id: bytes
+    reference: int
+    origin: int
+    receive: int
+    transmit: int
+
+    @classmethod
+    def decode(cls, packet: bytes) -> Self:
+        """Read the header at the start of a packet; `struct.error` when it is shorter than that."""
+        first, *rest = _LAYOUT.unpack_from(packet)
+        return cls(first >> 6, first >> 3 & 7, first & 7, *rest)
+
+    def encode(self) -> bytes:
+        """The header as octets."""
+        return _LAYOUT.pack(
+            self.leap << 6 | self.version << 3 | self.mode,
+            self.stratum,
+            self.poll,
+            self.precision,
+            self.root_delay,
+            self.root_dispersion,
+            self.reference_id,
+            self.reference,
+            self.origin,
+            self.receive,
+            self.transmit,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """Something to send to a client, this much later than the network's own delay."""
+
+    payload: bytes
+    delay_s: float = 0.0
+    from_another_port: bool = False
+
+
+class NtpServer:
+    """An NTP server on a loopback address, answering from a daemon thread while its `with` block lasts.
+
+    `behaviour` may be replaced at any time; `requests` counts what arrived, answered or not. A subclass that
+    misbehaves overrides `reply`. An address that is not of this host's loopback is a ValueError; port 0 means any
+    free one.
+    """
+
+    def __init__(self, behaviour: Behaviour | None = None, address: str = "127.0.0.1", port: int = 0) -> None:
+        loopback = ipaddress.ip_address(address)
+        if not loopback.is_loopback:
+            raise ValueError(f"{address} is not a loopback address")
+        self.behaviour = behaviour or Behaviour()
+        self.address = address
+        self.port = port
+        self.requests = 0
+        self._family = socket.AF_INET if loopback.version == 4 else socket.AF_INET6
+        self._random = random.Random(self.behaviour.seed)
+        self._events: list[tuple[int, int, Callable[[], None]]] = []  # when it is due, its number, what to do
+        self._numbers = itertools.count()  # what is due at the same moment happens in the order it was planned
+
+    def __enter__(self) -> Self:
+        self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
+        try:
+            self._socket.bind((self.address, self.port))
+        except OSError:
+            self._socket.close()
+            raise
+        self._socket.setblocking(False)
+        self.port = self._socket.getsockname()[1]
+        self._stop, self._stopped = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve, name=f"ntp-server-{self.port}", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.close()  # which makes the other end readable
+        self._thread.join()
+        self._stopped.close()
+        self._socket.close()
+
+    def reply(self, request: bytes, received_ns: int, now_ns: int) -> list[Datagram]:
+        """What to answer to a request that arrived at `received_ns`, being `now_ns`, both by the served clock."""
+        if len(request) < _LENGTH or request[0] & 7 != _MODE_CLIENT:
+            return []
+        return [Datagram(self.header(request, received_ns, now_ns).encode())]
+
+    def header(self, request: bytes, received_ns: int, now_ns: int) -> Header:
+        """The honest answer to a request."""
+        asked = Header.decode(request)
+        behaviour = self.behaviour
+        received = _timestamp(received_ns)
+        return Header(
+            leap=behaviour.leap,
+            version=asked.version,
+            mode=_MODE_SERVER,
+            stratum=behaviour.stratum,
+            poll=asked.poll,
+            precision=behaviour.precision,
+            root_delay=_short(behaviour.root_delay_s),
+            root_dispersion=_short(behaviour.root_dispersion_s),
+            reference_id=behaviour.reference_id,
+            reference=received,  # as if the clock were corrected without pause
+            origin=asked.transmit,
+            receive=received,
+            transmit=_timestamp(now_ns),
+        )
+
+    def _serve(self) -> None:
+        # select, because epoll rounds its timeouts up to the millisecond, which would blur the simulated delays.
+        with selectors.SelectSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            selector.register(self._stopped, selectors.EVENT_READ)
+            while True:
+                ready = [key.fileobj for key, _ in selector.select(self._until_next_event_s())]
+                if self._stopped in ready:
+                    return
+                if self._socket in ready:
+                    self._receive()
+                while self._events and self._events[0][0] <= time.monotonic_ns():
+                    _, _, action = heapq.heappop(self._events)
+                    action()
+
+    def _until_next_event_s(self) -> float | None:
+        if not self._events:
+            return None
+        return max(0, self._events[0][0] - time.monotonic_ns()) / _NS_PER_S
+
+    def _after(self, delay_s: float, action: Callable[[], None]) -> None:
+        if delay_s > 0:
+            due_ns = time.monotonic_ns() + round(delay_s * _NS_PER_S)
+            heapq.heappush(self._events, (due_ns, next(self._numbers), action))
+        else:
+            action()
+
+    def _receive(self) -> None:
+        try:
+            request, client = self._socket.recvfrom(2048)
+        except BlockingIOError:  # a datagram with a bad checksum wakes us and is gone
+            return
+        self.requests += 1
+        if self._random.random() >= self.behaviour.loss:
+            delay_s = self._on_the_way_s(self.behaviour.request_delay_s)
+            self._after(delay_s, partial(self._answer, request, client))
+
+    def _answer(self, request: bytes, client: tuple[Any, ...]) -> None:
+        received_ns = self._served_ns()
+        for datagram in self.reply(request, received_ns, self._served_ns()):
+            delay_s = self._on_the_way_s(self.behaviour.reply_delay_s) + datagram.delay_s
+            self._after(delay_s, partial(self._send, datagram, client))
+
+    def _send(self, datagram: Datagram, client: tuple[Any, ...]) -> None:
+        if datagram.from_another_port:
+            with socket.socket(self._family, socket.SOCK_DGRAM) as other:
+                other.bind((self.address, 0))
+                other.sendto(datagram.payload, client)
+        else:
+            self._socket.sendto(datagram.payload, client)
+
+    def _on_the_way_s(self, delay_s: float) -> float:
+        jitter_s = self.behaviour.jitter_s
+        return delay_s + (self._random.expovariate(1 / jitter_s) if jitter_s > 0 else 0.0)
+
+    def _served_ns(self) -> int:
+        return time.time_ns() + round(self.behaviour.offset_s * _NS_PER_S)
+
+
+def _timestamp(unix_ns: int) -> int:
+    """A point in time as a 64-bit NTP timestamp, of whatever era it falls in."""
+    seconds, ns = divmod(unix_ns, _NS_PER_S)
+    return ((seconds + _UNIX_EPOCH_S) & 0xFFFF_FFFF) << 32 | (ns << 32) // _NS_PER_S
+
+
+def _short(span_s: float) -> int:
+    """A span in units of 2**-16 s, rounded up: a bound must not shrink on its way."""
+    return math.ceil(span_s * 65536)

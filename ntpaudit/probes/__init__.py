@@ -1,0 +1,1 @@
+"""Ask the outside world one question each; decide nothing."""

@@ -1,0 +1,208 @@
+"""Ask NTP servers for the time, all at once, and stamp departures and arrivals as closely as the system can."""
+
+import errno
+import secrets
+import selectors
+import socket
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ntpaudit.core.clocks import ClockReading
+from ntpaudit.core.measurement import Measurement, Stamps, measure
+from ntpaudit.core.observation import Failure
+from ntpaudit.core.packet import KissOfDeath, Refused, build_request, read_reply
+from ntpaudit.probes.clock import Clock
+from ntpaudit.probes.resolve import Endpoint
+from ntpaudit.probes.timestamping import receive, request_stamps, sent_stamp
+
+_BUFFER_SIZE = 4096  # W5: more than any reply we could want, so that a longer one is seen to be cut
+_BATCH = 256
+_MAX_STAMP_DELAY_NS = 1_000_000_000  # T6, chrony's MAX_TS_DELAY
+
+_FAILURES = {
+    errno.ECONNREFUSED: ("refused", "nobody listens on that port"),
+    errno.ENETUNREACH: ("net-unreachable", "no route to that network"),
+    errno.EADDRNOTAVAIL: ("net-unreachable", "no address of that family here"),
+    errno.EAFNOSUPPORT: ("net-unreachable", "that address family is not supported here"),
+    errno.EHOSTUNREACH: ("host-unreachable", "no way to that host"),
+    errno.EPERM: ("forbidden", "a firewall or sandbox forbids it here"),
+    errno.EACCES: ("forbidden", "a firewall or sandbox forbids it here"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one exchange: which address was asked, and a measurement or why there is none."""
+
+    endpoint: Endpoint
+    outcome: Measurement | Failure
+    discarded: Counter[str]
+
+
+def exchange(
+    targets: Sequence[tuple[Endpoint, ...]],
+    clock: Clock,
+    timeout_s: float,
+    own_ids: frozenset[bytes] = frozenset(),
+) -> tuple[Answer, ...]:
+    """Ask every target once, all at the same time, and return the answers in the targets' order.
+
+    A target is the addresses of one server in order of preference: the next is tried only where the system or the
+    host refuses one at once. The deadline is hard: no datagram, stray or forged, moves it (V7).
+    """
+    deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
+    conversations = [_Conversation(endpoints, clock, deadline_ns, own_ids) for endpoints in targets]
+    with selectors.DefaultSelector() as selector:
+        try:
+            for conversation in conversations:
+                conversation.start(selector)
+            while any(conversation.outcome is None for conversation in conversations):
+                left_ns = deadline_ns - time.monotonic_ns()
+                if left_ns <= 0:
+                    break
+                for key, _ in selector.select(left_ns / 1e9):
+                    key.data.advance(selector)
+            return tuple(conversation.finish() for conversation in conversations)
+        finally:
+            for conversation in conversations:
+                conversation.close()
+
+
+class _Conversation:
+    """One exchange with one server: a new connected socket, one request, and whatever comes back (Q3)."""
+
+    def __init__(
+        self, endpoints: tuple[Endpoint, ...], clock: Clock, deadline_ns: int, own_ids: frozenset[bytes]
+    ) -> None:
+        self._untried = list(endpoints)
+        self._clock = clock
+        self._deadline_ns = deadline_ns
+        self._own_ids = own_ids
+        self._socket: socket.socket | None = None
+        self._nonce = 0
+        self._sent_ns: int | None = None  # the kernel's T1
+        self.endpoint = endpoints[0]
+        self.outcome: Measurement | Failure | None = None
+        self.discarded: Counter[str] = Counter()
+
+    def start(self, selector: selectors.BaseSelector) -> None:
+        """Send the request to the first address that takes it."""
+        if (failure := self._try_next(selector)) is not None:
+            self.outcome = failure
+
+    def _try_next(self, selector: selectors.BaseSelector) -> Failure | None:
+        """Send the request to the next address that takes it; return why the last one did not."""
+        failure = Failure("unreachable", "net-unreachable", "no address is left to try")
+        while self._untried:
+            self.endpoint = self._untried.pop(0)
+            try:
+                sock = self._send()
+            except OSError as error:
+                failure = _failure(error)
+                self.close()
+            else:
+                selector.register(sock, selectors.EVENT_READ, self)
+                return None
+        return failure
+
+    def _send(self) -> socket.socket:
+        """Open a socket of a random port to one address and send the request, stamped (T1, T2, T3)."""
+        self._socket = sock = socket.socket(self.endpoint.family, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        request_stamps(sock)
+        sock.connect(self.endpoint.sockaddr)  # V4: the kernel passes on what this address and port sent, nothing else
+        self._nonce = secrets.randbits(64) or 1
+        request = build_request(self._nonce)
+        self._before = self._clock.read()
+        sock.send(request)
+        self._after_send_ns = self._clock.read().realtime_ns
+        self._sent_ns = sent_stamp(sock)
+        return sock
+
+    def advance(self, selector: selectors.BaseSelector) -> None:
+        """Take in what has arrived; where this address refuses, go on to the next."""
+        sock = self._socket
+        try:
+            self._read()
+        except OSError as error:
+            if self.outcome is not None or sock is None:
+                return
+            selector.unregister(sock)
+            self.close()
+            if self._try_next(selector) is not None:
+                self.outcome = _failure(error)  # what this address said tells more than that none is left
+
+    def _read(self) -> None:
+        """Read what waits, a flood only in part so that the deadline is looked at; the server's own answer decides."""
+        for _ in range(_BATCH):
+            if (sock := self._socket) is None:
+                return
+            self._sent_ns = self._sent_ns or sent_stamp(sock)
+            try:
+                data, stamp_ns, cut, sender = receive(sock, _BUFFER_SIZE)
+            except BlockingIOError:
+                return
+            after = self._clock.read()
+            self._take(data, stamp_ns, cut, sender[0].partition("%")[0] == self.endpoint.address, after)
+
+    def _take(self, data: bytes, stamp_ns: int | None, cut: bool, from_peer: bool, after: ClockReading) -> None:
+        """Judge one datagram."""
+        reply = read_reply(data, self._nonce, own_ids=self._own_ids, from_peer=from_peer)
+        if cut:
+            reply = Refused("malformed", ours=isinstance(reply, Refused) and reply.ours)
+        if isinstance(reply, Refused) and not reply.ours:
+            self.discarded[reply.reason] += 1
+        elif self.outcome is not None:
+            self.discarded["duplicate"] += 1  # V6
+        elif after.monotonic_ns - self._age_ns(stamp_ns, after) > self._deadline_ns:
+            self.outcome = Failure("rejected", "late", "the answer came after the deadline")  # V7
+        else:
+            said = reply if isinstance(reply, Refused | KissOfDeath) else measure(reply, self._stamps(stamp_ns, after))
+            self.outcome = said if isinstance(said, Measurement) else Failure("rejected", said.reason)
+
+    def _age_ns(self, stamp_ns: int | None, after: ClockReading) -> int:
+        """Return how long a datagram had waited for us when it was read, as far as the kernel tells (T6)."""
+        age_ns = after.realtime_ns - stamp_ns if stamp_ns is not None else 0
+        return age_ns if 0 <= age_ns <= _MAX_STAMP_DELAY_NS else 0
+
+    def _stamps(self, arrived_ns: int | None, after: ClockReading) -> Stamps:
+        """Choose the kernel's stamps where they are credible, our own otherwise (T6)."""
+        sent_ns = self._sent_ns
+        if not (sent_ns is not None and self._before.realtime_ns <= sent_ns <= self._after_send_ns):
+            sent_ns = None
+        if not (arrived_ns is not None and after.realtime_ns - _MAX_STAMP_DELAY_NS <= arrived_ns <= after.realtime_ns):
+            arrived_ns = None
+        return Stamps(
+            sent_ns=self._before.realtime_ns if sent_ns is None else sent_ns,
+            arrived_ns=after.realtime_ns if arrived_ns is None else arrived_ns,
+            before=self._before,
+            after=after,
+            timestamping="user" if sent_ns is None or arrived_ns is None else "kernel",
+        )
+
+    def finish(self) -> Answer:
+        """Look once more at what has come meanwhile, and say what came of it."""
+        try:
+            self._read()
+        except OSError as error:
+            self.outcome = self.outcome or _failure(error)
+        outcome = self.outcome
+        if outcome is None and self.discarded:
+            outcome = Failure("rejected", self.discarded.most_common(1)[0][0], "only replies that were not its answer")
+        elif outcome is None:
+            outcome = Failure("unreachable", "timeout", "no answer in time")
+        return Answer(self.endpoint, outcome, self.discarded)
+
+    def close(self) -> None:
+        """Close the socket; the nonce is forgotten with it (V6)."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _failure(error: OSError) -> Failure:
+    """Name the reason for an error of the system."""
+    reason, detail = _FAILURES.get(error.errno or 0, ("network-error", error.strerror or str(error)))
+    return Failure("unreachable", reason, detail)

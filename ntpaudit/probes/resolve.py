@@ -1,0 +1,121 @@
+"""Turn names into addresses, all at once and within a deadline.
+
+`getaddrinfo` can neither be polled nor stopped, so each name gets a thread of its own, left behind when it is late; a
+literal address needs none. It is the only place with threads, and they share nothing but their answers.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ntpaudit.core.observation import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address and port to ask. `scope` is the interface of a link-local IPv6 address."""
+
+    family: socket.AddressFamily
+    address: str
+    port: int
+    scope: int = 0
+
+    @property
+    def sockaddr(self) -> tuple[str, int] | tuple[str, int, int, int]:
+        """The address as the socket calls take it."""
+        if self.family == socket.AF_INET6:
+            return self.address, self.port, 0, self.scope
+        return self.address, self.port
+
+    @property
+    def is_loopback(self) -> bool:
+        """The address is this machine's own."""
+        return self.address.startswith("127.") or self.address == "::1"
+
+
+Resolved = tuple[Endpoint, ...] | Failure
+
+
+class Resolution:
+    """Names being resolved; started at once, so that the caller can do other work meanwhile."""
+
+    def __init__(self, names: Iterable[tuple[str, int]]) -> None:
+        self._answers: dict[tuple[str, int], Resolved] = {}
+        self._threads: list[threading.Thread] = []
+        for host, port in dict.fromkeys(names):
+            literal = _lookup(host, port, socket.AI_NUMERICHOST)
+            if not isinstance(literal, Failure):
+                self._answers[host, port] = literal
+                continue
+            thread = threading.Thread(target=self._resolve, args=(host, port), name=f"resolve {host}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _resolve(self, host: str, port: int) -> None:
+        self._answers[host, port] = _lookup(host, port)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until every name is resolved, at most so long."""
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def answer(self, host: str, port: int) -> Resolved:
+        """Return the addresses of a name in the system's order of preference, or why there are none."""
+        return self._answers.get((host, port)) or Failure("unreachable", "name-timeout", "no answer from DNS in time")
+
+
+def is_routable(endpoint: Endpoint) -> bool:
+    """Whether the system knows a way to this address; nothing is sent. False for IPv6 on a host that has none."""
+    try:
+        with socket.socket(endpoint.family, socket.SOCK_DGRAM) as sock:
+            sock.connect(endpoint.sockaddr)
+    except OSError:
+        return False
+    return True
+
+
+def own_reference_ids(endpoints: Sequence[Endpoint]) -> frozenset[bytes]:
+    """Return the reference ids that would mean this host, as the addresses it uses towards these servers (V16).
+
+    An IPv4 address is its own reference id; of an IPv6 address it is the first four octets of the MD5 (RFC 5905 §7.3).
+    """
+    ids = set()
+    for endpoint in endpoints:
+        try:
+            with socket.socket(endpoint.family, socket.SOCK_DGRAM) as sock:
+                sock.connect(endpoint.sockaddr)
+                own = sock.getsockname()[0]
+        except OSError:
+            continue
+        ids.add(_reference_id(endpoint.family, own))
+    return frozenset(ids)
+
+
+def _reference_id(family: socket.AddressFamily, address: str) -> bytes:
+    """Return the reference id that stands for an address."""
+    packed = socket.inet_pton(family, address.partition("%")[0])
+    if family == socket.AF_INET:
+        return packed
+    from hashlib import md5  # imported late: only IPv6 needs it
+
+    return md5(packed, usedforsecurity=False).digest()[:4]
+
+
+def _lookup(host: str, port: int, flags: int = 0) -> Resolved:
+    """Ask the system's resolver for one name."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
+    except socket.gaierror as error:
+        unknown = error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
+        return Failure("unreachable", "name-unknown" if unknown else "name-failed", error.strerror or str(error))
+    except (OSError, UnicodeError) as error:
+        return Failure("unreachable", "name-failed", str(error))
+    endpoints = tuple(
+        Endpoint(family, str(sockaddr[0]), port, int(sockaddr[3]) if len(sockaddr) == 4 else 0)
+        for family, _, _, _, sockaddr in found
+        if family in (socket.AF_INET, socket.AF_INET6)
+    )
+    return endpoints or Failure("unreachable", "name-unknown", "the name has no address")

@@ -1,0 +1,93 @@
+"""The SQLite file: opened durably, brought to the current schema, set aside when damaged."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ntpaudit.errors import StoreError
+
+SCHEMA = (
+    # 1: the memory of servers, and audits as they were seen and concluded
+    """
+    CREATE TABLE servers (endpoint TEXT PRIMARY KEY, memory TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE audits (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        host_ns INTEGER NOT NULL,
+        observation TEXT NOT NULL,
+        record TEXT
+    );
+    """,
+)
+"""Each entry takes the schema one version further; `PRAGMA user_version` counts those applied."""
+
+_BUSY_TIMEOUT_S = 2.0
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open the file, making it and its folder (0700) where missing; a damaged one is set aside, never deleted.
+
+    Raises StoreError, naming path and fix, where the state folder cannot be used.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            return _open(path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            _set_aside(path)
+            return _open(path)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"cannot keep state in {path}: {error}; name a writable folder in STATE_DIRECTORY") from error
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open one file and bring its schema up to date, in one transaction."""
+    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        if (version := _version(connection)) < len(SCHEMA):
+            with transaction(connection):
+                version = _version(connection)  # another process may have been first
+                for statements in SCHEMA[version:]:
+                    for statement in filter(str.strip, statements.split(";")):
+                        connection.execute(statement)
+                connection.execute(f"PRAGMA user_version={len(SCHEMA)}")
+        elif version > len(SCHEMA):
+            raise sqlite3.OperationalError(f"written by a newer ntpaudit (schema {version}, known {len(SCHEMA)})")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    """Return how many entries of the schema the file has."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Do all or nothing; raises StoreError where the disk is full, the file locked or read-only."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise StoreError(f"the state could not be written: {error}") from error
+
+
+def _set_aside(path: Path) -> None:
+    """Rename a damaged file, with its journal, so that it can still be examined."""
+    suffix = f".damaged-{time.time_ns()}"
+    for part in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        if part.exists():
+            os.rename(part, f"{part}{suffix}")  # noqa: PTH104

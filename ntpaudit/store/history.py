@@ -1,0 +1,34 @@
+"""Audits kept: first what was seen, then what was concluded from it."""
+
+import json
+import sqlite3
+from dataclasses import asdict
+from typing import Any
+
+from ntpaudit.core.observation import Observation
+from ntpaudit.core.record import Record
+from ntpaudit.store.database import transaction
+
+
+def keep_observation(connection: sqlite3.Connection, observation: Observation) -> int:
+    """Store what an audit saw, before it is judged; return its id."""
+    text = json.dumps(asdict(observation), default=_plain, allow_nan=False)
+    with transaction(connection):
+        row = connection.execute(
+            "INSERT INTO audits (host_ns, observation) VALUES (?, ?)", (observation.taken.realtime_ns, text)
+        )
+    return int(row.lastrowid or 0)
+
+
+def keep_record(connection: sqlite3.Connection, audit_id: int, record: Record) -> None:
+    """Store what was concluded from an observation that was kept."""
+    text = json.dumps(record.to_dict(), allow_nan=False)
+    with transaction(connection):
+        connection.execute("UPDATE audits SET record = ? WHERE id = ?", (text, audit_id))
+
+
+def _plain(value: Any) -> str:
+    """Write bytes as hexadecimal; TypeError for anything else that JSON does not know."""
+    if isinstance(value, bytes):
+        return value.hex()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

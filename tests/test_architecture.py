@@ -1,0 +1,112 @@
+"""Imports go one way, and the core is pure."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "ntpaudit"
+
+ORDER = (
+    "errors",
+    "core.ntptime",
+    "core.clocks",
+    "core.packet",
+    "core.measurement",
+    "core.observation",
+    "core.sources",
+    "core.politeness",
+    "core.selection",
+    "core.wording",
+    "core.policy",
+    "core.findings",
+    "core.checks",
+    "core.record",
+    "probes",
+    "store",
+    "sinks",
+    "config",
+    "survey",
+    "audit",
+    "demo",
+    "cli",
+)
+"""From left to right: a module may import only what stands to its left. A new module gets its place here on purpose."""
+
+FREE = {"", "__main__", "core"}  # the package itself holds the version alone, and __main__ only starts the command line
+
+PURE_ROOTS = {"collections", "dataclasses", "datetime", "enum", "functools", "itertools", "math", "struct", "typing"}
+"""All that the core may import of the standard library: nothing here reads a clock, a file or a socket by itself."""
+
+CLOCK_READERS = {"now", "today", "utcnow", "open", "print", "input", "exec", "eval", "__import__"}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Yield each module's name below the package, and its file."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip("."), path
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the full name of every module that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports in full"
+            assert node.module is not None
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                is_module = (ROOT / (name.replace(".", "/") + ".py")).exists() or (
+                    ROOT / name.replace(".", "/")
+                ).is_dir()
+                yield name if is_module else node.module
+
+
+def place(module: str) -> int:
+    """Return a module's place in the order: its own, or its package's."""
+    for index, entry in enumerate(ORDER):
+        if module == entry or module.startswith(entry + "."):
+            return index
+    raise AssertionError(f"give ntpaudit.{module} its place in ORDER")
+
+
+@pytest.mark.parametrize(("module", "path"), [entry for entry in modules() if entry[0] not in FREE])
+def test_imports_go_one_way(module: str, path: Path) -> None:
+    """A module imports only modules to its left, or of its own package where that has one place."""
+    for name in imports(path):
+        if name.startswith("ntpaudit."):
+            other = name.removeprefix("ntpaudit.")
+            if other not in FREE:
+                assert place(other) <= place(module), f"ntpaudit.{module} imports ntpaudit.{other}, to its right"
+
+
+@pytest.mark.parametrize(("module", "path"), [entry for entry in modules() if entry[0].startswith("core")])
+def test_core_is_pure(module: str, path: Path) -> None:
+    """The core imports nothing that could read a clock, a file, a socket, the environment or a random number."""
+    for name in imports(path):
+        root = name.partition(".")[0]
+        assert root in PURE_ROOTS or name.startswith("ntpaudit.core"), f"ntpaudit.{module} imports {name}"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            assert called not in CLOCK_READERS, f"ntpaudit.{module} calls {called}"
+
+
+def test_every_place_is_taken() -> None:
+    """The order names no module that is gone."""
+    names = {module for module, _ in modules()}
+    assert [entry for entry in ORDER if entry not in names] == []
+
+
+def test_influxdb_client_is_imported_in_one_place_at_most() -> None:
+    """Each dependency is imported in exactly one module, or not at all yet."""
+    users: dict[str, set[str]] = {}
+    for module, path in modules():
+        for name in imports(path):
+            root = name.partition(".")[0]
+            if root in ("influxdb_client", "psutil", "ntplib"):
+                users.setdefault(root, set()).add(module)
+    assert all(len(where) == 1 for where in users.values()), users
