@@ -1,0 +1,49 @@
+"""Read the system's clocks together, so that what they show belongs to one moment (T2)."""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ntpaudit.core.clocks import ClockReading
+
+
+class Clock(Protocol):
+    """Something that shows the time of this host, and what it is compared with."""
+
+    def read(self) -> ClockReading:
+        """Return what all the clocks show now."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemClock:
+    """The clocks of this host. Of `tries` readings, at least one, the one that took least time is returned."""
+
+    tries: int = 1
+
+    def read(self) -> ClockReading:
+        """Return what the kernel's clocks show now; `raw_ns` is the middle of the time that the reading took."""
+        return min((_read_once() for _ in range(self.tries)), key=lambda reading: reading.width_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftedClock:
+    """A clock that is off by a constant: its realtime is `offset_ns` ahead of the base's; negative is behind."""
+
+    base: Clock
+    offset_ns: int
+
+    def read(self) -> ClockReading:
+        """Return a reading of the base with its realtime moved; the other clocks are left alone."""
+        reading = self.base.read()
+        return replace(reading, realtime_ns=reading.realtime_ns + self.offset_ns)
+
+
+def _read_once() -> ClockReading:
+    # The realtime is read in the middle, so that the middle of the two raw readings is its best match; whatever
+    # delays one of the calls shows as width.
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+    monotonic = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    realtime = time.clock_gettime_ns(time.CLOCK_REALTIME)
+    boottime = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    width = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) - before
+    return ClockReading(realtime, monotonic, before + width // 2, boottime, width)

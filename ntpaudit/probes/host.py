@@ -1,0 +1,64 @@
+"""Learn who this host is and what else bears on its clock: time zone, hardware clock, clock source, container."""
+
+import os
+import time
+from pathlib import Path
+
+from ntpaudit.core.observation import HostFacts
+
+_CLOCKSOURCE = "sys/devices/system/clocksource/clocksource0/current_clocksource"
+_CONTAINER_MARKS = {".dockerenv": "docker", "run/.containerenv": "podman"}
+_HARDWARE_CLOCK = {"UTC": False, "LOCAL": True}
+
+
+def host_facts(name: str | None = None, root: str = "/") -> HostFacts:
+    """Return the facts about the host whose files lie under `root`; what cannot be read is None.
+
+    `name` is how the operator calls it, else it is the host name. The zone is this process's, by TZ if that is set.
+    """
+    local = time.localtime()
+    return HostFacts(
+        name=name or os.uname().nodename,
+        machine_id=_text(root, "etc/machine-id"),
+        boot_id=_text(root, "proc/sys/kernel/random/boot_id"),
+        timezone=_timezone(root) or local.tm_zone,
+        zone_offset_s=local.tm_gmtoff,
+        rtc_local=_rtc_local(root),
+        clocksource=_text(root, _CLOCKSOURCE),
+        container=_container(root),
+    )
+
+
+def _text(root: str, path: str) -> str | None:
+    """Return what a file says, without space around it; None where it says nothing or cannot be read."""
+    try:
+        return Path(root, path).read_text(encoding="utf-8", errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def _timezone(root: str) -> str | None:
+    """Return the name of the time zone in force: libc obeys TZ and /etc/localtime, and never reads /etc/timezone."""
+    zone = os.environ.get("TZ", "").removeprefix(":")
+    if zone and not zone.startswith("/"):
+        return zone
+    try:
+        target = zone or str(Path(root, "etc/localtime").readlink())
+    except OSError:
+        target = ""
+    return target.partition("zoneinfo/")[2] or _text(root, "etc/timezone")
+
+
+def _rtc_local(root: str) -> bool | None:
+    """Return whether the hardware clock keeps local time, as the third line of /etc/adjtime says."""
+    lines = (_text(root, "etc/adjtime") or "").splitlines()
+    return _HARDWARE_CLOCK.get(lines[2].strip()) if len(lines) > 2 else None
+
+
+def _container(root: str) -> str | None:
+    """Return what confines this process; None where nothing says so."""
+    for mark, name in _CONTAINER_MARKS.items():
+        if os.access(Path(root, mark), os.F_OK):
+            return name
+    orchestrator = "kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else None
+    return _text(root, "run/systemd/container") or os.environ.get("container") or orchestrator  # noqa: SIM112

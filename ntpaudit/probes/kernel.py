@@ -1,0 +1,59 @@
+"""Ask the kernel what it believes about its clock: adjtimex, which is called so that it can only read (A1)."""
+
+import ctypes
+import errno
+import struct
+
+from ntpaudit.core.observation import KernelState, Unavailable
+
+TIMEX = struct.Struct("=I4x 4q i4x 3q 2q q 2q i4x 5q i44x")
+"""struct timex as LP64 has it, which __kernel_timex of 32-bit systems has too (A7)."""
+
+STA_NANO = 0x2000
+"""The status bit that says that the kernel's offset is in nanoseconds, not microseconds (A2, A3)."""
+
+_CLOCK_ADJTIME64 = 405
+_CLOCK_REALTIME = 0
+_NOMINAL_TICK_US = 10_000
+_PPM_PER_TICK_US = 100  # a tick is a hundredth of a second to user space (USER_HZ)
+
+
+def read_kernel() -> KernelState | Unavailable:
+    """Return the kernel's own account of its clock; needs no privilege, but a container may forbid it (A7)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    timex = ctypes.create_string_buffer(TIMEX.size)
+    assert len(timex) == 208
+    assert TIMEX.unpack(timex)[0] == 0  # A1: without modes nothing is set
+    if ctypes.sizeof(ctypes.c_long) == 8:
+        state = libc.adjtimex(timex)
+    else:  # A7: the 32-bit libc has a structure of its own
+        state = libc.syscall(_CLOCK_ADJTIME64, _CLOCK_REALTIME, timex)
+    if state == -1:
+        return Unavailable(_refusal(ctypes.get_errno()))
+    return decode_timex(state, timex.raw)
+
+
+def decode_timex(state: int, timex: bytes) -> KernelState:
+    """Turn what adjtimex returned and the structure it filled in into seconds and ppm (A2)."""
+    _, offset, frequency, maxerror, esterror, status, _, _, _, _, _, tick, *_, tai = TIMEX.unpack(timex)
+    return KernelState(
+        state=state,
+        status=status,
+        offset_s=offset / (1e9 if status & STA_NANO else 1e6),
+        # chrony puts the bulk of a large correction in the tick, and the rest in the frequency
+        frequency_ppm=frequency / 65_536 + (tick - _NOMINAL_TICK_US) * _PPM_PER_TICK_US,
+        maxerror_s=maxerror / 1e6,
+        esterror_s=esterror / 1e6,
+        tai_s=tai,
+    )
+
+
+def _refusal(number: int) -> str:
+    name = errno.errorcode.get(number, str(number))
+    match number:
+        case errno.EPERM | errno.EACCES:
+            return f"adjtimex is forbidden here ({name})"
+        case errno.ENOSYS:
+            return f"adjtimex does not exist here ({name})"
+        case _:
+            return f"adjtimex failed ({name})"

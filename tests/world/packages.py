@@ -1,0 +1,136 @@
+"""Real programs for the tests, unpacked from Debian packages into the project's cache; nothing is ever installed.
+
+`python -m tests.world.packages [PACKAGE]...` fetches ahead of time what `program` otherwise fetches on demand.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+"""The root of the checkout."""
+
+PACKAGES = {
+    "chronyd": "chrony",
+    "chronyc": "chrony",
+    "ntpd": "ntpsec",
+    "influxd": "influxdb",
+    "faketime": "faketime",
+    "libfaketime.so.1": "libfaketime",
+}
+"""Which package brings a program or a library."""
+
+_PROGRAM_PLACES = ("usr/sbin", "usr/bin", "sbin", "bin")
+_LIBRARY_PLACES = ("usr/lib/*-linux-gnu*", "lib/*-linux-gnu*")
+
+
+class PackageUnavailableError(Exception):
+    """A package could not be fetched; the message is one line that says why and what would help."""
+
+
+def program(name: str) -> Path:
+    """The unpacked program of that name, fetched first when it is not there yet; run it with `environment()`."""
+    return _find(name, _PROGRAM_PLACES)
+
+
+def library(name: str) -> Path:
+    """The unpacked shared library of that name, such as `libfaketime.so.1`, to be named in LD_PRELOAD."""
+    return _find(name, (*_LIBRARY_PLACES, *(f"{place}/*" for place in _LIBRARY_PLACES)))
+
+
+def environment() -> dict[str, str]:
+    """The environment of this process, in which unpacked programs also find the libraries unpacked beside them."""
+    found = [str(place) for pattern in _LIBRARY_PLACES for place in sorted(_root().glob(pattern))]
+    inherited = os.environ.get("LD_LIBRARY_PATH")
+    return {**os.environ, "LD_LIBRARY_PATH": ":".join([*found, inherited] if inherited else found)}
+
+
+def fetch(package: str) -> None:
+    """Unpack a package and those of its dependencies that this machine lacks; costs nothing the second time."""
+    stamp = _packages() / f"{package}.unpacked"
+    with _locked():
+        if stamp.exists():
+            return
+        try:
+            _unpack(package, ())
+        except PackageUnavailableError:  # the machine's package lists may be empty, or older than its mirror
+            _unpack(package, _fresh_lists())
+        stamp.touch()
+
+
+def _find(name: str, places: tuple[str, ...]) -> Path:
+    fetch(PACKAGES[name])
+    for place in places:
+        if found := sorted(_root().glob(f"{place}/{name}")):
+            return found[0]
+    raise PackageUnavailableError(f"{name} is not in package {PACKAGES[name]}; remove {_packages()} to fetch it again")
+
+
+def _packages() -> Path:
+    return Path(os.environ.get("NTPAUDIT_CACHE", REPOSITORY / ".cache")) / "packages"
+
+
+def _root() -> Path:
+    return _packages() / "root"
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Keep parallel test processes from unpacking the same package at once."""
+    _packages().mkdir(parents=True, exist_ok=True)
+    with (_packages() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _unpack(package: str, options: tuple[str, ...]) -> None:
+    # One simulation per package, because chrony and ntpsec conflict. A line `Inst NAME [OLD] (NEW ...)` is an
+    # upgrade: the machine has the library, and a second libc beside its loader would crash every program.
+    plan = _run("apt-get", *options, "-s", "install", "--no-install-recommends", package)
+    lines = [line.split() for line in plan.splitlines() if line.startswith("Inst ")]
+    lacking = {words[1] for words in lines if not words[2].startswith("[")}
+    archives = _packages() / "archives" / package
+    archives.mkdir(parents=True, exist_ok=True)
+    _run("apt-get", *options, "-o", "APT::Sandbox::User=root", "download", *sorted({package, *lacking}), cwd=archives)
+    for archive in sorted(archives.glob("*.deb")):
+        _run("dpkg", "-x", str(archive), str(_root()))
+
+
+def _fresh_lists() -> tuple[str, ...]:
+    """Options that make apt use up-to-date package lists of our own; this needs no privilege."""
+    state, cache = _packages() / "apt" / "state", _packages() / "apt" / "cache"
+    for folder in (state / "lists" / "partial", cache / "archives" / "partial"):
+        folder.mkdir(parents=True, exist_ok=True)
+    options = (
+        "-o",
+        f"Dir::State={state}",
+        "-o",
+        "Dir::State::status=/var/lib/dpkg/status",
+        "-o",
+        f"Dir::Cache={cache}",
+    )
+    _run("apt-get", *options, "-o", "APT::Sandbox::User=root", "-o", "APT::Update::Error-Mode=any", "update")
+    return options
+
+
+def _run(*command: str, cwd: Path = REPOSITORY) -> str:
+    try:
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise PackageUnavailableError(f"{command[0]} not found: these tests need a Debian or Ubuntu machine") from None
+    if done.returncode != 0:
+        complaint = " ".join(done.stderr.split())[-300:]
+        raise PackageUnavailableError(f"{command[0]} failed, is there a network? {complaint}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    try:
+        for wanted in sys.argv[1:] or sorted(set(PACKAGES.values())):
+            fetch(wanted)
+    except PackageUnavailableError as error:
+        sys.exit(str(error))

@@ -1,0 +1,205 @@
+"""Real servers on loopback: context managers that run one until the block ends, and begin it once it answers."""
+
+import http.client
+import os
+import pwd
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.world.packages import REPOSITORY, environment, program
+
+READY_WITHIN_S = 10.0
+"""A server that has not answered by then is given up."""
+
+_PAUSE_S = 0.02  # between two looks at a server that is starting
+
+
+class ServerFailedError(Exception):
+    """A server ended, or did not answer in time; the message holds its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chronyd:
+    """A running chronyd that serves the host's own clock: its true offset is 0."""
+
+    address: str
+    port: int
+    pid: int
+    command_socket: Path
+    """Where chronyc finds it: `chronyc -h COMMAND_SOCKET`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ntpd:
+    """A running ntpd that serves the host's own clock inside a network namespace: its true offset is 0."""
+
+    address: str
+    port: int
+    pid: int
+
+    def command(self, words: Sequence[str]) -> list[str]:
+        """The same command, run in the network namespace of this server."""
+        own_user = ["--user", "--preserve-credentials"] if os.geteuid() else []
+        return ["nsenter", "--target", str(self.pid), "--net", *own_user, "--", *words]
+
+
+@contextmanager
+def chronyd(
+    *, address: str = "127.0.0.1", port: int | None = None, stratum: int = 1, extra: str = ""
+) -> Iterator[Chronyd]:
+    """Run chronyd without control of the clock; `extra` is appended to its configuration."""
+    port = port or free_port(address, socket.SOCK_DGRAM)
+    with TemporaryDirectory(prefix="chronyd-") as name:
+        folder = Path(name)
+        command_socket = folder / "chronyd.sock"
+        configuration = folder / "chrony.conf"
+        configuration.write_text(
+            f"port {port}\nbindaddress {address}\nlocal stratum {stratum}\nallow\n"
+            f"cmdport 0\nbindcmdaddress {command_socket}\npidfile {folder}/pid\n{extra}\n"
+        )
+        user = pwd.getpwuid(os.geteuid()).pw_name  # its own user exists only where the package is installed
+        command = [str(program("chronyd")), "-x", "-d", "-U", "-u", user, "-f", str(configuration)]
+        with _running(command, folder / "log", lambda _: is_serving(address, port)) as pid:
+            yield Chronyd(address, port, pid, command_socket)
+
+
+@contextmanager
+def ntpd(*, extra: str = "") -> Iterator[Ntpd]:
+    """Run ntpd (NTPsec) in a network namespace of its own, because it knows no port but 123; ready in about 1 s.
+
+    It is started without the capability to set the clock, and told not to try. Orphan mode makes it trust the host's
+    clock at once; so its reference id is 127.0.0.1. Its default rate limit is lifted.
+    """
+    address, port = "127.0.0.1", 123
+    with TemporaryDirectory(prefix="ntpd-") as name:
+        configuration = Path(name) / "ntp.conf"
+        configuration.write_text(f"disable ntp\ntos orphan 5 orphanwait 0\nunrestrict default limited\n{extra}\n")
+        namespace = ["unshare", "--net", *(["--user", "--map-root-user"] if os.geteuid() else [])]
+        powerless = ["setpriv", "--bounding-set=-sys_time", "--inh-caps=-sys_time"]
+        server = [str(program("ntpd")), "-n", "-c", str(configuration)]
+        command = [*namespace, "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *powerless, *server]
+        question = [sys.executable, "-m", "tests.world.servers", address, str(port)]
+
+        def is_ready(pid: int) -> bool:
+            if Path(f"/proc/{pid}/comm").read_text() != "ntpd\n":
+                return False  # not yet in its namespace: we would be asking a server of this machine
+            inside = Ntpd(address, port, pid).command(question)
+            return subprocess.run(inside, cwd=REPOSITORY, check=False).returncode == 0
+
+        with _running(command, Path(name) / "log", is_ready) as pid:
+            yield Ntpd(address, port, pid)
+
+
+@contextmanager
+def influxd(*, database: str = "ntpaudit") -> Iterator[str]:
+    """Run InfluxDB 1.x with an empty database of that name, and yield its base URL."""
+    address = "127.0.0.1"
+    port, rpc_port = (free_port(address, socket.SOCK_STREAM) for _ in range(2))
+    url = f"http://{address}:{port}"
+
+    def is_ready(_: int) -> bool:
+        connection = http.client.HTTPConnection(address, port, timeout=READY_WITHIN_S)  # never through a proxy
+        try:
+            connection.request("POST", "/query?" + urllib.parse.urlencode({"q": f'CREATE DATABASE "{database}"'}))
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except ConnectionError:
+            return False
+        finally:
+            connection.close()
+
+    with TemporaryDirectory(prefix="influxd-") as name:
+        folder = Path(name)
+        configuration = folder / "influxdb.conf"
+        configuration.write_text(
+            f"""
+reporting-disabled = true
+bind-address = "{address}:{rpc_port}"
+[meta]
+  dir = "{folder}/meta"
+[data]
+  dir = "{folder}/data"
+  wal-dir = "{folder}/wal"
+  index-version = "tsi1"
+  max-series-per-database = 0
+  max-values-per-tag = 0
+[monitor]
+  store-enabled = false
+[http]
+  bind-address = "{address}:{port}"
+"""
+        )
+        with _running([str(program("influxd")), "run", "-config", str(configuration)], folder / "log", is_ready):
+            yield url
+
+
+@contextmanager
+def saturated_cores(processes_per_core: int = 2) -> Iterator[None]:
+    """Keep every core busy with more than one process, as on a host that is short of CPU."""
+    # A process that outlives a killed test run would burn a core for ever, so each watches its parent.
+    busy = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(100_000))"
+    with ExitStack() as running:
+        for _ in range(processes_per_core * len(os.sched_getaffinity(0))):
+            process = running.enter_context(subprocess.Popen([sys.executable, "-c", busy]))
+            running.callback(process.kill)  # runs before the process's own exit, which waits for its end
+        yield
+
+
+def is_serving(address: str, port: int) -> bool:
+    """Whether an NTP server answers there, at once, that it is synchronised."""
+    with socket.socket(_family(address), socket.SOCK_DGRAM) as asking:
+        asking.settimeout(0.2)
+        try:
+            asking.connect((address, port))
+            asking.send(b"\x23" + bytes(47))
+            reply = asking.recv(2048)
+        except OSError:
+            return False
+        leap, stratum = reply[0] >> 6, reply[1]
+        return leap != 3 and 1 <= stratum <= 15
+
+
+def free_port(address: str, kind: socket.SocketKind) -> int:
+    """A port of that address that nobody holds at this moment."""
+    with socket.socket(_family(address), kind) as taken:
+        taken.bind((address, 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+@contextmanager
+def _running(command: Sequence[str], log: Path, is_ready: Callable[[int], bool]) -> Iterator[int]:
+    """Run a command, write its output to `log`, and yield its process id once it is ready."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment())
+    try:
+        deadline = time.monotonic() + READY_WITHIN_S
+        while not is_ready(process.pid):
+            if process.poll() is not None:
+                raise ServerFailedError(f"{command[0]} ended with status {process.returncode}:\n{log.read_text()}")
+            if time.monotonic() > deadline:
+                raise ServerFailedError(f"{command[0]} did not answer in {READY_WITHIN_S} s:\n{log.read_text()}")
+            time.sleep(_PAUSE_S)
+        yield process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(not is_serving(sys.argv[1], int(sys.argv[2])))
