@@ -3,7 +3,6 @@
 import getopt
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from ntpaudit.core.observation import Daemon, Unavailable
 
@@ -26,9 +25,9 @@ def running_daemons() -> tuple[Daemon, ...] | Unavailable:
         names, hidden = _time_processes()
     except OSError as error:
         return Unavailable(f"the list of processes cannot be read: {error.strerror}")
-    if not names and hidden:  # "none runs" would be a guess
-        return Unavailable("the processes of other users are hidden here")
     found = [daemon for pid, name in names.items() if (daemon := _daemon(pid, name, names))]
+    if not found and hidden:  # "none runs" would be a guess
+        return Unavailable("the processes of other users are hidden here")
     return tuple(sorted(found, key=lambda daemon: (daemon.name, daemon.pid)))
 
 
@@ -39,7 +38,8 @@ def _time_processes() -> tuple[dict[int, str], bool]:
     names, hidden = {}, 1 not in pids
     for pid in pids:
         try:
-            name = Path(f"/proc/{pid}/comm").read_bytes()
+            with open(f"/proc/{pid}/comm", "rb", buffering=0) as file:  # noqa: PTH123 - twice as fast as a Path
+                name = file.read()
         except PermissionError:
             hidden = True
         except OSError:  # it ended meanwhile
@@ -55,14 +55,12 @@ def _daemon(pid: int, name: str, names: Mapping[int, str]) -> Daemon | None:
     import psutil  # costs more than everything else here, and is needed only where there is a daemon
 
     try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE or names.get(process.ppid()) == name:
-            return None
-        words = process.cmdline()
+        facts = psutil.Process(pid).as_dict(["status", "ppid", "cmdline"], ad_value=None)
     except psutil.NoSuchProcess:
         return None
-    except psutil.AccessDenied:
-        words = []
+    if facts["status"] == psutil.STATUS_ZOMBIE or names.get(facts["ppid"]) == name:
+        return None
+    words = facts["cmdline"] or []  # not everyone is told another user's arguments
     return Daemon(name, pid, disciplines=not (name == "chronyd" and _leaves_clock_alone(words[1:])))
 
 

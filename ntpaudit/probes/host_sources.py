@@ -156,7 +156,7 @@ def _timesyncd(tree: _Tree) -> Iterator[ConfiguredServer]:
 
 def _ntpd_rs(tree: _Tree) -> Iterator[ConfiguredServer]:
     lines = tree.lines(_NTPD_RS)
-    if not lines:
+    if not any(lines):
         return
     import tomllib  # only where there is something to read with it
 

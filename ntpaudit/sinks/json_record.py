@@ -1,0 +1,10 @@
+"""A record as JSON: one object on one line, so that a file of many audits is JSON Lines; ASCII, to survive any pipe."""
+
+import json
+
+from ntpaudit.core.record import Record
+
+
+def render(record: Record) -> str:
+    """Write the record as its schema has it; for a human to read, pipe it through `jq` or `python3 -m json.tool`."""
+    return json.dumps(record.to_dict(), allow_nan=False, separators=(",", ":")) + "\n"

@@ -1,0 +1,33 @@
+"""A record as one line of a monitoring plugin: the state, the headline, and performance data after a bar."""
+
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.record import Record
+from ntpaudit.sinks.headline import headline
+from ntpaudit.sinks.plain import decimal, one_line
+
+
+def render(record: Record) -> str:
+    """Write the line. The tolerances stand at the value that each is held against; what is not known is `U`."""
+    said = one_line(headline(record)).replace("|", "/")
+    return f"NTPAUDIT {record.severity.name} - {said} | {' '.join(_performance(record))}\n"
+
+
+def _performance(record: Record) -> list[str]:
+    """List the values as `label=value[unit];[warning];[critical];[least];[most]`; a signed one has ranges."""
+    profile, votes = record.profile, record.agreement
+    estimate_s, bound_s = (record.offset.estimate_s, record.offset.bound_s) if record.offset else (None, None)
+    warning, critical = decimal(profile.warning_s), decimal(profile.critical_s)
+    by_offset = profile.judged_on == "offset"
+    return [
+        f"offset={_seconds(estimate_s)};{f'-{warning}:{warning}' if by_offset else ''};-{critical}:{critical};;",
+        f"bound={_seconds(bound_s)};{'' if by_offset else warning};{critical};0;",
+        f"sources={votes.sources};;;0;",
+        f"usable={votes.usable};;;0;",
+        f"agreeing={votes.agreeing};;;0;",
+        f"findings={sum(finding.severity > Severity.OK for finding in record.findings)};;;0;",
+    ]
+
+
+def _seconds(value: float | None) -> str:
+    """Write a value in seconds."""
+    return "U" if value is None else f"{decimal(value)}s"

@@ -1,0 +1,12 @@
+"""Text and numbers from outside, made safe to stand in one line."""
+
+
+def one_line(text: str) -> str:
+    """Put a space for every character that is not printable: line breaks, terminal controls, broken Unicode."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def decimal(value: float) -> str:
+    """Write a number to the nanosecond in fixed notation, without an exponent or trailing zeros."""
+    text = f"{value:.9f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text

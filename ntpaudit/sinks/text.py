@@ -1,0 +1,241 @@
+"""A record for a person at a terminal: the headline, the sources as a table, the findings, the facts behind them.
+
+Plain ASCII, and never wider than 100 columns. Colour, where wanted, is put on last and moves nothing.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, log10
+from textwrap import wrap
+from typing import Any
+
+from ntpaudit.core.findings import Finding
+from ntpaudit.core.observation import Status
+from ntpaudit.core.policy import Profile, Severity
+from ntpaudit.core.record import Record, SourceRecord
+from ntpaudit.core.wording import direction, plural, span
+from ntpaudit.sinks.headline import headline
+from ntpaudit.sinks.plain import one_line
+
+WIDTH = 100
+_GAP = "  "
+_LABEL_WIDTH = 10
+_CUT = "~"
+
+_NS = 1e-9
+_UNITS = ((1.0, "s", 9), (1e-3, "ms", 6), (1e-6, "us", 3), (_NS, "ns", 0))
+"""Units of an offset in the table, with the decimals that make a nanosecond. Larger ones would need too many digits."""
+
+_RED, _GREEN, _YELLOW, _MAGENTA = 31, 32, 33, 35
+_SEVERITY_COLOURS = {
+    Severity.OK: _GREEN,
+    Severity.WARNING: _YELLOW,
+    Severity.UNKNOWN: _MAGENTA,
+    Severity.CRITICAL: _RED,
+}
+_STATUS_COLOURS: dict[Status, int] = {
+    "falseticker": _RED,
+    "distant": _YELLOW,
+    "rejected": _YELLOW,
+    "unreachable": _YELLOW,
+    "backed-off": _YELLOW,
+}
+
+_Paint = Callable[[str, int | None], str]
+
+
+def render(record: Record, *, colour: bool = False) -> str:
+    """Write the record for a person to read."""
+    paint = _painted if colour else _unpainted
+    blocks = [
+        _headline(record, paint),
+        list(_table(record.sources, paint)),
+        [line for finding in record.findings for line in _finding(finding, paint)],
+        [line for label, fact in _facts(record) for line in _labelled(label, fact)],
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def _headline(record: Record, paint: _Paint) -> list[str]:
+    """Write how bad it is, and the headline."""
+    word = record.severity.name
+    first, *others = _wrapped(headline(record), word + _GAP, " " * len(word + _GAP))
+    return [paint(word, _SEVERITY_COLOURS[record.severity]) + first[len(word) :], *others]
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column of the table. Where lines are too long, `spare` ones are left out and then those cut that give way."""
+
+    title: str
+    cell: Callable[[SourceRecord], str]
+    is_number: bool = False
+    gives_way: bool = False
+    spare: bool = False
+
+
+def _table(sources: Sequence[SourceRecord], paint: _Paint) -> Iterator[str]:
+    """Lay the sources out in columns that each say something, none of it wider than the page."""
+    columns = [column for column in _COLUMNS if any(column.cell(source) for source in sources)]
+    if _line_width(_widths(columns, sources)) > WIDTH:
+        columns = [column for column in columns if not column.spare]
+    widths = _widths(columns, sources)
+    flexible = [index for index, column in enumerate(columns) if column.gives_way]
+    while _line_width(widths) > WIDTH:
+        widths[max(flexible, key=widths.__getitem__)] -= 1
+    if columns:
+        yield _GAP.join(map(_fit, columns, (column.title for column in columns), widths)).rstrip()
+    for source in sources:
+        cells = [_fit(column, column.cell(source), width) for column, width in zip(columns, widths, strict=True)]
+        line = [
+            paint(cell, _STATUS_COLOURS.get(source.status)) if column.title == "status" else cell
+            for column, cell in zip(columns, cells, strict=True)
+        ]
+        yield _GAP.join(line).rstrip()
+
+
+def _widths(columns: Sequence[_Column], sources: Sequence[SourceRecord]) -> list[int]:
+    """Return the width that each column would like."""
+    return [max(len(column.title), *(len(column.cell(source)) for source in sources)) for column in columns]
+
+
+def _line_width(widths: Sequence[int]) -> int:
+    """Return how wide a line of such columns is."""
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
+def _fit(column: _Column, text: str, width: int) -> str:
+    """Pad or cut a cell to its width; numbers stand to the right."""
+    if len(text) > width:
+        text = text[: width - len(_CUT)] + _CUT
+    return text.rjust(width) if column.is_number else text.ljust(width)
+
+
+def _address(source: SourceRecord) -> str:
+    """Show which address was asked, where the name does not say it."""
+    return "" if source.address is None or source.address in source.name else _ascii(source.address)
+
+
+def _shown(source: SourceRecord) -> tuple[float, str] | None:
+    """Return the offset as the table shows it: the value in seconds, and its text.
+
+    It has three digits, or as many more as its error leaves sense: `37.2 s +/- 3 ms` would hide 40 ms.
+    """
+    if source.offset_s is None or source.earliest_s is None or source.latest_s is None:
+        return None
+    size, error_s = abs(source.offset_s), (source.latest_s - source.earliest_s) / 2
+    scale, unit, most = next((entry for entry in _UNITS if size >= entry[0]), _UNITS[-1])
+    finest = max(min(error_s, size / 100), _NS) / scale
+    digits = f"{size / scale:.{min(max(0, ceil(-log10(finest))), most)}f}"
+    shown_s = float(digits) * scale
+    word = direction(source.offset_s)
+    return (shown_s if source.offset_s > 0 else -shown_s), f"{digits} {unit} {word:6}"
+
+
+def _offset(source: SourceRecord) -> str:
+    """Show the offset, in words as everywhere."""
+    shown = _shown(source)
+    return "" if shown is None else shown[1]
+
+
+def _error(source: SourceRecord) -> str:
+    """Show how far the true offset can be from the one that is shown, whichever way is farther."""
+    shown = _shown(source)
+    if shown is None or source.earliest_s is None or source.latest_s is None:
+        return ""
+    return span(max(source.latest_s - shown[0], shown[0] - source.earliest_s), rounding="up")
+
+
+def _reason(source: SourceRecord) -> str:
+    """Show the reason where the status does not say as much."""
+    return _ascii(source.reason) if source.reason and source.reason not in ("disagrees", "distant") else ""
+
+
+_COLUMNS = (
+    _Column("source", lambda source: _ascii(source.name), gives_way=True),
+    _Column("address", _address, gives_way=True),
+    _Column("status", lambda source: source.status),
+    _Column("offset       ", _offset, is_number=True),
+    _Column("+/-", _error, is_number=True),
+    _Column("delay", lambda source: "" if source.delay_s is None else span(source.delay_s), is_number=True),
+    _Column("st", lambda source: "" if source.stratum is None else str(source.stratum), is_number=True),
+    _Column("reference", lambda source: _ascii(source.reference_id or ""), gives_way=True, spare=True),
+    _Column("reason", _reason, gives_way=True),
+)
+
+
+def _finding(finding: Finding, paint: _Paint) -> list[str]:
+    """Write a finding and how to mend it."""
+    first, *others = _labelled(finding.level, f"{finding.id}: {finding.message}")
+    level = paint(finding.level, _SEVERITY_COLOURS[finding.severity] if finding.severity else None)
+    remedy = _wrapped(f"fix: {finding.remedy}", " " * _LABEL_WIDTH, " " * (_LABEL_WIDTH + len("fix: ")))
+    return [level + first[len(finding.level) :], *others, *remedy]
+
+
+def _facts(record: Record) -> Iterator[tuple[str, str]]:
+    """Say what else bears on the verdict."""
+    yield "kernel", _kernel(record.kernel)
+    yield "daemons", ", ".join(map(_daemon, record.daemons)) or "none seen"
+    yield "profile", _profile(record.profile)
+    agreeing = [source for source in record.sources if source.status == "agreeing"]
+    if any(source.leap in (1, 2) or source.stratum == 1 for source in agreeing):
+        yield from _explained(agreeing)
+
+
+def _kernel(kernel: Mapping[str, Any]) -> str:
+    """Say what the kernel believes of its clock."""
+    if not kernel["available"]:
+        return f"could not be asked: {kernel['reason']}"
+    state = "synchronised" if kernel["synchronised"] else "not synchronised"
+    maxerror = span(kernel["maxerror_s"], rounding="up")
+    return f"{state}, maximum error {maxerror}, frequency {kernel['frequency_ppm']:+.3f} ppm"
+
+
+def _daemon(daemon: Mapping[str, Any]) -> str:
+    """Name a time daemon."""
+    return f"{daemon['name']} (pid {daemon['pid']}{'' if daemon['disciplines'] else ', leaves the clock alone'})"
+
+
+def _profile(profile: Profile) -> str:
+    """Say what the clock is held against, and how."""
+    judged_on = "by estimate" if profile.judged_on == "offset" else "in the worst case"
+    warning, critical = span(profile.warning_s), span(profile.critical_s)
+    return f"{profile.name}: warning above {warning} {judged_on}, critical above {critical} for certain"
+
+
+def _explained(agreeing: Sequence[SourceRecord]) -> Iterator[tuple[str, str]]:
+    """Explain announced leap seconds and the names of reference clocks, in ntplib's words."""
+    from ntplib import NTP, leap_to_text
+
+    for leap in (1, 2):
+        if count := sum(source.leap == leap for source in agreeing):
+            yield "leap", f"{count} of {plural(len(agreeing), 'agreeing server')} announced: {leap_to_text(leap)}"
+    clocks = dict.fromkeys(source.reference_id or "" for source in agreeing if source.stratum == 1)
+    names = {clock: NTP.REF_ID_TABLE.get(clock.ljust(4, "\0")) for clock in clocks}
+    if known := [f"{clock} is {name}" for clock, name in names.items() if name]:
+        yield "reference", "; ".join(known)
+
+
+def _labelled(label: str, text: str) -> list[str]:
+    """Write a label, and beside it a text in as many lines as it takes."""
+    return _wrapped(text, label.ljust(_LABEL_WIDTH), " " * _LABEL_WIDTH)
+
+
+def _wrapped(text: str, first: str, then: str) -> list[str]:
+    """Break a text into lines of the page's width that begin as told."""
+    return wrap(_ascii(text), WIDTH, initial_indent=first, subsequent_indent=then, break_on_hyphens=False)
+
+
+def _ascii(text: str) -> str:
+    """Write what is not ASCII as escapes: a terminal may be set to anything."""
+    return one_line(text).encode("ascii", "backslashreplace").decode("ascii")
+
+
+def _painted(text: str, colour: int | None) -> str:
+    """Colour a text; one without a colour stays as it is."""
+    return text if colour is None else f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def _unpainted(text: str, colour: int | None) -> str:
+    """Leave a text as it is."""
+    return text
