@@ -1,9 +1,9 @@
 """TOML to a frozen Config; every default; every refusal names its key."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Profile
@@ -11,7 +11,7 @@ from ntpaudit.core.sources import Source, parse_source, pool, region
 from ntpaudit.core.wording import parse_span
 from ntpaudit.errors import ConfigError
 
-SYSTEM_FILE = Path("/etc/ntpaudit/ntpaudit.toml")
+SYSTEM_FILE = "/etc/ntpaudit/ntpaudit.toml"
 
 _Read = TypeVar("_Read")
 
@@ -49,22 +49,21 @@ class Config:
     sha256: str | None = None
 
 
-def find_config(environment: Mapping[str, str]) -> Path | None:
+def find_config(environment: Mapping[str, str]) -> str | None:
     """Return the user's own configuration file, else the system's, else None."""
     base = environment.get("XDG_CONFIG_HOME") or f"{environment.get('HOME', '')}/.config"
-    for path in (Path(base, "ntpaudit/ntpaudit.toml"), SYSTEM_FILE):
-        if path.exists():
-            return path
-    return None
+    candidates = (f"{base}/ntpaudit/ntpaudit.toml", SYSTEM_FILE)
+    return next((path for path in candidates if os.path.exists(path)), None)
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: str) -> Config:
     """Read a configuration file. ConfigError names the file and the key, and what to write instead."""
     import hashlib
     import tomllib
 
     try:
-        text = path.read_bytes()
+        with open(path, "rb") as file:
+            text = file.read()
         tables = tomllib.loads(text.decode())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -78,7 +77,7 @@ def _timeout(text: str) -> float:
     "--region", "regions", multiple=True, type=Parsed("NAME", region), help="Ask the pool of a continent or country."
 )
 @click.option("--from-host", is_flag=True, help="Ask the servers that this host's own time daemon is configured with.")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Read this configuration file.")
+@click.option("--config", "config_path", type=click.Path(), help="Read this configuration file.")
 @click.option("--profile", type=click.Choice(list(PROFILES)), metavar="NAME", help=f"One of: {', '.join(PROFILES)}.")
 @click.option("--warning", type=_SPAN, help="Warn beyond this error, such as 100ms.")
 @click.option("--critical", type=_SPAN, help="The tolerance of the verdict, such as 1s.")
@@ -97,7 +96,7 @@ def _timeout(text: str) -> float:
     help="Wait so long for names, and so long for answers.",
 )
 @format_option
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Replace this file, atomically.")
+@click.option("--output", type=click.Path(dir_okay=False), help="Replace this file, atomically.")
 @click.option("--record", is_flag=True, help="Keep the audit in the history of the state folder too.")
 @click.option("--force", is_flag=True, help="Ask again before the polite interval is over. Never do this from a timer.")
 def check(
@@ -105,14 +104,14 @@ def check(
     pools: tuple[Source, ...],
     regions: tuple[Source, ...],
     from_host: bool,
-    config_path: Path | None,
+    config_path: str | None,
     profile: str | None,
     warning: float | None,
     critical: float | None,
     samples: int,
     timeout: float,
     format_name: str,
-    output: Path | None,
+    output: str | None,
     record: bool,
     force: bool,
 ) -> None:
@@ -140,7 +139,7 @@ def check(
         host_name=config.host.name,
         keep=record,
     )
-    notebook = Notebook(Path(state_folder(os.environ), FILE_NAME))
+    notebook = Notebook(os.path.join(state_folder(os.environ), FILE_NAME))
     try:
         result = audit.run(plan, SystemClock(), notebook, tell)
     finally:

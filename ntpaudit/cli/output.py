@@ -1,10 +1,9 @@
 """Put a finished record where it was asked for, and turn its severity into the exit status."""
 
+import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 
@@ -27,7 +26,7 @@ def tell(text: str) -> None:
     click.echo(f"ntpaudit: {text}", err=True)
 
 
-def finish(record: Record, format_name: str, output: Path | None = None) -> None:
+def finish(record: Record, format_name: str, output: str | None = None) -> None:
     """Write the record and end with its exit status; what cannot be written is unknown to whoever waits for it."""
     try:
         if output is None:
@@ -43,18 +42,22 @@ def finish(record: Record, format_name: str, output: Path | None = None) -> None
     raise click.exceptions.Exit(record.severity.exit_status)
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: str, text: str) -> None:
     """Replace a file at once, readable by all: no reader (node_exporter) ever sees half of it. Raises OSError."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    import tempfile
+
+    folder, name = os.path.split(path)
+    handle, temporary = tempfile.mkstemp(dir=folder or ".", prefix=f".{name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
 
 

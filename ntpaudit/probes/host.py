@@ -2,7 +2,6 @@
 
 import os
 import time
-from pathlib import Path
 
 from ntpaudit.core.observation import HostFacts
 
@@ -32,7 +31,8 @@ def host_facts(name: str | None = None, root: str = "/") -> HostFacts:
 def _text(root: str, path: str) -> str | None:
     """Return what a file says, without space around it; None where it says nothing or cannot be read."""
     try:
-        return Path(root, path).read_text(encoding="utf-8", errors="replace").strip() or None
+        with open(os.path.join(root, path), encoding="utf-8", errors="replace") as file:
+            return file.read().strip() or None
     except OSError:
         return None
 
@@ -43,7 +43,7 @@ def _timezone(root: str) -> str | None:
     if zone and not zone.startswith("/"):
         return zone
     try:
-        target = zone or str(Path(root, "etc/localtime").readlink())
+        target = zone or os.readlink(os.path.join(root, "etc/localtime"))
     except OSError:
         target = ""
     return target.partition("zoneinfo/")[2] or _text(root, "etc/timezone")
@@ -58,7 +58,7 @@ def _rtc_local(root: str) -> bool | None:
 def _container(root: str) -> str | None:
     """Return what confines this process; None where nothing says so."""
     for mark, name in _CONTAINER_MARKS.items():
-        if os.access(Path(root, mark), os.F_OK):
+        if os.path.exists(os.path.join(root, mark)):
             return name
     orchestrator = "kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else None
     return _text(root, "run/systemd/container") or os.environ.get("container") or orchestrator  # noqa: SIM112

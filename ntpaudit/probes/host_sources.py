@@ -69,7 +69,7 @@ class _Tree:
     def matching(self, pattern: str) -> list[str]:
         """Return the paths that match a shell pattern, sorted; a daemon's working folder is the root."""
         pattern = f"{glob.escape(self.root)}/{pattern.lstrip('/')}"
-        found = glob.glob(pattern)  # noqa: PTH207 - Path.glob refuses some patterns
+        found = glob.glob(pattern)
         return sorted(path[len(self.root) :] for path in found)
 
     def fragments(self, folders: Collection[str], suffix: str) -> list[str]:
@@ -77,7 +77,7 @@ class _Tree:
         by_name: dict[str, str] = {}
         for folder in folders:
             for path in self.matching(f"{glob.escape(folder)}/*{suffix}"):
-                by_name.setdefault(os.path.basename(path), path)  # noqa: PTH119 - these are paths of another root
+                by_name.setdefault(os.path.basename(path), path)
         return [by_name[name] for name in sorted(by_name)]
 
 
@@ -114,7 +114,7 @@ def _ntpd(tree: _Tree) -> Iterator[ConfiguredServer]:
     seen: set[str] = set()
     if path := tree.first(_NTPD):
         yield from _ntpd_file(tree, path, seen)
-        for fragment in tree.matching(f"{os.path.dirname(path)}/ntp.d/*.conf"):  # noqa: PTH120 - of another root
+        for fragment in tree.matching(f"{os.path.dirname(path)}/ntp.d/*.conf"):
             yield from _ntpd_file(tree, fragment, seen)
 
 
@@ -130,7 +130,7 @@ def _ntpd_file(tree: _Tree, path: str, seen: set[str], depth: int = 0) -> Iterat
                 if host and not host.startswith("127.127."):  # a reference clock in the guise of an address
                     yield ConfiguredServer(host, NTP_PORT, kind == "pool", "ntpd", path, "nts" in options)
             case ["includefile", name]:
-                target = os.path.normpath(os.path.join(os.path.dirname(path), name))  # noqa: PTH118, PTH120
+                target = os.path.normpath(os.path.join(os.path.dirname(path), name))
                 for inner in [target, *tree.matching(f"{glob.escape(target)}/*.conf")]:
                     yield from _ntpd_file(tree, inner, seen, depth + 1)
 

@@ -5,7 +5,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ntpaudit.errors import StoreError
 
@@ -26,13 +25,13 @@ SCHEMA = (
 _BUSY_TIMEOUT_S = 2.0
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+def open_database(path: str) -> sqlite3.Connection:
     """Open the file, making it and its folder (0700) where missing; a damaged one is set aside, never deleted.
 
     Raises StoreError, naming path and fix, where the state folder cannot be used.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         try:
             return _open(path)
         except sqlite3.DatabaseError as error:
@@ -44,7 +43,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         raise StoreError(f"cannot keep state in {path}: {error}; name a writable folder in STATE_DIRECTORY") from error
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: str) -> sqlite3.Connection:
     """Open one file and bring its schema up to date, in one transaction."""
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
     try:
@@ -85,9 +84,9 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise StoreError(f"the state could not be written: {error}") from error
 
 
-def _set_aside(path: Path) -> None:
+def _set_aside(path: str) -> None:
     """Rename a damaged file, with its journal, so that it can still be examined."""
     suffix = f".damaged-{time.time_ns()}"
-    for part in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-        if part.exists():
-            os.rename(part, f"{part}{suffix}")  # noqa: PTH104
+    for part in (path, f"{path}-wal", f"{path}-shm"):
+        if os.path.exists(part):
+            os.rename(part, f"{part}{suffix}")

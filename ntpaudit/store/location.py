@@ -11,8 +11,8 @@ def state_folder(environment: Mapping[str, str]) -> str:
     """Return the state folder: `$STATE_DIRECTORY`, else the system's where we may write it, else the user's own."""
     if folder := environment.get("STATE_DIRECTORY"):
         return folder.partition(":")[0]  # systemd lists several, separated by colons
-    parent = SYSTEM_FOLDER if os.path.isdir(SYSTEM_FOLDER) else os.path.dirname(SYSTEM_FOLDER)  # noqa: PTH112, PTH120
+    parent = SYSTEM_FOLDER if os.path.isdir(SYSTEM_FOLDER) else os.path.dirname(SYSTEM_FOLDER)
     if os.access(parent, os.W_OK | os.X_OK):
         return SYSTEM_FOLDER
-    base = environment.get("XDG_STATE_HOME") or os.path.join(environment.get("HOME") or "/", ".local/state")  # noqa: PTH118
-    return os.path.join(base, "ntpaudit")  # noqa: PTH118
+    base = environment.get("XDG_STATE_HOME") or os.path.join(environment.get("HOME") or "/", ".local/state")
+    return os.path.join(base, "ntpaudit")

@@ -6,13 +6,21 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from ntpaudit.core.politeness import Memory, Moment
+from ntpaudit.errors import StoreError
 from ntpaudit.store.database import transaction
 
 
 def load_memories(connection: sqlite3.Connection) -> dict[str, Memory]:
-    """Return what is remembered, by endpoint (`address port`); an entry that cannot be read is forgotten."""
+    """Return what is remembered, by endpoint (`address port`); an entry that makes no sense is forgotten.
+
+    Raises StoreError where the file cannot be read.
+    """
+    try:
+        rows = connection.execute("SELECT endpoint, memory FROM servers").fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(f"the state could not be read: {error}") from error
     memories = {}
-    for endpoint, text in connection.execute("SELECT endpoint, memory FROM servers"):
+    for endpoint, text in rows:
         try:
             memories[endpoint] = _memory(json.loads(text))
         except (ValueError, TypeError):

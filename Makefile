@@ -1,0 +1,63 @@
+# make run     set up everything, audit this host's clock, or show a demonstration where no server answers
+# make test    set up everything, fetch the servers that tests run against, run every test
+# make check   format, lint, types, tests: what must hold before a commit
+# make bench   measure every claim and write docs/benchmarks.md
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SERVERS := chrony ntpsec influxdb faketime libfaketime
+
+.PHONY: run test check lint types bench servers format clean
+.DEFAULT_GOAL := run
+
+run: $(VENV)/installed
+	@$(BIN)/ntpaudit check; status=$$?; echo "exit status $$status"; \
+	if [ $$status -eq 3 ]; then \
+		printf '\nNothing could be measured from here. What an audit looks like where servers answer:\n\n'; \
+		$(BIN)/ntpaudit demo --once; echo "exit status $$?"; \
+	fi
+
+test: $(VENV)/developer servers
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PYTEST)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+check: lint types test
+
+lint: $(VENV)/developer
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/developer
+	$(BIN)/mypy
+
+format: $(VENV)/developer
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/developer servers
+	$(BIN)/python -m tests.bench
+
+# Debian packages, unpacked into .cache and never installed: installing one would replace the machine's time daemon.
+servers: $(VENV)/developer
+	$(BIN)/python -m tests.world.packages $(SERVERS)
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "ntpaudit needs Python 3.11 or newer: name one, make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+		echo "Python's venv module is missing: installing Debian's python3-venv" >&2; \
+		apt-get install -y --no-install-recommends python3-venv || { \
+			echo "install it by hand: sudo apt-get install python3-venv" >&2; exit 1; }; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --config-settings editable_mode=compat --editable .
+	@touch $@
+
+$(VENV)/developer: $(VENV)/installed
+	$(BIN)/pip install --quiet --config-settings editable_mode=compat --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
