@@ -249,7 +249,7 @@ CASES = {
                 servers(0.0019), ('a "b" c', "back\\slash\\", "new\nline|bar, a=b", "ü.example\x1b[2J"), strict=True
             )
         ),
-        name="host name,x=1\\",
+        name="host name,x=1\udcff\\",
         labels=Labels("0.1.0", "c" * 64, "ams 1", "prod=blue"),
     ),
 }

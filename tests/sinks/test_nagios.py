@@ -77,7 +77,7 @@ def test_every_record_keeps_to_the_grammar(record: Record) -> None:
             "mifid, unproven",
             "NTPAUDIT WARNING - clock is 10.7 us behind by estimate, but may be up to 3.97 ms wrong: "
             "within 100 us is not proven (4 of 4 servers agree) | "
-            "offset=0.000010698s;;-0.0001:0.0001;; bound=0.003960021s;0.00005;0.0001;0; "
+            "offset=0.000010699s;;-0.0001:0.0001;; bound=0.003960021s;0.00005;0.0001;0; "
             "sources=4;;;0; usable=4;;;0; agreeing=4;;;0; findings=1;;;0;\n",
         ),
         (

@@ -159,7 +159,8 @@ def test_the_table_covers_what_was_measured(record: Record) -> None:
     shown = [match for line in render(record).splitlines() if (match := ROW.search(line))]
     measured = [source for source in record.sources if source.offset_s is not None]
     assert len(shown) == len(measured)
-    for (number, unit, word, error, error_unit), source in zip((match.groups() for match in shown), measured):
+    for match, source in zip(shown, measured, strict=True):
+        number, unit, word, error, error_unit = match.groups()
         offset_s = float(number) * SCALES[unit] * (1 if word == "behind" else -1)
         error_s = float(error) * SCALES[error_unit]
         assert source.earliest_s is not None

@@ -1,0 +1,236 @@
+"""The line protocol says what the record says: to a strict reader, and to InfluxDB itself."""
+
+import json
+import re
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from ntpaudit.core.observation import STATUSES
+from ntpaudit.core.policy import VERDICTS
+from ntpaudit.core.record import Record
+from ntpaudit.sinks.line_protocol import render
+from ntpaudit.sinks.plain import one_line
+from tests.records import CASES, NOW_NS, failed, record, records, seen, servers
+from tests.world.servers import influxd
+
+TAG = r"[a-z_]+=(?:[^ ,=\\\n]|\\[ ,=])+"
+TEXT = r'"(?:[^"\\\n]|\\["\\])*"'
+FLOAT = r"-?[0-9]+(?:\.[0-9]+)?(?:e[-+][0-9]+)?"
+FIELD = rf"[a-z_]+=(?:{TEXT}|-?[0-9]+i|{FLOAT})"
+LINE = re.compile(rf"([a-z_]+)((?:,{TAG})*) ({FIELD}(?:,{FIELD})*)(?: (-?[0-9]+))?\n")
+
+INTEGERS = set(
+    "severity verdict stratum sources usable agreeing falsetickers findings host_time_ns status authenticated "
+    "raised".split()
+)
+TEXTS = set("version profile address reference_id reason title text".split())
+TAGS = {"host", "site", "env", "source", "kind"}
+
+STRANGE = (
+    "plain",
+    " ",
+    "two words",
+    "comma,equals=",
+    '"quoted"',
+    "'single'",
+    "back\\slash",
+    "at the end\\",
+    "twice\\\\",
+    "\\",
+    "\\,",
+    "=",
+    "#comment",
+    "new\nline",
+    "ü ☃ 時",
+    "-1i",
+    "$x; DROP",
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One line, read back."""
+
+    measurement: str
+    tags: dict[str, str]
+    fields: dict[str, int | float | str]
+    stamp_ns: int | None
+
+
+def read(text: str) -> list[Point]:
+    """Read line protocol strictly: every character must belong to a line, and every name occur once in it."""
+    points, at = [], 0
+    while at < len(text):
+        line = LINE.match(text, at)
+        assert line, text[at:]
+        at = line.end()
+        tags = [tag[1:].split("=", 1) for tag in re.findall(f",{TAG}", line[2])]
+        fields = [field.split("=", 1) for field in re.findall(FIELD, line[3])]
+        names = [name for name, _ in tags + fields]
+        assert len(set(names)) == len(names)
+        assert [name for name, _ in tags] == sorted(name for name, _ in tags)
+        points.append(
+            Point(
+                line[1],
+                {name: re.sub(r"\\(.)", r"\1", value) for name, value in tags},
+                {name: read_value(value) for name, value in fields},
+                int(line[4]) if line[4] else None,
+            )
+        )
+    return points
+
+
+def read_value(text: str) -> int | float | str:
+    """Read a field's value by its type."""
+    if text.startswith('"'):
+        return re.sub(r"\\(.)", r"\1", text[1:-1])
+    return int(text[:-1]) if text.endswith("i") else float(text)
+
+
+def as_tag(text: str) -> str:
+    """Return what a tag keeps of a text."""
+    return one_line(text).replace("\\", "/")
+
+
+@given(records())
+def test_every_record_can_be_read_back(record: Record) -> None:
+    """Whatever was seen, a strict reader finds the clock, every source and every finding, with the record's values."""
+    clock, *others = read(render(record))
+    sources, events = others[: len(record.sources)], others[len(record.sources) :]
+    assert clock.measurement == "ntpaudit_clock"
+    assert clock.fields["severity"] == record.severity
+    assert clock.fields["verdict"] == VERDICTS.index(record.verdict)
+    assert clock.fields.get("offset_s") == (record.offset and record.offset.estimate_s)
+    assert clock.fields.get("bound_s") == (record.offset and record.offset.bound_s)
+    assert ("stratum" in clock.fields) == (record.offset is not None)
+    for point, source in zip(sources, record.sources, strict=True):
+        assert point.measurement == "ntpaudit_source"
+        assert point.tags["source"] == as_tag(source.name)
+        assert point.fields["status"] == STATUSES.index(source.status)
+        assert point.fields.get("offset_s") == source.offset_s
+        assert point.fields.get("reason") == source.reason
+    assert [(point.measurement, point.tags["kind"]) for point in events] == [
+        ("ntpaudit_event", finding.id) for finding in record.findings
+    ]
+    for point in (clock, *others):
+        assert point.tags.get("host", "") == as_tag(record.host.name)
+        assert point.tags.get("site", "") == as_tag(record.host.site or "")
+        assert point.stamp_ns == record.utc_ns
+
+
+@given(records())
+def test_a_field_has_one_type_for_ever(record: Record) -> None:
+    """Whole numbers stay integers, texts texts, and everything else is a float; no name is a field and a tag."""
+    for point in read(render(record)):
+        for name, value in point.fields.items():
+            assert type(value) is (int if name in INTEGERS else str if name in TEXTS else float)
+            assert name not in TAGS
+            assert not isinstance(value, int) or -(2**63) <= value < 2**63
+        assert set(point.tags) <= TAGS
+
+
+def test_the_stamp_is_the_true_time() -> None:
+    """A host that believes in 1970 has its points where the others have theirs, and says what it believed."""
+    for point in read(render(CASES["1970"])):
+        assert point.stamp_ns == pytest.approx(NOW_NS, abs=2e9)
+    assert read(render(CASES["1970"]))[0].fields["host_time_ns"] == 43_000_000_000
+
+
+def test_an_unmeasured_clock_has_no_stamp() -> None:
+    """Where nobody knows the true time no point claims one, and no offset is told."""
+    clock, *others = read(render(CASES["unmeasured, nobody answered"]))
+    assert clock.fields == {
+        "severity": 2,
+        "verdict": 3,
+        "sources": 4,
+        "usable": 0,
+        "agreeing": 0,
+        "falsetickers": 0,
+        "findings": 1,
+        "host_time_ns": NOW_NS + 10**9,
+        "kernel_maxerror_s": 0.031,
+        "version": "0.1.0",
+        "profile": "log-integrity",
+    }
+    assert {point.stamp_ns for point in (clock, *others)} == {None}
+
+
+def test_the_nearest_source_speaks_for_the_path() -> None:
+    """Delay, root distance and stratum are those of the agreeing source that is nearest to the truth."""
+    fields = read(render(record(seen("far", 0.0, delay_s=0.3), seen("near", 0.0, delay_s=0.001, stratum=1))))[0].fields
+    assert fields["delay_s"] == pytest.approx(0.001)
+    assert fields["stratum"] == 1
+    assert fields["root_distance_s"] == pytest.approx(0.0024, abs=1e-4)
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    """Neither a kernel that would not say, nor a year beyond 64 bits of nanoseconds, becomes a number."""
+    clock = read(render(CASES["ok, kernel not asked"]))[0]
+    assert "kernel_maxerror_s" not in clock.fields
+    far_ns = 2**63
+    assert "host_time_ns" not in read(render(record(*servers(-9e8, host_ns=far_ns), host_ns=far_ns)))[0].fields
+
+
+class Database:
+    """An InfluxDB to write to and to ask."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def write(self, text: str) -> int:
+        """Write lines and return the status; anything but success raises HTTPError."""
+        question = urllib.parse.urlencode({"db": "ntpaudit", "precision": "ns"})
+        with self._opener.open(f"{self._url}/write?{question}", data=text.encode()) as answer:
+            status: int = answer.status
+            return status
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        """Ask in InfluxQL and return the rows by column."""
+        question = urllib.parse.urlencode({"db": "ntpaudit", "epoch": "ns", "q": query})
+        with self._opener.open(f"{self._url}/query?{question}") as answer:
+            (result,) = json.load(answer)["results"]
+        return [
+            dict(zip(series["columns"], values, strict=True))
+            for series in result.get("series", [])
+            for values in series["values"]
+        ]
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[Database]:
+    """Run InfluxDB with an empty database."""
+    with influxd(database="ntpaudit") as url:
+        yield Database(url)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_influxdb_takes_every_case(database: Database, case: str) -> None:
+    """InfluxDB accepts every case into one database, so no type ever conflicts, and gives the values back."""
+    record = replace(CASES[case], host=replace(CASES[case].host, name=case, site=None, env=None))
+    before_ns = time.time_ns()
+    assert database.write(render(record)) == 204
+    for point in read(render(record)):
+        tags = " AND ".join(f""""{name}" = '{value}'""" for name, value in point.tags.items())
+        (row,) = database.rows(f"SELECT * FROM {point.measurement} WHERE {tags}")
+        told_ns = row.pop("time")
+        if point.stamp_ns is None:
+            assert before_ns - 10**9 <= told_ns <= time.time_ns() + 10**9
+        else:
+            assert told_ns == point.stamp_ns
+        assert {name: value for name, value in row.items() if value is not None} == point.tags | point.fields
+
+
+def test_influxdb_reads_strange_names_as_we_do(database: Database) -> None:
+    """Whatever a tag or a text holds, InfluxDB stores the characters that a strict reader finds."""
+    written = record(*(failed(name, "rejected", name) for name in STRANGE), name="strange")
+    assert database.write(render(written)) == 204
+    rows = database.rows("SELECT reason, source FROM ntpaudit_source WHERE host = 'strange'")
+    assert {row["source"]: row["reason"] for row in rows} == {as_tag(name): one_line(name) for name in STRANGE}
