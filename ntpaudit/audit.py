@@ -4,8 +4,7 @@ Probes observe, the core concludes, sinks tell; this is the only file that knows
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ntpaudit.core.observation import Daemon, Failure, Observation, SourceObservation, Unavailable
 from ntpaudit.core.policy import Profile
@@ -24,8 +23,7 @@ from ntpaudit.survey import DEFAULT_MANNER, Manner, Survey
 _Kept = TypeVar("_Kept")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What to audit, and against what. `from_host` adds the servers this host's own daemons are configured with."""
 
     sources: tuple[Source, ...]

@@ -3,8 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Profile
 from ntpaudit.core.sources import Source, parse_source, pool, region
@@ -16,8 +15,7 @@ SYSTEM_FILE = "/etc/ntpaudit/ntpaudit.toml"
 _Read = TypeVar("_Read")
 
 
-@dataclass(frozen=True, slots=True)
-class HostConfig:
+class HostConfig(NamedTuple):
     """`[host]`: what the operator calls this host and its place; `name` None means the machine's own."""
 
     name: str | None = None
@@ -25,8 +23,7 @@ class HostConfig:
     env: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SourcesConfig:
+class SourcesConfig(NamedTuple):
     """`[sources]`: whom to ask. Nothing named means that the caller decides."""
 
     servers: tuple[Source, ...] = ()
@@ -39,8 +36,7 @@ class SourcesConfig:
         return self.servers + self.pools
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """A configuration, read and found sound. `sha256` identifies the file's text, None without a file."""
 
     host: HostConfig = HostConfig()
@@ -73,7 +69,7 @@ def load_config(path: str) -> Config:
         config = read_config(tables)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    return replace(config, sha256=hashlib.sha256(text).hexdigest())
+    return config._replace(sha256=hashlib.sha256(text).hexdigest())
 
 
 def read_config(tables: Mapping[str, Any]) -> Config:
@@ -83,7 +79,7 @@ def read_config(tables: Mapping[str, Any]) -> Config:
         if not isinstance(content, dict):
             raise ConfigError(f"{table}: write it as a table, [{table}]")
     host, sources, policy = (tables.get(table, {}) for table in ("host", "sources", "policy"))
-    _refuse_unknown(host, [field.name for field in fields(HostConfig)], "host.")
+    _refuse_unknown(host, HostConfig._fields, "host.")
     _refuse_unknown(sources, ("servers", "pool", "region", "from_host"), "sources.")
     _refuse_unknown(policy, ("profile", "warning", "critical"), "policy.")
     pools: list[Source] = []
@@ -126,7 +122,7 @@ def choose_profile(
         raise ConfigError(
             f"policy: warning ({warning:g} s) and critical ({critical:g} s): write 0 < warning <= critical"
         )
-    return replace(profile, warning_s=warning, critical_s=critical)
+    return profile._replace(warning_s=warning, critical_s=critical)
 
 
 def _read(table: Mapping[str, Any], key: str, name: str, read: Callable[[str], _Read]) -> _Read:

@@ -3,7 +3,8 @@
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ntpaudit.core.measurement import Measurement
 from ntpaudit.core.observation import Failure, SourceObservation
@@ -34,8 +35,7 @@ Memories = dict[str, Memory]
 """What is remembered, by `address port`; the public pool as a whole under its domain (P2 counts per client)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manner:
+class Manner(NamedTuple):
     """How to ask: how often each server, how long to wait, and whether intervals may be ignored this once."""
 
     samples: int = 1
@@ -158,7 +158,7 @@ class Survey:
             self._keep(POOL_DOMAIN, Memory(asked=now))
         for address in endpoints:
             if (memory := known.get(address)) is not None:
-                self._keep(f"{address} {NTP_PORT}", replace(memory, named=now))
+                self._keep(f"{address} {NTP_PORT}", memory._replace(named=now))
         slots = assign_slots(addresses, known)
         samples = 1 if pool.is_public else self._manner.samples  # P4: no burst
         return [
@@ -211,7 +211,7 @@ class Survey:
         key = _key(endpoint)
         memory = self.remembered.get(key) or self._memories.get(key, Memory())
         if question.zone is not None:
-            memory = replace(memory, zone=question.zone, slot=question.slot, named=memory.named or now)
+            memory = memory._replace(zone=question.zone, slot=question.slot, named=memory.named or now)
         match outcome:
             case Failure(reason=reason) if reason.startswith("kod:"):
                 self._keep(key, after_kiss(memory, now, reason.removeprefix("kod:")))

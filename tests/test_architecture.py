@@ -37,7 +37,18 @@ ORDER = (
 
 FREE = {"", "__main__", "core"}  # the package itself holds the version alone, and __main__ only starts the command line
 
-PURE_ROOTS = {"collections", "dataclasses", "datetime", "enum", "functools", "itertools", "math", "struct", "typing"}
+PURE_ROOTS = {
+    "collections",
+    "dataclasses",
+    "datetime",
+    "enum",
+    "functools",
+    "itertools",
+    "math",
+    "struct",
+    "types",
+    "typing",
+}
 """All that the core may import of the standard library: nothing here reads a clock, a file or a socket by itself."""
 
 CLOCK_READERS = {"now", "today", "utcnow", "open", "print", "input", "exec", "eval", "__import__"}

@@ -6,7 +6,7 @@ A check looks at a finished case and says None, or how bad it is and in which wo
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ntpaudit.core.findings import LEVEL_SEVERITY, Finding, Level
 from ntpaudit.core.ntptime import NS_PER_S
@@ -30,8 +30,7 @@ _AU8 = "NIST SP 800-53 AU-8"
 _SC45 = "NIST SP 800-53 SC-45"
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """All that a check may look at."""
 
     observation: Observation
@@ -147,12 +146,16 @@ def check_unreachable_sources(case: Case) -> Raised:
 
 
 def check_kiss_of_death(case: Case) -> Raised:
-    """A server asked us to slow down or to go away (K2, K3)."""
+    """A server asked us to slow down or to go away (K2, K3), or has no time to give (K4)."""
     kissed = [judged for judged in case.selection.sources if judged.reason and judged.reason.startswith("kod:")]
     if not kissed:
         return None
-    names = ", ".join(f"{judged.source.name} ({judged.reason})" for judged in kissed)
-    return "medium", f"told to slow down or to stay away: {names}"
+    names = ", ".join(
+        f"{judged.source.name} ({judged.reason.removeprefix('kod:')})" for judged in kissed if judged.reason
+    )
+    if any(judged.reason in ("kod:RATE", "kod:DENY", "kod:RSTR") for judged in kissed):
+        return "medium", f"told to slow down or to stay away by {names}"
+    return "low", f"answered with a kiss-o'-death instead of a time: {names}"
 
 
 def check_suspected_spoofing(case: Case) -> Raised:
@@ -167,8 +170,7 @@ def check_suspected_spoofing(case: Case) -> Raised:
     return "high", f"{count} replies answered no request of ours, in the name of {names}"
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """A check with what is always said of it: the finding's id, the remedy, and the rules that it supports."""
 
     id: str
@@ -248,8 +250,7 @@ def findings_of(case: Case) -> tuple[Finding, ...]:
 
 def _disciplining(case: Case) -> tuple[Daemon, ...]:
     """Return the daemons that steer this clock."""
-    daemons = case.observation.daemons
-    return () if isinstance(daemons, Unavailable) else tuple(daemon for daemon in daemons if daemon.disciplines)
+    return tuple(daemon for daemon in case.observation.known_daemons if daemon.disciplines)
 
 
 def _is_booting(case: Case) -> bool:

@@ -1,13 +1,12 @@
 """One reading of all the system's clocks, and what the differences between two readings mean."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_DRIFT_PPM = 50
 """How far an undisciplined oscillator may be off: bounds grow by this in the RAW clock (B5, ClockBound's figure)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClockReading:
+class ClockReading(NamedTuple):
     """What the clocks showed at one moment.
 
     `width_ns` is how long the reading took: the realtime and raw values belong together to within that.

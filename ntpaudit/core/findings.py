@@ -1,7 +1,6 @@
 """What is wrong, said so that a human can act on it and a SIEM can match it."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ntpaudit.core.policy import Severity
 
@@ -16,8 +15,7 @@ LEVEL_SEVERITY: dict[Level, Severity] = {
 """What a finding's level counts for in the audit: a low one is listed and not counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that is wrong. `id` is stable; `level` is what a SIEM scores; `controls` are the rules it bears on."""
 
     id: str

@@ -4,8 +4,7 @@ offset (theta) = reference - host. **Positive: the host is behind (slow). Negati
 every value, field and output of ntpaudit.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ntpaudit.core.clocks import ClockReading, correction_ns, growth_ns, step_ns
 from ntpaudit.core.ntptime import NS_PER_S, decode, difference_ns
@@ -26,8 +25,7 @@ _SHORT_ROUNDING_NS = 3 * NS_PER_S // (2 * 65536) + 1  # W4: half a unit for root
 Timestamping = Literal["kernel", "user"]
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """The true offset lies in `[earliest_ns, latest_ns]`."""
 
     earliest_ns: int
@@ -52,8 +50,7 @@ class Interval:
         return Interval(earliest, latest) if earliest <= latest else None
 
 
-@dataclass(frozen=True, slots=True)
-class Stamps:
+class Stamps(NamedTuple):
     """When the request left (T1) and the reply came (T4) by the host's clock, and the clocks around both.
 
     T1 is not after the true departure and T4 not before the true arrival (T1 of MEASUREMENT §8): whatever the latency,
@@ -67,8 +64,7 @@ class Stamps:
     timestamping: Timestamping
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(NamedTuple):
     """What one exchange with one server says about the host's clock at the moment `stamps.after`."""
 
     reply: Reply

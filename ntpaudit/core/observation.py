@@ -1,8 +1,8 @@
 """Everything seen at one moment, before anything is concluded from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from ntpaudit.core.clocks import ClockReading
 from ntpaudit.core.measurement import Measurement
@@ -12,8 +12,7 @@ STATUSES: tuple[Status, ...] = ("agreeing", "falseticker", "distant", "rejected"
 """Every source ends with exactly one of these; their order is the number a database gets."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """Why a source gave no measurement: `rejected` it answered unusably, `unreachable` it did not answer,
     `backed-off` it was not asked. `detail` is a few words for a human, beside the reason code.
     """
@@ -23,8 +22,7 @@ class Failure:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceObservation:
+class SourceObservation(NamedTuple):
     """What came of asking one source.
 
     `discarded` counts, by reason code, the datagrams that were not its answer (forged, stray, duplicate).
@@ -35,11 +33,16 @@ class SourceObservation:
     address: str | None
     port: int
     outcome: tuple[Measurement, ...] | Failure
-    discarded: Mapping[str, int] = field(default_factory=dict)
+    discarded: Mapping[str, int] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class KernelState:
+STA_UNSYNC = 0x40
+TIME_ERROR = 5
+PHASE_LIMIT_S = 16.0
+"""Where the kernel gives its clock up: NTP_PHASE_LIMIT of linux/timex.h (A4)."""
+
+
+class KernelState(NamedTuple):
     """What the kernel believes about its clock: adjtimex, read only (A1, A2).
 
     `state` is the return value (TIME_OK 0 … TIME_ERROR 5), `status` the STA_ bits (A3), spans in seconds.
@@ -55,26 +58,20 @@ class KernelState:
     esterror_s: float
     tai_s: int
 
-    STA_UNSYNC = 0x40
-    TIME_ERROR = 5
-    PHASE_LIMIT_S = 16.0
-
     @property
     def is_synchronised(self) -> bool:
         """The kernel holds its clock for synchronised: STA_UNSYNC is clear and the error bound below 16 s (A3, A4)."""
-        unsync = self.status & KernelState.STA_UNSYNC or self.state == KernelState.TIME_ERROR
-        return not unsync and self.maxerror_s < KernelState.PHASE_LIMIT_S
+        unsync = self.status & STA_UNSYNC or self.state == TIME_ERROR
+        return not unsync and self.maxerror_s < PHASE_LIMIT_S
 
 
-@dataclass(frozen=True, slots=True)
-class Unavailable:
+class Unavailable(NamedTuple):
     """A question to the system that it would not answer, and why."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Daemon:
+class Daemon(NamedTuple):
     """A time daemon that runs here; `disciplines` is False where its own arguments say it leaves the clock alone."""
 
     name: str
@@ -82,8 +79,7 @@ class Daemon:
     disciplines: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class HostFacts:
+class HostFacts(NamedTuple):
     """Who this host is and what else bears on its clock.
 
     `zone_offset_s` is local time minus UTC; `rtc_local` None means unknown; `container` names what confines us, if
@@ -100,8 +96,7 @@ class HostFacts:
     container: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(NamedTuple):
     """What one audit saw. `taken` is the common instant that every interval is carried to (S1)."""
 
     host: HostFacts
@@ -109,3 +104,8 @@ class Observation:
     sources: tuple[SourceObservation, ...]
     kernel: KernelState | Unavailable
     daemons: tuple[Daemon, ...] | Unavailable
+
+    @property
+    def known_daemons(self) -> tuple[Daemon, ...]:
+        """The time daemons in sight; none where the system would not tell."""
+        return () if isinstance(self.daemons, Unavailable) else self.daemons

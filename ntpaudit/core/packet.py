@@ -1,7 +1,7 @@
 """The NTP packet: build a request, and read a reply or say why not (MEASUREMENT W, Q, V, K, E)."""
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 HEADER = struct.Struct("!BBbbIIIQQQQ")
 VERSION = 4
@@ -18,8 +18,7 @@ _MIN_EXTENSION = 16
 _MIN_LAST_EXTENSION = 28
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A server's answer that passed every check a packet alone can be put to.
 
     `received` and `transmitted` are T2 and T3 as 64-bit NTP timestamps of the server's clock. `warnings` are the
@@ -39,8 +38,7 @@ class Reply:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class KissOfDeath:
+class KissOfDeath(NamedTuple):
     """A reply of stratum 0 to our own request: the server asks us to go away or to slow down (RFC 5905 §7.4)."""
 
     code: str
@@ -51,8 +49,7 @@ class KissOfDeath:
         return f"kod:{self.code}"
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """A datagram that is no usable answer, with its reason code.
 
     `ours` tells whether it carries our nonce: then it is the server's own answer and ends the wait; anything else is

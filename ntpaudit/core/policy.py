@@ -1,8 +1,7 @@
 """Profiles as data, and an interval held against their tolerances (INTEGRITY §1.5)."""
 
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ntpaudit.core.measurement import Interval
 from ntpaudit.core.ntptime import NS_PER_S
@@ -32,8 +31,7 @@ class Severity(IntEnum):
         return self.name.lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(NamedTuple):
     """Two tolerances, and what the warning is judged on: `offset` |estimate|, or `bound`, the worst case.
 
     The critical tolerance is always judged on the whole interval.

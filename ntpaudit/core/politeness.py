@@ -4,7 +4,7 @@ What is remembered of a server outlives the process, so one-shot runs are as pol
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ntpaudit.core.ntptime import NS_PER_S
 
@@ -30,8 +30,7 @@ POOL_REFRESH_S = 14 * 86_400
 """A pool's server is not kept longer than this without the name giving it again, chrony's `refresh` (P8)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """A point in time that survives a wrong clock: uptime within a boot, and the host's own time across boots."""
 
     boot_id: str | None
@@ -45,8 +44,7 @@ class Moment:
         return max(self.boottime_ns, self.realtime_ns - then.realtime_ns) / NS_PER_S
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """What is remembered of one server.
 
     `misses` counts unanswered requests in a row, `rates` the RATE kisses; `kiss` is the code of the last kiss-o'-death
@@ -64,8 +62,7 @@ class Memory:
     named: Moment | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BackOff:
+class BackOff(NamedTuple):
     """Why a server must not be asked now, and for how long."""
 
     reason: str
@@ -93,7 +90,7 @@ def after_answer(memory: Memory, now: Moment, delay_ns: int) -> Memory:
     """Remember a good answer: misses are forgiven at once, RATE kisses after a day without one."""
     best_ns = delay_ns if memory.delay_ns is None else min(delay_ns, memory.delay_ns)
     forgiven = memory.kissed is not None and now.since_s(memory.kissed) >= DENIAL_S
-    return replace(memory, asked=now, misses=0, delay_ns=best_ns, rates=0 if forgiven else memory.rates)
+    return memory._replace(asked=now, misses=0, delay_ns=best_ns, rates=0 if forgiven else memory.rates)
 
 
 def after_kiss(memory: Memory, now: Moment, code: str) -> Memory:
@@ -102,15 +99,15 @@ def after_kiss(memory: Memory, now: Moment, code: str) -> Memory:
     Any other code changes nothing but that the request was made: unknown kisses are to be ignored (K4).
     """
     if code == "RATE":
-        return replace(memory, asked=now, misses=0, rates=memory.rates + 1, kiss=code, kissed=now)
+        return memory._replace(asked=now, misses=0, rates=memory.rates + 1, kiss=code, kissed=now)
     if code in ("DENY", "RSTR"):
-        return replace(memory, asked=now, misses=0, kiss=code, kissed=now)
+        return memory._replace(asked=now, misses=0, kiss=code, kissed=now)
     return after_miss(memory, now)  # R4330 §8: any stratum 0 reply is a reason to back off
 
 
 def after_miss(memory: Memory, now: Moment) -> Memory:
     """Remember a request without a usable answer: the interval doubles each time (P9)."""
-    return replace(memory, asked=now, misses=memory.misses + 1)
+    return memory._replace(asked=now, misses=memory.misses + 1)
 
 
 def choose_pool_servers(

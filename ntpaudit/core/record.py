@@ -1,8 +1,7 @@
 """What one audit saw and concluded: a value, and to and from a plain dict with a schema name."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from ntpaudit.core.checks import Case, findings_of
 from ntpaudit.core.findings import Finding
@@ -16,8 +15,7 @@ from ntpaudit.core.wording import direction
 SCHEMA = "ntpaudit.record/1"
 
 
-@dataclass(frozen=True, slots=True)
-class HostIdentity:
+class HostIdentity(NamedTuple):
     """Which host, in the words of its operator (`name`, `site`, `env`) and of its system."""
 
     name: str
@@ -27,8 +25,7 @@ class HostIdentity:
     boot_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Offset:
+class Offset(NamedTuple):
     """How wrong the host's clock is, in seconds; positive is behind. True theta lies in [earliest_s, latest_s]."""
 
     estimate_s: float
@@ -38,8 +35,7 @@ class Offset:
     direction: str
 
 
-@dataclass(frozen=True, slots=True)
-class Votes:
+class Votes(NamedTuple):
     """How many sources were asked, could vote, and agree, and how many may lie before the interval does."""
 
     sources: int
@@ -48,8 +44,7 @@ class Votes:
     tolerated_liars: int
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRecord:
+class SourceRecord(NamedTuple):
     """What one source said, and its one status. Spans and offsets in seconds; None where it said nothing."""
 
     name: str
@@ -72,8 +67,7 @@ class SourceRecord:
     authenticated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One audit, finished. `utc_ns` is the corrected time, None when unmeasured; `host_ns` what the host believed."""
 
     version: str
@@ -98,7 +92,7 @@ class Record:
         return {
             "schema": SCHEMA,
             "software": {"version": self.version, "config_sha256": self.config_sha256},
-            "host": asdict(self.host),
+            "host": self.host._asdict(),
             "time": {
                 "utc": None if self.utc_ns is None else format_utc(self.utc_ns),
                 "host": format_utc(self.host_ns),
@@ -106,16 +100,16 @@ class Record:
             },
             "severity": self.severity.word,
             "verdict": self.verdict,
-            "profile": asdict(self.profile),
-            "offset": None if self.offset is None else asdict(self.offset),
-            "agreement": asdict(self.agreement),
+            "profile": self.profile._asdict(),
+            "offset": None if self.offset is None else self.offset._asdict(),
+            "agreement": self.agreement._asdict(),
             "drift": None,
-            "sources": [asdict(source) for source in self.sources],
+            "sources": [source._asdict() for source in self.sources],
             "kernel": dict(self.kernel),
             "daemons": [dict(daemon) for daemon in self.daemons],
             "host_clock": dict(self.host_clock),
             "findings": [
-                asdict(finding) | {"severity": finding.severity.word, "controls": list(finding.controls)}
+                finding._asdict() | {"severity": finding.severity.word, "controls": list(finding.controls)}
                 for finding in self.findings
             ],
         }
@@ -155,8 +149,7 @@ class Record:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
+class Labels(NamedTuple):
     """What a record says of its making beside what was seen: the program, the configuration, the host's place."""
 
     version: str
@@ -187,7 +180,7 @@ def conclude(observation: Observation, profile: Profile, labels: Labels) -> Reco
         agreement=_votes(selection),
         sources=tuple(map(_source, selection.sources)),
         kernel=_kernel(observation.kernel),
-        daemons=() if isinstance(observation.daemons, Unavailable) else tuple(map(asdict, observation.daemons)),
+        daemons=tuple(daemon._asdict() for daemon in observation.known_daemons),
         host_clock={
             "timezone": host.timezone,
             "zone_offset_s": host.zone_offset_s,
@@ -264,10 +257,9 @@ def _kernel(kernel: KernelState | Unavailable) -> dict[str, Any]:
     """Write what the kernel believes, or why it could not be asked."""
     if isinstance(kernel, Unavailable):
         return {"available": False, "reason": kernel.reason}
-    return {"available": True, "synchronised": kernel.is_synchronised} | asdict(kernel)
+    return {"available": True, "synchronised": kernel.is_synchronised} | kernel._asdict()
 
 
-def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep the entries that are fields of a dataclass."""
-    names = {field.name for field in fields(cls)}
-    return {key: value for key, value in data.items() if key in names}
+def _known(cls: type[NamedTuple], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the entries that are fields of a value."""
+    return {key: value for key, value in data.items() if key in cls._fields}

@@ -1,17 +1,16 @@
 """Who agrees, who lies, and what follows: the guaranteed interval and the estimate (MEASUREMENT §10)."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from math import fsum
+from typing import NamedTuple
 
 from ntpaudit.core.clocks import ClockReading, correction_ns
 from ntpaudit.core.measurement import MAX_DISTANCE_NS, Interval, Measurement, carry
 from ntpaudit.core.observation import Failure, SourceObservation, Status
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One source's statement, carried to the common instant.
 
     Sources that share a fate, a subnet or an upstream server, may fail together (S8).
@@ -22,8 +21,7 @@ class Candidate:
     fates: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
+class Agreement(NamedTuple):
     """What a majority of candidates says.
 
     `interval` holds the truth whenever at most `tolerated_liars` candidates lie (S2). `contradicted` means that more
@@ -37,8 +35,7 @@ class Agreement:
     contradicted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """A source with its one status and reason, and its candidate where it gave a measurement."""
 
     source: SourceObservation
@@ -48,8 +45,7 @@ class Judged:
     best: Measurement | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """All sources judged, in the order they were configured, and what they agree on; None without a majority."""
 
     sources: tuple[Judged, ...]

@@ -1,6 +1,6 @@
 """Which servers to ask: how they are written, and the pool's zones with their rules (MEASUREMENT §7)."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 POOL_DOMAIN = "pool.ntp.org"
 DEFAULT_ZONE = POOL_DOMAIN
@@ -23,8 +23,7 @@ CONTINENTS = {
 """The pool's continental zones with the country zones inside them (P7)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(NamedTuple):
     """One server, by name or address. `name` is how the operator wrote it, and how the record calls it."""
 
     name: str
@@ -32,8 +31,7 @@ class Server:
     port: int = NTP_PORT
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(NamedTuple):
     """A name that stands for many servers: at most four of them are asked (P4).
 
     `names` are the host names to resolve (P6); `fallback` is the continent to ask where a country has no zone (P7).

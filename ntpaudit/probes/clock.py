@@ -1,8 +1,7 @@
 """Read the system's clocks together, so that what they show belongs to one moment (T2)."""
 
 import time
-from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ntpaudit.core.clocks import ClockReading
 
@@ -14,8 +13,7 @@ class Clock(Protocol):
         """Return what all the clocks show now."""
 
 
-@dataclass(frozen=True, slots=True)
-class SystemClock:
+class SystemClock(NamedTuple):
     """The clocks of this host. Of `tries` readings, at least one, the one that took least time is returned."""
 
     tries: int = 1
@@ -25,8 +23,7 @@ class SystemClock:
         return min((_read_once() for _ in range(self.tries)), key=lambda reading: reading.width_ns)
 
 
-@dataclass(frozen=True, slots=True)
-class ShiftedClock:
+class ShiftedClock(NamedTuple):
     """A clock that is off by a constant: its realtime is `offset_ns` ahead of the base's; negative is behind."""
 
     base: Clock
@@ -35,7 +32,7 @@ class ShiftedClock:
     def read(self) -> ClockReading:
         """Return a reading of the base with its realtime moved; the other clocks are left alone."""
         reading = self.base.read()
-        return replace(reading, realtime_ns=reading.realtime_ns + self.offset_ns)
+        return reading._replace(realtime_ns=reading.realtime_ns + self.offset_ns)
 
 
 def _read_once() -> ClockReading:

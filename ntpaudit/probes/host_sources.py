@@ -3,8 +3,8 @@
 import glob
 import os.path
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ntpaudit.core.sources import NTP_PORT
 
@@ -15,8 +15,7 @@ _SYSTEMD = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/
 _MAX_DEPTH = 10  # chrony's own limit; ntpd stops at five
 
 
-@dataclass(frozen=True, slots=True)
-class ConfiguredServer:
+class ConfiguredServer(NamedTuple):
     """A server that a daemon's configuration names.
 
     `pool`: the name stands for several servers. `daemon` is the daemon's name as `running_daemons` gives it, `path`
@@ -47,8 +46,7 @@ def configured_servers(running: Collection[str] = (), root: str = "/") -> tuple[
     return tuple(servers.values())
 
 
-@dataclass(frozen=True, slots=True)
-class _Tree:
+class _Tree(NamedTuple):
     """The files under a root, by the absolute paths they have on the host that it is the root of."""
 
     root: str

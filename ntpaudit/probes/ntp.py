@@ -7,7 +7,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ntpaudit.core.clocks import ClockReading
 from ntpaudit.core.measurement import Measurement, Stamps, measure
@@ -32,8 +32,7 @@ _FAILURES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What came of one exchange: which address was asked, and a measurement or why there is none."""
 
     endpoint: Endpoint

@@ -8,13 +8,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ntpaudit.core.observation import Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One address and port to ask. `scope` is the interface of a link-local IPv6 address."""
 
     family: socket.AddressFamily

@@ -102,6 +102,6 @@ def _worst_findings(record: Record) -> str:
     """Name the worst finding, and how many count beside it."""
     counted = [finding for finding in record.findings if finding.severity > Severity.OK]
     if not counted:
-        return f"{record.severity.word} by its findings"
+        return f"{record.severity.word} for a reason that this version does not know"
     worst = max(counted, key=lambda finding: finding.severity)
     return f"finding: {worst.id}" if len(counted) == 1 else f"{len(counted)} findings, worst {worst.id}"

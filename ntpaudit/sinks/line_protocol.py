@@ -54,7 +54,7 @@ def _points(record: Record) -> Iterator[tuple[str, dict[str, str | None], dict[s
 def _clock(record: Record) -> dict[str, Value]:
     """Return what was concluded of the clock; the nearest source that agrees says how far the truth was."""
     agreeing = [source for source in record.sources if source.status == "agreeing"]
-    nearest = min(agreeing, key=_root_distance_s, default=None) if record.offset else None
+    nearest = min(agreeing, key=_root_distance_s, default=None)
     maxerror_s = record.kernel.get("maxerror_s")
     fields: dict[str, Value] = {
         "severity": int(record.severity),

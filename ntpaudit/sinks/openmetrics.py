@@ -4,7 +4,7 @@ Samples carry no timestamp, which node_exporter refuses; what is not known is le
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.observation import STATUSES
@@ -18,8 +18,7 @@ Samples = Mapping[Labels, float | int | None]
 _LABEL_ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Gauge:
+class _Gauge(NamedTuple):
     """A metric: its name, what it means, and its samples by their labels."""
 
     name: str

@@ -8,5 +8,4 @@ def one_line(text: str) -> str:
 
 def decimal(value: float) -> str:
     """Write a number to the nanosecond in fixed notation, without an exponent or trailing zeros."""
-    text = f"{value:.9f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
+    return f"{value:.9f}".rstrip("0").rstrip(".")

@@ -4,10 +4,9 @@ Plain ASCII, and never wider than 100 columns. Colour, where wanted, is put on l
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil, log10
 from textwrap import wrap
-from typing import Any
+from typing import Any, NamedTuple
 
 from ntpaudit.core.findings import Finding
 from ntpaudit.core.observation import Status
@@ -63,8 +62,7 @@ def _headline(record: Record, paint: _Paint) -> list[str]:
     return [paint(word, _SEVERITY_COLOURS[record.severity]) + first[len(word) :], *others]
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
+class _Column(NamedTuple):
     """A column of the table. Where lines are too long, `spare` ones are left out and then those cut that give way."""
 
     title: str

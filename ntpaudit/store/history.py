@@ -2,17 +2,16 @@
 
 import json
 import sqlite3
-from dataclasses import asdict
-from typing import Any
 
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.record import Record
 from ntpaudit.store.database import transaction
+from ntpaudit.store.plain import plain
 
 
 def keep_observation(connection: sqlite3.Connection, observation: Observation) -> int:
     """Store what an audit saw, before it is judged; return its id."""
-    text = json.dumps(asdict(observation), default=_plain, allow_nan=False)
+    text = json.dumps(plain(observation), allow_nan=False)
     with transaction(connection):
         row = connection.execute(
             "INSERT INTO audits (host_ns, observation) VALUES (?, ?)", (observation.taken.realtime_ns, text)
@@ -25,10 +24,3 @@ def keep_record(connection: sqlite3.Connection, audit_id: int, record: Record) -
     text = json.dumps(record.to_dict(), allow_nan=False)
     with transaction(connection):
         connection.execute("UPDATE audits SET record = ? WHERE id = ?", (text, audit_id))
-
-
-def _plain(value: Any) -> str:
-    """Write bytes as hexadecimal; TypeError for anything else that JSON does not know."""
-    if isinstance(value, bytes):
-        return value.hex()
-    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -3,11 +3,11 @@
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from ntpaudit.core.politeness import Memory, Moment
 from ntpaudit.errors import StoreError
 from ntpaudit.store.database import transaction
+from ntpaudit.store.plain import plain
 
 
 def load_memories(connection: sqlite3.Connection) -> dict[str, Memory]:
@@ -30,7 +30,7 @@ def load_memories(connection: sqlite3.Connection) -> dict[str, Memory]:
 
 def save_memories(connection: sqlite3.Connection, memories: Mapping[str, Memory]) -> None:
     """Write these memories, in one transaction."""
-    rows = [(endpoint, json.dumps(asdict(memory))) for endpoint, memory in memories.items()]
+    rows = [(endpoint, json.dumps(plain(memory))) for endpoint, memory in memories.items()]
     with transaction(connection):
         connection.executemany("INSERT OR REPLACE INTO servers VALUES (?, ?)", rows)
 

@@ -1,7 +1,7 @@
 """The clocks of this machine, read together."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ntpaudit.core.clocks import ClockReading, step_ns
 from ntpaudit.probes.clock import ShiftedClock, SystemClock
@@ -52,5 +52,5 @@ def test_a_shifted_clock_is_off_by_its_constant() -> None:
     reading = SystemClock().read()
     for offset_ns in (-5_000_000_000, 0, 1):
         shifted = ShiftedClock(_Stopped(reading), offset_ns)
-        assert shifted.read() == replace(reading, realtime_ns=reading.realtime_ns + offset_ns)
+        assert shifted.read() == reading._replace(realtime_ns=reading.realtime_ns + offset_ns)
         assert step_ns(shifted.read(), shifted.read()) == 0

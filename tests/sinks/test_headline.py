@@ -1,10 +1,12 @@
 """The headline says how wrong the clock is, in one true sentence."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 
+from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
 from ntpaudit.sinks.headline import headline
 from tests.records import CASES, records
@@ -90,6 +92,13 @@ def test_every_case_has_its_sentence() -> None:
 def test_each_outcome_has_its_words(case: str) -> None:
     """Every outcome is told in exactly these words."""
     assert headline(CASES[case]) == SENTENCES[case]
+
+
+def test_severity_of_a_later_version() -> None:
+    """A record that is worse than anything in it explains never reads as if all were well."""
+    assert headline(replace(CASES["ok, behind"], severity=Severity.CRITICAL)) == (
+        SENTENCES["ok, behind"] + "; critical for a reason that this version does not know"
+    )
 
 
 @given(records())

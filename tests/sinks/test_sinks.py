@@ -52,8 +52,9 @@ def test_there_is_no_other_format() -> None:
 def test_only_the_sink_that_is_used_is_imported(name: str) -> None:
     """Loading one sink imports no other, and neither `json` nor ntplib unless it needs them."""
     program = (
-        "import sys; from ntpaudit.sinks import FORMATS, load; "
-        f"load({name!r}); print(*sorted(set(sys.modules) & "
+        "import sys; from ntpaudit.sinks import FORMATS, load; before = set(sys.modules) - {'json'}; "
+        "sys.modules.pop('json', None); "
+        f"load({name!r}); print(*sorted((set(sys.modules) - before) & "
         "({'json', 'ntplib'} | {'ntpaudit.sinks.' + module for module in FORMATS.values()})))"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
