@@ -77,7 +77,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line and end the process; the only place that turns errors into exit statuses."""
     try:
-        status = cli.main(standalone_mode=False)
+        status = cli.main(prog_name="ntpaudit", standalone_mode=False)
     except click.UsageError as error:
         error.show()
         status = EXIT_USAGE

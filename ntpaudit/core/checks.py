@@ -87,7 +87,7 @@ def check_source_quorum(case: Case) -> Raised:
     if falsetickers:
         return "low", f"{len(falsetickers)} of {plural(len(usable), 'source')} disagrees: {', '.join(falsetickers)}"
     if 1 < len(usable) < 4:
-        return "low", f"{len(usable)} sources: it takes 4 to outvote one that is wrong (RFC 8633 §3.2)"
+        return "low", f"{len(usable)} sources: it takes 4 to outvote one that is wrong (RFC 8633, section 3.2)"
     return None
 
 

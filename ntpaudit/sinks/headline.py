@@ -47,10 +47,10 @@ def _measured(record: Record, offset: Offset) -> tuple[str, Severity]:
             turn, side = ("but", "within") if abs(offset.estimate_s) <= profile.critical_s else ("and", "more than")
             said = f"{where} by estimate, {turn} may be up to {bound} wrong: {side} {critical} is not proven"
         case _ if (abs(offset.estimate_s) if by_estimate else offset.bound_s) <= profile.warning_s:
-            return f"{where}, at most {bound} wrong ({votes})", Severity.OK
+            return f"{where}, never more than {bound} wrong ({votes})", Severity.OK
         case _ if by_estimate:
             over = span(offset.estimate_s, rounding="up")  # so that it never reads as if it were the tolerance itself
-            said = f"clock is {over} {offset.direction}, over the warning tolerance of {warning}, at most {bound} wrong"
+            said = f"clock is {over} {offset.direction}, over the warning tolerance of {warning}, never more than {bound} wrong"
         case _:
             said = f"{where} and may be up to {bound} wrong, over the warning tolerance of {warning}"
     return f"{said} ({votes})", Severity.WARNING

@@ -3,16 +3,13 @@
 import ctypes
 import errno
 import platform
-import struct
 import threading
 
 import pytest
 
 from ntpaudit.core.observation import PHASE_LIMIT_S, TIME_ERROR, KernelState, Unavailable
 from ntpaudit.probes.kernel import STA_NANO, TIMEX, decode_timex, read_kernel
-
-_ADJTIMEX_CALLS = {"x86_64": (159, 305), "aarch64": (171, 266)}
-"""The numbers of adjtimex and clock_adjtime."""
+from tests.world.sandbox import ADJTIMEX_CALLS, refuse_adjtimex
 
 
 class _Timex(ctypes.Structure):
@@ -83,7 +80,7 @@ def test_the_correction_counts_the_tick(frequency: int, tick: int, ppm: float) -
     assert decode_timex(0, _timex(freq=frequency, tick=tick)).frequency_ppm == ppm
 
 
-@pytest.mark.skipif(platform.machine() not in _ADJTIMEX_CALLS, reason="its system call numbers are not known here")
+@pytest.mark.skipif(platform.machine() not in ADJTIMEX_CALLS, reason="its system call numbers are not known here")
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -98,30 +95,10 @@ def test_a_refusal_is_unavailable(error: int, reason: str) -> None:
     answers: list[KernelState | Unavailable] = []
 
     def ask() -> None:
-        _refuse_adjtimex(error)
+        refuse_adjtimex(error)
         answers.append(read_kernel())
 
     thread = threading.Thread(target=ask)  # a filter binds the thread that asks for it, and ends with it
     thread.start()
     thread.join()
     assert answers == [Unavailable(reason)]
-
-
-def _refuse_adjtimex(error: int) -> None:
-    """Make the kernel answer this thread's calls of adjtimex with an error, for good."""
-    set_no_new_privileges, set_seccomp, mode_filter = 38, 22, 2
-    load_number, jump_if_equal, answer = 0x20, 0x15, 0x06
-    allow, refuse = 0x7FFF0000, 0x00050000 | error
-    first, second = _ADJTIMEX_CALLS[platform.machine()]
-    rules = (
-        (load_number, 0, 0, 0),
-        (jump_if_equal, 2, 0, first),
-        (jump_if_equal, 1, 0, second),
-        (answer, 0, 0, allow),
-        (answer, 0, 0, refuse),
-    )
-    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *rule) for rule in rules))
-    program = struct.pack("@HP", len(rules), ctypes.addressof(code))
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.prctl(set_no_new_privileges, *map(ctypes.c_ulong, (1, 0, 0, 0))) == 0
-    assert libc.prctl(set_seccomp, ctypes.c_ulong(mode_filter), program) == 0

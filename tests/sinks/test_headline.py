@@ -1,7 +1,6 @@
 """The headline says how wrong the clock is, in one true sentence."""
 
 import re
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,27 +12,27 @@ from tests.records import CASES, records
 
 UNMEASURED = "clock was not measured: "
 SENTENCES = {
-    "ok, behind": "clock is 1.92 ms behind, at most 5.86 ms wrong (4 of 4 servers agree)",
-    "ok, ahead": "clock is 12.3 ms ahead, at most 16.3 ms wrong (4 of 4 servers agree)",
-    "ok, in nanoseconds": "clock is 20.6 us behind, at most 3.96 ms wrong (4 of 4 servers agree)",
-    "ok, one silent": "clock is 1.92 ms behind, at most 5.86 ms wrong (4 of 5 servers agree, 1 did not answer)",
-    "ok, leap second": "clock is 1.92 ms behind, at most 5.86 ms wrong (4 of 4 servers agree)",
-    "ok, falseticker": "clock is 1.92 ms behind, at most 4.76 ms wrong (4 of 5 servers agree, 1 disagrees)",
-    "ok, reference clocks": "clock is 70 us behind, at most 640 us wrong (4 of 4 servers agree)",
-    "ok, IPv6": "clock is 1.9 ms behind, at most 4.86 ms wrong (4 of 4 servers agree)",
-    "ok, pool": "clock is 1.92 ms behind, at most 5.86 ms wrong (4 of 4 servers agree)",
-    "ok, warned": "clock is 1.94 ms behind, at most 4.96 ms wrong (5 of 5 servers agree)",
-    "ok, kernel not asked": "clock is 1.92 ms behind, at most 5.86 ms wrong (4 of 4 servers agree)",
-    "over the warning tolerance": "clock is 151 ms behind, over the warning tolerance of 100 ms, at most 154 ms wrong "
+    "ok, behind": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree)",
+    "ok, ahead": "clock is 12.3 ms ahead, never more than 16.3 ms wrong (4 of 4 servers agree)",
+    "ok, in nanoseconds": "clock is 20.6 us behind, never more than 3.96 ms wrong (4 of 4 servers agree)",
+    "ok, one silent": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 5 servers agree, 1 did not answer)",
+    "ok, leap second": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree)",
+    "ok, falseticker": "clock is 1.92 ms behind, never more than 4.76 ms wrong (4 of 5 servers agree, 1 disagrees)",
+    "ok, reference clocks": "clock is 70 us behind, never more than 640 us wrong (4 of 4 servers agree)",
+    "ok, IPv6": "clock is 1.9 ms behind, never more than 4.86 ms wrong (4 of 4 servers agree)",
+    "ok, pool": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree)",
+    "ok, warned": "clock is 1.94 ms behind, never more than 4.96 ms wrong (5 of 5 servers agree)",
+    "ok, kernel not asked": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree)",
+    "over the warning tolerance": "clock is 151 ms behind, over the warning tolerance of 100 ms, never more than 154 ms wrong "
     "(4 of 4 servers agree)",
     "over the warning tolerance by its bound": "clock is 1.95 ms behind and may be up to 64.4 ms wrong, "
     "over the warning tolerance of 50 ms (4 of 4 servers agree)",
-    "finding": "clock is 1.92 ms behind, at most 5.86 ms wrong (4 of 4 servers agree); finding: unsynced",
-    "findings": "clock is 1.92 ms behind, at most 5.86 ms wrong (4 of 4 servers agree); 2 findings, worst unsynced",
-    "one server": "clock is 1.8 ms behind, at most 4.76 ms wrong (one server only); finding: source-quorum",
-    "one usable": "clock is 1.8 ms behind, at most 4.76 ms wrong "
+    "finding": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree); finding: unsynced",
+    "findings": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree); 2 findings, worst unsynced",
+    "one server": "clock is 1.8 ms behind, never more than 4.76 ms wrong (one server only); finding: source-quorum",
+    "one usable": "clock is 1.8 ms behind, never more than 4.76 ms wrong "
     "(only 1 of 3 servers was usable, 1 was rejected, 1 did not answer); finding: source-quorum",
-    "three servers, two agree": "clock is 1.84 ms behind, at most 4.76 ms wrong (2 of 3 servers agree, 1 disagrees); "
+    "three servers, two agree": "clock is 1.84 ms behind, never more than 4.76 ms wrong (2 of 3 servers agree, 1 disagrees); "
     "finding: source-quorum",
     "unproven, estimate within": "clock is 400 ms behind by estimate, but may be up to 1.31 s wrong: "
     "within 1 s is not proven (4 of 4 servers agree)",
@@ -44,7 +43,7 @@ SENTENCES = {
     "beyond, hours": "clock is at least 2 h behind (estimate 2 h; 4 of 4 servers agree)",
     "beyond, days": "clock is at least 12.4 days ahead (estimate 12.5 days; 4 of 4 servers agree)",
     "1970": "clock is at least 56.8 years behind (estimate 56.9 years; 4 of 4 servers agree)",
-    "finra-cat, within": "clock is 3.98 ms ahead, at most 7.96 ms wrong (4 of 4 servers agree)",
+    "finra-cat, within": "clock is 3.98 ms ahead, never more than 7.96 ms wrong (4 of 4 servers agree)",
     "mifid, unproven": "clock is 10.7 us behind by estimate, but may be up to 3.97 ms wrong: "
     "within 100 us is not proven (4 of 4 servers agree)",
     "no server": f"{UNMEASURED}there is no server to ask",
@@ -58,10 +57,10 @@ SENTENCES = {
     "unmeasured, asked lately": f"{UNMEASURED}no server was asked (asked too recently)",
     "unmeasured, backed off": f"{UNMEASURED}no server was asked (1 kod:DENY, 1 unanswered lately)",
     "unmeasured, two daemons": f"{UNMEASURED}there is no server to ask",
-    "every status": "clock is 1.92 ms behind, at most 4.76 ms wrong (4 of 9 servers agree, 1 disagrees, "
+    "every status": "clock is 1.92 ms behind, never more than 4.76 ms wrong (4 of 9 servers agree, 1 disagrees, "
     "1 is too distant, 1 was rejected, 1 did not answer, 1 was not asked); finding: kiss-of-death",
-    "long names": "clock is 1.92 ms behind, at most 4.76 ms wrong (4 of 6 servers agree, 1 disagrees, 1 was rejected)",
-    "strange names": "clock is 1.92 ms behind, at most 5.86 ms wrong (4 of 4 servers agree)",
+    "long names": "clock is 1.92 ms behind, never more than 4.76 ms wrong (4 of 6 servers agree, 1 disagrees, 1 was rejected)",
+    "strange names": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree)",
 }
 
 SCALES = {
@@ -96,7 +95,7 @@ def test_each_outcome_has_its_words(case: str) -> None:
 
 def test_severity_of_a_later_version() -> None:
     """A record that is worse than anything in it explains never reads as if all were well."""
-    assert headline(replace(CASES["ok, behind"], severity=Severity.CRITICAL)) == (
+    assert headline(CASES["ok, behind"]._replace(severity=Severity.CRITICAL)) == (
         SENTENCES["ok, behind"] + "; critical for a reason that this version does not know"
     )
 
@@ -108,7 +107,7 @@ def test_no_sentence_claims_more_than_the_record(record: Record) -> None:
     assert ("clock was not measured" in sentence) == (record.offset is None)
     if record.offset is not None:
         slack = 1e-9 * record.offset.bound_s
-        bounds = spans(sentence, "at most ") + spans(sentence, "may be up to ")
+        bounds = spans(sentence, "never more than ") + spans(sentence, "may be up to ")
         assert len(bounds) == (record.verdict != "beyond")
         assert all(bound >= record.offset.bound_s - slack for bound in bounds)
         least_s = max(record.offset.earliest_s, -record.offset.latest_s)

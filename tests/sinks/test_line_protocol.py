@@ -149,7 +149,7 @@ def test_a_field_has_one_type_for_ever(record: Record) -> None:
 def test_a_whole_number_of_seconds_is_a_float() -> None:
     """A value that happens to be whole keeps the type of its field, or the database would refuse the next one."""
     kernel = dict(CASES["finding"].kernel) | {"maxerror_s": 16}
-    assert ",kernel_maxerror_s=16.0," in render(replace(CASES["finding"], kernel=kernel))
+    assert ",kernel_maxerror_s=16.0," in render(CASES["finding"]._replace(kernel=kernel))
 
 
 def test_the_stamp_is_the_true_time() -> None:

@@ -69,7 +69,7 @@ def test_every_record_keeps_to_the_grammar(record: Record) -> None:
     [
         (
             "ok, behind",
-            "NTPAUDIT OK - clock is 1.92 ms behind, at most 5.86 ms wrong (4 of 4 servers agree) | "
+            "NTPAUDIT OK - clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree) | "
             "offset=0.001920698s;-0.1:0.1;-1:1;; bound=0.005850021s;;1;0; "
             "sources=4;;;0; usable=4;;;0; agreeing=4;;;0; findings=0;;;0;\n",
         ),

@@ -11,7 +11,7 @@ from tests.records import CASES, records
 from tests.sinks.test_headline import SCALES
 
 OK = """\
-OK  clock is 1.92 ms behind, at most 4.76 ms wrong (4 of 5 servers agree, 1 disagrees)
+OK  clock is 1.92 ms behind, never more than 4.76 ms wrong (4 of 5 servers agree, 1 disagrees)
 
 source            address       status         offset             +/-  delay  st  reference
 ntp1.example.net  192.0.1.1     agreeing      1.80 ms behind  2.96 ms   2 ms   2  203.0.113.1

@@ -67,7 +67,7 @@ def chronyd(
         )
         user = pwd.getpwuid(os.geteuid()).pw_name  # its own user exists only where the package is installed
         command = [str(program("chronyd")), "-x", "-d", "-U", "-u", user, "-f", str(configuration)]
-        with _running(command, folder / "log", lambda _: is_serving(address, port)) as pid:
+        with running(command, folder / "log", lambda _: is_serving(address, port)) as pid:
             yield Chronyd(address, port, pid, command_socket)
 
 
@@ -94,7 +94,7 @@ def ntpd(*, extra: str = "") -> Iterator[Ntpd]:
             inside = Ntpd(address, port, pid).command(question)
             return subprocess.run(inside, cwd=REPOSITORY, check=False).returncode == 0
 
-        with _running(command, Path(name) / "log", is_ready) as pid:
+        with running(command, Path(name) / "log", is_ready) as pid:
             yield Ntpd(address, port, pid)
 
 
@@ -136,7 +136,7 @@ bind-address = "{address}:{rpc_port}"
   bind-address = "{address}:{port}"
 """
         )
-        with _running([str(program("influxd")), "run", "-config", str(configuration)], folder / "log", is_ready):
+        with running([str(program("influxd")), "run", "-config", str(configuration)], folder / "log", is_ready):
             yield url
 
 
@@ -179,7 +179,7 @@ def _family(address: str) -> socket.AddressFamily:
 
 
 @contextmanager
-def _running(command: Sequence[str], log: Path, is_ready: Callable[[int], bool]) -> Iterator[int]:
+def running(command: Sequence[str], log: Path, is_ready: Callable[[int], bool]) -> Iterator[int]:
     """Run a command, write its output to `log`, and yield its process id once it is ready."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment())

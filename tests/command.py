@@ -1,0 +1,53 @@
+"""The command line as a new process, in a state folder of the test's own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.world.packages import REPOSITORY
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a command printed and how it ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The record that it printed as JSON."""
+        record: dict[str, Any] = json.loads(self.out)
+        return record
+
+    @property
+    def sources(self) -> dict[str, tuple[str, str | None]]:
+        """Status and reason of each source, by name."""
+        return {source["name"]: (source["status"], source["reason"]) for source in self.record["sources"]}
+
+
+def ntpaudit(
+    *words: str,
+    state: Path,
+    environment: Mapping[str, str] | None = None,
+    inside: Callable[[Sequence[str]], list[str]] = list,
+) -> Ran:
+    """Run ntpaudit as a user would, with no configuration but the test's; `inside` prefixes the command."""
+    surroundings = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "NTPAUDIT_"))}
+    surroundings |= {"HOME": str(state), "STATE_DIRECTORY": str(state / "state"), "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        inside([sys.executable, "-m", "ntpaudit", *words]),
+        env=surroundings | dict(environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return Ran(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,544 @@
+"""`ntpaudit check` as a user runs it: real servers, every format, and whatever the world can do to it."""
+
+import json
+import os
+import pty
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from ntpaudit import __version__
+from ntpaudit.demo.server import Behaviour, NtpServer
+from tests.command import ntpaudit
+from tests.world.island import island
+from tests.world.packages import REPOSITORY, library
+from tests.world.rogue import RogueServer
+from tests.world.servers import chronyd, ntpd
+
+EXIT_STATUS = {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}
+
+
+def name(server: NtpServer) -> str:
+    """Return a server as the argument that asks it."""
+    return f"[{server.address}]:{server.port}" if ":" in server.address else f"{server.address}:{server.port}"
+
+
+@pytest.fixture(scope="module")
+def real_servers() -> Iterator[list[str]]:
+    """Four real chronyd that serve this host's own clock, as arguments."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(chronyd()) for _ in range(4)]
+        yield [f"{server.address}:{server.port}" for server in servers]
+
+
+def test_real_chronyd_are_believed(real_servers: list[str], tmp_path: Path) -> None:
+    """Four real servers agree, the clock is within 1 ms of them, and the exit status is the record's severity."""
+    ran = ntpaudit("check", "--format", "json", *real_servers, state=tmp_path)
+    record = ran.record
+    assert record["verdict"] == "within"
+    assert record["agreement"] == {"sources": 4, "usable": 4, "agreeing": 4, "tolerated_liars": 1}
+    assert record["offset"]["earliest_s"] <= 0 <= record["offset"]["latest_s"]
+    assert record["offset"]["bound_s"] < 0.001
+    assert ran.status == EXIT_STATUS[record["severity"]]
+    assert {source["timestamping"] for source in record["sources"]} == {"kernel"}
+
+
+def test_real_ntpd_is_believed(tmp_path: Path) -> None:
+    """A real ntpd (NTPsec) is measured too; on its own port and address it is this host itself, which is told."""
+    with ntpd() as server:
+        ran = ntpaudit("check", "--format", "json", "127.0.0.1", state=tmp_path, inside=server.command)
+    record = ran.record
+    assert ran.sources["127.0.0.1"] == ("agreeing", "sync-loop")
+    assert record["offset"]["bound_s"] < 0.1
+    assert record["offset"]["earliest_s"] <= 0 <= record["offset"]["latest_s"]
+    assert "compares the clock with its own daemon" in json.dumps(record["findings"])
+
+
+def test_first_line_is_read_in_one_breath(real_servers: list[str], tmp_path: Path) -> None:
+    """The text begins with severity, offset in words, bound and votes; no line is wider than 100 columns."""
+    ran = ntpaudit("check", *real_servers, state=tmp_path)
+    first = " ".join(ran.out.split("\n\n")[0].split())
+    assert re.match(
+        r"(OK|WARNING) clock is [0-9.]+ [nu]s (behind|ahead), "
+        r"never more than [0-9.]+ us wrong \(4 of 4 servers agree\)",
+        first,
+    )
+    assert max(map(len, ran.out.splitlines())) <= 100
+    assert ran.out.isascii()
+
+
+def test_every_format_is_whole(real_servers: list[str], tmp_path: Path) -> None:
+    """Each format is what its readers expect: one nagios line, readable OpenMetrics, stamped line protocol."""
+    nagios = ntpaudit("check", "--format", "nagios", *real_servers, state=tmp_path).out
+    assert re.fullmatch(r"NTPAUDIT (OK|WARNING) - [^|\n]* \| offset=-?[0-9.]+s;-0\.1:0\.1;-1:1;;[^|\n]*\n", nagios)
+    metrics = ntpaudit("check", "--format", "openmetrics", *real_servers, state=tmp_path).out
+    families = {family.name: family for family in text_string_to_metric_families(metrics)}
+    assert abs(families["ntpaudit_offset_seconds"].samples[0].value) < 0.001
+    lines = ntpaudit("check", "--format", "influx", *real_servers, state=tmp_path).out.splitlines()
+    assert [line.partition(",")[0] for line in lines[:5]] == ["ntpaudit_clock"] + ["ntpaudit_source"] * 4
+    assert all(abs(int(line.rsplit(" ", 1)[1]) - time.time_ns()) < 60e9 for line in lines)
+
+
+def test_output_replaces_a_file_at_once(real_servers: list[str], tmp_path: Path) -> None:
+    """--output writes the whole file, readable by all, leaves nothing else behind, and prints nothing."""
+    target = tmp_path / "out" / "ntpaudit.prom"
+    target.parent.mkdir()
+    target.write_text("old")
+    ran = ntpaudit("check", "--format", "openmetrics", "--output", str(target), *real_servers, state=tmp_path)
+    assert ran.out == ""
+    assert target.read_text().endswith("# EOF\n")
+    assert target.stat().st_mode & 0o777 == 0o644
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_output_that_cannot_be_written_is_unknown(real_servers: list[str], tmp_path: Path) -> None:
+    """Who waits for a file that could not be written must not read the exit status as OK."""
+    ran = ntpaudit("check", "--output", str(tmp_path / "nowhere" / "file"), *real_servers, state=tmp_path)
+    assert ran.status == 3
+    assert "cannot write" in ran.err
+
+
+def test_a_liar_is_named_and_outvoted(real_servers: list[str], tmp_path: Path) -> None:
+    """One of five lies by 37 s: it is the falseticker, and the interval does not move."""
+    with NtpServer(Behaviour(offset_s=37.0)) as liar:
+        ran = ntpaudit("check", "--format", "json", *real_servers, name(liar), state=tmp_path)
+    assert ran.sources[name(liar)] == ("falseticker", "disagrees")
+    assert ran.record["offset"]["bound_s"] < 0.001
+
+
+def test_colluding_minority_does_not_move_the_bound_past_the_truth(real_servers: list[str], tmp_path: Path) -> None:
+    """Two of seven lie together and precisely: the interval still holds the truth (S2, S3)."""
+    with ExitStack() as stack:
+        others = [stack.enter_context(chronyd()) for _ in range(1)]
+        liars = [stack.enter_context(NtpServer(Behaviour(offset_s=0.000_05))) for _ in range(2)]
+        names = [*real_servers, *(f"{server.address}:{server.port}" for server in others), *map(name, liars)]
+        record = ntpaudit("check", "--format", "json", *names, state=tmp_path).record
+    assert record["agreement"]["tolerated_liars"] == 2
+    assert record["offset"]["earliest_s"] <= 0 <= record["offset"]["latest_s"]
+
+
+@pytest.mark.parametrize(("offset_s", "word"), [(5.0, "behind"), (-5.0, "ahead")])
+def test_a_wrong_clock_is_critical_and_its_record_bears_the_true_time(
+    offset_s: float, word: str, tmp_path: Path
+) -> None:
+    """Beyond the tolerance is exit status 2, with the sign in words and the record stamped with the corrected time."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(NtpServer(Behaviour(offset_s=offset_s))) for _ in range(4)]
+        ran = ntpaudit("check", "--format", "json", *map(name, servers), state=tmp_path)
+    record = ran.record
+    assert (ran.status, record["severity"], record["verdict"]) == (2, "critical", "beyond")
+    assert record["offset"]["direction"] == word
+    assert record["findings"][0]["id"] == "offset-out"
+    ahead_s = stamp(record["time"]["utc"]) - stamp(record["time"]["host"])
+    assert abs(ahead_s - offset_s) < 0.01
+
+
+@pytest.mark.parametrize("year", [1970, 2040])
+def test_a_host_in_another_decade_is_measured_exactly(year: int, real_servers: list[str], tmp_path: Path) -> None:
+    """W3: a host that believes it is 1970 or 2040 learns how wrong it is, and what time it is, to a millisecond."""
+    faked = {
+        "LD_PRELOAD": str(library("libfaketime.so.1")),
+        "FAKETIME": f"@{year}-01-02 00:00:00",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "TZ": "UTC",
+    }
+    ran = ntpaudit("check", "--format", "json", *real_servers, state=tmp_path, environment=faked)
+    assert (ran.status, ran.record["verdict"]) == (2, "beyond")
+    assert ran.record["time"]["host"].startswith(f"{year}-01-02T00:00:0")
+    assert abs(stamp(ran.record["time"]["utc"]) - time.time()) < 5
+    assert ran.record["offset"]["direction"] == ("behind" if year == 1970 else "ahead")
+
+
+def stamp(text: str) -> float:
+    """Read a time of the record, in seconds since 1970."""
+    return datetime.fromisoformat(text[:26]).replace(tzinfo=UTC).timestamp()
+
+
+def test_denied_is_remembered_even_against_force(tmp_path: Path) -> None:
+    """K3: a server that said DENY is not asked again for a day, in later runs, whatever --force says."""
+    with RogueServer("kod_deny") as server:
+        first = ntpaudit("check", "--format", "json", name(server), state=tmp_path)
+        assert first.sources[name(server)] == ("rejected", "kod:DENY")
+        assert "kiss-of-death" in {finding["id"] for finding in first.record["findings"]}
+        for words in ((), ("--force",)):
+            again = ntpaudit("check", "--format", "json", *words, name(server), state=tmp_path)
+            assert again.sources[name(server)] == ("backed-off", "kod:DENY")
+    assert server.requests == 1
+
+
+def test_rate_is_remembered(tmp_path: Path) -> None:
+    """K2: after RATE the next run waits, on loopback too."""
+    with RogueServer("kod_rate") as server:
+        ntpaudit("check", name(server), state=tmp_path)
+        again = ntpaudit("check", "--format", "json", name(server), state=tmp_path)
+    assert again.sources[name(server)] == ("backed-off", "kod:RATE")
+
+
+def test_loopback_has_no_interval_and_needs_no_state(real_servers: list[str], tmp_path: Path) -> None:
+    """Loopback servers may be asked at once again; no state is made for them."""
+    for _ in range(2):
+        assert ntpaudit("check", "--format", "json", *real_servers, state=tmp_path).record["verdict"] == "within"
+    assert not (tmp_path / "state").exists()
+
+
+def test_several_samples_of_loopback_take_no_time(real_servers: list[str], tmp_path: Path) -> None:
+    """Samples of loopback servers need no spacing."""
+    began = time.monotonic()
+    record = ntpaudit("check", "--samples", "8", "--format", "json", *real_servers, state=tmp_path).record
+    assert record["offset"]["bound_s"] < 0.001
+    assert time.monotonic() - began < 1.5
+
+
+def test_spoofing_is_suspected(real_servers: list[str], tmp_path: Path) -> None:
+    """V5: fifty replies to requests nobody made are a finding, and the true reply among them is still used."""
+    with RogueServer("bogus_flood") as server:
+        record = ntpaudit("check", "--format", "json", *real_servers, name(server), state=tmp_path).record
+    assert record["agreement"]["agreeing"] == 5
+    assert "suspected-spoofing" in {finding["id"] for finding in record["findings"]}
+
+
+def test_nobody_answering_is_never_ok(tmp_path: Path) -> None:
+    """Not having measured is `unmeasured`, severity unknown, status 3, and no offset."""
+    with RogueServer("silent") as silent, RogueServer("leap_unsync") as unsynchronised:
+        ran = ntpaudit(
+            "check", "--timeout", "200ms", "--format", "json", name(silent), name(unsynchronised), state=tmp_path
+        )
+    assert ran.status == 3
+    assert (ran.record["verdict"], ran.record["severity"]) == ("unmeasured", "unknown")
+    assert ran.record["offset"] is None
+    assert ran.record["time"]["utc"] is None
+
+
+def test_a_tolerance_the_servers_cannot_prove_is_unproven(tmp_path: Path) -> None:
+    """A bound wider than the tolerance is `unproven`, a warning, whatever the estimate says."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(NtpServer(Behaviour(root_dispersion_s=0.01))) for _ in range(4)]
+        ran = ntpaudit("check", "--profile", "mifid-1ms", "--format", "json", *map(name, servers), state=tmp_path)
+    assert (ran.status, ran.record["verdict"]) == (1, "unproven")
+    assert "not-demonstrable" in {finding["id"] for finding in ran.record["findings"]}
+
+
+def test_record_is_kept_with_what_was_seen(real_servers: list[str], tmp_path: Path) -> None:
+    """--record stores the observation, with its four timestamps, and the record, as printed."""
+    printed = ntpaudit("check", "--record", "--format", "json", *real_servers, state=tmp_path).record
+    with sqlite3.connect(tmp_path / "state" / "history.sqlite3") as connection:
+        [(observation, record)] = connection.execute("SELECT observation, record FROM audits").fetchall()
+    connection.close()
+    assert json.loads(record) == printed
+    sample = json.loads(observation)["sources"][0]["outcome"][0]
+    assert sample["stamps"]["sent_ns"] <= sample["received_ns"] + 1_000_000
+
+
+USAGE = {
+    ("check", "--frobnicate"): "--frobnicate",
+    ("check", "host:port:port:x"): "neither a name nor an address",
+    ("check", "nts://time.example.net"): "NTS is not supported",
+    ("check", "host:0"): "1 to 65535",
+    ("check", "--warning", "nan"): "100ms",
+    ("check", "--critical", "1"): "100ms",
+    ("check", "--warning", "2s", "--critical", "1s"): "0 < warning <= critical",
+    ("check", "--critical", "0s"): "0 < warning <= critical",
+    ("check", "--samples", "0"): "1<=x<=16",
+    ("check", "--timeout", "1h"): "1ms to 60s",
+    ("check", "--region", "atlantis"): "continent",
+    ("check", "--pool", "a b"): "pool zone",
+    ("check", "--profile", "pcl"): "pci",
+    ("chekc",): "Did you mean 'check'?",
+}
+
+
+@pytest.mark.parametrize("words", USAGE)
+def test_usage_errors_name_the_fix_and_end_with_64(words: tuple[str, ...], tmp_path: Path) -> None:
+    """What a user mistyped is told in a line that says what to write, with an exit status no finding has."""
+    ran = ntpaudit(*words, state=tmp_path)
+    assert ran.status == 64
+    assert USAGE[words] in " ".join(ran.err.split())
+    assert ran.out == ""
+
+
+def test_configuration_says_whom_to_ask_and_how_to_judge(real_servers: list[str], tmp_path: Path) -> None:
+    """The file's servers, host, site and tolerances are used; arguments outrank its servers."""
+    file = tmp_path / "ntpaudit.toml"
+    file.write_text(
+        f'[host]\nname = "web1"\nsite = "ams"\nenv = "prod"\n[sources]\nservers = {json.dumps(real_servers)}\n'
+        '[policy]\nprofile = "ops-strict"\nwarning = "10ms"\n'
+    )
+    record = ntpaudit("check", "--config", str(file), "--format", "json", state=tmp_path).record
+    assert [source["name"] for source in record["sources"]] == real_servers
+    assert [record["host"][key] for key in ("name", "site", "env")] == ["web1", "ams", "prod"]
+    assert record["profile"] == {"name": "ops-strict", "warning_s": 0.01, "critical_s": 0.25, "judged_on": "bound"}
+    assert len(record["software"]["config_sha256"]) == 64
+    fewer = ntpaudit("check", "--config", str(file), "--format", "json", real_servers[0], state=tmp_path).record
+    assert [source["name"] for source in fewer["sources"]] == real_servers[:1]
+
+
+def test_users_own_configuration_is_found(real_servers: list[str], tmp_path: Path) -> None:
+    """Without --config the file in $XDG_CONFIG_HOME is used."""
+    file = tmp_path / "config" / "ntpaudit" / "ntpaudit.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"[sources]\nservers = {json.dumps(real_servers)}\n")
+    ran = ntpaudit(
+        "check", "--format", "json", state=tmp_path, environment={"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    )
+    assert list(ran.sources) == real_servers
+
+
+BROKEN = {
+    "[sources]\nserver = []": "sources.server: unknown, did you mean 'servers'?",
+    "[source]": "source: unknown, did you mean 'sources'?",
+    "sources = 3": "sources: write it as a table",
+    "[sources]\nservers = 'ntp1'": "sources.servers: write a list",
+    "[sources]\nservers = ['a:b']": "sources.servers: ",
+    "[sources]\npool = 3": "sources.pool: write a text",
+    "[sources]\nfrom_host = 'yes'": "sources.from_host: write true or false",
+    "[sources]\nregion = 'xx'": "sources.region: no pool region",
+    "[policy]\nprofile = 'pcl'": "policy.profile: no profile 'pcl', did you mean 'pci'?",
+    "[policy]\nwarning = '2s'": "policy: warning (2 s) and critical (1 s)",
+    "[policy]\ncritical = '1 fortnight'": "policy.critical: ",
+    "[host]\nname = ''": "host.name: ",
+    "nonsense": "not TOML",
+    "\0": "not TOML",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_broken_configuration_names_file_and_key_and_ends_with_78(text: str, tmp_path: Path) -> None:
+    """A configuration that cannot be used is refused, naming the key and what to write, on one line."""
+    file = tmp_path / "ntpaudit.toml"
+    file.write_text(text)
+    ran = ntpaudit("check", "--config", str(file), state=tmp_path)
+    assert ran.status == 78
+    assert f"{file}: {BROKEN[text]}" in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_missing_configuration_file_is_told(tmp_path: Path) -> None:
+    """A file named and not there is a configuration error."""
+    ran = ntpaudit("check", "--config", str(tmp_path / "none.toml"), state=tmp_path)
+    assert ran.status == 78
+    assert "No such file" in ran.err
+
+
+def test_unwritable_state_is_told_and_the_audit_goes_on(tmp_path: Path) -> None:
+    """Where no state can be kept the audit is done all the same, and the note names the fix."""
+    (tmp_path / "state").write_text("a file where the folder should be")
+    with RogueServer("kod_deny") as server, NtpServer() as good:
+        ran = ntpaudit("check", "--format", "json", name(server), name(good), state=tmp_path)
+    assert ran.sources[name(good)] == ("agreeing", None)
+    assert "STATE_DIRECTORY" in ran.err
+
+
+def test_damaged_state_is_set_aside_and_kept(tmp_path: Path) -> None:
+    """A state file that is no database is renamed, never deleted, and a new one begun."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / "history.sqlite3").write_bytes(b"not a database" * 1000)
+    with RogueServer("kod_deny") as server:
+        ntpaudit("check", name(server), state=tmp_path)
+        again = ntpaudit("check", "--format", "json", name(server), state=tmp_path)
+    assert again.sources[name(server)] == ("backed-off", "kod:DENY")
+    assert [path.read_bytes()[:14] for path in folder.glob("*.damaged-*")] == [b"not a database"]
+
+
+def test_locked_state_is_told(tmp_path: Path) -> None:
+    """A state file that somebody holds locked does not stop an audit."""
+    with RogueServer("kod_deny") as server:
+        ntpaudit("check", name(server), state=tmp_path)
+        connection = sqlite3.connect(tmp_path / "state" / "history.sqlite3", isolation_level=None)
+        connection.execute("BEGIN EXCLUSIVE")
+        with RogueServer("kod_rstr") as other:
+            ran = ntpaudit("check", "--format", "json", name(other), state=tmp_path)
+        connection.close()
+    assert ran.sources[name(other)] == ("rejected", "kod:RSTR")
+    assert "could not be written" in ran.err
+
+
+def test_newer_state_is_left_alone(tmp_path: Path) -> None:
+    """A state file of a later version is not touched, and the audit goes on without."""
+    (tmp_path / "state").mkdir()
+    file = tmp_path / "state" / "history.sqlite3"
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with NtpServer() as server:
+        ran = ntpaudit("check", "--format", "json", name(server), state=tmp_path)
+    assert ran.sources[name(server)] == ("agreeing", None)
+    assert "newer ntpaudit" in ran.err
+
+
+def test_container_that_forbids_adjtimex(real_servers: list[str], tmp_path: Path) -> None:
+    """Where seccomp refuses adjtimex the record says so, and nothing is concluded from it."""
+
+    def confined(words: Sequence[str]) -> list[str]:
+        return [sys.executable, "-m", "tests.world.sandbox", *words]
+
+    ran = ntpaudit("check", "--format", "json", *real_servers, state=tmp_path, inside=confined)
+    assert ran.record["kernel"] == {"available": False, "reason": "adjtimex is forbidden here (EPERM)"}
+    assert ran.record["verdict"] == "within"
+    assert "unsynced" not in {finding["id"] for finding in ran.record["findings"]}
+
+
+@pytest.mark.skipif(os.geteuid() != 0 and "CI" not in os.environ, reason="only root can become somebody else")
+def test_nobody_may_check_too(real_servers: list[str], tmp_path: Path) -> None:
+    """An unprivileged user without a home or a writable state folder gets a whole record."""
+
+    def as_nobody(words: Sequence[str]) -> list[str]:
+        return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *words]
+
+    ran = ntpaudit(
+        "check",
+        "--format",
+        "json",
+        *real_servers,
+        state=tmp_path,
+        environment={"STATE_DIRECTORY": "", "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1", "COVERAGE_RUN": ""},
+        inside=as_nobody,
+    )
+    assert ran.record["verdict"] == "within"
+    assert {source["timestamping"] for source in ran.record["sources"]} == {"kernel"}
+
+
+def test_servers_of_the_host_are_found(tmp_path: Path) -> None:
+    """--from-host asks whom this host is configured with; authenticated sources are never asked in clear (N10)."""
+    script = (
+        "mount -t tmpfs none /etc; echo 127.0.0.1 localhost >/etc/hosts; "
+        "printf 'server 192.0.2.5 iburst\\nserver 192.0.2.6 port 123\\n' >/etc/chrony.conf; "
+        "echo server nts.example.net nts >>/etc/chrony.conf; "
+        'exec "$@"'
+    )
+    with island({}, ["192.0.2.5", "192.0.2.6"]) as land:
+        ran = ntpaudit(
+            "check", "--from-host", "--format", "json", state=tmp_path,
+            inside=lambda words: land.command(["unshare", "--mount", "sh", "-ec", script, "sh", *words]),
+        )  # fmt: skip
+    assert ran.sources == {
+        "192.0.2.5": ("agreeing", None),
+        "192.0.2.6": ("agreeing", None),
+        "nts.example.net": ("backed-off", "nts"),
+    }
+
+
+def test_host_with_no_servers_configured_is_unknown(tmp_path: Path) -> None:
+    """--from-host on a host that is configured with none measures nothing, and says so."""
+    with island({}) as land:
+        ran = ntpaudit(
+            "check", "--from-host", state=tmp_path,
+            inside=lambda words: land.command(
+                ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs none /etc; exec "$@"', "sh", *words]
+            ),
+        )  # fmt: skip
+    assert ran.status == 3
+    assert ran.out.startswith("UNKNOWN")
+
+
+def test_a_check_imports_nothing_it_does_not_use(real_servers: list[str], tmp_path: Path) -> None:
+    """No database client, no asyncio, no SQLite, no temporary files: a check pays for what it does."""
+    environment = {"PYTHONPROFILEIMPORTTIME": "1"}
+    ran = ntpaudit("check", "--format", "json", *real_servers, state=tmp_path, environment=environment)
+    bare = subprocess.run([sys.executable, "-X", "importtime", "-c", ""], capture_output=True, text=True, check=True)
+    imported = modules(ran.err) - modules(bare.stderr)  # a virtual environment may import things of its own
+    assert "ntpaudit.audit" in imported
+    unused = "influxdb_client urllib3 asyncio sqlite3 tempfile secrets tomllib pathlib ssl http ntpaudit.demo"
+    assert imported & set(unused.split()) == set()
+
+
+def modules(errors: str) -> set[str]:
+    """Return the modules that Python told of importing."""
+    return {line.rsplit("|", 1)[1].strip() for line in errors.splitlines() if line.startswith("import time:")}
+
+
+def test_colour_is_for_terminals(real_servers: list[str], tmp_path: Path) -> None:
+    """A terminal gets colours, unless NO_COLOR is set; a pipe gets none."""
+    assert "\x1b" not in ntpaudit("check", *real_servers, state=tmp_path).out
+    assert "\x1b[" in on_a_terminal(["check", *real_servers], tmp_path, {})
+    assert "\x1b" not in on_a_terminal(["check", *real_servers], tmp_path, {"NO_COLOR": "1"})
+
+
+def on_a_terminal(words: Sequence[str], state: Path, environment: dict[str, str]) -> str:
+    """Run ntpaudit on a pseudo-terminal and return what it shows."""
+    ours, theirs = pty.openpty()
+    surroundings = os.environ | {"TERM": "xterm", "STATE_DIRECTORY": str(state / "state")} | environment
+    subprocess.run(
+        [sys.executable, "-m", "ntpaudit", *words],
+        stdout=theirs,
+        env=surroundings,
+        cwd=REPOSITORY,
+        timeout=30,
+        check=False,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    return shown.decode()
+
+
+def test_a_reader_that_leaves_is_no_traceback(real_servers: list[str], tmp_path: Path) -> None:
+    """`ntpaudit check | true` ends quietly."""
+    command = f'"{sys.executable}" -m ntpaudit check --format json {" ".join(real_servers)} | true'
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stderr == ""
+
+
+def test_interrupted_is_quiet(tmp_path: Path) -> None:
+    """Ctrl-C ends with 130 and without a traceback."""
+    with RogueServer("silent") as silent:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ntpaudit", "check", "--timeout", "20s", name(silent)],
+            cwd=REPOSITORY,
+            env=os.environ | {"STATE_DIRECTORY": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 10
+        while not silent.requests and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(2)
+        _, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+def test_help_version_and_completion(tmp_path: Path) -> None:
+    """Help has examples and exit statuses, the version is the package's, and the shell can complete commands."""
+    assert ntpaudit("--version", state=tmp_path).out == f"ntpaudit {__version__}\n"
+    for words in (("--help",), ("check", "--help"), ("demo", "-h")):
+        ran = ntpaudit(*words, state=tmp_path)
+        assert ran.status == 0
+        assert "Examples:" in ran.out
+        assert "Exit status:" in ran.out
+    completed = ntpaudit(
+        state=tmp_path,
+        environment={"_NTPAUDIT_COMPLETE": "bash_complete", "COMP_WORDS": "ntpaudit che", "COMP_CWORD": "1"},
+    )
+    assert "plain,check" in completed.out
+
+
+def test_demo_shows_a_liar_and_says_what_it_is(tmp_path: Path) -> None:
+    """The demonstration is labelled, finds 1.9 ms and the liar, and needs no network and no state."""
+    with island({}) as land:
+        ran = ntpaudit("demo", "--once", "--format", "json", state=tmp_path, inside=land.command)
+    assert "demonstration" in ran.err
+    assert ran.sources["liar.example"] == ("falseticker", "disagrees")
+    offset = ran.record["offset"]
+    assert offset["earliest_s"] <= 0.0019 <= offset["latest_s"]
+    assert not (tmp_path / "state").exists()

@@ -1,0 +1,131 @@
+"""Pools and named servers, asked politely, on an island with real addresses, names and a real chronyd."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.command import ntpaudit
+from tests.world.island import Island, island
+
+POOL = {
+    "0.pool.ntp.org": ["192.0.2.1", "192.0.2.2", "198.51.100.1"],
+    "1.pool.ntp.org": ["192.0.2.2", "203.0.113.1"],
+    "2.pool.ntp.org": ["198.51.100.2", "2001:db8::2"],
+    "3.pool.ntp.org": ["203.0.113.2"],
+}
+OTHERS = {
+    "ntp1.example.net": ["192.0.2.77"],
+    "0.europe.pool.ntp.org": ["198.51.100.7"],
+    "1.europe.pool.ntp.org": ["203.0.113.7"],
+}
+
+
+@pytest.fixture(scope="module")
+def land() -> Iterator[Island]:
+    """An island with the default pool, a named server, and a continent of which countries have no zone."""
+    with island(POOL | OTHERS) as made:
+        yield made
+
+
+def test_default_pool_is_asked_once_and_then_left_alone(land: Island, tmp_path: Path) -> None:
+    """P1, P2, P4: four servers of pool.ntp.org at most, then none for 30 minutes, unless told to, by --force."""
+    first = ntpaudit("check", "--format", "json", state=tmp_path, inside=land.command)
+    assert first.sources == {f"pool.ntp.org/{slot}": ("agreeing", None) for slot in range(4)}
+    assert first.record["verdict"] == "within"
+    assert len({source["address"] for source in first.record["sources"]}) == 4
+
+    again = ntpaudit("check", "--format", "json", state=tmp_path, inside=land.command)
+    assert again.sources == {"pool.ntp.org": ("backed-off", "interval")}
+    assert (again.status, again.record["verdict"]) == (3, "unmeasured")
+    assert "may be asked again in 30 min" in again.err
+    assert "--force" in again.err
+
+    forced = ntpaudit("check", "--force", "--format", "json", state=tmp_path, inside=land.command)
+    assert forced.record["verdict"] == "within"
+
+
+def test_pool_counts_per_client_and_not_per_zone(land: Island, tmp_path: Path) -> None:
+    """P2: another zone of the pool is still the pool."""
+    assert ntpaudit("check", "--format", "json", state=tmp_path, inside=land.command).record["verdict"] == "within"
+    other = ntpaudit("check", "--pool", "europe.pool.ntp.org", "--format", "json", state=tmp_path, inside=land.command)
+    assert other.sources == {"europe.pool.ntp.org": ("backed-off", "interval")}
+
+
+def test_a_pool_is_asked_one_sample_only(land: Island, tmp_path: Path) -> None:
+    """P4: --samples makes no burst of a pool: it is over at once."""
+    began = time.monotonic()
+    ran = ntpaudit("check", "--samples", "3", "--format", "json", state=tmp_path, inside=land.command)
+    assert ran.record["verdict"] == "within"
+    assert time.monotonic() - began < 2
+
+
+def test_country_without_a_zone_falls_back_to_its_continent(land: Island, tmp_path: Path) -> None:
+    """P7: where a country has no zone its continent is asked, and a small zone is told of."""
+    ran = ntpaudit("check", "--region", "nl", "--format", "json", state=tmp_path, inside=land.command)
+    assert {source["address"] for source in ran.record["sources"]} == {"198.51.100.7", "203.0.113.7"}
+    assert "asking europe.pool.ntp.org" in ran.err
+    assert "only 2 servers" in ran.err
+
+
+def test_named_server_is_not_asked_twice_in_15_seconds(land: Island, tmp_path: Path) -> None:
+    """RFC 4330 §10: one-shot runs of a named server keep 15 s between them."""
+    for status in ("agreeing", "backed-off"):
+        ran = ntpaudit("check", "ntp1.example.net", "--format", "json", state=tmp_path, inside=land.command)
+        assert ran.sources["ntp1.example.net"][0] == status
+
+
+def test_samples_are_two_seconds_apart(land: Island, tmp_path: Path) -> None:
+    """Two samples of a server that is not loopback take two seconds, and the wait is told."""
+    began = time.monotonic()
+    ran = ntpaudit(
+        "check", "--samples", "2", "192.0.2.77", "192.0.2.1", "--format", "json", state=tmp_path, inside=land.command
+    )
+    assert 2 <= time.monotonic() - began < 4
+    assert ran.record["agreement"]["agreeing"] == 2
+    assert "sample 2 of 2" in ran.err
+
+
+def test_address_without_a_route_says_so(land: Island, tmp_path: Path) -> None:
+    """An unreachable network, a refused port, an unknown name and a silent resolver each have a reason of their own."""
+    ran = ntpaudit(
+        "check", "--format", "json", "10.1.2.3", "192.0.2.1:1", "[fd00::1]:123", state=tmp_path, inside=land.command
+    )
+    assert ran.sources == {
+        "10.1.2.3": ("unreachable", "net-unreachable"),
+        "192.0.2.1:1": ("unreachable", "refused"),
+        "[fd00::1]:123": ("unreachable", "net-unreachable"),
+    }
+    assert ran.status == 3
+
+
+def test_resolver_that_is_not_there_costs_the_timeout_at_most(land: Island, tmp_path: Path) -> None:
+    """A name that cannot be resolved is a reason, within the deadline, and holds up no other server for longer."""
+    began = time.monotonic()
+    ran = ntpaudit(
+        "check", "--timeout", "500ms", "--format", "json", "nobody.example", "192.0.2.1",
+        state=tmp_path, inside=land.command,
+    )  # fmt: skip
+    assert ran.sources["192.0.2.1"] == ("agreeing", None)
+    status, reason = ran.sources["nobody.example"]
+    assert status == "unreachable"
+    assert reason in ("name-failed", "name-timeout")
+    assert time.monotonic() - began < 2
+
+
+def test_ipv6_only_host_finds_the_one_name_with_ipv6_addresses(tmp_path: Path) -> None:
+    """P6: of the pool's names only `2.` has IPv6 addresses; a host with nothing else asks those."""
+    names = {"2.pool.ntp.org": ["2001:db8:1::1", "2001:db8:2::1"]}
+    with island(names) as land:
+        ran = ntpaudit("check", "--format", "json", state=tmp_path, inside=land.command)
+    assert {source["address"] for source in ran.record["sources"]} == {"2001:db8:1::1", "2001:db8:2::1"}
+    assert ran.record["verdict"] == "within"
+
+
+def test_no_network_at_all_is_a_clear_record(tmp_path: Path) -> None:
+    """With no network and no resolver the answer is `unmeasured`, status 3, and a sentence that says why."""
+    with island({}) as land:
+        ran = ntpaudit("check", "--timeout", "500ms", state=tmp_path, inside=land.command)
+    assert ran.status == 3
+    assert ran.out.startswith("UNKNOWN  clock was not measured")
