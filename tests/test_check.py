@@ -81,7 +81,8 @@ def test_every_format_is_whole(real_servers: list[str], tmp_path: Path) -> None:
     nagios = ntpaudit("check", "--format", "nagios", *real_servers, state=tmp_path).out
     assert re.fullmatch(r"NTPAUDIT (OK|WARNING) - [^|\n]* \| offset=-?[0-9.]+s;-0\.1:0\.1;-1:1;;[^|\n]*\n", nagios)
     metrics = ntpaudit("check", "--format", "openmetrics", *real_servers, state=tmp_path).out
-    families = {family.name: family for family in text_string_to_metric_families(metrics)}
+    parsed = text_string_to_metric_families(metrics)  # type: ignore[no-untyped-call]
+    families = {family.name: family for family in parsed}
     assert abs(families["ntpaudit_offset_seconds"].samples[0].value) < 0.001
     lines = ntpaudit("check", "--format", "influx", *real_servers, state=tmp_path).out.splitlines()
     assert [line.partition(",")[0] for line in lines[:5]] == ["ntpaudit_clock"] + ["ntpaudit_source"] * 4

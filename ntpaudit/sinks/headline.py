@@ -50,7 +50,8 @@ def _measured(record: Record, offset: Offset) -> tuple[str, Severity]:
             return f"{where}, never more than {bound} wrong ({votes})", Severity.OK
         case _ if by_estimate:
             over = span(offset.estimate_s, rounding="up")  # so that it never reads as if it were the tolerance itself
-            said = f"clock is {over} {offset.direction}, over the warning tolerance of {warning}, never more than {bound} wrong"
+            tolerance = f"over the warning tolerance of {warning}"
+            said = f"clock is {over} {offset.direction}, {tolerance}, never more than {bound} wrong"
         case _:
             said = f"{where} and may be up to {bound} wrong, over the warning tolerance of {warning}"
     return f"{said} ({votes})", Severity.WARNING

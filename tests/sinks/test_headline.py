@@ -23,17 +23,18 @@ SENTENCES = {
     "ok, pool": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree)",
     "ok, warned": "clock is 1.94 ms behind, never more than 4.96 ms wrong (5 of 5 servers agree)",
     "ok, kernel not asked": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree)",
-    "over the warning tolerance": "clock is 151 ms behind, over the warning tolerance of 100 ms, never more than 154 ms wrong "
-    "(4 of 4 servers agree)",
+    "over the warning tolerance": "clock is 151 ms behind, over the warning tolerance of 100 ms, "
+    "never more than 154 ms wrong (4 of 4 servers agree)",
     "over the warning tolerance by its bound": "clock is 1.95 ms behind and may be up to 64.4 ms wrong, "
     "over the warning tolerance of 50 ms (4 of 4 servers agree)",
     "finding": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree); finding: unsynced",
-    "findings": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree); 2 findings, worst unsynced",
+    "findings": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree); "
+    "2 findings, worst unsynced",
     "one server": "clock is 1.8 ms behind, never more than 4.76 ms wrong (one server only); finding: source-quorum",
     "one usable": "clock is 1.8 ms behind, never more than 4.76 ms wrong "
     "(only 1 of 3 servers was usable, 1 was rejected, 1 did not answer); finding: source-quorum",
-    "three servers, two agree": "clock is 1.84 ms behind, never more than 4.76 ms wrong (2 of 3 servers agree, 1 disagrees); "
-    "finding: source-quorum",
+    "three servers, two agree": "clock is 1.84 ms behind, never more than 4.76 ms wrong "
+    "(2 of 3 servers agree, 1 disagrees); finding: source-quorum",
     "unproven, estimate within": "clock is 400 ms behind by estimate, but may be up to 1.31 s wrong: "
     "within 1 s is not proven (4 of 4 servers agree)",
     "unproven, estimate beyond": "clock is 1.2 s ahead by estimate, and may be up to 1.71 s wrong: "
@@ -59,7 +60,8 @@ SENTENCES = {
     "unmeasured, two daemons": f"{UNMEASURED}there is no server to ask",
     "every status": "clock is 1.92 ms behind, never more than 4.76 ms wrong (4 of 9 servers agree, 1 disagrees, "
     "1 is too distant, 1 was rejected, 1 did not answer, 1 was not asked); finding: kiss-of-death",
-    "long names": "clock is 1.92 ms behind, never more than 4.76 ms wrong (4 of 6 servers agree, 1 disagrees, 1 was rejected)",
+    "long names": "clock is 1.92 ms behind, never more than 4.76 ms wrong "
+    "(4 of 6 servers agree, 1 disagrees, 1 was rejected)",
     "strange names": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree)",
 }
 
