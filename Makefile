@@ -6,7 +6,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SERVERS := chrony ntpsec influxdb faketime libfaketime
+SERVERS := chrony ntpsec influxdb libfaketime iproute2
 
 .PHONY: run test check lint types bench servers format clean
 .DEFAULT_GOAL := run

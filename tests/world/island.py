@@ -27,9 +27,9 @@ class Island:
 
 
 _LAND = """
-ip link set lo up
+"$IP" link set lo up
 for address in $ADDRESSES; do
-    case $address in *:*) ip address add "$address" dev lo nodad ;; *) ip address add "$address" dev lo ;; esac
+    case $address in *:*) "$IP" address add "$address" dev lo nodad ;; *) "$IP" address add "$address" dev lo ;; esac
 done
 mount --bind "$HOSTS" /etc/hosts
 mount --bind "$RESOLVER" /etc/resolv.conf
@@ -55,6 +55,7 @@ def island(names: Mapping[str, Sequence[str]], addresses: Sequence[str] = ()) ->
         server = [str(program("chronyd")), "-x", "-d", "-U", "-u", "root", "-f", str(configuration)]
         surroundings = [
             "env",
+            f"IP={program('ip')}",
             f"ADDRESSES={' '.join(sorted(everyone))}",
             f"HOSTS={hosts}",
             f"RESOLVER={resolver}",

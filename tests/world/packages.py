@@ -19,7 +19,7 @@ PACKAGES = {
     "chronyc": "chrony",
     "ntpd": "ntpsec",
     "influxd": "influxdb",
-    "faketime": "faketime",
+    "ip": "iproute2",
     "libfaketime.so.1": "libfaketime",
 }
 """Which package brings a program or a library."""
@@ -65,7 +65,8 @@ def fetch(package: str) -> None:
 def _find(name: str, places: tuple[str, ...]) -> Path:
     fetch(PACKAGES[name])
     for place in places:
-        if found := sorted(_root().glob(f"{place}/{name}")):
+        found = [path for path in sorted(_root().glob(f"{place}/{name}")) if path.exists()]  # no link out of the root
+        if found:
             return found[0]
     raise PackageUnavailableError(f"{name} is not in package {PACKAGES[name]}; remove {_packages()} to fetch it again")
 

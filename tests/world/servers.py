@@ -85,7 +85,7 @@ def ntpd(*, extra: str = "") -> Iterator[Ntpd]:
         namespace = ["unshare", "--net", *(["--user", "--map-root-user"] if os.geteuid() else [])]
         powerless = ["setpriv", "--bounding-set=-sys_time", "--inh-caps=-sys_time"]
         server = [str(program("ntpd")), "-n", "-c", str(configuration)]
-        command = [*namespace, "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *powerless, *server]
+        command = [*namespace, "sh", "-c", '"$0" link set lo up && exec "$@"', str(program("ip")), *powerless, *server]
         question = [sys.executable, "-m", "tests.world.servers", address, str(port)]
 
         def is_ready(pid: int) -> bool:
