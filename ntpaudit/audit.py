@@ -18,7 +18,7 @@ from ntpaudit.probes.host import host_facts
 from ntpaudit.probes.kernel import read_kernel
 from ntpaudit.probes.timestamping import stamping_enabled
 from ntpaudit.store.notebook import Notebook
-from ntpaudit.survey import DEFAULT_MANNER, Manner, Survey
+from ntpaudit.survey import DEFAULT_MANNER, Manner, Survey, Voice
 
 _Kept = TypeVar("_Kept")
 
@@ -35,29 +35,29 @@ class Plan(NamedTuple):
     keep: bool = False
 
 
-def run(plan: Plan, clock: Clock, notebook: Notebook, tell: Callable[[str], None]) -> Record:
+def run(plan: Plan, clock: Clock, notebook: Notebook, voice: Voice) -> Record:
     """Audit this host's clock once. What the world does wrong is in the record; what the state does wrong is told.
 
     `plan.keep` stores the observation before it is judged, and the record after.
     """
-    memories = _attempt(notebook.memories, tell) or {}
-    observation, remembered = observe(plan, clock, memories, tell)
-    _attempt(lambda: notebook.remember(remembered), tell)
-    kept = _attempt(lambda: notebook.keep_observation(observation), tell) if plan.keep else None
+    memories = _attempt(notebook.memories, voice) or {}
+    observation, remembered = observe(plan, clock, memories, voice)
+    _attempt(lambda: notebook.remember(remembered), voice)
+    kept = _attempt(lambda: notebook.keep_observation(observation), voice) if plan.keep else None
     record = conclude(observation, plan.profile, plan.labels)
     if kept is not None:
-        _attempt(lambda: notebook.keep_record(kept, record), tell)
+        _attempt(lambda: notebook.keep_record(kept, record), voice)
     return record
 
 
 def observe(
-    plan: Plan, clock: Clock, memories: dict[str, Memory], tell: Callable[[str], None]
+    plan: Plan, clock: Clock, memories: dict[str, Memory], voice: Voice
 ) -> tuple[Observation, dict[str, Memory]]:
     """Ask the world; return all that was seen, and what to remember of the servers asked."""
     with stamping_enabled():
         daemons = running_daemons()
         sources, left_out = _host_sources(daemons) if plan.from_host else ((), ())
-        survey = Survey((*plan.sources, *sources), plan.manner, memories, tell)
+        survey = Survey((*plan.sources, *sources), plan.manner, memories, voice)
         host = host_facts(plan.host_name)  # while names are being resolved
         start = clock.read()
         answered = survey.ask(clock, Moment(host.boot_id, start.boottime_ns, start.realtime_ns))
@@ -91,10 +91,10 @@ def _host_sources(
     return tuple(sources), tuple(left_out)
 
 
-def _attempt(use: Callable[[], _Kept], tell: Callable[[str], None]) -> _Kept | None:
+def _attempt(use: Callable[[], _Kept], voice: Voice) -> _Kept | None:
     """Use the state; where it cannot be used, tell why and go on without: an audit needs no memory to be true."""
     try:
         return use()
     except StoreError as error:
-        tell(str(error))
+        voice.note(str(error))
         return None

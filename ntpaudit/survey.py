@@ -1,10 +1,12 @@
 """Ask the sources: find their addresses, leave alone who must be left alone, ask the rest at once, and remember."""
 
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ntpaudit.core.measurement import Measurement
 from ntpaudit.core.observation import Failure, SourceObservation
@@ -31,6 +33,9 @@ from ntpaudit.probes.resolve import Endpoint, Resolution, is_routable, own_refer
 SAMPLE_SPACING_S = 2.0
 """Between two requests to the same server, as iburst has it; loopback needs none."""
 
+PATIENCE_S = 1.0
+"""After so long a wait is explained."""
+
 Memories = dict[str, Memory]
 """What is remembered, by `address port`; the public pool as a whole under its domain (P2 counts per client)."""
 
@@ -44,6 +49,16 @@ class Manner(NamedTuple):
 
 
 DEFAULT_MANNER = Manner()
+
+
+class Voice(Protocol):
+    """Where an audit speaks while it runs."""
+
+    def note(self, text: str) -> None:
+        """Tell the operator something to know or to mend."""
+
+    def progress(self, text: str) -> None:
+        """Tell whoever watches what is being waited for."""
 
 
 @dataclass(slots=True)
@@ -84,18 +99,18 @@ class Survey:
         sources: Sequence[Source],
         manner: Manner,
         memories: Mapping[str, Memory],
-        tell: Callable[[str], None],
+        voice: Voice,
     ) -> None:
         self._sources = sources
         self._manner = manner
         self._memories = dict(memories)
-        self._tell = tell
+        self._voice = voice
         self._resolution = Resolution(_names(sources))
         self.remembered: Memories = {}
 
     def ask(self, clock: Clock, now: Moment) -> tuple[SourceObservation, ...]:
         """Ask everybody who may be asked and return one observation per source, in the order configured."""
-        self._resolution.wait(self._manner.timeout_s)
+        self._resolve()
         entries: list[_Question | SourceObservation] = []
         pools = sum(isinstance(source, Pool) for source in self._sources)
         for source in self._sources:
@@ -109,6 +124,22 @@ class Survey:
         for question in questions:
             self._remember(question, now)
         return tuple(entry.observation() if isinstance(entry, _Question) else entry for entry in entries)
+
+    def _resolve(self) -> None:
+        """Wait for the names."""
+        with self._patience("waiting for the resolver"):
+            self._resolution.wait(self._manner.timeout_s)
+
+    @contextmanager
+    def _patience(self, text: str) -> Iterator[None]:
+        """Tell what is being waited for, should it take longer than a second."""
+        timer = threading.Timer(PATIENCE_S, self._voice.progress, (text,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _server(self, server: Server, now: Moment) -> _Question | SourceObservation:
         """Decide on one server: whoever denied us is passed over, any other address that must wait holds us back."""
@@ -130,15 +161,15 @@ class Survey:
             return [SourceObservation(pool.zone, None, NTP_PORT, self._held_back(pool.zone, hold))]
         offered, failure = self._offered(pool.names)
         if not offered and pool.fallback is not None:
-            self._tell(f"{pool.zone} gives no server; asking {pool.fallback}")
+            self._voice.note(f"{pool.zone} gives no server; asking {pool.fallback}")
             self._resolution = Resolution((f"{number}.{pool.fallback}", NTP_PORT) for number in range(4))
-            self._resolution.wait(self._manner.timeout_s)
+            self._resolve()
             offered, failure = self._offered([f"{number}.{pool.fallback}" for number in range(4)])
         if not offered:
             return [SourceObservation(pool.zone, None, NTP_PORT, failure)]
         endpoints = {endpoint.address: endpoint for group in offered for endpoint in group}
         if len(endpoints) < MAX_POOL_SERVERS:
-            self._tell(f"{pool.zone} gives only {plural(len(endpoints), 'server')}; a larger zone is safer")
+            self._voice.note(f"{pool.zone} gives only {plural(len(endpoints), 'server')}; a larger zone is safer")
         known = {
             key.removesuffix(f" {NTP_PORT}"): memory
             for key, memory in self._memories.items()
@@ -197,10 +228,11 @@ class Survey:
             if not open_now:
                 return
             if sample and not all(question.endpoints[0].is_loopback for question in open_now):
-                self._tell(f"sample {sample + 1} of {self._manner.samples} in {SAMPLE_SPACING_S:.0f} s")
+                self._voice.progress(f"sample {sample + 1} of {self._manner.samples} in {SAMPLE_SPACING_S:.0f} s")
                 time.sleep(SAMPLE_SPACING_S)
             targets = [question.endpoints for question in open_now]
-            answers = exchange(targets, clock, self._manner.timeout_s, own_ids)
+            with self._patience("waiting for the servers that have not answered yet"):
+                answers = exchange(targets, clock, self._manner.timeout_s, own_ids)
             for question, answer in zip(open_now, answers, strict=True):
                 question.answers.append(answer)
                 question.endpoints = (answer.endpoint,)  # the samples of one source are of one server
@@ -227,7 +259,7 @@ class Survey:
         detail = f"may be asked again in {span(hold.wait_s, rounding='up')}"
         if not hold.reason.startswith("kod:"):
             detail += "; --force asks now"
-        self._tell(f"{name} is not asked ({hold.reason}): {detail}")
+        self._voice.note(f"{name} is not asked ({hold.reason}): {detail}")
         return Failure("backed-off", hold.reason, detail)
 
     def _keep(self, key: str, memory: Memory) -> None:

@@ -460,6 +460,13 @@ def test_colour_is_for_terminals(real_servers: list[str], tmp_path: Path) -> Non
     assert "\x1b" not in on_a_terminal(["check", *real_servers], tmp_path, {"NO_COLOR": "1"})
 
 
+def test_who_watches_is_told_what_is_waited_for(tmp_path: Path) -> None:
+    """On a terminal a wait of more than a second is explained."""
+    with RogueServer("silent") as silent:
+        shown = on_a_terminal(["check", "--timeout", "1500ms", name(silent)], tmp_path, {})
+    assert "waiting for the servers that have not answered yet" in shown
+
+
 def on_a_terminal(words: Sequence[str], state: Path, environment: dict[str, str]) -> str:
     """Run ntpaudit on a pseudo-terminal and return what it shows."""
     ours, theirs = pty.openpty()
@@ -467,6 +474,7 @@ def on_a_terminal(words: Sequence[str], state: Path, environment: dict[str, str]
     subprocess.run(
         [sys.executable, "-m", "ntpaudit", *words],
         stdout=theirs,
+        stderr=theirs,
         env=surroundings,
         cwd=REPOSITORY,
         timeout=30,

@@ -77,14 +77,14 @@ def test_named_server_is_not_asked_twice_in_15_seconds(land: Island, tmp_path: P
 
 
 def test_samples_are_two_seconds_apart(land: Island, tmp_path: Path) -> None:
-    """Two samples of a server that is not loopback take two seconds, and the wait is told."""
+    """Two samples of a server that is not loopback take two seconds, in silence where nobody watches."""
     began = time.monotonic()
     ran = ntpaudit(
         "check", "--samples", "2", "192.0.2.77", "192.0.2.1", "--format", "json", state=tmp_path, inside=land.command
     )
     assert 2 <= time.monotonic() - began < 4
     assert ran.record["agreement"]["agreeing"] == 2
-    assert "sample 2 of 2" in ran.err
+    assert ran.err == ""
 
 
 def test_address_without_a_route_says_so(land: Island, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 import click
 
 from ntpaudit import __version__, audit
-from ntpaudit.cli.output import finish, format_option, tell
+from ntpaudit.cli.output import StandardError, finish, format_option
 from ntpaudit.config import Config, choose_profile, find_config, load_config
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.record import Labels
@@ -141,7 +141,7 @@ def check(
     )
     notebook = Notebook(os.path.join(state_folder(os.environ), FILE_NAME))
     try:
-        result = audit.run(plan, SystemClock(), notebook, tell)
+        result = audit.run(plan, SystemClock(), notebook, StandardError())
     finally:
         notebook.close()
     finish(result, format_name, output)

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import click
 
 from ntpaudit import __version__, audit
-from ntpaudit.cli.output import finish, format_option, tell
+from ntpaudit.cli.output import StandardError, finish, format_option
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES
 from ntpaudit.core.record import Labels, conclude
 from ntpaudit.core.sources import Server
@@ -19,7 +19,7 @@ Examples:
 Exit status: as `ntpaudit check`.
 """
 
-LABEL = "demonstration: the servers are simulated on loopback and wrong on purpose; this says nothing about this clock"
+LABEL = "demonstration: servers simulated on loopback, wrong on purpose; the offset says nothing about this clock"
 
 
 @click.command(epilog=EPILOG)
@@ -35,7 +35,8 @@ def demo(once: bool, format_name: str) -> None:
     from ntpaudit.demo.server import NtpServer
     from ntpaudit.probes.clock import SystemClock
 
-    tell(LABEL)
+    voice = StandardError()
+    voice.note(LABEL)
     with ExitStack() as stack:
         servers = [(name, stack.enter_context(NtpServer(behaviour))) for name, behaviour in SCENE.items()]
         plan = audit.Plan(
@@ -44,5 +45,5 @@ def demo(once: bool, format_name: str) -> None:
             labels=Labels(__version__),
         )
         # loopback needs no manners, so nothing is remembered of these servers
-        result = conclude(audit.observe(plan, SystemClock(), {}, tell)[0], plan.profile, plan.labels)
+        result = conclude(audit.observe(plan, SystemClock(), {}, voice)[0], plan.profile, plan.labels)
     finish(result, format_name)

@@ -21,9 +21,17 @@ format_option = click.option(
 )
 
 
-def tell(text: str) -> None:
-    """Say something beside the result: on standard error, a line."""
-    click.echo(f"ntpaudit: {text}", err=True)
+class StandardError:
+    """Speak beside the result, a line at a time; of progress only where somebody watches."""
+
+    def note(self, text: str) -> None:
+        """Tell the operator something to know or to mend."""
+        click.echo(f"ntpaudit: {text}", err=True)
+
+    def progress(self, text: str) -> None:
+        """Tell whoever watches what is being waited for."""
+        if sys.stderr.isatty():
+            self.note(text)
 
 
 def finish(record: Record, format_name: str, output: str | None = None) -> None:
@@ -37,7 +45,7 @@ def finish(record: Record, format_name: str, output: str | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left; so do we, quietly
     except OSError as error:
-        tell(f"cannot write {output or 'the result'}: {error.strerror}")
+        StandardError().note(f"cannot write {output or 'the result'}: {error.strerror}")
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
     raise click.exceptions.Exit(record.severity.exit_status)
 
