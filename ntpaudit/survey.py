@@ -25,6 +25,7 @@ from ntpaudit.core.politeness import (
     choose_pool_servers,
 )
 from ntpaudit.core.sources import NTP_PORT, POOL_DOMAIN, Pool, Server, Source
+from ntpaudit.core.sources import pool as make_pool
 from ntpaudit.core.wording import plural, span
 from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.ntp import Answer, exchange
@@ -112,13 +113,13 @@ class Survey:
         """Ask everybody who may be asked and return one observation per source, in the order configured."""
         self._resolve()
         entries: list[_Question | SourceObservation] = []
-        pools = sum(isinstance(source, Pool) for source in self._sources)
+        shares = _shares(sum(isinstance(source, Pool) for source in self._sources))
         for source in self._sources:
             match source:
                 case Server():
                     entries.append(self._server(source, now))
                 case Pool():
-                    entries += self._pool(source, now, max(1, MAX_POOL_SERVERS // pools))
+                    entries += self._pool(source, now, next(shares))
         questions = [entry for entry in entries if isinstance(entry, _Question)]
         self._exchange(questions, clock)
         for question in questions:
@@ -156,15 +157,20 @@ class Survey:
 
     def _pool(self, pool: Pool, now: Moment, count: int) -> list[_Question | SourceObservation]:
         """Choose the servers of one pool, or say why none is asked."""
+        if not count:
+            return [
+                SourceObservation(pool.zone, None, NTP_PORT, Failure("backed-off", "pool-limit", "4 pools at most"))
+            ]
         hold = self._held(self._memories.get(POOL_DOMAIN, Memory()), now, POOL_INTERVAL_S) if pool.is_public else None
         if hold is not None:
             return [SourceObservation(pool.zone, None, NTP_PORT, self._held_back(pool.zone, hold))]
         offered, failure = self._offered(pool.names)
         if not offered and pool.fallback is not None:
             self._voice.note(f"{pool.zone} gives no server; asking {pool.fallback}")
-            self._resolution = Resolution((f"{number}.{pool.fallback}", NTP_PORT) for number in range(4))
+            names = make_pool(pool.fallback).names
+            self._resolution.start((name, NTP_PORT) for name in names)
             self._resolve()
-            offered, failure = self._offered([f"{number}.{pool.fallback}" for number in range(4)])
+            offered, failure = self._offered(names)
         if not offered:
             return [SourceObservation(pool.zone, None, NTP_PORT, failure)]
         endpoints = {endpoint.address: endpoint for group in offered for endpoint in group}
@@ -286,6 +292,12 @@ def _names(sources: Iterable[Source]) -> list[tuple[str, int]]:
             case Pool():
                 names += [(name, NTP_PORT) for name in source.names]
     return names
+
+
+def _shares(pools: int) -> Iterator[int]:
+    """Share the pool servers that a host may ask among its pools, the first ones first (P4)."""
+    whole, rest = divmod(MAX_POOL_SERVERS, max(1, pools))
+    return (whole + (number < rest) for number in range(pools))
 
 
 def _interval_s(endpoint: Endpoint) -> float:

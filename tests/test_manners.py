@@ -129,3 +129,16 @@ def test_no_network_at_all_is_a_clear_record(tmp_path: Path) -> None:
         ran = ntpaudit("check", "--timeout", "500ms", state=tmp_path, inside=land.command)
     assert ran.status == 3
     assert ran.out.startswith("UNKNOWN  clock was not measured")
+
+
+def test_several_pools_share_four_servers(land: Island, tmp_path: Path) -> None:
+    """P4: however many pools are named, a host asks four of their servers at most; none loses another's addresses."""
+    zones = ("nl.pool.ntp.org", "pool.ntp.org", "europe.pool.ntp.org")
+    options = [word for zone in zones[1:] for word in ("--pool", zone)]
+    ran = ntpaudit(
+        "check", "--region", "nl", *options, "ntp1.example.net", "--format", "json", state=tmp_path, inside=land.command
+    )
+    statuses = [status for status, _ in ran.sources.values()]
+    assert statuses.count("agreeing") == 5
+    assert sum(name.partition("/")[0] in zones for name in ran.sources) == 4
+    assert ran.sources["ntp1.example.net"] == ("agreeing", None)

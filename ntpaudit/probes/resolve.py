@@ -43,6 +43,10 @@ class Resolution:
     def __init__(self, names: Iterable[tuple[str, int]]) -> None:
         self._answers: dict[tuple[str, int], Resolved] = {}
         self._threads: list[threading.Thread] = []
+        self.start(names)
+
+    def start(self, names: Iterable[tuple[str, int]]) -> None:
+        """Start to resolve further names."""
         for host, port in dict.fromkeys(names):
             literal = _lookup(host, port, socket.AI_NUMERICHOST)
             if not isinstance(literal, Failure):
