@@ -102,8 +102,9 @@ def measure(reply: Reply, stamps: Stamps) -> Measurement | Refused:
         root_distance_ns(reply)  # B2
         + precision_ns
         + host_precision_ns
-        # B3 asks for PHI; a bound takes B5's rate, and the clock's own slew meanwhile as it was seen
-        + growth_ns(elapsed_ns)
+        # B3 asks for PHI; a bound takes B5's rate, until the reading, which may come long after the stamp of the reply,
+        # and the clock's own slew meanwhile as it was seen
+        + growth_ns(stamps.after.raw_ns - stamps.before.raw_ns)
         + abs(correction_ns(stamps.before, stamps.after))
         + _SHORT_ROUNDING_NS
     )

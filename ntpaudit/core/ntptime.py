@@ -57,13 +57,13 @@ def short_to_s(value: int) -> float:
 def format_utc(unix_ns: int) -> str:
     """Write a point in time as RFC 3339 with nine decimals and `Z`; the years 1 to 9999."""
     seconds, ns = divmod(unix_ns, NS_PER_S)
-    return f"{_UNIX_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}.{ns:09d}Z"
+    return f"{(_UNIX_EPOCH + timedelta(seconds=seconds)).isoformat()}.{ns:09d}Z"
 
 
 def parse_utc(text: str) -> int:
     """Read what `format_utc` wrote; ValueError for anything else."""
-    seconds, dot, decimals = text.partition(".")
-    if not (dot and len(decimals) == 10 and decimals[9] == "Z" and decimals[:9].isdecimal()):
+    since = datetime.fromisoformat(text[:19]) - _UNIX_EPOCH
+    unix_ns = (since.days * 86_400 + since.seconds) * NS_PER_S + int(text[20:29])
+    if format_utc(unix_ns) != text:
         raise ValueError(f"not a UTC time with nine decimals: {text!r}")
-    since = datetime.strptime(seconds, "%Y-%m-%dT%H:%M:%S") - _UNIX_EPOCH
-    return (since.days * 86_400 + since.seconds) * NS_PER_S + int(decimals[:9])
+    return unix_ns

@@ -1,7 +1,6 @@
 """Who agrees, who lies, and what follows: the guaranteed interval and the estimate (MEASUREMENT §10)."""
 
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from math import fsum
 from typing import NamedTuple
 
@@ -98,13 +97,16 @@ def agree(candidates: Sequence[Candidate]) -> Agreement | None:
 
 
 def expected_liars(fates: Sequence[frozenset[str]]) -> int:
-    """Return how many of m sources may lie: floor((g - 1) / 3) of the g independent groups, each whole (S2, S8).
+    """Return how many of m sources may lie: any floor((g - 1) / 3) of the g independent groups, each whole (S2, S8).
 
-    Never half of the sources or more, for then nothing would be bounded.
+    Only choices of groups that make less than half of the sources count, for beyond that nothing would be bounded.
     """
-    sizes = sorted(map(len, independent_groups(fates)), reverse=True)
-    tolerated = accumulate(sizes[: (len(sizes) - 1) // 3] if sizes else [])
-    return max((liars for liars in tolerated if 2 * liars < len(fates)), default=0)
+    sizes = [len(group) for group in independent_groups(fates)]
+    reachable = [{0}, *(set[int]() for _ in range((len(sizes) - 1) // 3))]  # by how many groups lie: how many sources
+    for size in sizes:
+        for count in range(len(reachable) - 1, 0, -1):
+            reachable[count] |= {liars + size for liars in reachable[count - 1]}
+    return max(liars for choices in reachable for liars in choices if liars == 0 or 2 * liars < len(fates))
 
 
 def independent_groups(fates: Sequence[frozenset[str]]) -> list[list[int]]:

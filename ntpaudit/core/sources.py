@@ -98,8 +98,8 @@ def _split_port(text: str) -> tuple[str, int]:
     """Split host and port; a bare IPv6 address has no port."""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
-        port = rest[1:] if rest.startswith(":") else rest
-        valid = bool(bracket) and ":" in host and (not rest or rest.startswith(":"))
+        port = rest.removeprefix(":")
+        valid = bool(bracket) and ":" in host and (not rest or (rest[0] == ":" and bool(port)))
     elif text.count(":") > 1:
         return _checked(text, text), NTP_PORT
     else:
@@ -115,11 +115,17 @@ def _split_port(text: str) -> tuple[str, int]:
 def _checked(host: str, text: str) -> str:
     """Return a host that can be a name or an address; ValueError otherwise."""
     if ":" in host:
-        if all(character in "0123456789abcdefABCDEF:." for character in host.partition("%")[0]):
+        address, percent, zone = host.partition("%")
+        if all(character in "0123456789abcdefABCDEF:." for character in address) and bool(percent) == _is_zone(zone):
             return host
     elif _is_host_name(host):
         return host
     raise ValueError(f"{text!r} is no server: {host!r} is neither a name nor an address")
+
+
+def _is_zone(zone: str) -> bool:
+    """Whether this can name a network interface."""
+    return bool(zone) and zone.isprintable() and not any(character.isspace() for character in zone)
 
 
 def _is_host_name(host: str) -> bool:

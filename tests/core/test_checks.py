@@ -1,0 +1,505 @@
+"""Every rule: when it fires, when it does not, and what it says."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ntpaudit.core import checks
+from ntpaudit.core.checks import RULES, Case, findings_of
+from ntpaudit.core.findings import LEVEL_SEVERITY, Finding
+from ntpaudit.core.observation import Daemon, Failure, SourceObservation, Unavailable
+from ntpaudit.core.policy import PROFILES, Profile, Severity
+from ntpaudit.core.selection import Judged, Selection
+from tests.core.worlds import (
+    CHRONYD,
+    DAY,
+    FOUR,
+    HOST,
+    HOUR,
+    MS,
+    NTPD,
+    SYNCHRONISED,
+    UNSYNCHRONISED,
+    S,
+    answered,
+    case,
+    failed,
+    measurement,
+    reading,
+    reply,
+)
+
+INTEGRITY_IDS = {
+    "offset-out", "step-back", "unattributed-change", "daemon-disagrees", "unsynced", "stale-compare", "evidence-gap",
+    "unapproved-source", "not-demonstrable", "ordering-risk", "ingest-risk", "time-config-changed", "audit-blind",
+    "source-quorum", "tz-or-rtc-fault", "breach-forecast", "daemon-count", "leap-smear-mix",
+}  # fmt: skip
+"""The names of INTEGRITY §6 in lower case with hyphens."""
+
+MORE_IDS = {"unreachable-sources", "kiss-of-death", "suspected-spoofing"}
+
+
+def found(seen: Case, wanted: str) -> Finding | None:
+    """Return the finding of one rule, if it fired."""
+    fired = [finding for finding in findings_of(seen) if finding.id == wanted]
+    assert len(fired) <= 1
+    return fired[0] if fired else None
+
+
+def level(seen: Case, wanted: str) -> str | None:
+    """Return the level at which a rule fired, None where it did not."""
+    finding = found(seen, wanted)
+    return finding and finding.level
+
+
+def said(seen: Case, wanted: str) -> str:
+    """Return what a rule that fired says."""
+    finding = found(seen, wanted)
+    assert finding is not None
+    return finding.message
+
+
+def off(offset_ns: int, half_width_ns: int = 10 * MS) -> tuple[SourceObservation, ...]:
+    """Make four independent sources that agree on an offset."""
+    return tuple(answered(number, measurement(offset_ns, half_width_ns)) for number in (1, 2, 3, 4))
+
+
+def up(seconds: int) -> dict[str, Any]:
+    """Say how long the host is up, for `case`."""
+    return {"taken": reading(uptime_ns=DAY)._replace(boottime_ns=seconds * S)}
+
+
+# --- the list -----------------------------------------------------------------------------------------------------
+
+
+def test_a_host_in_order_has_no_findings() -> None:
+    """Where four sources agree, one daemon runs and the kernel is synchronised, nothing is found."""
+    assert findings_of(case()) == ()
+
+
+def test_ids_are_those_that_are_promised() -> None:
+    """Every id is INTEGRITY §6's name in kebab-case or one of the three others, and no two rules share one."""
+    ids = [rule.id for rule in RULES]
+    assert set(ids) <= INTEGRITY_IDS | MORE_IDS
+    assert set(ids) >= MORE_IDS
+    assert len(ids) == len(set(ids))
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", one) for one in ids)
+
+
+def test_each_rule_has_its_check_and_its_remedy() -> None:
+    """The check of `offset-out` is `check_offset_out`, and so on; each has a remedy, a docstring and its controls."""
+    for rule in RULES:
+        assert rule.check is getattr(checks, "check_" + rule.id.replace("-", "_"))
+        assert rule.check.__doc__
+        assert rule.remedy
+        assert rule.remedy[-1] != "."
+        assert all(control.strip() for control in rule.controls)
+    listed = {rule.check for rule in RULES}
+    written = {value for name, value in vars(checks).items() if name.startswith("check_")}
+    assert listed == written
+
+
+def test_levels_count_as_the_design_says() -> None:
+    """Critical is critical, high and medium are a warning, low is listed and not counted."""
+    assert LEVEL_SEVERITY == {
+        "critical": Severity.CRITICAL,
+        "high": Severity.WARNING,
+        "medium": Severity.WARNING,
+        "low": Severity.OK,
+    }
+
+
+EVERYTHING_WRONG = {
+    "offset-out": case(*off(2 * S)),
+    "not-demonstrable": case(*off(0, S), profile=PROFILES["finra-cat"]),
+    "source-quorum": case(answered(1)),
+    "unsynced": case(kernel=UNSYNCHRONISED, daemons=(NTPD,)),
+    "daemon-count": case(daemons=(CHRONYD, NTPD)),
+    "tz-or-rtc-fault": case(*off(HOUR)),
+    "unreachable-sources": case(*FOUR, failed(5)),
+    "kiss-of-death": case(*FOUR, failed(5, "rejected", "kod:DENY")),
+    "suspected-spoofing": case(*FOUR, failed(5, discarded={"bogus": 9})),
+}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_a_finding_says_all_that_is_needed(rule: checks.Rule) -> None:
+    """Whatever is found has its rule's id, remedy and controls, a message, and the severity of its level."""
+    finding = found(EVERYTHING_WRONG[rule.id], rule.id)
+    assert finding is not None
+    assert (finding.id, finding.remedy, finding.controls) == (rule.id, rule.remedy, rule.controls)
+    assert finding.message
+    assert finding.severity == LEVEL_SEVERITY[finding.level]
+
+
+def test_the_worst_finding_comes_first() -> None:
+    """Findings are ordered by level, critical, high, medium, low, and within a level as the list has them."""
+    seen = case(
+        *(answered(number, measurement(HOUR)) for number in (1, 2, 3)),
+        failed(4, discarded={"bogus": 5}),
+        failed(5, "rejected", "kod:RATE"),
+        kernel=UNSYNCHRONISED,
+        daemons=(NTPD, Daemon("openntpd", 7)),
+    )
+    assert [(finding.id, finding.level) for finding in findings_of(seen)] == [
+        ("offset-out", "critical"),
+        ("unsynced", "high"),
+        ("tz-or-rtc-fault", "high"),
+        ("suspected-spoofing", "high"),
+        ("daemon-count", "medium"),
+        ("kiss-of-death", "medium"),
+        ("source-quorum", "low"),
+        ("unreachable-sources", "low"),
+    ]
+
+
+# --- the offset ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("offset", "half_width", "fires"),
+    [
+        (0, 10 * MS, False),
+        (S - 10 * MS, 10 * MS, False),  # within, just
+        (S + 10 * MS, 10 * MS, False),  # the near end is the tolerance itself
+        (S + 10 * MS + 1, 10 * MS, True),
+        (-S - 10 * MS, 10 * MS, False),
+        (-S - 10 * MS - 1, 10 * MS, True),
+        (S, 900 * MS, False),
+        (HOUR, 10 * MS, True),
+    ],
+)
+def test_offset_out(offset: int, half_width: int, fires: bool) -> None:
+    """NTPA-01 fires when even the near end of the interval is beyond the critical tolerance, on either side."""
+    assert level(case(*off(offset, half_width)), "offset-out") == ("critical" if fires else None)
+
+
+@pytest.mark.parametrize(
+    ("offset", "words"),
+    [
+        (2 * S, "at least 1.99 s behind; 1 s is allowed$"),
+        (-2 * S, "at least 1.99 s ahead; 1 s is allowed$"),
+        (60 * S + 10 * MS, "at least 60 s behind; 1 s is allowed$"),
+        (60 * S + 11 * MS, "correlation over 5 minutes"),
+        (300 * S + 10 * MS, "correlation over 5 minutes"),
+        (300 * S + 11 * MS, "Kerberos"),
+        (-301 * S, "Kerberos"),
+    ],
+)
+def test_offset_out_says_how_far_and_which_way(offset: int, words: str) -> None:
+    """The least error is told, rounded down, with its direction, and what fails beyond 60 s and 300 s (§1.5)."""
+    message = said(case(*off(offset)), "offset-out")
+    assert re.search(words, message), message
+    assert ("Kerberos" in message) + ("correlation" in message) <= 1
+
+
+@pytest.mark.parametrize(
+    ("offset", "half_width", "fires"),
+    [
+        (0, 50 * MS, False),
+        (0, 50 * MS + 1, True),
+        (40 * MS, 10 * MS, False),
+        (40 * MS, 10 * MS + 1, True),
+        (60 * MS, 10 * MS, True),
+        (60 * MS + 1, 10 * MS, False),  # beyond, and so offset-out
+    ],
+)
+def test_not_demonstrable(offset: int, half_width: int, fires: bool) -> None:
+    """NTPA-09 fires when the interval lies partly inside the tolerance and partly outside."""
+    seen = case(*off(offset, half_width), profile=PROFILES["finra-cat"])
+    assert level(seen, "not-demonstrable") == ("medium" if fires else None)
+
+
+def test_not_demonstrable_tells_the_bound() -> None:
+    """The worst case is told, rounded up, beside the tolerance."""
+    message = said(case(*off(40 * MS, 20_500_000), profile=PROFILES["finra-cat"]), "not-demonstrable")
+    assert "up to 60.5 ms wrong" in message
+    assert "a tolerance of 50 ms" in message
+
+
+# --- the sources --------------------------------------------------------------------------------------------------
+
+NEIGHBOURS = tuple(answered(number, address=f"192.0.2.{number}") for number in (1, 2, 3, 4))
+LIAR = answered(9, measurement(S))
+HERE = answered(8, address="127.0.0.1")
+
+QUORUM: list[tuple[str, tuple[SourceObservation, ...], str | None, str]] = [
+    ("four", FOUR, None, ""),
+    ("five", (*FOUR, answered(5)), None, ""),
+    ("nobody", (failed(1),), None, ""),
+    ("only a distant one", (answered(1, measurement(0, 2 * S)),), None, ""),
+    ("one", FOUR[:1], "medium", "one source only"),
+    ("one and failures", (*FOUR[:1], failed(2), failed(3, "rejected", "unsync")), "medium", "one source only"),
+    ("two", FOUR[:2], "low", "^2 sources: it takes 4"),
+    ("three", FOUR[:3], "low", "^3 sources: it takes 4"),
+    ("two that disagree", (*FOUR[:1], LIAR), "medium", "^2 sources answered and no majority"),
+    ("two against two", (*FOUR[:2], LIAR, answered(7, measurement(S))), "medium", "^4 sources answered and no maj"),
+    ("one of three lies", (*FOUR[:2], LIAR), "medium", r"^1 of 3 sources disagree: ntp9\.example\.net$"),
+    ("one of four lies", (*FOUR[:3], LIAR), "low", r"^1 of 4 sources disagrees: ntp9\.example\.net$"),
+    ("two of six lie", (*FOUR, LIAR, answered(7, measurement(-S))), "medium", "^2 of 6 sources disagree: ntp9.*ntp7"),
+    ("two of seven lie", (*FOUR, answered(5), LIAR, answered(7, measurement(-S))), "low", "^2 of 7 sources disagree"),
+    ("neighbours", NEIGHBOURS, "low", "share one network or one upstream"),
+    ("two neighbours", NEIGHBOURS[:2], "low", "share one network or one upstream"),
+    ("neighbours and another", (*NEIGHBOURS, answered(9)), None, ""),
+    ("this host's own daemon", (*FOUR, HERE), "medium", "^ntp8.example.net is this host itself"),
+    ("this host's own daemon by IPv6", (*FOUR, answered(8, address="::1")), "medium", "is this host itself"),
+    ("another port of this host", (*FOUR, answered(8, address="127.0.0.1", port=1123)), None, ""),
+    ("this host's own daemon alone", (HERE,), "medium", "is this host itself"),
+    ("a failing daemon of this host", (*FOUR, HERE._replace(outcome=Failure("unreachable", "refused"))), None, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sources", "wanted", "words"), [row[1:] for row in QUORUM], ids=[row[0] for row in QUORUM])
+def test_source_quorum(sources: tuple[SourceObservation, ...], wanted: str | None, words: str) -> None:
+    """NTPA-14: too few sources, no majority, a third that lie, one fate for all, or nobody but ourselves."""
+    seen = case(*sources)
+    assert level(seen, "source-quorum") == wanted
+    if wanted:
+        assert re.search(words, said(seen, "source-quorum"))
+
+
+def test_one_upstream_is_one_fate() -> None:
+    """Servers far apart that all follow the same third one can be wrong together (S8)."""
+    same = measurement(said=reply(reference_id=b"\x0a\x09\x09\x09"))
+    seen = case(*(answered(number, same) for number in (1, 2, 3, 4)))
+    assert level(seen, "source-quorum") == "low"
+    assert "one upstream server" in said(seen, "source-quorum")
+
+
+@pytest.mark.parametrize(
+    ("silent", "others", "wanted"),
+    [(0, 4, None), (1, 4, "low"), (1, 2, "low"), (1, 1, "medium"), (2, 1, "medium"), (3, 4, "low")],
+)
+def test_unreachable_sources(silent: int, others: int, wanted: str | None) -> None:
+    """Silence is told, and is a warning once it is half of the sources."""
+    sources = (*FOUR[:others], *(failed(number) for number in range(11, 11 + silent)))
+    assert level(case(*sources), "unreachable-sources") == wanted
+
+
+@pytest.mark.parametrize("status", ["rejected", "backed-off"])
+def test_whoever_answered_or_was_not_asked_is_not_silent(status: str) -> None:
+    """A bad answer is no silence, nor is a question that was not asked."""
+    assert level(case(*FOUR, failed(5, status, "bogus")), "unreachable-sources") is None
+
+
+def test_the_silent_are_named_with_their_reasons() -> None:
+    """The first four silent sources are named with their reasons, and the rest counted."""
+    few = said(case(*FOUR, failed(7, reason="refused"), failed(8)), "unreachable-sources")
+    assert few == "2 of 6 sources did not answer: ntp7.example.net (refused), ntp8.example.net (timeout)"
+    many = said(case(*(failed(number) for number in range(6))), "unreachable-sources")
+    assert many.startswith("6 of 6 sources did not answer: ntp0")
+    assert many.endswith("ntp3.example.net (timeout) and 2 more")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "wanted"),
+    [
+        ("rejected", "kod:RATE", "medium"),
+        ("rejected", "kod:DENY", "medium"),
+        ("rejected", "kod:RSTR", "medium"),
+        ("backed-off", "kod:DENY", "medium"),
+        ("backed-off", "kod:RATE", "medium"),
+        ("rejected", "kod:INIT", "low"),
+        ("rejected", "kod:0x00010203", "low"),
+        ("backed-off", "interval", None),
+        ("rejected", "bogus", None),
+        ("unreachable", "timeout", None),
+    ],
+)
+def test_kiss_of_death(status: str, reason: str, wanted: str | None) -> None:
+    """A kiss is told, whether it came now or still keeps us away; one that orders nothing is listed only (K2 to K4)."""
+    seen = case(*FOUR, failed(5, status, reason))
+    assert level(seen, "kiss-of-death") == wanted
+    if wanted:
+        assert f"ntp5.example.net ({reason[4:]})" in said(seen, "kiss-of-death")
+
+
+@pytest.mark.parametrize(
+    ("discarded", "fires"),
+    [
+        ({}, False),
+        ({"bogus": 2}, False),
+        ({"bogus": 3}, True),
+        ({"zero-origin": 3}, True),
+        ({"bogus": 2, "zero-origin": 1}, True),
+        ({"duplicate": 99, "malformed": 99, "wrong-source": 99, "bogus": 2}, False),
+    ],
+)
+def test_suspected_spoofing(discarded: dict[str, int], fires: bool) -> None:
+    """Three replies with a foreign origin are an attack; duplicates and garbage are none (V5, RFC 8633 §5.3)."""
+    seen = case(*FOUR[:3], answered(4, discarded=discarded))
+    assert level(seen, "suspected-spoofing") == ("high" if fires else None)
+
+
+def test_spoofing_is_counted_over_all_sources() -> None:
+    """Single forgeries in the name of several servers add up, and the most forged are named first."""
+    seen = case(*FOUR, failed(5, discarded={"bogus": 2}), failed(6, discarded={"bogus": 40}))
+    assert said(seen, "suspected-spoofing") == (
+        "42 replies answered no request of ours, in the name of ntp6.example.net, ntp5.example.net"
+    )
+
+
+# --- the host -----------------------------------------------------------------------------------------------------
+
+NO_KERNEL = Unavailable("not permitted")
+NO_DAEMONS = Unavailable("the processes of other users are hidden here")
+SERVES_ONLY = Daemon("chronyd", 811, disciplines=False)
+KERNEL_AT_LIMIT = SYNCHRONISED._replace(maxerror_s=16.0)
+
+HOST_CASES: list[tuple[str, dict[str, Any], str | None, str | None]] = [
+    # what, how the host is, unsynced, daemon-count
+    ("in order", {}, None, None),
+    ("ntpd in order", {"daemons": (NTPD,)}, None, None),
+    ("chronyd without rtcsync (A5)", {"kernel": UNSYNCHRONISED}, None, None),
+    ("ntpd not synchronised", {"kernel": UNSYNCHRONISED, "daemons": (NTPD,)}, "high", None),
+    ("UNSYNC alone", {"kernel": SYNCHRONISED._replace(status=0x40), "daemons": (NTPD,)}, "high", None),
+    ("TIME_ERROR alone", {"kernel": SYNCHRONISED._replace(state=5), "daemons": (NTPD,)}, "high", None),
+    ("error bound at its limit", {"kernel": KERNEL_AT_LIMIT, "daemons": (NTPD,)}, "high", None),
+    ("error bound below it", {"kernel": SYNCHRONISED._replace(maxerror_s=15.9), "daemons": (NTPD,)}, None, None),
+    ("leap second ahead", {"kernel": SYNCHRONISED._replace(state=1, status=0x11), "daemons": (NTPD,)}, None, None),
+    ("nobody at all", {"kernel": UNSYNCHRONISED, "daemons": ()}, "high", "medium"),
+    ("chronyd -x and nobody else", {"kernel": UNSYNCHRONISED, "daemons": (SERVES_ONLY,)}, "high", "medium"),
+    ("chronyd -x beside ntpd", {"daemons": (SERVES_ONLY, NTPD)}, None, None),
+    ("chronyd -x beside a failing ntpd", {"kernel": UNSYNCHRONISED, "daemons": (SERVES_ONLY, NTPD)}, "high", None),
+    ("container, daemon outside", {"daemons": ()}, None, None),
+    ("container, nobody outside", {"daemons": (), "kernel": UNSYNCHRONISED}, "high", "medium"),
+    ("container that may not ask", {"daemons": (), "kernel": NO_KERNEL}, None, "medium"),
+    ("two that fight", {"daemons": (CHRONYD, NTPD)}, None, "medium"),
+    ("two that fight, one chronyd", {"daemons": (CHRONYD, NTPD), "kernel": UNSYNCHRONISED}, None, "medium"),
+    ("two of one kind", {"daemons": (CHRONYD, Daemon("chronyd", 900))}, None, "medium"),
+    ("kernel not asked", {"kernel": NO_KERNEL}, None, None),
+    ("daemons not seen", {"daemons": NO_DAEMONS}, None, None),
+    ("just booted, nobody", {"kernel": UNSYNCHRONISED, "daemons": ()} | up(1019), None, None),
+    ("grace is over, nobody", {"kernel": UNSYNCHRONISED, "daemons": ()} | up(1020), "high", "medium"),
+    ("just booted, ntpd", {"kernel": UNSYNCHRONISED, "daemons": (NTPD,)} | up(60), None, None),
+    ("just booted, two", {"daemons": (CHRONYD, NTPD)} | up(60), None, "medium"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("how", "unsynced", "daemon_count"), [row[1:] for row in HOST_CASES], ids=[row[0] for row in HOST_CASES]
+)
+def test_who_keeps_the_clock(how: dict[str, Any], unsynced: str | None, daemon_count: str | None) -> None:
+    """NTPA-05 and NTPA-17: with 17 minutes of grace, and never on STA_UNSYNC alone where chronyd runs (A4, A5)."""
+    assert level(case(**how), "unsynced") == unsynced
+    assert level(case(**how), "daemon-count") == daemon_count
+
+
+def test_the_daemons_are_named() -> None:
+    """Who fights is named with its pid, and who fails to synchronise with its name."""
+    assert said(case(daemons=(CHRONYD, NTPD)), "daemon-count").endswith("chronyd (pid 811), ntpd (pid 812)")
+    assert "although ntpd runs" in said(case(kernel=UNSYNCHRONISED, daemons=(NTPD,)), "unsynced")
+    assert "no time daemon runs" in said(case(kernel=UNSYNCHRONISED, daemons=()), "unsynced")
+
+
+def test_what_could_not_be_seen_is_not_claimed() -> None:
+    """Where the processes are hidden nobody says that no daemon runs: chronyd without rtcsync may be there (A5)."""
+    finding = found(case(kernel=UNSYNCHRONISED, daemons=NO_DAEMONS), "unsynced")
+    assert finding is None or "no time daemon runs" not in finding.message
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fires"),
+    [
+        (0, False),
+        (1, False),
+        (14, False),
+        (450, False),
+        (884, False),
+        (885, False),
+        (885.001, True),
+        (900, True),
+        (914.999, True),
+        (915, False),
+        (1350, False),
+        (1785.001, True),
+        (1785, False),
+        (3600, True),
+        (3585, False),
+        (3615, False),
+        (20_700, True),  # Nepal, 5:45
+        (32_400.28, True),  # Japan, 9:00
+        (50_400, True),  # 14:00
+        (50_414.9, True),
+        (51_300, False),  # 14:15: no zone is so far from UTC
+        (86_400, False),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_tz_fault(seconds: float, fires: bool, sign: int) -> None:
+    """NTPA-15: |offset| within 15 s of a multiple of a quarter of an hour, from 885 s to 14 h (INTEGRITY §6)."""
+    offset = sign * round(seconds * S)
+    assert level(case(*off(offset)), "tz-or-rtc-fault") == ("high" if fires else None)
+
+
+@pytest.mark.parametrize(
+    ("offset", "words"),
+    [
+        (HOUR, "60 min behind"),
+        (-HOUR, "60 min ahead"),
+        (-9 * HOUR - 280 * MS, "9 h ahead"),
+        (20_700 * S, "5.75 h behind"),
+        (900 * S, "15 min behind"),
+    ],
+)
+def test_tz_fault_tells_the_zone(offset: int, words: str) -> None:
+    """The whole quarters of an hour are told, with their direction."""
+    assert f"the clock is {words} almost exactly" in said(case(*off(offset)), "tz-or-rtc-fault")
+
+
+@pytest.mark.parametrize("zone_s", [900 * quarters for quarters in range(1, 57)])
+def test_tz_fault_tells_every_zone_exactly(zone_s: int) -> None:
+    """What is told to be almost exact is exact: 12:45 h, the Chatham Islands', is not 12.8 h."""
+    told = re.search(r"the clock is ([\d.]+) (min|h) ", said(case(*off(zone_s * S)), "tz-or-rtc-fault"))
+    assert told
+    assert float(told[1]) * {"min": 60, "h": 3600}[told[2]] == zone_s
+
+
+@pytest.mark.parametrize(("rtc_local", "wanted"), [(True, "low"), (False, None), (None, None)])
+def test_rtc_in_local_time(rtc_local: bool | None, wanted: str | None) -> None:
+    """A hardware clock in local time is told where it is known, even while the clock is right."""
+    assert level(case(host=HOST._replace(rtc_local=rtc_local)), "tz-or-rtc-fault") == wanted
+    unmeasured = case(failed(1), host=HOST._replace(rtc_local=rtc_local))
+    assert level(unmeasured, "tz-or-rtc-fault") == wanted
+
+
+def test_a_clock_in_local_time_now_is_the_worse_fault() -> None:
+    """Where the offset shows the fault already it is high, whatever the hardware clock is set to keep."""
+    assert level(case(*off(HOUR), host=HOST._replace(rtc_local=True)), "tz-or-rtc-fault") == "high"
+
+
+# --- without an answer --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wanted", ["offset-out", "not-demonstrable", "tz-or-rtc-fault"])
+def test_without_an_offset_nothing_is_said_of_it(wanted: str) -> None:
+    """Where nothing was measured, or nobody agrees, no rule about the offset fires."""
+    for sources in ((failed(1),), (answered(1, measurement(HOUR)), answered(2, measurement(2 * HOUR)))):
+        assert level(case(*sources), wanted) is None
+
+
+@pytest.mark.parametrize("check", [rule.check for rule in RULES], ids=[rule.id for rule in RULES])
+def test_every_check_takes_a_case_without_sources(check: Callable[[Case], object]) -> None:
+    """An audit that asked nobody, of a host that tells nothing, raises nothing."""
+    seen = case(kernel=NO_KERNEL, daemons=NO_DAEMONS)
+    assert check(Case(seen.observation._replace(sources=()), Selection((), None), seen.profile)) is None
+
+
+def test_every_rule_looks_at_the_profile_it_is_given() -> None:
+    """The same offset is critical under one profile, unproven under another, and fine under a third."""
+    sources = off(60 * MS, 30 * MS)
+    verdicts = {
+        name: [finding.id for finding in findings_of(case(*sources, profile=Profile(name, t, t, "bound")))]
+        for name, t in (("tight", 0.02), ("middle", 0.05), ("loose", 0.5))
+    }
+    assert verdicts == {"tight": ["offset-out"], "middle": ["not-demonstrable"], "loose": []}
+
+
+def test_a_source_that_could_not_vote_is_in_no_message() -> None:
+    """A judged source without a candidate, such as an inconsistent one, makes no rule stumble."""
+    inconsistent = Judged(answered(5), "rejected", "inconsistent")
+    seen = case()
+    selection = Selection((*seen.selection.sources, inconsistent), seen.selection.agreement)
+    assert findings_of(Case(seen.observation, selection, seen.profile)) == ()

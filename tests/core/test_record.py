@@ -1,0 +1,451 @@
+"""What one audit saw and concluded, and to and from JSON."""
+
+import json
+from math import isfinite
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntpaudit.core.clocks import ClockReading
+from ntpaudit.core.observation import (
+    Daemon,
+    Failure,
+    HostFacts,
+    KernelState,
+    Observation,
+    SourceObservation,
+    Unavailable,
+)
+from ntpaudit.core.policy import PROFILES, Profile, Severity
+from ntpaudit.core.record import Labels, Record, conclude, reference_id_text
+from tests.core.worlds import (
+    CHRONYD,
+    DAY,
+    ERA_1,
+    FOUR,
+    MS,
+    NOON,
+    NTPD,
+    UNSYNCHRONISED,
+    YEAR,
+    S,
+    answered,
+    failed,
+    measurement,
+    observation,
+    reading,
+    reply,
+)
+
+LABELS = Labels("1.0", "ab" * 32, "ams", "prod")
+DEFAULT = PROFILES["log-integrity"]
+
+SHAPE: dict[str, Any] = {
+    "schema": None,
+    "software": {"version", "config_sha256"},
+    "host": {"name", "site", "env", "machine_id", "boot_id"},
+    "time": {"utc", "host", "boottime_ns"},
+    "severity": None,
+    "verdict": None,
+    "profile": {"name", "warning_s", "critical_s", "judged_on"},
+    "offset": {"estimate_s", "earliest_s", "latest_s", "bound_s", "direction"},
+    "agreement": {"sources", "usable", "agreeing", "tolerated_liars"},
+    "drift": None,
+    "sources": None,
+    "kernel": None,
+    "daemons": None,
+    "host_clock": None,
+    "findings": None,
+}
+SOURCE_SHAPE = {
+    "name", "address", "port", "status", "reason", "offset_s", "earliest_s", "latest_s", "delay_s", "root_delay_s",
+    "root_dispersion_s", "root_distance_s", "stratum", "leap", "reference_id", "precision_s", "timestamping",
+    "authenticated",
+}  # fmt: skip
+FINDING_SHAPE = {"id", "severity", "level", "message", "remedy", "controls"}
+STATUSES = {"agreeing", "falseticker", "distant", "rejected", "unreachable", "backed-off"}
+
+
+def strictly(value: Any) -> str:
+    """Write JSON, and fail where it would be none."""
+    return json.dumps(value, allow_nan=False)
+
+
+# --- the contract -------------------------------------------------------------------------------------------------
+
+
+def test_the_record_is_what_the_contract_says() -> None:
+    """Every value of an ordinary record, as ARCHITECTURE has its keys."""
+    said = reply(root_delay=0x8000, root_dispersion=0x4000, precision=-10, reference_id=b"GPS\0", stratum=1)
+    one = measurement(25 * MS, 10 * MS, delay_ns=18 * MS, said=said)
+    other = measurement(25 * MS, 10 * MS, said=said)
+    sources = [SourceObservation(f"ntp{n}", f"198.51.{n}.7", 123, (one if n == 1 else other,)) for n in (1, 2, 3, 4)]
+    seen = observation(*sources, failed(5))
+    assert conclude(seen, DEFAULT, LABELS).to_dict() == {
+        "schema": "ntpaudit.record/1",
+        "software": {"version": "1.0", "config_sha256": "ab" * 32},
+        "host": {
+            "name": "web1",
+            "site": "ams",
+            "env": "prod",
+            "machine_id": "4d8a1a0e0c2f4ab2a1bd4c8d53a3f1f0",
+            "boot_id": "0f4b7a5e-7a52-4b53-9a50-6a2f5c6a3b0e",
+        },
+        "time": {
+            "utc": "2026-10-21T12:00:00.025000000Z",
+            "host": "2026-10-21T12:00:00.000000000Z",
+            "boottime_ns": DAY,
+        },
+        "severity": "ok",
+        "verdict": "within",
+        "profile": {"name": "log-integrity", "warning_s": 0.1, "critical_s": 1.0, "judged_on": "offset"},
+        "offset": {
+            "estimate_s": 0.025,
+            "earliest_s": 0.015,
+            "latest_s": 0.035,
+            "bound_s": 0.035,
+            "direction": "behind",
+        },
+        "agreement": {"sources": 5, "usable": 4, "agreeing": 4, "tolerated_liars": 1},
+        "drift": None,
+        "sources": [
+            {
+                "name": f"ntp{n}",
+                "address": f"198.51.{n}.7",
+                "port": 123,
+                "status": "agreeing",
+                "reason": None,
+                "offset_s": 0.025,
+                "earliest_s": 0.015,
+                "latest_s": 0.035,
+                "delay_s": 0.018 if n == 1 else 0.02,
+                "root_delay_s": 0.5,
+                "root_dispersion_s": 0.25,
+                "root_distance_s": 0.01,
+                "stratum": 1,
+                "leap": 0,
+                "reference_id": "GPS",
+                "precision_s": 2**-10,
+                "timestamping": "kernel",
+                "authenticated": False,
+            }
+            for n in (1, 2, 3, 4)
+        ]
+        + [
+            {
+                "name": "ntp5.example.net",
+                "address": "192.0.5.1",
+                "port": 123,
+                "status": "unreachable",
+                "reason": "timeout",
+                "authenticated": False,
+            }
+            | dict.fromkeys(SOURCE_SHAPE - {"name", "address", "port", "status", "reason", "authenticated"})
+        ],
+        "kernel": {
+            "available": True,
+            "synchronised": True,
+            "state": 0,
+            "status": 0x2001,
+            "offset_s": 1e-6,
+            "frequency_ppm": -3.5,
+            "maxerror_s": 0.01,
+            "esterror_s": 0.0001,
+            "tai_s": 37,
+        },
+        "daemons": [{"name": "chronyd", "pid": 811, "disciplines": True}],
+        "host_clock": {
+            "timezone": "Europe/Amsterdam",
+            "zone_offset_s": 7200,
+            "rtc_local": False,
+            "clocksource": "tsc",
+            "container": None,
+        },
+        "findings": [
+            {
+                "id": "unreachable-sources",
+                "severity": "ok",
+                "level": "low",
+                "message": "1 of 5 sources did not answer: ntp5.example.net (timeout)",
+                "remedy": "check names, routes and firewalls (UDP 123 out), or drop servers that are gone",
+                "controls": ["PCI DSS 10.6.2", "CIS Controls 8.4"],
+            }
+        ],
+    }
+
+
+def test_a_host_that_tells_nothing() -> None:
+    """What could not be asked is said so: no kernel but its reason, no daemons, no place."""
+    seen = observation(kernel=Unavailable("not permitted"), daemons=Unavailable("hidden"))
+    data = conclude(seen, DEFAULT, Labels("1.0")).to_dict()
+    assert data["kernel"] == {"available": False, "reason": "not permitted"}
+    assert data["daemons"] == []
+    assert (data["host"]["site"], data["host"]["env"], data["software"]["config_sha256"]) == (None, None, None)
+
+
+def test_a_kernel_that_is_not_synchronised() -> None:
+    """The kernel's own belief is told beside its bits."""
+    assert conclude(observation(kernel=UNSYNCHRONISED), DEFAULT, LABELS).to_dict()["kernel"]["synchronised"] is False
+
+
+UNMEASURED = [
+    pytest.param((), id="nobody asked"),
+    pytest.param((failed(1),), id="nobody answered"),
+    pytest.param((failed(1, "backed-off", "interval"),), id="nobody to be asked"),
+    pytest.param((failed(1, "rejected", "kod:DENY"),), id="denied"),
+    pytest.param((answered(1, measurement(0, 2 * S)),), id="only distant"),
+    pytest.param((answered(1), answered(2, measurement(S))), id="no majority"),
+    pytest.param((answered(1, measurement(0), measurement(S)),), id="inconsistent"),
+]
+
+
+@pytest.mark.parametrize("sources", UNMEASURED)
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
+def test_not_having_measured_is_never_ok(sources: tuple[SourceObservation, ...], profile: Profile) -> None:
+    """Without a majority the record is unmeasured and unknown at least, and has neither a true time nor an offset."""
+    record = conclude(observation(*sources), profile, LABELS)
+    data = record.to_dict()
+    assert (data["verdict"], data["severity"]) == ("unmeasured", "unknown")
+    assert (data["time"]["utc"], data["offset"]) == (None, None)
+    assert data["time"]["host"] == "2026-10-21T12:00:00.000000000Z"
+    assert data["agreement"]["agreeing"] == data["agreement"]["tolerated_liars"] == 0
+
+
+@pytest.mark.parametrize(
+    ("offset", "half_width", "verdict", "severity", "direction"),
+    [
+        (50 * MS, 10 * MS, "within", "ok", "behind"),
+        (-50 * MS, 10 * MS, "within", "ok", "ahead"),
+        (150 * MS, 10 * MS, "within", "warning", "behind"),
+        (-S, 10 * MS, "unproven", "warning", "ahead"),
+        (2 * S, 10 * MS, "beyond", "critical", "behind"),
+        (-70 * YEAR, 10 * MS, "beyond", "critical", "ahead"),
+    ],
+)
+def test_conclusions(offset: int, half_width: int, verdict: str, severity: str, direction: str) -> None:
+    """Verdict, severity, corrected time and direction follow from the offset (ARCHITECTURE, Judging)."""
+    taken = reading(NOON - offset)
+    sources = [answered(n, measurement(offset, half_width, after=taken)) for n in (1, 2, 3, 4)]
+    record = conclude(observation(*sources, taken=taken), DEFAULT, LABELS)
+    assert (record.verdict, record.severity.word) == (verdict, severity)
+    assert (record.utc_ns, record.host_ns) == (NOON, NOON - offset)
+    assert record.offset is not None
+    assert record.offset.direction == direction
+    assert record.offset.estimate_s == offset / S
+
+
+@pytest.mark.parametrize(
+    ("daemons", "sources", "severity"),
+    [
+        ((CHRONYD,), FOUR, Severity.OK),
+        ((CHRONYD,), FOUR[:3], Severity.OK),  # a low finding is listed and not counted
+        ((CHRONYD,), FOUR[:1], Severity.WARNING),
+        ((CHRONYD, NTPD), FOUR, Severity.WARNING),
+        ((CHRONYD, NTPD), (failed(1),), Severity.UNKNOWN),
+        ((CHRONYD, NTPD), tuple(answered(n, measurement(9 * S)) for n in (1, 2, 3, 4)), Severity.CRITICAL),
+    ],
+)
+def test_the_worst_counts(
+    daemons: tuple[Daemon, ...], sources: tuple[SourceObservation, ...], severity: Severity
+) -> None:
+    """The severity is the worst of the offset's own and the findings'."""
+    assert conclude(observation(*sources, daemons=daemons), DEFAULT, LABELS).severity is severity
+
+
+@pytest.mark.parametrize(
+    ("sources", "votes"),
+    [
+        ((*FOUR, failed(5), failed(6, "backed-off", "interval")), (6, 4, 4, 1)),
+        ((*FOUR[:3], answered(4, measurement(S))), (4, 4, 3, 1)),
+        ((*FOUR, answered(5, measurement(0, 3 * S))), (5, 4, 4, 1)),
+        ((answered(1), answered(2, measurement(S))), (2, 2, 0, 0)),
+        ((answered(1),), (1, 1, 1, 0)),
+    ],
+)
+def test_votes_are_counted(sources: tuple[SourceObservation, ...], votes: tuple[int, int, int, int]) -> None:
+    """Asked, able to vote, agreeing, and how many may lie."""
+    agreement = conclude(observation(*sources), DEFAULT, LABELS).agreement
+    assert (agreement.sources, agreement.usable, agreement.agreeing, agreement.tolerated_liars) == votes
+
+
+def test_a_source_is_told_at_the_common_instant() -> None:
+    """A source's offset and interval are those when the record was taken; its root distance is that of the exchange."""
+    now = reading(NOON + 10 * S + S, uptime_ns=DAY + 10 * S)  # meanwhile the clock was set forward by 1 s
+    record = conclude(observation(answered(1, measurement(S, 5 * MS)), taken=now), DEFAULT, LABELS)
+    (source,) = record.sources
+    assert (source.offset_s, source.earliest_s, source.latest_s) == (0.0, -0.0055, 0.0055)
+    assert source.root_distance_s == 0.005
+    assert record.utc_ns == now.realtime_ns
+
+
+def test_an_inconsistent_source_says_no_offset() -> None:
+    """A source whose samples contradict each other has its status and its reason, and no numbers that mean anything."""
+    (source,) = conclude(observation(answered(1, measurement(0), measurement(S))), DEFAULT, LABELS).sources
+    assert (source.status, source.reason) == ("rejected", "inconsistent")
+    assert (source.offset_s, source.earliest_s, source.latest_s) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("reference_id", "stratum", "text"),
+    [
+        (b"GPS\0", 1, "GPS"),
+        (b"PPS\0", 1, "PPS"),
+        (b"GOES", 1, "GOES"),
+        (b"\xc0\0\x02\x01", 2, "192.0.2.1"),
+        (b"GOES", 2, "71.79.69.83"),
+        (b"\x7f\x7f\x01\x00", 3, "127.127.1.0"),
+        (bytes(4), 1, "0.0.0.0"),
+        (b"\x1b[2J", 1, "27.91.50.74"),
+        (b"A\0B\0", 1, "65.0.66.0"),
+        (b"A B\0", 1, "65.32.66.0"),
+    ],
+)
+def test_reference_ids_are_safe_to_print(reference_id: bytes, stratum: int, text: str) -> None:
+    """Letters that name a clock at stratum 1, else a dotted address: nothing that a terminal obeys (RFC 5905 §7.3)."""
+    assert reference_id_text(reference_id, stratum) == text
+
+
+# --- there and back -----------------------------------------------------------------------------------------------
+
+
+def test_another_schema_is_refused() -> None:
+    """A record of another schema, or of none, is not read."""
+    data = conclude(observation(*FOUR), DEFAULT, LABELS).to_dict()
+    for schema in ("ntpaudit.record/2", "", None):
+        with pytest.raises(ValueError, match="not a record of schema"):
+            Record.from_dict(data | {"schema": schema})
+    with pytest.raises(ValueError, match="not a record of schema"):
+        Record.from_dict({})
+
+
+@pytest.mark.parametrize("key", sorted(SHAPE.keys() - {"schema", "drift"}))
+def test_a_missing_key_is_told(key: str) -> None:
+    """A record without one of its keys is refused by the key's name."""
+    data = conclude(observation(*FOUR), DEFAULT, LABELS).to_dict()
+    del data[key]
+    with pytest.raises(KeyError, match=key):
+        Record.from_dict(data)
+
+
+def test_keys_of_later_versions_are_passed_over() -> None:
+    """What a later version adds, in any table, does not keep us from reading a record."""
+    record = conclude(observation(*FOUR, failed(5)), DEFAULT, LABELS)
+    data = json.loads(strictly(record.to_dict()))
+    for table in (data, *(data[name] for name in ("software", "host", "time", "profile", "offset", "agreement"))):
+        table["added"] = 1
+    for entry in (*data["sources"], *data["findings"]):
+        entry["added"] = {"more": []}
+    assert Record.from_dict(data) == record
+
+
+TEXTS = st.text(max_size=8)
+LABEL_TEXTS = st.none() | TEXTS
+SPANS = st.integers(0, 2 * S)
+REPLIES = st.builds(
+    reply,
+    leap=st.integers(0, 2),
+    stratum=st.integers(1, 15),
+    precision=st.integers(-128, 127),
+    root_delay=st.integers(0, 2**32 - 1),
+    root_dispersion=st.integers(0, 2**32 - 1),
+    reference_id=st.binary(min_size=4, max_size=4),
+    warnings=st.sampled_from([(), ("reftime-future",), ("reftime-future", "sync-loop")]),
+)
+OFFSETS = st.sampled_from([0, 0, 0, 3 * MS, -S, 70 * YEAR])
+
+
+@st.composite
+def observations(draw: st.DrawFn) -> Observation:
+    """Make any observation: some sources that answered and some that did not, a host that tells much or little."""
+    taken = ClockReading(
+        draw(st.integers(0, ERA_1 + 100 * YEAR)), draw(SPANS), draw(SPANS), draw(st.integers(0, YEAR)), draw(SPANS)
+    )
+    sources = []
+    for number in range(draw(st.integers(0, 5))):
+        outcome: Any
+        if draw(st.booleans()):
+            offset = draw(OFFSETS) + NOON - taken.realtime_ns
+            samples = draw(st.lists(st.tuples(st.integers(-MS, MS), SPANS, SPANS, REPLIES), min_size=1, max_size=3))
+            outcome = tuple(
+                measurement(offset + jitter, half, delay_ns=delay, after=taken, said=said)
+                for jitter, half, delay, said in samples
+            )
+        else:
+            reason = draw(st.sampled_from(["kod:DENY", "timeout", "bogus", "interval"]))
+            outcome = draw(
+                st.sampled_from(
+                    [Failure("rejected", reason), Failure("unreachable", reason), Failure("backed-off", reason)]
+                )
+            )
+        discarded = draw(st.dictionaries(st.sampled_from(["bogus", "duplicate"]), st.integers(1, 99)))
+        address = draw(st.sampled_from([None, f"192.0.{number}.1", "192.0.2.9", "2001:db8::1", "127.0.0.1"]))
+        if address is None and isinstance(outcome, tuple) and not isinstance(outcome, Failure):
+            address = "198.51.100.1"
+        sources.append(SourceObservation(draw(TEXTS), address, draw(st.integers(1, 65_535)), outcome, discarded))
+    floats = st.floats(allow_nan=False, allow_infinity=False)
+    kernel = st.builds(
+        KernelState, st.integers(0, 5), st.integers(0, 0xFFFF), floats, floats, floats, floats, st.integers(0, 40)
+    )
+    host = st.builds(
+        HostFacts, TEXTS, LABEL_TEXTS, LABEL_TEXTS, LABEL_TEXTS, st.integers(-50_400, 50_400),
+        st.none() | st.booleans(), LABEL_TEXTS, LABEL_TEXTS,
+    )  # fmt: skip
+    daemon = st.builds(Daemon, TEXTS, st.integers(1, 2**22), st.booleans())
+    return Observation(
+        draw(host),
+        taken,
+        tuple(sources),
+        draw(kernel | st.builds(Unavailable, TEXTS)),
+        draw(st.lists(daemon, max_size=3).map(tuple) | st.builds(Unavailable, TEXTS)),
+    )
+
+
+LABELLED = st.builds(Labels, TEXTS, LABEL_TEXTS, LABEL_TEXTS, LABEL_TEXTS)
+
+
+@given(observations(), st.sampled_from(sorted(PROFILES)), LABELLED)
+@settings(max_examples=200, deadline=None)
+def test_every_record_comes_back_from_json(seen: Observation, profile: str, labels: Labels) -> None:
+    """Whatever was seen, the record written as JSON and read again is the same record."""
+    record = conclude(seen, PROFILES[profile], labels)
+    back = Record.from_dict(json.loads(strictly(record.to_dict())))
+    assert back == record
+    assert strictly(back.to_dict()) == strictly(record.to_dict())
+    assert back.severity is record.severity
+    for one in (back.host, back.profile, back.agreement, *back.sources, *back.findings):
+        assert hasattr(one, "_fields")
+
+
+@given(observations(), st.sampled_from(sorted(PROFILES)), LABELLED)
+@settings(max_examples=200, deadline=None)
+def test_every_record_keeps_the_contract(seen: Observation, profile: str, labels: Labels) -> None:
+    """Whatever was seen: these keys and no others, one status of six for each source in order, and nothing but JSON."""
+    data = json.loads(strictly(conclude(seen, PROFILES[profile], labels).to_dict()))
+    assert data.keys() == SHAPE.keys()
+    for table, keys in SHAPE.items():
+        if keys is not None and data[table] is not None:
+            assert data[table].keys() == keys, table
+    assert [source["name"] for source in data["sources"]] == [source.name for source in seen.sources]
+    for source in data["sources"]:
+        assert source.keys() == SOURCE_SHAPE
+        assert source["status"] in STATUSES
+        if source["offset_s"] is not None:
+            assert source["earliest_s"] <= source["offset_s"] <= source["latest_s"]
+            assert source["status"] in ("agreeing", "falseticker", "distant")
+    for finding in data["findings"]:
+        assert finding.keys() == FINDING_SHAPE
+    assert (data["verdict"] == "unmeasured") == (data["offset"] is None) == (data["time"]["utc"] is None)
+    assert data["verdict"] in ("within", "unproven", "beyond", "unmeasured")
+    assert data["severity"] in ("ok", "warning", "unknown", "critical")
+    assert not (data["severity"] == "ok" and data["verdict"] != "within")
+    agreement = data["agreement"]
+    assert 0 <= agreement["agreeing"] <= agreement["usable"] <= agreement["sources"] == len(seen.sources)
+    if (offset := data["offset"]) is not None:
+        assert offset["earliest_s"] <= offset["estimate_s"] <= offset["latest_s"]
+        assert offset["bound_s"] == max(abs(offset["earliest_s"]), abs(offset["latest_s"]))
+        assert offset["direction"] == ("behind" if offset["estimate_s"] > 0 else "ahead")
+        assert all(isfinite(offset[key]) for key in ("estimate_s", "earliest_s", "latest_s", "bound_s"))
+        assert 2 * agreement["agreeing"] > agreement["usable"]
+        assert 2 * agreement["tolerated_liars"] < agreement["usable"]

@@ -1,0 +1,645 @@
+"""Who agrees, who lies, and the interval that holds whoever it is."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import combinations, permutations
+from math import ceil, isfinite
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntpaudit.core.clocks import ClockReading
+from ntpaudit.core.measurement import Interval
+from ntpaudit.core.observation import SourceObservation
+from ntpaudit.core.selection import (
+    Agreement,
+    Candidate,
+    agree,
+    expected_liars,
+    independent_groups,
+    select,
+    shared_fates,
+)
+from tests.core.worlds import (
+    DAY,
+    FOUR,
+    HOUR,
+    MS,
+    NOON,
+    TAKEN,
+    US,
+    YEAR,
+    S,
+    answered,
+    failed,
+    measurement,
+    reading,
+    reply,
+)
+
+WORLDS = 4000
+
+
+def candidate(earliest: int, latest: int, number: int | str = 0, offset: int | None = None) -> Candidate:
+    """Make a candidate whose fate it shares with whoever has the same number."""
+    middle = (earliest + latest) // 2
+    return Candidate(middle if offset is None else offset, Interval(earliest, latest), frozenset({f"net {number}"}))
+
+
+def independent(*ends: tuple[int, int]) -> list[Candidate]:
+    """Make candidates that share nothing."""
+    return [candidate(*pair, number) for number, pair in enumerate(ends)]
+
+
+def agreed(candidates: Sequence[Candidate]) -> Agreement:
+    """Agree where there is a majority."""
+    agreement = agree(candidates)
+    assert agreement is not None
+    return agreement
+
+
+def deepest_overlap(intervals: Sequence[Interval]) -> Interval:
+    """Return Marzullo's interval: the first of the points that most intervals cover."""
+    depth = {point: sum(i[0] <= point <= i[1] for i in intervals) for i in intervals for point in i}
+    starts = [i[0] for i in intervals if depth[i[0]] == max(depth.values())]
+    start = min(starts)
+    return Interval(start, min(i[1] for i in intervals if i[0] <= start <= i[1]))
+
+
+# --- the guaranteed interval, against every point of a small world ------------------------------------------------
+
+SMALL = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6)).map(lambda p: (p[0], p[0] + p[1])), max_size=8)
+
+
+def by_hand(ends: Sequence[tuple[int, int]], tolerated: int) -> tuple[int, int, int] | None:
+    """Return earliest, latest and liars by S2, looking at every point; None without a majority."""
+    for liars in range(tolerated, len(ends)):
+        if 2 * liars >= len(ends):
+            break
+        covered = [x for x in range(20) if sum(low <= x <= high for low, high in ends) >= len(ends) - liars]
+        if covered:
+            return min(covered), max(covered), liars
+    return None
+
+
+@given(SMALL)
+@settings(max_examples=600, deadline=None)
+def test_interval_agrees_with_every_point(ends: list[tuple[int, int]]) -> None:
+    """The ends are the least and the greatest point that m - f intervals cover, f as small as can be (S2)."""
+    tolerated = max(0, (len(ends) - 1) // 3)
+    agreement = agree(independent(*ends))
+    found = agreement and (*agreement.interval, agreement.tolerated_liars)
+    assert found == by_hand(ends, tolerated)
+    if agreement is not None:
+        assert agreement.contradicted == (agreement.tolerated_liars > tolerated)
+
+
+@given(SMALL.filter(bool))
+@settings(max_examples=400, deadline=None)
+def test_labels_agree_with_every_point(ends: list[tuple[int, int]]) -> None:
+    """A source agrees if it covers one of the points that most sources cover, and is a falseticker if not (S5)."""
+    agreement = agree(independent(*ends))
+    depth = [sum(low <= x <= high for low, high in ends) for x in range(20)]
+    deepest = [x for x in range(20) if depth[x] == max(depth)]
+    expected = tuple("agreeing" if any(low <= x <= high for x in deepest) else "falseticker" for low, high in ends)
+    assert agreement is None or agreement.statuses == expected
+
+
+def test_nobody_says_nothing() -> None:
+    """Without candidates there is no majority and nothing to tolerate."""
+    assert agree([]) is None
+    assert expected_liars([]) == 0
+
+
+def test_one_source_is_taken_at_its_word() -> None:
+    """A single source cannot be contradicted: its interval is the answer, and no liar is tolerated (S2)."""
+    assert agreed(independent((3, 9))) == Agreement(Interval(3, 9), 6, ("agreeing",), 0, False)
+
+
+def test_two_that_agree_narrow_each_other() -> None:
+    """With two sources no liar is tolerated and the answer is what both say (S2)."""
+    agreement = agreed(independent((0, 10), (8, 20)))
+    assert (agreement.interval, agreement.tolerated_liars, agreement.contradicted) == (Interval(8, 10), 0, False)
+
+
+def test_two_that_disagree_are_no_majority() -> None:
+    """Of two that contradict each other nobody can say which lies (S5: more than half)."""
+    assert agree(independent((0, 10), (11, 20))) is None
+
+
+def test_two_against_two_are_no_majority() -> None:
+    """Half of the sources are no majority."""
+    assert agree(independent((0, 10), (1, 10), (20, 30), (21, 30))) is None
+
+
+@pytest.mark.parametrize("liar", [(-100, -50), (11, 12), (10**15, 10**15)])
+def test_one_liar_of_three_is_outvoted(liar: tuple[int, int]) -> None:
+    """Two of three are a majority: the liar is named, and told to be more than was expected (S5, RFC 5905 §11.2.1)."""
+    agreement = agreed(independent((0, 10), liar, (4, 9)))
+    assert agreement.interval == Interval(4, 9)
+    assert agreement.statuses == ("agreeing", "falseticker", "agreeing")
+    assert (agreement.tolerated_liars, agreement.contradicted) == (1, True)
+
+
+def test_three_who_agree_tolerate_nobody() -> None:
+    """Three sources are too few to tolerate a liar that hides among them: the answer is what all say (S2)."""
+    agreement = agreed(independent((0, 10), (4, 12), (-5, 9)))
+    assert (agreement.interval, agreement.tolerated_liars, agreement.contradicted) == (Interval(4, 9), 0, False)
+
+
+def test_four_tolerate_one() -> None:
+    """With four, any three may be right, so the answer is the hull of what three say (S2, RFC 8633 §3.2)."""
+    agreement = agreed(independent((0, 10), (1, 11), (2, 12), (3, 9)))
+    assert (agreement.interval, agreement.tolerated_liars, agreement.contradicted) == (Interval(2, 10), 1, False)
+
+
+def test_the_hull_spans_a_gap() -> None:
+    """Where two separate spans are covered by enough, the truth may be in either, and the answer holds both (S2)."""
+    agreement = agreed(independent((0, 100), (0, 100), (0, 10), (90, 100)))
+    assert agreement.interval == Interval(0, 100)
+    assert agreement.statuses == ("agreeing",) * 4  # equally deep: nobody can say which of the two lies
+
+
+def test_touching_ends_agree() -> None:
+    """Intervals that have one point in common agree on it (S5: low before high on ties)."""
+    assert agreed(independent((0, 10), (10, 20))).interval == Interval(10, 10)
+
+
+# --- how many may lie ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sources", "liars"), list(enumerate((0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4))))
+def test_a_third_less_one_may_lie(sources: int, liars: int) -> None:
+    """Of m independent sources floor((m - 1) / 3) may lie (S2)."""
+    assert expected_liars([frozenset({str(number)}) for number in range(sources)]) == liars
+
+
+@pytest.mark.parametrize(
+    ("groups", "liars"),
+    [
+        ((4,), 0),
+        ((2, 2), 0),
+        ((2, 1, 1), 0),
+        ((2, 1, 1, 1), 2),
+        ((1, 1, 1, 2), 2),
+        ((3, 2, 1, 1), 3),
+        ((5, 1, 1, 1, 1, 1, 1), 5),
+        ((2, 2, 1, 1, 1, 1, 1), 4),
+    ],
+)
+def test_whole_groups_lie(groups: tuple[int, ...], liars: int) -> None:
+    """Of g groups the floor((g - 1) / 3) largest may lie, each whole (S2, S8)."""
+    fates = [frozenset({f"net {number}"}) for number, size in enumerate(groups) for _ in range(size)]
+    assert expected_liars(fates) == liars
+    assert expected_liars(fates[::-1]) == liars
+
+
+@pytest.mark.parametrize(
+    "groups", [(3, 1, 1, 1), (9, 1, 1, 1), (6, 1, 1, 1, 1, 1, 1), (3, 2, 1, 1, 1, 1, 1), (4, 4, 1, 1, 1, 1, 1)]
+)
+def test_a_large_network_leaves_room_for_other_liars(groups: tuple[int, ...]) -> None:
+    """Where the largest groups make half or more, any other (g - 1) / 3 that make less are tolerated (S2, S8)."""
+    fates = [frozenset({f"net {number}"}) for number, size in enumerate(groups) for _ in range(size)]
+    lying = [sum(sizes) for sizes in combinations(groups, (len(groups) - 1) // 3)]
+    needed = max(liars for liars in lying if 2 * liars < len(fates))
+    assert 1 <= needed <= expected_liars(fates) < len(fates) / 2
+
+
+def test_a_lone_liar_is_outvoted_beside_a_large_network() -> None:
+    """One liar of six lies, three of the others being neighbours: the truth is inside as if they were not (S2, S8)."""
+    liar, others = (9, 9), [(-10, 10)] * 5
+    apart = [candidate(*ends, net) for net, ends in enumerate((liar, *others))]
+    neighbours = [candidate(*ends, net) for net, ends in zip((1, 2, 3, 4, 4, 4), (liar, *others), strict=True)]
+    assert agreed(apart).interval.covers(0)
+    assert agreed(neighbours).interval.covers(0)
+
+
+def test_fates_chain() -> None:
+    """A shares a network with B and B an upstream with C: the three are one group (S8)."""
+    a, b, c, d = (frozenset(fates) for fates in ({"net 1"}, {"net 1", "up 9"}, {"net 2", "up 9"}, {"net 3", "up 8"}))
+    for order in permutations((a, b, c, d)):
+        groups = independent_groups(order)
+        assert sorted(map(len, groups)) == [1, 3]
+        assert [order[position] for position in min(groups, key=len)] == [d]
+
+
+@given(st.lists(st.frozensets(st.integers(0, 9).map(str), min_size=1, max_size=3), max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_groups_are_the_connected_parts(fates: list[frozenset[str]]) -> None:
+    """Two sources are in one group exactly if a chain of shared fates joins them, and each is in one group (S8)."""
+    label = list(range(len(fates)))
+    for _ in fates:
+        for one, own in enumerate(fates):
+            for other, others in enumerate(fates):
+                if own & others:
+                    label[one] = label[other] = min(label[one], label[other])
+    expected = {frozenset(i for i, mark in enumerate(label) if mark == wanted) for wanted in set(label)}
+    groups = independent_groups(fates)
+    assert {frozenset(group) for group in groups} == expected
+    assert sorted(position for group in groups for position in group) == list(range(len(fates)))
+
+
+# --- whoever lies -------------------------------------------------------------------------------------------------
+
+
+def honest_intervals(random: Random, count: int, truth: int) -> list[Interval]:
+    """Make intervals that hold the truth, often only just."""
+
+    def reach() -> int:
+        return random.choice((0, 1, random.randrange(100), random.randrange(10 * MS), random.randrange(S)))
+
+    return [Interval(truth - reach(), truth + reach()) for _ in range(count)]
+
+
+def lies(random: Random, honest: Sequence[Interval], count: int, truth: int) -> list[Interval]:
+    """Make the intervals of liars that see the honest ones, and agree among themselves where to do most harm."""
+    low, high = max(i.earliest_ns for i in honest), min(i.latest_ns for i in honest)
+    harm = high if high - truth > truth - low else low  # the point of the honest overlap farthest from the truth
+    outside = random.choice([end for interval in honest for end in interval])
+    far = truth + random.choice((1, -1)) * random.randrange(YEAR)
+    match random.randrange(8):
+        case 0 | 5 | 6 | 7:  # tiny, on the far end of what all the honest allow: the deepest overlap is now theirs
+            return [Interval(harm, harm)] * count
+        case 1:  # tiny, where only some of the honest are
+            return [Interval(outside, outside)] * count
+        case 2:  # each on its own, wide, to drag one end
+            wide = [Interval(min(harm, truth + 1), harm + random.randrange(S)) for _ in range(count)]
+            return wide if harm > truth else [Interval(harm - random.randrange(S), max(harm, truth - 1))] * count
+        case 3:  # far away
+            return [Interval(far, far + 1)] * count
+        case _:  # each somewhere
+            return [Interval(at, at + random.randrange(MS)) for at in (far, outside, harm, *[far] * count)][:count]
+
+
+def test_the_truth_is_inside_whoever_lies() -> None:
+    """While at most floor((m - 1) / 3) of m lie, whatever they say, the interval holds the truth (S2, S3)."""
+    excluded_by_marzullo = contradicted = tightened = 0
+    for seed in range(WORLDS):
+        random = Random(seed)
+        count = random.randint(1, 10)
+        liars = random.randint(0, (count - 1) // 3) if random.random() < 0.3 else (count - 1) // 3
+        truth = random.randrange(-70 * YEAR, 70 * YEAR)
+        honest = honest_intervals(random, count - liars, truth)
+        intervals = honest + lies(random, honest, liars, truth)
+        random.shuffle(intervals)
+        agreement = agree([candidate(*interval, number) for number, interval in enumerate(intervals)])
+        assert agreement is not None, f"world {seed}"
+        assert agreement.interval.covers(truth), f"world {seed}"
+        assert agreement.interval.covers(agreement.estimate_ns), f"world {seed}"
+        assert agreement.tolerated_liars == (count - 1) // 3, f"world {seed}"
+        contradicted += agreement.contradicted
+        excluded_by_marzullo += not deepest_overlap(intervals).covers(truth)
+        tightened += agreement.interval.half_width_ns < max(interval.half_width_ns for interval in intervals)
+    assert contradicted == 0
+    assert excluded_by_marzullo > WORLDS // 6, "these liars would not even have fooled Marzullo's algorithm"
+    assert tightened > WORLDS // 2, "the answer is hardly better than the worst of the sources"
+
+
+def test_the_deepest_overlap_is_no_guarantee() -> None:
+    """Two liars of seven agree on a corner of what all allow: the deepest overlap loses the truth, we do not (S3)."""
+    honest = [(-10, 10), (-9, 10), (-10, 11), (-8, 10), (-10, 12)]
+    candidates = independent(*honest, (10, 10), (10, 10))
+    assert not deepest_overlap([c.interval for c in candidates]).covers(0)
+    assert agreed(candidates).interval.covers(0)
+
+
+def test_whole_networks_may_lie() -> None:
+    """Where whole groups lie, floor((g - 1) / 3) of g and less than half of all, the truth is inside (S2, S8)."""
+    checked = 0
+    for seed in range(WORLDS):
+        random = Random(seed)
+        sizes = [random.choice((1, 1, 1, 2, 3)) for _ in range(random.randint(4, 9))]
+        lying = set(random.sample(range(len(sizes)), (len(sizes) - 1) // 3))
+        liars = sum(sizes[group] for group in lying)
+        if 2 * liars >= sum(sizes):
+            continue
+        checked += 1
+        truth = random.randrange(-S, S)
+        honest = honest_intervals(random, sum(sizes) - liars, truth)
+        false = lies(random, honest, liars, truth)
+        candidates = [
+            candidate(*(false if group in lying else honest).pop(), group)
+            for group, size in enumerate(sizes)
+            for _ in range(size)
+        ]
+        random.shuffle(candidates)
+        assert agreed(candidates).interval.covers(truth), f"world {seed}"
+    assert checked > WORLDS // 4
+
+
+# --- the estimate -------------------------------------------------------------------------------------------------
+
+
+def exact_mean(candidates: Sequence[Candidate]) -> Fraction:
+    """Return the mean of the offsets, weighted by 1 / half-width, exactly."""
+    weights = [Fraction(1, max(1, ceil(Fraction(c.interval[1] - c.interval[0], 2)))) for c in candidates]
+    return sum((w * c.offset_ns for w, c in zip(weights, candidates, strict=True)), Fraction(0)) / sum(weights)
+
+
+def test_the_estimate_is_weighted_by_certainty() -> None:
+    """A source three times as certain counts three times as much (S5, S7)."""
+    agreement = agreed([candidate(-30, 30, 1, offset=12), candidate(-10, 10, 2, offset=0)])
+    assert agreement.estimate_ns == 3
+
+
+def test_falsetickers_have_no_say_in_the_estimate() -> None:
+    """The estimate is that of the agreeing sources alone (S7)."""
+    with_liar = [candidate(-10, 10, 1), candidate(-12, 12, 2), candidate(S, S, 3), candidate(-14, 14, 4)]
+    assert agreed(with_liar).estimate_ns == 0
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_the_estimate_stays_inside_the_interval(side: int) -> None:
+    """What the mean makes of lopsided offsets is drawn to the interval that is guaranteed (S7)."""
+    near, far = sorted((0, 10 * side)), sorted((0, 100 * side))
+    candidates = [
+        Candidate(100 * side, Interval(*far), frozenset({"net 1"})),
+        Candidate(10 * side, Interval(*near), frozenset({"net 2"})),
+    ]
+    assert agreed(candidates).estimate_ns == 10 * side
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(-S, S), st.integers(0, S), st.integers(0, S), st.floats(0, 1)), min_size=1, max_size=6
+    ),
+    st.integers(-70 * YEAR, 70 * YEAR),
+)
+@settings(max_examples=200, deadline=None)
+def test_the_estimate_agrees_with_fractions(rows: list[tuple[int, int, int, float]], far: int) -> None:
+    """The estimate is the exact weighted mean, to 2 ns even for a clock that is 70 years wrong (S7)."""
+    candidates = [
+        Candidate(
+            far + min(at, 0) - left + int((left + right) * part),
+            Interval(far + min(at, 0) - left, far + max(at, 0) + right),
+            frozenset({str(number)}),
+        )
+        for number, (at, left, right, part) in enumerate(rows)
+    ]  # every interval holds `far`
+    agreement = agreed(candidates)
+    assert agreement.statuses == ("agreeing",) * len(rows)
+    exact = exact_mean(candidates)
+    inside = min(max(exact, Fraction(agreement.interval.earliest_ns)), Fraction(agreement.interval.latest_ns))
+    assert abs(agreement.estimate_ns - inside) <= 2
+    assert isfinite(agreement.estimate_ns)
+
+
+# --- order --------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(-50, 50), st.integers(0, 40), st.integers(0, 3)), max_size=7), st.randoms())
+@settings(max_examples=300, deadline=None)
+def test_order_never_matters(rows: list[tuple[int, int, int]], random: Random) -> None:
+    """However the sources are ordered the answer is the same, and each status follows its source."""
+    candidates = [candidate(at, at + size, net) for at, size, net in rows]
+    order = list(range(len(candidates)))
+    random.shuffle(order)
+    first, second = agree(candidates), agree([candidates[position] for position in order])
+    if first is None or second is None:
+        assert first == second
+    else:
+        assert second.statuses == tuple(first.statuses[position] for position in order)
+        assert second._replace(statuses=()) == first._replace(statuses=())
+
+
+def test_statuses_follow_their_sources() -> None:
+    """Whatever the order of six different sources, each is judged the same, and told in the order asked."""
+    sources = (
+        answered(1),
+        answered(2),
+        answered(3),
+        answered(4, measurement(5 * S)),
+        failed(5),
+        answered(6, measurement(0, 2 * S)),
+    )
+    statuses = ("agreeing", "agreeing", "agreeing", "falseticker", "unreachable", "distant")
+    expected = {source.name: status for source, status in zip(sources, statuses, strict=True)}
+    agreement = select(sources, TAKEN).agreement
+    assert agreement is not None
+    for order in permutations(sources):
+        selection = select(order, TAKEN)
+        assert [judged.source for judged in selection.sources] == list(order)
+        assert {judged.source.name: judged.status for judged in selection.sources} == expected
+        assert selection.agreement is not None
+        assert selection.agreement._replace(statuses=()) == agreement._replace(statuses=())
+
+
+# --- from observations --------------------------------------------------------------------------------------------
+
+
+def only(source: SourceObservation, now: ClockReading = TAKEN) -> tuple[str, str | None]:
+    """Return the status and the reason of a source that is asked alone."""
+    (judged,) = select((source,), now).sources
+    return judged.status, judged.reason
+
+
+def test_an_ordinary_survey() -> None:
+    """Four independent sources that agree all take part, tolerate one liar, and are told without a reason."""
+    selection = select(FOUR, TAKEN)
+    assert [(judged.status, judged.reason) for judged in selection.sources] == [("agreeing", None)] * 4
+    assert selection.usable == selection.sources
+    assert selection.agreement == Agreement(Interval(-10 * MS, 10 * MS), 0, ("agreeing",) * 4, 1, False)
+    for judged, source in zip(selection.sources, FOUR, strict=True):
+        assert judged.source is source
+        assert (judged.best,) == source.outcome
+        assert judged.candidate is not None
+        assert judged.candidate.interval == Interval(-10 * MS, 10 * MS)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [("rejected", "bogus"), ("unreachable", "timeout"), ("backed-off", "kod:DENY")]
+)
+def test_a_failure_keeps_its_status(status: str, reason: str) -> None:
+    """What gave no measurement takes no part, and keeps the status and the reason that it came with."""
+    assert only(failed(1, status, reason)) == (status, reason)
+    selection = select((failed(1, status, reason),), TAKEN)
+    assert (selection.usable, selection.agreement) == ((), None)
+
+
+def test_no_majority_makes_everybody_a_falseticker() -> None:
+    """Where two contradict each other both are falsetickers for want of a majority; who failed stays as he was."""
+    selection = select((answered(1), failed(2), answered(3, measurement(S))), TAKEN)
+    assert [(judged.status, judged.reason) for judged in selection.sources] == [
+        ("falseticker", "no-majority"),
+        ("unreachable", "timeout"),
+        ("falseticker", "no-majority"),
+    ]
+    assert selection.agreement is None
+    assert len(selection.usable) == 2
+
+
+def test_a_falseticker_disagrees() -> None:
+    """A liar is told to disagree, and keeps what it said."""
+    selection = select((*FOUR[:3], answered(4, measurement(S))), TAKEN)
+    liar = selection.sources[3]
+    assert (liar.status, liar.reason) == ("falseticker", "disagrees")
+    assert liar.candidate is not None
+    assert liar.candidate.offset_ns == S
+    assert liar.best is not None
+
+
+@pytest.mark.parametrize(("half_width", "status"), [(S - 1, "agreeing"), (S, "agreeing"), (S + 1, "distant")])
+def test_a_distant_source_does_not_vote(half_width: int, status: str) -> None:
+    """A half-width above RFC 5905's one second says too little to vote, and is kept as a datum (V17)."""
+    source = answered(1, measurement(0, half_width))
+    selection = select((source,), TAKEN)
+    (judged,) = selection.sources
+    assert judged.status == status
+    assert judged.reason == (None if status == "agreeing" else "distant")
+    assert judged.candidate is not None
+    assert judged.candidate.interval.half_width_ns == half_width
+    assert (selection.agreement is not None) == (status == "agreeing")
+    assert len(selection.usable) == (status == "agreeing")
+
+
+def test_a_warning_is_told_and_takes_part() -> None:
+    """A server with a warning votes, and the warning is its reason (V15, V16)."""
+    warned = measurement(said=reply(reference_id=b"\x0a\0\0\1", warnings=("reftime-future", "sync-loop")))
+    assert only(answered(1, warned)) == ("agreeing", "reftime-future")
+
+
+def test_the_samples_of_one_source_intersect() -> None:
+    """All samples of one server bound the same offset, so its interval is what all of them say (S9)."""
+    samples = (
+        measurement(earliest_ns=-50, latest_ns=90),
+        measurement(earliest_ns=-70, latest_ns=20),
+        measurement(0, 60),
+    )
+    (judged,) = select((answered(1, *samples),), TAKEN).sources
+    assert judged.candidate is not None
+    assert judged.candidate.interval == Interval(-50, 20)
+
+
+def test_the_quickest_sample_is_the_best() -> None:
+    """The offset told is that of the least delay, the earlier of equals; within what all samples say (S9)."""
+    later = reading(NOON + S, uptime_ns=DAY + S)
+    slow = measurement(5 * MS, 40 * MS, delay_ns=80 * MS)
+    quick = measurement(7 * MS, 20 * MS, delay_ns=40 * MS)
+    again = measurement(8 * MS, 20 * MS, delay_ns=40 * MS, after=later)
+    for samples in permutations((slow, quick, again)):
+        (judged,) = select((answered(1, *samples),), later).sources
+        assert judged.best is not None
+        assert judged.candidate is not None
+        assert (judged.best.offset_ns, judged.candidate.offset_ns) == (7 * MS, 7 * MS)
+    outside = measurement(0, 40 * MS, delay_ns=1, earliest_ns=30 * MS)
+    (judged,) = select((answered(1, outside),), TAKEN).sources
+    assert judged.candidate is not None
+    assert judged.candidate.offset_ns == 30 * MS
+
+
+@pytest.mark.parametrize(("apart", "status"), [(20 * MS, "agreeing"), (20 * MS + 1, "rejected")])
+def test_samples_that_contradict_each_other_are_rejected(apart: int, status: str) -> None:
+    """Where no offset satisfies all samples the server or the host was stepped: the source is of no use (S9)."""
+    source = answered(1, measurement(0), measurement(apart))
+    assert only(source) == (status, None if status == "agreeing" else "inconsistent")
+    (judged,) = select((source,), TAKEN).sources
+    assert (judged.candidate is None) == (status == "rejected")
+
+
+def test_a_contradiction_counts_whatever_the_order_of_the_samples() -> None:
+    """Three samples of which two contradict each other are inconsistent in any order (S9)."""
+    for samples in permutations((measurement(0), measurement(15 * MS), measurement(30 * MS))):
+        assert only(answered(1, *samples)) == ("rejected", "inconsistent")
+
+
+@pytest.mark.parametrize("step", [-HOUR, -1, 0, 3 * S])
+def test_statements_are_carried_to_the_common_instant(step: int) -> None:
+    """A clock that was stepped after the exchange has so much less offset when judged, a bound that grew (S1, B6)."""
+    now = reading(NOON + 10 * S + step, uptime_ns=DAY + 10 * S)
+    selection = select((answered(1, measurement(MS, 5 * MS)),), now)
+    (judged,) = selection.sources
+    assert judged.candidate is not None
+    assert judged.candidate.offset_ns == MS - step
+    grown = 500 * US  # 50 ppm of 10 s
+    assert judged.candidate.interval == Interval(-4 * MS - step - grown, 6 * MS - step + grown)
+    assert selection.agreement is not None
+    assert selection.agreement.interval == judged.candidate.interval
+
+
+def test_samples_before_and_after_a_step_agree() -> None:
+    """Samples from before and after a step of the host's clock are compared where both hold, after it (S1, S9)."""
+    now = reading(NOON + 2 * S + HOUR, uptime_ns=DAY + 2 * S)
+    before, after = measurement(HOUR, 5 * MS), measurement(0, 5 * MS, after=now)
+    assert only(answered(1, before, after), now) == ("agreeing", None)
+    wrong = measurement(-HOUR, 5 * MS)
+    assert only(answered(1, wrong, after), now) == ("rejected", "inconsistent")
+
+
+# --- fates --------------------------------------------------------------------------------------------------------
+
+
+def fates(address: str, port: int = 123, reference_id: bytes = b"GPS\0", stratum: int = 1) -> frozenset[str]:
+    """Return the fates of a source, by default one whose upstream is no server."""
+    best = measurement(said=reply(reference_id=reference_id, stratum=stratum))
+    return shared_fates(SourceObservation("name", address, port, (best,)), best)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("192.0.2.1", "192.0.2.254", True),
+        ("192.0.2.1", "192.0.3.1", False),
+        ("192.0.2.1", "192.1.2.1", False),
+        ("19.2.0.21", "192.0.2.1", False),
+        ("2001:db8:1::1", "2001:db8:1:ffff::2", True),
+        ("2001:db8:1::1", "2001:db8:2::1", False),
+        ("2001:db8::1", "2001:db8:0:1:2:3:4:5", True),
+        ("2001:db8::", "2001:db8:0:9::1", True),
+        ("2001::1", "2001:0:0:8::1", True),
+        ("2001:db8::1:1", "2001:db8:1::1", False),
+        ("2001:0db8:0001::1", "2001:db8:1::2", True),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("2001:db8:1::1", "192.0.2.1", False),
+        ("127.0.0.1", "192.0.2.1", False),
+    ],
+)
+def test_neighbours_share_a_fate(one: str, other: str, shared: bool) -> None:
+    """Addresses of one /24 or one /48 may fail together, whatever their ports (S8)."""
+    assert bool(fates(one) & fates(other, port=1123)) == shared
+    assert fates(one) & fates(one, port=1123) == (frozenset() if one.startswith("127.") else fates(one))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.10", "::1"])
+def test_on_loopback_each_port_is_a_server_of_its_own(address: str) -> None:
+    """Servers on different ports of loopback share nothing, on the same port everything."""
+    assert not fates(address, 1123) & fates(address, 1124)
+    assert fates(address, 1123) == fates(address, 1123)
+    assert not fates("127.0.0.1", 1123) & fates("127.0.0.2", 1123)
+
+
+def test_the_same_upstream_is_a_shared_fate() -> None:
+    """Two servers that follow the same third one count as one, from stratum 2 on (S8)."""
+    up, other = bytes((192, 0, 9, 1)), bytes((192, 0, 9, 2))
+    assert fates("192.0.2.1", 123, up, 2) & fates("198.51.100.1", 123, up, 3)
+    assert not fates("192.0.2.1", 123, up, 2) & fates("198.51.100.1", 123, other, 2)
+    assert not fates("192.0.2.1", 123, b"GPS\0", 1) & fates("198.51.100.1", 123, b"GPS\0", 1)
+
+
+@pytest.mark.parametrize("reference_id", [b"\x7f\x7f\x01\x01", b"\x7f\0\0\1", bytes(4)])
+def test_a_local_clock_is_no_upstream(reference_id: bytes) -> None:
+    """A reference id of 127.* or of zero names no server that two could share."""
+    assert not fates("192.0.2.1", 123, reference_id, 2) & fates("198.51.100.1", 123, reference_id, 2)
+
+
+def test_a_source_without_an_address_is_known_by_its_name() -> None:
+    """Where no address is known the name tells sources apart."""
+    best = measurement(said=reply(stratum=1))
+    named = [SourceObservation(name, None, 123, (best,)) for name in ("a.example", "b.example")]
+    assert not shared_fates(named[0], best) & shared_fates(named[1], best)
+
+
+def test_neighbours_that_lie_together_are_one_liar() -> None:
+    """Two neighbours of five sources lie: as they share a fate they were to be expected (S8)."""
+    liars = (
+        answered(4, measurement(S), address="192.0.9.1"),
+        answered(5, measurement(S), address="192.0.9.2"),
+    )
+    grouped = select((*FOUR[:3], *liars), TAKEN).agreement
+    apart = select((*FOUR[:3], liars[0], answered(5, measurement(S))), TAKEN).agreement
+    assert grouped is not None
+    assert apart is not None
+    assert (grouped.tolerated_liars, grouped.contradicted) == (2, False)
+    assert (apart.tolerated_liars, apart.contradicted) == (2, True)
+    assert grouped.interval == Interval(-10 * MS, 10 * MS)
