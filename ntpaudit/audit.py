@@ -3,24 +3,20 @@
 Probes observe, the core concludes, sinks tell; this is the only file that knows all three.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from ntpaudit.core.observation import Daemon, Failure, Observation, SourceObservation, Unavailable
 from ntpaudit.core.policy import Profile
-from ntpaudit.core.politeness import Memory, Moment
+from ntpaudit.core.politeness import Moment
 from ntpaudit.core.record import Labels, Record, conclude
 from ntpaudit.core.sources import Server, Source, is_pool_name, pool
-from ntpaudit.errors import StoreError
 from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.daemons import running_daemons
 from ntpaudit.probes.host import host_facts
 from ntpaudit.probes.kernel import read_kernel
 from ntpaudit.probes.timestamping import stamping_enabled
 from ntpaudit.store.notebook import Notebook
-from ntpaudit.survey import DEFAULT_MANNER, Manner, Survey, Voice
-
-_Kept = TypeVar("_Kept")
+from ntpaudit.survey import DEFAULT_MANNER, Manner, Survey, Update, Voice
 
 
 class Plan(NamedTuple):
@@ -36,39 +32,34 @@ class Plan(NamedTuple):
 
 
 def run(plan: Plan, clock: Clock, notebook: Notebook, voice: Voice) -> Record:
-    """Audit this host's clock once. What the world does wrong is in the record; what the state does wrong is told.
+    """Audit this host's clock once. What the world does wrong is in the record; what the state does wrong is noted.
 
     `plan.keep` stores the observation before it is judged, and the record after.
     """
-    memories = _attempt(notebook.memories, voice) or {}
-    observation, remembered = observe(plan, clock, memories, voice)
-    _attempt(lambda: notebook.remember(remembered), voice)
-    kept = _attempt(lambda: notebook.keep_observation(observation), voice) if plan.keep else None
+    observation = observe(plan, clock, notebook.update, voice)
+    kept = notebook.keep_observation(observation) if plan.keep else None
     record = conclude(observation, plan.profile, plan.labels)
     if kept is not None:
-        _attempt(lambda: notebook.keep_record(kept, record), voice)
+        notebook.keep_record(kept, record)
     return record
 
 
-def observe(
-    plan: Plan, clock: Clock, memories: dict[str, Memory], voice: Voice
-) -> tuple[Observation, dict[str, Memory]]:
-    """Ask the world; return all that was seen, and what to remember of the servers asked."""
+def observe(plan: Plan, clock: Clock, update: Update, voice: Voice) -> Observation:
+    """Ask the world and return all that was seen; `update` keeps what is to be remembered of the servers."""
     with stamping_enabled():
         daemons = running_daemons()
         sources, left_out = _host_sources(daemons) if plan.from_host else ((), ())
-        survey = Survey((*plan.sources, *sources), plan.manner, memories, voice)
+        survey = Survey((*plan.sources, *sources), plan.manner, voice)
         host = host_facts(plan.host_name)  # while names are being resolved
         start = clock.read()
-        answered = survey.ask(clock, Moment(host.boot_id, start.boottime_ns, start.realtime_ns))
-    observation = Observation(
+        answered = survey.ask(clock, Moment(host.boot_id, start.boottime_ns, start.realtime_ns), update)
+    return Observation(
         host=host,
         taken=clock.read(),
         sources=(*answered, *left_out),
         kernel=read_kernel(),
         daemons=daemons,
     )
-    return observation, survey.remembered
 
 
 def _host_sources(
@@ -85,16 +76,15 @@ def _host_sources(
             failure = Failure("backed-off", "nts", "NTS is not supported by this version")
             left_out.append(SourceObservation(server.host, None, server.port, failure))
         elif server.pool or is_pool_name(server.host):
-            sources.append(pool(server.host))
+            sources.append(_host_pool(server.host, server.port))
         else:
             sources.append(Server(server.host, server.host, server.port))
     return tuple(sources), tuple(left_out)
 
 
-def _attempt(use: Callable[[], _Kept], voice: Voice) -> _Kept | None:
-    """Use the state; where it cannot be used, tell why and go on without: an audit needs no memory to be true."""
+def _host_pool(host: str, port: int) -> Source:
+    """Return a pool that a daemon is configured with; what can be no pool's name is asked as a server."""
     try:
-        return use()
-    except StoreError as error:
-        voice.note(str(error))
-        return None
+        return pool(host)._replace(port=port)
+    except ValueError:
+        return Server(host, host, port)

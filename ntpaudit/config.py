@@ -63,7 +63,7 @@ def load_config(path: str) -> Config:
         tables = tomllib.loads(text.decode())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # what TOML refuses, and what it could not hold
         raise ConfigError(f"{path}: not TOML: {error}") from error
     try:
         config = read_config(tables)

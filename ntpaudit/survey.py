@@ -3,8 +3,8 @@
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -24,7 +24,7 @@ from ntpaudit.core.politeness import (
     back_off,
     choose_pool_servers,
 )
-from ntpaudit.core.sources import NTP_PORT, POOL_DOMAIN, Pool, Server, Source
+from ntpaudit.core.sources import POOL_DOMAIN, Pool, Server, Source
 from ntpaudit.core.sources import pool as make_pool
 from ntpaudit.core.wording import plural, span
 from ntpaudit.probes.clock import Clock
@@ -39,6 +39,9 @@ PATIENCE_S = 1.0
 
 Memories = dict[str, Memory]
 """What is remembered, by `address port`; the public pool as a whole under its domain (P2 counts per client)."""
+
+Update = Callable[[Callable[[Memories], Memories]], None]
+"""Calls a function with what is remembered and stores what it returns beside it, while nobody else may do so."""
 
 
 class Manner(NamedTuple):
@@ -69,9 +72,28 @@ class _Question:
     name: str
     endpoints: tuple[Endpoint, ...]
     samples: int
-    zone: str | None = None
+    pool: Pool | None = None
     slot: int | None = None
+    is_named: bool = False
     answers: list[Answer] = field(default_factory=list)
+
+    @property
+    def is_public(self) -> bool:
+        """It is one of the public pool's servers."""
+        return self.pool is not None and self.pool.is_public
+
+    @property
+    def is_sent(self) -> bool:
+        """A request left this host."""
+        return any(answer.is_sent for answer in self.answers)
+
+    def mark(self, memory: Memory, now: Moment) -> Memory:
+        """Note in a memory that the server is being asked, and of which pool it is."""
+        memory = memory._replace(asked=now)
+        if self.pool is None:
+            return memory
+        named = now if self.is_named else memory.named
+        return memory._replace(zone=self.pool.zone, slot=self.slot, named=named)
 
     def is_open(self) -> bool:
         """Another sample is wanted, and nothing that was said forbids to ask for it."""
@@ -89,42 +111,38 @@ class _Question:
         for answer in self.answers:
             for code, count in answer.discarded.items():
                 discarded[code] = discarded.get(code, 0) + count
-        return SourceObservation(self.name, last.endpoint.address, last.endpoint.port, outcome, discarded)
+        return SourceObservation(self.name, last.endpoint.address, last.endpoint.port, outcome, discarded, last.is_own)
 
 
 class Survey:
     """One round of questions. Made first, so that names are resolved while the caller looks at other things."""
 
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        manner: Manner,
-        memories: Mapping[str, Memory],
-        voice: Voice,
-    ) -> None:
-        self._sources = sources
+    def __init__(self, sources: Sequence[Source], manner: Manner, voice: Voice) -> None:
+        self._sources = tuple(dict.fromkeys(sources))
         self._manner = manner
-        self._memories = dict(memories)
         self._voice = voice
-        self._resolution = Resolution(_names(sources))
-        self.remembered: Memories = {}
+        self._resolution = Resolution(_names(self._sources))
+        self._now = Moment(None, 0, 0)
+        self._entries: list[_Question | SourceObservation] = []
+        self._before: Memories = {}
+        """What was remembered, when we decided, of everybody we then laid claim to."""
 
-    def ask(self, clock: Clock, now: Moment) -> tuple[SourceObservation, ...]:
-        """Ask everybody who may be asked and return one observation per source, in the order configured."""
+    def ask(self, clock: Clock, now: Moment, update: Update) -> tuple[SourceObservation, ...]:
+        """Ask everybody who may be asked and return one observation per source, in the order configured.
+
+        Before anything is sent, `update` notes that it is: a run that is killed, or another beside it, stays polite.
+        """
+        self._now = now
         self._resolve()
-        entries: list[_Question | SourceObservation] = []
-        shares = _shares(sum(isinstance(source, Pool) for source in self._sources))
-        for source in self._sources:
-            match source:
-                case Server():
-                    entries.append(self._server(source, now))
-                case Pool():
-                    entries += self._pool(source, now, next(shares))
-        questions = [entry for entry in entries if isinstance(entry, _Question)]
-        self._exchange(questions, clock)
-        for question in questions:
-            self._remember(question, now)
-        return tuple(entry.observation() if isinstance(entry, _Question) else entry for entry in entries)
+        update(self._decide)
+        self._exchange(self._questions, clock)
+        update(self._learn)
+        return tuple(self._observations())
+
+    @property
+    def _questions(self) -> list[_Question]:
+        """The servers that are asked."""
+        return [entry for entry in self._entries if isinstance(entry, _Question)]
 
     def _resolve(self) -> None:
         """Wait for the names."""
@@ -136,84 +154,129 @@ class Survey:
         """Tell what is being waited for, should it take longer than a second."""
         timer = threading.Timer(PATIENCE_S, self._voice.progress, (text,))
         timer.daemon = True
-        timer.start()
+        with suppress(RuntimeError):  # no thread to be had: then nothing is told
+            timer.start()
         try:
             yield
         finally:
             timer.cancel()
 
-    def _server(self, server: Server, now: Moment) -> _Question | SourceObservation:
-        """Decide on one server: whoever denied us is passed over, any other address that must wait holds us back."""
+    def _decide(self, memories: Memories) -> Memories:
+        """Decide whom to ask, by what is remembered; return that they are being asked."""
+        shares = _shares(sum(isinstance(source, Pool) and source.is_public for source in self._sources))
+        for source in self._sources:
+            match source:
+                case Server():
+                    self._entries.append(self._server(source, memories))
+                case Pool():
+                    self._entries += self._pool(
+                        source, memories, next(shares) if source.is_public else MAX_POOL_SERVERS
+                    )
+        self._merge()
+        claims: Memories = {}
+        for question in self._questions:
+            endpoint = question.endpoints[0]
+            if not endpoint.is_loopback:
+                claims[_key(endpoint)] = question.mark(memories.get(_key(endpoint), Memory()), self._now)
+            if question.is_public:
+                claims[POOL_DOMAIN] = Memory(asked=self._now)
+        self._before = {key: memories.get(key, Memory()) for key in claims}
+        return claims
+
+    def _merge(self) -> None:
+        """Let a server that was named twice be asked once, under the first of its names."""
+        first: dict[Endpoint, str] = {}
+        for index, entry in enumerate(self._entries):
+            if isinstance(entry, _Question):
+                name = first.setdefault(entry.endpoints[0], entry.name)
+                if name != entry.name:
+                    self._entries[index] = self._same_server(entry, name)
+
+    def _observations(self) -> Iterator[SourceObservation]:
+        """Yield what came of each source; where two names led to one server, it speaks once."""
+        first: dict[Endpoint, str] = {}
+        for entry in self._entries:
+            if isinstance(entry, SourceObservation):
+                yield entry
+            elif (name := first.setdefault(entry.answers[-1].endpoint, entry.name)) != entry.name:
+                yield self._same_server(entry, name)
+            else:
+                yield entry.observation()
+
+    def _same_server(self, question: _Question, name: str) -> SourceObservation:
+        """Say that a source is another one under a second name."""
+        self._voice.note(f"{question.name} is the same server as {name}: it has one vote")
+        endpoint = question.endpoints[0]
+        failure = Failure("backed-off", "same-server", f"the same server as {name}")
+        return SourceObservation(question.name, endpoint.address, endpoint.port, failure)
+
+    def _server(self, server: Server, memories: Memories) -> _Question | SourceObservation:
+        """Decide on one server: an address that denied us is passed over, any other that must wait holds us back."""
         found = self._resolution.answer(server.host, server.port)
         if isinstance(found, Failure):
             return SourceObservation(server.name, None, server.port, found)
-        holds = {endpoint: self._back_off(endpoint, now, _interval_s(endpoint)) for endpoint in found}
+        holds = {
+            endpoint: self._held(memories.get(_key(endpoint), Memory()), _interval_s(endpoint)) for endpoint in found
+        }
         allowed = tuple(endpoint for endpoint, hold in holds.items() if hold is None)
         waiting = [hold for hold in holds.values() if hold is not None]
-        if waiting and (not allowed or any(not hold.reason.startswith("kod:") for hold in waiting)):
+        if waiting and (not allowed or not all(hold.is_denial for hold in waiting)):
             longest = max(waiting, key=lambda hold: hold.wait_s)
             return SourceObservation(server.name, found[0].address, server.port, self._held_back(server.name, longest))
         return _Question(server.name, allowed, self._manner.samples)
 
-    def _pool(self, pool: Pool, now: Moment, count: int) -> list[_Question | SourceObservation]:
+    def _pool(self, pool: Pool, memories: Memories, count: int) -> list[_Question | SourceObservation]:
         """Choose the servers of one pool, or say why none is asked."""
+
+        def instead(failure: Failure) -> list[_Question | SourceObservation]:
+            return [SourceObservation(pool.zone, None, pool.port, failure)]
+
         if not count:
-            return [
-                SourceObservation(pool.zone, None, NTP_PORT, Failure("backed-off", "pool-limit", "4 pools at most"))
-            ]
-        hold = self._held(self._memories.get(POOL_DOMAIN, Memory()), now, POOL_INTERVAL_S) if pool.is_public else None
-        if hold is not None:
-            return [SourceObservation(pool.zone, None, NTP_PORT, self._held_back(pool.zone, hold))]
-        offered, failure = self._offered(pool.names)
-        if not offered and pool.fallback is not None:
+            return instead(Failure("backed-off", "pool-limit", f"{MAX_POOL_SERVERS} servers of the pool at most"))
+        if pool.is_public and (hold := self._held(memories.get(POOL_DOMAIN, Memory()), POOL_INTERVAL_S)):
+            return instead(self._held_back(pool.zone, hold))
+        offered, failure = self._offered(pool.names, pool.port)
+        if not offered and pool.fallback is not None and failure.reason != "name-timeout":
             self._voice.note(f"{pool.zone} gives no server; asking {pool.fallback}")
             names = make_pool(pool.fallback).names
-            self._resolution.start((name, NTP_PORT) for name in names)
+            self._resolution.start((name, pool.port) for name in names)
             self._resolve()
-            offered, failure = self._offered(names)
+            offered, failure = self._offered(names, pool.port)
         if not offered:
-            return [SourceObservation(pool.zone, None, NTP_PORT, failure)]
+            return instead(failure)
         endpoints = {endpoint.address: endpoint for group in offered for endpoint in group}
         if len(endpoints) < MAX_POOL_SERVERS:
             self._voice.note(f"{pool.zone} gives only {plural(len(endpoints), 'server')}; a larger zone is safer")
-        known = {
-            key.removesuffix(f" {NTP_PORT}"): memory
-            for key, memory in self._memories.items()
-            if memory.zone == pool.zone
-        }
+        known = _known_of(pool, memories, endpoints)
+        interval_s = POOL_INTERVAL_S if pool.is_public else SERVER_INTERVAL_S
         addresses = choose_pool_servers(
             [[endpoint.address for endpoint in group] for group in offered],
             known,
-            now,
-            interval_s=0 if self._manner.force else POOL_INTERVAL_S if pool.is_public else SERVER_INTERVAL_S,
+            self._now,
+            interval_s=0 if self._manner.force else interval_s,
             count=count,
         )
         if not addresses:
-            hold = BackOff("interval", POOL_INTERVAL_S)
-            return [SourceObservation(pool.zone, None, NTP_PORT, self._held_back(pool.zone, hold))]
-        if pool.is_public:
-            self._keep(POOL_DOMAIN, Memory(asked=now))
-        for address in endpoints:
-            if (memory := known.get(address)) is not None:
-                self._keep(f"{address} {NTP_PORT}", memory._replace(named=now))
+            holds = [hold for memory in known.values() if (hold := self._held(memory, interval_s))]
+            return instead(self._held_back(pool.zone, min(holds, key=lambda hold: hold.wait_s)))
         slots = assign_slots(addresses, known)
-        samples = 1 if pool.is_public else self._manner.samples  # P4: no burst
         return [
             _Question(
                 f"{pool.zone}/{slots[address]}",
-                (endpoints.get(address) or _endpoint(address),),
-                samples,
-                pool.zone,
+                (endpoints.get(address) or _endpoint(address, pool.port),),
+                1 if pool.is_public else self._manner.samples,  # P4: no burst
+                pool,
                 slots[address],
+                is_named=address in endpoints,
             )
             for address in sorted(addresses, key=slots.__getitem__)
         ]
 
-    def _offered(self, names: Iterable[str]) -> tuple[list[list[Endpoint]], Failure]:
+    def _offered(self, names: Iterable[str], port: int) -> tuple[list[list[Endpoint]], Failure]:
         """Return what each name of a pool gives that this host can reach, at most four of each family (DSN 2020)."""
         offered, failure = [], Failure("unreachable", "name-unknown", "no such zone")
         for name in names:
-            found = self._resolution.answer(name, NTP_PORT)
+            found = self._resolution.answer(name, port)
             if isinstance(found, Failure):
                 failure = found
                 continue
@@ -243,22 +306,38 @@ class Survey:
                 question.answers.append(answer)
                 question.endpoints = (answer.endpoint,)  # the samples of one source are of one server
 
-    def _remember(self, question: _Question, now: Moment) -> None:
-        """Keep in mind what a server's answer means for the next time. Of loopback only a kiss is worth it."""
-        endpoint, outcome = question.answers[-1].endpoint, question.observation().outcome
-        key = _key(endpoint)
-        memory = self.remembered.get(key) or self._memories.get(key, Memory())
-        if question.zone is not None:
-            memory = memory._replace(zone=question.zone, slot=question.slot, named=memory.named or now)
+    def _learn(self, memories: Memories) -> Memories:
+        """Return what the answers mean for the next time, applied to what is remembered by now."""
+        learnt: Memories = {}
+        for question in self._questions:
+            key = _key(question.endpoints[0])
+            memory = question.mark(memories.get(key, Memory()), self._now)
+            if (after := self._after(question, memory)) is not None:
+                learnt[key] = after
+        unsent = self._before.keys() - {
+            key
+            for question in self._questions
+            if question.is_sent
+            for key in (_key(question.endpoints[0]), POOL_DOMAIN)
+        }
+        for key in unsent:  # what never left the host was no request
+            learnt[key] = memories.get(key, Memory())._replace(asked=self._before[key].asked)
+        return learnt
+
+    def _after(self, question: _Question, memory: Memory) -> Memory | None:
+        """Return what to remember of one server. Of loopback only a kiss is worth it."""
+        outcome = question.observation().outcome
         match outcome:
             case Failure(reason=reason) if reason.startswith("kod:"):
-                self._keep(key, after_kiss(memory, now, reason.removeprefix("kod:")))
-            case _ if endpoint.is_loopback:
-                pass
+                return after_kiss(memory, self._now, reason.removeprefix("kod:"))
+            case _ if question.endpoints[0].is_loopback or not question.is_sent:
+                return None
+            case Failure(reason="local-step"):
+                return memory  # the server did answer; it was this host's clock that moved
             case Failure():
-                self._keep(key, after_miss(memory, now))
+                return after_miss(memory, self._now)
             case samples:
-                self._keep(key, after_answer(memory, now, min(sample.delay_ns for sample in samples)))
+                return after_answer(memory, self._now, min(sample.delay_ns for sample in samples))
 
     def _held_back(self, name: str, hold: BackOff) -> Failure:
         """Say that a server is not asked, why, and when it may be."""
@@ -268,18 +347,26 @@ class Survey:
         self._voice.note(f"{name} is not asked ({hold.reason}): {detail}")
         return Failure("backed-off", hold.reason, detail)
 
-    def _keep(self, key: str, memory: Memory) -> None:
-        """Note a memory for the caller to store."""
-        self.remembered[key] = memory
-
-    def _back_off(self, endpoint: Endpoint, now: Moment, interval_s: float) -> BackOff | None:
-        """Say whether an address must be left alone."""
-        return self._held(self._memories.get(_key(endpoint), Memory()), now, interval_s)
-
-    def _held(self, memory: Memory, now: Moment, interval_s: float) -> BackOff | None:
+    def _held(self, memory: Memory, interval_s: float) -> BackOff | None:
         """Say whether to wait; `--force` overrides an interval, never a server's own word (K2, K3)."""
-        hold = back_off(memory, now, interval_s)
+        hold = back_off(memory, self._now, interval_s)
         return None if hold is not None and self._manner.force and not hold.reason.startswith("kod:") else hold
+
+
+def _known_of(pool: Pool, memories: Memories, offered: Iterable[str]) -> Memories:
+    """Return what is remembered of this pool's servers, by address, and of those offered that other names led to.
+
+    The latter have no place in this pool to keep, but whoever denied us under another name has denied us.
+    """
+    known: Memories = {}
+    for address in offered:
+        if memory := memories.get(f"{address} {pool.port}"):
+            known[address] = memory._replace(delay_ns=None, slot=None)
+    suffix = f" {pool.port}"
+    for key, memory in memories.items():
+        if memory.zone == pool.zone and key.endswith(suffix):
+            known[key.removesuffix(suffix)] = memory
+    return known
 
 
 def _names(sources: Iterable[Source]) -> list[tuple[str, int]]:
@@ -290,12 +377,12 @@ def _names(sources: Iterable[Source]) -> list[tuple[str, int]]:
             case Server():
                 names.append((source.host, source.port))
             case Pool():
-                names += [(name, NTP_PORT) for name in source.names]
+                names += [(name, source.port) for name in source.names]
     return names
 
 
 def _shares(pools: int) -> Iterator[int]:
-    """Share the pool servers that a host may ask among its pools, the first ones first (P4)."""
+    """Share the public pool's servers that a host may ask among the zones it names, the first ones first (P4)."""
     whole, rest = divmod(MAX_POOL_SERVERS, max(1, pools))
     return (whole + (number < rest) for number in range(pools))
 
@@ -305,11 +392,12 @@ def _interval_s(endpoint: Endpoint) -> float:
     return 0 if endpoint.is_loopback else SERVER_INTERVAL_S
 
 
-def _endpoint(address: str) -> Endpoint:
+def _endpoint(address: str, port: int) -> Endpoint:
     """Return the endpoint of a pool's server that is remembered by its address."""
-    return Endpoint(socket.AF_INET6 if ":" in address else socket.AF_INET, address, NTP_PORT)
+    return Endpoint(socket.AF_INET6 if ":" in address else socket.AF_INET, address, port)
 
 
 def _key(endpoint: Endpoint) -> str:
     """Name an endpoint in the store."""
-    return f"{endpoint.address} {endpoint.port}"
+    scope = f"%{endpoint.scope}" if endpoint.scope else ""
+    return f"{endpoint.address}{scope} {endpoint.port}"

@@ -43,6 +43,7 @@ PURE_ROOTS = {
     "datetime",
     "enum",
     "functools",
+    "ipaddress",
     "itertools",
     "math",
     "struct",

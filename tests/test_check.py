@@ -360,7 +360,7 @@ def test_locked_state_is_told(tmp_path: Path) -> None:
             ran = ntpaudit("check", "--format", "json", name(other), state=tmp_path)
         connection.close()
     assert ran.sources[name(other)] == ("rejected", "kod:RSTR")
-    assert "could not be written" in ran.err
+    assert "could not be used" in ran.err
 
 
 def test_newer_state_is_left_alone(tmp_path: Path) -> None:
@@ -547,3 +547,66 @@ def test_demo_shows_a_liar_and_says_what_it_is(tmp_path: Path) -> None:
     offset = ran.record["offset"]
     assert offset["earliest_s"] <= 0.0019 <= offset["latest_s"]
     assert not (tmp_path / "state").exists()
+
+
+CRAMPED = {
+    "closed output": 'exec "$@" >&-',
+    "full output": 'exec "$@" >/dev/full',
+    "few files": 'ulimit -n 6; exec "$@"',
+    "an ASCII terminal": 'PYTHONIOENCODING=ascii exec "$@" --format json żółw.invalid',
+}
+
+
+@pytest.mark.parametrize("trouble", CRAMPED)
+def test_cramped_surroundings_are_no_traceback(trouble: str, real_servers: list[str], tmp_path: Path) -> None:
+    """Whatever the shell does to a check, it ends with a status of its own, and never with a traceback."""
+    ran = ntpaudit(
+        "check", "--timeout", "300ms", *real_servers, state=tmp_path,
+        inside=lambda words: ["bash", "-c", CRAMPED[trouble], "bash", *words],
+    )  # fmt: skip
+    assert ran.status in (0, 1, 3)
+    if "output" in trouble:
+        assert ran.status == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "5", '{"asked": 5}', '{"rates": "x"}', '{"other": 1}', "[" * 100_000, "nonsense"]
+)
+def test_memories_that_make_no_sense_are_forgotten(text: str, tmp_path: Path) -> None:
+    """A row of the state that no ntpaudit wrote stops nothing."""
+    with RogueServer("kod_deny") as server, NtpServer() as good:
+        ntpaudit("check", name(server), state=tmp_path)
+        with sqlite3.connect(tmp_path / "state" / "history.sqlite3") as connection:
+            connection.execute("UPDATE servers SET memory = ?", (text,))
+        connection.close()
+        assert ntpaudit("check", "--format", "json", name(good), state=tmp_path).sources[name(good)][0] == "agreeing"
+
+
+def test_state_damaged_inside_is_set_aside(tmp_path: Path) -> None:
+    """Damage behind a sound header is noticed when it is met, told, and healed for the next run."""
+    file = tmp_path / "state" / "history.sqlite3"
+    with RogueServer("kod_deny") as server:
+        ntpaudit("check", name(server), state=tmp_path)
+        with file.open("r+b") as pages:
+            pages.seek(4096)
+            pages.write(b"\xa5" * (file.stat().st_size - 4096))
+        first = ntpaudit("check", "--format", "json", name(server), state=tmp_path)
+        ntpaudit("check", name(server), state=tmp_path)
+        last = ntpaudit("check", "--format", "json", name(server), state=tmp_path)
+    assert "damaged" in first.err
+    assert last.sources[name(server)] == ("backed-off", "kod:DENY")
+
+
+def test_kisses_of_runs_side_by_side_are_all_remembered(tmp_path: Path) -> None:
+    """Eight checks at once, each denied by a server of its own: not one denial is lost."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(RogueServer("kod_deny")) for _ in range(8)]
+        environment = os.environ | {"STATE_DIRECTORY": str(tmp_path / "state"), "PYTHONPATH": str(REPOSITORY)}
+        words = [sys.executable, "-m", "ntpaudit", "check", "--format", "json"]
+        checks = [
+            subprocess.Popen([*words, name(server)], env=environment, stdout=subprocess.DEVNULL) for server in servers
+        ]
+        for check in checks:
+            check.wait(30)
+        ran = ntpaudit("check", "--format", "json", *map(name, servers), state=tmp_path)
+    assert set(ran.sources.values()) == {("backed-off", "kod:DENY")}

@@ -1,5 +1,10 @@
 """Pools and named servers, asked politely, on an island with real addresses, names and a real chronyd."""
 
+import json
+import os
+import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +13,7 @@ import pytest
 
 from tests.command import ntpaudit
 from tests.world.island import Island, island
+from tests.world.packages import REPOSITORY
 
 POOL = {
     "0.pool.ntp.org": ["192.0.2.1", "192.0.2.2", "198.51.100.1"],
@@ -138,7 +144,70 @@ def test_several_pools_share_four_servers(land: Island, tmp_path: Path) -> None:
     ran = ntpaudit(
         "check", "--region", "nl", *options, "ntp1.example.net", "--format", "json", state=tmp_path, inside=land.command
     )
-    statuses = [status for status, _ in ran.sources.values()]
-    assert statuses.count("agreeing") == 5
     assert sum(name.partition("/")[0] in zones for name in ran.sources) == 4
+    # two of the zones lead to the same servers, which are asked once
+    assert {source["address"] for source in ran.record["sources"] if source["status"] == "agreeing"} >= {"192.0.2.77"}
+    assert {reason for _, reason in ran.sources.values()} <= {None, "same-server"}
     assert ran.sources["ntp1.example.net"] == ("agreeing", None)
+
+
+def test_a_run_that_is_killed_was_a_request_all_the_same(land: Island, tmp_path: Path) -> None:
+    """That a server is being asked is noted before it is, so that a plugin's time-out makes nobody impolite."""
+    words = land.command([sys.executable, "-m", "ntpaudit", "check", "--samples", "2", "192.0.2.77"])
+    surroundings = os.environ | {"STATE_DIRECTORY": str(tmp_path / "state"), "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(words, env=surroundings, stdout=subprocess.DEVNULL)
+    database = tmp_path / "state" / "history.sqlite3"
+    deadline = time.monotonic() + 10
+    while not database.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)  # it now waits for the second sample
+    process.kill()
+    process.wait()
+    again = ntpaudit("check", "192.0.2.77", "--format", "json", state=tmp_path, inside=land.command)
+    assert again.sources == {"192.0.2.77": ("backed-off", "interval")}
+
+
+def test_what_never_left_the_host_is_no_request(tmp_path: Path) -> None:
+    """While a host is offline nothing counts as unanswered: once there is a route its servers are asked at once."""
+    with island({}) as offline:
+        for _ in range(2):
+            ran = ntpaudit("check", "192.0.2.77", "--format", "json", state=tmp_path, inside=offline.command)
+            assert ran.sources == {"192.0.2.77": ("unreachable", "net-unreachable")}
+    with island({}, ["192.0.2.77"]) as online:
+        ran = ntpaudit("check", "192.0.2.77", "--format", "json", state=tmp_path, inside=online.command)
+    assert ran.sources == {"192.0.2.77": ("agreeing", None)}
+
+
+def test_one_server_under_two_names_is_asked_once(land: Island, tmp_path: Path) -> None:
+    """A server has one vote, however often and by whatever name it is written."""
+    ran = ntpaudit(
+        "check", "ntp1.example.net", "192.0.2.77", "ntp1.example.net", "--format", "json",
+        state=tmp_path, inside=land.command,
+    )  # fmt: skip
+    assert ran.sources == {"ntp1.example.net": ("agreeing", None), "192.0.2.77": ("backed-off", "same-server")}
+    assert len(ran.record["sources"]) == 2
+
+
+def test_this_hosts_own_addresses_are_no_witnesses(land: Island, tmp_path: Path) -> None:
+    """Servers at addresses of this very host compare it with itself: never OK without a finding."""
+    servers = ["192.0.2.1", "198.51.100.1", "203.0.113.1", "203.0.113.7"]
+    ran = ntpaudit("check", "--format", "json", *servers, state=tmp_path, inside=land.command)
+    assert ran.record["severity"] == "warning"
+    assert "compares the clock with its own daemon" in ran.out
+
+
+def test_denial_holds_under_every_name(land: Island, tmp_path: Path) -> None:
+    """K3: an address that denied us stays denied when another zone of the pool leads to it."""
+    shared = {"0.pool.ntp.org": ["192.0.2.1"], "0.europe.pool.ntp.org": ["192.0.2.1"]}
+    with island(shared) as made:
+        ntpaudit("check", "192.0.2.1", state=tmp_path, inside=made.command)
+        with sqlite3.connect(tmp_path / "state" / "history.sqlite3") as connection:
+            [(text,)] = connection.execute("SELECT memory FROM servers").fetchall()
+            memory = json.loads(text)
+            memory |= {"kiss": "DENY", "kissed": memory["asked"]}
+            connection.execute("UPDATE servers SET memory = ?", (json.dumps(memory),))
+        connection.close()
+        for zone in ("pool.ntp.org", "europe.pool.ntp.org"):
+            ran = ntpaudit("check", "--pool", zone, "--format", "json", state=tmp_path, inside=made.command)
+            assert ran.sources == {zone: ("backed-off", "kod:DENY")}
+            assert "--force" not in ran.err

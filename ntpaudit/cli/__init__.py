@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -9,6 +10,7 @@ import click
 from ntpaudit import __version__
 from ntpaudit.errors import ConfigError, UsageError
 
+EXIT_UNKNOWN = 3
 EXIT_USAGE = 64
 EXIT_CONFIG = 78
 EXIT_INTERRUPTED = 130
@@ -92,4 +94,7 @@ def main() -> None:
     except ConfigError as error:
         click.echo(f"ntpaudit: {error}", err=True)
         status = EXIT_CONFIG
+    except Exception:  # a bug: told in full, and never an exit status that a monitor takes for a mere warning
+        traceback.print_exc()
+        status = EXIT_UNKNOWN
     sys.exit(status if isinstance(status, int) else 0)

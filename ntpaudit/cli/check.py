@@ -139,9 +139,10 @@ def check(
         host_name=config.host.name,
         keep=record,
     )
-    notebook = Notebook(os.path.join(state_folder(os.environ), FILE_NAME))
+    voice = StandardError()
+    notebook = Notebook(os.path.join(state_folder(os.environ), FILE_NAME), voice.note)
     try:
-        result = audit.run(plan, SystemClock(), notebook, StandardError())
+        result = audit.run(plan, SystemClock(), notebook, voice)
     finally:
         notebook.close()
     finish(result, format_name, output)

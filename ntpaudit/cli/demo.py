@@ -1,5 +1,6 @@
 """`ntpaudit demo`: an audit against NTP servers simulated on loopback, where no network is needed."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import click
@@ -7,6 +8,7 @@ import click
 from ntpaudit import __version__, audit
 from ntpaudit.cli.output import StandardError, finish, format_option
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES
+from ntpaudit.core.politeness import Memory
 from ntpaudit.core.record import Labels, conclude
 from ntpaudit.core.sources import Server
 
@@ -20,6 +22,11 @@ Exit status: as `ntpaudit check`.
 """
 
 LABEL = "demonstration: servers simulated on loopback, wrong on purpose; the offset says nothing about this clock"
+
+
+def forget(change: Callable[[dict[str, Memory]], dict[str, Memory]]) -> None:
+    """Remember nothing."""
+    change({})
 
 
 @click.command(epilog=EPILOG)
@@ -45,5 +52,5 @@ def demo(once: bool, format_name: str) -> None:
             labels=Labels(__version__),
         )
         # loopback needs no manners, so nothing is remembered of these servers
-        result = conclude(audit.observe(plan, SystemClock(), {}, voice)[0], plan.profile, plan.labels)
+        result = conclude(audit.observe(plan, SystemClock(), forget, voice), plan.profile, plan.labels)
     finish(result, format_name)

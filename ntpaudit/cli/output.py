@@ -1,6 +1,8 @@
 """Put a finished record where it was asked for, and turn its severity into the exit status."""
 
 import contextlib
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -38,6 +40,9 @@ def finish(record: Record, format_name: str, output: str | None = None) -> None:
     """Write the record and end with its exit status; what cannot be written is unknown to whoever waits for it."""
     try:
         if output is None:
+            if not isinstance(sys.stdout, io.TextIOWrapper):
+                raise OSError(errno.EBADF, "standard output is closed")
+            sys.stdout.reconfigure(errors="backslashreplace")  # a name outside the terminal's alphabet is no error
             sys.stdout.write(_renderer(format_name, colour=_wants_colour())(record))
             sys.stdout.flush()
         else:

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from ntpaudit.core.findings import LEVEL_SEVERITY, Finding, Level
 from ntpaudit.core.ntptime import NS_PER_S
-from ntpaudit.core.observation import Daemon, KernelState, Observation, Unavailable
+from ntpaudit.core.observation import Daemon, KernelState, Observation, SourceObservation, Unavailable
 from ntpaudit.core.policy import Profile, bound_s, least_s
 from ntpaudit.core.selection import Selection, independent_groups
+from ntpaudit.core.sources import NTP_PORT
 from ntpaudit.core.wording import direction, plural, span
 
 BOOT_GRACE_NS = 17 * 60 * NS_PER_S
@@ -75,12 +76,15 @@ def check_source_quorum(case: Case) -> Raised:
     falsetickers = [judged.source.name for judged in usable if judged.status == "falseticker"]
     if usable and case.selection.agreement is None:
         return "medium", f"{plural(len(usable), 'source')} answered and no majority of them agrees"
-    if falsetickers and 3 * len(falsetickers) >= len(usable):
+    agreement = case.selection.agreement
+    if falsetickers and (3 * len(falsetickers) >= len(usable) or (agreement and agreement.contradicted)):
         return "medium", f"{len(falsetickers)} of {plural(len(usable), 'source')} disagree: {', '.join(falsetickers)}"
-    if own := [judged.source.name for judged in usable if _is_this_host(judged.source.address, judged.source.port)]:
+    if own := [judged.source.name for judged in usable if _is_this_host(judged.source)]:
         return "medium", f"{', '.join(own)} is this host itself: it compares the clock with its own daemon"
+    if loops := [judged.source.name for judged in usable if judged.reason == "sync-loop"]:
+        return "medium", f"{', '.join(loops)} says it follows this host: it would tell the host its own time"
     if len(usable) == 1:
-        return "medium", "one source only: nothing would notice if it were wrong"
+        return "medium", "one source only, a single point of trust: nothing would notice if it were wrong"
     fates = [judged.candidate.fates for judged in usable if judged.candidate]
     if len(usable) > 1 and len(independent_groups(fates)) == 1:
         return "low", "all sources share one network or one upstream server, and so can be wrong together"
@@ -266,6 +270,7 @@ def _is_booting(case: Case) -> bool:
     return case.observation.taken.boottime_ns < BOOT_GRACE_NS
 
 
-def _is_this_host(address: str | None, port: int) -> bool:
-    """The address and port are where this host's own daemon serves time."""
-    return port == 123 and address is not None and (address.startswith("127.") or address == "::1")
+def _is_this_host(source: SourceObservation) -> bool:
+    """The source is this host's own daemon. On loopback only NTP's port is; any other is somebody's test server."""
+    address = source.address or ""
+    return source.port == NTP_PORT if address.startswith("127.") or address == "::1" else source.is_own

@@ -37,6 +37,11 @@ def correction_ns(before: ClockReading, after: ClockReading) -> int:
     return after.realtime_minus_raw_ns - before.realtime_minus_raw_ns
 
 
+def suspended_ns(before: ClockReading, after: ClockReading) -> int:
+    """Return how long the host was suspended between two readings; MONOTONIC and RAW stand still then (J1, B6)."""
+    return (after.boottime_ns - before.boottime_ns) - (after.monotonic_ns - before.monotonic_ns)
+
+
 def growth_ns(elapsed_raw_ns: int) -> int:
     """Return how much an offset can have changed while the oscillator ran for that long, rounded up (B5)."""
     return -(-abs(elapsed_raw_ns) * MAX_DRIFT_PPM // 1_000_000)

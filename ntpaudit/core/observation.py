@@ -26,7 +26,7 @@ class SourceObservation(NamedTuple):
     """What came of asking one source.
 
     `discarded` counts, by reason code, the datagrams that were not its answer (forged, stray, duplicate).
-    `address` is None where the name could not be resolved.
+    `address` is None where the name could not be resolved; `is_own` where it is one of this host's own.
     """
 
     name: str
@@ -34,6 +34,7 @@ class SourceObservation(NamedTuple):
     port: int
     outcome: tuple[Measurement, ...] | Failure
     discarded: Mapping[str, int] = MappingProxyType({})
+    is_own: bool = False
 
 
 STA_UNSYNC = 0x40

@@ -38,10 +38,14 @@ class Moment(NamedTuple):
     realtime_ns: int
 
     def since_s(self, then: "Moment") -> float:
-        """Return the seconds passed since `then`; across boots at least this boot's uptime, whatever the clock says."""
-        if self.boot_id is not None and self.boot_id == then.boot_id:
-            return (self.boottime_ns - then.boottime_ns) / NS_PER_S
-        return max(self.boottime_ns, self.realtime_ns - then.realtime_ns) / NS_PER_S
+        """Return the seconds passed since `then`; across boots at least this boot's uptime, whatever the clock says.
+
+        Where the boots cannot be told apart the shorter of both answers counts.
+        """
+        up_ns, passed_ns = self.boottime_ns - then.boottime_ns, self.realtime_ns - then.realtime_ns
+        if self.boot_id is None or then.boot_id is None:
+            return min((span_ns for span_ns in (up_ns, passed_ns) if span_ns >= 0), default=0) / NS_PER_S
+        return (up_ns if self.boot_id == then.boot_id else max(self.boottime_ns, passed_ns)) / NS_PER_S
 
 
 class Memory(NamedTuple):
@@ -67,6 +71,11 @@ class BackOff(NamedTuple):
 
     reason: str
     wait_s: float
+
+    @property
+    def is_denial(self) -> bool:
+        """The server told us to stay away, by this address; another of its addresses may serve (K3)."""
+        return self.reason in ("kod:DENY", "kod:RSTR")
 
 
 def back_off(memory: Memory, now: Moment, interval_s: float) -> BackOff | None:
@@ -134,7 +143,7 @@ def choose_pool_servers(
         if address not in kept and back_off(known.get(address, Memory()), now, interval_s) is None
     ]
     untried = [address for address in fresh if known.get(address, Memory()).asked is None]
-    keep = kept[: count - 1] if untried else kept[:count]
+    keep = kept[: max(1, count - 1)] if untried else kept[:count]
     return tuple([*keep, *untried, *(address for address in fresh if address not in untried)][:count])
 
 

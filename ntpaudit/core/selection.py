@@ -4,9 +4,12 @@ from collections.abc import Iterable, Sequence
 from math import fsum
 from typing import NamedTuple
 
-from ntpaudit.core.clocks import ClockReading, correction_ns
-from ntpaudit.core.measurement import MAX_DISTANCE_NS, Interval, Measurement, carry
+from ntpaudit.core.clocks import ClockReading, correction_ns, suspended_ns
+from ntpaudit.core.measurement import MAX_DISTANCE_NS, MAX_STEP_NS, Interval, Measurement, carry
 from ntpaudit.core.observation import Failure, SourceObservation, Status
+
+_EMBEDDING = (bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
+"""Prefixes of IPv6 addresses that hold an IPv4 address: mapped ones, and those of NAT64 (RFC 6052)."""
 
 
 class Candidate(NamedTuple):
@@ -97,16 +100,19 @@ def agree(candidates: Sequence[Candidate]) -> Agreement | None:
 
 
 def expected_liars(fates: Sequence[frozenset[str]]) -> int:
-    """Return how many of m sources may lie: any floor((g - 1) / 3) of the g independent groups, each whole (S2, S8).
+    """Return how many of m sources may lie: floor((m - 1) / 3), or more where sources share a fate (S2, S8).
 
-    Only choices of groups that make less than half of the sources count, for beyond that nothing would be bounded.
+    Of g independent groups any floor((g - 1) / 3) may lie, each whole, as far as that is less than half of the sources,
+    for beyond that nothing would be bounded. Sharing a fate never makes it fewer: a lower f narrows the interval, and
+    the upstream that a source claims could then be copied by a liar to have the others believed less.
     """
     sizes = [len(group) for group in independent_groups(fates)]
     reachable = [{0}, *(set[int]() for _ in range((len(sizes) - 1) // 3))]  # by how many groups lie: how many sources
     for size in sizes:
         for count in range(len(reachable) - 1, 0, -1):
             reachable[count] |= {liars + size for liars in reachable[count - 1]}
-    return max(liars for choices in reachable for liars in choices if liars == 0 or 2 * liars < len(fates))
+    whole_groups = (liars for choices in reachable for liars in choices if 2 * liars < len(fates))
+    return max((len(fates) - 1) // 3, *whole_groups) if fates else 0
 
 
 def independent_groups(fates: Sequence[frozenset[str]]) -> list[list[int]]:
@@ -142,19 +148,28 @@ def _subnet(address: str, port: int) -> str:
         return f"{address} port {port}"
     if ":" not in address:
         return ".".join(address.split(".")[:3])
-    head, _, tail = address.partition("%")[0].partition("::")
-    left, right = head.split(":"), tail.split(":")
-    groups = [*left, *["0"] * (8 - len(left) - len(right)), *right]
-    return ":".join(group.lstrip("0") for group in groups[:3])
+    from ipaddress import IPv6Address  # imported late: only IPv6 needs it
+
+    try:
+        octets = IPv6Address(address.partition("%")[0]).packed
+    except ValueError:
+        return address  # of a record that no probe made
+    if octets[:12] in _EMBEDDING:
+        return ".".join(map(str, octets[12:15]))
+    return octets[:6].hex()
 
 
 def _state(source: SourceObservation, now: ClockReading) -> Judged:
     """Give one source the status it has before the others are heard."""
     if isinstance(source.outcome, Failure):
         return Judged(source, source.outcome.status, source.outcome.reason)
-    best = min(source.outcome, key=lambda sample: (sample.delay_ns, sample.stamps.arrived_ns))
+    # B6: nothing can be carried over a suspend, in which the RAW clock stood still and only the hardware clock ran
+    samples = [sample for sample in source.outcome if abs(suspended_ns(sample.stamps.after, now)) <= MAX_STEP_NS]
+    if not samples:
+        return Judged(source, "rejected", "local-step")
+    best = min(samples, key=lambda sample: (sample.delay_ns, sample.stamps.arrived_ns))
     interval: Interval | None = carry(best.interval, best.stamps.after, now)
-    for sample in source.outcome:  # S9: every sample of one server bounds the same offset
+    for sample in samples:  # S9: every sample of one server bounds the same offset
         interval = interval and interval.intersect(carry(sample.interval, sample.stamps.after, now))
     if interval is None:
         return Judged(source, "rejected", "inconsistent", best=best)

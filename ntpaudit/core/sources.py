@@ -40,6 +40,7 @@ class Pool(NamedTuple):
     zone: str
     names: tuple[str, ...]
     fallback: str | None = None
+    port: int = NTP_PORT
 
     @property
     def is_public(self) -> bool:

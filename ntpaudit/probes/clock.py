@@ -23,18 +23,6 @@ class SystemClock(NamedTuple):
         return min((_read_once() for _ in range(self.tries)), key=lambda reading: reading.width_ns)
 
 
-class ShiftedClock(NamedTuple):
-    """A clock that is off by a constant: its realtime is `offset_ns` ahead of the base's; negative is behind."""
-
-    base: Clock
-    offset_ns: int
-
-    def read(self) -> ClockReading:
-        """Return a reading of the base with its realtime moved; the other clocks are left alone."""
-        reading = self.base.read()
-        return reading._replace(realtime_ns=reading.realtime_ns + self.offset_ns)
-
-
 def _read_once() -> ClockReading:
     # The realtime is read in the middle, so that the middle of the two raw readings is its best match; whatever
     # delays one of the calls shows as width.

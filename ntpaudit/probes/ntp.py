@@ -33,11 +33,16 @@ _FAILURES = {
 
 
 class Answer(NamedTuple):
-    """What came of one exchange: which address was asked, and a measurement or why there is none."""
+    """What came of one exchange: which address was asked, and a measurement or why there is none.
+
+    `is_own` says that the address is this host's, `is_sent` that a request left at all.
+    """
 
     endpoint: Endpoint
     outcome: Measurement | Failure
     discarded: Counter[str]
+    is_own: bool
+    is_sent: bool
 
 
 def exchange(
@@ -82,7 +87,9 @@ class _Conversation:
         self._socket: socket.socket | None = None
         self._nonce = 0
         self._sent_ns: int | None = None  # the kernel's T1
+        self._peer: tuple[str, int] | None = None
         self.endpoint = endpoints[0]
+        self.is_own = self.is_sent = False
         self.outcome: Measurement | Failure | None = None
         self.discarded: Counter[str] = Counter()
 
@@ -112,10 +119,13 @@ class _Conversation:
         sock.setblocking(False)
         request_stamps(sock)
         sock.connect(self.endpoint.sockaddr)  # V4: the kernel passes on what this address and port sent, nothing else
+        self._peer = sock.getpeername()[:2]
+        self.is_own = sock.getsockname()[0] == self._peer[0]
         self._nonce = int.from_bytes(os.urandom(8), "big") or 1  # what `secrets` reads, without its imports
         request = build_request(self._nonce)
         self._before = self._clock.read()
         sock.send(request)
+        self.is_sent = True
         self._after_send_ns = self._clock.read().realtime_ns
         self._sent_ns = sent_stamp(sock)
         return sock
@@ -130,8 +140,9 @@ class _Conversation:
                 return
             selector.unregister(sock)
             self.close()
-            if self._try_next(selector) is not None:
-                self.outcome = _failure(error)  # what this address said tells more than that none is left
+            refusing = self.endpoint
+            if self._try_next(selector) is not None:  # what an address said tells more than that none is left
+                self.endpoint, self.outcome = refusing, _failure(error)
 
     def _read(self) -> None:
         """Read what waits, a flood only in part so that the deadline is looked at; the server's own answer decides."""
@@ -144,13 +155,13 @@ class _Conversation:
             except BlockingIOError:
                 return
             after = self._clock.read()
-            self._take(data, stamp_ns, cut, sender[0].partition("%")[0] == self.endpoint.address, after)
+            self._take(data, stamp_ns, cut, sender == self._peer, after)
 
     def _take(self, data: bytes, stamp_ns: int | None, cut: bool, from_peer: bool, after: ClockReading) -> None:
         """Judge one datagram."""
         reply = read_reply(data, self._nonce, own_ids=self._own_ids, from_peer=from_peer)
         if cut:
-            reply = Refused("malformed", ours=isinstance(reply, Refused) and reply.ours)
+            reply = Refused("malformed", ours=not isinstance(reply, Refused) or reply.ours)
         if isinstance(reply, Refused) and not reply.ours:
             self.discarded[reply.reason] += 1
         elif self.outcome is not None:
@@ -192,7 +203,7 @@ class _Conversation:
             outcome = Failure("rejected", self.discarded.most_common(1)[0][0], "only replies that were not its answer")
         elif outcome is None:
             outcome = Failure("unreachable", "timeout", "no answer in time")
-        return Answer(self.endpoint, outcome, self.discarded)
+        return Answer(self.endpoint, outcome, self.discarded, self.is_own, self.is_sent)
 
     def close(self) -> None:
         """Close the socket; the nonce is forgotten with it (V6)."""

@@ -1,7 +1,7 @@
 """Turn names into addresses, all at once and within a deadline.
 
 `getaddrinfo` can neither be polled nor stopped, so each name gets a thread of its own, left behind when it is late; a
-literal address needs none. It is the only place with threads, and they share nothing but their answers.
+literal address needs none. The threads share nothing but their answers.
 """
 
 import socket
@@ -53,8 +53,12 @@ class Resolution:
                 self._answers[host, port] = literal
                 continue
             thread = threading.Thread(target=self._resolve, args=(host, port), name=f"resolve {host}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no thread to be had
+                self._answers[host, port] = Failure("unreachable", "name-failed", str(error))
+            else:
+                self._threads.append(thread)
 
     def _resolve(self, host: str, port: int) -> None:
         self._answers[host, port] = _lookup(host, port)

@@ -9,7 +9,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 SO_TIMESTAMPING_OLD = 37
 SO_TIMESTAMPING_NEW = 65
@@ -75,6 +75,9 @@ def sent_stamp(sock: socket.socket) -> int | None:
 @contextmanager
 def stamping_enabled() -> Iterator[None]:
     """Hold receive timestamps enabled in the kernel, which turns them on a little after the first socket asks (T5)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
-        request_stamps(holder)
+    with ExitStack() as held:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with suppress(OSError):  # a sandbox may forbid one of the families, and this is a help, no need
+                request_stamps(held.enter_context(socket.socket(family, socket.SOCK_DGRAM)))
+                break
         yield

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ntpaudit.errors import StoreError
@@ -25,8 +25,8 @@ SCHEMA = (
 _BUSY_TIMEOUT_S = 2.0
 
 
-def open_database(path: str) -> sqlite3.Connection:
-    """Open the file, making it and its folder (0700) where missing; a damaged one is set aside, never deleted.
+def open_database(path: str, note: Callable[[str], None]) -> sqlite3.Connection:
+    """Open the file, making it and its folder (0700) where missing; a damaged one is set aside, noted, never deleted.
 
     Raises StoreError, naming path and fix, where the state folder cannot be used.
     """
@@ -37,7 +37,7 @@ def open_database(path: str) -> sqlite3.Connection:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
-            _set_aside(path)
+            _set_aside(path, note)
             return _open(path)
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"cannot keep state in {path}: {error}; name a writable folder in STATE_DIRECTORY") from error
@@ -49,7 +49,7 @@ def _open(path: str) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
-        if (version := _version(connection)) < len(SCHEMA):
+        if 0 <= (version := _version(connection)) < len(SCHEMA):
             with transaction(connection):
                 version = _version(connection)  # another process may have been first
                 for statements in SCHEMA[version:]:
@@ -58,6 +58,8 @@ def _open(path: str) -> sqlite3.Connection:
                 connection.execute(f"PRAGMA user_version={len(SCHEMA)}")
         elif version > len(SCHEMA):
             raise sqlite3.OperationalError(f"written by a newer ntpaudit (schema {version}, known {len(SCHEMA)})")
+        elif version < 0:
+            raise sqlite3.DatabaseError(f"no schema has version {version}")
     except BaseException:
         connection.close()
         raise
@@ -76,17 +78,31 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
     except sqlite3.Error as error:
-        raise StoreError(f"the state could not be written: {error}") from error
+        raise StoreError(f"the state could not be used: {error}") from error
 
 
-def _set_aside(path: str) -> None:
+def set_aside_if_damaged(
+    error: StoreError, connection: sqlite3.Connection, path: str, note: Callable[[str], None]
+) -> bool:
+    """Close and set aside a file whose use failed because it is damaged: not locked, full or read-only."""
+    cause = error.__cause__
+    if not isinstance(cause, sqlite3.DatabaseError) or isinstance(cause, sqlite3.OperationalError):
+        return False
+    connection.close()
+    _set_aside(path, note)
+    return True
+
+
+def _set_aside(path: str, note: Callable[[str], None]) -> None:
     """Rename a damaged file, with its journal, so that it can still be examined."""
     suffix = f".damaged-{time.time_ns()}"
+    note(f"{path} is damaged and was set aside as {path}{suffix}; what it held of servers is forgotten")
     for part in (path, f"{path}-wal", f"{path}-shm"):
         if os.path.exists(part):
             os.rename(part, f"{part}{suffix}")

@@ -1,60 +1,87 @@
-"""The state as an audit uses it: opened when first needed, so that an audit which needs none makes none."""
+"""The state as an audit uses it: opened when first needed, so that an audit which needs none makes none.
+
+Nothing here stops an audit: what is wrong with the state is noted for the operator, and the audit goes on without.
+"""
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.politeness import Memory
 from ntpaudit.core.record import Record
+from ntpaudit.errors import StoreError
 
 if TYPE_CHECKING:
     import sqlite3
 
+Memories = dict[str, Memory]
+
+_Done = TypeVar("_Done")
+
 
 class Notebook:
-    """The state folder's database. Every method raises StoreError where it cannot be used."""
+    """The state folder's database; `note` is told what is wrong with it."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, note: Callable[[str], None]) -> None:
         self._path = path
+        self._note = note
         self._connection: sqlite3.Connection | None = None
 
-    def _open(self) -> "sqlite3.Connection":
-        if self._connection is None:
-            from ntpaudit.store.database import open_database
+    def update(self, change: Callable[[Memories], Memories]) -> None:
+        """Call `change`, once and whatever the state, with what is remembered of servers; keep what it returns too.
 
-            self._connection = open_database(self._path)
-        return self._connection
+        Nobody else reads or writes meanwhile. Where nothing was ever kept and nothing is to be kept, no file is made.
+        """
+        called = False
 
-    def memories(self) -> dict[str, Memory]:
-        """Return what is remembered of servers; nothing where no state was ever kept."""
-        if not os.path.exists(self._path):
-            return {}
-        from ntpaudit.store.servers import load_memories
+        def turn(connection: "sqlite3.Connection") -> None:
+            nonlocal called
+            memories = servers.load_memories(connection)
+            called = True
+            servers.save_memories(connection, change(memories))
 
-        return load_memories(self._open())
+        if os.path.exists(self._path):
+            from ntpaudit.store import servers
 
-    def remember(self, memories: Mapping[str, Memory]) -> None:
-        """Keep these memories of servers beside the others."""
-        if memories:
-            from ntpaudit.store.servers import save_memories
+            self._do(turn)
+        if not called and (memories := change({})):
+            from ntpaudit.store import servers
 
-            save_memories(self._open(), memories)
+            self._do(lambda connection: servers.save_memories(connection, memories))
 
-    def keep_observation(self, observation: Observation) -> int:
-        """Keep what an audit saw; return its id."""
+    def keep_observation(self, observation: Observation) -> int | None:
+        """Keep what an audit saw; return its id, None where it could not be kept."""
         from ntpaudit.store.history import keep_observation
 
-        return keep_observation(self._open(), observation)
+        return self._do(lambda connection: keep_observation(connection, observation))
 
     def keep_record(self, audit_id: int, record: Record) -> None:
         """Keep what was concluded from a kept observation."""
         from ntpaudit.store.history import keep_record
 
-        keep_record(self._open(), audit_id, record)
+        self._do(lambda connection: keep_record(connection, audit_id, record))
 
     def close(self) -> None:
         """Close the file, if it was opened."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _do(self, work: "Callable[[sqlite3.Connection], _Done]") -> "_Done | None":
+        """Do all of something or nothing, alone; note why, where it cannot be done.
+
+        A damaged file is set aside, and the next turn begins a new one.
+        """
+        from ntpaudit.store.database import open_database, set_aside_if_damaged, transaction
+
+        try:
+            if self._connection is None:
+                self._connection = open_database(self._path, self._note)
+            with transaction(self._connection):
+                return work(self._connection)
+        except StoreError as error:
+            self._note(str(error))
+            if self._connection and set_aside_if_damaged(error, self._connection, self._path, self._note):
+                self._connection = None
+        return None

@@ -3,41 +3,38 @@
 import json
 import sqlite3
 from collections.abc import Mapping
+from typing import Any, get_args, get_type_hints
 
 from ntpaudit.core.politeness import Memory, Moment
-from ntpaudit.errors import StoreError
-from ntpaudit.store.database import transaction
 from ntpaudit.store.plain import plain
 
 
 def load_memories(connection: sqlite3.Connection) -> dict[str, Memory]:
-    """Return what is remembered, by endpoint (`address port`); an entry that makes no sense is forgotten.
-
-    Raises StoreError where the file cannot be read.
-    """
-    try:
-        rows = connection.execute("SELECT endpoint, memory FROM servers").fetchall()
-    except sqlite3.Error as error:
-        raise StoreError(f"the state could not be read: {error}") from error
+    """Return what is remembered, by endpoint (`address port`); an entry that makes no sense is forgotten."""
     memories = {}
-    for endpoint, text in rows:
+    for endpoint, text in connection.execute("SELECT endpoint, memory FROM servers").fetchall():
         try:
-            memories[endpoint] = _memory(json.loads(text))
-        except (ValueError, TypeError):
+            memories[endpoint] = _read(Memory, json.loads(text))
+        except (ValueError, TypeError, RecursionError):
             continue
     return memories
 
 
 def save_memories(connection: sqlite3.Connection, memories: Mapping[str, Memory]) -> None:
-    """Write these memories, in one transaction."""
+    """Write these memories beside the others."""
     rows = [(endpoint, json.dumps(plain(memory))) for endpoint, memory in memories.items()]
-    with transaction(connection):
-        connection.executemany("INSERT OR REPLACE INTO servers VALUES (?, ?)", rows)
+    connection.executemany("INSERT OR REPLACE INTO servers VALUES (?, ?)", rows)
 
 
-def _memory(data: dict[str, object]) -> Memory:
-    """Read one memory; TypeError where its keys are not ours."""
-    for key in ("asked", "kissed", "named"):
-        if isinstance(moment := data.get(key), dict):
-            data[key] = Moment(**moment)
-    return Memory(**data)  # type: ignore[arg-type]
+def _read(cls: type[Any], data: Any) -> Any:
+    """Make a value of its parts; TypeError where one is missing, unknown or of another type."""
+    if not isinstance(data, dict):
+        raise TypeError(f"{cls.__name__} is made of names and values")
+    hints = get_type_hints(cls)
+    for name, part in data.items():
+        kinds = get_args(hints[name]) or (hints[name],) if name in hints else ()
+        if Moment in kinds and part is not None:
+            data[name] = _read(Moment, part)
+        elif type(part) not in kinds:
+            raise TypeError(f"{cls.__name__}.{name} cannot be {part!r}")
+    return cls(**data)

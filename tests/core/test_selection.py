@@ -179,9 +179,10 @@ def test_a_third_less_one_may_lie(sources: int, liars: int) -> None:
 @pytest.mark.parametrize(
     ("groups", "liars"),
     [
-        ((4,), 0),
-        ((2, 2), 0),
-        ((2, 1, 1), 0),
+        ((3,), 0),
+        ((4,), 1),
+        ((2, 2), 1),
+        ((2, 1, 1), 1),
         ((2, 1, 1, 1), 2),
         ((1, 1, 1, 2), 2),
         ((3, 2, 1, 1), 3),
@@ -190,7 +191,7 @@ def test_a_third_less_one_may_lie(sources: int, liars: int) -> None:
     ],
 )
 def test_whole_groups_lie(groups: tuple[int, ...], liars: int) -> None:
-    """Of g groups the floor((g - 1) / 3) largest may lie, each whole (S2, S8)."""
+    """Of g groups the floor((g - 1) / 3) largest may lie, each whole, and never fewer than of m sources (S2, S8)."""
     fates = [frozenset({f"net {number}"}) for number, size in enumerate(groups) for _ in range(size)]
     assert expected_liars(fates) == liars
     assert expected_liars(fates[::-1]) == liars
@@ -327,6 +328,38 @@ def test_whole_networks_may_lie() -> None:
         random.shuffle(candidates)
         assert agreed(candidates).interval.covers(truth), f"world {seed}"
     assert checked > WORLDS // 4
+
+
+def test_a_liar_gains_nothing_by_claiming_an_upstream() -> None:
+    """The upstream a source claims is its own word: to copy another's never narrows the interval (S8)."""
+    honest = [candidate(-30, 30, 1), candidate(-25, 40, 2), candidate(-40, 25, 3)]
+    for claimed in (9, 1):
+        liar = Candidate(offset_ns=29, interval=Interval(28, 29), fates=frozenset({"net 9", f"upstream {claimed}"}))
+        claiming = [
+            voter._replace(fates=voter.fates | {f"upstream {number}"}) for number, voter in enumerate(honest, 1)
+        ]
+        assert agreed([*claiming, liar]).interval.covers(0)
+
+
+def test_servers_behind_nat64_are_told_apart() -> None:
+    """An IPv6 address that holds an IPv4 address shares the fate of that one's /24, not of the whole prefix (S8)."""
+    addresses = ("64:ff9b::c000:201", "64:ff9b::c633:6401", "::ffff:203.0.113.1", "192.0.2.9")
+    fates = [shared_fates(answered(1, address=address), measurement(said=reply(stratum=1))) for address in addresses]
+    assert sorted(map(len, independent_groups(fates))) == [1, 1, 2]
+
+
+def test_nothing_is_carried_over_a_suspend() -> None:
+    """B6: a suspend between an answer and the common instant makes the answer worthless, and no false alarm."""
+    source = answered(1)
+    taken = TAKEN
+    slept = taken._replace(
+        realtime_ns=taken.realtime_ns + 600 * S,
+        boottime_ns=taken.boottime_ns + 600 * S,
+    )
+    [judged] = select([source], slept).sources
+    assert (judged.status, judged.reason) == ("rejected", "local-step")
+    [judged] = select([source], taken).sources
+    assert judged.status == "agreeing"
 
 
 # --- the estimate -------------------------------------------------------------------------------------------------

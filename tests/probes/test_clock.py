@@ -4,7 +4,8 @@ import time
 from dataclasses import dataclass
 
 from ntpaudit.core.clocks import ClockReading, step_ns
-from ntpaudit.probes.clock import ShiftedClock, SystemClock
+from ntpaudit.probes.clock import SystemClock
+from tests.world.clocks import ShiftedClock
 
 
 @dataclass(frozen=True, slots=True)

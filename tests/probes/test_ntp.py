@@ -12,9 +12,10 @@ from ntpaudit.core.clocks import ClockReading
 from ntpaudit.core.measurement import Measurement
 from ntpaudit.core.observation import Failure
 from ntpaudit.demo.server import Behaviour, NtpServer
-from ntpaudit.probes.clock import ShiftedClock, SystemClock
+from ntpaudit.probes.clock import SystemClock
 from ntpaudit.probes.ntp import Answer, exchange
 from ntpaudit.probes.resolve import Endpoint
+from tests.world.clocks import ShiftedClock
 from tests.world.rogue import BOGUS_FLOOD, MISBEHAVIOURS, RogueServer, extension, late, tail
 from tests.world.servers import chronyd, free_port
 

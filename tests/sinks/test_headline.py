@@ -21,7 +21,8 @@ SENTENCES = {
     "ok, reference clocks": "clock is 70 us behind, never more than 640 us wrong (4 of 4 servers agree)",
     "ok, IPv6": "clock is 1.9 ms behind, never more than 4.86 ms wrong (4 of 4 servers agree)",
     "ok, pool": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree)",
-    "ok, warned": "clock is 1.94 ms behind, never more than 4.96 ms wrong (5 of 5 servers agree)",
+    "ok, warned": "clock is 1.94 ms behind, never more than 4.96 ms wrong (5 of 5 servers agree); "
+    "finding: source-quorum",
     "ok, kernel not asked": "clock is 1.92 ms behind, never more than 5.86 ms wrong (4 of 4 servers agree)",
     "over the warning tolerance": "clock is 151 ms behind, over the warning tolerance of 100 ms, "
     "never more than 154 ms wrong (4 of 4 servers agree)",
