@@ -404,12 +404,13 @@ def test_nobody_may_check_too(real_servers: list[str], tmp_path: Path) -> None:
 def test_servers_of_the_host_are_found(tmp_path: Path) -> None:
     """--from-host asks whom this host is configured with; authenticated sources are never asked in clear (N10)."""
     script = (
-        "mount -t tmpfs none /etc; echo 127.0.0.1 localhost >/etc/hosts; "
-        "printf 'server 192.0.2.5 iburst\\nserver 192.0.2.6 port 123\\n' >/etc/chrony.conf; "
+        "mount -t tmpfs none /etc; echo 192.0.2.7 ntp.site.example >/etc/hosts; "
+        "printf 'pool ntp.site.example\\npool 2001:db8::8\\npool time$1.example\\n' >/etc/chrony.conf; "
+        "printf 'server 192.0.2.5 iburst\\nserver 192.0.2.6 port 123\\n' >>/etc/chrony.conf; "
         "echo server nts.example.net nts >>/etc/chrony.conf; "
         'exec "$@"'
     )
-    with island({}, ["192.0.2.5", "192.0.2.6"]) as land:
+    with island({}, ["192.0.2.5", "192.0.2.6", "192.0.2.7", "2001:db8::8"]) as land:
         ran = ntpaudit(
             "check", "--from-host", "--format", "json", state=tmp_path,
             inside=lambda words: land.command(["unshare", "--mount", "sh", "-ec", script, "sh", *words]),
@@ -417,6 +418,9 @@ def test_servers_of_the_host_are_found(tmp_path: Path) -> None:
     assert ran.sources == {
         "192.0.2.5": ("agreeing", None),
         "192.0.2.6": ("agreeing", None),
+        "ntp.site.example/0": ("agreeing", None),
+        "2001:db8::8": ("agreeing", None),
+        "time$1.example": ("unreachable", "name-unknown"),
         "nts.example.net": ("backed-off", "nts"),
     }
 
