@@ -57,8 +57,8 @@ def test_servers_are_read(text: str, host: str, port: int) -> None:
         "", " ", ":", ":123", "ntp1:", "ntp1:0", "ntp1:65536", "ntp1:-1", "ntp1:+1", "ntp1:1 ", "ntp1:ntp", "ntp1:٣",
         "ntp1:12:3", "[2001:db8::1", "2001:db8::1]", "[2001:db8::1]x", "[2001:db8::1]1123", "[2001:db8::1]:0",
         "[2001:db8::1]:70000", "[192.0.2.1]", "[ntp1.example]", "[]", "[]:123", "ntp 1", "ntp1,ntp2",
-
-        "ntp1/24", "http://ntp1", "-x", "a..b", ".example", "example..", "a" * 64 + ".example", ("a" * 60 + ".") * 5 + "net", "ntp\n1", "ntp1;reboot", "ntp1\0",
+        "ntp1/24", "http://ntp1", "-x", "a..b", ".example", "example..", "a" * 64 + ".example",
+        ("a" * 60 + ".") * 5 + "net", "ntp\n1", "ntp1;reboot", "ntp1\0",
         "2001:db8::g", "2001:db8::1:ntp", "user@ntp1",
     ],
 )  # fmt: skip
