@@ -76,6 +76,7 @@ class _Question:
     slot: int | None = None
     is_named: bool = False
     answers: list[Answer] = field(default_factory=list)
+    claims: list[str] = field(default_factory=list)
 
     @property
     def is_public(self) -> bool:
@@ -177,9 +178,10 @@ class Survey:
         for question in self._questions:
             endpoint = question.endpoints[0]
             if not endpoint.is_loopback:
+                question.claims = [_key(endpoint), *([POOL_DOMAIN] if question.is_public else [])]
                 claims[_key(endpoint)] = question.mark(memories.get(_key(endpoint), Memory()), self._now)
-            if question.is_public:
-                claims[POOL_DOMAIN] = Memory(asked=self._now)
+                if question.is_public:
+                    claims[POOL_DOMAIN] = Memory(asked=self._now)
         self._before = {key: memories.get(key, Memory()) for key in claims}
         return claims
 
@@ -314,12 +316,8 @@ class Survey:
             memory = question.mark(memories.get(key, Memory()), self._now)
             if (after := self._after(question, memory)) is not None:
                 learnt[key] = after
-        unsent = self._before.keys() - {
-            key
-            for question in self._questions
-            if question.is_sent
-            for key in (_key(question.endpoints[0]), POOL_DOMAIN)
-        }
+        sent = {key for question in self._questions if question.is_sent for key in question.claims}
+        unsent = self._before.keys() - sent
         for key in unsent:  # what never left the host was no request
             learnt[key] = memories.get(key, Memory())._replace(asked=self._before[key].asked)
         return learnt
