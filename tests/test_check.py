@@ -101,6 +101,21 @@ def test_output_replaces_a_file_at_once(real_servers: list[str], tmp_path: Path)
     assert list(target.parent.iterdir()) == [target]
 
 
+def test_output_never_replaces_a_device_and_follows_a_link(real_servers: list[str], tmp_path: Path) -> None:
+    """--output to a pipe, a device or a link writes there, even as root, and leaves it what it is."""
+    pipe, file, link = (tmp_path / part for part in ("pipe", "file", "link"))
+    os.mkfifo(pipe)
+    link.symlink_to(file)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True) as reader:
+        ntpaudit("check", "--format", "nagios", "--output", str(pipe), *real_servers, state=tmp_path)
+        assert reader.stdout
+        assert reader.stdout.read().startswith("NTPAUDIT ")
+    assert pipe.is_fifo()
+    ntpaudit("check", "--format", "nagios", "--output", str(link), *real_servers, state=tmp_path)
+    assert link.is_symlink()
+    assert file.read_text().startswith("NTPAUDIT ")
+
+
 def test_output_that_cannot_be_written_is_unknown(real_servers: list[str], tmp_path: Path) -> None:
     """Who waits for a file that could not be written must not read the exit status as OK."""
     ran = ntpaudit("check", "--output", str(tmp_path / "nowhere" / "file"), *real_servers, state=tmp_path)

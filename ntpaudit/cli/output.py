@@ -56,9 +56,17 @@ def finish(record: Record, format_name: str, output: str | None = None) -> None:
 
 
 def write_atomically(path: str, text: str) -> None:
-    """Replace a file at once, readable by all: no reader (node_exporter) ever sees half of it. Raises OSError."""
+    """Replace a file at once, readable by all: no reader (node_exporter) ever sees half of it. Raises OSError.
+
+    What is no file but a device or a pipe (/dev/stdout) is written to and never replaced; a link is followed.
+    """
     import tempfile
 
+    path = os.path.realpath(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "w", encoding="utf-8") as device:
+            device.write(text)
+        return
     folder, name = os.path.split(path)
     handle, temporary = tempfile.mkstemp(dir=folder or ".", prefix=f".{name}.")
     try:
