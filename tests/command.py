@@ -39,7 +39,9 @@ def ntpaudit(
     inside: Callable[[Sequence[str]], list[str]] = list,
 ) -> Ran:
     """Run ntpaudit as a user would, with no configuration but the test's; `inside` prefixes the command."""
-    surroundings = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "NTPAUDIT_"))}
+    surroundings = {
+        key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "NTPAUDIT_", "PYTHONUNBUFFERED"))
+    }
     surroundings |= {"HOME": str(state), "STATE_DIRECTORY": str(state / "state"), "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         inside([sys.executable, "-m", "ntpaudit", *words]),

@@ -48,11 +48,18 @@ def finish(record: Record, format_name: str, output: str | None = None) -> None:
         else:
             write_atomically(output, _renderer(format_name)(record))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left; so do we, quietly
+        _drop_output()  # the reader has left; so do we, quietly
     except OSError as error:
+        _drop_output()
         StandardError().note(f"cannot write {output or 'the result'}: {error.strerror}")
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
     raise click.exceptions.Exit(record.severity.exit_status)
+
+
+def _drop_output() -> None:
+    """Let what could not be written go nowhere, or Python would try again at its end, and end with a status of 120."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def write_atomically(path: str, text: str) -> None:
