@@ -629,3 +629,31 @@ def test_kisses_of_runs_side_by_side_are_all_remembered(tmp_path: Path) -> None:
             check.wait(30)
         ran = ntpaudit("check", "--format", "json", *map(name, servers), state=tmp_path)
     assert set(ran.sources.values()) == {("backed-off", "kod:DENY")}
+
+
+def test_output_keeps_the_mode_of_a_file_and_takes_a_dash_for_standard_output(
+    real_servers: list[str], tmp_path: Path
+) -> None:
+    """--output leaves a file as private as it was; `-` is standard output, as everywhere."""
+    target = tmp_path / "private"
+    target.touch(mode=0o600)
+    ntpaudit("check", "--format", "json", "--output", str(target), *real_servers, state=tmp_path)
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert ntpaudit("check", "--format", "json", "--output", "-", *real_servers, state=tmp_path).record
+    assert not (REPOSITORY / "-").exists()
+
+
+def test_a_configuration_without_servers_says_whom_it_asks_instead(tmp_path: Path) -> None:
+    """A file that names no servers leaves pool.ntp.org, which is told; an empty --config is an error, not none."""
+    file = tmp_path / "ntpaudit.toml"
+    file.write_text('[host]\nsite = "ams"\n')
+    with island({}) as land:
+        ran = ntpaudit("check", "--timeout", "300ms", "--config", str(file), state=tmp_path, inside=land.command)
+    assert "names no servers: asking pool.ntp.org" in ran.err
+    assert ntpaudit("check", "--config", "", state=tmp_path).status == 78
+
+
+def test_help_that_cannot_be_printed_is_no_traceback(tmp_path: Path) -> None:
+    """Where nothing can be printed the status is unknown, and never that of a warning."""
+    ran = ntpaudit("--help", state=tmp_path, inside=lambda words: ["sh", "-c", 'exec "$@" >/dev/full', "sh", *words])
+    assert ran.status == 3

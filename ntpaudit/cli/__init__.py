@@ -1,5 +1,6 @@
 """The command line: one file per command group, each loaded when it is called."""
 
+import contextlib
 import importlib
 import sys
 import traceback
@@ -94,6 +95,13 @@ def main() -> None:
     except ConfigError as error:
         click.echo(f"ntpaudit: {error}", err=True)
         status = EXIT_CONFIG
+    except OSError as error:  # nobody is left to print to, or nowhere
+        from ntpaudit.cli.output import drop_output
+
+        drop_output()
+        with contextlib.suppress(OSError):
+            click.echo(f"ntpaudit: {error.strerror or error}", err=True)
+        status = EXIT_UNKNOWN
     except Exception:  # a bug: told in full, and never an exit status that a monitor takes for a mere warning
         traceback.print_exc()
         status = EXIT_UNKNOWN

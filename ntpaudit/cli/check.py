@@ -119,13 +119,16 @@ def check(
 
     SERVER is HOST[:PORT] or [IPV6]:PORT; name at least four, so that one that is wrong is outvoted.
     """
-    found = config_path or find_config(os.environ)
-    config = load_config(found) if found else Config()
+    voice = StandardError()
+    found = find_config(os.environ) if config_path is None else config_path
+    config = Config() if found is None else load_config(found)
     sources = servers + pools + regions
     if not sources and not from_host:
         sources, from_host = config.sources.named, config.sources.from_host
         if not sources and not from_host:
             sources = (pool(DEFAULT_ZONE),)
+            if found is not None:
+                voice.note(f"{found} names no servers: asking {DEFAULT_ZONE}")
     try:
         judged_by = choose_profile(profile, warning, critical, config.profile)
     except ConfigError as error:  # here it is the options that do not fit
@@ -139,7 +142,6 @@ def check(
         host_name=config.host.name,
         keep=record,
     )
-    voice = StandardError()
     notebook = Notebook(os.path.join(state_folder(os.environ), FILE_NAME), voice.note)
     try:
         result = audit.run(plan, SystemClock(), notebook, voice)

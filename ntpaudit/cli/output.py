@@ -39,31 +39,31 @@ class StandardError:
 def finish(record: Record, format_name: str, output: str | None = None) -> None:
     """Write the record and end with its exit status; what cannot be written is unknown to whoever waits for it."""
     try:
-        if output is None:
+        if output in (None, "-"):
             if not isinstance(sys.stdout, io.TextIOWrapper):
                 raise OSError(errno.EBADF, "standard output is closed")
             sys.stdout.reconfigure(errors="backslashreplace")  # a name outside the terminal's alphabet is no error
             sys.stdout.write(_renderer(format_name, colour=_wants_colour())(record))
             sys.stdout.flush()
         else:
-            write_atomically(output, _renderer(format_name)(record))
+            write_atomically(str(output), _renderer(format_name)(record))
     except BrokenPipeError:
-        _drop_output()  # the reader has left; so do we, quietly
+        drop_output()  # the reader has left; so do we, quietly
     except OSError as error:
-        _drop_output()
+        drop_output()
         StandardError().note(f"cannot write {output or 'the result'}: {error.strerror}")
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
     raise click.exceptions.Exit(record.severity.exit_status)
 
 
-def _drop_output() -> None:
+def drop_output() -> None:
     """Let what could not be written go nowhere, or Python would try again at its end, and end with a status of 120."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def write_atomically(path: str, text: str) -> None:
-    """Replace a file at once, readable by all: no reader (node_exporter) ever sees half of it. Raises OSError.
+    """Replace a file at once, a new one readable by all: no reader ever sees half of it. Raises OSError.
 
     What is no file but a device or a pipe (/dev/stdout) is written to and never replaced; a link is followed.
     """
@@ -78,7 +78,7 @@ def write_atomically(path: str, text: str) -> None:
     handle, temporary = tempfile.mkstemp(dir=folder or ".", prefix=f".{name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o644)
+            os.fchmod(file.fileno(), os.stat(path).st_mode & 0o777 if os.path.exists(path) else 0o644)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

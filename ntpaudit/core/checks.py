@@ -77,8 +77,10 @@ def check_source_quorum(case: Case) -> Raised:
     if usable and case.selection.agreement is None:
         return "medium", f"{plural(len(usable), 'source')} answered and no majority of them agrees"
     agreement = case.selection.agreement
+    verb = "disagrees" if len(falsetickers) == 1 else "disagree"
+    disagreeing = f"{len(falsetickers)} of {plural(len(usable), 'source')} {verb}: {', '.join(falsetickers)}"
     if falsetickers and (3 * len(falsetickers) >= len(usable) or (agreement and agreement.contradicted)):
-        return "medium", f"{len(falsetickers)} of {plural(len(usable), 'source')} disagree: {', '.join(falsetickers)}"
+        return "medium", disagreeing
     if own := [judged.source.name for judged in usable if _is_this_host(judged.source)]:
         return "medium", f"{', '.join(own)} is this host itself: it compares the clock with its own daemon"
     if loops := [judged.source.name for judged in usable if judged.reason == "sync-loop"]:
@@ -89,7 +91,7 @@ def check_source_quorum(case: Case) -> Raised:
     if len(usable) > 1 and len(independent_groups(fates)) == 1:
         return "low", "all sources share one network or one upstream server, and so can be wrong together"
     if falsetickers:
-        return "low", f"{len(falsetickers)} of {plural(len(usable), 'source')} disagrees: {', '.join(falsetickers)}"
+        return "low", disagreeing
     if 1 < len(usable) < 4:
         return "low", f"{len(usable)} sources: it takes 4 to outvote one that is wrong (RFC 8633, section 3.2)"
     return None
@@ -105,7 +107,7 @@ def check_unsynced(case: Case) -> Raised:
     said = "the kernel says that its clock is not synchronised"
     if isinstance(case.observation.daemons, Unavailable):
         return "medium", f"{said}, and whether a time daemon runs cannot be seen from here"
-    by = f"although {', '.join(daemon.name for daemon in daemons)} runs" if daemons else "and no time daemon runs"
+    by = f"although {', '.join(daemon.name for daemon in daemons)} runs" if daemons else "and no time daemon steers it"
     return "high", f"{said}, {by}: at 50 ppm it is 1 s off in 5.6 h"
 
 
@@ -122,7 +124,7 @@ def check_daemon_count(case: Case) -> Raised:
         return None
     if isinstance(kernel, KernelState) and kernel.is_synchronised:
         return None  # the daemon lives outside this container: somebody keeps the kernel synchronised
-    return "medium", "no time daemon runs here: nothing corrects this clock"
+    return "medium", "no time daemon steers this clock: nothing corrects it"
 
 
 def check_tz_or_rtc_fault(case: Case) -> Raised:
@@ -208,7 +210,7 @@ RULES = (
     Rule(
         "unsynced",
         check_unsynced,
-        "start one time daemon (chronyd) and let it reach its servers on UDP 123",
+        "let exactly one time daemon run, and let it reach its servers on UDP 123",
         (_ISO, _PCI, _AU8, _SC45),
     ),
     Rule(

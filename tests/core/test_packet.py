@@ -230,6 +230,8 @@ def test_leap_0_is_the_normal_value(leap: int, stratum: int) -> None:
         (wire(NOON) + 1, wire(NOON), True),
         (wire(NOON) - 1, wire(NOON), False),
         (wire(NOON + 3600 * S), wire(NOON), True),
+        (wire(NOON) + 2**63 - 1, wire(NOON), True),  # 68 years: any later is earlier
+        (wire(NOON) + 2**63, wire(NOON), False),
         (0, wire(NOON), False),  # never set: it says nothing
         (wire(ERA_1 - S), wire(ERA_1 + S), False),  # the new era is not before the old one
         (wire(ERA_1 + S), wire(ERA_1 - S), True),
@@ -362,6 +364,7 @@ TAILS = [
     ("claims a header only", extension(28, claimed=4), "malformed"),
     ("claims an odd length", extension(32, claimed=30), "malformed"),
     ("claims one octet less", extension(32, claimed=31), "malformed"),
+    ("two that would fit if odd lengths were allowed", 2 * extension(30), "malformed"),
     ("second field cut short", extension(28) + extension(28, claimed=32), "malformed"),
     ("second field claims nothing", extension(28) + extension(28, claimed=0), "malformed"),
     ("one octet", b"\0", "malformed"),

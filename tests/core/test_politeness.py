@@ -67,6 +67,7 @@ def test_an_unknown_boot_is_never_the_same() -> None:
     then = Moment(None, 500 * S, NOON)
     assert Moment(None, 700 * S, NOON + HOUR).since_s(then) == 200.0
     assert Moment(BOOT, 7_000 * S, NOON + HOUR).since_s(then) == 3600.0
+    assert Moment(None, 700 * S, NOON + HOUR).since_s(then._replace(boot_id=BOOT)) == 200.0
     assert Moment(None, 400 * S, NOON + HOUR).since_s(then) == 3600.0
     assert Moment(None, 400 * S, NOON - HOUR).since_s(then) == 0.0
 
@@ -166,6 +167,14 @@ def test_rate_is_forgiven_after_a_day_without_one(passed: float, rates: int) -> 
     """A good answer a day after the last RATE gives the plain interval back, not before (K2)."""
     memory = after_kiss(Memory(), at(0), "RATE")
     assert after_answer(memory, at(passed), MS).rates == rates
+
+
+@pytest.mark.parametrize(
+    ("reason", "denies"), [("kod:DENY", True), ("kod:RSTR", True), ("kod:RATE", False), ("interval", False)]
+)
+def test_a_denial_is_told_from_other_reasons(reason: str, denies: bool) -> None:
+    """DENY and RSTR are one address's word; to slow down is an order that another address would not lift (K2, K3)."""
+    assert BackOff(reason, 1).is_denial == denies
 
 
 @pytest.mark.parametrize("code", ["DENY", "RSTR"])
@@ -344,6 +353,7 @@ def test_fewer_places() -> None:
     memories = {"k1": known(30), "k2": known(5)}
     assert choose_pool_servers(NAMES, memories, NOW, count=2) == ("k2", "a1")
     assert choose_pool_servers([], memories, NOW, count=1) == ("k2",)
+    assert choose_pool_servers(NAMES, memories, NOW, count=1) == ("k2",)  # a place of one's own is not for trying
 
 
 @pytest.mark.parametrize("interval", [0.0, 15.0, POOL_S])

@@ -345,7 +345,10 @@ def test_servers_behind_nat64_are_told_apart() -> None:
     """An IPv6 address that holds an IPv4 address shares the fate of that one's /24, not of the whole prefix (S8)."""
     addresses = ("64:ff9b::c000:201", "64:ff9b::c633:6401", "::ffff:203.0.113.1", "192.0.2.9")
     fates = [shared_fates(answered(1, address=address), measurement(said=reply(stratum=1))) for address in addresses]
-    assert sorted(map(len, independent_groups(fates))) == [1, 1, 2]
+    groups = {tuple(sorted(group)) for group in independent_groups(fates)}
+    assert groups == {(0, 3), (1,), (2,)}
+    mapped = shared_fates(answered(1, address="203.0.113.7"), measurement(said=reply(stratum=1)))
+    assert mapped == fates[2]
 
 
 def test_nothing_is_carried_over_a_suspend() -> None:
