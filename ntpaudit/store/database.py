@@ -22,7 +22,7 @@ SCHEMA = (
 )
 """Each entry takes the schema one version further; `PRAGMA user_version` counts those applied."""
 
-_BUSY_TIMEOUT_S = 2.0
+_BUSY_TIMEOUT_S = 5.0
 
 
 def open_database(path: str, note: Callable[[str], None]) -> sqlite3.Connection:
@@ -47,7 +47,7 @@ def _open(path: str) -> sqlite3.Connection:
     """Open one file and bring its schema up to date, in one transaction."""
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous=FULL")
         if 0 <= (version := _version(connection)) < len(SCHEMA):
             with transaction(connection):
@@ -64,6 +64,20 @@ def _open(path: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Let readers and a writer not wait for each other; SQLite does not itself wait for its turn to change the mode."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _version(connection: sqlite3.Connection) -> int:
