@@ -79,8 +79,11 @@ def check_source_quorum(case: Case) -> Raised:
     agreement = case.selection.agreement
     verb = "disagrees" if len(falsetickers) == 1 else "disagree"
     disagreeing = f"{len(falsetickers)} of {plural(len(usable), 'source')} {verb}: {', '.join(falsetickers)}"
-    if falsetickers and (3 * len(falsetickers) >= len(usable) or (agreement and agreement.contradicted)):
+    contradicted = agreement is not None and agreement.contradicted
+    if falsetickers and (contradicted or 3 * len(falsetickers) >= len(usable)):
         return "medium", disagreeing
+    if contradicted:  # more lie than were allowed for, and no overlap is deep enough to say who
+        return "medium", f"the {plural(len(usable), 'source')} cannot all be right, and nobody can say which is wrong"
     if own := [judged.source.name for judged in usable if _is_this_host(judged.source)]:
         return "medium", f"{', '.join(own)} is this host itself: it compares the clock with its own daemon"
     if loops := [judged.source.name for judged in usable if judged.reason == "sync-loop"]:

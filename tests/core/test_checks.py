@@ -224,6 +224,8 @@ def test_not_demonstrable_tells_the_bound() -> None:
 NEIGHBOURS = tuple(answered(number, address=f"192.0.2.{number}") for number in (1, 2, 3, 4))
 LIAR = answered(9, measurement(S))
 HERE = answered(8, address="127.0.0.1")
+LYING_NEIGHBOURS = tuple(answered(number, measurement(S), address=f"198.51.100.{number}") for number in (7, 8))
+LOOP = answered(7, measurement(said=reply(reference_id=b"\x0a\0\0\7", warnings=("sync-loop",))))
 
 QUORUM: list[tuple[str, tuple[SourceObservation, ...], str | None, str]] = [
     ("four", FOUR, None, ""),
@@ -240,10 +242,15 @@ QUORUM: list[tuple[str, tuple[SourceObservation, ...], str | None, str]] = [
     ("one of four lies", (*FOUR[:3], LIAR), "low", r"^1 of 4 sources disagrees: ntp9\.example\.net$"),
     ("two of six lie", (*FOUR, LIAR, answered(7, measurement(-S))), "medium", "^2 of 6 sources disagree: ntp9.*ntp7"),
     ("two of seven lie", (*FOUR, answered(5), LIAR, answered(7, measurement(-S))), "low", "^2 of 7 sources disagree"),
+    ("two neighbours of five lie", (*FOUR[:3], *LYING_NEIGHBOURS), "medium", "^2 of 5 sources disagree"),
+    ("two neighbours of six lie", (*FOUR, *LYING_NEIGHBOURS), "medium", "^2 of 6 sources disagree"),
+    ("two neighbours of seven lie", (*FOUR, answered(5), *LYING_NEIGHBOURS), "low", "^2 of 7 sources disagree"),
+    ("a server that follows us", (*FOUR, LOOP), "medium", "^ntp7.example.net says it follows this host"),
+    ("an address of this host", (*FOUR, answered(8)._replace(is_own=True)), "medium", "^ntp8.example.net is this host"),
     ("neighbours", NEIGHBOURS, "low", "share one network or one upstream"),
     ("two neighbours", NEIGHBOURS[:2], "low", "share one network or one upstream"),
     ("neighbours and another", (*NEIGHBOURS, answered(9)), None, ""),
-    ("this host's own daemon", (*FOUR, HERE), "medium", "^ntp8.example.net is this host itself"),
+    ("this host's own daemon", (*FOUR, HERE), "medium", "^ntp8.example.net is this host"),
     ("this host's own daemon by IPv6", (*FOUR, answered(8, address="::1")), "medium", "is this host itself"),
     ("another port of this host", (*FOUR, answered(8, address="127.0.0.1", port=1123)), None, ""),
     ("this host's own daemon alone", (HERE,), "medium", "is this host itself"),
@@ -258,6 +265,32 @@ def test_source_quorum(sources: tuple[SourceObservation, ...], wanted: str | Non
     assert level(seen, "source-quorum") == wanted
     if wanted:
         assert re.search(words, said(seen, "source-quorum"))
+
+
+def spans(*ends_ms: tuple[int, int]) -> tuple[SourceObservation, ...]:
+    """Make independent sources that allow these offsets, in milliseconds."""
+    return tuple(
+        answered(number, measurement((low + high) // 2 * MS, earliest_ns=low * MS, latest_ns=high * MS))
+        for number, (low, high) in enumerate(ends_ms, 1)
+    )
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        pytest.param(
+            spans((0, 100), (0, 100), (0, 100), (0, 10), (90, 100), (500, 501), (900, 901)), id="two far away"
+        ),
+        pytest.param(spans((0, 100), (0, 100), (0, 10), (40, 50), (90, 100)), id="nobody can say who lies"),
+        pytest.param(spans((0, 60), (50, 100), (90, 150)), id="a chain of three"),
+    ],
+)
+def test_more_lied_than_expected(sources: tuple[SourceObservation, ...]) -> None:
+    """Where a third or more must lie for what was said, it is a warning, whether or not they can be named (NTPA-14)."""
+    seen = case(*sources)
+    assert seen.selection.agreement is not None
+    assert seen.selection.agreement.contradicted
+    assert level(seen, "source-quorum") == "medium"
 
 
 def test_one_upstream_is_one_fate() -> None:
@@ -288,6 +321,10 @@ def test_the_silent_are_named_with_their_reasons() -> None:
     """The first four silent sources are named with their reasons, and the rest counted."""
     few = said(case(*FOUR, failed(7, reason="refused"), failed(8)), "unreachable-sources")
     assert few == "2 of 6 sources did not answer: ntp7.example.net (refused), ntp8.example.net (timeout)"
+    four = said(case(*(failed(number) for number in range(4))), "unreachable-sources")
+    assert four.endswith("ntp3.example.net (timeout)")
+    five = said(case(*(failed(number) for number in range(5))), "unreachable-sources")
+    assert five.endswith("ntp3.example.net (timeout) and 1 more")
     many = said(case(*(failed(number) for number in range(6))), "unreachable-sources")
     assert many.startswith("6 of 6 sources did not answer: ntp0")
     assert many.endswith("ntp3.example.net (timeout) and 2 more")
@@ -331,6 +368,18 @@ def test_suspected_spoofing(discarded: dict[str, int], fires: bool) -> None:
     """Three replies with a foreign origin are an attack; duplicates and garbage are none (V5, RFC 8633 §5.3)."""
     seen = case(*FOUR[:3], answered(4, discarded=discarded))
     assert level(seen, "suspected-spoofing") == ("high" if fires else None)
+
+
+def test_four_forged_servers_are_named() -> None:
+    """Of many servers in whose name was forged the four most used are named."""
+    message = said(case(*(failed(n, discarded={"bogus": n}) for n in range(7))), "suspected-spoofing")
+    assert message.endswith("in the name of ntp6.example.net, ntp5.example.net, ntp4.example.net, ntp3.example.net")
+
+
+def test_an_order_among_other_kisses_counts() -> None:
+    """Where one of several kisses is an order the whole finding counts (K2, K3)."""
+    seen = case(*FOUR, failed(5, "rejected", "kod:INIT"), failed(6, "rejected", "kod:DENY"))
+    assert level(seen, "kiss-of-death") == "medium"
 
 
 def test_spoofing_is_counted_over_all_sources() -> None:
@@ -442,6 +491,8 @@ def test_tz_fault(seconds: float, fires: bool, sign: int) -> None:
         (-9 * HOUR - 280 * MS, "9 h ahead"),
         (20_700 * S, "5.75 h behind"),
         (900 * S, "15 min behind"),
+        (6300 * S, "105 min behind"),
+        (7200 * S, "2 h behind"),
     ],
 )
 def test_tz_fault_tells_the_zone(offset: int, words: str) -> None:

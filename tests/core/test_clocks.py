@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.clocks import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns, step_ns
+from ntpaudit.core.clocks import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns, step_ns, suspended_ns
 from tests.core.worlds import DAY, HOUR, MS, NOON, YEAR, S, SimulatedHost
 
 SPANS = st.integers(0, 30 * DAY)
@@ -40,6 +40,15 @@ def test_a_slew_is_a_correction_and_no_step() -> None:
     after = ClockReading(NOON + S + 7, 500 + S + 7, 400 + S, 600 + S + 7, 1)
     assert step_ns(before, after) == 0
     assert correction_ns(before, after) == 7
+
+
+@pytest.mark.parametrize("slept", [0, 1, HOUR])
+def test_a_suspend_stops_monotonic_and_not_boottime(slept: int) -> None:
+    """How long the host slept is what BOOTTIME went on while MONOTONIC stood still (J1)."""
+    before = ClockReading(NOON, 500, 400, 600, 1)
+    after = ClockReading(NOON + 9 * S, 500 + S, 400 + S, 600 + S + slept, 1)
+    assert suspended_ns(before, after) == slept
+    assert suspended_ns(after, before) == -slept
 
 
 @given(SPANS, SLEWS, st.integers(-50, 50), STEPS)

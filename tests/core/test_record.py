@@ -243,6 +243,7 @@ def test_conclusions(offset: int, half_width: int, verdict: str, severity: str, 
         ((CHRONYD,), FOUR[:3], Severity.OK),  # a low finding is listed and not counted
         ((CHRONYD,), FOUR[:1], Severity.WARNING),
         ((CHRONYD, NTPD), FOUR, Severity.WARNING),
+        ((CHRONYD, NTPD), (*FOUR, failed(5)), Severity.WARNING),  # one that counts beside one that does not
         ((CHRONYD, NTPD), (failed(1),), Severity.UNKNOWN),
         ((CHRONYD, NTPD), tuple(answered(n, measurement(9 * S)) for n in (1, 2, 3, 4)), Severity.CRITICAL),
     ],
@@ -294,6 +295,8 @@ def test_an_inconsistent_source_says_no_offset() -> None:
         (b"PPS\0", 1, "PPS"),
         (b"GOES", 1, "GOES"),
         (b"\xc0\0\x02\x01", 2, "192.0.2.1"),
+        (b"!~\0\0", 1, "!~"),
+        (b"\x7fGPS", 1, "127.71.80.83"),
         (b"GOES", 2, "71.79.69.83"),
         (b"\x7f\x7f\x01\x00", 3, "127.127.1.0"),
         (bytes(4), 1, "0.0.0.0"),

@@ -365,6 +365,25 @@ def test_nothing_is_carried_over_a_suspend() -> None:
     assert judged.status == "agreeing"
 
 
+@pytest.mark.parametrize(
+    ("slept", "status"), [(MS, "agreeing"), (-MS, "agreeing"), (MS + 1, "rejected"), (-MS - 1, "rejected")]
+)
+def test_what_is_a_suspend(slept: int, status: str) -> None:
+    """BOOTTIME against MONOTONIC by more than 1 ms is a suspend, less is the jitter of their reading (B6)."""
+    woken = TAKEN._replace(boottime_ns=TAKEN.boottime_ns + slept)
+    assert only(answered(1), woken) == (status, None if status == "agreeing" else "local-step")
+
+
+def test_a_sample_from_after_the_suspend_still_counts() -> None:
+    """Of a server's samples those from before a suspend are dropped, and what was measured since stands (B6, S9)."""
+    woken = TAKEN._replace(boottime_ns=TAKEN.boottime_ns + HOUR, realtime_ns=TAKEN.realtime_ns + HOUR)
+    old, new = measurement(S, 5 * MS, delay_ns=1), measurement(MS, 5 * MS, after=woken)
+    (judged,) = select((answered(1, old, new),), woken).sources
+    assert judged.status == "agreeing"
+    assert judged.candidate is not None
+    assert judged.candidate.interval == Interval(-4 * MS, 6 * MS)
+
+
 # --- the estimate -------------------------------------------------------------------------------------------------
 
 

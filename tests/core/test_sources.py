@@ -83,6 +83,18 @@ def test_the_zone_of_an_address_is_a_word(text: str) -> None:
         parse_source(text)
 
 
+@pytest.mark.parametrize(("last", "fits"), [(61, True), (62, False)])
+def test_a_name_fits_in_dns(last: int, fits: bool) -> None:
+    """A name has at most 253 characters."""
+    name = ".".join(["a" * 63] * 3 + ["a" * last])
+    assert len(name) == 192 + last
+    if fits:
+        assert parse_source(name) == Server(name, name)
+    else:
+        with pytest.raises(ValueError, match="is no server"):
+            parse_source(name)
+
+
 def test_nts_is_refused_and_not_asked_in_clear() -> None:
     """A server that is to be asked with authentication is never quietly asked without (N10)."""
     with pytest.raises(ValueError, match="NTS is not supported"):
