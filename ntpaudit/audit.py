@@ -9,7 +9,7 @@ from ntpaudit.core.observation import Daemon, Failure, Observation, SourceObserv
 from ntpaudit.core.policy import Profile
 from ntpaudit.core.politeness import Moment
 from ntpaudit.core.record import Labels, Record, conclude
-from ntpaudit.core.sources import Server, Source, is_pool_name, pool
+from ntpaudit.core.sources import NTP_PORT, Server, Source, is_pool_name, pool
 from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.daemons import running_daemons
 from ntpaudit.probes.host import host_facts
@@ -78,7 +78,7 @@ def _host_sources(
         elif server.pool or is_pool_name(server.host):
             sources.append(_host_pool(server.host, server.port))
         else:
-            sources.append(Server(server.host, server.host, server.port))
+            sources.append(_named(server.host, server.port))
     return tuple(sources), tuple(left_out)
 
 
@@ -87,4 +87,10 @@ def _host_pool(host: str, port: int) -> Source:
     try:
         return pool(host)._replace(port=port)
     except ValueError:
-        return Server(host, host, port)
+        return _named(host, port)
+
+
+def _named(host: str, port: int) -> Server:
+    """Return a server whose name tells it from others of the same host."""
+    plain = f"[{host}]" if ":" in host else host
+    return Server(host if port == NTP_PORT else f"{plain}:{port}", host, port)

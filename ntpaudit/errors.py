@@ -5,10 +5,6 @@ class NtpauditError(Exception):
     """The base of what the operator can mend; its text names the fix."""
 
 
-class UsageError(NtpauditError):
-    """The words of a call are off: exit status 64."""
-
-
 class ConfigError(NtpauditError):
     """The configuration is off; the text names the key: exit status 78."""
 

@@ -15,6 +15,7 @@ from ntpaudit.core.politeness import (
     POOL_INTERVAL_S,
     SERVER_INTERVAL_S,
     BackOff,
+    Memories,
     Memory,
     Moment,
     after_answer,
@@ -36,9 +37,6 @@ SAMPLE_SPACING_S = 2.0
 
 PATIENCE_S = 1.0
 """After so long a wait is explained."""
-
-Memories = dict[str, Memory]
-"""What is remembered, by `address port`; the public pool as a whole under its domain (P2 counts per client)."""
 
 Update = Callable[[Callable[[Memories], Memories]], None]
 """Calls a function with what is remembered and stores what it returns beside it, while nobody else may do so."""
@@ -187,21 +185,19 @@ class Survey:
 
     def _merge(self) -> None:
         """Let a server that was named twice be asked once, under the first of its names."""
-        first: dict[Endpoint, str] = {}
+        first: dict[Endpoint, _Question] = {}
         for index, entry in enumerate(self._entries):
-            if isinstance(entry, _Question):
-                name = first.setdefault(entry.endpoints[0], entry.name)
-                if name != entry.name:
-                    self._entries[index] = self._same_server(entry, name)
+            if isinstance(entry, _Question) and (other := first.setdefault(entry.endpoints[0], entry)) is not entry:
+                self._entries[index] = self._same_server(entry, other.name)
 
     def _observations(self) -> Iterator[SourceObservation]:
         """Yield what came of each source; where two names led to one server, it speaks once."""
-        first: dict[Endpoint, str] = {}
+        first: dict[Endpoint, _Question] = {}
         for entry in self._entries:
             if isinstance(entry, SourceObservation):
                 yield entry
-            elif (name := first.setdefault(entry.answers[-1].endpoint, entry.name)) != entry.name:
-                yield self._same_server(entry, name)
+            elif (other := first.setdefault(entry.answers[-1].endpoint, entry)) is not entry:
+                yield self._same_server(entry, other.name)
             else:
                 yield entry.observation()
 

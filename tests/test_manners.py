@@ -211,3 +211,17 @@ def test_denial_holds_under_every_name(land: Island, tmp_path: Path) -> None:
             ran = ntpaudit("check", "--pool", zone, "--format", "json", state=tmp_path, inside=made.command)
             assert ran.sources == {zone: ("backed-off", "kod:DENY")}
             assert "--force" not in ran.err
+
+
+def test_a_pool_named_twice_has_each_server_once(tmp_path: Path) -> None:
+    """A region and its own zone lead to the same servers in the same places: each is asked once, and has one vote."""
+    with island({"0.nl.pool.ntp.org": ["192.0.2.1", "198.51.100.1"]}) as made:
+        ran = ntpaudit(
+            "check", "--region", "nl", "--pool", "nl.pool.ntp.org", "--format", "json",
+            state=tmp_path, inside=made.command,
+        )  # fmt: skip
+    sources = ran.record["sources"]
+    asked = [source["address"] for source in sources if source["reason"] is None]
+    assert sorted(asked) == ["192.0.2.1", "198.51.100.1"]
+    assert [source["reason"] for source in sources].count("same-server") == 2
+    assert ran.record["agreement"]["usable"] == 2

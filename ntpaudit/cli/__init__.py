@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ntpaudit import __version__
-from ntpaudit.errors import ConfigError, UsageError
+from ntpaudit.errors import ConfigError
 
 EXIT_UNKNOWN = 3
 EXIT_USAGE = 64
@@ -89,9 +89,6 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         status = EXIT_INTERRUPTED
-    except UsageError as error:
-        click.echo(f"ntpaudit: {error}", err=True)
-        status = EXIT_USAGE
     except ConfigError as error:
         click.echo(f"ntpaudit: {error}", err=True)
         status = EXIT_CONFIG

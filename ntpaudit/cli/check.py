@@ -13,7 +13,7 @@ from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.record import Labels
 from ntpaudit.core.sources import DEFAULT_ZONE, Source, parse_source, pool, region
 from ntpaudit.core.wording import parse_span
-from ntpaudit.errors import ConfigError, UsageError
+from ntpaudit.errors import ConfigError
 from ntpaudit.probes.clock import SystemClock
 from ntpaudit.store.location import FILE_NAME, state_folder
 from ntpaudit.store.notebook import Notebook
@@ -132,7 +132,7 @@ def check(
     try:
         judged_by = choose_profile(profile, warning, critical, config.profile)
     except ConfigError as error:  # here it is the options that do not fit
-        raise UsageError(str(error).removeprefix("policy: ")) from error
+        raise click.UsageError(str(error).removeprefix("policy: ")) from error
     plan = audit.Plan(
         sources=sources,
         profile=judged_by,

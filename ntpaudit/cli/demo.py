@@ -8,7 +8,7 @@ import click
 from ntpaudit import __version__, audit
 from ntpaudit.cli.output import StandardError, finish, format_option
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES
-from ntpaudit.core.politeness import Memory
+from ntpaudit.core.politeness import Memories
 from ntpaudit.core.record import Labels, conclude
 from ntpaudit.core.sources import Server
 
@@ -24,7 +24,7 @@ Exit status: as `ntpaudit check`.
 LABEL = "demonstration: servers simulated on loopback, wrong on purpose; the offset says nothing about this clock"
 
 
-def forget(change: Callable[[dict[str, Memory]], dict[str, Memory]]) -> None:
+def forget(change: Callable[[Memories], Memories]) -> None:
     """Remember nothing."""
     change({})
 

@@ -13,7 +13,7 @@ from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.observation import Daemon, KernelState, Observation, SourceObservation, Unavailable
 from ntpaudit.core.policy import Profile, bound_s, least_s
 from ntpaudit.core.selection import Selection, independent_groups
-from ntpaudit.core.sources import NTP_PORT
+from ntpaudit.core.sources import NTP_PORT, is_loopback
 from ntpaudit.core.wording import direction, plural, span
 
 BOOT_GRACE_NS = 17 * 60 * NS_PER_S
@@ -278,4 +278,4 @@ def _is_booting(case: Case) -> bool:
 def _is_this_host(source: SourceObservation) -> bool:
     """The source is this host's own daemon. On loopback only NTP's port is; any other is somebody's test server."""
     address = source.address or ""
-    return source.port == NTP_PORT if address.startswith("127.") or address == "::1" else source.is_own
+    return source.port == NTP_PORT if is_loopback(address) else source.is_own

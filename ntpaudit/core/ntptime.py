@@ -20,9 +20,6 @@ The pivot is a property of the build, never of the clock that is being audited."
 
 _UNIX_EPOCH = datetime(1970, 1, 1)  # naive on purpose: only ever used as arithmetic on UTC
 
-SHORT_UNIT_NS = NS_PER_S / 65536
-"""The unit of root delay and root dispersion, 1/65536 s = 15.26 us (W4)."""
-
 
 def encode(unix_ns: int) -> int:
     """Turn a point in time into a 64-bit NTP timestamp, rounded down, of whatever era it falls in (W1, W3)."""

@@ -66,6 +66,10 @@ class Memory(NamedTuple):
     named: Moment | None = None
 
 
+Memories = dict[str, Memory]
+"""What is remembered, by `address port`; the public pool as a whole under its domain (P2 counts per client)."""
+
+
 class BackOff(NamedTuple):
     """Why a server must not be asked now, and for how long."""
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ntpaudit.core.clocks import ClockReading, correction_ns, suspended_ns
 from ntpaudit.core.measurement import MAX_DISTANCE_NS, MAX_STEP_NS, Interval, Measurement, carry
 from ntpaudit.core.observation import Failure, SourceObservation, Status
+from ntpaudit.core.sources import is_loopback
 
 _EMBEDDING = (bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
 """Prefixes of IPv6 addresses that hold an IPv4 address: mapped ones, and those of NAT64 (RFC 6052)."""
@@ -144,7 +145,7 @@ def shared_fates(source: SourceObservation, best: Measurement) -> frozenset[str]
 
 def _subnet(address: str, port: int) -> str:
     """Return the network that an address shares with its neighbours, as a name to compare."""
-    if address.startswith("127.") or address == "::1":
+    if is_loopback(address):
         return f"{address} port {port}"
     if ":" not in address:
         return ".".join(address.split(".")[:3])

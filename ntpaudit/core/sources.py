@@ -65,6 +65,11 @@ def parse_source(text: str) -> Source:
     return Server(text, host, port)
 
 
+def is_loopback(address: str) -> bool:
+    """Whether an address is this machine's own loopback."""
+    return address.startswith("127.") or address == "::1"
+
+
 def is_pool_name(host: str) -> bool:
     """Whether a name lies in the NTP pool, whose rules then hold."""
     name = host.rstrip(".").lower()

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.observation import Failure
+from ntpaudit.core.sources import is_loopback
 
 
 class Endpoint(NamedTuple):
@@ -31,7 +32,7 @@ class Endpoint(NamedTuple):
     @property
     def is_loopback(self) -> bool:
         """The address is this machine's own."""
-        return self.address.startswith("127.") or self.address == "::1"
+        return is_loopback(self.address)
 
 
 Resolved = tuple[Endpoint, ...] | Failure

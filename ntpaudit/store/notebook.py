@@ -8,14 +8,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from ntpaudit.core.observation import Observation
-from ntpaudit.core.politeness import Memory
+from ntpaudit.core.politeness import Memories
 from ntpaudit.core.record import Record
 from ntpaudit.errors import StoreError
 
 if TYPE_CHECKING:
     import sqlite3
-
-Memories = dict[str, Memory]
 
 _Done = TypeVar("_Done")
 
