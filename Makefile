@@ -2,13 +2,19 @@
 # make test    set up everything, fetch the servers that tests run against, run every test
 # make check   format, lint, types, tests: what must hold before a commit
 # make bench   measure every claim and write docs/benchmarks.md
+#
+# As root, on a host that is to be audited (PREFIX=/opt/ntpaudit, DESTDIR= for packagers):
+# make install, make uninstall
+#
+# make deb     build the Debian package in dist/
 
 PYTHON ?= python3
 VENV ?= .venv
+PREFIX ?= /opt/ntpaudit
 BIN := $(VENV)/bin
-SERVERS := chrony ntpsec influxdb libfaketime iproute2
+SERVERS := chrony ntpsec influxdb victoria-metrics nginx libfaketime iproute2 mmdebstrap
 
-.PHONY: run test check lint types bench servers format clean
+.PHONY: run test check lint types bench servers format install uninstall deb clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/installed
@@ -44,6 +50,15 @@ bench: $(VENV)/developer servers
 servers: $(VENV)/developer
 	$(BIN)/python -m tests.world.packages $(SERVERS)
 
+install:
+	@PYTHON='$(PYTHON)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh packaging/install.sh
+
+uninstall:
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh packaging/uninstall.sh
+
+deb: $(VENV)/installed
+	@$(BIN)/python packaging/deb.py
+
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "ntpaudit needs Python 3.11 or newer: name one, make PYTHON=python3.12" >&2; exit 1; }
@@ -60,4 +75,4 @@ $(VENV)/developer: $(VENV)/installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

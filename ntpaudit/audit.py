@@ -3,13 +3,13 @@
 Probes observe, the core concludes, sinks tell; this is the only file that knows all three.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from ntpaudit.core.observation import Daemon, Failure, Observation, SourceObservation, Unavailable
 from ntpaudit.core.policy import Profile
 from ntpaudit.core.politeness import Moment
 from ntpaudit.core.record import Labels, Record, conclude
-from ntpaudit.core.sources import NTP_PORT, Server, Source, is_pool_name, pool
+from ntpaudit.core.sources import NTP_PORT, Pool, Server, Source, is_pool_name, pool
 from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.daemons import running_daemons
 from ntpaudit.probes.host import host_facts
@@ -20,7 +20,10 @@ from ntpaudit.survey import DEFAULT_MANNER, Manner, Survey, Update, Voice
 
 
 class Plan(NamedTuple):
-    """What to audit, and against what. `from_host` adds the servers this host's own daemons are configured with."""
+    """What to audit, and against what. `from_host` adds the servers this host's own daemons are configured with.
+
+    `with_pools` False leaves public pools alone this time: they are asked more seldom than servers.
+    """
 
     sources: tuple[Source, ...]
     profile: Profile
@@ -29,6 +32,7 @@ class Plan(NamedTuple):
     from_host: bool = False
     host_name: str | None = None
     keep: bool = False
+    with_pools: bool = True
 
 
 def run(plan: Plan, clock: Clock, notebook: Notebook, voice: Voice) -> Record:
@@ -48,8 +52,8 @@ def observe(plan: Plan, clock: Clock, update: Update, voice: Voice) -> Observati
     """Ask the world and return all that was seen; `update` keeps what is to be remembered of the servers."""
     with stamping_enabled():
         daemons = running_daemons()
-        sources, left_out = _host_sources(daemons) if plan.from_host else ((), ())
-        survey = Survey((*plan.sources, *sources), plan.manner, voice)
+        sources, left_out = planned_sources(plan, daemons)
+        survey = Survey(sources, plan.manner, voice)
         host = host_facts(plan.host_name)  # while names are being resolved
         start = clock.read()
         answered = survey.ask(clock, Moment(host.boot_id, start.boottime_ns, start.realtime_ns), update)
@@ -60,6 +64,19 @@ def observe(plan: Plan, clock: Clock, update: Update, voice: Voice) -> Observati
         kernel=read_kernel(),
         daemons=daemons,
     )
+
+
+def planned_sources(
+    plan: Plan, daemons: tuple[Daemon, ...] | Unavailable
+) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:
+    """Return whom a plan asks, and of whom it knows without asking."""
+    sources, left_out = _host_sources(daemons) if plan.from_host else ((), ())
+    sources = (*plan.sources, *sources)
+    if plan.with_pools:
+        return sources, left_out
+    resting = Failure("backed-off", "interval", "the pool is asked more seldom")
+    pools = tuple(SourceObservation(zone.zone, None, zone.port, resting) for zone in sources if is_public_pool(zone))
+    return tuple(source for source in sources if not is_public_pool(source)), (*left_out, *pools)
 
 
 def _host_sources(
@@ -80,6 +97,11 @@ def _host_sources(
         else:
             sources.append(_named(server.host, server.port))
     return tuple(sources), tuple(left_out)
+
+
+def is_public_pool(source: Source) -> TypeGuard[Pool]:
+    """Whether a source is a zone of the NTP pool, whose terms hold (P2)."""
+    return isinstance(source, Pool) and source.is_public
 
 
 def _host_pool(host: str, port: int) -> Source:

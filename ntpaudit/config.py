@@ -2,17 +2,23 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Profile
+from ntpaudit.core.politeness import POOL_INTERVAL_S, SERVER_INTERVAL_S
 from ntpaudit.core.sources import Source, parse_source, pool, region
-from ntpaudit.core.wording import parse_span
+from ntpaudit.core.wording import parse_size, parse_span, span
 from ntpaudit.errors import ConfigError
 
 SYSTEM_FILE = "/etc/ntpaudit/ntpaudit.toml"
+TOKEN_CREDENTIAL = "influxdb-token"  # noqa: S105 - the name of a credential, not one
+DAY_S = 86_400.0
+YEAR_S = 365.25 * DAY_S
 
 _Read = TypeVar("_Read")
+_Keys = Mapping[str, Callable[[Any], Any]]
 
 
 class HostConfig(NamedTuple):
@@ -36,72 +42,134 @@ class SourcesConfig(NamedTuple):
         return self.servers + self.pools
 
 
+class ScheduleConfig(NamedTuple):
+    """`[schedule]`: how often the agent asks servers and pools, and how often it looks at this host alone."""
+
+    network_s: float = 300.0
+    pool_s: float = 3600.0
+    local_s: float = 60.0
+
+
+class HistoryConfig(NamedTuple):
+    """`[history]`: where records are kept, for how long, and in how many bytes; `path` None is in the state folder."""
+
+    path: str | None = None
+    raw_s: float = 90 * DAY_S
+    rollups_s: float = 400 * DAY_S
+    findings_s: float = 7 * YEAR_S
+    max_bytes: int = 1 << 30
+
+
+class InfluxConfig(NamedTuple):
+    """`[influxdb]`: where points go. `org` is empty for servers that have none."""
+
+    url: str
+    org: str = ""
+    bucket: str = "ntpaudit"
+    token_file: str | None = None
+    ca_file: str | None = None
+    timeout_s: float = 10.0
+
+
+class TellConfig(NamedTuple):
+    """Where else records go: `[openmetrics]` path, `[jsonl]` path, `[syslog]` address, `[journal]` enabled.
+
+    `journal` None means: where systemd's journal takes our output.
+    """
+
+    openmetrics: str | None = None
+    jsonl: str | None = None
+    syslog: str | None = None
+    journal: bool | None = None
+
+
 class Config(NamedTuple):
     """A configuration, read and found sound. `sha256` identifies the file's text, None without a file."""
 
     host: HostConfig = HostConfig()
     sources: SourcesConfig = SourcesConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
     profile: Profile = PROFILES[DEFAULT_PROFILE]
+    history: HistoryConfig = HistoryConfig()
+    influxdb: InfluxConfig | None = None
+    tell: TellConfig = TellConfig()
     sha256: str | None = None
 
 
 def find_config(environment: Mapping[str, str]) -> str | None:
     """Return the user's own configuration file, else the system's, else None."""
-    base = environment.get("XDG_CONFIG_HOME") or f"{environment.get('HOME', '')}/.config"
-    candidates = (f"{base}/ntpaudit/ntpaudit.toml", SYSTEM_FILE)
+    candidates = (user_file(environment), SYSTEM_FILE)
     return next((path for path in candidates if os.path.exists(path)), None)
 
 
+def user_file(environment: Mapping[str, str]) -> str:
+    """Return where a user's own configuration file lies, there or not."""
+    base = environment.get("XDG_CONFIG_HOME") or f"{environment.get('HOME', '')}/.config"
+    return f"{base}/ntpaudit/ntpaudit.toml"
+
+
 def load_config(path: str) -> Config:
-    """Read a configuration file. ConfigError names the file and the key, and what to write instead."""
+    """Read a configuration file. ConfigError names the file, the line and the key, and what to write instead."""
     import hashlib
-    import tomllib
 
     try:
         with open(path, "rb") as file:
             text = file.read()
-        tables = tomllib.loads(text.decode())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
+    return parse_config(text, path)._replace(sha256=hashlib.sha256(text).hexdigest())
+
+
+def parse_config(text: bytes, path: str) -> Config:
+    """Read the text of a configuration file; ConfigError as `load_config`, which calls the file `path`."""
+    import tomllib
+
+    try:
+        tables = tomllib.loads(text.decode())
     except (ValueError, RecursionError) as error:  # what TOML refuses, and what it could not hold
         raise ConfigError(f"{path}: not TOML: {error}") from error
     try:
-        config = read_config(tables)
+        return read_config(tables)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return config._replace(sha256=hashlib.sha256(text).hexdigest())
+        raise ConfigError(f"{path}:{_line_of(error.key, text.decode())}: {error}", error.key) from error
+
+
+def locate(error: ConfigError, path: str) -> ConfigError:
+    """Return an error about a key with the file and the line of that key before it, if it does not name them yet."""
+    if error.key is None or str(error).startswith(f"{path}:"):
+        return error
+    with open(path, encoding="utf-8") as file:
+        return ConfigError(f"{path}:{_line_of(error.key, file.read())}: {error}", error.key)
 
 
 def read_config(tables: Mapping[str, Any]) -> Config:
     """Turn the tables of a configuration into a Config; ConfigError names the key."""
-    _refuse_unknown(tables, ("host", "sources", "policy"), "")
+    _refuse_unknown(tables, _TABLES, "")
     for table, content in tables.items():
         if not isinstance(content, dict):
-            raise ConfigError(f"{table}: write it as a table, [{table}]")
-    host, sources, policy = (tables.get(table, {}) for table in ("host", "sources", "policy"))
-    _refuse_unknown(host, HostConfig._fields, "host.")
-    _refuse_unknown(sources, ("servers", "pool", "region", "from_host"), "sources.")
-    _refuse_unknown(policy, ("profile", "warning", "critical"), "policy.")
-    pools: list[Source] = []
-    for key, read in (("pool", pool), ("region", region)):
-        if key in sources:
-            pools.append(_read(sources, key, "sources", read))
-    servers = sources.get("servers", [])
-    if not (isinstance(servers, list) and all(isinstance(server, str) for server in servers)):
-        raise ConfigError('sources.servers: write a list of names, ["ntp1.example.net", "192.0.2.1:1123"]')
-    if not isinstance(from_host := sources.get("from_host", False), bool):
-        raise ConfigError("sources.from_host: write true or false")
+            raise ConfigError(f"{table}: write it as a table, [{table}]", table)
+    read = {table: _read_table(table, tables.get(table, {}), keys) for table, keys in _TABLES.items()}
+    sources, policy, history, influxdb = (read[table] for table in ("sources", "policy", "history", "influxdb"))
+    schedule = ScheduleConfig(**{f"{key}_s": value for key, value in read["schedule"].items()})
+    spans = {f"{key}_s": value for key, value in history.items() if key in ("raw", "rollups", "findings")}
+    if influxdb and "url" not in influxdb:
+        raise ConfigError("influxdb.url: name the server, such as http://127.0.0.1:8086", "influxdb")
     return Config(
-        host=HostConfig(**{key: _read(host, key, "host", _label) for key in host}),
+        host=HostConfig(**read["host"]),
         sources=SourcesConfig(
-            tuple(_read({"servers": server}, "servers", "sources", parse_source) for server in servers),
-            tuple(pools),
-            from_host,
+            sources.get("servers", ()),
+            tuple(sources[key] for key in ("pool", "region") if key in sources),
+            sources.get("from_host", False),
         ),
-        profile=choose_profile(
-            _read(policy, "profile", "policy", str) if "profile" in policy else None,
-            _read(policy, "warning", "policy", parse_span) if "warning" in policy else None,
-            _read(policy, "critical", "policy", parse_span) if "critical" in policy else None,
+        schedule=schedule,
+        profile=choose_profile(policy.get("profile"), policy.get("warning"), policy.get("critical")),
+        history=HistoryConfig(history.get("path"), **spans, **_kept(history, max_size="max_bytes")),
+        influxdb=InfluxConfig(**_kept(influxdb, *_TABLES["influxdb"], timeout="timeout_s")) if influxdb else None,
+        tell=TellConfig(
+            read["openmetrics"].get("path"),
+            read["jsonl"].get("path"),
+            read["syslog"].get("address"),
+            read["journal"].get("enabled"),
         ),
     )
 
@@ -111,29 +179,97 @@ def choose_profile(
 ) -> Profile:
     """Return a profile by name, else `base`, with its tolerances overridden; ConfigError where that makes no sense."""
     if name is not None and name not in PROFILES:
-        raise ConfigError(
-            f"policy.profile: no profile {name!r}{_nearest(name, PROFILES)}; known: {', '.join(PROFILES)}"
-        )
+        known = f"no profile {name!r}{_nearest(name, PROFILES)}; known: {', '.join(PROFILES)}"
+        raise ConfigError(f"policy.profile: {known}", "policy.profile")
     profile = PROFILES[name] if name is not None else base
     critical = profile.critical_s if critical_s is None else critical_s
     # a critical tolerance alone below the profile's warning draws the warning down with it
     warning = min(profile.warning_s, critical) if warning_s is None else warning_s
     if not 0 < warning <= critical < math.inf:
-        raise ConfigError(
-            f"policy: warning ({warning:g} s) and critical ({critical:g} s): write 0 < warning <= critical"
-        )
+        written = f"warning ({warning:g} s) and critical ({critical:g} s): write 0 < warning <= critical"
+        raise ConfigError(f"policy: {written}", "policy.warning" if warning_s is not None else "policy.critical")
     return profile._replace(warning_s=warning, critical_s=critical)
 
 
-def _read(table: Mapping[str, Any], key: str, name: str, read: Callable[[str], _Read]) -> _Read:
-    """Read one text value; ConfigError names its key."""
-    value = table[key]
-    if not isinstance(value, str):
-        raise ConfigError(f"{name}.{key}: write a text in quotes, not {value!r}")
+def with_environment(config: Config, environment: Mapping[str, str]) -> Config:
+    """Return the configuration with InfluxDB's own variables (INFLUXDB_V2_*) filled in where the file says nothing.
+
+    ConfigError where they ask for TLS that is not verified, or cannot be read.
+    """
+    given = {key: environment.get(f"INFLUXDB_V2_{key}") for key in ("URL", "ORG", "BUCKET", "SSL_CA_CERT", "TIMEOUT")}
+    if environment.get("INFLUXDB_V2_VERIFY_SSL", "").lower() in ("0", "false", "no", "off"):
+        raise ConfigError(
+            "INFLUXDB_V2_VERIFY_SSL: certificates are always verified; name the authority in INFLUXDB_V2_SSL_CA_CERT"
+        )
+    base = config.influxdb
+    if base is None:
+        if not given["URL"]:
+            return config
+        base = InfluxConfig(_environment_url(given["URL"]))
+    filled = base._replace(
+        org=base.org or given["ORG"] or "",
+        bucket=base.bucket if config.influxdb else given["BUCKET"] or base.bucket,
+        ca_file=base.ca_file or given["SSL_CA_CERT"],
+        timeout_s=base.timeout_s if config.influxdb else _milliseconds(given["TIMEOUT"], base.timeout_s),
+    )
+    return config._replace(influxdb=filled)
+
+
+def read_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> str | None:
+    """Return the database's token: of the file named, else systemd's credential, else INFLUXDB_V2_TOKEN, else None.
+
+    ConfigError where the file cannot be read, is empty, or can be read by others. Its text never is in a message.
+    """
+    folder = environment.get("CREDENTIALS_DIRECTORY")
+    credential = os.path.join(folder, TOKEN_CREDENTIAL) if folder else ""
+    # a file that only root can read is handed to the service as its credential
+    if influxdb.token_file is not None and (os.access(influxdb.token_file, os.R_OK) or not os.path.exists(credential)):
+        return _secret(influxdb.token_file, "influxdb.token_file", guarded=True)
+    if os.path.exists(credential):
+        return _secret(credential, f"credential {TOKEN_CREDENTIAL}", guarded=False)  # systemd guards it, by an ACL
+    return environment.get("INFLUXDB_V2_TOKEN") or None
+
+
+def _secret(path: str, key: str, *, guarded: bool) -> str:
+    """Read a secret that nobody else may read."""
     try:
-        return read(value)
-    except ValueError as error:
-        raise ConfigError(f"{name}.{key}: {error}") from error
+        with open(path, encoding="ascii") as file:
+            if guarded and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise ConfigError(f"{key}: {path} can be read by others: chmod 600 {path}", key)
+            text = file.read(4097).strip()
+    except OSError as error:
+        raise ConfigError(f"{key}: {path}: {error.strerror}", key) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{key}: {path} holds no token", key) from error
+    if not (0 < len(text) <= 4096 and text.isprintable()):
+        raise ConfigError(f"{key}: {path} holds no token", key)
+    return text
+
+
+def _text(value: Any) -> str:
+    """Return a text; ValueError where it is none."""
+    if not isinstance(value, str):
+        raise ValueError(f"write a text in quotes, not {value!r}")
+    return value
+
+
+def _by(read: Callable[[str], _Read]) -> Callable[[Any], _Read]:
+    """Read a text by a function that raises ValueError with what to write."""
+    return lambda value: read(_text(value))
+
+
+def _flag(value: Any) -> bool:
+    """Return a truth value."""
+    if not isinstance(value, bool):
+        raise ValueError("write true or false")
+    return value
+
+
+def _servers(value: Any) -> tuple[Source, ...]:
+    """Return the sources of a list of names."""
+    if not (isinstance(value, list) and all(isinstance(server, str) for server in value)):
+        raise ValueError('write a list of names, ["ntp1.example.net", "192.0.2.1:1123"]')
+    return tuple(map(parse_source, value))
 
 
 def _label(text: str) -> str:
@@ -143,16 +279,148 @@ def _label(text: str) -> str:
     return text
 
 
-def _refuse_unknown(table: Mapping[str, Any], known: Any, prefix: str) -> None:
+def _path(text: str) -> str:
+    """Return a path from the root: a service has no folder of its own to start from."""
+    if not text.startswith("/") or not text.isprintable():
+        raise ValueError(f"{text!r}: write a path that begins with /")
+    return text
+
+
+def _from(least_s: float, why: str) -> Callable[[Any], float]:
+    """Read a span that is at least so long."""
+
+    def read(text: str) -> float:
+        seconds = parse_span(text)
+        if not least_s <= seconds < math.inf:
+            raise ValueError(f"{text!r} is too short: {why}, {span(least_s)} at least")
+        return seconds
+
+    return _by(read)
+
+
+def _url(text: str) -> str:
+    """Return a URL of a server without a trailing slash; one with a secret in it is refused."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"no URL: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not text.isprintable():
+        raise ValueError("write a URL such as http://127.0.0.1:8086")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("put the secret in token_file, not in the URL")
+    if parts.query or parts.fragment:
+        raise ValueError("write the URL without a query; bucket and org are keys of their own")
+    return text.rstrip("/")
+
+
+def _environment_url(text: str) -> str:
+    """Read a URL of the environment."""
+    try:
+        return _url(text)
+    except ValueError as error:
+        raise ConfigError(f"INFLUXDB_V2_URL: {error}") from error
+
+
+def _milliseconds(text: str | None, default_s: float) -> float:
+    """Read INFLUXDB_V2_TIMEOUT, which is in milliseconds."""
+    if not text:
+        return default_s
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= 600_000):
+        raise ConfigError(f"INFLUXDB_V2_TIMEOUT: {text!r} is no number of milliseconds from 1 to 600000")
+    return int(text) / 1000
+
+
+def _syslog(text: str) -> str:
+    """Check a syslog address: a path such as /dev/log, or HOST:PORT for UDP."""
+    if text.startswith("/"):
+        return _path(text)
+    parse_source(text)
+    return text
+
+
+_TABLES: Mapping[str, _Keys] = {
+    "host": {"name": _by(_label), "site": _by(_label), "env": _by(_label)},
+    "sources": {"servers": _servers, "pool": _by(pool), "region": _by(region), "from_host": _flag},
+    "schedule": {
+        "network": _from(SERVER_INTERVAL_S, "a server may be asked once in 15 s (RFC 4330)"),
+        "pool": _from(POOL_INTERVAL_S, "the pool's terms of service"),  # P2: a hard error
+        "local": _from(1.0, "a look at this host"),
+    },
+    "policy": {"profile": _text, "warning": _by(parse_span), "critical": _by(parse_span)},
+    "history": {
+        "path": _by(_path),
+        "raw": _from(3600.0, "records"),
+        "rollups": _from(DAY_S, "rollups"),
+        "findings": _from(DAY_S, "findings"),
+        "max_size": _by(parse_size),
+    },
+    "influxdb": {
+        "url": _by(_url),
+        "org": _by(_label),
+        "bucket": _by(_label),
+        "token_file": _by(_path),
+        "ca_file": _by(_path),
+        "timeout": _from(0.1, "an answer takes its time"),
+    },
+    "openmetrics": {"path": _by(_path)},
+    "jsonl": {"path": _by(_path)},
+    "syslog": {"address": _by(_syslog)},
+    "journal": {"enabled": _flag},
+}
+"""Every table with its keys, and how each is read: a function that raises ValueError with what to write instead."""
+
+TABLES: Mapping[str, Sequence[str]] = {table: tuple(keys) for table, keys in _TABLES.items()}
+"""Every table with the names of its keys."""
+
+
+def _read_table(name: str, table: Mapping[str, Any], keys: _Keys) -> dict[str, Any]:
+    """Read the values of one table; ConfigError names the key."""
+    _refuse_unknown(table, keys, f"{name}.")
+    read = {}
+    for key, value in table.items():
+        try:
+            read[key] = keys[key](value)
+        except ValueError as error:
+            raise ConfigError(f"{name}.{key}: {error}", f"{name}.{key}") from error
+    return read
+
+
+def _kept(table: Mapping[str, Any], *names: str, **renamed: str) -> dict[str, Any]:
+    """Return the entries named, those of `renamed` under their new names."""
+    wanted = {name: name for name in names} | renamed
+    return {wanted[key]: value for key, value in table.items() if key in wanted}
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
     """Raise ConfigError for the first unknown key, with the nearest known one."""
     for key in table:
         if key not in known:
-            raise ConfigError(f"{prefix}{key}: unknown{_nearest(key, known)}; known here: {', '.join(known)}")
+            said = f"{prefix}{key}: unknown{_nearest(key, known)}; known here: {', '.join(known)}"
+            raise ConfigError(said, f"{prefix}{key}")
 
 
-def _nearest(word: str, known: Any) -> str:
+def _nearest(word: str, known: Mapping[str, Any]) -> str:
     """Suggest the nearest known word."""
     import difflib
 
     near = difflib.get_close_matches(word, list(known), 1)
     return f", did you mean {near[0]!r}?" if near else ""
+
+
+def _line_of(key: str | None, text: str) -> int:
+    """Return the line on which a key stands, or its table, counted from 1; tomllib itself tells no lines."""
+    table, _, name = (key or "").rpartition(".")
+    inside, found = "", 1
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].strip()
+        if words.startswith("["):
+            inside = words.strip("[]").strip().strip("\"'")
+        written = words.partition("=")[0].strip().strip("\"'") if "=" in words else None
+        if (inside, written) == (table, name) or (not inside and written == key):
+            return number
+        if inside in (table, name) and words.startswith("["):
+            found = number
+    return found

@@ -309,31 +309,31 @@ def test_users_own_configuration_is_found(real_servers: list[str], tmp_path: Pat
 
 
 BROKEN = {
-    "[sources]\nserver = []": "sources.server: unknown, did you mean 'servers'?",
-    "[source]": "source: unknown, did you mean 'sources'?",
-    "sources = 3": "sources: write it as a table",
-    "[sources]\nservers = 'ntp1'": "sources.servers: write a list",
-    "[sources]\nservers = ['a:b']": "sources.servers: ",
-    "[sources]\npool = 3": "sources.pool: write a text",
-    "[sources]\nfrom_host = 'yes'": "sources.from_host: write true or false",
-    "[sources]\nregion = 'xx'": "sources.region: no pool region",
-    "[policy]\nprofile = 'pcl'": "policy.profile: no profile 'pcl', did you mean 'pci'?",
-    "[policy]\nwarning = '2s'": "policy: warning (2 s) and critical (1 s)",
-    "[policy]\ncritical = '1 fortnight'": "policy.critical: ",
-    "[host]\nname = ''": "host.name: ",
-    "nonsense": "not TOML",
-    "\0": "not TOML",
+    "[sources]\nserver = []": ":2: sources.server: unknown, did you mean 'servers'?",
+    "[host]\n\n[source]": ":3: source: unknown, did you mean 'sources'?",
+    "sources = 3": ":1: sources: write it as a table",
+    "[sources]\nservers = 'ntp1'": ":2: sources.servers: write a list",
+    "[sources]\nservers = ['a:b']": ":2: sources.servers: ",
+    "[sources]\n# pool = 1\npool = 3": ":3: sources.pool: write a text",
+    "[sources]\nfrom_host = 'yes'": ":2: sources.from_host: write true or false",
+    "[sources]\nregion = 'xx'": ":2: sources.region: no pool region",
+    "[policy]\nprofile = 'pcl'": ":2: policy.profile: no profile 'pcl', did you mean 'pci'?",
+    "[host]\nname = 'a'\n[policy]\nwarning = '2s'": ":4: policy: warning (2 s) and critical (1 s)",
+    "[policy]\ncritical = '1 fortnight'": ":2: policy.critical: ",
+    "[host]\nname = ''": ":2: host.name: ",
+    "nonsense": ": not TOML",
+    "\0": ": not TOML",
 }
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_broken_configuration_names_file_and_key_and_ends_with_78(text: str, tmp_path: Path) -> None:
-    """A configuration that cannot be used is refused, naming the key and what to write, on one line."""
+def test_broken_configuration_names_file_line_and_key_and_ends_with_78(text: str, tmp_path: Path) -> None:
+    """A configuration that cannot be used is refused, naming line, key and what to write, on one line."""
     file = tmp_path / "ntpaudit.toml"
     file.write_text(text)
     ran = ntpaudit("check", "--config", str(file), state=tmp_path)
     assert ran.status == 78
-    assert f"{file}: {BROKEN[text]}" in ran.err
+    assert f"{file}{BROKEN[text]}" in ran.err
     assert len(ran.err.splitlines()) == 1
 
 

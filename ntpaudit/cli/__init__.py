@@ -9,15 +9,20 @@ from typing import Any
 import click
 
 from ntpaudit import __version__
-from ntpaudit.errors import ConfigError
+from ntpaudit.errors import BusyError, ConfigError
 
 EXIT_UNKNOWN = 3
 EXIT_USAGE = 64
+EXIT_BUSY = 75
 EXIT_CONFIG = 78
 EXIT_INTERRUPTED = 130
 
 COMMANDS = {
     "check": "Audit this host's clock once.",
+    "agent": "Audit on a schedule, remember, deliver, flag.",
+    "status": "Say what the agent concluded last, and how old that is.",
+    "history": "Show how the clock fared: a table, a plot, CSV or JSON.",
+    "config": "Write, check or show the configuration.",
     "demo": "Show an audit against NTP servers simulated on loopback; no network needed.",
 }
 """Every command with its help in a line, so that listing them loads none. `cli/NAME.py` holds the command `NAME`."""
@@ -92,6 +97,9 @@ def main() -> None:
     except ConfigError as error:
         click.echo(f"ntpaudit: {error}", err=True)
         status = EXIT_CONFIG
+    except BusyError as error:
+        click.echo(f"ntpaudit: {error}", err=True)
+        status = EXIT_BUSY
     except OSError as error:  # nobody is left to print to, or nowhere
         from ntpaudit.cli.output import drop_output
 

@@ -1,13 +1,12 @@
 """`ntpaudit check`: audit this host's clock once."""
 
 import os
-from collections.abc import Callable
-from typing import TypeVar
 
 import click
 
 from ntpaudit import __version__, audit
 from ntpaudit.cli.output import StandardError, finish, format_option
+from ntpaudit.cli.parameters import Parsed
 from ntpaudit.config import Config, choose_profile, find_config, load_config
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.record import Labels
@@ -18,8 +17,6 @@ from ntpaudit.probes.clock import SystemClock
 from ntpaudit.store.location import FILE_NAME, state_folder
 from ntpaudit.store.notebook import Notebook
 from ntpaudit.survey import Manner
-
-_Value = TypeVar("_Value")
 
 MAX_SAMPLES = 16
 
@@ -38,23 +35,6 @@ $XDG_CONFIG_HOME (~/.config), or /etc/ntpaudit/ntpaudit.toml; without one, pool.
 
 Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (not measured), 64 usage, 78 configuration.
 """
-
-
-class Parsed(click.ParamType[_Value]):
-    """A parameter read by a function that raises ValueError with what to write instead."""
-
-    def __init__(self, name: str, read: Callable[[str], _Value]) -> None:
-        self.name = name
-        self._read = read
-
-    def convert(self, value: str | _Value, param: click.Parameter | None, ctx: click.Context | None) -> _Value:
-        """Read the text."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._read(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 _SPAN = Parsed("DURATION", parse_span)

@@ -1,6 +1,5 @@
 """Put a finished record where it was asked for, and turn its severity into the exit status."""
 
-import contextlib
 import errno
 import io
 import os
@@ -12,6 +11,7 @@ import click
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
 from ntpaudit.sinks import FORMATS, load
+from ntpaudit.sinks.files import write_atomically
 
 format_option = click.option(
     "--format",
@@ -43,7 +43,7 @@ def finish(record: Record, format_name: str, output: str | None = None) -> None:
             if not isinstance(sys.stdout, io.TextIOWrapper):
                 raise OSError(errno.EBADF, "standard output is closed")
             sys.stdout.reconfigure(errors="backslashreplace")  # a name outside the terminal's alphabet is no error
-            sys.stdout.write(_renderer(format_name, colour=_wants_colour())(record))
+            sys.stdout.write(_renderer(format_name, colour=wants_colour())(record))
             sys.stdout.flush()
         else:
             write_atomically(str(output), _renderer(format_name)(record))
@@ -62,33 +62,6 @@ def drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def write_atomically(path: str, text: str) -> None:
-    """Replace a file at once, a new one readable by all: no reader ever sees half of it. Raises OSError.
-
-    What is no file but a device or a pipe (/dev/stdout) is written to and never replaced; a link is followed.
-    """
-    import tempfile
-
-    path = os.path.realpath(path)
-    if os.path.exists(path) and not os.path.isfile(path):
-        with open(path, "w", encoding="utf-8") as device:
-            device.write(text)
-        return
-    folder, name = os.path.split(path)
-    handle, temporary = tempfile.mkstemp(dir=folder or ".", prefix=f".{name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), os.stat(path).st_mode & 0o777 if os.path.exists(path) else 0o644)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
 def _renderer(format_name: str, *, colour: bool = False) -> Callable[[Record], str]:
     """Load a sink; only text knows colours."""
     if format_name == "text" and colour:
@@ -98,6 +71,6 @@ def _renderer(format_name: str, *, colour: bool = False) -> Callable[[Record], s
     return load(format_name)
 
 
-def _wants_colour() -> bool:
+def wants_colour() -> bool:
     """Colours are for terminals that have not declined them (no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

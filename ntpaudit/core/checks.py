@@ -5,15 +5,17 @@ A check looks at a finished case and says None, or how bad it is and in which wo
 """
 
 from collections import Counter
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple
 
+from ntpaudit.core.drift import Drift
 from ntpaudit.core.findings import LEVEL_SEVERITY, Finding, Level
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.observation import Daemon, KernelState, Observation, SourceObservation, Unavailable
-from ntpaudit.core.policy import Profile, bound_s, least_s
-from ntpaudit.core.selection import Selection, independent_groups
+from ntpaudit.core.policy import Profile, Severity, bound_s, least_s
+from ntpaudit.core.selection import Selection, Votes, independent_groups
 from ntpaudit.core.sources import NTP_PORT, is_loopback
+from ntpaudit.core.steps import Step
 from ntpaudit.core.wording import direction, plural, span
 
 BOOT_GRACE_NS = 17 * 60 * NS_PER_S
@@ -25,18 +27,66 @@ SPOOFED_DATAGRAMS = 3
 ZONE_STEP_S = 900
 """Time zones differ by multiples of a quarter of an hour."""
 
+GAP_INTERVALS = 3
+"""Without a measurement for so many intervals there is a gap in the evidence (NTPA-07)."""
+
+DAY_S = 86_400.0
+
+LEAST_STEP_S = 0.01
+"""A smaller step is told, and is no finding (NTPA-02)."""
+
+EARLY_STEP_NS = 300 * NS_PER_S
+"""A step so soon after the boot is a time daemon's first correction (NTPA-02)."""
+
+STALE_S = 3600.0
+"""A daemon that polls at its slowest, 1024 s, is heard of within this (NTPA-06: 3 polls, and 1 h at least)."""
+
+STALE_TIMESYNCD_S = 3 * 2048.0
+"""systemd-timesyncd's slowest poll is 2048 s."""
+
+BAD_OSCILLATOR_PPM = 100.0
+
 _ISO = "ISO/IEC 27001 A.8.17"
 _PCI = "PCI DSS 10.6.2"
+_PCI_CHANGES = "PCI DSS 10.6.3"
 _AU8 = "NIST SP 800-53 AU-8"
 _SC45 = "NIST SP 800-53 SC-45"
 
 
+class Course(NamedTuple):
+    """What only an agent knows, which was there before this observation.
+
+    `unmeasured_s` is how long ago servers last gave a measurement (None: this one did), `ended_gap_s` how long nothing
+    had been measured before this one, `interval_s` how often they are asked. `steps` are those of the last hour.
+    `stale_s` is how long the kernel's clock has certainly not been updated by a time daemon. `dropped` counts records
+    that had to be given up before they were delivered.
+    """
+
+    interval_s: float
+    unmeasured_s: float | None = None
+    ended_gap_s: float | None = None
+    steps: tuple[Step, ...] = ()
+    stale_s: float | None = None
+    drift: Drift | None = None
+    dropped: int = 0
+
+
 class Case(NamedTuple):
-    """All that a check may look at."""
+    """All that a check may look at. `votes` are those of the audit that measured, where this one did not."""
 
     observation: Observation
     selection: Selection
     profile: Profile
+    course: Course | None = None
+    votes: Votes | None = None
+
+    @property
+    def offset_severity(self) -> Severity:
+        """How bad the offset alone is."""
+        agreement = self.selection.agreement
+        if agreement is None:
+            return self.profile.severity(None, 0)
+        return self.profile.severity(agreement.interval, agreement.estimate_ns)
 
 
 Raised = tuple[Level, str] | None
@@ -182,13 +232,77 @@ def check_suspected_spoofing(case: Case) -> Raised:
     return "high", f"{count} replies answered no request of ours, in the name of {names}"
 
 
+def check_step_back(case: Case) -> Raised:
+    """NTPA-02: the clock was set back, so the log of that time has its stamps twice and out of order."""
+    return _step(case, "step-back")
+
+
+def check_step_forward(case: Case) -> Raised:
+    """The clock was set forward: the log has a hole, and timers of the time skipped fire at once."""
+    return _step(case, "step-forward")
+
+
+def check_evidence_gap(case: Case) -> Raised:
+    """NTPA-07: nothing was measured for more than three intervals, or what was measured had to be given up."""
+    course = case.course
+    if course is None:
+        return None
+    if course.dropped:
+        return "high", f"{plural(course.dropped, 'record')} had to be given up undelivered: the history is full"
+    limit_s = GAP_INTERVALS * course.interval_s
+    if course.ended_gap_s is not None and not course.ended_gap_s <= limit_s:
+        level: Level = "high" if course.ended_gap_s > DAY_S else "medium"
+        return level, f"nothing had been measured for {span(course.ended_gap_s)} until now"
+    if course.unmeasured_s is None or course.unmeasured_s <= limit_s:
+        return None
+    return "high" if course.unmeasured_s > DAY_S else "medium", (
+        f"no server has given a measurement for {span(course.unmeasured_s)}; one is wanted every "
+        f"{span(course.interval_s)}"
+    )
+
+
+def check_stale_compare(case: Case) -> Raised:
+    """NTPA-06: no time daemon has updated the kernel's clock for long: it was stopped, or lost its servers (A4)."""
+    stale_s = case.course.stale_s if case.course else None
+    if stale_s is None or stale_s <= _stale_limit_s(case):
+        return None
+    level: Level = "high" if stale_s > DAY_S else "medium"
+    return level, f"no time daemon has corrected this clock for {span(stale_s, rounding='down')}, as the kernel tells"
+
+
+def check_breach_forecast(case: Case) -> Raised:
+    """NTPA-16: as it drifts, the clock leaves its tolerance within a day, or its oscillator is bad."""
+    drift = case.course.drift if case.course else None
+    if drift is None or drift.raw_frequency_ppm is None:
+        return None
+    breach, rate_ppm = drift.breach, drift.frequency_ppm
+    if rate_ppm is not None and not breach.free_running and breach.central_s is not None and breach.central_s <= DAY_S:
+        early = "" if breach.pessimistic_s is None else f", {span(breach.pessimistic_s)} at the earliest"
+        return "medium", (
+            f"as it drifts, {span(rate_ppm * DAY_S / 1e6)} a day, the clock is {span(case.profile.critical_s)} wrong "
+            f"in {span(breach.central_s)}{early}"
+        )
+    if abs(drift.raw_frequency_ppm) - drift.skew_ppm > BAD_OSCILLATOR_PPM:
+        return "low", f"the oscillator is {abs(drift.raw_frequency_ppm):.0f} ppm off: bad hardware, or a bad host below"
+    return None
+
+
+Basis = Literal["network", "host", "moment"]
+
+
 class Rule(NamedTuple):
-    """A check with what is always said of it: the finding's id, the remedy, and the rules that it supports."""
+    """A check with what is always said of it: the finding's id, the remedy, and the rules that it supports.
+
+    `basis` is what an agent needs to hear it anew: an audit that asked servers, any look at the host, or the moment
+    itself, which is told at once. `least_s` is how long it must have held before an agent raises it (INTEGRITY §1.5).
+    """
 
     id: str
     check: Callable[[Case], Raised]
     remedy: str
     controls: tuple[str, ...]
+    basis: Basis = "network"
+    least_s: float = 0.0
 
 
 RULES = (
@@ -199,10 +313,46 @@ RULES = (
         (_ISO, _PCI, _AU8, "FINRA 4590", "ETSI EN 319 421"),
     ),
     Rule(
+        "step-back",
+        check_step_back,
+        "take the log's order in that window for unproven; let the time daemon step only while the host boots",
+        (_ISO, _PCI_CHANGES, "Insider Threat Matrix AF032"),
+        basis="moment",
+    ),
+    Rule(
+        "step-forward",
+        check_step_forward,
+        "look for what set the clock; let the time daemon step only while the host boots",
+        (_ISO, _PCI_CHANGES, "Insider Threat Matrix AF032"),
+        basis="moment",
+    ),
+    Rule(
+        "evidence-gap",
+        check_evidence_gap,
+        "restore the way to the servers (UDP 123 out), or the agent; the gap itself stays in the record",
+        ("NIS2 2024/2690 3.2.6", "PCI DSS 10.7.3", "SOC 2 CC7"),
+        basis="moment",
+    ),
+    Rule(
+        "stale-compare",
+        check_stale_compare,
+        "see whether the time daemon runs and reaches its servers; let it poll at least every 17 min (maxpoll 10)",
+        ("DISA STIG V-257945", "FedRAMP SC-45(1)", "FINRA 4590"),
+        basis="host",
+        least_s=600.0,
+    ),
+    Rule(
+        "breach-forecast",
+        check_breach_forecast,
+        "start the time daemon, or look at the host's clock source, before the tolerance is left",
+        (_ISO, "ISO/IEC 27002 8.17"),
+    ),
+    Rule(
         "not-demonstrable",
         check_not_demonstrable,
         "use nearer servers or more samples, or choose a tolerance that these servers can prove",
         ("FINRA 4590(b)", "RTS 25 Art. 4", "ETSI EN 319 421"),
+        least_s=3600.0,
     ),
     Rule(
         "source-quorum",
@@ -215,12 +365,16 @@ RULES = (
         check_unsynced,
         "let exactly one time daemon run, and let it reach its servers on UDP 123",
         (_ISO, _PCI, _AU8, _SC45),
+        basis="host",
+        least_s=600.0,
     ),
     Rule(
         "daemon-count",
         check_daemon_count,
         "enable exactly one time daemon and mask the others",
         ("CIS Benchmark 2.3.1.1", "DISA STIG V-270645"),
+        basis="host",
+        least_s=600.0,
     ),
     Rule(
         "tz-or-rtc-fault",
@@ -251,18 +405,55 @@ RULES = (
 
 def findings_of(case: Case) -> tuple[Finding, ...]:
     """Run every rule; the worst finding first, equals in the order of the list."""
-    found = [
-        Finding(rule.id, LEVEL_SEVERITY[raised[0]], raised[0], raised[1], rule.remedy, rule.controls)
-        for rule in RULES
-        if (raised := rule.check(case)) is not None
-    ]
+    found = [make_finding(rule, raised) for rule in RULES if (raised := rule.check(case)) is not None]
+    return worst_first(found)
+
+
+def make_finding(rule: Rule, raised: tuple[Level, str]) -> Finding:
+    """Make the finding of what a rule's check returned."""
+    level, message = raised
+    return Finding(rule.id, LEVEL_SEVERITY[level], level, message, rule.remedy, rule.controls)
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Sort findings by level, equals as they come."""
     order = list(LEVEL_SEVERITY)
-    return tuple(sorted(found, key=lambda finding: order.index(finding.level)))
+    return tuple(sorted(findings, key=lambda finding: order.index(finding.level)))
 
 
 def _disciplining(case: Case) -> tuple[Daemon, ...]:
     """Return the daemons that steer this clock."""
     return tuple(daemon for daemon in case.observation.known_daemons if daemon.disciplines)
+
+
+def _step(case: Case, kind: str) -> Raised:
+    """Tell of the largest of the last hour's steps of one direction."""
+    steps = [step for step in case.course.steps if step.kind == kind] if case.course else []
+    largest = max(steps, key=lambda step: abs(step.size_ns), default=None)
+    if largest is None or not abs(largest.size_ns) >= LEAST_STEP_S * NS_PER_S:
+        return None
+    return level_of_step(largest), describe_step(largest)
+
+
+def level_of_step(step: Step) -> Level:
+    """Say how bad a step is (NTPA-02): those of a second or more are high, those while the host boots low."""
+    if step.boottime_ns <= EARLY_STEP_NS or abs(step.size_ns) < LEAST_STEP_S * NS_PER_S:
+        return "low"
+    return "high" if abs(step.size_ns) >= NS_PER_S else "medium"
+
+
+def describe_step(step: Step) -> str:
+    """Say in words what a step did, with the wall times before and after."""
+    way, wall = ("back", "show twice") if step.size_ns < 0 else ("forward", "do not show")
+    window = f"{format_utc(min(step.before_ns, step.after_ns))} to {format_utc(max(step.before_ns, step.after_ns))}"
+    seen = ", while no agent watched" if step.is_gap else ""
+    return f"the clock was set {way} by {span(step.size_ns / NS_PER_S)}{seen}; logs {wall} {window}"
+
+
+def _stale_limit_s(case: Case) -> float:
+    """Return how long the daemons in sight may be silent."""
+    slow = any(daemon.name == "systemd-timesyncd" for daemon in case.observation.known_daemons)
+    return STALE_TIMESYNCD_S if slow else STALE_S
 
 
 def _quarters(count: int) -> str:

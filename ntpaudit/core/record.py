@@ -1,15 +1,16 @@
 """What one audit saw and concluded: a value, and to and from a plain dict with a schema name."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.checks import Case, findings_of
+from ntpaudit.core.drift import Breach, Drift
 from ntpaudit.core.findings import Finding
 from ntpaudit.core.measurement import Timestamping
 from ntpaudit.core.ntptime import NS_PER_S, format_utc, parse_utc, short_to_s
 from ntpaudit.core.observation import KernelState, Observation, Status, Unavailable
 from ntpaudit.core.policy import Profile, Severity, Verdict, bound_s
-from ntpaudit.core.selection import Agreement, Judged, Selection, select
+from ntpaudit.core.selection import Agreement, Judged, Votes, count_votes, select
 from ntpaudit.core.wording import direction
 
 SCHEMA = "ntpaudit.record/1"
@@ -35,15 +36,6 @@ class Offset(NamedTuple):
     direction: str
 
 
-class Votes(NamedTuple):
-    """How many sources were asked, could vote, and agree, and how many may lie before the interval does."""
-
-    sources: int
-    usable: int
-    agreeing: int
-    tolerated_liars: int
-
-
 class SourceRecord(NamedTuple):
     """What one source said, and its one status. Spans and offsets in seconds; None where it said nothing."""
 
@@ -67,8 +59,33 @@ class SourceRecord(NamedTuple):
     authenticated: bool = False
 
 
+class Health(NamedTuple):
+    """How the agent itself fares. Spans in seconds; None where there is nothing to tell.
+
+    `missed` counts network audits that were due and did not come, `backlog` records not delivered yet, `oldest_s` the
+    age of the oldest of them, `failures` attempts to deliver that failed since the last good one. `store` says what is
+    wrong with the state, None where it is sound.
+    """
+
+    missed: int = 0
+    backlog: int = 0
+    oldest_s: float | None = None
+    failures: int = 0
+    failure: str | None = None
+    set_aside: int = 0
+    store: str | None = None
+
+
+Kind = Literal["network", "local"]
+
+
 class Record(NamedTuple):
-    """One audit, finished. `utc_ns` is the corrected time, None when unmeasured; `host_ns` what the host believed."""
+    """One audit, finished. `utc_ns` is the corrected time, None when unmeasured; `host_ns` what the host believed.
+
+    A `network` audit asked servers; a `local` one carried the offset of the last that did, `age_s` ago, forward.
+    `health` is None in a one-shot check. While not `confirmed`, the offset is worse than the severity says, and more
+    samples are awaited before there is an alarm.
+    """
 
     version: str
     config_sha256: str | None
@@ -86,6 +103,11 @@ class Record(NamedTuple):
     daemons: tuple[Mapping[str, Any], ...]
     host_clock: Mapping[str, Any]
     findings: tuple[Finding, ...]
+    kind: Kind = "network"
+    age_s: float | None = 0.0
+    drift: Drift | None = None
+    health: Health | None = None
+    confirmed: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as the JSON contract has it; never a NaN or an infinity."""
@@ -98,12 +120,15 @@ class Record(NamedTuple):
                 "host": format_utc(self.host_ns),
                 "boottime_ns": self.boottime_ns,
             },
+            "kind": self.kind,
+            "age_s": self.age_s,
             "severity": self.severity.word,
+            "confirmed": self.confirmed,
             "verdict": self.verdict,
             "profile": self.profile._asdict(),
             "offset": None if self.offset is None else self.offset._asdict(),
             "agreement": self.agreement._asdict(),
-            "drift": None,
+            "drift": None if self.drift is None else _drift(self.drift),
             "sources": [source._asdict() for source in self.sources],
             "kernel": dict(self.kernel),
             "daemons": [dict(daemon) for daemon in self.daemons],
@@ -112,6 +137,7 @@ class Record(NamedTuple):
                 finding._asdict() | {"severity": finding.severity.word, "controls": list(finding.controls)}
                 for finding in self.findings
             ],
+            "agent": None if self.health is None else self.health._asdict(),
         }
 
     @classmethod
@@ -146,6 +172,11 @@ class Record(NamedTuple):
                 )
                 for finding in data["findings"]
             ),
+            kind=data.get("kind", "network"),
+            age_s=data.get("age_s", 0.0),
+            drift=None if data["drift"] is None else _read_drift(data["drift"]),
+            confirmed=data.get("confirmed", True),
+            health=None if data.get("agent") is None else Health(**_known(Health, data["agent"])),
         )
 
 
@@ -160,25 +191,44 @@ class Labels(NamedTuple):
 
 def conclude(observation: Observation, profile: Profile, labels: Labels) -> Record:
     """Select, estimate and judge: everything an observation proves under a profile."""
-    selection = select(observation.sources, observation.taken)
-    agreement, host = selection.agreement, observation.host
-    interval = agreement.interval if agreement else None
-    estimate_ns = agreement.estimate_ns if agreement else 0
-    findings = findings_of(Case(observation, selection, profile))
-    worst = max(finding.severity for finding in findings) if findings else Severity.OK
+    case = Case(observation, select(observation.sources, observation.taken), profile)
+    findings = findings_of(case)
+    return write_record(case, labels, findings, severity_of(case, findings))
+
+
+def severity_of(case: Case, findings: Sequence[Finding]) -> Severity:
+    """Return how bad it is: the worst of the offset and of all findings."""
+    return max(case.offset_severity, *(finding.severity for finding in findings), Severity.OK)
+
+
+def write_record(
+    case: Case,
+    labels: Labels,
+    findings: tuple[Finding, ...],
+    severity: Severity,
+    *,
+    kind: Kind = "network",
+    age_s: float | None = 0.0,
+    drift: Drift | None = None,
+    health: Health | None = None,
+    confirmed: bool = True,
+) -> Record:
+    """Write down what was seen and what it means. A local audit asked nobody, so it has no sources."""
+    observation, agreement = case.observation, case.selection.agreement
+    host = observation.host
     return Record(
         version=labels.version,
         config_sha256=labels.config_sha256,
         host=HostIdentity(host.name, labels.site, labels.env, host.machine_id, host.boot_id),
-        utc_ns=observation.taken.realtime_ns + estimate_ns if agreement else None,
+        utc_ns=observation.taken.realtime_ns + agreement.estimate_ns if agreement else None,
         host_ns=observation.taken.realtime_ns,
         boottime_ns=observation.taken.boottime_ns,
-        severity=max(profile.severity(interval, estimate_ns), worst),
-        verdict=profile.verdict(interval),
-        profile=profile,
+        severity=severity,
+        verdict=case.profile.verdict(agreement.interval if agreement else None),
+        profile=case.profile,
         offset=_offset(agreement) if agreement else None,
-        agreement=_votes(selection),
-        sources=tuple(map(_source, selection.sources)),
+        agreement=case.votes or count_votes(case.selection),
+        sources=tuple(map(_source, case.selection.sources)) if kind == "network" else (),
         kernel=_kernel(observation.kernel),
         daemons=tuple(daemon._asdict() for daemon in observation.known_daemons),
         host_clock={
@@ -189,7 +239,22 @@ def conclude(observation: Observation, profile: Profile, labels: Labels) -> Reco
             "container": host.container,
         },
         findings=findings,
+        kind=kind,
+        age_s=age_s,
+        drift=drift,
+        health=health,
+        confirmed=confirmed,
     )
+
+
+def _drift(drift: Drift) -> dict[str, Any]:
+    """Write a drift, the breach inside it."""
+    return drift._asdict() | {"breach": drift.breach._asdict()}
+
+
+def _read_drift(data: Mapping[str, Any]) -> Drift:
+    """Read a drift that was written."""
+    return Drift(**_known(Drift, data) | {"breach": Breach(**_known(Breach, data["breach"]))})
 
 
 def _offset(agreement: Agreement) -> Offset:
@@ -201,16 +266,6 @@ def _offset(agreement: Agreement) -> Offset:
         interval.latest_ns / NS_PER_S,
         bound_s(interval),
         direction(agreement.estimate_ns),
-    )
-
-
-def _votes(selection: Selection) -> Votes:
-    """Count what the vote rests on."""
-    return Votes(
-        sources=len(selection.sources),
-        usable=len(selection.usable),
-        agreeing=sum(judged.status == "agreeing" for judged in selection.sources),
-        tolerated_liars=selection.agreement.tolerated_liars if selection.agreement else 0,
     )
 
 

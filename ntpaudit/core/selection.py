@@ -60,6 +60,25 @@ class Selection(NamedTuple):
         return tuple(judged for judged in self.sources if judged.status in ("agreeing", "falseticker"))
 
 
+class Votes(NamedTuple):
+    """How many sources were asked, could vote, and agree, and how many may lie before the interval does."""
+
+    sources: int
+    usable: int
+    agreeing: int
+    tolerated_liars: int
+
+
+def count_votes(selection: Selection) -> Votes:
+    """Count what the vote rests on."""
+    return Votes(
+        sources=len(selection.sources),
+        usable=len(selection.usable),
+        agreeing=sum(judged.status == "agreeing" for judged in selection.sources),
+        tolerated_liars=selection.agreement.tolerated_liars if selection.agreement else 0,
+    )
+
+
 def select(sources: Sequence[SourceObservation], now: ClockReading) -> Selection:
     """Judge every source against the others at the instant `now`."""
     judged = [_state(source, now) for source in sources]

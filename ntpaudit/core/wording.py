@@ -61,6 +61,18 @@ def parse_span(text: str) -> float:
     )
 
 
+_SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def parse_size(text: str) -> int:
+    """Read a size such as `512MiB` or `1GiB`, in bytes; ValueError says how to write one."""
+    number = text.strip().rstrip("BKMGik")
+    unit = text.strip()[len(number) :]
+    if unit in _SIZES and number.strip().isdecimal() and number.isascii() and int(number) * _SIZES[unit] >= 1 << 20:
+        return int(number) * _SIZES[unit]
+    raise ValueError(f"{text!r} is no size: write a number and its unit, such as 512MiB or 1GiB, 1MiB at least")
+
+
 def direction(offset: float) -> str:
     """Say where the host's clock stands: a positive offset is `behind`, any other `ahead`."""
     return "behind" if offset > 0 else "ahead"

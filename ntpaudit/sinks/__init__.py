@@ -1,10 +1,13 @@
-"""A finished record, told: one module for each format, imported only when it is used."""
+"""A finished record, told: one module for each format and for each of the agent's outlets, imported only when used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ntpaudit.core.events import Event
     from ntpaudit.core.record import Record
 
 FORMATS = {
@@ -14,10 +17,44 @@ FORMATS = {
     "influx": "line_protocol",
     "openmetrics": "openmetrics",
 }
-"""Every format with the module that writes it. A new sink is a file with a `render`, and an entry here."""
+"""Every format with the module that writes it. A new one is a file with a `render`, and an entry here."""
+
+TELLERS = {
+    "openmetrics": "textfile",
+    "jsonl": "jsonl",
+    "syslog": "syslog",
+    "journal": "journal",
+}
+"""Every outlet of the agent with its module. A new one is a file with an `open_teller`, and an entry here."""
+
+
+class Teller(Protocol):
+    """Where the agent tells what it concluded, on this host and as it goes."""
+
+    def tell(self, record: "Record", events: "Sequence[Event]") -> None:
+        """Tell the latest record, which may be the last one again, and the events since the last call.
+
+        Raises TellError, which says what would mend it. Never waits for whoever listens.
+        """
+
+    def close(self) -> None:
+        """Let go of what is open; nothing is told any more."""
 
 
 def load(name: str) -> "Callable[[Record], str]":
     """Import the sink of a format and return its `render`; KeyError for a format there is none of."""
     render: Callable[[Record], str] = import_module(f"{__name__}.{FORMATS[name]}").render
     return render
+
+
+def open_tellers(settings: Mapping[str, str | None]) -> dict[str, Teller]:
+    """Return a teller for every outlet with a setting: a path, or an address; None is an outlet that is not wanted.
+
+    Nothing need be there yet: what cannot be reached is told by `tell`, and tried again. KeyError for an outlet there
+    is none of, TellError for an address that can be none.
+    """
+    tellers: dict[str, Teller] = {}
+    for name, setting in settings.items():
+        if setting is not None:
+            tellers[name] = import_module(f"{__name__}.{TELLERS[name]}").open_teller(setting)
+    return tellers

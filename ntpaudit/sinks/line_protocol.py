@@ -3,11 +3,14 @@
 The schema is fixed: a tag or the type of a field can never change. A field whose value is not known is left out.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 
+from ntpaudit.core.events import Event
+from ntpaudit.core.findings import Finding
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS
-from ntpaudit.core.record import Record, SourceRecord
+from ntpaudit.core.record import HostIdentity, Record, SourceRecord
 from ntpaudit.sinks.plain import one_line
 
 Value = float | int | str | None
@@ -19,36 +22,100 @@ _TAG_ESCAPES = str.maketrans({" ": r"\ ", ",": r"\,", "=": r"\=", "\\": "/"})
 _TEXT_ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\"})
 
 
-def render(record: Record) -> str:
-    """Write a line for the clock, one for each source and one for each finding.
+def render(record: Record, events: Sequence[Event] | None = None) -> str:
+    """Write a line for the clock, one for each source of a network audit, and one for each event.
 
-    The stamp is the corrected time. Of an unmeasured clock nobody knows it, and the host's own would put the point
-    where no dashboard looks: so it has none, and the database stamps it.
+    Without `events` each finding is one: that is a check, which knows no before. The stamp is the corrected time, an
+    event's its own. Of an unmeasured clock nobody knows it, and the host's own would put the point where no dashboard
+    looks: so it has none, and the database stamps it, or `date`.
     """
-    host = {"host": record.host.name, "site": record.host.site, "env": record.host.env}
-    stamp = "" if record.utc_ns is None else f" {record.utc_ns}"
+    return "".join(f"{line}{_stamp(stamp_ns)}\n" for line, stamp_ns in _lines(record, events))
+
+
+def render_undated(record: Record, events: Sequence[Event]) -> str:
+    """Write the same lines, every one without a stamp."""
+    return "".join(f"{line}\n" for line, _ in _lines(record, events))
+
+
+def render_events(host: HostIdentity, events: Sequence[Event]) -> str:
+    """Write what happened on a host between two audits; what has no true time has no stamp."""
     return "".join(
-        f"{_key(measurement, host | tags)} {','.join(_fields(fields))}{stamp}\n"
-        for measurement, tags, fields in _points(record)
+        f"{_line(host, 'ntpaudit_event', {'kind': event.kind}, _event(event))}{_stamp(event.utc_ns)}\n"
+        for event in events
     )
 
 
-def _points(record: Record) -> Iterator[tuple[str, dict[str, str | None], dict[str, Value]]]:
-    """Return every point as its measurement, its own tags and its fields."""
-    yield "ntpaudit_clock", {}, _clock(record)
-    for source in record.sources:
-        yield "ntpaudit_source", {"source": source.name}, _source(source)
-    for finding in record.findings:
-        yield (
-            "ntpaudit_event",
-            {"kind": finding.id},
-            {
-                "severity": int(finding.severity),
-                "raised": 1,
-                "title": f"{finding.level}: {finding.id}",
-                "text": f"{finding.message}; fix: {finding.remedy}",
-            },
-        )
+def date(lines: str, stamp_ns: int) -> str:
+    """Put a stamp on every line of ours that has none.
+
+    A line without one ends in its last field, `name=value`. Only a quoted text can have a blank in it, and ends in its
+    quote: so what stands behind the last blank is a whole number in a line with a stamp, and in no other.
+    """
+    return "".join(
+        f"{line}\n" if _is_stamp(line.rpartition(" ")[2]) else f"{line} {stamp_ns}\n"
+        for line in lines.split("\n")
+        if line
+    )
+
+
+def _is_stamp(word: str) -> bool:
+    """Whether a word is a whole number, as a stamp is."""
+    digits = word.removeprefix("-")
+    return digits.isascii() and digits.isdecimal()
+
+
+def _lines(record: Record, events: Sequence[Event] | None) -> Iterator[tuple[str, int | None]]:
+    """Return every line, without its end, and the stamp that belongs to it."""
+    for measurement, tags, fields, stamp_ns in _points(record, events):
+        yield _line(record.host, measurement, tags, fields), stamp_ns
+
+
+def _line(host: HostIdentity, measurement: str, tags: Mapping[str, str | None], fields: Mapping[str, Value]) -> str:
+    """Write one point of a host, without its stamp and its end."""
+    whose = {"host": host.name, "site": host.site, "env": host.env}
+    return f"{_key(measurement, {**whose, **tags})} {','.join(_fields(fields))}"
+
+
+def _stamp(stamp_ns: int | None) -> str:
+    """Write a stamp behind a line, where there is one."""
+    return "" if stamp_ns is None else f" {stamp_ns}"
+
+
+def _points(
+    record: Record, events: Sequence[Event] | None
+) -> Iterator[tuple[str, dict[str, str | None], dict[str, Value], int | None]]:
+    """Return every point as its measurement, its own tags, its fields and its stamp."""
+    yield "ntpaudit_clock", {}, _clock(record), record.utc_ns
+    if record.kind == "network":
+        for source in record.sources:
+            yield "ntpaudit_source", {"source": source.name}, _source(source), record.utc_ns
+    if events is None:
+        for finding in record.findings:
+            yield "ntpaudit_event", {"kind": finding.id}, _raised(finding), record.utc_ns
+        return
+    for event in events:
+        yield "ntpaudit_event", {"kind": event.kind}, _event(event), event.utc_ns
+
+
+def _raised(finding: Finding) -> dict[str, Value]:
+    """Return a finding as the event that it is for a check."""
+    return {
+        "severity": int(finding.severity),
+        "raised": 1,
+        "title": f"{finding.level}: {finding.id}",
+        "text": f"{finding.message}; fix: {finding.remedy}",
+    }
+
+
+def _event(event: Event) -> dict[str, Value]:
+    """Return what began or ended."""
+    return {
+        "severity": int(event.severity),
+        "raised": int(event.raised),
+        "value_s": None if event.value_s is None else float(event.value_s),
+        "title": event.title,
+        "text": f"{event.text}; fix: {event.remedy}" if event.raised and event.remedy else event.text,
+    }
 
 
 def _clock(record: Record) -> dict[str, Value]:
@@ -65,8 +132,10 @@ def _clock(record: Record) -> dict[str, Value]:
         "falsetickers": sum(source.status == "falseticker" for source in record.sources),
         "findings": len(record.findings),
         "host_time_ns": record.host_ns,
+        "age_s": None if record.age_s is None else float(record.age_s),
         "kernel_maxerror_s": None if maxerror_s is None else float(maxerror_s),
         "version": record.version,
+        "config_sha256": record.config_sha256,
         "profile": record.profile.name,
     }
     if record.offset is not None:
@@ -82,6 +151,21 @@ def _clock(record: Record) -> dict[str, Value]:
             "delay_s": nearest.delay_s,
             "root_distance_s": nearest.root_distance_s,
             "stratum": nearest.stratum,
+        }
+    return fields | _of_agent(record)
+
+
+def _of_agent(record: Record) -> dict[str, Value]:
+    """Return what only the agent knows: how the clock moves, and how the agent itself fares."""
+    fields: dict[str, Value] = {}
+    if (drift := record.drift) is not None:
+        fields |= {"frequency_ppm": drift.frequency_ppm, "skew_ppm": float(drift.skew_ppm)}
+    if (health := record.health) is not None:
+        fields |= {
+            "missed": health.missed,
+            "backlog": health.backlog,
+            "failures": health.failures,
+            "oldest_undelivered_s": None if health.oldest_s is None else float(health.oldest_s),
         }
     return fields
 
@@ -120,7 +204,7 @@ def _fields(fields: Mapping[str, Value]) -> Iterator[str]:
         match value:
             case int() if value in _INT64:  # a host may believe in a year that 64 bits of nanoseconds cannot hold
                 yield f"{name}={value}i"
-            case float():
+            case float() if isfinite(value):
                 yield f"{name}={value!r}"
             case str():
                 yield f'{name}="{one_line(value).translate(_TEXT_ESCAPES)}"'

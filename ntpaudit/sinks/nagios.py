@@ -1,5 +1,7 @@
 """A record as one line of a monitoring plugin: the state, the headline, and performance data after a bar."""
 
+from collections.abc import Sequence
+
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
 from ntpaudit.sinks.headline import headline
@@ -8,11 +10,16 @@ from ntpaudit.sinks.plain import decimal, one_line
 
 def render(record: Record) -> str:
     """Write the line. The tolerances stand at the value that each is held against; what is not known is `U`."""
-    said = one_line(headline(record)).replace("|", "/")
-    return f"NTPAUDIT {record.severity.name} - {said} | {' '.join(_performance(record))}\n"
+    return plugin_line(record.severity, headline(record), performance(record))
 
 
-def _performance(record: Record) -> list[str]:
+def plugin_line(severity: Severity, sentence: str, values: Sequence[str]) -> str:
+    """Write a line of a state, a sentence and performance data."""
+    said = one_line(sentence).replace("|", "/")
+    return f"NTPAUDIT {severity.name} - {said}{' | ' if values else ''}{' '.join(values)}\n"
+
+
+def performance(record: Record) -> list[str]:
     """List the values as `label=value[unit];[warning];[critical];[least];[most]`; a signed one has ranges."""
     profile, votes = record.profile, record.agreement
     estimate_s, bound_s = (record.offset.estimate_s, record.offset.bound_s) if record.offset else (None, None)

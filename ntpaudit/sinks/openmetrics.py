@@ -82,9 +82,29 @@ def _gauges(record: Record) -> Iterator[_Gauge]:
     )
     maxerror_s = record.kernel.get("maxerror_s")
     yield _single("kernel_maxerror_seconds", "What the kernel holds to be the clock's greatest error.", maxerror_s)
+    yield from _of_agent(record)
     time_s = None if record.utc_ns is None else record.utc_ns / NS_PER_S
     yield _single("time_seconds", "Corrected time of the audit, in seconds since 1970.", time_s)
     yield _Gauge("build_info", "The version of ntpaudit that wrote this.", {(("version", record.version),): 1})
+
+
+def _of_agent(record: Record) -> Iterator[_Gauge]:
+    """Return what only the agent knows: how the clock moves, and how the agent itself fares."""
+    if (health := record.health) is not None:
+        yield _single("age_seconds", "Age of the last answers from servers that the offset rests on.", record.age_s)
+        yield _single("missed_audits", "Audits of servers that were due and did not come.", health.missed)
+        yield _single("backlog_records", "Records not delivered to the database yet.", health.backlog)
+        yield _single("backlog_age_seconds", "Age of the oldest record not delivered yet.", health.oldest_s)
+        yield _single("delivery_failures", "Attempts to deliver that failed since the last good one.", health.failures)
+        yield _single("set_aside_records", "Records that the database refuses, set aside.", health.set_aside)
+    if (drift := record.drift) is not None:
+        yield _single("frequency_ppm", "Rate of the offset: positive falls further behind.", drift.frequency_ppm)
+        yield _single("skew_ppm", "How wrong the frequency can be.", drift.skew_ppm)
+        yield _single(
+            "breach_pessimistic_seconds",
+            "Earliest time until the critical tolerance is reached if nothing steers the clock.",
+            None if drift.breach is None else drift.breach.pessimistic_s,
+        )
 
 
 def _single(name: str, meaning: str, value: float | int | None) -> _Gauge:

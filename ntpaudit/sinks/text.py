@@ -3,7 +3,7 @@
 Plain ASCII, and never wider than 100 columns. Colour, where wanted, is put on last and moves nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import ceil, log10
 from textwrap import wrap
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ _UNITS = ((1.0, "s", 9), (1e-3, "ms", 6), (1e-6, "us", 3), (_NS, "ns", 0))
 """Units of an offset in the table, with the decimals that make a nanosecond. Larger ones would need too many digits."""
 
 _RED, _GREEN, _YELLOW, _MAGENTA = 31, 32, 33, 35
-_SEVERITY_COLOURS = {
+SEVERITY_COLOURS = {
     Severity.OK: _GREEN,
     Severity.WARNING: _YELLOW,
     Severity.UNKNOWN: _MAGENTA,
@@ -40,26 +40,36 @@ _STATUS_COLOURS: dict[Status, int] = {
     "backed-off": _YELLOW,
 }
 
-_Paint = Callable[[str, int | None], str]
+Paint = Callable[[str, int | None], str]
+"""Colour a text, or leave it as it is."""
 
 
 def render(record: Record, *, colour: bool = False) -> str:
     """Write the record for a person to read."""
-    paint = _painted if colour else _unpainted
-    blocks = [
-        _headline(record, paint),
-        list(_table(record.sources, paint)),
-        [line for finding in record.findings for line in _finding(finding, paint)],
-        [line for label, fact in _facts(record) for line in _labelled(label, fact)],
-    ]
-    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+    paint = painter(colour)
+    return page(
+        opening(record.severity, headline(record), paint),
+        source_table(record.sources, paint),
+        [line for finding in record.findings for line in finding_lines(finding, paint)],
+        [line for label, fact in facts(record) for line in labelled(label, fact)],
+    )
 
 
-def _headline(record: Record, paint: _Paint) -> list[str]:
-    """Write how bad it is, and the headline."""
-    word = record.severity.name
-    first, *others = _wrapped(headline(record), word + _GAP, " " * len(word + _GAP))
-    return [paint(word, _SEVERITY_COLOURS[record.severity]) + first[len(word) :], *others]
+def page(*blocks: Iterable[str]) -> str:
+    """Put blocks of lines one below the other, an empty line between them; an empty block leaves no trace."""
+    return "\n\n".join(filter(None, ("\n".join(block) for block in blocks))) + "\n"
+
+
+def painter(colour: bool) -> Paint:
+    """Return what colours a text, or leaves it as it is."""
+    return _painted if colour else _unpainted
+
+
+def opening(severity: Severity, sentence: str, paint: Paint) -> list[str]:
+    """Write how bad it is, and beside it a sentence."""
+    word = severity.name
+    first, *others = _wrapped(sentence, word + _GAP, " " * len(word + _GAP))
+    return [paint(word, SEVERITY_COLOURS[severity]) + first[len(word) :], *others]
 
 
 class _Column(NamedTuple):
@@ -72,7 +82,7 @@ class _Column(NamedTuple):
     spare: bool = False
 
 
-def _table(sources: Sequence[SourceRecord], paint: _Paint) -> Iterator[str]:
+def source_table(sources: Sequence[SourceRecord], paint: Paint) -> Iterator[str]:
     """Lay the sources out in columns that each say something, none of it wider than the page."""
     columns = [column for column in _COLUMNS if any(column.cell(source) for source in sources)]
     if _line_width(_widths(columns, sources)) > WIDTH:
@@ -162,15 +172,15 @@ _COLUMNS = (
 )
 
 
-def _finding(finding: Finding, paint: _Paint) -> list[str]:
+def finding_lines(finding: Finding, paint: Paint) -> list[str]:
     """Write a finding and how to mend it."""
-    first, *others = _labelled(finding.level, f"{finding.id}: {finding.message}")
-    level = paint(finding.level, _SEVERITY_COLOURS[finding.severity] if finding.severity else None)
+    first, *others = labelled(finding.level, f"{finding.id}: {finding.message}")
+    level = paint(finding.level, SEVERITY_COLOURS[finding.severity] if finding.severity else None)
     remedy = _wrapped(f"fix: {finding.remedy}", " " * _LABEL_WIDTH, " " * (_LABEL_WIDTH + len("fix: ")))
     return [level + first[len(finding.level) :], *others, *remedy]
 
 
-def _facts(record: Record) -> Iterator[tuple[str, str]]:
+def facts(record: Record) -> Iterator[tuple[str, str]]:
     """Say what else bears on the verdict."""
     yield "kernel", _kernel(record.kernel)
     yield "daemons", ", ".join(map(_daemon, record.daemons)) or "none seen"
@@ -214,7 +224,7 @@ def _explained(agreeing: Sequence[SourceRecord]) -> Iterator[tuple[str, str]]:
         yield "reference", "; ".join(known)
 
 
-def _labelled(label: str, text: str) -> list[str]:
+def labelled(label: str, text: str) -> list[str]:
     """Write a label, and beside it a text in as many lines as it takes."""
     return _wrapped(text, label.ljust(_LABEL_WIDTH), " " * _LABEL_WIDTH)
 

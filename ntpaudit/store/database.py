@@ -19,6 +19,67 @@ SCHEMA = (
         record TEXT
     );
     """,
+    # 2: the agent's history, which is its outbox too
+    """
+    ALTER TABLE audits ADD COLUMN kind TEXT;
+    ALTER TABLE audits ADD COLUMN boot_id TEXT;
+    ALTER TABLE audits ADD COLUMN boottime_ns INTEGER;
+    ALTER TABLE audits ADD COLUMN suspended_ns INTEGER;
+    ALTER TABLE audits ADD COLUMN raw_ns INTEGER;
+    ALTER TABLE audits ADD COLUMN utc_ns INTEGER;
+    ALTER TABLE audits ADD COLUMN severity INTEGER;
+    ALTER TABLE audits ADD COLUMN verdict INTEGER;
+    ALTER TABLE audits ADD COLUMN offset_ns INTEGER;
+    ALTER TABLE audits ADD COLUMN earliest_ns INTEGER;
+    ALTER TABLE audits ADD COLUMN latest_ns INTEGER;
+    ALTER TABLE audits ADD COLUMN distance_s REAL;
+    CREATE INDEX audits_unjudged ON audits (id) WHERE record IS NULL;
+    CREATE INDEX audits_network ON audits (id) WHERE kind = 'network';
+    CREATE TABLE rollups (
+        hour_s INTEGER PRIMARY KEY,
+        audits INTEGER NOT NULL,
+        measured INTEGER NOT NULL,
+        within INTEGER NOT NULL,
+        unproven INTEGER NOT NULL,
+        beyond INTEGER NOT NULL,
+        severity INTEGER NOT NULL,
+        least_offset_ns INTEGER,
+        most_offset_ns INTEGER,
+        most_bound_ns INTEGER
+    );
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL,
+        raised INTEGER NOT NULL,
+        severity INTEGER NOT NULL,
+        level TEXT NOT NULL,
+        text TEXT NOT NULL,
+        utc_ns INTEGER,
+        host_ns INTEGER NOT NULL,
+        boot_id TEXT,
+        boottime_ns INTEGER NOT NULL,
+        value_s REAL,
+        detail TEXT NOT NULL
+    );
+    CREATE TABLE outbox (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        audit_id INTEGER,
+        boot_id TEXT,
+        boottime_ns INTEGER NOT NULL,
+        host_ns INTEGER NOT NULL,
+        stamp_ns INTEGER,
+        lines TEXT NOT NULL
+    );
+    CREATE INDEX outbox_undated ON outbox (id) WHERE stamp_ns IS NULL;
+    CREATE TABLE set_aside (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        audit_id INTEGER,
+        stamp_ns INTEGER,
+        lines TEXT NOT NULL,
+        reason TEXT NOT NULL
+    );
+    CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    """,
 )
 """Each entry takes the schema one version further; `PRAGMA user_version` counts those applied."""
 
@@ -37,7 +98,7 @@ def open_database(path: str, note: Callable[[str], None]) -> sqlite3.Connection:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
-            _set_aside(path, note)
+            set_aside_damaged(path, note)
             return _open(path)
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"cannot keep state in {path}: {error}; name a writable folder in STATE_DIRECTORY") from error
@@ -45,8 +106,9 @@ def open_database(path: str, note: Callable[[str], None]) -> sqlite3.Connection:
 
 def _open(path: str) -> sqlite3.Connection:
     """Open one file and bring its schema up to date, in one transaction."""
-    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # of a new file only; others keep what they are
         _write_ahead(connection)
         connection.execute("PRAGMA synchronous=FULL")
         if 0 <= (version := _version(connection)) < len(SCHEMA):
@@ -101,19 +163,18 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise StoreError(f"the state could not be used: {error}") from error
 
 
-def set_aside_if_damaged(
-    error: StoreError, connection: sqlite3.Connection, path: str, note: Callable[[str], None]
-) -> bool:
-    """Close and set aside a file whose use failed because it is damaged: not locked, full or read-only."""
+def open_memory() -> sqlite3.Connection:
+    """Open an empty database of the current schema that lives in memory only."""
+    return _open(":memory:")
+
+
+def is_damage(error: StoreError) -> bool:
+    """Whether a use failed because the file is damaged: not locked, full or read-only."""
     cause = error.__cause__
-    if not isinstance(cause, sqlite3.DatabaseError) or isinstance(cause, sqlite3.OperationalError):
-        return False
-    connection.close()
-    _set_aside(path, note)
-    return True
+    return isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError)
 
 
-def _set_aside(path: str, note: Callable[[str], None]) -> None:
+def set_aside_damaged(path: str, note: Callable[[str], None]) -> None:
     """Rename a damaged file, with its journal, so that it can still be examined."""
     suffix = f".damaged-{time.time_ns()}"
     note(f"{path} is damaged and was set aside as {path}{suffix}; what it held of servers is forgotten")

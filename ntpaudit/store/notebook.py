@@ -71,7 +71,7 @@ class Notebook:
 
         A damaged file is set aside, and the next turn begins a new one.
         """
-        from ntpaudit.store.database import open_database, set_aside_if_damaged, transaction
+        from ntpaudit.store.database import is_damage, open_database, set_aside_damaged, transaction
 
         try:
             if self._connection is None:
@@ -80,6 +80,7 @@ class Notebook:
                 return work(self._connection)
         except StoreError as error:
             self._note(str(error))
-            if self._connection and set_aside_if_damaged(error, self._connection, self._path, self._note):
-                self._connection = None
+            if self._connection and is_damage(error):
+                self.close()
+                set_aside_damaged(self._path, self._note)
         return None

@@ -1,7 +1,11 @@
-"""Values as JSON has them."""
+"""Values as JSON has them, and back."""
 
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+_Value = TypeVar("_Value")
 
 
 def plain(value: Any) -> Any:
@@ -16,3 +20,66 @@ def plain(value: Any) -> Any:
         case Mapping():
             return {key: plain(part) for key, part in value.items()}
     return value
+
+
+def revive(kind: type[_Value], data: Any) -> _Value:
+    """Make a value of the core of what `plain` made of it. TypeError or ValueError where it is none of that kind."""
+    value: _Value = _revive(kind, data)
+    return value
+
+
+def _revive(kind: Any, data: Any) -> Any:
+    """Make a value of any annotation that the core uses."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return _first_fitting(parts, data)
+    if origin is Literal:
+        return _checked(data in parts, kind, data)
+    if origin is tuple:
+        _checked(isinstance(data, list), kind, data)
+        return tuple(_revive(parts[0], part) for part in data)
+    if origin is not None and issubclass(origin, Mapping):
+        _checked(isinstance(data, dict), kind, data)
+        return MappingProxyType({key: _revive(parts[1], part) for key, part in data.items()})
+    if kind is Any:
+        return data
+    if kind is bytes:
+        return bytes.fromhex(_checked(isinstance(data, str), kind, data))
+    if hasattr(kind, "_fields"):
+        return _named(kind, data)
+    if kind is float:
+        return float(_checked(type(data) in (int, float), kind, data))
+    return _checked(type(data) is kind or (kind is NoneType and data is None), kind, data)
+
+
+def _first_fitting(kinds: tuple[Any, ...], data: Any) -> Any:
+    """Make the first of several kinds of value that the data fit."""
+    for kind in kinds:
+        try:
+            return _revive(kind, data)
+        except (TypeError, ValueError):
+            continue
+    raise TypeError(f"{data!r} fits none of {kinds}")
+
+
+def _named(kind: Any, data: Any) -> Any:
+    """Make a named tuple of its parts; one that is missing takes its default, an unknown one is refused."""
+    _checked(isinstance(data, dict), kind, data)
+    hints = _hints(kind)
+    for name in data:
+        if name not in hints:
+            raise TypeError(f"{kind.__name__} has no {name}")
+    return kind(**{name: _revive(hints[name], part) for name, part in data.items()})
+
+
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    """Return the annotations of a named tuple's fields."""
+    return get_type_hints(kind)
+
+
+def _checked(fits: bool, kind: Any, data: Any) -> Any:
+    """Return the data if they fit."""
+    if not fits:
+        raise TypeError(f"{data!r} is no {kind}")
+    return data

@@ -6,24 +6,27 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
+from ntpaudit.core.events import Event
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS
 from ntpaudit.core.record import Record
-from ntpaudit.sinks.line_protocol import render
+from ntpaudit.sinks.line_protocol import date, render, render_undated
 from ntpaudit.sinks.plain import one_line
 from tests.records import CASES, NOW_NS, failed, record, records, seen, servers
+from tests.sinks.agent import NASTY, SAME, agent_records, by_agent, event, events
 from tests.world.servers import influxd
 
 TAG = r"[a-z_]+=(?:[^ ,=\\\n]|\\[ ,=])+"
 TEXT = r'"(?:[^"\\\n]|\\["\\])*"'
 FLOAT = r"-?[0-9]+(?:\.[0-9]+)?(?:e[-+][0-9]+)?"
-FIELD = rf"[a-z_]+=(?:{TEXT}|-?[0-9]+i|{FLOAT})"
+FIELD = rf"[a-z_][a-z0-9_]*=(?:{TEXT}|-?[0-9]+i|{FLOAT})"
 LINE = re.compile(rf"([a-z_]+)((?:,{TAG})*) ({FIELD}(?:,{FIELD})*)(?: (-?[0-9]+))?\n")
 
 INTEGERS = {
@@ -39,8 +42,11 @@ INTEGERS = {
     "status",
     "authenticated",
     "raised",
+    "missed",
+    "backlog",
+    "failures",
 }
-TEXTS = {"version", "profile", "address", "reference_id", "reason", "title", "text"}
+TEXTS = {"version", "config_sha256", "profile", "address", "reference_id", "reason", "title", "text"}
 TAGS = {"host", "site", "env", "source", "kind"}
 
 STRANGE = (
@@ -135,15 +141,76 @@ def test_every_record_can_be_read_back(record: Record) -> None:
         assert point.stamp_ns == record.utc_ns
 
 
-@given(records())
-def test_a_field_has_one_type_for_ever(record: Record) -> None:
+@given(records() | agent_records(), st.none() | st.lists(events(), max_size=3))
+def test_a_field_has_one_type_for_ever(record: Record, told: list[Event] | None) -> None:
     """Whole numbers are integers, texts texts, and everything else is a float; no name is a field and a tag."""
-    for point in read(render(record)):
+    for point in read(render(record, told)):
         for name, value in point.fields.items():
             assert type(value) is (int if name in INTEGERS else str if name in TEXTS else float)
             assert name not in TAGS
             assert not isinstance(value, int) or -(2**63) <= value < 2**63
         assert set(point.tags) <= TAGS
+
+
+@given(agent_records(), st.lists(events(), max_size=3))
+def test_an_agent_tells_its_events_and_no_other(record: Record, told: list[Event]) -> None:
+    """Each event is a point at its own time; sources are told of a network audit only, findings not at all."""
+    points = read(render(record, told))
+    sources = [point for point in points if point.measurement == "ntpaudit_source"]
+    found = [point for point in points if point.measurement == "ntpaudit_event"]
+    assert len(sources) == (len(record.sources) if record.kind == "network" else 0)
+    assert len(points) == 1 + len(sources) + len(found)
+    for point, one in zip(found, told, strict=True):
+        assert point.tags["kind"] == one.kind
+        assert point.stamp_ns == one.utc_ns
+        assert point.fields["raised"] == one.raised
+        assert point.fields["severity"] == one.severity
+        assert point.fields.get("value_s") == one.value_s
+        assert point.fields["title"] == one.title
+        assert str(point.fields["text"]).startswith(one_line(one.text))
+
+
+def test_what_only_an_agent_knows() -> None:
+    """The clock's rate and the agent's own state are fields of the clock; what is unknown or infinite is left out."""
+    fields = read(render(by_agent(SAME), []))[0].fields
+    assert {name: fields[name] for name in sorted(set(fields) - set(read(render(SAME))[0].fields))} == {
+        "backlog": 7,
+        "config_sha256": "c" * 64,
+        "failures": 3,
+        "frequency_ppm": 12.25,
+        "missed": 2,
+        "oldest_undelivered_s": 420.5,
+        "skew_ppm": 0.75,
+    }
+    assert fields["age_s"] == 61.5
+    drift = by_agent(SAME).drift
+    assert drift is not None
+    unknown = by_agent(SAME, age_s=None, drift=drift._replace(frequency_ppm=None))
+    line = render(unknown, [event("breach-forecast", value_s=float("inf"))])
+    assert "frequency_ppm" not in line
+    assert "age_s" not in line
+    assert "value_s" not in line
+
+
+@given(agent_records(), st.lists(events(), max_size=3), st.integers(-(2**62), 2**62))
+def test_lines_without_a_stamp_get_one_and_no_other(record: Record, told: list[Event], stamp_ns: int) -> None:
+    """Whatever a name or a text holds, every line without a stamp gets it, and one that has one keeps its own."""
+    undated = render_undated(record, told)
+    assert {point.stamp_ns for point in read(undated)} == {None}
+    whole = read(render(record, told))
+    assert read(date(undated, stamp_ns)) == [replace(point, stamp_ns=stamp_ns) for point in whole]
+    stamps = [stamp_ns if point.stamp_ns is None else point.stamp_ns for point in whole]
+    assert [point.stamp_ns for point in read(date(render(record, told), stamp_ns))] == stamps
+    assert date(date(undated, stamp_ns), 7) == date(undated, stamp_ns)
+    assert date("", stamp_ns) == ""
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_a_text_that_looks_like_a_stamp_is_none(text: str) -> None:
+    """Quotes, backslashes, blanks and numbers inside a text never pass for the end of a line."""
+    told = [event(text=text, remedy="")]
+    named = SAME._replace(host=SAME.host._replace(name=f"web {text} 7"))
+    assert [point.stamp_ns for point in read(date(render_undated(named, told), 5))] == [5] * 6
 
 
 def test_a_whole_number_of_seconds_is_a_float() -> None:
@@ -171,6 +238,7 @@ def test_an_unmeasured_clock_has_no_stamp() -> None:
         "falsetickers": 0,
         "findings": 1,
         "host_time_ns": NOW_NS + 10**9,
+        "age_s": 0.0,
         "kernel_maxerror_s": 0.031,
         "version": "0.1.0",
         "profile": "log-integrity",
@@ -250,3 +318,20 @@ def test_influxdb_reads_strange_names_as_we_do(database: Database) -> None:
     assert database.write(render(written)) == 204
     rows = database.rows("SELECT reason, source FROM ntpaudit_source WHERE host = 'strange'")
     assert {row["source"]: row["reason"] for row in rows} == {as_tag(name): one_line(name) for name in STRANGE}
+
+
+def test_influxdb_takes_an_agents_points(database: Database) -> None:
+    """InfluxDB stores an agent's figures and events beside a check's, each event once and at its own time."""
+    agent = by_agent(SAME._replace(host=SAME.host._replace(name="agent")))
+    told = [event("step-back", value_s=-2.5, utc_ns=NOW_NS - 5), event(raised=False, utc_ns=None, text='of "12')]
+    lines = date(render(agent, told), NOW_NS + 7)
+    assert database.write(lines) == 204
+    assert database.write(lines) == 204
+    rows = database.rows("SELECT kind, raised, value_s, text FROM ntpaudit_event WHERE host = 'agent'")
+    assert [(row["time"], row["kind"], row["raised"], row["value_s"]) for row in rows] == [
+        (NOW_NS - 5, "step-back", 1, -2.5),
+        (NOW_NS + 7, "unsynced", 0, None),
+    ]
+    assert rows[1]["text"] == 'of "12'
+    (row,) = database.rows("SELECT backlog, missed, frequency_ppm, age_s FROM ntpaudit_clock WHERE host = 'agent'")
+    assert (row["backlog"], row["missed"], row["frequency_ppm"], row["age_s"]) == (7, 2, 12.25, 61.5)

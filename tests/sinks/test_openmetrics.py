@@ -10,6 +10,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from ntpaudit.core.record import Record
 from ntpaudit.sinks.openmetrics import render
 from tests.records import CASES, records
+from tests.sinks.agent import SAME, agent_records, by_agent
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -37,7 +38,7 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
     return samples.get((f"ntpaudit_{name}", frozenset(labels.items())))
 
 
-@given(records())
+@given(records() | agent_records())
 def test_both_parsers_read_any_record(record: Record) -> None:
     """Whatever was seen, both parsers read the same values, and they are the record's."""
     text = render(record)
@@ -69,6 +70,29 @@ def test_metadata_come_before_samples(case: str) -> None:
             assert line == f"# UNIT {seen[-1]} seconds"
         else:
             assert re.split("[{ ]", line)[0] == seen[-1]
+
+
+def test_what_only_an_agent_knows() -> None:
+    """An agent's file tells how it fares and how the clock moves; a check's has none of it, nor what is unknown."""
+    agent = by_agent(SAME)
+    ours = read(render(agent))
+    told = {name: sample for (name, labels), sample in ours.items() if (name, labels) not in read(render(SAME))}
+    assert told == {
+        "ntpaudit_age_seconds": 61.5,
+        "ntpaudit_missed_audits": 2,
+        "ntpaudit_backlog_records": 7,
+        "ntpaudit_backlog_age_seconds": 420.5,
+        "ntpaudit_delivery_failures": 3,
+        "ntpaudit_set_aside_records": 0,
+        "ntpaudit_frequency_ppm": 12.25,
+        "ntpaudit_skew_ppm": 0.75,
+        "ntpaudit_breach_pessimistic_seconds": 3600,
+    }
+    assert agent.drift is not None
+    breach = agent.drift.breach._replace(pessimistic_s=None)
+    unknown = read(render(by_agent(SAME, drift=agent.drift._replace(frequency_ppm=None, breach=breach))))
+    assert value(unknown, "frequency_ppm") is None
+    assert value(unknown, "breach_pessimistic_seconds") is None
 
 
 def test_sources() -> None:

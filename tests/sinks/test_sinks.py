@@ -1,16 +1,21 @@
 """What is true of every sink: it tells any record, and never tells that all is well when it is not."""
 
 import re
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 
+from ntpaudit.config import TellConfig
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
-from ntpaudit.sinks import FORMATS, load
+from ntpaudit.errors import TellError
+from ntpaudit.sinks import FORMATS, TELLERS, load, open_tellers
 from tests.records import CASES, records
+from tests.sinks.agent import SAME, event
 
 
 @given(records())
@@ -60,3 +65,42 @@ def test_only_the_sink_that_is_used_is_imported(name: str) -> None:
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     wanted = {f"ntpaudit.sinks.{FORMATS[name]}"} | ({"json"} if name == "json" else set())
     assert set(run.stdout.split()) == wanted
+
+
+def test_every_outlet_can_be_configured() -> None:
+    """The configuration knows every outlet of the agent by the name under which it is registered."""
+    assert set(TELLERS) == set(TellConfig._fields)
+
+
+def test_outlets(tmp_path: Path) -> None:
+    """Each outlet with a setting is opened, and is told all that comes; one without is not."""
+    settings = {name: str(tmp_path / name) for name in TELLERS}
+    sockets = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+    for name, listening in zip(("journal", "syslog"), sockets, strict=True):
+        listening.bind(settings[name])
+    tellers = open_tellers(settings)
+    for teller in tellers.values():
+        teller.tell(SAME, [event()])
+        teller.close()
+    assert list(tellers) == list(TELLERS)
+    assert all(b"unsynced" in listening.recv(1 << 16) for listening in sockets)
+    assert (tmp_path / "jsonl").read_text() == load("json")(SAME)
+    assert (tmp_path / "openmetrics").read_text() == load("openmetrics")(SAME)
+    for listening in sockets:
+        listening.close()
+    assert open_tellers(dict.fromkeys(TELLERS)) == {}
+
+
+def test_opening_needs_nothing_to_be_there(tmp_path: Path) -> None:
+    """An outlet whose place is missing is opened all the same, and says so each time that it is told something."""
+    for teller in open_tellers({name: str(tmp_path / "nowhere" / name) for name in TELLERS}).values():
+        for _ in range(2):
+            with pytest.raises(TellError, match="nowhere"):
+                teller.tell(SAME, [])
+        teller.close()
+
+
+def test_there_is_no_other_outlet() -> None:
+    """An outlet that does not exist is refused."""
+    with pytest.raises(KeyError):
+        open_tellers({"carrier-pigeon": "/coop"})

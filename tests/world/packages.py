@@ -21,6 +21,10 @@ PACKAGES = {
     "influxd": "influxdb",
     "ip": "iproute2",
     "libfaketime.so.1": "libfaketime",
+    "mmdebstrap": "mmdebstrap",
+    "nginx": "nginx",
+    "openssl": "openssl",
+    "victoria-metrics": "victoria-metrics",
 }
 """Which package brings a program or a library."""
 
@@ -71,8 +75,13 @@ def _find(name: str, places: tuple[str, ...]) -> Path:
     raise PackageUnavailableError(f"{name} is not in package {PACKAGES[name]}; remove {_packages()} to fetch it again")
 
 
+def cache_folder() -> Path:
+    """Where everything is kept that was fetched for the tests: the project's own, or where $NTPAUDIT_CACHE says."""
+    return Path(os.environ.get("NTPAUDIT_CACHE", REPOSITORY / ".cache"))
+
+
 def _packages() -> Path:
-    return Path(os.environ.get("NTPAUDIT_CACHE", REPOSITORY / ".cache")) / "packages"
+    return cache_folder() / "packages"
 
 
 def _root() -> Path:

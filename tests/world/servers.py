@@ -141,6 +141,36 @@ bind-address = "{address}:{rpc_port}"
 
 
 @contextmanager
+def victoria_metrics(*flags: str) -> Iterator[str]:
+    """Run an empty VictoriaMetrics whose samples can be read back at once, and yield its base URL."""
+    address = "127.0.0.1"
+    port = free_port(address, socket.SOCK_STREAM)
+
+    def is_ready(_: int) -> bool:
+        connection = http.client.HTTPConnection(address, port, timeout=READY_WITHIN_S)  # never through a proxy
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except ConnectionError:
+            return False
+        finally:
+            connection.close()
+
+    with TemporaryDirectory(prefix="victoria-metrics-") as name:
+        command = [
+            str(program("victoria-metrics")),
+            f"-httpListenAddr={address}:{port}",
+            f"-storageDataPath={name}/data",
+            "-retentionPeriod=100y",
+            "-influxMeasurementFieldSeparator=_",
+            "-search.latencyOffset=0s",
+            *flags,
+        ]
+        with running(command, Path(name) / "log", is_ready):
+            yield f"http://{address}:{port}"
+
+
+@contextmanager
 def saturated_cores(processes_per_core: int = 2) -> Iterator[None]:
     """Keep every core busy with more than one process, as on a host that is short of CPU."""
     # A process that outlives a killed test run would burn a core for ever, so each watches its parent.

@@ -1,0 +1,439 @@
+"""The repeating audit: when next, what to tell the service manager, and when to end."""
+
+import os
+import random
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from ntpaudit import __version__, audit
+from ntpaudit.config import Config, load_config, read_token, with_environment
+from ntpaudit.core.course import Terms
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.observation import Observation
+from ntpaudit.core.politeness import POOL_INTERVAL_S, SERVER_INTERVAL_S
+from ntpaudit.core.record import Health, Labels, Record
+from ntpaudit.core.schedule import CONFIRM_S, Intervals, Schedule, after_local, after_network, begin, missed, resumed, sooner
+from ntpaudit.core.sources import Server, is_loopback
+from ntpaudit.core.wording import plural, span
+from ntpaudit.errors import ConfigError, TellError
+from ntpaudit.rounds import Rounds
+from ntpaudit.sinks import Teller, open_tellers
+from ntpaudit.sinks.journal import SOCKET, journal_takes_our_output
+from ntpaudit.sinks.systemd import Notifier
+from ntpaudit.store.ledger import Claim, Ledger
+from ntpaudit.store.location import FILE_NAME, state_folder
+from ntpaudit.surroundings import Surroundings
+from ntpaudit.survey import Manner
+
+if TYPE_CHECKING:
+    from ntpaudit.delivery import Courier
+
+SURVEY_LIMIT_S = 120.0
+"""A survey that takes longer hangs: the watchdog is no longer fed."""
+
+DRAIN_S = 10.0
+"""How long a single cycle waits for the database."""
+
+STOP_S = 0.5
+"""How long the delivery under way may take when the agent is told to end."""
+
+TIMEOUT_S = 2.0
+
+
+Outlets = dict[str, tuple[str, Teller]]
+"""Every outlet in use, with the setting it was opened by."""
+
+
+class Setting(NamedTuple):
+    """A configuration as the agent runs by it, and the environment it was read in."""
+
+    config: Config
+    environment: Mapping[str, str]
+    path: str | None
+
+    @property
+    def plan(self) -> audit.Plan:
+        """Whom to ask."""
+        config = self.config
+        return audit.Plan(
+            sources=config.sources.named,
+            profile=config.profile,
+            labels=self.labels,
+            manner=Manner(timeout_s=TIMEOUT_S),
+            from_host=config.sources.from_host,
+            host_name=config.host.name,
+        )
+
+    @property
+    def labels(self) -> Labels:
+        """What every record says of its making."""
+        config = self.config
+        return Labels(__version__, config.sha256, config.host.site, config.host.env)
+
+    @property
+    def intervals(self) -> Intervals:
+        """How often to do what."""
+        return Intervals(*self.config.schedule)
+
+    @property
+    def folder(self) -> str:
+        """The state folder."""
+        return os.path.dirname(self.file)
+
+    @property
+    def file(self) -> str:
+        """The history."""
+        return self.config.history.path or os.path.join(state_folder(self.environment), FILE_NAME)
+
+
+def read_setting(path: str | None, environment: Mapping[str, str]) -> Setting:
+    """Read the configuration that an agent is to run by. ConfigError where it cannot, or names nobody to ask (P1)."""
+    if path is None:
+        raise ConfigError(
+            "the agent needs a configuration that names the servers to ask: write one with `ntpaudit config init`"
+        )
+    config = with_environment(load_config(path), environment)
+    if not config.sources.named and not config.sources.from_host:
+        raise ConfigError(f"{path}: names no servers: set sources.servers, pool, region or from_host", "sources")
+    if config.influxdb is not None:
+        read_token(config.influxdb, environment)
+    return Setting(config, environment, path)
+
+
+class Voice:
+    """Say things on standard error, where systemd's journal takes them; nothing that was just said is said again."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._said: deque[str] = deque(maxlen=32)
+
+    def note(self, text: str) -> None:
+        """Tell the operator something to know or to mend."""
+        gist = "".join(character for character in text if not character.isdecimal())
+        if gist not in self._said:
+            self._said.append(gist)
+            self._write(text)
+
+    def progress(self, text: str) -> None:
+        """Nobody watches an agent."""
+
+
+class Agent:
+    """One agent, from its start to its end."""
+
+    def __init__(self, setting: Setting, surroundings: Surroundings, write: Callable[[str], None]) -> None:
+        """Take the state. BusyError where another agent has it."""
+        self._around = surroundings
+        self._setting = setting
+        self._voice = Voice(write)
+        self._write = write
+        self._claim = Claim(setting.folder)
+        self._ledger = Ledger(setting.file, self._voice.note)
+        self._notifier = Notifier(setting.environment.get("NOTIFY_SOCKET"))
+        self._tellers = _tellers(setting)
+        self._courier = self._make_courier()
+        self._rounds = Rounds(
+            self._ledger,
+            surroundings.clock,
+            surroundings.kernel,
+            self._terms(),
+            self._voice.note,
+            tellers=_heard(self._tellers),
+            delivers=setting.config.influxdb is not None,
+            limits=setting.config.history,
+        )
+        self._rounds.health = self._health
+        self._asked_ns = 0
+        self._pool_asked_ns: int | None = None
+        self._watchdog_s = _watchdog_s(setting.environment)
+        self._fed_ns = 0
+        self._is_loopback = False
+        self._boot_id: str | None = None
+        self._schedule = Schedule(None, None, 0)
+
+    def once(self) -> Record:
+        """Go through one cycle: ask, judge, keep, tell, deliver. Return the record."""
+        self._begin()
+        observation = audit.observe(self._setting.plan, self._around.clock, self._ledger.update, self._voice)
+        told = self._rounds.network(observation)
+        self._rounds.tidy()
+        self.drain(DRAIN_S)
+        return told.record
+
+    def drain(self, timeout_s: float) -> bool:
+        """Deliver what waits, and end; False where that was not done in time."""
+        drained = True
+        if self._courier is not None:
+            self._courier.start()
+            drained = self._courier.drain(timeout_s)
+        self._end()
+        return drained
+
+    def run(self) -> None:
+        """Audit until SIGTERM or SIGINT."""
+        self._begin()
+        self._greet()
+        if self._courier is not None:
+            self._courier.start()
+        while self._turn():
+            pass
+        self._notifier.stopping()
+        self._end()
+
+    def _turn(self) -> bool:
+        """Wait until something is due or happens, and do it; False when it is time to end."""
+        happened = self._around.wait(self._wait_s())
+        if happened.clock_set:
+            self._look()
+        for number in happened.signals:
+            match number:
+                case signal.SIGTERM | signal.SIGINT:
+                    return False
+                case signal.SIGHUP:
+                    self._reload()
+                case signal.SIGUSR1:
+                    self._hurry()
+        if happened.observation is not None:
+            self._conclude(happened.observation)
+        now_ns = self._around.now_ns()
+        self._ask_if_due(now_ns)
+        if self._schedule.local_ns <= now_ns:
+            self._look_at_host(now_ns)
+        self._feed_watchdog(now_ns)
+        return True
+
+    def _wait_s(self) -> float:
+        """Return how long nothing is due."""
+        due_ns = self._schedule.next_ns if self._around.asking_s() is None else self._schedule.local_ns
+        wait_s = max(0.0, (due_ns - self._around.now_ns()) / NS_PER_S)
+        return wait_s if self._watchdog_s is None else min(wait_s, self._watchdog_s)
+
+    def _ask_if_due(self, now_ns: int) -> None:
+        """Begin a survey, if one is due and none is under way."""
+        servers_due = self._schedule.network_ns is not None and self._schedule.network_ns <= now_ns
+        pools_due = self._schedule.pool_ns is not None and self._schedule.pool_ns <= now_ns
+        if self._around.asking_s() is not None or not (servers_due or pools_due):
+            return
+        self._rounds.missed += missed(self._schedule, now_ns, self._setting.intervals)
+        self._asked_ns = now_ns
+        if pools_due:
+            self._pool_asked_ns = now_ns
+        plan = self._setting.plan._replace(with_pools=pools_due)
+        self._around.ask(plan, self._ledger.update, self._voice)
+        self._schedule = after_network(self._schedule, now_ns, self._setting.intervals, random.random())
+
+    def _look_at_host(self, now_ns: int) -> None:
+        """Audit this host alone, and keep house."""
+        self._look()
+        self._rounds.local()
+        self._schedule = after_local(self._schedule, now_ns, self._setting.intervals, random.random())
+        self._told()
+        self._rounds.tidy()
+
+    def _conclude(self, observation: Observation) -> None:
+        """Take in what servers said; ask again soon where one more sample would decide."""
+        told = self._rounds.network(observation)
+        if told.is_pending:
+            self._ask_sooner(CONFIRM_S)
+        self._told()
+
+    def _look(self) -> None:
+        """Look for a step or a suspend; after a suspend the clock has to be measured anew."""
+        if self._rounds.look() is not None:
+            self._schedule = resumed(self._schedule, self._around.now_ns())
+            self._ask_sooner(0.0)
+        if self._courier is not None:
+            self._courier.wake()
+
+    def _ask_sooner(self, wait_s: float) -> None:
+        """Bring the next survey forward, as far as manners allow."""
+        least_s = 0.0 if self._is_loopback else SERVER_INTERVAL_S
+        now_ns = self._around.now_ns()
+        self._schedule = sooner(self._schedule, self._asked_ns, now_ns, wait_s=wait_s, least_s=least_s)
+
+    def _hurry(self) -> None:
+        """Audit now, as far as manners allow: SIGUSR1."""
+        self._ask_sooner(0.0)
+        now_ns = self._around.now_ns()
+        if self._schedule.network_ns is None and self._schedule.pool_ns is not None:
+            rested_ns = (self._pool_asked_ns or 0) + POOL_INTERVAL_S * NS_PER_S
+            earliest_ns = now_ns if self._pool_asked_ns is None else max(now_ns, rested_ns)
+            self._schedule = self._schedule._replace(pool_ns=min(self._schedule.pool_ns, earliest_ns))
+        self._schedule = self._schedule._replace(local_ns=now_ns)
+
+    def _reload(self) -> None:
+        """Read the configuration anew; a broken one is refused, and the old one stays: SIGHUP."""
+        self._notifier.reloading()
+        try:
+            setting = read_setting(self._setting.path, self._setting.environment)
+            tellers = _tellers(setting, self._tellers)
+        except ConfigError as error:
+            self._write(f"the configuration was not reloaded, and the one before stays in force: {error}")
+        else:
+            if setting.file != self._setting.file:
+                self._write("history.path is taken up at the next start")
+            self._apply(setting, tellers)
+            self._write(f"configuration reloaded from {setting.path}")
+        self._notifier.ready()
+
+    def _apply(self, setting: Setting, tellers: Outlets) -> None:
+        """Go on by another setting."""
+        for name, (_, teller) in self._tellers.items():
+            if tellers.get(name) != self._tellers[name]:
+                teller.close()
+        self._setting, self._tellers = setting, tellers
+        if self._courier is not None:
+            self._courier.stop(STOP_S)
+        self._courier = self._make_courier()
+        if self._courier is not None:
+            self._courier.start()
+        delivers = setting.config.influxdb is not None
+        self._rounds.configure(self._terms(), tellers=_heard(tellers), delivers=delivers, limits=setting.config.history)
+        self._schedule = self._first_schedule()
+        self._ask_sooner(0.0)
+        self._save_state()
+
+    def _begin(self) -> None:
+        """Take up what the last run left."""
+        facts = self._around.facts(self._setting.config.host.name)
+        self._boot_id = facts.host.boot_id
+        self._rounds.begin(*facts)
+        self._schedule = self._first_schedule()
+        self._save_state()
+
+    def _save_state(self) -> None:
+        """Leave word of who runs here, and how often it looks, for `ntpaudit status`."""
+        intervals = self._setting.intervals
+        self._ledger.save(
+            "agent",
+            intervals._asdict()
+            | {
+                "pid": os.getpid(),
+                "version": __version__,
+                "boot_id": self._boot_id,
+                "started_boottime_ns": self._around.now_ns(),
+            },
+        )
+
+    def _greet(self) -> None:
+        """Say that the agent is ready, and what it does."""
+        config, intervals = self._setting.config, self._setting.intervals
+        count = len(config.sources.named)
+        asks = plural(count, "source") + (" and the host's own servers" if config.sources.from_host else "")
+        where = f"delivering to {config.influxdb.url}" if config.influxdb else "delivering nowhere"
+        often = intervals.network_s if self._schedule.network_ns is not None else intervals.pool_s
+        self._write(f"ntpaudit {__version__}: {asks} every {span(often)}, history in {self._setting.file}, {where}")
+        self._notifier.ready()
+        self._notifier.status("waiting for the first measurement")
+
+    def _end(self) -> None:
+        """End with everything stored."""
+        if self._courier is not None:
+            self._courier.stop(STOP_S)
+        for _, teller in self._tellers.values():
+            teller.close()
+        self._ledger.close()
+        self._notifier.close()
+        self._claim.release()
+
+    def _told(self) -> None:
+        """Tell systemd and the courier that there is a new record."""
+        if self._rounds.last is not None:
+            self._notifier.concluded(self._rounds.last)
+        if self._courier is not None:
+            self._courier.wake()
+
+    def _feed_watchdog(self, now_ns: int) -> None:
+        """Tell systemd that this loop turns and that nothing it relies on hangs or has died."""
+        if self._courier is not None and self._courier.crash is not None:
+            raise self._courier.crash
+        hangs = (self._around.asking_s() or 0.0) > SURVEY_LIMIT_S
+        if self._watchdog_s is not None and not hangs and now_ns - self._fed_ns >= self._watchdog_s * NS_PER_S / 2:
+            self._notifier.watchdog()
+            self._fed_ns = now_ns
+
+    def _first_schedule(self) -> Schedule:
+        """Return the first schedule by whom there is to ask."""
+        sources, _ = audit.planned_sources(self._setting.plan, self._around.facts(None).daemons)
+        pools = [source for source in sources if audit.is_public_pool(source)]
+        servers = [source for source in sources if not audit.is_public_pool(source)]
+        self._is_loopback = all(isinstance(source, Server) and is_loopback(source.host) for source in servers)
+        has_servers = bool(servers) or not pools
+        return begin(
+            self._around.now_ns(),
+            self._setting.intervals,
+            has_servers=has_servers,
+            has_pools=bool(pools),
+            knows=self._rounds.knows,
+            chance=random.random(),
+        )
+
+    def _terms(self) -> Terms:
+        """Return what rounds are judged by."""
+        setting, intervals = self._setting, self._setting.intervals
+        only_pools = all(audit.is_public_pool(source) for source in setting.config.sources.named)
+        seldom = only_pools and not setting.config.sources.from_host
+        return Terms(setting.config.profile, setting.labels, intervals.pool_s if seldom else intervals.network_s)
+
+    def _health(self) -> Health:
+        """Say how delivery fares."""
+        if self._courier is None:
+            return Health()
+        waiting, oldest_ns, aside = self._ledger.backlog()
+        delivery = self._courier.health
+        oldest_s = None if oldest_ns is None else max(0.0, (time.time_ns() - oldest_ns) / NS_PER_S)
+        return Health(
+            backlog=waiting,
+            oldest_s=oldest_s,
+            failures=delivery.failures,
+            failure=delivery.failure,
+            set_aside=aside,
+        )
+
+    def _make_courier(self) -> "Courier | None":
+        """Return who delivers, if there is where to."""
+        influxdb = self._setting.config.influxdb
+        if influxdb is None:
+            return None
+        from ntpaudit.delivery import make_courier  # an agent that delivers nowhere does without
+
+        token = read_token(influxdb, self._setting.environment)
+        return make_courier(self._ledger, influxdb, token, self._write)
+
+
+def _tellers(setting: Setting, known: Outlets | None = None) -> Outlets:
+    """Open the outlets that a setting names; one that is open by the same setting stays, with what it has to tell yet.
+
+    ConfigError where one is named that can be none.
+    """
+    tell = setting.config.tell
+    wants_journal = journal_takes_our_output(setting.environment) if tell.journal is None else tell.journal
+    settings = tell._asdict() | {"journal": SOCKET if wants_journal else None}
+    outlets: Outlets = {}
+    known = known or {}
+    for name, value in settings.items():
+        if value is not None and name in known and known[name][0] == value:
+            outlets[name] = known[name]
+        elif value is not None:
+            try:
+                outlets[name] = (value, open_tellers({name: value})[name])
+            except TellError as error:
+                raise ConfigError(f"{name}: {error}", name) from error
+    return outlets
+
+
+def _heard(outlets: Outlets) -> dict[str, Teller]:
+    """Return the outlets alone."""
+    return {name: teller for name, (_, teller) in outlets.items()}
+
+
+def _watchdog_s(environment: Mapping[str, str]) -> float | None:
+    """Return half of the time within which systemd wants to hear of us, None where it does not."""
+    text = environment.get("WATCHDOG_USEC", "")
+    pid = environment.get("WATCHDOG_PID", "")
+    if not text.isdecimal() or (pid and pid != str(os.getpid())):
+        return None
+    return int(text) / 2e6

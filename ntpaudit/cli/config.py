@@ -1,0 +1,270 @@
+"""`ntpaudit config`: write, check or show the configuration."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from ntpaudit.cli.output import StandardError
+from ntpaudit.cli.parameters import Parsed
+from ntpaudit.cli.stream import tell
+from ntpaudit.config import SYSTEM_FILE, Config, find_config, load_config, locate, user_file, with_environment
+from ntpaudit.core.policy import PROFILES, Severity
+from ntpaudit.core.sources import DEFAULT_ZONE, Pool, parse_source, pool, region
+from ntpaudit.core.wording import plural, span
+from ntpaudit.errors import ConfigError
+
+ENOUGH = 4
+"""So many servers outvote one that is wrong."""
+
+EPILOG = """\b
+Examples:
+  ntpaudit config init ntp1.example.net ntp2.example.net ntp3.example.net ntp4.example.net
+  ntpaudit config check
+  ntpaudit config show
+
+\b
+Exit status: 0 ok, 64 usage, 78 configuration.
+"""
+
+INIT_EPILOG = """\b
+Examples:
+  ntpaudit config init ntp1.example.net ntp2.example.net ntp3.example.net ntp4.example.net
+  ntpaudit config init --region nl --site ams --env prod
+  ntpaudit config init --from-host --profile finra-cat --output -
+  ntpaudit config init --influx-url https://influx.example.net:8086 --org soc ntp1 ntp2 ntp3 ntp4
+
+\b
+The file lists every key, those not chosen as comments with their defaults. It goes to /etc/ntpaudit/ntpaudit.toml for
+root, else to ntpaudit/ntpaudit.toml in $XDG_CONFIG_HOME (~/.config). A token is never written into it: put it into a
+file of mode 0600, and name that with --token-file, or let systemd hand it over (/etc/ntpaudit/token).
+
+\b
+Exit status: 0 written, 3 not writable, 64 usage, 78 configuration.
+"""
+
+CHECK_EPILOG = """\b
+Examples:
+  ntpaudit config check
+  ntpaudit config check ./ntpaudit.toml && systemctl reload ntpaudit
+
+\b
+Exit status: 0 an agent can run with it, 78 it cannot: the message names file, line and key.
+"""
+
+SHOW_EPILOG = """\b
+Examples:
+  ntpaudit config show
+  ntpaudit config show --format json ./ntpaudit.toml | jq .policy
+
+\b
+Exit status: 0 shown, 78 configuration.
+"""
+
+POOL_NOTE = f"""\
+No servers were named: this asks 4 servers of the NTP pool, never more often than every 30 min.
+The pool is run by volunteers and promises nothing; its terms forbid uses where wrong time would harm a business.
+To ask it is your decision. For evidence, and for more than a few hosts, name {ENOUGH} or more servers of your own.
+"""
+
+
+@click.group(epilog=EPILOG)
+def config() -> None:
+    """Write, check or show the configuration.
+
+    A file is looked for in $XDG_CONFIG_HOME (~/.config), then in /etc; docs/configuration.md explains every key.
+    """
+
+
+def _checked(name: str, read: Callable[[str], Any]) -> Parsed[str]:
+    """Return a parameter that stays as it is written, once `read` has found it sound."""
+
+    def check(text: str) -> str:
+        read(text)
+        return text
+
+    return Parsed(name, check)
+
+
+@config.command(epilog=INIT_EPILOG)
+@click.argument("servers", nargs=-1, metavar="[SERVER]...", type=_checked("SERVER", parse_source))
+@click.option("--pool", "zone", type=_checked("ZONE", pool), help="Ask this zone, such as nl.pool.ntp.org.")
+@click.option("--region", "place", type=_checked("NAME", region), help="Ask the pool of a continent or country.")
+@click.option("--from-host", is_flag=True, help="Ask the servers that this host's own time daemon is configured with.")
+@click.option("--influx-url", metavar="URL", help="Deliver to this InfluxDB, such as http://127.0.0.1:8086.")
+@click.option("--bucket", metavar="NAME", help="The bucket, or the database.  [default: ntpaudit]")
+@click.option("--org", metavar="NAME", help="The organisation, for servers that have them.")
+@click.option("--token-file", type=click.Path(), help="The file with the database's token.")
+@click.option("--site", metavar="NAME", help="Where this host stands, such as a data centre.")
+@click.option("--env", metavar="NAME", help="What this host is for, such as prod.")
+@click.option("--profile", type=click.Choice(list(PROFILES)), metavar="NAME", help=f"One of: {', '.join(PROFILES)}.")
+@click.option("--output", type=click.Path(dir_okay=False), help="Write to this file; - is standard output.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def init(
+    servers: tuple[str, ...],
+    zone: str | None,
+    place: str | None,
+    from_host: bool,
+    influx_url: str | None,
+    bucket: str | None,
+    org: str | None,
+    token_file: str | None,
+    site: str | None,
+    env: str | None,
+    profile: str | None,
+    output: str | None,
+    force: bool,
+) -> None:
+    """Write a commented configuration for the servers named.
+
+    With none named it proposes pool.ntp.org, and says what that means.
+    """
+    from ntpaudit.config_text import write_file
+
+    if influx_url is None and (bucket or org or token_file):
+        raise click.UsageError("--bucket, --org and --token-file are about a database: name it with --influx-url")
+    is_proposal = not (servers or zone or place or from_host)
+    given: dict[str, dict[str, Any]] = {
+        "host": {"site": site, "env": env},
+        "sources": {
+            "servers": list(servers) or None,
+            "pool": DEFAULT_ZONE if is_proposal else zone,
+            "region": place,
+            "from_host": from_host or None,
+        },
+        "policy": {"profile": profile},
+        "influxdb": {"url": influx_url, "org": org, "bucket": bucket, "token_file": token_file},
+    }
+    try:
+        text = write_file(_chosen(given), POOL_NOTE if is_proposal else "")
+    except ConfigError as error:  # here it is the options that do not fit
+        raise click.UsageError(str(error)) from error
+    voice = StandardError()
+    if output == "-":
+        tell([text])
+    else:
+        _write(output or _place(os.environ), text, force=force)
+    if is_proposal:
+        for line in POOL_NOTE.splitlines():
+            voice.note(line)
+    elif (warning := _too_few(len(servers), pools=bool(zone or place), from_host=from_host)) is not None:
+        voice.note(warning)
+
+
+def _chosen(given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Keep what was chosen."""
+    chosen = {table: {key: value for key, value in keys.items() if value is not None} for table, keys in given.items()}
+    return {table: keys for table, keys in chosen.items() if keys}
+
+
+def _place(environment: Mapping[str, str]) -> str:
+    """Return where the file belongs."""
+    return SYSTEM_FILE if os.geteuid() == 0 else user_file(environment)
+
+
+def _write(path: str, text: str, *, force: bool) -> None:
+    """Write the file and its folder, and say what to do next."""
+    from ntpaudit.sinks.files import unwritable, write_atomically
+
+    if os.path.lexists(path) and not force:
+        raise click.UsageError(f"{path} is there already: --force replaces it, --output - shows what would be written")
+    try:
+        os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
+        write_atomically(path, text)
+    except OSError as error:
+        StandardError().note(unwritable(path, error))
+        raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
+    option = "" if path == find_config(os.environ) else f" --config {path}"
+    start = "systemctl enable --now ntpaudit" if path == SYSTEM_FILE else f"ntpaudit agent{option}"
+    tell([f"wrote {path}\nlook at it, then: ntpaudit check{option}; {start}\n"])
+
+
+def _too_few(servers: int, *, pools: bool, from_host: bool) -> str | None:
+    """Warn where one server that is wrong could not be outvoted."""
+    if servers >= ENOUGH or pools or from_host:
+        return None
+    return f"only {plural(servers, 'server')}: name at least {ENOUGH}, so that one that is wrong is outvoted"
+
+
+@config.command(epilog=CHECK_EPILOG)
+@click.argument("file", required=False, type=click.Path())
+def check(file: str | None) -> None:
+    """Say whether an agent can run with a configuration, and with what.
+
+    Without FILE the one in use is checked. The token and the certificates that it names must be readable too.
+    """
+    from ntpaudit.agent import read_setting
+    from ntpaudit.config_text import describe_token
+
+    path = _find(file)
+    try:
+        found = read_setting(path, os.environ).config
+        if found.influxdb is not None and found.influxdb.ca_file is not None:
+            _check_authority(found.influxdb.ca_file)
+    except ConfigError as error:
+        raise locate(error, path) from error
+    sources = found.sources
+    if (warning := _too_few(len(sources.servers), pools=bool(sources.pools), from_host=sources.from_host)) is not None:
+        StandardError().note(warning)
+    token = "" if found.influxdb is None else f", token {describe_token(found.influxdb, os.environ)}"
+    tell([f"ok: {path}: {_summary(found)}{token}\n"])
+
+
+@config.command(epilog=SHOW_EPILOG)
+@click.argument("file", required=False, type=click.Path())
+@click.option("--format", "format_name", type=click.Choice(["toml", "json"]), default="toml", show_default=True)
+def show(file: str | None, format_name: str) -> None:
+    """Show the configuration that is in force: the file's, the environment's, and every default; secrets are hidden.
+
+    Without FILE the one in use is shown.
+    """
+    from ntpaudit.config_text import show_json, show_toml
+
+    path = find_config(os.environ) if file is None else file
+    found = with_environment(Config() if path is None else load_config(path), os.environ)
+    if format_name == "json":
+        tell([show_json(found, os.environ)])
+    else:
+        tell([f"# in force: {path or 'defaults, there is no file'}\n\n", show_toml(found, os.environ)])
+
+
+def _check_authority(path: str) -> None:
+    """Raise ConfigError where a file holds no certificates to trust."""
+    import ssl
+
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError as error:
+        raise ConfigError(f"influxdb.ca_file: {path} holds no certificates: write PEM", "influxdb.ca_file") from error
+    except OSError as error:
+        raise ConfigError(f"influxdb.ca_file: {path}: {error.strerror}", "influxdb.ca_file") from error
+
+
+def _find(file: str | None) -> str:
+    """Return the file named, else the one in use; ConfigError where there is none."""
+    path = find_config(os.environ) if file is None else file
+    if path is None:
+        looked = f"{user_file(os.environ)} and {SYSTEM_FILE}"
+        raise ConfigError(f"there is no configuration in {looked}: write one with `ntpaudit config init`")
+    return path
+
+
+def _summary(found: Config) -> str:
+    """Say in a line what an agent would do."""
+    named = found.sources.named
+    pools = [source.zone for source in named if isinstance(source, Pool) and source.is_public]
+    asked = [plural(len(named) - len(pools), "server")] if len(named) > len(pools) else []
+    asked += ["this host's own servers"] if found.sources.from_host else []
+    asked = [f"{' and '.join(asked)} every {span(found.schedule.network_s)}"] if asked else []
+    asked += [f"{' and '.join(pools)} every {span(found.schedule.pool_s)}"] if pools else []
+    profile = found.profile
+    tolerances = f"{span(profile.warning_s)}, {span(profile.critical_s)}"
+    parts = [
+        f"asks {', '.join(asked)}",
+        f"profile {profile.name} ({tolerances})",
+        "delivers nothing"
+        if found.influxdb is None
+        else f"delivers to {found.influxdb.url}, bucket {found.influxdb.bucket}",
+    ]
+    return ", ".join(parts)

@@ -1,0 +1,282 @@
+"""`ntpaudit history`: how the clock fared over time."""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import click
+
+from ntpaudit.cli.output import StandardError, wants_colour
+from ntpaudit.cli.parameters import Parsed
+from ntpaudit.cli.state import history_path, read_config, this_moment
+from ntpaudit.cli.stream import tell
+from ntpaudit.core.ntptime import NS_PER_S, format_utc
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.wording import parse_span
+from ntpaudit.errors import StoreError
+from ntpaudit.sinks.text import painter
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from ntpaudit.store.past import Hour, Window
+
+_Item = TypeVar("_Item")
+
+FORMATS = ("table", "csv", "json")
+
+DEFAULT_SINCE_S = 86_400.0
+
+PROGRESS_S = 2.0
+"""Who has waited for so long is told how far it has got."""
+
+EPILOG = """\b
+Examples:
+  ntpaudit history                                the last 24 hours, the newest last
+  ntpaudit history --plot --since 7d              a picture of a week
+  ntpaudit history --limit 20                     the newest twenty, whenever that was
+  ntpaudit history --events --since 90d           findings raised and cleared, and steps of the clock
+  ntpaudit history --since 2026-11-01 --until 2026-12-01 --format csv > november.csv
+  ntpaudit history --hourly --since 400d --format csv
+  ntpaudit history --since 1h --format json | jq .offset.bound_s
+
+\b
+Times are UTC, corrected by what the servers said. Audits older than [history] raw are kept as hours, and shown as such.
+JSON has each record exactly as it was stored (schema ntpaudit.record/1), hours as ntpaudit.hour/1, events as
+ntpaudit.event/1. Where the agent runs as a service, only root may read what it keeps: sudo ntpaudit history.
+
+\b
+Exit status: 0 shown, 3 nothing to show or not readable, 64 usage, 78 configuration.
+"""
+
+
+class Ago(NamedTuple):
+    """A time so long before now."""
+
+    seconds: float
+
+
+def _parse_time(text: str) -> Ago | int:
+    """Read a span that ends now, such as `7d`, or a time in UTC; ValueError says how to write one."""
+    try:
+        return Ago(parse_span(text))
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r}: write how long ago, such as 7d, or a time in UTC, such as 2026-11-18T11:00"
+        ) from None
+    utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return (utc - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+
+
+_TIME = Parsed("TIME", _parse_time)
+
+
+class Asked(NamedTuple):
+    """What to show. Times in ns; None is no limit."""
+
+    now_ns: int
+    since_ns: int | None
+    until_ns: int | None
+    limit: int | None
+    format_name: str
+
+
+@click.command(epilog=EPILOG)
+@click.option("--since", type=_TIME, help="From here on: 7d ago, or a time in UTC.  [default: 24h, without --limit]")
+@click.option("--until", type=_TIME, help="Up to here.  [default: now]")
+@click.option("--format", "format_name", type=click.Choice(FORMATS), default="table", show_default=True)
+@click.option("--plot", is_flag=True, help="Draw the offset with its bound, as wide as the terminal.")
+@click.option("--limit", type=click.IntRange(min=1), help="Show the newest N only.", metavar="N")
+@click.option("--events", is_flag=True, help="Show findings raised and cleared, and steps of the clock, instead.")
+@click.option("--hourly", is_flag=True, help="Show hours, also where every audit is still kept.")
+@click.option("--config", "config_path", type=click.Path(), help="Read this configuration file.")
+def history(
+    since: Ago | int | None,
+    until: Ago | int | None,
+    format_name: str,
+    plot: bool,
+    limit: int | None,
+    events: bool,
+    hourly: bool,
+    config_path: str | None,
+) -> None:
+    """Show how this host's clock fared: offset, bound, verdict and findings over time."""
+    from ntpaudit.store.past import corrected_now
+    from ntpaudit.store.reading import open_history
+
+    if plot + events + hourly * events > 1:
+        raise click.UsageError("--events goes with neither --plot nor --hourly")
+    if plot and format_name != "table":
+        raise click.UsageError(f"--plot is a picture: it goes without --format {format_name}")
+    path = history_path(read_config(config_path), by_agent=False)
+    try:
+        with open_history(path) as connection:
+            now_ns = corrected_now(connection, this_moment())
+            if since is None and limit is None:
+                since = Ago(DEFAULT_SINCE_S)
+            asked = Asked(now_ns, _resolve(since, now_ns), _resolve(until, now_ns), limit, format_name)
+            if asked.since_ns is not None and asked.until_ns is not None and asked.since_ns > asked.until_ns:
+                raise click.UsageError("--since is later than --until")
+            if events:
+                lines = _events(connection, asked)
+            elif plot:
+                lines = _plot(connection, asked, hourly=hourly)
+            else:
+                lines = _audits(connection, asked, hourly=hourly)
+            first = next(lines, None)
+            if first is None:
+                raise StoreError(_nothing(connection, path, events=events))
+            tell(chain([first], lines))
+    except StoreError as error:
+        StandardError().note(str(error))
+        raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
+
+
+def _resolve(when: Ago | int | None, now_ns: int) -> int | None:
+    """Return a point in time."""
+    return now_ns - round(when.seconds * NS_PER_S) if isinstance(when, Ago) else when
+
+
+def _nothing(connection: "sqlite3.Connection", path: str, *, events: bool) -> str:
+    """Say that there is nothing to show, and where there is something."""
+    from ntpaudit.store.past import newest_ns
+
+    newest = newest_ns(connection)
+    if newest is None:
+        return f"{path} holds no audit yet"
+    what = "nothing happened" if events else "nothing was audited"
+    return f"{what} in that time; the last audit is of {format_utc(newest)[:19]}Z: try --since, or --limit 20"
+
+
+def _events(connection: "sqlite3.Connection", asked: Asked) -> Iterator[str]:
+    """Return the lines of all events."""
+    from ntpaudit.reports import listing
+    from ntpaudit.store.past import read_events
+
+    happenings = read_events(connection, asked.since_ns, asked.until_ns, asked.limit)
+    if not happenings:
+        return iter(())
+    match asked.format_name:
+        case "csv":
+            return listing.event_csv(happenings)
+        case "json":
+            return listing.event_json(happenings)
+    return listing.event_table(happenings, _width(), painter(wants_colour()))
+
+
+def _choose(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> "tuple[list[Hour], Window]":
+    """Return the hours to show, and the window of the single audits that come after them."""
+    from ntpaudit.store.history import HOUR_S
+    from ntpaudit.store.past import Window, count_audits, find_window, oldest_ns, read_hours
+
+    if hourly:
+        return read_hours(connection, asked.since_ns, asked.until_ns, asked.limit), Window(1, 0)
+    window = find_window(connection, asked.since_ns, asked.until_ns, asked.limit)
+    oldest = oldest_ns(connection)
+    before_ns = asked.until_ns if oldest is None else oldest // (HOUR_S * NS_PER_S) * HOUR_S * NS_PER_S
+    if asked.until_ns is not None and before_ns is not None:
+        before_ns = min(before_ns, asked.until_ns)
+    left = None if asked.limit is None else asked.limit - count_audits(connection, window)
+    if left is not None and left <= 0:
+        return [], window
+    return read_hours(connection, asked.since_ns, before_ns, left), window
+
+
+def _audits(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> Iterator[str]:
+    """Return the lines of all audits, and of the hours before them."""
+    from ntpaudit.reports import listing
+    from ntpaudit.store.past import count_audits, read_audits, read_records
+
+    hours, window = _choose(connection, asked, hourly=hourly)
+    about = count_audits(connection, window)
+    if asked.format_name == "json":
+        records = _watched((f"{text}\n" for _, text in read_records(connection, window)), about)
+        return chain(listing.hour_json(hours), records)
+    audits = _watched(read_audits(connection, window), about)
+    first = next(audits, None)
+    if first is None and not hours:
+        return iter(())
+    audits = iter(()) if first is None else chain([first], audits)
+    if asked.format_name == "csv":
+        return listing.audit_csv(hours, audits)
+    paint = painter(wants_colour())
+    hour_lines = listing.hour_table(hours, paint) if hours else iter(())
+    audit_lines = listing.audit_table(audits, _width(), paint) if first is not None else iter(())
+    return chain(hour_lines, ["\n"] if hours and first is not None else [], audit_lines)
+
+
+def _plot(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> Iterator[str]:
+    """Return the picture, if there is anything to draw."""
+    from ntpaudit.reports import plot
+    from ntpaudit.store.past import agent_state, count_audits, host_name, oldest_ns, read_audits, read_events
+
+    hours, window = _choose(connection, asked, hourly=hourly)
+    audits = _watched(read_audits(connection, window), count_audits(connection, window), always=True)
+    floor_ns = oldest_ns(connection) or 0  # a clock that believes in 1970 draws no picture of 50 years
+    placed = (audit for audit in audits if audit.is_dated or floor_ns <= audit.time_ns <= asked.now_ns)
+    points = chain(map(plot.point_of_hour, hours), map(plot.point_of_audit, placed))
+    first = next(points, None)
+    if first is None:
+        return
+    columns, rows = _terminal()
+    end_ns = asked.now_ns if asked.until_ns is None else min(asked.until_ns, asked.now_ns)
+    frame = plot.Frame(
+        title=f"{host_name(connection) or 'this host'}: offset of the clock from {_minute(first.begin_ns)} to "
+        f"{_minute(end_ns)} UTC",
+        begin_ns=first.begin_ns,
+        end_ns=max(end_ns, first.end_ns + NS_PER_S),
+        gap_ns=round(agent_state(connection).stale_after_s * NS_PER_S),
+        columns=max(columns, plot.LEAST_WIDTH) - plot.LABEL_WIDTH - 3,
+        rows=max(6, min(rows - 9, 24)),
+        glyphs=plot.UNICODE if _shows_unicode() else plot.ASCII,
+    )
+    steps = [
+        plot.Step(event.utc_ns or event.host_ns, event.value_s)
+        for event, _ in read_events(connection, first.begin_ns, asked.until_ns)
+        if event.kind in ("step-back", "step-forward") and event.raised and event.value_s
+    ]
+    yield plot.draw(chain([first], points), steps, frame, painter(wants_colour()))
+
+
+def _watched(items: Iterable[_Item], about: int, *, always: bool = False) -> Iterator[_Item]:
+    """Hand on items, and tell whoever waits how far it has got; nobody does who sees them come."""
+    voice, due_s = StandardError(), time.monotonic() + PROGRESS_S
+    is_seen = sys.stdout.isatty() and not always
+    for number, item in enumerate(items, 1):
+        if number % 1024 == 0 and not is_seen and time.monotonic() >= due_s:
+            voice.progress(f"read {number} of about {about} audits")
+            due_s = time.monotonic() + PROGRESS_S
+        yield item
+
+
+def _terminal() -> tuple[int, int]:
+    """Return columns and rows of the terminal; where there is none, those of a page."""
+    size = shutil.get_terminal_size((100, 30))
+    return size.columns, size.lines
+
+
+def _width() -> int:
+    """Return how wide a table may be: a pipe has room for all columns."""
+    return _terminal()[0] if sys.stdout.isatty() else 100
+
+
+def _shows_unicode() -> bool:
+    """Whether the output shows more than ASCII: Python writes UTF-8 also where the locale says nothing of it."""
+    locale = next((value for name in ("LC_ALL", "LC_CTYPE", "LANG") if (value := os.environ.get(name))), "C")
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
+    console = os.environ.get("TERM") == "linux"  # whose fonts have no Braille
+    return encoding == "utf8" and locale not in ("C", "POSIX") and not console
+
+
+def _minute(time_ns: int) -> str:
+    """Write a time to the minute."""
+    return format_utc(time_ns)[:16].replace("T", " ")

@@ -1,0 +1,28 @@
+"""Where the commands that read a history find it, and the moment that they read it at."""
+
+import os
+
+from ntpaudit.config import Config, find_config, load_config
+from ntpaudit.core.politeness import Moment
+
+
+def read_config(path: str | None) -> Config:
+    """Return the configuration of a file, else of the one that is found, else the defaults. Raises ConfigError."""
+    found = find_config(os.environ) if path is None else path
+    return Config() if found is None else load_config(found)
+
+
+def history_path(config: Config, *, by_agent: bool) -> str:
+    """Return the history that the configuration names, else the one that is found; `by_agent`: one of an agent."""
+    from ntpaudit.store.reading import find_history
+
+    return config.history.path or find_history(os.environ, by_agent=by_agent)
+
+
+def this_moment() -> Moment:
+    """Return the time as this host's clocks have it."""
+    from ntpaudit.probes.clock import SystemClock
+    from ntpaudit.probes.host import host_facts
+
+    reading = SystemClock().read()
+    return Moment(host_facts().boot_id, reading.boottime_ns, reading.realtime_ns)

@@ -1,0 +1,361 @@
+"""What an agent knows of its host's clock from one audit to the next: the offset carried on, samples, gaps, alarms."""
+
+from typing import NamedTuple
+
+from ntpaudit.core.alarms import Alarms, judge
+from ntpaudit.core.checks import Case, Course, describe_step, level_of_step
+from ntpaudit.core.clocks import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns, suspended_ns
+from ntpaudit.core.drift import (
+    BackTest,
+    Drift,
+    Fit,
+    Sample,
+    drop_forecasts,
+    estimate_drift,
+    fit,
+    note_forecasts,
+    settle_forecasts,
+)
+from ntpaudit.core.events import Event
+from ntpaudit.core.findings import LEVEL_SEVERITY, Finding
+from ntpaudit.core.measurement import MAX_STEP_NS, Interval, carry
+from ntpaudit.core.ntptime import NS_PER_S, format_utc
+from ntpaudit.core.observation import KernelState, Observation, Unavailable
+from ntpaudit.core.policy import Profile, bound_s
+from ntpaudit.core.record import Health, Kind, Labels, Record, write_record
+from ntpaudit.core.selection import Agreement, Selection, Votes, count_votes, select
+from ntpaudit.core.steps import Step, Suspend, find_step, find_suspend
+
+MAX_CARRY_S = 86_400.0
+"""An offset is carried on for no longer: then the clock is unmeasured."""
+
+KEPT_SAMPLES = 128
+"""As many as the drift's runs test looks at (F3)."""
+
+STEP_LISTED_NS = 3600 * NS_PER_S
+"""So long after a step it stays listed."""
+
+_RAW_TOLERANCE = 0.15
+"""MONOTONIC may be slewed by a tenth against RAW, chrony's most; a larger difference is a RAW that jumped (B6)."""
+
+_NEARER = 0.95
+
+_MAXERROR_RATE = 500e-6
+"""The kernel adds so much to its maximum error each second, until a daemon updates it (A4)."""
+
+
+class Fix(NamedTuple):
+    """The last agreement of servers, at the moment of `reading`, and the votes it rests on."""
+
+    reading: ClockReading
+    agreement: Agreement
+    votes: Votes
+
+
+class Update(NamedTuple):
+    """The latest moment (uptime) at which a time daemon may have updated the kernel, and the last look at it (A4)."""
+
+    updated_ns: int
+    looked_ns: int
+    maxerror_s: float
+
+
+class Mind(NamedTuple):
+    """All that is known from before. `reading` is the last of the clocks; uptimes belong to its boot.
+
+    `measured_ns` and `measured_utc_ns` tell when servers last gave a measurement, by uptime and by the true time;
+    `started_ns` when this agent began to watch.
+    """
+
+    boot_id: str | None
+    reading: ClockReading
+    started_ns: int
+    fix: Fix | None = None
+    samples: tuple[Sample, ...] = ()
+    line: Fit | None = None
+    drift: Drift | None = None
+    back_test: BackTest = BackTest()
+    steps: tuple[Step, ...] = ()
+    update: Update | None = None
+    alarms: Alarms = Alarms()
+    measured_ns: int | None = None
+    measured_utc_ns: int | None = None
+
+
+class Terms(NamedTuple):
+    """What a round is judged by. `interval_s` is how often servers are to be asked."""
+
+    profile: Profile
+    labels: Labels
+    interval_s: float
+
+
+class Round(NamedTuple):
+    """What one audit of the agent came to. `distance_s` is the sample's (F2), None where there is none."""
+
+    record: Record
+    events: tuple[Event, ...]
+    mind: Mind
+    is_pending: bool
+    distance_s: float | None
+
+
+def look(mind: Mind, now: ClockReading, *, is_gap: bool = False) -> tuple[Mind, Step | None, Suspend | None]:
+    """Notice whether the clock was set or the host slept since the last reading (J1, J3)."""
+    step, suspend = find_step(mind.reading, now, is_gap=is_gap), find_suspend(mind.reading, now)
+    steps = tuple(known for known in mind.steps if now.boottime_ns - known.boottime_ns <= STEP_LISTED_NS)
+    mind = mind._replace(reading=now, steps=(*steps, step) if step else steps)
+    return (mind if suspend is None else forget_raw(mind)), step, suspend
+
+
+def forget_raw(mind: Mind) -> Mind:
+    """Forget what was measured against a RAW clock that stood still or began anew (B6, F1)."""
+    return mind._replace(fix=None, samples=(), line=None, drift=None, back_test=drop_forecasts(mind.back_test))
+
+
+def carried(mind: Mind, now: ClockReading) -> Agreement | None:
+    """Carry the last agreement to another moment (B5, B6); None where there is none, or RAW cannot be trusted.
+
+    The interval grows by the most that an oscillator can be off. The estimate moves with the measured frequency; before
+    that is known, with the correction that the kernel applies, for a daemon has found it to be right.
+    """
+    fix = mind.fix
+    if fix is None:
+        return None
+    elapsed_ns = now.raw_ns - fix.reading.raw_ns
+    elapsed_mono_ns = now.monotonic_ns - fix.reading.monotonic_ns
+    is_sound = abs(elapsed_mono_ns - elapsed_ns) <= _RAW_TOLERANCE * abs(elapsed_ns) + MAX_STEP_NS
+    if not (is_sound and 0 <= elapsed_ns <= MAX_CARRY_S * NS_PER_S):
+        return None
+    if abs(suspended_ns(fix.reading, now)) > MAX_STEP_NS:
+        return None
+    interval = carry(fix.agreement.interval, fix.reading, now)
+    drifted_ns = round(_rate_ppm(mind) * elapsed_ns / 1e6)
+    estimate_ns = fix.agreement.estimate_ns - correction_ns(fix.reading, now) + drifted_ns
+    return fix.agreement._replace(interval=interval, estimate_ns=interval.clamp(estimate_ns))
+
+
+def utc_ns(mind: Mind, now: ClockReading) -> int | None:
+    """Return the true time at a moment of this boot, None where nobody knows it."""
+    agreement = carried(mind, now)
+    return None if agreement is None else now.realtime_ns + agreement.estimate_ns
+
+
+def step_event(mind: Mind, step: Step, now: ClockReading) -> Event:
+    """Tell of a step, at the true time where that is known."""
+    level = level_of_step(step)
+    return Event(
+        step.kind,
+        True,
+        LEVEL_SEVERITY[level],
+        level,
+        describe_step(step),
+        utc_ns(mind, now),
+        now.realtime_ns,
+        now.boottime_ns,
+        value_s=step.size_ns / NS_PER_S,
+        detail={
+            "before": format_utc(step.before_ns),
+            "after": format_utc(step.after_ns),
+            "while_down": step.is_gap,
+        },
+    )
+
+
+def conclude_round(
+    mind: Mind, observation: Observation, kind: Kind, terms: Terms, health: Health, *, dropped: int = 0
+) -> Round:
+    """Judge one observation in the light of all before: measure or carry on, watch for gaps, raise and clear."""
+    now = observation.taken
+    selection = select(observation.sources, now) if kind == "network" else Selection((), None)
+    before = carried(mind, now)
+    is_sample = selection.agreement is not None
+    gap_s = _gap_s(mind, now, selection.agreement) if is_sample else None
+    distance_s = _distance_s(selection)
+    is_correcting = _is_correcting(mind.fix, now, selection.agreement)
+    mind = _watch_kernel(mind, observation)
+    if selection.agreement is not None:
+        mind = _learn(mind, now, selection, distance_s)
+    agreement = selection.agreement or before
+    drift = _drift(mind, observation, agreement, terms.profile) if is_sample else mind.drift
+    mind = mind._replace(drift=drift)
+    course = Course(
+        terms.interval_s,
+        None if is_sample else _since_s(mind, now),
+        gap_s,
+        mind.steps,
+        _stale_s(mind, observation),
+        drift,
+        dropped,
+    )
+    votes = count_votes(selection) if kind == "network" else mind.fix.votes if mind.fix else Votes(0, 0, 0, 0)
+    case = Case(observation, selection._replace(agreement=agreement), terms.profile, course, votes)
+    judgement = judge(case, mind.alarms, kind, is_sample=is_sample, is_correcting=is_correcting)
+    record = write_record(
+        case,
+        terms.labels,
+        judgement.findings,
+        judgement.severity,
+        kind=kind,
+        age_s=_age_s(mind, now) if agreement else None,
+        drift=drift,
+        health=health,
+        confirmed=judgement.confirmed,
+    )
+    events = tuple(_event(change, record, course) for change in judgement.changes)
+    mind = mind._replace(alarms=judgement.alarms)
+    return Round(record, events, mind, judgement.is_pending, distance_s if is_sample else None)
+
+
+def make_sample(reading: ClockReading, estimate_ns: int, distance_s: float) -> Sample:
+    """Return an estimate as the regression wants it: UTC - RAW at an instant of RAW (F1)."""
+    return Sample(reading.raw_ns, reading.realtime_minus_raw_ns + estimate_ns, distance_s)
+
+
+def fix_of(reading: ClockReading, record: Record) -> Fix | None:
+    """Return the fix that a record of this boot holds; seconds were rounded when it was written, so it is widened."""
+    offset, votes = record.offset, record.agreement
+    if offset is None:
+        return None
+    earliest, estimate, latest = (
+        round(value * NS_PER_S) for value in (offset.earliest_s, offset.estimate_s, offset.latest_s)
+    )
+    rounding_ns = 1 + abs(estimate) // 2**52 + max(abs(earliest), abs(latest)) // 2**50
+    interval = Interval(earliest - rounding_ns, latest + rounding_ns)
+    return Fix(reading, Agreement(interval, estimate, (), votes.tolerated_liars, False), votes)
+
+
+def _learn(mind: Mind, now: ClockReading, selection: Selection, distance_s: float) -> Mind:
+    """Take in a measurement."""
+    agreement = selection.agreement
+    assert agreement is not None
+    sample = make_sample(now, agreement.estimate_ns, distance_s)
+    samples = (*mind.samples, sample)[-KEPT_SAMPLES:]
+    line = fit(samples)
+    back_test = settle_forecasts(mind.back_test, sample)
+    return mind._replace(
+        fix=Fix(now, agreement, count_votes(selection)),
+        samples=samples,
+        line=line,
+        back_test=back_test if line is None else note_forecasts(back_test, line, now.raw_ns),
+        measured_ns=now.boottime_ns,
+        measured_utc_ns=now.realtime_ns + agreement.estimate_ns,
+    )
+
+
+def _distance_s(selection: Selection) -> float:
+    """Return half the round trip and the peer dispersion of the nearest agreeing source (F2)."""
+    bests = [judged.best for judged in selection.sources if judged.status == "agreeing" and judged.best]
+    return min((best.interval.half_width_ns for best in bests), default=0) / NS_PER_S
+
+
+def _drift(mind: Mind, observation: Observation, agreement: Agreement | None, profile: Profile) -> Drift | None:
+    """Say how the clock moves, and when it will have left its tolerance."""
+    if agreement is None:
+        return mind.drift
+    return estimate_drift(
+        mind.samples,
+        now_raw_ns=observation.taken.raw_ns,
+        estimate_ns=agreement.estimate_ns,
+        bound_s=bound_s(agreement.interval),
+        kernel_ppm=observation.kernel.frequency_ppm if isinstance(observation.kernel, KernelState) else None,
+        tolerance_s=profile.critical_s,
+        steered=_is_steered(mind, observation),
+        back_test=mind.back_test,
+        line=mind.line,
+    )
+
+
+def _is_steered(mind: Mind, observation: Observation) -> bool:
+    """A time daemon is at work: one is in sight, or the kernel has been told of one lately (F8)."""
+    if any(daemon.disciplines for daemon in observation.known_daemons):
+        return True
+    kernel = observation.kernel
+    return not isinstance(kernel, Unavailable) and kernel.is_synchronised
+
+
+def _rate_ppm(mind: Mind) -> float:
+    """Return the frequency by which the estimate is carried on: the oscillator's own as measured, or nothing."""
+    if mind.line is None or not mind.line.skew_ppm <= MAX_DRIFT_PPM:
+        return 0.0
+    return max(-MAX_DRIFT_PPM, min(MAX_DRIFT_PPM, mind.line.frequency_ppm))
+
+
+def _watch_kernel(mind: Mind, observation: Observation) -> Mind:
+    """Notice whether a daemon may have updated the kernel since the last look: else its error only grew (A4)."""
+    kernel, now_ns = observation.kernel, observation.taken.boottime_ns
+    if isinstance(kernel, Unavailable) or not kernel.is_synchronised:
+        return mind._replace(update=None)
+    last = mind.update
+    if last is None or last.looked_ns > now_ns:
+        return mind._replace(update=Update(now_ns, now_ns, kernel.maxerror_s))
+    elapsed_s = (now_ns - last.looked_ns) / NS_PER_S
+    grown_s = elapsed_s * _MAXERROR_RATE
+    is_untouched = abs(kernel.maxerror_s - last.maxerror_s - grown_s) <= 0.02 * grown_s + 2 * _MAXERROR_RATE
+    updated_ns = last.updated_ns if is_untouched else now_ns
+    return mind._replace(update=Update(updated_ns, now_ns, kernel.maxerror_s))
+
+
+def _stale_s(mind: Mind, observation: Observation) -> float | None:
+    """Return for how long no daemon has certainly updated the kernel."""
+    return None if mind.update is None else (observation.taken.boottime_ns - mind.update.updated_ns) / NS_PER_S
+
+
+def _since_s(mind: Mind, now: ClockReading) -> float:
+    """Return how long ago servers last gave a measurement, else how long this agent has waited for the first."""
+    since_ns = mind.started_ns if mind.measured_ns is None else mind.measured_ns
+    return (now.boottime_ns - since_ns) / NS_PER_S
+
+
+def _gap_s(mind: Mind, now: ClockReading, agreement: Agreement | None) -> float | None:
+    """Return how long nothing had been measured before this: by uptime within a boot, else by the true time."""
+    if mind.measured_ns is not None:
+        return (now.boottime_ns - mind.measured_ns) / NS_PER_S
+    if mind.measured_utc_ns is None or agreement is None:
+        return None
+    return max(0.0, (now.realtime_ns + agreement.estimate_ns - mind.measured_utc_ns) / NS_PER_S)
+
+
+def _age_s(mind: Mind, now: ClockReading) -> float | None:
+    """Return how old the measurement is that the offset rests on."""
+    return None if mind.fix is None else (now.raw_ns - mind.fix.reading.raw_ns) / NS_PER_S
+
+
+def _is_correcting(fix: Fix | None, now: ClockReading, agreement: Agreement | None) -> bool:
+    """Whether the clock was moved, and has come markedly nearer to the truth, since the last measurement (§1.5)."""
+    if fix is None or agreement is None:
+        return False
+    wrong_ns, moved_ns = fix.agreement.estimate_ns, correction_ns(fix.reading, now)
+    is_right_way = moved_ns * wrong_ns > 0 and abs(moved_ns) > growth_ns(now.raw_ns - fix.reading.raw_ns)
+    return is_right_way and abs(agreement.estimate_ns) <= _NEARER * abs(wrong_ns)
+
+
+def _event(change: tuple[Finding, bool], record: Record, course: Course) -> Event:
+    """Tell of a finding that was raised or cleared."""
+    finding, raised = change
+    return Event(
+        finding.id,
+        raised,
+        finding.severity,
+        finding.level,
+        finding.message,
+        record.utc_ns,
+        record.host_ns,
+        record.boottime_ns,
+        value_s=_value_s(finding.id, record, course),
+        remedy=finding.remedy,
+    )
+
+
+def _value_s(kind: str, record: Record, course: Course) -> float | None:
+    """Return the size of what a finding is about, where it has one."""
+    match kind:
+        case "offset-out" | "not-demonstrable" | "tz-or-rtc-fault":
+            return record.offset.estimate_s if record.offset else None
+        case "evidence-gap":
+            return course.ended_gap_s if course.unmeasured_s is None else course.unmeasured_s
+        case "stale-compare":
+            return course.stale_s
+        case "breach-forecast":
+            return record.drift.breach.central_s if record.drift else None
+    return None

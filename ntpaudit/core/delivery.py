@@ -1,0 +1,233 @@
+"""What a database's answer means for the letters it was given, and what to do next.
+
+A letter is let go of only when the database has confirmed it, or refused it for what is in it. Everything else is
+waited out, however long it takes. To send a letter twice changes no point.
+"""
+
+import re
+from typing import Literal, NamedTuple
+
+MAX_LETTERS = 1000
+"""The most letters in one request."""
+
+FIRST_WAIT_S = 1.0
+"""The longest first back-off; every further failure doubles it."""
+
+MAX_WAIT_S = 300.0
+"""The longest back-off, and the time between two attempts while an operator is waited for."""
+
+MAX_RETRY_AFTER_S = 3600.0
+"""A Retry-After is obeyed up to this: a proxy's slip must not silence a host for days."""
+
+SHRINK = 8
+"""By how much a batch gets smaller when the database fails on it: it may fail because of it."""
+
+DOUBTS = 3
+"""A letter that failed alone so many times in a row is compared with others."""
+
+PROOFS = 8
+"""A letter that failed so many times, each time with another one accepted after it, is itself what is wrong."""
+
+
+class Delivered(NamedTuple):
+    """The database says that it has stored every line."""
+
+
+class Refused(NamedTuple):
+    """The server answered with another status. `reason` is its text in one line, `retry_after_s` what it asks for."""
+
+    status: int
+    reason: str
+    retry_after_s: float | None = None
+
+
+class Unreachable(NamedTuple):
+    """There was no answer. Unless `sent`, the lines never left this host."""
+
+    reason: str
+    sent: bool
+
+
+Failure = Refused | Unreachable
+Answer = Delivered | Failure
+
+
+class Attempt(NamedTuple):
+    """What was sent: so many letters, of so many lines, from `place` on; place 0 is the oldest that waits."""
+
+    letters: int
+    lines: int
+    place: int = 0
+
+
+class Pace(NamedTuple):
+    """How delivery goes on. `size` is how many letters to send at once, `most` how many the server takes (413).
+
+    `failures` counts attempts in a row that failed. `alone` counts those of the oldest letter by itself, `proofs` how
+    often another letter was accepted after it, and while it `owes` one, none was since it failed last, of `reason`.
+    """
+
+    size: int = MAX_LETTERS
+    most: int = MAX_LETTERS
+    failures: int = 0
+    alone: int = 0
+    proofs: int = 0
+    owes: bool = False
+    reason: str = ""
+
+    @property
+    def reach(self) -> int:
+        """How many letters to look at."""
+        return MAX_LETTERS if self._doubts else self.size
+
+    def place(self, waiting: int, chance: float) -> int:
+        """Return which letter to send next: the oldest, or by `chance` another that waits, to compare it with."""
+        if not (self._doubts and self.owes and waiting > 1) or chance < 0.5:
+            return 0
+        return 1 + int((2 * chance - 1) * (waiting - 1))
+
+    @property
+    def _doubts(self) -> bool:
+        """It may be the oldest letter that is wrong, and not the database."""
+        return self.alone >= DOUBTS
+
+
+class Confirm(NamedTuple):
+    """Forget the letters sent: they have arrived."""
+
+
+class SetAside(NamedTuple):
+    """Take so many of the oldest letters out of the way: they will never be accepted."""
+
+    letters: int
+    reason: str
+
+
+class Again(NamedTuple):
+    """Send again, as `Pace` says, after a wait."""
+
+    wait_s: float
+
+
+Action = Confirm | SetAside | Again
+Sort = Literal["content", "size", "busy", "broken", "away", "operator"]
+
+
+def decide(pace: Pace, attempt: Attempt, answer: Answer, chance: float) -> tuple[Pace, Action]:
+    """Say what to do about an answer, and how to go on after that. `chance` in [0, 1) spreads the waits."""
+    if isinstance(answer, Delivered):
+        return _after_another(pace, chance) if attempt.place else (_onward(pace), Confirm())
+    wait_s = _wait_s(pace, answer, chance)
+    match sort_of(answer):
+        case "content" | "size" | "broken" if attempt.place:
+            return _failed(pace), Again(wait_s)  # another letter fails as the oldest does, which proves nothing
+        case "content":
+            return _after_content(pace, attempt, words(answer))
+        case "size":
+            return _after_size(pace, attempt, words(answer))
+        case "broken":
+            return _after_failure(pace, attempt, words(answer)), Again(wait_s)
+        case _:
+            return _failed(pace), Again(wait_s)
+
+
+_OF_CONTENT = re.compile(r"partial write|unable to parse|failed to parse|parsing failed|type conflict|retention policy")
+_DROPPED = re.compile(r"\bdropped=(\d+)")
+
+
+def sort_of(failure: Failure) -> Sort:
+    """Say what a failure is about.
+
+    `content`: lines that will never be accepted, so the answer says (InfluxDB 1.x, 2.x and 3.x in its words). `size`:
+    too many of them. `busy`: the server asks for time. `broken`: it fails, perhaps of what is in the letters. `away`:
+    it cannot be reached. `operator`: somebody must mend the configuration, here or there.
+    """
+    match failure:
+        case Unreachable(sent=sent):
+            return "broken" if sent else "away"
+        case Refused(status=400 | 422, reason=reason):
+            text = reason.lower()  # a limit can be raised, and then the letter is accepted
+            return "content" if _OF_CONTENT.search(text) and "limit exceeded" not in text else "broken"
+        case Refused(status=413):
+            return "size"
+        case Refused(status=408 | 429):
+            return "busy"
+        case Refused(status=status, retry_after_s=retry_after_s) if 500 <= status <= 599:
+            return "broken" if retry_after_s is None else "busy"
+        case _:
+            return "operator"
+
+
+def words(failure: Failure) -> str:
+    """Put a failure into words, with the fix where there is one."""
+    match failure:
+        case Unreachable(reason=reason):
+            return reason
+        case Refused(status=status, reason=reason):
+            said = f"{status}: {reason}" if reason else str(status)
+            fix = _FIXES.get(status) or ("write the final URL in influxdb.url" if 300 <= status <= 399 else None)
+            return f"{said}; {fix}" if fix else said
+
+
+_FIXES = {
+    200: "this is no answer of a database: check influxdb.url",
+    401: "check the token: influxdb.token_file, or INFLUXDB_V2_TOKEN",
+    403: "give the token permission to write to this bucket",
+    404: "create the bucket (in InfluxDB 1.x the database), or check influxdb.url, org and bucket",
+}
+
+
+def back_off_s(failures: int, chance: float) -> float:
+    """Return how long to wait after so many failures: anything up to a limit that doubles (full jitter)."""
+    return chance * min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures, 32))
+
+
+def _wait_s(pace: Pace, failure: Failure, chance: float) -> float:
+    """Return how long to wait after a failure. Who waits for an operator, or as told, spreads a little too."""
+    if sort_of(failure) == "operator":
+        return MAX_WAIT_S * (1 + chance / 5)
+    told_s = failure.retry_after_s if isinstance(failure, Refused) else None
+    least_s = 0.0 if told_s is None else min(told_s * (1 + chance / 10), MAX_RETRY_AFTER_S)
+    return max(least_s, back_off_s(pace.failures, chance))
+
+
+def _onward(pace: Pace) -> Pace:
+    """Go on with the next letters, twice as many."""
+    return Pace(size=min(2 * pace.size, pace.most), most=pace.most)
+
+
+def _failed(pace: Pace) -> Pace:
+    """Count a failure that the letters have nothing to do with."""
+    return pace._replace(failures=pace.failures + 1)
+
+
+def _after_content(pace: Pace, attempt: Attempt, reason: str) -> tuple[Pace, Action]:
+    """Halve the batch until the letter is found that is refused; the others may have been stored already."""
+    dropped = _DROPPED.search(reason)
+    if attempt.letters == 1 or (dropped and int(dropped[1]) == attempt.lines):
+        return _onward(pace), SetAside(attempt.letters, reason)
+    return pace._replace(size=attempt.letters // 2), Again(0.0)
+
+
+def _after_size(pace: Pace, attempt: Attempt, reason: str) -> tuple[Pace, Action]:
+    """Halve the batch, and remember that; a single letter that is too large never fits."""
+    if attempt.letters == 1:
+        return Pace(size=1), SetAside(1, reason)
+    half = attempt.letters // 2
+    return pace._replace(size=half, most=half), Again(0.0)
+
+
+def _after_failure(pace: Pace, attempt: Attempt, reason: str) -> Pace:
+    """Go on with fewer letters, in the end with the oldest alone."""
+    failed = _failed(pace)
+    if attempt.letters > 1:
+        return failed._replace(size=max(1, attempt.letters // SHRINK), alone=0)
+    return failed._replace(size=1, alone=pace.alone + 1, owes=True, reason=reason)
+
+
+def _after_another(pace: Pace, chance: float) -> tuple[Pace, Action]:
+    """Another letter was accepted, so the database works: is it always the oldest that fails?"""
+    proofs = pace.proofs + pace.owes
+    if proofs >= PROOFS:
+        return _onward(pace), SetAside(1, pace.reason)
+    return pace._replace(proofs=proofs, owes=False, failures=proofs), Again(back_off_s(proofs, chance))

@@ -1,0 +1,278 @@
+"""The courier: takes what waits in the outbox to the database, in a thread of its own, until it has arrived."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+from ntpaudit.config import InfluxConfig
+from ntpaudit.core.delivery import (
+    MAX_WAIT_S,
+    Again,
+    Answer,
+    Attempt,
+    Confirm,
+    Delivered,
+    Failure,
+    Pace,
+    Refused,
+    SetAside,
+    Unreachable,
+    decide,
+    words,
+)
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.wording import plural, span
+from ntpaudit.errors import ConfigError, StoreError
+from ntpaudit.store.history import Letter
+from ntpaudit.store.ledger import Ledger
+
+MAX_CHARACTERS = 1 << 20
+"""A request holds no more than this, unless a single letter does: it is in memory three times."""
+
+LOOK_S = 60.0
+"""How often the outbox is looked at when nobody calls."""
+
+
+_Done = TypeVar("_Done")
+
+
+class Transport(Protocol):
+    """A way to the database."""
+
+    def write(self, lines: str) -> Answer:
+        """Send lines of line protocol stamped in nanoseconds, and return what came of it."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+class Delivery(NamedTuple):
+    """How delivery fares: attempts that failed since the last good one and why; letters delivered and set aside."""
+
+    failures: int = 0
+    failure: str | None = None
+    delivered: int = 0
+    set_aside: int = 0
+
+
+def make_courier(ledger: Ledger, influxdb: InfluxConfig, token: str | None, note: Callable[[str], None]) -> "Courier":
+    """Return a courier to the database of a configuration."""
+
+    def open_transport() -> Transport:
+        from ntpaudit.sinks.influx import InfluxTransport  # in the courier's thread, so that nothing waits for it
+
+        return InfluxTransport(
+            influxdb.url,
+            org=influxdb.org,
+            bucket=influxdb.bucket,
+            token=token,
+            ca_file=influxdb.ca_file,
+            timeout_s=influxdb.timeout_s,
+        )
+
+    return Courier(ledger, open_transport, note)
+
+
+class Courier:
+    """Delivers letters in their order; the cursor moves only when the database has confirmed them."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        open_transport: Callable[[], Transport],
+        note: Callable[[str], None],
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """Nothing is delivered yet. `note` is told what changes, in the courier's thread; `chance` spreads the waits."""
+        self._ledger = ledger
+        self._open_transport = open_transport
+        self._chance = chance
+        self._transport: Transport | None = None
+        self._news = _News(note)
+        self._pace = Pace()
+        self._turn = threading.Condition()
+        self._is_called = self._is_idle = self._is_stopped = False
+        self._next_s = 0.0
+        self._ledger_is_ours = threading.Lock()
+        self._is_left_behind = False
+        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+        self.health = Delivery()
+        """How delivery fares, replaced as a whole."""
+        self.crash: BaseException | None = None
+        """A bug that ended the courier, to be raised where the agent can end of it."""
+
+    def start(self) -> None:
+        """Begin to deliver what waits."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Say that something new waits."""
+        with self._turn:
+            self._is_called, self._is_idle = True, False
+            self._turn.notify_all()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until all that can be delivered has been; False where that will not be in time."""
+        until_s = time.monotonic() + timeout_s
+        self.wake()
+        with self._turn:
+            self._turn.wait_for(lambda: self._is_idle or self.crash or self._next_s > until_s, timeout_s)
+            return self._is_idle and self.crash is None
+
+    def stop(self, timeout_s: float) -> None:
+        """End within this time. A request that takes longer is left behind, and its letters will be sent again."""
+        until_s = time.monotonic() + timeout_s
+        with self._turn:
+            self._is_stopped = True
+            self._turn.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        is_free = self._ledger_is_ours.acquire(timeout=max(0.0, until_s - time.monotonic()))
+        self._is_left_behind = True
+        if is_free:
+            self._ledger_is_ours.release()
+
+    def _run(self) -> None:
+        """Deliver until told to stop."""
+        try:
+            while not self._is_stopped:
+                try:
+                    self._deliver()
+                except StoreError as error:
+                    self._fail("state", str(error), MAX_WAIT_S / 10)
+            if self._transport is not None:
+                self._transport.close()
+        except _LeftBehindError:
+            return
+        except BaseException as error:  # a bug: it is raised again where the agent ends of it
+            self.crash = error
+            with self._turn:
+                self._turn.notify_all()
+
+    def _deliver(self) -> None:
+        """Send the oldest letters, and do what the answer asks for."""
+        letters = self._ask_ledger(lambda ledger: ledger.waiting(self._pace.reach))
+        if not letters:
+            self._idle()
+            return
+        place = self._pace.place(len(letters), self._chance())
+        sent = letters[place : place + 1] if place else _fitting(letters[: self._pace.size])
+        lines = "".join(letter.lines for letter in sent)
+        answer = self._send(lines)
+        attempt = Attempt(len(sent), lines.count("\n"), place)
+        self._pace, action = decide(self._pace, attempt, answer, self._chance())
+        match action:
+            case Confirm():
+                self._ask_ledger(lambda ledger: self._confirm(ledger, sent))
+            case SetAside(count, reason):
+                self._ask_ledger(lambda ledger: self._set_aside(ledger, letters[:count], reason))
+            case Again(wait_s) if isinstance(answer, Delivered) or not wait_s:
+                self._rest(wait_s)
+            case Again(wait_s):
+                self._fail(_kind(answer), words(answer), wait_s)
+
+    def _send(self, lines: str) -> Answer:
+        """Send lines by a connection that is kept."""
+        if self._transport is None:
+            try:
+                self._transport = self._open_transport()
+            except ConfigError as error:
+                return Unreachable(str(error), sent=False)
+        return self._transport.write(lines)
+
+    def _confirm(self, ledger: Ledger, sent: Sequence[Letter]) -> None:
+        """Move the cursor."""
+        waited = ledger.backlog()[0] if self.health.failures else 0
+        ledger.confirm(sent)
+        self.health = self.health._replace(failures=0, failure=None, delivered=self.health.delivered + len(sent))
+        self._news.delivered(waited)
+
+    def _set_aside(self, ledger: Ledger, letters: Sequence[Letter], reason: str) -> None:
+        """Take letters out of the way."""
+        for letter in letters:
+            ledger.set_aside(letter, reason)
+        before, self.health = self.health, self.health._replace(set_aside=self.health.set_aside + len(letters))
+        self._news.set_aside(before.set_aside, self.health.set_aside, reason)
+
+    def _fail(self, kind: str, reason: str, wait_s: float) -> None:
+        """Count a failure, and wait."""
+        self.health = self.health._replace(failures=self.health.failures + 1, failure=reason)
+        self._news.failed(kind, reason)
+        self._rest(wait_s)
+
+    def _idle(self) -> None:
+        """Wait until there is something to do."""
+        with self._turn:
+            self._is_idle = not self._is_called
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: self._is_called or self._is_stopped, LOOK_S)
+            self._is_called = False
+
+    def _rest(self, wait_s: float) -> None:
+        """Wait, whoever calls."""
+        with self._turn:
+            self._next_s = time.monotonic() + wait_s
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: self._is_stopped, wait_s)
+
+    def _ask_ledger(self, work: Callable[[Ledger], _Done]) -> _Done:
+        """Use the ledger, unless the agent has gone on without this courier."""
+        with self._ledger_is_ours:
+            if self._is_left_behind:
+                raise _LeftBehindError
+            return work(self._ledger)
+
+
+class _LeftBehindError(Exception):
+    """The agent has gone on, and its ledger is no longer this courier's."""
+
+
+class _News:
+    """Tell the operator what changes, and nothing twice."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._told: set[str] = set()
+        self._since_ns = 0
+
+    def failed(self, kind: str, reason: str) -> None:
+        """Tell the first failure of each kind."""
+        if not self._told:
+            self._since_ns = _boottime_ns()
+        if kind not in self._told:
+            self._told.add(kind)
+            self._note(f"not delivered: {reason}; records are kept and sent again")
+
+    def delivered(self, waited: int) -> None:
+        """Tell that failures are over, and how many records had to wait."""
+        if self._told:
+            passed_s = (_boottime_ns() - self._since_ns) / NS_PER_S
+            self._told.clear()
+            self._note(f"delivered again after {span(passed_s)}, {plural(waited, 'record')} waited")
+
+    def set_aside(self, before: int, after: int, reason: str) -> None:
+        """Tell the first letter that was set aside, the tenth, the hundredth and so on."""
+        if len(str(before)) < len(str(after)) or not before:
+            self._note(f"{plural(after, 'record')} set aside, which the database will not take: {reason}")
+
+
+def _kind(failure: Failure) -> str:
+    """Name a failure so that those alike have one name."""
+    return str(failure.status) if isinstance(failure, Refused) else failure.reason
+
+
+def _fitting(letters: Sequence[Letter]) -> Sequence[Letter]:
+    """Return the first letters, as many as fit in a request: one at least."""
+    size = 0
+    for count, letter in enumerate(letters):
+        size += len(letter.lines)
+        if size > MAX_CHARACTERS and count:
+            return letters[:count]
+    return letters
+
+
+def _boottime_ns() -> int:
+    """Read the clock that counts suspended time too, and that nobody sets."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

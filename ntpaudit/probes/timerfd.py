@@ -1,0 +1,73 @@
+"""Notice at once that somebody set the clock: a timer that the kernel cancels when that happens (J2)."""
+
+import ctypes
+import errno
+import os
+import struct
+import time
+from typing import Self
+
+_FAR_S = 10 * 365 * 86_400
+_ITIMERSPEC = struct.Struct("@4l")  # interval and value, each seconds and nanoseconds
+TFD_TIMER_ABSTIME = 1
+TFD_TIMER_CANCEL_ON_SET = 2
+TFD_NONBLOCK = os.O_NONBLOCK
+TFD_CLOEXEC = os.O_CLOEXEC
+
+
+class StepWatch:
+    """A file descriptor that becomes readable when CLOCK_REALTIME was set, or the host woke from a suspend.
+
+    Raises OSError where the kernel or a sandbox has no timerfd; then steps are found by their level alone (J1).
+    """
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._handle = self._call(self._libc.timerfd_create(time.CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC))
+        try:
+            self.arm()
+        except OSError:
+            self.close()
+            raise
+
+    def fileno(self) -> int:
+        """Return the descriptor, for a selector."""
+        return self._handle
+
+    def arm(self) -> None:
+        """Wait for the next time. Raises OSError."""
+        far_s = int(time.clock_gettime(time.CLOCK_REALTIME)) + _FAR_S
+        # a buffer of libc's own long, which every architecture's time_t of this call is
+        value = ctypes.create_string_buffer(_ITIMERSPEC.pack(0, 0, far_s, 0))
+        flags = TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET
+        self._call(self._libc.timerfd_settime(self._handle, flags, value, None))
+
+    def happened(self) -> bool:
+        """Return whether the clock was set since the last call, and wait for the next time."""
+        try:
+            os.read(self._handle, 8)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno != errno.ECANCELED:
+                raise
+        self.arm()  # also after ten years
+        return True
+
+    def close(self) -> None:
+        """Stop watching."""
+        os.close(self._handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @staticmethod
+    def _call(result: int) -> int:
+        """Return the result of a call of the C library; OSError where it failed."""
+        if result == -1:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return result

@@ -1,0 +1,328 @@
+"""One round of the agent after another: observe, keep, conclude, keep, tell; and what it takes up after a restart."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from ntpaudit.config import HistoryConfig
+from ntpaudit.core.alarms import Alarms
+from ntpaudit.core.clocks import ClockReading, suspended_ns
+from ntpaudit.core.course import (
+    KEPT_SAMPLES,
+    Mind,
+    Round,
+    Terms,
+    Update,
+    conclude_round,
+    fix_of,
+    forget_raw,
+    look,
+    make_sample,
+    step_event,
+    utc_ns,
+)
+from ntpaudit.core.drift import fit, parse_back_test
+from ntpaudit.core.events import Event
+from ntpaudit.core.measurement import MAX_STEP_NS
+from ntpaudit.core.ntptime import NS_PER_S, PIVOT_UNIX_S
+from ntpaudit.core.observation import Daemon, HostFacts, KernelState, Observation, Unavailable
+from ntpaudit.core.record import Health, HostIdentity, Kind, Record
+from ntpaudit.core.steps import Step, Suspend
+from ntpaudit.core.wording import span
+from ntpaudit.errors import TellError
+from ntpaudit.probes.clock import Clock
+from ntpaudit.sinks import Teller
+from ntpaudit.sinks.line_protocol import date, render, render_events, render_undated
+from ntpaudit.store import history
+from ntpaudit.store.history import Letter
+from ntpaudit.store.ledger import Concluded, Ledger
+from ntpaudit.store.plain import plain, revive
+
+UNDATED_WAIT_NS = 300 * NS_PER_S
+"""A record whose true time is not known waits so long for a measurement that tells it; then the host's own counts."""
+
+TRIM_EVERY_S = 3600.0
+
+TRUSTED_DIFFERENCE_NS = 86_400 * NS_PER_S
+"""Nothing is removed for its age while host and servers are further apart than this: one of them is wrong by years."""
+
+
+class Kept(NamedTuple):
+    """The part of the mind that the history's records do not hold, as it is stored with each."""
+
+    boot_id: str | None
+    reading: ClockReading
+    steps: tuple[Step, ...]
+    update: Update | None
+    measured_ns: int | None
+    measured_utc_ns: int | None
+
+
+class Told(NamedTuple):
+    """What a round changed for whoever runs it."""
+
+    record: Record
+    is_pending: bool
+
+
+class Rounds:
+    """The agent's rounds over one state. `clock` takes several readings and returns the best of them (J1)."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        clock: Clock,
+        kernel: Callable[[], KernelState | Unavailable],
+        terms: Terms,
+        note: Callable[[str], None],
+        *,
+        tellers: Mapping[str, Teller],
+        delivers: bool,
+        limits: HistoryConfig,
+    ) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._kernel = kernel
+        self._note = note
+        self._silent: dict[str, str] = {}  # outlets that failed, and how
+        self._dropped = 0
+        self._untold: list[Event] = []
+        self._has_undated = True
+        self._kept_alarms: Alarms | None = None
+        self._trimmed_ns: int | None = None
+        self._host: HostFacts | None = None
+        self._daemons: tuple[Daemon, ...] | Unavailable = ()
+        self.missed = 0
+        self.health: Callable[[], Health] = Health
+        self.last: Record | None = None
+        self.configure(terms, tellers=tellers, delivers=delivers, limits=limits)
+
+    def configure(self, terms: Terms, *, tellers: Mapping[str, Teller], delivers: bool, limits: HistoryConfig) -> None:
+        """Go on under another configuration."""
+        self._terms, self._tellers, self._delivers, self._limits = terms, tellers, delivers, limits
+
+    def begin(self, host: HostFacts, daemons: tuple[Daemon, ...] | Unavailable) -> None:
+        """Take up what the last run left: its alarms, its samples, and what it saw and did not come to judge.
+
+        A clock that was set since then is noticed, if the host was not booted meanwhile (J3).
+        """
+        self._host, self._daemons = host, daemons
+        now = self._clock.read()
+        self._mind = self._restore(host.boot_id, now)
+        for orphan in self._ledger.read(history.unjudged):
+            self._take_up(orphan)
+        self.look(is_gap=True)
+
+    @property
+    def knows(self) -> bool:
+        """An offset can be carried on."""
+        return self._mind.fix is not None
+
+    def look(self, *, is_gap: bool = False) -> Suspend | None:
+        """Look whether the clock was set or the host slept; a step is kept and told at once."""
+        return self._notice(self._clock.read(), is_gap=is_gap)
+
+    def local(self) -> Told:
+        """Look at this host alone, and carry the offset on.
+
+        Nobody was asked, so nothing is lost that the next look would not see too: one transaction keeps it all.
+        """
+        assert self._host is not None
+        taken = self._clock.read()
+        self._notice(taken)
+        observation = Observation(self._host, taken, (), self._kernel(), self._daemons)
+        return self._finish(observation, "local", None)
+
+    def network(self, observation: Observation) -> Told:
+        """Take in what servers said."""
+        kept = self._ledger.keep_observation(observation, "network")
+        self._host, self._daemons = observation.host, observation.daemons
+        self._notice(observation.taken)
+        return self._finish(observation, "network", kept)
+
+    def tidy(self) -> None:
+        """Remove what need not be kept any longer, once an hour."""
+        now = self._clock.read()
+        if self._trimmed_ns is not None and now.boottime_ns - self._trimmed_ns < TRIM_EVERY_S * NS_PER_S:
+            return
+        self._trimmed_ns = now.boottime_ns
+        true_ns, limits = utc_ns(self._mind, now), self._limits
+        if true_ns is not None and abs(true_ns - now.realtime_ns) <= TRUSTED_DIFFERENCE_NS:
+            self._ledger.read(
+                lambda connection: history.trim_by_age(
+                    connection, true_ns, limits.raw_s, limits.rollups_s, limits.findings_s
+                )
+            )
+        trimmed = self._ledger.read(lambda connection: history.trim_by_size(connection, limits.max_bytes))
+        self._dropped += trimmed.undelivered
+
+    def _notice(self, now: ClockReading, *, is_gap: bool = False) -> Suspend | None:
+        """Tell of a step or a suspend since the last reading, before its consequences are judged."""
+        if now.boottime_ns < self._mind.reading.boottime_ns:
+            return None  # of an observation that was made before the last look
+        self._mind, step, suspend = look(self._mind, now, is_gap=is_gap)
+        if suspend is not None:
+            self._note(f"the host was suspended for {span(suspend.duration_ns / NS_PER_S)}; measuring anew")
+        if step is not None:
+            event = step_event(self._mind, step, now)
+            letter = self._letter(render_events(self._identity, [event]), event.utc_ns, now)
+            self._ledger.keep_events([event], self._mind.boot_id, letter, self._states())
+            self._tell([event])
+        return suspend
+
+    def _finish(self, observation: Observation, kind: Kind, audit_id: int | None) -> Told:
+        """Judge what was seen, keep what follows, and tell it."""
+        result = conclude_round(
+            self._mind, observation, kind, self._terms, self._current_health(), dropped=self._dropped
+        )
+        self._mind, self._dropped = result.mind, 0
+        self._keep(audit_id, observation, result)
+        self.last = result.record
+        self._date_letters(observation.taken)
+        self._tell(result.events)
+        return Told(result.record, result.is_pending)
+
+    def _keep(self, audit_id: int | None, observation: Observation, result: Round) -> None:
+        """Keep a round."""
+        states = self._states()
+        if result.record.kind == "network":
+            states |= {"back_test": self._mind.back_test}
+        letter = self._record_letter(result, observation.taken)
+        concluded = Concluded(observation, result.record, result.events, letter, result.distance_s, states)
+        self._ledger.keep_record(audit_id, concluded)
+
+    def _record_letter(self, result: Round, now: ClockReading) -> Letter | None:
+        """Return what is to be delivered of a round."""
+        stamp_ns = result.record.utc_ns
+        write = render_undated if stamp_ns is None else render
+        return self._letter(write(result.record, result.events), stamp_ns, now) if self._delivers else None
+
+    def _letter(self, lines: str, stamp_ns: int | None, now: ClockReading) -> Letter | None:
+        """Return lines to be delivered; those of a moment whose true time is not known have no stamp yet."""
+        if not self._delivers:
+            return None
+        self._has_undated = self._has_undated or stamp_ns is None
+        return Letter(0, lines, stamp_ns, self._mind.boot_id, now.boottime_ns, now.realtime_ns)
+
+    @property
+    def _identity(self) -> HostIdentity:
+        """Who this host is, as records have it."""
+        assert self._host is not None
+        labels, host = self._terms.labels, self._host
+        return HostIdentity(host.name, labels.site, labels.env, host.machine_id, host.boot_id)
+
+    def _date_letters(self, now: ClockReading) -> None:
+        """Give letters without a date the true time of their moment, once it is known, or at last the host's own.
+
+        That must not lie before a time that is known to be past: such a host waits until it is measured.
+        """
+        if not self._has_undated:
+            return
+        self._has_undated = False
+        true_ns = utc_ns(self._mind, now)
+        for letter in self._ledger.read(history.undated):
+            is_ours = letter.boot_id == self._mind.boot_id
+            ago_ns = now.boottime_ns - letter.boottime_ns
+            is_credible = letter.host_ns > max(self._mind.measured_utc_ns or 0, PIVOT_UNIX_S * NS_PER_S)
+            if is_ours and true_ns is not None:
+                self._date(letter, true_ns - ago_ns)
+            elif is_credible and not (is_ours and ago_ns < UNDATED_WAIT_NS):
+                self._date(letter, letter.host_ns)
+            elif is_ours:
+                self._has_undated = True
+            else:
+                self._ledger.set_undated_aside(letter, "the host's clock was wrong, and the true time is not known")
+
+    def _date(self, letter: Letter, stamp_ns: int) -> None:
+        """Date a letter."""
+        self._ledger.date_letter(letter._replace(lines=date(letter.lines, stamp_ns), stamp_ns=stamp_ns))
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        """Tell every outlet; one that fails is noted when that begins and when it ends.
+
+        What happens before the first record is told with it.
+        """
+        self._untold = [*self._untold, *events]
+        if self.last is None:
+            return
+        events, self._untold = self._untold, []
+        for name, teller in self._tellers.items():
+            try:
+                teller.tell(self.last, events)
+            except TellError as error:
+                if self._silent.get(name) != str(error):
+                    self._note(f"{name}: {error}")
+                self._silent[name] = str(error)
+            else:
+                if self._silent.pop(name, None):
+                    self._note(f"{name}: works again")
+
+    def _current_health(self) -> Health:
+        """Say how the agent fares."""
+        return self.health()._replace(missed=self.missed, store=self._ledger.trouble)
+
+    def _states(self) -> dict[str, Any]:
+        """Return what the next start needs."""
+        mind = self._mind
+        kept = Kept(mind.boot_id, mind.reading, mind.steps, mind.update, mind.measured_ns, mind.measured_utc_ns)
+        states = {"mind": plain(kept)}
+        if mind.alarms != self._kept_alarms:  # which is seldom, and they are the larger part
+            states["alarms"] = plain(mind.alarms)
+            self._kept_alarms = mind.alarms
+        return states
+
+    def _restore(self, boot_id: str | None, now: ClockReading) -> Mind:
+        """Return the mind of the last run, as far as it holds in this boot."""
+        mind = Mind(boot_id, now, now.boottime_ns)
+        with suppress(ValueError):
+            mind = mind._replace(back_test=parse_back_test(self._ledger.load("back_test")))
+        try:
+            kept = revive(Kept, self._ledger.load("mind"))
+        except (TypeError, ValueError):
+            return mind
+        mind = mind._replace(measured_utc_ns=kept.measured_utc_ns)
+        with suppress(TypeError, ValueError):
+            mind = mind._replace(alarms=revive(Alarms, self._ledger.load("alarms")))
+        if boot_id is None or kept.boot_id != boot_id or kept.reading.boottime_ns > now.boottime_ns:
+            return forget_raw(mind)
+        seen = [
+            audit
+            for audit in self._ledger.read(lambda connection: history.seen_this_boot(connection, boot_id, KEPT_SAMPLES))
+            if abs(suspended_ns(audit.reading, now)) <= MAX_STEP_NS
+        ]
+        samples = tuple(
+            make_sample(audit.reading, round(audit.record.offset.estimate_s * NS_PER_S), audit.distance_s)
+            for audit in seen
+            if audit.record.offset is not None
+        )
+        return mind._replace(
+            reading=kept.reading,
+            steps=kept.steps,
+            update=kept.update,
+            measured_ns=kept.measured_ns,
+            samples=samples,
+            line=fit(samples),
+            fix=fix_of(seen[-1].reading, seen[-1].record) if seen else None,
+            drift=seen[-1].record.drift if seen else None,
+        )
+
+    def _take_up(self, orphan: history.Unjudged) -> None:
+        """Judge what an earlier run saw and had no time to judge."""
+        observation, mind = orphan.observation, self._mind
+        if observation.host.boot_id == mind.boot_id:
+            self._notice(observation.taken)
+            self._finish(observation, orphan.kind, orphan.id)
+            return
+        stranger = Mind(observation.host.boot_id, observation.taken, observation.taken.boottime_ns)
+        result = conclude_round(stranger, observation, orphan.kind, self._terms, Health())
+        letter = self._record_letter(result, observation.taken)
+        self._ledger.keep_record(
+            orphan.id,
+            Concluded(
+                observation,
+                result.record,
+                (),
+                None if letter is None else letter._replace(boot_id=observation.host.boot_id),
+                result.distance_s,
+            ),
+        )

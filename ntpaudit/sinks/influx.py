@@ -1,0 +1,233 @@
+"""Lines of line protocol, written to a database of the InfluxDB family through influxdb-client, one batch at a time."""
+
+import io
+import json
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from ntpaudit.core.delivery import Answer, Delivered, Refused, Unreachable
+from ntpaudit.errors import ConfigError
+from ntpaudit.sinks.plain import one_line
+
+if TYPE_CHECKING:
+    import socket
+
+MAX_ANSWER = 65_536
+"""No more than this is read of an answer, in bytes: it tells why, and any page of a proxy may come instead."""
+
+MAX_REASON = 300
+"""How much of an answer is kept, in characters."""
+
+_GZIP_LEVEL = 1
+"""The client's own choice of 9 costs five times as much and saves a quarter of what is left."""
+
+_GZIP_BITS = 31  # zlib's number for gzip's container
+
+
+class InfluxTransport:
+    """A connection that is kept open from one batch to the next. Not to be used from several threads at once."""
+
+    def __init__(
+        self, url: str, *, org: str, bucket: str, token: str | None, ca_file: str | None = None, timeout_s: float = 10.0
+    ) -> None:
+        """Make ready; nothing is sent yet. ConfigError for a token that no request can carry."""
+        from influxdb_client.client.influxdb_client import InfluxDBClient
+        from influxdb_client.client.write_api import SYNCHRONOUS
+        from urllib3.exceptions import SystemTimeWarning
+
+        warnings.simplefilter("ignore", SystemTimeWarning)  # that the clock is wrong is ours to say
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise ConfigError("the token for InfluxDB holds characters that no request can carry")
+        self._bucket = bucket
+        self._token = token
+        self._timeout_s = timeout_s
+        self._line = _Line()
+        make: Any = InfluxDBClient  # its types are not to be relied on
+        self._client = make(
+            url,
+            token=token,
+            org=org,
+            timeout=round(timeout_s * 1000),
+            ssl_ca_cert=ca_file,
+            connection_pool_maxsize=1,
+        )
+        self._client.api_client.set_default_header("Content-Encoding", "gzip")
+        self._writer = self._client.write_api(write_options=SYNCHRONOUS)
+        _watch(self._client.api_client.rest_client.pool_manager.connection_from_url(url), self._line)
+
+    def write(self, lines: str) -> Answer:
+        """Write lines stamped in nanoseconds, and say what the database answered. Ends in twice the timeout at most."""
+        from influxdb_client.rest import ApiException
+        from urllib3.exceptions import HTTPError
+
+        body = zlib.compress(lines.encode(), _GZIP_LEVEL, wbits=_GZIP_BITS)
+        with self._line.limited_to(2 * self._timeout_s):
+            try:
+                self._writer.write(self._bucket, record=body)
+            except ApiException as error:
+                return self._refusal(error)
+            except HTTPError as error:
+                return self._failure(error)
+        answer = self._client.api_client.last_response
+        if answer.status == 204 or answer.getheader("Content-Length") == "0":
+            return Delivered()  # with a body, or cut off, it is some other server's
+        return Refused(answer.status, self._tidy(answer.data))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _refusal(self, error: Any) -> Answer:
+        """Say what an answer of another status means; the client gives TLS's own failures the status 0."""
+        if not error.status:
+            reason = self._tidy((error.reason or "").removeprefix("SSLError"))
+            return Unreachable(
+                f"TLS failed: {reason}; check influxdb.url, or name the authority in ca_file", sent=False
+            )
+        headers: Mapping[str, str] = error.headers or {}
+        said = reason_of(error.body or "") or headers.get("X-Influxdb-Error") or error.reason or ""
+        if 300 <= error.status <= 399:
+            said = f"redirected to {headers.get('Location', 'nowhere')}"
+        return Refused(error.status, self._tidy(said), retry_after_s(headers))
+
+    def _failure(self, error: Exception) -> Unreachable:
+        """Say why there was no answer."""
+        from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError, ReadTimeoutError
+
+        match error:
+            case NameResolutionError():
+                return Unreachable("the server's name is not known", sent=False)
+            case NewConnectionError():
+                return Unreachable(f"no connection: {self._tidy(_cause(error))}", sent=False)
+            case ConnectTimeoutError():
+                return Unreachable(f"no connection in {self._timeout_s:g} s", sent=False)
+            case _ if isinstance(error, ReadTimeoutError) or self._line.was_cut:
+                return Unreachable(f"no answer in {self._timeout_s:g} s", sent=True)
+            case _:
+                return Unreachable(f"no answer: {self._tidy(_cause(error))}", sent=True)
+
+    def _tidy(self, text: str) -> str:
+        """Make a foreign text fit for one line of a log; a server that echoes the token is not believed on that."""
+        if self._token:
+            text = text.replace(self._token, "***")
+        return one_line(text).strip()[:MAX_REASON]
+
+
+def _tls_fix(reason: str) -> str:
+    """Say what would mend a failure of TLS."""
+    if "expired" in reason or "not yet valid" in reason:
+        return "the certificate's dates are judged by this host's clock: set that right, or renew the certificate"
+    if "certificate" in reason:
+        return "name the authority that signed the server's certificate in influxdb.ca_file"
+    return "check influxdb.url"
+
+
+def reason_of(body: str) -> str:
+    """Return why a write was refused, from the answer's body as InfluxDB 1.x, 2.x and 3.x write it, else the body."""
+    try:
+        read = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    if not isinstance(read, dict):
+        return body
+    said = read.get("message") or read.get("error")
+    match read.get("data"):
+        case [{"error_message": str(first)}, *_]:
+            said = f"{said}: {first}"
+    return said if isinstance(said, str) else body
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return how many seconds a server asks to be left alone (RFC 9110 §10.2.3), None where it does not say.
+
+    A date is compared with the answer's own Date: this host's clock is what is in doubt.
+    """
+    from email.utils import parsedate_to_datetime
+
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdecimal():
+        return float(value[:9])
+    try:
+        until, now = (parsedate_to_datetime(text) for text in (value, headers.get("Date", "")))
+        return max(0.0, (until - now).total_seconds())
+    except (ValueError, TypeError, OverflowError):  # TypeError: only one of them names its zone
+        return None
+
+
+def _cause(error: Exception) -> str:
+    """Return the system's or the parser's own words, without those that were put around them."""
+    inner: BaseException = error
+    for _ in range(4):
+        arguments = [argument for argument in inner.args if isinstance(argument, BaseException)]
+        if following := inner.__cause__ or (arguments[0] if arguments else None):
+            inner = following
+    return (isinstance(inner, OSError) and inner.strerror) or str(inner) or type(inner).__name__
+
+
+class _Line:
+    """The connection in use, which can be cut: a server that answers one octet at a time never exceeds a timeout."""
+
+    def __init__(self) -> None:
+        self.socket: socket.socket | None = None
+        self.was_cut = False
+
+    @contextmanager
+    def limited_to(self, limit_s: float) -> Iterator[None]:
+        """Cut the connection unless a block ends in time."""
+        self.was_cut = False
+        timer = threading.Timer(limit_s, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        """End whatever waits for the connection."""
+        import socket
+
+        self.was_cut = True
+        if self.socket is not None:
+            with suppress(OSError):  # it may just have ended by itself
+                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)  # of TLS too: its own would confuse the reader
+
+
+def _watch(pool: Any, line: _Line) -> None:
+    """Let a pool make connections that tell `line` of their socket, and that read no more of an answer than is used."""
+    from urllib3.response import HTTPResponse
+
+    made: Callable[..., Any] = pool.ConnectionCls
+
+    class Watched(made):  # type: ignore[valid-type, misc]
+        """A connection of urllib3, plain or TLS."""
+
+        def connect(self) -> None:
+            super().connect()
+            line.socket = self.sock
+
+        def request(self, *words: Any, **options: Any) -> None:
+            super().request(*words, **options | {"preload_content": False, "decode_content": False})
+
+        def getresponse(self) -> HTTPResponse:
+            answer = super().getresponse()
+            text = answer.read(MAX_ANSWER, decode_content=False)
+            if len(text) == MAX_ANSWER:
+                self.close()
+            return HTTPResponse(
+                io.BytesIO(text.decode(errors="replace").encode()),
+                headers={name: value for name, value in answer.headers.items() if name.lower() in _READ_HEADERS},
+                status=answer.status,
+                reason=answer.reason,
+                preload_content=True,
+                decode_content=False,
+            )
+
+    pool.ConnectionCls = Watched
+
+
+_READ_HEADERS = ("content-length", "retry-after", "date", "location", "x-influxdb-error")

@@ -1,0 +1,199 @@
+"""What the agent concluded last, told: how old that is comes first, for an old word is no word.
+
+Where there is no agent's word at all, that is told in the same three formats.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ntpaudit.core.drift import Breach, Drift
+from ntpaudit.core.ntptime import format_utc
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.record import Health, Record
+from ntpaudit.core.standing import Standing
+from ntpaudit.core.wording import plural, span
+from ntpaudit.sinks.headline import headline
+from ntpaudit.sinks.nagios import performance, plugin_line
+from ntpaudit.sinks.text import facts, finding_lines, labelled, opening, page, painter, source_table
+
+FORMATS = ("text", "json", "nagios")
+
+REMEDY = "look why the agent is silent: systemctl status ntpaudit; journalctl -u ntpaudit"
+
+_DAY_S = 86_400.0
+
+
+def render(standing: Standing, format_name: str, stored: Mapping[str, Any], *, colour: bool = False) -> str:
+    """Tell a standing in one of `FORMATS`. `stored` is its record as the history has it, for JSON."""
+    match format_name:
+        case "json":
+            return _json(standing, stored)
+        case "nagios":
+            return _nagios(standing)
+    return _text(standing, colour=colour)
+
+
+def render_absence(reason: str, format_name: str, *, colour: bool = False) -> str:
+    """Tell that there is no record of an agent, and why."""
+    match format_name:
+        case "json":
+            return json.dumps({"record": None, "age_s": None, "stale": True, "agent": None, "reason": reason}) + "\n"
+        case "nagios":
+            return plugin_line(Severity.UNKNOWN, reason, ())
+    said, _, remedy = reason.partition("; ")
+    return page(
+        [*opening(Severity.UNKNOWN, said, painter(colour)), *([_fix(Severity.UNKNOWN, remedy)] if remedy else [])]
+    )
+
+
+def _fix(severity: Severity, remedy: str) -> str:
+    """Write what to do below a sentence, on a line of its own that can be copied."""
+    return f"{' ' * len(severity.name)}  fix: {remedy}"
+
+
+def sentence(standing: Standing) -> str:
+    """Say in a sentence how wrong the clock is, or that nobody knows any more, without the severity."""
+    said = _said(standing)
+    if not standing.is_stale:
+        return said
+    silence = f"the agent has kept no record for {_ago(standing.age_s)}"
+    return f"{silence}: nothing is known of the clock since; its last word was {standing.record.severity.name}: {said}"
+
+
+def _said(standing: Standing) -> str:
+    """Return the record's headline; a local audit without an offset knows why from the last that asked servers."""
+    record, asked = standing.record, standing.asked
+    if record.offset is not None or record.kind == "network" or asked is None:
+        return headline(record)
+    if asked.offset is None:
+        return headline(asked._replace(severity=record.severity, findings=record.findings))
+    return f"clock was not measured: what servers said {_ago(standing.asked_age_s)} ago does not hold any more"
+
+
+def _json(standing: Standing, stored: Mapping[str, Any]) -> str:
+    """Write all of it as one object on one line."""
+    told = {
+        "record": stored,
+        "age_s": standing.age_s,
+        "stale": standing.is_stale,
+        "stale_after_s": standing.stale_after_s,
+        "asked_age_s": standing.asked_age_s,
+        "agent": standing.agent._asdict() | {"up_s": standing.agent_up_s},
+    }
+    return json.dumps(told, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def _nagios(standing: Standing) -> str:
+    """Write a plugin's line; an old record's numbers would draw a clock that nobody looks at."""
+    numbers = [] if standing.is_stale else performance(standing.record)
+    return plugin_line(standing.severity, sentence(standing), [*numbers, f"age={standing.age_s:.0f}s;;;0;"])
+
+
+def _text(standing: Standing, *, colour: bool) -> str:
+    """Write it for a person to read."""
+    record, asked, paint = standing.record, standing.asked, painter(colour)
+    first = opening(standing.severity, sentence(standing), paint)
+    shown = record if asked is None else record._replace(sources=asked.sources)
+    return page(
+        [*first, _fix(standing.severity, REMEDY)] if standing.is_stale else first,
+        [line for label, fact in _ages(standing) for line in labelled(label, fact)],
+        source_table(shown.sources, paint),
+        [line for finding in record.findings for line in finding_lines(finding, paint)],
+        [
+            line
+            for label, fact in (*_prospect(record), *_agent(standing), *facts(shown))
+            for line in labelled(label, fact)
+        ],
+    )
+
+
+def _ages(standing: Standing) -> Iterator[tuple[str, str]]:
+    """Say how old the record is, and when servers were asked."""
+    record = standing.record
+    when = (
+        f"{_minute(record.utc_ns)} UTC" if record.utc_ns is not None else f"{_minute(record.host_ns)} by its own clock"
+    )
+    yield "audited", f"{_ago(standing.age_s)} ago, at {when}"
+    if standing.asked is None:
+        yield "asked", "no server yet"
+    else:
+        yield "asked", f"the servers {_ago(standing.asked_age_s)} ago; they said:"
+
+
+def _prospect(record: Record) -> Iterator[tuple[str, str]]:
+    """Say how the clock moves and where that leads."""
+    drift = record.drift
+    if drift is None:
+        return
+    yield "drift", _drift(drift)
+    if drift.breach is not None and record.verdict in ("within", "unproven"):
+        yield "forecast", _forecast(drift.breach, span(record.profile.critical_s))
+
+
+def _drift(drift: Drift) -> str:
+    """Say how fast the host's clock leaves the true time."""
+    if drift.frequency_ppm is None:
+        return f"not known yet ({plural(drift.samples, 'sample')})"
+    way = "behind" if drift.frequency_ppm > 0 else "ahead"
+    per_day = span(drift.frequency_ppm * 1e-6 * _DAY_S)
+    said = f"as corrected now it {'falls' if way == 'behind' else 'gets'} {per_day} {way} a day"
+    skew = f"give or take {span(drift.skew_ppm * 1e-6 * _DAY_S, rounding='up')}"
+    return f"{said}, {skew} ({drift.frequency_ppm:+.3f} ppm, {plural(drift.samples, 'sample')})"
+
+
+def _forecast(breach: Breach, tolerance: str) -> str:
+    """Say when the tolerance will be left, and until when it certainly is not."""
+    premise = "if synchronisation stopped now, " if breach.free_running else ""
+    if breach.central_s is None:
+        early = "" if breach.pessimistic_s is None else f", but maybe in {span(breach.pessimistic_s, rounding='down')}"
+        said = f"{premise}not {tolerance} wrong within 30 days{early}"
+    else:
+        early = (
+            ""
+            if breach.pessimistic_s is None
+            else f", in {span(breach.pessimistic_s, rounding='down')} at the earliest"
+        )
+        said = f"{premise}{tolerance} wrong in {span(breach.central_s)}{early}"
+    trust = "" if breach.calibrated else "; not yet back-tested"
+    return f"{said}, and for certain not within {span(breach.guaranteed_s, rounding='down')}{trust}"
+
+
+def _agent(standing: Standing) -> Iterator[tuple[str, str]]:
+    """Say who speaks, and how it fares."""
+    agent, health = standing.agent, standing.record.health or Health()
+    up = "" if standing.agent_up_s is None else f", for {span(max(1.0, round(standing.agent_up_s)))}"
+    pid = "" if agent.pid is None or standing.agent_up_s is None else f", pid {agent.pid}{up}"
+    pools = f"pools every {span(agent.pool_s)}"
+    rhythm = f"looks every {span(agent.local_s)}, asks servers every {span(agent.network_s)}, {pools}"
+    yield "agent", f"ntpaudit {standing.record.version}{pid}; {rhythm}"
+    yield "delivery", _delivery(health)
+    if health.missed:
+        yield "missed", f"{plural(health.missed, 'audit')} of servers came not when due: the host was busy or asleep"
+    if health.store:
+        yield "store", health.store
+
+
+def _delivery(health: Health) -> str:
+    """Say what has not reached the database."""
+    if not health.backlog:
+        said = "nothing waits to be delivered"
+    else:
+        oldest = "" if health.oldest_s is None else f", the oldest for {_ago(health.oldest_s)}"
+        said = f"{plural(health.backlog, 'record')} waiting{oldest}"
+    if health.failures:
+        failed = plural(health.failures, "attempt")
+        said += f"; {failed} failed since the last good one: {health.failure or 'no reason told'}"
+    if health.set_aside:
+        said += f"; {plural(health.set_aside, 'record')} refused by the database and set aside"
+    return said
+
+
+def _ago(seconds: float | None) -> str:
+    """Write an age in whole seconds at least."""
+    return span(max(1.0, round(seconds or 0.0)))
+
+
+def _minute(time_ns: int) -> str:
+    """Write a point in time to the second."""
+    return format_utc(time_ns)[:19].replace("T", " ")

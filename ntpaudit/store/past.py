@@ -1,0 +1,333 @@
+"""What a history holds, as values: audits in brief, hours, events; read in small turns, however long it is."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from ntpaudit.core.events import Event
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.policy import VERDICTS, Severity, Verdict
+from ntpaudit.core.politeness import Moment
+from ntpaudit.core.record import Kind, Record
+from ntpaudit.core.standing import AgentState, Standing, judge_standing, read_agent_state
+from ntpaudit.store.history import HOUR_S, load_state
+
+PAGE = 500
+"""So many rows are read in one turn: a reader who takes his time over them holds nothing up."""
+
+_MARGIN_NS = HOUR_S * NS_PER_S  # corrected times of neighbours may be out of order by their errors
+
+
+class Audit(NamedTuple):
+    """One audit of the history, in brief. Offsets in seconds, None when unmeasured; positive is behind.
+
+    `time_ns` is the corrected time, or where nobody knows it (not `is_dated`) what the host's clock showed, `host_ns`.
+    `kind` is `check` for a one-shot audit. `findings` are their ids.
+    """
+
+    id: int
+    time_ns: int
+    is_dated: bool
+    host_ns: int
+    kind: Literal["network", "local", "check"]
+    severity: Severity
+    verdict: Verdict
+    offset_s: float | None
+    earliest_s: float | None
+    latest_s: float | None
+    age_s: float | None
+    findings: tuple[str, ...]
+
+    @property
+    def bound_s(self) -> float | None:
+        """How wrong the clock could be at most."""
+        if self.earliest_s is None or self.latest_s is None:
+            return None
+        return max(abs(self.earliest_s), abs(self.latest_s))
+
+
+class Hour(NamedTuple):
+    """All audits of one hour, beginning at `time_ns`: how many, how they ended, and the extremes in seconds."""
+
+    time_ns: int
+    audits: int
+    measured: int
+    within: int
+    unproven: int
+    beyond: int
+    severity: Severity
+    least_offset_s: float | None
+    most_offset_s: float | None
+    bound_s: float | None
+
+
+class Happening(NamedTuple):
+    """An event of the history, with the boot that it happened in."""
+
+    event: Event
+    boot_id: str | None
+
+
+class Window(NamedTuple):
+    """The part of a history to read: the audits of ids `first` to `last` whose corrected time lies in between.
+
+    A time of None is no limit. An audit that nobody can date belongs where its neighbours do.
+    """
+
+    first: int
+    last: int
+    since_ns: int | None = None
+    until_ns: int | None = None
+
+
+def find_standing(
+    connection: sqlite3.Connection, now: Moment, stale_after_s: float | None = None
+) -> tuple[Standing, dict[str, Any]] | None:
+    """Return what the agent's last record is worth now, and that record as stored; None where there is none."""
+    last = _last_record(connection, "network", "local")
+    if last is None:
+        return None
+    stored, record = last
+    asked = last if record.kind == "network" else _last_record(connection, "network", "network")
+    standing = judge_standing(record, asked and asked[1], agent_state(connection), now, stale_after_s)
+    return standing, stored
+
+
+def _last_record(connection: sqlite3.Connection, *kinds: Kind) -> tuple[dict[str, Any], Record] | None:
+    """Return an agent's last record, as stored and read; None where there is none that this version can read."""
+    row = connection.execute(
+        "SELECT record FROM audits WHERE kind IN (?, ?) AND record IS NOT NULL ORDER BY id DESC LIMIT 1", kinds
+    ).fetchone()
+    if row is None:
+        return None
+    try:
+        stored: dict[str, Any] = json.loads(row[0])
+        return stored, Record.from_dict(stored)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def agent_state(connection: sqlite3.Connection) -> AgentState:
+    """Return what the agent said of itself when it started."""
+    return read_agent_state(load_state(connection, "agent"))
+
+
+def host_name(connection: sqlite3.Connection) -> str | None:
+    """Return how the newest record calls the host."""
+    row = connection.execute(
+        "SELECT record FROM audits WHERE record IS NOT NULL AND json_valid(record) ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    try:
+        return None if row is None else str(json.loads(row[0])["host"]["name"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def corrected_now(connection: sqlite3.Connection, now: Moment) -> int:
+    """Return the time as the history knows it: counted on by uptime from the last audit, if that is of this boot.
+
+    Else it is the host's, which can be wrong, but never before the last audit.
+    """
+    row = connection.execute(
+        "SELECT utc_ns, boot_id, boottime_ns FROM audits WHERE utc_ns IS NOT NULL ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    if row is None:
+        return now.realtime_ns
+    utc_ns, boot_id, boottime_ns = row
+    if boot_id is not None and boot_id == now.boot_id:
+        return int(utc_ns + now.boottime_ns - boottime_ns)
+    return max(now.realtime_ns, int(utc_ns))
+
+
+def oldest_ns(connection: sqlite3.Connection) -> int | None:
+    """Return the corrected time of the oldest audit that has one: before it only hours are kept."""
+    row = connection.execute("SELECT utc_ns FROM audits WHERE utc_ns IS NOT NULL ORDER BY id LIMIT 1").fetchone()
+    return None if row is None else int(row[0])
+
+
+def newest_ns(connection: sqlite3.Connection) -> int | None:
+    """Return the time of the newest audit, the host's where nobody knows better."""
+    row = connection.execute("SELECT IFNULL(utc_ns, host_ns) FROM audits ORDER BY id DESC LIMIT 1").fetchone()
+    return None if row is None else int(row[0])
+
+
+def find_window(
+    connection: sqlite3.Connection, since_ns: int | None = None, until_ns: int | None = None, limit: int | None = None
+) -> Window:
+    """Return the window of the audits between two times, the newest `limit` of them.
+
+    Corrected times grow with the ids, so both ends are found by halving, without an index or a scan.
+    """
+    low, high = connection.execute("SELECT (SELECT MIN(id) FROM audits), (SELECT MAX(id) FROM audits)").fetchone()
+    if low is None:
+        return Window(1, 0)
+    first = low if since_ns is None else _first_at(connection, low, high + 1, since_ns - _MARGIN_NS)
+    last = high if until_ns is None else _first_at(connection, low, high + 1, until_ns + _MARGIN_NS) - 1
+    window = Window(first, last, since_ns, until_ns)
+    if limit is not None:
+        row = connection.execute(
+            f"SELECT id FROM audits WHERE {_INSIDE} ORDER BY id DESC LIMIT 1 OFFSET :skipped",  # noqa: S608
+            window._asdict() | {"skipped": limit - 1},
+        ).fetchone()
+        window = window._replace(first=row[0] if row else first)
+    return window
+
+
+def _first_at(connection: sqlite3.Connection, low: int, high: int, time_ns: int) -> int:
+    """Return the first id in [low, high) from which on no audit is known to be before a time, else `high`."""
+    while low < high:
+        middle = (low + high) // 2
+        row = connection.execute(
+            "SELECT id, utc_ns FROM audits WHERE id >= ? AND id < ? AND utc_ns IS NOT NULL ORDER BY id LIMIT 1",
+            (middle, high),
+        ).fetchone()
+        if row is None or row[1] >= time_ns:
+            high = middle
+        else:
+            low = row[0] + 1
+    return low
+
+
+_IN_TIME = (
+    "(utc_ns IS NULL OR ((:since_ns IS NULL OR utc_ns >= :since_ns) AND (:until_ns IS NULL OR utc_ns <= :until_ns)))"
+)
+_INSIDE = f"id >= :first AND id <= :last AND record IS NOT NULL AND {_IN_TIME}"
+_BRIEF = (
+    "id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns,"
+    " CASE WHEN json_valid(record) THEN json_extract(record, '$.age_s', '$.findings') END,"
+    " CASE WHEN severity IS NULL THEN record END"
+)
+
+
+def read_audits(connection: sqlite3.Connection, window: Window) -> Iterator[Audit]:
+    """Return the audits of a window in brief, the oldest first; one that makes no sense is passed over."""
+    return filter(None, map(_audit, _pages(connection, _BRIEF, window)))
+
+
+def read_records(connection: sqlite3.Connection, window: Window) -> Iterator[tuple[int, str]]:
+    """Return the records of a window exactly as stored, each with its audit's id, the oldest first."""
+    return _pages(connection, "id, record", window)
+
+
+def count_audits(connection: sqlite3.Connection, window: Window) -> int:
+    """Return about how many audits a window has, without looking at them."""
+    return max(0, window.last - window.first + 1)
+
+
+def _pages(connection: sqlite3.Connection, columns: str, window: Window) -> Iterator[Any]:
+    """Return the rows of a window page by page: no transaction lasts while a reader takes his time."""
+    while rows := connection.execute(
+        f"SELECT {columns} FROM audits WHERE {_INSIDE} ORDER BY id LIMIT {PAGE}",  # noqa: S608
+        window._asdict(),
+    ).fetchall():
+        yield from rows
+        window = window._replace(first=rows[-1][0] + 1)
+
+
+def _audit(row: tuple[Any, ...]) -> Audit | None:
+    """Read one audit; None where it makes no sense."""
+    audit_id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns, told, text = row
+    try:
+        if text is not None:  # kept by a version that had no columns for it
+            return _audit_of(audit_id, Record.from_dict(json.loads(text)))
+        age_s, findings = json.loads(told)
+        return Audit(
+            audit_id,
+            host_ns if utc_ns is None else utc_ns,
+            utc_ns is not None,
+            host_ns,
+            kind or "check",
+            Severity(severity),
+            VERDICTS[verdict],
+            _seconds(offset_ns),
+            _seconds(earliest_ns),
+            _seconds(latest_ns),
+            age_s,
+            tuple(finding["id"] for finding in findings),
+        )
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        return None
+
+
+def _audit_of(audit_id: int, record: Record) -> Audit:
+    """Put a one-shot audit's record in brief."""
+    offset = record.offset
+    return Audit(
+        audit_id,
+        record.host_ns if record.utc_ns is None else record.utc_ns,
+        record.utc_ns is not None,
+        record.host_ns,
+        "check",
+        record.severity,
+        record.verdict,
+        offset and offset.estimate_s,
+        offset and offset.earliest_s,
+        offset and offset.latest_s,
+        record.age_s,
+        tuple(finding.id for finding in record.findings),
+    )
+
+
+def read_hours(
+    connection: sqlite3.Connection, since_ns: int | None, until_ns: int | None, limit: int | None = None
+) -> list[Hour]:
+    """Return the hours that begin in [since, until), the newest `limit` of them, the oldest first."""
+    rows = connection.execute(
+        "SELECT * FROM rollups WHERE hour_s >= ? AND hour_s < ? ORDER BY hour_s DESC LIMIT ?",
+        (
+            -(1 << 62) if since_ns is None else since_ns // NS_PER_S // HOUR_S * HOUR_S,
+            1 << 62 if until_ns is None else -(-until_ns // NS_PER_S),
+            -1 if limit is None else limit,
+        ),
+    ).fetchall()
+    return [_hour(row) for row in reversed(rows)]
+
+
+def _hour(row: tuple[Any, ...]) -> Hour:
+    """Read one hour."""
+    hour_s, audits, measured, within, unproven, beyond, severity, *extremes = row
+    counts = (audits, measured, within, unproven, beyond)
+    return Hour(hour_s * NS_PER_S, *counts, Severity(severity), *map(_seconds, extremes))
+
+
+def _seconds(value_ns: int | None) -> float | None:
+    """Turn nanoseconds into seconds."""
+    return None if value_ns is None else value_ns / NS_PER_S
+
+
+_EVENT = "kind, raised, severity, level, text, utc_ns, host_ns, boottime_ns, value_s, detail, boot_id"
+
+
+def read_events(
+    connection: sqlite3.Connection, since_ns: int | None, until_ns: int | None, limit: int | None = None
+) -> list[Happening]:
+    """Return what happened between two times, the newest `limit` events, in the order they were kept."""
+    rows = connection.execute(
+        f"SELECT {_EVENT} FROM events WHERE {_IN_TIME} ORDER BY id DESC LIMIT :limit",  # noqa: S608
+        {"since_ns": since_ns, "until_ns": until_ns, "limit": -1 if limit is None else limit},
+    ).fetchall()
+    return [_happening(row) for row in reversed(rows)]
+
+
+def _happening(row: tuple[Any, ...]) -> Happening:
+    """Read one event."""
+    kind, raised, severity, level, text, utc_ns, host_ns, boottime_ns, value_s, detail, boot_id = row
+    try:
+        details = json.loads(detail)
+    except (ValueError, RecursionError):
+        details = {}
+    event = Event(
+        kind,
+        bool(raised),
+        Severity(severity),
+        level,
+        text,
+        utc_ns,
+        host_ns,
+        boottime_ns,
+        value_s,
+        detail=MappingProxyType(details),
+    )
+    return Happening(event, boot_id)

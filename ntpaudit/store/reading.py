@@ -1,0 +1,121 @@
+"""The history opened for reading: never written, and whatever is wrong with it told in a line that says what to do."""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from ntpaudit.errors import StoreError
+from ntpaudit.store.database import SCHEMA
+from ntpaudit.store.location import FILE_NAME, SYSTEM_FOLDER, state_folder
+
+START = "start one: systemctl enable --now ntpaudit"
+"""What to do where no agent has kept anything."""
+
+_BUSY_TIMEOUT_S = 5.0
+_UPDATE = "an agent brings it up to date when it begins: systemctl restart ntpaudit"
+
+
+def find_history(environment: Mapping[str, str], *, by_agent: bool) -> str:
+    """Return where the history lies: in our own state folder, else the system's.
+
+    Our own is passed over where it holds no audit (`by_agent`: no agent's) and the system has a state folder.
+    """
+    own = os.path.join(state_folder(environment), FILE_NAME)
+    system = os.path.join(SYSTEM_FOLDER, FILE_NAME)
+    if own == system or environment.get("STATE_DIRECTORY") or not os.path.lexists(SYSTEM_FOLDER):
+        return own
+    condition = "kind IS NOT NULL" if by_agent else "TRUE"
+    try:
+        with open_history(own) as history:
+            kept = history.execute(f"SELECT 1 FROM audits WHERE {condition} LIMIT 1").fetchone()  # noqa: S608
+    except StoreError:
+        kept = None
+    return own if kept else system
+
+
+@contextmanager
+def open_history(path: str) -> Iterator[sqlite3.Connection]:
+    """Open a history for reading. StoreError where that cannot be done, or stops half-way: a line with what to do."""
+    try:
+        _check_readable(path)
+        connection = _connect(path)
+        try:
+            _check_version(connection, path)
+            yield connection
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        raise StoreError(_trouble(path, error)) from error
+
+
+def _check_readable(path: str) -> None:
+    """Raise StoreError where there is no file, or not for us."""
+    try:
+        with open(path, "rb") as file:
+            empty = not file.read(1)
+    except (FileNotFoundError, NotADirectoryError):
+        empty = True
+    except PermissionError as error:
+        raise StoreError(f"{path} may be read by root only; put sudo before the command") from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if empty:
+        raise StoreError(f"no agent has kept a record in {path}; {START}")
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    """Connect without the right to write; where SQLite cannot even share its lock file, as to a file that is frozen."""
+    try:
+        return _try(path, "mode=ro")
+    except sqlite3.OperationalError as error:
+        code = error.sqlite_errorcode & 0xFF
+        if code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or _has_journal(path):
+            raise
+    return _try(path, "mode=ro&immutable=1")
+
+
+def _try(path: str, mode: str) -> sqlite3.Connection:
+    """Connect and read a first page, which is when SQLite finds out whether it can."""
+    from urllib.parse import quote
+
+    connection = sqlite3.connect(f"file:{quote(path)}?{mode}", uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _has_journal(path: str) -> bool:
+    """Whether a part of the history is still in the write-ahead log, so that the file alone is not all of it."""
+    try:
+        return os.path.getsize(f"{path}-wal") > 0
+    except OSError:
+        return False
+
+
+def _check_version(connection: sqlite3.Connection, path: str) -> None:
+    """Raise StoreError where the file is of another schema than ours."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(SCHEMA):
+        raise StoreError(
+            f"{path} was written by a newer ntpaudit (schema {version}, this one knows {len(SCHEMA)}); upgrade this one"
+        )
+    if version == 0 and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
+        raise StoreError(f"no agent has kept a record in {path}; {START}")
+    if version < len(SCHEMA):
+        raise StoreError(f"{path} is of an older ntpaudit (schema {version}); {_UPDATE}")
+
+
+def _trouble(path: str, error: sqlite3.DatabaseError) -> str:
+    """Say in a line what is wrong with a file."""
+    if not isinstance(error, sqlite3.OperationalError):
+        return f"{path} is damaged ({error}); an agent sets it aside when it begins: systemctl restart ntpaudit"
+    match error.sqlite_errorcode & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return f"{path} is locked by another program; try again"
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY:
+            return f"{path} was not closed, and its folder cannot be written; copy it with its -wal file, or use sudo"
+    return f"{path} cannot be read: {error}"

@@ -1,0 +1,57 @@
+#!/bin/sh
+# Install from a checkout, for every user of this host: `make install [PREFIX=/opt/ntpaudit] [DESTDIR=]`. Run again, it
+# installs anew over what is there. It starts nothing.
+set -eu
+cd "$(dirname "$0")/.."
+
+python=${PYTHON:-python3} prefix=${PREFIX:-/opt/ntpaudit} bindir=${BINDIR:-/usr/local/bin} destdir=${DESTDIR:-}
+units=$destdir/usr/lib/systemd/system
+target=$destdir$prefix
+
+if [ -z "$destdir" ] && dpkg-query --show --showformat='${Status}' ntpaudit 2>/dev/null | grep -q 'ok installed'; then
+    echo "ntpaudit is installed from its Debian package: apt-get remove ntpaudit first" >&2
+    exit 1
+fi
+# The services cannot look into anybody's home, where version managers keep theirs.
+serves() {
+    "$1" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11) or sys.base_prefix.startswith(("/home", "/root")))' \
+        2>/dev/null
+}
+serves "$python" || python=/usr/bin/python3
+serves "$python" || {
+    echo "needs Python 3.11 or newer, outside of any home folder, with its venv module (Debian: python3-venv):" \
+        "make install PYTHON=..." >&2
+    exit 1
+}
+
+# pip builds beside the sources, and would install modules that are long gone from there.
+sources=$(mktemp -d)
+trap 'rm -rf "$sources"' EXIT
+cp -R ntpaudit pyproject.toml README.md LICENSE "$sources"
+
+"$python" -m venv "$target"
+"$target/bin/python3" -m pip install --quiet --no-compile "$sources"
+"$target/bin/python3" -m pip --quiet uninstall --yes setuptools pip # they have done their work
+"$target/bin/python3" -m compileall -q -s "$destdir" "$target/lib" # which may be read-only where it runs
+find "$target/lib" -name direct_url.json -exec rm {} + # it tells of $sources
+{
+    echo "#!$prefix/bin/python3 -IS"
+    cat systemd/kernel_clock.py
+} >"$target/bin/ntpaudit-kernel"
+chmod 755 "$target/bin/ntpaudit-kernel"
+if [ -n "$destdir" ]; then # where it will run is not where it is now
+    find "$target/bin" "$target/pyvenv.cfg" -type f -exec sed -i "s|$target|$prefix|g" {} +
+fi
+
+install -D --mode=644 systemd/README.md "$target/share/doc/ntpaudit/systemd.md"
+install -d "$destdir/etc/ntpaudit" "$destdir$bindir" "$units"
+ln -sfn "$prefix/bin/ntpaudit" "$destdir$bindir/ntpaudit"
+cp -R --no-dereference systemd/ntpaudit* "$units"
+sed -i "s|/opt/ntpaudit/|$prefix/|" "$units"/ntpaudit*.service "$units"/ntpaudit*.timer "$units"/ntpaudit*.socket
+
+[ -n "$destdir" ] || [ ! -d /run/systemd/system ] || systemctl --system daemon-reload
+cat <<NEXT
+ntpaudit is installed in $prefix; nothing was started. Next, as root:
+  ntpaudit config init SERVER... --output /etc/ntpaudit/ntpaudit.toml
+  systemctl enable --now ntpaudit          (a service that runs already: systemctl restart ntpaudit)
+NEXT

@@ -1,0 +1,25 @@
+#!/bin/sh
+# Undo install.sh, with the same PREFIX and DESTDIR. The history and the configuration stay.
+set -eu
+
+prefix=${PREFIX:-/opt/ntpaudit} bindir=${BINDIR:-/usr/local/bin} destdir=${DESTDIR:-}
+
+if [ -z "$destdir" ] && dpkg-query --show --showformat='${Status}' ntpaudit 2>/dev/null | grep -q 'ok installed'; then
+    echo "ntpaudit is installed from its Debian package: apt-get remove ntpaudit" >&2
+    exit 1
+fi
+if [ ! -e "$destdir$prefix/bin/ntpaudit" ]; then
+    echo "there is no ntpaudit in $destdir$prefix"
+    exit 0
+fi
+if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
+    systemctl --quiet disable --now ntpaudit.service ntpaudit-check.timer || true
+    systemctl --quiet stop ntpaudit-check.service ntpaudit-kernel.socket ntpaudit-kernel.service || true
+fi
+rm -rf "$destdir$prefix" "$destdir"/usr/lib/systemd/system/ntpaudit.service* \
+    "$destdir"/usr/lib/systemd/system/ntpaudit-*
+rm -f "$destdir$bindir/ntpaudit"
+if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
+    systemctl --system daemon-reload
+fi
+echo "ntpaudit is gone; what stays is the history in /var/lib/ntpaudit and the configuration in /etc/ntpaudit"

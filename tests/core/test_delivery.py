@@ -1,0 +1,301 @@
+"""What an answer means, and what is done: nothing is lost, nothing waits for what is poisoned, and it always ends."""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntpaudit.core.delivery import (
+    DOUBTS,
+    MAX_LETTERS,
+    MAX_RETRY_AFTER_S,
+    MAX_WAIT_S,
+    PROOFS,
+    Again,
+    Answer,
+    Attempt,
+    Confirm,
+    Delivered,
+    Failure,
+    Pace,
+    Refused,
+    SetAside,
+    Sort,
+    Unreachable,
+    back_off_s,
+    decide,
+    sort_of,
+    words,
+)
+
+REFUSED = Unreachable("no connection: Connection refused", sent=False)
+RESET = Unreachable("no answer: Connection reset by peer", sent=True)
+CONFLICT = Refused(400, 'partial write: field type conflict: input field "offset_s" is type integer dropped=1')
+ONE = Attempt(1, 5)
+FULL = Attempt(MAX_LETTERS, 5 * MAX_LETTERS)
+
+
+# --- what an answer is about --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failure", "sort"),
+    [
+        (CONFLICT, "content"),
+        (Refused(400, "unable to parse 'bad': missing fields"), "content"),
+        (Refused(400, "partial write: unable to parse 'bad': missing fields dropped=0"), "content"),
+        (Refused(400, "partial write: points beyond retention policy dropped=3"), "content"),
+        (Refused(422, "failure writing points to database: partial write: field type conflict"), "content"),
+        (Refused(400, "partial write of line protocol occurred: invalid column type"), "content"),
+        (Refused(400, "partial write: max-values-per-tag limit exceeded (100000/100000) dropped=2"), "broken"),
+        (Refused(400, "database is required"), "broken"),
+        (Refused(422, ""), "broken"),
+        (Refused(413, "Request Entity Too Large"), "size"),
+        (Refused(408, ""), "busy"),
+        (Refused(429, ""), "busy"),
+        (Refused(503, "", 5.0), "busy"),
+        (Refused(503, ""), "broken"),
+        (Refused(500, "engine: error writing WAL entry: no space left on device"), "broken"),
+        (Refused(507, "disk full"), "broken"),
+        (RESET, "broken"),
+        (REFUSED, "away"),
+        (Refused(401, "unauthorized"), "operator"),
+        (Refused(403, "forbidden"), "operator"),
+        (Refused(404, 'database not found: "ntpaudit"'), "operator"),
+        (Refused(302, "redirected to https://db.example.net"), "operator"),
+        (Refused(200, "<html>"), "operator"),
+        (Refused(405, ""), "operator"),
+        (Refused(100, ""), "operator"),
+    ],
+)
+def test_every_answer_is_sorted(failure: Failure, sort: Sort) -> None:
+    """Only what is refused for its content is called so; whatever else is refused is kept."""
+    assert sort_of(failure) == sort
+
+
+@pytest.mark.parametrize("status", [200, 301, 307, 401, 403, 404])
+def test_what_an_operator_must_mend_names_the_fix(status: int) -> None:
+    """The words for what only an operator can mend say what to do."""
+    assert "influxdb.url" in words(Refused(status, "so it is")) or "token" in words(Refused(status, "so it is"))
+
+
+# --- waits --------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**6), st.floats(0, 1, exclude_max=True))
+def test_a_back_off_is_within_a_limit_that_doubles(failures: int, chance: float) -> None:
+    """Waits are spread over all of a limit that doubles up to five minutes."""
+    limit_s = min(MAX_WAIT_S, 2.0 ** min(failures, 20))
+    assert back_off_s(failures, chance) == pytest.approx(chance * limit_s)
+
+
+def test_back_off_grows_with_every_failure() -> None:
+    """An outage is asked about ever more seldom, up to once in five minutes."""
+    pace, waits = Pace(), []
+    for _ in range(12):
+        pace, action = decide(pace, ONE, REFUSED, 0.999)
+        assert isinstance(action, Again)
+        waits.append(action.wait_s)
+    assert waits == sorted(waits)
+    assert waits[0] < 1
+    assert waits[-1] == pytest.approx(MAX_WAIT_S, rel=0.01)
+
+
+@given(st.floats(0, 10**9), st.floats(0, 1, exclude_max=True), st.sampled_from([429, 503]))
+def test_retry_after_is_obeyed_up_to_an_hour(told_s: float, chance: float, status: int) -> None:
+    """The server is left alone for as long as it asks, but not for days."""
+    _, action = decide(Pace(), ONE, Refused(status, "", told_s), chance)
+    assert isinstance(action, Again)
+    assert min(told_s, MAX_RETRY_AFTER_S) <= action.wait_s <= MAX_RETRY_AFTER_S
+
+
+def test_a_retry_after_of_nothing_still_backs_off() -> None:
+    """A server that keeps saying that it may be asked at once is not asked in a tight loop."""
+    pace = Pace()
+    for _ in range(20):
+        pace, action = decide(pace, ONE, Refused(429, "", 0.0), 0.5)
+    assert isinstance(action, Again)
+    assert action.wait_s == MAX_WAIT_S / 2
+
+
+@given(st.sampled_from([301, 401, 403, 404, 405]), st.floats(0, 1, exclude_max=True), st.integers(0, 10**6))
+def test_an_operator_is_waited_for(status: int, chance: float, failures: int) -> None:
+    """A wrong token, bucket or URL is tried again no more often than every five minutes, and loses nothing."""
+    pace, action = decide(Pace(failures=failures), FULL, Refused(status, ""), chance)
+    assert isinstance(action, Again)
+    assert action.wait_s >= MAX_WAIT_S
+    assert pace.size == MAX_LETTERS
+
+
+# --- a database that refuses some letters -------------------------------------------------------------------------
+
+
+class Refusal(NamedTuple):
+    """Why a letter is never accepted."""
+
+    status: int = 400
+    reason: str = "partial write: field type conflict dropped={dropped}"
+
+
+class Database:
+    """A database of our own making that keeps what it accepts, and refuses some letters for ever."""
+
+    def __init__(self, bad: dict[int, Refusal], capacity: int = 10**9) -> None:
+        self.bad = bad
+        self.capacity = capacity
+        self.stored: set[int] = set()
+        self.requests = 0
+
+    def write(self, letters: Sequence[int]) -> Answer:
+        """Store the good ones, as InfluxDB 1.x does even where it says 400."""
+        self.requests += 1
+        if len(letters) > self.capacity:
+            return Refused(413, "too large")
+        worst = next((self.bad[letter] for letter in letters if letter in self.bad), None)
+        if worst is None or worst.status == 400:
+            self.stored |= {letter for letter in letters if letter not in self.bad}
+        if worst is None:
+            return Delivered()
+        return Refused(worst.status, worst.reason.format(dropped=sum(letter in self.bad for letter in letters)))
+
+
+class Outcome(NamedTuple):
+    """What became of the letters, and how long that took."""
+
+    confirmed: list[int]
+    aside: list[int]
+    waited_s: float
+
+
+def deliver(count: int, write: Callable[[Sequence[int]], Answer], chances: random.Random, limit: int) -> Outcome:
+    """Deliver letters 0 to `count`, each of one line, as the courier does, within a limit of requests."""
+    waiting, pace = list(range(count)), Pace()
+    done = Outcome([], [], 0.0)
+    for _ in range(limit):
+        if not waiting:
+            return done
+        seen = waiting[: pace.reach]
+        place = pace.place(len(seen), chances.random())
+        sent = seen[place : place + 1] if place else seen[: pace.size]
+        pace, action = decide(pace, Attempt(len(sent), len(sent), place), write(sent), chances.random())
+        match action:
+            case Confirm():
+                assert place == 0
+                done.confirmed.extend(sent)
+                del waiting[: len(sent)]
+            case SetAside(letters):
+                done.aside.extend(waiting[:letters])
+                del waiting[:letters]
+            case Again(wait_s):
+                done = done._replace(waited_s=done.waited_s + wait_s)
+    raise AssertionError(f"{len(waiting)} letters still wait after {limit} requests")
+
+
+REFUSALS = st.sampled_from(
+    [
+        Refusal(),
+        Refusal(reason="unable to parse"),
+        Refusal(422, "partial write: field type conflict"),
+    ]
+)
+SEEDS = st.integers(0, 2**32).map(random.Random)
+
+
+@given(st.integers(0, 3000), st.dictionaries(st.integers(0, 2999), REFUSALS, max_size=60), st.data())
+def test_exactly_the_bad_letters_are_set_aside(count: int, bad: dict[int, Refusal], data: st.DataObject) -> None:
+    """Whichever letters a database refuses, it is found out, they alone are set aside, and it takes few requests."""
+    capacity = data.draw(st.sampled_from([1, 7, 300, 10**9]))
+    database = Database(bad, capacity)
+    wrong = {letter for letter in bad if letter < count}
+    requests = 30 + 30 * len(wrong) + 4 * count // min(capacity, MAX_LETTERS)
+    outcome = deliver(count, database.write, data.draw(SEEDS), requests)
+    assert set(outcome.aside) == wrong
+    assert set(outcome.confirmed) == set(range(count)) - wrong == database.stored
+    assert outcome.confirmed == sorted(outcome.confirmed)
+    assert outcome.aside == sorted(outcome.aside)
+    assert outcome.waited_s == 0
+
+
+def test_a_batch_that_is_dropped_as_a_whole_goes_at_once() -> None:
+    """Letters that are all too old for the database's retention cost one request for each batch, not one each."""
+    database = Database(
+        dict.fromkeys(range(5000), Refusal(reason="partial write: beyond retention policy dropped={dropped}"))
+    )
+    outcome = deliver(5000, database.write, random.Random(1), 6)
+    assert len(outcome.aside) == 5000
+
+
+@given(st.sets(st.integers(0, 40), min_size=1, max_size=4), SEEDS)
+def test_a_letter_on_which_the_server_breaks_is_set_aside(bad: set[int], chances: random.Random) -> None:
+    """A letter that alone keeps getting 500, while others are accepted, is poison too and does not block the rest."""
+    database = Database({letter: Refusal(500, "panic") for letter in bad})
+    outcome = deliver(50, database.write, chances, 4000)
+    assert set(outcome.aside) == bad
+    assert outcome.waited_s < len(bad) * 3600
+
+
+@given(st.integers(1, 30), SEEDS)
+def test_what_fails_every_letter_sets_none_aside(count: int, chances: random.Random) -> None:
+    """Where nothing is accepted it is the server, not the letters: everything waits, and then arrives in its order."""
+    database, refusals = Database({}), iter([Refused(400, "database is required")] * 200)
+    outcome = deliver(count, lambda letters: next(refusals, None) or database.write(letters), chances, 1000)
+    assert outcome.confirmed == list(range(count))
+
+
+@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("failure", [Refused(500, ""), RESET, Refused(400, "?")])
+def test_a_database_that_flaps_costs_no_letter(seed: int, failure: Failure) -> None:
+    """Answers that are as often wrong as right, at random or in turn, set nothing aside."""
+    chances, database = random.Random(seed), Database({})
+
+    def write(letters: Sequence[int]) -> Answer:
+        is_up = database.write(letters)
+        return is_up if (chances.random() < 0.5 if seed % 2 else database.requests % 2) else failure
+
+    outcome = deliver(2500, write, random.Random(seed), 10_000)
+    assert outcome.aside == []
+    assert outcome.confirmed == list(range(2500))
+
+
+def test_an_outage_does_not_make_the_oldest_letter_suspect() -> None:
+    """After any number of refused connections the first letter is sent again, alone with all others."""
+    pace = Pace()
+    for _ in range(1000):
+        pace, action = decide(pace, FULL, REFUSED, 0.5)
+        assert isinstance(action, Again)
+    assert pace.place(1000, 0.99) == 0
+    assert pace.size == MAX_LETTERS
+    assert decide(pace, FULL, Delivered(), 0.5) == (Pace(), Confirm())
+
+
+def test_a_letter_is_suspected_only_against_others() -> None:
+    """A letter is compared with others once it has failed alone, and set aside after the eighth proof."""
+    pace = Pace()
+    for _ in range(DOUBTS):
+        assert pace.place(10, 0.99) == 0
+        pace, _ = decide(pace, ONE, RESET, 0.5)
+    for proof in range(1, PROOFS + 1):
+        place = pace.place(10, 0.99)
+        assert 1 <= place <= 9
+        pace, action = decide(pace, Attempt(1, 5, place), Delivered(), 0.5)
+        if proof < PROOFS:
+            assert isinstance(action, Again)
+            assert pace.place(10, 0.99) == 0
+            pace, _ = decide(pace, ONE, RESET, 0.5)
+    assert action == SetAside(1, RESET.reason)
+
+
+def test_size_recovers() -> None:
+    """After a failure the batches grow again with every success; after 413 only to what the server took."""
+    pace, _ = decide(Pace(), FULL, RESET, 0.5)
+    assert pace.size == MAX_LETTERS // 8
+    for _ in range(4):
+        pace, _ = decide(pace, Attempt(pace.size, 1), Delivered(), 0.5)
+    assert pace.size == MAX_LETTERS
+    pace, _ = decide(pace, FULL, Refused(413, ""), 0.5)
+    for _ in range(4):
+        pace, _ = decide(pace, Attempt(pace.size, 1), Delivered(), 0.5)
+    assert pace.size == MAX_LETTERS // 2

@@ -1,0 +1,118 @@
+"""Histories as an agent would have written them: a simulated clock, judged by the real core, kept by the real store."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ntpaudit.core.clocks import ClockReading
+from ntpaudit.core.course import Mind, Terms, conclude_round, look, step_event
+from ntpaudit.core.events import Event
+from ntpaudit.core.measurement import Measurement, measure
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.observation import HostFacts, Observation, SourceObservation
+from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES
+from ntpaudit.core.record import Health, Record
+from ntpaudit.store import history
+from ntpaudit.store.database import open_database, transaction
+from tests.records import CHRONYD, LABELS, NOW_NS, SYNCHRONISED, failed, servers
+
+BOOT = "b" * 32
+DAY_MINUTES = 1440
+MINUTE_NS = 60 * NS_PER_S
+KERNEL = SYNCHRONISED._replace(frequency_ppm=0.0)
+TERMS = Terms(PROFILES[DEFAULT_PROFILE], LABELS, 300.0)
+
+
+class World(NamedTuple):
+    """A host that is up for `uptime_ns` at the true time `begin_ns`, and how far its clock is behind at each minute.
+
+    Of that `offset_s(minute)` is what it got to by and by, `stepped_s(minute)` what somebody set it by. Every `ask_every` minutes servers are asked, which answer unless `answers(minute)` denies it; the agent runs while
+    `runs(minute)` says so.
+    """
+
+    offset_s: Callable[[int], float] = lambda minute: 0.0019
+    stepped_s: Callable[[int], float] = lambda minute: 0.0
+    answers: Callable[[int], bool] = lambda minute: True
+    runs: Callable[[int], bool] = lambda minute: True
+    begin_ns: int = NOW_NS
+    uptime_ns: int = 3600 * NS_PER_S
+    boot_id: str | None = BOOT
+    ask_every: int = 5
+    health: Health = Health()
+
+
+class Kept(NamedTuple):
+    """What one look of the agent leaves behind."""
+
+    observation: Observation
+    record: Record
+    events: tuple[Event, ...]
+
+
+def clocks(world: World, minute: int) -> ClockReading:
+    """Return what the host's clocks show at a minute of the world."""
+    raw_ns = world.uptime_ns + minute * MINUTE_NS
+    up_ns = raw_ns - round(world.offset_s(minute) * NS_PER_S)
+    realtime_ns = world.begin_ns + up_ns - world.uptime_ns - round(world.stepped_s(minute) * NS_PER_S)
+    return ClockReading(realtime_ns, up_ns, raw_ns, up_ns, 80)
+
+
+def live(world: World, minutes: Iterable[int]) -> Iterator[Kept]:
+    """Let an agent look at its host every minute, and yield what it concludes."""
+    mind = None
+    for minute in minutes:
+        if not world.runs(minute):
+            continue
+        asked, asks = clocks(world, minute), minute % world.ask_every == 0
+        now = later(asked, NS_PER_S)
+        events: tuple[Event, ...] = ()
+        if mind is None:
+            mind = Mind(world.boot_id, now, now.boottime_ns)
+        mind, step, _ = look(mind, now)
+        if step is not None:
+            events = (step_event(mind, step, now),)
+        host = HostFacts("web1", "4" * 32, world.boot_id, "UTC", 0, False, "tsc", None)
+        sources = _answers(world, minute, asked) if asks else ()
+        observation = Observation(host, now, sources, KERNEL, (CHRONYD,))
+        concluded = conclude_round(mind, observation, "network" if asks else "local", TERMS, world.health)
+        mind = concluded.mind
+        yield Kept(observation, concluded.record, events + concluded.events)
+
+
+def write(path: Path, world: World, minutes: Iterable[int]) -> list[Record]:
+    """Write such a history into a file, new or not, and return its records."""
+    connection = open_database(str(path), print)
+    records = []
+    with transaction(connection):
+        for kept in live(world, minutes):
+            audit_id = history.keep_observation(connection, kept.observation, kept.record.kind)
+            assert history.keep_record(connection, audit_id, kept.record, 0.0)
+            history.roll_up(connection, kept.record)
+            history.keep_events(connection, kept.events, world.boot_id)
+            records.append(kept.record)
+    connection.close()
+    return records
+
+
+def _answers(world: World, minute: int, asked: ClockReading) -> tuple[SourceObservation, ...]:
+    """Return what four servers said that were asked at that reading of the clocks."""
+    if not world.answers(minute):
+        return tuple(failed(f"ntp{number}.example.net", "unreachable", "timeout") for number in range(1, 5))
+    seen = servers(world.offset_s(minute) + world.stepped_s(minute), host_ns=asked.realtime_ns)
+    return tuple(source._replace(outcome=tuple(_at(found, asked) for found in source.outcome)) for source in seen)
+
+
+def _at(found: Measurement | object, asked: ClockReading) -> Measurement:
+    """Measure the same exchange again, begun at another reading of the clocks."""
+    assert isinstance(found, Measurement)
+    elapsed_ns = found.stamps.after.raw_ns - found.stamps.before.raw_ns
+    stamps = found.stamps._replace(before=asked, after=later(asked, elapsed_ns))
+    moved = measure(found.reply, stamps)
+    assert isinstance(moved, Measurement), moved
+    return moved
+
+
+def later(reading: ClockReading, ns: int) -> ClockReading:
+    """Return what clocks show later that nobody touches meanwhile."""
+    realtime, monotonic, raw, boottime, width = reading
+    return ClockReading(realtime + ns, monotonic + ns, raw + ns, boottime + ns, width)

@@ -1,0 +1,75 @@
+"""The process that tells a sandboxed agent what adjtimex says."""
+
+import errno
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ntpaudit.core.observation import KernelState
+from ntpaudit.probes.kernel import TIMEX, decode_timex, read_kernel
+from tests.world.packages import REPOSITORY
+
+PROGRAM = REPOSITORY / "systemd/kernel_clock.py"
+ANSWER = struct.Struct(f"ii{TIMEX.size}s")
+
+
+@contextmanager
+def answering(place: Path, prefix: Sequence[str] = ()) -> Iterator[None]:
+    """Run it as systemd does: with the socket that listens there as file descriptor 3."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(place))
+        listening.listen()
+
+        def hand_over() -> None:
+            os.dup2(listening.fileno(), 3)
+
+        command = [*prefix, sys.executable, "-IS", str(PROGRAM)]
+        with subprocess.Popen(command, preexec_fn=hand_over, pass_fds=[3], cwd=REPOSITORY) as process:
+            try:
+                yield
+            finally:
+                process.terminate()
+
+
+def asked(place: Path) -> tuple[int, int, bytes]:
+    """What a caller is told."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(10)
+        asking.connect(str(place))
+        state, error, timex = ANSWER.unpack(asking.recv(ANSWER.size, socket.MSG_WAITALL))
+        assert asking.recv(1) == b""
+    return state, error, timex
+
+
+def test_it_says_what_the_kernel_says(tmp_path: Path) -> None:
+    """Every caller is told the kernel's state as a direct call of adjtimex has it."""
+    with answering(tmp_path / "socket"):
+        for _ in range(3):
+            state, error, timex = asked(tmp_path / "socket")
+            assert error == 0
+            told, direct = decode_timex(state, timex), read_kernel()
+            assert isinstance(direct, KernelState)
+            assert (told.state, told.status, told.tai_s) == (direct.state, direct.status, direct.tai_s)
+            assert abs(told.maxerror_s - direct.maxerror_s) < 0.1
+
+
+def test_it_survives_a_caller_that_leaves(tmp_path: Path) -> None:
+    """Who hangs up at once, or waits for nothing, keeps nobody else from an answer."""
+    family = socket.AF_UNIX
+    with answering(tmp_path / "socket"), socket.socket(family) as hasty, socket.socket(family) as idle:
+        hasty.connect(str(tmp_path / "socket"))
+        hasty.close()
+        idle.connect(str(tmp_path / "socket"))
+        assert asked(tmp_path / "socket")[1] == 0
+
+
+def test_it_says_that_it_is_forbidden_too(tmp_path: Path) -> None:
+    """Where adjtimex is forbidden to it as well, it says so with the errno."""
+    with answering(tmp_path / "socket", [sys.executable, "-m", "tests.world.sandbox"]):
+        state, error, _ = asked(tmp_path / "socket")
+    assert (state, error) == (-1, errno.EPERM)

@@ -1,0 +1,483 @@
+"""The Debian package on a machine that really boots: systemd runs it, watches it, confines it, and dpkg removes it."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from ntpaudit import __version__
+from tests.world.machine import Machine, machine
+from tests.world.packages import REPOSITORY, program
+from tests.world.servers import running
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="to boot a machine needs root")
+
+DATABASE = "127.0.0.1:8428"
+SERVERS = {"127.0.0.1:11121": 1, "127.0.0.1:11122": 1, "127.0.0.1:11123": 2, "127.0.0.1:11124": 2}
+"""NTP servers on the machine, with their strata: each serves the machine's own clock, so that its true offset is 0."""
+
+CHOICES = {"network": "15s", "local": "5s", "url": f"http://{DATABASE}", "org": "soc", "bucket": "ntpaudit"}
+"""What is changed of the configuration that `config init` writes."""
+
+HASTE = """
+[Service]
+WatchdogSec=3s
+RestartSec=1s
+"""
+SERVICES = ("ntpaudit.service", "ntpaudit-check.service", "ntpaudit-kernel.service")
+MAX_EXPOSURE = 1.3
+
+READ_CLOCK = """
+import ctypes, errno, json, struct
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+class timespec(ctypes.Structure):
+    _fields_ = [("s", ctypes.c_long), ("ns", ctypes.c_long)]
+
+def outcome(result):
+    return "done" if result >= 0 else errno.errorcode[ctypes.get_errno()]
+
+def adjtimex(modes):
+    timex = ctypes.create_string_buffer(208)
+    struct.pack_into("I", timex, 0, modes)
+    return libc.adjtimex(timex)
+
+monotonic, tick = 1, 0x4000  # a clock that nobody can set, and a length of the tick, 0, that no kernel takes
+print(json.dumps({
+    "settimeofday": outcome(libc.settimeofday(None, ctypes.byref((ctypes.c_int * 2)(99_999, 0)))),
+    "clock_settime": outcome(libc.clock_settime(monotonic, ctypes.byref(timespec(0, 0)))),
+    "clock_adjtime": outcome(libc.clock_adjtime(monotonic, ctypes.create_string_buffer(208))),
+    "adjtimex": outcome(adjtimex(tick)),
+}))
+"""
+"""What comes of the calls that set clocks, of each in a form that nobody succeeds with."""
+
+T = TypeVar("T")
+
+
+def eventually(ask: Callable[[], T], within_s: float = 20.0) -> T:
+    """Ask until the answer is true, and return it; fail with the last answer."""
+    deadline = time.monotonic() + within_s
+    while not (answer := ask()):
+        assert time.monotonic() < deadline, f"still {answer!r} after {within_s} s"
+        time.sleep(0.1)
+    return answer
+
+
+def shown(host: Machine, unit: str, name: str) -> str:
+    """A property of a unit."""
+    return host.say("systemctl", "show", unit, f"--property={name}", "--value")
+
+
+def entries(host: Machine, *matches: str) -> list[dict[str, Any]]:
+    """What the machine's journal holds of that kind."""
+    return [json.loads(line) for line in host.say("journalctl", "--output=json", "--all", *matches).splitlines()]
+
+
+def records(host: Machine) -> list[dict[str, Any]]:
+    """What the history holds, oldest first."""
+    query = "import sqlite3,sys; print('\\n'.join(r[0] for r in sqlite3.connect(sys.argv[1]).execute(sys.argv[2])))"
+    words = [
+        "python3",
+        "-c",
+        query,
+        "/var/lib/ntpaudit/history.sqlite3",
+        "SELECT record FROM audits WHERE record IS NOT NULL ORDER BY id",
+    ]
+    return [json.loads(line) for line in host.say(*words).splitlines()]
+
+
+def confined(host: Machine, code: str) -> Any:
+    """Run Python inside the sandbox of the services, as a user of its own, and return the JSON that it prints."""
+    words = [
+        "systemd-run",
+        "--quiet",
+        "--pipe",
+        "--wait",
+        "--collect",
+        "--unit=ntpaudit-probe",
+        "--property=DynamicUser=yes",
+    ]
+    return json.loads(host.say(*words, "--", "python3", "-c", code))
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package, built from these sources."""
+    folder = tmp_path_factory.mktemp("package")
+    subprocess.run([sys.executable, REPOSITORY / "packaging/deb.py", "--output", folder], check=True)
+    (built,) = folder.iterdir()
+    return built
+
+
+@contextmanager
+def installed(package: Path) -> Iterator[Machine]:
+    """A machine with the package, and nothing done to it since."""
+    with machine() as host:
+        shutil.copy(package, host.path("/root/ntpaudit.deb"))
+        host.say("dpkg", "--install", "/root/ntpaudit.deb")
+        yield host
+
+
+@contextmanager
+def configured(package: Path) -> Iterator[Machine]:
+    """A machine with the package, a configuration that `config init` wrote, servers to ask and a database to tell."""
+    with installed(package) as host, ExitStack() as stack:
+        for address, stratum in SERVERS.items():
+            serve(host, address, stratum)
+        stack.enter_context(database(host))
+        host.say("ntpaudit", "config", "init", *SERVERS, "--output", "/etc/ntpaudit/ntpaudit.toml")
+        choose(host.path("/etc/ntpaudit/ntpaudit.toml"))
+        token = host.path("/etc/ntpaudit/token")
+        token.touch(0o600)
+        token.write_text("a-token-of-no-consequence\n")
+        write(host, "/etc/systemd/system/ntpaudit.service.d/haste.conf", HASTE)
+        host.say("systemctl", "daemon-reload")
+        yield host
+
+
+def choose(configuration: Path) -> None:
+    """Make our choices in the file, as an operator does: by writing over the examples in its comments."""
+    text = configuration.read_text()
+    for key, value in CHOICES.items():
+        text, changed = re.subn(rf"^# {key} = .*$", f'{key} = "{value}"', text, flags=re.MULTILINE)
+        assert changed == 1, key
+    configuration.write_text(text)
+
+
+def serve(host: Machine, address: str, stratum: int) -> None:
+    """Let chronyd serve the machine's own clock there, as Debian's user for it, without steering that clock."""
+    ip, _, port = address.partition(":")
+    place = f"/root/chrony-{port}"
+    serving = f"port {port}\nbindaddress {ip}\nlocal stratum {stratum}\nallow\n"
+    write(host, f"{place}.conf", f"{serving}cmdport 0\nbindcmdaddress /\npidfile {place}.pid\n")
+    host.say(
+        "systemd-run", "--quiet", f"--unit=time-{port}", "--", "/usr/sbin/chronyd", "-x", "-d", "-f", f"{place}.conf"
+    )
+
+
+@contextmanager
+def database(host: Machine) -> Iterator[None]:
+    """Run VictoriaMetrics on the machine's network, which takes points as InfluxDB 2 does."""
+    place = host.path("/root").parent  # its files end with the machine
+    options = [f"-httpListenAddr={DATABASE}", f"-storageDataPath={place}/root/points", "-retentionPeriod=1"]
+    options += ["-loggerLevel=WARN", "-influxMeasurementFieldSeparator=_", "-search.latencyOffset=0s"]
+    command = host.on_its_network([str(program("victoria-metrics")), *options])
+    with running(command, place / "root/points.log", lambda _: fetch(host, "/health") == "OK"):
+        yield
+
+
+def fetch(host: Machine, path: str, **query: str) -> str | None:
+    """What the database answers, None where it does not."""
+    code = "import sys,urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
+    url = f"http://{DATABASE}{path}?{urllib.parse.urlencode(query)}"
+    done = host.run(["python3", "-c", code, url], check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def points(host: Machine, measurement: str, field: str) -> list[float]:
+    """Every value of a field that the database holds, in the order of time."""
+    answer = fetch(host, "/api/v1/export", **{"match[]": f"{measurement}_{field}"}) or ""
+    series = [json.loads(line) for line in answer.splitlines()]
+    return [
+        value
+        for _, value in sorted(pair for one in series for pair in zip(one["timestamps"], one["values"], strict=True))
+    ]
+
+
+def write(host: Machine, path: str, text: str) -> None:
+    """Write a file on the machine."""
+    file = host.path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+@pytest.fixture(scope="module")
+def host(package: Path) -> Iterator[Machine]:
+    """A machine whose agent runs, and has audited."""
+    with configured(package) as host:
+        host.say("systemctl", "enable", "--now", "ntpaudit")
+        eventually(lambda: len(records(host)) >= 3)
+        yield host
+
+
+def test_package_is_the_same_when_built_again(package: Path, tmp_path: Path) -> None:
+    """Two builds of the same sources are the same, byte for byte."""
+    subprocess.run([sys.executable, REPOSITORY / "packaging/deb.py", "--output", tmp_path], check=True)
+    digests = {hashlib.sha256(built.read_bytes()).hexdigest() for built in (package, tmp_path / package.name)}
+    assert len(digests) == 1
+
+
+def test_package_installs_without_network_and_starts_nothing(package: Path) -> None:
+    """It takes dpkg alone, and no network; then the command works, and no unit is enabled or runs."""
+    with installed(package) as host:
+        assert host.path("/proc/1/net/dev").read_text().count(":") == 1  # loopback
+        assert host.say("dpkg-query", "--show", "--showformat=${Status}", "ntpaudit") == "install ok installed"
+        assert host.say("ntpaudit", "--version") == f"ntpaudit {__version__}"
+        assert host.say("systemctl", "list-units", "--all", "--no-legend", "ntpaudit*") == ""
+        assert host.run(["systemctl", "is-enabled", "ntpaudit.service"], check=False).stdout.strip() == "disabled"
+        assert host.say("dpkg", "--verify", "ntpaudit") == ""
+        assert list(
+            host.path("/opt/ntpaudit/lib/ntpaudit/__pycache__").glob("*.pyc")
+        )  # the services could not keep them
+
+
+def test_broken_configuration_is_told_once_and_not_tried_again(package: Path) -> None:
+    """Without a configuration the start fails with status 78, says what to do, and is not repeated."""
+    with installed(package) as host:
+        assert host.run(["systemctl", "start", "ntpaudit"], check=False).returncode != 0
+        assert shown(host, "ntpaudit", "ExecMainStatus") == "78"
+        assert shown(host, "ntpaudit", "ActiveState") == "failed"
+        assert "ntpaudit config init" in host.say("journalctl", "--unit=ntpaudit", "--output=cat")
+
+
+def test_agent_is_active_once_it_says_so_and_shows_its_verdict(host: Machine) -> None:
+    """The manager waited for the agent's own word (Type=notify), and its status line is the agent's conclusion."""
+    assert shown(host, "ntpaudit", "Type") == "notify"
+    assert shown(host, "ntpaudit", "ActiveState") == "active"
+    assert "never more than" in eventually(lambda: shown(host, "ntpaudit", "StatusText"))
+    done = host.run(["systemctl", "status", "ntpaudit"], check=False)
+    assert done.returncode == 0
+    assert "(4 of 4 servers agree)" in done.stdout
+
+
+def test_watchdog_is_fed(host: Machine) -> None:
+    """The agent tells systemd again and again that its loop turns."""
+    before = shown(host, "ntpaudit", "WatchdogTimestampMonotonic")
+    eventually(lambda: shown(host, "ntpaudit", "WatchdogTimestampMonotonic") != before)
+    assert shown(host, "ntpaudit", "NRestarts") == "0"
+
+
+def test_records_are_kept_and_root_can_read_them(host: Machine) -> None:
+    """The history fills, with records within the truth, and `ntpaudit status` tells the last of them."""
+    for record in records(host):
+        assert record["offset"]["earliest_s"] <= 0.0 <= record["offset"]["latest_s"]
+    status = host.run(["ntpaudit", "status", "--format", "json"], check=False)
+    assert json.loads(status.stdout)["record"]["verdict"] == "within"
+    assert "--" not in host.run(["ntpaudit", "history", "--format", "json"], check=False).stderr
+
+
+def test_kernel_is_asked_through_its_service(host: Machine) -> None:
+    """The agent, to which adjtimex is forbidden, knows all the same what the kernel says of its clock."""
+    kernel = records(host)[-1]["kernel"]
+    assert kernel["available"] is True, kernel
+    assert shown(host, "ntpaudit-kernel.service", "ActiveState") == "active"
+
+
+def test_points_reach_a_real_database(host: Machine) -> None:
+    """Every record is a point in the database, once, and the token came to the agent as a credential."""
+    eventually(lambda: len(points(host, "ntpaudit_clock", "severity")) >= 3)
+    kept = [record["offset"]["bound_s"] for record in records(host)]
+    told = eventually(lambda: points(host, "ntpaudit_clock", "bound_s"))
+    assert told == pytest.approx(kept[: len(told)])
+    assert len(told) >= len(kept) - 2  # one may be under way, and one be younger than our look at the history
+
+
+def test_journal_has_native_fields(host: Machine) -> None:
+    """A verdict is an entry of its own kind in the journal, with numbers in fields, from the unit."""
+    found = [entry for entry in entries(host, "_SYSTEMD_UNIT=ntpaudit.service") if "NTPAUDIT_VERDICT" in entry]
+    assert found[0]["NTPAUDIT_VERDICT"] == "within"
+    assert int(found[0]["NTPAUDIT_EARLIEST_USEC"]) <= 0 <= int(found[0]["NTPAUDIT_LATEST_USEC"])
+    assert len(found[0]["MESSAGE_ID"]) == 32
+    assert entries(host, f"MESSAGE_ID={found[0]['MESSAGE_ID']}")
+    assert found[0]["_CAP_EFFECTIVE"] == "0"
+
+
+def test_daemons_of_other_users_are_seen_from_inside(host: Machine) -> None:
+    """The time daemons, which run as another user, are in the record with their pids and what they are started with."""
+    pids = {int(shown(host, f"time-{address.partition(':')[2]}", "MainPID")) for address in SERVERS}
+    owners = {host.path(f"/proc/{pid}").stat().st_uid for pid in pids}
+    assert owners != {0}
+    assert owners != {host.path(f"/proc/{shown(host, 'ntpaudit', 'MainPID')}").stat().st_uid}
+    daemons = records(host)[-1]["daemons"]
+    assert {(daemon["name"], daemon["pid"], daemon["disciplines"]) for daemon in daemons} == {
+        ("chronyd", pid, False) for pid in pids
+    }
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_exposure_is_low(host: Machine, unit: str) -> None:
+    """The manager's own assessment of what a service is exposed to stays at or below the limit."""
+    table = host.say("systemd-analyze", "security", "--no-pager", unit)
+    exposure = float(table.rpartition("exposure level for")[2].split()[1])
+    assert exposure <= MAX_EXPOSURE, table
+    offline = ["systemd-analyze", "security", "--no-pager", "--offline=true", f"--threshold={MAX_EXPOSURE * 10:.0f}"]
+    assert host.run([*offline, f"/usr/lib/systemd/system/{unit}"], check=False).returncode == 0
+
+
+def test_units_are_sound(host: Machine) -> None:
+    """The manager has nothing to say against the units."""
+    units = [
+        path
+        for path in host.say("sh", "-c", "echo /usr/lib/systemd/system/ntpaudit*").split()
+        if not path.endswith(".d")
+    ]
+    done = host.run(["systemd-analyze", "verify", *units], check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_sandbox_is_one_for_all(host: Machine) -> None:
+    """The sandbox that the tests look at from inside is the one of the agent and of every other service."""
+    for unit in SERVICES:
+        places = shown(host, unit, "DropInPaths").split()
+        real = {host.say("readlink", "--canonicalize", place) for place in places if place.endswith("10-sandbox.conf")}
+        assert real == {"/usr/lib/systemd/system/ntpaudit.service.d/10-sandbox.conf"}, unit
+
+
+def test_no_clock_can_be_set_from_inside(host: Machine) -> None:
+    """No call that sets a clock reaches the kernel; outside, root's calls do, and fail for what they say alone."""
+    outside = json.loads(host.say("python3", "-c", READ_CLOCK))
+    assert not {"EPERM", "done"} & set(outside.values()), outside
+    assert set(confined(host, READ_CLOCK).values()) == {"EPERM"}
+
+
+def test_what_can_be_written_cannot_be_run(host: Machine) -> None:
+    """The agent can write its state, its run-time folder and temporary files, nothing else, and run none of it."""
+    pid, user = shown(host, "ntpaudit", "MainPID"), shown(host, "ntpaudit", "UID")
+    code = (
+        "import os\n"
+        "for base, folders, _ in os.walk('/'):\n"
+        "    if base in ('/proc', '/sys'):\n"
+        "        folders.clear()\n"
+        "    elif os.access(base, os.W_OK):\n"
+        "        print(base, bool(os.statvfs(base).f_flag & os.ST_NOEXEC))\n"
+    )
+    inside = ["nsenter", f"--target={pid}", "--mount", "setpriv", f"--reuid={user}", "--regid=65534", "--clear-groups"]
+    places = dict(line.split() for line in host.say(*inside, "python3", "-c", code).splitlines())
+    assert {place for place in places if not place.startswith(("/tmp/", "/var/tmp/"))} == {
+        "/run/ntpaudit",
+        "/tmp",
+        "/var/lib/private/ntpaudit",
+        "/var/tmp",
+    }
+    assert set(places.values()) == {"True"}
+
+
+def test_nothing_listens(host: Machine) -> None:
+    """The agent has no socket that waits for strangers: none that listens, and none of UDP without a peer."""
+    user = shown(host, "ntpaudit", "UID")
+    for protocol in ("tcp", "tcp6", "udp", "udp6"):
+        for line in host.path(f"/proc/1/net/{protocol}").read_text().splitlines()[1:]:
+            (
+                _,
+                _,
+                peer,
+                state,
+                *_,
+            ) = line.split()
+            if line.split()[7] == user:
+                assert state != "0A", line
+                assert peer.rpartition(":")[2] != "0000", line
+
+
+def test_configuration_is_reloaded(host: Machine) -> None:
+    """`systemctl reload` takes up a configuration, and refuses a broken one without ending the agent."""
+    pid = shown(host, "ntpaudit", "MainPID")
+    host.say("systemctl", "reload", "ntpaudit")
+    eventually(lambda: "configuration reloaded" in host.say("journalctl", "--unit=ntpaudit", "--output=cat"))
+    file = host.path("/etc/ntpaudit/ntpaudit.toml")
+    sound = file.read_text()
+    file.write_text("[sources]\nserver = 1\n")
+    host.say("systemctl", "reload", "ntpaudit")
+    eventually(lambda: "was not reloaded" in host.say("journalctl", "--unit=ntpaudit", "--output=cat"))
+    file.write_text(sound)
+    assert shown(host, "ntpaudit", "MainPID") == pid
+    assert shown(host, "ntpaudit", "ActiveState") == "active"
+
+
+def test_frozen_agent_is_restarted(host: Machine) -> None:
+    """An agent that no longer turns is ended by the watchdog and started again, and audits on."""
+    pid = shown(host, "ntpaudit", "MainPID")
+    host.say("systemctl", "kill", "--signal=STOP", "ntpaudit")
+    eventually(lambda: shown(host, "ntpaudit", "MainPID") not in (pid, "0"))
+    eventually(lambda: shown(host, "ntpaudit", "ActiveState") == "active")
+    assert shown(host, "ntpaudit", "NRestarts") == "1"
+    assert "Watchdog timeout" in host.say("journalctl", "--unit=ntpaudit", "--output=cat")
+    count = len(records(host))
+    eventually(lambda: len(records(host)) > count)
+
+
+def test_agent_ends_at_once_with_everything_stored(host: Machine) -> None:
+    """`systemctl stop` takes less than 2 s, the history is whole, and the kernel's service ends as well."""
+    before = time.monotonic()
+    host.say("systemctl", "stop", "ntpaudit")
+    assert time.monotonic() - before < 2.0
+    assert shown(host, "ntpaudit", "Result") == "success"
+    check = (
+        "import sqlite3; print(*sqlite3.connect('/var/lib/ntpaudit/history.sqlite3').execute('PRAGMA integrity_check'))"
+    )
+    assert host.say("python3", "-c", check) == "('ok',)"
+    eventually(lambda: shown(host, "ntpaudit-kernel.service", "ActiveState") == "inactive")
+    assert not host.path("/run/ntpaudit-kernel").exists()
+
+
+def test_timer_audits_without_the_agent(host: Machine) -> None:
+    """The timer's service keeps one more record in the same history, and the agent can take it up again."""
+    host.say("systemctl", "stop", "ntpaudit")
+    host.say("ntpaudit", "status", "--stale", "1d")  # root's look leaves nothing that the service could not write
+    count = len(records(host))
+    write(
+        host,
+        "/etc/systemd/system/ntpaudit-check.timer.d/haste.conf",
+        "[Timer]\nOnActiveSec=0\nRandomizedDelaySec=0\nAccuracySec=0\n",
+    )
+    host.say("systemctl", "daemon-reload")
+    host.say("systemctl", "start", "ntpaudit-check.timer")
+    eventually(lambda: len(records(host)) > count)
+    eventually(lambda: shown(host, "ntpaudit-check", "ActiveState") == "inactive")
+    assert shown(host, "ntpaudit-check", "Result") == "success"
+    host.say("systemctl", "start", "ntpaudit")
+    assert shown(host, "ntpaudit-check.timer", "ActiveState") == "inactive"  # each ends the other
+    eventually(lambda: len(records(host)) > count + 1)
+
+
+def test_history_of_a_run_by_hand_is_taken_over(package: Path) -> None:
+    """What root's own audit kept before the service was ever started belongs to the service afterwards."""
+    with configured(package) as host:
+        host.run(["ntpaudit", "check", *SERVERS, "--record"], check=False)
+        assert len(records(host)) == 1
+        host.say("systemctl", "start", "ntpaudit")
+        eventually(lambda: len(records(host)) >= 2)
+
+
+def test_agent_runs_without_a_token(package: Path) -> None:
+    """Where there is no token file the service starts, and delivers to a database that asks for none."""
+    with configured(package) as host:
+        host.path("/etc/ntpaudit/token").unlink()
+        host.say("systemctl", "start", "ntpaudit")
+        eventually(lambda: points(host, "ntpaudit_clock", "severity"))
+
+
+def test_purge_leaves_nothing_but_the_history(package: Path) -> None:
+    """Removal ends the service; after a purge files, configuration and links are gone, and the history is there."""
+    with configured(package) as host:
+        shutil.rmtree(host.path("/etc/systemd/system/ntpaudit.service.d"))  # ours, not the package's
+        before = set(
+            host.say("find", "/etc", "/opt", "/usr", "/var", "/run", "-xdev", "-name", "*ntpaudit*").splitlines()
+        )
+        assert before
+        host.say("systemctl", "daemon-reload")
+        host.say("systemctl", "enable", "--now", "ntpaudit")
+        host.say("systemctl", "enable", "ntpaudit-check.timer")
+        eventually(lambda: records(host))
+        host.say("dpkg", "--remove", "ntpaudit")
+        assert shown(host, "ntpaudit", "ActiveState") == "inactive"
+        assert host.path("/etc/ntpaudit/ntpaudit.toml").exists()
+        assert "/var/lib/private/ntpaudit" in host.say("dpkg", "--purge", "ntpaudit")
+        left = host.say("find", "/etc", "/opt", "/usr", "/var", "/run", "-xdev", "-name", "*ntpaudit*").splitlines()
+        assert set(left) == {"/var/lib/ntpaudit", "/var/lib/private/ntpaudit"}
+        assert not host.path("/opt/ntpaudit").exists()
+        assert host.say("systemctl", "list-units", "--all", "--no-legend", "ntpaudit*") == ""
+        assert records(host)

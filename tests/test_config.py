@@ -1,0 +1,508 @@
+"""The configuration: what a file may say, and `ntpaudit config init|check|show` as a user runs them."""
+
+import json
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntpaudit.config import (
+    TABLES,
+    Config,
+    HistoryConfig,
+    InfluxConfig,
+    ScheduleConfig,
+    TellConfig,
+    locate,
+    parse_config,
+    read_config,
+    read_token,
+    with_environment,
+)
+from ntpaudit.config_text import show_json, show_toml, tables_of, write_file, write_span
+from ntpaudit.core.policy import PROFILES
+from ntpaudit.core.sources import CONTINENTS, Server, parse_source, pool, region
+from ntpaudit.core.wording import parse_span
+from ntpaudit.errors import ConfigError
+from tests.command import Ran, ntpaudit
+from tests.world.packages import REPOSITORY
+
+DOCUMENTED = (REPOSITORY / "docs" / "configuration.md").read_text()
+SECRET = "a-token-that-nobody-may-see"
+SERVERS = ("ntp1.example.net", "ntp2.example.net", "192.0.2.1:1123", "[2001:db8::1]:123")
+
+
+def run(*words: str, state: Path, **environment: str) -> Ran:
+    """Run `ntpaudit config` with a folder of configurations of the test's own."""
+    return ntpaudit("config", *words, state=state, environment={"XDG_CONFIG_HOME": str(state / "etc")} | environment)
+
+
+def write(path: Path, text: str) -> str:
+    """Write a configuration, and return its path."""
+    path.write_text(text)
+    return str(path)
+
+
+def spans(least_s: float) -> st.SearchStrategy[str]:
+    """Draw spans as an operator writes them."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+    return st.builds(lambda count, unit: f"{count}{unit}", st.integers(1, 5000), st.sampled_from(sorted(units))).filter(
+        lambda text: parse_span(text) >= least_s
+    )
+
+
+LABELS = st.text(min_size=1, max_size=20).filter(lambda text: bool(text.strip()) and text.isprintable())
+PATHS = LABELS.map(lambda text: f"/{text}")
+URLS = st.sampled_from(["http://127.0.0.1:8086", "https://influx.example.net/base", "http://[::1]:8086"])
+CHOICES: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
+    "host": {"name": LABELS, "site": LABELS, "env": LABELS},
+    "sources": {
+        "servers": st.lists(st.sampled_from([*SERVERS, "pool.ntp.org", "bücher.example"]), max_size=5),
+        "pool": st.sampled_from(["nl.pool.ntp.org", "ntp.example.net", "1.europe.pool.ntp.org"]),
+        "region": st.sampled_from([*CONTINENTS, "nl", "us"]),
+        "from_host": st.booleans(),
+    },
+    "schedule": {"network": spans(15), "pool": spans(1800), "local": spans(1)},
+    "policy": {"profile": st.sampled_from(sorted(PROFILES)), "critical": st.sampled_from(["64s", "1.25ms", "7us"])},
+    "history": {
+        "path": PATHS,
+        "raw": spans(3600),
+        "rollups": spans(86_400),
+        "findings": spans(86_400),
+        "max_size": st.sampled_from(["1GiB", "512MiB", "3000kB", "1048577B"]),
+    },
+    "influxdb": {
+        "url": URLS,
+        "org": LABELS,
+        "bucket": LABELS,
+        "token_file": PATHS,
+        "ca_file": PATHS,
+        "timeout": spans(0.1),
+    },
+    "openmetrics": {"path": PATHS},
+    "jsonl": {"path": PATHS},
+    "syslog": {"address": st.sampled_from(["/dev/log", "syslog.example.net:514"])},
+    "journal": {"enabled": st.booleans()},
+}
+
+
+@st.composite
+def choices(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
+    """Draw the tables of a configuration: any keys of any tables, each with a value that it may have."""
+    chosen: dict[str, dict[str, Any]] = {}
+    for table in draw(st.sets(st.sampled_from(sorted(CHOICES)))):
+        keys = draw(st.sets(st.sampled_from(sorted(CHOICES[table]))))
+        if table == "influxdb":
+            keys |= {"url"}
+        chosen[table] = {key: draw(CHOICES[table][key]) for key in sorted(keys)}
+    return chosen
+
+
+def test_every_key_is_drawn() -> None:
+    """The properties below are about every key that a configuration can have."""
+    assert {table: set(keys) for table, keys in CHOICES.items()} == {
+        table: set(keys) - {"warning"} for table, keys in TABLES.items()
+    }
+
+
+@given(choices())
+def test_a_file_that_is_written_says_what_was_chosen_and_nothing_else(chosen: dict[str, dict[str, Any]]) -> None:
+    """`config init`: the file's tables are the choices themselves, so it loads as they do."""
+    text = write_file(chosen)
+    written = {table: keys for table, keys in tomllib.loads(text).items() if keys}
+    assert written == {table: keys for table, keys in chosen.items() if keys}
+    assert parse_config(text.encode(), "x") == read_config(chosen)
+
+
+@given(choices())
+def test_every_key_is_in_the_file_once_with_a_line_about_it(chosen: dict[str, dict[str, Any]]) -> None:
+    """Chosen or not, a key stands below a comment that explains it, and uncommenting what is not chosen loads too."""
+    lines = write_file(chosen, "why these\nsources").split("\n")
+    for table, keys in TABLES.items():
+        block = lines[lines.index(f"[{table}]") :]
+        for key in keys:
+            [place] = [
+                number for number, line in enumerate(block[: block.index("")]) if re.match(rf"(# )?{key} = ", line)
+            ]
+            assert re.match(r"# \w.{10,}", block[place - 1])
+    assert "# why these\n# sources\n# NTP servers" in "\n".join(lines)
+    every = "\n".join(re.sub(r"^# (\w+ = )", r"\1", line) for line in lines)
+    assert {table: tuple(keys) for table, keys in tomllib.loads(every).items()} == dict(TABLES)
+    assert read_config(tomllib.loads(every))
+
+
+@given(choices())
+def test_what_is_shown_is_what_is_in_force(chosen: dict[str, dict[str, Any]]) -> None:
+    """`config show` prints a file that loads as the one shown, and JSON of the same values."""
+    config = read_config(chosen)
+    text = show_toml(config, {})
+    assert parse_config(text.encode(), "x") == config
+    shown = {
+        table: {key: value for key, value in (keys or {}).items() if value not in (None, []) and key != "token"}
+        for table, keys in json.loads(show_json(config, {})).items()
+    }
+    written = tomllib.loads(text)
+    assert shown == {table: written.get(table, {}) for table in TABLES}
+
+
+@given(st.floats(1e-9, 1e9) | st.integers(1, 10**15).map(lambda ns: ns / 1e9))
+def test_a_span_is_written_so_that_it_is_read_back_exactly(seconds: float) -> None:
+    """No tolerance changes by being shown."""
+    assert parse_span(write_span(seconds)) == seconds
+
+
+def test_defaults() -> None:
+    """An empty file means what the documentation says."""
+    config = parse_config(b"", "x")
+    assert config == Config()
+    assert config.schedule == ScheduleConfig(network_s=300.0, pool_s=3600.0, local_s=60.0)
+    assert config.history == HistoryConfig(None, 90 * 86_400.0, 400 * 86_400.0, 7 * 365.25 * 86_400, 1 << 30)
+    assert config.profile == PROFILES["log-integrity"]
+    assert (config.influxdb, config.tell) == (None, TellConfig())
+
+
+def test_the_documented_example_is_a_configuration() -> None:
+    """The example of docs/configuration.md loads, and has every key there is, each with the value it shows."""
+    example = re.search(r"```toml\n(.*?)```", DOCUMENTED, re.DOTALL)
+    assert example
+    tables = tomllib.loads(example[1])
+    assert {table: set(keys) for table, keys in tables.items()} == {table: set(keys) for table, keys in TABLES.items()}
+    config = parse_config(example[1].encode(), "docs/configuration.md")
+    assert config.sources.servers == tuple(
+        map(parse_source, ("ntp1.example.net", "192.0.2.1:1123", "[2001:db8::1]:123"))
+    )
+    assert config.sources.pools == (pool("nl.pool.ntp.org"), region("nl"))
+    assert config.influxdb == InfluxConfig(
+        "http://127.0.0.1:8086", "soc", "ntpaudit", "/etc/ntpaudit/token", "/etc/ssl/site-ca.pem", 10.0
+    )
+
+
+def test_the_documentation_names_every_default() -> None:
+    """Each key has a row in docs/configuration.md, whose default is the program's."""
+    defaults = tables_of(Config(influxdb=InfluxConfig("")))
+    for table, keys in TABLES.items():
+        for key in keys:
+            row = re.search(rf"^\| `{table}\.{key}` \| ([^|]*) \|", DOCUMENTED, re.MULTILINE)
+            assert row, f"{table}.{key}"
+            value = defaults[table][key]
+            if isinstance(value, str) and value and (table, key) not in (("policy", "warning"), ("policy", "critical")):
+                assert f"`{value}`" in row[1], f"{table}.{key}: {row[1]}"
+
+
+REFUSED = {
+    "[schedule]\nnetwork = '14s'": "schedule.network: '14s' is too short",
+    "[schedule]\npool = '29m'": "schedule.pool: '29m' is too short: the pool's terms of service, 30 min at least",
+    "[schedule]\nlocal = '0s'": "schedule.local: '0s' is too short",
+    "[schedule]\nlocal = 60": "schedule.local: write a text in quotes, not 60",
+    "[history]\npath = 'history'": "history.path: 'history': write a path that begins with /",
+    "[history]\nraw = '1m'": "history.raw: '1m' is too short",
+    "[history]\nmax_size = '1'": "history.max_size: '1' is no size",
+    "[influxdb]\nbucket = 'b'": "influxdb.url: name the server",
+    "[influxdb]\nurl = 'ftp://x'": "influxdb.url: write a URL",
+    "[influxdb]\nurl = 'http://user:secret@x'": "influxdb.url: put the secret in token_file",
+    "[influxdb]\nurl = 'http://x/?db=y'": "influxdb.url: write the URL without a query",
+    "[influxdb]\nurl = 'http://x'\ntoken = 'y'": "influxdb.token: unknown, did you mean 'token_file'?",
+    "[influxdb]\nurl = 'http://x'\ntoken_file = 'token'": "influxdb.token_file: ",
+    "[syslog]\naddress = 'a b'": "syslog.address: ",
+    "[journal]\nenabled = 1": "journal.enabled: write true or false",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_refusals_name_line_key_and_what_to_write(text: str) -> None:
+    """Each refusal points at the line of its key, the last here, or of its table where the key is missing."""
+    line = 1 if "name the server" in REFUSED[text] else len(text.splitlines())
+    with pytest.raises(ConfigError, match=re.escape(f"x:{line}: {REFUSED[text]}")) as raised:
+        parse_config(text.encode(), "x")
+    assert "secret@" not in str(raised.value)
+
+
+def test_line_of_a_key_whose_name_stands_elsewhere_too() -> None:
+    """A key of the same name in another table, in a comment or in quotes does not mislead."""
+    text = '[jsonl]\npath = "/a" # path = 2\n["openmetrics"]\n"path" = 3\n'
+    with pytest.raises(ConfigError, match=r"^x:4: openmetrics\.path: "):
+        parse_config(text.encode(), "x")
+
+
+def test_environment_fills_in_what_the_file_leaves_out() -> None:
+    """INFLUXDB_V2_*: the file outranks them, but for what it does not say."""
+    variables = {
+        "INFLUXDB_V2_URL": "http://other:8086/",
+        "INFLUXDB_V2_ORG": "soc",
+        "INFLUXDB_V2_BUCKET": "clocks",
+        "INFLUXDB_V2_SSL_CA_CERT": "/ca.pem",
+        "INFLUXDB_V2_TIMEOUT": "2500",
+    }
+    alone = with_environment(Config(), variables)
+    assert alone.influxdb == InfluxConfig("http://other:8086", "soc", "clocks", None, "/ca.pem", 2.5)
+    named = with_environment(Config(influxdb=InfluxConfig("http://mine", timeout_s=1.0)), variables)
+    assert named.influxdb == InfluxConfig("http://mine", "soc", "ntpaudit", None, "/ca.pem", 1.0)
+    assert with_environment(Config(), {}) == Config()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"INFLUXDB_V2_VERIFY_SSL": "false"},
+        {"INFLUXDB_V2_URL": "influx"},
+        {"INFLUXDB_V2_URL": "http://x", "INFLUXDB_V2_TIMEOUT": "soon"},
+    ],
+)
+def test_environment_that_makes_no_sense_is_refused(variables: dict[str, str]) -> None:
+    """What cannot be read is named; certificates are verified, whatever is asked."""
+    with pytest.raises(ConfigError, match=list(variables)[-1]):
+        with_environment(Config(), variables)
+
+
+def test_token_of_the_file_the_credential_or_the_environment(tmp_path: Path) -> None:
+    """In that order; a file that only root can read is what systemd hands over as the credential."""
+    file, folder = tmp_path / "token", tmp_path / "credentials"
+    folder.mkdir()
+    file.write_text("of-the-file\n")
+    file.chmod(0o600)
+    (folder / "influxdb-token").write_text("of-systemd")
+    environment = {"CREDENTIALS_DIRECTORY": str(folder), "INFLUXDB_V2_TOKEN": "of-the-environment"}
+    plain, named = InfluxConfig("http://x"), InfluxConfig("http://x", token_file=str(file))
+    assert read_token(named, environment) == "of-the-file"
+    assert read_token(plain, environment) == "of-systemd"
+    assert read_token(plain, {"INFLUXDB_V2_TOKEN": "of-the-environment"}) == "of-the-environment"
+    assert read_token(plain, {}) is None
+    file.unlink()
+    assert read_token(named, environment) == "of-systemd"
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "said"),
+    [
+        (SECRET, 0o640, "can be read by others: chmod 600"),
+        (SECRET, 0o604, "can be read by others: chmod 600"),
+        ("", 0o600, "holds no token"),
+        ("two\nlines", 0o600, "holds no token"),
+        ("ü", 0o600, "holds no token"),
+        (None, 0o600, "No such file"),
+    ],
+)
+def test_token_file_that_must_not_be_used(content: str | None, mode: int, said: str, tmp_path: Path) -> None:
+    """A token that others can read, or that is none, is refused at its key and line, and never shown."""
+    token = tmp_path / "token"
+    if content is not None:
+        token.write_text(content)
+        token.chmod(mode)
+    file = write(
+        tmp_path / "x.toml", f"[sources]\nservers = ['a']\n[influxdb]\nurl = 'http://x'\ntoken_file = '{token}'\n"
+    )
+    ran = run("check", file, state=tmp_path)
+    assert ran.status == 78
+    assert ran.err.startswith(f"ntpaudit: {file}:5: influxdb.token_file: {token}")
+    assert said in ran.err
+    assert SECRET not in ran.err
+
+
+def test_check_says_what_an_agent_would_do(tmp_path: Path) -> None:
+    """`config check` sums a sound configuration up in a line, and warns where too few servers are named."""
+    token = tmp_path / "token"
+    token.write_text(SECRET)
+    token.chmod(0o600)
+    file = write(
+        tmp_path / "x.toml",
+        "[sources]\nservers = ['a', 'b', 'nl.pool.ntp.org']\nfrom_host = true\n[policy]\nprofile = 'finra-cat'\n"
+        f"[influxdb]\nurl = 'http://127.0.0.1:8086'\ntoken_file = '{token}'\n",
+    )
+    ran = run("check", file, state=tmp_path)
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out == (
+        f"ok: {file}: asks 2 servers and this host's own servers every 5 min, nl.pool.ntp.org every 60 min, profile "
+        "finra-cat (25 ms, 50 ms), delivers to http://127.0.0.1:8086, bucket ntpaudit, token set "
+        f"(from {token})\n"
+    )
+    few = run("check", write(tmp_path / "y.toml", "[sources]\nservers = ['a', 'b', 'c']\n"), state=tmp_path)
+    assert few.status == 0
+    assert "only 3 servers" in few.err
+
+
+def test_check_refuses_what_an_agent_could_not_run_with(tmp_path: Path) -> None:
+    """No file at all, nobody to ask, certificates that are none: each is told with what to do, and ends with 78."""
+    nowhere = run("check", state=tmp_path)
+    assert nowhere.status == 78
+    assert "ntpaudit config init" in nowhere.err
+    nobody = run("check", write(tmp_path / "nobody.toml", "[host]\nname = 'x'\n"), state=tmp_path)
+    assert nobody.status == 78
+    assert "names no servers" in nobody.err
+    text = "[sources]\nservers = ['a']\n[influxdb]\nurl = 'https://x'\nca_file = '{}'\n"
+    missing = write(tmp_path / "missing.toml", text.format(tmp_path / "none.pem"))
+    assert (
+        f"{missing}:5: influxdb.ca_file: {tmp_path}/none.pem: No such file" in run("check", missing, state=tmp_path).err
+    )
+    empty = write(tmp_path / "empty.toml", text.format("/dev/null"))
+    ran = run("check", empty, state=tmp_path)
+    assert ran.status == 78
+    assert f"{empty}:5: influxdb.ca_file: /dev/null holds no certificates" in ran.err
+
+
+def test_an_error_that_names_its_place_already_is_left_alone(tmp_path: Path) -> None:
+    """File and line are said once."""
+    file = write(tmp_path / "x.toml", "[influxdb]\nurl = ''\n")
+    error = ConfigError(f"{file}: names no servers", "sources")
+    assert locate(error, file) is error
+    without = ConfigError("no key")
+    assert locate(without, file) is without
+    assert str(locate(ConfigError("influxdb.url: x", "influxdb.url"), file)) == f"{file}:2: influxdb.url: x"
+
+
+@pytest.mark.parametrize("format_name", ["toml", "json"])
+def test_show_hides_secrets_and_says_where_they_are_from(format_name: str, tmp_path: Path) -> None:
+    """`config show` tells whether there is a token and where it is from, and never its text."""
+    file = write(tmp_path / "x.toml", "[sources]\nservers = ['a']\n")
+    ran = run(
+        "show", file, "--format", format_name,
+        state=tmp_path, INFLUXDB_V2_URL="http://x:8086", INFLUXDB_V2_TOKEN=SECRET,
+    )  # fmt: skip
+    assert ran.status == 0
+    assert SECRET not in ran.out + ran.err
+    assert "set (from INFLUXDB_V2_TOKEN)" in ran.out
+    assert "http://x:8086" in ran.out
+    if format_name == "json":
+        shown = json.loads(ran.out)
+        assert shown["influxdb"]["bucket"] == "ntpaudit"
+        assert shown["sources"]["servers"] == ["a"]
+
+
+def test_show_without_a_file_shows_the_defaults(tmp_path: Path) -> None:
+    """Where there is no configuration the defaults are in force, and that is said."""
+    ran = run("show", state=tmp_path)
+    assert ran.status == 0
+    assert "there is no file" in ran.out
+    assert parse_config(ran.out.encode(), "x") == Config()
+
+
+def test_init_writes_a_file_that_says_what_was_asked(tmp_path: Path) -> None:
+    """Every option of `config init` reaches its key; the file and its folder are readable by all."""
+    target = tmp_path / "etc" / "ntpaudit" / "ntpaudit.toml"
+    ran = run(
+        "init", *SERVERS, "--pool", "nl.pool.ntp.org", "--region", "europe", "--from-host", "--site", "ams",
+        "--env", 'a "b" \\ü', "--profile", "finra-cat", "--influx-url", "http://127.0.0.1:8086/", "--org", "soc",
+        "--bucket", "clocks", "--token-file", "/etc/ntpaudit/token", "--output", str(target),
+        state=tmp_path,
+    )  # fmt: skip
+    assert (ran.status, ran.err) == (0, "")
+    assert f"wrote {target}" in ran.out
+    assert tomllib.loads(target.read_text()) == {
+        "host": {"site": "ams", "env": 'a "b" \\ü'},
+        "sources": {
+            "servers": list(SERVERS),
+            "pool": "nl.pool.ntp.org",
+            "region": "europe",
+            "from_host": True,
+        },
+        "schedule": {},
+        "policy": {"profile": "finra-cat"},
+        "history": {},
+        "influxdb": {
+            "url": "http://127.0.0.1:8086/",
+            "org": "soc",
+            "bucket": "clocks",
+            "token_file": "/etc/ntpaudit/token",
+        },
+        "openmetrics": {},
+        "jsonl": {},
+        "syslog": {},
+        "journal": {},
+    }
+    assert stat.S_IMODE(target.stat().st_mode) == 0o644
+    assert stat.S_IMODE(target.parent.stat().st_mode) == 0o755
+    assert os.listdir(target.parent) == ["ntpaudit.toml"]
+    config = parse_config(target.read_bytes(), str(target))
+    assert config.sources.servers[2] == Server("192.0.2.1:1123", "192.0.2.1", 1123)
+    assert config.sources.pools == (pool("nl.pool.ntp.org"), region("europe"))
+
+
+def test_init_never_replaces_a_file_unasked(tmp_path: Path) -> None:
+    """A file that is there stays as it is, until --force is given."""
+    target = tmp_path / "x.toml"
+    target.write_text("mine")
+    refused = run("init", *SERVERS, "--output", str(target), state=tmp_path)
+    assert refused.status == 64
+    assert "--force" in refused.err
+    assert target.read_text() == "mine"
+    assert run("init", *SERVERS, "--force", "--output", str(target), state=tmp_path).status == 0
+    assert parse_config(target.read_bytes(), "x").sources.servers[0] == Server(SERVERS[0], SERVERS[0])
+
+
+def test_init_without_servers_proposes_the_pool_and_says_what_that_means(tmp_path: Path) -> None:
+    """P1, P2: the pool is asked only because an operator writes so, who is told of its terms, in the file too."""
+    ran = run("init", "--output", "-", state=tmp_path)
+    assert ran.status == 0
+    assert parse_config(ran.out.encode(), "x").sources.named == (pool("pool.ntp.org"),)
+    for said in (ran.err, ran.out):
+        assert "its terms forbid uses where wrong time would harm a business" in said
+
+
+def test_init_warns_of_too_few_servers(tmp_path: Path) -> None:
+    """Three servers cannot outvote one that is wrong for certain; a pool, or four servers, can."""
+    assert "only 3 servers: name at least 4" in run("init", *SERVERS[:3], "--output", "-", state=tmp_path).err
+    for words in (SERVERS, ("--region", "nl"), (SERVERS[0], "--from-host")):
+        assert run("init", *words, "--output", "-", state=tmp_path).err == ""
+
+
+def test_init_places_the_file_where_it_is_found(tmp_path: Path) -> None:
+    """A user's file goes where `check` and the agent look for it; its folder is made."""
+
+    def as_somebody(words: Any) -> list[str]:
+        return ["unshare", "--user", "--map-user=1000", "--map-group=1000", *words]
+
+    surroundings = {"XDG_CONFIG_HOME": str(tmp_path / "etc")}
+    ran = ntpaudit("config", "init", *SERVERS, state=tmp_path, environment=surroundings, inside=as_somebody)
+    assert ran.status == 0
+    assert (tmp_path / "etc" / "ntpaudit" / "ntpaudit.toml").exists()
+    assert run("check", state=tmp_path).out.startswith(f"ok: {tmp_path}/etc/ntpaudit/ntpaudit.toml: asks 4 servers")
+
+
+def test_init_that_cannot_write_says_why(tmp_path: Path) -> None:
+    """A place where no file can be is told of in a line, with status 3."""
+    ran = run("init", *SERVERS, "--output", "/proc/nowhere/x.toml", state=tmp_path)
+    assert ran.status == 3
+    assert "cannot write /proc/nowhere/x.toml" in ran.err
+
+
+USAGE = {
+    ("init", "a:b:c:x"): "neither a name nor an address",
+    ("init", "nts://time.example.net"): "NTS is not supported",
+    ("init", "--region", "atlantis"): "no pool region",
+    ("init", "--profile", "pcl"): "pci",
+    ("init", "--bucket", "x", "a"): "--influx-url",
+    ("init", "--site", "", "a"): "host.site",
+    ("init", "--influx-url", "ftp://x", "a"): "influxdb.url: write a URL",
+    ("init", "--influx-url", "http://u:p@x", "a"): "put the secret in token_file",
+    ("init", "--influx-url", "http://x", "--token-file", "token", "a"): "influxdb.token_file",
+    ("frobnicate",): "frobnicate",
+}
+
+
+@pytest.mark.parametrize("words", USAGE)
+def test_usage_errors_name_the_fix_and_end_with_64(words: tuple[str, ...], tmp_path: Path) -> None:
+    """What cannot be a configuration is not written."""
+    ran = run(*words, state=tmp_path)
+    assert ran.status == 64
+    assert USAGE[words] in " ".join(ran.err.split())
+    assert not (tmp_path / "etc").exists()
+
+
+def test_help_has_examples_and_exit_statuses(tmp_path: Path) -> None:
+    """Each subcommand explains itself, and the shell completes its name."""
+    for words in (("--help",), ("init", "-h"), ("check", "-h"), ("show", "-h")):
+        ran = run(*words, state=tmp_path)
+        assert ran.status == 0
+        assert "Examples:" in ran.out
+        assert "Exit status:" in ran.out
+    completed = ntpaudit(
+        state=tmp_path,
+        environment={"_NTPAUDIT_COMPLETE": "bash_complete", "COMP_WORDS": "ntpaudit config in", "COMP_CWORD": "2"},
+    )
+    assert "plain,init" in completed.out

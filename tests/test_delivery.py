@@ -1,0 +1,565 @@
+"""The courier between the real ledger and real databases: every letter arrives once, whatever happens on the way."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from urllib.request import urlopen
+
+import pytest
+
+from ntpaudit.config import InfluxConfig
+from ntpaudit.core.delivery import Answer as Outcome
+from ntpaudit.delivery import Courier, make_courier
+from ntpaudit.errors import ConfigError
+from ntpaudit.sinks.influx import InfluxTransport
+from ntpaudit.store import history
+from ntpaudit.store.history import Letter
+from ntpaudit.store.ledger import Ledger
+from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Hang, Octets, Request, Reset, certificate
+from tests.world.servers import influxd, victoria_metrics
+
+TOKEN = "s3kret-t0ken-of-the-tests"
+START_NS = 1_795_000_000 * 10**9
+WITHIN_S = 20.0
+
+
+def letter(number: int, lines: str | None = None) -> Letter:
+    """Return a letter of two lines, its number the value of both; `lines` makes it another."""
+    stamp_ns = START_NS + number * 10**9
+    tags = "host=web1,site=ams"
+    text = f'ntpaudit_clock,{tags} offset_s={number}.5,text="ü" {stamp_ns}\nntpaudit_source,{tags} delay_s=1.0 {stamp_ns}\n'
+    return Letter(0, lines or text, stamp_ns, "boot", number, stamp_ns)
+
+
+def post(ledger: Ledger, *letters: Letter) -> None:
+    """Put letters in the outbox, in one transaction."""
+
+    def work(connection: Any) -> None:
+        for each in letters:
+            history.post(connection, each, None)
+
+    ledger.read(work)
+
+
+def aside(ledger: Ledger) -> list[tuple[str, str]]:
+    """Return the letters that were set aside, each with the reason."""
+    return ledger.read(lambda connection: connection.execute("SELECT lines, reason FROM set_aside").fetchall())
+
+
+def clock_points(url: str) -> dict[int, float]:
+    """Return the offset of every point of the clock in InfluxDB, by its time."""
+    query = f"{url}/query?db=ntpaudit&epoch=ns&q={quote('SELECT offset_s FROM ntpaudit_clock')}"
+    with urlopen(query, timeout=10) as got:
+        result = json.load(got)["results"][0]
+    return {time_ns: value for time_ns, value in result["series"][0]["values"]} if "series" in result else {}
+
+
+def expected(numbers: range) -> dict[int, float]:
+    """Return the points of letters with these numbers."""
+    return {START_NS + number * 10**9: number + 0.5 for number in numbers}
+
+
+def until(condition: Callable[[], Any], within_s: float = WITHIN_S) -> None:
+    """Wait for something to hold."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def influxdb() -> Iterator[str]:
+    """One InfluxDB for all."""
+    with influxd() as url:
+        yield url
+
+
+@pytest.fixture
+def database(influxdb: str) -> Iterator[FlakyDatabase]:
+    """The InfluxDB, empty, behind a server that can misbehave."""
+    with urlopen(f"{influxdb}/query?q={quote('DROP DATABASE ntpaudit')}", data=b"") as _:
+        pass
+    with urlopen(f"{influxdb}/query?q={quote('CREATE DATABASE ntpaudit')}", data=b"") as _:
+        pass
+    with FlakyDatabase(influxdb) as flaky:
+        yield flaky
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """A ledger of the test's own, of which nothing is wrong."""
+    notes: list[str] = []
+    ledger = Ledger(str(tmp_path / "history.sqlite3"), notes.append)
+    yield ledger
+    ledger.close()
+    assert notes == []
+
+
+class Told(list[str]):
+    """What the courier said; none of it may hold the token."""
+
+    def __call__(self, text: str) -> None:
+        """Be told."""
+        assert TOKEN not in text
+        assert text.isprintable()
+        self.append(text)
+
+
+@contextmanager
+def courier_to(
+    ledger: Ledger, url: str, told: Told, *, timeout_s: float = 0.5, chance: float | None = 0.0, **more: Any
+) -> Iterator[Courier]:
+    """Run a courier that hardly waits between attempts; it must not have crashed, nor take long to stop."""
+
+    def transport() -> InfluxTransport:
+        return InfluxTransport(url, **{"org": "", "bucket": "ntpaudit", "token": TOKEN, "timeout_s": timeout_s} | more)
+
+    courier = Courier(ledger, transport, told, **({} if chance is None else {"chance": lambda: chance}))
+    courier.start()
+    try:
+        yield courier
+    finally:
+        courier.stop(5.0)
+        assert courier.crash is None
+
+
+# --- everything arrives, once, in order ---------------------------------------------------------------------------
+
+
+FAULTS: dict[str, Fault] = {
+    "500": Answer(500, '{"error":"timeout"}'),
+    "502 page": Answer(502, "<html><body>Bad Gateway</body></html>"),
+    "503": Answer(503),
+    "503, at once": Answer(503, "", (("Retry-After", "0"),)),
+    "507": Answer(507, "insufficient storage"),
+    "disk full": Answer(500, '{"error":"engine: error writing WAL entry: write: no space left on device"}'),
+    "429": Answer(429, '{"code":"too many requests","message":"org is over its limit"}'),
+    "408": Answer(408),
+    "400 of another": Answer(400, "<html>400 Bad Request</html>"),
+    "echo": Answer(500, f"Authorization: Token {TOKEN}\x1b[2J\r\n"),
+    "reset before": Reset("before"),
+    "reset after": Reset("after"),
+    "reset in the middle": Reset("middle"),
+    "hangs": Hang(),
+    "hangs, stored": Hang(stored=True),
+    "closes": Octets(b""),
+    "drips": Octets(b"HTTP/1.1 204 No Content\r\n\r\n", 0.2),
+    "garbage": Octets(bytes(range(256)) * 4),
+    "not HTTP": Octets(b"-ERR unknown command\r\n"),
+    "cut status": Octets(b"HTTP/1.1 20"),
+    "bad length": Octets(b"HTTP/1.1 500 No\r\nContent-Length: -7\r\n\r\nno"),
+    "bad chunks": Octets(b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nno"),
+    "long header": Octets(b"HTTP/1.1 500 No\r\nX: " + b"x" * 100_000 + b"\r\n\r\n"),
+    "not UTF-8": Octets(b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\n\xff\xfe"),
+    "endless": Octets(b"HTTP/1.1 500 No\r\nContent-Length: 999999999\r\n\r\n" + b"x" * 3_000_000),
+    "deep": Answer(500, "[" * 50_000),
+}
+"""Every misbehaviour that passes by itself."""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_letter_arrives_once(
+    fault: str, ledger: Ledger, database: FlakyDatabase, influxdb: str, capfd: Any
+) -> None:
+    """After any misbehaviour every letter is stored once, none was let go of before, and no secret was told."""
+    told, oldest = Told(), []
+
+    def choose(request: Request) -> Fault:
+        stamps = [int(line.rsplit(" ", 1)[1]) for line in request.lines.splitlines()]
+        assert stamps == sorted(stamps)
+        waiting = ledger.waiting(1)
+        oldest.append(bool(waiting) and waiting[0].stamp_ns == stamps[0])
+        return FAULTS[fault] if len(oldest) <= 2 else FORWARD
+
+    database.choose = choose
+    post(ledger, *map(letter, range(200)))
+    with courier_to(ledger, database.url, told) as courier:
+        until(lambda: ledger.backlog()[0] == 0)
+        until(lambda: courier.health.failures == 0)
+        assert courier.health.delivered == 200
+    assert clock_points(influxdb) == expected(range(200))
+    assert all(oldest)
+    assert aside(ledger) == []
+    assert len(told) == 2
+    assert told[0].startswith("not delivered: ")
+    assert told[1].startswith("delivered again after ")
+    assert "200 records waited" in told[1]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_server_that_refuses_connections(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+    """A database that is away for a while gets everything when it is back, the latest included."""
+    told = Told()
+    database.refuse()
+    post(ledger, *map(letter, range(2500)))
+    with courier_to(ledger, database.url, told, chance=0.02) as courier:
+        until(lambda: courier.health.failures >= 3)
+        assert courier.health.failure == "no connection: Connection refused"
+        post(ledger, letter(2500))
+        database.listen()
+        until(lambda: ledger.backlog()[0] == 0)
+    assert clock_points(influxdb) == expected(range(2501))
+    assert len(told) == 2
+    assert "2501 records waited" in told[1]
+
+
+def test_a_backlog_goes_in_its_order_and_in_batches(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+    """A backlog is delivered oldest first, over one connection, in requests of at most a thousand letters and 1 MiB."""
+    large = [letter(number, letter(number).lines.replace("ü", "ü" * 3000)) for number in range(1000)]
+    post(ledger, *large, *map(letter, range(1000, 5000)))
+    with courier_to(ledger, database.url, Told()):
+        until(lambda: ledger.backlog()[0] == 0)
+    stamps = [int(line.rsplit(" ", 1)[1]) for request in database.requests for line in request.lines.splitlines()]
+    assert stamps == sorted(stamps)
+    assert len(stamps) == 10_000
+    assert all(request.lines.count("\n") <= 2000 for request in database.requests)
+    assert all(len(request.lines) <= 1 << 20 for request in database.requests)
+    assert all(request.headers["content-encoding"] == "gzip" for request in database.requests)
+    assert database.connections == 1
+    assert clock_points(influxdb) == expected(range(5000))
+
+
+def test_what_is_new_is_delivered_at_once(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+    """A record is in the database within a second of being stored, without another connection for each."""
+    with courier_to(ledger, database.url, Told(), chance=None) as courier:
+        for number in range(5):
+            until(lambda: courier.drain(1.0))
+            post(ledger, letter(number))
+            began = time.monotonic()
+            courier.wake()
+            until(lambda: ledger.backlog()[0] == 0)
+            assert time.monotonic() - began < 1.0 if number else True  # the first time the client is imported
+    assert clock_points(influxdb) == expected(range(5))
+    assert database.connections == 1
+
+
+def test_an_undated_letter_is_waited_for(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+    """A letter that cannot be dated yet holds up those behind it, so that the order is kept."""
+    post(ledger, letter(0)._replace(stamp_ns=None), letter(1))
+    with courier_to(ledger, database.url, Told()) as courier:
+        assert courier.drain(5.0)
+        assert database.requests == []
+        (undated,) = ledger.read(history.undated)
+        ledger.read(lambda connection: history.date_letter(connection, undated._replace(stamp_ns=START_NS)))
+        courier.wake()
+        until(lambda: ledger.backlog()[0] == 0)
+    assert clock_points(influxdb) == expected(range(2))
+
+
+# --- what only an operator can mend -------------------------------------------------------------------------------
+
+
+OPERATOR: dict[str, tuple[Answer, str]] = {
+    "401": (Answer(401, '{"code":"unauthorized","message":"unauthorized access"}'), "token_file"),
+    "403": (Answer(403, '{"code":"forbidden","message":"insufficient permissions"}'), "permission"),
+    "404": (Answer(404, "404 page not found"), "influxdb.url"),
+    "301": (Answer(301, "", (("Location", "{elsewhere}"),)), "influxdb.url"),
+    "307": (Answer(307, "", (("Location", "{elsewhere}"),)), "influxdb.url"),
+    "200": (Answer(200, "<html>Welcome to this hotel"), "influxdb.url"),
+    "405": (Answer(405, "Method Not Allowed"), "405"),
+}
+
+
+@pytest.mark.parametrize("case", OPERATOR)
+def test_what_an_operator_must_mend_loses_nothing(
+    case: str, ledger: Ledger, database: FlakyDatabase, influxdb: str
+) -> None:
+    """A wrong token, bucket or URL is told once with the fix and asked about seldom; mended, everything arrives."""
+    answer, fix = OPERATOR[case]
+    told = Told()
+    post(ledger, *map(letter, range(20)))
+    with FlakyDatabase(influxdb) as elsewhere:
+        headers = tuple((name, value.format(elsewhere=f"{elsewhere.url}/x")) for name, value in answer.headers)
+        database.choose = lambda request: answer._replace(headers=headers)
+        with courier_to(ledger, database.url, told) as courier:
+            until(lambda: courier.health.failures)
+            courier.wake()
+            assert not courier.drain(5.0)
+            assert len(database.requests) == 1
+        assert elsewhere.requests == []  # neither lines nor token follow a redirect
+    assert ledger.backlog()[0] == 20
+    assert len(told) == 1
+    assert fix in told[0]
+    database.choose = lambda request: FORWARD
+    with courier_to(ledger, database.url, told):
+        until(lambda: ledger.backlog()[0] == 0)
+    assert clock_points(influxdb) == expected(range(20))
+
+
+def test_a_missing_database_is_told(ledger: Ledger, database: FlakyDatabase) -> None:
+    """A bucket that is not there, InfluxDB's own 404, is for the operator to create."""
+    told = Told()
+    post(ledger, letter(0))
+    with courier_to(ledger, database.url, told, bucket="nowhere") as courier:
+        until(lambda: courier.health.failures)
+    assert 'database not found: "nowhere"' in told[0]
+    assert "create the bucket" in told[0]
+    assert ledger.backlog()[0] == 1
+
+
+def test_a_token_that_cannot_be_sent_is_not_told(ledger: Ledger, database: FlakyDatabase) -> None:
+    """A token with a line break is refused without being shown."""
+    told = Told()
+    post(ledger, letter(0))
+    with courier_to(ledger, database.url, told, token=f"{TOKEN}\nX: y") as courier:
+        until(lambda: courier.health.failures)
+    assert "token" in told[0]
+    with pytest.raises(ConfigError) as refused:
+        InfluxTransport(database.url, org="", bucket="", token=f"{TOKEN}ü")
+    assert TOKEN not in str(refused.value)
+
+
+# --- poison -------------------------------------------------------------------------------------------------------
+
+
+CONFLICT = f"ntpaudit_clock,host=web1,site=ams offset_s=7i {START_NS}\n"
+
+
+def test_poison_is_set_aside_and_blocks_nothing(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+    """Lines that InfluxDB refuses for ever are found among good ones, set aside with its reason, and told."""
+    told, letters = Told(), list(map(letter, range(1000)))
+    letters[0] = letter(0)
+    letters[17] = letter(17, CONFLICT)
+    letters[500] = letter(500, "no line protocol\n")
+    letters[501] = letter(501, letter(501).lines + "ntpaudit_clock offset_s=\n")
+    letters[999] = letter(999, CONFLICT)
+    post(ledger, letters[0])
+    with courier_to(ledger, database.url, told) as courier:
+        until(lambda: ledger.backlog()[0] == 0)
+        post(ledger, *letters[1:])
+        courier.wake()
+        until(lambda: ledger.backlog()[0] == 0)
+        assert courier.health.set_aside == 4
+        assert courier.health.failures == 0
+    assert [lines for lines, _ in aside(ledger)] == [letters[number].lines for number in (17, 500, 501, 999)]
+    assert "type conflict" in aside(ledger)[0][1]
+    assert "unable to parse" in aside(ledger)[1][1]
+    stored = expected(range(1000))
+    for number in (17, 500, 999):  # of 501 InfluxDB has stored what it could read
+        del stored[START_NS + number * 10**9]
+    assert clock_points(influxdb) == stored
+    assert len(told) == 1
+    assert "set aside" in told[0]
+
+
+def test_what_is_too_old_is_set_aside_at_once(ledger: Ledger, influxdb: str) -> None:
+    """Letters older than the database keeps are refused as a whole, and set aside a batch at a time."""
+    with urlopen(f"{influxdb}/query?q={quote('CREATE DATABASE brief WITH DURATION 1h')}", data=b"") as _:
+        pass
+    post(ledger, *map(letter, range(-40_000_000, -39_999_000)))
+    with FlakyDatabase(influxdb) as database, courier_to(ledger, database.url, Told(), bucket="brief"):
+        until(lambda: ledger.backlog() == (0, None, 1000))
+        assert len(database.requests) == 1
+    assert all("retention policy" in reason for _, reason in aside(ledger))
+
+
+def test_a_letter_that_breaks_the_server_is_set_aside(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+    """A letter on which the connection is reset each time, while others arrive, is not waited for for ever."""
+    told = Told()
+    database.choose = lambda request: Reset("before") if "poison" in request.lines else FORWARD
+    letters = list(map(letter, range(60)))
+    letters[30] = letter(30, letter(30).lines.replace("ü", "poison"))
+    post(ledger, *letters)
+    chances = iter([0.0, 0.7] * 10_000)  # waits of next to nothing, and every other request for another letter
+
+    def chance() -> float:
+        return next(chances)
+
+    courier = Courier(
+        ledger, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None), told, chance
+    )
+    courier.start()
+    until(lambda: ledger.backlog()[0] == 0, 60)
+    courier.stop(1.0)
+    assert courier.crash is None
+    assert [lines for lines, _ in aside(ledger)] == [letters[30].lines]
+    assert clock_points(influxdb) == {key: value for key, value in expected(range(60)).items() if value != 30.5}
+
+
+def test_a_request_that_is_too_large_is_split(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+    """A server with a limit of its own gets smaller batches; a single letter beyond it is set aside."""
+
+    def choose(request: Request) -> Fault:
+        return FORWARD if len(request.lines) <= 5000 else Answer(413, "<html>413 Request Entity Too Large</html>")
+
+    database.choose = choose
+    letters = list(map(letter, range(500)))
+    letters[250] = letter(250, letter(250).lines.replace("ü", "x" * 6000))
+    post(ledger, *letters)
+    with courier_to(ledger, database.url, Told()):
+        until(lambda: ledger.backlog()[0] == 0)
+    assert [lines for lines, _ in aside(ledger)] == [letters[250].lines]
+    assert len(clock_points(influxdb)) == 499
+
+
+# --- ending, waiting, breaking ------------------------------------------------------------------------------------
+
+
+def test_a_hanging_request_does_not_hold_the_agent(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+    """`stop` ends in its time whatever the server does; what it left behind never touches the ledger again."""
+    told, release = Told(), threading.Event()
+
+    def choose(request: Request) -> Fault:
+        release.wait(10)
+        return FORWARD
+
+    database.choose = choose
+    post(ledger, *map(letter, range(10)))
+    courier = Courier(ledger, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None), told)
+    courier.start()
+    until(lambda: database.requests)
+    began = time.monotonic()
+    courier.stop(0.5)
+    assert time.monotonic() - began < 0.9
+    release.set()
+    until(lambda: len(clock_points(influxdb)) == 10)
+    time.sleep(0.2)
+    assert ledger.backlog()[0] == 10
+    database.choose = lambda request: FORWARD
+    with courier_to(ledger, database.url, told):
+        until(lambda: ledger.backlog()[0] == 0)
+    assert clock_points(influxdb) == expected(range(10))
+    assert told == []
+
+
+def test_stop_ends_a_wait(ledger: Ledger) -> None:
+    """A courier that waits for an operator, or for letters, or that never began, ends at once."""
+    post(ledger, letter(0))
+
+    def refuse() -> InfluxTransport:
+        raise ConfigError("no such luck")
+
+    for transport in (refuse, lambda: InfluxTransport("http://127.0.0.1:9", org="", bucket="b", token=None)):
+        courier = Courier(ledger, transport, Told(), lambda: 0.999)
+        courier.start()
+        until(lambda: courier.health.failures)  # noqa: B023
+        began = time.monotonic()
+        courier.stop(5.0)
+        assert time.monotonic() - began < 1.0
+        assert courier.crash is None
+    Courier(ledger, refuse, Told()).stop(1.0)
+
+
+def test_drain_waits_for_the_last_letter(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+    """`drain` says True once all has arrived, and False without waiting where that cannot be in time."""
+    post(ledger, *map(letter, range(2000)))
+    with courier_to(ledger, database.url, Told()) as courier:
+        assert courier.drain(WITHIN_S)
+        assert ledger.backlog()[0] == 0
+        assert clock_points(influxdb) == expected(range(2000))
+        database.choose = lambda request: Answer(401)
+        post(ledger, letter(2000))
+        began = time.monotonic()
+        assert not courier.drain(WITHIN_S)
+        assert time.monotonic() - began < WITHIN_S / 2
+
+
+def test_a_bug_is_not_silent(ledger: Ledger) -> None:
+    """What nobody foresaw ends the courier, and is there for the agent to raise."""
+
+    class Broken:
+        def write(self, lines: str) -> Outcome:
+            raise ZeroDivisionError(len(lines))
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    post(ledger, letter(0))
+    courier = Courier(ledger, Broken, Told())
+    courier.start()
+    assert not courier.drain(WITHIN_S)
+    assert isinstance(courier.crash, ZeroDivisionError)
+    assert ledger.backlog()[0] == 1
+    courier.stop(1.0)
+
+
+def test_each_kind_of_failure_is_told_once(ledger: Ledger, database: FlakyDatabase) -> None:
+    """A long outage is a line for each kind of failure and one for its end, not one for each attempt."""
+    told, answers = Told(), iter([Answer(500), Answer(503), Reset("before")] * 20)
+    database.choose = lambda request: next(answers, FORWARD)
+    post(ledger, letter(0))
+    with courier_to(ledger, database.url, told):
+        until(lambda: ledger.backlog()[0] == 0)
+    assert len(told) == 4
+    assert told[3].endswith("1 record waited")
+
+
+# --- TLS ----------------------------------------------------------------------------------------------------------
+
+
+def test_tls_is_verified(ledger: Ledger, influxdb: str) -> None:
+    """A certificate that the authority named has not signed, or of another name, gets neither token nor lines."""
+    with (
+        certificate() as (server, trusted),
+        certificate() as (_, other),
+        certificate("DNS:elsewhere.example") as (misnamed, its_own),
+        FlakyDatabase(influxdb, tls=server) as good,
+        FlakyDatabase(influxdb, tls=misnamed) as wrong,
+    ):
+        post(ledger, letter(0))
+        for url, ca_file in ((good.url, None), (good.url, str(other)), (wrong.url, str(its_own)), (good.url, "/none")):
+            told = Told()
+            with courier_to(ledger, url, told, ca_file=ca_file) as courier:
+                until(lambda: courier.health.failures)  # noqa: B023
+            assert "TLS failed" in told[0]
+        assert "ca_file" in told[0]
+        assert good.requests == wrong.requests == []
+        with courier_to(ledger, good.url, Told(), ca_file=str(trusted)):
+            until(lambda: ledger.backlog()[0] == 0)
+        assert good.requests[0].headers["authorization"] == f"Token {TOKEN}"
+
+
+def test_a_drip_through_tls_is_cut(ledger: Ledger, influxdb: str) -> None:
+    """A server that answers an octet at a time is given up through TLS as well."""
+    with certificate() as (server, trusted), FlakyDatabase(influxdb, tls=server) as database:
+        answers: Iterator[Fault] = iter([Octets(b"HTTP/1.1 204 No Content\r\n\r\n", 0.2)] * 2)
+        database.choose = lambda request: next(answers, FORWARD)
+        post(ledger, letter(0))
+        with courier_to(ledger, database.url, Told(), ca_file=str(trusted)):
+            until(lambda: ledger.backlog()[0] == 0)
+
+
+# --- by configuration, and to VictoriaMetrics ---------------------------------------------------------------------
+
+
+def test_a_courier_of_a_configuration(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+    """URL with a path, organisation, bucket and token go where InfluxDB 2 looks for them."""
+    post(ledger, letter(0))
+    courier = make_courier(ledger, InfluxConfig(f"{database.url}/in/flux", org="a & b"), TOKEN, Told())
+    courier.start()
+    assert courier.drain(WITHIN_S)
+    courier.stop(1.0)
+    (request,) = database.requests
+    assert request.target == "/in/flux/api/v2/write?org=a+%26+b&bucket=ntpaudit&precision=ns"
+    assert request.headers["authorization"] == f"Token {TOKEN}"
+    assert clock_points(influxdb) == expected(range(1))
+
+
+def samples(url: str) -> int:
+    """Return how many samples of the clock's offset VictoriaMetrics has."""
+    with urlopen(f"{url}/internal/force_flush", timeout=10) as _:
+        pass
+    with urlopen(f"{url}/api/v1/export?match[]=ntpaudit_clock_offset_s", timeout=10) as got:
+        return sum(len(json.loads(line)["values"]) for line in got)
+
+
+@pytest.mark.parametrize(("flags", "copies"), [((), 2), (("-dedup.minScrapeInterval=1ms",), 1)])
+def test_victoria_metrics(flags: tuple[str, ...], copies: int, ledger: Ledger) -> None:
+    """VictoriaMetrics gets every letter; one sent again counts twice there, unless it is told to drop duplicates."""
+    post(ledger, *map(letter, range(500)))
+    with victoria_metrics(*flags) as url, FlakyDatabase(url) as database:
+        with courier_to(ledger, url, Told()):
+            until(lambda: ledger.backlog()[0] == 0)
+        assert samples(url) == 500
+        answers: Iterator[Fault] = iter([Reset("after")])
+        database.choose = lambda request: next(answers, FORWARD)
+        post(ledger, *map(letter, range(500, 510)))
+        with courier_to(ledger, database.url, Told()):
+            until(lambda: ledger.backlog()[0] == 0)
+        until(lambda: samples(url) >= 500 + 10 * copies)
+        assert samples(url) == 500 + 10 * copies

@@ -1,0 +1,251 @@
+"""A simulated month of one host: the real agent, the real store, a real database behind a network that breaks."""
+
+import json
+import signal
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+from urllib.request import urlopen
+
+import pytest
+
+from ntpaudit.agent import Agent, read_setting
+from ntpaudit.core.ntptime import parse_utc
+from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Request, Reset
+from tests.world.host import Change, S, SimulatedHost
+from tests.world.servers import influxd
+
+DAY_S = 86_400.0
+HOUR_S = 3_600.0
+START_NS = 1_795_000_000 * S
+INTERVAL_S = 300.0
+SERVERS = [f"ntp{number}.example.net" for number in range(1, 5)]
+
+
+class Kept(NamedTuple):
+    """An audit, as the history holds it, and the true time at which it was made."""
+
+    kind: str
+    utc_ns: int
+    truth_ns: int
+    boottime_ns: int
+    record: dict[str, Any]
+
+
+class Life:
+    """A host with an agent that is started and stopped, its database, and all that both keep."""
+
+    def __init__(self, folder: Path, host: SimulatedHost, url: str | None) -> None:
+        self.folder, self.host = folder, host
+        self.said: list[str] = []
+        config = folder / "ntpaudit.toml"
+        database = f'[influxdb]\nurl = "{url}"\ntimeout = "2s"\n' if url else ""
+        config.write_text(f'[sources]\nservers = {json.dumps(SERVERS)}\n[schedule]\nlocal = "2m"\n{database}')
+        self.config = config
+
+    def run(self, until_s: float) -> None:
+        """Run an agent until that moment of true time, then tell it to end."""
+        environment = {"STATE_DIRECTORY": str(self.folder / "state")}
+        self.host.changes = sorted([*self.host.changes, Change(until_s, _end)])
+        self.host.ends.clear()
+        self.host.pass_time(1_000_000)
+        Agent(read_setting(str(self.config), environment), self.host, self.said.append).run()
+
+    @property
+    def database(self) -> sqlite3.Connection:
+        """The history."""
+        return sqlite3.connect(self.folder / "state" / "history.sqlite3")
+
+    def audits(self) -> list[Kept]:
+        """Return every audit of the history."""
+        with self.database as connection:
+            rows = connection.execute("SELECT kind, utc_ns, boot_id, boottime_ns, record FROM audits ORDER BY id")
+            return [
+                Kept(kind, utc_ns, self.host.truth[boot_id, boottime_ns], boottime_ns, json.loads(record))
+                for kind, utc_ns, boot_id, boottime_ns, record in rows
+            ]
+
+    def events(self, *kinds: str) -> list[tuple[str, int]]:
+        """Return what was raised (1) and cleared (0), in its order."""
+        with self.database as connection:
+            rows = connection.execute("SELECT kind, raised FROM events ORDER BY id").fetchall()
+        return [(kind, raised) for kind, raised in rows if not kinds or kind in kinds]
+
+
+def _end(host: SimulatedHost) -> None:
+    host.ends.append(signal.SIGTERM)
+
+
+def steps(seconds: float) -> Callable[[SimulatedHost], None]:
+    """Set the clock."""
+    return lambda host: host.step(seconds)
+
+
+def sets(**values: Any) -> Callable[[SimulatedHost], None]:
+    """Change the host's surroundings."""
+
+    def change(host: SimulatedHost) -> None:
+        for name, value in values.items():
+            setattr(host, name, value)
+
+    return change
+
+
+def lies(seconds: float, *servers: str) -> Callable[[SimulatedHost], None]:
+    """Let servers lie; none stops all of them."""
+    return lambda host: host.server_error_s.update(dict.fromkeys(servers or SERVERS, seconds))
+
+
+def restarts_daemon(host: SimulatedHost) -> None:
+    """Start the time daemon anew: it steps what is more than a second."""
+    host.has_daemon = True
+    if abs(host.offset_ns) > S:
+        host.step(host.offset_ns / S)
+
+
+class Hiccups:
+    """A database that fails now and then by its own fault, every way in turn, and is away while `is_away`."""
+
+    FAULTS: tuple[Fault, ...] = (
+        Answer(500, '{"error":"engine: cannot write: no space left on device"}'),
+        Reset("after"),
+        Answer(429, "", (("Retry-After", "0"),)),
+        Reset("before"),
+        Answer(503),
+    )
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.count = 0
+
+    def __call__(self, request: Request) -> Fault:
+        """Choose what happens to a request."""
+        self.count += 1
+        if self.is_away:
+            return Answer(503)
+        return self.FAULTS[self.count // 7 % len(self.FAULTS)] if self.count % 7 == 0 else FORWARD
+
+
+def points(url: str, measurement: str, field: str) -> list[int]:
+    """Return the time of every point that has a field, in InfluxDB."""
+    query = f"{url}/query?db=ntpaudit&epoch=ns&q={quote(f'SELECT {field} FROM {measurement}')}"
+    with urlopen(query, timeout=60) as got:
+        result = json.load(got)["results"][0]
+    return [row[0] for row in result["series"][0]["values"]] if "series" in result else []
+
+
+@pytest.fixture(scope="module")
+def month(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Live through thirty days once; the tests look at what is left of them."""
+    host = SimulatedHost(START_NS, seed=7)
+    hiccups = Hiccups()
+    day = [index * DAY_S for index in range(31)]
+    host.changes = [
+        Change(day[2], sets(has_network=False)),
+        Change(day[2] + 2 * HOUR_S, sets(has_network=True)),
+        Change(day[4], steps(-3600.0)),
+        Change(day[4] + 3 * HOUR_S, steps(+3600.0)),
+        Change(day[6], steps(+86_400.0)),
+        Change(day[6] + HOUR_S, steps(-86_400.0)),
+        Change(day[8], lambda host: host.suspend(8 * HOUR_S)),
+        Change(day[10], sets(one_lie_s=5.0)),  # of all servers, in one sample
+        Change(day[12], sets(has_daemon=False, steering_ppm=-30.0)),
+        Change(day[13], restarts_daemon),
+        Change(day[15], lies(37.0, SERVERS[2])),
+        Change(day[16], lies(0.0, SERVERS[2])),
+        Change(day[22], lambda _: setattr(hiccups, "is_away", True)),
+        Change(day[25], lambda _: setattr(hiccups, "is_away", False)),
+    ]
+    with influxd() as real, FlakyDatabase(real, hiccups) as flaky:
+        life = Life(tmp_path_factory.mktemp("month"), host, flaky.url)
+        life.run(day[18])
+        host.pass_time(int(5 * HOUR_S * S))
+        host.step(-2.5)  # while no agent watches
+        life.run(day[20])
+        host.reboot(realtime_ns=12 * S)  # in 1970, and without a network for ten minutes
+        host.has_network = False
+        host.has_daemon = False
+        host.changes.append(Change((host.utc_ns - START_NS) / S + 600, sets(has_network=True)))
+        host.changes.append(Change((host.utc_ns - START_NS) / S + 3000, restarts_daemon))
+        life.run(day[30])
+        drained = Agent(
+            read_setting(str(life.config), {"STATE_DIRECTORY": str(life.folder / "state")}), host, life.said.append
+        )
+        drained.drain(120.0)
+        clock = points(real, "ntpaudit_clock", "severity")
+        events = points(real, "ntpaudit_event", "raised")
+        yield life, clock, events
+
+
+def test_every_record_arrives_once(month: Any) -> None:
+    """The points in the database are the records of the history: none lost, none twice, whatever failed on the way."""
+    life, clock, events = month
+    kept = [audit.utc_ns for audit in life.audits()]
+    assert len(kept) > 28_000
+    assert sorted(clock) == sorted(set(kept))
+    assert len(kept) == len(set(kept))
+    with life.database as connection:
+        told = [row[0] for row in connection.execute("SELECT utc_ns FROM events WHERE utc_ns IS NOT NULL")]
+        assert connection.execute("SELECT COUNT(*) FROM outbox").fetchone() == (0,)
+        assert connection.execute("SELECT COUNT(*) FROM set_aside").fetchone() == (0,)
+    assert set(told) <= set(events)
+
+
+def test_every_point_stands_at_the_true_time(month: Any) -> None:
+    """However wrong the host's clock was, a record's time is wrong by its bound at most."""
+    life, _, _ = month
+    for audit in life.audits():
+        offset = audit.record["offset"]
+        if _all_lied(audit):
+            continue
+        if offset is not None:
+            width_ns = max(offset["latest_s"] - offset["estimate_s"], offset["estimate_s"] - offset["earliest_s"]) * S
+            assert abs(audit.utc_ns - audit.truth_ns) <= width_ns + 1_000, audit.record["time"]
+        else:
+            assert abs(audit.utc_ns - audit.truth_ns) < S, audit.record["time"]  # dated when it was known
+
+
+def test_the_truth_is_always_inside_the_interval(month: Any) -> None:
+    """Measured or carried on, the true offset lies in the interval; but for the sample in which all servers lied."""
+    life, _, _ = month
+    for audit in life.audits():
+        if (offset := audit.record["offset"]) is not None and not _all_lied(audit):
+            true_s = (audit.truth_ns - parse_utc(audit.record["time"]["host"])) / S
+            assert offset["earliest_s"] - 1e-6 <= true_s <= offset["latest_s"] + 1e-6, audit.record["time"]
+
+
+def _all_lied(audit: Kept) -> bool:
+    """Whether the audit rests on the one sample in which every server lied: there is no help against that."""
+    return 0 <= (audit.truth_ns - START_NS) / S - 10 * DAY_S < 1.5 * INTERVAL_S
+
+
+def test_the_schedule_knows_no_wall_clock(month: Any) -> None:
+    """Servers are asked every five minutes of uptime, give or take the jitter, whatever was done to the clock."""
+    life, _, _ = month
+    asked = [audit.truth_ns for audit in life.audits() if audit.kind == "network"]
+    gaps = sorted((after - before) / S for before, after in zip(asked, asked[1:], strict=False))
+    assert gaps[len(gaps) // 2] == pytest.approx(INTERVAL_S, rel=0.03)
+    assert sum(gap > INTERVAL_S * 1.06 + 10 for gap in gaps) == 2  # asleep, and stopped
+    assert gaps[0] >= 15.0
+
+
+def test_steps_are_events_of_the_right_size(month: Any) -> None:
+    """Each step is told once, with its size and direction; the one while no agent watched too; a suspend is none."""
+    life, _, _ = month
+    with life.database as connection:
+        rows = connection.execute("SELECT value_s, detail FROM events WHERE kind LIKE 'step-%' ORDER BY id").fetchall()
+    told = [(round(size_s, 3), json.loads(detail)["while_down"]) for size_s, detail in rows]
+    assert told[:4] == [(-3600.0, False), (3600.0, False), (86_400.0, False), (-86_400.0, False)]
+    assert (-2.5, True) in told
+    assert len(told) == 7  # and the daemon's, of two seconds, and of 56 years
+
+
+def test_alarms_are_raised_and_cleared_and_nothing_else_is(month: Any) -> None:
+    """A lasting fault is raised once and cleared once; one bad sample raises nothing."""
+    life, _, _ = month
+    for row in life.database.execute("SELECT kind, raised, (utc_ns - 1795000000000000000)/86400e9, level, value_s, text FROM events"): print(row)
+    assert life.events("offset-out") == [("offset-out", 1), ("offset-out", 0)] * 5
+    assert life.events("evidence-gap") == [("evidence-gap", 1), ("evidence-gap", 0)] * 4
+    assert life.events("breach-forecast") == [("breach-forecast", 1), ("breach-forecast", 0)]
