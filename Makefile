@@ -49,6 +49,7 @@ bench: $(VENV)/developer servers
 # Debian packages, unpacked into .cache and never installed: installing one would replace the machine's time daemon.
 servers: $(VENV)/developer
 	$(BIN)/python -m tests.world.packages $(SERVERS)
+	@[ "$$(id -u)" -ne 0 ] || $(BIN)/python -m tests.world.machine
 
 install:
 	@PYTHON='$(PYTHON)' PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' sh packaging/install.sh

@@ -15,7 +15,17 @@ from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.politeness import POOL_INTERVAL_S, SERVER_INTERVAL_S
 from ntpaudit.core.record import Health, Labels, Record
-from ntpaudit.core.schedule import CONFIRM_S, Intervals, Schedule, after_local, after_network, begin, missed, resumed, sooner
+from ntpaudit.core.schedule import (
+    CONFIRM_S,
+    Intervals,
+    Schedule,
+    after_local,
+    after_network,
+    begin,
+    missed,
+    resumed,
+    sooner,
+)
 from ntpaudit.core.sources import Server, is_loopback
 from ntpaudit.core.wording import plural, span
 from ntpaudit.errors import ConfigError, TellError
@@ -128,24 +138,24 @@ class Agent:
         """Take the state. BusyError where another agent has it."""
         self._around = surroundings
         self._setting = setting
-        self._voice = Voice(write)
+        self.voice = Voice(write)
         self._write = write
         self._claim = Claim(setting.folder)
-        self._ledger = Ledger(setting.file, self._voice.note)
+        self.ledger = Ledger(setting.file, self.voice.note)
         self._notifier = Notifier(setting.environment.get("NOTIFY_SOCKET"))
         self._tellers = _tellers(setting)
         self._courier = self._make_courier()
-        self._rounds = Rounds(
-            self._ledger,
+        self.rounds = Rounds(
+            self.ledger,
             surroundings.clock,
             surroundings.kernel,
             self._terms(),
-            self._voice.note,
+            self.voice.note,
             tellers=_heard(self._tellers),
             delivers=setting.config.influxdb is not None,
             limits=setting.config.history,
         )
-        self._rounds.health = self._health
+        self.rounds.health = self._health
         self._asked_ns = 0
         self._pool_asked_ns: int | None = None
         self._watchdog_s = _watchdog_s(setting.environment)
@@ -156,10 +166,10 @@ class Agent:
 
     def once(self) -> Record:
         """Go through one cycle: ask, judge, keep, tell, deliver. Return the record."""
-        self._begin()
-        observation = audit.observe(self._setting.plan, self._around.clock, self._ledger.update, self._voice)
-        told = self._rounds.network(observation)
-        self._rounds.tidy()
+        self.begin()
+        observation = audit.observe(self._setting.plan, self._around.clock, self.ledger.update, self.voice)
+        told = self.rounds.network(observation)
+        self.rounds.tidy()
         self.drain(DRAIN_S)
         return told.record
 
@@ -174,7 +184,7 @@ class Agent:
 
     def run(self) -> None:
         """Audit until SIGTERM or SIGINT."""
-        self._begin()
+        self.begin()
         self._greet()
         if self._courier is not None:
             self._courier.start()
@@ -201,7 +211,7 @@ class Agent:
         now_ns = self._around.now_ns()
         self._ask_if_due(now_ns)
         if self._schedule.local_ns <= now_ns:
-            self._look_at_host(now_ns)
+            self.look_at_host()
         self._feed_watchdog(now_ns)
         return True
 
@@ -217,32 +227,33 @@ class Agent:
         pools_due = self._schedule.pool_ns is not None and self._schedule.pool_ns <= now_ns
         if self._around.asking_s() is not None or not (servers_due or pools_due):
             return
-        self._rounds.missed += missed(self._schedule, now_ns, self._setting.intervals)
+        self.rounds.missed += missed(self._schedule, now_ns, self._setting.intervals)
         self._asked_ns = now_ns
         if pools_due:
             self._pool_asked_ns = now_ns
         plan = self._setting.plan._replace(with_pools=pools_due)
-        self._around.ask(plan, self._ledger.update, self._voice)
+        self._around.ask(plan, self.ledger.update, self.voice)
         self._schedule = after_network(self._schedule, now_ns, self._setting.intervals, random.random())
 
-    def _look_at_host(self, now_ns: int) -> None:
+    def look_at_host(self) -> None:
         """Audit this host alone, and keep house."""
         self._look()
-        self._rounds.local()
+        self.rounds.local()
+        now_ns = self._around.now_ns()
         self._schedule = after_local(self._schedule, now_ns, self._setting.intervals, random.random())
         self._told()
-        self._rounds.tidy()
+        self.rounds.tidy()
 
     def _conclude(self, observation: Observation) -> None:
         """Take in what servers said; ask again soon where one more sample would decide."""
-        told = self._rounds.network(observation)
+        told = self.rounds.network(observation)
         if told.is_pending:
             self._ask_sooner(CONFIRM_S)
         self._told()
 
     def _look(self) -> None:
         """Look for a step or a suspend; after a suspend the clock has to be measured anew."""
-        if self._rounds.look() is not None:
+        if self.rounds.look() is not None:
             self._schedule = resumed(self._schedule, self._around.now_ns())
             self._ask_sooner(0.0)
         if self._courier is not None:
@@ -291,23 +302,23 @@ class Agent:
         if self._courier is not None:
             self._courier.start()
         delivers = setting.config.influxdb is not None
-        self._rounds.configure(self._terms(), tellers=_heard(tellers), delivers=delivers, limits=setting.config.history)
+        self.rounds.configure(self._terms(), tellers=_heard(tellers), delivers=delivers, limits=setting.config.history)
         self._schedule = self._first_schedule()
         self._ask_sooner(0.0)
         self._save_state()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Take up what the last run left."""
         facts = self._around.facts(self._setting.config.host.name)
         self._boot_id = facts.host.boot_id
-        self._rounds.begin(*facts)
+        self.rounds.begin(*facts)
         self._schedule = self._first_schedule()
         self._save_state()
 
     def _save_state(self) -> None:
         """Leave word of who runs here, and how often it looks, for `ntpaudit status`."""
         intervals = self._setting.intervals
-        self._ledger.save(
+        self.ledger.save(
             "agent",
             intervals._asdict()
             | {
@@ -335,14 +346,14 @@ class Agent:
             self._courier.stop(STOP_S)
         for _, teller in self._tellers.values():
             teller.close()
-        self._ledger.close()
+        self.ledger.close()
         self._notifier.close()
         self._claim.release()
 
     def _told(self) -> None:
         """Tell systemd and the courier that there is a new record."""
-        if self._rounds.last is not None:
-            self._notifier.concluded(self._rounds.last)
+        if self.rounds.last is not None:
+            self._notifier.concluded(self.rounds.last)
         if self._courier is not None:
             self._courier.wake()
 
@@ -367,7 +378,7 @@ class Agent:
             self._setting.intervals,
             has_servers=has_servers,
             has_pools=bool(pools),
-            knows=self._rounds.knows,
+            knows=self.rounds.knows,
             chance=random.random(),
         )
 
@@ -382,7 +393,7 @@ class Agent:
         """Say how delivery fares."""
         if self._courier is None:
             return Health()
-        waiting, oldest_ns, aside = self._ledger.backlog()
+        waiting, oldest_ns, aside = self.ledger.backlog()
         delivery = self._courier.health
         oldest_s = None if oldest_ns is None else max(0.0, (time.time_ns() - oldest_ns) / NS_PER_S)
         return Health(
@@ -401,7 +412,7 @@ class Agent:
         from ntpaudit.delivery import make_courier  # an agent that delivers nowhere does without
 
         token = read_token(influxdb, self._setting.environment)
-        return make_courier(self._ledger, influxdb, token, self._write)
+        return make_courier(self.ledger, influxdb, token, self._write)
 
 
 def _tellers(setting: Setting, known: Outlets | None = None) -> Outlets:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Profile
 from ntpaudit.core.politeness import POOL_INTERVAL_S, SERVER_INTERVAL_S
-from ntpaudit.core.sources import Source, parse_source, pool, region
+from ntpaudit.core.sources import Server, Source, is_loopback, parse_source, pool, region
 from ntpaudit.core.wording import parse_size, parse_span, span
 from ntpaudit.errors import ConfigError
 
@@ -151,13 +151,17 @@ def read_config(tables: Mapping[str, Any]) -> Config:
     read = {table: _read_table(table, tables.get(table, {}), keys) for table, keys in _TABLES.items()}
     sources, policy, history, influxdb = (read[table] for table in ("sources", "policy", "history", "influxdb"))
     schedule = ScheduleConfig(**{f"{key}_s": value for key, value in read["schedule"].items()})
+    servers = sources.get("servers", ())
+    if not schedule.network_s >= SERVER_INTERVAL_S and not _are_loopback(servers, sources):
+        least = f"a server may be asked once in {SERVER_INTERVAL_S} s (RFC 4330), only loopback more often"
+        raise ConfigError(f"schedule.network: too short: {least}", "schedule.network")
     spans = {f"{key}_s": value for key, value in history.items() if key in ("raw", "rollups", "findings")}
     if influxdb and "url" not in influxdb:
         raise ConfigError("influxdb.url: name the server, such as http://127.0.0.1:8086", "influxdb")
     return Config(
         host=HostConfig(**read["host"]),
         sources=SourcesConfig(
-            sources.get("servers", ()),
+            servers,
             tuple(sources[key] for key in ("pool", "region") if key in sources),
             sources.get("from_host", False),
         ),
@@ -222,6 +226,8 @@ def read_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> str | 
     """
     folder = environment.get("CREDENTIALS_DIRECTORY")
     credential = os.path.join(folder, TOKEN_CREDENTIAL) if folder else ""
+    if credential and os.path.exists(credential) and os.path.getsize(credential) <= 1:
+        credential = ""  # the unit's stand-in for a token file that is not there: an empty line
     # a file that only root can read is handed to the service as its credential
     if influxdb.token_file is not None and (os.access(influxdb.token_file, os.R_OK) or not os.path.exists(credential)):
         return _secret(influxdb.token_file, "influxdb.token_file", guarded=True)
@@ -270,6 +276,12 @@ def _servers(value: Any) -> tuple[Source, ...]:
     if not (isinstance(value, list) and all(isinstance(server, str) for server in value)):
         raise ValueError('write a list of names, ["ntp1.example.net", "192.0.2.1:1123"]')
     return tuple(map(parse_source, value))
+
+
+def _are_loopback(servers: Sequence[Source], sources: Mapping[str, Any]) -> bool:
+    """Whether nobody but this machine itself is asked."""
+    others = any(sources.get(key) for key in ("pool", "region", "from_host"))
+    return not others and all(isinstance(server, Server) and is_loopback(server.host) for server in servers)
 
 
 def _label(text: str) -> str:
@@ -345,7 +357,7 @@ _TABLES: Mapping[str, _Keys] = {
     "host": {"name": _by(_label), "site": _by(_label), "env": _by(_label)},
     "sources": {"servers": _servers, "pool": _by(pool), "region": _by(region), "from_host": _flag},
     "schedule": {
-        "network": _from(SERVER_INTERVAL_S, "a server may be asked once in 15 s (RFC 4330)"),
+        "network": _from(1.0, "an exchange"),
         "pool": _from(POOL_INTERVAL_S, "the pool's terms of service"),  # P2: a hard error
         "local": _from(1.0, "a look at this host"),
     },

@@ -45,7 +45,7 @@ _KEYS: Mapping[str, Mapping[str, _Key]] = {
         "from_host": _Key("ask also the servers that this host's own time daemon is configured with"),
     },
     "schedule": {
-        "network": _Key("how often servers are asked; 15s at least"),
+        "network": _Key("how often servers are asked; 15s at least, 1s where all are loopback"),
         "pool": _Key("how often servers of the NTP pool are asked; 30m at least, by the pool's terms"),
         "local": _Key("how often this host alone is looked at: the offset carried on, kernel, steps; costs no packet"),
     },

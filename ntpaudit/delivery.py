@@ -85,7 +85,7 @@ class Courier:
         note: Callable[[str], None],
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """Nothing is delivered yet. `note` is told what changes, in the courier's thread; `chance` spreads the waits."""
+        """Nothing is delivered yet. `note` is told what changes, in its thread; `chance` spreads the waits."""
         self._ledger = ledger
         self._open_transport = open_transport
         self._chance = chance
@@ -168,9 +168,9 @@ class Courier:
                 self._ask_ledger(lambda ledger: self._confirm(ledger, sent))
             case SetAside(count, reason):
                 self._ask_ledger(lambda ledger: self._set_aside(ledger, letters[:count], reason))
-            case Again(wait_s) if isinstance(answer, Delivered) or not wait_s:
+            case Again(wait_s) if isinstance(answer, Delivered):
                 self._rest(wait_s)
-            case Again(wait_s):
+            case Again(wait_s) if not isinstance(answer, Delivered):
                 self._fail(_kind(answer), words(answer), wait_s)
 
     def _send(self, lines: str) -> Answer:

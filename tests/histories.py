@@ -26,7 +26,8 @@ TERMS = Terms(PROFILES[DEFAULT_PROFILE], LABELS, 300.0)
 class World(NamedTuple):
     """A host that is up for `uptime_ns` at the true time `begin_ns`, and how far its clock is behind at each minute.
 
-    Of that `offset_s(minute)` is what it got to by and by, `stepped_s(minute)` what somebody set it by. Every `ask_every` minutes servers are asked, which answer unless `answers(minute)` denies it; the agent runs while
+    Of that `offset_s(minute)` is what it got to by and by, `stepped_s(minute)` what somebody set it by. Every
+    `ask_every` minutes servers are asked, which answer unless `answers(minute)` denies it; the agent runs while
     `runs(minute)` says so.
     """
 

@@ -99,6 +99,11 @@ def records(host: Machine) -> list[dict[str, Any]]:
     return [json.loads(line) for line in host.say(*words).splitlines()]
 
 
+def measured(host: Machine) -> list[dict[str, Any]]:
+    """The records that know the offset: before the first answer of a server there may be some that do not."""
+    return [record for record in records(host) if record["offset"]]
+
+
 def confined(host: Machine, code: str) -> Any:
     """Run Python inside the sandbox of the services, as a user of its own, and return the JSON that it prints."""
     words = [
@@ -209,7 +214,7 @@ def host(package: Path) -> Iterator[Machine]:
     """A machine whose agent runs, and has audited."""
     with configured(package) as host:
         host.say("systemctl", "enable", "--now", "ntpaudit")
-        eventually(lambda: len(records(host)) >= 3)
+        eventually(lambda: len(measured(host)) >= 3, within_s=60)
         yield host
 
 
@@ -262,7 +267,7 @@ def test_watchdog_is_fed(host: Machine) -> None:
 
 def test_records_are_kept_and_root_can_read_them(host: Machine) -> None:
     """The history fills, with records within the truth, and `ntpaudit status` tells the last of them."""
-    for record in records(host):
+    for record in measured(host):
         assert record["offset"]["earliest_s"] <= 0.0 <= record["offset"]["latest_s"]
     status = host.run(["ntpaudit", "status", "--format", "json"], check=False)
     assert json.loads(status.stdout)["record"]["verdict"] == "within"
@@ -278,21 +283,18 @@ def test_kernel_is_asked_through_its_service(host: Machine) -> None:
 
 def test_points_reach_a_real_database(host: Machine) -> None:
     """Every record is a point in the database, once, and the token came to the agent as a credential."""
-    eventually(lambda: len(points(host, "ntpaudit_clock", "severity")) >= 3)
-    kept = [record["offset"]["bound_s"] for record in records(host)]
-    told = eventually(lambda: points(host, "ntpaudit_clock", "bound_s"))
-    assert told == pytest.approx(kept[: len(told)])
-    assert len(told) >= len(kept) - 2  # one may be under way, and one be younger than our look at the history
+    kept = [record["offset"]["bound_s"] for record in measured(host)]
+    told = eventually(lambda: (found := points(host, "ntpaudit_clock", "bound_s"))[len(kept) - 1 :] and found)
+    assert told[: len(kept)] == pytest.approx(kept)
 
 
 def test_journal_has_native_fields(host: Machine) -> None:
     """A verdict is an entry of its own kind in the journal, with numbers in fields, from the unit."""
-    found = [entry for entry in entries(host, "_SYSTEMD_UNIT=ntpaudit.service") if "NTPAUDIT_VERDICT" in entry]
-    assert found[0]["NTPAUDIT_VERDICT"] == "within"
-    assert int(found[0]["NTPAUDIT_EARLIEST_USEC"]) <= 0 <= int(found[0]["NTPAUDIT_LATEST_USEC"])
-    assert len(found[0]["MESSAGE_ID"]) == 32
-    assert entries(host, f"MESSAGE_ID={found[0]['MESSAGE_ID']}")
-    assert found[0]["_CAP_EFFECTIVE"] == "0"
+    (found, *_) = entries(host, "_SYSTEMD_UNIT=ntpaudit.service", "NTPAUDIT_VERDICT=within")
+    assert int(found["NTPAUDIT_EARLIEST_USEC"]) <= 0 <= int(found["NTPAUDIT_LATEST_USEC"])
+    assert len(found["MESSAGE_ID"]) == 32
+    assert found in entries(host, f"MESSAGE_ID={found['MESSAGE_ID']}")
+    assert found["_CAP_EFFECTIVE"] == "0"
 
 
 def test_daemons_of_other_users_are_seen_from_inside(host: Machine) -> None:
@@ -457,6 +459,7 @@ def test_agent_runs_without_a_token(package: Path) -> None:
     with configured(package) as host:
         host.path("/etc/ntpaudit/token").unlink()
         host.say("systemctl", "start", "ntpaudit")
+        host.say("systemctl", "kill", "--signal=USR1", "ntpaudit")  # which is to audit now
         eventually(lambda: points(host, "ntpaudit_clock", "severity"))
 
 

@@ -197,7 +197,8 @@ def test_the_documentation_names_every_default() -> None:
 
 
 REFUSED = {
-    "[schedule]\nnetwork = '14s'": "schedule.network: '14s' is too short",
+    "[schedule]\nnetwork = '900ms'": "schedule.network: '900ms' is too short",
+    "[sources]\nservers = ['a']\n[schedule]\nnetwork = '14s'": "schedule.network: too short: a server may",
     "[schedule]\npool = '29m'": "schedule.pool: '29m' is too short: the pool's terms of service, 30 min at least",
     "[schedule]\nlocal = '0s'": "schedule.local: '0s' is too short",
     "[schedule]\nlocal = 60": "schedule.local: write a text in quotes, not 60",

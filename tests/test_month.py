@@ -4,6 +4,7 @@ import json
 import signal
 import sqlite3
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -185,7 +186,7 @@ def test_every_record_arrives_once(month: Any) -> None:
     kept = [audit.utc_ns for audit in life.audits()]
     assert len(kept) > 28_000
     assert sorted(clock) == sorted(set(kept))
-    assert len(kept) == len(set(kept))
+    assert len(kept) == len(set(kept)), [(a.kind, a.utc_ns, a.boottime_ns, a.record["time"]) for a in life.audits() if kept.count(a.utc_ns) > 1]
     with life.database as connection:
         told = [row[0] for row in connection.execute("SELECT utc_ns FROM events WHERE utc_ns IS NOT NULL")]
         assert connection.execute("SELECT COUNT(*) FROM outbox").fetchone() == (0,)
@@ -225,7 +226,7 @@ def test_the_schedule_knows_no_wall_clock(month: Any) -> None:
     """Servers are asked every five minutes of uptime, give or take the jitter, whatever was done to the clock."""
     life, _, _ = month
     asked = [audit.truth_ns for audit in life.audits() if audit.kind == "network"]
-    gaps = sorted((after - before) / S for before, after in zip(asked, asked[1:], strict=False))
+    gaps = sorted((after - before) / S for before, after in pairwise(asked))
     assert gaps[len(gaps) // 2] == pytest.approx(INTERVAL_S, rel=0.03)
     assert sum(gap > INTERVAL_S * 1.06 + 10 for gap in gaps) == 2  # asleep, and stopped
     assert gaps[0] >= 15.0
@@ -245,7 +246,10 @@ def test_steps_are_events_of_the_right_size(month: Any) -> None:
 def test_alarms_are_raised_and_cleared_and_nothing_else_is(month: Any) -> None:
     """A lasting fault is raised once and cleared once; one bad sample raises nothing."""
     life, _, _ = month
-    for row in life.database.execute("SELECT kind, raised, (utc_ns - 1795000000000000000)/86400e9, level, value_s, text FROM events"): print(row)
+    for row in life.database.execute(
+        "SELECT kind, raised, (utc_ns - 1795000000000000000)/86400e9, level, value_s, text FROM events"
+    ):
+        print(row)
     assert life.events("offset-out") == [("offset-out", 1), ("offset-out", 0)] * 5
     assert life.events("evidence-gap") == [("evidence-gap", 1), ("evidence-gap", 0)] * 4
     assert life.events("breach-forecast") == [("breach-forecast", 1), ("breach-forecast", 0)]

@@ -22,6 +22,7 @@ from ntpaudit.sinks.standing import FORMATS, REMEDY, render, render_absence, sen
 from ntpaudit.store.database import open_database
 from ntpaudit.store.history import save_state
 from ntpaudit.store.location import FILE_NAME
+from ntpaudit.store.packing import unpack_text
 from tests.command import Ran, ntpaudit
 from tests.histories import MINUTE_NS, World, write
 from tests.records import CASES
@@ -168,7 +169,7 @@ def test_json_has_the_record_as_stored(tmp_path: Path) -> None:
         [(text,)] = connection.execute("SELECT record FROM audits ORDER BY id DESC LIMIT 1")
     connection.close()
     data = json.loads(status("--format", "json", state=tmp_path).out)
-    assert data["record"] == json.loads(text)
+    assert data["record"] == json.loads(unpack_text(text))
     assert data["record"]["kind"] == "local"
     assert (data["stale"], data["stale_after_s"]) == (False, 100.0)
     assert data["asked_age_s"] == pytest.approx(data["age_s"] + 120)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import chain
+from itertools import chain, dropwhile
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import click
@@ -91,9 +91,11 @@ class Asked(NamedTuple):
 
 
 @click.command(epilog=EPILOG)
-@click.option("--since", type=_TIME, help="From here on: 7d ago, or a time in UTC.  [default: 24h, without --limit]")
+@click.option("--since", type=_TIME, help="From here on: 7d ago, or a time in UTC.  [default: 24h; none with --limit]")
 @click.option("--until", type=_TIME, help="Up to here.  [default: now]")
-@click.option("--format", "format_name", type=click.Choice(FORMATS), default="table", show_default=True)
+@click.option(
+    "--format", "format_name", type=click.Choice(FORMATS), default="table", show_default=True, help="How to say it."
+)
 @click.option("--plot", is_flag=True, help="Draw the offset with its bound, as wide as the terminal.")
 @click.option("--limit", type=click.IntRange(min=1), help="Show the newest N only.", metavar="N")
 @click.option("--events", is_flag=True, help="Show findings raised and cleared, and steps of the clock, instead.")
@@ -209,7 +211,7 @@ def _audits(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> 
     if asked.format_name == "csv":
         return listing.audit_csv(hours, audits)
     paint = painter(wants_colour())
-    hour_lines = listing.hour_table(hours, paint) if hours else iter(())
+    hour_lines = listing.hour_table(hours, _width(), paint) if hours else iter(())
     audit_lines = listing.audit_table(audits, _width(), paint) if first is not None else iter(())
     return chain(hour_lines, ["\n"] if hours and first is not None else [], audit_lines)
 
@@ -217,13 +219,14 @@ def _audits(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> 
 def _plot(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> Iterator[str]:
     """Return the picture, if there is anything to draw."""
     from ntpaudit.reports import plot
-    from ntpaudit.store.past import agent_state, count_audits, host_name, oldest_ns, read_audits, read_events
+    from ntpaudit.store.past import agent_state, count_audits, host_name, oldest_ns, read_events, read_offsets
 
     hours, window = _choose(connection, asked, hourly=hourly)
-    audits = _watched(read_audits(connection, window), count_audits(connection, window), always=True)
+    audits = _watched(read_offsets(connection, window), count_audits(connection, window), always=True)
     floor_ns = oldest_ns(connection) or 0  # a clock that believes in 1970 draws no picture of 50 years
     placed = (audit for audit in audits if audit.is_dated or floor_ns <= audit.time_ns <= asked.now_ns)
-    points = chain(map(plot.point_of_hour, hours), map(plot.point_of_audit, placed))
+    known = dropwhile(lambda hour: not hour.measured, hours)  # such an hour is the host's, whatever it believed in
+    points = chain(map(plot.point_of_hour, known), map(plot.point_of_audit, placed))
     first = next(points, None)
     if first is None:
         return
@@ -265,16 +268,21 @@ def _terminal() -> tuple[int, int]:
 
 
 def _width() -> int:
-    """Return how wide a table may be: a pipe has room for all columns."""
-    return _terminal()[0] if sys.stdout.isatty() else 100
+    """Return how wide a table may be: what is no terminal has room for all columns."""
+    from ntpaudit.reports.listing import WIDTH
+
+    return _terminal()[0] if sys.stdout.isatty() else WIDTH
 
 
 def _shows_unicode() -> bool:
-    """Whether the output shows more than ASCII: Python writes UTF-8 also where the locale says nothing of it."""
-    locale = next((value for name in ("LC_ALL", "LC_CTYPE", "LANG") if (value := os.environ.get(name))), "C")
+    """Whether the output shows more than ASCII; Python writes UTF-8 in the C locale too, which no terminal expects."""
+    named = [os.environ.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG")]
+    if named[:2] == ["", "C.UTF-8"] and named[2]:
+        named[1] = ""  # by which Python replaces C (PEP 538)
+    is_plain = next(filter(None, named), "") in ("C", "POSIX")
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
     console = os.environ.get("TERM") == "linux"  # whose fonts have no Braille
-    return encoding == "utf8" and locale not in ("C", "POSIX") and not console
+    return encoding == "utf8" and not is_plain and not console
 
 
 def _minute(time_ns: int) -> str:

@@ -1,10 +1,10 @@
 """No alarm from one bad sample, and no silence either: findings raised and cleared over time (INTEGRITY §1.5)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ntpaudit.core.checks import RULES, Case, Rule, make_finding, worst_first
+from ntpaudit.core.checks import RULES, Case, Raised, Rule, make_finding, worst_first
 from ntpaudit.core.findings import Finding, Level
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Profile, Severity
@@ -12,7 +12,7 @@ from ntpaudit.core.record import Kind
 
 SAMPLES = 5
 MAJORITY = 3
-"""So many of the last `SAMPLES` have to say it (k of n)."""
+"""So many of the last `SAMPLES` have to say it (k of n); so many in a row, that it is over."""
 
 DWELL_S = 600.0
 """Two in a row suffice if they lie so far apart: where servers are asked seldom, nobody should wait for three."""
@@ -23,41 +23,55 @@ HYSTERESIS = 0.7
 BOOT_GRACE_NS = 600 * NS_PER_S
 """So long after the boot nothing is raised about the offset: the time daemon may be on its way."""
 
-MAX_PATIENCE = 10
-"""How many samples in a row may be passed over because the clock is being corrected just now."""
+PATIENCE_NS = 1800 * NS_PER_S
+"""For so long nothing is raised about the offset because the clock is being corrected just then."""
 
 OFFSET = "offset"
 """The watched condition that the offset is beyond the warning tolerance; it has no finding of its own."""
 
-_ABOUT_OFFSET = frozenset({OFFSET, "offset-out", "not-demonstrable", "tz-or-rtc-fault", "breach-forecast"})
+LEVELS: tuple[Level, ...] = ("low", "medium", "high", "critical")
+"""By their ranks, which begin with 1; rank 0 is a condition in order."""
+
+_COUNTED = 2  # the rank from which a finding counts: a low one is listed only
+_JUDGED_BY_TOLERANCE = frozenset({"offset-out", "not-demonstrable"})
+_ABOUT_OFFSET = _JUDGED_BY_TOLERANCE | {OFFSET, "tz-or-rtc-fault", "breach-forecast"}
 _TOLD_BY_ITSELF = frozenset({"step-back", "step-forward"})  # each step is an event, at its own moment
 
 
 class Watched(NamedTuple):
-    """One condition over time: what its last samples said, newest last, and whether it is raised.
+    """One condition over time, in ranks.
 
-    `since_ns` is the uptime at which the first of those samples that said so was taken. `level` and `message` are what
-    was said of it last.
+    `seen` is what its last samples said, newest last. `since_ns` tells for each rank from 1 on at which uptime the
+    first sample came that was so bad, since `MAJORITY` in a row were not. `raised` is the rank that holds, and
+    `better_ns` the uptime of the first of the samples that have been below it since. `message` is what was said of
+    what is raised, `suspicion` what the last sample said where that was worse.
     """
 
-    seen: tuple[bool, ...] = ()
-    since_ns: int | None = None
-    raised: bool = False
-    level: Level = "low"
+    seen: tuple[int, ...] = ()
+    since_ns: tuple[int | None, ...] = (None,) * len(LEVELS)
+    raised: int = 0
+    better_ns: int | None = None
     message: str = ""
+    suspicion: str = ""
+
+    @property
+    def pending(self) -> int:
+        """The rank that the last sample said and that it takes more to raise; 0 if there is none that would count."""
+        last = self.seen[-1] if self.seen else 0
+        return last if last > self.raised and last >= _COUNTED else 0
 
 
 class Alarms(NamedTuple):
-    """Every watched condition by its id. `passed_over` counts the samples in a row that `MAX_PATIENCE` is about."""
+    """Every watched condition by its id. `correcting_ns` is the uptime since when the clock is being corrected."""
 
     watched: Mapping[str, Watched] = MappingProxyType({})
-    passed_over: int = 0
+    correcting_ns: int | None = None
 
 
 class Judgement(NamedTuple):
     """What holds by now: the findings to list, how bad it is, and what was raised (True) or cleared just now.
 
-    `confirmed` is False while the offset is worse than `severity` says; `is_pending` while more samples would decide.
+    `confirmed` is False while the offset is worse than `severity` says; `is_pending` while asking servers would decide.
     """
 
     findings: tuple[Finding, ...]
@@ -68,115 +82,169 @@ class Judgement(NamedTuple):
     alarms: Alarms
 
 
-def judge(case: Case, alarms: Alarms, kind: Kind, *, is_sample: bool, is_correcting: bool) -> Judgement:
+_NEW = Watched()
+
+
+def judge(
+    case: Case, alarms: Alarms, kind: Kind, *, is_sample: bool, is_correcting: bool = False, is_continued: bool = True
+) -> Judgement:
     """Hear one more case. A local audit carries the last sample on, which says nothing new of servers or offset.
 
-    `is_sample` says that servers gave a measurement; `is_correcting` that the clock moves towards the truth just now.
+    `is_sample` says that servers gave a measurement; `is_correcting` that the clock moves towards the truth just now;
+    `is_continued` that its offset was known until then.
     """
     now_ns = case.observation.taken.boottime_ns
-    patient = is_correcting and alarms.passed_over < MAX_PATIENCE
+    correcting_ns = _correcting_ns(alarms.correcting_ns, now_ns, is_correcting) if is_sample else alarms.correcting_ns
+    is_spared = now_ns < BOOT_GRACE_NS or (correcting_ns is not None and now_ns - correcting_ns < PATIENCE_NS)
+    strict = case._replace(profile=_scaled(case.profile, HYSTERESIS))
     watched = dict(alarms.watched)
-    strict = case._replace(profile=_scaled(case, HYSTERESIS))
-
-    def hear(name: str, holds: bool, rule: Rule | None, said: tuple[Level, str] | None) -> None:
-        before = watched.get(name, Watched())
-        if name in _ABOUT_OFFSET and not before.raised and holds and (patient or now_ns < BOOT_GRACE_NS):
-            return
-        after = _hear(before, holds, now_ns, rule.least_s if rule else 0.0)
-        watched[name] = after if said is None else after._replace(level=said[0], message=said[1])
-
     for rule in RULES:
-        before = watched.get(rule.id, Watched())
-        said = rule.check(case) or (rule.check(strict) if before.raised else None)
+        before, said = watched.get(rule.id, _NEW), rule.check(case)
         if rule.basis == "moment":
-            watched[rule.id] = Watched((), None, said is not None, *(said or ("low", "")))
-        elif rule.basis == "host" or (kind == "network" and (is_sample or rule.id not in _ABOUT_OFFSET)):
-            hear(rule.id, said is not None, rule, said)
+            watched[rule.id] = _NEW if said is None else Watched(raised=_rank(said), message=said[1])
+        elif _can_tell(rule, said, case, kind, is_sample):
+            held = before.raised and rule.id in _JUDGED_BY_TOLERANCE and _rank(rule.check(strict))
+            rank = max(_rank(said), held)
+            if not (is_spared and rank > before.raised and rule.id in _ABOUT_OFFSET):
+                watched[rule.id] = _hear(before, rank, now_ns, rule.least_s, said[1] if said else "")
     if is_sample:
-        raised = watched.get(OFFSET, Watched()).raised
-        hear(OFFSET, (strict if raised else case).offset_severity > Severity.OK, None, None)
-    passed_over = (alarms.passed_over + 1 if patient else 0) if is_sample else alarms.passed_over
-    return _judgement(case, alarms, Alarms(watched, passed_over))
+        before = watched.get(OFFSET, _NEW)
+        if not is_continued:  # that it was in order was said of a clock that has been lost sight of
+            before = before._replace(seen=tuple(filter(None, before.seen)))
+        rank = _COUNTED * ((strict if before.raised else case).offset_severity > Severity.OK)
+        watched[OFFSET] = before if is_spared and rank > before.raised else _hear(before, rank, now_ns, 0.0, "")
+    return _judgement(case, alarms, Alarms(watched, correcting_ns), kind)
 
 
-def _judgement(case: Case, before: Alarms, after: Alarms) -> Judgement:
-    """Draw the sum of all that is watched."""
-    pending = {rule.id: entry for rule in RULES if _is_pending(entry := after.watched.get(rule.id, Watched()))}
-    raised = {rule.id: entry for rule in RULES if (entry := after.watched.get(rule.id, Watched())).raised}
-    findings = [
-        make_finding(rule, (raised[rule.id].level, raised[rule.id].message)) for rule in RULES if rule.id in raised
+def _correcting_ns(since_ns: int | None, now_ns: int, is_correcting: bool) -> int | None:
+    """Return since when the clock is being corrected, None if it is not. Uptime starts anew with each boot."""
+    if not is_correcting:
+        return None
+    return now_ns if since_ns is None else min(since_ns, now_ns)
+
+
+def _can_tell(rule: Rule, said: Raised, case: Case, kind: Kind, is_sample: bool) -> bool:
+    """Whether this audit can tell of a rule's condition at all: it says nothing of servers that were not asked."""
+    if rule.basis == "host" or kind == "local":
+        return rule.basis == "host"
+    if rule.id in _ABOUT_OFFSET:
+        return is_sample
+    resting = {judged.reason for judged in case.selection.sources if judged.status == "backed-off"}
+    match rule.id:
+        case "source-quorum":
+            return bool(case.selection.usable) and "interval" not in resting
+        case "unreachable-sources":
+            return said is not None or resting.isdisjoint(("interval", "unanswered"))
+    return True
+
+
+def _rank(said: Raised) -> int:
+    """Return the rank of what a check said."""
+    return 0 if said is None else LEVELS.index(said[0]) + 1
+
+
+def _hear(watched: Watched, rank: int, now_ns: int, least_s: float, said: str) -> Watched:
+    """Add a sample to a condition, and raise, lower or clear it."""
+    seen = (*watched.seen, rank)[-SAMPLES:]
+    if not (watched.raised or any(seen)):
+        return Watched(seen)
+    since_ns = tuple(
+        _since_ns(then_ns, [one >= level for one in seen], now_ns) for level, then_ns in enumerate(watched.since_ns, 1)
+    )
+    confirmed = [
+        level
+        for level in range(watched.raised + 1, rank + 1)
+        if _is_confirmed([one >= level for one in seen], since_ns[level - 1], now_ns, least_s)
     ]
-    listed = [_unconfirmed(rule, pending[rule.id]) for rule in RULES if rule.id in pending]
-    offset = after.watched.get(OFFSET, Watched())
-    severity = max([Severity.OK, *(finding.severity for finding in findings)])
+    raised = max(confirmed, default=watched.raised)
+    better_ns = None if rank >= watched.raised else min(watched.better_ns or now_ns, now_ns)
+    if better_ns is not None and _is_over([one < watched.raised for one in seen], better_ns, now_ns):
+        raised, better_ns = rank, None
+    is_said = said and (rank == raised or raised > watched.raised)
+    return Watched(seen, since_ns, raised, better_ns, said if is_said else watched.message, said * (rank > raised))
+
+
+def _since_ns(then_ns: int | None, holds: Sequence[bool], now_ns: int) -> int | None:
+    """Return since when a condition holds, but for one or two samples in a row. Uptime starts anew with each boot."""
+    if not any(holds[-MAJORITY:]):
+        return None
+    return now_ns if then_ns is None else min(then_ns, now_ns)
+
+
+def _is_confirmed(holds: Sequence[bool], since_ns: int | None, now_ns: int, least_s: float) -> bool:
+    """Enough samples say so, the last among them, and for long enough."""
+    if since_ns is None or not holds[-1]:
+        return False
+    lasted_s = (now_ns - since_ns) / NS_PER_S
+    is_twice = holds[-2:] == [True, True] and lasted_s >= DWELL_S
+    return (is_twice or sum(holds) >= MAJORITY) and lasted_s >= least_s
+
+
+def _is_over(better: Sequence[bool], better_ns: int, now_ns: int) -> bool:
+    """Enough samples in a row say that it is better: three, or two that lie far apart."""
+    return all(better[-MAJORITY:]) or (all(better[-2:]) and now_ns - better_ns >= DWELL_S * NS_PER_S)
+
+
+def _judgement(case: Case, before: Alarms, after: Alarms, kind: Kind) -> Judgement:
+    """Draw the sum of all that is watched."""
+    entries = [(rule, after.watched.get(rule.id, _NEW)) for rule in RULES]
+    findings = [_listed(rule, entry) for rule, entry in entries if entry.raised or entry.pending]
+    severity = max((finding.severity for finding in findings), default=Severity.OK)
     confirmed = True
     if case.selection.agreement is None:
         severity = max(severity, Severity.UNKNOWN)
-    elif offset.raised:
-        severity = max(severity, Severity.WARNING)
-    elif case.offset_severity > Severity.OK:
-        confirmed = False
-        if not any(not said for said in offset.seen):  # never seen in order: not ok, and not proven either
-            severity = max(severity, Severity.UNKNOWN)
+    else:
+        told = _severity_told(after)
+        confirmed = case.offset_severity <= told
+        was_fine = told > Severity.OK or 0 in after.watched.get(OFFSET, _NEW).seen
+        severity = max(severity, told if confirmed or was_fine else Severity.UNKNOWN)
+    is_wanting = any(rule.basis == "network" and _is_wanting(entry) for rule, entry in entries)
+    is_doubtful = not confirmed and (kind == "network" or case.offset_severity is Severity.CRITICAL)
     return Judgement(
-        worst_first([*findings, *(finding for finding in listed if finding.level != "low")]),
+        worst_first(findings),
         severity,
         confirmed,
-        not confirmed or any(_is_counted(finding) for finding in listed),
+        is_doubtful or (kind == "network" and is_wanting),
         tuple(_changes(before, after)),
         after,
     )
 
 
-def _hear(watched: Watched, holds: bool, now_ns: int, least_s: float) -> Watched:
-    """Add a sample to a condition, and raise or clear it."""
-    seen = (*watched.seen, holds)[-SAMPLES:]
-    if not holds and not any(seen):
-        since_ns = None
-    else:  # uptime starts anew with each boot
-        since_ns = now_ns if watched.since_ns is None or watched.since_ns > now_ns else watched.since_ns
-    lasted_s = 0.0 if since_ns is None else (now_ns - since_ns) / NS_PER_S
-    twice = seen[-2:] == (True, True) and lasted_s >= max(least_s, DWELL_S)
-    often = sum(seen) >= MAJORITY and lasted_s >= least_s
-    cleared = len(seen) - sum(seen) >= MAJORITY or (seen[-2:] == (False, False) and len(seen) < MAJORITY)
-    raised = not cleared if watched.raised else holds and (twice or often)
-    return watched._replace(seen=seen, since_ns=since_ns, raised=raised)
+def _severity_told(alarms: Alarms) -> Severity:
+    """Return how bad the offset is by what has been raised of it."""
+    if alarms.watched.get("offset-out", _NEW).raised:
+        return Severity.CRITICAL
+    return Severity.WARNING if alarms.watched.get(OFFSET, _NEW).raised else Severity.OK
 
 
-def _is_pending(watched: Watched) -> bool:
-    """The last sample said so, and it takes more to raise it."""
-    return not watched.raised and watched.seen[-1:] == (True,)
+def _is_wanting(watched: Watched) -> bool:
+    """More samples would decide, and not only time."""
+    return watched.pending > 0 and sum(rank >= watched.pending for rank in watched.seen) < MAJORITY
 
 
-def _is_counted(finding: Finding) -> bool:
-    """Once raised, this finding would count."""
-    return finding.level != "low"
+def _listed(rule: Rule, watched: Watched) -> Finding:
+    """List what is raised, and what is suspected without counting it."""
+    raised = LEVELS[watched.raised - 1] if watched.raised else "low"
+    if not watched.pending:
+        return make_finding(rule, (raised, watched.message))
+    said_by = sum(rank >= watched.pending for rank in watched.seen)
+    suspected = (
+        f"{watched.suspicion} (not confirmed yet, else {LEVELS[watched.pending - 1]}: "
+        f"said by {said_by} of the last {len(watched.seen)} samples)"
+    )
+    return make_finding(rule, (raised, f"{watched.message}; {suspected}" if watched.raised else suspected))
 
 
-def _unconfirmed(rule: Rule, watched: Watched) -> Finding:
-    """List what is not raised yet, without counting it."""
-    finding = make_finding(rule, (watched.level, watched.message))
-    count = f"seen in {sum(watched.seen)} of the last {len(watched.seen)} samples, not confirmed yet"
-    return finding._replace(severity=Severity.OK, message=f"{finding.message} ({count})")
-
-
-def _changes(before: Alarms, after: Alarms) -> list[tuple[Finding, bool]]:
-    """Return what was raised, made worse or cleared between two states."""
-    changes = []
+def _changes(before: Alarms, after: Alarms) -> Iterator[tuple[Finding, bool]]:
+    """Yield what was raised, given another level or cleared between two states."""
     for rule in RULES:
-        old, new = before.watched.get(rule.id, Watched()), after.watched.get(rule.id, Watched())
-        if rule.id in _TOLD_BY_ITSELF:
+        old, new = before.watched.get(rule.id, _NEW), after.watched.get(rule.id, _NEW)
+        if rule.id in _TOLD_BY_ITSELF or old.raised == new.raised:
             continue
-        finding = make_finding(rule, (new.level, new.message) if new.raised else (old.level, old.message))
-        worse = new.raised and old.raised and finding.severity > make_finding(rule, (old.level, "")).severity
-        if (new.raised and not old.raised) or worse:
-            changes.append((finding, True))
-        elif old.raised and not new.raised:
-            changes.append((finding, False))
-    return changes
+        last = new if new.raised else old
+        yield make_finding(rule, (LEVELS[last.raised - 1], last.message)), new.raised > 0
 
 
-def _scaled(case: Case, share: float) -> Profile:
+def _scaled(profile: Profile, share: float) -> Profile:
     """Return the profile with its tolerances scaled."""
-    profile = case.profile
     return profile._replace(warning_s=profile.warning_s * share, critical_s=profile.critical_s * share)

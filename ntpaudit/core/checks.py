@@ -124,7 +124,7 @@ def check_source_quorum(case: Case) -> Raised:
     """NTPA-14: too few sources, no majority, a third or more lying, or all of them sharing one fate."""
     usable = case.selection.usable
     falsetickers = [judged.source.name for judged in usable if judged.status == "falseticker"]
-    if usable and case.selection.agreement is None:
+    if usable and all(judged.reason == "no-majority" for judged in usable):
         return "medium", f"{plural(len(usable), 'source')} answered and no majority of them agrees"
     agreement = case.selection.agreement
     verb = "disagrees" if len(falsetickers) == 1 else "disagree"
@@ -427,12 +427,11 @@ def _disciplining(case: Case) -> tuple[Daemon, ...]:
 
 
 def _step(case: Case, kind: str) -> Raised:
-    """Tell of the largest of the last hour's steps of one direction."""
+    """Tell of the worst of the last hour's steps of one direction."""
     steps = [step for step in case.course.steps if step.kind == kind] if case.course else []
-    largest = max(steps, key=lambda step: abs(step.size_ns), default=None)
-    if largest is None or not abs(largest.size_ns) >= LEAST_STEP_S * NS_PER_S:
-        return None
-    return level_of_step(largest), describe_step(largest)
+    steps = [step for step in steps if abs(step.size_ns) >= LEAST_STEP_S * NS_PER_S]
+    worst = max(steps, key=gravity_of_step, default=None)
+    return None if worst is None else (level_of_step(worst), describe_step(worst))
 
 
 def level_of_step(step: Step) -> Level:
@@ -440,6 +439,11 @@ def level_of_step(step: Step) -> Level:
     if step.boottime_ns <= EARLY_STEP_NS or abs(step.size_ns) < LEAST_STEP_S * NS_PER_S:
         return "low"
     return "high" if abs(step.size_ns) >= NS_PER_S else "medium"
+
+
+def gravity_of_step(step: Step) -> tuple[bool, int]:
+    """Return by what the worst of several steps is known: those while the host boots come last, however large."""
+    return level_of_step(step) != "low", abs(step.size_ns)
 
 
 def describe_step(step: Step) -> str:

@@ -1,9 +1,11 @@
 """What an agent knows of its host's clock from one audit to the next: the offset carried on, samples, gaps, alarms."""
 
+from collections.abc import Sequence
+from math import ceil
 from typing import NamedTuple
 
 from ntpaudit.core.alarms import Alarms, judge
-from ntpaudit.core.checks import Case, Course, describe_step, level_of_step
+from ntpaudit.core.checks import LEAST_STEP_S, RULES, Case, Course, describe_step, gravity_of_step, level_of_step
 from ntpaudit.core.clocks import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns, suspended_ns
 from ntpaudit.core.drift import (
     BackTest,
@@ -40,8 +42,16 @@ _RAW_TOLERANCE = 0.15
 
 _NEARER = 0.95
 
+_MAX_OSCILLATOR_PPM = 500.0
+"""What is measured to be further off is no oscillator: the kernel itself could correct no more."""
+
 _MAXERROR_RATE = 500e-6
-"""The kernel adds so much to its maximum error each second, until a daemon updates it (A4)."""
+"""The kernel adds so much to its maximum error at each second, until a daemon updates it (A4)."""
+
+_MAXERROR_TOLERANCE_S = 2 * _MAXERROR_RATE
+"""Between two looks there may be a second more or less than the time between them, and as much for good measure."""
+
+_MAX_STEPS = 64
 
 
 class Fix(NamedTuple):
@@ -53,18 +63,17 @@ class Fix(NamedTuple):
 
 
 class Update(NamedTuple):
-    """The latest moment (uptime) at which a time daemon may have updated the kernel, and the last look at it (A4)."""
+    """The latest look (uptime) before which a time daemon may have updated the kernel, and what it showed (A4)."""
 
-    updated_ns: int
     looked_ns: int
     maxerror_s: float
 
 
 class Mind(NamedTuple):
-    """All that is known from before. `reading` is the last of the clocks; uptimes belong to its boot.
+    """All that is known from before. Uptimes belong to the boot of `reading`, which later ones are held against.
 
     `measured_ns` and `measured_utc_ns` tell when servers last gave a measurement, by uptime and by the true time;
-    `started_ns` when this agent began to watch.
+    `started_ns` when this agent began to watch. `kernel_ppm` is the correction that the kernel applied when last seen.
     """
 
     boot_id: str | None
@@ -77,6 +86,7 @@ class Mind(NamedTuple):
     back_test: BackTest = BackTest()
     steps: tuple[Step, ...] = ()
     update: Update | None = None
+    kernel_ppm: float | None = None
     alarms: Alarms = Alarms()
     measured_ns: int | None = None
     measured_utc_ns: int | None = None
@@ -101,10 +111,13 @@ class Round(NamedTuple):
 
 
 def look(mind: Mind, now: ClockReading, *, is_gap: bool = False) -> tuple[Mind, Step | None, Suspend | None]:
-    """Notice whether the clock was set or the host slept since the last reading (J1, J3)."""
+    """Notice whether the clock was set or the host slept since the last look (J1, J3).
+
+    Held against the quickest reading since then, or one that took long would hide a step, for then and for ever.
+    """
     step, suspend = find_step(mind.reading, now, is_gap=is_gap), find_suspend(mind.reading, now)
-    steps = tuple(known for known in mind.steps if now.boottime_ns - known.boottime_ns <= STEP_LISTED_NS)
-    mind = mind._replace(reading=now, steps=(*steps, step) if step else steps)
+    is_new = step or suspend or now.width_ns <= mind.reading.width_ns
+    mind = mind._replace(reading=now if is_new else mind.reading, steps=_listed_steps(mind.steps, step, now))
     return (mind if suspend is None else forget_raw(mind)), step, suspend
 
 
@@ -116,8 +129,9 @@ def forget_raw(mind: Mind) -> Mind:
 def carried(mind: Mind, now: ClockReading) -> Agreement | None:
     """Carry the last agreement to another moment (B5, B6); None where there is none, or RAW cannot be trusted.
 
-    The interval grows by the most that an oscillator can be off. The estimate moves with the measured frequency; before
-    that is known, with the correction that the kernel applies, for a daemon has found it to be right.
+    The interval grows by the most that an oscillator can be off, or as far as this one is measured to be off if that is
+    more. The estimate moves with the measured frequency; before that is known, with the correction that the kernel
+    applies, for a daemon has found it to be right.
     """
     fix = mind.fix
     if fix is None:
@@ -130,6 +144,8 @@ def carried(mind: Mind, now: ClockReading) -> Agreement | None:
     if abs(suspended_ns(fix.reading, now)) > MAX_STEP_NS:
         return None
     interval = carry(fix.agreement.interval, fix.reading, now)
+    excess_ns = ceil(_excess_ppm(mind.line) * elapsed_ns / 1e6)
+    interval = Interval(interval.earliest_ns - excess_ns, interval.latest_ns + excess_ns)
     drifted_ns = round(_rate_ppm(mind) * elapsed_ns / 1e6)
     estimate_ns = fix.agreement.estimate_ns - correction_ns(fix.reading, now) + drifted_ns
     return fix.agreement._replace(interval=interval, estimate_ns=interval.clamp(estimate_ns))
@@ -154,6 +170,7 @@ def step_event(mind: Mind, step: Step, now: ClockReading) -> Event:
         now.realtime_ns,
         now.boottime_ns,
         value_s=step.size_ns / NS_PER_S,
+        remedy=next(rule.remedy for rule in RULES if rule.id == step.kind),
         detail={
             "before": format_utc(step.before_ns),
             "after": format_utc(step.after_ns),
@@ -168,12 +185,12 @@ def conclude_round(
     """Judge one observation in the light of all before: measure or carry on, watch for gaps, raise and clear."""
     now = observation.taken
     selection = select(observation.sources, now) if kind == "network" else Selection((), None)
+    mind = _watch_kernel(mind, observation)
     before = carried(mind, now)
     is_sample = selection.agreement is not None
     gap_s = _gap_s(mind, now, selection.agreement) if is_sample else None
     distance_s = _distance_s(selection)
     is_correcting = _is_correcting(mind.fix, now, selection.agreement)
-    mind = _watch_kernel(mind, observation)
     if selection.agreement is not None:
         mind = _learn(mind, now, selection, distance_s)
     agreement = selection.agreement or before
@@ -190,7 +207,14 @@ def conclude_round(
     )
     votes = count_votes(selection) if kind == "network" else mind.fix.votes if mind.fix else Votes(0, 0, 0, 0)
     case = Case(observation, selection._replace(agreement=agreement), terms.profile, course, votes)
-    judgement = judge(case, mind.alarms, kind, is_sample=is_sample, is_correcting=is_correcting)
+    judgement = judge(
+        case,
+        mind.alarms,
+        kind,
+        is_sample=is_sample,
+        is_correcting=is_correcting,
+        is_continued=before is not None,
+    )
     record = write_record(
         case,
         terms.labels,
@@ -198,7 +222,7 @@ def conclude_round(
         judgement.severity,
         kind=kind,
         age_s=_age_s(mind, now) if agreement else None,
-        drift=drift,
+        drift=drift if agreement else None,
         health=health,
         confirmed=judgement.confirmed,
     )
@@ -275,36 +299,63 @@ def _is_steered(mind: Mind, observation: Observation) -> bool:
 
 
 def _rate_ppm(mind: Mind) -> float:
-    """Return the frequency by which the estimate is carried on: the oscillator's own as measured, or nothing."""
-    if mind.line is None or not mind.line.skew_ppm <= MAX_DRIFT_PPM:
+    """Return the frequency by which the estimate is carried on: the oscillator's own as measured, or as corrected."""
+    if mind.line is not None and mind.line.skew_ppm <= MAX_DRIFT_PPM:
+        return mind.line.frequency_ppm
+    is_likely = mind.kernel_ppm is not None and abs(mind.kernel_ppm) <= MAX_DRIFT_PPM  # else it is a slew
+    return mind.kernel_ppm if mind.kernel_ppm is not None and is_likely else 0.0
+
+
+def _excess_ppm(line: Fit | None) -> float:
+    """Return how much faster than usual a bound grows, where the oscillator is certainly worse than is assumed (B5)."""
+    if line is None or not abs(line.frequency_ppm) - line.skew_ppm > MAX_DRIFT_PPM:
         return 0.0
-    return max(-MAX_DRIFT_PPM, min(MAX_DRIFT_PPM, mind.line.frequency_ppm))
+    return min(abs(line.frequency_ppm) + line.skew_ppm, _MAX_OSCILLATOR_PPM) - MAX_DRIFT_PPM
+
+
+def _listed_steps(steps: Sequence[Step], step: Step | None, now: ClockReading) -> tuple[Step, ...]:
+    """Return the steps of the last hour that a finding may have to tell of.
+
+    One that is no worse than a later one of its direction never will be: so of however many steps only few are kept.
+    """
+    recent = [known for known in steps if now.boottime_ns - known.boottime_ns <= STEP_LISTED_NS]
+    if step is None or abs(step.size_ns) < LEAST_STEP_S * NS_PER_S:
+        return tuple(recent)
+    worse = [one for one in recent if one.kind != step.kind or gravity_of_step(one) > gravity_of_step(step)]
+    return (*worse, step)[:_MAX_STEPS]
 
 
 def _watch_kernel(mind: Mind, observation: Observation) -> Mind:
-    """Notice whether a daemon may have updated the kernel since the last look: else its error only grew (A4)."""
-    kernel, now_ns = observation.kernel, observation.taken.boottime_ns
-    if isinstance(kernel, Unavailable) or not kernel.is_synchronised:
+    """Notice whether a daemon may have updated the kernel since the last look: else its error only grew (A4).
+
+    Held against the look that last showed an update, and not the one before this, so that no update is too small.
+    """
+    kernel, now_ns, last = observation.kernel, observation.taken.boottime_ns, mind.update
+    if isinstance(kernel, Unavailable):
+        return mind._replace(update=None, kernel_ppm=None)
+    mind = mind._replace(kernel_ppm=kernel.frequency_ppm)
+    if not kernel.is_synchronised:
         return mind._replace(update=None)
-    last = mind.update
-    if last is None or last.looked_ns > now_ns:
-        return mind._replace(update=Update(now_ns, now_ns, kernel.maxerror_s))
-    elapsed_s = (now_ns - last.looked_ns) / NS_PER_S
-    grown_s = elapsed_s * _MAXERROR_RATE
-    is_untouched = abs(kernel.maxerror_s - last.maxerror_s - grown_s) <= 0.02 * grown_s + 2 * _MAXERROR_RATE
-    updated_ns = last.updated_ns if is_untouched else now_ns
-    return mind._replace(update=Update(updated_ns, now_ns, kernel.maxerror_s))
+    if last is not None and last.looked_ns <= now_ns:
+        untouched_s = last.maxerror_s + (now_ns - last.looked_ns) / NS_PER_S * _MAXERROR_RATE
+        if abs(kernel.maxerror_s - untouched_s) <= _MAXERROR_TOLERANCE_S:
+            return mind
+    return mind._replace(update=Update(now_ns, kernel.maxerror_s))
 
 
 def _stale_s(mind: Mind, observation: Observation) -> float | None:
     """Return for how long no daemon has certainly updated the kernel."""
-    return None if mind.update is None else (observation.taken.boottime_ns - mind.update.updated_ns) / NS_PER_S
+    return None if mind.update is None else (observation.taken.boottime_ns - mind.update.looked_ns) / NS_PER_S
 
 
 def _since_s(mind: Mind, now: ClockReading) -> float:
-    """Return how long ago servers last gave a measurement, else how long this agent has waited for the first."""
-    since_ns = mind.started_ns if mind.measured_ns is None else mind.measured_ns
-    return (now.boottime_ns - since_ns) / NS_PER_S
+    """Return how long ago servers last gave a measurement, else how long this agent has waited for the first.
+
+    Where the last was in an earlier boot, it is longer ago than this one lasts.
+    """
+    if mind.measured_ns is not None:
+        return (now.boottime_ns - mind.measured_ns) / NS_PER_S
+    return (now.boottime_ns - (mind.started_ns if mind.measured_utc_ns is None else 0)) / NS_PER_S
 
 
 def _gap_s(mind: Mind, now: ClockReading, agreement: Agreement | None) -> float | None:
@@ -352,7 +403,7 @@ def _value_s(kind: str, record: Record, course: Course) -> float | None:
     match kind:
         case "offset-out" | "not-demonstrable" | "tz-or-rtc-fault":
             return record.offset.estimate_s if record.offset else None
-        case "evidence-gap":
+        case "evidence-gap" if not course.dropped:
             return course.ended_gap_s if course.unmeasured_s is None else course.unmeasured_s
         case "stale-compare":
             return course.stale_s

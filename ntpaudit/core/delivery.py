@@ -103,13 +103,17 @@ class SetAside(NamedTuple):
     reason: str
 
 
+class Split(NamedTuple):
+    """Send fewer at once, now: the database is well."""
+
+
 class Again(NamedTuple):
-    """Send again, as `Pace` says, after a wait."""
+    """Send again after a wait."""
 
     wait_s: float
 
 
-Action = Confirm | SetAside | Again
+Action = Confirm | SetAside | Split | Again
 Sort = Literal["content", "size", "busy", "broken", "away", "operator"]
 
 
@@ -206,7 +210,7 @@ def _after_content(pace: Pace, attempt: Attempt, reason: str) -> tuple[Pace, Act
     dropped = _DROPPED.search(reason)
     if attempt.letters == 1 or (dropped and int(dropped[1]) == attempt.lines):
         return _onward(pace), SetAside(attempt.letters, reason)
-    return pace._replace(size=attempt.letters // 2), Again(0.0)
+    return pace._replace(size=attempt.letters // 2), Split()
 
 
 def _after_size(pace: Pace, attempt: Attempt, reason: str) -> tuple[Pace, Action]:
@@ -214,7 +218,7 @@ def _after_size(pace: Pace, attempt: Attempt, reason: str) -> tuple[Pace, Action
     if attempt.letters == 1:
         return Pace(size=1), SetAside(1, reason)
     half = attempt.letters // 2
-    return pace._replace(size=half, most=half), Again(0.0)
+    return pace._replace(size=half, most=half), Split()
 
 
 def _after_failure(pace: Pace, attempt: Attempt, reason: str) -> Pace:

@@ -19,28 +19,29 @@ from ntpaudit.store.past import Audit, Happening, Hour
 HOUR_SCHEMA = "ntpaudit.hour/1"
 EVENT_SCHEMA = "ntpaudit.event/1"
 
-WIDTH = 100
-"""The narrowest table that has all columns; a narrower one has to do without some."""
+WIDTH = 120
+"""Of a page that has room for all columns of a table; a narrower one has to do without some."""
 
 _GAP = "  "
 _CUT = "~"
 _FINDINGS_WIDTH = 12
+_EVENT_WIDTH = 80
 _LABEL_WIDTH = len("critical")
 
 
 class _Column(NamedTuple):
-    """A column of a table; a `spare` one is left out where lines are narrow."""
+    """A column of a table, left out of pages narrower than `page`."""
 
     title: str
     width: int
     cell: Callable[[Any], str]
     is_number: bool = False
-    spare: bool = False
+    page: int = 0
 
 
 def audit_table(audits: Iterable[Audit], width: int, paint: Paint) -> Iterator[str]:
     """Write audits as a table of lines; `width` is the room that there is."""
-    columns = [column for column in _AUDIT if width >= WIDTH or not column.spare]
+    columns = [column for column in _AUDIT if width >= column.page]
     room = width - sum(column.width + len(_GAP) for column in columns)
     yield _line(columns, [column.title for column in columns], "findings")
     for audit in audits:
@@ -48,11 +49,12 @@ def audit_table(audits: Iterable[Audit], width: int, paint: Paint) -> Iterator[s
         yield _line(columns, cells, _shortened(audit.findings, max(room, _FINDINGS_WIDTH)), paint, audit.severity)
 
 
-def hour_table(hours: Iterable[Hour], paint: Paint) -> Iterator[str]:
-    """Write hours as a table of lines."""
-    yield _line(_HOUR, [column.title for column in _HOUR])
+def hour_table(hours: Iterable[Hour], width: int, paint: Paint) -> Iterator[str]:
+    """Write hours as a table of lines; `width` is the room that there is."""
+    columns = [column for column in _HOUR if width >= column.page]
+    yield _line(columns, [column.title for column in columns])
     for hour in hours:
-        yield _line(_HOUR, [column.cell(hour) for column in _HOUR], "", paint, hour.severity)
+        yield _line(columns, [column.cell(hour) for column in columns], "", paint, hour.severity)
 
 
 def event_table(happenings: Iterable[Happening], width: int, paint: Paint) -> Iterator[str]:
@@ -61,7 +63,7 @@ def event_table(happenings: Iterable[Happening], width: int, paint: Paint) -> It
         when, label = _when(event.utc_ns, event.host_ns), event.level if event.raised else "cleared"
         margin = len(f"{when}  {label:{_LABEL_WIDTH}}  ")
         first, *others = wrap(
-            one_line(f"{event.kind}: {event.text}"), max(width, WIDTH) - margin, break_on_hyphens=False
+            one_line(f"{event.kind}: {event.text}"), max(width, _EVENT_WIDTH) - margin, break_on_hyphens=False
         )
         colour = SEVERITY_COLOURS[event.severity] if event.raised and event.severity else None
         yield f"{when}  {paint(label, colour)}{' ' * (_LABEL_WIDTH - len(label))}  {first}\n"
@@ -223,23 +225,23 @@ def _asked(audit: Audit) -> str:
 
 _AUDIT = (
     _Column("time (UTC)", 20, lambda audit: _when(audit.time_ns if audit.is_dated else None, audit.host_ns)),
-    _Column("kind", 7, lambda audit: audit.kind, spare=True),
+    _Column("kind", 7, lambda audit: audit.kind, page=110),
     _Column("severity", 8, lambda audit: audit.severity.word),
-    _Column("verdict", 10, lambda audit: audit.verdict, spare=True),
-    _Column("offset", 16, lambda audit: _offset(audit.offset_s), is_number=True),
-    _Column("bound", 9, lambda audit: _bound(audit.bound_s), is_number=True),
-    _Column("asked", 11, _asked, is_number=True),
+    _Column("verdict", 10, lambda audit: audit.verdict, page=100),
+    _Column("offset", 17, lambda audit: _offset(audit.offset_s), is_number=True),
+    _Column("bound", 10, lambda audit: _bound(audit.bound_s), is_number=True),
+    _Column("asked", 11, _asked, is_number=True, page=90),
 )
 _HOUR = (
     _Column("hour (UTC)", 16, lambda hour: format_utc(hour.time_ns)[:16].replace("T", " ")),
-    _Column("audits", 6, lambda hour: str(hour.audits), is_number=True),
-    _Column("unmeasured", 10, lambda hour: str(hour.audits - hour.measured), is_number=True),
-    _Column("unproven", 8, lambda hour: str(hour.unproven), is_number=True),
-    _Column("beyond", 6, lambda hour: str(hour.beyond), is_number=True),
+    _Column("audits", 6, lambda hour: str(hour.audits), is_number=True, page=92),
+    _Column("unmeasured", 10, lambda hour: str(hour.audits - hour.measured), is_number=True, page=115),
+    _Column("unproven", 8, lambda hour: str(hour.unproven), is_number=True, page=115),
+    _Column("beyond", 6, lambda hour: str(hour.beyond), is_number=True, page=92),
     _Column("worst", 8, lambda hour: hour.severity.word),
-    _Column("least offset", 16, lambda hour: _offset(hour.least_offset_s), is_number=True),
-    _Column("most offset", 16, lambda hour: _offset(hour.most_offset_s), is_number=True),
-    _Column("bound", 9, lambda hour: _bound(hour.bound_s), is_number=True),
+    _Column("least offset", 17, lambda hour: _offset(hour.least_offset_s), is_number=True),
+    _Column("most offset", 17, lambda hour: _offset(hour.most_offset_s), is_number=True),
+    _Column("bound", 10, lambda hour: _bound(hour.bound_s), is_number=True),
 )
 _AUDIT_FIELDS = (
     "time",

@@ -4,6 +4,7 @@ The axis is linear, or where sizes differ too much for that logarithmic beyond a
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from math import ceil, floor, log10
 from statistics import median
 from typing import NamedTuple
@@ -11,13 +12,14 @@ from typing import NamedTuple
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import direction, plural, span
+from ntpaudit.sinks.plain import decimal
 from ntpaudit.sinks.text import SEVERITY_COLOURS, Paint
 from ntpaudit.store.history import HOUR_S
 from ntpaudit.store.past import Audit, Hour
 
 LEAST_WIDTH = 40
-LABEL_WIDTH = 14
-"""Of the numbers beside the axis, such as `12.5 ms behind`."""
+LABEL_WIDTH = 16
+"""Of the numbers beside the axis, such as `12.5 days behind`."""
 
 _GREY = 90
 _SYMLOG_FROM = 25.0
@@ -33,7 +35,16 @@ _TIME_STEPS_S = (
     *(3600 * hours for hours in (1, 2, 3, 6, 12)),
     *(86_400 * days for days in (1, 2, 7, 14, 28, 56, 112, 364)),
 )
-_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+_UNITS = (
+    (365.25 * 86_400, "years"),
+    (86_400.0, "days"),
+    (3600.0, "h"),
+    (60.0, "min"),
+    (1.0, "s"),
+    (1e-3, "ms"),
+    (1e-6, "us"),
+    (1e-9, "ns"),
+)
 
 
 class Glyphs(NamedTuple):
@@ -128,7 +139,10 @@ def draw(points: Iterable[Point], steps: Sequence[Step], frame: Frame, paint: Pa
     lines = [frame.title, ""]
     measured = [point for point in bins if point is not None and point.most_s is not None]
     if measured:
-        lines += _picture(bins, _choose_scale(measured, frame.rows), frame, paint)
+        scale = _choose_scale(measured, frame.rows)
+        if scale.base_s:
+            lines[-1] = f"{'0 is':>{LABEL_WIDTH}}  {decimal(abs(scale.base_s))} s {direction(scale.base_s)}"
+        lines += _picture(bins, scale, frame, paint)
         lines += _marks(bins, steps, frame)
         lines += _times(frame)
         lines.append("")
@@ -153,6 +167,8 @@ def _collect(points: Iterable[Point], frame: Frame) -> tuple[list[Point | None],
             _bridge(bins, first, last)
         summary = _count(summary, point, last, frame.gap_ns)
         last = point
+    if last is not None and frame.end_ns - last.end_ns <= frame.gap_ns:
+        _bridge(bins, count, last)
     return bins, summary
 
 
@@ -200,13 +216,17 @@ def _count(summary: Summary, point: Point, last: Point | None, gap_ns: int) -> S
 
 
 class _Scale(NamedTuple):
-    """From `low` to `high` in so many dots; `linear_s` is the linear middle of a symlog axis, None of a linear one."""
+    """From `low` to `high` in so many dots; `linear_s` is the linear middle of a symlog axis, None of a linear one.
+
+    `base_s` is what the numbers beside the axis are counted from, where that is not zero.
+    """
 
     low: float
     high: float
     dots: int
     linear_s: float | None
     ticks: tuple[tuple[float, str], ...]
+    base_s: float = 0.0
 
     def dot(self, value_s: float) -> int:
         """Return the dot of a value, counted from the top."""
@@ -234,23 +254,43 @@ def _choose_scale(points: Sequence[Point], rows: int) -> _Scale:
 
 
 def _linear(low: float, high: float, rows: int) -> _Scale:
-    """Return a linear axis, with zero on it unless that is far away."""
+    """Return a linear axis, with zero on it unless that is far away: then its numbers count from something nearer."""
     reach = max(high - low, 1e-9)
+    base_s = 0.0
     if -2 * reach <= low and high <= 2 * reach:
         low, high = min(low, 0.0), max(high, 0.0)
+    else:
+        base_s = _round_number((low + high) / 2, reach)
     margin = 0.04 * max(high - low, 1e-9)
     low, high = low - margin, high + margin
-    rough = (high - low) / max(2, rows // 3)
-    power = 10.0 ** floor(log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.9)
-    scale, unit = next((entry for entry in _UNITS if max(abs(low), abs(high)) >= entry[0]), _UNITS[-1])
-    decimals = max(0, -floor(log10(step / scale) + 1e-9))
+    largest = max(abs(low - base_s), abs(high - base_s))
+    scale, unit = next((entry for entry in _UNITS if largest >= 2 * entry[0]), _UNITS[-1])
+    step = _nice((high - low) / scale / max(2, rows // 3))
+    decimals = max(0, -floor(log10(step) + 1e-9))
     ticks = []
-    for number in range(ceil(low / step), floor(high / step) + 1):
-        value_s = number * step
-        size = f"{abs(value_s) / scale:.{decimals}f} {unit}"
-        ticks.append((value_s, f"{size} {direction(value_s)}" if number else "0"))
-    return _Scale(low, high, rows * _DOTS, None, tuple(ticks))
+    for number in range(ceil((low - base_s) / scale / step), floor((high - base_s) / scale / step) + 1):
+        size = f"{abs(number) * step:.{decimals}f} {unit}"
+        way = direction(number) if base_s == 0 else "more" if number * base_s > 0 else "less"
+        ticks.append((base_s + number * step * scale, _label(size, way) if number else "0"))
+    return _Scale(low, high, rows * _DOTS, None, tuple(ticks), base_s)
+
+
+def _nice(rough: float) -> float:
+    """Return 1, 2 or 5 times a power of ten that is about as large, or larger."""
+    power = 10.0 ** floor(log10(rough))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.9)
+
+
+def _round_number(value_s: float, reach_s: float) -> float:
+    """Return the roundest number that is as near to a value as the picture reaches."""
+    power = 10.0 ** floor(log10(reach_s / 2))
+    return round(value_s / power) * power
+
+
+def _label(size: str, way: str) -> str:
+    """Write a number beside the axis; a sign stands for the word where there is no room: + is behind."""
+    text = f"{size} {way}"
+    return text if len(text) <= LABEL_WIDTH else f"{'-' if way in ('ahead', 'less') else '+'}{size}"
 
 
 def _symlog(low: float, high: float, linear_s: float, rows: int) -> _Scale:
@@ -261,7 +301,7 @@ def _symlog(low: float, high: float, linear_s: float, rows: int) -> _Scale:
     margin = 0.04 * (top - bottom)
     ticks = [(0.0, "0")]
     for size_s in sizes:
-        ticks += [(value_s, f"{span(value_s)} {direction(value_s)}") for value_s in (size_s, -size_s)]
+        ticks += [(value_s, _label(span(value_s), direction(value_s))) for value_s in (size_s, -size_s)]
     inside = [tick for tick in ticks if bottom - margin <= _bent(tick[0], linear_s) <= top + margin]
     return _Scale(bottom - margin, top + margin, rows * _DOTS, linear_s, tuple(inside))
 
@@ -275,19 +315,22 @@ def _picture(bins: Sequence[Point | None], scale: _Scale, frame: Frame, paint: P
     lines = [_dots(point, scale) for point in bins]
     bands = [_rows(point, scale) for point in bins]
     for row in range(frame.rows):
-        label = labels.get(row, "")
-        cells = []
+        cells: list[tuple[str, int | None]] = []
         for column in range(frame.columns):
             pair = slice(column * _BINS, (column + 1) * _BINS)
-            cell = _cell(row, lines[pair], bands[pair], glyphs)
-            if cell is None:
-                cells.append(paint(glyphs.band, _GREY) if any(row in band for band in bands[pair]) else " ")
-                if cells[-1] == " " and row == zero:
-                    cells[-1] = paint(glyphs.zero, _GREY)
-            else:
+            cell = _cell(row, lines[pair], glyphs)
+            if cell is not None:
                 worst = max((point.severity for point in bins[pair] if point is not None), default=Severity.OK)
-                cells.append(paint(cell, SEVERITY_COLOURS[worst]))
-        yield f"{label:>{LABEL_WIDTH}} {glyphs.tick if label else glyphs.axis}{''.join(cells)}"
+                cells.append((cell, SEVERITY_COLOURS[worst]))
+            elif any(row in band for band in bands[pair]):
+                cells.append((glyphs.band, _GREY))
+            else:
+                cells.append((glyphs.zero, _GREY) if row == zero else (" ", None))
+        drawn = (
+            paint("".join(cell for cell, _ in run), colour) for colour, run in groupby(cells, lambda cell: cell[1])
+        )
+        label = labels.get(row, "")
+        yield f"{label:>{LABEL_WIDTH}} {glyphs.tick if label else glyphs.axis}{''.join(drawn)}"
 
 
 def _dots(point: Point | None, scale: _Scale) -> range:
@@ -304,7 +347,7 @@ def _rows(point: Point | None, scale: _Scale) -> range:
     return range(scale.dot(point.latest_s) // _DOTS, scale.dot(point.earliest_s) // _DOTS + 1)
 
 
-def _cell(row: int, lines: Sequence[range], bands: Sequence[range], glyphs: Glyphs) -> str | None:
+def _cell(row: int, lines: Sequence[range], glyphs: Glyphs) -> str | None:
     """Return the character of the line in a cell; None where it does not pass."""
     top = row * _DOTS
     pattern = sum(

@@ -33,7 +33,7 @@ SCHEMA = (
     ALTER TABLE audits ADD COLUMN earliest_ns INTEGER;
     ALTER TABLE audits ADD COLUMN latest_ns INTEGER;
     ALTER TABLE audits ADD COLUMN distance_s REAL;
-    CREATE INDEX audits_unjudged ON audits (id) WHERE record IS NULL;
+    CREATE INDEX audits_unjudged ON audits (boottime_ns) WHERE record IS NULL;
     CREATE INDEX audits_network ON audits (id) WHERE kind = 'network';
     CREATE TABLE rollups (
         hour_s INTEGER PRIMARY KEY,
@@ -83,54 +83,59 @@ SCHEMA = (
 )
 """Each entry takes the schema one version further; `PRAGMA user_version` counts those applied."""
 
-_BUSY_TIMEOUT_S = 5.0
+WAIT_S = 5.0
+"""How long to wait for somebody else who writes, where nothing else waits meanwhile."""
+
+_MAX_WAL_BYTES = 4 << 20  # it grows beyond only while somebody reads, or for one large change, and is cut back
 
 
-def open_database(path: str, note: Callable[[str], None]) -> sqlite3.Connection:
+def open_database(path: str, note: Callable[[str], None], wait_s: float = WAIT_S) -> sqlite3.Connection:
     """Open the file, making it and its folder (0700) where missing; a damaged one is set aside, noted, never deleted.
 
-    Raises StoreError, naming path and fix, where the state folder cannot be used.
+    `wait_s` is how long to wait for others, now and in every use. Raises StoreError, naming path and fix, where the
+    state folder cannot be used.
     """
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         try:
-            return _open(path)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
+            return _open(path, wait_s)
+        except sqlite3.Error as error:
+            if not (_tells_damage(error) and set_aside_damaged(path, note)):
                 raise
-            set_aside_damaged(path, note)
-            return _open(path)
+            return _open(path, wait_s)
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"cannot keep state in {path}: {error}; name a writable folder in STATE_DIRECTORY") from error
 
 
-def _open(path: str) -> sqlite3.Connection:
+def _open(path: str, wait_s: float = WAIT_S) -> sqlite3.Connection:
     """Open one file and bring its schema up to date, in one transaction."""
-    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
     try:
+        version = _version(connection)  # a file that is not for us is not touched
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # of a new file only; others keep what they are
-        _write_ahead(connection)
+        _write_ahead(connection, wait_s)
         connection.execute("PRAGMA synchronous=FULL")
-        if 0 <= (version := _version(connection)) < len(SCHEMA):
-            with transaction(connection):
-                version = _version(connection)  # another process may have been first
-                for statements in SCHEMA[version:]:
-                    for statement in filter(str.strip, statements.split(";")):
-                        connection.execute(statement)
-                connection.execute(f"PRAGMA user_version={len(SCHEMA)}")
-        elif version > len(SCHEMA):
-            raise sqlite3.OperationalError(f"written by a newer ntpaudit (schema {version}, known {len(SCHEMA)})")
-        elif version < 0:
-            raise sqlite3.DatabaseError(f"no schema has version {version}")
+        connection.execute(f"PRAGMA journal_size_limit={_MAX_WAL_BYTES}")
+        if version < len(SCHEMA):
+            with _whole(connection):
+                _migrate(connection)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _write_ahead(connection: sqlite3.Connection) -> None:
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Apply what the file does not have yet of the schema; another process may have been first."""
+    for statements in SCHEMA[_version(connection) :]:
+        for statement in filter(str.strip, statements.split(";")):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version={len(SCHEMA)}")
+
+
+def _write_ahead(connection: sqlite3.Connection, wait_s: float) -> None:
     """Let readers and a writer not wait for each other; SQLite does not itself wait for its turn to change the mode."""
-    deadline = time.monotonic() + _BUSY_TIMEOUT_S
+    deadline = time.monotonic() + wait_s
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -143,24 +148,42 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 def _version(connection: sqlite3.Connection) -> int:
-    """Return how many entries of the schema the file has."""
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+    """Return how many entries of the schema the file has. OperationalError where it has more than we know."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > len(SCHEMA):
+        raise sqlite3.OperationalError(f"written by a newer ntpaudit (schema {version}, known {len(SCHEMA)})")
+    if version < 0:
+        raise sqlite3.DatabaseError(f"no schema has version {version}")
+    return version
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Do all or nothing; raises StoreError where the disk is full, the file locked or read-only."""
+    """Do all or nothing; raises StoreError where the disk is full, the file locked, read-only or damaged."""
+    with looking(connection), _whole(connection):
+        yield
+
+
+@contextmanager
+def looking(connection: sqlite3.Connection) -> Iterator[None]:
+    """Read, whoever writes; raises StoreError where that cannot be done."""
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+        yield
     except sqlite3.Error as error:
         raise StoreError(f"the state could not be used: {error}") from error
+
+
+@contextmanager
+def _whole(connection: sqlite3.Connection) -> Iterator[None]:
+    """Do all or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def open_memory() -> sqlite3.Connection:
@@ -170,14 +193,23 @@ def open_memory() -> sqlite3.Connection:
 
 def is_damage(error: StoreError) -> bool:
     """Whether a use failed because the file is damaged: not locked, full or read-only."""
-    cause = error.__cause__
-    return isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError)
+    return _tells_damage(error.__cause__)
 
 
-def set_aside_damaged(path: str, note: Callable[[str], None]) -> None:
-    """Rename a damaged file, with its journal, so that it can still be examined."""
+def _tells_damage(error: BaseException | None) -> bool:
+    """Whether SQLite calls a file malformed or no database, which it does with this very class, or a text no text."""
+    return type(error) is sqlite3.DatabaseError or "Could not decode to UTF-8" in str(error)
+
+
+def set_aside_damaged(path: str, note: Callable[[str], None]) -> bool:
+    """Rename a damaged file, with its journal, so that it can still be examined; False where that cannot be done."""
     suffix = f".damaged-{time.time_ns()}"
-    note(f"{path} is damaged and was set aside as {path}{suffix}; what it held of servers is forgotten")
-    for part in (path, f"{path}-wal", f"{path}-shm"):
-        if os.path.exists(part):
-            os.rename(part, f"{part}{suffix}")
+    try:
+        for part in (path, f"{path}-wal", f"{path}-shm"):
+            if os.path.exists(part):
+                os.rename(part, f"{part}{suffix}")
+    except OSError as error:
+        note(f"{path} is damaged and cannot be set aside: {error}")
+        return False
+    note(f"{path} is damaged: it was set aside as {path}{suffix}, and a new one is begun")
+    return True

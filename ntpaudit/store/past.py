@@ -13,6 +13,7 @@ from ntpaudit.core.politeness import Moment
 from ntpaudit.core.record import Kind, Record
 from ntpaudit.core.standing import AgentState, Standing, judge_standing, read_agent_state
 from ntpaudit.store.history import HOUR_S, load_state
+from ntpaudit.store.packing import unpack_text
 
 PAGE = 500
 """So many rows are read in one turn: a reader who takes his time over them holds nothing up."""
@@ -103,10 +104,17 @@ def _last_record(connection: sqlite3.Connection, *kinds: Kind) -> tuple[dict[str
     if row is None:
         return None
     try:
-        stored: dict[str, Any] = json.loads(row[0])
-        return stored, Record.from_dict(stored)
+        stored = json.loads(unpack_text(row[0]))
+        return stored, _read_record(stored)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _read_record(stored: Any) -> Record:
+    """Return a record as JSON has it. ValueError, KeyError or TypeError where it is none."""
+    if not isinstance(stored, dict):
+        raise ValueError("no record")
+    return Record.from_dict(stored)
 
 
 def agent_state(connection: sqlite3.Connection) -> AgentState:
@@ -115,13 +123,11 @@ def agent_state(connection: sqlite3.Connection) -> AgentState:
 
 
 def host_name(connection: sqlite3.Connection) -> str | None:
-    """Return how the newest record calls the host."""
-    row = connection.execute(
-        "SELECT record FROM audits WHERE record IS NOT NULL AND json_valid(record) ORDER BY id DESC LIMIT 1"
-    ).fetchone()
+    """Return how the newest record calls the host, None where it does not say."""
+    row = connection.execute("SELECT record FROM audits WHERE record IS NOT NULL ORDER BY id DESC LIMIT 1").fetchone()
     try:
-        return None if row is None else str(json.loads(row[0])["host"]["name"])
-    except (ValueError, TypeError, KeyError):
+        return None if row is None else str(json.loads(unpack_text(row[0]))["host"]["name"])
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -194,21 +200,27 @@ _IN_TIME = (
     "(utc_ns IS NULL OR ((:since_ns IS NULL OR utc_ns >= :since_ns) AND (:until_ns IS NULL OR utc_ns <= :until_ns)))"
 )
 _INSIDE = f"id >= :first AND id <= :last AND record IS NOT NULL AND {_IN_TIME}"
-_BRIEF = (
-    "id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns,"
-    " CASE WHEN json_valid(record) THEN json_extract(record, '$.age_s', '$.findings') END,"
-    " CASE WHEN severity IS NULL THEN record END"
-)
+_COLUMNS = "id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns"
 
 
 def read_audits(connection: sqlite3.Connection, window: Window) -> Iterator[Audit]:
     """Return the audits of a window in brief, the oldest first; one that makes no sense is passed over."""
-    return filter(None, map(_audit, _pages(connection, _BRIEF, window)))
+    return filter(None, map(_audit, _pages(connection, f"{_COLUMNS}, record", window)))
+
+
+def read_offsets(connection: sqlite3.Connection, window: Window) -> Iterator[Audit]:
+    """Return the same audits without age and findings, which takes a fifth of the time."""
+    columns = f"{_COLUMNS}, CASE WHEN severity IS NULL THEN record END"
+    return filter(None, map(_audit, _pages(connection, columns, window)))
 
 
 def read_records(connection: sqlite3.Connection, window: Window) -> Iterator[tuple[int, str]]:
-    """Return the records of a window exactly as stored, each with its audit's id, the oldest first."""
-    return _pages(connection, "id, record", window)
+    """Return the texts of a window's records as they were stored, each with its audit's id, the oldest first."""
+    for audit_id, value in _pages(connection, "id, record", window):
+        try:
+            yield audit_id, unpack_text(value)
+        except ValueError:
+            continue
 
 
 def count_audits(connection: sqlite3.Connection, window: Window) -> int:
@@ -228,11 +240,11 @@ def _pages(connection: sqlite3.Connection, columns: str, window: Window) -> Iter
 
 def _audit(row: tuple[Any, ...]) -> Audit | None:
     """Read one audit; None where it makes no sense."""
-    audit_id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns, told, text = row
+    audit_id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns, value = row
     try:
-        if text is not None:  # kept by a version that had no columns for it
-            return _audit_of(audit_id, Record.from_dict(json.loads(text)))
-        age_s, findings = json.loads(told)
+        record = {} if value is None else json.loads(unpack_text(value))
+        if severity is None:  # kept by a version that had no columns for it
+            return _audit_of(audit_id, _read_record(record))
         return Audit(
             audit_id,
             host_ns if utc_ns is None else utc_ns,
@@ -244,10 +256,10 @@ def _audit(row: tuple[Any, ...]) -> Audit | None:
             _seconds(offset_ns),
             _seconds(earliest_ns),
             _seconds(latest_ns),
-            age_s,
-            tuple(finding["id"] for finding in findings),
+            record.get("age_s"),
+            tuple(finding["id"] for finding in record.get("findings", ())),
         )
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return None
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from ntpaudit.core.observation import PHASE_LIMIT_S, TIME_ERROR, KernelState, Unavailable
 from ntpaudit.probes.kernel import STA_NANO, TIMEX, decode_timex, read_kernel
-from tests.world.sandbox import ADJTIMEX_CALLS, refuse_adjtimex
+from tests.world.sandbox import ADJTIMEX_CALLS, refuse
 
 
 class _Timex(ctypes.Structure):
@@ -95,7 +95,7 @@ def test_a_refusal_is_unavailable(error: int, reason: str) -> None:
     answers: list[KernelState | Unavailable] = []
 
     def ask() -> None:
-        refuse_adjtimex(error)
+        refuse(ADJTIMEX_CALLS, error)
         answers.append(read_kernel())
 
     thread = threading.Thread(target=ask)  # a filter binds the thread that asks for it, and ends with it

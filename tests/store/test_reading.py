@@ -127,6 +127,9 @@ def test_a_folder_or_a_device_is_no_history(tmp_path: Path) -> None:
     assert "cannot be read: Is a directory" in trouble(tmp_path)
 
 
+ALONE = os.environ | {"COVERAGE_PROCESS_CONFIG": ""}
+"""Somebody else may not write where coverage does."""
+
 READ = (
     "import sys; from tests.store.test_reading import count; from pathlib import Path; print(count(Path(sys.argv[1])))"
 )
@@ -135,7 +138,7 @@ READ = (
 def run(path: Path, *inside: str) -> tuple[str, str]:
     """Count in another process, that is confined somehow; return what it printed and the last line of its errors."""
     words = [*inside, sys.executable, "-c", READ, str(path)]
-    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, cwd=REPOSITORY, env=ALONE, capture_output=True, text=True, timeout=60, check=False)
     return done.stdout.strip(), (done.stderr.splitlines() or [""])[-1]
 
 
@@ -198,7 +201,7 @@ def test_our_own_history_comes_first_if_it_holds_any(by_agent: bool, file: Path)
         words = ["unshare", "--mount", "sh", "-ec", SYSTEM, "sh", own, sys.executable, "-c"]
         script = FIND.format(environment, int(by_agent))
         return subprocess.run(
-            [*words, script], cwd=REPOSITORY, capture_output=True, text=True, check=True
+            [*words, script], cwd=REPOSITORY, env=ALONE, capture_output=True, text=True, check=True
         ).stdout.strip()
 
     user = {"XDG_STATE_HOME": "/var/lib/home"}

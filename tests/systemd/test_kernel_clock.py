@@ -73,3 +73,15 @@ def test_it_says_that_it_is_forbidden_too(tmp_path: Path) -> None:
     with answering(tmp_path / "socket", [sys.executable, "-m", "tests.world.sandbox"]):
         state, error, _ = asked(tmp_path / "socket")
     assert (state, error) == (-1, errno.EPERM)
+
+
+def test_an_agent_that_may_not_ask_the_kernel_asks_it(tmp_path: Path) -> None:
+    """Where adjtimex is forbidden to the agent, what it learns from the service is what the kernel says."""
+    place = str(tmp_path / "socket")
+    code = f"from ntpaudit.probes.kernel import read_kernel; print(read_kernel({place!r}).status)"
+    with answering(Path(place)):
+        command = [sys.executable, "-m", "tests.world.sandbox", sys.executable, "-c", code]
+        told = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
+    direct = read_kernel()
+    assert isinstance(direct, KernelState)
+    assert int(told) == direct.status

@@ -71,11 +71,12 @@ class SimulatedHost:
 
     @property
     def boot_id(self) -> str:
-        """This boot's id."""
+        """The id of the boot that lasts."""
         return f"00000000-0000-4000-8000-{self.boot:012d}"
 
     def read(self) -> ClockReading:
-        """Read all clocks."""
+        """Read all clocks, which takes its time."""
+        self._run(READ_NS)
         self.truth[self.boot_id, self.boottime_ns] = self.utc_ns
         return ClockReading(self.realtime_ns, self.monotonic_ns, self.raw_ns, self.boottime_ns, READ_NS)
 
@@ -184,7 +185,9 @@ class SimulatedHost:
         transmitted_ns = received_ns + 20_000
         self._run(self._delay_ns())
         after = self.read()
-        reply = Reply(0, 2, 6, -24, 60, 30, server.name.encode()[:4], 0, encode(received_ns), encode(transmitted_ns), ())
+        reply = Reply(
+            0, 2, 6, -24, 60, 30, server.name.encode()[:4], 0, encode(received_ns), encode(transmitted_ns), ()
+        )
         outcome = measure(reply, Stamps(before.realtime_ns, after.realtime_ns, before, after, "kernel"))
         assert isinstance(outcome, Measurement), outcome
         return SourceObservation(server.name, server.host, server.port, (outcome,))

@@ -1,4 +1,4 @@
-"""A container's seccomp filter that forbids adjtimex: `python -m tests.world.sandbox COMMAND...` runs inside it."""
+"""A container's seccomp filter: `python -m tests.world.sandbox COMMAND...` runs where adjtimex is forbidden."""
 
 import ctypes
 import errno
@@ -6,24 +6,23 @@ import os
 import platform
 import struct
 import sys
+from collections.abc import Mapping
 
 ADJTIMEX_CALLS = {"x86_64": (159, 305), "aarch64": (171, 266)}
 """The numbers of adjtimex and clock_adjtime."""
 
+TIMERFD_CALLS = {"x86_64": (283,), "aarch64": (85,)}
+"""The number of timerfd_create."""
 
-def refuse_adjtimex(error: int) -> None:
-    """Make the kernel answer this thread's calls of adjtimex with an error, for good."""
+
+def refuse(calls: Mapping[str, tuple[int, ...]], error: int) -> None:
+    """Make the kernel answer this thread's calls of some functions with an error, for good."""
     set_no_new_privileges, set_seccomp, mode_filter = 38, 22, 2
     load_number, jump_if_equal, answer = 0x20, 0x15, 0x06
-    allow, refuse = 0x7FFF0000, 0x00050000 | error
-    first, second = ADJTIMEX_CALLS[platform.machine()]
-    rules = (
-        (load_number, 0, 0, 0),
-        (jump_if_equal, 2, 0, first),
-        (jump_if_equal, 1, 0, second),
-        (answer, 0, 0, allow),
-        (answer, 0, 0, refuse),
-    )
+    allowed, refused = 0x7FFF0000, 0x00050000 | error
+    numbers = calls[platform.machine()]
+    jumps = [(jump_if_equal, len(numbers) - index, 0, number) for index, number in enumerate(numbers)]
+    rules = ((load_number, 0, 0, 0), *jumps, (answer, 0, 0, allowed), (answer, 0, 0, refused))
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *rule) for rule in rules))
     program = struct.pack("@HP", len(rules), ctypes.addressof(code))
     libc = ctypes.CDLL(None, use_errno=True)
@@ -32,5 +31,5 @@ def refuse_adjtimex(error: int) -> None:
 
 
 if __name__ == "__main__":
-    refuse_adjtimex(errno.EPERM)
+    refuse(ADJTIMEX_CALLS, errno.EPERM)
     os.execvp(sys.argv[1], sys.argv[1:])

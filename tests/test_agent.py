@@ -1,0 +1,372 @@
+"""`ntpaudit agent` as a process: real servers, signals, the service manager's socket, and whatever the world does."""
+
+import ctypes
+import errno
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ntpaudit.demo.server import Behaviour, NtpServer
+from ntpaudit.probes.kernel import TIMEX
+from tests.command import ntpaudit
+from tests.world.packages import REPOSITORY
+from tests.world.sandbox import TIMERFD_CALLS, refuse
+from tests.world.servers import chronyd
+
+WITHIN_S = 20.0
+STEPPING = "NTPAUDIT_STEP_CLOCK"
+ADJ_SETOFFSET, ADJ_NANO = 0x0100, 0x2000
+
+
+class Running:
+    """An agent that runs, in a state folder of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path, log: Path) -> None:
+        self.process, self.folder, self._log = process, folder, log
+
+    @property
+    def said(self) -> str:
+        """What it has said so far."""
+        return self._log.read_text()
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask its history, which may not be there yet."""
+        try:
+            connection = sqlite3.connect(f"file:{self.folder}/state/history.sqlite3?mode=ro", uri=True)
+            try:
+                return connection.execute(query).fetchall()
+            finally:
+                connection.close()
+        except sqlite3.OperationalError:
+            return []
+
+    def count(self, kind: str) -> int:
+        """Count its audits of a kind."""
+        return len(self.rows(f"SELECT id FROM audits WHERE kind = '{kind}' AND record IS NOT NULL"))
+
+    def until(self, is_so: Callable[[], object], what: str) -> None:
+        """Wait until something is so."""
+        deadline = time.monotonic() + WITHIN_S
+        while not is_so():
+            assert self.process.poll() is None, self.said
+            assert time.monotonic() < deadline, f"not within {WITHIN_S} s: {what}\n{self.said}"
+            time.sleep(0.02)
+
+    def end(self, number: int = signal.SIGTERM) -> float:
+        """End it, and return how long that took."""
+        begun = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(WITHIN_S)
+        return time.monotonic() - begun
+
+
+def configure(folder: Path, servers: Sequence[str], rest: str = "", *, network: str = "2s", local: str = "1s") -> Path:
+    """Write a configuration."""
+    file = folder / "ntpaudit.toml"
+    schedule = f'[schedule]\nnetwork = "{network}"\nlocal = "{local}"\n'
+    file.write_text(f"[sources]\nservers = {json.dumps(list(servers))}\n{schedule}{rest}")
+    return file
+
+
+def surroundings(folder: Path, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of an agent of the test's own."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("XDG_", "NTPAUDIT_", "INFLUXDB_", "JOURNAL_", "NOTIFY_", "WATCHDOG_"))
+    }
+    ours = {"HOME": str(folder), "STATE_DIRECTORY": str(folder / "state"), "PYTHONPATH": str(REPOSITORY)}
+    return kept | ours | dict(environment or {})
+
+
+@contextmanager
+def agent(
+    folder: Path,
+    config: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+) -> Iterator[Running]:
+    """Run an agent; it has to end well, and without a traceback, if the test did not end it otherwise."""
+    log = folder / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ntpaudit", "agent", "--config", str(config)],
+            env=surroundings(folder, environment),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=before,
+        )
+    try:
+        running = Running(process, folder, log)
+        yield running
+        if process.poll() is None:
+            assert running.end() < 2.0, "SIGTERM ends it within a second, of a machine that is not busy"
+            assert process.returncode == 0, running.said
+        assert "Traceback" not in running.said, running.said
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[list[str]]:
+    """Four real chronyd that serve this host's own clock."""
+    with ExitStack() as stack:
+        running = [stack.enter_context(chronyd()) for _ in range(4)]
+        yield [f"{server.address}:{server.port}" for server in running]
+
+
+def test_it_audits_on_and_on(servers: list[str], tmp_path: Path) -> None:
+    """Servers are asked again and again, the offset is carried on in between, and every record is whole."""
+    with agent(tmp_path, configure(tmp_path, servers)) as running:
+        running.until(
+            lambda: running.count("network") >= 3 and running.count("local") >= 3, "three audits of each kind"
+        )
+        assert running.said.startswith(f"ntpaudit: ntpaudit 0.1.0: 4 sources every 2 s, history in {tmp_path}/state/")
+        rows = running.rows("SELECT kind, offset_ns, earliest_ns, latest_ns FROM audits ORDER BY id")
+    rows = rows[next(index for index, (kind, *_) in enumerate(rows) if kind == "network") :]
+    assert all(earliest <= 0 <= latest for _, _, earliest, latest in rows)
+    assert all(abs(offset) < 1_000_000 for _, offset, _, _ in rows)
+
+
+def test_status_is_the_last_record(servers: list[str], tmp_path: Path) -> None:
+    """`status` tells what the agent concluded last, without asking anybody."""
+    config = configure(tmp_path, servers)
+    with agent(tmp_path, config) as running:
+        running.until(lambda: running.count("local") >= 1, "a local audit")
+        ran = ntpaudit("status", "--config", str(config), "--format", "json", state=tmp_path)
+    told = json.loads(ran.out)
+    assert told["stale"] is False
+    assert told["record"]["offset"]["bound_s"] < 0.01
+    assert told["record"]["agent"]["missed"] == 0
+
+
+def test_one_cycle_is_a_check_that_is_kept(servers: list[str], tmp_path: Path) -> None:
+    """`agent --once` asks, judges, keeps, and ends with the severity as its status."""
+    ran = ntpaudit("agent", "--once", "--config", str(configure(tmp_path, servers)), state=tmp_path)
+    assert ran.status in (0, 1), ran.err
+    assert "4 of 4 servers agree" in " ".join(ran.out.split())
+    with sqlite3.connect(tmp_path / "state" / "history.sqlite3") as connection:
+        assert connection.execute("SELECT kind, COUNT(*) FROM audits").fetchall() == [("network", 1)]
+
+
+def test_an_agent_asks_nobody_by_default(tmp_path: Path) -> None:
+    """Without a configuration, or with one that names no servers, the agent refuses and says what to do (P1)."""
+    without = ntpaudit("agent", state=tmp_path, environment={"XDG_CONFIG_HOME": str(tmp_path / "none")})
+    assert (without.status, "ntpaudit config init" in without.err) == (78, True)
+    empty = tmp_path / "ntpaudit.toml"
+    empty.write_text('[host]\nsite = "ams"\n')
+    ran = ntpaudit("agent", "--config", str(empty), state=tmp_path)
+    assert (ran.status, "names no servers" in ran.err) == (78, True)
+
+
+def test_the_second_agent_refuses(servers: list[str], tmp_path: Path) -> None:
+    """Two agents never share a state: the second says so and ends with 75; after the first has ended it may."""
+    config = configure(tmp_path, servers)
+    with agent(tmp_path, config) as running:
+        running.until(lambda: running.count("network") >= 1, "an audit")
+        second = ntpaudit("agent", "--config", str(config), state=tmp_path)
+        assert second.status == 75
+        assert "another agent" in second.err
+        running.end(signal.SIGKILL)
+    third = ntpaudit("agent", "--once", "--config", str(config), state=tmp_path)
+    assert third.status in (0, 1), third.err
+
+
+def test_the_manager_is_told(servers: list[str], tmp_path: Path) -> None:
+    """Systemd hears READY, the verdict, the watchdog's food from the loop, RELOADING and READY, and STOPPING."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(WITHIN_S)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+        with agent(tmp_path, configure(tmp_path, servers), environment=environment) as running:
+            heard: list[str] = []
+
+            def hears(wanted: str) -> bool:
+                heard.append(manager.recv(4096).decode())
+                return wanted in heard[-1]
+
+            running.until(lambda: hears("READY=1"), "ready")
+            running.until(lambda: hears("never more than"), "the verdict")
+            heard.clear()
+            begun = time.monotonic()
+            running.until(lambda: hears("") and time.monotonic() - begun > 3, "three seconds")
+            assert 4 <= heard.count("WATCHDOG=1") <= 14, heard
+            running.process.send_signal(signal.SIGHUP)
+            running.until(lambda: hears("RELOADING=1"), "reloading")
+            running.until(lambda: hears("READY=1"), "ready again")
+            running.end()
+            running_on = [manager.recv(4096).decode() for _ in range(1)]
+            while "STOPPING=1" not in running_on:
+                running_on.append(manager.recv(4096).decode())
+
+
+def test_reloading_refuses_what_is_broken(servers: list[str], tmp_path: Path) -> None:
+    """SIGHUP takes up a new configuration; a broken one is refused with its line, and the old one stays."""
+    config = configure(tmp_path, servers)
+    with agent(tmp_path, config) as running:
+        running.until(lambda: running.count("network") >= 1, "an audit")
+        config.write_text("[sources]\nservers = 3\n")
+        running.process.send_signal(signal.SIGHUP)
+        running.until(lambda: f"{config}:2: sources.servers" in running.said, "the refusal")
+        count = running.count("network")
+        running.until(lambda: running.count("network") > count, "an audit by the old one")
+        configure(tmp_path, servers[:2], '[host]\nsite = "ams"\n')
+        running.process.send_signal(signal.SIGHUP)
+        running.until(lambda: "configuration reloaded" in running.said, "the reload")
+        last = "SELECT record FROM audits WHERE kind = 'network' ORDER BY id DESC LIMIT 1"
+        running.until(lambda: _record(running.rows(last))["agreement"]["sources"] == 2, "an audit by the new one")
+        assert _record(running.rows(last))["host"]["site"] == "ams"
+
+
+def test_usr1_audits_now(servers: list[str], tmp_path: Path) -> None:
+    """SIGUSR1 asks at once whoever may be asked."""
+    with agent(tmp_path, configure(tmp_path, servers, network="1h", local="1h")) as running:
+        running.until(lambda: running.count("network") == 1, "the first audit")
+        running.process.send_signal(signal.SIGUSR1)
+        running.until(lambda: running.count("network") == 2, "another")
+
+
+def test_it_survives_servers_that_are_gone(tmp_path: Path) -> None:
+    """With nobody to answer it goes on, unknown; it is told that nothing is measured."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))  # takes requests and never answers
+        with agent(tmp_path, configure(tmp_path, [f"127.0.0.1:{taken.getsockname()[1]}"])) as running:
+            running.until(lambda: running.count("network") >= 2, "two audits")
+            rows = running.rows("SELECT severity, verdict, offset_ns FROM audits ORDER BY id")
+            assert set(rows) == {(2, 3, None)}
+            assert running.end() < 2.0
+
+
+def test_a_read_only_state_is_survived(servers: list[str], tmp_path: Path) -> None:
+    """Where nothing can be written the agent goes on in memory, says so, and reports it."""
+    (tmp_path / "state").mkdir()
+    target = tmp_path / "told.jsonl"
+    config = configure(tmp_path, servers, f'[jsonl]\npath = "{target}"\n')
+    (tmp_path / "state").chmod(0o500)
+    command = ["unshare", "--mount"] if os.geteuid() == 0 else []
+    if not command:
+        pytest.skip("needs root to mount a read-only folder")
+    script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    words = [sys.executable, "-m", "ntpaudit", "agent", "--config", str(config)]
+    process = subprocess.Popen(
+        [*command, "sh", "-ec", script, str(tmp_path / "state"), *words],
+        env=surroundings(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + WITHIN_S
+        while not (target.exists() and len(target.read_text().splitlines()) >= 3):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.05)
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=WITHIN_S)
+    assert process.returncode == 0, said
+    assert "going on in memory" in said
+    assert "Traceback" not in said
+    record = json.loads(target.read_text().splitlines()[-1])
+    assert record["offset"] is not None
+    assert "cannot keep state" in record["agent"]["store"]
+
+
+def test_without_timerfd_steps_are_still_looked_for(servers: list[str], tmp_path: Path) -> None:
+    """Where no file can be opened for the step watch the agent says so and goes on."""
+    config = configure(tmp_path, servers)
+    with agent(tmp_path, config, before=_forbid_timerfd) as running:
+        running.until(lambda: running.count("network") >= 1, "an audit")
+        assert "no timerfd" in running.said
+
+
+def _forbid_timerfd() -> None:
+    """Let the kernel refuse timerfd_create."""
+    refuse(TIMERFD_CALLS, errno.EPERM)
+
+
+def test_tellers_are_told(servers: list[str], tmp_path: Path) -> None:
+    """OpenMetrics and JSON lines follow every record; one that cannot be written is noted once."""
+    metrics, lines = tmp_path / "ntpaudit.prom", tmp_path / "records.jsonl"
+    rest = f'[openmetrics]\npath = "{metrics}"\n[jsonl]\npath = "{lines}"\n'
+    with agent(tmp_path, configure(tmp_path, servers, rest)) as running:
+        running.until(lambda: running.count("local") >= 2, "two local audits")
+        running.until(lambda: len(lines.read_text().splitlines()) >= 3, "three records told")
+        assert "ntpaudit_age_seconds" in metrics.read_text()
+        running.end()
+    broken = '[openmetrics]\npath = "/nowhere/at/all.prom"\n'
+    with agent(tmp_path, configure(tmp_path, servers, broken)) as running:
+        count = running.count("local")
+        running.until(lambda: running.count("local") >= count + 3, "three more")
+        assert running.said.count("openmetrics: ") == 1
+
+
+def test_a_wrong_clock_is_confirmed_and_told(tmp_path: Path) -> None:
+    """Servers that all say the clock is 10 s behind: unknown at the first sample, critical once confirmed."""
+    with ExitStack() as stack:
+        ahead = Behaviour(offset_s=10.0, stratum=2, reference_id=b"\xc0\x00\x02\x01")
+        named = [stack.enter_context(NtpServer(ahead)) for _ in range(4)]
+        config = configure(tmp_path, [f"127.0.0.1:{server.port}" for server in named])
+        uptime_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        if uptime_s < 620:
+            pytest.skip("for ten minutes after the boot nothing is raised about the offset")
+        with agent(tmp_path, config) as running:
+            running.until(lambda: running.count("network") >= 4, "four audits")
+            rows = running.rows("SELECT severity, verdict FROM audits WHERE kind = 'network' ORDER BY id")
+            told = running.rows("SELECT kind, raised FROM events WHERE kind = 'offset-out'")
+    assert rows[0] == (2, 2)
+    assert rows[3] == (3, 2)
+    assert told == [("offset-out", 1)]
+
+
+def _record(rows: list[tuple[Any, ...]]) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(rows[0][0])
+    return record
+
+
+def _set_offset(ns: int) -> None:
+    """Step this machine's clock."""
+    time_of_it = divmod(ns, 10**9)
+    timex = TIMEX.pack(ADJ_SETOFFSET | ADJ_NANO, *[0] * 8, *time_of_it, *[0] * 10)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.adjtimex(ctypes.create_string_buffer(timex)) == -1:
+        raise OSError(ctypes.get_errno(), "the clock could not be stepped")
+
+
+@pytest.mark.skipif(STEPPING not in os.environ, reason=f"steps this machine's clock by 20 ms: only with {STEPPING}=1")
+def test_a_real_step_is_an_event_at_once(servers: list[str], tmp_path: Path) -> None:
+    """A step of the machine's clock is in the store within 50 ms, of the right size; it is undone at once."""
+    with agent(tmp_path, configure(tmp_path, servers, network="1h", local="1h")) as running:
+        running.until(lambda: running.count("network") == 1, "the first audit")
+        took_s = []
+        for size_ns in (20_000_000, -20_000_000):
+            count = len(running.rows("SELECT id FROM events"))
+            _set_offset(size_ns)
+            begun = time.monotonic()
+            running.until(lambda count=count: len(running.rows("SELECT id FROM events")) > count, "the event")  # type: ignore[misc]
+            took_s.append(time.monotonic() - begun)
+        rows = running.rows("SELECT kind, value_s, detail FROM events ORDER BY id")
+        _set_offset(3_000_000)
+        running.until(lambda: len(running.rows("SELECT id FROM events")) == 3, "the third")
+        running.end()
+        _set_offset(-3_000_000)  # while it is down
+    assert max(took_s) < 0.05 + 0.03, took_s  # and as long as a look of this test's takes
+    assert [(kind, round(size_s, 4)) for kind, size_s, _ in rows] == [("step-forward", 0.02), ("step-back", -0.02)]
+    with agent(tmp_path, tmp_path / "ntpaudit.toml") as running:
+        running.until(lambda: len(running.rows("SELECT id FROM events")) == 4, "the step found at the start")
+        ((size_s, detail),) = running.rows("SELECT value_s, detail FROM events ORDER BY id DESC LIMIT 1")
+    assert round(size_s, 4) == -0.003
+    assert json.loads(detail)["while_down"] is True
