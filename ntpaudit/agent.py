@@ -162,6 +162,7 @@ class Agent:
         self._fed_ns = 0
         self._is_loopback = False
         self._boot_id: str | None = None
+        self._started_ns = 0
         self._schedule = Schedule(None, None, 0)
 
     def once(self) -> Record:
@@ -310,7 +311,7 @@ class Agent:
     def begin(self) -> None:
         """Take up what the last run left."""
         facts = self._around.facts(self._setting.config.host.name)
-        self._boot_id = facts.host.boot_id
+        self._boot_id, self._started_ns = facts.host.boot_id, self._around.now_ns()
         self.rounds.begin(*facts)
         self._schedule = self._first_schedule()
         self._save_state()
@@ -325,7 +326,7 @@ class Agent:
                 "pid": os.getpid(),
                 "version": __version__,
                 "boot_id": self._boot_id,
-                "started_boottime_ns": self._around.now_ns(),
+                "started_boottime_ns": self._started_ns,
             },
         )
 
