@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,7 +28,7 @@ from ntpaudit.core.schedule import (
 from ntpaudit.core.sources import Server, is_loopback
 from ntpaudit.core.wording import plural, span
 from ntpaudit.errors import ConfigError, TellError
-from ntpaudit.rounds import Rounds
+from ntpaudit.rounds import Rounds, Ways
 from ntpaudit.sinks import Teller, open_tellers
 from ntpaudit.sinks.journal import SOCKET, journal_takes_our_output
 from ntpaudit.sinks.systemd import Notifier
@@ -145,23 +144,13 @@ class Agent:
         self._notifier = Notifier(setting.environment.get("NOTIFY_SOCKET"))
         self._tellers = _tellers(setting)
         self._courier = self._make_courier()
-        self.rounds = Rounds(
-            self.ledger,
-            surroundings.clock,
-            surroundings.kernel,
-            self._terms(),
-            self.voice.note,
-            tellers=_heard(self._tellers),
-            delivers=setting.config.influxdb is not None,
-            limits=setting.config.history,
-        )
+        self.rounds = Rounds(self.ledger, surroundings, self._ways(), self.voice.note)
         self.rounds.health = self._health
         self._asked_ns = 0
         self._pool_asked_ns: int | None = None
         self._watchdog_s = _watchdog_s(setting.environment)
         self._fed_ns = 0
         self._is_loopback = False
-        self._boot_id: str | None = None
         self._started_ns = 0
         self._schedule = Schedule(None, None, 0)
 
@@ -302,17 +291,15 @@ class Agent:
         self._courier = self._make_courier()
         if self._courier is not None:
             self._courier.start()
-        delivers = setting.config.influxdb is not None
-        self.rounds.configure(self._terms(), tellers=_heard(tellers), delivers=delivers, limits=setting.config.history)
+        self.rounds.ways = self._ways()
         self._schedule = self._first_schedule()
         self._ask_sooner(0.0)
         self._save_state()
 
     def begin(self) -> None:
         """Take up what the last run left."""
-        facts = self._around.facts(self._setting.config.host.name)
-        self._boot_id, self._started_ns = facts.host.boot_id, self._around.now_ns()
-        self.rounds.begin(*facts)
+        self._started_ns = self._around.now_ns()
+        self.rounds.begin()
         self._schedule = self._first_schedule()
         self._save_state()
 
@@ -325,7 +312,7 @@ class Agent:
             | {
                 "pid": os.getpid(),
                 "version": __version__,
-                "boot_id": self._boot_id,
+                "boot_id": self.rounds.boot_id,
                 "started_boottime_ns": self._started_ns,
             },
         )
@@ -383,6 +370,11 @@ class Agent:
             chance=random.random(),
         )
 
+    def _ways(self) -> Ways:
+        """Return what the configuration makes of the rounds."""
+        config = self._setting.config
+        return Ways(self._terms(), _heard(self._tellers), config.influxdb is not None, config.history, config.host.name)
+
     def _terms(self) -> Terms:
         """Return what rounds are judged by."""
         setting, intervals = self._setting, self._setting.intervals
@@ -390,13 +382,13 @@ class Agent:
         seldom = only_pools and not setting.config.sources.from_host
         return Terms(setting.config.profile, setting.labels, intervals.pool_s if seldom else intervals.network_s)
 
-    def _health(self) -> Health:
-        """Say how delivery fares."""
+    def _health(self, now_ns: int) -> Health:
+        """Say how delivery fares; `now_ns` is the true time, as far as it is known."""
         if self._courier is None:
             return Health()
         waiting, oldest_ns, aside = self.ledger.backlog()
         delivery = self._courier.health
-        oldest_s = None if oldest_ns is None else max(0.0, (time.time_ns() - oldest_ns) / NS_PER_S)
+        oldest_s = None if oldest_ns is None else max(0.0, (now_ns - oldest_ns) / NS_PER_S)
         return Health(
             backlog=waiting,
             oldest_s=oldest_s,

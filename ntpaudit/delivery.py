@@ -168,10 +168,11 @@ class Courier:
                 self._ask_ledger(lambda ledger: self._confirm(ledger, sent))
             case SetAside(count, reason):
                 self._ask_ledger(lambda ledger: self._set_aside(ledger, letters[:count], reason))
-            case Again(wait_s) if isinstance(answer, Delivered):
-                self._rest(wait_s)
-            case Again(wait_s) if not isinstance(answer, Delivered):
-                self._fail(_kind(answer), words(answer), wait_s)
+            case Again(wait_s):
+                if isinstance(answer, Delivered):  # of another letter than the oldest
+                    self._rest(wait_s)
+                else:
+                    self._fail(_kind(answer), words(answer), wait_s)
 
     def _send(self, lines: str) -> Answer:
         """Send lines by a connection that is kept."""

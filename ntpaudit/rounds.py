@@ -25,23 +25,26 @@ from ntpaudit.core.drift import fit, parse_back_test
 from ntpaudit.core.events import Event
 from ntpaudit.core.measurement import MAX_STEP_NS
 from ntpaudit.core.ntptime import NS_PER_S, PIVOT_UNIX_S
-from ntpaudit.core.observation import Daemon, HostFacts, KernelState, Observation, Unavailable
+from ntpaudit.core.observation import Observation
 from ntpaudit.core.record import Health, HostIdentity, Kind, Record
 from ntpaudit.core.steps import Step, Suspend
 from ntpaudit.core.wording import span
 from ntpaudit.errors import TellError
-from ntpaudit.probes.clock import Clock
 from ntpaudit.sinks import Teller
 from ntpaudit.sinks.line_protocol import date, render, render_events, render_undated
 from ntpaudit.store import history
 from ntpaudit.store.history import Letter
 from ntpaudit.store.ledger import Concluded, Ledger
 from ntpaudit.store.plain import plain, revive
+from ntpaudit.surroundings import Facts, Surroundings
 
 UNDATED_WAIT_NS = 300 * NS_PER_S
 """A record whose true time is not known waits so long for a measurement that tells it; then the host's own counts."""
 
 TRIM_EVERY_S = 3600.0
+
+FACTS_EVERY_NS = 300 * NS_PER_S
+"""Which time daemons run is looked up so often, where no audit that asks servers does it."""
 
 TRUSTED_DIFFERENCE_NS = 86_400 * NS_PER_S
 """Nothing is removed for its age while host and servers are further apart than this: one of them is wrong by years."""
@@ -65,24 +68,25 @@ class Told(NamedTuple):
     is_pending: bool
 
 
-class Rounds:
-    """The agent's rounds over one state. `clock` takes several readings and returns the best of them (J1)."""
+class Ways(NamedTuple):
+    """What a configuration makes of the rounds: by what they are judged, whom they are told, and what is kept.
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        clock: Clock,
-        kernel: Callable[[], KernelState | Unavailable],
-        terms: Terms,
-        note: Callable[[str], None],
-        *,
-        tellers: Mapping[str, Teller],
-        delivers: bool,
-        limits: HistoryConfig,
-    ) -> None:
+    `delivers` says that records are put in the outbox.
+    """
+
+    terms: Terms
+    tellers: Mapping[str, Teller]
+    delivers: bool
+    limits: HistoryConfig
+    host_name: str | None = None
+
+
+class Rounds:
+    """The agent's rounds over one state; `note` is told what an operator should know or mend."""
+
+    def __init__(self, ledger: Ledger, around: Surroundings, ways: Ways, note: Callable[[str], None]) -> None:
         self._ledger = ledger
-        self._clock = clock
-        self._kernel = kernel
+        self._around = around
         self._note = note
         self._silent: dict[str, str] = {}  # outlets that failed, and how
         self._dropped = 0
@@ -90,28 +94,29 @@ class Rounds:
         self._has_undated = True
         self._kept_alarms: Alarms | None = None
         self._trimmed_ns: int | None = None
-        self._host: HostFacts | None = None
-        self._daemons: tuple[Daemon, ...] | Unavailable = ()
+        self._facts_ns: int | None = None
         self.missed = 0
-        self.health: Callable[[], Health] = Health
+        self.health: Callable[[int], Health] = lambda now_ns: Health()
         self.last: Record | None = None
-        self.configure(terms, tellers=tellers, delivers=delivers, limits=limits)
+        self.ways = ways
+        """Replaced as a whole when the configuration is."""
 
-    def configure(self, terms: Terms, *, tellers: Mapping[str, Teller], delivers: bool, limits: HistoryConfig) -> None:
-        """Go on under another configuration."""
-        self._terms, self._tellers, self._delivers, self._limits = terms, tellers, delivers, limits
-
-    def begin(self, host: HostFacts, daemons: tuple[Daemon, ...] | Unavailable) -> None:
+    def begin(self) -> None:
         """Take up what the last run left: its alarms, its samples, and what it saw and did not come to judge.
 
         A clock that was set since then is noticed, if the host was not booted meanwhile (J3).
         """
-        self._host, self._daemons = host, daemons
-        now = self._clock.read()
-        self._mind = self._restore(host.boot_id, now)
+        now = self._around.clock.read()
+        self._look_around(now)
+        self._mind = self._restore(self._facts.host.boot_id, now)
         for orphan in self._ledger.read(history.unjudged):
             self._take_up(orphan)
         self.look(is_gap=True)
+
+    @property
+    def boot_id(self) -> str | None:
+        """The id of this boot."""
+        return self._facts.host.boot_id
 
     @property
     def knows(self) -> bool:
@@ -120,33 +125,33 @@ class Rounds:
 
     def look(self, *, is_gap: bool = False) -> Suspend | None:
         """Look whether the clock was set or the host slept; a step is kept and told at once."""
-        return self._notice(self._clock.read(), is_gap=is_gap)
+        return self._notice(self._around.clock.read(), is_gap=is_gap)
 
     def local(self) -> Told:
         """Look at this host alone, and carry the offset on.
 
         Nobody was asked, so nothing is lost that the next look would not see too: one transaction keeps it all.
         """
-        assert self._host is not None
-        taken = self._clock.read()
+        taken = self._around.clock.read()
         self._notice(taken)
-        observation = Observation(self._host, taken, (), self._kernel(), self._daemons)
+        self._look_around(taken)
+        observation = Observation(self._facts.host, taken, (), self._around.kernel(), self._facts.daemons)
         return self._finish(observation, "local", None)
 
     def network(self, observation: Observation) -> Told:
         """Take in what servers said."""
         kept = self._ledger.keep_observation(observation, "network")
-        self._host, self._daemons = observation.host, observation.daemons
+        self._facts, self._facts_ns = Facts(observation.host, observation.daemons), observation.taken.boottime_ns
         self._notice(observation.taken)
         return self._finish(observation, "network", kept)
 
     def tidy(self) -> None:
         """Remove what need not be kept any longer, once an hour."""
-        now = self._clock.read()
+        now = self._around.clock.read()
         if self._trimmed_ns is not None and now.boottime_ns - self._trimmed_ns < TRIM_EVERY_S * NS_PER_S:
             return
         self._trimmed_ns = now.boottime_ns
-        true_ns, limits = utc_ns(self._mind, now), self._limits
+        true_ns, limits = utc_ns(self._mind, now), self.ways.limits
         if true_ns is not None and abs(true_ns - now.realtime_ns) <= TRUSTED_DIFFERENCE_NS:
             self._ledger.read(
                 lambda connection: history.trim_by_age(
@@ -155,6 +160,11 @@ class Rounds:
             )
         trimmed = self._ledger.read(lambda connection: history.trim_by_size(connection, limits.max_bytes))
         self._dropped += trimmed.undelivered
+
+    def _look_around(self, now: ClockReading) -> None:
+        """See again who this host is and what steers its clock, where that was seen some time ago."""
+        if self._facts_ns is None or now.boottime_ns - self._facts_ns >= FACTS_EVERY_NS:
+            self._facts, self._facts_ns = self._around.facts(self.ways.host_name), now.boottime_ns
 
     def _notice(self, now: ClockReading, *, is_gap: bool = False) -> Suspend | None:
         """Tell of a step or a suspend since the last reading, before its consequences are judged."""
@@ -173,7 +183,12 @@ class Rounds:
     def _finish(self, observation: Observation, kind: Kind, audit_id: int | None) -> Told:
         """Judge what was seen, keep what follows, and tell it."""
         result = conclude_round(
-            self._mind, observation, kind, self._terms, self._current_health(), dropped=self._dropped
+            self._mind,
+            observation,
+            kind,
+            self.ways.terms,
+            self._current_health(observation.taken),
+            dropped=self._dropped,
         )
         self._mind, self._dropped = result.mind, 0
         self._keep(audit_id, observation, result)
@@ -195,11 +210,11 @@ class Rounds:
         """Return what is to be delivered of a round."""
         stamp_ns = result.record.utc_ns
         write = render_undated if stamp_ns is None else render
-        return self._letter(write(result.record, result.events), stamp_ns, now) if self._delivers else None
+        return self._letter(write(result.record, result.events), stamp_ns, now) if self.ways.delivers else None
 
     def _letter(self, lines: str, stamp_ns: int | None, now: ClockReading) -> Letter | None:
         """Return lines to be delivered; those of a moment whose true time is not known have no stamp yet."""
-        if not self._delivers:
+        if not self.ways.delivers:
             return None
         self._has_undated = self._has_undated or stamp_ns is None
         return Letter(0, lines, stamp_ns, self._mind.boot_id, now.boottime_ns, now.realtime_ns)
@@ -207,8 +222,7 @@ class Rounds:
     @property
     def _identity(self) -> HostIdentity:
         """Who this host is, as records have it."""
-        assert self._host is not None
-        labels, host = self._terms.labels, self._host
+        labels, host = self.ways.terms.labels, self._facts.host
         return HostIdentity(host.name, labels.site, labels.env, host.machine_id, host.boot_id)
 
     def _date_letters(self, now: ClockReading) -> None:
@@ -246,7 +260,7 @@ class Rounds:
         if self.last is None:
             return
         events, self._untold = self._untold, []
-        for name, teller in self._tellers.items():
+        for name, teller in self.ways.tellers.items():
             try:
                 teller.tell(self.last, events)
             except TellError as error:
@@ -257,9 +271,11 @@ class Rounds:
                 if self._silent.pop(name, None):
                     self._note(f"{name}: works again")
 
-    def _current_health(self) -> Health:
+    def _current_health(self, now: ClockReading) -> Health:
         """Say how the agent fares."""
-        return self.health()._replace(missed=self.missed, store=self._ledger.trouble)
+        true_ns = utc_ns(self._mind, now)
+        health = self.health(now.realtime_ns if true_ns is None else true_ns)
+        return health._replace(missed=self.missed, store=self._ledger.trouble)
 
     def _states(self) -> dict[str, Any]:
         """Return what the next start needs."""
@@ -288,7 +304,7 @@ class Rounds:
         seen = [
             audit
             for audit in self._ledger.read(lambda connection: history.seen_this_boot(connection, boot_id, KEPT_SAMPLES))
-            if abs(suspended_ns(audit.reading, now)) <= MAX_STEP_NS
+            if audit.record.age_s == 0.0 and abs(suspended_ns(audit.reading, now)) <= MAX_STEP_NS
         ]
         samples = tuple(
             make_sample(audit.reading, round(audit.record.offset.estimate_s * NS_PER_S), audit.distance_s)
@@ -314,7 +330,7 @@ class Rounds:
             self._finish(observation, orphan.kind, orphan.id)
             return
         stranger = Mind(observation.host.boot_id, observation.taken, observation.taken.boottime_ns)
-        result = conclude_round(stranger, observation, orphan.kind, self._terms, Health())
+        result = conclude_round(stranger, observation, orphan.kind, self.ways.terms, Health())
         letter = self._record_letter(result, observation.taken)
         self._ledger.keep_record(
             orphan.id,

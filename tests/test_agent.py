@@ -19,6 +19,7 @@ import pytest
 
 from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.probes.kernel import TIMEX
+from ntpaudit.store.packing import unpack_text
 from tests.command import ntpaudit
 from tests.world.packages import REPOSITORY
 from tests.world.sandbox import TIMERFD_CALLS, refuse
@@ -146,7 +147,7 @@ def test_status_is_the_last_record(servers: list[str], tmp_path: Path) -> None:
     """`status` tells what the agent concluded last, without asking anybody."""
     config = configure(tmp_path, servers)
     with agent(tmp_path, config) as running:
-        running.until(lambda: running.count("local") >= 1, "a local audit")
+        running.until(lambda: running.count("network") >= 1, "an audit")
         ran = ntpaudit("status", "--config", str(config), "--format", "json", state=tmp_path)
     told = json.loads(ran.out)
     assert told["stale"] is False
@@ -333,7 +334,7 @@ def test_a_wrong_clock_is_confirmed_and_told(tmp_path: Path) -> None:
 
 
 def _record(rows: list[tuple[Any, ...]]) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(rows[0][0])
+    record: dict[str, Any] = json.loads(unpack_text(rows[0][0]))
     return record
 
 

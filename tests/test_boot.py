@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import pytest
 
 from ntpaudit import __version__
+from ntpaudit.store.packing import unpack_text
 from tests.world.machine import Machine, machine
 from tests.world.packages import REPOSITORY, program
 from tests.world.servers import running
@@ -88,7 +89,7 @@ def entries(host: Machine, *matches: str) -> list[dict[str, Any]]:
 
 def records(host: Machine) -> list[dict[str, Any]]:
     """What the history holds, oldest first."""
-    query = "import sqlite3,sys; print('\\n'.join(r[0] for r in sqlite3.connect(sys.argv[1]).execute(sys.argv[2])))"
+    query = "import sqlite3,sys; [print(r[0].hex()) for r in sqlite3.connect(sys.argv[1]).execute(sys.argv[2])]"
     words = [
         "python3",
         "-c",
@@ -96,7 +97,7 @@ def records(host: Machine) -> list[dict[str, Any]]:
         "/var/lib/ntpaudit/history.sqlite3",
         "SELECT record FROM audits WHERE record IS NOT NULL ORDER BY id",
     ]
-    return [json.loads(line) for line in host.say(*words).splitlines()]
+    return [json.loads(unpack_text(bytes.fromhex(line))) for line in host.say(*words).splitlines()]
 
 
 def measured(host: Machine) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from ntpaudit import __version__
 from ntpaudit.demo.server import Behaviour, NtpServer
+from ntpaudit.store.packing import unpack_text
 from tests.command import ntpaudit
 from tests.world.island import island
 from tests.world.packages import REPOSITORY, library
@@ -249,8 +250,8 @@ def test_record_is_kept_with_what_was_seen(real_servers: list[str], tmp_path: Pa
     with sqlite3.connect(tmp_path / "state" / "history.sqlite3") as connection:
         [(observation, record)] = connection.execute("SELECT observation, record FROM audits").fetchall()
     connection.close()
-    assert json.loads(record) == printed
-    sample = json.loads(observation)["sources"][0]["outcome"][0]
+    assert json.loads(unpack_text(record)) == printed
+    sample = json.loads(unpack_text(observation))["sources"][0]["outcome"][0]
     assert sample["stamps"]["sent_ns"] <= sample["received_ns"] + 1_000_000
 
 

@@ -15,7 +15,11 @@ SERVER_INTERVAL_S = 15
 """A client MUST NOT ask a server more often than every 15 s (RFC 4330 §10)."""
 
 MAX_BACKOFF_S = 8192
-"""The longest that doubling makes of an interval, unless it is longer by itself (K2, RFC 8633 §5.4)."""
+"""The longest that RATE kisses make of an interval, unless it is longer by itself (K2, RFC 8633 §5.4)."""
+
+MAX_UNANSWERED_S = 1024
+"""The longest that silence makes of a site's own server's interval: NTP's slowest poll by default, 2**10 s. When a network
+comes back, its hosts are to be measured again within this, not after hours. Pools are volunteers': they may rest."""
 
 DENIAL_S = 86_400
 """How long a server that denied us is left alone (K3)."""
@@ -91,7 +95,8 @@ def back_off(memory: Memory, now: Moment, interval_s: float) -> BackOff | None:
     if memory.asked is None:
         return None
     base_s = max(interval_s, SERVER_INTERVAL_S) if memory.rates else interval_s
-    doubled_s = min(base_s * 2 ** min(memory.rates + memory.misses, 32), max(base_s, MAX_BACKOFF_S))
+    most_s = MAX_BACKOFF_S if memory.rates or base_s > MAX_UNANSWERED_S else MAX_UNANSWERED_S
+    doubled_s = min(base_s * 2 ** min(memory.rates + memory.misses, 32), max(base_s, most_s))
     left_s = doubled_s - now.since_s(memory.asked)
     if left_s <= 0:
         return None

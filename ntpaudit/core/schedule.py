@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from ntpaudit.core.ntptime import NS_PER_S
-from ntpaudit.core.politeness import SERVER_INTERVAL_S
+from ntpaudit.core.politeness import POOL_INTERVAL_S, SERVER_INTERVAL_S
 
 FIRST_WITHIN_S = 10.0
 """A host's first audit comes within this, at random: many hosts that start at once do not ask at once."""
@@ -12,6 +12,10 @@ CONFIRM_S = 64.0
 """How soon servers are asked again to confirm what one sample said; never sooner than they may be."""
 
 JITTER = 0.05
+"""An interval is so much longer or shorter, at random (P3)."""
+
+MARGIN = 0.01
+"""Jitter keeps so far above the least distance: a server is marked as asked some time after its audit began."""
 
 
 class Intervals(NamedTuple):
@@ -57,8 +61,10 @@ def after_network(schedule: Schedule, now_ns: int, intervals: Intervals, chance:
     """Return the schedule after servers were asked; pools only where they were due too."""
     pool_ns = schedule.pool_ns
     if pool_ns is not None and pool_ns <= now_ns:
-        pool_ns = _later(now_ns, intervals.pool_s, chance)
-    network_ns = None if schedule.network_ns is None else _later(now_ns, intervals.network_s, chance)
+        pool_ns = _later(now_ns, intervals.pool_s, chance, POOL_INTERVAL_S)
+    network_ns = schedule.network_ns
+    if network_ns is not None:
+        network_ns = _later(now_ns, intervals.network_s, chance, SERVER_INTERVAL_S)
     return schedule._replace(network_ns=network_ns, pool_ns=pool_ns)
 
 
@@ -90,15 +96,19 @@ def missed(schedule: Schedule, now_ns: int, intervals: Intervals) -> int:
     return max(0, int(late_s))
 
 
-def _later(now_ns: int, interval_s: float, chance: float) -> int:
-    """Return an interval from now, give or take its jitter."""
-    return now_ns + round(interval_s * (1 - JITTER + 2 * JITTER * chance) * NS_PER_S)
-
-
-LEAST_AGAIN_S = float(SERVER_INTERVAL_S)
-"""No server is asked again within this (RFC 4330); loopback may be."""
-
-
 def resumed(schedule: Schedule, now_ns: int) -> Schedule:
     """Return the schedule after a suspend: what was due while the host slept was not missed, and is due now."""
-    return Schedule(*(None if due_ns is None else max(due_ns, now_ns) for due_ns in schedule[:2]), schedule.local_ns)
+    network_ns = None if schedule.network_ns is None else max(schedule.network_ns, now_ns)
+    pool_ns = None if schedule.pool_ns is None else max(schedule.pool_ns, now_ns)
+    return schedule._replace(network_ns=network_ns, pool_ns=pool_ns)
+
+
+def _later(now_ns: int, interval_s: float, chance: float, least_s: float = 0.0) -> int:
+    """Return an interval from now, give or take its jitter, which never brings it below the least (P2).
+
+    An interval that is itself below the least, as loopback may have it, is left as it is.
+    """
+    shortest_s = interval_s * (1 - JITTER)
+    if interval_s >= least_s:
+        shortest_s = max(shortest_s, least_s * (1 + MARGIN))
+    return now_ns + round((shortest_s + interval_s * 2 * JITTER * chance) * NS_PER_S)

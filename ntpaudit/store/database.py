@@ -112,7 +112,8 @@ def _open(path: str, wait_s: float = WAIT_S) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
     try:
         version = _version(connection)  # a file that is not for us is not touched
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # of a new file only; others keep what they are
+        if version == 0:  # an old file keeps what it is
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         _write_ahead(connection, wait_s)
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(f"PRAGMA journal_size_limit={_MAX_WAL_BYTES}")

@@ -11,9 +11,26 @@ from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.policy import VERDICTS
 from ntpaudit.core.record import Kind, Record
-from ntpaudit.store.plain import plain, revive
+from ntpaudit.store.packing import pack_text, unpack_text
+from ntpaudit.store.plain import plain, revive, to_json
 
 HOUR_S = 3600
+
+KEPT_ASIDE = 10_000
+"""So many letters that were set aside are kept, the newest: a database may refuse every one."""
+
+MAX_AGED = 1000
+"""So many of the oldest rows are looked at, and may go for their age at once."""
+
+MAX_AGED_HOURS = 24
+"""And so many of the oldest rollups."""
+
+SLICE = 250
+"""So many of the oldest audits go at once while there are too many bytes, MAX_SLICES times at most."""
+
+MAX_SLICES = 40
+
+_INT64 = (-(1 << 63), (1 << 63) - 1)
 
 
 class Letter(NamedTuple):
@@ -43,52 +60,104 @@ class Unjudged(NamedTuple):
     observation: Observation
 
 
+_SEEN = "host_ns, kind, boot_id, boottime_ns, suspended_ns, raw_ns, observation"
+_CONCLUDED = "record, utc_ns, severity, verdict, offset_ns, earliest_ns, latest_ns, distance_s"
+
+
 def keep_observation(connection: sqlite3.Connection, observation: Observation, kind: Kind | None = None) -> int:
     """Store what an audit saw, before it is judged; return its id. `kind` is None outside the agent."""
-    text = json.dumps(plain(observation), allow_nan=False, separators=(",", ":"))
-    taken = observation.taken
-    row = connection.execute(
-        "INSERT INTO audits (host_ns, observation, kind, boot_id, boottime_ns, suspended_ns, raw_ns)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            taken.realtime_ns,
-            text,
-            kind,
-            observation.host.boot_id,
-            taken.boottime_ns,
-            taken.boottime_ns - taken.monotonic_ns,
-            taken.raw_ns,
-        ),
-    )
-    return int(row.lastrowid or 0)
+    return _insert(connection, "audits", _SEEN, (*_moment(observation, kind), _packed(observation)))
 
 
 def keep_record(connection: sqlite3.Connection, audit_id: int, record: Record, distance_s: float | None = None) -> bool:
     """Store what was concluded from an observation that was kept; False where there is no such observation."""
-    offset = record.offset
-    edges = (offset.estimate_s, offset.earliest_s, offset.latest_s) if offset else (None, None, None)
-    text = json.dumps(record.to_dict(), allow_nan=False, separators=(",", ":"))
+    values = _concluded(record, distance_s)
     done = connection.execute(
-        "UPDATE audits SET record = ?, utc_ns = ?, severity = ?, verdict = ?,"
-        " offset_ns = ?, earliest_ns = ?, latest_ns = ?, distance_s = ? WHERE id = ?",
-        (
-            text,
-            record.utc_ns,
-            int(record.severity),
-            VERDICTS.index(record.verdict),
-            *(None if edge is None else round(edge * NS_PER_S) for edge in edges),
-            distance_s,
-            audit_id,
-        ),
+        f"UPDATE audits SET ({_CONCLUDED}) = ({_marks(values)}) WHERE id = ?",  # noqa: S608
+        (*values, audit_id),
     )
     return done.rowcount == 1
+
+
+def keep_audit(
+    connection: sqlite3.Connection, observation: Observation, record: Record, distance_s: float | None = None
+) -> int:
+    """Store what an audit saw and what was concluded from it, at once; return its id.
+
+    All that a local one saw is in its record and in the columns, so its observation is not written out once more.
+    """
+    seen = "" if record.kind == "local" else _packed(observation)
+    values = (*_moment(observation, record.kind), seen, *_concluded(record, distance_s))
+    return _insert(connection, "audits", f"{_SEEN}, {_CONCLUDED}", values)
+
+
+def _moment(observation: Observation, kind: Kind | None) -> tuple[Any, ...]:
+    """Return the columns that say when an observation was made, and by whom."""
+    taken = observation.taken
+    return (
+        _fitting(taken.realtime_ns),
+        kind,
+        observation.host.boot_id,
+        taken.boottime_ns,
+        taken.boottime_ns - taken.monotonic_ns,
+        taken.raw_ns,
+    )
+
+
+def _packed(observation: Observation) -> bytes:
+    """Write an observation out."""
+    return pack_text(to_json(plain(observation)))
+
+
+def _concluded(record: Record, distance_s: float | None) -> tuple[Any, ...]:
+    """Return a record's columns."""
+    offset = record.offset
+    edges = (offset.estimate_s, offset.earliest_s, offset.latest_s) if offset else (None, None, None)
+    return (
+        pack_text(to_json(record.to_dict())),
+        _fitting(record.utc_ns),
+        int(record.severity),
+        VERDICTS.index(record.verdict),
+        *map(_ns, edges),
+        distance_s,
+    )
+
+
+def _insert(connection: sqlite3.Connection, table: str, columns: str, values: Sequence[Any]) -> int:
+    """Add a row and return its id."""
+    row = connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({_marks(values)})", values)  # noqa: S608
+    return int(row.lastrowid or 0)
+
+
+def _marks(values: Sequence[Any]) -> str:
+    """Write a question mark for each value."""
+    return ", ".join("?" * len(values))
+
+
+def _ns(span_s: float | None) -> int | None:
+    """Turn seconds into nanoseconds."""
+    return None if span_s is None else _fitting(round(span_s * NS_PER_S))
+
+
+def _fitting(value_ns: int | None) -> int | None:
+    """Return the nearest value that a column can hold: a host may believe in a year beyond 2262."""
+    return None if value_ns is None else max(_INT64[0], min(_INT64[1], value_ns))
+
+
+def find_unjudged(connection: sqlite3.Connection, observation: Observation) -> int | None:
+    """Return the id of this observation, if it was kept and nothing was concluded from it yet."""
+    row = connection.execute(
+        "SELECT id FROM audits WHERE record IS NULL AND kind IS NOT NULL AND boottime_ns = ? AND boot_id IS ?",
+        (observation.taken.boottime_ns, observation.host.boot_id),
+    ).fetchone()
+    return None if row is None else int(row[0])
 
 
 def roll_up(connection: sqlite3.Connection, record: Record) -> None:
     """Count a record in its hour, which outlives it. Of an unmeasured one the hour is the host's."""
     moment_ns = record.host_ns if record.utc_ns is None else record.utc_ns
-    offset_ns = None if record.offset is None else round(record.offset.estimate_s * NS_PER_S)
-    bound_ns = None if record.offset is None else round(record.offset.bound_s * NS_PER_S)
+    offset_ns = _ns(record.offset.estimate_s) if record.offset else None
+    bound_ns = _ns(record.offset.bound_s) if record.offset else None
     _add_rollup(
         connection,
         (
@@ -138,17 +207,22 @@ def keep_events(connection: sqlite3.Connection, events: Sequence[Event], boot_id
                 event.raised,
                 int(event.severity),
                 event.level,
-                event.text,
-                event.utc_ns,
-                event.host_ns,
+                _clean(event.text),
+                _fitting(event.utc_ns),
+                _fitting(event.host_ns),
                 boot_id,
                 event.boottime_ns,
                 event.value_s,
-                json.dumps(dict(event.detail), allow_nan=False),
+                to_json(dict(event.detail)),
             )
             for event in events
         ],
     )
+
+
+def _clean(text: str) -> str:
+    """Replace what is no character: names from outside may hold octets that are none."""
+    return text.encode(errors="replace").decode()
 
 
 def post(connection: sqlite3.Connection, letter: Letter, audit_id: int | None) -> None:
@@ -179,42 +253,57 @@ def undated(connection: sqlite3.Connection) -> list[Letter]:
     return [Letter._make(row) for row in rows]
 
 
+_THIS = "id = ? AND boottime_ns = ? AND host_ns = ?"
+
+
+def _this(letter: Letter) -> tuple[int, int, int]:
+    """Return what tells a letter from every other, wherever the state was moved to meanwhile."""
+    return letter.id, letter.boottime_ns, letter.host_ns
+
+
 def date_letter(connection: sqlite3.Connection, letter: Letter) -> None:
-    """Replace the lines of a letter by dated ones, and date its audit."""
+    """Replace the lines of a letter by dated ones, and date its audit, unless by the host's own clock."""
+    row = connection.execute(
+        f"UPDATE outbox SET lines = ?, stamp_ns = ? WHERE {_THIS} RETURNING audit_id",  # noqa: S608
+        (letter.lines, letter.stamp_ns, *_this(letter)),
+    ).fetchone()
+    if row is not None and letter.stamp_ns != letter.host_ns:
+        connection.execute("UPDATE audits SET utc_ns = ? WHERE utc_ns IS NULL AND id = ?", (letter.stamp_ns, row[0]))
+
+
+def confirm(connection: sqlite3.Connection, last: Letter) -> None:
+    """Forget the letters up to this one: they have been delivered. This is the cursor, and it only moves on.
+
+    Where the state has moved meanwhile, nothing is forgotten: they are delivered once more, which changes no point.
+    """
     connection.execute(
-        "UPDATE outbox SET lines = ?, stamp_ns = ? WHERE id = ?", (letter.lines, letter.stamp_ns, letter.id)
+        f"DELETE FROM outbox WHERE id <= ? AND EXISTS (SELECT 1 FROM outbox WHERE {_THIS})",  # noqa: S608
+        (last.id, *_this(last)),
     )
+
+
+def set_aside(connection: sqlite3.Connection, letter: Letter, reason: str) -> None:
+    """Take a letter that will never be delivered out of the way of the others, and keep it with the reason."""
     connection.execute(
-        "UPDATE audits SET utc_ns = ? WHERE utc_ns IS NULL AND id = (SELECT audit_id FROM outbox WHERE id = ?)",
-        (letter.stamp_ns, letter.id),
+        "INSERT INTO set_aside (audit_id, stamp_ns, lines, reason)"  # noqa: S608
+        f" SELECT audit_id, stamp_ns, lines, ? FROM outbox WHERE {_THIS}",
+        (_clean(reason), *_this(letter)),
     )
-
-
-def confirm(connection: sqlite3.Connection, up_to: int) -> None:
-    """Forget the letters up to this id: they have been delivered. This is the cursor, and it only moves on."""
-    connection.execute("DELETE FROM outbox WHERE id <= ?", (up_to,))
-
-
-def set_aside(connection: sqlite3.Connection, letter_id: int, reason: str) -> None:
-    """Take a letter that the database will never accept out of the way of the others, and keep it with the reason."""
-    connection.execute(
-        "INSERT INTO set_aside (audit_id, stamp_ns, lines, reason)"
-        " SELECT audit_id, stamp_ns, lines, ? FROM outbox WHERE id = ?",
-        (reason, letter_id),
-    )
-    connection.execute("DELETE FROM outbox WHERE id = ?", (letter_id,))
+    connection.execute(f"DELETE FROM outbox WHERE {_THIS}", _this(letter))  # noqa: S608
+    connection.execute("DELETE FROM set_aside WHERE id <= (SELECT MAX(id) FROM set_aside) - ?", (KEPT_ASIDE,))
 
 
 def backlog(connection: sqlite3.Connection) -> tuple[int, int | None, int]:
-    """Return how many letters wait, the stamp (else the host time) of the oldest, and how many were set aside.
+    """Return how many letters wait, the stamp (else the host time) of the oldest, and how many are set aside.
 
-    The ids of waiting letters have next to no holes, so the first and the last tell their number without counting.
+    Their ids have next to no holes, so the first and the last tell their number without counting.
     """
-    first, last, stamp_ns, aside = connection.execute(
-        "SELECT (SELECT MIN(id) FROM outbox), (SELECT MAX(id) FROM outbox),"
-        " (SELECT IFNULL(stamp_ns, host_ns) FROM outbox ORDER BY id LIMIT 1), (SELECT COUNT(*) FROM set_aside)"
+    count, oldest_ns, aside = connection.execute(
+        "SELECT (SELECT IFNULL(MAX(id) + 1, 0) FROM outbox) - (SELECT IFNULL(MIN(id), 0) FROM outbox),"
+        " (SELECT IFNULL(stamp_ns, host_ns) FROM outbox ORDER BY id LIMIT 1),"
+        " (SELECT IFNULL(MAX(id) + 1, 0) FROM set_aside) - (SELECT IFNULL(MIN(id), 0) FROM set_aside)"
     ).fetchone()
-    return (0, None, aside) if first is None else (last - first + 1, stamp_ns, aside)
+    return count, oldest_ns, aside
 
 
 def load_state(connection: sqlite3.Connection, key: str) -> Any:
@@ -228,22 +317,21 @@ def load_state(connection: sqlite3.Connection, key: str) -> Any:
 
 def save_state(connection: sqlite3.Connection, key: str, value: Any) -> None:
     """Keep a value, as JSON has it, under a key."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, text))
+    connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, to_json(value)))
 
 
 def seen_this_boot(connection: sqlite3.Connection, boot_id: str | None, count: int) -> list[Seen]:
     """Return the latest measured network audits of this boot, oldest first, passing over what makes no sense."""
     rows = connection.execute(
-        "SELECT json_extract(observation, '$.taken'), record, distance_s FROM audits"
+        "SELECT observation, record, distance_s FROM audits"
         " WHERE kind = 'network' AND boot_id = ? AND offset_ns IS NOT NULL ORDER BY id DESC LIMIT ?",
         (boot_id, count),
     ).fetchall()
     found = []
-    for taken, record, distance_s in rows:
+    for observation, record, distance_s in rows:
         try:
-            reading = revive(ClockReading, json.loads(taken))
-            found.append(Seen(reading, Record.from_dict(json.loads(record)), distance_s or 0.0))
+            reading = revive(ClockReading, json.loads(unpack_text(observation))["taken"])
+            found.append(Seen(reading, Record.from_dict(json.loads(unpack_text(record))), distance_s or 0.0))
         except (ValueError, TypeError, KeyError, RecursionError):
             continue
     return found[::-1]
@@ -257,21 +345,17 @@ def unjudged(connection: sqlite3.Connection) -> list[Unjudged]:
     found = []
     for audit_id, kind, text in rows:
         try:
-            found.append(Unjudged(audit_id, kind, revive(Observation, json.loads(text))))
+            found.append(Unjudged(audit_id, kind, revive(Observation, json.loads(unpack_text(text)))))
         except (ValueError, TypeError, RecursionError):
             connection.execute("UPDATE audits SET kind = NULL WHERE id = ?", (audit_id,))
     return found
 
 
 def drop_beyond(connection: sqlite3.Connection, count: int) -> int:
-    """Drop the oldest audits, with their letters, beyond so many; return how many letters were among them."""
-    (last,) = connection.execute(
-        "SELECT IFNULL((SELECT id FROM audits ORDER BY id DESC LIMIT 1 OFFSET ?), 0)", (count,)
-    ).fetchone()
-    if not last:
-        return 0
-    connection.execute("DELETE FROM audits WHERE id <= ?", (last,))
-    return connection.execute("DELETE FROM outbox WHERE audit_id <= ?", (last,)).rowcount
+    """Drop the oldest audits beyond so many, with their letters; return how many. Only where all ids follow in turn."""
+    (last,) = connection.execute("SELECT IFNULL(MAX(id), 0) - ? FROM audits", (count,)).fetchone()
+    connection.execute("DELETE FROM outbox WHERE audit_id <= ?", (last,))
+    return connection.execute("DELETE FROM audits WHERE id <= ?", (last,)).rowcount
 
 
 def copy_state(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
@@ -284,19 +368,13 @@ def copy_state(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
         target.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", rows)  # noqa: S608
 
 
-_AUDIT = (
-    "host_ns, observation, record, kind, boot_id, boottime_ns, suspended_ns, raw_ns, utc_ns, severity, verdict,"
-    " offset_ns, earliest_ns, latest_ns, distance_s"
-)
-
-
-def move(source: sqlite3.Connection, target: sqlite3.Connection, unfinished: Sequence[int]) -> None:
-    """Add all that the source holds to the target. `unfinished` are observations there that the source finished."""
-    target.executemany("DELETE FROM audits WHERE record IS NULL AND id = ?", [(audit_id,) for audit_id in unfinished])
+def move(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    """Add all that the source holds to the target."""
+    _drop_finished(source, target)
     moved = {}
-    for audit_id, *values in source.execute(f"SELECT id, {_AUDIT} FROM audits ORDER BY id"):  # noqa: S608
-        row = target.execute(f"INSERT INTO audits ({_AUDIT}) VALUES ({_marks(values)})", values)  # noqa: S608
-        moved[audit_id] = row.lastrowid
+    columns = f"{_SEEN}, {_CONCLUDED}"
+    for audit_id, *values in source.execute(f"SELECT id, {columns} FROM audits ORDER BY id"):  # noqa: S608
+        moved[audit_id] = _insert(target, "audits", columns, values)
     for table, columns in (
         ("events", "kind, raised, severity, level, text, utc_ns, host_ns, boot_id, boottime_ns, value_s, detail"),
         ("outbox", "audit_id, boot_id, boottime_ns, host_ns, stamp_ns, lines"),
@@ -305,15 +383,21 @@ def move(source: sqlite3.Connection, target: sqlite3.Connection, unfinished: Seq
         for values in source.execute(f"SELECT {columns} FROM {table} ORDER BY id"):  # noqa: S608
             if columns.startswith("audit_id"):
                 values = (moved.get(values[0]), *values[1:])
-            target.execute(f"INSERT INTO {table} ({columns}) VALUES ({_marks(values)})", values)  # noqa: S608
+            _insert(target, table, columns, values)
     for values in source.execute("SELECT * FROM rollups"):
         _add_rollup(target, values)
     copy_state(source, target)
 
 
-def _marks(values: Sequence[Any]) -> str:
-    """Write a question mark for each value."""
-    return ", ".join("?" * len(values))
+def _drop_finished(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    """Remove observations of the target whose record went to the source, with the observation once more."""
+    orphans = target.execute("SELECT id, boottime_ns, boot_id FROM audits WHERE record IS NULL").fetchall()
+    for audit_id, *moment in orphans:
+        found = source.execute(
+            "SELECT 1 FROM audits WHERE record IS NOT NULL AND boottime_ns = ? AND boot_id IS ?", moment
+        )
+        if found.fetchone():
+            target.execute("DELETE FROM audits WHERE id = ?", (audit_id,))
 
 
 class Trimmed(NamedTuple):
@@ -323,21 +407,38 @@ class Trimmed(NamedTuple):
     undelivered: int = 0
 
 
-def trim_by_age(connection: sqlite3.Connection, now_ns: int, raw_s: float, rollups_s: float, findings_s: float) -> int:
-    """Remove what is older than it is to be kept, by true time; return how many audits.
+_WAITING = f"SELECT audit_id FROM (SELECT audit_id FROM outbox ORDER BY id LIMIT {2 * MAX_AGED})"  # noqa: S608
+"""The audits of the oldest letters: as long as letters go in their order, no older audit waits."""
 
-    What waits to be delivered stays, and so does what is not dated: it goes with the next dated one.
+
+def trim_by_age(connection: sqlite3.Connection, now_ns: int, raw_s: float, rollups_s: float, findings_s: float) -> int:
+    """Remove what is older than it is to be kept; return how many audits.
+
+    An audit is old when both the true time and the host's clock say so. What waits to be delivered stays, and so does
+    what is not dated: it goes with the next dated one. Were `now_ns` wrong after all, the oldest `MAX_AGED` would be
+    lost, and no more.
     """
     raw_ns, findings_ns = (now_ns - round(kept_s * NS_PER_S) for kept_s in (raw_s, findings_s))
-    gone = connection.execute(
-        "DELETE FROM audits WHERE id <= (SELECT MAX(id) FROM audits WHERE utc_ns < ?1)"
-        " AND IFNULL(utc_ns, host_ns) < ?1 AND id NOT IN (SELECT audit_id FROM outbox WHERE audit_id IS NOT NULL)",
-        (raw_ns,),
-    ).rowcount
-    connection.execute("DELETE FROM rollups WHERE hour_s < ?", (now_ns / NS_PER_S - rollups_s,))
-    connection.execute("DELETE FROM events WHERE IFNULL(utc_ns, host_ns) < ?", (findings_ns,))
-    connection.execute("DELETE FROM set_aside WHERE stamp_ns < ?", (findings_ns,))
+    gone = _drop_old(connection, "audits", raw_ns, f"id NOT IN ({_WAITING} WHERE audit_id IS NOT NULL)")
+    _drop_old(connection, "events", findings_ns, "TRUE")
+    connection.execute(
+        "DELETE FROM rollups WHERE hour_s < ? AND hour_s IN (SELECT hour_s FROM rollups ORDER BY hour_s LIMIT ?)",
+        (now_ns / NS_PER_S - rollups_s, MAX_AGED_HOURS),
+    )
     return gone
+
+
+def _drop_old(connection: sqlite3.Connection, table: str, before_ns: int, condition: str) -> int:
+    """Remove the rows among the oldest that are from before a moment; return how many."""
+    return connection.execute(
+        f"""
+        WITH oldest AS (SELECT id, utc_ns, host_ns FROM {table} ORDER BY id LIMIT ?),
+        old AS (SELECT id, utc_ns FROM oldest WHERE MAX(host_ns, IFNULL(utc_ns, host_ns)) < ?)
+        DELETE FROM {table} WHERE {condition} AND id IN
+            (SELECT id FROM old WHERE id <= (SELECT MAX(id) FROM old WHERE utc_ns IS NOT NULL))
+        """,  # noqa: S608
+        (MAX_AGED, before_ns),
+    ).rowcount
 
 
 def size_bytes(connection: sqlite3.Connection) -> int:
@@ -349,26 +450,41 @@ def size_bytes(connection: sqlite3.Connection) -> int:
 
 
 def trim_by_size(connection: sqlite3.Connection, max_bytes: int) -> Trimmed:
-    """Remove the oldest tenth of all audits while there are too many bytes: delivered ones as long as there are any."""
+    """Remove the oldest audits while there are too many bytes: delivered ones as long as there are any."""
     trimmed = Trimmed()
-    while size_bytes(connection) > max_bytes:
-        tenth = 1 + connection.execute("SELECT COUNT(*) FROM audits").fetchone()[0] // 10
-        gone = connection.execute(
-            "DELETE FROM audits WHERE id IN (SELECT id FROM audits WHERE id NOT IN"
-            " (SELECT audit_id FROM outbox WHERE audit_id IS NOT NULL) ORDER BY id LIMIT ?)",
-            (tenth,),
-        ).rowcount
-        letters = 0
+    for _ in range(MAX_SLICES):
+        if size_bytes(connection) <= max_bytes:
+            break
+        gone, letters = _drop_delivered(connection), 0
         if not gone:
-            last = connection.execute("SELECT MAX(id) FROM (SELECT id FROM audits ORDER BY id LIMIT ?)", (tenth,))
-            letters, gone = _drop_up_to(connection, last.fetchone()[0])
+            gone, letters = _drop_undelivered(connection)
         if not gone and not letters:
             break
         trimmed = Trimmed(trimmed.audits + gone, trimmed.undelivered + letters)
+    _give_back(connection)
     return trimmed
 
 
-def _drop_up_to(connection: sqlite3.Connection, audit_id: int | None) -> tuple[int, int]:
-    """Drop audits up to this one with their letters; return how many letters and how many audits."""
-    letters = connection.execute("DELETE FROM outbox WHERE IFNULL(audit_id, 0) <= ?", (audit_id or 0,)).rowcount
-    return letters, connection.execute("DELETE FROM audits WHERE id <= ?", (audit_id or 0,)).rowcount
+def _drop_delivered(connection: sqlite3.Connection) -> int:
+    """Drop those of the oldest audits that do not wait to be delivered; return how many."""
+    return connection.execute(
+        "DELETE FROM audits WHERE id IN (SELECT id FROM audits ORDER BY id LIMIT ?)"  # noqa: S608
+        f" AND id NOT IN ({_WAITING} WHERE audit_id IS NOT NULL)",
+        (SLICE,),
+    ).rowcount
+
+
+def _drop_undelivered(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Drop the oldest letters, and the audits up to theirs; return how many audits and how many letters."""
+    letter_id, audit_id = connection.execute(
+        "SELECT MAX(id), MAX(audit_id) FROM (SELECT id, audit_id FROM outbox ORDER BY id LIMIT ?)", (SLICE,)
+    ).fetchone()
+    audits = connection.execute("DELETE FROM audits WHERE id <= ?", (audit_id,)).rowcount
+    return audits, connection.execute("DELETE FROM outbox WHERE id <= ?", (letter_id,)).rowcount
+
+
+def _give_back(connection: sqlite3.Connection) -> None:
+    """Give the file's free pages back to the file system, some at a time, where they are many."""
+    pages, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
+    if free > pages // 8:
+        connection.execute(f"PRAGMA incremental_vacuum({MAX_AGED})").fetchall()

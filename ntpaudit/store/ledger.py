@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,16 +18,24 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.politeness import Memories
 from ntpaudit.core.record import Kind, Record
+from ntpaudit.core.wording import plural
 from ntpaudit.errors import BusyError, StoreError
 from ntpaudit.store import history, servers
-from ntpaudit.store.database import is_damage, open_database, open_memory, set_aside_damaged, transaction
+from ntpaudit.store.database import is_damage, looking, open_database, open_memory, set_aside_damaged, transaction
 from ntpaudit.store.history import Letter
+from ntpaudit.store.reading import open_history
 
 RETRY_S = 30.0
-"""How long to wait before a file that could not be used is tried again."""
+"""How long to wait before a file that could not be used is tried again; each failure doubles it, up to tenfold."""
+
+WAIT_S = 0.5
+"""How long to wait for somebody else who writes: the agent's loop has a watchdog to feed, and a second to end in."""
 
 MAX_STAND_IN = 20_000
 """How many audits the stand-in holds, two weeks of minutes; beyond that the oldest are dropped, and that is noted."""
+
+MAX_WAL_BYTES = 64 << 20
+"""A write-ahead log larger than this is told of: somebody reads without an end, and SQLite cannot begin it anew."""
 
 _Done = TypeVar("_Done")
 _Work = Callable[[sqlite3.Connection], _Done]
@@ -47,18 +56,22 @@ class Concluded(NamedTuple):
 
 
 class Ledger:
-    """The state of one agent; `note` is told what is wrong with it, once. It may be used from several threads."""
+    """The state of one agent; `note` is told what is wrong with it, once. It may be used from several threads.
 
-    def __init__(self, path: str, note: Callable[[str], None]) -> None:
+    File and stand-in count their rows each for itself, so an id alone names nothing once the state has moved.
+    """
+
+    def __init__(self, path: str, note: Callable[[str], None], *, retry_s: float = RETRY_S) -> None:
         self._path = path
         self._note = note
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None  # device and inode of the file that is open
+        self._abandoned: list[sqlite3.Connection] = []
         self._stands_in = False
+        self._first_retry_s = self._retry_s = retry_s
         self._retry_at_s = 0.0
-        self._unfinished: list[int] = []  # ids in the file of observations whose record went to the stand-in
         self._dropped = 0
-        self._place = self._read_place = 0  # counts the changes between file and stand-in, whose ids differ
         self.trouble: str | None = None
         """What is wrong with the file now, None where it is sound."""
 
@@ -80,16 +93,15 @@ class Ledger:
     def keep_record(self, audit_id: int | None, concluded: Concluded) -> None:
         """Keep what was concluded, its events, its place in the outbox and the agent's mind: all or nothing.
 
-        `audit_id` is that of the observation, None where it was not kept before.
+        `audit_id` is what `keep_observation` returned, None where the observation was not kept before.
         """
-        record = concluded.record
+        observation, record = concluded.observation, concluded.record
 
         def work(connection: sqlite3.Connection) -> None:
-            kept_id = audit_id
-            if kept_id is None or not history.keep_record(connection, kept_id, record, concluded.distance_s):
-                if kept_id is not None:
-                    self._unfinished.append(kept_id)  # it was seen while the file still took it
-                kept_id = history.keep_observation(connection, concluded.observation, record.kind)
+            kept_id = None if audit_id is None else history.find_unjudged(connection, observation)
+            if kept_id is None:
+                kept_id = history.keep_audit(connection, observation, record, concluded.distance_s)
+            else:
                 history.keep_record(connection, kept_id, record, concluded.distance_s)
             history.roll_up(connection, record)
             history.keep_events(connection, concluded.events, record.host.boot_id)
@@ -120,7 +132,7 @@ class Ledger:
 
     def load(self, key: str) -> Any:
         """Return what was kept under a key, None where nothing was."""
-        return self._do(lambda connection: history.load_state(connection, key))
+        return self._look(lambda connection: history.load_state(connection, key))
 
     def save(self, key: str, value: Any) -> None:
         """Keep a value under a key."""
@@ -132,113 +144,139 @@ class Ledger:
 
     def waiting(self, count: int) -> list[Letter]:
         """Return the oldest letters to deliver."""
-
-        def work(connection: sqlite3.Connection) -> list[Letter]:
-            self._read_place = self._place
-            return history.waiting(connection, count)
-
-        return self._do(work)
+        return self._look(lambda connection: history.waiting(connection, count))
 
     def confirm(self, letters: Sequence[Letter]) -> None:
-        """Forget letters that have been delivered, the last that `waiting` returned, or the first of them.
-
-        Where the state has moved meanwhile they are delivered once more, which changes no point.
-        """
-
-        def work(connection: sqlite3.Connection) -> None:
-            if self._read_place == self._place:
-                history.confirm(connection, letters[-1].id)
-
-        self._do(work)
+        """Forget letters that have been delivered: the oldest that wait."""
+        self._do(lambda connection: history.confirm(connection, letters[-1]))
 
     def set_aside(self, letter: Letter, reason: str) -> None:
-        """Take a letter that will never be accepted out of the way."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            if self._read_place == self._place:
-                history.set_aside(connection, letter.id, reason)
-
-        self._do(work)
+        """Take a letter that will never be accepted, or that nobody can date, out of the way."""
+        self._do(lambda connection: history.set_aside(connection, letter, reason))
 
     def set_undated_aside(self, letter: Letter, reason: str) -> None:
         """Take a letter out of the way that nobody can date."""
-        self._do(lambda connection: history.set_aside(connection, letter.id, reason))
+        self.set_aside(letter, reason)
 
     def backlog(self) -> tuple[int, int | None, int]:
-        """Return how many letters wait, the time of the oldest, and how many were set aside."""
-        return self._do(history.backlog)
+        """Return how many letters wait, the time of the oldest, and how many are set aside."""
+        return self._look(history.backlog)
 
     def close(self) -> None:
-        """Write the stand-in to the file if that works by now, and close it."""
+        """Write the stand-in to the file if that works by now, and close it; else tell what is lost."""
         with self._lock:
             if self._stands_in:
                 self._return_to_file()
+            if self._stands_in:
+                (kept,) = self._open().execute("SELECT COUNT(*) FROM audits").fetchone()
+                lost = plural(kept + self._dropped, "record")
+                self._note(f"{lost} could not be written to {self._path}: {self.trouble}")
             if self._connection is not None:
                 self._connection.close()
-                self._connection = None
+            self._connection, self._stands_in = None, False
 
     def _do(self, work: "_Work[_Done]") -> _Done:
-        """Do all of something or nothing, in the file, or in its stand-in where the file does not take it."""
+        """Do all of something or nothing."""
+        return self._use(transaction, work)
+
+    def _look(self, work: "_Work[_Done]") -> _Done:
+        """Read, whoever writes."""
+        return self._use(looking, work)
+
+    def _use(
+        self, within: "Callable[[sqlite3.Connection], AbstractContextManager[None]]", work: "_Work[_Done]"
+    ) -> _Done:
+        """Do something with the file, or with its stand-in where the file cannot be used."""
         with self._lock:
             if self._stands_in and time.monotonic() >= self._retry_at_s:
                 self._return_to_file()
-            try:
-                if self._connection is None:
-                    self._connection = open_database(self._path, self._note)
-                with transaction(self._connection):
-                    return work(self._connection)
-            except StoreError as error:
-                if self._stands_in:
-                    raise
-                self._stand_in(error)
+            if not self._stands_in:
+                try:
+                    connection = self._open()
+                    with within(connection):
+                        done = work(connection)
+                    self._watch_log()
+                    return done
+                except StoreError as error:
+                    self._stand_in(error)
             connection = self._open()
-            with transaction(connection):
+            with within(connection):
                 done = work(connection)
                 self._dropped += history.drop_beyond(connection, MAX_STAND_IN)
-                return done
+            return done
 
     def _open(self) -> sqlite3.Connection:
-        """Return the connection in use."""
-        assert self._connection is not None
+        """Return the connection in use. StoreError where the file cannot be opened, or is no longer where it was."""
+        if self._connection is None:
+            self._connection = open_database(self._path, self._note, WAIT_S)
+            self._file = _identity(self._path)
+        elif not self._stands_in and _identity(self._path) != self._file:
+            raise StoreError(f"{self._path} was removed or replaced")
         return self._connection
+
+    def _watch_log(self) -> None:
+        """Tell of a write-ahead log that only grows."""
+        try:
+            size = os.stat(f"{self._path}-wal").st_size
+        except OSError:
+            size = 0
+        if size <= MAX_WAL_BYTES:
+            self.trouble = None
+        elif self.trouble is None:
+            self.trouble = f"{self._path}-wal grows without an end: somebody has been reading the history for too long"
+            self._note(self.trouble)
 
     def _stand_in(self, error: StoreError) -> None:
         """Go on in memory, with what can be read of the file's state. A damaged file is set aside."""
         self.trouble = str(error)
         self._note(f"{error}; going on in memory")
-        memory = open_memory()
-        if self._connection is not None:
-            history.copy_state(self._connection, memory)
-            self._connection.close()
-            if is_damage(error):
-                set_aside_damaged(self._path, self._note)
-        self._connection = memory
-        self._stands_in = True
-        self._place += 1
-        self._retry_at_s = time.monotonic() + (0.0 if is_damage(error) else RETRY_S)
+        memory, file = open_memory(), self._connection
+        is_gone, is_damaged = file is not None and _identity(self._path) != self._file, is_damage(error)
+        if file is None:
+            with suppress(StoreError), open_history(self._path) as seen:
+                history.copy_state(seen, memory)
+        else:
+            history.copy_state(file, memory)
+        if file is not None and is_gone:
+            self._abandoned.append(file)  # SQLite would delete the log of the file that is there now, by its name
+        elif file is not None:
+            file.close()
+            is_gone = is_damaged and set_aside_damaged(self._path, self._note)
+        self._connection, self._stands_in, self._retry_s = memory, True, self._first_retry_s
+        self._retry_at_s = time.monotonic() + (0.0 if is_gone else self._retry_s)
 
     def _return_to_file(self) -> None:
         """Move what the stand-in holds into the file, if the file can be used by now."""
-        self._retry_at_s = time.monotonic() + RETRY_S
-        memory = self._open()
+        assert self._connection is not None
+        self._retry_s = min(2 * self._retry_s, 10 * self._first_retry_s)
+        self._retry_at_s = time.monotonic() + self._retry_s
         try:
-            file = open_database(self._path, self._note)
+            file = open_database(self._path, self._note, WAIT_S)
+            try:
+                with transaction(file):
+                    history.move(self._connection, file)
+            except StoreError as error:
+                file.close()
+                if is_damage(error) and set_aside_damaged(self._path, self._note):
+                    self._retry_at_s = 0.0
+                raise
         except StoreError as error:
             self.trouble = str(error)
             return
-        try:
-            with transaction(file):
-                history.move(memory, file, self._unfinished)
-        except StoreError as error:
-            self.trouble = str(error)
-            file.close()
-            return
-        memory.close()
-        lost = f", {self._dropped} of the oldest records lost" if self._dropped else ""
+        self._connection.close()
+        lost = f", but for {plural(self._dropped, 'record')} that were too many for it" if self._dropped else ""
         self._note(f"{self._path} can be used again; what was kept in memory is in it{lost}")
-        self._connection, self._stands_in, self.trouble = file, False, None
-        self._unfinished, self._dropped = [], 0
-        self._place += 1
+        self._connection, self._file = file, _identity(self._path)
+        self._stands_in, self._dropped, self.trouble = False, 0, None
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from another of the same name, None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Claim:

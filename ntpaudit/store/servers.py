@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Mapping
 
 from ntpaudit.core.politeness import Memory
-from ntpaudit.store.plain import plain, revive
+from ntpaudit.store.plain import plain, revive, to_json
 
 
 def load_memories(connection: sqlite3.Connection) -> dict[str, Memory]:
@@ -21,5 +21,5 @@ def load_memories(connection: sqlite3.Connection) -> dict[str, Memory]:
 
 def save_memories(connection: sqlite3.Connection, memories: Mapping[str, Memory]) -> None:
     """Write these memories beside the others."""
-    rows = [(endpoint, json.dumps(plain(memory))) for endpoint, memory in memories.items()]
+    rows = [(endpoint, to_json(plain(memory))) for endpoint, memory in memories.items()]
     connection.executemany("INSERT OR REPLACE INTO servers VALUES (?, ?)", rows)

@@ -1,0 +1,171 @@
+"""How fast a backlog is delivered, beside a bare HTTP POST of the same lines to the same database."""
+
+import http.client
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+from ntpaudit.config import InfluxConfig
+from ntpaudit.core.delivery import MAX_LETTERS
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.delivery import make_courier
+from ntpaudit.sinks.line_protocol import render
+from ntpaudit.store import history
+from ntpaudit.store.history import Letter
+from ntpaudit.store.ledger import Ledger
+from tests.records import NOW_NS, record, servers
+from tests.world.packages import program
+from tests.world.servers import free_port, influxd, running
+
+LETTERS = 1_000_000
+LOCAL_PER_NETWORK = 4
+
+
+def run() -> Iterator[str]:
+    """(f) Delivery of a backlog into InfluxDB."""
+    yield "## Delivery of a backlog\n"
+    with TemporaryDirectory(prefix="bench-") as name:
+        lines, bare_s = _bare()
+        file = Path(name) / "history.sqlite3"
+        fill_s = _fill(file)
+        size = file.stat().st_size
+        courier_s = _courier(file)
+    yield (
+        f"{LETTERS:,} records in the outbox ({lines:,} lines, one network audit of 4 servers to {LOCAL_PER_NETWORK} local "
+        f"ones), {MAX_LETTERS} in a request, into InfluxDB 1.6.7 through the same nginx, on loopback.\n"
+    )
+    yield "| who | records a second | lines a second | as a share |"
+    yield "|---|---:|---:|---:|"
+    for who, took_s in (
+        ("bare `http.client` POST, lines ready in memory", bare_s),
+        ("the agent's courier: read from SQLite, gzip, send, confirm", courier_s),
+    ):
+        yield f"| {who} | {LETTERS / took_s:,.0f} | {lines / took_s:,.0f} | {bare_s / took_s:.2f} |"
+    yield f"\nThe outbox took {size / LETTERS:.0f} octets a record on disk, and {fill_s:.0f} s to fill. Goal: 0.5.\n"
+
+
+def _letters() -> Iterator[Letter]:
+    """Yield letters as an agent writes them, each with a time of its own."""
+    whole = render(record(*servers(0.0019)))
+    local = whole[: whole.index("\n") + 1]
+    (old,) = {line.rsplit(" ", 1)[1] for line in whole.splitlines()}
+    for number in range(LETTERS):
+        stamp_ns = NOW_NS - (LETTERS - number) * NS_PER_S
+        text = whole if number % (LOCAL_PER_NETWORK + 1) == 0 else local
+        yield Letter(0, text.replace(old, str(stamp_ns)), stamp_ns, "boot", number, stamp_ns)
+
+
+def _batches(size: int) -> Iterator[Sequence[Letter]]:
+    """Yield letters so many at once."""
+    batch = []
+    for letter in _letters():
+        batch.append(letter)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _bare() -> tuple[int, float]:
+    """Post all lines, and return how many they were and how long the posting took: only that."""
+    took_s, lines = 0.0, 0
+    with influxd() as url, _shim(url) as address:
+        connection = http.client.HTTPConnection(address)
+        for batch in _batches(MAX_LETTERS):
+            body = "".join(letter.lines for letter in batch).encode()
+            lines += body.count(b"\n")
+            began = time.perf_counter()
+            connection.request("POST", "/api/v2/write?bucket=ntpaudit&precision=ns", body)
+            answer = connection.getresponse()
+            answer.read()
+            took_s += time.perf_counter() - began
+            assert answer.status == http.HTTPStatus.NO_CONTENT
+        connection.close()
+    return lines, took_s
+
+
+def _fill(file: Path) -> float:
+    """Put all letters in an outbox, and return how long it took."""
+    began = time.perf_counter()
+    ledger = Ledger(str(file), print)
+    for batch in _batches(20_000):
+        _post(ledger, batch)
+    ledger.close()
+    return time.perf_counter() - began
+
+
+def _post(ledger: Ledger, batch: Sequence[Letter]) -> None:
+    """Put letters in the outbox, in one transaction."""
+
+    def work(connection: sqlite3.Connection) -> None:
+        for letter in batch:
+            history.post(connection, letter, None)
+
+    ledger.read(work)
+
+
+def _courier(file: Path) -> float:
+    """Deliver all letters as the agent does, and return how long it took."""
+    ledger = Ledger(str(file), print)
+    with influxd() as url, _shim(url) as address:
+        courier = make_courier(ledger, InfluxConfig(f"http://{address}"), None, print)
+        began = time.perf_counter()
+        courier.start()
+        while courier.health.delivered < LETTERS:
+            assert courier.crash is None
+            time.sleep(0.05)
+        took_s = time.perf_counter() - began
+        courier.stop(5.0)
+    assert ledger.backlog() == (0, None, 0)
+    ledger.close()
+    return took_s
+
+
+@contextmanager
+def _shim(url: str) -> Iterator[str]:
+    """Run nginx as a way to InfluxDB 1.x by the write API of 2.x, and yield its address."""
+    upstream, port = urlsplit(url).netloc, free_port("127.0.0.1", socket.SOCK_STREAM)
+    with TemporaryDirectory(prefix="nginx-") as name:
+        folders = "".join(
+            f"{kind}_temp_path {name}/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        configuration = Path(name) / "nginx.conf"
+        configuration.write_text(
+            f"""
+daemon off; pid {name}/pid; error_log {name}/errors; events {{ }}
+http {{
+    access_log off; {folders}
+    client_max_body_size 32m; client_body_buffer_size 4m;
+    upstream influxdb {{ server {upstream}; keepalive 4; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location = /api/v2/write {{
+            set $args "db=ntpaudit&precision=n"; rewrite ^ /write break;
+            proxy_pass http://influxdb; proxy_http_version 1.1; proxy_set_header Connection "";
+        }}
+    }}
+}}
+"""
+        )
+        command = [str(program("nginx")), "-p", name, "-c", str(configuration)]
+        with running(command, Path(name) / "log", lambda _: _answers(port)):
+            yield f"127.0.0.1:{port}"
+
+
+def _answers(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    print("\n".join(run()))

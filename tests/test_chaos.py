@@ -1,0 +1,216 @@
+"""The agent is killed two hundred times while its database comes and goes: nothing is lost, nothing there twice."""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from urllib.request import urlopen
+
+from ntpaudit.core.record import Record
+from ntpaudit.demo.server import NtpServer
+from ntpaudit.store.packing import unpack_text
+from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Hang, Request, Reset
+from tests.world.packages import REPOSITORY
+from tests.world.servers import influxd
+
+KILLS = 200
+HOSTS = 2
+"""So many agents at once, one for each core of a small machine; they share the kills."""
+
+LIFE_S = (0.15, 1.15)
+"""How long an agent lives: some die while they start, some while they deliver."""
+
+FAULTS: dict[str, Fault] = {
+    "hangs": Hang(),
+    "hangs, stored": Hang(stored=True),
+    "reset before": Reset("before"),
+    "reset after": Reset("after"),
+    "reset in the middle": Reset("middle"),
+    "500": Answer(500, '{"error":"timeout"}'),
+    "503": Answer(503, "", (("Retry-After", "0"),)),
+    "429": Answer(429, '{"message":"too many requests"}', (("Retry-After", "0"),)),
+    "disk full": Answer(500, '{"error":"engine: error writing WAL entry: no space left on device"}'),
+}
+WORLD = random.Random(20261118)
+
+
+class Flapping:
+    """A database that does something else every few tenths of a second, and each of it often."""
+
+    def __init__(self, database: FlakyDatabase) -> None:
+        self.database = database
+        self.done: Counter[str] = Counter()
+        self._mood = "well"
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        database.choose = self._choose
+        self._thread.start()
+
+    def end(self) -> None:
+        """Let it be well from now on."""
+        self._ended.set()
+        self._thread.join()
+        self.database.listen()
+        self._mood = "well"
+
+    def _choose(self, request: Request) -> Fault:
+        mood = self._mood
+        self.done[mood] += 1
+        return FAULTS.get(mood, FORWARD)
+
+    def _run(self) -> None:
+        moods = random.Random(WORLD.random())
+        while not self._ended.wait(moods.uniform(0.05, 0.4)):
+            self._mood = moods.choice(["well", "well", "refuses", *FAULTS])
+            if self._mood == "refuses":
+                self.done["refuses"] += 1
+                self.database.refuse()
+            else:
+                self.database.listen()
+
+
+class Host:
+    """One host whose agent is killed again and again."""
+
+    def __init__(self, name: str, folder: Path, servers: Sequence[str], url: str) -> None:
+        self.name = name
+        self.history = folder / "state" / "history.sqlite3"
+        self.said = folder / "said"
+        self._config = folder / "ntpaudit.toml"
+        self._config.write_text(
+            f'[host]\nname = "{name}"\n[sources]\nservers = {json.dumps(servers)}\n'
+            f'[schedule]\nnetwork = "15s"\nlocal = "1s"\n[influxdb]\nurl = "{url}"\ntimeout = "500ms"\n'
+        )
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "INFLUXDB_", "NOTIFY_"))}
+        self._environment = kept | {"STATE_DIRECTORY": str(folder / "state"), "PYTHONPATH": str(REPOSITORY)}
+
+    @contextmanager
+    def agent(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Run the agent, and kill it at the end."""
+        with self.said.open("ab") as output:
+            command = [sys.executable, "-m", "ntpaudit", "agent", "--config", str(self._config)]
+            agent = subprocess.Popen(command, env=self._environment, stdout=output, stderr=output)
+        try:
+            yield agent
+        finally:
+            agent.kill()
+            agent.wait()
+
+    def live(self, life_s: float, moments: random.Random) -> None:
+        """Let an agent live for a while, asked to audit at random moments, and kill it."""
+        began, so_far = time.monotonic(), self.said.stat().st_size if self.said.exists() else 0
+        with self.agent() as agent:
+            while (left_s := life_s - (time.monotonic() - began)) > 0:
+                time.sleep(min(left_s, moments.uniform(0.02, 0.2)))
+                if self.said.stat().st_size > so_far:  # it listens to signals since it greeted
+                    agent.send_signal(signal.SIGUSR1)
+            assert agent.poll() is None, self.said.read_text()
+
+    def finish(self) -> None:
+        """Run the agent until nothing waits, and end it well."""
+        with self.agent() as agent:
+            deadline = time.monotonic() + 60
+            while self.rows("SELECT id FROM outbox UNION SELECT id FROM audits WHERE record IS NULL"):
+                assert time.monotonic() < deadline, self.said.read_text()
+                time.sleep(0.1)
+            agent.terminate()
+            assert agent.wait(5) == 0, self.said.read_text()
+        assert self.rows("SELECT id FROM outbox") == []  # else its last record is still to be delivered
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the history."""
+        connection = sqlite3.connect(f"file:{self.history}?mode=ro", uri=True, timeout=10)
+        try:
+            return connection.execute(query).fetchall()
+        finally:
+            connection.close()
+
+    def records(self) -> dict[int, Record]:
+        """Return every record of the history by its corrected time."""
+        rows = self.rows("SELECT utc_ns, record FROM audits ORDER BY id")
+        found = {utc_ns: Record.from_dict(json.loads(unpack_text(text))) for utc_ns, text in rows}
+        assert len(found) == len(rows)
+        return found
+
+
+def points(url: str, measurement: str, fields: str, host: str) -> list[list[Any]]:
+    """Return the points of a host, each with its time and the fields named."""
+    query = f"SELECT {fields} FROM {measurement} WHERE host = '{host}'"
+    with urlopen(f"{url}/query?db=ntpaudit&epoch=ns&q={quote(query)}", timeout=30) as got:
+        series = json.load(got)["results"][0].get("series", [{"values": []}])
+    found: list[list[Any]] = series[0]["values"]
+    return found
+
+
+def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
+    """After 200 kills at random, the points in the database are exactly the records of the history, value by value."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(NtpServer()) for _ in range(3)]
+        names = [f"{server.address}:{server.port}" for server in servers]
+        url = stack.enter_context(influxd())
+        database = stack.enter_context(FlakyDatabase(url))
+        hosts = []
+        for number in range(HOSTS):
+            folder = tmp_path / f"web{number}"
+            folder.mkdir()
+            hosts.append(Host(folder.name, folder, names, database.url))
+        flapping = Flapping(database)
+        failed: list[BaseException] = []
+
+        def kill(host: Host, moments: random.Random) -> None:
+            try:
+                for _ in range(KILLS // HOSTS):
+                    host.live(moments.uniform(*LIFE_S), moments)
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=kill, args=(host, random.Random(WORLD.random()))) for host in hosts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        flapping.end()
+        assert failed == []
+        for host in hosts:
+            host.finish()
+        sent: Counter[str] = Counter()
+        for request in database.requests:
+            sent.update(line for line in request.lines.splitlines() if line.startswith("ntpaudit_clock"))
+        print(dict(flapping.done), len(sent), sent.total(), [len(host.records()) for host in hosts])
+        for host in hosts:
+            compare(host, url)
+            assert "Traceback" not in host.said.read_text()
+            assert host.rows("SELECT * FROM set_aside") == []
+        assert all(flapping.done[fault] for fault in ("well", "refuses", *FAULTS))
+        assert sent.total() > len(sent) > KILLS / 2  # much was sent more than once, and is there once
+
+
+def compare(host: Host, url: str) -> None:
+    """Compare every point of a host with the record it came from."""
+    records = host.records()
+    fields = "offset_s, bound_s, severity, findings, sources, host_time_ns"
+    for time_ns, offset_s, bound_s, severity, findings, sources, host_ns in points(
+        url, "ntpaudit_clock", fields, host.name
+    ):
+        record = records.pop(time_ns)
+        offset = record.offset  # None until the first servers answered; dated later all the same
+        assert (offset_s, bound_s) == ((offset.estimate_s, offset.bound_s) if offset else (None, None))
+        assert (severity, findings, sources) == (int(record.severity), len(record.findings), record.agreement.sources)
+        assert host_ns == record.host_ns
+    assert records == {}
+    told = Counter((source.name, utc_ns) for utc_ns, record in host.records().items() for source in record.sources)
+    stored = Counter(
+        (name, time_ns) for time_ns, name, _ in points(url, "ntpaudit_source", "source, status", host.name)
+    )
+    assert stored == told
