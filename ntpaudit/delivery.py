@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 from ntpaudit.config import InfluxConfig
@@ -167,7 +168,7 @@ class Courier:
             case Confirm():
                 self._ask_ledger(lambda ledger: self._confirm(ledger, sent))
             case SetAside(count, reason):
-                self._ask_ledger(lambda ledger: self._set_aside(ledger, letters[:count], reason))
+                self._set_aside(letters[:count], reason)
             case Again(wait_s):
                 if isinstance(answer, Delivered):  # of another letter than the oldest
                     self._rest(wait_s)
@@ -190,10 +191,10 @@ class Courier:
         self.health = self.health._replace(failures=0, failure=None, delivered=self.health.delivered + len(sent))
         self._news.delivered(waited)
 
-    def _set_aside(self, ledger: Ledger, letters: Sequence[Letter], reason: str) -> None:
-        """Take letters out of the way."""
+    def _set_aside(self, letters: Sequence[Letter], reason: str) -> None:
+        """Take letters out of the way, one by one: each is written to the disk, and the agent may want to end."""
         for letter in letters:
-            ledger.set_aside(letter, reason)
+            self._ask_ledger(partial(Ledger.set_aside, letter=letter, reason=reason))
         before, self.health = self.health, self.health._replace(set_aside=self.health.set_aside + len(letters))
         self._news.set_aside(before.set_aside, self.health.set_aside, reason)
 
@@ -261,7 +262,7 @@ class _News:
 
 def _kind(failure: Failure) -> str:
     """Name a failure so that those alike have one name."""
-    return str(failure.status) if isinstance(failure, Refused) else failure.reason
+    return str(failure.status) if isinstance(failure, Refused) else failure.reason.partition(":")[0]
 
 
 def _fitting(letters: Sequence[Letter]) -> Sequence[Letter]:

@@ -27,8 +27,8 @@ SPOOFED_DATAGRAMS = 3
 ZONE_STEP_S = 900
 """Time zones differ by multiples of a quarter of an hour."""
 
-GAP_INTERVALS = 3
-"""Without a measurement for so many intervals there is a gap in the evidence (NTPA-07)."""
+GAP_INTERVALS = 3.3
+"""Without a measurement for so many intervals, three and their jitter, there is a gap in the evidence (NTPA-07)."""
 
 DAY_S = 86_400.0
 
@@ -276,7 +276,8 @@ def check_breach_forecast(case: Case) -> Raised:
     if drift is None or drift.raw_frequency_ppm is None:
         return None
     breach, rate_ppm = drift.breach, drift.frequency_ppm
-    if rate_ppm is not None and not breach.free_running and breach.central_s is not None and breach.central_s <= DAY_S:
+    is_near = breach.central_s is not None and 0 < breach.central_s <= DAY_S  # what has happened is no forecast
+    if rate_ppm is not None and breach.central_s is not None and is_near and not breach.free_running:
         early = "" if breach.pessimistic_s is None else f", {span(breach.pessimistic_s)} at the earliest"
         return "medium", (
             f"as it drifts, {span(rate_ppm * DAY_S / 1e6)} a day, the clock is {span(case.profile.critical_s)} wrong "

@@ -40,7 +40,8 @@ STEP_LISTED_NS = 3600 * NS_PER_S
 _RAW_TOLERANCE = 0.15
 """MONOTONIC may be slewed by a tenth against RAW, chrony's most; a larger difference is a RAW that jumped (B6)."""
 
-_NEARER = 0.95
+_NEARER = 0.5
+"""A correction brings the clock nearer to the truth by this share of it at least, or it corrects something else."""
 
 _MAX_OSCILLATOR_PPM = 500.0
 """What is measured to be further off is no oscillator: the kernel itself could correct no more."""
@@ -73,7 +74,8 @@ class Mind(NamedTuple):
     """All that is known from before. Uptimes belong to the boot of `reading`, which later ones are held against.
 
     `measured_ns` and `measured_utc_ns` tell when servers last gave a measurement, by uptime and by the true time;
-    `started_ns` when this agent began to watch. `kernel_ppm` is the correction that the kernel applied when last seen.
+    `started_ns` when this agent began to watch. Both uptimes are later by what the host slept since, which does not
+    count. `kernel_ppm` is the correction that the kernel applied when last seen.
     """
 
     boot_id: str | None
@@ -113,17 +115,24 @@ class Round(NamedTuple):
 def look(mind: Mind, now: ClockReading, *, is_gap: bool = False) -> tuple[Mind, Step | None, Suspend | None]:
     """Notice whether the clock was set or the host slept since the last look (J1, J3).
 
-    Held against the quickest reading since then, or one that took long would hide a step, for then and for ever.
+    Held against the quickest reading since the last of either: one that took long could hide a step for ever.
     """
     step, suspend = find_step(mind.reading, now, is_gap=is_gap), find_suspend(mind.reading, now)
-    is_new = step or suspend or now.width_ns <= mind.reading.width_ns
-    mind = mind._replace(reading=now if is_new else mind.reading, steps=_listed_steps(mind.steps, step, now))
-    return (mind if suspend is None else forget_raw(mind)), step, suspend
+    if step or suspend or now.width_ns < mind.reading.width_ns:
+        mind = mind._replace(reading=now)
+    mind = mind._replace(steps=_listed_steps(mind.steps, step, now))
+    return (mind if suspend is None else _wake(mind, suspend)), step, suspend
 
 
 def forget_raw(mind: Mind) -> Mind:
     """Forget what was measured against a RAW clock that stood still or began anew (B6, F1)."""
     return mind._replace(fix=None, samples=(), line=None, drift=None, back_test=drop_forecasts(mind.back_test))
+
+
+def _wake(mind: Mind, suspend: Suspend) -> Mind:
+    """Forget what was measured before a suspend. While it slept the host wrote no log: that time is no gap."""
+    measured_ns = None if mind.measured_ns is None else mind.measured_ns + suspend.duration_ns
+    return forget_raw(mind)._replace(measured_ns=measured_ns, started_ns=mind.started_ns + suspend.duration_ns)
 
 
 def carried(mind: Mind, now: ClockReading) -> Agreement | None:
@@ -221,7 +230,7 @@ def conclude_round(
         judgement.findings,
         judgement.severity,
         kind=kind,
-        age_s=_age_s(mind, now) if agreement else None,
+        age_s=_age_s(mind, now),
         drift=drift if agreement else None,
         health=health,
         confirmed=judgement.confirmed,
@@ -373,12 +382,12 @@ def _age_s(mind: Mind, now: ClockReading) -> float | None:
 
 
 def _is_correcting(fix: Fix | None, now: ClockReading, agreement: Agreement | None) -> bool:
-    """Whether the clock was moved, and has come markedly nearer to the truth, since the last measurement (§1.5)."""
+    """Whether the clock was moved towards the truth, and came nearer to it, since the last measurement (§1.5)."""
     if fix is None or agreement is None:
         return False
     wrong_ns, moved_ns = fix.agreement.estimate_ns, correction_ns(fix.reading, now)
     is_right_way = moved_ns * wrong_ns > 0 and abs(moved_ns) > growth_ns(now.raw_ns - fix.reading.raw_ns)
-    return is_right_way and abs(agreement.estimate_ns) <= _NEARER * abs(wrong_ns)
+    return is_right_way and abs(wrong_ns) - abs(agreement.estimate_ns) >= _NEARER * abs(moved_ns)
 
 
 def _event(change: tuple[Finding, bool], record: Record, course: Course) -> Event:

@@ -4,7 +4,6 @@ A letter is let go of only when the database has confirmed it, or refused it for
 waited out, however long it takes. To send a letter twice changes no point.
 """
 
-import re
 from typing import Literal, NamedTuple
 
 MAX_LETTERS = 1000
@@ -135,8 +134,15 @@ def decide(pace: Pace, attempt: Attempt, answer: Answer, chance: float) -> tuple
             return _failed(pace), Again(wait_s)
 
 
-_OF_CONTENT = re.compile(r"partial write|unable to parse|failed to parse|parsing failed|type conflict|retention policy")
-_DROPPED = re.compile(r"\bdropped=(\d+)")
+_OF_CONTENT = (
+    "partial write",
+    "unable to parse",
+    "failed to parse",
+    "parsing failed",
+    "type conflict",
+    "retention policy",
+)
+_OF_A_LIMIT = "limit exceeded"  # which can be raised, and then the letter is accepted
 
 
 def sort_of(failure: Failure) -> Sort:
@@ -150,8 +156,9 @@ def sort_of(failure: Failure) -> Sort:
         case Unreachable(sent=sent):
             return "broken" if sent else "away"
         case Refused(status=400 | 422, reason=reason):
-            text = reason.lower()  # a limit can be raised, and then the letter is accepted
-            return "content" if _OF_CONTENT.search(text) and "limit exceeded" not in text else "broken"
+            text = reason.lower()
+            is_of_content = any(phrase in text for phrase in _OF_CONTENT) and _OF_A_LIMIT not in text
+            return "content" if is_of_content else "broken"
         case Refused(status=413):
             return "size"
         case Refused(status=408 | 429):
@@ -207,8 +214,7 @@ def _failed(pace: Pace) -> Pace:
 
 def _after_content(pace: Pace, attempt: Attempt, reason: str) -> tuple[Pace, Action]:
     """Halve the batch until the letter is found that is refused; the others may have been stored already."""
-    dropped = _DROPPED.search(reason)
-    if attempt.letters == 1 or (dropped and int(dropped[1]) == attempt.lines):
+    if attempt.letters == 1 or reason.rpartition(" dropped=")[2] == str(attempt.lines):
         return _onward(pace), SetAside(attempt.letters, reason)
     return pace._replace(size=attempt.letters // 2), Split()
 

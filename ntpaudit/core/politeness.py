@@ -18,8 +18,10 @@ MAX_BACKOFF_S = 8192
 """The longest that RATE kisses make of an interval, unless it is longer by itself (K2, RFC 8633 §5.4)."""
 
 MAX_UNANSWERED_S = 1024
-"""The longest that silence makes of a site's own server's interval: NTP's slowest poll by default, 2**10 s. When a network
-comes back, its hosts are to be measured again within this, not after hours. Pools are volunteers': they may rest."""
+"""The longest that silence makes of the interval of a site's own server: NTP's slowest poll by default, 2**10 s.
+
+When a network comes back, its hosts are to be measured again within this, not after hours. Pools may rest longer.
+"""
 
 DENIAL_S = 86_400
 """How long a server that denied us is left alone (K3)."""

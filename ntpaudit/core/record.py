@@ -173,7 +173,7 @@ class Record(NamedTuple):
                 for finding in data["findings"]
             ),
             kind=data.get("kind", "network"),
-            age_s=data.get("age_s", 0.0),
+            age_s=data.get("age_s", None if data["offset"] is None else 0.0),
             drift=None if data["drift"] is None else _read_drift(data["drift"]),
             confirmed=data.get("confirmed", True),
             health=None if data.get("agent") is None else Health(**_known(Health, data["agent"])),
@@ -240,7 +240,7 @@ def write_record(
         },
         findings=findings,
         kind=kind,
-        age_s=age_s,
+        age_s=age_s if agreement else None,
         drift=drift,
         health=health,
         confirmed=confirmed,

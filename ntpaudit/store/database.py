@@ -149,10 +149,12 @@ def _write_ahead(connection: sqlite3.Connection, wait_s: float) -> None:
 
 
 def _version(connection: sqlite3.Connection) -> int:
-    """Return how many entries of the schema the file has. OperationalError where it has more than we know."""
+    """Return how many entries of the schema the file has. OperationalError where it is a newer one's, or no history."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > len(SCHEMA):
         raise sqlite3.OperationalError(f"written by a newer ntpaudit (schema {version}, known {len(SCHEMA)})")
+    if version == 0 and connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
+        raise sqlite3.OperationalError("it is another program's database")
     if version < 0:
         raise sqlite3.DatabaseError(f"no schema has version {version}")
     return version

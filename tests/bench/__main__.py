@@ -25,6 +25,7 @@ from ntpaudit.probes.clock import SystemClock
 from ntpaudit.probes.ntp import exchange
 from ntpaudit.probes.resolve import Endpoint
 from ntpaudit.probes.timestamping import stamping_enabled
+from tests.bench import agent, delivery
 from tests.world.packages import environment, program
 from tests.world.rogue import RogueServer
 from tests.world.servers import chronyd, saturated_cores
@@ -196,7 +197,14 @@ def wall_of(words: Sequence[str]) -> float:
     return statistics.median(took)
 
 
-SECTIONS: tuple[Callable[[], Iterator[str]], ...] = (accuracy_section, cost_section, deadline_section, traffic_section)
+SECTIONS: tuple[Callable[[], Iterator[str]], ...] = (
+    accuracy_section,
+    cost_section,
+    deadline_section,
+    traffic_section,
+    agent.run,
+    delivery.run,
+)
 
 
 def main() -> None:

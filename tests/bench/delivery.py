@@ -36,8 +36,9 @@ def run() -> Iterator[str]:
         size = file.stat().st_size
         courier_s = _courier(file)
     yield (
-        f"{LETTERS:,} records in the outbox ({lines:,} lines, one network audit of 4 servers to {LOCAL_PER_NETWORK} local "
-        f"ones), {MAX_LETTERS} in a request, into InfluxDB 1.6.7 through the same nginx, on loopback.\n"
+        f"{LETTERS:,} records in the outbox ({lines:,} lines, one network audit of 4 servers to "
+        f"{LOCAL_PER_NETWORK} local ones), {MAX_LETTERS} in a request, into InfluxDB 1.6.7 through the same nginx, "
+        "on loopback.\n"
     )
     yield "| who | records a second | lines a second | as a share |"
     yield "|---|---:|---:|---:|"

@@ -7,11 +7,24 @@ from typing import Any
 import pytest
 
 from ntpaudit.core import checks
-from ntpaudit.core.checks import RULES, Case, findings_of
+from ntpaudit.core.checks import (
+    DAY_S,
+    RULES,
+    Case,
+    Course,
+    describe_step,
+    findings_of,
+    gravity_of_step,
+    level_of_step,
+    make_finding,
+    worst_first,
+)
+from ntpaudit.core.drift import Breach, Drift
 from ntpaudit.core.findings import LEVEL_SEVERITY, Finding
 from ntpaudit.core.observation import Daemon, Failure, SourceObservation, Unavailable
 from ntpaudit.core.policy import PROFILES, Profile, Severity
 from ntpaudit.core.selection import Judged, Selection
+from ntpaudit.core.steps import Step
 from tests.core.worlds import (
     CHRONYD,
     DAY,
@@ -19,6 +32,7 @@ from tests.core.worlds import (
     HOST,
     HOUR,
     MS,
+    NOON,
     NTPD,
     SYNCHRONISED,
     UNSYNCHRONISED,
@@ -38,7 +52,7 @@ INTEGRITY_IDS = {
 }  # fmt: skip
 """The names of INTEGRITY §6 in lower case with hyphens."""
 
-MORE_IDS = {"unreachable-sources", "kiss-of-death", "suspected-spoofing"}
+MORE_IDS = {"unreachable-sources", "kiss-of-death", "suspected-spoofing", "step-forward"}
 
 
 def found(seen: Case, wanted: str) -> Finding | None:
@@ -80,7 +94,7 @@ def test_a_host_in_order_has_no_findings() -> None:
 
 
 def test_ids_are_those_that_are_promised() -> None:
-    """Every id is INTEGRITY §6's name in kebab-case or one of the three others, and no two rules share one."""
+    """Every id is INTEGRITY §6's name in kebab-case or one of the four others, and no two rules share one."""
     ids = [rule.id for rule in RULES]
     assert set(ids) <= INTEGRITY_IDS | MORE_IDS
     assert set(ids) >= MORE_IDS
@@ -111,7 +125,36 @@ def test_levels_count_as_the_design_says() -> None:
     }
 
 
+def coursing(seen: Case | None = None, *, interval_s: float = 300.0, **known: Any) -> Case:
+    """Return a case with what an agent knows beside it."""
+    return (seen or case())._replace(course=Course(interval_s, **known))
+
+
+def drifting(
+    rate_ppm: float | None = 20.0,
+    *,
+    raw_ppm: float | None = 20.0,
+    skew_ppm: float = 0.1,
+    pessimistic_s: float | None = 30_000.0,
+    central_s: float | None = 50_000.0,
+    free_running: bool = False,
+) -> Case:
+    """Return the case of a clock that drifts."""
+    breach = Breach(pessimistic_s, central_s, None, 0.0, free_running, False)
+    return coursing(drift=Drift(rate_ppm, raw_ppm, skew_ppm, 20, breach))
+
+
+def set_by(size_ns: int, *, boottime_ns: int = DAY, is_gap: bool = False) -> Step:
+    """Set the clock from noon by so much."""
+    return Step(size_ns, NOON, NOON + size_ns, boottime_ns, is_gap)
+
+
 EVERYTHING_WRONG = {
+    "step-back": coursing(steps=(set_by(-S),)),
+    "step-forward": coursing(steps=(set_by(S),)),
+    "evidence-gap": coursing(unmeasured_s=5000.0),
+    "stale-compare": coursing(stale_s=5000.0),
+    "breach-forecast": drifting(),
     "offset-out": case(*off(2 * S)),
     "not-demonstrable": case(*off(0, S), profile=PROFILES["finra-cat"]),
     "source-quorum": case(answered(1)),
@@ -519,6 +562,195 @@ def test_rtc_in_local_time(rtc_local: bool | None, wanted: str | None) -> None:
 def test_a_clock_in_local_time_now_is_the_worse_fault() -> None:
     """Where the offset shows the fault already it is high, whatever the hardware clock is set to keep."""
     assert level(case(*off(HOUR), host=HOST._replace(rtc_local=True)), "tz-or-rtc-fault") == "high"
+
+
+# --- what only an agent knows -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size_ns", "boottime_ns", "wanted"),
+    [
+        (S, DAY, "high"),
+        (S - 1, DAY, "medium"),
+        (10 * MS, DAY, "medium"),
+        (10 * MS - 1, DAY, None),
+        (11_000, DAY, None),
+        (3600 * S, 300 * S, "low"),
+        (3600 * S, 300 * S + 1, "high"),
+        (50 * MS, 20 * S, "low"),
+        (9 * MS, 20 * S, None),
+        (150 * 366 * DAY, DAY, "high"),
+    ],
+)
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_steps(size_ns: int, boottime_ns: int, wanted: str | None, sign: int) -> None:
+    """NTPA-02: a step is high from 1 s on, medium from 10 ms on, low within 5 min of the boot, and else no finding."""
+    seen = coursing(steps=(set_by(sign * size_ns, boottime_ns=boottime_ns),))
+    kinds = ("step-forward", "step-back") if sign > 0 else ("step-back", "step-forward")
+    assert [level(seen, kind) for kind in kinds] == [wanted, None]
+    assert level_of_step(set_by(sign * size_ns, boottime_ns=boottime_ns)) == (wanted or "low")
+
+
+def test_the_worst_of_several_steps_is_told() -> None:
+    """The largest step of a direction is told; one while the host booted hides none that came later."""
+    early, later = set_by(-3600 * S, boottime_ns=60 * S), set_by(-5 * S)
+    for steps in ((early, later, set_by(-S), set_by(9 * S)), (set_by(9 * S), set_by(-S), later, early)):
+        seen = coursing(steps=steps)
+        assert (level(seen, "step-back"), said(seen, "step-back")) == ("high", describe_step(later))
+        assert said(seen, "step-forward") == describe_step(set_by(9 * S))
+    assert max((early, later), key=gravity_of_step) is later
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (
+            set_by(-3600 * S),
+            "the clock was set back by 60 min; logs show twice "
+            "2026-10-21T11:00:00.000000000Z to 2026-10-21T12:00:00.000000000Z",
+        ),
+        (
+            set_by(20 * MS),
+            "the clock was set forward by 20 ms; logs do not show "
+            "2026-10-21T12:00:00.000000000Z to 2026-10-21T12:00:00.020000000Z",
+        ),
+        (
+            set_by(-S, is_gap=True),
+            "the clock was set back by 1 s, while no agent watched; logs show twice "
+            "2026-10-21T11:59:59.000000000Z to 2026-10-21T12:00:00.000000000Z",
+        ),
+    ],
+)
+def test_a_step_says_which_logs_it_spoilt(step: Step, words: str) -> None:
+    """The words of a step tell its size, its direction and the window, earlier end first."""
+    assert describe_step(step) == words
+
+
+@pytest.mark.parametrize(
+    ("known", "wanted", "words"),
+    [
+        ({"unmeasured_s": 990.0}, None, ""),
+        (
+            {"unmeasured_s": 991.0},
+            "medium",
+            "no server has given a measurement for 16.5 min; one is wanted every 5 min",
+        ),
+        ({"unmeasured_s": DAY_S}, "medium", "for 24 h"),
+        ({"unmeasured_s": DAY_S + 1}, "high", "for 24 h"),
+        ({"unmeasured_s": 4000.0, "interval_s": 3600.0}, None, ""),
+        ({"unmeasured_s": 11_881.0, "interval_s": 3600.0}, "medium", "every 60 min"),
+        ({"ended_gap_s": 990.0}, None, ""),
+        ({"ended_gap_s": 991.0}, "medium", "nothing had been measured for 16.5 min until now"),
+        ({"ended_gap_s": 2 * DAY_S}, "high", "for 2 days until now"),
+        ({"dropped": 1}, "high", "1 record had to be given up undelivered: the history is full"),
+        ({"dropped": 20, "unmeasured_s": 2000.0}, "high", "20 records"),
+        ({}, None, ""),
+    ],
+)
+def test_evidence_gap(known: dict[str, Any], wanted: str | None, words: str) -> None:
+    """NTPA-07: more than three intervals, and their jitter, without a measurement are a gap; a day is high."""
+    seen = coursing(**known)
+    assert level(seen, "evidence-gap") == wanted
+    assert wanted is None or words in said(seen, "evidence-gap")
+
+
+@pytest.mark.parametrize(
+    ("stale_s", "daemons", "wanted"),
+    [
+        (None, (CHRONYD,), None),
+        (3600.0, (CHRONYD,), None),
+        (3601.0, (CHRONYD,), "medium"),
+        (3601.0, (), "medium"),
+        (3601.0, NO_DAEMONS, "medium"),
+        (6144.0, (Daemon("systemd-timesyncd", 1),), None),
+        (6145.0, (Daemon("systemd-timesyncd", 1),), "medium"),
+        (DAY_S, (CHRONYD,), "medium"),
+        (DAY_S + 1, (CHRONYD,), "high"),
+    ],
+)
+def test_stale_compare(stale_s: float | None, daemons: Any, wanted: str | None) -> None:
+    """NTPA-06: an hour without an update of the kernel is medium, or three polls of timesyncd; a day is high."""
+    seen = coursing(case(daemons=daemons), stale_s=stale_s)
+    assert level(seen, "stale-compare") == wanted
+    if wanted and stale_s == 3601.0:
+        assert said(seen, "stale-compare") == "no time daemon has corrected this clock for 60 min, as the kernel tells"
+
+
+@pytest.mark.parametrize(
+    ("seen", "wanted"),
+    [
+        (drifting(), "medium"),
+        (drifting(central_s=DAY_S), "medium"),
+        (drifting(central_s=DAY_S + 1), None),
+        (drifting(central_s=None), None),
+        (drifting(central_s=0.0), None),  # it has happened
+        (drifting(free_running=True), None),  # a daemon steers: only if it stopped (F8)
+        (drifting(None), None),
+        (drifting(raw_ppm=None), None),
+        (drifting(pessimistic_s=None), "medium"),
+        (drifting(0.0), "medium"),
+        (drifting(free_running=True, raw_ppm=100.2), "low"),
+        (drifting(free_running=True, raw_ppm=-100.2), "low"),
+        (drifting(free_running=True, raw_ppm=100.0), None),
+        (drifting(free_running=True, raw_ppm=150.0, skew_ppm=60.0), None),  # not for certain
+        (drifting(None, raw_ppm=200.0), "low"),
+        (drifting(raw_ppm=200.0), "medium"),
+        (drifting(float("nan"), raw_ppm=float("nan"), central_s=float("nan")), None),
+        (drifting(raw_ppm=200.0, skew_ppm=float("nan"), central_s=None), None),
+    ],
+)
+def test_breach_forecast(seen: Case, wanted: str | None) -> None:
+    """NTPA-16: a free clock that will leave its tolerance within a day is medium, a bad oscillator for certain low."""
+    assert level(seen, "breach-forecast") == wanted
+
+
+def test_a_forecast_says_when() -> None:
+    """The rate, the tolerance, the likely and the earliest time are told, and of a bad oscillator its frequency."""
+    assert said(drifting(), "breach-forecast") == (
+        "as it drifts, 1.73 s a day, the clock is 1 s wrong in 13.9 h, 8.33 h at the earliest"
+    )
+    assert said(drifting(pessimistic_s=None), "breach-forecast").endswith("wrong in 13.9 h")
+    assert said(drifting(free_running=True, raw_ppm=-250.0), "breach-forecast").startswith(
+        "the oscillator is 250 ppm off"
+    )
+
+
+AGENT_IDS = ["step-back", "step-forward", "evidence-gap", "stale-compare", "breach-forecast"]
+
+
+@pytest.mark.parametrize("wanted", AGENT_IDS)
+def test_a_check_that_is_no_agent_knows_nothing_of_the_course(wanted: str) -> None:
+    """A one-shot check has no history, and an agent's course with nothing in it is in order."""
+    assert level(case(), wanted) is None
+    assert level(coursing(), wanted) is None
+
+
+def test_each_rule_says_what_it_takes_to_hear_it() -> None:
+    """Of the moment are steps and gaps; a look at the host tells of daemons and kernel; the rest needs servers."""
+    assert {rule.id for rule in RULES if rule.basis == "moment"} == {"step-back", "step-forward", "evidence-gap"}
+    assert {rule.id for rule in RULES if rule.basis == "host"} == {"stale-compare", "unsynced", "daemon-count"}
+    assert {rule.id: rule.least_s for rule in RULES if rule.least_s} == {
+        "stale-compare": 600.0,
+        "unsynced": 600.0,
+        "daemon-count": 600.0,
+        "not-demonstrable": 3600.0,
+    }
+
+
+def test_findings_of_one_level_stay_as_they_come() -> None:
+    """Sorting is by level alone."""
+    findings = [make_finding(rule, ("low" if index % 2 else "high", "")) for index, rule in enumerate(RULES)]
+    ordered = worst_first(findings)
+    assert list(ordered) == findings[::2] + findings[1::2]
+
+
+@pytest.mark.parametrize("carried", [False, True])
+def test_no_majority_is_told_whether_or_not_an_offset_is_known(carried: bool) -> None:
+    """That nobody agrees is said in the same words while an earlier agreement is carried on."""
+    seen = case(answered(1), answered(2, measurement(9 * S)))
+    if carried:
+        seen = seen._replace(selection=seen.selection._replace(agreement=case().selection.agreement))
+    assert said(seen, "source-quorum") == "2 sources answered and no majority of them agrees"
 
 
 # --- without an answer --------------------------------------------------------------------------------------------

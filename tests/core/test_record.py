@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ntpaudit.core.checks import Case
 from ntpaudit.core.clocks import ClockReading
+from ntpaudit.core.drift import Breach, Drift
 from ntpaudit.core.observation import (
     Daemon,
     Failure,
@@ -19,7 +21,8 @@ from ntpaudit.core.observation import (
     Unavailable,
 )
 from ntpaudit.core.policy import PROFILES, Profile, Severity
-from ntpaudit.core.record import Labels, Record, conclude, reference_id_text
+from ntpaudit.core.record import Health, Kind, Labels, Record, conclude, reference_id_text, write_record
+from ntpaudit.core.selection import Votes, select
 from tests.core.worlds import (
     CHRONYD,
     DAY,
@@ -32,6 +35,7 @@ from tests.core.worlds import (
     YEAR,
     S,
     answered,
+    case,
     failed,
     measurement,
     observation,
@@ -47,7 +51,10 @@ SHAPE: dict[str, Any] = {
     "software": {"version", "config_sha256"},
     "host": {"name", "site", "env", "machine_id", "boot_id"},
     "time": {"utc", "host", "boottime_ns"},
+    "kind": None,
+    "age_s": None,
     "severity": None,
+    "confirmed": None,
     "verdict": None,
     "profile": {"name", "warning_s", "critical_s", "judged_on"},
     "offset": {"estimate_s", "earliest_s", "latest_s", "bound_s", "direction"},
@@ -58,12 +65,18 @@ SHAPE: dict[str, Any] = {
     "daemons": None,
     "host_clock": None,
     "findings": None,
+    "agent": {"missed", "backlog", "oldest_s", "failures", "failure", "set_aside", "store"},
 }
 SOURCE_SHAPE = {
     "name", "address", "port", "status", "reason", "offset_s", "earliest_s", "latest_s", "delay_s", "root_delay_s",
     "root_dispersion_s", "root_distance_s", "stratum", "leap", "reference_id", "precision_s", "timestamping",
     "authenticated",
 }  # fmt: skip
+DRIFT_SHAPE = {"frequency_ppm", "raw_frequency_ppm", "skew_ppm", "samples", "breach"}
+BREACH_SHAPE = {"pessimistic_s", "central_s", "optimistic_s", "guaranteed_s", "free_running", "calibrated"}
+LATER_KEYS = {"kind", "age_s", "confirmed", "agent"}
+"""Those that records of a version without an agent have not."""
+
 FINDING_SHAPE = {"id", "severity", "level", "message", "remedy", "controls"}
 STATUSES = {"agreeing", "falseticker", "distant", "rejected", "unreachable", "backed-off"}
 
@@ -98,7 +111,10 @@ def test_the_record_is_what_the_contract_says() -> None:
             "host": "2026-10-21T12:00:00.000000000Z",
             "boottime_ns": DAY,
         },
+        "kind": "network",
+        "age_s": 0.0,
         "severity": "ok",
+        "confirmed": True,
         "verdict": "within",
         "profile": {"name": "log-integrity", "warning_s": 0.1, "critical_s": 1.0, "judged_on": "offset"},
         "offset": {
@@ -173,7 +189,52 @@ def test_the_record_is_what_the_contract_says() -> None:
                 "controls": ["PCI DSS 10.6.2", "CIS Controls 8.4"],
             }
         ],
+        "agent": None,
     }
+
+
+def test_what_an_agent_adds() -> None:
+    """A local audit has no sources and the votes of the audit it carries on; drift and health are told as they are."""
+    breach = Breach(1000.0, 2000.0, None, 500.0, True, False)
+    drift = Drift(-0.5, 3.0, 0.25, 17, breach)
+    health = Health(2, 30, 12.5, 4, "Connection refused", 1, "the disk is full")
+    seen = case()._replace(votes=Votes(5, 4, 3, 1))
+    record = write_record(
+        seen, LABELS, (), Severity.OK, kind="local", age_s=60.5, drift=drift, health=health, confirmed=False
+    )
+    data = json.loads(strictly(record.to_dict()))
+    assert (data["kind"], data["age_s"], data["confirmed"], data["sources"]) == ("local", 60.5, False, [])
+    assert data["agreement"] == {"sources": 5, "usable": 4, "agreeing": 3, "tolerated_liars": 1}
+    assert data["drift"] == {
+        "frequency_ppm": -0.5,
+        "raw_frequency_ppm": 3.0,
+        "skew_ppm": 0.25,
+        "samples": 17,
+        "breach": {
+            "pessimistic_s": 1000.0,
+            "central_s": 2000.0,
+            "optimistic_s": None,
+            "guaranteed_s": 500.0,
+            "free_running": True,
+            "calibrated": False,
+        },
+    }
+    assert data["agent"] == {
+        "missed": 2,
+        "backlog": 30,
+        "oldest_s": 12.5,
+        "failures": 4,
+        "failure": "Connection refused",
+        "set_aside": 1,
+        "store": "the disk is full",
+    }
+    assert Record.from_dict(data) == record
+
+
+def test_what_is_unmeasured_has_no_age() -> None:
+    """There is no measurement whose age could be told, in a check as in an agent's record."""
+    assert conclude(observation(failed(1)), DEFAULT, LABELS).age_s is None
+    assert write_record(case(failed(1)), LABELS, (), Severity.UNKNOWN, age_s=60.0).age_s is None
 
 
 def test_a_host_that_tells_nothing() -> None:
@@ -323,7 +384,15 @@ def test_another_schema_is_refused() -> None:
         Record.from_dict({})
 
 
-@pytest.mark.parametrize("key", sorted(SHAPE.keys() - {"schema", "drift"}))
+@pytest.mark.parametrize("sources", [FOUR, (failed(1),)], ids=["measured", "unmeasured"])
+def test_a_record_of_before_the_agent_is_read(sources: tuple[SourceObservation, ...]) -> None:
+    """Keys that came with the agent take what they would have said of a check: a network audit, just now, confirmed."""
+    record = conclude(observation(*sources), DEFAULT, LABELS)
+    data = {key: value for key, value in record.to_dict().items() if key not in LATER_KEYS}
+    assert Record.from_dict(data) == record
+
+
+@pytest.mark.parametrize("key", sorted(SHAPE.keys() - {"schema"} - LATER_KEYS))
 def test_a_missing_key_is_told(key: str) -> None:
     """A record without one of its keys is refused by the key's name."""
     data = conclude(observation(*FOUR), DEFAULT, LABELS).to_dict()
@@ -335,8 +404,11 @@ def test_a_missing_key_is_told(key: str) -> None:
 def test_keys_of_later_versions_are_passed_over() -> None:
     """What a later version adds, in any table, does not keep us from reading a record."""
     record = conclude(observation(*FOUR, failed(5)), DEFAULT, LABELS)
+    drift = Drift(None, None, 2000.0, 1, Breach(None, None, None, 0.0, False, False))
+    record = record._replace(drift=drift, health=Health())
     data = json.loads(strictly(record.to_dict()))
-    for table in (data, *(data[name] for name in ("software", "host", "time", "profile", "offset", "agreement"))):
+    tables = ("software", "host", "time", "profile", "offset", "agreement", "drift", "agent")
+    for table in (data, data["drift"]["breach"], *(data[name] for name in tables)):
         table["added"] = 1
     for entry in (*data["sources"], *data["findings"]):
         entry["added"] = {"more": []}
@@ -406,6 +478,52 @@ def observations(draw: st.DrawFn) -> Observation:
 
 
 LABELLED = st.builds(Labels, TEXTS, LABEL_TEXTS, LABEL_TEXTS, LABEL_TEXTS)
+NUMBERS = st.floats(-1e9, 1e9)
+MAYBE = st.none() | NUMBERS
+DRIFTS = st.builds(
+    Drift,
+    MAYBE,
+    MAYBE,
+    NUMBERS,
+    st.integers(0, 64),
+    st.builds(Breach, MAYBE, MAYBE, MAYBE, NUMBERS, st.booleans(), st.booleans()),
+)
+COUNTS = st.integers(0, 2**40)
+HEALTHS = st.builds(Health, COUNTS, COUNTS, MAYBE, COUNTS, LABEL_TEXTS, COUNTS, LABEL_TEXTS)
+
+
+@given(
+    observations(),
+    st.sampled_from(sorted(PROFILES)),
+    st.sampled_from(["network", "local"]),
+    MAYBE,
+    st.none() | DRIFTS,
+    st.none() | HEALTHS,
+    st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_every_agent_s_record_comes_back_from_json(
+    seen: Observation,
+    profile: str,
+    kind: Kind,
+    age_s: float | None,
+    drift: Drift | None,
+    health: Health | None,
+    confirmed: bool,
+) -> None:
+    """What an agent adds to a record is JSON and comes back as it was, with the keys of the contract and no others."""
+    of = Case(seen, select(seen.sources, seen.taken), PROFILES[profile])
+    record = write_record(
+        of, LABELS, (), Severity.OK, kind=kind, age_s=age_s, drift=drift, health=health, confirmed=confirmed
+    )
+    data = json.loads(strictly(record.to_dict()))
+    assert Record.from_dict(data) == record
+    assert data["agent"] is None or data["agent"].keys() == SHAPE["agent"]
+    assert data["drift"] is None or (data["drift"].keys(), data["drift"]["breach"].keys()) == (
+        DRIFT_SHAPE,
+        BREACH_SHAPE,
+    )
+    assert len(data["sources"]) == (len(seen.sources) if kind == "network" else 0)
 
 
 @given(observations(), st.sampled_from(sorted(PROFILES)), LABELLED)
@@ -427,6 +545,8 @@ def test_every_record_keeps_the_contract(seen: Observation, profile: str, labels
     """Whatever was seen: these keys and no others, one status of six for each source in order, and nothing but JSON."""
     data = json.loads(strictly(conclude(seen, PROFILES[profile], labels).to_dict()))
     assert data.keys() == SHAPE.keys()
+    assert (data["kind"], data["confirmed"]) == ("network", True)
+    assert data["age_s"] == (None if data["offset"] is None else 0.0)
     for table, keys in SHAPE.items():
         if keys is not None and data[table] is not None:
             assert data[table].keys() == keys, table

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.wording import Rounding, direction, parse_span, plural, span
+from ntpaudit.core.wording import Rounding, direction, parse_size, parse_span, plural, span
 
 UNITS = {
     "ns": Fraction(1, 10**9),
@@ -155,6 +155,53 @@ def test_any_text_is_a_span_or_refused(text: str) -> None:
         assert repr(text) in str(error)  # noqa: PT017
     else:
         assert 0 <= seconds < 1e30
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"),
+    [
+        ("1MiB", 2**20),
+        ("512MiB", 2**29),
+        ("1 GiB", 2**30),
+        (" 2GiB ", 2**31),
+        ("1024KiB", 2**20),
+        ("1048576B", 2**20),
+        ("1049kB", 1_049_000),
+        ("2MB", 2 * 10**6),
+        ("8GB", 8 * 10**9),
+        ("0001MiB", 2**20),
+    ],
+)
+def test_sizes_are_read(text: str, octets: int) -> None:
+    """A whole number and one of the units B, KiB, MiB, GiB, kB, MB and GB are a size."""
+    assert parse_size(text) == octets
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", " ", "MiB", "512", "0MiB", "1048575B", "1023KiB", "1048kB", "1kB", "-1GiB", "+1GiB", "1.5GiB", "1e3GiB",
+        "1gib", "1mb", "1G", "1M", "1TiB", "1 G iB", "1GiBGiB", "1_000MiB", "1,000MiB", "inf", "nan", "٣GiB", "1GiB\0",
+        "0x1GiB", "1kiB", "1KB",
+    ],
+)  # fmt: skip
+def test_nothing_else_is_a_size(text: str) -> None:
+    """Less than 1 MiB, fractions, other units and other scripts are refused, and the refusal shows the text."""
+    with pytest.raises(ValueError, match="is no size: write a number and its unit") as refusal:
+        parse_size(text)
+    assert repr(text) in str(refusal.value)
+
+
+@given(st.text(max_size=12) | st.text("0123456789 BKMGik", max_size=12))
+@settings(max_examples=400, deadline=None)
+def test_any_text_is_a_size_or_refused(text: str) -> None:
+    """Whatever is written is a size of 1 MiB at least, or refused as such."""
+    try:
+        octets = parse_size(text)
+    except ValueError as error:
+        assert repr(text) in str(error)  # noqa: PT017
+    else:
+        assert octets >= 2**20
 
 
 @pytest.mark.parametrize(("offset", "word"), [(1, "behind"), (1e-9, "behind"), (0, "ahead"), (-1e-9, "ahead")])

@@ -1,0 +1,940 @@
+"""What an agent knows from one audit to the next, in worlds where the truth is known to the nanosecond."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from math import floor
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntpaudit.core.clocks import ClockReading
+from ntpaudit.core.course import (
+    MAX_CARRY_S,
+    Fix,
+    Mind,
+    Round,
+    Terms,
+    carried,
+    conclude_round,
+    fix_of,
+    look,
+    utc_ns,
+)
+from ntpaudit.core.drift import Fit
+from ntpaudit.core.measurement import Interval
+from ntpaudit.core.ntptime import format_utc
+from ntpaudit.core.observation import Daemon, Unavailable
+from ntpaudit.core.policy import PROFILES, Severity
+from ntpaudit.core.record import Health
+from ntpaudit.core.selection import Agreement, Votes
+from ntpaudit.core.steps import Suspend
+from tests.core.lives import INTERVAL_S, LABELS, SILENT, LivingHost, Watch
+from tests.core.test_steps import STEPS_NS
+from tests.core.worlds import DAY, HOUR, MS, NOON, US, YEAR, S
+
+OK, WARNING, UNKNOWN, CRITICAL = Severity.OK, Severity.WARNING, Severity.UNKNOWN, Severity.CRITICAL
+HALF_NS = 10 * MS
+TIMESYNCD = Daemon("systemd-timesyncd", 655)
+
+
+def agree_with_the_truth(watch: Watch, now: ClockReading | None = None) -> Agreement | None:
+    """Check that what is carried on holds the truth, and return it."""
+    now = now or watch.host.read()
+    agreement = carried(watch.mind, now)
+    if agreement is not None:
+        truth = watch.host.utc - now.realtime_ns
+        assert agreement.interval.earliest_ns <= truth <= agreement.interval.latest_ns
+        assert agreement.interval.covers(agreement.estimate_ns)
+        true_ns = utc_ns(watch.mind, now)
+        assert true_ns is not None
+        assert abs(true_ns - watch.host.utc) <= 2 * agreement.interval.half_width_ns
+    return agreement
+
+
+def error_s(watch: Watch) -> float:
+    """Return by how much the estimate that is carried on is wrong."""
+    now = watch.host.read()
+    agreement = carried(watch.mind, now)
+    assert agreement is not None
+    return abs(float(watch.host.utc - now.realtime_ns - agreement.estimate_ns)) / S
+
+
+def measured(**named: Any) -> Watch:
+    """Return an agent that has just measured a host."""
+    watch = Watch(LivingHost(**named))
+    watch.network()
+    return watch
+
+
+# --- carried on ---------------------------------------------------------------------------------------------------
+
+DEEDS = st.one_of(
+    st.tuples(st.just("run"), st.integers(1, 4000), st.integers(-50, 50), st.integers(-100_000, 100_000)),
+    st.tuples(st.just("step"), st.sampled_from(STEPS_NS) | st.integers(-HOUR, HOUR)),
+    st.tuples(st.just("suspend"), st.floats(0.01, 1e5)),
+    st.tuples(st.just("ask"), st.lists(st.integers(-HALF_NS + 1, HALF_NS - 1), min_size=1, max_size=5)),
+    st.tuples(st.just("look"), st.integers(0, 200 * US), st.floats(-1, 1)),
+)
+
+
+@given(st.lists(DEEDS, max_size=25), st.integers(-HOUR, HOUR))
+@settings(max_examples=250, deadline=None)
+def test_the_truth_is_inside_whatever_is_done_to_the_clock(life: list[Any], offset_ns: int) -> None:
+    """However the clock is stepped and slewed, by an oscillator within 50 ppm the true offset lies in the interval.
+
+    So does the one that the record has; its corrected time is wrong by less than the interval is wide.
+    """
+    watch = Watch(LivingHost(offset_ns=offset_ns))
+    host = watch.host
+    is_lost = True
+    for deed in life:
+        match deed:
+            case "run", seconds, drift_ppm, slew_ppm:
+                host.run(seconds, drift_ppm=drift_ppm, slew_ppm=slew_ppm)
+            case "step", size_ns:
+                if NOON - 57 * YEAR < host.realtime + size_ns < NOON + 400 * YEAR:
+                    host.step(size_ns)
+            case "suspend", seconds:
+                host.suspend(seconds)
+                is_lost = True
+            case "ask", errors_ns:
+                record = watch.network(*host.sources(error_ns=errors_ns)).record
+                assert record.offset is not None
+                assert record.age_s == 0.0
+                is_lost = False
+            case "look", width_ns, lean:
+                now = host.read(width_ns=width_ns, lean=lean)
+                watch.mind, _, _ = look(watch.mind, now)
+                agreement = agree_with_the_truth(watch, now)
+                assert agreement is None or not is_lost
+        record = watch.local().record
+        if record.offset is not None:
+            assert not is_lost
+            true_s = host.offset / S
+            least_s = Fraction(1, 10**8) + abs(true_s) / 2**50
+            assert record.offset.earliest_s - least_s <= true_s <= record.offset.latest_s + least_s
+            width_s = record.offset.latest_s - record.offset.earliest_s
+            assert record.utc_ns is not None
+            assert abs(record.utc_ns - host.utc) / S <= width_s + least_s
+        else:
+            assert record.utc_ns is None
+            assert record.severity in (UNKNOWN, CRITICAL)
+
+
+@pytest.mark.parametrize("drift_ppm", [-50, 50])
+@pytest.mark.parametrize("slew_ppm", [-100_000, -500, 0, 500, 83_333, 100_000])
+def test_the_worst_oscillator_and_the_fastest_slew(slew_ppm: int, drift_ppm: int) -> None:
+    """For a whole day the truth stays inside, at the very edge of what an oscillator may do."""
+    watch = Watch(LivingHost(drift_ppm=drift_ppm))
+    watch.network(*watch.host.sources(error_ns=[0, HALF_NS * (1 if drift_ppm > 0 else -1)]))
+    watch.host.poll_s = None
+    for _ in range(23):
+        watch.host.run(3600, slew_ppm=slew_ppm)
+        assert agree_with_the_truth(watch) is not None
+
+
+def test_the_interval_grows_with_the_oscillator_alone() -> None:
+    """A slew moves the interval and makes it no wider than 50 ppm of the time passed and the readings do (B5, B6)."""
+    watch = measured()
+    fix = watch.mind.fix
+    assert fix is not None
+    before = fix.agreement.interval
+    watch.host.run(1000, slew_ppm=100_000)
+    after = agree_with_the_truth(watch)
+    assert after is not None
+    grown_ns = after.interval.half_width_ns - before.half_width_ns
+    assert grown_ns == 1000 * 50 * US + 120
+    middle_ns = (after.interval.earliest_ns + after.interval.latest_ns) // 2
+    assert abs(middle_ns - (before.earliest_ns + before.latest_ns) // 2 + 100 * S) <= 1
+
+
+@pytest.mark.parametrize("seconds", [0.002, 1, 3600, 30 * 86_400])
+def test_nothing_is_carried_over_a_suspend(seconds: float) -> None:
+    """RAW stood still while the host slept: whether anybody looked meanwhile or not, the clock is unmeasured."""
+    watch = measured()
+    watch.host.run(60)
+    watch.host.suspend(seconds)
+    assert carried(watch.mind, watch.host.read()) is None
+    watch.host.run(60)
+    assert carried(watch.mind, watch.host.read()) is None
+    record = watch.local().record
+    assert (record.verdict, record.severity, record.offset, record.age_s) == ("unmeasured", UNKNOWN, None, None)
+    assert watch.mind.samples == ()
+    assert watch.network().record.severity is OK
+
+
+@pytest.mark.parametrize("uptime_s", [1, 5, DAY / S - 1, DAY / S + 1, 2 * DAY / S])
+def test_nothing_is_carried_over_a_boot(uptime_s: float) -> None:
+    """After a boot the clock is unmeasured, whatever the new uptime is, as the agent takes up nothing of RAW."""
+    watch = measured()
+    watch.host.reboot()
+    watch.host.run(uptime_s)
+    watch.restart()
+    assert carried(watch.mind, watch.host.read()) is None
+    assert watch.local().record.severity is UNKNOWN
+
+
+@pytest.mark.parametrize("jump_s", [-3600, -61, 61, 3600, 10**7])
+def test_nothing_is_carried_where_raw_jumped(jump_s: int) -> None:
+    """A RAW clock that leaves MONOTONIC behind by more than any slew does is not believed (B6)."""
+    watch = measured()
+    watch.host.run(60)
+    watch.host.raw += jump_s * S
+    assert carried(watch.mind, watch.host.read()) is None
+    assert watch.local().record.severity is UNKNOWN
+
+
+def test_a_day_later_the_clock_is_unmeasured() -> None:
+    """The offset is carried on for a day; thereafter the record has none, and the severity is unknown."""
+    watch = measured()
+    watch.spend(MAX_CARRY_S, every_s=3600, network_every_s=1e9)
+    assert watch.rounds[-1].record.offset is not None
+    assert watch.rounds[-1].record.age_s == pytest.approx(86_400)
+    last = watch.local().record
+    assert last.severity is not UNKNOWN
+    watch.host.run(1)
+    after = watch.local().record
+    assert (after.severity, after.verdict, after.age_s, after.utc_ns) == (UNKNOWN, "unmeasured", None, None)
+    assert after.drift is None
+
+
+@pytest.mark.parametrize(("drift_ppm", "slew_ppm"), [(40, 0), (-40, 0), (30, -200), (5, 5)])
+def test_a_known_frequency_makes_the_estimate_good(drift_ppm: int, slew_ppm: int) -> None:
+    """Once the oscillator's frequency is measured, the estimate is right within 0.1 ms for an hour, however slewed."""
+    watch = Watch(LivingHost(drift_ppm=drift_ppm))
+    chance = random.Random(1)
+    for _ in range(20):
+        errors_ns = [round(chance.gauss(0, 20_000)) for _ in range(4)]
+        watch.network(*watch.host.sources(error_ns=errors_ns))
+        watch.host.run(INTERVAL_S)
+    watch.network()
+    watch.host.poll_s = None
+    for _ in range(60):
+        watch.host.run(60, slew_ppm=slew_ppm)
+        assert error_s(watch) < 1e-4
+
+
+def test_without_a_frequency_the_estimate_follows_the_kernel_s() -> None:
+    """Before the frequency is measured, the correction that a daemon has found is taken for right."""
+    watch = measured(drift_ppm=45, slew_ppm=45)
+    watch.host.run(3600)
+    watch.local()
+    assert error_s(watch) < 1e-6
+
+
+@pytest.mark.parametrize("slew_ppm", [-100_000, 400, 83_333])
+def test_a_slew_is_not_taken_for_a_frequency(slew_ppm: int) -> None:
+    """A correction that no oscillator needs is a slew: the estimate then supposes that the oscillator is right."""
+    watch = measured()
+    watch.host.poll_s = None
+    for _ in range(60):
+        watch.host.run(60, slew_ppm=slew_ppm)
+        watch.local()
+    assert error_s(watch) < 1e-6
+
+
+def test_without_a_kernel_the_oscillator_is_supposed_to_be_right() -> None:
+    """Where the kernel does not answer, the estimate is wrong by the oscillator's drift, and inside the interval."""
+    watch = Watch(LivingHost(drift_ppm=45, slew_ppm=45))
+    watch.host.kernel_answers = False
+    watch.network()
+    watch.host.run(3600)
+    watch.local()
+    assert error_s(watch) == pytest.approx(3600 * 45e-6, rel=0.01)
+    assert agree_with_the_truth(watch) is not None
+
+
+@pytest.mark.parametrize("drift_ppm", [-400, -120, 90, 200, 450])
+def test_an_oscillator_that_is_worse_widens_the_interval(drift_ppm: int) -> None:
+    """Once a worse oscillator is measured as such, the interval grows by what was measured, and holds the truth."""
+    watch = Watch(LivingHost(drift_ppm=drift_ppm))
+    watch.host.poll_s = None
+    for _ in range(8):
+        watch.network()
+        watch.host.run(INTERVAL_S, slew_ppm=drift_ppm)
+    watch.network()
+    for _ in range(60):
+        watch.host.run(60)
+        agreement = agree_with_the_truth(watch)
+    assert agreement is not None
+    assert agreement.interval.half_width_ns < HALF_NS + 3600 * 500 * US
+
+
+@pytest.mark.parametrize("frequency_ppm", [0.0, 20.0, -49.0, 60.0])
+def test_a_frequency_that_is_not_sure_widens_nothing(frequency_ppm: float) -> None:
+    """As long as the oscillator may be within 50 ppm, that is what the interval grows by."""
+    watch = measured()
+    line = Fit(frequency_ppm, 40.0, 3, 1.0, 0, 0, 1.0, 1.0, 1.0, 0.0, 1.0)
+    watch.mind = watch.mind._replace(line=line)
+    watch.host.run(1000)
+    after = carried(watch.mind, watch.host.read())
+    assert after is not None
+    assert after.interval.half_width_ns == HALF_NS + 2 * 60 * 1 + 1000 * 50 * US + 120
+
+
+def test_a_frequency_that_is_no_oscillator_s_widens_no_further() -> None:
+    """What lying servers make of the frequency widens the interval by 500 ppm at most."""
+    watch = measured()
+    watch.mind = watch.mind._replace(line=Fit(1e6, 1.0, 9, 1.0, 0, 0, 1.0, 1.0, 1.0, 0.0, 1.0))
+    watch.host.run(1000)
+    after = carried(watch.mind, watch.host.read())
+    assert after is not None
+    assert after.interval.half_width_ns <= HALF_NS + 1000 * 500 * US + 500
+
+
+@given(st.integers(-(2**62), 2**62), st.integers(0, 10**9), st.integers(0, 10**9))
+@settings(max_examples=300, deadline=None)
+def test_a_fix_survives_its_record(estimate_ns: int, below_ns: int, above_ns: int) -> None:
+    """What is made of a record, whose seconds were rounded, holds all that the agreement held, and little more."""
+    watch = measured()
+    record = watch.rounds[-1].record
+    assert record.offset is not None
+    earliest_ns, latest_ns = estimate_ns - below_ns, estimate_ns + above_ns
+    offset = record.offset._replace(
+        estimate_s=estimate_ns / S, earliest_s=earliest_ns / S, latest_s=latest_ns / S, bound_s=0.0
+    )
+    fix = fix_of(watch.host.read(), record._replace(offset=offset))
+    assert fix is not None
+    interval, slack_ns = fix.agreement.interval, 4 + 4 * max(abs(earliest_ns), abs(latest_ns)) // 2**50
+    assert earliest_ns - slack_ns <= interval.earliest_ns <= earliest_ns
+    assert latest_ns <= interval.latest_ns <= latest_ns + slack_ns
+    assert abs(fix.agreement.estimate_ns - estimate_ns) <= slack_ns
+    assert fix.votes == record.agreement
+
+
+def test_a_record_without_an_offset_makes_no_fix() -> None:
+    """What was unmeasured cannot be carried on."""
+    watch = Watch(LivingHost())
+    assert fix_of(watch.host.read(), watch.local().record) is None
+
+
+# --- steps and suspends -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size_ns", STEPS_NS)
+def test_a_step_is_told_at_the_true_time(size_ns: int) -> None:
+    """However far the clock is set, the event has its size, both wall times and the true time of the moment."""
+    watch = measured(offset_ns=2 * MS)
+    watch.host.run(60)
+    before = watch.host.read()
+    watch.host.step(size_ns)
+    watch.look()
+    (event,) = watch.events
+    assert event.kind == ("step-back" if size_ns < 0 else "step-forward")
+    assert event.value_s == size_ns / S
+    assert event.detail["before"] == format_utc(before.realtime_ns)
+    assert event.detail["after"] == format_utc(before.realtime_ns + size_ns)
+    assert event.detail["while_down"] is False
+    assert event.utc_ns is not None
+    assert abs(event.utc_ns - watch.host.utc) <= 2 * HALF_NS
+    assert (event.host_ns, event.boottime_ns) == (before.realtime_ns + size_ns, before.boottime_ns)
+    assert event.remedy
+    assert watch.look() is None
+
+
+def test_a_step_of_a_clock_that_was_never_measured_has_no_true_time() -> None:
+    """Where the true time is not known, the event says so, and has the host's own."""
+    watch = Watch(LivingHost())
+    watch.host.step(S)
+    watch.look()
+    assert watch.events[0].utc_ns is None
+    assert watch.events[0].host_ns == floor(watch.host.realtime)
+
+
+def test_the_offset_follows_a_step_at_once() -> None:
+    """The next local audit has the clock where the step put it, without a packet, and says that it is not confirmed."""
+    watch = measured()
+    watch.host.run(60)
+    watch.host.step(-3600 * S)
+    done = watch.local()
+    assert done.record.offset is not None
+    assert done.record.offset.estimate_s == pytest.approx(3600, abs=0.01)
+    assert (done.record.verdict, done.record.severity, done.record.confirmed) == ("beyond", WARNING, False)
+    assert done.is_pending
+    assert "step-back" in {finding.id for finding in done.record.findings if finding.severity is WARNING}
+
+
+def test_a_step_while_the_agent_was_down_is_found() -> None:
+    """The level of the last run tells of a step since then, at the true time, as one that nobody watched (J3)."""
+    watch = measured()
+    watch.host.run(1000)
+    watch.look()
+    watch.host.run(50_000, slew_ppm=-300)
+    watch.host.step(-2_500 * MS)
+    watch.host.run(100)
+    watch.restart()
+    (event,) = watch.events
+    assert (event.kind, event.value_s, event.detail["while_down"]) == ("step-back", -2.5, True)
+    assert "while no agent watched" in event.text
+    assert event.utc_ns is not None
+    assert abs(event.utc_ns - watch.host.utc) < 10 * S
+    assert watch.local().record.severity is WARNING
+    watch.restart()
+    assert watch.told("step-back") == [True]
+
+
+def test_a_boot_is_no_step() -> None:
+    """A clock that was in 1970 in this boot and right in the last was not set while anybody could see it."""
+    watch = measured()
+    watch.host.reboot(realtime_ns=12 * S)
+    watch.restart()
+    assert watch.noticed == []
+
+
+def test_a_slow_reading_hides_no_step() -> None:
+    """A reading that took long can hide a step; the next quick one finds it."""
+    watch = measured()
+    watch.host.run(60)
+    watch.host.step(20 * MS)
+    assert watch.look(width_ns=50 * MS) is None
+    watch.host.run(60)
+    assert watch.look() is not None
+    assert watch.events[-1].value_s == 0.02
+    assert watch.look() is None
+
+
+def test_many_small_steps_are_not_lost() -> None:
+    """Steps too small to be seen one by one are seen when their sum is."""
+    watch = measured()
+    for _ in range(100):
+        watch.host.step(-4 * US)
+        watch.look(width_ns=0)
+    assert sum(event.value_s or 0 for event in watch.events) == pytest.approx(-400e-6, abs=13e-6)
+
+
+@pytest.mark.parametrize("has_measured", [True, False])
+@pytest.mark.parametrize("is_down", [True, False])
+def test_a_suspend_is_no_gap(is_down: bool, has_measured: bool) -> None:
+    """While the host slept it wrote no log that would need evidence: only its waking time counts."""
+    watch = measured() if has_measured else Watch(LivingHost())
+    for _ in range(5):
+        watch.host.run(80)
+        watch.host.suspend(28_800)
+        if is_down:
+            watch.restart()
+        watch.local()
+    assert watch.told("evidence-gap") == []
+    watch.host.run(600)
+    watch.local()
+    assert watch.told("evidence-gap") == [True]
+    watch.network()
+    watch.local()
+    assert watch.told("evidence-gap") == [True, False]
+    assert watch.events[0].value_s == pytest.approx(1000)
+
+
+def test_a_suspend_is_noticed_once() -> None:
+    """A suspend is told with its length, once, and is no step."""
+    watch = measured()
+    watch.host.suspend(28_800)
+    watch.look()
+    watch.look()
+    assert watch.noticed == [Suspend(28_800 * S, floor(watch.host.boottime))]
+    assert watch.events == []
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_however_many_steps_little_is_remembered(order: int) -> None:
+    """Of ten thousand steps only those are kept that a finding may have to tell of, and the worst of each direction."""
+    watch = measured()
+    sizes_ns = sorted((random.Random(3).randrange(-S, S) for _ in range(3000)), key=abs, reverse=order > 0)
+    for size_ns in sizes_ns:
+        watch.host.step(size_ns)
+        watch.host.run(0.1)
+        watch.mind, _, _ = look(watch.mind, watch.host.read())
+    assert len(watch.mind.steps) <= 64
+    kept = [step.size_ns for step in watch.mind.steps]
+    assert (min(kept), max(kept)) == (min(sizes_ns), max(sizes_ns))
+
+
+@given(
+    st.lists(st.tuples(st.integers(-3 * S, 3 * S), st.integers(1, 1200)), max_size=12), st.sampled_from([10, 86_400])
+)
+@settings(max_examples=150, deadline=None)
+def test_the_worst_step_of_the_last_hour_is_listed(life: list[tuple[int, int]], uptime_s: int) -> None:
+    """What the finding tells of is the worst of all steps of its direction in the last hour, early ones last."""
+    watch = Watch(LivingHost(uptime_ns=uptime_s * S))
+    steps = []
+    for size_ns, seconds in life:
+        watch.host.step(size_ns)
+        if abs(size_ns) >= 10 * MS:
+            steps.append((watch.host.boottime > 300 * S, abs(size_ns), size_ns > 0, watch.host.boottime))
+        watch.look()
+        watch.host.run(seconds)
+    record = watch.local().record
+    for kind, is_forward in (("step-back", False), ("step-forward", True)):
+        recent = [step for step in steps if step[2] is is_forward and watch.host.boottime - step[3] <= HOUR]
+        found = [finding for finding in record.findings if finding.id == kind]
+        assert bool(found) == bool(recent)
+        if recent:
+            is_late, size_ns, _, _ = max(recent)
+            assert found[0].level == (("high" if size_ns >= S else "medium") if is_late else "low")
+
+
+def test_a_step_is_listed_for_an_hour() -> None:
+    """A step is in every record of the hour after it, and in none later; it is told once."""
+    watch = measured()
+    watch.host.step(-2 * S)
+    watch.look()
+    watch.spend(3660)
+    listed = [any(f.id == "step-back" for f in done.record.findings) for done in watch.rounds[1:]]
+    assert listed == [True] * (len(listed) - 1) + [False]
+    assert watch.told("step-back") == [True]
+
+
+# --- measured, and not --------------------------------------------------------------------------------------------
+
+
+def test_an_audit_without_a_measurement_is_judged_by_what_is_carried_on() -> None:
+    """Servers that fall silent leave the offset that was measured, with its age; the votes are this audit's."""
+    watch = measured()
+    watch.host.run(300)
+    record = watch.network(*SILENT).record
+    assert (record.kind, record.verdict, record.severity, record.confirmed) == ("network", "within", OK, True)
+    assert record.age_s == pytest.approx(300)
+    assert record.agreement == Votes(4, 0, 0, 0)
+    assert len(record.sources) == 4
+
+
+def test_a_local_audit_has_the_votes_of_the_measurement() -> None:
+    """A local audit asked nobody: it has no sources, and the votes of the audit that it carries on."""
+    watch = measured()
+    watch.host.run(60)
+    record = watch.local().record
+    assert (record.kind, record.sources, record.agreement) == ("local", (), Votes(4, 4, 4, 1))
+    assert record.age_s == pytest.approx(60)
+    assert record.drift is not None
+    assert Watch(LivingHost()).local().record.agreement == Votes(0, 0, 0, 0)
+
+
+def test_a_gap_is_raised_after_three_intervals_and_is_high_after_a_day() -> None:
+    """While nothing is measured, evidence is missing after three intervals; after a day that is high; then it ends."""
+    watch = measured()
+    seen: list[tuple[float, str | None]] = []
+    for minute in range(1, 25 * 60):
+        watch.host.run(60)
+        record = (watch.network(*SILENT) if minute % 5 == 0 else watch.local()).record
+        levels = [finding.level for finding in record.findings if finding.id == "evidence-gap"]
+        seen.append((minute, levels[0] if levels else None))
+        assert record.severity >= (WARNING if minute > 16 else OK)
+    assert [level for _, level in seen] == [None] * 16 + ["medium"] * (24 * 60 - 16) + ["high"] * 59
+    watch.network()
+    watch.local()
+    told = [(event.raised, event.level) for event in watch.events if event.kind == "evidence-gap"]
+    assert told == [(True, "medium"), (True, "high"), (False, "high")]
+    values = [event.value_s for event in watch.events if event.kind == "evidence-gap"]
+    assert values[0] == pytest.approx(17 * 60)
+
+
+def test_an_agent_that_has_never_measured_waits_three_intervals() -> None:
+    """From its very first start an agent tells of the gap after three intervals, as there was nothing before."""
+    watch = Watch(LivingHost())
+    watch.spend(17 * 60, every_s=60, network_every_s=1e9)
+    assert watch.told("evidence-gap") == [True]
+    assert watch.rounds[15].events == ()
+
+
+@pytest.mark.parametrize(("down_s", "told"), [(600, []), (1000, [True, False]), (90_000, [True, False])])
+@pytest.mark.parametrize("boots", [False, True])
+def test_a_gap_over_a_restart_is_told_once(down_s: float, told: list[bool], boots: bool) -> None:
+    """How long nothing was measured is known after a restart by uptime, after a boot by the true time; told once."""
+    watch = measured()
+    watch.host.poll_s = None
+    if boots:
+        watch.host.reboot(off_s=down_s, realtime_ns=12 * S)
+    else:
+        watch.host.run(down_s)
+    watch.restart()
+    watch.host.run(3)
+    first = watch.network()
+    watch.host.run(60)
+    watch.local()
+    watch.host.run(240)
+    watch.network()
+    watch.local()
+    assert watch.told("evidence-gap") == told
+    if told:
+        (gap,) = [event for event in first.events if event.kind == "evidence-gap"]
+        assert gap.value_s == pytest.approx(down_s + 3, rel=1e-3)
+        assert gap.level == ("high" if down_s > 86_400 else "medium")
+
+
+def test_a_gap_that_began_before_a_boot_goes_on_after_it() -> None:
+    """An agent that starts late in a boot and reaches nobody tells at once that nothing was measured in all of it."""
+    watch = measured()
+    watch.host.reboot()
+    watch.host.run(90_000)
+    watch.restart()
+    (gap,) = watch.local().events
+    assert (gap.kind, gap.level) == ("evidence-gap", "high")
+    watch.host.run(60)
+    watch.network()
+    watch.local()
+    assert watch.told("evidence-gap") == [True, False]
+
+
+def test_records_that_were_given_up_are_a_gap_of_the_moment() -> None:
+    """Records dropped undelivered are told in the next round, as high, and over in the one after; it has no length."""
+    watch = measured()
+    watch.host.run(60)
+    (gap,) = watch.local(dropped=17).events
+    assert (gap.kind, gap.raised, gap.level, gap.value_s) == ("evidence-gap", True, "high", None)
+    assert gap.text.startswith("17 records had to be given up undelivered")
+    watch.local()
+    assert watch.told("evidence-gap") == [True, False]
+
+
+def test_two_lost_audits_are_no_gap() -> None:
+    """Two audits of three that fail, for a day, with the jitter of the schedule, are no gap yet."""
+    watch = measured()
+    chance = random.Random(5)
+    for turn in range(288):
+        watch.host.run(INTERVAL_S * chance.uniform(0.95, 1.05))
+        watch.network(*(watch.host.sources() if turn % 3 == 0 else SILENT))
+    assert watch.told("evidence-gap") == []
+
+
+# --- the time daemon ----------------------------------------------------------------------------------------------
+
+
+def stale(watch: Watch) -> bool:
+    """Whether a stopped daemon is raised just now."""
+    return watch.mind.alarms.watched["stale-compare"].raised > 0
+
+
+@pytest.mark.parametrize("every_s", [1.0, 7.3, 60.0, 61.7, 299.0, 1800.0])
+@pytest.mark.parametrize("phase_s", [0.0, 0.4, 33.3, 63.0])
+def test_a_stopped_daemon_is_found_after_its_limit(every_s: float, phase_s: float) -> None:
+    """Whatever the moments of the looks, a daemon that stopped is told after 1 h, 20 min more at most, not sooner."""
+    watch = measured()
+    watch.host.run(phase_s)
+    for _ in range(3):
+        watch.local()
+        watch.host.run(every_s)
+    stopped_ns = watch.host.updated
+    watch.host.poll_s = None
+    while not stale(watch):
+        watch.host.run(every_s)
+        watch.local()
+        silent_s = (watch.host.monotonic - stopped_ns) / S
+        assert silent_s <= 3600 + 64 + 1200 + 4 * every_s
+    assert silent_s > 3600
+    (told,) = [event for event in watch.events if event.kind == "stale-compare"]
+    assert (told.level, told.raised) == ("medium", True)
+    assert told.value_s is not None
+    assert told.value_s <= silent_s + Fraction(1, 10**6)
+
+
+@pytest.mark.parametrize("every_s", [1.0, 13.0, 60.0, 64.0, 600.0])
+@pytest.mark.parametrize("poll_s", [0.5, 1, 2, 16, 64, 256, 1024])
+def test_a_daemon_at_work_is_never_stale(poll_s: float, every_s: float) -> None:
+    """A daemon that updates the kernel at any of chrony's intervals, to about the same error, is never told of."""
+    watch = Watch(LivingHost(drift_ppm=20, slew_ppm=20))
+    watch.host.poll_s = poll_s
+    chance = random.Random(7)
+    for _ in range(round(15_000 / every_s) if every_s > 1 else 5000):
+        watch.host.daemon_error_s = 0.0002 + chance.random() * 0.0005
+        watch.host.run(every_s)
+        watch.local()
+    assert watch.told("stale-compare") == []
+
+
+@pytest.mark.parametrize(("daemons", "told"), [((TIMESYNCD,), []), ((Daemon("ntpd", 1),), [True, False] * 2)])
+def test_timesyncd_may_be_slower(daemons: tuple[Daemon, ...], told: list[bool]) -> None:
+    """systemd-timesyncd polls every 2048 s at its slowest; after three polls it is stale, another daemon after 1 h."""
+    watch = Watch(LivingHost())
+    watch.host.poll_s, watch.host.daemon_error_s, watch.host.daemons = 2048, 0.0, daemons
+    watch.spend(12 * 2048, network_every_s=1e9)
+    assert watch.told("stale-compare") == []
+    watch.host.poll_s = 5400
+    watch.spend(3 * 5400, network_every_s=1e9)
+    assert watch.told("stale-compare")[: len(told)] == told
+    assert bool(watch.told("stale-compare")) == bool(told)
+
+
+def test_a_daemon_that_comes_back_ends_it() -> None:
+    """Where a daemon updates the kernel again, three looks later nothing is stale any more."""
+    watch = measured()
+    watch.host.poll_s = None
+    watch.spend(3 * 3600)
+    watch.host.poll_s = 64
+    watch.spend(400)
+    assert watch.told("stale-compare") == [True, False]
+
+
+def test_a_daemon_that_is_stopped_for_a_day_is_high() -> None:
+    """What was medium is told again as high when it has lasted a day; at 8.9 h the kernel itself gives up."""
+    watch = measured()
+    watch.host.poll_s = None
+    watch.spend(31_000, every_s=300, network_every_s=1e9)
+    assert stale(watch)
+    watch.spend(3000, every_s=300, network_every_s=1e9)
+    assert not watch.host.is_synchronised
+    assert not stale(watch)
+
+
+def test_a_boot_begins_the_count_anew() -> None:
+    """Uptimes of another boot say nothing of when the kernel was updated in this one."""
+    watch = measured()
+    watch.host.poll_s = None
+    watch.spend(3000)
+    watch.host.reboot()
+    watch.host.is_synchronised, watch.host.maxerror_s = True, 1.51
+    watch.restart()
+    watch.spend(3000)
+    assert watch.told("stale-compare") == []
+
+
+@pytest.mark.parametrize("is_synchronised", [False, True])
+def test_what_the_kernel_does_not_say_is_not_stale(is_synchronised: bool) -> None:
+    """Where the kernel does not answer, or holds its clock for unsynchronised, nothing can be said of updates."""
+    watch = measured()
+    watch.host.poll_s = None
+    watch.host.is_synchronised, watch.host.kernel_answers = is_synchronised, not is_synchronised
+    watch.spend(2 * 3600)
+    assert watch.told("stale-compare") == []
+
+
+# --- forecasts ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("is_steered", "told"), [(False, [True]), (True, [])])
+def test_a_breach_is_forecast_where_nothing_steers(is_steered: bool, told: list[bool]) -> None:
+    """A clock that drifts freely to its tolerance within a day is told of once; one that is steered is not."""
+    watch = Watch(LivingHost(drift_ppm=20))
+    watch.host.poll_s = None
+    if not is_steered:
+        watch.host.daemons, watch.host.is_synchronised = (), False
+    watch.spend(3 * 3600)
+    assert watch.told("breach-forecast") == told
+    assert watch.rounds[-1].record.drift is not None
+    if told:
+        (event,) = [event for event in watch.events if event.kind == "breach-forecast"]
+        assert event.value_s == pytest.approx((1 - 20e-6 * event.boottime_ns / S + 20e-6 * 86_400) / 20e-6, rel=0.02)
+
+
+def test_a_forecast_ends_when_the_breach_has_come() -> None:
+    """What has happened is no forecast: it is an offset out of its tolerance."""
+    watch = Watch(LivingHost(drift_ppm=45, offset_ns=700 * MS))
+    watch.host.poll_s, watch.host.daemons, watch.host.is_synchronised = None, (), False
+    watch.spend(4 * 3600)
+    assert watch.told("breach-forecast") == [True, False]
+    assert watch.told("offset-out") == [True]
+
+
+def test_a_slow_drift_is_no_forecast() -> None:
+    """At 2 ppm a clock takes 5.8 days to its tolerance, which is not told."""
+    watch = Watch(LivingHost(drift_ppm=2))
+    watch.host.poll_s, watch.host.daemons, watch.host.is_synchronised = None, (), False
+    watch.spend(3 * 3600)
+    assert watch.told("breach-forecast") == []
+
+
+def test_noise_about_a_day_does_not_flap() -> None:
+    """A drift that takes just about a day to the tolerance, measured with noise, is told once or twice in a day."""
+    watch = Watch(LivingHost(drift_ppm=11.6))
+    watch.host.poll_s, watch.host.daemons, watch.host.is_synchronised = None, (), False
+    chance = random.Random(2)
+    for _ in range(288):
+        watch.host.realtime = watch.host.utc  # the offset stays, the rate is what is looked at
+        watch.host.run(INTERVAL_S)
+        watch.look()
+        errors_ns = [round(chance.gauss(0, 500_000)) for _ in range(4)]
+        watch.conclude(watch.host.observe(*watch.host.sources(error_ns=errors_ns)), "network")
+    assert len(watch.told("breach-forecast")) <= 4
+
+
+# --- correcting ---------------------------------------------------------------------------------------------------
+
+
+def life_with_a_slewing_daemon(offset_ns: int, slew_ppm: int) -> Watch:
+    """Let a daemon slew an offset away, as fast as it does."""
+    watch = measured()
+    watch.host.run(60)
+    watch.host.realtime -= offset_ns  # as if it had always been so: of a slew nobody saw
+    watch.mind = watch.mind._replace(reading=watch.host.read(), fix=None)
+    for _ in range(120):
+        sign = 1 if watch.host.offset > 0 else -1
+        is_wrong = abs(watch.host.offset) > 40 * MS
+        watch.host.run(64, slew_ppm=sign * slew_ppm if is_wrong else 0)
+        watch.network()
+    return watch
+
+
+@pytest.mark.parametrize(("offset_s", "slew_ppm", "told"), [(1.5, 500, False), (3.0, 10_000, False), (20.0, 500, True)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_daemon_at_its_work_is_given_half_an_hour(offset_s: float, slew_ppm: int, told: bool, sign: int) -> None:
+    """An offset that a daemon slews away in time raises nothing; one that would take it hours is told."""
+    watch = life_with_a_slewing_daemon(round(sign * offset_s * S), slew_ppm)
+    assert bool(watch.told("offset-out")) is told
+
+
+def test_a_clock_that_runs_away_is_not_being_corrected() -> None:
+    """A slew that leads away from the truth is no correction: the third sample raises it."""
+    watch = measured()
+    watch.host.poll_s = None
+    severities = []
+    for _ in range(8):
+        watch.host.run(300, slew_ppm=1000)
+        severities.append(watch.network().record.severity)
+    assert severities == [OK, OK, WARNING, WARNING, WARNING, *[CRITICAL] * 3]
+
+
+# --- over restarts, and always ------------------------------------------------------------------------------------
+
+
+def test_an_agent_that_is_restarted_concludes_the_same() -> None:
+    """An agent that ends and starts anew after each of its rounds raises and clears what one does that does not."""
+
+    def live(restarts: bool) -> list[tuple[str, bool, str]]:
+        watch = Watch(LivingHost(drift_ppm=12, slew_ppm=12))
+        for turn in range(400):
+            watch.host.run(60)
+            if turn == 100:
+                watch.host.step(-5 * S)
+            if turn == 200:
+                watch.host.step(5 * S)
+            if turn == 250:
+                watch.host.poll_s = None
+            quiet = 300 < turn < 340
+            if turn % 5:
+                watch.local()
+            else:
+                watch.network(*(SILENT if quiet else watch.host.sources()))
+            if restarts:
+                watch.restart()
+        return [(event.kind, event.raised, event.level) for event in watch.events]
+
+    assert live(True) == live(False)
+    assert [entry[0] for entry in live(False)] == [
+        "step-back",
+        "offset-out",
+        "step-forward",
+        "offset-out",
+        "unreachable-sources",
+        "evidence-gap",
+        "stale-compare",
+        "evidence-gap",
+        "unreachable-sources",
+    ]
+
+
+def test_the_order_of_the_servers_does_not_matter() -> None:
+    """The servers in another order lead to the same record, but for the order in which it lists them."""
+    one, other = measured(offset_ns=3 * MS), measured(offset_ns=3 * MS)
+    sources = one.host.sources(error_ns=[0, 2 * MS, -4 * MS, 9 * MS, 9 * S])
+    first, second = one.network(*sources).record, other.network(*sources[::-1]).record
+    assert first == second._replace(sources=second.sources[::-1])
+
+
+DEAF = (
+    lambda watch: watch.network(*SILENT),
+    lambda watch: watch.network(*watch.host.sources()),
+    lambda watch: watch.network(*watch.host.sources(error_ns=[0, 9 * S])),
+    lambda watch: watch.network(*watch.host.sources(error_ns=[7 * S] * 4)),
+    lambda watch: watch.local(),
+    lambda watch: watch.local(dropped=3),
+)
+LIFE = st.lists(
+    st.tuples(
+        st.sampled_from(DEAF),
+        st.sampled_from(["run", "run", "suspend", "reboot", "step", "restart", "deaf"]),
+        st.sampled_from([1, 60, 400, 4000, 100_000]),
+    ),
+    max_size=15,
+)
+
+
+@given(LIFE, st.sampled_from(["log-integrity", "mifid-100us", "auth"]))
+@settings(max_examples=200, deadline=None)
+def test_whatever_comes(life: list[tuple[Callable[[Watch], Round], str, int]], profile: str) -> None:
+    """An unmeasured clock is never ok, a record is JSON, and a mind that was stored is the mind that it was."""
+    watch = Watch(LivingHost(drift_ppm=30), profile=PROFILES[profile])
+    for audit, deed, seconds in life:
+        match deed:
+            case "suspend":
+                watch.host.suspend(seconds)
+            case "reboot":
+                watch.host.reboot(realtime_ns=12 * S if seconds == 60 else None)
+                watch.restart()
+            case "step":
+                watch.host.step(seconds * S)
+            case "restart":
+                before = watch.mind
+                watch.restart()
+                assert watch.mind.alarms == before.alarms
+            case "deaf":
+                watch.host.kernel_answers = not watch.host.kernel_answers
+                watch.host.daemons = Unavailable("no /proc")
+        watch.host.poll_s = 64 if seconds < 5000 else None
+        watch.host.run(seconds)
+        record = audit(watch).record
+        assert record.offset is not None or record.severity >= UNKNOWN
+        assert (record.offset is None) == (record.utc_ns is None) == (record.verdict == "unmeasured")
+        assert record.age_s is None or record.age_s >= 0
+        assert type(record).from_dict(record.to_dict()) == record
+        assert len(watch.mind.samples) <= 128
+
+
+@pytest.mark.parametrize("kind", ["network", "local"])
+def test_an_observation_that_is_older_than_the_mind_is_taken(kind: Any) -> None:
+    """An audit that was made before a later look, and comes in after it, breaks nothing and claims nothing."""
+    watch = measured()
+    late = watch.host.observe(*watch.host.sources())
+    watch.host.run(100)
+    watch.network()
+    record = watch.conclude(late, kind).record
+    assert kind == "network" or record.offset is None
+
+
+def _mind(agreement: Agreement, reading: ClockReading) -> Mind:
+    return Mind("b", reading, 0, Fix(reading, agreement, Votes(4, 4, 4, 1)))
+
+
+def test_nothing_divides_by_zero_at_the_moment_of_the_fix() -> None:
+    """Carried on by no time at all, an agreement is what it was, but for the width of the readings."""
+    reading = ClockReading(NOON, DAY, DAY, DAY, 0)
+    agreement = Agreement(Interval(-5, 5), 1, (), 1, False)
+    assert carried(_mind(agreement, reading), reading) == agreement
+    assert carried(Mind("b", reading, 0), reading) is None
+
+
+def test_concluding_is_cheap() -> None:
+    """A local audit is concluded in well below 0.3 ms of computing."""
+    watch = Watch(LivingHost(drift_ppm=12, slew_ppm=12))
+    watch.spend(4 * 3600, every_s=300)
+    observation, terms = watch.host.observe(), Terms(PROFILES["log-integrity"], LABELS, 300.0)
+
+    def batch() -> float:
+        began_s = time.process_time()
+        for _ in range(50):
+            conclude_round(watch.mind, observation, "local", terms, Health())
+        return (time.process_time() - began_s) / 50
+
+    assert min(batch() for _ in range(7)) < 300e-6
+
+
+def _kinds(events: Sequence[Any]) -> set[str]:
+    return {event.kind for event in events}
+
+
+def test_a_month_in_order_tells_nothing() -> None:
+    """Thirty days of a host in order, with noise as the internet has it, raise and clear nothing at all."""
+    watch = Watch(LivingHost(drift_ppm=17, slew_ppm=17), interval_s=1800)
+    chance = random.Random(11)
+    for turn in range(30 * 48):
+        watch.host.run(1800 * chance.uniform(0.95, 1.05), slew_ppm=17 + chance.gauss(0, 0.3))
+        errors_ns = [round(chance.gauss(0, 2_000_000)) for _ in range(4)]
+        if chance.random() < 0.02:
+            errors_ns[turn % 4] += 9 * S
+        watch.look()
+        seen = watch.host.observe(*watch.host.sources(error_ns=errors_ns))
+        assert watch.conclude(seen, "network").record.severity is OK
+        watch.host.run(30)
+        assert watch.local().record.severity is OK
+    assert _kinds(watch.events) <= {"source-quorum"}
+    assert all(event.severity is OK for event in watch.events)

@@ -1,0 +1,173 @@
+"""The transport to the InfluxDB family: what it understands of any answer, and what it costs."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntpaudit.core.delivery import Delivered, Refused, Unreachable
+from ntpaudit.sinks.influx import MAX_REASON, InfluxTransport, reason_of, retry_after_s
+from tests.world.flaky import Answer, FlakyDatabase, Octets, Request
+from tests.world.packages import REPOSITORY
+
+TOKEN = "s3kret-t0ken-of-the-tests"
+LINES = "ntpaudit_clock,host=web1 offset_s=0.5 1795000000000000000\n"
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[FlakyDatabase]:
+    """A server whose answers are told."""
+    with FlakyDatabase() as flaky:
+        yield flaky
+
+
+@pytest.fixture(scope="module")
+def transport(database: FlakyDatabase) -> Iterator[InfluxTransport]:
+    """A transport to it."""
+    transport = InfluxTransport(database.url, org="", bucket="ntpaudit", token=TOKEN, timeout_s=1.0)
+    yield transport
+    transport.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ('{"error":"partial write: points beyond retention policy dropped=3"}', "partial write: points beyond"),
+        ('{"code":"invalid","message":"unable to parse \'x\': missing fields"}', "unable to parse 'x'"),
+        (
+            '{"error":"partial write of line protocol occurred","data":[{"original_line":"x","line_number":1,'
+            '"error_message":"invalid field value"}]}',
+            "partial write of line protocol occurred: invalid field value",
+        ),
+        ('{"code":"invalid"}', '{"code":"invalid"}'),
+        ('{"message":7}', '{"message":7}'),
+        ('{"error":"so","data":[7]}', "so"),
+        ("[1]", "[1]"),
+        ("<html>", "<html>"),
+        ("", ""),
+    ],
+)
+def test_the_reason_is_found(body: str, reason: str) -> None:
+    """InfluxDB 1.x, 2.x and 3.x each say in their own way why lines were refused; others say what they like."""
+    assert reason_of(body).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "120"}, 120.0),
+        ({"Retry-After": " 0 "}, 0.0),
+        ({"Retry-After": "9" * 400}, 999_999_999.0),
+        ({"Retry-After": "Wed, 18 Nov 2026 11:06:40 GMT", "Date": "Wed, 18 Nov 2026 11:05:40 GMT"}, 60.0),
+        ({"Retry-After": "Wed, 18 Nov 2026 11:06:40 GMT", "Date": "Thu, 19 Nov 2026 11:05:40 GMT"}, 0.0),
+        ({"Retry-After": "Wed, 18 Nov 2026 11:06:40 GMT"}, None),
+        ({"Retry-After": "Wed, 18 Nov 2026 11:06:40 GMT", "Date": "Wed, 18 Nov 2026 11:06:40 -0000"}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "-5"}, None),
+        ({"Retry-After": "1.5"}, None),
+        ({"Retry-After": "²"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_is_read(headers: dict[str, str], seconds: float | None) -> None:
+    """Seconds and dates are understood, dates by the server's own clock, since ours is in doubt."""
+    assert retry_after_s(headers) == seconds
+
+
+def test_any_204_is_delivered(database: FlakyDatabase, transport: InfluxTransport) -> None:
+    """What the database says it stored is delivered; a page with a good status is not."""
+    for answer, outcome in (
+        (Answer(204), Delivered()),
+        (Answer(200), Delivered()),
+        (Answer(200, "Welcome"), Refused(200, "Welcome")),
+        (Answer(202, "{}"), Refused(202, "{}")),
+    ):
+        database.choose = lambda request, answer=answer: answer  # type: ignore[misc]
+        assert transport.write(LINES) == outcome
+
+
+def test_what_is_sent(database: FlakyDatabase, transport: InfluxTransport) -> None:
+    """Lines go compressed, in nanoseconds, with the token in its header and nowhere else."""
+    database.choose = lambda request: Answer(204)
+    transport.write(LINES)
+    request: Request = database.requests[-1]
+    assert request.lines == LINES
+    assert request.target == "/api/v2/write?org=&bucket=ntpaudit&precision=ns"
+    assert request.headers["content-encoding"] == "gzip"
+    assert request.headers["authorization"] == f"Token {TOKEN}"
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=400),
+        st.tuples(
+            st.sampled_from([b"HTTP/1.1 ", b"HTTP/1.0 ", b"HTTP/9 "]),
+            st.sampled_from([b"100", b"103", b"204", b"301", b"400", b"500", b"999", b"1000", b"-1", b"x"]),
+            st.sampled_from([b" Said\r\n", b"\r\n", b"\n", b" " + TOKEN.encode() + b"\r\n"]),
+            st.lists(
+                st.sampled_from(
+                    [
+                        b"Content-Length: 5\r\n",
+                        b"Content-Length: 1e9\r\n",
+                        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+                        b"Transfer-Encoding: chunked\r\n",
+                        b"Content-Encoding: gzip\r\n",
+                        b"Content-Encoding: deflate, br, zstd\r\n",
+                        b"Retry-After: \xff\r\n",
+                        b"Location: //\x1b[2J\r\n",
+                        b"Location: http://[::1\r\n",
+                        b": no name\r\n",
+                        b"no colon\r\n",
+                        b"X-Echo: Token " + TOKEN.encode() + b"\r\n",
+                    ]
+                ),
+                max_size=4,
+            ).map(b"".join),
+            st.sampled_from([b"\r\n", b"", b"\r\n5\r\nhello\r\n0\r\n\r\n", b"\r\n" + TOKEN.encode()]),
+            st.binary(max_size=50),
+        ).map(b"".join),
+    )
+)
+@settings(max_examples=300)
+def test_any_octets_are_an_answer(database: FlakyDatabase, transport: InfluxTransport, octets: bytes) -> None:
+    """Whatever a server sends is understood or called what it is, in a line that holds no secret; nothing is raised."""
+    database.choose = lambda request: Octets(octets)
+    answer = transport.write(LINES)
+    if not isinstance(answer, Delivered):
+        assert isinstance(answer, Refused | Unreachable)
+        assert answer.reason.isprintable()
+        assert len(answer.reason) <= MAX_REASON + 100
+        assert TOKEN not in answer.reason
+    else:
+        assert octets.startswith((b"HTTP/1.1 204", b"HTTP/1.0 204", b"HTTP/9 204"))
+
+
+def in_a_process(program: str) -> str:
+    """Run a program, and return what it prints."""
+    command = [sys.executable, "-W", "error", "-c", program]
+    ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout.strip()
+
+
+SEND = f"""
+import sys
+from ntpaudit.sinks import influx
+def send():
+    return influx.InfluxTransport({{url!r}}, org="", bucket="b", token={TOKEN!r}).write({LINES!r})
+"""
+
+
+def test_what_is_not_used_is_not_imported(database: FlakyDatabase) -> None:
+    """Of the client's 300 models none takes memory; a version that needs them gets them, and works as well."""
+    database.choose = lambda request: Answer(204)
+    send = SEND.format(url=database.url)
+    models = "print(sum(bool(getattr(m, '__file__', 0)) for n, m in sys.modules.items() if '_client.domain.' in n))"
+    assert in_a_process(f"{send}print(send())\n{models}") == "Delivered()\n1"
+    needing_more = "influx._NEEDED = ()\n"
+    told, count = in_a_process(f"{send}{needing_more}print(send())\n{models}").splitlines()
+    assert told == "Delivered()"
+    assert int(count) > 300

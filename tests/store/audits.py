@@ -1,0 +1,119 @@
+"""Audits by number, as the agent hands them to its ledger, and the numbers found in a file again."""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ntpaudit.core.events import Event
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.observation import Observation
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.record import Health, Kind, Record
+from ntpaudit.store.history import Letter
+from ntpaudit.store.ledger import Concluded, Ledger
+from ntpaudit.store.packing import unpack_text
+from tests.records import NOW_NS, observation, reading, record, servers
+
+MINUTE_NS = 60 * NS_PER_S
+BOOT = "b" * 32
+
+_NETWORK = observation(*servers(0.0019))
+_LOCAL = _NETWORK._replace(sources=())
+_RECORD = record(*servers(0.0019))._replace(health=Health())
+
+
+def audit(number: int, kind: Kind = "local") -> Concluded:
+    """Return all that the audit of a minute leaves behind, its number in every part of it."""
+    seen: Observation = (_LOCAL if kind == "local" else _NETWORK)._replace(taken=reading(NOW_NS, number * MINUTE_NS))
+    taken = seen.taken
+    concluded: Record = _RECORD._replace(
+        kind=kind, utc_ns=taken.realtime_ns + 1_900_000, host_ns=taken.realtime_ns, boottime_ns=taken.boottime_ns
+    )
+    if kind == "local":
+        concluded = concluded._replace(sources=())
+    return Concluded(seen, concluded, (event(number),), letter(number), None, {"mind": number})
+
+
+def event(number: int) -> Event:
+    """Return an event of a minute."""
+    taken = reading(NOW_NS, number * MINUTE_NS)
+    text = f"the clock was set back at {number}"
+    moment = (taken.realtime_ns, taken.realtime_ns, taken.boottime_ns)
+    return Event("step-back", True, Severity.CRITICAL, "high", text, *moment, value_s=-1.5, detail={"number": number})
+
+
+def letter(number: int, *, is_dated: bool = True) -> Letter:
+    """Return the letter of a minute."""
+    taken = reading(NOW_NS, number * MINUTE_NS)
+    stamp_ns = taken.realtime_ns + 1_900_000 if is_dated else None
+    lines = f"ntpaudit_clock,host=web1 number={number}i" + (f" {stamp_ns}\n" if is_dated else "\n")
+    return Letter(0, lines, stamp_ns, BOOT, taken.boottime_ns, taken.realtime_ns)
+
+
+def number_of(lines: str) -> int:
+    """Return the number in a letter."""
+    return int(lines.partition("number=")[2].partition("i")[0])
+
+
+def keep(ledger: Ledger, number: int, kind: Kind = "local") -> None:
+    """Keep an audit as the agent does: a network one's observation before it is judged."""
+    concluded = audit(number, kind)
+    kept = ledger.keep_observation(concluded.observation, kind) if kind == "network" else None
+    ledger.keep_record(kept, concluded)
+
+
+class Found(NamedTuple):
+    """The numbers in a file, each as often as it is there, oldest first; `audits` have a record, `unjudged` none."""
+
+    audits: list[int]
+    unjudged: list[int]
+    rolled_up: int
+    events: list[int]
+    letters: list[int]
+    aside: list[int]
+    states: dict[str, Any]
+
+
+def find(path: Path) -> Found:
+    """Read a file that must be sound, and return what is in it."""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        rows = connection.execute("SELECT boottime_ns, record, utc_ns FROM audits ORDER BY id").fetchall()
+        for boottime_ns, text, _ in rows:
+            assert text is None or json.loads(unpack_text(text))["time"]["boottime_ns"] == boottime_ns
+        lines = [connection.execute(f"SELECT lines FROM {table} ORDER BY id") for table in ("outbox", "set_aside")]
+        return Found(
+            [_minute(row[0]) for row in rows if row[1] is not None],
+            [_minute(row[0]) for row in rows if row[1] is None],
+            connection.execute("SELECT IFNULL(SUM(audits), 0) FROM rollups").fetchone()[0],
+            [json.loads(row[0])["number"] for row in connection.execute("SELECT detail FROM events ORDER BY id")],
+            *([number_of(row[0]) for row in table] for table in lines),
+            {key: json.loads(value) for key, value in connection.execute("SELECT * FROM state")},
+        )
+
+
+def _minute(boottime_ns: int) -> int:
+    """Return the number of the audit of a moment."""
+    return (boottime_ns - reading(NOW_NS).boottime_ns) // MINUTE_NS
+
+
+def deliver(ledger: Ledger, *, refused: frozenset[int] = frozenset(), count: int = 7) -> Iterator[int]:
+    """Deliver all that waits in batches, as the courier does, and yield the numbers that arrive."""
+    while letters := ledger.waiting(count):
+        numbers = [number_of(letter.lines) for letter in letters]
+        if numbers[0] in refused:
+            ledger.set_aside(letters[0], "400: field type conflict")
+            continue
+        good = next((place for place, number in enumerate(numbers) if number in refused), len(letters))
+        yield from numbers[:good]
+        ledger.confirm(letters[:good])
+
+
+def once(numbers: list[int]) -> set[int]:
+    """Return numbers that must be there once each."""
+    assert [number for number, times in Counter(numbers).items() if times > 1] == []
+    return set(numbers)

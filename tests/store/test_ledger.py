@@ -1,0 +1,673 @@
+"""The ledger: all or nothing, whatever ends the process; and never an audit lost, whatever becomes of the file."""
+
+import os
+import random
+import resource
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from ntpaudit.core.observation import Observation
+from ntpaudit.core.politeness import Memories, Memory, Moment
+from ntpaudit.errors import BusyError
+from ntpaudit.store import history, ledger as ledgers
+from ntpaudit.store.ledger import Claim, Ledger
+from tests.store.audits import audit, deliver, event, find, keep, letter, number_of, once
+from tests.world.packages import REPOSITORY
+
+KILLS = 60
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, which takes root")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the history of a test lies."""
+    return tmp_path / "history.sqlite3"
+
+
+class Notes(list[str]):
+    """What the operator was told."""
+
+    def count_of(self, words: str) -> int:
+        """Return how often something was said."""
+        return sum(words in note for note in self)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Take all the space that a disk has left."""
+    with (disk / "filler").open("ab", buffering=0) as filler:
+        for size in (65_536, 4096, 1):
+            try:
+                while True:
+                    filler.write(bytes(size))
+            except OSError:
+                continue
+
+
+def python(*words: str, path: Path | None = None) -> "subprocess.Popen[str]":
+    """Start a Python process; where a path is given, wait until it says that it is ready."""
+    child = subprocess.Popen(
+        [sys.executable, *words], env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE, text=True
+    )
+    if path is not None:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    return child
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let another process hold a file so that nobody else can write."""
+    code = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "c.execute('BEGIN IMMEDIATE'); print('ready', flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    try:
+        yield
+    finally:
+        child.communicate()
+
+
+def test_an_audit_is_kept_whole_or_not_at_all_when_the_process_is_killed(path: Path, tmp_path: Path) -> None:
+    """After each of many kill -9 the file is sound, and every audit has its record, hour, event, letter and state once."""
+    delivered = tmp_path / "delivered"
+    chance = random.Random(3)
+    orphans = 0
+    for _ in range(KILLS):
+        child = python("-m", "tests.store.writer", str(path), str(delivered), path=path)
+        time.sleep(chance.uniform(0.0, 0.06))
+        child.kill()
+        child.communicate()
+        found = find(path)
+        last = found.states["mind"]
+        every = list(range(1, last + 1))
+        arrived = {int(line) for line in delivered.read_text().splitlines()} if delivered.exists() else set()
+        assert found.audits == every
+        assert found.rolled_up == last
+        assert found.events == every
+        assert sorted(once(found.letters) | arrived) == every
+        assert found.unjudged in ([], [last + 1])
+        orphans += len(found.unjudged)
+    assert last > 5 * KILLS
+    assert orphans > 0  # or the test would not show that they are found
+
+
+def test_an_observation_without_a_record_is_found_and_finished(path: Path) -> None:
+    """What an agent saw and had no time to judge is found by the next one, and judged in its place."""
+    first = Ledger(str(path), Notes().append)
+    keep(first, 1, "network")
+    first.keep_observation(audit(2, "network").observation, "network")
+    first.close()
+    second = Ledger(str(path), Notes().append)
+    [orphan] = second.read(history.unjudged)
+    assert (orphan.kind, orphan.observation) == ("network", audit(2, "network").observation)
+    second.keep_record(orphan.id, audit(2, "network"))
+    assert second.read(history.unjudged) == []
+    second.close()
+    assert find(path).audits == [1, 2]
+
+
+STEPS: dict[str, Callable[[Ledger], object]] = {
+    "update": lambda ledger: ledger.update(lambda _: {"192.0.2.1 123": Memory(misses=2)}),
+    "keep_observation": lambda ledger: ledger.keep_observation(audit(900, "network").observation, "network"),
+    "keep_record": lambda ledger: ledger.keep_record(1, audit(900, "network")),
+    "keep_events": lambda ledger: ledger.keep_events([event(901)], "b" * 32, letter(901), {"steps": 901}),
+    "local": lambda ledger: keep(ledger, 902),
+    "deliver": lambda ledger: ARRIVED.extend(deliver(ledger, refused=frozenset({5}))),
+    "date": lambda ledger: _date(ledger),
+    "save": lambda ledger: ledger.save("agent", 905),
+}
+
+ARRIVED: list[int] = []
+
+
+def _date(ledger: Ledger) -> None:
+    for undated in ledger.read(history.undated):
+        ledger.date_letter(undated._replace(lines=letter(903).lines, stamp_ns=undated.host_ns + 1))
+
+
+@needs_root
+@pytest.mark.parametrize("full_from", STEPS)
+def test_a_full_disk_loses_and_doubles_nothing(full_from: str, disk: Path) -> None:
+    """Whenever the disk gets full, the ledger goes on in memory, delivers from there, and moves all into the file."""
+    path, notes = disk / "history.sqlite3", Notes()
+    ARRIVED.clear()
+    ledger = Ledger(str(path), notes.append, retry_s=0.02)
+    for number in range(1, 9):
+        keep(ledger, number, "network" if number % 3 == 0 else "local")
+    ledger.keep_events([event(903)], "b" * 32, letter(903, is_dated=False), {})
+    is_full = False
+    for name, step in STEPS.items():
+        if name == full_from:
+            fill(disk)
+            is_full = True
+        step(ledger)
+    assert is_full
+    number = 1000
+    while ledger.trouble is None:  # what the log had room for is used up
+        number += 1
+        keep(ledger, number)
+        assert number < 3000
+    assert "full" in ledger.trouble
+    for more in range(number + 1, number + 30):
+        keep(ledger, more, "network" if more % 3 == 0 else "local")
+    from_memory = list(deliver(ledger))
+    assert set(range(number + 1, number + 30)) <= set(from_memory) | set(range(1000, number + 30))
+    (disk / "filler").unlink()
+    deadline = time.monotonic() + 10
+    while ledger.trouble is not None:
+        time.sleep(0.01)
+        number_of_letters = ledger.backlog()[0]
+        assert time.monotonic() < deadline, number_of_letters
+    arrived = set(ARRIVED) | set(from_memory) | set(deliver(ledger, refused=frozenset({5})))
+    memories = ledger.read(lambda connection: connection.execute("SELECT endpoint FROM servers").fetchall())
+    ledger.close()
+    audits = [*range(1, 9), 900, 902, *range(1001, number + 30)]
+    found = find(path)
+    assert sorted(once(found.audits)) == audits
+    assert found.unjudged == []
+    assert found.rolled_up == len(audits)
+    assert sorted(once(found.events)) == sorted([*audits, 901, 903])
+    assert found.letters == []
+    assert arrived | {5} == {*audits, 901, 903}
+    assert (once(found.aside), 5 in arrived) in (({5}, False), ({5}, True), (set(), True))
+    assert memories == [("192.0.2.1 123",)]
+    assert found.states == {"mind": number + 29, "steps": 901, "agent": 905}
+
+
+@needs_root
+def test_a_full_disk_is_told_once_and_so_is_its_end(disk: Path) -> None:
+    """As long as it lasts nothing is said again."""
+    notes = Notes()
+    ledger = Ledger(str(disk / "history.sqlite3"), notes.append, retry_s=0.0)
+    keep(ledger, 1)
+    fill(disk)
+    number = 1
+    while ledger.trouble is None:
+        number += 1
+        keep(ledger, number)
+    before = len(notes)
+    for number in range(number + 1, number + 300):
+        keep(ledger, number)
+    assert notes.count_of("going on in memory") - notes.count_of("can be used again") == 1
+    assert len(notes) <= before + 4  # the little that closing the log gave back may be used up once more
+    (disk / "filler").unlink()
+    keep(ledger, number + 1)
+    assert ledger.trouble is None
+    assert notes.count_of("going on in memory") == notes.count_of("can be used again")
+    ledger.close()
+    assert once(find(disk / "history.sqlite3").audits) == set(range(1, number + 2))
+
+
+@needs_root
+def test_a_file_system_that_becomes_read_only(disk: Path) -> None:
+    """The state is still read, what is kept stays in memory, and goes into the file when that can be written again."""
+    path, notes = disk / "history.sqlite3", Notes()
+    first = Ledger(str(path), notes.append)
+    keep(first, 1)
+    first.update(lambda _: {"192.0.2.1 123": Memory(kiss="DENY", kissed=Moment(None, 1, 2))})
+    first.close()
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    second = Ledger(str(path), notes.append, retry_s=0.01)
+    Claim(str(disk)).release()
+    assert second.load("mind") == 1
+    asked: list[Memories] = []
+    second.update(lambda memories: asked.append(memories) or memories)  # type: ignore[func-returns-value]
+    assert asked[0]["192.0.2.1 123"].kiss == "DENY"
+    keep(second, 2, "network")
+    assert second.trouble is not None
+    assert list(deliver(second)) == [2]
+    subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+    time.sleep(0.2)
+    keep(second, 3)
+    assert second.trouble is None
+    assert list(deliver(second)) == [1, 3]
+    second.close()
+    assert find(path).audits == [1, 2, 3]
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    """Where there can be no folder the agent goes on, and at its end says how much is lost."""
+    (tmp_path / "file").write_text("in the way")
+    notes = Notes()
+    ledger = Ledger(str(tmp_path / "file" / "history.sqlite3"), notes.append, retry_s=0.0)
+    for number in range(1, 4):
+        keep(ledger, number, "network")
+    assert list(deliver(ledger)) == [1, 2, 3]
+    ledger.close()
+    assert notes.count_of("going on in memory") == 1
+    assert notes.count_of("3 records could not be written") == 1
+
+
+def test_a_locked_file_holds_nobody_up(path: Path) -> None:
+    """The agent waits for a lock once and shortly, goes on in memory, ends in time, and loses nothing."""
+    notes = Notes()
+    ledger = Ledger(str(path), notes.append, retry_s=0.3)
+    keep(ledger, 1)
+    with locked(path):
+        took = [_seconds(lambda number=number: keep(ledger, number, "network")) for number in range(2, 20)]  # type: ignore[misc]
+        assert ledger.trouble is not None
+        assert ledger.backlog()[0] == 18  # reading waits for nobody, and what was in the file stays there
+        time.sleep(0.35)
+        took.append(_seconds(lambda: keep(ledger, 20)))
+        assert max(took) < 1.0
+        assert sorted(took)[-3] < 0.1  # one wait when it began, one when it was tried again
+        assert _seconds(ledger.close) < 1.0
+    assert notes.count_of("19 records could not be written") == 1
+    assert find(path).audits == [1]
+
+
+def test_a_file_that_was_locked_for_a_while(path: Path) -> None:
+    """What was kept meanwhile goes into the file when it can be written again, after what was there."""
+    ledger = Ledger(str(path), Notes().append, retry_s=0.0)
+    keep(ledger, 1)
+    with locked(path):
+        assert ledger.waiting(9) != []  # reading goes on
+        keep(ledger, 2, "network")
+        keep(ledger, 3)
+    keep(ledger, 4)
+    assert ledger.trouble is None
+    assert [number_of(letter.lines) for letter in ledger.waiting(9)] == [1, 2, 3, 4]
+    ledger.close()
+    found = find(path)
+    assert (found.audits, found.events, found.rolled_up) == ([1, 2, 3, 4], [1, 2, 3, 4], 4)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Return how long something takes."""
+    start = time.monotonic()
+    work()
+    return time.monotonic() - start
+
+
+def test_an_observation_in_the_file_and_its_record_in_memory(path: Path) -> None:
+    """A file that fails between the two is not left with an observation that is judged a second time."""
+    ledger = Ledger(str(path), Notes().append, retry_s=0.0)
+    kept = ledger.keep_observation(audit(1, "network").observation, "network")
+    with locked(path):
+        ledger.keep_record(kept, audit(1, "network"))
+    keep(ledger, 2)
+    ledger.close()
+    found = find(path)
+    assert (found.audits, found.unjudged, found.rolled_up) == ([1, 2], [], 2)
+
+
+def test_an_observation_in_memory_and_its_record_in_the_file(path: Path) -> None:
+    """A file that works again between the two gets the record for this observation, not for another of the same id."""
+    ledger = Ledger(str(path), Notes().append, retry_s=0.0)
+    for number in range(1, 6):
+        keep(ledger, number)
+    with locked(path):
+        kept = ledger.keep_observation(audit(6, "network").observation, "network")
+    assert kept <= 5  # an id that the file knows too
+    ledger.keep_record(kept, audit(6, "network"))
+    assert ledger.trouble is None
+    ledger.close()
+    found = find(path)
+    assert (found.audits, found.unjudged, found.rolled_up) == ([1, 2, 3, 4, 5, 6], [], 6)
+
+
+@pytest.mark.parametrize("act", ["confirm", "set_aside", "date_letter"])
+def test_a_letter_of_memory_is_never_taken_for_one_of_the_file(act: str, path: Path) -> None:
+    """What was read before the state moved does nothing to the letters that have its ids by then."""
+    ledger = Ledger(str(path), Notes().append, retry_s=0.0)
+    keep(ledger, 1)
+    keep(ledger, 2)
+    with locked(path):
+        keep(ledger, 3)
+        keep(ledger, 4)
+        read = ledger.waiting(9)
+        assert [number_of(letter.lines) for letter in read] == [3, 4]
+        assert {letter.id for letter in read} == {1, 2}
+    ledger.save("agent", 1)
+    assert ledger.trouble is None
+    match act:
+        case "confirm":
+            ledger.confirm(read)
+        case "set_aside":
+            ledger.set_aside(read[0], "no")
+        case _:
+            ledger.date_letter(read[0]._replace(lines="wrong", stamp_ns=7))
+    assert [number_of(letter.lines) for letter in ledger.waiting(9)] == [1, 2, 3, 4]
+    ledger.close()
+
+
+def _header(data: bytearray) -> None:
+    data[:100] = b"\xa5" * 100
+
+
+def _first_page(data: bytearray) -> None:
+    data[100:4096] = b"\xa5" * 3996
+
+
+def _second_half(data: bytearray) -> None:
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+
+
+def _truncated(data: bytearray) -> None:
+    del data[len(data) // 2 :]
+
+
+def _all_but_the_schema(data: bytearray) -> None:
+    data[4096:] = b"\xa5" * (len(data) - 4096)
+
+
+DAMAGES = (_header, _first_page, _second_half, _truncated, _all_but_the_schema)
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["closed", "open"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_set_aside_and_the_agent_goes_on(
+    damage: Callable[[bytearray], None], is_open: bool, path: Path
+) -> None:
+    """Nothing is deleted, and every audit from the notice on is in the new file once."""
+    notes = Notes()
+    first = Ledger(str(path), notes.append)
+    for number in range(1, 200):
+        keep(first, number, "network" if number % 5 == 0 else "local")
+    first.close()
+    ledger = Ledger(str(path), notes.append, retry_s=0.0)
+    if is_open:
+        assert ledger.load("mind") == 199
+    data = bytearray(path.read_bytes())
+    damage(data)
+    with path.open("r+b") as file:
+        file.write(data)
+        file.truncate(len(data))
+    told_from = 0
+    for number in range(200, 300):
+        keep(ledger, number, "network" if number % 5 == 0 else "local")
+        ledger.read(history.unjudged)
+        ledger.read(lambda connection: history.trim_by_size(connection, 1 << 30))
+        if not told_from and notes:
+            told_from = number
+    ledger.close()
+    assert ledger.trouble is None
+    assert notes.count_of("set aside") == 1
+    [aside] = [found for found in path.parent.glob("*.damaged-*") if "-wal" not in found.name and "-shm" not in found.name]
+    assert len(aside.read_bytes()) >= len(data) // 2
+    assert set(range(told_from, 300)) <= once(find(path).audits)
+
+
+def test_damage_that_shows_only_when_an_old_page_is_read(path: Path) -> None:
+    """Reading fails, so the file is set aside, and what was read is read from what could be saved."""
+    notes = Notes()
+    first = Ledger(str(path), notes.append)
+    for number in range(1, 300):
+        keep(first, number, "network")
+    first.close()
+    with closing(sqlite3.connect(path)) as connection:
+        pages = connection.execute("SELECT pageno FROM dbstat WHERE name = 'outbox' AND pagetype = 'leaf'").fetchall()
+    with path.open("r+b") as file:
+        file.seek((pages[0][0] - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    ledger = Ledger(str(path), notes.append, retry_s=0.0)
+    keep(ledger, 300)
+    assert notes == []
+    assert ledger.waiting(10) == []
+    assert notes.count_of("malformed") == 1
+    assert ledger.load("mind") == 300
+    keep(ledger, 301)
+    assert ledger.trouble is None
+    assert list(deliver(ledger)) == [301]
+    ledger.close()
+    assert list(path.parent.glob("*.damaged-*"))
+
+
+def test_a_text_that_is_none_is_damage(path: Path) -> None:
+    """Octets that are no text, where a text should be, do not stop delivery for ever."""
+    ledger = Ledger(str(path), Notes().append, retry_s=0.0)
+    keep(ledger, 1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE outbox SET lines = CAST(x'ff00fe' AS TEXT)")
+    assert ledger.waiting(9) == []
+    keep(ledger, 2)
+    assert list(deliver(ledger)) == [2]
+    ledger.close()
+
+
+def test_a_log_of_garbage_costs_no_more_than_what_was_in_it(path: Path) -> None:
+    """A write-ahead log that makes no sense is passed over, and the file goes on from before it."""
+    first = Ledger(str(path), Notes().append)
+    for number in range(1, 50):
+        keep(first, number)
+    first.close()
+    Path(f"{path}-wal").write_bytes(os.urandom(20_000))
+    notes = Notes()
+    ledger = Ledger(str(path), notes.append)
+    keep(ledger, 50)
+    ledger.close()
+    assert notes == []
+    assert find(path).audits == list(range(1, 51))
+
+
+def test_a_history_that_is_removed_or_replaced(path: Path) -> None:
+    """Nothing is written to a file that nobody can find again: a new one is begun, with the state as it was."""
+    notes = Notes()
+    ledger = Ledger(str(path), notes.append)
+    keep(ledger, 1)
+    for found in path.parent.iterdir():
+        found.unlink()
+    keep(ledger, 2)
+    keep(ledger, 3)
+    assert notes.count_of("removed or replaced") == 1
+    assert ledger.trouble is None
+    ledger.close()
+    found = find(path)
+    assert (found.audits, found.states) == ([2, 3], {"mind": 3})
+
+
+def test_a_newer_history_is_left_alone(path: Path) -> None:
+    """The file of a later version is not touched, and the agent goes on in memory."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version=99")
+        connection.execute("CREATE TABLE unknown (x)")
+    before = path.read_bytes()
+    notes = Notes()
+    ledger = Ledger(str(path), notes.append, retry_s=0.0)
+    keep(ledger, 1)
+    assert list(deliver(ledger)) == [1]
+    ledger.close()
+    assert notes.count_of("newer ntpaudit") == 2  # when it began, and with what is lost at its end
+    assert path.read_bytes() == before
+
+
+def test_the_stand_in_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory there is room for so many audits; the oldest go, and how many is told."""
+    monkeypatch.setattr(ledgers, "MAX_STAND_IN", 20)
+    path, notes = tmp_path / "folder" / "history.sqlite3", Notes()
+    path.parent.write_text("in the way")
+    ledger = Ledger(str(path), notes.append, retry_s=0.0)
+    for number in range(1, 51):
+        keep(ledger, number, "network" if number % 2 else "local")
+    assert ledger.backlog()[0] == 20
+    path.parent.unlink()
+    keep(ledger, 51)
+    assert notes.count_of("30 records that were too many") == 1
+    ledger.close()
+    found = find(path)
+    assert (found.audits, found.letters) == (list(range(31, 52)), list(range(31, 52)))
+    assert found.rolled_up == 51  # the hours know of all
+
+
+def test_a_log_that_only_grows_is_told_and_cut_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who reads without an end is told of; when that is over, the log is small again."""
+    monkeypatch.setattr(ledgers, "MAX_WAL_BYTES", 8 << 20)
+    notes, log = Notes(), Path(f"{path}-wal")
+    ledger = Ledger(str(path), notes.append)
+    keep(ledger, 1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT COUNT(*) FROM audits").fetchone()
+        for number in range(2, 20):
+            ledger.save("large", f"{number}" + "x" * (1 << 20))
+        assert log.stat().st_size > 8 << 20
+        assert ledger.trouble is not None
+        assert "-wal grows" in ledger.trouble
+    for number in range(20, 22):
+        ledger.save("large", f"{number}" + "x" * (1 << 20))
+        keep(ledger, number)
+    assert ledger.trouble is None
+    assert log.stat().st_size <= 5 << 20
+    assert len(notes) == 1
+    ledger.close()
+
+
+def test_a_large_change_does_not_leave_a_large_log(path: Path) -> None:
+    """After a transaction of many rows the log is cut back."""
+    ledger = Ledger(str(path), Notes().append)
+
+    def many(connection: sqlite3.Connection) -> None:
+        for number in range(40_000):
+            history.post(connection, letter(number)._replace(lines="x" * 700), None)
+
+    ledger.read(many)
+    for number in range(3):
+        keep(ledger, number)
+    assert Path(f"{path}-wal").stat().st_size <= 5 << 20
+    ledger.close()
+
+
+def test_threads_share_a_ledger(path: Path) -> None:
+    """The agent, its survey and its courier use one ledger at once, beside one-shot checks: nothing is lost."""
+    ledger = Ledger(str(path), Notes().append)
+    arrived: list[int] = []
+    failures: list[BaseException] = []
+    ended = threading.Event()
+
+    def guarded(work: Callable[[], object]) -> threading.Thread:
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:  # it is raised in the test
+                failures.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    def survey() -> None:
+        for number in range(150):
+            ledger.update(lambda _, number=number: {f"192.0.2.{number} 123": Memory(misses=number)})  # type: ignore[misc]
+
+    def courier() -> None:
+        while not ended.is_set() or ledger.backlog()[0]:
+            arrived.extend(deliver(ledger))
+
+    code = (
+        "import sys; from ntpaudit.store.notebook import Notebook; from tests.store.audits import audit\n"
+        "for number in range(5000, 5060):\n"
+        "    notebook = Notebook(sys.argv[1], print); concluded = audit(number, 'network')\n"
+        "    kept = notebook.keep_observation(concluded.observation); assert kept\n"
+        "    notebook.keep_record(kept, concluded.record); notebook.close()\n"
+    )
+    with ExitStack() as stack:
+        check = stack.enter_context(python("-c", code, str(path)))
+        threads = [guarded(survey), guarded(courier)]
+        for number in range(1, 401):
+            keep(ledger, number, "network" if number % 5 == 0 else "local")
+        threads[0].join()
+        ended.set()
+        threads[1].join()
+        assert check.wait() == 0
+    assert failures == []
+    assert ledger.trouble is None
+    assert arrived == list(range(1, 401))
+    remembered = ledger.read(lambda connection: connection.execute("SELECT COUNT(*) FROM servers").fetchone())
+    assert remembered == (150,)
+    ledger.close()
+    found = find(path)
+    assert once(found.audits) == set(range(1, 401)) | set(range(5000, 5060))
+    assert found.rolled_up == 400
+
+
+def test_only_one_agent_has_a_folder(tmp_path: Path) -> None:
+    """The second is refused at once, and may come when the first was killed."""
+    code = (
+        "import sys; from ntpaudit.store.ledger import Claim; claim = Claim(sys.argv[1]);"
+        "print('ready', flush=True); sys.stdin.read()"
+    )
+    child = python("-c", code, str(tmp_path), path=tmp_path)
+    with pytest.raises(BusyError, match="another agent"):
+        Claim(str(tmp_path))
+    child.kill()
+    child.communicate()
+    claim = Claim(str(tmp_path))
+    claim.release()
+    Claim(str(tmp_path)).release()
+
+
+def test_a_folder_that_cannot_be_opened_can_be_claimed_by_nobody(tmp_path: Path) -> None:
+    """An agent that has no folder at all is not refused: its ledger tells what is wrong."""
+    (tmp_path / "file").write_text("")
+    Claim(str(tmp_path / "file" / "folder")).release()
+
+
+def test_memories_that_change_meanwhile_are_changed_once(path: Path) -> None:
+    """`change` is called once, also where the file fails after it: what it decided is kept in memory, then filed."""
+    ledger = Ledger(str(path), Notes().append, retry_s=0.0)
+    ledger.update(lambda _: {"a 123": Memory(misses=1)})
+    calls: list[Memories] = []
+
+    def change(memories: Memories) -> Memories:
+        calls.append(memories)
+        return {"b 123": Memory(misses=2)}
+
+    with locked(path):
+        ledger.update(change)
+    assert len(calls) == 1
+    assert set(calls[0]) == {"a 123"}
+    seen: list[Memories] = []
+    ledger.update(lambda memories: seen.append(memories) or {})  # type: ignore[func-returns-value]
+    assert set(seen[0]) == {"a 123", "b 123"}
+    ledger.close()
+
+
+def test_an_observation_is_not_written_twice(path: Path) -> None:
+    """A local audit's record holds all it saw, and a network audit's observation is kept as it was."""
+    ledger = Ledger(str(path), Notes().append)
+    keep(ledger, 1, "network")
+    keep(ledger, 2, "local")
+    rows = ledger.read(lambda connection: connection.execute("SELECT observation FROM audits ORDER BY id").fetchall())
+    ledger.close()
+    assert len(rows[0][0]) > 100
+    assert rows[1] == ("",)
+
+
+def test_a_ledger_needs_little_memory_while_it_stands_in(tmp_path: Path) -> None:
+    """A stand-in of two thousand audits takes a few megabytes."""
+    (tmp_path / "file").write_text("in the way")
+    ledger = Ledger(str(tmp_path / "file" / "history.sqlite3"), Notes().append)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for number in range(2000):
+        keep(ledger, number)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 << 10
+    ledger.close()
+
+
+def _unused() -> Observation:
+    raise NotImplementedError

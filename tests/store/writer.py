@@ -1,0 +1,33 @@
+"""An agent's ledger as a process of its own, to be killed at any moment: it goes on from what it finds, without an end.
+
+`python -m tests.store.writer FILE DELIVERED` writes the number of every letter to DELIVERED before it confirms it.
+"""
+
+import os
+import sys
+
+from ntpaudit.store import history
+from ntpaudit.store.ledger import Ledger
+from tests.store.audits import audit, deliver, keep
+
+
+def main(path: str, delivered: str) -> None:
+    """Keep one audit after another."""
+    ledger = Ledger(path, print)
+    arrived = os.open(delivered, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for orphan in ledger.read(history.unjudged):
+        ledger.keep_record(orphan.id, audit((ledger.load("mind") or 0) + 1, orphan.kind))
+    number = (ledger.load("mind") or 0) + 1
+    print("ready", flush=True)
+    while True:
+        keep(ledger, number, "network" if number % 2 else "local")
+        if number % 5 == 0:
+            for done in deliver(ledger):
+                os.write(arrived, b"%d\n" % done)
+        if number % 50 == 0:
+            ledger.read(lambda connection: history.trim_by_size(connection, 1 << 30))
+        number += 1
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
