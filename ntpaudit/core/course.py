@@ -5,7 +5,16 @@ from math import ceil
 from typing import NamedTuple
 
 from ntpaudit.core.alarms import Alarms, judge
-from ntpaudit.core.checks import LEAST_STEP_S, RULES, Case, Course, describe_step, gravity_of_step, level_of_step
+from ntpaudit.core.checks import (
+    LEAST_STEP_S,
+    RULES,
+    STALE_TIMESYNCD_S,
+    Case,
+    Course,
+    describe_step,
+    gravity_of_step,
+    level_of_step,
+)
 from ntpaudit.core.clocks import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns, suspended_ns
 from ntpaudit.core.drift import (
     BackTest,
@@ -303,8 +312,9 @@ def _is_steered(mind: Mind, observation: Observation) -> bool:
     """A time daemon is at work: one is in sight, or the kernel has been told of one lately (F8)."""
     if any(daemon.disciplines for daemon in observation.known_daemons):
         return True
-    kernel = observation.kernel
-    return not isinstance(kernel, Unavailable) and kernel.is_synchronised
+    kernel, stale_s = observation.kernel, _stale_s(mind, observation)
+    is_fresh = stale_s is None or stale_s <= STALE_TIMESYNCD_S  # the kernel believes a dead daemon for hours (A4)
+    return not isinstance(kernel, Unavailable) and kernel.is_synchronised and is_fresh
 
 
 def _rate_ppm(mind: Mind) -> float:

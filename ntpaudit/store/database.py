@@ -111,15 +111,16 @@ def _open(path: str, wait_s: float = WAIT_S) -> sqlite3.Connection:
     """Open one file and bring its schema up to date, in one transaction."""
     connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
     try:
-        version = _version(connection)  # a file that is not for us is not touched
-        if version == 0:  # an old file keeps what it is
-            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        _write_ahead(connection, wait_s)
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute(f"PRAGMA journal_size_limit={_MAX_WAL_BYTES}")
-        if version < len(SCHEMA):
-            with _whole(connection):
-                _migrate(connection)
+        with _noticing_damage(connection):
+            version = _version(connection)  # a file that is not for us is not touched
+            if version == 0:  # an old file keeps what it is
+                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            _write_ahead(connection, wait_s)
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA journal_size_limit={_MAX_WAL_BYTES}")
+            if version < len(SCHEMA):
+                with _whole(connection):
+                    _migrate(connection)
     except BaseException:
         connection.close()
         raise
@@ -150,14 +151,16 @@ def _write_ahead(connection: sqlite3.Connection, wait_s: float) -> None:
 
 def _version(connection: sqlite3.Connection) -> int:
     """Return how many entries of the schema the file has. OperationalError where it is a newer one's, or no history."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    version, tables = connection.execute(  # both of one moment: another process may be at work
+        "SELECT user_version, (SELECT COUNT(*) FROM sqlite_schema) FROM pragma_user_version"
+    ).fetchone()
     if version > len(SCHEMA):
         raise sqlite3.OperationalError(f"written by a newer ntpaudit (schema {version}, known {len(SCHEMA)})")
-    if version == 0 and connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
+    if version == 0 and tables:
         raise sqlite3.OperationalError("it is another program's database")
     if version < 0:
         raise sqlite3.DatabaseError(f"no schema has version {version}")
-    return version
+    return int(version)
 
 
 @contextmanager
@@ -171,7 +174,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def looking(connection: sqlite3.Connection) -> Iterator[None]:
     """Read, whoever writes; raises StoreError where that cannot be done."""
     try:
-        yield
+        with _noticing_damage(connection):
+            yield
     except sqlite3.Error as error:
         raise StoreError(f"the state could not be used: {error}") from error
 
@@ -200,8 +204,35 @@ def is_damage(error: StoreError) -> bool:
 
 
 def _tells_damage(error: BaseException | None) -> bool:
-    """Whether SQLite calls a file malformed or no database, which it does with this very class, or a text no text."""
-    return type(error) is sqlite3.DatabaseError or "Could not decode to UTF-8" in str(error)
+    """Whether SQLite calls a file malformed or no database, which it does with this very class."""
+    return type(error) is sqlite3.DatabaseError
+
+
+@contextmanager
+def _noticing_damage(connection: sqlite3.Connection) -> Iterator[None]:
+    """Call it damage, too, where a text is none, or where the tables are not those that were made."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise sqlite3.DatabaseError(f"malformed name: {error}") from error
+    except sqlite3.OperationalError as error:
+        code = getattr(error, "sqlite_errorcode", None)  # none where it is not SQLite that complains
+        is_text = code is None and "Could not decode to UTF-8" in str(error)
+        if is_text or (code == sqlite3.SQLITE_ERROR and not _has_schema(connection)):
+            raise sqlite3.DatabaseError(str(error)) from error
+        raise
+
+
+def _has_schema(connection: sqlite3.Connection) -> bool:
+    """Whether a file has all tables and columns that it should have."""
+    columns = "SELECT t.name, c.name FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table'"
+    sound = open_memory()
+    try:
+        return {*sound.execute(columns)} <= {*connection.execute(columns)}
+    except (sqlite3.Error, UnicodeDecodeError):
+        return False
+    finally:
+        sound.close()
 
 
 def set_aside_damaged(path: str, note: Callable[[str], None]) -> bool:

@@ -30,6 +30,9 @@ SLICE = 250
 
 MAX_SLICES = 40
 
+MAX_PAGES = 1000
+"""So many free pages are given back at once."""
+
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 
 
@@ -239,8 +242,10 @@ _LETTER = "id, lines, stamp_ns, boot_id, boottime_ns, host_ns"
 def waiting(connection: sqlite3.Connection, count: int) -> list[Letter]:
     """Return the oldest letters, up to the first that cannot be dated yet: the order is kept."""
     rows = connection.execute(f"SELECT {_LETTER} FROM outbox ORDER BY id LIMIT ?", (count,))  # noqa: S608
-    letters = []
+    letters: list[Letter] = []
     for letter in map(Letter._make, rows):
+        if type(letter.lines) is not str or (letters and letter.id <= letters[-1].id):
+            raise sqlite3.DatabaseError("letters are out of order")  # SQLite itself does not notice all damage
         if letter.stamp_ns is None:
             break
         letters.append(letter)
@@ -271,15 +276,16 @@ def date_letter(connection: sqlite3.Connection, letter: Letter) -> None:
         connection.execute("UPDATE audits SET utc_ns = ? WHERE utc_ns IS NULL AND id = ?", (letter.stamp_ns, row[0]))
 
 
-def confirm(connection: sqlite3.Connection, last: Letter) -> None:
-    """Forget the letters up to this one: they have been delivered. This is the cursor, and it only moves on.
+def confirm(connection: sqlite3.Connection, letters: Sequence[Letter]) -> None:
+    """Forget letters that have been delivered, the oldest. This is the cursor, and it only moves on.
 
     Where the state has moved meanwhile, nothing is forgotten: they are delivered once more, which changes no point.
     """
-    connection.execute(
+    gone = connection.execute(
         f"DELETE FROM outbox WHERE id <= ? AND EXISTS (SELECT 1 FROM outbox WHERE {_THIS})",  # noqa: S608
-        (last.id, *_this(last)),
+        (letters[-1].id, *_this(letters[-1])),
     )
+    _check_gone(connection, letters[0], gone.rowcount)
 
 
 def set_aside(connection: sqlite3.Connection, letter: Letter, reason: str) -> None:
@@ -289,8 +295,17 @@ def set_aside(connection: sqlite3.Connection, letter: Letter, reason: str) -> No
         f" SELECT audit_id, stamp_ns, lines, ? FROM outbox WHERE {_THIS}",
         (_clean(reason), *_this(letter)),
     )
-    connection.execute(f"DELETE FROM outbox WHERE {_THIS}", _this(letter))  # noqa: S608
+    gone = connection.execute(f"DELETE FROM outbox WHERE {_THIS}", _this(letter))  # noqa: S608
+    _check_gone(connection, letter, gone.rowcount)
     connection.execute("DELETE FROM set_aside WHERE id <= (SELECT MAX(id) FROM set_aside) - ?", (KEPT_ASIDE,))
+
+
+def _check_gone(connection: sqlite3.Connection, letter: Letter, count: int) -> None:
+    """Raise where a letter stays the first although it was removed: in a damaged file it would be sent for ever."""
+    if not count:
+        first = connection.execute("SELECT id, boottime_ns, host_ns FROM outbox ORDER BY id LIMIT 1").fetchone()
+        if first == _this(letter):
+            raise sqlite3.DatabaseError("a letter cannot be removed")
 
 
 def backlog(connection: sqlite3.Connection) -> tuple[int, int | None, int]:
@@ -340,7 +355,8 @@ def seen_this_boot(connection: sqlite3.Connection, boot_id: str | None, count: i
 def unjudged(connection: sqlite3.Connection) -> list[Unjudged]:
     """Return the agent's observations without a record; one that makes no sense is given up."""
     rows = connection.execute(
-        "SELECT id, kind, observation FROM audits WHERE record IS NULL AND kind IS NOT NULL ORDER BY id"
+        "SELECT id, kind, observation FROM audits INDEXED BY audits_unjudged"
+        " WHERE record IS NULL AND kind IS NOT NULL ORDER BY id"
     ).fetchall()
     found = []
     for audit_id, kind, text in rows:
@@ -432,10 +448,11 @@ def _drop_old(connection: sqlite3.Connection, table: str, before_ns: int, condit
     """Remove the rows among the oldest that are from before a moment; return how many."""
     return connection.execute(
         f"""
-        WITH oldest AS (SELECT id, utc_ns, host_ns FROM {table} ORDER BY id LIMIT ?),
-        old AS (SELECT id, utc_ns FROM oldest WHERE MAX(host_ns, IFNULL(utc_ns, host_ns)) < ?)
-        DELETE FROM {table} WHERE {condition} AND id IN
-            (SELECT id FROM old WHERE id <= (SELECT MAX(id) FROM old WHERE utc_ns IS NOT NULL))
+        DELETE FROM {table} WHERE {condition} AND id IN (
+            WITH oldest AS (SELECT id, utc_ns, host_ns FROM {table} ORDER BY id LIMIT ?),
+            old AS (SELECT id, utc_ns FROM oldest WHERE MAX(host_ns, IFNULL(utc_ns, host_ns)) < ?)
+            SELECT id FROM old WHERE id <= (SELECT MAX(id) FROM old WHERE utc_ns IS NOT NULL)
+        )
         """,  # noqa: S608
         (MAX_AGED, before_ns),
     ).rowcount
@@ -484,7 +501,8 @@ def _drop_undelivered(connection: sqlite3.Connection) -> tuple[int, int]:
 
 
 def _give_back(connection: sqlite3.Connection) -> None:
-    """Give the file's free pages back to the file system, some at a time, where they are many."""
+    """Give free pages back to the file system, some at a time, where they are many."""
     pages, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
     if free > pages // 8:
-        connection.execute(f"PRAGMA incremental_vacuum({MAX_AGED})").fetchall()
+        for _ in range(min(free, MAX_PAGES)):
+            connection.execute("PRAGMA incremental_vacuum(1)")  # of more, Python would take the first step only

@@ -72,6 +72,7 @@ class Ledger:
         self._first_retry_s = self._retry_s = retry_s
         self._retry_at_s = 0.0
         self._dropped = 0
+        self._log_large_at_s: float | None = None
         self.trouble: str | None = None
         """What is wrong with the file now, None where it is sound."""
 
@@ -148,7 +149,7 @@ class Ledger:
 
     def confirm(self, letters: Sequence[Letter]) -> None:
         """Forget letters that have been delivered: the oldest that wait."""
-        self._do(lambda connection: history.confirm(connection, letters[-1]))
+        self._do(lambda connection: history.confirm(connection, letters))
 
     def set_aside(self, letter: Letter, reason: str) -> None:
         """Take a letter that will never be accepted, or that nobody can date, out of the way."""
@@ -215,14 +216,17 @@ class Ledger:
         return self._connection
 
     def _watch_log(self) -> None:
-        """Tell of a write-ahead log that only grows."""
+        """Tell of a write-ahead log that stays large: after one large change it is cut back soon."""
         try:
-            size = os.stat(f"{self._path}-wal").st_size
+            is_large = os.stat(f"{self._path}-wal").st_size > MAX_WAL_BYTES
         except OSError:
-            size = 0
-        if size <= MAX_WAL_BYTES:
-            self.trouble = None
-        elif self.trouble is None:
+            is_large = False
+        now_s = time.monotonic()
+        if not is_large:
+            self._log_large_at_s = self.trouble = None
+        elif self._log_large_at_s is None:
+            self._log_large_at_s = now_s
+        elif self.trouble is None and now_s - self._log_large_at_s > 10 * self._first_retry_s:
             self.trouble = f"{self._path}-wal grows without an end: somebody has been reading the history for too long"
             self._note(self.trouble)
 

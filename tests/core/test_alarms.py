@@ -185,6 +185,15 @@ def test_one_bad_sample_raises_nothing(kind: str, every_s: float) -> None:
     assert listener.told == []
 
 
+def test_a_look_at_the_host_wants_servers_only_for_a_clock_that_is_out() -> None:
+    """Carried on, only an offset that is proven to be out asks for servers; what they said of each other does not."""
+    listener = listening(6, THREE)
+    assert listener.network(liars(0, 0, 9 * S)).is_pending
+    assert not listener.local().is_pending
+    assert not listener.local(all_say(900 * MS, 500 * MS)).is_pending  # it grew too wide, and will be measured in turn
+    assert listener.local(BAD).is_pending
+
+
 def test_one_good_sample_ends_nothing() -> None:
     """An alarm is not cleared by the first sample that is in order, nor by 60 local audits that carry it on."""
     listener = listening(6, BAD)

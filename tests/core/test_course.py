@@ -451,15 +451,14 @@ def test_however_many_steps_little_is_remembered(order: int) -> None:
     assert (min(kept), max(kept)) == (min(sizes_ns), max(sizes_ns))
 
 
-@given(
-    st.lists(st.tuples(st.integers(-3 * S, 3 * S), st.integers(1, 1200)), max_size=12), st.sampled_from([10, 86_400])
-)
+@given(st.lists(st.tuples(st.integers(-3000, 3000), st.integers(1, 1200)), max_size=12), st.sampled_from([10, 86_400]))
 @settings(max_examples=150, deadline=None)
 def test_the_worst_step_of_the_last_hour_is_listed(life: list[tuple[int, int]], uptime_s: int) -> None:
     """What the finding tells of is the worst of all steps of its direction in the last hour, early ones last."""
     watch = Watch(LivingHost(uptime_ns=uptime_s * S))
     steps = []
-    for size_ns, seconds in life:
+    for size_ms, seconds in life:
+        size_ns = size_ms * MS
         watch.host.step(size_ns)
         if abs(size_ns) >= 10 * MS:
             steps.append((watch.host.boottime > 300 * S, abs(size_ns), size_ns > 0, watch.host.boottime))
@@ -607,12 +606,13 @@ def stale(watch: Watch) -> bool:
 
 
 @pytest.mark.parametrize("every_s", [1.0, 7.3, 60.0, 61.7, 299.0, 1800.0])
-@pytest.mark.parametrize("phase_s", [0.0, 0.4, 33.3, 63.0])
-def test_a_stopped_daemon_is_found_after_its_limit(every_s: float, phase_s: float) -> None:
+@pytest.mark.parametrize(("poll_s", "phase_s"), [(64, 0.0), (64, 0.4), (64, 33.3), (64, 63.0), (2, 0.4)])
+def test_a_stopped_daemon_is_found_after_its_limit(every_s: float, poll_s: float, phase_s: float) -> None:
     """Whatever the moments of the looks, a daemon that stopped is told after 1 h, 20 min more at most, not sooner."""
     watch = measured()
+    watch.host.poll_s = poll_s
     watch.host.run(phase_s)
-    for _ in range(3):
+    for _ in range(50):
         watch.local()
         watch.host.run(every_s)
     stopped_ns = watch.host.updated
@@ -626,7 +626,7 @@ def test_a_stopped_daemon_is_found_after_its_limit(every_s: float, phase_s: floa
     (told,) = [event for event in watch.events if event.kind == "stale-compare"]
     assert (told.level, told.raised) == ("medium", True)
     assert told.value_s is not None
-    assert told.value_s <= silent_s + Fraction(1, 10**6)
+    assert told.value_s <= silent_s + 4  # so long the maximum error may grow within its tolerance
 
 
 @pytest.mark.parametrize("every_s", [1.0, 13.0, 60.0, 64.0, 600.0])

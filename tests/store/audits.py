@@ -85,13 +85,17 @@ def find(path: Path) -> Found:
         rows = connection.execute("SELECT boottime_ns, record, utc_ns FROM audits ORDER BY id").fetchall()
         for boottime_ns, text, _ in rows:
             assert text is None or json.loads(unpack_text(text))["time"]["boottime_ns"] == boottime_ns
-        lines = [connection.execute(f"SELECT lines FROM {table} ORDER BY id") for table in ("outbox", "set_aside")]
+        letters, aside = (
+            [number_of(row[0]) for row in connection.execute(f"SELECT lines FROM {table} ORDER BY id")]
+            for table in ("outbox", "set_aside")
+        )
         return Found(
             [_minute(row[0]) for row in rows if row[1] is not None],
             [_minute(row[0]) for row in rows if row[1] is None],
             connection.execute("SELECT IFNULL(SUM(audits), 0) FROM rollups").fetchone()[0],
             [json.loads(row[0])["number"] for row in connection.execute("SELECT detail FROM events ORDER BY id")],
-            *([number_of(row[0]) for row in table] for table in lines),
+            letters,
+            aside,
             {key: json.loads(value) for key, value in connection.execute("SELECT * FROM state")},
         )
 

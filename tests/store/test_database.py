@@ -1,0 +1,290 @@
+"""The SQLite file: brought up to date with all it holds, whoever else does the same and whatever ends it half-way."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ntpaudit.core.politeness import Memory
+from ntpaudit.errors import StoreError
+from ntpaudit.store import history, servers
+from ntpaudit.store.database import SCHEMA, is_damage, looking, open_database, set_aside_damaged, transaction
+from ntpaudit.store.plain import plain, to_json
+from tests.records import observation, record
+from tests.records import servers as answers
+from tests.store.audits import audit
+from tests.world.packages import REPOSITORY
+
+OLD_AUDITS = 300
+
+
+@pytest.fixture
+def old(path: Path) -> Path:
+    """A history as `check --record` of version 0.1.0 wrote it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript(
+            """
+            CREATE TABLE servers (endpoint TEXT PRIMARY KEY, memory TEXT NOT NULL) WITHOUT ROWID;
+            CREATE TABLE audits (
+                id INTEGER PRIMARY KEY AUTOINCREMENT,
+                host_ns INTEGER NOT NULL,
+                observation TEXT NOT NULL,
+                record TEXT
+            );
+            PRAGMA user_version=1;
+            """
+        )
+        connection.execute("BEGIN")
+        seen, concluded = observation(*answers(0.0019)), record(*answers(0.0019))
+        texts = (to_json(plain(seen)), to_json(concluded.to_dict()))
+        for number in range(OLD_AUDITS):
+            connection.execute("INSERT INTO audits (host_ns, observation, record) VALUES (?, ?, ?)", (number, *texts))
+        connection.execute("INSERT INTO servers VALUES ('192.0.2.1 123', ?)", (to_json(plain(Memory(misses=3))),))
+        connection.execute("COMMIT")
+    return path
+
+
+def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Return what version 1 knows of a file that must be sound."""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return {
+            table: connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()
+            for table, columns in (("audits", "id, host_ns, observation, record"), ("servers", "endpoint, memory"))
+        }
+
+
+def schema_of(path: Path) -> list[tuple[str, str]]:
+    """Return every table and index of a file."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+
+
+def version_of(path: Path) -> int:
+    """Return how many entries of the schema a file has."""
+    with closing(sqlite3.connect(path)) as connection:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def test_an_old_file_is_brought_up_to_date_with_what_it_holds(old: Path, tmp_path: Path) -> None:
+    """Nothing of version 1 is lost, its records can be read, and the tables are those of a new file."""
+    before = contents(old)
+    open_database(str(old), print).close()
+    open_database(str(tmp_path / "new"), print).close()
+    assert contents(old) == before
+    assert version_of(old) == len(SCHEMA)
+    assert [(name, sql.split("(")[0]) for name, sql in schema_of(old) if sql] == [
+        (name, sql.split("(")[0]) for name, sql in schema_of(tmp_path / "new") if sql
+    ]
+    with closing(open_database(str(old), print)) as connection:
+        assert servers.load_memories(connection) == {"192.0.2.1 123": Memory(misses=3)}
+        assert history.unjudged(connection) == []  # a check that was not finished is nobody's to finish
+        with transaction(connection):
+            history.keep_audit(connection, audit(1).observation, audit(1).record)
+
+
+def test_an_old_file_keeps_its_way_to_free_pages(old: Path, path: Path, tmp_path: Path) -> None:
+    """Only a new file can give pages back; to make an old one do so would take as much room again."""
+    for file, expected in ((old, 0), (tmp_path / "new", 2)):
+        with closing(open_database(str(file), print)) as connection:
+            assert connection.execute("PRAGMA auto_vacuum").fetchone() == (expected,)
+
+
+OPEN = "import sys; from ntpaudit.store.database import open_database; open_database(sys.argv[1], print)"
+
+KILLED = """
+import os, signal, sqlite3, sys
+from ntpaudit.store import database
+left = int(sys.argv[2])
+class Watched(sqlite3.Connection):
+    def execute(self, *words):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().execute(*words)
+connect = sqlite3.connect
+sqlite3.connect = lambda *words, **more: connect(*words, factory=Watched, **more)
+database.open_database(sys.argv[1], print)
+"""
+
+
+def run(code: str, *words: str) -> "subprocess.Popen[bytes]":
+    """Start a Python process."""
+    return subprocess.Popen([sys.executable, "-c", code, *words], env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+
+
+def test_two_processes_bring_a_file_up_to_date_at_once(old: Path) -> None:
+    """Of several that open an old file at the same moment all succeed, and nothing is done twice."""
+    before = contents(old)
+    openers = [run(OPEN, str(old)) for _ in range(6)]
+    assert [opener.wait() for opener in openers] == [0] * 6
+    assert contents(old) == before
+    assert version_of(old) == len(SCHEMA)
+
+
+def test_several_processes_begin_one_new_file(path: Path) -> None:
+    """Of several that open a file which is not there all succeed."""
+    openers = [run(OPEN, str(path)) for _ in range(6)]
+    assert [opener.wait() for opener in openers] == [0] * 6
+    assert version_of(path) == len(SCHEMA)
+
+
+@pytest.mark.parametrize("is_old", [True, False], ids=["old", "new"])
+def test_a_process_killed_half_way_leaves_the_file_as_it_was(is_old: bool, old: Path, tmp_path: Path) -> None:
+    """Killed before whichever statement, a file is of the old schema or of the new one, and the next one finishes."""
+    path = old if is_old else tmp_path / "new"
+    before = contents(old)
+    template = path.read_bytes() if is_old else b""
+    versions = []
+    for statement in range(100):
+        path.write_bytes(template)
+        killed = run(KILLED, str(path), str(statement)).wait()
+        version = version_of(path)
+        versions.append(version)
+        if killed == -signal.SIGKILL:
+            assert version in (int(is_old), len(SCHEMA))
+        run(OPEN, str(path)).wait()
+        assert version_of(path) == len(SCHEMA)
+        if is_old:
+            assert contents(path) == before
+        for rest in path.parent.glob(f"{path.name}-*"):
+            rest.unlink()
+        if killed == 0:
+            break
+    assert killed == 0
+    assert int(is_old) in versions
+    assert len(versions) > 20
+
+
+@pytest.fixture
+def newer(path: Path) -> Path:
+    """A history of a later version, with something in its log."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE unknown (x)")
+        connection.execute(f"PRAGMA user_version={len(SCHEMA) + 1}")
+    return path
+
+
+def test_a_newer_file_is_refused_untouched(newer: Path) -> None:
+    """Not an octet of it changes, nor is anything put beside it."""
+    before = newer.read_bytes()
+    with pytest.raises(StoreError, match="newer ntpaudit") as caught:
+        open_database(str(newer), print)
+    assert not is_damage(caught.value)
+    assert newer.read_bytes() == before
+    assert list(newer.parent.iterdir()) == [newer]
+
+
+def test_a_newer_version_that_comes_first_is_not_taken_back(old: Path) -> None:
+    """Where another process brings the file further than we know while we wait for our turn, it stays there."""
+    with closing(sqlite3.connect(old, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        code = OPEN.replace("open_database(sys", "print('began', flush=True); open_database(sys")
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, str(old)],
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"began\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.3)  # it has seen version 1 and waits
+        connection.execute("PRAGMA user_version=77")
+        connection.execute("COMMIT")
+    _, said = child.communicate()
+    assert b"newer ntpaudit" in said
+    assert version_of(old) == 77
+
+
+def test_the_database_of_another_program_is_not_taken(path: Path) -> None:
+    """A file that holds somebody else's tables is refused, not added to."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE addresses (name, street)")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="another program's") as caught:
+        open_database(str(path), print)
+    assert not is_damage(caught.value)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("data", [b"not a database" * 1000, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_file_that_is_no_database_is_set_aside(data: bytes, path: Path) -> None:
+    """It is renamed with its octets as they are, told of, and a new one begun."""
+    path.write_bytes(data)
+    notes: list[str] = []
+    open_database(str(path), notes.append).close()
+    assert [aside.read_bytes() for aside in path.parent.glob("*.damaged-*")] == [data]
+    assert len(notes) == 1
+    assert version_of(path) == len(SCHEMA)
+
+
+def test_damage_met_while_a_file_is_brought_up_to_date(old: Path) -> None:
+    """A file whose tables are gone is set aside though its head is sound."""
+    with old.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xa5" * 3996)
+    open_database(str(old), print).close()
+    assert len(list(old.parent.glob("*.damaged-*"))) == 1
+    assert version_of(old) == len(SCHEMA)
+
+
+def test_a_damaged_file_that_cannot_be_renamed_is_told_of(disk: Path) -> None:
+    """Where the folder lets nobody rename, that is told, and nothing is claimed to have been done."""
+    path, notes = disk / "history.sqlite3", list[str]()
+    path.write_bytes(b"not a database" * 1000)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    assert not set_aside_damaged(str(path), notes.append)
+    with pytest.raises(StoreError, match="not a database"):
+        open_database(str(path), notes.append)
+    assert [note.partition(" is damaged and ")[2][:19] for note in notes] == ["cannot be set aside"] * 2
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT nonsense",
+        "INSERT INTO state VALUES ('key', NULL)",
+        "INSERT INTO audits (id, host_ns, observation) VALUES ('x', 1, '')",
+    ],
+)
+def test_what_is_no_damage_is_not_taken_for_it(statement: str, path: Path) -> None:
+    """A statement that is wrong, or values that a column does not take, never cost the file its place."""
+    with closing(open_database(str(path), print)) as connection:
+        with pytest.raises(StoreError) as caught, transaction(connection):
+            connection.execute(statement)
+        assert not is_damage(caught.value)
+        with pytest.raises(StoreError) as looked, looking(connection):
+            connection.execute(statement)
+        assert not is_damage(looked.value)
+
+
+def test_a_transaction_is_all_or_nothing(path: Path) -> None:
+    """What fails half-way, for whatever reason, has not been."""
+
+    def fail(connection: sqlite3.Connection) -> None:
+        with transaction(connection):
+            history.save_state(connection, "mind", 1)
+            raise ValueError("a bug")
+
+    with closing(open_database(str(path), print)) as connection:
+        with pytest.raises(ValueError, match="bug"):
+            fail(connection)
+        assert history.load_state(connection, "mind") is None
+        with transaction(connection):
+            history.save_state(connection, "mind", 2)
+        assert history.load_state(connection, "mind") == 2
+
+
+def test_a_committed_change_is_on_the_disk(path: Path) -> None:
+    """A commit waits until the disk has the data: a power failure loses none of it."""
+    with closing(open_database(str(path), print)) as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -1,0 +1,440 @@
+"""What is kept, what is removed when, and what no wrong clock and no database that is away can make of it."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.record import Record
+from ntpaudit.store import history
+from ntpaudit.store.database import open_database, open_memory, transaction
+from ntpaudit.store.history import MAX_AGED, Trimmed
+from ntpaudit.store.packing import pack_text, unpack_text
+from ntpaudit.store.plain import plain, to_json
+from tests.records import CASES, NOW_NS, records
+from tests.store.audits import BOOT, audit, event, letter, number_of
+
+DAY_NS = 86_400 * NS_PER_S
+RAW_S, ROLLUPS_S, FINDINGS_S = 90 * 86_400.0, 400 * 86_400.0, 7 * 365.25 * 86_400.0
+TERMS = (RAW_S, ROLLUPS_S, FINDINGS_S)
+
+
+@pytest.fixture
+def memory() -> Iterator[sqlite3.Connection]:
+    """An empty history."""
+    with closing(open_memory()) as connection:
+        yield connection
+
+
+def ids(connection: sqlite3.Connection, table: str = "audits") -> list[int]:
+    """Return the ids that a table has."""
+    return [row[0] for row in connection.execute(f"SELECT id FROM {table} ORDER BY id")]
+
+
+class Old(NamedTuple):
+    """An audit in the model: its true time if it has one, the host's, and whether its letter waits."""
+
+    utc_ns: int | None
+    host_ns: int
+    waits: bool = False
+
+
+def insert(connection: sqlite3.Connection, audits: Sequence[Old]) -> None:
+    """Write audits of a model; their ids are their places, from 1."""
+    for number, (utc_ns, host_ns, waits) in enumerate(audits, 1):
+        connection.execute(
+            "INSERT INTO audits (host_ns, observation, record, utc_ns, kind) VALUES (?, '', 'x', ?, 'local')",
+            (host_ns, utc_ns),
+        )
+        if waits:
+            history.post(connection, letter(number), number)
+
+
+@st.composite
+def _old(draw: st.DrawFn) -> Old:
+    """Draw an audit of the last half year, by a clock that is right, wrong by decades, or not known to be either."""
+    utc_ns = NOW_NS - draw(st.integers(0, 180)) * DAY_NS
+    host_ns = draw(st.sampled_from([utc_ns, utc_ns + DAY_NS, 0, 2_200_000_000 * NS_PER_S]))
+    told_ns = draw(st.sampled_from([utc_ns, utc_ns, utc_ns, None, 0, 2_300_000_000 * NS_PER_S]))
+    return Old(told_ns, host_ns, draw(st.booleans()))
+
+
+@given(st.lists(_old(), max_size=40))
+def test_what_goes_for_its_age(audits: list[Old]) -> None:
+    """An audit goes when both clocks call it old, or nobody dated it and a dated one after it goes, unless it waits."""
+    limit_ns = NOW_NS - 90 * DAY_NS
+    old = [number for number, (utc_ns, host_ns, _) in enumerate(audits, 1) if max(utc_ns or 0, host_ns) < limit_ns]
+    last = max((number for number in old if audits[number - 1].utc_ns is not None), default=0)
+    gone = {number for number in old if number <= last and not audits[number - 1].waits}
+    with closing(open_memory()) as connection:
+        insert(connection, audits)
+        assert history.trim_by_age(connection, NOW_NS, *TERMS) == len(gone)
+        assert set(ids(connection)) == set(range(1, len(audits) + 1)) - gone
+        assert len(ids(connection, "outbox")) == sum(entry.waits for entry in audits)
+
+
+@pytest.mark.parametrize("year", [1970, 2040])
+def test_a_wrong_time_costs_little(year: int, memory: sqlite3.Connection) -> None:
+    """Were retention told a wrong time after all, it would remove nothing, or of the oldest so many and no more."""
+    insert(memory, [Old(NOW_NS + number, NOW_NS + number) for number in range(3 * MAX_AGED)])
+    history.keep_events(memory, [event(number) for number in range(20)], BOOT)
+    now_ns = (year - 1970) * 365 * DAY_NS
+    history.trim_by_age(memory, now_ns, *TERMS)
+    assert len(ids(memory)) == (3 * MAX_AGED if year == 1970 else 2 * MAX_AGED)
+    assert ids(memory)[-1] == 3 * MAX_AGED
+
+
+def test_an_event_of_a_host_that_believes_in_1970_is_kept(memory: sqlite3.Connection) -> None:
+    """What nobody dated is not old because the host's clock was wrong."""
+    lost = event(1)._replace(utc_ns=None, host_ns=7 * NS_PER_S)
+    old = event(2)._replace(utc_ns=NOW_NS - 8 * 365 * DAY_NS, host_ns=NOW_NS - 8 * 365 * DAY_NS)
+    history.keep_events(memory, [old, lost, event(3)], BOOT)
+    history.trim_by_age(memory, NOW_NS, *TERMS)
+    assert ids(memory, "events") == [2, 3]
+
+
+def test_a_letter_dated_by_the_host_itself_does_not_date_its_audit(memory: sqlite3.Connection) -> None:
+    """The host's own word is enough to deliver by, and not to remove by."""
+    concluded = audit(1)
+    for number, stamp_ns in ((1, concluded.observation.taken.realtime_ns), (2, NOW_NS + 7)):
+        audit_id = history.keep_audit(memory, concluded.observation, concluded.record._replace(utc_ns=None))
+        history.post(memory, letter(1, is_dated=False), audit_id)
+        [*_, undated] = history.undated(memory)
+        history.date_letter(memory, undated._replace(lines=f"dated {stamp_ns}\n", stamp_ns=stamp_ns))
+        assert audit_id == number
+    assert memory.execute("SELECT utc_ns FROM audits ORDER BY id").fetchall() == [(None,), (NOW_NS + 7,)]
+    assert [found.stamp_ns for found in history.waiting(memory, 9)] == [NOW_NS + 60 * NS_PER_S, NOW_NS + 7]
+
+
+def test_hours_outlive_their_audits_and_events_both(memory: sqlite3.Connection) -> None:
+    """Each kind has its own term."""
+    for days in (3000, 500, 100, 1):
+        then_ns = NOW_NS - days * DAY_NS
+        concluded = audit(1)
+        record = concluded.record._replace(utc_ns=then_ns, host_ns=then_ns)
+        seen = concluded.observation._replace(taken=concluded.observation.taken._replace(realtime_ns=then_ns))
+        history.keep_audit(memory, seen, record)
+        history.roll_up(memory, record)
+        history.keep_events(memory, [event(1)._replace(utc_ns=then_ns, host_ns=then_ns)], BOOT)
+    history.trim_by_age(memory, NOW_NS, *TERMS)
+    assert ids(memory) == [4]
+    assert memory.execute("SELECT COUNT(*) FROM rollups").fetchone() == (2,)
+    assert ids(memory, "events") == [2, 3, 4]
+
+
+class Pile(NamedTuple):
+    """A history of so many audits, of which the last so many wait; `loose` letters of events are among them."""
+
+    delivered: int
+    waiting: int
+    loose: int
+
+
+@settings(max_examples=60)
+@given(
+    st.builds(Pile, st.integers(0, 900), st.integers(0, 900), st.integers(0, 5)),
+    st.integers(60_000, 1_500_000),
+)
+def test_what_goes_for_its_size(pile: Pile, max_bytes: int) -> None:
+    """The oldest go first, and nothing that waits as long as something delivered can go; what went is counted."""
+    count = pile.delivered + pile.waiting
+    with closing(open_memory()) as connection:
+        filler = "x" * 700
+        for number in range(1, count + 1):
+            connection.execute(
+                "INSERT INTO audits (host_ns, observation, record, utc_ns) VALUES (?, ?, '', ?)",
+                (number, filler, number),
+            )
+            if number > pile.delivered:
+                history.post(connection, letter(number), number)
+            if number > count - pile.loose:
+                history.post(connection, letter(10_000 + number), None)
+        letters = len(ids(connection, "outbox"))
+        trimmed = history.trim_by_size(connection, max_bytes)
+        left, waiting = ids(connection), ids(connection, "outbox")
+        assert left == list(range(trimmed.audits + 1, count + 1))
+        assert trimmed.undelivered == letters - len(waiting)
+        if trimmed.undelivered:
+            assert not left or left[0] > pile.delivered
+        assert history.size_bytes(connection) <= max_bytes or not left
+
+
+def test_nothing_goes_while_there_is_room(memory: sqlite3.Connection) -> None:
+    """Below the limit retention by size does nothing."""
+    insert(memory, [Old(NOW_NS, NOW_NS)] * 10)
+    assert history.trim_by_size(memory, 1 << 20) == Trimmed()
+    assert len(ids(memory)) == 10
+
+
+@pytest.mark.parametrize("is_delivered", [True, False])
+def test_a_file_stays_within_its_size(is_delivered: bool, tmp_path: Path) -> None:
+    """Over a simulated fortnight of minutes the file on the disk is no larger than it may be and an hour more."""
+    path, max_bytes = tmp_path / "history.sqlite3", 2 << 20
+    dropped, largest, number = 0, 0, 0
+    with closing(open_database(str(path), print)) as connection:
+        connection.execute("PRAGMA synchronous=OFF")
+        for _ in range(120):
+            with transaction(connection):
+                for number in range(number + 1, number + 61):  # noqa: B020
+                    concluded = audit(number, "network" if number % 5 == 0 else "local")
+                    audit_id = history.keep_audit(connection, concluded.observation, concluded.record)
+                    history.post(connection, letter(number), audit_id)
+                if is_delivered:
+                    history.confirm(connection, history.waiting(connection, 1000))
+            with transaction(connection):
+                dropped += history.trim_by_size(connection, max_bytes).undelivered
+            largest = max(largest, path.stat().st_size)
+        left, waiting = ids(connection), history.waiting(connection, 10_000)
+    assert max_bytes / 2 < largest < max_bytes + 200_000
+    assert left[-1] == number
+    if is_delivered:
+        assert dropped == 0
+    else:
+        numbers = [number_of(entry.lines) for entry in waiting]
+        assert numbers == list(range(dropped + 1, number + 1))
+
+
+def test_free_pages_are_given_back(tmp_path: Path) -> None:
+    """When a large backlog is delivered, or the limit lowered, the file gets smaller by and by."""
+    path = tmp_path / "history.sqlite3"
+    with closing(open_database(str(path), print)) as connection:
+        with transaction(connection):
+            for number in range(12_000):
+                history.post(connection, letter(number)._replace(lines="x" * 800), None)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        before = path.stat().st_size
+        with transaction(connection):
+            connection.execute("DELETE FROM outbox")
+        for _ in range(5):
+            with transaction(connection):
+                history.trim_by_size(connection, 1 << 30)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert path.stat().st_size < before / 10
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_letters_that_are_refused_are_bounded(memory: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that refuses everything fills no disk: of what was set aside the newest is kept."""
+    monkeypatch.setattr(history, "KEPT_ASIDE", 10)
+    for number in range(50):
+        history.post(memory, letter(number), None)
+        history.set_aside(memory, history.waiting(memory, 1)[0], f"no \udcff {number}")
+    assert ids(memory, "set_aside") == list(range(41, 51))
+    assert history.backlog(memory) == (0, None, 10)
+
+
+Step = Callable[[sqlite3.Connection], object]
+
+MINUTE: dict[str, Step] = {
+    "waiting": lambda connection: history.waiting(connection, 1000),
+    "post": lambda connection: history.post(connection, letter(7), 7),
+    "backlog": history.backlog,
+    "keep": lambda connection: history.keep_audit(connection, audit(5).observation, audit(5).record),
+    "undated": history.undated,
+    "unjudged": history.unjudged,
+    "find_unjudged": lambda connection: history.find_unjudged(connection, audit(5, "network").observation),
+    "set_aside": lambda connection: history.set_aside(connection, history.waiting(connection, 1)[0], "no"),
+    "confirm": lambda connection: history.confirm(connection, history.waiting(connection, 1000)),
+    "trim by age": lambda connection: history.trim_by_age(connection, NOW_NS + 900 * DAY_NS, *TERMS),
+    "trim by size": lambda connection: history.trim_by_size(connection, 1 << 34),
+    "trim by size, full": lambda connection: history.trim_by_size(connection, 1 << 16),
+}
+
+
+@pytest.mark.parametrize("name", MINUTE)
+def test_no_step_takes_longer_for_a_long_backlog(name: str) -> None:
+    """What SQLite has to do in a minute of the agent's does not grow with the letters that wait."""
+    work = []
+    for backlog in (12_000, 60_000):
+        with closing(open_memory()) as connection:
+            insert(connection, [Old(NOW_NS, NOW_NS)] * 200)
+            rows = (letter(number)[1:] for number in range(backlog))
+            connection.executemany(
+                "INSERT INTO outbox (audit_id, lines, stamp_ns, boot_id, boottime_ns, host_ns) VALUES (1,?,?,?,?,?)",
+                rows,
+            )
+            connection.execute("UPDATE outbox SET audit_id = id")
+            connection.executemany(
+                "INSERT INTO audits (host_ns, observation, utc_ns, record) VALUES (?, '', ?, '')",
+                ((NOW_NS, NOW_NS) for _ in range(backlog)),
+            )
+            steps = [0]
+
+            def count(steps: list[int] = steps) -> int:
+                steps[0] += 1
+                return 0
+
+            connection.set_progress_handler(count, 10)
+            MINUTE[name](connection)
+            work.append(steps[0])
+    assert work[1] <= 1.2 * work[0] + 20
+
+
+def test_the_number_that_waits_is_told_without_counting(memory: sqlite3.Connection) -> None:
+    """How many, how old the first, and how many were set aside."""
+    assert history.backlog(memory) == (0, None, 0)
+    for number in range(1, 11):
+        history.post(memory, letter(number), None)
+    first = letter(1)
+    assert history.backlog(memory) == (10, first.stamp_ns, 0)
+    history.confirm(memory, history.waiting(memory, 4))
+    history.set_aside(memory, history.waiting(memory, 1)[0], "no")
+    assert history.backlog(memory) == (5, letter(6).stamp_ns, 1)
+
+
+def test_letters_wait_behind_one_that_has_no_date(memory: sqlite3.Connection) -> None:
+    """The order is kept; the time of the oldest is then the host's."""
+    for number in (1, 2, 3):
+        history.post(memory, letter(number, is_dated=number != 2), None)
+    assert [number_of(found.lines) for found in history.waiting(memory, 9)] == [1]
+    history.confirm(memory, history.waiting(memory, 9))
+    assert history.waiting(memory, 9) == []
+    assert history.backlog(memory)[1] == letter(2).host_ns
+
+
+def test_damage_that_sqlite_does_not_notice_is_noticed(memory: sqlite3.Connection) -> None:
+    """Letters without lines are damage, and not sent for ever."""
+    memory.execute("PRAGMA ignore_check_constraints=ON")
+    history.post(memory, letter(1), None)
+    memory.execute("UPDATE outbox SET lines = x'00'")
+    with pytest.raises(sqlite3.DatabaseError, match="out of order"):
+        history.waiting(memory, 1)
+
+
+@given(st.lists(records(), min_size=1, max_size=12), st.integers(0, 12))
+def test_hours_count_every_audit(kept: list[Record], first: int) -> None:
+    """An hour has the number, the worst and the extremes of its audits, however they came into the file."""
+    with closing(open_memory()) as target, closing(open_memory()) as stand_in:
+        for number, entry in enumerate(kept):
+            history.roll_up(target if number < first else stand_in, entry)
+        history.move(stand_in, target)
+        rows = {row[0]: row[1:] for row in target.execute("SELECT * FROM rollups")}
+    expected: dict[int, list[Record]] = {}
+    for entry in kept:
+        moment_ns = entry.host_ns if entry.utc_ns is None else entry.utc_ns
+        expected.setdefault(moment_ns // NS_PER_S // 3600 * 3600, []).append(entry)
+    assert rows.keys() == expected.keys()
+    for hour_s, entries in expected.items():
+        offsets = [entry.offset for entry in entries if entry.offset]
+        estimates = [round(offset.estimate_s * NS_PER_S) for offset in offsets]
+        assert rows[hour_s] == (
+            len(entries),
+            len(offsets),
+            *(sum(entry.verdict == verdict for entry in entries) for verdict in ("within", "unproven", "beyond")),
+            max(entry.severity for entry in entries),
+            min(estimates, default=None),
+            max(estimates, default=None),
+            max((round(offset.bound_s * NS_PER_S) for offset in offsets), default=None),
+        )
+
+
+@given(records())
+def test_any_record_can_be_kept(entry: Record) -> None:
+    """Whatever a record holds, a year beyond 2262 or a name that is no text, it is stored and comes back as it was."""
+    seen = audit(1, "network").observation
+    happened = event(1)._replace(text=f"of {entry.host.name}", utc_ns=entry.utc_ns, host_ns=entry.host_ns)
+    with closing(open_memory()) as connection:
+        audit_id = history.keep_observation(
+            connection, seen._replace(taken=seen.taken._replace(realtime_ns=entry.host_ns)), "network"
+        )
+        assert history.keep_record(connection, audit_id, entry, 0.001)
+        history.roll_up(connection, entry)
+        history.keep_events(connection, [happened], "\udcff".encode("ascii", "replace").decode())
+        [(text,)] = connection.execute("SELECT record FROM audits")
+    assert Record.from_dict(json.loads(unpack_text(text))) == Record.from_dict(entry.to_dict())
+
+
+def test_a_record_without_its_observation_is_not_kept(memory: sqlite3.Connection) -> None:
+    """The caller is told, and nothing is made up."""
+    assert not history.keep_record(memory, 7, audit(7).record)
+    assert ids(memory) == []
+
+
+def test_what_was_seen_in_this_boot_is_found_again(memory: sqlite3.Connection) -> None:
+    """The latest measured network audits of this boot, whether stored compressed or plain, without any nonsense."""
+    for number in range(1, 8):
+        concluded = audit(number, "network")
+        history.keep_audit(memory, concluded.observation, concluded.record, number / 1000)
+    history.keep_audit(memory, audit(8).observation, audit(8).record)
+    plain_text = (to_json(plain(audit(2, "network").observation)), to_json(audit(2, "network").record.to_dict()))
+    memory.execute("UPDATE audits SET observation = ?, record = ? WHERE id = 2", plain_text)
+    memory.execute("UPDATE audits SET boot_id = 'another' WHERE id = 3")
+    memory.execute("UPDATE audits SET record = x'7801ffff' WHERE id = 4")
+    memory.execute("UPDATE audits SET observation = ? WHERE id = 5", (pack_text("[" * 100_000),))
+    memory.execute("UPDATE audits SET offset_ns = NULL WHERE id = 6")
+    found = history.seen_this_boot(memory, BOOT, 6)
+    assert [entry.reading for entry in found] == [audit(number).observation.taken for number in (1, 2, 7)]
+    assert [entry.distance_s for entry in found] == [0.001, 0.002, 0.007]
+    assert found[-1].record == Record.from_dict(audit(7, "network").record.to_dict())
+    assert [entry.reading for entry in history.seen_this_boot(memory, BOOT, 1)] == [audit(7).observation.taken]
+
+
+@pytest.mark.parametrize("text", ["[]", "nonsense", "[" * 100_000, '{"host": 5}', "{}", b"\x78\x01", 7])
+def test_an_observation_that_makes_no_sense_is_given_up(text: str | bytes | int, memory: sqlite3.Connection) -> None:
+    """It does not come back at every start, and those beside it are found."""
+    for number in (1, 2):
+        history.keep_observation(memory, audit(number, "network").observation, "network")
+    memory.execute("UPDATE audits SET observation = ? WHERE id = 1", (text,))
+    assert [orphan.id for orphan in history.unjudged(memory)] == [2]
+    assert [orphan.id for orphan in history.unjudged(memory)] == [2]
+    assert memory.execute("SELECT COUNT(*) FROM audits").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("value", ["nonsense", "[" * 100_000, b"\xff", 7.5])
+def test_a_state_that_makes_no_sense_is_none(value: str | bytes | float, memory: sqlite3.Connection) -> None:
+    """The agent then begins as if it were new."""
+    memory.execute("INSERT INTO state VALUES ('mind', ?)", (value,))
+    assert history.load_state(memory, "mind") in (None, 7.5)
+    assert history.load_state(memory, "nothing") is None
+
+
+def test_columns_tell_what_the_record_does(memory: sqlite3.Connection) -> None:
+    """Whoever reads a history need not unpack every record."""
+    concluded = audit(3, "network")
+    history.keep_audit(memory, concluded.observation, concluded.record, 0.25)
+    assert concluded.record.offset is not None
+    row = memory.execute(
+        "SELECT kind, boot_id, boottime_ns, suspended_ns, host_ns, utc_ns, severity, verdict, offset_ns, distance_s"
+        " FROM audits"
+    ).fetchone()
+    taken = concluded.observation.taken
+    assert row == (
+        "network",
+        BOOT,
+        taken.boottime_ns,
+        taken.boottime_ns - taken.monotonic_ns,
+        taken.realtime_ns,
+        concluded.record.utc_ns,
+        Severity.OK,
+        0,
+        round(concluded.record.offset.estimate_s * NS_PER_S),
+        0.25,
+    )
+
+
+def test_every_outcome_takes_little_room(tmp_path: Path) -> None:
+    """A network audit takes less than 2 kB on the disk, a local one less than 700 octets, findings included."""
+    sizes = {}
+    for kind in ("network", "local"):
+        path = tmp_path / kind
+        with closing(open_database(str(path), print)) as connection, transaction(connection):
+            empty = history.size_bytes(connection)
+            count = 0
+            for number in range(30):
+                for entry in CASES.values():
+                    concluded = audit(number, kind)
+                    sources = entry.sources if kind == "network" else ()
+                    record = entry._replace(kind=kind, sources=sources, boottime_ns=number)
+                    history.keep_audit(connection, concluded.observation, record)
+                    count += 1
+            sizes[kind] = (history.size_bytes(connection) - empty) / count
+    assert sizes["network"] < 2000
+    assert sizes["local"] < 700
