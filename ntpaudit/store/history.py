@@ -25,6 +25,9 @@ MAX_AGED = 1000
 MAX_AGED_HOURS = 24
 """And so many of the oldest rollups."""
 
+KEPT_EVENTS = 100_000
+"""So many events are kept, the newest, whatever their age: a clock may be set every second."""
+
 SLICE = 250
 """So many of the oldest audits go at once while there are too many bytes, MAX_SLICES times at most."""
 
@@ -297,7 +300,7 @@ def set_aside(connection: sqlite3.Connection, letter: Letter, reason: str) -> No
     )
     gone = connection.execute(f"DELETE FROM outbox WHERE {_THIS}", _this(letter))  # noqa: S608
     _check_gone(connection, letter, gone.rowcount)
-    connection.execute("DELETE FROM set_aside WHERE id <= (SELECT MAX(id) FROM set_aside) - ?", (KEPT_ASIDE,))
+    _keep_newest(connection, "set_aside", KEPT_ASIDE)
 
 
 def _check_gone(connection: sqlite3.Connection, letter: Letter, count: int) -> None:
@@ -370,8 +373,17 @@ def unjudged(connection: sqlite3.Connection) -> list[Unjudged]:
 def drop_beyond(connection: sqlite3.Connection, count: int) -> int:
     """Drop the oldest audits beyond so many, with their letters; return how many. Only where all ids follow in turn."""
     (last,) = connection.execute("SELECT IFNULL(MAX(id), 0) - ? FROM audits", (count,)).fetchone()
-    connection.execute("DELETE FROM outbox WHERE audit_id <= ?", (last,))
+    connection.execute(
+        "DELETE FROM outbox WHERE audit_id <= ? AND id IN (SELECT id FROM outbox ORDER BY id LIMIT ?)", (last, MAX_AGED)
+    )
+    for table in ("events", "outbox"):
+        _keep_newest(connection, table, 2 * count)
     return connection.execute("DELETE FROM audits WHERE id <= ?", (last,)).rowcount
+
+
+def _keep_newest(connection: sqlite3.Connection, table: str, count: int) -> None:
+    """Drop all rows but about so many."""
+    connection.execute(f"DELETE FROM {table} WHERE id <= (SELECT MAX(id) FROM {table}) - ?", (count,))  # noqa: S608
 
 
 def copy_state(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
@@ -469,6 +481,7 @@ def size_bytes(connection: sqlite3.Connection) -> int:
 def trim_by_size(connection: sqlite3.Connection, max_bytes: int) -> Trimmed:
     """Remove the oldest audits while there are too many bytes: delivered ones as long as there are any."""
     trimmed = Trimmed()
+    _keep_newest(connection, "events", KEPT_EVENTS)
     for _ in range(MAX_SLICES):
         if size_bytes(connection) <= max_bytes:
             break

@@ -10,6 +10,8 @@ _Value = TypeVar("_Value")
 
 _ATOMS = frozenset({int, float, str, bool, NoneType})
 
+_LARGEST = 1 << 64  # no number of ours is larger: times in nanoseconds, NTP times
+
 to_json = JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 """Write what `plain` made, in as few characters as JSON needs. ValueError for a NaN or an infinity."""
 
@@ -55,9 +57,10 @@ def _revive(kind: Any, data: Any) -> Any:
         return bytes.fromhex(_checked(isinstance(data, str), kind, data))
     if hasattr(kind, "_fields"):
         return _named(kind, data)
-    if kind is float:
-        return float(_checked(type(data) in (int, float), kind, data))
-    return _checked(type(data) is kind or (kind is NoneType and data is None), kind, data)
+    _checked(type(data) is kind or (kind is float and type(data) is int), kind, data)
+    if kind in (int, float):
+        _checked(-_LARGEST <= data <= _LARGEST, kind, data)  # nor is a NaN within
+    return float(data) if kind is float else data
 
 
 def _first_fitting(kinds: tuple[Any, ...], data: Any) -> Any:

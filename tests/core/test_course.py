@@ -784,6 +784,42 @@ def test_a_clock_that_runs_away_is_not_being_corrected() -> None:
     assert severities == [OK, OK, WARNING, WARNING, WARNING, *[CRITICAL] * 3]
 
 
+def severities_of(watch: Watch, said_ns: Sequence[int], **runs: float) -> list[Severity]:
+    """Ask servers that all say so much more than the truth, every five minutes."""
+    severities = []
+    for error_ns in said_ns:
+        watch.host.run(300, **runs)
+        severities.append(watch.network(*watch.host.sources(error_ns=[error_ns] * 4)).record.severity)
+    return severities
+
+
+def test_a_frequency_is_no_correction() -> None:
+    """A kernel that makes up for a bad oscillator moves the clock all the time, and corrects no offset by that."""
+    watch = measured()
+    assert severities_of(watch, [5 * S] * 3, drift_ppm=80, slew_ppm=80) == [OK, OK, CRITICAL]
+
+
+def test_what_comes_nearer_while_the_clock_moves_away_is_no_correction() -> None:
+    """Servers whose word comes nearer to a clock that moves the other way are not a daemon at work."""
+    watch = measured()
+    said_ns = [5000 * MS, 4000 * MS, 3000 * MS]
+    assert severities_of(watch, said_ns, slew_ppm=-1000) == [OK, OK, CRITICAL]
+
+
+@pytest.mark.parametrize("deed", ["suspend", "boot"])
+def test_a_bad_sample_after_the_clock_was_lost_sight_of_is_unknown(deed: str) -> None:
+    """After a suspend or a boot the first sample says that the clock is wrong: that is not ok, and not proven yet."""
+    watch = measured()
+    watch.spend(1800)
+    if deed == "suspend":
+        watch.host.suspend(100)
+    else:
+        watch.host.reboot()
+        watch.host.run(700)
+        watch.restart()
+    assert severities_of(watch, [5 * S] * 3) == [UNKNOWN, UNKNOWN, CRITICAL]
+
+
 # --- over restarts, and always ------------------------------------------------------------------------------------
 
 

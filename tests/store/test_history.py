@@ -231,6 +231,19 @@ def test_letters_that_are_refused_are_bounded(memory: sqlite3.Connection, monkey
     assert history.backlog(memory) == (0, None, 10)
 
 
+def test_a_clock_that_is_set_every_second_does_not_fill_the_disk(
+    memory: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of events without an end the newest are kept, and no audit has to make room for them."""
+    monkeypatch.setattr(history, "KEPT_EVENTS", 30)
+    insert(memory, [Old(NOW_NS, NOW_NS)])
+    history.keep_events(memory, [event(number) for number in range(100)], BOOT)
+    assert history.trim_by_size(memory, 1 << 30) == Trimmed()
+    assert ids(memory, "events") == list(range(71, 101))
+    history.drop_beyond(memory, 5)
+    assert ids(memory, "events") == list(range(91, 101))
+
+
 Step = Callable[[sqlite3.Connection], object]
 
 MINUTE: dict[str, Step] = {
