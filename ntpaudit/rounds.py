@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ntpaudit.config import HistoryConfig
 from ntpaudit.core.alarms import Alarms
@@ -37,6 +37,9 @@ from ntpaudit.store.history import Letter
 from ntpaudit.store.ledger import Concluded, Ledger
 from ntpaudit.store.plain import plain, revive
 from ntpaudit.surroundings import Facts, Surroundings
+
+if TYPE_CHECKING:
+    import sqlite3
 
 UNDATED_WAIT_NS = 300 * NS_PER_S
 """A record whose true time is not known waits so long for a measurement that tells it; then the host's own counts."""
@@ -175,6 +178,7 @@ class Rounds:
             self._note(f"the host was suspended for {span(suspend.duration_ns / NS_PER_S)}; measuring anew")
         if step is not None:
             event = step_event(self._mind, step, now)
+            self._has_undated = self._has_undated or event.utc_ns is None
             letter = self._letter(render_events(self._identity, [event]), event.utc_ns, now)
             self._ledger.keep_events([event], self._mind.boot_id, letter, self._states())
             self._tell([event])
@@ -193,15 +197,16 @@ class Rounds:
         self._mind, self._dropped = result.mind, 0
         self._keep(audit_id, observation, result)
         self.last = result.record
-        self._date_letters(observation.taken)
+        self._date(observation.taken)
         self._tell(result.events)
         return Told(result.record, result.is_pending)
 
     def _keep(self, audit_id: int | None, observation: Observation, result: Round) -> None:
         """Keep a round."""
+        self._has_undated = self._has_undated or result.record.utc_ns is None
         states = self._states()
         if result.record.kind == "network":
-            states |= {"back_test": self._mind.back_test}
+            states |= {"back_test": self._mind.back_test, "alarms": plain(self._mind.alarms)}
         letter = self._record_letter(result, observation.taken)
         concluded = Concluded(observation, result.record, result.events, letter, result.distance_s, states)
         self._ledger.keep_record(audit_id, concluded)
@@ -216,7 +221,6 @@ class Rounds:
         """Return lines to be delivered; those of a moment whose true time is not known have no stamp yet."""
         if not self.ways.delivers:
             return None
-        self._has_undated = self._has_undated or stamp_ns is None
         return Letter(0, lines, stamp_ns, self._mind.boot_id, now.boottime_ns, now.realtime_ns)
 
     @property
@@ -225,31 +229,36 @@ class Rounds:
         labels, host = self.ways.terms.labels, self._facts.host
         return HostIdentity(host.name, labels.site, labels.env, host.machine_id, host.boot_id)
 
-    def _date_letters(self, now: ClockReading) -> None:
-        """Give letters without a date the true time of their moment, once it is known, or at last the host's own.
+    def _date(self, now: ClockReading) -> None:
+        """Give what was kept without a date the true time of its moment, once that is known."""
+        true_ns = utc_ns(self._mind, now)
+        if self._has_undated and true_ns is not None:
+            self._has_undated = False
+            boot_ns = true_ns - now.boottime_ns
+            self._ledger.read(lambda connection: history.date_moments(connection, self._mind.boot_id, boot_ns))
+        if self._ledger.undated():
+            self._ledger.read(lambda connection: self._date_letters(connection, now, true_ns))
+
+    def _date_letters(self, connection: "sqlite3.Connection", now: ClockReading, true_ns: int | None) -> None:
+        """Date letters: by the true time, once it is known, or at last by the host's own.
 
         That must not lie before a time that is known to be past: such a host waits until it is measured.
         """
-        if not self._has_undated:
-            return
-        self._has_undated = False
-        true_ns = utc_ns(self._mind, now)
-        for letter in self._ledger.read(history.undated):
+        known_ns = max(self._mind.measured_utc_ns or 0, PIVOT_UNIX_S * NS_PER_S)
+        for letter in history.undated(connection):
             is_ours = letter.boot_id == self._mind.boot_id
             ago_ns = now.boottime_ns - letter.boottime_ns
-            is_credible = letter.host_ns > max(self._mind.measured_utc_ns or 0, PIVOT_UNIX_S * NS_PER_S)
+            stamp_ns: int | None = None
             if is_ours and true_ns is not None:
-                self._date(letter, true_ns - ago_ns)
-            elif is_credible and not (is_ours and ago_ns < UNDATED_WAIT_NS):
-                self._date(letter, letter.host_ns)
-            elif is_ours:
-                self._has_undated = True
-            else:
-                self._ledger.set_undated_aside(letter, "the host's clock was wrong, and the true time is not known")
-
-    def _date(self, letter: Letter, stamp_ns: int) -> None:
-        """Date a letter."""
-        self._ledger.date_letter(letter._replace(lines=date(letter.lines, stamp_ns), stamp_ns=stamp_ns))
+                stamp_ns = true_ns - ago_ns
+            elif letter.host_ns > known_ns and not (is_ours and ago_ns < UNDATED_WAIT_NS):
+                stamp_ns = letter.host_ns
+            if stamp_ns is not None:
+                lines = date(letter.lines, stamp_ns)
+                history.date_letter(connection, letter._replace(lines=lines, stamp_ns=stamp_ns))
+            elif not is_ours:
+                reason = "the host's clock was wrong, and the true time is not known"
+                history.set_aside(connection, letter, reason)
 
     def _tell(self, events: Sequence[Event]) -> None:
         """Tell every outlet; one that fails is noted when that begins and when it ends.

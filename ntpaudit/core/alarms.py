@@ -173,9 +173,7 @@ def _since_ns(then_ns: int | None, holds: Sequence[bool], now_ns: int) -> int | 
 
 def _is_confirmed(holds: Sequence[bool], since_ns: int | None, now_ns: int, least_s: float) -> bool:
     """Enough samples say so, the last among them, and for long enough."""
-    if since_ns is None or not holds[-1]:
-        return False
-    lasted_s = (now_ns - since_ns) / NS_PER_S
+    lasted_s = 0.0 if since_ns is None else (now_ns - since_ns) / NS_PER_S
     is_twice = holds[-2:] == [True, True] and lasted_s >= DWELL_S
     return (is_twice or sum(holds) >= MAJORITY) and lasted_s >= least_s
 

@@ -211,16 +211,15 @@ def conclude_round(
     is_correcting = _is_correcting(mind.fix, now, selection.agreement)
     if selection.agreement is not None:
         mind = _learn(mind, now, selection, distance_s)
+        mind = mind._replace(drift=_drift(mind, observation, selection.agreement, terms.profile))
     agreement = selection.agreement or before
-    drift = _drift(mind, observation, agreement, terms.profile) if is_sample else mind.drift
-    mind = mind._replace(drift=drift)
     course = Course(
         terms.interval_s,
         None if is_sample else _since_s(mind, now),
         gap_s,
         mind.steps,
         _stale_s(mind, observation),
-        drift,
+        mind.drift,
         dropped,
     )
     votes = count_votes(selection) if kind == "network" else mind.fix.votes if mind.fix else Votes(0, 0, 0, 0)
@@ -240,7 +239,7 @@ def conclude_round(
         judgement.severity,
         kind=kind,
         age_s=_age_s(mind, now),
-        drift=drift if agreement else None,
+        drift=mind.drift if agreement else None,
         health=health,
         confirmed=judgement.confirmed,
     )
@@ -291,10 +290,8 @@ def _distance_s(selection: Selection) -> float:
     return min((best.interval.half_width_ns for best in bests), default=0) / NS_PER_S
 
 
-def _drift(mind: Mind, observation: Observation, agreement: Agreement | None, profile: Profile) -> Drift | None:
+def _drift(mind: Mind, observation: Observation, agreement: Agreement, profile: Profile) -> Drift:
     """Say how the clock moves, and when it will have left its tolerance."""
-    if agreement is None:
-        return mind.drift
     return estimate_drift(
         mind.samples,
         now_raw_ns=observation.taken.raw_ns,

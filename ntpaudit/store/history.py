@@ -19,6 +19,9 @@ HOUR_S = 3600
 KEPT_ASIDE = 10_000
 """So many letters that were set aside are kept, the newest: a database may refuse every one."""
 
+MAX_DATED = 10_000
+"""Of so many of the latest rows those without a true time get one, once it is known."""
+
 MAX_AGED = 1000
 """So many of the oldest rows are looked at, and may go for their age at once."""
 
@@ -277,6 +280,16 @@ def date_letter(connection: sqlite3.Connection, letter: Letter) -> None:
     ).fetchone()
     if row is not None and letter.stamp_ns != letter.host_ns:
         connection.execute("UPDATE audits SET utc_ns = ? WHERE utc_ns IS NULL AND id = ?", (letter.stamp_ns, row[0]))
+
+
+def date_moments(connection: sqlite3.Connection, boot_id: str | None, boot_ns: int) -> None:
+    """Date the latest audits and events of a boot whose true time was not known; `boot_ns` is when that boot began."""
+    for table in ("audits", "events"):
+        connection.execute(
+            f"UPDATE {table} SET utc_ns = boottime_ns + ? WHERE utc_ns IS NULL AND boot_id = ?"  # noqa: S608
+            f" AND id > (SELECT MAX(id) FROM {table}) - ?",
+            (boot_ns, boot_id, MAX_DATED),
+        )
 
 
 def confirm(connection: sqlite3.Connection, letters: Sequence[Letter]) -> None:

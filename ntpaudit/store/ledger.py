@@ -139,9 +139,9 @@ class Ledger:
         """Keep a value under a key."""
         self._do(lambda connection: history.save_state(connection, key, value))
 
-    def date_letter(self, letter: Letter) -> None:
-        """Replace the lines of a letter by dated ones."""
-        self._do(lambda connection: history.date_letter(connection, letter))
+    def undated(self) -> list[Letter]:
+        """Return the letters of moments whose true time was not known."""
+        return self._look(history.undated)
 
     def waiting(self, count: int) -> list[Letter]:
         """Return the oldest letters to deliver."""
@@ -154,10 +154,6 @@ class Ledger:
     def set_aside(self, letter: Letter, reason: str) -> None:
         """Take a letter that will never be accepted, or that nobody can date, out of the way."""
         self._do(lambda connection: history.set_aside(connection, letter, reason))
-
-    def set_undated_aside(self, letter: Letter, reason: str) -> None:
-        """Take a letter out of the way that nobody can date."""
-        self.set_aside(letter, reason)
 
     def backlog(self) -> tuple[int, int | None, int]:
         """Return how many letters wait, the time of the oldest, and how many are set aside."""

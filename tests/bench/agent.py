@@ -80,8 +80,8 @@ def _memory(folder: Path, configs: dict[str, Path]) -> Iterator[str]:
         yield f"| `ntpaudit agent`, {name} | {rss:.1f} MiB | {goal} MiB |"
         if goal == 26:
             idle = (
-                f"\nThat agent took {spent_ms:.1f} ms of CPU a second: for a local audit, a fifth of a network audit, and "
-                "for waking up with cold caches. By default it looks at the host once a minute.\n"
+                f"\nThat agent took {spent_ms:.1f} ms of CPU a second: for a local audit, a fifth of a network audit, "
+                "and for waking up with cold caches. By default it looks at the host once a minute.\n"
             )
     yield idle
 

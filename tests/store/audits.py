@@ -13,6 +13,7 @@ from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Health, Kind, Record
+from ntpaudit.store import history
 from ntpaudit.store.history import Letter
 from ntpaudit.store.ledger import Concluded, Ledger
 from ntpaudit.store.packing import unpack_text
@@ -103,6 +104,11 @@ def find(path: Path) -> Found:
 def _minute(boottime_ns: int) -> int:
     """Return the number of the audit of a moment."""
     return (boottime_ns - reading(NOW_NS).boottime_ns) // MINUTE_NS
+
+
+def date_letter(ledger: Ledger, dated: Letter) -> None:
+    """Replace the lines of a letter by dated ones."""
+    ledger.read(lambda connection: history.date_letter(connection, dated))
 
 
 def deliver(ledger: Ledger, *, refused: frozenset[int] = frozenset(), count: int = 7) -> Iterator[int]:

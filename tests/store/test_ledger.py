@@ -19,7 +19,7 @@ from ntpaudit.errors import BusyError
 from ntpaudit.store import history
 from ntpaudit.store import ledger as ledgers
 from ntpaudit.store.ledger import Claim, Ledger
-from tests.store.audits import audit, deliver, event, find, keep, letter, number_of, once
+from tests.store.audits import audit, date_letter, deliver, event, find, keep, letter, number_of, once
 from tests.world.packages import REPOSITORY
 
 KILLS = 60
@@ -134,7 +134,7 @@ ARRIVED: list[int] = []
 
 def _date(ledger: Ledger) -> None:
     for undated in ledger.read(history.undated):
-        ledger.date_letter(undated._replace(lines=letter(903).lines, stamp_ns=undated.host_ns + 1))
+        date_letter(ledger, undated._replace(lines=letter(903).lines, stamp_ns=undated.host_ns + 1))
 
 
 @pytest.mark.parametrize("full_from", STEPS)
@@ -333,7 +333,7 @@ def test_a_letter_of_memory_is_never_taken_for_one_of_the_file(act: str, path: P
         case "set_aside":
             ledger.set_aside(read[0], "no")
         case _:
-            ledger.date_letter(read[0]._replace(lines="wrong", stamp_ns=7))
+            date_letter(ledger, read[0]._replace(lines="wrong", stamp_ns=7))
     assert [number_of(letter.lines) for letter in ledger.waiting(9)] == [1, 2, 3, 4]
     ledger.close()
 
