@@ -28,7 +28,7 @@ from ntpaudit.core.schedule import (
 from ntpaudit.core.sources import Server, is_loopback
 from ntpaudit.core.wording import plural, span
 from ntpaudit.errors import ConfigError, TellError
-from ntpaudit.rounds import Rounds, Ways
+from ntpaudit.rounds import Noticed, Rounds, Told, Ways
 from ntpaudit.sinks import Teller, open_tellers
 from ntpaudit.sinks.journal import SOCKET, journal_takes_our_output
 from ntpaudit.sinks.systemd import Notifier
@@ -228,26 +228,24 @@ class Agent:
     def look_at_host(self) -> None:
         """Audit this host alone, and keep house."""
         self._look()
-        self.rounds.local()
+        told = self.rounds.local()
         now_ns = self._around.now_ns()
         self._schedule = after_local(self._schedule, now_ns, self._setting.intervals, random.random())
-        self._told()
+        self._told(told)
         self.rounds.tidy()
 
     def _conclude(self, observation: Observation) -> None:
         """Take in what servers said; ask again soon where one more sample would decide."""
-        told = self.rounds.network(observation)
-        if told.is_pending:
-            self._ask_sooner(CONFIRM_S)
-        self._told()
+        self._told(self.rounds.network(observation))
 
     def _look(self) -> None:
-        """Look for a step or a suspend; after a suspend the clock has to be measured anew."""
-        if self.rounds.look() is not None:
+        """Look for a step or a suspend; after either the clock is measured anew as soon as manners allow."""
+        noticed = self.rounds.look()
+        if noticed.suspend is not None:
             self._schedule = resumed(self._schedule, self._around.now_ns())
+        if noticed != Noticed():
             self._ask_sooner(0.0)
-        if self._courier is not None:
-            self._courier.wake()
+            self._wake_courier()
 
     def _ask_sooner(self, wait_s: float) -> None:
         """Bring the next survey forward, as far as manners allow."""
@@ -338,10 +336,15 @@ class Agent:
         self._notifier.close()
         self._claim.release()
 
-    def _told(self) -> None:
-        """Tell systemd and the courier that there is a new record."""
-        if self.rounds.last is not None:
-            self._notifier.concluded(self.rounds.last)
+    def _told(self, told: Told) -> None:
+        """Tell systemd and the courier of a new record; ask again soon where one more sample would decide."""
+        self._notifier.concluded(told.record)
+        self._wake_courier()
+        if told.is_pending:
+            self._ask_sooner(CONFIRM_S)
+
+    def _wake_courier(self) -> None:
+        """Say that something waits to be delivered."""
         if self._courier is not None:
             self._courier.wake()
 

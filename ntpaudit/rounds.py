@@ -64,6 +64,13 @@ class Kept(NamedTuple):
     measured_utc_ns: int | None
 
 
+class Noticed(NamedTuple):
+    """What was done to the clock since the last look."""
+
+    step: Step | None = None
+    suspend: Suspend | None = None
+
+
 class Told(NamedTuple):
     """What a round changed for whoever runs it."""
 
@@ -126,7 +133,7 @@ class Rounds:
         """An offset can be carried on."""
         return self._mind.fix is not None
 
-    def look(self, *, is_gap: bool = False) -> Suspend | None:
+    def look(self, *, is_gap: bool = False) -> Noticed:
         """Look whether the clock was set or the host slept; a step is kept and told at once."""
         return self._notice(self._around.clock.read(), is_gap=is_gap)
 
@@ -169,10 +176,10 @@ class Rounds:
         if self._facts_ns is None or now.boottime_ns - self._facts_ns >= FACTS_EVERY_NS:
             self._facts, self._facts_ns = self._around.facts(self.ways.host_name), now.boottime_ns
 
-    def _notice(self, now: ClockReading, *, is_gap: bool = False) -> Suspend | None:
+    def _notice(self, now: ClockReading, *, is_gap: bool = False) -> Noticed:
         """Tell of a step or a suspend since the last reading, before its consequences are judged."""
         if now.boottime_ns < self._mind.reading.boottime_ns:
-            return None  # of an observation that was made before the last look
+            return Noticed()  # an observation that was made before the last look
         self._mind, step, suspend = look(self._mind, now, is_gap=is_gap)
         if suspend is not None:
             self._note(f"the host was suspended for {span(suspend.duration_ns / NS_PER_S)}; measuring anew")
@@ -182,7 +189,7 @@ class Rounds:
             letter = self._letter(render_events(self._identity, [event]), event.utc_ns, now)
             self._ledger.keep_events([event], self._mind.boot_id, letter, self._states())
             self._tell([event])
-        return suspend
+        return Noticed(step, suspend)
 
     def _finish(self, observation: Observation, kind: Kind, audit_id: int | None) -> Told:
         """Judge what was seen, keep what follows, and tell it."""
@@ -313,7 +320,7 @@ class Rounds:
         seen = [
             audit
             for audit in self._ledger.read(lambda connection: history.seen_this_boot(connection, boot_id, KEPT_SAMPLES))
-            if audit.record.age_s == 0.0 and abs(suspended_ns(audit.reading, now)) <= MAX_STEP_NS
+            if abs(suspended_ns(audit.reading, now)) <= MAX_STEP_NS
         ]
         samples = tuple(
             make_sample(audit.reading, round(audit.record.offset.estimate_s * NS_PER_S), audit.distance_s)

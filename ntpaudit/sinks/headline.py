@@ -29,6 +29,8 @@ def headline(record: Record) -> str:
         sentence, severity = f"clock was not measured: {_why_unmeasured(record)}", Severity.UNKNOWN
     else:
         sentence, severity = _measured(record, record.offset)
+    if not record.confirmed:
+        sentence, severity = f"not confirmed yet: {sentence}", max(severity, Severity.UNKNOWN)
     return sentence if record.severity <= severity else f"{sentence}; {_worst_findings(record)}"
 
 

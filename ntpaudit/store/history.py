@@ -355,7 +355,7 @@ def seen_this_boot(connection: sqlite3.Connection, boot_id: str | None, count: i
     """Return the latest measured network audits of this boot, oldest first, passing over what makes no sense."""
     rows = connection.execute(
         "SELECT observation, record, distance_s FROM audits"
-        " WHERE kind = 'network' AND boot_id = ? AND offset_ns IS NOT NULL ORDER BY id DESC LIMIT ?",
+        " WHERE kind = 'network' AND boot_id = ? AND distance_s IS NOT NULL ORDER BY id DESC LIMIT ?",
         (boot_id, count),
     ).fetchall()
     found = []

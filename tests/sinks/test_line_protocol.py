@@ -238,7 +238,6 @@ def test_an_unmeasured_clock_has_no_stamp() -> None:
         "falsetickers": 0,
         "findings": 1,
         "host_time_ns": NOW_NS + 10**9,
-        "age_s": 0.0,
         "kernel_maxerror_s": 0.031,
         "version": "0.1.0",
         "profile": "log-integrity",
