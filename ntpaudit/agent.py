@@ -11,7 +11,7 @@ from ntpaudit import __version__, audit
 from ntpaudit.config import Config, load_config, read_token, with_environment
 from ntpaudit.core.course import Terms
 from ntpaudit.core.ntptime import NS_PER_S
-from ntpaudit.core.observation import Observation
+from ntpaudit.core.observation import Failure, Observation, SourceObservation
 from ntpaudit.core.politeness import POOL_INTERVAL_S, SERVER_INTERVAL_S
 from ntpaudit.core.record import Health, Labels, Record
 from ntpaudit.core.schedule import (
@@ -25,7 +25,7 @@ from ntpaudit.core.schedule import (
     resumed,
     sooner,
 )
-from ntpaudit.core.sources import Server, is_loopback
+from ntpaudit.core.sources import Server, is_loopback, is_pool_name
 from ntpaudit.core.wording import plural, span
 from ntpaudit.errors import ConfigError, TellError
 from ntpaudit.rounds import Noticed, Rounds, Told, Ways
@@ -51,6 +51,9 @@ STOP_S = 0.5
 
 TIMEOUT_S = 2.0
 
+HELD_BACK_S = 300.0
+"""So soon a pool is tried again that an earlier run has asked, and that may not be asked yet."""
+
 
 Outlets = dict[str, tuple[str, Teller]]
 """Every outlet in use, with the setting it was opened by."""
@@ -62,6 +65,7 @@ class Setting(NamedTuple):
     config: Config
     environment: Mapping[str, str]
     path: str | None
+    token: str | None = None
 
     @property
     def plan(self) -> audit.Plan:
@@ -107,9 +111,8 @@ def read_setting(path: str | None, environment: Mapping[str, str]) -> Setting:
     config = with_environment(load_config(path), environment)
     if not config.sources.named and not config.sources.from_host:
         raise ConfigError(f"{path}: names no servers: set sources.servers, pool, region or from_host", "sources")
-    if config.influxdb is not None:
-        read_token(config.influxdb, environment)
-    return Setting(config, environment, path)
+    token = None if config.influxdb is None else read_token(config.influxdb, environment)
+    return Setting(config, environment, path, token)
 
 
 class Voice:
@@ -133,26 +136,33 @@ class Voice:
 class Agent:
     """One agent, from its start to its end."""
 
-    def __init__(self, setting: Setting, surroundings: Surroundings, write: Callable[[str], None]) -> None:
-        """Take the state. BusyError where another agent has it."""
+    def __init__(
+        self,
+        setting: Setting,
+        surroundings: Surroundings,
+        write: Callable[[str], None],
+        every_s: float | None = None,
+    ) -> None:
+        """Take the state. BusyError where another agent has it. `every_s` is how often `once` is run."""
+        self._every_s = every_s
         self._around = surroundings
         self._setting = setting
+        self._is_loopback = False
+        self._started_ns = 0
+        self._schedule = Schedule(None, None, 0)
         self.voice = Voice(write)
         self._write = write
         self._claim = Claim(setting.folder)
-        self.ledger = Ledger(setting.file, self.voice.note)
+        self.ledger = Ledger(setting.file, write)
         self._notifier = Notifier(setting.environment.get("NOTIFY_SOCKET"))
         self._tellers = _tellers(setting)
         self._courier = self._make_courier()
-        self.rounds = Rounds(self.ledger, surroundings, self._ways(), self.voice.note)
+        self.rounds = Rounds(self.ledger, surroundings, self._ways(), write)
         self.rounds.health = self._health
         self._asked_ns = 0
         self._pool_asked_ns: int | None = None
         self._watchdog_s = _watchdog_s(setting.environment)
         self._fed_ns = 0
-        self._is_loopback = False
-        self._started_ns = 0
-        self._schedule = Schedule(None, None, 0)
 
     def once(self) -> Record:
         """Go through one cycle: ask, judge, keep, tell, deliver. Return the record."""
@@ -170,6 +180,8 @@ class Agent:
             self._courier.start()
             drained = self._courier.drain(timeout_s)
         self._end()
+        if self._courier is not None and self._courier.crash is not None:
+            raise self._courier.crash
         return drained
 
     def run(self) -> None:
@@ -188,6 +200,8 @@ class Agent:
         happened = self._around.wait(self._wait_s())
         if happened.clock_set:
             self._look()
+        if happened.observation is not None:  # before anything ends: nobody will say it again
+            self._conclude(happened.observation)
         for number in happened.signals:
             match number:
                 case signal.SIGTERM | signal.SIGINT:
@@ -196,8 +210,6 @@ class Agent:
                     self._reload()
                 case signal.SIGUSR1:
                     self._hurry()
-        if happened.observation is not None:
-            self._conclude(happened.observation)
         now_ns = self._around.now_ns()
         self._ask_if_due(now_ns)
         if self._schedule.local_ns <= now_ns:
@@ -235,8 +247,12 @@ class Agent:
         self.rounds.tidy()
 
     def _conclude(self, observation: Observation) -> None:
-        """Take in what servers said; ask again soon where one more sample would decide."""
+        """Take in what servers said. A pool that may not be asked yet is tried again before its interval is over."""
         self._told(self.rounds.network(observation))
+        held = [source for source in observation.sources if is_pool_name(source.name.partition("/")[0])]
+        if held and self._schedule.network_ns is None and all(_is_held_back(source) for source in held):
+            soon_ns = self._around.now_ns() + round(HELD_BACK_S * NS_PER_S)
+            self._schedule = self._schedule._replace(pool_ns=soon_ns)
 
     def _look(self) -> None:
         """Look for a step or a suspend; after either the clock is measured anew as soon as manners allow."""
@@ -248,20 +264,19 @@ class Agent:
             self._wake_courier()
 
     def _ask_sooner(self, wait_s: float) -> None:
-        """Bring the next survey forward, as far as manners allow."""
+        """Bring the next survey forward, as far as manners allow; where there are only pools, theirs."""
         least_s = 0.0 if self._is_loopback else SERVER_INTERVAL_S
         now_ns = self._around.now_ns()
         self._schedule = sooner(self._schedule, self._asked_ns, now_ns, wait_s=wait_s, least_s=least_s)
+        if self._schedule.network_ns is None and self._schedule.pool_ns is not None:
+            rested_ns = now_ns if self._pool_asked_ns is None else self._pool_asked_ns + POOL_INTERVAL_S * NS_PER_S
+            wanted_ns = max(now_ns + round(wait_s * NS_PER_S), rested_ns)
+            self._schedule = self._schedule._replace(pool_ns=min(self._schedule.pool_ns, wanted_ns))
 
     def _hurry(self) -> None:
         """Audit now, as far as manners allow: SIGUSR1."""
         self._ask_sooner(0.0)
-        now_ns = self._around.now_ns()
-        if self._schedule.network_ns is None and self._schedule.pool_ns is not None:
-            rested_ns = (self._pool_asked_ns or 0) + POOL_INTERVAL_S * NS_PER_S
-            earliest_ns = now_ns if self._pool_asked_ns is None else max(now_ns, rested_ns)
-            self._schedule = self._schedule._replace(pool_ns=min(self._schedule.pool_ns, earliest_ns))
-        self._schedule = self._schedule._replace(local_ns=now_ns)
+        self._schedule = self._schedule._replace(local_ns=self._around.now_ns())
 
     def _reload(self) -> None:
         """Read the configuration anew; a broken one is refused, and the old one stays: SIGHUP."""
@@ -289,8 +304,8 @@ class Agent:
         self._courier = self._make_courier()
         if self._courier is not None:
             self._courier.start()
-        self.rounds.ways = self._ways()
         self._schedule = self._first_schedule()
+        self.rounds.ways = self._ways()
         self._ask_sooner(0.0)
         self._save_state()
 
@@ -299,11 +314,14 @@ class Agent:
         self._started_ns = self._around.now_ns()
         self.rounds.begin()
         self._schedule = self._first_schedule()
+        self.rounds.ways = self._ways()
         self._save_state()
 
     def _save_state(self) -> None:
         """Leave word of who runs here, and how often it looks, for `ntpaudit status`."""
         intervals = self._setting.intervals
+        if self._every_s is not None:
+            intervals = Intervals(*[self._every_s] * len(intervals))
         self.ledger.save(
             "agent",
             intervals._asdict()
@@ -362,7 +380,9 @@ class Agent:
         sources, _ = audit.planned_sources(self._setting.plan, self._around.facts(None).daemons)
         pools = [source for source in sources if audit.is_public_pool(source)]
         servers = [source for source in sources if not audit.is_public_pool(source)]
-        self._is_loopback = all(isinstance(source, Server) and is_loopback(source.host) for source in servers)
+        self._is_loopback = bool(servers) and all(
+            isinstance(source, Server) and is_loopback(source.host) for source in servers
+        )
         has_servers = bool(servers) or not pools
         return begin(
             self._around.now_ns(),
@@ -379,11 +399,11 @@ class Agent:
         return Ways(self._terms(), _heard(self._tellers), config.influxdb is not None, config.history, config.host.name)
 
     def _terms(self) -> Terms:
-        """Return what rounds are judged by."""
+        """Return what rounds are judged by; servers are to be asked as often as the schedule does it."""
         setting, intervals = self._setting, self._setting.intervals
-        only_pools = all(audit.is_public_pool(source) for source in setting.config.sources.named)
-        seldom = only_pools and not setting.config.sources.from_host
-        return Terms(setting.config.profile, setting.labels, intervals.pool_s if seldom else intervals.network_s)
+        asks_seldom = self._schedule.network_ns is None and self._schedule.pool_ns is not None
+        interval_s = self._every_s or (intervals.pool_s if asks_seldom else intervals.network_s)
+        return Terms(setting.config.profile, setting.labels, interval_s)
 
     def _health(self, now_ns: int) -> Health:
         """Say how delivery fares; `now_ns` is the true time, as far as it is known."""
@@ -407,8 +427,7 @@ class Agent:
             return None
         from ntpaudit.delivery import make_courier  # an agent that delivers nowhere does without
 
-        token = read_token(influxdb, self._setting.environment)
-        return make_courier(self.ledger, influxdb, token, self._write)
+        return make_courier(self.ledger, influxdb, self._setting.token, self._write)
 
 
 def _tellers(setting: Setting, known: Outlets | None = None) -> Outlets:
@@ -430,6 +449,11 @@ def _tellers(setting: Setting, known: Outlets | None = None) -> Outlets:
             except TellError as error:
                 raise ConfigError(f"{name}: {error}", name) from error
     return outlets
+
+
+def _is_held_back(source: SourceObservation) -> bool:
+    """Whether a source was not asked because it was asked too recently."""
+    return isinstance(source.outcome, Failure) and source.outcome.status == "backed-off"
 
 
 def _heard(outlets: Outlets) -> dict[str, Teller]:

@@ -58,6 +58,7 @@ class Kept(NamedTuple):
 
     boot_id: str | None
     reading: ClockReading
+    started_ns: int
     steps: tuple[Step, ...]
     update: Update | None
     measured_ns: int | None
@@ -119,6 +120,7 @@ class Rounds:
         now = self._around.clock.read()
         self._look_around(now)
         self._mind = self._restore(self._facts.host.boot_id, now)
+        self._past_ns = self._known_past_ns
         for orphan in self._ledger.read(history.unjudged):
             self._take_up(orphan)
         self.look(is_gap=True)
@@ -236,6 +238,15 @@ class Rounds:
         labels, host = self.ways.terms.labels, self._facts.host
         return HostIdentity(host.name, labels.site, labels.env, host.machine_id, host.boot_id)
 
+    @property
+    def _known_past_ns(self) -> int:
+        """A time that is known to be past: the last that was measured, and that of this release."""
+        return max(self._mind.measured_utc_ns or 0, PIVOT_UNIX_S * NS_PER_S)
+
+    def _is_this_boot(self, boot_id: str | None) -> bool:
+        """Whether uptimes of that boot are those of this one; where nobody knows the boot they are not."""
+        return boot_id is not None and boot_id == self._mind.boot_id
+
     def _date(self, now: ClockReading) -> None:
         """Give what was kept without a date the true time of its moment, once that is known."""
         true_ns = utc_ns(self._mind, now)
@@ -251,9 +262,9 @@ class Rounds:
 
         That must not lie before a time that is known to be past: such a host waits until it is measured.
         """
-        known_ns = max(self._mind.measured_utc_ns or 0, PIVOT_UNIX_S * NS_PER_S)
         for letter in history.undated(connection):
-            is_ours = letter.boot_id == self._mind.boot_id
+            is_ours = self._is_this_boot(letter.boot_id)
+            known_ns = self._known_past_ns if is_ours else self._past_ns  # as it was when another boot wrote it
             ago_ns = now.boottime_ns - letter.boottime_ns
             stamp_ns: int | None = None
             if is_ours and true_ns is not None:
@@ -296,7 +307,9 @@ class Rounds:
     def _states(self) -> dict[str, Any]:
         """Return what the next start needs."""
         mind = self._mind
-        kept = Kept(mind.boot_id, mind.reading, mind.steps, mind.update, mind.measured_ns, mind.measured_utc_ns)
+        kept = Kept(
+            mind.boot_id, mind.reading, mind.started_ns, mind.steps, mind.update, mind.measured_ns, mind.measured_utc_ns
+        )
         states = {"mind": plain(kept)}
         if mind.alarms != self._kept_alarms:  # which is seldom, and they are the larger part
             states["alarms"] = plain(mind.alarms)
@@ -329,6 +342,7 @@ class Rounds:
         )
         return mind._replace(
             reading=kept.reading,
+            started_ns=kept.started_ns,
             steps=kept.steps,
             update=kept.update,
             measured_ns=kept.measured_ns,
@@ -339,22 +353,24 @@ class Rounds:
         )
 
     def _take_up(self, orphan: history.Unjudged) -> None:
-        """Judge what an earlier run saw and had no time to judge."""
-        observation, mind = orphan.observation, self._mind
-        if observation.host.boot_id == mind.boot_id:
+        """Judge what an earlier run saw and had no time to judge, once: what trips us over again is left alone."""
+        if self._ledger.load("taking_up") == orphan.id:
+            self._note(f"audit {orphan.id} could not be judged, twice; what it saw stays in the history")
+            self._ledger.read(lambda connection: history.give_up(connection, orphan.id))
+            return
+        self._ledger.save("taking_up", orphan.id)
+        self._judge_orphan(orphan)
+        self._ledger.save("taking_up", None)
+
+    def _judge_orphan(self, orphan: history.Unjudged) -> None:
+        """Judge an observation of this boot in its turn, one of another by itself."""
+        observation = orphan.observation
+        if self._is_this_boot(observation.host.boot_id):
             self._notice(observation.taken)
             self._finish(observation, orphan.kind, orphan.id)
             return
         stranger = Mind(observation.host.boot_id, observation.taken, observation.taken.boottime_ns)
         result = conclude_round(stranger, observation, orphan.kind, self.ways.terms, Health())
         letter = self._record_letter(result, observation.taken)
-        self._ledger.keep_record(
-            orphan.id,
-            Concluded(
-                observation,
-                result.record,
-                (),
-                None if letter is None else letter._replace(boot_id=observation.host.boot_id),
-                result.distance_s,
-            ),
-        )
+        letter = None if letter is None else letter._replace(boot_id=observation.host.boot_id)
+        self._ledger.keep_record(orphan.id, Concluded(observation, result.record, (), letter, result.distance_s))

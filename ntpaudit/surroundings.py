@@ -68,16 +68,20 @@ class Surroundings(Protocol):
 
 
 class System:
-    """The real surroundings, while its `with` block lasts; `note` is told what is not to be had here."""
+    """The real surroundings, while its `with` block lasts; `note` is told what is not to be had here.
 
-    def __init__(self, note: Callable[[str], None]) -> None:
+    Whoever does not wait needs no signals: then each does what it always does (`hears` False).
+    """
+
+    def __init__(self, note: Callable[[str], None], *, hears: bool = True) -> None:
         self.clock: Clock = SystemClock(CLOCK_TRIES)
         self._note = note
+        self._hears = hears
 
     def __enter__(self) -> "System":
         with ExitStack() as stack:
             self._selector = stack.enter_context(selectors.DefaultSelector())
-            self._signals = stack.enter_context(_Signals())
+            self._signals = stack.enter_context(_Signals(_Signals.HEARD if self._hears else ()))
             self._selector.register(self._signals, selectors.EVENT_READ)
             self._watch = self._open_watch(stack)
             self._surveyor = _Surveyor(self._signals.wake)
@@ -167,10 +171,13 @@ class _Signals:
 
     HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
+    def __init__(self, heard: tuple[signal.Signals, ...]) -> None:
+        self._heard = heard
+
     def __enter__(self) -> "_Signals":
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._taken: deque[int] = deque()
-        self._before = {number: signal.signal(number, self._hear) for number in self.HEARD}
+        self._before = {number: signal.signal(number, self._hear) for number in self._heard}
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         return self
 
@@ -194,9 +201,10 @@ class _Signals:
         """Return the signals that came."""
         with suppress(BlockingIOError):
             os.read(self._reader, 4096)
-        taken = tuple(self._taken)
-        self._taken.clear()
-        return taken
+        taken = []
+        while self._taken:  # one may come at any moment, and none may be lost
+            taken.append(self._taken.popleft())
+        return tuple(taken)
 
     def _hear(self, number: int, _: object) -> None:
         self._taken.append(number)

@@ -164,6 +164,16 @@ def test_one_cycle_is_a_check_that_is_kept(servers: list[str], tmp_path: Path) -
         assert connection.execute("SELECT kind, COUNT(*) FROM audits").fetchall() == [("network", 1)]
 
 
+def test_a_timer_is_believed_as_long_as_it_takes(servers: list[str], tmp_path: Path) -> None:
+    """`agent --once --every` is stale when its timer has missed runs, not after a minute."""
+    config = str(configure(tmp_path, servers))
+    ran = ntpaudit("agent", "--once", "--every", "35m", "--config", config, state=tmp_path)
+    assert ran.status in (0, 1), ran.err
+    told = json.loads(ntpaudit("status", "--config", config, "--format", "json", state=tmp_path).out)
+    assert told["stale_after_s"] == 3 * 2100 + 10
+    assert ntpaudit("agent", "--every", "35m", "--config", config, state=tmp_path).status == 64
+
+
 def test_an_agent_asks_nobody_by_default(tmp_path: Path) -> None:
     """Without a configuration, or with one that names no servers, the agent refuses and says what to do (P1)."""
     without = ntpaudit("agent", state=tmp_path, environment={"XDG_CONFIG_HOME": str(tmp_path / "none")})

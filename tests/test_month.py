@@ -277,3 +277,50 @@ def test_a_day_across_the_era_is_a_day_like_any_other(tmp_path: Path) -> None:
             assert offset["earliest_s"] - 1e-6 <= true_s <= offset["latest_s"] + 1e-6
             assert abs(audit.utc_ns - audit.truth_ns) < 0.05 * S
     assert [kind for kind, _ in life.events() if kind.startswith("step")] == ["step-back", "step-forward"]
+
+
+def test_what_servers_said_is_kept_when_the_agent_is_told_to_end(tmp_path: Path) -> None:
+    """An answer and SIGTERM at the same moment: the audit is in the history before the agent ends."""
+    host = SimulatedHost(START_NS, seed=1)
+    life = Life(tmp_path, host, None)
+    asked = []
+
+    def end_at_once(plan: Any, update: Any, voice: Any) -> None:
+        SimulatedHost.ask(host, plan, update, voice)
+        asked.append(host.utc_ns)
+        host.ends.append(signal.SIGTERM)
+
+    host.ask = end_at_once  # type: ignore[method-assign]
+    life.run(HOUR_S)
+    assert [audit.kind for audit in life.audits()].count("network") == len(asked) == 1
+
+
+def test_a_boot_without_network_is_delivered_by_the_next(tmp_path: Path) -> None:
+    """Records of a boot that never was measured are dated by its clock, which was credible, and none is set aside."""
+    host = SimulatedHost(START_NS, seed=2)
+    host.has_network = False
+    life = Life(tmp_path, host, "http://127.0.0.1:9")  # nobody is there: all waits in the outbox
+    life.run(200.0)
+    host.reboot()
+    host.has_network = True
+    life.run(1200.0)
+    with life.database as connection:
+        assert connection.execute("SELECT COUNT(*) FROM set_aside").fetchone() == (0,)
+        stamps = [row[0] for row in connection.execute("SELECT stamp_ns FROM outbox ORDER BY id")]
+    assert len(stamps) == len(life.audits())
+    assert None not in stamps
+    assert stamps == sorted(stamps)
+
+
+def test_a_host_of_an_unknown_boot_trusts_no_uptime_of_before(tmp_path: Path) -> None:
+    """Where the boot has no id, nothing of an earlier run is carried on."""
+    host = SimulatedHost(START_NS, seed=3)
+    host.has_boot_id = False
+    life = Life(tmp_path, host, None)
+    life.run(900.0)
+    host.reboot(realtime_ns=host.utc_ns - 7 * S)
+    life.run(1800.0)
+    for audit in life.audits():
+        if (offset := audit.record["offset"]) is not None:
+            true_s = (audit.truth_ns - parse_utc(audit.record["time"]["host"])) / S
+            assert offset["earliest_s"] - 1e-6 <= true_s <= offset["latest_s"] + 1e-6

@@ -6,14 +6,16 @@ import click
 
 from ntpaudit.agent import Agent, read_setting
 from ntpaudit.cli.output import StandardError, finish
+from ntpaudit.cli.parameters import Parsed
 from ntpaudit.config import find_config
+from ntpaudit.core.wording import parse_span
 from ntpaudit.surroundings import System
 
 EPILOG = """\b
 Examples:
   ntpaudit config init ntp1.example.net ntp2.example.net ntp3.example.net ntp4.example.net
   ntpaudit agent                                    run until SIGTERM, as systemd does it
-  ntpaudit agent --once                             one cycle, from a timer
+  ntpaudit agent --once --every 35m                 one cycle, from a timer that runs so often
 
 \b
 SIGHUP reloads the configuration (a broken one is refused and the old one stays), SIGUSR1 audits now, SIGTERM ends.
@@ -27,15 +29,23 @@ Exit status: 0 when told to end; with --once as `ntpaudit check`; 64 usage, 75 a
 @click.command(epilog=EPILOG)
 @click.option("--config", "config_path", type=click.Path(), help="Read this configuration file.")
 @click.option("--once", is_flag=True, help="Ask, judge, keep, tell and deliver once, and end.")
-def agent(config_path: str | None, once: bool) -> None:
+@click.option(
+    "--every",
+    "every_s",
+    type=Parsed("DURATION", parse_span),
+    help="With --once: how often this is run, such as 35m; by default as the configuration says.",
+)
+def agent(config_path: str | None, once: bool, every_s: float | None) -> None:
     """Audit this host's clock on a schedule, keep every record, and deliver it to the database.
 
     The servers come from the configuration file; there is no default. It listens on no port and sets no clock.
     """
+    if every_s is not None and not (once and every_s > 0):
+        raise click.UsageError("--every goes with --once, and is the time between two runs")
     setting = read_setting(find_config(os.environ) if config_path is None else config_path, os.environ)
     note = StandardError().note
-    with System(note) as system:
-        one = Agent(setting, system, note)
+    with System(note, hears=not once) as system:
+        one = Agent(setting, system, note, every_s)
         if not once:
             one.run()
             return

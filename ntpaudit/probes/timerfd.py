@@ -9,6 +9,7 @@ from typing import Self
 
 _FAR_S = 10 * 365 * 86_400
 _ITIMERSPEC = struct.Struct("@4l")  # interval and value, each seconds and nanoseconds
+_LAST_S = 2 ** (8 * ctypes.sizeof(ctypes.c_long) - 1) - 1  # where time_t has 32 bits it ends in 2038
 TFD_TIMER_ABSTIME = 1
 TFD_TIMER_CANCEL_ON_SET = 2
 TFD_NONBLOCK = os.O_NONBLOCK
@@ -36,7 +37,7 @@ class StepWatch:
 
     def arm(self) -> None:
         """Wait for the next time. Raises OSError."""
-        far_s = int(time.clock_gettime(time.CLOCK_REALTIME)) + _FAR_S
+        far_s = min(int(time.clock_gettime(time.CLOCK_REALTIME)) + _FAR_S, _LAST_S)
         # a buffer of libc's own long, which every architecture's time_t of this call is
         value = ctypes.create_string_buffer(_ITIMERSPEC.pack(0, 0, far_s, 0))
         flags = TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET

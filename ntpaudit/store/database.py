@@ -86,6 +86,7 @@ SCHEMA = (
 WAIT_S = 5.0
 """How long to wait for somebody else who writes, where nothing else waits meanwhile."""
 
+_CACHE_KIB = 512  # of pages: what is written is not read again soon, and an agent is to stay small
 _MAX_WAL_BYTES = 4 << 20  # it grows beyond only while somebody reads, or for one large change, and is cut back
 
 
@@ -117,6 +118,7 @@ def _open(path: str, wait_s: float = WAIT_S) -> sqlite3.Connection:
                 connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
             _write_ahead(connection, wait_s)
             connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             connection.execute(f"PRAGMA journal_size_limit={_MAX_WAL_BYTES}")
             if version < len(SCHEMA):
                 with _whole(connection):

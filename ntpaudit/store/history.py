@@ -383,6 +383,11 @@ def unjudged(connection: sqlite3.Connection) -> list[Unjudged]:
     return found
 
 
+def give_up(connection: sqlite3.Connection, audit_id: int) -> None:
+    """Leave an observation without a record for good."""
+    connection.execute("UPDATE audits SET kind = NULL WHERE id = ?", (audit_id,))
+
+
 def drop_beyond(connection: sqlite3.Connection, count: int) -> int:
     """Drop the oldest audits beyond so many, with their letters; return how many. Only where all ids follow in turn."""
     (last,) = connection.execute("SELECT IFNULL(MAX(id), 0) - ? FROM audits", (count,)).fetchone()

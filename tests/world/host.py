@@ -52,6 +52,7 @@ class SimulatedHost:
         self.realtime_ns = utc_ns
         self.raw_ns = self.monotonic_ns = self.boottime_ns = 40 * S
         self.boot = 0
+        self.has_boot_id = True
         self.steering_ppm = 0.0
         self.has_daemon = self.has_network = True
         self.server_error_s: dict[str, float] = {}
@@ -60,7 +61,7 @@ class SimulatedHost:
         self.maxerror_s = 0.01
         self.changes: list[Change] = []
         self.ends: list[int] = []  # signals to the agent
-        self.truth: dict[tuple[str, int], int] = {}  # the true time of each reading, by boot and uptime
+        self.truth: dict[tuple[str | None, int], int] = {}  # the true time of each reading, by boot and uptime
         self._answer: Observation | None = None
         self.clock = self
 
@@ -70,9 +71,9 @@ class SimulatedHost:
         return self.utc_ns - self.realtime_ns
 
     @property
-    def boot_id(self) -> str:
-        """The id of the boot that lasts."""
-        return f"00000000-0000-4000-8000-{self.boot:012d}"
+    def boot_id(self) -> str | None:
+        """The id of the boot that lasts, None in a container that hides it."""
+        return None if not self.has_boot_id else f"00000000-0000-4000-8000-{self.boot:012d}"
 
     def read(self) -> ClockReading:
         """Read all clocks, which takes its time."""
@@ -142,7 +143,8 @@ class SimulatedHost:
     def wait(self, seconds: float) -> Happened:
         """Pass time, until the agent wants to be woken or something happens to the host."""
         if self.ends:
-            return Happened(signals=tuple(self.ends))
+            answer, self._answer = self._answer, None
+            return Happened(signals=tuple(self.ends), observation=answer)
         if (answer := self._answer) is not None:
             self._answer = None
             self.pass_time(1_000_000)
