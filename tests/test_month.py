@@ -229,7 +229,7 @@ def test_the_schedule_knows_no_wall_clock(month: Any) -> None:
     asked = [audit.truth_ns for audit in life.audits() if audit.kind == "network"]
     gaps = sorted((after - before) / S for before, after in pairwise(asked))
     assert gaps[len(gaps) // 2] == pytest.approx(INTERVAL_S, rel=0.03)
-    assert sum(gap > INTERVAL_S * 1.06 + 10 for gap in gaps) == 2  # asleep, and stopped
+    assert sum(gap > INTERVAL_S * 1.06 + 60 for gap in gaps) == 2  # asleep, and stopped; a boot takes 40 s
     assert gaps[0] >= 15.0
 
 

@@ -112,6 +112,7 @@ class Watched(sqlite3.Connection):
 connect = sqlite3.connect
 sqlite3.connect = lambda *words, **more: connect(*words, factory=Watched, **more)
 database.open_database(sys.argv[1], print)
+sqlite3.connect = connect  # coverage keeps its own database, when the process ends
 """
 
 
