@@ -340,7 +340,8 @@ class Agent:
         asks = plural(count, "source") + (" and the host's own servers" if config.sources.from_host else "")
         where = f"delivering to {config.influxdb.url}" if config.influxdb else "delivering nowhere"
         often = intervals.network_s if self._schedule.network_ns is not None else intervals.pool_s
-        self._write(f"ntpaudit {__version__}: {asks} every {span(often)}, history in {self._setting.file}, {where}")
+        kept = self._setting.file if self.ledger.trouble is None else "memory only"
+        self._write(f"ntpaudit {__version__}: {asks} every {span(often)}, history in {kept}, {where}")
         self._notifier.ready()
         self._notifier.status("waiting for the first measurement")
 

@@ -17,6 +17,8 @@ SYSTEM_FILE = "/etc/ntpaudit/ntpaudit.toml"
 TOKEN_CREDENTIAL = "influxdb-token"  # noqa: S105 - the name of a credential, not one
 DAY_S = 86_400.0
 YEAR_S = 365.25 * DAY_S
+MOST_S = 100 * YEAR_S
+"""Nothing is planned or kept for longer."""
 
 _Read = TypeVar("_Read")
 _Keys = Mapping[str, Callable[[Any], Any]]
@@ -315,8 +317,9 @@ def _from(least_s: float, why: str) -> Callable[[Any], float]:
 
     def read(text: str) -> float:
         seconds = parse_span(text)
-        if not least_s <= seconds < math.inf:
-            raise ValueError(f"{text!r} is too short: {why}, {span(least_s)} at least")
+        if not least_s <= seconds <= MOST_S:
+            what = "too short" if seconds < least_s else "too long"
+            raise ValueError(f"{text!r} is {what}: {why}, {span(least_s)} at least and {span(MOST_S)} at most")
         return seconds
 
     return _by(read)

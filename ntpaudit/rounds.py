@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ntpaudit.config import HistoryConfig
-from ntpaudit.core.alarms import Alarms
+from ntpaudit.core.alarms import Alarms, of_new_boot
 from ntpaudit.core.clocks import ClockReading, suspended_ns
 from ntpaudit.core.course import (
     KEPT_SAMPLES,
@@ -46,6 +46,9 @@ UNDATED_WAIT_NS = 300 * NS_PER_S
 
 TRIM_EVERY_S = 3600.0
 
+DROPPED_LISTED_NS = 3600 * NS_PER_S
+"""So long after records were given up that stays a finding."""
+
 FACTS_EVERY_NS = 300 * NS_PER_S
 """Which time daemons run is looked up so often, where no audit that asks servers does it."""
 
@@ -63,6 +66,14 @@ class Kept(NamedTuple):
     update: Update | None
     measured_ns: int | None
     measured_utc_ns: int | None
+
+
+class Dropped(NamedTuple):
+    """How many undelivered records had ever been given up when that was last in order, and by now, since an uptime."""
+
+    told: int = 0
+    total: int = 0
+    since_ns: int = 0
 
 
 class Noticed(NamedTuple):
@@ -100,7 +111,7 @@ class Rounds:
         self._around = around
         self._note = note
         self._silent: dict[str, str] = {}  # outlets that failed, and how
-        self._dropped = 0
+        self._dropped = Dropped()
         self._untold: list[Event] = []
         self._has_undated = True
         self._kept_alarms: Alarms | None = None
@@ -121,6 +132,8 @@ class Rounds:
         self._look_around(now)
         self._mind = self._restore(self._facts.host.boot_id, now)
         self._past_ns = self._known_past_ns
+        with suppress(TypeError, ValueError):
+            self._dropped = revive(Dropped, self._ledger.load("dropping"))
         for orphan in self._ledger.read(history.unjudged):
             self._take_up(orphan)
         self.look(is_gap=True)
@@ -170,8 +183,7 @@ class Rounds:
                     connection, true_ns, limits.raw_s, limits.rollups_s, limits.findings_s
                 )
             )
-        trimmed = self._ledger.read(lambda connection: history.trim_by_size(connection, limits.max_bytes))
-        self._dropped += trimmed.undelivered
+        self._ledger.read(lambda connection: history.trim_by_size(connection, limits.max_bytes))
 
     def _look_around(self, now: ClockReading) -> None:
         """See again who this host is and what steers its clock, where that was seen some time ago."""
@@ -195,20 +207,23 @@ class Rounds:
 
     def _finish(self, observation: Observation, kind: Kind, audit_id: int | None) -> Told:
         """Judge what was seen, keep what follows, and tell it."""
-        result = conclude_round(
-            self._mind,
-            observation,
-            kind,
-            self.ways.terms,
-            self._current_health(observation.taken),
-            dropped=self._dropped,
-        )
-        self._mind, self._dropped = result.mind, 0
+        health, dropped = self._current_health(observation.taken), self._count_dropped(observation.taken)
+        result = conclude_round(self._mind, observation, kind, self.ways.terms, health, dropped=dropped)
+        self._mind = result.mind
         self._keep(audit_id, observation, result)
         self.last = result.record
         self._date(observation.taken)
         self._tell(result.events)
         return Told(result.record, result.is_pending)
+
+    def _count_dropped(self, now: ClockReading) -> int:
+        """Return how many records were given up of late; an hour after the last they are told no more."""
+        told, total, since_ns = self._dropped
+        if (count := self._ledger.dropped()) != total:
+            self._dropped = Dropped(told, count, now.boottime_ns)
+        elif told != total and not 0 <= now.boottime_ns - since_ns <= DROPPED_LISTED_NS:
+            self._dropped = Dropped(total, total, since_ns)
+        return self._dropped.total - self._dropped.told
 
     def _keep(self, audit_id: int | None, observation: Observation, result: Round) -> None:
         """Keep a round."""
@@ -311,6 +326,8 @@ class Rounds:
             mind.boot_id, mind.reading, mind.started_ns, mind.steps, mind.update, mind.measured_ns, mind.measured_utc_ns
         )
         states = {"mind": plain(kept)}
+        if self._dropped != Dropped():
+            states["dropping"] = plain(self._dropped)
         if mind.alarms != self._kept_alarms:  # which is seldom, and they are the larger part
             states["alarms"] = plain(mind.alarms)
             self._kept_alarms = mind.alarms
@@ -329,7 +346,7 @@ class Rounds:
         with suppress(TypeError, ValueError):
             mind = mind._replace(alarms=revive(Alarms, self._ledger.load("alarms")))
         if boot_id is None or kept.boot_id != boot_id or kept.reading.boottime_ns > now.boottime_ns:
-            return forget_raw(mind)
+            return forget_raw(mind._replace(alarms=of_new_boot(mind.alarms)))
         seen = [
             audit
             for audit in self._ledger.read(lambda connection: history.seen_this_boot(connection, boot_id, KEPT_SAMPLES))

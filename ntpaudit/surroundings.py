@@ -26,6 +26,10 @@ BLIND_WAIT_S = 1.0
 """Where nobody tells that the clock was set, one looks so often."""
 
 
+LONGEST_WAIT_S = 3600.0
+"""An operating system waits no longer than some weeks at once."""
+
+
 class Happened(NamedTuple):
     """What came while the agent waited: signals by number, the clock being set (or resumed), servers' answers."""
 
@@ -105,7 +109,7 @@ class System:
 
     def wait(self, seconds: float) -> Happened:
         """Wait so long, or until something happens. What goes wrong in a survey goes wrong here."""
-        self._selector.select(seconds if self._watch is not None else min(seconds, BLIND_WAIT_S))
+        self._selector.select(min(seconds, LONGEST_WAIT_S if self._watch is not None else BLIND_WAIT_S))
         clock_set = self._watch.happened() if self._watch is not None else True
         return Happened(self._signals.take(), clock_set, self._surveyor.take())
 

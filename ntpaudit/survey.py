@@ -24,6 +24,7 @@ from ntpaudit.core.politeness import (
     assign_slots,
     back_off,
     choose_pool_servers,
+    is_stale,
 )
 from ntpaudit.core.sources import POOL_DOMAIN, Pool, Server, Source
 from ntpaudit.core.sources import pool as make_pool
@@ -39,15 +40,22 @@ PATIENCE_S = 1.0
 """After so long a wait is explained."""
 
 Update = Callable[[Callable[[Memories], Memories]], None]
-"""Calls a function with what is remembered and stores what it returns beside it, while nobody else may do so."""
+"""Calls a function with what is remembered and stores what it returns beside it, while nobody else may do so.
+
+An empty memory is removed. Everybody else waits meanwhile, so the function must not wait for anything.
+"""
 
 
 class Manner(NamedTuple):
-    """How to ask: how often each server, how long to wait, and whether intervals may be ignored this once."""
+    """How to ask: how often each server, how long to wait, and whether intervals may be ignored this once.
+
+    `hint` is told with a server that is not asked yet: what whoever started this can do about it.
+    """
 
     samples: int = 1
     timeout_s: float = 2.0
     force: bool = False
+    hint: str = ""
 
 
 DEFAULT_MANNER = Manner()
@@ -125,6 +133,8 @@ class Survey:
         self._entries: list[_Question | SourceObservation] = []
         self._before: Memories = {}
         """What was remembered, when we decided, of everybody we then laid claim to."""
+        self._fallbacks: dict[Pool, tuple[str, ...]] = {}
+        """The names asked for instead of those of a pool that gave no server."""
 
     def ask(self, clock: Clock, now: Moment, update: Update) -> tuple[SourceObservation, ...]:
         """Ask everybody who may be asked and return one observation per source, in the order configured.
@@ -133,6 +143,7 @@ class Survey:
         """
         self._now = now
         self._resolve()
+        self._resolve_fallbacks()
         update(self._decide)
         self._exchange(self._questions, clock)
         update(self._learn)
@@ -147,6 +158,17 @@ class Survey:
         """Wait for the names."""
         with self._patience("waiting for the resolver"):
             self._resolution.wait(self._manner.timeout_s)
+
+    def _resolve_fallbacks(self) -> None:
+        """Wait for the names of larger zones, where a zone has no server that can be reached (P7)."""
+        for source in self._sources:
+            if isinstance(source, Pool) and source.fallback is not None:
+                offered, failure = self._offered(source.names, source.port)
+                if not offered and failure.reason != "name-timeout":
+                    names = self._fallbacks[source] = make_pool(source.fallback).names
+                    self._resolution.start((name, source.port) for name in names)
+        if self._fallbacks:
+            self._resolve()
 
     @contextmanager
     def _patience(self, text: str) -> Iterator[None]:
@@ -233,13 +255,10 @@ class Survey:
             return instead(Failure("backed-off", "pool-limit", f"{MAX_POOL_SERVERS} servers of the pool at most"))
         if pool.is_public and (hold := self._held(memories.get(POOL_DOMAIN, Memory()), POOL_INTERVAL_S)):
             return instead(self._held_back(pool.zone, hold))
-        offered, failure = self._offered(pool.names, pool.port)
-        if not offered and pool.fallback is not None and failure.reason != "name-timeout":
+        names = self._fallbacks.get(pool, pool.names)
+        if names is not pool.names:
             self._voice.note(f"{pool.zone} gives no server; asking {pool.fallback}")
-            names = make_pool(pool.fallback).names
-            self._resolution.start((name, pool.port) for name in names)
-            self._resolve()
-            offered, failure = self._offered(names, pool.port)
+        offered, failure = self._offered(names, pool.port)
         if not offered:
             return instead(failure)
         endpoints = {endpoint.address: endpoint for group in offered for endpoint in group}
@@ -306,7 +325,9 @@ class Survey:
 
     def _learn(self, memories: Memories) -> Memories:
         """Return what the answers mean for the next time, applied to what is remembered by now."""
-        learnt: Memories = {}
+        learnt: Memories = {
+            key: Memory() for key, memory in memories.items() if key != POOL_DOMAIN and is_stale(memory, self._now)
+        }
         for question in self._questions:
             key = _key(question.endpoints[0])
             memory = question.mark(memories.get(key, Memory()), self._now)
@@ -336,8 +357,8 @@ class Survey:
     def _held_back(self, name: str, hold: BackOff) -> Failure:
         """Say that a server is not asked, why, and when it may be."""
         detail = f"may be asked again in {span(hold.wait_s, rounding='up')}"
-        if not hold.reason.startswith("kod:"):
-            detail += "; --force asks now"
+        if self._manner.hint and not hold.reason.startswith("kod:"):
+            detail += f"; {self._manner.hint}"
         self._voice.note(f"{name} is not asked ({hold.reason}): {detail}")
         return Failure("backed-off", hold.reason, detail)
 

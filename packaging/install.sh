@@ -2,6 +2,7 @@
 # Install from a checkout, for every user of this host: `make install [PREFIX=/opt/ntpaudit] [DESTDIR=]`. Run again, it
 # installs anew over what is there. It starts nothing.
 set -eu
+umask 022 # the service's own user has to read it
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3} prefix=${PREFIX:-/opt/ntpaudit} bindir=${BINDIR:-/usr/local/bin} destdir=${DESTDIR:-}

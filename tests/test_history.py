@@ -199,7 +199,7 @@ USAGE = {
     ("--since", "yesterday"): "write how long ago, such as 7d, or a time in UTC",
     ("--since", "2026-13-01"): "write how long ago",
     ("--since", "1d", "--until", "2d"): "--since is later than --until",
-    ("--limit", "0"): "x>=1",
+    ("--limit", "0"): "1<=x",
     ("--plot", "--format", "csv"): "--plot is a picture",
     ("--plot", "--events"): "--events goes with neither --plot nor --hourly",
     ("--events", "--hourly"): "--events goes with neither",

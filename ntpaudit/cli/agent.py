@@ -27,7 +27,7 @@ Exit status: 0 when told to end; with --once as `ntpaudit check`; 64 usage, 75 a
 
 
 @click.command(epilog=EPILOG)
-@click.option("--config", "config_path", type=click.Path(), help="Read this configuration file.")
+@click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
 @click.option("--once", is_flag=True, help="Ask, judge, keep, tell and deliver once, and end.")
 @click.option(
     "--every",

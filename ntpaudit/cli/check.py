@@ -57,7 +57,7 @@ def _timeout(text: str) -> float:
     "--region", "regions", multiple=True, type=Parsed("NAME", region), help="Ask the pool of a continent or country."
 )
 @click.option("--from-host", is_flag=True, help="Ask the servers that this host's own time daemon is configured with.")
-@click.option("--config", "config_path", type=click.Path(), help="Read this configuration file.")
+@click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
 @click.option("--profile", type=click.Choice(list(PROFILES)), metavar="NAME", help=f"One of: {', '.join(PROFILES)}.")
 @click.option("--warning", type=_SPAN, help="Warn beyond this error, such as 100ms.")
 @click.option("--critical", type=_SPAN, help="The tolerance of the verdict, such as 1s.")
@@ -117,7 +117,7 @@ def check(
         sources=sources,
         profile=judged_by,
         labels=Labels(__version__, config.sha256, config.host.site, config.host.env),
-        manner=Manner(samples, timeout, force),
+        manner=Manner(samples, timeout, force, "--force asks now"),
         from_host=from_host,
         host_name=config.host.name,
         keep=record,

@@ -95,7 +95,7 @@ def _checked(name: str, read: Callable[[str], Any]) -> Parsed[str]:
 @click.option("--influx-url", metavar="URL", help="Deliver to this InfluxDB, such as http://127.0.0.1:8086.")
 @click.option("--bucket", metavar="NAME", help="The bucket, or the database.  [default: ntpaudit]")
 @click.option("--org", metavar="NAME", help="The organisation, for servers that have them.")
-@click.option("--token-file", type=click.Path(), help="The file with the database's token.")
+@click.option("--token-file", type=click.Path(readable=False), help="The file with the database's token.")
 @click.option("--site", metavar="NAME", help="Where this host stands, such as a data centre.")
 @click.option("--env", metavar="NAME", help="What this host is for, such as prod.")
 @click.option("--profile", type=click.Choice(list(PROFILES)), metavar="NAME", help=f"One of: {', '.join(PROFILES)}.")
@@ -188,7 +188,7 @@ def _too_few(servers: int, *, pools: bool, from_host: bool) -> str | None:
 
 
 @config.command(epilog=CHECK_EPILOG)
-@click.argument("file", required=False, type=click.Path())
+@click.argument("file", required=False, type=click.Path(readable=False))
 def check(file: str | None) -> None:
     """Say whether an agent can run with a configuration, and with what.
 
@@ -212,7 +212,7 @@ def check(file: str | None) -> None:
 
 
 @config.command(epilog=SHOW_EPILOG)
-@click.argument("file", required=False, type=click.Path())
+@click.argument("file", required=False, type=click.Path(readable=False))
 @click.option("--format", "format_name", type=click.Choice(["toml", "json"]), default="toml", show_default=True)
 def show(file: str | None, format_name: str) -> None:
     """Show the configuration that is in force: the file's, the environment's, and every default; secrets are hidden.

@@ -90,6 +90,9 @@ class Asked(NamedTuple):
     format_name: str
 
 
+_LAST_NS = 2**63 - 1
+
+
 @click.command(epilog=EPILOG)
 @click.option("--since", type=_TIME, help="From here on: 7d ago, or a time in UTC.  [default: 24h; none with --limit]")
 @click.option("--until", type=_TIME, help="Up to here.  [default: now]")
@@ -97,10 +100,10 @@ class Asked(NamedTuple):
     "--format", "format_name", type=click.Choice(FORMATS), default="table", show_default=True, help="How to say it."
 )
 @click.option("--plot", is_flag=True, help="Draw the offset with its bound, as wide as the terminal.")
-@click.option("--limit", type=click.IntRange(min=1), help="Show the newest N only.", metavar="N")
+@click.option("--limit", type=click.IntRange(1, 10**12), help="Show the newest N only.", metavar="N")
 @click.option("--events", is_flag=True, help="Show findings raised and cleared, and steps of the clock, instead.")
 @click.option("--hourly", is_flag=True, help="Show hours, also where every audit is still kept.")
-@click.option("--config", "config_path", type=click.Path(), help="Read this configuration file.")
+@click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
 def history(
     since: Ago | int | None,
     until: Ago | int | None,
@@ -144,8 +147,11 @@ def history(
 
 
 def _resolve(when: Ago | int | None, now_ns: int) -> int | None:
-    """Return a point in time."""
-    return now_ns - round(when.seconds * NS_PER_S) if isinstance(when, Ago) else when
+    """Return a point in time, the nearest that the history can hold."""
+    if when is None:
+        return None
+    point_ns = now_ns - round(when.seconds * NS_PER_S) if isinstance(when, Ago) else when
+    return max(-_LAST_NS, min(_LAST_NS, point_ns))
 
 
 def _nothing(connection: "sqlite3.Connection", path: str, *, events: bool) -> str:
@@ -253,7 +259,7 @@ def _plot(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> It
 def _watched(items: Iterable[_Item], about: int, *, always: bool = False) -> Iterator[_Item]:
     """Hand on items, and tell whoever waits how far it has got; nobody does who sees them come."""
     voice, due_s = StandardError(), time.monotonic() + PROGRESS_S
-    is_seen = sys.stdout.isatty() and not always
+    is_seen = _is_terminal() and not always
     for number, item in enumerate(items, 1):
         if number % 1024 == 0 and not is_seen and time.monotonic() >= due_s:
             voice.progress(f"read {number} of about {about} audits")
@@ -271,7 +277,7 @@ def _width() -> int:
     """Return how wide a table may be: what is no terminal has room for all columns."""
     from ntpaudit.reports.listing import WIDTH
 
-    return _terminal()[0] if sys.stdout.isatty() else WIDTH
+    return _terminal()[0] if _is_terminal() else WIDTH
 
 
 def _shows_unicode() -> bool:
@@ -288,3 +294,8 @@ def _shows_unicode() -> bool:
 def _minute(time_ns: int) -> str:
     """Write a time to the minute."""
     return format_utc(time_ns)[:16].replace("T", " ")
+
+
+def _is_terminal() -> bool:
+    """Whether somebody watches; standard output may be closed."""
+    return sys.stdout is not None and sys.stdout.isatty()

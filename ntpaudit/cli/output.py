@@ -73,4 +73,5 @@ def _renderer(format_name: str, *, colour: bool = False) -> Callable[[Record], s
 
 def wants_colour() -> bool:
     """Colours are for terminals that have not declined them (no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

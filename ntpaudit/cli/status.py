@@ -28,7 +28,7 @@ Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usa
 
 
 @click.command(epilog=EPILOG)
-@click.option("--config", "config_path", type=click.Path(), help="Read this configuration file.")
+@click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
 @click.option(
     "--format", "format_name", type=click.Choice(FORMATS), default="text", show_default=True, help="How to say it."
 )

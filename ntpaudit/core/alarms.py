@@ -62,10 +62,15 @@ class Watched(NamedTuple):
 
 
 class Alarms(NamedTuple):
-    """Every watched condition by its id. `correcting_ns` is the uptime since when the clock is being corrected."""
+    """Every watched condition by its id. `correcting_ns` is the uptime since when the clock is being corrected.
+
+    `doubted` has an entry for each of the last samples in a row that said worse of the offset than is raised: whether
+    it was spared, and so not heard.
+    """
 
     watched: Mapping[str, Watched] = MappingProxyType({})
     correcting_ns: int | None = None
+    doubted: tuple[bool, ...] = ()
 
 
 class Judgement(NamedTuple):
@@ -113,7 +118,19 @@ def judge(
             before = before._replace(seen=tuple(filter(None, before.seen)))
         rank = _COUNTED * ((strict if before.raised else case).offset_severity > Severity.OK)
         watched[OFFSET] = before if is_spared and rank > before.raised else _hear(before, rank, now_ns, 0.0, "")
-    return _judgement(case, alarms, Alarms(watched, correcting_ns), kind)
+    after = Alarms(watched, correcting_ns, alarms.doubted)
+    if is_sample:
+        is_doubted = case.offset_severity > _severity_told(after)
+        after = after._replace(doubted=(*after.doubted, is_spared)[-SAMPLES:] if is_doubted else ())
+    return _judgement(case, alarms, after, kind)
+
+
+def of_new_boot(alarms: Alarms) -> Alarms:
+    """Take alarms over into another boot: what is raised stays so, and no uptime of the old one counts as dwelt."""
+    watched = {
+        name: entry._replace(since_ns=(None,) * len(LEVELS), better_ns=None) for name, entry in alarms.watched.items()
+    }
+    return alarms._replace(watched=watched, correcting_ns=None)
 
 
 def _correcting_ns(since_ns: int | None, now_ns: int, is_correcting: bool) -> int | None:
@@ -132,7 +149,8 @@ def _can_tell(rule: Rule, said: Raised, case: Case, kind: Kind, is_sample: bool)
     resting = {judged.reason for judged in case.selection.sources if judged.status == "backed-off"}
     match rule.id:
         case "source-quorum":
-            return bool(case.selection.usable) and "interval" not in resting
+            is_outvoted = case.course is not None and case.course.outvoted is not None
+            return is_outvoted or (bool(case.selection.usable) and "interval" not in resting)
         case "unreachable-sources":
             return said is not None or resting.isdisjoint(("interval", "unanswered"))
     return True
@@ -194,8 +212,7 @@ def _judgement(case: Case, before: Alarms, after: Alarms, kind: Kind) -> Judgeme
     else:
         told = _severity_told(after)
         confirmed = case.offset_severity <= told
-        was_fine = told > Severity.OK or 0 in after.watched.get(OFFSET, _NEW).seen
-        severity = max(severity, told if confirmed or was_fine else Severity.UNKNOWN)
+        severity = max(severity, told if confirmed or _is_trusted(after, told) else Severity.UNKNOWN)
     is_wanting = any(rule.basis == "network" and _is_wanting(entry) for rule, entry in entries)
     is_doubtful = not confirmed and (kind == "network" or case.offset_severity is Severity.CRITICAL)
     return Judgement(
@@ -206,6 +223,16 @@ def _judgement(case: Case, before: Alarms, after: Alarms, kind: Kind) -> Judgeme
         tuple(_changes(before, after)),
         after,
     )
+
+
+def _is_trusted(alarms: Alarms, told: Severity) -> bool:
+    """Whether what was told of the offset stands against a sample that says worse, until more of them are heard.
+
+    It does against one. Samples that are spared are never heard: then a second in a row leaves the clock unknown.
+    """
+    if len(alarms.doubted) > 1 and any(alarms.doubted):
+        return False
+    return told > Severity.OK or 0 in alarms.watched.get(OFFSET, _NEW).seen
 
 
 def _severity_told(alarms: Alarms) -> Severity:

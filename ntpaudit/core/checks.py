@@ -53,13 +53,21 @@ _AU8 = "NIST SP 800-53 AU-8"
 _SC45 = "NIST SP 800-53 SC-45"
 
 
+class Outvoted(NamedTuple):
+    """The earlier agreement against which this audit's does not stand: of how many servers, and how long ago."""
+
+    agreeing: int
+    age_s: float
+
+
 class Course(NamedTuple):
     """What only an agent knows, which was there before this observation.
 
     `unmeasured_s` is how long ago servers last gave a measurement (None: this one did), `ended_gap_s` how long nothing
     had been measured before this one, `interval_s` how often they are asked. `steps` are those of the last hour.
     `stale_s` is how long the kernel's clock has certainly not been updated by a time daemon. `dropped` counts records
-    that had to be given up before they were delivered.
+    that had to be given up before they were delivered. `outvoted` tells that what the servers asked now agree on is no
+    measurement, because more of them said otherwise.
     """
 
     interval_s: float
@@ -69,6 +77,7 @@ class Course(NamedTuple):
     stale_s: float | None = None
     drift: Drift | None = None
     dropped: int = 0
+    outvoted: Outvoted | None = None
 
 
 class Case(NamedTuple):
@@ -121,11 +130,13 @@ def check_not_demonstrable(case: Case) -> Raised:
 
 
 def check_source_quorum(case: Case) -> Raised:
-    """NTPA-14: too few sources, no majority, a third or more lying, or all of them sharing one fate."""
+    """NTPA-14: too few sources, no majority, a third or more lying, few against more before, or one fate for all."""
     usable = case.selection.usable
     falsetickers = [judged.source.name for judged in usable if judged.status == "falseticker"]
     if usable and all(judged.reason == "no-majority" for judged in usable):
         return "medium", f"{plural(len(usable), 'source')} answered and no majority of them agrees"
+    if falsetickers and case.course is not None and case.course.outvoted is not None:
+        return "medium", _contradiction(falsetickers, case.course.outvoted)
     agreement = case.selection.agreement
     verb = "disagrees" if len(falsetickers) == 1 else "disagree"
     disagreeing = f"{len(falsetickers)} of {plural(len(usable), 'source')} {verb}: {', '.join(falsetickers)}"
@@ -277,7 +288,8 @@ def check_breach_forecast(case: Case) -> Raised:
         return None
     breach, rate_ppm = drift.breach, drift.frequency_ppm
     is_near = breach.central_s is not None and 0 < breach.central_s <= DAY_S  # what has happened is no forecast
-    if rate_ppm is not None and breach.central_s is not None and is_near and not breach.free_running:
+    is_drift = rate_ppm is not None and abs(rate_ppm) > drift.skew_ppm  # and what may be nothing is none either
+    if rate_ppm is not None and breach.central_s is not None and is_near and is_drift and not breach.free_running:
         early = "" if breach.pessimistic_s is None else f", {span(breach.pessimistic_s)} at the earliest"
         return "medium", (
             f"as it drifts, {span(rate_ppm * DAY_S / 1e6)} a day, the clock is {span(case.profile.critical_s)} wrong "
@@ -453,6 +465,13 @@ def describe_step(step: Step) -> str:
     window = f"{format_utc(min(step.before_ns, step.after_ns))} to {format_utc(max(step.before_ns, step.after_ns))}"
     seen = ", while no agent watched" if step.is_gap else ""
     return f"the clock was set {way} by {span(step.size_ns / NS_PER_S)}{seen}; logs {wall} {window}"
+
+
+def _contradiction(names: list[str], outvoted: Outvoted) -> str:
+    """Say whose word does not stand against which agreement."""
+    verb = "contradicts" if len(names) == 1 else "contradict"
+    agreed = f"the {plural(outvoted.agreeing, 'server')} that agreed {span(outvoted.age_s)} ago"
+    return f"{', '.join(names)} {verb} {agreed}"
 
 
 def _stale_limit_s(case: Case) -> float:

@@ -11,6 +11,7 @@ from ntpaudit.core.checks import (
     STALE_TIMESYNCD_S,
     Case,
     Course,
+    Outvoted,
     describe_step,
     gravity_of_step,
     level_of_step,
@@ -204,9 +205,13 @@ def conclude_round(
     now = observation.taken
     selection = select(observation.sources, now) if kind == "network" else Selection((), None)
     mind = _watch_kernel(mind, observation)
-    before = carried(mind, now)
+    before, heard = carried(mind, now), selection.agreement
+    gap_s = None if heard is None else _gap_s(mind, now, heard)
+    outvoted = _outvoted(mind.fix, before, now, selection)
+    if before is not None and outvoted is not None:
+        selection = _reject(selection)
+        mind = _note_answer(mind, now, before)
     is_sample = selection.agreement is not None
-    gap_s = _gap_s(mind, now, selection.agreement) if is_sample else None
     distance_s = _distance_s(selection)
     is_correcting = _is_correcting(mind.fix, now, selection.agreement)
     if selection.agreement is not None:
@@ -215,12 +220,13 @@ def conclude_round(
     agreement = selection.agreement or before
     course = Course(
         terms.interval_s,
-        None if is_sample else _since_s(mind, now),
+        None if heard is not None else _since_s(mind, now),
         gap_s,
         mind.steps,
         _stale_s(mind, observation),
         mind.drift,
         dropped,
+        outvoted,
     )
     votes = count_votes(selection) if kind == "network" else mind.fix.votes if mind.fix else Votes(0, 0, 0, 0)
     case = Case(observation, selection._replace(agreement=agreement), terms.profile, course, votes)
@@ -264,6 +270,34 @@ def fix_of(reading: ClockReading, record: Record) -> Fix | None:
     rounding_ns = 1 + abs(estimate) // 2**52 + max(abs(earliest), abs(latest)) // 2**50
     interval = Interval(earliest - rounding_ns, latest + rounding_ns)
     return Fix(reading, Agreement(interval, estimate, (), votes.tolerated_liars, False), votes)
+
+
+def _outvoted(fix: Fix | None, before: Agreement | None, now: ClockReading, selection: Selection) -> Outvoted | None:
+    """Return the fix that what was just heard contradicts, where more sources agreed on it than do now.
+
+    Servers of a pool are asked seldom. A server that they outvote would be believed whenever it is asked alone; so what
+    half as many or fewer say counts for nothing against them, for as long as what they said can be carried on.
+    """
+    heard = selection.agreement
+    if fix is None or before is None or heard is None or heard.interval.intersect(before.interval) is not None:
+        return None
+    if 2 * count_votes(selection).agreeing > fix.votes.agreeing:
+        return None
+    return Outvoted(fix.votes.agreeing, (now.raw_ns - fix.reading.raw_ns) / NS_PER_S)
+
+
+def _reject(selection: Selection) -> Selection:
+    """Call those liars who agree on what is not to be believed."""
+    judged = [
+        one._replace(status="falseticker", reason="disagrees") if one.status == "agreeing" else one
+        for one in selection.sources
+    ]
+    return Selection(tuple(judged), None)
+
+
+def _note_answer(mind: Mind, now: ClockReading, before: Agreement) -> Mind:
+    """Note that servers gave a measurement, though not one to believe: that is a finding of its own, and no gap."""
+    return mind._replace(measured_ns=now.boottime_ns, measured_utc_ns=now.realtime_ns + before.estimate_ns)
 
 
 def _learn(mind: Mind, now: ClockReading, selection: Selection, distance_s: float) -> Mind:

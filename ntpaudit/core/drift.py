@@ -190,6 +190,8 @@ def estimate_drift(
         times = _times_to_breach(line, rate_ppm, now_raw_ns, estimate_ns, tolerance_s, back_test)
         calibrated = _is_calibrated(back_test, FORECAST_LIMIT_S if times[0] is None else times[0])
     guaranteed_s = _guaranteed_s(tolerance_s - bound_s, rate_ppm or 0.0)
+    if times[0] is not None:  # a band of few samples may reach nearer than what cannot be
+        times = (max(times[0], min(guaranteed_s, times[1] if times[1] is not None else guaranteed_s)), *times[1:])
     return Drift(
         frequency_ppm=rate_ppm,
         raw_frequency_ppm=None if line is None else line.frequency_ppm,

@@ -36,6 +36,10 @@ POOL_REFRESH_S = 14 * 86_400
 """A pool's server is not kept longer than this without the name giving it again, chrony's `refresh` (P8)."""
 
 
+FORGET_S = 14 * 86_400
+"""Who was not asked for longer than this is forgotten: no reason to leave a server alone lasts as long (P9, K2, K3)."""
+
+
 class Moment(NamedTuple):
     """A point in time that survives a wrong clock: uptime within a boot, and the host's own time across boots."""
 
@@ -128,6 +132,12 @@ def after_kiss(memory: Memory, now: Moment, code: str) -> Memory:
 def after_miss(memory: Memory, now: Moment) -> Memory:
     """Remember a request without a usable answer: the interval doubles each time (P9)."""
     return memory._replace(asked=now, misses=memory.misses + 1)
+
+
+def is_stale(memory: Memory, now: Moment) -> bool:
+    """Whether a memory is of no use any longer: all that it tells of is more than two weeks old."""
+    told = (memory.asked, memory.kissed, memory.named)
+    return all(now.since_s(then) > FORGET_S for then in told if then is not None)
 
 
 def choose_pool_servers(

@@ -218,9 +218,9 @@ def _bound(value_s: float | None) -> str:
 
 def _asked(audit: Audit) -> str:
     """Say how old what servers said was."""
-    if audit.kind == "local":
-        return "" if audit.age_s is None else f"{span(max(1.0, round(audit.age_s)))} ago"
-    return "now"
+    if audit.kind == "network" and not audit.age_s:
+        return "now"
+    return "" if audit.age_s is None else f"{span(max(1.0, round(audit.age_s)))} ago"
 
 
 _AUDIT = (

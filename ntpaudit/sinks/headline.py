@@ -5,7 +5,7 @@ from collections import Counter
 from ntpaudit.core.observation import Status
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Offset, Record
-from ntpaudit.core.wording import span
+from ntpaudit.core.wording import plural, span
 
 _OTHERS: dict[Status, tuple[str, str]] = {
     "falseticker": ("disagrees", "disagree"),
@@ -60,6 +60,16 @@ def _measured(record: Record, offset: Offset) -> tuple[str, Severity]:
 
 
 def _votes(record: Record) -> str:
+    """Say how many servers agree, or agreed when they were asked last, and whether those asked now do."""
+    if not record.age_s:
+        return _voted(record)
+    ago = f"measured {span(record.age_s)} ago"
+    if record.kind == "network":
+        return f"{ago}, now {_voted(record)}"
+    return f"{ago}, {record.agreement.agreeing} of {plural(record.agreement.sources, 'server')} agreed"
+
+
+def _voted(record: Record) -> str:
     """Say how many servers agree, and account for the others."""
     votes = record.agreement
     if votes.sources == 1:

@@ -81,9 +81,9 @@ class InfluxTransport:
                 return self._refusal(error)
             except HTTPError as error:
                 return self._failure(error)
-        answer = self._client.api_client.last_response
-        if answer.status == 204 or answer.getheader("Content-Length") == "0":
-            return Delivered()  # with a body, or cut off, it is some other server's
+        answer = self._client.api_client.last_response  # of any other good status it is some other server's
+        if answer.status == 204:
+            return Delivered()
         return Refused(answer.status, self._tidy(answer.data))
 
     def close(self) -> None:
@@ -294,7 +294,6 @@ def _watch(pool: Any, line: _Line) -> None:
 
 _REDIRECTED = "X-Redirected-To"
 _READ_HEADERS = {
-    "Content-Length": "Content-Length",
     "Retry-After": "Retry-After",
     "Date": "Date",
     "X-Influxdb-Error": "X-Influxdb-Error",

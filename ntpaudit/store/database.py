@@ -205,6 +205,12 @@ def is_damage(error: StoreError) -> bool:
     return _tells_damage(error.__cause__)
 
 
+def is_locked(error: StoreError) -> bool:
+    """Whether a use failed because somebody else was writing for too long."""
+    code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def _tells_damage(error: BaseException | None) -> bool:
     """Whether SQLite calls a file malformed or no database, which it does with this very class."""
     return type(error) is sqlite3.DatabaseError
@@ -238,14 +244,17 @@ def _has_schema(connection: sqlite3.Connection) -> bool:
 
 
 def set_aside_damaged(path: str, note: Callable[[str], None]) -> bool:
-    """Rename a damaged file, with its journal, so that it can still be examined; False where that cannot be done."""
-    suffix = f".damaged-{time.time_ns()}"
+    """Rename a damaged file, with its journal, so that it can still be examined; False where that cannot be done.
+
+    The journal keeps its place beside the file, by name: SQLite finds it there.
+    """
+    aside = f"{path}.damaged-{time.time_ns()}"
     try:
-        for part in (path, f"{path}-wal", f"{path}-shm"):
-            if os.path.exists(part):
-                os.rename(part, f"{part}{suffix}")
+        for part in ("", "-wal", "-shm"):
+            if os.path.exists(path + part):
+                os.rename(path + part, aside + part)
     except OSError as error:
         note(f"{path} is damaged and cannot be set aside: {error}")
         return False
-    note(f"{path} is damaged: it was set aside as {path}{suffix}, and a new one is begun")
+    note(f"{path} is damaged: it was set aside as {aside}, and a new one is begun")
     return True

@@ -39,6 +39,9 @@ MAX_SLICES = 40
 MAX_PAGES = 1000
 """So many free pages are given back at once."""
 
+MAX_UNDATED = 500
+"""So many of the letters without a date are looked at in a round."""
+
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 
 
@@ -258,9 +261,12 @@ def waiting(connection: sqlite3.Connection, count: int) -> list[Letter]:
     return letters
 
 
-def undated(connection: sqlite3.Connection) -> list[Letter]:
-    """Return the letters of moments whose true time was not known."""
-    rows = connection.execute(f"SELECT {_LETTER} FROM outbox WHERE stamp_ns IS NULL ORDER BY id")  # noqa: S608
+def undated(connection: sqlite3.Connection, count: int = MAX_UNDATED) -> list[Letter]:
+    """Return the letters of moments whose true time is not known, the oldest `count` of them, oldest first."""
+    rows = connection.execute(
+        f"SELECT {_LETTER} FROM outbox WHERE stamp_ns IS NULL ORDER BY id LIMIT ?",  # noqa: S608
+        (count,),
+    )
     return [Letter._make(row) for row in rows]
 
 
@@ -349,6 +355,26 @@ def load_state(connection: sqlite3.Connection, key: str) -> Any:
 def save_state(connection: sqlite3.Connection, key: str, value: Any) -> None:
     """Keep a value, as JSON has it, under a key."""
     connection.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (key, to_json(value)))
+
+
+_DROPPED = "dropped"
+
+
+def dropped(connection: sqlite3.Connection) -> int:
+    """Return how many records were given up so far because there was no room for them."""
+    total = load_state(connection, _DROPPED)
+    return total if type(total) is int and total > 0 else 0
+
+
+def count_dropped(connection: sqlite3.Connection, count: int) -> None:
+    """Add to the records that were given up."""
+    save_dropped(connection, dropped(connection) + count)
+
+
+def save_dropped(connection: sqlite3.Connection, total: int) -> None:
+    """Keep how many records were given up, unless that is what is kept already."""
+    if total != dropped(connection):
+        save_state(connection, _DROPPED, total)
 
 
 def seen_this_boot(connection: sqlite3.Connection, boot_id: str | None, count: int) -> list[Seen]:
@@ -497,7 +523,10 @@ def size_bytes(connection: sqlite3.Connection) -> int:
 
 
 def trim_by_size(connection: sqlite3.Connection, max_bytes: int) -> Trimmed:
-    """Remove the oldest audits while there are too many bytes: delivered ones as long as there are any."""
+    """Remove the oldest audits while there are too many bytes: delivered ones as long as there are any.
+
+    What goes undelivered is added to what `dropped` returns.
+    """
     trimmed = Trimmed()
     _keep_newest(connection, "events", KEPT_EVENTS)
     for _ in range(MAX_SLICES):
@@ -509,6 +538,7 @@ def trim_by_size(connection: sqlite3.Connection, max_bytes: int) -> Trimmed:
         if not gone and not letters:
             break
         trimmed = Trimmed(trimmed.audits + gone, trimmed.undelivered + letters)
+    count_dropped(connection, trimmed.undelivered)
     _give_back(connection)
     return trimmed
 

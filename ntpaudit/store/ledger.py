@@ -21,15 +21,29 @@ from ntpaudit.core.record import Kind, Record
 from ntpaudit.core.wording import plural
 from ntpaudit.errors import BusyError, StoreError
 from ntpaudit.store import history, servers
-from ntpaudit.store.database import is_damage, looking, open_database, open_memory, set_aside_damaged, transaction
+from ntpaudit.store.database import (
+    is_damage,
+    is_locked,
+    looking,
+    open_database,
+    open_memory,
+    set_aside_damaged,
+    transaction,
+)
 from ntpaudit.store.history import Letter
 from ntpaudit.store.reading import open_history
 
 RETRY_S = 30.0
 """How long to wait before a file that could not be used is tried again; each failure doubles it, up to tenfold."""
 
+LOCKED_RETRY_S = 1.0
+"""The same where somebody else writes to the file: most are done soon, and what is in memory only is at risk."""
+
 WAIT_S = 0.5
-"""How long to wait for somebody else who writes: the agent's loop has a watchdog to feed, and a second to end in."""
+"""How long to wait for somebody else who writes: the agent's loop has a watchdog to feed."""
+
+CLOSE_WAIT_S = 1.0
+"""The same when the agent ends, and what is in memory would be lost."""
 
 MAX_STAND_IN = 20_000
 """How many audits the stand-in holds, two weeks of minutes; beyond that the oldest are dropped, and that is noted."""
@@ -71,7 +85,7 @@ class Ledger:
         self._stands_in = False
         self._first_retry_s = self._retry_s = retry_s
         self._retry_at_s = 0.0
-        self._dropped = 0
+        self._dropped_before = 0  # what the stand-in's total was when it began
         self._log_large_at_s: float | None = None
         self.trouble: str | None = None
         """What is wrong with the file now, None where it is sound."""
@@ -140,7 +154,7 @@ class Ledger:
         self._do(lambda connection: history.save_state(connection, key, value))
 
     def undated(self) -> list[Letter]:
-        """Return the letters of moments whose true time was not known."""
+        """Return the letters of moments whose true time is not known, the oldest MAX_UNDATED of them."""
         return self._look(history.undated)
 
     def waiting(self, count: int) -> list[Letter]:
@@ -159,14 +173,19 @@ class Ledger:
         """Return how many letters wait, the time of the oldest, and how many are set aside."""
         return self._look(history.backlog)
 
+    def dropped(self) -> int:
+        """Return how many records were given up so far because there was no room, in this run and in all before."""
+        return self._look(history.dropped)
+
     def close(self) -> None:
         """Write the stand-in to the file if that works by now, and close it; else tell what is lost."""
         with self._lock:
             if self._stands_in:
-                self._return_to_file()
+                self._return_to_file(CLOSE_WAIT_S)
             if self._stands_in:
-                (kept,) = self._open().execute("SELECT COUNT(*) FROM audits").fetchone()
-                lost = plural(kept + self._dropped, "record")
+                memory = self._open()
+                (kept,) = memory.execute("SELECT COUNT(*) FROM audits").fetchone()
+                lost = plural(kept + self._dropped_of(memory), "record")
                 self._note(f"{lost} could not be written to {self._path}: {self.trouble}")
             if self._connection is not None:
                 self._connection.close()
@@ -199,7 +218,7 @@ class Ledger:
             connection = self._open()
             with within(connection):
                 done = work(connection)
-                self._dropped += history.drop_beyond(connection, MAX_STAND_IN)
+                history.count_dropped(connection, history.drop_beyond(connection, MAX_STAND_IN))
             return done
 
     def _open(self) -> sqlite3.Connection:
@@ -242,32 +261,55 @@ class Ledger:
         elif file is not None:
             file.close()
             is_gone = is_damaged and set_aside_damaged(self._path, self._note)
-        self._connection, self._stands_in, self._retry_s = memory, True, self._first_retry_s
-        self._retry_at_s = time.monotonic() + (0.0 if is_gone else self._retry_s)
+        self._connection, self._stands_in, self._retry_s = memory, True, 0.0
+        self._dropped_before = history.dropped(memory)
+        self._put_off(error)
+        if is_gone:
+            self._retry_at_s = time.monotonic()
 
-    def _return_to_file(self) -> None:
+    def _put_off(self, error: StoreError) -> None:
+        """Decide when the file is tried again, after what it failed of this time."""
+        first_s = min(self._first_retry_s, LOCKED_RETRY_S) if is_locked(error) else self._first_retry_s
+        self._retry_s = max(first_s, min(2 * self._retry_s, 10 * first_s))
+        self._retry_at_s = time.monotonic() + self._retry_s
+
+    def _return_to_file(self, wait_s: float = WAIT_S) -> None:
         """Move what the stand-in holds into the file, if the file can be used by now."""
         assert self._connection is not None
-        self._retry_s = min(2 * self._retry_s, 10 * self._first_retry_s)
-        self._retry_at_s = time.monotonic() + self._retry_s
+        memory, is_gone = self._connection, False
         try:
-            file = open_database(self._path, self._note, WAIT_S)
+            file = open_database(self._path, self._note, wait_s)
             try:
                 with transaction(file):
-                    history.move(self._connection, file)
+                    self._move(memory, file)
             except StoreError as error:
                 file.close()
-                if is_damage(error) and set_aside_damaged(self._path, self._note):
-                    self._retry_at_s = 0.0
+                is_gone = is_damage(error) and set_aside_damaged(self._path, self._note)
                 raise
         except StoreError as error:
             self.trouble = str(error)
+            self._put_off(error)
+            if is_gone:
+                self._retry_at_s = 0.0
             return
-        self._connection.close()
-        lost = f", but for {plural(self._dropped, 'record')} that were too many for it" if self._dropped else ""
+        dropped = self._dropped_of(memory)
+        memory.close()
+        lost = f", but for {plural(dropped, 'record')} that were too many for it" if dropped else ""
         self._note(f"{self._path} can be used again; what was kept in memory is in it{lost}")
         self._connection, self._file = file, _identity(self._path)
-        self._stands_in, self._dropped, self.trouble = False, 0, None
+        self._stands_in, self.trouble = False, None
+
+    def _move(self, memory: sqlite3.Connection, file: sqlite3.Connection) -> None:
+        """Add all that the stand-in holds to the file, and what it dropped to the file's own count."""
+        before = max(
+            history.dropped(file), self._dropped_before
+        )  # the stand-in may not have known the file's, or it is new
+        history.move(memory, file)
+        history.save_dropped(file, before + self._dropped_of(memory))
+
+    def _dropped_of(self, memory: sqlite3.Connection) -> int:
+        """Return how many records the stand-in dropped."""
+        return history.dropped(memory) - self._dropped_before
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -20,6 +20,8 @@ def load_memories(connection: sqlite3.Connection) -> dict[str, Memory]:
 
 
 def save_memories(connection: sqlite3.Connection, memories: Mapping[str, Memory]) -> None:
-    """Write these memories beside the others."""
-    rows = [(endpoint, to_json(plain(memory))) for endpoint, memory in memories.items()]
+    """Write these memories beside the others; an endpoint whose memory is empty is forgotten."""
+    rows = [(endpoint, to_json(plain(memory))) for endpoint, memory in memories.items() if memory != Memory()]
     connection.executemany("INSERT OR REPLACE INTO servers VALUES (?, ?)", rows)
+    empty = [(endpoint,) for endpoint, memory in memories.items() if memory == Memory()]
+    connection.executemany("DELETE FROM servers WHERE endpoint = ?", empty)

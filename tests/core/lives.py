@@ -10,6 +10,7 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import Any, Literal
 
+from ntpaudit.core.alarms import of_new_boot
 from ntpaudit.core.clocks import ClockReading
 from ntpaudit.core.course import Mind, Round, Terms, conclude_round, forget_raw, look, step_event
 from ntpaudit.core.events import Event
@@ -197,7 +198,8 @@ class Watch:
         mind, now = revive(Mind, stored), self.host.read()
         if mind.boot_id != f"boot-{self.host.boot}":
             fresh = Mind(f"boot-{self.host.boot}", now, now.boottime_ns)
-            mind = fresh._replace(alarms=mind.alarms, measured_utc_ns=mind.measured_utc_ns, back_test=mind.back_test)
+            alarms = of_new_boot(mind.alarms)
+            mind = fresh._replace(alarms=alarms, measured_utc_ns=mind.measured_utc_ns, back_test=mind.back_test)
             mind = forget_raw(mind)
         self.mind = mind
         self.look(is_gap=True)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.alarms import Alarms, Judgement, judge
-from ntpaudit.core.checks import RULES, Case, Course
+from ntpaudit.core.alarms import Alarms, Judgement, judge, of_new_boot
+from ntpaudit.core.checks import RULES, Case, Course, Outvoted
 from ntpaudit.core.clocks import ClockReading
 from ntpaudit.core.drift import Breach, Drift
 from ntpaudit.core.findings import LEVEL_SEVERITY
@@ -132,11 +132,11 @@ class Listener:
         return [raised for one, raised in self.told if one == kind]
 
 
-def listening(count: int = 5, sources: Sources = GOOD, **named: Any) -> Listener:
+def listening(count: int = 5, sources: Sources = GOOD, every_s: float = 300, **named: Any) -> Listener:
     """Return alarms that have heard that all is well, or what else is named."""
     listener = Listener(**named)
     for _ in range(count):
-        listener.network(sources)
+        listener.network(sources, every_s)
     listener.told.clear()
     return listener
 
@@ -387,6 +387,37 @@ def test_what_else_is_wrong_is_raised_while_the_host_boots() -> None:
     assert levels(judged)["source-quorum"] == "medium"
 
 
+def test_no_uptime_of_another_boot_counts_as_dwelt() -> None:
+    """Two samples far apart suffice within a boot; one of the boot before, at whatever uptime, is no such sample."""
+    listener = listening(4, all_say(0), uptime_ns=0)
+    listener.network(BAD, 1)  # at 20 min of the old boot
+    plainly = listener.alarms
+    listener.restart()
+    listener.alarms, listener.uptime_ns = of_new_boot(listener.alarms), 3 * HOUR
+    assert listener.network(BAD, 1).severity is OK
+    assert listener.network(BAD, 1).severity is CRITICAL  # the third in all
+    listener.alarms, listener.uptime_ns = plainly, 3 * HOUR
+    assert listener.network(BAD, 1).severity is CRITICAL
+
+
+def test_what_is_raised_and_was_heard_is_taken_into_another_boot() -> None:
+    """A boot ends no alarm, forgets no sample, and begins patience with a clock that is being corrected anew."""
+    listener = listening(6, BAD)
+    listener.network(GOOD, is_correcting=True)
+    before = listener.alarms
+    after = of_new_boot(before)
+    assert (after.correcting_ns, before.correcting_ns) == (None, listener.uptime_ns)
+    for name, entry in after.watched.items():
+        old = before.watched[name]
+        assert entry == old._replace(since_ns=(None,) * 4, better_ns=None)
+    assert after.watched["offset-out"].raised > 0
+    assert before.watched["offset-out"].better_ns is not None
+    listener.alarms = after
+    listener.reboot(3 * DAY)
+    assert listener.network(GOOD, 1).severity is CRITICAL  # two that are better, and not known to be far apart
+    assert listener.network(GOOD, 1).severity is OK
+
+
 def test_an_alarm_outlasts_the_boot() -> None:
     """What is raised stays so through restarts and a boot, without being told again, until samples say it is over."""
     listener = listening(6, BAD)
@@ -418,11 +449,58 @@ def test_time_never_runs_backwards_over_boots(history: list[tuple[bool, int]]) -
 def test_a_clock_that_is_being_corrected_raises_nothing() -> None:
     """While the clock comes nearer to the truth nothing is raised of it, and it is not called in order either."""
     listener = listening()
-    for _ in range(5):
-        judged = listener.network(BAD, 300, is_correcting=True)
-        assert (judged.severity, judged.confirmed) == (OK, False)
+    judged = [listener.network(BAD, 300, is_correcting=True) for _ in range(5)]
+    assert [one.severity for one in judged] == [OK, *[UNKNOWN] * 4]
+    assert not any(one.confirmed for one in judged)
     assert listener.network(GOOD).severity is OK
     assert listener.told == []
+
+
+@pytest.mark.parametrize("bad", [BAD, all_say(500 * MS), all_say(900 * MS, 500 * MS)])
+def test_a_clock_that_was_in_order_is_not_ok_through_the_boot(bad: Sources) -> None:
+    """In the grace one bad sample after good ones is awaited; from the second in a row on nobody knows, and is told."""
+    listener = listening(2, uptime_ns=20 * S, every_s=20)
+    judged = [listener.network(bad, 64) for _ in range(8)]
+    assert [one.severity for one in judged] == [OK, *[UNKNOWN] * 7]
+    assert listener.told == []
+    assert listener.local(bad).severity is UNKNOWN
+    assert listener.local(GOOD).severity is OK  # as when it was set right a moment ago
+    assert listener.network(GOOD).severity is OK
+
+
+def test_the_end_of_the_grace_makes_nothing_ok() -> None:
+    """Samples in a row leave the clock unknown until they raise an alarm, though the first of them were spared."""
+    listener = listening(2, uptime_ns=0, every_s=100)
+    judged = [listener.network(BAD, 100).severity for _ in range(6)]  # of which the last three are heard
+    assert judged == [OK, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, CRITICAL]
+
+
+def test_a_warning_does_not_stand_for_what_is_spared() -> None:
+    """Where a warning is raised, one spared sample that says critical is awaited, and two leave the clock unknown."""
+    listener = listening(6, all_say(500 * MS))
+    judged = [listener.network(BAD, 300, is_correcting=True).severity for _ in range(3)]
+    assert judged == [WARNING, UNKNOWN, UNKNOWN]
+
+
+SPARED = st.lists(
+    st.tuples(st.sampled_from([0, 0, 500, 5000]), st.booleans(), st.sampled_from([15.0, 64.0, 300.0])), max_size=20
+)
+
+
+@given(SPARED, st.sampled_from([0, DAY]))
+@settings(max_examples=200, deadline=None)
+def test_two_spared_samples_in_a_row_are_never_ok(history: list[tuple[int, bool, float]], uptime_ns: int) -> None:
+    """Whatever was before, a row of bad samples of which one was spared is not ok from its second on."""
+    listener = Listener(uptime_ns=uptime_ns)
+    row: list[bool] = []
+    for offset_ms, is_correcting, after_s in history:
+        judged = listener.network(all_say(offset_ms * MS), after_s, is_correcting=is_correcting)
+        row = [*row, is_correcting or listener.uptime_ns < 600 * S] if offset_ms else []
+        is_patient = judged.alarms.correcting_ns is None or (
+            listener.uptime_ns - judged.alarms.correcting_ns < 1800 * S
+        )
+        if len(row) > 1 and any(row) and is_patient:
+            assert judged.severity is not OK
 
 
 @pytest.mark.parametrize(("every_s", "most"), [(15, 123), (64, 32), (300, 9), (3600, 3)])
@@ -538,6 +616,20 @@ def test_pools_at_rest_are_no_lack_of_sources() -> None:
     alone = also(failed(9, "backed-off", "interval", name="pool.ntp.org"), count=1)
     assert {listener.network(alone).findings for _ in range(12)} == {()}
     assert levels(listener.network(all_say(0, count=1), 3600)) == {"source-quorum": "low"}
+
+
+def test_a_contradiction_is_heard_while_pools_rest() -> None:
+    """Servers that contradict a larger agreement, of a pool that rests, are heard; their silence clears nothing."""
+    listener = listening()
+    resting = tuple(failed(number, "backed-off", "interval") for number in (7, 8))
+    course = COURSE._replace(outvoted=Outvoted(4, 300.0))
+    lying = also(*liars(0, 9 * S, 0)(reading(NOON)), *resting, count=0)
+    for _ in range(3):
+        judged = listener.network(lying, course=course, carried=GOOD)
+    assert levels(judged)["source-quorum"] == "medium"
+    assert listener.changes("source-quorum") == [True]
+    for _ in range(6):
+        assert levels(listener.network(also(*resting, count=1)))["source-quorum"] == "medium"
 
 
 def test_a_server_that_is_spared_because_it_is_silent_is_still_silent() -> None:

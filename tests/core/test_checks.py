@@ -12,6 +12,7 @@ from ntpaudit.core.checks import (
     RULES,
     Case,
     Course,
+    Outvoted,
     describe_step,
     findings_of,
     gravity_of_step,
@@ -688,7 +689,8 @@ def test_stale_compare(stale_s: float | None, daemons: Any, wanted: str | None) 
         (drifting(None), None),
         (drifting(raw_ppm=None), None),
         (drifting(pessimistic_s=None), "medium"),
-        (drifting(0.0), "medium"),
+        (drifting(0.0), None),  # what may be nothing is no drift
+        (drifting(skew_ppm=1e3), None),
         (drifting(free_running=True, raw_ppm=100.2), "low"),
         (drifting(free_running=True, raw_ppm=-100.2), "low"),
         (drifting(free_running=True, raw_ppm=100.0), None),
@@ -751,6 +753,23 @@ def test_no_majority_is_told_whether_or_not_an_offset_is_known(carried: bool) ->
     if carried:
         seen = seen._replace(selection=seen.selection._replace(agreement=case().selection.agreement))
     assert said(seen, "source-quorum") == "2 sources answered and no majority of them agrees"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ((1,), "ntp1.example.net contradicts the 4 servers that agreed 25 min ago"),
+        ((1, 2), "ntp1.example.net, ntp2.example.net contradict the 4 servers that agreed 25 min ago"),
+    ],
+)
+def test_an_outvoted_audit_says_by_how_many(numbers: tuple[int, ...], words: str) -> None:
+    """Servers that contradict a larger agreement that is carried on are named, with its size and its age."""
+    seen = case(*map(answered, numbers))
+    liars = tuple(one._replace(status="falseticker", reason="disagrees") for one in seen.selection.sources)
+    selection = Selection(liars, case().selection.agreement)
+    course = Course(300.0, outvoted=Outvoted(4, 1500.0))
+    seen = seen._replace(selection=selection, course=course)
+    assert (level(seen, "source-quorum"), said(seen, "source-quorum")) == ("medium", words)
 
 
 # --- without an answer --------------------------------------------------------------------------------------------

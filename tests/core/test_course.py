@@ -510,6 +510,90 @@ def test_a_local_audit_has_the_votes_of_the_measurement() -> None:
     assert Watch(LivingHost()).local().record.agreement == Votes(0, 0, 0, 0)
 
 
+# --- outvoted -----------------------------------------------------------------------------------------------------
+
+
+def ask(watch: Watch, *errors_ns: int, after_s: float = 300) -> Round:
+    """Let time pass and ask as many servers as there are errors."""
+    watch.host.run(after_s)
+    return watch.network(*watch.host.sources(error_ns=errors_ns))
+
+
+def test_a_server_that_was_outvoted_is_not_believed_when_it_is_asked_alone() -> None:
+    """One that lies by 2 s, and four of a pool asked each hour: never an alarm of the offset, nor a gap; it is told."""
+    watch = measured()
+    for turn in range(48):
+        done = ask(watch, 2 * S) if turn % 12 else ask(watch, 2 * S, 0, 0, 0, 0)
+        assert done.record.verdict == "within"
+        assert abs(error_s(watch)) < 0.01
+        watch.host.run(60)
+        watch.local()
+    assert {kind for kind in _kinds(watch.events) if watch.told(kind)} == {"source-quorum"}
+    (_, medium) = [event for event in watch.events if event.kind == "source-quorum"]
+    assert (medium.level, medium.detail) == ("medium", {})
+    assert watch.rounds[-2].record.severity is WARNING
+
+
+def test_the_finding_says_who_contradicts_whom() -> None:
+    """An audit that is outvoted tells so, calls its servers falsetickers, is no sample, and leaves the fix alone."""
+    watch = measured()
+    fix, samples = watch.mind.fix, watch.mind.samples
+    done = ask(watch, 2 * S)
+    (found,) = [finding for finding in done.record.findings if finding.id == "source-quorum"]
+    assert found.message.startswith("ntp1.example.net contradicts the 4 servers that agreed 5 min ago")
+    assert (found.level, done.is_pending, done.distance_s) == ("low", True, None)  # not confirmed yet
+    assert [(one.status, one.reason) for one in done.record.sources] == [("falseticker", "disagrees")]
+    assert done.record.agreement == Votes(1, 1, 0, 0)
+    assert (watch.mind.fix, watch.mind.samples) == (fix, samples)
+    assert done.record.age_s == pytest.approx(300)
+    two = ask(watch, 2 * S, 2 * S)
+    (found,) = [finding for finding in two.record.findings if finding.id == "source-quorum"]
+    assert found.message.startswith(
+        "ntp1.example.net, ntp2.example.net contradict the 4 servers that agreed 10 min ago"
+    )
+
+
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_as_many_as_agreed_before_are_believed(count: int) -> None:
+    """A fault of the clock that its RAW clock does not show is found where no fewer servers agree on it."""
+    watch = Watch(LivingHost())
+    ask(watch, *[0] * min(count, 4))
+    severities = [ask(watch, *[2 * S] * count).record.severity for _ in range(3)]
+    assert severities[-1] is CRITICAL
+    assert watch.told("offset-out") == [True]
+
+
+def test_fewer_that_agree_with_what_is_carried_on_are_a_sample() -> None:
+    """One server asked alone measures like any other, as long as it does not contradict what more have said."""
+    watch = measured()
+    done = ask(watch, 5 * MS)
+    assert (done.record.age_s, done.record.agreement) == (0.0, Votes(1, 1, 1, 0))
+    assert watch.mind.measured_ns == done.record.boottime_ns
+
+
+def test_no_agreement_is_held_for_longer_than_it_can_be_carried_on() -> None:
+    """What more servers said stands for a day against fewer, and not over a suspend: then these are all there is."""
+    watch = measured()
+    for _ in range(287):
+        assert ask(watch, 9 * S).record.verdict != "beyond"
+    assert [ask(watch, 9 * S).record.verdict for _ in range(3)][-1] == "beyond"
+    watch = measured()
+    watch.host.suspend(100)
+    assert ask(watch, 9 * S).record.verdict == "beyond"
+
+
+def test_an_outvoted_answer_is_no_gap_and_ends_one_that_is_told() -> None:
+    """Servers that contradict more of them did answer; of how long they had not, the finding tells as ever."""
+    watch = measured()
+    for _ in range(20):
+        ask(watch, 2 * S)
+    assert watch.told("evidence-gap") == []
+    watch.host.run(7200)
+    done = ask(watch, 2 * S)
+    (gap,) = [finding for finding in done.record.findings if finding.id == "evidence-gap"]
+    assert gap.message == "nothing had been measured for 2.08 h until now"
+
+
 def test_a_gap_is_raised_after_three_intervals_and_is_high_after_a_day() -> None:
     """While nothing is measured, evidence is missing after three intervals; after a day that is high; then it ends."""
     watch = measured()

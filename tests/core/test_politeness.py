@@ -17,6 +17,7 @@ from ntpaudit.core.politeness import (
     assign_slots,
     back_off,
     choose_pool_servers,
+    is_stale,
 )
 from tests.core.worlds import DAY, HOUR, MS, NOON, YEAR, S
 
@@ -263,6 +264,26 @@ def test_whatever_happened_a_server_is_left_alone_long_enough(
 
 
 # --- which of a pool's servers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("field", ["asked", "kissed", "named"])
+@pytest.mark.parametrize(("days", "stale"), [(0, False), (13.9, False), (14.1, True), (400, True)])
+def test_what_is_old_in_every_way_is_of_no_use(field: str, days: float, stale: bool) -> None:
+    """A memory is stale when the last it tells of is two weeks old, by uptime, whatever the clock shows."""
+    old = Memory(at(0), kiss="DENY", kissed=at(0), zone="pool.ntp.org", named=at(0))
+    last: dict[str, Any] = {field: at(1000 * 86_400 - days * 86_400)}
+    memory = old._replace(**last)
+    assert is_stale(memory, at(1000 * 86_400)) == stale
+    assert is_stale(memory, at(1000 * 86_400, realtime_ns=0)) == stale
+
+
+@given(st.integers(0, 60 * 86_400), st.sampled_from([15.0, POOL_S]), st.integers(0, 40), st.integers(0, 40))
+def test_nobody_is_forgotten_who_must_be_left_alone(passed: int, interval: float, rates: int, misses: int) -> None:
+    """Whatever happened, a memory that still holds us back is not stale."""
+    memory = Memory(at(0), misses, rates, "DENY", at(0))
+    now = at(passed)
+    assert not is_stale(memory, now) or back_off(memory, now, interval) is None
+
 
 NOW = at(20 * 86_400)
 NAMES = [["a1", "a2", "a3", "a4"], ["b1", "b2", "b3", "b4"], ["c1", "c2", "c3", "c4"], ["d1", "d2", "d3", "d4"]]

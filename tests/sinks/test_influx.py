@@ -77,11 +77,12 @@ def test_retry_after_is_read(headers: dict[str, str], seconds: float | None) -> 
     assert retry_after_s(headers) == seconds
 
 
-def test_any_204_is_delivered(database: FlakyDatabase, transport: InfluxTransport) -> None:
-    """What the database says it stored is delivered; a page with a good status is not."""
+def test_only_204_is_delivered(database: FlakyDatabase, transport: InfluxTransport) -> None:
+    """What the database says it stored is delivered; a good status of a captive portal is not, even without a page."""
     for answer, outcome in (
         (Answer(204), Delivered()),
-        (Answer(200), Delivered()),
+        (Answer(200), Refused(200, "")),
+        (Answer(201), Refused(201, "")),
         (Answer(200, "Welcome"), Refused(200, "Welcome")),
         (Answer(202, "{}"), Refused(202, "{}")),
     ):

@@ -227,6 +227,22 @@ def test_a_file_that_is_no_database_is_set_aside(data: bytes, path: Path) -> Non
     assert version_of(path) == len(SCHEMA)
 
 
+def test_a_file_set_aside_is_still_read_with_its_journal(path: Path, tmp_path: Path) -> None:
+    """What is in the journal only is found by whoever opens the renamed file."""
+    with closing(open_database(str(path), print)) as connection:
+        with transaction(connection):
+            connection.execute("INSERT INTO state VALUES ('mind', '7')")
+        crashed = tmp_path / "crashed" / path.name
+        crashed.parent.mkdir()
+        for part in ("", "-wal", "-shm"):
+            crashed.with_name(crashed.name + part).write_bytes(path.with_name(path.name + part).read_bytes())
+    assert set_aside_damaged(str(crashed), print)
+    [aside] = [found for found in crashed.parent.iterdir() if not found.name.endswith(("-wal", "-shm"))]
+    assert len(list(crashed.parent.iterdir())) == 3
+    with closing(sqlite3.connect(aside)) as connection:
+        assert connection.execute("SELECT value FROM state").fetchall() == [("7",)]
+
+
 def test_damage_met_while_a_file_is_brought_up_to_date(old: Path) -> None:
     """A file whose tables are gone is set aside though its head is sound."""
     with old.open("r+b") as file:

@@ -161,7 +161,7 @@ def test_what_goes_for_its_size(pile: Pile, max_bytes: int) -> None:
         trimmed = history.trim_by_size(connection, max_bytes)
         left, waiting = ids(connection), ids(connection, "outbox")
         assert left == list(range(trimmed.audits + 1, count + 1))
-        assert trimmed.undelivered == letters - len(waiting)
+        assert trimmed.undelivered == letters - len(waiting) == history.dropped(connection)
         if trimmed.undelivered:
             assert not left or left[0] > pile.delivered
         assert history.size_bytes(connection) <= max_bytes or not left
@@ -303,6 +303,27 @@ def test_the_number_that_waits_is_told_without_counting(memory: sqlite3.Connecti
     assert history.backlog(memory) == (5, letter(6).stamp_ns, 1)
 
 
+def test_of_many_letters_without_a_date_a_round_sees_the_oldest(memory: sqlite3.Connection) -> None:
+    """What waits for weeks for a time costs a round no more than what waits for hours, and its turn comes."""
+    for number in range(history.MAX_UNDATED + 3):
+        history.post(memory, letter(number, is_dated=False), None)
+    seen = history.undated(memory)
+    assert [number.id for number in seen] == list(range(1, history.MAX_UNDATED + 1))
+    for undated in seen:
+        history.date_letter(memory, undated._replace(stamp_ns=NOW_NS))
+    assert [number.id for number in history.undated(memory)] == [history.MAX_UNDATED + n for n in (1, 2, 3)]
+    assert [number.id for number in history.undated(memory, 1)] == [history.MAX_UNDATED + 1]
+
+
+@pytest.mark.parametrize("text", ["-3", '"many"', "true", "[", "1.5"])
+def test_a_total_that_makes_no_sense_begins_anew(text: str, memory: sqlite3.Connection) -> None:
+    """What was given up is counted from nothing where what is kept is no count."""
+    memory.execute("INSERT INTO state VALUES ('dropped', ?)", (text,))
+    assert history.dropped(memory) == 0
+    history.count_dropped(memory, 2)
+    assert history.dropped(memory) == 2
+
+
 def test_letters_wait_behind_one_that_has_no_date(memory: sqlite3.Connection) -> None:
     """The order is kept; the time of the oldest is then the host's."""
     for number in (1, 2, 3):
@@ -382,7 +403,7 @@ def test_what_was_seen_in_this_boot_is_found_again(memory: sqlite3.Connection) -
     memory.execute("UPDATE audits SET boot_id = 'another' WHERE id = 3")
     memory.execute("UPDATE audits SET record = x'7801ffff' WHERE id = 4")
     memory.execute("UPDATE audits SET observation = ? WHERE id = 5", (pack_text("[" * 100_000),))
-    memory.execute("UPDATE audits SET offset_ns = NULL WHERE id = 6")
+    memory.execute("UPDATE audits SET distance_s = NULL WHERE id = 6")
     found = history.seen_this_boot(memory, BOOT, 6)
     assert [entry.reading for entry in found] == [audit(number).observation.taken for number in (1, 2, 7)]
     assert [entry.distance_s for entry in found] == [0.001, 0.002, 0.007]
