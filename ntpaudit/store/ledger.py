@@ -301,9 +301,7 @@ class Ledger:
 
     def _move(self, memory: sqlite3.Connection, file: sqlite3.Connection) -> None:
         """Add all that the stand-in holds to the file, and what it dropped to the file's own count."""
-        before = max(
-            history.dropped(file), self._dropped_before
-        )  # the stand-in may not have known the file's, or it is new
+        before = max(history.dropped(file), self._dropped_before)  # a new file has none, one not read another
         history.move(memory, file)
         history.save_dropped(file, before + self._dropped_of(memory))
 
