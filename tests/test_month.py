@@ -12,8 +12,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from ntpaudit.agent import Agent, read_setting
+from ntpaudit.agent import Agent, Voice, read_setting
 from ntpaudit.core.ntptime import parse_utc
+from ntpaudit.store.ledger import Ledger
 from ntpaudit.store.packing import unpack_text
 from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Request, Reset
 from tests.world.host import Change, S, SimulatedHost
@@ -324,3 +325,32 @@ def test_a_host_of_an_unknown_boot_trusts_no_uptime_of_before(tmp_path: Path) ->
         if (offset := audit.record["offset"]) is not None:
             true_s = (audit.truth_ns - parse_utc(audit.record["time"]["host"])) / S
             assert offset["earliest_s"] - 1e-6 <= true_s <= offset["latest_s"] + 1e-6
+
+
+@pytest.mark.parametrize("tripped", [False, True], ids=["once", "tripped over before"])
+def test_what_was_seen_and_not_judged_is_judged_at_the_next_start(tmp_path: Path, tripped: bool) -> None:
+    """Of this boot and of another, each once; one that ended the agent before is left alone, and its words kept."""
+    host = SimulatedHost(START_NS, seed=4)
+    life = Life(tmp_path, host, "http://127.0.0.1:9")
+    life.run(900.0)
+    count = len(life.audits())
+    ledger = Ledger(str(tmp_path / "state" / "history.sqlite3"), life.said.append)
+    plan = read_setting(str(life.config), {}).plan
+    kept = []
+    for _ in range(2):  # the last moments of one boot, and the first of the next
+        host.ask(plan, lambda change: None, Voice(life.said.append))
+        observation = host.wait(0.0).observation
+        assert observation is not None
+        kept.append(ledger.keep_observation(observation, "network"))
+        host.reboot()
+    host.boot -= 1  # the second is of the boot that goes on
+    host.pass_time(60 * S)
+    if tripped:
+        ledger.save("taking_up", kept[0])
+    ledger.close()
+    life.run(960.0 + 200.0)
+    with life.database as connection:
+        assert connection.execute("SELECT COUNT(*) FROM audits WHERE record IS NULL").fetchone() == (int(tripped),)
+        judged = connection.execute("SELECT COUNT(*) FROM audits WHERE kind = 'network' AND id > ?", (count,))
+        assert judged.fetchone()[0] >= 2 - tripped
+    assert any("could not be judged, twice" in text for text in life.said) == tripped
