@@ -510,11 +510,18 @@ def test_tls_is_verified(ledger: Ledger, influxdb: str) -> None:
         FlakyDatabase(influxdb, tls=misnamed) as wrong,
     ):
         post(ledger, letter(0))
-        for url, ca_file in ((good.url, None), (good.url, str(other)), (wrong.url, str(its_own)), (good.url, "/none")):
+        authority, name, file = "authority that signed", "another server's", "influxdb.ca_file"
+        for url, ca_file, fix in (
+            (good.url, None, authority),
+            (good.url, str(other), authority),
+            (wrong.url, str(its_own), name),
+            (good.url, "/none", file),
+        ):
             told = Told()
             with courier_to(ledger, url, told, ca_file=ca_file) as courier:
                 until(lambda: courier.health.failures)
             assert "TLS failed" in told[0]
+            assert fix in told[0]
         assert "ca_file" in told[0]
         assert good.requests == wrong.requests == []
         with courier_to(ledger, good.url, Told(), ca_file=str(trusted)):

@@ -88,7 +88,7 @@ def test_what_an_agent_concluded_last(tmp_path: Path) -> None:
     assert re.search(r"^drift +as corrected now it (gets|falls) .* a day, give or take", blocks[3], re.MULTILINE)
     assert "if synchronisation stopped now" in blocks[3]
     assert re.search(r"^agent +ntpaudit 0.1.0, pid 812, for 2 h; looks every 60 s", blocks[3], re.MULTILINE)
-    assert "nothing waits to be delivered" in blocks[3]
+    assert "nothing waited to be delivered when it was recorded" in blocks[3]
     assert max(map(len, ran.out.splitlines())) <= 100
 
 
@@ -303,7 +303,7 @@ def test_no_forecast_of_a_breach_that_has_happened() -> None:
 @pytest.mark.parametrize(
     ("health", "words"),
     [
-        (Health(), "delivery nothing waits to be delivered"),
+        (Health(), "delivery nothing waited to be delivered when it was recorded"),
         (Health(backlog=3, oldest_s=720.0), "delivery 3 records waiting, the oldest for 12 min"),
         (
             Health(backlog=1, oldest_s=60.0, failures=2, failure="401 unauthorized"),

@@ -177,7 +177,7 @@ def _agent(standing: Standing) -> Iterator[tuple[str, str]]:
 def _delivery(health: Health) -> str:
     """Say what has not reached the database."""
     if not health.backlog:
-        said = "nothing waits to be delivered"
+        said = "nothing waited to be delivered when it was recorded"
     else:
         oldest = "" if health.oldest_s is None else f", the oldest for {_ago(health.oldest_s)}"
         said = f"{plural(health.backlog, 'record')} waiting{oldest}"
