@@ -21,5 +21,9 @@ class TellError(NtpauditError):
     """A sink could not tell what it was given; the text says why. The record is kept all the same."""
 
 
+class ReadError(NtpauditError):
+    """A fleet cannot be read from its database; the text says why, and what would mend it."""
+
+
 class BusyError(NtpauditError):
     """Another agent uses the same state: exit status 75."""

@@ -1,0 +1,174 @@
+"""Every host at once, at one moment: what a time-series database holds of each."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ntpaudit.core.findings import Level
+from ntpaudit.core.policy import Severity, Verdict
+
+
+class Offset(NamedTuple):
+    """How far a host's clock is behind (positive) or ahead, and the interval that holds the truth, in seconds."""
+
+    estimate_s: float
+    earliest_s: float
+    latest_s: float
+
+
+class Host(NamedTuple):
+    """The latest point of a host. `last_ns` is its true time; without an `offset` the clock was not measured.
+
+    `age_s` is how old the measurement was that the offset rests on. `usable` counts the sources that gave a usable
+    answer, `falsetickers` those that disagree with the others, `findings` what the host's own agent listed.
+    """
+
+    name: str
+    site: str | None
+    env: str | None
+    last_ns: int
+    severity: Severity
+    verdict: Verdict
+    offset: Offset | None
+    age_s: float | None = None
+    frequency_ppm: float | None = None
+    usable: int = 0
+    falsetickers: int = 0
+    findings: int = 0
+
+
+class Alarm(NamedTuple):
+    """A finding of a host's own agent that is in force, since when, and the size of what it is about."""
+
+    host: str
+    kind: str
+    severity: Severity
+    since_ns: int
+    value_s: float | None = None
+
+
+class Lie(NamedTuple):
+    """A source that a host calls a falseticker, and the offset that it claims."""
+
+    source: str
+    host: str
+    offset_s: float | None = None
+
+
+class Snapshot(NamedTuple):
+    """All that is read of a fleet at `now_ns`, in no order.
+
+    `before` holds the offsets of `before_s` ago. `forgotten` names hosts that the database knows, but of which it has no
+    point in the time that was looked back on.
+    """
+
+    now_ns: int
+    hosts: tuple[Host, ...]
+    alarms: tuple[Alarm, ...] = ()
+    lies: tuple[Lie, ...] = ()
+    before: Mapping[str, Offset] = {}
+    before_s: float = 3600.0
+    forgotten: tuple[str, ...] = ()
+
+
+class Bucket(NamedTuple):
+    """What a host's points in a span of time say together: the hull of its intervals, the mean offset, the worst.
+
+    The offsets are None where it was not measured.
+    """
+
+    begin_ns: int
+    severity: Severity
+    offset: Offset | None
+
+
+class Tally(NamedTuple):
+    """How many hosts were at worst ok, warning, unknown and critical in a span of time, by `Severity`."""
+
+    begin_ns: int
+    hosts: tuple[int, int, int, int]
+
+
+class Terms(NamedTuple):
+    """What a fleet is judged by.
+
+    A host without a point for `silent_after_s` is silent. Two events on hosts of one site must be orderable within
+    `ambiguity_s`. `warning_s` is the tolerance that a slow walk hides under. `inventory` names the hosts that should
+    report, None where nobody says.
+    """
+
+    silent_after_s: float = 600.0
+    ambiguity_s: float = 1.0
+    warning_s: float = 0.1
+    inventory: tuple[str, ...] | None = None
+
+
+class Member(NamedTuple):
+    """A host as the fleet sees it: whatever it last was, it is unknown once it is silent.
+
+    `host` is None, and `silent_s` infinite, for one of which nothing is known but its name. `silent_s` is None while it
+    reports.
+    """
+
+    name: str
+    site: str | None
+    severity: Severity
+    host: Host | None
+    silent_s: float | None = None
+    alarms: tuple[Alarm, ...] = ()
+
+
+class FleetFinding(NamedTuple):
+    """One thing that is wrong with a fleet, as `Finding` says it of a host; of which site, source and hosts."""
+
+    id: str
+    severity: Severity
+    level: Level
+    message: str
+    remedy: str
+    controls: tuple[str, ...] = ()
+    site: str | None = None
+    source: str | None = None
+    hosts: tuple[str, ...] = ()
+    value_s: float | None = None
+
+
+class Coverage(NamedTuple):
+    """How many hosts there should be, how many of them are measured now, and by how many usable sources at least."""
+
+    hosts: int
+    measured: int
+    by_two: int
+    by_three: int
+
+
+class Ambiguity(NamedTuple):
+    """Events of these two hosts cannot be ordered by their stamps unless they are further apart than `within_s`."""
+
+    within_s: float
+    hosts: tuple[str, str]
+
+
+class Site(NamedTuple):
+    """The hosts of one place: how many at which `Severity`, and the worst pair to order; None below two measured."""
+
+    name: str | None
+    hosts: tuple[int, int, int, int]
+    ambiguity: Ambiguity | None
+
+
+class Fleet(NamedTuple):
+    """A fleet, judged: its hosts worst first, its findings worst first, and the same of each site and of all."""
+
+    now_ns: int
+    members: tuple[Member, ...]
+    findings: tuple[FleetFinding, ...]
+    coverage: Coverage
+    sites: tuple[Site, ...]
+    whole: Site
+
+    @property
+    def severity(self) -> Severity:
+        """The worst of every host and finding; unknown where there is no host at all."""
+        if not self.members:
+            return Severity.UNKNOWN
+        return max([*(one.severity for one in self.members), *(one.severity for one in self.findings)])

@@ -1,0 +1,33 @@
+"""Where a fleet is read from: one interface, whatever the database and its language."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from ntpaudit.core.fleet import Bucket, Snapshot, Tally
+
+
+class Reach(NamedTuple):
+    """What is looked at: one site or all, so far back for the latest point, and so long ago for the one before."""
+
+    site: str | None = None
+    look_back_s: float = 86_400.0
+    before_s: float = 3600.0
+
+
+class Reader(Protocol):
+    """A database of the points that agents deliver. Every method raises ReadError, which says what would mend it."""
+
+    def now_ns(self) -> int:
+        """Return the moment that is now for this database: the true time, or where a demonstration ends."""
+
+    def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
+        """Read every host as it stood at a moment."""
+
+    def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
+        """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
+
+    def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[Tally, ...]:
+        """Read how the fleet fared over a period in so many spans of equal length. Slow over many hosts."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
