@@ -12,7 +12,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PREFIX ?= /opt/ntpaudit
 BIN := $(VENV)/bin
-SERVERS := chrony ntpsec influxdb victoria-metrics nginx libfaketime iproute2 mmdebstrap openssl
+SERVERS := chrony ntpsec influxdb victoria-metrics nginx libfaketime iproute2 mmdebstrap openssl chromium-headless-shell
 
 .PHONY: run test check lint types bench servers format install uninstall deb clean
 .DEFAULT_GOAL := run

@@ -5,8 +5,9 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
+from ntpaudit.core.fleet import Terms
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Profile
 from ntpaudit.core.politeness import POOL_INTERVAL_S, SERVER_INTERVAL_S
 from ntpaudit.core.sources import Server, Source, is_loopback, parse_source, pool, region
@@ -19,6 +20,10 @@ DAY_S = 86_400.0
 YEAR_S = 365.25 * DAY_S
 MOST_S = 100 * YEAR_S
 """Nothing is planned or kept for longer."""
+
+Language = Literal["influxql", "promql"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
+"""In which a fleet can be read: InfluxQL of InfluxDB, PromQL of VictoriaMetrics."""
 
 _Read = TypeVar("_Read")
 _Keys = Mapping[str, Callable[[Any], Any]]
@@ -86,6 +91,35 @@ class TellConfig(NamedTuple):
     journal: bool | None = None
 
 
+class FleetConfig(NamedTuple):
+    """`[fleet]`: where the points of all hosts are read from, and what the fleet is judged by.
+
+    `url` None is the database of `[influxdb]`, and so is `database`. `inventory` is a file that names the hosts that
+    should report.
+    """
+
+    url: str | None = None
+    language: Language = "influxql"
+    database: str | None = None
+    token_file: str | None = None
+    ca_file: str | None = None
+    timeout_s: float = 10.0
+    silent_after_s: float = Terms().silent_after_s
+    ambiguity_s: float = Terms().ambiguity_s
+    inventory: str | None = None
+
+
+class FleetDatabase(NamedTuple):
+    """Where a fleet is read from, with all that it takes to be let in."""
+
+    url: str
+    language: Language
+    database: str
+    token: str | None
+    ca_file: str | None
+    timeout_s: float
+
+
 class Config(NamedTuple):
     """A configuration, read and found sound. `sha256` identifies the file's text, None without a file."""
 
@@ -96,6 +130,7 @@ class Config(NamedTuple):
     history: HistoryConfig = HistoryConfig()
     influxdb: InfluxConfig | None = None
     tell: TellConfig = TellConfig()
+    fleet: FleetConfig = FleetConfig()
     sha256: str | None = None
 
 
@@ -189,7 +224,14 @@ def read_config(tables: Mapping[str, Any]) -> Config:
             read["syslog"].get("address"),
             read["journal"].get("enabled"),
         ),
+        fleet=_fleet(read["fleet"]),
     )
+
+
+def _fleet(table: Mapping[str, Any]) -> FleetConfig:
+    """Return what `[fleet]` says."""
+    spans = {key: f"{key}_s" for key in ("timeout", "silent_after", "ambiguity")}
+    return FleetConfig(**{spans.get(key, key): value for key, value in table.items()})
 
 
 def choose_profile(
@@ -248,6 +290,71 @@ def read_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> str | 
     if os.path.exists(credential):
         return _secret(credential, f"credential {TOKEN_CREDENTIAL}", guarded=False)  # systemd guards it, by an ACL
     return environment.get("INFLUXDB_V2_TOKEN") or None
+
+
+class Inventory(NamedTuple):
+    """The hosts that should report, in order, and where they stand as far as it is written."""
+
+    names: tuple[str, ...]
+    sites: Mapping[str, str]
+
+
+def read_inventory(path: str) -> Inventory:
+    """Read a file that names the hosts that should report; `-` is standard input. ConfigError says what is wrong.
+
+    A name a line, or a name, a comma and its site; blank lines and what follows a # do not count.
+    """
+    try:
+        with open(0 if path == "-" else path, encoding="utf-8", closefd=path != "-") as file:
+            lines = file.read().splitlines()
+    except OSError as error:
+        raise ConfigError(f"fleet.inventory: {path}: {error.strerror}", "fleet.inventory") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"fleet.inventory: {path} is no text in UTF-8", "fleet.inventory") from error
+    sites: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if written := line.partition("#")[0].strip():
+            name, *places = (word.strip() for word in written.split(","))
+            if not name or not written.isprintable() or len(places) > 1:
+                said = f"fleet.inventory: {path}:{number}: write a host's name, or its name, a comma and its site"
+                raise ConfigError(said, "fleet.inventory")
+            sites[name] = places[0] if places else ""
+    if not sites:
+        raise ConfigError(f"fleet.inventory: {path} names no host", "fleet.inventory")
+    return Inventory(tuple(sites), {name: site for name, site in sites.items() if site})
+
+
+def fleet_database(
+    config: Config, environment: Mapping[str, str], url: str | None = None, language: Language | None = None
+) -> FleetDatabase:
+    """Return where the fleet is read from, by a configuration as `with_environment` returns it, or as named here.
+
+    The token is that of `[fleet]`; else that of `[influxdb]`, if it is the same place; else the environment's.
+    ConfigError where no database is named, or its token cannot be read.
+    """
+    fleet, influxdb = config.fleet, config.influxdb
+    place = url or fleet.url or (influxdb.url if influxdb is not None else None)
+    if place is None:
+        raise ConfigError(
+            "fleet.url: no database is named: write its URL under [fleet] or [influxdb], or call it with --url; "
+            "`ntpaudit demo` and then `ntpaudit fleet --demo` show a fleet without one",
+            "fleet.url",
+        )
+    own = influxdb if influxdb is not None and influxdb.url == place else None
+    if fleet.token_file is not None:
+        token: str | None = _secret(fleet.token_file, "fleet.token_file", guarded=True)
+    elif own is not None:
+        token = read_token(own, environment)
+    else:
+        token = environment.get("INFLUXDB_V2_TOKEN") or None
+    return FleetDatabase(
+        url=place,
+        language=language or fleet.language,
+        database=fleet.database or (own.bucket if own is not None else InfluxConfig("").bucket),
+        token=token,
+        ca_file=fleet.ca_file or (own.ca_file if own is not None else None),
+        timeout_s=fleet.timeout_s,
+    )
 
 
 def _secret(path: str, key: str, *, guarded: bool) -> str:
@@ -325,7 +432,7 @@ def _from(least_s: float, why: str) -> Callable[[Any], float]:
     return _by(read)
 
 
-def _url(text: str) -> str:
+def parse_url(text: str) -> str:
     """Return a URL of a server without a trailing slash; one with a secret in it is refused."""
     from urllib.parse import urlsplit
 
@@ -346,7 +453,7 @@ def _url(text: str) -> str:
 def _environment_url(text: str) -> str:
     """Read a URL of the environment."""
     try:
-        return _url(text)
+        return parse_url(text)
     except ValueError as error:
         raise ConfigError(f"INFLUXDB_V2_URL: {error}") from error
 
@@ -358,6 +465,21 @@ def _milliseconds(text: str | None, default_s: float) -> float:
     if not (text.isascii() and text.isdecimal() and 0 < int(text) <= 600_000):
         raise ConfigError(f"INFLUXDB_V2_TIMEOUT: {text!r} is no number of milliseconds from 1 to 600000")
     return int(text) / 1000
+
+
+def _language(text: str) -> Language:
+    """Return a language that a fleet can be read in."""
+    for language in LANGUAGES:
+        if text == language:
+            return language
+    raise ValueError(f"{text!r}: write {' or '.join(LANGUAGES)}")
+
+
+def parse_positive_span(text: str) -> float:
+    """Read a span that is more than none."""
+    if not 0 < (seconds := parse_span(text)) <= MOST_S:
+        raise ValueError(f"{text!r}: write a span longer than 0 and no longer than {span(MOST_S)}")
+    return seconds
 
 
 def _syslog(text: str) -> str:
@@ -385,7 +507,7 @@ _TABLES: Mapping[str, _Keys] = {
         "max_size": _by(parse_size),
     },
     "influxdb": {
-        "url": _by(_url),
+        "url": _by(parse_url),
         "org": _by(_label),
         "bucket": _by(_label),
         "token_file": _by(_path),
@@ -396,6 +518,17 @@ _TABLES: Mapping[str, _Keys] = {
     "jsonl": {"path": _by(_path)},
     "syslog": {"address": _by(_syslog)},
     "journal": {"enabled": _flag},
+    "fleet": {
+        "url": _by(parse_url),
+        "language": _by(_language),
+        "database": _by(_label),
+        "token_file": _by(_path),
+        "ca_file": _by(_path),
+        "timeout": _from(0.1, "an answer takes its time"),
+        "silent_after": _from(1.0, "a host is heard of now and then"),
+        "ambiguity": _by(parse_positive_span),
+        "inventory": _by(_path),
+    },
 }
 """Every table with its keys, and how each is read: a function that raises ValueError with what to write instead."""
 

@@ -83,6 +83,22 @@ _KEYS: Mapping[str, Mapping[str, _Key]] = {
     "jsonl": {"path": _Key("append every record to this file as a line of JSON", "/var/log/ntpaudit/records.jsonl")},
     "syslog": {"address": _Key("send events as RFC 5424 messages to this socket, or to HOST:PORT by UDP", "/dev/log")},
     "journal": {"enabled": _Key("write events to systemd's journal; default: where it takes the agent's output", True)},
+    "fleet": {
+        "url": _Key(
+            "where `ntpaudit fleet` reads every host; default: the database of [influxdb]", "http://127.0.0.1:8086"
+        ),
+        "language": _Key("influxql for InfluxDB, promql for VictoriaMetrics and what else speaks it"),
+        "database": _Key("the database, or the bucket; default: that of [influxdb]", "ntpaudit"),
+        "token_file": _Key(
+            "a file with a token to read with, mode 0600; default: that of [influxdb] where it is the same url",
+            "/etc/ntpaudit/read-token",
+        ),
+        "ca_file": _Key("certificates to trust instead of the system's", "/etc/ssl/site-ca.pem"),
+        "timeout": _Key("how long an answer may take"),
+        "silent_after": _Key("a host without a point for so long is silent"),
+        "ambiguity": _Key("events further apart than this must be orderable on the hosts of a site"),
+        "inventory": _Key("a file that names the hosts that should report, one a line", "/etc/ntpaudit/inventory"),
+    },
 }
 
 
@@ -151,7 +167,7 @@ def describe_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> st
 
 def tables_of(config: Config) -> dict[str, dict[str, Any]]:
     """Return the tables that a file would need to say all of a configuration; None for what is not set."""
-    schedule, policy, history, influxdb, tell = config[2:7]
+    schedule, policy, history, influxdb, tell, fleet = config[2:8]
     return {
         "host": config.host._asdict(),
         "sources": {
@@ -181,6 +197,17 @@ def tables_of(config: Config) -> dict[str, dict[str, Any]]:
         "jsonl": {"path": tell.jsonl},
         "syslog": {"address": tell.syslog},
         "journal": {"enabled": tell.journal},
+        "fleet": {
+            "url": fleet.url,
+            "language": fleet.language,
+            "database": fleet.database,
+            "token_file": fleet.token_file,
+            "ca_file": fleet.ca_file,
+            "timeout": write_span(fleet.timeout_s),
+            "silent_after": write_span(fleet.silent_after_s),
+            "ambiguity": write_span(fleet.ambiguity_s),
+            "inventory": fleet.inventory,
+        },
     }
 
 

@@ -14,12 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntpaudit.config import (
+    LANGUAGES,
     TABLES,
     Config,
+    FleetConfig,
+    FleetDatabase,
     HistoryConfig,
     InfluxConfig,
     ScheduleConfig,
     TellConfig,
+    fleet_database,
     locate,
     parse_config,
     read_config,
@@ -90,6 +94,17 @@ CHOICES: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
     "jsonl": {"path": PATHS},
     "syslog": {"address": st.sampled_from(["/dev/log", "syslog.example.net:514"])},
     "journal": {"enabled": st.booleans()},
+    "fleet": {
+        "url": URLS,
+        "language": st.sampled_from(LANGUAGES),
+        "database": LABELS,
+        "token_file": PATHS,
+        "ca_file": PATHS,
+        "timeout": spans(0.1),
+        "silent_after": spans(1),
+        "ambiguity": st.sampled_from(["1s", "100us", "90m"]),
+        "inventory": PATHS,
+    },
 }
 
 
@@ -213,6 +228,10 @@ REFUSED = {
     "[influxdb]\nurl = 'http://x'\ntoken_file = 'token'": "influxdb.token_file: ",
     "[syslog]\naddress = 'a b'": "syslog.address: ",
     "[journal]\nenabled = 1": "journal.enabled: write true or false",
+    "[fleet]\nlanguage = 'sql'": "fleet.language: 'sql': write influxql or promql",
+    "[fleet]\nambiguity = '0s'": "fleet.ambiguity: '0s': write a span longer than 0",
+    "[fleet]\nsilent_after = '10ms'": "fleet.silent_after: '10ms' is too short",
+    "[fleet]\ninventory = 'hosts'": "fleet.inventory: 'hosts': write a path that begins with /",
 }
 
 
@@ -304,6 +323,37 @@ def test_token_file_that_must_not_be_used(content: str | None, mode: int, said: 
     assert ran.err.startswith(f"ntpaudit: {file}:5: influxdb.token_file: {token}")
     assert said in ran.err
     assert SECRET not in ran.err
+
+
+def test_a_fleet_is_read_where_it_says_else_where_points_are_delivered(tmp_path: Path) -> None:
+    """What `[fleet]` leaves out is that of `[influxdb]` where it is the same place, and of no other."""
+    file = tmp_path / "token"
+    file.write_text("to-read\n")
+    file.chmod(0o600)
+    delivers = InfluxConfig("http://in", bucket="clocks", ca_file="/ca.pem")
+    environment = {"INFLUXDB_V2_TOKEN": "of-the-environment", "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    (tmp_path / "influxdb-token").write_text("to-write")
+    same = FleetDatabase("http://in", "influxql", "clocks", "to-write", "/ca.pem", 10.0)
+    assert fleet_database(Config(influxdb=delivers), environment) == same
+    assert fleet_database(Config(influxdb=delivers), environment, "http://in", "promql") == same._replace(
+        language="promql"
+    )
+    elsewhere = Config(influxdb=delivers, fleet=FleetConfig("http://out", "promql", timeout_s=2.0))
+    assert fleet_database(elsewhere, environment) == FleetDatabase(
+        "http://out", "promql", "ntpaudit", "of-the-environment", None, 2.0
+    )
+    assert fleet_database(elsewhere, {}).token is None
+    own = elsewhere._replace(fleet=FleetConfig("http://out", database="x", token_file=str(file), ca_file="/own.pem"))
+    assert fleet_database(own, environment) == FleetDatabase("http://out", "influxql", "x", "to-read", "/own.pem", 10.0)
+    file.chmod(0o644)
+    with pytest.raises(ConfigError, match=r"fleet\.token_file: .* can be read by others"):
+        fleet_database(own, environment)
+
+
+def test_a_fleet_without_a_database_is_refused_with_what_to_do() -> None:
+    """The message names the keys, the option and the demonstration."""
+    with pytest.raises(ConfigError, match=r"fleet\.url: .*\[influxdb\].*--url.*`ntpaudit demo`"):
+        fleet_database(Config(), {})
 
 
 def test_check_says_what_an_agent_would_do(tmp_path: Path) -> None:
@@ -415,6 +465,7 @@ def test_init_writes_a_file_that_says_what_was_asked(tmp_path: Path) -> None:
         "jsonl": {},
         "syslog": {},
         "journal": {},
+        "fleet": {},
     }
     assert stat.S_IMODE(target.stat().st_mode) == 0o644
     assert stat.S_IMODE(target.parent.stat().st_mode) == 0o755

@@ -25,7 +25,8 @@ from tests.world.servers import influxd, victoria_metrics
 
 TOKEN = "s3kret-t0ken-of-the-tests"
 START_NS = 1_795_000_000 * 10**9
-WITHIN_S = 5.0
+WITHIN_S = 30.0
+"""What takes longer than this, on any machine, does not come at all."""
 
 
 def letter(number: int, lines: str | None = None) -> Letter:
@@ -231,6 +232,7 @@ def test_a_backlog_goes_in_its_order_and_in_batches(ledger: Ledger, database: Fl
 
 def test_what_is_new_is_delivered_at_once(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
     """A record is in the database within a second of being stored, without another connection for each."""
+    took_s = []
     with courier_to(ledger, database.url, Told(), chance=None) as courier:
         for number in range(5):
             until(lambda: courier.drain(1.0))
@@ -238,7 +240,8 @@ def test_what_is_new_is_delivered_at_once(ledger: Ledger, database: FlakyDatabas
             began = time.monotonic()
             courier.wake()
             until(lambda: ledger.backlog()[0] == 0)
-            assert time.monotonic() - began < 1.0 if number else True  # the first time the client is imported
+            took_s.append(time.monotonic() - began)
+    assert sorted(took_s)[2] < 1.0  # at first the client is imported, and a busy machine may be late once
     assert clock_points(influxdb) == expected(range(5))
     assert database.connections == 1
 
@@ -422,7 +425,7 @@ def test_a_hanging_request_does_not_hold_the_agent(ledger: Ledger, database: Fla
     until(lambda: database.requests)
     began = time.monotonic()
     courier.stop(0.5)
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 5.0  # on a busy machine; the server would take ten
     release.set()
     until(lambda: len(clock_points(influxdb)) == 10)
     time.sleep(0.2)
@@ -447,7 +450,7 @@ def test_stop_ends_a_wait(ledger: Ledger) -> None:
         until(lambda: courier.health.failures)  # noqa: B023
         began = time.monotonic()
         courier.stop(5.0)
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 2.5  # on a busy machine; it would have waited for five
         assert courier.crash is None
     Courier(ledger, refuse, Told()).stop(1.0)
 

@@ -22,8 +22,9 @@ COMMANDS = {
     "agent": "Audit on a schedule, remember, deliver, flag.",
     "status": "Say what the agent concluded last, and how old that is.",
     "history": "Show how the clock fared: a table, a plot, CSV or JSON.",
+    "fleet": "Say how the clocks of all hosts stand, the worst first.",
     "config": "Write, check or show the configuration.",
-    "demo": "Show an audit against NTP servers simulated on loopback; no network needed.",
+    "demo": "Show a simulated fleet, end to end; no network needed.",
 }
 """Every command with its help in a line, so that listing them loads none. `cli/NAME.py` holds the command `NAME`."""
 

@@ -1,23 +1,20 @@
 """`ntpaudit history`: how the clock fared over time."""
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
 from itertools import chain, dropwhile
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import click
 
-from ntpaudit.cli.output import StandardError, wants_colour
-from ntpaudit.cli.parameters import Parsed
+from ntpaudit.cli.output import StandardError, is_terminal, terminal_size, wants_colour
+from ntpaudit.cli.parameters import Ago, Parsed, parse_time, resolve
 from ntpaudit.cli.state import history_path, read_config, this_moment
 from ntpaudit.cli.stream import tell
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.wording import parse_span
 from ntpaudit.errors import StoreError
 from ntpaudit.sinks.text import painter
 
@@ -55,29 +52,7 @@ Exit status: 0 shown, 3 nothing to show or not readable, 64 usage, 78 configurat
 """
 
 
-class Ago(NamedTuple):
-    """A time so long before now."""
-
-    seconds: float
-
-
-def _parse_time(text: str) -> Ago | int:
-    """Read a span that ends now, such as `7d`, or a time in UTC; ValueError says how to write one."""
-    try:
-        return Ago(parse_span(text))
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(
-            f"{text!r}: write how long ago, such as 7d, or a time in UTC, such as 2026-11-18T11:00"
-        ) from None
-    utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return (utc - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
-
-
-_TIME = Parsed("TIME", _parse_time)
+_TIME = Parsed("TIME", parse_time)
 
 
 class Asked(NamedTuple):
@@ -88,9 +63,6 @@ class Asked(NamedTuple):
     until_ns: int | None
     limit: int | None
     format_name: str
-
-
-_LAST_NS = 2**63 - 1
 
 
 @click.command(epilog=EPILOG)
@@ -147,11 +119,8 @@ def history(
 
 
 def _resolve(when: Ago | int | None, now_ns: int) -> int | None:
-    """Return a point in time, the nearest that the history can hold."""
-    if when is None:
-        return None
-    point_ns = now_ns - round(when.seconds * NS_PER_S) if isinstance(when, Ago) else when
-    return max(-_LAST_NS, min(_LAST_NS, point_ns))
+    """Return a point in time, if one was asked for."""
+    return None if when is None else resolve(when, now_ns)
 
 
 def _nothing(connection: "sqlite3.Connection", path: str, *, events: bool) -> str:
@@ -236,7 +205,7 @@ def _plot(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> It
     first = next(points, None)
     if first is None:
         return
-    columns, rows = _terminal()
+    columns, rows = terminal_size()
     end_ns = asked.now_ns if asked.until_ns is None else min(asked.until_ns, asked.now_ns)
     frame = plot.Frame(
         title=f"{host_name(connection) or 'this host'}: offset of the clock from {_minute(first.begin_ns)} to "
@@ -259,7 +228,7 @@ def _plot(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> It
 def _watched(items: Iterable[_Item], about: int, *, always: bool = False) -> Iterator[_Item]:
     """Hand on items, and tell whoever waits how far it has got; nobody does who sees them come."""
     voice, due_s = StandardError(), time.monotonic() + PROGRESS_S
-    is_seen = _is_terminal() and not always
+    is_seen = is_terminal() and not always
     for number, item in enumerate(items, 1):
         if number % 1024 == 0 and not is_seen and time.monotonic() >= due_s:
             voice.progress(f"read {number} of about {about} audits")
@@ -267,17 +236,11 @@ def _watched(items: Iterable[_Item], about: int, *, always: bool = False) -> Ite
         yield item
 
 
-def _terminal() -> tuple[int, int]:
-    """Return columns and rows of the terminal; where there is none, those of a page."""
-    size = shutil.get_terminal_size((100, 30))
-    return size.columns, size.lines
-
-
 def _width() -> int:
     """Return how wide a table may be: what is no terminal has room for all columns."""
     from ntpaudit.reports.listing import WIDTH
 
-    return _terminal()[0] if _is_terminal() else WIDTH
+    return terminal_size()[0] if is_terminal() else WIDTH
 
 
 def _shows_unicode() -> bool:
@@ -294,8 +257,3 @@ def _shows_unicode() -> bool:
 def _minute(time_ns: int) -> str:
     """Write a time to the minute."""
     return format_utc(time_ns)[:16].replace("T", " ")
-
-
-def _is_terminal() -> bool:
-    """Whether somebody watches; standard output may be closed."""
-    return sys.stdout is not None and sys.stdout.isatty()

@@ -71,7 +71,19 @@ def _renderer(format_name: str, *, colour: bool = False) -> Callable[[Record], s
     return load(format_name)
 
 
+def terminal_size() -> tuple[int, int]:
+    """Return columns and rows of the terminal; where there is none, those of a page."""
+    import shutil
+
+    size = shutil.get_terminal_size((100, 30))
+    return size.columns, size.lines
+
+
+def is_terminal() -> bool:
+    """Whether somebody watches; standard output may be closed."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def wants_colour() -> bool:
     """Colours are for terminals that have not declined them (no-color.org)."""
-    is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,9 +1,13 @@
 """Parameters as functions of the core read them: what these refuse is a usage error that says what to write."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, TypeVar
 
 import click
+
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.wording import parse_span
 
 _Value = TypeVar("_Value")
 
@@ -23,3 +27,34 @@ class Parsed(click.ParamType[_Value]):
             return self._read(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Ago(NamedTuple):
+    """A time so long before now."""
+
+    seconds: float
+
+
+_LAST_NS = 2**63 - 1
+
+
+def parse_time(text: str) -> Ago | int:
+    """Read a span that ends now, such as `7d`, or a time in UTC; ValueError says how to write one."""
+    try:
+        return Ago(parse_span(text.removesuffix("ago")))
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r}: write how long ago, such as 7d, or a time in UTC, such as 2026-11-18T11:00"
+        ) from None
+    utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return (utc - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+
+
+def resolve(when: Ago | int, now_ns: int) -> int:
+    """Return a point in time, the nearest that 64 bits can hold."""
+    point_ns = now_ns - round(when.seconds * NS_PER_S) if isinstance(when, Ago) else when
+    return max(-_LAST_NS, min(_LAST_NS, point_ns))

@@ -1,6 +1,7 @@
 """Every host at once, at one moment: what a time-series database holds of each."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ntpaudit.core.findings import Level
@@ -57,15 +58,15 @@ class Lie(NamedTuple):
 class Snapshot(NamedTuple):
     """All that is read of a fleet at `now_ns`, in no order.
 
-    `before` holds the offsets of `before_s` ago. `forgotten` names hosts that the database knows, but of which it has no
-    point in the time that was looked back on.
+    `before` holds the offsets of `before_s` ago. `forgotten` names hosts that the database knows, but of which it has
+    no point in the time that was looked back on.
     """
 
     now_ns: int
     hosts: tuple[Host, ...]
     alarms: tuple[Alarm, ...] = ()
     lies: tuple[Lie, ...] = ()
-    before: Mapping[str, Offset] = {}
+    before: Mapping[str, Offset] = MappingProxyType({})
     before_s: float = 3600.0
     forgotten: tuple[str, ...] = ()
 
@@ -93,13 +94,14 @@ class Terms(NamedTuple):
 
     A host without a point for `silent_after_s` is silent. Two events on hosts of one site must be orderable within
     `ambiguity_s`. `warning_s` is the tolerance that a slow walk hides under. `inventory` names the hosts that should
-    report, None where nobody says.
+    report, None where nobody says; `sites` tells where they stand, as far as it is known.
     """
 
     silent_after_s: float = 600.0
     ambiguity_s: float = 1.0
     warning_s: float = 0.1
     inventory: tuple[str, ...] | None = None
+    sites: Mapping[str, str] = MappingProxyType({})
 
 
 class Member(NamedTuple):
@@ -146,6 +148,31 @@ class Ambiguity(NamedTuple):
 
     within_s: float
     hosts: tuple[str, str]
+
+
+class Order(NamedTuple):
+    """How far apart two events must be stamped, one on each of two hosts, to be ordered for certain, in seconds.
+
+    That of the first host came first where the other's stamp is later than its own by more than `first_s`; that of
+    the second did where the first's stamp is later by more than `second_s`. A negative one means that it did even where
+    its stamp is later, by less than that. `corrected` are the same two for stamps corrected by the hosts' estimates.
+    """
+
+    hosts: tuple[str, str]
+    first_s: float
+    second_s: float
+    corrected_first_s: float
+    corrected_second_s: float
+
+    @property
+    def within_s(self) -> float:
+        """Events stamped no further apart than this cannot be ordered by their stamps, or are not in their order."""
+        return max(self.first_s, self.second_s)
+
+    @property
+    def corrected_within_s(self) -> float:
+        """The same of corrected stamps."""
+        return max(self.corrected_first_s, self.corrected_second_s)
 
 
 class Site(NamedTuple):

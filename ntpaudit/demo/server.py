@@ -105,16 +105,23 @@ class NtpServer:
 
     `behaviour` may be replaced at any time; `requests` counts what arrived, answered or not. A subclass that
     misbehaves overrides `reply`. An address that is not of this host's loopback is a ValueError; port 0 means any
-    free one.
+    free one. `now` is the clock that it serves, asked from its thread.
     """
 
-    def __init__(self, behaviour: Behaviour | None = None, address: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        behaviour: Behaviour | None = None,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
         loopback = ipaddress.ip_address(address)
         if not loopback.is_loopback:
             raise ValueError(f"{address} is not a loopback address")
         self.behaviour = behaviour or Behaviour()
         self.address = address
         self.port = port
+        self._now = now
         self.requests = 0
         self._family = socket.AF_INET if loopback.version == 4 else socket.AF_INET6
         self._random = random.Random(self.behaviour.seed)
@@ -224,7 +231,7 @@ class NtpServer:
         return delay_s + (self._random.expovariate(1 / jitter_s) if jitter_s > 0 else 0.0)
 
     def _served_ns(self) -> int:
-        return time.time_ns() + round(self.behaviour.offset_s * _NS_PER_S)
+        return self._now() + round(self.behaviour.offset_s * _NS_PER_S)
 
 
 def _timestamp(unix_ns: int) -> int:

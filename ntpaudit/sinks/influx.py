@@ -94,7 +94,7 @@ class InfluxTransport:
         """Say what an answer of another status means; the client gives TLS's own failures the status 0."""
         if not error.status:
             reason = self._tidy((error.reason or "").removeprefix("SSLError"))
-            return Unreachable(f"TLS failed: {reason}; {_tls_fix(reason)}", sent=False)
+            return Unreachable(f"TLS failed: {reason}; {tls_fix(reason)}", sent=False)
         headers: Mapping[str, str] = error.headers or {}
         said = reason_of(error.body or "") or headers.get("X-Influxdb-Error") or error.reason or ""
         if 300 <= error.status <= 399:
@@ -173,15 +173,15 @@ def _model(name: str) -> type[_Model]:
     return _Model
 
 
-def _tls_fix(reason: str) -> str:
-    """Say what would mend a failure of TLS."""
+def tls_fix(reason: str, table: str = "influxdb") -> str:
+    """Say what would mend a failure of TLS, in the words of a table of the configuration."""
     if "expired" in reason or "not yet valid" in reason:
         return "the certificate's dates are judged by this host's clock: set that right, or renew the certificate"
     if "mismatch" in reason or "not valid for" in reason:
-        return "the certificate is another server's: check influxdb.url"
+        return f"the certificate is another server's: check {table}.url"
     if "certificate" in reason:
-        return "name the authority that signed the server's certificate in influxdb.ca_file"
-    return "check influxdb.url and influxdb.ca_file"
+        return f"name the authority that signed the server's certificate in {table}.ca_file"
+    return f"check {table}.url and {table}.ca_file"
 
 
 def reason_of(body: str) -> str:

@@ -5,6 +5,7 @@ The schema is fixed: a tag or the type of a field can never change. A field whos
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
+from typing import NamedTuple
 
 from ntpaudit.core.events import Event
 from ntpaudit.core.findings import Finding
@@ -22,6 +23,43 @@ _TAG_ESCAPES = str.maketrans({" ": r"\ ", ",": r"\,", "=": r"\=", "\\": "/"})
 _TEXT_ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\"})
 
 
+class Point(NamedTuple):
+    """One point of a host: what it is of, by which tags, what is said, and its true time, None where nobody knows it.
+
+    A tag or a field whose value is None is not there.
+    """
+
+    measurement: str
+    tags: Mapping[str, str | None]
+    fields: Mapping[str, Value]
+    stamp_ns: int | None
+
+
+def points(record: Record, events: Sequence[Event] | None = None) -> Iterator[Point]:
+    """Return the points that `render` writes, in its order."""
+    host = record.host
+    yield Point("ntpaudit_clock", _whose(host), _clock(record), record.utc_ns)
+    if record.kind == "network":
+        for source in record.sources:
+            yield Point("ntpaudit_source", {**_whose(host), "source": source.name}, _source(source), record.utc_ns)
+    if events is not None:
+        yield from event_points(host, events)
+        return
+    for finding in record.findings:
+        yield Point("ntpaudit_event", {**_whose(host), "kind": finding.id}, _raised(finding), record.utc_ns)
+
+
+def event_points(host: HostIdentity, events: Sequence[Event]) -> Iterator[Point]:
+    """Return the points that `render_events` writes, in its order."""
+    for event in events:
+        yield Point("ntpaudit_event", {**_whose(host), "kind": event.kind}, _event(event), event.utc_ns)
+
+
+def tag_value(text: str) -> str:
+    """Return a tag's value as a database keeps it, which is not always as it was given."""
+    return one_line(text).replace("\\", "/")
+
+
 def render(record: Record, events: Sequence[Event] | None = None) -> str:
     """Write a line for the clock, one for each source of a network audit, and one for each event.
 
@@ -29,20 +67,17 @@ def render(record: Record, events: Sequence[Event] | None = None) -> str:
     event's its own. Of an unmeasured clock nobody knows it, and the host's own would put the point where no dashboard
     looks: so it has none, and the database stamps it, or `date`.
     """
-    return "".join(f"{line}{_stamp(stamp_ns)}\n" for line, stamp_ns in _lines(record, events))
+    return "".join(f"{_line(point)}{_stamp(point.stamp_ns)}\n" for point in points(record, events))
 
 
 def render_undated(record: Record, events: Sequence[Event]) -> str:
     """Write the same lines, every one without a stamp."""
-    return "".join(f"{line}\n" for line, _ in _lines(record, events))
+    return "".join(f"{_line(point)}\n" for point in points(record, events))
 
 
 def render_events(host: HostIdentity, events: Sequence[Event]) -> str:
     """Write what happened on a host between two audits; what has no true time has no stamp."""
-    return "".join(
-        f"{_line(host, 'ntpaudit_event', {'kind': event.kind}, _event(event))}{_stamp(event.utc_ns)}\n"
-        for event in events
-    )
+    return "".join(f"{_line(point)}{_stamp(point.stamp_ns)}\n" for point in event_points(host, events))
 
 
 def date(lines: str, stamp_ns: int) -> str:
@@ -64,16 +99,9 @@ def _is_stamp(word: str) -> bool:
     return digits.isascii() and digits.isdecimal()
 
 
-def _lines(record: Record, events: Sequence[Event] | None) -> Iterator[tuple[str, int | None]]:
-    """Return every line, without its end, and the stamp that belongs to it."""
-    for measurement, tags, fields, stamp_ns in _points(record, events):
-        yield _line(record.host, measurement, tags, fields), stamp_ns
-
-
-def _line(host: HostIdentity, measurement: str, tags: Mapping[str, str | None], fields: Mapping[str, Value]) -> str:
-    """Write one point of a host, without its stamp and its end."""
-    whose = {"host": host.name, "site": host.site, "env": host.env}
-    return f"{_key(measurement, {**whose, **tags})} {','.join(_fields(fields))}"
+def _line(point: Point) -> str:
+    """Write one point, without its stamp and its end."""
+    return f"{_key(point.measurement, point.tags)} {','.join(_fields(point.fields))}"
 
 
 def _stamp(stamp_ns: int | None) -> str:
@@ -81,20 +109,9 @@ def _stamp(stamp_ns: int | None) -> str:
     return "" if stamp_ns is None else f" {stamp_ns}"
 
 
-def _points(
-    record: Record, events: Sequence[Event] | None
-) -> Iterator[tuple[str, dict[str, str | None], dict[str, Value], int | None]]:
-    """Return every point as its measurement, its own tags, its fields and its stamp."""
-    yield "ntpaudit_clock", {}, _clock(record), record.utc_ns
-    if record.kind == "network":
-        for source in record.sources:
-            yield "ntpaudit_source", {"source": source.name}, _source(source), record.utc_ns
-    if events is None:
-        for finding in record.findings:
-            yield "ntpaudit_event", {"kind": finding.id}, _raised(finding), record.utc_ns
-        return
-    for event in events:
-        yield "ntpaudit_event", {"kind": event.kind}, _event(event), event.utc_ns
+def _whose(host: HostIdentity) -> dict[str, str | None]:
+    """Return the tags that every point of a host has."""
+    return {"host": host.name, "site": host.site, "env": host.env}
 
 
 def _raised(finding: Finding) -> dict[str, Value]:
@@ -129,7 +146,7 @@ def _clock(record: Record) -> dict[str, Value]:
         "sources": record.agreement.sources,
         "usable": record.agreement.usable,
         "agreeing": record.agreement.agreeing,
-        "falsetickers": sum(source.status == "falseticker" for source in record.sources),
+        "falsetickers": record.agreement.usable - record.agreement.agreeing,  # also where nobody was asked this time
         "findings": len(record.findings),
         "host_time_ns": record.host_ns,
         "age_s": None if record.age_s is None else float(record.age_s),

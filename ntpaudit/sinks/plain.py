@@ -3,6 +3,8 @@
 
 def one_line(text: str) -> str:
     """Put a space for every character that is not printable: line breaks, terminal controls, broken Unicode."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else " " for character in text)
 
 

@@ -6,15 +6,18 @@ Plain ASCII, and never wider than 100 columns. Colour, where wanted, is put on l
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import ceil, log10
 from textwrap import wrap
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ntpaudit.core.findings import Finding
+from ntpaudit.core.fleet import FleetFinding
 from ntpaudit.core.observation import Status
 from ntpaudit.core.policy import Profile, Severity
 from ntpaudit.core.record import Record, SourceRecord
 from ntpaudit.core.wording import direction, plural, span
 from ntpaudit.sinks.headline import headline
 from ntpaudit.sinks.plain import one_line
+
+_Item = TypeVar("_Item")
 
 WIDTH = 100
 _GAP = "  "
@@ -65,58 +68,60 @@ def painter(colour: bool) -> Paint:
     return _painted if colour else _unpainted
 
 
-def opening(severity: Severity, sentence: str, paint: Paint) -> list[str]:
+def opening(severity: Severity, sentence: str, paint: Paint, width: int = WIDTH) -> list[str]:
     """Write how bad it is, and beside it a sentence."""
     word = severity.name
-    first, *others = _wrapped(sentence, word + _GAP, " " * len(word + _GAP))
+    first, *others = _wrapped(sentence, word + _GAP, " " * len(word + _GAP), width)
     return [paint(word, SEVERITY_COLOURS[severity]) + first[len(word) :], *others]
 
 
-class _Column(NamedTuple):
-    """A column of the table. Where lines are too long, `spare` ones are left out and then those cut that give way."""
+class Column(NamedTuple, Generic[_Item]):
+    """A column of a table. Where lines are too long, `spare` ones are left out and then those cut that give way."""
 
     title: str
-    cell: Callable[[SourceRecord], str]
+    cell: Callable[[_Item], str]
     is_number: bool = False
     gives_way: bool = False
     spare: bool = False
+    colour: Callable[[_Item], int | None] | None = None
+
+
+def table(columns: Sequence[Column[_Item]], items: Sequence[_Item], paint: Paint, width: int = WIDTH) -> Iterator[str]:
+    """Lay things out in columns that each say something, none of it wider than the page, if that can be."""
+    filled = [(column, [column.cell(item) for item in items]) for column in columns]
+    filled = [(column, cells) for column, cells in filled if any(cells)]
+    widths = [max(len(column.title), *map(len, cells)) for column, cells in filled]
+    for index in reversed([index for index, (column, _) in enumerate(filled) if column.spare]):
+        if _line_width(widths) > width:
+            del filled[index], widths[index]
+    flexible = [index for index, (column, _) in enumerate(filled) if column.gives_way]
+    while _line_width(widths) > width and (widest := max((widths[index] for index in flexible), default=0)) > 1:
+        widths[next(index for index in flexible if widths[index] == widest)] -= 1
+    laid = [_lay(column, cells, items, paint, room) for (column, cells), room in zip(filled, widths, strict=True)]
+    return (_GAP.join(row).rstrip() for row in zip(*laid, strict=True))
+
+
+def _lay(
+    column: Column[_Item], cells: Sequence[str], items: Sequence[_Item], paint: Paint, width: int
+) -> Sequence[str]:
+    """Pad or cut a column's title and its cells to its width, and colour these; numbers stand to the right."""
+    texts = [text if len(text) <= width else text[: width - len(_CUT)] + _CUT for text in (column.title, *cells)]
+    title, *fitted = (
+        [text.rjust(width) for text in texts] if column.is_number else [text.ljust(width) for text in texts]
+    )
+    if (colour := column.colour) is not None:
+        fitted = [paint(text, colour(item)) for text, item in zip(fitted, items, strict=True)]
+    return [title, *fitted]
 
 
 def source_table(sources: Sequence[SourceRecord], paint: Paint) -> Iterator[str]:
-    """Lay the sources out in columns that each say something, none of it wider than the page."""
-    columns = [column for column in _COLUMNS if any(column.cell(source) for source in sources)]
-    if _line_width(_widths(columns, sources)) > WIDTH:
-        columns = [column for column in columns if not column.spare]
-    widths = _widths(columns, sources)
-    flexible = [index for index, column in enumerate(columns) if column.gives_way]
-    while _line_width(widths) > WIDTH:
-        widths[max(flexible, key=widths.__getitem__)] -= 1
-    if columns:
-        yield _GAP.join(map(_fit, columns, (column.title for column in columns), widths)).rstrip()
-    for source in sources:
-        cells = [_fit(column, column.cell(source), width) for column, width in zip(columns, widths, strict=True)]
-        line = [
-            paint(cell, _STATUS_COLOURS.get(source.status)) if column.title == "status" else cell
-            for column, cell in zip(columns, cells, strict=True)
-        ]
-        yield _GAP.join(line).rstrip()
-
-
-def _widths(columns: Sequence[_Column], sources: Sequence[SourceRecord]) -> list[int]:
-    """Return the width that each column would like."""
-    return [max(len(column.title), *(len(column.cell(source)) for source in sources)) for column in columns]
+    """Lay the sources out."""
+    return table(_COLUMNS, sources, paint)
 
 
 def _line_width(widths: Sequence[int]) -> int:
     """Return how wide a line of such columns is."""
     return sum(widths) + len(_GAP) * (len(widths) - 1)
-
-
-def _fit(column: _Column, text: str, width: int) -> str:
-    """Pad or cut a cell to its width; numbers stand to the right."""
-    if len(text) > width:
-        text = text[: width - len(_CUT)] + _CUT
-    return text.rjust(width) if column.is_number else text.ljust(width)
 
 
 def _address(source: SourceRecord) -> str:
@@ -159,24 +164,24 @@ def _reason(source: SourceRecord) -> str:
     return _ascii(source.reason) if source.reason and source.reason not in ("disagrees", "distant") else ""
 
 
-_COLUMNS = (
-    _Column("source", lambda source: _ascii(source.name), gives_way=True),
-    _Column("address", _address, gives_way=True),
-    _Column("status", lambda source: source.status),
-    _Column("offset       ", _offset, is_number=True),
-    _Column("+/-", _error, is_number=True),
-    _Column("delay", lambda source: "" if source.delay_s is None else span(source.delay_s), is_number=True),
-    _Column("st", lambda source: "" if source.stratum is None else str(source.stratum), is_number=True),
-    _Column("reference", lambda source: _ascii(source.reference_id or ""), gives_way=True, spare=True),
-    _Column("reason", _reason, gives_way=True),
+_COLUMNS: tuple[Column[SourceRecord], ...] = (
+    Column("source", lambda source: _ascii(source.name), gives_way=True),
+    Column("address", _address, gives_way=True),
+    Column("status", lambda source: source.status, colour=lambda source: _STATUS_COLOURS.get(source.status)),
+    Column("offset       ", _offset, is_number=True),
+    Column("+/-", _error, is_number=True),
+    Column("delay", lambda source: "" if source.delay_s is None else span(source.delay_s), is_number=True),
+    Column("st", lambda source: "" if source.stratum is None else str(source.stratum), is_number=True),
+    Column("reference", lambda source: _ascii(source.reference_id or ""), gives_way=True, spare=True),
+    Column("reason", _reason, gives_way=True),
 )
 
 
-def finding_lines(finding: Finding, paint: Paint) -> list[str]:
+def finding_lines(finding: Finding | FleetFinding, paint: Paint, width: int = WIDTH) -> list[str]:
     """Write a finding and how to mend it."""
-    first, *others = labelled(finding.level, f"{finding.id}: {finding.message}")
+    first, *others = labelled(finding.level, f"{finding.id}: {finding.message}", width)
     level = paint(finding.level, SEVERITY_COLOURS[finding.severity] if finding.severity else None)
-    remedy = _wrapped(f"fix: {finding.remedy}", " " * _LABEL_WIDTH, " " * (_LABEL_WIDTH + len("fix: ")))
+    remedy = _wrapped(f"fix: {finding.remedy}", " " * _LABEL_WIDTH, " " * (_LABEL_WIDTH + len("fix: ")), width)
     return [level + first[len(finding.level) :], *others, *remedy]
 
 
@@ -224,14 +229,14 @@ def _explained(agreeing: Sequence[SourceRecord]) -> Iterator[tuple[str, str]]:
         yield "reference", "; ".join(known)
 
 
-def labelled(label: str, text: str) -> list[str]:
+def labelled(label: str, text: str, width: int = WIDTH) -> list[str]:
     """Write a label, and beside it a text in as many lines as it takes."""
-    return _wrapped(text, label.ljust(_LABEL_WIDTH), " " * _LABEL_WIDTH)
+    return _wrapped(text, label.ljust(_LABEL_WIDTH), " " * _LABEL_WIDTH, width)
 
 
-def _wrapped(text: str, first: str, then: str) -> list[str]:
+def _wrapped(text: str, first: str, then: str, width: int = WIDTH) -> list[str]:
     """Break a text into lines of the page's width that begin as told."""
-    return wrap(_ascii(text), WIDTH, initial_indent=first, subsequent_indent=then, break_on_hyphens=False)
+    return wrap(_ascii(text), width, initial_indent=first, subsequent_indent=then, break_on_hyphens=False)
 
 
 def _ascii(text: str) -> str:

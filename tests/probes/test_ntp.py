@@ -202,7 +202,7 @@ def test_all_are_asked_at_once() -> None:
         answers = exchange([(endpoint(server),) for server in servers], SystemClock(), 0.6)
         took_s = time.monotonic() - began
     assert [reason(answer) for answer in answers] == [MEASURED] * 7 + ["timeout"]
-    assert 0.6 <= took_s < 0.9
+    assert 0.6 <= took_s < 1.4  # on a busy machine; the sum is 2.1
 
 
 def test_a_flood_never_extends_the_deadline() -> None:
@@ -230,7 +230,7 @@ def test_a_flood_never_extends_the_deadline() -> None:
         thread.join()
     assert reason(answer) == "bogus"
     assert answer.discarded["bogus"] > 100
-    assert took_s < 0.8
+    assert took_s < 1.3  # on a busy machine; the flood lasts for two seconds
 
 
 def test_refused_port_is_refused_at_once() -> None:
@@ -238,7 +238,7 @@ def test_refused_port_is_refused_at_once() -> None:
     began = time.monotonic()
     answer = ask(at("127.0.0.1", free_port("127.0.0.1", socket.SOCK_DGRAM)), timeout_s=2)
     assert reason(answer) == "refused"
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 1.3  # on a busy machine; the deadline is 2
 
 
 def test_next_address_is_tried_where_one_refuses() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.core.delivery import Delivered, Refused, Unreachable
-from ntpaudit.sinks.influx import MAX_REASON, InfluxTransport, _tls_fix, reason_of, retry_after_s
+from ntpaudit.sinks.influx import MAX_REASON, InfluxTransport, reason_of, retry_after_s, tls_fix
 from tests.world.flaky import Answer, FlakyDatabase, Octets, Request
 from tests.world.packages import REPOSITORY
 
@@ -177,4 +177,4 @@ def test_what_is_not_used_is_not_imported(database: FlakyDatabase) -> None:
 @pytest.mark.parametrize("reason", ["certificate has expired", "certificate is not yet valid"])
 def test_a_certificate_of_another_time_points_at_the_clock(reason: str) -> None:
     """Dates of certificates are judged by the clock that is in doubt here: so it is what the operator is sent to."""
-    assert "by this host's clock" in _tls_fix(f"certificate verify failed: {reason} (_ssl.c:992)")
+    assert "by this host's clock" in tls_fix(f"certificate verify failed: {reason} (_ssl.c:992)")

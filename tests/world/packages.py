@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = {
     "chronyd": "chrony",
     "chronyc": "chrony",
+    "chromium-headless-shell": "chromium-headless-shell",
     "ntpd": "ntpsec",
     "influxd": "influxdb",
     "ip": "iproute2",
@@ -28,7 +29,8 @@ PACKAGES = {
 }
 """Which package brings a program or a library."""
 
-_PROGRAM_PLACES = ("usr/sbin", "usr/bin", "sbin", "bin")
+# Debian starts Chromium by a script in usr/bin that looks for it in the machine's own /usr/lib.
+_PROGRAM_PLACES = ("usr/lib/chromium", "usr/sbin", "usr/bin", "sbin", "bin")
 _LIBRARY_PLACES = ("usr/lib/*-linux-gnu*", "lib/*-linux-gnu*")
 
 

@@ -1,0 +1,699 @@
+"""The dashboard *Fleet*: every host at a glance, from the verdict down to what led to it."""
+
+from string import ascii_uppercase
+
+from grafana.panels import (
+    AHEAD,
+    BEHIND,
+    FAR_AHEAD,
+    FAR_BEHIND,
+    SILENT,
+    STATE_COLOURS,
+    TOLERANCE,
+    Board,
+    Cell,
+    Json,
+    Line,
+    Row,
+    Variable,
+    bars,
+    bound_column,
+    coloured,
+    column,
+    dashboard,
+    direction_column,
+    graph,
+    host_column,
+    moment_column,
+    offset_column,
+    span_column,
+    stamp_column,
+    stat,
+    state_column,
+    step,
+    table,
+    verdict_column,
+)
+from grafana.queries import (
+    CHOSEN,
+    SILENT_AFTER_S,
+    STEPS_COUNT,
+    Influx,
+    Language,
+    Prom,
+    Question,
+    by_host,
+    count,
+    forced,
+    in_force,
+    is_above,
+    is_below,
+    is_severity,
+    last,
+    measured,
+    metric,
+    named,
+    number,
+    ordered,
+    reporting,
+    seen,
+    share_of_known,
+    sums,
+)
+from ntpaudit.core.policy import Severity
+
+_HERE = ("host", "site")
+_RANGE = f"$timeFilter{CHOSEN.where}"
+_STEPS = CHOSEN.also('"kind" =~ /^step-/', 'kind=~"step-.*"')
+
+SITE = Variable(
+    "site",
+    "Site",
+    "Where hosts stand; All also shows those of no site",
+    {
+        "influxql": 'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "site"',
+        "promql": "label_values(ntpaudit_clock_severity, site)",
+    },
+)
+ENV = Variable(
+    "env",
+    "Environment",
+    "What hosts are for, such as prod; All also shows those of none",
+    {
+        "influxql": 'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "env"',
+        "promql": "label_values(ntpaudit_clock_severity, env)",
+    },
+)
+
+VERDICTS_NOW = Question(
+    sums({severity.word: is_severity(severity) for severity in Severity}, by_host(CHOSEN, {})),
+    tuple(Prom(count(f"{last('severity', CHOSEN)} == bool {int(one)}"), one.word) for one in Severity),
+)
+"""How many hosts are at which severity, of those that report."""
+
+SILENCE_NOW = Question(
+    (Influx(f'SELECT sum("silent") AS "silent" FROM (SELECT 2-"reports" AS "silent" FROM {reporting(CHOSEN)})'),),
+    (Prom(count(f"(time() - {seen(CHOSEN)}) > bool {SILENT_AFTER_S}"), "silent"),),
+)
+"""How many hosts had a point in a day, and none lately."""
+
+COVERAGE_NOW = Question(
+    (
+        share_of_known("measured", f"1-{is_severity(3, 'verdict')}", by_host(CHOSEN, {"verdict": "verdict"}), CHOSEN),
+        share_of_known("by two sources", is_above("usable", 1.5), by_host(CHOSEN, {"usable": "usable"}), CHOSEN),
+        share_of_known("by three sources", is_above("usable", 2.5), by_host(CHOSEN, {"usable": "usable"}), CHOSEN),
+    ),
+    tuple(
+        Prom(f"{count(f'{last(field, CHOSEN)} {condition}')} / count({seen(CHOSEN)})", legend)
+        for legend, field, condition in (
+            ("measured", "verdict", "< bool 3"),
+            ("by two sources", "usable", ">= bool 2"),
+            ("by three sources", "usable", ">= bool 3"),
+        )
+    ),
+)
+"""Which share of the known hosts is measured now, and by how many usable sources at least."""
+
+_WORST = {
+    "host": "host",
+    "site": "site",
+    "state": "state",
+    "verdict": "verdict",
+    "offset": "offset",
+    "direction": "direction",
+    "bound": "never more than",
+    "usable": "sources",
+    "age": "age of the measurement",
+    "Time": "last seen",
+}
+_BAD = f"on (host, site) ({last('severity', CHOSEN, by=_HERE)} > 0)"
+
+WORST = Question(
+    (
+        Influx(
+            'SELECT "host", "site", "severity" AS "state", "verdict", "offset", "offset" AS "direction", "bound", '
+            '"usable", "age" FROM '
+            + by_host(
+                CHOSEN,
+                {
+                    "verdict": "verdict",
+                    "offset": "offset_s",
+                    "bound": "bound_s",
+                    "usable": "usable",
+                    "age": "age_s",
+                },
+                by=_HERE,
+            )
+            + ' WHERE "severity" > 0'
+        ),
+    ),
+    (
+        Prom(f"{last('severity', CHOSEN, by=_HERE)} > 0", form="table"),
+        Prom(f"{last('verdict', CHOSEN, by=_HERE)} and {_BAD}", form="table"),
+        Prom(f"{measured('offset_s', CHOSEN, by=_HERE)} and {_BAD}", form="table"),
+        Prom(f"{measured('offset_s', CHOSEN, by=_HERE)} and {_BAD}", form="table"),
+        Prom(f"{measured('bound_s', CHOSEN, by=_HERE)} and {_BAD}", form="table"),
+        Prom(f"{last('usable', CHOSEN, by=_HERE)} and {_BAD}", form="table"),
+        Prom(f"{last('age_s', CHOSEN, by=_HERE)} and {_BAD}", form="table"),
+        Prom(f"1000 * ({seen(CHOSEN, by=_HERE)} and {_BAD})", form="table"),
+    ),
+    ordered(_WORST),
+    named(
+        {
+            "host": "host",
+            "site": "site",
+            "Value #A": "state",
+            "Value #B": "verdict",
+            "Value #C": "offset",
+            "Value #D": "direction",
+            "Value #E": "never more than",
+            "Value #F": "sources",
+            "Value #G": "age of the measurement",
+            "Value #H": "last seen",
+        },
+        ("Time",),
+    ),
+)
+"""Every host that is not ok."""
+
+_WARNING_S, _CRITICAL_S = TOLERANCE.warning_s, TOLERANCE.critical_s
+_FAR_S = 60.0
+_CLASSES = (
+    (f"ahead by more than {_FAR_S:g} s", FAR_AHEAD, None, -_FAR_S),
+    (f"ahead, {_CRITICAL_S:g} s to {_FAR_S:g} s", AHEAD, -_FAR_S, -_CRITICAL_S),
+    (f"ahead, {_WARNING_S:g} s to {_CRITICAL_S:g} s", "light-blue", -_CRITICAL_S, -_WARNING_S),
+    (f"ahead or behind by less than {_WARNING_S:g} s", "green", -_WARNING_S, _WARNING_S),
+    (f"behind, {_WARNING_S:g} s to {_CRITICAL_S:g} s", "light-orange", _WARNING_S, _CRITICAL_S),
+    (f"behind, {_CRITICAL_S:g} s to {_FAR_S:g} s", BEHIND, _CRITICAL_S, _FAR_S),
+    (f"behind by more than {_FAR_S:g} s", FAR_BEHIND, _FAR_S, None),
+)
+
+
+def _class(low_s: float | None, high_s: float | None) -> str:
+    """Return an expression that is 1 for an offset between two limits."""
+    if low_s is None:
+        assert high_s is not None
+        return is_below("offset", high_s)
+    if high_s is None:
+        return is_above("offset", low_s)
+    return f"{is_above('offset', low_s)}-{is_above('offset', high_s)}"
+
+
+def _class_count(low_s: float | None, high_s: float | None) -> str:
+    """Return how many hosts are between two limits, in PromQL."""
+    offset = measured("offset_s", CHOSEN)
+    below = None if high_s is None else count(f"({offset}) < bool {number(high_s)}")
+    above = None if low_s is None else count(f"({offset}) < bool {number(low_s)}")
+    if above is None:
+        assert below is not None
+        return below
+    return f"count({offset}) - {above}" if below is None else f"{below} - {above}"
+
+
+SPREAD = Question(
+    sums(
+        {title: _class(low_s, high_s) for title, _, low_s, high_s in _CLASSES},
+        by_host(CHOSEN, {"offset": "offset_s"}),
+    ),
+    tuple(Prom(_class_count(low_s, high_s), title) for title, _, low_s, high_s in _CLASSES),
+)
+"""How many measured hosts are how far off, and which way."""
+
+SILENT_HOSTS = Question(
+    (Influx(f'SELECT "host", "site", "reports" FROM {reporting(CHOSEN, _HERE)} WHERE "reports" < 2'),),
+    (Prom(f"1000 * ({seen(CHOSEN, by=_HERE)} < time() - {SILENT_AFTER_S})", form="table"),),
+    (
+        {
+            "id": "organize",
+            "options": {
+                "excludeByName": {"reports": True},
+                "indexByName": {"host": 0, "site": 1, "Time": 2},
+                "renameByName": {"Time": "last seen"},
+            },
+        },
+    ),
+    ordered({"host": "host", "site": "site", "Value": "last seen"}, ("Time",)),
+)
+"""Who is silent, and when it was heard of last."""
+
+FINDINGS_BY_KIND = Question(
+    (
+        Influx(
+            f'SELECT "kind", "hosts" FROM (SELECT count("raised") AS "hosts" FROM {in_force(CHOSEN)} '
+            'WHERE "raised" = 1 GROUP BY "kind")'
+        ),
+    ),
+    (Prom(f"count by (kind) ({forced(CHOSEN)})", form="table"),),
+    (
+        *ordered({"kind": "finding", "hosts": "hosts"}, ("Time",)),
+        {"id": "sortBy", "options": {"sort": [{"field": "hosts", "desc": True}]}},
+    ),
+    (
+        *ordered({"kind": "finding", "Value": "hosts"}, ("Time",)),
+        {"id": "sortBy", "options": {"sort": [{"field": "hosts", "desc": True}]}},
+    ),
+)
+"""How many hosts have which finding in force."""
+
+_ALARM = ("host", "site", "kind")
+
+FINDINGS = Question(
+    (
+        Influx(
+            f'SELECT "host", "site", "kind", "state", "size", "text" FROM {in_force(CHOSEN, _ALARM)} WHERE "raised" = 1'
+        ),
+    ),
+    (
+        Prom(forced(CHOSEN, by=_ALARM, field="severity"), form="table"),
+        Prom(forced(CHOSEN, by=_ALARM, field="value_s"), form="table"),
+        Prom(
+            f"1000 * (max by (host, site, kind) (tlast_over_time({metric('raised', CHOSEN, 'event')}[90d])) "
+            f"and on (host, site, kind) {forced(CHOSEN, by=_ALARM)})",
+            form="table",
+        ),
+    ),
+    ordered(
+        {
+            "Time": "since",
+            "host": "host",
+            "site": "site",
+            "kind": "finding",
+            "state": "state",
+            "size": "size",
+            "text": "what, and what to do",
+        }
+    ),
+    named(
+        {
+            "Value #C": "since",
+            "host": "host",
+            "site": "site",
+            "kind": "finding",
+            "Value #A": "state",
+            "Value #B": "size",
+        },
+        ("Time",),
+    ),
+)
+"""Every finding that a host's own agent raised and has not cleared."""
+
+STEPS = Question(
+    (
+        Influx(
+            'SELECT "host", "site", "kind", "value_s" AS "step", "text" FROM "ntpaudit_event" '
+            f"WHERE $timeFilter{_STEPS.where} ORDER BY time DESC LIMIT 500"
+        ),
+    ),
+    (
+        Prom(
+            f"max by (host, site, kind) (last_over_time({metric('value_s', _STEPS, 'event')}[$__range]))", form="table"
+        ),
+        Prom(
+            f"1000 * max by (host, site, kind) (tlast_over_time({metric('value_s', _STEPS, 'event')}[$__range]))",
+            form="table",
+        ),
+    ),
+    ordered(
+        {"Time": "when", "host": "host", "site": "site", "kind": "kind", "step": "step", "text": "what, and what to do"}
+    ),
+    named(
+        {"Value #B": "when", "host": "host", "site": "site", "kind": "kind", "Value #A": "step"},
+        ("Time",),
+    ),
+)
+"""The steps of clocks in the range that is shown; VictoriaMetrics tells the last of each host and direction."""
+
+EVENTS = Question(
+    (
+        Influx(
+            f'SELECT count("raised") FROM "ntpaudit_event" WHERE {_RANGE} AND "raised" = 1 '
+            'GROUP BY time($__interval), "kind" fill(none)',
+            "time_series",
+            "$tag_kind",
+        ),
+    ),
+    (
+        Prom(
+            f"sum by (kind) (count_eq_over_time({metric('raised', CHOSEN, 'event')}[$__interval], 1)) > 0",
+            "{{kind}}",
+            instant=False,
+        ),
+    ),
+)
+"""How many findings were raised and steps seen, over time."""
+
+_BY_SITE: dict[str, tuple[str, str]] = {
+    **{
+        severity.word: (
+            f'sum("{severity.word}")',
+            f"sum by (site) ({last('severity', CHOSEN, by=_HERE)} == bool {int(severity)})",
+        )
+        for severity in reversed(Severity)
+    },
+    "farthest ahead": ('min("offset")', f"min by (site) ({measured('offset_s', CHOSEN, by=_HERE)})"),
+    "farthest behind": ('max("offset")', f"max by (site) ({measured('offset_s', CHOSEN, by=_HERE)})"),
+    "order ambiguous within": (
+        'max("latest")-min("earliest")',
+        f"max by (site) ({measured('latest_s', CHOSEN, by=_HERE)}) - "
+        f"min by (site) ({measured('earliest_s', CHOSEN, by=_HERE)})",
+    ),
+}
+"""What is asked of each site, in both languages."""
+
+_OF_HOSTS = {
+    **{severity.word: f'{is_severity(severity)} AS "{severity.word}"' for severity in Severity},
+    "farthest ahead": '"offset"',
+    "farthest behind": '"offset"',
+    "order ambiguous within": '"earliest", "latest"',
+}
+_FIELDS_OF_HOSTS = {
+    "farthest ahead": {"offset": "offset_s"},
+    "farthest behind": {"offset": "offset_s"},
+    "order ambiguous within": {"earliest": "earliest_s", "latest": "latest_s"},
+}
+
+SITES = Question(
+    tuple(
+        Influx(
+            f'SELECT "site", "{name}" FROM (SELECT {asked} AS "{name}" FROM (SELECT {_OF_HOSTS[name]} FROM '
+            f'{by_host(CHOSEN, _FIELDS_OF_HOSTS.get(name, {}), by=_HERE)}) GROUP BY "site")'
+        )
+        for name, (asked, _) in _BY_SITE.items()
+    ),
+    tuple(Prom(promql, form="table") for _, promql in _BY_SITE.values()),
+    named({"site": "site", **{name: name for name in _BY_SITE}}, ("Time",)),
+    named(
+        {
+            "site": "site",
+            **{f"Value #{letter}": name for letter, name in zip(ascii_uppercase, _BY_SITE, strict=False)},
+        },
+        ("Time",),
+    ),
+)
+"""How each site fares now: its hosts by severity, the farthest offset each way, and the ambiguity of its order."""
+
+STATES_OVER_TIME = Question(
+    tuple(
+        Influx(
+            f'SELECT sum("{severity.word}") AS "{severity.word}" FROM (SELECT {is_severity(severity)} '
+            f'AS "{severity.word}" FROM (SELECT last("severity") AS "severity" FROM "ntpaudit_clock" WHERE {_RANGE} '
+            'GROUP BY time($__interval), "host" fill(none))) WHERE $timeFilter GROUP BY time($__interval) fill(none)',
+            "time_series",
+        )
+        for severity in Severity
+    ),
+    tuple(
+        Prom(
+            count(f"max by (host) (last_over_time({metric('severity', CHOSEN)}[$__interval])) == bool {int(severity)}"),
+            severity.word,
+            instant=False,
+        )
+        for severity in Severity
+    ),
+)
+"""How many hosts were last at which severity, in each span of time."""
+
+HULLS = Question(
+    (
+        Influx(
+            'SELECT min("offset_s") AS "farthest ahead", max("offset_s") AS "farthest behind" FROM "ntpaudit_clock" '
+            f'WHERE {_RANGE} GROUP BY time($__interval), "site" fill(none)',
+            "time_series",
+            "$tag_site: $col",
+        ),
+    ),
+    (
+        Prom(
+            f"min by (site) (min_over_time({metric('offset_s', CHOSEN)}[$__interval]))",
+            "{{site}}: farthest ahead",
+            instant=False,
+        ),
+        Prom(
+            f"max by (site) (max_over_time({metric('offset_s', CHOSEN)}[$__interval]))",
+            "{{site}}: farthest behind",
+            instant=False,
+        ),
+    ),
+)
+"""How far each site's clocks were ahead and behind at most, over time."""
+
+
+def fleet(language: Language) -> Json:
+    """Return the dashboard."""
+    return dashboard(
+        Board(
+            language,
+            "fleet",
+            "ntpaudit: Fleet",
+            "Every host at a glance: which clocks threaten the logs, which are unproven, which went silent, which "
+            "site moved together. All counts and tables say how it stood at the end of the range that is shown. "
+            "Behind: events carry too early a time and are missed. Ahead: too late a time, and they are delayed or "
+            "lost.",
+            (SITE, ENV),
+            (
+                Row("Now", (_now(language),)),
+                Row("Who", (_who(language),)),
+                Row("What happened", (_findings(language), _steps(language))),
+                Row("Where", (_sites(language),)),
+                Row("Over time (long range: seconds over thousands of hosts)", (_over_time(language),), folded=True),
+            ),
+            (steps_annotation(language, _STEPS.where, _STEPS.labels),),
+        )
+    )
+
+
+def _now(language: Language) -> Line:
+    clocks = stat(
+        "Clocks now",
+        "How many hosts are ok, warning, unknown (not measured, or nothing was confirmed yet) and critical (wrong for "
+        f"certain), by the last point of each in {SILENT_AFTER_S // 60} minutes and by its own profile. A silent host "
+        "is in none of them.",
+        VERDICTS_NOW,
+        language,
+        overrides=[
+            column(
+                severity.word,
+                thresholds={
+                    "mode": "absolute",
+                    "steps": [step("green" if severity is Severity.OK else "text")]
+                    + ([] if severity is Severity.OK else [step(STATE_COLOURS[severity], 1)]),
+                },
+            )
+            for severity in Severity
+        ],
+        absent="no host reports",
+    )
+    silent = stat(
+        "Silent",
+        f"Hosts that had a point in the last day and none in the last {SILENT_AFTER_S // 60} minutes. Nothing is known "
+        "of their clocks. One that is silent for longer than a day is known only to an inventory: "
+        "ntpaudit fleet --inventory FILE.",
+        SILENCE_NOW,
+        language,
+        steps=[step("green"), step(SILENT, 1)],
+    )
+    coverage = stat(
+        "Coverage",
+        "The share of all known hosts, the silent among them, that is measured now; that has at least two usable "
+        "sources (CIS Controls v8, 8.4); that has at least three, so that one that lies can be named (v7, 6.1).",
+        COVERAGE_NOW,
+        language,
+        unit="percentunit",
+        steps=[step("red"), step("yellow", 0.9), step("green", 0.99)],
+        decimals=1,
+    )
+    return Line(5, (Cell(12, clocks), Cell(4, silent), Cell(8, coverage)))
+
+
+def _who(language: Language) -> Line:
+    worst = table(
+        "Worst hosts",
+        "Every host that is not ok, worst first. The offset has its sign: positive is behind, negative is ahead. The "
+        "clock was never further off than its bound when it was measured. A host leads to its own dashboard.",
+        WORST,
+        language,
+        overrides=[
+            host_column(language),
+            state_column(),
+            verdict_column(),
+            offset_column(),
+            direction_column(),
+            bound_column(),
+            column("sources", custom_width=80),
+            span_column("age of the measurement"),
+            moment_column("last seen"),
+        ],
+        sort=[("state", True), ("never more than", True)],
+        absent="every clock is ok",
+    )
+    spread = bars(
+        "How far, and which way",
+        "How many measured clocks are how far ahead or behind now. Behind is a blind spot: rules that look back a few "
+        "minutes miss its events. Ahead is late or lost: events come from the future, and are delayed or refused.",
+        SPREAD,
+        language,
+        overrides=[coloured(title, colour) for title, colour, _, _ in _CLASSES],
+    )
+    return Line(11, (Cell(16, worst), Cell(8, spread)))
+
+
+def _findings(language: Language) -> Line:
+    kinds = bars(
+        "Findings in force, by kind",
+        "How many hosts have a finding that was raised and not cleared, by its id; a step counts for an hour. "
+        "What each means: docs/findings.md.",
+        FINDINGS_BY_KIND,
+        language,
+        steps=[step("orange")],
+        rows=True,
+    )
+    findings = table(
+        "Findings in force",
+        "What the hosts' own agents raised and have not cleared, worst first, and what to do. A silent host clears "
+        f"nothing. A step counts for {STEPS_COUNT}. VictoriaMetrics keeps no texts.",
+        FINDINGS,
+        language,
+        overrides=[
+            host_column(language),
+            column("finding", custom_width=180),
+            state_column(),
+            column("size", unit="s", custom_width=110),
+            stamp_column("since"),
+        ],
+        sort=[("state", True), ("since", True)],
+        absent="nothing is in force",
+    )
+    return Line(10, (Cell(8, kinds), Cell(16, findings)))
+
+
+def _steps(language: Language) -> Line:
+    steps = table(
+        "Steps of clocks",
+        "Clocks that were set in the range that is shown. Negative is back: logs then have a span of time twice. "
+        "Positive is forward: they have a hole. VictoriaMetrics tells the last of each host and direction.",
+        STEPS,
+        language,
+        overrides=[host_column(language), step_column(), stamp_column("when"), column("kind", custom_width=130)],
+        sort=[("when", True)],
+        absent="no clock was set",
+    )
+    silent = table(
+        "Silent hosts",
+        "Who fell silent, and when it was heard of last. An agent that was stopped looks like a host that is down.",
+        SILENT_HOSTS,
+        language,
+        overrides=[host_column(language), moment_column("last seen")],
+        sort=[("last seen", False)],
+        absent="every known host reports",
+    )
+    raised = graph(
+        "Raised over time",
+        "How many findings were raised and steps seen, by kind.",
+        EVENTS,
+        language,
+        unit="none",
+        custom={"drawStyle": "bars", "fillOpacity": 80, "stacking": {"mode": "normal", "group": "A"}},
+        interval="10m",
+    )
+    return Line(9, (Cell(10, steps), Cell(6, silent), Cell(8, raised)))
+
+
+def _sites(language: Language) -> Line:
+    sites = table(
+        "Sites",
+        "Each site now: hosts that report, by severity; the clocks that are farthest ahead and farthest behind; and "
+        "how far apart two events of different hosts must be stamped before their order is certain, at most.",
+        SITES,
+        language,
+        overrides=[
+            *(
+                column(
+                    severity.word,
+                    thresholds={"mode": "absolute", "steps": [step("text"), step(STATE_COLOURS[severity], 1)]},
+                    custom_cellOptions={"type": "color-text"},
+                    custom_width=90,
+                )
+                for severity in Severity
+            ),
+            offset_column("farthest ahead"),
+            offset_column("farthest behind"),
+            bound_column("order ambiguous within"),
+        ],
+        sort=[("order ambiguous within", True)],
+    )
+    return Line(9, (Cell(24, sites),))
+
+
+def _over_time(language: Language) -> Line:
+    states = graph(
+        "Hosts by state (long range)",
+        "How many hosts were last at which severity in each span of time; what is missing below the top was silent. "
+        "Reads every point in the range: seconds over thousands of hosts.",
+        STATES_OVER_TIME,
+        language,
+        unit="none",
+        overrides=[coloured(severity.word, STATE_COLOURS[severity]) for severity in Severity],
+        custom={"fillOpacity": 70, "lineWidth": 0, "stacking": {"mode": "normal", "group": "A"}},
+        interval="10m",
+        least=0,
+    )
+    hulls = graph(
+        "Sites, ahead and behind (long range)",
+        "How far each site's clocks were ahead (negative) and behind (positive) at most. A site whose both lines move "
+        "follows one source. Reads every point in the range: seconds over thousands of hosts.",
+        HULLS,
+        language,
+        unit="s",
+        axis="← ahead      behind →",
+        overrides=[
+            {
+                "matcher": {"id": "byRegexp", "options": f"/{name}/"},
+                "properties": [{"id": "color", "value": {"mode": "shades", "fixedColor": colour}}],
+            }
+            for name, colour in (("farthest ahead", AHEAD), ("farthest behind", BEHIND))
+        ],
+        interval="10m",
+    )
+    return Line(11, (Cell(12, states), Cell(12, hulls)))
+
+
+def step_column(name: str = "step") -> Json:
+    """Return a column of steps: back is red, forward is blue."""
+    return column(
+        name,
+        unit="s",
+        decimals=3,
+        thresholds={"mode": "absolute", "steps": [step("red"), step("blue", 0)]},
+        custom_cellOptions={"type": "color-text"},
+        custom_width=120,
+    )
+
+
+def steps_annotation(language: Language, where: str, labels: str) -> Json:
+    """Return the marks at each step of a clock, on every graph of a dashboard."""
+    common = {"name": "Steps of clocks", "enable": True, "hide": False, "iconColor": "red"}
+    if language == "influxql":
+        query = f'SELECT "title", "text", "host", "kind" FROM "ntpaudit_event" WHERE $timeFilter{where}'
+        return {
+            **common,
+            "datasource": {"type": "influxdb", "uid": "${datasource}"},
+            "target": {
+                "refId": "Steps",
+                "query": query,
+                "rawQuery": True,
+                "fromAnnotations": True,
+                "textEditor": True,
+                "titleColumn": "title",
+                "textColumn": "text",
+                "tagsColumn": "host,kind",
+            },
+        }
+    return {
+        **common,
+        "datasource": {"type": "prometheus", "uid": "${datasource}"},
+        "expr": f"max by (host, kind) (last_over_time(ntpaudit_event_raised{{{labels}}}[$__interval]))",
+        "step": "60s",
+        "titleFormat": "{{kind}}",
+        "textFormat": "{{host}}",
+        "tagKeys": "host,kind",
+    }

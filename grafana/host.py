@@ -1,0 +1,603 @@
+"""The dashboard *Host*: one clock, inside its bound, and what it rests on."""
+
+from grafana.fleet import SITE, steps_annotation
+from grafana.panels import (
+    AHEAD,
+    BEHIND,
+    BOUND_STEPS,
+    DIRECTIONS,
+    JUDGEMENTS,
+    OFFSET_STEPS,
+    SAYINGS,
+    STATES,
+    Board,
+    Cell,
+    Json,
+    Line,
+    Row,
+    Variable,
+    coloured,
+    column,
+    dashboard,
+    direction_column,
+    graph,
+    offset_column,
+    span_column,
+    stamp_column,
+    stat,
+    state_column,
+    status_column,
+    step,
+    table,
+    thresholds,
+    timeline,
+)
+from grafana.queries import (
+    KNOWN,
+    ONE_HOST,
+    SILENT_AFTER_S,
+    Influx,
+    Language,
+    Prom,
+    Question,
+    by_host,
+    last,
+    metric,
+    named,
+    ordered,
+    seen,
+    since,
+)
+
+_WHERE = f"$timeFilter{ONE_HOST.where}"
+_STEPS = ONE_HOST.also('"kind" =~ /^step-/', 'kind=~"step-.*"')
+
+HOST = Variable(
+    "host",
+    "Host",
+    "The host that is shown",
+    {
+        "influxql": 'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "host" WHERE "site" =~ /^${site:regex}$/',
+        "promql": 'label_values(ntpaudit_clock_severity{site=~"$site"}, host)',
+    },
+    multi=False,
+)
+
+
+def _lines(
+    fields: dict[str, str],
+    measurement: str = "clock",
+    *,
+    least: frozenset[str] = frozenset(),
+    interval: str = "$__interval",
+) -> Question:
+    """Ask for fields of the host over time, named anew: the greatest of each span of time, or the least of some."""
+    influxql = ", ".join(
+        f'{"min" if name in least else "max"}("{field}") AS "{name}"' for name, field in fields.items()
+    )
+    return Question(
+        (
+            Influx(
+                f'SELECT {influxql} FROM "ntpaudit_{measurement}" WHERE {_WHERE} GROUP BY time({interval}) fill(none)',
+                "time_series",
+            ),
+        ),
+        tuple(
+            Prom(
+                f"{'min' if name in least else 'max'}({'min' if name in least else 'max'}_over_time("
+                f"{metric(field, ONE_HOST, measurement)}[{interval}]))",
+                name,
+                instant=False,
+            )
+            for name, field in fields.items()
+        ),
+    )
+
+
+OFFSET = Question(
+    (
+        Influx(
+            'SELECT "offset", "offset" AS "direction", "bound" AS "never more than" FROM '
+            + by_host(ONE_HOST, {"offset": "offset_s", "bound": "bound_s"}, span=KNOWN)
+        ),
+    ),
+    tuple(
+        Prom(f"{last(field, ONE_HOST, span=KNOWN)} and on (host) ({last('verdict', ONE_HOST, span=KNOWN)} < 3)", name)
+        for name, field in (("offset", "offset_s"), ("direction", "offset_s"), ("never more than", "bound_s"))
+    ),
+)
+STATE = Question(
+    (Influx('SELECT "severity" AS "state", "verdict" FROM ' + by_host(ONE_HOST, {"verdict": "verdict"}, span=KNOWN)),),
+    (Prom(last("severity", ONE_HOST, span=KNOWN), "state"), Prom(last("verdict", ONE_HOST, span=KNOWN), "verdict")),
+)
+SOURCES_NOW = Question(
+    (
+        Influx(
+            'SELECT "usable", "agreeing", "falsetickers" FROM '
+            + by_host(
+                ONE_HOST,
+                {"usable": "usable", "agreeing": "agreeing", "falsetickers": "falsetickers"},
+                span=KNOWN,
+            )
+        ),
+    ),
+    tuple(Prom(last(name, ONE_HOST, span=KNOWN), name) for name in ("usable", "agreeing", "falsetickers")),
+)
+SEEN = Question(
+    (Influx(f'SELECT "severity" FROM {by_host(ONE_HOST, {}, span=KNOWN)}'),),
+    (Prom(f"1000 * {seen(ONE_HOST)}", "last seen"),),
+)
+BAND = _lines({"latest": "latest_s", "earliest": "earliest_s", "offset": "offset_s"}, least=frozenset({"earliest"}))
+CLAIM = Question(
+    (
+        Influx(
+            'SELECT max("daemon_offset_s") AS "daemon\'s offset", max("offset_s") AS "measured offset", '
+            'max("daemon_offset_s")+max("daemon_bound_s") AS "daemon\'s latest", '
+            'min("daemon_offset_s")-max("daemon_bound_s") AS "daemon\'s earliest" '
+            f'FROM "ntpaudit_clock" WHERE {_WHERE} GROUP BY time($__interval) fill(none)',
+            "time_series",
+        ),
+    ),
+    tuple(
+        Prom(query, legend, instant=False)
+        for legend, query in (
+            ("daemon's offset", f"max(max_over_time({metric('daemon_offset_s', ONE_HOST)}[$__interval]))"),
+            ("measured offset", f"max(max_over_time({metric('offset_s', ONE_HOST)}[$__interval]))"),
+            (
+                "daemon's latest",
+                f"max(max_over_time({metric('daemon_offset_s', ONE_HOST)}[$__interval])) + "
+                f"max(max_over_time({metric('daemon_bound_s', ONE_HOST)}[$__interval]))",
+            ),
+            (
+                "daemon's earliest",
+                f"min(min_over_time({metric('daemon_offset_s', ONE_HOST)}[$__interval])) - "
+                f"max(max_over_time({metric('daemon_bound_s', ONE_HOST)}[$__interval]))",
+            ),
+        )
+    ),
+)
+STATES_OVER_TIME = Question(
+    (
+        Influx(
+            'SELECT max("severity") AS "state", max("verdict") AS "verdict" FROM "ntpaudit_clock" '
+            f"WHERE {_WHERE} GROUP BY time($__interval) fill(none)",
+            "time_series",
+        ),
+    ),
+    tuple(
+        Prom(f"max(max_over_time({metric(field, ONE_HOST)}[$__interval]))", name, instant=False)
+        for name, field in (("state", "severity"), ("verdict", "verdict"))
+    ),
+)
+STATUSES_OVER_TIME = Question(
+    (
+        Influx(
+            f'SELECT last("status") FROM "ntpaudit_source" WHERE {_WHERE} '
+            'GROUP BY time($__interval), "source" fill(none)',
+            "time_series",
+            "$tag_source",
+        ),
+    ),
+    (
+        Prom(
+            f"max by (source) (last_over_time({metric('status', ONE_HOST, 'source')}[$__interval]))",
+            "{{source}}",
+            instant=False,
+        ),
+    ),
+)
+SOURCE_OFFSETS = Question(
+    (
+        Influx(
+            f'SELECT mean("offset_s") FROM "ntpaudit_source" WHERE {_WHERE} '
+            'GROUP BY time($__interval), "source" fill(none)',
+            "time_series",
+            "$tag_source",
+        ),
+    ),
+    (
+        Prom(
+            f"avg by (source) (avg_over_time({metric('offset_s', ONE_HOST, 'source')}[$__interval]))",
+            "{{source}}",
+            instant=False,
+        ),
+    ),
+)
+_SAID = ("source",)
+SOURCES = Question(
+    (
+        Influx(
+            'SELECT "source", "status", "offset", "direction", "delay", "root distance", "stratum", "address", '
+            '"reference", "reason" FROM (SELECT last("status") AS "status", "offset_s" AS "offset", '
+            '"offset_s" AS "direction", "delay_s" AS "delay", "root_distance_s" AS "root distance", '
+            '"stratum" AS "stratum", "address" AS "address", "reference_id" AS "reference", "reason" AS "reason" '
+            f'FROM "ntpaudit_source" WHERE {since(ONE_HOST, KNOWN)}{ONE_HOST.where} GROUP BY "source")'
+        ),
+    ),
+    tuple(
+        Prom(
+            last(field, ONE_HOST, by=_SAID, span=KNOWN, measurement="source")
+            + (
+                ""
+                if field in ("status",)
+                else f" and on (source) ({last('status', ONE_HOST, by=_SAID, span=KNOWN, measurement='source')} < 3)"
+            ),
+            form="table",
+        )
+        for field in ("status", "offset_s", "offset_s", "delay_s", "root_distance_s", "stratum")
+    ),
+    ordered(
+        {
+            "source": "source",
+            "status": "status",
+            "offset": "offset",
+            "direction": "direction",
+            "delay": "delay",
+            "root distance": "root distance",
+            "stratum": "stratum",
+            "address": "address",
+            "reference": "follows",
+            "reason": "reason",
+            "Time": "asked",
+        }
+    ),
+    named(
+        {
+            "source": "source",
+            "Value #A": "status",
+            "Value #B": "offset",
+            "Value #C": "direction",
+            "Value #D": "delay",
+            "Value #E": "root distance",
+            "Value #F": "stratum",
+        },
+        ("Time",),
+    ),
+)
+FREQUENCY = Question(
+    (
+        Influx(
+            'SELECT mean("frequency_ppm") AS "frequency", mean("frequency_ppm")+max("skew_ppm") AS "at most", '
+            'mean("frequency_ppm")-max("skew_ppm") AS "at least" FROM "ntpaudit_clock" '
+            f"WHERE {_WHERE} GROUP BY time($__interval) fill(none)",
+            "time_series",
+        ),
+    ),
+    tuple(
+        Prom(query, legend, instant=False)
+        for legend, query in (
+            ("frequency", f"avg(avg_over_time({metric('frequency_ppm', ONE_HOST)}[$__interval]))"),
+            *(
+                (
+                    legend,
+                    f"avg(avg_over_time({metric('frequency_ppm', ONE_HOST)}[$__interval])) {sign} "
+                    f"max(max_over_time({metric('skew_ppm', ONE_HOST)}[$__interval]))",
+                )
+                for legend, sign in (("at most", "+"), ("at least", "-"))
+            ),
+        )
+    ),
+)
+_FORECAST = ONE_HOST.also("\"kind\" = 'breach-forecast'", 'kind="breach-forecast"')
+FORECASTS = Question(
+    (
+        Influx(
+            'SELECT "raised", "value_s" AS "breach in", "text" FROM "ntpaudit_event" '
+            f"WHERE $timeFilter{_FORECAST.where} ORDER BY time DESC LIMIT 100"
+        ),
+    ),
+    (
+        Prom(f"max(last_over_time({metric('raised', _FORECAST, 'event')}[$__range]))", form="table"),
+        Prom(f"max(last_over_time({metric('value_s', _FORECAST, 'event')}[$__range]))", form="table"),
+        Prom(f"1000 * max(tlast_over_time({metric('raised', _FORECAST, 'event')}[$__range]))", form="table"),
+    ),
+    ordered({"Time": "when", "raised": "began or ended", "breach in": "breach in", "text": "what, and what to do"}),
+    named({"Value #C": "when", "Value #A": "began or ended", "Value #B": "breach in"}, ("Time",)),
+)
+KERNEL = _lines({"the kernel's maximum error": "kernel_maxerror_s", "measured bound": "bound_s"})
+EVENTS = Question(
+    (
+        Influx(
+            'SELECT "kind", "raised", "severity" AS "state", "value_s" AS "size", "text" FROM "ntpaudit_event" '
+            f"WHERE {_WHERE} ORDER BY time DESC LIMIT 500"
+        ),
+    ),
+    (
+        Prom(f"max by (kind) (last_over_time({metric('raised', ONE_HOST, 'event')}[$__range]))", form="table"),
+        Prom(f"max by (kind) (last_over_time({metric('severity', ONE_HOST, 'event')}[$__range]))", form="table"),
+        Prom(f"max by (kind) (last_over_time({metric('value_s', ONE_HOST, 'event')}[$__range]))", form="table"),
+        Prom(f"1000 * max by (kind) (tlast_over_time({metric('raised', ONE_HOST, 'event')}[$__range]))", form="table"),
+    ),
+    ordered(
+        {
+            "Time": "when",
+            "kind": "finding",
+            "raised": "began or ended",
+            "state": "state",
+            "size": "size",
+            "text": "what, and what to do",
+        }
+    ),
+    named(
+        {
+            "Value #D": "when",
+            "kind": "finding",
+            "Value #A": "began or ended",
+            "Value #B": "state",
+            "Value #C": "size",
+        },
+        ("Time",),
+    ),
+)
+DELIVERY = _lines(
+    {"records that wait": "backlog", "failures since the last good": "failures", "audits missed": "missed"}
+)
+AGES = _lines({"of the measurement": "age_s", "of the oldest record that waits": "oldest_undelivered_s"})
+AUDITS = Question(
+    (
+        Influx(
+            f'SELECT count("severity") AS "audits" FROM "ntpaudit_clock" WHERE {_WHERE} '
+            "GROUP BY time($__interval) fill(0)",
+            "time_series",
+        ),
+    ),
+    (Prom(f"sum(count_over_time({metric('severity', ONE_HOST)}[$__interval]))", "audits", instant=False),),
+)
+
+_BEGAN = [
+    {
+        "type": "value",
+        "options": {
+            "0": {"text": "ended", "color": "green", "index": 0},
+            "1": {"text": "began", "color": "orange", "index": 1},
+        },
+    }
+]
+_TEXT = {"type": "color-text"}
+_OFFSET_AXIS = "← ahead      behind →"
+
+
+def host(language: Language) -> Json:
+    """Return the dashboard."""
+    return dashboard(
+        Board(
+            language,
+            "host",
+            "ntpaudit: Host",
+            "One host's clock: where it stands, inside its bound; how it drifts; what its sources say; what happened "
+            "to it; and whether the evidence is whole. Positive is behind, negative is ahead.",
+            (SITE, HOST),
+            (
+                Row("Now", (_now(language),)),
+                Row("The clock", (_clock(language), _state(language))),
+                Row("Its sources", _sources(language)),
+                Row("What happened", (_events(language),)),
+                Row("Drift and kernel", (_drift(language),)),
+                Row("The evidence", (_evidence(language),)),
+            ),
+            (steps_annotation(language, _STEPS.where, _STEPS.labels),),
+            since="now-24h",
+        )
+    )
+
+
+def _now(language: Language) -> Line:
+    state = stat(
+        "State",
+        "The severity of the last point, and the verdict on the critical tolerance of the host's own profile: within, "
+        "unproven (the interval reaches across it), beyond, or unmeasured. However old the point is: see last seen.",
+        STATE,
+        language,
+        overrides=[column("state", mappings=STATES), column("verdict", mappings=JUDGEMENTS)],
+    )
+    offset = stat(
+        "Offset",
+        "The estimate with its sign, in a word which way, and the worst case: the clock was never further off than "
+        "that when it was measured.",
+        OFFSET,
+        language,
+        unit="s",
+        decimals=3,
+        overrides=[
+            column("offset", thresholds=thresholds(OFFSET_STEPS)),
+            column("direction", mappings=DIRECTIONS),
+            column("never more than", thresholds=thresholds(BOUND_STEPS)),
+        ],
+        absent="not measured",
+    )
+    sources = stat(
+        "Sources",
+        "How many gave a usable answer, how many of them agree, and how many disagree with the others.",
+        SOURCES_NOW,
+        language,
+        overrides=[
+            column("usable", thresholds=thresholds([step("red"), step("yellow", 1), step("green", 3)])),
+            column("falsetickers", thresholds=thresholds([step("green"), step("yellow", 1)])),
+        ],
+    )
+    seen_last = stat(
+        "Last seen",
+        f"When the last point was, within a day. After {SILENT_AFTER_S // 60} minutes the host counts as silent.",
+        SEEN,
+        language,
+        unit="dateTimeFromNow",
+    )
+    if language == "influxql":  # the answer's own time is the moment, its number is not
+        seen_last["options"]["reduceOptions"]["fields"] = "/^Time$/"
+    return Line(5, (Cell(6, state), Cell(9, offset), Cell(6, sources), Cell(3, seen_last)))
+
+
+def _clock(language: Language) -> Line:
+    band = graph(
+        "Offset inside its bound",
+        "The true offset lies in the band, wherever the estimate in it is; above zero the clock is behind, below it is "
+        "ahead. Where servers were not asked for a while the band widens. A gap is a gap in the evidence.",
+        BAND,
+        language,
+        unit="s",
+        axis=_OFFSET_AXIS,
+        overrides=[
+            coloured("latest", BEHIND, custom_fillBelowTo="earliest", custom_lineWidth=1, custom_fillOpacity=20),
+            coloured("earliest", AHEAD, custom_lineWidth=1),
+            coloured("offset", "text", custom_lineWidth=2),
+        ],
+    )
+    claim = graph(
+        "What the time daemon claims",
+        "The daemon's own offset and bound beside what was measured without it: the two must overlap. The fields "
+        "daemon_offset_s and daemon_bound_s are in the schema and not written by this version, so only the measured "
+        "offset is shown.",
+        CLAIM,
+        language,
+        unit="s",
+        axis=_OFFSET_AXIS,
+        overrides=[
+            coloured("measured offset", "text", custom_lineWidth=2),
+            coloured("daemon's offset", "green", custom_lineWidth=2),
+            coloured("daemon's latest", "green", custom_fillBelowTo="daemon's earliest", custom_fillOpacity=15),
+            coloured("daemon's earliest", "green"),
+        ],
+    )
+    return Line(11, (Cell(14, band), Cell(10, claim)))
+
+
+def _state(language: Language) -> Line:
+    states = timeline(
+        "State and verdict",
+        "The worst severity and verdict of each span of time; where there is no band the host was silent.",
+        STATES_OVER_TIME,
+        language,
+        overrides=[column("state", mappings=STATES), column("verdict", mappings=JUDGEMENTS)],
+    )
+    return Line(5, (Cell(24, states),))
+
+
+def _sources(language: Language) -> tuple[Line, ...]:
+    statuses = timeline(
+        "What became of each source",
+        "agreeing: it covers the point that most cover; falseticker: it does not; distant: too far to help; rejected: "
+        "it answered unusably; unreachable: no answer; backed-off: it was not asked.",
+        STATUSES_OVER_TIME,
+        language,
+        SAYINGS,
+    )
+    offsets = graph(
+        "What each source says",
+        "How far behind (positive) or ahead (negative) each source says that this clock is.",
+        SOURCE_OFFSETS,
+        language,
+        unit="s",
+        axis=_OFFSET_AXIS,
+        gap_ms=7_200_000,
+    )
+    sources = table(
+        "Sources, as last asked",
+        "The last answer of each source within a day. VictoriaMetrics keeps no texts, so the addresses, what the "
+        "servers follow and the reasons are to be had from InfluxDB alone.",
+        SOURCES,
+        language,
+        overrides=[
+            column("source", custom_width=220),
+            status_column(),
+            offset_column(),
+            direction_column(),
+            span_column("delay"),
+            span_column("root distance"),
+            stamp_column("asked"),
+        ],
+        sort=[("status", True)],
+        absent="no source was asked",
+    )
+    return (Line(9, (Cell(12, statuses), Cell(12, offsets))), Line(8, (Cell(24, sources),)))
+
+
+def _events(language: Language) -> Line:
+    events = table(
+        "Findings and steps",
+        "What began and ended in the range that is shown, newest first, and what to do. VictoriaMetrics tells the "
+        "last of each kind, without its text.",
+        EVENTS,
+        language,
+        overrides=[
+            stamp_column("when"),
+            column("finding", custom_width=190),
+            column("began or ended", mappings=_BEGAN, custom_cellOptions=_TEXT, custom_width=130),
+            state_column(),
+            column("size", unit="s", custom_width=110),
+        ],
+        sort=[("when", True)],
+        absent="nothing happened",
+    )
+    return Line(9, (Cell(24, events),))
+
+
+def _drift(language: Language) -> Line:
+    frequency = graph(
+        "Drift",
+        "How fast the clock falls behind (positive) or gets ahead (negative) when nobody steers it, in parts per "
+        "million, and how wrong that can be. 10 ppm are 0.9 s a day.",
+        FREQUENCY,
+        language,
+        unit="suffix: ppm",
+        overrides=[
+            coloured("frequency", "text", custom_lineWidth=2),
+            coloured("at most", BEHIND, custom_fillBelowTo="at least", custom_fillOpacity=15),
+            coloured("at least", AHEAD),
+        ],
+        gap_ms=7_200_000,
+    )
+    forecasts = table(
+        "Forecast",
+        "When nothing steers the clock: in how long it leaves its tolerance at the earliest.",
+        FORECASTS,
+        language,
+        overrides=[
+            stamp_column("when"),
+            column("began or ended", mappings=_BEGAN, custom_cellOptions=_TEXT, custom_width=130),
+            span_column("breach in"),
+        ],
+        sort=[("when", True)],
+        absent="no breach is forecast",
+    )
+    kernel = graph(
+        "What the kernel believes",
+        "The kernel's maximum error beside the measured bound. It only grows while no daemon updates it: a line that "
+        "rises without a fall is a clock that nobody disciplines.",
+        KERNEL,
+        language,
+        unit="s",
+        least=0,
+        overrides=[coloured("the kernel's maximum error", "purple"), coloured("measured bound", "text")],
+    )
+    return Line(9, (Cell(9, frequency), Cell(6, forecasts), Cell(9, kernel)))
+
+
+def _evidence(language: Language) -> Line:
+    audits = graph(
+        "Audits that arrived",
+        "How many points came in each span of time. Every audit makes one: a minute without is a minute without proof.",
+        AUDITS,
+        language,
+        unit="none",
+        custom={"drawStyle": "bars", "fillOpacity": 60},
+        least=0,
+        interval="10m",
+    )
+    delivery = graph(
+        "Delivery and agent",
+        "Records that wait to be delivered, attempts that failed since the last good one, and audits of servers that "
+        "were due and did not come.",
+        DELIVERY,
+        language,
+        unit="none",
+        least=0,
+    )
+    ages = graph(
+        "Ages",
+        "How old the answers were that the offset rests on, and the oldest record that waited to be delivered.",
+        AGES,
+        language,
+        unit="s",
+        least=0,
+    )
+    return Line(8, (Cell(8, audits), Cell(8, delivery), Cell(8, ages)))

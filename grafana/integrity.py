@@ -1,0 +1,590 @@
+"""The dashboard *Integrity*: what the clocks do to the logs, and whether it can be proved."""
+
+from collections.abc import Sequence
+
+from grafana.fleet import ENV, SITE
+from grafana.panels import (
+    AHEAD,
+    BEHIND,
+    FAR_AHEAD,
+    FAR_BEHIND,
+    Board,
+    Cell,
+    Json,
+    Line,
+    Row,
+    Variable,
+    bars,
+    bound_column,
+    coloured,
+    column,
+    dashboard,
+    direction_column,
+    graph,
+    host_column,
+    moment_column,
+    offset_column,
+    stat,
+    state_column,
+    step,
+    table,
+    text,
+)
+from grafana.queries import (
+    CHOSEN,
+    SOME_HOSTS,
+    Influx,
+    Language,
+    Prom,
+    Question,
+    by_host,
+    count,
+    is_above,
+    is_below,
+    last,
+    measured,
+    metric,
+    named,
+    number,
+    ordered,
+    shares,
+    since,
+    sums,
+)
+from ntpaudit.core.policy import PROFILES
+
+_HERE = ("host", "site")
+_RANGE = f"$timeFilter{CHOSEN.where}"
+
+HOSTS = Variable(
+    "hosts",
+    "Hosts to order",
+    "Two hosts or more, of whose events the order is in question",
+    {
+        "influxql": 'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "host" WHERE "site" =~ /^${site:regex}$/',
+        "promql": 'label_values(ntpaudit_clock_severity{site=~"$site"}, host)',
+    },
+)
+EVERY = Variable(
+    "every",
+    "Agents audit",
+    "How often agents look at their own clock and ask servers: schedule.local and schedule.network, or schedule.pool,"
+    " of their configuration. Each makes a point; the value is the mean time between two points, in seconds.",
+    "every 1 min and 5 min : 50, every 1 min and 1 h : 59, every 2 min and 5 min : 85.7, every 5 min and 5 min : 150",
+)
+
+AHEAD_LIMITS = (
+    ("Loki: refused beyond 10 min", 600.0),
+    ("Kafka 4: refused beyond 1 h", 3600.0),
+    ("CloudWatch Logs: refused beyond 2 h", 7200.0),
+    ("Splunk: stamped anew beyond 2 days", 172_800.0),
+)
+"""How far in the future an event may be, by the default of each pipeline."""
+
+BEHIND_LIMITS = (
+    ("Sentinel 5 min rule: missed beyond 5 min", 300.0),
+    ("Elastic prebuilt rules: missed beyond 9 min", 540.0),
+    ("Loki: refused as out of order beyond 1 h", 3600.0),
+    ("Loki: refused as too old beyond 168 h", 604_800.0),
+    ("CloudWatch Logs: refused beyond 14 days", 1_209_600.0),
+)
+"""How old an event may be: what is older is refused, or no rule looks back so far."""
+
+RISK_AHEAD = Question(
+    sums(
+        {title: is_below("offset", -limit_s) for title, limit_s in AHEAD_LIMITS},
+        by_host(CHOSEN, {"offset": "offset_s"}),
+    ),
+    tuple(
+        Prom(count(f"({measured('offset_s', CHOSEN)}) < bool -{number(limit_s)}"), title)
+        for title, limit_s in AHEAD_LIMITS
+    ),
+)
+RISK_BEHIND = Question(
+    sums(
+        {title: is_above("offset", limit_s) for title, limit_s in BEHIND_LIMITS},
+        by_host(CHOSEN, {"offset": "offset_s"}),
+    ),
+    tuple(
+        Prom(count(f"({measured('offset_s', CHOSEN)}) > bool {number(limit_s)}"), title)
+        for title, limit_s in BEHIND_LIMITS
+    ),
+)
+_LEAST_S = min(limit_s for _, limit_s in (*AHEAD_LIMITS, *BEHIND_LIMITS))
+AT_RISK = Question(
+    (
+        Influx(
+            'SELECT "host", "site", "offset", "offset" AS "direction", "bound" FROM '
+            + by_host(CHOSEN, {"offset": "offset_s", "bound": "bound_s"}, by=_HERE)
+            + f' WHERE "offset" > {number(_LEAST_S)} OR "offset" < -{number(_LEAST_S)}'
+        ),
+    ),
+    tuple(
+        Prom(
+            f"{measured(field, CHOSEN, by=_HERE)} and on (host, site) "
+            f"(abs({last('offset_s', CHOSEN, by=_HERE)}) > {number(_LEAST_S)})",
+            form="table",
+        )
+        for field in ("offset_s", "offset_s", "bound_s")
+    ),
+    ordered(
+        {
+            "host": "host",
+            "site": "site",
+            "offset": "offset",
+            "direction": "direction",
+            "bound": "never more than",
+        },
+        ("Time",),
+    ),
+    named(
+        {
+            "host": "host",
+            "site": "site",
+            "Value #A": "offset",
+            "Value #B": "direction",
+            "Value #C": "never more than",
+        },
+        ("Time",),
+    ),
+)
+AMBIGUITY = Question(
+    (
+        Influx(
+            'SELECT max("latest_s")-min("earliest_s") AS "order ambiguous within" FROM "ntpaudit_clock" '
+            f"WHERE $timeFilter{SOME_HOSTS.where} GROUP BY time($__interval) fill(none)",
+            "time_series",
+        ),
+    ),
+    (
+        Prom(
+            f"max(max_over_time({metric('latest_s', SOME_HOSTS)}[$__interval])) - "
+            f"min(min_over_time({metric('earliest_s', SOME_HOSTS)}[$__interval]))",
+            "order ambiguous within",
+            instant=False,
+        ),
+    ),
+)
+INTERVALS = Question(
+    (
+        Influx(
+            'SELECT "host", "severity" AS "state", "earliest", "offset", "latest", "bound" FROM '
+            + by_host(
+                SOME_HOSTS,
+                {"earliest": "earliest_s", "offset": "offset_s", "latest": "latest_s", "bound": "bound_s"},
+            )
+        ),
+    ),
+    (
+        Prom(last("severity", SOME_HOSTS), form="table"),
+        *(
+            Prom(measured(field, SOME_HOSTS), form="table")
+            for field in ("earliest_s", "offset_s", "latest_s", "bound_s")
+        ),
+    ),
+    ordered(
+        {
+            "host": "host",
+            "state": "state",
+            "earliest": "earliest",
+            "offset": "offset",
+            "latest": "latest",
+            "bound": "never more than",
+            "Time": "last seen",
+        }
+    ),
+    named(
+        {
+            "host": "host",
+            "Value #A": "state",
+            "Value #B": "earliest",
+            "Value #C": "offset",
+            "Value #D": "latest",
+            "Value #E": "never more than",
+        },
+        ("Time",),
+    ),
+)
+OFFSETS = Question(
+    (
+        Influx(
+            f'SELECT mean("offset_s") FROM "ntpaudit_clock" WHERE $timeFilter{SOME_HOSTS.where} '
+            'GROUP BY time($__interval), "host" fill(none)',
+            "time_series",
+            "$tag_host",
+        ),
+    ),
+    (
+        Prom(
+            f"avg by (host) (avg_over_time({metric('offset_s', SOME_HOSTS)}[$__interval]))",
+            "{{host}}",
+            instant=False,
+        ),
+    ),
+)
+
+
+def _tolerances() -> dict[float, list[str]]:
+    """Return the critical tolerances of the profiles, and by which profiles each is set."""
+    tolerances: dict[float, list[str]] = {}
+    for profile in PROFILES.values():
+        tolerances.setdefault(profile.critical_s, []).append(profile.name)
+    return dict(sorted(tolerances.items(), reverse=True))
+
+
+def _spoken(tolerance_s: float) -> str:
+    """Say a tolerance as rules do."""
+    for unit, size_s in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if tolerance_s >= size_s:
+            return f"{tolerance_s / size_s:g} {unit}"
+    raise ValueError(tolerance_s)
+
+
+OWN = ("pci", "iso27001", "nis2", "dora")
+"""The profiles of rules that state no number: the organisation sets it."""
+
+TOLERANCES = {_spoken(tolerance_s): tolerance_s for tolerance_s in _tolerances()}
+PROFILES_OF = "; ".join(
+    f"{_spoken(tolerance_s)}: " + ", ".join(f"{name}*" if name in OWN else name for name in names)
+    for tolerance_s, names in _tolerances().items()
+)
+
+COMPLIANCE_NOW = Question(
+    shares(
+        {title: f"1-{is_above('bound', limit_s)}" for title, limit_s in TOLERANCES.items()},
+        by_host(CHOSEN, {"bound": "bound_s"}),
+    ),
+    tuple(
+        Prom(
+            f"sum(({measured('bound_s', CHOSEN)}) <= bool {number(limit_s)}) / count({last('severity', CHOSEN)})",
+            title,
+        )
+        for title, limit_s in TOLERANCES.items()
+    ),
+)
+FOLLOWED = {name: PROFILES[name].critical_s for name in ("log-integrity", "ops-strict", "finra-cat", "mifid-1ms")}
+"""The profiles whose share is shown over time, and their critical tolerances."""
+
+
+def _divided(name: str) -> Json:
+    """Return the change that makes a share of a count of points."""
+    return {
+        "id": "calculateField",
+        "options": {
+            "mode": "binary",
+            "binary": {"left": f"within {name}", "operator": "/", "right": "points"},
+            "alias": name,
+            "replaceFields": False,
+        },
+    }
+
+
+COMPLIANCE = Question(
+    (
+        Influx(f'SELECT count("severity") AS "points" FROM "ntpaudit_clock" WHERE {_RANGE} GROUP BY time($__interval)'),
+        *(
+            Influx(
+                f'SELECT count("bound_s") AS "within {name}" FROM "ntpaudit_clock" '
+                f'WHERE {_RANGE} AND "bound_s" <= {number(limit_s)} GROUP BY time($__interval)'
+            )
+            for name, limit_s in FOLLOWED.items()
+        ),
+    ),
+    tuple(
+        Prom(
+            f"sum(count_le_over_time({metric('bound_s', CHOSEN)}[$__interval], {number(limit_s)})) / "
+            f"sum(count_over_time({metric('severity', CHOSEN)}[$__interval]))",
+            name,
+            instant=False,
+        )
+        for name, limit_s in FOLLOWED.items()
+    ),
+    (
+        {"id": "joinByField", "options": {"byField": "Time", "mode": "outer"}},
+        *(_divided(name) for name in FOLLOWED),
+        {
+            "id": "organize",
+            "options": {
+                "excludeByName": dict.fromkeys(("points", *(f"within {name}" for name in FOLLOWED)), True),
+                "indexByName": {},
+                "renameByName": {},
+            },
+        },
+    ),
+)
+RECEIVED_NOW = Question(
+    (
+        Influx(
+            'SELECT sum("points")*${every}/3600/count("points") AS "received" FROM '
+            '(SELECT count("severity") AS "points" '
+            f'FROM "ntpaudit_clock" WHERE {since(CHOSEN, "1h")}{CHOSEN.where} GROUP BY "host")'
+        ),
+    ),
+    (
+        Prom(
+            f"avg(sum by (host) (count_over_time({metric('severity', CHOSEN)}[1h]))) * ${{every}} / 3600",
+            "received",
+        ),
+    ),
+)
+GAPS = Question(
+    (
+        Influx(
+            'SELECT "host", "site", "share" FROM (SELECT count("severity")*${every}/3600 AS "share" '
+            f'FROM "ntpaudit_clock" WHERE {since(CHOSEN, "1h")}{CHOSEN.where} GROUP BY "host", "site") '
+            'WHERE "share" < 0.9'
+        ),
+    ),
+    (
+        Prom(
+            f"sum by (host, site) (count_over_time({metric('severity', CHOSEN)}[1h])) * ${{every}} / 3600 < 0.9",
+            form="table",
+        ),
+    ),
+    ordered({"host": "host", "site": "site", "share": "received"}, ("Time",)),
+    ordered({"host": "host", "site": "site", "Value": "received"}, ("Time",)),
+)
+RECEIVED = Question(
+    (
+        Influx(
+            f'SELECT count("severity") AS "points received" FROM "ntpaudit_clock" WHERE {_RANGE} '
+            "GROUP BY time($__interval) fill(none)",
+            "time_series",
+        ),
+        Influx(
+            'SELECT count("points")*($__interval_ms/1000)/${every} AS "points expected" FROM '
+            f'(SELECT count("severity") AS "points" FROM "ntpaudit_clock" WHERE {_RANGE} '
+            'GROUP BY time($__interval), "host" fill(none)) WHERE $timeFilter GROUP BY time($__interval) fill(none)',
+            "time_series",
+        ),
+    ),
+    (
+        Prom(
+            f"sum(count_over_time({metric('severity', CHOSEN)}[$__interval]))",
+            "points received",
+            instant=False,
+        ),
+        Prom(
+            f"count(count by (host) (count_over_time({metric('severity', CHOSEN)}[$__interval]))) * "
+            "($__interval_ms / 1000) / ${every}",
+            "points expected",
+            instant=False,
+        ),
+    ),
+)
+VERSIONS = Question(
+    (
+        Influx(
+            'SELECT "host", "version", "profile" FROM ' + by_host(CHOSEN, {"version": "version", "profile": "profile"})
+        ),
+    ),
+    (),
+    (
+        {
+            "id": "groupBy",
+            "options": {
+                "fields": {
+                    "version": {"aggregations": [], "operation": "groupby"},
+                    "profile": {"aggregations": [], "operation": "groupby"},
+                    "host": {"aggregations": ["count"], "operation": "aggregate"},
+                }
+            },
+        },
+        *ordered({"version": "version", "profile": "profile", "host (count)": "hosts"}),
+    ),
+)
+
+
+def integrity(language: Language) -> Json:
+    """Return the dashboard."""
+    return dashboard(
+        Board(
+            language,
+            "integrity",
+            "ntpaudit: Integrity",
+            "What the clocks do to the logs: whether the order of events can be trusted, which pipeline refuses or "
+            "misses them, and for which tolerance the clocks were proved right. Behind is a blind spot, ahead is late"
+            " or lost.",
+            (SITE, ENV, HOSTS, EVERY),
+            (
+                Row("Can the order of events be trusted?", _order(language)),
+                Row("Which pipeline refuses or misses events?", _ingestion(language)),
+                Row("For which tolerance are the clocks proved right?", (_compliance(language),)),
+                Row("Is the evidence whole?", (_evidence(language),)),
+                Row(
+                    "Over time (long range: seconds over thousands of hosts)",
+                    (_over_time(language),),
+                    folded=True,
+                ),
+            ),
+            refresh="5m",
+        )
+    )
+
+
+def _order(language: Language) -> tuple[Line, ...]:
+    ambiguity = graph(
+        "Ambiguity of order between the chosen hosts",
+        "Events of the chosen hosts that are stamped further apart than this happened in the order of their stamps; "
+        "events closer than this may not have. It is the greatest latest_s less the least earliest_s of all of them: "
+        "what no pair exceeds. ntpaudit fleet order HOST_A HOST_B says it of two, and with corrected stamps.",
+        AMBIGUITY,
+        language,
+        unit="s",
+        least=0,
+        overrides=[coloured("order ambiguous within", "red", custom_lineWidth=2, custom_fillOpacity=10)],
+    )
+    offsets = graph(
+        "Offsets of the chosen hosts",
+        "Where their clocks stand: above zero behind, below zero ahead. The order of two is in doubt by the distance "
+        "of their lines, and by their bounds.",
+        OFFSETS,
+        language,
+        unit="s",
+        axis="← ahead      behind →",
+    )
+    intervals = table(
+        "Intervals of the chosen hosts",
+        "The true offset of each host lies between earliest and latest. For a pair i and j, an event of i is "
+        "certainly the earlier one if its stamp is lower by more than latest of i less earliest of j.",
+        INTERVALS,
+        language,
+        overrides=[
+            host_column(language),
+            state_column(),
+            offset_column("earliest"),
+            offset_column(),
+            offset_column("latest"),
+            bound_column(),
+            moment_column("last seen"),
+        ],
+        sort=[("latest", True)],
+        absent="none of them is measured",
+    )
+    return (Line(9, (Cell(12, ambiguity), Cell(12, offsets))), Line(7, (Cell(24, intervals),)))
+
+
+def _ingestion(language: Language) -> tuple[Line, ...]:
+    ahead = bars(
+        "Hosts ahead: events that are late or lost",
+        "How many clocks are further ahead than what comes after them takes, by the defaults of each. An InfluxDB "
+        "hides whatever is ahead of its own clock from queries that end now.",
+        RISK_AHEAD,
+        language,
+        steps=[step("green"), step(AHEAD, 1), step(FAR_AHEAD, 10)],
+    )
+    behind = bars(
+        "Hosts behind: events that are missed or refused",
+        "How many clocks are further behind than what comes after them looks back or takes, by the defaults of each. "
+        "Delays on the way add to it, so rules miss some events of hosts that are less behind.",
+        RISK_BEHIND,
+        language,
+        steps=[step("green"), step(BEHIND, 1), step(FAR_BEHIND, 10)],
+    )
+    hosts = table(
+        "Whose events",
+        f"Every clock that is further off than the least of these limits, {_LEAST_S / 60:g} minutes, ahead or behind.",
+        AT_RISK,
+        language,
+        overrides=[host_column(language), offset_column(), direction_column(), bound_column()],
+        sort=[("never more than", True)],
+        absent="no events are at risk",
+    )
+    return (Line(8, (Cell(8, ahead), Cell(8, behind), Cell(8, hosts))),)
+
+
+def _compliance(language: Language) -> Line:
+    now = bars(
+        "Share of clocks proved within, now",
+        "Which share of the hosts that report is proved to be within each critical tolerance: the bound, not the "
+        f"offset, is below it. Profiles: {PROFILES_OF}. * The rule states no number: tolerance set by your "
+        "organisation. Not legal advice.",
+        COMPLIANCE_NOW,
+        language,
+        unit="percentunit",
+        overrides=[column(title, max=1) for title in TOLERANCES],
+        steps=[step("red"), step("yellow", 0.95), step("green", 0.99)],
+    )
+    profiles = text(
+        "Which profile asks for which tolerance",
+        "The profiles that this version knows, by their critical tolerance.",
+        "| critical tolerance | profiles |\n|---:|---|\n"
+        + "\n".join(
+            f"| {_spoken(tolerance_s)} | {', '.join(f'{name}*' if name in OWN else name for name in names)} |"
+            for tolerance_s, names in _tolerances().items()
+        )
+        + "\n\n\\* The rule states no number: tolerance set by your organisation.",
+    )
+    return Line(9, (Cell(14, now), Cell(10, profiles)))
+
+
+def _evidence(language: Language) -> Line:
+    received = stat(
+        "Points received",
+        "Which share of the points came in the last hour that were to be expected of the hosts that sent any, where "
+        "agents look at their clock as often as is chosen above.",
+        RECEIVED_NOW,
+        language,
+        unit="percentunit",
+        steps=[step("red"), step("yellow", 0.9), step("green", 0.97)],
+        decimals=1,
+    )
+    gaps = table(
+        "Hosts with gaps",
+        "Hosts that sent less than nine tenths of the expected points in the last hour, and did send some.",
+        GAPS,
+        language,
+        overrides=[host_column(language), column("received", unit="percentunit", custom_width=110)],
+        sort=[("received", False)],
+        absent="no gaps",
+    )
+    if language == "influxql":
+        versions = table(
+            "Agents",
+            "Which versions are in use under which profiles, by the last points of the hosts that report.",
+            VERSIONS,
+            language,
+            sort=[("hosts", True)],
+        )
+    else:
+        versions = text(
+            "Agents",
+            "Versions and profiles are texts, which this database does not keep.",
+            "VictoriaMetrics keeps no texts: versions and profiles are in each host's own history, "
+            "`ntpaudit status --format json`.",
+        )
+    return Line(8, (Cell(4, received), Cell(10, gaps), Cell(10, versions)))
+
+
+def _over_time(language: Language) -> Line:
+    compliance = graph(
+        "Share of points proved within (long range)",
+        "Which share of all points was proved to be within each critical tolerance; one that was not measured was not. "
+        f"Profiles: {PROFILES_OF}. * Tolerance set by your organisation. Reads every point in the range.",
+        COMPLIANCE,
+        language,
+        unit="percentunit",
+        interval="10m",
+        least=0,
+        most=1,
+    )
+    received = graph(
+        "Points received and expected (long range)",
+        "How many points came, and how many were to be expected of the hosts that sent any. Reads every point in the "
+        "range.",
+        RECEIVED,
+        language,
+        unit="none",
+        interval="10m",
+        least=0,
+        overrides=[
+            coloured("points received", "green", custom_fillOpacity=20),
+            coloured("points expected", "text"),
+        ],
+    )
+    return Line(10, (Cell(12, compliance), Cell(12, received)))
+
+
+def limits() -> Sequence[tuple[str, float]]:
+    """Return every limit of a pipeline, signed as an offset is."""
+    return (*((title, -limit_s) for title, limit_s in AHEAD_LIMITS), *BEHIND_LIMITS)

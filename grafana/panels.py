@@ -1,0 +1,555 @@
+"""Panels, rows and dashboards in Grafana's classic JSON model; what a language asks is in `queries.py`.
+
+Whatever shows an offset shows its sign: behind is orange, ahead is blue, in words too.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from grafana.queries import Language, Question, datasource
+from ntpaudit.core.observation import STATUSES, Status
+from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, VERDICTS, Severity, Verdict
+
+Json = dict[str, Any]
+
+SCHEMA_VERSION = 39
+"""What Grafana 10.4 writes; an older 10 takes it as it is, and 11 to 13 bring it up to date as they load it.
+
+What versions 40 to 43 change is not used here: a `refresh` that is no text, the settings of the time picker, fields
+that are hidden from a panel and not from its tooltip, and the transformation `formatTime`.
+"""
+
+COLUMNS = 24
+
+BEHIND, FAR_BEHIND = "orange", "dark-orange"
+AHEAD, FAR_AHEAD = "blue", "dark-blue"
+SILENT = "#8e8e8e"
+STATE_COLOURS = {
+    Severity.OK: "green",
+    Severity.WARNING: "yellow",
+    Severity.UNKNOWN: "purple",
+    Severity.CRITICAL: "red",
+}
+VERDICT_COLOURS: dict[Verdict, str] = {
+    "within": "green",
+    "unproven": "yellow",
+    "beyond": "red",
+    "unmeasured": "purple",
+}
+STATUS_COLOURS: dict[Status, str] = {
+    "agreeing": "green",
+    "falseticker": "red",
+    "distant": "yellow",
+    "rejected": "orange",
+    "unreachable": "purple",
+    "backed-off": SILENT,
+}
+TOLERANCE = PROFILES[DEFAULT_PROFILE]
+"""The colours of offsets and bounds change at the tolerances of this profile, whatever profile a host has."""
+
+
+class Cell(NamedTuple):
+    """A panel that is so many columns wide."""
+
+    width: int
+    panel: Json
+
+
+class Line(NamedTuple):
+    """Panels of one height, side by side."""
+
+    height: int
+    cells: tuple[Cell, ...]
+
+
+class Row(NamedTuple):
+    """A heading and the lines below it; what is `folded` asks nothing until somebody opens it."""
+
+    title: str
+    lines: tuple[Line, ...]
+    folded: bool = False
+
+
+class Variable(NamedTuple):
+    """A choice at the top of a dashboard: the values of a tag, or those that are given."""
+
+    name: str
+    label: str
+    description: str
+    query: Mapping[Language, str] | str
+    multi: bool = True
+
+
+class Board(NamedTuple):
+    """A dashboard, in one language."""
+
+    language: Language
+    name: str
+    title: str
+    description: str
+    variables: tuple[Variable, ...]
+    rows: tuple[Row, ...]
+    annotations: tuple[Json, ...] = ()
+    since: str = "now-6h"
+    refresh: str = "1m"
+
+
+def uid(name: str, language: Language) -> str:
+    """Return the name that links go by, which never changes."""
+    return f"ntpaudit-{name}" if language == "influxql" else f"ntpaudit-{name}-promql"
+
+
+def dashboard(board: Board) -> Json:
+    """Return a dashboard as a file has it."""
+    language = board.language
+    return {
+        "uid": uid(board.name, language),
+        "title": board.title if language == "influxql" else f"{board.title} (PromQL)",
+        "description": board.description,
+        "tags": ["ntpaudit", language],
+        "schemaVersion": SCHEMA_VERSION,
+        "version": 1,
+        "editable": True,
+        "graphTooltip": 1,
+        "refresh": board.refresh,
+        "timezone": "utc",
+        "time": {"from": board.since, "to": "now"},
+        "links": [_siblings(language)],
+        "templating": {"list": [_source_variable(language), *(_variable(one, language) for one in board.variables)]},
+        "annotations": {"list": list(board.annotations)},
+        "panels": list(_placed(board.rows)),
+    }
+
+
+def _siblings(language: Language) -> Json:
+    """Return the links to the other dashboards of this language."""
+    return {
+        "type": "dashboards",
+        "title": "ntpaudit",
+        "tags": ["ntpaudit", language],
+        "asDropdown": False,
+        "includeVars": False,
+        "keepTime": True,
+        "targetBlank": False,
+        "icon": "external link",
+        "tooltip": "",
+        "url": "",
+    }
+
+
+def _source_variable(language: Language) -> Json:
+    """Return the choice of the data source, which every panel goes by."""
+    return {
+        "type": "datasource",
+        "name": "datasource",
+        "label": "Data source",
+        "query": "influxdb" if language == "influxql" else "prometheus",
+        "regex": "",
+        "multi": False,
+        "includeAll": False,
+        "hide": 0,
+        "refresh": 1,
+        "skipUrlSync": False,
+    }
+
+
+def _variable(one: Variable, language: Language) -> Json:
+    """Return a choice; all of a tag's values are also those points that lack the tag."""
+    common = {"name": one.name, "label": one.label, "description": one.description, "hide": 0, "skipUrlSync": False}
+    if isinstance(one.query, str):
+        return {**common, "type": "custom", "query": one.query, "multi": False, "includeAll": False}
+    query: Json | str = one.query[language]
+    if language == "promql":
+        query = {"query": query, "refId": one.name}
+    return {
+        **common,
+        "type": "query",
+        "datasource": datasource(language),
+        "query": query,
+        "refresh": 2,
+        "sort": 1,
+        "regex": "",
+        "multi": one.multi,
+        "includeAll": one.multi and one.name != "hosts",
+        **({"allValue": ".*"} if one.multi and one.name != "hosts" else {}),
+    }
+
+
+def _placed(rows: Sequence[Row]) -> Iterator[Json]:
+    """Give every panel its number and its place, line below line."""
+    number, y = 0, 0
+    for row in rows:
+        number += 1
+        inner = []
+        heading = {"type": "row", "id": number, "title": row.title, "collapsed": row.folded}
+        place = {"x": 0, "y": y, "w": COLUMNS, "h": 1}
+        y += 1
+        for height, cells in row.lines:
+            x = 0
+            for width, panel in cells:
+                number += 1
+                inner.append({"id": number, "gridPos": {"x": x, "y": y, "w": width, "h": height}, **panel})
+                x += width
+            y += height
+        yield {**heading, "gridPos": place, "panels": inner if row.folded else []}
+        if row.folded:
+            y = place["y"] + 1
+        else:
+            yield from inner
+
+
+def panel(
+    kind: str,
+    title: str,
+    description: str,
+    question: Question,
+    language: Language,
+    *,
+    defaults: Json | None = None,
+    overrides: Sequence[Json] = (),
+    options: Json | None = None,
+    interval: str | None = None,
+) -> Json:
+    """Return a panel that asks a question; `interval` is the shortest time that one of its values stands for."""
+    changes = question.changes[language]
+    return {
+        "type": kind,
+        "title": title,
+        "description": description,
+        "datasource": datasource(language),
+        "targets": question.targets(language),
+        "fieldConfig": {"defaults": defaults or {}, "overrides": list(overrides)},
+        "options": options or {},
+        **({"transformations": list(changes)} if changes else {}),
+        **({"interval": interval} if interval else {}),
+    }
+
+
+def stat(
+    title: str,
+    description: str,
+    question: Question,
+    language: Language,
+    *,
+    unit: str = "none",
+    overrides: Sequence[Json] = (),
+    steps: Sequence[Json] | None = None,
+    mappings: Sequence[Json] = (),
+    absent: str = "none",
+    decimals: int | None = None,
+) -> Json:
+    """Return one number for each field of the answer, on a ground that tells how bad it is."""
+    return panel(
+        "stat",
+        title,
+        description,
+        question,
+        language,
+        defaults={
+            "unit": unit,
+            "noValue": absent,
+            "mappings": list(mappings),
+            "color": {"mode": "thresholds"},
+            "thresholds": thresholds(steps or [step("green")]),
+            **({} if decimals is None else {"decimals": decimals}),
+        },
+        overrides=overrides,
+        options={
+            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+            "colorMode": "background_solid",
+            "graphMode": "none",
+            "justifyMode": "center",
+            "orientation": "vertical",
+            "textMode": "auto",
+            "wideLayout": True,
+            "showPercentChange": False,
+        },
+    )
+
+
+def bars(
+    title: str,
+    description: str,
+    question: Question,
+    language: Language,
+    *,
+    unit: str = "none",
+    overrides: Sequence[Json] = (),
+    steps: Sequence[Json] | None = None,
+    rows: bool = False,
+) -> Json:
+    """Return a bar for each field of the answer, or for each of its rows."""
+    return panel(
+        "bargauge",
+        title,
+        description,
+        question,
+        language,
+        defaults={
+            "unit": unit,
+            "min": 0,
+            "noValue": "0",
+            "color": {"mode": "thresholds"},
+            "thresholds": thresholds(steps or [step("green")]),
+        },
+        overrides=overrides,
+        options={
+            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": rows, "limit": 50},
+            "orientation": "horizontal",
+            "displayMode": "basic",
+            "valueMode": "color",
+            "namePlacement": "left",
+            "showUnfilled": True,
+            "sizing": "auto",
+            "minVizWidth": 8,
+            "minVizHeight": 16,
+            "maxVizHeight": 300,
+        },
+    )
+
+
+def table(
+    title: str,
+    description: str,
+    question: Question,
+    language: Language,
+    *,
+    overrides: Sequence[Json] = (),
+    sort: Sequence[tuple[str, bool]] = (),
+    absent: str = "",
+) -> Json:
+    """Return a table; `sort` names columns and whether the greatest comes first. An empty one says `absent`."""
+    return panel(
+        "table",
+        title,
+        description,
+        question,
+        language,
+        defaults={
+            "noValue": absent,
+            "custom": {"align": "auto", "filterable": True, "cellOptions": {"type": "auto"}, "inspect": False},
+            "color": {"mode": "thresholds"},
+            "thresholds": thresholds([step("text")]),
+        },
+        overrides=overrides,
+        options={
+            "showHeader": True,
+            "cellHeight": "sm",
+            "sortBy": [{"displayName": name, "desc": down} for name, down in sort],
+            "footer": {"show": False, "reducer": ["sum"], "fields": ""},
+        },
+    )
+
+
+def graph(
+    title: str,
+    description: str,
+    question: Question,
+    language: Language,
+    *,
+    unit: str,
+    axis: str = "",
+    overrides: Sequence[Json] = (),
+    custom: Json | None = None,
+    steps: Sequence[Json] | None = None,
+    interval: str = "1m",
+    gap_ms: int = 900_000,
+    least: float | None = None,
+    most: float | None = None,
+) -> Json:
+    """Return lines over time; where nothing came for longer than `gap_ms` there is a gap in them, too."""
+    return panel(
+        "timeseries",
+        title,
+        description,
+        question,
+        language,
+        defaults={
+            "unit": unit,
+            "color": {"mode": "palette-classic"},
+            "custom": {
+                "drawStyle": "line",
+                "lineInterpolation": "linear",
+                "lineWidth": 1,
+                "fillOpacity": 0,
+                "showPoints": "auto",
+                "pointSize": 4,
+                "spanNulls": gap_ms,
+                "axisLabel": axis,
+                "axisPlacement": "auto",
+                "axisCenteredZero": False,
+                "thresholdsStyle": {"mode": "off"},
+                "stacking": {"mode": "none", "group": "A"},
+                **(custom or {}),
+            },
+            "thresholds": thresholds(steps or [step("green")]),
+            **({} if least is None else {"min": least}),
+            **({} if most is None else {"max": most}),
+        },
+        overrides=overrides,
+        options={
+            "legend": {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []},
+            "tooltip": {"mode": "multi", "sort": "none"},
+        },
+        interval=interval,
+    )
+
+
+def timeline(
+    title: str,
+    description: str,
+    question: Question,
+    language: Language,
+    mappings: Sequence[Json] = (),
+    overrides: Sequence[Json] = (),
+) -> Json:
+    """Return a band for each series whose colour is its state."""
+    return panel(
+        "state-timeline",
+        title,
+        description,
+        question,
+        language,
+        defaults={
+            "mappings": list(mappings),
+            "color": {"mode": "thresholds"},
+            "thresholds": thresholds([step(SILENT)]),
+            "custom": {"lineWidth": 0, "fillOpacity": 80, "spanNulls": False, "insertNulls": 900_000},
+        },
+        overrides=overrides,
+        options={
+            "mergeValues": True,
+            "showValue": "auto",
+            "alignValue": "left",
+            "rowHeight": 0.85,
+            "legend": {"showLegend": False, "displayMode": "list", "placement": "bottom", "calcs": []},
+            "tooltip": {"mode": "single", "sort": "none"},
+        },
+        interval="1m",
+    )
+
+
+def text(title: str, description: str, content: str) -> Json:
+    """Return a panel of words."""
+    return {
+        "type": "text",
+        "title": title,
+        "description": description,
+        "options": {"mode": "markdown", "content": content},
+    }
+
+
+def step(colour: str, since: float | None = None) -> Json:
+    """Return the colour of values from here on; the first has no beginning."""
+    return {"color": colour, "value": since}
+
+
+def thresholds(steps: Sequence[Json]) -> Json:
+    """Return where colours change."""
+    return {"mode": "absolute", "steps": list(steps)}
+
+
+def column(name: str, **properties: Any) -> Json:
+    """Return what is special of the field of that name; `_` in a property's name stands for the point in it."""
+    return {
+        "matcher": {"id": "byName", "options": name},
+        "properties": [{"id": key.replace("custom_", "custom."), "value": value} for key, value in properties.items()],
+    }
+
+
+def coloured(name: str, colour: str, **properties: Any) -> Json:
+    """Return a field that always has one colour."""
+    return column(name, color={"mode": "fixed", "fixedColor": colour}, **properties)
+
+
+def _mapping(words: Sequence[tuple[str, str]]) -> list[Json]:
+    """Return words and colours for the numbers 0, 1, 2, …"""
+    options = {
+        str(number): {"text": word, "color": colour, "index": number} for number, (word, colour) in enumerate(words)
+    }
+    return [{"type": "value", "options": options}]
+
+
+STATES = _mapping([(severity.word, STATE_COLOURS[severity]) for severity in Severity])
+JUDGEMENTS = _mapping([(verdict, VERDICT_COLOURS[verdict]) for verdict in VERDICTS])
+SAYINGS = _mapping([(status, STATUS_COLOURS[status]) for status in STATUSES])
+DIRECTIONS = [
+    {"type": "range", "options": {"from": None, "to": -1e-12, "result": {"text": "ahead", "color": AHEAD, "index": 0}}},
+    {
+        "type": "range",
+        "options": {"from": 1e-12, "to": None, "result": {"text": "behind", "color": BEHIND, "index": 1}},
+    },
+    {"type": "value", "options": {"0": {"text": "exact", "color": "green", "index": 2}}},
+]
+OFFSET_STEPS = [
+    step(FAR_AHEAD),
+    step(AHEAD, -TOLERANCE.critical_s),
+    step("light-blue", -TOLERANCE.warning_s),
+    step("light-orange", 0.0),
+    step(BEHIND, TOLERANCE.warning_s),
+    step(FAR_BEHIND, TOLERANCE.critical_s),
+]
+BOUND_STEPS = [step("green"), step("yellow", TOLERANCE.warning_s), step("red", TOLERANCE.critical_s)]
+
+_GROUND = {"type": "color-background", "mode": "basic"}
+_INK = {"type": "color-text"}
+
+
+def state_column(name: str = "state") -> Json:
+    """Return a column of severities, in words."""
+    return column(name, mappings=STATES, custom_cellOptions=_GROUND, custom_width=100)
+
+
+def verdict_column(name: str = "verdict") -> Json:
+    """Return a column of verdicts, in words."""
+    return column(name, mappings=JUDGEMENTS, custom_cellOptions=_INK, custom_width=110)
+
+
+def status_column(name: str = "status") -> Json:
+    """Return a column of what became of a source, in words."""
+    return column(name, mappings=SAYINGS, custom_cellOptions=_GROUND, custom_width=120)
+
+
+def offset_column(name: str = "offset") -> Json:
+    """Return a column of signed offsets."""
+    return column(
+        name, unit="s", decimals=3, thresholds=thresholds(OFFSET_STEPS), custom_cellOptions=_INK, custom_width=130
+    )
+
+
+def direction_column(name: str = "direction") -> Json:
+    """Return a column that says of an offset, in a word, which way it goes."""
+    return column(name, mappings=DIRECTIONS, custom_cellOptions=_INK, custom_width=100)
+
+
+def bound_column(name: str = "never more than") -> Json:
+    """Return a column of worst cases."""
+    return column(
+        name, unit="s", decimals=3, thresholds=thresholds(BOUND_STEPS), custom_cellOptions=_INK, custom_width=140
+    )
+
+
+def span_column(name: str) -> Json:
+    """Return a column of spans of time."""
+    return column(name, unit="s", custom_width=130)
+
+
+def moment_column(name: str) -> Json:
+    """Return a column of moments, said as how long ago."""
+    return column(name, unit="dateTimeFromNow", custom_width=150)
+
+
+def stamp_column(name: str) -> Json:
+    """Return a column of moments, said in full."""
+    return column(name, unit="dateTimeAsIso", custom_width=180)
+
+
+def host_column(language: Language, name: str = "host") -> Json:
+    """Return a column of hosts, each a link to what is known of it at the time that is shown."""
+    link = {
+        "title": "Open this host",
+        "url": f"/d/{uid('host', language)}?${{datasource:queryparam}}&var-site=All&var-host=${{__value.raw}}"
+        "&${__url_time_range}",
+        "targetBlank": False,
+    }
+    return column(name, links=[link], custom_width=160)

@@ -1,0 +1,298 @@
+"""What the dashboards ask, in InfluxQL and in PromQL (MetricsQL), with nothing in it that a 3.x server refuses.
+
+Every question about all hosts is answered by one series, or by one for each site, kind or source: Grafana cuts what
+an InfluxDB answers at 1000 series. `by_host` is the inner query, which has one row for each host; around it hosts are
+counted or listed, with their tags as columns.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+Language = Literal["influxql", "promql"]
+LANGUAGES: tuple[Language, ...] = ("influxql", "promql")
+Form = Literal["table", "time_series"]
+Json = dict[str, Any]
+
+SILENT_AFTER = "10m"
+"""A host without a point for so long is silent, as for `ntpaudit fleet`."""
+
+SILENT_AFTER_S = 600
+KNOWN = "24h"
+"""A host is known that had a point in this time; who is silent for longer only `ntpaudit fleet --inventory` knows."""
+
+IN_FORCE = "90d"
+"""How far back a finding may have been raised that is still in force."""
+
+STEPS_COUNT = "1h"
+"""Nothing clears a step: it counts as a finding in force for so long."""
+
+
+class Scope(NamedTuple):
+    """Whom a question is about, in both languages, and the moment that is now, as InfluxQL has it."""
+
+    where: str
+    labels: str
+    now: str = "${__to}ms"
+
+    def also(self, where: str, labels: str) -> "Scope":
+        """Return the same with further conditions."""
+        return self._replace(where=f"{self.where} AND {where}", labels=_labels(self.labels, labels))
+
+
+CHOSEN = Scope(
+    ' AND "site" =~ /^${site:regex}$/ AND "env" =~ /^${env:regex}$/',
+    'site=~"$site",env=~"$env"',
+)
+"""The sites and environments that are chosen at the top of a dashboard."""
+
+ONE_HOST = Scope(' AND "host" =~ /^${host:regex}$/', 'host=~"$host"')
+SOME_HOSTS = Scope(' AND "host" =~ /^${hosts:regex}$/', 'host=~"$hosts"')
+EVERYBODY = Scope("", "", "now()")
+"""All hosts, as an alert rule asks, which knows neither choice nor range."""
+
+
+class Influx(NamedTuple):
+    """A query to an InfluxDB; a table is one frame, whatever columns it has."""
+
+    query: str
+    form: Form = "table"
+    alias: str = ""
+
+
+class Prom(NamedTuple):
+    """A query to a VictoriaMetrics: `instant` is asked at the end of the range alone. `legend` names the answer."""
+
+    query: str
+    legend: str = ""
+    form: Form = "time_series"
+    instant: bool = True
+
+
+class Question(NamedTuple):
+    """One question in both languages, and what Grafana does to each answer before it shows it."""
+
+    influxql: tuple[Influx, ...]
+    promql: tuple[Prom, ...]
+    influxql_changes: tuple[Json, ...] = ()
+    promql_changes: tuple[Json, ...] = ()
+
+    @property
+    def changes(self) -> Mapping[Language, tuple[Json, ...]]:
+        """The transformations, by language."""
+        return {"influxql": self.influxql_changes, "promql": self.promql_changes}
+
+    def targets(self, language: Language) -> list[Json]:
+        """Return the queries as a panel has them."""
+        asked: Sequence[Influx | Prom] = self.influxql if language == "influxql" else self.promql
+        return [{"refId": chr(ord("A") + place), **_target(one)} for place, one in enumerate(asked)]
+
+
+def _target(one: Influx | Prom) -> Json:
+    match one:
+        case Influx(query, form, alias):
+            return {
+                "datasource": datasource("influxql"),
+                "query": query,
+                "rawQuery": True,
+                "resultFormat": form,
+                "alias": alias or ("$col" if form == "time_series" else ""),
+            }
+        case Prom(query, legend, form, instant):
+            return {
+                "datasource": datasource("promql"),
+                "expr": query,
+                "legendFormat": legend,
+                "format": form,
+                "instant": instant,
+                "range": not instant,
+                "editorMode": "code",
+            }
+
+
+def datasource(language: Language) -> Json:
+    """Return the data source that is chosen at the top of the dashboard."""
+    return {"type": "influxdb" if language == "influxql" else "prometheus", "uid": "${datasource}"}
+
+
+# InfluxQL
+
+
+def since(scope: Scope, span: str) -> str:
+    """Return the condition that a point is of the last `span` before now."""
+    return f"time > {scope.now} - {span} AND time <= {scope.now}"
+
+
+def by_host(scope: Scope, fields: Mapping[str, str], *, by: Sequence[str] = ("host",), span: str = SILENT_AFTER) -> str:
+    """Return the inner query: each host's last `severity`, and other fields of that very point, renamed."""
+    wanted = ", ".join(
+        ['last("severity") AS "severity"', *(f'"{field}" AS "{name}"' for name, field in fields.items())]
+    )
+    return f'(SELECT {wanted} FROM "ntpaudit_clock" WHERE {since(scope, span)}{scope.where} GROUP BY {_words(by)})'
+
+
+def is_severity(number: int, field: str = "severity") -> str:
+    """Return an expression that is 1 where a field from 0 to 3 is that number, and 0 elsewhere.
+
+    InfluxQL has no CASE, and a count of no rows is no answer where zero is meant: so the polynomials of Lagrange.
+    """
+    name = f'"{field}"'
+    factors = (
+        f"(1-{name})*(2-{name})*(3-{name})/6",
+        f"{name}*(2-{name})*(3-{name})/2",
+        f"{name}*({name}-1)*(3-{name})/2",
+        f"{name}*({name}-1)*({name}-2)/6",
+    )
+    return factors[number]
+
+
+def is_above(field: str, limit: float) -> str:
+    """Return an expression that is 1 where a field is above a limit, 0 where it is below, nothing where there is none.
+
+    (x + |x|) / 2|x| is exactly that of the difference x. Where it is 0 a server of 1.x answers 0.
+    """
+    difference = f'("{field}"{"-" if limit >= 0 else "+"}{number(abs(limit))})'  # two hyphens begin a comment
+    return f"({difference}+abs({difference}))/(2*abs({difference}))"
+
+
+def is_below(field: str, limit: float) -> str:
+    """Return an expression that is 1 where a field is below a limit, and 0 where it is above."""
+    difference = f'({number(limit)}-"{field}")'
+    return f"({difference}+abs({difference}))/(2*abs({difference}))"
+
+
+def sums(columns: Mapping[str, str], inner: str) -> tuple[Influx, ...]:
+    """Return for each column a query for the sum of its expression over the rows of an inner query: one number.
+
+    One query for all of them would run the inner one as often, one after the other.
+    """
+    return tuple(
+        Influx(f'SELECT sum("{name}") AS "{name}" FROM (SELECT {expression} AS "{name}" FROM {inner})')
+        for name, expression in columns.items()
+    )
+
+
+def shares(columns: Mapping[str, str], inner: str) -> tuple[Influx, ...]:
+    """Return for each column a query for its sum as a share of all rows, those among them that have no such field."""
+    return tuple(
+        Influx(
+            f'SELECT sum("{name}")/count("severity") AS "{name}" '
+            f'FROM (SELECT "severity", {expression} AS "{name}" FROM {inner})'
+        )
+        for name, expression in columns.items()
+    )
+
+
+def share_of_known(name: str, expression: str, inner: str, scope: Scope) -> Influx:
+    """Return the share of all known hosts for which an expression over an inner query is 1; it is 0 for the silent."""
+    return Influx(
+        f'SELECT mean("{name}") AS "{name}" FROM (SELECT max("{name}") AS "{name}" FROM '
+        f'(SELECT "severity"*0 AS "{name}" FROM {by_host(scope, {}, span=KNOWN)}), '
+        f'(SELECT {expression} AS "{name}" FROM {inner}) GROUP BY "host")'
+    )
+
+
+def reporting(scope: Scope, by: Sequence[str] = ("host",)) -> str:
+    """Return an inner query with `reports` for each known host: 2 where it reports, 1 where it is silent.
+
+    Of the two rows of one that reports `max` takes the greater, and with it the time of its last point. To ask for the
+    time itself would not do: the condition would move inwards, to where the last point is looked for.
+    """
+
+    def row(weight: int, span: str) -> str:
+        return f'(SELECT "severity"*0+{weight} AS "reports" FROM {by_host(scope, {}, by=by, span=span)})'
+
+    return f'(SELECT max("reports") AS "reports" FROM {row(1, KNOWN)}, {row(2, SILENT_AFTER)} GROUP BY {_words(by)})'
+
+
+def in_force(scope: Scope, by: Sequence[str] = ("host", "kind")) -> str:
+    """Return an inner query with `raised` for each finding that was last raised and not cleared, and each late step."""
+
+    def last(kinds: str, span: str) -> str:
+        return (
+            'SELECT last("raised") AS "raised", "severity" AS "state", "value_s" AS "size", "text" AS "text" '
+            f'FROM "ntpaudit_event" WHERE {since(scope, span)} AND "kind" {kinds}{scope.where} GROUP BY {_words(by)}'
+        )
+
+    return f"({last('!~ /^step-/', IN_FORCE)}), ({last('=~ /^step-/', STEPS_COUNT)})"
+
+
+def number(value: float) -> str:
+    """Write a number as both languages read it, without an exponent."""
+    return f"{value:.9f}".rstrip("0").rstrip(".")
+
+
+def _words(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+# PromQL
+
+
+def last(
+    name: str, scope: Scope, *, by: Sequence[str] = ("host",), span: str = SILENT_AFTER, measurement: str = "clock"
+) -> str:
+    """Return the last value of a field of each host."""
+    return f"max by ({', '.join(by)}) (last_over_time({metric(name, scope, measurement)}[{span}]))"
+
+
+def measured(name: str, scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
+    """Return the last value of a field that only a measured clock has, where the host's last point has it."""
+    return f"{last(name, scope, by=by)} and on ({', '.join(by)}) ({last('verdict', scope, by=by)} < 3)"
+
+
+def metric(name: str, scope: Scope, measurement: str = "clock") -> str:
+    """Return the name of a field's series and whose they are."""
+    return f"ntpaudit_{measurement}_{name}{{{scope.labels}}}"
+
+
+def _labels(*parts: str) -> str:
+    """Join matchers of labels."""
+    return ",".join(part for part in parts if part)
+
+
+def seen(scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
+    """Return when each known host's last point was, in seconds since 1970."""
+    return f"max by ({', '.join(by)}) (tlast_over_time({metric('severity', scope)}[{KNOWN}]))"
+
+
+def count(condition: str) -> str:
+    """Return how many values a `bool` condition holds for: 0 where for none, nothing where there are no values."""
+    return f"sum({condition})"
+
+
+def forced(scope: Scope, *, by: Sequence[str] = ("host", "kind"), field: str = "raised") -> str:
+    """Return a field of each finding that is in force: 1 of `raised`."""
+    lasting, steps = (_labels(scope.labels, matcher) for matcher in ('kind!~"step-.*"', 'kind=~"step-.*"'))
+
+    def last_of(name: str) -> str:
+        return (
+            f"max by ({', '.join(by)}) (last_over_time(ntpaudit_event_{name}{{{lasting}}}[{IN_FORCE}]) "
+            f"or last_over_time(ntpaudit_event_{name}{{{steps}}}[{STEPS_COUNT}]))"
+        )
+
+    if field == "raised":
+        return f"({last_of('raised')} == 1)"
+    return f"{last_of(field)} and on ({', '.join(by)}) ({last_of('raised')} == 1)"
+
+
+# Grafana
+
+
+def named(names: Mapping[str, str], drop: Sequence[str] = ()) -> tuple[Json, ...]:
+    """Return the changes that make one table of many answers, and name and order its columns."""
+    return (
+        {"id": "merge", "options": {}},
+        {
+            "id": "organize",
+            "options": {
+                "excludeByName": dict.fromkeys(drop, True),
+                "indexByName": {name: place for place, name in enumerate(names)},
+                "renameByName": dict(names),
+            },
+        },
+    )
+
+
+def ordered(names: Mapping[str, str], drop: Sequence[str] = ()) -> tuple[Json, ...]:
+    """Return the change that names and orders the columns of one table."""
+    return named(names, drop)[1:]

@@ -1,0 +1,144 @@
+"""Where the points of a simulated fleet go: a demonstration's file, a database, or to another process."""
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
+
+from ntpaudit.config import InfluxConfig
+from ntpaudit.core.delivery import Delivered, Failure, back_off_s, sort_of, words
+from ntpaudit.demo.life import Told
+from ntpaudit.errors import TellError
+from ntpaudit.fleet.embedded import EmbeddedStore
+from ntpaudit.sinks.influx import InfluxTransport
+from ntpaudit.sinks.line_protocol import Point, date, points, render
+
+BATCH_LINES = 5000
+"""So many lines are written to a database at once."""
+
+PARCEL_POINTS = 2000
+"""So many points go to another process at once."""
+
+ATTEMPTS = 8
+"""So often a database that works is asked to take what it failed to take, a few minutes in all."""
+
+
+class Parcel(NamedTuple):
+    """The points of one audit, and the moment that those get which nobody knows the true time of."""
+
+    points: tuple[Point, ...]
+    host_ns: int
+
+
+class Outlet(Protocol):
+    """Somewhere that audits are told."""
+
+    def write(self, told: Iterable[Told]) -> None:
+        """Take audits, as they are made."""
+
+    def flush(self) -> None:
+        """Let nothing wait any longer."""
+
+
+class StoreOutlet:
+    """Audits kept in a demonstration's file."""
+
+    def __init__(self, store: EmbeddedStore) -> None:
+        self._store = store
+
+    def write(self, told: Iterable[Told]) -> None:
+        """Keep audits."""
+        for one in told:
+            self._store.write(points(one.record, one.events), one.record.host_ns)
+
+    def take(self, parcels: Iterable[Parcel]) -> None:
+        """Keep what another process has sent."""
+        for parcel in parcels:
+            self._store.write(parcel.points, parcel.host_ns)
+
+    def flush(self) -> None:
+        """Nothing waits for long."""
+
+
+class PipeOutlet:
+    """Audits sent to the process that keeps them."""
+
+    def __init__(self, send: Callable[[Any], None]) -> None:
+        self._send = send
+        self._parcels: list[Parcel] = []
+        self._points = 0
+
+    def write(self, told: Iterable[Told]) -> None:
+        """Send audits, many at once."""
+        for one in told:
+            parcel = Parcel(tuple(points(one.record, one.events)), one.record.host_ns)
+            self._parcels.append(parcel)
+            self._points += len(parcel.points)
+            if self._points >= PARCEL_POINTS:
+                self.flush()
+
+    def flush(self) -> None:
+        """Send what waits."""
+        if self._parcels:
+            self._send(self._parcels)
+        self._parcels, self._points = [], 0
+
+
+class InfluxOutlet:
+    """Audits written to a database of the InfluxDB family, without a history to fall back on. Raises TellError."""
+
+    def __init__(self, influx: InfluxConfig, token: str | None) -> None:
+        self._url = influx.url
+        self._transport = InfluxTransport(
+            influx.url,
+            org=influx.org,
+            bucket=influx.bucket,
+            token=token,
+            ca_file=influx.ca_file,
+            timeout_s=influx.timeout_s,
+        )
+        self._lines: list[str] = []
+        self._count = 0
+        self._has_delivered = False
+
+    def write(self, told: Iterable[Told]) -> None:
+        """Render audits, and write them when they are many."""
+        for one in told:
+            lines = render(one.record, one.events)
+            self._lines.append(lines if one.record.utc_ns is not None else date(lines, one.record.host_ns))
+            self._count += 1 + len(one.record.sources) + len(one.events)
+            if self._count >= BATCH_LINES:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        text, self._lines, self._count = "".join(self._lines), [], 0
+        if text:
+            self._deliver(text)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+    def _deliver(self, text: str) -> None:
+        """Write lines. One that has taken some before is given time; what is too much at once is halved."""
+        for failures in range(ATTEMPTS):
+            answer = self._transport.write(text)
+            if isinstance(answer, Delivered):
+                self._has_delivered = True
+                return
+            lines = text.splitlines(keepends=True)
+            match sort_of(answer):
+                case "size" if len(lines) > 1:
+                    self._deliver("".join(lines[: len(lines) // 2]))
+                    self._deliver("".join(lines[len(lines) // 2 :]))
+                    return
+                case "busy" | "broken" | "away" if self._has_delivered and failures + 1 < ATTEMPTS:
+                    time.sleep(back_off_s(failures, random.random()))
+                case _:
+                    raise self._refusal(answer)
+
+    def _refusal(self, failure: Failure) -> TellError:
+        """Say what went wrong."""
+        advice = "; start it, or name another with --influx-url" if sort_of(failure) == "away" else ""
+        return TellError(f"cannot write to {self._url}: {words(failure)}{advice}")

@@ -1,0 +1,349 @@
+"""The points of a demonstration in one SQLite file: written once, read as any other database of points is."""
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from tempfile import mkstemp
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from ntpaudit.core.fleet import Alarm, Bucket, Host, Lie, Snapshot, Tally
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.errors import ReadError, StoreError
+from ntpaudit.fleet.reader import Reach
+from ntpaudit.fleet.rows import (
+    BEFORE_S,
+    EVENTS_S,
+    Clock,
+    Happening,
+    Said,
+    alarms_of,
+    bucket_of,
+    hosts_of,
+    lies_of,
+    offsets_of,
+    split,
+    tally,
+)
+from ntpaudit.sinks.line_protocol import Point, Value, tag_value
+
+_APPLICATION_ID = 0x6E747061  # "ntpa": SQLite keeps it in the file's header, so that anybody can tell whose it is
+_VERSION = 1
+_BATCH = 5000
+
+_SCHEMA = """
+CREATE TABLE series (id INTEGER PRIMARY KEY, host TEXT NOT NULL, site TEXT, env TEXT);
+CREATE TABLE clock (
+    series INTEGER NOT NULL,
+    stamp_ns INTEGER NOT NULL,
+    severity INTEGER, verdict INTEGER,
+    offset_s REAL, earliest_s REAL, latest_s REAL,
+    age_s REAL, frequency_ppm REAL,
+    usable INTEGER, falsetickers INTEGER, findings INTEGER,
+    PRIMARY KEY (series, stamp_ns)
+) WITHOUT ROWID;
+CREATE TABLE source (
+    series INTEGER NOT NULL,
+    stamp_ns INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    status INTEGER, offset_s REAL,
+    PRIMARY KEY (series, stamp_ns, source)
+) WITHOUT ROWID;
+CREATE TABLE event (
+    series INTEGER NOT NULL,
+    stamp_ns INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    severity INTEGER, raised INTEGER, value_s REAL,
+    PRIMARY KEY (series, stamp_ns, kind)
+) WITHOUT ROWID;
+CREATE TABLE ending (end_ns INTEGER NOT NULL);
+"""
+
+_TABLES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "ntpaudit_clock": (
+        "clock",
+        (),
+        (
+            "severity",
+            "verdict",
+            "offset_s",
+            "earliest_s",
+            "latest_s",
+            "age_s",
+            "frequency_ppm",
+            "usable",
+            "falsetickers",
+            "findings",
+        ),
+    ),
+    "ntpaudit_source": ("source", ("source",), ("status", "offset_s")),
+    "ntpaudit_event": ("event", ("kind",), ("severity", "raised", "value_s")),
+}
+"""Of every measurement: its table, its tags beside the host's, and the fields that readers ask for."""
+
+Row = tuple[Value, ...]
+
+
+class EmbeddedStore:
+    """A demonstration while it is written, beside the old one, which it replaces when it is closed finished.
+
+    In a `with` block it is closed, and thrown away where the block fails. Every method raises StoreError.
+    """
+
+    def __init__(self, path: str, written: str, connection: sqlite3.Connection) -> None:
+        """Hold an empty file that was opened; `create` makes one."""
+        self._path = path
+        self._written = written
+        self._connection = connection
+        self._series: dict[tuple[str | None, ...], int] = {}
+        self._rows: dict[str, list[Row]] = {measurement: [] for measurement in _TABLES}
+        self._is_finished = False
+
+    @classmethod
+    def create(cls, path: str) -> Self:
+        """Begin an empty demonstration that will be at `path`, making its folder where missing."""
+        with _telling(path):
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            handle, written = mkstemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path) or ".")
+            os.close(handle)
+            connection = sqlite3.connect(written, isolation_level=None)
+            connection.execute("PRAGMA journal_mode=OFF")
+            connection.execute("PRAGMA synchronous=OFF")
+            connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={_VERSION}")
+            connection.executescript(_SCHEMA)
+            connection.execute("BEGIN")
+        return cls(path, written, connection)
+
+    def write(self, points: Iterable[Point], arrived_ns: int) -> None:
+        """Keep points. One without a stamp gets that of its arrival, as from a database; the same one twice is one."""
+        for measurement, tags, fields, stamp_ns in points:
+            _, own_tags, names = _TABLES[measurement]
+            self._rows[measurement].append(
+                (
+                    self._series_of(tags),
+                    arrived_ns if stamp_ns is None else stamp_ns,
+                    *(tag_value(tags[tag] or "") for tag in own_tags),
+                    *(fields.get(name) for name in names),
+                )
+            )
+        if sum(map(len, self._rows.values())) >= _BATCH:
+            self._flush()
+
+    def finish(self, end_ns: int) -> None:
+        """Say that all is written, and which moment is now for whoever reads it."""
+        self._flush()
+        with _telling(self._path):
+            self._connection.execute("DELETE FROM ending")
+            self._connection.execute("INSERT INTO ending VALUES (?)", (end_ns,))
+        self._is_finished = True
+
+    def close(self) -> None:
+        """Put what was finished in its place, and throw away what was not."""
+        with _telling(self._path):
+            try:
+                if self._is_finished:
+                    self._flush()
+                    self._connection.execute("COMMIT")
+                    self._connection.close()
+                    os.replace(self._written, self._path)
+            finally:
+                self._connection.close()
+                with suppress(FileNotFoundError):
+                    os.unlink(self._written)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_finished = self._is_finished and error is None
+        self.close()
+
+    def _series_of(self, tags: Mapping[str, str | None]) -> int:
+        """Return the number of a host at its place."""
+        key = (tags["host"], tags["site"], tags["env"])
+        if key not in self._series:
+            self._series[key] = len(self._series) + 1
+            host, site, env = (tag_value(value) if value else None for value in key)
+            with _telling(self._path):
+                self._connection.execute(
+                    "INSERT INTO series VALUES (?, ?, ?, ?)", (self._series[key], host or "", site, env)
+                )
+        return self._series[key]
+
+    def _flush(self) -> None:
+        """Write the rows that wait."""
+        with _telling(self._path):
+            for measurement, rows in self._rows.items():
+                if rows:
+                    places = ",".join("?" * len(rows[0]))
+                    self._connection.executemany(
+                        f"INSERT OR REPLACE INTO {_TABLES[measurement][0]} VALUES ({places})",  # noqa: S608
+                        rows,
+                    )
+                    rows.clear()
+
+
+@contextmanager
+def _telling(path: str) -> Iterator[None]:
+    """Raise StoreError for what goes wrong while a demonstration is written."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"cannot write the demonstration {path}: {error}; name another file") from error
+
+
+class EmbeddedReader:
+    """A demonstration, read. It ends where it was finished, and that moment is now."""
+
+    def __init__(self, path: str) -> None:
+        """Open the file. ReadError where there is none, or another."""
+        self._path = path
+        with self._telling():
+            if not os.path.exists(path):
+                raise ReadError(f"there is no demonstration at {path}; make one: {_REMEDY}")
+            self._connection = sqlite3.connect(
+                f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True, check_same_thread=False
+            )
+            try:
+                self._end_ns = self._end()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def now_ns(self) -> int:
+        """Return the moment at which the demonstration ends."""
+        return self._end_ns
+
+    def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
+        """Read every host as it stood at a moment."""
+        begin_ns = now_ns - round(reach.look_back_s * NS_PER_S)
+        before_ns = now_ns - round(reach.before_s * NS_PER_S)
+        site = reach.site
+        known = {
+            str(name) for (name,) in self._query("SELECT host FROM series WHERE ? IS NULL OR site = ?", (site, site))
+        }
+        if not known:
+            raise ReadError(f"{self._path} knows no host of site {site!r}" if site else f"{self._path} knows no host")
+        everywhere = hosts_of(self._latest(begin_ns, now_ns))
+        hosts = tuple(host for host in everywhere.values() if site in (None, host.site))
+        earlier = self._latest(before_ns - round(BEFORE_S * NS_PER_S), before_ns, "offset_s IS NOT NULL")
+        return Snapshot(
+            now_ns,
+            hosts,
+            self._alarms(now_ns, site),
+            tuple(self._lies(hosts, begin_ns, now_ns)),
+            offsets_of(row for row in earlier if site in (None, row.site)),
+            reach.before_s,
+            tuple(sorted(known - everywhere.keys())),
+        )
+
+    def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
+        """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
+        spans = split(begin_ns, end_ns, count)
+        return {
+            host: tuple(
+                bucket_of(spans.begin_ns + place * spans.width_ns, *cells)
+                for place, *cells in self._query(
+                    """
+                    SELECT (stamp_ns - ?) / ? AS place, max(severity), avg(offset_s), min(earliest_s), max(latest_s)
+                    FROM clock WHERE series IN (SELECT id FROM series WHERE host = ?) AND stamp_ns >= ? AND stamp_ns < ?
+                    GROUP BY place ORDER BY place
+                    """,
+                    (spans.begin_ns, spans.width_ns, host, spans.begin_ns, spans.end_ns),
+                )
+            )
+            for host in hosts
+        }
+
+    def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[Tally, ...]:
+        """Read how the fleet fared over a period in so many spans of equal length."""
+        spans = split(begin_ns, end_ns, count)
+        rows = self._query(
+            """
+            SELECT (stamp_ns - ?) / ? AS place, max(severity)
+            FROM clock JOIN series ON series = id
+            WHERE stamp_ns >= ? AND stamp_ns < ? AND (? IS NULL OR site = ?)
+            GROUP BY place, host
+            """,
+            (spans.begin_ns, spans.width_ns, spans.begin_ns, spans.end_ns, site, site),
+        )
+        return tally(spans, ((place, severity) for place, severity in rows))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _end(self) -> int:
+        """Return where the demonstration ends. ReadError where the file is not one, or not finished."""
+        (application,), *_ = self._query("PRAGMA application_id")
+        (version,), *_ = self._query("PRAGMA user_version")
+        if application != _APPLICATION_ID:
+            raise ReadError(f"{self._path} is no demonstration; make one: {_REMEDY}")
+        if version != _VERSION:
+            raise ReadError(f"{self._path} was made by another version of ntpaudit; make it anew: {_REMEDY}")
+        for (end_ns,) in self._query("SELECT end_ns FROM ending"):
+            if isinstance(end_ns, int):
+                return end_ns
+        raise ReadError(f"the demonstration {self._path} is damaged; make it anew: {_REMEDY}")
+
+    def _latest(self, begin_ns: int, end_ns: int, condition: str = "TRUE") -> Iterator[Clock]:
+        """Read the latest point of every series in a time, its end within."""
+        rows = self._query(
+            f"""
+            SELECT host, site, env, stamp_ns, severity, verdict, offset_s, earliest_s, latest_s,
+                age_s, frequency_ppm, usable, falsetickers, findings
+            FROM series JOIN clock ON clock.series = series.id AND stamp_ns = (
+                SELECT max(stamp_ns) FROM clock
+                WHERE clock.series = series.id AND stamp_ns > ? AND stamp_ns <= ? AND {condition}
+            )
+            """,  # noqa: S608
+            (begin_ns, end_ns),
+        )
+        return (Clock(*row) for row in rows)
+
+    def _alarms(self, now_ns: int, site: str | None) -> tuple[Alarm, ...]:
+        """Read what is in force."""
+        rows = self._query(
+            """
+            SELECT host, kind, max(stamp_ns), raised, severity, value_s FROM event JOIN series ON series = id
+            WHERE stamp_ns > ? AND stamp_ns <= ? AND (? IS NULL OR site = ?) GROUP BY host, kind
+            """,
+            (now_ns - round(EVENTS_S * NS_PER_S), now_ns, site, site),
+        )
+        return alarms_of((Happening(*row) for row in rows), now_ns)
+
+    def _lies(self, hosts: Sequence[Host], begin_ns: int, end_ns: int) -> Iterator[Lie]:
+        """Read the falsetickers of the latest audit of those hosts that see any."""
+        for host in hosts:
+            if host.falsetickers:
+                rows = self._query(
+                    """
+                    SELECT host, source, stamp_ns, status, offset_s FROM source JOIN series ON series = id
+                    WHERE series IN (SELECT id FROM series WHERE host = ?) AND stamp_ns > ? AND stamp_ns <= ?
+                    ORDER BY stamp_ns DESC LIMIT ?
+                    """,
+                    (host.name, begin_ns, end_ns, _MOST_SOURCES),
+                )
+                yield from lies_of(Said(*row) for row in rows)
+
+    def _query(self, statement: str, values: Sequence[object] = ()) -> Iterator[Any]:
+        """Yield the rows of an answer."""
+        with self._telling():
+            yield from self._connection.execute(statement, values)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Raise ReadError for what goes wrong while a demonstration is read."""
+        try:
+            yield
+        except (OSError, sqlite3.Error, ValueError) as error:  # ValueError: a path that no file can have
+            raise ReadError(f"cannot read the demonstration {self._path}: {error}; make it anew: {_REMEDY}") from error
+
+
+_REMEDY = "ntpaudit demo"
+_MOST_SOURCES = 1000

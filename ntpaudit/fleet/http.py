@@ -1,0 +1,286 @@
+"""Questions to a database over HTTP, several at once: every failure is told with what would mend it."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from ntpaudit.errors import ReadError
+from ntpaudit.sinks.plain import one_line
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection, HTTPResponse
+
+MAX_ANSWER = 256 << 20
+"""No answer may be longer than this, unpacked, in bytes."""
+
+MAX_REASON = 300
+"""How much is told of what a server says of itself, in characters."""
+
+_MAX_GET = 2000  # a longer question is posted: proxies refuse long addresses
+_AT_ONCE = 1 << 20
+_PATIENCE = 6  # so many timeouts a whole answer may take, however steadily it trickles
+_GZIP_BITS = 31  # zlib's number for gzip's container
+
+Got = TypeVar("Got")
+
+
+class Server:
+    """A database's HTTP server: verified where it speaks TLS, asked through no proxy, followed nowhere else.
+
+    `where` names it in messages. It may be asked from several threads at once. Not by urllib3, whose import takes
+    longer than reading a thousand hosts.
+    """
+
+    def __init__(
+        self, url: str, *, scheme: str, token: str | None = None, ca_file: str | None = None, timeout_s: float = 10.0
+    ) -> None:
+        """Make ready; nothing is sent yet. ReadError for a URL or a token that no request can have.
+
+        `scheme` is the word before the token, which goes into a header, and into nothing else.
+        """
+        self._scheme, self._host, self._port, self._path = _parts_of(url)
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise ReadError("the token holds characters that no request can carry; check fleet.token_file")
+        self.where = url.rstrip("/")
+        self._token = token
+        self._headers = {"User-Agent": "ntpaudit", "Accept-Encoding": "gzip"}
+        if _is_here(self._host):
+            del self._headers["Accept-Encoding"]  # packing takes longer than such a line does
+        if token:
+            self._headers["Authorization"] = f"{scheme} {token}"
+        self._ca_file = ca_file
+        self._timeout_s = timeout_s
+        self._idle: list[HTTPConnection] = []
+
+    def ask(self, path: str, parameters: Mapping[str, str], accept: str = "application/json") -> bytes:
+        """Return the body of the answer to a question. ReadError where it is not a good one."""
+        from urllib.parse import urlencode
+
+        words = urlencode(parameters)
+        with self._telling():
+            if len(words) <= _MAX_GET:
+                return self._exchange("GET", f"{self._path}{path}?{words}", None, {"Accept": accept})
+            form = {"Accept": accept, "Content-Type": "application/x-www-form-urlencoded"}
+            return self._exchange("POST", self._path + path, words, form)
+
+    def close(self) -> None:
+        """Close every connection that no question uses."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def failure(self, why: object, fix: str = "check fleet.url and fleet.language") -> ReadError:
+        """Return what is wrong with an answer, by a text from anywhere, and what would mend it."""
+        return ReadError(f"{self.where}: {self._tidy(why)}; {fix}")
+
+    def _tidy(self, text: object) -> str:
+        """Make a foreign text fit for one line of a message; a server that echoes the token is not believed on that."""
+        said = str(text)
+        if self._token:
+            said = said.replace(self._token, "***")
+        return one_line(said).strip()[:MAX_REASON]
+
+    def _exchange(self, method: str, target: str, body: str | None, headers: Mapping[str, str]) -> bytes:
+        """Ask on a connection that was kept, else on a new one: the server may have given up the old one meanwhile."""
+        from http.client import RemoteDisconnected
+
+        if self._idle:
+            connection = self._idle.pop()
+            with suppress(RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+                return self._use(connection, method, target, body, headers)
+        return self._use(self._connect(), method, target, body, headers)
+
+    def _use(
+        self, connection: "HTTPConnection", method: str, target: str, body: str | None, headers: Mapping[str, str]
+    ) -> bytes:
+        """Ask on a connection, which is kept unless something went wrong."""
+        is_sound = False
+        try:
+            with self._limited(connection):
+                connection.request(method, target, body, {**self._headers, **headers})
+                answer = connection.getresponse()
+                read = self._read(answer)
+            is_sound = not answer.will_close
+        finally:
+            if is_sound:
+                self._idle.append(connection)
+            else:
+                connection.close()
+        return read
+
+    def _connect(self) -> "HTTPConnection":
+        """Open a connection."""
+        from http.client import HTTPConnection, HTTPSConnection
+
+        if self._scheme == "http":
+            connection = HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        else:
+            import ssl
+
+            try:
+                context = ssl.create_default_context(cafile=self._ca_file)
+            except OSError as error:
+                raise self.failure(f"{self._ca_file}: {error.strerror or error}", "check fleet.ca_file") from error
+            connection = HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=context)
+        connection.connect()
+        return connection
+
+    @contextmanager
+    def _limited(self, connection: "HTTPConnection") -> Iterator[None]:
+        """Cut a connection unless a block ends in time: a server that answers octet by octet exceeds no timeout."""
+        import socket
+
+        line = connection.sock
+        was_cut = threading.Event()
+
+        def cut() -> None:
+            was_cut.set()
+            with suppress(OSError):  # it may just have ended by itself
+                socket.socket.shutdown(line, socket.SHUT_RDWR)  # of TLS too: its own would confuse the reader
+
+        timer = threading.Timer(_PATIENCE * self._timeout_s, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if was_cut.is_set():
+                raise TimeoutError
+
+    def _read(self, answer: "HTTPResponse") -> bytes:
+        """Return the body of a good answer."""
+        from http.client import IncompleteRead
+
+        if answer.status != 200:
+            raise self._refusal(answer)
+        parts, length = [], 0
+        for part in self._unpacked(answer):
+            parts.append(part)
+            length += len(part)
+            if length > MAX_ANSWER:
+                raise self.failure(f"an answer is longer than {MAX_ANSWER >> 20} MiB", "ask for one site: --site")
+        if answer.length:
+            raise IncompleteRead(b"", answer.length)
+        return b"".join(parts)
+
+    def _unpacked(self, answer: "HTTPResponse") -> Iterator[bytes]:
+        """Yield a body in parts, as it was before it was packed."""
+        packing = (answer.headers.get("Content-Encoding") or "identity").strip().lower()
+        if packing not in ("identity", "gzip"):
+            raise self.failure(f"the answer is packed as {packing}, which nobody asked for")
+        if packing == "identity":
+            while part := answer.read(_AT_ONCE):
+                yield part
+            return
+        import zlib
+
+        unpacker = zlib.decompressobj(wbits=_GZIP_BITS)
+        while part := unpacker.unconsumed_tail or answer.read(_AT_ONCE):
+            try:
+                yield unpacker.decompress(part, _AT_ONCE)
+            except zlib.error as error:
+                raise self.failure(f"the answer cannot be unpacked: {error}") from error
+        if not unpacker.eof:
+            raise self.failure("the answer ends too early", AGAIN)
+
+    def _refusal(self, answer: "HTTPResponse") -> ReadError:
+        """Say what an answer of another status means."""
+        from ntpaudit.sinks.influx import reason_of
+
+        if 300 <= answer.status <= 399:
+            return self.failure(
+                f"redirects to {answer.headers.get('Location', 'nowhere')}", "name the right place in fleet.url"
+            )
+        body = next(self._unpacked(answer), b"").decode(errors="replace")
+        said = reason_of(body) or answer.reason
+        return self.failure(f"answers {answer.status}: {said}", _fix(answer.status))
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Raise ReadError for what goes wrong between here and the server."""
+        import ssl
+        from http.client import HTTPException
+        from socket import gaierror
+
+        try:
+            yield
+        except ssl.SSLError as error:
+            from ntpaudit.sinks.influx import tls_fix
+
+            raise self.failure(f"TLS failed: {error}", tls_fix(str(error), "fleet")) from error
+        except gaierror as error:
+            raise self.failure("the server's name is not known", "check fleet.url, and the host's resolver") from error
+        except TimeoutError as error:
+            raise self.failure(f"no answer in {self._timeout_s:g} s", _SLOW) from error
+        except ConnectionRefusedError as error:
+            raise self.failure("no connection: refused", "start the database, or check fleet.url") from error
+        except OSError as error:
+            raise self.failure(
+                f"no connection: {error.strerror or error}", "check fleet.url, and the way there"
+            ) from error
+        except (HTTPException, ValueError) as error:  # ValueError: what the parser of HTTP stumbles over
+            raise self.failure(
+                f"no answer in HTTP: {type(error).__name__} {error}", "check fleet.url; " + AGAIN
+            ) from error
+
+
+AGAIN = "ask again, and look what stands between here and the database"
+"""What mends an answer that breaks off."""
+
+_SLOW = "check fleet.url and how busy the database is, allow it more by fleet.timeout, or ask for one site: --site"
+
+
+def start(task: Callable[[], Got]) -> Callable[[], Got]:
+    """Do something in a thread from now on; what is returned waits for it, and returns or raises what it did."""
+    results: list[Got] = []
+    failures: list[ReadError] = []
+
+    def do() -> None:
+        try:
+            results.append(task())
+        except ReadError as error:
+            failures.append(error)
+
+    def wait() -> Got:
+        thread.join()
+        if failures:
+            raise failures[0]
+        return results[0]
+
+    thread = threading.Thread(target=do, daemon=True)
+    thread.start()
+    return wait
+
+
+def _parts_of(url: str) -> tuple[str, str, int | None, str]:
+    """Return a URL's scheme, host, port and path. ReadError where it is none of a server."""
+    from urllib.parse import quote, urlsplit
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ReadError(f"no URL: {error}; check fleet.url") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or "@" in parts.netloc:
+        raise ReadError("no URL of a database; write such as http://127.0.0.1:8086 in fleet.url")
+    return parts.scheme, parts.hostname, port, quote(parts.path.rstrip("/"), safe="/%:@")
+
+
+def _is_here(host: str) -> bool:
+    """Whether a server is on this machine."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _fix(status: int) -> str:
+    """Say what would mend an answer of that status."""
+    match status:
+        case 401 | 403:
+            return "name a token that may read this database in fleet.token_file"
+        case 404:
+            return "check fleet.url, fleet.language and fleet.database"
+        case 408 | 413 | 422 | 429 | 503 | 504:
+            return "ask for one site (--site), or raise the database's limits"
+        case 500 | 502:
+            return "look into the log of the database, and of a proxy before it"
+    return "check fleet.url and fleet.language"

@@ -1,0 +1,245 @@
+"""A fleet in InfluxDB 1.x, 2.x or 3.x, asked in the InfluxQL that all three of them understand."""
+# ruff: noqa: S608  # a foreign text goes into a statement by _quoted alone
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
+
+from ntpaudit.core.fleet import Bucket, Snapshot, Tally
+from ntpaudit.fleet.http import AGAIN, Server
+from ntpaudit.fleet.questions import MAX_NAMES, Window, take_snapshot
+from ntpaudit.fleet.reader import Reach
+from ntpaudit.fleet.rows import Cell, Clock, Happening, Said, Spans, bucket_of, mapping, split, tally
+
+_MS = 1_000_000
+_ESCAPES = str.maketrans({"'": r"\'", "\\": r"\\", "\n": r"\n"})
+
+_CLOCK = (
+    "severity",
+    "verdict",
+    "offset_s",
+    "earliest_s",
+    "latest_s",
+    "age_s",
+    "frequency_ppm",
+    "usable",
+    "falsetickers",
+    "findings",
+)
+_FIELDS = ", ".join(f'"{name}"' for name in _CLOCK)
+_WHOSE = '"host", "site", "env"'
+
+Row = tuple[Cell, ...]
+
+
+class InfluxqlReader:
+    """A database, or a bucket, of the InfluxDB family."""
+
+    def __init__(self, server: Server, database: str) -> None:
+        """Make ready; nothing is asked yet."""
+        self._server = server
+        self._database = database
+
+    @property
+    def place(self) -> str:
+        """What is read from, in words."""
+        return f"database {self._database!r} at {self._server.where}"
+
+    def now_ns(self) -> int:
+        """Return the time of this host's clock."""
+        return time.time_ns()
+
+    def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
+        """Read every host as it stood at a moment."""
+        return take_snapshot(self, now_ns, reach)
+
+    def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
+        """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
+        spans = split(begin_ns, end_ns, count)
+        courses: dict[str, list[Bucket]] = {host: [] for host in hosts}
+        for part in range(0, len(hosts), MAX_NAMES):
+            rows = self._rows(
+                'SELECT max("severity") AS "severity", mean("offset_s") AS "mean_s", min("earliest_s") AS "earliest_s",'
+                f' max("latest_s") AS "latest_s" FROM "ntpaudit_clock" WHERE {_within(spans)}'
+                f' AND {_any_of(hosts[part : part + MAX_NAMES])} GROUP BY {_by(spans)}, "host" FILL(none)',
+                ("host", "time", "severity", "mean_s", "earliest_s", "latest_s"),
+            )
+            for host, stamp_ns, *cells in rows:
+                if isinstance(stamp_ns, int) and isinstance(host, str) and host in courses:
+                    courses[host].append(bucket_of(stamp_ns, *cells))
+        return {host: tuple(sorted(buckets)) for host, buckets in courses.items()}
+
+    def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[Tally, ...]:
+        """Read how the fleet fared over a period in so many spans of equal length. Slow over many hosts."""
+        spans = split(begin_ns, end_ns, count)
+        rows = self._rows(
+            f'SELECT max("severity") AS "severity" FROM "ntpaudit_clock" WHERE {_within(spans)}{_and_site(site)}'
+            f' GROUP BY {_by(spans)}, "host" FILL(none)',
+            ("time", "severity"),
+        )
+        return tally(
+            spans,
+            (
+                ((stamp_ns - spans.begin_ns) // spans.width_ns, severity)
+                for stamp_ns, severity in rows
+                if isinstance(stamp_ns, int)
+            ),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._server.close()
+
+    def points(self, window: Window) -> Iterator[Clock]:
+        """Read the points in a short time."""
+        return _clocks(
+            self._rows(
+                f'SELECT {_FIELDS}, {_WHOSE} FROM "ntpaudit_clock" WHERE {_in(window)}',
+                ("host", "site", "env", "time", *_CLOCK),
+            )
+        )
+
+    def latest(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Clock]:
+        """Read the latest point of hosts in a long time."""
+        last = _FIELDS.replace('"severity"', 'last("severity") AS "severity"', 1)
+        return _clocks(
+            self._rows(
+                f'SELECT {_FIELDS}, {_WHOSE} FROM (SELECT {last} FROM "ntpaudit_clock"'
+                f" WHERE {_in(window)}{_and_any_of(hosts)} GROUP BY {_WHOSE})",
+                ("host", "site", "env", "time", *_CLOCK),
+            )
+        )
+
+    def offsets(self, window: Window) -> Iterator[Clock]:
+        """Read the last point of each host that has an offset."""
+        rows = self._rows(
+            'SELECT "offset_s", "earliest_s", "latest_s", "host" FROM (SELECT last("offset_s") AS "offset_s",'
+            f' "earliest_s", "latest_s" FROM "ntpaudit_clock" WHERE {_in(window)} GROUP BY "host")',
+            ("host", "time", "offset_s", "earliest_s", "latest_s"),
+        )
+        for host, stamp_ns, *offset in rows:
+            if isinstance(stamp_ns, int):
+                yield Clock(host, None, None, stamp_ns, None, None, *offset)
+
+    def events(self, window: Window) -> Iterator[Happening]:
+        """Read the last event of each host and kind."""
+        rows = self._rows(
+            'SELECT "raised", "severity", "value_s", "host", "kind" FROM (SELECT last("raised") AS "raised",'
+            f' "severity", "value_s" FROM "ntpaudit_event" WHERE {_in(window)} GROUP BY "host", "kind")',
+            ("host", "kind", "time", "raised", "severity", "value_s"),
+        )
+        for host, kind, stamp_ns, *cells in rows:
+            if isinstance(stamp_ns, int):
+                yield Happening(host, kind, stamp_ns, *cells)
+
+    def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Said]:
+        """Read what every source of hosts said last."""
+        rows = self._rows(
+            'SELECT "status", "offset_s", "host", "source" FROM (SELECT last("status") AS "status", "offset_s"'
+            f' FROM "ntpaudit_source" WHERE {_in(window)}{_and_any_of(hosts)} GROUP BY "host", "source")',
+            ("host", "source", "time", "status", "offset_s"),
+        )
+        for host, source, stamp_ns, *cells in rows:
+            if isinstance(stamp_ns, int):
+                yield Said(host, source, stamp_ns, *cells)
+
+    def details(self, window: Window, hosts: Sequence[str] | None) -> Mapping[str, tuple[Cell, Cell]]:
+        """Read nothing: the points have brought it."""
+        return {}
+
+    def names(self, site: str | None) -> set[str]:
+        """Read every name of a host that is known."""
+        where = "" if site is None else f' WHERE "site" = {_quoted(site)}'
+        rows = self._rows(f'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "host"{where}', ("value",))
+        return {name for (name,) in rows if isinstance(name, str)}
+
+    def _rows(self, statement: str, columns: Sequence[str]) -> Iterator[Row]:
+        """Yield the rows of an answer, with the columns or tags of those names in this order, None where one lacks.
+
+        ReadError where it is no answer, or not a whole one: which only an answer in parts tells truly.
+        """
+        asked = {"db": self._database, "q": statement, "epoch": "ns", "chunked": "true"}
+        last: Mapping[str, Cell] = {}
+        for part in self._server.ask("/query", asked).splitlines():
+            last = self._result(part)
+            match last.get("series"):
+                case [*series]:
+                    for one in series:
+                        yield from _rows_of(mapping(one), columns)
+        match last:
+            case {"partial": True} | {"series": [*_, {"partial": True}]}:
+                raise self._server.failure("the answer ends too early", AGAIN)
+            case {"statement_id": _} | {"series": _}:
+                return
+        raise self._server.failure("the answer is none of InfluxDB's")
+
+    def _result(self, part: bytes) -> Mapping[str, Cell]:
+        """Return the result in a part of an answer. ReadError where it tells of an error, or of nothing."""
+        try:
+            said = mapping(json.loads(part))
+        except (ValueError, RecursionError) as error:
+            raise self._server.failure("the answer is not JSON") from error
+        match said.get("results"):
+            case [dict(result), *_]:
+                pass
+            case _:
+                result = {}
+        complaint = said.get("error") or result.get("error")
+        if complaint is not None:
+            raise self._server.failure(complaint, "check fleet.database, and what the token may read")
+        return result
+
+
+def _rows_of(series: Mapping[str, Cell], names: Sequence[str]) -> Iterator[Row]:
+    """Yield the rows of a series."""
+    columns, values, tags = series.get("columns"), series.get("values"), mapping(series.get("tags"))
+    if not (isinstance(columns, list) and isinstance(values, list)):
+        return
+    width = len(columns)
+    constant = [None, *(tags.get(name) for name in names)]
+    places = [columns.index(name) if name in columns else width + 1 + place for place, name in enumerate(names)]
+    pick = itemgetter(*places, width)  # one more, so that it always returns a tuple
+    for row in values:
+        if isinstance(row, list) and len(row) == width:
+            yield pick(row + constant)[:-1]
+
+
+def _clocks(rows: Iterator[Row]) -> Iterator[Clock]:
+    """Return points of `ntpaudit_clock` that have a time."""
+    return (Clock._make(row) for row in rows if isinstance(row[3], int))
+
+
+def _quoted(text: str) -> str:
+    """Write a text as a string of InfluxQL."""
+    return f"'{text.translate(_ESCAPES)}'"
+
+
+def _in(window: Window) -> str:
+    """Write a condition on the time and the site."""
+    return f"time > {window.begin_ns} AND time <= {window.end_ns}{_and_site(window.site)}"
+
+
+def _within(spans: Spans) -> str:
+    """Write the condition that the time lies in a period."""
+    return f"time >= {spans.begin_ns} AND time < {spans.end_ns}"
+
+
+def _by(spans: Spans) -> str:
+    """Write how points are grouped by their time."""
+    return f"time({spans.width_ns // _MS}ms, {spans.begin_ns % spans.width_ns // _MS}ms)"
+
+
+def _and_site(site: str | None) -> str:
+    """Write a further condition on the site, where one is asked about."""
+    return "" if site is None else f' AND "site" = {_quoted(site)}'
+
+
+def _any_of(hosts: Sequence[str]) -> str:
+    """Write the condition that it is one of some hosts."""
+    return "(" + " OR ".join(f'"host" = {_quoted(host)}' for host in hosts) + ")"
+
+
+def _and_any_of(hosts: Sequence[str] | None) -> str:
+    """Write a further condition on the host, where some are asked about."""
+    return "" if hosts is None else f" AND {_any_of(hosts)}"

@@ -1,0 +1,71 @@
+"""The hosts of a fleet as CSV (RFC 4180), one a line."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from io import StringIO
+from math import isfinite
+
+from ntpaudit.core.fleet import Fleet, Member
+from ntpaudit.core.ntptime import format_utc
+from ntpaudit.sinks.plain import decimal
+
+_FIELDS = (
+    "host",
+    "site",
+    "env",
+    "severity",
+    "verdict",
+    "silent",
+    "silent_s",
+    "last_seen",
+    "offset_s",
+    "earliest_s",
+    "latest_s",
+    "bound_s",
+    "age_s",
+    "frequency_ppm",
+    "usable",
+    "falsetickers",
+    "findings",
+    "alarms",
+)
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""By what spreadsheets know a formula. No name of a host begins so, unless somebody means it to be run."""
+
+
+def render(fleet: Fleet, shown: Sequence[Member] | None = None) -> str:
+    """Write the hosts to be `shown`, else all, under a header; spans in seconds, unknown values empty."""
+    file = StringIO()
+    writer = csv.writer(file)
+    writer.writerow(_FIELDS)
+    writer.writerows(list(_values(one)) for one in (fleet.members if shown is None else shown))
+    return file.getvalue()
+
+
+def _values(one: Member) -> Iterator[str | int]:
+    """Return the values of a host; a silent one's are its last."""
+    host = one.host
+    yield from (_name(one.name), _name(one.site), _name(host.env if host else None), one.severity.word)
+    yield from (host.verdict if host else "", int(one.silent_s is not None), _number(one.silent_s))
+    if host is None:
+        yield from [""] * (len(_FIELDS) - 8)
+    else:
+        yield format_utc(host.last_ns)
+        if host.offset is None:
+            yield from [""] * 4
+        else:
+            yield from map(_number, host.offset)
+            yield _number(max(-host.offset.earliest_s, host.offset.latest_s))
+        yield from (_number(host.age_s), _number(host.frequency_ppm), host.usable, host.falsetickers, host.findings)
+    yield _name(" ".join(alarm.kind for alarm in one.alarms))
+
+
+def _name(text: str | None) -> str:
+    """Write a text so that a spreadsheet takes it for one."""
+    return "" if text is None else f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _number(value: float | None) -> str:
+    """Write a number; one that is not finite is not known."""
+    return decimal(value) if value is not None and isfinite(value) else ""

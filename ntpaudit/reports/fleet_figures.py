@@ -1,0 +1,313 @@
+"""What the fleet's page draws, as inline SVG: where all clocks stand, one interval, one course, severities over time.
+
+Every figure stretches to the width that it is given, so it holds no text: labels stand around it in HTML, and what it
+shows is said in words beside it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, pairwise
+from math import ceil, copysign, floor, log1p
+from statistics import median
+from typing import NamedTuple
+
+from ntpaudit.core.fleet import Bucket, Offset, Tally
+from ntpaudit.core.ntptime import NS_PER_S, format_utc
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.wording import direction, span
+from ntpaudit.reports.markup import text
+
+CLASSES = {Severity.OK: "o", Severity.WARNING: "w", Severity.UNKNOWN: "u", Severity.CRITICAL: "c"}
+"""How the style sheet calls a severity."""
+
+WORST_FIRST = (Severity.CRITICAL, Severity.UNKNOWN, Severity.WARNING, Severity.OK)
+
+_DAY_S = 86_400.0
+_YEAR_S = 365.25 * _DAY_S
+_DECADES_S = (*(10.0**power for power in range(-9, 2)), 60.0, 3600.0, _DAY_S, 30 * _DAY_S, _YEAR_S, 10 * _YEAR_S)
+_STEPS_S = (
+    *(digit * 10.0**power for power in range(-9, 2) for digit in (1, 2, 5) if digit * 10.0**power < 60),
+    *(60.0 * minutes for minutes in (1, 2, 5, 10, 20, 30)),
+    *(3600.0 * hours for hours in (1, 2, 3, 6, 12)),
+    *(_DAY_S * days for days in (1, 2, 5, 10, 30, 100)),
+    *(_YEAR_S * years for years in (1, 2, 5, 10, 20, 50)),
+)
+_SYMLOG_FROM = 25.0
+"""From this ratio of the largest to the usual on, a linear axis would show a flat line."""
+
+_MOST_SLEW = 1000e-6
+"""Clocks that are steered smoothly move apart no faster; what moved further between two spans was set."""
+
+_LEAST_WIDTH = 1.6
+"""Of an interval on an axis of 200, so that the narrowest can be seen."""
+
+_STRIP = {Severity.OK: 2, Severity.WARNING: 5, Severity.UNKNOWN: 7, Severity.CRITICAL: 10}
+"""How high a severity stands in the strip below a course: told apart without its colour."""
+
+
+class Scale(NamedTuple):
+    """An axis from `low` to `high` seconds, logarithmic beyond `linear_s` to both sides, or linear without it."""
+
+    low: float
+    high: float
+    linear_s: float | None
+
+    def share(self, value_s: float) -> float:
+        """Return how far along the axis a value lies, from 0 to 1; what lies beyond stands at the end."""
+        low, high = self._bent(self.low), self._bent(self.high)
+        return min(1.0, max(0.0, (self._bent(value_s) - low) / (high - low)))
+
+    def ticks(self, least: float) -> list[tuple[float, str]]:
+        """Return shares of round values with their labels, no two nearer than `least`; zero comes first."""
+        taken = [(self.share(0.0), "0")]
+        for value_s in self._round_values():
+            share = self.share(value_s)
+            if self.low < value_s < self.high and all(abs(share - other) >= least for other, _ in taken):
+                taken.append((share, f"{span(value_s)} {direction(value_s)}"))
+        return taken
+
+    def _bent(self, value_s: float) -> float:
+        return value_s if self.linear_s is None else copysign(log1p(abs(value_s) / self.linear_s), value_s)
+
+    def _round_values(self) -> Iterator[float]:
+        if self.linear_s is None:
+            step = next((step for step in _STEPS_S if (self.high - self.low) / step <= 4), _STEPS_S[-1])
+            yield from (number * step for number in range(ceil(self.low / step), floor(self.high / step) + 1))
+        else:
+            yield from (sign * size for size in reversed(_DECADES_S) if size > self.linear_s for sign in (1, -1))
+
+
+def common_scale(offsets: Iterable[Offset], tolerance_s: float) -> Scale:
+    """Return the axis on which all clocks of the fleet find room, with zero in its middle."""
+    reach_s = max([10 * tolerance_s, *(1.25 * max(abs(o.earliest_s), abs(o.latest_s)) for o in offsets)])
+    return Scale(-reach_s, reach_s, tolerance_s / 100)
+
+
+def proportions(counts: Sequence[int]) -> str:
+    """Draw hosts by severity as one bar, worst first; whoever is there at all can be seen."""
+    whole = max(1, sum(counts))
+    widths = [(severity, max(6.0, 1000 * counts[severity] / whole)) for severity in WORST_FIRST if counts[severity]]
+    drawn, place, stretch = [], 0.0, 1000 / sum(width for _, width in widths) if widths else 1.0
+    for severity, width in widths:
+        drawn.append(f'<path class="{CLASSES[severity]}" d="M{place:.1f} 0h{width * stretch:.1f}v10H{place:.1f}z"/>')
+        place += width * stretch
+    return (
+        f'<svg class="share" viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true">{"".join(drawn)}</svg>'
+    )
+
+
+def band(offset: Offset, scale: Scale) -> str:
+    """Draw where a clock stands: the interval as a bar, the estimate as a line in it."""
+    low, high = (200 * scale.share(end) for end in (offset.earliest_s, offset.latest_s))
+    if high - low < _LEAST_WIDTH:
+        low = (low + high - _LEAST_WIDTH) / 2
+        high = low + _LEAST_WIDTH
+    return (
+        '<svg viewBox="0 0 200 14" preserveAspectRatio="none" aria-hidden="true">'
+        f'<path class="i" d="M{low:.1f} 4H{high:.1f}v6H{low:.1f}z"/>'
+        f'<path class="e" d="M{200 * scale.share(offset.estimate_s):.1f} 1v12"/></svg>'
+    )
+
+
+def spread(estimates: Sequence[float], scale: Scale, tolerance_s: float) -> str:
+    """Draw how many clocks stand where on the common axis, with the tolerance; the height is logarithmic."""
+    bins = [0] * 80
+    for estimate_s in estimates:
+        bins[min(len(bins) - 1, int(scale.share(estimate_s) * len(bins)))] += 1
+    highest = log1p(max([*bins, 1]))
+    bars = "".join(
+        f"M{10 * place + 1} 100v-{max(6.0, 92 * log1p(count) / highest):.0f}h8V100z"
+        for place, count in enumerate(bins)
+        if count
+    )
+    low, zero, high = (800 * scale.share(value) for value in (-tolerance_s, 0.0, tolerance_s))
+    drawn = (
+        '<svg viewBox="0 0 800 100" preserveAspectRatio="none" aria-hidden="true">'
+        f'<path class="in" d="M{low:.1f} 0H{high:.1f}v100H{low:.1f}z"/><path class="bar" d="{bars}"/>'
+        f'<path class="z" d="M{zero:.1f} 0v100"/><path class="t" d="M{low:.1f} 0v100M{high:.1f} 0v100"/></svg>'
+    )
+    labels = "".join(
+        f'<span{_rank(number)} style="--at:{100 * share:.1f}%">{"<br>".join(label.rsplit(" ", 1))}</span>'
+        for number, (share, label) in enumerate(scale.ticks(0.07))
+    )
+    return f'<div class="plot">{drawn}</div><div class="xs ticks">{labels}</div>'
+
+
+def over_time(tallies: Sequence[Tally], hosts: int, frame: "Frame", title: str) -> str:
+    """Draw how many hosts were worse than ok, span by span, stacked worst first from the ground up.
+
+    Above them stand those of `hosts` of which there was no point at all.
+    """
+    layers = [*WORST_FIRST[:-1], None]
+    heights = [[*(tally.hosts[s] for s in WORST_FIRST[:-1]), max(0, hosts - sum(tally.hosts))] for tally in tallies]
+    top = max([1, *(sum(column) for column in heights)])
+    drawn = [f"<title>{text(title)}</title>"]
+    for number, layer in enumerate(layers):
+        path = ""
+        for tally, column in zip(tallies, heights, strict=True):
+            if column[number]:
+                left, right = frame.place(tally.begin_ns), frame.place(tally.begin_ns + frame.span_ns)
+                ground, roof = (100 - 100 * sum(column[:end]) / top for end in (number, number + 1))
+                path += f"M{left:.1f} {ground:.1f}H{right:.1f}V{roof:.1f}H{left:.1f}z"
+        drawn.append(f'<path class="{"n" if layer is None else CLASSES[layer]}" d="{path}"/>' if path else "")
+    labels = f'<span style="top:0">{top:,}</span><span style="top:100%">0</span>'
+    return _plot("".join(drawn), labels, frame)
+
+
+class Frame(NamedTuple):
+    """The period that courses are drawn over, and the length of each of its spans."""
+
+    begin_ns: int
+    end_ns: int
+    span_ns: int
+
+    def place(self, time_ns: int) -> float:
+        """Return how far along the figure, of 1000, a moment lies."""
+        return 1000 * min(1.0, max(0.0, (time_ns - self.begin_ns) / max(1, self.end_ns - self.begin_ns)))
+
+    def labels(self) -> str:
+        """Write when the period begins, has its middle, and ends."""
+        days = self.end_ns - self.begin_ns > 2 * _DAY_S * NS_PER_S
+        moments = [format_utc(time_ns) for time_ns in (self.begin_ns, (self.begin_ns + self.end_ns) // 2, self.end_ns)]
+        words = [stamp[:10] if days else stamp[11:16] for stamp in moments]
+        return f'<div class="xs"><span>{words[0]}</span><span>{words[1]}</span><span>{words[2]} UTC</span></div>'
+
+
+def frame_of(begins: Iterable[Sequence[int]], begin_ns: int, end_ns: int) -> Frame:
+    """Return the period with the length of its spans, the least distance that two of a series have."""
+    distances = [later - earlier for series in begins for earlier, later in pairwise(series) if later > earlier]
+    return Frame(begin_ns, end_ns, min([*distances, end_ns - begin_ns]))
+
+
+class Course(NamedTuple):
+    """What a host's figure is made of: its spans in order, when its clock is known to have been set, the tolerance."""
+
+    buckets: Sequence[Bucket]
+    steps_ns: Sequence[int]
+    tolerance_s: float
+
+
+def draw_course(course: Course, frame: Frame, title: str) -> str:
+    """Draw how a clock fared: the interval as a band, the estimate in it, jumps as lines, and a strip of severities."""
+    measured = [bucket.offset for bucket in course.buckets if bucket.offset is not None]
+    scale = _course_scale(measured)
+    runs = [list(run) for run in _runs(course.buckets, frame.span_ns)]
+    lines = "".join(
+        f'<path class="{name}" d="M0 {y:.1f}H1000"/>'
+        for name, value in (("z", 0.0), ("t", course.tolerance_s), ("t", -course.tolerance_s))
+        if 0 < (y := 100 - 100 * scale.share(value)) < 100 or name == "z"
+    )
+    upright = "".join(f"M{frame.place(time_ns):.1f} 0v100" for time_ns in jumps(course, frame.span_ns))
+    drawn = [
+        f"<title>{text(title)}</title>",
+        f'<path class="g" d="{"".join(_gaps(runs, frame))}"/>',
+        lines,
+        f'<path class="i" d="{"".join(_area(run, scale, frame) for run in runs)}"/>',
+        f'<path class="e" d="{"".join(_line(run, scale, frame) for run in runs)}"/>',
+        f'<path class="j" d="{upright}"/>',
+    ]
+    labels = "".join(f'<span style="top:{100 - 100 * share:.1f}%">{label}</span>' for share, label in scale.ticks(0.17))
+    return _plot("".join(drawn), labels, frame, _strip(course.buckets, frame))
+
+
+def jumps(course: Course, span_ns: int) -> list[int]:
+    """Return when a clock was set: where its agent says so, or where it moved further than any steering explains."""
+    seen = [
+        time_ns
+        for time_ns in _leaps(course.buckets, span_ns)
+        if all(abs(time_ns - step_ns) > span_ns for step_ns in course.steps_ns)
+    ]
+    return sorted([*course.steps_ns, *seen])
+
+
+def _plot(drawn: str, labels: str, frame: Frame, below: str = "") -> str:
+    svg = f'<svg viewBox="0 0 1000 100" preserveAspectRatio="none" role="img">{drawn}</svg>'
+    return f'<div class="fig"><div class="plot">{svg}</div><div class="ys">{labels}</div>{below}{frame.labels()}</div>'
+
+
+def _rank(number: int) -> str:
+    """Mark every label but zero and the outermost as one that a narrow page does without."""
+    return "" if number < 3 else ' class="minor"'
+
+
+def _course_scale(measured: Sequence[Offset]) -> Scale:
+    if not measured:
+        return Scale(-1.0, 1.0, None)
+    low = min([0.0, *(offset.earliest_s for offset in measured)])
+    high = max([0.0, *(offset.latest_s for offset in measured)])
+    usual = median(max(abs(offset.earliest_s), abs(offset.latest_s)) for offset in measured)
+    margin = 0.06 * (high - low) or 1e-6
+    linear_s = max(usual, 1e-9) if max(high, -low) > _SYMLOG_FROM * usual else None
+    if linear_s is not None:
+        return Scale(low * 1.5 - usual if low else -usual, high * 1.5 + usual if high else usual, linear_s)
+    return Scale(low - margin, high + margin, None)
+
+
+def _runs(buckets: Sequence[Bucket], span_ns: int) -> Iterator[Iterator[Bucket]]:
+    """Yield measured spans that follow on each other."""
+    known = [bucket for bucket in buckets if bucket.offset is not None]
+    for _, run in groupby(enumerate(known), lambda entry: round(entry[1].begin_ns / span_ns) - entry[0]):
+        yield (bucket for _, bucket in run)
+
+
+def _gaps(runs: Sequence[Sequence[Bucket]], frame: Frame) -> Iterator[str]:
+    """Yield rectangles of where nothing was measured."""
+    ends = [(frame.place(run[0].begin_ns), frame.place(run[-1].begin_ns + frame.span_ns)) for run in runs]
+    for (_, left), (right, _) in pairwise([(0.0, 0.0), *ends, (1000.0, 1000.0)]):
+        if right - left > 0.5 * (frame.place(frame.begin_ns + frame.span_ns)):
+            yield f"M{left:.1f} 0H{right:.1f}V100H{left:.1f}z"
+
+
+def _area(run: Sequence[Bucket], scale: Scale, frame: Frame) -> str:
+    """Draw the hull of the intervals: along the latest, and back along the earliest."""
+    there = "".join(f"V{_height(b.offset.latest_s, scale)}H{_right(b, frame)}" for b in run if b.offset)
+    back = "".join(f"V{_height(b.offset.earliest_s, scale)}H{_left(b, frame)}" for b in reversed(run) if b.offset)
+    return f"M{_left(run[0], frame)} 50{there}{back}z"
+
+
+def _line(run: Sequence[Bucket], scale: Scale, frame: Frame) -> str:
+    there = "".join(f"V{_height(b.offset.estimate_s, scale)}H{_right(b, frame)}" for b in run if b.offset)
+    first = run[0].offset.estimate_s if run[0].offset else 0.0
+    return f"M{_left(run[0], frame)} {_height(first, scale)}{there}"
+
+
+def _height(value_s: float, scale: Scale) -> str:
+    return f"{100 - 100 * scale.share(value_s):.1f}"
+
+
+def _left(bucket: Bucket, frame: Frame) -> str:
+    return f"{frame.place(bucket.begin_ns):.1f}"
+
+
+def _right(bucket: Bucket, frame: Frame) -> str:
+    return f"{frame.place(bucket.begin_ns + frame.span_ns):.1f}"
+
+
+def _leaps(buckets: Sequence[Bucket], span_ns: int) -> list[int]:
+    """Return in which spans a clock moved further than any steering explains.
+
+    Its interval then lies apart from that of the span before, or as the hull of both holds it and the next one's.
+    """
+    known = [(bucket.begin_ns, bucket.offset) for bucket in buckets if bucket.offset is not None]
+    leaps = [begin_ns for before, (begin_ns, offset) in pairwise(known) if _leapt(before, (begin_ns, offset), span_ns)]
+    for before, (begin_ns, _), after in zip(known, known[1:], known[2:], strict=False):
+        if _leapt(before, after, span_ns) and begin_ns not in leaps and after[0] not in leaps:
+            leaps.append(begin_ns + span_ns // 2)
+    return leaps
+
+
+def _leapt(before: tuple[int, Offset], after: tuple[int, Offset], span_ns: int) -> bool:
+    (begin_ns, one), (end_ns, other) = before, after
+    apart_s = max(other.earliest_s - one.latest_s, one.earliest_s - other.latest_s)
+    return not apart_s <= _MOST_SLEW * (end_ns - begin_ns + span_ns) / NS_PER_S
+
+
+def _strip(buckets: Sequence[Bucket], frame: Frame) -> str:
+    """Draw how bad it was, span by span: the worse the higher, and nothing where there is no record."""
+    paths = dict.fromkeys(WORST_FIRST, "")
+    for bucket in buckets:
+        height = _STRIP[bucket.severity]
+        paths[bucket.severity] += (
+            f"M{_left(bucket, frame)} 10H{_right(bucket, frame)}v-{height}H{_left(bucket, frame)}z"
+        )
+    drawn = "".join(f'<path class="{CLASSES[severity]}" d="{path}"/>' for severity, path in paths.items() if path)
+    return f'<svg class="strip" viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true">{drawn}</svg>'

@@ -1,0 +1,222 @@
+"""The hosts on the fleet's page: where all clocks stand, the table of all, and the courses of the worst."""
+
+from collections.abc import Mapping, Sequence
+
+from ntpaudit.core.fleet import Alarm, Bucket, Fleet, Member, Offset, Terms
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.wording import direction, plural, span
+from ntpaudit.reports.fleet_figures import CLASSES, Course, Frame, Scale, band, draw_course, jumps, spread
+from ntpaudit.reports.markup import many, text
+
+_OLD_S = 2 * 3600.0
+"""A measurement older than that is told of: agents ask hourly at the least, and carry the offset on in between."""
+
+_ROWS = 50
+"""Of a table's body, as the style sheet and the script count them too."""
+
+_FEW = 60
+"""So many hosts without a fault are listed openly."""
+
+
+def list_hosts(fleet: Fleet, scale: Scale, terms: Terms, drawn: Mapping[str, int]) -> str:
+    """Write the section of all hosts; `drawn` are those whose course the page shows, by the number of its figure."""
+    numbered = list(enumerate(fleet.members))
+    flagged = [entry for entry in numbered if entry[1].severity is not Severity.OK]
+    calm = [entry for entry in numbered if entry[1].severity is Severity.OK]
+    now_ns = fleet.now_ns
+    rest = ""
+    if calm:
+        title = many(len(calm), "host") + (" is ok" if len(calm) == 1 else " are ok")
+        rest = (
+            f'<details class="rest"{" open" if len(calm) <= _FEW else ""}><summary>{title}</summary>\n'
+            f"{_table('Hosts that are ok', [_row(*entry, now_ns, scale, drawn) for entry in calm])}</details>\n"
+        )
+    table = _table("Hosts that are not ok, worst first", [_row(*entry, now_ns, scale, drawn) for entry in flagged])
+    low, high = (f"{100 * scale.share(value):.2f}%" for value in (-terms.warning_s, terms.warning_s))
+    return (
+        f'<section id="hosts" style="--low:{low};--high:{high}">\n<h2>Hosts</h2>\n{_spread(fleet, scale, terms)}'
+        '<p class="controls" hidden><label>Show only <input type="search" placeholder="a host, a site, a finding …" '
+        'autocomplete="off" spellcheck="false"></label> <output aria-live="polite"></output></p>\n'
+        f"{table if flagged else '<p class=calm>Every host is ok.</p>'}\n{rest}</section>\n"
+    )
+
+
+def _spread(fleet: Fleet, scale: Scale, terms: Terms) -> str:
+    estimates = [
+        one.host.offset.estimate_s for one in fleet.members if one.host and one.host.offset and one.silent_s is None
+    ]
+    if not estimates:
+        return ""
+    behind = sum(estimate_s > terms.warning_s for estimate_s in estimates)
+    ahead = sum(estimate_s < -terms.warning_s for estimate_s in estimates)
+    inside = len(estimates) - behind - ahead
+    words = f"{inside:,} of {len(estimates):,} clocks are estimated within {span(terms.warning_s)} of the true time"
+    return (
+        f'<figure class="spread">\n{spread(estimates, scale, terms.warning_s)}'
+        f"<figcaption>{words}, {behind:,} further behind, {ahead:,} further ahead. Hosts by where their clocks stand, "
+        "on an axis that is logarithmic to both sides of its middle; so is the height. The dashed lines are the "
+        f"warning tolerance, {span(terms.warning_s)}.</figcaption>\n</figure>\n"
+    )
+
+
+_COLUMNS = ("State", "Host", "Site", "Offset", "", "Never more than", "Sources", "Last seen", "Findings")
+
+
+def _table(caption: str, rows: Sequence[str]) -> str:
+    """Write a table whose rows stand in bodies of equal length, so that a browser lays out only those in sight."""
+    parts = [rows[first : first + _ROWS] for first in range(0, len(rows), _ROWS)]
+    bodies = [
+        f"<tbody{'' if len(part) == _ROWS else f' style=--rows:{len(part)}'}>{''.join(part)}</tbody>\n"
+        for part in parts
+    ]
+    heads = "".join(
+        f'<th scope="col">{title}</th>'
+        if title
+        else '<th scope="col" class="band"><span>ahead</span> <span>behind</span></th>'
+        for title in _COLUMNS
+    )
+    return (
+        f'<table class="hosts">\n<caption>{caption}</caption>\n<thead><tr>{heads}</tr></thead>\n'
+        f"{''.join(bodies)}</table>\n"
+    )
+
+
+def _row(number: int, member: Member, now_ns: int, scale: Scale, drawn: Mapping[str, int]) -> str:
+    """Write a host's row. A cell carries the number that it is sorted by; a missing one sorts last."""
+    host, offset = member.host, member.host.offset if member.host else None
+    name = text(member.name)
+    if member.name in drawn:
+        name = f'<a href="#c{drawn[member.name]}">{name}</a>'
+    cells = [
+        f"<td><span class=s>{member.severity.word}</span>{_verdict(member)}",
+        f"<th scope=row>{name}",
+        f"<td>{_site_words(member)}",
+        f"<td{_sorted_by(offset and offset.estimate_s)}>{_offset_words(member)}",
+        f"<td class=band>{band(offset, scale) if offset else ''}",
+        f"<td{_sorted_by(offset and _bound_s(offset))}>{_bound_words(offset)}",
+        f"<td{_sorted_by(host and host.usable)}>{_source_words(member)}",
+        f"<td{_sorted_by(_seen_s(member, now_ns))}>{_seen_words(member, now_ns)}",
+        f"<td>{_alarm_words(member, now_ns)}",
+    ]
+    way = "" if offset is None else f" {direction(offset.estimate_s)}"
+    silent = "" if member.silent_s is None else " silent"
+    return f'<tr id=h{number} class="{CLASSES[member.severity]}{way}{silent}">{"".join(cells)}</tr>\n'
+
+
+def _sorted_by(value: float | None) -> str:
+    return "" if value is None else f" data-v={value:.4g}"
+
+
+def _verdict(member: Member) -> str:
+    if member.severity is Severity.OK and member.host and member.host.verdict == "within":
+        return ""
+    if member.silent_s is not None:
+        return "<small>silent</small>"
+    match member.host.verdict if member.host else "unmeasured":
+        case "beyond":
+            return "<small>wrong for certain</small>"
+        case "unproven":
+            return "<small>cannot be proven</small>"
+        case "within":
+            return "<small>within tolerance</small>"
+        case _:
+            return "<small>not measured</small>"
+
+
+def _site_words(member: Member) -> str:
+    env = member.host.env if member.host else None
+    return (text(member.site) if member.site else "&ndash;") + (f" <small>{text(env)}</small>" if env else "")
+
+
+def _offset_words(member: Member) -> str:
+    offset = member.host.offset if member.host else None
+    if offset is None:
+        return "&ndash;" if member.silent_s is not None else "not measured"
+    way = direction(offset.estimate_s)
+    was = "was " if member.silent_s is not None else ""
+    return f"{was}<b>{span(offset.estimate_s)}</b> <span class=way>{way}</span>"
+
+
+def _bound_words(offset: Offset | None) -> str:
+    return "&ndash;" if offset is None else span(_bound_s(offset), rounding="up")
+
+
+def _source_words(member: Member) -> str:
+    if member.host is None:
+        return "&ndash;"
+    false = member.host.falsetickers
+    disagreeing = f"<small>{false} false</small>" if false else ""
+    return f"{member.host.usable}{disagreeing}"
+
+
+def _seen_s(member: Member, now_ns: int) -> float | None:
+    return None if member.host is None else max(0.0, (now_ns - member.host.last_ns) / NS_PER_S)
+
+
+def _seen_words(member: Member, now_ns: int) -> str:
+    seen_s = _seen_s(member, now_ns)
+    if seen_s is None or member.host is None:
+        return "no point"
+    age_s = member.host.age_s
+    measured = "" if age_s is None or age_s <= _OLD_S else f"<small>measured {span(age_s)} before</small>"
+    return f"{span(seen_s)} ago{measured}" if seen_s >= 1.0 else f"now{measured}"
+
+
+def _alarm_words(member: Member, now_ns: int) -> str:
+    if member.alarms:
+        return "".join(f"<div>{_alarm(alarm, now_ns)}</div>" for alarm in member.alarms)
+    listed = member.host.findings if member.host else 0
+    return f"{listed} listed" if listed else ""
+
+
+def _alarm(alarm: Alarm, now_ns: int) -> str:
+    size = "" if alarm.value_s is None else f"{span(alarm.value_s)}, "
+    passed = span(max(0, now_ns - alarm.since_ns) / NS_PER_S)
+    when = f"{passed} ago" if alarm.kind.startswith("step-") else f"for {passed}"
+    return f"<code>{text(alarm.kind)}</code> <small>{size}{when}</small>"
+
+
+def _bound_s(offset: Offset) -> float:
+    return max(abs(offset.earliest_s), abs(offset.latest_s))
+
+
+def draw_courses(worst: Sequence[Member], courses: Mapping[str, tuple[Bucket, ...]], frame: Frame, terms: Terms) -> str:
+    """Write the section of how the worst hosts fared over the period."""
+    if not worst:
+        return ""
+    cards = "".join(_card(number, one, courses[one.name], frame, terms) for number, one in enumerate(worst))
+    return (
+        f'<section id="courses">\n<h2>Courses of the worst {plural(len(worst), "host")}</h2>\n'
+        "<p>The line is the estimate, the band where the true offset lies. A broken upright line is a jump: the clock "
+        "was set. Grey is where nothing was measured, the dashed lines are the warning tolerance. The strip below "
+        "stands the higher the worse it was, and is empty where there is no record.</p>\n"
+        f'<div class="cards">{cards}</div>\n</section>\n'
+    )
+
+
+def _card(number: int, member: Member, buckets: Sequence[Bucket], frame: Frame, terms: Terms) -> str:
+    steps = [alarm.since_ns for alarm in member.alarms if alarm.kind.startswith("step-")]
+    known = Course(buckets, [since_ns for since_ns in steps if since_ns >= frame.begin_ns], terms.warning_s)
+    words = _course_words(known, frame)
+    figure = draw_course(known, frame, f"{member.name}: {words}")
+    return (
+        f'<article id="c{number}" class="{CLASSES[member.severity]}">\n<h3><bdi>{text(member.name)}</bdi> '
+        f'<span class="s">{member.severity.word}</span></h3>\n{figure}\n<p>{words}</p>\n</article>\n'
+    )
+
+
+def _course_words(course: Course, frame: Frame) -> str:
+    """Say in words what the picture of a course shows."""
+    known = [bucket.offset for bucket in course.buckets if bucket.offset is not None]
+    if not known:
+        return "Nothing was measured."
+    least, most = min(o.estimate_s for o in known), max(o.estimate_s for o in known)
+    bound_s = max(_bound_s(offset) for offset in known)
+    whole = max(len(known), round((frame.end_ns - frame.begin_ns) / frame.span_ns))
+    reach = f"{span(least)} {direction(least)} to {span(most)} {direction(most)}"
+    moved = jumps(course, frame.span_ns)
+    more = [plural(len(moved), "jump")] if moved else []
+    lacking_s = (whole - len(known)) * frame.span_ns / NS_PER_S
+    more += [f"not measured for {span(lacking_s)}"] if lacking_s > 0 else []
+    return f"{reach}, never more than {span(bound_s, rounding='up')}{''.join(f'; {fact}' for fact in more)}."

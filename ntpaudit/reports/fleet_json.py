@@ -1,0 +1,116 @@
+"""A fleet as one JSON object, for programs; and the order of events on two hosts."""
+
+import json
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any
+
+from ntpaudit.core.fleet import Alarm, Ambiguity, Fleet, FleetFinding, Member, Order, Site
+from ntpaudit.core.ntptime import format_utc
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.wording import direction
+from ntpaudit.reports.fleet_summary import sentence
+
+SCHEMA = "ntpaudit.fleet/1"
+ORDER_SCHEMA = "ntpaudit.fleet-order/1"
+
+
+def render(fleet: Fleet, shown: Sequence[Member] | None = None) -> str:
+    """Write a fleet with the hosts to be `shown`, else all; what is not known, or infinite, is null."""
+    return _line(
+        {
+            "schema": SCHEMA,
+            "time": {"utc": format_utc(fleet.now_ns)},
+            "severity": fleet.severity.word,
+            "summary": sentence(fleet),
+            "counts": _counts(fleet.whole) | {"silent": sum(one.silent_s is not None for one in fleet.members)},
+            "coverage": fleet.coverage._asdict(),
+            "ambiguity": _ambiguity(fleet.whole.ambiguity),
+            "findings": [_finding(finding) for finding in fleet.findings],
+            "sites": [
+                {"site": site.name, "counts": _counts(site), "ambiguity": _ambiguity(site.ambiguity)}
+                for site in fleet.sites
+            ],
+            "hosts": [_host(one) for one in (fleet.members if shown is None else shown)],
+        }
+    )
+
+
+def render_absence(reason: str) -> str:
+    """Write that nothing could be read, and why."""
+    return _line({"schema": SCHEMA, "severity": Severity.UNKNOWN.word, "summary": reason, "hosts": None})
+
+
+def render_order(order: Order, severity: Severity) -> str:
+    """Write how events on two hosts can be ordered."""
+    return _line(
+        {
+            "schema": ORDER_SCHEMA,
+            "severity": severity.word,
+            **order._asdict(),
+            "within_s": order.within_s,
+            "corrected_within_s": order.corrected_within_s,
+        }
+    )
+
+
+def _line(data: Any) -> str:
+    """Write an object on a line."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def _counts(site: Site) -> dict[str, int]:
+    """Return the number of hosts, and how many are of which severity."""
+    return {"hosts": sum(site.hosts)} | {severity.word: site.hosts[severity] for severity in Severity}
+
+
+def _ambiguity(ambiguity: Ambiguity | None) -> dict[str, Any] | None:
+    """Return the worst pair."""
+    return None if ambiguity is None else ambiguity._asdict()
+
+
+def _finding(finding: FleetFinding) -> dict[str, Any]:
+    """Return a finding."""
+    return finding._asdict() | {"severity": finding.severity.word, "value_s": _finite(finding.value_s)}
+
+
+def _host(one: Member) -> dict[str, Any]:
+    """Return a host; a silent one's values are its last."""
+    known: dict[str, Any] = {
+        "host": one.name,
+        "site": one.site,
+        "severity": one.severity.word,
+        "silent": one.silent_s is not None,
+        "silent_s": _finite(one.silent_s),
+    }
+    if (host := one.host) is not None:
+        known |= {
+            "env": host.env,
+            "last_seen": format_utc(host.last_ns),
+            "verdict": host.verdict,
+            "offset": None
+            if (offset := host.offset) is None
+            else offset._asdict()
+            | {"bound_s": max(-offset.earliest_s, offset.latest_s), "direction": direction(offset.estimate_s)},
+            "age_s": _finite(host.age_s),
+            "frequency_ppm": _finite(host.frequency_ppm),
+            "usable": host.usable,
+            "falsetickers": host.falsetickers,
+            "findings": host.findings,
+        }
+    return known | {"alarms": [_alarm(alarm) for alarm in one.alarms]}
+
+
+def _alarm(alarm: Alarm) -> dict[str, Any]:
+    """Return a finding of a host's own agent."""
+    return {
+        "id": alarm.kind,
+        "severity": alarm.severity.word,
+        "since": format_utc(alarm.since_ns),
+        "value_s": _finite(alarm.value_s),
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a number that JSON has."""
+    return value if value is not None and isfinite(value) else None

@@ -1,0 +1,34 @@
+"""A fleet as one line of a monitoring plugin: the state, the sentence, and counts as performance data."""
+
+from ntpaudit.core.fleet import Fleet
+from ntpaudit.core.policy import Severity
+from ntpaudit.reports.fleet_summary import sentence
+from ntpaudit.sinks.nagios import plugin_line
+from ntpaudit.sinks.plain import decimal
+
+
+def render(fleet: Fleet) -> str:
+    """Write the line; what is not known is `U`."""
+    return plugin_line(fleet.severity, sentence(fleet), _performance(fleet))
+
+
+def _performance(fleet: Fleet) -> list[str]:
+    """List the counts as `label=value[unit];[warning];[critical];[least];[most]`."""
+    ok, warning, unknown, critical = fleet.whole.hosts
+    hosts, measured, by_two, by_three = fleet.coverage
+    counts = {
+        "hosts": len(fleet.members),
+        "ok": ok,
+        "warning": warning,
+        "unknown": unknown,
+        "critical": critical,
+        "silent": sum(one.silent_s is not None for one in fleet.members),
+        "expected": hosts,
+        "measured": measured,
+        "two_sources": by_two,
+        "three_sources": by_three,
+        "findings": sum(finding.severity > Severity.OK for finding in fleet.findings),
+    }
+    worst = fleet.whole.ambiguity
+    ambiguity = "U" if worst is None else f"{decimal(worst.within_s)}s"
+    return [*(f"{name}={count};;;0;" for name, count in counts.items()), f"ambiguity={ambiguity};;;0;"]

@@ -1,0 +1,50 @@
+"""What a fleet comes down to in a sentence, and which of its hosts are shown."""
+
+from collections.abc import Sequence
+
+from ntpaudit.core.fleet import Fleet, Member
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.wording import plural
+
+
+def sentence(fleet: Fleet) -> str:
+    """Say in a sentence how a fleet stands, without the severity; the worst comes first."""
+    total = len(fleet.members)
+    if not total:
+        return "no host is known: none has reported in the time that was looked back on"
+    told = [(count, words) for count, words in _counts(fleet) if count]
+    (first, (one, many, _)), *others = told
+    if first == total:
+        said = f"all of {plural(total, 'clock')} {many}" if total > 1 else f"the only clock {one}"
+    else:
+        said = f"{first} of {plural(total, 'clock')} {one if first == 1 else many}"
+    said = ", ".join([said, *(f"{count} {short}" for count, (_, _, short) in others)])
+    counted = [finding for finding in fleet.findings if finding.severity > Severity.OK]
+    if not counted:
+        return said
+    return f"{said}; {plural(len(counted), 'finding')} about the fleet, worst {counted[0].id}"
+
+
+def _counts(fleet: Fleet) -> list[tuple[int, tuple[str, str, str]]]:
+    """Count the hosts by how they stand, each with its words: of one, of several, and in passing."""
+    ok, warning, unknown, critical = fleet.whole.hosts
+    wrong = sum(is_wrong(one) for one in fleet.members)
+    silent = sum(one.silent_s is not None for one in fleet.members)
+    return [
+        (wrong, ("is wrong for certain", "are wrong for certain", "wrong for certain")),
+        (critical - wrong, ("is critical", "are critical", "critical")),
+        (silent, ("is silent", "are silent", "silent")),
+        (unknown - silent, ("is not known", "are not known", "not known")),
+        (warning, ("has warnings", "have warnings", "with warnings")),
+        (ok, ("is ok", "are ok", "ok")),
+    ]
+
+
+def is_wrong(one: Member) -> bool:
+    """Whether a host's clock is wrong for certain."""
+    return one.severity is Severity.CRITICAL and one.host is not None and one.host.verdict == "beyond"
+
+
+def flagged(members: Sequence[Member]) -> Sequence[Member]:
+    """Return the hosts that are not ok, in the order that they come in."""
+    return [one for one in members if one.severity > Severity.OK]

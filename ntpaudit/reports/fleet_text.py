@@ -1,0 +1,212 @@
+"""A fleet for a person at a terminal: what it comes down to, its findings, its hosts and sites as tables.
+
+And the same of the order of events on two hosts.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from ntpaudit.core.fleet import Ambiguity, Fleet, Member, Order, Site
+from ntpaudit.core.fleet_rules import share
+from ntpaudit.core.ntptime import NS_PER_S, format_utc
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.wording import direction, plural, span
+from ntpaudit.reports.fleet_summary import flagged, sentence
+from ntpaudit.sinks.plain import one_line
+from ntpaudit.sinks.text import SEVERITY_COLOURS, Column, finding_lines, labelled, opening, page, painter, table
+
+PROSE_WIDTH = 120
+"""A longer line of words is hard to read, however wide the terminal."""
+
+ROWS = 40
+"""So many hosts are shown where nobody says how many; those that are not ok are shown all the same."""
+
+FINDINGS = 30
+"""So many findings are told, the worst."""
+
+_ANY_WIDTH = 1 << 20
+
+
+def render(
+    fleet: Fleet, shown: Sequence[Member] | None = None, *, width: int | None = None, colour: bool = False
+) -> str:
+    """Write a fleet for a person to read, with a table of the hosts to be `shown`, else of those that matter most.
+
+    `width` is the room that there is; what goes to no terminal has any, and no name is cut.
+    """
+    paint, prose = painter(colour), min(width or PROSE_WIDTH, PROSE_WIDTH)
+    chosen = first_rows(fleet.members) if shown is None else shown
+    tables = width or _ANY_WIDTH
+    return page(
+        opening(fleet.severity, sentence(fleet), paint, prose),
+        [line for label, fact in _facts(fleet) for line in labelled(label, fact, prose)],
+        [line for finding in fleet.findings[:FINDINGS] for line in finding_lines(finding, paint, prose)],
+        [f"... and {plural(left, 'more finding')} (--format json has all)"]
+        if (left := len(fleet.findings[FINDINGS:]))
+        else (),
+        table(_hosts(fleet.now_ns), chosen, paint, tables) if chosen else (),
+        _rest(fleet.members, chosen),
+        table(_SITES, fleet.sites, paint, tables) if len(fleet.sites) > 1 else (),
+    )
+
+
+def first_rows(members: Sequence[Member]) -> Sequence[Member]:
+    """Return every host that is not ok, and as many others as fit a screen."""
+    return members[: max(len(flagged(members)), ROWS)]
+
+
+def render_order(
+    order: Order, estimates: Sequence[float], severity: Severity, *, width: int | None = None, colour: bool = False
+) -> str:
+    """Write for a person to read how events on two hosts can be ordered; `estimates` are the offsets of the two."""
+    prose = min(width or PROSE_WIDTH, PROSE_WIDTH)
+    first, second = order.hosts
+    clocks = (f"{name} is {span(at_s)} {direction(at_s)}" for name, at_s in zip(order.hosts, estimates, strict=True))
+    facts = [
+        ("clocks", ", ".join(clocks)),
+        ("stamps", _first_if(first, second, order.first_s)),
+        ("", _first_if(second, first, order.second_s)),
+        ("corrected", f"once these offsets are added to the stamps, {_up(order.corrected_within_s)} is enough"),
+    ]
+    apart = f"more than {_up(order.within_s)} apart"
+    said = f"events on {first} and {second} are in the order of their stamps if these are {apart}"
+    return page(
+        opening(severity, said, painter(colour), prose),
+        [line for label, fact in facts for line in labelled(label, fact, prose)],
+    )
+
+
+def _first_if(one: str, other: str, limit_s: float) -> str:
+    """Say from which stamps on the one event came first."""
+    if limit_s >= 0:
+        return f"{one}'s event came first if {other}'s is stamped more than {_up(limit_s)} later"
+    least = span(limit_s, rounding="down")
+    return f"{one}'s event came first even if {other}'s is stamped earlier, by less than {least}"
+
+
+def _up(seconds: float) -> str:
+    """Write a bound."""
+    return span(seconds, rounding="up")
+
+
+def _facts(fleet: Fleet) -> Iterator[tuple[str, str]]:
+    """Say what the verdict rests on."""
+    hosts, measured, by_two, by_three = fleet.coverage
+    if hosts:
+        yield (
+            "coverage",
+            (
+                f"{measured} of {hosts} hosts measured ({share(measured, hosts)}), {by_two} by two sources or more "
+                f"({share(by_two, hosts)}), {by_three} by three or more ({share(by_three, hosts)})"
+            ),
+        )
+    if (worst := fleet.whole.ambiguity) is not None:
+        yield "ordering", f"events stamped more than {_up(worst.within_s)} apart are in order ({_against(worst)})"
+    yield "as of", f"{format_utc(fleet.now_ns)[:19].replace('T', ' ')} UTC"
+
+
+def _against(ambiguity: Ambiguity) -> str:
+    """Name the two hosts that are hardest to order."""
+    behind, ahead = map(one_line, ambiguity.hosts)
+    return f"worst: {behind} against {ahead}"
+
+
+def _rest(members: Sequence[Member], shown: Sequence[Member]) -> Iterator[str]:
+    """Count the hosts that are not shown, and say how to see them."""
+    if left := len(members) - len(shown):
+        counts = Counter(one.severity for one in members)
+        counts.subtract(one.severity for one in shown)
+        words = [f"{counts[severity]:,} more {severity.word}" for severity in reversed(Severity) if counts[severity]]
+        yield f"... and {', '.join(words)} (--limit {len(members)} shows all {len(members):,})" if left else ""
+
+
+def _hosts(now_ns: int) -> tuple[Column[Member], ...]:
+    """Return the columns of the table of hosts."""
+    return (
+        Column("host", lambda one: one_line(one.name), gives_way=True),
+        Column("site", lambda one: one_line(one.site or ""), gives_way=True, spare=True),
+        Column("state", _state, colour=lambda one: SEVERITY_COLOURS[one.severity] if one.severity else None),
+        Column("offset       ", _offset, is_number=True),
+        Column("at most", _bound, is_number=True),
+        Column("sources", _sources, spare=True),
+        Column("seen ago", lambda one: _seen(one, now_ns), is_number=True),
+        Column("findings", _findings, gives_way=True),
+    )
+
+
+def _state(one: Member) -> str:
+    """Say how a host stands."""
+    return one.severity.word if one.silent_s is None else "silent"
+
+
+def _offset(one: Member) -> str:
+    """Show the offset, in words; of a silent host nobody knows it."""
+    if one.host is None or one.host.offset is None or one.silent_s is not None:
+        return ""
+    estimate_s = one.host.offset.estimate_s
+    return f"{span(estimate_s)} {direction(estimate_s):6}"
+
+
+def _bound(one: Member) -> str:
+    """Show how wrong the clock can be."""
+    if one.host is None or one.host.offset is None or one.silent_s is not None:
+        return ""
+    return _up(max(-one.host.offset.earliest_s, one.host.offset.latest_s))
+
+
+def _sources(one: Member) -> str:
+    """Count the usable sources, and those of them that the others contradict."""
+    if one.host is None or one.silent_s is not None:
+        return ""
+    false = one.host.falsetickers
+    return f"{one.host.usable}{f', {false} false' if false else ''}"
+
+
+def _seen(one: Member, now_ns: int) -> str:
+    """Say how long ago a host reported."""
+    if one.host is None:
+        return "never"
+    return _ago(round((now_ns - one.host.last_ns) / NS_PER_S))
+
+
+@lru_cache(maxsize=4096)
+def _ago(seconds: int) -> str:
+    """Write an age in whole seconds at least."""
+    return span(max(1, seconds))
+
+
+def _findings(one: Member) -> str:
+    """Name the worst finding of a host's own agent, and count the others."""
+    if not one.alarms:
+        return ""
+    return one.alarms[0].kind + (f" +{len(one.alarms) - 1}" if one.alarms[1:] else "")
+
+
+_SITES: tuple[Column[Site], ...] = (
+    Column("site", lambda site: one_line(site.name) if site.name is not None else "(none)", gives_way=True),
+    Column("hosts", lambda site: str(sum(site.hosts)), is_number=True),
+    Column("critical", lambda site: _some(site, Severity.CRITICAL), is_number=True),
+    Column("unknown", lambda site: _some(site, Severity.UNKNOWN), is_number=True),
+    Column("warning", lambda site: _some(site, Severity.WARNING), is_number=True),
+    Column("ok", lambda site: _some(site, Severity.OK), is_number=True),
+    Column(
+        "in order beyond", lambda site: "" if site.ambiguity is None else _up(site.ambiguity.within_s), is_number=True
+    ),
+    Column(
+        "hardest to order",
+        lambda site: "" if site.ambiguity is None else _pair(site.ambiguity),
+        gives_way=True,
+        spare=True,
+    ),
+)
+
+
+def _some(site: Site, severity: Severity) -> str:
+    """Count the hosts of a severity; none is a blank, so that the others stand out."""
+    return str(site.hosts[severity] or "")
+
+
+def _pair(ambiguity: Ambiguity) -> str:
+    """Name two hosts."""
+    return one_line(" and ".join(ambiguity.hosts))

@@ -1,0 +1,643 @@
+"""What a fleet is judged by: every rule on hosts made by hand, and its arithmetic in drawn worlds."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from math import inf
+from random import Random
+from typing import TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntpaudit.core.fleet import (
+    Alarm,
+    Coverage,
+    Fleet,
+    FleetFinding,
+    Host,
+    Lie,
+    Member,
+    Offset,
+    Snapshot,
+    Terms,
+)
+from ntpaudit.core.fleet_rules import (
+    RULES,
+    Measured,
+    Moved,
+    ambiguity,
+    deepest,
+    judge_fleet,
+    narrow,
+    order,
+    orderable,
+    share,
+)
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.policy import Severity, Verdict
+from tests.world.packages import REPOSITORY
+
+_Item = TypeVar("_Item")
+
+NOW_NS = 1_800_000_000 * NS_PER_S
+DAY_S = 86_400.0
+
+
+def offset(estimate_s: float, half_s: float = 0.005) -> Offset:
+    """An offset with as much error to both sides."""
+    return Offset(estimate_s, estimate_s - half_s, estimate_s + half_s)
+
+
+def host(
+    name: str,
+    estimate_s: float | None = 0.0,
+    half_s: float = 0.005,
+    *,
+    site: str | None = "ams",
+    severity: Severity = Severity.OK,
+    ago_s: float = 30.0,
+    usable: int = 4,
+    frequency_ppm: float | None = None,
+) -> Host:
+    """A host that reported so long ago."""
+    verdict: Verdict = "unmeasured" if estimate_s is None else "within"
+    known = None if estimate_s is None else offset(estimate_s, half_s)
+    last_ns = NOW_NS - round(ago_s * NS_PER_S)
+    return Host(name, site, "prod", last_ns, severity, verdict, known, 12.0, frequency_ppm, usable)
+
+
+def snapshot(
+    *hosts: Host,
+    alarms: Sequence[Alarm] = (),
+    lies: Sequence[Lie] = (),
+    before: Mapping[str, Offset] | None = None,
+    forgotten: Sequence[str] = (),
+) -> Snapshot:
+    """A fleet as it is read."""
+    return Snapshot(NOW_NS, hosts, tuple(alarms), tuple(lies), before or {}, 3600.0, tuple(forgotten))
+
+
+def found(fleet: Fleet, kind: str) -> list[FleetFinding]:
+    """The findings of one kind."""
+    return [finding for finding in fleet.findings if finding.id == kind]
+
+
+def only(fleet: Fleet, kind: str) -> FleetFinding:
+    """The one finding of a kind."""
+    [finding] = found(fleet, kind)
+    return finding
+
+
+def raised(*hosts: Host, terms: Terms | None = None) -> list[str]:
+    """The ids of what is found in a fleet."""
+    return [finding.id for finding in judge_fleet(snapshot(*hosts), terms or Terms()).findings]
+
+
+# --- worlds ---------------------------------------------------------------------------------------------------------
+
+SPANS = st.integers(-3000, 3000).map(lambda ms: ms / 1000)
+WIDTHS = st.integers(0, 1500).map(lambda ms: ms / 1000)
+
+
+@st.composite
+def worlds(draw: st.DrawFn, name: str = "h", most: int = 7) -> list[tuple[Host, float]]:
+    """Draw hosts, each with a true offset somewhere in the interval that is known of it."""
+    world = []
+    for number in range(draw(st.integers(2, most))):
+        earliest_s, width_s = draw(SPANS), draw(WIDTHS)
+        at, truth = draw(st.floats(0, 1)), draw(st.floats(0, 1))
+        known = Offset(earliest_s + at * width_s, earliest_s, earliest_s + width_s)
+        site = draw(st.sampled_from(["ams", "fra", None]))
+        one = Host(f"{name}{number}", site, None, NOW_NS, Severity.OK, "within", known)
+        world.append((one, min(known.latest_s, earliest_s + truth * width_s)))
+    return world
+
+
+def measured(world: Iterable[tuple[Host, float]]) -> list[Measured]:
+    """The hosts of a world as the arithmetic takes them."""
+    return [Measured(one.name, one.site, one.offset) for one, _ in world if one.offset is not None]
+
+
+@given(worlds(most=2), SPANS, SPANS)
+def test_two_events_are_never_ordered_wrongly(world: list[tuple[Host, float]], t_a: float, t_b: float) -> None:
+    """Wherever the true offsets lie in their intervals: what is called first happened first, by either stamp."""
+    (a, theta_a), (b, theta_b) = world
+    said = order(a, b)
+    assert said is not None
+    assert a.offset is not None
+    assert b.offset is not None
+    a_is_first, b_is_first = t_a + theta_a < t_b + theta_b + 1e-9, t_b + theta_b < t_a + theta_a + 1e-9
+    apart_s = t_b - t_a
+    corrected_s = (t_b + b.offset.estimate_s) - (t_a + a.offset.estimate_s)
+    for gap_s, first_s, second_s in (
+        (apart_s, said.first_s, said.second_s),
+        (corrected_s, said.corrected_first_s, said.corrected_second_s),
+    ):
+        assert a_is_first or not gap_s > first_s
+        assert b_is_first or not -gap_s > second_s
+    if abs(apart_s) > said.within_s:
+        assert a_is_first if apart_s > 0 else b_is_first
+
+
+@given(worlds(most=2))
+def test_no_less_would_do_to_order_two_events(world: list[tuple[Host, float]]) -> None:
+    """The limits are sharp: with the true offsets at the ends of their intervals, events that far apart coincide."""
+    (a, _), (b, _) = world
+    said = order(a, b)
+    assert said is not None
+    assert a.offset is not None
+    assert b.offset is not None
+    assert said.first_s + b.offset.earliest_s == pytest.approx(a.offset.latest_s)
+    assert said.second_s + a.offset.earliest_s == pytest.approx(b.offset.latest_s)
+    widths_s = a.offset.latest_s - a.offset.earliest_s + b.offset.latest_s - b.offset.earliest_s
+    assert said.first_s + said.second_s == pytest.approx(widths_s)
+    assert said.corrected_first_s + said.corrected_second_s == pytest.approx(widths_s)
+
+
+def test_hosts_that_were_not_measured_cannot_be_ordered() -> None:
+    """Nothing is claimed of a clock that nobody knows."""
+    assert order(host("a", None), host("b")) is None
+    assert order(host("a"), host("b", None)) is None
+
+
+@given(worlds())
+def test_the_ambiguity_of_several_hosts_is_that_of_their_worst_pair(world: list[tuple[Host, float]]) -> None:
+    """The worst of all pairs is found without looking at all pairs."""
+    hosts = [one for one, _ in world]
+    every = [said.within_s for a, b in combinations(hosts, 2) if (said := order(a, b)) is not None]
+    worst = ambiguity(measured(world))
+    assert worst is not None
+    assert worst.within_s == pytest.approx(max(every))
+    pair = {one.name: one for one in hosts}
+    said = order(*(pair[name] for name in worst.hosts))
+    assert said is not None
+    assert said.within_s == worst.within_s
+
+
+def test_one_host_is_in_order_with_itself() -> None:
+    """Ambiguity takes two."""
+    assert ambiguity([]) is None
+    assert ambiguity([Measured("a", None, offset(1.0))]) is None
+
+
+@given(worlds(), WIDTHS)
+def test_the_most_hosts_are_kept_that_can_be_ordered_within_a_span(
+    world: list[tuple[Host, float]], within_s: float
+) -> None:
+    """No larger set of hosts has all its intervals within the span, and the set that is found has."""
+    hosts = measured(world)
+
+    def fits(chosen: Sequence[Measured]) -> bool:
+        return all(a.offset.latest_s - b.offset.earliest_s <= within_s for a in chosen for b in chosen)
+
+    kept = orderable(hosts, within_s)
+    assert fits([one for one in hosts if one.name in kept])
+    most = max(size for size in range(len(hosts) + 1) if any(map(fits, combinations(hosts, size))))
+    assert len(kept) == most
+
+
+def test_of_equally_many_hosts_those_near_the_true_time_are_kept() -> None:
+    """Two that are right stay, and two that are equally wrong are named."""
+    hosts = [Measured(f"h{at}", None, offset(at)) for at in (5.0, 5.001, 0.001, -0.001)]
+    assert orderable(hosts, 0.5) == {"h0.001", "h-0.001"}
+
+
+@st.composite
+def movements(draw: st.DrawFn) -> list[Moved]:
+    """Draw movements that are certain."""
+    moves = []
+    for number in range(draw(st.integers(1, 7))):
+        least_s, width_s, sign = draw(st.integers(1, 30)), draw(st.integers(0, 20)), draw(st.sampled_from([-1, 1]))
+        ends = sorted([sign * float(least_s), sign * float(least_s + width_s)])
+        one = Measured(f"h{number}", None, offset(0.0))
+        moves.append(Moved(one, offset(0.0), ends[0], ends[1], sign * float(least_s)))
+    return moves
+
+
+@given(movements())
+def test_the_deepest_point_is_covered_by_the_most_movements(moves: list[Moved]) -> None:
+    """No point is in more intervals, and of such points it is the least movement."""
+    together, point = deepest(moves)
+
+    def covers(at: float) -> int:
+        return sum(move.earliest_s <= at <= move.latest_s for move in moves)
+
+    assert len(together) == covers(point)
+    ends = [end for move in moves for end in (move.earliest_s, move.latest_s)]
+    assert covers(point) == max(map(covers, ends))
+    assert abs(point) == min(abs(end) for end in ends if covers(end) == covers(point))
+
+
+# --- the fleet as a whole -------------------------------------------------------------------------------------------
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> tuple[Snapshot, Terms]:
+    """Draw fleets of every kind of host, with what else may be read of them."""
+    names = [f"h{number}" for number in range(draw(st.integers(0, 9)))]
+    severities = st.sampled_from(Severity)
+    spans = st.sampled_from([0.0, 0.0, 0.001, -0.05, 0.09, 37.0])
+    hosts = [
+        host(
+            name,
+            draw(st.none() | spans),
+            site=draw(st.sampled_from(["ams", "fra", None])),
+            severity=draw(severities),
+            ago_s=draw(st.sampled_from([-1.0, 30.0, 600.0, 601.0, 2 * DAY_S])),
+            usable=draw(st.integers(0, 4)),
+            frequency_ppm=draw(st.sampled_from([None, -1.0, 1.0])),
+        )
+        for name in names
+    ]
+    some = st.sampled_from([*names, "ghost"])
+    kinds = st.sampled_from(["step-back", "offset-out"])
+    read = snapshot(
+        *hosts,
+        alarms=draw(
+            st.lists(
+                st.builds(Alarm, some, kinds, severities, st.sampled_from([NOW_NS - 1, 0]), st.none() | spans),
+                max_size=4,
+            )
+        ),
+        lies=draw(st.lists(st.builds(Lie, st.sampled_from(["x", "y"]), some, st.none() | spans), max_size=9)),
+        before={name: offset(draw(spans), 0.001) for name in names if draw(st.booleans())},
+        forgotten=["ghost"] if draw(st.booleans()) else [],
+    )
+    listed = draw(st.none() | st.lists(some, unique=True).map(tuple))
+    return read, Terms(inventory=listed, sites={"ghost": "ams"} if draw(st.booleans()) else {})
+
+
+@given(fleets(), st.randoms(use_true_random=False))
+def test_the_order_of_what_is_read_never_matters(case: tuple[Snapshot, Terms], chance: Random) -> None:
+    """Any permutation of hosts, alarms, lies, names and of the inventory gives the very same fleet."""
+    read, terms = case
+
+    def shuffled(items: Sequence[_Item]) -> tuple[_Item, ...]:
+        return tuple(chance.sample(items, len(items)))
+
+    other = read._replace(
+        hosts=shuffled(read.hosts),
+        alarms=shuffled(read.alarms),
+        lies=shuffled(read.lies),
+        forgotten=shuffled(read.forgotten),
+        before=dict(reversed(list(read.before.items()))),
+    )
+    listed = None if terms.inventory is None else shuffled(terms.inventory)
+    assert judge_fleet(other, terms._replace(inventory=listed)) == judge_fleet(read, terms)
+
+
+@given(fleets())
+def test_every_host_that_counts_is_counted_once(case: tuple[Snapshot, Terms]) -> None:
+    """Members are sorted worst first; sites, the whole and the coverage add up to them; findings name known hosts."""
+    read, terms = case
+    fleet = judge_fleet(read, terms)
+    names = [one.name for one in fleet.members]
+    assert len(set(names)) == len(names)
+    assert [one.severity for one in fleet.members] == sorted((one.severity for one in fleet.members), reverse=True)
+    assert sum(fleet.whole.hosts) == len(names) == sum(sum(site.hosts) for site in fleet.sites)
+    assert fleet.whole.hosts == tuple(sum(one.severity is word for one in fleet.members) for word in Severity)
+    assert fleet.coverage.hosts >= fleet.coverage.measured >= fleet.coverage.by_two >= fleet.coverage.by_three >= 0
+    expected = set(names) if terms.inventory is None else set(terms.inventory)
+    assert fleet.coverage.hosts == len(expected)
+    assert expected <= set(names)
+    for finding in fleet.findings:
+        assert set(finding.hosts) <= set(names)
+        assert list(finding.hosts) == sorted(finding.hosts)
+        assert finding.message.isprintable()
+        assert finding.remedy
+    for one in fleet.members:
+        if one.silent_s is not None:
+            assert one.severity is Severity.UNKNOWN
+            assert one.silent_s > terms.silent_after_s
+            assert one.name not in {name for worst in fleet.sites if worst.ambiguity for name in worst.ambiguity.hosts}
+
+
+def test_a_sound_fleet_has_no_findings() -> None:
+    """Hosts that are right, reporting, and measured by enough sources raise nothing."""
+    hosts = [host(f"h{number}", 0.001 * number) for number in range(4)]
+    fleet = judge_fleet(snapshot(*hosts), Terms())
+    assert fleet.findings == ()
+    assert fleet.severity is Severity.OK
+    assert fleet.coverage == Coverage(4, 4, 4, 4)
+    assert fleet.whole.ambiguity is not None
+    assert fleet.whole.ambiguity.within_s == pytest.approx(0.013)
+    assert fleet.whole.ambiguity.hosts == ("h3", "h0")
+
+
+def test_no_host_at_all_is_no_sound_fleet() -> None:
+    """What nobody reports is unknown."""
+    fleet = judge_fleet(snapshot(), Terms())
+    assert (fleet.members, fleet.findings, fleet.sites) == ((), (), ())
+    assert fleet.severity is Severity.UNKNOWN
+
+
+def test_members_are_sorted_by_how_bad_then_how_silent_then_how_wrong_then_by_name() -> None:
+    """Critical, unknown, warning, ok; in each the longest silence, then the largest worst case."""
+    hosts = (
+        host("ok-b"),
+        host("ok-a"),
+        host("ok-wide", -0.001, 0.05),
+        host("warns", 0.2, severity=Severity.WARNING),
+        host("unmeasured", None, severity=Severity.UNKNOWN),
+        host("silent", ago_s=700),
+        host("long-silent", 50.0, severity=Severity.CRITICAL, ago_s=7000),
+        host("wrong", 3.0, severity=Severity.CRITICAL),
+        host("more-wrong", -5.0, severity=Severity.CRITICAL),
+    )
+    fleet = judge_fleet(snapshot(*hosts, forgotten=["gone"]), Terms())
+    assert [one.name for one in fleet.members] == [
+        "more-wrong", "wrong", "gone", "long-silent", "silent", "unmeasured", "warns", "ok-wide", "ok-a", "ok-b",
+    ]  # fmt: skip
+    assert fleet.members[2] == Member("gone", None, Severity.UNKNOWN, None, inf)
+
+
+def test_alarms_are_those_of_their_host_worst_first() -> None:
+    """Each host has its own, whatever the order that they are read in."""
+    alarms = [
+        Alarm("a", "source-quorum", Severity.WARNING, NOW_NS),
+        Alarm("b", "step-back", Severity.WARNING, NOW_NS),
+        Alarm("a", "offset-out", Severity.CRITICAL, NOW_NS, 3.0),
+    ]
+    fleet = judge_fleet(snapshot(host("a"), host("b"), alarms=alarms), Terms())
+    kinds = {one.name: [alarm.kind for alarm in one.alarms] for one in fleet.members}
+    assert kinds == {"a": ["offset-out", "source-quorum"], "b": ["step-back"]}
+
+
+# --- rules ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_host_is_silent_from_the_limit_on() -> None:
+    """To the second; one that reports from the future reports."""
+    assert raised(host("a", ago_s=600), host("b", ago_s=-5)) == []
+    fleet = judge_fleet(snapshot(host("a", 37.0, severity=Severity.CRITICAL, ago_s=601), host("b")), Terms())
+    finding = only(fleet, "evidence-gap")
+    assert (finding.level, finding.site, finding.hosts, finding.value_s) == ("medium", "ams", ("a",), 601.0)
+    assert finding.message == "a has been silent for 10 min: nothing is known of the clock since"
+    assert fleet.members[0].severity is Severity.UNKNOWN
+
+
+def test_silence_is_told_by_site_and_worse_from_a_day_on() -> None:
+    """Ten hosts of a site that fall silent together are one finding; those silent for a day are another."""
+    hosts = [host(f"h{number}", ago_s=700 + number) for number in range(3)]
+    old = [host(f"old{number}", ago_s=DAY_S + number) for number in range(2)]
+    other = host("x", site="fra", ago_s=900)
+    gaps = found(judge_fleet(snapshot(*hosts, *old, other), Terms()), "evidence-gap")
+    assert [(gap.level, gap.site, gap.hosts) for gap in gaps] == [
+        ("high", "ams", ("old0", "old1")),
+        ("medium", "ams", ("h0", "h1", "h2")),
+        ("medium", "fra", ("x",)),
+    ]
+    assert gaps[1].message == "3 hosts at site ams are silent, h2 for 11.7 min: nothing is known of the clocks since"
+
+
+def test_a_forgotten_host_is_a_gap() -> None:
+    """The database knows it, and has nothing of it."""
+    finding = only(judge_fleet(snapshot(host("a"), forgotten=["b", "a"]), Terms()), "evidence-gap")
+    assert (finding.level, finding.hosts) == ("high", ("b",))
+    assert finding.message.startswith("b is known to the database and has no point in the time")
+
+
+def test_an_inventory_says_who_should_report() -> None:
+    """Who never did is a gap, who is silent and not listed is retired, who reports and is not listed is told of."""
+    read = snapshot(host("a"), host("new"), host("retired", ago_s=DAY_S), forgotten=["old", "listed-and-old"])
+    terms = Terms(inventory=("a", "never", "listed-and-old"), sites={"never": "fra"})
+    fleet = judge_fleet(read, terms)
+    assert {one.name for one in fleet.members} == {"a", "new", "never", "listed-and-old"}
+    assert [(gap.level, gap.message.partition(" and has")[0], gap.site) for gap in found(fleet, "evidence-gap")] == [
+        ("high", "never should report and never did", "fra"),
+        ("high", "listed-and-old is known to the database", None),
+        ("low", "new reports but is not in the inventory", None),
+    ]
+    assert fleet.coverage == Coverage(3, 1, 1, 1)
+    short = only(fleet, "coverage")
+    assert (short.level, short.hosts) == ("medium", ("listed-and-old", "never"))
+
+
+def test_an_unlisted_host_alone_changes_no_severity() -> None:
+    """It is listed, and not counted."""
+    fleet = judge_fleet(snapshot(host("a"), host("b"), host("c")), Terms(inventory=("a",)))
+    assert only(fleet, "evidence-gap").message == "b and c report but are not in the inventory"
+    assert fleet.severity is Severity.OK
+
+
+def test_ordering_risk_names_the_fewest_hosts_at_fault() -> None:
+    """Each host is within its own tolerance, and two of them cannot be ordered: the one that is apart is named."""
+    hosts = [host("a", 0.9), host("b", -0.9), host("c", -0.89), host("x", 0.0, site="fra"), host("y", 0.0, site="fra")]
+    finding = only(judge_fleet(snapshot(*hosts), Terms()), "ordering-risk")
+    assert (finding.level, finding.site, finding.hosts) == ("high", "ams", ("a",))
+    assert finding.value_s == pytest.approx(1.81)
+    assert finding.message == (
+        "events on hosts at site ams can be ordered by their stamps only if these are more than 1.81 s apart "
+        "(a, 900 ms behind and b, 900 ms ahead); 1 s is asked; without a it would be 20 ms"
+    )
+
+
+def test_ordering_risk_where_nobody_can_be_kept() -> None:
+    """Intervals that are wider than the limit cannot be ordered with any other."""
+    finding = only(judge_fleet(snapshot(host("a", 0, 0.8), host("b", 0, 0.7)), Terms()), "ordering-risk")
+    assert finding.hosts == ("a", "b")
+    assert "without" not in finding.message
+
+
+def test_ordering_risk_between_sites_is_told_where_no_site_explains_it() -> None:
+    """Two sites that are each in order and apart from each other are one finding, without a site."""
+    hosts = [host("a", 2.0), host("b", 2.0), host("x", 0.0, site="fra"), host("y", 0.0, site="fra")]
+    finding = only(judge_fleet(snapshot(*hosts), Terms()), "ordering-risk")
+    assert (finding.site, finding.hosts) == (None, ("a", "b"))
+    assert "hosts of different sites" in finding.message
+    with_one_wrong = [*hosts[:1], host("b", 0.0), *hosts[2:]]
+    assert only(judge_fleet(snapshot(*with_one_wrong), Terms()), "ordering-risk").site == "ams"
+
+
+def test_silent_and_unmeasured_hosts_bear_on_no_order() -> None:
+    """What is not known now makes no claim."""
+    assert "ordering-risk" not in raised(host("a", 50.0, ago_s=900), host("b"), host("c", None), host("d"))
+
+
+@pytest.mark.parametrize(("limit_s", "risky"), [(0.011, False), (0.0109, True)])
+def test_ordering_risk_is_written_as_acceptance(limit_s: float, risky: bool) -> None:
+    """At the limit it is in order, and nowhere beyond."""
+    ids = raised(host("a", 0.001), host("b", 0.0), terms=Terms(ambiguity_s=limit_s))
+    assert ("ordering-risk" in ids) is risky
+
+
+def test_a_source_that_three_hosts_contradict_is_named() -> None:
+    """Once for each host; hosts that are silent contradict nobody now; the claim is told in words."""
+    hosts = [host("a"), host("b"), host("c"), host("d", ago_s=900)]
+    lies = [Lie("liar", name, claim) for name, claim in (("a", -37.0), ("b", -36.0), ("d", 5.0))]
+    lies += [Lie("fine", "a"), Lie("fine", "a", 1.0), Lie("fine", "b")]
+    assert "common-source" not in raised(*hosts)
+    assert found(judge_fleet(snapshot(*hosts, lies=lies), Terms()), "common-source") == []
+    finding = only(judge_fleet(snapshot(*hosts, lies=[*lies, Lie("liar", "c")]), Terms()), "common-source")
+    assert (finding.level, finding.source, finding.hosts, finding.value_s) == ("high", "liar", ("a", "b", "c"), -36.5)
+    assert (
+        finding.message == "the other sources of 3 hosts contradict liar: it says that they are 36.5 s ahead (median)"
+    )
+    quiet = [Lie("liar", name) for name in "abc"]
+    finding = only(judge_fleet(snapshot(*hosts, lies=quiet), Terms()), "common-source")
+    assert (finding.message, finding.value_s) == ("the other sources of 3 hosts contradict liar", None)
+
+
+def site_of(*now_s: float, then_s: float = 0.0, half_s: float = 0.002) -> Snapshot:
+    """A site whose hosts were all right an hour ago."""
+    hosts = [host(f"h{number}", at_s, half_s) for number, at_s in enumerate(now_s)]
+    return snapshot(*hosts, before={one.name: offset(then_s, half_s) for one in hosts})
+
+
+def test_a_site_that_moved_together_is_one_finding() -> None:
+    """More than half by a common amount: what is proved of it is said, with its direction, and no host walks."""
+    fleet = judge_fleet(site_of(0.050, 0.051, 0.049, 0.0), Terms())
+    finding = only(fleet, "site-moved")
+    assert (finding.level, finding.site, finding.hosts) == ("high", "ams", ("h0", "h1", "h2"))
+    assert finding.value_s == pytest.approx(0.047)
+    assert finding.message == "3 of 4 hosts at site ams fell behind together, by at least 47 ms within 60 min"
+    assert found(fleet, "slow-walk") == []
+    ahead = only(judge_fleet(site_of(-0.050, -0.051, -0.049), Terms()), "site-moved")
+    assert ahead.value_s == pytest.approx(-0.047)
+    assert "ran ahead together" in ahead.message
+
+
+@pytest.mark.parametrize(
+    "now_s",
+    [
+        (0.05, 0.05),  # too few to be a site's
+        (0.05, 0.05, 0.0, 0.0),  # no more than half
+        (0.05, 0.2, 0.4),  # each by an amount of its own
+        (0.05, -0.05, 0.05, -0.05),  # not the same way
+        (0.0135, 0.0135, 0.0135),  # 9.5 ms for certain, of 10
+        (0.003, 0.003, 0.003),  # nothing is proved
+    ],
+)
+def test_what_is_no_common_movement_of_a_site(now_s: tuple[float, ...]) -> None:
+    """Only what is proved, shared by most and large enough counts."""
+    assert found(judge_fleet(site_of(*now_s), Terms()), "site-moved") == []
+
+
+def walk(
+    *, now_s: float = 0.04, then_s: float = 0.0, frequency_ppm: float | None = 10.0, alarms: Sequence[Alarm] = ()
+) -> list[FleetFinding]:
+    """What is found about a host that stands there now, and stood there an hour ago."""
+    one = host("a", now_s, 0.002, frequency_ppm=frequency_ppm)
+    read = snapshot(one, host("b"), host("c"), host("d"), before={"a": offset(then_s, 0.002)}, alarms=alarms)
+    return found(judge_fleet(read, Terms()), "slow-walk")
+
+
+def test_a_slow_walk_is_told_with_what_is_proved_of_it() -> None:
+    """A ramp of 40 ms an hour under a tolerance of 100 ms."""
+    [finding] = walk()
+    assert (finding.level, finding.site, finding.hosts) == ("medium", "ams", ("a",))
+    assert finding.value_s == pytest.approx(0.036)
+    assert finding.message == (
+        "a fell behind by at least 36 ms within 60 min, without a step; now 40 ms behind, below the 100 ms that would "
+        "warn"
+    )
+    [ahead] = walk(now_s=-0.04, frequency_ppm=None)
+    assert ahead.message.startswith("a ran ahead by at least 36 ms")
+    assert walk(alarms=[Alarm("a", "step-back", Severity.WARNING, NOW_NS - 3601 * NS_PER_S)])
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"now_s": 0.101},  # the tolerance tells of it
+        {"now_s": 0.0039},  # the intervals overlap
+        {"now_s": 0.0059},  # 1.9 ms for certain, of 2
+        {"frequency_ppm": -10.0},  # it is on its way back
+        {"now_s": 0.002, "then_s": -0.09},  # it was corrected
+        {"now_s": 0.0, "then_s": 0.09, "frequency_ppm": -10.0},  # and so was this one
+        {"alarms": [Alarm("a", "step-forward", Severity.WARNING, NOW_NS - 3600 * NS_PER_S)]},  # it stepped
+    ],
+)
+def test_what_is_no_slow_walk(case: dict[str, float]) -> None:
+    """A movement that is not proved, too small, towards the truth, a step, or told of elsewhere is none."""
+    assert walk(**case) == []  # type: ignore[arg-type]
+
+
+def test_many_slow_walks_at_a_site_are_one_finding() -> None:
+    """Five hosts are told of one by one, six as one."""
+
+    def walks(count: int) -> list[FleetFinding]:
+        hosts = [host(f"h{number}", 0.02 + 0.01 * number, 0.001) for number in range(count)]
+        read = snapshot(*hosts, *(host(f"still{number}") for number in range(count)))
+        return found(
+            judge_fleet(read._replace(before={one.name: offset(0.0, 0.001) for one in read.hosts}), Terms()),
+            "slow-walk",
+        )
+
+    assert [finding.hosts for finding in walks(5)] == [("h4",), ("h3",), ("h2",), ("h1",), ("h0",)]
+    [finding] = walks(6)
+    assert finding.hosts == ("h0", "h1", "h2", "h3", "h4", "h5")
+    assert finding.message.startswith("6 hosts at site ams are led away; most of all h5 fell behind by at least 68 ms")
+
+
+@pytest.mark.parametrize(("short", "level"), [(0, None), (1, "low"), (5, "low"), (6, "medium"), (100, "medium")])
+def test_coverage_by_its_share(short: int, level: str | None) -> None:
+    """Nothing where all hosts are measured by two sources; low while any is not; medium below 95 %."""
+    hosts = [host(f"h{number:02}", usable=1 if number < short else 2) for number in range(100)]
+    findings = found(judge_fleet(snapshot(*hosts), Terms()), "coverage")
+    assert [finding.level for finding in findings] == ([] if level is None else [level])
+    for finding in findings:
+        assert finding.message == (
+            f"of 100 hosts 100 % are measured, {100 - short} % by two sources or more, 0 % by three or more"
+        )
+        assert len(finding.hosts) == short
+
+
+def test_a_share_is_rounded_down() -> None:
+    """Only all of them are 100 %."""
+    assert share(9999, 10_000) == "99.9 %"
+    assert share(10_000, 10_000) == "100 %"
+    assert share(0, 10) == "0 %"
+    assert share(0, 0) == "0 %"
+
+
+def test_many_names_are_counted() -> None:
+    """A message names a few hosts; the finding has them all."""
+    names = tuple(f"h{number}" for number in range(6))
+    finding = only(judge_fleet(snapshot(host("a")), Terms(inventory=("a", *names))), "evidence-gap")
+    assert finding.message == "h0, h1, h2 and 3 more should report and never did"
+    assert finding.hosts == names
+    four = only(judge_fleet(snapshot(host("a")), Terms(inventory=("a", *names[:4]))), "evidence-gap")
+    assert four.message == "h0, h1, h2 and h3 should report and never did"
+
+
+def test_one_site_alone() -> None:
+    """Narrowed, nothing is left of other sites; the inventory tells where a host stands that does not say so."""
+    read = snapshot(
+        host("a"), host("b", site="fra"), host("c", site=None), host("d", site=None),
+        alarms=[Alarm("a", "x", Severity.OK, 0), Alarm("b", "x", Severity.OK, 0)],
+        lies=[Lie("s", "a"), Lie("s", "b")],
+        forgotten=["old", "unplaced"],
+    )  # fmt: skip
+    sites = {"c": "ams", "never": "ams", "b": "ams", "old": "ams", "elsewhere": "fra"}
+    terms = Terms(inventory=("a", "b", "c", "never", "unplaced", "elsewhere"), sites=sites)
+    here, judged_by = narrow(read, terms, "ams")
+    assert [one.name for one in here.hosts] == ["a", "c"]
+    assert judged_by.inventory == ("a", "c", "never")
+    assert here.forgotten == ("old",)
+    assert [alarm.host for alarm in here.alarms] == ["a"]
+    assert [lie.host for lie in here.lies] == ["a"]
+    assert {one.site for one in judge_fleet(here, judged_by).members} == {"ams"}
+    assert narrow(read, Terms(), "fra")[1].inventory is None
+
+
+def test_every_finding_is_documented() -> None:
+    """Each id has a row of its own in docs/findings.md, and rules that it bears on."""
+    documented = (REPOSITORY / "docs" / "findings.md").read_text().partition("## Of a fleet")[2]
+    for rule in RULES:
+        assert f"| `{rule.id}` |" in documented, rule.id
+        assert rule.controls
+
+
+def test_findings_come_worst_first() -> None:
+    """By level, and equals in the order of the rules."""
+    hosts = [host("a", 5.0), host("b"), host("c", usable=1), host("d", ago_s=900), host("e", ago_s=2 * DAY_S)]
+    fleet = judge_fleet(snapshot(*hosts), Terms())
+    assert [(finding.level, finding.id) for finding in fleet.findings] == [
+        ("high", "ordering-risk"),
+        ("high", "evidence-gap"),
+        ("medium", "evidence-gap"),
+        ("medium", "coverage"),
+    ]
+    assert all(finding.severity is Severity.WARNING for finding in fleet.findings)

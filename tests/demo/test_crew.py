@@ -1,0 +1,151 @@
+"""A fleet lived by one process or by several, to the end of its story or to the present."""
+
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ntpaudit.config import InfluxConfig
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.demo.crew import LAG_NS, Team, Work, catch_up, follow, gather, live
+from ntpaudit.demo.life import Told
+from ntpaudit.demo.outlets import StoreOutlet
+from ntpaudit.demo.story import FallSilent, Story, write_story
+from ntpaudit.errors import TellError
+from ntpaudit.fleet import open_reader
+from ntpaudit.fleet.embedded import EmbeddedStore
+from ntpaudit.fleet.reader import Reach
+
+END_NS = 1_795_000_000 * NS_PER_S
+DEADLINE_S = 20.0
+
+
+class Kept(StoreOutlet):
+    """Keeps the audits themselves."""
+
+    def __init__(self) -> None:
+        self.told: list[Told] = []
+        self.flushed = 0
+
+    def write(self, told: Iterable[Told]) -> None:
+        """Keep audits."""
+        self.told += told
+
+    def flush(self) -> None:
+        """Count it."""
+        self.flushed += 1
+
+
+class Enough(Exception):  # noqa: N818 - raised by a test, caught by it
+    """Nobody wants to follow any further."""
+
+
+def write(path: Path, story: Story, processes: int) -> Path:
+    """Make a demonstration."""
+    with EmbeddedStore.create(str(path)) as store:
+        with gather(Work(story, udp=False), processes, StoreOutlet(store)) as crew:
+            arrived: list[None] = []
+            live(crew, story.end_ns, lambda: arrived.append(None))
+            assert len(arrived) == len(story.parts)
+        store.finish(story.end_ns)
+    return path
+
+
+def test_processes_change_nothing(tmp_path: Path) -> None:
+    """The same seed and end give the same demonstration, whoever lives it, in one process or in three."""
+    story = write_story(4, 6.0, 5, END_NS)
+    alone, team = write(tmp_path / "alone", story, 1), write(tmp_path / "team", story, 3)
+    with closing(open_reader(path=str(alone))) as one, closing(open_reader(path=str(team))) as other:
+        snapshots = [reader.snapshot(END_NS, Reach()) for reader in (one, other)]
+        courses = [
+            reader.courses([part.name for part in story.parts], story.begin_ns, END_NS, 500) for reader in (one, other)
+        ]
+    assert len(snapshots[0].hosts) == 4
+    assert [sorted(part) for part in snapshots[0][1:3]] == [sorted(part) for part in snapshots[1][1:3]]
+    assert courses[0] == courses[1]
+
+
+def test_the_history_ends_at_the_present() -> None:
+    """While hosts live through the past the present moves on; at the end every host has reported within its interval.
+
+    One that fell silent has not.
+    """
+    story = write_story(24, 6.0, 1, END_NS)
+    story = story._replace(parts=tuple(part for part in story.parts if part.fault.name in ("silent", "one-source")))
+    moments = iter([END_NS + 900 * NS_PER_S, END_NS + 960 * NS_PER_S, END_NS + 965 * NS_PER_S])
+    kept = Kept()
+    with gather(Work(story, udp=False), 1, kept) as crew:
+        live(crew, story.end_ns)
+        reached_ns = catch_up(crew, story, lambda: next(moments))
+    assert reached_ns == END_NS + 960 * NS_PER_S - LAG_NS
+    for part in story.parts:
+        last_ns = [told.record.utc_ns for told in kept.told if told.record.host.name == part.name][-1]
+        assert last_ns is not None
+        is_silent = any(isinstance(event.what, FallSilent) for event in part.events)
+        assert (reached_ns - last_ns < 70 * NS_PER_S) != is_silent
+
+
+def test_a_fleet_goes_on_in_real_time() -> None:
+    """What has become due is told after every pause, until somebody has enough."""
+    story = write_story(3, 6.0, 1, END_NS)
+    kept = Kept()
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) > 30:
+            raise Enough
+
+    with gather(Work(story, udp=False), 1, kept) as crew:
+        live(crew, story.end_ns)
+        count = len(kept.told)
+        with pytest.raises(Enough):
+            follow(crew, lambda: END_NS + LAG_NS + round(sum(pauses) * NS_PER_S), pause)
+    assert len(kept.told) - count in range(3 * 2, 3 * 5)
+    assert kept.flushed == 31
+
+
+def _children() -> list[psutil.Process]:
+    """Return the processes that this one has started and that still live."""
+    return [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
+
+
+@pytest.fixture
+def team(tmp_path: Path) -> Iterator[Team]:
+    """Two processes with a long story before them."""
+    work = Work(write_story(4, 24.0, 1, END_NS), udp=False)
+    with EmbeddedStore.create(str(tmp_path / "demo")) as store, gather(work, 2, StoreOutlet(store)) as crew:
+        assert isinstance(crew, Team)
+        yield crew
+    assert _children() == []
+
+
+def test_a_process_that_dies_is_told_of(team: Team) -> None:
+    """One that is killed ends the whole with a word about it, and leaves none behind."""
+    deadline = time.monotonic() + DEADLINE_S
+    while len(_children()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(_children()[0].pid, signal.SIGKILL)
+    with pytest.raises(TellError, match="has ended, perhaps for want of memory"):
+        live(team, END_NS)
+
+
+def test_no_process_outlives_a_crew_that_breaks_off(team: Team) -> None:
+    """Whoever stops in the middle is left by all."""
+    next(team.advance(END_NS))
+
+
+def test_what_stops_a_process_is_told_by_its_parent() -> None:
+    """A database that nobody runs is named by the process that meets it, and told here."""
+    work = Work(write_story(4, 6.0, 1, END_NS), udp=False, influx=InfluxConfig("http://127.0.0.1:9"))
+    with (
+        pytest.raises(TellError, match=r"http://127\.0\.0\.1:9: no connection: .*; start it"),
+        gather(work, 2, None) as crew,
+    ):
+        live(crew, END_NS)

@@ -1,0 +1,173 @@
+"""`ntpaudit demo` as a newcomer runs it."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ntpaudit.core.fleet import Terms
+from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.core.policy import Severity
+from ntpaudit.demo.story import truth, write_story
+from ntpaudit.fleet import open_reader
+from ntpaudit.fleet.reader import Reach
+from tests.command import Ran, ntpaudit
+from tests.world.flaky import Answer, FlakyDatabase
+from tests.world.packages import REPOSITORY
+
+DEADLINE_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Path]:
+    """A demonstration over UDP, made as a newcomer would, only of a shorter time."""
+    folder = tmp_path_factory.mktemp("demo")
+    return ntpaudit("demo", "--hours", "6", state=folder), folder
+
+
+def test_it_says_what_is_found_and_where_to_look_next(made: tuple[Ran, Path]) -> None:
+    """The result is that of `ntpaudit fleet --demo`, on standard output; that all is simulated is said beside it."""
+    ran, folder = made
+    assert ran.status == 0
+    assert (
+        ran.err == "ntpaudit: demonstration: hosts, clocks and servers are simulated, some of them wrong on purpose\n"
+    )
+    again = ntpaudit("fleet", "--demo", state=folder)
+    assert ran.out.startswith(again.out)
+    assert "24 hosts in 3 sites, 6 h until" in ran.out
+    for words in ("fleet --demo --flagged", "fleet --demo --html demo.html", "fleet order --demo"):
+        assert f"\n  ntpaudit {words}" in ran.out
+    command = next(line for line in ran.out.splitlines() if "fleet order" in line).split()[1:]
+    assert ntpaudit(*command, state=folder).out.startswith("WARNING  events on")
+
+
+def test_what_was_simulated_is_found(made: tuple[Ran, Path]) -> None:
+    """Hosts at their severity, the site that moved, the slow walk, the silent, and the sites whose logs lack order."""
+    _, folder = made
+    story = write_story(24, 6.0, 1, time.time_ns())
+    found = truth(story)
+    with closing(open_reader(path=str(folder / "state" / "demo.sqlite3"))) as reader:
+        fleet = judge_fleet(reader.snapshot(reader.now_ns(), Reach()), Terms())
+    at = {
+        name: {one.name for one in fleet.members if one.severity is level}
+        for name, level in Severity.__members__.items()
+    }
+    assert at["CRITICAL"] == found.critical
+    assert at["WARNING"] == found.warning
+    assert at["UNKNOWN"] == found.silent | found.unmeasured
+    assert at["OK"] == found.ok
+    assert {one.name for one in fleet.members if one.silent_s is not None} == found.silent
+    assert {one.site for one in fleet.findings if one.id == "site-moved"} == set(found.sites_moved)
+    assert {name for one in fleet.findings if one.id == "slow-walk" for name in one.hosts} == found.slow_walkers
+    assert {one.site for one in fleet.findings if one.id == "ordering-risk"} == found.risky_sites
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--hosts", "2"), "2 is not in the range"),
+        (("--hours", "5"), "5.0 is not in the range"),
+        (("--until", "2999-01-01"), "--until lies ahead"),
+        (("--until", "soon"), "write how long ago"),
+        (("--follow",), "--follow goes with --influx-url"),
+        (("--follow", "--until", "1h", "--influx-url", "http://127.0.0.1:1"), "--follow goes without --until"),
+        (("--influx-url", "ftp://x"), "--influx-url: write a URL"),
+        (("--influx-url", "http://x", "--store", "y"), "--store goes without --influx-url"),
+        (("--format", "json"), "--format goes with --once"),
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    """It says what to write instead, and makes nothing."""
+    ran = ntpaudit("demo", *words, state=tmp_path)
+    assert ran.status == 64
+    assert said in ran.err
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """A database that does not run, or a file in no folder: the status is unknown, and the reason said in a line."""
+    ran = ntpaudit("demo", "--hosts", "3", "--hours", "6", "--influx-url", "http://127.0.0.1:9", state=tmp_path)
+    assert (ran.status, ran.out) == (3, "")
+    assert "cannot write to http://127.0.0.1:9: no connection" in ran.err
+    ran = ntpaudit("demo", "--hosts", "3", "--store", "/dev/null/demo", state=tmp_path)
+    assert (ran.status, ran.out) == (3, "")
+    assert "cannot write the demonstration /dev/null/demo" in ran.err
+
+
+def test_the_same_seed_and_end_make_the_same_file(tmp_path: Path) -> None:
+    """Without UDP, to the last bit; and a file elsewhere is not what the fleet's command reads."""
+    words = ("demo", "--hosts", "4", "--hours", "6", "--no-udp", "--until", "2026-11-18T11:00", "--store")
+    outs = [ntpaudit(*words, str(tmp_path / name), state=tmp_path).out for name in ("one", "other")]
+    assert outs[0].replace("/one", "/other") == outs[1]
+    assert "6 h until 2026-11-18T11:00:00Z" in outs[0]
+    assert f"`ntpaudit fleet --demo` would read {tmp_path}/state/demo.sqlite3" in outs[0]
+
+
+def _start(folder: Path, *words: str, terminal: int | None = None) -> subprocess.Popen[str]:
+    """Start a demonstration."""
+    environment = os.environ | {"STATE_DIRECTORY": str(folder / "state"), "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "ntpaudit", "demo", *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if terminal is None else terminal,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_an_interrupted_demonstration_leaves_the_old_one(made: tuple[Ran, Path], tmp_path: Path) -> None:
+    """Ctrl-C reaches all processes at once; the status is 130, nothing half made is left, and no traceback is shown."""
+    (tmp_path / "state").mkdir()
+    old = tmp_path / "state" / "demo.sqlite3"
+    old.write_bytes((made[1] / "state" / "demo.sqlite3").read_bytes())
+    before = old.read_bytes()
+    with _start(tmp_path, "--hosts", "200", "--hours", "500") as running:
+        deadline = time.monotonic() + DEADLINE_S
+        while len(list((tmp_path / "state").iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        os.killpg(running.pid, signal.SIGINT)
+        _, err = running.communicate(timeout=DEADLINE_S)
+    assert running.returncode == 130
+    assert err.endswith("interrupted\n")
+    assert "Traceback" not in err
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["demo.sqlite3"]
+    assert old.read_bytes() == before
+
+
+def test_it_follows_the_present_until_it_is_told_to_end(tmp_path: Path) -> None:
+    """A database gets the history and then what comes; SIGTERM, as a container gets it, ends it."""
+    with FlakyDatabase(choose=lambda request: Answer(204)) as database:
+        words = ("--hosts", "12", "--hours", "6", "--no-udp", "--follow", "--influx-url", database.url)
+        with _start(tmp_path, *words) as running:
+            assert running.stdout is not None
+            said = [running.stdout.readline() for _ in range(3)]
+            count = len(database.requests)
+            deadline = time.monotonic() + DEADLINE_S
+            while len(database.requests) == count and time.monotonic() < deadline:
+                time.sleep(0.1)
+            running.send_signal(signal.SIGTERM)
+            running.communicate(timeout=DEADLINE_S)
+    assert running.returncode == 130
+    assert f"are in {database.url}, bucket ntpaudit" in said[0]
+    assert len(database.requests) > count
+    assert "org=&bucket=ntpaudit" in database.requests[0].target
+
+
+def test_whoever_watches_sees_how_far_it_is(tmp_path: Path) -> None:
+    """On a terminal a bar counts the hosts."""
+    ours, theirs = pty.openpty()
+    with _start(tmp_path, "--hosts", "3", "--hours", "6", "--no-udp", terminal=theirs) as running:
+        running.communicate(timeout=DEADLINE_S)
+        os.close(theirs)
+    shown = os.read(ours, 65_536).decode()
+    os.close(ours)
+    assert "simulating hosts" in shown
+    assert "3/3" in shown

@@ -1,0 +1,164 @@
+"""A simulated host's agent finds what its story says, no more and no less, and every interval holds the truth."""
+
+import random
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.observation import Failure
+from ntpaudit.core.policy import Severity
+from ntpaudit.demo.asking import ask_directly, loopback
+from ntpaudit.demo.host import SimulatedHost
+from ntpaudit.demo.life import Ask, Life, Told
+from ntpaudit.demo.story import HEALTHY, LIE_S, MOVED_SITE, Part, Story, truth, write_story
+
+END_NS = 1_795_000_000 * NS_PER_S
+HOUR_NS = 3600 * NS_PER_S
+
+
+class Lived(NamedTuple):
+    """A story, and all that came of it, by host."""
+
+    story: Story
+    told: dict[str, list[Told]]
+
+
+def live(story: Story, ask: Ask) -> Lived:
+    """Let every host live to the end of the story."""
+    return Lived(story, {part.name: list(Life(part, story, ask).advance(story.end_ns)) for part in story.parts})
+
+
+@pytest.fixture(scope="module", params=["seed 1", "seed 2", "over UDP"])
+def lived(request: pytest.FixtureRequest) -> Iterator[Lived]:
+    """Two fleets without UDP, and the hosts of a third that differ, over UDP on loopback."""
+    if request.param != "over UDP":
+        yield live(write_story(24, 6.0, int(request.param[-1]), END_NS), ask_directly)
+        return
+    story = write_story(24, 6.0, 3, END_NS)
+    faults: dict[tuple[str, bool], Part] = {}
+    for part in story.parts:
+        faults.setdefault((part.fault.name, part.site == MOVED_SITE), part)
+    with loopback(story.sources) as ask:
+        yield live(story._replace(parts=tuple(faults.values())), ask)
+
+
+def test_every_interval_holds_the_truth(lived: Lived) -> None:
+    """Measured or carried on, whatever was done to the clock and whoever lied."""
+    for told in (one for all_told in lived.told.values() for one in all_told):
+        if (offset := told.record.offset) is not None:
+            behind_s = told.behind_ns / NS_PER_S
+            assert offset.earliest_s - 1e-9 <= behind_s <= offset.latest_s + 1e-9, (told.record.host.name, behind_s)
+            assert offset.latest_s - offset.earliest_s < 0.1
+
+
+def test_every_host_is_found_to_be_as_it_is(lived: Lived) -> None:
+    """By its last record: severity, the findings that count, and whether its clock was measured."""
+    found = truth(lived.story)
+    severities = {
+        **dict.fromkeys(found.critical, Severity.CRITICAL),
+        **dict.fromkeys(found.warning, Severity.WARNING),
+        **dict.fromkeys(found.unmeasured, Severity.UNKNOWN),
+        **dict.fromkeys(found.ok, Severity.OK),
+    }
+    for name, all_told in lived.told.items():
+        last = all_told[-1].record
+        if name in found.silent:
+            assert last.utc_ns == pytest.approx(END_NS - 2 * HOUR_NS, abs=120 * NS_PER_S)
+            continue
+        assert last.severity is severities[name], name
+        assert {one.id for one in last.findings if one.severity > Severity.OK} == found.findings[name], name
+        assert (last.offset is None) == (name in found.unmeasured)
+        at_ns = last.host_ns if last.utc_ns is None else last.utc_ns
+        assert 0 <= END_NS - at_ns < 2 * lived.story.intervals.local_s * NS_PER_S, name
+
+
+def test_healthy_hosts_are_never_warned_of(lived: Lived) -> None:
+    """From the first audit to the last nothing is raised, and no record is worse than ok."""
+    for part in lived.story.parts:
+        if part.fault is HEALTHY:
+            assert all(told.record.severity is Severity.OK for told in lived.told[part.name]), part.name
+            raised = [event for told in lived.told[part.name] for event in told.events if event.severity > Severity.OK]
+            assert raised == [], part.name
+
+
+def test_steps_are_told_once_at_their_time_and_size(lived: Lived) -> None:
+    """Every step of the story is an event, and nothing else is a step: no suspend, no boot, no slew."""
+    seen = sorted(
+        (told.record.host.name, event.utc_ns, event.value_s)
+        for told in (one for all_told in lived.told.values() for one in all_told)
+        for event in told.events
+        if event.kind in ("step-back", "step-forward")
+    )
+    told_of = sorted(truth(lived.story).stepped)
+    assert [name for name, _, _ in seen] == [step.host for step in told_of]
+    for (_, utc_ns, size_s), step in zip(seen, told_of, strict=True):
+        assert utc_ns == pytest.approx(step.utc_ns, abs=NS_PER_S)
+        assert size_s == pytest.approx(step.size_s, abs=0.1)
+
+
+def test_the_liar_is_found_by_every_host_it_lies_to(lived: Lived) -> None:
+    """The last audit that asked it calls it a falseticker, and by how much."""
+    for source, names in truth(lived.story).common_sources.items():
+        assert names
+        for name in names:
+            asked = [told.record for told in lived.told[name] if told.record.kind == "network"][-1]
+            liar = next(one for one in asked.sources if one.name == source)
+            assert liar.status == "falseticker"
+            assert asked.offset is not None
+            assert liar.offset_s == pytest.approx(LIE_S + asked.offset.estimate_s, abs=0.1)
+
+
+def test_moves_are_proved_by_disjoint_intervals(lived: Lived) -> None:
+    """A slow walk and a site that moves are certain within an hour, and stay below the warning tolerance."""
+    found = truth(lived.story)
+    moved = [part.name for part in lived.story.parts if part.site in found.sites_moved and part.name in found.ok]
+    assert moved
+    assert found.slow_walkers
+    for name in (*moved, *found.slow_walkers):
+        records = [told.record for told in lived.told[name] if told.record.utc_ns is not None]
+        now = records[-1].offset
+        before = [one for one in records if one.utc_ns is not None and one.utc_ns <= END_NS - HOUR_NS][-1].offset
+        assert now is not None
+        assert before is not None
+        assert now.latest_s < before.earliest_s, name
+        assert -0.1 < now.estimate_s < -0.05, name
+
+
+def test_over_udp_the_servers_are_real() -> None:
+    """Sources have addresses of loopback, and the answers' round trips are those of this machine."""
+    story = write_story(24, 6.0, 1, END_NS)
+    part = next(part for part in story.parts if part.fault is HEALTHY)
+    with loopback(story.sources) as ask:
+        record = next(Life(part, story, ask).advance(story.end_ns)).record
+    assert {source.address for source in record.sources} == {"127.0.0.1"}
+    assert all(source.delay_s is not None and 0 < source.delay_s < 1.0 for source in record.sources)
+
+
+def test_nothing_depends_on_the_portions_of_time() -> None:
+    """The same seed gives the same audits to the last bit, however often a life is paused; another seed others."""
+    story = write_story(24, 6.0, 1, END_NS)
+    other = write_story(24, 6.0, 2, END_NS)
+    begin_ns = story.end_ns - 3 * HOUR_NS
+    for part in story.parts[:2]:
+        whole = list(Life(part, story, ask_directly).advance(END_NS))
+        life = Life(part, story, ask_directly)
+        pieces = [told for step in range(181) for told in life.advance(begin_ns + step * 60 * NS_PER_S)]
+        assert pieces == whole
+        assert list(Life(other.parts[0], other, ask_directly).advance(END_NS)) != whole
+
+
+@pytest.mark.parametrize("ahead_s", [0.0, 0.5, -1.5])
+def test_the_kernel_never_stamps_for_a_simulated_clock(ahead_s: float) -> None:
+    """Even of a host whose clock shows the real time, or nearly so, every interval holds the truth."""
+    story = write_story(24, 6.0, 1, END_NS)
+    host = SimulatedHost(story.parts[0], time.time_ns(), random.Random(1))
+    host.realtime_ns += round(ahead_s * NS_PER_S)
+    with loopback(story.sources) as ask:
+        for source in ask(host, story.sources[:4]):
+            assert not isinstance(source.outcome, Failure), source
+            (sample,) = source.outcome
+            assert sample.stamps.timestamping == "user"
+            assert sample.interval.covers(host.behind_ns)

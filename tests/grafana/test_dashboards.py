@@ -1,0 +1,281 @@
+"""The committed dashboards are those that the source makes, and are what Grafana takes."""
+
+import enum
+import json
+import re
+import typing
+import warnings
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+from grafana.__main__ import BOARDS, FOLDER, boards, files
+from grafana.alerts import RULES
+from grafana.integrity import FOLLOWED, TOLERANCES
+from grafana.panels import COLUMNS, SCHEMA_VERSION, uid
+from grafana.queries import LANGUAGES, Language
+from ntpaudit.core.policy import PROFILES
+from tests.grafana.replay import Json, panels, targets
+
+with warnings.catch_warnings():  # the models call the classic dashboard, which every Grafana takes, deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from grafana_foundation_sdk.models import dashboard as model
+
+EVERY = [(language, name) for language in LANGUAGES for name in BOARDS]
+REFUSED = re.compile(
+    r"\b(SLIMIT|SOFFSET|INTEGRAL|SAMPLE|HOLT_WINTERS|INTO)\b|SHOW\s+(SERIES|DATABASES)|CARDINALITY|\|>|from\(bucket",
+    re.IGNORECASE,
+)
+"""What a 3.x server refuses in InfluxQL, and Flux, which it does not speak."""
+
+OWN_KEYS = {
+    ("annotations", "list", "target"): {
+        "query",
+        "rawQuery",
+        "fromAnnotations",
+        "textEditor",
+        "titleColumn",
+        "textColumn",
+        "tagsColumn",
+    },
+    ("panels", "targets"): {"query", "rawQuery", "resultFormat", "alias"},
+}
+"""What belongs to the InfluxDB data source, of which the models know nothing."""
+
+
+def committed(language: Language, name: str) -> Json:
+    """Return a dashboard as it is committed."""
+    text = (FOLDER / "dashboards" / language / f"{name}.json").read_text()
+    made: Json = json.loads(text)
+    return made
+
+
+def test_what_is_committed_is_what_the_source_makes() -> None:
+    """After a change of the source `make dashboards` must be run; and no file is left of what it no longer makes."""
+    made = files()
+    for path, text in made.items():
+        assert path.read_text() == text, f"{path} is not what the source makes: make dashboards"
+    assert set((FOLDER / "dashboards").rglob("*.json")) == {path for path in made if path.suffix == ".json"}
+
+
+@pytest.mark.parametrize(("language", "name"), EVERY)
+def test_grafana_knows_every_key(language: Language, name: str) -> None:
+    """Read into Grafana's own models and written again, nothing is lost: no key is misspelt or out of place."""
+    plugins.register_default_plugins()
+    board = committed(language, name)
+    again = json.loads(json.dumps(model.Dashboard.from_json(board), cls=JSONEncoder))
+    assert list(lost(board, again)) == []
+
+
+@pytest.mark.parametrize(("language", "name"), EVERY)
+def test_every_value_has_its_type(language: Language, name: str) -> None:
+    """Each value is of the type that Grafana's models give it, and of an enumeration one of its words."""
+    plugins.register_default_plugins()
+    board = model.Dashboard.from_json(committed(language, name))
+    assert list(mistyped(board, type(board), "")) == []
+
+
+def test_the_check_of_keys_finds_what_is_wrong() -> None:
+    """A key that Grafana does not know, in the dashboard, in a panel's options and in those of a field."""
+    plugins.register_default_plugins()
+    board = committed("influxql", "fleet")
+    stat = next(panel for panel, _ in panels(board) if panel["type"] == "stat")
+    graph = next(panel for panel, _ in panels(board) if panel["type"] == "timeseries")
+    for place in (board, stat["options"], stat["fieldConfig"]["defaults"], graph["fieldConfig"]["defaults"]["custom"]):
+        place["unheard"] = 1
+    again = json.loads(json.dumps(model.Dashboard.from_json(board), cls=JSONEncoder))
+    assert sorted(found.count(".") for found in lost(board, again)) == [0, 2, 3, 4]
+
+
+def test_the_check_of_types_finds_what_is_wrong() -> None:
+    """A number for a text, a word that no enumeration has, in the dashboard and in a panel's own options."""
+    plugins.register_default_plugins()
+    board = committed("influxql", "fleet")
+    board["title"] = 7
+    board["graphTooltip"] = "crosshair"
+    stat = next(panel for panel, _ in panels(board) if panel["type"] == "stat")
+    stat["options"]["colorMode"] = "loud"
+    graph = next(panel for panel, _ in panels(board) if panel["type"] == "timeseries")
+    graph["fieldConfig"]["defaults"]["custom"]["lineWidth"] = "thick"
+    read = model.Dashboard.from_json(board)
+    found = "\n".join(mistyped(read, type(read), ""))
+    for name in ("title", "graph_tooltip", "color_mode", "line_width"):
+        assert f".{name}:" in found
+
+
+@pytest.mark.parametrize(("language", "name"), EVERY)
+def test_panels_tile_the_grid(language: Language, name: str) -> None:
+    """On every height all columns are taken, once: no hole, no overlap, in folded rows too."""
+    board = committed(language, name)
+    for shown in (board["panels"], *(row["panels"] for row in board["panels"] if row.get("panels"))):
+        places = [panel["gridPos"] for panel in shown]
+        taken = sorted(
+            (x, y)
+            for place in places
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        )
+        top, bottom = min(y for _, y in taken), max(y for _, y in taken)
+        assert taken == [(x, y) for x in range(COLUMNS) for y in range(top, bottom + 1)]
+
+
+@pytest.mark.parametrize(("language", "name"), EVERY)
+def test_every_panel_says_what_it_is(language: Language, name: str) -> None:
+    """It has a title, a description and, unless it is words, something that it asks of the chosen data source."""
+    board = committed(language, name)
+    numbers = [panel["id"] for panel in board["panels"]] + [
+        inner["id"] for row in board["panels"] for inner in row.get("panels", ())
+    ]
+    assert len(set(numbers)) == len(numbers)
+    for panel, folded in panels(board):
+        assert panel["title"]
+        assert panel["description"].endswith((".", "FILE."))
+        assert panel["type"] == "text" or panel["targets"]
+        assert folded == ("(long range)" in panel["title"])
+    for place in uids(board):
+        assert place == "${datasource}"
+
+
+@pytest.mark.parametrize(("language", "name"), EVERY)
+def test_variables_are_defined_and_used(language: Language, name: str) -> None:
+    """Nothing asks for a variable that a dashboard lacks, and none is offered that changes nothing."""
+    board = committed(language, name)
+    offered = {one["name"] for one in board["templating"]["list"]}
+    used = set(re.findall(r"\$\{?([A-Za-z_]+)", json.dumps(board)))
+    assert {one for one in used if not one.startswith(("__", "tag_"))} - {"timeFilter", "col"} == offered
+
+
+@pytest.mark.parametrize(("language", "name"), EVERY)
+def test_links_lead_somewhere(language: Language, name: str) -> None:
+    """A link names a dashboard of its own language, the variables of that one, and the time that is shown."""
+    urls = re.findall(r'"url": "(/d/[^"]*)"', (FOLDER / "dashboards" / language / f"{name}.json").read_text())
+    targets_of = {uid(other, language): board for other, board in boards(language).items()}
+    assert bool(urls) == (name != "host")
+    for url in urls:
+        path, _, query = url.partition("?")
+        known = {one["name"] for one in targets_of[path.removeprefix("/d/")]["templating"]["list"]}
+        assert set(re.findall(r"var-([a-z]+)=", query)) <= known
+        assert query.endswith("${__url_time_range}")
+        assert "${datasource:queryparam}" in query
+
+
+def test_names_never_change() -> None:
+    """Bookmarks and alerts go by these; each has the 8 to 40 characters that Grafana allows."""
+    found = {committed(language, name)["uid"] for language, name in EVERY}
+    assert found == {
+        "ntpaudit-fleet",
+        "ntpaudit-host",
+        "ntpaudit-integrity",
+        "ntpaudit-fleet-promql",
+        "ntpaudit-host-promql",
+        "ntpaudit-integrity-promql",
+    }
+    assert all(8 <= len(name) <= 40 for name in found)
+    assert {committed(language, name)["schemaVersion"] for language, name in EVERY} == {SCHEMA_VERSION}
+
+
+def test_both_languages_show_the_same() -> None:
+    """The panels are the same in the same places, whatever the database speaks."""
+    for name in BOARDS:
+        shown = [[(panel["title"], panel["gridPos"]) for panel, _ in panels(committed(one, name))] for one in LANGUAGES]
+        assert shown[0] == shown[1]
+
+
+def test_no_query_is_refused_by_a_3x_server() -> None:
+    """No statement that InfluxDB 3 lacks stands in a dashboard or a rule; and offsets are never asked without sign."""
+    queries = [rule.influxql.query for rule in RULES]
+    for name, board in boards("influxql").items():
+        queries += [asked.target["query"] for asked in targets(board, name)]
+        queries += [one["query"] for one in board["templating"]["list"] if one["type"] == "query"]
+    assert len(queries) > 80
+    for query in queries:
+        assert not REFUSED.search(query), query
+        assert "abs_offset_s" not in query
+    assert REFUSED.search("SHOW SERIES CARDINALITY")
+
+
+def test_tolerances_are_those_of_the_profiles() -> None:
+    """The numbers come from the program's own profiles: each critical tolerance once, and no other."""
+    assert sorted(TOLERANCES.values()) == sorted({profile.critical_s for profile in PROFILES.values()})
+    assert {name: PROFILES[name].critical_s for name in FOLLOWED} == FOLLOWED
+
+
+def lost(before: Any, after: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield every key that is not there again."""
+    if isinstance(before, dict):
+        for key, value in before.items():
+            if key in OWN_KEYS.get(path, ()) or value is None:
+                continue
+            if not isinstance(after, dict) or key not in after:
+                yield f"{'.'.join((*path, key))}"
+            else:
+                deeper = (*path, key) if path[-2:] != ("panels", "panels") else (*path[:-1], key)
+                yield from lost(value, after[key], deeper)
+    elif isinstance(before, list):
+        for one, other in zip(before, after, strict=True):
+            yield from lost(one, other, path)
+
+
+def mistyped(value: Any, hint: Any, path: str) -> Iterator[str]:
+    """Yield what is not of the type that the models give it."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (typing.Union, type(int | str)):
+        meant = [one for one in inner if one is type(value)] or [one for one in inner if one is not type(None)]
+        if value is None and type(None) in inner:
+            return
+        if not any(not list(mistyped(value, one, path)) for one in meant):
+            yield from mistyped(value, meant[0], path)
+    elif origin is list:
+        if not isinstance(value, list):
+            yield f"{path}: {value!r} is no list"
+        else:
+            for place, one in enumerate(value):
+                yield from mistyped(one, inner[0], f"{path}[{place}]")
+    elif origin is dict:
+        if not isinstance(value, dict):
+            yield f"{path}: {value!r} is no object"
+        else:
+            for key, one in value.items():
+                yield from mistyped(one, inner[1], f"{path}.{key}")
+    elif origin is typing.Literal:
+        if value not in inner:
+            yield f"{path}: {value!r} is none of {inner}"
+    elif hint in (object, Any):
+        yield from _of_object(value, path)
+    elif isinstance(hint, type) and issubclass(hint, enum.Enum):
+        if value not in {one.value for one in hint}:
+            yield f"{path}: {value!r} is none of {[one.value for one in hint]}"
+    elif hint is float:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            yield f"{path}: {value!r} is no number"
+    elif hint in (int, str, bool, type(None)):
+        if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+            yield f"{path}: {value!r} is no {hint.__name__}"
+    else:
+        yield from _of_object(value, path)
+
+
+def _of_object(value: Any, path: str) -> Iterator[str]:
+    """Yield what is wrong inside a value of a model, whichever it is."""
+    if type(value).__module__.startswith("grafana_foundation_sdk"):
+        if isinstance(value, enum.Enum):
+            return
+        hints = get_type_hints(type(value))
+        for key, hint in hints.items():
+            if hasattr(value, key):
+                yield from mistyped(getattr(value, key), hint, f"{path}.{key}")
+
+
+def uids(value: Any) -> Iterator[str]:
+    """Yield the uid of every data source that is named."""
+    if isinstance(value, dict):
+        if isinstance(value.get("datasource"), dict):
+            yield value["datasource"]["uid"]
+        for inner in value.values():
+            yield from uids(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from uids(inner)

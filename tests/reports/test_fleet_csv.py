@@ -1,0 +1,53 @@
+"""A fleet as CSV: what a spreadsheet or a program reads back."""
+
+import csv
+from io import StringIO
+from math import inf
+
+import pytest
+
+from ntpaudit.core.fleet import Terms
+from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.reports.fleet_csv import render
+from tests.snapshots import HOSTS, SNAPSHOT
+
+FLEET = judge_fleet(SNAPSHOT, Terms())
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    """Read CSV back."""
+    return list(csv.DictReader(StringIO(text, newline="")))
+
+
+def test_every_host_is_a_line_of_as_many_values_as_the_header() -> None:
+    """Worst first; what is not known is empty."""
+    text = render(FLEET)
+    assert {len(line) for line in csv.reader(StringIO(text, newline=""))} == {18}
+    assert text.count("\r\n") == len(FLEET.members) + 1
+    read = {row["host"]: row for row in rows(text)}
+    assert list(read) == [one.name for one in FLEET.members]
+    assert read["ams-web-1"] == {
+        "host": "ams-web-1", "site": "ams", "env": "prod", "severity": "critical", "verdict": "beyond",
+        "silent": "0", "silent_s": "", "last_seen": "2027-01-15T07:59:30.000000000Z",
+        "offset_s": "37.0012", "earliest_s": "36.9892", "latest_s": "37.0132", "bound_s": "37.0132", "age_s": "12",
+        "frequency_ppm": "", "usable": "4", "falsetickers": "1", "findings": "1", "alarms": "offset-out source-quorum",
+    }  # fmt: skip
+    assert (read["fra-gw"]["silent"], read["fra-gw"]["silent_s"]) == ("1", "7800")
+    assert {key: value for key, value in read["lon-old"].items() if value} == {
+        "host": "lon-old", "severity": "unknown", "silent": "1",
+    }  # fmt: skip
+    assert (read["fra-laptop"]["offset_s"], read["fra-laptop"]["verdict"]) == ("", "unmeasured")
+
+
+def test_only_the_hosts_asked_for_are_listed() -> None:
+    """The first two."""
+    assert [row["host"] for row in rows(render(FLEET, FLEET.members[:2]))] == ["ams-web-1", "lon-old"]
+
+
+@pytest.mark.parametrize("name", ['=HYPERLINK("x")', "+1", "-1", "@SUM(A1)", "\tx", "\rx"])
+def test_no_name_is_a_formula(name: str) -> None:
+    """A name that a spreadsheet would run is marked as text; any other is left as it is."""
+    odd = HOSTS[0]._replace(name=name, frequency_ppm=inf)
+    [row] = rows(render(judge_fleet(SNAPSHOT._replace(hosts=(odd,), forgotten=()), Terms())))
+    assert row["host"] == f"'{name}"
+    assert row["frequency_ppm"] == ""

@@ -1,0 +1,84 @@
+"""A fleet as JSON: everything that is known of it, and no number that JSON does not have."""
+
+import json
+from math import inf, nan
+
+from ntpaudit.core.fleet import Terms
+from ntpaudit.core.fleet_rules import judge_fleet, order
+from ntpaudit.core.policy import Severity
+from ntpaudit.reports.fleet_json import ORDER_SCHEMA, SCHEMA, render, render_absence, render_order
+from tests.snapshots import HOSTS, SNAPSHOT
+from tests.world.packages import REPOSITORY
+
+FLEET = judge_fleet(SNAPSHOT, Terms())
+DOCUMENTED = (REPOSITORY / "docs" / "fleet.md").read_text()
+
+
+def test_all_of_it_is_there() -> None:
+    """Counts, coverage, findings, sites and hosts are those of the fleet."""
+    told = json.loads(render(FLEET))
+    assert told["schema"] == SCHEMA
+    assert told["time"] == {"utc": "2027-01-15T08:00:00.000000000Z"}
+    assert told["severity"] == "critical"
+    assert told["counts"] == {"hosts": 13, "ok": 8, "warning": 1, "unknown": 3, "critical": 1, "silent": 2}
+    assert told["coverage"] == {"hosts": 13, "measured": 10, "by_two": 10, "by_three": 10}
+    assert told["ambiguity"]["hosts"] == ["ams-web-1", "sto-node-4"]
+    assert [finding["id"] for finding in told["findings"]] == [finding.id for finding in FLEET.findings]
+    assert told["findings"][1] | {"message": "", "remedy": "", "controls": []} == {
+        "id": "common-source", "severity": "warning", "level": "high", "message": "", "remedy": "", "controls": [],
+        "site": None, "source": "ntp9.example.net", "hosts": ["ams-db-1", "ams-web-1", "ams-web-2"], "value_s": 37.0,
+    }  # fmt: skip
+    assert [site["site"] for site in told["sites"]] == ["ams", "fra", "sto", None]
+    first = told["hosts"][0]
+    assert first["offset"] == {
+        "estimate_s": 37.0012, "earliest_s": 36.9892, "latest_s": 37.0132, "bound_s": 37.0132, "direction": "behind",
+    }  # fmt: skip
+    assert [alarm["id"] for alarm in first["alarms"]] == ["offset-out", "source-quorum"]
+    assert (first["silent"], first["silent_s"], first["verdict"]) == (False, None, "beyond")
+    hosts = {one["host"]: one for one in told["hosts"]}
+    assert (hosts["fra-gw"]["silent"], hosts["fra-gw"]["silent_s"]) == (True, 7800.0)
+    assert hosts["lon-old"] == {
+        "host": "lon-old", "site": None, "severity": "unknown", "silent": True, "silent_s": None, "alarms": [],
+    }  # fmt: skip
+    assert hosts["fra-laptop"]["offset"] is None
+
+
+def test_only_the_hosts_asked_for_are_listed_and_all_are_counted() -> None:
+    """A selection changes no count."""
+    told = json.loads(render(FLEET, FLEET.members[:2]))
+    assert [one["host"] for one in told["hosts"]] == ["ams-web-1", "lon-old"]
+    assert told["counts"]["hosts"] == 13
+
+
+def test_what_is_not_a_number_is_null() -> None:
+    """NaN and infinity are no JSON."""
+    odd = HOSTS[0]._replace(age_s=nan, frequency_ppm=inf)
+    [host, *_] = json.loads(render(judge_fleet(SNAPSHOT._replace(hosts=(odd,)), Terms())))["hosts"]
+    assert (host["age_s"], host["frequency_ppm"]) == (None, None)
+
+
+def test_that_nothing_could_be_read_is_told_too() -> None:
+    """The same schema, unknown, and why."""
+    told = json.loads(render_absence("no way"))
+    assert told == {"schema": SCHEMA, "severity": "unknown", "summary": "no way", "hosts": None}
+
+
+def test_the_order_of_two_hosts() -> None:
+    """The limits of both kinds of stamps, and the larger ones of them."""
+    said = order(HOSTS[0], HOSTS[2])
+    assert said is not None
+    told = json.loads(render_order(said, Severity.WARNING))
+    assert (told["schema"], told["severity"], told["hosts"]) == (ORDER_SCHEMA, "warning", ["ams-web-1", "ams-db-1"])
+    assert told["within_s"] == told["first_s"] == said.first_s
+    assert told["corrected_within_s"] == max(said.corrected_first_s, said.corrected_second_s)
+
+
+def test_every_key_is_documented() -> None:
+    """docs/fleet.md names all of them."""
+    told = json.loads(render(FLEET))
+    said = order(HOSTS[0], HOSTS[2])
+    assert said is not None
+    keys = {*told, *told["findings"][0], *told["hosts"][0], *told["hosts"][0]["offset"], *told["sites"][0]}
+    keys |= {*told["hosts"][0]["alarms"][0], *told["counts"], *told["coverage"], *told["ambiguity"]}
+    for key in keys | {*json.loads(render_order(said, Severity.OK))}:
+        assert f"`{key}`" in DOCUMENTED, key

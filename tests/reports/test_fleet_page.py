@@ -1,0 +1,566 @@
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from math import isclose
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntpaudit.core.fleet import Bucket, Fleet, FleetFinding, Member, Offset, Tally, Terms
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.wording import direction, span
+from ntpaudit.reports.fleet_figures import Course, Frame, Scale, band, common_scale, frame_of, jumps, over_time
+from ntpaudit.reports.fleet_page import MOST_COURSES, headline, render
+from tests.reports import fleets
+from tests.reports.fleets import NOW_NS, PERIOD_S, SPAN_NS, S, fleet_of, member
+from tests.world.browser import Browser, Page, Screen, chromium
+from tests.world.packages import PackageUnavailableError
+
+HOSTILE = (
+    "<script>document.title='taken'</script>",
+    '"><img src=x onerror=alert(1)>',
+    "'onmouseover='alert(1)",
+    "abc\u202egpj.exe\u2066x",
+    "line\nbreak\r\x00\x1b[31m",
+    "</style></title><svg/onload=alert(1)>",
+    "&lt;&#x3c;",
+    "\ud800 lone",
+    "x" * 300,
+)
+
+ROWS = """[...document.querySelectorAll("table.hosts tbody tr")].map(
+  (row) => [...row.cells].map((cell) => cell.textContent.replace(/\\s+/g, " ").trim()))"""
+SETTLED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+RIGHT = """Math.max(...[...document.querySelectorAll(".hosts tr")].slice(0, 20).flatMap(
+  (row) => [...row.cells].map((cell) => cell.getBoundingClientRect().right)))"""
+NAMED = """[...document.querySelectorAll("svg")].every(
+  (one) => one.ariaHidden === "true" || one.querySelector("title"))"""
+SHOWN = (
+    """[...document.querySelectorAll(".hosts tbody:not([hidden]) tr:not([hidden]) th")].map((one) => one.textContent)"""
+)
+CONTRAST = """(() => {
+  const light = (color) => {
+    const [r, g, b] = color.match(/[\\d.]+/g).map((part) => part / 255)
+      .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const paper = light(getComputedStyle(document.body).backgroundColor);
+  const ratios = [...document.querySelectorAll("body *")]
+    .filter((one) => one.tagName !== "SCRIPT" && [...one.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
+    .map((one) => {
+      const ink = light(getComputedStyle(one).color);
+      return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+    });
+  return [ratios.length, Math.min(...ratios)];
+})()"""
+
+
+def write(
+    fleet: Fleet,
+    courses: Mapping[str, tuple[Bucket, ...]] | None = None,
+    tallies: tuple[Tally, ...] | None = None,
+    terms: Terms = Terms(),  # noqa: B008
+    source: str = "InfluxDB at influx.example.net, database ntpaudit",
+) -> str:
+    """The page of a fleet, with a day of its history where nothing else is said."""
+    return render(
+        fleet,
+        fleets.courses(fleet) if courses is None else courses,
+        fleets.tallies(fleet) if tallies is None else tallies,
+        period_s=PERIOD_S,
+        terms=terms,
+        source=source,
+        version="1.2.3",
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the pages lie, of a small fleet, of a large one, and of one with hostile names."""
+    place = tmp_path_factory.mktemp("pages")
+    (place / "small.html").write_text(write(fleets.small()))
+    (place / "large.html").write_text(write(fleets.large()))
+    (place / "hostile.html").write_text(write(hostile()))
+    return place
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser."""
+    try:
+        with chromium() as running:
+            yield running
+    except PackageUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, folder: Path) -> Iterator[Page]:
+    """The page of the small fleet, on a desk."""
+    with browser.page() as tab:
+        tab.show(Screen(1280))
+        yield tab.open(folder / "small.html")
+
+
+def hostile() -> Fleet:
+    """A fleet in which every text tries to do more than to be read."""
+    members = tuple(
+        member(f"{number}{name}", Severity.WARNING, 0.2, site=name, kinds=(name,))
+        for number, name in enumerate(HOSTILE)
+    )
+    findings = tuple(
+        FleetFinding(name, Severity.WARNING, "high", name, name, (name,), name, name, (name, members[0].name))
+        for name in HOSTILE
+    )
+    return fleet_of(members, findings)
+
+
+def words_of(one: Member) -> tuple[str, str, str, str]:
+    """What a row must say of a host: its name, its state, its offset and how wrong it is at most."""
+    offset = one.host.offset if one.host else None
+    if offset is None:
+        return one.name, one.severity.word, "–" if one.silent_s else "not measured", "–"  # noqa: RUF001
+    was = "was " if one.silent_s else ""
+    bound = span(max(abs(offset.earliest_s), abs(offset.latest_s)), rounding="up")
+    return one.name, one.severity.word, f"{was}{span(offset.estimate_s)} {direction(offset.estimate_s)}", bound
+
+
+def test_every_host_is_there_with_its_words(page: Page) -> None:
+    """Every host of the fleet has one row, worst first, and it says state, offset, bound and findings of that host."""
+    rows = page.evaluate(ROWS)
+    fleet = fleets.small()
+    assert [(row[1], row[0].split()[0], row[3], row[5]) for row in map(_without_notes, rows)] == [
+        (name, f"{word}", offset, bound) for name, word, offset, bound in map(words_of, fleet.members)
+    ]
+    for row, one in zip(rows, fleet.members, strict=True):
+        assert all(alarm.kind in row[8] for alarm in one.alarms)
+        assert row[2].startswith(one.site or "–")  # noqa: RUF001
+
+
+def _without_notes(row: list[str]) -> list[str]:
+    """A row whose state is followed by a space, whatever note stands right behind it."""
+    return [re.sub(r"^(critical|unknown|warning|ok)", r"\1 ", row[0]), *row[1:]]
+
+
+def test_counts_agree_with_the_fleet(page: Page) -> None:
+    """The numbers at the top, of coverage and of each site are those of the fleet."""
+    fleet = fleets.small()
+    ok, warning, unknown, critical = fleet.whole.hosts
+    numbers = page.evaluate("[...document.querySelectorAll('.tiles b')].map((one) => one.textContent)")
+    assert numbers == [str(count) for count in (critical, unknown, warning, ok)]
+    assert page.evaluate("document.querySelector('h1').textContent") == "2 of 24 clocks are wrong for certain."
+    known = fleet.coverage
+    measured = page.evaluate("[...document.querySelectorAll('.meters dd')].map((one) => one.textContent)")
+    assert [text.split("%")[1].strip() for text in measured] == [
+        f"{count} of {known.hosts}" for count in (known.measured, known.by_two, known.by_three)
+    ]
+    sites = page.evaluate(
+        "[...document.querySelectorAll('.sites tbody tr')].map((row) => [...row.cells].map((cell) => cell.textContent))"
+    )
+    for cells, site in zip(sites, (*fleet.sites, fleet.whole), strict=True):
+        assert cells[1] == str(sum(site.hosts))
+        assert [int(cell or 0) for cell in cells[2:6]] == [site.hosts[index] for index in (3, 2, 1, 0)]
+        if site.ambiguity:
+            assert cells[6].startswith(span(site.ambiguity.within_s, rounding="up"))
+            assert cells[7] == " and ".join(site.ambiguity.hosts)
+
+
+def test_findings_are_told_whole(page: Page) -> None:
+    """Every finding is there in its order with severity, message, remedy, controls, and every host that it names."""
+    told = page.evaluate("[...document.querySelectorAll('.finding')].map((one) => one.textContent)")
+    for text, finding in zip(told, fleets.findings(), strict=True):
+        for part in (finding.id, finding.severity.word, finding.message, finding.remedy, *finding.controls):
+            assert part in text
+        assert all(host in text for host in finding.hosts)
+        assert (finding.site or "") in text
+        assert (finding.source or "") in text
+
+
+def test_asks_nobody_and_complains_of_nothing(browser: Browser, folder: Path) -> None:
+    """The browser requests the file itself and nothing else, and its console stays empty, for every page."""
+    for name in ("small", "large", "hostile"):
+        with browser.page() as tab:
+            tab.show(Screen(1280))
+            tab.open(folder / f"{name}.html")
+            tab.evaluate(SETTLED)
+            assert tab.requests == [(folder / f"{name}.html").as_uri()]
+            assert tab.complaints == []
+
+
+def test_its_own_policy_refuses_the_outside(browser: Browser, folder: Path) -> None:
+    """Whatever got into the page all the same could load no image, run no script, call nobody and send no form."""
+    refused = """(async () => {
+      const seen = [];
+      document.addEventListener("securitypolicyviolation", (event) => seen.push(event.effectiveDirective));
+      const image = new Image(); image.src = "https://example.net/a.png";
+      const script = document.createElement("script"); script.textContent = "window.taken = true";
+      document.body.append(script);
+      await fetch("https://example.net/").catch(() => 0);
+      const link = document.createElement("link"); link.rel = "stylesheet"; link.href = "https://example.net/a.css";
+      document.head.append(link);
+      await new Promise((done) => setTimeout(done, 50));
+      return [seen.sort(), window.taken === undefined];
+    })()"""
+    with browser.page() as tab:
+        tab.open(folder / "small.html")
+        assert tab.evaluate(refused) == [["connect-src", "img-src", "script-src-elem", "style-src-elem"], True]
+        assert set(tab.refusals) == {"csp"}
+
+
+def test_hostile_texts_stay_texts(browser: Browser, folder: Path) -> None:
+    """Markup, quotes, line breaks and bidi controls in any text of the fleet are shown, or blanked, and never act."""
+    with browser.page() as tab:
+        tab.open(folder / "hostile.html")
+        assert tab.evaluate("document.title") == headline(hostile())
+        assert tab.evaluate("document.querySelectorAll('script, img, object, iframe, link').length") == 1
+        handlers = (
+            "[...document.querySelectorAll('*')].some((one) => [...one.attributes].some((a) => /^on/.test(a.name)))"
+        )
+        assert tab.evaluate(handlers) is False
+        names = tab.evaluate("[...document.querySelectorAll('.hosts tbody th')].map((one) => one.textContent)")
+        expected = ("".join(c if c.isprintable() else " " for c in f"{n}{name}") for n, name in enumerate(HOSTILE))
+        assert sorted(names) == sorted(expected)
+        assert re.search("[\u202a-\u202e\u2066-\u2069\x00]", tab.evaluate("document.body.textContent")) is None
+
+
+@pytest.mark.parametrize("name", ["small", "large", "hostile"])
+def test_is_as_wide_as_its_screen(browser: Browser, folder: Path, name: str) -> None:
+    """No screen from a phone to a desk has to scroll sideways, and every row can be seen in full."""
+    with browser.page() as tab:
+        tab.open(folder / f"{name}.html")
+        for width in (320, 390, 768, 1280):
+            tab.show(Screen(width))
+            tab.evaluate("document.querySelector('#hosts table').scrollIntoView()")
+            tab.evaluate(SETTLED)
+            assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), width
+            assert tab.evaluate(RIGHT) <= width
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_text_can_be_read(browser: Browser, folder: Path, dark: bool) -> None:
+    """In light and in dark mode every text has the contrast of 4.5 to the paper that WCAG AA asks for."""
+    with browser.page() as tab:
+        tab.show(Screen(1280, dark=dark))
+        tab.open(folder / "small.html")
+        texts, least = tab.evaluate(CONTRAST)
+        assert texts > 300
+        assert least >= 4.5
+        paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", paper))) < 200) is dark
+
+
+def test_prints(browser: Browser, folder: Path) -> None:
+    """On paper it is A4, light whatever the screen was, the headings of tables are repeated and no row is split."""
+    with browser.page() as tab:
+        tab.show(Screen(1280, dark=True))
+        tab.open(folder / "small.html")
+        printed = tab.pdf()
+        assert printed.startswith(b"%PDF-")
+        assert re.search(rb"/MediaBox \[0 0 59[45][\d.]* 84[12]", printed)
+        assert 5 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 10
+        tab.call("Emulation.setEmulatedMedia", media="print", features=[])
+        styles = tab.evaluate("""["body", ".hosts thead", ".hosts tr", "nav", ".controls", "a"].map((which) => {
+          const style = getComputedStyle(document.querySelector(which));
+          return [style.backgroundColor, style.display, style.breakInside, style.textDecorationLine]; })""")
+        assert styles[0][0] == "rgb(255, 255, 255)"
+        assert styles[1][1] == "table-header-group"
+        assert styles[2][1:3] == ["table-row", "avoid"]
+        assert [styles[3][1], styles[4][1], styles[5][3]] == ["none", "none", "none"]
+
+
+def test_is_whole_without_its_script(browser: Browser, folder: Path) -> None:
+    """Where JavaScript is off, all rows are there, nothing waits for it, and only the filter is missing."""
+    with browser.page() as tab:
+        tab.open(folder / "small.html", scripts=False)
+        tree = json.dumps(tab.call("DOM.getDocument", depth=-1))
+        assert all(one.name in tree for one in fleets.small().members)
+        nodes = tab.call("Accessibility.getFullAXTree")["nodes"]
+        shown = {node["role"]["value"] for node in nodes if not node.get("ignored")}
+        assert "searchbox" not in shown
+        assert {"banner", "navigation", "main", "contentinfo", "heading", "table"} <= shown
+
+
+def test_is_accessible(page: Page) -> None:
+    """Language, headings in order, heads with scope, figures with titles; rows stay rows though drawn as grids."""
+    assert page.evaluate("document.documentElement.lang") == "en"
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map((one) => Number(one.tagName[1]))")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(later <= before + 1 for before, later in pairwise(levels))
+    assert page.evaluate("[...document.querySelectorAll('th')].every((one) => one.scope)")
+    assert page.evaluate("[...document.querySelectorAll('table')].every((one) => one.caption)")
+    assert page.evaluate("[...document.querySelectorAll('a[href]')].every((one) => document.querySelector(one.hash))")
+    assert page.evaluate(NAMED)
+    page.evaluate("document.querySelector('#hosts').scrollIntoView()")
+    page.evaluate(SETTLED)
+    nodes = page.call("Accessibility.getFullAXTree")["nodes"]
+    roles = Counter(node["role"]["value"] for node in nodes if not node.get("ignored"))
+    fleet = fleets.small()
+    assert roles["table"] == 3
+    assert roles["rowheader"] == len(fleet.members) + len(fleet.sites) + 1
+    assert roles["row"] == roles["rowheader"] + 3
+
+
+def sort_by(tab: Page, column: int) -> float:
+    """Click on a heading; return how long it took until the page was laid out anew, in ms."""
+    took: float = tab.evaluate(f"""(() => {{
+      const start = performance.now();
+      const tables = document.querySelectorAll("table.hosts");
+      tables[tables.length - 1].tHead.rows[0].cells[{column}].querySelector("button").click();
+      document.body.offsetHeight;
+      return performance.now() - start;
+    }})()""")
+    return took
+
+
+def names_by(tab: Page, column: int) -> list[str]:
+    """Click on a heading; return the names of the hosts in their order."""
+    sort_by(tab, column)
+    return [row[1] for row in tab.evaluate(ROWS)]
+
+
+def show_only(tab: Page, words: str) -> tuple[float, list[str], str]:
+    """Type words; return how long it took in ms, the names of the hosts that are shown, and what is told of them."""
+    took = tab.evaluate(f"""(() => {{
+      const start = performance.now();
+      const field = document.querySelector(".controls input");
+      field.value = {json.dumps(words)};
+      field.dispatchEvent(new Event("input"));
+      document.body.offsetHeight;
+      return performance.now() - start;
+    }})()""")
+    return took, tab.evaluate(SHOWN), tab.evaluate("document.querySelector('output').value")
+
+
+def test_sorts_by_what_is_meant(browser: Browser, folder: Path) -> None:
+    """A heading sorts by its numbers, ahead before behind, the other way round at the next click, the unknown last."""
+    with browser.page() as tab:
+        tab.show(Screen(1280))
+        tab.open(folder / "small.html")
+        flagged = sum(one.severity is not Severity.OK for one in fleets.small().members)
+        measured = ["app-11", "web-05", "edge-02", "web-04", "db-03"]
+        unknown = {"laptop-7", "web-99"}
+        names = names_by(tab, 3)
+        assert names[:5] == measured
+        assert set(names[5:flagged]) == unknown
+        assert tab.evaluate("document.querySelector('.hosts [aria-sort]').ariaSort") == "ascending"
+        names = names_by(tab, 3)
+        assert names[:5] == measured[::-1]
+        assert set(names[5:flagged]) == unknown
+        assert names_by(tab, 1) == sorted(names[:flagged]) + sorted(names[flagged:])
+        assert names_by(tab, 0) == [one.name for one in fleets.small().members]
+
+
+def test_shows_only_what_is_asked_for(browser: Browser, folder: Path) -> None:
+    """All words must fit, in a host's name, site, state or findings; a folded list opens for as long as it has hits."""
+    with browser.page() as tab:
+        tab.show(Screen(1280))
+        tab.open(folder / "large.html")
+        assert tab.evaluate("document.querySelector('details.rest').open") is False
+        _, names, told = show_only(tab, "SITE-03 unsynced")
+        expected = [
+            one.name
+            for one in fleets.large().members
+            if one.site == "site-03" and any(alarm.kind == "unsynced" for alarm in one.alarms)
+        ]
+        assert names == expected
+        assert told == f"{len(expected)} of 10000 hosts"
+        assert show_only(tab, "host-04242")[1] == ["host-04242.example.net"]
+        assert tab.evaluate("document.querySelector('details.rest').open") is True
+        assert len(show_only(tab, "")[1]) == 10_000
+        assert tab.evaluate("document.querySelector('details.rest').open") is False
+
+
+def test_ten_thousand_hosts_are_quick(browser: Browser, folder: Path) -> None:
+    """Ten thousand hosts render in 2 s into at most 6 MB, and once loaded sort and filter in half a second."""
+    fleet = fleets.large()
+    courses, tallies = fleets.courses(fleet), fleets.tallies(fleet)
+    begun = time.process_time()
+    written = write(fleet, courses, tallies)
+    assert time.process_time() - begun <= 2.0
+    assert len(written.encode()) <= 6_000_000
+    for width in (1280, 390):
+        with browser.page() as tab:
+            tab.show(Screen(width))
+            tab.open(folder / "large.html")
+            tab.evaluate("document.querySelector('details.rest').open = true")
+            assert min(show_only(tab, words)[0] for words in ("site-03", "critical", "")) <= 500
+            assert min(sort_by(tab, column) for column in (3, 1, 5)) <= 500
+
+
+def test_courses_show_gaps_and_jumps(page: Page) -> None:
+    """The worst hosts have a figure each that says in words what it shows: reach, bound, jumps, and what is missing."""
+    cards = page.evaluate("[...document.querySelectorAll('.cards article')].map((one) => one.textContent)")
+    expected = [one for one in fleets.small().members if one.host]
+    assert len(cards) == len(expected)
+    for text, one in zip(cards, expected, strict=True):
+        assert one.name in text
+        assert "not measured for" in text
+    assert "6 ms ahead to 3.21 s behind, never more than 3.24 s; 2 jumps; not measured for 90 min." in cards[0]
+    gaps = page.evaluate("document.querySelector('.cards .g').getAttribute('d')")
+    assert gaps.count("M") == 1
+    assert page.evaluate("document.querySelector('#c0 .j').getAttribute('d')").count("M") == 2
+
+
+def test_a_course_without_a_measurement_is_a_figure_too() -> None:
+    """A host that reported for the whole period and never knew its offset has a strip of its state and no band."""
+    unknown = member("a", Severity.UNKNOWN, None, verdict="unmeasured")
+    buckets = tuple(Bucket(NOW_NS - (4 - n) * SPAN_NS, Severity.UNKNOWN, None) for n in range(4))
+    written = write(fleet_of((unknown,)), {"a": buckets}, ())
+    assert "Nothing was measured." in written
+    assert '<path class="i" d=""/>' in written
+    assert '<path class="u" d="M' in written
+
+
+def test_no_more_than_the_worst_are_drawn() -> None:
+    """Of a large fleet only the worst hosts have their course drawn, in the fleet's order."""
+    fleet = fleets.large(200)
+    written = write(fleet, fleets.courses(fleet, 120))
+    assert re.findall(r'<article id="c\d+" class="\w"><h3|<article id="c(\d+)"', written)[-1] == str(MOST_COURSES - 1)
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ((), "No host has reported."),
+        ((member("a"),), "1 clock is in order."),
+        ((member("a"), member("b")), "All 2 clocks are in order."),
+        ((member("a", Severity.CRITICAL, 3.0, 0.1, "beyond"),), "1 of 1 clock is wrong for certain."),
+        (
+            (member("a", Severity.UNKNOWN, None, verdict="unmeasured"), member("b")),
+            "No clock is known to be wrong, but 1 of 2 clocks cannot be vouched for.",
+        ),
+        (
+            (member("a", Severity.WARNING, 0.2), member("b")),
+            "No clock is wrong for certain, but not everything is in order.",
+        ),
+        (
+            (member("a", Severity.UNKNOWN, 3.0, 0.1, "beyond", silent_s=4000.0), member("b")),
+            "No clock is known to be wrong, but 1 of 2 clocks cannot be vouched for.",
+        ),
+    ],
+)
+def test_headline(members: tuple[Member, ...], said: str) -> None:
+    """One sentence says the worst that is certain; a silent host is not called wrong, whatever it last was."""
+    assert headline(fleet_of(members)) == said
+
+
+def test_a_finding_about_the_fleet_is_no_good_order() -> None:
+    """Clocks that are all ok are not called in order while something is wrong with the fleet."""
+    assert "not everything" in headline(fleet_of((member("a"), member("b")), fleets.findings()[:1]))
+
+
+def test_an_empty_fleet_has_a_page() -> None:
+    """Without hosts, history, sites and findings the page still says so, and how it was made."""
+    written = write(fleet_of(()), {}, ())
+    assert "No host has reported." in written
+    assert "Nothing was read of the past." in written
+    assert "Nothing is wrong with the fleet as a whole" in written
+    assert "ntpaudit 1.2.3" in written
+
+
+def test_says_how_it_was_made() -> None:
+    """The footer names version, database, period, thresholds and inventory; the method those that it depends on."""
+    terms = Terms(900.0, 0.25, 0.05, ("a", "b", "c"))
+    written = write(fleets.small(), terms=terms, source="VictoriaMetrics <at> home")
+    footer = written[written.index("<footer>") :]
+    for fact in ("ntpaudit 1.2.3", "VictoriaMetrics &lt;at&gt; home", "24 h", "15 min", "50 ms", "250 ms", "3 hosts"):
+        assert fact in footer
+    method = written[written.index('id="method"') : written.index("<footer>")]
+    assert "point for 15 min" in method
+    assert "tolerance, 50 ms" in method
+
+
+def test_the_same_fleet_gives_the_same_page() -> None:
+    """Nothing of the moment or the machine is in the page."""
+    assert write(fleets.small()) == write(fleets.small())
+
+
+def test_many_hosts_of_a_finding_are_folded() -> None:
+    """A finding about thousands names twelve at once, five hundred on request, and counts the rest."""
+    names = tuple(f"h{number:04}" for number in range(2000))
+    finding = FleetFinding("evidence-gap", Severity.UNKNOWN, "high", "many", "mend", hosts=names)
+    written = write(fleet_of((member("h0001"),), (finding,)), {}, ())
+    assert "<summary>and 1,988 more</summary>" in written
+    assert "h0499, and 1,500 more</details>" in written
+    assert '<a href="#h0">h0001</a>' in written
+    assert "h0500" not in written
+
+
+SPANS_S = st.floats(-1e9, 1e9)
+
+
+@given(st.lists(SPANS_S, min_size=2, max_size=8), st.floats(1e-6, 1.0))
+def test_the_common_axis_keeps_order(values: list[float], tolerance_s: float) -> None:
+    """Zero lies in the middle, larger offsets never further left, opposite ones opposite, and all of them inside."""
+    scale = common_scale([Offset(value, value, value) for value in values], tolerance_s)
+    shares = [scale.share(value) for value in sorted(values)]
+    assert shares == sorted(shares)
+    assert shares[0] > 0.0
+    assert shares[-1] < 1.0
+    assert isclose(scale.share(0.0), 0.5)
+    assert all(isclose(scale.share(value) + scale.share(-value), 1.0) for value in values)
+
+
+@given(st.floats(-1e9, -1e-9), st.floats(1e-9, 1e9), st.sampled_from([None, 1e-6, 1e-3, 1.0]))
+def test_ticks_are_round_and_apart(low: float, high: float, linear_s: float | None) -> None:
+    """An axis has zero and at most a handful of labels, none of which touches another."""
+    ticks = sorted(Scale(low, high, linear_s).ticks(0.1))
+    assert "0" in [label for _, label in ticks]
+    assert len(ticks) <= 11
+    assert all(later - earlier >= 0.0999 for (earlier, _), (later, _) in pairwise(ticks))
+
+
+@given(SPANS_S, st.floats(0.0, 1e3))
+def test_the_narrowest_interval_can_be_seen(estimate_s: float, bound_s: float) -> None:
+    """A band is never narrower than a line, and holds the estimate."""
+    offset = Offset(estimate_s, estimate_s - bound_s, estimate_s + bound_s)
+    found = re.fullmatch(
+        r'<svg .*"i" d="M([-.\d]+) 4H([-.\d]+)v6H[-.\d]+z"/><path class="e" d="M([-.\d]+) 1v12"/></svg>',
+        band(offset, common_scale([offset], 0.1)),
+    )
+    assert found is not None
+    left, right, at = map(float, found.groups())
+    assert right - left >= 1.4
+    assert left - 0.11 <= at <= right + 0.11
+
+
+def test_a_jump_is_what_no_steering_explains() -> None:
+    """Disjoint intervals are a jump, the fastest slewing is none, and a step that the agent told counts once."""
+    begin_ns = NOW_NS - 4 * SPAN_NS
+
+    def buckets(*estimates: float | None) -> list[Bucket]:
+        return [
+            Bucket(begin_ns + n * SPAN_NS, Severity.OK, None if s is None else Offset(s, s - 0.01, s + 0.01))
+            for n, s in enumerate(estimates)
+        ]
+
+    assert jumps(Course(buckets(0.0, 0.0, 3.0, 3.0), [], 0.1), SPAN_NS) == [begin_ns + 2 * SPAN_NS]
+    assert jumps(Course(buckets(0.0, 0.4, 0.8, 1.2), [], 0.1), SPAN_NS) == []
+    assert jumps(Course(buckets(0.0, None, None, 5.0), [], 0.1), SPAN_NS) == [begin_ns + 3 * SPAN_NS]
+    within = [
+        bucket._replace(offset=Offset(1.5, -0.01, 3.01)) if n == 1 else bucket
+        for n, bucket in enumerate(buckets(0.0, 0.0, 3.0, 3.0))
+    ]
+    assert jumps(Course(within, [], 0.1), SPAN_NS) == [begin_ns + SPAN_NS + SPAN_NS // 2]
+    told_ns = begin_ns + 2 * SPAN_NS - S
+    assert jumps(Course(buckets(0.0, 0.0, 3.0, 3.0), [told_ns], 0.1), SPAN_NS) == [told_ns]
+
+
+def test_hosts_without_a_point_are_in_the_picture_of_the_period() -> None:
+    """Hosts that fell silent do not vanish from the stack: they stand on top of it as such."""
+    frame = frame_of([[0, SPAN_NS, 2 * SPAN_NS]], 0, 3 * SPAN_NS)
+    assert frame == Frame(0, 3 * SPAN_NS, SPAN_NS)
+    tallies = [Tally(0, (4, 0, 0, 0)), Tally(SPAN_NS, (1, 0, 0, 1)), Tally(2 * SPAN_NS, (2, 1, 0, 0))]
+    drawn = over_time(tallies, 4, frame, "a & b")
+    assert "<title>a &amp; b</title>" in drawn
+    layers: dict[str, Any] = dict(re.findall(r'<path class="(\w)" d="([^"]*)"', drawn))
+    assert set(layers) == {"c", "w", "n"}
+    assert layers["c"] == "M333.3 100.0H666.7V66.7H333.3z"
+    assert layers["n"] == "M333.3 66.7H666.7V0.0H333.3zM666.7 66.7H1000.0V33.3H666.7z"

@@ -1,0 +1,147 @@
+"""A fleet as text: what is said, in which order, and in how much room."""
+
+import re
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntpaudit.core.fleet import Fleet, Member, Terms
+from ntpaudit.core.fleet_rules import judge_fleet, order
+from ntpaudit.core.policy import Severity
+from ntpaudit.reports.fleet_summary import sentence
+from ntpaudit.reports.fleet_text import FINDINGS, ROWS, first_rows, render, render_order
+from tests.snapshots import HOSTS, SNAPSHOT, host
+from tests.world.packages import REPOSITORY
+
+FLEET = judge_fleet(SNAPSHOT, Terms())
+EMPTY = SNAPSHOT._replace(hosts=(), alarms=(), lies=(), before={}, forgotten=())
+
+
+def fleet_of(*severities: Severity, silent: int = 0) -> Fleet:
+    """Judge hosts of these severities, and silent ones."""
+    hosts = [host(f"ams-{number}", 0.0, 0.001, severity) for number, severity in enumerate(severities)]
+    hosts += [host(f"ams-silent-{number}", 0.0, ago_s=700) for number in range(silent)]
+    return judge_fleet(EMPTY._replace(hosts=tuple(hosts)), Terms())
+
+
+def test_the_documented_output_is_what_is_printed() -> None:
+    """docs/fleet.md shows a fleet as it is told on a terminal of 100 columns."""
+    shown = re.search(r"```text\n(.*?)```", (REPOSITORY / "docs" / "fleet.md").read_text(), re.DOTALL)
+    assert shown
+    assert shown[1] == render(FLEET, width=100)
+
+
+OK, WARNING, UNKNOWN, CRITICAL = Severity
+
+
+@pytest.mark.parametrize(
+    ("fleet", "said"),
+    [
+        (fleet_of(), "no host is known: none has reported in the time that was looked back on"),
+        (fleet_of(OK), "the only clock is ok"),
+        (fleet_of(OK, OK), "all of 2 clocks are ok"),
+        (fleet_of(OK, OK, WARNING), "1 of 3 clocks has warnings, 2 ok"),
+        (fleet_of(CRITICAL, WARNING, WARNING, UNKNOWN), "1 of 4 clocks is critical, 1 not known, 2 with warnings"),
+        (fleet_of(CRITICAL, CRITICAL), "all of 2 clocks are critical"),
+        (
+            fleet_of(OK, silent=2),
+            "2 of 3 clocks are silent, 1 ok; 2 findings about the fleet, worst evidence-gap",
+        ),
+        (
+            FLEET,
+            "1 of 13 clocks is wrong for certain, 2 silent, 1 not known, 1 with warnings, 8 ok; "
+            "7 findings about the fleet, worst ordering-risk",
+        ),
+    ],
+)
+def test_what_a_fleet_comes_down_to(fleet: Fleet, said: str) -> None:
+    """The worst comes first and tells of how many; the numbers add up to all of them."""
+    assert sentence(fleet) == said
+    assert render(fleet).splitlines()[0].startswith(f"{fleet.severity.name}  {said[:60]}")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200, None])
+def test_no_line_is_wider_than_the_terminal(width: int | None) -> None:
+    """Where there is a terminal lines fit, and what is cut bears the sign of it; elsewhere no name is cut."""
+    lines = render(FLEET, width=width).splitlines()
+    if width is not None:
+        assert max(map(len, lines)) <= width
+    cut = [line for line in lines if "~" in line]
+    assert bool(cut) is (width == 60)
+    table = [line for line in lines if re.match(r"(ams|fra|sto|lon)-", line)]
+    assert len(table) == len(FLEET.members)
+    for line, one in zip(table, FLEET.members, strict=True):
+        name = line.split()[0]
+        assert one.name == name or (name.endswith("~") and one.name.startswith(name[:-1]))
+
+
+def test_a_row_says_where_the_clock_stands() -> None:
+    """Behind and ahead in words, the worst case, sources that lie, when it was seen, what its agent found."""
+    rows = {line.split()[0]: " ".join(line.split()) for line in render(FLEET).splitlines() if line}
+    assert rows["ams-web-1"] == "ams-web-1 ams critical 37 s behind 37.1 s 4, 1 false 30 s offset-out +1"
+    assert rows["sto-node-4"] == "sto-node-4 sto ok 60.4 ms ahead 64.4 ms 4 30 s"
+    assert rows["fra-gw"] == "fra-gw fra silent 2.17 h"
+    assert rows["lon-old"] == "lon-old silent never"
+    assert rows["fra-laptop"] == "fra-laptop fra unknown 0 30 s"
+
+
+def test_sites_are_summed_up_where_there_are_several() -> None:
+    """With how far apart events must be there; one site alone needs no table of sites."""
+    rows = {line.split()[0]: " ".join(line.split()) for line in render(FLEET).splitlines() if line}
+    assert rows["ams"] == "ams 3 1 2 37.1 s ams-web-1 and ams-web-2"
+    assert rows["(none)"] == "(none) 1 1"
+    assert "hardest to order" not in render(fleet_of(OK, OK))
+
+
+def test_every_host_that_is_not_ok_is_shown_and_as_many_others_as_fit() -> None:
+    """The rest is counted, with how to see it."""
+    many = fleet_of(*[OK] * 50, *[WARNING] * 3)
+    shown = render(many)
+    assert len(first_rows(many.members)) == ROWS
+    assert "... and 13 more ok (--limit 53 shows all 53)\n" in shown
+    bad = fleet_of(*[OK] * 5, *[WARNING] * (ROWS + 1))
+    assert len(first_rows(bad.members)) == ROWS + 1
+    assert render(bad).endswith("... and 5 more ok (--limit 46 shows all 46)\n")
+    few = render(bad, bad.members[:2])
+    assert f"... and {ROWS - 1} more warning, 5 more ok" in few
+    assert "\n... and" not in render(many, many.members)
+
+
+def test_findings_beyond_a_screen_are_counted() -> None:
+    """The worst are told."""
+    many = FLEET._replace(findings=FLEET.findings[-1:] * (FINDINGS + 2))
+    assert render(many).count("coverage: of 13 hosts") == FINDINGS
+    assert "... and 2 more findings (--format json has all)" in render(many)
+
+
+def test_colours_move_nothing() -> None:
+    """Without its colours a text is the plain one."""
+    painted = render(FLEET, width=100, colour=True)
+    assert "\x1b[31mcritical" in painted
+    assert re.sub(r"\x1b\[\d+m", "", painted) == render(FLEET, width=100)
+
+
+@given(st.text(max_size=30), st.sampled_from([None, 80]))
+def test_a_hostile_name_breaks_no_line(name: str, width: int | None) -> None:
+    """Nothing that a database holds reaches a terminal but printable characters."""
+    bad = host("ams-x", 0.0)._replace(name=name, site=name)
+    members = (Member(name, name, WARNING, bad), Member(f"{name}2", None, UNKNOWN, None, inf))
+    text = render(judge_fleet(SNAPSHOT._replace(hosts=(bad, *HOSTS)), Terms())._replace(members=members), width=width)
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_the_order_of_two_hosts_is_said_for_stamps_as_they_are_and_corrected() -> None:
+    """Also where an event came first although its stamp is later."""
+    web, db = HOSTS[0], HOSTS[2]
+    said = order(web, db)
+    assert said is not None
+    text = " ".join(render_order(said, [37.0012, -0.0004], WARNING, width=80).split())
+    assert text.startswith(
+        "WARNING events on ams-web-1 and ams-db-1 are in the order of their stamps if these are more than 37.1 s apart "
+        "clocks ams-web-1 is 37 s behind, ams-db-1 is 400 us ahead "
+    )
+    assert "ams-web-1's event came first if ams-db-1's is stamped more than 37.1 s later" in text
+    assert "ams-db-1's event came first even if ams-web-1's is stamped earlier, by less than 36.9 s" in text
+    assert text.endswith("corrected once these offsets are added to the stamps, 21 ms is enough")
