@@ -42,7 +42,7 @@ COMMON_SOURCE = 3
 BACKLOG_S = 900.0
 
 # A slot of the pool is another server for every host, so what many say of it says nothing.
-_OWN_SERVERS = EVERYBODY.also(r'"source" !~ /[/][0-9]+\z/', 'source!~".*/[0-9]+"')
+_OWN_SERVERS = EVERYBODY.also(r'"source" !~ /\/[0-9]+\z/', 'source!~".*/[0-9]+"')
 _STEP_BACK = EVERYBODY.also("\"kind\" = 'step-back'", 'kind="step-back"')
 _KINDS = EVERYBODY.also('"kind" !~ /^(step-|offset-out)/', 'kind!~"step-.*|offset-out"')
 

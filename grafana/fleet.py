@@ -59,6 +59,7 @@ from grafana.queries import (
     seen,
     share_of_known,
     sums,
+    without_time,
 )
 from ntpaudit.core.policy import Severity
 
@@ -381,7 +382,7 @@ SITES = Question(
         for name, (asked, _) in _BY_SITE.items()
     ),
     tuple(Prom(promql, form="table") for _, promql in _BY_SITE.values()),
-    named({"site": "site", **{name: name for name in _BY_SITE}}, ("Time",)),
+    without_time(named({"site": "site", **{name: name for name in _BY_SITE}})),
     named(
         {
             "site": "site",
@@ -482,6 +483,7 @@ def _now(language: Language) -> Line:
             for severity in Severity
         ],
         absent="no host reports",
+        names=[severity.word for severity in Severity],
     )
     silent = stat(
         "Silent",
@@ -491,6 +493,7 @@ def _now(language: Language) -> Line:
         SILENCE_NOW,
         language,
         steps=[step("green"), step(SILENT, 1)],
+        names=["silent"],
     )
     coverage = stat(
         "Coverage",
@@ -501,6 +504,7 @@ def _now(language: Language) -> Line:
         unit="percentunit",
         steps=[step("red"), step("yellow", 0.9), step("green", 0.99)],
         decimals=1,
+        names=["measured", "by two sources", "by three sources"],
     )
     return Line(5, (Cell(12, clocks), Cell(4, silent), Cell(8, coverage)))
 
@@ -533,6 +537,7 @@ def _who(language: Language) -> Line:
         SPREAD,
         language,
         overrides=[coloured(title, colour) for title, colour, _, _ in _CLASSES],
+        names=[title for title, _, _, _ in _CLASSES],
     )
     return Line(11, (Cell(16, worst), Cell(8, spread)))
 
@@ -545,7 +550,6 @@ def _findings(language: Language) -> Line:
         FINDINGS_BY_KIND,
         language,
         steps=[step("orange")],
-        rows=True,
     )
     findings = table(
         "Findings in force",

@@ -48,6 +48,7 @@ from grafana.queries import (
     seen,
     since,
 )
+from ntpaudit.core.observation import STATUSES
 
 _WHERE = f"$timeFilter{ONE_HOST.where}"
 _STEPS = ONE_HOST.also('"kind" =~ /^step-/', 'kind=~"step-.*"')
@@ -203,7 +204,14 @@ SOURCE_OFFSETS = Question(
         ),
     ),
 )
-_SAID = ("source",)
+
+
+def _said(field: str) -> str:
+    """Return the last value of a field of each source, in PromQL."""
+    return last(field, ONE_HOST, by=("source",), span=KNOWN, measurement="source")
+
+
+_IF_ANSWERED = f" and on (source) ({_said('status')} < {STATUSES.index('rejected')})"
 SOURCES = Question(
     (
         Influx(
@@ -214,17 +222,14 @@ SOURCES = Question(
             f'FROM "ntpaudit_source" WHERE {since(ONE_HOST, KNOWN)}{ONE_HOST.where} GROUP BY "source")'
         ),
     ),
-    tuple(
+    (
+        *(
+            Prom(f"{_said(field)}{_IF_ANSWERED if field != 'status' else ''}", form="table")
+            for field in ("status", "offset_s", "offset_s", "delay_s", "root_distance_s", "stratum")
+        ),
         Prom(
-            last(field, ONE_HOST, by=_SAID, span=KNOWN, measurement="source")
-            + (
-                ""
-                if field in ("status",)
-                else f" and on (source) ({last('status', ONE_HOST, by=_SAID, span=KNOWN, measurement='source')} < 3)"
-            ),
-            form="table",
-        )
-        for field in ("status", "offset_s", "offset_s", "delay_s", "root_distance_s", "stratum")
+            f"1000 * max by (source) (tlast_over_time({metric('status', ONE_HOST, 'source')}[{KNOWN}]))", form="table"
+        ),
     ),
     ordered(
         {
@@ -250,6 +255,7 @@ SOURCES = Question(
             "Value #D": "delay",
             "Value #E": "root distance",
             "Value #F": "stratum",
+            "Value #G": "asked",
         },
         ("Time",),
     ),
@@ -389,6 +395,7 @@ def _now(language: Language) -> Line:
         STATE,
         language,
         overrides=[column("state", mappings=STATES), column("verdict", mappings=JUDGEMENTS)],
+        names=["state", "verdict"],
     )
     offset = stat(
         "Offset",
@@ -404,6 +411,7 @@ def _now(language: Language) -> Line:
             column("never more than", thresholds=thresholds(BOUND_STEPS)),
         ],
         absent="not measured",
+        names=["offset", "direction", "never more than"],
     )
     sources = stat(
         "Sources",
@@ -414,6 +422,7 @@ def _now(language: Language) -> Line:
             column("usable", thresholds=thresholds([step("red"), step("yellow", 1), step("green", 3)])),
             column("falsetickers", thresholds=thresholds([step("green"), step("yellow", 1)])),
         ],
+        names=["usable", "agreeing", "falsetickers"],
     )
     seen_last = stat(
         "Last seen",
@@ -480,6 +489,7 @@ def _sources(language: Language) -> tuple[Line, ...]:
         STATUSES_OVER_TIME,
         language,
         SAYINGS,
+        gap_ms=7_200_000,
     )
     offsets = graph(
         "What each source says",

@@ -47,6 +47,7 @@ from grafana.queries import (
     named,
     number,
     ordered,
+    seen,
     shares,
     since,
     sums,
@@ -181,6 +182,7 @@ INTERVALS = Question(
             Prom(measured(field, SOME_HOSTS), form="table")
             for field in ("earliest_s", "offset_s", "latest_s", "bound_s")
         ),
+        Prom(f"1000 * ({seen(SOME_HOSTS)} and on (host) {last('severity', SOME_HOSTS)})", form="table"),
     ),
     ordered(
         {
@@ -201,6 +203,7 @@ INTERVALS = Question(
             "Value #C": "offset",
             "Value #D": "latest",
             "Value #E": "never more than",
+            "Value #F": "last seen",
         },
         ("Time",),
     ),
@@ -315,7 +318,7 @@ COMPLIANCE = Question(
 RECEIVED_NOW = Question(
     (
         Influx(
-            'SELECT sum("points")*${every}/3600/count("points") AS "received" FROM '
+            'SELECT mean("points")*${every}/3600 AS "received" FROM '
             '(SELECT count("severity") AS "points" '
             f'FROM "ntpaudit_clock" WHERE {since(CHOSEN, "1h")}{CHOSEN.where} GROUP BY "host")'
         ),
@@ -472,6 +475,7 @@ def _ingestion(language: Language) -> tuple[Line, ...]:
         RISK_AHEAD,
         language,
         steps=[step("green"), step(AHEAD, 1), step(FAR_AHEAD, 10)],
+        names=[title for title, _ in AHEAD_LIMITS],
     )
     behind = bars(
         "Hosts behind: events that are missed or refused",
@@ -480,6 +484,7 @@ def _ingestion(language: Language) -> tuple[Line, ...]:
         RISK_BEHIND,
         language,
         steps=[step("green"), step(BEHIND, 1), step(FAR_BEHIND, 10)],
+        names=[title for title, _ in BEHIND_LIMITS],
     )
     hosts = table(
         "Whose events",
@@ -504,6 +509,7 @@ def _compliance(language: Language) -> Line:
         unit="percentunit",
         overrides=[column(title, max=1) for title in TOLERANCES],
         steps=[step("red"), step("yellow", 0.95), step("green", 0.99)],
+        names=list(TOLERANCES),
     )
     profiles = text(
         "Which profile asks for which tolerance",
@@ -528,6 +534,7 @@ def _evidence(language: Language) -> Line:
         unit="percentunit",
         steps=[step("red"), step("yellow", 0.9), step("green", 0.97)],
         decimals=1,
+        names=["received"],
     )
     gaps = table(
         "Hosts with gaps",
@@ -559,7 +566,8 @@ def _evidence(language: Language) -> Line:
 def _over_time(language: Language) -> Line:
     compliance = graph(
         "Share of points proved within (long range)",
-        "Which share of all points was proved to be within each critical tolerance; one that was not measured was not. "
+        "Which share of all points was proved to be within the critical tolerance of each profile; one that was not "
+        "measured was not. A profile without a line: no point at all. "
         f"Profiles: {PROFILES_OF}. * Tolerance set by your organisation. Reads every point in the range.",
         COMPLIANCE,
         language,

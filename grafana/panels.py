@@ -237,8 +237,9 @@ def stat(
     mappings: Sequence[Json] = (),
     absent: str = "none",
     decimals: int | None = None,
+    names: Sequence[str] = (),
 ) -> Json:
-    """Return one number for each field of the answer, on a ground that tells how bad it is."""
+    """Return one number for each field of the answer, on a ground that tells how bad it is; `names` are its fields."""
     return panel(
         "stat",
         title,
@@ -253,7 +254,7 @@ def stat(
             "thresholds": thresholds(steps or [step("green")]),
             **({} if decimals is None else {"decimals": decimals}),
         },
-        overrides=overrides,
+        overrides=[*map(_plainly, names), *overrides],
         options={
             "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
             "colorMode": "background_solid",
@@ -276,9 +277,9 @@ def bars(
     unit: str = "none",
     overrides: Sequence[Json] = (),
     steps: Sequence[Json] | None = None,
-    rows: bool = False,
+    names: Sequence[str] = (),
 ) -> Json:
-    """Return a bar for each field of the answer, or for each of its rows."""
+    """Return a bar for each field of the answer, of those `names`; without names for each of its rows."""
     return panel(
         "bargauge",
         title,
@@ -292,9 +293,9 @@ def bars(
             "color": {"mode": "thresholds"},
             "thresholds": thresholds(steps or [step("green")]),
         },
-        overrides=overrides,
+        overrides=[*map(_plainly, names), *overrides],
         options={
-            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": rows, "limit": 50},
+            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": not names, "limit": 50},
             "orientation": "horizontal",
             "displayMode": "basic",
             "valueMode": "color",
@@ -336,7 +337,6 @@ def table(
             "showHeader": True,
             "cellHeight": "sm",
             "sortBy": [{"displayName": name, "desc": down} for name, down in sort],
-            "footer": {"show": False, "reducer": ["sum"], "fields": ""},
         },
     )
 
@@ -402,8 +402,9 @@ def timeline(
     language: Language,
     mappings: Sequence[Json] = (),
     overrides: Sequence[Json] = (),
+    gap_ms: int = 900_000,
 ) -> Json:
-    """Return a band for each series whose colour is its state."""
+    """Return a band for each series whose colour is its state; it ends where nothing came for longer than `gap_ms`."""
     return panel(
         "state-timeline",
         title,
@@ -414,7 +415,7 @@ def timeline(
             "mappings": list(mappings),
             "color": {"mode": "thresholds"},
             "thresholds": thresholds([step(SILENT)]),
-            "custom": {"lineWidth": 0, "fillOpacity": 80, "spanNulls": False, "insertNulls": 900_000},
+            "custom": {"lineWidth": 0, "fillOpacity": 80, "spanNulls": False, "insertNulls": gap_ms},
         },
         overrides=overrides,
         options={
@@ -455,6 +456,11 @@ def column(name: str, **properties: Any) -> Json:
         "matcher": {"id": "byName", "options": name},
         "properties": [{"id": key.replace("custom_", "custom."), "value": value} for key, value in properties.items()],
     }
+
+
+def _plainly(name: str) -> Json:
+    """Return a field that is called by its own name alone, without that of the measurement before it."""
+    return column(name, displayName=name)
 
 
 def coloured(name: str, colour: str, **properties: Any) -> Json:

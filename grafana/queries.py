@@ -293,6 +293,11 @@ def named(names: Mapping[str, str], drop: Sequence[str] = ()) -> tuple[Json, ...
     )
 
 
+def without_time(changes: tuple[Json, ...]) -> tuple[Json, ...]:
+    """Return changes before which the answers lose their times: `merge` would keep rows of other times apart."""
+    return ({"id": "filterFieldsByName", "options": {"exclude": {"names": ["Time"]}}}, *changes)
+
+
 def ordered(names: Mapping[str, str], drop: Sequence[str] = ()) -> tuple[Json, ...]:
     """Return the change that names and orders the columns of one table."""
     return named(names, drop)[1:]

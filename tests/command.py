@@ -37,6 +37,7 @@ def ntpaudit(
     state: Path,
     environment: Mapping[str, str] | None = None,
     inside: Callable[[Sequence[str]], list[str]] = list,
+    timeout_s: float = 60.0,
 ) -> Ran:
     """Run ntpaudit as a user would, with no configuration but the test's; `inside` prefixes the command."""
     surroundings = {
@@ -48,7 +49,7 @@ def ntpaudit(
         env=surroundings | dict(environment or {}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=timeout_s,
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr

@@ -410,7 +410,10 @@ def _is_sound(forecast: Forecast) -> bool:
 
 def _row(ahead_s: float) -> int:
     """Return which horizon speaks for a forecast so far ahead: the first that is not shorter, or the last."""
-    return next((row for row, horizon_s in enumerate(HORIZONS_S) if ahead_s <= horizon_s), len(HORIZONS_S) - 1)
+    for row, horizon_s in enumerate(HORIZONS_S):
+        if ahead_s <= horizon_s:
+            return row
+    return len(HORIZONS_S) - 1
 
 
 def _is_calibrated(back_test: BackTest, ahead_s: float) -> bool:
@@ -439,6 +442,7 @@ def _times_to_breach(
     def size_s(ahead_s: float) -> float:
         return abs(estimate_s + rate_ppm * 1e-6 * ahead_s)
 
+    @cache  # two of the times are looked for on one grid
     def band_s(ahead_s: float) -> float:
         # a wandering frequency lets the error outgrow the line's own by sqrt(h): beyond the last horizon, assume it
         growth = sqrt(max(1.0, ahead_s / HORIZONS_S[-1]))

@@ -52,6 +52,7 @@ class Server:
         self._ca_file = ca_file
         self._timeout_s = timeout_s
         self._idle: list[HTTPConnection] = []
+        self._is_closed = False
 
     def ask(self, path: str, parameters: Mapping[str, str], accept: str = "application/json") -> bytes:
         """Return the body of the answer to a question. ReadError where it is not a good one."""
@@ -65,7 +66,8 @@ class Server:
             return self._exchange("POST", self._path + path, words, form)
 
     def close(self) -> None:
-        """Close every connection that no question uses."""
+        """Close every connection; what still waits for an answer closes its own when it has it."""
+        self._is_closed = True
         while self._idle:
             self._idle.pop().close()
 
@@ -102,7 +104,7 @@ class Server:
                 read = self._read(answer)
             is_sound = not answer.will_close
         finally:
-            if is_sound:
+            if is_sound and not self._is_closed:
                 self._idle.append(connection)
             else:
                 connection.close()

@@ -11,9 +11,9 @@ from ntpaudit.fleet.http import AGAIN, Server
 from ntpaudit.fleet.questions import MAX_NAMES, Window, take_snapshot
 from ntpaudit.fleet.reader import Reach
 from ntpaudit.fleet.rows import Cell, Clock, Happening, Said, Spans, bucket_of, mapping, split, tally
+from ntpaudit.sinks.line_protocol import tag_value
 
 _MS = 1_000_000
-_ESCAPES = str.maketrans({"'": r"\'", "\\": r"\\", "\n": r"\n"})
 
 _CLOCK = (
     "severity",
@@ -112,10 +112,14 @@ class InfluxqlReader:
         )
 
     def offsets(self, window: Window) -> Iterator[Clock]:
-        """Read the last point of each host that has an offset."""
+        """Read the offsets in a short time."""
+        return self.latest_offsets(window, None)
+
+    def latest_offsets(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Clock]:
+        """Read the last offset of hosts in a long time."""
         rows = self._rows(
             'SELECT "offset_s", "earliest_s", "latest_s", "host" FROM (SELECT last("offset_s") AS "offset_s",'
-            f' "earliest_s", "latest_s" FROM "ntpaudit_clock" WHERE {_in(window)} GROUP BY "host")',
+            f' "earliest_s", "latest_s" FROM "ntpaudit_clock" WHERE {_in(window)}{_and_any_of(hosts)} GROUP BY "host")',
             ("host", "time", "offset_s", "earliest_s", "latest_s"),
         )
         for host, stamp_ns, *offset in rows:
@@ -143,10 +147,6 @@ class InfluxqlReader:
         for host, source, stamp_ns, *cells in rows:
             if isinstance(stamp_ns, int):
                 yield Said(host, source, stamp_ns, *cells)
-
-    def details(self, window: Window, hosts: Sequence[str] | None) -> Mapping[str, tuple[Cell, Cell]]:
-        """Read nothing: the points have brought it."""
-        return {}
 
     def names(self, site: str | None) -> set[str]:
         """Read every name of a host that is known."""
@@ -211,8 +211,8 @@ def _clocks(rows: Iterator[Row]) -> Iterator[Clock]:
 
 
 def _quoted(text: str) -> str:
-    """Write a text as a string of InfluxQL."""
-    return f"'{text.translate(_ESCAPES)}'"
+    """Write a tag's value as a string of InfluxQL, which could not hold every text, but those that are kept."""
+    return "'" + tag_value(text).replace("'", r"\'") + "'"
 
 
 def _in(window: Window) -> str:

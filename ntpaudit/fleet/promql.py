@@ -5,8 +5,9 @@ It keeps a field as a metric of its own, and stamps to the millisecond.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from ntpaudit.core.fleet import Bucket, Snapshot, Tally
@@ -14,19 +15,35 @@ from ntpaudit.fleet.http import Server, start
 from ntpaudit.fleet.questions import Window, take_snapshot
 from ntpaudit.fleet.reader import Reach
 from ntpaudit.fleet.rows import Cell, Clock, Happening, Said, Spans, bucket_of, count_of, mapping, number, split, tally
+from ntpaudit.sinks.line_protocol import tag_value
 
 _MS = 1_000_000
-_MAX_NAMES_LENGTH = 4000  # in bytes: a whole question may have 16 KiB, and names them up to three times
-_STRING_ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\", "\n": r"\n"})
+_MAX_NAMES_LENGTH = 12_000  # in bytes: a whole question may have 16 KiB
+_STRING_ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\"})
 _REGEX_ESCAPES = str.maketrans({character: f"\\{character}" for character in r"\.+*?()|[]{}^$"})
 
+_CLOCK = (
+    "severity",
+    "verdict",
+    "offset_s",
+    "earliest_s",
+    "latest_s",
+    "age_s",
+    "frequency_ppm",
+    "usable",
+    "falsetickers",
+    "findings",
+)
 _OFFSET = ("offset_s", "earliest_s", "latest_s")
 
-Key = tuple[Cell, ...]
-"""The labels that tell one series of a metric from another."""
+Key = str | tuple[Cell, ...]
+"""The labels that tell one series of a metric from another: some by their values, or all as an export writes them."""
 
 Sample = tuple[int, Cell]
-"""When, and what."""
+"""When, in milliseconds, and what."""
+
+Samples = Callable[[], Mapping[Key, Sample]]
+"""Samples that are being read: called, it waits for them."""
 
 _WHOSE = ("host", "site", "env")
 
@@ -90,68 +107,56 @@ class PromqlReader:
 
     def points(self, window: Window) -> Iterator[Clock]:
         """Read the latest point of each host in a short time."""
-        those = _selector(window.site)
-        return self._clocks(start(lambda: self._samples("ntpaudit_clock_severity", those, window)), those, window)
+        return _clocks({name: self._export(name, window) for name in _CLOCK})
 
     def latest(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Clock]:
         """Read the latest point of hosts in a long time."""
         for those in _selectors(window.site, hosts):
-            yield from self._clocks(self._stamped("ntpaudit_clock_severity", those, window), those, window)
+            yield from _clocks(
+                {name: self._stamped(f"ntpaudit_clock_{name}", those, window, _WHOSE) for name in _CLOCK}
+            )
 
     def offsets(self, window: Window) -> Iterator[Clock]:
-        """Read the last point of each host that has an offset."""
-        those = _selector(window.site)
-        estimate, earliest, latest = (self._last(f"ntpaudit_clock_{name}", those, window) for name in _OFFSET)
-        estimates, begins, ends = estimate(), earliest(), latest()
-        for key, cell in estimates.items():
-            yield Clock(key[0], key[1], key[2], 0, None, None, cell, begins.get(key), ends.get(key))
+        """Read the last offset of each host in a short time."""
+        return _offsets({name: self._export(name, window) for name in _OFFSET})
+
+    def latest_offsets(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Clock]:
+        """Read the last offset of hosts in a long time."""
+        for those in _selectors(window.site, hosts):
+            yield from _offsets(
+                {name: self._stamped(f"ntpaudit_clock_{name}", those, window, _WHOSE) for name in _OFFSET}
+            )
 
     def events(self, window: Window) -> Iterator[Happening]:
         """Read the last event of each host and kind where that is one of raising."""
         those, labels = _selector(window.site), (*_WHOSE, "kind")
-        is_raised = f"and last_over_time(ntpaudit_event_raised{those}{_back(window)}) == 1"
-        since = self._stamps("ntpaudit_event_raised", those, window, labels, is_raised)
-        severity = self._last("ntpaudit_event_severity", those, window, labels, is_raised)
-        value = self._last(
-            "ntpaudit_event_value_s",
-            those,
-            window,
-            labels,
-            f"{_as_new_as('value_s', 'raised', 'event', those, window)} {is_raised}",
+        raised, severity, value = (
+            self._stamped(
+                f"ntpaudit_event_{name}",
+                those,
+                window,
+                labels,
+                f"and last_over_time(ntpaudit_event_raised{those}{_back(window)}) == 1",
+            )
+            for name in ("raised", "severity", "value_s")
         )
         severities, values = severity(), value()
-        for key, stamp_ns in since().items():
-            yield Happening(key[0], key[3], stamp_ns, 1, severities.get(key), values.get(key))
+        for key, sample in raised().items():
+            stamp, was_raised = sample
+            yield Happening(
+                key[0], key[3], stamp * _MS, was_raised, _of(severities, key, stamp), _of(values, key, stamp)
+            )
 
     def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Said]:
         """Read what every source of hosts said last."""
         labels = (*_WHOSE, "source")
         for those in _selectors(window.site, hosts):
-            offset = self._last("ntpaudit_source_offset_s", those, window, labels)
-            statuses = self._stamped("ntpaudit_source_status", those, window, labels)()
-            offsets = offset()
-            for key, (stamp_ns, status) in statuses.items():
-                yield Said(key[0], key[3], stamp_ns, status, offsets.get(key))
-
-    def details(self, window: Window, hosts: Sequence[str] | None) -> Mapping[str, tuple[Cell, Cell]]:
-        """Read `age_s` and `frequency_ppm` of hosts, where their latest points have them."""
-        found: dict[str, tuple[Cell, Cell]] = {}
-        for those in _selectors(None, hosts):
-            age, frequency = (
-                self._last(
-                    f"ntpaudit_clock_{name}",
-                    those,
-                    window,
-                    _WHOSE,
-                    _as_new_as(name, "severity", "clock", those, window),
-                )
-                for name in ("age_s", "frequency_ppm")
+            status, offset = (
+                self._stamped(f"ntpaudit_source_{name}", those, window, labels) for name in ("status", "offset_s")
             )
-            ages, frequencies = age(), frequency()
-            for key in ages.keys() | frequencies.keys():
-                if isinstance(key[0], str):
-                    found[key[0]] = (ages.get(key), frequencies.get(key))
-        return found
+            offsets = offset()
+            for key, (stamp, said) in status().items():
+                yield Said(key[0], key[3], stamp * _MS, said, _of(offsets, key, stamp))
 
     def names(self, site: str | None) -> set[str]:
         """Read every name of a host that is known."""
@@ -162,79 +167,42 @@ class PromqlReader:
                 return {name for name in names if isinstance(name, str)}
         raise self._server.failure(_STRANGE)
 
-    def _clocks(self, severity: Callable[[], Mapping[Key, Sample]], those: str, window: Window) -> Iterator[Clock]:
-        """Yield points whose severity and stamp are being read; what is mostly 0 is asked for only where it is not."""
-        offset = [self._last(f"ntpaudit_clock_{name}", those, window) for name in _OFFSET]
-        usable = self._last("ntpaudit_clock_usable", those, window)
-        scarce = [
-            self._last(f"ntpaudit_clock_{name}", those, window, _WHOSE, "!= 0")
-            for name in ("verdict", "falsetickers", "findings")
-        ]
-        estimates, begins, ends = (one() for one in offset)
-        usables, (verdicts, falsetickers, findings) = usable(), (one() for one in scarce)
-        for key, (stamp_ns, worst) in severity().items():
-            yield Clock(
-                key[0],
-                key[1],
-                key[2],
-                stamp_ns,
-                worst,
-                verdicts.get(key, 0),
-                estimates.get(key),
-                begins.get(key),
-                ends.get(key),
-                None,
-                None,
-                usables.get(key),
-                falsetickers.get(key),
-                findings.get(key),
-            )
+    def _export(self, name: str, window: Window) -> Samples:
+        """Begin to read the last sample of a field in a short time, from the samples as they lie in the database.
 
-    def _samples(self, metric: str, those: str, window: Window) -> dict[Key, Sample]:
-        """Read the last sample of every series in a short time, of which all of them are told."""
-        samples: dict[Key, Sample] = {}
-        with self._understanding():
-            for one in self._results("/api/v1/query", _at(f"{metric}{those}{_back(window)}", window)):
-                stamp_s, value = one["values"][-1]
-                if (stamp_ns := _ns(stamp_s)) is not None:
-                    samples[tuple(map(one["metric"].get, _WHOSE))] = stamp_ns, value
-        return samples
+        That takes a third of the time of a query: nothing is computed, or put in order.
+        """
+        asked = {
+            "match[]": f"ntpaudit_clock_{name}{_selector(window.site)}",
+            "start": _seconds(window.begin_ns + _MS),
+            "end": _seconds(window.end_ns),
+            "reduce_mem_usage": "1",
+        }
 
-    def _stamped(
-        self, metric: str, those: str, window: Window, names: Sequence[str] = _WHOSE
-    ) -> Callable[[], dict[Key, Sample]]:
-        """Begin to read the last sample of every series in a long time."""
-        stamp, value = self._stamps(metric, those, window, names), self._last(metric, those, window, names)
-
-        def wait() -> dict[Key, Sample]:
-            values = value()
-            return {key: (stamp_ns, values.get(key)) for key, stamp_ns in stamp().items()}
-
-        return wait
-
-    def _stamps(
-        self, metric: str, those: str, window: Window, names: Sequence[str], condition: str = ""
-    ) -> Callable[[], dict[Key, int]]:
-        """Begin to read when the last sample of every series was."""
-        asked = f"tlast_over_time({metric}{those}{_back(window)}) {condition}"
-
-        def read() -> dict[Key, int]:
-            stamps = ((key, _ns(stamp_s)) for key, stamp_s in self._vector(asked, window, names).items())
-            return {key: stamp_ns for key, stamp_ns in stamps if stamp_ns is not None}
+        def read() -> dict[Key, Sample]:
+            with self._understanding():
+                return _cut(self._server.ask("/api/v1/export", asked).decode(), f"ntpaudit_clock_{name}")
 
         return start(read)
 
-    def _last(
-        self, metric: str, those: str, window: Window, names: Sequence[str] = _WHOSE, condition: str = ""
-    ) -> Callable[[], dict[Key, Cell]]:
-        """Begin to read the last value of every series, where a condition holds."""
-        asked = f"last_over_time({metric}{those}{_back(window)}) {condition}"
-        return start(lambda: self._vector(asked, window, names))
+    def _stamped(self, metric: str, those: str, window: Window, names: Sequence[str], condition: str = "") -> Samples:
+        """Begin to read the last sample of every series in a long time, where a condition holds."""
+        stamp, value = (
+            start(partial(self._vector, f"{last}_over_time({metric}{those}{_back(window)}) {condition}", window, names))
+            for last in ("tlast", "last")
+        )
+
+        def wait() -> dict[Key, Sample]:
+            values = value()
+            stamps = ((key, _ms(stamp_s)) for key, stamp_s in stamp().items())
+            return {key: (stamp_ms, values.get(key)) for key, stamp_ms in stamps if stamp_ms is not None}
+
+        return wait
 
     def _vector(self, query: str, window: Window, names: Sequence[str]) -> dict[Key, Cell]:
         """Read one value of every series at the end of a time, by the labels of those names."""
         with self._understanding():
-            results = self._results("/api/v1/query", _at(query, window))
+            results = self._results("/api/v1/query", {"query": query, "time": _seconds(window.end_ns)})
             return {tuple(map(one["metric"].get, names)): one["value"][1] for one in results}
 
     def _range(self, query: str, spans: Spans, name: str) -> Callable[[], dict[tuple[Cell, int], Cell]]:
@@ -249,12 +217,19 @@ class PromqlReader:
         def read() -> dict[tuple[Cell, int], Cell]:
             with self._understanding():
                 return {
-                    (one["metric"].get(name), ((_ns(stamp_s) or 0) + _MS - spans.begin_ns) // spans.width_ns - 1): value
+                    (one["metric"].get(name), (round(stamp_s * 1000) * _MS - spans.begin_ns) // spans.width_ns): value
                     for one in self._results("/api/v1/query_range", asked)
                     for stamp_s, value in one["values"]
                 }
 
         return start(read)
+
+    def _read(self, answer: bytes) -> Any:
+        """Return JSON as a value."""
+        try:
+            return json.loads(answer)
+        except (ValueError, RecursionError) as error:
+            raise self._server.failure("the answer is not JSON") from error
 
     def _results(self, path: str, parameters: Mapping[str, str]) -> list[Any]:
         """Return the series of an answer."""
@@ -274,10 +249,7 @@ class PromqlReader:
     def _data(self, path: str, parameters: Mapping[str, str]) -> Cell:
         """Return what an answer holds. ReadError where it is no answer, or not a whole one."""
         answer = self._server.ask(path, {**parameters, "nocache": "1"})  # or the newest half minute is held back
-        try:
-            said = mapping(json.loads(answer))
-        except (ValueError, RecursionError) as error:
-            raise self._server.failure("the answer is not JSON") from error
+        said = mapping(self._read(answer))
         if said.get("status") != "success":
             raise self._server.failure(said.get("error") or _STRANGE)
         if said.get("isPartial"):
@@ -290,9 +262,56 @@ class PromqlReader:
 _STRANGE = "the answer is none of VictoriaMetrics'"
 
 
-def _at(query: str, window: Window) -> dict[str, str]:
-    """Return the parameters of a question about the end of a time."""
-    return {"query": query, "time": _seconds(window.end_ns)}
+def _cut(lines: str, metric: str) -> dict[Key, Sample]:
+    """Return the last sample of every series in an export, by its labels as they are written there.
+
+    They are written alike in every metric: so only one needs to be understood, and JSON would take most of the time.
+    What is cut at cannot stand in a label, for it has quotation marks. ValueError where a line is made otherwise.
+    """
+    begin = f'{{"metric":{{"__name__":"{metric}",'
+    samples: dict[Key, Sample] = {}
+    for line in lines.removesuffix("\n").split("\n") if lines else ():
+        labels, _, numbers = line.rpartition('},"values":[')
+        values, _, stamps = numbers.partition('],"timestamps":[')
+        if not (labels.startswith(begin) and stamps.endswith("]}")):
+            raise ValueError
+        key, stamp = labels[len(begin) :], int(stamps[stamps.rfind(",") + 1 : -2])
+        if (other := samples.get(key)) is None or other[0] < stamp:
+            samples[key] = stamp, values[values.rfind(",") + 1 :]
+    return samples
+
+
+def _clocks(fields: Mapping[str, Samples]) -> Iterator[Clock]:
+    """Yield the points whose fields are being read: each has a severity, and of the others what has the same stamp."""
+    read = {name: samples() for name, samples in fields.items()}
+    others = [read[name] for name in _CLOCK[1:]]
+    severities = read["severity"]
+    for whose, (key, (stamp, severity)) in zip(_whose(severities), severities.items(), strict=True):
+        yield Clock(*whose, stamp * _MS, severity, *[_of(samples, key, stamp) for samples in others])
+
+
+def _offsets(fields: Mapping[str, Samples]) -> Iterator[Clock]:
+    """Yield the offsets whose three numbers are being read."""
+    estimates, *ends = (samples() for samples in fields.values())
+    for whose, (key, (stamp, estimate)) in zip(_whose(estimates), estimates.items(), strict=True):
+        yield Clock(*whose, stamp * _MS, None, None, estimate, *[_of(samples, key, stamp) for samples in ends])
+
+
+def _whose(keys: Iterable[Key]) -> list[tuple[Cell, Cell, Cell]]:
+    """Return host, site and environment of series by their keys, which are all of one kind."""
+    written = [key for key in keys if isinstance(key, str)]
+    if not written:
+        return [(key[0], key[1], key[2]) for key in keys]
+    return [
+        (labels.get("host"), labels.get("site"), labels.get("env"))
+        for labels in json.loads(f"[{{{'},{'.join(written)}}}]")
+    ]
+
+
+def _of(samples: Mapping[Key, Sample], key: Key, stamp: int) -> Cell:
+    """Return what a series has at that stamp, None where its last sample is another."""
+    sample = samples.get(key)
+    return sample[1] if sample is not None and sample[0] == stamp else None
 
 
 def _selectors(site: str | None, hosts: Sequence[str] | None) -> Iterator[str]:
@@ -315,15 +334,15 @@ def _selectors(site: str | None, hosts: Sequence[str] | None) -> Iterator[str]:
 
 def _selector(site: str | None, hosts: Sequence[str] = ()) -> str:
     """Write which series are meant: those of a site, and of some hosts where any are named."""
-    conditions = [] if site is None else [f"site={_quoted(site)}"]
+    conditions = [] if site is None else [f"site={_quoted(tag_value(site))}"]
     if hosts:
         conditions.append("host=~" + _quoted("|".join(map(_pattern, hosts))))
     return "{" + ",".join(conditions) + "}"
 
 
 def _pattern(text: str) -> str:
-    """Write the regular expression that a text alone matches."""
-    return text.translate(_REGEX_ESCAPES)
+    """Write the regular expression that a tag's value alone matches."""
+    return tag_value(text).translate(_REGEX_ESCAPES)
 
 
 def _quoted(text: str) -> str:
@@ -341,21 +360,12 @@ def _span(spans: Spans) -> str:
     return f"[{spans.width_ns // _MS}ms]"
 
 
-def _as_new_as(name: str, other: str, measurement: str, those: str, window: Window) -> str:
-    """Write the condition that a field is of the same point as another that every point has."""
-    one, two = (f"tlast_over_time(ntpaudit_{measurement}_{field}{those}{_back(window)})" for field in (name, other))
-    return f"and {one} == {two}"
-
-
 def _seconds(stamp_ns: int) -> str:
     """Write a stamp as seconds, cut to the millisecond."""
     return f"{stamp_ns // 1_000_000_000}.{stamp_ns // _MS % 1000:03}"
 
 
-def _ns(stamp_s: Cell) -> int | None:
-    """Return a stamp that was told in seconds with milliseconds, None where it is none."""
+def _ms(stamp_s: Cell) -> int | None:
+    """Return a stamp that was told in seconds in milliseconds, None where it is none."""
     value = number(stamp_s)
-    return round(value * 1000) * _MS if value is not None and abs(value) < _MAX_S else None
-
-
-_MAX_S = 1e10
+    return round(value * 1000) if value is not None else None

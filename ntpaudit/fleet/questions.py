@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
-from ntpaudit.core.fleet import Host, Offset, Snapshot
+from ntpaudit.core.fleet import Host, Lie, Offset, Snapshot
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet.http import start
@@ -13,18 +13,16 @@ from ntpaudit.fleet.reader import Reach
 from ntpaudit.fleet.rows import (
     BEFORE_S,
     EVENTS_S,
-    Cell,
     Clock,
     Happening,
     Said,
     alarms_of,
     hosts_of,
     lies_of,
-    number,
     offsets_of,
 )
 
-FRESH_S = 180.0
+FRESH_S = 150.0
 """Nearly every host has a point that is no older, and that is read at a fraction of what the whole look-back costs."""
 
 MAX_NAMES = 500
@@ -53,16 +51,16 @@ class Questions(Protocol):
         """Read the latest point of hosts in a long time."""
 
     def offsets(self, window: Window) -> Iterable[Clock]:
-        """Read the last point of each host that has an offset, and nothing but that of it."""
+        """Read the offsets in a short time, and nothing else of the points: of each host the last, and perhaps more."""
+
+    def latest_offsets(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Clock]:
+        """Read the last offset of hosts in a long time."""
 
     def events(self, window: Window) -> Iterable[Happening]:
         """Read the last event of each host and kind; what is over may be left out."""
 
     def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Said]:
         """Read what every source of hosts said last."""
-
-    def details(self, window: Window, hosts: Sequence[str] | None) -> Mapping[str, tuple[Cell, Cell]]:
-        """Read `age_s` and `frequency_ppm` of hosts where the points that were read have not brought them."""
 
     def names(self, site: str | None) -> set[str]:
         """Read every name of a host that is known."""
@@ -91,7 +89,7 @@ def _take(questions: Questions, now_ns: int, reach: Reach) -> Snapshot:
     site = reach.site
     before_ns = now_ns - _ns(reach.before_s)
     fresh = start(lambda: hosts_of(questions.points(_window(now_ns, min(FRESH_S, reach.look_back_s), site))))
-    before = start(lambda: offsets_of(questions.offsets(_window(before_ns, BEFORE_S, site))))
+    before = start(lambda: offsets_of(questions.offsets(_window(before_ns, FRESH_S, site))))
     alarms = start(lambda: alarms_of(questions.events(_window(now_ns, EVENTS_S, site)), now_ns))
     names = questions.names(site)
     hosts = fresh()
@@ -99,55 +97,45 @@ def _take(questions: Questions, now_ns: int, reach: Reach) -> Snapshot:
         whose = "no agent" if site is None else f"no agent of site {site!r}"
         raise ReadError(f"{whose} has delivered anything to {questions.place} yet")
     look_back = _window(now_ns, reach.look_back_s)
-    older = _older(questions, look_back, sorted(names - hosts.keys()), site)
+    older = _older(questions, look_back, sorted(names - hosts.keys()))
     hosts |= {name: host for name, host in older.items() if site in (None, host.site)}
-    earlier = before()
-    hosts = _detailed(questions, look_back, hosts, earlier)
-    lying = [host.name for host in hosts.values() if host.falsetickers]
-    lies = lies_of(questions.sources(look_back, lying if len(lying) <= MAX_NAMES else None)) if lying else ()
     return Snapshot(
         now_ns,
         tuple(hosts.values()),
         alarms(),
-        tuple(lie for lie in lies if lie.host in hosts),
-        earlier,
+        _lies(questions, look_back, hosts),
+        _before(questions, _window(before_ns, BEFORE_S, site), hosts, before()),
         reach.before_s,
         tuple(sorted(names - hosts.keys() - older.keys())),
     )
 
 
-def _older(questions: Questions, look_back: Window, names: Sequence[str], site: str | None) -> dict[str, Host]:
+def _lies(questions: Questions, look_back: Window, hosts: Mapping[str, Host]) -> tuple[Lie, ...]:
+    """Read the falsetickers of those hosts that see any."""
+    asked = [host.name for host in hosts.values() if host.falsetickers]
+    said = questions.sources(look_back, asked if len(asked) <= MAX_NAMES else None) if asked else ()
+    wanted = frozenset(asked)
+    return tuple(lie for lie in lies_of(said) if lie.host in wanted)
+
+
+def _before(
+    questions: Questions, window: Window, hosts: Mapping[str, Host], offsets: dict[str, Offset]
+) -> dict[str, Offset]:
+    """Add the offsets of hosts that are audited less often than most."""
+    missing = [name for name, host in hosts.items() if host.offset is not None and name not in offsets]
+    if not missing:
+        return offsets
+    added = offsets_of(questions.latest_offsets(window, missing if len(missing) <= MAX_NAMES else None))
+    return added | offsets
+
+
+def _older(questions: Questions, look_back: Window, names: Sequence[str]) -> dict[str, Host]:
     """Read hosts that have no fresh point, wherever they stand: one may have moved to another site."""
     if not names:
         return {}
-    if len(names) <= MAX_NAMES:
-        return hosts_of(questions.latest(look_back, names))
+    hosts = hosts_of(questions.latest(look_back, names if len(names) <= MAX_NAMES else None))
     wanted = frozenset(names)
-    hosts = hosts_of(questions.latest(look_back._replace(site=site), None))
     return {name: host for name, host in hosts.items() if name in wanted}
-
-
-def _detailed(
-    questions: Questions, look_back: Window, hosts: dict[str, Host], before: Mapping[str, Offset]
-) -> dict[str, Host]:
-    """Add the details of all hosts, or where these are many, of those that are not ok or that moved for certain."""
-    notable = [name for name, host in hosts.items() if host.severity or _has_moved(host.offset, before.get(name))]
-    asked = list(hosts) if len(hosts) <= MAX_NAMES else notable
-    details = questions.details(look_back, asked if len(asked) <= MAX_NAMES else None) if asked else {}
-    return hosts | {
-        name: hosts[name]._replace(age_s=number(age_s), frequency_ppm=number(frequency_ppm))
-        for name, (age_s, frequency_ppm) in details.items()
-        if name in hosts
-    }
-
-
-def _has_moved(now: Offset | None, then: Offset | None) -> bool:
-    """Whether an offset cannot be what it was."""
-    return (
-        now is not None
-        and then is not None
-        and not (now.earliest_s <= then.latest_s and then.earliest_s <= now.latest_s)
-    )
 
 
 def _window(end_ns: int, length_s: float, site: str | None = None) -> Window:

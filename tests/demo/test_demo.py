@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_it_says_what_is_found_and_where_to_look_next(made: tuple[Ran, Path]) ->
 
 
 def test_what_was_simulated_is_found(made: tuple[Ran, Path]) -> None:
-    """Hosts at their severity, the site that moved, the slow walk, the silent, and the sites whose logs lack order."""
+    """Hosts at their severity, the liar, the moved site, the slow walk, the silent, and sites whose logs lack order."""
     _, folder = made
     story = write_story(24, 6.0, 1, time.time_ns())
     found = truth(story)
@@ -63,6 +64,8 @@ def test_what_was_simulated_is_found(made: tuple[Ran, Path]) -> None:
     assert at["UNKNOWN"] == found.silent | found.unmeasured
     assert at["OK"] == found.ok
     assert {one.name for one in fleet.members if one.silent_s is not None} == found.silent
+    liars = {one.source: frozenset(one.hosts) for one in fleet.findings if one.id == "common-source"}
+    assert liars == found.common_sources
     assert {one.site for one in fleet.findings if one.id == "site-moved"} == set(found.sites_moved)
     assert {name for one in fleet.findings if one.id == "slow-walk" for name in one.hosts} == found.slow_walkers
     assert {one.site for one in fleet.findings if one.id == "ordering-risk"} == found.risky_sites
@@ -109,17 +112,23 @@ def test_the_same_seed_and_end_make_the_same_file(tmp_path: Path) -> None:
     assert f"`ntpaudit fleet --demo` would read {tmp_path}/state/demo.sqlite3" in outs[0]
 
 
-def _start(folder: Path, *words: str, terminal: int | None = None) -> subprocess.Popen[str]:
-    """Start a demonstration."""
+@contextmanager
+def _running(folder: Path, *words: str, terminal: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Start a demonstration as from a shell, and let none outlive the block."""
     environment = os.environ | {"STATE_DIRECTORY": str(folder / "state"), "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "ntpaudit", "demo", *words],
+    with subprocess.Popen(
+        # whoever runs tests in the background ignores SIGINT, and so would what they start
+        ["env", "--default-signal=INT", sys.executable, "-m", "ntpaudit", "demo", *words],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if terminal is None else terminal,
         text=True,
         start_new_session=True,
-    )
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
 
 
 def test_an_interrupted_demonstration_leaves_the_old_one(made: tuple[Ran, Path], tmp_path: Path) -> None:
@@ -128,7 +137,7 @@ def test_an_interrupted_demonstration_leaves_the_old_one(made: tuple[Ran, Path],
     old = tmp_path / "state" / "demo.sqlite3"
     old.write_bytes((made[1] / "state" / "demo.sqlite3").read_bytes())
     before = old.read_bytes()
-    with _start(tmp_path, "--hosts", "200", "--hours", "500") as running:
+    with _running(tmp_path, "--hosts", "200", "--hours", "500") as running:
         deadline = time.monotonic() + DEADLINE_S
         while len(list((tmp_path / "state").iterdir())) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -146,7 +155,7 @@ def test_it_follows_the_present_until_it_is_told_to_end(tmp_path: Path) -> None:
     """A database gets the history and then what comes; SIGTERM, as a container gets it, ends it."""
     with FlakyDatabase(choose=lambda request: Answer(204)) as database:
         words = ("--hosts", "12", "--hours", "6", "--no-udp", "--follow", "--influx-url", database.url)
-        with _start(tmp_path, *words) as running:
+        with _running(tmp_path, *words) as running:
             assert running.stdout is not None
             said = [running.stdout.readline() for _ in range(3)]
             count = len(database.requests)
@@ -164,7 +173,7 @@ def test_it_follows_the_present_until_it_is_told_to_end(tmp_path: Path) -> None:
 def test_whoever_watches_sees_how_far_it_is(tmp_path: Path) -> None:
     """On a terminal a bar counts the hosts."""
     ours, theirs = pty.openpty()
-    with _start(tmp_path, "--hosts", "3", "--hours", "6", "--no-udp", terminal=theirs) as running:
+    with _running(tmp_path, "--hosts", "3", "--hours", "6", "--no-udp", terminal=theirs) as running:
         running.communicate(timeout=DEADLINE_S)
         os.close(theirs)
     shown = os.read(ours, 65_536).decode()

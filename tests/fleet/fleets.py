@@ -1,0 +1,116 @@
+"""A small fleet with one host for everything that a reader must get right, as points and as lines."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ntpaudit.core.drift import Breach, Drift
+from ntpaudit.core.events import Event
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.observation import SourceObservation
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.record import Labels, Record
+from ntpaudit.fleet.embedded import EmbeddedStore
+from ntpaudit.sinks.line_protocol import date, points, render
+from tests.records import failed, record, seen, servers
+
+END_NS = (time.time_ns() // NS_PER_S - 60) * NS_PER_S
+"""Where every history ends; every database must hold it for the past."""
+
+HOUR_S = 3600
+HOSTILE = 'it\'s "x", y=z {a|b}.*\\ $(c) ü☃\u2028'
+"""A name as nobody should give one."""
+
+HOSTILE_KEPT = 'it\'s "x", y=z {a|b}.*/ $(c) ü☃ '
+"""What is kept of it: a backslash cannot be escaped, and no line may be broken."""
+
+HOSTILE_SITE = '\'; DROP "a"=~b'
+
+
+class Audit(NamedTuple):
+    """A record, what happened on its host, and when it arrived."""
+
+    record: Record
+    events: tuple[Event, ...]
+    arrived_ns: int
+
+
+def audits() -> Iterator[Audit]:
+    """Yield every audit of the fleet; those of a host in the order of time."""
+    for age_s in range(2 * HOUR_S + 10, 0, -120):
+        yield _audit("web1", "ams", age_s, servers(0.0019, host_ns=_host_ns(age_s)), _WEB1, drift=_DRIFT, age=30.0)
+        yield _audit("web2", "ams", age_s, servers(0.002 if age_s > 1800 else 0.062, host_ns=_host_ns(age_s)), _WEB2)
+        yield _audit("db1", "fra", age_s, [*servers(-0.004, host_ns=_host_ns(age_s)), _liar(age_s)])
+        yield _audit("db2", "fra", age_s, servers(0.003, host_ns=_host_ns(age_s)) if age_s > 600 else _SILENCE)
+        yield _audit("placeless", None, age_s, servers(0.0005, host_ns=_host_ns(age_s)), env=None)
+        strange = [*servers(-0.001, host_ns=_host_ns(age_s)), _liar(age_s, HOSTILE)]
+        yield _audit(HOSTILE, HOSTILE_SITE, age_s, strange, _STRANGE)
+        yield _audit("roamer", "ams" if age_s > HOUR_S else "fra", age_s, servers(0.001, host_ns=_host_ns(age_s)))
+        mended = [] if age_s <= 600 else [_liar(age_s, "ntp8.example.net")]
+        yield _audit("mended", "fra", age_s, [*servers(0.001, host_ns=_host_ns(age_s)), *mended, _liar(age_s)])
+    for age_s in range(2 * HOUR_S, 0, -1000):
+        yield _audit("seldom", "fra", age_s, servers(1.7, host_ns=_host_ns(age_s)))
+    yield _audit("asleep", "ams", 3 * HOUR_S, servers(0.001, host_ns=_host_ns(3 * HOUR_S)))
+    yield _audit("gone", "ams", 48 * HOUR_S, servers(0.001, host_ns=_host_ns(48 * HOUR_S)))
+
+
+def lines() -> str:
+    """Return all as a database gets it."""
+    return "".join(date(render(audit.record, audit.events), audit.arrived_ns) for audit in audits())
+
+
+def keep(path: str) -> None:
+    """Write all as a demonstration."""
+    with EmbeddedStore.create(path) as store:
+        for audit in audits():
+            store.write(points(audit.record, audit.events), audit.arrived_ns)
+        store.finish(END_NS)
+
+
+def _audit(
+    name: str,
+    site: str | None,
+    age_s: int,
+    sources: Sequence[SourceObservation],
+    events: tuple[Event, ...] = (),
+    *,
+    env: str | None = "prod",
+    drift: Drift | None = None,
+    age: float = 0.0,
+) -> Audit:
+    """Return an audit of so long before the end; what happened is delivered with the last."""
+    concluded = record(*sources, name=name, labels=Labels("0.1.0", None, site, env), host_ns=_host_ns(age_s))
+    told = concluded._replace(drift=drift, age_s=age if concluded.offset else None)
+    return Audit(told, events if age_s < 120 else (), _host_ns(age_s))
+
+
+def _event(kind: str, age_s: int, *, raised: bool = True, value_s: float | None = None) -> Event:
+    """Return what began or ended so long before the end."""
+    stamp_ns = _host_ns(age_s)
+    return Event(kind, raised, Severity.WARNING, "high", "so it is", stamp_ns, stamp_ns, stamp_ns, value_s)
+
+
+def _host_ns(age_s: int) -> int:
+    """Return what a good clock showed so long before the end; nobody audits at a whole millisecond."""
+    return END_NS - age_s * NS_PER_S + 123_456
+
+
+def _liar(age_s: int, name: str = "ntp9.example.net") -> SourceObservation:
+    """Return a server that lies."""
+    return seen(name, -37.0, address="198.51.100.9", reference_id=b"\xc6\x33\x64\x01", host_ns=_host_ns(age_s))
+
+
+_SILENCE = [failed(f"ntp{number}.example.net", "unreachable", "timeout") for number in range(1, 5)]
+_DRIFT = Drift(12.25, -3.5, 0.75, 20, Breach(None, None, None, 20_000.0, free_running=False, calibrated=True))
+_WEB1 = (
+    _event("step-forward", 7000, value_s=2.0),
+    _event("unsynced", 5000),
+    _event("unsynced", 4000, raised=False),
+    _event("step-back", 1800, value_s=-0.5),
+)
+_WEB2 = (_event("offset-out", 1800, value_s=0.06),)
+_STRANGE = (
+    _event("breach-forecast", 6000, value_s=300.0),
+    _event("breach-forecast", 5500, raised=False),
+    _event("breach-forecast", 3000),
+)

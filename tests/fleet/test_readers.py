@@ -1,0 +1,263 @@
+"""Every reader says the same of the same fleet: of a demonstration, of InfluxDB and of VictoriaMetrics."""
+
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntpaudit.core.fleet import Bucket, Host, Offset, Snapshot
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.policy import Severity
+from ntpaudit.errors import ReadError
+from ntpaudit.fleet import open_reader, questions
+from ntpaudit.fleet.influxql import InfluxqlReader
+from ntpaudit.fleet.promql import PromqlReader
+from ntpaudit.fleet.reader import Reach, Reader
+from tests.fleet.fleets import END_NS, HOSTILE, HOSTILE_KEPT, HOSTILE_SITE, HOUR_S, keep, lines
+from tests.world.servers import influxd, victoria_metrics
+
+MS = 1_000_000
+READERS = ("embedded", "influxql", "promql")
+ASKED = ("influxql", "promql")
+
+
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Reader]]:
+    """A reader of each kind, all of the same fleet; VictoriaMetrics behind a prefix, as a cluster is."""
+    path = str(tmp_path_factory.mktemp("fleet") / "demo.sqlite3")
+    keep(path)
+    with influxd() as influx, victoria_metrics() as victoria:
+        for url in (f"{influx}/write?db=ntpaudit", f"{victoria}/write"):
+            urllib.request.urlopen(urllib.request.Request(url, lines().encode()), timeout=30).close()
+        urllib.request.urlopen(f"{victoria}/internal/force_flush", timeout=30).close()
+        opened = {
+            "embedded": open_reader(path=path),
+            "influxql": open_reader(url=influx),
+            "promql": open_reader(url=f"{victoria}/prometheus", language="promql"),
+        }
+        yield opened
+        for reader in opened.values():
+            reader.close()
+
+
+@pytest.fixture(scope="module")
+def snapshots(readers: dict[str, Reader]) -> dict[str, Snapshot]:
+    """What each reads of the whole fleet."""
+    return {kind: comparable(reader.snapshot(END_NS, Reach())) for kind, reader in readers.items()}
+
+
+def comparable(snapshot: Snapshot) -> Snapshot:
+    """Put a snapshot in order, and cut its times and numbers to what VictoriaMetrics keeps of them."""
+    return snapshot._replace(
+        hosts=tuple(
+            sorted(
+                host._replace(last_ns=host.last_ns // MS * MS, offset=host.offset and rounded(host.offset))
+                for host in snapshot.hosts
+            )
+        ),
+        alarms=tuple(sorted(alarm._replace(since_ns=alarm.since_ns // MS * MS) for alarm in snapshot.alarms)),
+        lies=tuple(sorted(lie._replace(offset_s=round(lie.offset_s or 0, 9)) for lie in snapshot.lies)),
+        before={name: rounded(offset) for name, offset in sorted(snapshot.before.items())},
+    )
+
+
+def rounded(offset: Offset) -> Offset:
+    """Cut an offset to the nanosecond."""
+    return Offset(*(round(number, 9) for number in offset))
+
+
+def hosts_of(snapshot: Snapshot) -> dict[str, Host]:
+    """Return hosts by their names."""
+    return {host.name: host for host in snapshot.hosts}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_every_host_is_read_as_it_last_was(snapshots: dict[str, Snapshot], kind: str) -> None:
+    """Each host has its latest point, and nothing of the points before: where it is now, and what was measured now."""
+    hosts = hosts_of(snapshots[kind])
+    assert sorted(hosts) == sorted(
+        ["web1", "web2", "db1", "db2", "placeless", "roamer", "mended", "seldom", "asleep", HOSTILE_KEPT]
+    )
+    web1 = hosts["web1"]
+    assert (web1.site, web1.env, web1.severity, web1.verdict) == ("ams", "prod", Severity.OK, "within")
+    assert web1.offset is not None
+    assert web1.offset.estimate_s == pytest.approx(0.0019, abs=2e-4)
+    assert web1.offset.earliest_s < web1.offset.estimate_s < web1.offset.latest_s
+    assert (web1.age_s, web1.frequency_ppm, web1.usable, web1.falsetickers) == (30.0, 12.25, 4, 0)
+    assert hosts["db2"]._replace(last_ns=0, findings=0) == Host(
+        "db2", "fra", "prod", 0, Severity.UNKNOWN, "unmeasured", None, None, None, 0, 0, 0
+    )
+    assert hosts["db2"].last_ns == END_NS - 10 * NS_PER_S
+    assert (hosts["placeless"].site, hosts["placeless"].env) == (None, None)
+    assert (hosts["roamer"].site, hosts[HOSTILE_KEPT].site) == ("fra", HOSTILE_SITE)
+    assert (hosts["seldom"].severity, hosts["seldom"].verdict) == (Severity.CRITICAL, "beyond")
+    assert (END_NS - hosts["asleep"].last_ns) / NS_PER_S == pytest.approx(3 * HOUR_S, abs=2)
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_what_is_in_force_is_told(snapshots: dict[str, Snapshot], kind: str) -> None:
+    """A finding is in force until it is cleared, a step for an hour; a size told before is not its own."""
+    assert [
+        (alarm.host, alarm.kind, alarm.severity, (END_NS - alarm.since_ns) // NS_PER_S, alarm.value_s)
+        for alarm in snapshots[kind].alarms
+    ] == [
+        (HOSTILE_KEPT, "breach-forecast", Severity.WARNING, 3000, None),
+        ("web1", "step-back", Severity.WARNING, 1800, -0.5),
+        ("web2", "offset-out", Severity.WARNING, 1800, 0.06),
+    ]
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_lies_are_those_of_the_latest_audit(snapshots: dict[str, Snapshot], kind: str) -> None:
+    """A source that lied once and was taken out of the configuration since is not told of."""
+    assert [(lie.host, lie.source, round(lie.offset_s or 0)) for lie in snapshots[kind].lies] == [
+        (HOSTILE_KEPT, HOSTILE_KEPT, -37),
+        ("db1", "ntp9.example.net", -37),
+        ("mended", "ntp9.example.net", -37),
+    ]
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_the_offset_of_an_hour_ago_is_read(snapshots: dict[str, Snapshot], kind: str) -> None:
+    """Who has a last offset in the quarter of an hour before then, has that; of who sleeps, nothing is told."""
+    before = snapshots[kind].before
+    assert before["web2"].estimate_s == pytest.approx(0.002, abs=2e-4)
+    assert before["seldom"].estimate_s == pytest.approx(1.7, abs=2e-4)
+    assert "db2" in before
+    assert "asleep" not in before
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_who_is_known_and_not_seen_is_forgotten(snapshots: dict[str, Snapshot], kind: str) -> None:
+    """A host without a point in all the time that is looked back on is named; none that has one is."""
+    assert snapshots[kind].forgotten == ("gone",)
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_all_readers_say_the_same(snapshots: dict[str, Snapshot], kind: str) -> None:
+    """A snapshot is the same from every database, times to the millisecond."""
+    if kind == "promql":  # of a host that is only unmeasured now, the last offset of before is the same everywhere
+        assert snapshots[kind].before.keys() == snapshots["embedded"].before.keys()
+    assert snapshots[kind] == snapshots["embedded"]
+
+
+@pytest.mark.parametrize("kind", ASKED)
+@pytest.mark.parametrize("site", ["ams", "fra", HOSTILE_SITE])
+def test_one_site_alone(readers: dict[str, Reader], kind: str, site: str) -> None:
+    """One site has the hosts that are there now; one that left is neither there nor forgotten."""
+    reach = Reach(site)
+    snapshot = comparable(readers[kind].snapshot(END_NS, reach))
+    assert snapshot == comparable(readers["embedded"].snapshot(END_NS, reach))
+    whole = comparable(readers[kind].snapshot(END_NS, Reach()))
+    assert snapshot.hosts == tuple(host for host in whole.hosts if host.site == site)
+    assert snapshot.forgotten == (("gone",) if site == "ams" else ())
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_many_hosts_are_asked_for_all_at_once(
+    readers: dict[str, Reader], snapshots: dict[str, Snapshot], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where more hosts are late than can be named, the answer is the same, of one site too."""
+    ams = comparable(readers[kind].snapshot(END_NS, Reach("ams")))
+    monkeypatch.setattr(questions, "MAX_NAMES", 0)
+    monkeypatch.setattr(questions, "FRESH_S", 5.0)
+    assert comparable(readers[kind].snapshot(END_NS, Reach())) == snapshots[kind]
+    assert comparable(readers[kind].snapshot(END_NS, Reach("ams"))) == ams
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_another_moment_is_read_as_it_was(readers: dict[str, Reader], kind: str) -> None:
+    """What came later is not seen: at that moment a host was measured, and an alarm not raised yet."""
+    then_ns = END_NS - HOUR_S * NS_PER_S
+    snapshot = comparable(readers[kind].snapshot(then_ns, Reach(before_s=1800.0)))
+    assert snapshot == comparable(readers["embedded"].snapshot(then_ns, Reach(before_s=1800.0)))
+    assert hosts_of(snapshot)["db2"].offset is not None
+    assert {alarm.kind for alarm in snapshot.alarms} == {"step-forward"}
+    assert snapshot.before_s == 1800.0
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("count", [1, 7, 48])
+def test_courses_are_the_same(readers: dict[str, Reader], kind: str, count: int) -> None:
+    """Each span has the hull of the intervals in it, the mean and the worst; a span without a point is left out."""
+    hosts, begin_ns = ("web1", "web2", "db2", "seldom", "nobody", HOSTILE_KEPT), END_NS - 3 * HOUR_S * NS_PER_S + 1
+    courses = readers[kind].courses(hosts, begin_ns, END_NS, count)
+    assert {host: [cut(bucket) for bucket in buckets] for host, buckets in courses.items()} == {
+        host: [cut(bucket) for bucket in buckets]
+        for host, buckets in readers["embedded"].courses(hosts, begin_ns, END_NS, count).items()
+    }
+    assert list(courses) == list(hosts)
+    assert courses["nobody"] == ()
+    if count == 48:
+        assert len(courses["seldom"]) == 8
+        assert courses["db2"][-1].offset is None
+        assert courses["db2"][-1].severity == Severity.UNKNOWN
+        assert courses["db2"][0].offset is not None
+    if count == 1:
+        (whole,) = courses["web2"]
+        assert whole.offset is not None
+        assert whole.offset.earliest_s < 0.002 < whole.offset.estimate_s < 0.062 < whole.offset.latest_s
+
+
+def cut(bucket: Bucket) -> Bucket:
+    """Cut a bucket's numbers to the nanosecond."""
+    return bucket._replace(offset=bucket.offset and rounded(bucket.offset))
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("site", [None, "fra"])
+def test_tallies_are_the_same(readers: dict[str, Reader], kind: str, site: str | None) -> None:
+    """Each span counts every host that has a point in it once, by the worst that it was."""
+    begin_ns = END_NS - 2 * HOUR_S * NS_PER_S
+    tallies = readers[kind].tallies(begin_ns, END_NS, 8, site)
+    assert tallies == readers["embedded"].tallies(begin_ns, END_NS, 8, site)
+    assert [tally.begin_ns for tally in tallies] == [begin_ns + number * 900 * NS_PER_S for number in range(8)]
+    assert tallies[-1].hosts[Severity.UNKNOWN] == 1
+    assert sum(tallies[0].hosts) == (4 if site else 9)
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_site_that_nobody_is_at_is_told(readers: dict[str, Reader], kind: str) -> None:
+    """A site whose name is mistyped is no empty fleet."""
+    with pytest.raises(ReadError, match="amz"):
+        readers[kind].snapshot(END_NS, Reach("amz"))
+
+
+@given(st.text(min_size=1, max_size=30) | st.sampled_from([HOSTILE, HOSTILE_SITE, "\\", "'", '"', "\n", "\0", "\ud800", "$", "%"]))
+@settings(max_examples=60)
+@pytest.mark.parametrize("kind", ASKED)
+def test_any_text_is_but_a_text(readers: dict[str, Reader], kind: str, text: str) -> None:
+    """Whatever is asked for is a name in a question, never a part of its grammar: a real server finds nothing by it."""
+    reader = readers[kind]
+    assert isinstance(reader, InfluxqlReader | PromqlReader)
+    assert reader.names(text) == ({HOSTILE_KEPT} if text == HOSTILE_SITE else set())
+    assert reader.courses([text], END_NS - NS_PER_S, END_NS, 1) == {text: ()}
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_a_database_without_a_point_is_told(kind: str) -> None:
+    """Where no agent has delivered anything yet, that is said, and not that all is well."""
+    with influxd() if kind == "influxql" else victoria_metrics() as url:
+        with closing(open_reader(url=url, language=kind)) as reader:
+            with pytest.raises(ReadError, match="no agent has delivered anything"):
+                reader.snapshot(reader.now_ns(), Reach())
+            assert reader.tallies(END_NS - NS_PER_S, END_NS, 3) == ()
+        if kind == "influxql":
+            with (
+                closing(open_reader(url=url, database="other")) as reader,
+                pytest.raises(ReadError, match=r"database not found: other; check fleet\.database"),
+            ):
+                reader.tallies(END_NS - NS_PER_S, END_NS, 3)
+
+
+def test_a_demonstration_is_read_by_many(tmp_path: Path) -> None:
+    """The demonstration ends at the moment it was finished at, and is read any number of times."""
+    path = str(tmp_path / "a folder" / "demo ?#%.sqlite3")
+    keep(path)
+    with closing(open_reader(path=path)) as first, closing(open_reader(path=path)) as second:
+        assert first.now_ns() == second.now_ns() == END_NS
+        assert first.snapshot(END_NS, Reach()) == second.snapshot(END_NS, Reach())

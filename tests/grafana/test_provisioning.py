@@ -1,0 +1,146 @@
+"""What Grafana and Docker read at their start fits together: whatever is named exists, under that name."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from grafana.__main__ import FOLDER, boards
+from grafana.alerts import RULES, SOURCES
+from grafana.panels import uid
+from grafana.queries import LANGUAGES, Language
+from ntpaudit.cli import cli
+from tests.grafana.replay import panels
+
+ROOT = FOLDER.parent
+Json = dict[str, Any]
+
+
+def read(path: Path) -> Json:
+    """Return what a YAML file says."""
+    found: Json = yaml.safe_load(path.read_text())
+    return found
+
+
+def provisioned(language: Language, kind: str) -> Json:
+    """Return the only file of a kind."""
+    (path,) = (FOLDER / "provisioning" / language / kind).iterdir()
+    return read(path)
+
+
+@pytest.fixture
+def compose() -> Json:
+    """Return what Docker is told."""
+    return read(FOLDER / "compose.yaml")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_rules_are_what_grafana_takes(language: Language) -> None:
+    """Each has a name of its own, steps that build on one another, and a data source that is provisioned."""
+    (group,) = provisioned(language, "alerting")["groups"]
+    (source,) = provisioned(language, "datasources")["datasources"]
+    assert source["uid"] == SOURCES[language]
+    assert source["type"] == boards(language)["fleet"]["panels"][1]["datasource"]["type"]
+    rules = group["rules"]
+    assert len({rule["uid"] for rule in rules}) == len({rule["title"] for rule in rules}) == len(RULES)
+    for rule in rules:
+        assert re.fullmatch(r"[a-z0-9-]{1,40}", rule["uid"])
+        asked, reduced, held = rule["data"]
+        assert [step["refId"] for step in rule["data"]] == ["A", "B", "C"]
+        assert [step["model"]["refId"] for step in rule["data"]] == ["A", "B", "C"]
+        assert asked["datasourceUid"] == asked["model"]["datasource"]["uid"] == SOURCES[language]
+        assert reduced["model"]["expression"] == "A"
+        assert held["model"]["expression"] == "B"
+        assert rule["condition"] == "C"
+        assert rule["execErrState"] == "KeepLast"
+        assert rule["noDataState"] in {"OK", "Alerting", "KeepLast"}
+        assert rule["for"] in {"0s", "10m"}
+        assert set(rule["labels"]) == {"severity", "team"}
+        assert all(rule["annotations"][name].strip() for name in ("summary", "description", "runbook"))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_nothing_in_a_rule_is_taken_for_a_variable(language: Language) -> None:
+    """Provisioning puts the environment's variables in wherever it finds a dollar: there is none."""
+    (path,) = (FOLDER / "provisioning" / language / "alerting").iterdir()
+    assert "$" not in path.read_text()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_rules_lead_to_their_panels(language: Language) -> None:
+    """The panel of that number on that dashboard shows more of what the rule is about."""
+    (group,) = provisioned(language, "alerting")["groups"]
+    made = {uid(name, language): board for name, board in boards(language).items()}
+    for rule, source in zip(group["rules"], RULES, strict=True):
+        titles = {panel["id"]: panel["title"] for panel, _ in panels(made[rule["dashboardUid"]])}
+        assert titles[rule["panelId"]] == source.panel
+
+
+def test_silence_is_an_alarm() -> None:
+    """Where nothing comes at all, the rules about silence fire, and those about what is wrong keep their state."""
+    states = {rule.name: rule.no_data for rule in RULES}
+    assert {name for name, state in states.items() if state == "Alerting"} == {"silent", "no-data"}
+    assert states["critical"] == "KeepLast"
+
+
+def test_commands_of_the_runbook_exist() -> None:
+    """What a rule advises to call is a command of this version, with these options."""
+    for rule in RULES:
+        program, name, *words = rule.command.split()
+        assert program == "ntpaudit"
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known
+
+
+def test_docker_finds_what_it_is_told_of(compose: Json) -> None:
+    """Folders that are mounted exist for each language, and every service that is waited for says when it is ready."""
+    services = compose["services"]
+    for service in services.values():
+        for volume in service.get("volumes", ()):
+            source = volume.split(":", 1)[0] if not volume.startswith("./") else volume.rsplit(":/", 1)[0]
+            if source.startswith("./"):
+                for language in LANGUAGES:
+                    assert (FOLDER / source.replace("${NTPAUDIT_LANGUAGE:-influxql}", language)).is_dir()
+            else:
+                assert source in compose["volumes"]
+        for other in service.get("depends_on", ()):
+            assert "healthcheck" in services[other]
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+        assert re.search(r":[\w.]+$", service.get("image", ":built")), "a version is named"
+    assert services["influxdb"]["environment"]["DOCKER_INFLUXDB_INIT_BUCKET"] == "ntpaudit"
+    assert "-influxMeasurementFieldSeparator=_" in services["victoriametrics"]["command"]
+
+
+def test_grafana_finds_the_dashboards(compose: Json) -> None:
+    """The provider of each language looks where the compose file mounts them; its data source has what it needs."""
+    environment = compose["services"]["grafana"]["environment"]
+    (mount,) = (one for one in compose["services"]["grafana"]["volumes"] if one.startswith("./dashboards:"))
+    inside = mount.split(":")[1]
+    for language in LANGUAGES:
+        (provider,) = provisioned(language, "dashboards")["providers"]
+        assert provider["options"]["path"] == f"{inside}/{language}"
+        assert provider["folder"] == provisioned(language, "alerting")["groups"][0]["folder"]
+        text = "".join(path.read_text() for path in (FOLDER / "provisioning" / language / "datasources").iterdir())
+        assert set(re.findall(r"\$\{(\w+)\}", text)) <= set(environment)
+    (source,) = provisioned("influxql", "datasources")["datasources"]
+    assert source["jsonData"]["dbName"] == compose["services"]["influxdb"]["environment"]["DOCKER_INFLUXDB_INIT_BUCKET"]
+    assert source["jsonData"]["version"] == "InfluxQL"
+
+
+def test_the_demonstration_is_told_words_that_it_knows(compose: Json) -> None:
+    """The container runs a command of this version; what its image is built of is in the checkout."""
+    demo = compose["services"]["demo"]
+    name, *words = demo["command"]
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word.partition("=")[0] for word in words} <= known
+    recipe = ROOT / demo["build"]["dockerfile"]
+    assert (FOLDER / demo["build"]["context"]).resolve() == ROOT
+    for line in re.findall(r"^COPY (.*) \S+$", recipe.read_text(), re.MULTILINE):
+        assert all((ROOT / source).exists() for source in line.split())

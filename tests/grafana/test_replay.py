@@ -1,0 +1,399 @@
+"""Every query of every dashboard and alert rule, asked of real databases which the demonstration has filled."""
+
+import http.client
+import re
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
+
+from grafana.__main__ import BOARDS, boards
+from grafana.alerts import RULES, Rule
+from grafana.integrity import FOLLOWED, limits
+from grafana.panels import TOLERANCE
+from grafana.queries import LANGUAGES, Language
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.observation import STATUSES
+from ntpaudit.core.record import Record
+from ntpaudit.demo.asking import ask_directly
+from ntpaudit.demo.life import Life, Told
+from ntpaudit.demo.story import Story, Truth, truth, write_story
+from ntpaudit.sinks.line_protocol import date, render
+from tests.grafana.replay import (
+    DATABASE,
+    Answer,
+    Asked,
+    Choices,
+    Span,
+    ask,
+    ask_influxql,
+    ask_promql,
+    targets,
+    timed_targets,
+)
+from tests.world.servers import influxd, victoria_metrics
+
+BATCH_LINES = 5000
+FEW = 12
+"""A site, a source or a kind of finding each; a series for each of the 24 hosts would be more."""
+
+MAY_BE_EMPTY = {
+    ("What the time daemon claims", "promql"),  # no version writes the daemon's fields yet
+    ("Ages", "promql"),  # the age of the oldest record that waits is there only while one waits
+    ("Share of points proved within (long range)", "influxql"),  # where no point is proved within, none is counted
+    ("Hosts with gaps", "influxql"),
+    ("Hosts with gaps", "promql"),
+}
+
+
+class Filled(NamedTuple):
+    """Two databases with the same points, what is true of them, and what each agent told last."""
+
+    urls: dict[Language, str]
+    span: Span
+    truth: Truth
+    story: Story
+    last: dict[str, Record]
+    told: tuple[Told, ...]
+
+    def ask(self, board: str, panel: str, language: Language, **chosen: str) -> list[Answer]:
+        """Return the answers to all targets of one panel."""
+        found = [one for one in targets(boards(language)[board], board) if one.panel == panel]
+        assert found
+        return [self.asked(one, language, **chosen) for one in found]
+
+    def asked(self, one: Asked, language: Language, **chosen: str) -> Answer:
+        """Return the answer to one target; `chosen` names sites, environments or a host."""
+        choices: dict[str, tuple[str, ...]] = {
+            "site": (),
+            "env": (),
+            "host": (sorted(self.truth.critical)[0],),
+            "hosts": tuple(sorted(self.truth.critical)),
+            "every": ("50",),
+        }
+        choices |= {name: (value,) for name, value in chosen.items()}
+        return ask(self.urls[language], language, one.target, self.span, one.interval_s, choices)
+
+
+@pytest.fixture(scope="module")
+def filled() -> Iterator[Filled]:
+    """Let the demonstration's fleet live for six hours that end now, and deliver to both databases what it tells."""
+    end_ns = time.time_ns()
+    story = write_story(24, 6.0, 1, end_ns)
+    told = tuple(one for part in story.parts for one in Life(part, story, ask_directly).advance(end_ns))
+    lines = "".join(_lines(one) for one in told).splitlines(keepends=True)
+    with influxd() as influx, victoria_metrics() as victoria:
+        for url in (influx, victoria):
+            _write(url, lines)
+        with urllib.request.urlopen(f"{victoria}/internal/force_flush"):
+            pass
+        yield Filled(
+            {"influxql": influx, "promql": victoria},
+            Span(story.begin_ns // 1_000_000, end_ns // 1_000_000),
+            truth(story),
+            story,
+            {one.record.host.name: one.record for one in told},
+            told,
+        )
+
+
+def _lines(one: Told) -> str:
+    """Return the lines of an audit, as the agent's outbox has them."""
+    lines = render(one.record, one.events)
+    return lines if one.record.utc_ns is not None else date(lines, one.record.host_ns)
+
+
+def _write(url: str, lines: Sequence[str]) -> None:
+    """Write lines as a client of InfluxDB 1.x does."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    for begin in range(0, len(lines), BATCH_LINES):
+        body = "".join(lines[begin : begin + BATCH_LINES]).encode()
+        connection.request("POST", f"/write?db={DATABASE}&precision=n", body)
+        answer = connection.getresponse()
+        assert answer.status == 204, answer.read()
+        answer.read()
+    connection.close()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("name", BOARDS)
+def test_every_target_is_answered(name: str, language: Language, filled: Filled) -> None:
+    """No query is refused, each has rows for one of two hosts but what may have none, and few series."""
+    for one in targets(boards(language)[name], name):
+        answers = [filled.asked(one, language, host=host) for host in sorted(filled.truth.critical)]
+        assert any(answer.rows for answer in answers) or (one.panel, language) in MAY_BE_EMPTY, (one.panel, one.ref)
+        if language == "influxql":  # whose series Grafana cuts
+            assert all(answer.series <= FEW for answer in answers), (one.panel, one.ref)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_panels_rename_is_in_the_answers(language: Language, filled: Filled) -> None:
+    """A table's columns are found under the names that its transformations and its columns' settings go by."""
+    for name, board in boards(language).items():
+        for panel in board["panels"]:
+            if panel["type"] != "table":
+                continue
+            answers = filled.ask(name, panel["title"], language)
+            found = {"Time", *(column for answer in answers for column in answer.columns)}
+            found |= {"Value", *(f"Value #{target['refId']}" for target in panel["targets"])}
+            for change in panel.get("transformations", ()):
+                renamed = change["options"].get("renameByName", {})
+                assert set(renamed) <= found | {"host (count)"} or not any(answer.rows for answer in answers)
+                found |= set(renamed.values())
+            shown = {one["matcher"]["options"] for one in panel["fieldConfig"]["overrides"]}
+            assert shown <= found or not any(answer.rows for answer in answers), (panel["title"], shown - found)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_choices_are_offered(language: Language, filled: Filled) -> None:
+    """The choices at the top of the dashboards are the fleet's sites, its environment, and the hosts of a site."""
+    names = {part.site for part in filled.story.parts}
+    for variable in boards(language)["integrity"]["templating"]["list"]:
+        if variable["type"] != "query":
+            continue
+        if language == "influxql":
+            query = variable["query"].replace("${site:regex}", "ams")
+            offered = set(ask_influxql(filled.urls[language], query).column("value"))
+        else:
+            metric, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()  # type: ignore[union-attr]
+            query = f"count by ({label}) (last_over_time({metric.replace('$site', 'ams')}[1d]))"
+            offered = set(ask_promql(filled.urls[language], query, {}, filled.span, 60).column(label))
+        ams = {part.name for part in filled.story.parts if part.site == "ams"}
+        assert offered == {"site": names, "env": {"demo"}, "hosts": ams}[variable["name"]]
+
+
+def numbers(answers: Sequence[Answer]) -> list[float]:
+    """Return the only number of each answer."""
+    assert all(len(answer.rows) == 1 for answer in answers)
+    return [answer.rows[0][-1] for answer in answers]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_counts_are_the_truth(language: Language, filled: Filled) -> None:
+    """Ok, warning, unknown and critical clocks, the silent and the covered: exactly those of the story."""
+    found = filled.truth
+    counts = [len(found.ok), len(found.warning), len(found.unmeasured), len(found.critical)]
+    assert numbers(filled.ask("fleet", "Clocks now", language)) == counts
+    assert numbers(filled.ask("fleet", "Silent", language)) == [len(found.silent)]
+    reporting = [record for name, record in filled.last.items() if name not in found.silent]
+    shares = [
+        sum(record.offset is not None for record in reporting) / 24,
+        *(sum(record.agreement.usable >= least for record in reporting) / 24 for least in (2, 3)),
+    ]
+    assert numbers(filled.ask("fleet", "Coverage", language)) == pytest.approx(shares)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_counts_are_the_truth_of_a_site(language: Language, filled: Filled) -> None:
+    """One site chosen, only its hosts are counted; and where nothing is wrong the number is 0, not none."""
+    for site in ("ams", "fra", "sgp"):
+        here = {part.name for part in filled.story.parts if part.site == site}
+        found = [here & names for names in (filled.truth.ok, filled.truth.warning, filled.truth.unmeasured)]
+        counts = [*map(len, found), len(here & filled.truth.critical)]
+        assert numbers(filled.ask("fleet", "Clocks now", language, site=site)) == counts
+        assert numbers(filled.ask("fleet", "Silent", language, site=site)) == [len(here & filled.truth.silent)]
+    assert filled.ask("fleet", "Clocks now", language, site="sgp")[3].rows[0][-1] == 0
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_worst_hosts_are_those_that_are_not_ok(language: Language, filled: Filled) -> None:
+    """Each with its own last offset, sign and all, and none of an offset where the last audit measured nothing."""
+    found = filled.truth
+    answers = filled.ask("fleet", "Worst hosts", language)
+    assert set(answers[0].column("host")) == found.critical | found.warning | found.unmeasured
+    if language == "influxql":
+        offsets = dict(zip(answers[0].column("host"), answers[0].column("offset"), strict=True))
+    else:
+        offsets = dict(zip(answers[2].column("host"), answers[2].column("value"), strict=True))
+    for name in answers[0].column("host"):
+        offset = filled.last[name].offset
+        assert offsets.get(name) == (None if offset is None else pytest.approx(offset.estimate_s))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_offsets_are_counted_by_size_and_direction(language: Language, filled: Filled) -> None:
+    """Each measured clock is in one class; and ahead is not behind."""
+    offsets = [
+        record.offset.estimate_s
+        for name, record in filled.last.items()
+        if name not in filled.truth.silent and record.offset is not None
+    ]
+    edges = [-60.0, -TOLERANCE.critical_s, -TOLERANCE.warning_s, TOLERANCE.warning_s, TOLERANCE.critical_s, 60.0]
+    classes = Counter(sum(offset > edge for edge in edges) for offset in offsets)
+    assert len(classes) > 2
+    assert numbers(filled.ask("fleet", "How far, and which way", language)) == [classes[place] for place in range(7)]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_who_fell_silent_is_named(language: Language, filled: Filled) -> None:
+    """With the moment of its last point."""
+    (answer,) = filled.ask("fleet", "Silent hosts", language)
+    assert set(answer.column("host")) == filled.truth.silent
+    (at,) = answer.column("time" if language == "influxql" else "value")
+    (name,) = filled.truth.silent
+    assert at == pytest.approx((filled.last[name].utc_ns or 0) / 1e6, abs=1)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_findings_in_force_are_the_truth(language: Language, filled: Filled) -> None:
+    """Those that count for a host that reports: no more and no fewer; and each kind with its number of hosts."""
+    answer = filled.ask("fleet", "Findings in force", language)[0]
+    states = answer.column("state" if language == "influxql" else "value")
+    rows = list(zip(answer.column("host"), answer.column("kind"), states, strict=True))
+    counting = {(host, kind) for host, kind, state in rows if state > 0 and host not in filled.truth.silent}
+    assert counting == {(host, kind) for host, kinds in filled.truth.findings.items() for kind in kinds}
+    (kinds,) = filled.ask("fleet", "Findings in force, by kind", language)
+    by_kind = dict(zip(kinds.column("kind"), kinds.column("hosts" if language == "influxql" else "value"), strict=True))
+    assert by_kind == Counter(kind for _, kind, _ in rows)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_steps_are_the_truth(language: Language, filled: Filled) -> None:
+    """Every clock that was set, which way and by how much; and a mark on the graphs for each."""
+    answer = filled.ask("fleet", "Steps of clocks", language)[0]
+    sizes = answer.column("step" if language == "influxql" else "value")
+    found = sorted(zip(answer.column("host"), sizes, strict=True))
+    wanted = sorted((step.host, step.size_s) for step in filled.truth.stepped)
+    assert [host for host, _ in found] == [host for host, _ in wanted]
+    assert [size for _, size in found] == pytest.approx([size for _, size in wanted], abs=0.01)
+    (marks,) = filled.ask("fleet", "annotation: Steps of clocks", language)
+    assert Counter(marks.column("host")) == Counter(host for host, _ in wanted)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_sites_sum_up_to_the_fleet(language: Language, filled: Filled) -> None:
+    """Each site's hosts by severity, the extremes of its offsets, and the ambiguity of its order."""
+    answers = filled.ask("fleet", "Sites", language)
+    rows = [dict(zip(answer.column("site"), (row[-1] for row in answer.rows), strict=True)) for answer in answers]
+    found = filled.truth
+    counts = [sum(one.values()) for one in rows[:4]]
+    assert counts == [len(names) for names in (found.critical, found.unmeasured, found.warning, found.ok)]
+    here = {part.name: part.site for part in filled.story.parts if part.name not in found.silent}
+    for site in ("ams", "fra", "sgp"):
+        offsets = [record.offset for name, record in filled.last.items() if here.get(name) == site and record.offset]
+        assert rows[4][site] == pytest.approx(min(one.estimate_s for one in offsets))
+        assert rows[5][site] == pytest.approx(max(one.estimate_s for one in offsets))
+        hull_s = max(one.latest_s for one in offsets) - min(one.earliest_s for one in offsets)
+        assert rows[6][site] == pytest.approx(hull_s)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_pipelines_at_risk_are_counted(language: Language, filled: Filled) -> None:
+    """By the direction that hurts each: a clock that is an hour ahead is no risk to what misses the late."""
+    offsets = [
+        record.offset.estimate_s
+        for name, record in filled.last.items()
+        if name not in filled.truth.silent and record.offset is not None
+    ]
+    wanted = [
+        sum(offset < limit_s if limit_s < 0 else offset > limit_s for offset in offsets) for _, limit_s in limits()
+    ]
+    found = numbers(filled.ask("integrity", "Hosts ahead: events that are late or lost", language))
+    found += numbers(filled.ask("integrity", "Hosts behind: events that are missed or refused", language))
+    assert found == wanted
+    assert sum(wanted) > 0
+    assert set(filled.ask("integrity", "Whose events", language)[0].column("host")) == {
+        name for name in filled.truth.critical if abs(_offset_s(filled.last[name])) > 300
+    }
+
+
+def _offset_s(record: Record) -> float:
+    assert record.offset is not None
+    return record.offset.estimate_s
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_shares_within_a_tolerance_are_those_of_the_records(language: Language, filled: Filled) -> None:
+    """Now, of the hosts that report; and over the whole time, of all points, those that measured nothing among them."""
+    reporting = [record for name, record in filled.last.items() if name not in filled.truth.silent]
+    for target, answer in zip(
+        (one for one in targets(boards(language)["integrity"], "") if "proved within, now" in one.panel),
+        filled.ask("integrity", "Share of clocks proved within, now", language),
+        strict=True,
+    ):
+        title = target.target["legendFormat"] if language == "promql" else answer.columns[-1]
+        size, unit = title.split()
+        limit_s = float(size) * {"s": 1.0, "ms": 1e-3, "us": 1e-6}[unit]
+        within = [record.offset is not None and record.offset.bound_s <= limit_s for record in reporting]
+        assert answer.rows[0][-1] == pytest.approx(sum(within) / len(within))
+    answers = filled.ask("integrity", "Share of points proved within (long range)", language)
+    if language == "influxql":
+        points = [sum(row[-1] for row in answer.rows) for answer in answers]
+        bounds = [one.record.offset.bound_s for one in filled.told if one.record.offset is not None]
+        assert points == [len(filled.told), *(sum(it <= limit_s for it in bounds) for limit_s in FOLLOWED.values())]
+    else:
+        assert all(0 <= row[-1] <= 1 for answer in answers for row in answer.rows)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_host_is_shown_inside_its_bound(language: Language, filled: Filled) -> None:
+    """The estimate lies between earliest and latest at every moment; and its sources have the statuses there are."""
+    answers = filled.ask("host", "Offset inside its bound", language)
+    if language == "influxql":
+        rows = list(zip(*(answers[0].column(name) for name in ("earliest", "offset", "latest")), strict=True))
+    else:
+        latest, earliest, offset = (dict(zip(one.column("time"), one.column("value"), strict=True)) for one in answers)
+        rows = [(earliest[at], offset[at], latest[at]) for at in offset]
+    assert len(rows) > 100
+    assert all(low <= middle <= high for low, middle, high in rows)
+    (said,) = filled.ask("host", "What became of each source", language)
+    assert {int(value) for value in said.column("last" if language == "influxql" else "value")} <= set(
+        range(len(STATUSES))
+    )
+
+
+def ask_rule(rule: Rule, language: Language, filled: Filled) -> list[float]:
+    """Return the number of each alert instance of a rule."""
+    url = filled.urls[language]
+    if language == "influxql":
+        answer = ask_influxql(url, rule.influxql.query)
+    else:
+        answer = ask_promql(url, rule.promql.query, {}, Span(0, time.time_ns() // 1_000_000), 60)
+    assert answer.series == len(answer.rows), "an alert instance has one number"
+    return [row[-1] for row in answer.rows]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_rules_fire_for_what_is_true(language: Language, filled: Filled) -> None:
+    """Each rule's number is that of the story, from a moment ago until now as the database knows it."""
+    assert time.time_ns() - filled.span.end_ms * 1_000_000 < 400 * NS_PER_S, "the points are too old to say"
+    found = filled.truth
+    counting = Counter(kind for kinds in found.findings.values() for kind in kinds)
+    wanted = {
+        "critical": [len(found.critical)],
+        "unknown": [len(found.unmeasured)],
+        "silent": [len(found.silent)],
+        "no-data": [24 - len(found.silent)],
+        "step-back": [sum(step.host == "fra-app1" and step.size_s < 0 for step in found.stepped)],
+        "common-source": [len(hosts) for hosts in found.common_sources.values()],
+        "findings": sorted(number for kind, number in counting.items() if kind not in ("offset-out", "step-back")),
+        "backlog": [],
+    }
+    assert {rule.name: sorted(ask_rule(rule, language, filled)) for rule in RULES} == wanted
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_bench_can_time_every_target(language: Language, filled: Filled) -> None:
+    """Dashboard, panel, reference, seconds and series of each; what is folded only where it is wanted."""
+    worst = tuple(sorted(filled.truth.critical))
+    timed = timed_targets(filled.urls[language], language, filled.span, worst[0], worst, long_range=False)
+    assert {board for board, *_ in timed} == set(BOARDS)
+    assert not any("(long range)" in panel for _, panel, *_ in timed)
+    assert all(seconds > 0 and series <= 24 for *_, seconds, series in timed)
+
+
+def test_choices_are_put_in_as_grafana_does() -> None:
+    """Several values are an alternative, their special characters escaped twice where the language has texts."""
+    from tests.grafana.replay import fill_in
+
+    chosen: Choices = {"site": ("a.b", "c/d")}
+    span = Span(1, 2)
+    assert fill_in("=~ /^${site:regex}$/", "influxql", span, 60, chosen) == r"=~ /^(a\.b|c\/d)$/"
+    assert fill_in('=~"$site"', "promql", span, 60, chosen) == r'=~"(a\\.b|c\\/d)"'
+    assert fill_in("$__interval $__interval_ms ${__to}ms", "influxql", span, 60, {}) == "60s 60000 2ms"
+    with pytest.raises(ValueError, match="nothing is put in"):
+        fill_in("$unknown", "promql", span, 60, chosen)

@@ -1,0 +1,165 @@
+"""What a fleet is found to be is what it is: simulated fleets whose truth is known, in every database."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from ntpaudit.core.ntptime import NS_PER_S, format_utc, parse_utc
+from ntpaudit.demo.story import Story, Truth, truth, write_story
+from tests.command import ntpaudit
+from tests.world.flaky import FORWARD, FlakyDatabase
+from tests.world.servers import influxd, victoria_metrics
+
+SEED = 3
+
+
+class Found(NamedTuple):
+    """A fleet whose truth is known, and what `ntpaudit fleet` says of it: an object, and a page."""
+
+    story: Story
+    truth: Truth
+    said: dict[str, Any]
+    page: str
+
+    def states(self, severity: str, *, silent: bool = False) -> set[str]:
+        """Return the hosts of a severity, silent ones or others."""
+        return {host["host"] for host in self.said["hosts"] if (host["severity"], host["silent"]) == (severity, silent)}
+
+    def findings(self, kind: str) -> list[dict[str, Any]]:
+        """Return the fleet's findings of a kind."""
+        return [finding for finding in self.said["findings"] if finding["id"] == kind]
+
+
+def look(
+    state: Path, end_ns: int, fill: tuple[str, ...], read: tuple[str, ...], *, hosts: int = 24, hours: float = 24.0
+) -> Found:
+    """Simulate a fleet that ends at a moment, and ask what it is then."""
+    until = format_utc(end_ns)
+    size = ("--hosts", str(hosts), "--hours", str(hours), "--seed", str(SEED), "--until", until)
+    made = ntpaudit("demo", *size, *fill, state=state, timeout_s=600.0)
+    assert made.status == 0, made.err
+    page = state / "fleet.html"
+    asked = ntpaudit("fleet", *read, "--at", until, "--format", "json", "--html", str(page), state=state)
+    assert asked.status == 2, asked.err
+    story = write_story(hosts, hours, SEED, end_ns)
+    return Found(story, truth(story), json.loads(asked.out), page.read_text())
+
+
+@pytest.fixture(scope="module", params=["embedded, over UDP", "embedded, 120 hosts", "InfluxDB", "VictoriaMetrics"])
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
+    """A fleet, in each database."""
+    state = tmp_path_factory.mktemp("fleet")
+    end_ns = (time.time_ns() // NS_PER_S - 60) * NS_PER_S
+    with ExitStack() as stack:
+        match request.param:
+            case "embedded, over UDP":
+                yield look(state, end_ns, ("--udp",), ("--demo",))
+            case "embedded, 120 hosts":
+                yield look(state, end_ns, (), ("--demo",), hosts=120, hours=6.0)
+            case "InfluxDB":
+                real = stack.enter_context(influxd())
+                proxy = stack.enter_context(FlakyDatabase(real, lambda _: FORWARD))  # it speaks version 2 to write
+                yield look(state, end_ns, ("--no-udp", "--influx-url", proxy.url), ("--url", real))
+            case "VictoriaMetrics":
+                url = stack.enter_context(victoria_metrics())
+                fill = ("--no-udp", "--influx-url", url)
+                yield look(state, end_ns, fill, ("--url", url, "--language", "promql"))
+
+
+def test_every_host_is_what_it_is(found: Found) -> None:
+    """Hosts that are wrong, suspicious, silent, unmeasured and in order are found, and no other in their place."""
+    assert found.states("critical") == found.truth.critical
+    assert found.states("warning") == found.truth.warning
+    assert found.states("unknown", silent=True) == found.truth.silent
+    assert found.states("unknown") == found.truth.unmeasured
+    assert found.states("ok") == found.truth.ok
+
+
+def test_every_host_has_its_findings(found: Found) -> None:
+    """The findings in force that count are those of each host's fault."""
+    counted = {
+        host["host"]: {alarm["id"] for alarm in host["alarms"] if alarm["severity"] != "ok"}
+        for host in found.said["hosts"]
+        if not host["silent"]
+    }
+    assert counted == found.truth.findings
+
+
+def test_every_offset_holds_the_truth(found: Found) -> None:
+    """Wrong clocks are as wrong as they were made, on the side on which they were."""
+    zone = [part.name for part in found.story.parts if part.fault.name == "time-zone"]
+    offsets = {host["host"]: host["offset"] for host in found.said["hosts"] if host["offset"]}
+    assert zone
+    for name in zone:
+        assert offsets[name]["earliest_s"] < -3600 < offsets[name]["latest_s"]
+        assert offsets[name]["direction"] == "ahead"
+
+
+def test_recent_steps_are_found(found: Found) -> None:
+    """Who was set back within the last hour is told, with its size and its moment; nobody else is."""
+    end_ns = found.story.end_ns
+    told = {
+        (host["host"], alarm["id"]): alarm
+        for host in found.said["hosts"]
+        for alarm in host["alarms"]
+        if alarm["id"].startswith("step-")
+    }
+    true = {
+        (step.host, "step-back" if step.size_s < 0 else "step-forward"): step
+        for step in found.truth.stepped
+        if end_ns - step.utc_ns < 3600 * NS_PER_S
+    }
+    assert true
+    assert told.keys() == true.keys()
+    for key, step in true.items():
+        assert told[key]["value_s"] == pytest.approx(step.size_s, abs=0.02)
+        assert abs(parse_utc(told[key]["since"]) - step.utc_ns) < NS_PER_S
+
+
+def test_what_befell_several_is_one_finding(found: Found) -> None:
+    """A lying server, a site that moves and a slow walk are found with their hosts, once each, and no other."""
+    sources = {finding["source"]: set(finding["hosts"]) for finding in found.findings("common-source")}
+    assert sources == found.truth.common_sources
+    moved = found.findings("site-moved")
+    assert {finding["site"] for finding in moved} == set(found.truth.sites_moved)
+    assert len(moved) == len(found.truth.sites_moved)
+    for finding in moved:
+        forward_s = found.truth.sites_moved[finding["site"]]
+        assert 0.5 * forward_s < -finding["value_s"] <= 1.01 * forward_s  # positive is behind; proved, so no more
+    walks = found.findings("slow-walk")
+    assert {name for finding in walks for name in finding["hosts"]} == found.truth.slow_walkers
+
+
+def test_order_and_silence_are_at_risk_where_they_are(found: Found) -> None:
+    """Sites whose events cannot be ordered are named, with those hosts that are why; and the silent."""
+    risks = {finding["site"]: set(finding["hosts"]) for finding in found.findings("ordering-risk")}
+    sites = {part.name: part.site for part in found.story.parts}
+    assert set(risks) == found.truth.risky_sites
+    assert all(hosts == {name for name in found.truth.critical if sites[name] == site} for site, hosts in risks.items())
+    gaps = found.findings("evidence-gap")
+    assert {name for finding in gaps for name in finding["hosts"]} == found.truth.silent
+
+
+def test_coverage_counts_whom_nobody_measures(found: Found) -> None:
+    """Coverage is of all hosts that should report, less the silent and the unmeasured."""
+    missing = len(found.truth.silent | found.truth.unmeasured)
+    single = sum(len(part.sources) == 1 for part in found.story.parts)
+    hosts = len(found.story.parts)
+    assert found.said["coverage"] == {
+        "hosts": hosts,
+        "measured": hosts - missing,
+        "by_two": hosts - missing - single,
+        "by_three": hosts - missing - single,
+    }
+
+
+def test_the_page_says_the_same(found: Found) -> None:
+    """Every host that is not ok is on the page, and its counts are those of the truth."""
+    flagged = found.truth.critical | found.truth.warning | found.truth.silent | found.truth.unmeasured
+    assert all(f">{name}<" in found.page for name in flagged)
+    assert f"{len(found.truth.critical)} of {len(found.story.parts)} clocks" in found.page.replace("&nbsp;", " ")
