@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.request import urlopen
 
 import pytest
 
@@ -43,6 +44,8 @@ def look(
     size = ("--hosts", str(hosts), "--hours", str(hours), "--seed", str(SEED), "--until", until)
     made = ntpaudit("demo", *size, *fill, state=state, timeout_s=600.0)
     assert made.status == 0, made.err
+    if "promql" in read:  # it shows what it was told after a while, or when it is told to
+        urlopen(f"{read[1]}/internal/force_flush", timeout=60).close()
     page = state / "fleet.html"
     asked = ntpaudit("fleet", *read, "--at", until, "--format", "json", "--html", str(page), state=state)
     assert asked.status == 2, asked.err
@@ -64,11 +67,12 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             case "InfluxDB":
                 real = stack.enter_context(influxd())
                 proxy = stack.enter_context(FlakyDatabase(real, lambda _: FORWARD))  # it speaks version 2 to write
-                yield look(state, end_ns, ("--no-udp", "--influx-url", proxy.url), ("--url", real))
+                fill = ("--no-udp", "--influx-url", proxy.url)
+                yield look(state, end_ns, fill, ("--url", real), hours=6.0)
             case "VictoriaMetrics":
                 url = stack.enter_context(victoria_metrics())
                 fill = ("--no-udp", "--influx-url", url)
-                yield look(state, end_ns, fill, ("--url", url, "--language", "promql"))
+                yield look(state, end_ns, fill, ("--url", url, "--language", "promql"), hours=6.0)
 
 
 def test_every_host_is_what_it_is(found: Found) -> None:

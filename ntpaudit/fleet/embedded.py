@@ -105,8 +105,11 @@ class EmbeddedStore:
     def create(cls, path: str) -> Self:
         """Begin an empty demonstration that will be at `path`, making its folder where missing."""
         with _telling(path):
-            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            handle, written = mkstemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path) or ".")
+            folder, name = os.path.split(os.path.abspath(path))
+            if not path or os.path.isdir(path):
+                raise IsADirectoryError(f"{path!r} is no file")
+            os.makedirs(folder, exist_ok=True)
+            handle, written = mkstemp(prefix=f".{name}.", dir=folder)
             os.close(handle)
             connection = sqlite3.connect(written, isolation_level=None)
             connection.execute("PRAGMA journal_mode=OFF")
@@ -193,7 +196,7 @@ def _telling(path: str) -> Iterator[None]:
     """Raise StoreError for what goes wrong while a demonstration is written."""
     try:
         yield
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, ValueError) as error:  # ValueError: a path that no file can have
         raise StoreError(f"cannot write the demonstration {path}: {error}; name another file") from error
 
 

@@ -100,8 +100,8 @@ class Server:
         try:
             with self._limited(connection):
                 connection.request(method, target, body, {**self._headers, **headers})
-                answer = connection.getresponse()
-                read = self._read(answer)
+                with connection.getresponse() as answer:
+                    read = self._read(answer)
             is_sound = not answer.will_close
         finally:
             if is_sound and not self._is_closed:
@@ -124,7 +124,11 @@ class Server:
             except OSError as error:
                 raise self.failure(f"{self._ca_file}: {error.strerror or error}", "check fleet.ca_file") from error
             connection = HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=context)
-        connection.connect()
+        try:
+            connection.connect()
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     @contextmanager

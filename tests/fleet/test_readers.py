@@ -227,7 +227,10 @@ def test_a_site_that_nobody_is_at_is_told(readers: dict[str, Reader], kind: str)
         readers[kind].snapshot(END_NS, Reach("amz"))
 
 
-@given(st.text(min_size=1, max_size=30) | st.sampled_from([HOSTILE, HOSTILE_SITE, "\\", "'", '"', "\n", "\0", "\ud800", "$", "%"]))
+@given(
+    st.text(min_size=1, max_size=30)
+    | st.sampled_from([HOSTILE, HOSTILE_SITE, "\\", "'", '"', "\n", "\0", "\ud800", "$", "%"])
+)
 @settings(max_examples=60)
 @pytest.mark.parametrize("kind", ASKED)
 def test_any_text_is_but_a_text(readers: dict[str, Reader], kind: str, text: str) -> None:

@@ -17,7 +17,7 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS
 from ntpaudit.core.record import Record
-from ntpaudit.sinks.line_protocol import date, render, render_undated
+from ntpaudit.sinks.line_protocol import date, points, render, render_undated, tag_value
 from ntpaudit.sinks.plain import one_line
 from tests.records import CASES, NOW_NS, failed, record, records, seen, servers
 from tests.sinks.agent import NASTY, SAME, agent_records, by_agent, event, events
@@ -150,6 +150,17 @@ def test_a_field_has_one_type_for_ever(record: Record, told: list[Event] | None)
             assert name not in TAGS
             assert not isinstance(value, int) or -(2**63) <= value < 2**63
         assert set(point.tags) <= TAGS
+
+
+@given(records(), st.none() | st.lists(events(), max_size=3))
+def test_points_are_what_the_lines_say(record: Record, told: list[Event] | None) -> None:
+    """A point has the tags and the numbers that are read back of its line, and nothing is kept of it that is not."""
+    for point, line in zip(points(record, told), read(render(record, told)), strict=True):
+        assert (point.measurement, point.stamp_ns) == (line.measurement, line.stamp_ns)
+        assert {name: tag_value(value) for name, value in point.tags.items() if value} == line.tags
+        assert line.fields.keys() <= {name for name, value in point.fields.items() if value is not None}
+        for name, value in line.fields.items():
+            assert isinstance(value, str) or point.fields[name] == value
 
 
 @given(agent_records(), st.lists(events(), max_size=3))

@@ -1,0 +1,269 @@
+"""Whatever a server answers, or does not, is a ReadError with what would mend it: in one line, without the token."""
+
+import json
+import socket
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.policy import Severity
+from ntpaudit.errors import ReadError
+from ntpaudit.fleet import http, open_reader
+from ntpaudit.fleet.reader import Reach, Reader
+from tests.records import NOW_NS
+from tests.world.flaky import Answer, Fault, FlakyDatabase, Hang, Octets, certificate
+from tests.world.servers import free_port
+
+TOKEN = "s3kret-t0ken-of-the-tests"
+LANGUAGES = ("influxql", "promql")
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[FlakyDatabase]:
+    """A server whose answers are told."""
+    with FlakyDatabase() as flaky:
+        yield flaky
+
+
+def opened(url: str, language: str, *, timeout_s: float = 5.0, ca_file: str | None = None) -> Reader:
+    """Open a reader with a token."""
+    return open_reader(url=url, language=language, token=TOKEN, timeout_s=timeout_s, ca_file=ca_file)
+
+
+def failure(url: str, language: str, *, timeout_s: float = 5.0, ca_file: str | None = None) -> str:
+    """Return why a snapshot cannot be read."""
+    with (
+        closing(opened(url, language, timeout_s=timeout_s, ca_file=ca_file)) as reader,
+        pytest.raises(ReadError) as error,
+    ):
+        reader.snapshot(NOW_NS, Reach())
+    message = str(error.value)
+    assert message.isprintable()
+    assert TOKEN not in message
+    return message
+
+
+def packed(body: bytes, *, packing: bytes = b"gzip", cut: int = 0, status: bytes = b"200 OK") -> Octets:
+    """Return an answer that is packed, without its last octets; it lasts until the connection ends."""
+    whole = zlib.compress(body, wbits=31)
+    return Octets(b"HTTP/1.1 " + status + b"\r\nContent-Encoding: " + packing + b"\r\n\r\n" + whole[: len(whole) - cut])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Answer(401, '{"error":"unable to parse authentication credentials"}'), ["401: unable", "fleet.token_file"]),
+        (Answer(403, "no", (("X-Why", "no"),)), ["answers 403: no", "fleet.token_file"]),
+        (Answer(404, "<html>\n<h1>no</h1>"), ["answers 404: <html> <h1>no</h1>", "fleet.url", "fleet.database"]),
+        (
+            Answer(302, "", (("Location", "https://sso.example/\x1b[2J"),)),
+            ["redirects to https://sso.example/", "fleet.url"],
+        ),
+        (Answer(301), ["redirects to nowhere"]),
+        (Answer(400, '{"error":"parse"}'), ["answers 400: parse", "fleet.language"]),
+        (Answer(422, '{"status":"error","error":"too many"}'), ["answers 422: too many", "--site"]),
+        (Answer(500, ""), ["answers 500: Said", "log of the database"]),
+        (packed(b'{"error":"of the gateway"}', status=b"502 Bad"), ["answers 502: of the gateway", "a proxy"]),
+        (Answer(503, "later"), ["answers 503: later"]),
+        (Answer(204), ["answers 204"]),
+        (Answer(200, "<html>Welcome</html>"), ["fleet.url and fleet.language"]),
+        (Answer(200, "[" * 100_000), ["fleet.url and fleet.language"]),
+        (Answer(200, "null"), ["fleet.url and fleet.language"]),
+        (Answer(200, "[1]"), ["fleet.url and fleet.language"]),
+        (Answer(200, "{}"), ["fleet.url and fleet.language"]),
+        (Answer(200, '{"results":[]}'), ["fleet.url and fleet.language"]),
+        (Answer(200, '{"results":[{"error":"of a query"}]}'), ["fleet."]),
+        (Answer(200, '{"status":"success","data":{}}'), ["fleet.url and fleet.language"]),
+        (Answer(200, '{"status":"success","data":{"result":[{"metric":7}]}}'), ["fleet.url and fleet.language"]),
+        (packed(b"{" + b" " * 5000, cut=12), ["ends too early", "ask again"]),
+        (packed(b"{}", packing=b"br"), ["packed as br", "fleet.url"]),
+        (Octets(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n{}"), ["cannot be unpacked"]),
+        (
+            Octets(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"),
+            ["no answer in HTTP: IncompleteRead", "ask again"],
+        ),
+        (Octets(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), ["no answer in HTTP"]),
+        (Octets(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{"), ["fleet."]),
+        (Octets(b"SSH-2.0-OpenSSH_9.2\r\n"), ["no answer in HTTP: BadStatusLine", "fleet.url"]),
+        (Octets(b""), ["no "]),
+    ],
+)
+def test_a_bad_answer_is_told(database: FlakyDatabase, language: str, fault: Fault, words: list[str]) -> None:
+    """Every answer that is none of a database says what it was, and what to do."""
+    database.choose = lambda request: fault
+    message = failure(database.url, language)
+    assert message.startswith(database.url)
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("language", "body", "words"),
+    [
+        ("influxql", '{"results":[{"statement_id":0,"partial":true}]}', "ends too early"),
+        ("influxql", '{"results":[{"statement_id":0,"series":[{"partial":true}],"partial":true}]}', "ends too early"),
+        ("influxql", '{"error":"not authorized"}', "not authorized; check fleet.database, and what the token"),
+        ("promql", '{"status":"error","error":"cannot"}', "cannot; check fleet.url"),
+        ("promql", '{"status":"success","isPartial":true,"data":[]}', "every vmstorage"),
+        ("promql", '{"status":"success","data":{"result":[]}}', "none of VictoriaMetrics'"),
+    ],
+)
+def test_half_an_answer_is_none(database: FlakyDatabase, language: str, body: str, words: str) -> None:
+    """An answer that lacks a part, or has an error inside, is not taken for the whole."""
+    database.choose = lambda request: Answer(200, "" if "/export" in request.target else body)
+    assert words in failure(database.url, language)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_silence_is_told(database: FlakyDatabase, language: str) -> None:
+    """A server that does not answer, or an octet at a time for ever, is given up; so is one that is not there."""
+    database.choose = lambda request: Hang()
+    assert "no answer in 0.1 s; check fleet.url and how busy" in failure(database.url, language, timeout_s=0.1)
+    database.choose = lambda request: Octets(b"HTTP/1.1 200 OK\r\n" + b"X-Slow: yes\r\n" * 50, 0.02)
+    assert "no answer in 0.1 s" in failure(database.url, language, timeout_s=0.1)
+    nobody = f"http://127.0.0.1:{free_port('127.0.0.1', socket.SOCK_STREAM)}"
+    assert "no connection: refused; start the database" in failure(nobody, language)
+    assert "name is not known" in failure("http://" + ("a" * 60 + ".") * 6 + "example", language)
+    assert "fleet.url" in failure("http://a..b", language)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_too_long_an_answer_is_refused(database: FlakyDatabase, language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that would fill the memory is not read to its end, packed or not."""
+    monkeypatch.setattr(http, "MAX_ANSWER", 3 << 20)
+    for fault in (packed(bytes(50 << 20)), Answer(200, " " * (5 << 20))):
+        database.choose = lambda request, fault=fault: fault  # type: ignore[misc]
+        assert "longer than 3 MiB; ask for one site: --site" in failure(database.url, language)
+
+
+def test_tls_is_verified() -> None:
+    """A certificate must be signed by who is named, and be that server's; then all is as without."""
+    with certificate() as (context, file), FlakyDatabase(tls=context) as database:
+        database.choose = lambda request: Answer(401)
+        assert "fleet.ca_file" in failure(database.url, "promql")
+        assert "missing.pem: No such file" in failure(database.url, "promql", ca_file="missing.pem")
+        assert "answers 401" in failure(database.url, "influxql", ca_file=str(file))
+    with certificate("DNS:other.example") as (context, file), FlakyDatabase(tls=context) as database:
+        assert "another server's: check fleet.url" in failure(database.url, "influxql", ca_file=str(file))
+        assert "check fleet.url" in failure(database.url.replace("https", "http"), "influxql")
+
+
+@pytest.mark.parametrize(
+    "url", ["", "db", "ftp://db", "http://", "http://[::1", "http://db:x", "http://a:b@db", "http://d\tb"]
+)
+def test_what_is_no_url_is_told(url: str) -> None:
+    """A URL that names no server, or a secret, is refused before anything is sent."""
+    with pytest.raises(ReadError, match=r"fleet\.url") as error:
+        open_reader(url=url)
+    assert "a:b" not in str(error.value)
+
+
+@pytest.mark.parametrize("token", ["ä", "a\nX-Other: 1", "\x7f"])
+def test_a_token_that_no_header_can_carry_is_refused(token: str) -> None:
+    """It is named by its key, never by itself."""
+    with pytest.raises(ReadError, match=r"fleet\.token_file") as error:
+        open_reader(url="http://db", token=token)
+    assert token not in str(error.value)
+
+
+@pytest.mark.parametrize(("language", "header"), [("influxql", f"Token {TOKEN}"), ("promql", f"Bearer {TOKEN}")])
+def test_what_is_asked(database: FlakyDatabase, language: str, header: str) -> None:
+    """The token goes in its header alone; long questions are posted; connections are kept; from afar, gzip is taken."""
+    body = (
+        b'{"results":[{"statement_id":0}]}' if language == "influxql" else b'{"status":"success","data":{"result":[]}}'
+    )
+    database.choose = lambda request: Answer(200, body.decode())
+    database.requests.clear()
+    before = database.connections
+    with closing(opened(database.url, language)) as reader:
+        for hosts in (["web1"], [f"a-host-with-a-long-name-{number}" for number in range(200)]):
+            assert reader.courses(hosts, NOW_NS - NS_PER_S, NOW_NS, 1) == dict.fromkeys(hosts, ())
+    assert database.connections - before <= (1 if language == "influxql" else 4)
+    assert all(request.headers["authorization"] == header for request in database.requests)
+    assert all(TOKEN not in request.target + request.lines for request in database.requests)
+    assert {bool(request.lines) for request in database.requests} == {True, False}
+    assert all(
+        "accept-encoding" not in request.headers or request.headers["accept-encoding"] == "identity"
+        for request in database.requests
+    )
+    database.choose = lambda request: packed(body)
+    with closing(opened(database.url.replace("127.0.0.1", "[::ffff:127.0.0.1]"), language)) as reader:
+        assert reader.tallies(NOW_NS - NS_PER_S, NOW_NS, 1) == ()
+    assert database.requests[-1].headers["accept-encoding"] == "gzip"
+
+
+def test_a_connection_that_was_given_up_is_opened_anew(database: FlakyDatabase) -> None:
+    """That a server ends a connection between two questions is no failure."""
+    database.choose = lambda request: Answer(200, '{"results":[{"statement_id":0}]}')
+    with closing(opened(database.url, "influxql")) as reader:
+        assert reader.tallies(NOW_NS - NS_PER_S, NOW_NS, 1) == ()
+        database.refuse()
+        database.listen()
+        assert reader.tallies(NOW_NS - NS_PER_S, NOW_NS, 1) == ()
+
+
+cells: st.SearchStrategy[object] = st.sampled_from(
+    [None, True, [], {}, "x", "", "NaN", "1e999", -1, 3, 1e308, 10**400, "2", 0.5]
+)
+
+
+@given(st.lists(st.lists(cells, min_size=14, max_size=14) | st.lists(cells, max_size=3) | cells, max_size=5))
+@settings(max_examples=50)
+def test_any_cell_is_taken_for_what_it_is(database: FlakyDatabase, rows: list[object]) -> None:
+    """What is no number, name or time in a row is left out of what is said of a host."""
+    columns = ["time", "host", "site", "env", "severity", "verdict", "offset_s", "earliest_s", "latest_s"]
+    columns += ["age_s", "frequency_ppm", "usable", "falsetickers", "findings"]
+    named = [[NOW_NS, "web1", *row[2:]] if isinstance(row, list) and len(row) == 14 else row for row in rows]
+    series = {"name": "ntpaudit_clock", "columns": columns, "values": named}
+    clock = json.dumps({"results": [{"statement_id": 0, "series": [series]}]})
+    names = '{"results":[{"statement_id":0,"series":[{"columns":["key","value"],"values":[["host","web1"],[7]]}]}]}'
+    nothing = '{"results":[{"statement_id":0}]}'
+    database.choose = lambda request: Answer(
+        200, names if "SHOW" in request.target else clock if "FROM+%22ntpaudit_clock" in request.target else nothing
+    )
+    with closing(opened(database.url, "influxql")) as reader:
+        snapshot = reader.snapshot(NOW_NS, Reach())
+    for host in snapshot.hosts:
+        assert (host.name, host.last_ns) == ("web1", NOW_NS)
+        assert isinstance(host.severity, Severity)
+        assert (host.offset is None) == (host.verdict == "unmeasured")
+        assert host.offset is None or host.offset.earliest_s <= host.offset.latest_s
+        assert all(type(count) is int and count >= 0 for count in (host.usable, host.falsetickers, host.findings))
+    assert bool(snapshot.hosts) != bool(snapshot.forgotten)
+
+
+@given(
+    st.binary(max_size=200)
+    | st.tuples(
+        st.sampled_from([b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 401 " + TOKEN.encode() + b"\r\n", b"HTTP/9 500\n"]),
+        st.lists(
+            st.sampled_from(
+                [
+                    b"Content-Length: 5\r\n",
+                    b"Content-Length: x\r\n",
+                    b"Transfer-Encoding: chunked\r\n",
+                    b"Content-Encoding: gzip\r\n",
+                    b"Location: http://[::1 " + TOKEN.encode() + b"\r\n",
+                    b"X-\xff: \xff\r\n",
+                    b"no colon\r\n",
+                ]
+            ),
+            max_size=3,
+        ).map(b"".join),
+        st.sampled_from(
+            [b"\r\n", b"", b"\r\n5\r\nhello\r\n0\r\n\r\n", b"\r\n" + TOKEN.encode(), b'\r\n{"error":"\\u001b"}']
+        ),
+    ).map(b"".join)
+)
+@settings(max_examples=50)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_any_octets_are_told_in_a_line(database: FlakyDatabase, language: str, octets: bytes) -> None:
+    """No octets of a server make anything but a ReadError, in a line that holds no secret."""
+    database.choose = lambda request: Octets(octets)
+    assert len(failure(database.url, language)) < 700
