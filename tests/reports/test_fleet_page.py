@@ -234,10 +234,11 @@ def test_is_as_wide_as_its_screen(browser: Browser, folder: Path, name: str) -> 
     """No screen from a phone to a desk has to scroll sideways, and every row can be seen in full."""
     with browser.page() as tab:
         tab.open(folder / f"{name}.html")
-        for width in (320, 390, 768, 1280):
+        for width in (320, 390, 768, 1090, 1100, 1280):
             tab.show(Screen(width))
             tab.evaluate("document.querySelector('#hosts table').scrollIntoView()")
             tab.evaluate(SETTLED)
+            assert tab.evaluate("document.querySelector('#hosts tbody th').clientWidth") >= 100, width
             assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), width
             assert tab.evaluate(RIGHT) <= width
 
