@@ -10,6 +10,7 @@ import sys
 import time
 from io import StringIO
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -18,7 +19,8 @@ from ntpaudit.core.fleet_rules import judge_fleet
 from ntpaudit.reports import fleet_csv, fleet_json, fleet_nagios, fleet_text
 from tests.command import Ran, ntpaudit
 from tests.snapshots import SNAPSHOT, write_demonstration
-from tests.world.packages import REPOSITORY
+from tests.world.packages import REPOSITORY, library
+from tests.world.servers import victoria_metrics
 
 FLEET = judge_fleet(SNAPSHOT, Terms())
 NOWHERE = "http://127.0.0.1:9"
@@ -275,6 +277,27 @@ def test_on_a_terminal_it_is_coloured_and_fits(state: Path) -> None:
         env={**os.environ, "STATE_DIRECTORY": str(state / "state")},
     )  # fmt: skip
     assert (left.stdout, left.stderr) == ('{"schema":', "")
+
+
+def test_a_clock_that_would_make_hosts_look_silent_is_told(state: Path) -> None:
+    """Whose own clock is 20 minutes wrong hears of it, for its silence is no host's; whose is right hears nothing."""
+    with victoria_metrics() as url:
+        line = (
+            f"ntpaudit_clock,host=web1 severity=0i,verdict=3i,usable=0i,falsetickers=0i,findings=0i {time.time_ns()}\n"
+        )
+        urlopen(Request(f"{url}/write", line.encode()), timeout=10).close()
+        urlopen(f"{url}/internal/force_flush", timeout=10).close()
+        words = ("--url", url, "--language", "promql")
+        right = fleet(*words, state=state)
+        faked = {
+            "LD_PRELOAD": str(library("libfaketime.so.1")),
+            "FAKETIME": "-20m",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        wrong = fleet(*words, state=state, **faked)
+    assert "differ" not in right.err
+    assert "the clocks of this machine and of the database differ by 20 min" in wrong.err
+    assert "ntpaudit check" in wrong.err
 
 
 def test_ten_thousand_hosts_are_judged_and_told_at_once() -> None:

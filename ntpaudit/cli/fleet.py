@@ -46,6 +46,9 @@ DEMONSTRATION = "demo.sqlite3"
 PATIENCE_S = 2.0
 """Who has waited for so long is told for what."""
 
+SKEW_S = 30.0
+"""A clock that is so far from the database's makes hosts look silent that are not."""
+
 SPANS = 96
 """Into so many the period of the page is divided: a day into quarters of an hour."""
 
@@ -281,7 +284,14 @@ def _read(reader: Reader, reading: Reading) -> Snapshot:
         at_ns = now_ns if reading.at is None else resolve(reading.at, now_ns)
         if at_ns > now_ns:
             raise click.UsageError("--at is a time that has yet to come")
-        return reader.snapshot(at_ns, _reach(reading))
+        snapshot = reader.snapshot(at_ns, _reach(reading))
+    skew_s = reader.skew_s() or 0.0
+    if reading.at is None and not abs(skew_s) <= SKEW_S:
+        StandardError().note(
+            f"the clocks of this machine and of the database differ by {span(skew_s)}, and who is silent is judged by "
+            "this machine's: audit both, with `ntpaudit check`"
+        )
+    return snapshot
 
 
 def _find(snapshot: Snapshot, name: str, terms: Terms, source: str) -> Host:

@@ -222,6 +222,10 @@ class EmbeddedReader:
         """Return the moment at which the demonstration ends."""
         return self._end_ns
 
+    def skew_s(self) -> float | None:
+        """A file has no clock."""
+        return None
+
     def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
         """Read every host as it stood at a moment."""
         begin_ns = now_ns - round(reach.look_back_s * NS_PER_S)

@@ -1,6 +1,7 @@
 """Questions to a database over HTTP, several at once: every failure is told with what would mend it."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
@@ -52,6 +53,8 @@ class Server:
         self._ca_file = ca_file
         self._timeout_s = timeout_s
         self._idle: list[HTTPConnection] = []
+        self.skew_s: float | None = None
+        """How far its clock is ahead of this machine's, by its last answer and within a second."""
         self._is_closed = False
 
     def ask(self, path: str, parameters: Mapping[str, str], accept: str = "application/json") -> bytes:
@@ -101,6 +104,7 @@ class Server:
             with self._limited(connection):
                 connection.request(method, target, body, {**self._headers, **headers})
                 with connection.getresponse() as answer:
+                    self.skew_s = _skew_s(answer.headers.get("Date"), time.time())
                     read = self._read(answer)
             is_sound = not answer.will_close
         finally:
@@ -271,6 +275,18 @@ def _parts_of(url: str) -> tuple[str, str, int | None, str]:
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or "@" in parts.netloc:
         raise ReadError("no URL of a database; write such as http://127.0.0.1:8086 in fleet.url")
     return parts.scheme, parts.hostname, port, quote(parts.path.rstrip("/"), safe="/%:@")
+
+
+def _skew_s(date: str | None, now_s: float) -> float | None:
+    """Return how far the clock that wrote a date is ahead; the date is cut to whole seconds (RFC 9110, 5.6.7)."""
+    from email.utils import parsedate_to_datetime
+
+    if date is None:
+        return None
+    try:
+        return parsedate_to_datetime(date).timestamp() + 0.5 - now_s
+    except (ValueError, OverflowError):
+        return None
 
 
 def _is_here(host: str) -> bool:

@@ -64,6 +64,10 @@ class PromqlReader:
         """Return the time of this host's clock."""
         return time.time_ns()
 
+    def skew_s(self) -> float | None:
+        """Return how far the database's clock is ahead of this machine's."""
+        return self._server.skew_s
+
     def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
         """Read every host as it stood at a moment."""
         return take_snapshot(self, now_ns, reach)

@@ -20,6 +20,9 @@ class Reader(Protocol):
     def now_ns(self) -> int:
         """Return the moment that is now for this database: the true time, or where a demonstration ends."""
 
+    def skew_s(self) -> float | None:
+        """Return how far the database's clock is ahead of this machine's, within a second; None while nobody knows."""
+
     def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
         """Read every host as it stood at a moment."""
 

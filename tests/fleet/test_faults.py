@@ -267,3 +267,13 @@ def test_any_octets_are_told_in_a_line(database: FlakyDatabase, language: str, o
     """No octets of a server make anything but a ReadError, in a line that holds no secret."""
     database.choose = lambda request: Octets(octets)
     assert len(failure(database.url, language)) < 700
+
+
+@pytest.mark.parametrize(
+    ("date", "skew_s"),
+    [("Wed, 18 Nov 2026 11:06:40 GMT", 0.5), ("Wed, 18 Nov 2026 11:16:40 GMT", 600.5)]
+    + [(date, None) for date in (None, "", "soon", "Wed, 32 Nov 2026 11:06:40 GMT", "Wed, 18 Nov 99999 11:06:40 GMT")],
+)
+def test_a_date_tells_the_databases_clock(date: str | None, skew_s: float | None) -> None:
+    """The date of an answer says how far the database's clock is ahead; one that is none says nothing."""
+    assert http._skew_s(date, NOW_NS / NS_PER_S) == skew_s
