@@ -30,6 +30,7 @@ from ntpaudit.core.policy import Severity
 
 Json = dict[str, Any]
 NoData = Literal["OK", "Alerting", "KeepLast"]
+Failure = Literal["Alerting", "KeepLast"]
 
 SOURCES: dict[Language, str] = {"influxql": "ntpaudit-influxdb", "promql": "ntpaudit-victoriametrics"}
 """The uid of each data source, as it is provisioned."""
@@ -50,7 +51,8 @@ _KINDS = EVERYBODY.also('"kind" !~ /^(step-|offset-out)/', 'kind!~"step-.*|offse
 class Rule(NamedTuple):
     """One rule: fires when the number is above `limit`, or below it if `below`, for as long as `pending`.
 
-    `panel` is the title of the panel that shows more, on the dashboard `board`.
+    `panel` is the title of the panel that shows more, on the dashboard `board`. `no_data` is what becomes of the rule
+    where nothing is answered, `failure` where the database cannot be asked.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Rule(NamedTuple):
     below: bool = False
     pending: str = "10m"
     no_data: NoData = "KeepLast"
+    failure: Failure = "KeepLast"
 
 
 def _of_severity(severity: Severity) -> tuple[Influx, Prom]:
@@ -110,7 +113,7 @@ RULES = (
         Influx(f'SELECT sum("silent") AS "silent" FROM (SELECT 2-"reports" AS "silent" FROM {reporting(EVERYBODY)})'),
         Prom(count(f"(time() - {seen(EVERYBODY)}) > bool {SILENT_AFTER_S}")),
         "warning",
-        "{{ .Values.B }} hosts have sent nothing for 10 minutes",
+        "{{ with .Values.B }}{{ . }}{{ else }}All{{ end }} hosts have sent nothing for 10 minutes",
         "The host is down, its agent was stopped, or it cannot deliver. Whoever means to set a clock unseen stops the"
         " agent first. The rule forgets a host after a day: an inventory does not.",
         "Look at each host; start its agent again; find out who stopped it.",
@@ -125,7 +128,7 @@ RULES = (
         Influx(f'SELECT count("severity") AS "hosts" FROM {by_host(EVERYBODY, {})}'),
         Prom(f"count({last('severity', EVERYBODY)})"),
         "critical",
-        "No host has sent anything for 10 minutes",
+        "No host has sent anything for 10 minutes, or the database does not answer",
         "The database takes no points, or nothing reaches it. Every other rule is blind until it does. The agents keep "
         "their records and send them later.",
         "Look at the database: is it up, is its disk full, has its token changed?",
@@ -135,6 +138,7 @@ RULES = (
         limit=1.0,
         below=True,
         no_data="Alerting",
+        failure="Alerting",  # a database that is down answers with an error, and no other rule would tell
     ),
     Rule(
         "step-back",
@@ -242,9 +246,11 @@ def _rule(rule: Rule, language: Language, panel_id: int) -> Json:
         "dashboardUid": uid(rule.board, language),
         "panelId": panel_id,
         "noDataState": rule.no_data,
-        "execErrState": "KeepLast",
+        "execErrState": rule.failure,
         "for": rule.pending,
         "annotations": {
+            "__dashboardUid__": uid(rule.board, language),  # messages and the list of alerts link by these two
+            "__panelId__": str(panel_id),
             "summary": rule.summary,
             "description": rule.meaning,
             "runbook": f"{rule.action} Command: {rule.command}",

@@ -353,6 +353,7 @@ _BY_SITE: dict[str, tuple[str, str]] = {
     },
     "farthest ahead": ('min("offset")', f"min by (site) ({measured('offset_s', CHOSEN, by=_HERE)})"),
     "farthest behind": ('max("offset")', f"max by (site) ({measured('offset_s', CHOSEN, by=_HERE)})"),
+    "middle": ('median("offset")', f"quantile by (site) (0.5, {measured('offset_s', CHOSEN, by=_HERE)})"),
     "order ambiguous within": (
         'max("latest")-min("earliest")',
         f"max by (site) ({measured('latest_s', CHOSEN, by=_HERE)}) - "
@@ -365,11 +366,13 @@ _OF_HOSTS = {
     **{severity.word: f'{is_severity(severity)} AS "{severity.word}"' for severity in Severity},
     "farthest ahead": '"offset"',
     "farthest behind": '"offset"',
+    "middle": '"offset"',
     "order ambiguous within": '"earliest", "latest"',
 }
 _FIELDS_OF_HOSTS = {
     "farthest ahead": {"offset": "offset_s"},
     "farthest behind": {"offset": "offset_s"},
+    "middle": {"offset": "offset_s"},
     "order ambiguous within": {"earliest": "earliest_s", "latest": "latest_s"},
 }
 
@@ -391,7 +394,7 @@ SITES = Question(
         ("Time",),
     ),
 )
-"""How each site fares now: its hosts by severity, the farthest offset each way, and the ambiguity of its order."""
+"""How each site fares now: its hosts by severity, its farthest offsets and the middle one, and the ambiguity."""
 
 STATES_OVER_TIME = Question(
     tuple(
@@ -454,8 +457,8 @@ def fleet(language: Language) -> Json:
             (
                 Row("Now", (_now(language),)),
                 Row("Who", (_who(language),)),
-                Row("What happened", (_findings(language), _steps(language))),
                 Row("Where", (_sites(language),)),
+                Row("What happened", (_findings(language), _steps(language))),
                 Row("Over time (long range: seconds over thousands of hosts)", (_over_time(language),), folded=True),
             ),
             (steps_annotation(language, _STEPS.where, _STEPS.labels),),
@@ -539,7 +542,7 @@ def _who(language: Language) -> Line:
         overrides=[coloured(title, colour) for title, colour, _, _ in _CLASSES],
         names=[title for title, _, _, _ in _CLASSES],
     )
-    return Line(11, (Cell(16, worst), Cell(8, spread)))
+    return Line(9, (Cell(16, worst), Cell(8, spread)))
 
 
 def _findings(language: Language) -> Line:
@@ -581,15 +584,6 @@ def _steps(language: Language) -> Line:
         sort=[("when", True)],
         absent="no clock was set",
     )
-    silent = table(
-        "Silent hosts",
-        "Who fell silent, and when it was heard of last. An agent that was stopped looks like a host that is down.",
-        SILENT_HOSTS,
-        language,
-        overrides=[host_column(language), moment_column("last seen")],
-        sort=[("last seen", False)],
-        absent="every known host reports",
-    )
     raised = graph(
         "Raised over time",
         "How many findings were raised and steps seen, by kind.",
@@ -599,14 +593,15 @@ def _steps(language: Language) -> Line:
         custom={"drawStyle": "bars", "fillOpacity": 80, "stacking": {"mode": "normal", "group": "A"}},
         interval="10m",
     )
-    return Line(9, (Cell(10, steps), Cell(6, silent), Cell(8, raised)))
+    return Line(9, (Cell(16, steps), Cell(8, raised)))
 
 
 def _sites(language: Language) -> Line:
     sites = table(
         "Sites",
-        "Each site now: hosts that report, by severity; the clocks that are farthest ahead and farthest behind; and "
-        "how far apart two events of different hosts must be stamped before their order is certain, at most.",
+        "Each site now: hosts that report, by severity; the clocks that are farthest ahead and farthest behind, and "
+        "the middle one: where that is far off, the site moved together. And how far apart two events of different "
+        "hosts must be stamped before their order is certain, at most.",
         SITES,
         language,
         overrides=[
@@ -621,11 +616,22 @@ def _sites(language: Language) -> Line:
             ),
             offset_column("farthest ahead"),
             offset_column("farthest behind"),
+            offset_column("middle"),
             bound_column("order ambiguous within"),
         ],
         sort=[("order ambiguous within", True)],
+        absent="no host reports",
     )
-    return Line(9, (Cell(24, sites),))
+    silent = table(
+        "Silent hosts",
+        "Who fell silent, and when it was heard of last. An agent that was stopped looks like a host that is down.",
+        SILENT_HOSTS,
+        language,
+        overrides=[host_column(language), moment_column("last seen")],
+        sort=[("last seen", False)],
+        absent="every known host reports",
+    )
+    return Line(7, (Cell(16, sites), Cell(8, silent)))
 
 
 def _over_time(language: Language) -> Line:

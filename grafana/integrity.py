@@ -318,14 +318,14 @@ COMPLIANCE = Question(
 RECEIVED_NOW = Question(
     (
         Influx(
-            'SELECT mean("points")*${every}/3600 AS "received" FROM '
+            'SELECT mean("points")*${every:raw}/3600 AS "received" FROM '
             '(SELECT count("severity") AS "points" '
             f'FROM "ntpaudit_clock" WHERE {since(CHOSEN, "1h")}{CHOSEN.where} GROUP BY "host")'
         ),
     ),
     (
         Prom(
-            f"avg(sum by (host) (count_over_time({metric('severity', CHOSEN)}[1h]))) * ${{every}} / 3600",
+            f"avg(sum by (host) (count_over_time({metric('severity', CHOSEN)}[1h]))) * ${{every:raw}} / 3600",
             "received",
         ),
     ),
@@ -333,14 +333,14 @@ RECEIVED_NOW = Question(
 GAPS = Question(
     (
         Influx(
-            'SELECT "host", "site", "share" FROM (SELECT count("severity")*${every}/3600 AS "share" '
+            'SELECT "host", "site", "share" FROM (SELECT count("severity")*${every:raw}/3600 AS "share" '
             f'FROM "ntpaudit_clock" WHERE {since(CHOSEN, "1h")}{CHOSEN.where} GROUP BY "host", "site") '
             'WHERE "share" < 0.9'
         ),
     ),
     (
         Prom(
-            f"sum by (host, site) (count_over_time({metric('severity', CHOSEN)}[1h])) * ${{every}} / 3600 < 0.9",
+            f"sum by (host, site) (count_over_time({metric('severity', CHOSEN)}[1h])) * ${{every:raw}} / 3600 < 0.9",
             form="table",
         ),
     ),
@@ -355,7 +355,7 @@ RECEIVED = Question(
             "time_series",
         ),
         Influx(
-            'SELECT count("points")*($__interval_ms/1000)/${every} AS "points expected" FROM '
+            'SELECT count("points")*($__interval_ms/1000)/${every:raw} AS "points expected" FROM '
             f'(SELECT count("severity") AS "points" FROM "ntpaudit_clock" WHERE {_RANGE} '
             'GROUP BY time($__interval), "host" fill(none)) WHERE $timeFilter GROUP BY time($__interval) fill(none)',
             "time_series",
@@ -369,7 +369,7 @@ RECEIVED = Question(
         ),
         Prom(
             f"count(count by (host) (count_over_time({metric('severity', CHOSEN)}[$__interval]))) * "
-            "($__interval_ms / 1000) / ${every}",
+            "($__interval_ms / 1000) / ${every:raw}",
             "points expected",
             instant=False,
         ),

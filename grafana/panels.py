@@ -44,6 +44,12 @@ STATUS_COLOURS: dict[Status, str] = {
     "unreachable": "purple",
     "backed-off": SILENT,
 }
+NOTHING = "-"
+"""What a table's cell says that has no value."""
+
+_ALL: Json = {"selected": True, "text": ["All"], "value": ["$__all"]}
+"""What is chosen at first, where nobody chose: else a Grafana may begin with the first site alone."""
+
 TOLERANCE = PROFILES[DEFAULT_PROFILE]
 """The colours of offsets and bounds change at the tolerances of this profile, whatever profile a host has."""
 
@@ -147,6 +153,7 @@ def _source_variable(language: Language) -> Json:
         "regex": "",
         "multi": False,
         "includeAll": False,
+        "current": {},
         "hide": 0,
         "refresh": 1,
         "skipUrlSync": False,
@@ -157,10 +164,11 @@ def _variable(one: Variable, language: Language) -> Json:
     """Return a choice; all of a tag's values are also those points that lack the tag."""
     common = {"name": one.name, "label": one.label, "description": one.description, "hide": 0, "skipUrlSync": False}
     if isinstance(one.query, str):
-        return {**common, "type": "custom", "query": one.query, "multi": False, "includeAll": False}
+        return {**common, "type": "custom", "query": one.query, "multi": False, "includeAll": False, "current": {}}
     query: Json | str = one.query[language]
     if language == "promql":
         query = {"query": query, "refId": one.name}
+    whole = one.multi and one.name != "hosts"
     return {
         **common,
         "type": "query",
@@ -170,8 +178,9 @@ def _variable(one: Variable, language: Language) -> Json:
         "sort": 1,
         "regex": "",
         "multi": one.multi,
-        "includeAll": one.multi and one.name != "hosts",
-        **({"allValue": ".*"} if one.multi and one.name != "hosts" else {}),
+        "includeAll": whole,
+        **({"allValue": ".*"} if whole else {}),
+        "current": dict(_ALL) if whole else {},
     }
 
 
@@ -319,7 +328,11 @@ def table(
     sort: Sequence[tuple[str, bool]] = (),
     absent: str = "",
 ) -> Json:
-    """Return a table; `sort` names columns and whether the greatest comes first. An empty one says `absent`."""
+    """Return a table; `sort` names columns and whether the greatest comes first. An empty one says `absent`.
+
+    Grafana says the `noValue` of the defaults in an empty table, and in each cell without a value too, where no
+    override has another.
+    """
     return panel(
         "table",
         title,
@@ -332,7 +345,13 @@ def table(
             "color": {"mode": "thresholds"},
             "thresholds": thresholds([step("text")]),
         },
-        overrides=overrides,
+        overrides=[
+            {
+                "matcher": {"id": "byRegexp", "options": "/.*/"},
+                "properties": [{"id": "noValue", "value": NOTHING}],
+            },
+            *overrides,
+        ],
         options={
             "showHeader": True,
             "cellHeight": "sm",
@@ -404,7 +423,10 @@ def timeline(
     overrides: Sequence[Json] = (),
     gap_ms: int = 900_000,
 ) -> Json:
-    """Return a band for each series whose colour is its state; it ends where nothing came for longer than `gap_ms`."""
+    """Return a band for each series whose colour is its state; it ends where nothing came for longer than `gap_ms`.
+
+    Where equal values are merged and colours go by thresholds, Grafana shows the thresholds and no mapping.
+    """
     return panel(
         "state-timeline",
         title,
@@ -413,8 +435,7 @@ def timeline(
         language,
         defaults={
             "mappings": list(mappings),
-            "color": {"mode": "thresholds"},
-            "thresholds": thresholds([step(SILENT)]),
+            "color": {"mode": "fixed", "fixedColor": SILENT},
             "custom": {"lineWidth": 0, "fillOpacity": 80, "spanNulls": False, "insertNulls": gap_ms},
         },
         overrides=overrides,
@@ -479,11 +500,17 @@ def _mapping(words: Sequence[tuple[str, str]]) -> list[Json]:
 STATES = _mapping([(severity.word, STATE_COLOURS[severity]) for severity in Severity])
 JUDGEMENTS = _mapping([(verdict, VERDICT_COLOURS[verdict]) for verdict in VERDICTS])
 SAYINGS = _mapping([(status, STATUS_COLOURS[status]) for status in STATUSES])
+_EVER_S = 1e18
+"""More than any offset; Grafana has taken a range's end that is null for 0."""
+
 DIRECTIONS = [
-    {"type": "range", "options": {"from": None, "to": -1e-12, "result": {"text": "ahead", "color": AHEAD, "index": 0}}},
     {
         "type": "range",
-        "options": {"from": 1e-12, "to": None, "result": {"text": "behind", "color": BEHIND, "index": 1}},
+        "options": {"from": -_EVER_S, "to": -1e-12, "result": {"text": "ahead", "color": AHEAD, "index": 0}},
+    },
+    {
+        "type": "range",
+        "options": {"from": 1e-12, "to": _EVER_S, "result": {"text": "behind", "color": BEHIND, "index": 1}},
     },
     {"type": "value", "options": {"0": {"text": "exact", "color": "green", "index": 2}}},
 ]

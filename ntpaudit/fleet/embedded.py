@@ -15,6 +15,7 @@ from ntpaudit.errors import ReadError, StoreError
 from ntpaudit.fleet.reader import Reach
 from ntpaudit.fleet.rows import (
     BEFORE_S,
+    CLOCK_FIELDS,
     EVENTS_S,
     Clock,
     Happening,
@@ -62,22 +63,7 @@ CREATE TABLE ending (end_ns INTEGER NOT NULL);
 """
 
 _TABLES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "ntpaudit_clock": (
-        "clock",
-        (),
-        (
-            "severity",
-            "verdict",
-            "offset_s",
-            "earliest_s",
-            "latest_s",
-            "age_s",
-            "frequency_ppm",
-            "usable",
-            "falsetickers",
-            "findings",
-        ),
-    ),
+    "ntpaudit_clock": ("clock", (), CLOCK_FIELDS),
     "ntpaudit_source": ("source", ("source",), ("status", "offset_s")),
     "ntpaudit_event": ("event", ("kind",), ("severity", "raised", "value_s")),
 }
@@ -242,7 +228,7 @@ class EmbeddedReader:
         return Snapshot(
             now_ns,
             hosts,
-            self._alarms(now_ns, site),
+            self._alarms(now_ns, reach.before_s, site),
             tuple(self._lies(hosts, begin_ns, now_ns)),
             offsets_of(row for row in earlier if site in (None, row.site)),
             reach.before_s,
@@ -313,7 +299,7 @@ class EmbeddedReader:
         )
         return (Clock(*row) for row in rows)
 
-    def _alarms(self, now_ns: int, site: str | None) -> tuple[Alarm, ...]:
+    def _alarms(self, now_ns: int, before_s: float, site: str | None) -> tuple[Alarm, ...]:
         """Read what is in force."""
         rows = self._query(
             """
@@ -322,7 +308,7 @@ class EmbeddedReader:
             """,
             (now_ns - round(EVENTS_S * NS_PER_S), now_ns, site, site),
         )
-        return alarms_of((Happening(*row) for row in rows), now_ns)
+        return alarms_of((Happening(*row) for row in rows), now_ns, before_s)
 
     def _lies(self, hosts: Sequence[Host], begin_ns: int, end_ns: int) -> Iterator[Lie]:
         """Read the falsetickers of the latest audit of those hosts that see any."""

@@ -2,61 +2,35 @@
 # ruff: noqa: S608  # a foreign text goes into a statement by _quoted alone
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 
-from ntpaudit.core.fleet import Bucket, Snapshot, Tally
+from ntpaudit.core.fleet import Bucket, Tally
 from ntpaudit.fleet.http import AGAIN, Server
-from ntpaudit.fleet.questions import MAX_NAMES, Window, take_snapshot
-from ntpaudit.fleet.reader import Reach
-from ntpaudit.fleet.rows import Cell, Clock, Happening, Said, Spans, bucket_of, mapping, split, tally
+from ntpaudit.fleet.questions import MAX_NAMES, Remote, Window
+from ntpaudit.fleet.rows import CLOCK_FIELDS, Cell, Clock, Happening, Said, Spans, bucket_of, mapping, split, tally
 from ntpaudit.sinks.line_protocol import tag_value
 
 _MS = 1_000_000
 
-_CLOCK = (
-    "severity",
-    "verdict",
-    "offset_s",
-    "earliest_s",
-    "latest_s",
-    "age_s",
-    "frequency_ppm",
-    "usable",
-    "falsetickers",
-    "findings",
-)
-_FIELDS = ", ".join(f'"{name}"' for name in _CLOCK)
+_FIELDS = ", ".join(f'"{name}"' for name in CLOCK_FIELDS)
 _WHOSE = '"host", "site", "env"'
 
 Row = tuple[Cell, ...]
 
 
-class InfluxqlReader:
+class InfluxqlReader(Remote):
     """A database, or a bucket, of the InfluxDB family."""
 
     def __init__(self, server: Server, database: str) -> None:
         """Make ready; nothing is asked yet."""
-        self._server = server
+        super().__init__(server)
         self._database = database
 
     @property
     def place(self) -> str:
         """What is read from, in words."""
-        return f"database {self._database!r} at {self._server.where}"
-
-    def now_ns(self) -> int:
-        """Return the time of this host's clock."""
-        return time.time_ns()
-
-    def skew_s(self) -> float | None:
-        """Return how far the database's clock is ahead of this machine's."""
-        return self._server.skew_s
-
-    def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
-        """Read every host as it stood at a moment."""
-        return take_snapshot(self, now_ns, reach)
+        return f"database {self._database!r} at {self.server.where}"
 
     def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
         """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
@@ -91,16 +65,12 @@ class InfluxqlReader:
             ),
         )
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._server.close()
-
     def points(self, window: Window) -> Iterator[Clock]:
         """Read the points in a short time."""
         return _clocks(
             self._rows(
                 f'SELECT {_FIELDS}, {_WHOSE} FROM "ntpaudit_clock" WHERE {_in(window)}',
-                ("host", "site", "env", "time", *_CLOCK),
+                ("host", "site", "env", "time", *CLOCK_FIELDS),
             )
         )
 
@@ -111,7 +81,7 @@ class InfluxqlReader:
             self._rows(
                 f'SELECT {_FIELDS}, {_WHOSE} FROM (SELECT {last} FROM "ntpaudit_clock"'
                 f" WHERE {_in(window)}{_and_any_of(hosts)} GROUP BY {_WHOSE})",
-                ("host", "site", "env", "time", *_CLOCK),
+                ("host", "site", "env", "time", *CLOCK_FIELDS),
             )
         )
 
@@ -165,7 +135,7 @@ class InfluxqlReader:
         """
         asked = {"db": self._database, "q": statement, "epoch": "ns", "chunked": "true"}
         last: Mapping[str, Cell] = {}
-        for part in self._server.ask("/query", asked).splitlines():
+        for part in self.server.ask("/query", asked).splitlines():
             last = self._result(part)
             match last.get("series"):
                 case [*series]:
@@ -173,17 +143,17 @@ class InfluxqlReader:
                         yield from _rows_of(mapping(one), columns)
         match last:
             case {"partial": True} | {"series": [*_, {"partial": True}]}:
-                raise self._server.failure("the answer ends too early", AGAIN)
+                raise self.server.failure("the answer ends too early", AGAIN)
             case {"statement_id": _} | {"series": _}:
                 return
-        raise self._server.failure("the answer is none of InfluxDB's")
+        raise self.server.failure("the answer is none of InfluxDB's")
 
     def _result(self, part: bytes) -> Mapping[str, Cell]:
         """Return the result in a part of an answer. ReadError where it tells of an error, or of nothing."""
         try:
             said = mapping(json.loads(part))
         except (ValueError, RecursionError) as error:
-            raise self._server.failure("the answer is not JSON") from error
+            raise self.server.failure("the answer is not JSON") from error
         match said.get("results"):
             case [dict(result), *_]:
                 pass
@@ -191,7 +161,7 @@ class InfluxqlReader:
                 result = {}
         complaint = said.get("error") or result.get("error")
         if complaint is not None:
-            raise self._server.failure(complaint, "check fleet.database, and what the token may read")
+            raise self.server.failure(complaint, "check fleet.database, and what the token may read")
         return result
 
 

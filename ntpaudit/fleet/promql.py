@@ -10,11 +10,23 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from ntpaudit.core.fleet import Bucket, Snapshot, Tally
-from ntpaudit.fleet.http import Server, start
-from ntpaudit.fleet.questions import Window, take_snapshot
-from ntpaudit.fleet.reader import Reach
-from ntpaudit.fleet.rows import Cell, Clock, Happening, Said, Spans, bucket_of, count_of, mapping, number, split, tally
+from ntpaudit.core.fleet import Bucket, Tally
+from ntpaudit.fleet.http import start
+from ntpaudit.fleet.questions import Remote, Window
+from ntpaudit.fleet.rows import (
+    CLOCK_FIELDS,
+    Cell,
+    Clock,
+    Happening,
+    Said,
+    Spans,
+    bucket_of,
+    count_of,
+    mapping,
+    number,
+    split,
+    tally,
+)
 from ntpaudit.sinks.line_protocol import tag_value
 
 _MS = 1_000_000
@@ -22,18 +34,6 @@ _MAX_NAMES_LENGTH = 12_000  # in bytes: a whole question may have 16 KiB
 _STRING_ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\"})
 _REGEX_ESCAPES = str.maketrans({character: f"\\{character}" for character in r"\.+*?()|[]{}^$"})
 
-_CLOCK = (
-    "severity",
-    "verdict",
-    "offset_s",
-    "earliest_s",
-    "latest_s",
-    "age_s",
-    "frequency_ppm",
-    "usable",
-    "falsetickers",
-    "findings",
-)
 _OFFSET = ("offset_s", "earliest_s", "latest_s")
 
 Key = str | tuple[Cell, ...]
@@ -48,29 +48,13 @@ Samples = Callable[[], Mapping[Key, Sample]]
 _WHOSE = ("host", "site", "env")
 
 
-class PromqlReader:
+class PromqlReader(Remote):
     """A database of the VictoriaMetrics family."""
-
-    def __init__(self, server: Server) -> None:
-        """Make ready; nothing is asked yet."""
-        self._server = server
 
     @property
     def place(self) -> str:
         """What is read from, in words."""
-        return self._server.where
-
-    def now_ns(self) -> int:
-        """Return the time of this host's clock."""
-        return time.time_ns()
-
-    def skew_s(self) -> float | None:
-        """Return how far the database's clock is ahead of this machine's."""
-        return self._server.skew_s
-
-    def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
-        """Read every host as it stood at a moment."""
-        return take_snapshot(self, now_ns, reach)
+        return self.server.where
 
     def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
         """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
@@ -105,19 +89,15 @@ class PromqlReader:
             ((place, severity) for (severity, place), hosts in counted.items() for _ in range(count_of(hosts))),
         )
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._server.close()
-
     def points(self, window: Window) -> Iterator[Clock]:
         """Read the latest point of each host in a short time."""
-        return _clocks({name: self._export(name, window) for name in _CLOCK})
+        return _clocks({name: self._export(name, window) for name in CLOCK_FIELDS})
 
     def latest(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Clock]:
         """Read the latest point of hosts in a long time."""
         for those in _selectors(window.site, hosts):
             yield from _clocks(
-                {name: self._stamped(f"ntpaudit_clock_{name}", those, window, _WHOSE) for name in _CLOCK}
+                {name: self._stamped(f"ntpaudit_clock_{name}", those, window, _WHOSE) for name in CLOCK_FIELDS}
             )
 
     def offsets(self, window: Window) -> Iterator[Clock]:
@@ -169,7 +149,7 @@ class PromqlReader:
         match self._data("/api/v1/label/host/values", labelled | ever):
             case [*names]:
                 return {name for name in names if isinstance(name, str)}
-        raise self._server.failure(_STRANGE)
+        raise self.server.failure(_STRANGE)
 
     def _export(self, name: str, window: Window) -> Samples:
         """Begin to read the last sample of a field in a short time, from the samples as they lie in the database.
@@ -185,7 +165,7 @@ class PromqlReader:
 
         def read() -> dict[Key, Sample]:
             with self._understanding():
-                return _cut(self._server.ask("/api/v1/export", asked).decode(), f"ntpaudit_clock_{name}")
+                return _cut(self.server.ask("/api/v1/export", asked).decode(), f"ntpaudit_clock_{name}")
 
         return start(read)
 
@@ -233,14 +213,14 @@ class PromqlReader:
         try:
             return json.loads(answer)
         except (ValueError, RecursionError) as error:
-            raise self._server.failure("the answer is not JSON") from error
+            raise self.server.failure("the answer is not JSON") from error
 
     def _results(self, path: str, parameters: Mapping[str, str]) -> list[Any]:
         """Return the series of an answer."""
         match self._data(path, parameters):
             case {"result": [*results]}:
                 return results
-        raise self._server.failure(_STRANGE)
+        raise self.server.failure(_STRANGE)
 
     @contextmanager
     def _understanding(self) -> Iterator[None]:
@@ -248,16 +228,16 @@ class PromqlReader:
         try:
             yield
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise self._server.failure(_STRANGE) from error
+            raise self.server.failure(_STRANGE) from error
 
     def _data(self, path: str, parameters: Mapping[str, str]) -> Cell:
         """Return what an answer holds. ReadError where it is no answer, or not a whole one."""
-        answer = self._server.ask(path, {**parameters, "nocache": "1"})  # or the newest half minute is held back
+        answer = self.server.ask(path, {**parameters, "nocache": "1"})  # or the newest half minute is held back
         said = mapping(self._read(answer))
         if said.get("status") != "success":
-            raise self._server.failure(said.get("error") or _STRANGE)
+            raise self.server.failure(said.get("error") or _STRANGE)
         if said.get("isPartial"):
-            raise self._server.failure(
+            raise self.server.failure(
                 "the answer lacks what a part of the cluster holds", "see that every vmstorage runs"
             )
         return said.get("data")
@@ -288,7 +268,7 @@ def _cut(lines: str, metric: str) -> dict[Key, Sample]:
 def _clocks(fields: Mapping[str, Samples]) -> Iterator[Clock]:
     """Yield the points whose fields are being read: each has a severity, and of the others what has the same stamp."""
     read = {name: samples() for name, samples in fields.items()}
-    others = [read[name] for name in _CLOCK[1:]]
+    others = [read[name] for name in CLOCK_FIELDS[1:]]
     severities = read["severity"]
     for whose, (key, (stamp, severity)) in zip(_whose(severities), severities.items(), strict=True):
         yield Clock(*whose, stamp * _MS, severity, *[_of(samples, key, stamp) for samples in others])

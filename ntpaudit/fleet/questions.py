@@ -1,6 +1,8 @@
 """A snapshot put together from what a database answers from afar: few questions, and most of them at the same time."""
 
 import gc
+import time
+from abc import ABC
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
@@ -8,7 +10,7 @@ from typing import NamedTuple, Protocol
 from ntpaudit.core.fleet import Host, Lie, Offset, Snapshot
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.errors import ReadError
-from ntpaudit.fleet.http import start
+from ntpaudit.fleet.http import Server, start
 from ntpaudit.fleet.reader import Reach
 from ntpaudit.fleet.rows import (
     BEFORE_S,
@@ -66,10 +68,29 @@ class Questions(Protocol):
         """Read every name of a host that is known."""
 
 
-def take_snapshot(questions: Questions, now_ns: int, reach: Reach) -> Snapshot:
-    """Read every host as it stood at a moment. ReadError where nothing is known of any."""
-    with _uncollected():
-        return _take(questions, now_ns, reach)
+class Remote(ABC, Questions):
+    """A reader of a database on a server, whose language its subclasses know."""
+
+    def __init__(self, server: Server) -> None:
+        """Make ready; nothing is asked yet."""
+        self.server = server
+
+    def now_ns(self) -> int:
+        """Return the time of this host's clock."""
+        return time.time_ns()
+
+    def skew_s(self) -> float | None:
+        """Return how far the database's clock is ahead of this machine's, within a second; None before it is asked."""
+        return self.server.skew_s
+
+    def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
+        """Read every host as it stood at a moment. ReadError where nothing is known of any."""
+        with _uncollected():
+            return _take(self, now_ns, reach)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.server.close()
 
 
 @contextmanager
@@ -90,7 +111,7 @@ def _take(questions: Questions, now_ns: int, reach: Reach) -> Snapshot:
     before_ns = now_ns - _ns(reach.before_s)
     fresh = start(lambda: hosts_of(questions.points(_window(now_ns, min(FRESH_S, reach.look_back_s), site))))
     before = start(lambda: offsets_of(questions.offsets(_window(before_ns, FRESH_S, site))))
-    alarms = start(lambda: alarms_of(questions.events(_window(now_ns, EVENTS_S, site)), now_ns))
+    alarms = start(lambda: alarms_of(questions.events(_window(now_ns, EVENTS_S, site)), now_ns, reach.before_s))
     names = questions.names(site)
     hosts = fresh()
     if not names and not hosts:

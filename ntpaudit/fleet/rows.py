@@ -18,7 +18,7 @@ EVENTS_S = 90 * 86_400.0
 """How far back a finding may have begun that is still in force, and a source may be told of."""
 
 PASSING = {"step-back": 3600.0, "step-forward": 3600.0}
-"""Findings that nothing clears, and how long each is in force."""
+"""Findings that nothing clears, and how long each is in force at least: while who moved may have moved by it."""
 
 _FALSETICKER = STATUSES.index("falseticker")
 _MS = 1_000_000
@@ -42,6 +42,10 @@ class Clock(NamedTuple):
     usable: Cell = None
     falsetickers: Cell = None
     findings: Cell = None
+
+
+CLOCK_FIELDS = Clock._fields[4:]
+"""The fields that are read of a point of `ntpaudit_clock`."""
 
 
 class Happening(NamedTuple):
@@ -131,8 +135,11 @@ _VERDICTS: dict[float | None, Verdict] = {float(place): verdict for place, verdi
 _UNMEASURED = float(VERDICTS.index("unmeasured"))
 
 
-def alarms_of(rows: Iterable[Happening], now_ns: int) -> tuple[Alarm, ...]:
-    """Return what is in force: of every host and kind the latest event, where that is one of raising."""
+def alarms_of(rows: Iterable[Happening], now_ns: int, before_s: float) -> tuple[Alarm, ...]:
+    """Return what is in force: of every host and kind the latest event, where that is one of raising.
+
+    Steps since `before_s` are, for they tell why a clock is not where it was then.
+    """
     latest: dict[tuple[str, str], Happening] = {}
     for row in rows:
         if isinstance(row.host, str) and isinstance(row.kind, str):
@@ -142,7 +149,7 @@ def alarms_of(rows: Iterable[Happening], now_ns: int) -> tuple[Alarm, ...]:
     return tuple(
         Alarm(host, kind, _SEVERITIES.get(number(row.severity), Severity.UNKNOWN), row.stamp_ns, number(row.value_s))
         for (host, kind), row in latest.items()
-        if number(row.raised) == 1 and now_ns - row.stamp_ns <= PASSING.get(kind, EVENTS_S) * 1e9
+        if number(row.raised) == 1 and now_ns - row.stamp_ns <= max(PASSING.get(kind, EVENTS_S), before_s) * 1e9
     )
 
 

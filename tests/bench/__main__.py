@@ -1,4 +1,7 @@
-"""`make bench`: measure everything once, beside a peer in the same run, and write docs/benchmarks.md."""
+"""`make bench`: measure everything once, beside a peer in the same run, and write docs/benchmarks.md.
+
+`python -m tests.bench SECTION...` measures some sections alone and prints them; the page stays as it is.
+"""
 
 import compileall
 import os
@@ -9,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,7 +28,7 @@ from ntpaudit.probes.clock import SystemClock
 from ntpaudit.probes.ntp import exchange
 from ntpaudit.probes.resolve import Endpoint
 from ntpaudit.probes.timestamping import stamping_enabled
-from tests.bench import agent, delivery
+from tests.bench import agent, delivery, fleet
 from tests.world.packages import environment, program
 from tests.world.rogue import RogueServer
 from tests.world.servers import chronyd, saturated_cores
@@ -197,30 +200,34 @@ def wall_of(words: Sequence[str]) -> float:
     return statistics.median(took)
 
 
-SECTIONS: tuple[Callable[[], Iterator[str]], ...] = (
-    accuracy_section,
-    cost_section,
-    deadline_section,
-    traffic_section,
-    agent.run,
-    delivery.run,
-)
+SECTIONS: Mapping[str, Callable[[], Iterator[str]]] = {
+    "accuracy": accuracy_section,
+    "cost": cost_section,
+    "deadline": deadline_section,
+    "traffic": traffic_section,
+    "agent": agent.run,
+    "delivery": delivery.run,
+    "fleet": fleet.run,
+}
 
 
-def main() -> None:
-    """Measure and write the page."""
+def main(chosen: Sequence[str]) -> None:
+    """Measure and write the page, or measure some sections and print them."""
+    if unknown := set(chosen) - set(SECTIONS):
+        raise SystemExit(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
     lines = [
         "# Benchmarks\n",
         "Written by `make bench` from one run; do not edit. Figures are ratios to a peer measured in the same run.\n",
         f"ntpaudit {__version__}, Python {platform.python_version()}, ntplib {version('ntplib')}, "
         f"Linux {platform.release().split('-')[0]} on {platform.machine()}, {os.cpu_count()} cores.\n",
     ]
-    for section in SECTIONS:
-        print(f"{section.__doc__} …", file=sys.stderr, flush=True)
-        lines += section()
-    PAGE.write_text("\n".join(lines))
-    print(PAGE.read_text())
+    for name in chosen or SECTIONS:
+        print(f"{SECTIONS[name].__doc__} …", file=sys.stderr, flush=True)
+        lines += SECTIONS[name]()
+    if not chosen:
+        PAGE.write_text("\n".join(lines))
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -90,7 +90,7 @@ def fill_in(text: str, language: Language, span: Span, interval_s: int, choices:
     for name, chosen in sorted(choices.items(), reverse=True):  # `hosts` before `host`
         regex = _regex(chosen)
         quoted = regex.replace("\\", "\\\\") if language == "promql" else regex
-        text = text.replace(f"${{{name}:regex}}", regex).replace(f"${{{name}}}", chosen[0] if chosen else "")
+        text = text.replace(f"${{{name}:regex}}", regex).replace(f"${{{name}:raw}}", chosen[0] if chosen else "")
         text = text.replace(f"${name}", quoted)
     if "$" in text.replace("$/", "").replace('$"', ""):  # what is left are the ends of regular expressions
         raise ValueError(f"nothing is put in for a variable of: {text}")

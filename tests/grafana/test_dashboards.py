@@ -15,7 +15,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana.__main__ import BOARDS, FOLDER, boards, files
 from grafana.alerts import RULES
 from grafana.integrity import FOLLOWED, TOLERANCES
-from grafana.panels import COLUMNS, SCHEMA_VERSION, uid
+from grafana.panels import COLUMNS, NOTHING, SCHEMA_VERSION, uid
 from grafana.queries import LANGUAGES, Language
 from ntpaudit.core.policy import PROFILES
 from tests.grafana.replay import Json, panels, targets
@@ -146,6 +146,89 @@ def test_variables_are_defined_and_used(language: Language, name: str) -> None:
     offered = {one["name"] for one in board["templating"]["list"]}
     used = set(re.findall(r"\$\{?([A-Za-z_]+)", json.dumps(board)))
     assert {one for one in used if not one.startswith(("__", "tag_"))} - {"timeFilter", "col"} == offered
+
+
+@pytest.mark.parametrize(("language", "name"), EVERY)
+def test_all_sites_are_chosen_at_first(language: Language, name: str) -> None:
+    """Where All may be chosen it is; and every choice has a `current`, without which some Grafanas fail."""
+    for one in committed(language, name)["templating"]["list"]:
+        assert one["current"].get("value") == (["$__all"] if one["includeAll"] else None)
+
+
+def test_variables_say_how_they_are_put_in() -> None:
+    """In InfluxQL each names its format, for where Grafana guesses, a number can be escaped as a pattern is."""
+    chosen = {one["name"] for name in BOARDS for one in committed("influxql", name)["templating"]["list"]}
+    seen = set()
+    for name, board in boards("influxql").items():
+        queries = [asked.target["query"] for asked in targets(board, name)]
+        queries += [one["query"] for one in board["templating"]["list"] if one["type"] == "query"]
+        for query in queries:
+            for variable, form in re.findall(r"\$\{?([A-Za-z_]+)(:[a-z]+)?", query):
+                if variable in chosen:
+                    seen.add(variable)
+                    assert form == (":raw" if variable == "every" else ":regex"), query
+    assert seen == {"site", "env", "host", "hosts", "every"}
+
+
+def settings(panel: Json) -> Iterator[tuple[str, str, Any]]:
+    """Yield every setting of a panel's fields: whose it is, what it is, and its value."""
+    for key, value in panel.get("fieldConfig", {}).get("defaults", {}).items():
+        yield "", key, value
+    for override in panel.get("fieldConfig", {}).get("overrides", ()):
+        for one in override["properties"]:
+            yield override["matcher"]["options"], one["id"], one["value"]
+
+
+@pytest.mark.parametrize(("language", "name"), EVERY)
+def test_mappings_are_shown(language: Language, name: str) -> None:
+    """A range has two ends, for null has been taken for 0; and no timeline merges by thresholds, which hides words."""
+    for panel, _ in panels(committed(language, name)):
+        found = list(settings(panel))
+        for mappings in (value for _, key, value in found if key == "mappings"):
+            for mapping in mappings:
+                if mapping["type"] == "range":
+                    assert mapping["options"]["from"] < mapping["options"]["to"]
+        if panel["type"] == "state-timeline":
+            assert panel["options"]["mergeValues"]
+            modes = [value["mode"] for _, key, value in found if key == "color"]
+            assert modes
+            assert "thresholds" not in modes
+
+
+@pytest.mark.parametrize(("language", "name"), EVERY)
+def test_an_empty_cell_does_not_say_that_all_is_well(language: Language, name: str) -> None:
+    """What an empty table says is not what a cell without a value says, as of the offset of an unmeasured clock."""
+    for panel, _ in panels(committed(language, name)):
+        if panel["type"] == "table":
+            said = {whose: value for whose, key, value in settings(panel) if key == "noValue"}
+            assert said.pop("/.*/") == NOTHING
+            assert set(said) == {""}
+            assert said[""] != NOTHING
+
+
+@pytest.mark.parametrize(("language", "name"), EVERY)
+def test_what_is_shown_of_a_field_has_that_field(language: Language, name: str) -> None:
+    """A band goes down to a line that the panel asks for; a table's numbers have the names that Prometheus gives."""
+    for panel, _ in panels(committed(language, name)):
+        asked = panel.get("targets", ())
+        names = {one.get("legendFormat") for one in asked}
+        names |= set(re.findall(r'AS "([^"]*)"', " ".join(one.get("query", "") for one in asked)))
+        bands = {(whose, value) for whose, key, value in settings(panel) if key == "custom.fillBelowTo"}
+        assert {one for band in bands for one in band} <= names
+        if language == "promql" and panel["type"] == "table":
+            values = {f"Value #{one['refId']}" for one in asked} if len(asked) > 1 else {"Value"}
+            (organize,) = (one for one in panel["transformations"] if one["id"] == "organize")
+            renamed = organize["options"]["renameByName"]
+            assert {one for one in renamed if one.startswith("Value")} == values
+
+
+def test_marks_have_their_titles() -> None:
+    """Grafana sees `ntpaudit_event.title` and takes the first column that it does not know for the title: it is."""
+    for name in ("fleet", "host"):
+        (note,) = committed("influxql", name)["annotations"]["list"]
+        target = note["target"]
+        assert target["query"].startswith(f'SELECT "{target["titleColumn"]}", "{target["textColumn"]}", ')
+        assert all(f'"{tag}"' in target["query"] for tag in target["tagsColumn"].split(","))
 
 
 @pytest.mark.parametrize(("language", "name"), EVERY)

@@ -55,7 +55,7 @@ def test_rules_are_what_grafana_takes(language: Language) -> None:
         assert reduced["model"]["expression"] == "A"
         assert held["model"]["expression"] == "B"
         assert rule["condition"] == "C"
-        assert rule["execErrState"] == "KeepLast"
+        assert rule["execErrState"] in {"Alerting", "KeepLast"}
         assert rule["noDataState"] in {"OK", "Alerting", "KeepLast"}
         assert rule["for"] in {"0s", "10m"}
         assert set(rule["labels"]) == {"severity", "team"}
@@ -77,13 +77,32 @@ def test_rules_lead_to_their_panels(language: Language) -> None:
     for rule, source in zip(group["rules"], RULES, strict=True):
         titles = {panel["id"]: panel["title"] for panel, _ in panels(made[rule["dashboardUid"]])}
         assert titles[rule["panelId"]] == source.panel
+        assert rule["annotations"]["__dashboardUid__"] == rule["dashboardUid"]
+        assert rule["annotations"]["__panelId__"] == str(rule["panelId"])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_rules_ask_for_what_an_expression_takes(language: Language) -> None:
+    """A table is no wide series, and a range no number: InfluxQL asks for time series, PromQL for one moment."""
+    for rule in provisioned(language, "alerting")["groups"][0]["rules"]:
+        asked, _, held = (step["model"] for step in rule["data"])
+        if language == "influxql":
+            assert (asked["rawQuery"], asked["resultFormat"]) == (True, "time_series")
+            assert "now()" in asked["query"]
+        else:
+            assert (asked["instant"], asked["range"]) == (True, False)
+        (condition,) = held["conditions"]
+        assert condition["evaluator"]["type"] in {"gt", "lt"}
+        if rule["noDataState"] == "Alerting":  # then there is no number to say
+            assert ".Values" not in re.sub(r"\{\{ with .*?\{\{ end \}\}", "", rule["annotations"]["summary"])
 
 
 def test_silence_is_an_alarm() -> None:
-    """Where nothing comes at all, the rules about silence fire, and those about what is wrong keep their state."""
+    """Where nothing comes the rules about silence fire; one does where the database is down; the others keep still."""
     states = {rule.name: rule.no_data for rule in RULES}
     assert {name for name, state in states.items() if state == "Alerting"} == {"silent", "no-data"}
     assert states["critical"] == "KeepLast"
+    assert [rule.name for rule in RULES if rule.failure == "Alerting"] == ["no-data"]
 
 
 def test_commands_of_the_runbook_exist() -> None:
@@ -112,7 +131,14 @@ def test_docker_finds_what_it_is_told_of(compose: Json) -> None:
             assert "healthcheck" in services[other]
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
         assert re.search(r":[\w.]+$", service.get("image", ":built")), "a version is named"
-    assert services["influxdb"]["environment"]["DOCKER_INFLUXDB_INIT_BUCKET"] == "ntpaudit"
+    influxdb = services["influxdb"]["environment"]
+    assert influxdb["DOCKER_INFLUXDB_INIT_BUCKET"] == "ntpaudit"
+    assert influxdb["DOCKER_INFLUXDB_INIT_ADMIN_TOKEN"] == services["demo"]["environment"]["INFLUXDB_V2_TOKEN"]
+    passwords = (
+        influxdb["DOCKER_INFLUXDB_INIT_PASSWORD"],
+        services["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"],
+    )
+    assert all("INFLUXDB_V2_TOKEN" not in password for password in passwords), "a token is too long for a password"
     assert "-influxMeasurementFieldSeparator=_" in services["victoriametrics"]["command"]
 
 
@@ -125,6 +151,7 @@ def test_grafana_finds_the_dashboards(compose: Json) -> None:
         (provider,) = provisioned(language, "dashboards")["providers"]
         assert provider["options"]["path"] == f"{inside}/{language}"
         assert provider["folder"] == provisioned(language, "alerting")["groups"][0]["folder"]
+        assert "folderUid" not in provider, "the rules come first, and make that folder under another uid"
         text = "".join(path.read_text() for path in (FOLDER / "provisioning" / language / "datasources").iterdir())
         assert set(re.findall(r"\$\{(\w+)\}", text)) <= set(environment)
     (source,) = provisioned("influxql", "datasources")["datasources"]

@@ -1,0 +1,107 @@
+"""A real vmagent as a site's relay before a real VictoriaMetrics: what it took while that was away arrives."""
+
+import socket
+import sqlite3
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from ntpaudit.config import InfluxConfig
+from ntpaudit.core.fleet import Terms
+from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.delivery import make_courier
+from ntpaudit.errors import ReadError
+from ntpaudit.fleet import open_reader
+from ntpaudit.fleet.reader import Reach
+from ntpaudit.sinks.line_protocol import render
+from ntpaudit.store import history
+from ntpaudit.store.history import Letter
+from ntpaudit.store.ledger import Ledger
+from tests.records import record, servers
+from tests.world.packages import program
+from tests.world.servers import free_port, running
+
+WITHIN_S = 30.0
+"""What takes longer than this, on any machine, does not come at all."""
+
+HOSTS = 20
+
+
+@contextmanager
+def vm(name: str, folder: Path, port: int, *flags: str) -> Iterator[str]:
+    """Run one of VictoriaMetrics' programs there, and yield its URL."""
+    url = f"http://127.0.0.1:{port}"
+    command = [str(program("victoria-metrics").with_name(name)), f"-httpListenAddr=127.0.0.1:{port}", *flags]
+    with running(command, folder / f"{name}.log", lambda _: is_well(url)):
+        yield url
+
+
+def is_well(url: str) -> bool:
+    """Whether a program says that it runs."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def letters(now_ns: int, numbers: Sequence[int]) -> Iterator[Letter]:
+    """Yield a record of each host, as its agent keeps it until it is delivered."""
+    for number in numbers:
+        host_ns = now_ns - (30 + number) * NS_PER_S
+        lines = render(record(*servers(0.0019 * number, host_ns=host_ns), name=f"web{number}", host_ns=host_ns))
+        yield Letter(0, lines, host_ns, "boot", number, host_ns)
+
+
+def deliver(ledger: Ledger, url: str, sent: Sequence[Letter]) -> None:
+    """Let the agents' courier deliver, until every letter is confirmed."""
+
+    def post(connection: sqlite3.Connection) -> None:
+        for letter in sent:
+            history.post(connection, letter, None)
+
+    ledger.read(post)
+    courier = make_courier(ledger, InfluxConfig(url), None, print)
+    courier.start()
+    until(lambda: courier.health.delivered == len(sent))
+    courier.stop(5.0)
+    assert ledger.backlog() == (0, None, 0)
+
+
+def until(condition: Callable[[], bool], within_s: float = WITHIN_S) -> None:
+    """Wait for something to hold."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
+
+
+def test_records_that_a_relay_took_while_the_database_was_away_arrive(tmp_path: Path) -> None:
+    """Agents deliver to vmagent without a database; once there is one, the fleet is there, each host as it was told."""
+    now_ns = time.time_ns() // NS_PER_S * NS_PER_S
+    relay_port, port = (free_port("127.0.0.1", socket.SOCK_STREAM) for _ in range(2))
+    to = f"-remoteWrite.url=http://127.0.0.1:{port}/api/v1/write"
+    ledger = Ledger(str(tmp_path / "history.sqlite3"), print)
+    with closing(ledger), vm("vmagent", tmp_path, relay_port, to, f"-remoteWrite.tmpDataPath={tmp_path}/kept") as relay:
+        deliver(ledger, relay, list(letters(now_ns, range(HOSTS))))
+        kept = (f"-storageDataPath={tmp_path}/data", "-retentionPeriod=100y", "-search.latencyOffset=0s")
+        with (
+            vm("victoria-metrics", tmp_path, port, *kept) as database,
+            closing(open_reader(url=database, language="promql")) as reader,
+        ):
+
+            def arrived() -> bool:
+                urllib.request.urlopen(f"{database}/internal/force_flush", timeout=30).close()
+                with suppress(ReadError):  # nothing is there yet
+                    return len(reader.snapshot(now_ns, Reach()).hosts) == HOSTS
+                return False
+
+            until(arrived)
+            fleet = judge_fleet(reader.snapshot(now_ns, Reach()), Terms())
+    for member in fleet.members:
+        assert member.host is not None
+        assert member.host.offset is not None
+        assert abs(member.host.offset.estimate_s - 0.0019 * int(member.name.removeprefix("web"))) < 1e-3
