@@ -22,6 +22,7 @@ from ntpaudit.core.schedule import (
     after_network,
     begin,
     missed,
+    rested,
     resumed,
     sooner,
 )
@@ -269,7 +270,7 @@ class Agent:
         now_ns = self._around.now_ns()
         self._schedule = sooner(self._schedule, self._asked_ns, now_ns, wait_s=wait_s, least_s=least_s)
         if self._schedule.network_ns is None and self._schedule.pool_ns is not None:
-            rested_ns = now_ns if self._pool_asked_ns is None else self._pool_asked_ns + POOL_INTERVAL_S * NS_PER_S
+            rested_ns = now_ns if self._pool_asked_ns is None else rested(self._pool_asked_ns, POOL_INTERVAL_S)
             wanted_ns = max(now_ns + round(wait_s * NS_PER_S), rested_ns)
             self._schedule = self._schedule._replace(pool_ns=min(self._schedule.pool_ns, wanted_ns))
 

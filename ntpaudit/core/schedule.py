@@ -74,15 +74,20 @@ def after_local(schedule: Schedule, now_ns: int, intervals: Intervals, chance: f
 
 
 def sooner(schedule: Schedule, asked_ns: int, now_ns: int, *, wait_s: float, least_s: float) -> Schedule:
-    """Bring the next question to servers forward, to `wait_s` from now, never below `least_s` after the last.
+    """Bring the next question to servers forward, to `wait_s` from now, never before `least_s` have passed since.
 
     Pools are left alone: their terms forbid it.
     """
     if schedule.network_ns is None:
         return schedule
-    earliest_ns = asked_ns + round(least_s * NS_PER_S)
+    earliest_ns = rested(asked_ns, least_s)
     wanted_ns = max(now_ns + round(wait_s * NS_PER_S), earliest_ns)
     return schedule._replace(network_ns=min(schedule.network_ns, wanted_ns))
+
+
+def rested(asked_ns: int, least_s: float) -> int:
+    """Return when `least_s` will certainly have passed since servers were asked: they were, a little later."""
+    return asked_ns + round(least_s * (1 + MARGIN) * NS_PER_S)
 
 
 def missed(schedule: Schedule, now_ns: int, intervals: Intervals) -> int:

@@ -57,6 +57,7 @@ SITE_HOSTS = 200
 SOURCES = 4
 LOCAL_S, NETWORK_S = 60, 300
 FRESH_POINTS = 14
+BEFORE_S = 3600
 LINES_A_DAY = 86_400 // LOCAL_S + 86_400 // NETWORK_S * (1 + SOURCES)
 BATCH_LINES = 10_000
 
@@ -142,11 +143,27 @@ class Measured(NamedTuple):
     disk_bytes: int
 
 
+class Posted(NamedTuple):
+    """How many lines a database took, and in how long."""
+
+    lines: int = 0
+    seconds: float = 0.0
+
+    def and_another(self, lines: int, seconds: float) -> "Posted":
+        """Return both together."""
+        return Posted(self.lines + lines, self.seconds + seconds)
+
+    @property
+    def rate(self) -> str:
+        """Lines a second."""
+        return f"{self.lines / self.seconds:,.0f}" if self.lines else ""
+
+
 class Growth(NamedTuple):
     """What a synthetic fleet of some size took in one database; it was not read where it took too long to write."""
 
-    lines: int
-    write_s: float
+    new: Posted
+    known: Posted
     disk_bytes: int
     filled_rss_bytes: int
     read_rss_bytes: int
@@ -551,14 +568,14 @@ def _growth_section(sizes: Sequence[int]) -> Iterator[str]:
         f"Synthetic fleets, their lines shaped as the agents': of every host {FRESH_POINTS} points of the clock in as "
         f"many minutes and one of over an hour before, and {SOURCES} sources at every fifth minute, each with numbers "
         "of their own. Posted straight to `/write` over one connection, "
-        f"{BATCH_LINES:,} lines at once; only the posting is timed. So short a history is mostly new series, and so "
-        "its size on disk tells of their index: what a day takes stands above.\n"
+        f"{BATCH_LINES:,} lines at once; only the posting is timed, apart for what begins new series. So short a "
+        "history is mostly new series, and so its size on disk tells of their index: what a day takes stands above.\n"
     )
     yield (
-        "| hosts | database | lines a second | on disk a host | server's memory, filled | read | "
-        "`ntpaudit fleet`, wall | CPU | memory |"
+        "| hosts | database | lines a second, new series | known series | on disk a host | server's memory, filled "
+        "| read | `ntpaudit fleet`, wall | CPU | memory |"
     )
-    yield "|---:|---|---:|---:|---:|---:|---:|---:|---:|"
+    yield "|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|"
     for size in sizes:
         for opened in _OPENERS.values():
             with opened() as database:
@@ -570,15 +587,16 @@ def _growth_cells(database: Database, hosts: int) -> str:
     """Measure a size, if the machine is large enough for it, and write the cells."""
     if (reason := _obstacle(hosts)) is not None:
         _say(f"{hosts} hosts in {database.name} are left out: {reason}")
-        return f"not measured: {reason} | | | | | "
+        return f"not measured: {reason} | | | | | | "
     _say(f"{hosts} synthetic hosts into {database.name}")
     found = _grow(database, hosts, _now_ns())
     if not found.reads:
         _say(f"{hosts} hosts in {database.name} are given up")
-        reason = f"given up after {POST_WITHIN_S / 60:.0f} min and {found.lines:,} lines"
-        return f"{found.lines / found.write_s:,.0f} | | {found.filled_rss_bytes / MIB:,.0f} MiB | {reason} | | "
+        reason = f"given up after {POST_WITHIN_S / 60:.0f} min and {found.new.lines + found.known.lines:,} lines"
+        return f"{found.new.rate} | {found.known.rate} | | {found.filled_rss_bytes / MIB:,.0f} MiB | {reason} | | "
     cells = [
-        f"{found.lines / found.write_s:,.0f}",
+        found.new.rate,
+        found.known.rate,
         f"{found.disk_bytes / hosts / 1024:.1f} KiB",
         f"{found.filled_rss_bytes / MIB:,.0f} MiB",
         f"{found.read_rss_bytes / MIB:,.0f} MiB",
@@ -601,27 +619,27 @@ def _obstacle(hosts: int) -> str | None:
 
 def _grow(database: Database, hosts: int, end_ns: int) -> Growth:
     """Fill a database with a synthetic fleet, and read it."""
-    lines, write_s, began_s = 0, 0.0, time.monotonic()
+    posted, began_s = {True: Posted(), False: Posted()}, time.monotonic()
     parts = urlsplit(database.url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
     with closing(connection):
-        for body in _bodies(hosts, end_ns):
+        for is_new, body in _bodies(hosts, end_ns):
             began = time.perf_counter()
             connection.request("POST", "/write?db=ntpaudit&precision=ns", body)
             answer = connection.getresponse()
             said = answer.read()
-            write_s += time.perf_counter() - began
+            posted[is_new] = posted[is_new].and_another(body.count(b"\n"), time.perf_counter() - began)
             if answer.status != 204:
                 raise RuntimeError(f"{database.name}: {answer.status} {said[:200]!r}")
-            lines += body.count(b"\n")
             if time.monotonic() - began_s > POST_WITHIN_S:
-                return Growth(lines, write_s, _disk_bytes(database), database.process.memory_info().rss, 0, ())
+                rss = database.process.memory_info().rss
+                return Growth(posted[True], posted[False], _disk_bytes(database), rss, 0, ())
     _settle(database)
     filled, disk = database.process.memory_info().rss, _disk_bytes(database)
     with _folder() as folder:
         _known_grown(database, folder, end_ns, hosts)
         reads = _read(database, folder, end_ns, (), runs=3)
-    return Growth(lines, write_s, disk, filled, database.process.memory_info().rss, reads)
+    return Growth(posted[True], posted[False], disk, filled, database.process.memory_info().rss, reads)
 
 
 def _known_grown(database: Database, folder: Path, end_ns: int, hosts: int) -> None:
@@ -632,27 +650,32 @@ def _known_grown(database: Database, folder: Path, end_ns: int, hosts: int) -> N
         raise RuntimeError(f"{database.name}: {counts} of {hosts} hosts")
 
 
-def _bodies(hosts: int, end_ns: int) -> Iterator[bytes]:
-    """Yield the lines of a synthetic fleet, many at once, in the order of time."""
+def _bodies(hosts: int, end_ns: int) -> Iterator[tuple[bool, bytes]]:
+    """Yield the lines of a synthetic fleet, many at once, in the order of time; and whether they begin new series."""
     rng = random.Random(1)
     clock, source = _templates()
     offsets = [rng.gauss(0.0, 0.002) for _ in range(hosts)]
     phases = [rng.randrange(LOCAL_S * NS_PER_S) for _ in range(hosts)]
     batch: list[str] = []
-    for ago_s in (3600, *(LOCAL_S * minute for minute in reversed(range(FRESH_POINTS)))):
+    ages_s = [LOCAL_S * minute for minute in reversed(range(FRESH_POINTS))]
+    first_s = next(ago_s for ago_s in ages_s if ago_s % NETWORK_S == 0)
+    for ago_s in (BEFORE_S, *ages_s):
+        is_new = ago_s in (BEFORE_S, first_s)  # of the clocks, and then of the sources
         for number in range(hosts):
             stamp_ns = end_ns - ago_s * NS_PER_S - phases[number]
             offset_s = offsets[number] + rng.gauss(0.0, 1e-4)
             whose = {"host": f"srv{number:06}.example.net", "site": f"site-{number // SITE_HOSTS:03}"}
             batch.append(clock % {**whose, **_numbers(offset_s, stamp_ns, -ago_s % NETWORK_S)})
-            if ago_s % NETWORK_S == 0 and ago_s != 3600:
+            if ago_s % NETWORK_S == 0 and ago_s != BEFORE_S:
                 for place in range(SOURCES):
                     said = _numbers(offset_s + rng.gauss(0.0, 1e-4), stamp_ns, 0)
                     batch.append(source % {**whose, **said, "source": f"ntp{place + 1}.example.net"})
             if len(batch) >= BATCH_LINES:
-                yield "".join(batch).encode()
+                yield is_new, "".join(batch).encode()
                 batch = []
-    yield "".join(batch).encode()
+        if batch:
+            yield is_new, "".join(batch).encode()
+            batch = []
 
 
 def _numbers(offset_s: float, stamp_ns: int, age_s: int) -> dict[str, float]:

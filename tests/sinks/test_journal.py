@@ -180,8 +180,8 @@ def test_message_ids_are_ids_and_each_is_another() -> None:
 
 
 def test_every_finding_has_a_message_id() -> None:
-    """Every rule, and every finding of the documentation, has an id."""
-    text = (REPOSITORY / "docs" / "findings.md").read_text()
+    """Every rule, and every finding of a host in the documentation, has an id."""
+    text = (REPOSITORY / "docs" / "findings.md").read_text().partition("## Of a fleet")[0]
     documented = re.findall(r"^\| `([a-z-]+)` \| (?:critical|high|medium|low)\b", text, re.MULTILINE)
     assert len(documented) >= 9
     assert {rule.id for rule in RULES} | set(documented) <= set(MESSAGE_IDS)
