@@ -7,6 +7,8 @@ from grafana.panels import (
     BEHIND,
     FAR_AHEAD,
     FAR_BEHIND,
+    NEAR_AHEAD,
+    NEAR_BEHIND,
     SILENT,
     STATE_COLOURS,
     TOLERANCE,
@@ -182,9 +184,9 @@ _FAR_S = 60.0
 _CLASSES = (
     (f"ahead by more than {_FAR_S:g} s", FAR_AHEAD, None, -_FAR_S),
     (f"ahead, {_CRITICAL_S:g} s to {_FAR_S:g} s", AHEAD, -_FAR_S, -_CRITICAL_S),
-    (f"ahead, {_WARNING_S:g} s to {_CRITICAL_S:g} s", "light-blue", -_CRITICAL_S, -_WARNING_S),
+    (f"ahead, {_WARNING_S:g} s to {_CRITICAL_S:g} s", NEAR_AHEAD, -_CRITICAL_S, -_WARNING_S),
     (f"ahead or behind by less than {_WARNING_S:g} s", "green", -_WARNING_S, _WARNING_S),
-    (f"behind, {_WARNING_S:g} s to {_CRITICAL_S:g} s", "light-orange", _WARNING_S, _CRITICAL_S),
+    (f"behind, {_WARNING_S:g} s to {_CRITICAL_S:g} s", NEAR_BEHIND, _WARNING_S, _CRITICAL_S),
     (f"behind, {_CRITICAL_S:g} s to {_FAR_S:g} s", BEHIND, _CRITICAL_S, _FAR_S),
     (f"behind by more than {_FAR_S:g} s", FAR_BEHIND, _FAR_S, None),
 )
@@ -668,12 +670,12 @@ def _over_time(language: Language) -> Line:
 
 
 def step_column(name: str = "step") -> Json:
-    """Return a column of steps: back is red, forward is blue."""
+    """Return a column of steps: back is red."""
     return column(
         name,
         unit="s",
         decimals=3,
-        thresholds={"mode": "absolute", "steps": [step("red"), step("blue", 0)]},
+        thresholds={"mode": "absolute", "steps": [step("red"), step("text", 0)]},
         custom_cellOptions={"type": "color-text"},
         custom_width=120,
     )

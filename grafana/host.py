@@ -577,7 +577,7 @@ def _drift(language: Language) -> Line:
         language,
         unit="s",
         least=0,
-        overrides=[coloured("the kernel's maximum error", "purple"), coloured("measured bound", "text")],
+        overrides=[coloured("the kernel's maximum error", "orange"), coloured("measured bound", "text")],
     )
     return Line(9, (Cell(9, frequency), Cell(6, forecasts), Cell(9, kernel)))
 

@@ -1,6 +1,6 @@
 """Panels, rows and dashboards in Grafana's classic JSON model; what a language asks is in `queries.py`.
 
-Whatever shows an offset shows its sign: behind is orange, ahead is blue, in words too.
+Whatever shows an offset shows its sign: behind is blue, ahead is purple, in words too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,27 +21,27 @@ that are hidden from a panel and not from its tooltip, and the transformation `f
 
 COLUMNS = 24
 
-BEHIND, FAR_BEHIND = "orange", "dark-orange"
-AHEAD, FAR_AHEAD = "blue", "dark-blue"
-SILENT = "#8e8e8e"
+BEHIND, FAR_BEHIND, NEAR_BEHIND = "blue", "dark-blue", "light-blue"
+AHEAD, FAR_AHEAD, NEAR_AHEAD = "purple", "dark-purple", "light-purple"
+NOT_KNOWN, SILENT = "#818b98", "#5c6570"
 STATE_COLOURS = {
     Severity.OK: "green",
     Severity.WARNING: "yellow",
-    Severity.UNKNOWN: "purple",
+    Severity.UNKNOWN: NOT_KNOWN,
     Severity.CRITICAL: "red",
 }
 VERDICT_COLOURS: dict[Verdict, str] = {
     "within": "green",
     "unproven": "yellow",
     "beyond": "red",
-    "unmeasured": "purple",
+    "unmeasured": NOT_KNOWN,
 }
 STATUS_COLOURS: dict[Status, str] = {
     "agreeing": "green",
     "falseticker": "red",
     "distant": "yellow",
     "rejected": "orange",
-    "unreachable": "purple",
+    "unreachable": NOT_KNOWN,
     "backed-off": SILENT,
 }
 NOTHING = "-"
@@ -503,7 +503,7 @@ SAYINGS = _mapping([(status, STATUS_COLOURS[status]) for status in STATUSES])
 _EVER_S = 1e18
 """More than any offset; Grafana has taken a range's end that is null for 0."""
 
-DIRECTIONS = [
+DIRECTIONS: list[Json] = [
     {
         "type": "range",
         "options": {"from": -_EVER_S, "to": -1e-12, "result": {"text": "ahead", "color": AHEAD, "index": 0}},
@@ -517,8 +517,8 @@ DIRECTIONS = [
 OFFSET_STEPS = [
     step(FAR_AHEAD),
     step(AHEAD, -TOLERANCE.critical_s),
-    step("light-blue", -TOLERANCE.warning_s),
-    step("light-orange", 0.0),
+    step(NEAR_AHEAD, -TOLERANCE.warning_s),
+    step(NEAR_BEHIND, 0.0),
     step(BEHIND, TOLERANCE.warning_s),
     step(FAR_BEHIND, TOLERANCE.critical_s),
 ]

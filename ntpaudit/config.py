@@ -302,7 +302,8 @@ class Inventory(NamedTuple):
 def read_inventory(path: str) -> Inventory:
     """Read a file that names the hosts that should report; `-` is standard input. ConfigError says what is wrong.
 
-    A name a line, or a name, a comma and its site; blank lines and what follows a # do not count.
+    A name a line, or a name, a comma and its site; blank lines and what follows a # do not count. A name may stand
+    there twice, but not at two sites.
     """
     try:
         with open(0 if path == "-" else path, encoding="utf-8", closefd=path != "-") as file:
@@ -312,20 +313,31 @@ def read_inventory(path: str) -> Inventory:
     except UnicodeDecodeError as error:
         raise ConfigError(f"fleet.inventory: {path} is no text in UTF-8", "fleet.inventory") from error
     sites: dict[str, str] = {}
+    placed: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         if written := line.partition("#")[0].strip():
             name, *places = (word.strip() for word in written.split(","))
             if not name or not written.isprintable() or len(places) > 1:
                 said = f"fleet.inventory: {path}:{number}: write a host's name, or its name, a comma and its site"
                 raise ConfigError(said, "fleet.inventory")
-            sites[name] = places[0] if places else ""
+            place = places[0] if places else ""
+            if place and sites.get(name, "") not in ("", place):
+                said = f"{name} is at site {place} here, and at {sites[name]} in line {placed[name]}: write it once"
+                raise ConfigError(f"fleet.inventory: {path}:{number}: {said}", "fleet.inventory")
+            if place:
+                placed.setdefault(name, number)
+            sites[name] = place or sites.get(name, "")
     if not sites:
         raise ConfigError(f"fleet.inventory: {path} names no host", "fleet.inventory")
     return Inventory(tuple(sites), {name: site for name, site in sites.items() if site})
 
 
 def fleet_database(
-    config: Config, environment: Mapping[str, str], url: str | None = None, language: Language | None = None
+    config: Config,
+    environment: Mapping[str, str],
+    url: str | None = None,
+    language: Language | None = None,
+    database: str | None = None,
 ) -> FleetDatabase:
     """Return where the fleet is read from, by a configuration as `with_environment` returns it, or as named here.
 
@@ -350,7 +362,7 @@ def fleet_database(
     return FleetDatabase(
         url=place,
         language=language or fleet.language,
-        database=fleet.database or (own.bucket if own is not None else InfluxConfig("").bucket),
+        database=database or fleet.database or (own.bucket if own is not None else InfluxConfig("").bucket),
         token=token,
         ca_file=fleet.ca_file or (own.ca_file if own is not None else None),
         timeout_s=fleet.timeout_s,

@@ -22,7 +22,19 @@ class TellError(NtpauditError):
 
 
 class ReadError(NtpauditError):
-    """A fleet cannot be read from its database; the text says why, and what would mend it."""
+    """A fleet cannot be read from its database: the `reason`, and the `remedy` that would mend it, apart.
+
+    They stay apart because a reason may hold words of a server, and those may hold anything.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{reason}; {remedy}" if remedy else reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+class StrangeAnswerError(ReadError):
+    """What answered may be another kind of database than was asked."""
 
 
 class BusyError(NtpauditError):

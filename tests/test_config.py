@@ -343,6 +343,7 @@ def test_a_fleet_is_read_where_it_says_else_where_points_are_delivered(tmp_path:
         "http://out", "promql", "ntpaudit", "of-the-environment", None, 2.0
     )
     assert fleet_database(elsewhere, {}).token is None
+    assert fleet_database(elsewhere, {}, database="named").database == "named"
     own = elsewhere._replace(fleet=FleetConfig("http://out", database="x", token_file=str(file), ca_file="/own.pem"))
     assert fleet_database(own, environment) == FleetDatabase("http://out", "influxql", "x", "to-read", "/own.pem", 10.0)
     file.chmod(0o644)
@@ -373,6 +374,9 @@ def test_check_says_what_an_agent_would_do(tmp_path: Path) -> None:
         "finra-cat (25 ms, 50 ms), delivers to http://127.0.0.1:8086, bucket ntpaudit, token set "
         f"(from {token})\n"
     )
+    assert run("check", "--config", file, state=tmp_path).out == ran.out
+    assert run("show", "--config", file, state=tmp_path).out == run("show", file, state=tmp_path).out
+    assert run("show", "--config", file, file, state=tmp_path).status == 64
     few = run("check", write(tmp_path / "y.toml", "[sources]\nservers = ['a', 'b', 'c']\n"), state=tmp_path)
     assert few.status == 0
     assert "only 3 servers" in few.err

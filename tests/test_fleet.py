@@ -11,7 +11,7 @@ from urllib.request import urlopen
 import pytest
 
 from ntpaudit.core.ntptime import NS_PER_S, format_utc, parse_utc
-from ntpaudit.demo.story import Story, Truth, truth, write_story
+from ntpaudit.demo.story import Part, Story, Truth, truth, write_story
 from tests.command import ntpaudit
 from tests.world.flaky import FORWARD, FlakyDatabase
 from tests.world.servers import influxd, victoria_metrics
@@ -95,13 +95,30 @@ def test_every_host_has_its_findings(found: Found) -> None:
 
 
 def test_every_offset_holds_the_truth(found: Found) -> None:
-    """Wrong clocks are as wrong as they were made, on the side on which they were."""
-    zone = [part.name for part in found.story.parts if part.fault.name == "time-zone"]
-    offsets = {host["host"]: host["offset"] for host in found.said["hosts"] if host["offset"]}
-    assert zone
-    for name in zone:
-        assert offsets[name]["earliest_s"] < -3600 < offsets[name]["latest_s"]
-        assert offsets[name]["direction"] == "ahead"
+    """Every interval reaches to where the story has put that clock, give or take what its time daemon leaves."""
+    offsets = {host["host"]: host["offset"] for host in found.said["hosts"] if host["offset"] and not host["silent"]}
+    assert offsets.keys() == {part.name for part in found.story.parts} - found.truth.silent - found.truth.unmeasured
+    for part in found.story.parts:
+        if part.name in offsets and part.fault.name != "recent-step":  # that is still being slewed away
+            earliest_s, latest_s = behind_s(found, part)
+            assert offsets[part.name]["earliest_s"] <= latest_s, part
+            assert offsets[part.name]["latest_s"] >= earliest_s, part
+            assert offsets[part.name]["direction"] == ("behind" if offsets[part.name]["estimate_s"] > 0 else "ahead")
+
+
+def behind_s(found: Found, part: Part) -> tuple[float, float]:
+    """Return how far the story has put a clock behind: at least, and at most."""
+    match part.fault.name:
+        case "time-zone":
+            return -3600.05, -3599.95
+        case "undisciplined":
+            hours = (found.story.end_ns - found.story.begin_ns) / NS_PER_S / 3600
+            drifted_s = part.behind_s + part.oscillator_ppm * 1e-6 * hours * 3600
+            return drifted_s * 0.99, drifted_s * 1.01
+        case "slow-walk":
+            return -0.085, -0.065
+    forward_s = found.truth.sites_moved.get(part.site, 0.0)
+    return -forward_s - 0.004, -forward_s + 0.004
 
 
 def test_recent_steps_are_found(found: Found) -> None:
@@ -135,6 +152,8 @@ def test_what_befell_several_is_one_finding(found: Found) -> None:
     for finding in moved:
         forward_s = found.truth.sites_moved[finding["site"]]
         assert 0.5 * forward_s < -finding["value_s"] <= 1.01 * forward_s  # positive is behind; proved, so no more
+        there = {part.name for part in found.story.parts if part.site == finding["site"]}
+        assert set(finding["hosts"]) == there - found.truth.silent - found.truth.unmeasured
     walks = found.findings("slow-walk")
     assert {name for finding in walks for name in finding["hosts"]} == found.truth.slow_walkers
 

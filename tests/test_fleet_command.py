@@ -20,7 +20,7 @@ from ntpaudit.reports import fleet_csv, fleet_json, fleet_nagios, fleet_text
 from tests.command import Ran, ntpaudit
 from tests.snapshots import SNAPSHOT, write_demonstration
 from tests.world.packages import REPOSITORY, library
-from tests.world.servers import victoria_metrics
+from tests.world.servers import influxd, victoria_metrics
 
 FLEET = judge_fleet(SNAPSHOT, Terms())
 NOWHERE = "http://127.0.0.1:9"
@@ -110,6 +110,7 @@ def test_an_inventory_of_a_file_an_option_or_standard_input(state: Path, tmp_pat
         (b"a\n,ams\n", ":2: write a host's name"),
         (b"# nobody\n", " names no host"),
         (b"\xff\n", " is no text in UTF-8"),
+        (b"a,ams\na\nb\na,fra\n", ":4: a is at site fra here, and at ams in line 1: write it once"),
         (None, ": No such file or directory"),
     ],
 )
@@ -135,7 +136,11 @@ def test_as_of_a_moment(state: Path) -> None:
     assert "site-moved" not in [finding["id"] for finding in told["findings"]]
     same = fleet("--demo", "--at", "2027-01-15T07:00:00Z", "--format", "json", state=state)
     assert json.loads(same.out) == told
-    assert fleet("--demo", "--at", "2028-01-01", state=state).status == 64
+    late = fleet("--demo", "--at", "2028-01-01", state=state)
+    assert late.status == 64
+    assert "the demonstration, which ends at 2027-01-15T08:00:00Z" in late.err
+    ran = fleet("--url", NOWHERE, "--at", "2100-01-01", state=state)
+    assert (ran.status, "--at is a time that has yet to come" in ran.err) == (64, True)
 
 
 def test_terms_are_those_of_the_options(state: Path) -> None:
@@ -160,6 +165,14 @@ def test_terms_are_those_of_the_options(state: Path) -> None:
         ("--demo", "order", "a", "a"),
         ("--demo", "order", "a"),
         ("ordre",),
+        ("--demo", "--database", "x"),
+        ("order", "--store", "x", "--url", NOWHERE, "a", "b"),
+        ("--url", NOWHERE, "--language", "promql", "--database", "x"),
+        ("--demo", "--format", "csv", "order", "a", "b"),
+        ("--demo", "--period", "6h"),
+        ("--demo", "--html", "x", "--output", "./x"),
+        ("--demo", "--html", "-", "--output", "-"),
+        ("--demo", "--html", "-", "--format", "json"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(words: tuple[str, ...], state: Path) -> None:
@@ -168,6 +181,90 @@ def test_what_makes_no_sense_is_a_usage_error(words: tuple[str, ...], state: Pat
     assert (ran.status, ran.out) == (64, "")
     assert "Error: " in ran.err
     assert "secret@" not in ran.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--site", "ams"), ("--inventory", "x"), ("--flagged",), ("--limit", "3"), ("--output", "x"), ("--html", "x"),
+        ("--period", "1h"), ("--before", "1h"),
+    ],
+)  # fmt: skip
+def test_options_that_mean_nothing_to_an_order_are_refused(words: tuple[str, ...], state: Path) -> None:
+    """They are named, and not ignored."""
+    ran = fleet("--demo", *words, "order", "ams-db-1", "ams-web-2", state=state)
+    assert (ran.status, ran.out) == (64, "")
+    assert f"{words[0]}: of no meaning to `order`" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "config", "said"),
+    [
+        ((), "", "no database is named"),
+        ((), "[fleet]\nurl = 'http://127.0.0.1:9'\ntoken_file = '{token}'\n", ":3: fleet.token_file: .* chmod 600"),
+        ((), "[fleet]\nurll = 'x'\n", ":2: fleet.urll: unknown"),
+        (
+            (),
+            "[fleet]\nurl = 'http://127.0.0.1:9'\ninventory = '/no/where'\n",
+            ":3: fleet.inventory: /no/where: No such",
+        ),
+        (("--inventory", "/no/where"), "", "--inventory: /no/where: No such file"),
+        (("--demo", "--html", "/no/where/x"), "", "cannot write /no/where/x"),
+        (("--demo", "--output", "/no/where/x"), "", "cannot write /no/where/x"),
+        (("--url", NOWHERE, "--output", "/no/where/x"), "", "cannot write /no/where/x"),
+        (("--inventory", "/no/where", "--output", "/no/where/x"), "", "--inventory: /no/where: No such file"),
+        (("--demo", "--at", "2100-01-01"), "", "--at is later than the demonstration"),
+    ],
+)
+def test_a_plugin_tells_whatever_is_wrong_in_its_line(
+    words: tuple[str, ...], config: str, said: str, state: Path, tmp_path: Path
+) -> None:
+    """Monitoring looks at standard output and at 3, and at nothing else."""
+    token = tmp_path / "token"
+    token.write_text("x")
+    token.chmod(0o644)
+    file = tmp_path / "x.toml"
+    file.write_text(config.replace("{token}", str(token)))
+    ran = fleet("--config", str(file), "--format", "nagios", *words, state=state)
+    assert (ran.status, ran.err) == (3, "")
+    assert re.match(rf"NTPAUDIT UNKNOWN - .*{said}.*\n\Z", ran.out)
+
+
+def test_hints_name_what_was_given(state: Path, tmp_path: Path) -> None:
+    """Options where those were given, keys where a file was read; and a command that reads the same place."""
+    ran = fleet("--url", NOWHERE, "--language", "promql", state=state)
+    assert "start the database, or check --url" in " ".join(ran.out.split())
+    config = tmp_path / "a file.toml"
+    config.write_text(f"[fleet]\nurl = '{NOWHERE}'\n")
+    assert "or check fleet.url" in fleet("--config", str(config), state=state).out
+    config.write_text(f"[influxdb]\nurl = '{NOWHERE}'\n")
+    assert "or check influxdb.url" in fleet("--config", str(config), state=state).out
+    assert "or check INFLUXDB_V2_URL" in fleet(state=state, INFLUXDB_V2_URL=NOWHERE).out
+    store = str(state / "state" / "demo.sqlite3")
+    said = " ".join(fleet("--store", store, "order", "zzz", "ams-db-1", state=state).out.split())
+    assert f"see `ntpaudit fleet --store {store}` for the hosts there are" in said
+
+
+def test_a_demonstration_elsewhere(state: Path, tmp_path: Path) -> None:
+    """`--store` names the file, and nothing of this host's is read."""
+    ran = fleet("--store", str(state / "state" / "demo.sqlite3"), "--config", "/no/where", state=tmp_path)
+    assert ran.status == 2
+    assert ran.out.startswith("CRITICAL  1 of 13 clocks")
+    nobody = fleet("--store", "/no where", state=tmp_path)
+    assert nobody.status == 3
+    assert nobody.out.endswith("fix: make one: ntpaudit demo --store '/no where'\n")
+
+
+def test_the_name_of_a_database_is_an_option(state: Path) -> None:
+    """Where there is nothing, both kinds of database say what they are, and what would mend it."""
+    with influxd() as url:
+        ran = fleet("--url", url, "--database", "other", state=state)
+        said = " ".join(ran.out.split())
+        assert (ran.status, ran.err) == (3, "")
+        assert "database not found: other" in said
+        assert "check --database" in said
+        wrong = " ".join(fleet("--url", url, "--language", "promql", state=state).out.split())
+        assert "this is InfluxDB, and was asked as VictoriaMetrics is fix: --language influxql" in wrong
 
 
 def test_without_a_database_it_says_what_to_do(state: Path) -> None:
@@ -220,6 +317,29 @@ def test_a_page_beside_the_result(state: Path, tmp_path: Path) -> None:
     assert "the demonstration" in html
 
 
+def test_a_page_on_standard_output(state: Path, tmp_path: Path) -> None:
+    """Then nothing else is there: the result goes to a file, or nowhere, and what is wrong to standard error."""
+    ran = fleet("--demo", "--html", "-", state=state)
+    assert (ran.status, ran.err) == (2, "")
+    assert ran.out.lower().startswith("<!doctype html>")
+    assert ran.out.rstrip().endswith("</html>")
+    target = tmp_path / "line"
+    both = fleet("--demo", "--html", "-", "--output", str(target), "--format", "nagios", state=state)
+    assert both.out == ran.out
+    assert target.read_text().startswith("NTPAUDIT CRITICAL")
+    lost = fleet("--url", NOWHERE, "--html", "-", state=state)
+    assert (lost.status, lost.out) == (3, "")
+    assert "refused; start the database" in lost.err
+
+
+def test_a_page_stays_where_nothing_could_be_read(state: Path, tmp_path: Path) -> None:
+    """It bears its own date; the exit status tells that it is not renewed."""
+    page = tmp_path / "fleet.html"
+    page.write_text("of yesterday")
+    assert fleet("--url", NOWHERE, "--html", str(page), state=state).status == 3
+    assert page.read_text() == "of yesterday"
+
+
 def test_the_order_of_two_hosts(state: Path) -> None:
     """0 where events can be ordered within the ambiguity, 1 where not; options stand before or behind."""
     wide = fleet("--demo", "order", "ams-web-1", "fra-db-2", state=state)
@@ -231,6 +351,9 @@ def test_the_order_of_two_hosts(state: Path) -> None:
     assert close.status == 0
     assert json.loads(close.out)["hosts"] == ["ams-web-2", "fra-db-2"]
     assert fleet("--demo", "order", "ams-web-2", "fra-db-2", "--ambiguity", "1ms", state=state).status == 1
+    before = fleet("--demo", "--format", "json", "--ambiguity", "1ms", "order", "ams-web-2", "fra-db-2", state=state)
+    assert before.status == 1
+    assert json.loads(before.out)["severity"] == "warning"
 
 
 @pytest.mark.parametrize(
@@ -239,7 +362,8 @@ def test_the_order_of_two_hosts(state: Path) -> None:
         ("fra-gw", "fra-gw has been silent for 60.5 min"),
         ("fra-laptop", "the clock of fra-laptop was not measured"),
         ("ams-web-11", "did you mean ams-web-1?"),
-        ("zzz", "see `ntpaudit fleet` for the hosts there are"),
+        ("FRA-DB-3.example.net", "did you mean fra-db-3?"),
+        ("zzz", "see `ntpaudit fleet --demo` for the hosts there are"),
     ],
 )
 def test_an_order_that_nobody_knows(other: str, said: str, state: Path) -> None:

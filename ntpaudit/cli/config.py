@@ -187,9 +187,22 @@ def _too_few(servers: int, *, pools: bool, from_host: bool) -> str | None:
     return f"only {plural(servers, 'server')}: name at least {ENOUGH}, so that one that is wrong is outvoted"
 
 
+_config_option = click.option(
+    "--config", "config_path", type=click.Path(readable=False), help="The same as FILE, as other commands have it."
+)
+
+
+def _named(file: str | None, config_path: str | None) -> str | None:
+    """Return the file that was named, as an argument or as an option."""
+    if file is not None and config_path is not None:
+        raise click.UsageError("FILE and --config name the same thing: give one of them")
+    return config_path if file is None else file
+
+
 @config.command(epilog=CHECK_EPILOG)
 @click.argument("file", required=False, type=click.Path(readable=False))
-def check(file: str | None) -> None:
+@_config_option
+def check(file: str | None, config_path: str | None) -> None:
     """Say whether an agent can run with a configuration, and with what.
 
     Without FILE the one in use is checked. The token and the certificates that it names must be readable too.
@@ -197,7 +210,7 @@ def check(file: str | None) -> None:
     from ntpaudit.agent import read_setting
     from ntpaudit.config_text import describe_token
 
-    path = _find(file)
+    path = _find(_named(file, config_path))
     try:
         found = read_setting(path, os.environ).config
         if found.influxdb is not None and found.influxdb.ca_file is not None:
@@ -213,14 +226,16 @@ def check(file: str | None) -> None:
 
 @config.command(epilog=SHOW_EPILOG)
 @click.argument("file", required=False, type=click.Path(readable=False))
+@_config_option
 @click.option("--format", "format_name", type=click.Choice(["toml", "json"]), default="toml", show_default=True)
-def show(file: str | None, format_name: str) -> None:
+def show(file: str | None, config_path: str | None, format_name: str) -> None:
     """Show the configuration that is in force: the file's, the environment's, and every default; secrets are hidden.
 
     Without FILE the one in use is shown.
     """
     from ntpaudit.config_text import show_json, show_toml
 
+    file = _named(file, config_path)
     path = find_config(os.environ) if file is None else file
     found = with_environment(Config() if path is None else load_config(path), os.environ)
     if format_name == "json":

@@ -1,10 +1,11 @@
 """`ntpaudit demo`: a simulated fleet to look at, or one audit, where no network is needed."""
 
 import os
+import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,10 +20,11 @@ from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Severity
 from ntpaudit.core.politeness import Memories
 from ntpaudit.core.record import Labels, conclude
 from ntpaudit.core.sources import Server
-from ntpaudit.errors import StoreError, TellError
+from ntpaudit.errors import ReadError, StoreError, TellError
 
 if TYPE_CHECKING:
-    from ntpaudit.config import InfluxConfig
+    from ntpaudit.config import InfluxConfig, Language
+    from ntpaudit.core.fleet import Snapshot
     from ntpaudit.demo.story import Story
 
 EPILOG = """\b
@@ -46,8 +48,14 @@ with --once as `ntpaudit check`.
 LABEL = "demonstration: servers simulated on loopback, wrong on purpose; the offset says nothing about this clock"
 FLEET_LABEL = "demonstration: hosts, clocks and servers are simulated, some of them wrong on purpose"
 
+BUCKET = "ntpaudit"
+"""Where points go, and are looked for, unless told otherwise."""
+
 UDP_HOSTS = 100
 """So many hosts are audited over UDP, unless told otherwise."""
+
+BAR_COLUMNS = 50
+"""What stands beside the bar that shows how far it is, with a million hosts and days to go."""
 
 TIMEOUT_S = 30.0
 """A database under full load may take so long for a batch."""
@@ -62,6 +70,17 @@ class Wish(NamedTuple):
     follow: bool
     influx: "InfluxConfig | None"
     store_path: str
+
+
+class Place(NamedTuple):
+    """A database as it was found: in which language it is read, and until when it knows hosts of a demonstration.
+
+    `unreadable` says why it cannot be read, if that is so.
+    """
+
+    language: "Language"
+    told_ns: Mapping[str, int]
+    unreadable: str | None = None
 
 
 def forget(change: Callable[[Memories], Memories]) -> None:
@@ -79,7 +98,7 @@ def forget(change: Callable[[Memories], Memories]) -> None:
 )
 @click.option("--follow", is_flag=True, help="Go on in real time until interrupted.")
 @click.option("--influx-url", metavar="URL", help="Fill this database, InfluxDB or VictoriaMetrics, instead of a file.")
-@click.option("--bucket", default="ntpaudit", show_default=True, help="The database's bucket.")
+@click.option("--bucket", default=BUCKET, show_default=True, help="The database's bucket.")
 @click.option("--org", default="", help="The database's organisation, where it has any.")
 @click.option("--store", "store_path", type=click.Path(dir_okay=False), help="Fill this file instead of the usual one.")
 @click.option("--udp/--no-udp", default=None, help=f"Audit over UDP on loopback.  [default: up to {UDP_HOSTS} hosts]")
@@ -165,9 +184,10 @@ def show_fleet(wish: Wish) -> None:
     StandardError().note(FLEET_LABEL)
     token = None if wish.influx is None else read_token(wish.influx, os.environ)
     with ExitStack() as stack:
-        store = None if wish.influx is not None else stack.enter_context(EmbeddedStore.create(wish.store_path))
+        store = None if wish.influx is not None else stack.enter_context(EmbeddedStore.create(_placed(wish)))
         outlet = None if store is None else StoreOutlet(store)
-        work = Work(wish.story, wish.udp, wish.influx, token)
+        place = None if wish.influx is None else _look_at(wish.influx, token, wish.story)
+        work = Work(wish.story, wish.udp, wish.influx, token, {} if place is None else _kept(wish, place))
         crew = stack.enter_context(gather(work, len(os.sched_getaffinity(0)), outlet))
         with _progress(len(wish.story.parts)) as arrived:
             live(crew, wish.story.end_ns, arrived)
@@ -175,11 +195,11 @@ def show_fleet(wish: Wish) -> None:
         if store is not None:
             store.finish(end_ns)
         if wish.follow:
-            tell([_made(wish, end_ns)])
-            StandardError().note("goes on in real time, until it is interrupted")
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container's first process would not heed it
+            tell([_seen(wish, place, token, end_ns), _made(wish, place, end_ns)])
+            StandardError().note("goes on in real time, until it is interrupted")
             follow(crew, time.time_ns, time.sleep)
-    tell([_seen(wish), _made(wish, end_ns)])
+    tell([_seen(wish, place, token, end_ns), _made(wish, place, end_ns)])
 
 
 def _database(url: str, bucket: str, org: str) -> "InfluxConfig":
@@ -200,54 +220,135 @@ def _usual_path() -> str:
     return os.path.join(state_folder(os.environ), DEMONSTRATION)
 
 
+def _placed(wish: Wish) -> str:
+    """Return the file to write. The state folder is ours, and made where missing; any other must be there."""
+    from ntpaudit.fleet.embedded import unwritten
+
+    if wish.store_path == _usual_path():
+        try:
+            os.makedirs(os.path.dirname(wish.store_path), exist_ok=True)
+        except OSError as error:
+            raise unwritten(wish.store_path, error) from error
+    return wish.store_path
+
+
+def _look_at(influx: "InfluxConfig", token: str | None, story: "Story") -> Place:
+    """Find out what a database is, and what it knows of a demonstration."""
+    from ntpaudit.demo.database import read_database, recognise, told_before
+
+    language = recognise(influx, token)
+    try:
+        with closing(read_database(influx, token, language)) as reader:
+            return Place(language, told_before(reader, story))
+    except ReadError as error:
+        return Place(language, {}, error.reason)
+
+
+def _kept(wish: Wish, place: Place) -> Mapping[str, int]:
+    """Return until when hosts are to be left as the database has them, and tell whoever fills it of what is there."""
+    ours = {part.name for part in wish.story.parts} & place.told_ns.keys()
+    others = sorted(place.told_ns.keys() - ours)
+    if others:
+        StandardError().note(
+            f"the database holds another demonstration too: {len(others)} hosts that are not in this one, such as "
+            f"{others[0]}, will look silent; an empty bucket has none"
+        )
+    if ours and wish.until_ns is None:
+        last = format_utc(max(place.told_ns[name] for name in ours))[:19]
+        StandardError().note(
+            f"the database knows {len(ours)} of these hosts already, until {last}Z: each goes on from there, and its "
+            "past stays as it was; for the whole story name an empty bucket"
+        )
+        return {name: place.told_ns[name] for name in ours}
+    if ours:
+        StandardError().note(
+            f"the database knows {len(ours)} of these hosts already: their pasts will mix; for this one alone name an "
+            "empty bucket"
+        )
+    return {}
+
+
 @contextmanager
 def _progress(hosts: int) -> Iterator[Callable[[], None]]:
     """Show whoever watches how many hosts have come to the end."""
     if not sys.stderr.isatty():
         yield lambda: None
         return
-    with click.progressbar(length=hosts, label="simulating hosts", show_pos=True, file=sys.stderr) as bar:
+    width = max(4, min(36, terminal_size()[0] - BAR_COLUMNS))
+    with click.progressbar(length=hosts, label="simulating hosts", show_pos=True, file=sys.stderr, width=width) as bar:
         yield lambda: bar.update(1)
 
 
-def _seen(wish: Wish) -> str:
-    """Return what `ntpaudit fleet` says of the fleet; a database may show its points only after a while."""
-    if wish.influx is not None:
-        return ""
+def _seen(wish: Wish, place: Place | None, token: str | None, end_ns: int) -> str:
+    """Return what `ntpaudit fleet` says of the fleet; of a database that cannot be read only that is said."""
     from ntpaudit.core.fleet import Terms
     from ntpaudit.core.fleet_rules import judge_fleet
-    from ntpaudit.fleet import open_reader
-    from ntpaudit.fleet.reader import Reach
     from ntpaudit.reports import fleet_text
 
-    with closing(open_reader(path=wish.store_path)) as reader:
-        fleet = judge_fleet(reader.snapshot(reader.now_ns(), Reach()), Terms())
+    if place is not None and place.unreadable is not None:
+        StandardError().note(f"not shown, for what was written cannot be read: {place.unreadable}")
+        return ""
+    try:
+        snapshot = _snapshot(wish, place, token, end_ns)
+    except ReadError as error:
+        if place is None:
+            raise
+        StandardError().note(f"the database does not show it yet: {error}")
+        return ""
+    fleet = judge_fleet(snapshot, Terms())
     return fleet_text.render(fleet, width=terminal_size()[0] if is_terminal() else None, colour=wants_colour()) + "\n"
 
 
-def _made(wish: Wish, end_ns: int) -> str:
+def _snapshot(wish: Wish, place: Place | None, token: str | None, end_ns: int) -> "Snapshot":
+    """Read the fleet where it was written. Raises ReadError."""
+    from ntpaudit.fleet import open_reader
+    from ntpaudit.fleet.reader import Reach
+
+    if wish.influx is None or place is None:
+        with closing(open_reader(path=wish.store_path)) as reader:
+            return reader.snapshot(reader.now_ns(), Reach())
+    from ntpaudit.demo.database import await_fleet, read_database
+
+    with closing(read_database(wish.influx, token, place.language)) as reader:
+        return await_fleet(reader, wish.story, end_ns, wish.until_ns)
+
+
+def _made(wish: Wish, place: Place | None, end_ns: int) -> str:
     """Say what was made, and where to look next."""
     story = wish.story
     sites = len({part.site for part in story.parts})
     hours = (story.end_ns - story.begin_ns) / NS_PER_S / 3600
     where = wish.store_path if wish.influx is None else f"{wish.influx.url}, bucket {wish.influx.bucket}"
-    lines = [f"{len(story.parts)} hosts in {sites} sites, {hours:g} h until {format_utc(end_ns)[:19]}Z, are in {where}"]
-    if wish.influx is not None:
-        lines += ["", "Where to look next:", *_commands(story, f"--url {wish.influx.url}", " [--language promql]")]
-    elif wish.store_path == _usual_path():
-        lines += ["", "Where to look next:", *_commands(story, "--demo", "")]
-    else:
-        lines += [f"`ntpaudit fleet --demo` would read {_usual_path()}"]
+    lines = [
+        f"{len(story.parts)} hosts in {sites} sites, {hours:g} h until {format_utc(end_ns)[:19]}Z, are in {where}",
+        "",
+        "Where to look next:",
+        *_commands(story, _options(wish, place)),
+    ]
     return "\n".join(lines) + "\n"
 
 
-def _commands(story: "Story", which: str, note: str) -> list[str]:
+def _options(wish: Wish, place: Place | None) -> str:
+    """Return by which options `ntpaudit fleet` reads what was made."""
+    if wish.influx is None or place is None:
+        return "--demo" if wish.store_path == _usual_path() else f"--store {shlex.quote(wish.store_path)}"
+    options = [f"--url {shlex.quote(wish.influx.url)}"]
+    if place.language == "promql":
+        options.append("--language promql")
+    elif wish.influx.bucket != BUCKET:
+        options.append(f"--database {shlex.quote(wish.influx.bucket)}")
+    if wish.until_ns is not None:
+        options.append(f"--at {format_utc(wish.until_ns)[:19]}")
+    return " ".join(options)
+
+
+def _commands(story: "Story", options: str) -> list[str]:
     """Return commands that show the fleet, and two of its hosts whose events are hard to order."""
     wrong = next((part for part in story.parts if part.fault.severity is Severity.CRITICAL), story.parts[0])
     other = next(part for part in story.parts if part.fault.name == "healthy" and part is not wrong)
     return [
-        f"  ntpaudit fleet {which} --flagged{note}",
-        f"  ntpaudit fleet {which} --html demo.html{note}",
-        f"  ntpaudit fleet order {which} {wrong.name} {other.name}{note}",
+        f"  ntpaudit fleet {options} --flagged",
+        f"  ntpaudit fleet {options} --html demo.html",
+        f"  ntpaudit fleet order {options} {wrong.name} {other.name}",
         "  Grafana: grafana/README.md",
     ]

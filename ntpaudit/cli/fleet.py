@@ -1,12 +1,14 @@
 """`ntpaudit fleet`: how the clocks of all hosts stand, read from the database that their agents deliver to."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from threading import Timer
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from ntpaudit import __version__
 from ntpaudit.cli.output import StandardError, is_terminal, terminal_size, wants_colour
@@ -27,10 +29,10 @@ from ntpaudit.config import (
     with_environment,
 )
 from ntpaudit.core.fleet import Fleet, Host, Member, Snapshot, Terms
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import span
-from ntpaudit.errors import ConfigError, ReadError
+from ntpaudit.errors import ConfigError, ReadError, TellError
 from ntpaudit.fleet.reader import Reach, Reader
 from ntpaudit.store.location import state_folder
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
 FORMATS = ("text", "json", "csv", "nagios")
+ORDER_FORMATS = ("text", "json")
 
 DEMONSTRATION = "demo.sqlite3"
 
@@ -60,7 +63,7 @@ Examples:
   ntpaudit fleet --inventory hosts.txt            and who should report, and does not
   ntpaudit fleet --at '2h ago' --format json | jq .findings
   ntpaudit fleet --url http://127.0.0.1:8428 --language promql --format nagios
-  ntpaudit fleet --html fleet.html --period 7d    a page to send or to keep
+  ntpaudit fleet --html fleet.html --period 7d    a page to send or to keep; --html - prints it
   ntpaudit fleet order web1 db2                   how close may two events be, and still be ordered?
 
 \b
@@ -68,7 +71,8 @@ The database is that of [fleet] in the configuration, else that of [influxdb]. "
 FILE of --inventory names a host a line, or a host, a comma and its site; - is standard input.
 
 \b
-Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (also: not readable), 64 usage, 78 configuration.
+Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (also: not readable), 64 usage, 78 configuration. With --format
+nagios also a configuration or a file that is off ends with 3, and is told in the line.
 """
 
 ORDER_EPILOG = """\b
@@ -86,7 +90,11 @@ _READING = (
     click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file."),
     click.option("--url", type=Parsed("URL", parse_url), help="Read this database, such as http://127.0.0.1:8086."),
     click.option("--language", type=click.Choice(LANGUAGES), help="In which to ask it.  [default: influxql]"),
+    click.option("--database", metavar="NAME", help="The database there, or the bucket.  [default: ntpaudit]"),
     click.option("--demo", is_flag=True, help="Read the demonstration that `ntpaudit demo` left."),
+    click.option(
+        "--store", type=click.Path(readable=False), help="Read the one of `ntpaudit demo --store` in this file."
+    ),
     click.option("--at", type=Parsed("TIME", parse_time), help="As of then: '2h ago', or a time in UTC."),
     click.option("--look-back", type=_SPAN, help="Look for each host's latest point so far back.  [default: 24h]"),
     click.option("--silent-after", type=_SPAN, help="A host without a point for so long is silent.  [default: 10m]"),
@@ -100,7 +108,9 @@ class Reading(NamedTuple):
     config_path: str | None = None
     url: str | None = None
     language: Language | None = None
+    database: str | None = None
     demo: bool = False
+    store: str | None = None
     at: Ago | int | None = None
     look_back: float | None = None
     silent_after: float | None = None
@@ -108,6 +118,11 @@ class Reading(NamedTuple):
     site: str | None = None
     inventory: str | None = None
     before: float | None = None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it is a demonstration."""
+        return self.demo or self.store is not None
 
 
 class Telling(NamedTuple):
@@ -139,23 +154,27 @@ def _reading_options(command: _Function) -> _Function:
     "--format", "format_name", type=click.Choice(FORMATS), default="text", show_default=True, help="How to say it."
 )
 @click.option("--output", type=click.Path(dir_okay=False), help="Replace this file, atomically.")
-@click.option("--html", type=click.Path(dir_okay=False), help="Write a page with figures to this file too.")
+@click.option(
+    "--html", type=click.Path(dir_okay=False), help="Write a page with figures to this file too, - prints it."
+)
 @click.option("--period", type=_SPAN, default="24h", show_default=True, help="What the page looks back on.")
 @click.pass_context
 def fleet(ctx: click.Context, /, **given: Any) -> None:
     """Say how the clocks of all hosts stand: who is wrong, unproven or silent, and what threatens the logs' order."""
     reading = Reading(**{name: given[name] for name in Reading._fields})
     telling = Telling(**{name: given[name] for name in Telling._fields})
-    ctx.obj = reading
+    named = _named(ctx)
+    _check_reading(reading)
     if ctx.invoked_subcommand is not None:
+        ctx.obj = _outer(reading, telling, named)
         return
-    if telling.format_name == "nagios" and (telling.flagged or telling.limit):
-        raise click.UsageError("--format nagios counts all hosts: it goes without --flagged and --limit")
+    _check_telling(telling, named)
     try:
         severity = _show(reading, telling)
     except ReadError as error:
-        _put(_render_absence(str(error), telling.format_name, colour=_colours(telling.output)), telling.output)
-        severity = Severity.UNKNOWN
+        severity = _tell_absence(error, telling)
+    except (ConfigError, TellError, click.UsageError) as error:
+        severity = _tell_failure(error, telling)
     raise click.exceptions.Exit(severity.exit_status)
 
 
@@ -163,22 +182,65 @@ def fleet(ctx: click.Context, /, **given: Any) -> None:
 @click.argument("host_a")
 @click.argument("host_b")
 @_reading_options
-@click.option(
-    "--format", "format_name", type=click.Choice(["text", "json"]), default="text", show_default=True,
-    help="How to say it.",
-)  # fmt: skip
+@click.option("--format", "format_name", type=click.Choice(ORDER_FORMATS), help="How to say it.  [default: text]")
 @click.pass_obj
-def order(outer: Reading, /, host_a: str, host_b: str, format_name: str, **given: Any) -> None:
+def order(outer: tuple[Reading, Telling], /, host_a: str, host_b: str, format_name: str | None, **given: Any) -> None:
     """Say how close events on two hosts may be stamped, and still be ordered for certain."""
-    reading = outer._replace(**{name: value for name, value in given.items() if value})
+    reading, telling = outer
+    reading = reading._replace(**{name: value for name, value in given.items() if value})
+    telling = telling._replace(format_name=format_name or telling.format_name)
+    _check_reading(reading)
     if host_a == host_b:
         raise click.UsageError("events on one and the same host are in the order of its stamps, but for its steps")
     try:
-        severity = _order(reading, host_a, host_b, format_name)
+        severity = _order(reading, host_a, host_b, telling.format_name)
     except ReadError as error:
-        _put(_render_absence(str(error), format_name, colour=wants_colour()), None)
-        severity = Severity.UNKNOWN
+        severity = _tell_absence(error, telling)
     raise click.exceptions.Exit(severity.exit_status)
+
+
+def _named(ctx: click.Context) -> dict[str, str]:
+    """Return the options that were given, each by its name and as it is written."""
+    return {
+        str(one.name): one.opts[0]
+        for one in ctx.command.params
+        if ctx.get_parameter_source(str(one.name)) is ParameterSource.COMMANDLINE
+    }
+
+
+def _check_reading(reading: Reading) -> None:
+    """Refuse to read from two places."""
+    if reading.is_shown and (reading.url or reading.language or reading.database):
+        raise click.UsageError("a demonstration is no database: it goes without --url, --language and --database")
+
+
+def _check_telling(telling: Telling, named: Mapping[str, str]) -> None:
+    """Refuse what cannot be told together."""
+    if telling.format_name == "nagios" and (telling.flagged or telling.limit):
+        raise click.UsageError("--format nagios counts all hosts: it goes without --flagged and --limit")
+    if telling.html is None:
+        if "period" in named:
+            raise click.UsageError("--period is what a page looks back on: it goes with --html")
+        return
+    if telling.html == "-" and telling.output is None and "format_name" in named:
+        raise click.UsageError("--html - prints the page and nothing else: --format goes with a file for it, --output")
+    if telling.output is not None and os.path.realpath(telling.html) == os.path.realpath(telling.output):
+        raise click.UsageError("--html and --output are one and the same: the one would replace the other")
+
+
+def _outer(reading: Reading, telling: Telling, named: Mapping[str, str]) -> tuple[Reading, Telling]:
+    """Return what of the options before `order` is about it; the others are refused, for they would do nothing."""
+    vain = [word for name, word in named.items() if name not in _OF_ORDER]
+    if vain:
+        raise click.UsageError(f"{', '.join(vain)}: of no meaning to `order`, which is about two hosts")
+    if telling.format_name not in ORDER_FORMATS:
+        raise click.UsageError(f"--format: `order` is told as {' or '.join(ORDER_FORMATS)}")
+    return reading, telling
+
+
+_OF_ORDER = {"config_path", "url", "language", "database", "demo", "store", "at", "look_back"} | {
+    "silent_after", "ambiguity", "format_name",
+}  # fmt: skip
 
 
 def _show(reading: Reading, telling: Telling) -> Severity:
@@ -186,6 +248,8 @@ def _show(reading: Reading, telling: Telling) -> Severity:
     from ntpaudit.core.fleet_rules import judge_fleet, narrow
 
     config, terms = _settle(reading)
+    listed = _inventory(reading, config)
+    terms = terms if listed is None else terms._replace(inventory=listed.names, sites=listed.sites)
     reader, source = _open(reading, config)
     with closing(reader):
         # who is listed for a site can have reported from another one, so an inventory needs all of them
@@ -196,11 +260,12 @@ def _show(reading: Reading, telling: Telling) -> Severity:
         judged = judge_fleet(snapshot, terms)
         if not judged.members:
             raise ReadError(
-                f"{source} knows no host of site {reading.site!r}; see `ntpaudit fleet` for the sites there are"
+                f"{source} knows no host of site {reading.site!r}", f"see `{_command(reading)}` for the sites there are"
             )
         if telling.html is not None:
-            _write(telling.html, _page(reader, judged, terms, reading.site, telling.period, source))
-    _put(_render(judged, telling), telling.output)
+            _put(_page(reader, judged, terms, reading.site, telling.period, source), telling.html)
+    if telling.html != "-" or telling.output is not None:
+        _put(_render(judged, telling), telling.output)
     return judged.severity
 
 
@@ -212,11 +277,12 @@ def _order(reading: Reading, host_a: str, host_b: str, format_name: str) -> Seve
     reader, source = _open(reading, config)
     with closing(reader):
         snapshot = _read(reader, reading._replace(site=None))
-    one, other = (_find(snapshot, name, terms, source) for name in (host_a, host_b))
-    found = order_of(one, other)
+    command = _command(reading)
+    one, other = (_find(snapshot, name, terms, source, command) for name in (host_a, host_b))
+    found = order_of(one, other, snapshot.now_ns)
     if found is None:
         unmeasured = one.name if one.offset is None else other.name
-        raise ReadError(f"the clock of {unmeasured} was not measured; see `ntpaudit fleet` for why")
+        raise ReadError(f"the clock of {unmeasured} was not measured", f"see `{command}` for why")
     severity = Severity.OK if found.within_s <= terms.ambiguity_s else Severity.WARNING
     _put(_render_order(found, (one, other), severity, format_name), None)
     return severity
@@ -224,7 +290,7 @@ def _order(reading: Reading, host_a: str, host_b: str, format_name: str) -> Seve
 
 def _settle(reading: Reading) -> tuple[Config, Terms]:
     """Return the configuration, and by what a fleet is judged; a demonstration knows nothing of this host's."""
-    config = Config() if reading.demo else with_environment(read_config(reading.config_path), os.environ)
+    config = Config() if reading.is_shown else with_environment(read_config(reading.config_path), os.environ)
     terms = Terms(
         silent_after_s=reading.silent_after or config.fleet.silent_after_s,
         ambiguity_s=reading.ambiguity or config.fleet.ambiguity_s,
@@ -232,8 +298,7 @@ def _settle(reading: Reading) -> tuple[Config, Terms]:
     )
     if not terms.silent_after_s <= _reach(reading).look_back_s:
         raise click.UsageError("--look-back is shorter than --silent-after: no host could be told to be silent")
-    listed = _inventory(reading, config)
-    return config, terms if listed is None else terms._replace(inventory=listed.names, sites=listed.sites)
+    return config, terms
 
 
 def _inventory(reading: Reading, config: Config) -> Inventory | None:
@@ -251,14 +316,40 @@ def _open(reading: Reading, config: Config) -> tuple[Reader, str]:
     """Open what is to be read, and say what it is."""
     from ntpaudit.fleet import open_reader
 
-    if reading.demo:
-        if reading.url or reading.language:
-            raise click.UsageError("--demo reads no database: it goes without --url and --language")
-        return open_reader(path=os.path.join(state_folder(os.environ), DEMONSTRATION)), "the demonstration"
+    if reading.is_shown:
+        path = reading.store or os.path.join(state_folder(os.environ), DEMONSTRATION)
+        store = "" if reading.store is None else f" --store {shlex.quote(reading.store)}"
+        return open_reader(path=path, keys={"demo": f"ntpaudit demo{store}"}), "the demonstration"
     with _locating(reading):
-        place = fleet_database(config, os.environ, reading.url, reading.language)
+        place = fleet_database(config, os.environ, reading.url, reading.language, reading.database)
+    if reading.database is not None and place.language == "promql":
+        raise click.UsageError("--database is about InfluxDB: what is asked in promql has one database")
     source = f"{place.url} ({place.language}{f', {place.database}' if place.language == 'influxql' else ''})"
-    return open_reader(**place._asdict()), source
+    return open_reader(**place._asdict(), keys=_keys(reading, config)), source
+
+
+def _keys(reading: Reading, config: Config) -> dict[str, str]:
+    """Return what whoever called the command calls the words that say where it reads."""
+    if reading.url is not None:
+        return {"url": "--url", "language": "--language", "database": "--database"}
+    url = "fleet.url"
+    if config.fleet.url is None and config.influxdb is not None:
+        of_environment = os.environ.get("INFLUXDB_V2_URL", "").rstrip("/") == config.influxdb.url
+        url = "INFLUXDB_V2_URL" if of_environment else "influxdb.url"
+    return {
+        "url": url,
+        "language": "fleet.language" if reading.language is None else "--language",
+        "database": "fleet.database" if reading.database is None else "--database",
+    }
+
+
+def _command(reading: Reading) -> str:
+    """Return the command that shows all of what was read."""
+    words = ["ntpaudit", "fleet", *(["--demo"] if reading.demo else [])]
+    for name in ("store", "url", "language", "database"):
+        value = getattr(reading, name)
+        words += [] if value is None else [f"--{name}", value]
+    return shlex.join([*words, *([] if reading.config_path is None else ["--config", reading.config_path])])
 
 
 @contextmanager
@@ -283,7 +374,7 @@ def _read(reader: Reader, reading: Reading) -> Snapshot:
         now_ns = reader.now_ns()
         at_ns = now_ns if reading.at is None else resolve(reading.at, now_ns)
         if at_ns > now_ns:
-            raise click.UsageError("--at is a time that has yet to come")
+            raise click.UsageError(_too_late(now_ns) if reading.is_shown else "--at is a time that has yet to come")
         snapshot = reader.snapshot(at_ns, _reach(reading))
     skew_s = reader.skew_s() or 0.0
     if reading.at is None and not abs(skew_s) <= SKEW_S:
@@ -294,21 +385,28 @@ def _read(reader: Reader, reading: Reading) -> Snapshot:
     return snapshot
 
 
-def _find(snapshot: Snapshot, name: str, terms: Terms, source: str) -> Host:
+def _too_late(end_ns: int) -> str:
+    """Say until when there is a demonstration."""
+    return f"--at is later than the demonstration, which ends at {format_utc(end_ns)[:19]}Z; '2h ago' counts from there"
+
+
+def _find(snapshot: Snapshot, name: str, terms: Terms, source: str, command: str) -> Host:
     """Return a host that reports. ReadError where it does not."""
     known = {host.name: host for host in snapshot.hosts}
     host = known.get(name)
     if host is None:
         import difflib
 
-        near = difflib.get_close_matches(name, known, 1)
-        guess = f"did you mean {near[0]}?" if near else "see `ntpaudit fleet` for the hosts there are"
-        raise ReadError(f"{source} has no point of a host {name} in the time that was looked back on; {guess}")
+        from ntpaudit.core.fleet_rules import namesake
+
+        near = namesake(name, known) or next(iter(difflib.get_close_matches(name, known, 1)), None)
+        guess = f"did you mean {near}?" if near else f"see `{command}` for the hosts there are"
+        raise ReadError(f"{source} has no point of a host {name} in the time that was looked back on", guess)
     silent_s = (snapshot.now_ns - host.last_ns) / NS_PER_S
     if not silent_s <= terms.silent_after_s:
         raise ReadError(
-            f"{name} has been silent for {span(silent_s)}: nothing is known of its clock now; ask for a time at which "
-            f"it reported, such as --at '{silent_s / 60 + 1:.0f}m ago'"
+            f"{name} has been silent for {span(silent_s)}: nothing is known of its clock now",
+            f"ask for a time at which it reported, such as --at '{silent_s / 60 + 1:.0f}m ago'",
         )
     return host
 
@@ -361,37 +459,56 @@ def _render_order(found: "Order", hosts: Sequence[Host], severity: Severity, for
     return fleet_text.render_order(found, estimates, severity, width=_width(), colour=wants_colour())
 
 
-def _render_absence(reason: str, format_name: str, *, colour: bool) -> str:
-    """Write that nothing could be read; a table of hosts has no place for it, so there it is said beside."""
-    from ntpaudit.reports import fleet_json
-    from ntpaudit.sinks.standing import render_absence
+def _tell_absence(error: ReadError, telling: Telling) -> Severity:
+    """Say that nothing could be read, in the format asked for; beside a table or a page, which have no place for it."""
+    from ntpaudit.reports import fleet_json, fleet_nagios, fleet_text
 
-    match format_name:
+    match telling.format_name:
         case "json":
-            return fleet_json.render_absence(reason)
-        case "csv":
-            StandardError().note(reason)
-            return ""
-    return render_absence(reason, format_name, colour=colour)
+            text = fleet_json.render_absence(error.reason, error.remedy)
+        case "nagios":
+            text = fleet_nagios.render_absence(error.reason, error.remedy)
+        case "text" if telling.html != "-" or telling.output is not None:
+            width, colour = (None, False) if telling.output not in (None, "-") else (_width(), wants_colour())
+            text = fleet_text.render_absence(error.reason, error.remedy, width=width, colour=colour)
+        case _:
+            StandardError().note(str(error))
+            text = ""
+    try:
+        _put(text, None if telling.html == "-" and not text else telling.output)
+    except TellError as unwritten:
+        return _tell_failure(unwritten, telling)
+    return Severity.UNKNOWN
+
+
+def _tell_failure(error: Exception, telling: Telling) -> Severity:
+    """Say what is wrong with the call, or with a file; whoever waits for a plugin's line looks at nothing else."""
+    if telling.format_name == "nagios":
+        from ntpaudit.reports import fleet_nagios
+
+        text = fleet_nagios.render_absence(error.message if isinstance(error, click.UsageError) else str(error))
+        try:
+            _put(text, None if isinstance(error, TellError) else telling.output)
+        except TellError:
+            _put(text, None)
+    elif isinstance(error, TellError):
+        StandardError().note(str(error))
+    else:
+        raise error
+    return Severity.UNKNOWN
 
 
 def _put(text: str, output: str | None) -> None:
-    """Write the result to standard output, or to a file."""
-    if output in (None, "-"):
-        tell([text])
-    else:
-        _write(str(output), text)
-
-
-def _write(path: str, text: str) -> None:
-    """Replace a file. What cannot be written is unknown to whoever waits for it."""
+    """Write something to standard output, or replace a file. TellError where that cannot be written."""
     from ntpaudit.sinks.files import unwritable, write_atomically
 
+    if output in (None, "-"):
+        tell([text])
+        return
     try:
-        write_atomically(path, text)
+        write_atomically(str(output), text)
     except OSError as error:
-        StandardError().note(unwritable(path, error))
-        raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
+        raise TellError(unwritable(str(output), error)) from error
 
 
 def _width() -> int | None:

@@ -184,7 +184,10 @@ class Site(NamedTuple):
 
 
 class Fleet(NamedTuple):
-    """A fleet, judged: its hosts worst first, its findings worst first, and the same of each site and of all."""
+    """A fleet, judged: its hosts worst first, its findings worst first, and the same of each site and of all.
+
+    `unlisted` counts the hosts that report and that the inventory does not list; None where there is no inventory.
+    """
 
     now_ns: int
     members: tuple[Member, ...]
@@ -192,6 +195,7 @@ class Fleet(NamedTuple):
     coverage: Coverage
     sites: tuple[Site, ...]
     whole: Site
+    unlisted: int | None = None
 
     @property
     def severity(self) -> Severity:

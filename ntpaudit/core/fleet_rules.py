@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import NamedTuple, Protocol, TypeVar
 
+from ntpaudit.core.clocks import growth_ns
 from ntpaudit.core.findings import LEVEL_SEVERITY, Level
 from ntpaudit.core.fleet import (
     Alarm,
@@ -138,10 +139,11 @@ class Raised(NamedTuple):
     source: str | None = None
     hosts: tuple[str, ...] = ()
     value_s: float | None = None
+    remedy: str | None = None
 
 
 class Rule(NamedTuple):
-    """A check with the finding's id, the remedy, and the rules that it supports."""
+    """A check with the finding's id, the remedy where the check names none, and the rules that it supports."""
 
     id: str
     check: Callable[[Scene], Iterable[Raised]]
@@ -152,12 +154,8 @@ class Rule(NamedTuple):
 def judge_fleet(snapshot: Snapshot, terms: Terms) -> Fleet:
     """Judge a fleet: its hosts worst first, its findings worst first. The order of what was read never matters."""
     members, strangers = _gather(snapshot, terms)
-    measured = [
-        Measured(one.name, one.site, host.offset, host.usable, host.frequency_ppm)
-        for one in members
-        if one.silent_s is None and (host := one.host) is not None and host.offset is not None
-    ]
-    groups = {site: _group(hosts) for site, hosts in _by_site(measured)}
+    measured = _measured(members)
+    groups = {site: _group(hosts) for site, hosts in _by_site(_measured(members, snapshot.now_ns))}
     moves = tuple(move for one in measured if (move := _move(one, snapshot.before.get(one.name))) is not None)
     together = _moved_sites(moves, groups, snapshot.before, terms.warning_s)
     coverage = _cover(len(members) - len(strangers), measured, frozenset(strangers))
@@ -167,14 +165,24 @@ def judge_fleet(snapshot: Snapshot, terms: Terms) -> Fleet:
         for site, hosts in _by_site(members)
     )
     whole = Site(None, _count(members), ambiguity([one for group in groups.values() for one in group.extremes]))
-    return Fleet(snapshot.now_ns, members, _findings(scene), coverage, sites, whole)
+    unlisted = None if terms.inventory is None else len(strangers)
+    return Fleet(snapshot.now_ns, members, _findings(scene), coverage, sites, whole, unlisted)
 
 
 def _findings(scene: Scene) -> tuple[FleetFinding, ...]:
     """Run every rule; the worst finding first, equals in the order of the list."""
     found = [
         FleetFinding(
-            rule.id, LEVEL_SEVERITY[raised.level], raised.level, raised.message, rule.remedy, rule.controls, *raised[2:]
+            rule.id,
+            LEVEL_SEVERITY[raised.level],
+            raised.level,
+            raised.message,
+            raised.remedy or rule.remedy,
+            rule.controls,
+            raised.site,
+            raised.source,
+            raised.hosts,
+            raised.value_s,
         )
         for rule in RULES
         for raised in rule.check(scene)
@@ -183,8 +191,11 @@ def _findings(scene: Scene) -> tuple[FleetFinding, ...]:
     return tuple(sorted(found, key=lambda finding: levels.index(finding.level)))
 
 
-def order(a: Host, b: Host) -> Order | None:
+def order(a: Host, b: Host, now_ns: int | None = None) -> Order | None:
     """Say how far apart events on two hosts must be stamped to be ordered for certain; None where one has no offset.
+
+    It is said of events at `now_ns`, to which the clocks may have drifted since the hosts' last points; without it of
+    the times of these.
 
     An event that host a stamps with t_a happened at t_a + theta_a, with theta_a from earliest_a to latest_a, and so on
     b. It came before b's for certain when its latest true time is before the other's earliest: t_a + latest_a < t_b +
@@ -193,11 +204,14 @@ def order(a: Host, b: Host) -> Order | None:
     """
     if a.offset is None or b.offset is None:
         return None
-    one, two = _residual(a.offset), _residual(b.offset)
+    known_a, known_b = (
+        offset if now_ns is None else _drifted(host, offset, now_ns) for host, offset in ((a, a.offset), (b, b.offset))
+    )
+    one, two = _residual(known_a), _residual(known_b)
     return Order(
         (a.name, b.name),
-        a.offset.latest_s - b.offset.earliest_s,
-        b.offset.latest_s - a.offset.earliest_s,
+        known_a.latest_s - known_b.earliest_s,
+        known_b.latest_s - known_a.earliest_s,
         one.latest_s - two.earliest_s,
         two.latest_s - one.earliest_s,
     )
@@ -274,14 +288,14 @@ def check_ordering_risk(scene: Scene) -> Iterator[Raised]:
     calm: list[Group] = []
     for site, group in scene.groups.items():
         named = frozenset[str]()
-        for raised in _ordering(group, limit_s, f"hosts {_at(site)}", site):
+        for raised in _ordering(scene, group, f"hosts {_at(site)}", site):
             named = frozenset(raised.hosts)
             yield raised
         calm.append(_group([one for one in group.hosts if one.name not in named]) if named else group)
     rest = _group([one for group in calm for one in group.extremes])
     if rest.ambiguity is not None and not rest.ambiguity.within_s <= limit_s:  # of different sites: each is calm
         everyone = [one for group in calm for one in group.hosts]
-        yield from _ordering(rest._replace(hosts=everyone), limit_s, "hosts of different sites", None)
+        yield from _ordering(scene, rest._replace(hosts=everyone), "hosts of different sites", None)
 
 
 def check_common_source(scene: Scene) -> Iterator[Raised]:
@@ -334,19 +348,21 @@ def check_evidence_gap(scene: Scene) -> Iterator[Raised]:
     for site, gaps in _by_site(silent):
         for level in _GAP_LEVELS:
             if group := [one for one in gaps if _gap_level(one) == level]:
-                yield _silence(group, site, level)
+                yield _silence(group, site, level)._replace(remedy=_retire(_MEND_AGENT, scene.terms))
     known = frozenset(scene.snapshot.forgotten)
     unheard = [one for one in scene.members if one.host is None]
     for site, group in _by_site(unheard):
         if forgotten := _sorted(one.name for one in group if one.name in known):
             verb = "is known to the database and has" if len(forgotten) == 1 else "are known to the database and have"
             said = f"{_listed(forgotten)} {verb} no point in the time that was looked back on"
-            yield Raised("high", said, site, None, forgotten)
+            yield Raised("high", said, site, None, forgotten, remedy=_retire(_MEND_LONG_SILENT, scene.terms))
         if never := _sorted(one.name for one in group if one.name not in known):
-            yield Raised("high", f"{_listed(never)} should report and never did", site, None, never)
+            yield _never(never, site, scene.strangers)
     if scene.strangers:
         verb = "reports but is" if len(scene.strangers) == 1 else "report but are"
-        yield Raised("low", f"{_listed(scene.strangers)} {verb} not in the inventory", hosts=scene.strangers)
+        said = f"{_listed(scene.strangers)} {verb} not in the inventory"
+        yield Raised("low", said, hosts=scene.strangers, remedy=_MEND_INVENTORY)
+    yield from _misplaced(scene)
 
 
 def check_coverage(scene: Scene) -> Iterator[Raised]:
@@ -354,20 +370,32 @@ def check_coverage(scene: Scene) -> Iterator[Raised]:
     hosts, measured, by_two, by_three = scene.coverage
     if by_two == hosts:
         return
+    those = plural(hosts, "host") if scene.terms.inventory is None else f"{plural(hosts, 'host')} in the inventory"
     message = (
-        f"of {plural(hosts, 'host')} {share(measured, hosts)} are measured, {share(by_two, hosts)} by two sources or "
-        f"more, {share(by_three, hosts)} by three or more"
+        f"of {those} {share(measured, hosts)} are measured, {share(by_two, hosts)} by two sources or more, "
+        f"{share(by_three, hosts)} by three or more"
     )
     strangers = frozenset(scene.strangers)
     short = _sorted(one.name for one in scene.members if not _is_covered(one) and one.name not in strangers)
     yield Raised("low" if by_two >= FULL_SHARE * hosts else "medium", message, hosts=short)
 
 
+_MEND_AGENT = (
+    "see why the agent is silent (systemctl status ntpaudit on the host), or what is between it and the database"
+)
+_MEND_LONG_SILENT = "see whether the host is still there, and then why its agent is silent; --look-back looks further"
+_MEND_ABSENT = (
+    "install the agent there and let it deliver, or mend the name in the inventory: it is compared as written"
+)
+_MEND_INVENTORY = "add what belongs to you to the inventory, and see who delivers the rest"
+_MEND_PLACE = "mend the site in the inventory, or host.site in the configuration of the host"
+
 RULES = (
     Rule(
         "ordering-risk",
         check_ordering_risk,
-        "put these hosts on the same sources; correct logs by each host's recorded offset before you order events",
+        "give these hosts the same sources, and sources that are near; correct logs by each host's recorded offset "
+        "before you order events",
         (_ISO, _NIS2),
     ),
     Rule(
@@ -385,15 +413,13 @@ RULES = (
     Rule(
         "slow-walk",
         check_slow_walk,
-        "compare the host's time daemon and its servers with others; so slow a ramp passes below every threshold, "
-        "by accident or on purpose",
+        "compare the host's time daemon and its servers with those of hosts that did not move",
         (_ISO, _ISO_GUIDE, _SC45),
     ),
     Rule(
         "evidence-gap",
         check_evidence_gap,
-        "see why the agent is silent (systemctl status ntpaudit on the host), or what is between it and the database; "
-        "name in an inventory which hosts should report",
+        _MEND_AGENT,
         (_NIS2, "PCI DSS 10.7.3", "SOC 2 CC7"),
     ),
     Rule(
@@ -451,6 +477,21 @@ def _gather(snapshot: Snapshot, terms: Terms) -> tuple[tuple[Member, ...], tuple
     for name in unheard.difference(host.name for host in snapshot.hosts):
         members.append(Member(name, terms.sites.get(name), Severity.UNKNOWN, None, inf, alarms.get(name, ())))
     return tuple(sorted(members, key=_gravity)), _sorted(strangers)
+
+
+def _measured(members: Iterable[Member], now_ns: int | None = None) -> list[Measured]:
+    """Return the hosts that report and have an offset: as of a moment, else each as of its last point."""
+    return [
+        Measured(
+            one.name,
+            one.site,
+            host.offset if now_ns is None else _drifted(host, host.offset, now_ns),
+            host.usable,
+            host.frequency_ppm,
+        )
+        for one in members
+        if one.silent_s is None and (host := one.host) is not None and host.offset is not None
+    ]
 
 
 def _place(host: Host, terms: Terms) -> str | None:
@@ -574,9 +615,58 @@ def _silence(group: Sequence[Member], site: str | None, level: Level) -> Raised:
     )
 
 
-def _ordering(group: Group, limit_s: float, where: str, site: str | None) -> Iterator[Raised]:
-    """Tell of hosts that cannot be ordered within a limit, and who they would be without."""
-    worst = group.ambiguity
+def _retire(remedy: str, terms: Terms) -> str:
+    """Say besides how a host that is gone is left out."""
+    if terms.inventory is None:
+        return f"{remedy}; one that is retired is left out by an inventory of those that should report"
+    return f"{remedy}; one that is retired: take it off the inventory"
+
+
+def _never(names: tuple[str, ...], site: str | None, strangers: Sequence[str]) -> Raised:
+    """Tell of hosts that never reported, and of those that report under much the same name."""
+    near = {name: other for name in names if (other := namesake(name, strangers)) is not None}
+    message = f"{_listed(names)} should report and never did"
+    if len(names) == 1 and near:
+        message += f": did you mean {near[names[0]]}?"
+    elif near:
+        few = [f"{other} for {name}" for name, other in near.items()]
+        message += f": did you mean {_listed(few)}?"
+    return Raised("high", message, site, None, names, remedy=_MEND_ABSENT)
+
+
+def namesake(name: str, others: Iterable[str]) -> str | None:
+    """Return the only one of others that is the same name but for its case and its domain; None of none or several."""
+    short = _short(name)
+    found = [other for other in others if _short(other) == short]
+    return found[0] if len(found) == 1 else None
+
+
+def _short(name: str) -> str:
+    """Return a host's name without its domain, in small letters; an address stays whole."""
+    small = name.casefold().rstrip(".")
+    first, _, _ = small.partition(".")
+    return small if not first or first.isdecimal() or ":" in small else first
+
+
+def _misplaced(scene: Scene) -> Iterator[Raised]:
+    """Tell of hosts that report from another site than the inventory says."""
+    listed = frozenset(scene.terms.inventory or ())
+    places = {
+        one.name: f"{one.name} reports from {one.host.site} and is listed at {scene.terms.sites[one.name]}"
+        for one in scene.members
+        if one.host is not None and one.host.site is not None and one.silent_s is None and one.name in listed
+        if scene.terms.sites.get(one.name, one.host.site) != one.host.site
+    }
+    if places:
+        names = _sorted(places)
+        said = "; ".join(places[name] for name in names[:NAMES_TOLD])
+        more = f"; and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else ""
+        yield Raised("low", f"{said}{more}", hosts=names, remedy=_MEND_PLACE)
+
+
+def _ordering(scene: Scene, group: Group, where: str, site: str | None) -> Iterator[Raised]:
+    """Tell of hosts that cannot be ordered within the limit, and who they would be without."""
+    worst, limit_s = group.ambiguity, scene.terms.ambiguity_s
     if worst is None or worst.within_s <= limit_s:
         return
     kept = orderable(group.hosts, limit_s)
@@ -590,18 +680,41 @@ def _ordering(group: Group, limit_s: float, where: str, site: str | None) -> Ite
     )
     if rest is not None:
         message += f"; without {_listed(named)} it would be {span(rest.within_s, rounding='up')}"
-    yield Raised("high", message, site, None, named, worst.within_s)
+    yield Raised("high", message, site, None, named, worst.within_s, _reorder(scene, named))
+
+
+def _reorder(scene: Scene, named: Sequence[str]) -> str | None:
+    """Say that clocks which are wrong are mended first; None where those that cannot be ordered are not wrong."""
+    hosts = frozenset(named)
+    wrong = {one.name: one for one in scene.members if one.name in hosts and _is_off(one, scene.terms.warning_s)}
+    if not wrong:
+        return None
+    kinds = dict.fromkeys(
+        alarm.kind for name in _sorted(wrong) for alarm in wrong[name].alarms[:1] if alarm.severity > Severity.OK
+    )
+    why = f" ({', '.join(list(kinds)[:NAMES_TOLD])})" if kinds else ""
+    clocks = "the clock" if len(wrong) == 1 else "the clocks"
+    return (
+        f"mend {clocks} of {_listed(_sorted(wrong))} first{why}; correct logs by each host's recorded offset before "
+        "you order events"
+    )
+
+
+def _is_off(one: Member, warning_s: float) -> bool:
+    """Whether a clock is wrong, by the word of its own agent or by the tolerance."""
+    offset = one.host.offset if one.host is not None else None
+    return one.severity is Severity.CRITICAL or (offset is not None and not abs(offset.estimate_s) <= warning_s)
+
+
+def _drifted(host: Host, offset: Offset, now_ns: int) -> Offset:
+    """Return what is known of an offset at a moment: it may have drifted since the host's last point (B5)."""
+    growth_s = growth_ns(now_ns - host.last_ns) / NS_PER_S
+    return Offset(offset.estimate_s, offset.earliest_s - growth_s, offset.latest_s + growth_s)
 
 
 def _residual(offset: Offset) -> Offset:
     """Return what may be left of an offset once stamps are corrected by its estimate."""
     return Offset(0.0, offset.earliest_s - offset.estimate_s, offset.latest_s - offset.estimate_s)
-
-
-def _first_two(hosts: Sequence[Measured], key: Callable[[Measured], tuple[float, str]]) -> tuple[Measured, Measured]:
-    """Return the two least."""
-    first = min(hosts, key=key)
-    return first, min((one for one in hosts if one is not first), key=key)
 
 
 def _median(values: Iterable[float]) -> float | None:

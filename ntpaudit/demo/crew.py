@@ -2,15 +2,15 @@
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from ntpaudit.config import InfluxConfig
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.demo.asking import ask_directly, loopback
-from ntpaudit.demo.life import Life
+from ntpaudit.demo.life import Life, Told
 from ntpaudit.demo.outlets import InfluxOutlet, Outlet, PipeOutlet, StoreOutlet
 from ntpaudit.demo.story import Story
 from ntpaudit.errors import NtpauditError, TellError
@@ -25,12 +25,16 @@ _END_S = 5.0
 
 
 class Work(NamedTuple):
-    """What a fleet lives by: its story, whether its audits go over UDP, and the database that they are told, if any."""
+    """What a fleet lives by: its story, whether its audits go over UDP, and the database that they are told, if any.
+
+    `told_ns` has until when the database knows hosts of that name already: only what comes after is told.
+    """
 
     story: Story
     udp: bool
     influx: InfluxConfig | None = None
     token: str | None = None
+    told_ns: Mapping[str, int] = {}
 
 
 class Arrived(NamedTuple):
@@ -51,18 +55,23 @@ class Crew(Protocol):
 
 
 class Alone:
-    """A crew of this process alone."""
+    """A crew of this process alone. What was told before, of each host until some moment, is not told again."""
 
-    def __init__(self, lives: Sequence[Life], outlet: Outlet) -> None:
+    def __init__(self, lives: Sequence[Life], outlet: Outlet, told_ns: Mapping[str, int]) -> None:
         self._lives = lives
         self._outlet = outlet
+        self._told_ns = told_ns
 
     def advance(self, until_ns: int) -> Iterator[None]:
         """Let one host after the other live until then."""
         for life in self._lives:
-            self._outlet.write(life.advance(until_ns))
+            self._outlet.write(filter(self._is_new, life.advance(until_ns)))
             yield
         self._outlet.flush()
+
+    def _is_new(self, told: Told) -> bool:
+        """Whether nobody was told of it before."""
+        return told.utc_ns > self._told_ns.get(told.record.host.name, -1)
 
 
 class Team:
@@ -108,7 +117,7 @@ def gather(work: Work, processes: int, store: StoreOutlet | None) -> Iterator[Cr
             yield team
         return
     with _lives(work, 0, 1) as lives, ExitStack() as stack:
-        yield Alone(lives, _outlet(work, stack) if store is None else store)
+        yield Alone(lives, _outlet(work, stack) if store is None else store, work.told_ns)
 
 
 def live(crew: Crew, until_ns: int, arrived: Callable[[], None] = lambda: None) -> None:
@@ -189,7 +198,7 @@ def _live(pipe: Connection, work: Work, number: int, count: int) -> None:
     try:
         with _lives(work, number, count) as lives, ExitStack() as stack:
             outlet = PipeOutlet(pipe.send) if work.influx is None else _outlet(work, stack)
-            crew = Alone(lives, outlet)
+            crew = Alone(lives, outlet, work.told_ns)
             while True:
                 until_ns = pipe.recv()
                 for _ in crew.advance(until_ns):
@@ -198,4 +207,5 @@ def _live(pipe: Connection, work: Work, number: int, count: int) -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except NtpauditError as error:
-        pipe.send(Failed(str(error)))
+        with suppress(BrokenPipeError, ConnectionResetError):  # whoever heard of the first failure hears no second
+            pipe.send(Failed(str(error)))

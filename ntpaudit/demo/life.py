@@ -22,10 +22,11 @@ Ask = Callable[[SimulatedHost, Sequence[Source]], tuple[SourceObservation, ...]]
 
 
 class Told(NamedTuple):
-    """What one audit leaves behind, and how far the host's clock was truly behind when it was made."""
+    """What one audit leaves behind, the true time when it was made, and how far the host's clock was behind then."""
 
     record: Record
     events: tuple[Event, ...]
+    utc_ns: int
     behind_ns: int
 
 
@@ -121,14 +122,14 @@ class Life:
         self._look()
         host = self._host
         taken = host.read()
-        behind_ns = host.behind_ns
+        utc_ns, behind_ns = host.utc_ns, host.behind_ns
         observation = Observation(host.facts, taken, sources, host.kernel, host.daemons)
         concluded = conclude_round(self._mind, observation, kind, self._terms, Health())
         self._mind = concluded.mind
         if concluded.is_pending:
             self._ask_sooner(CONFIRM_S)
         events, self._untold = (*self._untold, *concluded.events), []
-        return Told(concluded.record, events, behind_ns)
+        return Told(concluded.record, events, utc_ns, behind_ns)
 
     def _ask_sooner(self, wait_s: float) -> None:
         """Bring the next audit that asks servers forward, as far as manners allow."""

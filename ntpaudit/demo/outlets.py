@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from ntpaudit.config import InfluxConfig
-from ntpaudit.core.delivery import Delivered, Failure, back_off_s, sort_of, words
+from ntpaudit.core.delivery import Delivered, Failure, Refused, back_off_s, sort_of, words
 from ntpaudit.demo.life import Told
 from ntpaudit.errors import TellError
 from ntpaudit.fleet.embedded import EmbeddedStore
@@ -24,10 +24,10 @@ ATTEMPTS = 8
 
 
 class Parcel(NamedTuple):
-    """The points of one audit, and the moment that those get which nobody knows the true time of."""
+    """The points of one audit, and when it was made: the stamp of those whose true time the host does not know."""
 
     points: tuple[Point, ...]
-    host_ns: int
+    utc_ns: int
 
 
 class Outlet(Protocol):
@@ -49,12 +49,12 @@ class StoreOutlet:
     def write(self, told: Iterable[Told]) -> None:
         """Keep audits."""
         for one in told:
-            self._store.write(points(one.record, one.events), one.record.host_ns)
+            self._store.write(points(one.record, one.events), one.utc_ns)
 
     def take(self, parcels: Iterable[Parcel]) -> None:
         """Keep what another process has sent."""
         for parcel in parcels:
-            self._store.write(parcel.points, parcel.host_ns)
+            self._store.write(parcel.points, parcel.utc_ns)
 
     def flush(self) -> None:
         """Nothing waits for long."""
@@ -71,7 +71,7 @@ class PipeOutlet:
     def write(self, told: Iterable[Told]) -> None:
         """Send audits, many at once."""
         for one in told:
-            parcel = Parcel(tuple(points(one.record, one.events)), one.record.host_ns)
+            parcel = Parcel(tuple(points(one.record, one.events)), one.utc_ns)
             self._parcels.append(parcel)
             self._points += len(parcel.points)
             if self._points >= PARCEL_POINTS:
@@ -105,7 +105,7 @@ class InfluxOutlet:
         """Render audits, and write them when they are many."""
         for one in told:
             lines = render(one.record, one.events)
-            self._lines.append(lines if one.record.utc_ns is not None else date(lines, one.record.host_ns))
+            self._lines.append(lines if one.record.utc_ns is not None else date(lines, one.utc_ns))
             self._count += 1 + len(one.record.sources) + len(one.events)
             if self._count >= BATCH_LINES:
                 self.flush()
@@ -140,5 +140,14 @@ class InfluxOutlet:
 
     def _refusal(self, failure: Failure) -> TellError:
         """Say what went wrong."""
-        advice = "; start it, or name another with --influx-url" if sort_of(failure) == "away" else ""
-        return TellError(f"cannot write to {self._url}: {words(failure)}{advice}")
+        return TellError(f"cannot write to {self._url}: {words(failure)}{_advice(failure)}")
+
+
+def _advice(failure: Failure) -> str:
+    """Return what else may mend a failure, of whoever named the database on the command line."""
+    if sort_of(failure) == "away":
+        return "; start it, or name another with --influx-url"
+    match failure:
+        case Refused(status=404):
+            return "; an InfluxDB older than 1.8 answers so too, and takes nothing"
+    return ""

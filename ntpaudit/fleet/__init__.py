@@ -1,5 +1,7 @@
 """Every host of a fleet, read from where its agents' points are kept."""
 
+from collections.abc import Mapping
+
 from ntpaudit.fleet.reader import Reader
 
 
@@ -12,22 +14,33 @@ def open_reader(
     ca_file: str | None = None,
     timeout_s: float = 10.0,
     path: str | None = None,
+    keys: Mapping[str, str] | None = None,
 ) -> Reader:
     """Open the database at `url`, which speaks `influxql` or `promql`, else the demonstration in the file `path`.
 
-    ReadError where that cannot be done; a database is not asked before something is read of it.
+    ReadError where that cannot be done; a database is not asked before something is read of it. `keys` say what
+    messages call `url`, `language` and `database`: the keys of the configuration, unless told otherwise; and which
+    command makes a `demo`.
     """
     if url is None:
         from ntpaudit.fleet.embedded import EmbeddedReader
 
-        return EmbeddedReader(path or "")
-    from ntpaudit.fleet.http import Server
+        return EmbeddedReader(path or "", (keys or {}).get("demo", "ntpaudit demo"))
+    from ntpaudit.fleet.http import KEYS, Server
 
+    server = Server(
+        url,
+        scheme="Bearer" if language == "promql" else "Token",
+        token=token,
+        ca_file=ca_file,
+        timeout_s=timeout_s,
+        language=language,
+        keys=keys or KEYS,
+    )
     if language == "promql":
         from ntpaudit.fleet.promql import PromqlReader
 
-        return PromqlReader(Server(url, scheme="Bearer", token=token, ca_file=ca_file, timeout_s=timeout_s))
+        return PromqlReader(server)
     from ntpaudit.fleet.influxql import InfluxqlReader
 
-    server = Server(url, scheme="Token", token=token, ca_file=ca_file, timeout_s=timeout_s)
     return InfluxqlReader(server, database)

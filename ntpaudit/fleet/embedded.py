@@ -1,5 +1,6 @@
 """The points of a demonstration in one SQLite file: written once, read as any other database of points is."""
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from ntpaudit.fleet.rows import (
     split,
     tally,
 )
+from ntpaudit.sinks.files import unwritable
 from ntpaudit.sinks.line_protocol import Point, Value, tag_value
 
 _APPLICATION_ID = 0x6E747061  # "ntpa": SQLite keeps it in the file's header, so that anybody can tell whose it is
@@ -89,22 +91,18 @@ class EmbeddedStore:
 
     @classmethod
     def create(cls, path: str) -> Self:
-        """Begin an empty demonstration that will be at `path`, making its folder where missing."""
+        """Begin an empty demonstration that will be at `path`, in a folder that is there."""
         with _telling(path):
             folder, name = os.path.split(os.path.abspath(path))
-            if not path or os.path.isdir(path):
-                raise IsADirectoryError(f"{path!r} is no file")
-            os.makedirs(folder, exist_ok=True)
+            if not os.path.basename(path) or os.path.isdir(path):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             handle, written = mkstemp(prefix=f".{name}.", dir=folder)
             os.close(handle)
-            connection = sqlite3.connect(written, isolation_level=None)
-            connection.execute("PRAGMA journal_mode=OFF")
-            connection.execute("PRAGMA synchronous=OFF")
-            connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={_VERSION}")
-            connection.executescript(_SCHEMA)
-            connection.execute("BEGIN")
-        return cls(path, written, connection)
+            try:
+                return cls(path, written, _begin(written))
+            except BaseException:
+                os.unlink(written)
+                raise
 
     def write(self, points: Iterable[Point], arrived_ns: int) -> None:
         """Keep points. One without a stamp gets that of its arrival, as from a database; the same one twice is one."""
@@ -177,24 +175,55 @@ class EmbeddedStore:
                     rows.clear()
 
 
+def _begin(path: str) -> sqlite3.Connection:
+    """Open an empty file, and write the schema into it."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=OFF")
+        connection.execute("PRAGMA synchronous=OFF")
+        connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={_VERSION}")
+        connection.executescript(_SCHEMA)
+        connection.execute("BEGIN")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 @contextmanager
 def _telling(path: str) -> Iterator[None]:
     """Raise StoreError for what goes wrong while a demonstration is written."""
     try:
         yield
     except (OSError, sqlite3.Error, ValueError) as error:  # ValueError: a path that no file can have
-        raise StoreError(f"cannot write the demonstration {path}: {error}; name another file") from error
+        raise unwritten(path, error) from error
+
+
+def unwritten(path: str, error: Exception) -> StoreError:
+    """Return why a demonstration cannot be written, in the words of every other file, and what would mend it."""
+    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if isinstance(error, OSError) and error.errno in _MENDED_IN_PLACE:
+        return StoreError(unwritable(path, error))
+    reason = (isinstance(error, OSError) and error.strerror) or error
+    return StoreError(f"cannot write {path}: {reason}; name another file with --store")
+
+
+_MENDED_IN_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+"""What is said of a file elsewhere fits; that it may not be written is mended by another one."""
 
 
 class EmbeddedReader:
     """A demonstration, read. It ends where it was finished, and that moment is now."""
 
-    def __init__(self, path: str) -> None:
-        """Open the file. ReadError where there is none, or another."""
+    def __init__(self, path: str, maker: str = "ntpaudit demo") -> None:
+        """Open the file. ReadError where there is none, or another; `maker` is the command that makes it."""
         self._path = path
+        self._maker = maker
         with self._telling():
             if not os.path.exists(path):
-                raise ReadError(f"there is no demonstration at {path}; make one: {_REMEDY}")
+                raise ReadError(f"there is no demonstration at {path}", f"make one: {self._maker}")
             self._connection = sqlite3.connect(
                 f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True, check_same_thread=False
             )
@@ -221,7 +250,9 @@ class EmbeddedReader:
             str(name) for (name,) in self._query("SELECT host FROM series WHERE ? IS NULL OR site = ?", (site, site))
         }
         if not known:
-            raise ReadError(f"{self._path} knows no host of site {site!r}" if site else f"{self._path} knows no host")
+            if site is not None:
+                raise ReadError(f"{self._path} knows no host of site {site!r}", "check the name of the site")
+            raise ReadError(f"{self._path} knows no host", f"make it anew: {self._maker}")
         everywhere = hosts_of(self._latest(begin_ns, now_ns))
         hosts = tuple(host for host in everywhere.values() if site in (None, host.site))
         earlier = self._latest(before_ns - round(BEFORE_S * NS_PER_S), before_ns, "offset_s IS NOT NULL")
@@ -276,13 +307,13 @@ class EmbeddedReader:
         (application,), *_ = self._query("PRAGMA application_id")
         (version,), *_ = self._query("PRAGMA user_version")
         if application != _APPLICATION_ID:
-            raise ReadError(f"{self._path} is no demonstration; make one: {_REMEDY}")
+            raise ReadError(f"{self._path} is no demonstration", f"make one: {self._maker}")
         if version != _VERSION:
-            raise ReadError(f"{self._path} was made by another version of ntpaudit; make it anew: {_REMEDY}")
+            raise ReadError(f"{self._path} was made by another version of ntpaudit", f"make it anew: {self._maker}")
         for (end_ns,) in self._query("SELECT end_ns FROM ending"):
             if isinstance(end_ns, int):
                 return end_ns
-        raise ReadError(f"the demonstration {self._path} is damaged; make it anew: {_REMEDY}")
+        raise ReadError(f"the demonstration {self._path} is damaged", f"make it anew: {self._maker}")
 
     def _latest(self, begin_ns: int, end_ns: int, condition: str = "TRUE") -> Iterator[Clock]:
         """Read the latest point of every series in a time, its end within."""
@@ -335,8 +366,9 @@ class EmbeddedReader:
         try:
             yield
         except (OSError, sqlite3.Error, ValueError) as error:  # ValueError: a path that no file can have
-            raise ReadError(f"cannot read the demonstration {self._path}: {error}; make it anew: {_REMEDY}") from error
+            raise ReadError(
+                f"cannot read the demonstration {self._path}: {error}", f"make it anew: {self._maker}"
+            ) from error
 
 
-_REMEDY = "ntpaudit demo"
 _MOST_SOURCES = 1000

@@ -4,9 +4,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from ntpaudit.errors import ReadError
+from ntpaudit.errors import ReadError, StrangeAnswerError
 from ntpaudit.sinks.plain import one_line
 
 if TYPE_CHECKING:
@@ -23,6 +24,15 @@ _AT_ONCE = 1 << 20
 _PATIENCE = 6  # so many timeouts a whole answer may take, however steadily it trickles
 _GZIP_BITS = 31  # zlib's number for gzip's container
 
+Kind = Literal["InfluxDB", "VictoriaMetrics"]
+"""A family of databases."""
+
+KEYS: Mapping[str, str] = MappingProxyType({key: f"fleet.{key}" for key in ("url", "language", "database")})
+"""What the operator calls the words that say where to read, unless told otherwise."""
+
+_WRITTEN = {"influxql": "InfluxQL", "promql": "PromQL"}
+_TELLTALE = "X-Influxdb-Version"
+
 Got = TypeVar("Got")
 
 
@@ -34,16 +44,28 @@ class Server:
     """
 
     def __init__(
-        self, url: str, *, scheme: str, token: str | None = None, ca_file: str | None = None, timeout_s: float = 10.0
+        self,
+        url: str,
+        *,
+        scheme: str,
+        token: str | None = None,
+        ca_file: str | None = None,
+        timeout_s: float = 10.0,
+        language: str = "influxql",
+        keys: Mapping[str, str] = KEYS,
     ) -> None:
         """Make ready; nothing is sent yet. ReadError for a URL or a token that no request can have.
 
-        `scheme` is the word before the token, which goes into a header, and into nothing else.
+        `scheme` is the word before the token, which goes into a header, and into nothing else. Messages name the
+        `language`, and what to mend by its name in `keys`.
         """
-        self._scheme, self._host, self._port, self._path = _parts_of(url)
+        self.keys = keys
+        self._scheme, self._host, self._port, self._path = _parts_of(url, keys["url"])
         if token is not None and not (token.isascii() and token.isprintable()):
-            raise ReadError("the token holds characters that no request can carry; check fleet.token_file")
+            raise ReadError("the token holds characters that no request can carry", "check fleet.token_file")
         self.where = url.rstrip("/")
+        self._language = _WRITTEN[language]
+        self._says_influxdb = False
         self._token = token
         self._headers = {"User-Agent": "ntpaudit", "Accept-Encoding": "gzip"}
         if _is_here(self._host):
@@ -74,9 +96,26 @@ class Server:
         while self._idle:
             self._idle.pop().close()
 
-    def failure(self, why: object, fix: str = "check fleet.url and fleet.language") -> ReadError:
+    def failure(self, why: object, fix: str) -> ReadError:
         """Return what is wrong with an answer, by a text from anywhere, and what would mend it."""
-        return ReadError(f"{self.where}: {self._tidy(why)}; {fix}")
+        return ReadError(f"{self.where}: {self._tidy(why)}", fix)
+
+    def strange(self, why: object) -> StrangeAnswerError:
+        """Return that what answers may be no such database, by a text from anywhere."""
+        fix = f"check {self.keys['url']} and {self.keys['language']}"
+        return StrangeAnswerError(f"{self.where}: asked in {self._language}, {self._tidy(why)}", fix)
+
+    def kind(self) -> Kind | None:
+        """Return what answers, where it tells for certain. VictoriaMetrics calls itself InfluxDB here and there."""
+        import json
+
+        try:
+            answer = json.loads(self.ask("/api/v1/status/buildinfo", {}))
+        except (ReadError, ValueError, RecursionError):
+            answer = None
+        if isinstance(answer, dict) and answer.get("status") == "success":
+            return "VictoriaMetrics"
+        return "InfluxDB" if self._says_influxdb else None
 
     def _tidy(self, text: object) -> str:
         """Make a foreign text fit for one line of a message; a server that echoes the token is not believed on that."""
@@ -105,6 +144,7 @@ class Server:
                 connection.request(method, target, body, {**self._headers, **headers})
                 with connection.getresponse() as answer:
                     self.skew_s = _skew_s(answer.headers.get("Date"), time.time())
+                    self._says_influxdb = self._says_influxdb or _TELLTALE in answer.headers
                     read = self._read(answer)
             is_sound = not answer.will_close
         finally:
@@ -178,7 +218,7 @@ class Server:
         """Yield a body in parts, as it was before it was packed."""
         packing = (answer.headers.get("Content-Encoding") or "identity").strip().lower()
         if packing not in ("identity", "gzip"):
-            raise self.failure(f"the answer is packed as {packing}, which nobody asked for")
+            raise self.strange(f"the answer is packed as {packing}, which nobody asked for")
         if packing == "identity":
             while part := answer.read(_AT_ONCE):
                 yield part
@@ -190,7 +230,7 @@ class Server:
             try:
                 yield unpacker.decompress(part, _AT_ONCE)
             except zlib.error as error:
-                raise self.failure(f"the answer cannot be unpacked: {error}") from error
+                raise self.strange(f"the answer cannot be unpacked: {error}") from error
         if not unpacker.eof:
             raise self.failure("the answer ends too early", AGAIN)
 
@@ -200,11 +240,13 @@ class Server:
 
         if 300 <= answer.status <= 399:
             return self.failure(
-                f"redirects to {answer.headers.get('Location', 'nowhere')}", "name the right place in fleet.url"
+                f"redirects to {answer.headers.get('Location', 'nowhere')}",
+                f"name the right place in {self.keys['url']}",
             )
         body = next(self._unpacked(answer), b"").decode(errors="replace")
-        said = reason_of(body) or answer.reason
-        return self.failure(f"answers {answer.status}: {said}", _fix(answer.status))
+        said = f"answers {answer.status}: {reason_of(body) or answer.reason}"
+        fix = _fix(answer.status)
+        return self.strange(said) if fix is None else self.failure(said, fix)
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -213,32 +255,42 @@ class Server:
         from http.client import HTTPException
         from socket import gaierror
 
+        url = self.keys["url"]
         try:
             yield
         except ssl.SSLError as error:
-            from ntpaudit.sinks.influx import tls_fix
-
-            raise self.failure(f"TLS failed: {error}", tls_fix(str(error), "fleet")) from error
+            raise self.failure(f"TLS failed: {error}", self._tls_fix(str(error))) from error
         except gaierror as error:
-            raise self.failure("the server's name is not known", "check fleet.url, and the host's resolver") from error
+            raise self.failure("the server's name is not known", f"check {url}, and the host's resolver") from error
         except TimeoutError as error:
-            raise self.failure(f"no answer in {self._timeout_s:g} s", _SLOW) from error
+            raise self.failure(
+                f"no answer in {self._timeout_s:g} s, asked in {self._language}",
+                f"check {url} and how busy the database is, allow it more by fleet.timeout, or ask for one site: "
+                "--site",
+            ) from error
         except ConnectionRefusedError as error:
-            raise self.failure("no connection: refused", "start the database, or check fleet.url") from error
+            raise self.failure("no connection: refused", f"start the database, or check {url}") from error
         except OSError as error:
             raise self.failure(
-                f"no connection: {error.strerror or error}", "check fleet.url, and the way there"
+                f"no connection: {error.strerror or error}", f"check {url}, and the way there"
             ) from error
         except (HTTPException, ValueError) as error:  # ValueError: what the parser of HTTP stumbles over
+            way = ", try https://" if self._scheme == "http" else ""
             raise self.failure(
-                f"no answer in HTTP: {type(error).__name__} {error}", "check fleet.url; " + AGAIN
+                f"no answer in HTTP: {type(error).__name__} {error}", f"check {url}{way}; {AGAIN}"
             ) from error
+
+    def _tls_fix(self, reason: str) -> str:
+        """Say what would mend a failure of TLS."""
+        from ntpaudit.sinks.influx import tls_fix
+
+        if "WRONG_VERSION_NUMBER" in reason:  # what OpenSSL takes any other protocol for
+            return f"what answers there speaks no TLS: try http:// in {self.keys['url']}"
+        return tls_fix(reason, "fleet").replace("fleet.url", self.keys["url"])
 
 
 AGAIN = "ask again, and look what stands between here and the database"
 """What mends an answer that breaks off."""
-
-_SLOW = "check fleet.url and how busy the database is, allow it more by fleet.timeout, or ask for one site: --site"
 
 
 def start(task: Callable[[], Got]) -> Callable[[], Got]:
@@ -263,17 +315,17 @@ def start(task: Callable[[], Got]) -> Callable[[], Got]:
     return wait
 
 
-def _parts_of(url: str) -> tuple[str, str, int | None, str]:
-    """Return a URL's scheme, host, port and path. ReadError where it is none of a server."""
+def _parts_of(url: str, key: str) -> tuple[str, str, int | None, str]:
+    """Return a URL's scheme, host, port and path. ReadError where it is none of a server, told by its key."""
     from urllib.parse import quote, urlsplit
 
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ReadError(f"no URL: {error}; check fleet.url") from error
+        raise ReadError(f"no URL: {error}", f"check {key}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or "@" in parts.netloc:
-        raise ReadError("no URL of a database; write such as http://127.0.0.1:8086 in fleet.url")
+        raise ReadError("no URL of a database", f"write such as http://127.0.0.1:8086 in {key}")
     return parts.scheme, parts.hostname, port, quote(parts.path.rstrip("/"), safe="/%:@")
 
 
@@ -294,15 +346,13 @@ def _is_here(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _fix(status: int) -> str:
-    """Say what would mend an answer of that status."""
+def _fix(status: int) -> str | None:
+    """Say what would mend an answer of that status; None for one that another kind of database may give."""
     match status:
         case 401 | 403:
             return "name a token that may read this database in fleet.token_file"
-        case 404:
-            return "check fleet.url, fleet.language and fleet.database"
         case 408 | 413 | 422 | 429 | 503 | 504:
             return "ask for one site (--site), or raise the database's limits"
         case 500 | 502:
             return "look into the log of the database, and of a proxy before it"
-    return "check fleet.url and fleet.language"
+    return None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 
 from ntpaudit.core.fleet import Bucket, Tally
-from ntpaudit.fleet.http import AGAIN, Server
+from ntpaudit.fleet.http import AGAIN, Kind, Server
 from ntpaudit.fleet.questions import MAX_NAMES, Remote, Window
 from ntpaudit.fleet.rows import CLOCK_FIELDS, Cell, Clock, Happening, Said, Spans, bucket_of, mapping, split, tally
 from ntpaudit.sinks.line_protocol import tag_value
@@ -31,6 +31,11 @@ class InfluxqlReader(Remote):
     def place(self) -> str:
         """What is read from, in words."""
         return f"database {self._database!r} at {self.server.where}"
+
+    @property
+    def kind(self) -> Kind:
+        """What is read from, by its family."""
+        return "InfluxDB"
 
     def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
         """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
@@ -146,14 +151,14 @@ class InfluxqlReader(Remote):
                 raise self.server.failure("the answer ends too early", AGAIN)
             case {"statement_id": _} | {"series": _}:
                 return
-        raise self.server.failure("the answer is none of InfluxDB's")
+        raise self.server.strange("the answer is none of InfluxDB's")
 
     def _result(self, part: bytes) -> Mapping[str, Cell]:
         """Return the result in a part of an answer. ReadError where it tells of an error, or of nothing."""
         try:
             said = mapping(json.loads(part))
         except (ValueError, RecursionError) as error:
-            raise self.server.failure("the answer is not JSON") from error
+            raise self.server.strange("the answer is not JSON") from error
         match said.get("results"):
             case [dict(result), *_]:
                 pass
@@ -161,7 +166,8 @@ class InfluxqlReader(Remote):
                 result = {}
         complaint = said.get("error") or result.get("error")
         if complaint is not None:
-            raise self.server.failure(complaint, "check fleet.database, and what the token may read")
+            fix = f"check {self.server.keys['database']}, and what the token may read"
+            raise self.server.failure(complaint, fix)
         return result
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from ntpaudit.core.fleet import Bucket, Tally
-from ntpaudit.fleet.http import start
+from ntpaudit.fleet.http import Kind, start
 from ntpaudit.fleet.questions import Remote, Window
 from ntpaudit.fleet.rows import (
     CLOCK_FIELDS,
@@ -55,6 +55,11 @@ class PromqlReader(Remote):
     def place(self) -> str:
         """What is read from, in words."""
         return self.server.where
+
+    @property
+    def kind(self) -> Kind:
+        """What is read from, by its family."""
+        return "VictoriaMetrics"
 
     def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
         """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
@@ -149,7 +154,7 @@ class PromqlReader(Remote):
         match self._data("/api/v1/label/host/values", labelled | ever):
             case [*names]:
                 return {name for name in names if isinstance(name, str)}
-        raise self.server.failure(_STRANGE)
+        raise self.server.strange(_STRANGE)
 
     def _export(self, name: str, window: Window) -> Samples:
         """Begin to read the last sample of a field in a short time, from the samples as they lie in the database.
@@ -213,14 +218,14 @@ class PromqlReader(Remote):
         try:
             return json.loads(answer)
         except (ValueError, RecursionError) as error:
-            raise self.server.failure("the answer is not JSON") from error
+            raise self.server.strange("the answer is not JSON") from error
 
     def _results(self, path: str, parameters: Mapping[str, str]) -> list[Any]:
         """Return the series of an answer."""
         match self._data(path, parameters):
             case {"result": [*results]}:
                 return results
-        raise self.server.failure(_STRANGE)
+        raise self.server.strange(_STRANGE)
 
     @contextmanager
     def _understanding(self) -> Iterator[None]:
@@ -228,14 +233,14 @@ class PromqlReader(Remote):
         try:
             yield
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise self.server.failure(_STRANGE) from error
+            raise self.server.strange(_STRANGE) from error
 
     def _data(self, path: str, parameters: Mapping[str, str]) -> Cell:
         """Return what an answer holds. ReadError where it is no answer, or not a whole one."""
         answer = self.server.ask(path, {**parameters, "nocache": "1"})  # or the newest half minute is held back
         said = mapping(self._read(answer))
         if said.get("status") != "success":
-            raise self.server.failure(said.get("error") or _STRANGE)
+            raise self.server.strange(said.get("error") or _STRANGE)
         if said.get("isPartial"):
             raise self.server.failure(
                 "the answer lacks what a part of the cluster holds", "see that every vmstorage runs"

@@ -2,15 +2,15 @@
 
 import gc
 import time
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from ntpaudit.core.fleet import Host, Lie, Offset, Snapshot
 from ntpaudit.core.ntptime import NS_PER_S
-from ntpaudit.errors import ReadError
-from ntpaudit.fleet.http import Server, start
+from ntpaudit.errors import ReadError, StrangeAnswerError
+from ntpaudit.fleet.http import Kind, Server, start
 from ntpaudit.fleet.reader import Reach
 from ntpaudit.fleet.rows import (
     BEFORE_S,
@@ -86,7 +86,25 @@ class Remote(ABC, Questions):
     def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
         """Read every host as it stood at a moment. ReadError where nothing is known of any."""
         with _uncollected():
-            return _take(self, now_ns, reach)
+            try:
+                return _take(self, now_ns, reach)
+            except StrangeAnswerError as error:
+                raise self._explained(error) from error
+
+    @property
+    @abstractmethod
+    def kind(self) -> Kind:
+        """What is read from, by its family."""
+
+    def _explained(self, error: ReadError) -> ReadError:
+        """Say for certain that it is another kind of database than was asked, where that is so."""
+        found, key = self.server.kind(), self.server.keys["language"]
+        if found == self.kind:
+            return error
+        if found is None:
+            other: Kind = "VictoriaMetrics" if self.kind == "InfluxDB" else "InfluxDB"
+            return ReadError(error.reason, f"{error.remedy}; if this is {other}: {_speak(other, key)}")
+        return ReadError(f"{self.server.where}: this is {found}, and was asked as {self.kind} is", _speak(found, key))
 
     def close(self) -> None:
         """Close the connections."""
@@ -105,7 +123,25 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _take(questions: Questions, now_ns: int, reach: Reach) -> Snapshot:
+def _nobody(remote: Remote, site: str | None) -> ReadError:
+    """Say that no agent has delivered, and what to look at: a database of another kind may say so of itself."""
+    whose, sites = "no agent", ""
+    if site is not None:
+        whose, sites = f"no agent of site {site!r}", "check the name of the site, "
+    database = f", name another database in {remote.server.keys['database']}" if remote.kind == "InfluxDB" else ""
+    return StrangeAnswerError(
+        f"{whose} has delivered anything to {remote.place} yet",
+        f"{sites}see whether agents deliver there (`ntpaudit status` on a host){database}",
+    )
+
+
+def _speak(kind: Kind, key: str) -> str:
+    """Say how to choose the language of a kind of database, by the option or the key that is in use."""
+    language = "influxql" if kind == "InfluxDB" else "promql"
+    return f"{key} {language}" if key.startswith("-") else f'{key} = "{language}", or --language {language}'
+
+
+def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     """Ask what can be asked at once, and then what depends on the answers."""
     site = reach.site
     before_ns = now_ns - _ns(reach.before_s)
@@ -115,8 +151,7 @@ def _take(questions: Questions, now_ns: int, reach: Reach) -> Snapshot:
     names = questions.names(site)
     hosts = fresh()
     if not names and not hosts:
-        whose = "no agent" if site is None else f"no agent of site {site!r}"
-        raise ReadError(f"{whose} has delivered anything to {questions.place} yet")
+        raise _nobody(questions, site)
     look_back = _window(now_ns, reach.look_back_s)
     older = _older(questions, look_back, sorted(names - hosts.keys()))
     hosts |= {name: host for name, host in older.items() if site in (None, host.site)}

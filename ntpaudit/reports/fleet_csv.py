@@ -7,6 +7,7 @@ from math import isfinite
 
 from ntpaudit.core.fleet import Fleet, Member
 from ntpaudit.core.ntptime import format_utc
+from ntpaudit.core.policy import Severity
 from ntpaudit.sinks.plain import decimal
 
 _FIELDS = (
@@ -28,6 +29,7 @@ _FIELDS = (
     "falsetickers",
     "findings",
     "alarms",
+    "low_alarms",
 )
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -49,7 +51,7 @@ def _values(one: Member) -> Iterator[str | int]:
     yield from (_name(one.name), _name(one.site), _name(host.env if host else None), one.severity.word)
     yield from (host.verdict if host else "", int(one.silent_s is not None), _number(one.silent_s))
     if host is None:
-        yield from [""] * (len(_FIELDS) - 8)
+        yield from [""] * (len(_FIELDS) - 9)
     else:
         yield format_utc(host.last_ns)
         if host.offset is None:
@@ -59,6 +61,7 @@ def _values(one: Member) -> Iterator[str | int]:
             yield _number(max(-host.offset.earliest_s, host.offset.latest_s))
         yield from (_number(host.age_s), _number(host.frequency_ppm), host.usable, host.falsetickers, host.findings)
     yield _name(" ".join(alarm.kind for alarm in one.alarms))
+    yield _name(" ".join(alarm.kind for alarm in one.alarms if alarm.severity <= Severity.OK))
 
 
 def _name(text: str | None) -> str:

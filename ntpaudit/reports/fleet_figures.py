@@ -108,21 +108,27 @@ def band(offset: Offset, scale: Scale) -> str:
     )
 
 
-def spread(estimates: Sequence[float], scale: Scale, tolerance_s: float) -> str:
-    """Draw how many clocks stand where on the common axis, with the tolerance; the height is logarithmic."""
+def counted(estimates: Iterable[float], scale: Scale) -> list[int]:
+    """Count how many clocks stand where: in each of 80 equal parts of the common axis, ahead in the first 40."""
     bins = [0] * 80
     for estimate_s in estimates:
         bins[min(len(bins) - 1, int(scale.share(estimate_s) * len(bins)))] += 1
+    return bins
+
+
+def spread(bins: Sequence[int], scale: Scale, tolerance_s: float) -> str:
+    """Draw how many clocks stand where on the common axis, with the tolerance; the height is logarithmic."""
     highest = log1p(max([*bins, 1]))
-    bars = "".join(
-        f"M{10 * place + 1} 100v-{max(6.0, 92 * log1p(count) / highest):.0f}h8V100z"
-        for place, count in enumerate(bins)
-        if count
-    )
+    bars = {"ahead": "", "behind": ""}
+    for place, count in enumerate(bins):
+        if count:
+            height = max(6.0, 92 * log1p(count) / highest)
+            bars["behind" if 2 * place >= len(bins) else "ahead"] += f"M{10 * place + 1} 100v-{height:.0f}h8V100z"
+    drawn_bars = "".join(f'<path class="bar {way}" d="{path}"/>' for way, path in bars.items())
     low, zero, high = (800 * scale.share(value) for value in (-tolerance_s, 0.0, tolerance_s))
     drawn = (
         '<svg viewBox="0 0 800 100" preserveAspectRatio="none" aria-hidden="true">'
-        f'<path class="in" d="M{low:.1f} 0H{high:.1f}v100H{low:.1f}z"/><path class="bar" d="{bars}"/>'
+        f'<path class="in" d="M{low:.1f} 0H{high:.1f}v100H{low:.1f}z"/>{drawn_bars}'
         f'<path class="z" d="M{zero:.1f} 0v100"/><path class="t" d="M{low:.1f} 0v100M{high:.1f} 0v100"/></svg>'
     )
     labels = "".join(
@@ -164,11 +170,14 @@ class Frame(NamedTuple):
         """Return how far along the figure, of 1000, a moment lies."""
         return 1000 * min(1.0, max(0.0, (time_ns - self.begin_ns) / max(1, self.end_ns - self.begin_ns)))
 
+    def is_long(self) -> bool:
+        """Whether the time of day alone does not say when in the period a moment is."""
+        return self.end_ns - self.begin_ns > 2 * _DAY_S * NS_PER_S
+
     def labels(self) -> str:
         """Write when the period begins, has its middle, and ends."""
-        days = self.end_ns - self.begin_ns > 2 * _DAY_S * NS_PER_S
         moments = [format_utc(time_ns) for time_ns in (self.begin_ns, (self.begin_ns + self.end_ns) // 2, self.end_ns)]
-        words = [stamp[:10] if days else stamp[11:16] for stamp in moments]
+        words = [stamp[:10] if self.is_long() else stamp[11:16] for stamp in moments]
         return f'<div class="xs"><span>{words[0]}</span><span>{words[1]}</span><span>{words[2]} UTC</span></div>'
 
 
@@ -178,30 +187,48 @@ def frame_of(begins: Iterable[Sequence[int]], begin_ns: int, end_ns: int) -> Fra
     return Frame(begin_ns, end_ns, min([*distances, end_ns - begin_ns]))
 
 
+class Jump(NamedTuple):
+    """A clock that was set: when, and how far its offset went, positive where the clock was set back.
+
+    `is_told` says that its agent told of it, with the size where that is known. Else the offset moved by so much at
+    least, further than any steering explains, about then.
+    """
+
+    time_ns: int
+    moved_s: float | None
+    is_told: bool
+
+
 class Course(NamedTuple):
-    """What a host's figure is made of: its spans in order, when its clock is known to have been set, the tolerance."""
+    """What a host's figure is made of: its spans in order, the steps that its agent told of, the tolerance."""
 
     buckets: Sequence[Bucket]
-    steps_ns: Sequence[int]
+    steps: Sequence[Jump]
     tolerance_s: float
 
 
-def draw_course(course: Course, frame: Frame, title: str) -> str:
-    """Draw how a clock fared: the interval as a band, the estimate in it, jumps as lines, and a strip of severities."""
+def draw_course(course: Course, frame: Frame, title: str, name: str) -> str:
+    """Draw how a clock fared: the hull as a band, the mean in it, jumps as lines, and a strip of severities.
+
+    The band has the colour of behind above zero, and that of ahead below. `name` is one that no other figure has.
+    """
     measured = [bucket.offset for bucket in course.buckets if bucket.offset is not None]
     scale = _course_scale(measured)
     runs = [list(run) for run in _runs(course.buckets, frame.span_ns)]
     lines = "".join(
-        f'<path class="{name}" d="M0 {y:.1f}H1000"/>'
-        for name, value in (("z", 0.0), ("t", course.tolerance_s), ("t", -course.tolerance_s))
-        if 0 < (y := 100 - 100 * scale.share(value)) < 100 or name == "z"
+        f'<path class="{kind}" d="M0 {y:.1f}H1000"/>'
+        for kind, value in (("z", 0.0), ("t", course.tolerance_s), ("t", -course.tolerance_s))
+        if 0 < (y := 100 - 100 * scale.share(value)) < 100 or kind == "z"
     )
-    upright = "".join(f"M{frame.place(time_ns):.1f} 0v100" for time_ns in jumps(course, frame.span_ns))
+    upright = "".join(f"M{frame.place(jump.time_ns):.1f} 0v100" for jump in jumps(course, frame.span_ns))
+    zero = f"{1 - scale.share(0.0):.3f}"
     drawn = [
         f"<title>{text(title)}</title>",
+        f'<linearGradient id="{name}" gradientUnits="userSpaceOnUse" x1="0" y1="0" x2="0" y2="100">'
+        f'<stop class="behind" offset="{zero}"/><stop class="ahead" offset="{zero}"/></linearGradient>',
         f'<path class="g" d="{"".join(_gaps(runs, frame))}"/>',
         lines,
-        f'<path class="i" d="{"".join(_area(run, scale, frame) for run in runs)}"/>',
+        f'<path class="i" style="fill:url(#{name})" d="{"".join(_area(run, scale, frame) for run in runs)}"/>',
         f'<path class="e" d="{"".join(_line(run, scale, frame) for run in runs)}"/>',
         f'<path class="j" d="{upright}"/>',
     ]
@@ -209,14 +236,14 @@ def draw_course(course: Course, frame: Frame, title: str) -> str:
     return _plot("".join(drawn), labels, frame, _strip(course.buckets, frame))
 
 
-def jumps(course: Course, span_ns: int) -> list[int]:
+def jumps(course: Course, span_ns: int) -> list[Jump]:
     """Return when a clock was set: where its agent says so, or where it moved further than any steering explains."""
     seen = [
-        time_ns
-        for time_ns in _leaps(course.buckets, span_ns)
-        if all(abs(time_ns - step_ns) > span_ns for step_ns in course.steps_ns)
+        leap
+        for leap in _leaps(course.buckets, span_ns)
+        if all(abs(leap.time_ns - step.time_ns) > span_ns for step in course.steps)
     ]
-    return sorted([*course.steps_ns, *seen])
+    return sorted([*course.steps, *seen], key=lambda jump: jump.time_ns)
 
 
 def _plot(drawn: str, labels: str, frame: Frame, below: str = "") -> str:
@@ -282,23 +309,31 @@ def _right(bucket: Bucket, frame: Frame) -> str:
     return f"{frame.place(bucket.begin_ns + frame.span_ns):.1f}"
 
 
-def _leaps(buckets: Sequence[Bucket], span_ns: int) -> list[int]:
-    """Return in which spans a clock moved further than any steering explains.
+def _leaps(buckets: Sequence[Bucket], span_ns: int) -> list[Jump]:
+    """Return where a clock moved further than any steering explains.
 
     Its interval then lies apart from that of the span before, or as the hull of both holds it and the next one's.
     """
     known = [(bucket.begin_ns, bucket.offset) for bucket in buckets if bucket.offset is not None]
-    leaps = [begin_ns for before, (begin_ns, offset) in pairwise(known) if _leapt(before, (begin_ns, offset), span_ns)]
+    leaps = {
+        after[0]: Jump(after[0], moved_s, False)
+        for before, after in pairwise(known)
+        if (moved_s := _leapt(before, after, span_ns)) is not None
+    }
     for before, (begin_ns, _), after in zip(known, known[1:], known[2:], strict=False):
-        if _leapt(before, after, span_ns) and begin_ns not in leaps and after[0] not in leaps:
-            leaps.append(begin_ns + span_ns // 2)
-    return leaps
+        moved_s = _leapt(before, after, span_ns)
+        if moved_s is not None and begin_ns not in leaps and after[0] not in leaps:
+            leaps[begin_ns] = Jump(begin_ns + span_ns // 2, moved_s, False)
+    return list(leaps.values())
 
 
-def _leapt(before: tuple[int, Offset], after: tuple[int, Offset], span_ns: int) -> bool:
+def _leapt(before: tuple[int, Offset], after: tuple[int, Offset], span_ns: int) -> float | None:
+    """Return how far an offset moved at least, if that is further than any steering explains."""
     (begin_ns, one), (end_ns, other) = before, after
-    apart_s = max(other.earliest_s - one.latest_s, one.earliest_s - other.latest_s)
-    return not apart_s <= _MOST_SLEW * (end_ns - begin_ns + span_ns) / NS_PER_S
+    back_s, forward_s = other.earliest_s - one.latest_s, one.earliest_s - other.latest_s
+    if max(back_s, forward_s) <= _MOST_SLEW * (end_ns - begin_ns + span_ns) / NS_PER_S:
+        return None
+    return back_s if back_s > forward_s else -forward_s
 
 
 def _strip(buckets: Sequence[Bucket], frame: Frame) -> str:

@@ -1,13 +1,25 @@
-"""The hosts on the fleet's page: where all clocks stand, the table of all, and the courses of the worst."""
+"""The hosts on the fleet's page: the worst by name, where all clocks stand, the table of all, the worst's courses."""
 
 from collections.abc import Mapping, Sequence
 
 from ntpaudit.core.fleet import Alarm, Bucket, Fleet, Member, Offset, Terms
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.fleet_rules import STEP_KINDS
+from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import direction, plural, span
-from ntpaudit.reports.fleet_figures import CLASSES, Course, Frame, Scale, band, draw_course, jumps, spread
-from ntpaudit.reports.markup import many, text
+from ntpaudit.reports.fleet_figures import (
+    CLASSES,
+    Course,
+    Frame,
+    Jump,
+    Scale,
+    band,
+    counted,
+    draw_course,
+    jumps,
+    spread,
+)
+from ntpaudit.reports.markup import breakable, many, text
 
 _OLD_S = 2 * 3600.0
 """A measurement older than that is told of: agents ask hourly at the least, and carry the offset on in between."""
@@ -19,12 +31,60 @@ _FEW = 60
 """So many hosts without a fault are listed openly."""
 
 
+MANY = 200
+"""From so many hosts on a browser lays out only those in sight; fewer cost it nothing."""
+
+_NAMED = 5
+"""So many of the worst hosts are named at the top."""
+
+_PRESENT = frozenset({"offset-out", "not-demonstrable", "tz-or-rtc-fault"})
+"""Findings whose size is the offset, which stands in the row as it is now."""
+
+_JUMPS_TOLD = 3
+
+
+def name_worst(fleet: Fleet) -> str:
+    """Name the worst critical hosts, each leading to its row, and in short some whose clock nobody knows."""
+    numbered = list(enumerate(fleet.members))
+    critical = [entry for entry in numbered if entry[1].severity is Severity.CRITICAL]
+    unknown = [entry for entry in numbered if entry[1].severity is Severity.UNKNOWN]
+    listed = "".join(_worst(number, one, fleet.now_ns) for number, one in critical[:_NAMED])
+    if len(critical) > _NAMED:
+        listed += f'<li><a href="#hosts">and {len(critical) - _NAMED:,} more that are critical</a></li>\n'
+    names = ", ".join(f"{_link(number, one)} ({_unknown_words(one)})" for number, one in unknown[:_NAMED])
+    if len(unknown) > _NAMED:
+        names += f", and {len(unknown) - _NAMED:,} more"
+    return (f'<ul class="worst" aria-label="Worst hosts">\n{listed}</ul>\n' if listed else "") + (
+        f'<p class="dark">Nobody knows the clock{"s" if unknown[1:] else ""} of {names}.</p>\n' if names else ""
+    )
+
+
+def _worst(number: int, one: Member, now_ns: int) -> str:
+    offset = one.host.offset if one.host else None
+    way = "" if offset is None else f' class="{direction(offset.estimate_s)}"'
+    place = f" <small>{text(one.site)}</small>" if one.site else ""
+    first = f" {_alarm(one.alarms[0], now_ns)}" if one.alarms else ""
+    more = f" <small>and {plural(len(one.alarms) - 1, 'more finding')}</small>" if one.alarms[1:] else ""
+    cells = (f"{_link(number, one)}{place}", f" {_offset_words(one)}", f"{first}{more}")
+    return f"<li{way}>{''.join(f'<span>{cell}</span>' for cell in cells)}</li>\n"
+
+
+def _link(number: int, one: Member) -> str:
+    return f'<a href="#h{number}"><bdi>{breakable(one.name)}</bdi></a>'
+
+
+def _unknown_words(one: Member) -> str:
+    if one.host is None:
+        return "no point"
+    return "not measured" if one.silent_s is None else f"silent for {span(one.silent_s)}"
+
+
 def list_hosts(fleet: Fleet, scale: Scale, terms: Terms, drawn: Mapping[str, int]) -> str:
     """Write the section of all hosts; `drawn` are those whose course the page shows, by the number of its figure."""
     numbered = list(enumerate(fleet.members))
     flagged = [entry for entry in numbered if entry[1].severity is not Severity.OK]
     calm = [entry for entry in numbered if entry[1].severity is Severity.OK]
-    now_ns = fleet.now_ns
+    now_ns, large = fleet.now_ns, " class=many" if len(fleet.members) >= MANY else ""
     rest = ""
     if calm:
         title = many(len(calm), "host") + (" is ok" if len(calm) == 1 else " are ok")
@@ -35,11 +95,30 @@ def list_hosts(fleet: Fleet, scale: Scale, terms: Terms, drawn: Mapping[str, int
     table = _table("Hosts that are not ok, worst first", [_row(*entry, now_ns, scale, drawn) for entry in flagged])
     low, high = (f"{100 * scale.share(value):.2f}%" for value in (-terms.warning_s, terms.warning_s))
     return (
-        f'<section id="hosts" style="--low:{low};--high:{high}">\n<h2>Hosts</h2>\n{_spread(fleet, scale, terms)}'
+        f'<section id="hosts"{large} style="--low:{low};--high:{high}">\n<h2>Hosts</h2>\n{_spread(fleet, scale, terms)}'
         '<p class="controls" hidden><label>Show only <input type="search" placeholder="a host, a site, a finding …" '
-        'autocomplete="off" spellcheck="false"></label> <output aria-live="polite"></output></p>\n'
+        f'autocomplete="off" spellcheck="false"></label> <label class="order">Sort by <select>{_orders()}</select>'
+        '</label> <output aria-live="polite"></output></p>\n'
         f"{table if flagged else '<p class=calm>Every host is ok.</p>'}\n{rest}</section>\n"
     )
+
+
+def _orders() -> str:
+    """Write what hosts can be sorted by: a column's number, and whether its largest come first."""
+    return "".join(f'<option value="{order}">{words}</option>' for order, words in _ORDERS)
+
+
+_ORDERS = (
+    ("0", "worst first"),
+    ("1", "host"),
+    ("2", "site"),
+    ("3d", "offset, most behind first"),
+    ("3", "offset, most ahead first"),
+    ("5d", "never more than, largest first"),
+    ("6", "sources, fewest first"),
+    ("7d", "last seen, longest ago first"),
+    ("8", "findings"),
+)
 
 
 def _spread(fleet: Fleet, scale: Scale, terms: Terms) -> str:
@@ -51,12 +130,13 @@ def _spread(fleet: Fleet, scale: Scale, terms: Terms) -> str:
     behind = sum(estimate_s > terms.warning_s for estimate_s in estimates)
     ahead = sum(estimate_s < -terms.warning_s for estimate_s in estimates)
     inside = len(estimates) - behind - ahead
-    words = f"{inside:,} of {len(estimates):,} clocks are estimated within {span(terms.warning_s)} of the true time"
+    bins, warning = counted(estimates, scale), span(terms.warning_s)
+    words = f"{inside:,} of {len(estimates):,} clocks are estimated within {warning} of the true time"
     return (
-        f'<figure class="spread">\n{spread(estimates, scale, terms.warning_s)}'
-        f"<figcaption>{words}, {behind:,} further behind, {ahead:,} further ahead. Hosts by where their clocks stand, "
-        "on an axis that is logarithmic to both sides of its middle; so is the height. The dashed lines are the "
-        f"warning tolerance, {span(terms.warning_s)}.</figcaption>\n</figure>\n"
+        f'<figure class="spread">\n{spread(bins, scale, terms.warning_s)}'
+        f"<figcaption>{words}, {behind:,} further behind, {ahead:,} further ahead. The higher a bar, the more "
+        f"clocks stand there: {max(bins):,} at the highest. Both scales are logarithmic, to show microseconds beside "
+        f"hours and one clock beside thousands. Dashed: the warning tolerance, {warning}.</figcaption>\n</figure>\n"
     )
 
 
@@ -85,7 +165,7 @@ def _table(caption: str, rows: Sequence[str]) -> str:
 def _row(number: int, member: Member, now_ns: int, scale: Scale, drawn: Mapping[str, int]) -> str:
     """Write a host's row. A cell carries the number that it is sorted by; a missing one sorts last."""
     host, offset = member.host, member.host.offset if member.host else None
-    name = text(member.name)
+    name = breakable(member.name)
     if member.name in drawn:
         name = f'<a href="#c{drawn[member.name]}">{name}</a>'
     cells = [
@@ -171,10 +251,16 @@ def _alarm_words(member: Member, now_ns: int) -> str:
 
 
 def _alarm(alarm: Alarm, now_ns: int) -> str:
-    size = "" if alarm.value_s is None else f"{span(alarm.value_s)}, "
+    """Say what was found and since when; a size is that of the moment of raising, which only a step keeps."""
     passed = span(max(0, now_ns - alarm.since_ns) / NS_PER_S)
-    when = f"{passed} ago" if alarm.kind.startswith("step-") else f"for {passed}"
-    return f"<code>{text(alarm.kind)}</code> <small>{size}{when}</small>"
+    if alarm.kind in STEP_KINDS:
+        words = f"{passed} ago" if alarm.value_s is None else f"{span(alarm.value_s)}, {passed} ago"
+    elif alarm.value_s is None or alarm.kind in _PRESENT:
+        words = f"for {passed}"
+    else:
+        words = f"{span(alarm.value_s)} when raised, {passed} ago"
+    low = "low, " if alarm.severity is Severity.OK else ""
+    return f"<code{' class=low' if low else ''}>{text(alarm.kind)}</code> <small>{low}{words}</small>"
 
 
 def _bound_s(offset: Offset) -> float:
@@ -188,35 +274,70 @@ def draw_courses(worst: Sequence[Member], courses: Mapping[str, tuple[Bucket, ..
     cards = "".join(_card(number, one, courses[one.name], frame, terms) for number, one in enumerate(worst))
     return (
         f'<section id="courses">\n<h2>Courses of the worst {plural(len(worst), "host")}</h2>\n'
-        "<p>The line is the estimate, the band where the true offset lies. A broken upright line is a jump: the clock "
-        "was set. Grey is where nothing was measured, the dashed lines are the warning tolerance. The strip below "
-        "stands the higher the worse it was, and is empty where there is no record.</p>\n"
+        f"<p>The period is divided into spans of {span(frame.span_ns / NS_PER_S)}. The band holds all that the true "
+        "offset can have been in a span, blue where that is behind, purple where it is ahead. The line is only the "
+        "mean of each span: a peak that is shorter shows in the band. A broken upright line is a jump: the clock was "
+        "set. Grey is where nothing was measured, dashed the warning tolerance. The strip below stands the higher the "
+        "worse it was, and is empty where there is no record.</p>\n"
         f'<div class="cards">{cards}</div>\n</section>\n'
     )
 
 
 def _card(number: int, member: Member, buckets: Sequence[Bucket], frame: Frame, terms: Terms) -> str:
-    steps = [alarm.since_ns for alarm in member.alarms if alarm.kind.startswith("step-")]
-    known = Course(buckets, [since_ns for since_ns in steps if since_ns >= frame.begin_ns], terms.warning_s)
+    known = Course(buckets, _steps(member, frame.begin_ns), terms.warning_s)
     words = _course_words(known, frame)
-    figure = draw_course(known, frame, f"{member.name}: {words}")
+    figure = draw_course(known, frame, f"{member.name}: {words}", f"w{number}")
     return (
         f'<article id="c{number}" class="{CLASSES[member.severity]}">\n<h3><bdi>{text(member.name)}</bdi> '
         f'<span class="s">{member.severity.word}</span></h3>\n{figure}\n<p>{words}</p>\n</article>\n'
     )
 
 
+def _steps(member: Member, begin_ns: int) -> list[Jump]:
+    """Return the steps that an agent told of: set forward, a clock's offset falls."""
+    return [
+        Jump(alarm.since_ns, None if alarm.value_s is None else -alarm.value_s, True)
+        for alarm in member.alarms
+        if alarm.kind in STEP_KINDS and alarm.since_ns >= begin_ns
+    ]
+
+
 def _course_words(course: Course, frame: Frame) -> str:
-    """Say in words what the picture of a course shows."""
+    """Say in words what the picture of a course shows: first the extremes, which the means would hide."""
     known = [bucket.offset for bucket in course.buckets if bucket.offset is not None]
     if not known:
         return "Nothing was measured."
     least, most = min(o.estimate_s for o in known), max(o.estimate_s for o in known)
-    bound_s = max(_bound_s(offset) for offset in known)
     whole = max(len(known), round((frame.end_ns - frame.begin_ns) / frame.span_ns))
-    reach = f"{span(least)} {direction(least)} to {span(most)} {direction(most)}"
+    facts = [
+        _extremes(min(o.earliest_s for o in known), max(o.latest_s for o in known)),
+        f"means of {span(frame.span_ns / NS_PER_S)} from {span(least)} {direction(least)} to {span(most)} "
+        f"{direction(most)}",
+    ]
     moved = jumps(course, frame.span_ns)
-    more = [plural(len(moved), "jump")] if moved else []
+    facts += [_jump_words(jump, frame) for jump in moved[:_JUMPS_TOLD]]
+    facts += [f"{plural(len(moved) - _JUMPS_TOLD, 'more jump')}"] if len(moved) > _JUMPS_TOLD else []
     lacking_s = (whole - len(known)) * frame.span_ns / NS_PER_S
-    more += [f"not measured for {span(lacking_s)}"] if lacking_s > 0 else []
-    return f"{reach}, never more than {span(bound_s, rounding='up')}{''.join(f'; {fact}' for fact in more)}."
+    facts += [f"not measured for {span(lacking_s)}"] if lacking_s > 0 else []
+    return f"{'; '.join(facts)}."
+
+
+def _extremes(earliest_s: float, latest_s: float) -> str:
+    """Say between what the true offset was, each end rounded outwards."""
+    if earliest_s > 0:
+        return f"Between {span(earliest_s, rounding='down')} and {span(latest_s, rounding='up')} behind at worst"
+    if latest_s < 0:
+        return f"Between {span(latest_s, rounding='down')} and {span(earliest_s, rounding='up')} ahead at worst"
+    return f"Within {span(earliest_s, rounding='up')} ahead and {span(latest_s, rounding='up')} behind at worst"
+
+
+def _jump_words(jump: Jump, frame: Frame) -> str:
+    """Say when a clock was set, which way and how far: set back, its offset grows."""
+    stamp = format_utc(jump.time_ns)[5:16].replace("T", " ")
+    at = stamp if frame.is_long() else stamp[6:]
+    if jump.moved_s is None:
+        return f"set at {at}"
+    way = "back" if jump.moved_s > 0 else "forward"
+    if jump.is_told:
+        return f"set {way} by {span(jump.moved_s)} at {at}"
+    return f"set {way} at about {at}, by {span(jump.moved_s, rounding='down')} or more"

@@ -25,6 +25,7 @@ def render(fleet: Fleet, shown: Sequence[Member] | None = None) -> str:
             "summary": sentence(fleet),
             "counts": _counts(fleet.whole) | {"silent": sum(one.silent_s is not None for one in fleet.members)},
             "coverage": fleet.coverage._asdict(),
+            "unlisted": fleet.unlisted,
             "ambiguity": _ambiguity(fleet.whole.ambiguity),
             "findings": [_finding(finding) for finding in fleet.findings],
             "sites": [
@@ -36,9 +37,11 @@ def render(fleet: Fleet, shown: Sequence[Member] | None = None) -> str:
     )
 
 
-def render_absence(reason: str) -> str:
-    """Write that nothing could be read, and why."""
-    return _line({"schema": SCHEMA, "severity": Severity.UNKNOWN.word, "summary": reason, "hosts": None})
+def render_absence(reason: str, remedy: str = "") -> str:
+    """Write that nothing could be read, why, and what would mend it: in the summary together, and each by itself."""
+    summary = f"{reason}; {remedy}" if remedy else reason
+    told = {"schema": SCHEMA, "severity": Severity.UNKNOWN.word, "summary": summary}
+    return _line({**told, "reason": reason, "remedy": remedy or None, "hosts": None})
 
 
 def render_order(order: Order, severity: Severity) -> str:

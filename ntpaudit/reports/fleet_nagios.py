@@ -12,6 +12,11 @@ def render(fleet: Fleet) -> str:
     return plugin_line(fleet.severity, sentence(fleet), _performance(fleet))
 
 
+def render_absence(reason: str, remedy: str = "") -> str:
+    """Write the line where nothing could be read, or nothing written."""
+    return plugin_line(Severity.UNKNOWN, f"{reason}; {remedy}" if remedy else reason, ())
+
+
 def _performance(fleet: Fleet) -> list[str]:
     """List the counts as `label=value[unit];[warning];[critical];[least];[most]`."""
     ok, warning, unknown, critical = fleet.whole.hosts

@@ -4,6 +4,7 @@
   if (!controls) return;
   const field = controls.querySelector("input");
   const told = controls.querySelector("output");
+  const choice = controls.querySelector("select");
   const rest = document.querySelector("details.rest");
   const tables = [...document.querySelectorAll("table.hosts")].map((table) => {
     const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
@@ -52,6 +53,7 @@
     return a < b ? -sign : a > b ? sign : 0;
   };
   const sort = (column, down) => {
+    choice.value = `${column}${down ? "d" : ""}`;
     for (const { table, rows, length } of tables) {
       const order = rows.map((row, place) => ({ row, place, key: column ? key(row, column) : place }));
       order.sort((a, b) => compare(a.key, b.key, down ? -1 : 1) || a.place - b.place);
@@ -71,11 +73,29 @@
       if (head.classList.contains("band")) return;
       const button = document.createElement("button");
       button.type = "button";
-      button.setAttribute("aria-label", "sort");
+      button.setAttribute("aria-label", `sort by ${head.textContent}`);
       button.addEventListener("click", () => sort(column, head.getAttribute("aria-sort") === "ascending"));
       head.append(button);
     });
   }
+  // A link may lead to a row that is filtered out or folded away.
+  const reveal = (hash) => {
+    const row = hash.length > 1 && document.getElementById(hash.slice(1));
+    if (!row || !row.matches(".hosts tr")) return null;
+    if (row.hidden) {
+      field.value = "";
+      filter();
+    }
+    if (rest && rest.contains(row)) rest.open = true;
+    return row;
+  };
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[href^='#']");
+    if (link) reveal(link.hash);
+  });
+  reveal(location.hash)?.scrollIntoView();
+
+  choice.addEventListener("change", () => sort(parseInt(choice.value, 10), choice.value.endsWith("d")));
   field.addEventListener("input", filter);
   controls.hidden = false;
 })();

@@ -5,16 +5,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
+from math import ceil, floor
 
+from ntpaudit.core.clocks import growth_ns
 from ntpaudit.core.fleet import Ambiguity, Bucket, Fleet, FleetFinding, Site, Tally, Terms
 from ntpaudit.core.fleet_rules import share
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import span
 from ntpaudit.reports.fleet_figures import CLASSES, WORST_FIRST, common_scale, frame_of, over_time, proportions
-from ntpaudit.reports.fleet_hosts import draw_courses, list_hosts
+from ntpaudit.reports.fleet_hosts import draw_courses, list_hosts, name_worst
 from ntpaudit.reports.fleet_summary import is_wrong
-from ntpaudit.reports.markup import many, moment, text
+from ntpaudit.reports.markup import breakable, many, moment, text
 
 MOST_COURSES = 50
 """So many hosts have their course drawn: the worst of those whose course was read."""
@@ -58,7 +60,7 @@ def render(
             _history(fleet, tallies, begin_ns, period_s),
             list_hosts(fleet, scale, terms, drawn),
             draw_courses(worst, courses, frame, terms),
-            _method(terms),
+            _method(fleet, terms),
             "</main>\n",
             _footer(fleet, period_s, terms, source, version),
             f"<script>{script}</script>\n</body>\n</html>\n",
@@ -133,7 +135,7 @@ def _header(fleet: Fleet, period_s: float, source: str) -> str:
     return (
         f'<header>\n<p class="kicker">Clocks of the fleet</p>\n<h1>{text(headline(fleet))}</h1>\n'
         f'<p class="lead">{many(len(fleet.members), "host")} as of {moment(fleet.now_ns)}, '
-        f"with the {span(period_s)} before, from {text(source)}.</p>\n"
+        f"with the {span(period_s)} before, from {text(source)}.</p>\n{name_worst(fleet)}"
         f'<ul class="tiles">{tiles}</ul>\n{proportions([counts[severity] for severity in Severity])}\n'
         f'<nav aria-label="On this page">{listed}</nav>\n</header>\n'
     )
@@ -208,9 +210,13 @@ def _coverage(fleet: Fleet) -> str:
         f" {count:,} of {known.hosts:,}{_meter(count, known.hosts)}</dd></div>"
         for count, title, note in rows
     )
+    unlisted = ""
+    if fleet.unlisted:
+        verb = "reports and is" if fleet.unlisted == 1 else "report and are"
+        unlisted = f" Besides, {many(fleet.unlisted, 'host')} {verb} not in the inventory."
     return (
         '<section id="coverage">\n<h2>Coverage</h2>\n<p>The share of the hosts that should be measured and are, '
-        f'by usable synchronized time sources.</p>\n<dl class="meters">{listed}</dl>\n</section>\n'
+        f'by usable synchronized time sources.{unlisted}</p>\n<dl class="meters">{listed}</dl>\n</section>\n'
     )
 
 
@@ -230,12 +236,11 @@ def _order(fleet: Fleet, terms: Terms) -> str:
     heads = "".join(f'<th scope="col" class="n">{title}</th>' for title in _COUNTED)
     return (
         '<section id="order">\n<h2>Order of events</h2>\n'
-        f"<p>{_order_words(fleet.whole.ambiguity)} On hosts of one site it should be no more than "
-        f"{span(terms.ambiguity_s)}.</p>\n"
+        f"<p>{_order_words(fleet.whole.ambiguity)} More than {span(terms.ambiguity_s)} is marked as too far.</p>\n"
         '<div class="box" tabindex="0" role="region" aria-label="Sites"><table class="sites">\n'
         "<caption>Per site: hosts by state, and how far apart two events must be to be ordered</caption>\n"
         f'<thead><tr><th scope="col">Site</th>{heads}<th scope="col">Worst pair</th></tr></thead>\n'
-        f"<tbody>{rows}{_site_row(fleet.whole, 'Whole fleet', None)}</tbody>\n</table></div>\n</section>\n"
+        f"<tbody>{rows}{_site_row(fleet.whole, 'Whole fleet', terms)}</tbody>\n</table></div>\n</section>\n"
     )
 
 
@@ -250,7 +255,7 @@ def _order_words(ambiguity: Ambiguity | None) -> str:
     )
 
 
-def _site_row(site: Site, name: str, terms: Terms | None) -> str:
+def _site_row(site: Site, name: str, terms: Terms) -> str:
     cells = [
         f"{sum(site.hosts):,}",
         *(f"{site.hosts[severity]:,}" if site.hosts[severity] else "" for severity in WORST_FIRST),
@@ -258,8 +263,8 @@ def _site_row(site: Site, name: str, terms: Terms | None) -> str:
     within, pair, mark = "", "", ""
     if site.ambiguity is not None:
         within = span(site.ambiguity.within_s, rounding="up")
-        pair = " and ".join(f"<bdi>{text(host)}</bdi>" for host in site.ambiguity.hosts)
-        if terms is not None and not site.ambiguity.within_s <= terms.ambiguity_s:
+        pair = " and ".join(f"<bdi>{breakable(host)}</bdi>" for host in site.ambiguity.hosts)
+        if not site.ambiguity.within_s <= terms.ambiguity_s:
             mark, within = ' class="w"', f'{within} <span class="s">too far</span>'
     counted = "".join(f'<td class="n">{cell}</td>' for cell in cells)
     counted += f'<td class="n"><span{mark}>{within or "&ndash;"}</span></td>'
@@ -274,8 +279,13 @@ def _history(fleet: Fleet, tallies: Sequence[Tally], begin_ns: int, period_s: fl
     per = span(frame.span_ns / NS_PER_S)
     worst = max(tallies, key=lambda tally: (tally.hosts[Severity.CRITICAL], sum(tally.hosts[1:])))
     most = worst.hosts[Severity.CRITICAL]
-    words = f"At most {most:,} critical at once, at {moment(worst.begin_ns)}." if most else "No host was critical."
-    title = f"Hosts worse than ok over {span(period_s)}, at most {most:,} of them critical at once"
+    words, title = "No host was critical.", f"Hosts worse than ok over {span(period_s)}, none of them critical"
+    if most:
+        words = (
+            f"The worst such span, from {moment(worst.begin_ns)}, had {most:,} critical, "
+            f"{'though perhaps not all at one moment' if most > 1 else 'for a part of it or all'}."
+        )
+        title = f"Hosts worse than ok over {span(period_s)}, at most {most:,} of them critical within {per}"
     key = "".join(
         f'<li><i class="{name}"></i>{word}</li>'
         for name, word in (("c", "critical"), ("u", "unknown"), ("w", "warning"), ("n", "no point in that span"))
@@ -288,8 +298,31 @@ def _history(fleet: Fleet, tallies: Sequence[Tally], begin_ns: int, period_s: fl
     )
 
 
-def _method(terms: Terms) -> str:
-    return _part("fleet_method.html").format(silent_after=span(terms.silent_after_s), warning=span(terms.warning_s))
+def _method(fleet: Fleet, terms: Terms) -> str:
+    return _part("fleet_method.html").format(
+        silent_after=span(terms.silent_after_s), warning=span(terms.warning_s), example=_example(fleet)
+    )
+
+
+def _example(fleet: Fleet) -> str:
+    """Show the arithmetic of order by the worst pair: how late the one can be at most, and how early the other."""
+    if fleet.whole.ambiguity is None:
+        return ""
+    hosts = {one.name: one.host for one in fleet.members}
+    behind, ahead = (hosts.get(name) for name in fleet.whole.ambiguity.hosts)
+    if behind is None or ahead is None or behind.offset is None or ahead.offset is None:
+        return ""
+    latest_us = ceil(behind.offset.latest_s * 1e6 + growth_ns(fleet.now_ns - behind.last_ns) / 1000)
+    earliest_us = floor(ahead.offset.earliest_s * 1e6 - growth_ns(fleet.now_ns - ahead.last_ns) / 1000)
+    return (
+        f"Of all hosts it is greatest for A = <bdi>{breakable(behind.name)}</bdi> and B = "
+        f"<bdi>{breakable(ahead.name)}</bdi>, whose latest<sub>A</sub> of {_exact(latest_us)} less "
+        f"earliest<sub>B</sub> of {_exact(earliest_us)} is {_exact(latest_us - earliest_us)}."
+    )
+
+
+def _exact(microseconds: int) -> str:
+    return f"{microseconds / 1e6:,.6f} s".replace("-", "&minus;")
 
 
 def _footer(fleet: Fleet, period_s: float, terms: Terms, source: str, version: str) -> str:
@@ -303,7 +336,7 @@ def _footer(fleet: Fleet, period_s: float, terms: Terms, source: str, version: s
         ("Period", f"{span(period_s)}, from {moment(fleet.now_ns - round(period_s * NS_PER_S))}"),
         ("Silent after", span(terms.silent_after_s)),
         ("Warning tolerance", span(terms.warning_s)),
-        ("Order within a site", span(terms.ambiguity_s)),
+        ("Order too far beyond", span(terms.ambiguity_s)),
         ("Inventory", inventory),
     )
     listed = "".join(f"<div><dt>{label}</dt><dd>{fact}</dd></div>" for label, fact in facts)

@@ -6,6 +6,7 @@ And the same of the order of events on two hosts.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 from ntpaudit.core.fleet import Ambiguity, Fleet, Member, Order, Site
 from ntpaudit.core.fleet_rules import share
@@ -13,8 +14,20 @@ from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import direction, plural, span
 from ntpaudit.reports.fleet_summary import flagged, sentence
+from ntpaudit.reports.fleet_width import fit
 from ntpaudit.sinks.plain import one_line
-from ntpaudit.sinks.text import SEVERITY_COLOURS, Column, finding_lines, labelled, opening, page, painter, table
+from ntpaudit.sinks.text import (
+    SEVERITY_COLOURS,
+    Column,
+    Paint,
+    finding_lines,
+    fix_lines,
+    labelled,
+    opening,
+    page,
+    painter,
+    table,
+)
 
 PROSE_WIDTH = 120
 """A longer line of words is hard to read, however wide the terminal."""
@@ -27,6 +40,14 @@ FINDINGS = 30
 
 _ANY_WIDTH = 1 << 20
 
+_Item = TypeVar("_Item")
+
+_GIVEN_UP = ("findings", "seen ago", "sources", "at most", "site")
+"""What is left out of the table of hosts where names would not fit, in this order."""
+
+_SITES_GIVEN_UP = ("hardest to order", "ok", "hosts", "warning", "unknown", "in order beyond")
+"""And out of that of sites."""
+
 
 def render(
     fleet: Fleet, shown: Sequence[Member] | None = None, *, width: int | None = None, colour: bool = False
@@ -37,18 +58,25 @@ def render(
     """
     paint, prose = painter(colour), min(width or PROSE_WIDTH, PROSE_WIDTH)
     chosen = first_rows(fleet.members) if shown is None else shown
-    tables = width or _ANY_WIDTH
     return page(
-        opening(fleet.severity, sentence(fleet), paint, prose),
-        [line for label, fact in _facts(fleet) for line in labelled(label, fact, prose)],
-        [line for finding in fleet.findings[:FINDINGS] for line in finding_lines(finding, paint, prose)],
+        opening(fleet.severity, sentence(fleet), paint, prose, one_line),
+        [line for label, fact in _facts(fleet) for line in labelled(label, fact, prose, one_line)],
+        [line for finding in fleet.findings[:FINDINGS] for line in finding_lines(finding, paint, prose, one_line)],
         [f"... and {plural(left, 'more finding')} (--format json has all)"]
         if (left := len(fleet.findings[FINDINGS:]))
         else (),
-        table(_hosts(fleet.now_ns), chosen, paint, tables) if chosen else (),
+        _table(_hosts(fleet.now_ns), chosen, paint, width, _GIVEN_UP) if chosen else (),
         _rest(fleet.members, chosen),
-        table(_SITES, fleet.sites, paint, tables) if len(fleet.sites) > 1 else (),
+        _table(_SITES, fleet.sites, paint, width, _SITES_GIVEN_UP) if len(fleet.sites) > 1 else (),
     )
+
+
+def render_absence(reason: str, remedy: str, *, width: int | None = None, colour: bool = False) -> str:
+    """Write for a person to read that nothing could be read, why, and what would mend it."""
+    prose = min(width or PROSE_WIDTH, PROSE_WIDTH)
+    indent = len(Severity.UNKNOWN.name) + 2
+    fix = fix_lines(remedy, indent, prose, one_line) if remedy else []
+    return page([*opening(Severity.UNKNOWN, reason, painter(colour), prose, one_line), *fix])
 
 
 def first_rows(members: Sequence[Member]) -> Sequence[Member]:
@@ -72,8 +100,8 @@ def render_order(
     apart = f"more than {_up(order.within_s)} apart"
     said = f"events on {first} and {second} are in the order of their stamps if these are {apart}"
     return page(
-        opening(severity, said, painter(colour), prose),
-        [line for label, fact in facts for line in labelled(label, fact, prose)],
+        opening(severity, said, painter(colour), prose, one_line),
+        [line for label, fact in facts for line in labelled(label, fact, prose, one_line)],
     )
 
 
@@ -94,11 +122,14 @@ def _facts(fleet: Fleet) -> Iterator[tuple[str, str]]:
     """Say what the verdict rests on."""
     hosts, measured, by_two, by_three = fleet.coverage
     if hosts:
+        listed = "" if fleet.unlisted is None else " in the inventory"
+        others = f"; {plural(fleet.unlisted, 'other')} report" if fleet.unlisted else ""
         yield (
             "coverage",
             (
-                f"{measured} of {hosts} hosts measured ({share(measured, hosts)}), {by_two} by two sources or more "
-                f"({share(by_two, hosts)}), {by_three} by three or more ({share(by_three, hosts)})"
+                f"{measured} of {plural(hosts, 'host')}{listed} measured ({share(measured, hosts)}), {by_two} by two "
+                f"sources or more ({share(by_two, hosts)}), {by_three} by three or more ({share(by_three, hosts)})"
+                f"{others}"
             ),
         )
     if (worst := fleet.whole.ambiguity) is not None:
@@ -124,15 +155,30 @@ def _rest(members: Sequence[Member], shown: Sequence[Member]) -> Iterator[str]:
 def _hosts(now_ns: int) -> tuple[Column[Member], ...]:
     """Return the columns of the table of hosts."""
     return (
-        Column("host", lambda one: one_line(one.name), gives_way=True),
-        Column("site", lambda one: one_line(one.site or ""), gives_way=True, spare=True),
+        Column("host", lambda one: one_line(one.name)),
+        Column("site", lambda one: one_line(one.site or "")),
         Column("state", _state, colour=lambda one: SEVERITY_COLOURS[one.severity] if one.severity else None),
         Column("offset       ", _offset, is_number=True),
         Column("at most", _bound, is_number=True),
-        Column("sources", _sources, spare=True),
+        Column("sources", _sources),
         Column("seen ago", lambda one: _seen(one, now_ns), is_number=True),
         Column("findings", _findings, gives_way=True),
     )
+
+
+def _table(
+    columns: Sequence[Column[_Item]], items: Sequence[_Item], paint: Paint, width: int | None, given_up: Sequence[str]
+) -> Iterator[str]:
+    """Lay things out, so that the names in the first column stay apart however little room there is."""
+    if width is None:
+        yield from table(columns, items, paint, _ANY_WIDTH)
+        return
+    fitted = fit(columns, items, width, given_up)
+    title, *rows = table(fitted.columns, items, paint, width)
+    yield title
+    for above, row in zip(fitted.above, rows, strict=True):
+        yield from above
+        yield row
 
 
 def _state(one: Member) -> str:
@@ -177,14 +223,16 @@ def _ago(seconds: int) -> str:
 
 
 def _findings(one: Member) -> str:
-    """Name the worst finding of a host's own agent, and count the others."""
+    """Name the worst finding of a host's own agent, and count the others; a low one warns of nothing."""
     if not one.alarms:
         return ""
-    return one.alarms[0].kind + (f" +{len(one.alarms) - 1}" if one.alarms[1:] else "")
+    first, *others = one.alarms
+    low = "" if first.severity > Severity.OK else " (low)"
+    return one_line(first.kind) + low + (f" +{len(others)}" if others else "")
 
 
 _SITES: tuple[Column[Site], ...] = (
-    Column("site", lambda site: one_line(site.name) if site.name is not None else "(none)", gives_way=True),
+    Column("site", lambda site: one_line(site.name) if site.name is not None else "(none)"),
     Column("hosts", lambda site: str(sum(site.hosts)), is_number=True),
     Column("critical", lambda site: _some(site, Severity.CRITICAL), is_number=True),
     Column("unknown", lambda site: _some(site, Severity.UNKNOWN), is_number=True),
@@ -197,7 +245,6 @@ _SITES: tuple[Column[Site], ...] = (
         "hardest to order",
         lambda site: "" if site.ambiguity is None else _pair(site.ambiguity),
         gives_way=True,
-        spare=True,
     ),
 )
 

@@ -11,6 +11,11 @@ def text(value: str) -> str:
     return escape(one_line(value))
 
 
+def breakable(value: str) -> str:
+    """Write a name for between tags, that can be broken after its dots where there is no room for it."""
+    return text(value).replace(".", ".<wbr>")
+
+
 def moment(unix_ns: int) -> str:
     """Write a point in time to the second, in UTC, with its exact value beside it for programs."""
     exact = format_utc(unix_ns)

@@ -68,10 +68,12 @@ def painter(colour: bool) -> Paint:
     return _painted if colour else _unpainted
 
 
-def opening(severity: Severity, sentence: str, paint: Paint, width: int = WIDTH) -> list[str]:
-    """Write how bad it is, and beside it a sentence."""
+def opening(
+    severity: Severity, sentence: str, paint: Paint, width: int = WIDTH, write: Callable[[str], str] | None = None
+) -> list[str]:
+    """Write how bad it is, and beside it a sentence; `write` as for `labelled`."""
     word = severity.name
-    first, *others = _wrapped(sentence, word + _GAP, " " * len(word + _GAP), width)
+    first, *others = _wrapped(sentence, word + _GAP, " " * len(word + _GAP), width, write)
     return [paint(word, SEVERITY_COLOURS[severity]) + first[len(word) :], *others]
 
 
@@ -92,10 +94,10 @@ def table(columns: Sequence[Column[_Item]], items: Sequence[_Item], paint: Paint
     filled = [(column, cells) for column, cells in filled if any(cells)]
     widths = [max(len(column.title), *map(len, cells)) for column, cells in filled]
     for index in reversed([index for index, (column, _) in enumerate(filled) if column.spare]):
-        if _line_width(widths) > width:
+        if line_width(widths) > width:
             del filled[index], widths[index]
     flexible = [index for index, (column, _) in enumerate(filled) if column.gives_way]
-    while _line_width(widths) > width and (widest := max((widths[index] for index in flexible), default=0)) > 1:
+    while line_width(widths) > width and (widest := max((widths[index] for index in flexible), default=0)) > 1:
         widths[next(index for index in flexible if widths[index] == widest)] -= 1
     laid = [_lay(column, cells, items, paint, room) for (column, cells), room in zip(filled, widths, strict=True)]
     return (_GAP.join(row).rstrip() for row in zip(*laid, strict=True))
@@ -119,7 +121,7 @@ def source_table(sources: Sequence[SourceRecord], paint: Paint) -> Iterator[str]
     return table(_COLUMNS, sources, paint)
 
 
-def _line_width(widths: Sequence[int]) -> int:
+def line_width(widths: Sequence[int]) -> int:
     """Return how wide a line of such columns is."""
     return sum(widths) + len(_GAP) * (len(widths) - 1)
 
@@ -177,12 +179,18 @@ _COLUMNS: tuple[Column[SourceRecord], ...] = (
 )
 
 
-def finding_lines(finding: Finding | FleetFinding, paint: Paint, width: int = WIDTH) -> list[str]:
-    """Write a finding and how to mend it."""
-    first, *others = labelled(finding.level, f"{finding.id}: {finding.message}", width)
+def finding_lines(
+    finding: Finding | FleetFinding, paint: Paint, width: int = WIDTH, write: Callable[[str], str] | None = None
+) -> list[str]:
+    """Write a finding and how to mend it; `write` as for `labelled`."""
+    first, *others = labelled(finding.level, f"{finding.id}: {finding.message}", width, write)
     level = paint(finding.level, SEVERITY_COLOURS[finding.severity] if finding.severity else None)
-    remedy = _wrapped(f"fix: {finding.remedy}", " " * _LABEL_WIDTH, " " * (_LABEL_WIDTH + len("fix: ")), width)
-    return [level + first[len(finding.level) :], *others, *remedy]
+    return [level + first[len(finding.level) :], *others, *fix_lines(finding.remedy, _LABEL_WIDTH, width, write)]
+
+
+def fix_lines(remedy: str, indent: int, width: int = WIDTH, write: Callable[[str], str] | None = None) -> list[str]:
+    """Write what would mend something, so far to the right; `write` as for `labelled`."""
+    return _wrapped(f"fix: {remedy}", " " * indent, " " * (indent + len("fix: ")), width, write)
 
 
 def facts(record: Record) -> Iterator[tuple[str, str]]:
@@ -229,14 +237,17 @@ def _explained(agreeing: Sequence[SourceRecord]) -> Iterator[tuple[str, str]]:
         yield "reference", "; ".join(known)
 
 
-def labelled(label: str, text: str, width: int = WIDTH) -> list[str]:
-    """Write a label, and beside it a text in as many lines as it takes."""
-    return _wrapped(text, label.ljust(_LABEL_WIDTH), " " * _LABEL_WIDTH, width)
+def labelled(label: str, text: str, width: int = WIDTH, write: Callable[[str], str] | None = None) -> list[str]:
+    """Write a label, and beside it a text in as many lines as it takes; `write` makes it fit for a line: ASCII."""
+    return _wrapped(text, label.ljust(_LABEL_WIDTH), " " * _LABEL_WIDTH, width, write)
 
 
-def _wrapped(text: str, first: str, then: str, width: int = WIDTH) -> list[str]:
+def _wrapped(
+    text: str, first: str, then: str, width: int = WIDTH, write: Callable[[str], str] | None = None
+) -> list[str]:
     """Break a text into lines of the page's width that begin as told."""
-    return wrap(_ascii(text), width, initial_indent=first, subsequent_indent=then, break_on_hyphens=False)
+    written = (write or _ascii)(text)
+    return wrap(written, width, initial_indent=first, subsequent_indent=then, break_on_hyphens=False)
 
 
 def _ascii(text: str) -> str:

@@ -45,7 +45,7 @@ HOURS = 6
 RUNS = 5
 TIMEOUT_S = 60.0
 PROCESS_WITHIN_S = 1500.0
-POST_WITHIN_S = 300.0
+POST_WITHIN_S = 360.0
 """A synthetic fleet that is not there by then is given up."""
 
 FILL_GOAL_S = 15 * 60
@@ -62,10 +62,10 @@ LINES_A_DAY = 86_400 // LOCAL_S + 86_400 // NETWORK_S * (1 + SOURCES)
 BATCH_LINES = 10_000
 
 MIB = 1 << 20
-MEMORY_BYTES = 90_000
+MEMORY_BYTES = 120_000
 """What a server, with the system's cache, was seen to want for each host while it is filled, rounded up."""
 
-DISK_BYTES = 60_000
+DISK_BYTES = 100_000
 """The same of the disk, before anything is merged."""
 
 _HERE = Path(__file__).parent
@@ -123,7 +123,7 @@ class Fill(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """How long a query of a dashboard took; `series` is 0 where it failed, with the reason."""
+    """How long a query of a dashboard took at most; `series` is 0 where it failed, with the reason."""
 
     asked: Asked
     seconds: float
@@ -219,8 +219,8 @@ def _measure(database: Database, hosts: int, end_ns: int) -> Measured:
     _settle(database)
     with _folder() as folder:
         _say(f"`ntpaudit fleet` from {database.name}")
-        names, sites = _known(database, folder, end_ns, hosts)
-        reads = {form: _read(database, folder, end_ns, _words(form, folder, sites[0])) for form in _FORMS}
+        names, site = _known(database, folder, end_ns, hosts)
+        reads = {form: _read(database, folder, end_ns, _words(form, folder, site)) for form in _FORMS}
         _say("a bare reader")
         octets, peers = _peers(database, folder, end_ns)
     _say(f"dashboards from {database.name}")
@@ -242,14 +242,13 @@ def _fill(database: Database, hosts: int, end_ns: int) -> Fill:
     )
 
 
-def _known(database: Database, folder: Path, end_ns: int, hosts: int) -> tuple[list[str], list[str]]:
-    """Return the names of hosts, the worst first, and of sites; all hosts must be there."""
+def _known(database: Database, folder: Path, end_ns: int, hosts: int) -> tuple[list[str], str]:
+    """Return the names of hosts, the worst first, and the site of that; all hosts must be there."""
     command = _fleet(database, folder, end_ns, ("--format", "json"))
     said = json.loads(subprocess.run(command, capture_output=True, timeout=PROCESS_WITHIN_S).stdout)
     if len(said["hosts"] or ()) != hosts:
         raise RuntimeError(f"not all of {hosts} hosts were read: {said['summary']}")
-    sites = sorted({one["site"] for one in said["hosts"] if one["site"]})
-    return [one["host"] for one in said["hosts"] if not one["silent"]], sites
+    return [one["host"] for one in said["hosts"] if not one["silent"]], said["hosts"][0]["site"]
 
 
 def _words(form: str, folder: Path, site: str) -> list[str]:
@@ -357,7 +356,10 @@ def _questions(database: Database, end_ns: int) -> list[tuple[str, Mapping[str, 
 
 
 def _panels(database: Database, span: Span, names: Sequence[str]) -> list[Timed]:
-    """Ask what every panel asks, its folded rows unfolded; what is quick three times."""
+    """Ask what every panel asks, its folded rows unfolded; what is quick three times.
+
+    The slowest counts: VictoriaMetrics answers the same range again from its cache.
+    """
     middle = len(names) // 2
     choices = {"site": (), "env": (), "host": (names[0],), "hosts": (names[0], names[middle]), "every": ("60",)}
     timed = []
@@ -375,7 +377,7 @@ def _panels(database: Database, span: Span, names: Sequence[str]) -> list[Timed]
                     break
                 series = answer.series
                 took.append(time.monotonic() - began)
-            timed.append(Timed(asked, statistics.median(took), series, failure))
+            timed.append(Timed(asked, max(took), series, failure))
     return timed
 
 
@@ -519,9 +521,9 @@ def _panel_section(measured: Sequence[Measured], hosts: int) -> Iterator[str]:
     """Say what the dashboards took."""
     yield f"## Dashboards over {hosts:,} hosts\n"
     yield (
-        f"Every query of every panel, the range the last {HOURS} h, all sites; median of three, of those that take "
-        f"over a second as often as fits in {3 * SLOW_S:.0f} s. *Long range* rows are folded, and ask nothing until "
-        f"they are opened. Goals: none of the others over {SLOW_S:.0f} s, none over {MANY_SERIES} series.\n"
+        f"Every query of every panel, the range the last {HOURS} h, all sites; the slowest of three, where these "
+        f"take less than {3 * SLOW_S:.0f} s. *Long range* rows are folded, and ask nothing until they are opened. "
+        f"Goals: none of the others over {SLOW_S:.0f} s, none over {MANY_SERIES} series.\n"
     )
     yield "| database | dashboard | queries | median | slowest | which | slowest of long range | series at most |"
     yield "|---|---|---:|---:|---:|---|---:|---:|"
@@ -716,4 +718,5 @@ def _template(line: str) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(run(int(sys.argv[1]), [int(size) for size in sys.argv[2:]])))
+    for line in run(int(sys.argv[1]), [int(size) for size in sys.argv[2:]]):
+        print(line, flush=True)

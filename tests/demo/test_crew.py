@@ -1,5 +1,6 @@
 """A fleet lived by one process or by several, to the end of its story or to the present."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from ntpaudit.config import InfluxConfig
 from ntpaudit.core.ntptime import NS_PER_S
-from ntpaudit.demo.crew import LAG_NS, Team, Work, catch_up, follow, gather, live
+from ntpaudit.demo.crew import LAG_NS, Team, Work, _live, catch_up, follow, gather, live
 from ntpaudit.demo.life import Told
 from ntpaudit.demo.outlets import StoreOutlet
 from ntpaudit.demo.story import FallSilent, Story, write_story
@@ -22,7 +23,8 @@ from ntpaudit.fleet.embedded import EmbeddedStore
 from ntpaudit.fleet.reader import Reach
 
 END_NS = 1_795_000_000 * NS_PER_S
-DEADLINE_S = 20.0
+HOUR_NS = 3600 * NS_PER_S
+DEADLINE_S = 60.0
 
 
 class Kept(StoreOutlet):
@@ -90,6 +92,18 @@ def test_the_history_ends_at_the_present() -> None:
         assert (reached_ns - last_ns < 70 * NS_PER_S) != is_silent
 
 
+def test_what_was_told_before_is_not_told_again() -> None:
+    """A host goes on from the moment until which it is known; one that nobody knows has all of its history."""
+    story = write_story(4, 6.0, 1, END_NS)
+    known, new = (part.name for part in story.parts[:2])
+    kept = Kept()
+    with gather(Work(story, udp=False, told_ns={known: END_NS - HOUR_NS}), 1, kept) as crew:
+        live(crew, END_NS)
+    at = {name: [told.utc_ns for told in kept.told if told.record.host.name == name] for name in (known, new)}
+    assert END_NS - HOUR_NS < min(at[known]) < END_NS - HOUR_NS + 70 * NS_PER_S
+    assert min(at[new]) < story.begin_ns + 300 * NS_PER_S
+
+
 def test_a_fleet_goes_on_in_real_time() -> None:
     """What has become due is told after every pause, until somebody has enough."""
     story = write_story(3, 6.0, 1, END_NS)
@@ -149,3 +163,17 @@ def test_what_stops_a_process_is_told_by_its_parent() -> None:
         gather(work, 2, None) as crew,
     ):
         live(crew, END_NS)
+
+
+def test_a_process_whose_failure_nobody_hears_ends_in_peace() -> None:
+    """Of two that are refused at the same time one is heard, and the other finds nobody to tell."""
+    ours, theirs = multiprocessing.Pipe()
+    ours.send(END_NS)
+    work = Work(write_story(3, 6.0, 1, END_NS), udp=False, influx=InfluxConfig("http://127.0.0.1:9"))
+    process = multiprocessing.get_context("spawn").Process(target=_live, args=(theirs, work, 0, 3))
+    process.start()
+    theirs.close()
+    assert ours.recv() is None  # it has begun, and before it has failed nobody listens any longer
+    ours.close()
+    process.join(DEADLINE_S)
+    assert process.exitcode == 0

@@ -1,6 +1,9 @@
 """A demonstration's file: whole or not at all, and told apart from every other."""
 
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +18,7 @@ from ntpaudit.fleet.reader import Reach
 from ntpaudit.sinks.line_protocol import Point, points
 from tests.fleet.fleets import END_NS, HOUR_S, keep
 from tests.records import NOW_NS, record, servers
+from tests.world.packages import REPOSITORY
 
 
 def write(path: Path, name: str, *, end_ns: int | None = NOW_NS) -> None:
@@ -41,6 +45,7 @@ def names(path: Path) -> list[str]:
 def test_the_old_one_stays_until_the_new_one_is_finished(tmp_path: Path) -> None:
     """One that is not finished, or fails, leaves the old one as it was, and nothing else."""
     path = tmp_path / "made" / "demo.sqlite3"
+    path.parent.mkdir()
     write(path, "old")
     write(path, "unfinished", end_ns=None)
     with pytest.raises(KeyError):
@@ -129,11 +134,56 @@ def test_damage_is_told_when_it_is_met(tmp_path: Path) -> None:
         reader.snapshot(END_NS, Reach())
 
 
-@pytest.mark.parametrize("place", ["/dev/null/demo.sqlite3", "/proc", "", "a\0b"])
-def test_where_nothing_can_be_written_is_told(place: str) -> None:
-    """A place that takes no file is named, before anything is simulated."""
-    with pytest.raises(StoreError, match="name another file"):
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("/dev/null/demo.sqlite3", "Not a directory; name a file in a folder"),
+        ("/proc", "name a file, not a folder"),
+        ("no/demo.sqlite3", "create its folder"),
+        ("no/", "name a file, not a folder"),
+        (".", "name a file, not a folder"),
+        ("", "name a file, not a folder"),
+        ("a\0b", "name another file with --store"),
+    ],
+)
+def test_where_nothing_can_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, words: str
+) -> None:
+    """A place that takes no file is named, before anything is simulated, and nothing is left in it or near."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=words):
         EmbeddedStore.create(place)
+    assert list(tmp_path.iterdir()) == []
+
+
+FILL = """
+import os, subprocess, sys
+from ntpaudit.errors import StoreError
+from ntpaudit.fleet.embedded import EmbeddedStore
+from ntpaudit.sinks.line_protocol import points
+from tests.records import record, servers
+
+for size in ("16k", "200k"):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=" + size, "tmpfs", sys.argv[1]], check=True)
+    try:
+        with EmbeddedStore.create(sys.argv[1] + "/demo") as store:
+            made = [*points(record(*servers(0.001)))]
+            for number in range(10_000):
+                store.write([one._replace(stamp_ns=number) for one in made], 0)
+    except StoreError as error:
+        print(error)
+    print(os.listdir(sys.argv[1]))
+"""
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """Full at once or in the middle: it says to make room, and leaves nothing behind."""
+    own_user = ["--user", "--map-root-user"] if os.geteuid() else []
+    command = ["unshare", "--mount", *own_user, sys.executable, "-c", FILL, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 0, done.stderr
+    told = f"cannot write {tmp_path}/demo: No space left on device; make room on its file system"
+    assert done.stdout.splitlines() == [told, "[]"] * 2
 
 
 def test_a_demonstration_of_nobody_is_told(tmp_path: Path) -> None:

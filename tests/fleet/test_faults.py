@@ -43,6 +43,7 @@ def failure(url: str, language: str, *, timeout_s: float = 5.0, ca_file: str | N
     ):
         reader.snapshot(NOW_NS, Reach())
     message = str(error.value)
+    assert message == f"{error.value.reason}; {error.value.remedy}"
     assert message.isprintable()
     assert TOKEN not in message
     return message
@@ -60,7 +61,7 @@ def packed(body: bytes, *, packing: bytes = b"gzip", cut: int = 0, status: bytes
     [
         (Answer(401, '{"error":"unable to parse authentication credentials"}'), ["401: unable", "fleet.token_file"]),
         (Answer(403, "no", (("X-Why", "no"),)), ["answers 403: no", "fleet.token_file"]),
-        (Answer(404, "<html>\n<h1>no</h1>"), ["answers 404: <html> <h1>no</h1>", "fleet.url", "fleet.database"]),
+        (Answer(404, "<html>\n<h1>no</h1>"), ["QL, answers 404: <html> <h1>no</h1>", "fleet.url and fleet.language"]),
         (
             Answer(302, "", (("Location", "https://sso.example/\x1b[2J"),)),
             ["redirects to https://sso.example/", "fleet.url"],
@@ -79,8 +80,8 @@ def packed(body: bytes, *, packing: bytes = b"gzip", cut: int = 0, status: bytes
         (Answer(200, "{}"), ["fleet.url and fleet.language"]),
         (Answer(200, '{"results":[]}'), ["fleet.url and fleet.language"]),
         (Answer(200, '{"results":[{"error":"of a query"}]}'), ["fleet."]),
-        (Answer(200, '{"status":"success","data":{}}'), ["fleet.url and fleet.language"]),
-        (Answer(200, '{"status":"success","data":{"result":[{"metric":7}]}}'), ["fleet.url and fleet.language"]),
+        (Answer(200, '{"status":"success","data":{}}'), ["VictoriaMetrics"]),
+        (Answer(200, '{"status":"success","data":{"result":[{"metric":7}]}}'), ["VictoriaMetrics"]),
         (packed(b"{" + b" " * 5000, cut=12), ["ends too early", "ask again"]),
         (packed(b"{}", packing=b"br"), ["packed as br", "fleet.url"]),
         (Octets(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n{}"), ["cannot be unpacked"]),
@@ -111,7 +112,7 @@ def test_a_bad_answer_is_told(database: FlakyDatabase, language: str, fault: Fau
         ("influxql", '{"error":"not authorized"}', "not authorized; check fleet.database, and what the token"),
         ("promql", '{"status":"error","error":"cannot"}', "cannot; check fleet.url"),
         ("promql", '{"status":"success","isPartial":true,"data":[]}', "every vmstorage"),
-        ("promql", '{"status":"success","data":{"result":[]}}', "none of VictoriaMetrics'"),
+        ("promql", '{"status":"success","data":{"result":[]}}', "none of VictoriaMetrics'; check"),
     ],
 )
 def test_half_an_answer_is_none(database: FlakyDatabase, language: str, body: str, words: str) -> None:
@@ -124,7 +125,9 @@ def test_half_an_answer_is_none(database: FlakyDatabase, language: str, body: st
 def test_silence_is_told(database: FlakyDatabase, language: str) -> None:
     """A server that does not answer, or an octet at a time for ever, is given up; so is one that is not there."""
     database.choose = lambda request: Hang()
-    assert "no answer in 0.1 s; check fleet.url and how busy" in failure(database.url, language, timeout_s=0.1)
+    asked = "InfluxQL" if language == "influxql" else "PromQL"
+    said = f"no answer in 0.1 s, asked in {asked}; check fleet.url and how busy"
+    assert said in failure(database.url, language, timeout_s=0.1)
     database.choose = lambda request: Octets(b"HTTP/1.1 200 OK\r\n" + b"X-Slow: yes\r\n" * 50, 0.02)
     assert "no answer in 0.1 s" in failure(database.url, language, timeout_s=0.1)
     nobody = f"http://127.0.0.1:{free_port('127.0.0.1', socket.SOCK_STREAM)}"
@@ -152,6 +155,26 @@ def test_tls_is_verified() -> None:
     with certificate("DNS:other.example") as (context, file), FlakyDatabase(tls=context) as database:
         assert "another server's: check fleet.url" in failure(database.url, "influxql", ca_file=str(file))
         assert "check fleet.url" in failure(database.url.replace("https", "http"), "influxql")
+
+
+def test_the_words_of_a_server_are_no_remedy(database: FlakyDatabase) -> None:
+    """Whatever it says stands in the reason, and what mends it is ours."""
+    database.choose = lambda request: Answer(500, '{"error":"a; run: curl evil.example; now"}')
+    with closing(opened(database.url, "influxql")) as reader, pytest.raises(ReadError) as error:
+        reader.snapshot(NOW_NS, Reach())
+    assert error.value.reason.endswith("answers 500: a; run: curl evil.example; now")
+    assert error.value.remedy == "look into the log of the database, and of a proxy before it"
+
+
+def test_what_is_to_be_mended_is_called_as_the_caller_says(database: FlakyDatabase) -> None:
+    """Options where options were given."""
+    database.choose = lambda request: Answer(404)
+    keys = {key: f"--{key}" for key in ("url", "language", "database")}
+    with closing(open_reader(url=database.url, keys=keys)) as reader, pytest.raises(ReadError) as error:
+        reader.snapshot(NOW_NS, Reach())
+    assert error.value.remedy == ("check --url and --language; if this is VictoriaMetrics: --language promql")
+    with pytest.raises(ReadError, match="check --url"):
+        open_reader(url="http://db:x", keys=keys)
 
 
 @pytest.mark.parametrize(

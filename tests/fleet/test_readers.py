@@ -246,8 +246,9 @@ def test_a_database_without_a_point_is_told(kind: str) -> None:
     """Where no agent has delivered anything yet, that is said, and not that all is well."""
     with influxd() if kind == "influxql" else victoria_metrics() as url:
         with closing(open_reader(url=url, language=kind)) as reader:
-            with pytest.raises(ReadError, match="no agent has delivered anything"):
+            with pytest.raises(ReadError, match="no agent has delivered anything") as error:
                 reader.snapshot(reader.now_ns(), Reach())
+            assert "if this is" not in error.value.remedy  # it said itself what it is
             assert reader.tallies(END_NS - NS_PER_S, END_NS, 3) == ()
         if kind == "influxql":
             with (
@@ -255,10 +256,22 @@ def test_a_database_without_a_point_is_told(kind: str) -> None:
                 pytest.raises(ReadError, match=r"database not found: other; check fleet\.database"),
             ):
                 reader.tallies(END_NS - NS_PER_S, END_NS, 3)
+        other, found = ("promql", "InfluxDB") if kind == "influxql" else ("influxql", "VictoriaMetrics")
+        with (
+            closing(open_reader(url=url, language=other)) as reader,
+            pytest.raises(ReadError, match=f"this is {found}, and was asked as .* --language {kind}$"),
+        ):
+            reader.snapshot(reader.now_ns(), Reach())
+        with (
+            closing(open_reader(url=url.replace("http", "https"))) as reader,
+            pytest.raises(ReadError, match=r"speaks no TLS: try http:// in fleet\.url$"),
+        ):
+            reader.snapshot(reader.now_ns(), Reach())
 
 
 def test_a_demonstration_is_read_by_many(tmp_path: Path) -> None:
     """The demonstration ends at the moment it was finished at, and is read any number of times."""
+    (tmp_path / "a folder").mkdir()
     path = str(tmp_path / "a folder" / "demo ?#%.sqlite3")
     keep(path)
     with closing(open_reader(path=path)) as first, closing(open_reader(path=path)) as second:

@@ -15,7 +15,24 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana.__main__ import BOARDS, FOLDER, boards, files
 from grafana.alerts import RULES
 from grafana.integrity import FOLLOWED, TOLERANCES
-from grafana.panels import COLUMNS, NOTHING, SCHEMA_VERSION, uid
+from grafana.panels import (
+    AHEAD,
+    BEHIND,
+    COLUMNS,
+    DIRECTIONS,
+    FAR_AHEAD,
+    FAR_BEHIND,
+    NEAR_AHEAD,
+    NEAR_BEHIND,
+    NOTHING,
+    OFFSET_STEPS,
+    SCHEMA_VERSION,
+    SILENT,
+    STATE_COLOURS,
+    STATUS_COLOURS,
+    VERDICT_COLOURS,
+    uid,
+)
 from grafana.queries import LANGUAGES, Language
 from ntpaudit.core.policy import PROFILES
 from tests.grafana.replay import Json, panels, targets
@@ -265,6 +282,27 @@ def test_both_languages_show_the_same() -> None:
     for name in BOARDS:
         shown = [[(panel["title"], panel["gridPos"]) for panel, _ in panels(committed(one, name))] for one in LANGUAGES]
         assert shown[0] == shown[1]
+
+
+def _hue(colour: str) -> str:
+    """Return a colour without its shade."""
+    return colour.rpartition("-")[2]
+
+
+def test_a_direction_is_no_severity() -> None:
+    """Behind is blue and ahead is purple, in every shade; nothing that has no direction has either colour."""
+    assert {_hue(colour) for colour in (BEHIND, FAR_BEHIND, NEAR_BEHIND)} == {"blue"}
+    assert {_hue(colour) for colour in (AHEAD, FAR_AHEAD, NEAR_AHEAD)} == {"purple"}
+    others = [*STATE_COLOURS.values(), *VERDICT_COLOURS.values(), *STATUS_COLOURS.values(), SILENT]
+    assert {"blue", "purple"}.isdisjoint(map(_hue, others))
+    assert [one["color"] for one in OFFSET_STEPS if one["value"] is None or one["value"] < 0] == [
+        FAR_AHEAD,
+        AHEAD,
+        NEAR_AHEAD,
+    ]
+    for direction in DIRECTIONS[:2]:
+        result = direction["options"]["result"]
+        assert result["color"] == {"ahead": AHEAD, "behind": BEHIND}[result["text"]]
 
 
 def test_no_query_is_refused_by_a_3x_server() -> None:

@@ -154,9 +154,26 @@ def test_grafana_finds_the_dashboards(compose: Json) -> None:
         assert "folderUid" not in provider, "the rules come first, and make that folder under another uid"
         text = "".join(path.read_text() for path in (FOLDER / "provisioning" / language / "datasources").iterdir())
         assert set(re.findall(r"\$\{(\w+)\}", text)) <= set(environment)
+        (source,) = provisioned(language, "datasources")["datasources"]
+        assert "isDefault" not in source, "with a second default one Grafana does not start"
     (source,) = provisioned("influxql", "datasources")["datasources"]
     assert source["jsonData"]["dbName"] == compose["services"]["influxdb"]["environment"]["DOCKER_INFLUXDB_INIT_BUCKET"]
     assert source["jsonData"]["version"] == "InfluxQL"
+
+
+def test_what_is_copied_by_hand_lands_where_grafana_looks() -> None:
+    """The folder is made before anything is copied into it, and is the provider's."""
+    text = (FOLDER / "README.md").read_text()
+    commands = [line.split() for line in text.splitlines() if line.startswith("    ")]
+    made = next(words[-1] for words in commands if words[0] == "mkdir")
+    (copied,) = (words for words in commands if words[:3] == ["cp", "-r", "grafana/dashboards/influxql"])
+    assert commands.index(["mkdir", "-p", made]) < commands.index(copied)
+    assert copied[-1] == f"{made}/"
+    (provider,) = provisioned("influxql", "dashboards")["providers"]
+    assert provider["options"]["path"] == f"{made}/influxql"
+    for language in LANGUAGES:
+        source = (FOLDER / "provisioning" / language / "datasources" / "ntpaudit.yaml").read_text()
+        assert all(f"{name}=" in text for name in re.findall(r"\$\{(\w+)\}", source))
 
 
 def test_the_demonstration_is_told_words_that_it_knows(compose: Json) -> None:

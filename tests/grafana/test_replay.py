@@ -105,7 +105,7 @@ def filled() -> Iterator[Filled]:
 def _lines(one: Told) -> str:
     """Return the lines of an audit, as the agent's outbox has them."""
     lines = render(one.record, one.events)
-    return lines if one.record.utc_ns is not None else date(lines, one.record.host_ns)
+    return lines if one.record.utc_ns is not None else date(lines, one.utc_ns)
 
 
 def _write(url: str, lines: Sequence[str]) -> None:

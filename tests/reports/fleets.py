@@ -2,6 +2,7 @@
 
 from math import inf, sin
 
+from ntpaudit.core.clocks import growth_ns
 from ntpaudit.core.fleet import (
     Alarm,
     Ambiguity,
@@ -56,11 +57,12 @@ def fleet_of(members: tuple[Member, ...], findings: tuple[FleetFinding, ...] = (
 
 def _site(name: str | None, members: list[Member] | tuple[Member, ...]) -> Site:
     counts = tuple(sum(one.severity is severity for one in members) for severity in Severity)
-    ends = [(one.host.offset, one.name) for one in members if one.host and one.host.offset]
+    heard = [one.host for one in members if one.host and one.host.offset and one.silent_s is None]
+    ends = [(host.offset, growth_ns(NOW_NS - host.last_ns) / S, host.name) for host in heard if host.offset]
     ambiguity = None
     if len(ends) > 1:
-        latest, first = max((offset.latest_s, host) for offset, host in ends)
-        earliest, second = min((offset.earliest_s, host) for offset, host in ends)
+        latest, first = max((offset.latest_s + growth_s, host) for offset, growth_s, host in ends)
+        earliest, second = min((offset.earliest_s - growth_s, host) for offset, growth_s, host in ends)
         ambiguity = Ambiguity(latest - earliest, (first, second))
     return Site(name, counts, ambiguity)  # type: ignore[arg-type]
 

@@ -8,8 +8,9 @@ import pytest
 
 from ntpaudit.core.fleet import Terms
 from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.core.policy import Severity
 from ntpaudit.reports.fleet_csv import render
-from tests.snapshots import HOSTS, SNAPSHOT
+from tests.snapshots import ALARMS, HOSTS, SNAPSHOT
 
 FLEET = judge_fleet(SNAPSHOT, Terms())
 
@@ -22,7 +23,7 @@ def rows(text: str) -> list[dict[str, str]]:
 def test_every_host_is_a_line_of_as_many_values_as_the_header() -> None:
     """Worst first; what is not known is empty."""
     text = render(FLEET)
-    assert {len(line) for line in csv.reader(StringIO(text, newline=""))} == {18}
+    assert {len(line) for line in csv.reader(StringIO(text, newline=""))} == {19}
     assert text.count("\r\n") == len(FLEET.members) + 1
     read = {row["host"]: row for row in rows(text)}
     assert list(read) == [one.name for one in FLEET.members]
@@ -31,11 +32,15 @@ def test_every_host_is_a_line_of_as_many_values_as_the_header() -> None:
         "silent": "0", "silent_s": "", "last_seen": "2027-01-15T07:59:30.000000000Z",
         "offset_s": "37.0012", "earliest_s": "36.9892", "latest_s": "37.0132", "bound_s": "37.0132", "age_s": "12",
         "frequency_ppm": "", "usable": "4", "falsetickers": "1", "findings": "1", "alarms": "offset-out source-quorum",
+        "low_alarms": "",
     }  # fmt: skip
     assert (read["fra-gw"]["silent"], read["fra-gw"]["silent_s"]) == ("1", "7800")
     assert {key: value for key, value in read["lon-old"].items() if value} == {
         "host": "lon-old", "severity": "unknown", "silent": "1",
     }  # fmt: skip
+    low = FLEET.members[0]._replace(alarms=tuple(one._replace(severity=Severity.OK) for one in ALARMS[1:2]))
+    [row] = rows(render(FLEET, [low]))
+    assert (row["alarms"], row["low_alarms"]) == ("source-quorum", "source-quorum")
     assert (read["fra-laptop"]["offset_s"], read["fra-laptop"]["verdict"]) == ("", "unmeasured")
 
 

@@ -60,7 +60,10 @@ def test_what_is_not_a_number_is_null() -> None:
 def test_that_nothing_could_be_read_is_told_too() -> None:
     """The same schema, unknown, and why."""
     told = json.loads(render_absence("no way"))
-    assert told == {"schema": SCHEMA, "severity": "unknown", "summary": "no way", "hosts": None}
+    common = {"schema": SCHEMA, "severity": "unknown", "hosts": None}
+    assert told == common | {"summary": "no way", "reason": "no way", "remedy": None}
+    told = json.loads(render_absence("no; way", "find one"))
+    assert told == common | {"summary": "no; way; find one", "reason": "no; way", "remedy": "find one"}
 
 
 def test_the_order_of_two_hosts() -> None:
@@ -79,6 +82,7 @@ def test_every_key_is_documented() -> None:
     said = order(HOSTS[0], HOSTS[2])
     assert said is not None
     keys = {*told, *told["findings"][0], *told["hosts"][0], *told["hosts"][0]["offset"], *told["sites"][0]}
+    keys |= {*json.loads(render_absence("no way"))}
     keys |= {*told["hosts"][0]["alarms"][0], *told["counts"], *told["coverage"], *told["ambiguity"]}
     for key in keys | {*json.loads(render_order(said, Severity.OK))}:
         assert f"`{key}`" in DOCUMENTED, key

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet import Bucket, Fleet, FleetFinding, Member, Offset, Tally, Terms
+from ntpaudit.core.fleet import Alarm, Bucket, Fleet, FleetFinding, Member, Offset, Tally, Terms
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import direction, span
-from ntpaudit.reports.fleet_figures import Course, Frame, Scale, band, common_scale, frame_of, jumps, over_time
+from ntpaudit.reports.fleet_figures import Course, Frame, Jump, Scale, band, common_scale, frame_of, jumps, over_time
+from ntpaudit.reports.fleet_hosts import MANY
 from ntpaudit.reports.fleet_page import MOST_COURSES, headline, render
 from tests.reports import fleets
 from tests.reports.fleets import NOW_NS, PERIOD_S, SPAN_NS, S, fleet_of, member
@@ -39,8 +40,18 @@ ROWS = """[...document.querySelectorAll("table.hosts tbody tr")].map(
 SETTLED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 RIGHT = """Math.max(...[...document.querySelectorAll(".hosts tr")].slice(0, 20).flatMap(
   (row) => [...row.cells].map((cell) => cell.getBoundingClientRect().right)))"""
+SITES_RIGHT = """Math.max(...[...document.querySelectorAll(".sites :is(th, td)")].map(
+  (cell) => cell.getBoundingClientRect().right))"""
 NAMED = """[...document.querySelectorAll("svg")].every(
   (one) => one.ariaHidden === "true" || one.querySelector("title"))"""
+IN_SIGHT = """(async (one) => {
+  for (let tries = 0; tries < 100; tries++) {
+    const {top, bottom} = one.getBoundingClientRect();
+    if (bottom > top && top >= 0 && bottom <= innerHeight) return true;
+    await new Promise((done) => setTimeout(done, 50));
+  }
+  return one.getBoundingClientRect().top;
+})"""
 SHOWN = (
     """[...document.querySelectorAll(".hosts tbody:not([hidden]) tr:not([hidden]) th")].map((one) => one.textContent)"""
 )
@@ -82,10 +93,11 @@ def write(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the pages lie, of a small fleet, of a large one, and of one with hostile names."""
+    """Where the pages lie, of a small fleet, of a large one, of the least large, and of one with hostile names."""
     place = tmp_path_factory.mktemp("pages")
     (place / "small.html").write_text(write(fleets.small()))
     (place / "large.html").write_text(write(fleets.large()))
+    (place / "many.html").write_text(write(fleets.large(MANY)))
     (place / "hostile.html").write_text(write(hostile()))
     return place
 
@@ -171,6 +183,77 @@ def test_counts_agree_with_the_fleet(page: Page) -> None:
             assert cells[7] == " and ".join(site.ambiguity.hosts)
 
 
+def test_the_worst_are_named_at_once(page: Page) -> None:
+    """Below the headline, before anything else, stand the critical hosts, each leading to its row, and the unknown."""
+    rows = page.evaluate(
+        """[...document.querySelectorAll("h1 ~ .worst li, h1 ~ .dark")].map((one) => [
+          one.textContent.replace(/\\s+/g, " ").trim(),
+          ...[...one.querySelectorAll("a")].map((link) => document.querySelector(link.hash).cells[1].textContent)])"""
+    )
+    assert rows == [
+        ["db-03 amsterdam 3.2 s behind offset-out for 2 h and 1 more finding", "db-03"],
+        ["app-11 frankfurt 60 min ahead offset-out for 2 h and 1 more finding", "app-11"],
+        [
+            "Nobody knows the clocks of laptop-7 (not measured), edge-02 (silent for 3.06 h), web-99 (no point).",
+            "laptop-7",
+            "edge-02",
+            "web-99",
+        ],
+    ]
+    bottom = page.evaluate("document.querySelector('.dark').getBoundingClientRect().bottom + scrollY")
+    assert bottom <= 900
+
+
+def test_of_many_five_are_named() -> None:
+    """Of more than five critical or unknown hosts the others are counted; where none is, nobody is named."""
+    many = tuple(
+        member(f"{severity.word}{n}", severity, 3.0, verdict="beyond")
+        for severity in (Severity.CRITICAL, Severity.UNKNOWN)
+        for n in range(7)
+    )
+    written = write(fleet_of(many), {}, ())
+    top = written[written.index("<h1>") : written.index('<ul class="tiles">')]
+    assert top.count("<li") == 6
+    assert "and 2 more that are critical</a>" in top
+    assert top.count("unknown") == 5
+    assert ", and 2 more.</p>" in top
+    assert 'class="worst"' not in write(fleet_of((member("a"),)), {}, ())
+
+
+def test_a_size_of_the_past_is_told_as_such() -> None:
+    """A step keeps its size; the offset of now stands in the row; other sizes are those of when it was raised."""
+    one = member("a", Severity.WARNING, 3.54)
+    since_ns = NOW_NS - 2 * fleets.HOUR_NS
+    alarms = (
+        Alarm("a", "offset-out", Severity.CRITICAL, since_ns, 1.01),
+        Alarm("a", "step-back", Severity.WARNING, since_ns, -0.12),
+        Alarm("a", "stale-compare", Severity.WARNING, since_ns, 4214.2),
+        Alarm("a", "source-quorum", Severity.OK, since_ns, None),
+    )
+    written = write(fleet_of((one._replace(alarms=alarms),)), {}, ())
+    assert "<code>offset-out</code> <small>for 2 h</small>" in written
+    assert "<code>step-back</code> <small>120 ms, 2 h ago</small>" in written
+    assert "<code>stale-compare</code> <small>70.2 min when raised, 2 h ago</small>" in written
+    assert "<code class=low>source-quorum</code> <small>low, for 2 h</small>" in written
+
+
+def test_order_is_shown_by_numbers_that_add_up(page: Page) -> None:
+    """The method gives the worst pair's own ends, whose difference is how far apart events must be, rounded up."""
+    said = page.evaluate("document.querySelector('#method').textContent")
+    found = re.search(r"A = (\S+) and B = (\S+), whose .* of (\S+) s less .* of (\S+) s is (\S+) s\.", said)
+    assert found is not None
+    latest, earliest, within = (
+        round(float(text.replace(",", "").replace("−", "-")) * 1e6)  # noqa: RUF001
+        for text in found.groups()[2:]
+    )
+    ambiguity = fleets.small().whole.ambiguity
+    assert ambiguity is not None
+    assert found.groups()[:2] == ambiguity.hosts
+    assert latest - earliest == within
+    assert 0 <= within - ambiguity.within_s * 1e6 <= 2
+    assert "too far" in page.evaluate("document.querySelector('.sites tbody tr:last-child').textContent")
+
+
 def test_findings_are_told_whole(page: Page) -> None:
     """Every finding is there in its order with severity, message, remedy, controls, and every host that it names."""
     told = page.evaluate("[...document.querySelectorAll('.finding')].map((one) => one.textContent)")
@@ -241,6 +324,7 @@ def test_is_as_wide_as_its_screen(browser: Browser, folder: Path, name: str) -> 
             assert tab.evaluate("document.querySelector('#hosts tbody th').clientWidth") >= 100, width
             assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), width
             assert tab.evaluate(RIGHT) <= width
+            assert tab.evaluate(SITES_RIGHT) <= width
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -358,6 +442,68 @@ def test_sorts_by_what_is_meant(browser: Browser, folder: Path) -> None:
         assert names_by(tab, 0) == [one.name for one in fleets.small().members]
 
 
+def test_can_be_sorted_on_every_screen(browser: Browser, folder: Path) -> None:
+    """From 1024 pixels on a heading says by what it sorts, and shows that it can; below that a list does the same."""
+    heads = """[...document.querySelectorAll("#hosts > table thead th:has(button)")].map((one) => [
+      one.textContent, one.querySelector("button").ariaLabel, getComputedStyle(one, "::after").content])"""
+    is_seen = "document.querySelector({}).checkVisibility()"
+    with browser.page() as tab:
+        tab.show(Screen(1024))
+        tab.open(folder / "small.html")
+        shown = tab.evaluate(heads)
+        assert len(shown) == 8
+        assert all(label == f"sort by {title}" and "↕" in arrow for title, label, arrow in shown)
+        assert tab.evaluate(is_seen.format("'.hosts thead'"))
+        assert not tab.evaluate(is_seen.format("'select'"))
+        sort_by(tab, 3)
+        assert "↑" in tab.evaluate(heads)[3][2]
+        tab.show(Screen(800))
+        assert not tab.evaluate(is_seen.format("'.hosts thead'"))
+        assert tab.evaluate(is_seen.format("'select'"))
+        assert tab.evaluate("document.querySelector('select').value") == "3"
+        tab.evaluate("""(() => {
+          const choice = document.querySelector("select");
+          choice.value = "3d";
+          choice.dispatchEvent(new Event("change"));
+        })()""")
+        flagged = sum(one.severity is not Severity.OK for one in fleets.small().members)
+        names = [row[1] for row in tab.evaluate(ROWS)][:flagged]
+        assert names[:5] == ["db-03", "web-04", "edge-02", "web-05", "app-11"]
+
+
+def test_every_row_can_be_found_and_led_to(browser: Browser, folder: Path) -> None:
+    """A link opens what is folded and shows what is filtered out; search finds a row that was never laid out."""
+    with browser.page() as tab:
+        tab.show(Screen(1280))
+        tab.open(folder / "many.html")
+        names = [one.name for one in fleets.large(MANY).members]
+        number = names.index("host-00150.example.net")
+        show_only(tab, "critical")
+        tab.evaluate(f"""(() => {{
+          const link = document.createElement("a");
+          link.href = "#h{number}";
+          document.querySelector("main").prepend(link);
+          link.click();
+        }})()""")
+        assert tab.evaluate("document.querySelector('details.rest').open") is True
+        assert tab.evaluate(f"{IN_SIGHT}(document.getElementById('h{number}'))") is True
+        tab.evaluate("scrollTo(0, 0); getSelection().empty()")
+        assert tab.evaluate("window.find('host-00190.example.net')") is True
+        assert tab.evaluate(f"{IN_SIGHT}(getSelection().anchorNode.parentElement)") is True
+
+
+def test_only_many_are_laid_out_by_sight(browser: Browser, folder: Path) -> None:
+    """A small fleet's page is laid out whole, so that a picture of all of it has all of it; a large one's is not."""
+    for name, expected in (("small", "visible"), ("many", "auto")):
+        with browser.page() as tab:
+            tab.open(folder / f"{name}.html")
+            bodies = "document.querySelectorAll('.hosts tbody')"
+            ways = tab.evaluate(f"[...{bodies}].map((one) => getComputedStyle(one).contentVisibility)")
+            assert set(ways) == {expected}
+            card = "document.querySelector('.cards article')"
+            assert tab.evaluate(f"getComputedStyle({card}).contentVisibility") == "visible"
+
+
 def test_shows_only_what_is_asked_for(browser: Browser, folder: Path) -> None:
     """All words must fit, in a host's name, site, state or findings; a folded list opens for as long as it has hits."""
     with browser.page() as tab:
@@ -379,20 +525,23 @@ def test_shows_only_what_is_asked_for(browser: Browser, folder: Path) -> None:
 
 
 def test_ten_thousand_hosts_are_quick(browser: Browser, folder: Path) -> None:
-    """Ten thousand hosts render in 2 s into at most 6 MB, and once loaded sort and filter in half a second."""
+    """Ten thousand hosts are written in 4 s into 6 MB at most, and once loaded sorted and filtered in 1.5 s.
+
+    That is five times what it takes where nothing else runs: this tells of what grows with the square of the hosts.
+    """
     fleet = fleets.large()
     courses, tallies = fleets.courses(fleet), fleets.tallies(fleet)
     begun = time.process_time()
     written = write(fleet, courses, tallies)
-    assert time.process_time() - begun <= 2.0
+    assert time.process_time() - begun <= 4.0
     assert len(written.encode()) <= 6_000_000
     for width in (1280, 390):
         with browser.page() as tab:
             tab.show(Screen(width))
             tab.open(folder / "large.html")
             tab.evaluate("document.querySelector('details.rest').open = true")
-            assert min(show_only(tab, words)[0] for words in ("site-03", "critical", "")) <= 500
-            assert min(sort_by(tab, column) for column in (3, 1, 5)) <= 500
+            assert min(show_only(tab, words)[0] for words in ("site-03", "critical", "")) <= 1500
+            assert min(sort_by(tab, column) for column in (3, 1, 5)) <= 1500
 
 
 def test_courses_show_gaps_and_jumps(page: Page) -> None:
@@ -403,7 +552,10 @@ def test_courses_show_gaps_and_jumps(page: Page) -> None:
     for text, one in zip(cards, expected, strict=True):
         assert one.name in text
         assert "not measured for" in text
-    assert "6 ms ahead to 3.21 s behind, never more than 3.24 s; 2 jumps; not measured for 90 min." in cards[0]
+    assert (
+        "Within 34 ms ahead and 3.24 s behind at worst; means of 15 min from 6 ms ahead to 3.21 s behind; set back at "
+        "about 23:53, by 3.15 s or more; set forward by 3.2 s at 06:53; not measured for 90 min."
+    ) in cards[0]
     gaps = page.evaluate("document.querySelector('.cards .g').getAttribute('d')")
     assert gaps.count("M") == 1
     assert page.evaluate("document.querySelector('#c0 .j').getAttribute('d')").count("M") == 2
@@ -415,7 +567,7 @@ def test_a_course_without_a_measurement_is_a_figure_too() -> None:
     buckets = tuple(Bucket(NOW_NS - (4 - n) * SPAN_NS, Severity.UNKNOWN, None) for n in range(4))
     written = write(fleet_of((unknown,)), {"a": buckets}, ())
     assert "Nothing was measured." in written
-    assert '<path class="i" d=""/>' in written
+    assert '<path class="i" style="fill:url(#w0)" d=""/>' in written
     assert '<path class="u" d="M' in written
 
 
@@ -542,16 +694,63 @@ def test_a_jump_is_what_no_steering_explains() -> None:
             for n, s in enumerate(estimates)
         ]
 
-    assert jumps(Course(buckets(0.0, 0.0, 3.0, 3.0), [], 0.1), SPAN_NS) == [begin_ns + 2 * SPAN_NS]
-    assert jumps(Course(buckets(0.0, 0.4, 0.8, 1.2), [], 0.1), SPAN_NS) == []
-    assert jumps(Course(buckets(0.0, None, None, 5.0), [], 0.1), SPAN_NS) == [begin_ns + 3 * SPAN_NS]
+    def seen(known: list[Bucket]) -> list[tuple[int, float]]:
+        found = jumps(Course(known, [], 0.1), SPAN_NS)
+        assert not any(jump.is_told for jump in found)
+        return [(jump.time_ns, round(jump.moved_s or 0.0, 6)) for jump in found]
+
+    assert seen(buckets(0.0, 0.0, 3.0, 3.0)) == [(begin_ns + 2 * SPAN_NS, 2.98)]
+    assert seen(buckets(3.0, 3.0, 0.0, 0.0)) == [(begin_ns + 2 * SPAN_NS, -2.98)]
+    assert seen(buckets(0.0, 0.4, 0.8, 1.2)) == []
+    assert seen(buckets(0.0, None, None, 5.0)) == [(begin_ns + 3 * SPAN_NS, 4.98)]
     within = [
         bucket._replace(offset=Offset(1.5, -0.01, 3.01)) if n == 1 else bucket
         for n, bucket in enumerate(buckets(0.0, 0.0, 3.0, 3.0))
     ]
-    assert jumps(Course(within, [], 0.1), SPAN_NS) == [begin_ns + SPAN_NS + SPAN_NS // 2]
-    told_ns = begin_ns + 2 * SPAN_NS - S
-    assert jumps(Course(buckets(0.0, 0.0, 3.0, 3.0), [told_ns], 0.1), SPAN_NS) == [told_ns]
+    assert seen(within) == [(begin_ns + SPAN_NS + SPAN_NS // 2, 2.98)]
+    told = Jump(begin_ns + 2 * SPAN_NS - S, 3.0, True)
+    assert jumps(Course(buckets(0.0, 0.0, 3.0, 3.0), [told], 0.1), SPAN_NS) == [told]
+
+
+def test_a_jump_is_told_with_its_size() -> None:
+    """A step has the size that its agent told, none where it told none; three jumps are told and the others counted."""
+    calm = tuple(Bucket(NOW_NS - (8 - n) * SPAN_NS, Severity.OK, Offset(0.0, -0.01, 0.01)) for n in range(8))
+    wild = tuple(
+        bucket._replace(offset=Offset(9.0 * (n % 2), 9.0 * (n % 2) - 0.1, 9.0 * (n % 2) + 0.1))
+        for n, bucket in enumerate(calm)
+    )
+    since_ns = NOW_NS - 2 * SPAN_NS
+    for value_s, kind, said in (
+        (-0.12, "step-back", "; set back by 120 ms at 08:23;"),
+        (0.5, "step-forward", "; set forward by 500 ms at 08:23;"),
+        (None, "step-back", "; set at 08:23;"),
+    ):
+        one = member("a")._replace(alarms=(Alarm("a", kind, Severity.WARNING, since_ns, value_s),))
+        assert f"Within 10 ms ahead and 10 ms behind at worst; means of 15 min from 0 ns ahead to 0 ns ahead{said}" in (
+            write(fleet_of((one,)), {"a": calm}, ())
+        )
+    assert "by 8.8 s or more; 4 more jumps;" in write(fleet_of((member("a"),)), {"a": wild}, ())
+
+
+@pytest.mark.parametrize(
+    ("offset", "said"),
+    [
+        (Offset(2.0, 1.0051, 3.0049), "Between 1 s and 3.01 s behind at worst"),
+        (Offset(-2.0, -3.0049, -1.0051), "Between 1 s and 3.01 s ahead at worst"),
+    ],
+)
+def test_extremes_are_rounded_outwards(offset: Offset, said: str) -> None:
+    """What a clock was at worst is never said to be less than the band holds."""
+    buckets = tuple(Bucket(NOW_NS - (4 - n) * SPAN_NS, Severity.OK, offset) for n in range(4))
+    assert said in write(fleet_of((member("a"),)), {"a": buckets}, ())
+
+
+def test_hosts_that_nobody_listed_are_told() -> None:
+    """Beside the coverage stands how many hosts report that the inventory does not know."""
+    fleet = fleet_of((member("a"), member("b")))
+    assert "Besides, 1 host reports and is not in the inventory." in write(fleet._replace(unlisted=1), {}, ())
+    assert "Besides, 2 hosts report and are not in the inventory." in write(fleet._replace(unlisted=2), {}, ())
+    assert "Besides" not in write(fleet._replace(unlisted=0), {}, ())
 
 
 def test_hosts_without_a_point_are_in_the_picture_of_the_period() -> None:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet import Fleet, Member, Terms
+from ntpaudit.core.fleet import Alarm, Fleet, Member, Terms
 from ntpaudit.core.fleet_rules import judge_fleet, order
 from ntpaudit.core.policy import Severity
 from ntpaudit.reports.fleet_summary import sentence
-from ntpaudit.reports.fleet_text import FINDINGS, ROWS, first_rows, render, render_order
+from ntpaudit.reports.fleet_text import FINDINGS, ROWS, first_rows, render, render_absence, render_order
 from tests.snapshots import HOSTS, SNAPSHOT, host
 from tests.world.packages import REPOSITORY
 
@@ -62,19 +62,57 @@ def test_what_a_fleet_comes_down_to(fleet: Fleet, said: str) -> None:
     assert render(fleet).splitlines()[0].startswith(f"{fleet.severity.name}  {said[:60]}")
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 120, 200, None])
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200, None])
 def test_no_line_is_wider_than_the_terminal(width: int | None) -> None:
-    """Where there is a terminal lines fit, and what is cut bears the sign of it; elsewhere no name is cut."""
+    """Where there is a terminal lines fit, and no name that fits is cut."""
     lines = render(FLEET, width=width).splitlines()
     if width is not None:
         assert max(map(len, lines)) <= width
-    cut = [line for line in lines if "~" in line]
-    assert bool(cut) is (width == 60)
     table = [line for line in lines if re.match(r"(ams|fra|sto|lon)-", line)]
     assert len(table) == len(FLEET.members)
     for line, one in zip(table, FLEET.members, strict=True):
-        name = line.split()[0]
-        assert one.name == name or (name.endswith("~") and one.name.startswith(name[:-1]))
+        assert one.name == line.split()[0]
+
+
+def test_columns_are_given_up_in_their_order() -> None:
+    """First what an agent found, then when it was seen, the sources, the worst case, the site; never the offset."""
+
+    def titles(width: int) -> str:
+        return next(line for line in render(FLEET, width=width).splitlines() if line.startswith("host "))
+
+    assert titles(100).split() == [
+        "host",
+        "site",
+        "state",
+        "offset",
+        "at",
+        "most",
+        "sources",
+        "seen",
+        "ago",
+        "findings",
+    ]
+    assert titles(78).split()[-2:] == ["seen", "ago"]
+    assert titles(66).split()[-1] == "sources"
+    assert titles(56).split()[-2:] == ["at", "most"]
+    assert titles(46).split() == ["host", "site", "state", "offset"]
+    assert titles(40).split() == ["host", "state", "offset"]
+
+
+LONG = [f"amsterdam-{role}-{number}.servers.example.net" for role in ("web", "database") for number in (1, 2, 11)]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_long_names_stay_apart(width: int) -> None:
+    """What is cut is cut in its middle, or loses a domain that tells nothing, and no two rows begin alike."""
+    fleet = judge_fleet(EMPTY._replace(hosts=tuple(host(name, 0.0) for name in LONG)), Terms())
+    lines = render(fleet, width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    names = [line.split()[0] for line in lines if line.startswith("amst")]
+    assert len(set(names)) == len(LONG)
+    for name in names:
+        head, _, tail = name.removesuffix("~").partition("~")
+        assert any(one.startswith(head) and tail in one for one in LONG)
 
 
 def test_a_row_says_where_the_clock_stands() -> None:
@@ -107,6 +145,42 @@ def test_every_host_that_is_not_ok_is_shown_and_as_many_others_as_fit() -> None:
     few = render(bad, bad.members[:2])
     assert f"... and {ROWS - 1} more warning, 5 more ok" in few
     assert "\n... and" not in render(many, many.members)
+
+
+def test_a_low_finding_of_a_host_is_told_as_such() -> None:
+    """It is no reason for a warning."""
+    low = FLEET.members[0]._replace(name="x", alarms=(Alarm("x", "source-quorum", OK, 0), Alarm("x", "y", OK, 0)))
+    assert re.search(r"^x .*  source-quorum \(low\) \+1$", render(FLEET, [low]), re.MULTILINE)
+
+
+def test_coverage_says_of_which_hosts() -> None:
+    """Of those in the inventory, where there is one; and how many others report."""
+    assert "coverage  1 of 1 host measured (100 %)" in render(fleet_of(OK))
+    hosts = EMPTY._replace(hosts=HOSTS[:3])
+    some = " ".join(render(judge_fleet(hosts, Terms(inventory=("ams-web-1", "x")))).split())
+    assert "coverage 1 of 2 hosts in the inventory measured (50 %)" in some
+    assert "by three or more (50 %); 2 others report" in some
+    one = " ".join(render(judge_fleet(hosts, Terms(inventory=("ams-web-1", "ams-db-1")))).split())
+    assert "(100 %); 1 other report" in one
+    all_of_them = render(judge_fleet(EMPTY._replace(hosts=HOSTS[:1]), Terms(inventory=("ams-web-1",))))
+    assert "1 of 1 host in the inventory measured" in all_of_them
+    assert "other" not in all_of_them
+
+
+def test_letters_of_every_alphabet_stay() -> None:
+    """In the table as in the messages."""
+    text = render(judge_fleet(EMPTY._replace(hosts=(host("köln-1", 0.0),), forgotten=("zürich-ü",)), Terms()))
+    assert "köln-1 köln ok" in " ".join(text.split())
+    assert "evidence-gap: zürich-ü is known" in text
+
+
+def test_what_could_not_be_read_is_told_with_its_remedy() -> None:
+    """Apart, and in as much room as there is."""
+    text = render_absence("a; b " * 20, "do this; or that", width=40)
+    assert text.startswith("UNKNOWN  a; b a; b")
+    assert text.endswith("\n         fix: do this; or that\n")
+    assert max(map(len, text.splitlines())) <= 40
+    assert render_absence("a; b", "") == "UNKNOWN  a; b\n"
 
 
 def test_findings_beyond_a_screen_are_counted() -> None:

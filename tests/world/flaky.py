@@ -31,6 +31,7 @@ class Request(NamedTuple):
     target: str
     headers: Mapping[str, str]
     lines: str
+    method: str = "POST"
 
 
 class Answer(NamedTuple):
@@ -152,7 +153,10 @@ class FlakyDatabase:
         body = reader.read(int(headers.get("content-length", 0)))
         packed = headers.get("content-encoding") == "gzip"
         request = Request(
-            words[1].decode(errors="replace"), headers, (zlib.decompress(body, 31) if packed else body).decode()
+            words[1].decode(errors="replace"),
+            headers,
+            (zlib.decompress(body, 31) if packed else body).decode(),
+            words[0].decode(errors="replace"),
         )
         self.requests.append(request)
         match self.choose(request):
@@ -188,16 +192,20 @@ class FlakyDatabase:
     def _forward(self, request: Request, body: bytes) -> bytes:
         """Let the real database answer, and return its answer as it is to be sent."""
         assert self.upstream is not None
-        asked = parse_qs(urlsplit(request.target).query)
-        query = urlencode(
-            {"db": asked["bucket"][0], "precision": asked["precision"][0][0]}
-        )  # VictoriaMetrics has it too
+        path, _, asked = request.target.partition("?")
+        target = request.target
+        if path == "/api/v2/write":  # which version 1 does not know
+            write = parse_qs(asked)
+            target = f"/write?{urlencode({'db': write['bucket'][0], 'precision': write['precision'][0][0]})}"
         upstream = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=10)
         try:
-            headers = {"Content-Encoding": request.headers.get("content-encoding", "identity")}
-            upstream.request("POST", f"/write?{query}", body, headers)
+            kept = ("content-encoding", "content-type", "accept")
+            headers = {name: value for name, value in request.headers.items() if name in kept}
+            upstream.request(request.method, target, body, headers)
             got = upstream.getresponse()
-            return Answer(got.status, got.read().decode(), (("Content-Type", "application/json"),)).octets
+            told = ("Content-Type", "X-Influxdb-Version", "Server", "Date")
+            said = tuple((name, got.headers[name]) for name in told if name in got.headers)
+            return Answer(got.status, got.read().decode(), said).octets
         finally:
             upstream.close()
 

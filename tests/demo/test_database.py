@@ -1,0 +1,144 @@
+"""A database that a demonstration fills: what it is, what is there already, and that it is shown when it is told."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ntpaudit.cli.demo import Place, Wish, _kept, _seen
+from ntpaudit.config import InfluxConfig
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.demo import database
+from ntpaudit.demo.crew import Work, gather, live
+from ntpaudit.demo.database import await_fleet, read_database, recognise, told_before
+from ntpaudit.demo.outlets import StoreOutlet
+from ntpaudit.demo.story import Story, write_story
+from ntpaudit.errors import ReadError
+from ntpaudit.fleet import open_reader
+from ntpaudit.fleet.embedded import EmbeddedStore
+from ntpaudit.fleet.reader import Reader
+from tests.command import ntpaudit
+from tests.world.servers import influxd, victoria_metrics
+
+END_NS = 1_795_000_000 * NS_PER_S
+NOBODY = InfluxConfig("http://127.0.0.1:9")
+FILL = ("demo", "--hours", "6", "--no-udp", "--influx-url")
+
+
+@pytest.fixture(scope="module")
+def metrics() -> Iterator[str]:
+    """A VictoriaMetrics with nothing in it yet."""
+    with victoria_metrics() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def influx() -> Iterator[str]:
+    """An InfluxDB with an empty database, too old for the API that points are written by."""
+    with influxd() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def story() -> Story:
+    """Four hosts."""
+    return write_story(4, 6.0, 1, END_NS)
+
+
+@pytest.fixture(scope="module")
+def reader(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """A database in which the four are."""
+    path = str(tmp_path_factory.mktemp("four") / "demo")
+    with EmbeddedStore.create(path) as store:
+        with gather(Work(story, udp=False), 1, StoreOutlet(store)) as crew:
+            live(crew, END_NS)
+        store.finish(END_NS)
+    with closing(open_reader(path=path)) as opened:
+        yield opened
+
+
+def test_each_database_is_recognised(metrics: str, influx: str) -> None:
+    """By what it says of itself; one that does not run is left to whoever writes to it."""
+    assert recognise(InfluxConfig(metrics), "secret") == "promql"
+    assert recognise(InfluxConfig(influx), "secret") == "influxql"
+    assert recognise(NOBODY, None) == "influxql"
+    assert recognise(NOBODY, "no \n token") == "influxql"
+
+
+def test_what_is_there_is_known(reader: Reader, story: Story, metrics: str, influx: str) -> None:
+    """Each host of a demonstration until its last point; nothing of an empty database; one that is away says so."""
+    known = told_before(reader, story)
+    assert known.keys() == {part.name for part in story.parts}
+    assert all(END_NS - 130 * NS_PER_S < last_ns <= END_NS for last_ns in known.values())
+    for url in (metrics, influx):
+        with closing(read_database(InfluxConfig(url), None, recognise(InfluxConfig(url), None))) as empty:
+            assert told_before(empty, story) == {}
+    with closing(read_database(NOBODY, None, "influxql")) as away, pytest.raises(ReadError, match="no connection"):
+        told_before(away, story)
+
+
+def test_nobody_waits_for_ever(reader: Reader, story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fleet of which hosts are still missing is shown as it is after a while; where there is none, that is told."""
+    assert len(await_fleet(reader, story, END_NS, None).hosts) == 4
+    monkeypatch.setattr(database, "SEEN_S", 0.1)
+    larger = write_story(24, 6.0, 1, END_NS)
+    assert len(await_fleet(reader, larger, END_NS, END_NS).hosts) == 4
+    path = str(tmp_path / "empty")
+    with EmbeddedStore.create(path) as store:
+        store.finish(END_NS)
+    with closing(open_reader(path=path)) as empty, pytest.raises(ReadError, match="knows no host"):
+        await_fleet(empty, story, END_NS, None)
+
+
+def test_a_filled_database_is_shown_and_not_filled_twice(metrics: str, tmp_path: Path) -> None:
+    """What is printed can be run as it is; who fills it again is told, and no past is written over another."""
+    ran = ntpaudit(*FILL, metrics, "--hosts", "6", "--until", "1h ago", state=tmp_path)
+    assert (ran.status, ran.err.count("\n")) == (0, 1)
+    assert "of 6 clocks" in ran.out
+    command = next(line.split()[1:] for line in ran.out.splitlines() if line.startswith("  ntpaudit fleet"))
+    assert {"--language", "--at"} <= set(command)
+    assert ntpaudit(*command, state=tmp_path).out.splitlines()[:3] == ran.out.splitlines()[:3]
+    count = _samples(metrics)
+    again = ntpaudit(*FILL, metrics, "--hosts", "4", state=tmp_path)
+    assert again.status == 0
+    assert "another demonstration too: 2 hosts that are not in this one" in again.err
+    assert "knows 4 of these hosts already" in again.err
+    assert "each goes on from there" in again.err
+    assert 4 * 50 < _samples(metrics) - count < 4 * 150  # of an hour, and not of six
+
+
+def test_a_past_that_is_named_is_written_whole(story: Story, capfd: pytest.CaptureFixture[str]) -> None:
+    """Where --until says when the history ends it is told that it mixes with what is there."""
+    place = Place("influxql", {story.parts[0].name: END_NS})
+    wish = Wish(story, udp=False, until_ns=END_NS, follow=False, influx=NOBODY, store_path="")
+    assert _kept(wish, place) == {}
+    assert "knows 1 of these hosts already: their pasts will mix" in capfd.readouterr().err
+    assert _kept(wish._replace(until_ns=None), place) == place.told_ns
+
+
+def test_what_is_not_shown_in_time_is_told(
+    story: Story, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A database that was read before and cannot be now ends nothing: the fleet was told."""
+    monkeypatch.setattr(database, "SEEN_S", 0.0)
+    wish = Wish(story, udp=False, until_ns=None, follow=False, influx=NOBODY, store_path="")
+    assert _seen(wish, Place("influxql", {}), None, END_NS) == ""
+    assert "the database does not show it yet: http://127.0.0.1:9: no connection" in capfd.readouterr().err
+
+
+def _samples(url: str) -> int:
+    """Return how many points of clocks a database has."""
+    with urllib.request.urlopen(f"{url}/api/v1/export?match[]=ntpaudit_clock_severity&reduce_mem_usage=1") as answer:
+        return sum(len(json.loads(line)["values"]) for line in answer)
+
+
+def test_an_old_influxdb_is_named_as_such(influx: str, tmp_path: Path) -> None:
+    """It refuses all processes at the same time; the reason is told once, with what it may be."""
+    ran = ntpaudit(*FILL, influx, "--hosts", "4", state=tmp_path)
+    assert (ran.status, ran.out) == (3, "")
+    assert "404: 404 page not found" in ran.err
+    assert "older than 1.8" in ran.err
+    assert ran.err.count("cannot write to") == 1
