@@ -527,7 +527,7 @@ def test_shows_only_what_is_asked_for(browser: Browser, folder: Path) -> None:
 def test_ten_thousand_hosts_are_quick(browser: Browser, folder: Path) -> None:
     """Ten thousand hosts are written in 4 s into 6 MB at most, and once loaded sorted and filtered in 1.5 s.
 
-    That is five times what it takes where nothing else runs: this tells of what grows with the square of the hosts.
+    That is many times what it takes where nothing else runs: this tells of what grows with the square of the hosts.
     """
     fleet = fleets.large()
     courses, tallies = fleets.courses(fleet), fleets.tallies(fleet)
