@@ -14,6 +14,7 @@ from ntpaudit.core.fleet import Bucket, Offset, Tally
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import direction, span
+from ntpaudit.fleet.rows import split
 from ntpaudit.reports.markup import text
 
 CLASSES = {Severity.OK: "o", Severity.WARNING: "w", Severity.UNKNOWN: "u", Severity.CRITICAL: "c"}
@@ -181,10 +182,9 @@ class Frame(NamedTuple):
         return f'<div class="xs"><span>{words[0]}</span><span>{words[1]}</span><span>{words[2]} UTC</span></div>'
 
 
-def frame_of(begins: Iterable[Sequence[int]], begin_ns: int, end_ns: int) -> Frame:
-    """Return the period with the length of its spans, the least distance that two of a series have."""
-    distances = [later - earlier for series in begins for earlier, later in pairwise(series) if later > earlier]
-    return Frame(begin_ns, end_ns, min([*distances, end_ns - begin_ns]))
+def frame_of(begin_ns: int, end_ns: int, count: int) -> Frame:
+    """Return the period with the length of its spans, as readers divide it."""
+    return Frame(begin_ns, end_ns, split(begin_ns, end_ns, count).width_ns)
 
 
 class Jump(NamedTuple):
@@ -214,7 +214,7 @@ def draw_course(course: Course, frame: Frame, title: str, name: str) -> str:
     """
     measured = [bucket.offset for bucket in course.buckets if bucket.offset is not None]
     scale = _course_scale(measured)
-    runs = [list(run) for run in _runs(course.buckets, frame.span_ns)]
+    runs = [list(run) for run in _runs(course.buckets, frame)]
     lines = "".join(
         f'<path class="{kind}" d="M0 {y:.1f}H1000"/>'
         for kind, value in (("z", 0.0), ("t", course.tolerance_s), ("t", -course.tolerance_s))
@@ -269,10 +269,11 @@ def _course_scale(measured: Sequence[Offset]) -> Scale:
     return Scale(low - margin, high + margin, None)
 
 
-def _runs(buckets: Sequence[Bucket], span_ns: int) -> Iterator[Iterator[Bucket]]:
+def _runs(buckets: Sequence[Bucket], frame: Frame) -> Iterator[Iterator[Bucket]]:
     """Yield measured spans that follow on each other."""
     known = [bucket for bucket in buckets if bucket.offset is not None]
-    for _, run in groupby(enumerate(known), lambda entry: round(entry[1].begin_ns / span_ns) - entry[0]):
+    places = [round((bucket.begin_ns - frame.begin_ns) / frame.span_ns) for bucket in known]
+    for _, run in groupby(enumerate(known), lambda entry: places[entry[0]] - entry[0]):
         yield (bucket for _, bucket in run)
 
 

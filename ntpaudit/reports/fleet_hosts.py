@@ -174,7 +174,7 @@ def _row(number: int, member: Member, now_ns: int, scale: Scale, drawn: Mapping[
         f"<td>{_site_words(member)}",
         f"<td{_sorted_by(offset and offset.estimate_s)}>{_offset_words(member)}",
         f"<td class=band>{band(offset, scale) if offset else ''}",
-        f"<td{_sorted_by(offset and _bound_s(offset))}>{_bound_words(offset)}",
+        f"<td{_sorted_by(offset and _bound_s(offset))}>{_bound_words(offset, member)}",
         f"<td{_sorted_by(host and host.usable)}>{_source_words(member)}",
         f"<td{_sorted_by(_seen_s(member, now_ns))}>{_seen_words(member, now_ns)}",
         f"<td>{_alarm_words(member, now_ns)}",
@@ -218,8 +218,9 @@ def _offset_words(member: Member) -> str:
     return f"{was}<b>{span(offset.estimate_s)}</b> <span class=way>{way}</span>"
 
 
-def _bound_words(offset: Offset | None) -> str:
-    return "&ndash;" if offset is None else span(_bound_s(offset), rounding="up")
+def _bound_words(offset: Offset | None, member: Member) -> str:
+    was = "was " if member.silent_s is not None else ""
+    return "&ndash;" if offset is None else f"{was}{span(_bound_s(offset), rounding='up')}"
 
 
 def _source_words(member: Member) -> str:

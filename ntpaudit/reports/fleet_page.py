@@ -13,7 +13,7 @@ from ntpaudit.core.fleet_rules import share
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import span
-from ntpaudit.reports.fleet_figures import CLASSES, WORST_FIRST, common_scale, frame_of, over_time, proportions
+from ntpaudit.reports.fleet_figures import CLASSES, WORST_FIRST, Frame, common_scale, frame_of, over_time, proportions
 from ntpaudit.reports.fleet_hosts import draw_courses, list_hosts, name_worst
 from ntpaudit.reports.fleet_summary import is_wrong
 from ntpaudit.reports.markup import breakable, many, moment, text
@@ -33,19 +33,21 @@ def render(
     tallies: tuple[Tally, ...],
     *,
     period_s: float,
+    spans: int,
     terms: Terms,
     source: str,
     version: str,
 ) -> str:
     """Write the page: the fleet as judged, how it and its worst hosts fared over the period, and how that is known.
 
-    `source` says in words which database was read. Every text may be hostile: it is escaped, and the page's own policy
-    forbids all but its own style and script. The same values give the same page.
+    `spans` is into how many the readers divided the period. `source` says in words which database was read. Every text
+    may be hostile: it is escaped, and the page's own policy forbids all but its own style and script. The same values
+    give the same page.
     """
     begin_ns = fleet.now_ns - round(period_s * NS_PER_S)
     worst = [one for one in fleet.members if courses.get(one.name)][:MOST_COURSES]
     scale = common_scale((one.host.offset for one in fleet.members if one.host and one.host.offset), terms.warning_s)
-    frame = frame_of([[b.begin_ns for b in courses[one.name]] for one in worst], begin_ns, fleet.now_ns)
+    frame = frame_of(begin_ns, fleet.now_ns, spans)
     drawn = {one.name: number for number, one in enumerate(worst)}
     style, script = _part("fleet_page.css"), _part("fleet_page.js")
     return "".join(
@@ -57,7 +59,7 @@ def render(
             _findings(fleet),
             _coverage(fleet),
             _order(fleet, terms),
-            _history(fleet, tallies, begin_ns, period_s),
+            _history(fleet, tallies, frame, period_s),
             list_hosts(fleet, scale, terms, drawn),
             draw_courses(worst, courses, frame, terms),
             _method(fleet, terms),
@@ -271,11 +273,10 @@ def _site_row(site: Site, name: str, terms: Terms) -> str:
     return f'<tr><th scope="row">{name}</th>{counted}<td>{pair}</td></tr>\n'
 
 
-def _history(fleet: Fleet, tallies: Sequence[Tally], begin_ns: int, period_s: float) -> str:
+def _history(fleet: Fleet, tallies: Sequence[Tally], frame: Frame, period_s: float) -> str:
     opening = f'<section id="history">\n<h2>The {span(period_s)} before</h2>\n'
     if not tallies:
         return f"{opening}<p>Nothing was read of the past.</p>\n</section>\n"
-    frame = frame_of([[tally.begin_ns for tally in tallies]], begin_ns, fleet.now_ns)
     per = span(frame.span_ns / NS_PER_S)
     worst = max(tallies, key=lambda tally: (tally.hosts[Severity.CRITICAL], sum(tally.hosts[1:])))
     most = worst.hosts[Severity.CRITICAL]

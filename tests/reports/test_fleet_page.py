@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 from ntpaudit.core.fleet import Alarm, Bucket, Fleet, FleetFinding, Member, Offset, Tally, Terms
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import direction, span
-from ntpaudit.reports.fleet_figures import Course, Frame, Jump, Scale, band, common_scale, frame_of, jumps, over_time
+from ntpaudit.reports.fleet_figures import (
+    Course,
+    Frame,
+    Jump,
+    Scale,
+    band,
+    common_scale,
+    draw_course,
+    frame_of,
+    jumps,
+    over_time,
+)
 from ntpaudit.reports.fleet_hosts import MANY
 from ntpaudit.reports.fleet_page import MOST_COURSES, headline, render
 from tests.reports import fleets
@@ -85,6 +96,7 @@ def write(
         fleets.courses(fleet) if courses is None else courses,
         fleets.tallies(fleet) if tallies is None else tallies,
         period_s=PERIOD_S,
+        spans=fleets.SPANS,
         terms=terms,
         source=source,
         version="1.2.3",
@@ -140,7 +152,12 @@ def words_of(one: Member) -> tuple[str, str, str, str]:
         return one.name, one.severity.word, "–" if one.silent_s else "not measured", "–"  # noqa: RUF001
     was = "was " if one.silent_s else ""
     bound = span(max(abs(offset.earliest_s), abs(offset.latest_s)), rounding="up")
-    return one.name, one.severity.word, f"{was}{span(offset.estimate_s)} {direction(offset.estimate_s)}", bound
+    return (
+        one.name,
+        one.severity.word,
+        f"{was}{span(offset.estimate_s)} {direction(offset.estimate_s)}",
+        f"{was}{bound}",
+    )
 
 
 def test_every_host_is_there_with_its_words(page: Page) -> None:
@@ -755,7 +772,7 @@ def test_hosts_that_nobody_listed_are_told() -> None:
 
 def test_hosts_without_a_point_are_in_the_picture_of_the_period() -> None:
     """Hosts that fell silent do not vanish from the stack: they stand on top of it as such."""
-    frame = frame_of([[0, SPAN_NS, 2 * SPAN_NS]], 0, 3 * SPAN_NS)
+    frame = frame_of(0, 3 * SPAN_NS, 3)
     assert frame == Frame(0, 3 * SPAN_NS, SPAN_NS)
     tallies = [Tally(0, (4, 0, 0, 0)), Tally(SPAN_NS, (1, 0, 0, 1)), Tally(2 * SPAN_NS, (2, 1, 0, 0))]
     drawn = over_time(tallies, 4, frame, "a & b")
@@ -764,3 +781,14 @@ def test_hosts_without_a_point_are_in_the_picture_of_the_period() -> None:
     assert set(layers) == {"c", "w", "n"}
     assert layers["c"] == "M333.3 100.0H666.7V66.7H333.3z"
     assert layers["n"] == "M333.3 66.7H666.7V0.0H333.3zM666.7 66.7H1000.0V33.3H666.7z"
+
+
+def test_runs_are_the_same_wherever_the_spans_begin() -> None:
+    """A course without a gap is one run, though its spans begin in the middle of a quarter of an hour."""
+    begin_ns = NOW_NS - 8 * SPAN_NS + SPAN_NS // 2
+    buckets = tuple(Bucket(begin_ns + n * SPAN_NS, Severity.OK, Offset(0.0, -0.01, 0.01)) for n in range(8))
+    drawn = draw_course(Course(buckets, [], 0.1), Frame(begin_ns, begin_ns + 8 * SPAN_NS, SPAN_NS), "a", "n")
+    assert '<path class="g" d=""/>' in drawn
+    hull = re.search(r'<path class="i"[^>]* d="([^"]*)"', drawn)
+    assert hull is not None
+    assert hull[1].count("M") == 1
