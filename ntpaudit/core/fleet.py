@@ -55,11 +55,19 @@ class Lie(NamedTuple):
     offset_s: float | None = None
 
 
+class Clash(NamedTuple):
+    """A name that several machines report under at the same time, and the sites that they give."""
+
+    name: str
+    sites: tuple[str | None, ...]
+
+
 class Snapshot(NamedTuple):
     """All that is read of a fleet at `now_ns`, in no order.
 
-    `before` holds the offsets of `before_s` ago. `forgotten` names hosts that the database knows, but of which it has
-    no point in the time that was looked back on.
+    `before` holds the offsets of about `before_s` ago, `before_ns` when each of them was written, as far as it is known.
+    `forgotten` names hosts that the database knows, but of which it has no point in the `look_back_s` that were looked
+    back on. A host of which there are several, in `clashes`, has the worst severity of them.
     """
 
     now_ns: int
@@ -69,6 +77,9 @@ class Snapshot(NamedTuple):
     before: Mapping[str, Offset] = MappingProxyType({})
     before_s: float = 3600.0
     forgotten: tuple[str, ...] = ()
+    before_ns: Mapping[str, int] = MappingProxyType({})
+    clashes: tuple[Clash, ...] = ()
+    look_back_s: float = 86_400.0
 
 
 class Bucket(NamedTuple):
