@@ -330,6 +330,9 @@ RECEIVED_NOW = Question(
         ),
     ),
 )
+MOST_ROWS = 500
+"""A table of hosts has no more rows: whoever has that many has one cause, and every row is a series to PromQL."""
+
 GAPS = Question(
     (
         Influx(
@@ -340,7 +343,8 @@ GAPS = Question(
     ),
     (
         Prom(
-            f"sum by (host, site) (count_over_time({metric('severity', CHOSEN)}[1h])) * ${{every:raw}} / 3600 < 0.9",
+            f"bottomk({MOST_ROWS}, sum by (host, site) (count_over_time({metric('severity', CHOSEN)}[1h])) "
+            "* ${every:raw} / 3600 < 0.9)",
             form="table",
         ),
     ),
@@ -538,7 +542,8 @@ def _evidence(language: Language) -> Line:
     )
     gaps = table(
         "Hosts with gaps",
-        "Hosts that sent less than nine tenths of the expected points in the last hour, and did send some.",
+        f"Up to {MOST_ROWS} hosts that sent less than nine tenths of the expected points in the last hour, and did "
+        "send some.",
         GAPS,
         language,
         overrides=[host_column(language), column("received", unit="percentunit", custom_width=110)],
