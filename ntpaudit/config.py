@@ -94,8 +94,8 @@ class TellConfig(NamedTuple):
 class FleetConfig(NamedTuple):
     """`[fleet]`: where the points of all hosts are read from, and what the fleet is judged by.
 
-    `url` None is the database of `[influxdb]`, and so is `database`. `inventory` is a file that names the hosts that
-    should report.
+    `url` None is the database of `[influxdb]`, and so is `database`. `env` None is every environment. `inventory` is a
+    file that names the hosts that should report.
     """
 
     url: str | None = None
@@ -107,6 +107,7 @@ class FleetConfig(NamedTuple):
     silent_after_s: float = Terms().silent_after_s
     ambiguity_s: float = Terms().ambiguity_s
     inventory: str | None = None
+    env: str | None = None
 
 
 class FleetDatabase(NamedTuple):
@@ -118,6 +119,7 @@ class FleetDatabase(NamedTuple):
     token: str | None
     ca_file: str | None
     timeout_s: float
+    env: str | None = None
 
 
 class Config(NamedTuple):
@@ -338,14 +340,18 @@ def fleet_database(
     url: str | None = None,
     language: Language | None = None,
     database: str | None = None,
+    env: str | None = None,
 ) -> FleetDatabase:
     """Return where the fleet is read from, by a configuration as `with_environment` returns it, or as named here.
 
-    The token is that of `[fleet]`; else that of `[influxdb]`, if it is the same place; else the environment's.
-    ConfigError where no database is named, or its token cannot be read.
+    A token, and a file of certificates, go only to the URL that they belong to: those of `[fleet]` to its own, which is
+    that of `[influxdb]` where it names none; those of `[influxdb]` to its own; and the environment's token to
+    INFLUXDB_V2_URL, else to what the file names, else to the URL named here. ConfigError where no database is named, or
+    its token cannot be read.
     """
     fleet, influxdb = config.fleet, config.influxdb
-    place = url or fleet.url or (influxdb.url if influxdb is not None else None)
+    home = fleet.url or (influxdb.url if influxdb is not None else None)
+    place = url or home
     if place is None:
         raise ConfigError(
             "fleet.url: no database is named: write its URL under [fleet] or [influxdb], or call it with --url; "
@@ -353,20 +359,29 @@ def fleet_database(
             "fleet.url",
         )
     own = influxdb if influxdb is not None and influxdb.url == place else None
-    if fleet.token_file is not None:
-        token: str | None = _secret(fleet.token_file, "fleet.token_file", guarded=True)
-    elif own is not None:
-        token = read_token(own, environment)
-    else:
-        token = environment.get("INFLUXDB_V2_TOKEN") or None
     return FleetDatabase(
         url=place,
         language=language or fleet.language,
         database=database or fleet.database or (own.bucket if own is not None else InfluxConfig("").bucket),
-        token=token,
-        ca_file=fleet.ca_file or (own.ca_file if own is not None else None),
+        token=_fleet_token(config, environment, place, home),
+        ca_file=(fleet.ca_file if place == home else None) or (own.ca_file if own is not None else None),
         timeout_s=fleet.timeout_s,
+        env=env or fleet.env,
     )
+
+
+def _fleet_token(config: Config, environment: Mapping[str, str], place: str, home: str | None) -> str | None:
+    """Return the token that may be sent to a place; `home` is where the fleet is read unless another one is named."""
+    fleet, influxdb = config.fleet, config.influxdb
+    if fleet.token_file is not None and place == home:
+        return _secret(fleet.token_file, "fleet.token_file", guarded=True)
+    claimed = environment.get("INFLUXDB_V2_URL", "").rstrip("/")
+    owner = claimed or (influxdb.url if influxdb is not None else None) or fleet.url or place
+    if owner != place:
+        environment = {name: value for name, value in environment.items() if name != "INFLUXDB_V2_TOKEN"}
+    if influxdb is not None and influxdb.url == place:
+        return read_token(influxdb, environment)
+    return environment.get("INFLUXDB_V2_TOKEN") or None
 
 
 def _secret(path: str, key: str, *, guarded: bool) -> str:
@@ -540,6 +555,7 @@ _TABLES: Mapping[str, _Keys] = {
         "silent_after": _from(1.0, "a host is heard of now and then"),
         "ambiguity": _by(parse_positive_span),
         "inventory": _by(_path),
+        "env": _by(_label),
     },
 }
 """Every table with its keys, and how each is read: a function that raises ValueError with what to write instead."""

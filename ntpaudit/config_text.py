@@ -87,10 +87,11 @@ _KEYS: Mapping[str, Mapping[str, _Key]] = {
         "url": _Key(
             "where `ntpaudit fleet` reads every host; default: the database of [influxdb]", "http://127.0.0.1:8086"
         ),
-        "language": _Key("influxql for InfluxDB, promql for VictoriaMetrics and what else speaks it"),
+        "language": _Key("influxql for InfluxDB, promql for VictoriaMetrics"),
         "database": _Key("the database, or the bucket; default: that of [influxdb]", "ntpaudit"),
         "token_file": _Key(
-            "a file with a token to read with, mode 0600; default: that of [influxdb] where it is the same url",
+            "a file with a token to read with, sent to this url alone, mode 0600; default: that of [influxdb] where it "
+            "is the same url",
             "/etc/ntpaudit/read-token",
         ),
         "ca_file": _Key("certificates to trust instead of the system's", "/etc/ssl/site-ca.pem"),
@@ -98,6 +99,7 @@ _KEYS: Mapping[str, Mapping[str, _Key]] = {
         "silent_after": _Key("a host without a point for so long is silent"),
         "ambiguity": _Key("events further apart than this must be orderable on the hosts of a site"),
         "inventory": _Key("a file that names the hosts that should report, one a line", "/etc/ntpaudit/inventory"),
+        "env": _Key("read the hosts of this environment alone, of those in the database", "prod"),
     },
 }
 
@@ -207,6 +209,7 @@ def tables_of(config: Config) -> dict[str, dict[str, Any]]:
             "silent_after": write_span(fleet.silent_after_s),
             "ambiguity": write_span(fleet.ambiguity_s),
             "inventory": fleet.inventory,
+            "env": fleet.env,
         },
     }
 

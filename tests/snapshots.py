@@ -53,9 +53,12 @@ LIES = tuple(Lie(LIAR, f"ams-{name}", 37.0) for name in ("web-1", "web-2", "db-1
 BEFORE = {
     **{one.name: one.offset for one in HOSTS if one.offset is not None and not one.name.startswith("sto")},
     **{f"sto-node-{number}": Offset(0.001, -0.002, 0.004) for number in range(5)},
-    "fra-db-3": Offset(-0.011, -0.013, -0.01),
+    "fra-db-3": Offset(-0.003, -0.006, -0.002),
 }
-SNAPSHOT = Snapshot(NOW_NS, HOSTS, ALARMS, LIES, BEFORE, 3600.0, ("lon-old",))
+BEFORE_NS = NOW_NS - 3630 * NS_PER_S
+SNAPSHOT = Snapshot(
+    NOW_NS, HOSTS, ALARMS, LIES, BEFORE, 3600.0, ("lon-old",), before_ns=dict.fromkeys(BEFORE, BEFORE_NS)
+)
 
 
 def write_demonstration(path: Path) -> None:
@@ -70,7 +73,7 @@ def _points() -> Iterator[Point]:
     for one in HOSTS:
         yield _clock(one, one.offset, one.last_ns)
         if (then := BEFORE.get(one.name)) is not None:
-            yield _clock(one, then, NOW_NS - 3600 * NS_PER_S - round(30 * NS_PER_S))
+            yield _clock(one, then, BEFORE_NS)
     old = host("lon-old", 0.0)
     yield _clock(old._replace(site=None), old.offset, NOW_NS - 2 * 86_400 * NS_PER_S)
     places = {one.name: _whose(one) for one in HOSTS}

@@ -104,6 +104,7 @@ CHOICES: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
         "silent_after": spans(1),
         "ambiguity": st.sampled_from(["1s", "100us", "90m"]),
         "inventory": PATHS,
+        "env": LABELS,
     },
 }
 
@@ -339,16 +340,34 @@ def test_a_fleet_is_read_where_it_says_else_where_points_are_delivered(tmp_path:
         language="promql"
     )
     elsewhere = Config(influxdb=delivers, fleet=FleetConfig("http://out", "promql", timeout_s=2.0))
-    assert fleet_database(elsewhere, environment) == FleetDatabase(
-        "http://out", "promql", "ntpaudit", "of-the-environment", None, 2.0
-    )
-    assert fleet_database(elsewhere, {}).token is None
+    assert fleet_database(elsewhere, environment) == FleetDatabase("http://out", "promql", "ntpaudit", None, None, 2.0)
     assert fleet_database(elsewhere, {}, database="named").database == "named"
     own = elsewhere._replace(fleet=FleetConfig("http://out", database="x", token_file=str(file), ca_file="/own.pem"))
     assert fleet_database(own, environment) == FleetDatabase("http://out", "influxql", "x", "to-read", "/own.pem", 10.0)
+    assert fleet_database(own, environment, "http://other").ca_file is None
+    assert fleet_database(own, environment, "http://other").token is None
+    assert fleet_database(own._replace(fleet=own.fleet._replace(url=None)), environment).token == "to-read"
+    assert fleet_database(own._replace(fleet=own.fleet._replace(env="prod")), environment).env == "prod"
+    assert fleet_database(own._replace(fleet=own.fleet._replace(env="prod")), environment, env="test").env == "test"
     file.chmod(0o644)
     with pytest.raises(ConfigError, match=r"fleet\.token_file: .* can be read by others"):
         fleet_database(own, environment)
+
+
+def test_the_environments_token_belongs_to_one_url() -> None:
+    """To INFLUXDB_V2_URL, else to what the file names, else to the URL that is named; to no other."""
+    environment = {"INFLUXDB_V2_TOKEN": "of-the-environment"}
+
+    def token(config: Config, url: str | None = None, **more: str) -> str | None:
+        return fleet_database(config, environment | more, url).token
+
+    delivers, reads = Config(influxdb=InfluxConfig("http://in")), Config(fleet=FleetConfig("http://out"))
+    assert token(delivers) == token(reads) == token(Config(), "http://typed") == "of-the-environment"
+    assert token(delivers, "http://typed") is None
+    assert token(reads, "http://typed") is None
+    assert token(Config(), "http://typed", INFLUXDB_V2_URL="http://own/") is None
+    assert token(Config(), "http://own", INFLUXDB_V2_URL="http://own/") == "of-the-environment"
+    assert token(delivers, INFLUXDB_V2_URL="http://own") is None
 
 
 def test_a_fleet_without_a_database_is_refused_with_what_to_do() -> None:

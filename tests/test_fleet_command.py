@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -16,9 +17,11 @@ import pytest
 
 from ntpaudit.core.fleet import Terms
 from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.core.ntptime import format_utc
 from ntpaudit.reports import fleet_csv, fleet_json, fleet_nagios, fleet_text
 from tests.command import Ran, ntpaudit
 from tests.snapshots import SNAPSHOT, write_demonstration
+from tests.world.flaky import Answer, FlakyDatabase
 from tests.world.packages import REPOSITORY, library
 from tests.world.servers import influxd, victoria_metrics
 
@@ -139,7 +142,8 @@ def test_as_of_a_moment(state: Path) -> None:
     late = fleet("--demo", "--at", "2028-01-01", state=state)
     assert late.status == 64
     assert "the demonstration, which ends at 2027-01-15T08:00:00Z" in late.err
-    ran = fleet("--url", NOWHERE, "--at", "2100-01-01", state=state)
+    with FlakyDatabase(choose=lambda request: Answer(404)) as database:
+        ran = fleet("--url", database.url, "--at", "2100-01-01", state=state)
     assert (ran.status, "--at is a time that has yet to come" in ran.err) == (64, True)
 
 
@@ -166,6 +170,7 @@ def test_terms_are_those_of_the_options(state: Path) -> None:
         ("--demo", "order", "a"),
         ("ordre",),
         ("--demo", "--database", "x"),
+        ("--demo", "--env", "x"),
         ("order", "--store", "x", "--url", NOWHERE, "a", "b"),
         ("--url", NOWHERE, "--language", "promql", "--database", "x"),
         ("--demo", "--format", "csv", "order", "a", "b"),
@@ -209,7 +214,6 @@ def test_options_that_mean_nothing_to_an_order_are_refused(words: tuple[str, ...
             ":3: fleet.inventory: /no/where: No such",
         ),
         (("--inventory", "/no/where"), "", "--inventory: /no/where: No such file"),
-        (("--demo", "--html", "/no/where/x"), "", "cannot write /no/where/x"),
         (("--demo", "--output", "/no/where/x"), "", "cannot write /no/where/x"),
         (("--url", NOWHERE, "--output", "/no/where/x"), "", "cannot write /no/where/x"),
         (("--inventory", "/no/where", "--output", "/no/where/x"), "", "--inventory: /no/where: No such file"),
@@ -403,25 +407,130 @@ def test_on_a_terminal_it_is_coloured_and_fits(state: Path) -> None:
     assert (left.stdout, left.stderr) == ('{"schema":', "")
 
 
-def test_a_clock_that_would_make_hosts_look_silent_is_told(state: Path) -> None:
-    """Whose own clock is 20 minutes wrong hears of it, for its silence is no host's; whose is right hears nothing."""
+def clock_lines(host: str, stamps_ns: Iterable[int], *, severity: int = 0, tags: str = "") -> str:
+    """Write points of a host whose clock was not measured."""
+    return "".join(
+        f"ntpaudit_clock,host={host}{tags} severity={severity}i,verdict=3i,usable=0i,falsetickers=0i,findings=0i {ns}\n"
+        for ns in stamps_ns
+    )
+
+
+@pytest.mark.parametrize(("shift", "said"), [("-20m", "behind"), ("+20m", "ahead of")])
+def test_a_reading_clock_that_is_wrong_judges_nothing(state: Path, shift: str, said: str) -> None:
+    """Behind or ahead, it reads the database's present: who went wrong since, and nobody as silent; and says so."""
+    now_ns = time.time_ns()
+    ages_s = range(3600, 0, -60)
+    lines = clock_lines("well", (now_ns - age_s * 10**9 for age_s in ages_s)) + "".join(
+        clock_lines("wrong", [now_ns - age_s * 10**9], severity=3 if age_s < 600 else 0) for age_s in ages_s
+    )
     with victoria_metrics() as url:
-        line = (
-            f"ntpaudit_clock,host=web1 severity=0i,verdict=3i,usable=0i,falsetickers=0i,findings=0i {time.time_ns()}\n"
-        )
-        urlopen(Request(f"{url}/write", line.encode()), timeout=10).close()
+        urlopen(Request(f"{url}/write", lines.encode()), timeout=10).close()
         urlopen(f"{url}/internal/force_flush", timeout=10).close()
-        words = ("--url", url, "--language", "promql")
+        words = ("--url", url, "--language", "promql", "--format", "json")
         right = fleet(*words, state=state)
         faked = {
             "LD_PRELOAD": str(library("libfaketime.so.1")),
-            "FAKETIME": "-20m",
+            "FAKETIME": shift,
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
         wrong = fleet(*words, state=state, **faked)
-    assert "differ" not in right.err
-    assert "the clocks of this machine and of the database differ by 20 min" in wrong.err
-    assert "ntpaudit check" in wrong.err
+        plugin = fleet(*words[:-1], "nagios", state=state, **faked)
+        then = fleet(*words, "--at", format_utc(now_ns - 1200 * 10**9), state=state, **faked)
+    assert right.err == ""
+    assert json.loads(right.out)["notes"] == []
+    for ran in (right, wrong):
+        hosts = {one["host"]: (one["severity"], one["silent"]) for one in json.loads(ran.out)["hosts"]}
+        assert hosts == {"well": ("ok", False), "wrong": ("critical", False)}
+    note = f"the clock of this machine is 20 min {said} that of the database, by which is judged who is silent"
+    assert note in " ".join(wrong.err.split())
+    assert note in json.loads(wrong.out)["notes"][0]
+    assert f"; {note}" in plugin.out.partition("|")[0]
+    assert plugin.status == 2
+    assert {one["host"]: one["severity"] for one in json.loads(then.out)["hosts"]} == {"well": "ok", "wrong": "ok"}
+    assert then.err == ""
+
+
+def test_one_environment_alone(state: Path) -> None:
+    """What of other environments lies in the database does not count, by the option or the configuration."""
+    now_ns = time.time_ns()
+    with influxd() as url:
+        lines = clock_lines("web1", [now_ns], tags=",env=prod") + clock_lines("fake1", [now_ns], tags=",env=demo")
+        urlopen(Request(f"{url}/write?db=ntpaudit", lines.encode()), timeout=10).close()
+        config = state / "env.toml"
+        config.write_text(f"[fleet]\nurl = '{url}'\nenv = 'demo'\n")
+        for words, names in (
+            (("--url", url), ["fake1", "web1"]),
+            (("--url", url, "--env", "prod"), ["web1"]),
+            (("--config", str(config)), ["fake1"]),
+            (("--config", str(config), "--env", "prod"), ["web1"]),
+        ):
+            told = json.loads(fleet(*words, "--format", "json", state=state).out)
+            assert [one["host"] for one in told["hosts"]] == names
+        lost = fleet("--url", url, "--env", "test", "--site", "ams", state=state)
+        said = " ".join(lost.out.split())
+        assert "no agent of site 'ams' and environment 'test' has delivered anything" in said
+        assert "check the names of the site and the environment" in said
+
+
+@pytest.mark.parametrize(
+    ("configured", "environment", "sent"),
+    [
+        ("[fleet]\nurl = '{url}'\ntoken_file = '{file}'\n", {}, "Token of-the-file"),
+        ("[fleet]\nurl = 'http://other'\ntoken_file = '{file}'\n", {}, None),
+        ("[fleet]\ntoken_file = '{file}'\n", {}, None),
+        ("[influxdb]\nurl = '{url}'\ntoken_file = '{file}'\n", {}, "Token of-the-file"),
+        ("[influxdb]\nurl = 'http://other'\ntoken_file = '{file}'\n", {}, None),
+        ("[influxdb]\nurl = 'http://other'\n", {"INFLUXDB_V2_TOKEN": "of-the-environment"}, None),
+        ("[fleet]\nurl = 'http://other'\n", {"INFLUXDB_V2_TOKEN": "of-the-environment"}, None),
+        ("", {"INFLUXDB_V2_TOKEN": "of-the-environment", "INFLUXDB_V2_URL": "http://other"}, None),
+        ("", {"INFLUXDB_V2_TOKEN": "of-the-environment"}, "Token of-the-environment"),
+    ],
+)
+def test_a_token_is_sent_only_where_it_belongs(
+    configured: str, environment: dict[str, str], sent: str | None, state: Path, tmp_path: Path
+) -> None:
+    """Another server that `--url` names gets no token of the configuration's, nor of the environment's."""
+    file = tmp_path / "token"
+    file.write_text("of-the-file")
+    file.chmod(0o600)
+    with FlakyDatabase(choose=lambda request: Answer(401)) as database:
+        config = tmp_path / "x.toml"
+        config.write_text(configured.format(url=database.url, file=file))
+        ran = fleet("--config", str(config), "--url", database.url, state=state, **environment)
+    assert database.requests
+    assert {request.headers.get("authorization") for request in database.requests} == {sent}
+    assert ran.status == 3
+    assert ("beside its URL in fleet.url" in " ".join(ran.out.split())) == (sent is None)
+
+
+def test_a_page_that_fails_loses_no_verdict(state: Path, tmp_path: Path) -> None:
+    """The result is told first, the failure on standard error; critical stays critical, and ok becomes unknown."""
+    ran = fleet("--demo", "--html", "/no/where/x", "--format", "nagios", state=state)
+    assert ran.status == 2
+    assert ran.out.startswith("NTPAUDIT CRITICAL - 1 of 13 clocks")
+    assert "no page: cannot write /no/where/x" in ran.err
+    target = tmp_path / "fleet.json"
+    words = ("--demo", "--html", "/no/where/x", "--site", "sto", "--format", "json", "--output", str(target))
+    assert fleet(*words, state=state).status == 3
+    assert json.loads(target.read_text())["severity"] == "warning"
+
+
+def test_a_table_stays_where_nothing_could_be_read(state: Path, tmp_path: Path) -> None:
+    """An empty file would look like a fleet without a host."""
+    target = tmp_path / "fleet.csv"
+    target.write_text("of yesterday")
+    ran = fleet("--url", NOWHERE, "--format", "csv", "--output", str(target), state=state)
+    assert ran.status == 3
+    assert "refused; start the database" in ran.err
+    assert target.read_text() == "of yesterday"
+
+
+def test_an_order_that_cannot_be_told_is_an_order(state: Path) -> None:
+    """A program that waits for one schema gets that one, whatever came of it."""
+    ran = fleet("--url", NOWHERE, "order", "a", "b", "--format", "json", state=state)
+    told = json.loads(ran.out)
+    assert (ran.status, told["schema"], told["severity"]) == (3, "ntpaudit.fleet-order/1", "unknown")
+    assert told["hosts"] is None
 
 
 def test_ten_thousand_hosts_are_judged_and_told_at_once() -> None:

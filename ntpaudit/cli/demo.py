@@ -41,8 +41,8 @@ to 100 hosts, beyond that without the UDP; hosts, servers, clocks and time daemo
 `ntpaudit agent`, of hosts in the environment `demo`. The token for InfluxDB comes from INFLUXDB_V2_TOKEN.
 
 \b
-Exit status: 0 shown, 3 not made, 64 usage, 78 configuration, 130 interrupted, and the demonstration before stays;
-with --once as `ntpaudit check`.
+Exit status: 0 shown, 3 not made, 64 usage, 78 configuration, 130 interrupted (also by SIGTERM and SIGHUP), and the
+demonstration before stays; with --once as `ntpaudit check`.
 """
 
 LABEL = "demonstration: servers simulated on loopback, wrong on purpose; the offset says nothing about this clock"
@@ -177,29 +177,52 @@ def show_one_audit(format_name: str) -> None:
 def show_fleet(wish: Wish) -> None:
     """Simulate a fleet, keep what its agents told, and show what is found in it. Raises StoreError and TellError."""
     from ntpaudit.config import read_token
-    from ntpaudit.demo.crew import Work, catch_up, follow, gather, live
+    from ntpaudit.demo.crew import Work, catch_up, follow, gather, live, portions
     from ntpaudit.demo.outlets import StoreOutlet
     from ntpaudit.fleet.embedded import EmbeddedStore
 
-    StandardError().note(FLEET_LABEL)
+    voice = StandardError()
+    voice.note(FLEET_LABEL)
+    _end_as_by_ctrl_c()
     token = None if wish.influx is None else read_token(wish.influx, os.environ)
+    hosts = len(wish.story.parts)
     with ExitStack() as stack:
         store = None if wish.influx is not None else stack.enter_context(EmbeddedStore.create(_placed(wish)))
         outlet = None if store is None else StoreOutlet(store)
         place = None if wish.influx is None else _look_at(wish.influx, token, wish.story)
-        work = Work(wish.story, wish.udp, wish.influx, token, {} if place is None else _kept(wish, place))
-        crew = stack.enter_context(gather(work, len(os.sched_getaffinity(0)), outlet))
-        with _progress(len(wish.story.parts)) as arrived:
-            live(crew, wish.story.end_ns, arrived)
-        end_ns = catch_up(crew, wish.story, time.time_ns) if wish.until_ns is None else wish.until_ns
+        work = Work(wish.story, wish.udp, wish.influx, token, {} if place is None else _kept(wish, place), wish.follow)
+        crew = stack.enter_context(gather(work, len(os.sched_getaffinity(0)), outlet, voice.note))
+        moments = portions(wish.story)
+        with _progress("simulating hosts" if len(moments) == 1 else "days of hosts", hosts * len(moments)) as arrived:
+            for moment_ns in moments:
+                live(crew, moment_ns, arrived)
+        end_ns = wish.until_ns
+        if end_ns is None:
+            end_ns, is_present = catch_up(crew, wish.story, time.time_ns, lambda: _progress("up to now", hosts))
+            wish = wish if is_present else _late(wish, end_ns)
         if store is not None:
             store.finish(end_ns)
         if wish.follow:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container's first process would not heed it
             tell([_seen(wish, place, token, end_ns), _made(wish, place, end_ns)])
-            StandardError().note("goes on in real time, until it is interrupted")
+            voice.note("goes on in real time, until it is interrupted")
             follow(crew, time.time_ns, time.sleep)
     tell([_seen(wish, place, token, end_ns), _made(wish, place, end_ns)])
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Let SIGTERM and SIGHUP end this process in order, as SIGINT does. What nohup has it ignore stays ignored."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
+def _late(wish: Wish, end_ns: int) -> Wish:
+    """Tell that hosts do not come to the present, and return what is to be shown then: how they stood at their end."""
+    StandardError().note(
+        f"to simulate {len(wish.story.parts)} hosts takes longer here than the time they live: they stay behind the "
+        f"present, at {format_utc(end_ns)[:19]}Z; try fewer hosts"
+    )
+    return wish if wish.follow else wish._replace(until_ns=end_ns)
 
 
 def _database(url: str, bucket: str, org: str) -> "InfluxConfig":
@@ -269,13 +292,13 @@ def _kept(wish: Wish, place: Place) -> Mapping[str, int]:
 
 
 @contextmanager
-def _progress(hosts: int) -> Iterator[Callable[[], None]]:
-    """Show whoever watches how many hosts have come to the end."""
+def _progress(label: str, length: int) -> Iterator[Callable[[], None]]:
+    """Show whoever watches how many hosts have come to a moment."""
     if not sys.stderr.isatty():
         yield lambda: None
         return
     width = max(4, min(36, terminal_size()[0] - BAR_COLUMNS))
-    with click.progressbar(length=hosts, label="simulating hosts", show_pos=True, file=sys.stderr, width=width) as bar:
+    with click.progressbar(length=length, label=label, show_pos=True, file=sys.stderr, width=width) as bar:
         yield lambda: bar.update(1)
 
 

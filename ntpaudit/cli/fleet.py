@@ -33,7 +33,7 @@ from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import span
 from ntpaudit.errors import ConfigError, ReadError, TellError
-from ntpaudit.fleet.reader import Reach, Reader
+from ntpaudit.fleet.reader import SKEW_S, Reach, Reader
 from ntpaudit.store.location import state_folder
 
 if TYPE_CHECKING:
@@ -48,9 +48,6 @@ DEMONSTRATION = "demo.sqlite3"
 
 PATIENCE_S = 2.0
 """Who has waited for so long is told for what."""
-
-SKEW_S = 30.0
-"""A clock that is so far from the database's makes hosts look silent that are not."""
 
 SPANS = 96
 """Into so many the period of the page is divided: a day into quarters of an hour."""
@@ -91,6 +88,7 @@ _READING = (
     click.option("--url", type=Parsed("URL", parse_url), help="Read this database, such as http://127.0.0.1:8086."),
     click.option("--language", type=click.Choice(LANGUAGES), help="In which to ask it.  [default: influxql]"),
     click.option("--database", metavar="NAME", help="The database there, or the bucket.  [default: ntpaudit]"),
+    click.option("--env", metavar="NAME", help="This environment alone, of those in the database."),
     click.option("--demo", is_flag=True, help="Read the demonstration that `ntpaudit demo` left."),
     click.option(
         "--store", type=click.Path(readable=False), help="Read the one of `ntpaudit demo --store` in this file."
@@ -109,6 +107,7 @@ class Reading(NamedTuple):
     url: str | None = None
     language: Language | None = None
     database: str | None = None
+    env: str | None = None
     demo: bool = False
     store: str | None = None
     at: Ago | int | None = None
@@ -195,7 +194,7 @@ def order(outer: tuple[Reading, Telling], /, host_a: str, host_b: str, format_na
     try:
         severity = _order(reading, host_a, host_b, telling.format_name)
     except ReadError as error:
-        severity = _tell_absence(error, telling)
+        severity = _tell_absence(error, telling, is_order=True)
     raise click.exceptions.Exit(severity.exit_status)
 
 
@@ -210,8 +209,8 @@ def _named(ctx: click.Context) -> dict[str, str]:
 
 def _check_reading(reading: Reading) -> None:
     """Refuse to read from two places."""
-    if reading.is_shown and (reading.url or reading.language or reading.database):
-        raise click.UsageError("a demonstration is no database: it goes without --url, --language and --database")
+    if reading.is_shown and (reading.url or reading.language or reading.database or reading.env):
+        raise click.UsageError("a demonstration is no database: it goes without --url, --language, --database, --env")
 
 
 def _check_telling(telling: Telling, named: Mapping[str, str]) -> None:
@@ -238,14 +237,15 @@ def _outer(reading: Reading, telling: Telling, named: Mapping[str, str]) -> tupl
     return reading, telling
 
 
-_OF_ORDER = {"config_path", "url", "language", "database", "demo", "store", "at", "look_back"} | {
+_OF_ORDER = {"config_path", "url", "language", "database", "env", "demo", "store", "at", "look_back"} | {
     "silent_after", "ambiguity", "format_name",
 }  # fmt: skip
 
 
 def _show(reading: Reading, telling: Telling) -> Severity:
     """Read, judge and tell a fleet."""
-    from ntpaudit.core.fleet_rules import judge_fleet, narrow
+    from ntpaudit.core.fleet_members import narrow
+    from ntpaudit.core.fleet_rules import judge_fleet
 
     config, terms = _settle(reading)
     listed = _inventory(reading, config)
@@ -254,7 +254,7 @@ def _show(reading: Reading, telling: Telling) -> Severity:
     with closing(reader):
         # who is listed for a site can have reported from another one, so an inventory needs all of them
         everywhere = reading._replace(site=None) if terms.inventory is not None else reading
-        snapshot = _read(reader, everywhere)
+        snapshot = _read(reader, everywhere, terms.silent_after_s)
         if reading.site is not None and terms.inventory is not None:
             snapshot, terms = narrow(snapshot, terms, reading.site)
         judged = judge_fleet(snapshot, terms)
@@ -262,21 +262,26 @@ def _show(reading: Reading, telling: Telling) -> Severity:
             raise ReadError(
                 f"{source} knows no host of site {reading.site!r}", f"see `{_command(reading)}` for the sites there are"
             )
-        if telling.html is not None:
+        if telling.html != "-" or telling.output is not None:
+            _put(_render(judged, telling, _notes(reader, reading)), telling.output)
+        if telling.html is None:
+            return judged.severity
+        try:
             _put(_page(reader, judged, terms, reading.site, telling.period, source), telling.html)
-    if telling.html != "-" or telling.output is not None:
-        _put(_render(judged, telling), telling.output)
+        except (ReadError, TellError) as error:  # the verdict was told, and stays what it is
+            StandardError().note(f"no page: {error}")
+            return max(judged.severity, Severity.UNKNOWN)
     return judged.severity
 
 
 def _order(reading: Reading, host_a: str, host_b: str, format_name: str) -> Severity:
     """Read two hosts and tell how events on them can be ordered."""
-    from ntpaudit.core.fleet_rules import order as order_of
+    from ntpaudit.core.ordering import order as order_of
 
     config, terms = _settle(reading)
     reader, source = _open(reading, config)
     with closing(reader):
-        snapshot = _read(reader, reading._replace(site=None))
+        snapshot = _read(reader, reading._replace(site=None), terms.silent_after_s)
     command = _command(reading)
     one, other = (_find(snapshot, name, terms, source, command) for name in (host_a, host_b))
     found = order_of(one, other, snapshot.now_ns)
@@ -321,10 +326,11 @@ def _open(reading: Reading, config: Config) -> tuple[Reader, str]:
         store = "" if reading.store is None else f" --store {shlex.quote(reading.store)}"
         return open_reader(path=path, keys={"demo": f"ntpaudit demo{store}"}), "the demonstration"
     with _locating(reading):
-        place = fleet_database(config, os.environ, reading.url, reading.language, reading.database)
+        place = fleet_database(config, os.environ, reading.url, reading.language, reading.database, reading.env)
     if reading.database is not None and place.language == "promql":
         raise click.UsageError("--database is about InfluxDB: what is asked in promql has one database")
-    source = f"{place.url} ({place.language}{f', {place.database}' if place.language == 'influxql' else ''})"
+    what = [place.language, *([place.database] if place.language == "influxql" else [])]
+    source = f"{place.url} ({', '.join([*what, *([] if place.env is None else [f'env {place.env}'])])})"
     return open_reader(**place._asdict(), keys=_keys(reading, config)), source
 
 
@@ -346,7 +352,7 @@ def _keys(reading: Reading, config: Config) -> dict[str, str]:
 def _command(reading: Reading) -> str:
     """Return the command that shows all of what was read."""
     words = ["ntpaudit", "fleet", *(["--demo"] if reading.demo else [])]
-    for name in ("store", "url", "language", "database"):
+    for name in ("store", "url", "language", "database", "env"):
         value = getattr(reading, name)
         words += [] if value is None else [f"--{name}", value]
     return shlex.join([*words, *([] if reading.config_path is None else ["--config", reading.config_path])])
@@ -365,24 +371,35 @@ def _locating(reading: Reading) -> Iterator[None]:
 def _reach(reading: Reading) -> Reach:
     """Return how far to look."""
     usual = Reach()
-    return Reach(reading.site, reading.look_back or usual.look_back_s, reading.before or usual.before_s)
+    return usual._replace(
+        site=reading.site,
+        look_back_s=reading.look_back or usual.look_back_s,
+        before_s=reading.before or usual.before_s,
+    )
 
 
-def _read(reader: Reader, reading: Reading) -> Snapshot:
+def _read(reader: Reader, reading: Reading, silent_after_s: float) -> Snapshot:
     """Read every host as of the moment asked for."""
     with _patience("reading every host"):
         now_ns = reader.now_ns()
         at_ns = now_ns if reading.at is None else resolve(reading.at, now_ns)
         if at_ns > now_ns:
             raise click.UsageError(_too_late(now_ns) if reading.is_shown else "--at is a time that has yet to come")
-        snapshot = reader.snapshot(at_ns, _reach(reading))
+        for note in _notes(reader, reading):
+            StandardError().note(note)
+        return reader.snapshot(at_ns, _reach(reading)._replace(silent_after_s=silent_after_s))
+
+
+def _notes(reader: Reader, reading: Reading) -> list[str]:
+    """Say by which of two clocks that differ the present was told; which of them is wrong, nobody knows here."""
     skew_s = reader.skew_s() or 0.0
-    if reading.at is None and not abs(skew_s) <= SKEW_S:
-        StandardError().note(
-            f"the clocks of this machine and of the database differ by {span(skew_s)}, and who is silent is judged by "
-            "this machine's: audit both, with `ntpaudit check`"
-        )
-    return snapshot
+    if isinstance(reading.at, int) or abs(skew_s) <= SKEW_S:
+        return []
+    way = "behind" if skew_s > 0 else "ahead of"
+    return [
+        f"the clock of this machine is {span(abs(skew_s))} {way} that of the database, by which is judged who is "
+        "silent, and which may be the wrong one: audit both, with `ntpaudit check`"
+    ]
 
 
 def _too_late(end_ns: int) -> str:
@@ -397,11 +414,16 @@ def _find(snapshot: Snapshot, name: str, terms: Terms, source: str, command: str
     if host is None:
         import difflib
 
-        from ntpaudit.core.fleet_rules import namesake
+        from ntpaudit.core.fleet_members import namesake
 
         near = namesake(name, known) or next(iter(difflib.get_close_matches(name, known, 1)), None)
         guess = f"did you mean {near}?" if near else f"see `{command}` for the hosts there are"
         raise ReadError(f"{source} has no point of a host {name} in the time that was looked back on", guess)
+    if name in (clash.name for clash in snapshot.clashes):
+        raise ReadError(
+            f"several machines report as {name}: nothing said of it is of one clock",
+            "give each of them a name of its own: host.name in its configuration",
+        )
     silent_s = (snapshot.now_ns - host.last_ns) / NS_PER_S
     if not silent_s <= terms.silent_after_s:
         raise ReadError(
@@ -426,18 +448,18 @@ def _page(reader: Reader, judged: Fleet, terms: Terms, site: str | None, period_
     )
 
 
-def _render(judged: Fleet, telling: Telling) -> str:
-    """Write the fleet in the format asked for."""
+def _render(judged: Fleet, telling: Telling, notes: Sequence[str]) -> str:
+    """Write the fleet in the format asked for; whoever sees no standard error finds the notes in it."""
     from ntpaudit.reports import fleet_csv, fleet_json, fleet_nagios, fleet_text
 
     shown = _chosen(judged.members, telling)
     match telling.format_name:
         case "json":
-            return fleet_json.render(judged, shown)
+            return fleet_json.render(judged, shown, notes)
         case "csv":
             return fleet_csv.render(judged, shown)
         case "nagios":
-            return fleet_nagios.render(judged)
+            return fleet_nagios.render(judged, notes)
     width = None if telling.output is not None else _width()
     return fleet_text.render(judged, shown, width=width, colour=_colours(telling.output))
 
@@ -461,13 +483,14 @@ def _render_order(found: "Order", hosts: Sequence[Host], severity: Severity, for
     return fleet_text.render_order(found, estimates, severity, width=_width(), colour=wants_colour())
 
 
-def _tell_absence(error: ReadError, telling: Telling) -> Severity:
+def _tell_absence(error: ReadError, telling: Telling, *, is_order: bool = False) -> Severity:
     """Say that nothing could be read, in the format asked for; beside a table or a page, which have no place for it."""
     from ntpaudit.reports import fleet_json, fleet_nagios, fleet_text
 
     match telling.format_name:
         case "json":
-            text = fleet_json.render_absence(error.reason, error.remedy)
+            schema = fleet_json.ORDER_SCHEMA if is_order else fleet_json.SCHEMA
+            text = fleet_json.render_absence(error.reason, error.remedy, schema)
         case "nagios":
             text = fleet_nagios.render_absence(error.reason, error.remedy)
         case "text" if telling.html != "-" or telling.output is not None:
@@ -475,9 +498,9 @@ def _tell_absence(error: ReadError, telling: Telling) -> Severity:
             text = fleet_text.render_absence(error.reason, error.remedy, width=width, colour=colour)
         case _:
             StandardError().note(str(error))
-            text = ""
+            return Severity.UNKNOWN  # a table that was written before stays
     try:
-        _put(text, None if telling.html == "-" and not text else telling.output)
+        _put(text, telling.output)
     except TellError as unwritten:
         return _tell_failure(unwritten, telling)
     return Severity.UNKNOWN

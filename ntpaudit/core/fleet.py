@@ -1,6 +1,7 @@
 """Every host at once, at one moment: what a time-series database holds of each."""
 
 from collections.abc import Mapping
+from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -65,9 +66,9 @@ class Clash(NamedTuple):
 class Snapshot(NamedTuple):
     """All that is read of a fleet at `now_ns`, in no order.
 
-    `before` holds the offsets of about `before_s` ago, `before_ns` when each of them was written, as far as it is known.
+    `before` holds the offsets of about `before_s` ago, `before_ns` when each was written, as far as it is known.
     `forgotten` names hosts that the database knows, but of which it has no point in the `look_back_s` that were looked
-    back on. A host of which there are several, in `clashes`, has the worst severity of them.
+    back on; `places` has their sites, as far as it knows. A host in `clashes` has the worst severity of its machines.
     """
 
     now_ns: int
@@ -80,6 +81,7 @@ class Snapshot(NamedTuple):
     before_ns: Mapping[str, int] = MappingProxyType({})
     clashes: tuple[Clash, ...] = ()
     look_back_s: float = 86_400.0
+    places: Mapping[str, str] = MappingProxyType({})
 
 
 class Bucket(NamedTuple):
@@ -118,8 +120,8 @@ class Terms(NamedTuple):
 class Member(NamedTuple):
     """A host as the fleet sees it: whatever it last was, it is unknown once it is silent.
 
-    `host` is None, and `silent_s` infinite, for one of which nothing is known but its name. `silent_s` is None while it
-    reports.
+    `silent_s` is None while it reports. `host` is None for one that was forgotten, silent for longer than `silent_s`,
+    and for one that never reported, for which that is infinite.
     """
 
     name: str
@@ -128,6 +130,11 @@ class Member(NamedTuple):
     host: Host | None
     silent_s: float | None = None
     alarms: tuple[Alarm, ...] = ()
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether the database knows it, and has no point in the time that was looked back on."""
+        return self.host is None and self.silent_s != inf
 
 
 class FleetFinding(NamedTuple):
@@ -146,7 +153,7 @@ class FleetFinding(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """How many hosts there should be, how many of them are measured now, and by how many usable sources at least."""
+    """How many hosts there should be, how many of them are measured now, and by how many agreeing sources at least."""
 
     hosts: int
     measured: int

@@ -78,6 +78,11 @@ def direction(offset: float) -> str:
     return "behind" if offset > 0 else "ahead"
 
 
+def standing(offset: float) -> str:
+    """Write how far the host's clock stands from the true time, and where, such as `40 ms behind`."""
+    return f"{span(offset)} {direction(offset) if offset else 'off'}"
+
+
 def plural(count: int, noun: str) -> str:
     """Write a count with its noun, such as `1 server` or `4 servers`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

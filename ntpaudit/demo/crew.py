@@ -2,16 +2,19 @@
 
 import multiprocessing
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from ntpaudit.config import InfluxConfig
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.demo.asking import ask_directly, loopback
 from ntpaudit.demo.life import Life, Told
-from ntpaudit.demo.outlets import InfluxOutlet, Outlet, PipeOutlet, StoreOutlet
+from ntpaudit.demo.outlets import ATTEMPTS, InfluxOutlet, Outlet, PipeOutlet, StoreOutlet, Waiting
 from ntpaudit.demo.story import Story
 from ntpaudit.errors import NtpauditError, TellError
 
@@ -21,13 +24,21 @@ LAG_NS = 3 * NS_PER_S
 FOLLOW_S = 5.0
 """So often what has become due is done, where the present is followed."""
 
-_END_S = 5.0
+SHRINK = 0.75
+"""Each time that a fleet lives on to the present, it must be nearer by so much; or it will not come there in time."""
+
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a demonstration before its time: Ctrl-C, a service manager, a terminal that is closed."""
+
+_END_S = 2.0
+_DAY_NS = 86_400 * NS_PER_S
 
 
 class Work(NamedTuple):
     """What a fleet lives by: its story, whether its audits go over UDP, and the database that they are told, if any.
 
-    `told_ns` has until when the database knows hosts of that name already: only what comes after is told.
+    `told_ns` has until when the database knows hosts of that name already: only what comes after is told. Where it is
+    `patient` a database that has taken something is waited for without end.
     """
 
     story: Story
@@ -35,6 +46,27 @@ class Work(NamedTuple):
     influx: InfluxConfig | None = None
     token: str | None = None
     told_ns: Mapping[str, int] = {}
+    patient: bool = False
+
+
+class Absence:
+    """A database that is away, as some processes notice: told once when the first does, and when the last goes on."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._waiting: set[int] = set()
+
+    def hear(self, number: int, waiting: Waiting) -> None:
+        """Take in what one of the processes says."""
+        before = bool(self._waiting)
+        if waiting.reason is None:
+            self._waiting.discard(number)
+        else:
+            self._waiting.add(number)
+        if self._waiting and not before:
+            self._note(f"{waiting.reason}; waits for it")
+        elif before and not self._waiting:
+            self._note("the database takes points again; goes on")
 
 
 class Arrived(NamedTuple):
@@ -77,9 +109,10 @@ class Alone:
 class Team:
     """A crew of several processes, each with its share of the hosts."""
 
-    def __init__(self, pipes: Sequence[Connection], store: StoreOutlet | None) -> None:
+    def __init__(self, pipes: Sequence[Connection], store: StoreOutlet | None, absence: Absence) -> None:
         self._pipes = pipes
         self._store = store
+        self._absence = absence
 
     def advance(self, until_ns: int) -> Iterator[None]:
         """Let all processes work until then. TellError for what stops one of them."""
@@ -96,6 +129,8 @@ class Team:
                         busy.remove(pipe)
                     case Failed(reason):
                         raise TellError(reason)
+                    case Waiting() as waiting:
+                        self._absence.hear(self._pipes.index(pipe), waiting)
                     case parcels if self._store is not None:
                         self._store.take(parcels)
 
@@ -109,15 +144,22 @@ def _hear(pipe: Connection) -> Any:
 
 
 @contextmanager
-def gather(work: Work, processes: int, store: StoreOutlet | None) -> Iterator[Crew]:
-    """Gather a crew; what it has to tell goes to the store, or without one to the database that `work` names."""
+def gather(
+    work: Work, processes: int, store: StoreOutlet | None, note: Callable[[str], None] = lambda text: None
+) -> Iterator[Crew]:
+    """Gather a crew; what it has to tell goes to the store, or without one to the database that `work` names.
+
+    `note` hears when the database is waited for.
+    """
     processes = min(processes, len(work.story.parts))
+    absence = Absence(note)
     if processes > 1:
-        with _team(work, processes, store) as team:
+        with _team(work, processes, store, absence) as team:
             yield team
         return
     with _lives(work, 0, 1) as lives, ExitStack() as stack:
-        yield Alone(lives, _outlet(work, stack) if store is None else store, work.told_ns)
+        outlet = store or _outlet(work, stack, lambda waiting: absence.hear(0, waiting), time.sleep)
+        yield Alone(lives, outlet, work.told_ns)
 
 
 def live(crew: Crew, until_ns: int, arrived: Callable[[], None] = lambda: None) -> None:
@@ -126,16 +168,36 @@ def live(crew: Crew, until_ns: int, arrived: Callable[[], None] = lambda: None) 
         arrived()
 
 
-def catch_up(crew: Crew, story: Story, now_ns: Callable[[], int]) -> int:
+def portions(story: Story) -> tuple[int, ...]:
+    """Return moments of a history that are a day apart, its end the last: so that whoever waits sees how far it is."""
+    return (*range(story.begin_ns + _DAY_NS, story.end_ns, _DAY_NS), story.end_ns)
+
+
+class Reached(NamedTuple):
+    """The moment that a fleet has come to, and whether that is the present."""
+
+    end_ns: int
+    is_present: bool
+
+
+Watch = Callable[[], AbstractContextManager[Callable[[], None]]]
+"""Show whoever watches how far a fleet is that lives on: what it yields is called for each host that has arrived."""
+
+
+def catch_up(crew: Crew, story: Story, now_ns: Callable[[], int], watch: Watch) -> Reached:
     """Live on from the end of the story until the present, which has moved on, is less than half of an interval away.
 
-    Return the moment that was reached.
+    Where living takes about as long as the time that is lived, it ends before.
     """
     reached_ns = story.end_ns
-    while (present_ns := now_ns() - LAG_NS) - reached_ns > story.intervals.local_s * NS_PER_S / 2:
-        live(crew, present_ns)
-        reached_ns = present_ns
-    return reached_ns
+    before_ns: float = float("inf")
+    while (behind_ns := now_ns() - LAG_NS - reached_ns) > story.intervals.local_s * NS_PER_S / 2:
+        if behind_ns > SHRINK * before_ns:
+            return Reached(reached_ns, is_present=False)
+        with watch() as arrived:
+            live(crew, reached_ns + behind_ns, arrived)
+        reached_ns, before_ns = reached_ns + behind_ns, behind_ns
+    return Reached(reached_ns, is_present=True)
 
 
 def follow(crew: Crew, now_ns: Callable[[], int], pause: Callable[[float], None]) -> NoReturn:
@@ -153,14 +215,17 @@ def _lives(work: Work, first: int, each: int) -> Iterator[list[Life]]:
         yield [Life(part, work.story, ask) for part in work.story.parts[first::each]]
 
 
-def _outlet(work: Work, stack: ExitStack) -> InfluxOutlet:
+def _outlet(
+    work: Work, stack: ExitStack, say: Callable[[Waiting], None], pause: Callable[[float], None]
+) -> InfluxOutlet:
     """Open the database."""
     assert work.influx is not None
-    return stack.enter_context(closing(InfluxOutlet(work.influx, work.token)))
+    attempts = None if work.patient else ATTEMPTS
+    return stack.enter_context(closing(InfluxOutlet(work.influx, work.token, attempts, say, pause)))
 
 
 @contextmanager
-def _team(work: Work, count: int, store: StoreOutlet | None) -> Iterator[Team]:
+def _team(work: Work, count: int, store: StoreOutlet | None, absence: Absence) -> Iterator[Team]:
     """Start processes, and end them."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
@@ -168,36 +233,61 @@ def _team(work: Work, count: int, store: StoreOutlet | None) -> Iterator[Team]:
         for number in range(count):
             ours, theirs = context.Pipe()
             process = context.Process(target=_live, args=(theirs, work, number, count), daemon=True)
-            with _uninterrupted():
+            with _held_back():
                 process.start()
             theirs.close()  # so that each end hears when the other is gone
             pipes.append(ours)
             processes.append(process)
-        yield Team(pipes, store)
+        yield Team(pipes, store, absence)
     finally:
-        for pipe in pipes:
-            pipe.close()
-        for process in processes:
-            process.join(_END_S)  # it ends when it finds nobody to tell
-            process.kill()
-            process.join()
+        with _ignored():
+            _end(pipes, processes)
+
+
+def _end(pipes: Sequence[Connection], processes: Sequence[BaseProcess]) -> None:
+    """End all processes: each does so when it finds nobody to tell, and in any case soon."""
+    for pipe in pipes:
+        pipe.close()
+    deadline_s = time.monotonic() + _END_S
+    for process in processes:
+        process.join(max(0.0, deadline_s - time.monotonic()))
+    for process in processes:
+        process.kill()
+        process.join()
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let whoever is started meanwhile ignore Ctrl-C for good, and us for a moment: we say when it is over."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _held_back() -> Iterator[None]:
+    """Let nothing end whoever is started meanwhile: we say when it is over. What would end us waits until after it."""
+    resource_tracker.ensure_running()  # which takes the mask back when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _ignored() -> Iterator[None]:
+    """Let nothing end us meanwhile, nor after it."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _live(pipe: Connection, work: Work, number: int, count: int) -> None:
     """Live a share of the lives, in a process of its own, until nobody is there any longer to be told."""
+
+    def pause(seconds: float) -> None:
+        if pipe.poll(seconds):  # nothing is said to us before we have arrived: the other end is gone
+            raise EOFError
+
     try:
         with _lives(work, number, count) as lives, ExitStack() as stack:
-            outlet = PipeOutlet(pipe.send) if work.influx is None else _outlet(work, stack)
+            outlet = PipeOutlet(pipe.send) if work.influx is None else _outlet(work, stack, pipe.send, pause)
             crew = Alone(lives, outlet, work.told_ns)
             while True:
                 until_ns = pipe.recv()

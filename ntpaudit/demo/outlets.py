@@ -22,12 +22,21 @@ PARCEL_POINTS = 2000
 ATTEMPTS = 8
 """So often a database that works is asked to take what it failed to take, a few minutes in all."""
 
+MOST_WAIT_S = 10.0
+"""A database that is waited for without end is asked again after this at the latest: somebody watches."""
+
 
 class Parcel(NamedTuple):
     """The points of one audit, and when it was made: the stamp of those whose true time the host does not know."""
 
     points: tuple[Point, ...]
     utc_ns: int
+
+
+class Waiting(NamedTuple):
+    """A database takes nothing at the moment, and is waited for: why. None when it has taken something again."""
+
+    reason: str | None
 
 
 class Outlet(Protocol):
@@ -85,9 +94,20 @@ class PipeOutlet:
 
 
 class InfluxOutlet:
-    """Audits written to a database of the InfluxDB family, without a history to fall back on. Raises TellError."""
+    """Audits written to a database of the InfluxDB family, without a history to fall back on. Raises TellError.
 
-    def __init__(self, influx: InfluxConfig, token: str | None) -> None:
+    One that has taken some before is waited for: `attempts` times, or without end where that is None. Nothing but what
+    it has failed to take is kept meanwhile. `say` hears when that begins and ends, `pause` lets the time pass.
+    """
+
+    def __init__(
+        self,
+        influx: InfluxConfig,
+        token: str | None,
+        attempts: int | None = ATTEMPTS,
+        say: Callable[[Waiting], None] = lambda waiting: None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._url = influx.url
         self._transport = InfluxTransport(
             influx.url,
@@ -97,9 +117,12 @@ class InfluxOutlet:
             ca_file=influx.ca_file,
             timeout_s=influx.timeout_s,
         )
+        self._attempts = attempts
+        self._say = say
+        self._pause = pause
         self._lines: list[str] = []
         self._count = 0
-        self._has_delivered = False
+        self._has_delivered = self._is_waiting = False
 
     def write(self, told: Iterable[Told]) -> None:
         """Render audits, and write them when they are many."""
@@ -122,21 +145,35 @@ class InfluxOutlet:
 
     def _deliver(self, text: str) -> None:
         """Write lines. One that has taken some before is given time; what is too much at once is halved."""
-        for failures in range(ATTEMPTS):
-            answer = self._transport.write(text)
-            if isinstance(answer, Delivered):
-                self._has_delivered = True
-                return
+        failures = 0
+        while not isinstance(answer := self._transport.write(text), Delivered):
             lines = text.splitlines(keepends=True)
             match sort_of(answer):
                 case "size" if len(lines) > 1:
                     self._deliver("".join(lines[: len(lines) // 2]))
                     self._deliver("".join(lines[len(lines) // 2 :]))
                     return
-                case "busy" | "broken" | "away" if self._has_delivered and failures + 1 < ATTEMPTS:
-                    time.sleep(back_off_s(failures, random.random()))
+                case "busy" | "broken" | "away" if self._is_waited_for(failures + 1):
+                    self._wait(answer, failures)
+                    failures += 1
                 case _:
                     raise self._refusal(answer)
+        self._has_delivered = True
+        if self._is_waiting:
+            self._is_waiting = False
+            self._say(Waiting(None))
+
+    def _is_waited_for(self, failures: int) -> bool:
+        """Whether to try again after so many failures in a row."""
+        return self._has_delivered and (self._attempts is None or failures < self._attempts)
+
+    def _wait(self, failure: Failure, failures: int) -> None:
+        """Let time pass before another attempt."""
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._say(Waiting(f"cannot write to {self._url}: {words(failure)}"))
+        wait_s = back_off_s(failures, random.random())
+        self._pause(wait_s if self._attempts is not None else min(wait_s, MOST_WAIT_S))
 
     def _refusal(self, failure: Failure) -> TellError:
         """Say what went wrong."""

@@ -10,6 +10,7 @@ def open_reader(
     url: str | None = None,
     language: str = "influxql",
     database: str = "ntpaudit",
+    env: str | None = None,
     token: str | None = None,
     ca_file: str | None = None,
     timeout_s: float = 10.0,
@@ -18,7 +19,8 @@ def open_reader(
 ) -> Reader:
     """Open the database at `url`, which speaks `influxql` or `promql`, else the demonstration in the file `path`.
 
-    ReadError where that cannot be done; a database is not asked before something is read of it. `keys` say what
+    ReadError where that cannot be done; a database is not asked before something is read of it. Of a database the hosts
+    of one environment are read, if it is named. `keys` say what
     messages call `url`, `language` and `database`: the keys of the configuration, unless told otherwise; and which
     command makes a `demo`.
     """
@@ -40,7 +42,7 @@ def open_reader(
     if language == "promql":
         from ntpaudit.fleet.promql import PromqlReader
 
-        return PromqlReader(server)
+        return PromqlReader(server, env)
     from ntpaudit.fleet.influxql import InfluxqlReader
 
-    return InfluxqlReader(server, database)
+    return InfluxqlReader(server, database, env)

@@ -1,16 +1,19 @@
 """The points of a demonstration in one SQLite file: written once, read as any other database of points is."""
 
 import errno
+import fcntl
 import os
+import re
 import sqlite3
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from tempfile import mkstemp
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
-from ntpaudit.core.fleet import Alarm, Bucket, Host, Lie, Snapshot, Tally
+from ntpaudit.core.fleet import Alarm, Bucket, Clash, Host, Lie, Snapshot, Tally
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.errors import ReadError, StoreError
 from ntpaudit.fleet.reader import Reach
@@ -21,18 +24,26 @@ from ntpaudit.fleet.rows import (
     Clock,
     Happening,
     Said,
+    Sign,
     alarms_of,
     bucket_of,
+    clashes_of,
     hosts_of,
     lies_of,
     offsets_of,
+    places_of,
     split,
     tally,
+    text,
+    worst_of,
 )
 from ntpaudit.sinks.files import unwritable
 from ntpaudit.sinks.line_protocol import Point, Value, tag_value
 
 _APPLICATION_ID = 0x6E747061  # "ntpa": SQLite keeps it in the file's header, so that anybody can tell whose it is
+_APPLICATION_ID_AT = 68
+_MAGIC = b"SQLite format 3\0"
+_HEADER_OCTETS = 100  # https://www.sqlite.org/fileformat.html, section 1.3
 _VERSION = 1
 _BATCH = 5000
 
@@ -80,10 +91,10 @@ class EmbeddedStore:
     In a `with` block it is closed, and thrown away where the block fails. Every method raises StoreError.
     """
 
-    def __init__(self, path: str, written: str, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: str, writing: "_Writing", connection: sqlite3.Connection) -> None:
         """Hold an empty file that was opened; `create` makes one."""
         self._path = path
-        self._written = written
+        self._writing = writing
         self._connection = connection
         self._series: dict[tuple[str | None, ...], int] = {}
         self._rows: dict[str, list[Row]] = {measurement: [] for measurement in _TABLES}
@@ -91,17 +102,21 @@ class EmbeddedStore:
 
     @classmethod
     def create(cls, path: str) -> Self:
-        """Begin an empty demonstration that will be at `path`, in a folder that is there."""
+        """Begin an empty demonstration that will be at `path`, in a folder that is there; a link is followed.
+
+        What is there already, and is no demonstration, is refused and stays.
+        """
         with _telling(path):
-            folder, name = os.path.split(os.path.abspath(path))
             if not os.path.basename(path) or os.path.isdir(path):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            handle, written = mkstemp(prefix=f".{name}.", dir=folder)
-            os.close(handle)
+            target = os.path.realpath(path)
+            _spare(path, target)
+            _sweep(target)
+            writing = _claim(target)
             try:
-                return cls(path, written, _begin(written))
+                return cls(path, writing, _begin(writing.path))
             except BaseException:
-                os.unlink(written)
+                writing.drop()
                 raise
 
     def write(self, points: Iterable[Point], arrived_ns: int) -> None:
@@ -135,11 +150,11 @@ class EmbeddedStore:
                     self._flush()
                     self._connection.execute("COMMIT")
                     self._connection.close()
-                    os.replace(self._written, self._path)
+                    _spare(self._path, self._writing.target)  # which has had all the time to become another
+                    os.replace(self._writing.path, self._writing.target)
             finally:
                 self._connection.close()
-                with suppress(FileNotFoundError):
-                    os.unlink(self._written)
+                self._writing.drop()
 
     def __enter__(self) -> Self:
         return self
@@ -173,6 +188,87 @@ class EmbeddedStore:
                         rows,
                     )
                     rows.clear()
+
+
+class _Writing(NamedTuple):
+    """A file that is written in place of another. It is locked, so that whoever finds it knows that its writer lives.
+
+    The lock is the handle's (flock), which is none of those that SQLite takes.
+    """
+
+    path: str
+    target: str
+    handle: int
+
+    def drop(self) -> None:
+        """Remove it, where it has not taken its place, and let go of it."""
+        with suppress(FileNotFoundError):
+            os.unlink(self.path)
+        os.close(self.handle)
+
+
+def _claim(target: str) -> _Writing:
+    """Make an empty file beside another, and hold it. Raises OSError."""
+    folder, name = os.path.split(target)
+    while True:
+        handle, path = mkstemp(prefix=f".{name}.", dir=folder)
+        if _is_locked(handle) and os.fstat(handle).st_nlink:
+            return _Writing(path, target, handle)
+        os.close(handle)  # whoever swept the folder just now was faster, and removes it
+
+
+def _is_locked(handle: int) -> bool:
+    """Lock a file, where nobody else has. A file system that cannot is no reason not to write."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        return error.errno in (errno.ENOLCK, errno.EOPNOTSUPP)
+    return True
+
+
+def _sweep(target: str) -> None:
+    """Remove what runs that were killed have left beside a demonstration: no living one holds it."""
+    folder, name = os.path.split(target)
+    pattern = re.compile(rf"\.{re.escape(name)}\.[a-z0-9_]{{8}}")  # as mkstemp names them
+    for left in filter(pattern.fullmatch, os.listdir(folder)):
+        with suppress(OSError):  # it is another's, or gone
+            _remove_if_left(os.path.join(folder, left))
+
+
+def _remove_if_left(path: str) -> None:
+    """Remove an unfinished demonstration that nobody writes any longer. Raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(handle)
+        if stat.S_ISREG(found.st_mode) and (not found.st_size or _is_ours(handle)):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(path)
+    finally:
+        os.close(handle)
+
+
+def _spare(path: str, target: str) -> None:
+    """Raise StoreError unless there is nothing yet, or a demonstration. OSError where that cannot be seen."""
+    try:
+        if not stat.S_ISREG(os.stat(target).st_mode):
+            raise StoreError(f"{path} is no file that could be replaced; name another with --store")
+        handle = os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if not _is_ours(handle):
+            raise StoreError(f"{path} is no demonstration, and stays; remove it, or name another file with --store")
+    finally:
+        os.close(handle)
+
+
+def _is_ours(handle: int) -> bool:
+    """Whether a file's header says that it is a demonstration, finished or not, of whatever version."""
+    header = os.pread(handle, _HEADER_OCTETS, 0)
+    application = int.from_bytes(header[_APPLICATION_ID_AT : _APPLICATION_ID_AT + 4], "big")
+    return header.startswith(_MAGIC) and application == _APPLICATION_ID
 
 
 def _begin(path: str) -> sqlite3.Connection:
@@ -244,26 +340,45 @@ class EmbeddedReader:
     def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
         """Read every host as it stood at a moment."""
         begin_ns = now_ns - round(reach.look_back_s * NS_PER_S)
+        lately_ns = max(begin_ns, now_ns - round(reach.silent_after_s * NS_PER_S))
         before_ns = now_ns - round(reach.before_s * NS_PER_S)
         site = reach.site
-        known = {
-            str(name) for (name,) in self._query("SELECT host FROM series WHERE ? IS NULL OR site = ?", (site, site))
-        }
+        rows = self._query("SELECT host FROM series WHERE ? IS NULL OR site = ?", (site, site))
+        known = {name for (cell,) in rows if (name := text(cell)) is not None}
         if not known:
             if site is not None:
                 raise ReadError(f"{self._path} knows no host of site {site!r}", "check the name of the site")
             raise ReadError(f"{self._path} knows no host", f"make it anew: {self._maker}")
-        everywhere = hosts_of(self._latest(begin_ns, now_ns))
-        hosts = tuple(host for host in everywhere.values() if site in (None, host.site))
-        earlier = self._latest(before_ns - round(BEFORE_S * NS_PER_S), before_ns, "offset_s IS NOT NULL")
+        latest = list(self._latest(begin_ns, now_ns))
+        everywhere = hosts_of(latest)
+        hosts = {name: host for name, host in everywhere.items() if site in (None, host.site)}
+        clashes = tuple(clash for clash in self._clashes(lately_ns, now_ns) if clash.name in hosts)
+        clashing = {clash.name for clash in clashes}
+        hosts |= worst_of((row for row in latest if row.last_ns > lately_ns and site in (None, row.site)), clashing)
+        earlier = {
+            name: one
+            for name, one in offsets_of(
+                self._latest(before_ns - round(BEFORE_S * NS_PER_S), before_ns, "offset_s IS NOT NULL")
+            ).items()
+            if name in hosts and name not in clashing
+        }
+        forgotten = known - everywhere.keys()
         return Snapshot(
             now_ns,
-            hosts,
-            self._alarms(now_ns, reach.before_s, site),
-            tuple(self._lies(hosts, begin_ns, now_ns)),
-            offsets_of(row for row in earlier if site in (None, row.site)),
+            tuple(hosts.values()),
+            tuple(
+                alarm
+                for alarm in self._alarms(now_ns, reach.before_s)
+                if site is None or alarm.host in hosts or alarm.host in forgotten
+            ),
+            tuple(self._lies(tuple(hosts.values()), begin_ns, now_ns)),
+            {name: one.offset for name, one in earlier.items()},
             reach.before_s,
-            tuple(sorted(known - everywhere.keys())),
+            tuple(sorted(forgotten)),
+            {name: one.stamp_ns for name, one in earlier.items()},
+            clashes,
+            reach.look_back_s,
+            {name: place for name, place in self._places().items() if name in forgotten},
         )
 
     def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
@@ -289,14 +404,14 @@ class EmbeddedReader:
         spans = split(begin_ns, end_ns, count)
         rows = self._query(
             """
-            SELECT (stamp_ns - ?) / ? AS place, max(severity)
+            SELECT (stamp_ns - ?) / ? AS place, max(severity), 1
             FROM clock JOIN series ON series = id
             WHERE stamp_ns >= ? AND stamp_ns < ? AND (? IS NULL OR site = ?)
             GROUP BY place, host
             """,
             (spans.begin_ns, spans.width_ns, spans.begin_ns, spans.end_ns, site, site),
         )
-        return tally(spans, ((place, severity) for place, severity in rows))
+        return tally(spans, rows)
 
     def close(self) -> None:
         """Close the file."""
@@ -330,14 +445,29 @@ class EmbeddedReader:
         )
         return (Clock(*row) for row in rows)
 
-    def _alarms(self, now_ns: int, before_s: float, site: str | None) -> tuple[Alarm, ...]:
+    def _places(self) -> dict[str, str]:
+        """Read where hosts reported from, of those that were never elsewhere."""
+        return places_of(Sign(*row) for row in self._query("SELECT host, site, env, 0 FROM series"))
+
+    def _clashes(self, begin_ns: int, end_ns: int) -> tuple[Clash, ...]:
+        """Find the names under which several machines report."""
+        rows = self._query(
+            """
+            SELECT host, site, env, stamp_ns FROM clock JOIN series ON series = id
+            WHERE stamp_ns > ? AND stamp_ns <= ? AND host IN (SELECT host FROM series GROUP BY host HAVING count(*) > 1)
+            """,
+            (begin_ns, end_ns),
+        )
+        return clashes_of(Sign(*row) for row in rows)
+
+    def _alarms(self, now_ns: int, before_s: float) -> tuple[Alarm, ...]:
         """Read what is in force."""
         rows = self._query(
             """
             SELECT host, kind, max(stamp_ns), raised, severity, value_s FROM event JOIN series ON series = id
-            WHERE stamp_ns > ? AND stamp_ns <= ? AND (? IS NULL OR site = ?) GROUP BY host, kind
+            WHERE stamp_ns > ? AND stamp_ns <= ? GROUP BY series, kind
             """,
-            (now_ns - round(EVENTS_S * NS_PER_S), now_ns, site, site),
+            (now_ns - round(EVENTS_S * NS_PER_S), now_ns),
         )
         return alarms_of((Happening(*row) for row in rows), now_ns, before_s)
 

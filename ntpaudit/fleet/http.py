@@ -30,6 +30,9 @@ Kind = Literal["InfluxDB", "VictoriaMetrics"]
 KEYS: Mapping[str, str] = MappingProxyType({key: f"fleet.{key}" for key in ("url", "language", "database")})
 """What the operator calls the words that say where to read, unless told otherwise."""
 
+BUILD = "/api/v1/status/buildinfo"
+"""Where VictoriaMetrics tells what it is."""
+
 _WRITTEN = {"influxql": "InfluxQL", "promql": "PromQL"}
 _TELLTALE = "X-Influxdb-Version"
 
@@ -66,6 +69,7 @@ class Server:
         self.where = url.rstrip("/")
         self._language = _WRITTEN[language]
         self._says_influxdb = False
+        self._has_answered = False
         self._token = token
         self._headers = {"User-Agent": "ntpaudit", "Accept-Encoding": "gzip"}
         if _is_here(self._host):
@@ -83,12 +87,20 @@ class Server:
         """Return the body of the answer to a question. ReadError where it is not a good one."""
         from urllib.parse import urlencode
 
-        words = urlencode(parameters)
         with self._telling():
+            words = urlencode(parameters)
             if len(words) <= _MAX_GET:
                 return self._exchange("GET", f"{self._path}{path}?{words}", None, {"Accept": accept})
             form = {"Accept": accept, "Content-Type": "application/x-www-form-urlencoded"}
             return self._exchange("POST", self._path + path, words, form)
+
+    def look(self, path: str) -> None:
+        """Ask only for what the database's clock shows, whatever else it answers. ReadError where it does not."""
+        try:
+            self.ask(path, {})
+        except ReadError:
+            if not self._has_answered:
+                raise
 
     def close(self) -> None:
         """Close every connection; what still waits for an answer closes its own when it has it."""
@@ -110,7 +122,7 @@ class Server:
         import json
 
         try:
-            answer = json.loads(self.ask("/api/v1/status/buildinfo", {}))
+            answer = json.loads(self.ask(BUILD, {}))
         except (ReadError, ValueError, RecursionError):
             answer = None
         if isinstance(answer, dict) and answer.get("status") == "success":
@@ -143,6 +155,7 @@ class Server:
             with self._limited(connection):
                 connection.request(method, target, body, {**self._headers, **headers})
                 with connection.getresponse() as answer:
+                    self._has_answered = True
                     self.skew_s = _skew_s(answer.headers.get("Date"), time.time())
                     self._says_influxdb = self._says_influxdb or _TELLTALE in answer.headers
                     read = self._read(answer)
@@ -245,8 +258,21 @@ class Server:
             )
         body = next(self._unpacked(answer), b"").decode(errors="replace")
         said = f"answers {answer.status}: {reason_of(body) or answer.reason}"
-        fix = _fix(answer.status)
+        fix = self._fix(answer.status)
         return self.strange(said) if fix is None else self.failure(said, fix)
+
+    def _fix(self, status: int) -> str | None:
+        """Say what would mend an answer of that status; None for one that another kind of database may give."""
+        match status:
+            case 401 | 403 if not self._token:
+                return "name a token that may read this database in fleet.token_file, beside its URL in fleet.url"
+            case 401 | 403:
+                return "name a token that may read this database in fleet.token_file"
+            case 408 | 413 | 422 | 429 | 503 | 504:
+                return "ask for one site (--site), or raise the database's limits"
+            case 500 | 502:
+                return "look into the log of the database, and of a proxy before it"
+        return None
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -296,12 +322,12 @@ AGAIN = "ask again, and look what stands between here and the database"
 def start(task: Callable[[], Got]) -> Callable[[], Got]:
     """Do something in a thread from now on; what is returned waits for it, and returns or raises what it did."""
     results: list[Got] = []
-    failures: list[ReadError] = []
+    failures: list[BaseException] = []
 
     def do() -> None:
         try:
             results.append(task())
-        except ReadError as error:
+        except BaseException as error:  # whoever waits gets it, whatever it is
             failures.append(error)
 
     def wait() -> Got:
@@ -337,22 +363,10 @@ def _skew_s(date: str | None, now_s: float) -> float | None:
         return None
     try:
         return parsedate_to_datetime(date).timestamp() + 0.5 - now_s
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, TypeError):
         return None
 
 
 def _is_here(host: str) -> bool:
     """Whether a server is on this machine."""
     return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def _fix(status: int) -> str | None:
-    """Say what would mend an answer of that status; None for one that another kind of database may give."""
-    match status:
-        case 401 | 403:
-            return "name a token that may read this database in fleet.token_file"
-        case 408 | 413 | 422 | 429 | 503 | 504:
-            return "ask for one site (--site), or raise the database's limits"
-        case 500 | 502:
-            return "look into the log of the database, and of a proxy before it"
-    return None

@@ -3,12 +3,26 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 from ntpaudit.core.fleet import Bucket, Tally
 from ntpaudit.fleet.http import AGAIN, Kind, Server
 from ntpaudit.fleet.questions import MAX_NAMES, Remote, Window
-from ntpaudit.fleet.rows import CLOCK_FIELDS, Cell, Clock, Happening, Said, Spans, bucket_of, mapping, split, tally
+from ntpaudit.fleet.rows import (
+    CLOCK_FIELDS,
+    Cell,
+    Clock,
+    Happening,
+    Said,
+    Sign,
+    Spans,
+    bucket_of,
+    mapping,
+    several_of,
+    split,
+    tally,
+    text,
+)
 from ntpaudit.sinks.line_protocol import tag_value
 
 _MS = 1_000_000
@@ -22,9 +36,9 @@ Row = tuple[Cell, ...]
 class InfluxqlReader(Remote):
     """A database, or a bucket, of the InfluxDB family."""
 
-    def __init__(self, server: Server, database: str) -> None:
+    def __init__(self, server: Server, database: str, env: str | None = None) -> None:
         """Make ready; nothing is asked yet."""
-        super().__init__(server)
+        super().__init__(server, env)
         self._database = database
 
     @property
@@ -37,6 +51,11 @@ class InfluxqlReader(Remote):
         """What is read from, by its family."""
         return "InfluxDB"
 
+    @property
+    def doorbell(self) -> str:
+        """Where an answer costs least."""
+        return "/ping"
+
     def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
         """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
         spans = split(begin_ns, end_ns, count)
@@ -44,50 +63,46 @@ class InfluxqlReader(Remote):
         for part in range(0, len(hosts), MAX_NAMES):
             rows = self._rows(
                 'SELECT max("severity") AS "severity", mean("offset_s") AS "mean_s", min("earliest_s") AS "earliest_s",'
-                f' max("latest_s") AS "latest_s" FROM "ntpaudit_clock" WHERE {_within(spans)}'
-                f' AND {_any_of(hosts[part : part + MAX_NAMES])} GROUP BY {_by(spans)}, "host" FILL(none)',
+                f' max("latest_s") AS "latest_s" FROM "ntpaudit_clock" WHERE {_within(spans)}{self._and()}'
+                f'{_and_any_of(hosts[part : part + MAX_NAMES])} GROUP BY {_by(spans)}, "host" FILL(none)',
                 ("host", "time", "severity", "mean_s", "earliest_s", "latest_s"),
             )
             for host, stamp_ns, *cells in rows:
-                if isinstance(stamp_ns, int) and isinstance(host, str) and host in courses:
-                    courses[host].append(bucket_of(stamp_ns, *cells))
-        return {host: tuple(sorted(buckets)) for host, buckets in courses.items()}
+                if isinstance(host, str) and host in courses and (place := _place(spans, stamp_ns)) is not None:
+                    courses[host].append(bucket_of(spans.begin_ns + place * spans.width_ns, *cells))
+        return {host: tuple(sorted(buckets, key=_BEGIN)) for host, buckets in courses.items()}
 
     def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[Tally, ...]:
         """Read how the fleet fared over a period in so many spans of equal length. Slow over many hosts."""
         spans = split(begin_ns, end_ns, count)
         rows = self._rows(
-            f'SELECT max("severity") AS "severity" FROM "ntpaudit_clock" WHERE {_within(spans)}{_and_site(site)}'
+            f'SELECT max("severity") AS "severity" FROM "ntpaudit_clock" WHERE {_within(spans)}{self._and(site)}'
             f' GROUP BY {_by(spans)}, "host" FILL(none)',
             ("time", "severity"),
         )
-        return tally(
-            spans,
-            (
-                ((stamp_ns - spans.begin_ns) // spans.width_ns, severity)
-                for stamp_ns, severity in rows
-                if isinstance(stamp_ns, int)
-            ),
-        )
+        places = ((_place(spans, stamp_ns), severity) for stamp_ns, severity in rows)
+        return tally(spans, ((place, severity, 1) for place, severity in places if place is not None))
 
     def points(self, window: Window) -> Iterator[Clock]:
         """Read the points in a short time."""
         return _clocks(
+            window,
             self._rows(
-                f'SELECT {_FIELDS}, {_WHOSE} FROM "ntpaudit_clock" WHERE {_in(window)}',
+                f'SELECT {_FIELDS}, {_WHOSE} FROM "ntpaudit_clock" WHERE {self._in(window)}',
                 ("host", "site", "env", "time", *CLOCK_FIELDS),
-            )
+            ),
         )
 
     def latest(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Clock]:
         """Read the latest point of hosts in a long time."""
         last = _FIELDS.replace('"severity"', 'last("severity") AS "severity"', 1)
         return _clocks(
+            window,
             self._rows(
                 f'SELECT {_FIELDS}, {_WHOSE} FROM (SELECT {last} FROM "ntpaudit_clock"'
-                f" WHERE {_in(window)}{_and_any_of(hosts)} GROUP BY {_WHOSE})",
+                f" WHERE {self._in(window)}{_and_any_of(hosts)} GROUP BY {_WHOSE})",
                 ("host", "site", "env", "time", *CLOCK_FIELDS),
-            )
+            ),
         )
 
     def offsets(self, window: Window) -> Iterator[Clock]:
@@ -98,40 +113,82 @@ class InfluxqlReader(Remote):
         """Read the last offset of hosts in a long time."""
         rows = self._rows(
             'SELECT "offset_s", "earliest_s", "latest_s", "host" FROM (SELECT last("offset_s") AS "offset_s",'
-            f' "earliest_s", "latest_s" FROM "ntpaudit_clock" WHERE {_in(window)}{_and_any_of(hosts)} GROUP BY "host")',
+            f' "earliest_s", "latest_s" FROM "ntpaudit_clock" WHERE {self._in(window)}{_and_any_of(hosts)}'
+            ' GROUP BY "host")',
             ("host", "time", "offset_s", "earliest_s", "latest_s"),
         )
         for host, stamp_ns, *offset in rows:
-            if isinstance(stamp_ns, int):
+            if window.holds(stamp_ns):
                 yield Clock(host, None, None, stamp_ns, None, None, *offset)
 
-    def events(self, window: Window) -> Iterator[Happening]:
-        """Read the last event of each host and kind."""
+    def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
+        """Read the names that points came under from more than one place."""
+        return several_of(self._last(window, hosts))
+
+    def _last(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Sign]:
+        """Read when hosts last reported, from each place that they did from."""
+        return self._signs(
+            f'SELECT "severity", {_WHOSE} FROM (SELECT last("severity") AS "severity" FROM "ntpaudit_clock"'
+            f" WHERE {self._in(window)}{_and_any_of(hosts)} GROUP BY {_WHOSE})",
+            window,
+        )
+
+    def trail(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Sign]:
+        """Read whenever hosts reported, and from where."""
+        return self._signs(
+            f'SELECT "severity", {_WHOSE} FROM "ntpaudit_clock" WHERE {self._in(window)}{_and_any_of(hosts)}', window
+        )
+
+    def origins(self, window: Window, hosts: Sequence[str]) -> Iterator[Sign]:
+        """Read from where hosts ever reported until the end of a time."""
+        return self._last(window._replace(begin_ns=0), hosts)
+
+    def _signs(self, statement: str, window: Window) -> Iterator[Sign]:
+        """Read who reported, from where and when."""
+        for host, site, env, stamp_ns in self._rows(statement, ("host", "site", "env", "time")):
+            if window.holds(stamp_ns):
+                yield Sign(host, site, env, stamp_ns)
+
+    def events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
+        """Read the last event of each host and kind, of each place that the host was at; ended ones too."""
         rows = self._rows(
-            'SELECT "raised", "severity", "value_s", "host", "kind" FROM (SELECT last("raised") AS "raised",'
-            f' "severity", "value_s" FROM "ntpaudit_event" WHERE {_in(window)} GROUP BY "host", "kind")',
+            f'SELECT "raised", "severity", "value_s", {_WHOSE}, "kind" FROM (SELECT last("raised") AS "raised",'
+            f' "severity", "value_s" FROM "ntpaudit_event" WHERE {self._in(window)}{_and_any_of(hosts)}'
+            f' GROUP BY {_WHOSE}, "kind")',
             ("host", "kind", "time", "raised", "severity", "value_s"),
         )
         for host, kind, stamp_ns, *cells in rows:
-            if isinstance(stamp_ns, int):
+            if window.holds(stamp_ns):
                 yield Happening(host, kind, stamp_ns, *cells)
 
     def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Said]:
         """Read what every source of hosts said last."""
         rows = self._rows(
             'SELECT "status", "offset_s", "host", "source" FROM (SELECT last("status") AS "status", "offset_s"'
-            f' FROM "ntpaudit_source" WHERE {_in(window)}{_and_any_of(hosts)} GROUP BY "host", "source")',
+            f' FROM "ntpaudit_source" WHERE {self._in(window)}{_and_any_of(hosts)} GROUP BY "host", "source")',
             ("host", "source", "time", "status", "offset_s"),
         )
         for host, source, stamp_ns, *cells in rows:
-            if isinstance(stamp_ns, int):
+            if window.holds(stamp_ns):
                 yield Said(host, source, stamp_ns, *cells)
 
     def names(self, site: str | None) -> set[str]:
         """Read every name of a host that is known."""
-        where = "" if site is None else f' WHERE "site" = {_quoted(site)}'
+        where = self._and(site).replace(" AND", " WHERE", 1)
         rows = self._rows(f'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "host"{where}', ("value",))
-        return {name for (name,) in rows if isinstance(name, str)}
+        return {name for (cell,) in rows if (name := text(cell)) is not None}
+
+    def _in(self, window: Window) -> str:
+        """Write a condition on the time, the site and the environment."""
+        return f"time > {window.begin_ns} AND time <= {window.end_ns}{self._and(window.site)}"
+
+    def _and(self, site: str | None = None) -> str:
+        """Write further conditions on the site and the environment, where one is asked about."""
+        return "".join(
+            f' AND "{tag}" = {_quoted(value)}'
+            for tag, value in (("site", site), ("env", self.env))
+            if value is not None
+        )
 
     def _rows(self, statement: str, columns: Sequence[str]) -> Iterator[Row]:
         """Yield the rows of an answer, with the columns or tags of those names in this order, None where one lacks.
@@ -185,19 +242,24 @@ def _rows_of(series: Mapping[str, Cell], names: Sequence[str]) -> Iterator[Row]:
             yield pick(row + constant)[:-1]
 
 
-def _clocks(rows: Iterator[Row]) -> Iterator[Clock]:
-    """Return points of `ntpaudit_clock` that have a time."""
-    return (Clock._make(row) for row in rows if isinstance(row[3], int))
+def _clocks(window: Window, rows: Iterator[Row]) -> Iterator[Clock]:
+    """Return the points of `ntpaudit_clock` in a time."""
+    return (Clock._make(row) for row in rows if window.holds(row[3]))
+
+
+_BEGIN = attrgetter("begin_ns")
+
+
+def _place(spans: Spans, stamp_ns: Cell) -> int | None:
+    """Return in which span a moment lies, None for one outside and for what is none."""
+    if type(stamp_ns) is not int or not spans.begin_ns <= stamp_ns < spans.end_ns:
+        return None
+    return (stamp_ns - spans.begin_ns) // spans.width_ns
 
 
 def _quoted(text: str) -> str:
     """Write a tag's value as a string of InfluxQL, which could not hold every text, but those that are kept."""
     return "'" + tag_value(text).replace("'", r"\'") + "'"
-
-
-def _in(window: Window) -> str:
-    """Write a condition on the time and the site."""
-    return f"time > {window.begin_ns} AND time <= {window.end_ns}{_and_site(window.site)}"
 
 
 def _within(spans: Spans) -> str:
@@ -208,11 +270,6 @@ def _within(spans: Spans) -> str:
 def _by(spans: Spans) -> str:
     """Write how points are grouped by their time."""
     return f"time({spans.width_ns // _MS}ms, {spans.begin_ns % spans.width_ns // _MS}ms)"
-
-
-def _and_site(site: str | None) -> str:
-    """Write a further condition on the site, where one is asked about."""
-    return "" if site is None else f' AND "site" = {_quoted(site)}'
 
 
 def _any_of(hosts: Sequence[str]) -> str:

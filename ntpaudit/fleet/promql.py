@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from ntpaudit.core.fleet import Bucket, Tally
-from ntpaudit.fleet.http import Kind, start
+from ntpaudit.fleet.http import BUILD, Kind, start
 from ntpaudit.fleet.questions import Remote, Window
 from ntpaudit.fleet.rows import (
     CLOCK_FIELDS,
@@ -19,6 +20,7 @@ from ntpaudit.fleet.rows import (
     Clock,
     Happening,
     Said,
+    Sign,
     Spans,
     bucket_of,
     count_of,
@@ -26,6 +28,7 @@ from ntpaudit.fleet.rows import (
     number,
     split,
     tally,
+    text,
 )
 from ntpaudit.sinks.line_protocol import tag_value
 
@@ -46,6 +49,7 @@ Samples = Callable[[], Mapping[Key, Sample]]
 """Samples that are being read: called, it waits for them."""
 
 _WHOSE = ("host", "site", "env")
+_BEGIN = attrgetter("begin_ns")
 
 
 class PromqlReader(Remote):
@@ -61,11 +65,16 @@ class PromqlReader(Remote):
         """What is read from, by its family."""
         return "VictoriaMetrics"
 
+    @property
+    def doorbell(self) -> str:
+        """Where an answer costs least."""
+        return BUILD
+
     def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
         """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
         spans = split(begin_ns, end_ns, count)
         courses: dict[str, list[Bucket]] = {host: [] for host in hosts}
-        for those in _selectors(None, hosts):
+        for those in self._selectors(None, hosts):
             severity, *offset = (
                 self._range(
                     f"{total}({each}_over_time(ntpaudit_clock_{name}{those}{_span(spans)})) by (host)", spans, "host"
@@ -79,67 +88,97 @@ class PromqlReader(Remote):
             )
             cells = [one() for one in offset]
             for (host, place), worst in severity().items():
-                if isinstance(host, str) and host in courses:
+                if isinstance(host, str) and host in courses and 0 <= place < spans.spans:
                     begin_ns = spans.begin_ns + place * spans.width_ns
                     courses[host].append(bucket_of(begin_ns, worst, *(one.get((host, place)) for one in cells)))
-        return {host: tuple(sorted(buckets)) for host, buckets in courses.items()}
+        return {host: tuple(sorted(buckets, key=_BEGIN)) for host, buckets in courses.items()}
 
     def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[Tally, ...]:
         """Read how the fleet fared over a period in so many spans of equal length. Slow over many hosts."""
         spans = split(begin_ns, end_ns, count)
-        worst = f"max(max_over_time(ntpaudit_clock_severity{_selector(site)}{_span(spans)})) by (host)"
+        worst = f"max(max_over_time(ntpaudit_clock_severity{self._selector(site)}{_span(spans)})) by (host)"
         counted = self._range(f'count_values("severity", {worst})', spans, "severity")()
         return tally(
             spans,
-            ((place, severity) for (severity, place), hosts in counted.items() for _ in range(count_of(hosts))),
+            ((place, severity, count_of(hosts)) for (severity, place), hosts in counted.items()),
         )
 
     def points(self, window: Window) -> Iterator[Clock]:
         """Read the latest point of each host in a short time."""
-        return _clocks({name: self._export(name, window) for name in CLOCK_FIELDS})
+        return self._clocks({name: self._export(name, window) for name in CLOCK_FIELDS})
 
     def latest(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Clock]:
         """Read the latest point of hosts in a long time."""
-        for those in _selectors(window.site, hosts):
-            yield from _clocks(
+        for those in self._selectors(window.site, hosts):
+            yield from self._clocks(
                 {name: self._stamped(f"ntpaudit_clock_{name}", those, window, _WHOSE) for name in CLOCK_FIELDS}
             )
 
     def offsets(self, window: Window) -> Iterator[Clock]:
         """Read the last offset of each host in a short time."""
-        return _offsets({name: self._export(name, window) for name in _OFFSET})
+        return self._offsets({name: self._export(name, window) for name in _OFFSET})
 
     def latest_offsets(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Clock]:
         """Read the last offset of hosts in a long time."""
-        for those in _selectors(window.site, hosts):
-            yield from _offsets(
+        for those in self._selectors(window.site, hosts):
+            yield from self._offsets(
                 {name: self._stamped(f"ntpaudit_clock_{name}", those, window, _WHOSE) for name in _OFFSET}
             )
 
-    def events(self, window: Window) -> Iterator[Happening]:
-        """Read the last event of each host and kind where that is one of raising."""
-        those, labels = _selector(window.site), (*_WHOSE, "kind")
-        raised, severity, value = (
-            self._stamped(
-                f"ntpaudit_event_{name}",
-                those,
-                window,
-                labels,
-                f"and last_over_time(ntpaudit_event_raised{those}{_back(window)}) == 1",
+    def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
+        """Read the names that points came under from more than one place."""
+        found: set[str] = set()
+        for those in self._selectors(window.site, hosts):
+            places = f"count(last_over_time(ntpaudit_clock_severity{those}{_back(window)})) by (host) > 1"
+            names = (text(key[0]) for key in self._vector(places, window, ("host",)))
+            found.update(name for name in names if name is not None)
+        return found
+
+    def trail(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Sign]:
+        """Read whenever hosts reported, and from where."""
+        for those in self._selectors(window.site, hosts):
+            lines = self._exported("severity", window, those).removesuffix("\n")
+            with self._understanding():
+                signs = [
+                    Sign(labels.get("host"), labels.get("site"), labels.get("env"), stamp * _MS)
+                    for one in map(json.loads, lines.split("\n") if lines else ())
+                    for labels in [one["metric"]]
+                    for stamp in one["timestamps"]
+                    if type(stamp) is int
+                ]
+            yield from (sign for sign in signs if window.holds(sign.stamp_ns))
+
+    def origins(self, window: Window, hosts: Sequence[str]) -> Iterator[Sign]:
+        """Read from where hosts ever reported until the end of a time, from the labels alone: they have no stamp."""
+        ever = {"start": "1", "end": _seconds(window.end_ns)}
+        for those in self._selectors(window.site, hosts):
+            match self._data("/api/v1/series", {"match[]": f"ntpaudit_clock_severity{those}"} | ever):
+                case [*found]:
+                    labels = [mapping(one) for one in found]
+                case _:
+                    raise self.server.strange(_STRANGE)
+            yield from (Sign(one.get("host"), one.get("site"), one.get("env"), 0) for one in labels)
+
+    def events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
+        """Read the last event of each host and kind, of each place that the host was at; ended ones too."""
+        labels = (*_WHOSE, "kind")
+        for those in self._selectors(window.site, hosts):
+            raised = self._stamped("ntpaudit_event_raised", those, window, labels)
+            of_raised = f"and last_over_time(ntpaudit_event_raised{those}{_back(window)}) == 1"
+            severity, value = (
+                self._stamped(f"ntpaudit_event_{name}", those, window, labels, of_raised)
+                for name in ("severity", "value_s")
             )
-            for name in ("raised", "severity", "value_s")
-        )
-        severities, values = severity(), value()
-        for key, sample in raised().items():
-            stamp, was_raised = sample
-            yield Happening(
-                key[0], key[3], stamp * _MS, was_raised, _of(severities, key, stamp), _of(values, key, stamp)
-            )
+            severities, values = severity(), value()
+            for key, (stamp, was_raised) in raised().items():
+                yield Happening(
+                    key[0], key[3], stamp * _MS, was_raised, _of(severities, key, stamp), _of(values, key, stamp)
+                )
 
     def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Said]:
         """Read what every source of hosts said last."""
         labels = (*_WHOSE, "source")
-        for those in _selectors(window.site, hosts):
+        for those in self._selectors(window.site, hosts):
             status, offset = (
                 self._stamped(f"ntpaudit_source_{name}", those, window, labels) for name in ("status", "offset_s")
             )
@@ -148,31 +187,87 @@ class PromqlReader(Remote):
                 yield Said(key[0], key[3], stamp * _MS, said, _of(offsets, key, stamp))
 
     def names(self, site: str | None) -> set[str]:
-        """Read every name of a host that is known."""
-        labelled = {"match[]": f"ntpaudit_clock_severity{_selector(site)}"}
-        ever = {"start": "1", "end": str(time.time_ns() // 1_000_000_000)}
-        match self._data("/api/v1/label/host/values", labelled | ever):
+        """Read every name of a host that is known. ReadError where there are more than the database tells.
+
+        It cuts a longer list without a word, but then there is still one too many if one of them is left out.
+        """
+        for _ in range(2):  # a new host may come between the two questions
+            names = self._labels(self._selector(site))
+            if not names:
+                return set()
+            one = min(filter(str.isprintable, names), default=None)
+            if one is None or self._labels(self._selector(site, but=one)) <= names:
+                return {name for cell in names if (name := text(cell)) is not None}
+        raise self.server.failure(
+            f"it knows more hosts than the {len(names)} that it names",
+            "raise its -search.maxTagValues above the number of hosts, or ask for one site: --site",
+        )
+
+    def _labels(self, those: str) -> set[str]:
+        """Read the names of all hosts that ever were."""
+        ever = {"start": "1", "end": str(self._database_s())}
+        match self._data("/api/v1/label/host/values", {"match[]": f"ntpaudit_clock_severity{those}"} | ever):
             case [*names]:
                 return {name for name in names if isinstance(name, str)}
         raise self.server.strange(_STRANGE)
 
-    def _export(self, name: str, window: Window) -> Samples:
+    def _database_s(self) -> int:
+        """Return the time in whole seconds, of the later of this machine's clock and the database's."""
+        return int(time.time() + max(0.0, self.server.skew_s or 0.0)) + 1
+
+    def _export(self, name: str, window: Window, those: str | None = None) -> Samples:
         """Begin to read the last sample of a field in a short time, from the samples as they lie in the database.
 
         That takes a third of the time of a query: nothing is computed, or put in order.
         """
+
+        def read() -> dict[Key, Sample]:
+            lines = self._exported(name, window, those)
+            with self._understanding():
+                return _cut(lines, f"ntpaudit_clock_{name}", window)
+
+        return start(read)
+
+    def _exported(self, name: str, window: Window, those: str | None) -> str:
+        """Read all samples of a field in a short time, as lines."""
         asked = {
-            "match[]": f"ntpaudit_clock_{name}{_selector(window.site)}",
+            "match[]": f"ntpaudit_clock_{name}{self._selector(window.site) if those is None else those}",
             "start": _seconds(window.begin_ns + _MS),
             "end": _seconds(window.end_ns),
             "reduce_mem_usage": "1",
         }
+        with self._understanding():
+            return self.server.ask("/api/v1/export", asked).decode()
 
-        def read() -> dict[Key, Sample]:
-            with self._understanding():
-                return _cut(self.server.ask("/api/v1/export", asked).decode(), f"ntpaudit_clock_{name}")
+    def _selectors(self, site: str | None, hosts: Sequence[str] | None) -> Iterator[str]:
+        """Write selectors of hosts, in as many parts as questions may be long; of all at once where none are named."""
+        if hosts is None:
+            yield self._selector(site)
+            return
+        part: list[str] = []
+        length = 0
+        for host in hosts:
+            added = len(_pattern(host).encode()) + 1
+            if part and length + added > _MAX_NAMES_LENGTH:
+                yield self._selector(site, part)
+                part, length = [], 0
+            part.append(host)
+            length += added
+        if part:
+            yield self._selector(site, part)
 
-        return start(read)
+    def _selector(self, site: str | None, hosts: Sequence[str] = (), but: str | None = None) -> str:
+        """Write which series are meant: those of a site and the environment, and of some hosts or of all but one."""
+        conditions = [
+            f"{label}={_quoted(tag_value(value))}"
+            for label, value in (("site", site), ("env", self.env))
+            if value is not None
+        ]
+        if hosts:
+            conditions.append("host=~" + _quoted("|".join(map(_pattern, hosts))))
+        if but is not None:
+            conditions.append(f"host!={_quoted(but)}")
+        return "{" + ",".join(conditions) + "}"
 
     def _stamped(self, metric: str, those: str, window: Window, names: Sequence[str], condition: str = "") -> Samples:
         """Begin to read the last sample of every series in a long time, where a condition holds."""
@@ -184,15 +279,43 @@ class PromqlReader(Remote):
         def wait() -> dict[Key, Sample]:
             values = value()
             stamps = ((key, _ms(stamp_s)) for key, stamp_s in stamp().items())
-            return {key: (stamp_ms, values.get(key)) for key, stamp_ms in stamps if stamp_ms is not None}
+            return {key: (stamp, values.get(key)) for key, stamp in stamps if stamp and window.holds(stamp * _MS)}
 
         return wait
+
+    def _clocks(self, fields: Mapping[str, Samples]) -> Iterator[Clock]:
+        """Yield the points whose fields are being read: each has a severity, and of the others what has its stamp."""
+        read = {name: samples() for name, samples in fields.items()}
+        others = [read[name] for name in CLOCK_FIELDS[1:]]
+        severities = read["severity"]
+        for whose, (key, (stamp, severity)) in zip(self._whose(severities), severities.items(), strict=True):
+            yield Clock(*whose, stamp * _MS, severity, *[_of(samples, key, stamp) for samples in others])
+
+    def _offsets(self, fields: Mapping[str, Samples]) -> Iterator[Clock]:
+        """Yield the offsets whose three numbers are being read."""
+        estimates, *ends = (samples() for samples in fields.values())
+        for whose, (key, (stamp, estimate)) in zip(self._whose(estimates), estimates.items(), strict=True):
+            yield Clock(*whose, stamp * _MS, None, None, estimate, *[_of(samples, key, stamp) for samples in ends])
+
+    def _whose(self, keys: Iterable[Key]) -> list[tuple[Cell, Cell, Cell]]:
+        """Return host, site and environment of series by their keys, which are all of one kind."""
+        written = [key for key in keys if isinstance(key, str)]
+        if not written:
+            return [(key[0], key[1], key[2]) for key in keys]
+        with self._understanding():
+            whose = [
+                (labels.get("host"), labels.get("site"), labels.get("env"))
+                for labels in json.loads(f"[{{{'},{'.join(written)}}}]")
+            ]
+            if len(whose) != len(written):
+                raise ValueError
+        return whose
 
     def _vector(self, query: str, window: Window, names: Sequence[str]) -> dict[Key, Cell]:
         """Read one value of every series at the end of a time, by the labels of those names."""
         with self._understanding():
             results = self._results("/api/v1/query", {"query": query, "time": _seconds(window.end_ns)})
-            return {tuple(map(one["metric"].get, names)): one["value"][1] for one in results}
+            return {tuple(_label(one["metric"], name) for name in names): one["value"][1] for one in results}
 
     def _range(self, query: str, spans: Spans, name: str) -> Callable[[], dict[tuple[Cell, int], Cell]]:
         """Begin to read a value for each span: at its end, less the millisecond that belongs to the next."""
@@ -206,7 +329,10 @@ class PromqlReader(Remote):
         def read() -> dict[tuple[Cell, int], Cell]:
             with self._understanding():
                 return {
-                    (one["metric"].get(name), (round(stamp_s * 1000) * _MS - spans.begin_ns) // spans.width_ns): value
+                    (
+                        _label(one["metric"], name),
+                        (round(stamp_s * 1000) * _MS - spans.begin_ns) // spans.width_ns,
+                    ): value
                     for one in self._results("/api/v1/query_range", asked)
                     for stamp_s, value in one["values"]
                 }
@@ -232,7 +358,7 @@ class PromqlReader(Remote):
         """Raise ReadError where an answer is not made as it should be."""
         try:
             yield
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise self.server.strange(_STRANGE) from error
 
     def _data(self, path: str, parameters: Mapping[str, str]) -> Cell:
@@ -251,7 +377,7 @@ class PromqlReader(Remote):
 _STRANGE = "the answer is none of VictoriaMetrics'"
 
 
-def _cut(lines: str, metric: str) -> dict[Key, Sample]:
+def _cut(lines: str, metric: str, window: Window) -> dict[Key, Sample]:
     """Return the last sample of every series in an export, by its labels as they are written there.
 
     They are written alike in every metric: so only one needs to be understood, and JSON would take most of the time.
@@ -259,42 +385,16 @@ def _cut(lines: str, metric: str) -> dict[Key, Sample]:
     """
     begin = f'{{"metric":{{"__name__":"{metric}",'
     samples: dict[Key, Sample] = {}
+    begin_ms, end_ms = window.begin_ns // _MS, window.end_ns // _MS
     for line in lines.removesuffix("\n").split("\n") if lines else ():
         labels, _, numbers = line.rpartition('},"values":[')
         values, _, stamps = numbers.partition('],"timestamps":[')
         if not (labels.startswith(begin) and stamps.endswith("]}")):
             raise ValueError
         key, stamp = labels[len(begin) :], int(stamps[stamps.rfind(",") + 1 : -2])
-        if (other := samples.get(key)) is None or other[0] < stamp:
+        if begin_ms < stamp <= end_ms and ((other := samples.get(key)) is None or other[0] < stamp):
             samples[key] = stamp, values[values.rfind(",") + 1 :]
     return samples
-
-
-def _clocks(fields: Mapping[str, Samples]) -> Iterator[Clock]:
-    """Yield the points whose fields are being read: each has a severity, and of the others what has the same stamp."""
-    read = {name: samples() for name, samples in fields.items()}
-    others = [read[name] for name in CLOCK_FIELDS[1:]]
-    severities = read["severity"]
-    for whose, (key, (stamp, severity)) in zip(_whose(severities), severities.items(), strict=True):
-        yield Clock(*whose, stamp * _MS, severity, *[_of(samples, key, stamp) for samples in others])
-
-
-def _offsets(fields: Mapping[str, Samples]) -> Iterator[Clock]:
-    """Yield the offsets whose three numbers are being read."""
-    estimates, *ends = (samples() for samples in fields.values())
-    for whose, (key, (stamp, estimate)) in zip(_whose(estimates), estimates.items(), strict=True):
-        yield Clock(*whose, stamp * _MS, None, None, estimate, *[_of(samples, key, stamp) for samples in ends])
-
-
-def _whose(keys: Iterable[Key]) -> list[tuple[Cell, Cell, Cell]]:
-    """Return host, site and environment of series by their keys, which are all of one kind."""
-    written = [key for key in keys if isinstance(key, str)]
-    if not written:
-        return [(key[0], key[1], key[2]) for key in keys]
-    return [
-        (labels.get("host"), labels.get("site"), labels.get("env"))
-        for labels in json.loads(f"[{{{'},{'.join(written)}}}]")
-    ]
 
 
 def _of(samples: Mapping[Key, Sample], key: Key, stamp: int) -> Cell:
@@ -303,30 +403,10 @@ def _of(samples: Mapping[Key, Sample], key: Key, stamp: int) -> Cell:
     return sample[1] if sample is not None and sample[0] == stamp else None
 
 
-def _selectors(site: str | None, hosts: Sequence[str] | None) -> Iterator[str]:
-    """Write selectors of hosts, in as many parts as questions may be long; of all at once where none are named."""
-    if hosts is None:
-        yield _selector(site)
-        return
-    part: list[str] = []
-    length = 0
-    for host in hosts:
-        added = len(_pattern(host).encode()) + 1
-        if part and length + added > _MAX_NAMES_LENGTH:
-            yield _selector(site, part)
-            part, length = [], 0
-        part.append(host)
-        length += added
-    if part:
-        yield _selector(site, part)
-
-
-def _selector(site: str | None, hosts: Sequence[str] = ()) -> str:
-    """Write which series are meant: those of a site, and of some hosts where any are named."""
-    conditions = [] if site is None else [f"site={_quoted(tag_value(site))}"]
-    if hosts:
-        conditions.append("host=~" + _quoted("|".join(map(_pattern, hosts))))
-    return "{" + ",".join(conditions) + "}"
+def _label(labels: Mapping[str, Cell], name: str) -> Cell:
+    """Return a label of a series, None for one that is no text."""
+    value = labels.get(name)
+    return value if isinstance(value, str) else None
 
 
 def _pattern(text: str) -> str:

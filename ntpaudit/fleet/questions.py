@@ -3,25 +3,31 @@
 import gc
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeGuard
 
-from ntpaudit.core.fleet import Host, Lie, Offset, Snapshot
+from ntpaudit.core.fleet import Alarm, Clash, Host, Lie, Snapshot
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.errors import ReadError, StrangeAnswerError
 from ntpaudit.fleet.http import Kind, Server, start
-from ntpaudit.fleet.reader import Reach
+from ntpaudit.fleet.reader import SKEW_S, Reach
 from ntpaudit.fleet.rows import (
     BEFORE_S,
     EVENTS_S,
+    Cell,
     Clock,
+    Earlier,
     Happening,
     Said,
+    Sign,
     alarms_of,
+    clashes_of,
     hosts_of,
     lies_of,
     offsets_of,
+    places_of,
+    worst_of,
 )
 
 FRESH_S = 150.0
@@ -31,12 +37,20 @@ MAX_NAMES = 500
 """More hosts than these are read faster by asking for all."""
 
 
+_LAST_NS = 1 << 62
+"""No clock of a database is believed to be past this, in 2116."""
+
+
 class Window(NamedTuple):
     """A time that holds its end, and not its begin, and the site that is asked about: None is all."""
 
     begin_ns: int
     end_ns: int
     site: str | None = None
+
+    def holds(self, stamp_ns: Cell) -> TypeGuard[int]:
+        """Whether that is a moment in this time; whatever else a database answers is none of it."""
+        return type(stamp_ns) is int and self.begin_ns < stamp_ns <= self.end_ns
 
 
 class Questions(Protocol):
@@ -58,8 +72,17 @@ class Questions(Protocol):
     def latest_offsets(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Clock]:
         """Read the last offset of hosts in a long time."""
 
-    def events(self, window: Window) -> Iterable[Happening]:
-        """Read the last event of each host and kind; what is over may be left out."""
+    def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
+        """Read the names that points came under from more than one place."""
+
+    def trail(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Sign]:
+        """Read whenever hosts reported, and from where."""
+
+    def origins(self, window: Window, hosts: Sequence[str]) -> Iterable[Sign]:
+        """Read from where hosts ever reported until the end of a time; when, may be left out."""
+
+    def events(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Happening]:
+        """Read the last event of each host and kind, of each place that the host was at; ended ones too."""
 
     def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Said]:
         """Read what every source of hosts said last."""
@@ -69,15 +92,21 @@ class Questions(Protocol):
 
 
 class Remote(ABC, Questions):
-    """A reader of a database on a server, whose language its subclasses know."""
+    """A reader of a database on a server, whose language its subclasses know; of one environment, or of all."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, env: str | None = None) -> None:
         """Make ready; nothing is asked yet."""
         self.server = server
+        self.env = env
 
     def now_ns(self) -> int:
-        """Return the time of this host's clock."""
-        return time.time_ns()
+        """Return the time of this machine's clock, or of the database's where they differ; it is asked for that."""
+        self.server.look(self.doorbell)
+        own_ns = time.time_ns()
+        skew_s = self.server.skew_s
+        if skew_s is None or abs(skew_s) <= SKEW_S or not 0 < own_ns + skew_s * NS_PER_S < _LAST_NS:
+            return own_ns
+        return own_ns + _ns(skew_s)
 
     def skew_s(self) -> float | None:
         """Return how far the database's clock is ahead of this machine's, within a second; None before it is asked."""
@@ -95,6 +124,11 @@ class Remote(ABC, Questions):
     @abstractmethod
     def kind(self) -> Kind:
         """What is read from, by its family."""
+
+    @property
+    @abstractmethod
+    def doorbell(self) -> str:
+        """Where an answer costs least."""
 
     def _explained(self, error: ReadError) -> ReadError:
         """Say for certain that it is another kind of database than was asked, where that is so."""
@@ -125,13 +159,14 @@ def _uncollected() -> Iterator[None]:
 
 def _nobody(remote: Remote, site: str | None) -> ReadError:
     """Say that no agent has delivered, and what to look at: a database of another kind may say so of itself."""
-    whose, sites = "no agent", ""
-    if site is not None:
-        whose, sites = f"no agent of site {site!r}", "check the name of the site, "
+    named = {"site": site, "environment": remote.env}
+    whose = " and ".join(f"{word} {name!r}" for word, name in named.items() if name is not None)
+    words = [word for word, name in named.items() if name is not None]
+    names = f"check the name{'s' if words[1:] else ''} of the {' and the '.join(words)}, " if words else ""
     database = f", name another database in {remote.server.keys['database']}" if remote.kind == "InfluxDB" else ""
     return StrangeAnswerError(
-        f"{whose} has delivered anything to {remote.place} yet",
-        f"{sites}see whether agents deliver there (`ntpaudit status` on a host){database}",
+        f"no agent{' of ' + whose if whose else ''} has delivered anything to {remote.place} yet",
+        f"{names}see whether agents deliver there (`ntpaudit status` on a host){database}",
     )
 
 
@@ -145,25 +180,81 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     """Ask what can be asked at once, and then what depends on the answers."""
     site = reach.site
     before_ns = now_ns - _ns(reach.before_s)
-    fresh = start(lambda: hosts_of(questions.points(_window(now_ns, min(FRESH_S, reach.look_back_s), site))))
+    fresh = start(lambda: list(questions.points(_window(now_ns, min(FRESH_S, reach.look_back_s), site))))
     before = start(lambda: offsets_of(questions.offsets(_window(before_ns, FRESH_S, site))))
-    alarms = start(lambda: alarms_of(questions.events(_window(now_ns, EVENTS_S, site)), now_ns, reach.before_s))
+    everywhere = None if site is not None else _start_everywhere(questions, now_ns, reach)
     names = questions.names(site)
-    hosts = fresh()
+    points = fresh()
+    hosts = hosts_of(points)
     if not names and not hosts:
         raise _nobody(questions, site)
     look_back = _window(now_ns, reach.look_back_s)
     older = _older(questions, look_back, sorted(names - hosts.keys()))
     hosts |= {name: host for name, host in older.items() if site in (None, host.site)}
+    forgotten = sorted(names - hosts.keys() - older.keys())
+    alarms, several = everywhere or _start_here(questions, now_ns, reach, [*hosts, *forgotten])
+    lately = _window(now_ns, min(reach.silent_after_s, reach.look_back_s))
+    clashes = _clashes(questions, lately, sorted(several() & hosts.keys()))
+    hosts |= _clashing(questions, lately, clashes, site)
+    earlier = _before(questions, _window(before_ns, BEFORE_S), hosts, before())
+    for clash in clashes:  # whose it was, nobody knows
+        earlier.pop(clash.name, None)
     return Snapshot(
         now_ns,
         tuple(hosts.values()),
         alarms(),
         _lies(questions, look_back, hosts),
-        _before(questions, _window(before_ns, BEFORE_S, site), hosts, before()),
+        {name: one.offset for name, one in earlier.items()},
         reach.before_s,
-        tuple(sorted(names - hosts.keys() - older.keys())),
+        tuple(forgotten),
+        {name: one.stamp_ns for name, one in earlier.items()},
+        clashes,
+        reach.look_back_s,
+        _places(questions, look_back, forgotten),
     )
+
+
+Awaited = tuple[Callable[[], tuple[Alarm, ...]], Callable[[], set[str]]]
+"""What is in force, and which hosts reported from several places: called, they wait for the answers."""
+
+
+def _start_everywhere(questions: Remote, now_ns: int, reach: Reach, names: Sequence[str] | None = None) -> Awaited:
+    """Begin to ask about all hosts, or about some, wherever they stand and stood."""
+    events, lately = _window(now_ns, EVENTS_S), _window(now_ns, min(reach.silent_after_s, reach.look_back_s))
+    return (
+        start(lambda: alarms_of(questions.events(events, names), now_ns, reach.before_s)),
+        start(lambda: questions.several(lately, names)),
+    )
+
+
+def _start_here(questions: Remote, now_ns: int, reach: Reach, names: Sequence[str]) -> Awaited:
+    """Begin to ask about the hosts of a site by their names: their findings may have begun at another one."""
+    alarms, several = _start_everywhere(questions, now_ns, reach, names if len(names) <= MAX_NAMES else None)
+    wanted = frozenset(names)
+    return lambda: tuple(alarm for alarm in alarms() if alarm.host in wanted), several
+
+
+def _places(questions: Questions, window: Window, names: Sequence[str]) -> dict[str, str]:
+    """Read where hosts were that are forgotten, unless these are so many that it would take its time."""
+    return places_of(questions.origins(window, names)) if 0 < len(names) <= MAX_NAMES else {}
+
+
+def _clashes(questions: Questions, lately: Window, names: Sequence[str]) -> tuple[Clash, ...]:
+    """Find out which of the hosts that reported from several places are several."""
+    if not names:
+        return ()
+    wanted = frozenset(names)
+    found = clashes_of(questions.trail(lately, names if len(names) <= MAX_NAMES else None))
+    return tuple(clash for clash in found if clash.name in wanted)
+
+
+def _clashing(questions: Questions, lately: Window, clashes: Sequence[Clash], site: str | None) -> dict[str, Host]:
+    """Read the worst of the machines of each such name; of a site, of those that are there."""
+    if not clashes:
+        return {}
+    names = [clash.name for clash in clashes]
+    points = questions.latest(lately._replace(site=site), names if len(names) <= MAX_NAMES else None)
+    return worst_of(points, frozenset(names))
 
 
 def _lies(questions: Questions, look_back: Window, hosts: Mapping[str, Host]) -> tuple[Lie, ...]:
@@ -175,14 +266,13 @@ def _lies(questions: Questions, look_back: Window, hosts: Mapping[str, Host]) ->
 
 
 def _before(
-    questions: Questions, window: Window, hosts: Mapping[str, Host], offsets: dict[str, Offset]
-) -> dict[str, Offset]:
-    """Add the offsets of hosts that are audited less often than most."""
+    questions: Questions, window: Window, hosts: Mapping[str, Host], offsets: dict[str, Earlier]
+) -> dict[str, Earlier]:
+    """Add the offsets of hosts that are audited less often than most, or stood elsewhere, and leave out strangers."""
     missing = [name for name, host in hosts.items() if host.offset is not None and name not in offsets]
-    if not missing:
-        return offsets
-    added = offsets_of(questions.latest_offsets(window, missing if len(missing) <= MAX_NAMES else None))
-    return added | offsets
+    if missing:
+        offsets = offsets_of(questions.latest_offsets(window, missing if len(missing) <= MAX_NAMES else None)) | offsets
+    return {name: one for name, one in offsets.items() if name in hosts}
 
 
 def _older(questions: Questions, look_back: Window, names: Sequence[str]) -> dict[str, Host]:

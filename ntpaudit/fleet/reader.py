@@ -5,20 +5,30 @@ from typing import NamedTuple, Protocol
 
 from ntpaudit.core.fleet import Bucket, Snapshot, Tally
 
+SKEW_S = 30.0
+"""By a clock that is so far from the database's, hosts look silent that are not, or look well as they were."""
+
 
 class Reach(NamedTuple):
-    """What is looked at: one site or all, so far back for the latest point, and so long ago for the one before."""
+    """What is looked at: one site or all, so far back for the latest point, and so long ago for the one before.
+
+    Machines of one name are told apart by what they sent in the last `silent_after_s`.
+    """
 
     site: str | None = None
     look_back_s: float = 86_400.0
     before_s: float = 3600.0
+    silent_after_s: float = 600.0
 
 
 class Reader(Protocol):
     """A database of the points that agents deliver. Every method raises ReadError, which says what would mend it."""
 
     def now_ns(self) -> int:
-        """Return the moment that is now for this database: the true time, or where a demonstration ends."""
+        """Return the moment that is now for this database: the true time, or where a demonstration ends.
+
+        The true time is that of this machine's clock, unless the database's differs from it by more than `SKEW_S`.
+        """
 
     def skew_s(self) -> float | None:
         """Return how far the database's clock is ahead of this machine's, within a second; None while nobody knows."""

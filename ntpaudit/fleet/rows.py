@@ -1,12 +1,13 @@
 """What a database answers, made into the values of a fleet: nothing that it says is believed to be of its type."""
 
-from collections.abc import Iterable, Mapping
-from math import isfinite
+from collections.abc import Collection, Iterable, Mapping
+from math import inf
 from typing import NamedTuple
 
-from ntpaudit.core.fleet import Alarm, Bucket, Host, Lie, Offset, Tally
+from ntpaudit.core.fleet import Alarm, Bucket, Clash, Host, Lie, Offset, Tally
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
+from ntpaudit.sinks.plain import one_line
 
 Cell = object
 """A value as it came: a number, a text, None, or what should not be there."""
@@ -22,7 +23,8 @@ PASSING = {"step-back": 3600.0, "step-forward": 3600.0}
 
 _FALSETICKER = STATUSES.index("falseticker")
 _MS = 1_000_000
-_INT64 = 1 << 63
+_MOST = 1e15  # nothing that is told of a clock is more, in whatever unit
+_ROUNDING_S = 1e-6  # what a database may lose of the digits of an offset of years
 
 
 class Clock(NamedTuple):
@@ -69,6 +71,22 @@ class Said(NamedTuple):
     offset_s: Cell
 
 
+class Sign(NamedTuple):
+    """That a host reported from a place at a moment."""
+
+    name: Cell
+    site: Cell
+    env: Cell
+    stamp_ns: int
+
+
+class Earlier(NamedTuple):
+    """The offset of a host at an earlier point, and when that was written."""
+
+    offset: Offset
+    stamp_ns: int
+
+
 class Spans(NamedTuple):
     """So many spans of equal length, in whole milliseconds: each holds its begin, and not its end."""
 
@@ -94,20 +112,96 @@ def hosts_of(rows: Iterable[Clock]) -> dict[str, Host]:
     return {name: _host(name, row) for name, row in _latest(rows).items()}
 
 
-def offsets_of(rows: Iterable[Clock]) -> dict[str, Offset]:
+def worst_of(rows: Iterable[Clock], clashing: Collection[str]) -> dict[str, Host]:
+    """Return the worst of those that report under one name, by the latest point of each place that they report from."""
+    latest: dict[tuple[str, str | None, str | None], Clock] = {}
+    for row in rows:
+        if (name := text(row.name)) is not None and name in clashing:
+            key = (name, text(row.site), text(row.env))
+            latest[key] = max(latest.get(key, row), row, key=lambda one: one.last_ns)
+    worst: dict[str, Host] = {}
+    for (name, *_), row in latest.items():
+        host = _host(name, row)
+        worst[name] = max(worst.get(name, host), host, key=_gravity)
+    return worst
+
+
+def _gravity(host: Host) -> tuple[int, float, int, str, str]:
+    """Return by what one of several hosts of a name is the worst: how bad, how wrong at most, and how late."""
+    offset = host.offset
+    worst_s = 0.0 if offset is None else max(-offset.earliest_s, offset.latest_s)
+    return host.severity, worst_s, host.last_ns, host.site or "", host.env or ""
+
+
+def offsets_of(rows: Iterable[Clock]) -> dict[str, Earlier]:
     """Return the offset of each host by its latest point."""
-    offsets = ((name, offset_of(row.offset_s, row.earliest_s, row.latest_s)) for name, row in _latest(rows).items())
-    return {name: offset for name, offset in offsets if offset is not None}
+    offsets = (
+        (name, row, offset_of(row.offset_s, row.earliest_s, row.latest_s)) for name, row in _latest(rows).items()
+    )
+    return {name: Earlier(offset, row.last_ns) for name, row, offset in offsets if offset is not None}
 
 
 def _latest(rows: Iterable[Clock]) -> dict[str, Clock]:
-    """Return the latest point of each host; what has no name is nobody's."""
+    """Return the latest point of each host, of two at one moment always the same; what has no name is nobody's."""
     latest: dict[str, Clock] = {}
     for row in rows:
-        name = row[0]
-        if isinstance(name, str) and name and ((other := latest.get(name)) is None or other[3] < row[3]):
+        name = text(row[0])
+        if name is None:
+            continue
+        other = latest.get(name)
+        if other is None or other[3] < row[3] or (other[3] == row[3] and repr(other) < repr(row)):
             latest[name] = row
     return latest
+
+
+def several_of(signs: Iterable[Sign]) -> set[str]:
+    """Return the names that points came under from more than one place."""
+    places: dict[str, tuple[Cell, Cell]] = {}
+    found = set()
+    for sign in signs:
+        if (name := text(sign.name)) is not None:
+            place = sign.site, sign.env
+            if places.setdefault(name, place) != place:
+                found.add(name)
+    return found
+
+
+def places_of(signs: Iterable[Sign]) -> dict[str, str]:
+    """Return the site of each host that was never at another one."""
+    sites: dict[str, set[str | None]] = {}
+    for sign in signs:
+        if (name := text(sign.name)) is not None:
+            sites.setdefault(name, set()).add(text(sign.site))
+    return {name: site for name, found in sites.items() if len(found) == 1 for site in found if site is not None}
+
+
+def clashes_of(signs: Iterable[Sign]) -> tuple[Clash, ...]:
+    """Return the names under which several machines report: from one place before and after another's first point.
+
+    A host that moved fell silent at its old place before it was first heard of at the new one.
+    """
+    spans: dict[str, dict[tuple[str | None, str | None], tuple[int, int]]] = {}
+    for sign in signs:
+        if (name := text(sign.name)) is not None:
+            own, place = spans.setdefault(name, {}), (text(sign.site), text(sign.env))
+            first_ns, last_ns = own.get(place, (sign.stamp_ns, sign.stamp_ns))
+            own[place] = min(first_ns, sign.stamp_ns), max(last_ns, sign.stamp_ns)
+    found = ((name, _overlapping(own)) for name, own in sorted(spans.items()))
+    return tuple(Clash(name, sites) for name, sites in found if sites)
+
+
+def _overlapping(spans: Mapping[tuple[str | None, str | None], tuple[int, int]]) -> tuple[str | None, ...]:
+    """Return the sites of those spans that overlap another one, in order; one without a site comes last."""
+    sites = (
+        site
+        for (site, env), (first_ns, last_ns) in spans.items()
+        if any(
+            first_ns < other_last_ns and other_first_ns < last_ns
+            for place, (other_first_ns, other_last_ns) in spans.items()
+            if place != (site, env)
+        )
+    )
+    return tuple(sorted(sites, key=lambda site: (site is None, site or "")))
 
 
 def _host(name: str, row: Clock) -> Host:
@@ -138,14 +232,14 @@ _UNMEASURED = float(VERDICTS.index("unmeasured"))
 def alarms_of(rows: Iterable[Happening], now_ns: int, before_s: float) -> tuple[Alarm, ...]:
     """Return what is in force: of every host and kind the latest event, where that is one of raising.
 
-    Steps since `before_s` are, for they tell why a clock is not where it was then.
+    Steps since `before_s` are, for they tell why a clock is not where it was then. Of two events at one moment, from
+    which nobody can tell what is so now, the one that raises counts.
     """
     latest: dict[tuple[str, str], Happening] = {}
     for row in rows:
-        if isinstance(row.host, str) and isinstance(row.kind, str):
-            other = latest.get((row.host, row.kind))
-            if other is None or other.stamp_ns < row.stamp_ns:
-                latest[row.host, row.kind] = row
+        host, kind = text(row.host), text(row.kind)
+        if host is not None and kind is not None:
+            latest[host, kind] = max(latest.get((host, kind), row), row, key=_recency)
     return tuple(
         Alarm(host, kind, _SEVERITIES.get(number(row.severity), Severity.UNKNOWN), row.stamp_ns, number(row.value_s))
         for (host, kind), row in latest.items()
@@ -153,17 +247,31 @@ def alarms_of(rows: Iterable[Happening], now_ns: int, before_s: float) -> tuple[
     )
 
 
+def _recency(row: Happening) -> tuple[int, bool, float, float]:
+    """Return by what the latest of several events is chosen."""
+    severity, value_s = number(row.severity), number(row.value_s)
+    return (
+        row.stamp_ns,
+        number(row.raised) == 1,
+        -inf if severity is None else severity,
+        -inf if value_s is None else value_s,
+    )
+
+
 def lies_of(rows: Iterable[Said]) -> tuple[Lie, ...]:
     """Return the falsetickers of every host's latest audit: those that it named then, and not what it named before."""
     last: dict[str, int] = {}
-    said = [row for row in rows if isinstance(row.host, str) and isinstance(row.source, str)]
-    for row in said:
-        host = str(row.host)
+    said = [
+        (host, source, row)
+        for row in rows
+        if (host := text(row.host)) is not None and (source := text(row.source)) is not None
+    ]
+    for host, _, row in said:
         last[host] = max(row.stamp_ns, last.get(host, row.stamp_ns))
     return tuple(
-        Lie(str(row.source), str(row.host), number(row.offset_s))
-        for row in said
-        if row.stamp_ns == last[str(row.host)] and number(row.status) == _FALSETICKER
+        Lie(source, host, number(row.offset_s))
+        for host, source, row in said
+        if row.stamp_ns == last[host] and number(row.status) == _FALSETICKER
     )
 
 
@@ -174,11 +282,15 @@ def bucket_of(begin_ns: int, severity: Cell, mean_s: Cell, earliest_s: Cell, lat
     )
 
 
-def tally(spans: Spans, worst: Iterable[tuple[int, Cell]]) -> tuple[Tally, ...]:
-    """Count hosts by the worst that each was in each span, told by the span's place; spans with none are left out."""
+def tally(spans: Spans, worst: Iterable[tuple[int, Cell, int]]) -> tuple[Tally, ...]:
+    """Count hosts by the worst that each was in each span: the span's place, what, and how many.
+
+    Spans with none are left out, and so is what lies in no span.
+    """
     counts: dict[int, list[int]] = {}
-    for place, severity in worst:
-        counts.setdefault(place, [0, 0, 0, 0])[_SEVERITIES.get(number(severity), Severity.UNKNOWN)] += 1
+    for place, severity, hosts in worst:
+        if 0 <= place < spans.spans and hosts > 0:
+            counts.setdefault(place, [0, 0, 0, 0])[_SEVERITIES.get(number(severity), Severity.UNKNOWN)] += hosts
     return tuple(
         Tally(spans.begin_ns + place * spans.width_ns, (ok, warning, unknown, critical))
         for place, (ok, warning, unknown, critical) in sorted(counts.items())
@@ -186,15 +298,17 @@ def tally(spans: Spans, worst: Iterable[tuple[int, Cell]]) -> tuple[Tally, ...]:
 
 
 def offset_of(estimate_s: Cell, earliest_s: Cell, latest_s: Cell) -> Offset | None:
-    """Return an offset where all of it is known."""
+    """Return an offset where all of it is known, and the estimate lies in the interval, give or take its rounding."""
     estimate, earliest, latest = number(estimate_s), number(earliest_s), number(latest_s)
     if estimate is None or earliest is None or latest is None or not earliest <= latest:
         return None
-    return Offset(estimate, earliest, latest)
+    if not earliest - _ROUNDING_S <= estimate <= latest + _ROUNDING_S:
+        return None
+    return Offset(min(max(estimate, earliest), latest), earliest, latest)
 
 
 def number(cell: Cell) -> float | None:
-    """Return a finite number, of whatever type it came in; None for anything else, a truth value too."""
+    """Return a number that a clock may have, of whatever type it came in; None for anything else, a truth value too."""
     kind = type(cell)
     if kind is not float and kind is not str and kind is not int:
         return None
@@ -202,18 +316,18 @@ def number(cell: Cell) -> float | None:
         value = float(cell)  # type: ignore[arg-type]
     except (ValueError, OverflowError):
         return None
-    return value if isfinite(value) else None
+    return value if -_MOST <= value <= _MOST else None
 
 
 def count_of(cell: Cell) -> int:
     """Return a whole number that is not negative; 0 for anything else."""
     value = number(cell)
-    return int(value) if value is not None and 0 <= value < _INT64 else 0
+    return int(value) if value is not None and value >= 0 else 0
 
 
 def text(cell: Cell) -> str | None:
-    """Return a text that is not empty, None for anything else."""
-    return cell if isinstance(cell, str) and cell else None
+    """Return a text that is not empty, in one line and printable; None for anything else."""
+    return one_line(cell) if isinstance(cell, str) and cell else None
 
 
 def mapping(cell: Cell) -> Mapping[str, Cell]:

@@ -15,14 +15,18 @@ SCHEMA = "ntpaudit.fleet/1"
 ORDER_SCHEMA = "ntpaudit.fleet-order/1"
 
 
-def render(fleet: Fleet, shown: Sequence[Member] | None = None) -> str:
-    """Write a fleet with the hosts to be `shown`, else all; what is not known, or infinite, is null."""
+def render(fleet: Fleet, shown: Sequence[Member] | None = None, notes: Sequence[str] = ()) -> str:
+    """Write a fleet with the hosts to be `shown`, else all; what is not known, or infinite, is null.
+
+    `notes` say what of the reading itself bears on the result.
+    """
     return _line(
         {
             "schema": SCHEMA,
             "time": {"utc": format_utc(fleet.now_ns)},
             "severity": fleet.severity.word,
             "summary": sentence(fleet),
+            "notes": list(notes),
             "counts": _counts(fleet.whole) | {"silent": sum(one.silent_s is not None for one in fleet.members)},
             "coverage": fleet.coverage._asdict(),
             "unlisted": fleet.unlisted,
@@ -37,10 +41,10 @@ def render(fleet: Fleet, shown: Sequence[Member] | None = None) -> str:
     )
 
 
-def render_absence(reason: str, remedy: str = "") -> str:
+def render_absence(reason: str, remedy: str = "", schema: str = SCHEMA) -> str:
     """Write that nothing could be read, why, and what would mend it: in the summary together, and each by itself."""
     summary = f"{reason}; {remedy}" if remedy else reason
-    told = {"schema": SCHEMA, "severity": Severity.UNKNOWN.word, "summary": summary}
+    told = {"schema": schema, "severity": Severity.UNKNOWN.word, "summary": summary}
     return _line({**told, "reason": reason, "remedy": remedy or None, "hosts": None})
 
 
@@ -85,6 +89,7 @@ def _host(one: Member) -> dict[str, Any]:
         "severity": one.severity.word,
         "silent": one.silent_s is not None,
         "silent_s": _finite(one.silent_s),
+        "forgotten": one.is_forgotten,
     }
     if (host := one.host) is not None:
         known |= {
@@ -94,7 +99,10 @@ def _host(one: Member) -> dict[str, Any]:
             "offset": None
             if (offset := host.offset) is None
             else offset._asdict()
-            | {"bound_s": max(-offset.earliest_s, offset.latest_s), "direction": direction(offset.estimate_s)},
+            | {
+                "bound_s": max(-offset.earliest_s, offset.latest_s),
+                "direction": direction(offset.estimate_s) if offset.estimate_s else None,
+            },
             "age_s": _finite(host.age_s),
             "frequency_ppm": _finite(host.frequency_ppm),
             "usable": host.usable,

@@ -1,5 +1,7 @@
 """A fleet as one line of a monitoring plugin: the state, the sentence, and counts as performance data."""
 
+from collections.abc import Sequence
+
 from ntpaudit.core.fleet import Fleet
 from ntpaudit.core.policy import Severity
 from ntpaudit.reports.fleet_summary import sentence
@@ -7,9 +9,9 @@ from ntpaudit.sinks.nagios import plugin_line
 from ntpaudit.sinks.plain import decimal
 
 
-def render(fleet: Fleet) -> str:
-    """Write the line; what is not known is `U`."""
-    return plugin_line(fleet.severity, sentence(fleet), _performance(fleet))
+def render(fleet: Fleet, notes: Sequence[str] = ()) -> str:
+    """Write the line, with notes on the reading itself behind the sentence; what is not known is `U`."""
+    return plugin_line(fleet.severity, "; ".join([sentence(fleet), *notes]), _performance(fleet))
 
 
 def render_absence(reason: str, remedy: str = "") -> str:

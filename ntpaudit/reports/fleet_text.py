@@ -12,7 +12,7 @@ from ntpaudit.core.fleet import Ambiguity, Fleet, Member, Order, Site
 from ntpaudit.core.fleet_rules import share
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.wording import direction, plural, span
+from ntpaudit.core.wording import plural, span, standing
 from ntpaudit.reports.fleet_summary import flagged, sentence
 from ntpaudit.reports.fleet_width import fit
 from ntpaudit.sinks.plain import one_line
@@ -90,7 +90,7 @@ def render_order(
     """Write for a person to read how events on two hosts can be ordered; `estimates` are the offsets of the two."""
     prose = min(width or PROSE_WIDTH, PROSE_WIDTH)
     first, second = order.hosts
-    clocks = (f"{name} is {span(at_s)} {direction(at_s)}" for name, at_s in zip(order.hosts, estimates, strict=True))
+    clocks = (f"{name} is {standing(at_s)}" for name, at_s in zip(order.hosts, estimates, strict=True))
     facts = [
         ("clocks", ", ".join(clocks)),
         ("stamps", _first_if(first, second, order.first_s)),
@@ -190,8 +190,8 @@ def _offset(one: Member) -> str:
     """Show the offset, in words; of a silent host nobody knows it."""
     if one.host is None or one.host.offset is None or one.silent_s is not None:
         return ""
-    estimate_s = one.host.offset.estimate_s
-    return f"{span(estimate_s)} {direction(estimate_s):6}"
+    size, _, word = standing(one.host.offset.estimate_s).rpartition(" ")
+    return f"{size} {word:6}"
 
 
 def _bound(one: Member) -> str:
@@ -212,7 +212,7 @@ def _sources(one: Member) -> str:
 def _seen(one: Member, now_ns: int) -> str:
     """Say how long ago a host reported."""
     if one.host is None:
-        return "never"
+        return f"> {span(one.silent_s or 0.0)}" if one.is_forgotten else "never"
     return _ago(round((now_ns - one.host.last_ns) / NS_PER_S))
 
 

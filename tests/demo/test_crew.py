@@ -4,8 +4,9 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -13,14 +14,28 @@ import pytest
 
 from ntpaudit.config import InfluxConfig
 from ntpaudit.core.ntptime import NS_PER_S
-from ntpaudit.demo.crew import LAG_NS, Team, Work, _live, catch_up, follow, gather, live
+from ntpaudit.demo.crew import (
+    _END_S,
+    LAG_NS,
+    Absence,
+    Reached,
+    Team,
+    Work,
+    _live,
+    catch_up,
+    follow,
+    gather,
+    live,
+    portions,
+)
 from ntpaudit.demo.life import Told
-from ntpaudit.demo.outlets import StoreOutlet
+from ntpaudit.demo.outlets import StoreOutlet, Waiting
 from ntpaudit.demo.story import FallSilent, Story, write_story
 from ntpaudit.errors import TellError
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.embedded import EmbeddedStore
 from ntpaudit.fleet.reader import Reach
+from tests.world.flaky import Answer, FlakyDatabase
 
 END_NS = 1_795_000_000 * NS_PER_S
 HOUR_NS = 3600 * NS_PER_S
@@ -41,6 +56,20 @@ class Kept(StoreOutlet):
     def flush(self) -> None:
         """Count it."""
         self.flushed += 1
+
+
+class Watch:
+    """Counts, each time that a fleet lives on, the hosts that arrive."""
+
+    def __init__(self) -> None:
+        self.arrived: list[int] = []
+
+    @contextmanager
+    def once(self) -> Iterator[Callable[[], None]]:
+        """Count anew."""
+        arrived: list[None] = []
+        yield lambda: arrived.append(None)
+        self.arrived.append(len(arrived))
 
 
 class Enough(Exception):  # noqa: N818 - raised by a test, caught by it
@@ -80,16 +109,37 @@ def test_the_history_ends_at_the_present() -> None:
     story = write_story(24, 6.0, 1, END_NS)
     story = story._replace(parts=tuple(part for part in story.parts if part.fault.name in ("silent", "one-source")))
     moments = iter([END_NS + 900 * NS_PER_S, END_NS + 960 * NS_PER_S, END_NS + 965 * NS_PER_S])
-    kept = Kept()
+    kept, watch = Kept(), Watch()
     with gather(Work(story, udp=False), 1, kept) as crew:
         live(crew, story.end_ns)
-        reached_ns = catch_up(crew, story, lambda: next(moments))
-    assert reached_ns == END_NS + 960 * NS_PER_S - LAG_NS
+        reached_ns, is_present = catch_up(crew, story, lambda: next(moments), watch.once)
+    assert (reached_ns, is_present) == (END_NS + 960 * NS_PER_S - LAG_NS, True)
+    assert watch.arrived == [len(story.parts)] * 2
     for part in story.parts:
         last_ns = [told.record.utc_ns for told in kept.told if told.record.host.name == part.name][-1]
         assert last_ns is not None
         is_silent = any(isinstance(event.what, FallSilent) for event in part.events)
         assert (reached_ns - last_ns < 70 * NS_PER_S) != is_silent
+
+
+def test_a_fleet_that_lives_slower_than_time_passes_is_let_be() -> None:
+    """Where each way to the present is about as long as the last one there is an end, and it is said."""
+    story = write_story(3, 6.0, 1, END_NS)
+    moments = iter([END_NS + LAG_NS + passed_s * NS_PER_S for passed_s in (600, 1000, 1301)])
+    with gather(Work(story, udp=False), 1, Kept()) as crew:
+        live(crew, story.end_ns)
+        reached = catch_up(crew, story, lambda: next(moments), Watch().once)
+    assert reached == Reached(END_NS + 1000 * NS_PER_S, is_present=False)
+
+
+def test_a_long_history_is_lived_day_by_day() -> None:
+    """So that whoever waits sees how far it is; the last portion ends with the history."""
+    for hours, count in ((6.0, 1), (24.0, 1), (24.5, 2), (8784.0, 366)):
+        story = write_story(3, hours, 1, END_NS)
+        moments = (story.begin_ns, *portions(story))
+        assert len(moments) == count + 1
+        assert moments[-1] == END_NS
+        assert all(0 < later - earlier <= 24 * HOUR_NS for earlier, later in pairwise(moments))
 
 
 def test_what_was_told_before_is_not_told_again() -> None:
@@ -163,6 +213,39 @@ def test_what_stops_a_process_is_told_by_its_parent() -> None:
         gather(work, 2, None) as crew,
     ):
         live(crew, END_NS)
+
+
+def test_an_absence_is_told_once_at_each_end() -> None:
+    """When the first process meets it, and when the last goes on."""
+    said: list[str] = []
+    absence = Absence(said.append)
+    for number, reason in ((0, "no connection"), (1, "no connection"), (0, None), (0, "503"), (1, None), (0, None)):
+        absence.hear(number, Waiting(reason))
+    assert said == ["no connection; waits for it", "the database takes points again; goes on"]
+
+
+def test_whoever_waits_for_a_database_ends_at_once() -> None:
+    """Processes that wait without end are gone soon after their crew breaks off, all by the same deadline."""
+    story = write_story(4, 24.0, 1, END_NS)
+
+    left: list[float] = []
+
+    def leave(text: str) -> None:
+        left.append(time.monotonic())
+        assert text.endswith("; waits for it")
+        raise Enough
+
+    def fill(work: Work) -> None:
+        with gather(work, 2, None, leave) as crew:
+            live(crew, story.begin_ns + HOUR_NS)
+            live(crew, story.begin_ns + 2 * HOUR_NS)
+
+    with FlakyDatabase(choose=lambda request: Answer(204 if len(database.requests) <= 2 else 503)) as database:
+        work = Work(story, udp=False, influx=InfluxConfig(database.url), patient=True)
+        with pytest.raises(Enough):
+            fill(work)
+        assert time.monotonic() - left[0] < 1.5 * _END_S
+    assert _children() == []
 
 
 def test_a_process_whose_failure_nobody_hears_ends_in_peace() -> None:

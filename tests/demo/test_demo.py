@@ -3,6 +3,7 @@
 import os
 import pty
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -105,19 +106,39 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert (ran.status, ran.out) == (3, "")
     assert f"cannot write {tmp_path}/no/demo: No such file or directory; create its folder" in ran.err
     assert not (tmp_path / "no").exists()
+    (tmp_path / "mine").write_text("mine")
+    ran = ntpaudit("demo", "--hosts", "3", "--store", str(tmp_path / "mine"), state=tmp_path)
+    assert (ran.status, ran.out) == (3, "")
+    assert f"{tmp_path}/mine is no demonstration, and stays; remove it, or name another file with --store" in ran.err
+    assert (tmp_path / "mine").read_text() == "mine"
     ran = ntpaudit("demo", "--hosts", "3", state=tmp_path, environment={"STATE_DIRECTORY": "/proc/state"})
     assert (ran.status, ran.out) == (3, "")
     assert "cannot write /proc/state/demo.sqlite3: No such file or directory; create its folder" in ran.err
 
 
 def test_the_same_seed_and_end_make_the_same_file(tmp_path: Path) -> None:
-    """Without UDP, to the last bit; and a file elsewhere is not what the fleet's command reads."""
+    """Without UDP it holds the same points, to the last bit; a file elsewhere is not what the fleet's command reads."""
     words = ("demo", "--hosts", "4", "--hours", "6", "--no-udp", "--until", "2026-11-18T11:00", "--store")
     outs = [ntpaudit(*words, str(tmp_path / name), state=tmp_path).out for name in ("one", "other")]
     assert outs[0].replace("/one", "/other") == outs[1]
+    one, other = (_rows(tmp_path / name) for name in ("one", "other"))
+    assert len(one) > 4 * 6 * 60
+    assert one == other
     assert "6 h until 2026-11-18T11:00:00Z" in outs[0]
     assert f"ntpaudit fleet --store {tmp_path}/one --flagged" in outs[0]
     assert not (tmp_path / "state").exists()
+
+
+def _rows(path: Path) -> list[str]:
+    """Return every row of a demonstration, by its host: series are numbered as they arrive."""
+    with closing(sqlite3.connect(path)) as connection:
+        return [
+            *sorted(
+                str((table, *row[1:-4], *row[-3:]))
+                for table in ("clock", "source", "event")
+                for row in connection.execute(f"SELECT * FROM {table} JOIN series ON id = series").fetchall()
+            )
+        ]
 
 
 @contextmanager
@@ -139,8 +160,11 @@ def _running(folder: Path, *words: str, terminal: int | None = None) -> Iterator
             running.kill()
 
 
-def test_an_interrupted_demonstration_leaves_the_old_one(made: tuple[Ran, Path], tmp_path: Path) -> None:
-    """Ctrl-C reaches all processes at once; the status is 130, nothing half made is left, and no traceback is shown."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_demonstration_leaves_the_old_one(
+    made: tuple[Ran, Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    """What ends it reaches all processes at once; the status is 130, nothing half made is left, no traceback shown."""
     (tmp_path / "state").mkdir()
     old = tmp_path / "state" / "demo.sqlite3"
     old.write_bytes((made[1] / "state" / "demo.sqlite3").read_bytes())
@@ -150,7 +174,7 @@ def test_an_interrupted_demonstration_leaves_the_old_one(made: tuple[Ran, Path],
         while len(list((tmp_path / "state").iterdir())) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.5)
-        os.killpg(running.pid, signal.SIGINT)
+        os.killpg(running.pid, number)
         _, err = running.communicate(timeout=DEADLINE_S)
     assert running.returncode == 130
     assert err.endswith("interrupted\n")

@@ -2,18 +2,31 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+import ntpaudit.demo.life
+from ntpaudit import __version__
+from ntpaudit.config import HistoryConfig
+from ntpaudit.core.clocks import ClockReading
+from ntpaudit.core.course import Mind, Round, Terms, conclude_round, look
+from ntpaudit.core.events import Event
 from ntpaudit.core.ntptime import NS_PER_S
-from ntpaudit.core.observation import Failure
-from ntpaudit.core.policy import Severity
+from ntpaudit.core.observation import Failure, KernelState, Observation, Unavailable
+from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Severity
+from ntpaudit.core.record import Health, Kind, Labels, Record
+from ntpaudit.core.steps import Step, Suspend
 from ntpaudit.demo.asking import ask_directly, loopback
 from ntpaudit.demo.host import SimulatedHost
 from ntpaudit.demo.life import Ask, Life, Told
-from ntpaudit.demo.story import HEALTHY, LIE_S, MOVED_SITE, Part, Story, truth, write_story
+from ntpaudit.demo.story import ENV, HEALTHY, LIE_S, MOVED_SITE, Part, Story, truth, write_story
+from ntpaudit.rounds import Rounds, Ways
+from ntpaudit.store.ledger import Ledger
+from ntpaudit.surroundings import Facts, System
 
 END_NS = 1_795_000_000 * NS_PER_S
 HOUR_NS = 3600 * NS_PER_S
@@ -147,6 +160,98 @@ def test_nothing_depends_on_the_portions_of_time() -> None:
         pieces = [told for step in range(181) for told in life.advance(begin_ns + step * 60 * NS_PER_S)]
         assert pieces == whole
         assert list(Life(other.parts[0], other, ask_directly).advance(END_NS)) != whole
+
+
+class Concluded(NamedTuple):
+    """An observation that an agent concluded from."""
+
+    observation: Observation
+    kind: Kind
+
+
+class Tape:
+    """What a life's agent met, in order: a look at its clocks, or an observation to conclude from, and of what kind."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.met: list[ClockReading | Concluded] = []
+
+        def looks(mind: Mind, now: ClockReading) -> tuple[Mind, Step | None, Suspend | None]:
+            self.met.append(now)
+            return look(mind, now)
+
+        def concludes(mind: Mind, observation: Observation, kind: Kind, terms: Terms, health: Health) -> Round:
+            self.met[-1] = Concluded(observation, kind)  # the rounds look by themselves before they conclude
+            return conclude_round(mind, observation, kind, terms, health)
+
+        monkeypatch.setattr(ntpaudit.demo.life, "look", looks)
+        monkeypatch.setattr(ntpaudit.demo.life, "conclude_round", concludes)
+
+
+class Played(System):
+    """The surroundings of the agent's rounds, as a tape has them; and whoever they tell."""
+
+    def __init__(self) -> None:
+        super().__init__(pytest.fail, hears=False)
+        self.clock = self
+        self.events: list[Event] = []
+
+    def turn(self, now: ClockReading, seen: Observation) -> None:
+        """Come to a moment, in which this is seen."""
+        self.now, self.seen = now, seen
+
+    def read(self) -> ClockReading:
+        """Return what the clocks show now."""
+        return self.now
+
+    def facts(self, name: str | None) -> Facts:
+        """Return who the host is."""
+        return Facts(self.seen.host, self.seen.daemons)
+
+    def kernel(self) -> KernelState | Unavailable:
+        """Return what the kernel believes."""
+        return self.seen.kernel
+
+    def tell(self, record: Record, events: Sequence[Event]) -> None:
+        """Keep what is told."""
+        self.events += events
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize("fault", ["healthy", "repaired-step", "suspended", "cut-off"])
+def test_a_life_concludes_as_the_rounds_of_the_agent(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the same readings and observations the agent's own rounds make the same records and tell the same events.
+
+    Through steps, a suspend and a boot, over a real history: the short form in the simulation has not parted from them.
+    """
+    story = write_story(24, 6.0, 1, END_NS)
+    part = next(part for part in story.parts if part.fault.name == fault)
+    tape, around = Tape(monkeypatch), Played()
+    all_told = list(Life(part, story, ask_directly).advance(END_NS))
+    terms = Terms(PROFILES[DEFAULT_PROFILE], Labels(__version__, site=part.site, env=ENV), story.intervals.network_s)
+    ways = Ways(terms, {"here": around}, delivers=False, limits=HistoryConfig())
+    records, boot_id = [], None
+    with closing(Ledger(str(tmp_path / "history"), pytest.fail)) as ledger:
+        for position, met in enumerate(tape.met):
+            seen = next(one.observation for one in tape.met[position:] if isinstance(one, Concluded))
+            around.turn(seen.taken if isinstance(met, Concluded) else met, seen)
+            if seen.host.boot_id != boot_id:
+                boot_id = seen.host.boot_id
+                rounds = Rounds(ledger, around, ways, lambda text: None)
+                rounds.begin()
+            match met:
+                case Concluded(_, "network"):
+                    records.append(rounds.network(seen).record)
+                case Concluded():
+                    records.append(rounds.local().record)
+                case _:
+                    rounds.look()
+    assert records == [told.record for told in all_told]
+    assert around.events == [event for told in all_told for event in told.events]
+    assert len({record.host.boot_id for record in records}) == 1 + (fault == "cut-off")
 
 
 @pytest.mark.parametrize("ahead_s", [0.0, 0.5, -1.5])

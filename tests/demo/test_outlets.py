@@ -9,7 +9,7 @@ from ntpaudit.config import InfluxConfig
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.demo.asking import ask_directly
 from ntpaudit.demo.life import Life, Told
-from ntpaudit.demo.outlets import BATCH_LINES, InfluxOutlet
+from ntpaudit.demo.outlets import ATTEMPTS, BATCH_LINES, MOST_WAIT_S, InfluxOutlet, Waiting
 from ntpaudit.demo.story import write_story
 from ntpaudit.errors import TellError
 from tests.world.flaky import Answer, Fault, FlakyDatabase, Request, Reset
@@ -79,6 +79,41 @@ def test_a_database_that_works_is_waited_for(database: FlakyDatabase, told: list
             out.flush()
             assert len(database.requests) == 4
             database.requests.clear()
+
+
+def test_a_patient_outlet_waits_without_end(database: FlakyDatabase, told: list[Told]) -> None:
+    """However often it fails; that it waits, and that it goes on, is told once each, and each point arrives once."""
+    said: list[Waiting] = []
+    pauses: list[float] = []
+    config = InfluxConfig(database.url, timeout_s=5.0)
+    with closing(InfluxOutlet(config, None, None, said.append, pauses.append)) as out:
+        database.choose = after(1, Answer(503), 1 + 3 * ATTEMPTS)
+        out.write(told[:3])
+        out.flush()
+        out.write(told[3:6])
+        out.flush()
+    assert [one.reason is None for one in said] == [False, True]
+    assert said[0].reason is not None
+    assert said[0].reason.startswith(f"cannot write to {database.url}: 503")
+    assert len(pauses) == 3 * ATTEMPTS
+    assert max(pauses) <= MOST_WAIT_S
+    first, *failed, last = [request.lines for request in database.requests]
+    assert set(failed) == {last}
+    assert first != last
+
+
+def test_an_impatient_outlet_gives_up(database: FlakyDatabase, told: list[Told]) -> None:
+    """After so many attempts the reason is told."""
+    pauses: list[float] = []
+    with closing(InfluxOutlet(InfluxConfig(database.url), None, 3, pause=pauses.append)) as out:
+        database.choose = after(1, Answer(503))
+        out.write(told[:1])
+        out.flush()
+        out.write(told[1:2])
+        with pytest.raises(TellError, match="503"):
+            out.flush()
+    assert len(pauses) == 2
+    assert len(database.requests) == 4
 
 
 def test_what_is_too_much_at_once_is_halved(database: FlakyDatabase, told: list[Told]) -> None:

@@ -48,6 +48,15 @@ def audits() -> Iterator[Audit]:
         yield _audit("roamer", "ams" if age_s > HOUR_S else "fra", age_s, servers(0.001, host_ns=_host_ns(age_s)))
         mended = [] if age_s <= 600 else [_liar(age_s, "ntp8.example.net")]
         yield _audit("mended", "fra", age_s, [*servers(0.001, host_ns=_host_ns(age_s)), *mended, _liar(age_s)])
+        yield _audit("twin", "ams", age_s, servers(0.001, host_ns=_host_ns(age_s)))
+        yield _audit("renamed", "ams" if age_s > 600 else "fra", age_s, servers(0.001, host_ns=_host_ns(age_s)))
+        yield _audit(
+            "relabelled", "fra", age_s, servers(0.001, host_ns=_host_ns(age_s)), env="x" if age_s > 60 else "y"
+        )
+    for age_s in range(2 * HOUR_S, 0, -290):
+        yield _audit("twin", "fra", age_s, servers(2.5, host_ns=_host_ns(age_s)))
+    yield _audit("renamed", "ams", 5000, servers(0.001, host_ns=_host_ns(5000)), _BEFORE, always=True)
+    yield _audit("renamed", "fra", 500, servers(0.001, host_ns=_host_ns(500)), _AFTER, always=True)
     for age_s in range(2 * HOUR_S, 0, -1000):
         yield _audit("seldom", "fra", age_s, servers(1.7, host_ns=_host_ns(age_s)))
     yield _audit("asleep", "ams", 3 * HOUR_S, servers(0.001, host_ns=_host_ns(3 * HOUR_S)))
@@ -77,11 +86,12 @@ def _audit(
     env: str | None = "prod",
     drift: Drift | None = None,
     age: float = 0.0,
+    always: bool = False,
 ) -> Audit:
-    """Return an audit of so long before the end; what happened is delivered with the last."""
+    """Return an audit of so long before the end; what happened is delivered with the last, unless `always`."""
     concluded = record(*sources, name=name, labels=Labels("0.1.0", None, site, env), host_ns=_host_ns(age_s))
     told = concluded._replace(drift=drift, age_s=age if concluded.offset else None)
-    return Audit(told, events if age_s < 120 else (), _host_ns(age_s))
+    return Audit(told, events if always or age_s < 120 else (), _host_ns(age_s))
 
 
 def _event(kind: str, age_s: int, *, raised: bool = True, value_s: float | None = None) -> Event:
@@ -114,3 +124,7 @@ _STRANGE = (
     _event("breach-forecast", 5500, raised=False),
     _event("breach-forecast", 3000),
 )
+_BEFORE = (_event("unsynced", 5000), _event("common-name", 5000), _event("in-force", 5000, value_s=0.25))
+"""Raised before the host was given another site."""
+
+_AFTER = (_event("unsynced", 500, raised=False), _event("common-name", 500, raised=False))

@@ -1,6 +1,8 @@
 """A demonstration's file: whole or not at all, and told apart from every other."""
 
 import os
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -154,6 +156,104 @@ def test_where_nothing_can_be_written_is_told(
     with pytest.raises(StoreError, match=words):
         EmbeddedStore.create(place)
     assert list(tmp_path.iterdir()) == []
+
+
+def _link_to_text(path: Path) -> None:
+    _text(path.with_name("text"))
+    path.symlink_to("text")
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (_empty, "is no demonstration, and stays; remove it"),
+        (_other, "is no demonstration, and stays"),
+        (_text, "is no demonstration, and stays"),
+        (_link_to_text, "is no demonstration, and stays"),
+        (lambda path: os.mkfifo(path), "is no file that could be replaced"),
+        (lambda path: os.mknod(path, 0o644 | 0o020000, os.makedev(1, 3)), "is no file that could be replaced"),
+        (_socket, "is no file that could be replaced"),
+    ],
+)
+def test_only_a_demonstration_is_replaced(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
+    """A file, database, link, pipe, device or socket of somebody else is refused, and stays as it was."""
+    path = tmp_path / "demo.sqlite3"
+    try:
+        make(path)
+    except PermissionError:
+        pytest.skip("devices are made by root")
+    before = path.lstat(), path.stat(), path.is_file() and path.read_bytes()
+    with pytest.raises(StoreError, match=f"demo.sqlite3 {words}"):
+        EmbeddedStore.create(str(path))
+    after = path.lstat(), path.stat(), path.is_file() and path.read_bytes()
+    assert [one.st_ino for one in after[:2]] == [one.st_ino for one in before[:2]]
+    assert after[2] == before[2]
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_what_came_meanwhile_is_spared(tmp_path: Path) -> None:
+    """A file that somebody put there while the demonstration was written is not replaced."""
+    path = tmp_path / "demo.sqlite3"
+    store = EmbeddedStore.create(str(path))
+    store.finish(NOW_NS)
+    path.write_text("mine")
+    with pytest.raises(StoreError, match="is no demonstration, and stays"):
+        store.close()
+    assert path.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    """What it points to is made, and replaced, where it is; the link stays."""
+    link = tmp_path / "demo.sqlite3"
+    (tmp_path / "elsewhere").mkdir()
+    link.symlink_to("elsewhere/real")
+    for name in ("old", "new"):
+        write(link, name)
+        assert names(tmp_path / "elsewhere" / "real") == [name]
+    assert link.is_symlink()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["demo.sqlite3", "elsewhere", "real"]
+
+
+def test_one_of_another_version_is_replaced(tmp_path: Path) -> None:
+    """A demonstration is one whatever its version: making it anew is what its reader advises."""
+    path = tmp_path / "demo.sqlite3"
+    _newer(path)
+    write(path, "new")
+    assert names(path) == ["new"]
+
+
+BEGIN = """
+import sys, time
+from ntpaudit.fleet.embedded import EmbeddedStore
+store = EmbeddedStore.create(sys.argv[1])
+print("begun", flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_a_killed_run_has_left_is_removed(tmp_path: Path) -> None:
+    """By the next one; not while its writer lives, and no file of a similar name that is somebody else's."""
+    path = tmp_path / "demo.sqlite3"
+    others = {tmp_path / ".demo.sqlite3.swp", tmp_path / ".demo.sqlite3.mybackup", tmp_path / ".other.abcdefgh"}
+    for other in others:
+        other.write_text("mine")
+    with subprocess.Popen(
+        [sys.executable, "-c", BEGIN, str(path)], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "begun\n"
+        write(path, "new")
+        (left,) = {*tmp_path.iterdir()} - {path} - others
+        running.send_signal(signal.SIGKILL)
+    assert left.exists()
+    write(path, "newer")
+    assert {*tmp_path.iterdir()} == {path} | others
 
 
 FILL = """

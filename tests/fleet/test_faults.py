@@ -3,24 +3,35 @@
 import json
 import socket
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
+from typing import TypeVar
+from urllib.parse import parse_qs
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ntpaudit.core.fleet import Terms
+from ntpaudit.core.fleet_rules import judge_fleet
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet import http, open_reader
 from ntpaudit.fleet.reader import Reach, Reader
+from ntpaudit.reports import fleet_csv, fleet_json, fleet_nagios, fleet_text
 from tests.records import NOW_NS
-from tests.world.flaky import Answer, Fault, FlakyDatabase, Hang, Octets, certificate
+from tests.world.flaky import Answer, Fault, FlakyDatabase, Hang, Octets, Request, certificate
 from tests.world.servers import free_port
 
 TOKEN = "s3kret-t0ken-of-the-tests"
 LANGUAGES = ("influxql", "promql")
+
+Got = TypeVar("Got")
+
+Series = tuple[dict[str, object], object, object]
+"""Labels, a stamp and a value."""
 
 
 @pytest.fixture(scope="module")
@@ -232,33 +243,130 @@ def test_a_connection_that_was_given_up_is_opened_anew(database: FlakyDatabase) 
 
 
 cells: st.SearchStrategy[object] = st.sampled_from(
-    [None, True, [], {}, "x", "", "NaN", "1e999", -1, 3, 1e308, 10**400, "2", 0.5]
+    [None, True, [], {}, "x", "", "NaN", "1e999", -1, 0, 1, 3, 1e308, 10**400, 1e306, "1e306", "2", 0.5, 9e18]
+) | st.sampled_from(
+    [NOW_NS, NOW_NS - NS_PER_S, NOW_NS // 10**6, NOW_NS / 1e9, 2**63, -(2**63), [[[[]]]], "\x1b[2J", "\ud800", "a\nb"]
+)
+labels: st.SearchStrategy[dict[str, object]] = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("__name__", "host", "site", "env", "kind", "source", "severity"), cells)
 )
 
 
-@given(st.lists(st.lists(cells, min_size=14, max_size=14) | st.lists(cells, max_size=3) | cells, max_size=5))
-@settings(max_examples=50)
-def test_any_cell_is_taken_for_what_it_is(database: FlakyDatabase, rows: list[object]) -> None:
+def attempt(task: Callable[[], Got]) -> Got | None:
+    """Return what is read, None where a ReadError says in a line what is wrong."""
+    try:
+        return task()
+    except ReadError as error:
+        message = str(error)
+    assert message.isprintable()
+    return None
+
+
+def check(reader: Reader) -> None:
+    """Read all there is: whatever is read is a fleet that can be judged and told."""
+    begin_ns = NOW_NS - 100 * NS_PER_S
+    courses = attempt(lambda: reader.courses(["web1", "x"], begin_ns, NOW_NS, 3))
+    tallies = attempt(lambda: reader.tallies(begin_ns, NOW_NS, 3))
+    assert all(begin_ns <= one.begin_ns < NOW_NS for one in tallies or ())
+    assert all(begin_ns <= one.begin_ns < NOW_NS for course in (courses or {}).values() for one in course)
+    for reach in (Reach(), Reach("x")):
+        snapshot = attempt(partial(reader.snapshot, NOW_NS, reach))
+        if snapshot is None:
+            continue
+        judged = judge_fleet(snapshot, Terms())
+        for text in (
+            fleet_text.render(judged), fleet_json.render(judged), fleet_csv.render(judged), fleet_nagios.render(judged)
+        ):  # fmt: skip
+            assert text.encode()
+        for host in snapshot.hosts:
+            assert host.name.isprintable()
+            assert NOW_NS - Reach().look_back_s * NS_PER_S < host.last_ns <= NOW_NS
+            assert isinstance(host.severity, Severity)
+            assert (host.offset is None) == (host.verdict == "unmeasured")
+            assert host.offset is None or host.offset.earliest_s <= host.offset.estimate_s <= host.offset.latest_s
+            assert all(type(count) is int and count >= 0 for count in (host.usable, host.falsetickers, host.findings))
+        for alarm in snapshot.alarms:
+            assert (alarm.host + alarm.kind).isprintable()
+            assert alarm.since_ns <= NOW_NS
+
+
+COLUMNS = ["time", "host", "site", "env", "severity", "verdict", "offset_s", "earliest_s", "latest_s", "age_s"]
+COLUMNS += ["frequency_ppm", "usable", "falsetickers", "findings", "kind", "raised", "value_s", "source", "status"]
+COLUMNS += ["mean_s", "value"]
+rows = st.lists(cells, min_size=len(COLUMNS), max_size=len(COLUMNS))
+likely = rows.map(lambda row: [NOW_NS, "web1", *row[2:14], "unsynced", 1, *row[16:20], "web1"])
+
+
+@given(st.lists(rows | likely | st.lists(cells, max_size=3) | cells, max_size=5), labels | cells)
+@settings(max_examples=60, deadline=None)
+def test_any_cell_of_influxdb_is_taken_for_what_it_is(
+    database: FlakyDatabase, values: list[object], tags: object
+) -> None:
     """What is no number, name or time in a row is left out of what is said of a host."""
-    columns = ["time", "host", "site", "env", "severity", "verdict", "offset_s", "earliest_s", "latest_s"]
-    columns += ["age_s", "frequency_ppm", "usable", "falsetickers", "findings"]
-    named = [[NOW_NS, "web1", *row[2:]] if isinstance(row, list) and len(row) == 14 else row for row in rows]
-    series = {"name": "ntpaudit_clock", "columns": columns, "values": named}
-    clock = json.dumps({"results": [{"statement_id": 0, "series": [series]}]})
-    names = '{"results":[{"statement_id":0,"series":[{"columns":["key","value"],"values":[["host","web1"],[7]]}]}]}'
-    nothing = '{"results":[{"statement_id":0}]}'
-    database.choose = lambda request: Answer(
-        200, names if "SHOW" in request.target else clock if "FROM+%22ntpaudit_clock" in request.target else nothing
-    )
+    series = {"name": "any", "columns": COLUMNS, "values": values, "tags": tags}
+    answer = json.dumps({"results": [{"statement_id": 0, "series": [series]}]})
+    database.choose = lambda request: Answer(200, answer)
     with closing(opened(database.url, "influxql")) as reader:
-        snapshot = reader.snapshot(NOW_NS, Reach())
-    for host in snapshot.hosts:
-        assert (host.name, host.last_ns) == ("web1", NOW_NS)
-        assert isinstance(host.severity, Severity)
-        assert (host.offset is None) == (host.verdict == "unmeasured")
-        assert host.offset is None or host.offset.earliest_s <= host.offset.latest_s
-        assert all(type(count) is int and count >= 0 for count in (host.usable, host.falsetickers, host.findings))
-    assert bool(snapshot.hosts) != bool(snapshot.forgotten)
+        check(reader)
+
+
+moments = st.just(NOW_NS // 10**6 - 1) | cells
+certain: st.SearchStrategy[list[Series]] = st.lists(
+    st.tuples(
+        st.fixed_dictionaries({"host": st.sampled_from(["web1", "x", "a\nb", "\ud800"])}, optional={"site": cells}),
+        st.integers(NOW_NS // 10**6 - 200, NOW_NS // 10**6 + 100),
+        st.sampled_from([0, 1, 3, "2", "NaN", 1e306, None]) | st.floats(),
+    ),
+    max_size=4,
+)
+anything: st.SearchStrategy[list[Series]] = st.lists(st.tuples(labels, moments, cells), max_size=4)
+
+
+@given(
+    certain | anything,
+    certain | anything,
+    st.just(["web1"]) | st.lists(cells, max_size=3) | cells,
+    st.lists(labels | cells, max_size=3) | cells,
+)
+@settings(max_examples=60, deadline=None)
+def test_any_cell_of_victoriametrics_is_taken_for_what_it_is(
+    database: FlakyDatabase, lines: list[Series], results: list[Series], names: object, found: object
+) -> None:
+    """What is no number, name or time in a series is left out of what is said of a host."""
+    vector: list[object] = []
+    matrix: list[object] = []
+    for own, stamp, value in results:
+        stamp_s = stamp / 1000 if isinstance(stamp, int) and abs(stamp) < 2**63 else stamp
+        named = {"kind": "unsynced", "source": "ntp1", **own}
+        vector.append({"metric": named, "value": [stamp_s, stamp_s if type(value) is float else value]})
+        matrix.append({"metric": own, "values": [[stamp_s, value]]})
+
+    def answer(request: Request) -> Answer:
+        if "/export" in request.target:
+            field = parse_qs(request.target.partition("?")[2])["match[]"][0].partition("{")[0]
+            parts: list[object] = [
+                {"metric": dict([("__name__", field), *own.items()]), "values": [value], "timestamps": [stamp]}
+                for own, stamp, value in lines
+            ]
+            return Answer(200, "".join(json.dumps(part, separators=(",", ":")) + "\n" for part in parts))
+        data: object = {"result": matrix if "query_range" in request.target else vector}
+        data = names if "/values" in request.target else found if "/series" in request.target else data
+        return Answer(200, json.dumps({"status": "success", "data": data}))
+
+    database.choose = answer
+    with closing(opened(database.url, "promql")) as reader:
+        check(reader)
+
+
+def test_whatever_fails_in_a_thread_is_raised_where_it_is_waited_for() -> None:
+    """A mistake of ours is told as what it is, and as nothing else."""
+
+    def fail() -> None:
+        raise ZeroDivisionError("of a thread")
+
+    wait = http.start(fail)
+    with pytest.raises(ZeroDivisionError, match="of a thread"):
+        wait()
 
 
 @given(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet import Bucket, Host, Offset, Snapshot
+from ntpaudit.core.fleet import Bucket, Clash, Host, Offset, Snapshot
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
 from ntpaudit.errors import ReadError
@@ -23,25 +23,31 @@ from tests.world.servers import influxd, victoria_metrics
 MS = 1_000_000
 READERS = ("embedded", "influxql", "promql")
 ASKED = ("influxql", "promql")
+NEW = ("twin", "renamed", "relabelled")
 
 
 @pytest.fixture(scope="module")
-def readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Reader]]:
-    """A reader of each kind, all of the same fleet; VictoriaMetrics behind a prefix, as a cluster is."""
-    path = str(tmp_path_factory.mktemp("fleet") / "demo.sqlite3")
-    keep(path)
+def databases() -> Iterator[dict[str, str]]:
+    """Both databases with the same fleet; VictoriaMetrics behind a prefix, as a cluster is."""
     with influxd() as influx, victoria_metrics() as victoria:
         for url in (f"{influx}/write?db=ntpaudit", f"{victoria}/write"):
             urllib.request.urlopen(urllib.request.Request(url, lines().encode()), timeout=30).close()
         urllib.request.urlopen(f"{victoria}/internal/force_flush", timeout=30).close()
-        opened = {
-            "embedded": open_reader(path=path),
-            "influxql": open_reader(url=influx),
-            "promql": open_reader(url=f"{victoria}/prometheus", language="promql"),
-        }
-        yield opened
-        for reader in opened.values():
-            reader.close()
+        yield {"influxql": influx, "promql": f"{victoria}/prometheus"}
+
+
+@pytest.fixture(scope="module")
+def readers(databases: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Reader]]:
+    """A reader of each kind, all of the same fleet."""
+    path = str(tmp_path_factory.mktemp("fleet") / "demo.sqlite3")
+    keep(path)
+    opened = {
+        "embedded": open_reader(path=path),
+        **{kind: open_reader(url=url, language=kind) for kind, url in databases.items()},
+    }
+    yield opened
+    for reader in opened.values():
+        reader.close()
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +68,7 @@ def comparable(snapshot: Snapshot) -> Snapshot:
         alarms=tuple(sorted(alarm._replace(since_ns=alarm.since_ns // MS * MS) for alarm in snapshot.alarms)),
         lies=tuple(sorted(lie._replace(offset_s=round(lie.offset_s or 0, 9)) for lie in snapshot.lies)),
         before={name: rounded(offset) for name, offset in sorted(snapshot.before.items())},
+        before_ns={name: stamp_ns // MS * MS for name, stamp_ns in sorted(snapshot.before_ns.items())},
     )
 
 
@@ -80,7 +87,7 @@ def test_every_host_is_read_as_it_last_was(snapshots: dict[str, Snapshot], kind:
     """Each host has its latest point, and nothing of the points before: where it is now, and what was measured now."""
     hosts = hosts_of(snapshots[kind])
     assert sorted(hosts) == sorted(
-        ["web1", "web2", "db1", "db2", "placeless", "roamer", "mended", "seldom", "asleep", HOSTILE_KEPT]
+        ["web1", "web2", "db1", "db2", "placeless", "roamer", "mended", "seldom", "asleep", HOSTILE_KEPT, *NEW]
     )
     web1 = hosts["web1"]
     assert (web1.site, web1.env, web1.severity, web1.verdict) == ("ams", "prod", Severity.OK, "within")
@@ -106,6 +113,7 @@ def test_what_is_in_force_is_told(snapshots: dict[str, Snapshot], kind: str) -> 
         for alarm in snapshots[kind].alarms
     ] == [
         (HOSTILE_KEPT, "breach-forecast", Severity.WARNING, 3000, None),
+        ("renamed", "in-force", Severity.WARNING, 5000, 0.25),
         ("web1", "step-back", Severity.WARNING, 1800, -0.5),
         ("web2", "offset-out", Severity.WARNING, 1800, 0.06),
     ]
@@ -132,9 +140,67 @@ def test_the_offset_of_an_hour_ago_is_read(snapshots: dict[str, Snapshot], kind:
 
 
 @pytest.mark.parametrize("kind", READERS)
+def test_machines_of_one_name_are_told_apart_from_one_that_moved(readers: dict[str, Reader], kind: str) -> None:
+    """Two that report at once clash, and the worst counts; a host that has another site or environment now does not."""
+    snapshot = readers[kind].snapshot(END_NS, Reach())
+    assert snapshot.clashes == (Clash("twin", ("ams", "fra")),)
+    twin = hosts_of(snapshot)["twin"]
+    assert (twin.site, twin.severity) == ("fra", Severity.CRITICAL)
+    assert twin.offset is not None
+    assert twin.offset.estimate_s == pytest.approx(2.5, abs=2e-4)
+    assert "twin" not in snapshot.before
+    there = readers[kind].snapshot(END_NS, Reach("ams"))
+    assert there.clashes == snapshot.clashes
+    assert (hosts_of(there)["twin"].site, hosts_of(there)["twin"].severity) == ("ams", Severity.OK)
+    assert readers[kind].snapshot(END_NS, Reach(silent_after_s=100.0)).clashes == ()
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_finding_of_a_host_at_its_former_site_is_in_force(readers: dict[str, Reader], kind: str) -> None:
+    """Of one site too, and what was cleared at the new one stays cleared."""
+    for site in (None, "fra"):
+        alarms = [alarm.kind for alarm in readers[kind].snapshot(END_NS, Reach(site)).alarms if alarm.host == "renamed"]
+        assert alarms == ["in-force"]
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_one_environment_alone(databases: dict[str, str], kind: str) -> None:
+    """The hosts, the courses and the counts are those of the environment that is named."""
+    begin_ns = END_NS - HOUR_S * NS_PER_S
+    with closing(open_reader(url=databases[kind], language=kind, env="x")) as reader:
+        assert [host.name for host in reader.snapshot(END_NS, Reach()).hosts] == ["relabelled"]
+        assert reader.snapshot(END_NS, Reach("fra")).hosts[0].env == "x"
+        assert [tally.hosts for tally in reader.tallies(begin_ns, END_NS, 1)] == [(1, 0, 0, 0)]
+        courses = reader.courses(["web1", "relabelled"], begin_ns, END_NS, 1)
+        assert {name: len(buckets) for name, buckets in courses.items()} == {"web1": 0, "relabelled": 1}
+    with (
+        closing(open_reader(url=databases[kind], language=kind, env="z")) as reader,
+        pytest.raises(ReadError, match="no agent of environment 'z'"),
+    ):
+        reader.snapshot(END_NS, Reach())
+
+
+def test_names_that_the_database_leaves_out_are_missed() -> None:
+    """VictoriaMetrics cuts a list of names without a word: that is told, for nobody would miss those hosts."""
+    lines = "".join(f"ntpaudit_clock,host=web{number} severity=0i {END_NS}\n" for number in range(10))
+    for limit, is_enough in ((9, False), (10, True)):
+        with victoria_metrics(f"-search.maxTagValues={limit}") as url:
+            urllib.request.urlopen(urllib.request.Request(f"{url}/write", lines.encode()), timeout=30).close()
+            urllib.request.urlopen(f"{url}/internal/force_flush", timeout=30).close()
+            with closing(open_reader(url=url, language="promql")) as reader:
+                if is_enough:
+                    assert len(reader.snapshot(END_NS, Reach()).hosts) == 10
+                else:
+                    with pytest.raises(ReadError, match=r"more hosts than the 9 .* raise its -search\.maxTagValues"):
+                        reader.snapshot(END_NS, Reach())
+
+
+@pytest.mark.parametrize("kind", READERS)
 def test_who_is_known_and_not_seen_is_forgotten(snapshots: dict[str, Snapshot], kind: str) -> None:
     """A host without a point in all the time that is looked back on is named; none that has one is."""
     assert snapshots[kind].forgotten == ("gone",)
+    assert snapshots[kind].places == {"gone": "ams"}
+    assert snapshots[kind].look_back_s == 86_400.0
 
 
 @pytest.mark.parametrize("kind", ASKED)
@@ -153,7 +219,8 @@ def test_one_site_alone(readers: dict[str, Reader], kind: str, site: str) -> Non
     snapshot = comparable(readers[kind].snapshot(END_NS, reach))
     assert snapshot == comparable(readers["embedded"].snapshot(END_NS, reach))
     whole = comparable(readers[kind].snapshot(END_NS, Reach()))
-    assert snapshot.hosts == tuple(host for host in whole.hosts if host.site == site)
+    others = tuple(host for host in snapshot.hosts if host.name != "twin")
+    assert others == tuple(host for host in whole.hosts if host.site == site and host.name != "twin")
     assert snapshot.forgotten == (("gone",) if site == "ams" else ())
 
 
@@ -161,12 +228,12 @@ def test_one_site_alone(readers: dict[str, Reader], kind: str, site: str) -> Non
 def test_many_hosts_are_asked_for_all_at_once(
     readers: dict[str, Reader], snapshots: dict[str, Snapshot], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where more hosts are late than can be named, the answer is the same, of one site too."""
+    """Where more hosts are late than can be named, the answer is the same, but for where the forgotten were."""
     ams = comparable(readers[kind].snapshot(END_NS, Reach("ams")))
     monkeypatch.setattr(questions, "MAX_NAMES", 0)
     monkeypatch.setattr(questions, "FRESH_S", 5.0)
-    assert comparable(readers[kind].snapshot(END_NS, Reach())) == snapshots[kind]
-    assert comparable(readers[kind].snapshot(END_NS, Reach("ams"))) == ams
+    assert comparable(readers[kind].snapshot(END_NS, Reach())) == snapshots[kind]._replace(places={})
+    assert comparable(readers[kind].snapshot(END_NS, Reach("ams"))) == ams._replace(places={})
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -176,7 +243,7 @@ def test_another_moment_is_read_as_it_was(readers: dict[str, Reader], kind: str)
     snapshot = comparable(readers[kind].snapshot(then_ns, Reach(before_s=1800.0)))
     assert snapshot == comparable(readers["embedded"].snapshot(then_ns, Reach(before_s=1800.0)))
     assert hosts_of(snapshot)["db2"].offset is not None
-    assert {alarm.kind for alarm in snapshot.alarms} == {"step-forward"}
+    assert {alarm.kind for alarm in snapshot.alarms if alarm.host != "renamed"} == {"step-forward"}
     assert snapshot.before_s == 1800.0
 
 
@@ -217,7 +284,7 @@ def test_tallies_are_the_same(readers: dict[str, Reader], kind: str, site: str |
     assert tallies == readers["embedded"].tallies(begin_ns, END_NS, 8, site)
     assert [tally.begin_ns for tally in tallies] == [begin_ns + number * 900 * NS_PER_S for number in range(8)]
     assert tallies[-1].hosts[Severity.UNKNOWN] == 1
-    assert sum(tallies[0].hosts) == (4 if site else 9)
+    assert sum(tallies[0].hosts) == (6 if site else 12)
 
 
 @pytest.mark.parametrize("kind", READERS)

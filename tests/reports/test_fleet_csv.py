@@ -36,7 +36,7 @@ def test_every_host_is_a_line_of_as_many_values_as_the_header() -> None:
     }  # fmt: skip
     assert (read["fra-gw"]["silent"], read["fra-gw"]["silent_s"]) == ("1", "7800")
     assert {key: value for key, value in read["lon-old"].items() if value} == {
-        "host": "lon-old", "severity": "unknown", "silent": "1",
+        "host": "lon-old", "severity": "unknown", "silent": "1", "silent_s": "86400",
     }  # fmt: skip
     low = FLEET.members[0]._replace(alarms=tuple(one._replace(severity=Severity.OK) for one in ALARMS[1:2]))
     [row] = rows(render(FLEET, [low]))

@@ -4,7 +4,8 @@ import json
 from math import inf, nan
 
 from ntpaudit.core.fleet import Terms
-from ntpaudit.core.fleet_rules import judge_fleet, order
+from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.core.ordering import order
 from ntpaudit.core.policy import Severity
 from ntpaudit.reports.fleet_json import ORDER_SCHEMA, SCHEMA, render, render_absence, render_order
 from tests.snapshots import HOSTS, SNAPSHOT
@@ -38,7 +39,8 @@ def test_all_of_it_is_there() -> None:
     hosts = {one["host"]: one for one in told["hosts"]}
     assert (hosts["fra-gw"]["silent"], hosts["fra-gw"]["silent_s"]) == (True, 7800.0)
     assert hosts["lon-old"] == {
-        "host": "lon-old", "site": None, "severity": "unknown", "silent": True, "silent_s": None, "alarms": [],
+        "host": "lon-old", "site": None, "severity": "unknown", "silent": True, "silent_s": 86400.0, "forgotten": True,
+        "alarms": [],
     }  # fmt: skip
     assert hosts["fra-laptop"]["offset"] is None
 

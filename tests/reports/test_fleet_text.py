@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet import Alarm, Fleet, Member, Terms
-from ntpaudit.core.fleet_rules import judge_fleet, order
+from ntpaudit.core.fleet import Alarm, Clash, Fleet, Lie, Member, Terms
+from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.core.ordering import order
 from ntpaudit.core.policy import Severity
 from ntpaudit.reports.fleet_summary import sentence
 from ntpaudit.reports.fleet_text import FINDINGS, ROWS, first_rows, render, render_absence, render_order
@@ -121,8 +122,39 @@ def test_a_row_says_where_the_clock_stands() -> None:
     assert rows["ams-web-1"] == "ams-web-1 ams critical 37 s behind 37.1 s 4, 1 false 30 s offset-out +1"
     assert rows["sto-node-4"] == "sto-node-4 sto ok 60.4 ms ahead 64.4 ms 4 30 s"
     assert rows["fra-gw"] == "fra-gw fra silent 2.17 h"
-    assert rows["lon-old"] == "lon-old silent never"
+    assert rows["lon-old"] == "lon-old silent > 24 h"
     assert rows["fra-laptop"] == "fra-laptop fra unknown 0 30 s"
+
+
+def test_an_offset_of_exactly_zero_has_no_direction() -> None:
+    """It is neither behind nor ahead."""
+    assert re.search(r"^ams-0 +ams +ok +0 ns off ", render(fleet_of(OK)), re.MULTILINE)
+
+
+def test_a_host_that_never_reported_was_never_seen() -> None:
+    """That is another thing than to be forgotten."""
+    fleet = judge_fleet(SNAPSHOT, Terms(inventory=("lon-old", "new")))
+    rows = {line.split()[0]: line.split() for line in render(fleet).splitlines() if line}
+    assert (rows["new"][-1], rows["lon-old"][-3:]) == ("never", [">", "24", "h"])
+
+
+def test_names_reach_no_terminal_as_they_are() -> None:
+    """Line breaks and control characters in whatever was read are spaces, wherever it is told."""
+    evil = "a\n\x1b[2J\u202eb"
+    one = host(evil, 2.0, severity=Severity.CRITICAL)._replace(site=evil, env=evil)
+    read = EMPTY._replace(
+        hosts=(one, one._replace(name="b"), one._replace(name="c"), one._replace(name="d", offset=None)),
+        alarms=(Alarm(evil, evil, Severity.WARNING, 0),),
+        lies=tuple(Lie(evil, name, 1.0) for name in (evil, "b", "c")),
+        forgotten=(evil * 2,),
+        clashes=(Clash(evil, (evil, None)),),
+    )
+    fleet = judge_fleet(read, Terms(ambiguity_s=1e-6))
+    said = order(one, read.hosts[1])
+    assert said is not None
+    texts = [render(fleet, width=width) for width in (40, 100, None)] + [render_order(said, [2.0, 2.0], OK)]
+    for line in "".join(texts).splitlines():
+        assert line.isprintable()
 
 
 def test_sites_are_summed_up_where_there_are_several() -> None:

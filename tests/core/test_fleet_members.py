@@ -1,0 +1,88 @@
+"""Who belongs to a fleet, and where."""
+
+from math import inf
+
+import pytest
+
+from ntpaudit.core.fleet import Alarm, Clash, Coverage, Lie, Member, Terms
+from ntpaudit.core.fleet_members import cover, gather, is_covered, narrow
+from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.core.policy import Severity
+from tests.core.fleets import DAY_S, NOW_NS, host, snapshot
+
+
+def test_members_are_sorted_by_how_bad_then_how_silent_then_how_wrong_then_by_name() -> None:
+    """Critical, unknown, warning, ok; in each the longest silence, then the largest worst case."""
+    hosts = (
+        host("ok-b"),
+        host("ok-a"),
+        host("ok-wide", -0.001, 0.05),
+        host("warns", 0.2, severity=Severity.WARNING),
+        host("unmeasured", None, severity=Severity.UNKNOWN),
+        host("silent", ago_s=700),
+        host("long-silent", 50.0, severity=Severity.CRITICAL, ago_s=7000),
+        host("wrong", 3.0, severity=Severity.CRITICAL),
+        host("more-wrong", -5.0, severity=Severity.CRITICAL),
+    )
+    fleet = judge_fleet(snapshot(*hosts, forgotten=["gone"]), Terms())
+    assert [one.name for one in fleet.members] == [
+        "more-wrong", "wrong", "gone", "long-silent", "silent", "unmeasured", "warns", "ok-wide", "ok-a", "ok-b",
+    ]  # fmt: skip
+    assert fleet.members[2] == Member("gone", None, Severity.UNKNOWN, None, DAY_S)
+
+
+def test_alarms_are_those_of_their_host_worst_first() -> None:
+    """Each host has its own, whatever the order that they are read in."""
+    alarms = [
+        Alarm("a", "source-quorum", Severity.WARNING, NOW_NS),
+        Alarm("b", "step-back", Severity.WARNING, NOW_NS),
+        Alarm("a", "offset-out", Severity.CRITICAL, NOW_NS, 3.0),
+    ]
+    fleet = judge_fleet(snapshot(host("a"), host("b"), alarms=alarms), Terms())
+    kinds = {one.name: [alarm.kind for alarm in one.alarms] for one in fleet.members}
+    assert kinds == {"a": ["offset-out", "source-quorum"], "b": ["step-back"]}
+
+
+def test_one_site_alone() -> None:
+    """Narrowed, nothing is left of other sites; the inventory tells where a host stands that does not say so."""
+    read = snapshot(
+        host("a"), host("b", site="fra"), host("c", site=None), host("d", site=None),
+        alarms=[Alarm("a", "x", Severity.OK, 0), Alarm("b", "x", Severity.OK, 0)],
+        lies=[Lie("s", "a"), Lie("s", "b")],
+        forgotten=["old", "unplaced"],
+        clashes=[Clash("a", ("ams", "fra")), Clash("b", ("fra", "sgp"))],
+    )  # fmt: skip
+    sites = {"c": "ams", "never": "ams", "b": "ams", "old": "ams", "elsewhere": "fra"}
+    terms = Terms(inventory=("a", "b", "c", "never", "unplaced", "elsewhere"), sites=sites)
+    here, judged_by = narrow(read, terms, "ams")
+    assert [one.name for one in here.hosts] == ["a", "c"]
+    assert judged_by.inventory == ("a", "c", "never")
+    assert here.forgotten == ("old",)
+    assert [clash.name for clash in here.clashes] == ["a"]
+    assert [alarm.host for alarm in here.alarms] == ["a"]
+    assert [lie.host for lie in here.lies] == ["a"]
+    assert {one.site for one in judge_fleet(here, judged_by).members} == {"ams"}
+    assert narrow(read, Terms(), "fra")[1].inventory is None
+
+
+def test_a_forgotten_host_is_not_one_that_never_reported() -> None:
+    """It is known for how long it has been silent at least, and where it stood as far as the database says."""
+    read = snapshot(host("a"), forgotten=["old", "lost"])._replace(look_back_s=7200.0, places={"old": "fra"})
+    members, _ = gather(read, Terms(inventory=("a", "old", "lost", "never"), sites={"old": "ams", "never": "ams"}))
+    told = {one.name: (one.site, one.silent_s, one.is_forgotten) for one in members}
+    assert told == {
+        "a": ("ams", None, False),
+        "old": ("fra", 7200.0, True),
+        "lost": (None, 7200.0, True),
+        "never": ("ams", inf, False),
+    }
+
+
+@pytest.mark.parametrize(
+    ("falsetickers", "covered"), [(0, Coverage(1, 1, 1, 1)), (1, Coverage(1, 1, 1, 0)), (2, Coverage(1, 1, 0, 0))]
+)
+def test_a_source_that_lies_covers_nothing(falsetickers: int, covered: Coverage) -> None:
+    """Of three usable sources those count that the others do not contradict."""
+    members, _ = gather(snapshot(host("a", usable=3, falsetickers=falsetickers)), Terms())
+    assert cover(members) == covered
+    assert is_covered(members[0]) is (covered.by_two == 1)
