@@ -71,7 +71,7 @@ class Server:
         self._says_influxdb = False
         self._has_answered = False
         self._token = token
-        self._headers = {"User-Agent": "ntpaudit", "Accept-Encoding": "gzip"}
+        self._headers = {"User-Agent": "ntpaudit", "Accept-Encoding": "gzip", "Cache-Control": "no-cache"}
         if _is_here(self._host):
             del self._headers["Accept-Encoding"]  # packing takes longer than such a line does
         if token:

@@ -327,7 +327,9 @@ def count_of(cell: Cell) -> int:
 
 def text(cell: Cell) -> str | None:
     """Return a text that is not empty, in one line and printable; None for anything else."""
-    return one_line(cell) if isinstance(cell, str) and cell else None
+    if not isinstance(cell, str) or not cell:
+        return None
+    return cell if cell.isprintable() else one_line(cell)  # a name is read some thousand times
 
 
 def mapping(cell: Cell) -> Mapping[str, Cell]:

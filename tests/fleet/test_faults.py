@@ -221,6 +221,7 @@ def test_what_is_asked(database: FlakyDatabase, language: str, header: str) -> N
     assert database.connections - before <= (1 if language == "influxql" else 4)
     assert all(request.headers["authorization"] == header for request in database.requests)
     assert all(TOKEN not in request.target + request.lines for request in database.requests)
+    assert all(request.headers["cache-control"] == "no-cache" for request in database.requests)  # or `Date` is of old
     assert {bool(request.lines) for request in database.requests} == {True, False}
     assert all(
         "accept-encoding" not in request.headers or request.headers["accept-encoding"] == "identity"

@@ -194,7 +194,7 @@ class FlakyDatabase:
         assert self.upstream is not None
         path, _, asked = request.target.partition("?")
         target = request.target
-        if path == "/api/v2/write":  # which version 1 does not know
+        if path.endswith("/api/v2/write"):  # which version 1 does not know
             write = parse_qs(asked)
             target = f"/write?{urlencode({'db': write['bucket'][0], 'precision': write['precision'][0][0]})}"
         upstream = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=10)
