@@ -130,7 +130,7 @@ def _courier(file: Path) -> float:
 
 @contextmanager
 def _shim(url: str) -> Iterator[str]:
-    """Run nginx as a way to InfluxDB 1.x by the write API of 2.x, and yield its address."""
+    """Run nginx as a way to InfluxDB 1.x that also takes the write API of 2.x, and yield its address."""
     upstream, port = urlsplit(url).netloc, free_port("127.0.0.1", socket.SOCK_STREAM)
     with TemporaryDirectory(prefix="nginx-") as name:
         folders = "".join(
@@ -150,6 +150,7 @@ http {{
             set $args "db=ntpaudit&precision=n"; rewrite ^ /write break;
             proxy_pass http://influxdb; proxy_http_version 1.1; proxy_set_header Connection "";
         }}
+        location = /query {{ proxy_pass http://influxdb; }}
     }}
 }}
 """
