@@ -254,7 +254,8 @@ def _show(reading: Reading, telling: Telling) -> Severity:
     with closing(reader):
         # who is listed for a site can have reported from another one, so an inventory needs all of them
         everywhere = reading._replace(site=None) if terms.inventory is not None else reading
-        snapshot = _read(reader, everywhere, terms.silent_after_s)
+        in_full = telling.format_name in ("json", "csv") or telling.html is not None
+        snapshot = _read(reader, everywhere, _reach(everywhere, terms)._replace(in_full=in_full))
         if reading.site is not None and terms.inventory is not None:
             snapshot, terms = narrow(snapshot, terms, reading.site)
         judged = judge_fleet(snapshot, terms)
@@ -281,7 +282,7 @@ def _order(reading: Reading, host_a: str, host_b: str, format_name: str) -> Seve
     config, terms = _settle(reading)
     reader, source = _open(reading, config)
     with closing(reader):
-        snapshot = _read(reader, reading._replace(site=None), terms.silent_after_s)
+        snapshot = _read(reader, reading, _reach(reading, terms)._replace(site=None, in_full=False))
     command = _command(reading)
     one, other = (_find(snapshot, name, terms, source, command) for name in (host_a, host_b))
     found = order_of(one, other, snapshot.now_ns)
@@ -301,7 +302,7 @@ def _settle(reading: Reading) -> tuple[Config, Terms]:
         ambiguity_s=reading.ambiguity or config.fleet.ambiguity_s,
         warning_s=config.profile.warning_s,
     )
-    if not terms.silent_after_s <= _reach(reading).look_back_s:
+    if not terms.silent_after_s <= _reach(reading, terms).look_back_s:
         raise click.UsageError("--look-back is shorter than --silent-after: no host could be told to be silent")
     return config, terms
 
@@ -368,17 +369,18 @@ def _locating(reading: Reading) -> Iterator[None]:
         raise (error if path is None else locate(error, path)) from error
 
 
-def _reach(reading: Reading) -> Reach:
+def _reach(reading: Reading, terms: Terms) -> Reach:
     """Return how far to look."""
     usual = Reach()
     return usual._replace(
         site=reading.site,
         look_back_s=reading.look_back or usual.look_back_s,
         before_s=reading.before or usual.before_s,
+        silent_after_s=terms.silent_after_s,
     )
 
 
-def _read(reader: Reader, reading: Reading, silent_after_s: float) -> Snapshot:
+def _read(reader: Reader, reading: Reading, reach: Reach) -> Snapshot:
     """Read every host as of the moment asked for."""
     with _patience("reading every host"):
         now_ns = reader.now_ns()
@@ -387,7 +389,7 @@ def _read(reader: Reader, reading: Reading, silent_after_s: float) -> Snapshot:
             raise click.UsageError(_too_late(now_ns) if reading.is_shown else "--at is a time that has yet to come")
         for note in _notes(reader, reading):
             StandardError().note(note)
-        return reader.snapshot(at_ns, _reach(reading)._replace(silent_after_s=silent_after_s))
+        return reader.snapshot(at_ns, reach)
 
 
 def _notes(reader: Reader, reading: Reading) -> list[str]:

@@ -2,14 +2,16 @@
 # ruff: noqa: S608  # a foreign text goes into a statement by _quoted alone
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter, itemgetter
 
 from ntpaudit.core.fleet import Bucket, Tally
+from ntpaudit.errors import ReadError
 from ntpaudit.fleet.http import AGAIN, Kind, Server
 from ntpaudit.fleet.questions import MAX_NAMES, Remote, Window
 from ntpaudit.fleet.rows import (
-    CLOCK_FIELDS,
     Cell,
     Clock,
     Happening,
@@ -27,8 +29,10 @@ from ntpaudit.sinks.line_protocol import tag_value
 
 _MS = 1_000_000
 
-_FIELDS = ", ".join(f'"{name}"' for name in CLOCK_FIELDS)
 _WHOSE = '"host", "site", "env"'
+
+_HOST = re.compile(r"(?<!\\),host=((?:[^\\,]|\\.)*)")
+_ESCAPED = re.compile(r"\\([, =])")
 
 Row = tuple[Cell, ...]
 
@@ -83,25 +87,26 @@ class InfluxqlReader(Remote):
         places = ((_place(spans, stamp_ns), severity) for stamp_ns, severity in rows)
         return tally(spans, ((place, severity, 1) for place, severity in places if place is not None))
 
-    def points(self, window: Window) -> Iterator[Clock]:
+    def points(self, window: Window, fields: Sequence[str]) -> Iterator[Clock]:
         """Read the points in a short time."""
         return _clocks(
             window,
             self._rows(
-                f'SELECT {_FIELDS}, {_WHOSE} FROM "ntpaudit_clock" WHERE {self._in(window)}',
-                ("host", "site", "env", "time", *CLOCK_FIELDS),
+                f'SELECT {_columns(fields)}, {_WHOSE} FROM "ntpaudit_clock" WHERE {self._in(window)}',
+                ("host", "site", "env", "time", *fields),
             ),
         )
 
-    def latest(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Clock]:
+    def latest(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Clock]:
         """Read the latest point of hosts in a long time."""
-        last = _FIELDS.replace('"severity"', 'last("severity") AS "severity"', 1)
+        columns = _columns(fields)
+        last = columns.replace('"severity"', 'last("severity") AS "severity"', 1)
         return _clocks(
             window,
             self._rows(
-                f'SELECT {_FIELDS}, {_WHOSE} FROM (SELECT {last} FROM "ntpaudit_clock"'
+                f'SELECT {columns}, {_WHOSE} FROM (SELECT {last} FROM "ntpaudit_clock"'
                 f" WHERE {self._in(window)}{_and_any_of(hosts)} GROUP BY {_WHOSE})",
-                ("host", "site", "env", "time", *CLOCK_FIELDS),
+                ("host", "site", "env", "time", *fields),
             ),
         )
 
@@ -122,8 +127,23 @@ class InfluxqlReader(Remote):
                 yield Clock(host, None, None, stamp_ns, None, None, *offset)
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
-        """Read the names that points came under from more than one place."""
-        return several_of(self._last(window, hosts))
+        """Read the names that points came under from more than one place: of those that ever did, by the index.
+
+        That takes a sixth of the time of a look at all points. A server that has no such statement, as 3.x, gets that.
+        """
+        try:
+            found = self._named_twice(hosts)
+        except ReadError:
+            return several_of(self._last(window, hosts))
+        asked = sorted(found) if len(found) <= MAX_NAMES else hosts
+        return several_of(self._last(window, asked)) if found else set()
+
+    def _named_twice(self, hosts: Sequence[str] | None) -> set[str]:
+        """Read the names that more than one series has. ReadError where they are not to be had so."""
+        where = f"{self._and()}{_and_any_of(hosts)}".replace(" AND", " WHERE", 1)
+        keys = self._rows(f'SHOW SERIES FROM "ntpaudit_clock"{where}', ("key",))
+        counts = Counter(_name_in(key) for (key,) in keys if isinstance(key, str))
+        return {name for name, count in counts.items() if count > 1 and name is not None}
 
     def _last(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Sign]:
         """Read when hosts last reported, from each place that they did from."""
@@ -242,9 +262,17 @@ def _rows_of(series: Mapping[str, Cell], names: Sequence[str]) -> Iterator[Row]:
             yield pick(row + constant)[:-1]
 
 
+def _name_in(key: str) -> str | None:
+    """Return the host in the key of a series, which is written as in line protocol; None where none is named."""
+    found = _HOST.search(key)
+    return None if found is None else text(_ESCAPED.sub(r"\1", found[1]))
+
+
 def _clocks(window: Window, rows: Iterator[Row]) -> Iterator[Clock]:
     """Return the points of `ntpaudit_clock` in a time."""
-    return (Clock._make(row) for row in rows if window.holds(row[3]))
+    for name, site, env, stamp_ns, *cells in rows:
+        if window.holds(stamp_ns):
+            yield Clock(name, site, env, stamp_ns, *cells)
 
 
 _BEGIN = attrgetter("begin_ns")
@@ -270,6 +298,11 @@ def _within(spans: Spans) -> str:
 def _by(spans: Spans) -> str:
     """Write how points are grouped by their time."""
     return f"time({spans.width_ns // _MS}ms, {spans.begin_ns % spans.width_ns // _MS}ms)"
+
+
+def _columns(fields: Sequence[str]) -> str:
+    """Write the names of fields."""
+    return ", ".join(f'"{name}"' for name in fields)
 
 
 def _any_of(hosts: Sequence[str]) -> str:

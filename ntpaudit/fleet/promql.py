@@ -15,7 +15,6 @@ from ntpaudit.core.fleet import Bucket, Tally
 from ntpaudit.fleet.http import BUILD, Kind, start
 from ntpaudit.fleet.questions import Remote, Window
 from ntpaudit.fleet.rows import (
-    CLOCK_FIELDS,
     Cell,
     Clock,
     Happening,
@@ -103,15 +102,15 @@ class PromqlReader(Remote):
             ((place, severity, count_of(hosts)) for (severity, place), hosts in counted.items()),
         )
 
-    def points(self, window: Window) -> Iterator[Clock]:
+    def points(self, window: Window, fields: Sequence[str]) -> Iterator[Clock]:
         """Read the latest point of each host in a short time."""
-        return self._clocks({name: self._export(name, window) for name in CLOCK_FIELDS})
+        return self._clocks({name: self._export(name, window) for name in fields})
 
-    def latest(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Clock]:
+    def latest(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Clock]:
         """Read the latest point of hosts in a long time."""
         for those in self._selectors(window.site, hosts):
             yield from self._clocks(
-                {name: self._stamped(f"ntpaudit_clock_{name}", those, window, _WHOSE) for name in CLOCK_FIELDS}
+                {name: self._stamped(f"ntpaudit_clock_{name}", those, window, _WHOSE) for name in fields}
             )
 
     def offsets(self, window: Window) -> Iterator[Clock]:
@@ -285,9 +284,7 @@ class PromqlReader(Remote):
 
     def _clocks(self, fields: Mapping[str, Samples]) -> Iterator[Clock]:
         """Yield the points whose fields are being read: each has a severity, and of the others what has its stamp."""
-        read = {name: samples() for name, samples in fields.items()}
-        others = [read[name] for name in CLOCK_FIELDS[1:]]
-        severities = read["severity"]
+        severities, *others = (samples() for samples in fields.values())
         for whose, (key, (stamp, severity)) in zip(self._whose(severities), severities.items(), strict=True):
             yield Clock(*whose, stamp * _MS, severity, *[_of(samples, key, stamp) for samples in others])
 

@@ -14,7 +14,9 @@ from ntpaudit.fleet.http import Kind, Server, start
 from ntpaudit.fleet.reader import SKEW_S, Reach
 from ntpaudit.fleet.rows import (
     BEFORE_S,
+    CLOCK_FIELDS,
     EVENTS_S,
+    JUDGED_FIELDS,
     Cell,
     Clock,
     Earlier,
@@ -60,11 +62,11 @@ class Questions(Protocol):
     def place(self) -> str:
         """What is read from, in words."""
 
-    def points(self, window: Window) -> Iterable[Clock]:
-        """Read the points in a short time: of each host the latest, and perhaps more."""
+    def points(self, window: Window, fields: Sequence[str]) -> Iterable[Clock]:
+        """Read the first so many fields of the points in a short time: of each host the latest, and perhaps more."""
 
-    def latest(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Clock]:
-        """Read the latest point of hosts in a long time."""
+    def latest(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterable[Clock]:
+        """Read the first so many fields of the latest point of hosts in a long time."""
 
     def offsets(self, window: Window) -> Iterable[Clock]:
         """Read the offsets in a short time, and nothing else of the points: of each host the last, and perhaps more."""
@@ -180,7 +182,8 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     """Ask what can be asked at once, and then what depends on the answers."""
     site = reach.site
     before_ns = now_ns - _ns(reach.before_s)
-    fresh = start(lambda: list(questions.points(_window(now_ns, min(FRESH_S, reach.look_back_s), site))))
+    fields = CLOCK_FIELDS if reach.in_full else JUDGED_FIELDS
+    fresh = start(lambda: list(questions.points(_window(now_ns, min(FRESH_S, reach.look_back_s), site), fields)))
     before = start(lambda: offsets_of(questions.offsets(_window(before_ns, FRESH_S, site))))
     everywhere = None if site is not None else _start_everywhere(questions, now_ns, reach)
     names = questions.names(site)
@@ -189,13 +192,13 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     if not names and not hosts:
         raise _nobody(questions, site)
     look_back = _window(now_ns, reach.look_back_s)
-    older = _older(questions, look_back, sorted(names - hosts.keys()))
+    older = _older(questions, look_back, sorted(names - hosts.keys()), fields)
     hosts |= {name: host for name, host in older.items() if site in (None, host.site)}
     forgotten = sorted(names - hosts.keys() - older.keys())
     alarms, several = everywhere or _start_here(questions, now_ns, reach, [*hosts, *forgotten])
     lately = _window(now_ns, min(reach.silent_after_s, reach.look_back_s))
     clashes = _clashes(questions, lately, sorted(several() & hosts.keys()))
-    hosts |= _clashing(questions, lately, clashes, site)
+    hosts |= _clashing(questions, lately._replace(site=site), clashes, fields)
     earlier = _before(questions, _window(before_ns, BEFORE_S), hosts, before())
     for clash in clashes:  # whose it was, nobody knows
         earlier.pop(clash.name, None)
@@ -248,12 +251,12 @@ def _clashes(questions: Questions, lately: Window, names: Sequence[str]) -> tupl
     return tuple(clash for clash in found if clash.name in wanted)
 
 
-def _clashing(questions: Questions, lately: Window, clashes: Sequence[Clash], site: str | None) -> dict[str, Host]:
+def _clashing(questions: Questions, lately: Window, clashes: Sequence[Clash], fields: Sequence[str]) -> dict[str, Host]:
     """Read the worst of the machines of each such name; of a site, of those that are there."""
     if not clashes:
         return {}
     names = [clash.name for clash in clashes]
-    points = questions.latest(lately._replace(site=site), names if len(names) <= MAX_NAMES else None)
+    points = questions.latest(lately, names if len(names) <= MAX_NAMES else None, fields)
     return worst_of(points, frozenset(names))
 
 
@@ -275,11 +278,11 @@ def _before(
     return {name: one for name, one in offsets.items() if name in hosts}
 
 
-def _older(questions: Questions, look_back: Window, names: Sequence[str]) -> dict[str, Host]:
+def _older(questions: Questions, look_back: Window, names: Sequence[str], fields: Sequence[str]) -> dict[str, Host]:
     """Read hosts that have no fresh point, wherever they stand: one may have moved to another site."""
     if not names:
         return {}
-    hosts = hosts_of(questions.latest(look_back, names if len(names) <= MAX_NAMES else None))
+    hosts = hosts_of(questions.latest(look_back, names if len(names) <= MAX_NAMES else None, fields))
     wanted = frozenset(names)
     return {name: host for name, host in hosts.items() if name in wanted}
 

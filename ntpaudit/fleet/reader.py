@@ -12,13 +12,15 @@ SKEW_S = 30.0
 class Reach(NamedTuple):
     """What is looked at: one site or all, so far back for the latest point, and so long ago for the one before.
 
-    Machines of one name are told apart by what they sent in the last `silent_after_s`.
+    Machines of one name are told apart by what they sent in the last `silent_after_s`. Unless it is wanted `in_full`,
+    `age_s` and `findings` of each host may be left out: nothing is judged by them, and every field costs its time.
     """
 
     site: str | None = None
     look_back_s: float = 86_400.0
     before_s: float = 3600.0
     silent_after_s: float = 600.0
+    in_full: bool = True
 
 
 class Reader(Protocol):

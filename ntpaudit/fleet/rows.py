@@ -39,15 +39,18 @@ class Clock(NamedTuple):
     offset_s: Cell
     earliest_s: Cell
     latest_s: Cell
-    age_s: Cell = None
     frequency_ppm: Cell = None
     usable: Cell = None
     falsetickers: Cell = None
+    age_s: Cell = None
     findings: Cell = None
 
 
 CLOCK_FIELDS = Clock._fields[4:]
 """The fields that are read of a point of `ntpaudit_clock`."""
+
+JUDGED_FIELDS = CLOCK_FIELDS[:-2]
+"""Those of them that a fleet is judged by, or told by in a few lines."""
 
 
 class Happening(NamedTuple):

@@ -4,6 +4,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import unquote_plus
 
 import pytest
 from hypothesis import given, settings
@@ -12,12 +13,16 @@ from hypothesis import strategies as st
 from ntpaudit.core.fleet import Bucket, Clash, Host, Offset, Snapshot
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
+from ntpaudit.core.record import Labels
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet import open_reader, questions
 from ntpaudit.fleet.influxql import InfluxqlReader
 from ntpaudit.fleet.promql import PromqlReader
 from ntpaudit.fleet.reader import Reach, Reader
+from ntpaudit.sinks.line_protocol import render
 from tests.fleet.fleets import END_NS, HOSTILE, HOSTILE_KEPT, HOSTILE_SITE, HOUR_S, keep, lines
+from tests.records import record, servers
+from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Request
 from tests.world.servers import influxd, victoria_metrics
 
 MS = 1_000_000
@@ -153,6 +158,51 @@ def test_machines_of_one_name_are_told_apart_from_one_that_moved(readers: dict[s
     assert there.clashes == snapshot.clashes
     assert (hosts_of(there)["twin"].site, hosts_of(there)["twin"].severity) == ("ams", Severity.OK)
     assert readers[kind].snapshot(END_NS, Reach(silent_after_s=100.0)).clashes == ()
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_machines_of_one_name_are_found_without_an_index(databases: dict[str, str], *, refuses: bool) -> None:
+    """A server that cannot list its series, as InfluxDB 3, is asked for points instead: what is found is the same."""
+
+    def choose(request: Request) -> Fault:
+        return Answer(400, '{"error": "not implemented"}') if refuses and "SHOW+SERIES" in request.target else FORWARD
+
+    with (
+        FlakyDatabase(databases["influxql"], choose) as server,
+        closing(open_reader(url=server.url)) as reader,
+    ):
+        assert reader.snapshot(END_NS, Reach()).clashes == (Clash("twin", ("ams", "fra")),)
+        asked = [unquote_plus(request.target) for request in server.requests]
+    lately = f'last("severity") AS "severity" FROM "ntpaudit_clock" WHERE time > {END_NS - 600 * NS_PER_S} '
+    assert any("SHOW SERIES" in target for target in asked)
+    (last,) = (target for target in asked if lately in target)
+    assert ('("host" = ' in last) is not refuses
+
+
+def test_machines_of_a_strange_name_are_told_apart() -> None:
+    """The index writes names as line protocol does; whatever is in them, they are read as they are in points."""
+    with influxd() as url:
+        for site in ("ams", "fra"):
+            lines = "".join(
+                render(record(*servers(0.0, host_ns=stamp_ns), name=HOSTILE, labels=Labels("0.1.0", None, site, None)))
+                for stamp_ns in range(END_NS - 240 * NS_PER_S, END_NS, 60 * NS_PER_S)
+            )
+            urllib.request.urlopen(f"{url}/write?db=ntpaudit", lines.encode(), timeout=30).close()
+        with closing(open_reader(url=url)) as reader:
+            assert reader.snapshot(END_NS, Reach()).clashes == (Clash(HOSTILE_KEPT, ("ams", "fra")),)
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_what_only_lists_tell_may_be_left_out(
+    readers: dict[str, Reader], snapshots: dict[str, Snapshot], kind: str
+) -> None:
+    """A snapshot that is not wanted in full is the same in all that a fleet is judged by."""
+    found = comparable(readers[kind].snapshot(END_NS, Reach(in_full=False)))
+
+    def cut(snapshot: Snapshot) -> Snapshot:
+        return snapshot._replace(hosts=tuple(host._replace(age_s=None, findings=0) for host in snapshot.hosts))
+
+    assert cut(found) == cut(snapshots[kind])
 
 
 @pytest.mark.parametrize("kind", READERS)
