@@ -129,7 +129,7 @@ class InfluxqlReader(Remote):
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place: of those that ever did, by the index.
 
-        That takes a sixth of the time of a look at all points. A server that has no such statement, as 3.x, gets that.
+        That takes a fraction of a look at all points. A server that has no such statement, as 3.x, gets that.
         """
         try:
             found = self._named_twice(hosts)

@@ -35,6 +35,7 @@ from ntpaudit.fleet.promql import PromqlReader
 from ntpaudit.fleet.reader import Reach
 from ntpaudit.sinks.line_protocol import render
 from tests.bench.delivery import _shim
+from tests.bench.page import WIDTH, Shown, look
 from tests.grafana.replay import Asked, Span, ask, targets
 from tests.records import record, servers
 from tests.world.servers import influxd, victoria_metrics
@@ -58,6 +59,7 @@ SOURCES = 4
 LOCAL_S, NETWORK_S = 60, 300
 FRESH_POINTS = 14
 BEFORE_S = 3600
+LATE_S = 200
 LINES_A_DAY = 86_400 // LOCAL_S + 86_400 // NETWORK_S * (1 + SOURCES)
 BATCH_LINES = 10_000
 
@@ -75,6 +77,7 @@ _FORMS: Mapping[str, tuple[str, ...]] = {
     "JSON": ("--format", "json"),
     "nagios": ("--format", "nagios"),
     "one site": ("--site",),
+    f"text, {LATE_S} s later, when every host is late": ("--at",),
     f"with the page, {HOURS} h": ("--period", f"{HOURS}h", "--html"),
 }
 _LATEST: Mapping[Language, tuple[str, Mapping[str, str]]] = {
@@ -137,6 +140,7 @@ class Measured(NamedTuple):
     database: Database
     fill: Fill
     reads: Mapping[str, Sequence[Taken]]
+    shown: Shown
     peers: Mapping[str, Sequence[Taken]]
     octets: int
     panels: Sequence[Timed]
@@ -172,7 +176,7 @@ class Growth(NamedTuple):
 
 def run(hosts: int = HOSTS, sizes: Sequence[int] = SIZES) -> Iterator[str]:
     """(g) A fleet in a database: filled, read, shown, and growing."""
-    end_ns, measured = _now_ns(), []
+    end_ns, measured = _ended_ns(), []
     for opened in _OPENERS.values():
         with opened() as database:
             measured.append(_measure(database, hosts, end_ns))
@@ -220,12 +224,15 @@ def _measure(database: Database, hosts: int, end_ns: int) -> Measured:
     with _folder() as folder:
         _say(f"`ntpaudit fleet` from {database.name}")
         names, site = _known(database, folder, end_ns, hosts)
-        reads = {form: _read(database, folder, end_ns, _words(form, folder, site)) for form in _FORMS}
+        words = {form: _words(form, folder, site, end_ns) for form in _FORMS}
+        reads = {form: _read(database, folder, end_ns, options) for form, options in words.items()}
+        _say("the page, in a browser")
+        shown = look(folder / "page.html")
         _say("a bare reader")
         octets, peers = _peers(database, folder, end_ns)
     _say(f"dashboards from {database.name}")
     panels = _panels(database, Span(end_ns // 10**6 - HOURS * 3600 * 1000, end_ns // 10**6), names)
-    return Measured(database, fill, reads, peers, octets, panels, _disk_bytes(database))
+    return Measured(database, fill, reads, shown, peers, octets, panels, _disk_bytes(database))
 
 
 def _fill(database: Database, hosts: int, end_ns: int) -> Fill:
@@ -251,9 +258,10 @@ def _known(database: Database, folder: Path, end_ns: int, hosts: int) -> tuple[l
     return [one["host"] for one in said["hosts"] if not one["silent"]], said["hosts"][0]["site"]
 
 
-def _words(form: str, folder: Path, site: str) -> list[str]:
+def _words(form: str, folder: Path, site: str, end_ns: int) -> list[str]:
     """Return the options of a form, with what they need."""
-    last = {"--site": [site], "--html": [str(folder / "page.html")]}
+    late = format_utc(end_ns + LATE_S * NS_PER_S)
+    last = {"--site": [site], "--html": [str(folder / "page.html")], "--at": [late]}
     options = _FORMS[form]
     return [*options, *last.get(options[-1] if options else "", ())]
 
@@ -440,9 +448,9 @@ def _folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def _now_ns() -> int:
-    """Return the time, cut to the second."""
-    return time.time_ns() // NS_PER_S * NS_PER_S
+def _ended_ns() -> int:
+    """Return when a history ended that is late by now, cut to the second."""
+    return (time.time_ns() // NS_PER_S - LATE_S) * NS_PER_S
 
 
 def _say(what: str) -> None:
@@ -498,6 +506,13 @@ def _read_section(measured: Sequence[Measured], hosts: int) -> Iterator[str]:
             yield _read_row(one.database, f"bare reader: {peer}", reads, bare_s, "")
     octets = "; ".join(f"{one.database.name} {one.octets / MIB:.1f} MiB of JSON" for one in measured)
     yield f"\nWhat is answered: {octets}. A multiple is that of the bare reader of the same questions.\n"
+    for one in measured:
+        shown = one.shown
+        yield (
+            f"The page, from {one.database.name}: {shown.octets / MIB:.1f} MiB; Chromium, {WIDTH} pixels wide, "
+            f"opens it in {shown.opened_s:.2f} s, sorts all its hosts in {shown.sorted_s * 1e3:.0f} ms and shows only "
+            f"some of them in {shown.filtered_s * 1e3:.0f} ms.\n"
+        )
 
 
 def _read_row(database: Database, what: str, reads: Sequence[Taken], bare_s: float, goal: str) -> str:
@@ -591,7 +606,7 @@ def _growth_cells(database: Database, hosts: int) -> str:
         _say(f"{hosts} hosts in {database.name} are left out: {reason}")
         return f"not measured: {reason} | | | | | | "
     _say(f"{hosts} synthetic hosts into {database.name}")
-    found = _grow(database, hosts, _now_ns())
+    found = _grow(database, hosts, _ended_ns())
     if not found.reads:
         _say(f"{hosts} hosts in {database.name} are given up")
         reason = f"given up after {POST_WITHIN_S / 60:.0f} min and {found.new.lines + found.known.lines:,} lines"
