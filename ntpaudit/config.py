@@ -304,11 +304,11 @@ class Inventory(NamedTuple):
 def read_inventory(path: str) -> Inventory:
     """Read a file that names the hosts that should report; `-` is standard input. ConfigError says what is wrong.
 
-    A name a line, or a name, a comma and its site; blank lines and what follows a # do not count. A name may stand
-    there twice, but not at two sites.
+    A name a line, or a name, a comma and its site; blank lines and what follows a # do not count, nor does a byte order
+    mark. A name may stand there twice, but not at two sites.
     """
     try:
-        with open(0 if path == "-" else path, encoding="utf-8", closefd=path != "-") as file:
+        with open(0 if path == "-" else path, encoding="utf-8-sig", closefd=path != "-") as file:
             lines = file.read().splitlines()
     except OSError as error:
         raise ConfigError(f"fleet.inventory: {path}: {error.strerror}", "fleet.inventory") from error
@@ -322,6 +322,8 @@ def read_inventory(path: str) -> Inventory:
             if not name or not written.isprintable() or len(places) > 1:
                 said = f"fleet.inventory: {path}:{number}: write a host's name, or its name, a comma and its site"
                 raise ConfigError(said, "fleet.inventory")
+            if (why := _no_host(name, is_first=not sites)) is not None:
+                raise ConfigError(f"fleet.inventory: {path}:{number}: {why}", "fleet.inventory")
             place = places[0] if places else ""
             if place and sites.get(name, "") not in ("", place):
                 said = f"{name} is at site {place} here, and at {sites[name]} in line {placed[name]}: write it once"
@@ -332,6 +334,23 @@ def read_inventory(path: str) -> Inventory:
     if not sites:
         raise ConfigError(f"fleet.inventory: {path} names no host", "fleet.inventory")
     return Inventory(tuple(sites), {name: site for name, site in sites.items() if site})
+
+
+_HEADERS = ("fqdn", "host", "host.name", "host_name", "hostname", "name")
+
+
+def _no_host(name: str, *, is_first: bool) -> str | None:
+    """Say what a line that looks like one of another format is, and what mends it; None for one that names a host."""
+    if any(character in name for character in "[]="):
+        return (
+            "a line of an Ansible inventory, not a host's name: write its hosts with "
+            "`ansible all --list-hosts | tail -n +2 | tr -d ' '`"
+        )
+    if is_first and name.lower() in _HEADERS:
+        return (
+            f"{name!r} is a table's header, not a host: leave it out (`tail -n +2`), or write a host of that name later"
+        )
+    return None
 
 
 def fleet_database(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from email.utils import formatdate
 from io import StringIO
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -18,10 +19,13 @@ import pytest
 from ntpaudit.core.fleet import Terms
 from ntpaudit.core.fleet_rules import judge_fleet
 from ntpaudit.core.ntptime import format_utc
+from ntpaudit.fleet.embedded import EmbeddedStore
 from ntpaudit.reports import fleet_csv, fleet_json, fleet_nagios, fleet_text
+from ntpaudit.sinks.line_protocol import Point
 from tests.command import Ran, ntpaudit
 from tests.snapshots import SNAPSHOT, write_demonstration
 from tests.world.flaky import Answer, FlakyDatabase
+from tests.world.flaky import Request as Flaky
 from tests.world.packages import REPOSITORY, library
 from tests.world.servers import influxd, victoria_metrics
 
@@ -76,7 +80,9 @@ def test_a_site_alone(state: Path) -> None:
 def test_hosts_are_chosen_and_all_are_counted(state: Path) -> None:
     """--flagged and --limit are about what is listed, in every format that lists."""
     told = json.loads(fleet("--demo", "--flagged", "--format", "json", state=state).out)
-    assert [one["severity"] for one in told["hosts"]] == ["critical", "unknown", "unknown", "unknown", "warning"]
+    severities = ["critical", "unknown", "unknown", "unknown", "warning", *["ok"] * 6]
+    assert [one["severity"] for one in told["hosts"]] == severities
+    assert all(one["suspected"] for one in told["hosts"][5:])  # by the fleet: they moved, or walk
     assert told["counts"]["hosts"] == 13
     out = fleet("--demo", "--limit", "3", "--format", "csv", state=state).out
     assert len(list(csv.reader(StringIO(out)))) == 4
@@ -112,6 +118,10 @@ def test_an_inventory_of_a_file_an_option_or_standard_input(state: Path, tmp_pat
         (b"a,b,c\n", ":1: write a host's name"),
         (b"a\n,ams\n", ":2: write a host's name"),
         (b"# nobody\n", " names no host"),
+        (b"# x\n[web]\nweb1\n", ":2: a line of an Ansible inventory, not a host's name: write its hosts with `ansible"),
+        (b"web1\nweb2 ansible_host=192.0.2.1\n", ":2: a line of an Ansible inventory"),
+        (b"\xef\xbb\xbf# x\nHost,site\nweb1,ams\n", ":2: 'Host' is a table's header, not a host"),
+        (b"name\n", ":1: 'name' is a table's header"),
         (b"\xff\n", " is no text in UTF-8"),
         (b"a,ams\na\nb\na,fra\n", ":4: a is at site fra here, and at ams in line 1: write it once"),
         (None, ": No such file or directory"),
@@ -132,13 +142,35 @@ def test_an_inventory_that_is_none_is_refused(content: bytes | None, said: str, 
     assert f"{config}:3: fleet.inventory: {listed}{said}" in ran.err
 
 
+def test_an_inventory_may_have_a_byte_order_mark(state: Path, tmp_path: Path) -> None:
+    """As Windows writes it, from a file and from a pipe; a host called `host` may stand below the first."""
+    listed = tmp_path / "hosts"
+    listed.write_bytes(b"\xef\xbb\xbfams-web-1\r\nhost\r\n")
+    words = [sys.executable, "-m", "ntpaudit", "fleet", "--demo", "--format", "json", "--inventory"]
+    for path in (str(listed), "-"):
+        ran = subprocess.run(
+            [*words, path], input=listed.read_bytes(), capture_output=True, check=False, cwd=REPOSITORY,
+            env=os.environ | {"STATE_DIRECTORY": str(state / "state")},
+        )  # fmt: skip
+        told = json.loads(ran.stdout)
+        assert told["coverage"]["hosts"] == 2
+        assert {one["host"]: one["silent_s"] is None for one in told["hosts"]}["ams-web-1"]
+
+
 def test_as_of_a_moment(state: Path) -> None:
     """An hour ago nobody had moved, and a time to come is refused."""
     told = json.loads(fleet("--demo", "--at", "1h ago", "--format", "json", state=state).out)
     assert told["time"]["utc"] == "2027-01-15T07:00:00.000000000Z"
     assert "site-moved" not in [finding["id"] for finding in told["findings"]]
-    same = fleet("--demo", "--at", "2027-01-15T07:00:00Z", "--format", "json", state=state)
-    assert json.loads(same.out) == told
+    for same in (
+        "2027-01-15T07:00:00Z",
+        "2027-01-15T07:00Z",
+        "60 minutes ago",
+        "60 min ago",
+        " 1 hour ",
+        "3600 secs ago",
+    ):
+        assert json.loads(fleet("--demo", "--at", same, "--format", "json", state=state).out) == told
     late = fleet("--demo", "--at", "2028-01-01", state=state)
     assert late.status == 64
     assert "the demonstration, which ends at 2027-01-15T08:00:00Z" in late.err
@@ -178,6 +210,11 @@ def test_terms_are_those_of_the_options(state: Path) -> None:
         ("--demo", "--html", "x", "--output", "./x"),
         ("--demo", "--html", "-", "--output", "-"),
         ("--demo", "--html", "-", "--format", "json"),
+        ("--demo", "--site", ""),  # in InfluxDB these would be the hosts that name none
+        ("--url", NOWHERE, "--env", ""),
+        ("--store", ""),
+        ("--demo", "--at", "0001-01-01"),
+        ("--demo", "--at", "99y ago", "order", "a", "b"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(words: tuple[str, ...], state: Path) -> None:
@@ -186,6 +223,25 @@ def test_what_makes_no_sense_is_a_usage_error(words: tuple[str, ...], state: Pat
     assert (ran.status, ran.out) == (64, "")
     assert "Error: " in ran.err
     assert "secret@" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("--silent-after", "48h"),
+            "silent after 2 days (--silent-after), and its latest point is looked for only 24 h back "
+            "(the default of --look-back): give --look-back 48h or more",
+        ),
+        (("--look-back", "1m"), "after 10 min (fleet.silent_after, or its default), .* 60 s back (--look-back): .* 1h"),
+    ],
+)
+def test_two_spans_that_do_not_fit_are_both_named(words: tuple[str, ...], said: str, state: Path) -> None:
+    """With where each comes from, and what to give."""
+    ran = fleet("--demo", *words, state=state)
+    assert ran.status == 64
+    pattern = re.escape(said).replace(r"\.\*", ".*")
+    assert re.search(pattern, ran.err.replace("\n", " "))
 
 
 @pytest.mark.parametrize(
@@ -257,6 +313,10 @@ def test_a_demonstration_elsewhere(state: Path, tmp_path: Path) -> None:
     nobody = fleet("--store", "/no where", state=tmp_path)
     assert nobody.status == 3
     assert nobody.out.endswith("fix: make one: ntpaudit demo --store '/no where'\n")
+    for path, said in (("/etc/passwd", "/etc/passwd is no demonstration"), (str(tmp_path), f"{tmp_path} is a folder")):
+        ran = fleet("--store", path, state=tmp_path)
+        assert ran.status == 3
+        assert f"{said} fix: name another file with --store; `ntpaudit demo --store FILE`" in " ".join(ran.out.split())
 
 
 def test_the_name_of_a_database_is_an_option(state: Path) -> None:
@@ -269,6 +329,16 @@ def test_the_name_of_a_database_is_an_option(state: Path) -> None:
         assert "check --database" in said
         wrong = " ".join(fleet("--url", url, "--language", "promql", state=state).out.split())
         assert "this is InfluxDB, and was asked as VictoriaMetrics is fix: --language influxql" in wrong
+
+
+def test_a_web_page_is_told_by_its_title(state: Path) -> None:
+    """What any other server answers is not poured over the verdict."""
+    page = "<!DOCTYPE HTML>\n<html lang=en>\n<head><title>Error\n  response</title></head><body>" + "<p>x" * 99
+    with FlakyDatabase(choose=lambda request: Answer(404, page)) as database:
+        ran = fleet("--url", database.url, "--format", "nagios", state=state)
+    assert ran.status == 3
+    assert f"{database.url}: asked in InfluxQL, answers 404: a web page, 'Error response'; check --url" in ran.out
+    assert "<" not in ran.out
 
 
 def test_without_a_database_it_says_what_to_do(state: Path) -> None:
@@ -523,6 +593,54 @@ def test_a_table_stays_where_nothing_could_be_read(state: Path, tmp_path: Path) 
     assert ran.status == 3
     assert "refused; start the database" in ran.err
     assert target.read_text() == "of yesterday"
+
+
+def test_machines_of_one_name_are_told_and_not_ordered(state: Path, tmp_path: Path) -> None:
+    """The worst of them is what is told, at each site that one of them is at; of their order nothing is."""
+    store = tmp_path / "demo.sqlite3"
+    now_ns = 1_800_000_000 * 10**9
+    with EmbeddedStore.create(str(store)) as demo:
+        for site, host, severity in (("ams", "two", 0), ("fra", "two", 3), ("ams", "one", 0)):
+            fields = {"severity": severity, "verdict": 0, "offset_s": 0.0, "earliest_s": -0.01, "latest_s": 0.01}
+            tags = {"host": host, "site": site, "env": None}
+            late_s = 200 if site == "fra" else 0
+            stamps = (now_ns - (age_s + late_s) * 10**9 for age_s in range(0, 400, 60))
+            demo.write([Point("ntpaudit_clock", tags, fields, stamp_ns) for stamp_ns in stamps], now_ns)
+        demo.finish(now_ns)
+    for words, site in (((), "fra"), (("--site", "fra"), "fra")):
+        ran = fleet("--store", str(store), *words, "--format", "json", state=state)
+        told = {one["host"]: (one["site"], one["severity"]) for one in json.loads(ran.out)["hosts"]}
+        assert (ran.status, told["two"]) == (2, (site, "critical"))
+        assert "name-clash" in [finding["id"] for finding in json.loads(ran.out)["findings"]]
+    for pair in (("two", "one"), ("one", "two")):
+        ran = fleet("--store", str(store), "order", *pair, "--format", "json", state=state)
+        said = json.loads(ran.out)
+        assert (ran.status, said["hosts"]) == (3, None)
+        assert said["reason"] == "several machines report as two: nothing said of it is of one clock"
+        assert "host.name" in said["remedy"]
+
+
+@pytest.mark.parametrize(("ahead_s", "is_told"), [(20, False), (-20, False), (1200, True), (-1200, True)])
+def test_every_format_shows_whose_clock_it_was_judged_by(*, ahead_s: int, is_told: bool, state: Path) -> None:
+    """Also where only the first answer had a date; a difference that a fleet bears is not told of."""
+    names = {"name": "ntpaudit_clock", "columns": ["key", "value"], "values": [["host", "web1"]]}
+    known = json.dumps({"results": [{"statement_id": 0, "series": [names]}]})
+
+    def choose(request: Flaky) -> Answer:
+        if "/ping" in request.target:
+            return Answer(204, "", (("Date", formatdate(time.time() + ahead_s, usegmt=True)),))
+        return Answer(200, known if "SHOW+TAG+VALUES" in request.target else '{"results":[{"statement_id":0}]}')
+
+    with FlakyDatabase(choose=choose) as database:
+        for name in ("text", "json", "csv", "nagios"):
+            ran = fleet("--url", database.url, "--format", name, state=state)
+            assert ran.status == 3
+            assert ("that of the database" in " ".join(ran.err.split())) is is_told
+            if name in ("json", "nagios"):
+                assert ("that of the database" in ran.out) is is_told
+        absolute = fleet("--url", database.url, "--at", "2026-01-01", state=state)
+        assert absolute.err == ""
+        assert "as of     2026-01-01 00:00:00 UTC" in absolute.out
 
 
 def test_an_order_that_cannot_be_told_is_an_order(state: Path) -> None:

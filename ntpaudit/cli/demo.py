@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from ntpaudit import __version__, audit
 from ntpaudit.cli.output import StandardError, finish, format_option, is_terminal, terminal_size, wants_colour
@@ -123,6 +124,7 @@ def demo(
     `ntpaudit fleet` finds is shown; --format is for --once.
     """
     if once:
+        _check_once(click.get_current_context())
         show_one_audit(format_name)
         return
     if format_name != "text":
@@ -152,6 +154,18 @@ def demo(
     except (StoreError, TellError) as error:
         StandardError().note(str(error))
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
+
+
+def _check_once(ctx: click.Context) -> None:
+    """Refuse what is about a fleet, for it would do nothing."""
+    vain = [
+        one.opts[0]
+        for one in ctx.command.params
+        if one.name not in ("once", "format_name")
+        and ctx.get_parameter_source(str(one.name)) is ParameterSource.COMMANDLINE
+    ]
+    if vain:
+        raise click.UsageError(f"{', '.join(vain)}: about a fleet; --once shows one audit, and takes only --format")
 
 
 def show_one_audit(format_name: str) -> None:
@@ -205,7 +219,8 @@ def show_fleet(wish: Wish) -> None:
         if wish.follow:
             tell([_seen(wish, place, token, end_ns), _made(wish, place, end_ns)])
             voice.note("goes on in real time, until it is interrupted")
-            follow(crew, time.time_ns, time.sleep)
+            with _pulse() as reached:
+                follow(crew, time.time_ns, time.sleep, reached)
     tell([_seen(wish, place, token, end_ns), _made(wish, place, end_ns)])
 
 
@@ -300,6 +315,23 @@ def _progress(label: str, length: int) -> Iterator[Callable[[], None]]:
     width = max(4, min(36, terminal_size()[0] - BAR_COLUMNS))
     with click.progressbar(length=length, label=label, show_pos=True, file=sys.stderr, width=width) as bar:
         yield lambda: bar.update(1)
+
+
+@contextmanager
+def _pulse() -> Iterator[Callable[[int, int], None]]:
+    """Show whoever watches a fleet in real time that it lives: one line, which is written over."""
+    if not sys.stderr.isatty():
+        yield lambda points, until_ns: None
+        return
+
+    def show(points: int, until_ns: int) -> None:
+        line = f"{points:,} points until {format_utc(until_ns)[:19]}Z"
+        click.echo(f"{line[: terminal_size()[0] - 1]}\r", err=True, nl=False)  # what is told next is longer
+
+    try:
+        yield show
+    finally:
+        click.echo("", err=True)
 
 
 def _seen(wish: Wish, place: Place | None, token: str | None, end_ns: int) -> str:

@@ -4,6 +4,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from math import ceil
 from threading import Timer
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -93,7 +94,7 @@ _READING = (
     click.option(
         "--store", type=click.Path(readable=False), help="Read the one of `ntpaudit demo --store` in this file."
     ),
-    click.option("--at", type=Parsed("TIME", parse_time), help="As of then: '2h ago', or a time in UTC."),
+    click.option("--at", type=Parsed("TIME", parse_time), help="As of then: 2h, '2h ago', or 2026-11-25T06:00Z."),
     click.option("--look-back", type=_SPAN, help="Look for each host's latest point so far back.  [default: 24h]"),
     click.option("--silent-after", type=_SPAN, help="A host without a point for so long is silent.  [default: 10m]"),
     click.option("--ambiguity", type=_SPAN, help="Events further apart must be orderable at a site.  [default: 1s]"),
@@ -208,7 +209,10 @@ def _named(ctx: click.Context) -> dict[str, str]:
 
 
 def _check_reading(reading: Reading) -> None:
-    """Refuse to read from two places."""
+    """Refuse to read from two places, or what is named by nothing, such as an empty variable of a shell."""
+    for name in ("site", "env", "database", "store", "inventory"):
+        if getattr(reading, name) == "":
+            raise click.UsageError(f"--{name} is empty: leave it out, or name something")
     if reading.is_shown and (reading.url or reading.language or reading.database or reading.env):
         raise click.UsageError("a demonstration is no database: it goes without --url, --language, --database, --env")
 
@@ -255,7 +259,7 @@ def _show(reading: Reading, telling: Telling) -> Severity:
         # who is listed for a site can have reported from another one, so an inventory needs all of them
         everywhere = reading._replace(site=None) if terms.inventory is not None else reading
         in_full = telling.format_name in ("json", "csv") or telling.html is not None
-        snapshot = _read(reader, everywhere, _reach(everywhere, terms)._replace(in_full=in_full))
+        snapshot, notes = _read(reader, everywhere, _reach(everywhere, terms)._replace(in_full=in_full))
         if reading.site is not None and terms.inventory is not None:
             snapshot, terms = narrow(snapshot, terms, reading.site)
         judged = judge_fleet(snapshot, terms)
@@ -264,7 +268,7 @@ def _show(reading: Reading, telling: Telling) -> Severity:
                 f"{source} knows no host of site {reading.site!r}", f"see `{_command(reading)}` for the sites there are"
             )
         if telling.html != "-" or telling.output is not None:
-            _put(_render(judged, telling, _notes(reader, reading)), telling.output)
+            _put(_render(judged, telling, notes), telling.output)
         if telling.html is None:
             return judged.severity
         try:
@@ -282,7 +286,7 @@ def _order(reading: Reading, host_a: str, host_b: str, format_name: str) -> Seve
     config, terms = _settle(reading)
     reader, source = _open(reading, config)
     with closing(reader):
-        snapshot = _read(reader, reading, _reach(reading, terms)._replace(site=None, in_full=False))
+        snapshot, _ = _read(reader, reading, _reach(reading, terms)._replace(site=None, in_full=False))
     command = _command(reading)
     one, other = (_find(snapshot, name, terms, source, command) for name in (host_a, host_b))
     found = order_of(one, other, snapshot.now_ns)
@@ -302,9 +306,20 @@ def _settle(reading: Reading) -> tuple[Config, Terms]:
         ambiguity_s=reading.ambiguity or config.fleet.ambiguity_s,
         warning_s=config.profile.warning_s,
     )
-    if not terms.silent_after_s <= _reach(reading, terms).look_back_s:
-        raise click.UsageError("--look-back is shorter than --silent-after: no host could be told to be silent")
+    look_back_s = _reach(reading, terms).look_back_s
+    if not terms.silent_after_s <= look_back_s:
+        raise click.UsageError(_too_short(look_back_s, terms.silent_after_s, reading))
     return config, terms
+
+
+def _too_short(look_back_s: float, silent_after_s: float, reading: Reading) -> str:
+    """Say that nobody could be found silent, by which of the two spans, and what to give."""
+    sought = "--look-back" if reading.look_back is not None else "the default of --look-back"
+    silence = "--silent-after" if reading.silent_after is not None else "fleet.silent_after, or its default"
+    return (
+        f"a host is silent after {span(silent_after_s)} ({silence}), and its latest point is looked for only "
+        f"{span(look_back_s)} back ({sought}): give --look-back {ceil(silent_after_s / 3600)}h or more"
+    )
 
 
 def _inventory(reading: Reading, config: Config) -> Inventory | None:
@@ -380,16 +395,19 @@ def _reach(reading: Reading, terms: Terms) -> Reach:
     )
 
 
-def _read(reader: Reader, reading: Reading, reach: Reach) -> Snapshot:
-    """Read every host as of the moment asked for."""
+def _read(reader: Reader, reading: Reading, reach: Reach) -> tuple[Snapshot, list[str]]:
+    """Read every host as of the moment asked for, and say what of the reading itself bears on that, also at once."""
     with _patience("reading every host"):
         now_ns = reader.now_ns()
         at_ns = now_ns if reading.at is None else resolve(reading.at, now_ns)
         if at_ns > now_ns:
             raise click.UsageError(_too_late(now_ns) if reading.is_shown else "--at is a time that has yet to come")
-        for note in _notes(reader, reading):
+        if at_ns < 0:
+            raise click.UsageError("--at is a time before 1970: no host has reported from then")
+        notes = _notes(reader, reading)
+        for note in notes:
             StandardError().note(note)
-        return reader.snapshot(at_ns, reach)
+        return reader.snapshot(at_ns, reach), notes
 
 
 def _notes(reader: Reader, reading: Reading) -> list[str]:

@@ -37,11 +37,16 @@ class Ago(NamedTuple):
 
 _LAST_NS = 2**63 - 1
 
+_UNITS = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hour": "h", "day": "d", "year": "y"}
+
 
 def parse_time(text: str) -> Ago | int:
-    """Read a span that ends now, such as `7d`, or a time in UTC; ValueError says how to write one."""
+    """Read a span that ends now, as `7d` or `2 hours ago`, or a time in UTC; ValueError says how to write one."""
+    said = text.strip().removesuffix("ago").strip()
+    number, _, unit = said.partition(" ")
+    suffix = _UNITS.get(unit.strip().removesuffix("s"))
     try:
-        return Ago(parse_span(text.removesuffix("ago")))
+        return Ago(parse_span(said if suffix is None else number + suffix))
     except ValueError:
         pass
     try:

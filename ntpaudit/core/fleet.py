@@ -8,6 +8,12 @@ from typing import NamedTuple
 from ntpaudit.core.findings import Level
 from ntpaudit.core.policy import Severity, Verdict
 
+STEP_KINDS = ("step-back", "step-forward")
+"""Findings that nothing clears."""
+
+STEP_S = 3600.0
+"""So long a step is in force."""
+
 
 class Offset(NamedTuple):
     """How far a host's clock is behind (positive) or ahead, and the interval that holds the truth, in seconds."""
@@ -69,6 +75,7 @@ class Snapshot(NamedTuple):
     `before` holds the offsets of about `before_s` ago, `before_ns` when each was written, as far as it is known.
     `forgotten` names hosts that the database knows, but of which it has no point in the `look_back_s` that were looked
     back on; `places` has their sites, as far as it knows. A host in `clashes` has the worst severity of its machines.
+    Among the `alarms` are steps that are in force no longer, where a clock may have moved by them since it was before.
     """
 
     now_ns: int
@@ -121,7 +128,8 @@ class Member(NamedTuple):
     """A host as the fleet sees it: whatever it last was, it is unknown once it is silent.
 
     `silent_s` is None while it reports. `host` is None for one that was forgotten, silent for longer than `silent_s`,
-    and for one that never reported, for which that is infinite.
+    and for one that never reported, for which that is infinite. `suspected` has the ids of what the fleet tells of this
+    very clock, which its own agent cannot see.
     """
 
     name: str
@@ -130,6 +138,7 @@ class Member(NamedTuple):
     host: Host | None
     silent_s: float | None = None
     alarms: tuple[Alarm, ...] = ()
+    suspected: tuple[str, ...] = ()
 
     @property
     def is_forgotten(self) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 from typing import Protocol, TypeVar
 
-from ntpaudit.core.fleet import Alarm, Coverage, Host, Member, Offset, Snapshot, Terms
+from ntpaudit.core.fleet import STEP_KINDS, STEP_S, Alarm, Coverage, Host, Member, Offset, Snapshot, Terms
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
 
@@ -26,7 +26,7 @@ def gather(snapshot: Snapshot, terms: Terms) -> tuple[tuple[Member, ...], tuple[
 
     A silent host that the inventory does not list is retired; nobody waits for it.
     """
-    alarms = _alarms(snapshot.alarms)
+    alarms = _alarms(snapshot)
     listed = None if terms.inventory is None else frozenset(terms.inventory)
     members: list[Member] = []
     strangers: list[str] = []
@@ -41,12 +41,20 @@ def gather(snapshot: Snapshot, terms: Terms) -> tuple[tuple[Member, ...], tuple[
         raised = alarms.get(host.name, ())
         members.append(Member(host.name, _place(host, terms), severity, host, None if reports else silent_s, raised))
     members += _unheard(snapshot, terms, alarms)
-    return tuple(sorted(members, key=_gravity)), tuple(sorted(strangers))
+    return tuple(sorted(members, key=gravity)), tuple(sorted(strangers))
 
 
 def narrow(snapshot: Snapshot, terms: Terms, site: str) -> tuple[Snapshot, Terms]:
-    """Return what is about one site alone. A host that never reported is there if the inventory says so."""
-    hosts = tuple(host for host in snapshot.hosts if _place(host, terms) == site)
+    """Return what is about one site alone. A host that never reported is there if the inventory says so.
+
+    So is the worst of several machines of one name of which one is there, wherever it is.
+    """
+    shared = {clash.name for clash in snapshot.clashes if site in clash.sites}
+    hosts = tuple(
+        host._replace(site=site) if host.name in shared else host
+        for host in snapshot.hosts
+        if host.name in shared or _place(host, terms) == site
+    )
     names = {host.name for host in hosts}
     elsewhere = {host.name for host in snapshot.hosts} - names
     here = names | {name for name, place in _places(snapshot, terms).items() if place == site} - elsewhere
@@ -132,18 +140,19 @@ def _place(host: Host, terms: Terms) -> str | None:
     return host.site if host.site is not None else terms.sites.get(host.name)
 
 
-def _gravity(one: Member) -> tuple[int, float, float, str]:
-    """Return by what members are sorted: how bad, how long silent, how wrong in the worst case, and by name."""
+def gravity(one: Member) -> tuple[int, float, bool, float, str]:
+    """Return by what members are sorted: how bad, how long silent, if suspected, how wrong at most, and by name."""
     offset = one.host.offset if one.host is not None else None
     worst_s = 0.0 if offset is None else max(-offset.earliest_s, offset.latest_s)
-    return -one.severity, -(one.silent_s or 0.0), -worst_s, one.name
+    return -one.severity, -(one.silent_s or 0.0), not one.suspected, -worst_s, one.name
 
 
-def _alarms(alarms: Iterable[Alarm]) -> dict[str, tuple[Alarm, ...]]:
-    """Group alarms by their host, the worst first."""
+def _alarms(snapshot: Snapshot) -> dict[str, tuple[Alarm, ...]]:
+    """Group the alarms that are in force by their host, the worst first."""
     found: defaultdict[str, list[Alarm]] = defaultdict(list)
-    for alarm in alarms:
-        found[alarm.host].append(alarm)
+    for alarm in snapshot.alarms:
+        if alarm.kind not in STEP_KINDS or snapshot.now_ns - alarm.since_ns <= STEP_S * NS_PER_S:
+            found[alarm.host].append(alarm)
     return {host: tuple(sorted(own, key=_urgency)) for host, own in found.items()}
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ntpaudit.core.findings import LEVEL_SEVERITY, Level
 from ntpaudit.core.fleet import Clash, Coverage, Fleet, FleetFinding, Member, Site, Snapshot, Terms
-from ntpaudit.core.fleet_members import by_site, count, cover, gather, is_covered, namesake
+from ntpaudit.core.fleet_members import by_site, count, cover, gather, gravity, is_covered, namesake
 from ntpaudit.core.movement import MANY, Movement, Together, compare, moved_sites
 from ntpaudit.core.ordering import Group, ambiguity, as_of, group_of, orderable
 from ntpaudit.core.policy import Severity
@@ -34,8 +34,6 @@ SLOW_WALKS_TOLD = 5
 
 NAMES_TOLD = 3
 """So many hosts are named in a message; all of them are in the finding's `hosts`."""
-
-STEP_KINDS = ("step-back", "step-forward")
 
 _ISO = "ISO/IEC 27001 A.8.17"
 _ISO_GUIDE = "ISO/IEC 27002 8.17"
@@ -73,12 +71,16 @@ class Raised(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A check with the finding's id, the remedy where the check names none, and the rules that it supports."""
+    """A check with the finding's id, the remedy where the check names none, and the rules that it supports.
+
+    What `is_of_each` says of every host that it names that this very clock is doubtful.
+    """
 
     id: str
     check: Callable[[Scene], Iterable[Raised]]
     remedy: str
     controls: tuple[str, ...]
+    is_of_each: bool = False
 
 
 def judge_fleet(snapshot: Snapshot, terms: Terms) -> Fleet:
@@ -94,7 +96,22 @@ def judge_fleet(snapshot: Snapshot, terms: Terms) -> Fleet:
     )
     whole = Site(None, count(members), ambiguity([one for group in groups.values() for one in group.extremes]))
     unlisted = None if terms.inventory is None else len(strangers)
-    return Fleet(snapshot.now_ns, members, _findings(scene), coverage, sites, whole, unlisted)
+    findings = _findings(scene)
+    return Fleet(snapshot.now_ns, _suspect(members, findings), findings, coverage, sites, whole, unlisted)
+
+
+def _suspect(members: tuple[Member, ...], findings: Iterable[FleetFinding]) -> tuple[Member, ...]:
+    """Mark the hosts whose clocks are doubtful by what the fleet shows; they come before others that are as bad."""
+    told = frozenset(rule.id for rule in RULES if rule.is_of_each)
+    found: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for finding in findings:
+        if finding.id in told and finding.severity > Severity.OK:
+            for name in finding.hosts:
+                found[name][finding.id] = None
+    if not found:
+        return members
+    marked = (one._replace(suspected=tuple(found[one.name])) if one.name in found else one for one in members)
+    return tuple(sorted(marked, key=gravity))
 
 
 def _due(members: Iterable[Member], strangers: Iterable[str]) -> Iterator[Member]:
@@ -250,6 +267,7 @@ RULES = (
         check_name_clash,
         "give each of these machines a name of its own: host.name in its configuration",
         (_ISO, _NIS2),
+        is_of_each=True,
     ),
     Rule(
         "ordering-risk",
@@ -269,12 +287,14 @@ RULES = (
         check_site_moved,
         "look at what these hosts share: their servers, their network, the machines that they run on",
         (_ISO, _PCI, _SC45),
+        is_of_each=True,
     ),
     Rule(
         "slow-walk",
         check_slow_walk,
         "compare the host's time daemon and its servers with those of hosts that did not move",
         (_ISO, _ISO_GUIDE, _SC45),
+        is_of_each=True,
     ),
     Rule(
         "evidence-gap",
@@ -324,12 +344,7 @@ def _is_walk(move: Movement, warning_s: float) -> bool:
     goes_on = rate_ppm is None or rate_ppm * move.least_s > 0
     is_hidden = abs(move.now.estimate_s) <= warning_s and move.member.severity <= Severity.WARNING
     is_enough = abs(move.least_s) >= SLOW_WALK_SHARE * warning_s
-    return move.is_away and is_enough and is_hidden and goes_on and not _has_stepped(move)
-
-
-def _has_stepped(move: Movement) -> bool:
-    """Whether the clock stepped since the point before."""
-    return any(alarm.kind in STEP_KINDS and alarm.since_ns >= move.since_ns for alarm in move.member.alarms)
+    return move.is_away and is_enough and is_hidden and goes_on and not move.stepped
 
 
 def _walked(move: Movement) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from ntpaudit.core.fleet import Host, Member, Offset, Snapshot
+from ntpaudit.core.fleet import STEP_KINDS, Host, Member, Offset, Snapshot
 from ntpaudit.core.fleet_members import by_site, measured
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
@@ -16,13 +16,17 @@ UNSTEERED = frozenset({"unsynced", "daemon-count", "stale-compare", "breach-fore
 
 
 class Movement(NamedTuple):
-    """How far a host's clock fell behind (positive) or ran ahead since `since_ns`: from one offset to another."""
+    """How far a host's clock fell behind (positive) or ran ahead since `since_ns`: from one offset to another.
+
+    `stepped` says whether its own agent told of a step since then.
+    """
 
     member: Member
     host: Host
     since_ns: int
     then: Offset
     now: Offset
+    stepped: bool = False
 
     @property
     def name(self) -> str:
@@ -81,8 +85,19 @@ class Together(NamedTuple):
 def compare(snapshot: Snapshot, members: Iterable[Member]) -> tuple[Movement, ...]:
     """Compare the clocks that something steers with a time before; a name that several machines have is left out."""
     clashing = {clash.name for clash in snapshot.clashes}
+    stepped_ns: dict[str, int] = {}
+    for alarm in snapshot.alarms:
+        if alarm.kind in STEP_KINDS:
+            stepped_ns[alarm.host] = max(alarm.since_ns, stepped_ns.get(alarm.host, alarm.since_ns))
     return tuple(
-        Movement(one, host, _since_ns(snapshot, host), snapshot.before[one.name], offset)
+        Movement(
+            one,
+            host,
+            since_ns := _since_ns(snapshot, host),
+            snapshot.before[one.name],
+            offset,
+            one.name in stepped_ns and stepped_ns[one.name] >= since_ns,
+        )
         for one, host, offset in measured(members)
         if one.name in snapshot.before and one.name not in clashing and not _is_unsteered(one)
     )

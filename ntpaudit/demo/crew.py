@@ -3,7 +3,7 @@
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -70,7 +70,9 @@ class Absence:
 
 
 class Arrived(NamedTuple):
-    """What a process answers when all its hosts have come to the moment that it was told."""
+    """What a process answers when all its hosts have come to the moment that it was told, and told so many points."""
+
+    points: int
 
 
 class Failed(NamedTuple):
@@ -85,6 +87,10 @@ class Crew(Protocol):
     def advance(self, until_ns: int) -> Iterator[None]:
         """Let every host live until that moment of true time, and yield once for each that has come there."""
 
+    @property
+    def points(self) -> int:
+        """How many points were told so far."""
+
 
 class Alone:
     """A crew of this process alone. What was told before, of each host until some moment, is not told again."""
@@ -93,13 +99,25 @@ class Alone:
         self._lives = lives
         self._outlet = outlet
         self._told_ns = told_ns
+        self._points = 0
+
+    @property
+    def points(self) -> int:
+        """How many points were told so far."""
+        return self._points
 
     def advance(self, until_ns: int) -> Iterator[None]:
         """Let one host after the other live until then."""
         for life in self._lives:
-            self._outlet.write(filter(self._is_new, life.advance(until_ns)))
+            self._outlet.write(self._counted(filter(self._is_new, life.advance(until_ns))))
             yield
         self._outlet.flush()
+
+    def _counted(self, told: Iterable[Told]) -> Iterator[Told]:
+        """Count the points of what is told."""
+        for one in told:
+            self._points += 1 + len(one.record.sources) + len(one.events)
+            yield one
 
     def _is_new(self, told: Told) -> bool:
         """Whether nobody was told of it before."""
@@ -113,6 +131,12 @@ class Team:
         self._pipes = pipes
         self._store = store
         self._absence = absence
+        self._points = [0] * len(pipes)
+
+    @property
+    def points(self) -> int:
+        """How many points were told so far."""
+        return sum(self._points)
 
     def advance(self, until_ns: int) -> Iterator[None]:
         """Let all processes work until then. TellError for what stops one of them."""
@@ -125,7 +149,8 @@ class Team:
                 match _hear(pipe):
                     case None:
                         yield
-                    case Arrived():
+                    case Arrived(points):
+                        self._points[self._pipes.index(pipe)] = points
                         busy.remove(pipe)
                     case Failed(reason):
                         raise TellError(reason)
@@ -200,11 +225,18 @@ def catch_up(crew: Crew, story: Story, now_ns: Callable[[], int], watch: Watch) 
     return Reached(reached_ns, is_present=True)
 
 
-def follow(crew: Crew, now_ns: Callable[[], int], pause: Callable[[float], None]) -> NoReturn:
-    """Live on in real time, until whoever pauses has enough of it."""
+def follow(
+    crew: Crew,
+    now_ns: Callable[[], int],
+    pause: Callable[[float], None],
+    reached: Callable[[int, int], None] = lambda points, until_ns: None,
+) -> NoReturn:
+    """Live on in real time, until whoever pauses has enough of it; `reached` hears how many points until when."""
     while True:
         pause(FOLLOW_S)
-        live(crew, now_ns() - LAG_NS)
+        until_ns = now_ns() - LAG_NS
+        live(crew, until_ns)
+        reached(crew.points, until_ns)
 
 
 @contextmanager
@@ -293,7 +325,7 @@ def _live(pipe: Connection, work: Work, number: int, count: int) -> None:
                 until_ns = pipe.recv()
                 for _ in crew.advance(until_ns):
                     pipe.send(None)
-                pipe.send(Arrived())
+                pipe.send(Arrived(crew.points))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except NtpauditError as error:

@@ -41,7 +41,12 @@ def read_database(influx: InfluxConfig, token: str | None, language: Language) -
         token=token,
         ca_file=influx.ca_file,
         timeout_s=influx.timeout_s,
+        keys=_TYPED,
     )
+
+
+_TYPED = {"url": "--influx-url", "language": "what answers there", "database": "--bucket"}
+"""What whoever fills a database calls the words that say where it is."""
 
 
 def told_before(reader: Reader, story: Story) -> Mapping[str, int]:

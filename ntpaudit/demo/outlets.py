@@ -10,7 +10,7 @@ from ntpaudit.core.delivery import Delivered, Failure, Refused, back_off_s, sort
 from ntpaudit.demo.life import Told
 from ntpaudit.errors import TellError
 from ntpaudit.fleet.embedded import EmbeddedStore
-from ntpaudit.sinks.influx import InfluxTransport
+from ntpaudit.sinks.influx import WEB_PAGE, InfluxTransport
 from ntpaudit.sinks.line_protocol import Point, date, points, render
 
 BATCH_LINES = 5000
@@ -177,14 +177,40 @@ class InfluxOutlet:
 
     def _refusal(self, failure: Failure) -> TellError:
         """Say what went wrong."""
-        return TellError(f"cannot write to {self._url}: {words(failure)}{_advice(failure)}")
+        return TellError(f"cannot write to {self._url}: {_told(failure)}")
 
 
-def _advice(failure: Failure) -> str:
-    """Return what else may mend a failure, of whoever named the database on the command line."""
-    if sort_of(failure) == "away":
-        return "; start it, or name another with --influx-url"
-    match failure:
-        case Refused(status=404):
-            return "; an InfluxDB older than 1.8 answers so too, and takes nothing"
-    return ""
+def _told(failure: Failure) -> str:
+    """Say what went wrong and what mends it, to somebody who named the database on the command line."""
+    if not isinstance(failure, Refused):
+        fix = "; start it, or name another with --influx-url" if sort_of(failure) == "away" else ""
+        return _as_typed(words(failure)) + fix
+    said = f"{failure.status}: {failure.reason}" if failure.reason else str(failure.status)
+    match failure.status:
+        case _ if failure.reason.startswith(WEB_PAGE):
+            return f"{said}; what answers there is no database, or stands before it: check --influx-url"
+        case 404 if failure.reason == _OLD:
+            return (
+                f"{said}; an InfluxDB older than 1.8 answers so, and takes points only through a proxy, for which "
+                "docs/delivery.md has the lines under 'InfluxDB before 1.8'; of any other check --influx-url"
+            )
+    return _as_typed(words(failure))
+
+
+_OLD = "404 page not found"  # what any server written in Go says of a path that it does not have
+
+
+def _as_typed(said: str) -> str:
+    """Put for the keys of a configuration, which there is none of, what stands for them on the command line."""
+    for key, word in _TYPED.items():
+        said = said.replace(key, word)
+    return said
+
+
+_TYPED = {
+    "influxdb.url, org and bucket": "--influx-url, --org and --bucket",
+    "influxdb.url and influxdb.ca_file": "--influx-url and SSL_CERT_FILE",
+    "influxdb.token_file, or INFLUXDB_V2_TOKEN": "INFLUXDB_V2_TOKEN",
+    "influxdb.ca_file": "the file that SSL_CERT_FILE names",
+    "influxdb.url": "--influx-url",
+}

@@ -182,9 +182,11 @@ class EmbeddedStore:
         with _telling(self._path):
             for measurement, rows in self._rows.items():
                 if rows:
-                    places = ",".join("?" * len(rows[0]))
+                    table, own_tags, names = _TABLES[measurement]
+                    columns = ("series", "stamp_ns", *own_tags, *names)
                     self._connection.executemany(
-                        f"INSERT OR REPLACE INTO {_TABLES[measurement][0]} VALUES ({places})",  # noqa: S608
+                        f"INSERT OR REPLACE INTO {table} ({','.join(columns)}) "  # noqa: S608
+                        f"VALUES ({','.join('?' * len(columns))})",
                         rows,
                     )
                     rows.clear()
@@ -310,6 +312,10 @@ _MENDED_IN_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.ENOTDIR, err
 """What is said of a file elsewhere fits; that it may not be written is mended by another one."""
 
 
+_OTHER = "name another file with --store; `ntpaudit demo --store FILE` makes one"
+"""What mends that a file is none of ours: it is not to be overwritten."""
+
+
 class EmbeddedReader:
     """A demonstration, read. It ends where it was finished, and that moment is now."""
 
@@ -318,8 +324,7 @@ class EmbeddedReader:
         self._path = path
         self._maker = maker
         with self._telling():
-            if not os.path.exists(path):
-                raise ReadError(f"there is no demonstration at {path}", f"make one: {self._maker}")
+            self._look()
             self._connection = sqlite3.connect(
                 f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True, check_same_thread=False
             )
@@ -352,7 +357,7 @@ class EmbeddedReader:
         latest = list(self._latest(begin_ns, now_ns))
         everywhere = hosts_of(latest)
         hosts = {name: host for name, host in everywhere.items() if site in (None, host.site)}
-        clashes = tuple(clash for clash in self._clashes(lately_ns, now_ns) if clash.name in hosts)
+        clashes = tuple(clash for clash in self._clashes(lately_ns, now_ns) if site is None or site in clash.sites)
         clashing = {clash.name for clash in clashes}
         hosts |= worst_of((row for row in latest if row.last_ns > lately_ns and site in (None, row.site)), clashing)
         earlier = {
@@ -366,11 +371,7 @@ class EmbeddedReader:
         return Snapshot(
             now_ns,
             tuple(hosts.values()),
-            tuple(
-                alarm
-                for alarm in self._alarms(now_ns, reach.before_s)
-                if site is None or alarm.host in hosts or alarm.host in forgotten
-            ),
+            tuple(alarm for alarm in self._alarms(now_ns, reach.before_s) if site is None or alarm.host in known),
             tuple(self._lies(tuple(hosts.values()), begin_ns, now_ns)),
             {name: one.offset for name, one in earlier.items()},
             reach.before_s,
@@ -422,7 +423,7 @@ class EmbeddedReader:
         (application,), *_ = self._query("PRAGMA application_id")
         (version,), *_ = self._query("PRAGMA user_version")
         if application != _APPLICATION_ID:
-            raise ReadError(f"{self._path} is no demonstration", f"make one: {self._maker}")
+            raise ReadError(f"{self._path} is no demonstration", _OTHER)
         if version != _VERSION:
             raise ReadError(f"{self._path} was made by another version of ntpaudit", f"make it anew: {self._maker}")
         for (end_ns,) in self._query("SELECT end_ns FROM ending"):
@@ -430,12 +431,30 @@ class EmbeddedReader:
                 return end_ns
         raise ReadError(f"the demonstration {self._path} is damaged", f"make it anew: {self._maker}")
 
+    def _look(self) -> None:
+        """Look whether there is a file that may be a demonstration. ReadError tells of each case what mends it."""
+        try:
+            handle = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
+        except FileNotFoundError:
+            raise ReadError(f"there is no demonstration at {self._path}", f"make one: {self._maker}") from None
+        except OSError as error:
+            is_shut = error.errno in (errno.EACCES, errno.EPERM)
+            fix = f"let the user that runs ntpaudit read it, or {_OTHER}" if is_shut else _OTHER
+            raise ReadError(f"cannot read the demonstration {self._path}: {error.strerror}", fix) from error
+        try:
+            mode = os.fstat(handle).st_mode
+            if stat.S_ISDIR(mode):
+                raise ReadError(f"{self._path} is a folder", _OTHER)
+            if not stat.S_ISREG(mode) or os.read(handle, len(_MAGIC)) not in (b"", _MAGIC):
+                raise ReadError(f"{self._path} is no demonstration", _OTHER)
+        finally:
+            os.close(handle)
+
     def _latest(self, begin_ns: int, end_ns: int, condition: str = "TRUE") -> Iterator[Clock]:
         """Read the latest point of every series in a time, its end within."""
         rows = self._query(
             f"""
-            SELECT host, site, env, stamp_ns, severity, verdict, offset_s, earliest_s, latest_s,
-                age_s, frequency_ppm, usable, falsetickers, findings
+            SELECT host, site, env, stamp_ns, {", ".join(CLOCK_FIELDS)}
             FROM series JOIN clock ON clock.series = series.id AND stamp_ns = (
                 SELECT max(stamp_ns) FROM clock
                 WHERE clock.series = series.id AND stamp_ns > ? AND stamp_ns <= ? AND {condition}

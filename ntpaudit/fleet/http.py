@@ -118,15 +118,25 @@ class Server:
         return StrangeAnswerError(f"{self.where}: asked in {self._language}, {self._tidy(why)}", fix)
 
     def kind(self) -> Kind | None:
-        """Return what answers, where it tells for certain. VictoriaMetrics calls itself InfluxDB here and there."""
+        """Return what answers, where it tells for certain. VictoriaMetrics calls itself InfluxDB here and there.
+
+        ReadError where it is Prometheus, or of its kin: those tell more of how they were built.
+        """
         import json
 
         try:
             answer = json.loads(self.ask(BUILD, {}))
         except (ReadError, ValueError, RecursionError):
             answer = None
-        if isinstance(answer, dict) and answer.get("status") == "success":
-            return "VictoriaMetrics"
+        match answer:
+            case {"status": "success", "data": {"revision": _} as build}:
+                raise self.failure(
+                    f"this is {build.get('application') or 'Prometheus, Thanos or Mimir'}, which cannot be read: "
+                    "it lacks VictoriaMetrics' /api/v1/export",
+                    f"name an InfluxDB or VictoriaMetrics in {self.keys['url']}",
+                )
+            case {"status": "success"}:
+                return "VictoriaMetrics"
         return "InfluxDB" if self._says_influxdb else None
 
     def _tidy(self, text: object) -> str:
@@ -239,7 +249,9 @@ class Server:
         import zlib
 
         unpacker = zlib.decompressobj(wbits=_GZIP_BITS)
-        while part := unpacker.unconsumed_tail or answer.read(_AT_ONCE):
+        while part := unpacker.unconsumed_tail or unpacker.unused_data or answer.read(_AT_ONCE):
+            if unpacker.eof:  # it may be packed in several pieces (RFC 1952, 2.2)
+                unpacker = zlib.decompressobj(wbits=_GZIP_BITS)
             try:
                 yield unpacker.decompress(part, _AT_ONCE)
             except zlib.error as error:

@@ -117,14 +117,14 @@ class InfluxqlReader(Remote):
     def latest_offsets(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Clock]:
         """Read the last offset of hosts in a long time."""
         rows = self._rows(
-            'SELECT "offset_s", "earliest_s", "latest_s", "host" FROM (SELECT last("offset_s") AS "offset_s",'
+            f'SELECT "offset_s", "earliest_s", "latest_s", {_WHOSE} FROM (SELECT last("offset_s") AS "offset_s",'
             f' "earliest_s", "latest_s" FROM "ntpaudit_clock" WHERE {self._in(window)}{_and_any_of(hosts)}'
-            ' GROUP BY "host")',
-            ("host", "time", "offset_s", "earliest_s", "latest_s"),
+            f" GROUP BY {_WHOSE})",
+            ("host", "site", "env", "time", "offset_s", "earliest_s", "latest_s"),
         )
-        for host, stamp_ns, *offset in rows:
+        for host, site, env, stamp_ns, *offset in rows:
             if window.holds(stamp_ns):
-                yield Clock(host, None, None, stamp_ns, None, None, *offset)
+                yield Clock(host, site, env, stamp_ns, None, None, *offset)
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place: of those that ever did, by the index.

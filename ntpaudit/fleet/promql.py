@@ -32,6 +32,7 @@ from ntpaudit.fleet.rows import (
 from ntpaudit.sinks.line_protocol import tag_value
 
 _MS = 1_000_000
+_FIRST_NS = 86_400_000 * _MS  # it looks back a little further than it is asked to, and before 1970 it finds nothing
 _MAX_NAMES_LENGTH = 12_000  # in bytes: a whole question may have 16 KiB
 _STRING_ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\"})
 _REGEX_ESCAPES = str.maketrans({character: f"\\{character}" for character in r"\.+*?()|[]{}^$"})
@@ -220,7 +221,7 @@ class PromqlReader(Remote):
         That takes a third of the time of a query: nothing is computed, or put in order.
         """
 
-        def read() -> dict[Key, Sample]:
+        def read() -> Mapping[Key, Sample]:
             lines = self._exported(name, window, those)
             with self._understanding():
                 return _cut(lines, f"ntpaudit_clock_{name}", window)
@@ -309,16 +310,20 @@ class PromqlReader(Remote):
         return whose
 
     def _vector(self, query: str, window: Window, names: Sequence[str]) -> dict[Key, Cell]:
-        """Read one value of every series at the end of a time, by the labels of those names."""
+        """Read one value of every series at the end of a time, by the labels of those names, and then all others."""
         with self._understanding():
             results = self._results("/api/v1/query", {"query": query, "time": _seconds(window.end_ns)})
-            return {tuple(_label(one["metric"], name) for name in names): one["value"][1] for one in results}
+            return {_key(one["metric"], names): one["value"][1] for one in results}
 
     def _range(self, query: str, spans: Spans, name: str) -> Callable[[], dict[tuple[Cell, int], Cell]]:
-        """Begin to read a value for each span: at its end, less the millisecond that belongs to the next."""
+        """Begin to read a value for each span: at its end, less the millisecond that belongs to the next.
+
+        Those that begin before the database can are left out: with them it answers nothing.
+        """
+        first = max(0, -((spans.begin_ns - _FIRST_NS) // spans.width_ns))
         asked = {
             "query": query,
-            "start": _seconds(spans.begin_ns + spans.width_ns - _MS),
+            "start": _seconds(spans.begin_ns + (first + 1) * spans.width_ns - _MS),
             "end": _seconds(spans.end_ns - _MS),
             "step": f"{spans.width_ns // _MS}ms",
         }
@@ -328,10 +333,11 @@ class PromqlReader(Remote):
                 return {
                     (
                         _label(one["metric"], name),
-                        (round(stamp_s * 1000) * _MS - spans.begin_ns) // spans.width_ns,
+                        (stamp * _MS - spans.begin_ns) // spans.width_ns,
                     ): value
                     for one in self._results("/api/v1/query_range", asked)
                     for stamp_s, value in one["values"]
+                    if (stamp := _ms(stamp_s)) is not None
                 }
 
         return start(read)
@@ -374,14 +380,14 @@ class PromqlReader(Remote):
 _STRANGE = "the answer is none of VictoriaMetrics'"
 
 
-def _cut(lines: str, metric: str, window: Window) -> dict[Key, Sample]:
+def _cut(lines: str, metric: str, window: Window) -> dict[Key, tuple[int, str]]:
     """Return the last sample of every series in an export, by its labels as they are written there.
 
     They are written alike in every metric: so only one needs to be understood, and JSON would take most of the time.
     What is cut at cannot stand in a label, for it has quotation marks. ValueError where a line is made otherwise.
     """
     begin = f'{{"metric":{{"__name__":"{metric}",'
-    samples: dict[Key, Sample] = {}
+    samples: dict[Key, tuple[int, str]] = {}
     begin_ms, end_ms = window.begin_ns // _MS, window.end_ns // _MS
     for line in lines.removesuffix("\n").split("\n") if lines else ():
         labels, _, numbers = line.rpartition('},"values":[')
@@ -389,8 +395,10 @@ def _cut(lines: str, metric: str, window: Window) -> dict[Key, Sample]:
         if not (labels.startswith(begin) and stamps.endswith("]}")):
             raise ValueError
         key, stamp = labels[len(begin) :], int(stamps[stamps.rfind(",") + 1 : -2])
-        if begin_ms < stamp <= end_ms and ((other := samples.get(key)) is None or other[0] < stamp):
-            samples[key] = stamp, values[values.rfind(",") + 1 :]
+        if begin_ms < stamp <= end_ms:
+            sample = stamp, values[values.rfind(",") + 1 :]
+            if (other := samples.get(key)) is None or other < sample:  # whatever the order that lines come in
+                samples[key] = sample
     return samples
 
 
@@ -398,6 +406,14 @@ def _of(samples: Mapping[Key, Sample], key: Key, stamp: int) -> Cell:
     """Return what a series has at that stamp, None where its last sample is another."""
     sample = samples.get(key)
     return sample[1] if sample is not None and sample[0] == stamp else None
+
+
+def _key(labels: Mapping[str, Cell], names: Sequence[str]) -> tuple[Cell, ...]:
+    """Return what tells a series from others: its labels of those names, and whatever a relay has added to them."""
+    own = tuple([_label(labels, name) for name in names])
+    if len(labels) == len(own) + ("__name__" in labels) and None not in own:
+        return own
+    return *own, *sorted((name, str(labels[name])) for name in labels.keys() - names - {"__name__"})
 
 
 def _label(labels: Mapping[str, Cell], name: str) -> Cell:
@@ -417,8 +433,8 @@ def _quoted(text: str) -> str:
 
 
 def _back(window: Window) -> str:
-    """Write the length of a time."""
-    return f"[{window.end_ns // _MS - window.begin_ns // _MS}ms]"
+    """Write the length of a time, as far as the database looks back."""
+    return f"[{window.end_ns // _MS - max(_FIRST_NS, window.begin_ns) // _MS}ms]"
 
 
 def _span(spans: Spans) -> str:

@@ -195,9 +195,11 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     older = _older(questions, look_back, sorted(names - hosts.keys()), fields)
     hosts |= {name: host for name, host in older.items() if site in (None, host.site)}
     forgotten = sorted(names - hosts.keys() - older.keys())
-    alarms, several = everywhere or _start_here(questions, now_ns, reach, [*hosts, *forgotten])
+    known = names | hosts.keys()  # of a site also those whose last point is from elsewhere: they may be several
+    alarms, several = everywhere or _start_here(questions, now_ns, reach, sorted(known))
     lately = _window(now_ns, min(reach.silent_after_s, reach.look_back_s))
-    clashes = _clashes(questions, lately, sorted(several() & hosts.keys()))
+    found = _clashes(questions, lately, sorted(several() & known))
+    clashes = tuple(clash for clash in found if site is None or site in clash.sites)
     hosts |= _clashing(questions, lately._replace(site=site), clashes, fields)
     earlier = _before(questions, _window(before_ns, BEFORE_S), hosts, before())
     for clash in clashes:  # whose it was, nobody knows

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from math import inf
 from typing import NamedTuple
 
-from ntpaudit.core.fleet import Alarm, Bucket, Clash, Host, Lie, Offset, Tally
+from ntpaudit.core.fleet import STEP_KINDS, STEP_S, Alarm, Bucket, Clash, Host, Lie, Offset, Tally
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.sinks.plain import one_line
@@ -17,9 +17,6 @@ BEFORE_S = 900.0
 
 EVENTS_S = 90 * 86_400.0
 """How far back a finding may have begun that is still in force, and a source may be told of."""
-
-PASSING = {"step-back": 3600.0, "step-forward": 3600.0}
-"""Findings that nothing clears, and how long each is in force at least: while who moved may have moved by it."""
 
 _FALSETICKER = STATUSES.index("falseticker")
 _MS = 1_000_000
@@ -121,12 +118,17 @@ def worst_of(rows: Iterable[Clock], clashing: Collection[str]) -> dict[str, Host
     for row in rows:
         if (name := text(row.name)) is not None and name in clashing:
             key = (name, text(row.site), text(row.env))
-            latest[key] = max(latest.get(key, row), row, key=lambda one: one.last_ns)
+            latest[key] = max(latest.get(key, row), row, key=_freshness)
     worst: dict[str, Host] = {}
     for (name, *_), row in latest.items():
         host = _host(name, row)
         worst[name] = max(worst.get(name, host), host, key=_gravity)
     return worst
+
+
+def _freshness(row: Clock) -> tuple[int, str]:
+    """Return by what the latest of several points is chosen: of two at one moment always the same."""
+    return row.last_ns, repr(row)
 
 
 def _gravity(host: Host) -> tuple[int, float, int, str, str]:
@@ -235,18 +237,19 @@ _UNMEASURED = float(VERDICTS.index("unmeasured"))
 def alarms_of(rows: Iterable[Happening], now_ns: int, before_s: float) -> tuple[Alarm, ...]:
     """Return what is in force: of every host and kind the latest event, where that is one of raising.
 
-    Steps since `before_s` are, for they tell why a clock is not where it was then. Of two events at one moment, from
-    which nobody can tell what is so now, the one that raises counts.
+    Steps are for as long as they can tell why a clock is not where it was so long before, also where they are in force
+    no longer. Of two events at one moment, from which nobody can tell what is so now, the one that raises counts.
     """
     latest: dict[tuple[str, str], Happening] = {}
     for row in rows:
         host, kind = text(row.host), text(row.kind)
         if host is not None and kind is not None:
             latest[host, kind] = max(latest.get((host, kind), row), row, key=_recency)
+    steps_s = max(STEP_S, before_s + BEFORE_S)
     return tuple(
         Alarm(host, kind, _SEVERITIES.get(number(row.severity), Severity.UNKNOWN), row.stamp_ns, number(row.value_s))
         for (host, kind), row in latest.items()
-        if number(row.raised) == 1 and now_ns - row.stamp_ns <= max(PASSING.get(kind, EVENTS_S), before_s) * 1e9
+        if number(row.raised) == 1 and now_ns - row.stamp_ns <= (steps_s if kind in STEP_KINDS else EVENTS_S) * 1e9
     )
 
 

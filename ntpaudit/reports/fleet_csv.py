@@ -30,10 +30,14 @@ _FIELDS = (
     "findings",
     "alarms",
     "low_alarms",
+    "suspected",
 )
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""By what spreadsheets know a formula. No name of a host begins so, unless somebody means it to be run."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""By what spreadsheets know a formula, the wide characters of East Asia too (OWASP, CSV injection).
+
+No name of a host begins so, unless somebody means it to be run.
+"""
 
 
 def render(fleet: Fleet, shown: Sequence[Member] | None = None) -> str:
@@ -51,7 +55,7 @@ def _values(one: Member) -> Iterator[str | int]:
     yield from (_name(one.name), _name(one.site), _name(host.env if host else None), one.severity.word)
     yield from (host.verdict if host else "", int(one.silent_s is not None), _number(one.silent_s))
     if host is None:
-        yield from [""] * (len(_FIELDS) - 9)
+        yield from [""] * (len(_FIELDS) - 10)
     else:
         yield format_utc(host.last_ns)
         if host.offset is None:
@@ -62,6 +66,7 @@ def _values(one: Member) -> Iterator[str | int]:
         yield from (_number(host.age_s), _number(host.frequency_ppm), host.usable, host.falsetickers, host.findings)
     yield _name(" ".join(alarm.kind for alarm in one.alarms))
     yield _name(" ".join(alarm.kind for alarm in one.alarms if alarm.severity <= Severity.OK))
+    yield _name(" ".join(one.suspected))
 
 
 def _name(text: str | None) -> str:

@@ -6,7 +6,7 @@ shows is said in words beside it.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
-from math import ceil, copysign, floor, log1p
+from math import ceil, copysign, floor, log1p, log10
 from statistics import median
 from typing import NamedTuple
 
@@ -71,7 +71,10 @@ class Scale(NamedTuple):
 
     def _round_values(self) -> Iterator[float]:
         if self.linear_s is None:
-            step = next((step for step in _STEPS_S if (self.high - self.low) / step <= 4), _STEPS_S[-1])
+            length_s = self.high - self.low
+            long_s = _YEAR_S * 10.0 ** floor(log10(max(10.0, length_s / 4 / _YEAR_S)))
+            steps_s = (*_STEPS_S, *(digit * long_s for digit in (1, 2, 5, 10)))
+            step = next(step for step in steps_s if length_s / step <= 4)
             yield from (number * step for number in range(ceil(self.low / step), floor(self.high / step) + 1))
         else:
             yield from (sign * size for size in reversed(_DECADES_S) if size > self.linear_s for sign in (1, -1))

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ntpaudit.core.fleet import Alarm, Bucket, Fleet, Member, Offset, Terms
-from ntpaudit.core.fleet_rules import STEP_KINDS
+from ntpaudit.core.fleet import STEP_KINDS, Alarm, Bucket, Fleet, Member, Offset, Terms
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import direction, plural, span

@@ -1,7 +1,7 @@
 """A fleet as one JSON object, for programs; and the order of events on two hosts."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -13,6 +13,8 @@ from ntpaudit.reports.fleet_summary import sentence
 
 SCHEMA = "ntpaudit.fleet/1"
 ORDER_SCHEMA = "ntpaudit.fleet-order/1"
+
+_DECIMALS = 9  # a nanosecond
 
 
 def render(fleet: Fleet, shown: Sequence[Member] | None = None, notes: Sequence[str] = ()) -> str:
@@ -54,9 +56,7 @@ def render_order(order: Order, severity: Severity) -> str:
         {
             "schema": ORDER_SCHEMA,
             "severity": severity.word,
-            **order._asdict(),
-            "within_s": order.within_s,
-            "corrected_within_s": order.corrected_within_s,
+            **_rounded(order._asdict() | {"within_s": order.within_s, "corrected_within_s": order.corrected_within_s}),
         }
     )
 
@@ -73,7 +73,7 @@ def _counts(site: Site) -> dict[str, int]:
 
 def _ambiguity(ambiguity: Ambiguity | None) -> dict[str, Any] | None:
     """Return the worst pair."""
-    return None if ambiguity is None else ambiguity._asdict()
+    return None if ambiguity is None else _rounded(ambiguity._asdict())
 
 
 def _finding(finding: FleetFinding) -> dict[str, Any]:
@@ -98,9 +98,9 @@ def _host(one: Member) -> dict[str, Any]:
             "verdict": host.verdict,
             "offset": None
             if (offset := host.offset) is None
-            else offset._asdict()
+            else _rounded(offset._asdict())
             | {
-                "bound_s": max(-offset.earliest_s, offset.latest_s),
+                "bound_s": round(max(-offset.earliest_s, offset.latest_s), _DECIMALS),
                 "direction": direction(offset.estimate_s) if offset.estimate_s else None,
             },
             "age_s": _finite(host.age_s),
@@ -109,7 +109,7 @@ def _host(one: Member) -> dict[str, Any]:
             "falsetickers": host.falsetickers,
             "findings": host.findings,
         }
-    return known | {"alarms": [_alarm(alarm) for alarm in one.alarms]}
+    return known | {"alarms": [_alarm(alarm) for alarm in one.alarms], "suspected": list(one.suspected)}
 
 
 def _alarm(alarm: Alarm) -> dict[str, Any]:
@@ -123,5 +123,10 @@ def _alarm(alarm: Alarm) -> dict[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
-    """Return a number that JSON has."""
-    return value if value is not None and isfinite(value) else None
+    """Return a number that JSON has, to the nanosecond."""
+    return round(value, _DECIMALS) if value is not None and isfinite(value) else None
+
+
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Round what is in seconds to the nanosecond: what a sum of such numbers has behind that is noise."""
+    return {name: round(value, _DECIMALS) if isinstance(value, float) else value for name, value in values.items()}

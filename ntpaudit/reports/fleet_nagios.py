@@ -1,4 +1,4 @@
-"""A fleet as one line of a monitoring plugin: the state, the sentence, and counts as performance data."""
+"""A fleet as one line of a monitoring plugin: the state, the sentence with the worst hosts' names, and counts."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,13 @@ from ntpaudit.reports.fleet_summary import sentence
 from ntpaudit.sinks.nagios import plugin_line
 from ntpaudit.sinks.plain import decimal
 
+NAMED = 3
+"""So many hosts are named: the line goes into messages to people, and plugins' output may be cut."""
+
 
 def render(fleet: Fleet, notes: Sequence[str] = ()) -> str:
     """Write the line, with notes on the reading itself behind the sentence; what is not known is `U`."""
-    return plugin_line(fleet.severity, "; ".join([sentence(fleet), *notes]), _performance(fleet))
+    return plugin_line(fleet.severity, "; ".join([sentence(fleet, NAMED), *notes]), _performance(fleet))
 
 
 def render_absence(reason: str, remedy: str = "") -> str:

@@ -6,9 +6,10 @@ And the same of the order of events on two hosts.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from typing import TypeVar
 
-from ntpaudit.core.fleet import Ambiguity, Fleet, Member, Order, Site
+from ntpaudit.core.fleet import Ambiguity, Fleet, FleetFinding, Member, Order, Site
 from ntpaudit.core.fleet_rules import share
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
@@ -42,11 +43,11 @@ _ANY_WIDTH = 1 << 20
 
 _Item = TypeVar("_Item")
 
-_GIVEN_UP = ("findings", "seen ago", "sources", "at most", "site")
-"""What is left out of the table of hosts where names would not fit, in this order."""
+_GIVEN_UP = ("sources", "seen ago", "findings", "at most", "site")
+"""What is left out of the table of hosts where names would not fit, in this order: why one is flagged stays long."""
 
-_SITES_GIVEN_UP = ("hardest to order", "ok", "hosts", "warning", "unknown", "in order beyond")
-"""And out of that of sites."""
+_SITES_GIVEN_UP = ("ok", "hardest to order", "hosts", "warning", "unknown", "in order beyond")
+"""And out of that of sites: half a name would be none, and who is left is ok."""
 
 
 def render(
@@ -61,7 +62,7 @@ def render(
     return page(
         opening(fleet.severity, sentence(fleet), paint, prose, one_line),
         [line for label, fact in _facts(fleet) for line in labelled(label, fact, prose, one_line)],
-        [line for finding in fleet.findings[:FINDINGS] for line in finding_lines(finding, paint, prose, one_line)],
+        _findings_lines(fleet.findings[:FINDINGS], paint, prose),
         [f"... and {plural(left, 'more finding')} (--format json has all)"]
         if (left := len(fleet.findings[FINDINGS:]))
         else (),
@@ -69,6 +70,13 @@ def render(
         _rest(fleet.members, chosen),
         _table(_SITES, fleet.sites, paint, width, _SITES_GIVEN_UP) if len(fleet.sites) > 1 else (),
     )
+
+
+def _findings_lines(findings: Sequence[FleetFinding], paint: Paint, prose: int) -> Iterator[str]:
+    """Tell findings; a remedy that neighbours share stands below the last of them."""
+    for finding, following in zip_longest(findings, findings[1:]):
+        is_last = following is None or following.remedy != finding.remedy
+        yield from finding_lines(finding, paint, prose, one_line, fixed=is_last)
 
 
 def render_absence(reason: str, remedy: str, *, width: int | None = None, colour: bool = False) -> str:
@@ -223,12 +231,11 @@ def _ago(seconds: int) -> str:
 
 
 def _findings(one: Member) -> str:
-    """Name the worst finding of a host's own agent, and count the others; a low one warns of nothing."""
-    if not one.alarms:
-        return ""
-    first, *others = one.alarms
-    low = "" if first.severity > Severity.OK else " (low)"
-    return one_line(first.kind) + low + (f" +{len(others)}" if others else "")
+    """Name the worst finding and count the others: of its own agent, of the fleet, and low ones, which do not count."""
+    counted = [alarm.kind for alarm in one.alarms if alarm.severity > Severity.OK]
+    low = [f"(low) {alarm.kind}" for alarm in one.alarms if alarm.severity <= Severity.OK]
+    told = [*counted, *one.suspected, *low]
+    return one_line(told[0]) + (f" +{len(told) - 1}" if told[1:] else "") if told else ""
 
 
 _SITES: tuple[Column[Site], ...] = (
@@ -241,11 +248,7 @@ _SITES: tuple[Column[Site], ...] = (
     Column(
         "in order beyond", lambda site: "" if site.ambiguity is None else _up(site.ambiguity.within_s), is_number=True
     ),
-    Column(
-        "hardest to order",
-        lambda site: "" if site.ambiguity is None else _pair(site.ambiguity),
-        gives_way=True,
-    ),
+    Column("hardest to order", lambda site: "" if site.ambiguity is None else _pair(site.ambiguity)),
 )
 
 

@@ -185,7 +185,12 @@ def tls_fix(reason: str, table: str = "influxdb") -> str:
 
 
 def reason_of(body: str) -> str:
-    """Return why a write was refused, from the answer's body as InfluxDB 1.x, 2.x and 3.x write it, else the body."""
+    """Return why a write was refused, from the answer's body as InfluxDB 1.x, 2.x and 3.x write it, else the body.
+
+    Of a web page, which other servers and proxies answer, only what it is called.
+    """
+    if body[:_BEGIN].lstrip().lower().startswith(_HTML):
+        return _page_of(body[:_BEGIN])
     try:
         read = json.loads(body)
     except (ValueError, RecursionError):
@@ -197,6 +202,23 @@ def reason_of(body: str) -> str:
         case [{"error_message": str(first)}, *_]:
             said = f"{said}: {first}"
     return said if isinstance(said, str) else body
+
+
+WEB_PAGE = "a web page"
+"""So what is told of an answer begins where that is made for people."""
+
+_HTML = ("<!doctype html", "<html")
+_BEGIN = 4096  # a title stands near the begin of a page
+
+
+def _page_of(html: str) -> str:
+    """Say that something is a web page, and its title."""
+    from html import unescape
+
+    place = html.lower().find("<title")
+    title = html[place:].partition(">")[2].partition("<")[0] if place >= 0 else ""
+    said = " ".join(unescape(title).split())
+    return f"{WEB_PAGE}, {said!r}" if said else WEB_PAGE
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

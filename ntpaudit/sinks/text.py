@@ -180,12 +180,18 @@ _COLUMNS: tuple[Column[SourceRecord], ...] = (
 
 
 def finding_lines(
-    finding: Finding | FleetFinding, paint: Paint, width: int = WIDTH, write: Callable[[str], str] | None = None
+    finding: Finding | FleetFinding,
+    paint: Paint,
+    width: int = WIDTH,
+    write: Callable[[str], str] | None = None,
+    *,
+    fixed: bool = True,
 ) -> list[str]:
-    """Write a finding and how to mend it; `write` as for `labelled`."""
+    """Write a finding and, if `fixed`, how to mend it; `write` as for `labelled`."""
     first, *others = labelled(finding.level, f"{finding.id}: {finding.message}", width, write)
     level = paint(finding.level, SEVERITY_COLOURS[finding.severity] if finding.severity else None)
-    return [level + first[len(finding.level) :], *others, *fix_lines(finding.remedy, _LABEL_WIDTH, width, write)]
+    fix = fix_lines(finding.remedy, _LABEL_WIDTH, width, write) if fixed else ()
+    return [level + first[len(finding.level) :], *others, *fix]
 
 
 def fix_lines(remedy: str, indent: int, width: int = WIDTH, write: Callable[[str], str] | None = None) -> list[str]:

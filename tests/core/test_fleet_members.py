@@ -7,6 +7,7 @@ import pytest
 from ntpaudit.core.fleet import Alarm, Clash, Coverage, Lie, Member, Terms
 from ntpaudit.core.fleet_members import cover, gather, is_covered, narrow
 from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
 from tests.core.fleets import DAY_S, NOW_NS, host, snapshot
 
@@ -41,6 +42,27 @@ def test_alarms_are_those_of_their_host_worst_first() -> None:
     fleet = judge_fleet(snapshot(host("a"), host("b"), alarms=alarms), Terms())
     kinds = {one.name: [alarm.kind for alarm in one.alarms] for one in fleet.members}
     assert kinds == {"a": ["offset-out", "source-quorum"], "b": ["step-back"]}
+
+
+def test_a_step_is_in_force_for_an_hour() -> None:
+    """An older one may be read, for it can tell why a clock moved; it is no finding of now."""
+    alarms = [
+        Alarm("a", kind, Severity.WARNING, NOW_NS - age_s * NS_PER_S)
+        for kind, age_s in (("step-back", 3600), ("step-forward", 3601), ("unsynced", 7200))
+    ]
+    members, _ = gather(snapshot(host("a"), alarms=alarms), Terms())
+    assert [alarm.kind for alarm in members[0].alarms] == ["step-back", "unsynced"]
+
+
+def test_machines_of_one_name_are_told_at_each_of_their_sites() -> None:
+    """The worst of them counts wherever one is, and is not left out of a site because it is at another."""
+    worst = host("two", 5.0, site="fra", severity=Severity.CRITICAL)
+    read = snapshot(host("a"), worst, clashes=[Clash("two", ("ams", "fra"))])
+    for site, names in (("ams", ["two", "a"]), ("fra", ["two"]), ("sgp", [])):
+        judged = judge_fleet(*narrow(read, Terms(inventory=("a", "two")), site))
+        assert [one.name for one in judged.members] == names
+        assert all((one.site, one.severity) == (site, Severity.CRITICAL) for one in judged.members if one.name == "two")
+        assert [finding.hosts for finding in judged.findings if finding.id == "name-clash"] == [("two",)] * bool(names)
 
 
 def test_one_site_alone() -> None:

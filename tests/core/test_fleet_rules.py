@@ -415,6 +415,17 @@ def test_a_site_that_moved_together_is_one_finding() -> None:
     assert "ran ahead within" in ahead.message
 
 
+def test_hosts_that_the_fleet_suspects_are_marked_and_come_first() -> None:
+    """Of hosts that are ok by their own word those come first that moved together; one that came back is not marked."""
+    moved = judge_fleet(site_of(0.050, 0.0, 0.051, 0.049), Terms())
+    marks = {one.name: one.suspected for one in moved.members}
+    assert marks == {"h0": ("site-moved",), "h1": (), "h2": ("site-moved",), "h3": ("site-moved",)}
+    assert moved.members[-1].name == "h1"
+    assert {one.severity for one in moved.members} == {Severity.OK}
+    back = judge_fleet(site_of(0.0, 0.001, -0.001, then_s=0.06), Terms())
+    assert [one.suspected for one in back.members] == [(), (), ()]
+
+
 def test_what_several_hosts_moved_by_is_not_said_of_each() -> None:
     """Each by what is proved of it; hosts of which next to nothing is proved are not called moved."""
     known = {"a": (0.011, 0.51), "b": (0.012, 0.51), "c": (0.4, 0.5)}
@@ -513,6 +524,12 @@ def test_a_slow_walk_is_told_with_what_is_proved_of_it() -> None:
         {"now_s": 0.002, "then_s": -0.09},  # it was corrected
         {"now_s": 0.0, "then_s": 0.09, "frequency_ppm": -10.0},  # and so was this one
         {"alarms": [Alarm("a", "step-forward", Severity.WARNING, NOW_NS - 3630 * NS_PER_S)]},  # it stepped
+        {
+            "alarms": [  # it stepped since, whatever else it did before
+                Alarm("a", "step-forward", Severity.WARNING, NOW_NS - 3620 * NS_PER_S),
+                Alarm("a", "step-back", Severity.WARNING, NOW_NS - 4000 * NS_PER_S),
+            ]
+        },
     ],
 )
 def test_what_is_no_slow_walk(case: dict[str, float]) -> None:

@@ -91,6 +91,15 @@ def test_only_a_clock_that_is_one_and_steered_is_compared() -> None:
         host("new"),
         before={name: offset(0.5) for name in ("a", "free", "low", "two", "silent", "unmeasured", "gone")},
         clashes=[Clash("two", ("ams", "fra"))],
+        alarms=[
+            Alarm(name, kind, Severity.WARNING, NOW_NS - age_s * 10**9)
+            for name, kind, age_s in (
+                ("a", "step-back", 74 * 60),  # in force no longer, and since the point of then
+                ("a", "step-forward", 80 * 60),
+                ("low", "step-back", 3631),  # before the point of then
+                ("low", "offset-out", 60),
+            )
+        ],
     )._replace(before_ns={"a": NOW_NS - 75 * 60 * 10**9})
     [kind, *_] = sorted(UNSTEERED)
     alarms = {"free": (Alarm("free", kind, Severity.WARNING, 0),), "low": (Alarm("low", kind, Severity.OK, 0),)}
@@ -101,3 +110,4 @@ def test_only_a_clock_that_is_one_and_steered_is_compared() -> None:
     moves = {move.name: move for move in compare(read, members)}
     assert moves.keys() == {"a", "low"}
     assert (moves["a"].span_s, moves["low"].span_s) == (75 * 60 - 30, 3600.0)
+    assert (moves["a"].stepped, moves["low"].stepped) == (True, False)

@@ -83,6 +83,7 @@ def write(path: Path, story: Story, processes: int) -> Path:
             arrived: list[None] = []
             live(crew, story.end_ns, lambda: arrived.append(None))
             assert len(arrived) == len(story.parts)
+            assert crew.points > 100
         store.finish(story.end_ns)
     return path
 
@@ -159,6 +160,7 @@ def test_a_fleet_goes_on_in_real_time() -> None:
     story = write_story(3, 6.0, 1, END_NS)
     kept = Kept()
     pauses: list[float] = []
+    reached: list[tuple[int, int]] = []
 
     def pause(seconds: float) -> None:
         pauses.append(seconds)
@@ -169,9 +171,17 @@ def test_a_fleet_goes_on_in_real_time() -> None:
         live(crew, story.end_ns)
         count = len(kept.told)
         with pytest.raises(Enough):
-            follow(crew, lambda: END_NS + LAG_NS + round(sum(pauses) * NS_PER_S), pause)
+            follow(
+                crew,
+                lambda: END_NS + LAG_NS + round(sum(pauses) * NS_PER_S),
+                pause,
+                lambda points, until_ns: reached.append((points, until_ns)),
+            )
     assert len(kept.told) - count in range(3 * 2, 3 * 5)
     assert kept.flushed == 31
+    assert len(reached) == 30
+    points = sum(1 + len(one.record.sources) + len(one.events) for one in kept.told)
+    assert reached[-1] == (points, END_NS + round(sum(pauses[:-1]) * NS_PER_S))
 
 
 def _children() -> list[psutil.Process]:

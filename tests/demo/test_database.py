@@ -21,6 +21,7 @@ from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.embedded import EmbeddedStore
 from ntpaudit.fleet.reader import Reader
 from tests.command import ntpaudit
+from tests.world.packages import REPOSITORY
 from tests.world.servers import influxd, victoria_metrics
 
 END_NS = 1_795_000_000 * NS_PER_S
@@ -141,4 +142,7 @@ def test_an_old_influxdb_is_named_as_such(influx: str, tmp_path: Path) -> None:
     assert (ran.status, ran.out) == (3, "")
     assert "404: 404 page not found" in ran.err
     assert "older than 1.8" in ran.err
+    assert "'InfluxDB before 1.8'" in ran.err
+    assert "## InfluxDB before 1.8\n" in (REPOSITORY / "docs" / "delivery.md").read_text()
+    assert "influxdb." not in ran.err
     assert ran.err.count("cannot write to") == 1

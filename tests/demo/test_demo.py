@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import signal
 import sqlite3
 import subprocess
@@ -84,6 +85,8 @@ def test_what_was_simulated_is_found(made: tuple[Ran, Path]) -> None:
         (("--influx-url", "ftp://x"), "--influx-url: write a URL"),
         (("--influx-url", "http://x", "--store", "y"), "--store goes without --influx-url"),
         (("--format", "json"), "--format goes with --once"),
+        (("--once", "--hosts", "7", "--no-udp"), "--hosts, --udp: about a fleet; --once shows one audit"),
+        (("--once", "--store", "y", "--format", "json"), "--store: about a fleet"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
@@ -184,7 +187,8 @@ def test_an_interrupted_demonstration_leaves_the_old_one(
 
 
 def test_it_follows_the_present_until_it_is_told_to_end(tmp_path: Path) -> None:
-    """A database gets the history and then what comes; SIGTERM, as a container gets it, ends it."""
+    """A database gets the history and then what comes, whoever watches sees how much; SIGTERM ends it."""
+    ours, theirs = pty.openpty()
     with FlakyDatabase(choose=lambda request: Answer(204)) as database:
         words = (
             "--hosts",
@@ -198,19 +202,23 @@ def test_it_follows_the_present_until_it_is_told_to_end(tmp_path: Path) -> None:
             "--influx-url",
             database.url,
         )
-        with _running(tmp_path, *words) as running:
+        with _running(tmp_path, *words, terminal=theirs) as running:
+            os.close(theirs)
             assert running.stdout is not None
             said = [running.stdout.readline() for _ in range(6)]
             count = len(database.requests)
-            deadline = time.monotonic() + DEADLINE_S
-            while len(database.requests) == count and time.monotonic() < deadline:
-                time.sleep(0.1)
+            err = ""
+            while " points until " not in err or len(database.requests) == count:
+                err += os.read(ours, 65_536).decode()
             running.send_signal(signal.SIGTERM)
-            _, err = running.communicate(timeout=DEADLINE_S)
+            running.communicate(timeout=DEADLINE_S)
+    os.close(ours)
     assert running.returncode == 130
     assert f"are in {database.url}, bucket soc" in said[0]
     assert f"ntpaudit fleet --url {database.url} --database soc --flagged" in said[3]
     assert "not shown, for what was written cannot be read" in err
+    points = re.findall(r"([0-9,]+) points until 2[0-9T:-]+Z\r", err)
+    assert int(points[0].replace(",", "")) >= sum(len(one.lines.splitlines()) for one in database.requests[:count])
     assert len(database.requests) > count
     assert any("org=&bucket=soc" in request.target for request in database.requests)
 

@@ -130,8 +130,21 @@ def test_what_is_too_much_at_once_is_halved(database: FlakyDatabase, told: list[
     ("fault", "said"),
     [
         (Answer(404, "database not found"), "404: .*create the bucket"),
-        (Answer(404, "404 page not found"), "404: .*InfluxDB older than 1.8"),
-        (Answer(401), "401: .*INFLUXDB_V2_TOKEN"),
+        (Answer(404, '{"error":"x"}'), r"404: x; create the bucket .*, or check --influx-url, --org and --bucket$"),
+        (
+            Answer(404, "404 page not found"),
+            "404: .*InfluxDB older than 1.8 .* docs/delivery.md .*'InfluxDB before 1.8'",
+        ),
+        (
+            Answer(501, "<html><title>No\nsuch</title>"),
+            "501: a web page, 'No such'; .* no database.*: check --influx-url$",
+        ),
+        (Answer(200, "ok"), "200: ok; this is no answer of a database: check --influx-url$"),
+        (
+            Answer(307, "", (("Location", "http://x"),)),
+            "307: redirected to http://x; write the final URL in --influx-url$",
+        ),
+        (Answer(401), "401: .*check the token: INFLUXDB_V2_TOKEN$"),
         (Answer(503), "503"),
         (Reset("before"), "no answer"),
         (Answer(400, '{"error":"partial write: field type conflict dropped=1"}'), "400: partial write"),

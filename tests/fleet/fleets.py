@@ -55,6 +55,9 @@ def audits() -> Iterator[Audit]:
         )
     for age_s in range(2 * HOUR_S, 0, -290):
         yield _audit("twin", "fra", age_s, servers(2.5, host_ns=_host_ns(age_s)))
+    for age_s in (4600, 30):
+        for env, liars in (("prod", [_liar(age_s)]), ("test", [])):
+            yield _audit("tied", "fra", age_s, [*servers(0.001, host_ns=_host_ns(age_s)), *liars], env=env)
     yield _audit("renamed", "ams", 5000, servers(0.001, host_ns=_host_ns(5000)), _BEFORE, always=True)
     yield _audit("renamed", "fra", 500, servers(0.001, host_ns=_host_ns(500)), _AFTER, always=True)
     for age_s in range(2 * HOUR_S, 0, -1000):

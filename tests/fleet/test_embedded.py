@@ -17,6 +17,7 @@ from ntpaudit.errors import ReadError, StoreError
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.embedded import EmbeddedReader, EmbeddedStore
 from ntpaudit.fleet.reader import Reach
+from ntpaudit.fleet.rows import CLOCK_FIELDS
 from ntpaudit.sinks.line_protocol import Point, points
 from tests.fleet.fleets import END_NS, HOUR_S, keep
 from tests.records import NOW_NS, record, servers
@@ -58,6 +59,19 @@ def test_the_old_one_stays_until_the_new_one_is_finished(tmp_path: Path) -> None
         assert [host.name for host in reader.snapshot(NOW_NS + NS_PER_S * HOUR_S, Reach()).hosts] == ["old"]
     assert names(path) == ["new"]
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_columns_are_what_they_are_called(tmp_path: Path) -> None:
+    """Whoever opens the file with SQLite reads of each point what the database would have under that name."""
+    path = tmp_path / "demo.sqlite3"
+    fields = {name: float(number) for number, name in enumerate(CLOCK_FIELDS)}
+    with EmbeddedStore.create(str(path)) as store:
+        store.write([Point("ntpaudit_clock", {"host": "a", "site": None, "env": None}, fields, NOW_NS)], NOW_NS)
+        store.finish(NOW_NS)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        row = connection.execute("SELECT * FROM clock").fetchone()
+    assert {name: row[name] for name in fields} == fields
 
 
 def test_the_same_point_twice_is_one(tmp_path: Path) -> None:
@@ -109,8 +123,10 @@ def _folder(path: Path) -> None:
         (lambda path: None, "there is no demonstration"),
         (_empty, "is no demonstration"),
         (_other, "is no demonstration"),
-        (_text, "cannot read"),
-        (_folder, "cannot read"),
+        (_text, "is no demonstration; name another file with --store"),
+        (_folder, "is a folder; name another file with --store"),
+        (lambda path: os.mkfifo(path), "is no demonstration"),
+        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
         (_newer, "another version"),
         (_endless, "is damaged"),
     ],
@@ -123,6 +139,22 @@ def test_what_is_no_demonstration_is_told(tmp_path: Path, make: Callable[[Path],
         open_reader(path=str(path))
     assert words in str(error.value)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else for a while")
+def test_a_demonstration_of_somebody_else_is_not_to_be_made_anew(tmp_path: Path) -> None:
+    """That it may not be read is said, and mended by whose it is."""
+    path = tmp_path / "demo.sqlite3"
+    keep(str(path))
+    path.chmod(0o600)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(ReadError, match=r"demo\.sqlite3: Permission denied; let the user .* read it, or name ano"):
+            EmbeddedReader(str(path))
+    finally:
+        os.seteuid(0)
 
 
 def test_damage_is_told_when_it_is_met(tmp_path: Path) -> None:

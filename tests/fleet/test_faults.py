@@ -20,7 +20,7 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet import http, open_reader
 from ntpaudit.fleet.reader import Reach, Reader
-from ntpaudit.reports import fleet_csv, fleet_json, fleet_nagios, fleet_text
+from ntpaudit.reports import fleet_csv, fleet_json, fleet_nagios, fleet_page, fleet_text
 from tests.records import NOW_NS
 from tests.world.flaky import Answer, Fault, FlakyDatabase, Hang, Octets, Request, certificate
 from tests.world.servers import free_port
@@ -72,7 +72,7 @@ def packed(body: bytes, *, packing: bytes = b"gzip", cut: int = 0, status: bytes
     [
         (Answer(401, '{"error":"unable to parse authentication credentials"}'), ["401: unable", "fleet.token_file"]),
         (Answer(403, "no", (("X-Why", "no"),)), ["answers 403: no", "fleet.token_file"]),
-        (Answer(404, "<html>\n<h1>no</h1>"), ["QL, answers 404: <html> <h1>no</h1>", "fleet.url and fleet.language"]),
+        (Answer(404, "<html>\n<h1>no</h1>"), ["QL, answers 404: a web page; check fleet.url and fleet.language"]),
         (
             Answer(302, "", (("Location", "https://sso.example/\x1b[2J"),)),
             ["redirects to https://sso.example/", "fleet.url"],
@@ -133,6 +133,29 @@ def test_half_an_answer_is_none(database: FlakyDatabase, language: str, body: st
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [
+        ({"version": "2.53.0", "revision": "4c35b9250a"}, "Prometheus, Thanos or Mimir"),
+        ({"application": "Grafana Mimir", "version": "2.14.0", "revision": "1c1c4a1"}, "Grafana Mimir"),
+    ],
+)
+def test_prometheus_is_named(database: FlakyDatabase, language: str, build: dict[str, str], name: str) -> None:
+    """It has the API by which names are asked for, and not that for points: it is told apart, whatever was asked."""
+
+    def choose(request: Request) -> Answer:
+        if "/buildinfo" in request.target:
+            return Answer(200, json.dumps({"status": "success", "data": build}))
+        known = "/api/v1/label" in request.target
+        return Answer(200, '{"status":"success","data":[]}') if known else Answer(404, "404 page not found\n")
+
+    database.choose = choose
+    message = failure(database.url, language)
+    assert f"this is {name}, which cannot be read: it lacks VictoriaMetrics' /api/v1/export" in message
+    assert message.endswith("; name an InfluxDB or VictoriaMetrics in fleet.url")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_silence_is_told(database: FlakyDatabase, language: str) -> None:
     """A server that does not answer, or an octet at a time for ever, is given up; so is one that is not there."""
     database.choose = lambda request: Hang()
@@ -154,6 +177,19 @@ def test_too_long_an_answer_is_refused(database: FlakyDatabase, language: str, m
     for fault in (packed(bytes(50 << 20)), Answer(200, " " * (5 << 20))):
         database.choose = lambda request, fault=fault: fault  # type: ignore[misc]
         assert "longer than 3 MiB; ask for one site: --site" in failure(database.url, language)
+
+
+def test_an_answer_in_several_packed_pieces_is_read_whole(database: FlakyDatabase) -> None:
+    """What follows the first piece is not left out; what is no piece is told."""
+    first, second = (zlib.compress(part, wbits=31) for part in (b"one host\n", b"another\n"))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"
+    server = http.Server(database.url, scheme="Token")
+    database.choose = lambda request: Octets(head + first + second)
+    assert server.ask("/", {}) == b"one host\nanother\n"
+    for rest, words in ((b"nothing", "cannot be unpacked"), (second[:-9], "ends too early")):
+        database.choose = lambda request, rest=rest: Octets(head + first + rest)  # type: ignore[misc]
+        with pytest.raises(ReadError, match=words):
+            server.ask("/", {})
 
 
 def test_tls_is_verified() -> None:
@@ -263,32 +299,36 @@ def attempt(task: Callable[[], Got]) -> Got | None:
     return None
 
 
-def check(reader: Reader) -> None:
+def check(reader: Reader, now_ns: int = NOW_NS, site: str = "x") -> None:
     """Read all there is: whatever is read is a fleet that can be judged and told."""
-    begin_ns = NOW_NS - 100 * NS_PER_S
-    courses = attempt(lambda: reader.courses(["web1", "x"], begin_ns, NOW_NS, 3))
-    tallies = attempt(lambda: reader.tallies(begin_ns, NOW_NS, 3))
-    assert all(begin_ns <= one.begin_ns < NOW_NS for one in tallies or ())
-    assert all(begin_ns <= one.begin_ns < NOW_NS for course in (courses or {}).values() for one in course)
-    for reach in (Reach(), Reach("x")):
-        snapshot = attempt(partial(reader.snapshot, NOW_NS, reach))
+    begin_ns = now_ns - 100 * NS_PER_S
+    courses = attempt(lambda: reader.courses(["web1", "x"], begin_ns, now_ns, 3))
+    tallies = attempt(lambda: reader.tallies(begin_ns, now_ns, 3))
+    assert all(begin_ns <= one.begin_ns < now_ns for one in tallies or ())
+    assert all(begin_ns <= one.begin_ns < now_ns for course in (courses or {}).values() for one in course)
+    for reach in (Reach(), Reach(site)):
+        snapshot = attempt(partial(reader.snapshot, now_ns, reach))
         if snapshot is None:
             continue
         judged = judge_fleet(snapshot, Terms())
+        page = fleet_page.render(
+            judged, courses or {}, tallies or (), period_s=100.0, spans=3, terms=Terms(), source="a", version="0"
+        )
         for text in (
-            fleet_text.render(judged), fleet_json.render(judged), fleet_csv.render(judged), fleet_nagios.render(judged)
+            fleet_text.render(judged, width=60), fleet_json.render(judged), fleet_csv.render(judged),
+            fleet_nagios.render(judged), page,
         ):  # fmt: skip
             assert text.encode()
         for host in snapshot.hosts:
             assert host.name.isprintable()
-            assert NOW_NS - Reach().look_back_s * NS_PER_S < host.last_ns <= NOW_NS
+            assert now_ns - Reach().look_back_s * NS_PER_S < host.last_ns <= now_ns
             assert isinstance(host.severity, Severity)
             assert (host.offset is None) == (host.verdict == "unmeasured")
             assert host.offset is None or host.offset.earliest_s <= host.offset.estimate_s <= host.offset.latest_s
             assert all(type(count) is int and count >= 0 for count in (host.usable, host.falsetickers, host.findings))
         for alarm in snapshot.alarms:
             assert (alarm.host + alarm.kind).isprintable()
-            assert alarm.since_ns <= NOW_NS
+            assert alarm.since_ns <= now_ns
 
 
 COLUMNS = ["time", "host", "site", "env", "severity", "verdict", "offset_s", "earliest_s", "latest_s", "age_s"]

@@ -28,7 +28,7 @@ from tests.world.servers import influxd, victoria_metrics
 MS = 1_000_000
 READERS = ("embedded", "influxql", "promql")
 ASKED = ("influxql", "promql")
-NEW = ("twin", "renamed", "relabelled")
+NEW = ("twin", "renamed", "relabelled", "tied")
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,52 @@ def test_machines_of_one_name_are_told_apart_from_one_that_moved(readers: dict[s
     there = readers[kind].snapshot(END_NS, Reach("ams"))
     assert there.clashes == snapshot.clashes
     assert (hosts_of(there)["twin"].site, hosts_of(there)["twin"].severity) == ("ams", Severity.OK)
+    there = readers[kind].snapshot(END_NS, Reach("fra"))  # where its last point is not from, nor a fresh one
+    assert there.clashes == snapshot.clashes
+    assert hosts_of(there)["twin"] == twin
+    assert "twin" not in there.forgotten
     assert readers[kind].snapshot(END_NS, Reach(silent_after_s=100.0)).clashes == ()
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_of_two_points_at_one_moment_it_is_always_the_same(snapshots: dict[str, Snapshot], kind: str) -> None:
+    """Two that a host sent once from two places prove no clash; every database tells of the same one."""
+    tied = hosts_of(snapshots[kind])["tied"]
+    assert (tied.env, tied.falsetickers) == ("test", 0)
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_all_the_time_there_ever_was_can_be_looked_back_on(readers: dict[str, Reader], kind: str) -> None:
+    """Also from before 1970 on, whence VictoriaMetrics answers nothing at all if it is asked."""
+    ever_s = 100 * 366 * 86_400.0
+    snapshot = readers[kind].snapshot(END_NS, Reach(look_back_s=ever_s))
+    assert snapshot.forgotten == ()
+    assert {"seldom", "asleep", "gone"} <= hosts_of(snapshot).keys()
+    begin_ns = END_NS - round(ever_s) * NS_PER_S
+    for count in (7, 96):
+        (course,) = readers[kind].courses(["web1"], begin_ns, END_NS, count).values()
+        tallies = readers[kind].tallies(begin_ns, END_NS, count)
+        (embedded,) = readers["embedded"].courses(["web1"], begin_ns, END_NS, count).values()
+        assert [cut(one) for one in course] == [cut(one) for one in embedded]
+        assert tallies == readers["embedded"].tallies(begin_ns, END_NS, count)
+        assert len(course) == len(tallies) == 1
+
+
+def test_what_a_relay_adds_to_a_host_makes_no_other_of_it() -> None:
+    """Two relays that label what they pass on make two series of one host: it is as its latest point says."""
+    with victoria_metrics() as url:
+        for relay, age_s, severity in (("a", 200, 3), ("b", 800, 0)):
+            line = (
+                f"ntpaudit_clock,host=web1,site=ams severity={severity}i,usable={severity}i {END_NS - age_s * NS_PER_S}"
+            )
+            to = f"{url}/write?extra_label=relay={relay}"
+            urllib.request.urlopen(urllib.request.Request(to, line.encode()), timeout=30).close()
+        urllib.request.urlopen(f"{url}/internal/force_flush", timeout=30).close()
+        with closing(open_reader(url=url, language="promql")) as reader:
+            snapshot = reader.snapshot(END_NS, Reach())
+    (web1,) = snapshot.hosts
+    assert (web1.last_ns, web1.severity, web1.usable) == (END_NS - 200 * NS_PER_S, Severity.CRITICAL, 3)
+    assert snapshot.clashes == ()
 
 
 @pytest.mark.parametrize("refuses", [False, True])

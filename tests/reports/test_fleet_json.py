@@ -1,14 +1,15 @@
 """A fleet as JSON: everything that is known of it, and no number that JSON does not have."""
 
 import json
+import re
 from math import inf, nan
 
-from ntpaudit.core.fleet import Terms
+from ntpaudit.core.fleet import Offset, Terms
 from ntpaudit.core.fleet_rules import judge_fleet
 from ntpaudit.core.ordering import order
 from ntpaudit.core.policy import Severity
 from ntpaudit.reports.fleet_json import ORDER_SCHEMA, SCHEMA, render, render_absence, render_order
-from tests.snapshots import HOSTS, SNAPSHOT
+from tests.snapshots import ALARMS, HOSTS, SNAPSHOT
 from tests.world.packages import REPOSITORY
 
 FLEET = judge_fleet(SNAPSHOT, Terms())
@@ -40,9 +41,10 @@ def test_all_of_it_is_there() -> None:
     assert (hosts["fra-gw"]["silent"], hosts["fra-gw"]["silent_s"]) == (True, 7800.0)
     assert hosts["lon-old"] == {
         "host": "lon-old", "site": None, "severity": "unknown", "silent": True, "silent_s": 86400.0, "forgotten": True,
-        "alarms": [],
+        "alarms": [], "suspected": [],
     }  # fmt: skip
     assert hosts["fra-laptop"]["offset"] is None
+    assert (hosts["sto-node-0"]["suspected"], hosts["fra-db-3"]["suspected"]) == (["site-moved"], ["slow-walk"])
 
 
 def test_only_the_hosts_asked_for_are_listed_and_all_are_counted() -> None:
@@ -74,8 +76,21 @@ def test_the_order_of_two_hosts() -> None:
     assert said is not None
     told = json.loads(render_order(said, Severity.WARNING))
     assert (told["schema"], told["severity"], told["hosts"]) == (ORDER_SCHEMA, "warning", ["ams-web-1", "ams-db-1"])
-    assert told["within_s"] == told["first_s"] == said.first_s
-    assert told["corrected_within_s"] == max(said.corrected_first_s, said.corrected_second_s)
+    assert told["within_s"] == told["first_s"] == round(said.first_s, 9)
+    assert told["corrected_within_s"] == 0.021 == round(max(said.corrected_first_s, said.corrected_second_s), 9)
+
+
+def test_seconds_end_at_the_nanosecond() -> None:
+    """What stands behind that is the noise of sums, wherever a number is."""
+    odd = HOSTS[0]._replace(
+        offset=Offset(0.1 + 0.2, 0.1 + 0.2 - 0.01, 0.1 + 0.2 + 1 / 3), age_s=1 / 3, frequency_ppm=1 / 3
+    )
+    alarms = (ALARMS[0]._replace(value_s=1 / 3),)
+    told = render(judge_fleet(SNAPSHOT._replace(hosts=(odd, *HOSTS[1:]), alarms=alarms), Terms()))
+    order_of = order(odd, HOSTS[2])
+    assert order_of is not None
+    for text in (told, render_order(order_of, Severity.OK)):
+        assert re.findall(r"[0-9]\.[0-9]{10,}", text) == []
 
 
 def test_every_key_is_documented() -> None:

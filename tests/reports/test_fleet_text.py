@@ -76,7 +76,7 @@ def test_no_line_is_wider_than_the_terminal(width: int | None) -> None:
 
 
 def test_columns_are_given_up_in_their_order() -> None:
-    """First what an agent found, then when it was seen, the sources, the worst case, the site; never the offset."""
+    """First the sources, then when it was seen, what was found, the worst case, the site; never the offset."""
 
     def titles(width: int) -> str:
         return next(line for line in render(FLEET, width=width).splitlines() if line.startswith("host "))
@@ -93,8 +93,8 @@ def test_columns_are_given_up_in_their_order() -> None:
         "ago",
         "findings",
     ]
-    assert titles(78).split()[-2:] == ["seen", "ago"]
-    assert titles(66).split()[-1] == "sources"
+    assert titles(80).split()[-5:] == ["at", "most", "seen", "ago", "findings"]
+    assert titles(66).split()[-3:] == ["at", "most", "findings"]
     assert titles(56).split()[-2:] == ["at", "most"]
     assert titles(46).split() == ["host", "site", "state", "offset"]
     assert titles(40).split() == ["host", "state", "offset"]
@@ -120,7 +120,8 @@ def test_a_row_says_where_the_clock_stands() -> None:
     """Behind and ahead in words, the worst case, sources that lie, when it was seen, what its agent found."""
     rows = {line.split()[0]: " ".join(line.split()) for line in render(FLEET).splitlines() if line}
     assert rows["ams-web-1"] == "ams-web-1 ams critical 37 s behind 37.1 s 4, 1 false 30 s offset-out +1"
-    assert rows["sto-node-4"] == "sto-node-4 sto ok 60.4 ms ahead 64.4 ms 4 30 s"
+    assert rows["sto-node-4"] == "sto-node-4 sto ok 60.4 ms ahead 64.4 ms 4 30 s site-moved"
+    assert rows["fra-db-3"].endswith(" 30 s slow-walk")
     assert rows["fra-gw"] == "fra-gw fra silent 2.17 h"
     assert rows["lon-old"] == "lon-old silent > 24 h"
     assert rows["fra-laptop"] == "fra-laptop fra unknown 0 30 s"
@@ -182,7 +183,28 @@ def test_every_host_that_is_not_ok_is_shown_and_as_many_others_as_fit() -> None:
 def test_a_low_finding_of_a_host_is_told_as_such() -> None:
     """It is no reason for a warning."""
     low = FLEET.members[0]._replace(name="x", alarms=(Alarm("x", "source-quorum", OK, 0), Alarm("x", "y", OK, 0)))
-    assert re.search(r"^x .*  source-quorum \(low\) \+1$", render(FLEET, [low]), re.MULTILINE)
+    assert re.search(r"^x .*  \(low\) source-quorum \+1$", render(FLEET, [low]), re.MULTILINE)
+    suspected = low._replace(suspected=("slow-walk", "site-moved"))
+    assert re.search(r"^x .*  slow-walk \+3$", render(FLEET, [suspected]), re.MULTILINE)
+    warned = suspected._replace(alarms=(Alarm("x", "source-quorum", OK, 0), Alarm("x", "step-back", WARNING, 0)))
+    assert re.search(r"^x .*  step-back \+3$", render(FLEET, [warned]), re.MULTILINE)
+
+
+def test_a_remedy_that_neighbours_share_is_told_once() -> None:
+    """Below the last of them; one that others share further down is told again."""
+    gap, other = FLEET.findings[5], FLEET.findings[6]
+    lines = render(FLEET._replace(findings=(gap, gap, other, gap)), width=100).splitlines()
+    begun = [line.split()[0] if line[0] != " " else "fix" for line in lines if re.match(r"medium|  +fix:", line)]
+    assert begun == ["medium", "medium", "fix", "medium", "fix", "medium", "fix"]
+
+
+def test_hosts_that_are_hard_to_order_are_named_in_full_or_not_at_all() -> None:
+    """Half a name names nobody: who is ok is given up for it, and then the column."""
+    for width in range(60, 110):
+        table = render(FLEET, width=width).partition("\nsite ")[2]
+        assert ("ams-web-1 and ams-web-2\n" in table) == ("hardest to order" in table)
+    assert "hardest to order" in render(FLEET, width=85)
+    assert "~" not in render(FLEET, width=80)
 
 
 def test_coverage_says_of_which_hosts() -> None:

@@ -46,7 +46,13 @@ def transport(database: FlakyDatabase) -> Iterator[InfluxTransport]:
         ('{"message":7}', '{"message":7}'),
         ('{"error":"so","data":[7]}', "so"),
         ("[1]", "[1]"),
-        ("<html>", "<html>"),
+        ("<html>", "a web page"),
+        (
+            "\n<!DOCTYPE HTML>\n<html lang=en><head>\n<TITLE>Not&nbsp;Found\n  &lt;1&gt; </TITLE>",
+            "a web page, 'Not Found <1>'",
+        ),
+        ("<html><title>" + "x" * 9000, "a web page, 'xxx"),
+        ("<title>x</title>", "<title>x"),
         ("", ""),
     ],
 )
