@@ -463,8 +463,9 @@ def _page(reader: Reader, judged: Fleet, terms: Terms, site: str | None, period_
         courses = reader.courses(worst, begin_ns, judged.now_ns, SPANS)
     with _patience(f"reading how the fleet fared over {span(period_s)}"):
         tallies = reader.tallies(begin_ns, judged.now_ns, SPANS, site)
+    steps = reader.steps(begin_ns, judged.now_ns, site)
     return render(
-        judged, courses, tallies, period_s=period_s, spans=SPANS, terms=terms, source=source, version=__version__
+        judged, courses, tallies, steps, period_s=period_s, spans=SPANS, terms=terms, source=source, version=__version__
     )
 
 

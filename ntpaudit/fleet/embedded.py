@@ -33,6 +33,7 @@ from ntpaudit.fleet.rows import (
     offsets_of,
     places_of,
     split,
+    steps_of,
     tally,
     text,
     worst_of,
@@ -413,6 +414,17 @@ class EmbeddedReader:
             (spans.begin_ns, spans.width_ns, spans.begin_ns, spans.end_ns, site, site),
         )
         return tally(spans, rows)
+
+    def steps(self, begin_ns: int, end_ns: int, site: str | None = None) -> tuple[Alarm, ...]:
+        """Read every step that hosts told of in a period."""
+        rows = self._query(
+            """
+            SELECT host, kind, stamp_ns, raised, severity, value_s FROM event JOIN series ON series = id
+            WHERE stamp_ns > ? AND stamp_ns <= ? AND (? IS NULL OR site = ?)
+            """,
+            (begin_ns, end_ns, site, site),
+        )
+        return steps_of(Happening(*row) for row in rows)
 
     def close(self) -> None:
         """Close the file."""

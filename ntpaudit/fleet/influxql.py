@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter, itemgetter
 
-from ntpaudit.core.fleet import Bucket, Tally
+from ntpaudit.core.fleet import STEP_KINDS, Alarm, Bucket, Tally
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet.http import AGAIN, Kind, Server
 from ntpaudit.fleet.questions import MAX_NAMES, Remote, Window
@@ -22,6 +22,7 @@ from ntpaudit.fleet.rows import (
     mapping,
     several_of,
     split,
+    steps_of,
     tally,
     text,
 )
@@ -86,6 +87,18 @@ class InfluxqlReader(Remote):
         )
         places = ((_place(spans, stamp_ns), severity) for stamp_ns, severity in rows)
         return tally(spans, ((place, severity, 1) for place, severity in places if place is not None))
+
+    def steps(self, begin_ns: int, end_ns: int, site: str | None = None) -> tuple[Alarm, ...]:
+        """Read every step that hosts told of in a period."""
+        window = Window(begin_ns, end_ns, site)
+        kinds = " OR ".join(f'"kind" = {_quoted(kind)}' for kind in STEP_KINDS)
+        return steps_of(
+            self._happenings(
+                f'SELECT "raised", "severity", "value_s", "host", "kind" FROM "ntpaudit_event" WHERE {self._in(window)}'
+                f" AND ({kinds})",
+                window,
+            )
+        )
 
     def points(self, window: Window, fields: Sequence[str]) -> Iterator[Clock]:
         """Read the points in a short time."""
@@ -171,12 +184,16 @@ class InfluxqlReader(Remote):
 
     def events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
         """Read the last event of each host and kind, of each place that the host was at; ended ones too."""
-        rows = self._rows(
+        return self._happenings(
             f'SELECT "raised", "severity", "value_s", {_WHOSE}, "kind" FROM (SELECT last("raised") AS "raised",'
             f' "severity", "value_s" FROM "ntpaudit_event" WHERE {self._in(window)}{_and_any_of(hosts)}'
             f' GROUP BY {_WHOSE}, "kind")',
-            ("host", "kind", "time", "raised", "severity", "value_s"),
+            window,
         )
+
+    def _happenings(self, statement: str, window: Window) -> Iterator[Happening]:
+        """Read what happened on which host, and when."""
+        rows = self._rows(statement, ("host", "kind", "time", "raised", "severity", "value_s"))
         for host, kind, stamp_ns, *cells in rows:
             if window.holds(stamp_ns):
                 yield Happening(host, kind, stamp_ns, *cells)

@@ -11,7 +11,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from ntpaudit.core.fleet import Bucket, Tally
+from ntpaudit.core.fleet import STEP_KINDS, Alarm, Bucket, Tally
 from ntpaudit.fleet.http import BUILD, Kind, start
 from ntpaudit.fleet.questions import Remote, Window
 from ntpaudit.fleet.rows import (
@@ -26,6 +26,7 @@ from ntpaudit.fleet.rows import (
     mapping,
     number,
     split,
+    steps_of,
     tally,
     text,
 )
@@ -49,6 +50,7 @@ Samples = Callable[[], Mapping[Key, Sample]]
 """Samples that are being read: called, it waits for them."""
 
 _WHOSE = ("host", "site", "env")
+_OF_EVENT = (*_WHOSE, "kind")
 _BEGIN = attrgetter("begin_ns")
 
 
@@ -101,6 +103,19 @@ class PromqlReader(Remote):
         return tally(
             spans,
             ((place, severity, count_of(hosts)) for (severity, place), hosts in counted.items()),
+        )
+
+    def steps(self, begin_ns: int, end_ns: int, site: str | None = None) -> tuple[Alarm, ...]:
+        """Read every step that hosts told of in a period."""
+        window = Window(begin_ns, end_ns, site)
+        those = self._selector(site, kinds=STEP_KINDS)
+        raised, *others = (
+            self._all(f"ntpaudit_event_{name}", those, window) for name in ("raised", "severity", "value_s")
+        )
+        told, (severities, values) = raised(), (one() for one in others)
+        return steps_of(
+            Happening(key[0], key[3], stamp * _MS, said, severities.get((key, stamp)), values.get((key, stamp)))
+            for (key, stamp), said in told.items()
         )
 
     def points(self, window: Window, fields: Sequence[str]) -> Iterator[Clock]:
@@ -161,7 +176,7 @@ class PromqlReader(Remote):
 
     def events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
         """Read the last event of each host and kind, of each place that the host was at; ended ones too."""
-        labels = (*_WHOSE, "kind")
+        labels = _OF_EVENT
         for those in self._selectors(window.site, hosts):
             raised = self._stamped("ntpaudit_event_raised", those, window, labels)
             of_raised = f"and last_over_time(ntpaudit_event_raised{those}{_back(window)}) == 1"
@@ -256,8 +271,10 @@ class PromqlReader(Remote):
         if part:
             yield self._selector(site, part)
 
-    def _selector(self, site: str | None, hosts: Sequence[str] = (), but: str | None = None) -> str:
-        """Write which series are meant: those of a site and the environment, and of some hosts or of all but one."""
+    def _selector(
+        self, site: str | None, hosts: Sequence[str] = (), but: str | None = None, kinds: Sequence[str] = ()
+    ) -> str:
+        """Write which series are meant: of a site and the environment, of some hosts or all but one, of some kinds."""
         conditions = [
             f"{label}={_quoted(tag_value(value))}"
             for label, value in (("site", site), ("env", self.env))
@@ -267,6 +284,8 @@ class PromqlReader(Remote):
             conditions.append("host=~" + _quoted("|".join(map(_pattern, hosts))))
         if but is not None:
             conditions.append(f"host!={_quoted(but)}")
+        if kinds:
+            conditions.append("kind=~" + _quoted("|".join(map(_pattern, kinds))))
         return "{" + ",".join(conditions) + "}"
 
     def _stamped(self, metric: str, those: str, window: Window, names: Sequence[str], condition: str = "") -> Samples:
@@ -314,6 +333,21 @@ class PromqlReader(Remote):
         with self._understanding():
             results = self._results("/api/v1/query", {"query": query, "time": _seconds(window.end_ns)})
             return {_key(one["metric"], names): one["value"][1] for one in results}
+
+    def _all(self, metric: str, those: str, window: Window) -> Callable[[], dict[tuple[Key, int], Cell]]:
+        """Begin to read all samples of the series of events in a time, by their labels and their stamp."""
+
+        def read() -> dict[tuple[Key, int], Cell]:
+            asked = {"query": f"{metric}{those}{_back(window)}", "time": _seconds(window.end_ns)}
+            with self._understanding():
+                return {
+                    (_key(one["metric"], _OF_EVENT), stamp): value
+                    for one in self._results("/api/v1/query", asked)
+                    for stamp_s, value in one["values"]
+                    if (stamp := _ms(stamp_s)) is not None and window.holds(stamp * _MS)
+                }
+
+        return start(read)
 
     def _range(self, query: str, spans: Spans, name: str) -> Callable[[], dict[tuple[Cell, int], Cell]]:
         """Begin to read a value for each span: at its end, less the millisecond that belongs to the next.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from ntpaudit.core.fleet import Bucket, Snapshot, Tally
+from ntpaudit.core.fleet import Alarm, Bucket, Snapshot, Tally
 
 SKEW_S = 30.0
 """By a clock that is so far from the database's, hosts look silent that are not, or look well as they were."""
@@ -43,6 +43,9 @@ class Reader(Protocol):
 
     def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[Tally, ...]:
         """Read how the fleet fared over a period in so many spans of equal length. Slow over many hosts."""
+
+    def steps(self, begin_ns: int, end_ns: int, site: str | None = None) -> tuple[Alarm, ...]:
+        """Read every step that hosts told of in a period, wherever they stand now, in the order of time."""
 
     def close(self) -> None:
         """Let go of the connection."""

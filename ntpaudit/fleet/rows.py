@@ -247,10 +247,27 @@ def alarms_of(rows: Iterable[Happening], now_ns: int, before_s: float) -> tuple[
             latest[host, kind] = max(latest.get((host, kind), row), row, key=_recency)
     steps_s = max(STEP_S, before_s + BEFORE_S)
     return tuple(
-        Alarm(host, kind, _SEVERITIES.get(number(row.severity), Severity.UNKNOWN), row.stamp_ns, number(row.value_s))
+        _alarm(host, kind, row)
         for (host, kind), row in latest.items()
         if number(row.raised) == 1 and now_ns - row.stamp_ns <= (steps_s if kind in STEP_KINDS else EVENTS_S) * 1e9
     )
+
+
+def steps_of(rows: Iterable[Happening]) -> tuple[Alarm, ...]:
+    """Return the steps that were told of, in the order of time; one that was told from two places is one."""
+    latest: dict[tuple[int, str, str], Happening] = {}
+    for row in rows:
+        host, kind = text(row.host), text(row.kind)
+        if host is not None and kind in STEP_KINDS and number(row.raised) == 1:
+            key = row.stamp_ns, host, kind
+            latest[key] = max(latest.get(key, row), row, key=_recency)
+    return tuple(_alarm(host, kind, row) for (_, host, kind), row in sorted(latest.items()))
+
+
+def _alarm(host: str, kind: str, row: Happening) -> Alarm:
+    """Return a finding as it was raised."""
+    severity = _SEVERITIES.get(number(row.severity), Severity.UNKNOWN)
+    return Alarm(host, kind, severity, row.stamp_ns, number(row.value_s))
 
 
 def _recency(row: Happening) -> tuple[int, bool, float, float]:

@@ -159,7 +159,8 @@ def over_time(tallies: Sequence[Tally], hosts: int, frame: "Frame", title: str) 
                 ground, roof = (100 - 100 * sum(column[:end]) / top for end in (number, number + 1))
                 path += f"M{left:.1f} {ground:.1f}H{right:.1f}V{roof:.1f}H{left:.1f}z"
         drawn.append(f'<path class="{"n" if layer is None else CLASSES[layer]}" d="{path}"/>' if path else "")
-    labels = f'<span style="top:0">{top:,}</span><span style="top:100%">0</span>'
+    middle = f'<span style="top:{50 if top % 2 == 0 else 100 - 100 * (top // 2) / top:.0f}%">{top // 2:,}</span>'
+    labels = f'<span style="top:0">{top:,}</span>{middle if top > 1 else ""}<span style="top:100%">0</span>'
     return _plot("".join(drawn), labels, frame)
 
 
@@ -175,13 +176,14 @@ class Frame(NamedTuple):
         return 1000 * min(1.0, max(0.0, (time_ns - self.begin_ns) / max(1, self.end_ns - self.begin_ns)))
 
     def is_long(self) -> bool:
-        """Whether the time of day alone does not say when in the period a moment is."""
-        return self.end_ns - self.begin_ns > 2 * _DAY_S * NS_PER_S
+        """Whether the time of day alone does not say when in the period a moment is: midnight (UTC) lies in it."""
+        day_ns = round(_DAY_S * NS_PER_S)
+        return self.begin_ns // day_ns != self.end_ns // day_ns
 
     def labels(self) -> str:
-        """Write when the period begins, has its middle, and ends."""
+        """Write when the period begins, has its middle, and ends; the date where it is not the same of all of them."""
         moments = [format_utc(time_ns) for time_ns in (self.begin_ns, (self.begin_ns + self.end_ns) // 2, self.end_ns)]
-        words = [stamp[:10] if self.is_long() else stamp[11:16] for stamp in moments]
+        words = [stamp[5 if self.is_long() else 11 : 16].replace("T", " ") for stamp in moments]
         return f'<div class="xs"><span>{words[0]}</span><span>{words[1]}</span><span>{words[2]} UTC</span></div>'
 
 

@@ -18,6 +18,7 @@ from ntpaudit.reports.fleet_figures import (
     jumps,
     spread,
 )
+from ntpaudit.reports.fleet_summary import flagged
 from ntpaudit.reports.markup import breakable, many, text
 
 _OLD_S = 2 * 3600.0
@@ -80,26 +81,39 @@ def _unknown_words(one: Member) -> str:
 
 def list_hosts(fleet: Fleet, scale: Scale, terms: Terms, drawn: Mapping[str, int]) -> str:
     """Write the section of all hosts; `drawn` are those whose course the page shows, by the number of its figure."""
-    numbered = list(enumerate(fleet.members))
-    flagged = [entry for entry in numbered if entry[1].severity is not Severity.OK]
-    calm = [entry for entry in numbered if entry[1].severity is Severity.OK]
-    now_ns, large = fleet.now_ns, " class=many" if len(fleet.members) >= MANY else ""
+    named = _named_in(fleet)
+    rows = [
+        _row(number, one, fleet.now_ns, scale, drawn, named.get(one.name, ""))
+        for number, one in enumerate(fleet.members)
+    ]
+    worse = len(flagged(fleet.members))  # they come first
+    calm, large = len(rows) - worse, " class=many" if len(rows) >= MANY else ""
     rest = ""
     if calm:
-        title = many(len(calm), "host") + (" is ok" if len(calm) == 1 else " are ok")
+        title = many(calm, "host") + (" is ok" if calm == 1 else " are ok")
         rest = (
-            f'<details class="rest"{" open" if len(calm) <= _FEW else ""}><summary>{title}</summary>\n'
-            f"{_table('Hosts that are ok', [_row(*entry, now_ns, scale, drawn) for entry in calm])}</details>\n"
+            f'<details class="rest"{" open" if calm <= _FEW else ""}><summary>{title}</summary>\n'
+            f"{_table('Hosts that are ok', rows[worse:])}</details>\n"
         )
-    table = _table("Hosts that are not ok, worst first", [_row(*entry, now_ns, scale, drawn) for entry in flagged])
+    table = _table("Hosts that are not ok, or that the fleet suspects, worst first", rows[:worse])
     low, high = (f"{100 * scale.share(value):.2f}%" for value in (-terms.warning_s, terms.warning_s))
     return (
         f'<section id="hosts"{large} style="--low:{low};--high:{high}">\n<h2>Hosts</h2>\n{_spread(fleet, scale, terms)}'
         '<p class="controls" hidden><label>Show only <input type="search" placeholder="a host, a site, a finding …" '
         f'autocomplete="off" spellcheck="false"></label> <label class="order">Sort by <select>{_orders()}</select>'
         '</label> <output aria-live="polite"></output></p>\n'
-        f"{table if flagged else '<p class=calm>Every host is ok.</p>'}\n{rest}</section>\n"
+        f"{table if worse else '<p class=calm>Every host is ok.</p>'}\n{rest}</section>\n"
     )
+
+
+def _named_in(fleet: Fleet) -> dict[str, str]:
+    """Return of each host the findings of the fleet that name it, and their sources: by these words it is found."""
+    named: dict[str, dict[str, None]] = {}
+    for finding in fleet.findings:
+        for host in finding.hosts:
+            words = named.setdefault(host, {})
+            words.update(dict.fromkeys(word for word in (finding.id, finding.source) if word is not None))
+    return {host: text(" ".join(words)) for host, words in named.items()}
 
 
 def _orders() -> str:
@@ -161,8 +175,11 @@ def _table(caption: str, rows: Sequence[str]) -> str:
     )
 
 
-def _row(number: int, member: Member, now_ns: int, scale: Scale, drawn: Mapping[str, int]) -> str:
-    """Write a host's row. A cell carries the number that it is sorted by; a missing one sorts last."""
+def _row(number: int, member: Member, now_ns: int, scale: Scale, drawn: Mapping[str, int], named: str) -> str:
+    """Write a host's row. A cell carries the number that it is sorted by; a missing one sorts last.
+
+    It is also found by what it is `named` in.
+    """
     host, offset = member.host, member.host.offset if member.host else None
     name = breakable(member.name)
     if member.name in drawn:
@@ -180,7 +197,8 @@ def _row(number: int, member: Member, now_ns: int, scale: Scale, drawn: Mapping[
     ]
     way = "" if offset is None else f" {direction(offset.estimate_s)}"
     silent = "" if member.silent_s is None else " silent"
-    return f'<tr id=h{number} class="{CLASSES[member.severity]}{way}{silent}">{"".join(cells)}</tr>\n'
+    found = f' data-f="{named}"' if named else ""
+    return f'<tr id=h{number} class="{CLASSES[member.severity]}{way}{silent}"{found}>{"".join(cells)}</tr>\n'
 
 
 def _sorted_by(value: float | None) -> str:
@@ -244,8 +262,12 @@ def _seen_words(member: Member, now_ns: int) -> str:
 
 
 def _alarm_words(member: Member, now_ns: int) -> str:
-    if member.alarms:
-        return "".join(f"<div>{_alarm(alarm, now_ns)}</div>" for alarm in member.alarms)
+    told = [_alarm(alarm, now_ns) for alarm in member.alarms]
+    told += [
+        f'<code><a href="#findings">{text(kind)}</a></code> <small>of the fleet</small>' for kind in member.suspected
+    ]
+    if told:
+        return "".join(f"<div>{words}</div>" for words in told)
     listed = member.host.findings if member.host else 0
     return f"{listed} listed" if listed else ""
 
@@ -267,13 +289,29 @@ def _bound_s(offset: Offset) -> float:
     return max(abs(offset.earliest_s), abs(offset.latest_s))
 
 
-def draw_courses(worst: Sequence[Member], courses: Mapping[str, tuple[Bucket, ...]], frame: Frame, terms: Terms) -> str:
-    """Write the section of how the worst hosts fared over the period."""
+def draw_courses(
+    worst: Sequence[Member],
+    total: int,
+    courses: Mapping[str, tuple[Bucket, ...]],
+    steps: Sequence[Alarm],
+    frame: Frame,
+    terms: Terms,
+) -> str:
+    """Write the section of how the worst hosts, of so many in all, fared over the period."""
     if not worst:
         return ""
-    cards = "".join(_card(number, one, courses[one.name], frame, terms) for number, one in enumerate(worst))
+    jumped: dict[str, list[Jump]] = {one.name: [] for one in worst}
+    for step in steps:
+        if step.host in jumped:  # set forward, a clock's offset falls
+            moved_s = None if step.value_s is None else -step.value_s
+            jumped[step.host].append(Jump(step.since_ns, moved_s, True))
+    cards = "".join(
+        _card(number, one, Course(courses[one.name], jumped[one.name], terms.warning_s), frame)
+        for number, one in enumerate(worst)
+    )
+    which = "all" if len(worst) == total > 1 else "the worst"
     return (
-        f'<section id="courses">\n<h2>Courses of the worst {plural(len(worst), "host")}</h2>\n'
+        f'<section id="courses">\n<h2>Courses of {which} {plural(len(worst), "host")}</h2>\n'
         f"<p>The period is divided into spans of {span(frame.span_ns / NS_PER_S)}. The band holds all that the true "
         "offset can have been in a span, blue where that is behind, purple where it is ahead. The line is only the "
         "mean of each span: a peak that is shorter shows in the band. A broken upright line is a jump: the clock was "
@@ -283,8 +321,7 @@ def draw_courses(worst: Sequence[Member], courses: Mapping[str, tuple[Bucket, ..
     )
 
 
-def _card(number: int, member: Member, buckets: Sequence[Bucket], frame: Frame, terms: Terms) -> str:
-    known = Course(buckets, _steps(member, frame.begin_ns), terms.warning_s)
+def _card(number: int, member: Member, known: Course, frame: Frame) -> str:
     words = _course_words(known, frame)
     figure = draw_course(known, frame, f"{member.name}: {words}", f"w{number}")
     return (
@@ -293,13 +330,10 @@ def _card(number: int, member: Member, buckets: Sequence[Bucket], frame: Frame, 
     )
 
 
-def _steps(member: Member, begin_ns: int) -> list[Jump]:
-    """Return the steps that an agent told of: set forward, a clock's offset falls."""
-    return [
-        Jump(alarm.since_ns, None if alarm.value_s is None else -alarm.value_s, True)
-        for alarm in member.alarms
-        if alarm.kind in STEP_KINDS and alarm.since_ns >= begin_ns
-    ]
+def told_step(step: Alarm) -> str:
+    """Say which way a clock was set, and how far."""
+    way = "set back" if step.kind == "step-back" else "set forward"
+    return way if step.value_s is None else f"{way} by {span(step.value_s)}"
 
 
 def _course_words(course: Course, frame: Frame) -> str:
@@ -308,7 +342,7 @@ def _course_words(course: Course, frame: Frame) -> str:
     if not known:
         return "Nothing was measured."
     least, most = min(o.estimate_s for o in known), max(o.estimate_s for o in known)
-    whole = max(len(known), round((frame.end_ns - frame.begin_ns) / frame.span_ns))
+    whole = max(len(course.buckets), round((frame.end_ns - frame.begin_ns) / frame.span_ns))
     facts = [
         _extremes(min(o.earliest_s for o in known), max(o.latest_s for o in known)),
         f"means of {span(frame.span_ns / NS_PER_S)} from {span(least)} {direction(least)} to {span(most)} "
@@ -317,8 +351,11 @@ def _course_words(course: Course, frame: Frame) -> str:
     moved = jumps(course, frame.span_ns)
     facts += [_jump_words(jump, frame) for jump in moved[:_JUMPS_TOLD]]
     facts += [f"{plural(len(moved) - _JUMPS_TOLD, 'more jump')}"] if len(moved) > _JUMPS_TOLD else []
-    lacking_s = (whole - len(known)) * frame.span_ns / NS_PER_S
-    facts += [f"not measured for {span(lacking_s)}"] if lacking_s > 0 else []
+    for lacking, words in (
+        (len(course.buckets) - len(known), "not measured"),
+        (whole - len(course.buckets), "no point"),
+    ):
+        facts += [f"{words} for {span(lacking * frame.span_ns / NS_PER_S)}"] if lacking > 0 else []
     return f"{'; '.join(facts)}."
 
 
@@ -333,7 +370,7 @@ def _extremes(earliest_s: float, latest_s: float) -> str:
 
 def _jump_words(jump: Jump, frame: Frame) -> str:
     """Say when a clock was set, which way and how far: set back, its offset grows."""
-    stamp = format_utc(jump.time_ns)[5:16].replace("T", " ")
+    stamp = format_utc(jump.time_ns)[5 : 19 if jump.is_told else 16].replace("T", " ")
     at = stamp if frame.is_long() else stamp[6:]
     if jump.moved_s is None:
         return f"set at {at}"

@@ -26,7 +26,7 @@
     const wanted = field.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const one of tables) {
-      one.words ??= one.rows.map((row) => row.textContent.toLowerCase());
+      one.words ??= one.rows.map((row) => `${row.textContent} ${row.dataset.f ?? ""}`.toLowerCase());
       let here = 0;
       one.rows.forEach((row, place) => {
         const fits = wanted.every((word) => one.words[place].includes(word));

@@ -8,13 +8,13 @@ from importlib.resources import files
 from math import ceil, floor
 
 from ntpaudit.core.clocks import growth_ns
-from ntpaudit.core.fleet import Ambiguity, Bucket, Fleet, FleetFinding, Site, Tally, Terms
+from ntpaudit.core.fleet import Alarm, Ambiguity, Bucket, Fleet, FleetFinding, Site, Tally, Terms
 from ntpaudit.core.fleet_rules import share
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import span
 from ntpaudit.reports.fleet_figures import CLASSES, WORST_FIRST, Frame, common_scale, frame_of, over_time, proportions
-from ntpaudit.reports.fleet_hosts import draw_courses, list_hosts, name_worst
+from ntpaudit.reports.fleet_hosts import draw_courses, list_hosts, name_worst, told_step
 from ntpaudit.reports.fleet_summary import is_wrong
 from ntpaudit.reports.markup import breakable, many, moment, text
 
@@ -26,11 +26,15 @@ _NAMED = 12
 
 _MOST_NAMED = 500
 
+_MOST_STEPS = 50
+"""So many steps are listed, the latest."""
+
 
 def render(
     fleet: Fleet,
     courses: Mapping[str, tuple[Bucket, ...]],
     tallies: tuple[Tally, ...],
+    steps: tuple[Alarm, ...] = (),
     *,
     period_s: float,
     spans: int,
@@ -39,6 +43,8 @@ def render(
     version: str,
 ) -> str:
     """Write the page: the fleet as judged, how it and its worst hosts fared over the period, and how that is known.
+
+    `steps` are those of the period that hosts told of, in the order of time.
 
     `spans` is into how many the readers divided the period. `source` says in words which database was read. Every text
     may be hostile: it is escaped, and the page's own policy forbids all but its own style and script. The same values
@@ -60,8 +66,9 @@ def render(
             _coverage(fleet),
             _order(fleet, terms),
             _history(fleet, tallies, frame, period_s),
+            _steps(fleet, steps, period_s),
             list_hosts(fleet, scale, terms, drawn),
-            draw_courses(worst, courses, frame, terms),
+            draw_courses(worst, len(fleet.members), courses, steps, frame, terms),
             _method(fleet, terms),
             "</main>\n",
             _footer(fleet, period_s, terms, source, version),
@@ -129,6 +136,7 @@ def _header(fleet: Fleet, period_s: float, source: str) -> str:
         ("coverage", "Coverage"),
         ("order", "Order of events"),
         ("history", "Period"),
+        ("steps", "Steps"),
         ("hosts", "Hosts"),
         ("courses", "Courses"),
         ("method", "Method"),
@@ -178,8 +186,7 @@ def _finding(finding: FleetFinding, numbers: Mapping[str, int]) -> str:
     listed = "".join(f"<div><dt>{label}</dt><dd>{fact}</dd></div>" for label, fact in facts if fact)
     return (
         f'<article class="finding {CLASSES[finding.severity]}">\n'
-        f'<h3><span class="s">{finding.severity.word}</span> <code>{text(finding.id)}</code>'
-        f" <small>level {finding.level}</small></h3>\n"
+        f'<h3><span class="s">{finding.level}</span> <code>{text(finding.id)}</code></h3>\n'
         f'<p class="said">{text(finding.message)}</p>\n<p><b>Fix:</b> {text(finding.remedy)}</p>\n'
         f"{f'<dl>{listed}</dl>' if listed else ''}\n</article>\n"
     )
@@ -274,7 +281,7 @@ def _site_row(site: Site, name: str, terms: Terms) -> str:
 
 
 def _history(fleet: Fleet, tallies: Sequence[Tally], frame: Frame, period_s: float) -> str:
-    opening = f'<section id="history">\n<h2>The {span(period_s)} before</h2>\n'
+    opening = f'<section id="history">\n<h2>The last {span(period_s)}</h2>\n'
     if not tallies:
         return f"{opening}<p>Nothing was read of the past.</p>\n</section>\n"
     per = span(frame.span_ns / NS_PER_S)
@@ -297,6 +304,22 @@ def _history(fleet: Fleet, tallies: Sequence[Tally], frame: Frame, period_s: flo
         f'<ul class="key">{key}</ul>\n'
         "</section>\n"
     )
+
+
+def _steps(fleet: Fleet, steps: Sequence[Alarm], period_s: float) -> str:
+    """List what clocks were set in the period, the latest first."""
+    opening = f'<section id="steps">\n<h2>Steps</h2>\n<p>Clocks that were set in the last {span(period_s)}'
+    if not steps:
+        return f"{opening}: none that an agent told of.</p>\n</section>\n"
+    numbers = {one.name: number for number, one in enumerate(fleet.members)}
+    listed = "".join(
+        f"<li>{moment(step.since_ns)} {_names([step.host], numbers)}: {text(told_step(step))}</li>\n"
+        for step in reversed(steps[-_MOST_STEPS:])
+    )
+    left = len(steps) - _MOST_STEPS
+    more = f"<p>And {many(left, 'earlier step')}.</p>\n" if left > 0 else ""
+    words = f"{many(len(steps), 'step')} on {many(len({step.host for step in steps}), 'host')}, the latest first"
+    return f'{opening}: {words}.</p>\n<ul class="steps">\n{listed}</ul>\n{more}</section>\n'
 
 
 def _method(fleet: Fleet, terms: Terms) -> str:

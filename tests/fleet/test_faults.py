@@ -304,6 +304,8 @@ def check(reader: Reader, now_ns: int = NOW_NS, site: str = "x") -> None:
     begin_ns = now_ns - 100 * NS_PER_S
     courses = attempt(lambda: reader.courses(["web1", "x"], begin_ns, now_ns, 3))
     tallies = attempt(lambda: reader.tallies(begin_ns, now_ns, 3))
+    steps = attempt(lambda: reader.steps(begin_ns, now_ns)) or ()
+    assert all(begin_ns < one.since_ns <= now_ns for one in steps)
     assert all(begin_ns <= one.begin_ns < now_ns for one in tallies or ())
     assert all(begin_ns <= one.begin_ns < now_ns for course in (courses or {}).values() for one in course)
     for reach in (Reach(), Reach(site)):
@@ -312,7 +314,15 @@ def check(reader: Reader, now_ns: int = NOW_NS, site: str = "x") -> None:
             continue
         judged = judge_fleet(snapshot, Terms())
         page = fleet_page.render(
-            judged, courses or {}, tallies or (), period_s=100.0, spans=3, terms=Terms(), source="a", version="0"
+            judged,
+            courses or {},
+            tallies or (),
+            steps,
+            period_s=100.0,
+            spans=3,
+            terms=Terms(),
+            source="a",
+            version="0",
         )
         for text in (
             fleet_text.render(judged, width=60), fleet_json.render(judged), fleet_csv.render(judged),

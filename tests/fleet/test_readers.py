@@ -145,6 +145,26 @@ def test_the_offset_of_an_hour_ago_is_read(snapshots: dict[str, Snapshot], kind:
 
 
 @pytest.mark.parametrize("kind", READERS)
+def test_every_step_of_a_period_is_read(readers: dict[str, Reader], kind: str) -> None:
+    """All of them in the order of time, and not the last of a kind alone; of a period, and of a site."""
+
+    def steps(
+        begin_s: int, end_s: int = 0, site: str | None = None
+    ) -> list[tuple[str, str, Severity, int, float | None]]:
+        found = readers[kind].steps(END_NS - begin_s * NS_PER_S, END_NS - end_s * NS_PER_S, site)
+        return [
+            (one.host, one.kind, one.severity, round((END_NS - one.since_ns) / NS_PER_S), one.value_s) for one in found
+        ]
+
+    forward = ("web1", "step-forward", Severity.WARNING, 7000, 2.0)
+    back = ("web1", "step-back", Severity.WARNING, 1800, -0.5)
+    assert steps(3 * HOUR_S) == steps(3 * HOUR_S, site="ams") == [forward, back]
+    assert steps(HOUR_S) == [back]
+    assert steps(3 * HOUR_S, HOUR_S) == [forward]
+    assert steps(3 * HOUR_S, site="fra") == []
+
+
+@pytest.mark.parametrize("kind", READERS)
 def test_machines_of_one_name_are_told_apart_from_one_that_moved(readers: dict[str, Reader], kind: str) -> None:
     """Two that report at once clash, and the worst counts; a host that has another site or environment now does not."""
     snapshot = readers[kind].snapshot(END_NS, Reach())

@@ -27,6 +27,7 @@ from ntpaudit.fleet.rows import (
     offsets_of,
     places_of,
     several_of,
+    steps_of,
     worst_of,
 )
 from tests.records import NOW_NS
@@ -66,6 +67,7 @@ def test_the_order_of_rows_never_matters(
     assert hosts_of(rows) == hosts_of(shuffled(rows, random))
     assert offsets_of(rows) == offsets_of(shuffled(rows, random))
     assert worst_of(rows, clashing) == worst_of(shuffled(rows, random), clashing)
+    assert steps_of(events) == steps_of(shuffled(events, random))
     assert set(alarms_of(events, NOW_NS, 3600.0)) == set(alarms_of(shuffled(events, random), NOW_NS, 3600.0))
     assert set(lies_of(claims)) == set(lies_of(shuffled(claims, random)))
     assert clashes_of(seen) == clashes_of(shuffled(seen, random))
