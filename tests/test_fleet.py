@@ -1,6 +1,7 @@
 """What a fleet is found to be is what it is: simulated fleets whose truth is known, in every database."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -142,6 +143,33 @@ def test_recent_steps_are_found(found: Found) -> None:
     for key, step in true.items():
         assert told[key]["value_s"] == pytest.approx(step.size_s, abs=0.02)
         assert abs(parse_utc(told[key]["since"]) - step.utc_ns) < NS_PER_S
+
+
+def test_every_step_is_on_the_page(found: Found) -> None:
+    """Each that the story has, of the whole history, with its host, its way and its moment; and no other."""
+    listed = re.findall(r'<li><time datetime="([^"]+)">.*?>([-\w]+)</a>: set (back|forward) by', found.page)
+    told = sorted((host, way, parse_utc(when.replace("Z", "000000Z"))) for when, host, way in listed)
+    true = sorted(
+        (step.host, "back" if step.size_s < 0 else "forward", step.utc_ns)
+        for step in found.truth.stepped
+        if step.utc_ns > found.story.end_ns - 86_400 * NS_PER_S
+    )
+    assert true
+    assert [step[:2] for step in told] == [step[:2] for step in true]
+    assert all(abs(one[2] - other[2]) < NS_PER_S for one, other in zip(told, true, strict=True))
+
+
+def test_hosts_that_moved_unseen_are_suspected(found: Found) -> None:
+    """Those of the site that moved and that walk, whatever their own agents say; and no other."""
+    suspected = {host["host"]: host["suspected"] for host in found.said["hosts"] if host["suspected"]}
+    expected = {
+        name: [finding["id"]]
+        for finding in found.said["findings"]
+        for name in finding["hosts"]
+        if finding["id"] in ("site-moved", "slow-walk")
+    }
+    assert suspected == expected
+    assert len(suspected) > 2
 
 
 def test_what_befell_several_is_one_finding(found: Found) -> None:
