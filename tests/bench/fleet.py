@@ -499,9 +499,9 @@ def _read_section(measured: Sequence[Measured], hosts: int) -> Iterator[str]:
     """Say what the fleet command took."""
     yield f"## `ntpaudit fleet` over {hosts:,} hosts\n"
     yield (
-        f"That fleet as it stood at the end of its history, read once the database is idle again. The whole process, "
-        f"interpreter included; {RUNS} runs, warm. The bare reader is a process too: `http.client` and `json.loads`, one question after another over one "
-        "connection; it judges nothing.\n"
+        "That fleet as it stood at the end of its history, read once the database is idle again. The whole process, "
+        f"interpreter included; {RUNS} runs, warm. The bare reader is a process too: `http.client` and `json.loads`, "
+        "one question after another over one connection; it judges nothing.\n"
     )
     yield "| database | process | wall, median | worst | CPU | memory | as a multiple | goal |"
     yield "|---|---|---:|---:|---:|---:|---:|---:|"
