@@ -38,6 +38,9 @@ _SYMLOG_FROM = 25.0
 _MOST_SLEW = 1000e-6
 """Clocks that are steered smoothly move apart no faster; what moved further between two spans was set."""
 
+_MOST_TICKS = 5
+"""So many round counts stand beside a figure of counts at most, besides zero."""
+
 _LEAST_WIDTH = 1.6
 """Of an interval on an axis of 200, so that the narrowest can be seen."""
 
@@ -159,9 +162,14 @@ def over_time(tallies: Sequence[Tally], hosts: int, frame: "Frame", title: str) 
                 ground, roof = (100 - 100 * sum(column[:end]) / top for end in (number, number + 1))
                 path += f"M{left:.1f} {ground:.1f}H{right:.1f}V{roof:.1f}H{left:.1f}z"
         drawn.append(f'<path class="{"n" if layer is None else CLASSES[layer]}" d="{path}"/>' if path else "")
-    middle = f'<span style="top:{50 if top % 2 == 0 else 100 - 100 * (top // 2) / top:.0f}%">{top // 2:,}</span>'
-    labels = f'<span style="top:0">{top:,}</span>{middle if top > 1 else ""}<span style="top:100%">0</span>'
+    labels = "".join(f'<span style="top:{100 - 100 * count / top:.1f}%">{count:,}</span>' for count in _counts(top))
     return _plot("".join(drawn), labels, frame)
+
+
+def _counts(top: int) -> range:
+    """Return a few round whole numbers from zero to at most `top`."""
+    steps = (digit * 10**power for power in range(len(str(top))) for digit in (1, 2, 5))
+    return range(0, top + 1, next(step for step in steps if top <= _MOST_TICKS * step))
 
 
 class Frame(NamedTuple):
@@ -196,7 +204,7 @@ class Jump(NamedTuple):
     """A clock that was set: when, and how far its offset went, positive where the clock was set back.
 
     `is_told` says that its agent told of it, with the size where that is known. Else the offset moved by so much at
-    least, further than any steering explains, about then.
+    least, further than any steering and the steps that were told explain, about then.
     """
 
     time_ns: int
@@ -225,7 +233,7 @@ def draw_course(course: Course, frame: Frame, title: str, name: str) -> str:
         for kind, value in (("z", 0.0), ("t", course.tolerance_s), ("t", -course.tolerance_s))
         if 0 < (y := 100 - 100 * scale.share(value)) < 100 or kind == "z"
     )
-    upright = "".join(f"M{frame.place(jump.time_ns):.1f} 0v100" for jump in jumps(course, frame.span_ns))
+    upright = "".join(dict.fromkeys(f"M{frame.place(jump.time_ns):.1f} 0v100" for jump in jumps(course, frame.span_ns)))
     zero = f"{1 - scale.share(0.0):.3f}"
     drawn = [
         f"<title>{text(title)}</title>",
@@ -242,13 +250,8 @@ def draw_course(course: Course, frame: Frame, title: str, name: str) -> str:
 
 
 def jumps(course: Course, span_ns: int) -> list[Jump]:
-    """Return when a clock was set: where its agent says so, or where it moved further than any steering explains."""
-    seen = [
-        leap
-        for leap in _leaps(course.buckets, span_ns)
-        if all(abs(leap.time_ns - step.time_ns) > span_ns for step in course.steps)
-    ]
-    return sorted([*course.steps, *seen], key=lambda jump: jump.time_ns)
+    """Return when a clock was set: where its agent says so, or where it moved further than is explained."""
+    return sorted([*course.steps, *_leaps(course, span_ns)], key=lambda jump: jump.time_ns)
 
 
 def _plot(drawn: str, labels: str, frame: Frame, below: str = "") -> str:
@@ -315,29 +318,40 @@ def _right(bucket: Bucket, frame: Frame) -> str:
     return f"{frame.place(bucket.begin_ns + frame.span_ns):.1f}"
 
 
-def _leaps(buckets: Sequence[Bucket], span_ns: int) -> list[Jump]:
-    """Return where a clock moved further than any steering explains.
+def _leaps(course: Course, span_ns: int) -> list[Jump]:
+    """Return where a clock moved further than any steering and the steps that were told explain.
 
     Its interval then lies apart from that of the span before, or as the hull of both holds it and the next one's.
     """
-    known = [(bucket.begin_ns, bucket.offset) for bucket in buckets if bucket.offset is not None]
+    known = [(bucket.begin_ns, bucket.offset) for bucket in course.buckets if bucket.offset is not None]
     leaps = {
         after[0]: Jump(after[0], moved_s, False)
         for before, after in pairwise(known)
-        if (moved_s := _leapt(before, after, span_ns)) is not None
+        if (moved_s := _leapt(before, after, course.steps, span_ns)) is not None
     }
     for before, (begin_ns, _), after in zip(known, known[1:], known[2:], strict=False):
-        moved_s = _leapt(before, after, span_ns)
+        moved_s = _leapt(before, after, course.steps, span_ns)
         if moved_s is not None and begin_ns not in leaps and after[0] not in leaps:
             leaps[begin_ns] = Jump(begin_ns + span_ns // 2, moved_s, False)
     return list(leaps.values())
 
 
-def _leapt(before: tuple[int, Offset], after: tuple[int, Offset], span_ns: int) -> float | None:
-    """Return how far an offset moved at least, if that is further than any steering explains."""
+def _leapt(before: tuple[int, Offset], after: tuple[int, Offset], steps: Sequence[Jump], span_ns: int) -> float | None:
+    """Return how far an offset moved at least beside the steps that were told, if further than steering explains.
+
+    A step counts wherever in the two spans or between them it was, for nobody knows which of their points it follows.
+    """
     (begin_ns, one), (end_ns, other) = before, after
     back_s, forward_s = other.earliest_s - one.latest_s, one.earliest_s - other.latest_s
-    if max(back_s, forward_s) <= _MOST_SLEW * (end_ns - begin_ns + span_ns) / NS_PER_S:
+    most_s = _MOST_SLEW * (end_ns - begin_ns + span_ns) / NS_PER_S
+    if max(back_s, forward_s) <= most_s:
+        return None
+    told = [step.moved_s for step in steps if begin_ns <= step.time_ns <= end_ns + span_ns]
+    if None in told:
+        return None
+    back_s -= sum(moved_s for moved_s in told if moved_s and moved_s > 0)
+    forward_s += sum(moved_s for moved_s in told if moved_s and moved_s < 0)
+    if max(back_s, forward_s) <= most_s:
         return None
     return back_s if back_s > forward_s else -forward_s
 

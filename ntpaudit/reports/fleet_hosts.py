@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ntpaudit.core.fleet import STEP_KINDS, Alarm, Bucket, Fleet, Member, Offset, Terms
+from ntpaudit.core.fleet import STEP_KINDS, Alarm, Bucket, Fleet, FleetFinding, Member, Offset, Terms
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import direction, plural, span
@@ -83,14 +83,15 @@ def list_hosts(fleet: Fleet, scale: Scale, terms: Terms, drawn: Mapping[str, int
     """Write the section of all hosts; `drawn` are those whose course the page shows, by the number of its figure."""
     named = _named_in(fleet)
     rows = [
-        _row(number, one, fleet.now_ns, scale, drawn, named.get(one.name, ""))
+        _row(number, one, fleet.now_ns, scale, drawn, named.get(one.name, {}))
         for number, one in enumerate(fleet.members)
     ]
     worse = len(flagged(fleet.members))  # they come first
     calm, large = len(rows) - worse, " class=many" if len(rows) >= MANY else ""
     rest = ""
     if calm:
-        title = many(calm, "host") + (" is ok" if calm == 1 else " are ok")
+        others = "other " if any(one.severity is Severity.OK for one in fleet.members[:worse]) else ""
+        title = many(calm, f"{others}host") + (" is ok" if calm == 1 else " are ok")
         rest = (
             f'<details class="rest"{" open" if calm <= _FEW else ""}><summary>{title}</summary>\n'
             f"{_table('Hosts that are ok', rows[worse:])}</details>\n"
@@ -106,14 +107,19 @@ def list_hosts(fleet: Fleet, scale: Scale, terms: Terms, drawn: Mapping[str, int
     )
 
 
-def _named_in(fleet: Fleet) -> dict[str, str]:
-    """Return of each host the findings of the fleet that name it, and their sources: by these words it is found."""
-    named: dict[str, dict[str, None]] = {}
-    for finding in fleet.findings:
+def _named_in(fleet: Fleet) -> dict[str, dict[int, FleetFinding]]:
+    """Return of each host the findings of the fleet that name it, by their numbers."""
+    named: dict[str, dict[int, FleetFinding]] = {}
+    for number, finding in enumerate(fleet.findings):
         for host in finding.hosts:
-            words = named.setdefault(host, {})
-            words.update(dict.fromkeys(word for word in (finding.id, finding.source) if word is not None))
-    return {host: text(" ".join(words)) for host, words in named.items()}
+            named.setdefault(host, {})[number] = finding
+    return named
+
+
+def _searched(named: Mapping[int, FleetFinding]) -> str:
+    """Write the words by which a host is found though they do not stand in its row."""
+    words = dict.fromkeys(word for one in named.values() for word in (one.id, one.source) if word is not None)
+    return f' data-f="{text(" ".join(words))}"' if words else ""
 
 
 def _orders() -> str:
@@ -175,10 +181,12 @@ def _table(caption: str, rows: Sequence[str]) -> str:
     )
 
 
-def _row(number: int, member: Member, now_ns: int, scale: Scale, drawn: Mapping[str, int], named: str) -> str:
+def _row(
+    number: int, member: Member, now_ns: int, scale: Scale, drawn: Mapping[str, int], named: Mapping[int, FleetFinding]
+) -> str:
     """Write a host's row. A cell carries the number that it is sorted by; a missing one sorts last.
 
-    It is also found by what it is `named` in.
+    It is also found by the findings that it is `named` in.
     """
     host, offset = member.host, member.host.offset if member.host else None
     name = breakable(member.name)
@@ -193,12 +201,11 @@ def _row(number: int, member: Member, now_ns: int, scale: Scale, drawn: Mapping[
         f"<td{_sorted_by(offset and _bound_s(offset))}>{_bound_words(offset, member)}",
         f"<td{_sorted_by(host and host.usable)}>{_source_words(member)}",
         f"<td{_sorted_by(_seen_s(member, now_ns))}>{_seen_words(member, now_ns)}",
-        f"<td>{_alarm_words(member, now_ns)}",
+        f"<td>{_alarm_words(member, now_ns, named)}",
     ]
     way = "" if offset is None else f" {direction(offset.estimate_s)}"
     silent = "" if member.silent_s is None else " silent"
-    found = f' data-f="{named}"' if named else ""
-    return f'<tr id=h{number} class="{CLASSES[member.severity]}{way}{silent}"{found}>{"".join(cells)}</tr>\n'
+    return f'<tr id=h{number} class="{CLASSES[member.severity]}{way}{silent}"{_searched(named)}>{"".join(cells)}</tr>\n'
 
 
 def _sorted_by(value: float | None) -> str:
@@ -261,11 +268,12 @@ def _seen_words(member: Member, now_ns: int) -> str:
     return f"{span(seen_s)} ago{measured}" if seen_s >= 1.0 else f"now{measured}"
 
 
-def _alarm_words(member: Member, now_ns: int) -> str:
+def _alarm_words(member: Member, now_ns: int, named: Mapping[int, FleetFinding]) -> str:
+    """Say what its agent found, and of what the fleet suspects it, with a link to that finding."""
     told = [_alarm(alarm, now_ns) for alarm in member.alarms]
-    told += [
-        f'<code><a href="#findings">{text(kind)}</a></code> <small>of the fleet</small>' for kind in member.suspected
-    ]
+    for kind in member.suspected:
+        place = next((f"f{number}" for number, one in named.items() if one.id == kind), "findings")
+        told.append(f'<code><a href="#{place}">{text(kind)}</a></code> <small>of the fleet</small>')
     if told:
         return "".join(f"<div>{words}</div>" for words in told)
     listed = member.host.findings if member.host else 0

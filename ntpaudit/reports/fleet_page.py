@@ -171,12 +171,12 @@ def _notes(fleet: Fleet) -> tuple[str, str, str, str]:
 
 def _findings(fleet: Fleet) -> str:
     numbers = {one.name: number for number, one in enumerate(fleet.members)}
-    listed = "".join(_finding(finding, numbers) for finding in fleet.findings)
+    listed = "".join(_finding(number, finding, numbers) for number, finding in enumerate(fleet.findings))
     none = '<p class="calm">Nothing is wrong with the fleet as a whole. What single hosts report is listed below.</p>\n'
     return f'<section id="findings">\n<h2>Findings</h2>\n{listed or none}</section>\n'
 
 
-def _finding(finding: FleetFinding, numbers: Mapping[str, int]) -> str:
+def _finding(number: int, finding: FleetFinding, numbers: Mapping[str, int]) -> str:
     facts = [
         ("Site", text(finding.site) if finding.site is not None else ""),
         ("Source", text(finding.source) if finding.source is not None else ""),
@@ -185,7 +185,7 @@ def _finding(finding: FleetFinding, numbers: Mapping[str, int]) -> str:
     ]
     listed = "".join(f"<div><dt>{label}</dt><dd>{fact}</dd></div>" for label, fact in facts if fact)
     return (
-        f'<article class="finding {CLASSES[finding.severity]}">\n'
+        f'<article id="f{number}" class="finding {CLASSES[finding.severity]}">\n'
         f'<h3><span class="s">{finding.level}</span> <code>{text(finding.id)}</code></h3>\n'
         f'<p class="said">{text(finding.message)}</p>\n<p><b>Fix:</b> {text(finding.remedy)}</p>\n'
         f"{f'<dl>{listed}</dl>' if listed else ''}\n</article>\n"
@@ -299,7 +299,8 @@ def _history(fleet: Fleet, tallies: Sequence[Tally], frame: Frame, period_s: flo
         for name, word in (("c", "critical"), ("u", "unknown"), ("w", "warning"), ("n", "no point in that span"))
     )
     return (
-        f"{opening}<p>How many hosts were worse than ok, each counted at its worst of every {per}. {words}</p>\n"
+        f"{opening}<p>How many hosts were worse than ok until {moment(fleet.now_ns)}, each counted at its worst of "
+        f"every {per}. {words}</p>\n"
         f'<div class="tallies">{over_time(tallies, len(fleet.members), frame, title)}</div>\n'
         f'<ul class="key">{key}</ul>\n'
         "</section>\n"

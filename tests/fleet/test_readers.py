@@ -280,7 +280,7 @@ def test_a_finding_of_a_host_at_its_former_site_is_in_force(readers: dict[str, R
 
 @pytest.mark.parametrize("kind", ASKED)
 def test_one_environment_alone(databases: dict[str, str], kind: str) -> None:
-    """The hosts, the courses and the counts are those of the environment that is named."""
+    """The hosts, the courses, the counts and the steps are those of the environment that is named."""
     begin_ns = END_NS - HOUR_S * NS_PER_S
     with closing(open_reader(url=databases[kind], language=kind, env="x")) as reader:
         assert [host.name for host in reader.snapshot(END_NS, Reach()).hosts] == ["relabelled"]
@@ -288,6 +288,9 @@ def test_one_environment_alone(databases: dict[str, str], kind: str) -> None:
         assert [tally.hosts for tally in reader.tallies(begin_ns, END_NS, 1)] == [(1, 0, 0, 0)]
         courses = reader.courses(["web1", "relabelled"], begin_ns, END_NS, 1)
         assert {name: len(buckets) for name, buckets in courses.items()} == {"web1": 0, "relabelled": 1}
+        assert reader.steps(begin_ns, END_NS) == ()
+    with closing(open_reader(url=databases[kind], language=kind, env="prod")) as reader:
+        assert [step.host for step in reader.steps(begin_ns, END_NS)] == ["web1"]
     with (
         closing(open_reader(url=databases[kind], language=kind, env="z")) as reader,
         pytest.raises(ReadError, match="no agent of environment 'z'"),

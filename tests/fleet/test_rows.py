@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet import Clash
+from ntpaudit.core.fleet import Alarm, Clash
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import Severity
@@ -102,6 +102,29 @@ def test_a_step_is_kept_while_a_clock_may_have_moved_by_it(before_s: float) -> N
         stamp_ns = NOW_NS - round(age_s * NS_PER_S)
         events = [Happening("a", kind, stamp_ns, 1, int(Severity.WARNING), None) for kind in ("step-back", "unsynced")]
         assert {alarm.kind for alarm in alarms_of(events, NOW_NS, before_s)} == kinds
+
+
+def test_only_what_says_that_it_is_a_step_is_one() -> None:
+    """Of foreign values none is a step's: no host, another kind, ended; a size or severity that is none is unknown."""
+    warning = int(Severity.WARNING)
+    told = [
+        Happening("b", "step-forward", NOW_NS - 1, "1", str(warning), "2.5"),
+        Happening("a", "step-back", NOW_NS, 1, "x", "NaN"),
+        Happening("a\n", "step-back", NOW_NS, 1.0, None, []),
+    ]
+    foreign = [
+        Happening(None, "step-back", NOW_NS, 1, warning, -1.0),
+        Happening("c", "unsynced", NOW_NS, 1, warning, -1.0),
+        Happening("c", ["step-back"], NOW_NS, 1, warning, -1.0),
+        *(Happening("c", "step-back", NOW_NS, raised, warning, -1.0) for raised in (0, None, True, "x", 2)),
+    ]
+    assert steps_of([*told, *foreign]) == (
+        Alarm("b", "step-forward", Severity.WARNING, NOW_NS - 1, 2.5),
+        Alarm("a", "step-back", Severity.UNKNOWN, NOW_NS, None),
+        Alarm("a ", "step-back", Severity.UNKNOWN, NOW_NS, None),
+    )
+    twice = [told[0], told[0]._replace(severity=int(Severity.CRITICAL))]
+    assert [step.severity for step in steps_of(twice)] == [Severity.CRITICAL]
 
 
 @given(st.permutations([(5, "1"), (7, "2"), (7, "3"), (6, "9"), (9, "4")]))

@@ -608,6 +608,7 @@ def test_a_time_is_told_with_its_date_where_that_differs() -> None:
     """A period that midnight lies in has dates, one of the same day has none; it is said whether all are drawn."""
     written = write(fleet_of((member("a"), member("b"))))
     assert '<div class="xs"><span>10-08 08:53</span><span>10-08 20:53</span><span>10-09 08:53 UTC</span>' in written
+    assert re.search("The last 24 h</h2>\n<p>[^<]* until <time [^>]*>[0-9]{4}-10-09 08:53:20 UTC</time>", written)
     assert "Courses of all 2 hosts" in written
     assert "<span>08:38</span>" in Frame(NOW_NS - SPAN_NS, NOW_NS, SPAN_NS).labels()
     assert "Courses of the worst 50 hosts" in write(fleets.large(200))
@@ -617,15 +618,23 @@ def test_suspected_hosts_are_among_the_worst(browser: Browser, tmp_path: Path) -
     """They stand in the first table with what is suspected, and every host is found by the findings that name it."""
     suspected = member("walker")._replace(suspected=("slow-walk",))
     others = tuple(member(f"h{number}") for number in range(3))
-    finding = FleetFinding("common-source", Severity.WARNING, "high", "a", "b", source="gps.x", hosts=("h0", "h2"))
-    (tmp_path / "page.html").write_text(write(fleet_of((suspected, *others), (finding,))))
+    findings = (
+        FleetFinding("common-source", Severity.WARNING, "high", "a", "b", source="gps.x", hosts=("h0", "h2")),
+        FleetFinding("slow-walk", Severity.WARNING, "medium", "of another", "b", hosts=("h1",)),
+        FleetFinding("slow-walk", Severity.WARNING, "medium", "of walker", "b", hosts=("walker",)),
+    )
+    (tmp_path / "page.html").write_text(write(fleet_of((suspected, *others), findings)))
     with browser.page() as tab:
         tab.open(tmp_path / "page.html")
         first = tab.evaluate("document.querySelector('table.hosts').textContent")
         assert "walker" in first
         assert "slow-walk of the fleet" in first
         assert "h0" not in first
-        assert show_only(tab, "slow-walk")[1] == ["walker"]
+        assert "3 other hosts are ok" in tab.evaluate("document.querySelector('.rest summary').textContent")
+        led_to = "document.querySelector(document.querySelector('.hosts td:last-child a').hash).textContent"
+        assert "of walker" in tab.evaluate(led_to)
+        assert "of another" not in tab.evaluate(led_to)
+        assert show_only(tab, "slow-walk")[1] == ["walker", "h1"]
         assert show_only(tab, "common-source")[1] == show_only(tab, "GPS.x")[1] == ["h0", "h2"]
 
 
@@ -799,6 +808,39 @@ def test_a_jump_is_what_no_steering_explains() -> None:
     assert jumps(Course(buckets(0.0, 0.0, 3.0, 3.0), [told], 0.1), SPAN_NS) == [told]
 
 
+@pytest.mark.parametrize(
+    ("told", "unexplained"),
+    [
+        ([(S, 8.0)], []),  # in the gap, long before the first point that shows it
+        ([(S, None)], []),  # of a size that nobody told
+        ([(-SPAN_NS + S, 8.0)], []),  # perhaps after the last point of the span before
+        ([(S, 5.0), (2 * SPAN_NS, 3.0)], []),
+        ([(S, 0.05)], [7.93]),  # a small one hides no large one
+        ([(S, -8.0)], [7.98]),  # nor one the other way
+        ([(-SPAN_NS - S, 8.0), (4 * SPAN_NS + S, 8.0)], [7.98]),  # before it, and after it
+    ],
+)
+def test_a_step_explains_no_more_than_its_size(told: list[tuple[int, float | None]], unexplained: list[float]) -> None:
+    """What an agent told is taken from how far the bands show that the clock moved; the rest is a jump of its own."""
+    gap_ns = NOW_NS - 4 * SPAN_NS
+    buckets = [
+        Bucket(gap_ns - SPAN_NS, Severity.OK, Offset(0.0, -0.01, 0.01)),
+        Bucket(gap_ns + 3 * SPAN_NS, Severity.OK, Offset(8.0, 7.99, 8.01)),
+    ]
+    steps = [Jump(gap_ns + after_ns, moved_s, True) for after_ns, moved_s in told]
+    found = jumps(Course(buckets, steps, 0.1), SPAN_NS)
+    assert [round(jump.moved_s or 0.0, 6) for jump in found if not jump.is_told] == unexplained
+    assert [jump for jump in found if jump.is_told] == steps
+    mirrored = [
+        bucket._replace(offset=Offset(-bucket.offset.estimate_s, -bucket.offset.latest_s, -bucket.offset.earliest_s))
+        for bucket in buckets
+        if bucket.offset is not None
+    ]
+    opposite = [step._replace(moved_s=step.moved_s and -step.moved_s) for step in steps]
+    found = jumps(Course(mirrored, opposite, 0.1), SPAN_NS)
+    assert [round(-(jump.moved_s or 0.0), 6) for jump in found if not jump.is_told] == unexplained
+
+
 def test_a_jump_is_told_with_its_size() -> None:
     """A step has the size that its agent told, none where it told none; three jumps are told and the others counted."""
     calm = tuple(Bucket(NOW_NS - (8 - n) * SPAN_NS, Severity.OK, Offset(0.0, -0.01, 0.01)) for n in range(8))
@@ -851,6 +893,39 @@ def test_hosts_without_a_point_are_in_the_picture_of_the_period() -> None:
     assert set(layers) == {"c", "w", "n"}
     assert layers["c"] == "M333.3 100.0H666.7V66.7H333.3z"
     assert layers["n"] == "M333.3 66.7H666.7V0.0H333.3zM666.7 66.7H1000.0V33.3H666.7z"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "ticks"),
+    [
+        (1, "0 1"),
+        (3, "0 1 2 3"),
+        (6, "0 2 4 6"),
+        (19, "0 5 10 15"),
+        (9144, "0 2,000 4,000 6,000 8,000"),
+    ],
+)
+def test_hosts_are_counted_in_round_whole_numbers(hosts: int, ticks: str) -> None:
+    """Beside the picture of the period stand few numbers, each at its height."""
+    drawn = over_time([Tally(0, (0, 0, 0, hosts))], hosts, frame_of(0, SPAN_NS, 1), "a")
+    labels = re.findall(r'<span style="top:([0-9.]+)%">([0-9,]+)</span>', drawn)
+    assert [label for _, label in labels] == ticks.split()
+    for height, label in labels:
+        assert float(height) == pytest.approx(100 - 100 * int(label.replace(",", "")) / hosts, abs=0.06)
+
+
+def test_moments_stand_where_they_are(browser: Browser, folder: Path) -> None:
+    """The middle of the period is named below the middle of its picture, on a desk and on a phone."""
+    ends = """[...document.querySelectorAll("#history .fig, .cards .fig")].slice(0, 3).map((one) => {
+      const range = document.createRange();
+      range.selectNodeContents(one.querySelector(".xs span:nth-child(2)"));
+      const label = range.getBoundingClientRect(), plot = one.querySelector(".plot").getBoundingClientRect();
+      return (label.left + label.right - plot.left - plot.right) / 2; })"""
+    with browser.page() as tab:
+        for width in (1280, 390):
+            tab.show(Screen(width))
+            tab.open(folder / "small.html")
+            assert max(map(abs, tab.evaluate(ends))) < 2
 
 
 def test_runs_are_the_same_wherever_the_spans_begin() -> None:
