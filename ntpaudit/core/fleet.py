@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from math import inf
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ntpaudit.core.findings import Level
 from ntpaudit.core.policy import Severity, Verdict
@@ -21,6 +21,25 @@ class Offset(NamedTuple):
     estimate_s: float
     earliest_s: float
     latest_s: float
+
+
+class Bounds(NamedTuple):
+    """The interval that holds how far a host's clock is behind (positive) or ahead, in seconds."""
+
+    earliest_s: float
+    latest_s: float
+
+
+class Bounded(Protocol):
+    """What has such an interval, whatever else it has."""
+
+    @property
+    def earliest_s(self) -> float:
+        """The one end."""
+
+    @property
+    def latest_s(self) -> float:
+        """The other end."""
 
 
 class Host(NamedTuple):
@@ -72,7 +91,7 @@ class Clash(NamedTuple):
 class Snapshot(NamedTuple):
     """All that is read of a fleet at `now_ns`, in no order.
 
-    `before` holds the offsets of about `before_s` ago, `before_ns` when each was written, as far as it is known.
+    `before` holds the intervals of about `before_s` ago, `before_ns` when each was written, as far as it is known.
     `forgotten` names hosts that the database knows, but of which it has no point in the `look_back_s` that were looked
     back on; `places` has their sites, as far as it knows. A host in `clashes` has the worst severity of its machines.
     Among the `alarms` are steps that are in force no longer, where a clock may have moved by them since it was before.
@@ -82,7 +101,7 @@ class Snapshot(NamedTuple):
     hosts: tuple[Host, ...]
     alarms: tuple[Alarm, ...] = ()
     lies: tuple[Lie, ...] = ()
-    before: Mapping[str, Offset] = MappingProxyType({})
+    before: Mapping[str, Bounded] = MappingProxyType({})
     before_s: float = 3600.0
     forgotten: tuple[str, ...] = ()
     before_ns: Mapping[str, int] = MappingProxyType({})

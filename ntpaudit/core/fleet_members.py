@@ -87,7 +87,7 @@ def cover(members: Iterable[Member]) -> Coverage:
 
 def is_covered(one: Member) -> bool:
     """Whether a host is measured now, by two sources or more."""
-    return cover([one]).by_two == 1
+    return one.silent_s is None and one.host is not None and one.host.offset is not None and _agreeing(one.host) >= 2
 
 
 def count(members: Iterable[Member]) -> tuple[int, int, int, int]:

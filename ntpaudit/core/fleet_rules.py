@@ -51,6 +51,7 @@ class Scene(NamedTuple):
     snapshot: Snapshot
     terms: Terms
     members: tuple[Member, ...]
+    by_name: Mapping[str, Member]
     strangers: tuple[str, ...]
     coverage: Coverage
     groups: Mapping[str | None, Group]
@@ -90,7 +91,8 @@ def judge_fleet(snapshot: Snapshot, terms: Terms) -> Fleet:
     movements = compare(snapshot, members)
     together = dict(moved_sites(movements, SITE_MOVED_SHARE * terms.warning_s))
     coverage = cover(_due(members, strangers))
-    scene = Scene(snapshot, terms, members, strangers, coverage, groups, movements, together)
+    by_name = {one.name: one for one in members}
+    scene = Scene(snapshot, terms, members, by_name, strangers, coverage, groups, movements, together)
     sites = tuple(
         Site(site, count(hosts), groups[site].ambiguity if site in groups else None) for site, hosts in by_site(members)
     )
@@ -340,11 +342,12 @@ def _do_agree(errors_s: Sequence[float], within_s: float) -> bool:
 
 def _is_walk(move: Movement, warning_s: float) -> bool:
     """Whether a clock is led away for certain and on, within the tolerance and its own agent's, and did not step."""
-    rate_ppm = move.host.frequency_ppm
-    goes_on = rate_ppm is None or rate_ppm * move.least_s > 0
+    least_s, rate_ppm = move.least_s, move.host.frequency_ppm
+    if not abs(least_s) >= SLOW_WALK_SHARE * warning_s:  # which hardly any did
+        return False
+    goes_on = rate_ppm is None or rate_ppm * least_s > 0
     is_hidden = abs(move.now.estimate_s) <= warning_s and move.member.severity <= Severity.WARNING
-    is_enough = abs(move.least_s) >= SLOW_WALK_SHARE * warning_s
-    return move.is_away and is_enough and is_hidden and goes_on and not move.stepped
+    return move.is_away and is_hidden and goes_on and not move.stepped
 
 
 def _walked(move: Movement) -> str:
@@ -434,8 +437,7 @@ def _ordering(scene: Scene, group: Group, where: str, site: str | None) -> Itera
 
 def _reorder(scene: Scene, named: Sequence[str]) -> str | None:
     """Say that clocks which are wrong are mended first; None where those that cannot be ordered are not wrong."""
-    hosts = frozenset(named)
-    wrong = {one.name: one for one in scene.members if one.name in hosts and _is_off(one, scene.terms.warning_s)}
+    wrong = {name: one for name in named if _is_off(one := scene.by_name[name], scene.terms.warning_s)}
     if not wrong:
         return None
     kinds = dict.fromkeys(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from ntpaudit.core.fleet import STEP_KINDS, Host, Member, Offset, Snapshot
+from ntpaudit.core.fleet import STEP_KINDS, Bounded, Host, Member, Offset, Snapshot
 from ntpaudit.core.fleet_members import by_site, measured
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
@@ -24,7 +24,7 @@ class Movement(NamedTuple):
     member: Member
     host: Host
     since_ns: int
-    then: Offset
+    then: Bounded
     now: Offset
     stepped: bool = False
 
@@ -56,7 +56,9 @@ class Movement(NamedTuple):
     @property
     def least_s(self) -> float:
         """What is proved of it: the point of the interval that is nearest to 0; 0 where it may not have moved."""
-        return _nearest(self.earliest_s, self.latest_s)
+        if (back_s := self.now.earliest_s - self.then.latest_s) > 0:  # as `_nearest` has it, and asked of every host
+            return back_s
+        return min(0.0, self.now.latest_s - self.then.earliest_s)
 
     @property
     def is_away(self) -> bool:
@@ -143,11 +145,11 @@ def _nearest(earliest_s: float, latest_s: float) -> float:
     return max(earliest_s, 0.0) + min(latest_s, 0.0)
 
 
-def _least(offset: Offset) -> float:
+def _least(offset: Bounded) -> float:
     """Return how far from the true time a clock is at least."""
     return abs(_nearest(offset.earliest_s, offset.latest_s))
 
 
-def _most(offset: Offset) -> float:
+def _most(offset: Bounded) -> float:
     """Return how far from the true time a clock is at most."""
     return max(-offset.earliest_s, offset.latest_s)

@@ -374,7 +374,7 @@ class EmbeddedReader:
             tuple(hosts.values()),
             tuple(alarm for alarm in self._alarms(now_ns, reach.before_s) if site is None or alarm.host in known),
             tuple(self._lies(tuple(hosts.values()), begin_ns, now_ns)),
-            {name: one.offset for name, one in earlier.items()},
+            {name: one.bounds for name, one in earlier.items()},
             reach.before_s,
             tuple(sorted(forgotten)),
             {name: one.stamp_ns for name, one in earlier.items()},

@@ -124,20 +124,20 @@ class InfluxqlReader(Remote):
         )
 
     def offsets(self, window: Window) -> Iterator[Clock]:
-        """Read the offsets in a short time."""
+        """Read what holds the offsets in a short time."""
         return self.latest_offsets(window, None)
 
     def latest_offsets(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Clock]:
-        """Read the last offset of hosts in a long time."""
+        """Read what holds the last offset of hosts in a long time."""
         rows = self._rows(
-            f'SELECT "offset_s", "earliest_s", "latest_s", {_WHOSE} FROM (SELECT last("offset_s") AS "offset_s",'
-            f' "earliest_s", "latest_s" FROM "ntpaudit_clock" WHERE {self._in(window)}{_and_any_of(hosts)}'
+            f'SELECT "earliest_s", "latest_s", {_WHOSE} FROM (SELECT last("earliest_s") AS "earliest_s",'
+            f' "latest_s" FROM "ntpaudit_clock" WHERE {self._in(window)}{_and_any_of(hosts)}'
             f" GROUP BY {_WHOSE})",
-            ("host", "site", "env", "time", "offset_s", "earliest_s", "latest_s"),
+            ("host", "site", "env", "time", "earliest_s", "latest_s"),
         )
-        for host, site, env, stamp_ns, *offset in rows:
+        for host, site, env, stamp_ns, *ends in rows:
             if window.holds(stamp_ns):
-                yield Clock(host, site, env, stamp_ns, None, None, *offset)
+                yield Clock(host, site, env, stamp_ns, None, None, None, *ends)
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place: of those that ever did, by the index.

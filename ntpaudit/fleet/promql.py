@@ -38,7 +38,7 @@ _MAX_NAMES_LENGTH = 12_000  # in bytes: a whole question may have 16 KiB
 _STRING_ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\"})
 _REGEX_ESCAPES = str.maketrans({character: f"\\{character}" for character in r"\.+*?()|[]{}^$"})
 
-_OFFSET = ("offset_s", "earliest_s", "latest_s")
+_ENDS = ("earliest_s", "latest_s")
 
 Key = str | tuple[Cell, ...]
 """The labels that tell one series of a metric from another: some by their values, or all as an export writes them."""
@@ -130,14 +130,14 @@ class PromqlReader(Remote):
             )
 
     def offsets(self, window: Window) -> Iterator[Clock]:
-        """Read the last offset of each host in a short time."""
-        return self._offsets({name: self._export(name, window) for name in _OFFSET})
+        """Read what holds the last offset of each host in a short time."""
+        return self._offsets({name: self._export(name, window) for name in _ENDS})
 
     def latest_offsets(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Clock]:
-        """Read the last offset of hosts in a long time."""
+        """Read what holds the last offset of hosts in a long time."""
         for those in self._selectors(window.site, hosts):
             yield from self._offsets(
-                {name: self._stamped(f"ntpaudit_clock_{name}", those, window, _WHOSE) for name in _OFFSET}
+                {name: self._stamped(f"ntpaudit_clock_{name}", those, window, _WHOSE) for name in _ENDS}
             )
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
@@ -306,13 +306,17 @@ class PromqlReader(Remote):
         """Yield the points whose fields are being read: each has a severity, and of the others what has its stamp."""
         severities, *others = (samples() for samples in fields.values())
         for whose, (key, (stamp, severity)) in zip(self._whose(severities), severities.items(), strict=True):
-            yield Clock(*whose, stamp * _MS, severity, *[_of(samples, key, stamp) for samples in others])
+            cells = [
+                sample[1] if (sample := samples.get(key)) is not None and sample[0] == stamp else None  # `_of`, at once
+                for samples in others
+            ]
+            yield Clock(*whose, stamp * _MS, severity, *cells)
 
     def _offsets(self, fields: Mapping[str, Samples]) -> Iterator[Clock]:
-        """Yield the offsets whose three numbers are being read."""
-        estimates, *ends = (samples() for samples in fields.values())
-        for whose, (key, (stamp, estimate)) in zip(self._whose(estimates), estimates.items(), strict=True):
-            yield Clock(*whose, stamp * _MS, None, None, estimate, *[_of(samples, key, stamp) for samples in ends])
+        """Yield what holds the offsets, whose two ends are being read."""
+        earliest, latest = (samples() for samples in fields.values())
+        for whose, (key, (stamp, end)) in zip(self._whose(earliest), earliest.items(), strict=True):
+            yield Clock(*whose, stamp * _MS, None, None, None, end, _of(latest, key, stamp))
 
     def _whose(self, keys: Iterable[Key]) -> list[tuple[Cell, Cell, Cell]]:
         """Return host, site and environment of series by their keys, which are all of one kind."""

@@ -1,10 +1,8 @@
 """A snapshot put together from what a database answers from afar: few questions, and most of them at the same time."""
 
-import gc
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeGuard
 
 from ntpaudit.core.fleet import Alarm, Clash, Host, Lie, Snapshot
@@ -69,10 +67,10 @@ class Questions(Protocol):
         """Read the first so many fields of the latest point of hosts in a long time."""
 
     def offsets(self, window: Window) -> Iterable[Clock]:
-        """Read the offsets in a short time, and nothing else of the points: of each host the last, and perhaps more."""
+        """Read what holds the offsets in a short time, and no more: of each host the last, and perhaps others."""
 
     def latest_offsets(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Clock]:
-        """Read the last offset of hosts in a long time."""
+        """Read what holds the last offset of hosts in a long time."""
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place."""
@@ -116,11 +114,10 @@ class Remote(ABC, Questions):
 
     def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
         """Read every host as it stood at a moment. ReadError where nothing is known of any."""
-        with _uncollected():
-            try:
-                return _take(self, now_ns, reach)
-            except StrangeAnswerError as error:
-                raise self._explained(error) from error
+        try:
+            return _take(self, now_ns, reach)
+        except StrangeAnswerError as error:
+            raise self._explained(error) from error
 
     @property
     @abstractmethod
@@ -145,18 +142,6 @@ class Remote(ABC, Questions):
     def close(self) -> None:
         """Close the connections."""
         self.server.close()
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Look for no cycles among the objects of a block: a third of its time, for answers that have none."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _nobody(remote: Remote, site: str | None) -> ReadError:
@@ -209,7 +194,7 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
         tuple(hosts.values()),
         alarms(),
         _lies(questions, look_back, hosts),
-        {name: one.offset for name, one in earlier.items()},
+        {name: one.bounds for name, one in earlier.items()},
         reach.before_s,
         tuple(forgotten),
         {name: one.stamp_ns for name, one in earlier.items()},

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from math import inf
 from typing import NamedTuple
 
-from ntpaudit.core.fleet import STEP_KINDS, STEP_S, Alarm, Bucket, Clash, Host, Lie, Offset, Tally
+from ntpaudit.core.fleet import STEP_KINDS, STEP_S, Alarm, Bounds, Bucket, Clash, Host, Lie, Offset, Tally
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.sinks.plain import one_line
@@ -81,9 +81,9 @@ class Sign(NamedTuple):
 
 
 class Earlier(NamedTuple):
-    """The offset of a host at an earlier point, and when that was written."""
+    """What held the offset of a host at an earlier point, and when that was written."""
 
-    offset: Offset
+    bounds: Bounds
     stamp_ns: int
 
 
@@ -139,11 +139,9 @@ def _gravity(host: Host) -> tuple[int, float, int, str, str]:
 
 
 def offsets_of(rows: Iterable[Clock]) -> dict[str, Earlier]:
-    """Return the offset of each host by its latest point."""
-    offsets = (
-        (name, row, offset_of(row.offset_s, row.earliest_s, row.latest_s)) for name, row in _latest(rows).items()
-    )
-    return {name: Earlier(offset, row.last_ns) for name, row, offset in offsets if offset is not None}
+    """Return what holds the offset of each host, by its latest point."""
+    known = ((name, row, bounds_of(row.earliest_s, row.latest_s)) for name, row in _latest(rows).items())
+    return {name: Earlier(bounds, row.last_ns) for name, row, bounds in known if bounds is not None}
 
 
 def _latest(rows: Iterable[Clock]) -> dict[str, Clock]:
@@ -322,12 +320,19 @@ def tally(spans: Spans, worst: Iterable[tuple[int, Cell, int]]) -> tuple[Tally, 
 
 def offset_of(estimate_s: Cell, earliest_s: Cell, latest_s: Cell) -> Offset | None:
     """Return an offset where all of it is known, and the estimate lies in the interval, give or take its rounding."""
-    estimate, earliest, latest = number(estimate_s), number(earliest_s), number(latest_s)
-    if estimate is None or earliest is None or latest is None or not earliest <= latest:
+    estimate, bounds = number(estimate_s), bounds_of(earliest_s, latest_s)
+    if estimate is None or bounds is None:
         return None
+    earliest, latest = bounds
     if not earliest - _ROUNDING_S <= estimate <= latest + _ROUNDING_S:
         return None
     return Offset(min(max(estimate, earliest), latest), earliest, latest)
+
+
+def bounds_of(earliest_s: Cell, latest_s: Cell) -> Bounds | None:
+    """Return an interval where both of its ends are known, and in order."""
+    earliest, latest = number(earliest_s), number(latest_s)
+    return None if earliest is None or latest is None or not earliest <= latest else Bounds(earliest, latest)
 
 
 def number(cell: Cell) -> float | None:
