@@ -13,7 +13,8 @@ PYTHON ?= python3
 VENV ?= .venv
 PREFIX ?= /opt/ntpaudit
 BIN := $(VENV)/bin
-SERVERS := chrony ntpsec influxdb victoria-metrics nginx libfaketime iproute2 mmdebstrap openssl chromium-headless-shell
+SERVERS := chrony ntpsec influxdb victoria-metrics prometheus nginx libfaketime iproute2 mmdebstrap openssl \
+           chromium-headless-shell
 SIMULATED := tests/core tests/test_month.py
 
 .PHONY: run test check lint types bench servers format dashboards install uninstall deb clean

@@ -20,9 +20,8 @@ def open_reader(
     """Open the database at `url`, which speaks `influxql` or `promql`, else the demonstration in the file `path`.
 
     ReadError where that cannot be done; a database is not asked before something is read of it. Of a database the hosts
-    of one environment are read, if it is named. `keys` say what
-    messages call `url`, `language` and `database`: the keys of the configuration, unless told otherwise; and which
-    command makes a `demo`.
+    of one environment are read, if it is named. `keys` say what messages call `url`, `language` and `database`: the
+    keys of the configuration, unless told otherwise; and which command makes a `demo`.
     """
     if url is None:
         from ntpaudit.fleet.embedded import EmbeddedReader

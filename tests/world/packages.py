@@ -25,6 +25,7 @@ PACKAGES = {
     "mmdebstrap": "mmdebstrap",
     "nginx": "nginx",
     "openssl": "openssl",
+    "prometheus": "prometheus",
     "victoria-metrics": "victoria-metrics",
 }
 """Which package brings a program or a library."""

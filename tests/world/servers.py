@@ -146,31 +146,36 @@ bind-address = "{address}:{rpc_port}"
 @contextmanager
 def victoria_metrics(*flags: str) -> Iterator[str]:
     """Run an empty VictoriaMetrics whose samples can be read back at once, and yield its base URL."""
-    address = "127.0.0.1"
-    port = free_port(address, socket.SOCK_STREAM)
-
-    def is_ready(_: int) -> bool:
-        connection = http.client.HTTPConnection(address, port, timeout=READY_WITHIN_S)  # never through a proxy
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except ConnectionError:
-            return False
-        finally:
-            connection.close()
-
+    port = free_port("127.0.0.1", socket.SOCK_STREAM)
     with TemporaryDirectory(prefix="victoria-metrics-") as name:
         command = [
             str(program("victoria-metrics")),
-            f"-httpListenAddr={address}:{port}",
+            f"-httpListenAddr=127.0.0.1:{port}",
             f"-storageDataPath={name}/data",
             "-retentionPeriod=100y",
             "-influxMeasurementFieldSeparator=_",
             "-search.latencyOffset=0s",
             *flags,
         ]
-        with running(command, Path(name) / "log", is_ready):
-            yield f"http://{address}:{port}"
+        with running(command, Path(name) / "log", lambda _: _is_well(port, "/health")):
+            yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def prometheus() -> Iterator[str]:
+    """Run an empty Prometheus, which watches nothing, and yield its base URL."""
+    port = free_port("127.0.0.1", socket.SOCK_STREAM)
+    with TemporaryDirectory(prefix="prometheus-") as name:
+        configuration = Path(name) / "prometheus.yml"
+        configuration.write_text("global: {}\n")
+        command = [
+            str(program("prometheus")),
+            f"--web.listen-address=127.0.0.1:{port}",
+            f"--config.file={configuration}",
+            f"--storage.tsdb.path={name}/data",
+        ]
+        with running(command, Path(name) / "log", lambda _: _is_well(port, "/-/ready")):
+            yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
@@ -183,6 +188,18 @@ def saturated_cores(processes_per_core: int = 2) -> Iterator[None]:
             process = running.enter_context(subprocess.Popen([sys.executable, "-c", busy]))
             running.callback(process.kill)  # runs before the process's own exit, which waits for its end
         yield
+
+
+def _is_well(port: int, path: str) -> bool:
+    """Whether an HTTP server on this machine says there that it is ready."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_WITHIN_S)  # never through a proxy
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except ConnectionError:
+        return False
+    finally:
+        connection.close()
 
 
 def is_serving(address: str, port: int) -> bool:
