@@ -105,8 +105,8 @@ class Server:
     def close(self) -> None:
         """Close every connection; what still waits for an answer closes its own when it has it."""
         self._is_closed = True
-        while self._idle:
-            self._idle.pop().close()
+        while (connection := self._kept()) is not None:
+            connection.close()
 
     def failure(self, why: object, fix: str) -> ReadError:
         """Return what is wrong with an answer, by a text from anywhere, and what would mend it."""
@@ -150,11 +150,17 @@ class Server:
         """Ask on a connection that was kept, else on a new one: the server may have given up the old one meanwhile."""
         from http.client import RemoteDisconnected
 
-        if self._idle:
-            connection = self._idle.pop()
+        if (connection := self._kept()) is not None:
             with suppress(RemoteDisconnected, BrokenPipeError, ConnectionResetError):
                 return self._use(connection, method, target, body, headers)
         return self._use(self._connect(), method, target, body, headers)
+
+    def _kept(self) -> "HTTPConnection | None":
+        """Take a connection that was kept, if there is one: another thread may have been quicker."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _use(
         self, connection: "HTTPConnection", method: str, target: str, body: str | None, headers: Mapping[str, str]
@@ -277,9 +283,12 @@ class Server:
         """Say what would mend an answer of that status; None for one that another kind of database may give."""
         match status:
             case 401 | 403 if not self._token:
-                return "name a token that may read this database in fleet.token_file, beside its URL in fleet.url"
+                return (
+                    "give a token that may read this database: in INFLUXDB_V2_TOKEN, or in fleet.token_file beside its "
+                    "URL in fleet.url"
+                )
             case 401 | 403:
-                return "name a token that may read this database in fleet.token_file"
+                return "give a token that may read this database, in fleet.token_file or INFLUXDB_V2_TOKEN"
             case 408 | 413 | 422 | 429 | 503 | 504:
                 return "ask for one site (--site), or raise the database's limits"
             case 500 | 502:

@@ -27,6 +27,7 @@ from ntpaudit.fleet.rows import (
     lies_of,
     offsets_of,
     places_of,
+    text,
     worst_of,
 )
 
@@ -173,11 +174,13 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     everywhere = None if site is not None else _start_everywhere(questions, now_ns, reach)
     names = questions.names(site)
     points = fresh()
+    look_back = _window(now_ns, reach.look_back_s)
+    unseen = sorted(names - {text(point.name) for point in points})
+    late = start(lambda: _older(questions, look_back, unseen, fields))  # while the others are made out
     hosts = hosts_of(points)
     if not names and not hosts:
         raise _nobody(questions, site)
-    look_back = _window(now_ns, reach.look_back_s)
-    older = _older(questions, look_back, sorted(names - hosts.keys()), fields)
+    older = late()
     hosts |= {name: host for name, host in older.items() if site in (None, host.site)}
     forgotten = sorted(names - hosts.keys() - older.keys())
     known = names | hosts.keys()  # of a site also those whose last point is from elsewhere: they may be several
@@ -186,6 +189,7 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     found = _clashes(questions, lately, sorted(several() & known))
     clashes = tuple(clash for clash in found if site is None or site in clash.sites)
     hosts |= _clashing(questions, lately._replace(site=site), clashes, fields)
+    lies = start(lambda: _lies(questions, look_back, hosts))
     earlier = _before(questions, _window(before_ns, BEFORE_S), hosts, before())
     for clash in clashes:  # whose it was, nobody knows
         earlier.pop(clash.name, None)
@@ -193,7 +197,7 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
         now_ns,
         tuple(hosts.values()),
         alarms(),
-        _lies(questions, look_back, hosts),
+        lies(),
         {name: one.bounds for name, one in earlier.items()},
         reach.before_s,
         tuple(forgotten),

@@ -247,6 +247,20 @@ def test_machines_of_one_name_are_found_without_an_index(databases: dict[str, st
     assert ('("host" = ' in last) is not refuses
 
 
+def test_no_question_spoils_the_answer_to_another(databases: dict[str, str], snapshots: dict[str, Snapshot]) -> None:
+    """VictoriaMetrics 1.79.5 mixes hosts up where samples are asked for in both of its ways: one is left out."""
+    with (
+        FlakyDatabase(databases["promql"]) as server,
+        closing(open_reader(url=server.url, language="promql")) as reader,
+    ):
+        for hours in range(1, 13):
+            assert len(reader.steps(END_NS - hours * HOUR_S * NS_PER_S, END_NS)) == min(hours, 2)
+            assert comparable(reader.snapshot(END_NS, Reach())) == snapshots["promql"]
+        asked = [unquote_plus(request.target + request.lines) for request in server.requests]
+    assert any("/export" in one for one in asked)
+    assert not any("reduce_mem_usage" in one for one in asked)
+
+
 def test_machines_of_a_strange_name_are_told_apart() -> None:
     """The index writes names as line protocol does; whatever is in them, they are read as they are in points."""
     with influxd() as url:
