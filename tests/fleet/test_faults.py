@@ -128,7 +128,7 @@ def test_a_bad_answer_is_told(database: FlakyDatabase, language: str, fault: Fau
 )
 def test_half_an_answer_is_none(database: FlakyDatabase, language: str, body: str, words: str) -> None:
     """An answer that lacks a part, or has an error inside, is not taken for the whole."""
-    database.choose = lambda request: Answer(200, "" if "/export" in request.target else body)
+    database.choose = lambda request: Answer(200, "" if "/federate" in request.target else body)
     assert words in failure(database.url, language)
 
 
@@ -399,13 +399,17 @@ def test_any_cell_of_victoriametrics_is_taken_for_what_it_is(
         matrix.append({"metric": own, "values": [[stamp_s, value]]})
 
     def answer(request: Request) -> Answer:
-        if "/export" in request.target:
+        if "/federate" in request.target:
             field = parse_qs(request.target.partition("?")[2])["match[]"][0].partition("{")[0]
-            parts: list[object] = [
-                {"metric": dict([("__name__", field), *own.items()]), "values": [value], "timestamps": [stamp]}
+            parts = (
+                (
+                    ",".join(f"{json.dumps(name)[1:-1]}={json.dumps(text)}" for name, text in own.items()),
+                    json.dumps(value),
+                    json.dumps(stamp),
+                )
                 for own, stamp, value in lines
-            ]
-            return Answer(200, "".join(json.dumps(part, separators=(",", ":")) + "\n" for part in parts))
+            )
+            return Answer(200, "".join(f"{field}{{{own}}} {value} {stamp}\n" for own, value, stamp in parts))
         data: object = {"result": matrix if "query_range" in request.target else vector}
         data = names if "/values" in request.target else found if "/series" in request.target else data
         return Answer(200, json.dumps({"status": "success", "data": data}))

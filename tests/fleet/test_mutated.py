@@ -1,6 +1,7 @@
 """Answers that real databases gave, with something in them changed: what comes of them is a fleet, or a ReadError."""
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,14 +90,32 @@ def said(body: bytes) -> Octets | Answer:
 
 
 def changed(body: bytes, change: Change) -> bytes:
-    """Change something in an answer, which is a value of JSON in each line."""
+    """Change something in an answer, which is a value of JSON in each line, or a sample in the text format."""
     if change.how == "cut":
         return body[: len(body) * change.way[0] // 50] if change.way else b""
-    documents: Any = [json.loads(line) for line in body.splitlines()]
+    documents: Any = [understood(line) for line in body.decode().splitlines()]
     if change.way and documents:
         holder, key = reach(documents, change.way)
         put(holder, key, change)
-    return b"".join(json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in documents)
+    return "".join(written(one) + "\n" for one in documents).encode(errors="replace")
+
+
+def understood(line: str) -> Any:
+    """Return a line's value, of a sample its name, labels, value and stamp."""
+    if not line.startswith("ntpaudit_"):
+        return json.loads(line)
+    labels, value, stamp = line.rsplit(" ", 2)
+    named = {label: json.loads(text) for label, text in re.findall(r'(\w+)=("(?:[^"\\]|\\.)*")', labels)}
+    return [labels.partition("{")[0], named, value, int(stamp)]
+
+
+def written(one: Any) -> str:
+    """Write a line again, whatever has become of it."""
+    match one:
+        case [str(name), {**labels}, *rest]:
+            named = ",".join(f"{json.dumps(label)[1:-1]}={json.dumps(text)}" for label, text in labels.items())
+            return " ".join([f"{name}{{{named}}}", *map(str, rest)])
+    return json.dumps(one, separators=(",", ":"))
 
 
 def reach(value: Any, way: Sequence[int]) -> tuple[Any, Any]:
