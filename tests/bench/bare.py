@@ -1,4 +1,4 @@
-"""A reader without any judgement, to compare with: ask what a file says, one after another, and parse the JSON.
+"""A reader without any judgement, to compare with: ask what a file says, one after another, and parse it.
 
 `python tests/bench/bare.py URL FILE`; the file holds a JSON list of paths and their parameters. The standard library
 alone, and no more of it than is needed.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def read(url: str, questions: list[tuple[str, dict[str, str]]]) -> int:
-    """Ask over one connection, and return how many octets of JSON came."""
+    """Ask over one connection, and return how many octets came."""
     connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc)
     octets = 0
     for path, parameters in questions:
@@ -23,7 +23,10 @@ def read(url: str, questions: list[tuple[str, dict[str, str]]]) -> int:
         if answer.status != http.HTTPStatus.OK:
             raise SystemExit(f"{path}: {answer.status} {body[:200]!r}")
         for line in body.splitlines():
-            json.loads(line)
+            if line.startswith(b"{"):
+                json.loads(line)
+            else:  # a sample in the text format of Prometheus
+                float(line.rsplit(b" ", 2)[1])
         octets += len(body)
     connection.close()
     return octets

@@ -336,7 +336,7 @@ def _peers(database: Database, folder: Path, end_ns: int) -> tuple[int, Mapping[
     one = [(path, {name: text.format(**values) for name, text in parameters.items()})]
     commands, octets = {}, 0
     for number, (name, questions) in enumerate(
-        (("the same questions, parsed as JSON", _questions(database, end_ns)), ("only the latest offset of each", one))
+        (("the same questions, parsed", _questions(database, end_ns)), ("only the latest offset of each", one))
     ):
         file = folder / f"questions{number}.json"
         file.write_text(json.dumps(questions))
@@ -512,7 +512,7 @@ def _read_section(measured: Sequence[Measured], hosts: int) -> Iterator[str]:
             yield _read_row(one.database, f"`ntpaudit fleet`, {form}", reads, bare_s, goal)
         for peer, reads in one.peers.items():
             yield _read_row(one.database, f"bare reader: {peer}", reads, bare_s, "")
-    octets = "; ".join(f"{one.database.name} {one.octets / MIB:.1f} MiB of JSON" for one in measured)
+    octets = "; ".join(f"{one.database.name} {one.octets / MIB:.1f} MiB" for one in measured)
     yield f"\nWhat is answered: {octets}. A multiple is that of the bare reader of the same questions.\n"
     for one in measured:
         shown = one.shown
