@@ -138,7 +138,7 @@ NAMED = (
 
 
 def test_prometheus_is_named() -> None:
-    """A real one has the API by which names are asked for, and not that for points: it is told apart, however asked."""
+    """A real one has most of what is asked, and not what only VictoriaMetrics has: it is told apart, however asked."""
     with prometheus() as url:
         for language in LANGUAGES:
             assert NAMED.format("Prometheus, Thanos or Mimir") in failure(url, language)
