@@ -4,6 +4,7 @@ All of it is interval arithmetic: every host's true offset lies in its interval,
 Adding a rule: a function, an entry in `RULES`, a test, a paragraph in docs/findings.md.
 """
 
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -43,7 +44,7 @@ _SC45 = "NIST SP 800-53 SC-45"
 
 
 class Scene(NamedTuple):
-    """All that a rule may look at: the hosts that count, in order, the measured of them by site, and how they moved.
+    """All that a rule may look at: the hosts that count, in order, the measured of them by site, and those that moved.
 
     `strangers` report, and are not in the inventory. `together` has the sites that moved.
     """
@@ -55,7 +56,7 @@ class Scene(NamedTuple):
     strangers: tuple[str, ...]
     coverage: Coverage
     groups: Mapping[str | None, Group]
-    movements: tuple[Movement, ...]
+    moved: Sequence[Movement]
     together: Mapping[str, Together]
 
 
@@ -88,11 +89,11 @@ def judge_fleet(snapshot: Snapshot, terms: Terms) -> Fleet:
     """Judge a fleet: its hosts worst first, its findings worst first. The order of what was read never matters."""
     members, strangers = gather(snapshot, terms)
     groups = {site: group_of(hosts) for site, hosts in by_site(as_of(members, snapshot.now_ns))}
-    movements = compare(snapshot, members)
-    together = dict(moved_sites(movements, SITE_MOVED_SHARE * terms.warning_s))
+    compared = compare(snapshot, members)
+    together = dict(moved_sites(compared, SITE_MOVED_SHARE * terms.warning_s))
     coverage = cover(_due(members, strangers))
     by_name = {one.name: one for one in members}
-    scene = Scene(snapshot, terms, members, by_name, strangers, coverage, groups, movements, together)
+    scene = Scene(snapshot, terms, members, by_name, strangers, coverage, groups, compared.moved, together)
     sites = tuple(
         Site(site, count(hosts), groups[site].ambiguity if site in groups else None) for site, hosts in by_site(members)
     )
@@ -110,10 +111,11 @@ def _suspect(members: tuple[Member, ...], findings: Iterable[FleetFinding]) -> t
         if finding.id in told and finding.severity > Severity.OK:
             for name in finding.hosts:
                 found[name][finding.id] = None
-    if not found:
-        return members
-    marked = (one._replace(suspected=tuple(found[one.name])) if one.name in found else one for one in members)
-    return tuple(sorted(marked, key=gravity))
+    ordered = [one for one in members if one.name not in found]
+    for one in members:
+        if one.name in found:
+            insort(ordered, one._replace(suspected=tuple(found[one.name])), key=gravity)
+    return tuple(ordered)
 
 
 def _due(members: Iterable[Member], strangers: Iterable[str]) -> Iterator[Member]:
@@ -204,7 +206,7 @@ def check_site_moved(scene: Scene) -> Iterator[Raised]:
 def check_slow_walk(scene: Scene) -> Iterator[Raised]:
     """A clock is led away from the true time, so slowly that its own agent does not tell of it."""
     explained = {move.name for together in scene.together.values() for move in together.moves}
-    walks = [move for move in scene.movements if move.name not in explained and _is_walk(move, scene.terms.warning_s)]
+    walks = [move for move in scene.moved if move.name not in explained and _is_walk(move, scene.terms.warning_s)]
     for site, moves in by_site(walks):
         worst_first = sorted(moves, key=lambda move: (-abs(move.least_s), move.name))
         if len(moves) <= SLOW_WALKS_TOLD:

@@ -1,6 +1,7 @@
 """Which clocks moved since a time before, for certain: each by itself, and those of a site by one amount."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.fleet import STEP_KINDS, Bounded, Host, Member, Offset, Snapshot
@@ -55,10 +56,8 @@ class Movement(NamedTuple):
 
     @property
     def least_s(self) -> float:
-        """What is proved of it: the point of the interval that is nearest to 0; 0 where it may not have moved."""
-        if (back_s := self.now.earliest_s - self.then.latest_s) > 0:  # as `_nearest` has it, and asked of every host
-            return back_s
-        return min(0.0, self.now.latest_s - self.then.earliest_s)
+        """What is proved of it: the point of the interval that is nearest to 0."""
+        return _nearest(self.earliest_s, self.latest_s)
 
     @property
     def is_away(self) -> bool:
@@ -69,6 +68,13 @@ class Movement(NamedTuple):
     def is_back(self) -> bool:
         """Whether it is nearer to the true time than it was, wherever it was."""
         return _most(self.now) < _least(self.then)
+
+
+class Compared(NamedTuple):
+    """How many clocks of each site were compared with a time before, and those that moved for certain."""
+
+    counts: Mapping[str | None, int]
+    moved: Sequence[Movement]
 
 
 class Together(NamedTuple):
@@ -84,33 +90,39 @@ class Together(NamedTuple):
         return min((move.least_s for move in self.moves), key=abs)
 
 
-def compare(snapshot: Snapshot, members: Iterable[Member]) -> tuple[Movement, ...]:
+def compare(snapshot: Snapshot, members: Iterable[Member]) -> Compared:
     """Compare the clocks that something steers with a time before; a name that several machines have is left out."""
     clashing = {clash.name for clash in snapshot.clashes}
     stepped_ns: dict[str, int] = {}
     for alarm in snapshot.alarms:
         if alarm.kind in STEP_KINDS:
             stepped_ns[alarm.host] = max(alarm.since_ns, stepped_ns.get(alarm.host, alarm.since_ns))
-    return tuple(
-        Movement(
-            one,
-            host,
-            since_ns := _since_ns(snapshot, host),
-            snapshot.before[one.name],
-            offset,
-            one.name in stepped_ns and stepped_ns[one.name] >= since_ns,
-        )
-        for one, host, offset in measured(members)
-        if one.name in snapshot.before and one.name not in clashing and not _is_unsteered(one)
-    )
+    counts: defaultdict[str | None, int] = defaultdict(int)
+    moved: list[Movement] = []
+    for one, host, now in measured(members):
+        then = snapshot.before.get(one.name)
+        if then is None or one.name in clashing or _is_unsteered(one):
+            continue
+        counts[one.site] += 1
+        if has_moved(then, now):
+            since_ns = _since_ns(snapshot, host)
+            stepped = one.name in stepped_ns and stepped_ns[one.name] >= since_ns
+            moved.append(Movement(one, host, since_ns, then, now, stepped))
+    return Compared(counts, moved)
 
 
-def moved_sites(movements: Iterable[Movement], least_s: float) -> Iterator[tuple[str, Together]]:
+def has_moved(then: Bounded, now: Bounded) -> bool:
+    """Whether a clock moved for certain: no one offset lies in both intervals."""
+    return now.earliest_s > then.latest_s or now.latest_s < then.earliest_s
+
+
+def moved_sites(compared: Compared, least_s: float) -> Iterator[tuple[str, Together]]:
     """Yield the sites of which most hosts moved by that much at least for certain, and may have by one amount."""
-    for site, compared in by_site(movements):
-        moves, amount_s = deepest([move for move in compared if abs(move.least_s) >= least_s])
-        if site is not None and len(compared) >= MANY and 2 * len(moves) > len(compared):
-            yield site, Together(moves, len(compared), amount_s)
+    for site, moved in by_site(compared.moved):
+        moves, amount_s = deepest([move for move in moved if abs(move.least_s) >= least_s])
+        count = compared.counts[site]
+        if site is not None and count >= MANY and 2 * len(moves) > count:
+            yield site, Together(moves, count, amount_s)
 
 
 def deepest(moves: Sequence[Movement]) -> tuple[tuple[Movement, ...], float]:
@@ -137,7 +149,7 @@ def _since_ns(snapshot: Snapshot, host: Host) -> int:
 
 def _is_unsteered(one: Member) -> bool:
     """Whether its agent says that nothing steers the clock, or no one thing."""
-    return any(alarm.kind in UNSTEERED and alarm.severity > Severity.OK for alarm in one.alarms)
+    return bool(one.alarms) and any(alarm.kind in UNSTEERED and alarm.severity > Severity.OK for alarm in one.alarms)
 
 
 def _nearest(earliest_s: float, latest_s: float) -> float:

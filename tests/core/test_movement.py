@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntpaudit.core.fleet import Alarm, Clash, Member, Offset
-from ntpaudit.core.movement import UNSTEERED, Movement, compare, deepest, moved_sites
+from ntpaudit.core.movement import UNSTEERED, Compared, Movement, compare, deepest, has_moved, moved_sites
 from ntpaudit.core.policy import Severity
 from tests.core.fleets import NOW_NS, host, offset, snapshot
 
@@ -32,6 +32,7 @@ def test_what_is_said_of_a_movement_holds_of_the_true_one(
     assert move.earliest_s <= true <= move.latest_s
     assert abs(true) >= abs(move.least_s)
     assert true * move.least_s >= 0
+    assert has_moved(then[0], now[0]) == (move.least_s != 0)
     assert not move.is_away or abs(now[1]) > abs(then[1])
     assert not move.is_back or abs(now[1]) < abs(then[1])
 
@@ -53,7 +54,8 @@ def test_a_site_is_said_to_have_moved_no_more_than_it_did(
     """Most of those compared moved that way, each by the least at least, and all may have by the amount."""
     moves = [movement(f"h{number}", then[0], now[0]) for number, (then, now) in enumerate(world)]
     true = {f"h{number}": now[1] - then[1] for number, (then, now) in enumerate(world)}
-    for site, together in moved_sites(moves, least_s):
+    moved = [move for move in moves if has_moved(move.then, move.now)]
+    for site, together in moved_sites(Compared({"ams": len(moves)}, moved), least_s):
         assert site == "ams"
         assert together.compared == len(moves) >= 3
         assert 2 * len(together.moves) > len(moves)
@@ -83,13 +85,14 @@ def test_the_deepest_point_is_covered_by_the_most_movements(
 
 def test_only_a_clock_that_is_one_and_steered_is_compared() -> None:
     """Not one whose agent says that nothing steers it, nor several of one name, nor one that is silent."""
-    hosts = [host(name) for name in ("a", "free", "low", "two")]
+    hosts = [host(name) for name in ("a", "free", "low", "stays", "two")]
     read = snapshot(
         *hosts,
         host("silent", ago_s=900),
         host("unmeasured", None),
         host("new"),
-        before={name: offset(0.5) for name in ("a", "free", "low", "two", "silent", "unmeasured", "gone")},
+        before={name: offset(0.5) for name in ("a", "free", "low", "two", "silent", "unmeasured", "gone")}
+        | {"stays": offset(0.0)},
         clashes=[Clash("two", ("ams", "fra"))],
         alarms=[
             Alarm(name, kind, Severity.WARNING, NOW_NS - age_s * 10**9)
@@ -107,7 +110,9 @@ def test_only_a_clock_that_is_one_and_steered_is_compared() -> None:
         Member(one.name, one.site, one.severity, one, 900.0 if one.name == "silent" else None, alarms.get(one.name, ()))
         for one in read.hosts
     ]
-    moves = {move.name: move for move in compare(read, members)}
+    compared = compare(read, members)
+    assert compared.counts == {"ams": 3}
+    moves = {move.name: move for move in compared.moved}
     assert moves.keys() == {"a", "low"}
     assert (moves["a"].span_s, moves["low"].span_s) == (75 * 60 - 30, 3600.0)
     assert (moves["a"].stepped, moves["low"].stepped) == (True, False)
