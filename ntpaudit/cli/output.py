@@ -5,13 +5,16 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.record import Record
 from ntpaudit.sinks import FORMATS, load
 from ntpaudit.sinks.files import write_atomically
+
+if TYPE_CHECKING:
+    from ntpaudit.core.record import Record
 
 format_option = click.option(
     "--format",
@@ -36,7 +39,7 @@ class StandardError:
             self.note(text)
 
 
-def finish(record: Record, format_name: str, output: str | None = None) -> None:
+def finish(record: "Record", format_name: str, output: str | None = None) -> None:
     """Write the record and end with its exit status; what cannot be written is unknown to whoever waits for it."""
     try:
         if output in (None, "-"):
@@ -62,7 +65,7 @@ def drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _renderer(format_name: str, *, colour: bool = False) -> Callable[[Record], str]:
+def _renderer(format_name: str, *, colour: bool = False) -> "Callable[[Record], str]":
     """Load a sink; only text knows colours."""
     if format_name == "text" and colour:
         from ntpaudit.sinks.text import render

@@ -39,7 +39,8 @@ from ntpaudit.fleet.rows import (
     worst_of,
 )
 from ntpaudit.sinks.files import unwritable
-from ntpaudit.sinks.line_protocol import Point, Value, tag_value
+from ntpaudit.sinks.line_protocol import Point, Value
+from ntpaudit.sinks.plain import tag_value
 
 _APPLICATION_ID = 0x6E747061  # "ntpa": SQLite keeps it in the file's header, so that anybody can tell whose it is
 _APPLICATION_ID_AT = 68

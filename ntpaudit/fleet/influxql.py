@@ -9,9 +9,10 @@ from operator import attrgetter, itemgetter
 
 from ntpaudit.core.fleet import STEP_KINDS, Alarm, Bucket, Tally
 from ntpaudit.errors import ReadError
-from ntpaudit.fleet.http import AGAIN, Kind, Server
-from ntpaudit.fleet.questions import MAX_NAMES, Remote, Window
+from ntpaudit.fleet.http import AGAIN, Kind, Server, start
+from ntpaudit.fleet.questions import MAX_NAMES, Points, Remote, Window
 from ntpaudit.fleet.rows import (
+    CLOCK_FIELDS,
     Cell,
     Clock,
     Happening,
@@ -26,7 +27,7 @@ from ntpaudit.fleet.rows import (
     tally,
     text,
 )
-from ntpaudit.sinks.line_protocol import tag_value
+from ntpaudit.sinks.plain import tag_value
 
 _MS = 1_000_000
 
@@ -100,44 +101,27 @@ class InfluxqlReader(Remote):
             )
         )
 
-    def points(self, window: Window, fields: Sequence[str]) -> Iterator[Clock]:
-        """Read the points in a short time."""
-        return _clocks(
-            window,
-            self._rows(
-                f'SELECT {_columns(fields)}, {_WHOSE} FROM "ntpaudit_clock" WHERE {self._in(window)}',
-                ("host", "site", "env", "time", *fields),
-            ),
-        )
+    def points(self, window: Window, fields: Sequence[str]) -> Points:
+        """Begin to read some fields of the points in a short time."""
+        statement = f'SELECT {_columns(fields)}, {_WHOSE} FROM "ntpaudit_clock" WHERE {self._in(window)}'
+        clocks = start(lambda: list(self._clocks(statement, window)))
+        return Points(lambda: (one.name for one in clocks()), clocks)
 
     def latest(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Clock]:
-        """Read the latest point of hosts in a long time."""
-        columns = _columns(fields)
-        last = columns.replace('"severity"', 'last("severity") AS "severity"', 1)
-        return _clocks(
+        """Read some fields of the last point in a long time, of each place that a host was at, that has the first."""
+        columns, first = _columns(fields), _columns(fields[:1])
+        last = columns.replace(first, f"last({first}) AS {first}", 1)
+        return self._clocks(
+            f'SELECT {columns}, {_WHOSE} FROM (SELECT {last} FROM "ntpaudit_clock"'
+            f" WHERE {self._in(window)}{_and_any_of(hosts)} GROUP BY {_WHOSE})",
             window,
-            self._rows(
-                f'SELECT {columns}, {_WHOSE} FROM (SELECT {last} FROM "ntpaudit_clock"'
-                f" WHERE {self._in(window)}{_and_any_of(hosts)} GROUP BY {_WHOSE})",
-                ("host", "site", "env", "time", *fields),
-            ),
         )
 
-    def offsets(self, window: Window) -> Iterator[Clock]:
-        """Read what holds the offsets in a short time."""
-        return self.latest_offsets(window, None)
-
-    def latest_offsets(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Clock]:
-        """Read what holds the last offset of hosts in a long time."""
-        rows = self._rows(
-            f'SELECT "earliest_s", "latest_s", {_WHOSE} FROM (SELECT last("earliest_s") AS "earliest_s",'
-            f' "latest_s" FROM "ntpaudit_clock" WHERE {self._in(window)}{_and_any_of(hosts)}'
-            f" GROUP BY {_WHOSE})",
-            ("host", "site", "env", "time", "earliest_s", "latest_s"),
-        )
-        for host, site, env, stamp_ns, *ends in rows:
-            if window.holds(stamp_ns):
-                yield Clock(host, site, env, stamp_ns, None, None, None, *ends)
+    def _clocks(self, statement: str, window: Window) -> Iterator[Clock]:
+        """Read points of the clock, of which what is not asked for stays unknown."""
+        for row in self._rows(statement, ("host", "site", "env", "time", *CLOCK_FIELDS)):
+            if window.holds(row[3]):
+                yield Clock._make(row)
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place: of those that ever did, by the index.
@@ -283,13 +267,6 @@ def _name_in(key: str) -> str | None:
     """Return the host in the key of a series, which is written as in line protocol; None where none is named."""
     found = _HOST.search(key)
     return None if found is None else text(_ESCAPED.sub(r"\1", found[1]))
-
-
-def _clocks(window: Window, rows: Iterator[Row]) -> Iterator[Clock]:
-    """Return the points of `ntpaudit_clock` in a time."""
-    for name, site, env, stamp_ns, *cells in rows:
-        if window.holds(stamp_ns):
-            yield Clock(name, site, env, stamp_ns, *cells)
 
 
 _BEGIN = attrgetter("begin_ns")

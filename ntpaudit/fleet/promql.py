@@ -8,14 +8,16 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from itertools import repeat
 from operator import attrgetter
 from typing import Any
 
 from ntpaudit.core.fleet import STEP_KINDS, Alarm, Bucket, Tally
+from ntpaudit.errors import ReadError
 from ntpaudit.fleet.http import BUILD, Kind, start
-from ntpaudit.fleet.questions import Remote, Window
+from ntpaudit.fleet.questions import Points, Remote, Window
 from ntpaudit.fleet.rows import (
+    CLOCK_FIELDS,
     Cell,
     Clock,
     Happening,
@@ -26,12 +28,13 @@ from ntpaudit.fleet.rows import (
     count_of,
     mapping,
     number,
+    several_of,
     split,
     steps_of,
     tally,
     text,
 )
-from ntpaudit.sinks.line_protocol import tag_value
+from ntpaudit.sinks.plain import tag_value
 
 _MS = 1_000_000
 _FIRST_NS = 86_400_000 * _MS  # it looks back a little further than it is asked to, and before 1970 it finds nothing
@@ -43,16 +46,16 @@ _REGEX_ESCAPES = str.maketrans({character: f"\\{character}" for character in r"\
 _LABEL = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*")')
 _AS_JSON = r'"\1":\2'
 
-_ENDS = ("earliest_s", "latest_s")
+_SHAPE = re.compile(r"(?:,?\w+=)+}")
 
-Key = str | tuple[Cell, ...]
-"""The labels that tell one series of a metric from another: some by their values, or all as they are written."""
+Key = tuple[Cell, ...]
+"""The labels that tell one series of a metric from another, by their values."""
 
-Sample = tuple[int, Cell]
-"""When, in milliseconds, and what."""
+Sample = tuple[str, str]
+"""What, and when in milliseconds, as they are written."""
 
-Samples = Callable[[], Mapping[Key, Sample]]
-"""Samples that are being read: called, it waits for them."""
+Samples = Callable[[], Mapping[str, Sample]]
+"""Samples that are being read, by their labels as they are written: called, it waits for them."""
 
 _WHOSE = ("host", "site", "env")
 _OF_EVENT = (*_WHOSE, "kind")
@@ -123,35 +126,31 @@ class PromqlReader(Remote):
             for (key, stamp), said in told.items()
         )
 
-    def points(self, window: Window, fields: Sequence[str]) -> Iterator[Clock]:
-        """Read the latest point of each host in a short time."""
-        return self._clocks({name: self._federated(name, window) for name in fields})
+    def points(self, window: Window, fields: Sequence[str]) -> Points:
+        """Begin to read some fields of the last point of each host in a short time that has the first of them."""
+        asked = self._fields(window, self._selector(window.site), fields)
+        return Points(
+            lambda: (name for (name,) in self._labels(asked[fields[0]](), ("host",))), lambda: self._clocks(asked)
+        )
 
     def latest(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Clock]:
-        """Read the latest point of hosts in a long time."""
+        """Read the same of hosts in a long time."""
         for those in self._selectors(window.site, hosts):
-            yield from self._clocks(
-                {name: self._stamped(f"ntpaudit_clock_{name}", those, window, _WHOSE) for name in fields}
-            )
-
-    def offsets(self, window: Window) -> Iterator[Clock]:
-        """Read what holds the last offset of each host in a short time."""
-        return self._offsets({name: self._federated(name, window) for name in _ENDS})
-
-    def latest_offsets(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Clock]:
-        """Read what holds the last offset of hosts in a long time."""
-        for those in self._selectors(window.site, hosts):
-            yield from self._offsets(
-                {name: self._stamped(f"ntpaudit_clock_{name}", those, window, _WHOSE) for name in _ENDS}
-            )
+            yield from self._clocks(self._fields(window, those, fields))
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
-        """Read the names that points came under from more than one place."""
+        """Read the names that points came under from more than one place, on the days that a time lies in.
+
+        That is known from the index, which costs a fraction of a look at all points. It does not tell of more than
+        -search.maxSeries (30,000), and then these are looked at.
+        """
         found: set[str] = set()
         for those in self._selectors(window.site, hosts):
-            places = f"count(last_over_time(ntpaudit_clock_severity{those}{_back(window)})) by (host) > 1"
-            names = (text(key[0]) for key in self._vector(places, window, ("host",)))
-            found.update(name for name in names if name is not None)
+            try:
+                found |= several_of(self._series(those, _seconds(window.begin_ns), window))
+            except ReadError:
+                places = f"count(last_over_time(ntpaudit_clock_severity{those}{_back(window)})) by (host) > 1"
+                found.update(self._named(places, window))
         return found
 
     def trail(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Sign]:
@@ -169,42 +168,30 @@ class PromqlReader(Remote):
             yield from (sign for sign in signs if window.holds(sign.stamp_ns))
 
     def origins(self, window: Window, hosts: Sequence[str]) -> Iterator[Sign]:
-        """Read from where hosts ever reported until the end of a time, from the labels alone: they have no stamp."""
-        ever = {"start": "1", "end": _seconds(window.end_ns)}
+        """Read from where hosts ever reported until the end of a time."""
         for those in self._selectors(window.site, hosts):
-            match self._data("/api/v1/series", {"match[]": f"ntpaudit_clock_severity{those}"} | ever):
-                case [*found]:
-                    labels = [mapping(one) for one in found]
-                case _:
-                    raise self.server.strange(_STRANGE)
-            yield from (Sign(one.get("host"), one.get("site"), one.get("env"), 0) for one in labels)
+            yield from self._series(those, "1", window)
+
+    def _series(self, those: str, start: str, window: Window) -> list[Sign]:
+        """Read who reported from where in a time, from the labels alone, which have no stamp."""
+        asked = {"match[]": f"ntpaudit_clock_severity{those}", "start": start, "end": _seconds(window.end_ns)}
+        match self._data("/api/v1/series", asked):
+            case [*found]:
+                labels = [mapping(one) for one in found]
+                return [Sign(one.get("host"), one.get("site"), one.get("env"), 0) for one in labels]
+        raise self.server.strange(_STRANGE)
 
     def events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
         """Read the last event of each host and kind, of each place that the host was at; ended ones too."""
-        labels = _OF_EVENT
         for those in self._selectors(window.site, hosts):
-            raised = self._stamped("ntpaudit_event_raised", those, window, labels)
-            of_raised = f"and last_over_time(ntpaudit_event_raised{those}{_back(window)}) == 1"
-            severity, value = (
-                self._stamped(f"ntpaudit_event_{name}", those, window, labels, of_raised)
-                for name in ("severity", "value_s")
-            )
-            severities, values = severity(), value()
-            for key, (stamp, was_raised) in raised().items():
-                yield Happening(
-                    key[0], key[3], stamp * _MS, was_raised, _of(severities, key, stamp), _of(values, key, stamp)
-                )
+            fields = [self._last(f"ntpaudit_event_{name}", window, those) for name in ("raised", "severity", "value_s")]
+            yield from map(Happening._make, self._together(fields, ("host", "kind")))
 
     def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Said]:
         """Read what every source of hosts said last."""
-        labels = (*_WHOSE, "source")
         for those in self._selectors(window.site, hosts):
-            status, offset = (
-                self._stamped(f"ntpaudit_source_{name}", those, window, labels) for name in ("status", "offset_s")
-            )
-            offsets = offset()
-            for key, (stamp, said) in status().items():
-                yield Said(key[0], key[3], stamp * _MS, said, _of(offsets, key, stamp))
+            fields = [self._last(f"ntpaudit_source_{name}", window, those) for name in ("status", "offset_s")]
+            yield from map(Said._make, self._together(fields, ("host", "source")))
 
     def names(self, site: str | None) -> set[str]:
         """Read every name of a host that is known. ReadError where there are more than the database tells.
@@ -212,18 +199,18 @@ class PromqlReader(Remote):
         It cuts a longer list without a word, but then there is still one too many if one of them is left out.
         """
         for _ in range(2):  # a new host may come between the two questions
-            names = self._labels(self._selector(site))
+            names = self._hosts(self._selector(site))
             if not names:
                 return set()
             one = min(filter(str.isprintable, names), default=None)
-            if one is None or self._labels(self._selector(site, but=one)) <= names:
+            if one is None or self._hosts(self._selector(site, but=one)) <= names:
                 return {name for cell in names if (name := text(cell)) is not None}
         raise self.server.failure(
             f"it knows more hosts than the {len(names)} that it names",
             "raise its -search.maxTagValues above the number of hosts, or ask for one site: --site",
         )
 
-    def _labels(self, those: str) -> set[str]:
+    def _hosts(self, those: str) -> set[str]:
         """Read the names of all hosts that ever were."""
         ever = {"start": "1", "end": str(self._database_s())}
         match self._data("/api/v1/label/host/values", {"match[]": f"ntpaudit_clock_severity{those}"} | ever):
@@ -235,18 +222,42 @@ class PromqlReader(Remote):
         """Return the time in whole seconds, of the later of this machine's clock and the database's."""
         return int(time.time() + max(0.0, self.server.skew_s or 0.0)) + 1
 
-    def _federated(self, name: str, window: Window) -> Samples:
-        """Begin to read the last sample of a field in a short time, as scrapes of one server by another get it.
+    def _fields(self, window: Window, those: str, fields: Sequence[str]) -> dict[str, Samples]:
+        """Begin to read some fields of the clock."""
+        return {name: self._last(f"ntpaudit_clock_{name}", window, those) for name in fields}
+
+    def _clocks(self, asked: Mapping[str, Samples]) -> Iterator[Clock]:
+        """Yield the points that have the first of some fields; those that are not asked for stay unknown."""
+        every = [asked.get(name, dict) for name in CLOCK_FIELDS]
+        return map(Clock._make, self._together(every, _WHOSE, CLOCK_FIELDS.index(next(iter(asked)))))
+
+    def _last(self, metric: str, window: Window, those: str) -> Samples:
+        """Begin to read the last sample of each series in a time, as scrapes of one server by another get it.
 
         That costs less than a query: nothing is computed, or put in order, and the answer is short.
         """
 
-        def read() -> Mapping[Key, Sample]:
+        def read() -> Mapping[str, Sample]:
             with self._understanding():
-                lines = self.server.ask("/federate", self._those(name, window, self._selector(window.site))).decode()
-                return _cut(lines, f"ntpaudit_clock_{name}", window)
+                return _cut(self.server.ask("/federate", _those(metric, window, those)).decode(), metric, window)
 
         return start(read)
+
+    def _together(self, fields: Sequence[Samples], names: Sequence[str], first: int = 0) -> Iterator[tuple[Any, ...]]:
+        """Yield of each series of the first field its labels of those names, its stamp, and all fields in their order.
+
+        Of each field that is the sample of the same stamp, None where there is none.
+        """
+        series = fields[first]()
+        labels = self._labels(series, names)
+        stamps = [stamp for _, stamp in series.values()]
+        columns = [_column(field(), series, stamps) for field in fields]
+        return zip(*zip(*labels, strict=True), [int(stamp) * _MS for stamp in stamps], *columns, strict=False)
+
+    def _labels(self, series: Iterable[str], names: Sequence[str]) -> list[list[Cell]]:
+        """Return the labels of those names of every series, which come as they are written."""
+        with self._understanding():
+            return _labels_in(series, names)
 
     def _exported(self, name: str, window: Window, those: str) -> str:
         """Read all samples of a field in a short time, as lines.
@@ -255,15 +266,7 @@ class PromqlReader(Remote):
         are written to that are in use, and one host's values come under another one's name (VictoriaMetrics 1.79.5).
         """
         with self._understanding():
-            return self.server.ask("/api/v1/export", self._those(name, window, those)).decode()
-
-    def _those(self, name: str, window: Window, those: str) -> dict[str, str]:
-        """Write which samples are meant."""
-        return {
-            "match[]": f"ntpaudit_clock_{name}{those}",
-            "start": _seconds(window.begin_ns + _MS),
-            "end": _seconds(window.end_ns),
-        }
+            return self.server.ask("/api/v1/export", _those(f"ntpaudit_clock_{name}", window, those)).decode()
 
     def _selectors(self, site: str | None, hosts: Sequence[str] | None) -> Iterator[str]:
         """Write selectors of hosts, in as many parts as questions may be long; of all at once where none are named."""
@@ -299,55 +302,11 @@ class PromqlReader(Remote):
             conditions.append("kind=~" + _quoted("|".join(map(_pattern, kinds))))
         return "{" + ",".join(conditions) + "}"
 
-    def _stamped(self, metric: str, those: str, window: Window, names: Sequence[str], condition: str = "") -> Samples:
-        """Begin to read the last sample of every series in a long time, where a condition holds."""
-        stamp, value = (
-            start(partial(self._vector, f"{last}_over_time({metric}{those}{_back(window)}) {condition}", window, names))
-            for last in ("tlast", "last")
-        )
-
-        def wait() -> dict[Key, Sample]:
-            values = value()
-            stamps = ((key, _ms(stamp_s)) for key, stamp_s in stamp().items())
-            return {key: (stamp, values.get(key)) for key, stamp in stamps if stamp and window.holds(stamp * _MS)}
-
-        return wait
-
-    def _clocks(self, fields: Mapping[str, Samples]) -> Iterator[Clock]:
-        """Yield the points whose fields are being read: each has a severity, and of the others what has its stamp."""
-        severities, *others = (samples() for samples in fields.values())
-        for whose, (key, (stamp, severity)) in zip(self._whose(severities), severities.items(), strict=True):
-            cells = [
-                sample[1] if (sample := samples.get(key)) is not None and sample[0] == stamp else None  # `_of`, at once
-                for samples in others
-            ]
-            yield Clock(*whose, stamp * _MS, severity, *cells)
-
-    def _offsets(self, fields: Mapping[str, Samples]) -> Iterator[Clock]:
-        """Yield what holds the offsets, whose two ends are being read."""
-        earliest, latest = (samples() for samples in fields.values())
-        for whose, (key, (stamp, end)) in zip(self._whose(earliest), earliest.items(), strict=True):
-            yield Clock(*whose, stamp * _MS, None, None, None, end, _of(latest, key, stamp))
-
-    def _whose(self, keys: Iterable[Key]) -> list[tuple[Cell, Cell, Cell]]:
-        """Return host, site and environment of series by their keys, which are all of one kind."""
-        written = [key for key in keys if isinstance(key, str)]
-        if not written:
-            return [(key[0], key[1], key[2]) for key in keys]
-        with self._understanding():
-            whose = [
-                (labels.get("host"), labels.get("site"), labels.get("env"))
-                for labels in json.loads(f"[{{{_LABEL.sub(_AS_JSON, '},{'.join(written))}}}]", strict=False)
-            ]
-            if len(whose) != len(written):
-                raise ValueError
-        return whose
-
-    def _vector(self, query: str, window: Window, names: Sequence[str]) -> dict[Key, Cell]:
-        """Read one value of every series at the end of a time, by the labels of those names, and then all others."""
+    def _named(self, query: str, window: Window) -> set[str]:
+        """Read the names of the hosts that a query is true of at the end of a time."""
         with self._understanding():
             results = self._results("/api/v1/query", {"query": query, "time": _seconds(window.end_ns)})
-            return {_key(one["metric"], names): one["value"][1] for one in results}
+            return {name for one in results if (name := text(one["metric"].get("host"))) is not None}
 
     def _all(self, metric: str, those: str, window: Window) -> Callable[[], dict[tuple[Key, int], Cell]]:
         """Begin to read all samples of the series of events in a time, by their labels and their stamp."""
@@ -429,31 +388,81 @@ class PromqlReader(Remote):
 _STRANGE = "the answer is none of VictoriaMetrics'"
 
 
-def _cut(lines: str, metric: str, window: Window) -> dict[Key, tuple[int, str]]:
-    """Return the last sample of every series in the text format of Prometheus, by its labels as they are written there.
+def _those(metric: str, window: Window, those: str) -> dict[str, str]:
+    """Write which samples are meant. What lacks a part of a cluster is no answer."""
+    return {
+        "match[]": f"{metric}{those}",
+        "start": _seconds(max(0, window.begin_ns) + _MS),
+        "end": _seconds(window.end_ns),
+        "deny_partial_response": "1",
+    }
+
+
+def _cut(lines: str, metric: str, window: Window) -> dict[str, Sample]:
+    """Return the last sample in a time of each series in the text format of Prometheus, by its labels as written there.
 
     They are written alike in every metric: so they need to be understood only once, which would take most of the time.
     ValueError where a line is made otherwise.
     """
-    begin = f"{metric}{{"
-    samples: dict[Key, tuple[int, str]] = {}
+    body = lines.removesuffix("\n")
+    parts = f"\n{body}".split(f"\n{metric}{{")[1:]
+    if body and len(parts) != body.count("\n") + 1:
+        raise ValueError
+    rows = [part.rsplit(" ", 2) for part in parts]
     begin_ms, end_ms = window.begin_ns // _MS, window.end_ns // _MS
-    for line in lines.removesuffix("\n").split("\n") if lines else ():
-        labels, value, stamp_ms = line.rsplit(" ", 2)
-        if not (labels.startswith(begin) and labels.endswith("}")):
-            raise ValueError
-        stamp = int(stamp_ms)
-        if begin_ms < stamp <= end_ms:
-            key, sample = labels[len(begin) : -1], (stamp, value)
-            if (other := samples.get(key)) is None or other < sample:  # whatever the order that lines come in
-                samples[key] = sample
+    samples = {labels: (value, stamp) for labels, value, stamp in rows if begin_ms < int(stamp) <= end_ms}
+    if len(samples) < len(rows):  # of a series that comes in several lines the latest counts, whatever their order
+        samples.clear()
+        for labels, value, stamp in rows:
+            if begin_ms < int(stamp) <= end_ms:
+                samples[labels] = max(samples.get(labels, (value, stamp)), (value, stamp), key=_recency)
     return samples
 
 
-def _of(samples: Mapping[Key, Sample], key: Key, stamp: int) -> Cell:
-    """Return what a series has at that stamp, None where its last sample is another."""
-    sample = samples.get(key)
-    return sample[1] if sample is not None and sample[0] == stamp else None
+def _recency(sample: Sample) -> tuple[int, str]:
+    """Return by what the last of several samples is chosen: of two at one moment always the same."""
+    return int(sample[1]), sample[0]
+
+
+def _labels_in(series: Iterable[str], names: Sequence[str]) -> list[list[Cell]]:
+    """Return the labels of those names of every series, None for one that it lacks; they come as they are written.
+
+    ValueError where they are not written as labels are.
+    """
+    found: list[list[Cell]] = []
+    shapes: dict[tuple[str, ...], list[int]] = {}
+    for one in series:
+        if "\\" in one:
+            labels = json.loads(f"{{{_LABEL.sub(_AS_JSON, one)}", strict=False)
+            found.append([_label(labels, name) for name in names])
+            continue
+        words = one.split('"')
+        shape = tuple(words[::2])
+        if (places := shapes.get(shape)) is None:  # nearly all are of one shape
+            places = shapes[shape] = _places(shape, names)
+        found.append([words[place] if place else None for place in places])
+    return found
+
+
+def _places(shape: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Return where among the words of a series the labels of those names stand, by what is around its labels.
+
+    0 for one that it lacks. ValueError where that is not what it should be.
+    """
+    if _SHAPE.fullmatch("".join(shape)) is None:
+        raise ValueError
+    labels = [word.strip(",=") for word in shape]
+    return [2 * labels.index(name) + 1 if name in labels else 0 for name in names]
+
+
+def _column(samples: Mapping[str, Sample], series: Iterable[str], stamps: Iterable[str]) -> Iterable[str | None]:
+    """Return of every series the sample of a field that has its stamp, None where there is none."""
+    if not samples:
+        return repeat(None)
+    return [
+        sample[0] if (sample := samples.get(key)) is not None and sample[1] == stamp else None
+        for key, stamp in zip(series, stamps, strict=True)
+    ]
 
 
 def _key(labels: Mapping[str, Cell], names: Sequence[str]) -> tuple[Cell, ...]:

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeGuard
 
 from ntpaudit.core.fleet import Alarm, Clash, Host, Lie, Snapshot
+from ntpaudit.core.movement import has_moved
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.errors import ReadError, StrangeAnswerError
 from ntpaudit.fleet.http import Kind, Server, start
 from ntpaudit.fleet.reader import SKEW_S, Reach
 from ntpaudit.fleet.rows import (
     BEFORE_S,
+    BOUND_FIELDS,
     CLOCK_FIELDS,
     EVENTS_S,
     JUDGED_FIELDS,
+    RATE_FIELDS,
     Cell,
     Clock,
     Earlier,
@@ -27,6 +30,7 @@ from ntpaudit.fleet.rows import (
     lies_of,
     offsets_of,
     places_of,
+    rated,
     text,
     worst_of,
 )
@@ -54,6 +58,13 @@ class Window(NamedTuple):
         return type(stamp_ns) is int and self.begin_ns < stamp_ns <= self.end_ns
 
 
+class Points(NamedTuple):
+    """Points that are being read: called, each waits. Who has one may be known before the rest is."""
+
+    names: Callable[[], Iterable[Cell]]
+    clocks: Callable[[], Iterable[Clock]]
+
+
 class Questions(Protocol):
     """What a database can be asked. Where `hosts` is None that is all. Every method raises ReadError."""
 
@@ -61,20 +72,14 @@ class Questions(Protocol):
     def place(self) -> str:
         """What is read from, in words."""
 
-    def points(self, window: Window, fields: Sequence[str]) -> Iterable[Clock]:
-        """Read the first so many fields of the points in a short time: of each host the latest, and perhaps more."""
+    def points(self, window: Window, fields: Sequence[str]) -> Points:
+        """Begin to read some fields in a short time, of each host of the last point that has the first, or of more."""
 
     def latest(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterable[Clock]:
-        """Read the first so many fields of the latest point of hosts in a long time."""
-
-    def offsets(self, window: Window) -> Iterable[Clock]:
-        """Read what holds the offsets in a short time, and no more: of each host the last, and perhaps others."""
-
-    def latest_offsets(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Clock]:
-        """Read what holds the last offset of hosts in a long time."""
+        """Read the same of hosts in a long time: of each place that one was at."""
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
-        """Read the names that points came under from more than one place."""
+        """Read the names that points came under from more than one place, and perhaps some that long did not."""
 
     def trail(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Sign]:
         """Read whenever hosts reported, and from where."""
@@ -169,15 +174,16 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     site = reach.site
     before_ns = now_ns - _ns(reach.before_s)
     fields = CLOCK_FIELDS if reach.in_full else JUDGED_FIELDS
-    fresh = start(lambda: list(questions.points(_window(now_ns, min(FRESH_S, reach.look_back_s), site), fields)))
-    before = start(lambda: offsets_of(questions.offsets(_window(before_ns, FRESH_S, site))))
+    named = start(lambda: questions.names(site))
+    fresh = questions.points(_window(now_ns, min(FRESH_S, reach.look_back_s), site), fields)
     everywhere = None if site is not None else _start_everywhere(questions, now_ns, reach)
-    names = questions.names(site)
-    points = fresh()
+    before = questions.points(_window(before_ns, FRESH_S, site), BOUND_FIELDS)
+    names = named()
     look_back = _window(now_ns, reach.look_back_s)
-    unseen = sorted(names - {text(point.name) for point in points})
-    late = start(lambda: _older(questions, look_back, unseen, fields))  # while the others are made out
-    hosts = hosts_of(points)
+    unseen = sorted(names.difference(map(text, fresh.names())))
+    late = start(lambda: _older(questions, look_back, unseen, fields))  # while the others are read and made out
+    stood = start(lambda: _before(questions, _window(before_ns, BEFORE_S), names, before))
+    hosts = hosts_of(fresh.clocks())
     if not names and not hosts:
         raise _nobody(questions, site)
     older = late()
@@ -190,9 +196,10 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     clashes = tuple(clash for clash in found if site is None or site in clash.sites)
     hosts |= _clashing(questions, lately._replace(site=site), clashes, fields)
     lies = start(lambda: _lies(questions, look_back, hosts))
-    earlier = _before(questions, _window(before_ns, BEFORE_S), hosts, before())
+    earlier = {name: one for name, one in stood().items() if name in hosts}
     for clash in clashes:  # whose it was, nobody knows
         earlier.pop(clash.name, None)
+    hosts |= {} if reach.in_full else _rated(questions, look_back, hosts, earlier)
     return Snapshot(
         now_ns,
         tuple(hosts.values()),
@@ -259,14 +266,25 @@ def _lies(questions: Questions, look_back: Window, hosts: Mapping[str, Host]) ->
     return tuple(lie for lie in lies_of(said) if lie.host in wanted)
 
 
-def _before(
-    questions: Questions, window: Window, hosts: Mapping[str, Host], offsets: dict[str, Earlier]
-) -> dict[str, Earlier]:
-    """Add the offsets of hosts that are audited less often than most, or stood elsewhere, and leave out strangers."""
-    missing = [name for name, host in hosts.items() if host.offset is not None and name not in offsets]
-    if missing:
-        offsets = offsets_of(questions.latest_offsets(window, missing if len(missing) <= MAX_NAMES else None)) | offsets
-    return {name: one for name, one in offsets.items() if name in hosts}
+def _before(questions: Questions, window: Window, names: set[str], before: Points) -> dict[str, Earlier]:
+    """Add to the offsets in a short time those of hosts that are audited less often, or stood elsewhere."""
+    missing = sorted(names.difference(map(text, before.names())))
+    late = questions.latest(window, missing if len(missing) <= MAX_NAMES else None, BOUND_FIELDS) if missing else ()
+    return offsets_of(late) | offsets_of(before.clocks())
+
+
+def _rated(
+    questions: Questions, look_back: Window, hosts: Mapping[str, Host], earlier: Mapping[str, Earlier]
+) -> dict[str, Host]:
+    """Read how the clocks run that moved for certain, which says whether they go on; of others nobody wants to know."""
+    moved = {
+        name: host
+        for name, one in earlier.items()
+        if (host := hosts[name]).offset is not None and has_moved(one.bounds, host.offset)
+    }
+    if not moved:
+        return {}
+    return rated(moved, questions.latest(look_back, [*moved] if len(moved) <= MAX_NAMES else None, RATE_FIELDS))
 
 
 def _older(questions: Questions, look_back: Window, names: Sequence[str], fields: Sequence[str]) -> dict[str, Host]:

@@ -36,9 +36,9 @@ class Clock(NamedTuple):
     offset_s: Cell
     earliest_s: Cell
     latest_s: Cell
-    frequency_ppm: Cell = None
     usable: Cell = None
     falsetickers: Cell = None
+    frequency_ppm: Cell = None
     age_s: Cell = None
     findings: Cell = None
 
@@ -46,8 +46,14 @@ class Clock(NamedTuple):
 CLOCK_FIELDS = Clock._fields[4:]
 """The fields that are read of a point of `ntpaudit_clock`."""
 
-JUDGED_FIELDS = CLOCK_FIELDS[:-2]
-"""Those of them that a fleet is judged by, or told by in a few lines."""
+JUDGED_FIELDS = CLOCK_FIELDS[:-3]
+"""Those of them that a fleet is judged by, or told by in a few lines; the rate is, of a clock that moved."""
+
+BOUND_FIELDS = ("earliest_s", "latest_s")
+"""Those that hold the offset."""
+
+RATE_FIELDS = ("frequency_ppm",)
+"""What tells how a clock runs."""
 
 
 class Happening(NamedTuple):
@@ -142,6 +148,15 @@ def offsets_of(rows: Iterable[Clock]) -> dict[str, Earlier]:
     """Return what holds the offset of each host, by its latest point."""
     known = ((name, row, bounds_of(row.earliest_s, row.latest_s)) for name, row in _latest(rows).items())
     return {name: Earlier(bounds, row.last_ns) for name, row, bounds in known if bounds is not None}
+
+
+def rated(hosts: Mapping[str, Host], rows: Iterable[Clock]) -> dict[str, Host]:
+    """Return those hosts of whose latest point the rate is in some rows, with it."""
+    return {
+        name: host._replace(frequency_ppm=number(row.frequency_ppm))
+        for name, row in _latest(rows).items()
+        if (host := hosts.get(name)) is not None and host.last_ns == row.last_ns
+    }
 
 
 def _latest(rows: Iterable[Clock]) -> dict[str, Clock]:

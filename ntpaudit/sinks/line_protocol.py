@@ -55,11 +55,6 @@ def event_points(host: HostIdentity, events: Sequence[Event]) -> Iterator[Point]
         yield Point("ntpaudit_event", {**_whose(host), "kind": event.kind}, _event(event), event.utc_ns)
 
 
-def tag_value(text: str) -> str:
-    """Return a tag's value as a database keeps it, which is not always as it was given."""
-    return one_line(text).replace("\\", "/")
-
-
 def render(record: Record, events: Sequence[Event] | None = None) -> str:
     """Write a line for the clock, one for each source of a network audit, and one for each event.
 

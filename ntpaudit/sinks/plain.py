@@ -8,6 +8,11 @@ def one_line(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
+def tag_value(text: str) -> str:
+    """Return a tag's value as a database keeps it, which is not always as it was given."""
+    return one_line(text).replace("\\", "/")
+
+
 def decimal(value: float) -> str:
     """Write a number to the nanosecond in fixed notation, without an exponent or trailing zeros."""
     return f"{value:.9f}".rstrip("0").rstrip(".")

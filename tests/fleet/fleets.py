@@ -39,7 +39,8 @@ def audits() -> Iterator[Audit]:
     """Yield every audit of the fleet; those of a host in the order of time."""
     for age_s in range(2 * HOUR_S + 10, 0, -120):
         yield _audit("web1", "ams", age_s, servers(0.0019, host_ns=_host_ns(age_s)), _WEB1, drift=_DRIFT, age=30.0)
-        yield _audit("web2", "ams", age_s, servers(0.002 if age_s > 1800 else 0.062, host_ns=_host_ns(age_s)), _WEB2)
+        behind_s = 0.002 if age_s > 1800 else 0.062
+        yield _audit("web2", "ams", age_s, servers(behind_s, host_ns=_host_ns(age_s)), _WEB2, drift=_DRIFT)
         yield _audit("db1", "fra", age_s, [*servers(-0.004, host_ns=_host_ns(age_s)), _liar(age_s)])
         yield _audit("db2", "fra", age_s, servers(0.003, host_ns=_host_ns(age_s)) if age_s > 600 else _SILENCE)
         yield _audit("placeless", None, age_s, servers(0.0005, host_ns=_host_ns(age_s)), env=None)

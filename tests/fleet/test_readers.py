@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.core.fleet import Bounds, Bucket, Clash, Host, Offset, Snapshot
+from ntpaudit.core.movement import has_moved
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Labels
@@ -247,6 +248,22 @@ def test_machines_of_one_name_are_found_without_an_index(databases: dict[str, st
     assert ('("host" = ' in last) is not refuses
 
 
+def test_more_series_than_victoriametrics_lists_are_counted_by_it(databases: dict[str, str]) -> None:
+    """It tells of no more than -search.maxSeries from its index: then points are counted, and the same is found."""
+    refusal = Answer(422, '{"status":"error","errorType":"422","error":"the number of matching timeseries exceeds 3"}')
+
+    def choose(request: Request) -> Fault:
+        return refusal if "/api/v1/series" in request.target and "gone" not in request.target else FORWARD
+
+    with (
+        FlakyDatabase(databases["promql"], choose) as server,
+        closing(open_reader(url=server.url, language="promql")) as reader,
+    ):
+        assert reader.snapshot(END_NS, Reach()).clashes == (Clash("twin", ("ams", "fra")),)
+        asked = [unquote_plus(request.target) for request in server.requests]
+    assert sum("count(last_over_time(ntpaudit_clock_severity{}[600000ms])) by (host) > 1" in one for one in asked) == 1
+
+
 def test_no_question_spoils_the_answer_to_another(databases: dict[str, str], snapshots: dict[str, Snapshot]) -> None:
     """VictoriaMetrics 1.79.5 mixes hosts up where samples are asked for in both of its ways: one is left out."""
     with (
@@ -281,10 +298,20 @@ def test_what_only_lists_tell_may_be_left_out(
     """A snapshot that is not wanted in full is the same in all that a fleet is judged by."""
     found = comparable(readers[kind].snapshot(END_NS, Reach(in_full=False)))
 
+    def moved(host: Host) -> bool:
+        return host.offset is not None and host.name in found.before and has_moved(found.before[host.name], host.offset)
+
     def cut(snapshot: Snapshot) -> Snapshot:
-        return snapshot._replace(hosts=tuple(host._replace(age_s=None, findings=0) for host in snapshot.hosts))
+        return snapshot._replace(
+            hosts=tuple(
+                host._replace(age_s=None, findings=0, frequency_ppm=host.frequency_ppm if moved(host) else None)
+                for host in snapshot.hosts
+            )
+        )
 
     assert cut(found) == cut(snapshots[kind])
+    assert [host.name for host in found.hosts if moved(host)] == ["web2"]
+    assert hosts_of(found)["web2"].frequency_ppm == 12.25
 
 
 @pytest.mark.parametrize("kind", READERS)

@@ -1,5 +1,6 @@
 """What is made of rows is the same whatever the order that they come in, and steps are kept while they explain."""
 
+import json
 from collections.abc import Sequence
 from random import Random
 from typing import TypeVar
@@ -12,7 +13,7 @@ from ntpaudit.core.fleet import Alarm, Clash
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import Severity
-from ntpaudit.fleet.promql import _cut
+from ntpaudit.fleet.promql import _cut, _labels_in
 from ntpaudit.fleet.questions import Window
 from ntpaudit.fleet.rows import (
     BEFORE_S,
@@ -131,7 +132,42 @@ def test_only_what_says_that_it_is_a_step_is_one() -> None:
 def test_the_order_of_lines_never_matters(samples: list[tuple[int, str]]) -> None:
     """A series may come in several lines, in any order: the latest sample in the time counts."""
     lines = "".join(f'm{{host="a b"}} {value} {stamp}\n' for stamp, value in samples)
-    assert _cut(lines, "m", Window(0, 8_000_000)) == {'host="a b"': (7, "3")}
+    assert _cut(lines, "m", Window(0, 8_000_000)) == {'host="a b"}': ("3", "7")}
+
+
+@given(st.text() | st.lists(st.sampled_from(["m{", "} 1 7", "} 1 x", '"', "\n", "a", 'a="b"', "}"])).map("".join))
+def test_any_text_is_samples_or_is_refused(lines: str) -> None:
+    """Each line is one, or the answer is none."""
+    try:
+        samples = _cut(lines, "m", Window(0, 8_000_000))
+    except ValueError:
+        return
+    assert len(samples) <= lines.removesuffix("\n").count("\n") + bool(lines)
+    assert all(stamp.strip("0_ ") == "7" for _, stamp in samples.values())
+
+
+@given(
+    series=st.lists(st.dictionaries(st.sampled_from(["env", "host", "relay", "site"]), st.text(), min_size=1)),
+    older=st.booleans(),
+)
+def test_labels_are_read_as_they_were_written(series: list[dict[str, str]], *, older: bool) -> None:
+    """Older servers escape as JSON does, newer ones no more than the text format must; whatever others add is left."""
+    escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+    def quoted(value: str) -> str:
+        return json.dumps(value, ensure_ascii=False) if older else f'"{value.translate(escapes)}"'
+
+    written = [",".join(f"{name}={quoted(value)}" for name, value in sorted(one.items())) + "}" for one in series]
+    assert _labels_in(written, ("site", "host")) == [[one.get("site"), one.get("host")] for one in series]
+
+
+@pytest.mark.parametrize(
+    "written", ['host="a"', 'host="a",}', "}", "host=a}", 'host="a" site="b"}', 'host="\\x"}', '"a"}']
+)
+def test_labels_that_are_written_otherwise_are_refused(written: str) -> None:
+    """They are never read as something else."""
+    with pytest.raises(ValueError):  # noqa: PT011  # whichever it is, the reader tells of a strange answer
+        _labels_in([written], ("host",))
 
 
 def test_of_two_points_of_a_clashing_name_it_is_always_the_same() -> None:

@@ -17,8 +17,8 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS
 from ntpaudit.core.record import Record
-from ntpaudit.sinks.line_protocol import date, points, render, render_undated, tag_value
-from ntpaudit.sinks.plain import one_line
+from ntpaudit.sinks.line_protocol import date, points, render, render_undated
+from ntpaudit.sinks.plain import one_line, tag_value
 from tests.records import CASES, NOW_NS, failed, record, records, seen, servers
 from tests.sinks.agent import NASTY, SAME, agent_records, by_agent, event, events
 from tests.world.servers import influxd
