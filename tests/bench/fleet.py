@@ -500,8 +500,8 @@ def _read_section(measured: Sequence[Measured], hosts: int) -> Iterator[str]:
     yield f"## `ntpaudit fleet` over {hosts:,} hosts\n"
     yield (
         "That fleet as it stood at the end of its history, read once the database is idle again. The whole process, "
-        f"interpreter included; {RUNS} runs, warm. The bare reader is a process too: `http.client`, every answer parsed, "
-        "one question after another over one connection; it judges nothing.\n"
+        f"interpreter included; {RUNS} runs, warm. The bare reader is a process too: `http.client`, one question after "
+        "another over one connection, every answer parsed; it judges nothing.\n"
     )
     yield "| database | process | wall, median | worst | CPU | memory | as a multiple | goal |"
     yield "|---|---|---:|---:|---:|---:|---:|---:|"
