@@ -199,6 +199,9 @@ class InfluxqlReader(Remote):
         rows = self._rows(f'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "host"{where}', ("value",))
         return {name for (cell,) in rows if (name := text(cell)) is not None}
 
+    def astir(self, window: Window) -> None:
+        """Tell nothing: the index of names knows no time, or none that all servers look at."""
+
     def _in(self, window: Window) -> str:
         """Write a condition on the time, the site and the environment."""
         return f"time > {window.begin_ns} AND time <= {window.end_ns}{self._and(window.site)}"

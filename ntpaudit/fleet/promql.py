@@ -147,7 +147,7 @@ class PromqlReader(Remote):
         found: set[str] = set()
         for those in self._selectors(window.site, hosts):
             try:
-                found |= several_of(self._series(those, _seconds(window.begin_ns), window))
+                found |= several_of(self._series(those, _begin(window), window))
             except ReadError:
                 places = f"count(last_over_time(ntpaudit_clock_severity{those}{_back(window)})) by (host) > 1"
                 found.update(self._named(places, window))
@@ -198,22 +198,28 @@ class PromqlReader(Remote):
 
         It cuts a longer list without a word, but then there is still one too many if one of them is left out.
         """
+        ever = "1", str(self._database_s())
         for _ in range(2):  # a new host may come between the two questions
-            names = self._hosts(self._selector(site))
+            names = self._hosts(self._selector(site), *ever)
             if not names:
                 return set()
             one = min(filter(str.isprintable, names), default=None)
-            if one is None or self._hosts(self._selector(site, but=one)) <= names:
+            if one is None or self._hosts(self._selector(site, but=one), *ever) <= names:
                 return {name for cell in names if (name := text(cell)) is not None}
         raise self.server.failure(
             f"it knows more hosts than the {len(names)} that it names",
             "raise its -search.maxTagValues above the number of hosts, or ask for one site: --site",
         )
 
-    def _hosts(self, those: str) -> set[str]:
-        """Read the names of all hosts that ever were."""
-        ever = {"start": "1", "end": str(self._database_s())}
-        match self._data("/api/v1/label/host/values", {"match[]": f"ntpaudit_clock_severity{those}"} | ever):
+    def astir(self, window: Window) -> set[str]:
+        """Read the names of the days that a time lies in, from the index of each: fewer than all, so not cut."""
+        found = self._hosts(self._selector(window.site), _begin(window), _seconds(window.end_ns))
+        return {name for cell in found if (name := text(cell)) is not None}
+
+    def _hosts(self, those: str, start: str, end: str) -> set[str]:
+        """Read the names of all hosts in a time."""
+        asked = {"match[]": f"ntpaudit_clock_severity{those}", "start": start, "end": end}
+        match self._data("/api/v1/label/host/values", asked):
             case [*names]:
                 return {name for name in names if isinstance(name, str)}
         raise self.server.strange(_STRANGE)
@@ -392,10 +398,15 @@ def _those(metric: str, window: Window, those: str) -> dict[str, str]:
     """Write which samples are meant. What lacks a part of a cluster is no answer."""
     return {
         "match[]": f"{metric}{those}",
-        "start": _seconds(max(0, window.begin_ns) + _MS),
+        "start": _begin(window),
         "end": _seconds(window.end_ns),
         "deny_partial_response": "1",
     }
+
+
+def _begin(window: Window) -> str:
+    """Write the first millisecond of a time. It is never 0, which is taken for none."""
+    return _seconds(max(0, window.begin_ns) + _MS)
 
 
 def _cut(lines: str, metric: str, window: Window) -> dict[str, Sample]:

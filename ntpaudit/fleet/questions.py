@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol, TypeGuard
 
 from ntpaudit.core.fleet import Alarm, Clash, Host, Lie, Snapshot
@@ -96,6 +96,9 @@ class Questions(Protocol):
     def names(self, site: str | None) -> set[str]:
         """Read every name of a host that is known."""
 
+    def astir(self, window: Window) -> set[str] | None:
+        """Read the names that may have points in a time: all others have none. None where points alone can tell."""
+
 
 class Remote(ABC, Questions):
     """A reader of a database on a server, whose language its subclasses know; of one environment, or of all."""
@@ -174,15 +177,16 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     site = reach.site
     before_ns = now_ns - _ns(reach.before_s)
     fields = CLOCK_FIELDS if reach.in_full else JUDGED_FIELDS
-    named = start(lambda: questions.names(site))
+    look_back = _window(now_ns, reach.look_back_s)
+    named, astir = start(lambda: questions.names(site)), start(lambda: questions.astir(look_back))
     fresh = questions.points(_window(now_ns, min(FRESH_S, reach.look_back_s), site), fields)
     everywhere = None if site is not None else _start_everywhere(questions, now_ns, reach)
     before = questions.points(_window(before_ns, FRESH_S, site), BOUND_FIELDS)
-    names = named()
-    look_back = _window(now_ns, reach.look_back_s)
-    unseen = sorted(names.difference(map(text, fresh.names())))
+    names, stirred = named(), astir()
+    seen = {name for cell in fresh.names() if (name := text(cell)) is not None}
+    unseen = sorted((names if stirred is None else names & stirred) - seen)
     late = start(lambda: _older(questions, look_back, unseen, fields))  # while the others are read and made out
-    stood = start(lambda: _before(questions, _window(before_ns, BEFORE_S), names, before))
+    stood = start(lambda: _before(questions, _window(before_ns, BEFORE_S), seen | late().keys(), before))
     hosts = hosts_of(fresh.clocks())
     if not names and not hosts:
         raise _nobody(questions, site)
@@ -266,9 +270,9 @@ def _lies(questions: Questions, look_back: Window, hosts: Mapping[str, Host]) ->
     return tuple(lie for lie in lies_of(said) if lie.host in wanted)
 
 
-def _before(questions: Questions, window: Window, names: set[str], before: Points) -> dict[str, Earlier]:
+def _before(questions: Questions, window: Window, names: Set[str], before: Points) -> dict[str, Earlier]:
     """Add to the offsets in a short time those of hosts that are audited less often, or stood elsewhere."""
-    missing = sorted(names.difference(map(text, before.names())))
+    missing = sorted(names - set(map(text, before.names())))
     late = questions.latest(window, missing if len(missing) <= MAX_NAMES else None, BOUND_FIELDS) if missing else ()
     return offsets_of(late) | offsets_of(before.clocks())
 
@@ -284,7 +288,8 @@ def _rated(
     }
     if not moved:
         return {}
-    return rated(moved, questions.latest(look_back, [*moved] if len(moved) <= MAX_NAMES else None, RATE_FIELDS))
+    since = look_back._replace(begin_ns=min(host.last_ns for host in moved.values()) - 1)
+    return rated(moved, questions.latest(since, [*moved] if len(moved) <= MAX_NAMES else None, RATE_FIELDS))
 
 
 def _older(questions: Questions, look_back: Window, names: Sequence[str], fields: Sequence[str]) -> dict[str, Host]:

@@ -264,6 +264,18 @@ def test_more_series_than_victoriametrics_lists_are_counted_by_it(databases: dic
     assert sum("count(last_over_time(ntpaudit_clock_severity{}[600000ms])) by (host) > 1" in one for one in asked) == 1
 
 
+def test_hosts_that_are_gone_for_days_are_not_looked_for(databases: dict[str, str]) -> None:
+    """However many names of machines that are no more a database keeps, a snapshot asks only for others by name."""
+    with (
+        FlakyDatabase(databases["promql"]) as server,
+        closing(open_reader(url=server.url, language="promql")) as reader,
+    ):
+        assert reader.snapshot(END_NS, Reach()).forgotten == ("gone",)
+        asked = [unquote_plus(request.target) for request in server.requests if "/federate" in request.target]
+    assert any("asleep" in one for one in asked)
+    assert not any("gone" in one for one in asked)
+
+
 def test_no_question_spoils_the_answer_to_another(databases: dict[str, str], snapshots: dict[str, Snapshot]) -> None:
     """VictoriaMetrics 1.79.5 mixes hosts up where samples are asked for in both of its ways: one is left out."""
     with (
