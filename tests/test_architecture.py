@@ -58,7 +58,6 @@ ORDER = (
 FREE = {"", "__main__", "core"}  # the package itself holds the version alone, and __main__ only starts the command line
 
 PURE_ROOTS = {
-    "bisect",
     "collections",
     "dataclasses",
     "datetime",

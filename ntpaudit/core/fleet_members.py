@@ -41,7 +41,7 @@ def gather(snapshot: Snapshot, terms: Terms) -> tuple[tuple[Member, ...], tuple[
         raised = alarms.get(host.name, ())
         members.append(Member(host.name, _place(host, terms), severity, host, None if reports else silent_s, raised))
     members += _unheard(snapshot, terms, alarms)
-    return tuple(sorted(members, key=gravity)), tuple(sorted(strangers))
+    return tuple(sorted(members, key=_gravity)), tuple(sorted(strangers))
 
 
 def narrow(snapshot: Snapshot, terms: Terms, site: str) -> tuple[Snapshot, Terms]:
@@ -140,11 +140,16 @@ def _place(host: Host, terms: Terms) -> str | None:
     return host.site if host.site is not None else terms.sites.get(host.name)
 
 
-def gravity(one: Member) -> tuple[int, float, bool, float, str]:
-    """Return by what members are sorted: how bad, how long silent, if suspected, how wrong at most, and by name."""
+def rank(one: Member) -> tuple[int, float, bool]:
+    """Return by what members are sorted first: how bad, how long silent, and if suspected."""
+    return -one.severity, -(one.silent_s or 0.0), not one.suspected
+
+
+def _gravity(one: Member) -> tuple[tuple[int, float, bool], float, str]:
+    """Return by what members are sorted: that, then how wrong at most, and by name."""
     offset = one.host.offset if one.host is not None else None
     worst_s = 0.0 if offset is None else max(-offset.earliest_s, offset.latest_s)
-    return -one.severity, -(one.silent_s or 0.0), not one.suspected, -worst_s, one.name
+    return rank(one), -worst_s, one.name
 
 
 def _alarms(snapshot: Snapshot) -> dict[str, tuple[Alarm, ...]]:

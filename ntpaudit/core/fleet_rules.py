@@ -4,14 +4,13 @@ All of it is interval arithmetic: every host's true offset lies in its interval,
 Adding a rule: a function, an entry in `RULES`, a test, a paragraph in docs/findings.md.
 """
 
-from bisect import insort
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.findings import LEVEL_SEVERITY, Level
 from ntpaudit.core.fleet import Clash, Coverage, Fleet, FleetFinding, Member, Site, Snapshot, Terms
-from ntpaudit.core.fleet_members import by_site, count, cover, gather, gravity, is_covered, namesake
+from ntpaudit.core.fleet_members import by_site, count, cover, gather, is_covered, namesake, rank
 from ntpaudit.core.movement import MANY, Movement, Together, compare, moved_sites
 from ntpaudit.core.ordering import Group, ambiguity, as_of, group_of, orderable
 from ntpaudit.core.policy import Severity
@@ -111,11 +110,8 @@ def _suspect(members: tuple[Member, ...], findings: Iterable[FleetFinding]) -> t
         if finding.id in told and finding.severity > Severity.OK:
             for name in finding.hosts:
                 found[name][finding.id] = None
-    ordered = [one for one in members if one.name not in found]
-    for one in members:
-        if one.name in found:
-            insort(ordered, one._replace(suspected=tuple(found[one.name])), key=gravity)
-    return tuple(ordered)
+    marked = (one._replace(suspected=tuple(found[one.name])) if one.name in found else one for one in members)
+    return tuple(sorted(marked, key=rank))  # among equals it keeps the order that they are in
 
 
 def _due(members: Iterable[Member], strangers: Iterable[str]) -> Iterator[Member]:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import repeat
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from ntpaudit.core.fleet import STEP_KINDS, Alarm, Bucket, Tally
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet.http import BUILD, Kind, start
-from ntpaudit.fleet.questions import Points, Remote, Window
+from ntpaudit.fleet.questions import MAX_NAMES, Points, Remote, Window
 from ntpaudit.fleet.rows import (
     CLOCK_FIELDS,
     Cell,
@@ -43,10 +43,10 @@ _STRING_ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\"})
 _REGEX_ESCAPES = str.maketrans({character: f"\\{character}" for character in r"\.+*?()|[]{}^$"})
 
 # A label's value is escaped as in JSON by older versions, as in the text format by newer ones: that leaves tabs in it.
-_LABEL = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*")')
+_LABEL = re.compile(r'([^"=,{}]+)=("(?:[^"\\]|\\.)*")')
 _AS_JSON = r'"\1":\2'
 
-_SHAPE = re.compile(r"(?:,?\w+=)+}")
+_SHAPE = re.compile(r'[^"=,{}]+=(?:,[^"=,{}]+=)*}')
 
 Key = tuple[Cell, ...]
 """The labels that tell one series of a metric from another, by their values."""
@@ -57,9 +57,33 @@ Sample = tuple[str, str]
 Samples = Callable[[], Mapping[str, Sample]]
 """Samples that are being read, by their labels as they are written: called, it waits for them."""
 
+_TRIES = 3
+"""So often a point is read of which the database shows one field before another."""
+
 _WHOSE = ("host", "site", "env")
 _OF_EVENT = (*_WHOSE, "kind")
 _BEGIN = attrgetter("begin_ns")
+
+
+class Measurement(NamedTuple):
+    """Points of one kind: the labels that are read of them, the host's first, and their fields."""
+
+    name: str
+    labels: Sequence[str]
+    fields: Sequence[str]
+
+
+class Asked(NamedTuple):
+    """Samples of some fields that are being read of points in a time."""
+
+    measurement: Measurement
+    window: Window
+    samples: Mapping[str, Samples]
+
+
+_CLOCK = Measurement("ntpaudit_clock", _WHOSE, CLOCK_FIELDS)
+_EVENT = Measurement("ntpaudit_event", ("host", "kind"), ("raised", "severity", "value_s"))
+_SOURCE = Measurement("ntpaudit_source", ("host", "source"), ("status", "offset_s"))
 
 
 class PromqlReader(Remote):
@@ -117,10 +141,9 @@ class PromqlReader(Remote):
         """Read every step that hosts told of in a period."""
         window = Window(begin_ns, end_ns, site)
         those = self._selector(site, kinds=STEP_KINDS)
-        raised, *others = (
-            self._all(f"ntpaudit_event_{name}", those, window) for name in ("raised", "severity", "value_s")
-        )
-        told, (severities, values) = raised(), (one() for one in others)
+        told = self._all("ntpaudit_event_raised", those, window)()  # and then what each of them has for certain
+        others = [self._all(f"ntpaudit_event_{name}", those, window) for name in ("severity", "value_s")]
+        severities, values = (one() for one in others)
         return steps_of(
             Happening(key[0], key[3], stamp * _MS, said, severities.get((key, stamp)), values.get((key, stamp)))
             for (key, stamp), said in told.items()
@@ -128,15 +151,17 @@ class PromqlReader(Remote):
 
     def points(self, window: Window, fields: Sequence[str]) -> Points:
         """Begin to read some fields of the last point of each host in a short time that has the first of them."""
-        asked = self._fields(window, self._selector(window.site), fields)
+        asked = self._ask(_CLOCK, window, self._selector(window.site), fields)
+        first = asked.samples[fields[0]]
         return Points(
-            lambda: (name for (name,) in self._labels(asked[fields[0]](), ("host",))), lambda: self._clocks(asked)
+            lambda: (name for (name,) in self._labels(first(), ("host",))),
+            lambda: map(Clock._make, self._rows(asked)),
         )
 
     def latest(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Clock]:
         """Read the same of hosts in a long time."""
         for those in self._selectors(window.site, hosts):
-            yield from self._clocks(self._fields(window, those, fields))
+            yield from map(Clock._make, self._rows(self._ask(_CLOCK, window, those, fields)))
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place, on the days that a time lies in.
@@ -184,14 +209,12 @@ class PromqlReader(Remote):
     def events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
         """Read the last event of each host and kind, of each place that the host was at; ended ones too."""
         for those in self._selectors(window.site, hosts):
-            fields = [self._last(f"ntpaudit_event_{name}", window, those) for name in ("raised", "severity", "value_s")]
-            yield from map(Happening._make, self._together(fields, ("host", "kind")))
+            yield from map(Happening._make, self._rows(self._ask(_EVENT, window, those, _EVENT.fields)))
 
     def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Said]:
         """Read what every source of hosts said last."""
         for those in self._selectors(window.site, hosts):
-            fields = [self._last(f"ntpaudit_source_{name}", window, those) for name in ("status", "offset_s")]
-            yield from map(Said._make, self._together(fields, ("host", "source")))
+            yield from map(Said._make, self._rows(self._ask(_SOURCE, window, those, _SOURCE.fields)))
 
     def names(self, site: str | None) -> set[str]:
         """Read every name of a host that is known. ReadError where there are more than the database tells.
@@ -228,37 +251,64 @@ class PromqlReader(Remote):
         """Return the time in whole seconds, of the later of this machine's clock and the database's."""
         return int(time.time() + max(0.0, self.server.skew_s or 0.0)) + 1
 
-    def _fields(self, window: Window, those: str, fields: Sequence[str]) -> dict[str, Samples]:
-        """Begin to read some fields of the clock."""
-        return {name: self._last(f"ntpaudit_clock_{name}", window, those) for name in fields}
+    def _ask(self, measurement: Measurement, window: Window, those: str, fields: Sequence[str]) -> Asked:
+        """Begin to read the last sample of some fields of each series in a time.
 
-    def _clocks(self, asked: Mapping[str, Samples]) -> Iterator[Clock]:
-        """Yield the points that have the first of some fields; those that are not asked for stay unknown."""
-        every = [asked.get(name, dict) for name in CLOCK_FIELDS]
-        return map(Clock._make, self._together(every, _WHOSE, CLOCK_FIELDS.index(next(iter(asked)))))
+        The others are asked for once the first is there: so they have every point that it has, and may have later ones.
+        """
+        first, *others = fields
+        samples = {first: self._last(f"{measurement.name}_{first}", window, those)}
+        for name in others:
+            samples[name] = self._last(f"{measurement.name}_{name}", window, those, after=samples[first])
+        return Asked(measurement, window, samples)
 
-    def _last(self, metric: str, window: Window, those: str) -> Samples:
+    def _last(self, metric: str, window: Window, those: str, after: Samples = dict) -> Samples:
         """Begin to read the last sample of each series in a time, as scrapes of one server by another get it.
 
         That costs less than a query: nothing is computed, or put in order, and the answer is short.
         """
 
         def read() -> Mapping[str, Sample]:
+            after()
             with self._understanding():
                 return _cut(self.server.ask("/federate", _those(metric, window, those)).decode(), metric, window)
 
         return start(read)
 
-    def _together(self, fields: Sequence[Samples], names: Sequence[str], first: int = 0) -> Iterator[tuple[Any, ...]]:
-        """Yield of each series of the first field its labels of those names, its stamp, and all fields in their order.
+    def _rows(self, asked: Asked, tries: int = _TRIES) -> list[tuple[Any, ...]]:
+        """Wait for the samples, and return of each series of the first field its labels, its stamp and all fields.
 
-        Of each field that is the sample of the same stamp, None where there is none.
+        What is not asked for is None. A host of which a later point came meanwhile is read again.
         """
-        series = fields[first]()
-        labels = self._labels(series, names)
+        rows, torn = self._together(asked)
+        if not torn or tries == 1:
+            return rows
+        again = [
+            row
+            for those in self._selectors(asked.window.site, sorted(torn) if len(torn) <= MAX_NAMES else None)
+            for row in self._rows(self._ask(asked.measurement, asked.window, those, [*asked.samples]), tries - 1)
+            if row[0] in torn
+        ]
+        read = {row[0] for row in again}
+        return [*(row for row in rows if row[0] not in read), *again]
+
+    def _together(self, asked: Asked) -> tuple[list[tuple[Any, ...]], set[str]]:
+        """Return the same, of each field the sample of the same stamp, and the hosts of which a field has a later one.
+
+        Of those the point of that stamp is no longer to be had, and of the later one a part is missing.
+        """
+        measurement, _, samples = asked
+        series = next(iter(samples.values()))()
+        labels = self._labels(series, measurement.labels)
         stamps = [stamp for _, stamp in series.values()]
-        columns = [_column(field(), series, stamps) for field in fields]
-        return zip(*zip(*labels, strict=True), [int(stamp) * _MS for stamp in stamps], *columns, strict=False)
+        columns: list[Iterable[str | None]] = []
+        torn: set[str] = set()
+        for name in measurement.fields:
+            found = samples[name]() if name in samples else {}
+            columns.append(_column(found, series, stamps) if found else repeat(None))
+            torn.update(host for place in _later(found, series, stamps) if isinstance(host := labels[place][0], str))
+        rows = zip(*zip(*labels, strict=True), [int(stamp) * _MS for stamp in stamps], *columns, strict=False)
+        return list(rows), torn
 
     def _labels(self, series: Iterable[str], names: Sequence[str]) -> list[list[Cell]]:
         """Return the labels of those names of every series, which come as they are written."""
@@ -413,9 +463,11 @@ def _cut(lines: str, metric: str, window: Window) -> dict[str, Sample]:
     """Return the last sample in a time of each series in the text format of Prometheus, by its labels as written there.
 
     They are written alike in every metric: so they need to be understood only once, which would take most of the time.
-    ValueError where a line is made otherwise.
+    What has no labels is nobody's. ValueError where a line is made otherwise.
     """
     body = lines.removesuffix("\n")
+    if f"\n{metric} " in f"\n{body}":
+        body = "\n".join(line for line in body.split("\n") if not line.startswith(f"{metric} "))
     parts = f"\n{body}".split(f"\n{metric}{{")[1:]
     if body and len(parts) != body.count("\n") + 1:
         raise ValueError
@@ -466,13 +518,20 @@ def _places(shape: Sequence[str], names: Sequence[str]) -> list[int]:
     return [2 * labels.index(name) + 1 if name in labels else 0 for name in names]
 
 
-def _column(samples: Mapping[str, Sample], series: Iterable[str], stamps: Iterable[str]) -> Iterable[str | None]:
+def _column(samples: Mapping[str, Sample], series: Iterable[str], stamps: Iterable[str]) -> list[str | None]:
     """Return of every series the sample of a field that has its stamp, None where there is none."""
-    if not samples:
-        return repeat(None)
     return [
         sample[0] if (sample := samples.get(key)) is not None and sample[1] == stamp else None
         for key, stamp in zip(series, stamps, strict=True)
+    ]
+
+
+def _later(samples: Mapping[str, Sample], series: Iterable[str], stamps: Iterable[str]) -> list[int]:
+    """Return the places of those series of which a field has a later sample."""
+    return [
+        place
+        for place, (key, stamp) in enumerate(zip(series, stamps, strict=True))
+        if (sample := samples.get(key)) is not None and sample[1] != stamp and int(sample[1]) > int(stamp)
     ]
 
 

@@ -59,7 +59,7 @@ class Window(NamedTuple):
 
 
 class Points(NamedTuple):
-    """Points that are being read: called, each waits. Who has one may be known before the rest is."""
+    """Points that are being read: called, each waits. Who has the first field may be known before the rest is."""
 
     names: Callable[[], Iterable[Cell]]
     clocks: Callable[[], Iterable[Clock]]
@@ -79,7 +79,7 @@ class Questions(Protocol):
         """Read the same of hosts in a long time: of each place that one was at."""
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
-        """Read the names that points came under from more than one place, and perhaps some that long did not."""
+        """Read the names that points came under from more than one place, and perhaps others that did once."""
 
     def trail(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Sign]:
         """Read whenever hosts reported, and from where."""
@@ -203,7 +203,7 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     earlier = {name: one for name, one in stood().items() if name in hosts}
     for clash in clashes:  # whose it was, nobody knows
         earlier.pop(clash.name, None)
-    hosts |= {} if reach.in_full else _rated(questions, look_back, hosts, earlier)
+    hosts |= {} if reach.in_full else _rated(questions, now_ns, site, hosts, earlier)
     return Snapshot(
         now_ns,
         tuple(hosts.values()),
@@ -278,7 +278,7 @@ def _before(questions: Questions, window: Window, names: Set[str], before: Point
 
 
 def _rated(
-    questions: Questions, look_back: Window, hosts: Mapping[str, Host], earlier: Mapping[str, Earlier]
+    questions: Questions, now_ns: int, site: str | None, hosts: Mapping[str, Host], earlier: Mapping[str, Earlier]
 ) -> dict[str, Host]:
     """Read how the clocks run that moved for certain, which says whether they go on; of others nobody wants to know."""
     moved = {
@@ -288,7 +288,7 @@ def _rated(
     }
     if not moved:
         return {}
-    since = look_back._replace(begin_ns=min(host.last_ns for host in moved.values()) - 1)
+    since = Window(min(host.last_ns for host in moved.values()) - 1, now_ns, site)
     return rated(moved, questions.latest(since, [*moved] if len(moved) <= MAX_NAMES else None, RATE_FIELDS))
 
 

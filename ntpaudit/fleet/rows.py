@@ -151,11 +151,11 @@ def offsets_of(rows: Iterable[Clock]) -> dict[str, Earlier]:
 
 
 def rated(hosts: Mapping[str, Host], rows: Iterable[Clock]) -> dict[str, Host]:
-    """Return those hosts of whose latest point the rate is in some rows, with it."""
+    """Return those hosts with their rates of which some rows have the latest point, or one that came since."""
     return {
         name: host._replace(frequency_ppm=number(row.frequency_ppm))
         for name, row in _latest(rows).items()
-        if (host := hosts.get(name)) is not None and host.last_ns == row.last_ns
+        if (host := hosts.get(name)) is not None and host.last_ns <= row.last_ns
     }
 
 

@@ -150,7 +150,7 @@ def _running(folder: Path, *words: str, terminal: int | None = None) -> Iterator
     environment = os.environ | {"STATE_DIRECTORY": str(folder / "state"), "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(
         # whoever runs tests in the background ignores SIGINT, and so would what they start
-        ["env", "--default-signal=INT", sys.executable, "-m", "ntpaudit", "demo", *words],
+        ["env", "--default-signal=INT,TERM,HUP", sys.executable, "-m", "ntpaudit", "demo", *words],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if terminal is None else terminal,

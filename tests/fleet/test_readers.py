@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet import Bounds, Bucket, Clash, Host, Offset, Snapshot
+from ntpaudit.core.fleet import Bounds, Bucket, Clash, Host, Offset, Snapshot, Terms
+from ntpaudit.core.fleet_rules import judge_fleet
 from ntpaudit.core.movement import has_moved
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
@@ -274,6 +275,97 @@ def test_hosts_that_are_gone_for_days_are_not_looked_for(databases: dict[str, st
         asked = [unquote_plus(request.target) for request in server.requests if "/federate" in request.target]
     assert any("asleep" in one for one in asked)
     assert not any("gone" in one for one in asked)
+
+
+def _point(age_s: int, offset_s: float, site: str = "ams", host: str = "web1") -> str:
+    """Write a point of a clock as an agent does."""
+    ends = f"earliest_s={offset_s - 0.001},latest_s={offset_s + 0.001}"
+    return (
+        f"ntpaudit_clock,host={host},site={site} severity=0i,verdict=0i,offset_s={offset_s},{ends},usable=4i,"
+        f"falsetickers=0i,frequency_ppm=-5,findings=1i {END_NS - age_s * NS_PER_S}\n"
+    )
+
+
+def _put(url: str, lines: str) -> None:
+    """Write lines, and wait until they can be read."""
+    urllib.request.urlopen(urllib.request.Request(f"{url}/write", lines.encode()), timeout=30).close()
+    urllib.request.urlopen(f"{url}/internal/force_flush", timeout=30).close()
+
+
+@pytest.mark.parametrize("field", ["verdict", "offset_s", "latest_s", "usable"])
+def test_a_point_that_comes_between_two_answers_is_read_whole(field: str) -> None:
+    """VictoriaMetrics keeps fields apart: of a host whose next point it shows meanwhile no part is left out."""
+    with victoria_metrics() as url:
+        _put(url, _point(70, 0.001) + _point(70, 0.001, host="web2"))
+        came: list[str] = []
+
+        def choose(request: Request) -> Fault:
+            if f"/federate?match%5B%5D=ntpaudit_clock_{field}%7B%7D" in request.target and not came:
+                came.append(request.target)
+                _put(url, _point(10, 0.002))
+            return FORWARD
+
+        with FlakyDatabase(url, choose) as server, closing(open_reader(url=server.url, language="promql")) as reader:
+            hosts = hosts_of(reader.snapshot(END_NS, Reach()))
+    assert came
+    for name, age_s, offset_s in (("web1", 10, 0.002), ("web2", 70, 0.001)):
+        host = hosts[name]
+        assert host.last_ns == END_NS - age_s * NS_PER_S
+        assert host.offset is not None
+        assert host.offset.estimate_s == pytest.approx(offset_s)
+        assert (host.verdict, host.usable, host.frequency_ppm, host.findings) == ("within", 4, -5.0, 1)
+
+
+def test_an_event_that_comes_between_two_answers_is_read_whole() -> None:
+    """It has the severity that it was raised with."""
+    with victoria_metrics() as url:
+        _put(url, _point(10, 0.001) + _raised(70, 1))
+
+        def choose(request: Request) -> Fault:
+            if "ntpaudit_event_severity%7B%7D" in request.target:
+                _put(url, _raised(20, 3))
+            return FORWARD
+
+        with FlakyDatabase(url, choose) as server, closing(open_reader(url=server.url, language="promql")) as reader:
+            (alarm,) = reader.snapshot(END_NS, Reach()).alarms
+    assert (alarm.severity, alarm.since_ns) == (Severity.CRITICAL, END_NS - 20 * NS_PER_S)
+
+
+def _raised(age_s: int, severity: int) -> str:
+    """Write an event as an agent does."""
+    tags = "host=web1,site=ams,kind=offset-out"
+    return f"ntpaudit_event,{tags} raised=1i,severity={severity}i,value_s=0.5 {END_NS - age_s * NS_PER_S}\n"
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_rate_that_is_read_later_is_that_of_the_host_all_the_same(*, is_late: bool) -> None:
+    """With a point that came meanwhile, and with one at another site, it is known that the clock comes back."""
+    with victoria_metrics() as url:
+        _put(url, _point(3630, 0.0) + _point(130, 0.03) + ("" if is_late else _point(10, 0.03, "fra")))
+
+        def choose(request: Request) -> Fault:
+            if is_late and "ntpaudit_clock_frequency_ppm" in request.target:
+                _put(url, _point(1, 0.03))
+            return FORWARD
+
+        with FlakyDatabase(url, choose) as server, closing(open_reader(url=server.url, language="promql")) as reader:
+            snapshot = reader.snapshot(END_NS, Reach(site="ams", in_full=False))
+    assert hosts_of(snapshot)["web1"].frequency_ppm == -5.0
+    assert [finding.id for finding in judge_fleet(snapshot, Terms()).findings if finding.id == "slow-walk"] == []
+
+
+def test_labels_of_any_name_and_series_without_any_hide_no_host() -> None:
+    """A relay may add what no metric of Prometheus may have, and others write what is nobody's."""
+    with victoria_metrics() as url:
+        added = "".join(
+            _point(10, 0.001, host=f"web{number}").replace("site=", f"{name}=x,site=")
+            for number, name in enumerate(["data-center", "k8s.io/node", "ünï", "a\\ b"])
+        )
+        _put(url, added + f"ntpaudit_clock severity=3i {END_NS - 10 * NS_PER_S}\n")
+        with closing(open_reader(url=url, language="promql")) as reader:
+            hosts = hosts_of(reader.snapshot(END_NS, Reach()))
+    assert sorted(hosts) == ["web0", "web1", "web2", "web3"]
+    assert {(host.site, host.verdict) for host in hosts.values()} == {("ams", "within")}
 
 
 def test_no_question_spoils_the_answer_to_another(databases: dict[str, str], snapshots: dict[str, Snapshot]) -> None:
