@@ -304,8 +304,11 @@ class PromqlReader(Remote):
         columns: list[Iterable[str | None]] = []
         torn: set[str] = set()
         for name in measurement.fields:
-            found = samples[name]() if name in samples else {}
-            columns.append(_column(found, series, stamps) if found else repeat(None))
+            if name not in samples:
+                columns.append(repeat(None))
+                continue
+            found = samples[name]()
+            columns.append(_column(found, series, stamps))
             torn.update(host for place in _later(found, series, stamps) if isinstance(host := labels[place][0], str))
         rows = zip(*zip(*labels, strict=True), [int(stamp) * _MS for stamp in stamps], *columns, strict=False)
         return list(rows), torn

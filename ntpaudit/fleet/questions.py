@@ -203,7 +203,8 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     earlier = {name: one for name, one in stood().items() if name in hosts}
     for clash in clashes:  # whose it was, nobody knows
         earlier.pop(clash.name, None)
-    hosts |= {} if reach.in_full else _rated(questions, now_ns, site, hosts, earlier)
+    if not reach.in_full:
+        hosts = hosts | _rated(questions, now_ns, site, hosts, earlier)  # another one: who lies is being sought in this
     return Snapshot(
         now_ns,
         tuple(hosts.values()),

@@ -335,10 +335,11 @@ def tally(spans: Spans, worst: Iterable[tuple[int, Cell, int]]) -> tuple[Tally, 
 
 def offset_of(estimate_s: Cell, earliest_s: Cell, latest_s: Cell) -> Offset | None:
     """Return an offset where all of it is known, and the estimate lies in the interval, give or take its rounding."""
-    estimate, bounds = number(estimate_s), bounds_of(earliest_s, latest_s)
-    if estimate is None or bounds is None:
+    estimate, earliest, latest = number(estimate_s), number(earliest_s), number(latest_s)
+    if estimate is None or earliest is None or latest is None or not earliest <= latest:
         return None
-    earliest, latest = bounds
+    if earliest <= estimate <= latest:
+        return Offset(estimate, earliest, latest)
     if not earliest - _ROUNDING_S <= estimate <= latest + _ROUNDING_S:
         return None
     return Offset(min(max(estimate, earliest), latest), earliest, latest)
