@@ -199,7 +199,7 @@ class InfluxqlReader(Remote):
         rows = self._rows(f'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "host"{where}', ("value",))
         return {name for (cell,) in rows if (name := text(cell)) is not None}
 
-    def astir(self, window: Window) -> None:
+    def astir(self, window: Window, hosts: Sequence[str] | None) -> None:
         """Tell nothing: the index of names knows no time, or none that all servers look at."""
 
     def _in(self, window: Window) -> str:

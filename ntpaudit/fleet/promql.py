@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from ntpaudit.core.fleet import STEP_KINDS, Alarm, Bucket, Tally
+from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet.http import BUILD, Kind, start
 from ntpaudit.fleet.questions import MAX_NAMES, Points, Remote, Window
@@ -34,7 +35,7 @@ from ntpaudit.fleet.rows import (
     tally,
     text,
 )
-from ntpaudit.sinks.plain import tag_value
+from ntpaudit.sinks.plain import one_line, tag_value
 
 _MS = 1_000_000
 _FIRST_NS = 86_400_000 * _MS  # it looks back a little further than it is asked to, and before 1970 it finds nothing
@@ -57,8 +58,8 @@ Sample = tuple[str, str]
 Samples = Callable[[], Mapping[str, Sample]]
 """Samples that are being read, by their labels as they are written: called, it waits for them."""
 
-_TRIES = 3
-"""So often a point is read of which the database shows one field before another."""
+SETTLED_S = 3.0
+"""So long after it came every point is shown whole: a database shows a field after another one, about once a second."""
 
 _WHOSE = ("host", "site", "env")
 _OF_EVENT = (*_WHOSE, "kind")
@@ -221,7 +222,7 @@ class PromqlReader(Remote):
 
         It cuts a longer list without a word, but then there is still one too many if one of them is left out.
         """
-        ever = "1", str(self._database_s())
+        ever = "1", _seconds(max(time.time_ns(), self._database_ns()) + NS_PER_S)
         for _ in range(2):  # a new host may come between the two questions
             names = self._hosts(self._selector(site), *ever)
             if not names:
@@ -234,10 +235,14 @@ class PromqlReader(Remote):
             "raise its -search.maxTagValues above the number of hosts, or ask for one site: --site",
         )
 
-    def astir(self, window: Window) -> set[str]:
-        """Read the names of the days that a time lies in, from the index of each: fewer than all, so not cut."""
-        found = self._hosts(self._selector(window.site), _begin(window), _seconds(window.end_ns))
-        return {name for cell in found if (name := text(cell)) is not None}
+    def astir(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
+        """Read the names of the days that a time lies in, from the index of each."""
+        return {
+            name
+            for those in self._selectors(window.site, hosts)
+            for cell in self._hosts(those, _begin(window), _seconds(window.end_ns))
+            if (name := text(cell)) is not None
+        }
 
     def _hosts(self, those: str, start: str, end: str) -> set[str]:
         """Read the names of all hosts in a time."""
@@ -247,16 +252,17 @@ class PromqlReader(Remote):
                 return {name for name in names if isinstance(name, str)}
         raise self.server.strange(_STRANGE)
 
-    def _database_s(self) -> int:
-        """Return the time in whole seconds, of the later of this machine's clock and the database's."""
-        return int(time.time() + max(0.0, self.server.skew_s or 0.0)) + 1
+    def _database_ns(self) -> int:
+        """Return the time of the database's clock, within a second."""
+        return time.time_ns() + round((self.server.skew_s or 0.0) * NS_PER_S)
 
     def _ask(self, measurement: Measurement, window: Window, those: str, fields: Sequence[str]) -> Asked:
-        """Begin to read the last sample of some fields of each series in a time.
+        """Begin to read the last sample of some fields of each series in a time, but for what has just come.
 
-        The others are asked for once the first is there: so they have every point that it has, and may have later ones.
+        The others are asked for once the first is there: what came late meanwhile they have, and it has not.
         """
         first, *others = fields
+        window = window._replace(end_ns=min(window.end_ns, self._database_ns() - round(SETTLED_S * NS_PER_S)))
         samples = {first: self._last(f"{measurement.name}_{first}", window, those)}
         for name in others:
             samples[name] = self._last(f"{measurement.name}_{name}", window, those, after=samples[first])
@@ -275,18 +281,19 @@ class PromqlReader(Remote):
 
         return start(read)
 
-    def _rows(self, asked: Asked, tries: int = _TRIES) -> list[tuple[Any, ...]]:
+    def _rows(self, asked: Asked) -> list[tuple[Any, ...]]:
         """Wait for the samples, and return of each series of the first field its labels, its stamp and all fields.
 
-        What is not asked for is None. A host of which a later point came meanwhile is read again.
+        What is not asked for is None. A host of which a later point came meanwhile is read once more.
         """
         rows, torn = self._together(asked)
-        if not torn or tries == 1:
+        if not torn:
             return rows
+        measurement, window, samples = asked
         again = [
             row
-            for those in self._selectors(asked.window.site, sorted(torn) if len(torn) <= MAX_NAMES else None)
-            for row in self._rows(self._ask(asked.measurement, asked.window, those, [*asked.samples]), tries - 1)
+            for those in self._selectors(window.site, sorted(torn) if len(torn) <= MAX_NAMES else None)
+            for row in self._together(self._ask(measurement, window, those, [*samples]))[0]
             if row[0] in torn
         ]
         read = {row[0] for row in again}
@@ -553,8 +560,8 @@ def _label(labels: Mapping[str, Cell], name: str) -> Cell:
 
 
 def _pattern(text: str) -> str:
-    """Write the regular expression that a tag's value alone matches."""
-    return tag_value(text).translate(_REGEX_ESCAPES)
+    """Write the regular expression that matches a label's value alone."""
+    return one_line(text).translate(_REGEX_ESCAPES)
 
 
 def _quoted(text: str) -> str:

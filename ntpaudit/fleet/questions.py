@@ -96,8 +96,8 @@ class Questions(Protocol):
     def names(self, site: str | None) -> set[str]:
         """Read every name of a host that is known."""
 
-    def astir(self, window: Window) -> set[str] | None:
-        """Read the names that may have points in a time: all others have none. None where points alone can tell."""
+    def astir(self, window: Window, hosts: Sequence[str] | None) -> set[str] | None:
+        """Read the names of hosts that may have points in a time: others have none. None where only points can tell."""
 
 
 class Remote(ABC, Questions):
@@ -178,14 +178,14 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     before_ns = now_ns - _ns(reach.before_s)
     fields = CLOCK_FIELDS if reach.in_full else JUDGED_FIELDS
     look_back = _window(now_ns, reach.look_back_s)
-    named, astir = start(lambda: questions.names(site)), start(lambda: questions.astir(look_back))
+    named = start(lambda: questions.names(site))
     fresh = questions.points(_window(now_ns, min(FRESH_S, reach.look_back_s), site), fields)
     everywhere = None if site is not None else _start_everywhere(questions, now_ns, reach)
     before = questions.points(_window(before_ns, FRESH_S, site), BOUND_FIELDS)
-    names, stirred = named(), astir()
+    names = named()
     seen = {name for cell in fresh.names() if (name := text(cell)) is not None}
-    unseen = sorted((names if stirred is None else names & stirred) - seen)
-    late = start(lambda: _older(questions, look_back, unseen, fields))  # while the others are read and made out
+    unseen = sorted(names - seen)
+    late = start(lambda: _older(questions, look_back, unseen, fields, site))  # while the others are read and made out
     stood = start(lambda: _before(questions, _window(before_ns, BEFORE_S), seen | late().keys(), before))
     hosts = hosts_of(fresh.clocks())
     if not names and not hosts:
@@ -293,8 +293,15 @@ def _rated(
     return rated(moved, questions.latest(since, [*moved] if len(moved) <= MAX_NAMES else None, RATE_FIELDS))
 
 
-def _older(questions: Questions, look_back: Window, names: Sequence[str], fields: Sequence[str]) -> dict[str, Host]:
+def _older(
+    questions: Questions, look_back: Window, unseen: Sequence[str], fields: Sequence[str], site: str | None
+) -> dict[str, Host]:
     """Read hosts that have no fresh point, wherever they stand: one may have moved to another site."""
+    if not unseen:
+        return {}
+    # a list of all names was seen to be whole only of the site that is asked about
+    stirred = questions.astir(look_back, unseen if site is not None or len(unseen) <= MAX_NAMES else None)
+    names = unseen if stirred is None else [name for name in unseen if name in stirred]
     if not names:
         return {}
     hosts = hosts_of(questions.latest(look_back, names if len(names) <= MAX_NAMES else None, fields))

@@ -1,5 +1,6 @@
 """Every reader says the same of the same fleet: of a demonstration, of InfluxDB and of VictoriaMetrics."""
 
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -277,12 +278,12 @@ def test_hosts_that_are_gone_for_days_are_not_looked_for(databases: dict[str, st
     assert not any("gone" in one for one in asked)
 
 
-def _point(age_s: int, offset_s: float, site: str = "ams", host: str = "web1") -> str:
+def _point(age_s: int, offset_s: float, site: str = "ams", host: str = "web1", now_ns: int = END_NS) -> str:
     """Write a point of a clock as an agent does."""
     ends = f"earliest_s={offset_s - 0.001},latest_s={offset_s + 0.001}"
     return (
         f"ntpaudit_clock,host={host},site={site} severity=0i,verdict=0i,offset_s={offset_s},{ends},usable=4i,"
-        f"falsetickers=0i,frequency_ppm=-5,findings=1i {END_NS - age_s * NS_PER_S}\n"
+        f"falsetickers=0i,frequency_ppm=-5,findings=1i {now_ns - age_s * NS_PER_S}\n"
     )
 
 
@@ -292,23 +293,35 @@ def _put(url: str, lines: str) -> None:
     urllib.request.urlopen(f"{url}/internal/force_flush", timeout=30).close()
 
 
+def test_what_has_just_come_is_left_for_the_next_time() -> None:
+    """VictoriaMetrics may show a part of it before the rest: until that is settled the point before counts."""
+    now_ns = time.time_ns()
+    with victoria_metrics() as url:
+        _put(url, _point(70, 0.001, now_ns=now_ns))
+        _put(url, f"ntpaudit_clock,host=web1,site=ams severity=0i,verdict=0i {now_ns - NS_PER_S}\n")
+        with closing(open_reader(url=url, language="promql")) as reader:
+            (host,) = reader.snapshot(reader.now_ns(), Reach()).hosts
+    assert host.last_ns // MS == now_ns // MS - 70_000
+    assert host.verdict == "within"
+
+
 @pytest.mark.parametrize("field", ["verdict", "offset_s", "latest_s", "usable"])
 def test_a_point_that_comes_between_two_answers_is_read_whole(field: str) -> None:
     """VictoriaMetrics keeps fields apart: of a host whose next point it shows meanwhile no part is left out."""
     with victoria_metrics() as url:
-        _put(url, _point(70, 0.001) + _point(70, 0.001, host="web2"))
+        _put(url, "".join(_point(70, 0.001, host=name) for name in ("web1", "web2", r"web\3")))
         came: list[str] = []
 
         def choose(request: Request) -> Fault:
             if f"/federate?match%5B%5D=ntpaudit_clock_{field}%7B%7D" in request.target and not came:
                 came.append(request.target)
-                _put(url, _point(10, 0.002))
+                _put(url, _point(10, 0.002) + _point(10, 0.002, host=r"web\3"))
             return FORWARD
 
         with FlakyDatabase(url, choose) as server, closing(open_reader(url=server.url, language="promql")) as reader:
             hosts = hosts_of(reader.snapshot(END_NS, Reach()))
     assert came
-    for name, age_s, offset_s in (("web1", 10, 0.002), ("web2", 70, 0.001)):
+    for name, age_s, offset_s in (("web1", 10, 0.002), ("web2", 70, 0.001), (r"web\3", 10, 0.002)):
         host = hosts[name]
         assert host.last_ns == END_NS - age_s * NS_PER_S
         assert host.offset is not None
@@ -459,6 +472,17 @@ def test_names_that_the_database_leaves_out_are_missed() -> None:
                 else:
                     with pytest.raises(ReadError, match=r"more hosts than the 9 .* raise its -search\.maxTagValues"):
                         reader.snapshot(END_NS, Reach())
+
+
+def test_one_site_of_more_hosts_than_the_database_names_is_read() -> None:
+    """As that error advises: also those of its hosts that are late, though they would not be among the first names."""
+    late = "".join(_point(600, 0.001, host=f"z{number}") for number in range(3))
+    with victoria_metrics("-search.maxTagValues=9") as url:
+        _put(url, late + "".join(_point(10, 0.001, "fra", f"a{number}") for number in range(20)))
+        with closing(open_reader(url=url, language="promql")) as reader:
+            snapshot = reader.snapshot(END_NS, Reach("ams"))
+    assert sorted(hosts_of(snapshot)) == ["z0", "z1", "z2"]
+    assert snapshot.forgotten == ()
 
 
 @pytest.mark.parametrize("kind", READERS)
