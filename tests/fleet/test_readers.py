@@ -313,7 +313,8 @@ def test_a_point_that_comes_between_two_answers_is_read_whole(field: str) -> Non
         came: list[str] = []
 
         def choose(request: Request) -> Fault:
-            if f"/federate?match%5B%5D=ntpaudit_clock_{field}%7B%7D" in request.target and not came:
+            asked = f"/federate?match%5B%5D=ntpaudit_clock_{field}%7B%7D&start={END_NS // NS_PER_S - 150}"
+            if asked in request.target and not came:
                 came.append(request.target)
                 _put(url, _point(10, 0.002) + _point(10, 0.002, host=r"web\3"))
             return FORWARD
