@@ -346,6 +346,8 @@ def _no_host(name: str, *, is_first: bool) -> str | None:
             "a line of an Ansible inventory, not a host's name: write its hosts with "
             "`ansible all --list-hosts | tail -n +2 | tr -d ' '`"
         )
+    if ";" in name:
+        return "a semicolon, not a comma, between a host and its site: `tr ';' ','` mends that"
     if is_first and name.lower() in _HEADERS:
         return (
             f"{name!r} is a table's header, not a host: leave it out (`tail -n +2`), or write a host of that name later"

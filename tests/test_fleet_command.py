@@ -122,6 +122,7 @@ def test_an_inventory_of_a_file_an_option_or_standard_input(state: Path, tmp_pat
         (b"web1\nweb2 ansible_host=192.0.2.1\n", ":2: a line of an Ansible inventory"),
         (b"\xef\xbb\xbf# x\nHost,site\nweb1,ams\n", ":2: 'Host' is a table's header, not a host"),
         (b"name\n", ":1: 'name' is a table's header"),
+        (b"web1;ams\n", ":1: a semicolon, not a comma, between a host and its site"),
         (b"\xff\n", " is no text in UTF-8"),
         (b"a,ams\na\nb\na,fra\n", ":4: a is at site fra here, and at ams in line 1: write it once"),
         (None, ": No such file or directory"),
@@ -213,6 +214,10 @@ def test_terms_are_those_of_the_options(state: Path) -> None:
         ("--demo", "--site", ""),  # in InfluxDB these would be the hosts that name none
         ("--url", NOWHERE, "--env", ""),
         ("--store", ""),
+        ("--config", ""),
+        ("--demo", "--output", ""),
+        ("--demo", "--html", ""),
+        ("--demo", "order", "", "ams-db-1"),
         ("--demo", "--at", "0001-01-01"),
         ("--demo", "--at", "99y ago", "order", "a", "b"),
     ],

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from ntpaudit import __version__, audit
 from ntpaudit.cli.output import StandardError, finish, format_option, is_terminal, terminal_size, wants_colour
-from ntpaudit.cli.parameters import Ago, Parsed, parse_time, resolve
+from ntpaudit.cli.parameters import Ago, Parsed, parse_time, refuse_empty, resolve
 from ntpaudit.cli.stream import tell
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Severity
@@ -129,6 +129,11 @@ def demo(
         return
     if format_name != "text":
         raise click.UsageError("--format goes with --once; of a fleet, ask `ntpaudit fleet --demo`")
+    refuse_empty(influx_url=influx_url, store=store_path)
+    if influx_url is None and (bucket != BUCKET or org):
+        raise click.UsageError(
+            "--bucket and --org are about the database of --influx-url: name that, or leave them out"
+        )
     if follow and influx_url is None:
         raise click.UsageError("--follow goes with --influx-url: a file is read once it is finished")
     if follow and until is not None:

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from ntpaudit import __version__
 from ntpaudit.cli.output import StandardError, is_terminal, terminal_size, wants_colour
-from ntpaudit.cli.parameters import Ago, Parsed, parse_time, resolve
+from ntpaudit.cli.parameters import Ago, Parsed, parse_time, refuse_empty, resolve
 from ntpaudit.cli.state import read_config
 from ntpaudit.cli.stream import tell
 from ntpaudit.config import (
@@ -149,7 +149,7 @@ def _reading_options(command: _Function) -> _Function:
 @click.option("--before", type=_SPAN, help="Compare with so long ago, to see who moved.  [default: 1h]")
 @click.option("--site", metavar="NAME", help="This site alone.")
 @click.option("--inventory", metavar="FILE", help="These hosts should report; others that are silent are retired.")
-@click.option("--flagged", is_flag=True, help="Show only hosts that are not ok.")
+@click.option("--flagged", is_flag=True, help="Show only hosts that are not ok, or suspected.")
 @click.option("--limit", type=click.IntRange(1, 10**9), metavar="N", help="Show the worst N hosts.")
 @click.option(
     "--format", "format_name", type=click.Choice(FORMATS), default="text", show_default=True, help="How to say it."
@@ -192,6 +192,8 @@ def order(outer: tuple[Reading, Telling], /, host_a: str, host_b: str, format_na
     reading = reading._replace(**{name: value for name, value in given.items() if value})
     telling = telling._replace(format_name=format_name or telling.format_name)
     _check_reading(reading)
+    if not (host_a and host_b):
+        raise click.UsageError("a host is named by nothing: write the names of two")
     if host_a == host_b:
         raise click.UsageError("events on one and the same host are in the order of its stamps, but for its steps")
     try:
@@ -212,15 +214,15 @@ def _named(ctx: click.Context) -> dict[str, str]:
 
 def _check_reading(reading: Reading) -> None:
     """Refuse to read from two places, or what is named by nothing, such as an empty variable of a shell."""
-    for name in ("site", "env", "database", "store", "inventory"):
-        if getattr(reading, name) == "":
-            raise click.UsageError(f"--{name} is empty: leave it out, or name something")
+    words = {name: getattr(reading, name) for name in ("site", "env", "database", "store", "inventory")}
+    refuse_empty(config=reading.config_path, **words)
     if reading.is_shown and (reading.url or reading.language or reading.database or reading.env):
         raise click.UsageError("a demonstration is no database: it goes without --url, --language, --database, --env")
 
 
 def _check_telling(telling: Telling, named: Mapping[str, str]) -> None:
     """Refuse what cannot be told together."""
+    refuse_empty(output=telling.output, html=telling.html)
     if telling.format_name == "nagios" and (telling.flagged or telling.limit):
         raise click.UsageError("--format nagios counts all hosts: it goes without --flagged and --limit")
     if telling.html is None:
@@ -296,7 +298,7 @@ def _order(reading: Reading, host_a: str, host_b: str, format_name: str) -> Seve
         unmeasured = one.name if one.offset is None else other.name
         raise ReadError(f"the clock of {unmeasured} was not measured", f"see `{command}` for why")
     severity = Severity.OK if found.within_s <= terms.ambiguity_s else Severity.WARNING
-    _put(_render_order(found, (one, other), severity, format_name), None)
+    _put(_render_order(found, (one, other), snapshot.now_ns, severity, format_name), None)
     return severity
 
 
@@ -496,14 +498,14 @@ def _chosen(members: Sequence[Member], telling: Telling) -> Sequence[Member] | N
     return (flagged(members) if telling.flagged else members)[: telling.limit]
 
 
-def _render_order(found: "Order", hosts: Sequence[Host], severity: Severity, format_name: str) -> str:
+def _render_order(found: "Order", hosts: Sequence[Host], now_ns: int, severity: Severity, format_name: str) -> str:
     """Write how two hosts can be ordered."""
     from ntpaudit.reports import fleet_json, fleet_text
 
-    if format_name == "json":
-        return fleet_json.render_order(found, severity)
     estimates = [host.offset.estimate_s for host in hosts if host.offset is not None]
-    return fleet_text.render_order(found, estimates, severity, width=_width(), colour=wants_colour())
+    if format_name == "json":
+        return fleet_json.render_order(found, estimates, now_ns, severity)
+    return fleet_text.render_order(found, estimates, now_ns, severity, width=_width(), colour=wants_colour())
 
 
 def _tell_absence(error: ReadError, telling: Telling, *, is_order: bool = False) -> Severity:

@@ -29,6 +29,13 @@ class Parsed(click.ParamType[_Value]):
             self.fail(str(error), param, ctx)
 
 
+def refuse_empty(**given: object) -> None:
+    """Refuse an option that is named by nothing, such as an empty variable of a shell. Raises click.UsageError."""
+    for name, value in given.items():
+        if value == "":
+            raise click.UsageError(f"--{name.replace('_', '-')} is empty: leave it out, or name something")
+
+
 class Ago(NamedTuple):
     """A time so long before now."""
 

@@ -50,12 +50,15 @@ def render_absence(reason: str, remedy: str = "", schema: str = SCHEMA) -> str:
     return _line({**told, "reason": reason, "remedy": remedy or None, "hosts": None})
 
 
-def render_order(order: Order, severity: Severity) -> str:
-    """Write how events on two hosts can be ordered."""
+def render_order(order: Order, estimates: Sequence[float], now_ns: int, severity: Severity) -> str:
+    """Write how events on two hosts can be ordered as of a moment; `estimates` are their offsets, in seconds."""
     return _line(
         {
             "schema": ORDER_SCHEMA,
+            "time": {"utc": format_utc(now_ns)},
             "severity": severity.word,
+            "hosts": order.hosts,
+            "estimates_s": [round(estimate_s, _DECIMALS) for estimate_s in estimates],
             **_rounded(order._asdict() | {"within_s": order.within_s, "corrected_within_s": order.corrected_within_s}),
         }
     )

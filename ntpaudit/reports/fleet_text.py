@@ -93,9 +93,18 @@ def first_rows(members: Sequence[Member]) -> Sequence[Member]:
 
 
 def render_order(
-    order: Order, estimates: Sequence[float], severity: Severity, *, width: int | None = None, colour: bool = False
+    order: Order,
+    estimates: Sequence[float],
+    now_ns: int,
+    severity: Severity,
+    *,
+    width: int | None = None,
+    colour: bool = False,
 ) -> str:
-    """Write for a person to read how events on two hosts can be ordered; `estimates` are the offsets of the two."""
+    """Write for a person to read how events on two hosts can be ordered as of a moment.
+
+    `estimates` are the offsets of the two, in seconds.
+    """
     prose = min(width or PROSE_WIDTH, PROSE_WIDTH)
     first, second = order.hosts
     clocks = (f"{name} is {standing(at_s)}" for name, at_s in zip(order.hosts, estimates, strict=True))
@@ -104,6 +113,7 @@ def render_order(
         ("stamps", _first_if(first, second, order.first_s)),
         ("", _first_if(second, first, order.second_s)),
         ("corrected", f"once these offsets are added to the stamps, {_up(order.corrected_within_s)} is enough"),
+        ("as of", _moment(now_ns)),
     ]
     apart = f"more than {_up(order.within_s)} apart"
     said = f"events on {first} and {second} are in the order of their stamps if these are {apart}"
@@ -142,7 +152,12 @@ def _facts(fleet: Fleet) -> Iterator[tuple[str, str]]:
         )
     if (worst := fleet.whole.ambiguity) is not None:
         yield "ordering", f"events stamped more than {_up(worst.within_s)} apart are in order ({_against(worst)})"
-    yield "as of", f"{format_utc(fleet.now_ns)[:19].replace('T', ' ')} UTC"
+    yield "as of", _moment(fleet.now_ns)
+
+
+def _moment(now_ns: int) -> str:
+    """Write a moment to the second."""
+    return f"{format_utc(now_ns)[:19].replace('T', ' ')} UTC"
 
 
 def _against(ambiguity: Ambiguity) -> str:

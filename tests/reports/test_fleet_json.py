@@ -6,9 +6,11 @@ from math import inf, nan
 
 from ntpaudit.core.fleet import Offset, Terms
 from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.core.ntptime import format_utc
 from ntpaudit.core.ordering import order
 from ntpaudit.core.policy import Severity
 from ntpaudit.reports.fleet_json import ORDER_SCHEMA, SCHEMA, render, render_absence, render_order
+from tests.records import NOW_NS
 from tests.snapshots import ALARMS, HOSTS, SNAPSHOT
 from tests.world.packages import REPOSITORY
 
@@ -74,8 +76,9 @@ def test_the_order_of_two_hosts() -> None:
     """The limits of both kinds of stamps, and the larger ones of them."""
     said = order(HOSTS[0], HOSTS[2])
     assert said is not None
-    told = json.loads(render_order(said, Severity.WARNING))
+    told = json.loads(render_order(said, [37.0012, -0.0004], NOW_NS, Severity.WARNING))
     assert (told["schema"], told["severity"], told["hosts"]) == (ORDER_SCHEMA, "warning", ["ams-web-1", "ams-db-1"])
+    assert (told["time"], told["estimates_s"]) == ({"utc": format_utc(NOW_NS)}, [37.0012, -0.0004])
     assert told["within_s"] == told["first_s"] == round(said.first_s, 9)
     assert told["corrected_within_s"] == 0.021 == round(max(said.corrected_first_s, said.corrected_second_s), 9)
 
@@ -89,7 +92,7 @@ def test_seconds_end_at_the_nanosecond() -> None:
     told = render(judge_fleet(SNAPSHOT._replace(hosts=(odd, *HOSTS[1:]), alarms=alarms), Terms()))
     order_of = order(odd, HOSTS[2])
     assert order_of is not None
-    for text in (told, render_order(order_of, Severity.OK)):
+    for text in (told, render_order(order_of, [1 / 3, 0.1 + 0.2], NOW_NS, Severity.OK)):
         assert re.findall(r"[0-9]\.[0-9]{10,}", text) == []
 
 
@@ -101,5 +104,5 @@ def test_every_key_is_documented() -> None:
     keys = {*told, *told["findings"][0], *told["hosts"][0], *told["hosts"][0]["offset"], *told["sites"][0]}
     keys |= {*json.loads(render_absence("no way"))}
     keys |= {*told["hosts"][0]["alarms"][0], *told["counts"], *told["coverage"], *told["ambiguity"]}
-    for key in keys | {*json.loads(render_order(said, Severity.OK))}:
+    for key in keys | {*json.loads(render_order(said, [0.0, 0.0], NOW_NS, Severity.OK))}:
         assert f"`{key}`" in DOCUMENTED, key

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.fleet import Alarm, Clash, Fleet, Lie, Member, Terms
 from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.core.ntptime import format_utc
 from ntpaudit.core.ordering import order
 from ntpaudit.core.policy import Severity
 from ntpaudit.reports.fleet_summary import sentence
 from ntpaudit.reports.fleet_text import FINDINGS, ROWS, first_rows, render, render_absence, render_order
+from tests.records import NOW_NS
 from tests.snapshots import HOSTS, SNAPSHOT, host
 from tests.world.packages import REPOSITORY
 
@@ -153,7 +155,7 @@ def test_names_reach_no_terminal_as_they_are() -> None:
     fleet = judge_fleet(read, Terms(ambiguity_s=1e-6))
     said = order(one, read.hosts[1])
     assert said is not None
-    texts = [render(fleet, width=width) for width in (40, 100, None)] + [render_order(said, [2.0, 2.0], OK)]
+    texts = [render(fleet, width=width) for width in (40, 100, None)] + [render_order(said, [2.0, 2.0], NOW_NS, OK)]
     for line in "".join(texts).splitlines():
         assert line.isprintable()
 
@@ -265,11 +267,12 @@ def test_the_order_of_two_hosts_is_said_for_stamps_as_they_are_and_corrected() -
     web, db = HOSTS[0], HOSTS[2]
     said = order(web, db)
     assert said is not None
-    text = " ".join(render_order(said, [37.0012, -0.0004], WARNING, width=80).split())
+    text = " ".join(render_order(said, [37.0012, -0.0004], NOW_NS, WARNING, width=80).split())
     assert text.startswith(
         "WARNING events on ams-web-1 and ams-db-1 are in the order of their stamps if these are more than 37.1 s apart "
         "clocks ams-web-1 is 37 s behind, ams-db-1 is 400 us ahead "
     )
     assert "ams-web-1's event came first if ams-db-1's is stamped more than 37.1 s later" in text
     assert "ams-db-1's event came first even if ams-web-1's is stamped earlier, by less than 36.9 s" in text
-    assert text.endswith("corrected once these offsets are added to the stamps, 21 ms is enough")
+    assert "corrected once these offsets are added to the stamps, 21 ms is enough" in text
+    assert text.endswith(f"as of {format_utc(NOW_NS)[:19].replace('T', ' ')} UTC")
