@@ -341,24 +341,29 @@ AGAIN = "ask again, and look what stands between here and the database"
 
 
 def start(task: Callable[[], Got]) -> Callable[[], Got]:
-    """Do something in a thread from now on; what is returned waits for it, and returns or raises what it did."""
+    """Do something in a thread from now on; what is returned waits for it, and returns or raises what it did.
+
+    Several threads may wait for it: with an event, for two that join one thread trip over each other (CPython 3.11).
+    """
     results: list[Got] = []
     failures: list[BaseException] = []
+    is_done = threading.Event()
 
     def do() -> None:
         try:
             results.append(task())
         except BaseException as error:  # whoever waits gets it, whatever it is
             failures.append(error)
+        finally:
+            is_done.set()
 
     def wait() -> Got:
-        thread.join()
+        is_done.wait()
         if failures:
             raise failures[0]
         return results[0]
 
-    thread = threading.Thread(target=do, daemon=True)
-    thread.start()
+    threading.Thread(target=do, daemon=True).start()
     return wait
 
 

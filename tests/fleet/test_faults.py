@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -272,6 +273,21 @@ def test_what_is_asked(language: str, header: str) -> None:
         "accept-encoding" not in request.headers or request.headers["accept-encoding"] == "identity"
         for request in asked
     )
+
+
+def test_several_may_wait_for_one_answer() -> None:
+    """Each of them gets it, or why there is none; two that join one thread would trip over each other now and then."""
+
+    def fail() -> None:
+        raise ReadError("no answer", "ask again")
+
+    going = http.start(partial(time.sleep, 0.05))
+    answers = [http.start(going) for _ in range(20)]
+    assert [answer() for answer in answers] == [None] * 20
+    refused = http.start(fail)
+    for answer in [refused, *(http.start(refused) for _ in range(20))]:
+        with pytest.raises(ReadError, match="no answer"):
+            answer()
 
 
 def test_a_connection_that_was_given_up_is_opened_anew(database: FlakyDatabase) -> None:
