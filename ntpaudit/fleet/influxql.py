@@ -21,6 +21,7 @@ from ntpaudit.fleet.rows import (
     Spans,
     bucket_of,
     mapping,
+    names_of,
     several_of,
     split,
     steps_of,
@@ -197,9 +198,9 @@ class InfluxqlReader(Remote):
         """Read every name of a host that is known."""
         where = self._and(site).replace(" AND", " WHERE", 1)
         rows = self._rows(f'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "host"{where}', ("value",))
-        return {name for (cell,) in rows if (name := text(cell)) is not None}
+        return names_of(cell for (cell,) in rows)
 
-    def astir(self, window: Window, hosts: Sequence[str] | None) -> None:
+    def active(self, window: Window, hosts: Sequence[str] | None) -> None:
         """Tell nothing: the index of names knows no time, or none that all servers look at."""
 
     def _in(self, window: Window) -> str:

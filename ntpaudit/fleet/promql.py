@@ -28,12 +28,12 @@ from ntpaudit.fleet.rows import (
     bucket_of,
     count_of,
     mapping,
+    names_of,
     number,
     several_of,
     split,
     steps_of,
     tally,
-    text,
 )
 from ntpaudit.sinks.plain import one_line, tag_value
 
@@ -198,9 +198,9 @@ class PromqlReader(Remote):
         for those in self._selectors(window.site, hosts):
             yield from self._series(those, "1", window)
 
-    def _series(self, those: str, start: str, window: Window) -> list[Sign]:
+    def _series(self, those: str, begin: str, window: Window) -> list[Sign]:
         """Read who reported from where in a time, from the labels alone, which have no stamp."""
-        asked = {"match[]": f"ntpaudit_clock_severity{those}", "start": start, "end": _seconds(window.end_ns)}
+        asked = {"match[]": f"ntpaudit_clock_severity{those}", "start": begin, "end": _seconds(window.end_ns)}
         match self._data("/api/v1/series", asked):
             case [*found]:
                 labels = [mapping(one) for one in found]
@@ -229,24 +229,23 @@ class PromqlReader(Remote):
                 return set()
             one = min(filter(str.isprintable, names), default=None)
             if one is None or self._hosts(self._selector(site, but=one), *ever) <= names:
-                return {name for cell in names if (name := text(cell)) is not None}
+                return names_of(names)
         raise self.server.failure(
             f"it knows more hosts than the {len(names)} that it names",
             "raise its -search.maxTagValues above the number of hosts, or ask for one site: --site",
         )
 
-    def astir(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
+    def active(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names of the days that a time lies in, from the index of each."""
-        return {
-            name
+        return names_of(
+            cell
             for those in self._selectors(window.site, hosts)
             for cell in self._hosts(those, _begin(window), _seconds(window.end_ns))
-            if (name := text(cell)) is not None
-        }
+        )
 
-    def _hosts(self, those: str, start: str, end: str) -> set[str]:
+    def _hosts(self, those: str, begin: str, end: str) -> set[str]:
         """Read the names of all hosts in a time."""
-        asked = {"match[]": f"ntpaudit_clock_severity{those}", "start": start, "end": end}
+        asked = {"match[]": f"ntpaudit_clock_severity{those}", "start": begin, "end": end}
         match self._data("/api/v1/label/host/values", asked):
             case [*names]:
                 return {name for name in names if isinstance(name, str)}
@@ -372,7 +371,7 @@ class PromqlReader(Remote):
         """Read the names of the hosts that a query is true of at the end of a time."""
         with self._understanding():
             results = self._results("/api/v1/query", {"query": query, "time": _seconds(window.end_ns)})
-            return {name for one in results if (name := text(one["metric"].get("host"))) is not None}
+            return names_of(one["metric"].get("host") for one in results)
 
     def _all(self, metric: str, those: str, window: Window) -> Callable[[], dict[tuple[Key, int], Cell]]:
         """Begin to read all samples of the series of events in a time, by their labels and their stamp."""

@@ -28,10 +28,10 @@ from ntpaudit.fleet.rows import (
     clashes_of,
     hosts_of,
     lies_of,
+    names_of,
     offsets_of,
     places_of,
     rated,
-    text,
     worst_of,
 )
 
@@ -96,7 +96,7 @@ class Questions(Protocol):
     def names(self, site: str | None) -> set[str]:
         """Read every name of a host that is known."""
 
-    def astir(self, window: Window, hosts: Sequence[str] | None) -> set[str] | None:
+    def active(self, window: Window, hosts: Sequence[str] | None) -> set[str] | None:
         """Read the names of hosts that may have points in a time: others have none. None where only points can tell."""
 
 
@@ -183,7 +183,7 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     everywhere = None if site is not None else _start_everywhere(questions, now_ns, reach)
     before = questions.points(_window(before_ns, FRESH_S, site), BOUND_FIELDS)
     names = named()
-    seen = {name for cell in fresh.names() if (name := text(cell)) is not None}
+    seen = names_of(fresh.names())
     unseen = sorted(names - seen)
     late = start(lambda: _older(questions, look_back, unseen, fields, site))  # while the others are read and made out
     stood = start(lambda: _before(questions, _window(before_ns, BEFORE_S), seen | late().keys(), before))
@@ -273,7 +273,7 @@ def _lies(questions: Questions, look_back: Window, hosts: Mapping[str, Host]) ->
 
 def _before(questions: Questions, window: Window, names: Set[str], before: Points) -> dict[str, Earlier]:
     """Add to the offsets in a short time those of hosts that are audited less often, or stood elsewhere."""
-    missing = sorted(names - set(map(text, before.names())))
+    missing = sorted(names - names_of(before.names()))
     late = questions.latest(window, missing if len(missing) <= MAX_NAMES else None, BOUND_FIELDS) if missing else ()
     return offsets_of(late) | offsets_of(before.clocks())
 
@@ -300,8 +300,8 @@ def _older(
     if not unseen:
         return {}
     # a list of all names was seen to be whole only of the site that is asked about
-    stirred = questions.astir(look_back, unseen if site is not None or len(unseen) <= MAX_NAMES else None)
-    names = unseen if stirred is None else [name for name in unseen if name in stirred]
+    active = questions.active(look_back, unseen if site is not None or len(unseen) <= MAX_NAMES else None)
+    names = unseen if active is None else [name for name in unseen if name in active]
     if not names:
         return {}
     hosts = hosts_of(questions.latest(look_back, names if len(names) <= MAX_NAMES else None, fields))

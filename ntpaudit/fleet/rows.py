@@ -376,6 +376,11 @@ def text(cell: Cell) -> str | None:
     return cell if cell.isprintable() else one_line(cell)  # a name is read some thousand times
 
 
+def names_of(cells: Iterable[Cell]) -> set[str]:
+    """Return the names among some cells."""
+    return {name for cell in cells if (name := text(cell)) is not None}
+
+
 def mapping(cell: Cell) -> Mapping[str, Cell]:
     """Return an object of JSON, an empty one for anything else."""
     return cell if isinstance(cell, dict) else {}

@@ -57,9 +57,8 @@ def render_order(order: Order, estimates: Sequence[float], now_ns: int, severity
             "schema": ORDER_SCHEMA,
             "time": {"utc": format_utc(now_ns)},
             "severity": severity.word,
-            "hosts": order.hosts,
-            "estimates_s": [round(estimate_s, _DECIMALS) for estimate_s in estimates],
             **_rounded(order._asdict() | {"within_s": order.within_s, "corrected_within_s": order.corrected_within_s}),
+            "estimates_s": [round(estimate_s, _DECIMALS) for estimate_s in estimates],
         }
     )
 
