@@ -8,6 +8,7 @@
 #
 # make deb     build the Debian package in dist/
 # make dashboards   write Grafana's dashboards and alert rules anew, from grafana/*.py
+# make docs    write what the rules say of their findings into docs/findings.md and docs/sinks.md
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,7 +18,7 @@ SERVERS := chrony ntpsec influxdb victoria-metrics prometheus nginx libfaketime 
            chromium-headless-shell
 SIMULATED := tests/core tests/test_month.py
 
-.PHONY: run test check lint types bench servers format dashboards install uninstall deb clean
+.PHONY: run test check lint types bench servers format dashboards docs install uninstall deb clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/installed
@@ -62,6 +63,9 @@ bench: $(VENV)/developer servers
 
 dashboards: $(VENV)/developer
 	$(BIN)/python -m grafana
+
+docs: $(VENV)/developer
+	$(BIN)/python -m docs
 
 # Debian packages, unpacked into .cache and never installed: installing one would replace the machine's time daemon.
 servers: $(VENV)/developer

@@ -1,11 +1,11 @@
 """Every rule, one small function each, and the list of them.
 
 A check looks at a finished case and says None, or how bad it is and in which words. Adding one: a function, an entry in
-`RULES`, a test, a paragraph in docs/findings.md.
+`RULES`, a test, and `make docs`, which writes the finding's documentation from the entry.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from ntpaudit.core.drift import Drift
@@ -306,6 +306,10 @@ Basis = Literal["network", "host", "moment"]
 class Rule(NamedTuple):
     """A check with what is always said of it: the finding's id, the remedy, and the rules that it supports.
 
+    `raised_when` says for each level, or for several such as "high, medium", when the finding has it. `message_id` is
+    the MESSAGE_ID of its entries in systemd's journal; it never changes, because others match on it. `needs_agent`
+    marks what a one-shot check cannot see. docs/findings.md is written from all of these (`make docs`).
+
     `basis` is what an agent needs to hear it anew: an audit that asked servers, any look at the host, or the moment
     itself, which is told at once. `least_s` is how long it must have held before an agent raises it (INTEGRITY §1.5).
     """
@@ -314,8 +318,11 @@ class Rule(NamedTuple):
     check: Callable[[Case], Raised]
     remedy: str
     controls: tuple[str, ...]
+    raised_when: Mapping[str, str]
+    message_id: str
     basis: Basis = "network"
     least_s: float = 0.0
+    needs_agent: bool = False
 
 
 RULES = (
@@ -324,47 +331,93 @@ RULES = (
         check_offset_out,
         "repair or restart the time daemon and check its sources; keep this record to correct the logs affected",
         (_ISO, _PCI, _AU8, "FINRA 4590", "ETSI EN 319 421"),
+        raised_when={
+            "critical": "the whole interval is outside the critical tolerance: the clock is wrong for certain",
+        },
+        message_id="1643120d7614412ea6edd9a41b2c652f",
     ),
     Rule(
         "step-back",
         check_step_back,
         "take the log's order in that window for unproven; let the time daemon step only while the host boots",
         (_ISO, _PCI_CHANGES, "Insider Threat Matrix AF032"),
+        raised_when={
+            "high": "the clock was set back by 1 s or more; the message names the window whose timestamps exist twice",
+            "medium": "by 10 ms or more, and less than 1 s",
+            "low": (
+                "by 10 ms or more, within 5 minutes of the boot. A smaller step is an event of this level and not a "
+                "finding"
+            ),
+        },
+        message_id="67034e6221f14875bb57585b1894c249",
         basis="moment",
+        needs_agent=True,
     ),
     Rule(
         "step-forward",
         check_step_forward,
         "look for what set the clock; let the time daemon step only while the host boots",
         (_ISO, _PCI_CHANGES, "Insider Threat Matrix AF032"),
+        raised_when={
+            "high": "the clock was set forward by 1 s or more; the message names the window that the logs lack",
+            "medium": "by 10 ms or more, and less than 1 s",
+            "low": (
+                "by 10 ms or more, within 5 minutes of the boot. A smaller step is an event of this level and not a "
+                "finding"
+            ),
+        },
+        message_id="94061a08892d408ba9c672acc87c2156",
         basis="moment",
+        needs_agent=True,
     ),
     Rule(
         "evidence-gap",
         check_evidence_gap,
         "restore the way to the servers (UDP 123 out), or the agent; the gap itself stays in the record",
         ("NIS2 2024/2690 3.2.6", "PCI DSS 10.7.3", "SOC 2 CC7"),
+        raised_when={
+            "high": "nothing was measured for more than a day; or records were lost before they were delivered",
+            "medium": "nothing was measured for more than three intervals, or such a gap has just ended",
+        },
+        message_id="5bbeb38870d342bf84ace8ac21775a0d",
         basis="moment",
+        needs_agent=True,
     ),
     Rule(
         "stale-compare",
         check_stale_compare,
         "see whether the time daemon runs and reaches its servers; let it poll at least every 17 min (maxpoll 10)",
         ("DISA STIG V-257945", "FedRAMP SC-45(1)", "FINRA 4590"),
+        raised_when={
+            "high": "no time daemon has updated the kernel's clock for a day: the kernel's maximum error only grew",
+            "medium": "for an hour (1.7 h where systemd-timesyncd runs)",
+        },
+        message_id="69d61b2c5c394937a03aab962f6ff9b9",
         basis="host",
         least_s=600.0,
+        needs_agent=True,
     ),
     Rule(
         "breach-forecast",
         check_breach_forecast,
         "start the time daemon, or look at the host's clock source, before the tolerance is left",
         (_ISO, "ISO/IEC 27002 8.17"),
+        raised_when={
+            "medium": "no time daemon disciplines the clock, and its drift takes it out of its tolerance within a day",
+            "low": "the oscillator is more than 100 ppm off",
+        },
+        message_id="e1eed9751290471d80861efa38911f68",
+        needs_agent=True,
     ),
     Rule(
         "not-demonstrable",
         check_not_demonstrable,
         "use nearer servers or more samples, or choose a tolerance that these servers can prove",
         ("FINRA 4590(b)", "RTS 25 Art. 4", "ETSI EN 319 421"),
+        raised_when={
+            "medium": "the verdict is `unproven`: the interval reaches across the critical tolerance",
+        },
+        message_id="ee4a9f8bbb184e6da093ada6f7a41fac",
         least_s=3600.0,
     ),
     Rule(
@@ -372,12 +425,32 @@ RULES = (
         check_source_quorum,
         "name at least 4 servers that do not depend on each other, in two places",
         ("CIS Controls 8.4", "NIST SP 800-53 SC-45(2)", "FedRAMP SC-45"),
+        raised_when={
+            "medium": (
+                "sources replied and no majority agrees; a third or more are falsetickers, or must be although none "
+                "can be named; a source is this host itself, or says that it follows this host; only one source is "
+                "usable; the servers contradict what at least twice as many agreed on within the last day (agent)"
+            ),
+            "low": (
+                "all usable sources share a /24, a /48 or an upstream server; one of many is a falseticker; fewer "
+                "than 4 are usable"
+            ),
+        },
+        message_id="39a766605369401dac99b798314707f1",
     ),
     Rule(
         "unsynced",
         check_unsynced,
         "let exactly one time daemon run, and let it reach its servers on UDP 123",
         (_ISO, _PCI, _AU8, _SC45),
+        raised_when={
+            "high": (
+                "the kernel says that its clock is not synchronised (STA_UNSYNC, TIME_ERROR or a maximum error of 16 "
+                "s), chronyd does not run, and the host has been up for 17 minutes"
+            ),
+            "medium": "the same, where the processes of other users are hidden from ntpaudit",
+        },
+        message_id="9a524159e9264fc9b92579cb3a737428",
         basis="host",
         least_s=600.0,
     ),
@@ -386,6 +459,13 @@ RULES = (
         check_daemon_count,
         "enable exactly one time daemon and mask the others",
         ("CIS Benchmark 2.3.1.1", "DISA STIG V-270645"),
+        raised_when={
+            "medium": (
+                "more than one time daemon disciplines the clock; or none does, the kernel is not synchronised, and "
+                "the host has been up for 17 minutes"
+            ),
+        },
+        message_id="18c86cc2393243b3aa73dd48222fddc4",
         basis="host",
         least_s=600.0,
     ),
@@ -394,24 +474,43 @@ RULES = (
         check_tz_or_rtc_fault,
         "run 'timedatectl set-local-rtc 0', check the time zone, then correct the clock",
         (_AU8, "OWASP ASVS 16.2.2"),
+        raised_when={
+            "high": "the offset is a multiple of 15 minutes within 15 s",
+            "low": "the hardware clock keeps local time",
+        },
+        message_id="770eeae8b2ef45858a1d595acdbcbab6",
     ),
     Rule(
         "unreachable-sources",
         check_unreachable_sources,
         "check names, routes and firewalls (UDP 123 out), or drop servers that are gone",
         (_PCI, "CIS Controls 8.4"),
+        raised_when={
+            "medium": "half of the sources or more did not reply",
+            "low": "some did not",
+        },
+        message_id="987b67e99ad8431b98eeb6edf87b3081",
     ),
     Rule(
         "kiss-of-death",
         check_kiss_of_death,
         "ask less often, or use servers that are meant for you; ntpaudit already keeps away from this one",
         (),
+        raised_when={
+            "medium": "a server replied with the kiss-o'-death RATE, DENY or RSTR",
+            "low": "with another one",
+        },
+        message_id="575fb3bd91da48048b91668c746e8d6b",
     ),
     Rule(
         "suspected-spoofing",
         check_suspected_spoofing,
         "look at UDP port 123 towards this host; use authenticated time (NTS) where it can be had",
         (_PCI, _SC45),
+        raised_when={
+            "high": "three or more replies answered no request of this host",
+        },
+        message_id="c48e46b097b14e5eaaf5fcabc470f3f0",
     ),
 )
 

@@ -1,7 +1,7 @@
 """Every rule about a fleet, one small function each, and the list of them.
 
 All of it is interval arithmetic: every host's true offset lies in its interval, and no more than that is claimed.
-Adding a rule: a function, an entry in `RULES`, a test, a paragraph in docs/findings.md.
+Adding a rule: a function, an entry in `RULES`, a test, and `make docs`, which writes its documentation from the entry.
 """
 
 from collections import defaultdict
@@ -74,13 +74,15 @@ class Raised(NamedTuple):
 class Rule(NamedTuple):
     """A check with the finding's id, the remedy where the check names none, and the rules that it supports.
 
-    What `is_of_each` says of every host that it names that this very clock is doubtful.
+    `raised_when` says for each level, or for several such as "high, low", when the finding has it: docs/findings.md is
+    written from it (`make docs`). What `is_of_each` says of every host that it names that this very clock is doubtful.
     """
 
     id: str
     check: Callable[[Scene], Iterable[Raised]]
     remedy: str
     controls: tuple[str, ...]
+    raised_when: Mapping[str, str]
     is_of_each: bool = False
 
 
@@ -267,6 +269,12 @@ RULES = (
         check_name_clash,
         "give each of these machines a name of its own: host.name in its configuration",
         (_ISO, _NIS2),
+        raised_when={
+            "high": (
+                "several machines report under one name at the same time. The host then has the worst severity of "
+                "them, and its clock is not compared with that of an hour ago"
+            ),
+        },
         is_of_each=True,
     ),
     Rule(
@@ -275,18 +283,46 @@ RULES = (
         "give these hosts the same sources, and sources that are near; correct logs by each host's recorded offset "
         "before you order events",
         (_ISO, _NIS2),
+        raised_when={
+            "high": (
+                "two events on different hosts of a site must be further apart than `fleet.ambiguity` for their "
+                "timestamps to show their order: the latest true offset of one host minus the earliest of the other "
+                "is larger. The finding names the fewest hosts without which the intervals of the others lie that "
+                "close together; of several such sets, the one whose clocks are wrong. Between sites it is one "
+                "finding, if it holds without the hosts that a site's finding names. `value_s` is how far apart. The "
+                "hosts' last intervals are widened by 50 ppm of their points' age; a step since the last point is not "
+                "covered"
+            ),
+        },
     ),
     Rule(
         "common-source",
         check_common_source,
         "look whether this server is broken or attacked, and take it out of the configuration until it is mended",
         (_ISO, _PCI, _SC45),
+        raised_when={
+            "high": (
+                "for three or more hosts that report now, a source is a falseticker, and more than half of the known "
+                "claims show the same error of it within the warning tolerance: its claim about a host minus that "
+                "host's own estimate. A place in a pool (`ZONE/2`, any name of the NTP pool) is a different server on "
+                "each host and does not count. `value_s` is the median of its claims"
+            ),
+        },
     ),
     Rule(
         "site-moved",
         check_site_moved,
         "look at what these hosts share: their servers, their network, the machines that they run on",
         (_ISO, _PCI, _SC45),
+        raised_when={
+            "high": (
+                "three or more hosts of a site were measured now and `--before` (1 h) ago, and more than half have "
+                "moved for certain: each by at least a tenth of the warning tolerance, and perhaps all by one amount. "
+                "The message says what is proved of each, and the least amount that fits all; this is `value_s`, "
+                "positive where they fell behind. Hosts without a site are no site"
+            ),
+            "low": "the same, and each of these hosts is for certain nearer to the true time than before",
+        },
         is_of_each=True,
     ),
     Rule(
@@ -294,6 +330,15 @@ RULES = (
         check_slow_walk,
         "compare the host's time daemon and its servers with those of hosts that did not move",
         (_ISO, _ISO_GUIDE, _SC45),
+        raised_when={
+            "medium": (
+                "a host moved for certain since `--before`, by a fiftieth of the warning tolerance or more, and for "
+                "certain away from the true time (its least error now is larger than its greatest error then). Its "
+                "estimate is still within that tolerance, its own agent says ok or warning, its drift (where known) "
+                "continues in that direction, it did not step, and its site did not move. One finding for each host, "
+                "up to five at a site, else one for the site"
+            ),
+        },
         is_of_each=True,
     ),
     Rule(
@@ -301,12 +346,28 @@ RULES = (
         check_evidence_gap,
         _MEND_AGENT,
         (_NIS2, "PCI DSS 10.7.3", "SOC 2 CC7"),
+        raised_when={
+            "high": (
+                "hosts have been silent for a day; the database knows them and they sent nothing in the time looked "
+                "back on; or the inventory lists them and they never reported"
+            ),
+            "medium": "hosts have been silent for `fleet.silent_after`",
+            "low": "a host reports that the inventory does not list, or from another site than the inventory says",
+        },
     ),
     Rule(
         "coverage",
         check_coverage,
         "let every host that should report be measured by at least two sources, better four",
         ("CIS Controls 8.4", "CIS Controls v7 6.1", _NIS2),
+        raised_when={
+            "medium": (
+                "less than 95 % of the hosts that should report are measured by two usable sources that agree (CIS "
+                "Controls 8.4). The message has the shares with two and with three sources (CIS Controls v7 6.1), "
+                "rounded down"
+            ),
+            "low": "at least 95 % are, but not all",
+        },
     ),
 )
 """In which order findings of one level stand."""

@@ -7,39 +7,17 @@ import os
 import socket
 from collections.abc import Mapping
 
+from ntpaudit.core.checks import RULES
 from ntpaudit.errors import TellError
 from ntpaudit.sinks.messages import VERDICT_CHANGED, LogTeller, Message, clip
 from ntpaudit.sinks.plain import one_line
 
 SOCKET = "/run/systemd/journal/socket"
 
-MESSAGE_IDS: Mapping[str, str] = {
-    "offset-out": "1643120d7614412ea6edd9a41b2c652f",
-    "step-back": "67034e6221f14875bb57585b1894c249",
-    "step-forward": "94061a08892d408ba9c672acc87c2156",
-    "unattributed-change": "10955b70298d45fb878e9e2e4b7a84ca",
-    "daemon-disagrees": "4a2a809d0bad493696d6d1460c7077ac",
-    "unsynced": "9a524159e9264fc9b92579cb3a737428",
-    "stale-compare": "69d61b2c5c394937a03aab962f6ff9b9",
-    "evidence-gap": "5bbeb38870d342bf84ace8ac21775a0d",
-    "unapproved-source": "49cd91ebb8d545529c5073410538f27f",
-    "not-demonstrable": "ee4a9f8bbb184e6da093ada6f7a41fac",
-    "ordering-risk": "a5f93026db9d46bfa51c6cf67ac2f782",
-    "ingest-risk": "a6d5e2ef181b4ebf8126ed0e8d80223c",
-    "time-config-changed": "283c8fa1a0494370a125be5ee98a3a9d",
-    "audit-blind": "cecade9a1ec74ab5ac0460ddfd31f69d",
-    "source-quorum": "39a766605369401dac99b798314707f1",
-    "tz-or-rtc-fault": "770eeae8b2ef45858a1d595acdbcbab6",
-    "breach-forecast": "e1eed9751290471d80861efa38911f68",
-    "daemon-count": "18c86cc2393243b3aa73dd48222fddc4",
-    "leap-smear-mix": "8a08122886ff441cb722af6116447b3c",
-    "unauthenticated": "87251c4429b449a19cc532781eb35786",
-    "unreachable-sources": "987b67e99ad8431b98eeb6edf87b3081",
-    "kiss-of-death": "575fb3bd91da48048b91668c746e8d6b",
-    "suspected-spoofing": "c48e46b097b14e5eaaf5fcabc470f3f0",
+MESSAGE_IDS: Mapping[str, str] = {rule.id: rule.message_id for rule in RULES} | {
     VERDICT_CHANGED: "5326393773d54750becb56d171e32cf2",
 }
-"""One id for each kind of entry, for ever: rules match on them. New ones come from `journalctl --new-id128`."""
+"""The id of each kind of entry. An id never changes: others match on it. `journalctl --new-id128` makes a new one."""
 
 _LONGEST_TEXT, _LONGEST_VALUE, _LONGEST_ENTRY = 8_192, 4_096, 65_536
 """Octets. An entry of this size is a third of what a socket's buffer holds (net.core.wmem_default)."""

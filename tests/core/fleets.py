@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from hypothesis import strategies as st
 
 from ntpaudit.core.fleet import Alarm, Clash, Fleet, FleetFinding, Host, Lie, Offset, Snapshot
+from ntpaudit.core.fleet_rules import RULES
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity, Verdict
 
@@ -57,8 +58,11 @@ def snapshot(
 
 
 def found(fleet: Fleet, kind: str) -> list[FleetFinding]:
-    """The findings of one kind."""
-    return [finding for finding in fleet.findings if finding.id == kind]
+    """The findings of one kind, each of a level that its rule documents."""
+    findings = [finding for finding in fleet.findings if finding.id == kind]
+    documented = {level for rule in RULES if rule.id == kind for key in rule.raised_when for level in key.split(", ")}
+    assert {finding.level for finding in findings} <= documented
+    return findings
 
 
 def only(fleet: Fleet, kind: str) -> FleetFinding:

@@ -56,10 +56,16 @@ INTEGRITY_IDS = {
 MORE_IDS = {"unreachable-sources", "kiss-of-death", "suspected-spoofing", "step-forward"}
 
 
+def documented_levels(wanted: str) -> set[str]:
+    """Return the levels of which a rule says when its finding has them."""
+    return {level for rule in RULES if rule.id == wanted for key in rule.raised_when for level in key.split(", ")}
+
+
 def found(seen: Case, wanted: str) -> Finding | None:
-    """Return the finding of one rule, if it fired."""
+    """Return the finding of one rule, if it fired; its level is one that the rule documents."""
     fired = [finding for finding in findings_of(seen) if finding.id == wanted]
     assert len(fired) <= 1
+    assert {finding.level for finding in fired} <= documented_levels(wanted)
     return fired[0] if fired else None
 
 
@@ -717,7 +723,13 @@ def test_a_forecast_says_when() -> None:
     )
 
 
-AGENT_IDS = ["step-back", "step-forward", "evidence-gap", "stale-compare", "breach-forecast"]
+AGENT_IDS = [rule.id for rule in RULES if rule.needs_agent]
+
+
+@pytest.mark.parametrize("wanted", [rule.id for rule in RULES if not rule.needs_agent])
+def test_what_needs_no_agent_is_found_without_one(wanted: str) -> None:
+    """A rule that a one-shot check can raise fires without a course: the documentation says so."""
+    assert level(EVERYTHING_WRONG[wanted]._replace(course=None), wanted) is not None
 
 
 @pytest.mark.parametrize("wanted", AGENT_IDS)

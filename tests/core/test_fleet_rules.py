@@ -28,7 +28,6 @@ from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.ordering import order
 from ntpaudit.core.policy import Severity
 from tests.core.fleets import DAY_S, NOW_NS, found, host, offset, only, snapshot, worlds
-from tests.world.packages import REPOSITORY
 
 _Item = TypeVar("_Item")
 
@@ -585,12 +584,9 @@ def test_many_names_are_counted() -> None:
     assert four.message == "h0, h1, h2 and h3 should report and never did"
 
 
-def test_every_finding_is_documented() -> None:
-    """Each id has a row of its own in docs/findings.md, and rules that it bears on."""
-    documented = (REPOSITORY / "docs" / "findings.md").read_text().partition("## Of a fleet")[2]
-    for rule in RULES:
-        assert f"| `{rule.id}` |" in documented, rule.id
-        assert rule.controls
+def test_every_finding_bears_on_rules() -> None:
+    """Each names the controls that it bears on."""
+    assert all(rule.controls for rule in RULES)
 
 
 def test_findings_come_worst_first() -> None:

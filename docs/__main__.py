@@ -1,0 +1,82 @@
+"""`python -m docs`: write what the rules say of their findings into the pages, between comments that mark the place."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from ntpaudit.core import checks, fleet_rules
+from ntpaudit.core.wording import span
+from ntpaudit.sinks.journal import MESSAGE_IDS
+
+FOLDER = Path(__file__).parent
+
+_CONFIRMED = {
+    "network": "confirmed by audits that asked servers",
+    "host": "confirmed by each look at the host",
+    "moment": "raised at once",
+}
+
+
+def host_findings(*, needs_agent: bool) -> Iterator[str]:
+    """Yield the lines about the findings of one host: those that a check can raise, or only an agent."""
+    for rule in checks.RULES:
+        if rule.needs_agent is needs_agent:
+            held = f", after it has held for {span(rule.least_s)}" if rule.least_s else ""
+            yield from _section(rule.id, rule.raised_when, rule.remedy, rule.controls)
+            yield f"- Agent: {_CONFIRMED[rule.basis]}{held}"
+            yield f"- Journal: `MESSAGE_ID={rule.message_id}`"
+
+
+def fleet_findings() -> Iterator[str]:
+    """Yield the lines about the findings of a fleet."""
+    for rule in fleet_rules.RULES:
+        yield from _section(f"{rule.id} (fleet)", rule.raised_when, rule.remedy, rule.controls)
+
+
+def message_ids() -> Iterator[str]:
+    """Yield the table of the journal's message ids."""
+    yield from ("| kind | message id |", "|---|---|")
+    yield from (f"| `{kind}` | `{message_id}` |" for kind, message_id in MESSAGE_IDS.items())
+
+
+def _section(title: str, raised_when: Mapping[str, str], remedy: str, controls: tuple[str, ...]) -> Iterator[str]:
+    """Yield what both kinds of rule say. The heading is what links to a finding point at."""
+    yield from ("", f"### {title}", "", "| level | raised when |", "|---|---|")
+    yield from (f"| {level} | {when} |" for level, when in raised_when.items())
+    yield from ("", f"- Fix: {remedy}")
+    if controls:
+        yield f"- Controls: {', '.join(controls)}"
+
+
+BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
+    "findings of a check": lambda: host_findings(needs_agent=False),
+    "findings of an agent": lambda: host_findings(needs_agent=True),
+    "findings of a fleet": fleet_findings,
+    "message ids": message_ids,
+}
+"""What is written, by the name in the comments around its place."""
+
+
+def marks(name: str) -> tuple[str, str]:
+    """Return the comments around a block."""
+    return f"<!-- {name}: written by `make docs` from the rules -->", f"<!-- end of {name} -->"
+
+
+def fill(text: str) -> str:
+    """Return a page with every block in it written anew. Raises ValueError where a block has no end."""
+    for name, lines in BLOCKS.items():
+        begin, end = marks(name)
+        if begin in text:
+            before, _, rest = text.partition(begin)
+            after = rest[rest.index(end) :]
+            text = "\n".join((before + begin, *lines(), after))
+    return text
+
+
+def pages() -> dict[Path, str]:
+    """Return every page, and its text as it should be."""
+    return {path: fill(path.read_text()) for path in sorted(FOLDER.glob("*.md"))}
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text)
