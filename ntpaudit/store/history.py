@@ -343,6 +343,15 @@ def backlog(connection: sqlite3.Connection) -> tuple[int, int | None, int]:
     return count, oldest_ns, aside
 
 
+def count_kept(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return how many audits are kept, and how many letters wait: of the stand-in, whose ids have no holes."""
+    kept, waiting = connection.execute(
+        "SELECT (SELECT IFNULL(MAX(id) - MIN(id) + 1, 0) FROM audits),"
+        " (SELECT IFNULL(MAX(id) - MIN(id) + 1, 0) FROM outbox)"
+    ).fetchone()
+    return kept, waiting
+
+
 def load_state(connection: sqlite3.Connection, key: str) -> Any:
     """Return what the agent keeps under a key, None where there is nothing that can be read."""
     row = connection.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
@@ -459,6 +468,43 @@ def move(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     for values in source.execute("SELECT * FROM rollups"):
         _add_rollup(target, values)
     copy_state(source, target)
+
+
+CARRIED_AT_ONCE = 1000
+"""So many letters of a removed file are in memory at once."""
+
+
+def carry_over(source: sqlite3.Connection, target: sqlite3.Connection) -> tuple[int, sqlite3.Error | None]:
+    """Add what the source has still to deliver, and its dead letters, to the target; return how many letters, and why
+    no more could be read.
+
+    The target may be an older copy of the source, so what it holds already is left out.
+    """
+    carried = 0
+    for table, columns in _LETTERS.items():
+        known = set(target.execute(f"SELECT {columns} FROM {table}"))  # noqa: S608
+        after_id = -1
+        while True:
+            try:
+                rows = source.execute(
+                    f"SELECT id, {columns} FROM {table} WHERE id > ? ORDER BY id LIMIT {CARRIED_AT_ONCE}",  # noqa: S608
+                    (after_id,),
+                ).fetchall()
+            except sqlite3.Error as error:
+                return carried, error
+            if not rows:
+                break
+            after_id = rows[-1][0]
+            new = [values for _, *values in rows if tuple(values) not in known]
+            target.executemany(f"INSERT INTO {table} ({columns}) VALUES (?{', ?' * columns.count(',')})", new)  # noqa: S608
+            carried += len(new) if table == "outbox" else 0
+    return carried, None
+
+
+_LETTERS = {
+    "outbox": "boot_id, boottime_ns, host_ns, stamp_ns, lines",
+    "set_aside": "stamp_ns, lines, reason",
+}
 
 
 def _drop_finished(source: sqlite3.Connection, target: sqlite3.Connection) -> None:

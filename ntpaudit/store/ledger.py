@@ -32,6 +32,7 @@ from ntpaudit.store.database import (
 )
 from ntpaudit.store.history import Letter
 from ntpaudit.store.reading import open_history
+from ntpaudit.store.unsaved import Unsaved, UnsavedFile
 
 RETRY_S = 30.0
 """How long to wait before a file that could not be used is tried again; each failure doubles it, up to tenfold."""
@@ -80,8 +81,12 @@ class Ledger:
         self._note = note
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None  # device and inode of the file that is open
-        self._abandoned: list[sqlite3.Connection] = []
+        self._file: _Identity = None
+        self._side_files: dict[str, _Identity] = {}
+        self._removed: sqlite3.Connection | None = None  # a file without its name, whose outbox is not carried over yet
+        self._kept_open: list[sqlite3.Connection] = []
+        self._unsaved = UnsavedFile(f"{path}-unsaved")
+        self._left = Unsaved()  # by a run that was killed, until the history's file knows it
         self._stands_in = False
         self._first_retry_s = self._retry_s = retry_s
         self._retry_at_s = 0.0
@@ -183,13 +188,15 @@ class Ledger:
             if self._stands_in:
                 self._return_to_file(CLOSE_WAIT_S)
             if self._stands_in:
-                memory = self._open()
-                (kept,) = memory.execute("SELECT COUNT(*) FROM audits").fetchone()
-                lost = plural(kept + self._dropped_of(memory), "record")
+                lost = plural(self._unsaved_in(self._open()).records, "record")
                 self._note(f"{lost} could not be written to {self._path}: {self.trouble}")
             if self._connection is not None:
                 self._connection.close()
-            self._connection, self._stands_in = None, False
+            if self._removed is not None:
+                self._close_removed(self._removed)
+            self._unsaved.close()
+            self._connection = self._removed = None
+            self._stands_in = False
 
     def _do(self, work: "_Work[_Done]") -> _Done:
         """Do all of something or nothing."""
@@ -204,6 +211,8 @@ class Ledger:
     ) -> _Done:
         """Do something with the file, or with its stand-in where the file cannot be used."""
         with self._lock:
+            if self._connection is not None and not self._stands_in:
+                self._check_files()
             if self._stands_in and time.monotonic() >= self._retry_at_s:
                 self._return_to_file()
             if not self._stands_in:
@@ -219,16 +228,73 @@ class Ledger:
             with within(connection):
                 done = work(connection)
                 history.count_dropped(connection, history.drop_beyond(connection, MAX_STAND_IN))
+            self._unsaved.write(self._unsaved_in(connection))
             return done
 
     def _open(self) -> sqlite3.Connection:
-        """Return the connection in use. StoreError where the file cannot be opened, or is no longer where it was."""
+        """Return the connection in use. StoreError where the file cannot be opened."""
         if self._connection is None:
-            self._connection = open_database(self._path, self._note, WAIT_S)
-            self._file = _identity(self._path)
-        elif not self._stands_in and _identity(self._path) != self._file:
-            raise StoreError(f"{self._path} was removed or replaced")
+            try:
+                self._connection = open_database(self._path, self._note, WAIT_S)
+            finally:
+                self._left = self._unsaved.open()
+            self._remember_files()
+            self._count_left(self._connection)
         return self._connection
+
+    def _count_left(self, file: sqlite3.Connection) -> None:
+        """Add to the file's count what a run that was killed had in memory only, and report it."""
+        left = self._left
+        if left.records:
+            with transaction(file):
+                history.count_dropped(file, left.undelivered)
+            self._note(
+                f"{plural(left.records, 'record')} of the last run were in memory only when it ended, and are lost; "
+                f"{left.undelivered} of them were not delivered"
+            )
+        self._left = Unsaved()
+        self._unsaved.write(Unsaved())
+
+    def _unsaved_in(self, memory: sqlite3.Connection) -> Unsaved:
+        """Return how many records would be lost now, those of a removed file and of a killed run included."""
+        kept, waiting = history.count_kept(memory)
+        dropped, removed = self._dropped_of(memory), 0
+        if self._removed is not None:
+            with suppress(sqlite3.Error):
+                removed = history.backlog(self._removed)[0]
+        more = dropped + removed
+        return Unsaved(self._left.records + kept + more, self._left.undelivered + waiting + more)
+
+    def _remember_files(self) -> None:
+        """Remember what tells the file that is open, its log and its index from others of the same names."""
+        self._file = _identity(self._path)
+        self._side_files = {part: _identity(self._path + part) for part in _SIDE_FILES}
+
+    def _check_files(self) -> None:
+        """Notice that the file, its log or its index no longer has its name: what is written then has no future."""
+        assert self._connection is not None
+        if _identity(self._path) != self._file:
+            self._stand_in(StoreError(f"{self._path} was removed or replaced"))
+            return
+        for part, before in self._side_files.items():
+            if before is not None and _identity(self._path + part) != before:
+                self._reopen(self._path + part)
+                return
+
+    def _reopen(self, missing: str) -> None:
+        """Bring all that a log without a name holds into the file, which then begins another."""
+        assert self._connection is not None
+        try:
+            with looking(self._connection):
+                (is_busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except StoreError as error:
+            self._stand_in(error)
+            return
+        if is_busy:
+            return  # somebody reads: the next use tries again
+        self._connection.close()
+        self._connection, self._side_files = None, {}
+        self._note(f"{missing} was removed or replaced; all that it held is in {os.path.basename(self._path)}")
 
     def _watch_log(self) -> None:
         """Tell of a write-ahead log that stays large: after one large change it is cut back soon."""
@@ -257,7 +323,8 @@ class Ledger:
         else:
             history.copy_state(file, memory)
         if file is not None and is_gone:
-            self._abandoned.append(file)  # SQLite would delete the log of the file that is there now, by its name
+            self._removed = file  # until its outbox is carried over
+            self._remove_side_files(file)
         elif file is not None:
             file.close()
             is_gone = is_damaged and set_aside_damaged(self._path, self._note)
@@ -266,6 +333,18 @@ class Ledger:
         self._put_off(error)
         if is_gone:
             self._retry_at_s = time.monotonic()
+
+    def _remove_side_files(self, file: sqlite3.Connection) -> None:
+        """Remove log and index of a file that lost its name: SQLite would apply them to the next file of that name.
+
+        All that the log holds goes into the file first, which may have another name by now.
+        """
+        with suppress(sqlite3.Error):
+            file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        for part, identity in self._side_files.items():
+            if identity is not None and _identity(self._path + part) == identity:
+                with suppress(OSError):
+                    os.unlink(self._path + part)
 
     def _put_off(self, error: StoreError) -> None:
         """Decide when the file is tried again, after what it failed of this time."""
@@ -279,8 +358,10 @@ class Ledger:
         memory, is_gone = self._connection, False
         try:
             file = open_database(self._path, self._note, wait_s)
+            self._unsaved.open()
             try:
                 with transaction(file):
+                    carried = self._carry_over(file)
                     self._move(memory, file)
             except StoreError as error:
                 file.close()
@@ -295,9 +376,30 @@ class Ledger:
         dropped = self._dropped_of(memory)
         memory.close()
         lost = f", but for {plural(dropped, 'record')} that were too many for it" if dropped else ""
-        self._note(f"{self._path} can be used again; what was kept in memory is in it{lost}")
-        self._connection, self._file = file, _identity(self._path)
-        self._stands_in, self.trouble = False, None
+        self._note(f"{self._path} can be used again; what was kept in memory is in it{lost}{carried}")
+        self._connection, self._stands_in, self.trouble = file, False, None
+        self._remember_files()
+        if self._removed is not None:
+            self._close_removed(self._removed)
+            self._removed = None
+        self._count_left(file)
+
+    def _carry_over(self, file: sqlite3.Connection) -> str:
+        """Add what a removed file had still to deliver; return what there is to say of it."""
+        if self._removed is None:
+            return ""
+        carried, error = history.carry_over(self._removed, file)
+        failed = f"; its outbox could not be read to its end: {error}" if error else ""
+        return f", and {plural(carried, 'undelivered record')} of the file that was removed{failed}"
+
+    def _close_removed(self, file: sqlite3.Connection) -> None:
+        """Close a file without a name. It must not delete the log of the file that has its name now."""
+        if hasattr(file, "setconfig"):  # Python 3.12
+            file.setconfig(_NO_CHECKPOINT_ON_CLOSE, True)
+        elif sqlite3.sqlite_version_info < _CLOSES_SAFELY:
+            self._kept_open.append(file)
+            return
+        file.close()
 
     def _move(self, memory: sqlite3.Connection, file: sqlite3.Connection) -> None:
         """Add all that the stand-in holds to the file, and what it dropped to the file's own count."""
@@ -310,7 +412,17 @@ class Ledger:
         return history.dropped(memory) - self._dropped_before
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+_Identity = tuple[int, int] | None
+
+_SIDE_FILES = ("-wal", "-shm")
+
+_NO_CHECKPOINT_ON_CLOSE = 1006  # SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE
+
+_CLOSES_SAFELY = (3, 40)
+"""From this SQLite on, at the latest, a file that lost its name is closed without deleting a log by that name."""
+
+
+def _identity(path: str) -> _Identity:
     """Return what tells a file from another of the same name, None where there is none."""
     try:
         found = os.stat(path)

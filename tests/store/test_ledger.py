@@ -547,19 +547,129 @@ def test_a_log_of_garbage_costs_no_more_than_what_was_in_it(path: Path) -> None:
 
 
 def test_a_history_that_is_removed_or_replaced(path: Path) -> None:
-    """Nothing is written to a file that nobody can find again: a new one is begun, with the state as it was."""
+    """A new file is begun with the state as it was and with all that still had to be delivered, at once."""
     notes = Notes()
     ledger = Ledger(str(path), notes.append)
     keep(ledger, 1)
+    keep(ledger, 2)
+    ledger.set_aside(ledger.waiting(1)[0], "400: refused")
     for found in path.parent.iterdir():
         found.unlink()
-    keep(ledger, 2)
     keep(ledger, 3)
-    assert notes.count_of("removed or replaced") == 1
     assert is_sound(ledger)
+    assert find(path).letters == [2, 3]  # in the file before the next record: nothing waits for a second use
+    keep(ledger, 4)
+    assert notes.count_of("removed or replaced") == 1
+    assert notes.count_of("1 undelivered record") == 1
     ledger.close()
     new = find(path)
-    assert (new.audits, new.states) == ([2, 3], {"mind": 3})
+    assert (new.audits, new.letters, new.aside, new.states) == ([3, 4], [2, 3, 4], [1], {"mind": 4})
+
+
+def test_a_history_that_is_deleted_many_times_leaves_nothing_open(path: Path) -> None:
+    """Each file that was deleted is closed, and the log of the file that took its place stays."""
+    ledger = Ledger(str(path), Notes().append)
+    keep(ledger, 0)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(1, 31):
+        for found in path.parent.iterdir():
+            found.unlink()
+        keep(ledger, number)
+        assert Path(f"{path}-wal").stat().st_size > 0
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert [number_of(letter.lines) for letter in ledger.waiting(99)] == list(range(31))
+    ledger.close()
+    assert find(path).letters == list(range(31))
+
+
+def test_a_backup_put_in_the_place_of_the_history_gets_what_it_lacks(path: Path) -> None:
+    """Letters that the backup holds too are there once, what was delivered or kept since is added behind them."""
+    backup = path.with_name("backup")
+    ledger = Ledger(str(path), Notes().append)
+    keep(ledger, 1)
+    keep(ledger, 2)
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
+        source.backup(target)
+    keep(ledger, 3)
+    backup.rename(path)
+    keep(ledger, 4)
+    ledger.close()
+    found = find(path)
+    assert (found.audits, found.letters) == ([1, 2, 4], [1, 2, 3, 4])
+
+
+def test_a_history_deleted_where_no_other_can_be_made(path: Path) -> None:
+    """What had to be delivered waits with the deleted file until there is a new one, or is counted at the end."""
+    folder, notes = path.parent / "folder", Notes()
+    inner = folder / "history.sqlite3"
+    ledger = Ledger(str(inner), notes.append, retry_s=0.0)
+    for number in range(1, 4):
+        keep(ledger, number)
+    for found in folder.iterdir():
+        found.unlink()
+    folder.rmdir()
+    folder.write_text("in the way")
+    keep(ledger, 4)
+    assert not is_sound(ledger)
+    folder.unlink()
+    keep(ledger, 5)
+    assert is_sound(ledger)
+    assert [number_of(letter.lines) for letter in ledger.waiting(9)] == [1, 2, 3, 4, 5]
+    for found in folder.iterdir():
+        found.unlink()
+    folder.rmdir()
+    folder.write_text("in the way")
+    keep(ledger, 6)
+    ledger.close()
+    assert notes.count_of("6 records could not be written") == 1  # five of the file that was deleted, one of memory
+
+
+@pytest.mark.parametrize("removed", ["-wal", "-shm"])
+def test_a_log_deleted_under_the_agent_costs_nothing(removed: str, path: Path, tmp_path: Path) -> None:
+    """SQLite goes on writing to a log without a name; the ledger notices, and a power failure later loses nothing."""
+    notes, crashed = Notes(), tmp_path / "crashed"
+    ledger = Ledger(str(path), notes.append)
+    keep(ledger, 1)
+    keep(ledger, 2)
+    Path(f"{path}{removed}").unlink()
+    keep(ledger, 3)
+    keep(ledger, 4)
+    crashed.mkdir()
+    for part in ("", "-wal"):  # as a new boot finds them
+        (crashed / f"{path.name}{part}").write_bytes(Path(f"{path}{part}").read_bytes())
+    assert find(crashed / path.name).letters == [1, 2, 3, 4]
+    ledger.close()
+    assert find(path).audits == [1, 2, 3, 4]
+    assert notes == [f"{path}{removed} was removed or replaced; all that it held is in {path.name}"]
+
+
+def test_a_killed_agent_leaves_the_count_of_what_was_in_memory_only(disk: Path, tmp_path: Path) -> None:
+    """With the disk full and the agent killed, the next one tells how many records are gone, and counts them."""
+    path = disk / "history.sqlite3"
+    code = (
+        "import sys, time; from pathlib import Path; from tests.store.audits import deliver, keep\n"
+        "from tests.store.test_ledger import fill, is_sound; from ntpaudit.store.ledger import Ledger\n"
+        "path = Path(sys.argv[1]); ledger = Ledger(str(path), lambda text: None); keep(ledger, 1); fill(path.parent)\n"
+        "number = 1\n"
+        "while is_sound(ledger):\n"
+        "    number += 1; keep(ledger, number)\n"
+        "keep(ledger, number + 1); keep(ledger, number + 2); ledger.confirm(ledger.waiting(1))\n"
+        "print('ready', flush=True); time.sleep(60)\n"
+    )
+    child = python("-c", code, str(path), path=path)
+    child.kill()
+    child.communicate()
+    (disk / "filler").unlink()
+    notes = Notes()
+    ledger = Ledger(str(path), notes.append)
+    assert ledger.dropped() == 2
+    assert notes.count_of("3 records of the last run") == 1
+    assert notes.count_of("2 of them were not delivered") == 1
+    ledger.close()
+    again = Ledger(str(path), notes.append)
+    assert again.dropped() == 2  # and is counted once
+    again.close()
+    assert len(notes) == 1
 
 
 def test_a_newer_history_is_left_alone(path: Path) -> None:

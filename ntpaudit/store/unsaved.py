@@ -1,0 +1,59 @@
+"""How many records are in memory only, kept in a small file of fixed size that a full disk does not stop."""
+
+import os
+from contextlib import suppress
+from typing import NamedTuple
+
+_SIZE = 64
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class Unsaved(NamedTuple):
+    """Records that are in no file, and those of them that were not delivered either."""
+
+    records: int = 0
+    undelivered: int = 0
+
+
+class UnsavedFile:
+    """The file. It is made while there is room, and later overwritten in place, which takes no room.
+
+    What cannot be written or read counts as nothing: this file only reports a loss, it never causes one.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._handle: int | None = None
+        self._last: Unsaved | None = None
+
+    def open(self) -> Unsaved:
+        """Open the file, or make it; return what a run that was killed left in it."""
+        self.close()
+        with suppress(OSError):
+            self._handle = os.open(self._path, _FLAGS, 0o600)
+            found = _parse(os.pread(self._handle, _SIZE, 0))
+            self.write(found)
+            return found
+        return Unsaved()
+
+    def write(self, unsaved: Unsaved) -> None:
+        """Replace what the file says."""
+        if self._handle is not None and unsaved != self._last:
+            with suppress(OSError):
+                os.pwrite(self._handle, f"{unsaved.records} {unsaved.undelivered}".ljust(_SIZE).encode(), 0)
+                os.fdatasync(self._handle)
+                self._last = unsaved
+
+    def close(self) -> None:
+        """Close the file; what it says stays."""
+        if self._handle is not None:
+            os.close(self._handle)
+        self._handle = self._last = None
+
+
+def _parse(data: bytes) -> Unsaved:
+    """Read what the file says; a file that says nothing sensible says nothing."""
+    parts = data.split()
+    if len(parts) == len(Unsaved._fields) and all(part.isdigit() and len(part) < 10 for part in parts):
+        return Unsaved(*map(int, parts))
+    return Unsaved()
