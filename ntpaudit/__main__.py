@@ -1,6 +1,23 @@
-"""Run the command line as `python -m ntpaudit`."""
+"""Run the command line: as `python -m ntpaudit`, and as the program that is installed."""
 
-from ntpaudit.cli import main
+import signal
+import sys
+
+HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+"""The signals of an agent. Before it has handlers, the default of each would kill it."""
+
+
+def main() -> None:
+    """Run the command line and end the process.
+
+    An agent's signals are blocked before anything is imported that takes time; `System` unblocks them.
+    """
+    if sys.argv[1:2] == ["agent"]:
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    from ntpaudit.cli import main as run  # click alone takes longer than Python itself
+
+    run()
+
 
 if __name__ == "__main__":
     main()

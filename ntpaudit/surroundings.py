@@ -183,9 +183,11 @@ class _Signals:
         self._taken: deque[int] = deque()
         self._before = {number: signal.signal(number, self._hear) for number in self._heard}
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, self.HEARD)  # what came meanwhile comes now
         return self
 
     def __exit__(self, *exception: object) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)  # blocked again, if the program began so
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
             signal.signal(number, handler)

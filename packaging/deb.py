@@ -36,7 +36,7 @@ import sys
 
 sys.path.insert(0, "/opt/ntpaudit/lib")
 
-from ntpaudit.cli import main
+from ntpaudit.__main__ import main
 
 main()
 """

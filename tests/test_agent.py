@@ -116,7 +116,6 @@ def agent(
         running = Running(process, folder, log)
         yield running
         if process.poll() is None:
-            running.until(lambda: running.said, "its greeting: from then on it hears signals, which ended it before")
             running.end()
             assert process.returncode == 0, running.said
         assert "Traceback" not in running.said, running.said
@@ -252,6 +251,54 @@ def test_usr1_audits_now(servers: list[str], tmp_path: Path) -> None:
         running.until(lambda: running.count("network") == 1, "the first audit")
         running.process.send_signal(signal.SIGUSR1)
         running.until(lambda: running.count("network") == 2, "another")
+
+
+FIRST_IMPORT = """
+import signal, sys
+from ntpaudit.__main__ import main
+
+class Importing:
+    def find_spec(self, name, *rest):
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        print(name, *sorted(one.name for one in blocked))
+        sys.exit()
+
+sys.argv[1:] = ["agent"]
+sys.meta_path.insert(0, Importing())
+main()
+"""
+
+
+def test_signals_are_blocked_before_anything_else() -> None:
+    """The default action of an agent's signals is to kill it, so they wait while its modules are imported."""
+    ran = subprocess.run(
+        [sys.executable, "-c", FIRST_IMPORT], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.split() == ["ntpaudit.cli", "SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1"]
+
+
+def test_signals_kill_no_agent_that_begins_or_ends(servers: list[str], tmp_path: Path) -> None:
+    """SIGUSR1 and SIGHUP, again and again from the moment they are blocked: the agent begins, audits, and ends well."""
+    with agent(tmp_path, configure(tmp_path, servers, network="1h", local="1h")) as running:
+        running.until(lambda: signal.SIGHUP in blocked(running.process.pid), "the block")
+
+        def bother() -> bool:
+            running.process.send_signal(signal.SIGUSR1)
+            running.process.send_signal(signal.SIGHUP)
+            return running.process.poll() is not None
+
+        running.until(lambda: bother() or "configuration reloaded" in running.said, "the first reload")
+        running.until(lambda: running.count("network") >= 1, "an audit")
+        running.process.terminate()
+        while not bother():
+            time.sleep(0.001)
+        assert running.process.returncode == 0, running.said
+
+
+def blocked(pid: int) -> set[int]:
+    """Return the signals that a process has blocked."""
+    (mask,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigBlk"))
+    return {number for number in range(1, 32) if int(mask.split()[1], 16) >> (number - 1) & 1}
 
 
 def test_it_survives_servers_that_are_gone(tmp_path: Path) -> None:

@@ -97,6 +97,16 @@ class HostFacts(NamedTuple):
     container: str | None
 
 
+def host_label(name: str, machine_id: str | None) -> str:
+    """Return the name of a host, never empty: without one its points would be those of every host that has none.
+
+    Where the system gives no name, part of the machine id stands for it, and where there is no such id, `unnamed`.
+    """
+    if name.strip() and name != "(none)":  # as Linux calls a host before it has a name
+        return name
+    return f"machine-{machine_id[:12]}" if machine_id else "unnamed"
+
+
 class Observation(NamedTuple):
     """What one audit saw. `taken` is the common instant that every interval is carried to (S1)."""
 

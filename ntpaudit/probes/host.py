@@ -1,12 +1,14 @@
 """Learn who this host is and what else bears on its clock: time zone, hardware clock, clock source, container."""
 
 import os
+import re
 import time
 
-from ntpaudit.core.observation import HostFacts
+from ntpaudit.core.observation import HostFacts, host_label
 
 _CLOCKSOURCE = "sys/devices/system/clocksource/clocksource0/current_clocksource"
 _CONTAINER_MARKS = {".dockerenv": "docker", "run/.containerenv": "podman"}
+_MACHINE_ID = re.compile("(?!0{32})[0-9a-f]{32}")
 _HARDWARE_CLOCK = {"UTC": False, "LOCAL": True}
 
 
@@ -15,10 +17,10 @@ def host_facts(name: str | None = None, root: str = "/") -> HostFacts:
 
     `name` is how the operator calls it, else it is the host name. The zone is this process's, by TZ if that is set.
     """
-    local = time.localtime()
+    local, machine_id = time.localtime(), _machine_id(root)
     return HostFacts(
-        name=name or os.uname().nodename,
-        machine_id=_text(root, "etc/machine-id"),
+        name=name or host_label(os.uname().nodename, machine_id),
+        machine_id=machine_id,
         boot_id=_text(root, "proc/sys/kernel/random/boot_id"),
         timezone=_timezone(root) or local.tm_zone,
         zone_offset_s=local.tm_gmtoff,
@@ -35,6 +37,12 @@ def _text(root: str, path: str) -> str | None:
             return file.read().strip() or None
     except OSError:
         return None
+
+
+def _machine_id(root: str) -> str | None:
+    """Return the machine id; None where the file holds none, such as `uninitialized` in an image (machine-id(5))."""
+    text = (_text(root, "etc/machine-id") or "").replace("-", "").lower()
+    return text if _MACHINE_ID.fullmatch(text) else None
 
 
 def _timezone(root: str) -> str | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ntpaudit.core.events import Event
 from ntpaudit.core.findings import Finding
-from ntpaudit.core.observation import STATUSES
+from ntpaudit.core.observation import STATUSES, host_label
 from ntpaudit.core.policy import VERDICTS
 from ntpaudit.core.record import HostIdentity, Record, SourceRecord
 from ntpaudit.sinks.plain import one_line
@@ -105,8 +105,8 @@ def _stamp(stamp_ns: int | None) -> str:
 
 
 def _whose(host: HostIdentity) -> dict[str, str | None]:
-    """Return the tags that every point of a host has."""
-    return {"host": host.name, "site": host.site, "env": host.env}
+    """Return the tags that every point of a host has; `host` is never empty."""
+    return {"host": host_label(one_line(host.name), host.machine_id), "site": host.site, "env": host.env}
 
 
 def _raised(finding: Finding) -> dict[str, Value]:

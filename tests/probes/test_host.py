@@ -1,6 +1,8 @@
 """The facts about this host, and about hosts whose files are made up."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ntpaudit.probes.host import host_facts
+from tests.world.packages import REPOSITORY
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +54,35 @@ def test_what_the_files_say(tmp_path: Path) -> None:
     assert facts.machine_id == "0123456789abcdef0123456789abcdef"
     assert facts.boot_id == "6a5b0c1e-0000-4000-8000-000000000000"
     assert facts.clocksource == "kvm-clock"
+
+
+@pytest.mark.parametrize("text", ["uninitialized\n", "", "\n", "0" * 32, "0123456789abcdef\n", "g" * 32, "\xff" * 32])
+def test_what_is_no_machine_id_is_none(text: str, tmp_path: Path) -> None:
+    """An image that was never booted says `uninitialized`: that is one id for every clone, and so it is none."""
+    _write(tmp_path, "etc/machine-id", text)
+    assert host_facts(root=str(tmp_path)).machine_id is None
+
+
+@pytest.mark.parametrize("name", ["", "(none)", " "])
+def test_a_host_without_a_name_has_one(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is called after its machine id, else `unnamed`: never nothing, which no point could carry as a tag."""
+    here = os.uname()
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result((here.sysname, name, *here[2:])))
+    assert host_facts(root=str(tmp_path)).name == "unnamed"
+    _write(tmp_path, "etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+    assert host_facts(root=str(tmp_path)).name == "machine-0123456789ab"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to unshare a host name")
+def test_a_kernel_without_a_host_name(tmp_path: Path) -> None:
+    """Where the kernel itself has an empty name, a check's points still carry the `host` tag."""
+    program = "import sys; from ntpaudit.probes.host import host_facts; print(host_facts(root=sys.argv[1]).name)"
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(
+        ["unshare", "--uts", "sh", "-c", 'printf "\\n" >/proc/sys/kernel/hostname; exec "$@"', "sh", *command],
+        capture_output=True, text=True, check=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    assert done.stdout == "unnamed\n"
 
 
 def test_what_is_missing_is_unknown(tmp_path: Path) -> None:

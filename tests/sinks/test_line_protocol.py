@@ -17,7 +17,7 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS
 from ntpaudit.core.record import Record
-from ntpaudit.sinks.line_protocol import date, points, render, render_undated
+from ntpaudit.sinks.line_protocol import date, points, render, render_events, render_undated
 from ntpaudit.sinks.plain import one_line, tag_value
 from tests.records import CASES, NOW_NS, failed, record, records, seen, servers
 from tests.sinks.agent import NASTY, SAME, agent_records, by_agent, event, events
@@ -136,7 +136,7 @@ def test_every_record_can_be_read_back(record: Record) -> None:
         ("ntpaudit_event", finding.id) for finding in record.findings
     ]
     for point in (clock, *others):
-        assert point.tags.get("host", "") == as_tag(record.host.name)
+        assert point.tags["host"] == as_tag(record.host.name) or not one_line(record.host.name).strip()
         assert point.tags.get("site", "") == as_tag(record.host.site or "")
         assert point.stamp_ns == record.utc_ns
 
@@ -254,6 +254,16 @@ def test_an_unmeasured_clock_has_no_stamp() -> None:
         "profile": "log-integrity",
     }
     assert {point.stamp_ns for point in (clock, *others)} == {None}
+
+
+@given(st.text(max_size=4), st.none() | st.just("0123456789abcdef0123456789abcdef"), st.lists(events()))
+def test_every_point_says_of_which_host(name: str, machine_id: str | None, happened: list[Event]) -> None:
+    """An empty host name leaves no point without its `host` tag: such points would be those of no host, or of many."""
+    told = CASES["ok, behind"]
+    told = told._replace(host=told.host._replace(name=name, machine_id=machine_id))
+    expected = as_tag(name) if one_line(name).strip() else "machine-0123456789ab" if machine_id else "unnamed"
+    for point in read(render(told, happened) + render_events(told.host, happened)):
+        assert point.tags["host"] == expected
 
 
 def test_the_nearest_source_speaks_for_the_path() -> None:
