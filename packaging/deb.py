@@ -38,7 +38,8 @@ sys.path.insert(0, "/opt/ntpaudit/lib")
 
 from ntpaudit.__main__ import main
 
-main()
+if __name__ == "__main__":  # `demo` spawns processes, each of which imports this file again
+    main()
 """
 """Without site, environment and the user's own packages: only what came with the package is ever imported."""
 

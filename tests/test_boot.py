@@ -14,9 +14,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import click
 import pytest
 
 from ntpaudit import __version__
+from ntpaudit.cli import cli
 from ntpaudit.store.packing import unpack_text
 from tests.world.machine import Machine, machine
 from tests.world.packages import REPOSITORY, program
@@ -64,6 +66,38 @@ print(json.dumps({
 }))
 """
 """What comes of the calls that set clocks, of each in a form that nobody succeeds with."""
+
+EVERY_COMMAND = {
+    "demo": [["demo", "--once"], ["demo", "--hours", "6", "--hosts", "24"]],
+    "check": [["check", *SERVERS], ["check", "--config", "/etc/ntpaudit/ntpaudit.toml", "--format", "json"]],
+    "agent": [["agent", "--once", "--every", "1h"]],
+    "status": [["status"], ["status", "--format", "json"]],
+    "history": [["history", "--since", "1h"], ["history", "--events"], ["history", "--plot"], ["history", "--hourly"]],
+    "fleet": [
+        ["fleet", "--demo", "--flagged"],
+        ["fleet", "--demo", "--html", "/tmp/fleet.html"],
+        ["fleet", "--demo", "--format", "csv"],
+        ["fleet", "--url", f"http://{DATABASE}", "--language", "promql"],
+    ],
+    "fleet order": [["fleet", "order", "--demo", "ams-web1", "fra-db1"]],
+    "config init": [["config", "init", *SERVERS, "--output", "-"]],
+    "config check": [["config", "check"]],
+    "config show": [["config", "show"], ["config", "show", "--format", "json"]],
+}
+"""Each command of the package with ways to call it, in an order in which each finds what the earlier ones left."""
+
+
+def commands(group: click.Group, prefix: str = "") -> Iterator[str]:
+    """Every command that can be called, also those below another one."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            yield prefix + name
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{prefix}{name} ")
+
 
 T = TypeVar("T")
 
@@ -474,6 +508,16 @@ def test_history_of_a_run_by_hand_is_taken_over(spare: Machine) -> None:
     spare.say("systemctl", "start", "ntpaudit")
     eventually(lambda: len(records(spare)) >= 2)
     spare.say("systemctl", "stop", "ntpaudit")
+
+
+def test_every_command_of_the_package_works(spare: Machine) -> None:
+    """Each command does its work where the package is installed: no traceback, and an exit status about a clock."""
+    assert set(EVERY_COMMAND) == set(commands(cli))
+    for words in (words for ways in EVERY_COMMAND.values() for words in ways):
+        done = spare.run(["ntpaudit", *words], check=False)
+        assert "Traceback" not in done.stderr, (words, done.stderr)
+        assert done.returncode in range(4), (words, done.returncode, done.stdout, done.stderr)
+        assert done.stdout or done.stderr, words
 
 
 def test_agent_runs_without_a_token(spare: Machine) -> None:

@@ -127,8 +127,15 @@ class Alone:
 class Team:
     """A crew of several processes, each with its share of the hosts."""
 
-    def __init__(self, pipes: Sequence[Connection], store: StoreOutlet | None, absence: Absence) -> None:
+    def __init__(
+        self,
+        pipes: Sequence[Connection],
+        processes: Sequence[BaseProcess],
+        store: StoreOutlet | None,
+        absence: Absence,
+    ) -> None:
         self._pipes = pipes
+        self._processes = processes
         self._store = store
         self._absence = absence
         self._points = [0] * len(pipes)
@@ -146,26 +153,40 @@ class Team:
         while busy:
             ready = wait(busy)
             for pipe in [one for one in busy if one in ready]:
-                match _hear(pipe):
+                number = self._pipes.index(pipe)
+                match _hear(pipe, self._processes[number]):
                     case None:
                         yield
                     case Arrived(points):
-                        self._points[self._pipes.index(pipe)] = points
+                        self._points[number] = points
                         busy.remove(pipe)
                     case Failed(reason):
                         raise TellError(reason)
                     case Waiting() as waiting:
-                        self._absence.hear(self._pipes.index(pipe), waiting)
+                        self._absence.hear(number, waiting)
                     case parcels if self._store is not None:
                         self._store.take(parcels)
 
 
-def _hear(pipe: Connection) -> Any:
+def _hear(pipe: Connection, process: BaseProcess) -> Any:
     """Return what a process says next."""
     try:
         return pipe.recv()
     except (EOFError, ConnectionResetError):
-        return Failed("a process that simulates hosts has ended, perhaps for want of memory; try fewer hosts")
+        process.join(_END_S)
+        return Failed(_why_ended(process.exitcode))
+
+
+def _why_ended(exit_code: int | None) -> str:
+    """Say how a process that simulates hosts ended before its work was done; only SIGKILL suggests a lack of memory."""
+    what = "a process that simulates hosts"
+    if exit_code is None:
+        return f"{what} closed its pipe"
+    if exit_code == -signal.SIGKILL:
+        return f"{what} was killed (SIGKILL), probably because memory ran out: try fewer hosts"
+    if exit_code < 0:
+        return f"{what} was ended by {signal.Signals(-exit_code).name}"
+    return f"{what} ended with exit status {exit_code}; its own messages are above"
 
 
 @contextmanager
@@ -270,7 +291,7 @@ def _team(work: Work, count: int, store: StoreOutlet | None, absence: Absence) -
             theirs.close()  # so that each end hears when the other is gone
             pipes.append(ours)
             processes.append(process)
-        yield Team(pipes, store, absence)
+        yield Team(pipes, processes, store, absence)
     finally:
         with _ignored():
             _end(pipes, processes)

@@ -199,14 +199,21 @@ def team(tmp_path: Path) -> Iterator[Team]:
     assert _children() == []
 
 
-def test_a_process_that_dies_is_told_of(team: Team) -> None:
-    """One that is killed ends the whole with a word about it, and leaves none behind."""
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (signal.SIGKILL, r"was killed \(SIGKILL\), probably because memory ran out"),
+        (signal.SIGABRT, "was ended by SIGABRT$"),
+    ],
+)
+def test_a_process_that_dies_is_reported(team: Team, number: signal.Signals, reason: str) -> None:
+    """One that is killed ends the whole, with how it ended, and leaves none behind."""
     deadline = time.monotonic() + DEADLINE_S
     while len(_children()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.kill(_children()[0].pid, signal.SIGKILL)
-    with pytest.raises(TellError, match="has ended, perhaps for want of memory"):
+    os.kill(_children()[0].pid, number)
+    with pytest.raises(TellError, match=reason):
         live(team, END_NS)
 
 
