@@ -287,11 +287,13 @@ class Agent:
             tellers = _tellers(setting, self._tellers)
         except ConfigError as error:
             self._write(f"the configuration was not reloaded, and the one before stays in force: {error}")
+            self._notifier.refused(str(error))
         else:
             if setting.file != self._setting.file:
                 self._write("history.path is taken up at the next start")
             self._apply(setting, tellers)
             self._write(f"configuration reloaded from {setting.path}")
+            self._notifier.refused(None)
         self._notifier.ready()
 
     def _apply(self, setting: Setting, tellers: Outlets) -> None:

@@ -437,16 +437,22 @@ def test_nothing_listens(host: Machine) -> None:
 
 
 def test_configuration_is_reloaded(host: Machine) -> None:
-    """`systemctl reload` takes up a configuration, and refuses a broken one without ending the agent."""
+    """`systemctl reload` takes up a configuration; a broken one makes it fail, and the agent goes on and shows why."""
     pid = shown(host, "ntpaudit", "MainPID")
     host.say("systemctl", "reload", "ntpaudit")
     eventually(lambda: "configuration reloaded" in host.say("journalctl", "--unit=ntpaudit", "--output=cat"))
     file = host.path("/etc/ntpaudit/ntpaudit.toml")
     sound = file.read_text()
     file.write_text("[sources]\nserver = 1\n")
-    host.say("systemctl", "reload", "ntpaudit")
+    assert host.run(["systemctl", "reload", "ntpaudit"], check=False).returncode != 0
     eventually(lambda: "was not reloaded" in host.say("journalctl", "--unit=ntpaudit", "--output=cat"))
+    reason = "reload refused, the earlier configuration stays in force: /etc/ntpaudit/ntpaudit.toml:2: sources.server"
+    eventually(lambda: reason in shown(host, "ntpaudit", "StatusText"))
+    eventually(lambda: audit_now(host) and "never more than" in shown(host, "ntpaudit", "StatusText"))
+    assert reason in shown(host, "ntpaudit", "StatusText")
     file.write_text(sound)
+    host.say("systemctl", "reload", "ntpaudit")
+    eventually(lambda: "reload refused" not in shown(host, "ntpaudit", "StatusText"))
     assert shown(host, "ntpaudit", "MainPID") == pid
     assert shown(host, "ntpaudit", "ActiveState") == "active"
 

@@ -21,6 +21,8 @@ class Notifier:
         """Take the variable's value: a path, or an abstract name that begins with `@`; None where it is not set."""
         self._address = f"\0{address[1:]}" if address and address.startswith("@") else address
         self._socket: socket.socket | None = None
+        self._text = ""
+        self._refusal = ""
 
     def ready(self) -> None:
         """Say that the service has started, or has reloaded its configuration."""
@@ -32,7 +34,14 @@ class Notifier:
 
     def status(self, text: str) -> None:
         """Say in a line how the service fares: `systemctl status` shows it."""
-        self._send(b"STATUS=" + clip(one_line(text), _LONGEST_STATUS))
+        self._text = text
+        shown = f"{text}; {self._refusal}" if self._refusal else text
+        self._send(b"STATUS=" + clip(one_line(shown), _LONGEST_STATUS))
+
+    def refused(self, reason: str | None) -> None:
+        """Add to every status why the last reload was refused, until one succeeds (None)."""
+        self._refusal = f"reload refused, the earlier configuration stays in force: {reason}" if reason else ""
+        self.status(self._text)
 
     def concluded(self, record: Record) -> None:
         """Say how the clock is judged."""

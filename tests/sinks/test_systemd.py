@@ -55,6 +55,18 @@ def test_reloading_says_when(manager: socket.socket) -> None:
     assert before_us <= int(found[1]) <= time.monotonic_ns() // 1000
 
 
+def test_a_refused_reload_stays_in_the_status(manager: socket.socket) -> None:
+    """Each status says that a reload was refused, and why, until one succeeds."""
+    notifier = Notifier(manager.getsockname())
+    notifier.status("one")
+    notifier.refused("x.toml:2: sources.server: unknown")
+    notifier.status("two")
+    notifier.refused(None)
+    notifier.close()
+    note = "; reload refused, the earlier configuration stays in force: x.toml:2: sources.server: unknown"
+    assert heard(manager) == ["STATUS=one", f"STATUS=one{note}", f"STATUS=two{note}", "STATUS=two"]
+
+
 def test_the_status_is_the_verdict(manager: socket.socket) -> None:
     """What `systemctl status` shows is the severity and the headline, cut where it is endless."""
     notifier = Notifier(manager.getsockname())
