@@ -14,7 +14,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PREFIX ?= /opt/ntpaudit
 BIN := $(VENV)/bin
-SERVERS := chrony ntpsec influxdb victoria-metrics prometheus nginx libfaketime iproute2 mmdebstrap openssl \
+SERVERS := chrony ntpsec influxdb victoria-metrics prometheus nginx libfaketime iproute2 mandoc mmdebstrap openssl \
            chromium-headless-shell
 SIMULATED := tests/core tests/test_month.py
 

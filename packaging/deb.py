@@ -20,6 +20,8 @@ from email import message_from_string
 from email.utils import format_datetime
 from pathlib import Path
 
+from man import pages
+
 PACKAGING = Path(__file__).resolve().parent
 REPOSITORY = PACKAGING.parent
 DEBIAN = PACKAGING / "debian"
@@ -58,6 +60,8 @@ def build(arch: str, output: Path) -> Path:
     version, epoch = _version(), _epoch()
     package = output / f"ntpaudit_{version}_{arch}.deb"
     output.mkdir(parents=True, exist_ok=True)
+    for old in output.glob(f"ntpaudit_*_{arch}.deb"):  # so that ntpaudit_*.deb is the one that was built last
+        old.unlink()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         _add_program(root, arch)
@@ -127,14 +131,15 @@ def _add_documents(root: Path, version: str, epoch: int) -> None:
     date = format_datetime(datetime.fromtimestamp(epoch, UTC))
     entry = (DEBIAN / "changelog").read_text().format(version=version, date=date, maintainer=_maintainer())
     _write_gzip(folder / "changelog.gz", entry)
-    _write_gzip(folder / "CHANGELOG.md.gz", (REPOSITORY / "CHANGELOG.md").read_text())
     _write(folder / "copyright", _licences(root / PREFIX / "lib"))
-    _write(folder / "README.md", (REPOSITORY / "README.md").read_text())
-    _write(folder / "systemd.md", (REPOSITORY / "systemd/README.md").read_text())
+    for name in ("README.md", "CHANGELOG.md", "LICENSE", "systemd/README.md"):
+        _write(folder / name, (REPOSITORY / name).read_text())
+    for name in ("docs", "grafana"):  # with the folders that the README links to
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in pages(datetime.fromtimestamp(epoch, UTC).date().isoformat()):
+        _write_gzip(root / "usr/share/man/man1" / f"{name}.gz", text)
     (root / PREFIX / "share/doc").mkdir(parents=True)
     (root / PREFIX / "share/doc/ntpaudit").symlink_to("/usr/share/doc/ntpaudit")  # where `make install` has them
-    for page in sorted((REPOSITORY / "docs").glob("*.md")):
-        _write(folder / "docs" / page.name, page.read_text())
     _write(root / "usr/share/lintian/overrides/ntpaudit", (DEBIAN / "lintian-overrides").read_text())
 
 
@@ -178,8 +183,21 @@ def _settle(root: Path, epoch: int) -> None:
 
 
 def _version() -> str:
+    """The program's version; between releases also the time and the name of the commit, so that each is an upgrade."""
     line = next(line for line in _lines(REPOSITORY / "ntpaudit/__init__.py") if line.startswith("__version__"))
-    return line.split('"')[1]
+    version = line.split('"')[1]
+    try:
+        if f"v{version}" in _git("tag", "--points-at", "HEAD").split():
+            return version
+        commit = _git("rev-parse", "--short=8", "HEAD")
+        stamp = datetime.fromtimestamp(int(_git("log", "-1", "--format=%ct")), UTC)
+    except (OSError, subprocess.CalledProcessError):  # sources without their history are a release
+        return version
+    return f"{version}+git{stamp:%Y%m%d%H%M%S}.{commit}"
+
+
+def _git(*words: str) -> str:
+    return _output("git", "-C", str(REPOSITORY), *words)
 
 
 def _maintainer() -> str:
@@ -195,7 +213,7 @@ def _epoch() -> int:
     if stated := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(stated)
     try:
-        return int(_output("git", "-C", str(REPOSITORY), "log", "-1", "--format=%ct"))
+        return int(_git("log", "-1", "--format=%ct"))
     except (OSError, subprocess.CalledProcessError):  # sources without their history
         return int(datetime.now(UTC).timestamp())
 

@@ -6,6 +6,7 @@ umask 022 # the service's own user has to read it
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3} prefix=${PREFIX:-/opt/ntpaudit} bindir=${BINDIR:-/usr/local/bin} destdir=${DESTDIR:-}
+mandir=${MANDIR:-/usr/local/share/man}
 units=$destdir/usr/lib/systemd/system
 target=$destdir$prefix
 
@@ -32,6 +33,7 @@ cp -R ntpaudit pyproject.toml README.md LICENSE "$sources"
 
 "$python" -m venv "$target"
 "$target/bin/python3" -m pip install --quiet --no-compile "$sources"
+"$target/bin/python3" packaging/man.py "$destdir$mandir/man1"
 "$target/bin/python3" -m pip --quiet uninstall --yes setuptools pip # they have done their work
 "$target/bin/python3" -m compileall -q -s "$destdir" "$target/lib" # which may be read-only where it runs
 find "$target/lib" -name direct_url.json -exec rm {} + # it tells of $sources
@@ -44,7 +46,12 @@ if [ -n "$destdir" ]; then # where it will run is not where it is now
     find "$target/bin" "$target/pyvenv.cfg" -type f -exec sed -i "s|$target|$prefix|g" {} +
 fi
 
-install -D --mode=644 systemd/README.md "$target/share/doc/ntpaudit/systemd.md"
+documents=$target/share/doc/ntpaudit
+rm -rf "$documents" # pages that are gone
+install -d "$documents/systemd"
+cp -R README.md CHANGELOG.md LICENSE docs grafana "$documents"
+cp systemd/README.md "$documents/systemd"
+find "$documents" -name __pycache__ -exec rm -r {} +
 install -d "$destdir/etc/ntpaudit" "$destdir$bindir" "$units"
 ln -sfn "$prefix/bin/ntpaudit" "$destdir$bindir/ntpaudit"
 cp -R --no-dereference systemd/ntpaudit* "$units"

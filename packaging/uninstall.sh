@@ -3,6 +3,7 @@
 set -eu
 
 prefix=${PREFIX:-/opt/ntpaudit} bindir=${BINDIR:-/usr/local/bin} destdir=${DESTDIR:-}
+mandir=${MANDIR:-/usr/local/share/man}
 
 if [ -z "$destdir" ] && dpkg-query --show --showformat='${Status}' ntpaudit 2>/dev/null | grep -q 'ok installed'; then
     echo "ntpaudit is installed from its Debian package: apt-get remove ntpaudit" >&2
@@ -18,7 +19,7 @@ if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
 fi
 rm -rf "$destdir$prefix" "$destdir"/usr/lib/systemd/system/ntpaudit.service* \
     "$destdir"/usr/lib/systemd/system/ntpaudit-*
-rm -f "$destdir$bindir/ntpaudit"
+rm -f "$destdir$bindir/ntpaudit" "$destdir$mandir"/man1/ntpaudit.1 "$destdir$mandir"/man1/ntpaudit-*.1
 if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
     systemctl --system daemon-reload
 fi

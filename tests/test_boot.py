@@ -11,6 +11,7 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -292,6 +293,40 @@ def test_package_installs_without_network_and_starts_nothing(bare: Machine) -> N
     assert list(compiled.glob("*.pyc"))  # the services could not keep them
 
 
+def test_links_of_the_packaged_documents_resolve(bare: Machine) -> None:
+    """Each link from one document to another leads to a file of the package, and so do the units' references."""
+    folder = bare.path("/usr/share/doc/ntpaudit")
+    broken = [
+        f"{page.relative_to(folder)}: {target}"
+        for page in folder.rglob("*.md")
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
+    assert broken == []
+    for unit in bare.path("/usr/lib/systemd/system").glob("ntpaudit*.service"):
+        (page,) = re.findall(r"^Documentation=man:ntpaudit\(1\) file://(\S+)$", unit.read_text(), re.MULTILINE)
+        bare.say("test", "-s", page)
+
+
+def test_each_command_has_a_manual_page(bare: Machine) -> None:
+    """There is a page for the program and for each command, which troff renders without a warning."""
+    folder = bare.path("/usr/share/man/man1")
+    expected = {"ntpaudit", "ntpaudit-config", *(f"ntpaudit-{name.replace(' ', '-')}" for name in commands(cli))}
+    assert {path.name.removesuffix(".1.gz") for path in folder.glob("ntpaudit*")} == expected
+    for path in folder.glob("ntpaudit*"):
+        lint = [str(program("mandoc")), "-T", "lint", "-W", "warning", str(path)]
+        assert subprocess.run(lint, capture_output=True, text=True, check=False).stdout == "", path.name
+
+
+def test_version_grows_with_each_commit(package: Path) -> None:
+    """The package of a later commit is an upgrade; a release comes after the one before and all that led to it."""
+    version = package.name.split("_")[1]
+    assert re.fullmatch(rf"{re.escape(__version__)}(\+git\d{{14}}\.[0-9a-f]{{8,}})?", version)
+    order = [__version__, f"{__version__}+git20260101000000.ffffffff", f"{__version__}+git20260101000001.00000000"]
+    for earlier, later in pairwise(order):
+        subprocess.run(["dpkg", "--compare-versions", earlier, "lt", later], check=True)
+
+
 def test_broken_configuration_is_told_once_and_not_tried_again(bare: Machine) -> None:
     """Without a configuration the start fails with status 78, says what to do, and is not repeated."""
     assert bare.run(["systemctl", "start", "ntpaudit"], check=False).returncode != 0
@@ -503,8 +538,30 @@ def test_timer_audits_without_the_agent(host: Machine) -> None:
     eventually(lambda: shown(host, "ntpaudit-check", "ActiveState") == "inactive")
     assert shown(host, "ntpaudit-check", "Result") == "success"
     host.say("systemctl", "start", "ntpaudit")
-    assert shown(host, "ntpaudit-check.timer", "ActiveState") == "inactive"  # each ends the other
     eventually(lambda: len(records(host)) > count + 1)
+
+
+def test_timer_audits_nothing_while_the_agent_runs(host: Machine) -> None:
+    """Agent and timer may both be enabled: the timer's service is skipped while the agent runs."""
+    pid = shown(host, "ntpaudit", "MainPID")
+    host.say("systemctl", "enable", "--now", "ntpaudit-check.timer")
+    host.say("systemctl", "start", "ntpaudit-check.service")
+    assert shown(host, "ntpaudit-check.service", "ConditionResult") == "no"
+    assert shown(host, "ntpaudit-check.timer", "ActiveState") == "active"
+    assert (shown(host, "ntpaudit", "MainPID"), shown(host, "ntpaudit", "ActiveState")) == (pid, "active")
+    host.say("systemctl", "disable", "--now", "ntpaudit-check.timer")
+
+
+def test_reinstalling_complains_of_nothing(host: Machine) -> None:
+    """The package installed again over a running agent prints no error, and the agent runs on with the new files."""
+    eventually(lambda: shown(host, "ntpaudit-kernel.service", "ActiveState") == "active")
+    pid = shown(host, "ntpaudit", "MainPID")
+    done = host.run(["dpkg", "--install", "/root/ntpaudit.deb"])
+    assert "refused" not in done.stdout + done.stderr
+    assert "rror" not in done.stdout + done.stderr
+    assert done.stderr == ""
+    eventually(lambda: shown(host, "ntpaudit", "MainPID") not in ("0", pid))
+    assert shown(host, "ntpaudit", "ActiveState") == "active"
 
 
 def test_history_of_a_run_by_hand_is_taken_over(spare: Machine) -> None:

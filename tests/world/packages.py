@@ -22,6 +22,7 @@ PACKAGES = {
     "influxd": "influxdb",
     "ip": "iproute2",
     "libfaketime.so.1": "libfaketime",
+    "mandoc": "mandoc",
     "mmdebstrap": "mmdebstrap",
     "nginx": "nginx",
     "openssl": "openssl",
