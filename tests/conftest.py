@@ -1,12 +1,16 @@
-"""Rules for every test: properties have no deadline, files live in memory, and nothing is skipped in CI."""
+"""Rules for every test: properties have no deadline, files live in memory, and a test needs only what it states."""
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import settings
+
+from tests import abilities
 
 settings.register_profile("ntpaudit", deadline=None)  # a loaded machine is slow, not wrong
 settings.load_profile("ntpaudit")
@@ -27,12 +31,83 @@ def _live_in_memory() -> None:
 
 _live_in_memory()
 
+SKIPPED = pytest.StashKey[dict[str, set[str]]]()
+"""The tests that each lacking ability cost."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker by which a test states what it needs of the machine."""
+    config.addinivalue_line("markers", f"needs(*abilities): skip where one is lacking: {', '.join(abilities.names())}")
+    config.stash[SKIPPED] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a test that needs something unknown: it would be skipped, or run, for no reason."""
+    for item in items:
+        if unknown := sorted(set(_stated(item)) - set(abilities.names())):
+            known = ", ".join(abilities.names())
+            raise pytest.UsageError(f"{item.nodeid} needs {', '.join(unknown)}, which is no ability; there are {known}")
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Skip a test that states an ability, or has a fixture that needs one, where the machine lacks it."""
+    missing = [name for name in _stated(item) if abilities.lacking(name) is not None]
+    if missing:
+        _skip(item, missing)
+    with _skipping(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Skip a test whose helpers need an ability that the machine lacks."""
+    with _skipping(item):
+        return (yield)
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Iterator[None]:
-    """Let a skipped test fail where CI promises everything that a test may need."""
+    """Let a skipped test fail where everything that a test may need is required."""
     report: pytest.TestReport = yield  # type: ignore[assignment]
-    if report.skipped and "CI" in os.environ and not hasattr(report, "wasxfail"):
+    if report.skipped and abilities.is_required("all") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
-        report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
+        report.longrepr = f"skipped, which {abilities.REQUIRED} does not allow: {report.longrepr}"
     return report  # type: ignore[return-value]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """List the abilities that were lacking, why, and how many tests each cost."""
+    skipped = config.stash[SKIPPED]
+    if not skipped:
+        return
+    terminalreporter.section("not tested here")
+    width = max(map(len, skipped))
+    for name, tests in sorted(skipped.items(), key=lambda one: -len(one[1])):
+        terminalreporter.line(f"{name:{width}}  {_tests(len(tests)):>9}  {abilities.lacking(name)}")
+    terminalreporter.line(f"{_tests(len(set().union(*skipped.values())))} skipped: this machine lacks what they need")
+
+
+def _stated(item: pytest.Item) -> list[str]:
+    return [name for mark in item.iter_markers("needs") for name in mark.args]
+
+
+@contextmanager
+def _skipping(item: pytest.Item) -> Iterator[None]:
+    try:
+        yield
+    except abilities.LackingError as error:
+        _skip(item, [error.ability])
+
+
+def _skip(item: pytest.Item, missing: Iterable[str]) -> NoReturn:
+    reason = "; ".join(f"lacks {name}: {abilities.lacking(name)}" for name in missing)
+    if any(map(abilities.is_required, missing)):
+        pytest.fail(f"{reason}; {abilities.REQUIRED} does not allow that", pytrace=False)
+    for name in missing:
+        item.config.stash[SKIPPED].setdefault(name, set()).add(item.nodeid)
+    raise pytest.skip.Exception(reason, _use_item_location=True)
+
+
+def _tests(count: int) -> str:
+    return "1 test" if count == 1 else f"{count} tests"

@@ -21,6 +21,7 @@ from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.probes.kernel import TIMEX
 from ntpaudit.store.packing import unpack_text
 from tests.command import ntpaudit
+from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
 from tests.world.sandbox import TIMERFD_CALLS, refuse
 from tests.world.servers import chronyd
@@ -28,7 +29,6 @@ from tests.world.servers import chronyd
 WITHIN_S = 60.0
 """What takes longer than this, on any machine, does not come at all."""
 
-STEPPING = "NTPAUDIT_STEP_CLOCK"
 ADJ_SETOFFSET, ADJ_NANO = 0x0100, 0x2000
 
 
@@ -328,19 +328,17 @@ def test_it_ends_at_once_when_told_to(tmp_path: Path) -> None:
     assert min(took_s) < 1.0, took_s
 
 
+@pytest.mark.needs("root", "mount")
 def test_a_read_only_state_is_survived(servers: list[str], tmp_path: Path) -> None:
     """Where nothing can be written the agent goes on in memory, says so, and reports it."""
     (tmp_path / "state").mkdir()
     target = tmp_path / "told.jsonl"
     config = configure(tmp_path, servers, f'[jsonl]\npath = "{target}"\n')
     (tmp_path / "state").chmod(0o500)
-    command = ["unshare", "--mount"] if os.geteuid() == 0 else []
-    if not command:
-        pytest.skip("needs root to mount a read-only folder")
     script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
     words = [sys.executable, "-m", "ntpaudit", "agent", "--config", str(config)]
     process = subprocess.Popen(
-        [*command, "sh", "-ec", script, str(tmp_path / "state"), *words],
+        [*unshared("mount"), "sh", "-ec", script, str(tmp_path / "state"), *words],
         env=surroundings(tmp_path),
         stderr=subprocess.PIPE,
         text=True,
@@ -362,6 +360,7 @@ def test_a_read_only_state_is_survived(servers: list[str], tmp_path: Path) -> No
     assert "cannot keep state" in record["agent"]["store"]
 
 
+@pytest.mark.needs("seccomp")
 def test_without_timerfd_steps_are_still_looked_for(servers: list[str], tmp_path: Path) -> None:
     """Where no file can be opened for the step watch the agent says so and goes on."""
     config = configure(tmp_path, servers)
@@ -391,15 +390,13 @@ def test_tellers_are_told(servers: list[str], tmp_path: Path) -> None:
         assert running.said.count("openmetrics: ") == 1
 
 
+@pytest.mark.needs("uptime")
 def test_a_wrong_clock_is_confirmed_and_told(tmp_path: Path) -> None:
     """Servers that all say the clock is 10 s behind: unknown at the first sample, critical once confirmed."""
     with ExitStack() as stack:
         ahead = Behaviour(offset_s=10.0, stratum=2, reference_id=b"\xc0\x00\x02\x01")
         named = [stack.enter_context(NtpServer(ahead)) for _ in range(4)]
         config = configure(tmp_path, [f"127.0.0.1:{server.port}" for server in named])
-        uptime_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-        if uptime_s < 620:
-            pytest.skip("for ten minutes after the boot nothing is raised about the offset")
         with agent(tmp_path, config) as running:
             running.until(lambda: running.count("network") >= 4, "four audits")
             rows = running.rows("SELECT severity, verdict FROM audits WHERE kind = 'network' ORDER BY id")
@@ -423,7 +420,7 @@ def _set_offset(ns: int) -> None:
         raise OSError(ctypes.get_errno(), "the clock could not be stepped")
 
 
-@pytest.mark.skipif(STEPPING not in os.environ, reason=f"steps this machine's clock by 20 ms: only with {STEPPING}=1")
+@pytest.mark.needs("step-clock")
 def test_a_real_step_is_an_event_at_once(servers: list[str], tmp_path: Path) -> None:
     """A step of the machine's clock is in the store within 50 ms, of the right size; it is undone at once."""
     with agent(tmp_path, configure(tmp_path, servers, network="1h", local="1h")) as running:

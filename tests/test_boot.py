@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -25,7 +24,7 @@ from tests.world.machine import Machine, machine
 from tests.world.packages import REPOSITORY, program
 from tests.world.servers import running
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="to boot a machine needs root")
+pytestmark = pytest.mark.needs("boot")
 
 DATABASE = "127.0.0.1:8428"
 SERVERS = {"127.0.0.1:11121": 1, "127.0.0.1:11122": 1, "127.0.0.1:11123": 2, "127.0.0.1:11124": 2}

@@ -392,6 +392,7 @@ def test_newer_state_is_left_alone(tmp_path: Path) -> None:
     assert "newer ntpaudit" in ran.err
 
 
+@pytest.mark.needs("seccomp")
 def test_container_that_forbids_adjtimex(real_servers: list[str], tmp_path: Path) -> None:
     """Where seccomp refuses adjtimex the record says so, and nothing is concluded from it."""
 
@@ -404,6 +405,7 @@ def test_container_that_forbids_adjtimex(real_servers: list[str], tmp_path: Path
     assert "unsynced" not in {finding["id"] for finding in ran.record["findings"]}
 
 
+@pytest.mark.needs("userns", "adjtimex")
 def test_nobody_may_check_too(real_servers: list[str], tmp_path: Path) -> None:
     """A user without any capability and without a home gets a whole record, kernel timestamps included."""
 

@@ -526,6 +526,7 @@ def test_init_warns_of_too_few_servers(tmp_path: Path) -> None:
         assert run("init", *words, "--output", "-", state=tmp_path).err == ""
 
 
+@pytest.mark.needs("userns")
 def test_init_places_the_file_where_it_is_found(tmp_path: Path) -> None:
     """A user's file goes where `check` and the agent look for it; its folder is made."""
 

@@ -293,6 +293,7 @@ def test_what_cannot_be_read_names_nothing(tmp_path: Path) -> None:
     assert [server.host for server in _servers(tmp_path)] == ["\N{REPLACEMENT CHARACTER}.example", "a.example"]
 
 
+@pytest.mark.needs("ntpd")
 def test_the_packaged_configurations_are_read() -> None:
     """The files as Debian's chrony and NTPsec install them name the pools they ask, Debian's own."""
     fetch("ntpsec")

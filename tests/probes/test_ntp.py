@@ -159,7 +159,7 @@ def test_what_counts_is_when_an_answer_came_not_when_it_was_read() -> None:
     assert [reason(answer) for answer in answers] == [MEASURED, "late"]
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("address", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.needs("ipv6"))])
 def test_honest_offset_is_inside_its_interval(address: str) -> None:
     """An asymmetric network moves the midpoint, never the truth out of the interval (B1)."""
     behaviour = Behaviour(offset_s=-3.25, request_delay_s=0.03, reply_delay_s=0.001)
@@ -241,6 +241,7 @@ def test_refused_port_is_refused_at_once() -> None:
     assert time.monotonic() - began < 1.3  # on a busy machine; the deadline is 2
 
 
+@pytest.mark.needs("ipv6")
 def test_next_address_is_tried_where_one_refuses() -> None:
     """A name with several addresses is not given up because the first of them does not serve."""
     with NtpServer() as server:
@@ -250,6 +251,7 @@ def test_next_address_is_tried_where_one_refuses() -> None:
     assert answer.endpoint == endpoint(server)
 
 
+@pytest.mark.needs("ipv6")
 def test_all_addresses_refusing_tells_the_last_reason() -> None:
     """Where no address serves, the answer is what the last of them said."""
     closed = [at(address, free_port(address, socket.SOCK_DGRAM)) for address in ("::1", "127.0.0.1")]

@@ -32,7 +32,6 @@ from ntpaudit.reports.fleet_page import MOST_COURSES, headline, render
 from tests.reports import fleets
 from tests.reports.fleets import NOW_NS, PERIOD_S, SPAN_NS, S, fleet_of, member
 from tests.world.browser import Browser, Page, Screen, chromium
-from tests.world.packages import PackageUnavailableError
 
 HOSTILE = (
     "<script>document.title='taken'</script>",
@@ -119,11 +118,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A real browser."""
-    try:
-        with chromium() as running:
-            yield running
-    except PackageUnavailableError as error:
-        pytest.skip(str(error))
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

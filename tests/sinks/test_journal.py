@@ -25,6 +25,7 @@ from ntpaudit.sinks.messages import VERDICT_CHANGED
 from ntpaudit.sinks.plain import one_line
 from tests.records import CASES
 from tests.sinks.agent import SAME, agent_records, event, events
+from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
 
 JOURNALD = Path("/usr/lib/systemd/systemd-journald")
@@ -248,10 +249,9 @@ def journald() -> Iterator[Path]:
             "[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=no\nForwardToWall=no\n"
         )
         (run / "log" / "journal").mkdir(parents=True)
-        own_user = ["--user", "--map-root-user"] if os.geteuid() else []
         command = f'mount --bind "{run}" /run && exec {JOURNALD}'
         with subprocess.Popen(
-            ["unshare", "--mount", *own_user, "sh", "-c", command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            [*unshared("mount"), "sh", "-c", command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as process:
             try:
                 deadline = time.monotonic() + 10
@@ -264,7 +264,7 @@ def journald() -> Iterator[Path]:
                 process.terminate()
 
 
-@pytest.mark.skipif(not JOURNALD.exists(), reason="this machine has no systemd-journald")
+@pytest.mark.needs("journald")
 def test_systemds_journal_finds_entries_by_their_fields() -> None:
     """Systemd's journal takes the entries, and journalctl finds them by message id and shows every field."""
     with journald() as run:

@@ -17,6 +17,7 @@ from ntpaudit.sinks.json_record import render
 from ntpaudit.sinks.jsonl import open_teller
 from tests.records import CASES
 from tests.sinks.agent import SAME, event
+from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
 
 OTHER = CASES["beyond, ahead"]
@@ -161,8 +162,7 @@ print(len(open(path).readlines()))
 
 def test_a_full_disk(tmp_path: Path) -> None:
     """On a disk that fills up every line stays whole, the reason is told, and with room again it goes on."""
-    own_user = ["--user", "--map-root-user"] if os.geteuid() else []
-    command = ["unshare", "--mount", *own_user, sys.executable, "-c", FILL, str(tmp_path)]
+    command = [*unshared("mount"), sys.executable, "-c", FILL, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stderr
     reason, lines = done.stdout.splitlines()

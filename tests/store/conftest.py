@@ -1,11 +1,12 @@
 """What tests of the store share."""
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.abilities import need
 
 
 @pytest.fixture
@@ -17,8 +18,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 2 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounts a small disk, which takes root")
+    need("disk")
     folder = tmp_path / "disk"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True)

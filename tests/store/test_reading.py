@@ -18,6 +18,7 @@ from ntpaudit.store.location import FILE_NAME
 from ntpaudit.store.past import count_audits, find_window
 from ntpaudit.store.reading import open_history
 from tests.histories import World, write
+from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
 
 
@@ -145,7 +146,7 @@ def run(path: Path, *inside: str) -> tuple[str, str]:
 @pytest.fixture
 def frozen(file: Path) -> list[str]:
     """Words that run a command where the history's file system is read-only."""
-    return ["unshare", "--mount", "sh", "-ec", f'mount --bind -r "{file.parent}" "{file.parent}"; exec "$@"', "sh"]
+    return [*unshared("mount"), "sh", "-ec", f'mount --bind -r "{file.parent}" "{file.parent}"; exec "$@"', "sh"]
 
 
 def test_a_history_on_a_read_only_file_system(file: Path, frozen: list[str]) -> None:
@@ -168,6 +169,7 @@ def test_a_history_that_was_not_closed_on_a_read_only_file_system(file: Path, fr
     assert "was not closed, and its folder cannot be written; copy it with its -wal file" in error
 
 
+@pytest.mark.needs("another-user")
 def test_somebody_else_is_told_to_use_sudo(file: Path) -> None:
     """The state of a service is root's to read."""
     os.chmod(file.parent, stat.S_IRWXU)
@@ -193,12 +195,13 @@ exec setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"
 FIND = "import sys; from ntpaudit.store.reading import find_history as find; print(find({}, by_agent=bool({})))"
 
 
+@pytest.mark.needs("another-user")
 @pytest.mark.parametrize("by_agent", [True, False])
 def test_our_own_history_comes_first_if_it_holds_any(by_agent: bool, file: Path) -> None:
     """A user who keeps records reads his own; one who keeps none reads the system's, where there is a system's."""
 
     def found(own: str, environment: dict[str, str]) -> str:
-        words = ["unshare", "--mount", "sh", "-ec", SYSTEM, "sh", own, sys.executable, "-c"]
+        words = [*unshared("mount"), "sh", "-ec", SYSTEM, "sh", own, sys.executable, "-c"]
         script = FIND.format(environment, int(by_agent))
         return subprocess.run(
             [*words, script], cwd=REPOSITORY, env=ALONE, capture_output=True, text=True, check=True

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from ntpaudit.core.observation import KernelState
 from ntpaudit.probes.kernel import TIMEX, decode_timex, read_kernel
 from tests.world.packages import REPOSITORY
@@ -46,6 +48,7 @@ def asked(place: Path) -> tuple[int, int, bytes]:
     return state, error, timex
 
 
+@pytest.mark.needs("adjtimex")
 def test_it_says_what_the_kernel_says(tmp_path: Path) -> None:
     """Every caller is told the kernel's state as a direct call of adjtimex has it."""
     with answering(tmp_path / "socket"):
@@ -58,6 +61,7 @@ def test_it_says_what_the_kernel_says(tmp_path: Path) -> None:
             assert abs(told.maxerror_s - direct.maxerror_s) < 0.1
 
 
+@pytest.mark.needs("adjtimex")
 def test_it_survives_a_caller_that_leaves(tmp_path: Path) -> None:
     """Who hangs up at once, or waits for nothing, keeps nobody else from an answer."""
     family = socket.AF_UNIX
@@ -68,6 +72,7 @@ def test_it_survives_a_caller_that_leaves(tmp_path: Path) -> None:
         assert asked(tmp_path / "socket")[1] == 0
 
 
+@pytest.mark.needs("seccomp")
 def test_it_says_that_it_is_forbidden_too(tmp_path: Path) -> None:
     """Where adjtimex is forbidden to it as well, it says so with the errno."""
     with answering(tmp_path / "socket", [sys.executable, "-m", "tests.world.sandbox"]):
@@ -75,6 +80,7 @@ def test_it_says_that_it_is_forbidden_too(tmp_path: Path) -> None:
     assert (state, error) == (-1, errno.EPERM)
 
 
+@pytest.mark.needs("adjtimex", "seccomp")
 def test_an_agent_that_may_not_ask_the_kernel_asks_it(tmp_path: Path) -> None:
     """Where adjtimex is forbidden to the agent, what it learns from the service is what the kernel says."""
     place = str(tmp_path / "socket")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from tests.abilities import need
 from tests.world import packages
 
 PROGRAM = "chromium-headless-shell"
@@ -176,6 +177,7 @@ class Browser:
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Run Chromium until the end of the block; it can resolve no name, so that nothing of it leaves the machine."""
+    need("browser")
     program = packages.program(PROGRAM)
     listens, to_browser = os.pipe()
     from_browser, answers = os.pipe()

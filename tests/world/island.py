@@ -1,6 +1,5 @@
 """A network of its own: addresses and names of our choosing, in namespaces that end with the test."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.world.namespaces import entered, unshared
 from tests.world.packages import REPOSITORY, program
 from tests.world.servers import running
 
@@ -21,9 +21,7 @@ class Island:
 
     def command(self, words: Sequence[str]) -> list[str]:
         """The same command, run on the island."""
-        own_user = ["--user", "--preserve-credentials"] if os.geteuid() else []
-        here = f"--wd={Path.cwd()}"
-        return ["nsenter", "--target", str(self.pid), "--net", "--mount", here, *own_user, "--", *words]
+        return [*entered(self.pid, "net", "mount"), *words]
 
 
 _LAND = """
@@ -51,7 +49,6 @@ def island(names: Mapping[str, Sequence[str]], addresses: Sequence[str] = ()) ->
         hosts.write_text("127.0.0.1 localhost\n" + "".join(lines))
         resolver.write_text("nameserver 192.0.2.254\noptions timeout:1 attempts:1\n")
         configuration.write_text(f"port 123\nlocal stratum 1\nallow\ncmdport 0\npidfile {folder}/pid\n")
-        namespaces = ["unshare", "--net", "--mount", *(["--user", "--map-root-user"] if os.geteuid() else [])]
         server = [str(program("chronyd")), "-x", "-d", "-U", "-u", "root", "-f", str(configuration)]
         surroundings = [
             "env",
@@ -67,5 +64,7 @@ def island(names: Mapping[str, Sequence[str]], addresses: Sequence[str] = ()) ->
                 return False  # not yet in its namespaces
             return subprocess.run(Island(pid).command(question), cwd=REPOSITORY, check=False).returncode == 0
 
-        with running([*namespaces, *surroundings, "sh", "-ec", _LAND, "sh", *server], folder / "log", is_ready) as pid:
+        with running(
+            [*unshared("net", "mount"), *surroundings, "sh", "-ec", _LAND, "sh", *server], folder / "log", is_ready
+        ) as pid:
             yield Island(pid)

@@ -7,9 +7,11 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.abilities import REQUIRED, need
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 """The root of the checkout."""
@@ -42,11 +44,13 @@ class PackageUnavailableError(Exception):
 
 def program(name: str) -> Path:
     """The unpacked program of that name, fetched first when it is not there yet; run it with `environment()`."""
+    need(name)
     return _find(name, _PROGRAM_PLACES)
 
 
 def library(name: str) -> Path:
     """The unpacked shared library of that name, such as `libfaketime.so.1`, to be named in LD_PRELOAD."""
+    need(PACKAGES[name])
     return _find(name, (*_LIBRARY_PLACES, *(f"{place}/*" for place in _LIBRARY_PLACES)))
 
 
@@ -142,9 +146,18 @@ def _run(*command: str, cwd: Path = REPOSITORY) -> str:
     return done.stdout
 
 
+def fetch_all(packages: Iterable[str]) -> list[str]:
+    """Fetch what can be had of these packages, and return a line for each that cannot."""
+    failures = []
+    for package in packages:
+        try:
+            fetch(package)
+        except PackageUnavailableError as error:
+            failures.append(f"{package} is not available, tests that need it will be skipped: {error}")
+    return failures
+
+
 if __name__ == "__main__":
-    try:
-        for wanted in sys.argv[1:] or sorted(set(PACKAGES.values())):
-            fetch(wanted)
-    except PackageUnavailableError as error:
-        sys.exit(str(error))
+    missing = fetch_all(sys.argv[1:] or sorted(set(PACKAGES.values())))
+    print(*missing, sep="\n", end="\n" if missing else "", file=sys.stderr)
+    sys.exit(bool(missing and os.environ.get(REQUIRED)))

@@ -1,4 +1,7 @@
-"""A container's seccomp filter: `python -m tests.world.sandbox COMMAND...` runs where adjtimex is forbidden."""
+"""A container's seccomp filter: `python -m tests.world.sandbox COMMAND...` runs where adjtimex is forbidden.
+
+`python -m tests.world.sandbox --unshare COMMAND...` runs where no namespace can be made.
+"""
 
 import ctypes
 import errno
@@ -13,6 +16,9 @@ ADJTIMEX_CALLS = {"x86_64": (159, 305), "aarch64": (171, 266)}
 
 TIMERFD_CALLS = {"x86_64": (283,), "aarch64": (85,)}
 """The number of timerfd_create."""
+
+UNSHARE_CALLS = {"x86_64": (272,), "aarch64": (97,)}
+"""The number of unshare."""
 
 
 def refuse(calls: Mapping[str, tuple[int, ...]], error: int) -> None:
@@ -31,5 +37,8 @@ def refuse(calls: Mapping[str, tuple[int, ...]], error: int) -> None:
 
 
 if __name__ == "__main__":
-    refuse(ADJTIMEX_CALLS, errno.EPERM)
-    os.execvp(sys.argv[1], sys.argv[1:])
+    words = sys.argv[1:]
+    refused = UNSHARE_CALLS if words[0] == "--unshare" else ADJTIMEX_CALLS
+    refuse(refused, errno.EPERM)
+    words = words[refused is UNSHARE_CALLS :]
+    os.execvp(words[0], words)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.world.namespaces import entered, unshared
 from tests.world.packages import REPOSITORY, environment, program
 
 READY_WITHIN_S = 30.0
@@ -48,8 +49,7 @@ class Ntpd:
 
     def command(self, words: Sequence[str]) -> list[str]:
         """The same command, run in the network namespace of this server."""
-        own_user = ["--user", "--preserve-credentials"] if os.geteuid() else []
-        return ["nsenter", "--target", str(self.pid), "--net", *own_user, "--", *words]
+        return [*entered(self.pid, "net"), *words]
 
 
 @contextmanager
@@ -83,10 +83,17 @@ def ntpd(*, extra: str = "") -> Iterator[Ntpd]:
     with TemporaryDirectory(prefix="ntpd-") as name:
         configuration = Path(name) / "ntp.conf"
         configuration.write_text(f"disable ntp\ntos orphan 5 orphanwait 0\nunrestrict default limited\n{extra}\n")
-        namespace = ["unshare", "--net", *(["--user", "--map-root-user"] if os.geteuid() else [])]
         powerless = ["setpriv", "--bounding-set=-sys_time", "--inh-caps=-sys_time"]
         server = [str(program("ntpd")), "-n", "-c", str(configuration)]
-        command = [*namespace, "sh", "-c", '"$0" link set lo up && exec "$@"', str(program("ip")), *powerless, *server]
+        command = [
+            *unshared("net"),
+            "sh",
+            "-c",
+            '"$0" link set lo up && exec "$@"',
+            str(program("ip")),
+            *powerless,
+            *server,
+        ]
         question = [sys.executable, "-m", "tests.world.servers", address, str(port)]
 
         def is_ready(pid: int) -> bool:

@@ -1,0 +1,298 @@
+"""What this machine allows the tests to do: each ability is tried once per run, when a test first needs it.
+
+A test states what it needs, `@pytest.mark.needs("mount", "another-user")`. A helper that uses an ability calls `need`,
+so that no test which uses the helper can forget to state it. Where an ability is lacking, the test is skipped with the
+reason, and the summary lists the ability with the number of tests it cost. With NTPAUDIT_REQUIRE=all, or a list of
+names, a lacking ability is a failure.
+"""
+
+import ctypes
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+REQUIRED = "NTPAUDIT_REQUIRE"
+"""The environment variable that names the abilities which must not be lacking, or is `all`."""
+
+STEPPING = "NTPAUDIT_STEP_CLOCK"
+"""The environment variable that permits the tests to step this machine's clock by some milliseconds."""
+
+ANOTHER_USER = 65534
+"""The user and the group that tests become: nobody and nogroup, which own nothing and are allowed nothing."""
+
+_WITHIN_S = 60.0
+_UPTIME_S = 620.0
+_VERSION_FLAGS = {
+    "chronyd": "--version",
+    "chronyc": "--version",
+    "chromium-headless-shell": "--version",
+    "influxd": "version",
+    "ip": "-Version",
+    "mmdebstrap": "--version",
+    "nginx": "-v",
+    "ntpd": "--version",
+    "openssl": "version",
+    "prometheus": "--version",
+    "victoria-metrics": "-version",
+}
+
+
+class LackingError(Exception):
+    """The machine lacks an ability; the message is one line and says why."""
+
+    def __init__(self, ability: str, reason: str) -> None:
+        super().__init__(reason)
+        self.ability = ability
+
+
+_CHECKS: dict[str, Callable[[], object]] = {}
+_found: dict[str, str | None] = {}
+_under_test: set[str] = set()
+
+
+def need(*names: str) -> None:
+    """Raise LackingError for the first of these abilities that this machine lacks."""
+    for name in names:
+        reason = lacking(name)
+        if reason is not None:
+            raise LackingError(name, reason)
+
+
+def lacking(name: str) -> str | None:
+    """Return why this machine lacks an ability, None where it has it; it is tried at the first call."""
+    # An ability is tried with the helper that needs it: inside its own trial it counts as present.
+    if name in _under_test:
+        return None
+    if name not in _found:
+        _under_test.add(name)
+        try:
+            _found[name] = _reason(_CHECKS[name])
+        finally:
+            _under_test.remove(name)
+    return _found[name]
+
+
+def names() -> tuple[str, ...]:
+    """Return the name of every ability."""
+    return tuple(sorted(_CHECKS))
+
+
+def is_required(name: str) -> bool:
+    """Return whether NTPAUDIT_REQUIRE forbids that this ability is lacking."""
+    return bool({"all", name} & set(os.environ.get(REQUIRED, "").replace(",", " ").split()))
+
+
+def _reason(check: Callable[[], object]) -> str | None:
+    try:
+        check()
+    except Exception as error:  # whatever stops the trial would stop the test
+        return " ".join(str(error).split())[:300] or type(error).__name__
+    return None
+
+
+def _ability(name: str) -> Callable[[Callable[[], object]], Callable[[], object]]:
+    def register(check: Callable[[], object]) -> Callable[[], object]:
+        _CHECKS[name] = check
+        return check
+
+    return register
+
+
+def _run(*words: str) -> str:
+    """Run a command that must succeed, and return its output."""
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, timeout=_WITHIN_S, stdin=subprocess.DEVNULL
+    )
+    if done.returncode != 0:
+        raise OSError(done.stderr or done.stdout or f"{words[0]} ended with status {done.returncode}")
+    return done.stdout
+
+
+@_ability("root")
+def _root() -> None:
+    if os.geteuid() != 0:
+        raise PermissionError("these tests run as an ordinary user")
+
+
+@_ability("another-user")
+def _another_user() -> None:
+    """Become nobody, in the two ways that tests use: a new process, and this process for a moment."""
+    need("root")
+    user = str(ANOTHER_USER)
+    _run("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--", "true")
+    os.seteuid(ANOTHER_USER)
+    os.seteuid(0)
+
+
+@_ability("userns")
+def _user_namespace() -> None:
+    _run("unshare", "--user", "--map-user=1000", "--map-group=1000", "true")
+
+
+@_ability("mount")
+def _mount() -> None:
+    """Mount a file system in memory, bind a folder read-only, in a mount namespace."""
+    from tests.world.namespaces import unshared
+
+    with tempfile.TemporaryDirectory() as folder:
+        mounts = 'mount -t tmpfs -o size=1m none "$0" && mount --bind "$0" "$0" && mount -o remount,bind,ro "$0"'
+        _run(*unshared("mount"), "sh", "-ec", mounts, folder)
+
+
+@_ability("disk")
+def _disk() -> None:
+    """Mount a file system in memory in sight of every process, as root can."""
+    need("root")
+    with tempfile.TemporaryDirectory() as folder:
+        _run("mount", "-t", "tmpfs", "-o", "size=1m", "none", folder)
+        _run("umount", folder)
+
+
+@_ability("netns")
+def _network_namespace() -> None:
+    """Make a network namespace, set up its loopback, give it an address, and enter it from outside."""
+    from tests.world.namespaces import entered, unshared
+    from tests.world.packages import program
+
+    land = '"$0" link set lo up && "$0" address add 192.0.2.1 dev lo && echo up && read line'
+    command = [*unshared("net"), "sh", "-ec", land, str(program("ip"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        try:
+            if process.stdout.readline() != b"up\n":
+                raise OSError(process.stderr.read().decode())
+            bind = 'import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).bind(("192.0.2.1", 123))'
+            _run(*entered(process.pid, "net"), sys.executable, "-IS", "-c", bind)
+        finally:
+            process.stdin.close()
+
+
+@_ability("boot")
+def _boot() -> None:
+    """Boot the machine of the tests, and set it down again."""
+    need("root", "mount", "netns")  # a machine that lacks one of these takes long to fail
+    from tests.world.machine import machine
+
+    with machine():
+        pass
+
+
+@_ability("adjtimex")
+def _adjtimex() -> None:
+    """Read the state of the kernel's clock."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.adjtimex(ctypes.create_string_buffer(256)) == -1:
+        raise OSError(ctypes.get_errno(), f"adjtimex: {os.strerror(ctypes.get_errno())}")
+
+
+@_ability("step-clock")
+def _step_clock() -> None:
+    """Step the clock by nothing, where it is permitted."""
+    if STEPPING not in os.environ:
+        raise PermissionError(f"the tests may step this machine's clock by 20 ms only with {STEPPING}=1")
+    now = time.clock_gettime_ns(time.CLOCK_REALTIME)
+    time.clock_settime_ns(time.CLOCK_REALTIME, now)
+
+
+@_ability("seccomp")
+def _seccomp() -> None:
+    """Let the kernel refuse adjtimex to a process."""
+    ask = "import ctypes, sys; sys.exit(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(256)) != -1)"
+    _run(sys.executable, "-m", "tests.world.sandbox", sys.executable, "-IS", "-c", ask)
+
+
+@_ability("devices")
+def _devices() -> None:
+    """Make a device file."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.mknod(f"{folder}/null", 0o644 | 0o020000, os.makedev(1, 3))
+
+
+@_ability("ipv6")
+def _ipv6() -> None:
+    """Have IPv6's loopback address."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as bound:
+        bound.bind(("::1", 0))
+
+
+@_ability("localhost")
+def _localhost() -> None:
+    """Resolve the name localhost."""
+    socket.getaddrinfo("localhost", 123, family=socket.AF_INET, type=socket.SOCK_DGRAM)
+
+
+@_ability("journald")
+def _journald() -> None:
+    """Have the programs of systemd's journal."""
+    need("mount")
+    if not Path("/usr/lib/systemd/systemd-journald").exists() or not shutil.which("journalctl"):
+        raise FileNotFoundError("systemd-journald is not installed")
+
+
+@_ability("uptime")
+def _uptime() -> None:
+    """Have run for ten minutes: so long after a boot nothing is raised about the offset."""
+    if time.clock_gettime(time.CLOCK_BOOTTIME) < _UPTIME_S:
+        raise OSError("this machine booted less than ten minutes ago")
+
+
+@_ability("64-bit")
+def _64_bit() -> None:
+    if ctypes.sizeof(ctypes.c_long) != 8:
+        raise OSError("the C structures of 32-bit systems differ")
+
+
+@_ability("browser")
+def _browser() -> None:
+    """Start Chromium and let it compute something in a page."""
+    from tests.world.browser import chromium
+
+    with chromium() as running, running.page() as page:
+        assert page.evaluate("6 * 7") == 42
+
+
+@_ability("node")
+def _node() -> None:
+    """Run the Node that comes as a wheel."""
+    _run(str(Path(sysconfig.get_path("scripts")) / "node"), "--version")
+
+
+@_ability("libfaketime")
+def _libfaketime() -> None:
+    """Show a process another time."""
+    from tests.world.packages import library
+
+    show = "import time; print(time.gmtime().tm_year)"
+    faked = ["env", f"LD_PRELOAD={library('libfaketime.so.1')}", "FAKETIME=@2001-06-01 00:00:00"]
+    if _run(*faked, sys.executable, "-IS", "-c", show).strip() != "2001":
+        raise OSError("libfaketime has no effect")
+
+
+def _program(name: str) -> None:
+    """Fetch a program and run it."""
+    from tests.world import packages
+
+    done = subprocess.run(
+        [packages.program(name), _VERSION_FLAGS[name]],
+        env=packages.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_WITHIN_S,
+    )
+    if done.returncode != 0:
+        raise OSError(f"{name} does not run: {done.stderr or done.stdout}")
+
+
+for _name in _VERSION_FLAGS:
+    _CHECKS[_name] = partial(_program, _name)

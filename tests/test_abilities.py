@@ -1,0 +1,150 @@
+"""What a machine lacks is found by trying, and a test that needs it is skipped with the reason, or fails in CI."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.abilities import REQUIRED, STEPPING, is_required, names
+from tests.world import packages
+from tests.world.packages import REPOSITORY
+
+SUITE = """
+import pytest
+from tests.abilities import need
+
+@pytest.fixture
+def stepped():
+    need("step-clock")
+
+@pytest.mark.needs("step-clock")
+def test_marked(): pass
+
+def test_by_its_fixture(stepped): pass
+
+def test_by_its_helper(): need("step-clock")
+
+@pytest.mark.needs("localhost")
+def test_able(): pass
+"""
+"""Tests that need to step the clock, which is lacking where it is not permitted, and one that needs nothing rare."""
+
+
+def run(folder: Path, suite: str, **environment: str) -> tuple[int, str]:
+    """Run a suite with the rules of this one; return the exit status and the output."""
+    (folder / "test_it.py").write_text(suite)
+    kept = {key: value for key, value in os.environ.items() if key not in (REQUIRED, STEPPING)}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "-q", "-rs", str(folder)],
+        cwd=folder,
+        env=kept | {"PYTHONPATH": str(REPOSITORY)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_lacking_ability_skips_and_is_summed_up(tmp_path: Path) -> None:
+    """By marker, fixture or helper: the reason is shown, and the summary counts the tests that it cost."""
+    status, out = run(tmp_path, SUITE)
+    assert status == 0
+    assert "1 passed, 3 skipped" in out
+    reason = f"the tests may step this machine's clock by 20 ms only with {STEPPING}=1"
+    assert f"lacks step-clock: {reason}" in out
+    assert f"step-clock    3 tests  {reason}" in out
+    assert "3 tests skipped: this machine lacks what they need" in out
+
+
+@pytest.mark.parametrize("required", ["all", "boot,step-clock"])
+def test_a_required_ability_fails_where_it_is_lacking(required: str, tmp_path: Path) -> None:
+    """As in CI, where nothing is skipped."""
+    status, out = run(tmp_path, SUITE, **{REQUIRED: required})
+    assert status == 1
+    assert "1 passed" in out
+    assert "skipped" not in out.splitlines()[-1]
+    assert out.count(f"{REQUIRED} does not allow that") >= 3
+
+
+def test_any_skip_fails_where_all_is_required(tmp_path: Path) -> None:
+    """A test that skips itself for a reason of its own as well."""
+    suite = "import pytest\ndef test_lazy(): pytest.skip('not today')\n"
+    assert run(tmp_path, suite)[0] == 0
+    assert run(tmp_path, suite, **{REQUIRED: "all"})[0] == 1
+
+
+def test_an_unknown_ability_is_an_error(tmp_path: Path) -> None:
+    """A name that is misspelt neither runs nor skips."""
+    status, out = run(tmp_path, "import pytest\n@pytest.mark.needs('roots')\ndef test_it(): pass\n")
+    assert status == pytest.ExitCode.USAGE_ERROR
+    assert "needs roots, which is no ability" in out
+
+
+def test_no_test_decides_by_itself_what_it_lacks() -> None:
+    """Every test states its needs by the marker or through a helper, and none skips itself."""
+    words = ("pytest.skip(", "mark.skipif", "mark.skip(", "importorskip")
+    files = [path for path in REPOSITORY.glob("tests/**/test_*.py") if path != Path(__file__)]
+    assert len(files) > 50
+    assert not [path.name for path in files if any(word in path.read_text() for word in words)]
+
+
+def lacking(asked: Sequence[str], *inside: str) -> dict[str, str]:
+    """Return which of these abilities are lacking in a process that is confined somehow, and why."""
+    ask = "import sys; from tests.abilities import lacking; [print(f'{n}={lacking(n)}') for n in sys.argv[1:]]"
+    done = subprocess.run(
+        [*inside, sys.executable, "-c", ask, *asked], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert len(found) == len(asked)
+    return {name: reason for name, reason in found.items() if reason != "None"}
+
+
+@pytest.mark.needs("disk", "mount", "netns", "another-user")
+def test_root_of_a_container_lacks_what_its_capabilities_do_not_allow() -> None:
+    """Root with the capabilities that Docker leaves is not taken for root of a whole machine."""
+    docker = "chown,dac_override,fowner,fsetid,kill,setgid,setuid,setpcap,net_bind_service,net_raw,sys_chroot,mknod"
+    kept = ",".join(f"+{name}" for name in (*docker.split(","), "audit_write", "setfcap"))
+    confined = ["setpriv", f"--bounding-set=-all,{kept}", "--"]
+    asked = ("root", "another-user", "mount", "disk", "netns")
+    assert lacking(asked) == {}
+    assert set(lacking((*asked, "boot"), *confined)) == {"mount", "disk", "netns", "boot"}
+
+
+@pytest.mark.needs("seccomp", "mount", "netns", "userns")
+def test_a_filter_that_refuses_namespaces_is_noticed() -> None:
+    """Where unshare is refused, as Docker's filter does, nothing that needs a namespace is there."""
+    confined = [sys.executable, "-m", "tests.world.sandbox", "--unshare"]
+    found = lacking(("mount", "netns", "userns", "adjtimex"), *confined)
+    assert found.keys() == {"mount", "netns", "userns"}
+    assert all("Operation not permitted" in reason for reason in found.values())
+
+
+@pytest.mark.needs("another-user")
+def test_an_ordinary_user_lacks_what_root_has() -> None:
+    """Whatever else a user may do here, these take root."""
+    confined = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
+    asked = ("root", "another-user", "disk", "boot", "devices")
+    assert set(lacking(asked, *confined)) == set(asked)
+
+
+def test_required_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All, or those that are named."""
+    monkeypatch.delenv(REQUIRED, raising=False)
+    assert not is_required("boot")
+    monkeypatch.setenv(REQUIRED, "boot, node")
+    assert [name for name in names() if is_required(name)] == ["boot", "node"]
+    monkeypatch.setenv(REQUIRED, "all")
+    assert all(map(is_required, names()))
+
+
+def test_the_download_goes_on_where_a_package_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each package that cannot be had is named with its reason, and the others are fetched."""
+    monkeypatch.setenv("NTPAUDIT_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))  # without apt-get
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "ntpsec.unpacked").touch()
+    (line,) = packages.fetch_all(["chrony", "ntpsec"])
+    assert line.startswith("chrony is not available, tests that need it will be skipped: apt-get not found")
