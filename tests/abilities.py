@@ -177,6 +177,14 @@ def _network_namespace() -> None:
             process.stdin.close()
 
 
+@_ability("utsns")
+def _host_name_namespace() -> None:
+    """Give a process a host name of its own."""
+    from tests.world.namespaces import unshared
+
+    _run(*unshared("uts"), "sh", "-ec", "echo another >/proc/sys/kernel/hostname")
+
+
 @_ability("boot")
 def _boot() -> None:
     """Boot the machine of the tests, and set it down again."""

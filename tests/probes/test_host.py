@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ntpaudit.probes.host import host_facts
+from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
 
 
@@ -73,13 +74,12 @@ def test_a_host_without_a_name_has_one(name: str, tmp_path: Path, monkeypatch: p
     assert host_facts(root=str(tmp_path)).name == "machine-0123456789ab"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to unshare a host name")
 def test_a_kernel_without_a_host_name(tmp_path: Path) -> None:
     """Where the kernel itself has an empty name, a check's points still carry the `host` tag."""
     program = "import sys; from ntpaudit.probes.host import host_facts; print(host_facts(root=sys.argv[1]).name)"
     command = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(
-        ["unshare", "--uts", "sh", "-c", 'printf "\\n" >/proc/sys/kernel/hostname; exec "$@"', "sh", *command],
+        [*unshared("uts"), "sh", "-c", 'printf "\\n" >/proc/sys/kernel/hostname; exec "$@"', "sh", *command],
         capture_output=True, text=True, check=True, cwd=REPOSITORY,
     )  # fmt: skip
     assert done.stdout == "unnamed\n"

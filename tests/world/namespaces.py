@@ -5,11 +5,11 @@ from pathlib import Path
 
 from tests.abilities import need
 
-_ABILITIES = {"mount": "mount", "net": "netns"}
+_ABILITIES = {"mount": "mount", "net": "netns", "uts": "utsns"}
 
 
 def unshared(*kinds: str) -> list[str]:
-    """Words before a command that run it in new namespaces of these kinds, `mount` or `net`, as their root."""
+    """Words before a command that run it in new namespaces of these kinds, `mount`, `net` or `uts`, as their root."""
     need(*(_ABILITIES[kind] for kind in kinds))
     own_user = ["--user", "--map-root-user"] if os.geteuid() else []
     return ["unshare", *own_user, *(f"--{kind}" for kind in kinds)]
