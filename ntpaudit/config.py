@@ -15,6 +15,8 @@ from ntpaudit.core.wording import parse_size, parse_span, span
 from ntpaudit.errors import ConfigError
 
 SYSTEM_FILE = "/etc/ntpaudit/ntpaudit.toml"
+SYSTEM_TOKEN_FILE = "/etc/ntpaudit/token"  # noqa: S105 - where a token is, not one
+"""The token of SYSTEM_FILE's database, where that names no other; systemd hands it to the services as a credential."""
 TOKEN_CREDENTIAL = "influxdb-token"  # noqa: S105 - the name of a credential, not one
 DAY_S = 86_400.0
 YEAR_S = 365.25 * DAY_S
@@ -69,7 +71,10 @@ class HistoryConfig(NamedTuple):
 
 
 class InfluxConfig(NamedTuple):
-    """`[influxdb]`: where points go. `org` is empty for servers that have none."""
+    """`[influxdb]`: where points go. `org` is empty for servers that have none.
+
+    `default_token_file` is read where `token_file` names none: SYSTEM_TOKEN_FILE for the system's own configuration.
+    """
 
     url: str
     org: str = ""
@@ -77,6 +82,7 @@ class InfluxConfig(NamedTuple):
     token_file: str | None = None
     ca_file: str | None = None
     timeout_s: float = 10.0
+    default_token_file: str | None = None
 
 
 class TellConfig(NamedTuple):
@@ -155,7 +161,10 @@ def load_config(path: str) -> Config:
             text = file.read()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    return parse_config(text, path)._replace(sha256=_sha256(text))
+    config = parse_config(text, path)._replace(sha256=_sha256(text))
+    if config.influxdb is not None and os.path.abspath(path) == SYSTEM_FILE:
+        config = config._replace(influxdb=config.influxdb._replace(default_token_file=SYSTEM_TOKEN_FILE))
+    return config
 
 
 def _sha256(text: bytes) -> str:
@@ -277,21 +286,59 @@ def with_environment(config: Config, environment: Mapping[str, str]) -> Config:
     return config._replace(influxdb=filled)
 
 
-def read_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> str | None:
-    """Return the database's token: of the file named, else systemd's credential, else INFLUXDB_V2_TOKEN, else None.
+class Token(NamedTuple):
+    """The database's token, None where there is none, and where it is from."""
 
-    ConfigError where the file cannot be read, is empty, or can be read by others. Its text never is in a message.
+    text: str | None
+    origin: str
+
+
+def find_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> Token:
+    """Find the database's token: `token_file`, else systemd's credential, else the default file, else the environment.
+
+    A blank credential or default file holds no token: the units hand over a blank one where there is no file. A file
+    that this user may not read is passed over where there is a credential, which systemd made of it.
+    ConfigError where a file cannot be read, holds no token, or can be read by others. No message holds its text.
     """
     folder = environment.get("CREDENTIALS_DIRECTORY")
     credential = os.path.join(folder, TOKEN_CREDENTIAL) if folder else ""
-    if credential and os.path.exists(credential) and os.path.getsize(credential) <= 1:
-        credential = ""  # the unit's stand-in for a token file that is not there: an empty line
-    # a file that only root can read is handed to the service as its credential
-    if influxdb.token_file is not None and (os.access(influxdb.token_file, os.R_OK) or not os.path.exists(credential)):
-        return _secret(influxdb.token_file, "influxdb.token_file", guarded=True)
-    if os.path.exists(credential):
-        return _secret(credential, f"credential {TOKEN_CREDENTIAL}", guarded=False)  # systemd guards it, by an ACL
-    return environment.get("INFLUXDB_V2_TOKEN") or None
+    has_credential = not _is_blank(credential)
+    named, default = influxdb.token_file, influxdb.default_token_file or ""
+    if named is not None and (os.access(named, os.R_OK) or not has_credential):
+        return Token(_secret(named, "influxdb.token_file", guarded=True), named)
+    if not _is_blank(default):
+        _refuse_readable_by_others(os.stat(default).st_mode, default, "influxdb")
+    if has_credential:  # systemd guards it, by an ACL
+        return Token(
+            _secret(credential, f"credential {TOKEN_CREDENTIAL}", guarded=False), f"credential {TOKEN_CREDENTIAL}"
+        )
+    if not _is_blank(default) and os.access(default, os.R_OK):
+        return Token(_secret(default, "influxdb", guarded=True), default)
+    if (token := _environment_token(environment)) is not None:
+        return Token(token, "INFLUXDB_V2_TOKEN")
+    return Token(None, f"this user may not read {default}" if not _is_blank(default) else "")
+
+
+def _environment_token(environment: Mapping[str, str]) -> str | None:
+    """Return the token of the environment, held to the same rules as that of a file."""
+    token = environment.get("INFLUXDB_V2_TOKEN", "").strip()
+    if token and (fault := _fault_of_token(token.encode(errors="surrogateescape"))) is not None:
+        raise ConfigError(f"INFLUXDB_V2_TOKEN {fault}")
+    return token or None
+
+
+def _is_blank(path: str) -> bool:
+    """Return whether there is no such file, or nothing in it but the end of a line."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return True
+    return stat.S_ISREG(found.st_mode) and found.st_size <= 1
+
+
+def read_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> str | None:
+    """Return the database's token as `find_token` finds it."""
+    return find_token(influxdb, environment).text
 
 
 class Inventory(NamedTuple):
@@ -402,23 +449,50 @@ def _fleet_token(config: Config, environment: Mapping[str, str], place: str, hom
         environment = {name: value for name, value in environment.items() if name != "INFLUXDB_V2_TOKEN"}
     if influxdb is not None and influxdb.url == place:
         return read_token(influxdb, environment)
-    return environment.get("INFLUXDB_V2_TOKEN") or None
+    return _environment_token(environment)
+
+
+_LONGEST_TOKEN = 4096
+_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
 def _secret(path: str, key: str, *, guarded: bool) -> str:
-    """Read a secret that nobody else may read."""
+    """Read a secret, one line of visible ASCII, which only its owner may read where it is `guarded`."""
     try:
-        with open(path, encoding="ascii") as file:
-            if guarded and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise ConfigError(f"{key}: {path} can be read by others: chmod 600 {path}", key)
-            text = file.read(4097).strip()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would wait for a writer
+        with open(descriptor, "rb") as file:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise ConfigError(f"{key}: {path} is not a regular file: write the token into one", key)
+            if guarded:
+                _refuse_readable_by_others(mode, path, key)
+            content = file.read(_LONGEST_TOKEN + 2)
     except OSError as error:
         raise ConfigError(f"{key}: {path}: {error.strerror}", key) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{key}: {path} holds no token", key) from error
-    if not (0 < len(text) <= 4096 and text.isprintable()):
-        raise ConfigError(f"{key}: {path} holds no token", key)
-    return text
+    if (fault := _fault_of_token(content)) is not None:
+        raise ConfigError(f"{key}: {path} {fault}", key)
+    return content.strip().decode("ascii")
+
+
+def _refuse_readable_by_others(mode: int, path: str, key: str) -> None:
+    if stat.S_IMODE(mode) & 0o077:
+        raise ConfigError(f"{key}: {path} can be read by others: chmod 600 {path}", key)
+
+
+def _fault_of_token(content: bytes) -> str | None:
+    """Return what keeps the content of a file from being a token, None where it is one."""
+    token = content.strip()
+    if content.startswith(_BYTE_ORDER_MARKS):
+        return "begins with a byte order mark: save it as plain ASCII text"
+    if not token:
+        return "is empty"
+    if len(content) > _LONGEST_TOKEN:
+        return f"has more than {_LONGEST_TOKEN} bytes: a token is one line"
+    if len(lines := token.splitlines()) > 1:
+        return f"has {len(lines)} lines: a token is one line"
+    if not all(0x20 <= byte <= 0x7E for byte in token):
+        return "holds a control character or a letter outside of ASCII: no token has one"
+    return None
 
 
 def _text(value: Any) -> str:
@@ -495,7 +569,14 @@ def parse_url(text: str) -> str:
         raise ValueError("put the secret in token_file, not in the URL")
     if parts.query or parts.fragment:
         raise ValueError("write the URL without a query; bucket and org are keys of their own")
+    for path in _API_PATHS:
+        if (base := text.rstrip("/").removesuffix(path)) != text.rstrip("/"):
+            raise ValueError(f"write the server's URL without {path}, which is added to it: {base}")
     return text.rstrip("/")
+
+
+_API_PATHS = ("/api/v2/write", "/api/v2/query", "/api/v2", "/api/v1/query", "/write", "/query", "/federate")
+"""Paths of the databases' interfaces, which a URL copied from elsewhere may end in; the longer first."""
 
 
 def _environment_url(text: str) -> str:

@@ -1,11 +1,10 @@
 """A configuration as text: the commented file that an operator begins with, and the effective one, without secrets."""
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ntpaudit.config import TOKEN_CREDENTIAL, Config, InfluxConfig, read_config, read_token
+from ntpaudit.config import Config, InfluxConfig, find_token, read_config
 from ntpaudit.core.sources import POOL_DOMAIN, Pool, Source
 from ntpaudit.core.wording import parse_span
 from ntpaudit.errors import ConfigError
@@ -71,7 +70,8 @@ _KEYS: Mapping[str, Mapping[str, _Key]] = {
         "org": _Key("the organisation, for servers that have them", "soc"),
         "bucket": _Key("the bucket, or the database"),
         "token_file": _Key(
-            "a file with the token, mode 0600; default: systemd's credential influxdb-token, else INFLUXDB_V2_TOKEN",
+            "a file with the token, mode 0600; default: systemd's credential influxdb-token, else /etc/ntpaudit/token, "
+            "else INFLUXDB_V2_TOKEN",
             "/etc/ntpaudit/token",
         ),
         "ca_file": _Key("certificates to trust instead of the system's", "/etc/ssl/site-ca.pem"),
@@ -154,17 +154,12 @@ def show_json(config: Config, environment: Mapping[str, str]) -> str:
 def describe_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> str:
     """Say whether there is a token and where it is from, never what it is."""
     try:
-        token = read_token(influxdb, environment)
+        token = find_token(influxdb, environment)
     except ConfigError as error:
         return f"not usable: {error}"
-    if token is None:
-        return "not set"
-    folder = environment.get("CREDENTIALS_DIRECTORY")
-    if influxdb.token_file is not None and os.access(influxdb.token_file, os.R_OK):
-        return f"set (from {influxdb.token_file})"
-    if folder and os.path.exists(os.path.join(folder, TOKEN_CREDENTIAL)):
-        return f"set (from credential {TOKEN_CREDENTIAL})"
-    return "set (from INFLUXDB_V2_TOKEN)"
+    if token.text is None:
+        return f"not set ({token.origin})" if token.origin else "not set"
+    return f"set (from {token.origin})"
 
 
 def tables_of(config: Config) -> dict[str, dict[str, Any]]:

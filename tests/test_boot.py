@@ -582,6 +582,19 @@ def test_every_command_of_the_package_works(spare: Machine) -> None:
         assert done.stdout or done.stderr, words
 
 
+def test_one_rule_holds_for_the_token_in_a_service_and_by_hand(spare: Machine) -> None:
+    """`config check` finds the token that the service gets; others may not read its file, in either case."""
+    assert "token set (from /etc/ntpaudit/token)" in spare.say("ntpaudit", "config", "check")
+    spare.say("chmod", "644", "/etc/ntpaudit/token")
+    done = spare.run(["ntpaudit", "config", "check"], check=False)
+    assert (done.returncode, "chmod 600 /etc/ntpaudit/token" in done.stderr) == (78, True)
+    assert spare.run(["systemctl", "start", "ntpaudit"], check=False).returncode != 0
+    assert shown(spare, "ntpaudit", "ExecMainStatus") == "78"
+    spare.say("chmod", "600", "/etc/ntpaudit/token")
+    spare.say("systemctl", "start", "ntpaudit")
+    spare.say("systemctl", "stop", "ntpaudit")
+
+
 def test_agent_runs_without_a_token(spare: Machine) -> None:
     """Where there is no token file the service starts, and delivers to a database that asks for none."""
     fetch(spare, "/internal/force_flush")

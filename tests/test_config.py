@@ -23,9 +23,13 @@ from ntpaudit.config import (
     InfluxConfig,
     ScheduleConfig,
     TellConfig,
+    Token,
+    find_token,
     fleet_database,
+    load_config,
     locate,
     parse_config,
+    parse_url,
     read_config,
     read_token,
     with_environment,
@@ -304,9 +308,13 @@ def test_token_of_the_file_the_credential_or_the_environment(tmp_path: Path) -> 
     [
         (SECRET, 0o640, "can be read by others: chmod 600"),
         (SECRET, 0o604, "can be read by others: chmod 600"),
-        ("", 0o600, "holds no token"),
-        ("two\nlines", 0o600, "holds no token"),
-        ("ü", 0o600, "holds no token"),
+        ("", 0o600, "is empty"),
+        (" \n\n", 0o600, "is empty"),
+        ("two\nlines", 0o600, "has 2 lines: a token is one line"),
+        ("two\r\n\nlines\n", 0o600, "has 3 lines: a token is one line"),
+        ("\ufeff" + SECRET, 0o600, "begins with a byte order mark"),
+        ("ü", 0o600, "letter outside of ASCII"),
+        ("x" * 5000, 0o600, "has more than 4096 bytes"),
         (None, 0o600, "No such file"),
     ],
 )
@@ -324,6 +332,55 @@ def test_token_file_that_must_not_be_used(content: str | None, mode: int, said: 
     assert ran.err.startswith(f"ntpaudit: {file}:5: influxdb.token_file: {token}")
     assert said in ran.err
     assert SECRET not in ran.err
+
+
+def test_a_token_that_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    """A FIFO without a writer does not hang, and a folder is no token."""
+    for make, said in ((os.mkfifo, "is not a regular file"), (os.mkdir, "Is a directory")):
+        path = tmp_path / make.__name__
+        make(path, 0o600)
+        with pytest.raises(ConfigError, match=said):
+            read_token(InfluxConfig("http://x", token_file=str(path)), {})
+
+
+def test_the_default_token_file_follows_the_rules_of_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's configuration finds its token without a key, in a service and by hand; others never get it."""
+    file, token = write(tmp_path / "x.toml", "[influxdb]\nurl = 'http://x'\n"), tmp_path / "token"
+    other = write(tmp_path / "y.toml", "[influxdb]\nurl = 'http://y'\n")
+    monkeypatch.setattr("ntpaudit.config.SYSTEM_FILE", str(file))
+    monkeypatch.setattr("ntpaudit.config.SYSTEM_TOKEN_FILE", str(token))
+    influxdb = load_config(str(file)).influxdb
+    assert influxdb is not None
+    assert find_token(influxdb, {}) == Token(None, "")
+    token.write_text("\n")
+    assert find_token(influxdb, {}) == Token(None, "")  # blank, as the unit's credential without a token
+    token.write_text(SECRET)
+    token.chmod(0o600)
+    assert find_token(influxdb, {"INFLUXDB_V2_TOKEN": "other"}) == Token(SECRET, str(token))
+    assert find_token(load_config(str(other)).influxdb or influxdb, {}) == Token(None, "")
+    (tmp_path / "influxdb-token").write_text(SECRET)
+    service = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert find_token(influxdb, service) == Token(SECRET, "credential influxdb-token")
+    token.chmod(0o644)
+    for environment in ({}, service):
+        with pytest.raises(ConfigError, match="can be read by others: chmod 600") as caught:
+            find_token(influxdb, environment)
+        assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", ["two\nlines", "\ufefftoken", "tö"])
+def test_a_token_of_the_environment_is_one_line_too(token: str) -> None:
+    """What no file may hold the environment may not hold either."""
+    with pytest.raises(ConfigError, match="INFLUXDB_V2_TOKEN"):
+        read_token(InfluxConfig("http://x"), {"INFLUXDB_V2_TOKEN": token})
+
+
+@pytest.mark.parametrize("path", ["/api/v2/write", "/api/v2/write/", "/write", "/api/v2", "/query", "/api/v1/query"])
+@pytest.mark.parametrize("base", ["http://x:8086", "https://x/prefix"])
+def test_a_url_with_the_path_of_an_interface_is_refused_with_the_right_one(base: str, path: str) -> None:
+    """What a manual shows in full is refused, and the message has the URL to write instead."""
+    with pytest.raises(ValueError, match=rf"write the server's URL without .*: {re.escape(base)}$"):
+        parse_url(base + path)
 
 
 def test_a_fleet_is_read_where_it_says_else_where_points_are_delivered(tmp_path: Path) -> None:
