@@ -314,6 +314,18 @@ def test_a_missing_database_is_told(ledger: Ledger, database: FlakyDatabase) -> 
     assert ledger.backlog()[0] == 1
 
 
+def test_an_influxdb_without_the_write_path_is_recognised(ledger: Ledger, influxdb: str) -> None:
+    """InfluxDB before 1.8 lacks the path, not the database: the message names its version and what to do."""
+    told = Told()
+    post(ledger, letter(0))
+    with courier_to(ledger, influxdb, told) as courier:
+        until(lambda: courier.health.failures)
+    assert "404 page not found by InfluxDB 1.6" in told[0]
+    assert "upgrade it to InfluxDB 1.8 or later, or put a proxy before it" in told[0]
+    assert "create the bucket" not in told[0]
+    assert ledger.backlog()[0] == 1
+
+
 def test_a_token_that_cannot_be_sent_is_not_told(ledger: Ledger, database: FlakyDatabase) -> None:
     """A token with a line break is refused without being shown."""
     told = Told()

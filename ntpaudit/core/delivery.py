@@ -176,8 +176,27 @@ def words(failure: Failure) -> str:
             return reason
         case Refused(status=status, reason=reason):
             said = f"{status}: {reason}" if reason else str(status)
+            if status == 404 and reason.startswith(NO_SUCH_PATH):
+                return f"{said}; {_fix_of_an_old_influxdb(reason)}"
             fix = _FIXES.get(status) or ("write the final URL in influxdb.url" if 300 <= status <= 399 else None)
             return f"{said}; {fix}" if fix else said
+
+
+NO_SUCH_PATH = "404 page not found"
+"""What any server written in Go answers of a path that it does not have, InfluxDB among them."""
+
+
+def _fix_of_an_old_influxdb(reason: str) -> str:
+    """Return what to do where the server has no /api/v2/write; the reason names its version if it is an InfluxDB."""
+    if "InfluxDB" in reason:
+        return (
+            "it has no /api/v2/write: upgrade it to InfluxDB 1.8 or later, or put a proxy before it "
+            "(docs/delivery.md, 'InfluxDB before 1.8')"
+        )
+    return (
+        "check influxdb.url; an InfluxDB before 1.8 takes points only through a proxy "
+        "(docs/delivery.md, 'InfluxDB before 1.8')"
+    )
 
 
 _FIXES = {

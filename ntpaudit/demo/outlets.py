@@ -185,19 +185,10 @@ def _told(failure: Failure) -> str:
     if not isinstance(failure, Refused):
         fix = "; start it, or name another with --influx-url" if sort_of(failure) == "away" else ""
         return _as_typed(words(failure)) + fix
-    said = f"{failure.status}: {failure.reason}" if failure.reason else str(failure.status)
-    match failure.status:
-        case _ if failure.reason.startswith(WEB_PAGE):
-            return f"{said}; what answers there is no database, or stands before it: check --influx-url"
-        case 404 if failure.reason == _OLD:
-            return (
-                f"{said}; an InfluxDB older than 1.8 answers so, and takes points only through a proxy, for which "
-                "docs/delivery.md has the lines under 'InfluxDB before 1.8'; of any other check --influx-url"
-            )
+    if failure.reason.startswith(WEB_PAGE):
+        said = f"{failure.status}: {failure.reason}"
+        return f"{said}; what answers there is no database, or stands before it: check --influx-url"
     return _as_typed(words(failure))
-
-
-_OLD = "404 page not found"  # what any server written in Go says of a path that it does not have
 
 
 def _as_typed(said: str) -> str:

@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ntpaudit.core.delivery import Answer, Delivered, Refused, Unreachable
+from ntpaudit.core.delivery import NO_SUCH_PATH, Answer, Delivered, Refused, Unreachable
 from ntpaudit.errors import ConfigError
 from ntpaudit.sinks.plain import one_line
 
@@ -99,6 +99,8 @@ class InfluxTransport:
         said = reason_of(error.body or "") or headers.get("X-Influxdb-Error") or error.reason or ""
         if 300 <= error.status <= 399:
             said = f"redirected to {headers.get(_REDIRECTED, 'nowhere')}"
+        if said.strip() == NO_SUCH_PATH and (version := headers.get("X-Influxdb-Version")):
+            said = f"{NO_SUCH_PATH} by InfluxDB {version}"
         return Refused(error.status, self._tidy(said), retry_after_s(headers))
 
     def _failure(self, error: Exception) -> Unreachable:
@@ -319,6 +321,7 @@ _READ_HEADERS = {
     "Retry-After": "Retry-After",
     "Date": "Date",
     "X-Influxdb-Error": "X-Influxdb-Error",
+    "X-Influxdb-Version": "X-Influxdb-Version",
     "Location": _REDIRECTED,  # by another name, so that nobody follows it, or stumbles over it
 }
 """What is read of an answer's headers, and what it is called from there on."""

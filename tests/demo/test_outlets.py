@@ -133,7 +133,7 @@ def test_what_is_too_much_at_once_is_halved(database: FlakyDatabase, told: list[
         (Answer(404, '{"error":"x"}'), r"404: x; create the bucket .*, or check --influx-url, --org and --bucket$"),
         (
             Answer(404, "404 page not found"),
-            "404: .*InfluxDB older than 1.8 .* docs/delivery.md .*'InfluxDB before 1.8'",
+            "404: .*--influx-url; an InfluxDB before 1.8 .*docs/delivery.md, 'InfluxDB before 1.8'",
         ),
         (
             Answer(501, "<html><title>No\nsuch</title>"),
