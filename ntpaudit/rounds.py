@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ntpaudit.config import HistoryConfig
 from ntpaudit.core.alarms import Alarms, of_new_boot
+from ntpaudit.core.checks import Contradiction
 from ntpaudit.core.clocks import ClockReading, suspended_ns
 from ntpaudit.core.course import (
     KEPT_SAMPLES,
@@ -66,6 +67,9 @@ class Kept(NamedTuple):
     update: Update | None
     measured_ns: int | None
     measured_utc_ns: int | None
+    contradiction: Contradiction | None = None
+    contradicted_by: tuple[str, ...] = ()
+    samples_since_ns: int = 0
 
 
 class Dropped(NamedTuple):
@@ -323,7 +327,16 @@ class Rounds:
         """Return what the next start needs."""
         mind = self._mind
         kept = Kept(
-            mind.boot_id, mind.reading, mind.started_ns, mind.steps, mind.update, mind.measured_ns, mind.measured_utc_ns
+            mind.boot_id,
+            mind.reading,
+            mind.started_ns,
+            mind.steps,
+            mind.update,
+            mind.measured_ns,
+            mind.measured_utc_ns,
+            mind.contradiction,
+            mind.fix.contradicted_by if mind.fix else (),
+            mind.samples_since_ns,
         )
         states = {"mind": plain(kept)}
         if self._dropped != Dropped():
@@ -355,8 +368,9 @@ class Rounds:
         samples = tuple(
             make_sample(audit.reading, round(audit.record.offset.estimate_s * NS_PER_S), audit.distance_s)
             for audit in seen
-            if audit.record.offset is not None
+            if audit.record.offset is not None and audit.reading.boottime_ns >= kept.samples_since_ns
         )
+        fix = fix_of(seen[-1].reading, seen[-1].record) if seen else None
         return mind._replace(
             reading=kept.reading,
             started_ns=kept.started_ns,
@@ -365,7 +379,9 @@ class Rounds:
             measured_ns=kept.measured_ns,
             samples=samples,
             line=fit(samples),
-            fix=fix_of(seen[-1].reading, seen[-1].record) if seen else None,
+            fix=fix and fix._replace(contradicted_by=kept.contradicted_by),
+            contradiction=kept.contradiction,
+            samples_since_ns=kept.samples_since_ns,
             drift=seen[-1].record.drift if seen else None,
         )
 

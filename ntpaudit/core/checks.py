@@ -10,13 +10,14 @@ from typing import Literal, NamedTuple
 
 from ntpaudit.core.drift import Drift
 from ntpaudit.core.findings import LEVEL_SEVERITY, Finding, Level
+from ntpaudit.core.measurement import Interval
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.observation import Daemon, KernelState, Observation, SourceObservation, Unavailable
 from ntpaudit.core.policy import Profile, Severity, bound_s, least_s
 from ntpaudit.core.selection import Selection, Votes, independent_groups
 from ntpaudit.core.sources import NTP_PORT, is_loopback
 from ntpaudit.core.steps import Step
-from ntpaudit.core.wording import direction, plural, span
+from ntpaudit.core.wording import direction, plural, span, standing
 
 BOOT_GRACE_NS = 17 * 60 * NS_PER_S
 """A clock that was just started may still be on its way (INTEGRITY, NTPA-05)."""
@@ -60,6 +61,26 @@ class Outvoted(NamedTuple):
     age_s: float
 
 
+class Contradiction(NamedTuple):
+    """Two agreements that have no point in common: proof that something moved beside the host's clock (R6).
+
+    `expected` is the earlier one, carried forward for `age_s`, `heard` what `sources` servers or more said instead, at
+    the uptime `boottime_ns`. Both are intervals of the offset at that moment.
+    """
+
+    expected: Interval
+    heard: Interval
+    sources: int
+    age_s: float
+    boottime_ns: int
+
+    @property
+    def gap_ns(self) -> int:
+        """How far they are apart at least; positive where the clock is further behind than expected."""
+        ahead_ns = self.heard.latest_ns - self.expected.earliest_ns
+        return ahead_ns if ahead_ns < 0 else self.heard.earliest_ns - self.expected.latest_ns
+
+
 class Course(NamedTuple):
     """What only an agent knows, which was there before this observation.
 
@@ -67,7 +88,7 @@ class Course(NamedTuple):
     had been measured before this one, `interval_s` how often they are asked. `steps` are those of the last hour.
     `stale_s` is how long the kernel's clock has certainly not been updated by a time daemon. `dropped` counts records
     that had to be given up before they were delivered. `outvoted` tells that what the servers asked now agree on is no
-    measurement, because more of them said otherwise.
+    measurement, because more of them said otherwise. `contradiction` is the one of the last hour, if there was one.
     """
 
     interval_s: float
@@ -78,6 +99,7 @@ class Course(NamedTuple):
     drift: Drift | None = None
     dropped: int = 0
     outvoted: Outvoted | None = None
+    contradiction: Contradiction | None = None
 
 
 class Case(NamedTuple):
@@ -272,6 +294,21 @@ def check_evidence_gap(case: Case) -> Raised:
     )
 
 
+def check_contradicts_earlier(case: Case) -> Raised:
+    """R6: what more servers say than may be wrong contradicts what was measured earlier and carried forward."""
+    contradiction = case.course.contradiction if case.course else None
+    if contradiction is None:
+        return None
+    expected, heard, age_s = contradiction.expected, contradiction.heard, contradiction.age_s
+    verb = "contradicts" if contradiction.sources == 1 else "contradict"
+    return "high", (
+        f"{plural(contradiction.sources, 'server')} {verb} the measurement from {span(age_s)} before: that allows an "
+        f"offset from {standing(expected.earliest_ns / NS_PER_S)} to {standing(expected.latest_ns / NS_PER_S)}, they "
+        f"say {standing(heard.earliest_ns / NS_PER_S)} to {standing(heard.latest_ns / NS_PER_S)}, "
+        f"{span(contradiction.gap_ns / NS_PER_S, rounding='down')} apart; the earlier measurement is dropped"
+    )
+
+
 def check_stale_compare(case: Case) -> Raised:
     """NTPA-06: no time daemon has updated the kernel's clock for long: it was stopped, or lost its servers (A4)."""
     stale_s = case.course.stale_s if case.course else None
@@ -384,6 +421,24 @@ RULES = (
         needs_agent=True,
     ),
     Rule(
+        "contradicts-earlier",
+        check_contradicts_earlier,
+        "check whether the virtual machine was paused, whether the servers share a wrong source, and whether the "
+        "oscillator is worse than host.max_drift_ppm allows",
+        (_AU8, _SC45),
+        raised_when={
+            "high": (
+                "the servers contradict what was measured earlier and carried forward, and more of them do than that "
+                "measurement allows to be wrong: all servers moved together, CLOCK_MONOTONIC_RAW was disturbed (a "
+                "paused virtual machine), or the oscillator is worse than assumed. The message has both intervals and "
+                "the gap, which is the event's value; the earlier measurement is dropped at once. Listed for an hour"
+            ),
+        },
+        message_id="a0849a205f2d4597ab6d588afb98bbea",
+        basis="moment",
+        needs_agent=True,
+    ),
+    Rule(
         "stale-compare",
         check_stale_compare,
         "see whether the time daemon runs and reaches its servers; let it poll at least every 17 min (maxpoll 10)",
@@ -429,7 +484,8 @@ RULES = (
             "medium": (
                 "sources replied and no majority agrees; a third or more are falsetickers, or must be although none "
                 "can be named; a source is this host itself, or says that it follows this host; only one source is "
-                "usable; the servers contradict what at least twice as many agreed on within the last day (agent)"
+                "usable; servers contradict what more agreed on within the last day, and no more of them than may be "
+                "wrong (agent)"
             ),
             "low": (
                 "all usable sources share a /24, a /48 or an upstream server; one of many is a falseticker; fewer "

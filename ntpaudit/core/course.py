@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ntpaudit.core.alarms import Alarms, judge
 from ntpaudit.core.checks import (
@@ -10,6 +10,7 @@ from ntpaudit.core.checks import (
     RULES,
     STALE_TIMESYNCD_S,
     Case,
+    Contradiction,
     Course,
     Outvoted,
     describe_step,
@@ -35,7 +36,7 @@ from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.observation import KernelState, Observation, Unavailable
 from ntpaudit.core.policy import Profile, bound_s
 from ntpaudit.core.record import Health, Kind, Labels, Record, write_record
-from ntpaudit.core.selection import Agreement, Selection, Votes, count_votes, select
+from ntpaudit.core.selection import Agreement, Judged, Selection, Votes, count_votes, select
 from ntpaudit.core.steps import Step, Suspend, find_step, find_suspend
 
 MAX_CARRY_S = 86_400.0
@@ -66,11 +67,15 @@ _MAX_STEPS = 64
 
 
 class Fix(NamedTuple):
-    """The last agreement of servers, at the moment of `reading`, and the votes it rests on."""
+    """The last agreement of servers, at the moment of `reading`, and the votes it rests on.
+
+    `contradicted_by` names the sources whose later answers contradict it and were rejected (R5).
+    """
 
     reading: ClockReading
     agreement: Agreement
     votes: Votes
+    contradicted_by: tuple[str, ...] = ()
 
 
 class Update(NamedTuple):
@@ -85,7 +90,8 @@ class Mind(NamedTuple):
 
     `measured_ns` and `measured_utc_ns` tell when servers last gave a measurement, by uptime and by the true time;
     `started_ns` when this agent began to watch. Both uptimes are later by what the host slept since, which does not
-    count. `kernel_ppm` is the correction that the kernel applied when last seen.
+    count. `kernel_ppm` is the correction that the kernel applied when last seen. `contradiction` is the latest one, and
+    `samples_since_ns` the uptime before which no sample belongs to the present line.
     """
 
     boot_id: str | None
@@ -102,6 +108,8 @@ class Mind(NamedTuple):
     alarms: Alarms = Alarms()
     measured_ns: int | None = None
     measured_utc_ns: int | None = None
+    contradiction: Contradiction | None = None
+    samples_since_ns: int = 0
 
 
 class Terms(NamedTuple):
@@ -207,10 +215,14 @@ def conclude_round(
     mind = _watch_kernel(mind, observation)
     before, heard = carried(mind, now), selection.agreement
     gap_s = None if heard is None else _gap_s(mind, now, heard)
-    outvoted = _outvoted(mind.fix, before, now, selection)
-    if before is not None and outvoted is not None:
-        selection = _reject(selection)
-        mind = _note_answer(mind, now, before)
+    outvoted = None
+    if mind.fix is not None and before is not None and (contradicting := _contradicting(before, selection)):
+        outvoted = _outvoted(mind.fix, now, contradicting)
+        if outvoted is not None:
+            selection = _reject(selection, contradicting)
+            mind = _note_answer(mind, now, before, contradicting)
+        elif heard is not None:
+            mind, before = _drop_contradicted(mind, now, before, heard, contradicting), None
     is_sample = selection.agreement is not None
     distance_s = _distance_s(selection)
     is_correcting = _is_correcting(mind.fix, now, selection.agreement)
@@ -227,6 +239,7 @@ def conclude_round(
         mind.drift,
         dropped,
         outvoted,
+        _listed_contradiction(mind, now),
     )
     votes = count_votes(selection) if kind == "network" else mind.fix.votes if mind.fix else Votes(0, 0, 0, 0)
     case = Case(observation, selection._replace(agreement=agreement), terms.profile, course, votes)
@@ -272,32 +285,83 @@ def fix_of(reading: ClockReading, record: Record) -> Fix | None:
     return Fix(reading, Agreement(interval, estimate, (), votes.tolerated_liars, False), votes)
 
 
-def _outvoted(fix: Fix | None, before: Agreement | None, now: ClockReading, selection: Selection) -> Outvoted | None:
-    """Return the fix that what was just heard contradicts, where more sources agreed on it than do now.
-
-    Servers of a pool are asked seldom. A server that they outvote would be believed whenever it is asked alone; so what
-    half as many or fewer say counts for nothing against them, for as long as what they said can be carried on.
-    """
+def _contradicting(before: Agreement, selection: Selection) -> frozenset[str]:
+    """Return the sources whose answers contradict an earlier agreement, where their own agreement does."""
     heard = selection.agreement
-    if fix is None or before is None or heard is None or heard.interval.intersect(before.interval) is not None:
-        return None
-    if 2 * count_votes(selection).agreeing > fix.votes.agreeing:
+    if heard is None or heard.interval.intersect(before.interval) is not None:
+        return frozenset()
+    return frozenset(
+        _source_key(judged)
+        for judged in selection.usable
+        if judged.candidate and judged.candidate.interval.intersect(before.interval) is None
+    )
+
+
+def _source_key(judged: Judged) -> str:
+    """Name a source so that one server counts once, and each member of a pool by itself."""
+    return f"{judged.source.name} {judged.source.address}"
+
+
+def _outvoted(fix: Fix, now: ClockReading, contradicting: frozenset[str]) -> Outvoted | None:
+    """Return the earlier agreement if it stands against these answers: as long as all of them can be lying (R5).
+
+    Servers of a pool are asked seldom. A server that they outvote would be believed whenever it is asked alone; so its
+    answers count for nothing while the agreement can be carried forward. It allowed for `tolerated_liars` of its
+    sources and no more, so one source beyond them disproves it, also if they answer one after the other.
+    """
+    if len(contradicting.union(fix.contradicted_by)) > fix.votes.tolerated_liars:
         return None
     return Outvoted(fix.votes.agreeing, (now.raw_ns - fix.reading.raw_ns) / NS_PER_S)
 
 
-def _reject(selection: Selection) -> Selection:
-    """Call those liars who agree on what is not to be believed."""
+def _drop_contradicted(
+    mind: Mind, now: ClockReading, before: Agreement, heard: Agreement, contradicting: frozenset[str]
+) -> Mind:
+    """Drop an agreement that was proved wrong, and note the contradiction (R6).
+
+    RAW was disturbed or the servers moved, so no line goes through samples from before and after. Only where a bad
+    oscillator explains the gap are they kept: without them its frequency would never become known.
+    """
+    fix = mind.fix
+    assert fix is not None
+    elapsed_ns = now.raw_ns - fix.reading.raw_ns
+    contradiction = Contradiction(
+        before.interval, heard.interval, len(contradicting), elapsed_ns / NS_PER_S, now.boottime_ns
+    )
+    mind = mind._replace(fix=None, contradiction=contradiction)
+    if abs(contradiction.gap_ns) <= _MAX_OSCILLATOR_PPM * 1e-6 * elapsed_ns:
+        return mind
+    return forget_raw(mind)._replace(samples_since_ns=now.boottime_ns)
+
+
+def _listed_contradiction(mind: Mind, now: ClockReading) -> Contradiction | None:
+    """Return a contradiction of the last hour: it stays listed as long as a step does."""
+    latest = mind.contradiction
+    if latest is None or not 0 <= now.boottime_ns - latest.boottime_ns <= STEP_LISTED_NS:
+        return None
+    return latest
+
+
+def _reject(selection: Selection, contradicting: frozenset[str]) -> Selection:
+    """Mark the sources that contradict an agreement that stands as falsetickers."""
     judged = [
-        one._replace(status="falseticker", reason="disagrees") if one.status == "agreeing" else one
+        one._replace(status="falseticker", reason="disagrees")
+        if one.status == "agreeing" and _source_key(one) in contradicting
+        else one
         for one in selection.sources
     ]
     return Selection(tuple(judged), None)
 
 
-def _note_answer(mind: Mind, now: ClockReading, before: Agreement) -> Mind:
+def _note_answer(mind: Mind, now: ClockReading, before: Agreement, contradicting: frozenset[str]) -> Mind:
     """Note that servers gave a measurement, though not one to believe: that is a finding of its own, and no gap."""
-    return mind._replace(measured_ns=now.boottime_ns, measured_utc_ns=now.realtime_ns + before.estimate_ns)
+    assert mind.fix is not None
+    doubted = tuple(sorted(contradicting.union(mind.fix.contradicted_by)))
+    return mind._replace(
+        fix=mind.fix._replace(contradicted_by=doubted),
+        measured_ns=now.boottime_ns,
+        measured_utc_ns=now.realtime_ns + before.estimate_ns,
+    )
 
 
 def _learn(mind: Mind, now: ClockReading, selection: Selection, distance_s: float) -> Mind:
@@ -434,6 +498,7 @@ def _is_correcting(fix: Fix | None, now: ClockReading, agreement: Agreement | No
 def _event(change: tuple[Finding, bool], record: Record, course: Course) -> Event:
     """Tell of a finding that was raised or cleared."""
     finding, raised = change
+    is_contradiction = finding.id == "contradicts-earlier" and course.contradiction is not None
     return Event(
         finding.id,
         raised,
@@ -445,7 +510,17 @@ def _event(change: tuple[Finding, bool], record: Record, course: Course) -> Even
         record.boottime_ns,
         value_s=_value_s(finding.id, record, course),
         remedy=finding.remedy,
+        detail=_contradiction_detail(course.contradiction) if is_contradiction else {},
     )
+
+
+def _contradiction_detail(contradiction: Contradiction) -> dict[str, Any]:
+    """Return both intervals in seconds."""
+    expected, heard = contradiction.expected, contradiction.heard
+    return {
+        "expected_s": [end_ns / NS_PER_S for end_ns in expected],
+        "heard_s": [end_ns / NS_PER_S for end_ns in heard],
+    }
 
 
 def _value_s(kind: str, record: Record, course: Course) -> float | None:
@@ -457,6 +532,8 @@ def _value_s(kind: str, record: Record, course: Course) -> float | None:
             return course.ended_gap_s if course.unmeasured_s is None else course.unmeasured_s
         case "stale-compare":
             return course.stale_s
+        case "contradicts-earlier":
+            return course.contradiction.gap_ns / NS_PER_S if course.contradiction else None
         case "breach-forecast":
             return record.drift.breach.central_s if record.drift else None
     return None

@@ -91,6 +91,10 @@ class LivingHost:
         self.boottime += asleep + rtc_wrong_ns
         self.realtime += asleep + rtc_wrong_ns
 
+    def pause(self, seconds: float) -> None:
+        """Pause the virtual machine: true time goes on, and no clock of the host counts it (R7)."""
+        self.utc += round(seconds * S)
+
     def reboot(self, *, realtime_ns: int | None = None, off_s: float = 40) -> None:
         """Start anew."""
         self.utc += round(off_s * S)

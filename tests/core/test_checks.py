@@ -11,6 +11,7 @@ from ntpaudit.core.checks import (
     DAY_S,
     RULES,
     Case,
+    Contradiction,
     Course,
     Outvoted,
     describe_step,
@@ -22,6 +23,7 @@ from ntpaudit.core.checks import (
 )
 from ntpaudit.core.drift import Breach, Drift
 from ntpaudit.core.findings import LEVEL_SEVERITY, Finding
+from ntpaudit.core.measurement import Interval
 from ntpaudit.core.observation import Daemon, Failure, SourceObservation, Unavailable
 from ntpaudit.core.policy import PROFILES, Profile, Severity
 from ntpaudit.core.selection import Judged, Selection
@@ -53,7 +55,7 @@ INTEGRITY_IDS = {
 }  # fmt: skip
 """The names of INTEGRITY §6 in lower case with hyphens."""
 
-MORE_IDS = {"unreachable-sources", "kiss-of-death", "suspected-spoofing", "step-forward"}
+MORE_IDS = {"unreachable-sources", "kiss-of-death", "suspected-spoofing", "step-forward", "contradicts-earlier"}
 
 
 def documented_levels(wanted: str) -> set[str]:
@@ -101,7 +103,7 @@ def test_a_host_in_order_has_no_findings() -> None:
 
 
 def test_ids_are_those_that_are_promised() -> None:
-    """Every id is INTEGRITY §6's name in kebab-case or one of the four others, and no two rules share one."""
+    """Every id is INTEGRITY §6's name in kebab-case or one of the others, and no two rules share one."""
     ids = [rule.id for rule in RULES]
     assert set(ids) <= INTEGRITY_IDS | MORE_IDS
     assert set(ids) >= MORE_IDS
@@ -160,6 +162,9 @@ EVERYTHING_WRONG = {
     "step-back": coursing(steps=(set_by(-S),)),
     "step-forward": coursing(steps=(set_by(S),)),
     "evidence-gap": coursing(unmeasured_s=5000.0),
+    "contradicts-earlier": coursing(
+        contradiction=Contradiction(Interval(-S, S), Interval(9 * S, 11 * S), 2, 300.0, DAY)
+    ),
     "stale-compare": coursing(stale_s=5000.0),
     "breach-forecast": drifting(),
     "offset-out": case(*off(2 * S)),
@@ -741,7 +746,12 @@ def test_a_check_that_is_no_agent_knows_nothing_of_the_course(wanted: str) -> No
 
 def test_each_rule_says_what_it_takes_to_hear_it() -> None:
     """Of the moment are steps and gaps; a look at the host tells of daemons and kernel; the rest needs servers."""
-    assert {rule.id for rule in RULES if rule.basis == "moment"} == {"step-back", "step-forward", "evidence-gap"}
+    assert {rule.id for rule in RULES if rule.basis == "moment"} == {
+        "step-back",
+        "step-forward",
+        "evidence-gap",
+        "contradicts-earlier",
+    }
     assert {rule.id for rule in RULES if rule.basis == "host"} == {"stale-compare", "unsynced", "daemon-count"}
     assert {rule.id: rule.least_s for rule in RULES if rule.least_s} == {
         "stale-compare": 600.0,
@@ -782,6 +792,31 @@ def test_an_outvoted_audit_says_by_how_many(numbers: tuple[int, ...], words: str
     course = Course(300.0, outvoted=Outvoted(4, 1500.0))
     seen = seen._replace(selection=selection, course=course)
     assert (level(seen, "source-quorum"), said(seen, "source-quorum")) == ("medium", words)
+
+
+NEAR, FAR = (-S, S), (9 * S, 11 * S)
+
+
+@pytest.mark.parametrize(
+    ("expected", "heard", "sources", "words"),
+    [
+        (NEAR, FAR, 2, "1 s ahead to 1 s behind, they say 9 s behind to 11 s behind, 8 s apart"),
+        (FAR, NEAR, 1, "9 s behind to 11 s behind, they say 1 s ahead to 1 s behind, 8 s apart"),
+    ],
+)
+def test_a_contradiction_is_told_with_both_intervals(
+    expected: tuple[int, int], heard: tuple[int, int], sources: int, words: str
+) -> None:
+    """The message has what was carried forward, what was heard, and how far they are apart at least (R6)."""
+    contradiction = Contradiction(Interval(*expected), Interval(*heard), sources, 300.0, DAY)
+    seen = coursing(contradiction=contradiction)
+    assert level(seen, "contradicts-earlier") == "high"
+    who = "1 server contradicts" if sources == 1 else "2 servers contradict"
+    assert said(seen, "contradicts-earlier") == (
+        f"{who} the measurement from 5 min before: that allows an offset from {words}; the earlier measurement is dropped"
+    )
+    assert contradiction.gap_ns == (8 * S if heard > expected else -8 * S)
+    assert level(coursing(), "contradicts-earlier") is None
 
 
 # --- without an answer --------------------------------------------------------------------------------------------
