@@ -498,7 +498,7 @@ def _is_correcting(fix: Fix | None, now: ClockReading, agreement: Agreement | No
 def _event(change: tuple[Finding, bool], record: Record, course: Course) -> Event:
     """Tell of a finding that was raised or cleared."""
     finding, raised = change
-    is_contradiction = finding.id == "contradicts-earlier" and course.contradiction is not None
+    contradiction = course.contradiction if finding.id == "contradicts-earlier" else None
     return Event(
         finding.id,
         raised,
@@ -510,7 +510,7 @@ def _event(change: tuple[Finding, bool], record: Record, course: Course) -> Even
         record.boottime_ns,
         value_s=_value_s(finding.id, record, course),
         remedy=finding.remedy,
-        detail=_contradiction_detail(course.contradiction) if is_contradiction else {},
+        detail=_contradiction_detail(contradiction) if contradiction else {},
     )
 
 

@@ -812,9 +812,8 @@ def test_a_contradiction_is_told_with_both_intervals(
     seen = coursing(contradiction=contradiction)
     assert level(seen, "contradicts-earlier") == "high"
     who = "1 server contradicts" if sources == 1 else "2 servers contradict"
-    assert said(seen, "contradicts-earlier") == (
-        f"{who} the measurement from 5 min before: that allows an offset from {words}; the earlier measurement is dropped"
-    )
+    first, last = f"{who} the measurement from 5 min before", "the earlier measurement is dropped"
+    assert said(seen, "contradicts-earlier") == f"{first}: that allows an offset from {words}; {last}"
     assert contradiction.gap_ns == (8 * S if heard > expected else -8 * S)
     assert level(coursing(), "contradicts-earlier") is None
 

@@ -676,11 +676,12 @@ def test_samples_from_before_a_pause_belong_to_no_line() -> None:
     """After a contradiction that no oscillator explains, the frequency is learnt anew, and so it is after a restart."""
     watch = measured()
     watch.spend(3600)
-    assert watch.mind.line is not None
+    before = watch.mind
     watch.host.pause(30)
     watch.host.run(300)
     watch.network()
-    assert (len(watch.mind.samples), watch.mind.line) == (1, None)
+    assert (len(before.samples), before.line is None) == (13, False)
+    assert (len(watch.mind.samples), watch.mind.line is None) == (1, True)
     assert watch.mind.samples_since_ns == watch.host.read().boottime_ns
 
 
