@@ -13,6 +13,7 @@ from hypothesis import settings
 from tests import abilities
 
 settings.register_profile("ntpaudit", deadline=None)  # a loaded machine is slow, not wrong
+settings.register_profile("quick", deadline=None, max_examples=10)  # for --hypothesis-profile=quick
 settings.load_profile("ntpaudit")
 
 MEMORY = Path("/dev/shm")
