@@ -21,6 +21,7 @@ from ntpaudit.core.delivery import (
     SetAside,
     Unreachable,
     decide,
+    is_refusal,
     words,
 )
 from ntpaudit.core.ntptime import NS_PER_S
@@ -50,12 +51,17 @@ class Transport(Protocol):
 
 
 class Delivery(NamedTuple):
-    """How delivery fares: attempts that failed since the last good one and why; letters delivered and set aside."""
+    """How delivery fares: attempts that failed since the last good one and why; letters delivered and set aside.
+
+    `refusals` counts the answers that refused what was sent since anything was accepted: they may come many at once,
+    while a batch is halved.
+    """
 
     failures: int = 0
     failure: str | None = None
     delivered: int = 0
     set_aside: int = 0
+    refusals: int = 0
 
 
 def make_courier(ledger: Ledger, influxdb: InfluxConfig, token: str | None, note: Callable[[str], None]) -> "Courier":
@@ -154,7 +160,7 @@ class Courier:
 
     def _deliver(self) -> None:
         """Send the oldest letters, and do what the answer asks for."""
-        letters = self._ask_ledger(lambda ledger: ledger.waiting(self._pace.reach))
+        letters = self._ask_ledger(self._waiting)
         if not letters:
             self._idle()
             return
@@ -162,6 +168,7 @@ class Courier:
         sent = letters[place : place + 1] if place else _fitting(letters[: self._pace.size])
         lines = "".join(letter.lines for letter in sent)
         answer = self._send(lines)
+        self._count_refusals(answer)
         attempt = Attempt(len(sent), lines.count("\n"), place)
         self._pace, action = decide(self._pace, attempt, answer, self._chance())
         match action:
@@ -174,6 +181,20 @@ class Courier:
                     self._rest(wait_s)
                 else:
                     self._fail(_kind(answer), words(answer), wait_s)
+
+    def _waiting(self, ledger: Ledger) -> list[Letter]:
+        """Return the oldest letters, and where one is to be compared with others the newest behind them."""
+        letters = ledger.waiting(self._pace.reach)
+        if self._pace.compares and len(letters) == self._pace.reach:
+            newest = ledger.newest()
+            if newest is not None and newest.id > letters[-1].id:
+                letters.append(newest)
+        return letters
+
+    def _count_refusals(self, answer: Answer) -> None:
+        """Count the answers in a row that refused what was sent."""
+        refusals = 0 if isinstance(answer, Delivered) else self.health.refusals + is_refusal(answer)
+        self.health = self.health._replace(refusals=refusals)
 
     def _send(self, lines: str) -> Answer:
         """Send lines by a connection that is kept."""
@@ -257,7 +278,11 @@ class _News:
     def set_aside(self, before: int, after: int, reason: str) -> None:
         """Tell the first letter that was set aside, the tenth, the hundredth and so on."""
         if len(str(before)) < len(str(after)) or not before:
-            self._note(f"{plural(after, 'record')} set aside, which the database will not take: {reason}")
+            those = "it" if after == 1 else "them"
+            self._note(
+                f"the database refuses {plural(after, 'record')} for good: {reason}; list {those} with "
+                "`ntpaudit history dead-letters list`"
+            )
 
 
 def _kind(failure: Failure) -> str:

@@ -1,7 +1,7 @@
 """What a database's answer means for the letters it was given, and what to do next.
 
-A letter is let go of only when the database has confirmed it, or refused it for what is in it. Everything else is
-waited out, however long it takes. To send a letter twice changes no point.
+A letter is let go of only when the database has confirmed it, or has refused it again and again while it accepted
+others. Everything else is waited out, however long it takes. To send a letter twice changes no point.
 """
 
 from typing import Literal, NamedTuple
@@ -25,7 +25,13 @@ DOUBTS = 3
 """A letter that failed alone so many times in a row is compared with others."""
 
 PROOFS = 8
-"""A letter that failed so many times, each time with another one accepted after it, is itself what is wrong."""
+"""A letter that failed so many times, each time with another one accepted after it, is itself what is wrong.
+
+That holds for one refused for its content or size too: a proxy may spoil every request, or some of them.
+"""
+
+PROBES = 10
+"""After this many letters in a row were refused like the oldest, the database is given time before the next."""
 
 
 class Delivered(NamedTuple):
@@ -64,6 +70,9 @@ class Pace(NamedTuple):
 
     `failures` counts attempts in a row that failed. `alone` counts those of the oldest letter by itself, `proofs` how
     often another letter was accepted after it, and while it `owes` one, none was since it failed last, of `reason`.
+
+    `suspects` is how many of the oldest letters the database refused for their content or size, as a whole, and
+    `probes` how many others it has refused in a row since.
     """
 
     size: int = MAX_LETTERS
@@ -73,22 +82,31 @@ class Pace(NamedTuple):
     proofs: int = 0
     owes: bool = False
     reason: str = ""
+    suspects: int = 0
+    probes: int = 0
 
     @property
     def reach(self) -> int:
         """How many letters to look at."""
-        return MAX_LETTERS if self._doubts else self.size
+        return self.suspects + MAX_LETTERS if self.compares else self.size
 
     def place(self, waiting: int, chance: float) -> int:
-        """Return which letter to send next: the oldest, or by `chance` another that waits, to compare it with."""
-        if not (self._doubts and self.owes and waiting > 1) or chance < 0.5:
+        """Return which letter to send next: the oldest, or by `chance` another that waits, to compare it with.
+
+        One that was refused for its content is compared with the newest first, which is the likeliest to be accepted.
+        """
+        first = max(1, self.suspects)
+        others = waiting - first
+        if not (self.compares and self.owes and others > 0):
             return 0
-        return 1 + int((2 * chance - 1) * (waiting - 1))
+        if self.suspects and self.probes < PROBES:
+            return first + int(chance * others) if self.probes else waiting - 1
+        return 0 if chance < 0.5 else first + int((2 * chance - 1) * others)
 
     @property
-    def _doubts(self) -> bool:
-        """It may be the oldest letter that is wrong, and not the database."""
-        return self.alone >= DOUBTS
+    def compares(self) -> bool:
+        """Whether it may be the oldest letter that is wrong, and not the database."""
+        return self.alone >= DOUBTS or self.suspects > 0
 
 
 class Confirm(NamedTuple):
@@ -103,7 +121,7 @@ class SetAside(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Send fewer at once, now: the database is well."""
+    """Send less, or something else, now: the database is well enough to answer."""
 
 
 class Again(NamedTuple):
@@ -123,11 +141,11 @@ def decide(pace: Pace, attempt: Attempt, answer: Answer, chance: float) -> tuple
     wait_s = _wait_s(pace, answer, chance)
     match sort_of(answer):
         case "content" | "size" | "broken" if attempt.place:
-            return _failed(pace), Again(wait_s)  # another letter fails as the oldest does, which proves nothing
+            return _after_probe(pace, wait_s)
         case "content":
-            return _after_content(pace, attempt, words(answer))
+            return _after_content(pace, attempt, words(answer), wait_s)
         case "size":
-            return _after_size(pace, attempt, words(answer))
+            return _after_size(pace, attempt, words(answer), wait_s)
         case "broken":
             return _after_failure(pace, attempt, words(answer)), Again(wait_s)
         case _:
@@ -148,7 +166,7 @@ _OF_A_LIMIT = "limit exceeded"  # which can be raised, and then the letter is ac
 def sort_of(failure: Failure) -> Sort:
     """Say what a failure is about.
 
-    `content`: lines that will never be accepted, so the answer says (InfluxDB 1.x, 2.x and 3.x in its words). `size`:
+    `content`: lines that cannot be accepted, so the answer says (InfluxDB 1.x, 2.x and 3.x in its words). `size`:
     too many of them. `busy`: the server asks for time. `broken`: it fails, perhaps of what is in the letters. `away`:
     it cannot be reached. `operator`: somebody must mend the configuration, here or there.
     """
@@ -167,6 +185,11 @@ def sort_of(failure: Failure) -> Sort:
             return "broken" if retry_after_s is None else "busy"
         case _:
             return "operator"
+
+
+def is_refusal(failure: Failure) -> bool:
+    """Whether the server refused what was sent, and neither failed of it nor asked for time."""
+    return isinstance(failure, Refused) and failure.status < 500 and sort_of(failure) != "busy"
 
 
 def words(failure: Failure) -> str:
@@ -231,24 +254,42 @@ def _failed(pace: Pace) -> Pace:
     return pace._replace(failures=pace.failures + 1)
 
 
-def _after_content(pace: Pace, attempt: Attempt, reason: str) -> tuple[Pace, Action]:
+def _after_content(pace: Pace, attempt: Attempt, reason: str, wait_s: float) -> tuple[Pace, Action]:
     """Halve the batch until the letter is found that is refused; the others may have been stored already."""
     if attempt.letters == 1 or reason.rpartition(" dropped=")[2] == str(attempt.lines):
-        return _onward(pace), SetAside(attempt.letters, reason)
-    return pace._replace(size=attempt.letters // 2), Split()
+        return _suspect(pace, attempt, reason, wait_s)
+    return pace._replace(size=attempt.letters // 2, suspects=0, proofs=0), Split()
 
 
-def _after_size(pace: Pace, attempt: Attempt, reason: str) -> tuple[Pace, Action]:
-    """Halve the batch, and remember that; a single letter that is too large never fits."""
+def _after_size(pace: Pace, attempt: Attempt, reason: str, wait_s: float) -> tuple[Pace, Action]:
+    """Halve the batch, and remember that."""
     if attempt.letters == 1:
-        return Pace(size=1), SetAside(1, reason)
+        return _suspect(pace._replace(most=MAX_LETTERS), attempt, reason, wait_s)
     half = attempt.letters // 2
-    return pace._replace(size=half, most=half), Split()
+    return pace._replace(size=half, most=half, suspects=0, proofs=0), Split()
+
+
+def _suspect(pace: Pace, attempt: Attempt, reason: str, wait_s: float) -> tuple[Pace, Action]:
+    """Compare letters that were refused with another one; while none is accepted, the database refuses everything."""
+    count = attempt.letters
+    proofs = pace.proofs if count == pace.suspects else 0
+    if proofs >= PROOFS:
+        return _onward(pace), SetAside(count, reason)
+    is_pointless = pace.owes and pace.suspects == count  # nothing was accepted since it was refused last
+    pace = pace._replace(size=count, suspects=count, proofs=proofs, owes=True, reason=reason)
+    return (_failed(pace), Again(wait_s)) if is_pointless else (pace, Split())
+
+
+def _after_probe(pace: Pace, wait_s: float) -> tuple[Pace, Action]:
+    """Another letter fails as the oldest does, which proves nothing."""
+    if pace.suspects and pace.probes < PROBES:
+        return pace._replace(probes=pace.probes + 1), Split()
+    return _failed(pace)._replace(probes=pace.probes + 1), Again(wait_s)
 
 
 def _after_failure(pace: Pace, attempt: Attempt, reason: str) -> Pace:
     """Go on with fewer letters, in the end with the oldest alone."""
-    failed = _failed(pace)
+    failed = _failed(pace)._replace(suspects=0, probes=0)
     if attempt.letters > 1:
         return failed._replace(size=max(1, attempt.letters // SHRINK), alone=0)
     return failed._replace(size=1, alone=pace.alone + 1, owes=True, reason=reason)
@@ -257,6 +298,8 @@ def _after_failure(pace: Pace, attempt: Attempt, reason: str) -> Pace:
 def _after_another(pace: Pace, chance: float) -> tuple[Pace, Action]:
     """Another letter was accepted, so the database works: is it always the oldest that fails?"""
     proofs = pace.proofs + pace.owes
+    if pace.suspects:
+        return pace._replace(proofs=proofs, owes=False, failures=0, probes=0), Split()
     if proofs >= PROOFS:
         return _onward(pace), SetAside(1, pace.reason)
     return pace._replace(proofs=proofs, owes=False, failures=proofs), Again(back_off_s(proofs, chance))

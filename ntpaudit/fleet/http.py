@@ -187,6 +187,8 @@ class Server:
         """Open a connection."""
         from http.client import HTTPConnection, HTTPSConnection
 
+        from ntpaudit.sinks.whole_response import WholeResponse
+
         if self._scheme == "http":
             connection = HTTPConnection(self._host, self._port, timeout=self._timeout_s)
         else:
@@ -197,6 +199,7 @@ class Server:
             except OSError as error:
                 raise self.failure(f"{self._ca_file}: {error.strerror or error}", "check fleet.ca_file") from error
             connection = HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=context)
+        connection.response_class = WholeResponse
         try:
             connection.connect()
         except BaseException:

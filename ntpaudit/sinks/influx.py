@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ntpaudit.core.delivery import NO_SUCH_PATH, Answer, Delivered, Refused, Unreachable
 from ntpaudit.errors import ConfigError
 from ntpaudit.sinks.plain import one_line
+from ntpaudit.sinks.whole_response import WholeResponse
 
 if TYPE_CHECKING:
     import socket
@@ -35,7 +36,12 @@ _GZIP_BITS = 31  # zlib's number for gzip's container
 
 
 class InfluxTransport:
-    """A connection that is kept open from one batch to the next. Not to be used from several threads at once."""
+    """A connection that is kept open from one batch to the next. Not to be used from several threads at once.
+
+    Lines are compressed only for a server that refuses what it cannot read, which InfluxDB does. VictoriaMetrics
+    answers 204 to anything, so where something on the way strips Content-Encoding, its answer would not show that
+    nothing was stored.
+    """
 
     def __init__(
         self, url: str, *, org: str, bucket: str, token: str | None, ca_file: str | None = None, timeout_s: float = 10.0
@@ -61,19 +67,39 @@ class InfluxTransport:
             ssl_ca_cert=ca_file,
             connection_pool_maxsize=1,
         )
-        self._client.api_client.set_default_header("Content-Encoding", "gzip")
+        self._compresses = self._is_proven = self._is_misread = False
         self._writer = self._client.write_api(write_options=SYNCHRONOUS)
         _watch(self._client.api_client.rest_client.pool_manager.connection_from_url(url), self._line)
 
     def write(self, lines: str) -> Answer:
         """Write lines stamped in nanoseconds, and say what the database answered.
 
-        Ends in twice the timeout, once the server's name is resolved.
+        Ends in twice the timeout, once the server's name is resolved; in four times where compressed lines were not
+        understood, and are sent once more as they are.
         """
+        body = lines.encode()
+        if not self._compresses:
+            return self._send(body)
+        answer = self._send(zlib.compress(body, _GZIP_LEVEL, wbits=_GZIP_BITS), "gzip")
+        is_refused = isinstance(answer, Refused) and answer.status in _MISREAD
+        is_doubtful = is_refused and not self._is_proven
+        self._is_proven = isinstance(answer, Delivered)
+        if self._compresses and not is_doubtful:
+            return answer
+        plain = self._send(body)
+        if is_doubtful and isinstance(plain, Delivered):
+            self._compresses, self._is_misread = False, True
+        return plain
+
+    def _send(self, body: bytes, encoding: str | None = None) -> Answer:
+        """Send a body once. From the answer follows whether the next one may be compressed."""
         from influxdb_client.rest import ApiException
         from urllib3.exceptions import HTTPError
 
-        body = zlib.compress(lines.encode(), _GZIP_LEVEL, wbits=_GZIP_BITS)
+        headers = self._client.api_client.default_headers
+        headers.pop("Content-Encoding", None)
+        if encoding is not None:
+            headers["Content-Encoding"] = encoding
         with self._line.limited_to(2 * self._timeout_s):
             try:
                 self._writer.write(self._bucket, record=body)
@@ -81,10 +107,11 @@ class InfluxTransport:
                 return self._refusal(error)
             except HTTPError as error:
                 return self._failure(error)
-        answer = self._client.api_client.last_response  # of any other good status it is some other server's
-        if answer.status == 204:
-            return Delivered()
-        return Refused(answer.status, self._tidy(answer.data))
+        answer = self._client.api_client.last_response
+        if answer.status != 204:  # of any other good status it is some other server's
+            return Refused(answer.status, self._tidy(answer.data))
+        self._compresses = _checks_lines(answer.getheaders()) and not self._is_misread
+        return Delivered()
 
     def close(self) -> None:
         """Close the connection."""
@@ -124,6 +151,15 @@ class InfluxTransport:
         if self._token:
             text = text.replace(self._token, "***")
         return one_line(text).strip()[:MAX_REASON]
+
+
+_MISREAD = (400, 415, 422)
+"""What a server may answer that was sent compressed lines and does not know that they are."""
+
+
+def _checks_lines(headers: Mapping[str, str]) -> bool:
+    """Whether an answer comes from InfluxDB, which refuses what it cannot read; VictoriaMetrics calls itself so too."""
+    return "X-Influxdb-Build" in headers and "X-Server-Hostname" not in headers
 
 
 def _import_client() -> Any:
@@ -288,6 +324,8 @@ def _watch(pool: Any, line: _Line) -> None:
     class Watched(made):  # type: ignore[valid-type, misc]
         """A connection of urllib3, plain or TLS."""
 
+        response_class = WholeResponse
+
         def connect(self) -> None:
             super().connect()
             line.socket = self.sock
@@ -322,6 +360,8 @@ _READ_HEADERS = {
     "Date": "Date",
     "X-Influxdb-Error": "X-Influxdb-Error",
     "X-Influxdb-Version": "X-Influxdb-Version",
+    "X-Influxdb-Build": "X-Influxdb-Build",
+    "X-Server-Hostname": "X-Server-Hostname",
     "Location": _REDIRECTED,  # by another name, so that nobody follows it, or stumbles over it
 }
 """What is read of an answer's headers, and what it is called from there on."""

@@ -261,6 +261,16 @@ def waiting(connection: sqlite3.Connection, count: int) -> list[Letter]:
     return letters
 
 
+def newest(connection: sqlite3.Connection) -> Letter | None:
+    """Return the newest letter that can be dated, of the last MAX_UNDATED."""
+    row = connection.execute(
+        f"SELECT * FROM (SELECT {_LETTER} FROM outbox ORDER BY id DESC LIMIT ?)"  # noqa: S608
+        " WHERE stamp_ns IS NOT NULL LIMIT 1",
+        (MAX_UNDATED,),
+    ).fetchone()
+    return None if row is None else Letter._make(row)
+
+
 def undated(connection: sqlite3.Connection, count: int = MAX_UNDATED) -> list[Letter]:
     """Return the letters of moments whose true time is not known, the oldest `count` of them, oldest first."""
     rows = connection.execute(

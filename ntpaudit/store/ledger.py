@@ -166,6 +166,10 @@ class Ledger:
         """Return the oldest letters to deliver."""
         return self._look(lambda connection: history.waiting(connection, count))
 
+    def newest(self) -> Letter | None:
+        """Return the newest letter to deliver."""
+        return self._look(history.newest)
+
     def confirm(self, letters: Sequence[Letter]) -> None:
         """Forget letters that have been delivered: the oldest that wait."""
         self._do(lambda connection: history.confirm(connection, letters))

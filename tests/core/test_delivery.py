@@ -24,9 +24,11 @@ from ntpaudit.core.delivery import (
     Refused,
     SetAside,
     Sort,
+    Split,
     Unreachable,
     back_off_s,
     decide,
+    is_refusal,
     sort_of,
     words,
 )
@@ -178,6 +180,8 @@ def deliver(count: int, write: Callable[[Sequence[int]], Answer], chances: rando
         if not waiting:
             return done
         seen = waiting[: pace.reach]
+        if pace.compares and len(seen) < len(waiting):
+            seen.append(waiting[-1])
         place = pace.place(len(seen), chances.random())
         sent = seen[place : place + 1] if place else seen[: pace.size]
         pace, action = decide(pace, Attempt(len(sent), len(sent), place), write(sent), chances.random())
@@ -206,26 +210,103 @@ SEEDS = st.integers(0, 2**32).map(random.Random)
 
 @given(st.integers(0, 3000), st.dictionaries(st.integers(0, 2999), REFUSALS, max_size=60), st.data())
 def test_exactly_the_bad_letters_are_set_aside(count: int, bad: dict[int, Refusal], data: st.DataObject) -> None:
-    """Whichever letters a database refuses, it is found out, they alone are set aside, and it takes few requests."""
+    """Whichever letters a database refuses, it is found out, they alone are set aside, and it takes few requests.
+
+    The newest letter is a good one: where no letter is accepted, none is set aside.
+    """
     capacity = data.draw(st.sampled_from([1, 7, 300, 10**9]))
-    database = Database(bad, capacity)
     wrong = {letter for letter in bad if letter < count}
-    requests = 30 + 30 * len(wrong) + 4 * count // min(capacity, MAX_LETTERS)
-    outcome = deliver(count, database.write, data.draw(SEEDS), requests)
+    database = Database({letter: bad[letter] for letter in wrong}, capacity)
+    requests = 30 + (30 + 2 * PROOFS) * len(wrong) + 4 * count // min(capacity, MAX_LETTERS)
+    outcome = deliver(count + 1, database.write, data.draw(SEEDS), requests)
     assert set(outcome.aside) == wrong
-    assert set(outcome.confirmed) == set(range(count)) - wrong == database.stored
+    assert set(outcome.confirmed) == set(range(count + 1)) - wrong == database.stored
     assert outcome.confirmed == sorted(outcome.confirmed)
     assert outcome.aside == sorted(outcome.aside)
     assert outcome.waited_s == 0
 
 
+TOO_OLD = Refusal(reason="partial write: beyond retention policy dropped={dropped}")
+
+
 def test_a_batch_that_is_dropped_as_a_whole_goes_at_once() -> None:
-    """Letters that are all too old for the database's retention cost one request for each batch, not one each."""
-    database = Database(
-        dict.fromkeys(range(5000), Refusal(reason="partial write: beyond retention policy dropped={dropped}"))
-    )
-    outcome = deliver(5000, database.write, random.Random(1), 6)
-    assert len(outcome.aside) == 5000
+    """Letters that are all too old for the database's retention cost some requests for each batch, not for each."""
+    database = Database(dict.fromkeys(range(5000), TOO_OLD))
+    outcome = deliver(5001, database.write, random.Random(1), 5 * (2 * PROOFS + 1) + 2)
+    assert outcome.aside == list(range(5000))
+    assert outcome.confirmed == [5000]
+
+
+@given(st.integers(1, 40), st.sampled_from([Refusal(), Refusal(413, "too large"), TOO_OLD, Refusal(422, "x")]), SEEDS)
+def test_a_database_that_refuses_every_letter_gets_none_set_aside(
+    count: int, refusal: Refusal, chances: random.Random
+) -> None:
+    """Something on the way spoils every request: that is no fault of the letters, which arrive once it is repaired."""
+    broken, well, asked = Database(dict.fromkeys(range(count), refusal)), Database({}), 0
+
+    def write(letters: Sequence[int]) -> Answer:
+        nonlocal asked
+        asked += 1
+        return (broken if asked <= 300 else well).write(letters)
+
+    outcome = deliver(count, write, chances, 2000)
+    assert outcome.aside == []
+    assert outcome.confirmed == list(range(count))
+    assert outcome.waited_s > 1000  # the database is not asked in a tight loop
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("refusal", [CONFLICT, Refused(413, "too large"), Refused(422, "unable to parse")])
+def test_a_way_that_spoils_half_of_the_requests_costs_no_letter(seed: int, refusal: Refused) -> None:
+    """One of two proxies spoils what passes, by turns or by chance: each letter is accepted in time."""
+    chances, database = random.Random(seed), Database({})
+
+    def write(letters: Sequence[int]) -> Answer:
+        is_spoilt = chances.random() < 0.5 if seed % 2 else database.requests % 2
+        return database.write(letters) if not is_spoilt else database.write([]) and refusal
+
+    outcome = deliver(1000, write, random.Random(seed), 10_000)
+    assert outcome.aside == []
+    assert outcome.confirmed == list(range(1000))
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_refused_letter_waits_for_another_to_compare_it_with(status: int) -> None:
+    """The only letter that waits is tried again and again; when another is accepted eight times, it goes."""
+    pace, refusal = Pace(), Refused(status, "partial write: field type conflict")
+    for _ in range(50):
+        assert pace.place(1, 0.99) == 0
+        pace, action = decide(pace, ONE, refusal, 0.5)
+        assert not isinstance(action, SetAside)
+    assert isinstance(action, Again)
+    for _ in range(PROOFS):
+        assert pace.place(2, 0.0) == 1
+        pace, action = decide(pace, Attempt(1, 5, 1), Delivered(), 0.5)
+        assert action == Split()
+        assert pace.place(2, 0.99) == 0
+        pace, action = decide(pace, ONE, refusal, 0.5)
+    assert action == SetAside(1, words(refusal))
+
+
+def test_what_is_healed_between_two_refusals_is_delivered() -> None:
+    """A letter that was refused is sent again before it is condemned, and one that is accepted then is confirmed."""
+    pace, _ = decide(Pace(), ONE, CONFLICT, 0.5)
+    for _ in range(PROOFS - 1):
+        pace, _ = decide(pace, Attempt(1, 5, 1), Delivered(), 0.5)
+        pace, _ = decide(pace, ONE, CONFLICT, 0.5)
+    pace, _ = decide(pace, Attempt(1, 5, 1), Delivered(), 0.5)
+    pace, action = decide(pace, ONE, Delivered(), 0.5)
+    assert (action, pace.suspects, pace.proofs) == (Confirm(), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("failure", "is_one"),
+    [(CONFLICT, True), (Refused(401, ""), True), (Refused(413, ""), True), (Refused(301, ""), True),
+     (Refused(429, ""), False), (Refused(500, ""), False), (RESET, False), (REFUSED, False)],
+)  # fmt: skip
+def test_what_is_counted_as_a_refusal(failure: Failure, is_one: bool) -> None:
+    """An answer that refuses what was sent, and not one that asks for time or tells of a server that fails."""
+    assert is_refusal(failure) == is_one
 
 
 @given(st.sets(st.integers(0, 40), min_size=1, max_size=4), SEEDS)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.delivery import Delivered, Refused, Unreachable
 from ntpaudit.sinks.influx import MAX_REASON, InfluxTransport, reason_of, retry_after_s, tls_fix
-from tests.world.flaky import Answer, FlakyDatabase, Octets, Request
+from tests.world.flaky import Answer, FlakyDatabase, Octets
 from tests.world.packages import REPOSITORY
 
 TOKEN = "s3kret-t0ken-of-the-tests"
@@ -27,6 +27,15 @@ def database() -> Iterator[FlakyDatabase]:
 @pytest.fixture(scope="module")
 def transport(database: FlakyDatabase) -> Iterator[InfluxTransport]:
     """A transport to it."""
+    transport = InfluxTransport(database.url, org="", bucket="ntpaudit", token=TOKEN, timeout_s=1.0)
+    yield transport
+    transport.close()
+
+
+@pytest.fixture
+def fresh(database: FlakyDatabase) -> Iterator[InfluxTransport]:
+    """A transport that has sent nothing yet, to a server that has been asked nothing."""
+    database.requests.clear()
     transport = InfluxTransport(database.url, org="", bucket="ntpaudit", token=TOKEN, timeout_s=1.0)
     yield transport
     transport.close()
@@ -96,15 +105,78 @@ def test_only_204_is_delivered(database: FlakyDatabase, transport: InfluxTranspo
         assert transport.write(LINES) == outcome
 
 
-def test_what_is_sent(database: FlakyDatabase, transport: InfluxTransport) -> None:
-    """Lines go compressed, in nanoseconds, with the token in its header and nowhere else."""
-    database.choose = lambda request: Answer(204)
-    transport.write(LINES)
-    request: Request = database.requests[-1]
-    assert request.lines == LINES
+def test_what_is_sent(database: FlakyDatabase, fresh: InfluxTransport) -> None:
+    """Lines go in nanoseconds, with the token in its header and nowhere else; to InfluxDB they go compressed."""
+    database.choose = lambda request: Answer(204, "", (("X-Influxdb-Build", "OSS"),))
+    fresh.write(LINES)
+    fresh.write(LINES)
+    first, request = database.requests[-2:]
+    assert first.lines == request.lines == LINES
     assert request.target == "/api/v2/write?org=&bucket=ntpaudit&precision=ns"
+    assert "content-encoding" not in first.headers
     assert request.headers["content-encoding"] == "gzip"
     assert request.headers["authorization"] == f"Token {TOKEN}"
+
+
+VICTORIA = (("X-Influxdb-Version", "1.8.0"), ("X-Influxdb-Build", "OSS"), ("X-Server-Hostname", "vm1"))
+
+
+@pytest.mark.parametrize("headers", [VICTORIA, VICTORIA[:1], ()])
+def test_another_server_gets_nothing_compressed(
+    headers: tuple[tuple[str, str], ...], database: FlakyDatabase, fresh: InfluxTransport
+) -> None:
+    """One that answers 204 to anything, whatever it calls itself, gets nothing that could be misread."""
+    database.choose = lambda request: Answer(204, "", headers)
+    for _ in range(3):
+        assert fresh.write(LINES) == Delivered()
+    assert all("content-encoding" not in request.headers for request in database.requests)
+
+
+@pytest.mark.parametrize("status", [400, 415, 422])
+def test_compressed_lines_that_are_refused_go_uncompressed(
+    status: int, database: FlakyDatabase, fresh: InfluxTransport
+) -> None:
+    """Whatever words it is refused with, the server shows by what it accepts next what it did not understand."""
+    good = Answer(204, "", (("X-Influxdb-Build", "OSS"),))
+    database.choose = lambda request: Answer(status, "?") if "content-encoding" in request.headers else good
+    for _ in range(4):
+        assert fresh.write(LINES) == Delivered()
+    packed = [request.headers.get("content-encoding") for request in database.requests]
+    assert packed == [None, "gzip", None, None, None]
+
+
+def test_lines_that_are_refused_either_way_do_not_end_compression(
+    database: FlakyDatabase, fresh: InfluxTransport
+) -> None:
+    """Where the lines themselves are wrong, later ones are compressed as before."""
+    good = Answer(204, "", (("X-Influxdb-Build", "OSS"),))
+    database.choose = lambda request: Answer(400, "no") if "bad" in request.lines else good
+    assert fresh.write(LINES) == Delivered()
+    assert fresh.write("bad") == Refused(400, "no")
+    assert fresh.write(LINES) == Delivered()
+    assert fresh.write("bad") == Refused(400, "no")
+    packed = [request.headers.get("content-encoding") for request in database.requests]
+    assert packed == [None, "gzip", None, "gzip", "gzip"]
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"HTTP/1.1 204",
+        b"HTTP/1.1 204 No Content",
+        b"HTTP/1.1 204 No Content\r\n",
+        b"HTTP/1.1 204 No Content\r\nDate: Sun, 29 Nov",
+        b"HTTP/1.1 204 No Content\r\nDate: Sun, 29 Nov 2026 22:00:00 GMT\r\n",
+    ],
+)
+def test_an_answer_that_breaks_off_is_none(octets: bytes, database: FlakyDatabase, transport: InfluxTransport) -> None:
+    """What stands in a status line is believed when the answer's head has come to its end, and not before."""
+    database.choose = lambda request: Octets(octets)
+    answer = transport.write(LINES)
+    assert isinstance(answer, Unreachable)
+    assert answer.sent
+    database.choose = lambda request: Octets(octets + b"\r\n\r\n")
+    assert transport.write(LINES) == Delivered()
 
 
 @given(
@@ -150,6 +222,7 @@ def test_any_octets_are_an_answer(database: FlakyDatabase, transport: InfluxTran
         assert TOKEN not in answer.reason
     else:
         assert octets.startswith((b"HTTP/1.1 204", b"HTTP/1.0 204", b"HTTP/9 204"))
+        assert b"\n\n" in octets or b"\n\r\n" in octets
 
 
 def in_a_process(program: str) -> str:

@@ -87,6 +87,8 @@ class FlakyDatabase:
     ) -> None:
         self.upstream = upstream
         self.choose = choose
+        self.strips_encoding = False
+        """Whether it passes bodies on without saying that they are compressed, as some proxies do."""
         self.requests: list[Request] = []
         self.connections = 0
         self._tls = tls
@@ -199,11 +201,21 @@ class FlakyDatabase:
             target = f"/write?{urlencode({'db': write['bucket'][0], 'precision': write['precision'][0][0]})}"
         upstream = http.client.HTTPConnection(urlsplit(self.upstream).netloc, timeout=10)
         try:
-            kept = ("content-encoding", "content-type", "accept")
+            kept = (
+                ("content-type", "accept") if self.strips_encoding else ("content-encoding", "content-type", "accept")
+            )
             headers = {name: value for name, value in request.headers.items() if name in kept}
             upstream.request(request.method, target, body, headers)
             got = upstream.getresponse()
-            told = ("Content-Type", "X-Influxdb-Version", "Server", "Date")
+            told = (
+                "Content-Type",
+                "X-Influxdb-Build",
+                "X-Influxdb-Error",
+                "X-Influxdb-Version",
+                "X-Server-Hostname",
+                "Server",
+                "Date",
+            )
             said = tuple((name, got.headers[name]) for name in told if name in got.headers)
             return Answer(got.status, got.read().decode(), said).octets
         finally:
