@@ -39,7 +39,7 @@ class Reply(NamedTuple):
 
 
 class KissOfDeath(NamedTuple):
-    """A reply of stratum 0 to our own request: the server asks us to go away or to slow down (RFC 5905 §7.4)."""
+    """A reply of stratum 0 with a code: the server asks us to go away or to slow down (RFC 5905 §7.4)."""
 
     code: str
 
@@ -92,7 +92,7 @@ def read_reply(
     if reason:
         return Refused(reason, ours)
     reference_id = refid.to_bytes(4, "big")
-    if stratum == 0:
+    if stratum == 0 and refid != 0:  # without a code it is no kiss: chronyd and openntpd reply so while unsynchronised
         return KissOfDeath(kiss_code(reference_id))  # V8, K1: only now that the origin is proven ours
     reason = (
         ((received == 0 or transmitted == 0) and "zero-ts")  # V9

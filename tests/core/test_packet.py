@@ -149,6 +149,8 @@ VALIDATION: list[tuple[str, dict[str, Any], str]] = [
     ("V10 stratum 16", {"stratum": 16}, "unsync"),
     ("V10 stratum 17", {"stratum": 17}, "unsync"),
     ("V10 stratum 255", {"stratum": 255}, "unsync"),
+    ("V10 stratum 0 without a kiss code", {"stratum": 0, "reference_id": bytes(4)}, "unsync"),
+    ("V10 chronyd without a source", {"leap": 3, "stratum": 0, "reference_id": bytes(4)}, "unsync"),
     ("V11 root dispersion 16 s", {"root_delay": 0, "root_dispersion": 16 << 16}, "root-distance-invalid"),
     ("V11 root delay 32 s", {"root_delay": 32 << 16, "root_dispersion": 0}, "root-distance-invalid"),
     ("V11 both", {"root_delay": 16 << 16, "root_dispersion": 8 << 16}, "root-distance-invalid"),
@@ -294,6 +296,20 @@ def test_each_kiss_has_its_code(code: str) -> None:
     said = read_reply(packet(stratum=0, reference_id=code.encode()), NONCE)
     assert said == KissOfDeath(code)
     assert said.reason == f"kod:{code}"
+
+
+UNSYNCHRONISED = {
+    "chronyd 4.3": "e40000e6 00010000 00010000 00000000 0000000000000000 {} eeb72b5fca06777f eeb72b5fcd2d3546",
+    "openntpd 6.2p3": "e40000e3 00000000 00000000 00000000 0000000000000000 {} eeb72b844bc0f7ff eeb72b844bc147ff",
+}
+"""What servers without a source reply, as it was received, but for the nonce."""
+
+
+@pytest.mark.parametrize("server", UNSYNCHRONISED)
+def test_a_server_without_a_source_is_unsynchronised(server: str) -> None:
+    """Stratum 0 is a kiss only with a code: without one the server has no time to give (V10)."""
+    datagram = bytes.fromhex(UNSYNCHRONISED[server].format(f"{NONCE:016x}"))
+    assert read_reply(datagram, NONCE) == Refused("unsync", ours=True)
 
 
 @pytest.mark.parametrize(

@@ -280,6 +280,12 @@ def test_requests_tell_nothing() -> None:
     assert len({port for _, port in seen}) > 1
 
 
+def test_real_chronyd_without_a_source_is_unsynchronised() -> None:
+    """A real chronyd that has no reference says so by leap 3, stratum 0 and no reference id: that is no kiss."""
+    with chronyd(synchronised=False) as server:
+        assert reason(ask(at(server.address, server.port))) == "unsync"
+
+
 def test_real_chronyd_is_measured_within_its_interval() -> None:
     """A real chronyd that serves this host's own clock is found at offset 0, by kernel stamps, to 1 ms."""
     with chronyd() as server:

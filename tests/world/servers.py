@@ -54,21 +54,30 @@ class Ntpd:
 
 @contextmanager
 def chronyd(
-    *, address: str = "127.0.0.1", port: int | None = None, stratum: int = 1, extra: str = ""
+    *,
+    address: str = "127.0.0.1",
+    port: int | None = None,
+    stratum: int = 1,
+    synchronised: bool = True,
+    extra: str = "",
 ) -> Iterator[Chronyd]:
-    """Run chronyd without control of the clock; `extra` is appended to its configuration."""
+    """Run chronyd without control of the clock; `extra` is appended to its configuration.
+
+    It serves the host's clock as its own reference, or, if not `synchronised`, replies that it has none.
+    """
     port = port or free_port(address, socket.SOCK_DGRAM)
     with TemporaryDirectory(prefix="chronyd-") as name:
         folder = Path(name)
         command_socket = folder / "chronyd.sock"
         configuration = folder / "chrony.conf"
         configuration.write_text(
-            f"port {port}\nbindaddress {address}\nlocal stratum {stratum}\nallow\n"
+            f"port {port}\nbindaddress {address}\nallow\n{f'local stratum {stratum}' if synchronised else ''}\n"
             f"cmdport 0\nbindcmdaddress {command_socket}\npidfile {folder}/pid\n{extra}\n"
         )
         user = pwd.getpwuid(os.geteuid()).pw_name  # its own user exists only where the package is installed
         command = [str(program("chronyd")), "-x", "-d", "-U", "-u", user, "-f", str(configuration)]
-        with running(command, folder / "log", lambda _: is_serving(address, port)) as pid:
+        is_ready = is_serving if synchronised else is_answering
+        with running(command, folder / "log", lambda _: is_ready(address, port)) as pid:
             yield Chronyd(address, port, pid, command_socket)
 
 
@@ -211,16 +220,24 @@ def _is_well(port: int, path: str) -> bool:
 
 def is_serving(address: str, port: int) -> bool:
     """Whether an NTP server answers there, at once, that it is synchronised."""
+    reply = _reply(address, port)
+    return reply is not None and reply[0] >> 6 != 3 and 1 <= reply[1] <= 15
+
+
+def is_answering(address: str, port: int) -> bool:
+    """Whether an NTP server answers there, at once, whatever it says."""
+    return _reply(address, port) is not None
+
+
+def _reply(address: str, port: int) -> bytes | None:
     with socket.socket(_family(address), socket.SOCK_DGRAM) as asking:
         asking.settimeout(0.2)
         try:
             asking.connect((address, port))
             asking.send(b"\x23" + bytes(47))
-            reply = asking.recv(2048)
+            return asking.recv(2048)
         except OSError:
-            return False
-        leap, stratum = reply[0] >> 6, reply[1]
-        return leap != 3 and 1 <= stratum <= 15
+            return None
 
 
 def free_port(address: str, kind: socket.SocketKind) -> int:
