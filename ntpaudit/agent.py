@@ -160,6 +160,7 @@ class Agent:
         self._courier = self._make_courier()
         self.rounds = Rounds(self.ledger, surroundings, self._ways(), write)
         self.rounds.health = self._health
+        self.rounds.database_clock = lambda: None if self._courier is None else self._courier.database_clock
         self._asked_ns = 0
         self._pool_asked_ns: int | None = None
         self._watchdog_s = _watchdog_s(setting.environment)
@@ -431,7 +432,7 @@ class Agent:
             return None
         from ntpaudit.delivery import make_courier  # an agent that delivers nowhere does without
 
-        return make_courier(self.ledger, influxdb, self._setting.token, self._write)
+        return make_courier(self.ledger, influxdb, self._setting.token, self._write, self._around.clock.read)
 
 
 def _tellers(setting: Setting, known: Outlets | None = None) -> Outlets:

@@ -8,6 +8,8 @@ from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 from ntpaudit.config import InfluxConfig
+from ntpaudit.core.clocks import ClockReading
+from ntpaudit.core.database_clock import DatabaseClock, read_date
 from ntpaudit.core.delivery import (
     MAX_WAIT_S,
     Again,
@@ -43,6 +45,9 @@ _Done = TypeVar("_Done")
 class Transport(Protocol):
     """A way to the database."""
 
+    date_s: int | None
+    """The Date of the last answer to a write, in seconds since 1970; None where it had none, or there was none."""
+
     def write(self, lines: str) -> Answer:
         """Send lines of line protocol stamped in nanoseconds, and return what came of it."""
 
@@ -64,7 +69,13 @@ class Delivery(NamedTuple):
     refusals: int = 0
 
 
-def make_courier(ledger: Ledger, influxdb: InfluxConfig, token: str | None, note: Callable[[str], None]) -> "Courier":
+def make_courier(
+    ledger: Ledger,
+    influxdb: InfluxConfig,
+    token: str | None,
+    note: Callable[[str], None],
+    read_clock: Callable[[], ClockReading],
+) -> "Courier":
     """Return a courier to the database of a configuration."""
 
     def open_transport() -> Transport:
@@ -79,7 +90,7 @@ def make_courier(ledger: Ledger, influxdb: InfluxConfig, token: str | None, note
             timeout_s=influxdb.timeout_s,
         )
 
-    return Courier(ledger, open_transport, note)
+    return Courier(ledger, open_transport, note, read_clock=read_clock)
 
 
 class Courier:
@@ -91,11 +102,16 @@ class Courier:
         open_transport: Callable[[], Transport],
         note: Callable[[str], None],
         chance: Callable[[], float] = random.random,
+        read_clock: Callable[[], ClockReading] | None = None,
     ) -> None:
-        """Nothing is delivered yet. `note` is told what changes, in its thread; `chance` spreads the waits."""
+        """Nothing is delivered yet. `note` is told what changes, in its thread; `chance` spreads the waits.
+
+        Without `read_clock` nothing is learnt of the database's clock.
+        """
         self._ledger = ledger
         self._open_transport = open_transport
         self._chance = chance
+        self._read_clock = read_clock
         self._transport: Transport | None = None
         self._news = _News(note)
         self._pace = Pace()
@@ -107,6 +123,8 @@ class Courier:
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
         self.health = Delivery()
         """How delivery fares, replaced as a whole."""
+        self.database_clock: DatabaseClock | None = None
+        """What the last answer said of the database's clock, replaced as a whole."""
         self.crash: BaseException | None = None
         """A bug that ended the courier, to be raised where the agent can end of it."""
 
@@ -203,7 +221,11 @@ class Courier:
                 self._transport = self._open_transport()
             except ConfigError as error:
                 return Unreachable(str(error), sent=False)
-        return self._transport.write(lines)
+        sent = None if self._read_clock is None else self._read_clock()
+        answer = self._transport.write(lines)
+        if self._read_clock is not None and sent is not None and (date_s := self._transport.date_s) is not None:
+            self.database_clock = read_date(date_s, sent, self._read_clock())
+        return answer
 
     def _confirm(self, ledger: Ledger, sent: Sequence[Letter]) -> None:
         """Move the cursor."""

@@ -22,6 +22,7 @@ from ntpaudit.core.course import (
     step_event,
     utc_ns,
 )
+from ntpaudit.core.database_clock import DatabaseClock
 from ntpaudit.core.drift import fit, parse_back_test
 from ntpaudit.core.events import Event
 from ntpaudit.core.measurement import MAX_STEP_NS
@@ -32,7 +33,7 @@ from ntpaudit.core.steps import Step, Suspend
 from ntpaudit.core.wording import span
 from ntpaudit.errors import TellError
 from ntpaudit.sinks import Teller
-from ntpaudit.sinks.line_protocol import date, render, render_events, render_undated
+from ntpaudit.sinks.line_protocol import date, render, render_events, render_undated, stamp_of
 from ntpaudit.store import history
 from ntpaudit.store.history import Letter
 from ntpaudit.store.ledger import Concluded, Ledger
@@ -123,6 +124,7 @@ class Rounds:
         self._facts_ns: int | None = None
         self.missed = 0
         self.health: Callable[[int], Health] = lambda now_ns: Health()
+        self.database_clock: Callable[[], DatabaseClock | None] = lambda: None
         self.last: Record | None = None
         self.ways = ways
         """Replaced as a whole when the configuration is."""
@@ -204,7 +206,7 @@ class Rounds:
         if step is not None:
             event = step_event(self._mind, step, now)
             self._has_undated = self._has_undated or event.utc_ns is None
-            letter = self._letter(render_events(self._identity, [event]), event.utc_ns, now)
+            letter = self._letter(render_events(self._identity, [event], self.last), event.utc_ns, now)
             self._ledger.keep_events([event], self._mind.boot_id, letter, self._states())
             self._tell([event])
         return Noticed(step, suspend)
@@ -212,7 +214,9 @@ class Rounds:
     def _finish(self, observation: Observation, kind: Kind, audit_id: int | None) -> Told:
         """Judge what was seen, keep what follows, and tell it."""
         health, dropped = self._current_health(observation.taken), self._count_dropped(observation.taken)
-        result = conclude_round(self._mind, observation, kind, self.ways.terms, health, dropped=dropped)
+        result = conclude_round(
+            self._mind, observation, kind, self.ways.terms, health, dropped=dropped, database=self.database_clock()
+        )
         self._mind = result.mind
         self._keep(audit_id, observation, result)
         self.last = result.record
@@ -241,7 +245,7 @@ class Rounds:
 
     def _record_letter(self, result: Round, now: ClockReading) -> Letter | None:
         """Return what is to be delivered of a round."""
-        stamp_ns = result.record.utc_ns
+        stamp_ns = stamp_of(result.record)
         write = render_undated if stamp_ns is None else render
         return self._letter(write(result.record, result.events), stamp_ns, now) if self.ways.delivers else None
 

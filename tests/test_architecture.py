@@ -16,6 +16,7 @@ ORDER = (
     "core.steps",
     "core.packet",
     "core.measurement",
+    "core.database_clock",
     "core.observation",
     "core.sources",
     "core.politeness",

@@ -142,6 +142,9 @@ def _correcting_ns(since_ns: int | None, now_ns: int, is_correcting: bool) -> in
 
 def _can_tell(rule: Rule, said: Raised, case: Case, kind: Kind, is_sample: bool) -> bool:
     """Whether this audit can tell of a rule's condition at all: it says nothing of servers that were not asked."""
+    if rule.id == "time-disputed":  # of which each answer of the database is one sample
+        date = case.course.database if case.course else None
+        return case.disputed_ns is not None and date is not None and date.is_new
     if rule.basis == "host" or kind == "local":
         return rule.basis == "host"
     if rule.id in _ABOUT_OFFSET:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
 
+from ntpaudit.core.database_clock import disputed_ns
 from ntpaudit.core.drift import Drift
 from ntpaudit.core.findings import LEVEL_SEVERITY, Finding, Level
 from ntpaudit.core.measurement import Interval
@@ -81,6 +82,17 @@ class Contradiction(NamedTuple):
         return ahead_ns if ahead_ns < 0 else self.heard.earliest_ns - self.expected.latest_ns
 
 
+class DatabaseDate(NamedTuple):
+    """Where the offset lies if the database's clock is right, and how old that answer of the database is.
+
+    `is_new` says that no audit before this one has judged it: a Date that is only carried forward is no new sample.
+    """
+
+    interval: Interval
+    age_s: float
+    is_new: bool = True
+
+
 class Course(NamedTuple):
     """What only an agent knows, which was there before this observation.
 
@@ -89,6 +101,7 @@ class Course(NamedTuple):
     `stale_s` is how long the kernel's clock has certainly not been updated by a time daemon. `dropped` counts records
     that had to be given up before they were delivered. `outvoted` tells that what the servers asked now agree on is no
     measurement, because more of them said otherwise. `contradiction` is the one of the last hour, if there was one.
+    `database` is what the database's clock says.
     """
 
     interval_s: float
@@ -100,6 +113,7 @@ class Course(NamedTuple):
     dropped: int = 0
     outvoted: Outvoted | None = None
     contradiction: Contradiction | None = None
+    database: DatabaseDate | None = None
 
 
 class Case(NamedTuple):
@@ -118,6 +132,12 @@ class Case(NamedTuple):
         if agreement is None:
             return self.profile.severity(None, 0)
         return self.profile.severity(agreement.interval, agreement.estimate_ns)
+
+    @property
+    def disputed_ns(self) -> int | None:
+        """By how much the servers' time is at least ahead of the database's; None where one of the two is unknown."""
+        agreement, database = self.selection.agreement, self.course.database if self.course else None
+        return None if agreement is None or database is None else disputed_ns(agreement.interval, database.interval)
 
 
 Raised = tuple[Level, str] | None
@@ -337,6 +357,19 @@ def check_breach_forecast(case: Case) -> Raised:
     return None
 
 
+def check_time_disputed(case: Case) -> Raised:
+    """The database's clock, which has nothing to do with the servers, contradicts the time that they agree on."""
+    disputed = case.disputed_ns
+    if not disputed:
+        return None
+    way = "ahead of" if disputed > 0 else "behind"
+    level: Level = "high" if abs(disputed) > case.profile.critical_s * NS_PER_S else "medium"
+    return level, (
+        f"the servers' time is at least {span(disputed / NS_PER_S, rounding='down')} {way} the clock of the database: "
+        "one of the two is wrong"
+    )
+
+
 Basis = Literal["network", "host", "moment"]
 
 
@@ -493,6 +526,22 @@ RULES = (
             ),
         },
         message_id="39a766605369401dac99b798314707f1",
+    ),
+    Rule(
+        "time-disputed",
+        check_time_disputed,
+        "compare these servers with others that do not depend on them, and audit the clock of the database's host",
+        (_ISO, _PCI, _SC45),
+        raised_when={
+            "high": (
+                "the database's clock (the Date header of its answer to a write, within 2 s and the duration of the "
+                "request) contradicts the interval that the servers agree on, by more than the critical tolerance"
+            ),
+            "medium": "by less",
+        },
+        message_id="2d47e4ee908b42278a9305e63c656091",
+        basis="host",
+        needs_agent=True,
     ),
     Rule(
         "unsynced",

@@ -12,12 +12,14 @@ from ntpaudit.core.checks import (
     Case,
     Contradiction,
     Course,
+    DatabaseDate,
     Outvoted,
     describe_step,
     gravity_of_step,
     level_of_step,
 )
 from ntpaudit.core.clocks import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns, suspended_ns
+from ntpaudit.core.database_clock import DatabaseClock, carry_date
 from ntpaudit.core.drift import (
     BackTest,
     Drift,
@@ -91,7 +93,8 @@ class Mind(NamedTuple):
     `measured_ns` and `measured_utc_ns` tell when servers last gave a measurement, by uptime and by the true time;
     `started_ns` when this agent began to watch. Both uptimes are later by what the host slept since, which does not
     count. `kernel_ppm` is the correction that the kernel applied when last seen. `contradiction` is the latest one, and
-    `samples_since_ns` the uptime before which no sample belongs to the present line.
+    `samples_since_ns` the uptime before which no sample belongs to the present line. `dated_ns` is when, by the RAW
+    clock, the database's answer came whose Date was judged last.
     """
 
     boot_id: str | None
@@ -110,6 +113,7 @@ class Mind(NamedTuple):
     measured_utc_ns: int | None = None
     contradiction: Contradiction | None = None
     samples_since_ns: int = 0
+    dated_ns: int | None = None
 
 
 class Terms(NamedTuple):
@@ -207,9 +211,19 @@ def step_event(mind: Mind, step: Step, now: ClockReading) -> Event:
 
 
 def conclude_round(
-    mind: Mind, observation: Observation, kind: Kind, terms: Terms, health: Health, *, dropped: int = 0
+    mind: Mind,
+    observation: Observation,
+    kind: Kind,
+    terms: Terms,
+    health: Health,
+    *,
+    dropped: int = 0,
+    database: DatabaseClock | None = None,
 ) -> Round:
-    """Judge one observation in the light of all before: measure or carry on, watch for gaps, raise and clear."""
+    """Judge one observation in the light of all before: measure or carry on, watch for gaps, raise and clear.
+
+    `database` is what the database's last answer said of its clock, None where it has not answered.
+    """
     now = observation.taken
     selection = select(observation.sources, now) if kind == "network" else Selection((), None)
     mind = _watch_kernel(mind, observation)
@@ -240,6 +254,7 @@ def conclude_round(
         dropped,
         outvoted,
         _listed_contradiction(mind, now),
+        _date_of(mind, database, now),
     )
     votes = count_votes(selection) if kind == "network" else mind.fix.votes if mind.fix else Votes(0, 0, 0, 0)
     case = Case(observation, selection._replace(agreement=agreement), terms.profile, course, votes)
@@ -263,7 +278,7 @@ def conclude_round(
         confirmed=judgement.confirmed,
     )
     events = tuple(_event(change, record, course) for change in judgement.changes)
-    mind = mind._replace(alarms=judgement.alarms)
+    mind = mind._replace(alarms=judgement.alarms, dated_ns=database.reading.raw_ns if database else mind.dated_ns)
     return Round(record, events, mind, judgement.is_pending, distance_s if is_sample else None)
 
 
@@ -481,6 +496,15 @@ def _gap_s(mind: Mind, now: ClockReading, agreement: Agreement | None) -> float 
     return max(0.0, (now.realtime_ns + agreement.estimate_ns - mind.measured_utc_ns) / NS_PER_S)
 
 
+def _date_of(mind: Mind, database: DatabaseClock | None, now: ClockReading) -> DatabaseDate | None:
+    """Return what the database's clock says now."""
+    interval = None if database is None else carry_date(database, now)
+    if database is None or interval is None:
+        return None
+    raw_ns = database.reading.raw_ns
+    return DatabaseDate(interval, (now.raw_ns - raw_ns) / NS_PER_S, is_new=raw_ns != mind.dated_ns)
+
+
 def _age_s(mind: Mind, now: ClockReading) -> float | None:
     """Return how old the measurement is that the offset rests on."""
     return None if mind.fix is None else (now.raw_ns - mind.fix.reading.raw_ns) / NS_PER_S
@@ -528,6 +552,8 @@ def _value_s(kind: str, record: Record, course: Course) -> float | None:
     match kind:
         case "offset-out" | "not-demonstrable" | "tz-or-rtc-fault":
             return record.offset.estimate_s if record.offset else None
+        case "time-disputed":
+            return record.database_clock.disputed_s if record.database_clock else None
         case "evidence-gap" if not course.dropped:
             return course.ended_gap_s if course.unmeasured_s is None else course.unmeasured_s
         case "stale-compare":

@@ -59,6 +59,19 @@ class SourceRecord(NamedTuple):
     authenticated: bool = False
 
 
+class DatabaseOffset(NamedTuple):
+    """Where the offset lies if the database's clock is right, by the Date of its answer to a write `age_s` ago.
+
+    `disputed_s` is by how much the servers' time is at least ahead of that clock (negative: behind), 0 where both may
+    be right, None where the servers gave no time.
+    """
+
+    earliest_s: float
+    latest_s: float
+    age_s: float
+    disputed_s: float | None
+
+
 class Health(NamedTuple):
     """How the agent itself fares. Spans in seconds; None where there is nothing to tell.
 
@@ -84,7 +97,8 @@ class Record(NamedTuple):
 
     A `network` audit asked servers; a `local` one carried the offset of the last that did, `age_s` ago, forward.
     `health` is None in a one-shot check. While not `confirmed`, the offset is worse than the severity says, and more
-    samples are awaited before there is an alarm.
+    samples are awaited before there is an alarm. `database_clock` is what the database's clock says of the offset, None
+    where it has not answered a write of late.
     """
 
     version: str
@@ -108,6 +122,7 @@ class Record(NamedTuple):
     drift: Drift | None = None
     health: Health | None = None
     confirmed: bool = True
+    database_clock: DatabaseOffset | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as the JSON contract has it; never a NaN or an infinity."""
@@ -138,6 +153,7 @@ class Record(NamedTuple):
                 for finding in self.findings
             ],
             "agent": None if self.health is None else self.health._asdict(),
+            "database_clock": None if self.database_clock is None else self.database_clock._asdict(),
         }
 
     @classmethod
@@ -177,6 +193,7 @@ class Record(NamedTuple):
             drift=None if data["drift"] is None else _read_drift(data["drift"]),
             confirmed=data.get("confirmed", True),
             health=None if data.get("agent") is None else Health(**_known(Health, data["agent"])),
+            database_clock=_read_database_offset(data.get("database_clock")),
         )
 
 
@@ -244,6 +261,7 @@ def write_record(
         drift=drift,
         health=health,
         confirmed=confirmed,
+        database_clock=_database_offset(case),
     )
 
 
@@ -255,6 +273,26 @@ def _drift(drift: Drift) -> dict[str, Any]:
 def _read_drift(data: Mapping[str, Any]) -> Drift:
     """Read a drift that was written."""
     return Drift(**_known(Drift, data) | {"breach": Breach(**_known(Breach, data["breach"]))})
+
+
+def _read_database_offset(data: Mapping[str, Any] | None) -> DatabaseOffset | None:
+    """Read what the database's clock said; earlier versions wrote nothing of it."""
+    return None if data is None else DatabaseOffset(**_known(DatabaseOffset, data))
+
+
+def _database_offset(case: Case) -> DatabaseOffset | None:
+    """Write what the database's clock says in seconds."""
+    heard = case.course.database if case.course else None
+    if heard is None:
+        return None
+    earliest_ns, latest_ns = heard.interval
+    disputed_ns = case.disputed_ns
+    return DatabaseOffset(
+        earliest_ns / NS_PER_S,
+        latest_ns / NS_PER_S,
+        heard.age_s,
+        None if disputed_ns is None else disputed_ns / NS_PER_S,
+    )
 
 
 def _offset(agreement: Agreement) -> Offset:

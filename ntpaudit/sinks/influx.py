@@ -59,6 +59,7 @@ class InfluxTransport:
         self._token = token
         self._timeout_s = timeout_s
         self._line = _Line()
+        self.date_s: int | None = None
         self._client = make_client(
             url,
             token=token,
@@ -75,8 +76,16 @@ class InfluxTransport:
         """Write lines stamped in nanoseconds, and say what the database answered.
 
         Ends in twice the timeout, once the server's name is resolved; in four times where compressed lines were not
-        understood, and are sent once more as they are.
+        understood, and are sent once more as they are. `date_s` is then the Date of the last answer.
         """
+        self._line.date = None
+        try:
+            return self._write(lines)
+        finally:
+            self.date_s = date_in_s(self._line.date)
+
+    def _write(self, lines: str) -> Answer:
+        """Write lines, compressed where the server understands that."""
         body = lines.encode()
         if not self._compresses:
             return self._send(body)
@@ -276,6 +285,20 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return None
 
 
+def date_in_s(date: str | None) -> int | None:
+    """Return the Date of an answer (RFC 9110, 5.6.7) in seconds since 1970; None for none, and for what is no date."""
+    from datetime import UTC
+    from email.utils import parsedate_to_datetime
+
+    if date is None:
+        return None
+    try:
+        moment = parsedate_to_datetime(date)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
 def _cause(error: Exception) -> str:
     """Return the system's or the parser's own words, without those that were put around them."""
     inner: BaseException = error
@@ -292,6 +315,7 @@ class _Line:
     def __init__(self) -> None:
         self.socket: socket.socket | None = None
         self.was_cut = False
+        self.date: str | None = None  # the Date of the last answer
 
     @contextmanager
     def limited_to(self, limit_s: float) -> Iterator[None]:
@@ -335,6 +359,7 @@ def _watch(pool: Any, line: _Line) -> None:
 
         def getresponse(self) -> HTTPResponse:
             answer = super().getresponse()
+            line.date = answer.headers.get("Date")
             text = answer.read(MAX_ANSWER, decode_content=False)
             if len(text) == MAX_ANSWER:
                 self.close()

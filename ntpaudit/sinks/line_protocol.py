@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import NamedTuple
 
+from ntpaudit.core.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.events import Event
 from ntpaudit.core.findings import Finding
+from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.observation import STATUSES, host_label
 from ntpaudit.core.policy import VERDICTS
 from ntpaudit.core.record import HostIdentity, Record, SourceRecord
@@ -37,22 +39,43 @@ class Point(NamedTuple):
 
 def points(record: Record, events: Sequence[Event] | None = None) -> Iterator[Point]:
     """Return the points that `render` writes, in its order."""
-    host = record.host
-    yield Point("ntpaudit_clock", _whose(host), _clock(record), record.utc_ns)
+    host, stamp_ns = record.host, stamp_of(record)
+    yield Point("ntpaudit_clock", _whose(host), _clock(record), stamp_ns)
     if record.kind == "network":
         for source in record.sources:
-            yield Point("ntpaudit_source", {**_whose(host), "source": source.name}, _source(source), record.utc_ns)
+            yield Point("ntpaudit_source", {**_whose(host), "source": source.name}, _source(source), stamp_ns)
     if events is not None:
-        yield from event_points(host, events)
+        yield from event_points(host, events, _stamp_shift_ns(record))
         return
     for finding in record.findings:
-        yield Point("ntpaudit_event", {**_whose(host), "kind": finding.id}, _raised(finding), record.utc_ns)
+        yield Point("ntpaudit_event", {**_whose(host), "kind": finding.id}, _raised(finding), stamp_ns)
 
 
-def event_points(host: HostIdentity, events: Sequence[Event]) -> Iterator[Point]:
-    """Return the points that `render_events` writes, in its order."""
+def event_points(host: HostIdentity, events: Sequence[Event], shift_ns: int = 0) -> Iterator[Point]:
+    """Return the points of events in their order, with stamps that are earlier by `shift_ns`."""
     for event in events:
-        yield Point("ntpaudit_event", {**_whose(host), "kind": event.kind}, _event(event), event.utc_ns)
+        stamp_ns = None if event.utc_ns is None else event.utc_ns - shift_ns
+        yield Point("ntpaudit_event", {**_whose(host), "kind": event.kind}, _event(event), stamp_ns)
+
+
+def stamp_of(record: Record) -> int | None:
+    """Return the stamp of a record's points: the corrected time, None where nobody knows it.
+
+    Where the database's clock contradicts that by more than a day it is the database's time: no database keeps points
+    that are years off, and some drop them without an error, so the host would look silent although it delivers.
+    """
+    return None if record.utc_ns is None else record.utc_ns - _stamp_shift_ns(record)
+
+
+def _stamp_shift_ns(record: Record) -> int:
+    """Return by how much the stamps of a record's points are earlier than the corrected time."""
+    disputed_s = _disputed_s(record)
+    return round(disputed_s * NS_PER_S) if abs(disputed_s) > MAX_STAMP_DISPUTE_S else 0
+
+
+def _disputed_s(record: Record) -> float:
+    """Return by how much the servers' time is ahead of the database's clock for certain; 0 where both may be right."""
+    return (record.database_clock.disputed_s or 0.0) if record.database_clock else 0.0
 
 
 def render(record: Record, events: Sequence[Event] | None = None) -> str:
@@ -70,9 +93,10 @@ def render_undated(record: Record, events: Sequence[Event]) -> str:
     return "".join(f"{_line(point)}\n" for point in points(record, events))
 
 
-def render_events(host: HostIdentity, events: Sequence[Event]) -> str:
-    """Write what happened on a host between two audits; what has no true time has no stamp."""
-    return "".join(f"{_line(point)}{_stamp(point.stamp_ns)}\n" for point in event_points(host, events))
+def render_events(host: HostIdentity, events: Sequence[Event], last: Record | None = None) -> str:
+    """Write what happened on a host since its last record; what has no true time has no stamp."""
+    shift_ns = 0 if last is None else _stamp_shift_ns(last)
+    return "".join(f"{_line(point)}{_stamp(point.stamp_ns)}\n" for point in event_points(host, events, shift_ns))
 
 
 def date(lines: str, stamp_ns: int) -> str:
@@ -149,6 +173,10 @@ def _clock(record: Record) -> dict[str, Value]:
         "version": record.version,
         "config_sha256": record.config_sha256,
         "profile": record.profile.name,
+        "warning_s": float(record.profile.warning_s),
+        "critical_s": float(record.profile.critical_s),
+        "confirmed": None if record.confirmed else 0,  # rare, and so is a dispute: a field that is rare costs nothing
+        "disputed_s": _disputed_s(record) or None,
     }
     if record.offset is not None:
         fields |= {

@@ -13,6 +13,7 @@ from ntpaudit.core.checks import (
     Case,
     Contradiction,
     Course,
+    DatabaseDate,
     Outvoted,
     describe_step,
     findings_of,
@@ -55,7 +56,14 @@ INTEGRITY_IDS = {
 }  # fmt: skip
 """The names of INTEGRITY §6 in lower case with hyphens."""
 
-MORE_IDS = {"unreachable-sources", "kiss-of-death", "suspected-spoofing", "step-forward", "contradicts-earlier"}
+MORE_IDS = {
+    "unreachable-sources",
+    "kiss-of-death",
+    "suspected-spoofing",
+    "step-forward",
+    "contradicts-earlier",
+    "time-disputed",
+}
 
 
 def documented_levels(wanted: str) -> set[str]:
@@ -167,6 +175,7 @@ EVERYTHING_WRONG = {
     ),
     "stale-compare": coursing(stale_s=5000.0),
     "breach-forecast": drifting(),
+    "time-disputed": coursing(database=DatabaseDate(Interval(-HOUR, -HOUR + 2 * S), 5.0)),
     "offset-out": case(*off(2 * S)),
     "not-demonstrable": case(*off(0, S), profile=PROFILES["finra-cat"]),
     "source-quorum": case(answered(1)),
@@ -752,7 +761,12 @@ def test_each_rule_says_what_it_takes_to_hear_it() -> None:
         "evidence-gap",
         "contradicts-earlier",
     }
-    assert {rule.id for rule in RULES if rule.basis == "host"} == {"stale-compare", "unsynced", "daemon-count"}
+    assert {rule.id for rule in RULES if rule.basis == "host"} == {
+        "stale-compare",
+        "unsynced",
+        "daemon-count",
+        "time-disputed",
+    }
     assert {rule.id: rule.least_s for rule in RULES if rule.least_s} == {
         "stale-compare": 600.0,
         "unsynced": 600.0,

@@ -66,6 +66,7 @@ SHAPE: dict[str, Any] = {
     "host_clock": None,
     "findings": None,
     "agent": {"missed", "backlog", "oldest_s", "failures", "failure", "set_aside", "store"},
+    "database_clock": {"earliest_s", "latest_s", "age_s", "disputed_s"},
 }
 SOURCE_SHAPE = {
     "name", "address", "port", "status", "reason", "offset_s", "earliest_s", "latest_s", "delay_s", "root_delay_s",
@@ -74,7 +75,7 @@ SOURCE_SHAPE = {
 }  # fmt: skip
 DRIFT_SHAPE = {"frequency_ppm", "raw_frequency_ppm", "skew_ppm", "samples", "breach"}
 BREACH_SHAPE = {"pessimistic_s", "central_s", "optimistic_s", "guaranteed_s", "free_running", "calibrated"}
-LATER_KEYS = {"kind", "age_s", "confirmed", "agent"}
+LATER_KEYS = {"kind", "age_s", "confirmed", "agent", "database_clock"}
 """Those that records of a version without an agent have not."""
 
 FINDING_SHAPE = {"id", "severity", "level", "message", "remedy", "controls"}
@@ -190,6 +191,7 @@ def test_the_record_is_what_the_contract_says() -> None:
             }
         ],
         "agent": None,
+        "database_clock": None,
     }
 
 

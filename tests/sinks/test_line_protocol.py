@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS
-from ntpaudit.core.record import Record
+from ntpaudit.core.record import DatabaseOffset, Record
 from ntpaudit.sinks.line_protocol import date, points, render, render_events, render_undated
 from ntpaudit.sinks.plain import one_line, tag_value
 from tests.records import CASES, NOW_NS, failed, record, records, seen, servers
@@ -30,6 +30,7 @@ FIELD = rf"[a-z_][a-z0-9_]*=(?:{TEXT}|-?[0-9]+i|{FLOAT})"
 LINE = re.compile(rf"([a-z_]+)((?:,{TAG})*) ({FIELD}(?:,{FIELD})*)(?: (-?[0-9]+))?\n")
 
 INTEGERS = {
+    "confirmed",
     "severity",
     "verdict",
     "stratum",
@@ -237,6 +238,29 @@ def test_the_stamp_is_the_true_time() -> None:
     assert read(render(CASES["1970"]))[0].fields["host_time_ns"] == 43_000_000_000
 
 
+def test_what_is_rare_is_a_field_only_then() -> None:
+    """A dispute and a missing confirmation are fields of the points that have them, and cost nothing elsewhere."""
+    plain = read(render(by_agent(SAME), []))[0].fields
+    assert not {"disputed_s", "confirmed"} & plain.keys()
+    agrees = by_agent(SAME)._replace(database_clock=DatabaseOffset(-1.0, 1.0, 20.0, 0.0))
+    assert not {"disputed_s", "confirmed"} & read(render(agrees, []))[0].fields.keys()
+    disputed = agrees._replace(database_clock=DatabaseOffset(-10800.0, -10798.0, 20.0, 10798.0), confirmed=False)
+    fields = read(render(disputed, []))[0].fields
+    assert (fields["disputed_s"], fields["confirmed"]) == (10798.0, 0)
+
+
+@pytest.mark.parametrize("wrong_s", [-19.6 * 365.25 * 86_400, 3 * 86_400.0])
+def test_what_no_database_would_keep_is_stamped_by_its_clock(wrong_s: float) -> None:
+    """Servers that are years off, as after a GPS rollover: the points lie where the host is looked for, events too."""
+    disputed = by_agent(SAME)._replace(database_clock=DatabaseOffset(-wrong_s, 2 - wrong_s, 20.0, wrong_s))
+    assert disputed.utc_ns is not None
+    told = [event(utc_ns=disputed.utc_ns)]
+    for point in read(render(disputed, told) + render_events(disputed.host, told, disputed)):
+        assert point.stamp_ns == disputed.utc_ns - round(wrong_s * 10**9)
+    within_a_day = disputed._replace(database_clock=DatabaseOffset(-1.08e4, 2 - 1.08e4, 20.0, 10800.0))
+    assert {point.stamp_ns for point in read(render(within_a_day, told))} == {disputed.utc_ns}
+
+
 def test_an_unmeasured_clock_has_no_stamp() -> None:
     """Where nobody knows the true time no point claims one, and no offset is told."""
     clock, *others = read(render(CASES["unmeasured, nobody answered"]))
@@ -252,6 +276,8 @@ def test_an_unmeasured_clock_has_no_stamp() -> None:
         "kernel_maxerror_s": 0.031,
         "version": "0.1.0",
         "profile": "log-integrity",
+        "warning_s": 0.1,
+        "critical_s": 1.0,
     }
     assert {point.stamp_ns for point in (clock, *others)} == {None}
 
