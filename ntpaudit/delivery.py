@@ -74,9 +74,9 @@ def make_courier(
     influxdb: InfluxConfig,
     token: str | None,
     note: Callable[[str], None],
-    read_clock: Callable[[], ClockReading],
+    read_clock: Callable[[], ClockReading] | None = None,
 ) -> "Courier":
-    """Return a courier to the database of a configuration."""
+    """Return a courier to the database of a configuration; with `read_clock` it learns what the database's says."""
 
     def open_transport() -> Transport:
         from ntpaudit.sinks.influx import InfluxTransport  # in the courier's thread, so that nothing waits for it

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +21,7 @@ from ntpaudit.core.delivery import PROOFS
 from ntpaudit.core.delivery import Answer as Outcome
 from ntpaudit.delivery import Courier, make_courier
 from ntpaudit.errors import ConfigError
+from ntpaudit.probes.clock import SystemClock
 from ntpaudit.sinks.influx import InfluxTransport
 from ntpaudit.store import history
 from ntpaudit.store.history import Letter
@@ -586,6 +589,8 @@ def test_a_bug_is_not_silent(ledger: Ledger) -> None:
     """What nobody foresaw ends the courier, and is there for the agent to raise."""
 
     class Broken:
+        date_s = None
+
         def write(self, lines: str) -> Outcome:
             raise ZeroDivisionError(len(lines))
 
@@ -669,6 +674,37 @@ def test_a_courier_of_a_configuration(ledger: Ledger, database: FlakyDatabase, i
     assert request.target == "/in/flux/api/v2/write?org=a+%26+b&bucket=ntpaudit&precision=ns"
     assert request.headers["authorization"] == f"Token {TOKEN}"
     assert clock_points(influxdb) == expected(range(1))
+
+
+def test_the_database_clock_is_learnt_from_a_write(ledger: Ledger) -> None:
+    """The Date of a real database's answer holds the true offset, which is none: it is on this machine."""
+    post(ledger, letter(0))
+    with victoria_metrics() as url:
+        courier = make_courier(ledger, InfluxConfig(url), None, Told(), SystemClock().read)
+        courier.start()
+        assert courier.drain(WITHIN_S)
+        courier.stop(1.0)
+    learnt = courier.database_clock
+    assert learnt is not None
+    assert learnt.interval.covers(0)
+    assert learnt.interval.half_width_ns >= 10**9
+
+
+@pytest.mark.parametrize("status", [204, 401, 503])
+def test_a_refusal_tells_the_database_clock_too(status: int, ledger: Ledger) -> None:
+    """Whatever a server answers, it dates it; what is no date, or no answer, tells nothing."""
+    date = ("Date", format_datetime(datetime.now(UTC) - timedelta(hours=3), usegmt=True))
+    post(ledger, letter(0))
+    answers: list[Fault] = [Answer(status, headers=(date,)), Answer(503, headers=(("Date", "soon"),)), Reset("before")]
+    with FlakyDatabase(choose=lambda request: answers[0]) as database:
+        transport = InfluxTransport(database.url, org="", bucket="ntpaudit", token=None)
+        transport.write("a b=1 1\n")
+        assert transport.date_s == pytest.approx(time.time() - 3 * 3600, abs=30)
+        for answer in answers[1:]:
+            answers[0] = answer
+            transport.write("a b=1 1\n")
+            assert transport.date_s is None
+        transport.close()
 
 
 def samples(url: str) -> int:
