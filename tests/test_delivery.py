@@ -138,7 +138,7 @@ def courier_to(
         setting: dict[str, Any] = {"org": "", "bucket": "ntpaudit", "token": TOKEN, "timeout_s": timeout_s}
         return InfluxTransport(url, **setting | more)
 
-    courier = Courier(ledger, transport, told, **chances)
+import random
     courier.start()
     try:
         yield courier
@@ -589,7 +589,7 @@ def test_a_bug_is_not_silent(ledger: Ledger) -> None:
     """What nobody foresaw ends the courier, and is there for the agent to raise."""
 
     class Broken:
-        date_s = None
+        date_s: int | None = None
 
         def write(self, lines: str) -> Outcome:
             raise ZeroDivisionError(len(lines))

@@ -91,9 +91,7 @@ def test_an_agent_whose_servers_jump_raises_a_finding(ahead_s: int, level: str) 
     assert (finding.level, last.severity) == (level, Severity.WARNING)
     way = "ahead of" if ahead_s > 0 else "behind"
     assert f" {way} the clock of the database" in finding.message
-    assert [event.value_s for event in watch.events if event.kind == "time-disputed"] == [
-        pytest.approx(ahead_s, abs=3)
-    ]
+    assert [event.value_s for event in watch.events if event.kind == "time-disputed"] == [pytest.approx(ahead_s, abs=3)]
 
 
 def test_one_odd_answer_raises_nothing() -> None:
