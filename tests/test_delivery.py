@@ -138,7 +138,7 @@ def courier_to(
         setting: dict[str, Any] = {"org": "", "bucket": "ntpaudit", "token": TOKEN, "timeout_s": timeout_s}
         return InfluxTransport(url, **setting | more)
 
-import random
+    courier = Courier(ledger, transport, told, **chances)
     courier.start()
     try:
         yield courier
