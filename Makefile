@@ -7,6 +7,7 @@
 # make install, make uninstall
 #
 # make deb     build the Debian package in dist/
+# make dist     build what is published in dist/, for the project's page: make dist URL=https://...
 # make dashboards   write Grafana's dashboards and alert rules anew, from grafana/*.py
 # make docs    write what the rules say of their findings into docs/findings.md and docs/sinks.md
 
@@ -18,7 +19,7 @@ SERVERS := chrony ntpsec influxdb victoria-metrics prometheus nginx libfaketime 
            chromium-headless-shell
 SIMULATED := tests/core tests/test_month.py
 
-.PHONY: run test check lint types bench servers format dashboards docs install uninstall deb clean
+.PHONY: run test check lint types bench servers format dashboards docs install uninstall deb dist clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/installed
@@ -80,6 +81,10 @@ uninstall:
 
 deb: $(VENV)/installed
 	@$(BIN)/python packaging/deb.py
+
+dist: $(VENV)/developer
+	@[ -n "$(URL)" ] || { echo "name the project's page: make dist URL=https://..." >&2; exit 64; }
+	@$(BIN)/python packaging/dist.py --url '$(URL)'
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
