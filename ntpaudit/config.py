@@ -185,13 +185,17 @@ def parse_config(text: bytes, path: str) -> Config:
     import tomllib
 
     try:
-        tables = tomllib.loads(text.decode())
+        written = text.decode("utf-8-sig")  # some editors put a byte order mark before it
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: no text in UTF-8 (byte {error.start}): save it as UTF-8") from error
+    try:
+        tables = tomllib.loads(written)
     except (ValueError, RecursionError) as error:  # what TOML refuses, and what it could not hold
         raise ConfigError(f"{path}: not TOML: {error}") from error
     try:
         return read_config(tables)
     except ConfigError as error:
-        raise ConfigError(f"{path}:{_line_of(error.key, text.decode())}: {error}", error.key) from error
+        raise ConfigError(f"{path}:{_line_of(error.key, written)}: {error}", error.key) from error
 
 
 def locate(error: ConfigError, path: str) -> ConfigError:

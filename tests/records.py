@@ -206,6 +206,13 @@ CASES = {
     ),
     "unmeasured, the only one silent": record(failed("ntp1.example.net", "unreachable", "refused")),
     "unmeasured, the only one unusable": record(failed("ntp1.example.net", "rejected", "unsync")),
+    "unmeasured, the only name unknown": record(
+        failed("ntp1.example.net", "unreachable", "name-unknown", address=None),
+    ),
+    "unmeasured, no name resolved": record(
+        failed("ntp1.example.net", "unreachable", "name-timeout", address=None),
+        failed("ntp2.example.net", "unreachable", "name-timeout", address=None),
+    ),
     "unmeasured, mixed": record(
         failed("ntp1.example.net", "unreachable", "timeout"),
         failed("ntp2.example.net", "unreachable", "name-unknown", address=None),

@@ -639,3 +639,21 @@ def test_help_has_examples_and_exit_statuses(tmp_path: Path) -> None:
         environment={"_NTPAUDIT_COMPLETE": "bash_complete", "COMP_WORDS": "ntpaudit config in", "COMP_CWORD": "2"},
     )
     assert "plain,init" in completed.out
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    """A file that an editor began with one is read; another encoding is named."""
+    text = "[sources]\nservers = ['a']\nserver = 1\n"
+    with pytest.raises(ConfigError, match=r"x\.toml:3: sources\.server: unknown"):
+        parse_config(b"\xef\xbb\xbf" + text.encode(), "x.toml")
+    with pytest.raises(ConfigError, match=r"x\.toml: not TOML: no text in UTF-8 \(byte 0\): save it as UTF-8"):
+        parse_config(text.encode("utf-16"), "x.toml")
+
+
+def test_a_pool_among_the_servers_is_more_than_one(tmp_path: Path) -> None:
+    """A pool stands for four servers: neither `init` nor `check` warns that they are too few."""
+    file = str(tmp_path / "x.toml")
+    for words in (["init", "pool.ntp.org", "--output", file], ["check", file]):
+        ran = run(*words, state=tmp_path)
+        assert (ran.status, ran.err) == (0, "")
+    assert "only 1 server" in run("init", "ntp1.example.net", "--output", "-", state=tmp_path).err

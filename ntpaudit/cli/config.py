@@ -1,7 +1,7 @@
 """`ntpaudit config`: write, check or show the configuration."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -11,7 +11,7 @@ from ntpaudit.cli.parameters import Parsed
 from ntpaudit.cli.stream import tell
 from ntpaudit.config import SYSTEM_FILE, Config, find_config, load_config, locate, user_file, with_environment
 from ntpaudit.core.policy import PROFILES, Severity
-from ntpaudit.core.sources import DEFAULT_ZONE, Pool, parse_source, pool, region
+from ntpaudit.core.sources import DEFAULT_ZONE, Pool, Source, parse_source, pool, region
 from ntpaudit.core.wording import plural, span
 from ntpaudit.errors import ConfigError
 
@@ -148,7 +148,9 @@ def init(
     if is_proposal:
         for line in POOL_NOTE.splitlines():
             voice.note(line)
-    elif (warning := _too_few(len(servers), pools=bool(zone or place), from_host=from_host)) is not None:
+    elif (
+        warning := _too_few([*map(parse_source, servers)], pools=bool(zone or place), from_host=from_host)
+    ) is not None:
         voice.note(warning)
 
 
@@ -180,11 +182,11 @@ def _write(path: str, text: str, *, force: bool) -> None:
     tell([f"wrote {path}\nlook at it, then: ntpaudit check{option}; {start}\n"])
 
 
-def _too_few(servers: int, *, pools: bool, from_host: bool) -> str | None:
-    """Warn where one server that is wrong could not be outvoted."""
-    if servers >= ENOUGH or pools or from_host:
+def _too_few(servers: Sequence[Source], *, pools: bool, from_host: bool) -> str | None:
+    """Warn where one server that is wrong could not be outvoted. Any pool stands for enough of them."""
+    if len(servers) >= ENOUGH or pools or from_host or any(isinstance(source, Pool) for source in servers):
         return None
-    return f"only {plural(servers, 'server')}: name at least {ENOUGH}, so that one that is wrong is outvoted"
+    return f"only {plural(len(servers), 'server')}: name at least {ENOUGH}, so that one that is wrong is outvoted"
 
 
 _config_option = click.option(
@@ -218,7 +220,7 @@ def check(file: str | None, config_path: str | None) -> None:
     except ConfigError as error:
         raise locate(error, path) from error
     sources = found.sources
-    if (warning := _too_few(len(sources.servers), pools=bool(sources.pools), from_host=sources.from_host)) is not None:
+    if (warning := _too_few(sources.servers, pools=bool(sources.pools), from_host=sources.from_host)) is not None:
         StandardError().note(warning)
     token = "" if found.influxdb is None else f", token {describe_token(found.influxdb, os.environ)}"
     tell([f"ok: {path}: {_summary(found)}{token}\n"])

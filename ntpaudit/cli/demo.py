@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from ntpaudit import __version__, audit
 from ntpaudit.cli.output import StandardError, finish, format_option, is_terminal, terminal_size, wants_colour
-from ntpaudit.cli.parameters import Ago, Parsed, parse_time, refuse_empty, resolve
+from ntpaudit.cli.parameters import Ago, Parsed, parse_hours, parse_time, refuse_empty, resolve
 from ntpaudit.cli.stream import tell
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Severity
@@ -92,7 +92,13 @@ def forget(change: Callable[[Memories], Memories]) -> None:
 @click.command(epilog=EPILOG)
 @click.option("--once", is_flag=True, help="Show one audit instead of a fleet.")
 @click.option("--hosts", type=click.IntRange(3, 1_000_000), default=24, show_default=True, help="How many hosts.")
-@click.option("--hours", type=click.FloatRange(6, 8784), default=24.0, show_default=True, help="How long a history.")
+@click.option(
+    "--hours",
+    type=Parsed("HOURS", parse_hours),
+    default=24.0,
+    show_default=True,
+    help="How long a history: a number of hours, or a duration such as 7d.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Which of all such fleets.")
 @click.option(
     "--until", type=Parsed("TIME", parse_time), help="Where the history ends: 7d ago, or in UTC.  [default: now]"

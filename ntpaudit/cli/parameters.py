@@ -36,6 +36,20 @@ def refuse_empty(**given: object) -> None:
             raise click.UsageError(f"--{name.replace('_', '-')} is empty: leave it out, or name something")
 
 
+LEAST_HOURS, MOST_HOURS = 6.0, 8784.0
+
+
+def parse_hours(text: str) -> float:
+    """Read a number of hours, or a duration with its unit, such as 36 or 7d; ValueError says how to write one."""
+    try:
+        hours = float(text) if text.isascii() and text.replace(".", "", 1).isdecimal() else parse_span(text) / 3600
+    except ValueError:
+        raise ValueError(f"{text!r}: write a number of hours or a duration, such as 36 or 7d") from None
+    if LEAST_HOURS <= hours <= MOST_HOURS:
+        return hours
+    raise ValueError(f"{text!r}: write {LEAST_HOURS:g} to {MOST_HOURS:g} hours")
+
+
 class Ago(NamedTuple):
     """A time so long before now."""
 

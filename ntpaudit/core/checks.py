@@ -5,7 +5,7 @@ A check looks at a finished case and says None, or how bad it is and in which wo
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from ntpaudit.core.database_clock import disputed_ns
@@ -15,7 +15,7 @@ from ntpaudit.core.measurement import Interval
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.observation import Daemon, KernelState, Observation, SourceObservation, Unavailable
 from ntpaudit.core.policy import Profile, Severity, bound_s, least_s
-from ntpaudit.core.selection import Selection, Votes, independent_groups
+from ntpaudit.core.selection import Judged, Selection, Votes, independent_groups
 from ntpaudit.core.sources import NTP_PORT, is_loopback
 from ntpaudit.core.steps import Step
 from ntpaudit.core.wording import direction, plural, span, standing
@@ -250,14 +250,27 @@ def check_tz_or_rtc_fault(case: Case) -> Raised:
 
 
 def check_unreachable_sources(case: Case) -> Raised:
-    """Some of the sources did not answer at all."""
-    silent = [judged for judged in case.selection.sources if judged.status == "unreachable"]
-    if not silent:
+    """Some of the sources did not reply, or could not be queried, because their names have no known address."""
+    unreachable = [judged for judged in case.selection.sources if judged.status == "unreachable"]
+    if not unreachable:
         return None
-    shown = ", ".join(f"{judged.source.name} ({judged.reason})" for judged in silent[:4])
-    more = f" and {len(silent) - 4} more" if len(silent) > 4 else ""
-    level: Level = "medium" if 2 * len(silent) >= len(case.selection.sources) else "low"
-    return level, f"{len(silent)} of {plural(len(case.selection.sources), 'source')} did not answer: {shown}{more}"
+    unresolved = [judged for judged in unreachable if (judged.reason or "").startswith("name-")]
+    silent = [judged for judged in unreachable if judged not in unresolved]
+    count = plural(len(case.selection.sources), "source")
+    parts = []
+    if silent:
+        parts.append(f"{len(silent)} of {count} did not reply: {_listed(silent)}")
+    if unresolved:
+        have = "has" if len(unresolved) == 1 else "have"
+        parts.append(f"{len(unresolved)} of {count} {have} no known address: {_listed(unresolved)}")
+    level: Level = "medium" if 2 * len(unreachable) >= len(case.selection.sources) else "low"
+    return level, "; ".join(parts)
+
+
+def _listed(sources: Sequence[Judged]) -> str:
+    """Name the first sources with their reasons."""
+    shown = ", ".join(f"{judged.source.name} ({judged.reason})" for judged in sources[:4])
+    return f"{shown} and {len(sources) - 4} more" if len(sources) > 4 else shown
 
 
 def check_kiss_of_death(case: Case) -> Raised:
@@ -588,10 +601,10 @@ RULES = (
     Rule(
         "unreachable-sources",
         check_unreachable_sources,
-        "check names, routes and firewalls (UDP 123 out), or drop servers that are gone",
+        "check the names in DNS, routes and firewalls (UDP 123 out); remove servers that no longer exist",
         (_PCI, "CIS Controls 8.4"),
         raised_when={
-            "medium": "half of the sources or more did not reply",
+            "medium": "half of the sources or more did not reply, or have no known address",
             "low": "some did not",
         },
         message_id="987b67e99ad8431b98eeb6edf87b3081",

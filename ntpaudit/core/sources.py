@@ -57,6 +57,8 @@ def parse_source(text: str) -> Source:
         raise ValueError(
             f"{text}: NTS is not supported by this version; name the server without nts:// to ask it in clear"
         )
+    if (meant := _meant(text)) is not None:
+        raise ValueError(meant)
     host, port = _split_port(text)
     if is_pool_name(host):
         if port != NTP_PORT:
@@ -98,6 +100,19 @@ def region(name: str) -> Pool:
     raise ValueError(
         f"no pool region {name!r}: name a continent ({', '.join(CONTINENTS)}) or a country by its two letters"
     )
+
+
+def _meant(text: str) -> str | None:
+    """Say what to write where a text is a URL, several servers, or nothing; None where it may be a server."""
+    if not text.strip():
+        return f"{text!r} is no server: write HOST, HOST:PORT or [IPV6]:PORT"
+    _, separator, rest = text.partition("://")
+    if separator:
+        server = rest.partition("/")[0].rpartition("@")[2]
+        return f"{text!r} is no server but a URL: write {server or 'HOST or HOST:PORT'}"
+    if len(several := text.replace(",", " ").replace(";", " ").split()) > 1:
+        return f"{text!r} is no server but several: write each by itself, {' '.join(several)}"
+    return None
 
 
 def _split_port(text: str) -> tuple[str, int]:

@@ -16,7 +16,14 @@ _OTHERS: dict[Status, tuple[str, str]] = {
 }
 """What is said of one server, and of several, that do not agree."""
 
-_REASONS = {"interval": "asked too recently", "unanswered": "unanswered lately", "nts": "NTS is not supported"}
+_REASONS = {
+    "interval": "asked too recently",
+    "unanswered": "unanswered lately",
+    "nts": "NTS is not supported",
+    "name-unknown": "name not found",
+    "name-failed": "name lookup failed",
+    "name-timeout": "no answer from DNS in time",
+}
 """Reason codes that a word in passing needs spelt out."""
 
 
@@ -96,6 +103,9 @@ def _why_unmeasured(record: Record) -> str:
         return f"{who} and no majority of them agrees"
     if statuses == {"backed-off"}:
         return f"no server was asked ({_reasons(record)})"
+    if all((source.reason or "").startswith("name-") for source in record.sources):
+        who = "the only server" if asked == 1 else f"none of {asked} servers"
+        return f"{who} has {'no' if asked == 1 else 'a'} known address ({_reasons(record)})"
     if asked == 1:
         done = "did not answer" if statuses == {"unreachable"} else "was not usable"
         return f"the only server {done} ({_reasons(record)})"

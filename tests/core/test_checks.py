@@ -384,13 +384,13 @@ def test_whoever_answered_or_was_not_asked_is_not_silent(status: str) -> None:
 def test_the_silent_are_named_with_their_reasons() -> None:
     """The first four silent sources are named with their reasons, and the rest counted."""
     few = said(case(*FOUR, failed(7, reason="refused"), failed(8)), "unreachable-sources")
-    assert few == "2 of 6 sources did not answer: ntp7.example.net (refused), ntp8.example.net (timeout)"
+    assert few == "2 of 6 sources did not reply: ntp7.example.net (refused), ntp8.example.net (timeout)"
     four = said(case(*(failed(number) for number in range(4))), "unreachable-sources")
     assert four.endswith("ntp3.example.net (timeout)")
     five = said(case(*(failed(number) for number in range(5))), "unreachable-sources")
     assert five.endswith("ntp3.example.net (timeout) and 1 more")
     many = said(case(*(failed(number) for number in range(6))), "unreachable-sources")
-    assert many.startswith("6 of 6 sources did not answer: ntp0")
+    assert many.startswith("6 of 6 sources did not reply: ntp0")
     assert many.endswith("ntp3.example.net (timeout) and 2 more")
 
 
@@ -865,3 +865,15 @@ def test_a_source_that_could_not_vote_is_in_no_message() -> None:
     seen = case()
     selection = Selection((*seen.selection.sources, inconsistent), seen.selection.agreement)
     assert findings_of(Case(seen.observation, selection, seen.profile)) == ()
+
+
+def test_names_without_an_address_are_told_apart_from_silence() -> None:
+    """A server whose name is not found was never queried, so it did not fail to reply."""
+    unresolved = failed(9, reason="name-unknown")
+    alone = said(case(*FOUR, unresolved), "unreachable-sources")
+    assert alone == "1 of 5 sources has no known address: ntp9.example.net (name-unknown)"
+    both = said(case(*FOUR, failed(8), unresolved, failed(7, reason="name-failed")), "unreachable-sources")
+    assert both == (
+        "1 of 7 sources did not reply: ntp8.example.net (timeout); 2 of 7 sources have no known address: "
+        "ntp9.example.net (name-unknown), ntp7.example.net (name-failed)"
+    )

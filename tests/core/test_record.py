@@ -185,8 +185,8 @@ def test_the_record_is_what_the_contract_says() -> None:
                 "id": "unreachable-sources",
                 "severity": "ok",
                 "level": "low",
-                "message": "1 of 5 sources did not answer: ntp5.example.net (timeout)",
-                "remedy": "check names, routes and firewalls (UDP 123 out), or drop servers that are gone",
+                "message": "1 of 5 sources did not reply: ntp5.example.net (timeout)",
+                "remedy": "check the names in DNS, routes and firewalls (UDP 123 out); remove servers that no longer exist",
                 "controls": ["PCI DSS 10.6.2", "CIS Controls 8.4"],
             }
         ],

@@ -209,3 +209,23 @@ def test_each_country_lies_in_one_continent() -> None:
 def test_constants() -> None:
     """NTP's port is 123, and one constant names the zone that a one-shot check asks (P1)."""
     assert (NTP_PORT, POOL_DOMAIN, DEFAULT_ZONE) == (123, "pool.ntp.org", "pool.ntp.org")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("http://ntp1", "is no server but a URL: write ntp1$"),
+        ("https://user@ntp1.example.net:4460/x", ": write ntp1.example.net:4460$"),
+        ("ntp://[2001:db8::1]:123", r": write \[2001:db8::1\]:123$"),
+        ("://", "is no server but a URL: write HOST or HOST:PORT$"),
+        ("a,b", "is no server but several: write each by itself, a b$"),
+        ("ntp1; ntp2:1123", "is no server but several: write each by itself, ntp1 ntp2:1123$"),
+        ("a b", "write each by itself, a b$"),
+        ("", "is no server: write HOST, HOST:PORT"),
+        (" ", "is no server: write HOST, HOST:PORT"),
+    ],
+)
+def test_what_is_no_server_is_refused_with_what_to_write(text: str, said: str) -> None:
+    """A URL, a list and nothing at all are named as what they are."""
+    with pytest.raises(ValueError, match=said):
+        parse_source(text)

@@ -77,7 +77,10 @@ def test_what_was_simulated_is_found(made: tuple[Ran, Path]) -> None:
     ("words", "said"),
     [
         (("--hosts", "2"), "2 is not in the range"),
-        (("--hours", "5"), "5.0 is not in the range"),
+        (("--hours", "5"), "write 6 to 8784 hours"),
+        (("--hours", "2y"), "write 6 to 8784 hours"),
+        (("--hours", "long"), "'long': write a number of hours or a duration, such as 36 or 7d"),
+        (("--hours", "nan"), "write a number of hours or a duration"),
         (("--until", "2999-01-01"), "--until lies ahead"),
         (("--until", "soon"), "write how long ago"),
         (("--follow",), "--follow goes with --influx-url"),
@@ -103,7 +106,7 @@ def test_what_makes_no_sense_is_a_usage_error(words: tuple[str, ...], said: str,
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     """A database that does not run, or a file in no folder: the status is unknown, and the reason said in a line."""
-    ran = ntpaudit("demo", "--hosts", "3", "--hours", "6", "--influx-url", "http://127.0.0.1:9", state=tmp_path)
+    ran = ntpaudit("demo", "--hosts", "3", "--hours", "6h", "--influx-url", "http://127.0.0.1:9", state=tmp_path)
     assert (ran.status, ran.out) == (3, "")
     assert "cannot write to http://127.0.0.1:9: no connection" in ran.err
     ran = ntpaudit("demo", "--hosts", "3", "--store", "/dev/null/demo", state=tmp_path)

@@ -51,16 +51,18 @@ profile   log-integrity: warning above 100 ms by estimate, critical above 1 s fo
 """
 
 UNKNOWN = """\
-UNKNOWN  clock was not measured: none of 3 servers answered (2 timeout, 1 name-unknown)
+UNKNOWN  clock was not measured: none of 3 servers answered (2 timeout, 1 name not found)
 
 source            address     status       reason
 ntp1.example.net  192.0.2.99  unreachable  timeout
 ntp2.example.net              unreachable  name-unknown
 ntp3.example.net  192.0.2.99  unreachable  timeout
 
-medium    unreachable-sources: 3 of 3 sources did not answer: ntp1.example.net (timeout),
-          ntp2.example.net (name-unknown), ntp3.example.net (timeout)
-          fix: check names, routes and firewalls (UDP 123 out), or drop servers that are gone
+medium    unreachable-sources: 2 of 3 sources did not reply: ntp1.example.net (timeout),
+          ntp3.example.net (timeout); 1 of 3 sources has no known address: ntp2.example.net
+          (name-unknown)
+          fix: check the names in DNS, routes and firewalls (UDP 123 out); remove servers that no
+               longer exist
 
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 daemons   chronyd (pid 812)
