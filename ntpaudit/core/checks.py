@@ -601,7 +601,7 @@ RULES = (
     Rule(
         "unreachable-sources",
         check_unreachable_sources,
-        "check the names in DNS, routes and firewalls (UDP 123 out); remove servers that no longer exist",
+        "check the names in DNS, routes and firewalls (UDP 123 out); remove servers that are gone",
         (_PCI, "CIS Controls 8.4"),
         raised_when={
             "medium": "half of the sources or more did not reply, or have no known address",

@@ -3,11 +3,12 @@
 import errno
 import os
 import socket
+from collections.abc import Sequence
 
 from ntpaudit.core.ntptime import format_utc
 from ntpaudit.core.observation import Failure
 from ntpaudit.errors import TellError
-from ntpaudit.probes.resolve import Resolution, is_routable
+from ntpaudit.probes.resolve import Endpoint, Resolution, is_routable
 from ntpaudit.sinks.messages import LogTeller, Message, clip, to_microseconds
 from ntpaudit.sinks.plain import one_line
 
@@ -39,12 +40,17 @@ def open_teller(setting: str) -> LogTeller:
 
 
 class _Syslog:
-    """A syslog server, connected to when there is something to say; a name is resolved only then."""
+    """A syslog server, connected to when there is something to say; a name is resolved only then.
+
+    A name may have several addresses, of which the server may use one: one that refuses is followed by the next.
+    """
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._target = address if address.startswith("/") else _split_port(address)
         self._socket: socket.socket | None = None
+        self._turn = 0
+        self._addresses = 1
 
     def encode(self, message: Message, host: str) -> bytes:
         """Write header, structured data and text (RFC 5424 §6)."""
@@ -61,22 +67,32 @@ class _Syslog:
 
     def send(self, entry: bytes) -> None:
         """Send a message, over a new connection where the old one is gone, or not now. Raises TellError."""
-        attempts = 1 if self._socket is None else 2  # the server may have been restarted since the last message
+        failures = -1 if self._socket else 0  # the server may have been restarted since the last message
         while True:
             try:
-                self._socket = self._socket or _connect(self._target)
+                self._socket = self._socket or self._connect()
                 _send(self._socket, entry)
                 return
             except OSError as error:
-                attempts -= 1
                 is_busy = isinstance(error, BlockingIOError)
                 if not is_busy:
                     self.close()
-                if is_busy or not attempts:
+                    self._turn += 1
+                    failures += 1
+                if is_busy or failures >= self._addresses:
                     raise TellError(
                         f"syslog takes no message at {self._address}: {error.strerror}; it is kept and tried again. "
                         "See whether a syslog server listens there, or correct address under [syslog]"
                     ) from error
+
+    def _connect(self) -> socket.socket:
+        """Connect to a socket's path, or by UDP to the address of a name whose turn it is. Raises OSError."""
+        if isinstance(self._target, str):
+            return _connect_to_path(self._target)
+        endpoints = _resolve(*self._target)
+        self._addresses = len(endpoints)
+        endpoint = endpoints[self._turn % len(endpoints)]
+        return _connected(endpoint.family, socket.SOCK_DGRAM, endpoint.sockaddr)
 
     def close(self) -> None:
         """Close the connection."""
@@ -90,24 +106,29 @@ def _send(sock: socket.socket, entry: bytes) -> None:
     data = entry + b"\0" if sock.type == socket.SOCK_STREAM else entry
     if sock.send(data, socket.MSG_NOSIGNAL) < len(data):
         raise OSError(errno.EMSGSIZE, "it took half a message")  # the rest would follow too late: begin anew
+    # A refusal by this host itself is there at once, one from the network only when the next message is sent.
+    if refusal := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(refusal, os.strerror(refusal))
 
 
-def _connect(target: str | tuple[str, int]) -> socket.socket:
-    """Connect to a socket's path, or by UDP to a host and port. Raises OSError."""
-    if isinstance(target, tuple):
-        names = Resolution([target])
-        names.wait(_RESOLVE_TIMEOUT_S)
-        answer = names.answer(*target)
-        if isinstance(answer, Failure):
-            raise OSError(errno.EHOSTUNREACH, f"{target[0]}: {answer.detail or answer.reason}")
-        endpoint = next(filter(is_routable, answer), answer[0])
-        return _connected(endpoint.family, socket.SOCK_DGRAM, endpoint.sockaddr)
+def _resolve(host: str, port: int) -> Sequence[Endpoint]:
+    """Return the addresses of a name, those with a route where there are any. Raises OSError."""
+    names = Resolution([(host, port)])
+    names.wait(_RESOLVE_TIMEOUT_S)
+    answer = names.answer(host, port)
+    if isinstance(answer, Failure):
+        raise OSError(errno.EHOSTUNREACH, f"{host}: {answer.detail or answer.reason}")
+    return [*filter(is_routable, answer)] or answer
+
+
+def _connect_to_path(path: str) -> socket.socket:
+    """Connect to a socket's path, of datagrams or of a stream. Raises OSError."""
     try:
-        return _connected(socket.AF_UNIX, socket.SOCK_DGRAM, target)
+        return _connected(socket.AF_UNIX, socket.SOCK_DGRAM, path)
     except OSError as error:
         if error.errno != errno.EPROTOTYPE:
             raise
-    return _connected(socket.AF_UNIX, socket.SOCK_STREAM, target)
+    return _connected(socket.AF_UNIX, socket.SOCK_STREAM, path)
 
 
 def _connected(family: int, kind: int, address: str | tuple[str, int] | tuple[str, int, int, int]) -> socket.socket:

@@ -18,6 +18,7 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
 from ntpaudit.errors import TellError
+from ntpaudit.probes.resolve import Endpoint
 from ntpaudit.sinks.messages import VERDICT_CHANGED
 from ntpaudit.sinks.plain import one_line
 from ntpaudit.sinks.syslog import SD_ID, open_teller
@@ -320,3 +321,21 @@ def test_an_address_that_can_be_none_is_refused(address: str) -> None:
 def test_an_address_is_taken_as_it_is_usually_written(address: str) -> None:
     """Names and addresses of either family are taken, with a port or without; nothing is sent or resolved by that."""
     open_teller(address).close()
+
+
+def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receiver on the second address of a name gets every message, also after it was away; silence is reported."""
+    happened = [event("step-back"), event("step-forward")]
+    with Receiver(socket.AF_INET, ("127.0.0.1", 0)) as receiver:
+        port = receiver.port
+        both = (Endpoint(socket.AF_INET6, "::1", port), Endpoint(socket.AF_INET, "127.0.0.1", port))
+        monkeypatch.setattr("ntpaudit.sinks.syslog._resolve", lambda host, port: both)
+        teller = open_teller(f"logs.example.net:{port}")
+        teller.tell(SAME, happened)
+        assert [message.kind for message in receiver.messages()] == ["step-back", "step-forward", VERDICT_CHANGED]
+    with pytest.raises(TellError, match="Connection refused"):
+        teller.tell(SAME, happened)
+    with Receiver(socket.AF_INET, ("127.0.0.1", port)) as receiver:
+        teller.tell(SAME, happened)
+        assert {message.kind for message in receiver.messages()} >= {"step-back", "step-forward"}
+    teller.close()

@@ -61,8 +61,8 @@ ntp3.example.net  192.0.2.99  unreachable  timeout
 medium    unreachable-sources: 2 of 3 sources did not reply: ntp1.example.net (timeout),
           ntp3.example.net (timeout); 1 of 3 sources has no known address: ntp2.example.net
           (name-unknown)
-          fix: check the names in DNS, routes and firewalls (UDP 123 out); remove servers that no
-               longer exist
+          fix: check the names in DNS, routes and firewalls (UDP 123 out); remove servers that are
+               gone
 
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 daemons   chronyd (pid 812)
