@@ -71,6 +71,7 @@ docs: $(VENV)/developer
 # Debian packages, unpacked into .cache and never installed: installing one would replace the machine's time daemon.
 servers: $(VENV)/developer
 	$(BIN)/python -m tests.world.packages $(SERVERS)
+	$(BIN)/python -m tests.world.node
 	@[ "$$(id -u)" -ne 0 ] || $(BIN)/python -m tests.world.machine
 
 install:

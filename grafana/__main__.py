@@ -1,11 +1,11 @@
-"""`python -m grafana`: write the dashboards and the alert rules where Grafana's provisioning looks for them."""
+"""`python -m grafana`: write the dashboards and alert rules where Grafana looks for them, and the runbook."""
 
 import json
 from pathlib import Path
 
 import yaml
 
-from grafana.alerts import Json, rules
+from grafana.alerts import Json, rules, runbook
 from grafana.fleet import fleet
 from grafana.host import host
 from grafana.integrity import integrity
@@ -39,6 +39,7 @@ def files() -> dict[Path, str]:
         path = FOLDER / "provisioning" / language / "alerting" / "rules.yaml"
         text = yaml.safe_dump(rules(language, panel_id), sort_keys=False, width=118, allow_unicode=True)
         texts[path] = _HEAD + text
+    texts[FOLDER.parent / "docs" / "runbook.md"] = runbook()
     return texts
 
 

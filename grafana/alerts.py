@@ -1,39 +1,43 @@
-r"""The alert rules, in Grafana's provisioning format: on counts, never an instance for each host.
+r"""The alert rules, in Grafana's provisioning format: on counts by site, by finding or by server, never by host.
+
+So a new case at another site, or of another kind, is a new alert, and the number of alerts stays bounded.
 
 No `$` is in them anywhere: in provisioning files it would be taken for a variable of the environment. So queries name
 their own time, expressions name queries without it, templates use `.Values` and `.Labels`, and patterns end in `\z`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+from grafana.links import DOCS_URL
 from grafana.panels import uid
 from grafana.queries import (
     EVERYBODY,
+    KNOWN,
     SILENT_AFTER_S,
+    SOURCES,
     Influx,
     Language,
     Prom,
+    Scope,
     by_host,
     count,
     forced,
-    in_force,
     is_severity,
     last,
     metric,
+    of_kind,
     reporting,
     seen,
     since,
     sums,
 )
+from ntpaudit.core.checks import RULES as CHECKS
 from ntpaudit.core.policy import Severity
 
 Json = dict[str, Any]
 NoData = Literal["OK", "Alerting", "KeepLast"]
 Failure = Literal["Alerting", "KeepLast"]
-
-SOURCES: dict[Language, str] = {"influxql": "ntpaudit-influxdb", "promql": "ntpaudit-victoriametrics"}
-"""The uid of each data source, as it is provisioned."""
 
 FOLDER = "ntpaudit"
 TEAM = "soc"
@@ -42,10 +46,13 @@ COMMON_SOURCE = 3
 
 BACKLOG_S = 900.0
 
+MOST_SERVERS = 50
+"""No more servers are named at once; a rule by site has an instance for each site."""
+
 # A slot of the pool is another server for every host, so what many say of it says nothing.
 _OWN_SERVERS = EVERYBODY.also(r'"source" !~ /\/[0-9]+\z/', 'source!~".*/[0-9]+"')
 _STEP_BACK = EVERYBODY.also("\"kind\" = 'step-back'", 'kind="step-back"')
-_KINDS = EVERYBODY.also('"kind" !~ /^(step-|offset-out)/', 'kind!~"step-.*|offset-out"')
+_KNOWN_KINDS = "|".join(rule.id for rule in CHECKS)
 
 
 class Rule(NamedTuple):
@@ -71,24 +78,39 @@ class Rule(NamedTuple):
     pending: str = "10m"
     no_data: NoData = "KeepLast"
     failure: Failure = "KeepLast"
+    documented: str = "runbook.md"
+
+
+def _backlog() -> tuple[Influx, Prom]:
+    """Ask how many hosts of each site deliver old records."""
+    inner = by_host(EVERYBODY, {"oldest": "oldest_undelivered_s"}, by=_HERE)
+    return (
+        Influx(f'SELECT count("oldest") AS "hosts" FROM {inner} WHERE "oldest" > {BACKLOG_S:g} GROUP BY "site"'),
+        Prom(count(f"{last('oldest_undelivered_s', EVERYBODY, by=_HERE)} > bool {BACKLOG_S:g}", by=("site",))),
+    )
+
+
+_HERE = ("host", "site")
+_AT_SITE = "{{ with .Labels.site }} at {{ . }}{{ end }}"
+_FINDINGS_EVERY = "5m"
 
 
 def _of_severity(severity: Severity) -> tuple[Influx, Prom]:
-    """Ask how many hosts are at a severity."""
-    (influxql,) = sums({"hosts": is_severity(severity)}, by_host(EVERYBODY, {}))
-    return influxql, Prom(count(f"{last('severity', EVERYBODY)} == bool {int(severity)}"))
+    """Ask how many hosts of each site are at a severity."""
+    (influxql,) = sums({"hosts": is_severity(severity)}, by_host(EVERYBODY, {}, by=_HERE), by=("site",))
+    return influxql, Prom(count(f"{last('severity', EVERYBODY, by=_HERE)} == bool {int(severity)}", by=("site",)))
 
 
 _CRITICAL, _UNKNOWN = _of_severity(Severity.CRITICAL), _of_severity(Severity.UNKNOWN)
 
-RULES = (
+STATE_RULES = (
     Rule(
         "critical",
         "Clocks that are wrong for certain",
         *_CRITICAL,
         "critical",
-        "{{ .Values.B }} hosts have a clock that is wrong for certain",
-        "The whole interval of their offset lies outside the critical tolerance of their profile. Hosts that are "
+        "{{ .Values.B }} hosts" + _AT_SITE + " have a clock that is wrong for certain",
+        "The whole interval of their offset is outside the critical tolerance of their profile. Hosts that are "
         "behind: their events are missed. Hosts that are ahead: theirs are delayed, refused or hidden.",
         "Repair or restart the time daemon of each host; keep the records, to correct the logs of that time.",
         "ntpaudit fleet --flagged",
@@ -97,26 +119,29 @@ RULES = (
     ),
     Rule(
         "unknown",
-        "Clocks of which nothing is known",
+        "Clocks that cannot be judged",
         *_UNKNOWN,
         "warning",
-        "{{ .Values.B }} hosts report, and cannot say how wrong their clock is",
+        "{{ .Values.B }} hosts" + _AT_SITE + " report, and cannot say how wrong their clock is",
         "No source gave a usable answer, or no majority of them agrees. The order of their events cannot be proved.",
-        "Look whether they reach their servers (UDP port 123), and whether one of those is wrong.",
+        "Check whether they reach their servers (UDP port 123), and whether one of these is wrong.",
         "ntpaudit fleet --flagged",
         "fleet",
         "Worst hosts",
     ),
     Rule(
         "silent",
-        "Hosts that fell silent",
-        Influx(f'SELECT sum("silent") AS "silent" FROM (SELECT 2-"reports" AS "silent" FROM {reporting(EVERYBODY)})'),
-        Prom(count(f"(time() - {seen(EVERYBODY)}) > bool {SILENT_AFTER_S}")),
+        "Hosts that are silent",
+        Influx(
+            'SELECT sum("silent") AS "silent" FROM (SELECT 2-"reports" AS "silent" FROM '
+            f'{reporting(EVERYBODY, _HERE)}) GROUP BY "site"'
+        ),
+        Prom(count(f"(time() - {seen(EVERYBODY, by=_HERE)}) > bool {SILENT_AFTER_S}", by=("site",))),
         "warning",
-        "{{ with .Values.B }}{{ . }}{{ else }}All{{ end }} hosts have sent nothing for 10 minutes",
-        "The host is down, its agent was stopped, or it cannot deliver. Whoever means to set a clock unseen stops the"
-        " agent first. The rule forgets a host after a day: an inventory does not.",
-        "Look at each host; start its agent again; find out who stopped it.",
+        "{{ with .Values.B }}{{ . }}{{ else }}All{{ end }} hosts" + _AT_SITE + " have sent nothing for 10 minutes",
+        "The host is down, its agent was stopped, or it cannot deliver. An attacker who wants to set a clock unseen "
+        "stops the agent first. The rule forgets a host after a day: an inventory does not.",
+        "Check each host; start its agent again; find out who stopped it.",
         "ntpaudit fleet --silent-after 10m --inventory FILE",
         "fleet",
         "Silent hosts",
@@ -131,51 +156,51 @@ RULES = (
         "No host has sent anything for 10 minutes, or the database does not answer",
         "The database takes no points, or nothing reaches it. Every other rule is blind until it does. The agents keep "
         "their records and send them later.",
-        "Look at the database: is it up, is its disk full, has its token changed?",
+        "Check the database: is it up, is its disk full, has its token changed?",
         "ntpaudit status",
         "fleet",
         "Clocks now",
         limit=1.0,
         below=True,
         no_data="Alerting",
-        failure="Alerting",  # a database that is down answers with an error, and no other rule would tell
+        failure="Alerting",  # a database that is down answers with an error, and no other rule would fire
     ),
     Rule(
         "step-back",
         "Clocks that were set back",
         Influx(
             'SELECT count("raised") AS "steps" FROM "ntpaudit_event" '
-            f'WHERE {since(EVERYBODY, "1h")}{_STEP_BACK.where} AND "severity" > 0'
+            f'WHERE {since(EVERYBODY, "1h")}{_STEP_BACK.where} AND "severity" > 0 GROUP BY "site"'
         ),
-        Prom(f"sum(count_gt_over_time({metric('severity', _STEP_BACK, 'event')}[1h], 0))"),
+        Prom(f"sum by (site) (count_gt_over_time({metric('severity', _STEP_BACK, 'event')}[1h], 0))"),
         "warning",
-        "{{ .Values.B }} steps back in the last hour",
+        "{{ .Values.B }} steps back in the last hour" + _AT_SITE,
         "The logs of these hosts have a span of time twice, so their order by stamps is wrong there.",
         "Find out who set the clock: a time daemon, a hypervisor, or a person. Mark the span in the logs.",
         "ntpaudit history --events",
         "fleet",
         "Steps of clocks",
-        pending="0s",  # it is an event: in ten minutes it has not gone on, only passed
+        pending="0s",  # it is an event: after ten minutes it is over
         no_data="OK",
     ),
     Rule(
         "common-source",
-        "A server that many hosts call false",
+        "A server that many hosts call a falseticker",
         Influx(
-            'SELECT max("hosts") AS "hosts" FROM (SELECT count("status") AS "hosts" FROM '
+            'SELECT count("status") AS "hosts" FROM '
             '(SELECT last("status") AS "status" '
             f'FROM "ntpaudit_source" WHERE {since(EVERYBODY, "1h")}{_OWN_SERVERS.where} GROUP BY "host", "source") '
-            'WHERE "status" = 1 GROUP BY "source")'
+            'WHERE "status" = 1 GROUP BY "source"'
         ),
         Prom(
-            "max(count by (source) ("
+            f"topk({MOST_SERVERS}, count by (source) ("
             f"{last('status', _OWN_SERVERS, by=('host', 'source'), span='1h', measurement='source')} == 1))"
         ),
         "warning",
-        "{{ .Values.B }} hosts call the same server a falseticker",
+        "{{ .Values.B }} hosts call {{ .Labels.source }} a falseticker",
         "It disagrees with the other servers of each of them: the server is wrong, not the hosts. Where it is one of "
         "few, it may win the vote one day.",
-        "Find it (kind common-source), look at its own sources, take it out until it is right.",
+        "Check the server's own sources; remove it from the configuration until it is right.",
         "ntpaudit fleet --format json",
         "fleet",
         "Findings in force, by kind",
@@ -183,57 +208,125 @@ RULES = (
         no_data="OK",
     ),
     Rule(
-        "findings",
-        "Findings in force",
-        Influx(
-            f'SELECT count("raised") AS "hosts" FROM {in_force(_KINDS)} '
-            'WHERE "raised" = 1 AND "state" > 0 GROUP BY "kind"'
-        ),
-        Prom(f"count by (kind) (({forced(_KINDS, field='severity')}) > 0)"),
-        "warning",
-        "{{ .Values.B }} hosts have the finding {{ .Labels.kind }}",
-        "Agents raised it and have not cleared it. There is one alert for each kind of finding, not for each host.",
-        "docs/findings.md says what it means; the dashboard has each host's own text with the remedy.",
-        "ntpaudit fleet --flagged",
-        "fleet",
-        "Findings in force",
-        no_data="OK",
-    ),
-    Rule(
         "backlog",
         "Records that wait to be delivered",
-        Influx(
-            'SELECT count("oldest") AS "hosts" FROM '
-            + by_host(EVERYBODY, {"oldest": "oldest_undelivered_s"})
-            + f' WHERE "oldest" > {BACKLOG_S:g}'
-        ),
-        Prom(count(f"{last('oldest_undelivered_s', EVERYBODY)} > bool {BACKLOG_S:g}")),
+        *_backlog(),
         "warning",
-        "{{ .Values.B }} hosts deliver records that are more than 15 minutes old",
+        "{{ .Values.B }} hosts" + _AT_SITE + " deliver records that are more than 15 minutes old",
         "They were cut off, or the database refused them, and catch up now. What is shown of them may be late.",
-        "If it lasts: look at delivery on the host, and at the load of the database.",
+        "If it lasts, check the delivery on the host, and the load of the database.",
         "ntpaudit status",
         "host",
         "Delivery and agent",
         no_data="OK",
     ),
 )
+"""Rules about the state of hosts and of the database: evaluated every minute."""
+
+
+def _finding(name: str, title: str, influxql: str, promql: str, meaning: str, action: str) -> Rule:
+    """Return the rule for one kind of finding, or for those that have no rule."""
+    return Rule(
+        name,
+        title,
+        Influx(influxql),
+        Prom(promql),
+        "warning",
+        "{{ .Values.B }} hosts" + _AT_SITE + f" have the finding {name}",
+        meaning,
+        action,
+        "ntpaudit fleet --flagged",
+        "fleet",
+        "Findings in force",
+        no_data="OK",
+        documented="findings.md",
+    )
+
+
+def _by_site(scope: Scope) -> str:
+    """Return how many known hosts of each site have a finding, of medium level or more, in force, in PromQL."""
+    return f"count by (site) (max by (host, site) ({forced(scope, by=('host', 'site', 'kind'), field='severity')}) > 0)"
+
+
+OWN_RULE = ("offset-out", "step-back", "step-forward")
+"""Findings that `critical` and `step-back` are about, and one that changes no order of logs."""
+
+_NEW = EVERYBODY.also(rf'"kind" !~ /^({_KNOWN_KINDS})\z/', f'kind!~"{_KNOWN_KINDS}"')
+
+FINDING_RULES = (
+    *(
+        _finding(
+            rule.id,
+            f"Finding {rule.id}",
+            of_kind(rule.id),
+            _by_site(EVERYBODY.also("", f'kind="{rule.id}"')),
+            "; ".join(f"{level}: {condition}" for level, condition in rule.raised_when.items()) + ".",
+            f"{rule.remedy[0].upper()}{rule.remedy[1:]}.",
+        )
+        for rule in CHECKS
+        if rule.id not in OWN_RULE and set(rule.raised_when) != {"low"}
+    ),
+    _finding(
+        "findings",
+        "Other findings",
+        f'SELECT count("raised") AS "hosts" FROM (SELECT last("raised") AS "raised", "severity" AS "state" FROM '
+        f'"ntpaudit_event" WHERE {since(EVERYBODY, KNOWN)}{_NEW.where} GROUP BY "host", "site", "kind") '
+        'WHERE "raised" = 1 AND "state" > 0 GROUP BY "site"',
+        _by_site(_NEW),
+        "In the last day agents raised findings for which there is no rule: the agents are newer than the rules.",
+        "Install the rules and the dashboards of the agents' version; the texts of the findings say what to do.",
+    )._replace(documented="runbook.md", summary="{{ .Values.B }} findings" + _AT_SITE + " of a kind without a rule"),
+)
+"""A rule for each finding of medium level or more, with a runbook of its own: evaluated every five minutes."""
+
+RULES = (*STATE_RULES, *FINDING_RULES)
 
 
 def rules(language: Language, panel_id: Callable[[str, str], int]) -> Json:
     """Return the file of the rules; `panel_id` knows the number of the panel of that title on a dashboard."""
+
+    def group(name: str, interval: str, members: Sequence[Rule]) -> Json:
+        return {
+            "orgId": 1,
+            "name": name,
+            "folder": FOLDER,
+            "interval": interval,
+            "rules": [_rule(rule, language, panel_id(rule.board, rule.panel)) for rule in members],
+        }
+
     return {
         "apiVersion": 1,
         "groups": [
-            {
-                "orgId": 1,
-                "name": "ntpaudit",
-                "folder": FOLDER,
-                "interval": "1m",
-                "rules": [_rule(rule, language, panel_id(rule.board, rule.panel)) for rule in RULES],
-            }
+            group("ntpaudit", "1m", STATE_RULES),
+            group("ntpaudit findings", _FINDINGS_EVERY, FINDING_RULES),
         ],
     }
+
+
+def runbook() -> str:
+    """Return docs/runbook.md: what each rule means and what to do, under a heading that its alerts link to."""
+    own = [rule for rule in RULES if rule.documented == "runbook.md"]
+    return "\n".join([_RUNBOOK_HEAD, *(_chapter(rule) for rule in own)])
+
+
+_RUNBOOK_HEAD = """\
+<!-- Written by `make dashboards` from grafana/alerts.py: change that. -->
+
+# Runbook
+
+What to do when an alert of ntpaudit's rules for Grafana fires. Each alert links to its section here (`runbook_url`). An
+alert of a finding links to [findings.md](findings.md), which has the meaning and the fix of each. How the rules are
+grouped, and when they notify: [dashboards.md](dashboards.md#alerts).
+"""
+
+
+def _chapter(rule: Rule) -> str:
+    """Return the section of one rule."""
+    holds = "at once" if rule.pending == "0s" else f"after it has held for {rule.pending.removesuffix('m')} minutes"
+    return (
+        f"## {rule.name}\n\n**{rule.title}** ({rule.severity}, {holds}).\n\n{rule.meaning}\n\n"
+        f"- Do: {rule.action}\n- Command: `{rule.command}`\n- Panel: *{rule.panel}*, dashboard *{rule.board}*\n"
+    )
 
 
 def _rule(rule: Rule, language: Language, panel_id: int) -> Json:
@@ -254,6 +347,7 @@ def _rule(rule: Rule, language: Language, panel_id: int) -> Json:
             "summary": rule.summary,
             "description": rule.meaning,
             "runbook": f"{rule.action} Command: {rule.command}",
+            "runbook_url": f"{DOCS_URL}/{rule.documented}#{rule.name}",
         },
         "labels": {"severity": rule.severity, "team": TEAM},
         "isPaused": False,

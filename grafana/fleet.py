@@ -5,12 +5,18 @@ from string import ascii_uppercase
 from grafana.panels import (
     AHEAD,
     BEHIND,
+    DOCS,
     FAR_AHEAD,
     FAR_BEHIND,
+    FAR_S,
+    LOGS,
     NEAR_AHEAD,
     NEAR_BEHIND,
+    NO_HOST,
+    NOT_KNOWN,
     SILENT,
     STATE_COLOURS,
+    SYMLOG,
     TOLERANCE,
     Board,
     Cell,
@@ -22,32 +28,42 @@ from grafana.panels import (
     bound_column,
     coloured,
     column,
+    count_column,
     dashboard,
     direction_column,
+    finding_column,
+    from_grey,
     graph,
     host_column,
-    moment_column,
     offset_column,
+    site_column,
     span_column,
     stamp_column,
     stat,
     state_column,
     step,
     table,
+    text_column,
     verdict_column,
 )
 from grafana.queries import (
+    BUCKETS,
     CHOSEN,
+    DRIFT,
+    KNOWN,
+    SHOWN,
     SILENT_AFTER_S,
     STEPS_COUNT,
     Influx,
     Language,
     Prom,
     Question,
+    Scope,
     by_host,
     count,
     forced,
     in_force,
+    in_range,
     is_above,
     is_below,
     is_severity,
@@ -56,6 +72,7 @@ from grafana.queries import (
     metric,
     named,
     number,
+    of_known,
     ordered,
     reporting,
     seen,
@@ -66,7 +83,7 @@ from grafana.queries import (
 from ntpaudit.core.policy import Severity
 
 _HERE = ("host", "site")
-_RANGE = f"$timeFilter{CHOSEN.where}"
+_RANGE = in_range(CHOSEN)
 _STEPS = CHOSEN.also('"kind" =~ /^step-/', 'kind=~"step-.*"')
 
 SITE = Variable(
@@ -107,7 +124,10 @@ COVERAGE_NOW = Question(
         share_of_known("by three sources", is_above("usable", 2.5), by_host(CHOSEN, {"usable": "usable"}), CHOSEN),
     ),
     tuple(
-        Prom(f"{count(f'{last(field, CHOSEN)} {condition}')} / count({seen(CHOSEN)})", legend)
+        Prom(
+            f"({count(f'{last(field, CHOSEN)} {condition}')} or 0 * count({seen(CHOSEN)})) / count({seen(CHOSEN)})",
+            legend,
+        )
         for legend, field, condition in (
             ("measured", "verdict", "< bool 3"),
             ("by two sources", "usable", ">= bool 2"),
@@ -180,15 +200,14 @@ WORST = Question(
 """Every host that is not ok."""
 
 _WARNING_S, _CRITICAL_S = TOLERANCE.warning_s, TOLERANCE.critical_s
-_FAR_S = 60.0
 _CLASSES = (
-    (f"ahead by more than {_FAR_S:g} s", FAR_AHEAD, None, -_FAR_S),
-    (f"ahead, {_CRITICAL_S:g} s to {_FAR_S:g} s", AHEAD, -_FAR_S, -_CRITICAL_S),
+    (f"ahead by more than {FAR_S:g} s", FAR_AHEAD, None, -FAR_S),
+    (f"ahead, {_CRITICAL_S:g} s to {FAR_S:g} s", AHEAD, -FAR_S, -_CRITICAL_S),
     (f"ahead, {_WARNING_S:g} s to {_CRITICAL_S:g} s", NEAR_AHEAD, -_CRITICAL_S, -_WARNING_S),
     (f"ahead or behind by less than {_WARNING_S:g} s", "green", -_WARNING_S, _WARNING_S),
     (f"behind, {_WARNING_S:g} s to {_CRITICAL_S:g} s", NEAR_BEHIND, _WARNING_S, _CRITICAL_S),
-    (f"behind, {_CRITICAL_S:g} s to {_FAR_S:g} s", BEHIND, _CRITICAL_S, _FAR_S),
-    (f"behind by more than {_FAR_S:g} s", FAR_BEHIND, _FAR_S, None),
+    (f"behind, {_CRITICAL_S:g} s to {FAR_S:g} s", BEHIND, _CRITICAL_S, FAR_S),
+    (f"behind by more than {FAR_S:g} s", FAR_BEHIND, FAR_S, None),
 )
 
 
@@ -239,22 +258,35 @@ SILENT_HOSTS = Question(
 )
 """Who is silent, and when it was heard of last."""
 
+_KNOWN = Influx(f'SELECT "host", "severity" AS "seen" FROM {by_host(CHOSEN, {}, span=KNOWN)}')
+"""Which hosts are known: a finding of one that is gone for longer is nothing to act on."""
+
+
+def _kinds(hosts: str) -> tuple[Json, ...]:
+    """Return the changes before bars of kinds; with a name of its own the number would name every bar."""
+    return (
+        {"id": "filterFieldsByName", "options": {"include": {"names": ["kind", hosts]}}},
+        {"id": "sortBy", "options": {"sort": [{"field": hosts, "desc": True}]}},
+    )
+
+
 FINDINGS_BY_KIND = Question(
-    (
-        Influx(
-            f'SELECT "kind", "hosts" FROM (SELECT count("raised") AS "hosts" FROM {in_force(CHOSEN)} '
-            'WHERE "raised" = 1 GROUP BY "kind")'
-        ),
-    ),
+    (Influx(f'SELECT "host", "kind", "raised" FROM {in_force(CHOSEN)} WHERE "raised" = 1'), _KNOWN),
     (Prom(f"count by (kind) ({forced(CHOSEN)})", form="table"),),
     (
-        *ordered({"kind": "finding", "hosts": "hosts"}, ("Time",)),
-        {"id": "sortBy", "options": {"sort": [{"field": "hosts", "desc": True}]}},
+        *of_known({}),
+        {
+            "id": "groupBy",
+            "options": {
+                "fields": {
+                    "kind": {"aggregations": [], "operation": "groupby"},
+                    "host": {"aggregations": ["count"], "operation": "aggregate"},
+                }
+            },
+        },
+        *_kinds("host (count)"),
     ),
-    (
-        *ordered({"kind": "finding", "Value": "hosts"}, ("Time",)),
-        {"id": "sortBy", "options": {"sort": [{"field": "hosts", "desc": True}]}},
-    ),
+    _kinds("Value"),
 )
 """How many hosts have which finding in force."""
 
@@ -265,6 +297,7 @@ FINDINGS = Question(
         Influx(
             f'SELECT "host", "site", "kind", "state", "size", "text" FROM {in_force(CHOSEN, _ALARM)} WHERE "raised" = 1'
         ),
+        _KNOWN,
     ),
     (
         Prom(forced(CHOSEN, by=_ALARM, field="severity"), form="table"),
@@ -275,16 +308,17 @@ FINDINGS = Question(
             form="table",
         ),
     ),
-    ordered(
+    of_known(
         {
-            "Time": "since",
+            "Time ntpaudit_event": "since",
             "host": "host",
             "site": "site",
             "kind": "finding",
             "state": "state",
             "size": "size",
             "text": "what, and what to do",
-        }
+        },
+        ("Time ntpaudit_clock",),
     ),
     named(
         {
@@ -298,13 +332,13 @@ FINDINGS = Question(
         ("Time",),
     ),
 )
-"""Every finding that a host's own agent raised and has not cleared."""
+"""Every finding that the agent of a known host raised and has not cleared."""
 
 STEPS = Question(
     (
         Influx(
             'SELECT "host", "site", "kind", "value_s" AS "step", "text" FROM "ntpaudit_event" '
-            f"WHERE $timeFilter{_STEPS.where} ORDER BY time DESC LIMIT 500"
+            f"WHERE {in_range(_STEPS)} ORDER BY time DESC LIMIT 500"
         ),
     ),
     (
@@ -330,7 +364,7 @@ EVENTS = Question(
     (
         Influx(
             f'SELECT count("raised") FROM "ntpaudit_event" WHERE {_RANGE} AND "raised" = 1 '
-            'GROUP BY time($__interval), "kind" fill(none)',
+            f'GROUP BY {BUCKETS}, "kind" fill(none)',
             "time_series",
             "$tag_kind",
         ),
@@ -345,6 +379,10 @@ EVENTS = Question(
 )
 """How many findings were raised and steps seen, over time."""
 
+_GROWN = f"{DRIFT} * (time() - {seen(CHOSEN, by=_HERE)})"
+_GROWN_INFLUX = f'{DRIFT}*((${{__to}}000000-"host_time")/1000000000.0-"offset")'
+"""How much wider an interval is at the end of the range than it was when its point was made."""
+
 _BY_SITE: dict[str, tuple[str, str]] = {
     **{
         severity.word: (
@@ -358,8 +396,8 @@ _BY_SITE: dict[str, tuple[str, str]] = {
     "middle": ('median("offset")', f"quantile by (site) (0.5, {measured('offset_s', CHOSEN, by=_HERE)})"),
     "order ambiguous within": (
         'max("latest")-min("earliest")',
-        f"max by (site) ({measured('latest_s', CHOSEN, by=_HERE)}) - "
-        f"min by (site) ({measured('earliest_s', CHOSEN, by=_HERE)})",
+        f"max by (site) ({measured('latest_s', CHOSEN, by=_HERE)} + on (host, site) {_GROWN}) - "
+        f"min by (site) ({measured('earliest_s', CHOSEN, by=_HERE)} - on (host, site) {_GROWN})",
     ),
 }
 """What is asked of each site, in both languages."""
@@ -369,41 +407,53 @@ _OF_HOSTS = {
     "farthest ahead": '"offset"',
     "farthest behind": '"offset"',
     "middle": '"offset"',
-    "order ambiguous within": '"earliest", "latest"',
+    "order ambiguous within": f'"earliest"-{_GROWN_INFLUX} AS "earliest", "latest"+{_GROWN_INFLUX} AS "latest"',
 }
 _FIELDS_OF_HOSTS = {
     "farthest ahead": {"offset": "offset_s"},
     "farthest behind": {"offset": "offset_s"},
     "middle": {"offset": "offset_s"},
-    "order ambiguous within": {"earliest": "earliest_s", "latest": "latest_s"},
+    "order ambiguous within": {
+        "earliest": "earliest_s",
+        "latest": "latest_s",
+        "offset": "offset_s",
+        "host_time": "host_time_ns",
+    },
 }
 
-SITES = Question(
-    tuple(
-        Influx(
-            f'SELECT "site", "{name}" FROM (SELECT {asked} AS "{name}" FROM (SELECT {_OF_HOSTS[name]} FROM '
-            f'{by_host(CHOSEN, _FIELDS_OF_HOSTS.get(name, {}), by=_HERE)}) GROUP BY "site")'
-        )
-        for name, (asked, _) in _BY_SITE.items()
-    ),
-    tuple(Prom(promql, form="table") for _, promql in _BY_SITE.values()),
-    without_time(named({"site": "site", **{name: name for name in _BY_SITE}})),
-    named(
-        {
-            "site": "site",
-            **{f"Value #{letter}": name for letter, name in zip(ascii_uppercase, _BY_SITE, strict=False)},
-        },
-        ("Time",),
-    ),
+_SITE_COLUMNS = (*list(_BY_SITE)[:4], "silent", *list(_BY_SITE)[4:])
+
+_SILENT_BY_SITE = Influx(
+    'SELECT "site", "silent" FROM (SELECT sum("silent") AS "silent" FROM '
+    f'(SELECT 2-"reports" AS "silent" FROM {reporting(CHOSEN, _HERE)}) GROUP BY "site")'
 )
-"""How each site fares now: its hosts by severity, its farthest offsets and the middle one, and the ambiguity."""
+_OF_SITES = tuple(
+    Influx(
+        f'SELECT "site", "{name}" FROM (SELECT {asked} AS "{name}" FROM (SELECT {_OF_HOSTS[name]} FROM '
+        f'{by_host(CHOSEN, _FIELDS_OF_HOSTS.get(name, {}), by=_HERE)}) GROUP BY "site")'
+    )
+    for name, (asked, _) in _BY_SITE.items()
+)
+_NUMBERED = dict(zip((*_BY_SITE, "silent"), ascii_uppercase, strict=False))
+
+SITES = Question(
+    (*_OF_SITES, _SILENT_BY_SITE),
+    (
+        *(Prom(promql, form="table") for _, promql in _BY_SITE.values()),
+        Prom(f"sum by (site) ((time() - {seen(CHOSEN, by=_HERE)}) > bool {SILENT_AFTER_S})", form="table"),
+    ),
+    without_time(named({"site": "site", **dict(zip(_SITE_COLUMNS, _SITE_COLUMNS, strict=True))})),
+    named({"site": "site", **{f"Value #{_NUMBERED[name]}": name for name in _SITE_COLUMNS}}, ("Time",)),
+)
+"""Each site now: its hosts by severity, silent ones, its farthest offsets and the middle one, the ambiguity."""
 
 STATES_OVER_TIME = Question(
     tuple(
         Influx(
             f'SELECT sum("{severity.word}") AS "{severity.word}" FROM (SELECT {is_severity(severity)} '
             f'AS "{severity.word}" FROM (SELECT last("severity") AS "severity" FROM "ntpaudit_clock" WHERE {_RANGE} '
-            'GROUP BY time($__interval), "host" fill(none))) WHERE $timeFilter GROUP BY time($__interval) fill(none)',
+            f'GROUP BY {BUCKETS}, "host" fill(none))) WHERE {in_range(SHOWN)} '
+            f"GROUP BY {BUCKETS} fill(null)",
             "time_series",
         )
         for severity in Severity
@@ -419,11 +469,13 @@ STATES_OVER_TIME = Question(
 )
 """How many hosts were last at which severity, in each span of time."""
 
+_SITELESS: Json = {"id": "renameByRegex", "options": {"regex": "^: (.*)$", "renamePattern": "no site: $1"}}
+
 HULLS = Question(
     (
         Influx(
             'SELECT min("offset_s") AS "farthest ahead", max("offset_s") AS "farthest behind" FROM "ntpaudit_clock" '
-            f'WHERE {_RANGE} GROUP BY time($__interval), "site" fill(none)',
+            f'WHERE {_RANGE} GROUP BY {BUCKETS}, "site" fill(null)',
             "time_series",
             "$tag_site: $col",
         ),
@@ -440,6 +492,8 @@ HULLS = Question(
             instant=False,
         ),
     ),
+    (_SITELESS,),
+    (_SITELESS,),
 )
 """How far each site's clocks were ahead and behind at most, over time."""
 
@@ -451,19 +505,20 @@ def fleet(language: Language) -> Json:
             language,
             "fleet",
             "ntpaudit: Fleet",
-            "Every host at a glance: which clocks threaten the logs, which are unproven, which went silent, which "
-            "site moved together. All counts and tables say how it stood at the end of the range that is shown. "
+            "Every host at a glance: which clocks threaten the logs, which are unproven, which are silent, which site "
+            "moved together. All counts and tables show the state at the end of the range that is shown. "
             "Behind: events carry too early a time and are missed. Ahead: too late a time, and they are delayed or "
             "lost.",
             (SITE, ENV),
             (
                 Row("Now", (_now(language),)),
                 Row("Who", (_who(language),)),
-                Row("Where", (_sites(language),)),
-                Row("What happened", (_findings(language), _steps(language))),
+                Row("Where", _where(language)),
+                Row("What happened", _happened(language)),
                 Row("Over time (long range: seconds over thousands of hosts)", (_over_time(language),), folded=True),
             ),
-            (steps_annotation(language, _STEPS.where, _STEPS.labels),),
+            (DOCS, LOGS),
+            annotations=(steps_annotation(language, _STEPS),),
         )
     )
 
@@ -477,39 +532,33 @@ def _now(language: Language) -> Line:
         VERDICTS_NOW,
         language,
         overrides=[
-            column(
-                severity.word,
-                thresholds={
-                    "mode": "absolute",
-                    "steps": [step("green" if severity is Severity.OK else "text")]
-                    + ([] if severity is Severity.OK else [step(STATE_COLOURS[severity], 1)]),
-                },
-            )
+            column(severity.word, thresholds=from_grey([step(NOT_KNOWN, 0), step(STATE_COLOURS[severity], 1)]))
             for severity in Severity
         ],
-        absent="no host reports",
         names=[severity.word for severity in Severity],
     )
     silent = stat(
         "Silent",
-        f"Hosts that had a point in the last day and none in the last {SILENT_AFTER_S // 60} minutes. Nothing is known "
-        "of their clocks. One that is silent for longer than a day is known only to an inventory: "
+        f"Hosts that had a point in the last day and none in the last {SILENT_AFTER_S // 60} minutes. Their clocks are "
+        "not known. A host that is silent for longer than a day is known only to an inventory: "
         "ntpaudit fleet --inventory FILE.",
         SILENCE_NOW,
         language,
         steps=[step("green"), step(SILENT, 1)],
         names=["silent"],
+        absent="no known host",
     )
     coverage = stat(
         "Coverage",
-        "The share of all known hosts, the silent among them, that is measured now; that has at least two usable "
-        "sources (CIS Controls v8, 8.4); that has at least three, so that one that lies can be named (v7, 6.1).",
+        "The share of all known hosts, silent ones included, that is measured now; that has at least two usable "
+        "sources (CIS Controls v8, 8.4); that has at least three, so that one falseticker can be named (v7, 6.1).",
         COVERAGE_NOW,
         language,
         unit="percentunit",
         steps=[step("red"), step("yellow", 0.9), step("green", 0.99)],
         decimals=1,
         names=["measured", "by two sources", "by three sources"],
+        absent="no known host",
     )
     return Line(5, (Cell(12, clocks), Cell(4, silent), Cell(8, coverage)))
 
@@ -517,74 +566,74 @@ def _now(language: Language) -> Line:
 def _who(language: Language) -> Line:
     worst = table(
         "Worst hosts",
-        "Every host that is not ok, worst first. The offset has its sign: positive is behind, negative is ahead. The "
-        "clock was never further off than its bound when it was measured. A host leads to its own dashboard.",
+        "Every host that reports and is not ok, worst first. The offset has its sign: positive is behind, negative is "
+        "ahead. The error of the clock was at most its bound when it was measured. A host links to its own dashboard "
+        "and to its logs.",
         WORST,
         language,
         overrides=[
             host_column(language),
+            site_column(),
             state_column(),
             verdict_column(),
             offset_column(),
             direction_column(),
             bound_column(),
             column("sources", custom_width=80),
-            span_column("age of the measurement"),
-            moment_column("last seen"),
+            span_column("age of the measurement", 190),
+            stamp_column("last seen"),
         ],
         sort=[("state", True), ("never more than", True)],
-        absent="every clock is ok",
+        absent="No host in this list: no host reports a state other than ok. Clocks now shows how many report at all.",
     )
-    spread = bars(
-        "How far, and which way",
-        "How many measured clocks are how far ahead or behind now. Behind is a blind spot: rules that look back a few "
-        "minutes miss its events. Ahead is late or lost: events come from the future, and are delayed or refused.",
-        SPREAD,
-        language,
-        overrides=[coloured(title, colour) for title, colour, _, _ in _CLASSES],
-        names=[title for title, _, _, _ in _CLASSES],
-    )
-    return Line(9, (Cell(16, worst), Cell(8, spread)))
+    return Line(9, (Cell(24, worst),))
 
 
-def _findings(language: Language) -> Line:
+def _happened(language: Language) -> tuple[Line, ...]:
     kinds = bars(
         "Findings in force, by kind",
-        "How many hosts have a finding that was raised and not cleared, by its id; a step counts for an hour. "
+        "How many known hosts have a finding that was raised and not cleared, by its id; a step counts for an hour. "
         "What each means: docs/findings.md.",
         FINDINGS_BY_KIND,
         language,
         steps=[step("orange")],
+        absent="no finding is in force",
     )
     findings = table(
         "Findings in force",
-        "What the hosts' own agents raised and have not cleared, worst first, and what to do. A silent host clears "
-        f"nothing. A step counts for {STEPS_COUNT}. VictoriaMetrics keeps no texts.",
+        "What the hosts' own agents raised and have not cleared, worst first, and what to do; a finding links to its "
+        "documentation. Hosts without a point for a day are left out. A silent host clears nothing. "
+        f"A step counts for {STEPS_COUNT}. VictoriaMetrics keeps no texts.",
         FINDINGS,
         language,
         overrides=[
             host_column(language),
-            column("finding", custom_width=180),
+            site_column(),
+            finding_column(),
             state_column(),
             column("size", unit="s", custom_width=110),
             stamp_column("since"),
+            *text_column(language),
         ],
         sort=[("state", True), ("since", True)],
-        absent="nothing is in force",
+        absent="No finding is in force on a known host.",
     )
-    return Line(10, (Cell(8, kinds), Cell(16, findings)))
-
-
-def _steps(language: Language) -> Line:
     steps = table(
         "Steps of clocks",
         "Clocks that were set in the range that is shown. Negative is back: logs then have a span of time twice. "
-        "Positive is forward: they have a hole. VictoriaMetrics tells the last of each host and direction.",
+        "Positive is forward: they have a hole. VictoriaMetrics shows the last step of each host and direction.",
         STEPS,
         language,
-        overrides=[host_column(language), step_column(), stamp_column("when"), column("kind", custom_width=130)],
+        overrides=[
+            host_column(language),
+            site_column(),
+            step_column(),
+            stamp_column("when"),
+            finding_column("kind", 130),
+            *text_column(language),
+        ],
         sort=[("when", True)],
-        absent="no clock was set",
+        absent="No step was reported in this range.",
     )
     raised = graph(
         "Raised over time",
@@ -595,45 +644,55 @@ def _steps(language: Language) -> Line:
         custom={"drawStyle": "bars", "fillOpacity": 80, "stacking": {"mode": "normal", "group": "A"}},
         interval="10m",
     )
-    return Line(9, (Cell(16, steps), Cell(8, raised)))
+    return (
+        Line(10, (Cell(24, findings),)),
+        Line(12, (Cell(10, kinds), Cell(14, raised))),
+        Line(8, (Cell(24, steps),)),
+    )
 
 
-def _sites(language: Language) -> Line:
+def _where(language: Language) -> tuple[Line, ...]:
     sites = table(
         "Sites",
-        "Each site now: hosts that report, by severity; the clocks that are farthest ahead and farthest behind, and "
-        "the middle one: where that is far off, the site moved together. And how far apart two events of different "
-        "hosts must be stamped before their order is certain, at most.",
+        "Each site now: hosts that report, by severity, and silent ones; the clocks that are farthest ahead and "
+        "farthest behind, and the middle one: where that is far off, the site moved together. The last column is how "
+        "far apart two events of different measured hosts must be stamped before their order is certain; it grows by "
+        "50 ppm since their last points.",
         SITES,
         language,
         overrides=[
-            *(
-                column(
-                    severity.word,
-                    thresholds={"mode": "absolute", "steps": [step("text"), step(STATE_COLOURS[severity], 1)]},
-                    custom_cellOptions={"type": "color-text"},
-                    custom_width=90,
-                )
-                for severity in Severity
-            ),
-            offset_column("farthest ahead"),
-            offset_column("farthest behind"),
+            site_column(),
+            *(count_column(severity.word, STATE_COLOURS[severity]) for severity in Severity),
+            count_column("silent", SILENT),
+            offset_column("farthest ahead", 125),
+            offset_column("farthest behind", 125),
             offset_column("middle"),
-            bound_column("order ambiguous within"),
+            bound_column("order ambiguous within", 180),
         ],
         sort=[("order ambiguous within", True)],
-        absent="no host reports",
+        absent=f"{NO_HOST.capitalize()}.",
+    )
+    spread = bars(
+        "How far, and which way",
+        "How many measured clocks are how far ahead or behind now. Behind is a blind spot: rules that look back a few "
+        "minutes miss its events. Ahead is late or lost: events come from the future, and are delayed or refused.",
+        SPREAD,
+        language,
+        overrides=[coloured(title, colour) for title, colour, _, _ in _CLASSES],
+        names=[title for title, _, _, _ in _CLASSES],
+        absent="no clock is measured",
     )
     silent = table(
         "Silent hosts",
-        "Who fell silent, and when it was heard of last. An agent that was stopped looks like a host that is down.",
+        "Hosts that are silent, and the time of their last point. An agent that was stopped looks like a host that is "
+        "down.",
         SILENT_HOSTS,
         language,
-        overrides=[host_column(language), moment_column("last seen")],
+        overrides=[host_column(language), site_column(), stamp_column("last seen")],
         sort=[("last seen", False)],
-        absent="every known host reports",
+        absent="No host of the last day is silent.",
     )
-    return Line(7, (Cell(16, sites), Cell(8, silent)))
+    return Line(7, (Cell(24, sites),)), Line(10, (Cell(12, spread), Cell(12, silent)))
 
 
 def _over_time(language: Language) -> Line:
@@ -651,8 +710,9 @@ def _over_time(language: Language) -> Line:
     )
     hulls = graph(
         "Sites, ahead and behind (long range)",
-        "How far each site's clocks were ahead (negative) and behind (positive) at most. A site whose both lines move "
-        "follows one source. Reads every point in the range: seconds over thousands of hosts.",
+        "How far each site's clocks were ahead (negative) and behind (positive) at most. The scale is logarithmic "
+        "beyond 1 ms. A site whose both lines move follows one source. Reads every point in the range: seconds over "
+        "thousands of hosts.",
         HULLS,
         language,
         unit="s",
@@ -664,9 +724,10 @@ def _over_time(language: Language) -> Line:
             }
             for name, colour in (("farthest ahead", AHEAD), ("farthest behind", BEHIND))
         ],
+        custom={"scaleDistribution": SYMLOG},
         interval="10m",
     )
-    return Line(11, (Cell(12, states), Cell(12, hulls)))
+    return Line(12, (Cell(12, states), Cell(12, hulls)))
 
 
 def step_column(name: str = "step") -> Json:
@@ -675,17 +736,17 @@ def step_column(name: str = "step") -> Json:
         name,
         unit="s",
         decimals=3,
-        thresholds={"mode": "absolute", "steps": [step("red"), step("text", 0)]},
-        custom_cellOptions={"type": "color-text"},
+        thresholds=from_grey([step("red"), step("transparent", 0)], "transparent"),
+        custom_cellOptions={"type": "color-background", "mode": "basic"},
         custom_width=120,
     )
 
 
-def steps_annotation(language: Language, where: str, labels: str) -> Json:
-    """Return the marks at each step of a clock, on every graph of a dashboard."""
+def steps_annotation(language: Language, scope: Scope) -> Json:
+    """Return the marks at each step of a clock, on every graph of a dashboard; `scope` has only steps."""
     common = {"name": "Steps of clocks", "enable": True, "hide": False, "iconColor": "red"}
     if language == "influxql":
-        query = f'SELECT "title", "text", "host", "kind" FROM "ntpaudit_event" WHERE $timeFilter{where}'
+        query = f'SELECT "title", "text", "host", "kind" FROM "ntpaudit_event" WHERE $timeFilter{scope.where}'
         return {
             **common,
             "datasource": {"type": "influxdb", "uid": "${datasource}"},
@@ -703,7 +764,7 @@ def steps_annotation(language: Language, where: str, labels: str) -> Json:
     return {
         **common,
         "datasource": {"type": "prometheus", "uid": "${datasource}"},
-        "expr": f"max by (host, kind) (last_over_time(ntpaudit_event_raised{{{labels}}}[$__interval]))",
+        "expr": f"max by (host, kind) (last_over_time(ntpaudit_event_raised{{{scope.labels}}}[$__interval]))",
         "step": "60s",
         "titleFormat": "{{kind}}",
         "textFormat": "{{host}}",

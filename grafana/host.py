@@ -1,15 +1,21 @@
 """The dashboard *Host*: one clock, inside its bound, and what it rests on."""
 
-from grafana.fleet import SITE, steps_annotation
+from grafana.fleet import ENV, SITE, steps_annotation
 from grafana.panels import (
     AHEAD,
     BEHIND,
     BOUND_STEPS,
     DIRECTIONS,
+    DOCS,
     JUDGEMENTS,
+    LOGS,
+    LOGS_OF_HOST,
+    NOT_KNOWN,
     OFFSET_STEPS,
+    REPORTING,
     SAYINGS,
     STATES,
+    SYMLOG,
     Board,
     Cell,
     Json,
@@ -20,6 +26,8 @@ from grafana.panels import (
     column,
     dashboard,
     direction_column,
+    finding_column,
+    from_grey,
     graph,
     offset_column,
     span_column,
@@ -29,10 +37,12 @@ from grafana.panels import (
     status_column,
     step,
     table,
-    thresholds,
+    text_column,
     timeline,
 )
 from grafana.queries import (
+    BUCKETS,
+    HOSTS_THERE,
     KNOWN,
     ONE_HOST,
     SILENT_AFTER_S,
@@ -41,26 +51,26 @@ from grafana.queries import (
     Prom,
     Question,
     by_host,
+    in_range,
     last,
+    measured,
     metric,
     named,
     ordered,
+    reporting,
     seen,
     since,
 )
 from ntpaudit.core.observation import STATUSES
 
-_WHERE = f"$timeFilter{ONE_HOST.where}"
+_WHERE = in_range(ONE_HOST)
 _STEPS = ONE_HOST.also('"kind" =~ /^step-/', 'kind=~"step-.*"')
 
 HOST = Variable(
     "host",
     "Host",
     "The host that is shown",
-    {
-        "influxql": 'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "host" WHERE "site" =~ /^${site:regex}$/',
-        "promql": 'label_values(ntpaudit_clock_severity{site=~"$site"}, host)',
-    },
+    HOSTS_THERE,
     multi=False,
 )
 
@@ -70,7 +80,6 @@ def _lines(
     measurement: str = "clock",
     *,
     least: frozenset[str] = frozenset(),
-    interval: str = "$__interval",
 ) -> Question:
     """Ask for fields of the host over time, named anew: the greatest of each span of time, or the least of some."""
     influxql = ", ".join(
@@ -79,14 +88,14 @@ def _lines(
     return Question(
         (
             Influx(
-                f'SELECT {influxql} FROM "ntpaudit_{measurement}" WHERE {_WHERE} GROUP BY time({interval}) fill(none)',
+                f'SELECT {influxql} FROM "ntpaudit_{measurement}" WHERE {_WHERE} GROUP BY {BUCKETS} fill(null)',
                 "time_series",
             ),
         ),
         tuple(
             Prom(
                 f"{'min' if name in least else 'max'}({'min' if name in least else 'max'}_over_time("
-                f"{metric(field, ONE_HOST, measurement)}[{interval}]))",
+                f"{metric(field, ONE_HOST, measurement)}[$__interval]))",
                 name,
                 instant=False,
             )
@@ -95,73 +104,45 @@ def _lines(
     )
 
 
+REPORTS = Question(
+    (Influx(f'SELECT "reports" FROM {reporting(ONE_HOST)}'),),
+    (Prom(f"1 + (time() - {seen(ONE_HOST)} <= bool {SILENT_AFTER_S})", "reports"),),
+)
 OFFSET = Question(
     (
         Influx(
             'SELECT "offset", "offset" AS "direction", "bound" AS "never more than" FROM '
-            + by_host(ONE_HOST, {"offset": "offset_s", "bound": "bound_s"}, span=KNOWN)
+            + by_host(ONE_HOST, {"offset": "offset_s", "bound": "bound_s"})
         ),
     ),
     tuple(
-        Prom(f"{last(field, ONE_HOST, span=KNOWN)} and on (host) ({last('verdict', ONE_HOST, span=KNOWN)} < 3)", name)
+        Prom(measured(field, ONE_HOST), name)
         for name, field in (("offset", "offset_s"), ("direction", "offset_s"), ("never more than", "bound_s"))
     ),
 )
 STATE = Question(
-    (Influx('SELECT "severity" AS "state", "verdict" FROM ' + by_host(ONE_HOST, {"verdict": "verdict"}, span=KNOWN)),),
-    (Prom(last("severity", ONE_HOST, span=KNOWN), "state"), Prom(last("verdict", ONE_HOST, span=KNOWN), "verdict")),
+    (Influx('SELECT "severity" AS "state", "verdict" FROM ' + by_host(ONE_HOST, {"verdict": "verdict"})),),
+    (Prom(last("severity", ONE_HOST), "state"), Prom(last("verdict", ONE_HOST), "verdict")),
 )
+_COUNTS = ("usable", "agreeing", "falsetickers")
 SOURCES_NOW = Question(
     (
         Influx(
-            'SELECT "usable", "agreeing", "falsetickers" FROM '
-            + by_host(
-                ONE_HOST,
-                {"usable": "usable", "agreeing": "agreeing", "falsetickers": "falsetickers"},
-                span=KNOWN,
-            )
+            'SELECT "usable", "agreeing", "falsetickers" FROM ' + by_host(ONE_HOST, {name: name for name in _COUNTS})
         ),
     ),
-    tuple(Prom(last(name, ONE_HOST, span=KNOWN), name) for name in ("usable", "agreeing", "falsetickers")),
+    tuple(Prom(last(name, ONE_HOST), name) for name in _COUNTS),
 )
 SEEN = Question(
     (Influx(f'SELECT "severity" FROM {by_host(ONE_HOST, {}, span=KNOWN)}'),),
-    (Prom(f"1000 * {seen(ONE_HOST)}", "last seen"),),
+    (Prom(f"1000 * {seen(ONE_HOST)}", "Time"),),
 )
 BAND = _lines({"latest": "latest_s", "earliest": "earliest_s", "offset": "offset_s"}, least=frozenset({"earliest"}))
-CLAIM = Question(
-    (
-        Influx(
-            'SELECT max("daemon_offset_s") AS "daemon\'s offset", max("offset_s") AS "measured offset", '
-            'max("daemon_offset_s")+max("daemon_bound_s") AS "daemon\'s latest", '
-            'min("daemon_offset_s")-max("daemon_bound_s") AS "daemon\'s earliest" '
-            f'FROM "ntpaudit_clock" WHERE {_WHERE} GROUP BY time($__interval) fill(none)',
-            "time_series",
-        ),
-    ),
-    tuple(
-        Prom(query, legend, instant=False)
-        for legend, query in (
-            ("daemon's offset", f"max(max_over_time({metric('daemon_offset_s', ONE_HOST)}[$__interval]))"),
-            ("measured offset", f"max(max_over_time({metric('offset_s', ONE_HOST)}[$__interval]))"),
-            (
-                "daemon's latest",
-                f"max(max_over_time({metric('daemon_offset_s', ONE_HOST)}[$__interval])) + "
-                f"max(max_over_time({metric('daemon_bound_s', ONE_HOST)}[$__interval]))",
-            ),
-            (
-                "daemon's earliest",
-                f"min(min_over_time({metric('daemon_offset_s', ONE_HOST)}[$__interval])) - "
-                f"max(max_over_time({metric('daemon_bound_s', ONE_HOST)}[$__interval]))",
-            ),
-        )
-    ),
-)
 STATES_OVER_TIME = Question(
     (
         Influx(
             'SELECT max("severity") AS "state", max("verdict") AS "verdict" FROM "ntpaudit_clock" '
-            f"WHERE {_WHERE} GROUP BY time($__interval) fill(none)",
+            f"WHERE {_WHERE} GROUP BY {BUCKETS} fill(none)",
             "time_series",
         ),
     ),
@@ -173,8 +154,7 @@ STATES_OVER_TIME = Question(
 STATUSES_OVER_TIME = Question(
     (
         Influx(
-            f'SELECT last("status") FROM "ntpaudit_source" WHERE {_WHERE} '
-            'GROUP BY time($__interval), "source" fill(none)',
+            f'SELECT last("status") FROM "ntpaudit_source" WHERE {_WHERE} GROUP BY {BUCKETS}, "source" fill(none)',
             "time_series",
             "$tag_source",
         ),
@@ -190,8 +170,7 @@ STATUSES_OVER_TIME = Question(
 SOURCE_OFFSETS = Question(
     (
         Influx(
-            f'SELECT mean("offset_s") FROM "ntpaudit_source" WHERE {_WHERE} '
-            'GROUP BY time($__interval), "source" fill(none)',
+            f'SELECT mean("offset_s") FROM "ntpaudit_source" WHERE {_WHERE} GROUP BY {BUCKETS}, "source" fill(null)',
             "time_series",
             "$tag_source",
         ),
@@ -260,17 +239,24 @@ SOURCES = Question(
         ("Time",),
     ),
 )
+_KNOWN_PPM = 1000
+"""A frequency whose error may be larger is not known: an agent begins with 2000 ppm, which no axis should show."""
+
 FREQUENCY = Question(
     (
         Influx(
             'SELECT mean("frequency_ppm") AS "frequency", mean("frequency_ppm")+max("skew_ppm") AS "at most", '
             'mean("frequency_ppm")-max("skew_ppm") AS "at least" FROM "ntpaudit_clock" '
-            f"WHERE {_WHERE} GROUP BY time($__interval) fill(none)",
+            f'WHERE {_WHERE} AND "skew_ppm" < {_KNOWN_PPM} GROUP BY {BUCKETS} fill(null)',
             "time_series",
         ),
     ),
     tuple(
-        Prom(query, legend, instant=False)
+        Prom(
+            f"{query} and max(max_over_time({metric('skew_ppm', ONE_HOST)}[$__interval])) < {_KNOWN_PPM}",
+            legend,
+            instant=False,
+        )
         for legend, query in (
             ("frequency", f"avg(avg_over_time({metric('frequency_ppm', ONE_HOST)}[$__interval]))"),
             *(
@@ -289,7 +275,7 @@ FORECASTS = Question(
     (
         Influx(
             'SELECT "raised", "value_s" AS "breach in", "text" FROM "ntpaudit_event" '
-            f"WHERE $timeFilter{_FORECAST.where} ORDER BY time DESC LIMIT 100"
+            f"WHERE {in_range(_FORECAST)} ORDER BY time DESC LIMIT 100"
         ),
     ),
     (
@@ -342,8 +328,7 @@ AGES = _lines({"of the measurement": "age_s", "of the oldest record that waits":
 AUDITS = Question(
     (
         Influx(
-            f'SELECT count("severity") AS "audits" FROM "ntpaudit_clock" WHERE {_WHERE} '
-            "GROUP BY time($__interval) fill(0)",
+            f'SELECT count("severity") AS "audits" FROM "ntpaudit_clock" WHERE {_WHERE} GROUP BY {BUCKETS} fill(0)',
             "time_series",
         ),
     ),
@@ -359,7 +344,7 @@ _BEGAN = [
         },
     }
 ]
-_TEXT = {"type": "color-text"}
+_GROUND = {"type": "color-background", "mode": "basic"}
 _OFFSET_AXIS = "← ahead      behind →"
 
 
@@ -372,30 +357,43 @@ def host(language: Language) -> Json:
             "ntpaudit: Host",
             "One host's clock: where it stands, inside its bound; how it drifts; what its sources say; what happened "
             "to it; and whether the evidence is whole. Positive is behind, negative is ahead.",
-            (SITE, HOST),
+            (SITE, ENV, HOST),
             (
                 Row("Now", (_now(language),)),
                 Row("The clock", (_clock(language), _state(language))),
                 Row("Its sources", _sources(language)),
                 Row("What happened", (_events(language),)),
-                Row("Drift and kernel", (_drift(language),)),
+                Row("Drift and kernel", _drift(language)),
                 Row("The evidence", (_evidence(language),)),
             ),
-            (steps_annotation(language, _STEPS.where, _STEPS.labels),),
+            (DOCS, LOGS),
+            (LOGS_OF_HOST,),
+            (steps_annotation(language, _STEPS),),
             since="now-24h",
         )
     )
 
 
 def _now(language: Language) -> Line:
+    reports = stat(
+        "Reports",
+        f"Whether the host sent a point in the last {SILENT_AFTER_S // 60} minutes. A silent host is not known to be "
+        "right or wrong: the other numbers here are then empty.",
+        REPORTS,
+        language,
+        mappings=REPORTING,
+        names=["reports"],
+        absent="no point for a day",
+    )
     state = stat(
         "State",
         "The severity of the last point, and the verdict on the critical tolerance of the host's own profile: within, "
-        "unproven (the interval reaches across it), beyond, or unmeasured. However old the point is: see last seen.",
+        "unproven (the interval reaches across it), beyond, or unmeasured.",
         STATE,
         language,
         overrides=[column("state", mappings=STATES), column("verdict", mappings=JUDGEMENTS)],
         names=["state", "verdict"],
+        absent="silent",
     )
     offset = stat(
         "Offset",
@@ -406,9 +404,9 @@ def _now(language: Language) -> Line:
         unit="s",
         decimals=3,
         overrides=[
-            column("offset", thresholds=thresholds(OFFSET_STEPS)),
+            column("offset", thresholds=from_grey(OFFSET_STEPS)),
             column("direction", mappings=DIRECTIONS),
-            column("never more than", thresholds=thresholds(BOUND_STEPS)),
+            column("never more than", thresholds=from_grey(BOUND_STEPS)),
         ],
         absent="not measured",
         names=["offset", "direction", "never more than"],
@@ -419,21 +417,26 @@ def _now(language: Language) -> Line:
         SOURCES_NOW,
         language,
         overrides=[
-            column("usable", thresholds=thresholds([step("red"), step("yellow", 1), step("green", 3)])),
-            column("falsetickers", thresholds=thresholds([step("green"), step("yellow", 1)])),
+            column("usable", thresholds=from_grey([step("red", 0), step("yellow", 1), step("green", 3)])),
+            column("agreeing", thresholds=from_grey([step("yellow", 0), step("green", 1)])),
+            column("falsetickers", thresholds=from_grey([step(NOT_KNOWN, 0), step("yellow", 1)])),
         ],
-        names=["usable", "agreeing", "falsetickers"],
+        names=list(_COUNTS),
+        absent="silent",
     )
     seen_last = stat(
         "Last seen",
-        f"When the last point was, within a day. After {SILENT_AFTER_S // 60} minutes the host counts as silent.",
+        f"The time of the last point within a day, UTC. A host is silent after {SILENT_AFTER_S // 60} minutes.",
         SEEN,
         language,
-        unit="dateTimeFromNow",
+        unit="dateTimeAsIso",
+        overrides=[column("Time", displayName="last point")],
+        absent="no point for a day",
     )
+    seen_last["options"]["colorMode"] = "none"
     if language == "influxql":  # the answer's own time is the moment, its number is not
-        seen_last["options"]["reduceOptions"]["fields"] = "/^Time$/"
-    return Line(5, (Cell(6, state), Cell(9, offset), Cell(6, sources), Cell(3, seen_last)))
+        seen_last["options"]["reduceOptions"]["fields"] = "/^Time$|^last point$/"
+    return Line(5, (Cell(3, reports), Cell(4, state), Cell(8, offset), Cell(5, sources), Cell(4, seen_last)))
 
 
 def _clock(language: Language) -> Line:
@@ -451,23 +454,7 @@ def _clock(language: Language) -> Line:
             coloured("offset", "text", custom_lineWidth=2),
         ],
     )
-    claim = graph(
-        "What the time daemon claims",
-        "The daemon's own offset and bound beside what was measured without it: the two must overlap. The fields "
-        "daemon_offset_s and daemon_bound_s are in the schema and not written by this version, so only the measured "
-        "offset is shown.",
-        CLAIM,
-        language,
-        unit="s",
-        axis=_OFFSET_AXIS,
-        overrides=[
-            coloured("measured offset", "text", custom_lineWidth=2),
-            coloured("daemon's offset", "green", custom_lineWidth=2),
-            coloured("daemon's latest", "green", custom_fillBelowTo="daemon's earliest", custom_fillOpacity=15),
-            coloured("daemon's earliest", "green"),
-        ],
-    )
-    return Line(11, (Cell(14, band), Cell(10, claim)))
+    return Line(11, (Cell(24, band),))
 
 
 def _state(language: Language) -> Line:
@@ -493,12 +480,14 @@ def _sources(language: Language) -> tuple[Line, ...]:
     )
     offsets = graph(
         "What each source says",
-        "How far behind (positive) or ahead (negative) each source says that this clock is.",
+        "How far behind (positive) or ahead (negative) each source says that this clock is. The scale is logarithmic "
+        "beyond 1 ms.",
         SOURCE_OFFSETS,
         language,
         unit="s",
         axis=_OFFSET_AXIS,
         gap_ms=7_200_000,
+        custom={"scaleDistribution": SYMLOG},
     )
     sources = table(
         "Sources, as last asked",
@@ -516,7 +505,7 @@ def _sources(language: Language) -> tuple[Line, ...]:
             stamp_column("asked"),
         ],
         sort=[("status", True)],
-        absent="no source was asked",
+        absent="No answer of a source within a day.",
     )
     return (Line(9, (Cell(12, statuses), Cell(12, offsets))), Line(8, (Cell(24, sources),)))
 
@@ -530,18 +519,19 @@ def _events(language: Language) -> Line:
         language,
         overrides=[
             stamp_column("when"),
-            column("finding", custom_width=190),
-            column("began or ended", mappings=_BEGAN, custom_cellOptions=_TEXT, custom_width=130),
+            finding_column(width=190),
+            column("began or ended", mappings=_BEGAN, custom_cellOptions=_GROUND, custom_width=130),
             state_column(),
             column("size", unit="s", custom_width=110),
+            *text_column(language),
         ],
         sort=[("when", True)],
-        absent="nothing happened",
+        absent="No finding began or ended, and no step was reported, in this range.",
     )
     return Line(9, (Cell(24, events),))
 
 
-def _drift(language: Language) -> Line:
+def _drift(language: Language) -> tuple[Line, ...]:
     frequency = graph(
         "Drift",
         "How fast the clock falls behind (positive) or gets ahead (negative) when nobody steers it, in parts per "
@@ -563,11 +553,12 @@ def _drift(language: Language) -> Line:
         language,
         overrides=[
             stamp_column("when"),
-            column("began or ended", mappings=_BEGAN, custom_cellOptions=_TEXT, custom_width=130),
+            column("began or ended", mappings=_BEGAN, custom_cellOptions=_GROUND, custom_width=130),
             span_column("breach in"),
+            *text_column(language),
         ],
         sort=[("when", True)],
-        absent="no breach is forecast",
+        absent="No forecast began or ended in this range.",
     )
     kernel = graph(
         "What the kernel believes",
@@ -579,7 +570,10 @@ def _drift(language: Language) -> Line:
         least=0,
         overrides=[coloured("the kernel's maximum error", "orange"), coloured("measured bound", "text")],
     )
-    return Line(9, (Cell(9, frequency), Cell(6, forecasts), Cell(9, kernel)))
+    return (
+        Line(9, (Cell(12, frequency), Cell(12, kernel))),
+        Line(7, (Cell(24, forecasts),)),
+    )
 
 
 def _evidence(language: Language) -> Line:

@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 
-from grafana.fleet import ENV, SITE
+from grafana.fleet import ENV, SITE, steps_annotation
 from grafana.panels import (
     AHEAD,
     BEHIND,
+    BOUND_STEPS,
     FAR_AHEAD,
     FAR_BEHIND,
+    LOGS,
+    NO_HOST,
+    SYMLOG,
     Board,
     Cell,
     Json,
@@ -22,8 +26,10 @@ from grafana.panels import (
     direction_column,
     graph,
     host_column,
-    moment_column,
     offset_column,
+    reports_column,
+    site_column,
+    stamp_column,
     stat,
     state_column,
     step,
@@ -31,7 +37,12 @@ from grafana.panels import (
     text,
 )
 from grafana.queries import (
+    BUCKETS,
     CHOSEN,
+    HOSTS_THERE,
+    IN_FORCE,
+    SHOWN,
+    SILENT_AFTER_S,
     SOME_HOSTS,
     Influx,
     Language,
@@ -39,6 +50,7 @@ from grafana.queries import (
     Question,
     by_host,
     count,
+    in_range,
     is_above,
     is_below,
     last,
@@ -47,6 +59,7 @@ from grafana.queries import (
     named,
     number,
     ordered,
+    reporting,
     seen,
     shares,
     since,
@@ -55,16 +68,14 @@ from grafana.queries import (
 from ntpaudit.core.policy import PROFILES
 
 _HERE = ("host", "site")
-_RANGE = f"$timeFilter{CHOSEN.where}"
+_RANGE = in_range(CHOSEN)
+_STEPS = SOME_HOSTS.also('"kind" =~ /^step-/', 'kind=~"step-.*"')
 
 HOSTS = Variable(
     "hosts",
     "Hosts to order",
     "Two hosts or more, of whose events the order is in question",
-    {
-        "influxql": 'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "host" WHERE "site" =~ /^${site:regex}$/',
-        "promql": 'label_values(ntpaudit_clock_severity{site=~"$site"}, host)',
-    },
+    HOSTS_THERE,
 )
 EVERY = Variable(
     "every",
@@ -149,23 +160,91 @@ AT_RISK = Question(
         ("Time",),
     ),
 )
+_ORDER = "order ambiguous within"
+
+
+def _complete(chosen: str) -> tuple[Json, ...]:
+    """Return the changes that leave what rests on all hosts that are chosen: else the order is not known."""
+    return (
+        {
+            "id": "calculateField",
+            "options": {
+                "mode": "binary",
+                "binary": {"left": chosen, "operator": "-", "right": "measured"},
+                "alias": "missing",
+            },
+        },
+        {
+            "id": "filterByValue",
+            "options": {
+                "type": "include",
+                "match": "all",
+                "filters": [{"fieldName": "missing", "config": {"id": "equal", "options": {"value": 0}}}],
+            },
+        },
+    )
+
+
+_EVER = IN_FORCE
+"""A host is chosen among those that had a point in this time."""
+
+_CHOSEN_HOSTS = Influx(f'SELECT count("severity") AS "chosen" FROM {by_host(SOME_HOSTS, {}, span=_EVER)}')
+"""How many hosts are chosen. It is one row before all others, and a running sum carries its number on to these."""
+
+_HULL = f'SELECT max("latest")-min("earliest") AS "{_ORDER}", count("latest") AS "measured"'
 AMBIGUITY = Question(
     (
         Influx(
-            'SELECT max("latest_s")-min("earliest_s") AS "order ambiguous within" FROM "ntpaudit_clock" '
-            f"WHERE $timeFilter{SOME_HOSTS.where} GROUP BY time($__interval) fill(none)",
-            "time_series",
+            f'{_HULL} FROM (SELECT max("latest_s") AS "latest", min("earliest_s") AS "earliest" FROM "ntpaudit_clock" '
+            f'WHERE {in_range(SOME_HOSTS)} GROUP BY {BUCKETS}, "host" fill(none)) '
+            f"WHERE {in_range(SHOWN)} GROUP BY {BUCKETS} fill(none)"
         ),
+        _CHOSEN_HOSTS,
     ),
     (
         Prom(
-            f"max(max_over_time({metric('latest_s', SOME_HOSTS)}[$__interval])) - "
-            f"min(min_over_time({metric('earliest_s', SOME_HOSTS)}[$__interval]))",
-            "order ambiguous within",
+            f"(max(max_over_time({metric('latest_s', SOME_HOSTS)}[$__interval])) - "
+            f"min(min_over_time({metric('earliest_s', SOME_HOSTS)}[$__interval]))) and "
+            f"count(count_over_time({metric('latest_s', SOME_HOSTS)}[$__interval])) == "
+            f"count(last_over_time({metric('severity', SOME_HOSTS)}[{_EVER}] @ end()))",
+            _ORDER,
             instant=False,
         ),
     ),
+    (
+        {"id": "joinByField", "options": {"byField": "Time", "mode": "outer"}},
+        {
+            "id": "calculateField",
+            "options": {
+                "mode": "cumulativeFunctions",
+                "cumulative": {"field": "chosen", "reducer": "sum"},
+                "alias": "of",
+            },
+        },
+        *_complete("of"),
+        {"id": "filterFieldsByName", "options": {"include": {"names": ["Time", _ORDER]}}},
+    ),
 )
+ORDER_NOW = Question(
+    (
+        Influx(f"{_HULL} FROM {by_host(SOME_HOSTS, {'latest': 'latest_s', 'earliest': 'earliest_s'})}"),
+        _CHOSEN_HOSTS,
+    ),
+    (
+        Prom(
+            f"(max({measured('latest_s', SOME_HOSTS)}) - min({measured('earliest_s', SOME_HOSTS)})) and "
+            f"count({measured('latest_s', SOME_HOSTS)}) == count({last('severity', SOME_HOSTS, span=_EVER)})",
+            _ORDER,
+        ),
+    ),
+    (
+        {"id": "concatenate", "options": {"frameNameMode": "drop"}},
+        *_complete("chosen"),
+        {"id": "filterFieldsByName", "options": {"include": {"names": [_ORDER]}}},
+    ),
+)
+"""How far apart two events of the chosen hosts must be stamped now, where every one of these is measured."""
+
 INTERVALS = Question(
     (
         Influx(
@@ -175,6 +254,7 @@ INTERVALS = Question(
                 {"earliest": "earliest_s", "offset": "offset_s", "latest": "latest_s", "bound": "bound_s"},
             )
         ),
+        Influx(f'SELECT "host", "reports" FROM {reporting(SOME_HOSTS)}'),
     ),
     (
         Prom(last("severity", SOME_HOSTS), form="table"),
@@ -182,22 +262,27 @@ INTERVALS = Question(
             Prom(measured(field, SOME_HOSTS), form="table")
             for field in ("earliest_s", "offset_s", "latest_s", "bound_s")
         ),
-        Prom(f"1000 * ({seen(SOME_HOSTS)} and on (host) {last('severity', SOME_HOSTS)})", form="table"),
+        Prom(f"1000 * {seen(SOME_HOSTS)}", form="table"),
+        Prom(f"1 + (time() - {seen(SOME_HOSTS)} <= bool {SILENT_AFTER_S})", form="table"),
     ),
-    ordered(
-        {
-            "host": "host",
-            "state": "state",
-            "earliest": "earliest",
-            "offset": "offset",
-            "latest": "latest",
-            "bound": "never more than",
-            "Time": "last seen",
-        }
+    (
+        *named(
+            {
+                "host": "host",
+                "reports": "reports",
+                "state": "state",
+                "earliest": "earliest",
+                "offset": "offset",
+                "latest": "latest",
+                "bound": "never more than",
+                "Time": "last seen",
+            },
+        ),
     ),
     named(
         {
             "host": "host",
+            "Value #G": "reports",
             "Value #A": "state",
             "Value #B": "earliest",
             "Value #C": "offset",
@@ -211,8 +296,8 @@ INTERVALS = Question(
 OFFSETS = Question(
     (
         Influx(
-            f'SELECT mean("offset_s") FROM "ntpaudit_clock" WHERE $timeFilter{SOME_HOSTS.where} '
-            'GROUP BY time($__interval), "host" fill(none)',
+            f'SELECT mean("offset_s") FROM "ntpaudit_clock" WHERE {in_range(SOME_HOSTS)} '
+            f'GROUP BY {BUCKETS}, "host" fill(null)',
             "time_series",
             "$tag_host",
         ),
@@ -284,18 +369,23 @@ def _divided(name: str) -> Json:
 
 COMPLIANCE = Question(
     (
-        Influx(f'SELECT count("severity") AS "points" FROM "ntpaudit_clock" WHERE {_RANGE} GROUP BY time($__interval)'),
+        Influx(
+            f'SELECT count("severity") AS "points" FROM "ntpaudit_clock" WHERE {_RANGE} GROUP BY {BUCKETS} fill(null)'
+        ),
         *(
             Influx(
-                f'SELECT count("bound_s") AS "within {name}" FROM "ntpaudit_clock" '
-                f'WHERE {_RANGE} AND "bound_s" <= {number(limit_s)} GROUP BY time($__interval)'
+                f'SELECT sum("within") AS "within {name}" FROM '
+                f'(SELECT "severity"*0 AS "within" FROM "ntpaudit_clock" WHERE {_RANGE}), '
+                f'(SELECT 1-{is_above("bound_s", limit_s)} AS "within" FROM "ntpaudit_clock" WHERE {_RANGE}) '
+                f"WHERE {in_range(SHOWN)} GROUP BY {BUCKETS} fill(null)"
             )
             for name, limit_s in FOLLOWED.items()
         ),
     ),
     tuple(
         Prom(
-            f"sum(count_le_over_time({metric('bound_s', CHOSEN)}[$__interval], {number(limit_s)})) / "
+            f"(sum(count_le_over_time({metric('bound_s', CHOSEN)}[$__interval], {number(limit_s)})) or "
+            f"sum(count_over_time({metric('severity', CHOSEN)}[$__interval])) * 0) / "
             f"sum(count_over_time({metric('severity', CHOSEN)}[$__interval]))",
             name,
             instant=False,
@@ -315,6 +405,8 @@ COMPLIANCE = Question(
         },
     ),
 )
+"""Which share of the points was proved within, over time: an unmeasured point counts as one that was not."""
+
 RECEIVED_NOW = Question(
     (
         Influx(
@@ -336,7 +428,7 @@ MOST_ROWS = 500
 GAPS = Question(
     (
         Influx(
-            'SELECT "host", "site", "share" FROM (SELECT count("severity")*${every:raw}/3600 AS "share" '
+            'SELECT "host", "site", "share" FROM (SELECT count("severity")*${every:raw}/3600.0 AS "share" '
             f'FROM "ntpaudit_clock" WHERE {since(CHOSEN, "1h")}{CHOSEN.where} GROUP BY "host", "site") '
             'WHERE "share" < 0.9'
         ),
@@ -355,13 +447,13 @@ RECEIVED = Question(
     (
         Influx(
             f'SELECT count("severity") AS "points received" FROM "ntpaudit_clock" WHERE {_RANGE} '
-            "GROUP BY time($__interval) fill(none)",
+            f"GROUP BY {BUCKETS} fill(0)",
             "time_series",
         ),
         Influx(
-            'SELECT count("points")*($__interval_ms/1000)/${every:raw} AS "points expected" FROM '
+            'SELECT count("points")*($__interval_ms/1000.0)/${every:raw} AS "points expected" FROM '
             f'(SELECT count("severity") AS "points" FROM "ntpaudit_clock" WHERE {_RANGE} '
-            'GROUP BY time($__interval), "host" fill(none)) WHERE $timeFilter GROUP BY time($__interval) fill(none)',
+            f'GROUP BY {BUCKETS}, "host" fill(none)) WHERE {in_range(SHOWN)} GROUP BY {BUCKETS} fill(0)',
             "time_series",
         ),
     ),
@@ -424,51 +516,77 @@ def integrity(language: Language) -> Json:
                     folded=True,
                 ),
             ),
+            (LOGS,),
+            annotations=(steps_annotation(language, _STEPS),),
             refresh="5m",
         )
     )
 
 
 def _order(language: Language) -> tuple[Line, ...]:
+    now = stat(
+        "Order now",
+        "Events of the chosen hosts that are stamped further apart than this happened in the order of their stamps. "
+        "Unknown where one of the chosen hosts is silent or not measured.",
+        ORDER_NOW,
+        language,
+        unit="s",
+        steps=BOUND_STEPS,
+        decimals=3,
+        names=[_ORDER],
+        absent="unknown",
+    )
     ambiguity = graph(
         "Ambiguity of order between the chosen hosts",
         "Events of the chosen hosts that are stamped further apart than this happened in the order of their stamps; "
         "events closer than this may not have. It is the greatest latest_s less the least earliest_s of all of them: "
-        "what no pair exceeds. ntpaudit fleet order HOST_A HOST_B says it of two, and with corrected stamps.",
+        "what no pair exceeds. Where one of them was not measured the order is unknown: there is a gap. "
+        "ntpaudit fleet order HOST_A HOST_B says it of two, and with corrected stamps.",
         AMBIGUITY,
         language,
         unit="s",
         least=0,
-        overrides=[coloured("order ambiguous within", "red", custom_lineWidth=2, custom_fillOpacity=10)],
+        interval="10m",
+        custom={
+            "insertNulls": 1_500_000
+        },  # more than two buckets: what is between is unknown, and no line may cross it
+        overrides=[coloured(_ORDER, "red", custom_lineWidth=2, custom_fillOpacity=10)],
+        absent="unknown: there is no time at which every chosen host was measured",
     )
     offsets = graph(
         "Offsets of the chosen hosts",
         "Where their clocks stand: above zero behind, below zero ahead. The order of two is in doubt by the distance "
-        "of their lines, and by their bounds.",
+        "of their lines, and by their bounds. The scale is logarithmic beyond 1 ms.",
         OFFSETS,
         language,
         unit="s",
         axis="← ahead      behind →",
+        custom={"scaleDistribution": SYMLOG},
     )
     intervals = table(
         "Intervals of the chosen hosts",
         "The true offset of each host lies between earliest and latest. For a pair i and j, an event of i is "
-        "certainly the earlier one if its stamp is lower by more than latest of i less earliest of j.",
+        "certainly the earlier one if its stamp is lower by more than latest of i less earliest of j. Of a silent host "
+        "nothing is known.",
         INTERVALS,
         language,
         overrides=[
             host_column(language),
+            reports_column(),
             state_column(),
             offset_column("earliest"),
             offset_column(),
             offset_column("latest"),
             bound_column(),
-            moment_column("last seen"),
+            stamp_column("last seen"),
         ],
         sort=[("latest", True)],
-        absent="none of them is measured",
+        absent="No chosen host had a point within a day.",
     )
-    return (Line(9, (Cell(12, ambiguity), Cell(12, offsets))), Line(7, (Cell(24, intervals),)))
+    return (
+        Line(9, (Cell(4, now), Cell(10, ambiguity), Cell(10, offsets))),
+        Line(7, (Cell(24, intervals),)),
+    )
 
 
 def _ingestion(language: Language) -> tuple[Line, ...]:
@@ -478,7 +596,7 @@ def _ingestion(language: Language) -> tuple[Line, ...]:
         "hides whatever is ahead of its own clock from queries that end now.",
         RISK_AHEAD,
         language,
-        steps=[step("green"), step(AHEAD, 1), step(FAR_AHEAD, 10)],
+        steps=[step("green", 0), step(AHEAD, 1), step(FAR_AHEAD, 10)],
         names=[title for title, _ in AHEAD_LIMITS],
     )
     behind = bars(
@@ -487,7 +605,7 @@ def _ingestion(language: Language) -> tuple[Line, ...]:
         "Delays on the way add to it, so rules miss some events of hosts that are less behind.",
         RISK_BEHIND,
         language,
-        steps=[step("green"), step(BEHIND, 1), step(FAR_BEHIND, 10)],
+        steps=[step("green", 0), step(BEHIND, 1), step(FAR_BEHIND, 10)],
         names=[title for title, _ in BEHIND_LIMITS],
     )
     hosts = table(
@@ -495,11 +613,11 @@ def _ingestion(language: Language) -> tuple[Line, ...]:
         f"Every clock that is further off than the least of these limits, {_LEAST_S / 60:g} minutes, ahead or behind.",
         AT_RISK,
         language,
-        overrides=[host_column(language), offset_column(), direction_column(), bound_column()],
+        overrides=[host_column(language), site_column(), offset_column(), direction_column(), bound_column()],
         sort=[("never more than", True)],
-        absent="no events are at risk",
+        absent="No measured clock is beyond these limits.",
     )
-    return (Line(8, (Cell(8, ahead), Cell(8, behind), Cell(8, hosts))),)
+    return Line(9, (Cell(12, ahead), Cell(12, behind))), Line(6, (Cell(24, hosts),))
 
 
 def _compliance(language: Language) -> Line:
@@ -546,9 +664,9 @@ def _evidence(language: Language) -> Line:
         "send some.",
         GAPS,
         language,
-        overrides=[host_column(language), column("received", unit="percentunit", custom_width=110)],
+        overrides=[host_column(language), site_column(), column("received", unit="percentunit", custom_width=110)],
         sort=[("received", False)],
-        absent="no gaps",
+        absent="No host that sent points in the last hour has gaps.",
     )
     if language == "influxql":
         versions = table(
@@ -557,6 +675,7 @@ def _evidence(language: Language) -> Line:
             VERSIONS,
             language,
             sort=[("hosts", True)],
+            absent=f"{NO_HOST.capitalize()}.",
         )
     else:
         versions = text(

@@ -6,7 +6,8 @@ Whatever shows an offset shows its sign: behind is blue, ahead is purple, in wor
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from grafana.queries import Language, Question, datasource
+from grafana.links import FINDINGS, LOGS_URL
+from grafana.queries import SOURCE_NAMES, SOURCES, Language, Question, datasource
 from ntpaudit.core.observation import STATUSES, Status
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, VERDICTS, Severity, Verdict
 
@@ -47,8 +48,17 @@ STATUS_COLOURS: dict[Status, str] = {
 NOTHING = "-"
 """What a table's cell says that has no value."""
 
+NO_HOST = "no host reports"
+"""What a panel says that has nothing to count: that is no good news."""
+
+_LEAST = -1e12
+"""Less than any value: the first step of a scale begins at minus infinity, and is what a missing value gets too."""
+
 _ALL: Json = {"selected": True, "text": ["All"], "value": ["$__all"]}
 """What is chosen at first, where nobody chose: else a Grafana may begin with the first site alone."""
+
+SYMLOG: Json = {"type": "symlog", "log": 10, "linearThreshold": 0.001}
+"""A scale on which both a millisecond and an hour can be read, ahead and behind; linear below 1 ms."""
 
 TOLERANCE = PROFILES[DEFAULT_PROFILE]
 """The colours of offsets and bounds change at the tolerances of this profile, whatever profile a host has."""
@@ -95,6 +105,8 @@ class Board(NamedTuple):
     description: str
     variables: tuple[Variable, ...]
     rows: tuple[Row, ...]
+    addresses: tuple[Json, ...] = ()
+    links: tuple[Json, ...] = ()
     annotations: tuple[Json, ...] = ()
     since: str = "now-6h"
     refresh: str = "1m"
@@ -120,8 +132,14 @@ def dashboard(board: Board) -> Json:
         "refresh": board.refresh,
         "timezone": "utc",
         "time": {"from": board.since, "to": "now"},
-        "links": [_siblings(language)],
-        "templating": {"list": [_source_variable(language), *(_variable(one, language) for one in board.variables)]},
+        "links": [_siblings(language), *board.links],
+        "templating": {
+            "list": [
+                _source_variable(language),
+                *(_variable(one, language) for one in board.variables),
+                *board.addresses,
+            ]
+        },
         "annotations": {"list": list(board.annotations)},
         "panels": list(_placed(board.rows)),
     }
@@ -134,7 +152,7 @@ def _siblings(language: Language) -> Json:
         "title": "ntpaudit",
         "tags": ["ntpaudit", language],
         "asDropdown": False,
-        "includeVars": False,
+        "includeVars": True,  # the data source, sites and environments that are chosen
         "keepTime": True,
         "targetBlank": False,
         "icon": "external link",
@@ -144,7 +162,8 @@ def _siblings(language: Language) -> Json:
 
 
 def _source_variable(language: Language) -> Json:
-    """Return the choice of the data source, which every panel goes by."""
+    """Return the choice of the data source, which every panel uses; at first the provisioned one."""
+    provisioned = {"text": SOURCE_NAMES[language], "value": SOURCES[language]}
     return {
         "type": "datasource",
         "name": "datasource",
@@ -153,7 +172,7 @@ def _source_variable(language: Language) -> Json:
         "regex": "",
         "multi": False,
         "includeAll": False,
-        "current": {},
+        "current": {"selected": True, **provisioned},
         "hide": 0,
         "refresh": 1,
         "skipUrlSync": False,
@@ -182,6 +201,38 @@ def _variable(one: Variable, language: Language) -> Json:
         **({"allValue": ".*"} if whole else {}),
         "current": dict(_ALL) if whole else {},
     }
+
+
+def _address(name: str, label: str, description: str, url: str) -> Json:
+    """Return a field at the top that holds an address."""
+    return {
+        "type": "textbox",
+        "name": name,
+        "label": label,
+        "description": description,
+        "query": url,
+        "current": {"selected": True, "text": url, "value": url},
+        "hide": 0,
+        "skipUrlSync": False,
+    }
+
+
+DOCS = _address("docs", "Findings explained at", "Where docs/findings.md of this project can be read", FINDINGS)
+LOGS = _address(
+    "logs", "Logs at", "The address that opens the logs of a host when the name of the host is appended", LOGS_URL
+)
+LOGS_OF_HOST: Json = {
+    "type": "link",
+    "title": "Logs of this host",
+    "tags": [],
+    "asDropdown": False,
+    "includeVars": False,
+    "keepTime": False,
+    "targetBlank": True,
+    "icon": "doc",
+    "tooltip": "",
+    "url": "${logs:raw}${host:percentencode}",
+}
 
 
 def _placed(rows: Sequence[Row]) -> Iterator[Json]:
@@ -242,13 +293,16 @@ def stat(
     *,
     unit: str = "none",
     overrides: Sequence[Json] = (),
-    steps: Sequence[Json] | None = None,
+    steps: Sequence[Json] = (),
     mappings: Sequence[Json] = (),
-    absent: str = "none",
+    absent: str = NO_HOST,
     decimals: int | None = None,
     names: Sequence[str] = (),
 ) -> Json:
-    """Return one number for each field of the answer, on a ground that tells how bad it is; `names` are its fields."""
+    """Return one number for each field of the answer, its ground in the colour of its step; `names` are its fields.
+
+    What is not known is grey, also where the database answers nothing: `absent` is then its text.
+    """
     return panel(
         "stat",
         title,
@@ -260,7 +314,7 @@ def stat(
             "noValue": absent,
             "mappings": list(mappings),
             "color": {"mode": "thresholds"},
-            "thresholds": thresholds(steps or [step("green")]),
+            "thresholds": from_grey(steps),
             **({} if decimals is None else {"decimals": decimals}),
         },
         overrides=[*map(_plainly, names), *overrides],
@@ -285,8 +339,10 @@ def bars(
     *,
     unit: str = "none",
     overrides: Sequence[Json] = (),
-    steps: Sequence[Json] | None = None,
+    steps: Sequence[Json] = (),
     names: Sequence[str] = (),
+    absent: str = NO_HOST,
+    most: float | None = None,
 ) -> Json:
     """Return a bar for each field of the answer, of those `names`; without names for each of its rows."""
     return panel(
@@ -298,9 +354,10 @@ def bars(
         defaults={
             "unit": unit,
             "min": 0,
-            "noValue": "0",
+            **({} if most is None else {"max": most}),
+            "noValue": absent,
             "color": {"mode": "thresholds"},
-            "thresholds": thresholds(steps or [step("green")]),
+            "thresholds": from_grey(steps),
         },
         overrides=[*map(_plainly, names), *overrides],
         options={
@@ -308,11 +365,11 @@ def bars(
             "orientation": "horizontal",
             "displayMode": "basic",
             "valueMode": "color",
-            "namePlacement": "left",
+            "namePlacement": "top",  # at the left Grafana cuts what is longer than a quarter of the panel
             "showUnfilled": True,
             "sizing": "auto",
             "minVizWidth": 8,
-            "minVizHeight": 16,
+            "minVizHeight": 10,
             "maxVizHeight": 300,
         },
     )
@@ -375,6 +432,7 @@ def graph(
     gap_ms: int = 900_000,
     least: float | None = None,
     most: float | None = None,
+    absent: str = "",
 ) -> Json:
     """Return lines over time; where nothing came for longer than `gap_ms` there is a gap in them, too."""
     return panel(
@@ -404,6 +462,7 @@ def graph(
             "thresholds": thresholds(steps or [step("green")]),
             **({} if least is None else {"min": least}),
             **({} if most is None else {"max": most}),
+            **({"noValue": absent} if absent else {}),
         },
         overrides=overrides,
         options={
@@ -471,6 +530,14 @@ def thresholds(steps: Sequence[Json]) -> Json:
     return {"mode": "absolute", "steps": list(steps)}
 
 
+def from_grey(steps: Sequence[Json], missing: str = NOT_KNOWN) -> Json:
+    """Return where colours change, where a missing value has a colour of its own: no scale begins with it."""
+    first, *others = steps or [step(NOT_KNOWN)]
+    return thresholds(
+        [step(missing), step(first["color"], _LEAST if first["value"] is None else first["value"]), *others]
+    )
+
+
 def column(name: str, **properties: Any) -> Json:
     """Return what is special of the field of that name; `_` in a property's name stands for the point in it."""
     return {
@@ -503,6 +570,15 @@ SAYINGS = _mapping([(status, STATUS_COLOURS[status]) for status in STATUSES])
 _EVER_S = 1e18
 """More than any offset; Grafana has taken a range's end that is null for 0."""
 
+REPORTING: list[Json] = [
+    {
+        "type": "value",
+        "options": {
+            "1": {"text": "silent", "color": SILENT, "index": 0},
+            "2": {"text": "reports", "color": "green", "index": 1},
+        },
+    }
+]
 DIRECTIONS: list[Json] = [
     {
         "type": "range",
@@ -514,6 +590,7 @@ DIRECTIONS: list[Json] = [
     },
     {"type": "value", "options": {"0": {"text": "exact", "color": "green", "index": 2}}},
 ]
+_CLEAR = "transparent"
 OFFSET_STEPS = [
     step(FAR_AHEAD),
     step(AHEAD, -TOLERANCE.critical_s),
@@ -522,10 +599,27 @@ OFFSET_STEPS = [
     step(BEHIND, TOLERANCE.warning_s),
     step(FAR_BEHIND, TOLERANCE.critical_s),
 ]
+FAR_S = 60.0
+"""An offset beyond is far off."""
+
+NO_SITE: Json = {"type": "special", "options": {"match": "empty", "result": {"text": "no site", "index": 0}}}
+"""What is said of a host that has no site."""
+
 BOUND_STEPS = [step("green"), step("yellow", TOLERANCE.warning_s), step("red", TOLERANCE.critical_s)]
 
+OFFSET_GROUNDS = [
+    step(FAR_AHEAD),
+    step(AHEAD, -FAR_S),
+    step(NEAR_AHEAD, -TOLERANCE.critical_s),
+    step(_CLEAR, -TOLERANCE.warning_s),
+    step(NEAR_BEHIND, TOLERANCE.warning_s),
+    step(BEHIND, TOLERANCE.critical_s),
+    step(FAR_BEHIND, FAR_S),
+]
+"""In a table only offsets beyond the warning tolerance have a ground."""
+
 _GROUND = {"type": "color-background", "mode": "basic"}
-_INK = {"type": "color-text"}
+"""Colour is the ground of a cell and never its ink: Grafana takes ink that can be read on it, in both themes."""
 
 
 def state_column(name: str = "state") -> Json:
@@ -535,7 +629,7 @@ def state_column(name: str = "state") -> Json:
 
 def verdict_column(name: str = "verdict") -> Json:
     """Return a column of verdicts, in words."""
-    return column(name, mappings=JUDGEMENTS, custom_cellOptions=_INK, custom_width=110)
+    return column(name, mappings=JUDGEMENTS, custom_cellOptions=_GROUND, custom_width=110)
 
 
 def status_column(name: str = "status") -> Json:
@@ -543,46 +637,88 @@ def status_column(name: str = "status") -> Json:
     return column(name, mappings=SAYINGS, custom_cellOptions=_GROUND, custom_width=120)
 
 
-def offset_column(name: str = "offset") -> Json:
+def offset_column(name: str = "offset", width: int = 110) -> Json:
     """Return a column of signed offsets."""
     return column(
-        name, unit="s", decimals=3, thresholds=thresholds(OFFSET_STEPS), custom_cellOptions=_INK, custom_width=130
+        name,
+        unit="s",
+        decimals=3,
+        thresholds=from_grey(OFFSET_GROUNDS, _CLEAR),
+        custom_cellOptions=_GROUND,
+        custom_width=width,
     )
 
 
 def direction_column(name: str = "direction") -> Json:
     """Return a column that says of an offset, in a word, which way it goes."""
-    return column(name, mappings=DIRECTIONS, custom_cellOptions=_INK, custom_width=100)
+    return column(name, mappings=DIRECTIONS, custom_width=90)
 
 
-def bound_column(name: str = "never more than") -> Json:
+def bound_column(name: str = "never more than", width: int = 140) -> Json:
     """Return a column of worst cases."""
     return column(
-        name, unit="s", decimals=3, thresholds=thresholds(BOUND_STEPS), custom_cellOptions=_INK, custom_width=140
+        name,
+        unit="s",
+        decimals=3,
+        thresholds=from_grey([step(_CLEAR), *BOUND_STEPS[1:]], _CLEAR),
+        custom_cellOptions=_GROUND,
+        custom_width=width,
     )
 
 
-def span_column(name: str) -> Json:
+def count_column(name: str, colour: str) -> Json:
+    """Return a column of counts, coloured from one on."""
+    return column(
+        name,
+        thresholds=from_grey([step(_CLEAR), step(colour, 1)], _CLEAR),
+        custom_cellOptions=_GROUND,
+        custom_width=85,
+    )
+
+
+def span_column(name: str, width: int = 130) -> Json:
     """Return a column of spans of time."""
-    return column(name, unit="s", custom_width=130)
-
-
-def moment_column(name: str) -> Json:
-    """Return a column of moments, said as how long ago."""
-    return column(name, unit="dateTimeFromNow", custom_width=150)
+    return column(name, unit="s", custom_width=width)
 
 
 def stamp_column(name: str) -> Json:
-    """Return a column of moments, said in full."""
-    return column(name, unit="dateTimeAsIso", custom_width=180)
+    """Return a column of moments in UTC; how long ago they are Grafana would count from today, whatever is shown."""
+    return column(name, unit="dateTimeAsIso", custom_width=170)
+
+
+def text_column(language: Language, name: str = "what, and what to do") -> tuple[Json, ...]:
+    """Return the column of texts, which takes the width that the others leave, where the database keeps texts."""
+    wrapped = column(name, custom_cellOptions={"type": "auto", "wrapText": True}, custom_inspect=True)
+    return (wrapped,) if language == "influxql" else ()
+
+
+def reports_column(name: str = "reports") -> Json:
+    """Return a column that says whether a host reports."""
+    return column(name, mappings=REPORTING, custom_cellOptions=_GROUND, custom_width=100)
+
+
+def site_column(name: str = "site") -> Json:
+    """Return a column of sites; a host without one says so."""
+    return column(name, mappings=[NO_SITE], custom_width=120)
 
 
 def host_column(language: Language, name: str = "host") -> Json:
-    """Return a column of hosts, each a link to what is known of it at the time that is shown."""
+    """Return a column of hosts, each with links to its own dashboard at the time that is shown, and to its logs."""
     link = {
         "title": "Open this host",
-        "url": f"/d/{uid('host', language)}?${{datasource:queryparam}}&var-site=All&var-host=${{__value.raw}}"
-        "&${__url_time_range}",
+        "url": f"/d/{uid('host', language)}?${{datasource:queryparam}}&${{site:queryparam}}&${{env:queryparam}}"
+        "&var-host=${__value.raw:percentencode}&${__url_time_range}",
         "targetBlank": False,
     }
-    return column(name, links=[link], custom_width=160)
+    logs = {"title": "Logs of this host", "url": "${logs:raw}${__value.raw:percentencode}", "targetBlank": True}
+    return column(name, links=[link, logs], custom_width=160)
+
+
+def finding_column(name: str = "finding", width: int = 180) -> Json:
+    """Return a column of findings, each a link to its documentation."""
+    link = {
+        "title": "What it means, and what to do",
+        "url": "${docs:raw}#${__value.raw:percentencode}",
+        "targetBlank": True,
+    }
+    return column(name, links=[link], custom_width=width)

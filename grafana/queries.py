@@ -13,6 +13,12 @@ LANGUAGES: tuple[Language, ...] = ("influxql", "promql")
 Form = Literal["table", "time_series"]
 Json = dict[str, Any]
 
+SOURCES: dict[Language, str] = {"influxql": "ntpaudit-influxdb", "promql": "ntpaudit-victoriametrics"}
+"""The uid of each data source, as it is provisioned."""
+
+SOURCE_NAMES: dict[Language, str] = {"influxql": "ntpaudit (InfluxDB)", "promql": "ntpaudit (VictoriaMetrics)"}
+"""The name of each data source, as it is provisioned."""
+
 SILENT_AFTER = "10m"
 """A host without a point for so long is silent, as for `ntpaudit fleet`."""
 
@@ -36,17 +42,39 @@ class Scope(NamedTuple):
 
     def also(self, where: str, labels: str) -> "Scope":
         """Return the same with further conditions."""
-        return self._replace(where=f"{self.where} AND {where}", labels=_labels(self.labels, labels))
+        return self._replace(
+            where=f"{self.where} AND {where}" if where else self.where, labels=_labels(self.labels, labels)
+        )
 
 
-CHOSEN = Scope(
-    ' AND "site" =~ /^${site:regex}$/ AND "env" =~ /^${env:regex}$/',
-    'site=~"$site",env=~"$env"',
-)
+def chosen(tag: str, variable: str) -> tuple[str, str]:
+    """Return the conditions that a tag has a chosen value, in both languages.
+
+    The format `regex` escapes what a pattern would take for its own. In PromQL the pattern is between back quotes,
+    where neither a backslash nor a double quote means anything.
+    """
+    return f'"{tag}" =~ /^${{{variable}:regex}}$/', f"{tag}=~`${{{variable}:regex}}`"
+
+
+def _of(*tags: tuple[str, str]) -> Scope:
+    found = [chosen(tag, variable) for tag, variable in tags]
+    return Scope("".join(f" AND {where}" for where, _ in found), ",".join(labels for _, labels in found))
+
+
+CHOSEN = _of(("site", "site"), ("env", "env"))
 """The sites and environments that are chosen at the top of a dashboard."""
 
-ONE_HOST = Scope(' AND "host" =~ /^${host:regex}$/', 'host=~"$host"')
-SOME_HOSTS = Scope(' AND "host" =~ /^${hosts:regex}$/', 'host=~"$hosts"')
+HOSTS_THERE: dict[Language, str] = {
+    "influxql": f'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "host" WHERE {CHOSEN.where.removeprefix(" AND ")}',
+    "promql": f"label_values(ntpaudit_clock_severity{{{CHOSEN.labels}}}, host)",
+}
+"""The names of the hosts of these."""
+
+ONE_HOST = _of(("host", "host"))
+SOME_HOSTS = _of(("host", "hosts"))
+SHOWN = Scope("", "")
+"""All that an inner query has, in the range that is shown."""
+
 EVERYBODY = Scope("", "", "now()")
 """All hosts, as an alert rule asks, which knows neither choice nor range."""
 
@@ -114,7 +142,19 @@ def datasource(language: Language) -> Json:
     return {"type": "influxdb" if language == "influxql" else "prometheus", "uid": "${datasource}"}
 
 
+BUCKETS = "time($__interval, ${__to}ms)"
+"""Spans of time that end with the range: else the last one is cut off, and shows fewer hosts than there are."""
+
+DRIFT = "0.00005"
+"""By what a clock may have moved since its last point, in seconds a second: as `ntpaudit fleet` widens intervals."""
+
+
 # InfluxQL
+
+
+def in_range(scope: Scope) -> str:
+    """Return the condition that a point is in the range that is shown, which ends before its last moment."""
+    return f"$timeFilter AND time < {scope.now}{scope.where}"
 
 
 def since(scope: Scope, span: str) -> str:
@@ -160,13 +200,15 @@ def is_below(field: str, limit: float) -> str:
     return f"({difference}+abs({difference}))/(2*abs({difference}))"
 
 
-def sums(columns: Mapping[str, str], inner: str) -> tuple[Influx, ...]:
+def sums(columns: Mapping[str, str], inner: str, by: Sequence[str] = ()) -> tuple[Influx, ...]:
     """Return for each column a query for the sum of its expression over the rows of an inner query: one number.
 
-    One query for all of them would run the inner one as often, one after the other.
+    One query for all of them would run the inner one as often, one after the other. With `by` it is one for each value
+    of these tags.
     """
+    groups = f" GROUP BY {_words(by)}" if by else ""
     return tuple(
-        Influx(f'SELECT sum("{name}") AS "{name}" FROM (SELECT {expression} AS "{name}" FROM {inner})')
+        Influx(f'SELECT sum("{name}") AS "{name}" FROM (SELECT {expression} AS "{name}" FROM {inner}){groups}')
         for name, expression in columns.items()
     )
 
@@ -205,7 +247,10 @@ def reporting(scope: Scope, by: Sequence[str] = ("host",)) -> str:
 
 
 def in_force(scope: Scope, by: Sequence[str] = ("host", "kind")) -> str:
-    """Return an inner query with `raised` for each finding that was last raised and not cleared, and each late step."""
+    """Return an inner query with `raised` for each finding that was last raised and not cleared, and each late step.
+
+    Also for hosts that are gone: `of_known` drops these, and `of_kind` counts without them.
+    """
 
     def last(kinds: str, span: str) -> str:
         return (
@@ -214,6 +259,16 @@ def in_force(scope: Scope, by: Sequence[str] = ("host", "kind")) -> str:
         )
 
     return f"({last('!~ /^step-/', IN_FORCE)}), ({last('=~ /^step-/', STEPS_COUNT)})"
+
+
+def of_kind(kind: str) -> str:
+    """Return a query for the number of known hosts of each site that have a finding, of medium level or more, in force.
+
+    By what the last point of each host says, not by its events: InfluxQL joins no two measurements, and the events of a
+    host that is gone would count for months.
+    """
+    known = by_host(EVERYBODY, {"kinds": "finding_ids"}, by=("host", "site"), span=KNOWN)
+    return f'SELECT count("severity") AS "hosts" FROM {known} WHERE "kinds" =~ /(^| ){kind}( |\\z)/ GROUP BY "site"'
 
 
 def number(value: float) -> str:
@@ -237,7 +292,7 @@ def last(
 
 def measured(name: str, scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
     """Return the last value of a field that only a measured clock has, where the host's last point has it."""
-    return f"{last(name, scope, by=by)} and on ({', '.join(by)}) ({last('verdict', scope, by=by)} < 3)"
+    return f"({last(name, scope, by=by)} and on ({', '.join(by)}) ({last('verdict', scope, by=by)} < 3))"
 
 
 def metric(name: str, scope: Scope, measurement: str = "clock") -> str:
@@ -255,13 +310,13 @@ def seen(scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
     return f"max by ({', '.join(by)}) (tlast_over_time({metric('severity', scope)}[{KNOWN}]))"
 
 
-def count(condition: str) -> str:
+def count(condition: str, by: Sequence[str] = ()) -> str:
     """Return how many values a `bool` condition holds for: 0 where for none, nothing where there are no values."""
-    return f"sum({condition})"
+    return f"sum by ({', '.join(by)}) ({condition})" if by else f"sum({condition})"
 
 
 def forced(scope: Scope, *, by: Sequence[str] = ("host", "kind"), field: str = "raised") -> str:
-    """Return a field of each finding that is in force: 1 of `raised`."""
+    """Return a field of each finding that is in force on a known host: 1 of `raised`."""
     lasting, steps = (_labels(scope.labels, matcher) for matcher in ('kind!~"step-.*"', 'kind=~"step-.*"'))
 
     def last_of(name: str) -> str:
@@ -270,9 +325,8 @@ def forced(scope: Scope, *, by: Sequence[str] = ("host", "kind"), field: str = "
             f"or last_over_time(ntpaudit_event_{name}{{{steps}}}[{STEPS_COUNT}]))"
         )
 
-    if field == "raised":
-        return f"({last_of('raised')} == 1)"
-    return f"{last_of(field)} and on ({', '.join(by)}) ({last_of('raised')} == 1)"
+    raised = f"({last_of('raised')} == 1 and on (host) {seen(EVERYBODY)})"
+    return raised if field == "raised" else f"({last_of(field)} and on ({', '.join(by)}) {raised})"
 
 
 # Grafana
@@ -290,6 +344,19 @@ def named(names: Mapping[str, str], drop: Sequence[str] = ()) -> tuple[Json, ...
                 "renameByName": dict(names),
             },
         },
+    )
+
+
+def of_known(names: Mapping[str, str], drop: Sequence[str] = ()) -> tuple[Json, ...]:
+    """Return the changes that leave the rows of hosts that the second answer names, and name and order their columns.
+
+    An outer join and a filter: Grafana 10's inner join loses rows where a host has several.
+    """
+    both = [{"fieldName": name, "config": {"id": "isNotNull", "options": {}}} for name in ("kind", "seen")]
+    return (
+        {"id": "joinByField", "options": {"byField": "host", "mode": "outerTabular"}},
+        {"id": "filterByValue", "options": {"type": "include", "match": "all", "filters": both}},
+        *ordered(names, (*drop, "seen")),
     )
 
 

@@ -423,7 +423,6 @@ class Agent:
             failures=delivery.failures,
             failure=delivery.failure,
             set_aside=aside,
-            refusals=delivery.refusals,
         )
 
     def _make_courier(self) -> "Courier | None":

@@ -12,7 +12,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
@@ -271,8 +270,11 @@ def _browser() -> None:
 
 @_ability("node")
 def _node() -> None:
-    """Run the Node that comes as a wheel."""
-    _run(str(Path(sysconfig.get_path("scripts")) / "node"), "--version")
+    """Run the Node that comes as a wheel, with the packages of the dashboards' tests."""
+    from tests.world.node import GRAFANA, NODE, modules
+
+    _run(str(NODE), "--version")
+    modules(GRAFANA)
 
 
 @_ability("libfaketime")

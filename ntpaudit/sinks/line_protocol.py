@@ -167,6 +167,7 @@ def _clock(record: Record) -> dict[str, Value]:
         "agreeing": record.agreement.agreeing,
         "falsetickers": record.agreement.usable - record.agreement.agreeing,  # also where nobody was asked this time
         "findings": len(record.findings),
+        "finding_ids": " ".join(sorted({one.id for one in record.findings if one.severity})) or None,
         "host_time_ns": record.host_ns,
         "age_s": None if record.age_s is None else float(record.age_s),
         "kernel_maxerror_s": None if maxerror_s is None else float(maxerror_s),

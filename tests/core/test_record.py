@@ -65,7 +65,7 @@ SHAPE: dict[str, Any] = {
     "daemons": None,
     "host_clock": None,
     "findings": None,
-    "agent": {"missed", "backlog", "oldest_s", "failures", "failure", "set_aside", "store", "refusals"},
+    "agent": {"missed", "backlog", "oldest_s", "failures", "failure", "set_aside", "store"},
     "database_clock": {"earliest_s", "latest_s", "age_s", "disputed_s"},
 }
 SOURCE_SHAPE = {
@@ -229,7 +229,6 @@ def test_what_an_agent_adds() -> None:
         "failure": "Connection refused",
         "set_aside": 1,
         "store": "the disk is full",
-        "refusals": 0,
     }
     assert Record.from_dict(data) == record
 

@@ -33,7 +33,7 @@ from grafana.panels import (
     VERDICT_COLOURS,
     uid,
 )
-from grafana.queries import LANGUAGES, Language
+from grafana.queries import LANGUAGES, SOURCE_NAMES, SOURCES, Language
 from ntpaudit.core.policy import PROFILES
 from tests.grafana.replay import Json, panels, targets
 
@@ -169,7 +169,13 @@ def test_variables_are_defined_and_used(language: Language, name: str) -> None:
 def test_all_sites_are_chosen_at_first(language: Language, name: str) -> None:
     """Where All may be chosen it is; and every choice has a `current`, without which some Grafanas fail."""
     for one in committed(language, name)["templating"]["list"]:
-        assert one["current"].get("value") == (["$__all"] if one["includeAll"] else None)
+        match one["type"]:
+            case "datasource":
+                assert (one["current"]["value"], one["current"]["text"]) == (SOURCES[language], SOURCE_NAMES[language])
+            case "textbox":
+                assert one["current"]["value"] == one["query"]
+            case _:
+                assert one["current"].get("value") == (["$__all"] if one["includeAll"] else None)
 
 
 def test_variables_say_how_they_are_put_in() -> None:

@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 from grafana.__main__ import FOLDER, boards
-from grafana.alerts import RULES, SOURCES
+from grafana.alerts import OWN_RULE, RULES, TEAM
+from grafana.links import DOCS_URL, FINDINGS
 from grafana.panels import uid
-from grafana.queries import LANGUAGES, Language
+from grafana.queries import LANGUAGES, SOURCES, Language
 from ntpaudit.cli import cli
+from ntpaudit.core.checks import RULES as CHECKS
 from tests.grafana.replay import panels
 
 ROOT = FOLDER.parent
@@ -40,11 +42,13 @@ def compose() -> Json:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_rules_are_what_grafana_takes(language: Language) -> None:
     """Each has a name of its own, steps that build on one another, and a data source that is provisioned."""
-    (group,) = provisioned(language, "alerting")["groups"]
+    groups = provisioned(language, "alerting")["groups"]
     (source,) = provisioned(language, "datasources")["datasources"]
     assert source["uid"] == SOURCES[language]
     assert source["type"] == boards(language)["fleet"]["panels"][1]["datasource"]["type"]
-    rules = group["rules"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert {group["interval"] for group in groups} == {"1m", "5m"}
+    assert len({group["folder"] for group in groups}) == 1
     assert len({rule["uid"] for rule in rules}) == len({rule["title"] for rule in rules}) == len(RULES)
     for rule in rules:
         assert re.fullmatch(r"[a-z0-9-]{1,40}", rule["uid"])
@@ -59,7 +63,7 @@ def test_rules_are_what_grafana_takes(language: Language) -> None:
         assert rule["noDataState"] in {"OK", "Alerting", "KeepLast"}
         assert rule["for"] in {"0s", "10m"}
         assert set(rule["labels"]) == {"severity", "team"}
-        assert all(rule["annotations"][name].strip() for name in ("summary", "description", "runbook"))
+        assert all(rule["annotations"][name].strip() for name in ("summary", "description", "runbook", "runbook_url"))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -72,9 +76,9 @@ def test_nothing_in_a_rule_is_taken_for_a_variable(language: Language) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_rules_lead_to_their_panels(language: Language) -> None:
     """The panel of that number on that dashboard shows more of what the rule is about."""
-    (group,) = provisioned(language, "alerting")["groups"]
+    rules = [rule for group in provisioned(language, "alerting")["groups"] for rule in group["rules"]]
     made = {uid(name, language): board for name, board in boards(language).items()}
-    for rule, source in zip(group["rules"], RULES, strict=True):
+    for rule, source in zip(rules, RULES, strict=True):
         titles = {panel["id"]: panel["title"] for panel, _ in panels(made[rule["dashboardUid"]])}
         assert titles[rule["panelId"]] == source.panel
         assert rule["annotations"]["__dashboardUid__"] == rule["dashboardUid"]
@@ -84,7 +88,7 @@ def test_rules_lead_to_their_panels(language: Language) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_rules_ask_for_what_an_expression_takes(language: Language) -> None:
     """A table is no wide series, and a range no number: InfluxQL asks for time series, PromQL for one moment."""
-    for rule in provisioned(language, "alerting")["groups"][0]["rules"]:
+    for rule in (rule for group in provisioned(language, "alerting")["groups"] for rule in group["rules"]):
         asked, _, held = (step["model"] for step in rule["data"])
         if language == "influxql":
             assert (asked["rawQuery"], asked["resultFormat"]) == (True, "time_series")
@@ -188,3 +192,68 @@ def test_the_demonstration_is_told_words_that_it_knows(compose: Json) -> None:
     assert (FOLDER / demo["build"]["context"]).resolve() == ROOT
     for line in re.findall(r"^COPY (.*) \S+$", recipe.read_text(), re.MULTILINE):
         assert all((ROOT / source).exists() for source in line.split())
+
+
+def anchors(path: Path) -> set[str]:
+    """Return what a link into a Markdown file may name: its headings, as forges and renderers make anchors of them."""
+    headings = re.findall(r"^#{1,6} (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+def test_runbooks_are_in_the_documentation() -> None:
+    """What `runbook_url` names is a section of a file in docs/, for every rule; and the section says what to do."""
+    for language in LANGUAGES:
+        for group in provisioned(language, "alerting")["groups"]:
+            for rule in group["rules"]:
+                url = rule["annotations"]["runbook_url"]
+                assert url.startswith(f"{DOCS_URL}/")
+                name, _, anchor = url.removeprefix(f"{DOCS_URL}/").partition("#")
+                assert anchor in anchors(ROOT / "docs" / name), url
+    runbook = (ROOT / "docs" / "runbook.md").read_text()
+    for rule in RULES:
+        if rule.documented == "runbook.md":
+            assert rule.action in runbook.partition(f"## {rule.name}\n")[2].partition("\n## ")[0]
+
+
+def test_findings_are_in_the_documentation() -> None:
+    """The dashboards link from each finding to its section; every finding that a host can have is there."""
+    assert FINDINGS.startswith(f"{DOCS_URL}/")
+    found = anchors(ROOT / "docs" / FINDINGS.removeprefix(f"{DOCS_URL}/"))
+    assert {check.id for check in CHECKS} <= found
+
+
+def test_every_finding_has_a_rule() -> None:
+    """Each that can be of medium level or more has a rule of its own, or one that is about it."""
+    named = {rule.name for rule in RULES}
+    for check in CHECKS:
+        levels = set(re.findall(r"\w+", " ".join(check.raised_when)))
+        assert check.id in named or check.id in OWN_RULE or levels == {"low"}, check.id
+
+
+def test_the_example_of_notifications_fits_the_rules() -> None:
+    """Every name is defined; alerts of each severity have a route, grouped by what the rules distinguish."""
+    example = read(FOLDER / "examples" / "notifications.yaml")
+    points = {point["name"] for point in example["contactPoints"]}
+    mutes = {one["name"] for one in example["muteTimes"]}
+    (policy,) = example["policies"]
+    routes = policy["routes"]
+    assert {policy["receiver"], *(route["receiver"] for route in routes)} <= points
+    assert {name for route in routes for name in route.get("mute_time_intervals", ())} <= mutes
+    routed = {tuple(sorted(f"{key}{sign}{value}" for key, sign, value in route["object_matchers"])) for route in routes}
+    assert routed == {(f"severity={one}", f"team={TEAM}") for one in {rule.severity for rule in RULES}}
+    assert all({"alertname", "site", "source"} <= set(route["group_by"]) for route in routes)
+    critical = next(route for route in routes if ["severity", "=", "critical"] in route["object_matchers"])
+    assert "mute_time_intervals" not in critical, "a clock that is wrong for certain waits for nobody"
+    assert not any((FOLDER / "provisioning").rglob("notifications.yaml")), "an example is not in force by itself"
+
+
+def test_rules_notify_of_each_new_case() -> None:
+    """A case at another site, of another finding or server is another alert; `no-data` alone is about the fleet."""
+    for rule in RULES:
+        by = {"no-data": "", "common-source": "source"}.get(rule.name, "site")
+        if by:
+            assert rule.influxql.query.endswith(f'GROUP BY "{by}"'), rule.name
+            assert f"by ({by}) (" in rule.promql.query, rule.name
+            assert f".Labels.{by}" in rule.summary, rule.name
+        else:
+            assert "by (" not in rule.promql.query.replace("by (host)", "")

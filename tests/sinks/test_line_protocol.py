@@ -47,7 +47,7 @@ INTEGERS = {
     "backlog",
     "failures",
 }
-TEXTS = {"version", "config_sha256", "profile", "address", "reference_id", "reason", "title", "text"}
+TEXTS = {"version", "config_sha256", "profile", "finding_ids", "address", "reference_id", "reason", "title", "text"}
 TAGS = {"host", "site", "env", "source", "kind"}
 
 STRANGE = (
@@ -249,6 +249,18 @@ def test_what_is_rare_is_a_field_only_then() -> None:
     assert (fields["disputed_s"], fields["confirmed"]) == (10798.0, 0)
 
 
+def test_findings_that_count_are_named() -> None:
+    """A rule of Grafana finds the hosts with a finding in their last points: those that count, and no field without."""
+
+    def named(record: Record) -> object:
+        return next(iter(points(record))).fields["finding_ids"]
+
+    assert named(CASES["findings"]) == "daemon-count unsynced"
+    assert named(CASES["ok, behind"]) is None
+    assert CASES["ok, falseticker"].findings
+    assert named(CASES["ok, falseticker"]) is None
+
+
 @pytest.mark.parametrize("wrong_s", [-19.6 * 365.25 * 86_400, 3 * 86_400.0])
 def test_what_no_database_would_keep_is_stamped_by_its_clock(wrong_s: float) -> None:
     """Servers that are years off, as after a GPS rollover: the points lie where the host is looked for, events too."""
@@ -272,6 +284,7 @@ def test_an_unmeasured_clock_has_no_stamp() -> None:
         "agreeing": 0,
         "falsetickers": 0,
         "findings": 1,
+        "finding_ids": "unreachable-sources",
         "host_time_ns": NOW_NS + 10**9,
         "kernel_maxerror_s": 0.031,
         "version": "0.1.0",

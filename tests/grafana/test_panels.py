@@ -1,0 +1,387 @@
+"""What every panel displays, text and colour, by Grafana's own library, against what is true of the databases."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from grafana.__main__ import BOARDS, boards
+from grafana.alerts import FINDING_RULES
+from grafana.links import FINDINGS, LOGS_URL
+from grafana.panels import NO_HOST, NOT_KNOWN, SILENT
+from grafana.queries import LANGUAGES, SOURCES, Language
+from tests.grafana.library import Cell, Library, Shown
+from tests.grafana.replay import Choices, Span, ask_influxql, ask_promql
+from tests.grafana.worlds import DAY_S, HOUR_S, KEPT, OFFSETS_S, Filled, Odd
+
+EVERY = [(language, name) for language in LANGUAGES for name in BOARDS]
+GREEN, YELLOW, RED = "#73BF69", "#FADE2A", "#F2495C"
+GREY = {NOT_KNOWN, SILENT}
+CLEAR = "#00000000"
+"""No ground at all."""
+
+PLAIN = "#ccccdc"
+"""The colour of text."""
+
+WORST = "Worst hosts"
+ORDER = "Order now"
+AMBIGUITY = "Ambiguity of order between the chosen hosts"
+WIDTH = 1600
+
+
+def choices(**chosen: tuple[str, ...]) -> Choices:
+    """Return what is chosen at the top: all sites, and whatever is named."""
+    some: dict[str, tuple[str, ...]] = {"site": (), "env": (), "host": (KEPT[0],), "hosts": KEPT[:2], "every": ("50",)}
+    return some | {"docs": (FINDINGS,), "logs": (LOGS_URL,)} | chosen
+
+
+class Screen:
+    """Both worlds, shown by Grafana's library; what was shown once is kept."""
+
+    def __init__(self, grafana: Library, urls: Mapping[Language, str], end_ms: int) -> None:
+        self._grafana, self._urls, self._end_ms = grafana, urls, end_ms
+        self._kept: dict[object, dict[str, Shown]] = {}
+
+    def show(
+        self, language: Language, board: str, *, later_s: float = 0.0, hours: float = 6.0, **chosen: tuple[str, ...]
+    ) -> dict[str, Shown]:
+        """Return the panels of a dashboard whose range ends so much later than the last point."""
+        key = (language, board, later_s, hours, tuple(sorted(chosen.items())))
+        if key not in self._kept:
+            end_ms = self._end_ms + round(later_s * 1000)
+            span = Span(end_ms - round(hours * HOUR_S * 1000), end_ms)
+            made = boards(language)[board]
+            self._kept[key] = self._grafana.show(made, language, self._urls[language], span, choices(**chosen))
+        return self._kept[key]
+
+
+@pytest.fixture(scope="module")
+def demo(grafana: Library, filled: Filled) -> Screen:
+    """The demonstration's fleet."""
+    return Screen(grafana, filled.urls, filled.span.end_ms)
+
+
+@pytest.fixture(scope="module")
+def strange(grafana: Library, odd: Odd) -> Screen:
+    """The odd hosts."""
+    return Screen(grafana, odd.urls, odd.end_ms)
+
+
+@pytest.fixture(scope="module")
+def nothing(grafana: Library, empty: Mapping[Language, str], odd: Odd) -> Screen:
+    """Databases without a point."""
+    return Screen(grafana, empty, odd.end_ms)
+
+
+def cells(shown: Shown) -> Iterator[Cell]:
+    """Yield every cell that is on the screen."""
+    yield from shown.values.values()
+    for row in shown.rows:
+        yield from row.values()
+
+
+def texts(shown: Shown) -> dict[str, str]:
+    """Return the texts of a stat or of bars, by title."""
+    return {title: cell.text for title, cell in shown.values.items()}
+
+
+# ---- every panel
+
+
+@pytest.mark.parametrize(("language", "name"), EVERY)
+def test_every_panel_shows_something(language: Language, name: str, demo: Screen, strange: Screen) -> None:
+    """None is refused, has an option that Grafana does not know, or is empty in both worlds: none is exempt."""
+    host = ("ams-log1",)
+    first = demo.show(language, name, hours=24 if name == "host" else 6, host=host, hosts=(*host, "fra-mail1"))
+    second = strange.show(language, name, host=("hour-ahead",), hosts=("web.1", "seldom"))
+    for title, shown in first.items():
+        other = second[title]
+        assert shown.errors == other.errors == (), title
+        if shown.kind == "text":
+            assert shown.text
+            continue
+        assert shown.frames <= 1, f"{title}: a table shows one of {shown.frames} answers"
+        assert shown.empty is None or other.empty is None, title
+        wanted = {one for shows in (shown, other) for one, line in shows.series.items() if any_value(line.values)}
+        assert wanted == set(shown.series) | set(other.series), f"{title}: a line without a value in both worlds"
+
+
+def any_value(values: tuple[object, ...]) -> bool:
+    """Whether a line has a value at all."""
+    return any(value is not None for value in values)
+
+
+@pytest.mark.parametrize(("language", "name"), EVERY)
+def test_an_empty_database_is_no_good_news(language: Language, name: str, nothing: Screen) -> None:
+    """Nothing is green, no text says that clocks are well, and no panel is an error."""
+    for title, shown in nothing.show(language, name).items():
+        assert shown.errors == (), title
+        if shown.kind == "text":
+            continue
+        assert shown.empty, title
+        assert not re.search(r"\bok\b|every clock|all clocks|nothing", shown.empty.replace("other than ok", "")), title
+        assert {cell.color for cell in shown.values.values()} <= GREY, title
+        assert not shown.rows
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_silence_is_no_good_news(language: Language, strange: Screen) -> None:
+    """20 minutes after the last point every host is silent; after two days none is known: nothing is green."""
+    names = {"hour-ahead", "siteless", "unmeasured", "silent", "seldom", *KEPT}
+    later = strange.show(language, "fleet", later_s=20 * 60)
+    assert texts(later["Clocks now"]) in (
+        {"": NO_HOST},
+        dict.fromkeys(("ok", "warning", "unknown", "critical"), NO_HOST),
+    )
+    assert texts(later["Silent"]) == {"silent": str(len(names))}
+    assert set(later["Silent hosts"].column("host")) == names
+    assert later[WORST].rows == ()
+    assert later["Coverage"].values["measured"].text == "0.0%"
+    gone = strange.show(language, "fleet", later_s=2 * DAY_S)
+    for shows in (later, gone):
+        assert GREEN not in {
+            cell.color for title in ("Clocks now", "Silent", "Coverage") for cell in cells(shows[title])
+        }
+    assert set(texts(gone["Silent"]).values()) == {"no known host"}
+    for name in (KEPT[0], "unmeasured"):
+        for later_s in (20 * 60, 2 * DAY_S):
+            now = strange.show(language, "host", later_s=later_s, host=(name,))
+            told = [now[title] for title in ("Reports", "State", "Offset", "Sources")]
+            assert {cell.color for shown in told for cell in cells(shown)} <= GREY, name
+
+
+# ---- the fleet
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_fleet_is_counted_as_it_is(language: Language, demo: Screen, filled: Filled) -> None:
+    """How many hosts are at each severity, and in which colours."""
+    found, shows = filled.truth, demo.show(language, "fleet")
+    clocks = shows["Clocks now"].values
+    counts = {"ok": found.ok, "warning": found.warning, "unknown": found.unmeasured, "critical": found.critical}
+    assert {title: cell.text for title, cell in clocks.items()} == {key: str(len(one)) for key, one in counts.items()}
+    assert [cell.color for cell in clocks.values()] == [GREEN, YELLOW, NOT_KNOWN, RED]
+    assert (texts(shows["Silent"]), shows["Silent"].values["silent"].color) == ({"silent": "1"}, SILENT)
+    assert set(shows[WORST].column("host")) == found.critical | found.warning | found.unmeasured
+    assert shows[WORST].column("state") == ["critical", "critical", "unknown", "warning", "warning"]
+    (unmeasured,) = (row for row in shows[WORST].rows if row["state"].text == "unknown")
+    assert {unmeasured[name].text for name in ("offset", "direction", "never more than")} == {"-"}
+    assert {unmeasured[name].color for name in ("offset", "never more than")} == {CLEAR}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_findings_are_named(language: Language, demo: Screen, filled: Filled) -> None:
+    """Each bar has the name of its finding, and each row leads to what the finding means."""
+    shows = demo.show(language, "fleet")
+    rows = [(row["host"].text, row["finding"].text) for row in shows["Findings in force"].rows]
+    wanted = {(host, kind) for host, kinds in filled.truth.findings.items() for kind in kinds}
+    assert wanted <= set(rows)
+    bars = {title: int(cell.text) for title, cell in shows["Findings in force, by kind"].values.items()}
+    assert bars == Counter(kind for _, kind in rows)
+    for (_, kind), (href,) in zip(rows, shows["Findings in force"].links["finding"], strict=True):
+        assert href == f"{FINDINGS}#{kind}"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_host_that_is_gone_has_no_finding_in_force(language: Language, strange: Screen, odd: Odd) -> None:
+    """Its finding was never cleared; ten days later nobody can act on it. No rule fires for it either."""
+    shows = strange.show(language, "fleet")
+    assert "vanished" not in shows["Findings in force"].column("host")
+    assert "unsynced" not in shows["Findings in force, by kind"].values
+    earlier = strange.show(language, "fleet", later_s=-10 * DAY_S + HOUR_S)
+    assert earlier["Findings in force"].column("host") == ["vanished"]
+    assert texts(earlier["Findings in force, by kind"]) == {"unsynced": "1"}
+    (rule,) = (one for one in FINDING_RULES if one.name == "unsynced")
+    if language == "influxql":
+        assert ask_influxql(odd.urls[language], rule.influxql.query).rows == ()
+    else:
+        assert ask_promql(odd.urls[language], rule.promql.query, {}, odd.span(), 60).rows == ()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_site_has_its_silent_hosts_and_a_name(language: Language, strange: Screen) -> None:
+    """A silent host is counted at its site; hosts without a site have a row and lines of their own."""
+    shows = strange.show(language, "fleet")
+    rows = {row["site"].text: row for row in shows["Sites"].rows}
+    assert set(rows) == {"s.1", "s-1", "s-2", "no site"}
+    assert {site: row["silent"].text for site, row in rows.items()} == {
+        "s.1": "0",
+        "s-1": "1",
+        "s-2": "0",
+        "no site": "0",
+    }
+    assert rows["s-1"]["silent"].color == SILENT
+    lines = shows["Sites, ahead and behind (long range)"].series
+    ends = ("farthest ahead", "farthest behind")
+    assert set(lines) == {f"{site}: {end}" for site in rows for end in ends}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_last_span_of_time_is_whole(language: Language, demo: Screen, filled: Filled) -> None:
+    """At the right edge of the graph there are as many hosts as report, and none vanishes for an edge."""
+    lines = demo.show(language, "fleet")["Hosts by state (long range)"].series
+    found = filled.truth
+    assert {name: line.values[-1] for name, line in lines.items()} == {
+        "ok": len(found.ok),
+        "warning": len(found.warning),
+        "unknown": len(found.unmeasured),
+        "critical": len(found.critical),
+    }
+
+
+# ---- names
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("name", KEPT)
+def test_a_host_is_not_mistaken_for_another(name: str, language: Language, strange: Screen) -> None:
+    """Whatever a name is made of: its own offset is shown, and no other host's."""
+    shows = strange.show(language, "host", host=(name,))
+    assert all(not shown.errors for shown in shows.values())
+    assert shows["Offset"].values["offset"].value == pytest.approx(OFFSETS_S[name], abs=5e-4)
+    assert shows["Reports"].values["reports"].text == "reports"
+    band = shows["Offset inside its bound"].series
+    assert {round(value, 3) for value in band["offset"].values if value is not None} == {OFFSETS_S[name]}
+    assert sum(value is not None for value in shows["Audits that arrived"].series["audits"].values) >= 12
+    assert max(value or 0 for value in shows["Audits that arrived"].series["audits"].values) in (10, 11)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_link_leads_to_its_host(language: Language, strange: Screen) -> None:
+    """With the data source, the sites and the environment that are chosen, and the range; and to its logs."""
+    shows = strange.show(language, "integrity", hosts=KEPT, site=("s.1",))
+    intervals = shows["Intervals of the chosen hosts"]
+    assert set(intervals.column("host")) == set(KEPT)
+    for row, (href, logs) in zip(intervals.rows, intervals.links["host"], strict=True):
+        asked = parse_qs(urlsplit(href).query)
+        assert asked["var-host"] == [row["host"].text]
+        assert asked["var-datasource"] == [SOURCES[language]]
+        assert (asked["var-site"], asked["var-env"]) == (["s.1"], ["$__all"])
+        assert set(asked) >= {"from", "to"}
+        assert unquote(logs.removeprefix(LOGS_URL)) == row["host"].text
+
+
+# ---- one host
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_silent_host_is_grey(language: Language, strange: Screen) -> None:
+    """It is called silent, and of its clock nothing is said but when it was last heard."""
+    shows = strange.show(language, "host", host=("silent",))
+    assert (shows["Reports"].values["reports"].text, shows["Reports"].values["reports"].color) == ("silent", SILENT)
+    for title in ("State", "Offset", "Sources"):
+        assert {cell.color for cell in cells(shows[title])} <= GREY
+    assert "silent" in {cell.text for cell in cells(shows["State"])}
+    (seen,) = cells(shows["Last seen"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", seen.text)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_unmeasured_host_is_not_green(language: Language, strange: Screen) -> None:
+    """It reports, and that is all that is green; null is grey."""
+    shows = strange.show(language, "host", host=("unmeasured",))
+    assert shows["Reports"].values["reports"].color == GREEN
+    assert texts(shows["State"]) == {"state": "unknown", "verdict": "unmeasured"}
+    assert {cell.text for cell in cells(shows["Offset"])} == {"not measured"}
+    for title in ("State", "Offset", "Sources"):
+        assert GREEN not in {cell.color for cell in cells(shows[title])}
+    assert shows["Sources"].values["usable"].color == RED
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_gap_in_the_evidence_is_a_gap_in_the_line(language: Language, strange: Screen) -> None:
+    """A host that reports every five minutes has one line, which ends where its points end."""
+    band = strange.show(language, "host", host=("silent",), hours=8)["Offset inside its bound"].series["offset"]
+    ((begin, end),) = band.segments
+    span_s = (end - begin) / 1000
+    assert span_s == pytest.approx(6 * HOUR_S - 20 * 60 - 300, abs=300)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_drift_has_an_axis_that_can_be_read(language: Language, strange: Screen) -> None:
+    """An agent that has just begun knows its drift within 2000 ppm: that is no line beside 12 ppm."""
+    lines = strange.show(language, "host", host=(KEPT[0],))["Drift"].series
+    drawn = [value for line in lines.values() for value in line.values if value is not None]
+    assert min(drawn) > 11
+    assert max(drawn) < 13
+
+
+# ---- the order of events
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_order_needs_every_chosen_host(language: Language, strange: Screen) -> None:
+    """Of a host that is silent, unmeasured or gone nobody knows: the order is unknown, not that of the others."""
+    for other in ("silent", "unmeasured", "vanished"):
+        shows = strange.show(language, "integrity", hosts=("web.1", other))
+        assert {(cell.text, cell.color) for cell in cells(shows[ORDER])} == {("unknown", NOT_KNOWN)}, other
+        drawn = shows[AMBIGUITY].series
+        values = [value for line in drawn.values() for value in line.values if value is not None]
+        if other == "silent":  # until it fell silent both were measured, for 95 minutes
+            earlier = strange.show(language, "integrity", hosts=("web.1", other), later_s=-HOUR_S)
+            assert 9 <= len(values) <= 11
+            assert values == pytest.approx([earlier[ORDER].values["order ambiguous within"].value] * len(values))
+        else:
+            assert not values
+            assert (shows[AMBIGUITY].empty or "").startswith("unknown")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_order_of_measured_hosts_is_their_hull(language: Language, strange: Screen) -> None:
+    """Also where one of them reports every five minutes: no span of time lacks it."""
+    shows = strange.show(language, "integrity", hosts=("web.1", "seldom"))
+    rows = shows["Intervals of the chosen hosts"].rows
+    hull_s = max(row["latest"].value for row in rows) - min(row["earliest"].value for row in rows)
+    assert shows[ORDER].values["order ambiguous within"].value == pytest.approx(hull_s)
+    (line,) = shows[AMBIGUITY].series.values()
+    ((begin, end),) = line.segments
+    assert (end - begin) / 1000 >= 1.5 * HOUR_S
+    assert all(value is None or value == pytest.approx(hull_s, rel=0.2) for value in line.values)
+    hour = strange.show(language, "integrity", hosts=("web.1", "hour-ahead"))
+    assert hour[ORDER].values["order ambiguous within"].text == "1.000 hours"
+    assert all(value is None or value > 3600 for line in hour[AMBIGUITY].series.values() for value in line.values)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_chosen_hosts_are_listed_though_they_are_silent(language: Language, strange: Screen) -> None:
+    """With what is known of each: of a silent one, when it was last heard."""
+    rows = strange.show(language, "integrity", hosts=("web.1", "silent"))["Intervals of the chosen hosts"].rows
+    told = {
+        row["host"].text: (row["reports"].text, row["offset"].text != "-", row["last seen"].text != "-") for row in rows
+    }
+    assert told == {"web.1": ("reports", True, True), "silent": ("silent", False, True)}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_gaps_are_found(language: Language, strange: Screen) -> None:
+    """Hosts that sent less than nine tenths of their points, and which share; those that sent all are not listed."""
+    shown = strange.show(language, "integrity", every=("59",))["Hosts with gaps"]
+    assert {row["host"].text for row in shown.rows} == {"seldom", "silent"}
+    shares = {row["host"].text: row["received"].value for row in shown.rows}
+    assert shares["seldom"] == pytest.approx(12 * 59 / 3600, rel=0.1)
+    assert 0 < shares["silent"] < shares["seldom"]
+
+
+# ---- that it can be read
+
+
+@pytest.mark.parametrize(("language", "name"), EVERY)
+def test_tables_fit_their_panels(language: Language, name: str, demo: Screen) -> None:
+    """The columns' widths leave a text 300 pixels or more, and no table needs to be scrolled sideways."""
+    shows = demo.show(language, name, hosts=("ams-log1", "fra-mail1"), host=("ams-log1",))
+    places = {panel["title"]: panel["gridPos"]["w"] for panel in boards(language)[name]["panels"]}
+    for title, shown in shows.items():
+        if shown.kind == "table" and shown.columns:
+            widths = [
+                width or (300 if "what" in column else 100)
+                for column, width in zip(shown.columns, shown.raw["widths"], strict=True)
+            ]
+            assert sum(widths) <= WIDTH * places[title] / 24 - 20, title
+
+
+@pytest.mark.parametrize(("language", "name"), EVERY)
+def test_colour_is_never_ink(language: Language, name: str) -> None:
+    """A coloured ground has ink that can be read on it, in both themes; a coloured text may not."""
+    assert '"color-text"' not in str(boards(language)[name]).replace("'", '"')

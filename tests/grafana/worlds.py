@@ -1,0 +1,178 @@
+"""What the databases hold that the dashboards are asked about: the demonstration's fleet, and hosts that are odd."""
+
+import http.client
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from grafana.__main__ import boards
+from grafana.queries import Language
+from ntpaudit.core.drift import Breach, Drift
+from ntpaudit.core.events import Event
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.observation import SourceObservation
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.record import Health, Labels, Record
+from ntpaudit.demo.asking import ask_directly
+from ntpaudit.demo.life import Life, Told
+from ntpaudit.demo.story import Story, Truth, truth, write_story
+from ntpaudit.sinks.line_protocol import date, render
+from tests.grafana.replay import DATABASE, Answer, Asked, Span, ask, targets
+from tests.records import failed, record, servers
+from tests.world.servers import influxd, victoria_metrics
+
+BATCH_LINES = 5000
+HOUR_S = 3600
+DAY_S = 24 * HOUR_S
+
+
+class Filled(NamedTuple):
+    """Two databases with the same points, what is true of them, and what each agent sent last."""
+
+    urls: dict[Language, str]
+    span: Span
+    truth: Truth
+    story: Story
+    last: dict[str, Record]
+    told: tuple[Told, ...]
+
+    def ask(self, board: str, panel: str, language: Language, **chosen: str) -> list[Answer]:
+        """Return the answers to all targets of one panel."""
+        found = [one for one in targets(boards(language)[board], board) if one.panel == panel]
+        assert found
+        return [self.asked(one, language, **chosen) for one in found]
+
+    def asked(self, one: Asked, language: Language, **chosen: str) -> Answer:
+        """Return the answer to one target; `chosen` names sites, environments or a host."""
+        choices: dict[str, tuple[str, ...]] = {
+            "site": (),
+            "env": (),
+            "host": (sorted(self.truth.critical)[0],),
+            "hosts": tuple(sorted(self.truth.critical)),
+            "every": ("50",),
+        }
+        choices |= {name: (value,) for name, value in chosen.items()}
+        return ask(self.urls[language], language, one.target, self.span, one.interval_s, choices)
+
+
+@contextmanager
+def databases(lines: Sequence[str]) -> Iterator[dict[Language, str]]:
+    """Run an InfluxDB and a VictoriaMetrics that hold these lines, and yield their URLs."""
+    with influxd() as influx, victoria_metrics() as victoria:
+        for url in (influx, victoria):
+            _write(url, lines)
+        with urllib.request.urlopen(f"{victoria}/internal/force_flush"):
+            pass
+        yield {"influxql": influx, "promql": victoria}
+
+
+@contextmanager
+def demonstration() -> Iterator[Filled]:
+    """Let the demonstration's fleet live for six hours that end now, and deliver to both databases what it sends."""
+    end_ns = time.time_ns()
+    story = write_story(24, 6.0, 1, end_ns)
+    told = tuple(one for part in story.parts for one in Life(part, story, ask_directly).advance(end_ns))
+    lines = "".join(_lines(one) for one in told).splitlines(keepends=True)
+    with databases(lines) as urls:
+        yield Filled(
+            urls,
+            Span(story.begin_ns // 1_000_000, end_ns // 1_000_000),
+            truth(story),
+            story,
+            {one.record.host.name: one.record for one in told},
+            told,
+        )
+
+
+def _lines(one: Told) -> str:
+    """Return the lines of an audit, as the agent's outbox has them."""
+    lines = render(one.record, one.events)
+    return lines if one.record.utc_ns is not None else date(lines, one.utc_ns)
+
+
+def _write(url: str, lines: Sequence[str]) -> None:
+    """Write lines as a client of InfluxDB 1.x does."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    for begin in range(0, len(lines), BATCH_LINES):
+        body = "".join(lines[begin : begin + BATCH_LINES]).encode()
+        connection.request("POST", f"/write?db={DATABASE}&precision=n", body)
+        answer = connection.getresponse()
+        assert answer.status == 204, answer.read()
+        answer.read()
+    connection.close()
+
+
+# ---- hosts that are odd
+
+NAMES = ("web.1", "web-1", "web+1", "p[1]", "d$1", 'q"q', "b\\c")
+"""Host names that a query must neither confuse nor stumble over."""
+
+KEPT = tuple(name.replace("\\", "/") for name in NAMES)
+"""As the line protocol keeps them."""
+
+OFFSETS_S = dict(zip(KEPT, (0.001, -0.002, 0.003, -0.004, 0.005, -0.006, 0.007), strict=True))
+"""Each host has its own offset, so a mix-up shows."""
+
+NO_BREACH = Breach(None, None, None, 20_000.0, free_running=False, calibrated=True)
+SILENCE = [failed(f"ntp{number}.example.net", "unreachable", "timeout") for number in range(1, 5)]
+
+
+class Odd(NamedTuple):
+    """The databases of the odd hosts, and the moment at which their history ends."""
+
+    urls: dict[Language, str]
+    end_ms: int
+
+    def span(self, later_s: float = 0.0, hours: float = 6.0) -> Span:
+        """Return a range that ends so much later than the last point."""
+        end_ms = self.end_ms + round(later_s * 1000)
+        return Span(end_ms - round(hours * HOUR_S * 1000), end_ms)
+
+
+@contextmanager
+def odd_hosts() -> Iterator[Odd]:
+    """Fill both databases with a host for each case that a panel must get right."""
+    end_s = time.time_ns() // NS_PER_S
+    lines = "".join(_odd(end_s)).splitlines(keepends=True)
+    with databases(lines) as urls:
+        yield Odd(urls, end_s * 1000)
+
+
+def _odd(end_s: int) -> Iterator[str]:
+    """Yield the lines of every odd host."""
+    for age_s in range(2 * HOUR_S, -1, -60):
+        for name, offset_s in zip(NAMES, OFFSETS_S.values(), strict=True):
+            skew_ppm = 2000.0 if age_s > 2 * HOUR_S - 300 else 0.5  # nothing is known in the first five minutes
+            yield _audit(end_s - age_s, name, "s.1", offset_s, drift=Drift(12.0, None, skew_ppm, 20, NO_BREACH))
+        yield _audit(end_s - age_s, "hour-ahead", "s-1", -3600.0, delivery=Health(0, 3, 1200.0, 2))
+        yield _audit(end_s - age_s, "siteless", None, 0.002)
+        yield _audit(end_s - age_s, "unmeasured", "s-1", None)
+    for age_s in range(6 * HOUR_S, 20 * 60, -300):  # every 5 minutes, as a reporting gap longer than a graph's buckets
+        yield _audit(end_s - age_s, "silent", "s-1", 0.001)
+    for age_s in range(2 * HOUR_S, -1, -300):
+        yield _audit(end_s - age_s, "seldom", "s-2", 0.0015)
+    for age_s in range(10 * DAY_S + HOUR_S, 10 * DAY_S, -300):
+        yield _audit(end_s - age_s, "vanished", "s-2", 5.0, events=("unsynced",) if age_s == 10 * DAY_S + 300 else ())
+
+
+def _audit(
+    at_s: int,
+    name: str,
+    site: str | None,
+    behind_s: float | None,
+    *,
+    events: Sequence[str] = (),
+    delivery: Health | None = None,
+    drift: Drift | None = None,
+) -> str:
+    """Return the lines of an audit at a moment of true time, on a host whose clock is so far behind."""
+    host_ns = at_s * NS_PER_S - round((behind_s or 0.0) * NS_PER_S)
+    sources: Sequence[SourceObservation] = SILENCE if behind_s is None else servers(behind_s, host_ns=host_ns)
+    seen = record(*sources, name=name, labels=Labels("0.1.0", None, site, "prod"), host_ns=host_ns)
+    seen = seen._replace(age_s=0.0 if behind_s is not None else None, health=delivery or Health(), drift=drift)
+    at_ns = at_s * NS_PER_S
+    raised = [Event(kind, True, Severity.WARNING, "high", "so it is", at_ns, host_ns, 0) for kind in events]
+    return date(render(seen, raised), at_ns)
