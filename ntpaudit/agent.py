@@ -22,6 +22,7 @@ from ntpaudit.core.schedule import (
     after_network,
     begin,
     missed,
+    next_poll_ns,
     rested,
     resumed,
     sooner,
@@ -255,6 +256,7 @@ class Agent:
         if held and self._schedule.network_ns is None and all(_is_held_back(source) for source in held):
             soon_ns = self._around.now_ns() + round(HELD_BACK_S * NS_PER_S)
             self._schedule = self._schedule._replace(pool_ns=soon_ns)
+            self._save_state()
 
     def _look(self) -> None:
         """Look for a step or a suspend; after either the clock is measured anew as soon as manners allow."""
@@ -334,6 +336,7 @@ class Agent:
                 "version": __version__,
                 "boot_id": self.rounds.boot_id,
                 "started_boottime_ns": self._started_ns,
+                "next_poll_boottime_ns": next_poll_ns(self._schedule),
             },
         )
 

@@ -121,6 +121,12 @@ def _root() -> None:
         raise PermissionError("these tests run as an ordinary user")
 
 
+@_ability("timens")
+def _timens() -> None:
+    need("root")
+    _run("unshare", "--time", "--fork", "--boottime", "1", "--", "true")
+
+
 @_ability("another-user")
 def _another_user() -> None:
     """Become nobody, in the two ways that tests use: a new process, and this process for a moment."""

@@ -38,6 +38,7 @@ class World(NamedTuple):
     begin_ns: int = NOW_NS
     uptime_ns: int = 3600 * NS_PER_S
     boot_id: str | None = BOOT
+    machine_id: str | None = "4" * 32
     ask_every: int = 5
     health: Health = Health()
 
@@ -72,7 +73,7 @@ def live(world: World, minutes: Iterable[int]) -> Iterator[Kept]:
         mind, step, _ = look(mind, now)
         if step is not None:
             events = (step_event(mind, step, now),)
-        host = HostFacts("web1", "4" * 32, world.boot_id, "UTC", 0, False, "tsc", None)
+        host = HostFacts("web1", world.machine_id, world.boot_id, "UTC", 0, False, "tsc", None)
         sources = _answers(world, minute, asked) if asks else ()
         observation = Observation(host, now, sources, KERNEL, (CHRONYD,))
         concluded = conclude_round(mind, observation, "network" if asks else "local", TERMS, world.health)

@@ -200,11 +200,19 @@ def choose(configuration: Path) -> None:
 def serve(host: Machine, address: str, stratum: int) -> None:
     """Let chronyd serve the machine's own clock there, as Debian's user for it, without steering that clock."""
     ip, _, port = address.partition(":")
-    place = f"/root/chrony-{port}"
+    place = f"/root/chrony-{ip}-{port}"
     serving = f"port {port}\nbindaddress {ip}\nlocal stratum {stratum}\nallow\n"
     write(host, f"{place}.conf", f"{serving}cmdport 0\nbindcmdaddress /\npidfile {place}.pid\n")
     host.say(
-        "systemd-run", "--quiet", f"--unit=time-{port}", "--", "/usr/sbin/chronyd", "-x", "-d", "-f", f"{place}.conf"
+        "systemd-run",
+        "--quiet",
+        f"--unit=time-{ip}-{port}",
+        "--",
+        "/usr/sbin/chronyd",
+        "-x",
+        "-d",
+        "-f",
+        f"{place}.conf",
     )
 
 
@@ -356,7 +364,18 @@ def test_records_are_kept_and_root_can_read_them(host: Machine) -> None:
     for record in measured(host):
         assert record["offset"]["earliest_s"] <= 0.0 <= record["offset"]["latest_s"]
     status = host.run(["ntpaudit", "status", "--format", "json"], check=False)
-    assert json.loads(status.stdout)["record"]["verdict"] == "within"
+    told = json.loads(status.stdout)
+    assert (told["record"]["verdict"], told["stale"], told["reason"]) == ("within", False, None)
+    assert status.returncode in (0, 1)
+
+
+def test_service_and_shell_call_the_boot_the_same(host: Machine) -> None:
+    """In a container the shell sees its boot id, and the sandbox, whose /proc is its own, the kernel's: they agree."""
+    path = "/proc/sys/kernel/random/boot_id"
+    seen = host.say("cat", path)
+    inside = confined(host, f"import json; print(json.dumps(open('{path}').read().strip()))")
+    assert inside != seen, "no container hides anything here, so that nothing is tested"
+    assert {record["host"]["boot_id"] for record in records(host)} == {seen}
     assert "--" not in host.run(["ntpaudit", "history", "--format", "json"], check=False).stderr
 
 
@@ -536,6 +555,8 @@ def test_timer_audits_without_the_agent(host: Machine) -> None:
     eventually(lambda: len(records(host)) > count)
     eventually(lambda: shown(host, "ntpaudit-check", "ActiveState") == "inactive")
     assert shown(host, "ntpaudit-check", "Result") == "success"
+    told = json.loads(host.run(["ntpaudit", "status", "--format", "json"], check=False).stdout)
+    assert (told["stale"], told["reason"]) == (False, None)
     host.say("systemctl", "start", "ntpaudit")
     eventually(lambda: len(records(host)) > count + 1)
 
@@ -570,6 +591,21 @@ def test_history_of_a_run_by_hand_is_taken_over(spare: Machine) -> None:
     spare.say("systemctl", "start", "ntpaudit")
     eventually(lambda: len(records(spare)) >= 2)
     spare.say("systemctl", "stop", "ntpaudit")
+
+
+def test_quick_start_of_the_readme_works_as_it_is_pasted(package: Path) -> None:
+    """Its last command says what the agent waits for, and until when; then it says how the clock is."""
+    text = (REPOSITORY / "README.md").read_text().partition("## Run it as a service\n\n")[2].partition("\n\n")[0]
+    with installed(package) as host:
+        for number in range(1, 5):
+            serve(host, f"127.0.0.{number}:123", 2)
+        names = "".join(f"127.0.0.{number} ntp{number}.example.net\n" for number in range(1, 5))
+        write(host, "/etc/hosts", f"127.0.0.1 localhost\n{names}")
+        write(host, "/root/quick-start", text.replace("sudo ", ""))
+        pasted = host.run(["sh", "-x", "/root/quick-start"], check=False)
+        said = " ".join(pasted.stdout.split())
+        assert pasted.returncode in (0, 1) or "waits for its first measurement, due in" in said, pasted
+        eventually(lambda: host.run(["ntpaudit", "status"], check=False).returncode in (0, 1))
 
 
 def test_every_command_of_the_package_works(spare: Machine) -> None:

@@ -5,22 +5,24 @@ import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ntpaudit.cli.state import this_moment
+from ntpaudit.cli.state import this_host, this_moment
 from ntpaudit.core.drift import Breach, Drift
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.politeness import Moment
 from ntpaudit.core.record import Health, Record
-from ntpaudit.core.standing import AgentState, judge_standing
+from ntpaudit.core.standing import AgentState, HostNow, judge_standing
 from ntpaudit.sinks.standing import FORMATS, REMEDY, render, render_absence, sentence
 from ntpaudit.store.database import open_database
 from ntpaudit.store.history import save_state
+from ntpaudit.store.ledger import Claim
 from ntpaudit.store.location import FILE_NAME
 from ntpaudit.store.packing import unpack_text
 from tests.command import Ran, ntpaudit
@@ -34,12 +36,14 @@ MINUTES = 33
 
 def recent(ago_s: float = 20.0, **changes: Any) -> World:
     """Return a world of this very boot, or another, whose last look was so long ago."""
-    now = this_moment()
+    here = this_host(None)
+    now = here.moment
     since_ns = (MINUTES - 1) * MINUTE_NS + NS_PER_S + round(ago_s * NS_PER_S)
     begin = {
         "begin_ns": now.realtime_ns - since_ns,
         "uptime_ns": now.boottime_ns - since_ns,
         "boot_id": now.boot_id,
+        "machine_id": here.machine_id,
     }
     return World(**(begin | changes))
 
@@ -78,17 +82,19 @@ def test_what_an_agent_concluded_last(tmp_path: Path) -> None:
     blocks = ran.out.split("\n\n")
     assert re.match(
         r"OK  clock is [0-9.]+ ms behind, never more than [0-9.]+ ms wrong "
-        r"\(measured 2 min ago, 4 of 4 servers agreed\)",
+        r"\(measured 2 min before this record, 4 of 4 servers agreed\)",
         " ".join(blocks[0].split(" ", 1)[0:1]) + "  " + " ".join(blocks[0].split()[1:]),
     )
     assert re.match(
-        r"audited   2[0-9] s ago, at [0-9-]{10} [0-9:]{8} UTC\nasked     the servers 2.[0-9]+ min ago", blocks[1]
+        r"recorded  2[0-9] s ago, at [0-9-]{10} [0-9:]{8} UTC; all that follows is as of then\n"
+        r"polled    2 min before; the replies:$",
+        blocks[1],
     )
     assert blocks[2].splitlines()[1].startswith("ntp1.example.net  192.0.1.1  agreeing")
     assert re.search(r"^drift +as corrected now it (gets|falls) .* a day, give or take", blocks[3], re.MULTILINE)
     assert "if synchronisation stopped now" in blocks[3]
-    assert re.search(r"^agent +ntpaudit 0.1.0, pid 812, for 2 h; looks every 60 s", blocks[3], re.MULTILINE)
-    assert "nothing waited to be delivered when it was recorded" in blocks[3]
+    assert re.search(r"^agent +ntpaudit 0.1.0, pid 812, for [.0-9]+ (h|min); looks every 60 s", blocks[3], re.MULTILINE)
+    assert "nothing waits to be delivered" in blocks[3]
     assert max(map(len, ran.out.splitlines())) <= 100
 
 
@@ -128,16 +134,17 @@ def test_findings_come_with_their_remedies(tmp_path: Path) -> None:
 
 def test_an_old_record_is_unknown_and_says_why(tmp_path: Path) -> None:
     """More than three local intervals and 10 s: 3, whatever it said, with its last word and what to do."""
-    keep(tmp_path, recent(250.0, stepped_s=lambda minute: 7.0), local_s=60.0)
+    last = keep(tmp_path, recent(250.0, stepped_s=lambda minute: 7.0), local_s=60.0)[-1]
     ran = status(state=tmp_path)
     assert ran.status == 3
     assert said(ran).startswith("UNKNOWN the agent has kept no record for 4.1") or "for 250 s" in said(ran)
-    assert "its last word was CRITICAL: clock is at least 6.9" in said(ran)
+    assert f"its last word was {last.severity.name}: " in said(ran)
+    assert "clock is at least 6.9" in said(ran)
     assert f"fix: {REMEDY}" in said(ran)
     nagios = status("--format", "nagios", state=tmp_path)
     assert nagios.status == 3
     assert re.fullmatch(r"NTPAUDIT UNKNOWN - the agent has kept no record for [^|]* \| age=25[0-9]s;;;0;\n", nagios.out)
-    assert status("--stale", "1h", state=tmp_path).status == 2
+    assert status("--stale", "1h", state=tmp_path).status == last.severity.exit_status
 
 
 @pytest.mark.parametrize(("local_s", "expected"), [(300.0, 0), (20.0, 3), (None, 0)])
@@ -156,12 +163,34 @@ def test_a_stepped_clock_makes_no_record_older_or_younger(tmp_path: Path) -> Non
     assert 20 <= data["age_s"] < 80
 
 
-def test_a_record_of_another_boot_is_at_least_as_old_as_this_one_has_lasted(tmp_path: Path) -> None:
-    """A record that the clock says is of the future is not young: the host has been up since."""
-    now = this_moment()
-    keep(tmp_path, recent(boot_id="another", begin_ns=now.realtime_ns + 86_400 * NS_PER_S))
-    data = json.loads(status("--format", "json", "--stale", "100y", state=tmp_path).out)
-    assert abs(data["age_s"] - this_moment().boottime_ns / NS_PER_S) < 60
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"boot_id": "another"}, "the last record is of another boot"),
+        ({"boot_id": None}, "there is no boot id"),
+        ({"machine_id": "5" * 32}, "the last record is of another machine (id 55555555..."),
+    ],
+)
+def test_a_record_of_another_clock_is_unknown(changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    """After a reboot with a dead battery, and in a copied state folder, the last OK is young and says nothing."""
+    keep(tmp_path, recent(**changes))
+    for format_name in FORMATS:
+        ran = status("--format", format_name, "--stale", "100y", state=tmp_path)
+        assert ran.status == 3
+        assert reason in said(ran)
+    assert "fix: the next record of an agent replaces it: systemctl restart ntpaudit" in said(status(state=tmp_path))
+    data = json.loads(status("--format", "json", state=tmp_path).out)
+    assert (data["stale"], data["record"]["severity"]) == (True, "ok")
+
+
+def test_a_record_of_the_future_is_unknown(tmp_path: Path) -> None:
+    """A negative age is no youth: such a record is of another time namespace, or was altered."""
+    keep(tmp_path, recent(-3600.0))
+    ran = status(state=tmp_path)
+    assert ran.status == 3
+    assert re.match(
+        r"UNKNOWN the last record is 5[0-9.]* min ahead of this host's uptime", said(ran)
+    ) or "60 min" in said(ran)
 
 
 def test_json_has_the_record_as_stored(tmp_path: Path) -> None:
@@ -200,6 +229,87 @@ def test_no_agent_is_unknown_and_says_what_to_do(format_name: str, tmp_path: Pat
         }  # fmt: skip
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the state folder as an agent that runs does."""
+    claim = Claim(str(folder / "state"))
+    yield
+    claim.release()
+
+
+def begun(folder: Path, *, up_s: float = 2.0, poll_s: float = 8.0) -> None:
+    """Leave behind what an agent does that has just begun."""
+    now = this_moment()
+    connection = open_database(str(folder / "state" / FILE_NAME), print)
+    state = {
+        "pid": 812,
+        "boot_id": now.boot_id,
+        "started_boottime_ns": now.boottime_ns - round(up_s * NS_PER_S),
+        "next_poll_boottime_ns": now.boottime_ns + round(poll_s * NS_PER_S),
+    }
+    save_state(connection, "agent", state)
+    connection.close()
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_an_agent_that_has_just_begun(format_name: str, tmp_path: Path) -> None:
+    """It runs, and until when it waits for its first measurement; started once more it would not be sooner."""
+    begun(tmp_path)
+    with held(tmp_path):
+        ran = status("--format", format_name, state=tmp_path)
+    assert ran.status == 3
+    waits = r"the agent has run for [2-9] s and waits for its first measurement, due in 1[0-8] s at most"
+    assert re.search(waits, said(ran))
+    assert "systemctl" not in ran.out
+    if format_name == "json":
+        assert json.loads(ran.out)["agent"]["pid"] == 812
+    assert "systemctl enable --now ntpaudit" in status("--format", format_name, state=tmp_path).out
+
+
+def test_an_agent_that_is_late_with_its_first_record(tmp_path: Path) -> None:
+    """What was due long ago is no reason to wait on."""
+    begun(tmp_path, up_s=3600.0, poll_s=-3590.0)
+    with held(tmp_path):
+        told = said(status(state=tmp_path))
+    assert "the agent has run for 60 min and has recorded nothing, which was due 60 min ago" in told or "59." in told
+    assert f"fix: {REMEDY}" in told
+
+
+def test_an_agent_that_has_begun_since_another_boot(tmp_path: Path) -> None:
+    """The record of the boot before says nothing; the agent that will replace it runs already."""
+    keep(tmp_path, recent(boot_id="another"))
+    begun(tmp_path)
+    with held(tmp_path):
+        told = said(status(state=tmp_path))
+    assert told.startswith("UNKNOWN the last record is of another boot")
+    assert re.search(r"fix: the agent has run for [2-9] s and waits for its first measurement, due in", told)
+
+
+def test_an_agent_that_keeps_nothing(tmp_path: Path) -> None:
+    """Where an agent runs and has no file, it needs no start."""
+    (tmp_path / "state").mkdir()
+    with held(tmp_path):
+        told = said(status(state=tmp_path))
+    assert "an agent runs and has kept nothing in" in told
+    assert "systemctl enable" not in told
+
+
+def test_an_agent_that_may_not_poll_yet(tmp_path: Path) -> None:
+    """A pool that was queried lately is left alone: until when, the screen says."""
+    keep(tmp_path, recent(answers=lambda minute: False))
+    begun(tmp_path, poll_s=240.0)
+    with held(tmp_path):
+        assert re.search(r"next poll 4\.[3-9]?\d* min after this record", said(status(state=tmp_path)))
+
+
+def test_a_finding_that_is_not_over_yet_contradicts_no_table(tmp_path: Path) -> None:
+    """Servers that answer again stand beside a finding that holds until three samples say so: it says that too."""
+    keep(tmp_path, recent(answers=lambda minute: minute >= 30))
+    told = said(status(state=tmp_path))
+    assert "ntp1.example.net 192.0.1.1 agreeing" in told
+    assert re.search(r"unreachable-sources: 4 of 4 .*?\(the last sample is better; cleared after 3 in a row\)", told)
+
+
 def test_a_one_shot_audit_is_no_agents_word(tmp_path: Path) -> None:
     """What `check --record` kept in the same place is passed over."""
     keep(tmp_path, recent())
@@ -209,13 +319,67 @@ def test_a_one_shot_audit_is_no_agents_word(tmp_path: Path) -> None:
     assert "no agent has kept a record" in status(state=tmp_path).out
 
 
-def test_a_record_that_makes_no_sense_is_no_record(tmp_path: Path) -> None:
-    """A row that no ntpaudit wrote is no traceback."""
+@pytest.mark.parametrize(
+    "text", ["{}", "null", "[1]", '{"severity": null}', "\\x00", '{"schema": "ntpaudit.record/1"}']
+)
+def test_a_damaged_record_is_unknown_and_named(text: str, tmp_path: Path) -> None:
+    """A row that no ntpaudit wrote is no traceback, and no older record speaks in its place."""
     keep(tmp_path, recent())
     connection = open_database(str(tmp_path / "state" / FILE_NAME), print)
-    connection.execute("UPDATE audits SET record = '{}'")
+    connection.execute("UPDATE audits SET record = ? WHERE id = (SELECT MAX(id) FROM audits)", (text,))
     connection.close()
-    assert status(state=tmp_path).status == 3
+    for format_name in FORMATS:
+        ran = status("--format", format_name, state=tmp_path)
+        assert ran.status == 3
+        assert f"the last record (audit {MINUTES}) is damaged, so nothing is known of the clock" in said(ran)
+
+
+def test_a_damaged_poll_is_passed_over(tmp_path: Path) -> None:
+    """Sources are shown as of the latest audit whose record can be read."""
+    keep(tmp_path, recent())
+    connection = open_database(str(tmp_path / "state" / FILE_NAME), print)
+    last = "(SELECT MAX(id) FROM audits WHERE kind = 'network')"
+    connection.execute(f"UPDATE audits SET record = '{{}}' WHERE id = {last}")
+    connection.close()
+    ran = status(state=tmp_path)
+    assert ran.status == 0
+    assert "polled 7 min before; the replies:" in said(ran)
+
+
+def test_sources_are_those_of_an_audit_that_polled_them(tmp_path: Path) -> None:
+    """Where the latest audits found no source that may be queried, their list is no reply: an earlier one has those."""
+    keep(tmp_path, recent())
+    connection = open_database(str(tmp_path / "state" / FILE_NAME), print)
+    audit_id, value = connection.execute(
+        "SELECT id, record FROM audits WHERE kind = 'network' ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    resting = json.loads(unpack_text(value))
+    resting["sources"] = [source | {"status": "backed-off", "reason": "interval"} for source in resting["sources"]]
+    connection.execute("UPDATE audits SET record = ? WHERE id = ?", (json.dumps(resting), audit_id))
+    ran = status(state=tmp_path)
+    assert "polled 7 min before; the replies:" in said(ran)
+    assert "backed-off" not in ran.out
+    connection.execute("UPDATE audits SET record = ? WHERE kind = 'network'", (json.dumps(resting),))
+    connection.close()
+    assert "polled no server lately: none may be queried so soon" in said(status(state=tmp_path))
+
+
+def test_all_of_it_refers_to_one_moment(tmp_path: Path) -> None:
+    """The only age that grows is that of the record: read a little later, all other lines are the same."""
+    keep(
+        tmp_path,
+        recent(20.0),
+        pid=812, boot_id=this_moment().boot_id, started_boottime_ns=this_moment().boottime_ns - 7200 * NS_PER_S,
+    )  # fmt: skip
+    first, second = (
+        [line for line in status("--stale", "1h", state=tmp_path).out.splitlines() if not line.startswith("recorded")]
+        for _ in range(2)
+    )
+    assert first == second
+    told = judge_standing(LOCAL, OK, AgentState(), after(LOCAL, 3000.0), 1e9)
+    late = judge_standing(LOCAL, OK, AgentState(), after(LOCAL, 9000.0), 1e9)
+    lines = zip(*(render(one, "text", {}).splitlines() for one in (told, late)), strict=True)
+    assert [one.split()[0] for one, other in lines if one != other] == ["recorded"]
 
 
 def test_the_configuration_names_the_history(tmp_path: Path) -> None:
@@ -262,8 +426,12 @@ def test_a_reader_that_leaves_and_a_full_output(tmp_path: Path) -> None:
 
 def standing(record: Record, asked: Record | None = None, age_s: float = 5.0) -> str:
     """Tell a record of so long ago as text, on one line."""
-    now = Moment(record.host.boot_id, record.boottime_ns + round(age_s * NS_PER_S), record.host_ns)
-    return said(render(judge_standing(record, asked, AgentState(), now), "text", {}))
+    return said(render(judge_standing(record, asked, AgentState(), after(record, age_s)), "text", {}))
+
+
+def after(record: Record, age_s: float) -> HostNow:
+    """Return the host of a record so much later."""
+    return HostNow(Moment(record.host.boot_id, record.boottime_ns + round(age_s * NS_PER_S), record.host_ns))
 
 
 OK = CASES["ok, behind"]
@@ -303,7 +471,7 @@ def test_no_forecast_of_a_breach_that_has_happened() -> None:
 @pytest.mark.parametrize(
     ("health", "words"),
     [
-        (Health(), "delivery nothing waited to be delivered when it was recorded"),
+        (Health(), "delivery nothing waits to be delivered"),
         (Health(backlog=3, oldest_s=720.0), "delivery 3 records waiting, the oldest for 12 min"),
         (
             Health(backlog=1, oldest_s=60.0, failures=2, failure="401 unauthorized"),
@@ -324,9 +492,10 @@ def test_a_local_record_without_an_offset_says_what_the_servers_said() -> None:
     silent = CASES["unmeasured, nobody answered"]
     local = silent._replace(kind="local", sources=(), age_s=None)
     assert standing(local, silent).startswith("UNKNOWN clock was not measured: none of 4 servers answered (timeout)")
-    assert "what servers said 5 s ago does not hold any more" in standing(local, OK)
+    before = OK._replace(boottime_ns=OK.boottime_ns - 60 * NS_PER_S)
+    assert "what servers replied 60 s before does not hold any more" in standing(local, before)
     assert standing(local).startswith("UNKNOWN clock was not measured")
-    assert "asked no server yet" in standing(local)
+    assert "polled no server yet" in standing(local)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -335,8 +504,7 @@ def test_any_record_can_be_told(case: str, format_name: str) -> None:
     """Each outcome is told in each format, fresh and stale, in ASCII and in lines that fit."""
     record = CASES[case]
     for age_s in (1, 10_000):
-        now = Moment(record.host.boot_id, record.boottime_ns + age_s * NS_PER_S, record.host_ns)
-        told = judge_standing(record, record, AgentState(), now)
+        told = judge_standing(record, record, AgentState(), after(record, age_s))
         text = render(told, format_name, record.to_dict())
         assert text.isascii()
         assert text.endswith("\n")
@@ -350,7 +518,7 @@ def test_any_record_can_be_told(case: str, format_name: str) -> None:
 
 def test_colours_move_nothing() -> None:
     """Coloured or not, the text is the same."""
-    told = judge_standing(OK, OK, AgentState(), Moment(OK.host.boot_id, OK.boottime_ns, OK.host_ns))
+    told = judge_standing(OK, OK, AgentState(), after(OK, 0.0))
     coloured = render(told, "text", {}, colour=True)
     assert "\x1b[32mOK\x1b[0m" in coloured
     assert re.sub("\x1b\\[[0-9]+m", "", coloured) == render(told, "text", {})

@@ -4,6 +4,7 @@ import os
 
 from ntpaudit.config import Config, find_config, load_config
 from ntpaudit.core.politeness import Moment
+from ntpaudit.core.standing import HostNow
 
 
 def read_config(path: str | None) -> Config:
@@ -21,8 +22,15 @@ def history_path(config: Config, *, by_agent: bool) -> str:
 
 def this_moment() -> Moment:
     """Return the time as this host's clocks have it."""
+    return this_host(None).moment
+
+
+def this_host(path: str | None) -> HostNow:
+    """Return this host as it is now, and whether an agent keeps the history of that path."""
     from ntpaudit.probes.clock import SystemClock
     from ntpaudit.probes.host import host_facts
+    from ntpaudit.store.reading import agent_runs
 
-    reading = SystemClock().read()
-    return Moment(host_facts().boot_id, reading.boottime_ns, reading.realtime_ns)
+    facts, reading = host_facts(), SystemClock().read()
+    moment = Moment(facts.boot_id, reading.boottime_ns, reading.realtime_ns)
+    return HostNow(moment, facts.machine_id, None if path is None else agent_runs(path))

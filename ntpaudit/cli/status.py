@@ -1,15 +1,21 @@
 """`ntpaudit status`: what the agent concluded last."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from ntpaudit.cli.output import wants_colour
 from ntpaudit.cli.parameters import Parsed
-from ntpaudit.cli.state import history_path, read_config, this_moment
+from ntpaudit.cli.state import history_path, read_config, this_host
 from ntpaudit.cli.stream import tell
 from ntpaudit.core.policy import Severity
+from ntpaudit.core.standing import AgentState, wait_of
 from ntpaudit.core.wording import parse_span
 from ntpaudit.errors import StoreError
-from ntpaudit.sinks.standing import FORMATS, render, render_absence
+from ntpaudit.sinks.standing import FORMATS, render, render_absence, waiting
+
+if TYPE_CHECKING:
+    import sqlite3
 
 EPILOG = """\b
 Examples:
@@ -36,17 +42,30 @@ Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usa
 def status(config_path: str | None, format_name: str, stale: float | None) -> None:
     """Say what the agent concluded last, and how old that is. Nothing is asked of the network."""
     from ntpaudit.store.past import find_standing
-    from ntpaudit.store.reading import START, open_history
+    from ntpaudit.store.reading import open_history
 
-    path = history_path(read_config(config_path), by_agent=True)
+    path, agent = history_path(read_config(config_path), by_agent=True), None
     try:
         with open_history(path) as history:
-            found = find_standing(history, this_moment(), stale)
-        if found is None:
-            raise StoreError(f"no agent has kept a record in {path}; {START}")
+            found = find_standing(history, lambda: this_host(path), stale)
+            if found is None:
+                agent, reason = _absence(history, path)
+                raise StoreError(reason)
     except StoreError as error:
-        tell([render_absence(str(error), format_name, colour=wants_colour())])
+        tell([render_absence(str(error), format_name, agent, colour=wants_colour())])
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
     standing, stored = found
     tell([render(standing, format_name, stored, colour=wants_colour())])
     raise click.exceptions.Exit(standing.severity.exit_status)
+
+
+def _absence(history: "sqlite3.Connection", path: str) -> tuple[AgentState | None, str]:
+    """Return the agent that runs and has recorded nothing yet, None where none runs; and a sentence about it."""
+    from ntpaudit.store.past import agent_state
+    from ntpaudit.store.reading import START
+
+    agent = agent_state(history)
+    wait = wait_of(agent, this_host(path))
+    if wait is None:
+        return None, f"no agent has kept a record in {path}; {START}"
+    return agent, waiting(wait)

@@ -254,13 +254,22 @@ def _listed(rule: Rule, watched: Watched) -> Finding:
     """List what is raised, and what is suspected without counting it."""
     raised = LEVELS[watched.raised - 1] if watched.raised else "low"
     if not watched.pending:
-        return make_finding(rule, (raised, watched.message))
+        return make_finding(rule, (raised, watched.message + _improving(watched)))
     said_by = sum(rank >= watched.pending for rank in watched.seen)
     suspected = (
         f"{watched.suspicion} (not confirmed yet, else {LEVELS[watched.pending - 1]}: "
         f"said by {said_by} of the last {len(watched.seen)} samples)"
     )
     return make_finding(rule, (raised, f"{watched.message}; {suspected}" if watched.raised else suspected))
+
+
+def _improving(watched: Watched) -> str:
+    """Say how many of the last samples contradict what is still raised: they may stand beside it on a screen."""
+    better = next((count for count, rank in enumerate(reversed(watched.seen)) if rank >= watched.raised), 0)
+    if not better:
+        return ""
+    said = "sample is" if better == 1 else f"{better} samples are"
+    return f" (the last {said} better; cleared after {MAJORITY} in a row)"
 
 
 def _changes(before: Alarms, after: Alarms) -> Iterator[tuple[Finding, bool]]:

@@ -57,6 +57,11 @@ def begin(
     )
 
 
+def next_poll_ns(schedule: Schedule) -> int | None:
+    """Return when sources are polled next; None where there are none."""
+    return min((due for due in (schedule.network_ns, schedule.pool_ns) if due is not None), default=None)
+
+
 def after_network(schedule: Schedule, now_ns: int, intervals: Intervals, chance: float) -> Schedule:
     """Return the schedule after servers were asked; pools only where they were due too."""
     pool_ns = schedule.pool_ns

@@ -6,9 +6,12 @@ import time
 
 from ntpaudit.core.observation import HostFacts, host_label
 
+BOOT_ID = "NTPAUDIT_BOOT_ID"
+"""The variable by which a unit says which boot this is."""
+
 _CLOCKSOURCE = "sys/devices/system/clocksource/clocksource0/current_clocksource"
 _CONTAINER_MARKS = {".dockerenv": "docker", "run/.containerenv": "podman"}
-_MACHINE_ID = re.compile("(?!0{32})[0-9a-f]{32}")
+_ID = re.compile("(?!0{32})[0-9a-f]{32}")
 _HARDWARE_CLOCK = {"UTC": False, "LOCAL": True}
 
 
@@ -21,7 +24,7 @@ def host_facts(name: str | None = None, root: str = "/") -> HostFacts:
     return HostFacts(
         name=name or host_label(os.uname().nodename, machine_id),
         machine_id=machine_id,
-        boot_id=_text(root, "proc/sys/kernel/random/boot_id"),
+        boot_id=_boot_id(root),
         timezone=_timezone(root) or local.tm_zone,
         zone_offset_s=local.tm_gmtoff,
         rtc_local=_rtc_local(root),
@@ -42,7 +45,25 @@ def _text(root: str, path: str) -> str | None:
 def _machine_id(root: str) -> str | None:
     """Return the machine id; None where the file holds none, such as `uninitialized` in an image (machine-id(5))."""
     text = (_text(root, "etc/machine-id") or "").replace("-", "").lower()
-    return text if _MACHINE_ID.fullmatch(text) else None
+    return text if _ID.fullmatch(text) else None
+
+
+def _boot_id(root: str) -> str | None:
+    """Return what tells this boot's uptimes from those of any other.
+
+    In a container systemd-nspawn mounts a boot id of its own, which a service's sandbox hides again with a /proc of its
+    own: so its unit names the one that everybody else sees (%b, without hyphens). In a time namespace uptimes count
+    from elsewhere (time_namespaces(7)), which belongs to the name of the boot.
+    """
+    named = os.environ.get(BOOT_ID, "").replace("-", "").lower()
+    boot_id = _text(root, "proc/sys/kernel/random/boot_id")
+    if _ID.fullmatch(named):
+        boot_id = "-".join((named[:8], named[8:12], named[12:16], named[16:20], named[20:]))
+    lines = (_text(root, "proc/self/timens_offsets") or "").splitlines()
+    offsets = [".".join(line.split()[1:]) for line in lines]
+    return (
+        boot_id if boot_id is None or not any(offset != "0.0" for offset in offsets) else ":".join([boot_id, *offsets])
+    )
 
 
 def _timezone(root: str) -> str | None:

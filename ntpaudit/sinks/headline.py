@@ -27,23 +27,24 @@ _REASONS = {
 """Reason codes that a word in passing needs spelt out."""
 
 
-def headline(record: Record) -> str:
+def headline(record: Record, since: str = "ago") -> str:
     """Say in a sentence how wrong the clock is, without the severity.
 
-    Bounds are rounded up and least errors down. Where findings make it worse than the offset does, they are named.
+    `since` follows the age of the measurement, which is that at the moment of the record. Bounds are rounded up and
+    least errors down. Where findings make it worse than the offset does, they are named.
     """
     if record.offset is None:
         sentence, severity = f"clock was not measured: {_why_unmeasured(record)}", Severity.UNKNOWN
     else:
-        sentence, severity = _measured(record, record.offset)
+        sentence, severity = _measured(record, record.offset, since)
     if not record.confirmed:
         sentence, severity = f"not confirmed yet: {sentence}", max(severity, Severity.UNKNOWN)
     return sentence if record.severity <= severity else f"{sentence}; {_worst_findings(record)}"
 
 
-def _measured(record: Record, offset: Offset) -> tuple[str, Severity]:
+def _measured(record: Record, offset: Offset, since: str) -> tuple[str, Severity]:
     """Say how wrong a measured clock is, and how bad that is by itself."""
-    profile, votes = record.profile, _votes(record)
+    profile, votes = record.profile, _votes(record, since)
     estimate, bound = span(offset.estimate_s), span(offset.bound_s, rounding="up")
     warning, critical = span(profile.warning_s), span(profile.critical_s)
     by_estimate = profile.judged_on == "offset"
@@ -66,11 +67,11 @@ def _measured(record: Record, offset: Offset) -> tuple[str, Severity]:
     return f"{said} ({votes})", Severity.WARNING
 
 
-def _votes(record: Record) -> str:
+def _votes(record: Record, since: str) -> str:
     """Say how many servers agree, or agreed when they were asked last, and whether those asked now do."""
     if not record.age_s:
         return _voted(record)
-    ago = f"measured {span(record.age_s)} ago"
+    ago = f"measured {span(record.age_s)} {since}"
     if record.kind == "network":
         return f"{ago}, now {_voted(record)}"
     return f"{ago}, {record.agreement.agreeing} of {plural(record.agreement.sources, 'server')} agreed"

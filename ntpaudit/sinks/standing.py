@@ -11,7 +11,7 @@ from ntpaudit.core.drift import Breach, Drift
 from ntpaudit.core.ntptime import format_utc
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Health, Record
-from ntpaudit.core.standing import Standing
+from ntpaudit.core.standing import AgentState, Standing, Wait
 from ntpaudit.core.wording import plural, span
 from ntpaudit.sinks.headline import headline
 from ntpaudit.sinks.nagios import performance, plugin_line
@@ -19,7 +19,11 @@ from ntpaudit.sinks.text import facts, finding_lines, labelled, opening, page, p
 
 FORMATS = ("text", "json", "nagios")
 
-REMEDY = "look why the agent is silent: systemctl status ntpaudit; journalctl -u ntpaudit"
+REMEDY = "check why the agent is silent: systemctl status ntpaudit; journalctl -u ntpaudit"
+RESTART = "the next record of an agent replaces it: systemctl restart ntpaudit"
+
+ANSWERS_WITHIN_S = 10.0
+"""From the moment that sources are polled to the record of what they replied: names are resolved meanwhile."""
 
 _DAY_S = 86_400.0
 
@@ -34,17 +38,30 @@ def render(standing: Standing, format_name: str, stored: Mapping[str, Any], *, c
     return _text(standing, colour=colour)
 
 
-def render_absence(reason: str, format_name: str, *, colour: bool = False) -> str:
-    """Tell that there is no record of an agent, and why."""
+def render_absence(reason: str, format_name: str, agent: AgentState | None = None, *, colour: bool = False) -> str:
+    """Say that there is no record of an agent, and why; `agent` is one that runs and has made none yet."""
     match format_name:
         case "json":
-            return json.dumps({"record": None, "age_s": None, "stale": True, "agent": None, "reason": reason}) + "\n"
+            running = None if agent is None else agent._asdict()
+            data = {"record": None, "age_s": None, "stale": True, "agent": running, "reason": reason}
+            return json.dumps(data) + "\n"
         case "nagios":
             return plugin_line(Severity.UNKNOWN, reason, ())
     said, _, remedy = reason.partition("; ")
     return page(
         [*opening(Severity.UNKNOWN, said, painter(colour)), *([_fix(Severity.UNKNOWN, remedy)] if remedy else [])]
     )
+
+
+def waiting(wait: Wait) -> str:
+    """Say that an agent runs and has no measurement yet, and until when it waits.
+
+    Where one is overdue that comes with its fix, behind a semicolon.
+    """
+    running, due_s = f"the agent has run for {_ago(wait.up_s)}", wait.poll_s + ANSWERS_WITHIN_S
+    if due_s >= 0:
+        return f"{running} and waits for its first measurement, due in {_ago(due_s)} at most"
+    return f"{running} and has recorded nothing, which was due {_ago(-due_s)} ago; {REMEDY}"
 
 
 def _fix(severity: Severity, remedy: str) -> str:
@@ -57,18 +74,31 @@ def sentence(standing: Standing) -> str:
     said = _said(standing)
     if not standing.is_stale:
         return said
-    silence = f"the agent has kept no record for {_ago(standing.age_s)}"
-    return f"{silence}: nothing is known of the clock since; its last word was {standing.record.severity.name}: {said}"
+    last = f"its last word was {standing.record.severity.name}: {said}"
+    if standing.doubt is not None:
+        return f"{standing.doubt}: it says nothing of this clock now; {last}"
+    return f"the agent has kept no record for {_ago(standing.age_s)}: nothing is known of the clock since; {last}"
+
+
+def _remedy(standing: Standing) -> str:
+    """Say what to do about a record that is worth nothing."""
+    if standing.doubt is None:
+        return REMEDY
+    if standing.wait is None:
+        return RESTART
+    return waiting(standing.wait) if standing.wait.poll_s >= 0 else "wait for the next record of the agent"
 
 
 def _said(standing: Standing) -> str:
     """Return the record's headline; a local audit without an offset knows why from the last that asked servers."""
     record, asked = standing.record, standing.asked
     if record.offset is not None or record.kind == "network" or asked is None:
-        return headline(record)
+        return headline(record, "before this record")
     if asked.offset is None:
         return headline(asked._replace(severity=record.severity, findings=record.findings))
-    return f"clock was not measured: what servers said {_ago(standing.asked_age_s)} ago does not hold any more"
+    return (
+        f"clock was not measured: what servers replied {_ago(_asked_before_s(standing))} before does not hold any more"
+    )
 
 
 def _json(standing: Standing, stored: Mapping[str, Any]) -> str:
@@ -78,10 +108,16 @@ def _json(standing: Standing, stored: Mapping[str, Any]) -> str:
         "age_s": standing.age_s,
         "stale": standing.is_stale,
         "stale_after_s": standing.stale_after_s,
+        "reason": standing.doubt,
         "asked_age_s": standing.asked_age_s,
         "agent": standing.agent._asdict() | {"up_s": standing.agent_up_s},
     }
     return json.dumps(told, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def _asked_before_s(standing: Standing) -> float | None:
+    """Return how long before the record sources were polled: all that is shown refers to the record's moment."""
+    return None if standing.asked_age_s is None else standing.asked_age_s - standing.age_s
 
 
 def _nagios(standing: Standing) -> str:
@@ -96,7 +132,7 @@ def _text(standing: Standing, *, colour: bool) -> str:
     first = opening(standing.severity, sentence(standing), paint)
     shown = record if asked is None else record._replace(sources=asked.sources)
     return page(
-        [*first, _fix(standing.severity, REMEDY)] if standing.is_stale else first,
+        [*first, _fix(standing.severity, _remedy(standing))] if standing.is_stale else first,
         [line for label, fact in _ages(standing) for line in labelled(label, fact)],
         source_table(shown.sources, paint),
         [line for finding in record.findings for line in finding_lines(finding, paint)],
@@ -109,16 +145,20 @@ def _text(standing: Standing, *, colour: bool) -> str:
 
 
 def _ages(standing: Standing) -> Iterator[tuple[str, str]]:
-    """Say how old the record is, and when servers were asked."""
+    """Say how old the record is, to whose moment all else refers, and how long before it sources were polled."""
     record = standing.record
     when = (
         f"{_minute(record.utc_ns)} UTC" if record.utc_ns is not None else f"{_minute(record.host_ns)} by its own clock"
     )
-    yield "audited", f"{_ago(standing.age_s)} ago, at {when}"
-    if standing.asked is None:
-        yield "asked", "no server yet"
+    age = f"{_ago(standing.age_s)} ago, " if standing.doubt is None else ""
+    yield "recorded", f"{age}at {when}; all that follows is as of then"
+    before_s = _asked_before_s(standing)
+    if standing.asked is None or before_s is None:
+        yield "polled", "no server yet"
+    elif all(source.status == "backed-off" for source in standing.asked.sources):
+        yield "polled", "no server lately: none may be queried so soon"
     else:
-        yield "asked", f"the servers {_ago(standing.asked_age_s)} ago; they said:"
+        yield "polled", "then; the replies:" if before_s <= 0 else f"{_ago(before_s)} before; the replies:"
 
 
 def _prospect(record: Record) -> Iterator[tuple[str, str]]:
@@ -167,6 +207,10 @@ def _agent(standing: Standing) -> Iterator[tuple[str, str]]:
     pools = f"pools every {span(agent.pool_s)}"
     rhythm = f"looks every {span(agent.local_s)}, asks servers every {span(agent.network_s)}, {pools}"
     yield "agent", f"ntpaudit {standing.record.version}{pid}; {rhythm}"
+    if standing.record.offset is None and standing.wait is not None:
+        poll_s = standing.wait.poll_s + standing.age_s
+        if poll_s > 0:
+            yield "next poll", f"{_ago(poll_s)} after this record, at the latest"
     yield "delivery", _delivery(health)
     if health.missed:
         yield "missed", f"{plural(health.missed, 'audit')} of servers came not when due: the host was busy or asleep"
@@ -177,7 +221,7 @@ def _agent(standing: Standing) -> Iterator[tuple[str, str]]:
 def _delivery(health: Health) -> str:
     """Say what has not reached the database."""
     if not health.backlog:
-        said = "nothing waited to be delivered when it was recorded"
+        said = "nothing waits to be delivered"
     else:
         oldest = "" if health.oldest_s is None else f", the oldest for {_ago(health.oldest_s)}"
         said = f"{plural(health.backlog, 'record')} waiting{oldest}"

@@ -52,6 +52,11 @@ MAX_STAND_IN = 20_000
 MAX_WAL_BYTES = 64 << 20
 """A write-ahead log larger than this is told of: somebody reads without an end, and SQLite cannot begin it anew."""
 
+CLAIM_TRIES = 10
+"""How often a folder's lock is tried before it counts as another agent's."""
+
+_CLAIM_PAUSE_S = 0.05
+
 _Done = TypeVar("_Done")
 _Work = Callable[[sqlite3.Connection], _Done]
 
@@ -444,7 +449,7 @@ class Claim:
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             self._handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._handle)
         except BlockingIOError as error:
             raise BusyError(f"another agent uses {folder}; stop it, or name another STATE_DIRECTORY") from error
         except OSError:
@@ -455,3 +460,13 @@ class Claim:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+def _lock(handle: int) -> None:
+    """Take a lock alone; `status` may hold it for a moment, to see whether an agent does (`agent_runs`)."""
+    for _ in range(CLAIM_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_CLAIM_PAUSE_S)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -10,10 +10,17 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.core.politeness import Moment
-from ntpaudit.core.record import Kind, Record
-from ntpaudit.core.standing import AgentState, Standing, judge_standing, read_agent_state
+from ntpaudit.core.record import Record
+from ntpaudit.core.standing import AgentState, HostNow, Standing, judge_standing, read_agent_state
+from ntpaudit.errors import StoreError
 from ntpaudit.store.history import HOUR_S, load_state
 from ntpaudit.store.packing import unpack_text
+from ntpaudit.store.records import read_record
+
+_BY_AGENT = "kind IN ('network', 'local') AND record IS NOT NULL"
+
+MAX_LOOKED_BACK = 100
+"""In so many network audits one is looked for that polled any source."""
 
 PAGE = 500
 """So many rows are read in one turn: a reader who takes his time over them holds nothing up."""
@@ -84,37 +91,50 @@ class Window(NamedTuple):
 
 
 def find_standing(
-    connection: sqlite3.Connection, now: Moment, stale_after_s: float | None = None
+    connection: sqlite3.Connection, look: Callable[[], HostNow], stale_after_s: float | None = None
 ) -> tuple[Standing, dict[str, Any]] | None:
-    """Return what the agent's last record is worth now, and that record as stored; None where there is none."""
-    last = _last_record(connection, "network", "local")
-    if last is None:
-        return None
-    stored, record = last
-    asked = last if record.kind == "network" else _last_record(connection, "network", "network")
-    standing = judge_standing(record, asked and asked[1], agent_state(connection), now, stale_after_s)
-    return standing, stored
+    """Return what the agent's last record is worth now, and that record as stored; None where there is none.
 
-
-def _last_record(connection: sqlite3.Connection, *kinds: Kind) -> tuple[dict[str, Any], Record] | None:
-    """Return an agent's last record, as stored and read; None where there is none that this version can read."""
+    `look` sees the host once the records were read, so that none is later. StoreError where the last one is damaged.
+    """
     row = connection.execute(
-        "SELECT record FROM audits WHERE kind IN (?, ?) AND record IS NOT NULL ORDER BY id DESC LIMIT 1", kinds
+        f"SELECT id, kind, record FROM audits WHERE {_BY_AGENT} ORDER BY id DESC LIMIT 1"  # noqa: S608
     ).fetchone()
     if row is None:
         return None
+    audit_id, kind, value = row
     try:
-        stored = json.loads(unpack_text(row[0]))
-        return stored, _read_record(stored)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
+        stored, record = read_record(value)
+    except ValueError as error:
+        raise StoreError(
+            f"the last record (audit {audit_id}) is damaged, so nothing is known of the clock ({error}); "
+            "wait for the agent's next record, or restart it: systemctl restart ntpaudit"
+        ) from error
+    asked = record if kind == "network" and _was_polled(record) else _last_polled(connection, audit_id)
+    return judge_standing(record, asked, agent_state(connection), look(), stale_after_s), stored
 
 
-def _read_record(stored: Any) -> Record:
-    """Return a record as JSON has it. ValueError, KeyError or TypeError where it is none."""
-    if not isinstance(stored, dict):
-        raise ValueError("no record")
-    return Record.from_dict(stored)
+def _last_polled(connection: sqlite3.Connection, until_id: int) -> Record | None:
+    """Return the last record of an audit that polled any source, else of any; a damaged one is passed over."""
+    rows = connection.execute(
+        f"SELECT record FROM audits WHERE {_BY_AGENT} AND kind = 'network' AND id <= ? ORDER BY id DESC LIMIT ?",  # noqa: S608
+        (until_id, MAX_LOOKED_BACK),
+    )
+    latest = None
+    for (value,) in rows:
+        try:
+            _, record = read_record(value)
+        except ValueError:
+            continue
+        if _was_polled(record):
+            return record
+        latest = latest or record
+    return latest
+
+
+def _was_polled(record: Record) -> bool:
+    """Whether any source was polled for a record."""
+    return any(source.status != "backed-off" for source in record.sources)
 
 
 def agent_state(connection: sqlite3.Connection) -> AgentState:
@@ -244,7 +264,7 @@ def _audit(row: tuple[Any, ...]) -> Audit | None:
     try:
         record = {} if value is None else json.loads(unpack_text(value))
         if severity is None:  # kept by a version that had no columns for it
-            return _audit_of(audit_id, _read_record(record))
+            return _audit_of(audit_id, read_record(value)[1])
         return Audit(
             audit_id,
             host_ns if utc_ns is None else utc_ns,

@@ -1,5 +1,6 @@
 """The history opened for reading: never written, and whatever is wrong with it told in a line that says what to do."""
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,26 @@ def find_history(environment: Mapping[str, str], *, by_agent: bool) -> str:
     return own if kept else system
 
 
+def agent_runs(path: str) -> bool | None:
+    """Return whether an agent runs that keeps this history: it holds a lock on the folder. None where that is not seen.
+
+    The lock is tried for a moment, shared; an agent that starts just then tries again (`Claim`).
+    """
+    try:
+        handle = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return False
+
+
 @contextmanager
 def open_history(path: str) -> Iterator[sqlite3.Connection]:
     """Open a history for reading. StoreError where that cannot be done, or stops half-way: a line with what to do."""
@@ -61,7 +82,14 @@ def _check_readable(path: str) -> None:
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if empty:
-        raise StoreError(f"no agent has kept a record in {path}; {START}")
+        raise StoreError(_absence(path))
+
+
+def _absence(path: str) -> str:
+    """Say that there is no history, and what to do."""
+    if agent_runs(path):
+        return f"an agent runs and has kept nothing in {path}; see why: journalctl -u ntpaudit"
+    return f"no agent has kept a record in {path}; {START}"
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -104,7 +132,7 @@ def _check_version(connection: sqlite3.Connection, path: str) -> None:
             f"{path} was written by a newer ntpaudit (schema {version}, this one knows {len(SCHEMA)}); upgrade this one"
         )
     if version == 0 and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
-        raise StoreError(f"no agent has kept a record in {path}; {START}")
+        raise StoreError(_absence(path))
     if version < len(SCHEMA):
         raise StoreError(f"{path} is of an older ntpaudit (schema {version}); {_UPDATE}")
 

@@ -203,6 +203,25 @@ def test_one_good_sample_ends_nothing() -> None:
     assert listener.told == []
 
 
+def test_what_is_not_over_yet_says_that_samples_contradict_it() -> None:
+    """A finding that holds stands beside sources in order: it says how many samples were, and its event does not."""
+    listener = listening(6, BAD)
+    said = messages(listener.network(BAD))["offset-out"]
+    first = messages(listener.network(GOOD))["offset-out"]
+    assert first == f"{said} (the last sample is better; cleared after 3 in a row)"
+    second = messages(listener.network(GOOD))["offset-out"]
+    assert second == f"{said} (the last 2 samples are better; cleared after 3 in a row)"
+    assert messages(listener.network(BAD))["offset-out"] == said
+    for _ in range(2):
+        listener.network(GOOD)
+    assert {finding.message for finding, _ in listener.network(GOOD).changes} == {said}
+
+
+def messages(judged: Judgement) -> dict[str, str]:
+    """Return what each finding says."""
+    return {finding.id: finding.message for finding in judged.findings}
+
+
 def test_a_worse_level_takes_more_than_one_sample() -> None:
     """A finding that is listed as low counts only when samples enough said so, and one sample in order ends nothing."""
     listener = listening(6, THREE)

@@ -17,7 +17,7 @@ from tests.world.packages import REPOSITORY
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test depends on the time zone or the container that the tests themselves run in."""
-    for variable in ("TZ", "container", "KUBERNETES_SERVICE_HOST"):
+    for variable in ("TZ", "container", "NTPAUDIT_BOOT_ID", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(variable, raising=False)
     time.tzset()
     yield
@@ -83,6 +83,29 @@ def test_a_kernel_without_a_host_name(tmp_path: Path) -> None:
         capture_output=True, text=True, check=True, cwd=REPOSITORY,
     )  # fmt: skip
     assert done.stdout == "unnamed\n"
+
+
+def test_a_unit_names_the_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a unit gives as %b goes before the file, in the file's own form; what is no id does not."""
+    _write(tmp_path, "proc/sys/kernel/random/boot_id", "6a5b0c1e-0000-4000-8000-000000000000\n")
+    monkeypatch.setenv("NTPAUDIT_BOOT_ID", "0123456789abcdef0123456789abcdef")
+    assert host_facts(root=str(tmp_path)).boot_id == "01234567-89ab-cdef-0123-456789abcdef"
+    monkeypatch.setenv("NTPAUDIT_BOOT_ID", "%b")
+    assert host_facts(root=str(tmp_path)).boot_id == "6a5b0c1e-0000-4000-8000-000000000000"
+
+
+@pytest.mark.needs("timens")
+def test_a_time_namespace_is_a_boot_of_its_own() -> None:
+    """Its uptimes count from elsewhere, so those of outside say nothing of them; without offsets it is no other."""
+    program = "from ntpaudit.probes.host import host_facts; print(host_facts().boot_id)"
+
+    def boot_id(*options: str) -> str:
+        command = ["unshare", "--time", "--fork", *options, sys.executable, "-c", program]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout.strip()
+
+    outside = host_facts().boot_id
+    assert boot_id() == outside
+    assert boot_id("--boottime", "86400", "--monotonic", "5") == f"{outside}:5.0:86400.0"
 
 
 def test_what_is_missing_is_unknown(tmp_path: Path) -> None:

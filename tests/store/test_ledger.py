@@ -1,5 +1,6 @@
 """The ledger: all or nothing, whatever ends the process; and never an audit lost, whatever becomes of the file."""
 
+import fcntl
 import os
 import random
 import resource
@@ -19,6 +20,7 @@ from ntpaudit.errors import BusyError
 from ntpaudit.store import history
 from ntpaudit.store import ledger as ledgers
 from ntpaudit.store.ledger import Claim, Ledger
+from ntpaudit.store.reading import agent_runs
 from tests.store.audits import audit, date_letter, deliver, event, find, keep, letter, number_of, once
 from tests.world.packages import REPOSITORY
 
@@ -798,8 +800,8 @@ def test_threads_share_a_ledger(path: Path) -> None:
 def test_only_one_agent_has_a_folder(tmp_path: Path) -> None:
     """The second is refused at once, and may come when the first was killed."""
     code = (
-        "import sys; from ntpaudit.store.ledger import Claim; claim = Claim(sys.argv[1]);"
-        "print('ready', flush=True); sys.stdin.read()"
+        "import sys, time; from ntpaudit.store.ledger import Claim; claim = Claim(sys.argv[1]);"
+        "print('ready', flush=True); time.sleep(600)"
     )
     child = python("-c", code, str(tmp_path), path=tmp_path)
     with pytest.raises(BusyError, match="another agent"):
@@ -809,6 +811,21 @@ def test_only_one_agent_has_a_folder(tmp_path: Path) -> None:
     claim = Claim(str(tmp_path))
     claim.release()
     Claim(str(tmp_path)).release()
+
+
+def test_a_look_keeps_no_agent_from_its_folder(tmp_path: Path) -> None:
+    """`status` sees by the lock whether an agent runs; one that begins at that very moment waits for it."""
+    path = str(tmp_path / "history.sqlite3")
+    assert agent_runs(path) is False
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    assert agent_runs(path) is False  # two that look do not take each other for agents
+    threading.Timer(0.1, os.close, (handle,)).start()
+    claim = Claim(str(tmp_path))
+    assert agent_runs(path) is True
+    claim.release()
+    assert agent_runs(path) is False
+    assert agent_runs(str(tmp_path / "nowhere" / "history.sqlite3")) is None
 
 
 def test_a_folder_that_cannot_be_opened_can_be_claimed_by_nobody(tmp_path: Path) -> None:
