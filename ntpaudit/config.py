@@ -13,6 +13,7 @@ from ntpaudit.core.politeness import POOL_INTERVAL_S, SERVER_INTERVAL_S
 from ntpaudit.core.sources import Server, Source, is_loopback, parse_source, pool, region
 from ntpaudit.core.wording import parse_size, parse_span, span
 from ntpaudit.errors import ConfigError
+from ntpaudit.sinks.files import open_regular
 
 SYSTEM_FILE = "/etc/ntpaudit/ntpaudit.toml"
 SYSTEM_TOKEN_FILE = "/etc/ntpaudit/token"  # noqa: S105 - where a token is, not one
@@ -463,13 +464,9 @@ _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 def _secret(path: str, key: str, *, guarded: bool) -> str:
     """Read a secret, one line of visible ASCII, which only its owner may read where it is `guarded`."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would wait for a writer
-        with open(descriptor, "rb") as file:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                raise ConfigError(f"{key}: {path} is not a regular file: write the token into one", key)
+        with open(open_regular(path, os.O_RDONLY), "rb") as file:
             if guarded:
-                _refuse_readable_by_others(mode, path, key)
+                _refuse_readable_by_others(os.fstat(file.fileno()).st_mode, path, key)
             content = file.read(_LONGEST_TOKEN + 2)
     except OSError as error:
         raise ConfigError(f"{key}: {path}: {error.strerror}", key) from error

@@ -336,7 +336,7 @@ def test_token_file_that_must_not_be_used(content: str | None, mode: int, said: 
 
 def test_a_token_that_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     """A FIFO without a writer does not hang, and a folder is no token."""
-    for make, said in ((os.mkfifo, "is not a regular file"), (os.mkdir, "Is a directory")):
+    for make, said in ((os.mkfifo, "not a regular file"), (os.mkdir, "Is a directory")):
         path = tmp_path / make.__name__
         make(path, 0o600)
         with pytest.raises(ConfigError, match=said):

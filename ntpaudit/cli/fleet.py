@@ -550,13 +550,13 @@ def _tell_failure(error: Exception, telling: Telling) -> Severity:
 
 def _put(text: str, output: str | None) -> None:
     """Write something to standard output, or replace a file. TellError where that cannot be written."""
-    from ntpaudit.sinks.files import unwritable, write_atomically
+    from ntpaudit.sinks.files import unwritable, write_output
 
     if output in (None, "-"):
         tell([text])
         return
     try:
-        write_atomically(str(output), text)
+        write_output(str(output), text)
     except OSError as error:
         raise TellError(unwritable(str(output), error)) from error
 

@@ -11,7 +11,7 @@ import click
 
 from ntpaudit.core.policy import Severity
 from ntpaudit.sinks import FORMATS, load
-from ntpaudit.sinks.files import write_atomically
+from ntpaudit.sinks.files import write_output
 
 if TYPE_CHECKING:
     from ntpaudit.core.record import Record
@@ -49,7 +49,7 @@ def finish(record: "Record", format_name: str, output: str | None = None) -> Non
             sys.stdout.write(_renderer(format_name, colour=wants_colour())(record))
             sys.stdout.flush()
         else:
-            write_atomically(str(output), _renderer(format_name)(record))
+            write_output(str(output), _renderer(format_name)(record))
     except BrokenPipeError:
         drop_output()  # the reader has left; so do we, quietly
     except OSError as error:

@@ -38,7 +38,7 @@ from ntpaudit.fleet.rows import (
     text,
     worst_of,
 )
-from ntpaudit.sinks.files import unwritable
+from ntpaudit.sinks.files import find, unwritable
 from ntpaudit.sinks.line_protocol import Point, Value
 from ntpaudit.sinks.plain import tag_value
 
@@ -111,7 +111,8 @@ class EmbeddedStore:
         with _telling(path):
             if not os.path.basename(path) or os.path.isdir(path):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            target = os.path.realpath(path)
+            with find(path) as place:
+                target = place.path
             _spare(path, target)
             _sweep(target)
             writing = _claim(target)

@@ -1,35 +1,205 @@
-"""Files as a sink needs them: replaced whole, and what to do about one that cannot be written."""
+"""Files, written so that no other user decides where: every file that ntpaudit writes is opened here.
+
+A folder that others may write to can hold traps: a symbolic link to a file that only we may change, a pipe that blocks
+whoever opens it. So folders are walked by descriptor, a link is followed only if it belongs to the user that runs
+ntpaudit or to root, and only regular files are written. The kernel's protected_symlinks does not cover this: it guards
+sticky folders only, and not a program that resolves links itself.
+"""
 
 import contextlib
 import errno
 import os
+import re
+import secrets
+import stat
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+MAX_LINKS = 40
+"""A path that leads over more symbolic links than this is refused, as the kernel does."""
+
+READER_WITHIN_S = 5.0
+"""How long a named pipe on the command line may take to get its reader."""
+
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d{1,9})")
+_STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
+
+
+class Place(NamedTuple):
+    """Where a path leads: an open folder, and a name in it that is no symbolic link. `path` is for messages."""
+
+    folder: int
+    name: str
+    path: str
+
+
+@contextmanager
+def find(path: str) -> Iterator[Place]:
+    """Walk a path to its end; the file itself need not be there. Raises OSError.
+
+    ELOOP where a link belongs to another user.
+    """
+    if "\0" in path:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    parts = deque(path.split("/"))
+    if parts[-1] in ("", ".", ".."):
+        raise OSError(*((errno.EISDIR, os.strerror(errno.EISDIR)) if path else (errno.ENOENT, "its name is empty")))
+    folder, walked, links = *_begin(path), 0
+    try:
+        while True:
+            name = parts.popleft()
+            if name in ("", "."):
+                continue
+            try:
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            except FileNotFoundError:
+                if parts:
+                    raise
+                break
+            if stat.S_ISLNK(found.st_mode):
+                links += 1
+                target = _target(name, folder, found, links)
+                parts.extendleft(reversed(target.split("/")))
+                if target.startswith("/"):
+                    os.close(folder)
+                    folder, walked = _begin(target)
+            elif parts:
+                following = os.open(name, _FOLDER, dir_fd=folder)
+                os.close(folder)
+                folder, walked = following, os.path.join(walked, name)
+            else:
+                break
+        yield Place(folder, name, os.path.normpath(os.path.join(walked, name)))
+    finally:
+        os.close(folder)
+
+
+def _begin(path: str) -> tuple[int, str]:
+    """Return the folder in which a path begins, open, and its name."""
+    start = "/" if path.startswith("/") else "."
+    return os.open(start, _FOLDER), start if start == "/" else os.getcwd()
+
+
+def _target(name: str, folder: int, found: os.stat_result, links: int) -> str:
+    """Return where a link leads. OSError where it belongs to another user, or where there are too many."""
+    if found.st_uid not in (0, os.geteuid()):
+        raise OSError(errno.ELOOP, f"the symbolic link {name!r} belongs to another user (uid {found.st_uid})")
+    if links > MAX_LINKS:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return os.readlink(name, dir_fd=folder)
+
+
+def open_regular(path: str, flags: int, mode: int = 0o600) -> int:
+    """Open a regular file, and nothing else; never waits. Raises OSError.
+
+    A file that O_CREAT makes has exactly `mode`, whatever the umask.
+    """
+    with find(path) as place:
+        return _open_at(place, flags, mode)
+
+
+def _open_at(place: Place, flags: int, mode: int) -> int:
+    """Open a regular file in a folder."""
+    if flags & os.O_CREAT:
+        with contextlib.suppress(FileExistsError):
+            handle = os.open(place.name, flags | os.O_EXCL | _CAREFULLY, 0o600, dir_fd=place.folder)
+            os.fchmod(handle, mode)
+            return handle
+    _check_regular(os.stat(place.name, dir_fd=place.folder, follow_symlinks=False))  # to open a device may do something
+    handle = os.open(place.name, flags & ~os.O_CREAT | _CAREFULLY, dir_fd=place.folder)
+    try:
+        _check_regular(os.fstat(handle))
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _check_regular(found: os.stat_result) -> None:
+    """Raise OSError for a folder, a pipe, a device or a socket."""
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
 
 
 def write_atomically(path: str, text: str) -> None:
-    """Replace a file at once, a new one readable by all: no reader ever sees half of it. Raises OSError.
+    """Replace a regular file at once, a new one readable by all: no reader ever sees half of it. Raises OSError."""
+    with find(path) as place:
+        mode = 0o644
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
+            _check_regular(found)
+            if found.st_uid in (0, os.geteuid()):  # another user's mode might let that user write what is ours
+                mode = found.st_mode & 0o777
+        _replace(place, text, mode)
 
-    What is no file but a device or a pipe (/dev/stdout) is written to and never replaced; a link is followed.
-    """
-    import tempfile
 
-    path = os.path.realpath(path)
-    if os.path.exists(path) and not os.path.isfile(path):
-        with open(path, "w", encoding="utf-8") as device:
-            device.write(text)
-        return
-    folder, name = os.path.split(path)
-    handle, temporary = tempfile.mkstemp(dir=folder or ".", prefix=f".{name}.")
+def _replace(place: Place, text: str, mode: int) -> None:
+    """Write a new file beside the old one, and give it the old one's name."""
+    temporary = f".ntpaudit-{secrets.token_hex(8)}"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CAREFULLY, 0o600, dir_fd=place.folder)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), os.stat(path).st_mode & 0o777 if os.path.exists(path) else 0o644)
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.fchmod(handle, mode)
+            os.fsync(handle)
+        os.replace(temporary, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+            os.unlink(temporary, dir_fd=place.folder)
         raise
+
+
+def write_output(path: str, text: str) -> None:
+    """Write what a command was asked to write to a path: a file is replaced as by `write_atomically`. Raises OSError.
+
+    A device, a pipe that has a reader, and what a shell hands over (/dev/stdout, /dev/fd/63) are written to.
+    """
+    descriptor = _STANDARD.get(path)
+    if descriptor is None and (match := _DESCRIPTOR.fullmatch(path)) is not None:
+        descriptor = int(match[1])
+    if descriptor is not None:
+        _write_stream(os.dup(descriptor), text)
+        return
+    with find(path) as place:
+        try:
+            found = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            found = None
+        if found is None or not (stat.S_ISFIFO(found.st_mode) or stat.S_ISCHR(found.st_mode)):
+            write_atomically(path, text)
+        elif found.st_uid not in (0, os.geteuid()):
+            raise OSError(errno.EPERM, f"it belongs to another user (uid {found.st_uid})")
+        else:
+            _write_stream(_open_stream(place), text)
+
+
+def _open_stream(place: Place) -> int:
+    """Open a device or a pipe, whose reader may be a moment late."""
+    deadline_s = time.monotonic() + READER_WITHIN_S
+    while True:
+        try:
+            handle = os.open(place.name, os.O_WRONLY | _CAREFULLY, dir_fd=place.folder)
+        except OSError as error:
+            if error.errno != errno.ENXIO or time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.05)
+        else:
+            os.set_blocking(handle, True)
+            return handle
+
+
+def _write_stream(handle: int, text: str) -> None:
+    """Write to what is no file, and close it."""
+    with open(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
 
 
 _REMEDIES = {
@@ -38,6 +208,9 @@ _REMEDIES = {
     errno.ENOENT: "create its folder",
     errno.ENOTDIR: "name a file in a folder",
     errno.EISDIR: "name a file, not a folder",
+    errno.EINVAL: "name a regular file",
+    errno.ELOOP: "name the file itself, or let root own the link",
+    errno.ENXIO: "start what reads from this pipe first",
     errno.EACCES: "let the user that runs ntpaudit write there",
     errno.EPERM: "let the user that runs ntpaudit write there",
     errno.EROFS: "name its folder in the unit's ReadWritePaths=",  # what ProtectSystem=strict answers

@@ -2,13 +2,12 @@
 
 import errno
 import os
-import stat
 from collections.abc import Sequence
 
 from ntpaudit.core.events import Event
 from ntpaudit.core.record import Record
 from ntpaudit.errors import TellError
-from ntpaudit.sinks.files import unwritable
+from ntpaudit.sinks.files import open_regular, unwritable
 from ntpaudit.sinks.json_record import render
 
 _MODE = 0o640
@@ -62,16 +61,7 @@ def _current(path: str, file: int | None) -> int:
 
 def _open(path: str) -> int:
     """Open a file to append to, created with its mode. Raises OSError."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK  # a pipe that nobody reads must not hold us
-    try:
-        file = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
-        os.fchmod(file, _MODE)  # whatever the umask, or a shipper could not read it
-    except FileExistsError:
-        file = os.open(path, flags | os.O_CREAT, _MODE)  # a link may lead to a file that is not there yet
-    if not stat.S_ISREG(os.fstat(file).st_mode):
-        os.close(file)
-        raise OSError(0, "it is no regular file")
-    return file
+    return open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, _MODE)
 
 
 def _append(file: int, line: bytes) -> None:

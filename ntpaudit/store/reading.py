@@ -73,8 +73,11 @@ def open_history(path: str) -> Iterator[sqlite3.Connection]:
 def _check_readable(path: str) -> None:
     """Raise StoreError where there is no file, or not for us."""
     try:
-        with open(path, "rb") as file:
-            empty = not file.read(1)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for a writer
+        try:
+            empty = not os.read(handle, 1)
+        finally:
+            os.close(handle)
     except (FileNotFoundError, NotADirectoryError):
         empty = True
     except PermissionError as error:

@@ -2,11 +2,18 @@
 
 import errno
 import os
+import stat
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ntpaudit.sinks.files import unwritable, write_atomically
+from ntpaudit.errors import TellError
+from ntpaudit.sinks import files as files_module
+from ntpaudit.sinks import jsonl, textfile
+from ntpaudit.sinks.files import find, open_regular, unwritable, write_atomically, write_output
+from tests.records import record, servers
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -35,3 +42,186 @@ def test_the_reason_is_told(number: int) -> None:
     said = unwritable("/var/file", OSError(number, os.strerror(number)))
     assert said.startswith(f"cannot write /var/file: {os.strerror(number)}")
     assert ("; " in said) == (number != errno.EIO)
+
+
+# --- whose links are followed -------------------------------------------------------------------------------------
+
+
+ANOTHER = 12_345
+"""The uid of another user."""
+
+
+def _append(path: str) -> None:
+    handle = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(handle, b"new")
+    os.close(handle)
+
+
+WRITERS: dict[str, Callable[[str], None]] = {
+    "atomic": lambda path: write_atomically(path, "new"),
+    "output": lambda path: write_output(path, "new"),
+    "append": _append,
+    "read": lambda path: os.close(open_regular(path, os.O_RDONLY)),
+    "demo": lambda path: _walk(path),
+}
+
+
+def _walk(path: str) -> None:
+    with find(path):
+        pass
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("where", ["file", "folder", "absent"])
+def test_a_link_of_another_user_is_never_followed(where: str, writer: str, tmp_path: Path) -> None:
+    """Neither the file's own link nor one on the way to it: what it leads to stays as it is."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "history").write_text("old")
+    link = tmp_path / "link"
+    link.symlink_to(precious if where == "folder" else precious / ("none" if where == "absent" else "history"))
+    os.lchown(link, ANOTHER, ANOTHER)
+    path = link / "history" if where == "folder" else link
+    with pytest.raises(OSError, match="belongs to another user") as refused:
+        WRITERS[writer](str(path))
+    assert "let root own the link" in unwritable(str(path), refused.value)
+    assert (precious / "history").read_text() == "old"
+    assert [entry.name for entry in precious.iterdir()] == ["history"]
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("writer", ["atomic", "output", "append"])
+def test_a_link_of_our_own_is_followed(writer: str, tmp_path: Path) -> None:
+    """Over folders and files, relative or absolute, back and forth; the links stay links."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "folder").symlink_to("real")
+    (tmp_path / "real" / "link").symlink_to(f"../folder/./..//{tmp_path.name}/../{tmp_path.name}/file")
+    (tmp_path / "real" / tmp_path.name).symlink_to(tmp_path)
+    (tmp_path / tmp_path.name).symlink_to(".")
+    WRITERS[writer](str(tmp_path / "folder" / "link"))
+    assert (tmp_path / "file").read_text() == "new"
+    assert (tmp_path / "real" / "link").is_symlink()
+    assert (tmp_path / "folder").is_symlink()
+
+
+def test_a_relative_path_begins_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As any program's does."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    write_atomically("file", "one")
+    write_atomically("./in/../in/file", "two")
+    assert ((tmp_path / "file").read_text(), (tmp_path / "in" / "file").read_text()) == ("one", "two")
+    with find("in/file") as place:
+        assert place.path == str(tmp_path / "in" / "file")
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    """As the kernel ends them."""
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="Too many levels"):
+        write_atomically(str(tmp_path / "a"), "new")
+
+
+@pytest.mark.parametrize("path", ["", "/", ".", "folder/", "folder/.", "x\0y", "file/x"])
+def test_what_names_no_file_is_refused(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the system, and nothing written."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(OSError):  # noqa: PT011 - each has an error of its own
+        write_atomically(path, "new")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
+
+
+# --- what is no file ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "device"])
+@pytest.mark.parametrize("writer", ["atomic", "append", "read"])
+def test_what_is_no_file_is_refused_at_once(kind: str, writer: str, tmp_path: Path) -> None:
+    """A pipe without a reader holds nobody, and nothing is replaced or opened."""
+    path = tmp_path / "x"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        os.mknod(path, stat.S_IFSOCK | 0o600)
+    else:
+        path = Path("/dev/null")
+    with pytest.raises(OSError, match="not a regular file"):
+        WRITERS[writer](str(path))
+    assert not path.is_file()
+
+
+def test_agents_outputs_refuse_a_pipe(tmp_path: Path) -> None:
+    """The textfile and the JSON lines go on with a message: the agent's loop never waits for a reader."""
+    os.mkfifo(tmp_path / "pipe")
+    for module in (textfile, jsonl):
+        teller = module.open_teller(str(tmp_path / "pipe"))
+        with pytest.raises(TellError, match="not a regular file; name a regular file"):
+            teller.tell(record(*servers(0.0019)), [])
+        teller.close()
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_pipe_on_the_command_line_waits_a_moment_for_its_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell may start the reader after us; without one there is an error and not a hang."""
+    monkeypatch.setattr(files_module, "READER_WITHIN_S", 0.1)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError) as refused:  # noqa: PT011 - asserted below
+        write_output(str(pipe), "new")
+    assert refused.value.errno == errno.ENXIO
+    monkeypatch.setattr(files_module, "READER_WITHIN_S", 30.0)
+    read: list[str] = []
+    reader = threading.Timer(0.1, lambda: read.append(pipe.read_text()))
+    reader.start()
+    write_output(str(pipe), "new" * 100_000)
+    reader.join()
+    assert read == ["new" * 100_000]
+
+
+@pytest.mark.needs("root")
+def test_a_pipe_of_another_user_is_not_written_to(tmp_path: Path) -> None:
+    """It would let its owner decide when a command ends."""
+    os.mkfifo(tmp_path / "pipe")
+    os.chown(tmp_path / "pipe", ANOTHER, ANOTHER)
+    with pytest.raises(OSError, match="belongs to another user"):
+        write_output(str(tmp_path / "pipe"), "new")
+
+
+def test_what_a_shell_hands_over_is_written_to(tmp_path: Path) -> None:
+    """A descriptor stands for what it is open on, also where that has no name."""
+    reader, writer = os.pipe()
+    write_output(f"/dev/fd/{writer}", "new")
+    os.close(writer)
+    assert os.read(reader, 9) == b"new"
+    os.close(reader)
+
+
+@pytest.mark.needs("root")
+def test_the_mode_of_another_user_s_file_is_not_taken_over(tmp_path: Path) -> None:
+    """Or that user could write what is root's from then on; our own file's mode stays."""
+    path = tmp_path / "file"
+    path.write_text("old")
+    path.chmod(0o666)
+    write_atomically(str(path), "new")
+    assert path.stat().st_mode & 0o777 == 0o666
+    os.chown(path, ANOTHER, ANOTHER)
+    write_atomically(str(path), "newer")
+    assert (path.stat().st_mode & 0o777, path.stat().st_uid) == (0o644, os.geteuid())
+
+
+def test_the_library_s_own_way_is_not_used() -> None:
+    """No module writes, or resolves, a path by other means."""
+    package = Path(files_module.__file__).parent.parent
+    users = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        for word in ("os.path.realpath(", "write_text(", ', "w"', "NamedTemporaryFile", "O_WRONLY", "O_RDWR")
+        if word in path.read_text()
+    }
+    assert users == {"sinks/files.py", "sinks/jsonl.py", "cli/fleet.py", "cli/output.py", "store/unsaved.py"}

@@ -185,8 +185,8 @@ def test_a_link_to_a_file_that_is_not_there_yet_is_followed(tmp_path: Path) -> N
     [
         ("nowhere/file", "create its folder"),
         ("folder", "not a folder"),
-        ("pipe", "no regular file"),
-        ("/dev/full", "no regular"),
+        ("pipe", "not a regular file"),
+        ("/dev/full", "not a regular file"),
     ],
 )
 def test_what_cannot_be_written_is_told(tmp_path: Path, name: str, reason: str) -> None:

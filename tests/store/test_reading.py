@@ -124,8 +124,10 @@ def test_damage_is_told_in_a_line(file: Path) -> None:
 
 
 def test_a_folder_or_a_device_is_no_history(tmp_path: Path) -> None:
-    """What is there and no file is told as the system tells it."""
+    """What is there and no file is told as the system tells it, and a pipe without a writer is not waited for."""
     assert "cannot be read: Is a directory" in trouble(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    assert "no agent has kept a record" in trouble(tmp_path / "pipe")
 
 
 ALONE = os.environ | {"COVERAGE_PROCESS_CONFIG": ""}
