@@ -411,7 +411,7 @@ class Agent:
         setting, intervals = self._setting, self._setting.intervals
         asks_seldom = self._schedule.network_ns is None and self._schedule.pool_ns is not None
         interval_s = self._every_s or (intervals.pool_s if asks_seldom else intervals.network_s)
-        return Terms(setting.config.profile, setting.labels, interval_s)
+        return Terms(setting.config.profile, setting.labels, interval_s, setting.config.host.max_drift_ppm)
 
     def _health(self, now_ns: int) -> Health:
         """Say how delivery fares; `now_ns` is the true time, as far as it is known."""

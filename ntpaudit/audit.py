@@ -5,6 +5,7 @@ Probes observe, the core concludes, sinks tell; this is the only file that knows
 
 from typing import NamedTuple, TypeGuard
 
+from ntpaudit.core.clocks import MAX_DRIFT_PPM
 from ntpaudit.core.observation import Daemon, Failure, Observation, SourceObservation, Unavailable
 from ntpaudit.core.policy import Profile
 from ntpaudit.core.politeness import Moment
@@ -22,7 +23,8 @@ from ntpaudit.survey import DEFAULT_MANNER, Manner, Survey, Update, Voice
 class Plan(NamedTuple):
     """What to audit, and against what. `from_host` adds the servers this host's own daemons are configured with.
 
-    `with_pools` False leaves public pools alone this time: they are asked more seldom than servers.
+    `with_pools` False leaves public pools alone this time: they are asked more seldom than servers. The oscillator is
+    assumed to be off by `max_drift_ppm` at most, unless the host shows that it is worse (R4).
     """
 
     sources: tuple[Source, ...]
@@ -33,6 +35,7 @@ class Plan(NamedTuple):
     host_name: str | None = None
     keep: bool = False
     with_pools: bool = True
+    max_drift_ppm: float = MAX_DRIFT_PPM
 
 
 def run(plan: Plan, clock: Clock, notebook: Notebook, voice: Voice) -> Record:
@@ -42,7 +45,7 @@ def run(plan: Plan, clock: Clock, notebook: Notebook, voice: Voice) -> Record:
     """
     observation = observe(plan, clock, notebook.update, voice)
     kept = notebook.keep_observation(observation) if plan.keep else None
-    record = conclude(observation, plan.profile, plan.labels)
+    record = conclude(observation, plan.profile, plan.labels, plan.max_drift_ppm)
     if kept is not None:
         notebook.keep_record(kept, record)
     return record

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
+from ntpaudit.core.clocks import MAX_DRIFT_PPM, MAX_KERNEL_PPM
 from ntpaudit.core.fleet import Terms
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Profile
 from ntpaudit.core.politeness import POOL_INTERVAL_S, SERVER_INTERVAL_S
@@ -33,11 +34,15 @@ _Keys = Mapping[str, Callable[[Any], Any]]
 
 
 class HostConfig(NamedTuple):
-    """`[host]`: what the operator calls this host and its place; `name` None means the machine's own."""
+    """`[host]`: what the operator calls this host and its place; `name` None means the machine's own.
+
+    `max_drift_ppm` is how far its oscillator is assumed to be off, unless the host shows that it is worse (R4).
+    """
 
     name: str | None = None
     site: str | None = None
     env: str | None = None
+    max_drift_ppm: float = MAX_DRIFT_PPM
 
 
 class SourcesConfig(NamedTuple):
@@ -515,6 +520,13 @@ def _flag(value: Any) -> bool:
     return value
 
 
+def _ppm(value: Any) -> float:
+    """Return how far an oscillator may be off: a kernel can correct no more than 500 ppm."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= MAX_KERNEL_PPM:
+        raise ValueError(f"write a number of ppm from 1 to {MAX_KERNEL_PPM:g}, such as 100")
+    return float(value)
+
+
 def _servers(value: Any) -> tuple[Source, ...]:
     """Return the sources of a list of names."""
     if not (isinstance(value, list) and all(isinstance(server, str) for server in value)):
@@ -621,7 +633,7 @@ def _syslog(text: str) -> str:
 
 
 _TABLES: Mapping[str, _Keys] = {
-    "host": {"name": _by(_label), "site": _by(_label), "env": _by(_label)},
+    "host": {"name": _by(_label), "site": _by(_label), "env": _by(_label), "max_drift_ppm": _ppm},
     "sources": {"servers": _servers, "pool": _by(pool), "region": _by(region), "from_host": _flag},
     "schedule": {
         "network": _from(1.0, "an exchange"),

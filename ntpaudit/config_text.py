@@ -31,6 +31,7 @@ _KEYS: Mapping[str, Mapping[str, _Key]] = {
         "name": _Key("what records call this host; default: its host name", "web1"),
         "site": _Key("where it stands, such as a data centre; a tag of its points", "ams"),
         "env": _Key("what it is for; a tag of its points", "prod"),
+        "max_drift_ppm": _Key("its oscillator is off by no more than this, or than the kernel's correction + 15 ppm"),
     },
     "sources": {
         "servers": _Key(

@@ -70,7 +70,7 @@ LABELS = st.text(min_size=1, max_size=20).filter(lambda text: bool(text.strip())
 PATHS = LABELS.map(lambda text: f"/{text}")
 URLS = st.sampled_from(["http://127.0.0.1:8086", "https://influx.example.net/base", "http://[::1]:8086"])
 CHOICES: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
-    "host": {"name": LABELS, "site": LABELS, "env": LABELS},
+    "host": {"name": LABELS, "site": LABELS, "env": LABELS, "max_drift_ppm": st.sampled_from([1, 50, 80.5, 500.0])},
     "sources": {
         "servers": st.lists(st.sampled_from([*SERVERS, "pool.ntp.org", "bücher.example"]), max_size=5),
         "pool": st.sampled_from(["nl.pool.ntp.org", "ntp.example.net", "1.europe.pool.ntp.org"]),
@@ -220,6 +220,11 @@ REFUSED = {
     "[schedule]\nnetwork = '900ms'": "schedule.network: '900ms' is too short",
     "[sources]\nservers = ['a']\n[schedule]\nnetwork = '14s'": "schedule.network: too short: a server may",
     "[schedule]\npool = '29m'": "schedule.pool: '29m' is too short: the pool's terms of service, 30 min at least",
+    "[host]\nmax_drift_ppm = 0.5": "host.max_drift_ppm: write a number of ppm from 1 to 500, such as 100",
+    "[host]\nmax_drift_ppm = 501": "host.max_drift_ppm: write a number of ppm",
+    "[host]\nmax_drift_ppm = nan": "host.max_drift_ppm: write a number of ppm",
+    "[host]\nmax_drift_ppm = true": "host.max_drift_ppm: write a number of ppm",
+    "[host]\nmax_drift_ppm = '80'": "host.max_drift_ppm: write a number of ppm",
     "[schedule]\nlocal = '0s'": "schedule.local: '0s' is too short",
     "[schedule]\nlocal = 60": "schedule.local: write a text in quotes, not 60",
     "[history]\npath = 'history'": "history.path: 'history': write a path that begins with /",

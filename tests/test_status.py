@@ -91,7 +91,11 @@ def test_what_an_agent_concluded_last(tmp_path: Path) -> None:
         blocks[1],
     )
     assert blocks[2].splitlines()[1].startswith("ntp1.example.net  192.0.1.1  agreeing")
-    assert re.search(r"^drift +as corrected now it (gets|falls) .* a day, give or take", blocks[3], re.MULTILINE)
+    assert re.search(
+        r"^drift +as corrected now it (gets|falls) .* a day \(.* ppm, fit error .* ppm over its",
+        blocks[3],
+        re.MULTILINE,
+    )
     assert "if synchronisation stopped now" in blocks[3]
     assert re.search(r"^agent +ntpaudit 0.1.0, pid 812, for [.0-9]+ (h|min); looks every 60 s", blocks[3], re.MULTILINE)
     assert "nothing waits to be delivered" in blocks[3]
@@ -437,30 +441,62 @@ def after(record: Record, age_s: float) -> HostNow:
 OK = CASES["ok, behind"]
 LOCAL = OK._replace(kind="local", sources=(), age_s=120.0)
 BREACH = Breach(3600.0, 7200.0, None, 600.0, free_running=False, calibrated=True)
-DRIFT = Drift(1.5, 1.5, 0.02, 64, BREACH)
+DRIFT = Drift(1.5, 1.5, 0.02, 64, BREACH, 18_900.0)
+UNCALIBRATED = Breach(None, None, None, 19_000.0, free_running=True, calibrated=False)
 
 
 @pytest.mark.parametrize(
     ("drift", "words"),
     [
-        (DRIFT, "drift as corrected now it falls 130 ms behind a day, give or take 1.73 ms (+1.500 ppm, 64 samples)"),
+        (
+            DRIFT,
+            "drift as corrected now it falls 130 ms behind a day (+1.500 ppm, fit error 0.02 ppm over its own 5.25 h, "
+            "64 samples)",
+        ),
         (DRIFT._replace(frequency_ppm=-1.5), "it gets 130 ms ahead a day"),
         (DRIFT._replace(frequency_ppm=None, samples=1), "drift not known yet (1 sample)"),
-        (DRIFT, "forecast 1 s wrong in 2 h, in 60 min at the earliest, and for certain not within 10 min"),
+        (DRIFT, "forecast counted from now: 1 s wrong in 120 min (95 %: not within 59.9 min); guaranteed for 9.91 min"),
         (
-            DRIFT._replace(breach=Breach(None, None, None, 19_000.0, free_running=True, calibrated=False)),
-            "forecast if synchronisation stopped now, not 1 s wrong within 30 days, and for certain not within 5.27 h; "
-            "not yet back-tested",
+            DRIFT._replace(breach=UNCALIBRATED),
+            "forecast counted from now: if synchronisation stopped now, not 1 s wrong within 30 days; guaranteed for "
+            "5.27 h; forecast not yet back-tested",
+        ),
+        (
+            DRIFT._replace(breach=UNCALIBRATED._replace(central_s=7200.0)),
+            "stopped now, 1 s wrong in 120 min; guaranteed",
         ),
         (
             DRIFT._replace(breach=BREACH._replace(central_s=None)),
-            "not 1 s wrong within 30 days, but maybe in 60 min,",
+            "not 1 s wrong within 30 days (95 %: not within 59.9 min);",
         ),
+        (DRIFT._replace(breach=BREACH._replace(guaranteed_s=0.0)), "(95 %: not within 59.9 min); no guarantee"),
     ],
 )
 def test_drift_and_forecast_are_told_in_words(drift: Drift, words: str) -> None:
     """F3, F7, F8: which way the clock goes, how sure that is, and when its tolerance is broken."""
     assert words in standing(LOCAL._replace(drift=drift))
+
+
+def test_a_forecast_is_counted_from_now() -> None:
+    """R3: half an hour after the record every moment that it names is half an hour nearer, in JSON too."""
+    record = LOCAL._replace(drift=DRIFT)
+    assert "1 s wrong in 90 min (95 %: not within 30 min); no guarantee" in standing(record, age_s=1800.0)
+    now = after(record, 1800.0)
+    told = json.loads(render(judge_standing(record, None, AgentState(), now), "json", {}))
+    assert told["breach"] == {
+        "pessimistic_s": 1800.0,
+        "central_s": 5400.0,
+        "optimistic_s": None,
+        "guaranteed_s": 0.0,
+        "free_running": False,
+        "calibrated": True,
+    }
+    assert json.loads(render(judge_standing(OK, None, AgentState(), now), "json", {}))["breach"] is None
+    other = HostNow(Moment("another boot", record.boottime_ns, record.host_ns))  # how old it is cannot be known
+    unknown = judge_standing(record, None, AgentState(), other)
+    assert unknown.doubt is not None
+    assert json.loads(render(unknown, "json", {}))["breach"] is None
+    assert "forecast" not in said(render(unknown, "text", {}))
 
 
 def test_no_forecast_of_a_breach_that_has_happened() -> None:

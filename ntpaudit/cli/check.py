@@ -121,6 +121,7 @@ def check(
         from_host=from_host,
         host_name=config.host.name,
         keep=record,
+        max_drift_ppm=config.host.max_drift_ppm,
     )
     notebook = Notebook(os.path.join(state_folder(os.environ), FILE_NAME), voice.note)
     try:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from ntpaudit.core.clocks import MAX_DRIFT_PPM
 from ntpaudit.core.database_clock import disputed_ns
 from ntpaudit.core.drift import Drift
 from ntpaudit.core.findings import LEVEL_SEVERITY, Finding, Level
@@ -117,13 +118,17 @@ class Course(NamedTuple):
 
 
 class Case(NamedTuple):
-    """All that a check may look at. `votes` are those of the audit that measured, where this one did not."""
+    """All that a check may look at. `votes` are those of the audit that measured, where this one did not.
+
+    `max_drift_ppm` is the worst that the oscillator is assumed to be, by which intervals have grown (R4).
+    """
 
     observation: Observation
     selection: Selection
     profile: Profile
     course: Course | None = None
     votes: Votes | None = None
+    max_drift_ppm: float = MAX_DRIFT_PPM
 
     @property
     def offset_severity(self) -> Severity:

@@ -1,9 +1,16 @@
 """One reading of all the system's clocks, and what the differences between two readings mean."""
 
+from math import ceil
 from typing import NamedTuple
 
-MAX_DRIFT_PPM = 50
-"""How far an undisciplined oscillator may be off: bounds grow by this in the RAW clock (B5, ClockBound's figure)."""
+MAX_DRIFT_PPM = 50.0
+"""How far an oscillator is assumed to be off, unless its host shows that it is worse (B5, ClockBound's figure)."""
+
+KERNEL_MARGIN_PPM = 15.0
+"""How far a disciplined oscillator may be off the kernel's correction (R4): RFC 5905's PHI."""
+
+MAX_KERNEL_PPM = 500.0
+"""The largest frequency that a kernel corrects (MAXFREQ of linux/timex.h); a larger correction is a slew."""
 
 
 class ClockReading(NamedTuple):
@@ -42,6 +49,17 @@ def suspended_ns(before: ClockReading, after: ClockReading) -> int:
     return (after.boottime_ns - before.boottime_ns) - (after.monotonic_ns - before.monotonic_ns)
 
 
-def growth_ns(elapsed_raw_ns: int) -> int:
+def max_drift_ppm(kernel_ppm: float | None, assumed_ppm: float = MAX_DRIFT_PPM) -> float:
+    """Return rho_max, how far this oscillator may be off by what is known of it (B5, R4).
+
+    `kernel_ppm` is the kernel's correction: a time daemon that needs 80 ppm has an oscillator that is about 80 ppm off.
+    None where it is not known; a correction beyond `MAX_KERNEL_PPM` is a slew, which says nothing of the oscillator.
+    """
+    if kernel_ppm is None or not abs(kernel_ppm) <= MAX_KERNEL_PPM:
+        return assumed_ppm
+    return max(assumed_ppm, abs(kernel_ppm) + KERNEL_MARGIN_PPM)
+
+
+def growth_ns(elapsed_raw_ns: int, drift_ppm: float = MAX_DRIFT_PPM) -> int:
     """Return how much an offset can have changed while the oscillator ran for that long, rounded up (B5)."""
-    return -(-abs(elapsed_raw_ns) * MAX_DRIFT_PPM // 1_000_000)
+    return -(-abs(elapsed_raw_ns) * ceil(drift_ppm * 1000) // 1_000_000_000)

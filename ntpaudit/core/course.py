@@ -1,7 +1,6 @@
 """What an agent knows of its host's clock from one audit to the next: the offset carried on, samples, gaps, alarms."""
 
 from collections.abc import Sequence
-from math import ceil
 from typing import Any, NamedTuple
 
 from ntpaudit.core.alarms import Alarms, judge
@@ -18,7 +17,15 @@ from ntpaudit.core.checks import (
     gravity_of_step,
     level_of_step,
 )
-from ntpaudit.core.clocks import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns, suspended_ns
+from ntpaudit.core.clocks import (
+    MAX_DRIFT_PPM,
+    MAX_KERNEL_PPM,
+    ClockReading,
+    correction_ns,
+    growth_ns,
+    max_drift_ppm,
+    suspended_ns,
+)
 from ntpaudit.core.database_clock import DatabaseClock, carry_date
 from ntpaudit.core.drift import (
     BackTest,
@@ -35,7 +42,7 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.findings import LEVEL_SEVERITY, Finding
 from ntpaudit.core.measurement import MAX_STEP_NS, Interval, carry
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
-from ntpaudit.core.observation import KernelState, Observation, Unavailable
+from ntpaudit.core.observation import Observation, Unavailable
 from ntpaudit.core.policy import Profile, bound_s
 from ntpaudit.core.record import Health, Kind, Labels, Record, write_record
 from ntpaudit.core.selection import Agreement, Judged, Selection, Votes, count_votes, select
@@ -56,9 +63,6 @@ _RAW_TOLERANCE = 0.15
 _NEARER = 0.5
 """A correction brings the clock nearer to the truth by this share of it at least, or it corrects something else."""
 
-_MAX_OSCILLATOR_PPM = 500.0
-"""What is measured to be further off is no oscillator: the kernel itself could correct no more."""
-
 _MAXERROR_RATE = 500e-6
 """The kernel adds so much to its maximum error at each second, until a daemon updates it (A4)."""
 
@@ -71,13 +75,15 @@ _MAX_STEPS = 64
 class Fix(NamedTuple):
     """The last agreement of servers, at the moment of `reading`, and the votes it rests on.
 
-    `contradicted_by` names the sources whose later answers contradict it and were rejected (R5).
+    `contradicted_by` names the sources whose later answers contradict it and were rejected (R5). `drift_ppm` is the
+    worst that the oscillator may be by all that was seen of the kernel's correction since then (R4).
     """
 
     reading: ClockReading
     agreement: Agreement
     votes: Votes
     contradicted_by: tuple[str, ...] = ()
+    drift_ppm: float = MAX_DRIFT_PPM
 
 
 class Update(NamedTuple):
@@ -92,9 +98,10 @@ class Mind(NamedTuple):
 
     `measured_ns` and `measured_utc_ns` tell when servers last gave a measurement, by uptime and by the true time;
     `started_ns` when this agent began to watch. Both uptimes are later by what the host slept since, which does not
-    count. `kernel_ppm` is the correction that the kernel applied when last seen. `contradiction` is the latest one, and
-    `samples_since_ns` the uptime before which no sample belongs to the present line. `dated_ns` is when, by the RAW
-    clock, the database's answer came whose Date was judged last.
+    count. `kernel_ppm` is the correction that the kernel applied when last seen, and `drift_ppm` how far the oscillator
+    may be off by the last one that was no slew (R4), None where none was seen. `contradiction` is the latest one, and
+    `samples_since_ns` the uptime before which no sample belongs to the present line. `dated_ns` is when, by
+    the RAW clock, the database's answer came whose Date was judged last.
     """
 
     boot_id: str | None
@@ -108,6 +115,7 @@ class Mind(NamedTuple):
     steps: tuple[Step, ...] = ()
     update: Update | None = None
     kernel_ppm: float | None = None
+    drift_ppm: float | None = None
     alarms: Alarms = Alarms()
     measured_ns: int | None = None
     measured_utc_ns: int | None = None
@@ -117,11 +125,15 @@ class Mind(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What a round is judged by. `interval_s` is how often servers are to be asked."""
+    """What a round is judged by. `interval_s` is how often servers are to be asked.
+
+    `max_drift_ppm` is how far the oscillator is assumed to be off, unless the host shows that it is worse (R4).
+    """
 
     profile: Profile
     labels: Labels
     interval_s: float
+    max_drift_ppm: float = MAX_DRIFT_PPM
 
 
 class Round(NamedTuple):
@@ -160,8 +172,8 @@ def _wake(mind: Mind, suspend: Suspend) -> Mind:
 def carried(mind: Mind, now: ClockReading) -> Agreement | None:
     """Carry the last agreement to another moment (B5, B6); None where there is none, or RAW cannot be trusted.
 
-    The interval grows by the most that an oscillator can be off, or as far as this one is measured to be off if that is
-    more. The estimate moves with the measured frequency; before that is known, with the correction that the kernel
+    The interval grows by the most that this oscillator may be off (R4), or as far as it is measured to be off if that
+    is more. The estimate moves with the measured frequency; before that is known, with the correction that the kernel
     applies, for a daemon has found it to be right.
     """
     fix = mind.fix
@@ -174,9 +186,7 @@ def carried(mind: Mind, now: ClockReading) -> Agreement | None:
         return None
     if abs(suspended_ns(fix.reading, now)) > MAX_STEP_NS:
         return None
-    interval = carry(fix.agreement.interval, fix.reading, now)
-    excess_ns = ceil(_excess_ppm(mind.line) * elapsed_ns / 1e6)
-    interval = Interval(interval.earliest_ns - excess_ns, interval.latest_ns + excess_ns)
+    interval = carry(fix.agreement.interval, fix.reading, now, _drift_bound_ppm(mind.line, fix.drift_ppm))
     drifted_ns = round(_rate_ppm(mind) * elapsed_ns / 1e6)
     estimate_ns = fix.agreement.estimate_ns - correction_ns(fix.reading, now) + drifted_ns
     return fix.agreement._replace(interval=interval, estimate_ns=interval.clamp(estimate_ns))
@@ -225,8 +235,9 @@ def conclude_round(
     `database` is what the database's last answer said of its clock, None where it has not answered.
     """
     now = observation.taken
-    selection = select(observation.sources, now) if kind == "network" else Selection((), None)
-    mind = _watch_kernel(mind, observation)
+    mind = _watch_kernel(mind, observation, terms.max_drift_ppm)
+    drift_ppm = _drift_bound_ppm(mind.line, mind.drift_ppm or terms.max_drift_ppm)
+    selection = select(observation.sources, now, drift_ppm) if kind == "network" else Selection((), None)
     before, heard = carried(mind, now), selection.agreement
     gap_s = None if heard is None else _gap_s(mind, now, heard)
     outvoted = None
@@ -241,9 +252,12 @@ def conclude_round(
     distance_s = _distance_s(selection)
     is_correcting = _is_correcting(mind.fix, now, selection.agreement)
     if selection.agreement is not None:
-        mind = _learn(mind, now, selection, distance_s)
-        mind = mind._replace(drift=_drift(mind, observation, selection.agreement, terms.profile))
+        mind = _learn(mind, now, selection, distance_s, drift_ppm)
+    elif mind.fix is not None:
+        drift_ppm = _drift_bound_ppm(mind.line, mind.fix.drift_ppm)
     agreement = selection.agreement or before
+    if agreement is not None:  # R3: a forecast is made anew with each record, whether servers answered or not
+        mind = mind._replace(drift=_drift(mind, observation, agreement, terms.profile, drift_ppm))
     course = Course(
         terms.interval_s,
         None if heard is not None else _since_s(mind, now),
@@ -254,10 +268,10 @@ def conclude_round(
         dropped,
         outvoted,
         _listed_contradiction(mind, now),
-        _date_of(mind, database, now),
+        _date_of(mind, database, now, drift_ppm),
     )
     votes = count_votes(selection) if kind == "network" else mind.fix.votes if mind.fix else Votes(0, 0, 0, 0)
-    case = Case(observation, selection._replace(agreement=agreement), terms.profile, course, votes)
+    case = Case(observation, selection._replace(agreement=agreement), terms.profile, course, votes, drift_ppm)
     judgement = judge(
         case,
         mind.alarms,
@@ -297,7 +311,8 @@ def fix_of(reading: ClockReading, record: Record) -> Fix | None:
     )
     rounding_ns = 1 + abs(estimate) // 2**52 + max(abs(earliest), abs(latest)) // 2**50
     interval = Interval(earliest - rounding_ns, latest + rounding_ns)
-    return Fix(reading, Agreement(interval, estimate, (), votes.tolerated_liars, False), votes)
+    agreement = Agreement(interval, estimate, (), votes.tolerated_liars, False)
+    return Fix(reading, agreement, votes, drift_ppm=offset.max_drift_ppm or MAX_DRIFT_PPM)
 
 
 def _contradicting(before: Agreement, selection: Selection) -> frozenset[str]:
@@ -344,7 +359,7 @@ def _drop_contradicted(
         before.interval, heard.interval, len(contradicting), elapsed_ns / NS_PER_S, now.boottime_ns
     )
     mind = mind._replace(fix=None, contradiction=contradiction)
-    if abs(contradiction.gap_ns) <= _MAX_OSCILLATOR_PPM * 1e-6 * elapsed_ns:
+    if abs(contradiction.gap_ns) <= MAX_KERNEL_PPM * 1e-6 * elapsed_ns:
         return mind
     return forget_raw(mind)._replace(samples_since_ns=now.boottime_ns)
 
@@ -379,7 +394,7 @@ def _note_answer(mind: Mind, now: ClockReading, before: Agreement, contradicting
     )
 
 
-def _learn(mind: Mind, now: ClockReading, selection: Selection, distance_s: float) -> Mind:
+def _learn(mind: Mind, now: ClockReading, selection: Selection, distance_s: float, drift_ppm: float) -> Mind:
     """Take in a measurement."""
     agreement = selection.agreement
     assert agreement is not None
@@ -388,7 +403,7 @@ def _learn(mind: Mind, now: ClockReading, selection: Selection, distance_s: floa
     line = fit(samples)
     back_test = settle_forecasts(mind.back_test, sample)
     return mind._replace(
-        fix=Fix(now, agreement, count_votes(selection)),
+        fix=Fix(now, agreement, count_votes(selection), drift_ppm=drift_ppm),
         samples=samples,
         line=line,
         back_test=back_test if line is None else note_forecasts(back_test, line, now.raw_ns),
@@ -403,18 +418,21 @@ def _distance_s(selection: Selection) -> float:
     return min((best.interval.half_width_ns for best in bests), default=0) / NS_PER_S
 
 
-def _drift(mind: Mind, observation: Observation, agreement: Agreement, profile: Profile) -> Drift:
+def _drift(mind: Mind, observation: Observation, agreement: Agreement, profile: Profile, drift_ppm: float) -> Drift:
     """Say how the clock moves, and when it will have left its tolerance."""
+    kernel = observation.kernel
     return estimate_drift(
         mind.samples,
         now_raw_ns=observation.taken.raw_ns,
         estimate_ns=agreement.estimate_ns,
         bound_s=bound_s(agreement.interval),
-        kernel_ppm=observation.kernel.frequency_ppm if isinstance(observation.kernel, KernelState) else None,
+        kernel_ppm=observation.kernel_ppm,
         tolerance_s=profile.critical_s,
         steered=_is_steered(mind, observation),
         back_test=mind.back_test,
         line=mind.line,
+        drift_ppm=drift_ppm,
+        pending_s=0.0 if isinstance(kernel, Unavailable) else kernel.offset_s,
     )
 
 
@@ -435,11 +453,14 @@ def _rate_ppm(mind: Mind) -> float:
     return mind.kernel_ppm if mind.kernel_ppm is not None and is_likely else 0.0
 
 
-def _excess_ppm(line: Fit | None) -> float:
-    """Return how much faster than usual a bound grows, where the oscillator is certainly worse than is assumed (B5)."""
-    if line is None or not abs(line.frequency_ppm) - line.skew_ppm > MAX_DRIFT_PPM:
-        return 0.0
-    return min(abs(line.frequency_ppm) + line.skew_ppm, _MAX_OSCILLATOR_PPM) - MAX_DRIFT_PPM
+def _drift_bound_ppm(line: Fit | None, drift_ppm: float) -> float:
+    """Return how far the oscillator may be off, also where it is measured to be worse for certain (B5, R4).
+
+    What is measured to be further off than any kernel could correct is no oscillator.
+    """
+    if line is None or not abs(line.frequency_ppm) - line.skew_ppm > drift_ppm:
+        return drift_ppm
+    return max(drift_ppm, min(abs(line.frequency_ppm) + line.skew_ppm, MAX_KERNEL_PPM))
 
 
 def _listed_steps(steps: Sequence[Step], step: Step | None, now: ClockReading) -> tuple[Step, ...]:
@@ -454,7 +475,16 @@ def _listed_steps(steps: Sequence[Step], step: Step | None, now: ClockReading) -
     return (*worse, step)[:_MAX_STEPS]
 
 
-def _watch_kernel(mind: Mind, observation: Observation) -> Mind:
+def _watch_kernel(mind: Mind, observation: Observation, assumed_ppm: float) -> Mind:
+    """Notice how far the oscillator may be off by the kernel's correction (R4), and when that was last updated (A4)."""
+    kernel_ppm = observation.kernel_ppm
+    if kernel_ppm is not None and abs(kernel_ppm) <= MAX_KERNEL_PPM:  # else a slew, which says nothing of it
+        drift_ppm, fix = max_drift_ppm(kernel_ppm, assumed_ppm), mind.fix
+        mind = mind._replace(drift_ppm=drift_ppm, fix=fix and fix._replace(drift_ppm=max(fix.drift_ppm, drift_ppm)))
+    return _watch_updates(mind, observation)
+
+
+def _watch_updates(mind: Mind, observation: Observation) -> Mind:
     """Notice whether a daemon may have updated the kernel since the last look: else its error only grew (A4).
 
     Held against the look that last showed an update, and not the one before this, so that no update is too small.
@@ -496,9 +526,9 @@ def _gap_s(mind: Mind, now: ClockReading, agreement: Agreement | None) -> float 
     return max(0.0, (now.realtime_ns + agreement.estimate_ns - mind.measured_utc_ns) / NS_PER_S)
 
 
-def _date_of(mind: Mind, database: DatabaseClock | None, now: ClockReading) -> DatabaseDate | None:
+def _date_of(mind: Mind, database: DatabaseClock | None, now: ClockReading, drift_ppm: float) -> DatabaseDate | None:
     """Return what the database's clock says now."""
-    interval = None if database is None else carry_date(database, now)
+    interval = None if database is None else carry_date(database, now, drift_ppm)
     if database is None or interval is None:
         return None
     raw_ns = database.reading.raw_ns

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ntpaudit.core.clocks import ClockReading, suspended_ns
+from ntpaudit.core.clocks import MAX_DRIFT_PPM, ClockReading, suspended_ns
 from ntpaudit.core.measurement import MAX_STEP_NS, Interval, carry
 from ntpaudit.core.ntptime import NS_PER_S
 
@@ -38,12 +38,12 @@ def read_date(date_s: int, sent: ClockReading, received: ClockReading) -> Databa
     return DatabaseClock(received, Interval(earliest_ns, earliest_ns + DATE_ERROR_NS + exchange_ns))
 
 
-def carry_date(clock: DatabaseClock, now: ClockReading) -> Interval | None:
+def carry_date(clock: DatabaseClock, now: ClockReading, drift_ppm: float = MAX_DRIFT_PPM) -> Interval | None:
     """Carry the interval to another moment of this boot; None after a suspend, or where it is too old."""
     elapsed_ns = now.raw_ns - clock.reading.raw_ns
     if not 0 <= elapsed_ns <= MAX_AGE_NS or abs(suspended_ns(clock.reading, now)) > MAX_STEP_NS:
         return None
-    return carry(clock.interval, clock.reading, now)
+    return carry(clock.interval, clock.reading, now, drift_ppm)
 
 
 def disputed_ns(agreed: Interval, database: Interval) -> int:

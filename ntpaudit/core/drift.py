@@ -10,7 +10,7 @@ from itertools import accumulate, islice
 from math import ceil, comb, cos, fsum, inf, isfinite, pi, sin, sqrt, tan
 from typing import Any, NamedTuple
 
-from ntpaudit.core.clocks import MAX_DRIFT_PPM
+from ntpaudit.core.clocks import MAX_DRIFT_PPM, MAX_KERNEL_PPM
 from ntpaudit.core.measurement import MAX_DISTANCE_NS
 from ntpaudit.core.ntptime import NS_PER_S
 
@@ -56,10 +56,13 @@ class Sample(NamedTuple):
 class Fit(NamedTuple):
     """A line through UTC - RAW by delay-weighted least squares, over what the runs test left (F2, F3).
 
-    `frequency_ppm` is its slope: positive means the free oscillator is slow, the host falls behind. It is right within
-    `skew_ppm` at 99.9 %. The line goes through `centre_offset_ns` at `centre_raw_ns`. `variance_s2` is the variance of
-    a sample of weight 1, `weight` the sum of all weights and `spread_s2` their second moment about the centre (s2, W
-    and V of F6). A sample at `nearest_s` has weight 1; `scatter_s` is the scale on which more distance makes it less.
+    `frequency_ppm` is its slope: positive means the free oscillator is slow, the host falls behind. `skew_ppm` is the
+    standard error of that slope over the fit's own `span_s`, times Student's t for 99.9 %. It covers the oscillator's
+    mean frequency over that span if the noise is white, and says nothing of how far the present frequency has moved
+    away from it: flicker, random walk and temperature are not in it (R8). The line goes through `centre_offset_ns` at
+    `centre_raw_ns`. `variance_s2` is the variance of a sample of weight 1, `weight` the sum of all weights and
+    `spread_s2` their second moment about the centre (s2, W and V of F6). A sample at `nearest_s` has weight 1;
+    `scatter_s` is the scale on which more distance makes it less.
     """
 
     frequency_ppm: float
@@ -78,9 +81,10 @@ class Fit(NamedTuple):
 class Breach(NamedTuple):
     """Seconds from now until |offset| reaches the tolerance (F7); None: not within 30 days, or frequency unknown.
 
-    Pessimistic and optimistic are the ends of a 95 % band, trustworthy if `calibrated` by past forecasts (F6b).
-    `guaranteed_s` needs no fit: sooner than that the worst case cannot get there at 50 ppm, or at the measured rate
-    where that is more. `free_running`: a daemon steers now, so all this is "if synchronisation stopped now" (F8).
+    Pessimistic and optimistic are the ends of a 95 % band. They are None until enough past forecasts have come due to
+    know how wide it must be, `calibrated`: before that no probability is claimed (F6b, R9). `guaranteed_s` needs no
+    fit: it is the worst case, see `guaranteed_s()`. `free_running`: a daemon steers now, so all this is "if
+    synchronisation stopped now" (F8).
     """
 
     pessimistic_s: float | None
@@ -96,8 +100,8 @@ class Drift(NamedTuple):
 
     `frequency_ppm` is the rate of the REALTIME offset if nothing but the kernel's present correction steered it;
     positive: the host falls further behind. `raw_frequency_ppm` is that of the free oscillator. Both are None while it
-    is unknown, and the former also where the kernel does not tell its correction. Both are right within `skew_ppm`,
-    which is 2000 while nothing is known (F3).
+    is unknown, and the former also where the kernel does not tell its correction. `skew_ppm` is the error of the fit
+    over its own `span_s` and no limit for the frequency now (R8, see `Fit`); it is 2000 while nothing is known (F3).
     """
 
     frequency_ppm: float | None
@@ -105,6 +109,7 @@ class Drift(NamedTuple):
     skew_ppm: float
     samples: int
     breach: Breach
+    span_s: float = 0.0
 
 
 class Forecast(NamedTuple):
@@ -173,12 +178,15 @@ def estimate_drift(
     steered: bool,
     back_test: BackTest,
     line: Fit | None = None,
+    drift_ppm: float = MAX_DRIFT_PPM,
+    pending_s: float = 0.0,
 ) -> Drift:
     """Say how the clock moves and when |offset| will reach the tolerance (F1 to F3, F6 to F8).
 
     `estimate_ns` and `bound_s` are the offset at `now_raw_ns` and the worst case of it. `kernel_ppm` is by how much the
-    kernel speeds REALTIME up against RAW, None if it would not tell. `steered`: a daemon is at work. `line` is the fit
-    of these very samples where it is at hand already.
+    kernel speeds REALTIME up against RAW, None if it would not tell, and `pending_s` the offset that it has yet to slew
+    away. `steered`: a daemon is at work. `line` is the fit of these very samples where it is at hand already. The
+    oscillator is off by `drift_ppm` at most (R4).
     """
     line = line or fit(samples)
     rate_ppm = None
@@ -189,15 +197,43 @@ def estimate_drift(
     if line is not None and rate_ppm is not None:
         times = _times_to_breach(line, rate_ppm, now_raw_ns, estimate_ns, tolerance_s, back_test)
         calibrated = _is_calibrated(back_test, FORECAST_LIMIT_S if times[0] is None else times[0])
-    guaranteed_s = _guaranteed_s(tolerance_s - bound_s, rate_ppm or 0.0)
+        times = times if calibrated else (None, times[1], None)  # R9
+    least_s = guaranteed_s(tolerance_s - bound_s - abs(pending_s), kernel_ppm, drift_ppm, rate_ppm or 0.0)
     if times[0] is not None:  # a band of few samples may reach nearer than what cannot be
-        times = (max(times[0], min(guaranteed_s, times[1] if times[1] is not None else guaranteed_s)), *times[1:])
+        times = (max(times[0], min(least_s, times[1] if times[1] is not None else least_s)), *times[1:])
     return Drift(
         frequency_ppm=rate_ppm,
         raw_frequency_ppm=None if line is None else line.frequency_ppm,
         skew_ppm=UNKNOWN_SKEW_PPM if line is None else line.skew_ppm,
         samples=len(_newest_first(samples)) if line is None else line.samples,
-        breach=Breach(times[0], times[1], times[2], guaranteed_s, steered, calibrated),
+        breach=Breach(times[0], times[1], times[2], least_s, steered, calibrated),
+        span_s=0.0 if line is None else line.span_s,
+    )
+
+
+def guaranteed_s(margin_s: float, kernel_ppm: float | None, drift_ppm: float, rate_ppm: float = 0.0) -> float:
+    """Return how long the worst case takes to use up a margin, counted from now (F7, R3).
+
+    The offset moves by the oscillator's own error, `drift_ppm` at most, and by the kernel's correction, which stays in
+    force where nothing steers the clock any more: nobody knows whether it still makes up for the oscillator. Where the
+    kernel cannot be read its correction may be the largest that there is. `rate_ppm` is the rate that was measured.
+    """
+    correction_ppm = abs(kernel_ppm) if kernel_ppm is not None and isfinite(kernel_ppm) else MAX_KERNEL_PPM
+    worst_ppm = max(drift_ppm + correction_ppm, abs(rate_ppm))
+    return margin_s / (worst_ppm * 1e-6) if 0 < margin_s < inf else 0.0
+
+
+def breach_after(breach: Breach, age_s: float) -> Breach:
+    """Return what a forecast made `age_s` ago says as of now: every moment that it names is that much nearer (R3)."""
+
+    def left(time_s: float | None) -> float | None:
+        return None if time_s is None else max(0.0, time_s - age_s)
+
+    return breach._replace(
+        pessimistic_s=left(breach.pessimistic_s),
+        central_s=left(breach.central_s),
+        optimistic_s=left(breach.optimistic_s),
+        guaranteed_s=max(0.0, breach.guaranteed_s - age_s),
     )
 
 
@@ -470,8 +506,3 @@ def _first_time(is_reached: Callable[[float], bool]) -> float | None:
         middle = (before + after) / 2
         before, after = (before, middle) if is_reached(middle) else (middle, after)
     return after
-
-
-def _guaranteed_s(margin_s: float, rate_ppm: float) -> float:
-    """Return how long the worst case stays within the tolerance: at 50 ppm, or at the rate measured if more (F7)."""
-    return margin_s / (max(MAX_DRIFT_PPM, abs(rate_ppm)) * 1e-6) if 0 < margin_s < inf else 0.0

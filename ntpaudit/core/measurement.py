@@ -6,7 +6,7 @@ every value, field and output of ntpaudit.
 
 from typing import Literal, NamedTuple
 
-from ntpaudit.core.clocks import ClockReading, correction_ns, growth_ns, step_ns
+from ntpaudit.core.clocks import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns, step_ns
 from ntpaudit.core.ntptime import NS_PER_S, decode, difference_ns
 from ntpaudit.core.packet import Refused, Reply
 
@@ -126,14 +126,27 @@ def root_distance_ns(reply: Reply) -> int:
     return -(-(reply.root_delay + 2 * reply.root_dispersion) * NS_PER_S // 131_072)
 
 
-def carry(offset: Interval, taken: ClockReading, now: ClockReading) -> Interval:
+def carry(offset: Interval, taken: ClockReading, now: ClockReading, drift_ppm: float = MAX_DRIFT_PPM) -> Interval:
     """Carry an offset interval from one moment to another through the RAW clock (B5, B6).
 
-    What the host did to its own clock meanwhile moves the interval exactly; the oscillator's own error widens it.
+    What the host did to its own clock meanwhile moves the interval exactly; the oscillator's own error widens it, by
+    `drift_ppm` at most.
     """
     moved_ns = -correction_ns(taken, now)
-    grown_ns = growth_ns(now.raw_ns - taken.raw_ns) + taken.width_ns + now.width_ns
+    grown_ns = growth_ns(now.raw_ns - taken.raw_ns, drift_ppm) + taken.width_ns + now.width_ns
     return Interval(offset.earliest_ns + moved_ns - grown_ns, offset.latest_ns + moved_ns + grown_ns)
+
+
+def carry_measurement(sample: Measurement, now: ClockReading, drift_ppm: float = MAX_DRIFT_PPM) -> Interval:
+    """Carry what one exchange says to another moment, of an oscillator that is off by `drift_ppm` at most (R4).
+
+    The exchange was measured as if the oscillator were off by `MAX_DRIFT_PPM`; for a worse one the interval is widened.
+    """
+    before, after = sample.stamps.before, sample.stamps.after
+    elapsed_ns = after.raw_ns - before.raw_ns
+    excess_ns = max(0, growth_ns(elapsed_ns, drift_ppm) - growth_ns(elapsed_ns))
+    interval = Interval(sample.interval.earliest_ns - excess_ns, sample.interval.latest_ns + excess_ns)
+    return carry(interval, after, now, drift_ppm)
 
 
 def _power_of_two_ns(exponent: int) -> int:

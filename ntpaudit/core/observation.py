@@ -117,6 +117,11 @@ class Observation(NamedTuple):
     daemons: tuple[Daemon, ...] | Unavailable
 
     @property
+    def kernel_ppm(self) -> float | None:
+        """The correction that the kernel applies, tick included; None where the kernel cannot be read (A2)."""
+        return None if isinstance(self.kernel, Unavailable) else self.kernel.frequency_ppm
+
+    @property
     def known_daemons(self) -> tuple[Daemon, ...]:
         """The time daemons in sight; none where the system would not tell."""
         return () if isinstance(self.daemons, Unavailable) else self.daemons

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.checks import Case, findings_of
+from ntpaudit.core.clocks import MAX_DRIFT_PPM, max_drift_ppm
 from ntpaudit.core.drift import Breach, Drift
 from ntpaudit.core.findings import Finding
 from ntpaudit.core.measurement import Timestamping
@@ -27,13 +28,17 @@ class HostIdentity(NamedTuple):
 
 
 class Offset(NamedTuple):
-    """How wrong the host's clock is, in seconds; positive is behind. True theta lies in [earliest_s, latest_s]."""
+    """How wrong the host's clock is, in seconds; positive is behind. True theta lies in [earliest_s, latest_s].
+
+    That assumes an oscillator which is off by `max_drift_ppm` at most (R4); None where an older record does not say.
+    """
 
     estimate_s: float
     earliest_s: float
     latest_s: float
     bound_s: float
     direction: str
+    max_drift_ppm: float | None = None
 
 
 class SourceRecord(NamedTuple):
@@ -206,9 +211,14 @@ class Labels(NamedTuple):
     env: str | None = None
 
 
-def conclude(observation: Observation, profile: Profile, labels: Labels) -> Record:
-    """Select, estimate and judge: everything an observation proves under a profile."""
-    case = Case(observation, select(observation.sources, observation.taken), profile)
+def conclude(observation: Observation, profile: Profile, labels: Labels, assumed_ppm: float = MAX_DRIFT_PPM) -> Record:
+    """Select, estimate and judge: everything an observation proves under a profile.
+
+    `assumed_ppm` is how far the oscillator may be off, unless the kernel's correction shows that it is worse (R4).
+    """
+    drift_ppm = max_drift_ppm(observation.kernel_ppm, assumed_ppm)
+    selection = select(observation.sources, observation.taken, drift_ppm)
+    case = Case(observation, selection, profile, max_drift_ppm=drift_ppm)
     findings = findings_of(case)
     return write_record(case, labels, findings, severity_of(case, findings))
 
@@ -243,7 +253,7 @@ def write_record(
         severity=severity,
         verdict=case.profile.verdict(agreement.interval if agreement else None),
         profile=case.profile,
-        offset=_offset(agreement) if agreement else None,
+        offset=_offset(agreement, case.max_drift_ppm) if agreement else None,
         agreement=case.votes or count_votes(case.selection),
         sources=tuple(map(_source, case.selection.sources)) if kind == "network" else (),
         kernel=_kernel(observation.kernel),
@@ -295,7 +305,7 @@ def _database_offset(case: Case) -> DatabaseOffset | None:
     )
 
 
-def _offset(agreement: Agreement) -> Offset:
+def _offset(agreement: Agreement, drift_ppm: float) -> Offset:
     """Write an agreement in seconds."""
     interval = agreement.interval
     return Offset(
@@ -304,6 +314,7 @@ def _offset(agreement: Agreement) -> Offset:
         interval.latest_ns / NS_PER_S,
         bound_s(interval),
         direction(agreement.estimate_ns),
+        drift_ppm,
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from math import fsum
 from typing import NamedTuple
 
-from ntpaudit.core.clocks import ClockReading, correction_ns, suspended_ns
-from ntpaudit.core.measurement import MAX_DISTANCE_NS, MAX_STEP_NS, Interval, Measurement, carry
+from ntpaudit.core.clocks import MAX_DRIFT_PPM, ClockReading, correction_ns, suspended_ns
+from ntpaudit.core.measurement import MAX_DISTANCE_NS, MAX_STEP_NS, Interval, Measurement, carry_measurement
 from ntpaudit.core.observation import Failure, SourceObservation, Status
 from ntpaudit.core.sources import is_loopback
 
@@ -79,9 +79,9 @@ def count_votes(selection: Selection) -> Votes:
     )
 
 
-def select(sources: Sequence[SourceObservation], now: ClockReading) -> Selection:
-    """Judge every source against the others at the instant `now`."""
-    judged = [_state(source, now) for source in sources]
+def select(sources: Sequence[SourceObservation], now: ClockReading, drift_ppm: float = MAX_DRIFT_PPM) -> Selection:
+    """Judge every source against the others at the instant `now`; the oscillator is off by `drift_ppm` at most (R4)."""
+    judged = [_state(source, now, drift_ppm) for source in sources]
     voters = [index for index, entry in enumerate(judged) if entry.status == "agreeing"]
     candidates = [candidate for index in voters if (candidate := judged[index].candidate)]
     agreement = agree(candidates)
@@ -179,7 +179,7 @@ def _subnet(address: str, port: int) -> str:
     return octets[:6].hex()
 
 
-def _state(source: SourceObservation, now: ClockReading) -> Judged:
+def _state(source: SourceObservation, now: ClockReading, drift_ppm: float) -> Judged:
     """Give one source the status it has before the others are heard."""
     if isinstance(source.outcome, Failure):
         return Judged(source, source.outcome.status, source.outcome.reason)
@@ -188,9 +188,9 @@ def _state(source: SourceObservation, now: ClockReading) -> Judged:
     if not samples:
         return Judged(source, "rejected", "local-step")
     best = min(samples, key=lambda sample: (sample.delay_ns, sample.stamps.arrived_ns))
-    interval: Interval | None = carry(best.interval, best.stamps.after, now)
+    interval: Interval | None = carry_measurement(best, now, drift_ppm)
     for sample in samples:  # S9: every sample of one server bounds the same offset
-        interval = interval and interval.intersect(carry(sample.interval, sample.stamps.after, now))
+        interval = interval and interval.intersect(carry_measurement(sample, now, drift_ppm))
     if interval is None:
         return Judged(source, "rejected", "inconsistent", best=best)
     offset_ns = interval.clamp(best.offset_ns - correction_ns(best.stamps.after, now))

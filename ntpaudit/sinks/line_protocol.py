@@ -186,6 +186,7 @@ def _clock(record: Record) -> dict[str, Value]:
             "earliest_s": record.offset.earliest_s,
             "latest_s": record.offset.latest_s,
             "bound_s": record.offset.bound_s,
+            "max_drift_ppm": record.offset.max_drift_ppm,
         }
     if nearest is not None:
         fields |= {

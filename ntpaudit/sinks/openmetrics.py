@@ -99,11 +99,16 @@ def _of_agent(record: Record) -> Iterator[_Gauge]:
         yield _single("set_aside_records", "Records that the database refuses, set aside.", health.set_aside)
     if (drift := record.drift) is not None:
         yield _single("frequency_ppm", "Rate of the offset: positive falls further behind.", drift.frequency_ppm)
-        yield _single("skew_ppm", "How wrong the frequency can be.", drift.skew_ppm)
+        yield _single("skew_ppm", "Error of the fit over its own span, no limit for now.", drift.skew_ppm)
         yield _single(
             "breach_pessimistic_seconds",
-            "Earliest time until the critical tolerance is reached if nothing steers the clock.",
+            "Time until the critical tolerance is reached at the near end of a back-tested 95 % band.",
             None if drift.breach is None else drift.breach.pessimistic_s,
+        )
+        yield _single(
+            "breach_guaranteed_seconds",
+            "Time within which the critical tolerance cannot be reached, in the worst case.",
+            None if drift.breach is None else drift.breach.guaranteed_s,
         )
 
 

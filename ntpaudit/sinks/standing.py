@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ntpaudit.core.drift import Breach, Drift
+from ntpaudit.core.drift import FORECAST_LIMIT_S, Breach, Drift, breach_after
 from ntpaudit.core.ntptime import format_utc
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.record import Health, Record
+from ntpaudit.core.record import Health
 from ntpaudit.core.standing import AgentState, Standing, Wait
 from ntpaudit.core.wording import plural, span
 from ntpaudit.sinks.headline import headline
@@ -103,6 +103,7 @@ def _said(standing: Standing) -> str:
 
 def _json(standing: Standing, stored: Mapping[str, Any]) -> str:
     """Write all of it as one object on one line."""
+    breach = _breach_now(standing)
     told = {
         "record": stored,
         "age_s": standing.age_s,
@@ -110,6 +111,7 @@ def _json(standing: Standing, stored: Mapping[str, Any]) -> str:
         "stale_after_s": standing.stale_after_s,
         "reason": standing.doubt,
         "asked_age_s": standing.asked_age_s,
+        "breach": None if breach is None else breach._asdict(),
         "agent": standing.agent._asdict() | {"up_s": standing.agent_up_s},
     }
     return json.dumps(told, allow_nan=False, separators=(",", ":")) + "\n"
@@ -138,7 +140,7 @@ def _text(standing: Standing, *, colour: bool) -> str:
         [line for finding in record.findings for line in finding_lines(finding, paint)],
         [
             line
-            for label, fact in (*_prospect(record), *_agent(standing), *facts(shown))
+            for label, fact in (*_prospect(standing), *_agent(standing), *facts(shown))
             for line in labelled(label, fact)
         ],
     )
@@ -161,14 +163,21 @@ def _ages(standing: Standing) -> Iterator[tuple[str, str]]:
         yield "polled", "then; the replies:" if before_s <= 0 else f"{_ago(before_s)} before; the replies:"
 
 
-def _prospect(record: Record) -> Iterator[tuple[str, str]]:
+def _breach_now(standing: Standing) -> Breach | None:
+    """Return the record's forecast counted from now (R3); None where it has none, or its age is not known."""
+    drift = standing.record.drift
+    return None if drift is None or standing.doubt is not None else breach_after(drift.breach, standing.age_s)
+
+
+def _prospect(standing: Standing) -> Iterator[tuple[str, str]]:
     """Say how the clock moves and where that leads."""
-    drift = record.drift
-    if drift is None:
+    record, breach = standing.record, _breach_now(standing)
+    if record.drift is None:
         return
-    yield "drift", _drift(drift)
-    if drift.breach is not None and record.verdict in ("within", "unproven"):
-        yield "forecast", _forecast(drift.breach, span(record.profile.critical_s))
+    yield "drift", _drift(record.drift)
+    if breach is not None and record.verdict in ("within", "unproven"):
+        forecast = _forecast(breach, span(record.profile.critical_s), standing.age_s)
+        yield "forecast", f"counted from now: {forecast}"
 
 
 def _drift(drift: Drift) -> str:
@@ -178,25 +187,25 @@ def _drift(drift: Drift) -> str:
     way = "behind" if drift.frequency_ppm > 0 else "ahead"
     per_day = span(drift.frequency_ppm * 1e-6 * _DAY_S)
     said = f"as corrected now it {'falls' if way == 'behind' else 'gets'} {per_day} {way} a day"
-    skew = f"give or take {span(drift.skew_ppm * 1e-6 * _DAY_S, rounding='up')}"
-    return f"{said}, {skew} ({drift.frequency_ppm:+.3f} ppm, {plural(drift.samples, 'sample')})"
+    fitted = f"{drift.frequency_ppm:+.3f} ppm, fit error {drift.skew_ppm:.2g} ppm over its own"
+    return f"{said} ({fitted} {span(drift.span_s)}, {plural(drift.samples, 'sample')})"
 
 
-def _forecast(breach: Breach, tolerance: str) -> str:
-    """Say when the tolerance will be left, and until when it certainly is not."""
+def _forecast(breach: Breach, tolerance: str, age_s: float) -> str:
+    """Say when the tolerance will be left, and until when it certainly is not.
+
+    An early end is named only where past forecasts show how wide the band must be (R9).
+    """
     premise = "if synchronisation stopped now, " if breach.free_running else ""
-    if breach.central_s is None:
-        early = "" if breach.pessimistic_s is None else f", but maybe in {span(breach.pessimistic_s, rounding='down')}"
-        said = f"{premise}not {tolerance} wrong within 30 days{early}"
-    else:
-        early = (
-            ""
-            if breach.pessimistic_s is None
-            else f", in {span(breach.pessimistic_s, rounding='down')} at the earliest"
-        )
+    early_s = breach.pessimistic_s
+    early = "" if early_s is None else f" (95 %: not within {span(early_s, rounding='down')})"
+    if breach.central_s is not None:
         said = f"{premise}{tolerance} wrong in {span(breach.central_s)}{early}"
-    trust = "" if breach.calibrated else "; not yet back-tested"
-    return f"{said}, and for certain not within {span(breach.guaranteed_s, rounding='down')}{trust}"
+    else:
+        limit = span(max(0.0, FORECAST_LIMIT_S - age_s))
+        said = f"{premise}not {tolerance} wrong within {limit}{early}"
+    certain = f"guaranteed for {span(breach.guaranteed_s, rounding='down')}" if breach.guaranteed_s else "no guarantee"
+    return f"{said}; {certain}{'' if breach.calibrated else '; forecast not yet back-tested'}"
 
 
 def _agent(standing: Standing) -> Iterator[tuple[str, str]]:

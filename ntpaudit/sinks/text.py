@@ -204,6 +204,8 @@ def facts(record: Record) -> Iterator[tuple[str, str]]:
     yield "kernel", _kernel(record.kernel)
     yield "daemons", ", ".join(map(_daemon, record.daemons)) or "none seen"
     yield "profile", _profile(record.profile)
+    if record.offset is not None and record.offset.max_drift_ppm is not None:
+        yield "assumed", f"the oscillator is off by at most {record.offset.max_drift_ppm:.3g} ppm (host.max_drift_ppm)"
     agreeing = [source for source in record.sources if source.status == "agreeing"]
     if any(source.leap in (1, 2) or source.stratum == 1 for source in agreeing):
         yield from _explained(agreeing)

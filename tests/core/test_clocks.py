@@ -1,13 +1,21 @@
 """What the differences between two readings of all the clocks mean."""
 
 from fractions import Fraction
-from math import ceil
+from math import ceil, nan
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.clocks import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns, step_ns, suspended_ns
+from ntpaudit.core.clocks import (
+    MAX_DRIFT_PPM,
+    ClockReading,
+    correction_ns,
+    growth_ns,
+    max_drift_ppm,
+    step_ns,
+    suspended_ns,
+)
 from tests.core.worlds import DAY, HOUR, MS, NOON, YEAR, S, SimulatedHost
 
 SPANS = st.integers(0, 30 * DAY)
@@ -79,3 +87,32 @@ def test_growth_of_known_spans(elapsed: int, growth: int) -> None:
 def test_growth_agrees_with_fractions(elapsed: int) -> None:
     """Growth is |elapsed| at 50 ppm, rounded up and never down (B5)."""
     assert growth_ns(elapsed) == ceil(Fraction(abs(elapsed) * 50, 10**6))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "assumed", "worst"),
+    [
+        (0.0, 50.0, 50.0),
+        (-3.5, 50.0, 50.0),
+        (35.0, 50.0, 50.0),
+        (35.5, 50.0, 50.5),
+        (-80.0, 50.0, 95.0),
+        (80.0, 200.0, 200.0),
+        (20.0, 5.0, 35.0),
+        (-500.0, 50.0, 515.0),
+        (500.1, 50.0, 50.0),  # a slew
+        (83_333.0, 50.0, 50.0),
+        (None, 50.0, 50.0),
+        (nan, 70.0, 70.0),
+    ],
+)
+def test_how_far_an_oscillator_may_be_off(kernel: float | None, assumed: float, worst: float) -> None:
+    """The assumption, or the kernel's correction and 15 ppm where that is more; a slew says nothing of it (R4)."""
+    assert max_drift_ppm(kernel, assumed) == worst
+
+
+@given(st.integers(0, 10**15), st.floats(0, 515))
+def test_growth_is_never_less_than_the_rate(elapsed: int, drift_ppm: float) -> None:
+    """Whatever the rate, it is rounded up, by a part per billion and a nanosecond at most."""
+    exact = Fraction(elapsed) * Fraction(drift_ppm) / 10**6
+    assert exact <= growth_ns(elapsed, drift_ppm) < exact + Fraction(elapsed, 10**9) + 1

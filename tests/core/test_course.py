@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from fractions import Fraction
 from math import floor
 from typing import Any
@@ -23,7 +24,7 @@ from ntpaudit.core.course import (
     look,
     utc_ns,
 )
-from ntpaudit.core.drift import Fit
+from ntpaudit.core.drift import Fit, breach_after
 from ntpaudit.core.measurement import Interval
 from ntpaudit.core.ntptime import format_utc
 from ntpaudit.core.observation import Daemon, Unavailable
@@ -284,6 +285,141 @@ def test_a_frequency_that_is_no_oscillator_s_widens_no_further() -> None:
     after = carried(watch.mind, watch.host.read())
     assert after is not None
     assert after.interval.half_width_ns <= HALF_NS + 1000 * 500 * US + 500
+
+
+DISCIPLINED = st.lists(
+    st.tuples(st.sampled_from(["run", "suspend", "ask", "restart"]), st.integers(1, 4000), st.floats(-1, 1)),
+    min_size=3,
+    max_size=12,
+)
+
+
+@given(st.integers(-485, 485), st.sampled_from([-1, 1]), DISCIPLINED)
+@settings(max_examples=100, deadline=None)
+def test_the_truth_is_inside_on_a_disciplined_host_with_a_bad_oscillator(
+    kernel_ppm: int, edge: int, life: list[tuple[str, int, float]]
+) -> None:
+    """As long as the kernel's correction is within 15 ppm of what the oscillator needs, the interval holds (R4).
+
+    Also after a suspend, which leaves no sample to learn the frequency from, and after the daemon took its correction
+    back.
+    """
+    watch = Watch(LivingHost(slew_ppm=kernel_ppm))
+    host = watch.host
+    watch.network(*host.sources(error_ns=[edge * HALF_NS]))
+    for deed, seconds, lean in life:
+        match deed:
+            case "suspend":
+                host.suspend(seconds)
+                watch.network(*host.sources(error_ns=[round(lean * (HALF_NS - 1))]))
+            case "ask":
+                watch.network(*host.sources(error_ns=[round(lean * (HALF_NS - 1))]))
+            case "restart":
+                watch.restart()
+            case "run":
+                host.run(seconds, drift_ppm=kernel_ppm + 15 * edge, slew_ppm=kernel_ppm)
+        watch.local()
+        assert agree_with_the_truth(watch) is not None
+    host.run(3000, slew_ppm=0)
+    agree_with_the_truth(watch)
+
+
+@pytest.mark.parametrize("drift_ppm", [60, -80, 100, 400])
+def test_after_a_suspend_a_bad_oscillator_is_still_known_as_such(drift_ppm: int) -> None:
+    """A daemon that corrects 60, 80 or 100 ppm tells how bad the oscillator is, before there is any line (R4)."""
+    watch = measured(drift_ppm=drift_ppm, slew_ppm=drift_ppm)
+    watch.host.suspend(3600)
+    watch.network(*watch.host.sources(error_ns=[HALF_NS if drift_ppm > 0 else -HALF_NS]))
+    watch.host.poll_s = None
+    for _ in range(5):
+        watch.host.run(60, slew_ppm=0)  # the daemon ends, and takes its correction with it
+        agreement = agree_with_the_truth(watch)
+        record = watch.local().record
+    assert agreement is not None
+    assert record.offset is not None
+    assert record.offset.max_drift_ppm == abs(drift_ppm) + 15
+    assert agreement.interval.half_width_ns == HALF_NS + 300 * (abs(drift_ppm) + 15) * US + 2 * 120
+
+
+def test_a_slew_is_no_bad_oscillator() -> None:
+    """While a daemon slews faster than any kernel's frequency goes, what was known of the oscillator stays (R4)."""
+    watch = measured(drift_ppm=80, slew_ppm=80)
+    for slew_ppm in (83_333, -10_000, 501):
+        watch.host.run(10, slew_ppm=slew_ppm)
+        record = watch.local().record
+        assert record.offset is not None
+        assert record.offset.max_drift_ppm == 95
+    watch.host.kernel_answers = False
+    record = watch.local().record
+    assert record.offset is not None
+    assert record.offset.max_drift_ppm == 95
+
+
+def test_the_assumption_can_be_set() -> None:
+    """An operator who knows that the oscillator is worse says so, and the interval grows by that (R4)."""
+    watch = Watch(LivingHost(drift_ppm=180))
+    watch.terms = watch.terms._replace(max_drift_ppm=200.0)
+    watch.host.poll_s = None
+    record = watch.network(*watch.host.sources(error_ns=[HALF_NS])).record
+    for _ in range(60):
+        watch.host.run(60)
+        agree_with_the_truth(watch)
+    assert record.offset is not None
+    assert record.offset.max_drift_ppm == 200
+    assert watch.local().record.verdict == "within"
+
+
+@given(
+    st.integers(-500, 500),
+    st.floats(-1, 1),
+    st.sampled_from([-1, 1]),
+    st.lists(st.integers(1, 30_000), min_size=1, max_size=8),
+    st.floats(0, 1),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_worst_case_breaks_a_guarantee(
+    kernel_ppm: int, lean: float, side: int, waits_s: list[int], share: float
+) -> None:
+    """For records up to a day old, the tolerance is not left while it is guaranteed, counted from any moment (R3).
+
+    Servers at the edge of their intervals, the worst oscillator that is assumed, and a daemon that is dead but for its
+    correction. The guarantee is recomputed from the interval as it has grown, and ages with its record.
+    """
+    drift_ppm = lean * max(50, abs(kernel_ppm) + 15)
+    watch = Watch(LivingHost(drift_ppm=drift_ppm, slew_ppm=kernel_ppm))
+    host = watch.host
+    host.poll_s = None
+    watch.network(*host.sources(error_ns=[side * (HALF_NS - 1)] * 4))
+    limit_ns = watch.terms.profile.critical_s * S
+    for wait_s in waits_s:
+        if sum(waits_s) > 86_300:
+            break
+        drift = watch.mind.drift
+        assert drift is not None
+        guaranteed_s = drift.breach.guaranteed_s
+        later = breach_after(drift.breach, share * guaranteed_s)
+        assert later.guaranteed_s == pytest.approx((1 - share) * guaranteed_s, abs=1e-6)
+        end = deepcopy(host)
+        end.run(guaranteed_s)
+        assert guaranteed_s == 0 or abs(end.offset) <= limit_ns + 1
+        host.run(wait_s)
+        watch.local()
+
+
+def test_a_forecast_is_made_anew_with_each_local_audit() -> None:
+    """Seven hours after the last measurement the guarantee is what is left of it, not what it was (R3)."""
+    watch = measured(drift_ppm=20, slew_ppm=20)
+    watch.spend(3600)
+    watch.host.poll_s, watch.host.daemons = None, ()
+    for wait_s in (0, 3 * 3600):
+        watch.spend(wait_s, network_every_s=1e9)
+        record = watch.local().record
+        assert record.drift is not None
+        assert record.offset is not None
+        assert record.drift.breach.guaranteed_s == pytest.approx((1 - record.offset.bound_s) / 70e-6)
+    watch.spend(4 * 3600, network_every_s=1e9)
+    last = watch.rounds[-1].record
+    assert (last.verdict, last.drift and last.drift.breach.guaranteed_s) == ("unproven", 0)
 
 
 @given(st.integers(-(2**62), 2**62), st.integers(0, 10**9), st.integers(0, 10**9))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ntpaudit.core.clocks import MAX_DRIFT_PPM, max_drift_ppm
 from ntpaudit.core.drift import (
     FORECAST_LIMIT_S,
     HORIZONS_S,
@@ -18,10 +19,12 @@ from ntpaudit.core.drift import (
     MIN_BACK_TESTS,
     UNKNOWN_SKEW_PPM,
     BackTest,
+    Breach,
     Drift,
     Fit,
     Forecast,
     Sample,
+    breach_after,
     drop_forecasts,
     estimate_drift,
     fewest_sign_changes,
@@ -111,6 +114,8 @@ def drift_of(
     tolerance_s: float = 0.1,
     steered: bool = False,
     back_test: BackTest | None = None,
+    drift_ppm: float = MAX_DRIFT_PPM,
+    pending_s: float = 0.0,
 ) -> Drift:
     """Estimate the drift at the newest sample, of a clock that is right now and that nobody steers unless told."""
     return estimate_drift(
@@ -122,7 +127,13 @@ def drift_of(
         tolerance_s=tolerance_s,
         steered=steered,
         back_test=back_test or BackTest(),
+        drift_ppm=drift_ppm,
+        pending_s=pending_s,
     )
+
+
+LUCKY = BackTest(ratios=((0.2,) * 64,) * 4)
+"""Calibrated by forecasts that all came true, which leaves the band as wide as the fit makes it."""
 
 
 # --- the regression (F2, F3)
@@ -363,7 +374,7 @@ def test_an_unknown_correction_leaves_the_raw_frequency(kernel: float | None) ->
     assert drift.frequency_ppm is None
     assert drift.raw_frequency_ppm == pytest.approx(12)
     assert drift.breach[:3] == (None, None, None)
-    assert drift.breach.guaranteed_s == pytest.approx(1_800)
+    assert drift.breach.guaranteed_s == pytest.approx(0.09 / 550e-6)  # it may be the largest that there is
 
 
 @pytest.mark.parametrize(
@@ -390,7 +401,7 @@ def test_the_central_breach_is_where_the_line_meets_the_tolerance(
 
 def test_a_measured_skew_opens_the_band() -> None:
     """Noise sets the pessimistic breach before the central one and the optimistic one after it (F7)."""
-    breach = drift_of(observe(World(frequency_ppm=1.0), 12, Random(6)).samples).breach
+    breach = drift_of(observe(World(frequency_ppm=1.0), 12, Random(6)).samples, back_test=LUCKY).breach
     assert breach.pessimistic_s is not None
     assert breach.central_s is not None
     assert breach.optimistic_s is not None
@@ -404,6 +415,71 @@ def test_a_measured_skew_opens_the_band() -> None:
 def test_the_guaranteed_time(bound: float, rate: float, guaranteed: float) -> None:
     """The worst case reaches 100 ms no sooner than at 50 ppm, or at the measured rate if that is more (F7)."""
     assert drift_of(line_of(rate), bound_s=bound).breach.guaranteed_s == pytest.approx(guaranteed)
+
+
+@pytest.mark.parametrize("kernel_ppm", [-200.0, 200.0])
+@pytest.mark.parametrize(
+    ("drift_ppm", "guaranteed"),
+    [(0.0, 4_950), (50.0, 0.99 / 250e-6), (max_drift_ppm(-200.0), 0.99 / 415e-6)],
+)
+def test_the_guaranteed_time_has_the_kernel_s_correction_in_it(
+    kernel_ppm: float, drift_ppm: float, guaranteed: float
+) -> None:
+    """R3: kernel -200 ppm, tolerance 1 s, bound 0.01 s, no fit: 4950 s less the oscillator's share, never 19,800."""
+    drift = drift_of([], bound_s=0.01, kernel_ppm=kernel_ppm, tolerance_s=1.0, drift_ppm=drift_ppm)
+    assert drift.breach.guaranteed_s == pytest.approx(guaranteed)
+
+
+def test_what_the_kernel_has_yet_to_slew_is_no_margin() -> None:
+    """An offset that the kernel still slews away moves the clock although the daemon that ordered it is dead."""
+    whole, part = (drift_of([], tolerance_s=1.0, bound_s=0.1, pending_s=left).breach for left in (0.0, -0.4))
+    assert part.guaranteed_s == pytest.approx(whole.guaranteed_s * 5 / 9)
+    assert drift_of([], tolerance_s=1.0, bound_s=0.1, pending_s=0.95).breach.guaranteed_s == 0
+
+
+@given(
+    st.floats(-500, 500),
+    st.floats(-1, 1),
+    st.floats(-1, 1),
+    st.floats(1e-3, 5),
+    st.floats(0, 1),
+    st.floats(0, DAY / S),
+)
+@settings(max_examples=200, deadline=None)
+def test_the_guaranteed_time_is_guaranteed(
+    kernel_ppm: float, lean: float, place: float, tolerance_s: float, share: float, age_s: float
+) -> None:
+    """No oscillator within the assumption leaves the tolerance sooner, whatever the kernel's correction (R3).
+
+    `place` is where in its interval the true offset lies, `lean` which oscillator it is. As of `age_s` later, the
+    guarantee that is left ends at the same moment.
+    """
+    bound_s, drift_ppm = share * tolerance_s, max_drift_ppm(kernel_ppm)
+    drift = drift_of([], bound_s=bound_s, kernel_ppm=kernel_ppm, tolerance_s=tolerance_s, drift_ppm=drift_ppm)
+    guaranteed_s = drift.breach.guaranteed_s
+    worst_s = place * bound_s + (lean * drift_ppm - kernel_ppm) * 1e-6 * guaranteed_s
+    assert abs(worst_s) <= tolerance_s * (1 + 1e-9)
+    later = breach_after(drift.breach, age_s)
+    assert later.guaranteed_s == max(0.0, guaranteed_s - age_s)
+
+
+def test_a_forecast_ages_with_its_record() -> None:
+    """As of now every moment is nearer by the record's age, never below zero; what is not known stays so (R3)."""
+    breach = Breach(1_000.0, 2_000.0, None, 500.0, free_running=True, calibrated=True)
+    assert breach_after(breach, 0.0) == breach
+    assert breach_after(breach, 600.0) == Breach(400.0, 1_400.0, None, 0.0, free_running=True, calibrated=True)
+    assert breach_after(breach, 1e9)[:4] == (0.0, 0.0, None, 0.0)
+
+
+@pytest.mark.parametrize("count", [0, MIN_BACK_TESTS - 1])
+def test_no_probability_is_claimed_before_it_is_calibrated(count: int) -> None:
+    """Until 30 forecasts have come due there are the central value and the guaranteed time, and no band (R9)."""
+    samples = observe(World(frequency_ppm=1.0), 12, Random(6)).samples
+    few = drift_of(samples, back_test=BackTest(ratios=((0.2,) * count,) * 4)).breach
+    enough = drift_of(samples, back_test=LUCKY).breach
+    assert (few.pessimistic_s, few.optimistic_s, few.calibrated) == (None, None, False)
+    assert (few.central_s, few.guaranteed_s) == (enough.central_s, enough.guaranteed_s)
+    assert None not in (enough.pessimistic_s, enough.optimistic_s, few.central_s)
 
 
 @pytest.mark.parametrize("steered", [True, False])
@@ -462,8 +538,11 @@ def test_breaches_are_ordered_and_symmetric(
         back_test=back_test,
     )
     times = [inf if time is None else time for time in drift.breach[:3]]
-    assert times == sorted(times)
     assert drift.breach.guaranteed_s <= times[1] * (1 + 1e-9)
+    if drift.breach.calibrated:
+        assert times == sorted(times)
+    else:
+        assert (times[0], times[2]) == (inf, inf)
     assert all(time == inf or 0 <= time <= FORECAST_LIMIT_S for time in times)
     assert mirrored.breach == drift.breach
     assert mirrored.frequency_ppm is not None
@@ -482,7 +561,9 @@ def test_whatever_comes_in_no_nan_comes_out(
     drift = drift_of(samples, estimate_ns=estimate, bound_s=bound, kernel_ppm=kernel, tolerance_s=tolerance)
     json.dumps(drift, allow_nan=False)
     if drift.frequency_ppm is not None and tolerance != tolerance:
-        assert drift.breach[:4] == (0.0, 0.0, 0.0, 0.0)
+        assert drift.breach[:4] == (None, 0.0, None, 0.0)
+        lucky = drift_of(samples, estimate_ns=estimate, kernel_ppm=kernel, tolerance_s=tolerance, back_test=LUCKY)
+        assert lucky.breach[:4] == (0.0, 0.0, 0.0, 0.0)
 
 
 # --- back-testing (F6b)
@@ -581,8 +662,8 @@ def test_calibrated_from_30_forecasts_on(count: int) -> None:
 def test_past_errors_widen_the_band_and_past_luck_does_not_narrow_it() -> None:
     """Ratios below 1 change nothing, those above bring the pessimistic breach nearer and the optimistic one away."""
     samples = observe(World(frequency_ppm=1.0), 12, Random(10)).samples
-    nominal = drift_of(samples).breach
-    lucky = drift_of(samples, back_test=BackTest(ratios=((0.2,) * 64,) * 4)).breach
+    nominal = drift_of(samples, back_test=BackTest(ratios=((0.5,) * 64,) * 4)).breach
+    lucky = drift_of(samples, back_test=LUCKY).breach
     wrong = drift_of(samples, back_test=BackTest(ratios=((1.5,) * 64,) * 4)).breach
     assert (lucky.pessimistic_s, lucky.optimistic_s) == (nominal.pessimistic_s, nominal.optimistic_s)
     assert (wrong.pessimistic_s or inf) < (nominal.pessimistic_s or inf)
@@ -595,10 +676,10 @@ def test_beyond_the_last_horizon_errors_are_taken_to_grow() -> None:
     samples = observe(World(frequency_ppm=0.0), 30, Random(15)).samples
     ratios = BackTest(ratios=((1.0,) * 64,) * 4)
     within, beyond = 0.004, 0.05
-    near = drift_of(samples, tolerance_s=within)
+    near = drift_of(samples, tolerance_s=within, back_test=LUCKY)
     assert (near.breach.pessimistic_s or inf) < DAY / S
     assert drift_of(samples, tolerance_s=within, back_test=ratios).breach.pessimistic_s == near.breach.pessimistic_s
-    far = drift_of(samples, tolerance_s=beyond).breach.pessimistic_s or inf
+    far = drift_of(samples, tolerance_s=beyond, back_test=LUCKY).breach.pessimistic_s or inf
     assert far > 2 * DAY / S
     assert (drift_of(samples, tolerance_s=beyond, back_test=ratios).breach.pessimistic_s or inf) < 0.9 * far
 
@@ -614,7 +695,7 @@ def test_the_calibrated_band_holds_the_truth_of_a_wandering_oscillator() -> None
         line = fitted(history.samples[index - 127 : index + 1])
         now, later = history.samples[index].raw_ns, index + 48
         error = abs(history.truth_ns[later] - predict_ns(line, history.samples[later].raw_ns)) / S
-        for name, known in (("nominal", BackTest()), ("calibrated", back_test)):
+        for name, known in (("nominal", LUCKY), ("calibrated", back_test)):
             # with the line's slope corrected away, the error is the tolerance that the band alone must not reach
             breach = estimate_drift(
                 [],

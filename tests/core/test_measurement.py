@@ -15,6 +15,7 @@ from ntpaudit.core.measurement import (
     Measurement,
     Stamps,
     carry,
+    carry_measurement,
     measure,
     root_distance_ns,
 )
@@ -411,18 +412,24 @@ def test_the_truth_is_in_the_interval_when_the_reply_is_read_late() -> None:
     check_worlds(S)
 
 
-def test_a_reply_that_waits_to_be_read() -> None:
+@pytest.mark.parametrize("drift_ppm", [50, -50, 95, 480])
+def test_a_reply_that_waits_to_be_read(drift_ppm: int) -> None:
     """An oscillator 50 ppm slow loses 50 us while a stamped reply waits 1 s for us, and the interval holds that (B5).
 
-    The host agrees with its server, and the reply takes no time; what it says is said of the moment of the reading.
+    So it does of one that is known to be worse (R4). The host agrees with its server, and the reply takes no time; what
+    it says is said of the moment of the reading.
     """
     host = SimulatedHost(NOON, 0)
     before = host.read()
     said = reply(received=wire(NOON), transmitted=wire(NOON), precision=-30)
-    host.run(S, drift_ppm=50)
-    result = measured(said, Stamps(NOON, NOON, before, host.read(), "kernel"))
-    assert host.offset == pytest.approx(50 * US, rel=1e-3)
-    assert result.interval.earliest_ns <= host.offset <= result.interval.latest_ns
+    host.run(S, drift_ppm=drift_ppm)
+    after = host.read()
+    interval = carry_measurement(measured(said, Stamps(NOON, NOON, before, after, "kernel")), after, abs(drift_ppm))
+    assert host.offset == pytest.approx(drift_ppm * US, rel=1e-3)
+    assert interval.earliest_ns <= host.offset <= interval.latest_ns
+    host.run(100 * S, drift_ppm=drift_ppm)
+    later = carry_measurement(measured(said, Stamps(NOON, NOON, before, after, "kernel")), host.read(), abs(drift_ppm))
+    assert later.earliest_ns <= host.offset <= later.latest_ns
 
 
 def test_the_interval_is_not_wider_than_the_delay_makes_it() -> None:

@@ -31,6 +31,7 @@ from tests.core.worlds import (
     MS,
     NOON,
     NTPD,
+    SYNCHRONISED,
     UNSYNCHRONISED,
     YEAR,
     S,
@@ -57,7 +58,7 @@ SHAPE: dict[str, Any] = {
     "confirmed": None,
     "verdict": None,
     "profile": {"name", "warning_s", "critical_s", "judged_on"},
-    "offset": {"estimate_s", "earliest_s", "latest_s", "bound_s", "direction"},
+    "offset": {"estimate_s", "earliest_s", "latest_s", "bound_s", "direction", "max_drift_ppm"},
     "agreement": {"sources", "usable", "agreeing", "tolerated_liars"},
     "drift": None,
     "sources": None,
@@ -73,7 +74,7 @@ SOURCE_SHAPE = {
     "root_dispersion_s", "root_distance_s", "stratum", "leap", "reference_id", "precision_s", "timestamping",
     "authenticated",
 }  # fmt: skip
-DRIFT_SHAPE = {"frequency_ppm", "raw_frequency_ppm", "skew_ppm", "samples", "breach"}
+DRIFT_SHAPE = {"frequency_ppm", "raw_frequency_ppm", "skew_ppm", "samples", "span_s", "breach"}
 BREACH_SHAPE = {"pessimistic_s", "central_s", "optimistic_s", "guaranteed_s", "free_running", "calibrated"}
 LATER_KEYS = {"kind", "age_s", "confirmed", "agent", "database_clock"}
 """Those that records of a version without an agent have not."""
@@ -124,6 +125,7 @@ def test_the_record_is_what_the_contract_says() -> None:
             "latest_s": 0.035,
             "bound_s": 0.035,
             "direction": "behind",
+            "max_drift_ppm": 50.0,
         },
         "agreement": {"sources": 5, "usable": 4, "agreeing": 4, "tolerated_liars": 1},
         "drift": None,
@@ -195,10 +197,21 @@ def test_the_record_is_what_the_contract_says() -> None:
     }
 
 
+@pytest.mark.parametrize(("kernel_ppm", "assumed_ppm", "worst_ppm"), [(-3.5, 50, 50), (-80.0, 50, 95), (0.0, 200, 200)])
+def test_the_assumption_stands_where_the_bound_stands(kernel_ppm: float, assumed_ppm: float, worst_ppm: float) -> None:
+    """The record names the oscillator's largest error that its interval allows for (R4)."""
+    seen = observation(*FOUR, taken=reading(NOON, uptime_ns=DAY + 100 * S))
+    seen = seen._replace(kernel=SYNCHRONISED._replace(frequency_ppm=kernel_ppm))
+    offset = conclude(seen, DEFAULT, LABELS, assumed_ppm).offset
+    assert offset is not None
+    assert offset.max_drift_ppm == worst_ppm
+    assert offset.latest_s - offset.earliest_s == pytest.approx(0.02 + 2 * 100 * worst_ppm * 1e-6)
+
+
 def test_what_an_agent_adds() -> None:
     """A local audit has no sources and the votes of the audit it carries on; drift and health are told as they are."""
     breach = Breach(1000.0, 2000.0, None, 500.0, True, False)
-    drift = Drift(-0.5, 3.0, 0.25, 17, breach)
+    drift = Drift(-0.5, 3.0, 0.25, 17, breach, 4800.0)
     health = Health(2, 30, 12.5, 4, "Connection refused", 1, "the disk is full")
     seen = case()._replace(votes=Votes(5, 4, 3, 1))
     record = write_record(
@@ -212,6 +225,7 @@ def test_what_an_agent_adds() -> None:
         "raw_frequency_ppm": 3.0,
         "skew_ppm": 0.25,
         "samples": 17,
+        "span_s": 4800.0,
         "breach": {
             "pessimistic_s": 1000.0,
             "central_s": 2000.0,
@@ -489,6 +503,7 @@ DRIFTS = st.builds(
     NUMBERS,
     st.integers(0, 64),
     st.builds(Breach, MAYBE, MAYBE, MAYBE, NUMBERS, st.booleans(), st.booleans()),
+    NUMBERS,
 )
 COUNTS = st.integers(0, 2**40)
 HEALTHS = st.builds(Health, COUNTS, COUNTS, MAYBE, COUNTS, LABEL_TEXTS, COUNTS, LABEL_TEXTS)

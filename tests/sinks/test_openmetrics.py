@@ -87,6 +87,7 @@ def test_what_only_an_agent_knows() -> None:
         "ntpaudit_frequency_ppm": 12.25,
         "ntpaudit_skew_ppm": 0.75,
         "ntpaudit_breach_pessimistic_seconds": 3600,
+        "ntpaudit_breach_guaranteed_seconds": 20_000,
     }
     assert agent.drift is not None
     breach = agent.drift.breach._replace(pessimistic_s=None)

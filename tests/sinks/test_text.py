@@ -26,6 +26,7 @@ low       source-quorum: 1 of 5 sources disagrees: ntp9.example.net
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 daemons   chronyd (pid 812)
 profile   log-integrity: warning above 100 ms by estimate, critical above 1 s for certain
+assumed   the oscillator is off by at most 50 ppm (host.max_drift_ppm)
 """
 
 CRITICAL = """\
@@ -48,6 +49,7 @@ high      tz-or-rtc-fault: the clock is 2 h behind almost exactly: a wrong time 
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 daemons   chronyd (pid 812), ntpd (pid 901, leaves the clock alone)
 profile   log-integrity: warning above 100 ms by estimate, critical above 1 s for certain
+assumed   the oscillator is off by at most 50 ppm (host.max_drift_ppm)
 """
 
 UNKNOWN = """\
