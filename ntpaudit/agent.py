@@ -426,6 +426,7 @@ class Agent:
             failures=delivery.failures,
             failure=delivery.failure,
             set_aside=aside,
+            refusals=delivery.refusals,
         )
 
     def _make_courier(self) -> "Courier | None":

@@ -513,7 +513,7 @@ def test_no_forecast_of_a_breach_that_has_happened() -> None:
             Health(backlog=1, oldest_s=60.0, failures=2, failure="401 unauthorized"),
             "1 record waiting, the oldest for 60 s; 2 attempts failed since the last good one: 401 unauthorized",
         ),
-        (Health(set_aside=1), "1 record refused by the database and set aside"),
+        (Health(set_aside=1), "1 dead letter: ntpaudit history dead-letters list"),
         (Health(missed=4), "missed 4 audits of servers came not when due"),
         (Health(store="disk full"), "store disk full"),
     ],

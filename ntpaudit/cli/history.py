@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import click
 
+from ntpaudit.cli.dead_letters import dead_letters
 from ntpaudit.cli.output import StandardError, is_terminal, terminal_size, wants_colour
 from ntpaudit.cli.parameters import Ago, Parsed, parse_time, resolve
 from ntpaudit.cli.state import history_path, read_config, this_moment
@@ -41,6 +42,7 @@ Examples:
   ntpaudit history --since 2026-11-01 --until 2026-12-01 --format csv > november.csv
   ntpaudit history --hourly --since 400d --format csv
   ntpaudit history --since 1h --format json | jq .offset.bound_s
+  ntpaudit history dead-letters list              what the database refused for good
 
 \b
 Times are UTC, corrected by what the servers said. Audits older than [history] raw are kept as hours, and shown as such.
@@ -65,7 +67,8 @@ class Asked(NamedTuple):
     format_name: str
 
 
-@click.command(epilog=EPILOG)
+@click.group(epilog=EPILOG, invoke_without_command=True)
+@click.pass_context
 @click.option("--since", type=_TIME, help="From here on: 7d ago, or a time in UTC.  [default: 24h; none with --limit]")
 @click.option("--until", type=_TIME, help="Up to here.  [default: now]")
 @click.option(
@@ -77,6 +80,7 @@ class Asked(NamedTuple):
 @click.option("--hourly", is_flag=True, help="Show hours, also where every audit is still kept.")
 @click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
 def history(
+    context: click.Context,
     since: Ago | int | None,
     until: Ago | int | None,
     format_name: str,
@@ -87,6 +91,8 @@ def history(
     config_path: str | None,
 ) -> None:
     """Show how this host's clock fared: offset, bound, verdict and findings over time."""
+    if context.invoked_subcommand is not None:
+        return
     from ntpaudit.store.past import corrected_now
     from ntpaudit.store.reading import open_history
 
@@ -116,6 +122,9 @@ def history(
     except StoreError as error:
         StandardError().note(str(error))
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
+
+
+history.add_command(dead_letters)
 
 
 def _resolve(when: Ago | int | None, now_ns: int) -> int | None:

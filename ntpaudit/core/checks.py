@@ -33,6 +33,9 @@ ZONE_STEP_S = 900
 GAP_INTERVALS = 3.3
 """Without a measurement for so many intervals, three and their jitter, there is a gap in the evidence (NTPA-07)."""
 
+MANY_REFUSALS = 3
+"""A database that refused this many writes in a row, and accepted none, refuses them all."""
+
 DAY_S = 86_400.0
 
 LEAST_STEP_S = 0.01
@@ -103,6 +106,7 @@ class Course(NamedTuple):
     that had to be given up before they were delivered. `outvoted` tells that what the servers asked now agree on is no
     measurement, because more of them said otherwise. `contradiction` is the one of the last hour, if there was one.
     `database` is what the database's clock says.
+    `refusals` counts what the database refused since it accepted anything, `failure` is why delivery failed last.
     """
 
     interval_s: float
@@ -115,6 +119,8 @@ class Course(NamedTuple):
     outvoted: Outvoted | None = None
     contradiction: Contradiction | None = None
     database: DatabaseDate | None = None
+    refusals: int = 0
+    failure: str | None = None
 
 
 class Case(NamedTuple):
@@ -319,7 +325,11 @@ def check_evidence_gap(case: Case) -> Raised:
     if course is None:
         return None
     if course.dropped:
-        return "high", f"{plural(course.dropped, 'record')} had to be given up undelivered: the history is full"
+        was = "was" if course.dropped == 1 else "were"
+        return "high", (
+            f"{plural(course.dropped, 'record')} {was} lost undelivered: the history was full, or could not be written "
+            "when the agent was killed"
+        )
     limit_s = GAP_INTERVALS * course.interval_s
     if course.ended_gap_s is not None and not course.ended_gap_s <= limit_s:
         level: Level = "high" if course.ended_gap_s > DAY_S else "medium"
@@ -345,6 +355,15 @@ def check_contradicts_earlier(case: Case) -> Raised:
         f"say {standing(heard.earliest_ns / NS_PER_S)} to {standing(heard.latest_ns / NS_PER_S)}, "
         f"{span(contradiction.gap_ns / NS_PER_S, rounding='down')} apart; the earlier measurement is dropped"
     )
+
+
+def check_delivery_refused(case: Case) -> Raised:
+    """The database refuses whatever it is sent, so the fleet's view of this host ends: no fault of the records."""
+    course = case.course
+    if course is None or course.refusals < MANY_REFUSALS:
+        return None
+    last = f"; last failure: {course.failure}" if course.failure else ""
+    return "medium", f"the database refused {course.refusals} writes and accepted none since{last}"
 
 
 def check_stale_compare(case: Case) -> Raised:
@@ -487,6 +506,19 @@ RULES = (
         },
         message_id="a0849a205f2d4597ab6d588afb98bbea",
         basis="moment",
+        needs_agent=True,
+    ),
+    Rule(
+        "delivery-refused",
+        check_delivery_refused,
+        "check influxdb.url, the token and every proxy on the path to the database; all records are kept until then",
+        ("NIS2 2024/2690 3.2.6", "PCI DSS 10.7.3"),
+        raised_when={
+            "medium": "the database has refused three writes or more, and accepted none, for 10 minutes",
+        },
+        message_id="0dac82f0e905477c981ca667e607b40f",
+        basis="host",
+        least_s=600.0,
         needs_agent=True,
     ),
     Rule(

@@ -269,6 +269,8 @@ def conclude_round(
         outvoted,
         _listed_contradiction(mind, now),
         _date_of(mind, database, now, drift_ppm),
+        health.refusals,
+        health.failure,
     )
     votes = count_votes(selection) if kind == "network" else mind.fix.votes if mind.fix else Votes(0, 0, 0, 0)
     case = Case(observation, selection._replace(agreement=agreement), terms.profile, course, votes, drift_ppm)

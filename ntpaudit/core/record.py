@@ -81,8 +81,8 @@ class Health(NamedTuple):
     """How the agent itself fares. Spans in seconds; None where there is nothing to tell.
 
     `missed` counts network audits that were due and did not come, `backlog` records not delivered yet, `oldest_s` the
-    age of the oldest of them, `failures` attempts to deliver that failed since the last good one. `store` says what is
-    wrong with the state, None where it is sound.
+    age of the oldest of them, `failures` attempts to deliver that failed since the last good one, `refusals` answers
+    since then that refused what was sent. `store` says what is wrong with the state, None where it is sound.
     """
 
     missed: int = 0
@@ -92,6 +92,7 @@ class Health(NamedTuple):
     failure: str | None = None
     set_aside: int = 0
     store: str | None = None
+    refusals: int = 0
 
 
 Kind = Literal["network", "local"]

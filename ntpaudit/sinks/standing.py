@@ -238,7 +238,7 @@ def _delivery(health: Health) -> str:
         failed = plural(health.failures, "attempt")
         said += f"; {failed} failed since the last good one: {health.failure or 'no reason told'}"
     if health.set_aside:
-        said += f"; {plural(health.set_aside, 'record')} refused by the database and set aside"
+        said += f"; {plural(health.set_aside, 'dead letter')}: ntpaudit history dead-letters list"
     return said
 
 

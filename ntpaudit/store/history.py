@@ -343,12 +343,12 @@ def _check_gone(connection: sqlite3.Connection, letter: Letter, count: int) -> N
 def backlog(connection: sqlite3.Connection) -> tuple[int, int | None, int]:
     """Return how many letters wait, the stamp (else the host time) of the oldest, and how many are set aside.
 
-    Their ids have next to no holes, so the first and the last tell their number without counting.
+    Letters' ids have next to no holes, so the first and the last tell their number without counting.
     """
     count, oldest_ns, aside = connection.execute(
         "SELECT (SELECT IFNULL(MAX(id) + 1, 0) FROM outbox) - (SELECT IFNULL(MIN(id), 0) FROM outbox),"
         " (SELECT IFNULL(stamp_ns, host_ns) FROM outbox ORDER BY id LIMIT 1),"
-        " (SELECT IFNULL(MAX(id) + 1, 0) FROM set_aside) - (SELECT IFNULL(MIN(id), 0) FROM set_aside)"
+        " (SELECT COUNT(*) FROM set_aside)"
     ).fetchone()
     return count, oldest_ns, aside
 

@@ -63,6 +63,7 @@ MORE_IDS = {
     "step-forward",
     "contradicts-earlier",
     "time-disputed",
+    "delivery-refused",
 }
 
 
@@ -173,6 +174,7 @@ EVERYTHING_WRONG = {
     "contradicts-earlier": coursing(
         contradiction=Contradiction(Interval(-S, S), Interval(9 * S, 11 * S), 2, 300.0, DAY)
     ),
+    "delivery-refused": coursing(refusals=3, failure="400: unable to parse"),
     "stale-compare": coursing(stale_s=5000.0),
     "breach-forecast": drifting(),
     "time-disputed": coursing(database=DatabaseDate(Interval(-HOUR, -HOUR + 2 * S), 5.0)),
@@ -663,7 +665,7 @@ def test_a_step_says_which_logs_it_spoilt(step: Step, words: str) -> None:
         ({"ended_gap_s": 990.0}, None, ""),
         ({"ended_gap_s": 991.0}, "medium", "nothing had been measured for 16.5 min until now"),
         ({"ended_gap_s": 2 * DAY_S}, "high", "for 2 days until now"),
-        ({"dropped": 1}, "high", "1 record had to be given up undelivered: the history is full"),
+        ({"dropped": 1}, "high", "1 record was lost undelivered: the history was full"),
         ({"dropped": 20, "unmeasured_s": 2000.0}, "high", "20 records"),
         ({}, None, ""),
     ],
@@ -673,6 +675,22 @@ def test_evidence_gap(known: dict[str, Any], wanted: str | None, words: str) -> 
     seen = coursing(**known)
     assert level(seen, "evidence-gap") == wanted
     assert wanted is None or words in said(seen, "evidence-gap")
+
+
+@pytest.mark.parametrize(
+    ("refusals", "failure", "wanted"),
+    [
+        (0, None, None),
+        (2, "400: unable to parse", None),
+        (3, "400: unable to parse", "refused 3 writes and accepted none since; last failure: 400: unable to parse"),
+        (40, None, "refused 40 writes and accepted none since"),
+    ],
+)
+def test_delivery_refused(refusals: int, failure: str | None, wanted: str | None) -> None:
+    """Many refusals in a row are a failure of delivery, which counts, and no fault of the records."""
+    seen = coursing(refusals=refusals, failure=failure)
+    assert level(seen, "delivery-refused") == (None if wanted is None else "medium")
+    assert wanted is None or said(seen, "delivery-refused").endswith(wanted)
 
 
 @pytest.mark.parametrize(
@@ -766,8 +784,10 @@ def test_each_rule_says_what_it_takes_to_hear_it() -> None:
         "unsynced",
         "daemon-count",
         "time-disputed",
+        "delivery-refused",
     }
     assert {rule.id: rule.least_s for rule in RULES if rule.least_s} == {
+        "delivery-refused": 600.0,
         "stale-compare": 600.0,
         "unsynced": 600.0,
         "daemon-count": 600.0,

@@ -924,7 +924,7 @@ def test_records_that_were_given_up_are_a_gap_of_the_moment() -> None:
     watch.host.run(60)
     (gap,) = watch.local(dropped=17).events
     assert (gap.kind, gap.raised, gap.level, gap.value_s) == ("evidence-gap", True, "high", None)
-    assert gap.text.startswith("17 records had to be given up undelivered")
+    assert gap.text.startswith("17 records were lost undelivered")
     watch.local()
     assert watch.told("evidence-gap") == [True, False]
 

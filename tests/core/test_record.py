@@ -66,7 +66,7 @@ SHAPE: dict[str, Any] = {
     "daemons": None,
     "host_clock": None,
     "findings": None,
-    "agent": {"missed", "backlog", "oldest_s", "failures", "failure", "set_aside", "store"},
+    "agent": {"missed", "backlog", "oldest_s", "failures", "failure", "set_aside", "store", "refusals"},
     "database_clock": {"earliest_s", "latest_s", "age_s", "disputed_s"},
 }
 SOURCE_SHAPE = {
@@ -243,6 +243,7 @@ def test_what_an_agent_adds() -> None:
         "failure": "Connection refused",
         "set_aside": 1,
         "store": "the disk is full",
+        "refusals": 0,
     }
     assert Record.from_dict(data) == record
 

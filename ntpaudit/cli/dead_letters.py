@@ -1,0 +1,167 @@
+"""`ntpaudit history dead-letters`: records that the database refused for good."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from ntpaudit.cli.output import StandardError
+from ntpaudit.cli.state import history_path, read_config
+from ntpaudit.cli.stream import tell
+from ntpaudit.core.ntptime import format_utc
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.wording import plural
+from ntpaudit.errors import StoreError
+from ntpaudit.sinks.plain import one_line
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from ntpaudit.store.dead_letters import DeadLetter
+
+_Done = TypeVar("_Done")
+
+SCHEMA = "ntpaudit.dead-letter/1"
+
+EPILOG = """\b
+Examples:
+  ntpaudit history dead-letters list
+  ntpaudit history dead-letters list --format json | jq -r .lines
+  ntpaudit history dead-letters resend --all
+  ntpaudit history dead-letters resend 17 18
+  ntpaudit history dead-letters drop --all
+
+\b
+A record becomes a dead letter when the database has refused it eight times and has accepted another record after each
+refusal. The reason is the database's answer. Fix its cause first (most often a field type conflict, or a retention
+policy that is shorter than the outage was), then resend. Where the agent runs as a service, use sudo.
+
+\b
+Exit status: 0 done, 3 not readable or no such dead letter, 64 usage, 78 configuration.
+"""
+
+
+@click.group("dead-letters", epilog=EPILOG)
+def dead_letters() -> None:
+    """List, resend or drop records that the database refused for good."""
+
+
+_config = click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
+_ids = click.argument("ids", nargs=-1, type=click.IntRange(1, 2**63 - 1), metavar="[ID]...")
+
+
+def _all(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the option for every dead letter."""
+    return click.option("--all", "is_all", is_flag=True, help=f"{what} every dead letter.")
+
+
+@dead_letters.command("list", epilog=EPILOG)
+@click.option(
+    "--format", "format_name", type=click.Choice(["table", "json"]), default="table", show_default=True,
+    help="Output format.",
+)  # fmt: skip
+@_config
+def list_(format_name: str, config_path: str | None) -> None:
+    """Show each dead letter: its ID, its time, and why the database refused it."""
+    from ntpaudit.store.dead_letters import read_dead_letters
+    from ntpaudit.store.reading import open_history
+
+    path = history_path(read_config(config_path), by_agent=True)
+    with _exit_on_failure(), open_history(path) as connection:
+        render = _json if format_name == "json" else _table
+        tell(render(read_dead_letters(connection)))
+
+
+@dead_letters.command(epilog=EPILOG)
+@_ids
+@_all("Resend")
+@_config
+def resend(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
+    """Put dead letters back into the outbox: the agent sends them within a minute, after what waits already."""
+    from ntpaudit.store import dead_letters as store
+
+    done = _change(ids, is_all, config_path, store.resend)
+    click.echo(f"{plural(done.sent, 'record')} put back into the outbox")
+    if done.undated:
+        its = "its" if done.undated == 1 else "their"
+        StandardError().note(f"{plural(done.undated, 'dead letter')} cannot be sent: {its} time is not known")
+
+
+@dead_letters.command(epilog=EPILOG)
+@_ids
+@_all("Drop")
+@_config
+def drop(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
+    """Delete dead letters. The audits themselves stay in the history."""
+    from ntpaudit.store import dead_letters as store
+
+    done = _change(ids, is_all, config_path, store.drop)
+    click.echo(f"{plural(done, 'dead letter')} deleted")
+
+
+def _change(
+    ids: Sequence[int],
+    is_all: bool,
+    config_path: str | None,
+    change: "Callable[[sqlite3.Connection, Sequence[int] | None], _Done]",
+) -> _Done:
+    """Change the history in one transaction, beside an agent that runs."""
+    from ntpaudit.store.database import open_database, transaction
+    from ntpaudit.store.dead_letters import missing
+    from ntpaudit.store.reading import open_history
+
+    if is_all == bool(ids):
+        raise click.UsageError("name dead letters by their ID, or say --all")
+    path = history_path(read_config(config_path), by_agent=True)
+    with _exit_on_failure():
+        with open_history(path) as connection:  # says what is wrong with a file, and makes none
+            if unknown := missing(connection, ids):
+                raise StoreError(f"{path} has no dead letter {', '.join(map(str, unknown))}")
+        connection = open_database(path, StandardError().note)
+        try:
+            with transaction(connection):
+                return change(connection, None if is_all else sorted(set(ids)))
+        finally:
+            connection.close()
+
+
+@contextmanager
+def _exit_on_failure() -> Iterator[None]:
+    """Report what is wrong with the history, and exit with 3."""
+    try:
+        yield
+    except StoreError as error:
+        StandardError().note(str(error))
+        raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
+
+
+def _table(letters: "Iterator[DeadLetter]") -> Iterator[str]:
+    """Write dead letters as a table."""
+    first = next(letters, None)
+    if first is None:
+        yield "no dead letters\n"
+        return
+    yield f"{'id':>8}  {'time':20}  reason\n"
+    yield _row(first)
+    yield from map(_row, letters)
+
+
+def _row(letter: "DeadLetter") -> str:
+    """Write one dead letter in a line."""
+    return f"{letter.id:>8}  {_time(letter) or 'unknown':20}  {one_line(letter.reason)}\n"
+
+
+def _json(letters: "Iterator[DeadLetter]") -> Iterator[str]:
+    """Write dead letters as JSON Lines."""
+    for letter in letters:
+        data = {"schema": SCHEMA, "id": letter.id, "utc": None, "reason": letter.reason, "lines": letter.lines}
+        if letter.stamp_ns is not None:
+            data["utc"] = format_utc(letter.stamp_ns)
+        yield json.dumps(data, ensure_ascii=False) + "\n"
+
+
+def _time(letter: "DeadLetter") -> str:
+    """Write the time of a record to the second."""
+    return "" if letter.stamp_ns is None else f"{format_utc(letter.stamp_ns)[:19]}Z"

@@ -1,0 +1,60 @@
+"""Dead letters: records that the database refused for good, or whose time is not known."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+
+class DeadLetter(NamedTuple):
+    """A record that was not delivered. `stamp_ns` is its time, None where it is not known: it cannot be sent then."""
+
+    id: int
+    stamp_ns: int | None
+    reason: str
+    lines: str
+
+
+class Resent(NamedTuple):
+    """What became of dead letters that were to be sent again."""
+
+    sent: int
+    undated: int
+
+
+def read_dead_letters(connection: sqlite3.Connection) -> Iterator[DeadLetter]:
+    """Return every dead letter, the oldest first."""
+    return map(DeadLetter._make, connection.execute("SELECT id, stamp_ns, reason, lines FROM set_aside ORDER BY id"))
+
+
+def missing(connection: sqlite3.Connection, ids: Sequence[int]) -> list[int]:
+    """Return those of these ids that no dead letter has."""
+    known = {row[0] for row in connection.execute("SELECT id FROM set_aside")}
+    return [number for number in ids if number not in known]
+
+
+def resend(connection: sqlite3.Connection, ids: Sequence[int] | None) -> Resent:
+    """Move dead letters, all of them where `ids` is None, to the end of the outbox; one without a time stays."""
+    chosen = [
+        row for row in connection.execute("SELECT id, stamp_ns FROM set_aside ORDER BY id") if _is_in(row[0], ids)
+    ]
+    dated = [letter_id for letter_id, stamp_ns in chosen if stamp_ns is not None]
+    for letter_id in dated:
+        connection.execute(
+            "INSERT INTO outbox (audit_id, boottime_ns, host_ns, stamp_ns, lines)"
+            " SELECT audit_id, 0, stamp_ns, stamp_ns, lines FROM set_aside WHERE id = ?",
+            (letter_id,),
+        )
+    drop(connection, dated)
+    return Resent(len(dated), len(chosen) - len(dated))
+
+
+def drop(connection: sqlite3.Connection, ids: Sequence[int] | None) -> int:
+    """Delete dead letters, all of them where `ids` is None; return how many."""
+    if ids is None:
+        return connection.execute("DELETE FROM set_aside").rowcount
+    return sum(connection.execute("DELETE FROM set_aside WHERE id = ?", (number,)).rowcount for number in ids)
+
+
+def _is_in(number: int, ids: Sequence[int] | None) -> bool:
+    """Whether a number is asked for."""
+    return ids is None or number in ids

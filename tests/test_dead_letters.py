@@ -1,0 +1,108 @@
+"""`ntpaudit history dead-letters` beside an agent's open history."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ntpaudit.store.ledger import Ledger
+from ntpaudit.store.location import FILE_NAME
+from tests.command import Ran, ntpaudit
+from tests.store.audits import deliver, keep, number_of
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """A ledger in use, with records 1 to 4, of which 2 and 3 are dead letters, and one whose time is not known."""
+    notes: list[str] = []
+    ledger = Ledger(str(tmp_path / "state" / FILE_NAME), notes.append)
+    for number in range(1, 5):
+        keep(ledger, number)
+    letters = ledger.waiting(9)
+    ledger.confirm(letters[:1])
+    ledger.set_aside(letters[1], "400: field type conflict\non offset_s")
+    ledger.set_aside(letters[2], "413: too large")
+    ledger.read(
+        lambda connection: connection.execute(
+            "INSERT INTO set_aside (stamp_ns, lines, reason) VALUES (NULL, 'ntpaudit_clock number=9i\n', 'no time')"
+        )
+    )
+    yield ledger
+    ledger.close()
+    assert notes == []
+
+
+def dead_letters(*words: str, tmp_path: Path) -> Ran:
+    """Run the command."""
+    return ntpaudit("history", "dead-letters", *words, state=tmp_path)
+
+
+def test_they_are_listed(ledger: Ledger, tmp_path: Path) -> None:
+    """Each has a line with its ID, its time and the database's reason; JSON has the lines too."""
+    ran = dead_letters("list", tmp_path=tmp_path)
+    assert ran.status == 0
+    head, *rows = ran.out.splitlines()
+    assert head.split() == ["id", "time", "reason"]
+    assert [row.split(maxsplit=2)[::2] for row in rows] == [
+        ["1", "400: field type conflict on offset_s"],
+        ["2", "413: too large"],
+        ["3", "no time"],
+    ]
+    assert [row.split()[1][-1:] for row in rows] == ["Z", "Z", "n"]
+    told = [json.loads(line) for line in dead_letters("list", "--format", "json", tmp_path=tmp_path).out.splitlines()]
+    assert [letter["schema"] for letter in told] == ["ntpaudit.dead-letter/1"] * 3
+    assert [number_of(letter["lines"]) for letter in told] == [2, 3, 9]
+    assert [letter["utc"] is None for letter in told] == [False, False, True]
+
+
+def test_they_are_resent(ledger: Ledger, tmp_path: Path) -> None:
+    """What has a time waits behind what waited already, and is delivered once; what has none stays."""
+    ran = dead_letters("resend", "1", tmp_path=tmp_path)
+    assert (ran.status, ran.out) == (0, "1 record put back into the outbox\n")
+    assert list(deliver(ledger)) == [4, 2]
+    ran = dead_letters("resend", "--all", tmp_path=tmp_path)
+    assert (ran.status, ran.out) == (0, "1 record put back into the outbox\n")
+    assert "1 dead letter cannot be sent: its time is not known" in ran.err
+    assert list(deliver(ledger)) == [3]
+    assert ledger.backlog() == (0, None, 1)
+
+
+def test_one_that_is_refused_again_is_a_dead_letter_again(ledger: Ledger, tmp_path: Path) -> None:
+    """Nothing is lost where the cause was not repaired."""
+    dead_letters("resend", "--all", tmp_path=tmp_path)
+    assert list(deliver(ledger, refused=frozenset({3}))) == [4, 2]
+    assert ledger.backlog()[2] == 2
+
+
+def test_they_are_dropped(ledger: Ledger, tmp_path: Path) -> None:
+    """Those named are deleted, and the count of the others is right although their IDs have holes."""
+    assert dead_letters("drop", "2", "2", tmp_path=tmp_path).out == "1 dead letter deleted\n"
+    assert ledger.backlog()[2] == 2
+    assert dead_letters("drop", "--all", tmp_path=tmp_path).out == "2 dead letters deleted\n"
+    assert dead_letters("list", tmp_path=tmp_path).out == "no dead letters\n"
+    assert ledger.backlog()[0] == 1
+
+
+def test_what_is_not_said_clearly_changes_nothing(ledger: Ledger, tmp_path: Path) -> None:
+    """Neither IDs nor --all, both, or an ID that there is none of."""
+    for words, status, said in (
+        (("drop",), 64, "say --all"),
+        (("drop", "1", "--all"), 64, "say --all"),
+        (("drop", "x"), 64, "'x'"),
+        (("drop", "1", "77"), 3, "no dead letter 77"),
+        (("resend", "77"), 3, "no dead letter 77"),
+    ):
+        ran = dead_letters(*words, tmp_path=tmp_path)
+        assert ran.status == status
+        assert said in ran.err
+    assert ledger.backlog()[2] == 3
+
+
+@pytest.mark.parametrize("command", ["list", "drop", "resend"])
+def test_where_there_is_no_history(command: str, tmp_path: Path) -> None:
+    """No file is made, and the message says what to do."""
+    ran = dead_letters(command, *([] if command == "list" else ["--all"]), tmp_path=tmp_path)
+    assert ran.status == 3
+    assert "systemctl enable --now ntpaudit" in ran.err
+    assert not list(tmp_path.glob("state/*"))
