@@ -149,13 +149,10 @@ def test_processes_that_come_and_go_do_no_harm(tmp_path: Path) -> None:
 )
 def test_not_to_see_is_not_to_find_none(mount: str, reason: str) -> None:
     """Where an unprivileged user is not shown the processes of others, the question is unanswered, not answered no."""
-    # Everything is imported before the privileges go: the checkout may be closed to other users.
-    question = "\n".join(
-        [
-            "import os, ntpaudit.probes.daemons as daemons",
-            "os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)",
-            "print(daemons.running_daemons())",
-        ]
+    question = (
+        "from ntpaudit.probes.daemons import running_daemons; "
+        "from tests.world.another_user import become_another_user; "
+        "become_another_user(); print(running_daemons())"
     )
     command = [*unshared("mount"), "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c", question]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)

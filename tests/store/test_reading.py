@@ -133,14 +133,15 @@ def test_a_folder_or_a_device_is_no_history(tmp_path: Path) -> None:
 ALONE = os.environ | {"COVERAGE_PROCESS_CONFIG": ""}
 """Somebody else may not write where coverage does."""
 
-READ = (
-    "import sys; from tests.store.test_reading import count; from pathlib import Path; print(count(Path(sys.argv[1])))"
+IMPORT = (
+    "import sys; from pathlib import Path; from tests.store.test_reading import count; "
+    "from ntpaudit.store.reading import find_history; from tests.world.another_user import become_another_user; "
 )
 
 
-def run(path: Path, *inside: str) -> tuple[str, str]:
+def run(path: Path, *inside: str, before: str = "pass") -> tuple[str, str]:
     """Count in another process, that is confined somehow; return what it printed and the last line of its errors."""
-    words = [*inside, sys.executable, "-c", READ, str(path)]
+    words = [*inside, sys.executable, "-c", f"{IMPORT}{before}; print(count(Path(sys.argv[1])))", str(path)]
     done = subprocess.run(words, cwd=REPOSITORY, env=ALONE, capture_output=True, text=True, timeout=60, check=False)
     return done.stdout.strip(), (done.stderr.splitlines() or [""])[-1]
 
@@ -176,7 +177,7 @@ def test_somebody_else_is_told_to_use_sudo(file: Path) -> None:
     """The state of a service is root's to read."""
     os.chmod(file.parent, stat.S_IRWXU)
     os.chmod(file, 0o644)
-    printed, error = run(file, "setpriv", "--reuid=65534", "--clear-groups", "--")
+    printed, error = run(file, before="become_another_user()")
     assert printed == ""
     assert error.endswith(f"StoreError: {file} may be read by root only; put sudo before the command")
 
@@ -190,11 +191,11 @@ mkdir -p /var/lib/home/ntpaudit
 if [ -e "$1" ]; then cp "$1" /var/lib/home/ntpaudit/; fi
 chown -R 65534:65534 /var/lib/home
 shift
-exec setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"
+exec "$@"
 """
 """A system whose agent keeps its history as a service does, and a user with a history of his own, if one is named."""
 
-FIND = "import sys; from ntpaudit.store.reading import find_history as find; print(find({}, by_agent=bool({})))"
+FIND = IMPORT + "become_another_user(); print(find_history({}, by_agent=bool({})))"
 
 
 @pytest.mark.needs("another-user")
