@@ -14,7 +14,20 @@ if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
 
 MAX_ANSWER = 256 << 20
-"""No answer may be longer than this, unpacked, in bytes."""
+"""No answer may be longer than this, neither as it is sent nor unpacked, in bytes."""
+
+MAX_AT_ONCE = 384 << 20
+"""All answers that are being read at one time may have no more than this, unpacked, in bytes."""
+
+MAX_MEMBERS = 1000
+"""An answer may be compressed in this many pieces (RFC 1952 §2.2): each costs time, also an empty one."""
+
+MAX_CONTAINERS = 1 << 20
+BYTES_PER_CONTAINER = 16
+"""JSON may have MAX_CONTAINERS lists and objects, and one more for each of so many bytes: each takes 100 in memory.
+
+The shortest that a database sends is a sample, such as [1795015000,"1"], of 17 bytes.
+"""
 
 MAX_REASON = 300
 """How much is told of what a server says of itself, in characters."""
@@ -79,6 +92,8 @@ class Server:
         self._ca_file = ca_file
         self._timeout_s = timeout_s
         self._idle: list[HTTPConnection] = []
+        self._budget = threading.Lock()
+        self._being_read = 0
         self.skew_s: float | None = None
         """How far its clock is ahead of this machine's, by its last answer and within a second."""
         self._is_closed = False
@@ -237,36 +252,66 @@ class Server:
         if answer.status != 200:
             raise self._refusal(answer)
         parts, length = [], 0
-        for part in self._unpacked(answer):
-            parts.append(part)
-            length += len(part)
-            if length > MAX_ANSWER:
-                raise self.failure(f"an answer is longer than {MAX_ANSWER >> 20} MiB", "ask for one site: --site")
+        try:
+            for part in self._unpacked(answer):
+                parts.append(part)
+                length += len(part)
+                self._take(len(part))
+                if length > MAX_ANSWER:
+                    raise self._too_long(MAX_ANSWER)
+        finally:
+            self._take(-length)
         if answer.length:
             raise IncompleteRead(b"", answer.length)
-        return b"".join(parts)
+        read = b"".join(parts)
+        if read.count(b"[") + read.count(b"{") > MAX_CONTAINERS + len(read) // BYTES_PER_CONTAINER:
+            raise self.strange("the answer is mostly brackets")
+        return read
+
+    def _take(self, count: int) -> None:
+        """Count bytes that are in memory while they are read. ReadError where all answers together have too many."""
+        with self._budget:
+            self._being_read += count
+            is_too_much = self._being_read > MAX_AT_ONCE
+        if count > 0 and is_too_much:
+            raise self._too_long(MAX_AT_ONCE)
+
+    def _too_long(self, limit: int) -> ReadError:
+        """Return that there is more to read than fits."""
+        return self.failure(f"an answer is longer than {limit >> 20} MiB", "ask for one site: --site")
 
     def _unpacked(self, answer: "HTTPResponse") -> Iterator[bytes]:
         """Yield a body in parts, as it was before it was packed."""
         packing = (answer.headers.get("Content-Encoding") or "identity").strip().lower()
         if packing not in ("identity", "gzip"):
             raise self.strange(f"the answer is packed as {packing}, which nobody asked for")
+        sent = self._sent(answer)
         if packing == "identity":
-            while part := answer.read(_AT_ONCE):
-                yield part
+            yield from sent
             return
         import zlib
 
-        unpacker = zlib.decompressobj(wbits=_GZIP_BITS)
-        while part := unpacker.unconsumed_tail or unpacker.unused_data or answer.read(_AT_ONCE):
+        unpacker, members = zlib.decompressobj(wbits=_GZIP_BITS), 1
+        while part := unpacker.unconsumed_tail or unpacker.unused_data or next(sent, b""):
             if unpacker.eof:  # it may be packed in several pieces (RFC 1952, 2.2)
-                unpacker = zlib.decompressobj(wbits=_GZIP_BITS)
+                unpacker, members = zlib.decompressobj(wbits=_GZIP_BITS), members + 1
+                if members > MAX_MEMBERS:
+                    raise self.strange(f"the answer is compressed in more than {MAX_MEMBERS} pieces")
             try:
                 yield unpacker.decompress(part, _AT_ONCE)
             except zlib.error as error:
                 raise self.strange(f"the answer cannot be unpacked: {error}") from error
         if not unpacker.eof:
             raise self.failure("the answer ends too early", AGAIN)
+
+    def _sent(self, answer: "HTTPResponse") -> Iterator[bytes]:
+        """Yield a body in parts as it is sent. ReadError where it has no end."""
+        length = 0
+        while part := answer.read(_AT_ONCE):
+            length += len(part)
+            if length > MAX_ANSWER:
+                raise self._too_long(MAX_ANSWER)
+            yield part
 
     def _refusal(self, answer: "HTTPResponse") -> ReadError:
         """Say what an answer of another status means."""

@@ -2,12 +2,13 @@
 
 import json
 import socket
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import pytest
@@ -197,6 +198,84 @@ def test_an_answer_in_several_packed_pieces_is_read_whole(database: FlakyDatabas
         database.choose = lambda request, rest=rest: Octets(head + first + rest)  # type: ignore[misc]
         with pytest.raises(ReadError, match=words):
             server.ask("/", {})
+
+
+GZIP_HEAD = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_many_packed_pieces_are_refused(database: FlakyDatabase, language: str) -> None:
+    """Empty pieces unpack to nothing, so no limit on the length ends them."""
+    empty = zlib.compress(b"", wbits=31)
+    database.choose = lambda request: Octets(GZIP_HEAD + empty * 400_000)
+    assert "more than 1000 pieces" in failure(database.url, language)
+
+
+def test_a_packed_answer_without_content_or_end_is_refused(
+    database: FlakyDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of no bytes are data of which nothing comes out: what is sent has a limit too."""
+    monkeypatch.setattr(http, "MAX_ANSWER", 3 << 20)
+    packer = zlib.compressobj(wbits=31)
+    blocks = packer.compress(b"x") + packer.flush(zlib.Z_FULL_FLUSH) + b"\0\0\0\xff\xff" * 800_000
+    database.choose = lambda request: Octets(GZIP_HEAD + blocks)
+    with closing(http.Server(database.url, scheme="Token")) as server, pytest.raises(ReadError, match="than 3 MiB"):
+        server.ask("/", {})
+
+
+def test_answers_that_are_read_at_once_share_a_limit(database: FlakyDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several questions are under way at a time; what they are told is limited as a whole, and for each anew."""
+    monkeypatch.setattr(http, "MAX_AT_ONCE", 6 << 20)
+    both = threading.Barrier(2)
+    database.choose = lambda request: Answer(200, " " * (4 << 20))
+    with closing(http.Server(database.url, scheme="Token")) as server:
+        assert len(server.ask("/", {})) == 4 << 20
+        assert len(server.ask("/", {})) == 4 << 20  # the first one is no longer being read
+        monkeypatch.setattr(server, "_sent", lambda answer: _after(both, answer))
+        outcomes = [_outcome(wait) for wait in [http.start(lambda: server.ask("/", {})) for _ in range(2)]]
+    assert any("longer than 6 MiB" in str(outcome) for outcome in outcomes)
+
+
+def _after(barrier: threading.Barrier, answer: Any) -> Iterator[bytes]:
+    """Yield a body in two parts, the second when all others have the first too."""
+    text = answer.read()
+    yield text[: 3 << 20]
+    barrier.wait(30)
+    yield text[3 << 20 :]
+
+
+def _outcome(wait: Callable[[], bytes]) -> bytes | str:
+    """Return what was read, or why nothing was."""
+    try:
+        return wait()
+    except ReadError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("text", ["[[],[]," * 1_000_000, '{"a":' * 2_000_000])
+def test_an_answer_of_brackets_is_refused(text: str, database: FlakyDatabase, language: str) -> None:
+    """Nested or not, each takes a hundred bytes of memory: such an answer is not parsed."""
+    database.choose = lambda request: Answer(200, text)
+    assert "mostly brackets" in failure(database.url, language)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("bracket", ["[", '{"a":'])
+def test_a_deep_answer_is_refused(bracket: str, database: FlakyDatabase, language: str) -> None:
+    """Where there are few enough of them, the parser ends at its own depth."""
+    database.choose = lambda request: Answer(200, bracket * 500_000)
+    assert "JSON" in failure(database.url, language)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    "octets", [b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n", b"HTTP/1.1 204 No Content"]
+)
+def test_an_answer_whose_head_breaks_off_is_none(octets: bytes, database: FlakyDatabase, language: str) -> None:
+    """A status line is believed when the head has come to its end."""
+    database.choose = lambda request: Octets(octets)
+    assert "no answer in HTTP: IncompleteRead" in failure(database.url, language)
 
 
 def test_tls_is_verified() -> None:
