@@ -560,7 +560,7 @@ def _event(change: tuple[Finding, bool], record: Record, course: Course) -> Even
         raised,
         finding.severity,
         finding.level,
-        finding.message,
+        finding.message if raised else f"no longer true: {finding.message}",
         record.utc_ns,
         record.host_ns,
         record.boottime_ns,
