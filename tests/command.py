@@ -41,7 +41,9 @@ def ntpaudit(
 ) -> Ran:
     """Run ntpaudit as a user would, with no configuration but the test's; `inside` prefixes the command."""
     surroundings = {
-        key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "NTPAUDIT_", "PYTHONUNBUFFERED"))
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("XDG_", "NTPAUDIT_", "PYTHONUNBUFFERED", "COLUMNS"))
     }
     surroundings |= {"HOME": str(state), "STATE_DIRECTORY": str(state / "state"), "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(

@@ -676,3 +676,11 @@ def test_the_cost_of_ten_thousand_hosts_grows_no_faster_than_their_number() -> N
         growth(lambda: fleet_text.render(few, few.members), lambda: fleet_text.render(all_hosts, all_hosts.members))
         < LINEAR_GROWTH
     )
+
+
+def test_columns_are_obeyed_in_a_pipe(state: Path) -> None:
+    """$COLUMNS says how wide lines may be also where no terminal is; nonsense in it counts for nothing."""
+    wide = ntpaudit("fleet", "--demo", state=state).out
+    narrow = ntpaudit("fleet", "--demo", state=state, environment={"COLUMNS": "70"}).out
+    assert max(map(len, narrow.splitlines())) <= 70 < max(map(len, wide.splitlines()))
+    assert ntpaudit("fleet", "--demo", state=state, environment={"COLUMNS": "wide"}).out == wide

@@ -13,7 +13,14 @@ import click
 from click.core import ParameterSource
 
 from ntpaudit import __version__, audit
-from ntpaudit.cli.output import StandardError, finish, format_option, is_terminal, terminal_size, wants_colour
+from ntpaudit.cli.output import (
+    StandardError,
+    finish,
+    format_option,
+    page_width,
+    terminal_size,
+    wants_colour,
+)
 from ntpaudit.cli.parameters import Ago, Parsed, parse_hours, parse_time, refuse_empty, resolve
 from ntpaudit.cli.stream import tell
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
@@ -362,7 +369,7 @@ def _seen(wish: Wish, place: Place | None, token: str | None, end_ns: int) -> st
         StandardError().note(f"the database does not show it yet: {error}")
         return ""
     fleet = judge_fleet(snapshot, Terms())
-    return fleet_text.render(fleet, width=terminal_size()[0] if is_terminal() else None, colour=wants_colour()) + "\n"
+    return fleet_text.render(fleet, width=page_width(), colour=wants_colour()) + "\n"
 
 
 def _snapshot(wish: Wish, place: Place | None, token: str | None, end_ns: int) -> "Snapshot":

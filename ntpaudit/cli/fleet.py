@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from ntpaudit import __version__
-from ntpaudit.cli.output import StandardError, is_terminal, terminal_size, wants_colour
+from ntpaudit.cli.output import StandardError, page_width, wants_colour
 from ntpaudit.cli.parameters import Ago, Parsed, parse_time, refuse_empty, resolve
 from ntpaudit.cli.state import read_config
 from ntpaudit.cli.stream import tell
@@ -485,7 +485,7 @@ def _render(judged: Fleet, telling: Telling, notes: Sequence[str]) -> str:
             return fleet_csv.render(judged, shown)
         case "nagios":
             return fleet_nagios.render(judged, notes)
-    width = None if telling.output is not None else _width()
+    width = None if telling.output is not None else page_width()
     return fleet_text.render(judged, shown, width=width, colour=_colours(telling.output))
 
 
@@ -505,7 +505,7 @@ def _render_order(found: "Order", hosts: Sequence[Host], now_ns: int, severity: 
     estimates = [host.offset.estimate_s for host in hosts if host.offset is not None]
     if format_name == "json":
         return fleet_json.render_order(found, estimates, now_ns, severity)
-    return fleet_text.render_order(found, estimates, now_ns, severity, width=_width(), colour=wants_colour())
+    return fleet_text.render_order(found, estimates, now_ns, severity, width=page_width(), colour=wants_colour())
 
 
 def _tell_absence(error: ReadError, telling: Telling, *, is_order: bool = False) -> Severity:
@@ -519,7 +519,7 @@ def _tell_absence(error: ReadError, telling: Telling, *, is_order: bool = False)
         case "nagios":
             text = fleet_nagios.render_absence(error.reason, error.remedy)
         case "text" if telling.html != "-" or telling.output is not None:
-            width, colour = (None, False) if telling.output not in (None, "-") else (_width(), wants_colour())
+            width, colour = (None, False) if telling.output not in (None, "-") else (page_width(), wants_colour())
             text = fleet_text.render_absence(error.reason, error.remedy, width=width, colour=colour)
         case _:
             StandardError().note(str(error))
@@ -559,11 +559,6 @@ def _put(text: str, output: str | None) -> None:
         write_output(str(output), text)
     except OSError as error:
         raise TellError(unwritable(str(output), error)) from error
-
-
-def _width() -> int | None:
-    """Return how wide a line may be; None where there is no terminal."""
-    return terminal_size()[0] if is_terminal() else None
 
 
 def _colours(output: str | None) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import click
 
 from ntpaudit.cli.dead_letters import dead_letters
-from ntpaudit.cli.output import StandardError, is_terminal, terminal_size, wants_colour
+from ntpaudit.cli.output import StandardError, is_terminal, page_width, terminal_size, wants_colour
 from ntpaudit.cli.parameters import Ago, Parsed, parse_time, resolve
 from ntpaudit.cli.state import history_path, read_config, this_moment
 from ntpaudit.cli.stream import tell
@@ -249,7 +249,7 @@ def _width() -> int:
     """Return how wide a table may be: what is no terminal has room for all columns."""
     from ntpaudit.reports.listing import WIDTH
 
-    return terminal_size()[0] if is_terminal() else WIDTH
+    return page_width() or WIDTH
 
 
 def _shows_unicode() -> bool:

@@ -46,7 +46,7 @@ def finish(record: "Record", format_name: str, output: str | None = None) -> Non
             if not isinstance(sys.stdout, io.TextIOWrapper):
                 raise OSError(errno.EBADF, "standard output is closed")
             sys.stdout.reconfigure(errors="backslashreplace")  # a name outside the terminal's alphabet is no error
-            sys.stdout.write(_renderer(format_name, colour=wants_colour())(record))
+            sys.stdout.write(_renderer(format_name, page_width(), colour=wants_colour())(record))
             sys.stdout.flush()
         else:
             write_output(str(output), _renderer(format_name)(record))
@@ -65,12 +65,12 @@ def drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _renderer(format_name: str, *, colour: bool = False) -> "Callable[[Record], str]":
-    """Load a sink; only text knows colours."""
-    if format_name == "text" and colour:
+def _renderer(format_name: str, width: int | None = None, *, colour: bool = False) -> "Callable[[Record], str]":
+    """Load a sink; only text knows a width and colours."""
+    if format_name == "text":
         from ntpaudit.sinks.text import render
 
-        return lambda record: render(record, colour=True)
+        return lambda record: render(record, width=width, colour=colour)
     return load(format_name)
 
 
@@ -80,6 +80,14 @@ def terminal_size() -> tuple[int, int]:
 
     size = shutil.get_terminal_size((100, 30))
     return size.columns, size.lines
+
+
+def page_width() -> int | None:
+    """Return how wide lines may be: $COLUMNS, else the terminal's width; None where the output goes to no terminal."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdecimal() and int(columns[:6]) > 0:
+        return int(columns[:6])
+    return terminal_size()[0] if is_terminal() else None
 
 
 def is_terminal() -> bool:

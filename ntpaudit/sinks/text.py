@@ -19,7 +19,7 @@ from ntpaudit.sinks.plain import one_line
 
 _Item = TypeVar("_Item")
 
-WIDTH = 100
+WIDTH, LEAST_WIDTH = 100, 40
 _GAP = "  "
 _LABEL_WIDTH = 10
 _CUT = "~"
@@ -47,15 +47,20 @@ Paint = Callable[[str, int | None], str]
 """Colour a text, or leave it as it is."""
 
 
-def render(record: Record, *, colour: bool = False) -> str:
-    """Write the record for a person to read."""
-    paint = painter(colour)
+def render(record: Record, *, width: int | None = None, colour: bool = False) -> str:
+    """Write the record for a person to read, in lines of `width` columns, if that is less than a page."""
+    paint, width = painter(colour), fitting(width)
     return page(
-        opening(record.severity, headline(record), paint),
-        source_table(record.sources, paint),
-        [line for finding in record.findings for line in finding_lines(finding, paint)],
-        [line for label, fact in facts(record) for line in labelled(label, fact)],
+        opening(record.severity, headline(record), paint, width),
+        source_table(record.sources, paint, width),
+        [line for finding in record.findings for line in finding_lines(finding, paint, width)],
+        [line for label, fact in facts(record) for line in labelled(label, fact, width)],
     )
+
+
+def fitting(width: int | None) -> int:
+    """Return how wide a page is where there is that much room, None for any: LEAST_WIDTH to WIDTH columns."""
+    return WIDTH if width is None else max(LEAST_WIDTH, min(width, WIDTH))
 
 
 def page(*blocks: Iterable[str]) -> str:
@@ -116,9 +121,9 @@ def _lay(
     return [title, *fitted]
 
 
-def source_table(sources: Sequence[SourceRecord], paint: Paint) -> Iterator[str]:
+def source_table(sources: Sequence[SourceRecord], paint: Paint, width: int = WIDTH) -> Iterator[str]:
     """Lay the sources out."""
-    return table(_COLUMNS, sources, paint)
+    return table(_COLUMNS, sources, paint, width)
 
 
 def line_width(widths: Sequence[int]) -> int:
@@ -168,7 +173,7 @@ def _reason(source: SourceRecord) -> str:
 
 _COLUMNS: tuple[Column[SourceRecord], ...] = (
     Column("source", lambda source: _ascii(source.name), gives_way=True),
-    Column("address", _address, gives_way=True),
+    Column("address", _address, gives_way=True, spare=True),
     Column("status", lambda source: source.status, colour=lambda source: _STATUS_COLOURS.get(source.status)),
     Column("offset       ", _offset, is_number=True),
     Column("+/-", _error, is_number=True),

@@ -198,3 +198,14 @@ def test_what_comes_from_outside_cannot_command_the_terminal() -> None:
         "new line|bar, a=b",
         "\\xfc.example [2J",
     ]
+
+
+@pytest.mark.parametrize("width", [40, 52, 60, 80, 100])
+@pytest.mark.parametrize("case", ["ok, falseticker", "unmeasured, mixed", "beyond, hours"])
+def test_lines_fit_the_room_that_there_is(case: str, width: int) -> None:
+    """Sentences are wrapped and columns left out; a table of numbers takes 60 columns, where there are fewer too."""
+    sentences, _, rest = render(CASES[case], width=width).partition("\n\n")
+    table, _, others = rest.partition("\n\n")
+    assert max(map(len, (sentences + "\n" + others).splitlines())) <= width
+    assert max(map(len, table.splitlines())) <= max(width, 60)
+    assert render(CASES[case], width=500) == render(CASES[case])
