@@ -73,6 +73,9 @@ EVERY_COMMAND = {
     "agent": [["agent", "--once", "--every", "1h"]],
     "status": [["status"], ["status", "--format", "json"]],
     "history": [["history", "--since", "1h"], ["history", "--events"], ["history", "--plot"], ["history", "--hourly"]],
+    "history dead-letters list": [["history", "dead-letters", "list"]],
+    "history dead-letters resend": [["history", "dead-letters", "resend", "--all"]],
+    "history dead-letters drop": [["history", "dead-letters", "drop", "--all"]],
     "fleet": [
         ["fleet", "--demo", "--flagged"],
         ["fleet", "--demo", "--html", "/tmp/fleet.html"],
