@@ -385,7 +385,7 @@ class Agent:
 
     def _first_schedule(self) -> Schedule:
         """Return the first schedule by whom there is to ask."""
-        sources, _ = audit.planned_sources(self._setting.plan, self._around.facts(None).daemons)
+        sources, _ = audit.planned_sources(self._setting.plan, audit.HostServers())
         pools = [source for source in sources if audit.is_public_pool(source)]
         servers = [source for source in sources if not audit.is_public_pool(source)]
         self._is_loopback = bool(servers) and all(

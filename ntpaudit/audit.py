@@ -6,13 +6,13 @@ Probes observe, the core concludes, sinks tell; this is the only file that knows
 from typing import NamedTuple, TypeGuard
 
 from ntpaudit.core.clocks import MAX_DRIFT_PPM
-from ntpaudit.core.observation import Daemon, Failure, Observation, SourceObservation, Unavailable
+from ntpaudit.core.observation import Failure, Observation, SourceObservation
 from ntpaudit.core.policy import Profile
 from ntpaudit.core.politeness import Moment
 from ntpaudit.core.record import Labels, Record, conclude
 from ntpaudit.core.sources import NTP_PORT, Pool, Server, Source, is_pool_name, pool
 from ntpaudit.probes.clock import Clock
-from ntpaudit.probes.daemons import running_daemons
+from ntpaudit.probes.daemons import Configured, configured_servers, running_daemons
 from ntpaudit.probes.host import host_facts
 from ntpaudit.probes.kernel import read_kernel
 from ntpaudit.probes.timestamping import stamping_enabled
@@ -38,6 +38,23 @@ class Plan(NamedTuple):
     max_drift_ppm: float = MAX_DRIFT_PPM
 
 
+class HostServers:
+    """The servers that this host's own daemons were started with, as last seen.
+
+    While no daemon runs they stay as they were: a host whose daemon has ended is one to watch.
+    """
+
+    def __init__(self) -> None:
+        self._last = Configured()
+
+    def look(self) -> Configured:
+        """Return them, and what is not known of them now."""
+        now = configured_servers()
+        if now.is_known or now.servers:
+            self._last = now
+        return self._last._replace(problems=now.problems)
+
+
 def run(plan: Plan, clock: Clock, notebook: Notebook, voice: Voice) -> Record:
     """Audit this host's clock once. What the world does wrong is in the record; what the state does wrong is noted.
 
@@ -51,11 +68,11 @@ def run(plan: Plan, clock: Clock, notebook: Notebook, voice: Voice) -> Record:
     return record
 
 
-def observe(plan: Plan, clock: Clock, update: Update, voice: Voice) -> Observation:
+def observe(plan: Plan, clock: Clock, update: Update, voice: Voice, own: HostServers | None = None) -> Observation:
     """Ask the world and return all that was seen; `update` keeps what is to be remembered of the servers."""
     with stamping_enabled():
         daemons = running_daemons()
-        sources, left_out = planned_sources(plan, daemons)
+        sources, left_out = planned_sources(plan, own or HostServers(), voice)
         survey = Survey(sources, plan.manner, voice)
         host = host_facts(plan.host_name)  # while names are being resolved
         start = clock.read()
@@ -70,10 +87,10 @@ def observe(plan: Plan, clock: Clock, update: Update, voice: Voice) -> Observati
 
 
 def planned_sources(
-    plan: Plan, daemons: tuple[Daemon, ...] | Unavailable
+    plan: Plan, own: HostServers, voice: Voice | None = None
 ) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:
     """Return whom a plan asks, and of whom it knows without asking."""
-    sources, left_out = _host_sources(daemons) if plan.from_host else ((), ())
+    sources, left_out = _host_sources(own, voice) if plan.from_host else ((), ())
     sources = (*plan.sources, *sources)
     if plan.with_pools:
         return sources, left_out
@@ -82,16 +99,15 @@ def planned_sources(
     return tuple(source for source in sources if not is_public_pool(source)), (*left_out, *pools)
 
 
-def _host_sources(
-    daemons: tuple[Daemon, ...] | Unavailable,
-) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:
+def _host_sources(own: HostServers, voice: Voice | None) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:
     """Return the servers this host is configured with, and those of them that cannot be asked."""
-    from ntpaudit.probes.host_sources import configured_servers
-
-    running = () if isinstance(daemons, Unavailable) else {daemon.name for daemon in daemons}
+    configured = own.look()
+    if voice is not None:
+        for problem in configured.problems:
+            voice.note(problem)
     sources: list[Source] = []
     left_out = []
-    for server in configured_servers(running):
+    for server in configured.servers:
         if server.nts:  # N10: never ask in clear who was to be asked with authentication
             failure = Failure("backed-off", "nts", "NTS is not supported by this version")
             left_out.append(SourceObservation(server.host, None, server.port, failure))

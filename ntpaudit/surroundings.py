@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple, Protocol
 
 from ntpaudit import audit
-from ntpaudit.core.observation import Daemon, HostFacts, KernelState, Observation, Unavailable
+from ntpaudit.core.observation import Daemon, HiddenDaemons, HostFacts, KernelState, Observation, Unavailable
 from ntpaudit.probes.clock import Clock, SystemClock
 from ntpaudit.probes.daemons import running_daemons
 from ntpaudit.probes.host import host_facts
@@ -42,7 +42,7 @@ class Facts(NamedTuple):
     """Who a host is, and what steers its clock."""
 
     host: HostFacts
-    daemons: tuple[Daemon, ...] | Unavailable
+    daemons: tuple[Daemon, ...] | HiddenDaemons
 
 
 class Surroundings(Protocol):
@@ -89,6 +89,7 @@ class System:
             self._selector.register(self._signals, selectors.EVENT_READ)
             self._watch = self._open_watch(stack)
             self._surveyor = _Surveyor(self._signals.wake)
+            self._host_servers = audit.HostServers()
             self._stack = stack.pop_all()
         return self
 
@@ -115,7 +116,7 @@ class System:
 
     def ask(self, plan: audit.Plan, update: Update, voice: Voice) -> None:
         """Begin to ask servers."""
-        self._surveyor.start(lambda: audit.observe(plan, self.clock, update, voice))
+        self._surveyor.start(lambda: audit.observe(plan, self.clock, update, voice, self._host_servers))
 
     def asking_s(self) -> float | None:
         """Return for how long servers have been asked by now."""

@@ -40,6 +40,7 @@ _VERSION_FLAGS = {
     "ntpd": "--version",
     "openssl": "version",
     "prometheus": "--version",
+    "systemd-timesyncd": None,  # it knows no options
     "victoria-metrics": "-version",
 }
 
@@ -188,6 +189,23 @@ def _host_name_namespace() -> None:
     from tests.world.namespaces import unshared
 
     _run(*unshared("uts"), "sh", "-ec", "echo another >/proc/sys/kernel/hostname")
+
+
+@_ability("pidns")
+def _pid_namespace() -> None:
+    """See only the processes of a PID namespace."""
+    from tests.world.namespaces import unshared
+
+    _run(*unshared("mount", "pid"), "sh", "-ec", 'test "$$" = 1; test -e /proc/1')
+
+
+@_ability("set-clock")
+def _set_clock() -> None:
+    """Hold CAP_SYS_TIME where it counts, as the daemons have to that discipline the clock. Nothing is set."""
+    status = Path("/proc/self/status").read_text()
+    held = int(status.partition("CapEff:")[2].split()[0], 16)
+    if not held & 1 << 25 or Path("/proc/self/uid_map").read_text().split()[2] != "4294967295":
+        raise PermissionError("these tests may not set the clock: they lack CAP_SYS_TIME")
 
 
 @_ability("boot")

@@ -14,6 +14,7 @@ from ntpaudit.core.ntptime import NS_PER_S, encode
 from ntpaudit.core.observation import (
     Daemon,
     Failure,
+    HiddenDaemons,
     HostFacts,
     KernelState,
     Observation,
@@ -98,7 +99,7 @@ def observation(
     name: str = "web1",
     host_ns: int = NOW_NS,
     kernel: KernelState | Unavailable = SYNCHRONISED,
-    daemons: tuple[Daemon, ...] | Unavailable = (CHRONYD,),
+    daemons: tuple[Daemon, ...] | HiddenDaemons = (CHRONYD,),
 ) -> Observation:
     """Return what an audit of a well-kept host saw a second after it asked, but for what is told otherwise."""
     host = HostFacts(name, "4" * 32, "b" * 32, "UTC", 0, False, "tsc", None)
@@ -112,7 +113,7 @@ def record(
     name: str = "web1",
     host_ns: int = NOW_NS,
     kernel: KernelState | Unavailable = SYNCHRONISED,
-    daemons: tuple[Daemon, ...] | Unavailable = (CHRONYD,),
+    daemons: tuple[Daemon, ...] | HiddenDaemons = (CHRONYD,),
 ) -> Record:
     """Conclude such an observation."""
     return conclude(observation(*sources, name=name, host_ns=host_ns, kernel=kernel, daemons=daemons), profile, labels)
@@ -176,7 +177,7 @@ CASES = {
         *servers(0.0019), seen("ntp5.example.net", 0.002, address="198.51.100.5", warnings=("sync-loop",))
     ),
     "ok, kernel not asked": record(
-        *servers(0.0019), kernel=Unavailable("Function not implemented"), daemons=Unavailable("no /proc")
+        *servers(0.0019), kernel=Unavailable("Function not implemented"), daemons=HiddenDaemons("no /proc")
     ),
     "over the warning tolerance": record(*servers(0.15)),
     "over the warning tolerance by its bound": record(
@@ -292,8 +293,14 @@ def records(draw: st.DrawFn) -> Record:
     kernels: st.SearchStrategy[KernelState | Unavailable] = st.sampled_from(
         [SYNCHRONISED, UNSYNCHRONISED, Unavailable("not permitted")]
     )
-    daemons: st.SearchStrategy[tuple[Daemon, ...] | Unavailable] = st.sampled_from(
-        [(), (CHRONYD,), (CHRONYD, Daemon("ntpd", 901)), Unavailable("no /proc")]
+    daemons: st.SearchStrategy[tuple[Daemon, ...] | HiddenDaemons] = st.sampled_from(
+        [
+            (),
+            (CHRONYD,),
+            (CHRONYD, Daemon("ntpd", 901)),
+            HiddenDaemons("no /proc"),
+            HiddenDaemons("hidden", (Daemon("chronyd", 7, False, "lacks"),)),
+        ]
     )
     return record(
         *draw(st.lists(_sources(host_ns), max_size=6)),

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.store.packing import unpack_text
 from tests.command import ntpaudit
 from tests.world.island import island
-from tests.world.packages import REPOSITORY, library
+from tests.world.packages import REPOSITORY, environment, library, program
 from tests.world.rogue import RogueServer
 from tests.world.servers import chronyd, ntpd
 
@@ -419,19 +420,33 @@ def test_nobody_may_check_too(real_servers: list[str], tmp_path: Path) -> None:
     assert {source["timestamping"] for source in ran.record["sources"]} == {"kernel"}
 
 
+_ALONE = 'mount -t tmpfs none /etc; echo root:x:0:0:::>/etc/passwd; eval "$0"; exec "$@"'
+CONTAINER = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-ec", _ALONE]
+"""Words before a script and a command that run both where no process is in sight, and no file of /etc."""
+
+
+def with_chronyd(*options: str) -> str:
+    """A script that starts chronyd in the background, which asks whom it is told to, and sets no clock."""
+    libraries = environment()["LD_LIBRARY_PATH"]
+    command = [str(program("chronyd")), "-x", "-d", "-U", "-u", "root", *options]
+    start = f"LD_LIBRARY_PATH={libraries} {shlex.join(command)} >/dev/null 2>&1 &"
+    return f"{start} until grep -qx chronyd /proc/$!/comm; do :; done"
+
+
+@pytest.mark.needs("chronyd", "netns", "mount", "pidns")
 def test_servers_of_the_host_are_found(tmp_path: Path) -> None:
     """--from-host asks whom this host is configured with; authenticated sources are never asked in clear (N10)."""
     script = (
-        "mount -t tmpfs none /etc; echo 192.0.2.7 ntp.site.example >/etc/hosts; "
-        "printf 'pool ntp.site.example\\npool 2001:db8::8\\npool time$1.example\\n' >/etc/chrony.conf; "
-        "printf 'server 192.0.2.5 iburst\\nserver 192.0.2.6 port 123\\n' >>/etc/chrony.conf; "
-        "echo server nts.example.net nts >>/etc/chrony.conf; "
-        'exec "$@"'
+        "echo 192.0.2.7 ntp.site.example >/etc/hosts; mkdir /etc/chrony; "
+        "echo server left.over.example >/etc/chrony/chrony.conf; "  # of a daemon that was started with another file
+        "printf 'cmdport 0\\nport 0\\npidfile /etc/pid\\npool ntp.site.example\\npool 2001:db8::8\\n' >/etc/site.conf; "
+        "printf 'pool time$1.example\\nserver 192.0.2.5 iburst\\nserver 192.0.2.6 port 123\\n' >>/etc/site.conf; "
+        "echo server nts.example.net nts >>/etc/site.conf; "
     )
     with island({}, ["192.0.2.5", "192.0.2.6", "192.0.2.7", "2001:db8::8"]) as land:
         ran = ntpaudit(
             "check", "--from-host", "--format", "json", state=tmp_path,
-            inside=lambda words: land.command(["unshare", "--mount", "sh", "-ec", script, "sh", *words]),
+            inside=lambda words: land.command([*CONTAINER, script + with_chronyd("-f", "/etc/site.conf"), *words]),
         )  # fmt: skip
     assert ran.sources == {
         "192.0.2.5": ("agreeing", None),
@@ -441,19 +456,40 @@ def test_servers_of_the_host_are_found(tmp_path: Path) -> None:
         "time$1.example": ("unreachable", "name-unknown"),
         "nts.example.net": ("backed-off", "nts"),
     }
+    (daemon,) = ran.record["daemons"]
+    assert (daemon["name"], daemon["disciplines"], daemon["reason"]) == ("chronyd", False, "started with -x")
+    assert ran.record["daemons_hidden"].startswith("this container has a PID namespace of its own")
+    assert "daemon-count" not in {finding["id"] for finding in ran.record["findings"]}
+    assert "not known" not in ran.err
 
 
-def test_host_with_no_servers_configured_is_unknown(tmp_path: Path) -> None:
-    """--from-host on a host that is configured with none measures nothing, and says so."""
-    with island({}) as land:
+@pytest.mark.needs("netns", "mount", "pidns")
+def test_host_with_no_daemon_has_no_servers_of_its_own(tmp_path: Path) -> None:
+    """--from-host where no daemon runs measures nothing and says so: a file that is left over says nothing."""
+    left_over = "mkdir /etc/chrony; echo server 192.0.2.5 >/etc/chrony/chrony.conf"
+    with island({}, ["192.0.2.5"]) as land:
         ran = ntpaudit(
             "check", "--from-host", state=tmp_path,
-            inside=lambda words: land.command(
-                ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs none /etc; exec "$@"', "sh", *words]
-            ),
+            inside=lambda words: land.command([*CONTAINER, left_over, *words]),
         )  # fmt: skip
     assert ran.status == 3
     assert ran.out.startswith("UNKNOWN")
+    assert "no time daemon runs here in sight: this container has a PID namespace of its own" in ran.err
+
+
+@pytest.mark.needs("chronyd", "netns", "mount", "pidns")
+def test_servers_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    """Where the file of the daemon that runs is gone, its servers are not known, and that is said."""
+    script = "printf 'cmdport 0\\nport 0\\npidfile /etc/pid\\n' >/etc/site.conf; "
+    script += with_chronyd("-f", "/etc/site.conf") + "; until test -e /etc/pid; do :; done; rm /etc/site.conf"
+    with island({}) as land:
+        ran = ntpaudit(
+            "check", "--from-host", state=tmp_path,
+            inside=lambda words: land.command([*CONTAINER, script, *words]),
+        )  # fmt: skip
+    assert ran.status == 3
+    assert "of chronyd" in ran.err
+    assert "are not known: /etc/site.conf cannot be read: No such file or directory" in ran.err
 
 
 def test_a_check_imports_nothing_it_does_not_use(real_servers: list[str], tmp_path: Path) -> None:

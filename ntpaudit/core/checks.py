@@ -222,22 +222,20 @@ def check_unsynced(case: Case) -> Raised:
     if any(daemon.name == "chronyd" for daemon in daemons):
         return None  # A5: chronyd clears STA_UNSYNC only when told to steer the RTC
     said = "the kernel says that its clock is not synchronised"
-    if isinstance(case.observation.daemons, Unavailable):
-        return "medium", f"{said}, and whether a time daemon runs cannot be seen from here"
+    if not daemons and (unseen := _unseen(case)) is not None:
+        return "medium", f"{said}; whether a time daemon disciplines it cannot be seen from here: {unseen}"
     by = f"although {', '.join(daemon.name for daemon in daemons)} runs" if daemons else "and no time daemon steers it"
     return "high", f"{said}, {by}: at 50 ppm it is 1 s off in 5.6 h"
 
 
 def check_daemon_count(case: Case) -> Raised:
     """NTPA-17: none or more than one time daemon disciplines this clock."""
-    if isinstance(case.observation.daemons, Unavailable):
-        return None
     daemons, kernel = _disciplining(case), case.observation.kernel
     if len(daemons) > 1:
         return "medium", "several time daemons run and fight over the clock: " + ", ".join(
             f"{daemon.name} (pid {daemon.pid})" for daemon in daemons
         )
-    if daemons or _is_booting(case):
+    if daemons or _is_booting(case) or _unseen(case) is not None:
         return None
     if isinstance(kernel, KernelState) and kernel.is_synchronised:
         return None  # the daemon lives outside this container: somebody keeps the kernel synchronised
@@ -601,9 +599,9 @@ RULES = (
         raised_when={
             "high": (
                 "the kernel says that its clock is not synchronised (STA_UNSYNC, TIME_ERROR or a maximum error of 16 "
-                "s), chronyd does not run, and the host has been up for 17 minutes"
+                "s), chronyd does not discipline it, and the host has been up for 17 minutes"
             ),
-            "medium": "the same, where the processes of other users are hidden from ntpaudit",
+            "medium": "the same, where a time daemon may run that cannot be seen from here",
         },
         message_id="9a524159e9264fc9b92579cb3a737428",
         basis="host",
@@ -616,8 +614,8 @@ RULES = (
         ("CIS Benchmark 2.3.1.1", "DISA STIG V-270645"),
         raised_when={
             "medium": (
-                "more than one time daemon disciplines the clock; or none does, the kernel is not synchronised, and "
-                "the host has been up for 17 minutes"
+                "more than one time daemon disciplines the clock; or none does and none is hidden, the kernel is not "
+                "synchronised, and the host has been up for 17 minutes"
             ),
         },
         message_id="18c86cc2393243b3aa73dd48222fddc4",
@@ -689,8 +687,17 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def _disciplining(case: Case) -> tuple[Daemon, ...]:
-    """Return the daemons that steer this clock."""
+    """Return the daemons that discipline this clock, for certain."""
     return tuple(daemon for daemon in case.observation.known_daemons if daemon.disciplines)
+
+
+def _unseen(case: Case) -> str | None:
+    """Say why another daemon may discipline this clock; None where all of them can be seen."""
+    observation = case.observation
+    unsure = [daemon for daemon in observation.known_daemons if daemon.disciplines is None]
+    if unsure:
+        return f"{unsure[0].name} (pid {unsure[0].pid}): {unsure[0].reason}"
+    return observation.daemons_hidden
 
 
 def _step(case: Case, kind: str) -> Raised:
@@ -730,7 +737,7 @@ def _contradiction(names: list[str], outvoted: Outvoted) -> str:
 
 def _stale_limit_s(case: Case) -> float:
     """Return how long the daemons in sight may be silent."""
-    slow = any(daemon.name == "systemd-timesyncd" for daemon in case.observation.known_daemons)
+    slow = any(daemon.name == "systemd-timesyncd" for daemon in _disciplining(case))
     return STALE_TIMESYNCD_S if slow else STALE_S
 
 

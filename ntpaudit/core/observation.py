@@ -73,11 +73,23 @@ class Unavailable(NamedTuple):
 
 
 class Daemon(NamedTuple):
-    """A time daemon that runs here; `disciplines` is False where its own arguments say it leaves the clock alone."""
+    """A program in sight that sets clocks, or has the name of one that does. `pid` 0 is the kernel itself.
+
+    `disciplines`: it keeps the system clock right. False where it cannot, or where its arguments say it leaves the
+    clock alone; None where neither can be seen. `reason` says why it is not True.
+    """
 
     name: str
     pid: int
-    disciplines: bool = True
+    disciplines: bool | None = True
+    reason: str | None = None
+
+
+class HiddenDaemons(NamedTuple):
+    """Why there may be time daemons that cannot be seen from here, and those that can."""
+
+    reason: str
+    seen: tuple[Daemon, ...] = ()
 
 
 class HostFacts(NamedTuple):
@@ -114,7 +126,7 @@ class Observation(NamedTuple):
     taken: ClockReading
     sources: tuple[SourceObservation, ...]
     kernel: KernelState | Unavailable
-    daemons: tuple[Daemon, ...] | Unavailable
+    daemons: tuple[Daemon, ...] | HiddenDaemons
 
     @property
     def kernel_ppm(self) -> float | None:
@@ -123,5 +135,10 @@ class Observation(NamedTuple):
 
     @property
     def known_daemons(self) -> tuple[Daemon, ...]:
-        """The time daemons in sight; none where the system would not tell."""
-        return () if isinstance(self.daemons, Unavailable) else self.daemons
+        """The time daemons in sight."""
+        return self.daemons.seen if isinstance(self.daemons, HiddenDaemons) else self.daemons
+
+    @property
+    def daemons_hidden(self) -> str | None:
+        """Why there may be other time daemons; None where there are none."""
+        return self.daemons.reason if isinstance(self.daemons, HiddenDaemons) else None

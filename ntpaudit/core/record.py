@@ -129,6 +129,7 @@ class Record(NamedTuple):
     health: Health | None = None
     confirmed: bool = True
     database_clock: DatabaseOffset | None = None
+    daemons_hidden: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as the JSON contract has it; never a NaN or an infinity."""
@@ -153,6 +154,7 @@ class Record(NamedTuple):
             "sources": [source._asdict() for source in self.sources],
             "kernel": dict(self.kernel),
             "daemons": [dict(daemon) for daemon in self.daemons],
+            "daemons_hidden": self.daemons_hidden,
             "host_clock": dict(self.host_clock),
             "findings": [
                 finding._asdict() | {"severity": finding.severity.word, "controls": list(finding.controls)}
@@ -186,6 +188,7 @@ class Record(NamedTuple):
             sources=tuple(SourceRecord(**_known(SourceRecord, source)) for source in data["sources"]),
             kernel=data["kernel"],
             daemons=tuple(data["daemons"]),
+            daemons_hidden=data.get("daemons_hidden"),
             host_clock=data["host_clock"],
             findings=tuple(
                 Finding(
@@ -259,6 +262,7 @@ def write_record(
         sources=tuple(map(_source, case.selection.sources)) if kind == "network" else (),
         kernel=_kernel(observation.kernel),
         daemons=tuple(daemon._asdict() for daemon in observation.known_daemons),
+        daemons_hidden=observation.daemons_hidden,
         host_clock={
             "timezone": host.timezone,
             "zone_offset_s": host.zone_offset_s,

@@ -207,7 +207,7 @@ def fix_lines(remedy: str, indent: int, width: int = WIDTH, write: Callable[[str
 def facts(record: Record) -> Iterator[tuple[str, str]]:
     """Say what else bears on the verdict."""
     yield "kernel", _kernel(record.kernel)
-    yield "daemons", ", ".join(map(_daemon, record.daemons)) or "none seen"
+    yield "daemons", _daemons(record)
     yield "profile", _profile(record.profile)
     if record.offset is not None and record.offset.max_drift_ppm is not None:
         yield "assumed", f"the oscillator is off by at most {record.offset.max_drift_ppm:.3g} ppm (host.max_drift_ppm)"
@@ -225,9 +225,18 @@ def _kernel(kernel: Mapping[str, Any]) -> str:
     return f"{state}, maximum error {maxerror}, frequency {kernel['frequency_ppm']:+.3f} ppm"
 
 
+def _daemons(record: Record) -> str:
+    """Name the time daemons, and say why there may be others."""
+    seen = ", ".join(map(_daemon, record.daemons)) or "none seen"
+    return seen if record.daemons_hidden is None else f"{seen}; {record.daemons_hidden}"
+
+
 def _daemon(daemon: Mapping[str, Any]) -> str:
-    """Name a time daemon."""
-    return f"{daemon['name']} (pid {daemon['pid']}{'' if daemon['disciplines'] else ', leaves the clock alone'})"
+    """Name a time daemon, and say whether it disciplines the clock; records of earlier versions give no reason."""
+    about = [f"pid {daemon['pid']}"] if daemon["pid"] else []
+    if not daemon["disciplines"]:
+        about.append(daemon.get("reason") or "leaves the clock alone")
+    return f"{daemon['name']} ({', '.join(about)})"
 
 
 def _profile(profile: Profile) -> str:

@@ -14,7 +14,7 @@ from ntpaudit.core.alarms import of_new_boot
 from ntpaudit.core.clocks import ClockReading
 from ntpaudit.core.course import Mind, Round, Terms, conclude_round, forget_raw, look, step_event
 from ntpaudit.core.events import Event
-from ntpaudit.core.observation import Daemon, KernelState, Observation, SourceObservation, Unavailable
+from ntpaudit.core.observation import Daemon, HiddenDaemons, KernelState, Observation, SourceObservation, Unavailable
 from ntpaudit.core.policy import PROFILES, Profile
 from ntpaudit.core.record import Health, Labels
 from ntpaudit.core.steps import Step, Suspend
@@ -43,7 +43,7 @@ class LivingHost:
         self.daemon_error_s = 0.01
         self.updated = self.monotonic
         self.kernel_answers = True
-        self.daemons: tuple[Daemon, ...] | Unavailable = (CHRONYD,)
+        self.daemons: tuple[Daemon, ...] | HiddenDaemons = (CHRONYD,)
         self.boot = 0
 
     @property

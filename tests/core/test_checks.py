@@ -25,7 +25,7 @@ from ntpaudit.core.checks import (
 from ntpaudit.core.drift import Breach, Drift
 from ntpaudit.core.findings import LEVEL_SEVERITY, Finding
 from ntpaudit.core.measurement import Interval
-from ntpaudit.core.observation import Daemon, Failure, SourceObservation, Unavailable
+from ntpaudit.core.observation import Daemon, Failure, HiddenDaemons, SourceObservation, Unavailable
 from ntpaudit.core.policy import PROFILES, Profile, Severity
 from ntpaudit.core.selection import Judged, Selection
 from ntpaudit.core.steps import Step
@@ -459,8 +459,12 @@ def test_spoofing_is_counted_over_all_sources() -> None:
 # --- the host -----------------------------------------------------------------------------------------------------
 
 NO_KERNEL = Unavailable("not permitted")
-NO_DAEMONS = Unavailable("the processes of other users are hidden here")
-SERVES_ONLY = Daemon("chronyd", 811, disciplines=False)
+NO_DAEMONS = HiddenDaemons("the processes of other users are hidden here")
+SERVES_ONLY = Daemon("chronyd", 811, disciplines=False, reason="started with -x")
+FAKE = Daemon("chronyd", 4711, disciplines=False, reason="cannot set the clock: it lacks CAP_SYS_TIME")
+OWN_NAMESPACE = HiddenDaemons("this container hides them", (SERVES_ONLY,))
+GUEST_TOOLS = Daemon("vmtoolsd", 600, disciplines=None, reason="the hypervisor decides")
+HV_UTILS = Daemon("hv_utils", 0, disciplines=False, reason="sets the clock when the machine starts")
 KERNEL_AT_LIMIT = SYNCHRONISED._replace(maxerror_s=16.0)
 
 HOST_CASES: list[tuple[str, dict[str, Any], str | None, str | None]] = [
@@ -486,6 +490,16 @@ HOST_CASES: list[tuple[str, dict[str, Any], str | None, str | None]] = [
     ("two of one kind", {"daemons": (CHRONYD, Daemon("chronyd", 900))}, None, "medium"),
     ("kernel not asked", {"kernel": NO_KERNEL}, None, None),
     ("daemons not seen", {"daemons": NO_DAEMONS}, None, None),
+    ("daemons not seen, nobody outside", {"daemons": NO_DAEMONS, "kernel": UNSYNCHRONISED}, "medium", None),
+    ("chronyd -x beside hidden ones", {"daemons": OWN_NAMESPACE, "kernel": UNSYNCHRONISED}, "medium", None),
+    ("chronyd beside hidden ones", {"daemons": HiddenDaemons("", (CHRONYD,)), "kernel": UNSYNCHRONISED}, None, None),
+    ("ntpd fails beside hidden ones", {"daemons": HiddenDaemons("", (NTPD,)), "kernel": UNSYNCHRONISED}, "high", None),
+    ("two beside hidden ones", {"daemons": HiddenDaemons("", (CHRONYD, NTPD))}, None, "medium"),
+    ("a chronyd that is none", {"daemons": (FAKE,), "kernel": UNSYNCHRONISED}, "high", "medium"),
+    ("a chronyd that is none beside ntpd", {"daemons": (FAKE, NTPD)}, None, None),
+    ("guest tools", {"daemons": (GUEST_TOOLS,), "kernel": UNSYNCHRONISED}, "medium", None),
+    ("guest tools beside ntpd", {"daemons": (GUEST_TOOLS, NTPD)}, None, None),
+    ("Hyper-V and nobody else", {"daemons": (HV_UTILS,), "kernel": UNSYNCHRONISED}, "high", "medium"),
     ("just booted, nobody", {"kernel": UNSYNCHRONISED, "daemons": ()} | up(1019), None, None),
     ("grace is over, nobody", {"kernel": UNSYNCHRONISED, "daemons": ()} | up(1020), "high", "medium"),
     ("just booted, ntpd", {"kernel": UNSYNCHRONISED, "daemons": (NTPD,)} | up(60), None, None),
@@ -511,8 +525,11 @@ def test_the_daemons_are_named() -> None:
 
 def test_what_could_not_be_seen_is_not_claimed() -> None:
     """Where the processes are hidden nobody says that no daemon runs: chronyd without rtcsync may be there (A5)."""
-    finding = found(case(kernel=UNSYNCHRONISED, daemons=NO_DAEMONS), "unsynced")
-    assert finding is None or "no time daemon" not in finding.message
+    message = said(case(kernel=UNSYNCHRONISED, daemons=NO_DAEMONS), "unsynced")
+    assert message.endswith("cannot be seen from here: the processes of other users are hidden here")
+    assert "no time daemon" not in message
+    message = said(case(kernel=UNSYNCHRONISED, daemons=(GUEST_TOOLS,)), "unsynced")
+    assert message.endswith("cannot be seen from here: vmtoolsd (pid 600): the hypervisor decides")
 
 
 @pytest.mark.parametrize(
@@ -703,6 +720,7 @@ def test_delivery_refused(refusals: int, failure: str | None, wanted: str | None
         (3601.0, NO_DAEMONS, "medium"),
         (6144.0, (Daemon("systemd-timesyncd", 1),), None),
         (6145.0, (Daemon("systemd-timesyncd", 1),), "medium"),
+        (3601.0, (Daemon("systemd-timesyncd", 1, disciplines=False),), "medium"),
         (DAY_S, (CHRONYD,), "medium"),
         (DAY_S + 1, (CHRONYD,), "high"),
     ],

@@ -27,7 +27,7 @@ from ntpaudit.core.course import (
 from ntpaudit.core.drift import Fit, breach_after
 from ntpaudit.core.measurement import Interval
 from ntpaudit.core.ntptime import format_utc
-from ntpaudit.core.observation import Daemon, Unavailable
+from ntpaudit.core.observation import Daemon, HiddenDaemons
 from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.record import Health
 from ntpaudit.core.selection import Agreement, Votes
@@ -1247,7 +1247,7 @@ def test_whatever_comes(life: list[tuple[Callable[[Watch], Round], str, int]], p
                 assert watch.mind.alarms == before.alarms
             case "deaf":
                 watch.host.kernel_answers = not watch.host.kernel_answers
-                watch.host.daemons = Unavailable("no /proc")
+                watch.host.daemons = HiddenDaemons("no /proc")
         watch.host.poll_s = 64 if seconds < 5000 else None
         watch.host.run(seconds)
         record = audit(watch).record

@@ -14,6 +14,7 @@ from ntpaudit.core.drift import Breach, Drift
 from ntpaudit.core.observation import (
     Daemon,
     Failure,
+    HiddenDaemons,
     HostFacts,
     KernelState,
     Observation,
@@ -64,6 +65,7 @@ SHAPE: dict[str, Any] = {
     "sources": None,
     "kernel": None,
     "daemons": None,
+    "daemons_hidden": None,
     "host_clock": None,
     "findings": None,
     "agent": {"missed", "backlog", "oldest_s", "failures", "failure", "set_aside", "store", "refusals"},
@@ -76,8 +78,8 @@ SOURCE_SHAPE = {
 }  # fmt: skip
 DRIFT_SHAPE = {"frequency_ppm", "raw_frequency_ppm", "skew_ppm", "samples", "span_s", "breach"}
 BREACH_SHAPE = {"pessimistic_s", "central_s", "optimistic_s", "guaranteed_s", "free_running", "calibrated"}
-LATER_KEYS = {"kind", "age_s", "confirmed", "agent", "database_clock"}
-"""Those that records of a version without an agent have not."""
+LATER_KEYS = {"kind", "age_s", "confirmed", "agent", "daemons_hidden", "database_clock"}
+"""Those that records of an earlier version have not."""
 
 FINDING_SHAPE = {"id", "severity", "level", "message", "remedy", "controls"}
 STATUSES = {"agreeing", "falseticker", "distant", "rejected", "unreachable", "backed-off"}
@@ -174,7 +176,8 @@ def test_the_record_is_what_the_contract_says() -> None:
             "esterror_s": 0.0001,
             "tai_s": 37,
         },
-        "daemons": [{"name": "chronyd", "pid": 811, "disciplines": True}],
+        "daemons": [{"name": "chronyd", "pid": 811, "disciplines": True, "reason": None}],
+        "daemons_hidden": None,
         "host_clock": {
             "timezone": "Europe/Amsterdam",
             "zone_offset_s": 7200,
@@ -256,11 +259,24 @@ def test_what_is_unmeasured_has_no_age() -> None:
 
 def test_a_host_that_tells_nothing() -> None:
     """What could not be asked is said so: no kernel but its reason, no daemons, no place."""
-    seen = observation(kernel=Unavailable("not permitted"), daemons=Unavailable("hidden"))
+    seen = observation(kernel=Unavailable("not permitted"), daemons=HiddenDaemons("hidden"))
     data = conclude(seen, DEFAULT, Labels("1.0")).to_dict()
     assert data["kernel"] == {"available": False, "reason": "not permitted"}
-    assert data["daemons"] == []
+    assert (data["daemons"], data["daemons_hidden"]) == ([], "hidden")
     assert (data["host"]["site"], data["host"]["env"], data["software"]["config_sha256"]) == (None, None, None)
+
+
+def test_daemons_in_sight_are_told_though_others_may_be_hidden() -> None:
+    """That some cannot be seen takes nothing from those that can; a record of an earlier version does not say."""
+    serves = Daemon("chronyd", 7, disciplines=False, reason="started with -x")
+    hidden = conclude(observation(daemons=HiddenDaemons("hidden here", (serves,))), DEFAULT, LABELS)
+    data = hidden.to_dict()
+    said = {"name": "chronyd", "pid": 7, "disciplines": False, "reason": "started with -x"}
+    assert (data["daemons"], data["daemons_hidden"]) == ([said], "hidden here")
+    assert Record.from_dict(data) == hidden
+    assert conclude(observation(daemons=(serves,)), DEFAULT, LABELS).to_dict()["daemons_hidden"] is None
+    del data["daemons_hidden"]
+    assert Record.from_dict(data).daemons_hidden is None
 
 
 def test_a_kernel_that_is_not_synchronised() -> None:
@@ -484,13 +500,15 @@ def observations(draw: st.DrawFn) -> Observation:
         HostFacts, TEXTS, LABEL_TEXTS, LABEL_TEXTS, LABEL_TEXTS, st.integers(-50_400, 50_400),
         st.none() | st.booleans(), LABEL_TEXTS, LABEL_TEXTS,
     )  # fmt: skip
-    daemon = st.builds(Daemon, TEXTS, st.integers(1, 2**22), st.booleans())
+    reasons = st.none() | TEXTS
+    daemon = st.builds(Daemon, TEXTS, st.integers(0, 2**22), st.none() | st.booleans(), reasons)
+    seen = st.lists(daemon, max_size=3).map(tuple)
     return Observation(
         draw(host),
         taken,
         tuple(sources),
         draw(kernel | st.builds(Unavailable, TEXTS)),
-        draw(st.lists(daemon, max_size=3).map(tuple) | st.builds(Unavailable, TEXTS)),
+        draw(seen | st.builds(HiddenDaemons, TEXTS, seen)),
     )
 
 

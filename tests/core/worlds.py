@@ -14,6 +14,7 @@ from ntpaudit.core.measurement import Interval, Measurement, Stamps
 from ntpaudit.core.observation import (
     Daemon,
     Failure,
+    HiddenDaemons,
     HostFacts,
     KernelState,
     Observation,
@@ -275,7 +276,7 @@ def observation(
     host: HostFacts = HOST,
     taken: ClockReading = TAKEN,
     kernel: KernelState | Unavailable = SYNCHRONISED,
-    daemons: tuple[Daemon, ...] | Unavailable = (CHRONYD,),
+    daemons: tuple[Daemon, ...] | HiddenDaemons = (CHRONYD,),
 ) -> Observation:
     """See a host that is in order, but for what is named."""
     return Observation(host, taken, sources, kernel, daemons)

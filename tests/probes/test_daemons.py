@@ -1,6 +1,7 @@
 """Time daemons found among real processes; a script is, to the kernel, a process of the script's name."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,14 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from ntpaudit.core.observation import Daemon, Unavailable
+from ntpaudit.core.observation import Daemon, HiddenDaemons
 from ntpaudit.probes.daemons import running_daemons
+from ntpaudit.probes.daemons.process import time_processes
+from tests import abilities
 from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
 from tests.world.servers import chronyd
 
 _WAIT = "echo $$; read line"
 _WAIT_IN_TWO_PROCESSES = "exec 3<&0; (read line <&3) & echo $$ $!; read line <&3; wait"
+
+LACKS = "cannot set the clock: it lacks CAP_SYS_TIME"
+HIDDEN = "the processes of other users are hidden here"
+OWN_NAMESPACE = "this container has a PID namespace of its own, and daemons outside it cannot be seen"
 
 
 def _script(name: str, folder: Path, body: str) -> Path:
@@ -27,21 +34,34 @@ def _script(name: str, folder: Path, body: str) -> Path:
 
 
 @contextmanager
-def _process(name: str, folder: Path, *, words: Sequence[str] = (), body: str = _WAIT) -> Iterator[list[int]]:
+def _process(
+    name: str, folder: Path, *, words: Sequence[str] = (), body: str = _WAIT, before: Sequence[str] = ()
+) -> Iterator[list[int]]:
     """Run a shell script of that name until the block ends, when its standard input ends; yield the pids it prints."""
-    command = [str(_script(name, folder, body)), *words]
+    command = [*before, str(_script(name, folder, body)), *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         # Its name changes only after Popen has returned, but before its first line.
         yield [int(pid) for pid in process.stdout.readline().split()]
 
 
+def _found() -> tuple[Daemon, ...]:
+    """The daemons in sight: whether there may be more depends on where the tests run."""
+    found = running_daemons()
+    seen = found.seen if isinstance(found, HiddenDaemons) else found
+    assert list(seen) == sorted(seen, key=lambda daemon: (daemon.name, daemon.pid))
+    return seen
+
+
 def _seen(*pids: int) -> list[Daemon]:
     """The daemons found among these processes; this machine may run others."""
-    found = running_daemons()
-    assert not isinstance(found, Unavailable)
-    assert list(found) == sorted(found, key=lambda daemon: (daemon.name, daemon.pid))
-    return [daemon for daemon in found if daemon.pid in pids]
+    return [daemon for daemon in _found() if daemon.pid in pids]
+
+
+def _holding(name: str, pid: int) -> Daemon:
+    """What a process of that name is that leaves the clock to nobody, as far as the tests may set it."""
+    may_set_clock = abilities.lacking("set-clock") is None
+    return Daemon(name, pid) if may_set_clock else Daemon(name, pid, disciplines=False, reason=LACKS)
 
 
 @pytest.mark.parametrize(
@@ -53,15 +73,18 @@ def _seen(*pids: int) -> list[Daemon]:
         ("systemd-timesyncd", "systemd-timesyncd"),
         ("ntp-daemon", "ntpd-rs"),
         ("ntpd-rs", "ntpd-rs"),
+        ("phc2sys", "phc2sys"),
+        ("sfptpd", "sfptpd"),
+        ("VBoxService", "VBoxService"),
     ],
 )
 def test_a_daemon_is_known_by_its_process(process_name: str, daemon: str, tmp_path: Path) -> None:
-    """A process of a time daemon's name is that daemon, and holds the clock as far as its arguments tell."""
+    """A process of a time daemon's name is that daemon, and holds the clock if it may set it at all."""
     with _process(process_name, tmp_path) as (pid,):
-        assert _seen(pid) == [Daemon(daemon, pid, disciplines=True)]
+        assert _seen(pid) == [_holding(daemon, pid)]
 
 
-@pytest.mark.parametrize("name", ["chronyc", "ntpdate", "xntpd", "ntpd-exporter", "phc2sys", "chronyd-exporter"])
+@pytest.mark.parametrize("name", ["chronyc", "ntpdate", "xntpd", "ntpd-exporter", "phc2sysx", "chronyd-exporter"])
 def test_other_names_are_no_daemons(name: str, tmp_path: Path) -> None:
     """A name that merely resembles a daemon's is not taken for it."""
     with _process(name, tmp_path) as pids:
@@ -71,53 +94,125 @@ def test_other_names_are_no_daemons(name: str, tmp_path: Path) -> None:
 def test_a_real_chronyd_that_only_serves_leaves_the_clock_alone() -> None:
     """A chronyd -x is seen, and not counted among those that discipline the clock."""
     with chronyd() as server:
-        assert _seen(server.pid) == [Daemon("chronyd", server.pid, disciplines=False)]
+        assert _seen(server.pid) == [Daemon("chronyd", server.pid, disciplines=False, reason="started with -x")]
+
+
+# --- who may set the clock ----------------------------------------------------------------------------------------
+
+POWERLESS = ["setpriv", "--bounding-set=-sys_time", "--inh-caps=-sys_time"]
+AS_USER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+OWN_USERS = ["unshare", "--user", "--map-root-user"]
+
+
+NO_DAEMON = [
+    *([pytest.param([], id="an ordinary user")] if os.geteuid() else []),
+    pytest.param(POWERLESS, id="root without the capability", marks=pytest.mark.needs("root")),
+    pytest.param(AS_USER, id="another user", marks=pytest.mark.needs("another-user")),
+    pytest.param(OWN_USERS, id="a user namespace of its own", marks=pytest.mark.needs("userns")),
+    pytest.param([*AS_USER, *OWN_USERS], id="another user's", marks=pytest.mark.needs("another-user", "userns")),
+]
+
+
+@pytest.mark.parametrize("name", ["chronyd", "ntpd", "phc2sys", "vmtoolsd"])
+@pytest.mark.parametrize("before", NO_DAEMON)
+def test_a_name_is_no_daemon(name: str, before: list[str], tmp_path: Path) -> None:
+    """`cp /bin/sleep chronyd; ./chronyd 15` disciplines nothing: without CAP_SYS_TIME a process sets no clock.
+
+    In a user namespace of his own every user has every capability, and none that counts here.
+    """
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", tmp_path / name)
+    _let_others_read(tmp_path)
+    with subprocess.Popen([*before, str(tmp_path / name), "60"]) as process:
+        try:
+            daemons = _eventually(process.pid, name)
+        finally:
+            process.terminate()
+    assert daemons == [Daemon(name, process.pid, disciplines=False, reason=LACKS)]
+
+
+def _let_others_read(folder: Path) -> None:
+    for path in (folder, *folder.parents[:2]):
+        path.chmod(0o755)
+
+
+def _eventually(pid: int, name: str) -> list[Daemon]:
+    """What a process is once it has its name."""
+    while Path(f"/proc/{pid}/comm").read_text().strip() != name:
+        os.sched_yield()
+    return _seen(pid)
+
+
+@pytest.mark.needs("set-clock", "another-user")
+def test_another_user_that_may_set_the_clock_is_believed(tmp_path: Path) -> None:
+    """Daemons that gave up root and kept the capability discipline the clock."""
+    keeps = [*AS_USER, "--inh-caps=+sys_time", "--ambient-caps=+sys_time"]
+    _let_others_read(tmp_path)
+    with _process("chronyd", tmp_path, before=keeps) as (pid,):
+        assert _seen(pid) == [Daemon("chronyd", pid)]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "disciplines"),
+    ("arguments", "reason"),
     [
-        ("", True),
-        ("-F 1", True),
-        ("-d -s -f /etc/chrony.conf", True),
-        ("-x", False),
-        ("-xd", False),
-        ("-dx -F -1", False),
-        ("-F -1 -x", False),
-        ("-Q", False),
-        ("-t 5 -Q", False),
-        ("server.example -x", False),
-        ("-q", True),
-        ("-f -x", True),
-        ("-fx", True),
-        ("-u nox", True),
-        ("-- -x", True),
-        ("--unknown -x", True),
+        ("", None),
+        ("-F 1", None),
+        ("-d -s -f /etc/chrony.conf", None),
+        ("-x", "started with -x"),
+        ("-xd", "started with -x"),
+        ("-dx -F -1", "started with -x"),
+        ("-F -1 -x", "started with -x"),
+        ("-Q", "started with -Q"),
+        ("-t 5 -Q", "started with -Q"),
+        ("server.example -x", "started with -x"),
+        ("-q", None),
+        ("-f -x", None),
+        ("-fx", None),
+        ("-u nox", None),
+        ("-- -x", None),
+        ("--unknown -x", None),
     ],
 )
-def test_arguments_tell_whether_chronyd_holds_the_clock(arguments: str, disciplines: bool, tmp_path: Path) -> None:
+def test_arguments_tell_whether_chronyd_holds_the_clock(arguments: str, reason: str | None, tmp_path: Path) -> None:
     """Its options are read as chronyd reads them: an x that is another option's value keeps it from nothing."""
     with _process("chronyd", tmp_path, words=arguments.split()) as (pid,):
-        assert _seen(pid) == [Daemon("chronyd", pid, disciplines)]
+        wanted = (
+            _holding("chronyd", pid) if reason is None else Daemon("chronyd", pid, disciplines=False, reason=reason)
+        )
+        assert _seen(pid) == [wanted]
 
 
 def test_only_chronyd_is_kept_from_the_clock_by_x(tmp_path: Path) -> None:
     """The -x of ntpd is to slew, so an ntpd that has it holds the clock."""
     with _process("ntpd", tmp_path, words=["-x"]) as (pid,):
-        assert _seen(pid) == [Daemon("ntpd", pid, disciplines=True)]
+        assert _seen(pid) == [_holding("ntpd", pid)]
+
+
+@pytest.mark.needs("set-clock")
+def test_sfptpd_leaves_the_clock_to_chronyd_or_not(tmp_path: Path) -> None:
+    """It follows NTP by leaving the clock to chronyd: beside a chronyd that disciplines it, this cannot be seen."""
+    other = tmp_path / "other"
+    other.mkdir()
+    with _process("sfptpd", tmp_path) as (pid,), _process("chronyd", other) as (chrony,):
+        reason = "whether it leaves the clock to chronyd now cannot be seen"
+        assert _seen(pid, chrony) == [Daemon("chronyd", chrony), Daemon("sfptpd", pid, None, reason)]
+
+
+# --- processes ----------------------------------------------------------------------------------------------------
 
 
 def test_a_helper_process_counts_with_its_parent(tmp_path: Path) -> None:
     """A daemon that runs as parent and child, as chronyd and OpenNTPD do, is one daemon with the parent's pid."""
     with _process("ntpd", tmp_path, body=_WAIT_IN_TWO_PROCESSES) as (pid, helper):
         assert Path(f"/proc/{helper}/comm").read_text() == "ntpd\n"
-        assert _seen(pid, helper) == [Daemon("ntpd", pid)]
+        assert _seen(pid, helper) == [_holding("ntpd", pid)]
+        (process,) = [process for _, process in time_processes(["ntpd"]).processes if process.pid == pid]
+        assert process.helpers == (process.words,)
 
 
 def test_two_daemons_are_two(tmp_path: Path) -> None:
     """Daemons of the same name that are not each other's children are counted each, in the order of their pids."""
     with _process("ntpd", tmp_path) as pids, _process("ntpd", tmp_path) as more_pids:
-        assert _seen(*pids, *more_pids) == [Daemon("ntpd", pid) for pid in sorted(pids + more_pids)]
+        assert _seen(*pids, *more_pids) == [_holding("ntpd", pid) for pid in sorted(pids + more_pids)]
 
 
 def test_a_zombie_is_no_daemon(tmp_path: Path) -> None:
@@ -133,27 +228,65 @@ def test_processes_that_come_and_go_do_no_harm(tmp_path: Path) -> None:
     script = _script("chronyd", tmp_path, ":")
     with subprocess.Popen(["sh", "-c", 'while :; do "$0"; done', script]) as restless:
         try:
-            assert all(isinstance(running_daemons(), tuple) for _ in range(100))
+            assert all(isinstance(_found(), tuple) for _ in range(100))
         finally:
             restless.terminate()
+
+
+# --- what cannot be seen ------------------------------------------------------------------------------------------
+
+
+def _asked(question: Sequence[str], before: Sequence[str]) -> str:
+    """What a process says that is started so."""
+    command = [*before, sys.executable, "-c", "\n".join(question)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+_AS_ANOTHER_USER = [
+    "from ntpaudit.probes.daemons import running_daemons",
+    "from tests.world.another_user import become_another_user",
+    "become_another_user(); print(running_daemons())",
+]
 
 
 @pytest.mark.needs("root", "mount", "another-user")
 @pytest.mark.parametrize(
     ("mount", "reason"),
     [
-        ("mount -t proc -o hidepid=1 proc /proc", "the processes of other users are hidden here"),
-        ("mount -t proc -o hidepid=2 proc /proc", "the processes of other users are hidden here"),
+        ("mount -t proc -o hidepid=1 proc /proc", HIDDEN),
+        ("mount -t proc -o hidepid=2 proc /proc", HIDDEN),
         ("mount -t tmpfs -o mode=000 none /proc", "the list of processes cannot be read: Permission denied"),
     ],
 )
 def test_not_to_see_is_not_to_find_none(mount: str, reason: str) -> None:
     """Where an unprivileged user is not shown the processes of others, the question is unanswered, not answered no."""
-    question = (
-        "from ntpaudit.probes.daemons import running_daemons; "
-        "from tests.world.another_user import become_another_user; "
-        "become_another_user(); print(running_daemons())"
-    )
-    command = [*unshared("mount"), "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c", question]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == str(Unavailable(reason)), done.stderr
+    said = _asked(_AS_ANOTHER_USER, [*unshared("mount"), "sh", "-c", f'{mount} && exec "$@"', "sh"])
+    assert said == str(HiddenDaemons(reason))
+
+
+@pytest.mark.needs("pidns")
+def test_a_pid_namespace_of_its_own_hides_the_daemons_outside() -> None:
+    """In a container with a PID namespace of its own, no daemon in sight is not no daemon."""
+    question = ["import ntpaudit.probes.daemons as daemons", "print(daemons.running_daemons())"]
+    with chronyd():  # outside, and not in sight
+        assert _asked(question, unshared("mount", "pid")) == str(HiddenDaemons(OWN_NAMESPACE))
+
+
+@pytest.mark.needs("pidns")
+def test_what_is_in_sight_does_not_stand_for_what_is_hidden(tmp_path: Path) -> None:
+    """A process that is called chronyd and sets no clock answers nothing about daemons that are hidden."""
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", tmp_path / "chronyd")
+    question = [
+        "import subprocess, ntpaudit.probes.daemons as daemons",
+        f"fake = subprocess.Popen([{str(tmp_path / 'chronyd')!r}, '60'])",
+        "while open(f'/proc/{fake.pid}/comm').read() != 'chronyd\\n': pass",  # Popen returns before it has its name
+        "found = daemons.running_daemons()",
+        "print(found.reason, *found.seen, fake.pid, sep='|')",
+        "fake.kill(); fake.wait()",
+    ]
+    before = [*unshared("mount", "pid"), *([] if os.geteuid() else POWERLESS)]
+    reason, seen, pid = _asked(question, before).split("|")
+    assert reason == OWN_NAMESPACE
+    assert seen == str(Daemon("chronyd", int(pid), disciplines=False, reason=LACKS))

@@ -5,14 +5,15 @@ from pathlib import Path
 
 from tests.abilities import need
 
-_ABILITIES = {"mount": "mount", "net": "netns", "uts": "utsns"}
+_ABILITIES = {"mount": "mount", "net": "netns", "pid": "pidns", "uts": "utsns"}
+_MORE = {"pid": ("--fork", "--mount-proc")}
 
 
 def unshared(*kinds: str) -> list[str]:
-    """Words before a command that run it in new namespaces of these kinds, `mount`, `net` or `uts`, as their root."""
+    """Words before a command that run it in new namespaces of these kinds, `mount`, `net`, `pid`, `uts`, as root."""
     need(*(_ABILITIES[kind] for kind in kinds))
     own_user = ["--user", "--map-root-user"] if os.geteuid() else []
-    return ["unshare", *own_user, *(f"--{kind}" for kind in kinds)]
+    return ["unshare", *own_user, *(word for kind in kinds for word in (f"--{kind}", *_MORE.get(kind, ())))]
 
 
 def entered(pid: int, *kinds: str) -> list[str]:

@@ -29,13 +29,14 @@ PACKAGES = {
     "nginx": "nginx",
     "openssl": "openssl",
     "prometheus": "prometheus",
+    "systemd-timesyncd": "systemd-timesyncd",
     "victoria-metrics": "victoria-metrics",
 }
 """Which package brings a program or a library."""
 
 # Debian starts Chromium by a script in usr/bin that looks for it in the machine's own /usr/lib.
-_PROGRAM_PLACES = ("usr/lib/chromium", "usr/sbin", "usr/bin", "sbin", "bin")
-_LIBRARY_PLACES = ("usr/lib/*-linux-gnu*", "lib/*-linux-gnu*")
+_PROGRAM_PLACES = ("usr/lib/chromium", "usr/sbin", "usr/bin", "sbin", "bin", "usr/lib/systemd", "lib/systemd")
+_LIBRARY_PLACES = ("usr/lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/systemd", "lib/*-linux-gnu*")
 
 
 class PackageUnavailableError(Exception):

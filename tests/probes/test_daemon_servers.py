@@ -1,5 +1,7 @@
-"""The servers that configuration files name, read from made-up hosts."""
+"""The servers that daemons are configured with: files of made-up hosts, and real daemons as oracles."""
 
+import shlex
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.probes.host_sources import ConfiguredServer, configured_servers
-from tests.world.packages import fetch, program
+from ntpaudit.core.observation import Daemon
+from ntpaudit.probes.daemons import KINDS, Configured, Running, read_servers
+from ntpaudit.probes.daemons.kind import ConfiguredServer, Process
+from tests.world.packages import environment, fetch, program
+from tests.world.timesyncd import servers_of_timesyncd
 
 CHRONY = "/etc/chrony/chrony.conf"
 NTPD = "/etc/ntpsec/ntp.conf"
@@ -24,14 +29,22 @@ def _write(root: Path, files: Mapping[str, str | bytes]) -> None:
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
-def _names(root: Path, *running: str) -> list[str]:
+def _read(root: Path, command: str = "", *, folder: str | None = "/") -> Configured:
+    """What a daemon that was started with a command is configured with; without one, each kind of daemon."""
+    kinds = [kind for kind in KINDS if kind.servers is not None and command.partition(" ")[0] in ("", kind.name)]
+    words = tuple(shlex.split(command))
+    process = Process(1, words, root=str(root), folder=folder)
+    return read_servers([Running(Daemon(kind.name, 1), kind, process) for kind in kinds])
+
+
+def _servers(root: Path, command: str = "") -> tuple[ConfiguredServer, ...]:
+    return _read(root, command).servers
+
+
+def _names(root: Path, command: str = "") -> list[str]:
     """The servers in short: `host:port`, with `pool` and `nts` where they are."""
-    marks = [(server, [" pool"] * server.pool + [" nts"] * server.nts) for server in _servers(root, *running)]
+    marks = [(server, [" pool"] * server.pool + [" nts"] * server.nts) for server in _servers(root, command)]
     return [f"{server.host}:{server.port}{''.join(words)}" for server, words in marks]
-
-
-def _servers(root: Path, *running: str) -> tuple[ConfiguredServer, ...]:
-    return configured_servers(running, root=str(root))
 
 
 @pytest.mark.parametrize(
@@ -58,8 +71,10 @@ def test_a_server_tells_where_it_was_found(path: str, text: str, server: Configu
 
 
 def test_a_bare_host_has_no_servers(tmp_path: Path) -> None:
-    """Where there is no configuration there are no servers, whichever daemons run."""
-    assert _servers(tmp_path) == _servers(tmp_path, "chronyd", "ntpd") == ()
+    """Where there is no configuration there are no servers, whichever daemons run; that it is missing is said."""
+    assert _servers(tmp_path) == ()
+    missing = "the servers of chronyd (pid 1) are not known: /etc/chrony/chrony.conf cannot be read"
+    assert _read(tmp_path, "chronyd").problems == (f"{missing}: No such file or directory",)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +233,89 @@ def test_timesyncd_clears_and_falls_back(main: str, fragment: str, hosts: list[s
     assert [server.host for server in _servers(tmp_path)] == hosts
 
 
+NETWORK = "/run/systemd/netif/state"
+"""Where systemd-networkd writes the servers of all links, which it has of DHCP for example."""
+
+PROGRAM = "/usr/lib/systemd/systemd-timesyncd"
+FRAGMENT = "/etc/systemd/timesyncd.conf.d/x.conf"
+
+AS_SYSTEMD_READS: dict[str, dict[str, str | bytes]] = {
+    "an alias": {TIMESYNCD: "[Time]\nServers=a\nNTP=b\nServers=c\n"},
+    "cleared by its alias": {TIMESYNCD: "[Time]\nNTP=a\nServers=\nNTP=b\n"},
+    "a comment in a continuation": {TIMESYNCD: "[Time]\nNTP=a \\\n# NTP=x \\\n  ; y\n b\nFallbackNTP=f\n"},
+    "a comment that ends in a backslash": {TIMESYNCD: "[Time]\n# NTP=x \\\nNTP=a\n"},
+    "a byte order mark": {TIMESYNCD: b"\xef\xbb\xbf[Time]\nNTP=a\n"},
+    "a byte order mark before a comment": {TIMESYNCD: b"\xef\xbb\xbf# x\n[Time]\nNTP=a\n"},
+    "two byte order marks": {TIMESYNCD: b"\xef\xbb\xbf[Time]\n\xef\xbb\xbfNTP=a\nNTP=b\n"},
+    "two backslashes": {TIMESYNCD: "[Time]\nRootDistanceMaxSec=5\\\\\nNTP=a\n"},
+    "a continuation at the end": {TIMESYNCD: "[Time]\nNTP=a \\"},
+    "an empty line in a continuation": {TIMESYNCD: "[Time]\nNTP=a \\\n\nNTP=b\n"},
+    "a broken section header": {TIMESYNCD: "[Time]\nNTP=a\n[Other\nNTP=b\n", FRAGMENT: "[Time]\nNTP=c\n"},
+    "sections come again": {TIMESYNCD: "[Time]\nNTP=a\n[Other]\nNTP=x\n [Time] \n NTP = b \n"},
+    "another case": {TIMESYNCD: "[time]\nNTP=x\n[Time]\nntp=y\nNTP=a\n"},
+    "outside of a section": {TIMESYNCD: "NTP=x\n[Time]\nNTP=a\n"},
+    "no assignment": {TIMESYNCD: "[Time]\nNTP\nNTP=a\n"},
+    "repeated": {TIMESYNCD: "[Time]\nNTP=a b a\nNTP=b\n"},
+    "an equals sign in the value": {TIMESYNCD: "[Time]\nNTP=a=b c\n"},
+    "carriage returns": {TIMESYNCD: "[Time]\r\nNTP=a\r\n"},
+    "invalid names": {TIMESYNCD: "[Time]\nNTP=-x_ a..b 192.0.2.1 2001:db8::1 a\n"},
+    "quotes and escapes": {TIMESYNCD: '[Time]\nNTP="a b" c\\d \\e\n'},
+    "not UTF-8": {TIMESYNCD: b"[Time]\n# \xff\nNTP=a\nNTP=\xff\nNTP=b\n"},
+    "only a fallback": {TIMESYNCD: "[Time]\nFallbackNTP=f g\n"},
+    "an empty fallback": {TIMESYNCD: "[Time]\nFallbackNTP=\n"},
+    "a fallback that is cleared": {TIMESYNCD: "[Time]\nFallbackNTP=f\nFallbackNTP=\n"},
+    "a fallback that cannot be": {TIMESYNCD: "[Time]\nFallbackNTP=a..b\n"},
+    "other line ends": {TIMESYNCD: b"[Time]\rNTP=a\0NTP=b\n\rNTP=c"},
+    "a file that is not UTF-8, then another": {TIMESYNCD: b"[Time]\nNTP=a \xff\n", FRAGMENT: "[Time]\nNTP=b\n"},
+    "long names": {TIMESYNCD: f"[Time]\nNTP={'a' * 63} {'b' * 64} {'c.' * 126}d {'c.' * 127} e.\n"},
+    "neither": {TIMESYNCD: "[Time]\n#NTP=\n"},
+    "no file": {},
+    "links": {TIMESYNCD: "[Time]\nFallbackNTP=f\n", NETWORK: "OPER_STATE=routable\nNTP=192.0.2.7 a\n"},
+    "links and its own": {TIMESYNCD: "[Time]\nNTP=a b\n", NETWORK: "NTP=a l\n"},
+    "links in quotes": {NETWORK: 'NTP="a b"\nDNS=c\n'},
+    "a file of one link": {TIMESYNCD: "[Time]\nFallbackNTP=f\n", "/run/systemd/netif/links/2": "NTP=192.0.2.8\n"},
+    "fragments": {
+        "/etc/systemd/timesyncd.conf.d/20.conf": "[Time]\nNTP=b\n",
+        "/run/systemd/timesyncd.conf.d/10.conf": "[Time]\nNTP=a\n",
+        "/run/systemd/timesyncd.conf.d/20.conf": "[Time]\nNTP=masked\n",
+    },
+}
+
+
+@pytest.mark.needs("root", "mount", "netns", "another-user", "systemd-timesyncd")
+@pytest.mark.parametrize("files", AS_SYSTEMD_READS.values(), ids=AS_SYSTEMD_READS)
+def test_timesyncd_says_what_we_read(files: Mapping[str, str | bytes], tmp_path: Path) -> None:
+    """The oracle is systemd-timesyncd itself: which servers it adds to its lists, by its log."""
+    theirs = servers_of_timesyncd(files, tmp_path / "theirs")
+    ours = tmp_path / "ours"
+    _write(ours, {PROGRAM: program("systemd-timesyncd").read_bytes(), **files})
+    found = _read(ours, "systemd-timesyncd")
+    asked = list(dict.fromkeys(theirs["system"] + theirs["link"])) or theirs["fallback"]
+    assert [server.host for server in found.servers] == asked
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("texts", "comment", "hosts"),
+    [
+        (["libc.so.6", "0.a.example 1.a.example", "timesyncd.conf"], "", ["0.a.example", "1.a.example"]),
+        (["libc.so.6", "ntp.a.example", "timesyncd.conf"], "#FallbackNTP=ntp.a.example\n", ["ntp.a.example"]),
+        (["libc.so.6", "ntp.a.example"], "#FallbackNTP=ntp.b.example\n", None),
+        (["libc.so.6", "ntp.a.example"], "", None),
+        (["0.a.example 1.a.example", "0.b.example 1.b.example"], "", None),
+        ([], "#FallbackNTP=ntp.a.example\n", None),
+    ],
+)
+def test_the_fallback_that_is_compiled_in(
+    texts: list[str], comment: str, hosts: list[str] | None, tmp_path: Path
+) -> None:
+    """It is the list of hosts in the program, or the one host that the file as shipped shows; else it is not known."""
+    _write(tmp_path, {PROGRAM: b"\x7fELF\0" + b"\0".join(text.encode() for text in texts) + b"\0", TIMESYNCD: comment})
+    found = _read(tmp_path, "systemd-timesyncd")
+    assert [server.host for server in found.servers] == (hosts or [])
+    assert bool(found.problems) == (hosts is None)
+
+
 def test_timesyncd_needs_no_main_file(tmp_path: Path) -> None:
     """Fragments count without a main file, and one that is linked to nowhere masks the vendor's of its name."""
     folder = "usr/lib/systemd/timesyncd.conf.d"
@@ -256,29 +354,132 @@ def test_sources_of_ntpd_rs(text: str, names: list[str], tmp_path: Path) -> None
     assert _names(tmp_path) == names
 
 
-def _four(root: Path) -> None:
+def test_each_server_counts_once(tmp_path: Path) -> None:
+    """Where several daemons run, each host and port is returned once, as it stands first."""
     files = {
         CHRONY: "server chrony.example\nserver both.example\n",
         NTPD: "server ntpd.example\nserver BOTH.example\n",
         TIMESYNCD: "[Time]\n",
         NTPD_RS: '[[source]]\nmode="server"\naddress="both.example:1123"\n',
     }
-    _write(root, files)
-
-
-def test_all_configurations_count_when_none_runs(tmp_path: Path) -> None:
-    """With no daemon running, or only one that has no servers, those of all are returned, each once and in order."""
-    _four(tmp_path)
-    expected = ["chrony.example:123", "both.example:123", "ntpd.example:123", "both.example:1123"]
-    assert _names(tmp_path) == _names(tmp_path, "systemd-timesyncd", "openntpd") == expected
-
-
-def test_only_the_running_daemons_count(tmp_path: Path) -> None:
-    """What is configured for a daemon that does not run is left out as soon as one that runs has servers."""
-    _four(tmp_path)
+    _write(tmp_path, files)
+    assert _names(tmp_path) == ["chrony.example:123", "both.example:123", "ntpd.example:123", "both.example:1123"]
     assert _names(tmp_path, "ntpd") == ["ntpd.example:123", "BOTH.example:123"]
-    assert _names(tmp_path, "systemd-timesyncd", "ntpd-rs") == ["both.example:1123"]
-    assert _names(tmp_path, "ntpd-rs", "chronyd")[-1] == "both.example:1123"
+
+
+# --- what a daemon was started with -------------------------------------------------------------------------------
+
+ELSEWHERE = "/srv/time.conf"
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("chronyd", ["default:123"]),
+        ("chronyd -F 1", ["default:123"]),
+        (f"chronyd -f {ELSEWHERE}", ["elsewhere:123"]),
+        (f"chronyd -d -x -f{ELSEWHERE} -L 0", ["elsewhere:123"]),
+        (f"chronyd -f /nowhere -f {ELSEWHERE}", ["elsewhere:123"]),
+        ("chronyd -n 'server a iburst' 'pool b maxsources 2' 'makestep 1 -1'", ["a:123", "b:123 pool"]),
+        (f"chronyd -Q -f {ELSEWHERE} 'server a port 1123'", ["a:1123"]),  # directives stand instead of a file
+        (f"chronyd 'include {ELSEWHERE}'", ["elsewhere:123"]),
+        ("chronyd -f srv/time.conf", ["elsewhere:123"]),
+        ("chronyd -f /nowhere", []),
+        ("chronyd --strange -f /srv/time.conf", []),
+        ("ntpd", ["default:123"]),
+        ("ntpd -p /run/ntpd.pid -c /etc/ntpsec/ntp.conf -g -N -u ntpsec:ntpsec", ["default:123"]),  # Debian's
+        (f"ntpd -p /run/ntpd.pid -c {ELSEWHERE} -u ntpsec:ntpsec", ["elsewhere:123"]),  # its own after DHCP
+        (f"ntpd -c /etc/ntpsec/ntp.conf -c {ELSEWHERE}", ["elsewhere:123"]),
+        (f"ntpd --configfile={ELSEWHERE}", ["elsewhere:123"]),
+        (f"ntpd --configfile {ELSEWHERE} -g", ["elsewhere:123"]),
+        (f"ntpd -gc {ELSEWHERE} 192.0.2.9 b", ["192.0.2.9:123", "b:123", "elsewhere:123"]),
+        ("ntpd -P 10 -c /nowhere", []),
+        ("ntpd -E", []),
+        ("openntpd", ["a:123", "b:123 pool"]),
+        ("openntpd -f /etc/openntpd/ntpd.conf", ["a:123", "b:123 pool"]),
+        ("openntpd -s -d -f /srv/openntpd.conf", ["c:123"]),
+        ("openntpd -c /srv/openntpd.conf", []),  # no option of its
+        ("ntpd-rs", ["rs:123"]),
+        ("ntpd-rs --config /srv/ntp.toml", ["other:123"]),
+        ("ntpd-rs --config=/srv/ntp.toml -l debug", ["other:123"]),
+        ("ntpd-rs -c /srv/ntp.toml", ["other:123"]),
+    ],
+)
+def test_the_command_line_counts(command: str, names: list[str], tmp_path: Path) -> None:
+    """What a daemon was started with is what it asks, and never a file that it was not given."""
+    source = '[[source]]\nmode="server"\naddress="{}"\n'
+    _write(
+        tmp_path,
+        {
+            CHRONY: "server default\n",
+            NTPD: "server default\n",
+            ELSEWHERE: "server elsewhere\n",
+            "etc/openntpd/ntpd.conf": "# server no\nserver a weight 2 # the best\nlisten on *\nservers b\nsensor *\n",
+            "srv/openntpd.conf": 'constraints from "https://9.9.9.9"\nserver \\\n"c"\n',
+            NTPD_RS: source.format("rs"),
+            "srv/ntp.toml": source.format("other"),
+        },
+    )
+    assert _names(tmp_path, command) == names
+    assert bool(names) != bool(_read(tmp_path, command).problems)
+
+
+def test_a_folder_that_cannot_be_seen_leaves_a_relative_path_open(tmp_path: Path) -> None:
+    """A path that begins nowhere names no file; that the servers are not known is said."""
+    _write(tmp_path, {"srv/time.conf": "server a\n", CHRONY: "server leftover\n"})
+    assert [one.host for one in _read(tmp_path, "chronyd -f time.conf", folder="/srv").servers] == ["a"]
+    found = _read(tmp_path, "chronyd -f time.conf", folder=None)
+    assert found.servers == ()
+    assert found.problems == (
+        "the servers of chronyd (pid 1) are not known: "
+        "time.conf cannot be found: the folder it was started in cannot be seen",
+    )
+
+
+def test_files_of_another_container_are_not_ours(tmp_path: Path) -> None:
+    """A daemon whose files are out of reach has servers that we cannot know; the path is another file here."""
+    process = Process(7, ("chronyd",), root=None)
+    (kind,) = [kind for kind in KINDS if kind.name == "chronyd"]
+    found = read_servers([Running(Daemon("chronyd", 7), kind, process)])
+    problem = "the servers of chronyd (pid 7) are not known: its files cannot be seen from here"
+    assert found == Configured((), (problem,), is_known=False)
+
+
+def test_what_chronyd_reads_is_what_we_read(tmp_path: Path) -> None:
+    """`chronyd -p` prints the lines that it reads, included files in their places (those of a sourcedir come later)."""
+    _write(
+        tmp_path,
+        {
+            "chrony.conf": f"""
+                ! server no.1
+                pool 2.debian.example iburst maxsources 3
+                confdir {tmp_path}/conf.d {tmp_path}/more.d
+                include {tmp_path}/inc/*.conf
+                Server last.example port 1123 key 5
+                # server no.2
+                peer peer.example
+            """,
+            "conf.d/20-b.conf": "server b.example\n",
+            "conf.d/10-a.conf": "server a.example nts\n",
+            "more.d/10-a.conf": "server masked.example\n",
+            "more.d/30-c.conf": "server 2001:db8::3\n",
+            "inc/z.conf": f"server z.example\ninclude {tmp_path}/inc/deep\n",
+            "inc/deep": "pool deep.example\n",
+        },
+    )
+    command = [str(program("chronyd")), "-U", "-p", "-f", str(tmp_path / "chrony.conf")]
+    printed = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stdout
+    _write(tmp_path / "flat", {CHRONY: printed})
+    ours = _read(Path("/"), f"chronyd -f {tmp_path}/chrony.conf")
+    names = [server._replace(path="") for server in ours.servers]
+    asked = [line.split()[1] for line in printed.splitlines() if line.split()[:1] and line.split()[0].lower() in KEYS]
+    assert [server.host for server in names] == asked
+    assert len(asked) == 8
+    assert names == [server._replace(path="") for server in _servers(tmp_path / "flat", "chronyd")]
+    assert not ours.problems
+
+
+KEYS = ("server", "pool", "peer")
 
 
 def test_what_cannot_be_read_names_nothing(tmp_path: Path) -> None:

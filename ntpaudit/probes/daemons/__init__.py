@@ -1,0 +1,131 @@
+"""Find the time daemons that run on this host, and the servers that they are configured with."""
+
+from typing import NamedTuple
+
+from ntpaudit.core.observation import Daemon, HiddenDaemons
+from ntpaudit.probes.daemons import chronyd, linuxptp, ntpd, ntpd_rs, openntpd, others, timesyncd
+from ntpaudit.probes.daemons.files import Files
+from ntpaudit.probes.daemons.kind import ConfiguredServer, Kind, Process
+from ntpaudit.probes.daemons.process import time_processes
+
+KINDS = (
+    chronyd.KIND,
+    ntpd.KIND,
+    openntpd.KIND,
+    timesyncd.KIND,
+    ntpd_rs.KIND,
+    linuxptp.PHC2SYS,
+    linuxptp.PTP4L,
+    linuxptp.TIMEMASTER,
+    others.SFPTPD,
+    others.VBOXSERVICE,
+    others.VMTOOLSD,
+    others.PRLTOOLSD,
+)
+"""Every kind of program that sets clocks. To add one: a file beside this one, an entry here, a test."""
+
+_BY_PROCESS = {name: kind for kind in KINDS for name in kind.process_names}
+
+
+class Running(NamedTuple):
+    """A time daemon that runs: what it is, and the process that it is."""
+
+    daemon: Daemon
+    kind: Kind
+    process: Process
+
+
+class Configured(NamedTuple):
+    """The servers of the daemons that run, each host and port once, and why some of them may not be known."""
+
+    servers: tuple[ConfiguredServer, ...] = ()
+    problems: tuple[str, ...] = ()
+    is_known: bool = False
+    """Whether a daemon runs at all whose servers could be read."""
+
+
+def running_daemons() -> tuple[Daemon, ...] | HiddenDaemons:
+    """Return the time daemons in sight, by name and pid; one that runs as several processes counts once."""
+    try:
+        running, hidden = _running()
+    except OSError as error:
+        return HiddenDaemons(f"the list of processes cannot be read: {error.strerror}")
+    kernel = others.hyper_v(Files())
+    daemons = (*(one.daemon for one in running), *([kernel] if kernel else []))
+    return daemons if hidden is None else HiddenDaemons(hidden, daemons)
+
+
+def configured_servers() -> Configured:
+    """Return the servers that the daemons which run now were started with.
+
+    The file of a daemon that does not run says nothing. Daemons that leave the clock alone count only where none
+    disciplines it, and only those that root started: anybody can name a program chronyd, and a file for it to read.
+    """
+    try:
+        running, hidden = _running()
+    except OSError as error:
+        return Configured(problems=(f"the list of processes cannot be read: {error.strerror}",))
+    with_servers = [one for one in running if one.kind.servers is not None]
+    chosen = [one for one in with_servers if one.daemon.disciplines]
+    chosen = chosen or [one for one in with_servers if _is_trusted(one)]
+    if not chosen:
+        return Configured(problems=(f"no time daemon runs here{'' if hidden is None else f' in sight: {hidden}'}",))
+    return read_servers(chosen)
+
+
+def read_servers(running: list[Running]) -> Configured:
+    """Return the servers that daemons were started with."""
+    servers: dict[tuple[str, int], ConfiguredServer] = {}
+    problems = []
+    is_known = False
+    for daemon, kind, process in running:
+        who = f"the servers of {daemon.name} (pid {daemon.pid}) are not known"
+        if process.root is None or kind.servers is None:
+            problems.append(f"{who}: its files cannot be seen from here")
+            continue
+        files = Files(process.root)
+        for server in kind.servers(process, files):
+            servers.setdefault((server.host.lower(), server.port), server)
+        problems += [f"{who}: {problem}" for problem in files.problems]
+        is_known = is_known or not files.problems
+    return Configured(tuple(servers.values()), tuple(problems), is_known)
+
+
+def _running() -> tuple[list[Running], str | None]:
+    """Return the daemons that run, by name and pid, and why there may be others. Raises OSError."""
+    seen = time_processes(_BY_PROCESS)
+    running = []
+    for name, process in seen.processes:
+        kind = openntpd.KIND if name == "ntpd" and openntpd.is_openntpd(process) else _BY_PROCESS[name]
+        running.append(Running(_daemon(kind, process), kind, process))
+    running.sort(key=lambda one: (one.daemon.name, one.daemon.pid))
+    return _with_sfptpd(running), seen.hidden
+
+
+def _daemon(kind: Kind, process: Process) -> Daemon:
+    """Say what a process is to the clock: what cannot set it does not discipline it, whatever its name is."""
+    role = kind.role(process, Files(f"/proc/{process.pid}/root" if process.root is None else process.root))
+    if role.disciplines is not False and process.can_set_clock is False:
+        return Daemon(kind.name, process.pid, False, "cannot set the clock: it lacks CAP_SYS_TIME")
+    if role.disciplines is not False and process.can_set_clock is None:
+        return Daemon(kind.name, process.pid, None, "whether it can set the clock cannot be seen")
+    return Daemon(kind.name, process.pid, role.disciplines, role.reason)
+
+
+def _with_sfptpd(running: list[Running]) -> list[Running]:
+    """Count sfptpd as unknown beside chronyd or ntpd: it leaves the clock to these while it follows NTP."""
+    disciplining = {one.kind.name for one in running if one.daemon.disciplines}
+    if not disciplining & {"chronyd", "ntpd"}:
+        return running
+    reason = f"whether it leaves the clock to {min(disciplining & {'chronyd', 'ntpd'})} now cannot be seen"
+    return [
+        one._replace(daemon=one.daemon._replace(disciplines=None, reason=reason))
+        if one.kind.name == "sfptpd" and one.daemon.disciplines
+        else one
+        for one in running
+    ]
+
+
+def _is_trusted(one: Running) -> bool:
+    """Whether root started a daemon, or systemd as one of the system's services."""
+    return one.process.is_root or one.kind.owns_unit(one.process.unit)

@@ -1,0 +1,86 @@
+"""Read configuration files as the daemons do, under any root; what cannot be read is counted as lacking."""
+
+import glob
+import os
+from collections.abc import Collection
+
+from ntpaudit.core.sources import NTP_PORT
+
+
+class Files:
+    """The files under a root, by the absolute paths they have on the host that it is the root of.
+
+    `problems` says which of them could not be read, and why: what they hold is not known.
+    """
+
+    def __init__(self, root: str = "") -> None:
+        self.root = root.rstrip("/")
+        self.problems: list[str] = []
+
+    def text(self, path: str, *, is_needed: bool = False) -> str:
+        """Return a file as text; a missing one is a problem only if it is needed."""
+        data = self.octets(path, is_needed=is_needed)
+        return data.decode("utf-8", "replace").replace("\0", "")  # a path with a NUL would be refused with a ValueError
+
+    def octets(self, path: str, *, is_needed: bool = False) -> bytes:
+        """Return what a file holds; a missing one is a problem only if it is needed."""
+        try:
+            return self.data(path)
+        except OSError as error:
+            if is_needed or not isinstance(error, FileNotFoundError | NotADirectoryError):
+                self.problems.append(f"{path} cannot be read: {error.strerror}")
+            return b""
+
+    def lines(self, path: str, *, is_needed: bool = False) -> list[str]:
+        """Return the lines of a file."""
+        return self.text(path, is_needed=is_needed).split("\n")
+
+    def data(self, path: str) -> bytes:
+        """Return the octets of a regular file, as anything else may never end. Raises OSError."""
+        real = self.root + path
+        os.stat(real)  # isfile would hide that it may not be seen
+        if not os.path.isfile(real):
+            return b""
+        with open(real, "rb") as file:
+            return file.read(_LONGEST)
+
+    def first(self, paths: Collection[str]) -> str | None:
+        """Return the first of the paths at which there is something."""
+        return next((path for path in paths if os.path.lexists(self.root + path)), None)
+
+    def matching(self, pattern: str) -> list[str]:
+        """Return the paths that match a shell pattern, sorted; a daemon's working folder is the root."""
+        pattern = f"{glob.escape(self.root)}/{pattern.lstrip('/')}"
+        return sorted(path[len(self.root) :] for path in glob.glob(pattern))
+
+    def fragments(self, folders: Collection[str], suffix: str) -> list[str]:
+        """Return the files of several folders by name; of those with the same name, the first folder's counts."""
+        by_name: dict[str, str] = {}
+        for folder in folders:
+            for path in self.matching(f"{glob.escape(folder)}/*{suffix}"):
+                by_name.setdefault(os.path.basename(path), path)
+        return [by_name[name] for name in sorted(by_name)]
+
+
+_LONGEST = 4 << 20
+"""No configuration is as long as this many octets, nor is a daemon's program."""
+
+
+def split_port(text: str) -> tuple[str, int | None]:
+    """Split `HOST[:PORT]` or `[V6]:PORT`; a bare IPv6 address has no port. None is a port that cannot be."""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, ""
+    return host, read_port([port]) if port else NTP_PORT
+
+
+def read_port(words: list[str]) -> int | None:
+    """Read a port number; None if it is missing or cannot be one."""
+    match words:
+        case [word] if word.isascii() and word.isdecimal() and len(word) <= 5 and 1 <= int(word) <= 65_535:
+            return int(word)
+    return None

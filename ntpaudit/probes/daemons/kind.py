@@ -1,0 +1,138 @@
+"""What one kind of time daemon is, to the rest of the program: each has a file of its own beside this one."""
+
+import getopt
+import os.path
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from ntpaudit.probes.daemons.files import Files
+
+
+class Role(NamedTuple):
+    """Whether a daemon disciplines the system clock, by its arguments and files; None: that cannot be seen.
+
+    `reason` says why it does not, or why it cannot be seen.
+    """
+
+    disciplines: bool | None
+    reason: str | None = None
+
+
+DISCIPLINES = Role(True)
+
+
+class Process(NamedTuple):
+    """A process that has the name of a time daemon.
+
+    `words` is its command line. `can_set_clock`: it holds CAP_SYS_TIME where that counts; None where this cannot be
+    seen. `unit` is the system service of systemd it belongs to. `helpers` are the command lines of its children of the
+    same name. `root` is the folder under which we find the files that it sees; None where they are out of reach.
+    """
+
+    pid: int
+    words: tuple[str, ...]
+    can_set_clock: bool | None = True
+    is_root: bool = True
+    unit: str | None = None
+    helpers: tuple[tuple[str, ...], ...] = ()
+    root: str | None = ""
+    folder: str | None = "/"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The command line without the program."""
+        return self.words[1:]
+
+    def absolute(self, path: str) -> str | None:
+        """Return a path of its command line from its root on; None if its working folder cannot be seen."""
+        if os.path.isabs(path):
+            return path
+        return None if self.folder is None else os.path.normpath(os.path.join(self.folder, path))
+
+
+class ConfiguredServer(NamedTuple):
+    """A server that a daemon is configured with.
+
+    `pool`: the name stands for several servers. `daemon` is the daemon's name as `running_daemons` gives it, `path` the
+    file that says so, or `command line`. `nts`: the daemon asks it with NTS; `port` is NTP's all the same, never that
+    of the key exchange.
+    """
+
+    host: str
+    port: int
+    pool: bool
+    daemon: str
+    path: str
+    nts: bool
+
+
+Servers = Callable[[Process, Files], Iterator[ConfiguredServer]]
+
+
+class Kind(NamedTuple):
+    """A kind of daemon: its name, the names its processes have, its units, and what a process of it says of itself.
+
+    `units` are the names of its services without `.service` and what follows an `@`. `servers` reads the NTP servers
+    that a process is configured with; None where it has none.
+    """
+
+    name: str
+    process_names: tuple[str, ...]
+    units: tuple[str, ...]
+    role: Callable[[Process, Files], Role]
+    servers: Servers | None = None
+
+    def owns_unit(self, unit: str | None) -> bool:
+        """Whether a service is of this kind."""
+        return unit is not None and unit.removesuffix(".service").partition("@")[0] in self.units
+
+
+COMMAND_LINE = "command line"
+"""Where a server is from that no file names."""
+
+
+def always(_process: Process, _files: Files) -> Role:
+    """Discipline the clock, whatever the arguments."""
+    return DISCIPLINES
+
+
+class Options(NamedTuple):
+    """A command line, taken apart: options with their values, and the words that are none."""
+
+    found: tuple[tuple[str, str], ...] = ()
+    words: tuple[str, ...] = ()
+    is_understood: bool = True
+
+    def has(self, *names: str) -> bool:
+        """Whether one of these is given."""
+        return any(name in names for name, _ in self.found)
+
+    def last(self, *names: str) -> str | None:
+        """Return an option's value where it stands last, as programs take it; None where it is missing."""
+        return next((value for name, value in reversed(self.found) if name in names), None)
+
+
+def read_options(process: Process, short: str, long: Sequence[str] = ()) -> Options:
+    """Read a command line as getopt(3) does."""
+    try:
+        found, words = getopt.gnu_getopt(list(process.arguments), short, list(long))
+    except getopt.GetoptError:
+        return Options(is_understood=False)
+    return Options(tuple(found), tuple(words))
+
+
+def configuration(process: Process, files: Files, given: Options, name: str, defaults: Sequence[str]) -> str | None:
+    """Return the path of the file that an option names, else the first default that exists.
+
+    None where it cannot be found out; then `files.problems` says why.
+    """
+    if not given.is_understood:
+        files.problems.append(f"its command line is not understood: {' '.join(process.words)}")
+        return None
+    named = given.last(*name.split())
+    if named is None:
+        return files.first(defaults) or defaults[0]
+    path = process.absolute(named)
+    if path is None:
+        files.problems.append(f"{named} cannot be found: the folder it was started in cannot be seen")
+    return path

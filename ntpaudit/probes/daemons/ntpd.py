@@ -1,0 +1,63 @@
+"""ntpd: the reference implementation's, and NTPsec's."""
+
+import glob
+import os.path
+from collections.abc import Iterator
+
+from ntpaudit.core.sources import NTP_PORT
+from ntpaudit.probes.daemons.files import Files, split_port
+from ntpaudit.probes.daemons.kind import (
+    COMMAND_LINE,
+    ConfiguredServer,
+    Kind,
+    Process,
+    always,
+    configuration,
+    read_options,
+)
+
+_OPTIONS = "46aAbc:dD:f:gGhi:I:k:l:LmMnNp:P:qQr:Rs:t:u:U:vVw:xzZ"
+_LONG_OPTIONS = (
+    "ipv4", "ipv6", "assert", "configfile=", "debug-level", "set-debug-level=", "driftfile=", "panicgate",
+    "force-step-once", "help", "jaildir=", "interface=", "keyfile=", "logfile=", "novirtualips", "mdns", "nofork",
+    "nice", "pidfile=", "priority=", "quit", "propagationdelay=", "statsdir=", "trustedkey=", "user=", "uinterval=",
+    "updateinterval=", "var=", "dvar=", "wait-sync=", "slew", "version", "saveconfigquit=", "usepcc", "pccfreq=",
+)  # fmt: skip
+_DEFAULTS = ("/etc/ntpsec/ntp.conf", "/etc/ntp.conf")
+_MAX_DEPTH = 10  # ntpd stops at five
+
+
+def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
+    """NTPsec takes servers as arguments, before those of the file (ntpd(8))."""
+    given = read_options(process, _OPTIONS, _LONG_OPTIONS)
+    for host in given.words:
+        yield ConfiguredServer(host, NTP_PORT, False, "ntpd", COMMAND_LINE, False)
+    path = configuration(process, files, given, "-c --configfile", _DEFAULTS)
+    if path is None:
+        return
+    seen: set[str] = set()
+    yield from _read_file(files, path, seen, is_needed=not given.words or given.has("-c", "--configfile"))
+    for fragment in files.matching(f"{glob.escape(os.path.dirname(path))}/ntp.d/*.conf"):
+        yield from _read_file(files, fragment, seen)
+
+
+def _read_file(
+    files: Files, path: str, seen: set[str], depth: int = 0, *, is_needed: bool = False
+) -> Iterator[ConfiguredServer]:
+    if path in seen or depth > _MAX_DEPTH:
+        return
+    seen.add(path)
+    for line in files.lines(path, is_needed=is_needed):
+        words = [word.strip('"') for word in line.partition("#")[0].split()]
+        match [word for word in words if word not in ("-4", "-6")]:
+            case ["server" | "pool" | "peer" as kind, host, *details]:
+                host = split_port(host)[0] if "nts" in details else host  # the port is that of the key exchange
+                if host and not host.startswith("127.127."):  # a reference clock in the guise of an address
+                    yield ConfiguredServer(host, NTP_PORT, kind == "pool", "ntpd", path, "nts" in details)
+            case ["includefile", name]:
+                target = os.path.normpath(os.path.join(os.path.dirname(path), name))
+                for inner in [target, *files.matching(f"{glob.escape(target)}/*.conf")]:
+                    yield from _read_file(files, inner, seen, depth + 1)
+
+
+KIND = Kind("ntpd", ("ntpd",), ("ntp", "ntpd", "ntpsec", "timemaster"), always, _servers)

@@ -1,0 +1,160 @@
+"""The processes that have the name of a time daemon, and what the kernel says of each."""
+
+import os
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from ntpaudit.probes.daemons.kind import Process
+
+_CAP_SYS_TIME = 25
+_ALL_IDS = "4294967295"
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
+"""The inode of the first PID namespace, in every Linux (PROC_PID_INIT_INO, include/linux/proc_ns.h)."""
+
+_SERVICE = re.compile(
+    r"^(?:0:|\d+:name=systemd):/system\.slice/(?:[^/\n]+\.slice/)*([^/\n]+\.service)(?:/|$)", re.MULTILINE
+)
+
+
+class Seen(NamedTuple):
+    """Processes with their names, each with its helpers, and why there may be others that are hidden from us."""
+
+    processes: tuple[tuple[str, Process], ...]
+    hidden: str | None
+
+
+def time_processes(names: Collection[str]) -> Seen:
+    """Return the processes that have one of these names. Raises OSError where no process can be seen."""
+    named, hidden = _named(names)
+    facts = {pid: found for pid in named if (found := _facts(pid)) is not None}
+    parents = {pid: found["ppid"] for pid, found in facts.items()}
+    helpers = {pid for pid, parent in parents.items() if named.get(parent) == named[pid]}
+    processes = tuple(
+        (named[pid], _process(pid, found, [facts[one] for one in helpers if parents[one] == pid]))
+        for pid, found in facts.items()
+        if pid not in helpers
+    )
+    return Seen(processes, hidden)
+
+
+def _named(names: Collection[str]) -> tuple[Mapping[int, str], str | None]:
+    """Return the processes of these names, and why some may be hidden from us."""
+    # psutil takes four times as long to name a process, and there may be thousands, of which a few are looked at.
+    pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    named, is_hidden = {}, 1 not in pids
+    for pid in pids:
+        try:
+            name = _read(pid, "comm").rstrip("\n")
+        except PermissionError:
+            is_hidden = True
+        except OSError:  # it ended meanwhile
+            continue
+        else:
+            if name in names:
+                named[pid] = name
+    if is_hidden:
+        return named, "the processes of other users are hidden here"
+    if _is_own_pid_namespace():
+        return named, "this container has a PID namespace of its own, and daemons outside it cannot be seen"
+    return named, None
+
+
+def _is_own_pid_namespace() -> bool:
+    """Whether we see only the processes of a PID namespace that is not the host's."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino != _INITIAL_PID_NAMESPACE
+    except OSError:
+        return False  # a kernel without PID namespaces
+
+
+def _facts(pid: int) -> Mapping[str, Any] | None:
+    """Return what psutil says of a process; None of a zombie and of one that has ended."""
+    import psutil  # costs more than everything else here, and is needed only where there is a daemon
+
+    try:
+        facts: Mapping[str, Any] = psutil.Process(pid).as_dict(["status", "ppid", "cmdline", "uids"], ad_value=None)
+    except psutil.NoSuchProcess:
+        return None
+    return None if facts["status"] == psutil.STATUS_ZOMBIE else facts
+
+
+def _process(pid: int, facts: Mapping[str, Any], helpers: Collection[Mapping[str, Any]]) -> Process:
+    """Describe a process by what psutil says of it and of its helpers, and by what psutil does not know."""
+    service = _SERVICE.search(_read_or_empty(pid, "cgroup"))
+    return Process(
+        pid,
+        _words(facts),
+        can_set_clock=_can_set_clock(pid),
+        is_root=facts["uids"] is not None and facts["uids"].real == 0,
+        unit=service[1] if service else None,
+        helpers=tuple(_words(helper) for helper in helpers),
+        root=_root(pid),
+        folder=_working_folder(pid),
+    )
+
+
+def _words(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a command line; not everyone is told another user's."""
+    return tuple(facts["cmdline"] or ())
+
+
+def _can_set_clock(pid: int) -> bool | None:
+    """Whether a process holds CAP_SYS_TIME in the first user namespace; None where this cannot be seen.
+
+    In a user namespace of his own every user has all capabilities, and none that sets the clock (user_namespaces(7)).
+    Only the first one maps all ids; no other can be given them but by root.
+    """
+    try:
+        status = _read(pid, "status")
+    except OSError:
+        return None
+    capabilities = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    if capabilities is None:
+        return None
+    if not int(capabilities[1], 16) >> _CAP_SYS_TIME & 1:
+        return False
+    try:
+        return _read(pid, "uid_map").split()[2:] == [_ALL_IDS]
+    except FileNotFoundError:
+        return True  # a kernel without user namespaces
+    except OSError:
+        return None
+
+
+def _root(pid: int) -> str | None:
+    """Return under which folder we find the files that a process sees; None where they are out of reach."""
+    root = f"/proc/{pid}/root"
+    if os.path.isdir(f"{root}/"):  # only to root and to its own user
+        return root
+    ours = _root_mount("self")
+    return "" if ours is not None and ours == _root_mount(pid) else None
+
+
+def _root_mount(pid: int | str) -> tuple[str, str] | None:
+    """Return the device and the folder on it that are a process's root: another container has another one."""
+    mounts = [line.split() for line in _read_or_empty(pid, "mountinfo").splitlines()]
+    roots = [(words[2], words[3]) for words in mounts if len(words) > 4 and words[4] == "/"]
+    return roots[-1] if roots else None
+
+
+def _working_folder(pid: int) -> str | None:
+    """Return the folder that a process's relative paths begin at; None where that is not shown to us."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return None
+
+
+def _read(pid: int | str, name: str) -> str:
+    """Return a file about a process. Raises OSError."""
+    with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+        return file.readall().decode(errors="replace")
+
+
+def _read_or_empty(pid: int | str, name: str) -> str:
+    """Return a file about a process; nothing where it cannot be read."""
+    try:
+        return _read(pid, name)
+    except OSError:
+        return ""
