@@ -191,7 +191,9 @@ class _Signals:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)  # blocked again, if the program began so
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # A program that began with it blocked is about to end: a thread that is still asking servers does not
+            # block it, and the default would kill the program.
+            signal.signal(number, signal.SIG_IGN if number in self._mask else handler)
         os.close(self._reader)
         self._writer = -1
 

@@ -526,7 +526,7 @@ def test_frozen_agent_is_restarted(host: Machine) -> None:
 
 
 def test_agent_ends_at_once_with_everything_stored(host: Machine) -> None:
-    """`systemctl stop` ends it before systemd would kill it; the history is whole; the kernel's service ends as well."""
+    """`systemctl stop` ends it before systemd would kill it, its history whole; the kernel's service ends as well."""
     host.say("systemctl", "start", "ntpaudit")
     host.say("systemctl", "stop", "ntpaudit")
     assert shown(host, "ntpaudit", "Result") == "success"
