@@ -12,6 +12,7 @@ from ntpaudit.core.course import (
     KEPT_SAMPLES,
     Mind,
     Round,
+    SeenDaemon,
     Terms,
     Update,
     conclude_round,
@@ -27,7 +28,7 @@ from ntpaudit.core.drift import fit, parse_back_test
 from ntpaudit.core.events import Event
 from ntpaudit.core.measurement import MAX_STEP_NS
 from ntpaudit.core.ntptime import NS_PER_S, PIVOT_UNIX_S
-from ntpaudit.core.observation import Observation
+from ntpaudit.core.observation import HiddenDaemons, Observation
 from ntpaudit.core.record import Health, HostIdentity, Kind, Record
 from ntpaudit.core.steps import Step, Suspend
 from ntpaudit.core.wording import span
@@ -52,7 +53,7 @@ DROPPED_LISTED_NS = 3600 * NS_PER_S
 """So long after records were given up that stays a finding."""
 
 FACTS_EVERY_NS = 300 * NS_PER_S
-"""Which time daemons run is looked up so often, where no audit that asks servers does it."""
+"""Which time daemons run is looked up so often where no network audit does it, and at once where one has ended."""
 
 TRUSTED_DIFFERENCE_NS = 86_400 * NS_PER_S
 """Nothing is removed for its age while host and servers are further apart than this: one of them is wrong by years."""
@@ -71,6 +72,7 @@ class Kept(NamedTuple):
     contradiction: Contradiction | None = None
     contradicted_by: tuple[str, ...] = ()
     samples_since_ns: int = 0
+    daemon: SeenDaemon | None = None
 
 
 class Dropped(NamedTuple):
@@ -193,8 +195,19 @@ class Rounds:
 
     def _look_around(self, now: ClockReading) -> None:
         """See again who this host is and what steers its clock, where that was seen some time ago."""
-        if self._facts_ns is None or now.boottime_ns - self._facts_ns >= FACTS_EVERY_NS:
+        if (
+            self._facts_ns is None
+            or now.boottime_ns - self._facts_ns >= FACTS_EVERY_NS
+            or self._misses_daemon(self._facts)
+        ):
             self._facts, self._facts_ns = self._around.facts(self.ways.host_name), now.boottime_ns
+
+    def _misses_daemon(self, facts: Facts) -> bool:
+        """Whether the time daemon has ended: then each look at the host asks whether one runs again (R12)."""
+        known = facts.daemons.seen if isinstance(facts.daemons, HiddenDaemons) else facts.daemons
+        if not any(daemon.disciplines for daemon in known):
+            return self._mind.daemon is not None
+        return any(self._around.has_ended(daemon) for daemon in known)
 
     def _notice(self, now: ClockReading, *, is_gap: bool = False) -> Noticed:
         """Tell of a step or a suspend since the last reading, before its consequences are judged."""
@@ -341,6 +354,7 @@ class Rounds:
             mind.contradiction,
             mind.fix.contradicted_by if mind.fix else (),
             mind.samples_since_ns,
+            mind.daemon,
         )
         states = {"mind": plain(kept)}
         if self._dropped != Dropped():
@@ -386,6 +400,7 @@ class Rounds:
             fix=fix and fix._replace(contradicted_by=kept.contradicted_by),
             contradiction=kept.contradiction,
             samples_since_ns=kept.samples_since_ns,
+            daemon=kept.daemon,
             drift=seen[-1].record.drift if seen else None,
         )
 

@@ -55,6 +55,9 @@ class Surroundings(Protocol):
     def facts(self, name: str | None) -> Facts:
         """Return who this host is, as `name` if that is given, and which time daemons run."""
 
+    def has_ended(self, daemon: Daemon) -> bool:
+        """Whether the process of a time daemon that was seen exists no more; costs far less than `facts`."""
+
     def kernel(self) -> KernelState | Unavailable:
         """Return what the kernel believes of its clock."""
 
@@ -99,6 +102,10 @@ class System:
     def facts(self, name: str | None) -> Facts:
         """Return who this host is, and which time daemons run."""
         return Facts(host_facts(name), running_daemons())
+
+    def has_ended(self, daemon: Daemon) -> bool:
+        """Whether the process of a time daemon that was seen exists no more."""
+        return daemon.pid > 0 and not os.path.exists(f"/proc/{daemon.pid}")  # 0 is the kernel itself
 
     def kernel(self) -> KernelState | Unavailable:
         """Return what the kernel believes of its clock."""

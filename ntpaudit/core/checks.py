@@ -50,6 +50,9 @@ STALE_S = 3600.0
 STALE_TIMESYNCD_S = 3 * 2048.0
 """systemd-timesyncd's slowest poll is 2048 s."""
 
+VANISHED_S = 600.0
+"""Without an update of the kernel for so long, no daemon that cannot be seen keeps it synchronised (R12)."""
+
 BAD_OSCILLATOR_PPM = 100.0
 
 _ISO = "ISO/IEC 27001 A.8.17"
@@ -107,6 +110,7 @@ class Course(NamedTuple):
     measurement, because more of them said otherwise. `contradiction` is the one of the last hour, if there was one.
     `database` is what the database's clock says.
     `refusals` counts what the database refused since it accepted anything, `failure` is why delivery failed last.
+    `vanished` names the time daemon that has ended without a successor (R12).
     """
 
     interval_s: float
@@ -121,6 +125,7 @@ class Course(NamedTuple):
     database: DatabaseDate | None = None
     refusals: int = 0
     failure: str | None = None
+    vanished: str | None = None
 
 
 class Case(NamedTuple):
@@ -229,8 +234,16 @@ def check_unsynced(case: Case) -> Raised:
 
 
 def check_daemon_count(case: Case) -> Raised:
-    """NTPA-17: none or more than one time daemon disciplines this clock."""
+    """NTPA-17: none or more than one time daemon disciplines this clock.
+
+    The kernel counts its clock as synchronised for up to 8.9 h after the daemon died (A4). So a daemon that was seen
+    and has ended is missed although the kernel is content, and so is any on a host where all processes can be seen and
+    the kernel's maximum error has only grown (R12).
+    """
     daemons, kernel = _disciplining(case), case.observation.kernel
+    vanished = case.course.vanished if case.course else None
+    if not daemons and vanished is not None:
+        return "medium", f"{vanished} has ended, and no other time daemon is seen to correct this clock"
     if len(daemons) > 1:
         return "medium", "several time daemons run and fight over the clock: " + ", ".join(
             f"{daemon.name} (pid {daemon.pid})" for daemon in daemons
@@ -238,7 +251,11 @@ def check_daemon_count(case: Case) -> Raised:
     if daemons or _is_booting(case) or _unseen(case) is not None:
         return None
     if isinstance(kernel, KernelState) and kernel.is_synchronised:
-        return None  # the daemon lives outside this container: somebody keeps the kernel synchronised
+        stale_s = case.course.stale_s if case.course else None
+        if stale_s is None or stale_s < VANISHED_S or case.observation.host.container is not None:
+            return None  # the daemon lives outside this container: somebody keeps the kernel synchronised
+        ago = span(stale_s, rounding="down")
+        return "medium", f"no time daemon runs, and none has updated the kernel's clock for {ago}: nothing corrects it"
     return "medium", "no time daemon steers this clock: nothing corrects it"
 
 
@@ -615,7 +632,10 @@ RULES = (
         raised_when={
             "medium": (
                 "more than one time daemon disciplines the clock; or none does and none is hidden, the kernel is not "
-                "synchronised, and the host has been up for 17 minutes"
+                "synchronised, and the host has been up for 17 minutes. An agent also raises it 10 minutes after the "
+                "last time daemon ended, although the kernel still counts its clock as synchronised; and where it has "
+                "seen no time daemon and none is hidden, outside containers, if the kernel's maximum error has only "
+                "grown for 20 minutes"
             ),
         },
         message_id="18c86cc2393243b3aa73dd48222fddc4",

@@ -93,6 +93,13 @@ class Update(NamedTuple):
     maxerror_s: float
 
 
+class SeenDaemon(NamedTuple):
+    """The time daemon that was seen last in this boot, and since which uptime it is missed; None while it runs."""
+
+    name: str
+    gone_ns: int | None = None
+
+
 class Mind(NamedTuple):
     """All that is known from before. Uptimes belong to the boot of `reading`, which later ones are held against.
 
@@ -121,6 +128,7 @@ class Mind(NamedTuple):
     measured_utc_ns: int | None = None
     contradiction: Contradiction | None = None
     samples_since_ns: int = 0
+    daemon: SeenDaemon | None = None
     dated_ns: int | None = None
 
 
@@ -235,7 +243,7 @@ def conclude_round(
     `database` is what the database's last answer said of its clock, None where it has not answered.
     """
     now = observation.taken
-    mind = _watch_kernel(mind, observation, terms.max_drift_ppm)
+    mind = _watch_daemon(_watch_kernel(mind, observation, terms.max_drift_ppm), observation)
     drift_ppm = _drift_bound_ppm(mind.line, mind.drift_ppm or terms.max_drift_ppm)
     selection = select(observation.sources, now, drift_ppm) if kind == "network" else Selection((), None)
     before, heard = carried(mind, now), selection.agreement
@@ -271,6 +279,7 @@ def conclude_round(
         _date_of(mind, database, now, drift_ppm),
         health.refusals,
         health.failure,
+        vanished=mind.daemon.name if mind.daemon and mind.daemon.gone_ns is not None else None,
     )
     votes = count_votes(selection) if kind == "network" else mind.fix.votes if mind.fix else Votes(0, 0, 0, 0)
     case = Case(observation, selection._replace(agreement=agreement), terms.profile, course, votes, drift_ppm)
@@ -442,6 +451,8 @@ def _is_steered(mind: Mind, observation: Observation) -> bool:
     """A time daemon is at work: one is in sight, or the kernel has been told of one lately (F8)."""
     if any(daemon.disciplines for daemon in observation.known_daemons):
         return True
+    if mind.daemon is not None:  # it has ended, whatever the kernel still believes (R12)
+        return False
     kernel, stale_s = observation.kernel, _stale_s(mind, observation)
     is_fresh = stale_s is None or stale_s <= STALE_TIMESYNCD_S  # the kernel believes a dead daemon for hours (A4)
     return not isinstance(kernel, Unavailable) and kernel.is_synchronised and is_fresh
@@ -484,6 +495,17 @@ def _watch_kernel(mind: Mind, observation: Observation, assumed_ppm: float) -> M
         drift_ppm, fix = max_drift_ppm(kernel_ppm, assumed_ppm), mind.fix
         mind = mind._replace(drift_ppm=drift_ppm, fix=fix and fix._replace(drift_ppm=max(fix.drift_ppm, drift_ppm)))
     return _watch_updates(mind, observation)
+
+
+def _watch_daemon(mind: Mind, observation: Observation) -> Mind:
+    """Notice that the time daemon has ended (R12). If something updates the kernel after that, another one runs."""
+    if disciplining := [daemon.name for daemon in observation.known_daemons if daemon.disciplines]:
+        return mind._replace(daemon=SeenDaemon(disciplining[0]))
+    if mind.daemon is None or any(daemon.disciplines is None for daemon in observation.known_daemons):
+        return mind
+    gone_ns = observation.taken.boottime_ns if mind.daemon.gone_ns is None else mind.daemon.gone_ns
+    is_replaced = mind.update is not None and mind.update.looked_ns > gone_ns
+    return mind._replace(daemon=None if is_replaced else mind.daemon._replace(gone_ns=gone_ns))
 
 
 def _watch_updates(mind: Mind, observation: Observation) -> Mind:

@@ -44,6 +44,7 @@ class LivingHost:
         self.updated = self.monotonic
         self.kernel_answers = True
         self.daemons: tuple[Daemon, ...] | HiddenDaemons = (CHRONYD,)
+        self.container: str | None = None
         self.boot = 0
 
     @property
@@ -133,7 +134,7 @@ class LivingHost:
 
     def observe(self, *sources: SourceObservation, width_ns: int = 60) -> Observation:
         """See this host, with the sources that were asked."""
-        host = HOST._replace(boot_id=f"boot-{self.boot}")
+        host = HOST._replace(boot_id=f"boot-{self.boot}", container=self.container)
         return Observation(host, self.read(width_ns=width_ns), sources, self.kernel(), self.daemons)
 
 

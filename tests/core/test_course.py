@@ -998,6 +998,90 @@ def test_timesyncd_may_be_slower(daemons: tuple[Daemon, ...], told: list[bool]) 
     assert bool(watch.told("stale-compare")) == bool(told)
 
 
+KILLED = st.tuples(
+    st.sampled_from([2, 16, 64, 256, 1024]), st.floats(0, 1100), st.floats(20, 90), st.booleans(), st.booleans()
+)
+
+
+def kill(watch: Watch) -> None:
+    """Kill the time daemon: no process, no update, and a kernel that believes in its clock for 8.9 h."""
+    watch.host.poll_s, watch.host.daemons = None, ()
+
+
+@given(KILLED)
+@settings(max_examples=60, deadline=None)
+def test_a_daemon_that_is_killed_is_missed_within_minutes(life: tuple[float, float, float, bool, bool]) -> None:
+    """Whatever it polled and whenever it died, medium is raised after 10 minutes, and by the third look after (R12).
+
+    It is as true after a restart of the agent, and where processes are hidden once the daemon is gone.
+    """
+    poll_s, phase_s, every_s, restarts, hides = life
+    watch = measured(drift_ppm=20, slew_ppm=20)
+    watch.host.poll_s = poll_s
+    watch.host.run(phase_s)
+    for _ in range(5):
+        watch.local()
+        watch.host.run(every_s)
+    kill(watch)
+    if hides:
+        watch.host.daemons = HiddenDaemons("the processes of other users are hidden here")
+    killed_ns = watch.host.boottime
+    while not watch.told("daemon-count"):
+        watch.host.run(every_s)
+        if restarts:
+            watch.restart()
+        record = watch.local().record
+        assert (watch.host.boottime - killed_ns) / S <= 600 + 3 * every_s
+    assert (watch.host.boottime - killed_ns) / S >= 600
+    assert record.kernel["synchronised"]
+    (found,) = [finding for finding in record.findings if finding.id == "daemon-count"]
+    assert (found.level, record.severity) == ("medium", WARNING)
+    assert found.message == "chronyd has ended, and no other time daemon is seen to correct this clock"
+    assert record.drift is not None
+    assert not record.drift.breach.free_running
+    watch.host.poll_s, watch.host.daemons = 64, (TIMESYNCD,)
+    for _ in range(3):
+        watch.host.run(every_s)
+        watch.local()
+    assert watch.told("daemon-count") == [True, False]
+
+
+def test_a_daemon_that_is_restarted_is_not_missed() -> None:
+    """A daemon that is away for some minutes, again and again, is none that has ended."""
+    watch = measured()
+    for _ in range(20):
+        watch.host.daemons, watch.host.poll_s = (), None
+        watch.spend(420, network_every_s=1e9)
+        watch.host.daemons, watch.host.poll_s = (TIMESYNCD,), 64
+        watch.spend(240, network_every_s=1e9)
+    assert watch.told("daemon-count") == []
+
+
+@pytest.mark.parametrize("poll_s", [64, 1024])
+def test_a_daemon_outside_of_the_container_takes_over(poll_s: int) -> None:
+    """Where something unseen updates the kernel, nothing is missing, also after a daemon of our own has ended."""
+    watch = measured()
+    watch.host.poll_s, watch.host.daemons = poll_s, ()
+    watch.spend(4 * 3600, network_every_s=1e9)
+    assert watch.told("daemon-count") in ([], [True, False])  # it takes an update to tell
+    assert poll_s > 600 or watch.told("daemon-count") == []
+
+
+@pytest.mark.parametrize(("container", "told"), [(None, [True]), ("docker", [])])
+def test_a_daemon_that_was_dead_before_the_agent_came_is_missed(container: str | None, told: list[bool]) -> None:
+    """Outside containers no process and no update for 10 minutes, for 10 minutes, says as much (R12)."""
+    watch = Watch(LivingHost())
+    kill(watch)
+    watch.host.container = container
+    watch.spend(1140, network_every_s=1e9)
+    assert watch.told("daemon-count") == []
+    watch.spend(180, network_every_s=1e9)
+    assert watch.told("daemon-count") == told
+    for finding in watch.rounds[-1].record.findings:
+        if finding.id == "daemon-count":
+            assert finding.message.startswith("no time daemon runs, and none has updated the kernel's clock for 2")
+
+
 def test_a_daemon_that_comes_back_ends_it() -> None:
     """Where a daemon updates the kernel again, three looks later nothing is stale any more."""
     watch = measured()

@@ -16,7 +16,7 @@ from ntpaudit.core.clocks import ClockReading
 from ntpaudit.core.course import Mind, Round, Terms, conclude_round, look
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntptime import NS_PER_S
-from ntpaudit.core.observation import Failure, KernelState, Observation, Unavailable
+from ntpaudit.core.observation import Daemon, Failure, KernelState, Observation, Unavailable
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Severity
 from ntpaudit.core.record import Health, Kind, Labels, Record
 from ntpaudit.core.steps import Step, Suspend
@@ -206,6 +206,10 @@ class Played(System):
     def facts(self, name: str | None) -> Facts:
         """Return who the host is."""
         return Facts(self.seen.host, self.seen.daemons)
+
+    def has_ended(self, daemon: Daemon) -> bool:
+        """Whether the time daemon has ended."""
+        return daemon not in self.seen.known_daemons
 
     def kernel(self) -> KernelState | Unavailable:
         """Return what the kernel believes."""

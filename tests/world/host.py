@@ -131,6 +131,10 @@ class SimulatedHost:
         host = HostFacts(name or "simulated", "m" * 32, self.boot_id, "UTC", 0, False, "tsc", None)
         return Facts(host, (CHRONYD,) if self.has_daemon else ())
 
+    def has_ended(self, daemon: Daemon) -> bool:
+        """Whether the time daemon has ended."""
+        return not self.has_daemon
+
     def kernel(self) -> KernelState | Unavailable:
         """Return what the kernel believes."""
         state, status = (0, 0) if self.maxerror_s < 16.0 else (5, 0x40)
