@@ -16,7 +16,7 @@ VENV ?= .venv
 PREFIX ?= /opt/ntpaudit
 BIN := $(VENV)/bin
 SERVERS := chrony ntpsec influxdb victoria-metrics prometheus nginx libfaketime iproute2 mandoc mmdebstrap openssl \
-           chromium-headless-shell systemd-timesyncd
+           chromium-headless-shell openntpd systemd-timesyncd
 SIMULATED := tests/core tests/test_month.py
 
 .PHONY: run test check lint types bench servers format dashboards docs install uninstall deb dist clean

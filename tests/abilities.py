@@ -301,6 +301,14 @@ def _node() -> None:
     modules(GRAFANA)
 
 
+@_ability("openntpd")
+def _openntpd() -> None:
+    """Let OpenNTPD check a configuration; its program has the name of another one."""
+    from tests.world.packages import alone
+
+    _run(str(alone("openntpd") / "usr/sbin/ntpd"), "-n", "-f", "/dev/null")
+
+
 @_ability("libfaketime")
 def _libfaketime() -> None:
     """Show a process another time."""

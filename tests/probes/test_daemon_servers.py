@@ -1,19 +1,26 @@
 """The servers that daemons are configured with: files of made-up hosts, and real daemons as oracles."""
 
 import shlex
+import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntpaudit.audit import HostServers
 from ntpaudit.core.observation import Daemon
-from ntpaudit.probes.daemons import KINDS, Configured, Running, read_servers
+from ntpaudit.probes import daemons
+from ntpaudit.probes.daemons import KINDS, Configured, Running, configured_servers, read_servers
 from ntpaudit.probes.daemons.kind import ConfiguredServer, Process
-from tests.world.packages import environment, fetch, program
+from ntpaudit.probes.daemons.process import Seen
+from tests.world.namespaces import unshared
+from tests.world.packages import REPOSITORY, alone, environment, fetch, program
 from tests.world.timesyncd import servers_of_timesyncd
 
 CHRONY = "/etc/chrony/chrony.conf"
@@ -377,12 +384,19 @@ ELSEWHERE = "/srv/time.conf"
     [
         ("chronyd", ["default:123"]),
         ("chronyd -F 1", ["default:123"]),
+        ("chronyd -4 -F -1", ["default:123"]),
         (f"chronyd -f {ELSEWHERE}", ["elsewhere:123"]),
         (f"chronyd -d -x -f{ELSEWHERE} -L 0", ["elsewhere:123"]),
         (f"chronyd -f /nowhere -f {ELSEWHERE}", ["elsewhere:123"]),
         ("chronyd -n 'server a iburst' 'pool b maxsources 2' 'makestep 1 -1'", ["a:123", "b:123 pool"]),
         (f"chronyd -Q -f {ELSEWHERE} 'server a port 1123'", ["a:1123"]),  # directives stand instead of a file
         (f"chronyd 'include {ELSEWHERE}'", ["elsewhere:123"]),
+        # As /proc has it: chronyd takes its arguments apart where they stand.
+        ("chronyd -n server a iburst pool b nts maxsources 2 makestep 1 -1", ["a:123", "b:123 pool nts"]),
+        ("chronyd -x cmdport 0 port 0 server 192.0.2.1 minpoll -2 iburst rtcsync", ["192.0.2.1:123"]),
+        ("chronyd server a iburst port 0 server b port 123 nts", ["a:123", "b:123 nts"]),
+        (f"chronyd include {ELSEWHERE} makestep 1 3", ["elsewhere:123"]),
+        ("chronyd server a port 1123", []),  # its port, or that of chronyd
         ("chronyd -f srv/time.conf", ["elsewhere:123"]),
         ("chronyd -f /nowhere", []),
         ("chronyd --strange -f /srv/time.conf", []),
@@ -480,6 +494,132 @@ def test_what_chronyd_reads_is_what_we_read(tmp_path: Path) -> None:
 
 
 KEYS = ("server", "pool", "peer")
+
+
+# --- real daemons, and what only looks like one -------------------------------------------------------------------
+
+_CONTAINER = """
+mount -t tmpfs none /etc; mount -t tmpfs none /run; mount -t tmpfs none /var/lib
+mkdir -p /etc/chrony /etc/ntpsec /etc/openntpd /var/lib/openntpd/run /var/lib/openntpd/db /run/openntpd
+printf 'root:x:0:0:::\\nntpd:x:999:999::/run/openntpd:\\n' >/etc/passwd
+echo ntpd:x:999: >/etc/group; echo ntp 123/udp >/etc/services
+for file in chrony/chrony.conf ntpsec/ntp.conf openntpd/ntpd.conf; do echo server left.over >/etc/$file; done
+eval "$0" >/run/log 2>&1 &
+exec "$@"
+"""
+"""A host with the files of three daemons, none of which the daemon of the script was started with."""
+
+_LOOK = """
+import time
+from ntpaudit.probes.daemons import configured_servers
+for _ in range(200):
+    found = configured_servers()
+    if any(server.host != "left.over" for server in found.servers):
+        break
+    time.sleep(0.05)
+print(*(f"{server.daemon} {server.host} {server.path}" for server in found.servers), *found.problems, sep="\\n")
+print(open("/run/log").read() if not found.servers else "", end="")
+"""
+
+_POWERLESS = "setpriv --bounding-set=-sys_time --inh-caps=-all"
+
+
+def _started(script: str) -> list[str]:
+    """What is found on a host where a script starts a daemon: daemon, server and file of each, then what is wrong."""
+    command = [*unshared("net", "mount", "pid"), "sh", "-ec", _CONTAINER, script, sys.executable, "-c", _LOOK]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.needs("chronyd", "netns", "mount", "pidns")
+def test_a_real_chronyd_is_asked_what_it_was_started_with() -> None:
+    """Chronyd -f FILE, and directives as arguments."""
+    quiet = "'cmdport 0' 'port 0' 'pidfile /run/pid'"
+    chrony = f"{shlex.quote(str(program('chronyd')))} -x -d -U -u root"
+    assert _started(f"echo server a >/run/x.conf; {chrony} -f /run/x.conf") == ["chronyd a /run/x.conf"]
+    assert _started(f"{chrony} {quiet} 'server 192.0.2.1 iburst'") == ["chronyd 192.0.2.1 command line"]
+
+
+@pytest.mark.needs("ntpd", "netns", "mount", "pidns")
+def test_a_real_ntpd_is_asked_what_it_was_started_with() -> None:
+    """As Debian starts it after DHCP: ntpd -c /run/ntpsec/ntp.conf.dhcp."""
+    ntpd = f"{_POWERLESS} {shlex.quote(str(program('ntpd')))} -n -p /run/ntpd.pid"
+    script = "mkdir /run/ntpsec; echo server 192.0.2.1 >/run/ntpsec/ntp.conf.dhcp; "
+    path = "/run/ntpsec/ntp.conf.dhcp"
+    assert _started(f"{script} {ntpd} -c /etc/ntpsec/ntp.conf -c {path}") == [f"ntpd 192.0.2.1 {path}"]
+
+
+@pytest.mark.needs("openntpd", "root", "netns", "mount", "pidns")
+def test_a_real_openntpd_is_known_behind_its_name() -> None:
+    """Debian's OpenNTPD runs as ntpd: by its helper it is known, and its own file is read."""
+    ntpd = shlex.quote(str(alone("openntpd") / "usr/sbin/ntpd"))
+    script = f"echo servers 192.0.2.1 >/etc/openntpd/ntpd.conf; {_POWERLESS} {ntpd} -d"
+    assert _started(script) == ["openntpd 192.0.2.1 /etc/openntpd/ntpd.conf"]
+
+
+@pytest.mark.needs("netns", "mount", "pidns", "another-user")
+def test_a_program_of_another_user_names_no_servers(tmp_path: Path) -> None:
+    """Anybody can call a program chronyd and give it a file: who would be asked then is not theirs to say."""
+    shutil.copy(shutil.which("sleep") or "/bin/sleep", tmp_path / "chronyd")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    script = f"echo server evil >/run/evil.conf; setpriv --reuid=65534 --clear-groups {tmp_path}/chronyd 60"
+    quick = _LOOK.replace("range(200)", "range(10)")
+    command = [*unshared("net", "mount", "pid"), "sh", "-ec", _CONTAINER, script, sys.executable, "-c", quick]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    (problem,) = done.stdout.splitlines()
+    assert problem.startswith("no time daemon runs here in sight")
+
+
+def _chosen(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, Process]) -> list[str]:
+    """Whose servers are asked where these processes run: chronyd's, each of whose files names a server of its own."""
+    monkeypatch.setattr(daemons, "time_processes", lambda _names: Seen(found, None))
+    return [server.host for server in configured_servers().servers]
+
+
+def test_whose_servers_are_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Those of daemons that discipline the clock; where there is none, of those that root or their unit started."""
+
+    def chronyd(number: int, *options: str, **how: Any) -> tuple[str, Process]:
+        path = tmp_path / f"{number}.conf"
+        path.write_text(f"server s{number}\n")
+        return "chronyd", Process(number, ("chronyd", "-f", str(path), *options), **how)
+
+    disciplines = chronyd(1)
+    serves = chronyd(2, "-x")
+    powerless = chronyd(3, can_set_clock=False)
+    strange = chronyd(4, can_set_clock=False, is_root=False)
+    by_unit = chronyd(5, can_set_clock=False, is_root=False, unit="chrony.service")
+    by_other_unit = chronyd(6, can_set_clock=False, is_root=False, unit="app.service")
+    unseen = chronyd(7, can_set_clock=None, is_root=False)
+    everything = (disciplines, serves, powerless, strange, by_unit, by_other_unit, unseen)
+    assert _chosen(monkeypatch, *everything) == ["s1"]
+    assert _chosen(monkeypatch, *everything[1:]) == ["s2", "s3", "s5"]
+    assert _chosen(monkeypatch, strange, by_other_unit, unseen) == []
+    assert _chosen(monkeypatch) == []
+    assert configured_servers().problems == ("no time daemon runs here",)
+
+
+def test_servers_stay_while_no_daemon_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An agent goes on asking the servers of a daemon that has ended; a daemon that runs with others replaces them."""
+    path = tmp_path / "chrony.conf"
+    path.write_text("server a\n")
+    found = [("chronyd", Process(1, ("chronyd", "-f", str(path))))]
+    monkeypatch.setattr(daemons, "time_processes", lambda _names: Seen(tuple(found), None))
+    own = HostServers()
+    assert [server.host for server in own.look().servers] == ["a"]
+    ended = found.pop()
+    after = own.look()
+    assert ([server.host for server in after.servers], after.problems) == (["a"], ("no time daemon runs here",))
+    path.unlink()
+    found.append(ended)
+    assert [server.host for server in own.look().servers] == ["a"]
+    path.write_text("server b\n")
+    assert [server.host for server in own.look().servers] == ["b"]
+    path.write_text("# none any more\n")
+    assert own.look() == Configured((), (), is_known=True)
+    assert HostServers().look().servers == ()
 
 
 def test_what_cannot_be_read_names_nothing(tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ PACKAGES = {
 }
 """Which package brings a program or a library."""
 
+ALONE = ("openntpd",)
+"""Packages that have files of the same names as others, and are unpacked each by itself."""
+
 # Debian starts Chromium by a script in usr/bin that looks for it in the machine's own /usr/lib.
 _PROGRAM_PLACES = ("usr/lib/chromium", "usr/sbin", "usr/bin", "sbin", "bin", "usr/lib/systemd", "lib/systemd")
 _LIBRARY_PLACES = ("usr/lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/systemd", "lib/*-linux-gnu*")
@@ -75,6 +78,21 @@ def fetch(package: str) -> None:
         stamp.touch()
 
 
+def alone(package: str) -> Path:
+    """The root of a package that is unpacked by itself."""
+    root = _packages() / "alone" / package
+    stamp = _packages() / f"{package}.unpacked-alone"
+    with _locked():
+        if not stamp.exists():
+            root.mkdir(parents=True, exist_ok=True)
+            try:
+                _unpack(package, (), root)
+            except PackageUnavailableError:
+                _unpack(package, _fresh_lists(), root)
+            stamp.touch()
+    return root
+
+
 def _find(name: str, places: tuple[str, ...]) -> Path:
     fetch(PACKAGES[name])
     for place in places:
@@ -106,7 +124,7 @@ def _locked() -> Iterator[None]:
         yield
 
 
-def _unpack(package: str, options: tuple[str, ...]) -> None:
+def _unpack(package: str, options: tuple[str, ...], root: Path | None = None) -> None:
     # One simulation per package, because chrony and ntpsec conflict. A line `Inst NAME [OLD] (NEW ...)` is an
     # upgrade: the machine has the library, and a second libc beside its loader would crash every program.
     plan = _run("apt-get", *options, "-s", "install", "--no-install-recommends", package)
@@ -116,7 +134,7 @@ def _unpack(package: str, options: tuple[str, ...]) -> None:
     archives.mkdir(parents=True, exist_ok=True)
     _run("apt-get", *options, "-o", "APT::Sandbox::User=root", "download", *sorted({package, *lacking}), cwd=archives)
     for archive in sorted(archives.glob("*.deb")):
-        _run("dpkg", "-x", str(archive), str(_root()))
+        _run("dpkg", "-x", str(archive), str(root or _root()))
 
 
 def _fresh_lists() -> tuple[str, ...]:
@@ -152,13 +170,13 @@ def fetch_all(packages: Iterable[str]) -> list[str]:
     failures = []
     for package in packages:
         try:
-            fetch(package)
+            (alone if package in ALONE else fetch)(package)
         except PackageUnavailableError as error:
             failures.append(f"{package} is not available, tests that need it will be skipped: {error}")
     return failures
 
 
 if __name__ == "__main__":
-    missing = fetch_all(sys.argv[1:] or sorted(set(PACKAGES.values())))
+    missing = fetch_all(sys.argv[1:] or sorted({*PACKAGES.values(), *ALONE}))
     print(*missing, sep="\n", end="\n" if missing else "", file=sys.stderr)
     sys.exit(bool(missing and os.environ.get(REQUIRED)))

@@ -1,5 +1,6 @@
 """chronyd, of chrony."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from ntpaudit.core.sources import NTP_PORT
@@ -9,6 +10,7 @@ from ntpaudit.probes.daemons.kind import (
     DISCIPLINES,
     ConfiguredServer,
     Kind,
+    Options,
     Process,
     Role,
     configuration,
@@ -18,22 +20,60 @@ from ntpaudit.probes.daemons.kind import (
 _OPTIONS = "46df:F:hl:L:mnpP:qQrRst:u:Uvx"
 _DEFAULTS = ("/etc/chrony/chrony.conf", "/etc/chrony.conf")
 _MAX_DEPTH = 10  # chrony's own limit
+_NEGATIVE = re.compile(r"-\.?[0-9]")
+_SPACE = frozenset(" \t")
+_SOURCES = ("server", "pool", "peer")
+_PATHS = ("include", "confdir", "sourcedir")
+_ABOUT_SERVERS = (*_SOURCES, *_PATHS)
 
 
 def _role(process: Process, _files: Files) -> Role:
     """By its arguments: -x is to serve only, -Q to print an offset and end."""
-    given = read_options(process, _OPTIONS)
+    given = _options(process)
     letters = [name for name in ("-x", "-Q") if given.has(name)]
     return Role(False, f"started with {letters[0]}") if letters else DISCIPLINES
 
 
+def _options(process: Process) -> Options:
+    """Read its command line. A negative number, as in `makestep 1 -1`, is no option, but -4 and -6 are."""
+    words = tuple("0" if _NEGATIVE.match(word) and set(word) - set("-46") else word for word in process.words)
+    return read_options(process._replace(words=words), _OPTIONS)
+
+
 def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
     """Directives on the command line stand instead of a configuration file."""
-    given = read_options(process, _OPTIONS)
-    if given.words:
+    given = _options(process)
+    if any(set(word) & _SPACE for word in given.words):
         yield from _read(files, given.words, COMMAND_LINE, set())
+    elif given.words:
+        yield from _read(files, _directives(given.words, files), COMMAND_LINE, set())
     elif path := configuration(process, files, given, "-f", _DEFAULTS):
         yield from _read_file(files, path, set(), is_needed=True)
+
+
+def _directives(words: Sequence[str], files: Files) -> list[str]:
+    """Put the directives about servers together again: chronyd takes its arguments apart where they stand in memory.
+
+    A source's options end where the next such directive begins. `port` may then be an option or a directive of its own.
+    """
+    directives: list[list[str]] = []
+    for word in words:
+        if word.lower() in _ABOUT_SERVERS:
+            directives.append([])
+        if directives:
+            directives[-1].append(word)
+    for directive in directives:
+        kind, rest = directive[0].lower(), directive[2:]
+        if kind in _PATHS:
+            del directive[2:]  # of several folders, only one can be told from what follows
+        elif "port" in (lower := [word.lower() for word in rest]):
+            port = (rest[lower.index("port") + 1 :] or [""])[0]
+            del directive[2 + lower.index("port") :]
+            directive += ["nts"] if "nts" in lower else []
+            if port not in ("0", str(NTP_PORT)):  # no source's port is 0
+                files.problems.append(f"its command line does not show whether `port {port}` belongs to {directive[1]}")
+                directive[0] = "#"
+    return [" ".join(directive) for directive in directives]
 
 
 def _read_file(
@@ -51,7 +91,7 @@ def _read(files: Files, lines: Sequence[str], path: str, seen: set[str], depth: 
         match line.split():
             case [word, *_] if word[0] in "!;#%":
                 continue
-            case [word, host, *words] if (kind := word.lower()) in ("server", "pool", "peer"):
+            case [word, host, *words] if (kind := word.lower()) in _SOURCES:
                 words = [one.lower() for one in words]
                 port = read_port(words[words.index("port") + 1 :][:1]) if "port" in words else NTP_PORT
                 if port:
