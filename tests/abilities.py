@@ -35,6 +35,7 @@ _VERSION_FLAGS = {
     "chronyc": "--version",
     "influxd": "version",
     "ip": "-Version",
+    "mandoc": "-Tascii",  # of an empty page: it knows no other harmless call
     "mmdebstrap": "--version",
     "nginx": "-v",
     "ntpd": "--version",
@@ -329,6 +330,7 @@ def _program(name: str) -> None:
         return
     done = subprocess.run(
         [found, flag],
+        stdin=subprocess.DEVNULL,
         env=packages.environment(),
         capture_output=True,
         text=True,

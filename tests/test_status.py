@@ -568,3 +568,14 @@ def test_help(tmp_path: Path) -> None:
     assert "Exit status:" in ran.out
     assert status("--format", "influx", state=tmp_path).status == 64
     assert status("--stale", "soon", state=tmp_path).status == 64
+
+
+def test_lines_are_as_wide_as_the_terminal(tmp_path: Path) -> None:
+    """What is said of a clock, of a silent agent and of none fits 72 columns where there are no more."""
+    narrow = {"COLUMNS": "72"}
+    absent = status(state=tmp_path, **narrow)
+    keep(tmp_path, recent())
+    fresh, stale = status(state=tmp_path, **narrow), status("--stale", "1s", state=tmp_path, **narrow)
+    for ran in (absent, fresh, stale):
+        lines = [line for line in ran.out.splitlines() if not line.lstrip().startswith("fix: ")]  # to be copied whole
+        assert max(map(len, lines)) <= 72, ran.out

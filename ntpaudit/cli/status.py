@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ntpaudit.cli.output import wants_colour
+from ntpaudit.cli.output import page_width, wants_colour
 from ntpaudit.cli.parameters import Parsed
 from ntpaudit.cli.state import history_path, read_config, this_host
 from ntpaudit.cli.stream import tell
@@ -52,10 +52,10 @@ def status(config_path: str | None, format_name: str, stale: float | None) -> No
                 agent, reason = _absence(history, path)
                 raise StoreError(reason)
     except StoreError as error:
-        tell([render_absence(str(error), format_name, agent, colour=wants_colour())])
+        tell([render_absence(str(error), format_name, agent, width=page_width(), colour=wants_colour())])
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
     standing, stored = found
-    tell([render(standing, format_name, stored, colour=wants_colour())])
+    tell([render(standing, format_name, stored, width=page_width(), colour=wants_colour())])
     raise click.exceptions.Exit(standing.severity.exit_status)
 
 

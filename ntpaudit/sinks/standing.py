@@ -15,7 +15,7 @@ from ntpaudit.core.standing import AgentState, Standing, Wait
 from ntpaudit.core.wording import plural, span
 from ntpaudit.sinks.headline import headline
 from ntpaudit.sinks.nagios import performance, plugin_line
-from ntpaudit.sinks.text import facts, finding_lines, labelled, opening, page, painter, source_table
+from ntpaudit.sinks.text import facts, finding_lines, fitting, labelled, opening, page, painter, source_table
 
 FORMATS = ("text", "json", "nagios")
 
@@ -28,17 +28,34 @@ ANSWERS_WITHIN_S = 10.0
 _DAY_S = 86_400.0
 
 
-def render(standing: Standing, format_name: str, stored: Mapping[str, Any], *, colour: bool = False) -> str:
-    """Tell a standing in one of `FORMATS`. `stored` is its record as the history has it, for JSON."""
+def render(
+    standing: Standing,
+    format_name: str,
+    stored: Mapping[str, Any],
+    *,
+    width: int | None = None,
+    colour: bool = False,
+) -> str:
+    """Tell a standing in one of `FORMATS`. `stored` is its record as the history has it, for JSON.
+
+    Text is in lines of `width` columns, if that is less than a page.
+    """
     match format_name:
         case "json":
             return _json(standing, stored)
         case "nagios":
             return _nagios(standing)
-    return _text(standing, colour=colour)
+    return _text(standing, fitting(width), colour=colour)
 
 
-def render_absence(reason: str, format_name: str, agent: AgentState | None = None, *, colour: bool = False) -> str:
+def render_absence(
+    reason: str,
+    format_name: str,
+    agent: AgentState | None = None,
+    *,
+    width: int | None = None,
+    colour: bool = False,
+) -> str:
     """Say that there is no record of an agent, and why; `agent` is one that runs and has made none yet."""
     match format_name:
         case "json":
@@ -49,7 +66,10 @@ def render_absence(reason: str, format_name: str, agent: AgentState | None = Non
             return plugin_line(Severity.UNKNOWN, reason, ())
     said, _, remedy = reason.partition("; ")
     return page(
-        [*opening(Severity.UNKNOWN, said, painter(colour)), *([_fix(Severity.UNKNOWN, remedy)] if remedy else [])]
+        [
+            *opening(Severity.UNKNOWN, said, painter(colour), fitting(width)),
+            *([_fix(Severity.UNKNOWN, remedy)] if remedy else []),
+        ]
     )
 
 
@@ -128,20 +148,20 @@ def _nagios(standing: Standing) -> str:
     return plugin_line(standing.severity, sentence(standing), [*numbers, f"age={standing.age_s:.0f}s;;;0;"])
 
 
-def _text(standing: Standing, *, colour: bool) -> str:
+def _text(standing: Standing, width: int, *, colour: bool) -> str:
     """Write it for a person to read."""
     record, asked, paint = standing.record, standing.asked, painter(colour)
-    first = opening(standing.severity, sentence(standing), paint)
+    first = opening(standing.severity, sentence(standing), paint, width)
     shown = record if asked is None else record._replace(sources=asked.sources)
     return page(
         [*first, _fix(standing.severity, _remedy(standing))] if standing.is_stale else first,
-        [line for label, fact in _ages(standing) for line in labelled(label, fact)],
-        source_table(shown.sources, paint),
-        [line for finding in record.findings for line in finding_lines(finding, paint)],
+        [line for label, fact in _ages(standing) for line in labelled(label, fact, width)],
+        source_table(shown.sources, paint, width),
+        [line for finding in record.findings for line in finding_lines(finding, paint, width)],
         [
             line
             for label, fact in (*_prospect(standing), *_agent(standing), *facts(shown))
-            for line in labelled(label, fact)
+            for line in labelled(label, fact, width)
         ],
     )
 
