@@ -67,6 +67,7 @@ dashboards: $(VENV)/developer
 
 docs: $(VENV)/developer
 	$(BIN)/python -m docs
+	$(BIN)/python -m grafana
 
 # Debian packages, unpacked into .cache and never installed: installing one would replace the machine's time daemon.
 servers: $(VENV)/developer

@@ -22,13 +22,17 @@ from grafana.queries import (
     Scope,
     by_host,
     count,
+    disputed_lately,
+    disputed_now,
     forced,
     is_severity,
+    judged,
+    judged_now,
     last,
     metric,
     of_kind,
     reporting,
-    seen,
+    silence,
     since,
     sums,
 )
@@ -97,8 +101,8 @@ _FINDINGS_EVERY = "5m"
 
 def _of_severity(severity: Severity) -> tuple[Influx, Prom]:
     """Ask how many hosts of each site are at a severity."""
-    (influxql,) = sums({"hosts": is_severity(severity)}, by_host(EVERYBODY, {}, by=_HERE), by=("site",))
-    return influxql, Prom(count(f"{last('severity', EVERYBODY, by=_HERE)} == bool {int(severity)}", by=("site",)))
+    (influxql,) = sums({"hosts": is_severity(severity)}, judged(EVERYBODY, _HERE, with_disputed=False), ("site",))
+    return influxql, Prom(count(f"({judged_now(EVERYBODY, by=_HERE)}) == bool {int(severity)}", by=("site",)))
 
 
 _CRITICAL, _UNKNOWN = _of_severity(Severity.CRITICAL), _of_severity(Severity.UNKNOWN)
@@ -136,7 +140,7 @@ STATE_RULES = (
             'SELECT sum("silent") AS "silent" FROM (SELECT 2-"reports" AS "silent" FROM '
             f'{reporting(EVERYBODY, _HERE)}) GROUP BY "site"'
         ),
-        Prom(count(f"(time() - {seen(EVERYBODY, by=_HERE)}) > bool {SILENT_AFTER_S}", by=("site",))),
+        Prom(count(f"{silence(EVERYBODY, by=_HERE)} > bool {SILENT_AFTER_S}", by=("site",))),
         "warning",
         "{{ with .Values.B }}{{ . }}{{ else }}All{{ end }} hosts" + _AT_SITE + " have sent nothing for 10 minutes",
         "The host is down, its agent was stopped, or it cannot deliver. An attacker who wants to set a clock unseen "
@@ -248,6 +252,13 @@ def _by_site(scope: Scope) -> str:
     return f"count by (site) (max by (host, site) ({forced(scope, by=('host', 'site', 'kind'), field='severity')}) > 0)"
 
 
+def _asked_of(kind: str) -> tuple[str, str]:
+    """Ask how many hosts of each site have a finding; disputed time is in the points, wherever their stamps are."""
+    if kind == "time-disputed":
+        return disputed_lately(("site",)), f"count by (site) ({disputed_now(EVERYBODY, by=_HERE)})"
+    return of_kind(kind), _by_site(EVERYBODY.also("", f'kind="{kind}"'))
+
+
 OWN_RULE = ("offset-out", "step-back", "step-forward")
 """Findings that `critical` and `step-back` are about, and one that changes no order of logs."""
 
@@ -258,10 +269,10 @@ FINDING_RULES = (
         _finding(
             rule.id,
             f"Finding {rule.id}",
-            of_kind(rule.id),
-            _by_site(EVERYBODY.also("", f'kind="{rule.id}"')),
-            "; ".join(f"{level}: {condition}" for level, condition in rule.raised_when.items()) + ".",
-            f"{rule.remedy[0].upper()}{rule.remedy[1:]}.",
+            *_asked_of(rule.id),
+            "Agents raised it at medium level or higher and have not cleared it. When it is raised and what it means is "
+            "in docs/findings.md, which runbook_url leads to.",
+            "Do what docs/findings.md says; the panel has each host's own text, with the fix.",
         )
         for rule in CHECKS
         if rule.id not in OWN_RULE and set(rule.raised_when) != {"low"}

@@ -47,10 +47,12 @@ from grafana.panels import (
     verdict_column,
 )
 from grafana.queries import (
+    AHEAD_S,
     BUCKETS,
     CHOSEN,
     DRIFT,
     KNOWN,
+    MAX_AGE_S,
     SHOWN,
     SILENT_AFTER_S,
     STEPS_COUNT,
@@ -60,13 +62,21 @@ from grafana.queries import (
     Question,
     Scope,
     by_host,
+    contradicted,
     count,
+    counted,
+    disputed_by,
+    disputed_hosts,
+    disputed_now,
     forced,
     in_force,
     in_range,
     is_above,
     is_below,
+    is_measured,
     is_severity,
+    judged,
+    judged_now,
     last,
     measured,
     metric,
@@ -77,7 +87,9 @@ from grafana.queries import (
     reporting,
     seen,
     share_of_known,
+    silence,
     sums,
+    unaware,
     without_time,
 )
 from ntpaudit.core.policy import Severity
@@ -106,33 +118,38 @@ ENV = Variable(
 )
 
 VERDICTS_NOW = Question(
-    sums({severity.word: is_severity(severity) for severity in Severity}, by_host(CHOSEN, {})),
-    tuple(Prom(count(f"{last('severity', CHOSEN)} == bool {int(one)}"), one.word) for one in Severity),
+    sums({severity.word: is_severity(severity) for severity in Severity}, judged(CHOSEN)),
+    tuple(Prom(count(f"({judged_now(CHOSEN)}) == bool {int(one)}"), one.word) for one in Severity),
 )
-"""How many hosts are at which severity, of those that report."""
+"""How many hosts are at which severity, of those that deliver."""
+
+DISPUTED_NOW = Question(
+    (counted(CHOSEN, "time disputed"),),
+    (Prom(f"count({disputed_now(CHOSEN)}) or 0 * count({seen(CHOSEN)})", "time disputed"),),
+)
+"""How many hosts deliver points whose time the database's clock contradicts."""
 
 SILENCE_NOW = Question(
     (Influx(f'SELECT sum("silent") AS "silent" FROM (SELECT 2-"reports" AS "silent" FROM {reporting(CHOSEN)})'),),
-    (Prom(count(f"(time() - {seen(CHOSEN)}) > bool {SILENT_AFTER_S}"), "silent"),),
+    (Prom(count(f"{silence(CHOSEN)} > bool {SILENT_AFTER_S}"), "silent"),),
 )
 """How many hosts had a point in a day, and none lately."""
 
+_YOUNG = f'{by_host(CHOSEN, {"offset": "offset_s", "usable": "usable", "age": "age_s"})} WHERE "age" <= {MAX_AGE_S}'
+_SOURCES = {"measured": 1, "by two sources": 2, "by three sources": 3}
+
 COVERAGE_NOW = Question(
-    (
-        share_of_known("measured", f"1-{is_severity(3, 'verdict')}", by_host(CHOSEN, {"verdict": "verdict"}), CHOSEN),
-        share_of_known("by two sources", is_above("usable", 1.5), by_host(CHOSEN, {"usable": "usable"}), CHOSEN),
-        share_of_known("by three sources", is_above("usable", 2.5), by_host(CHOSEN, {"usable": "usable"}), CHOSEN),
+    tuple(
+        share_of_known(title, f'"offset"*0+{is_above("usable", least - 0.5) if least > 1 else 1}', _YOUNG, CHOSEN)
+        for title, least in _SOURCES.items()
     ),
     tuple(
         Prom(
-            f"({count(f'{last(field, CHOSEN)} {condition}')} or 0 * count({seen(CHOSEN)})) / count({seen(CHOSEN)})",
-            legend,
+            f"(count({is_measured(CHOSEN)} and on (host) ({last('usable', CHOSEN)} >= {least if least > 1 else 0})) "
+            f"or 0 * count({seen(CHOSEN)})) / count({seen(CHOSEN)})",
+            title,
         )
-        for legend, field, condition in (
-            ("measured", "verdict", "< bool 3"),
-            ("by two sources", "usable", ">= bool 2"),
-            ("by three sources", "usable", ">= bool 3"),
-        )
+        for title, least in _SOURCES.items()
     ),
 )
 """Which share of the known hosts is measured now, and by how many usable sources at least."""
@@ -147,31 +164,32 @@ _WORST = {
     "bound": "never more than",
     "usable": "sources",
     "age": "age of the measurement",
+    "disputed": "time disputed by",
     "Time": "last seen",
 }
-_BAD = f"on (host, site) ({last('severity', CHOSEN, by=_HERE)} > 0)"
+_DETAILS = {"verdict": "verdict", "offset": "offset_s", "bound": "bound_s", "usable": "usable", "age": "age_s"}
+_BAD = (
+    f"on (host, site) (({last('severity', CHOSEN, by=_HERE)} > 0) or "
+    f"(({last('bound_s', CHOSEN, by=_HERE)} > on (host, site) {last('critical_s', CHOSEN, by=_HERE)}) "
+    f"unless on (host, site) {last('confirmed', CHOSEN, by=_HERE)}))"
+)
+_SHOWN = '"verdict", "offset", "offset" AS "direction", "bound", "usable", "age"'
 
 WORST = Question(
     (
         Influx(
-            'SELECT "host", "site", "severity" AS "state", "verdict", "offset", "offset" AS "direction", "bound", '
-            '"usable", "age" FROM '
-            + by_host(
-                CHOSEN,
-                {
-                    "verdict": "verdict",
-                    "offset": "offset_s",
-                    "bound": "bound_s",
-                    "usable": "usable",
-                    "age": "age_s",
-                },
-                by=_HERE,
-            )
-            + ' WHERE "severity" > 0'
+            f'SELECT "host", "site", "severity" AS "state", {_SHOWN} FROM {by_host(CHOSEN, _DETAILS, by=_HERE)} '
+            'WHERE "severity" > 0'
         ),
+        Influx(f'SELECT "host", "site", "severity" AS "state" FROM {contradicted(CHOSEN, _HERE)} WHERE "severity" > 0'),
+        Influx(
+            f'SELECT "host", "site", ("state"+1.0+abs("state"-1.0))/2.0 AS "state", "disputed", {_SHOWN} FROM '
+            + disputed_hosts(CHOSEN, _HERE, {**_DETAILS, "state": "severity"})
+        ),
+        Influx(f'SELECT "host", "site", "severity" AS "state" FROM {unaware(CHOSEN, _HERE)}'),
     ),
     (
-        Prom(f"{last('severity', CHOSEN, by=_HERE)} > 0", form="table"),
+        Prom(f"({judged_now(CHOSEN, by=_HERE)}) > 0", form="table"),
         Prom(f"{last('verdict', CHOSEN, by=_HERE)} and {_BAD}", form="table"),
         Prom(f"{measured('offset_s', CHOSEN, by=_HERE)} and {_BAD}", form="table"),
         Prom(f"{measured('offset_s', CHOSEN, by=_HERE)} and {_BAD}", form="table"),
@@ -179,8 +197,9 @@ WORST = Question(
         Prom(f"{last('usable', CHOSEN, by=_HERE)} and {_BAD}", form="table"),
         Prom(f"{last('age_s', CHOSEN, by=_HERE)} and {_BAD}", form="table"),
         Prom(f"1000 * ({seen(CHOSEN, by=_HERE)} and {_BAD})", form="table"),
+        Prom(disputed_by(CHOSEN, by=_HERE), form="table"),
     ),
-    ordered(_WORST),
+    named(_WORST),
     named(
         {
             "host": "host",
@@ -192,6 +211,7 @@ WORST = Question(
             "Value #E": "never more than",
             "Value #F": "sources",
             "Value #G": "age of the measurement",
+            "Value #I": "time disputed by",
             "Value #H": "last seen",
         },
         ("Time",),
@@ -243,7 +263,12 @@ SPREAD = Question(
 
 SILENT_HOSTS = Question(
     (Influx(f'SELECT "host", "site", "reports" FROM {reporting(CHOSEN, _HERE)} WHERE "reports" < 2'),),
-    (Prom(f"1000 * ({seen(CHOSEN, by=_HERE)} < time() - {SILENT_AFTER_S})", form="table"),),
+    (
+        Prom(
+            f"1000 * ({seen(CHOSEN, by=_HERE)} and on (host, site) ({silence(CHOSEN, by=_HERE)} > {SILENT_AFTER_S}))",
+            form="table",
+        ),
+    ),
     (
         {
             "id": "organize",
@@ -387,7 +412,7 @@ _BY_SITE: dict[str, tuple[str, str]] = {
     **{
         severity.word: (
             f'sum("{severity.word}")',
-            f"sum by (site) ({last('severity', CHOSEN, by=_HERE)} == bool {int(severity)})",
+            f"sum by (site) (({judged_now(CHOSEN, by=_HERE)}) == bool {int(severity)})",
         )
         for severity in reversed(Severity)
     },
@@ -421,6 +446,13 @@ _FIELDS_OF_HOSTS = {
     },
 }
 
+
+def _inner(name: str) -> str:
+    """Return the inner query of a column: severities are judged anew, offsets are those of the last points."""
+    fields = _FIELDS_OF_HOSTS.get(name)
+    return judged(CHOSEN, _HERE) if fields is None else by_host(CHOSEN, fields, by=_HERE)
+
+
 _SITE_COLUMNS = (*list(_BY_SITE)[:4], "silent", *list(_BY_SITE)[4:])
 
 _SILENT_BY_SITE = Influx(
@@ -430,7 +462,7 @@ _SILENT_BY_SITE = Influx(
 _OF_SITES = tuple(
     Influx(
         f'SELECT "site", "{name}" FROM (SELECT {asked} AS "{name}" FROM (SELECT {_OF_HOSTS[name]} FROM '
-        f'{by_host(CHOSEN, _FIELDS_OF_HOSTS.get(name, {}), by=_HERE)}) GROUP BY "site")'
+        f'{_inner(name)}) GROUP BY "site")'
     )
     for name, (asked, _) in _BY_SITE.items()
 )
@@ -440,7 +472,7 @@ SITES = Question(
     (*_OF_SITES, _SILENT_BY_SITE),
     (
         *(Prom(promql, form="table") for _, promql in _BY_SITE.values()),
-        Prom(f"sum by (site) ((time() - {seen(CHOSEN, by=_HERE)}) > bool {SILENT_AFTER_S})", form="table"),
+        Prom(f"sum by (site) ({silence(CHOSEN, by=_HERE)} > bool {SILENT_AFTER_S})", form="table"),
     ),
     without_time(named({"site": "site", **dict(zip(_SITE_COLUMNS, _SITE_COLUMNS, strict=True))})),
     named({"site": "site", **{f"Value #{_NUMBERED[name]}": name for name in _SITE_COLUMNS}}, ("Time",)),
@@ -527,8 +559,8 @@ def _now(language: Language) -> Line:
     clocks = stat(
         "Clocks now",
         "How many hosts are ok, warning, unknown (not measured, or nothing was confirmed yet) and critical (wrong for "
-        f"certain), by the last point of each in {SILENT_AFTER_S // 60} minutes and by its own profile. A silent host "
-        "is in none of them.",
+        f"certain), by the last point of each in {SILENT_AFTER_S // 60} minutes and by its own profile: what it says, "
+        "or what its interval, tolerances and age prove if that is worse. A silent host is in none of them.",
         VERDICTS_NOW,
         language,
         overrides=[
@@ -560,7 +592,19 @@ def _now(language: Language) -> Line:
         names=["measured", "by two sources", "by three sources"],
         absent="no known host",
     )
-    return Line(5, (Cell(12, clocks), Cell(4, silent), Cell(8, coverage)))
+    time_disputed = stat(
+        "Time disputed",
+        "Hosts that deliver points whose time the clock of the database contradicts: by the Date header of its "
+        f"answers, or because a point is stamped more than {AHEAD_S} s ahead of it. One of the two clocks is wrong. "
+        "Such a host counts as a warning at least, and never as silent; its points are elsewhere on the time axis. "
+        "Suspect its servers; if most hosts are disputed, the clock of the database.",
+        DISPUTED_NOW,
+        language,
+        steps=[step("green", 0), step("yellow", 1)],
+        names=["time disputed"],
+        absent="no known host",
+    )
+    return Line(5, (Cell(11, clocks), Cell(3, silent), Cell(3, time_disputed), Cell(7, coverage)))
 
 
 def _who(language: Language) -> Line:
@@ -580,7 +624,8 @@ def _who(language: Language) -> Line:
             direction_column(),
             bound_column(),
             column("sources", custom_width=80),
-            span_column("age of the measurement", 190),
+            span_column("age of the measurement", 210),
+            span_column("time disputed by"),
             stamp_column("last seen"),
         ],
         sort=[("state", True), ("never more than", True)],
@@ -667,7 +712,7 @@ def _where(language: Language) -> tuple[Line, ...]:
             offset_column("farthest ahead", 125),
             offset_column("farthest behind", 125),
             offset_column("middle"),
-            bound_column("order ambiguous within", 180),
+            bound_column("order ambiguous within", 210),
         ],
         sort=[("order ambiguous within", True)],
         absent=f"{NO_HOST.capitalize()}.",

@@ -39,6 +39,7 @@ from grafana.panels import (
     table,
     text_column,
     timeline,
+    word_column,
 )
 from grafana.queries import (
     BUCKETS,
@@ -51,7 +52,10 @@ from grafana.queries import (
     Prom,
     Question,
     by_host,
+    disputed_now,
     in_range,
+    judged,
+    judged_now,
     last,
     measured,
     metric,
@@ -59,6 +63,7 @@ from grafana.queries import (
     ordered,
     reporting,
     seen,
+    silence,
     since,
 )
 from ntpaudit.core.observation import STATUSES
@@ -105,8 +110,13 @@ def _lines(
 
 
 REPORTS = Question(
-    (Influx(f'SELECT "reports" FROM {reporting(ONE_HOST)}'),),
-    (Prom(f"1 + (time() - {seen(ONE_HOST)} <= bool {SILENT_AFTER_S})", "reports"),),
+    (Influx(f'SELECT "reports" FROM {reporting(ONE_HOST, disputed_weighs=3)}'),),
+    (
+        Prom(
+            f"max(1 + ({silence(ONE_HOST)} <= bool {SILENT_AFTER_S}), 3 + 0 * {disputed_now(ONE_HOST)}) by (host)",
+            "reports",
+        ),
+    ),
 )
 OFFSET = Question(
     (
@@ -121,8 +131,11 @@ OFFSET = Question(
     ),
 )
 STATE = Question(
-    (Influx('SELECT "severity" AS "state", "verdict" FROM ' + by_host(ONE_HOST, {"verdict": "verdict"})),),
-    (Prom(last("severity", ONE_HOST), "state"), Prom(last("verdict", ONE_HOST), "verdict")),
+    (
+        Influx(f'SELECT "severity" AS "state" FROM {judged(ONE_HOST)}'),
+        Influx(f'SELECT "verdict" FROM {by_host(ONE_HOST, {"verdict": "verdict"})}'),
+    ),
+    (Prom(judged_now(ONE_HOST), "state"), Prom(last("verdict", ONE_HOST), "verdict")),
 )
 _COUNTS = ("usable", "agreeing", "falsetickers")
 SOURCES_NOW = Question(
@@ -239,8 +252,8 @@ SOURCES = Question(
         ("Time",),
     ),
 )
-_KNOWN_PPM = 1000
-"""A frequency whose error may be larger is not known: an agent begins with 2000 ppm, which no axis should show."""
+_KNOWN_PPM = 50
+"""A frequency whose error may be larger is not drawn: 50 ppm are assumed of any clock; an agent begins with 2000."""
 
 FREQUENCY = Question(
     (
@@ -344,7 +357,6 @@ _BEGAN = [
         },
     }
 ]
-_GROUND = {"type": "color-background", "mode": "basic"}
 _OFFSET_AXIS = "← ahead      behind →"
 
 
@@ -378,7 +390,8 @@ def _now(language: Language) -> Line:
     reports = stat(
         "Reports",
         f"Whether the host sent a point in the last {SILENT_AFTER_S // 60} minutes. A silent host is not known to be "
-        "right or wrong: the other numbers here are then empty.",
+        "right or wrong: the other numbers here are then empty. Time disputed: it delivers, and the time in its points "
+        "and the clock of the database contradict each other; its points are elsewhere on the time axis.",
         REPORTS,
         language,
         mappings=REPORTING,
@@ -387,8 +400,9 @@ def _now(language: Language) -> Line:
     )
     state = stat(
         "State",
-        "The severity of the last point, and the verdict on the critical tolerance of the host's own profile: within, "
-        "unproven (the interval reaches across it), beyond, or unmeasured.",
+        "The severity of the last point, or what its interval, tolerances and age prove if that is worse; and its "
+        "verdict on the critical tolerance of the host's own profile: within, unproven (the interval reaches across "
+        "it), beyond, or unmeasured.",
         STATE,
         language,
         overrides=[column("state", mappings=STATES), column("verdict", mappings=JUDGEMENTS)],
@@ -408,7 +422,7 @@ def _now(language: Language) -> Line:
             column("direction", mappings=DIRECTIONS),
             column("never more than", thresholds=from_grey(BOUND_STEPS)),
         ],
-        absent="not measured",
+        absent="not known",
         names=["offset", "direction", "never more than"],
     )
     sources = stat(
@@ -520,7 +534,7 @@ def _events(language: Language) -> Line:
         overrides=[
             stamp_column("when"),
             finding_column(width=190),
-            column("began or ended", mappings=_BEGAN, custom_cellOptions=_GROUND, custom_width=130),
+            word_column("began or ended", _BEGAN, 130),
             state_column(),
             column("size", unit="s", custom_width=110),
             *text_column(language),
@@ -535,10 +549,10 @@ def _drift(language: Language) -> tuple[Line, ...]:
     frequency = graph(
         "Drift",
         "How fast the clock falls behind (positive) or gets ahead (negative) when nobody steers it, in parts per "
-        "million, and how wrong that can be. 10 ppm are 0.9 s a day.",
+        "million, and how wrong that can be, once it is known within 50 ppm. 10 ppm are 0.9 s a day.",
         FREQUENCY,
         language,
-        unit="suffix: ppm",
+        unit="suffix:ppm",
         overrides=[
             coloured("frequency", "text", custom_lineWidth=2),
             coloured("at most", BEHIND, custom_fillBelowTo="at least", custom_fillOpacity=15),
@@ -553,7 +567,7 @@ def _drift(language: Language) -> tuple[Line, ...]:
         language,
         overrides=[
             stamp_column("when"),
-            column("began or ended", mappings=_BEGAN, custom_cellOptions=_GROUND, custom_width=130),
+            word_column("began or ended", _BEGAN, 130),
             span_column("breach in"),
             *text_column(language),
         ],
@@ -568,6 +582,7 @@ def _drift(language: Language) -> tuple[Line, ...]:
         language,
         unit="s",
         least=0,
+        custom={"scaleDistribution": SYMLOG},
         overrides=[coloured("the kernel's maximum error", "orange"), coloured("measured bound", "text")],
     )
     return (

@@ -576,6 +576,7 @@ REPORTING: list[Json] = [
         "options": {
             "1": {"text": "silent", "color": SILENT, "index": 0},
             "2": {"text": "reports", "color": "green", "index": 1},
+            "3": {"text": "time disputed", "color": "yellow", "index": 2},
         },
     }
 ]
@@ -622,19 +623,28 @@ _GROUND = {"type": "color-background", "mode": "basic"}
 """Colour is the ground of a cell and never its ink: Grafana takes ink that can be read on it, in both themes."""
 
 
+_NO_GROUND: Json = {"mode": "absolute", "steps": [{"color": _CLEAR, "value": None}]}
+"""What a value that no mapping names has, and a missing one."""
+
+
+def word_column(name: str, mappings: Sequence[Json], width: int) -> Json:
+    """Return a column of numbers that stand for words, each on the ground of its colour."""
+    return column(name, mappings=list(mappings), thresholds=_NO_GROUND, custom_cellOptions=_GROUND, custom_width=width)
+
+
 def state_column(name: str = "state") -> Json:
     """Return a column of severities, in words."""
-    return column(name, mappings=STATES, custom_cellOptions=_GROUND, custom_width=100)
+    return word_column(name, STATES, 100)
 
 
 def verdict_column(name: str = "verdict") -> Json:
     """Return a column of verdicts, in words."""
-    return column(name, mappings=JUDGEMENTS, custom_cellOptions=_GROUND, custom_width=110)
+    return word_column(name, JUDGEMENTS, 110)
 
 
 def status_column(name: str = "status") -> Json:
     """Return a column of what became of a source, in words."""
-    return column(name, mappings=SAYINGS, custom_cellOptions=_GROUND, custom_width=120)
+    return word_column(name, SAYINGS, 120)
 
 
 def offset_column(name: str = "offset", width: int = 110) -> Json:
@@ -694,7 +704,7 @@ def text_column(language: Language, name: str = "what, and what to do") -> tuple
 
 def reports_column(name: str = "reports") -> Json:
     """Return a column that says whether a host reports."""
-    return column(name, mappings=REPORTING, custom_cellOptions=_GROUND, custom_width=100)
+    return word_column(name, REPORTING, 120)
 
 
 def site_column(name: str = "site") -> Json:

@@ -26,6 +26,18 @@ SILENT_AFTER_S = 600
 KNOWN = "24h"
 """A host is known that had a point in this time; who is silent for longer only `ntpaudit fleet --inventory` knows."""
 
+MAX_AGE_S = 86_400
+"""No agent carries an offset forward for longer: an older measurement says nothing of the clock now."""
+
+AHEAD_S = 60
+"""A stamp that is further ahead of the database's clock is disputed by that alone."""
+
+LOOK_BACK, LOOK_AHEAD = "2d", "2d"
+"""Where points with disputed stamps are looked for: they differ by a day at most, and VictoriaMetrics drops others."""
+
+_ROUNDING = "1.000000001"
+"""What a database may lose of the digits."""
+
 IN_FORCE = "90d"
 """How far back a finding may have been raised that is still in force."""
 
@@ -188,7 +200,8 @@ def is_severity(number: int, field: str = "severity") -> str:
 def is_above(field: str, limit: float) -> str:
     """Return an expression that is 1 where a field is above a limit, 0 where it is below, nothing where there is none.
 
-    (x + |x|) / 2|x| is exactly that of the difference x. Where it is 0 a server of 1.x answers 0.
+    (x + |x|) / 2|x| is exactly that of the difference x. Where it is 0 a server of 1.x answers 0; and its `abs` returns
+    a negative integer as it is, so the difference must be a float.
     """
     difference = f'("{field}"{"-" if limit >= 0 else "+"}{number(abs(limit))})'  # two hyphens begin a comment
     return f"({difference}+abs({difference}))/(2*abs({difference}))"
@@ -233,17 +246,173 @@ def share_of_known(name: str, expression: str, inner: str, scope: Scope) -> Infl
     )
 
 
-def reporting(scope: Scope, by: Sequence[str] = ("host",)) -> str:
-    """Return an inner query with `reports` for each known host: 2 where it reports, 1 where it is silent.
+_AGO = '(${__to}000000-"host_time")/1000000000.0-"offset"+"disputed"'
+_LATELY = f"{_AGO} < {SILENT_AFTER_S} AND {_AGO} > -{AHEAD_S}"
+"""That a point with a disputed stamp came lately: its stamp is the host's time and its offset."""
 
-    Of the two rows of one that reports `max` takes the greater, and with it the time of its last point. To ask for the
-    time itself would not do: the condition would move inwards, to where the last point is looked for.
+
+def _is_positive(name: str) -> str:
+    """Return an expression that is 1 where a column is positive, and 0 where it is negative."""
+    return f'(("{name}"+abs("{name}"))/(2*abs("{name}")))'
+
+
+def _union(queries: Sequence[str], by: Sequence[str], function: str) -> str:
+    """Return an inner query for one number of each host, of those that several inner queries have of it."""
+    return f'(SELECT {function}("severity") AS "severity" FROM {", ".join(queries)} GROUP BY {_words(by)})'
+
+
+def _proved(scope: Scope, by: Sequence[str]) -> str:
+    """Return an inner query for the severity that each reporting host's own interval, tolerances and age prove.
+
+    It is 2, unknown, less 2 and plus what is proved where the last point has a measurement that is not too old. What
+    the agent does not believe yet, for want of samples, is left to it. InfluxQL has neither a maximum of columns nor a
+    test for a missing value: so the sums.
+    """
+    fields = {
+        "earliest": "earliest_s",
+        "latest": "latest_s",
+        "offset": "offset_s",
+        "bound": "bound_s",
+        "age": "age_s",
+        "critical": "critical_s",
+        "warning": "warning_s",
+    }
+    margins = (
+        '(SELECT "earliest"-"critical" AS "behind", 0-"latest"-"critical" AS "ahead", '
+        f'"bound"-{_ROUNDING}*"critical" AS "open", abs("offset")-{_ROUNDING}*"warning" AS "off" '
+        f'FROM {by_host(scope, fields, by=by)} WHERE "age" <= {MAX_AGE_S})'
+    )
+    beyond, near = f"{_is_positive('behind')}+{_is_positive('ahead')}", f"(1-{_is_positive('off')})"
+    proved = f"3*({beyond})+(1-({beyond}))*(1-(1-{_is_positive('open')})*{near})-2"
+    waiting = (
+        '(SELECT last("confirmed") AS "confirmed", "offset_s" AS "offset" FROM "ntpaudit_clock" '
+        f"WHERE {since(scope, SILENT_AFTER)}{scope.where} GROUP BY {_words(by)})"
+    )
+    return _union(
+        [
+            f'(SELECT "severity"*0+2.0 AS "severity" FROM {by_host(scope, {}, by=by)})',
+            f'(SELECT {proved} AS "severity" FROM {margins})',
+            f'(SELECT "confirmed"*0-3+"offset"*0 AS "severity" FROM {waiting})',
+        ],
+        by,
+        "sum",
+    )
+
+
+def disputed(scope: Scope, by: Sequence[str] = ("host",)) -> tuple[str, ...]:
+    """Return inner queries for the severity, 1 at least, of hosts whose stamps the database's clock contradicts.
+
+    First those whose agents know it: their last point that says so came lately, by its stamp less the difference. An
+    alert rule, which cannot compute with now, takes all of the last day. Then those that are stamped ahead of the
+    database's clock and do not know it.
     """
 
-    def row(weight: int, span: str) -> str:
-        return f'(SELECT "severity"*0+{weight} AS "reports" FROM {by_host(scope, {}, by=by, span=span)})'
+    def last_of(field: str, begin: str, end: str, others: str = "") -> str:
+        return (
+            f'(SELECT last("{field}") AS "severity"{others} FROM "ntpaudit_clock" '
+            f"WHERE {begin} AND time < {scope.now} + {end}{scope.where} GROUP BY {_words(by)})"
+        )
 
-    return f'(SELECT max("reports") AS "reports" FROM {row(1, KNOWN)}, {row(2, SILENT_AFTER)} GROUP BY {_words(by)})'
+    others = ', "disputed_s" AS "disputed", "host_time_ns" AS "host_time", "offset_s" AS "offset"'
+    known = last_of("disputed_severity", f"time > {scope.now} - {LOOK_BACK}", LOOK_AHEAD, others)
+    lately = "" if scope.now == "now()" else f" WHERE {_LATELY}"
+    ahead = f"time > {scope.now} + {AHEAD_S}s AND time > now() + {AHEAD_S}s"
+    only_ahead = _union(
+        [
+            f'(SELECT "severity"+10 AS "severity" FROM {last_of("severity", ahead, LOOK_AHEAD)})',
+            f'(SELECT "severity"*0-100 AS "severity" FROM {last_of("disputed_severity", ahead, LOOK_AHEAD)})',
+        ],
+        by,
+        "sum",
+    )
+    return (
+        f'(SELECT ("severity"+1.0+abs("severity"-1.0))/2.0 AS "severity" FROM {known}{lately})',
+        f'(SELECT ("severity"-9.0+abs("severity"-11.0))/2.0 AS "severity" FROM {only_ahead} WHERE "severity" >= 10)',
+    )
+
+
+def unaware(scope: Scope, by: Sequence[str]) -> str:
+    """Return an inner query for the severity of hosts that are stamped ahead and do not know it."""
+    return _union(disputed(scope, by)[1:], by, "max")
+
+
+def judged(scope: Scope, by: Sequence[str] = ("host",), *, with_disputed: bool = True) -> str:
+    """Return an inner query for the severity of each host that delivers, which is not trusted to say it itself.
+
+    It is the worst of what its last point says, of what that point proves, and 1 where its time is disputed.
+    """
+    said = f'(SELECT "severity"*1.0 AS "severity" FROM {by_host(scope, {}, by=by)})'
+    return _union([said, _proved(scope, by), *(disputed(scope, by) if with_disputed else ())], by, "max")
+
+
+def disputed_lately(by: Sequence[str]) -> str:
+    """Return a query for the number of hosts whose time is disputed, for an alert rule, by tags.
+
+    Since it cannot compute with now, a dispute of the last day counts while no point that is not disputed came since:
+    10 of the dispute, 1 of a last point within ten minutes, and 1 less if that is disputed itself.
+    """
+    known, stamped_ahead = disputed(EVERYBODY, ("host", *by))
+    recent = (
+        f'(SELECT last("disputed_severity") AS "severity" FROM "ntpaudit_clock" '
+        f"WHERE {since(EVERYBODY, SILENT_AFTER)} GROUP BY {_words(('host', *by))})"
+    )
+    weights = [
+        f'(SELECT "severity"*0+{weight} AS "severity" FROM {inner})'.replace("+-", "-")
+        for weight, inner in (
+            (10, known),
+            (100, stamped_ahead),
+            (1, by_host(EVERYBODY, {}, by=("host", *by))),
+            (-1, recent),
+        )
+    ]
+    return (
+        f'SELECT count("severity") AS "hosts" FROM {_union(weights, ("host", *by), "sum")} '
+        f'WHERE "severity" = 10 OR "severity" > 98 GROUP BY {_words(by)}'
+    )
+
+
+def contradicted(scope: Scope, by: Sequence[str]) -> str:
+    """Return an inner query for what is proved of hosts that report `ok`: above 0 they are contradicted by it."""
+    said = f'(SELECT "severity"*-10.0 AS "severity" FROM {by_host(scope, {}, by=by)})'  # others become negative
+    return _union([said, _proved(scope, by)], by, "sum")
+
+
+def disputed_hosts(scope: Scope, by: Sequence[str], fields: Mapping[str, str]) -> str:
+    """Return an inner query for the last point that a disputed host knows to be, with fields of it, renamed."""
+    wanted = {**fields, "disputed": "disputed_s", "host_time": "host_time_ns", "offset": "offset_s"}
+    renamed = ", ".join(f'"{field}" AS "{name}"' for name, field in wanted.items())
+    names = ", ".join(f'"{name}"' for name in wanted)
+    known = (
+        f'(SELECT last("disputed_severity") AS "severity", {renamed} FROM "ntpaudit_clock" WHERE time > {scope.now} - '
+        f"{LOOK_BACK} AND time < {scope.now} + {LOOK_AHEAD}{scope.where} GROUP BY {_words(by)})"
+    )
+    return f"(SELECT {names}, {_words(by)} FROM {known} WHERE {_LATELY})"
+
+
+def counted(scope: Scope, name: str) -> Influx:
+    """Return the number of hosts whose time is disputed: 0 where none is, nothing where no host is known."""
+    rows = [f'(SELECT "severity"*0 AS "severity" FROM {by_host(scope, {}, span=KNOWN)})']
+    rows += [f'(SELECT "severity"*0+1 AS "severity" FROM {inner})' for inner in disputed(scope)]
+    return Influx(f'SELECT sum("severity") AS "{name}" FROM {_union(rows, ("host",), "max")}')
+
+
+def reporting(scope: Scope, by: Sequence[str] = ("host",), disputed_weighs: int = 2) -> str:
+    """Return an inner query with `reports` for each known host: 2 where it reports, 1 where it is silent.
+
+    A host that delivers with disputed stamps is not silent; it may have a weight of its own. Of several rows of one
+    host `max` takes the greatest, and with it the time of its last point. To ask for the time itself would not do: the
+    condition would move inwards, to where the last point is looked for.
+    """
+
+    def row(weight: int, inner: str) -> str:
+        return f'(SELECT "severity"*0+{weight} AS "reports" FROM {inner})'
+
+    rows = [
+        row(1, by_host(scope, {}, by=by, span=KNOWN)),
+        row(2, by_host(scope, {}, by=by, span=SILENT_AFTER)),
+        *(row(disputed_weighs, inner) for inner in disputed(scope, by)),
+    ]
+    return f'(SELECT max("reports") AS "reports" FROM {", ".join(rows)} GROUP BY {_words(by)})'
 
 
 def in_force(scope: Scope, by: Sequence[str] = ("host", "kind")) -> str:
@@ -290,9 +459,80 @@ def last(
     return f"max by ({', '.join(by)}) (last_over_time({metric(name, scope, measurement)}[{span}]))"
 
 
+def _at(name: str, scope: Scope, by: Sequence[str], span: str = SILENT_AFTER) -> str:
+    """Return when a field of each host had its last value."""
+    return f"max by ({', '.join(by)}) (tlast_over_time({metric(name, scope)}[{span}]))"
+
+
+def _has(name: str, scope: Scope, by: Sequence[str]) -> str:
+    """Return the hosts whose last point has a field."""
+    return f"({_at(name, scope, by)} >= on ({', '.join(by)}) {_at('severity', scope, by)})"
+
+
 def measured(name: str, scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
     """Return the last value of a field that only a measured clock has, where the host's last point has it."""
-    return f"({last(name, scope, by=by)} and on ({', '.join(by)}) ({last('verdict', scope, by=by)} < 3))"
+    return f"({last(name, scope, by=by)} and on ({', '.join(by)}) {_has(name, scope, by)})"
+
+
+def is_measured(scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
+    """Return the hosts whose last point has a measurement that is not too old."""
+    on = f"on ({', '.join(by)})"
+    return f"({_has('offset_s', scope, by)} and {on} ({last('age_s', scope, by=by)} <= {MAX_AGE_S}))"
+
+
+def disputed_now(scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
+    """Return the severity, 1 at least, of hosts whose stamps the database's clock contradicts, as `disputed` does."""
+    on, names = f"on ({', '.join(by)})", f"max by ({', '.join(by)})"
+
+    def ranged(name: str, function: str, window: str) -> str:
+        return f"{names} ({function}_over_time({metric(name, scope)}{window}))"
+
+    near, ahead = f"[4d] offset -{LOOK_AHEAD}", f"[{LOOK_AHEAD}] offset -{LOOK_AHEAD}"
+    wrong_s = ranged("disputed_s", "last", near)
+    shifted = f"({wrong_s} * {on} (abs({wrong_s}) <= bool {MAX_AGE_S}))"  # a greater dispute is not in the stamps
+    ago = f"(time() - ({ranged('disputed_s', 'tlast', near)} - {on} {shifted}))"
+    known = f"clamp_min({ranged('disputed_severity', 'last', near)}, 1)"
+    lately = f"{known} and {on} ({ago} < {SILENT_AFTER_S}) and {on} ({ago} > -{AHEAD_S})"
+    stamp = ranged("severity", "tlast", ahead)
+    only_ahead = (
+        f"clamp_min({ranged('severity', 'last', ahead)}, 1) and {on} ({stamp} > time() + {AHEAD_S}) "
+        f"and {on} ({stamp} > now() + {AHEAD_S}) unless {on} {ranged('disputed_s', 'last', ahead)}"
+    )
+    return f"(({lately}) or ({only_ahead}))"
+
+
+def disputed_by(scope: Scope, *, by: Sequence[str]) -> str:
+    """Return by how much the time of each disputed host is ahead of the database's clock, in seconds."""
+    on, names = f"on ({', '.join(by)})", f"max by ({', '.join(by)})"
+    known = f"{names} (last_over_time({metric('disputed_s', scope)}[4d] offset -{LOOK_AHEAD}))"
+    stamp = f"{names} (tlast_over_time({metric('severity', scope)}[{LOOK_AHEAD}] offset -{LOOK_AHEAD}))"
+    return f"({known} or ({stamp} - time())) and {on} {disputed_now(scope, by=by)}"
+
+
+def judged_now(scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
+    """Return the severity of each host that delivers, as `judged` does.
+
+    What is proved is the worst of 3 beyond the critical tolerance, 1 where the interval reaches across it, and 1 beyond
+    that of the warning; 0 where the agent waits for more samples; and 2 where the last point has no measurement.
+    """
+    on, names = f"on ({', '.join(by)})", f"by ({', '.join(by)})"
+
+    def field(name: str) -> str:
+        return last(name, scope, by=by)
+
+    proved = (
+        f"max(3 * (max({field('earliest_s')}, -1 * {field('latest_s')}) {names} > bool {on} {field('critical_s')}), "
+        f"{field('bound_s')} > bool {on} ({_ROUNDING} * {field('critical_s')}), "
+        f"abs({field('offset_s')}) > bool {on} ({_ROUNDING} * {field('warning_s')})) {names}"
+    )
+    believed = f"min({proved}, 0 * {field('confirmed')}) {names}"
+    least = f"(({believed}) and {on} {is_measured(scope, by=by)}) or (2 + 0 * {field('severity')})"
+    return f"max({field('severity')}, {least}, {disputed_now(scope, by=by)}) {names}"
+
+
+def silence(scope: Scope, *, by: Sequence[str] = ("host",)) -> str:
+    """Return for how long each known host has sent nothing, in seconds; 0 of one that delivers with disputed stamps."""
+    return f"((0 * {disputed_now(scope, by=by)}) or (time() - {seen(scope, by=by)}))"
 
 
 def metric(name: str, scope: Scope, measurement: str = "clock") -> str:

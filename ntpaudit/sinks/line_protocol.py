@@ -178,6 +178,9 @@ def _clock(record: Record) -> dict[str, Value]:
         "critical_s": float(record.profile.critical_s),
         "confirmed": None if record.confirmed else 0,  # rare, and so is a dispute: a field that is rare costs nothing
         "disputed_s": _disputed_s(record) or None,
+        "disputed_severity": int(record.severity)
+        if _disputed_s(record)
+        else None,  # to find it without the other points
     }
     if record.offset is not None:
         fields |= {

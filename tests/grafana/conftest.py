@@ -6,7 +6,7 @@ import pytest
 
 from grafana.queries import Language
 from tests.grafana.library import Library, library
-from tests.grafana.worlds import Filled, Odd, databases, demonstration, odd_hosts
+from tests.grafana.worlds import Filled, Odd, databases, demonstration, disputed_hosts, odd_hosts
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,13 @@ def filled() -> Iterator[Filled]:
 def odd() -> Iterator[Odd]:
     """Odd hosts in both databases."""
     with odd_hosts() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def disputed() -> Iterator[Odd]:
+    """Hosts that are not to be believed, in both databases."""
+    with disputed_hosts() as found:
         yield found
 
 

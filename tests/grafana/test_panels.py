@@ -8,13 +8,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from grafana.__main__ import BOARDS, boards
-from grafana.alerts import FINDING_RULES
+from grafana.alerts import FINDING_RULES, RULES
 from grafana.links import FINDINGS, LOGS_URL
 from grafana.panels import NO_HOST, NOT_KNOWN, SILENT
 from grafana.queries import LANGUAGES, SOURCES, Language
 from tests.grafana.library import Cell, Library, Shown
 from tests.grafana.replay import Choices, Span, ask_influxql, ask_promql
-from tests.grafana.worlds import DAY_S, HOUR_S, KEPT, OFFSETS_S, Filled, Odd
+from tests.grafana.worlds import DAY_S, DISPUTED, HOUR_S, JUDGED, KEPT, OFFSETS_S, WRONG_S, Filled, Odd
 
 EVERY = [(language, name) for language in LANGUAGES for name in BOARDS]
 GREEN, YELLOW, RED = "#73BF69", "#FADE2A", "#F2495C"
@@ -45,15 +45,23 @@ class Screen:
         self._kept: dict[object, dict[str, Shown]] = {}
 
     def show(
-        self, language: Language, board: str, *, later_s: float = 0.0, hours: float = 6.0, **chosen: tuple[str, ...]
+        self,
+        language: Language,
+        board: str,
+        *,
+        later_s: float = 0.0,
+        hours: float = 6.0,
+        only: tuple[str, ...] | None = None,
+        **chosen: tuple[str, ...],
     ) -> dict[str, Shown]:
-        """Return the panels of a dashboard whose range ends so much later than the last point."""
-        key = (language, board, later_s, hours, tuple(sorted(chosen.items())))
+        """Return the panels of a dashboard, or some, whose range ends so much later than the last point."""
+        key = (language, board, later_s, hours, only, tuple(sorted(chosen.items())))
         if key not in self._kept:
             end_ms = self._end_ms + round(later_s * 1000)
             span = Span(end_ms - round(hours * HOUR_S * 1000), end_ms)
             made = boards(language)[board]
-            self._kept[key] = self._grafana.show(made, language, self._urls[language], span, choices(**chosen))
+            url = self._urls[language]
+            self._kept[key] = self._grafana.show(made, language, url, span, choices(**chosen), panels=only)
         return self._kept[key]
 
 
@@ -67,6 +75,12 @@ def demo(grafana: Library, filled: Filled) -> Screen:
 def strange(grafana: Library, odd: Odd) -> Screen:
     """The odd hosts."""
     return Screen(grafana, odd.urls, odd.end_ms)
+
+
+@pytest.fixture(scope="module")
+def doubted(grafana: Library, disputed: Odd) -> Screen:
+    """Hosts whose stamps or severities are wrong."""
+    return Screen(grafana, disputed.urls, disputed.end_ms)
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +105,19 @@ def texts(shown: Shown) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("language", "name"), EVERY)
-def test_every_panel_shows_something(language: Language, name: str, demo: Screen, strange: Screen) -> None:
-    """None is refused, has an option that Grafana does not know, or is empty in both worlds: none is exempt."""
+def test_every_panel_shows_something(
+    language: Language, name: str, demo: Screen, strange: Screen, doubted: Screen
+) -> None:
+    """None is refused, has an option that Grafana does not know, or is empty in every world: none is exempt.
+
+    And every column that has settings is somewhere on the screen.
+    """
     host = ("ams-log1",)
     first = demo.show(language, name, hours=24 if name == "host" else 6, host=host, hosts=(*host, "fra-mail1"))
     second = strange.show(language, name, host=("hour-ahead",), hosts=("web.1", "seldom"))
+    third = doubted.show(language, name)
+    every = [one for panel in boards(language)[name]["panels"] for one in (panel, *panel.get("panels", ()))]
+    fields = {panel["title"]: panel.get("fieldConfig", {}).get("overrides", ()) for panel in every}
     for title, shown in first.items():
         other = second[title]
         assert shown.errors == other.errors == (), title
@@ -104,6 +126,9 @@ def test_every_panel_shows_something(language: Language, name: str, demo: Screen
             continue
         assert shown.frames <= 1, f"{title}: a table shows one of {shown.frames} answers"
         assert shown.empty is None or other.empty is None, title
+        if shown.kind == "table":
+            set_up = {one["matcher"]["options"] for one in fields[title] if one["matcher"]["id"] == "byName"}
+            assert set_up <= {*shown.columns, *other.columns, *third[title].columns}, title
         wanted = {one for shows in (shown, other) for one, line in shows.series.items() if any_value(line.values)}
         assert wanted == set(shown.series) | set(other.series), f"{title}: a line without a value in both worlds"
 
@@ -284,7 +309,7 @@ def test_an_unmeasured_host_is_not_green(language: Language, strange: Screen) ->
     shows = strange.show(language, "host", host=("unmeasured",))
     assert shows["Reports"].values["reports"].color == GREEN
     assert texts(shows["State"]) == {"state": "unknown", "verdict": "unmeasured"}
-    assert {cell.text for cell in cells(shows["Offset"])} == {"not measured"}
+    assert {cell.text for cell in cells(shows["Offset"])} == {"not known"}
     for title in ("State", "Offset", "Sources"):
         assert GREEN not in {cell.color for cell in cells(shows[title])}
     assert shows["Sources"].values["usable"].color == RED
@@ -306,6 +331,63 @@ def test_drift_has_an_axis_that_can_be_read(language: Language, strange: Screen)
     drawn = [value for line in lines.values() for value in line.values if value is not None]
     assert min(drawn) > 11
     assert max(drawn) < 13
+
+
+# ---- what is not to be believed
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_host_that_delivers_is_never_ok_by_mistake_and_never_silent(language: Language, doubted: Screen) -> None:
+    """Whatever its stamps and its severity: it is judged by its points, and is a warning where its time is disputed."""
+    shows = doubted.show(language, "fleet")
+    assert all(not shown.errors for shown in shows.values())
+    counts = {title: str(len(names)) for title, names in JUDGED.items()}
+    assert texts(shows["Clocks now"]) | texts(shows["Silent"]) == counts
+    assert texts(shows["Time disputed"]) == {"time disputed": str(len(DISPUTED))}
+    assert shows["Time disputed"].values["time disputed"].color == YELLOW
+    assert set(shows["Silent hosts"].column("host")) == JUDGED["silent"]
+    worst = {(row["host"].text, row["state"].text) for row in shows[WORST].rows}
+    assert worst == {(name, state) for state in ("warning", "unknown", "critical") for name in JUDGED[state]}
+    by = {row["host"].text: row["time disputed by"].value for row in shows[WORST].rows}
+    assert {name for name, wrong_s in by.items() if wrong_s is not None} >= DISPUTED - {"ahead-unaware"}
+    assert by["ahead-both"] == pytest.approx(WRONG_S - 2, abs=1)
+    assert by["behind-servers"] == pytest.approx(2 - WRONG_S, abs=1)
+    (site,) = shows["Sites"].rows
+    assert {title: site[title].text for title in counts} == counts
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("name", "state"), [(name, state) for state, names in JUDGED.items() for name in sorted(names)]
+)
+def test_a_host_is_judged_alike_on_its_own_board(name: str, state: str, language: Language, doubted: Screen) -> None:
+    """Reports, silent or disputed; and the state that the fleet's board counts it in."""
+    shows = doubted.show(language, "host", only=("Reports", "State"), host=(name,))
+    reports = "silent" if state == "silent" else "time disputed" if name in DISPUTED else "reports"
+    assert texts(shows["Reports"]) == {"reports": reports}
+    if state != "silent":
+        assert shows["State"].values["state"].text == state
+    assert (shows["State"].values.get("state") or next(cells(shows["State"]))).color != GREEN or state == "ok"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_rules_fire_for_disputed_hosts(language: Language, disputed: Odd) -> None:
+    """Disputed time is an alert; such hosts are not silent. InfluxQL's rule takes ten minutes to be sure."""
+    rules = {rule.name: rule for rule in RULES}
+
+    def number(name: str) -> float:
+        rule, url = rules[name], disputed.urls[language]
+        if language == "influxql":
+            return float(ask_influxql(url, rule.influxql.query).rows[0][-1])
+        return float(ask_promql(url, rule.promql.query, {}, disputed.span(), 60).rows[0][-1])
+
+    late = {"ahead-just"} if language == "influxql" else set()
+    dead = JUDGED["silent"] if language == "influxql" else set()  # for a day it is disputed, and not silent
+    assert number("time-disputed") == len(DISPUTED - late | dead)
+    assert number("silent") == len(JUDGED["silent"] - dead)
+    known = JUDGED["critical"] - DISPUTED if language == "influxql" else JUDGED["critical"]
+    assert number("critical") == len(known)
+    assert number("unknown") == len(JUDGED["unknown"])
 
 
 # ---- the order of events

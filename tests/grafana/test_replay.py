@@ -34,26 +34,6 @@ def test_every_target_is_answered(name: str, language: Language, filled: Filled)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_what_panels_rename_is_in_the_answers(language: Language, filled: Filled) -> None:
-    """A table's columns are found under the names that its transformations and its columns' settings go by."""
-    for name, board in boards(language).items():
-        for panel in board["panels"]:
-            if panel["type"] != "table":
-                continue
-            answers = filled.ask(name, panel["title"], language)
-            found = {"Time", "Time ntpaudit_event", "Time ntpaudit_clock"}
-            found |= {column for answer in answers for column in answer.columns}
-            found |= {"Value", *(f"Value #{target['refId']}" for target in panel["targets"])}
-            for change in panel.get("transformations", ()):
-                renamed = change["options"].get("renameByName", {})
-                assert set(renamed) <= found | {"host (count)"} or not any(answer.rows for answer in answers)
-                found |= set(renamed.values())
-            matchers = [one["matcher"] for one in panel["fieldConfig"]["overrides"]]
-            shown = {matcher["options"] for matcher in matchers if matcher["id"] == "byName"}
-            assert shown <= found or not any(answer.rows for answer in answers), (panel["title"], shown - found)
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
 def test_choices_are_offered(language: Language, filled: Filled) -> None:
     """The choices at the top of the dashboards are the fleet's sites, its environment, and the hosts of a site."""
     names = {part.site for part in filled.story.parts}

@@ -5,7 +5,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from grafana.__main__ import boards
@@ -15,7 +15,7 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.observation import SourceObservation
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.record import Health, Labels, Record
+from ntpaudit.core.record import DatabaseOffset, Health, Labels, Record
 from ntpaudit.demo.asking import ask_directly
 from ntpaudit.demo.life import Life, Told
 from ntpaudit.demo.story import Story, Truth, truth, write_story
@@ -158,6 +158,85 @@ def _odd(end_s: int) -> Iterator[str]:
         yield _audit(end_s - age_s, "vanished", "s-2", 5.0, events=("unsynced",) if age_s == 10 * DAY_S + 300 else ())
 
 
+@contextmanager
+def disputed_hosts() -> Iterator[Odd]:
+    """Fill both databases with hosts whose stamps, or whose severities, are not to be believed."""
+    end_s = time.time_ns() // NS_PER_S
+    lines = "".join(_disputed(end_s)).splitlines(keepends=True)
+    with databases(lines) as urls:
+        yield Odd(urls, end_s * 1000)
+
+
+WRONG_S = 3 * HOUR_S
+DISPUTED = {"ahead-servers", "ahead-both", "ahead-unaware", "ahead-just", "behind-servers", "behind-both"}
+"""Hosts whose time is wrong by three hours and which deliver: by their servers' word, by their own clock too; for a few
+minutes only; and without having heard of the database's clock."""
+
+JUDGED = {
+    "ok": {"plain", "recovered", "unconfirmed"},
+    "warning": {"ahead-both", "ahead-unaware", "behind-both", "warm-ok", "wide-ok"},
+    "unknown": {"no-offset-ok", "old-ok"},
+    "critical": {"ahead-servers", "ahead-just", "behind-servers", "wrong-ok"},
+    "silent": {"dead-behind"},
+}
+"""What is true of each host of this world."""
+
+
+def _disputed(end_s: int) -> Iterator[str]:
+    """Yield the lines of hosts that deliver every minute, for an hour, unless they died."""
+    for age_s in range(HOUR_S, -1, -60):
+        at_s = end_s - age_s
+        yield _audit(at_s, "plain", "s-3", 0.001)
+        for name, ahead_s, own, since_s, until_s in (
+            ("ahead-servers", WRONG_S, False, 15 * 60, -1),
+            ("ahead-both", WRONG_S, True, 15 * 60, -1),
+            ("ahead-just", WRONG_S, False, 3 * 60, -1),
+            ("behind-servers", -WRONG_S, False, 20 * 60, -1),
+            ("behind-both", -WRONG_S, True, 20 * 60, -1),
+            ("recovered", WRONG_S, True, 50 * 60, 30 * 60),
+            ("dead-behind", -WRONG_S, True, 50 * 60, 40 * 60),
+        ):
+            if until_s < age_s <= since_s:
+                yield _wrong(at_s, name, ahead_s, own=own)
+            elif age_s > since_s or name == "recovered":
+                yield _audit(at_s, name, "s-3", 0.001)
+        yield _audit(at_s + WRONG_S, "ahead-unaware", "s-3", 0.001)
+        for name, changes in _CONTRADICTED.items():
+            behind_s = {
+                "wrong-ok": 7200.0,
+                "unconfirmed": 5.0,
+                "warm-ok": 0.5,
+                "wide-ok": 0.09,
+                "no-offset-ok": None,
+            }.get(name, 0.001)
+            yield _audit(
+                at_s, name, "s-3", behind_s, root_dispersion_s=0.95 if name == "wide-ok" else 0.0015, **changes
+            )
+
+
+_SAID_OK: dict[str, Any] = {"severity": Severity.OK, "verdict": "within", "findings": ()}
+_CONTRADICTED: dict[str, dict[str, Any]] = {
+    "wrong-ok": _SAID_OK,
+    "warm-ok": _SAID_OK,
+    "wide-ok": _SAID_OK,
+    "no-offset-ok": _SAID_OK,
+    "old-ok": {**_SAID_OK, "age_s": 30.0 * DAY_S},
+    "unconfirmed": {**_SAID_OK, "confirmed": False},
+}
+
+
+def _wrong(at_s: int, name: str, ahead_s: int, *, own: bool) -> str:
+    """Return the lines of an audit by servers that are ahead by so much, on a host that follows them, if `own`, or not.
+
+    The agent knows it by the Date of the database's last answer.
+    """
+    behind_s = 0.001 if own else ahead_s
+    right_s = behind_s - ahead_s  # where the offset lies if the database is right
+    disputed_s = ahead_s - 2.0 if ahead_s > 0 else ahead_s + 2.0
+    clock = DatabaseOffset(right_s - 1.0, right_s + 1.0, 30.0, disputed_s)
+    return _audit(at_s + ahead_s, name, "s-3", behind_s, database_clock=clock)
+
+
 def _audit(
     at_s: int,
     name: str,
@@ -166,13 +245,20 @@ def _audit(
     *,
     events: Sequence[str] = (),
     delivery: Health | None = None,
-    drift: Drift | None = None,
+    root_dispersion_s: float = 0.0015,
+    **changes: Any,
 ) -> str:
-    """Return the lines of an audit at a moment of true time, on a host whose clock is so far behind."""
+    """Return the lines of an audit at a moment of true time, on a host whose clock is so far behind.
+
+    `changes` are made to the record that the core has concluded.
+    """
     host_ns = at_s * NS_PER_S - round((behind_s or 0.0) * NS_PER_S)
-    sources: Sequence[SourceObservation] = SILENCE if behind_s is None else servers(behind_s, host_ns=host_ns)
+    sources: Sequence[SourceObservation] = (
+        SILENCE if behind_s is None else servers(behind_s, host_ns=host_ns, root_dispersion_s=root_dispersion_s)
+    )
     seen = record(*sources, name=name, labels=Labels("0.1.0", None, site, "prod"), host_ns=host_ns)
-    seen = seen._replace(age_s=0.0 if behind_s is not None else None, health=delivery or Health(), drift=drift)
+    known: dict[str, Any] = {"age_s": None if behind_s is None else 0.0, "health": delivery or Health()}
+    seen = seen._replace(**(known | changes))
     at_ns = at_s * NS_PER_S
     raised = [Event(kind, True, Severity.WARNING, "high", "so it is", at_ns, host_ns, 0) for kind in events]
     return date(render(seen, raised), at_ns)

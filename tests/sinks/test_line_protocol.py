@@ -31,6 +31,7 @@ LINE = re.compile(rf"([a-z_]+)((?:,{TAG})*) ({FIELD}(?:,{FIELD})*)(?: (-?[0-9]+)
 
 INTEGERS = {
     "confirmed",
+    "disputed_severity",
     "severity",
     "verdict",
     "stratum",
@@ -241,12 +242,13 @@ def test_the_stamp_is_the_true_time() -> None:
 def test_what_is_rare_is_a_field_only_then() -> None:
     """A dispute and a missing confirmation are fields of the points that have them, and cost nothing elsewhere."""
     plain = read(render(by_agent(SAME), []))[0].fields
-    assert not {"disputed_s", "confirmed"} & plain.keys()
+    assert not {"disputed_s", "disputed_severity", "confirmed"} & plain.keys()
     agrees = by_agent(SAME)._replace(database_clock=DatabaseOffset(-1.0, 1.0, 20.0, 0.0))
     assert not {"disputed_s", "confirmed"} & read(render(agrees, []))[0].fields.keys()
     disputed = agrees._replace(database_clock=DatabaseOffset(-10800.0, -10798.0, 20.0, 10798.0), confirmed=False)
     fields = read(render(disputed, []))[0].fields
     assert (fields["disputed_s"], fields["confirmed"]) == (10798.0, 0)
+    assert fields["disputed_severity"] == fields["severity"]
 
 
 def test_findings_that_count_are_named() -> None:
