@@ -28,7 +28,7 @@ from ntpaudit.core.schedule import (
     sooner,
 )
 from ntpaudit.core.sources import Server, is_loopback, is_pool_name
-from ntpaudit.core.wording import plural, span
+from ntpaudit.core.wording import MAX_DIGITS, plural, span
 from ntpaudit.errors import ConfigError, TellError
 from ntpaudit.rounds import Noticed, Rounds, Told, Ways
 from ntpaudit.sinks import Teller, open_tellers
@@ -474,6 +474,6 @@ def _watchdog_s(environment: Mapping[str, str]) -> float | None:
     """Return half of the time within which systemd wants to hear of us, None where it does not."""
     text = environment.get("WATCHDOG_USEC", "")
     pid = environment.get("WATCHDOG_PID", "")
-    if not text.isdecimal() or (pid and pid != str(os.getpid())):
+    if not text.isdecimal() or len(text) > MAX_DIGITS or (pid and pid != str(os.getpid())):
         return None
     return int(text) / 2e6

@@ -12,7 +12,7 @@ from ntpaudit.core.fleet import Terms
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Profile
 from ntpaudit.core.politeness import POOL_INTERVAL_S, SERVER_INTERVAL_S
 from ntpaudit.core.sources import Server, Source, is_loopback, parse_source, pool, region
-from ntpaudit.core.wording import parse_size, parse_span, span
+from ntpaudit.core.wording import MAX_DIGITS, brief, parse_size, parse_span, span
 from ntpaudit.errors import ConfigError
 from ntpaudit.sinks.files import open_regular
 
@@ -197,7 +197,8 @@ def parse_config(text: bytes, path: str) -> Config:
     try:
         tables = tomllib.loads(written)
     except (ValueError, RecursionError) as error:  # what TOML refuses, and what it could not hold
-        raise ConfigError(f"{path}: not TOML: {error}") from error
+        reason = "a number has too many digits" if "digits" in str(error) else error  # Python's words name its settings
+        raise ConfigError(f"{path}: not TOML: {reason}") from error
     try:
         return read_config(tables)
     except ConfigError as error:
@@ -541,10 +542,16 @@ def _are_loopback(servers: Sequence[Source], sources: Mapping[str, Any]) -> bool
 
 
 def _label(text: str) -> str:
-    """Return a label; ValueError where it is empty or does not fit on a line."""
+    """Return a label; ValueError where it is empty, or does not fit on a line."""
     if not text.strip() or not text.isprintable():
         raise ValueError("write a name of printable characters")
+    if len(text) > MAX_LABEL:
+        raise ValueError(f"the name has {len(text)} characters: {MAX_LABEL} at most")
     return text
+
+
+MAX_LABEL = 253
+"""No name of a host is longer (RFC 1035)."""
 
 
 def _path(text: str) -> str:
@@ -604,8 +611,8 @@ def _milliseconds(text: str | None, default_s: float) -> float:
     """Read INFLUXDB_V2_TIMEOUT, which is in milliseconds."""
     if not text:
         return default_s
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= 600_000):
-        raise ConfigError(f"INFLUXDB_V2_TIMEOUT: {text!r} is no number of milliseconds from 1 to 600000")
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS and 0 < int(text) <= 600_000):
+        raise ConfigError(f"INFLUXDB_V2_TIMEOUT: {brief(text)} is no number of milliseconds from 1 to 600000")
     return int(text) / 1000
 
 

@@ -662,3 +662,40 @@ def test_a_pool_among_the_servers_is_more_than_one(tmp_path: Path) -> None:
         ran = run(*words, state=tmp_path)
         assert (ran.status, ran.err) == (0, "")
     assert "only 1 server" in run("init", "ntp1.example.net", "--output", "-", state=tmp_path).err
+
+
+DIGITS = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (f'[influxdb]\nurl = "http://x"\ntimeout = "{DIGITS}s"', "write a number and its unit"),
+        (f'[history]\nmax_size = "{DIGITS}GiB"', "write a number and its unit"),
+        (f'[sources]\nservers = ["a:{DIGITS}"]', "the port is a number from 1 to 65535"),
+        (f'[syslog]\naddress = "a:{DIGITS}"', "the port is a number from 1 to 65535"),
+        (f"[schedule]\nnetwork = {DIGITS}", "a number has too many digits"),
+        (f'[host]\nname = "{DIGITS}"', "253 at most"),
+        (f'[host]\nsite = "{DIGITS}"', "253 at most"),
+    ],
+)
+def test_a_number_of_thousands_of_digits_is_refused_in_our_words(lines: str, said: str, tmp_path: Path) -> None:
+    """Python reads no integer of more than 4300 digits, and takes such a float for infinite."""
+    ran = run("check", write(tmp_path / "x.toml", lines), state=tmp_path)
+    assert ran.status == 78
+    assert said in ran.err
+    assert "set_int_max_str_digits" not in ran.err
+
+
+@pytest.mark.parametrize("text", [DIGITS, "0", "600001", "-1", "x"])
+def test_a_timeout_of_the_environment_is_a_number(text: str) -> None:
+    """INFLUXDB_V2_TIMEOUT is refused in a short line."""
+    with pytest.raises(ConfigError, match=r"INFLUXDB_V2_TIMEOUT: .* is no number of milliseconds") as refused:
+        with_environment(Config(), {"INFLUXDB_V2_URL": "http://x", "INFLUXDB_V2_TIMEOUT": text})
+    assert len(str(refused.value)) < 200
+
+
+def test_the_longest_name_is_one_of_the_dns(tmp_path: Path) -> None:
+    """253 characters are a name."""
+    name = "a" * 253
+    assert load_config(str(write(tmp_path / "x.toml", f'[host]\nname = "{name}"'))).host.name == name

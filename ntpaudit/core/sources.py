@@ -115,6 +115,14 @@ def _meant(text: str) -> str | None:
     return None
 
 
+def is_port(text: str) -> bool:
+    """Whether a text is a port's number. Python refuses to read a number of thousands of digits, which is none."""
+    return text.isascii() and text.isdecimal() and len(text) <= _LONGEST_PORT and 1 <= int(text) <= 65_535
+
+
+_LONGEST_PORT = 5
+
+
 def _split_port(text: str) -> tuple[str, int]:
     """Split host and port; a bare IPv6 address has no port."""
     if text.startswith("["):
@@ -128,8 +136,8 @@ def _split_port(text: str) -> tuple[str, int]:
         valid = not colon or bool(port)
     if not valid:
         raise ValueError(f"{text!r} is no server: write HOST, HOST:PORT or [IPV6]:PORT")
-    if port and not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65_535):
-        raise ValueError(f"{text!r}: the port is a number from 1 to 65535")
+    if port and not is_port(port):
+        raise ValueError(f"{text[:80]!r}: the port is a number from 1 to 65535")
     return _checked(host, text), int(port) if port else NTP_PORT
 
 

@@ -49,15 +49,26 @@ _SUFFIXES = {
 }
 
 
+MAX_DIGITS = 30
+"""No number that a person writes is longer: thousands of digits are infinite as a float, and refused as an integer."""
+
+_BRIEF = 60
+
+
+def brief(text: str) -> str:
+    """Quote a text from outside in a message, and no more of it than tells which one it is."""
+    return repr(text) if len(text) <= _BRIEF else f"{text[:_BRIEF]!r}... ({len(text)} characters)"
+
+
 def parse_span(text: str) -> float:
     """Read a span such as `100ms`, `64s`, `30m`, `12h`, `90d` or `7y`, in seconds; ValueError says how to write one."""
     number = text.strip().rstrip("abcdefghijklmnopqrstuvwxyz")
     unit = text.strip()[len(number) :]
     digits = number.strip()
-    if unit in _SUFFIXES and digits.replace(".", "", 1).isdecimal() and digits.isascii():
+    if unit in _SUFFIXES and digits.replace(".", "", 1).isdecimal() and digits.isascii() and len(digits) <= MAX_DIGITS:
         return float(digits) * _SUFFIXES[unit]
     raise ValueError(
-        f"{text!r} is no span of time: write a number and its unit, such as 100ms, 64s, 30m, 12h, 90d or 7y"
+        f"{brief(text)} is no span of time: write a number and its unit, such as 100ms, 64s, 30m, 12h, 90d or 7y"
     )
 
 
@@ -68,9 +79,11 @@ def parse_size(text: str) -> int:
     """Read a size such as `512MiB` or `1GiB`, in bytes; ValueError says how to write one."""
     number = text.strip().rstrip("BKMGik")
     unit = text.strip()[len(number) :]
-    if unit in _SIZES and number.strip().isdecimal() and number.isascii() and int(number) * _SIZES[unit] >= 1 << 20:
-        return int(number) * _SIZES[unit]
-    raise ValueError(f"{text!r} is no size: write a number and its unit, such as 512MiB or 1GiB, 1MiB at least")
+    digits = number.strip()
+    is_number = digits.isdecimal() and digits.isascii() and len(digits) <= MAX_DIGITS
+    if unit in _SIZES and is_number and int(digits) * _SIZES[unit] >= 1 << 20:
+        return int(digits) * _SIZES[unit]
+    raise ValueError(f"{brief(text)} is no size: write a number and its unit, such as 512MiB or 1GiB, 1MiB at least")
 
 
 def direction(offset: float) -> str:

@@ -8,7 +8,7 @@ from math import isfinite
 from ntpaudit.core.fleet import Fleet, Member
 from ntpaudit.core.ntptime import format_utc
 from ntpaudit.core.policy import Severity
-from ntpaudit.sinks.plain import decimal
+from ntpaudit.sinks.plain import csv_cell, decimal
 
 _FIELDS = (
     "host",
@@ -32,12 +32,6 @@ _FIELDS = (
     "low_alarms",
     "suspected",
 )
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""By what spreadsheets know a formula, the wide characters of East Asia too (OWASP, CSV injection).
-
-No name of a host begins so, unless somebody means it to be run.
-"""
 
 
 def render(fleet: Fleet, shown: Sequence[Member] | None = None) -> str:
@@ -70,8 +64,8 @@ def _values(one: Member) -> Iterator[str | int]:
 
 
 def _name(text: str | None) -> str:
-    """Write a text so that a spreadsheet takes it for one."""
-    return "" if text is None else f"'{text}" if text.startswith(_FORMULA) else text
+    """Write a name; none is a formula, unless somebody means it to be run."""
+    return "" if text is None else csv_cell(text)
 
 
 def _number(value: float | None) -> str:

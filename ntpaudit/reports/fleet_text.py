@@ -16,7 +16,7 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import plural, span, standing
 from ntpaudit.reports.fleet_summary import flagged, sentence
 from ntpaudit.reports.fleet_width import fit
-from ntpaudit.sinks.plain import one_line
+from ntpaudit.sinks.plain import short_name, short_words
 from ntpaudit.sinks.text import (
     SEVERITY_COLOURS,
     Column,
@@ -55,13 +55,13 @@ def render(
 ) -> str:
     """Write a fleet for a person to read, with a table of the hosts to be `shown`, else of those that matter most.
 
-    `width` is the room that there is; what goes to no terminal has any, and no name is cut.
+    `width` is the room that there is; what goes to no terminal has any, and no name of an ordinary length is cut.
     """
     paint, prose = painter(colour), min(width or PROSE_WIDTH, PROSE_WIDTH)
     chosen = first_rows(fleet.members) if shown is None else shown
     return page(
-        opening(fleet.severity, sentence(fleet), paint, prose, one_line),
-        [line for label, fact in _facts(fleet) for line in labelled(label, fact, prose, one_line)],
+        opening(fleet.severity, sentence(fleet), paint, prose, short_words),
+        [line for label, fact in _facts(fleet) for line in labelled(label, fact, prose, short_words)],
         _findings_lines(fleet.findings[:FINDINGS], paint, prose),
         [f"... and {plural(left, 'more finding')} (--format json has all)"]
         if (left := len(fleet.findings[FINDINGS:]))
@@ -76,15 +76,15 @@ def _findings_lines(findings: Sequence[FleetFinding], paint: Paint, prose: int) 
     """Tell findings; a remedy that neighbours share stands below the last of them."""
     for finding, following in zip_longest(findings, findings[1:]):
         is_last = following is None or following.remedy != finding.remedy
-        yield from finding_lines(finding, paint, prose, one_line, fixed=is_last)
+        yield from finding_lines(finding, paint, prose, short_words, fixed=is_last)
 
 
 def render_absence(reason: str, remedy: str, *, width: int | None = None, colour: bool = False) -> str:
     """Write for a person to read that nothing could be read, why, and what would mend it."""
     prose = min(width or PROSE_WIDTH, PROSE_WIDTH)
     indent = len(Severity.UNKNOWN.name) + 2
-    fix = fix_lines(remedy, indent, prose, one_line) if remedy else []
-    return page([*opening(Severity.UNKNOWN, reason, painter(colour), prose, one_line), *fix])
+    fix = fix_lines(remedy, indent, prose, short_words) if remedy else []
+    return page([*opening(Severity.UNKNOWN, reason, painter(colour), prose, short_words), *fix])
 
 
 def first_rows(members: Sequence[Member]) -> Sequence[Member]:
@@ -118,8 +118,8 @@ def render_order(
     apart = f"more than {_up(order.within_s)} apart"
     said = f"events on {first} and {second} are in the order of their stamps if these are {apart}"
     return page(
-        opening(severity, said, painter(colour), prose, one_line),
-        [line for label, fact in facts for line in labelled(label, fact, prose, one_line)],
+        opening(severity, said, painter(colour), prose, short_words),
+        [line for label, fact in facts for line in labelled(label, fact, prose, short_words)],
     )
 
 
@@ -162,7 +162,7 @@ def _moment(now_ns: int) -> str:
 
 def _against(ambiguity: Ambiguity) -> str:
     """Name the two hosts that are hardest to order."""
-    behind, ahead = map(one_line, ambiguity.hosts)
+    behind, ahead = map(short_name, ambiguity.hosts)
     return f"worst: {behind} against {ahead}"
 
 
@@ -178,8 +178,8 @@ def _rest(members: Sequence[Member], shown: Sequence[Member]) -> Iterator[str]:
 def _hosts(now_ns: int) -> tuple[Column[Member], ...]:
     """Return the columns of the table of hosts."""
     return (
-        Column("host", lambda one: one_line(one.name)),
-        Column("site", lambda one: one_line(one.site or "")),
+        Column("host", lambda one: short_name(one.name)),
+        Column("site", lambda one: short_name(one.site or "")),
         Column("state", _state, colour=lambda one: SEVERITY_COLOURS[one.severity] if one.severity else None),
         Column("offset       ", _offset, is_number=True),
         Column("at most", _bound, is_number=True),
@@ -250,11 +250,11 @@ def _findings(one: Member) -> str:
     counted = [alarm.kind for alarm in one.alarms if alarm.severity > Severity.OK]
     low = [f"(low) {alarm.kind}" for alarm in one.alarms if alarm.severity <= Severity.OK]
     told = [*counted, *one.suspected, *low]
-    return one_line(told[0]) + (f" +{len(told) - 1}" if told[1:] else "") if told else ""
+    return short_name(told[0]) + (f" +{len(told) - 1}" if told[1:] else "") if told else ""
 
 
 _SITES: tuple[Column[Site], ...] = (
-    Column("site", lambda site: one_line(site.name) if site.name is not None else "(none)"),
+    Column("site", lambda site: short_name(site.name) if site.name is not None else "(none)"),
     Column("hosts", lambda site: str(sum(site.hosts)), is_number=True),
     Column("critical", lambda site: _some(site, Severity.CRITICAL), is_number=True),
     Column("unknown", lambda site: _some(site, Severity.UNKNOWN), is_number=True),
@@ -274,4 +274,4 @@ def _some(site: Site, severity: Severity) -> str:
 
 def _pair(ambiguity: Ambiguity) -> str:
     """Name two hosts."""
-    return one_line(" and ".join(ambiguity.hosts))
+    return " and ".join(map(short_name, ambiguity.hosts))

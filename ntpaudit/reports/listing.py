@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ntpaudit.core.ntptime import format_utc
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import direction, span
-from ntpaudit.sinks.plain import decimal, one_line
+from ntpaudit.sinks.plain import csv_cell, decimal, one_line
 from ntpaudit.sinks.text import SEVERITY_COLOURS, Paint
 from ntpaudit.store.past import Audit, Happening, Hour
 
@@ -124,7 +124,7 @@ def event_csv(happenings: Iterable[Happening]) -> Iterator[str]:
                 event.severity.word,
                 event.level,
                 _number(event.value_s),
-                event.text,
+                csv_cell(event.text),
                 boot_id or "",
             ]
         )

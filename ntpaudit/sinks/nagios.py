@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
 from ntpaudit.sinks.headline import headline
-from ntpaudit.sinks.plain import decimal, one_line
+from ntpaudit.sinks.plain import decimal, short_words
 
 
 def render(record: Record) -> str:
@@ -15,7 +15,7 @@ def render(record: Record) -> str:
 
 def plugin_line(severity: Severity, sentence: str, values: Sequence[str]) -> str:
     """Write a line of a state, a sentence and performance data."""
-    said = one_line(sentence).replace("|", "/")
+    said = short_words(sentence).replace("|", "/")
     return f"NTPAUDIT {severity.name} - {said}{' | ' if values else ''}{' '.join(values)}\n"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ntpaudit.core.ntptime import format_utc
 from ntpaudit.core.observation import Failure
+from ntpaudit.core.sources import is_port
 from ntpaudit.errors import TellError
 from ntpaudit.probes.resolve import Endpoint, Resolution, is_routable
 from ntpaudit.sinks.messages import LogTeller, Message, clip, to_microseconds
@@ -154,8 +155,7 @@ def _split_port(address: str) -> tuple[str, int]:
         host, colon, port = address.partition(":")
         rest = colon + port
     digits = rest.removeprefix(":")
-    valid = (rest == "" or (rest[0] == ":" and digits.isascii() and digits.isdecimal())) and bool(host)
-    if not valid or not 1 <= int(digits or PORT) <= 65_535:
+    if not host or not (rest == "" or (rest[0] == ":" and is_port(digits))):
         raise TellError(f"{address!r} is no syslog address: write a path, HOST, HOST:PORT or [IPV6]:PORT")
     return host, int(digits or PORT)
 

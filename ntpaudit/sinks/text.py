@@ -15,7 +15,7 @@ from ntpaudit.core.policy import Profile, Severity
 from ntpaudit.core.record import Record, SourceRecord
 from ntpaudit.core.wording import direction, plural, span
 from ntpaudit.sinks.headline import headline
-from ntpaudit.sinks.plain import one_line
+from ntpaudit.sinks.plain import short_words
 
 _Item = TypeVar("_Item")
 
@@ -274,7 +274,7 @@ def _wrapped(
 
 def _ascii(text: str) -> str:
     """Write what is not ASCII as escapes: a terminal may be set to anything."""
-    return one_line(text).encode("ascii", "backslashreplace").decode("ascii")
+    return short_words(text).encode("ascii", "backslashreplace").decode("ascii")
 
 
 def _painted(text: str, colour: int | None) -> str:

@@ -53,7 +53,9 @@ def test_only_the_hosts_asked_for_are_listed() -> None:
     assert [row["host"] for row in rows(render(FLEET, FLEET.members[:2]))] == ["ams-web-1", "lon-old"]
 
 
-@pytest.mark.parametrize("name", ['=HYPERLINK("x")', "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "\uff1d1", "\uff201"])
+@pytest.mark.parametrize(
+    "name", ['=HYPERLINK("x")', " =1+1", "\u00a0 =1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\nx", "\uff1d1", "\uff201"]
+)
 def test_no_name_is_a_formula(name: str) -> None:
     """A name that a spreadsheet would run is marked as text; any other is left as it is."""
     odd = HOSTS[0]._replace(name=name, frequency_ppm=inf)

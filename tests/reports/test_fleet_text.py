@@ -12,6 +12,7 @@ from ntpaudit.core.fleet_rules import judge_fleet
 from ntpaudit.core.ntptime import format_utc
 from ntpaudit.core.ordering import order
 from ntpaudit.core.policy import Severity
+from ntpaudit.reports import fleet_nagios
 from ntpaudit.reports.fleet_summary import sentence
 from ntpaudit.reports.fleet_text import FINDINGS, ROWS, first_rows, render, render_absence, render_order
 from tests.records import NOW_NS
@@ -221,6 +222,19 @@ def test_coverage_says_of_which_hosts() -> None:
     all_of_them = render(judge_fleet(EMPTY._replace(hosts=HOSTS[:1]), Terms(inventory=("ams-web-1",))))
     assert "1 of 1 host in the inventory measured" in all_of_them
     assert "other" not in all_of_them
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_one_long_name_does_not_widen_every_line(blank: str) -> None:
+    """A name of 10 kB, from a database that anybody may write to, stands with its two ends; all other lines stay."""
+    name = f"web{blank}" * 3000
+    bad = host("ams-x", 3.2, 0.02, Severity.CRITICAL)._replace(name=name, site=name)
+    fleet = judge_fleet(SNAPSHOT._replace(hosts=(bad, *HOSTS)), Terms())
+    lines = render(fleet).splitlines()
+    assert max(map(len, lines)) < 500
+    assert len(lines) < len(render(FLEET).splitlines()) + 50
+    assert any(line.startswith("web") and "[...]" in line for line in lines)
+    assert len(fleet_nagios.render(fleet)) < 2500
 
 
 def test_letters_of_every_alphabet_stay() -> None:
