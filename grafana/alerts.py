@@ -270,8 +270,8 @@ FINDING_RULES = (
             rule.id,
             f"Finding {rule.id}",
             *_asked_of(rule.id),
-            "Agents raised it at medium level or higher and have not cleared it. When it is raised and what it means is "
-            "in docs/findings.md, which runbook_url leads to.",
+            "Agents raised it at medium level or higher and have not cleared it. When it is raised and what it means "
+            "is in docs/findings.md, which runbook_url leads to.",
             "Do what docs/findings.md says; the panel has each host's own text, with the fix.",
         )
         for rule in CHECKS
