@@ -1,5 +1,6 @@
 # make run     set up everything, audit this host's clock, or show a demonstration where no server answers
-# make test    set up everything, fetch the servers that tests run against, run every test
+# make test    set up everything, fetch the servers that tests run against, run every test that this machine allows
+# make test-trixie   run the quick part of the tests with the Python of Debian 13
 # make check   format, lint, types, tests: what must hold before a commit
 # make bench   measure every claim and write docs/benchmarks.md
 #
@@ -7,7 +8,7 @@
 # make install, make uninstall
 #
 # make deb     build the Debian package in dist/
-# make dist     build what is published in dist/, for the project's page: make dist URL=https://...
+# make dist    build what is published in dist/, for the project's page: make dist URL=https://...
 # make dashboards   write Grafana's dashboards and alert rules anew, from grafana/*.py
 # make docs    write what the rules say of their findings into docs/findings.md and docs/sinks.md
 
@@ -19,7 +20,12 @@ SERVERS := chrony ntpsec influxdb victoria-metrics prometheus nginx libfaketime 
            chromium-headless-shell openntpd systemd-timesyncd
 SIMULATED := tests/core tests/test_month.py
 
-.PHONY: run test check lint types bench servers format dashboards docs install uninstall deb dist clean
+export NTPAUDIT_UNTESTED := $(CURDIR)/.coverage-untested
+SUM_UP = $(BIN)/coverage combine --quiet; \
+	$(BIN)/coverage report $(if $(NTPAUDIT_REQUIRE),,--fail-under=0) || status=1; \
+	$(BIN)/python -m tests.abilities; exit $$status
+
+.PHONY: run test test-trixie check lint types bench servers format dashboards docs install uninstall deb dist clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/installed
@@ -30,21 +36,25 @@ run: $(VENV)/installed
 	fi
 
 # The tests of simulated worlds keep one core busy, and know nothing of the other, where real servers and clocks are at
-# work; they are told last. PYTEST= chooses some tests, and runs them alone.
+# work; they are told last. PYTEST= chooses some tests, and runs them alone. What the machine lacks for is listed at the
+# end; the coverage must be reached only where it may lack nothing.
 test: $(VENV)/developer servers
 	$(BIN)/coverage erase
+	@rm -f $(NTPAUDIT_UNTESTED)
 ifdef PYTEST
-	$(BIN)/coverage run -m pytest $(PYTEST)
+	@$(BIN)/coverage run -m pytest $(PYTEST); status=$$?; $(SUM_UP)
 else
 	@$(BIN)/coverage run -m pytest $(SIMULATED) >.coverage-simulated.log 2>&1 & simulated=$$!; \
 	trap 'kill $$simulated' INT TERM; \
 	$(BIN)/coverage run -m pytest $(SIMULATED:%=--ignore=%); real=$$?; \
 	wait $$simulated; status=$$?; \
 	cat .coverage-simulated.log; rm .coverage-simulated.log; \
-	exit $$((status | real))
+	status=$$((status | real)); $(SUM_UP)
 endif
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+
+# The quick part of the tests with the Python of Debian 13. Needs root and a network.
+test-trixie: $(VENV)/developer
+	$(BIN)/python -m tests.world.debian trixie
 
 check: lint types test
 

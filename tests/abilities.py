@@ -7,6 +7,7 @@ names, a lacking ability is a failure.
 """
 
 import ctypes
+import json
 import os
 import shutil
 import socket
@@ -14,12 +15,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 
 REQUIRED = "NTPAUDIT_REQUIRE"
 """The environment variable that names the abilities which must not be lacking, or is `all`."""
+
+UNTESTED = "NTPAUDIT_UNTESTED"
+"""The environment variable that names a file to which each run of pytest adds the tests that a lacking ability cost."""
+
+WITHOUT = "NTPAUDIT_WITHOUT"
+"""The environment variable that names the abilities which this run shall not use."""
 
 STEPPING = "NTPAUDIT_STEP_CLOCK"
 """The environment variable that permits the tests to step this machine's clock by some milliseconds."""
@@ -72,6 +80,8 @@ def lacking(name: str) -> str | None:
     # An ability is tried with the helper that needs it: inside its own trial it counts as present.
     if name in _under_test:
         return None
+    if name in _listed(WITHOUT):
+        return f"{WITHOUT} leaves it out of this run"
     if name not in _found:
         _under_test.add(name)
         try:
@@ -86,9 +96,34 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_CHECKS))
 
 
+def summary(cost: Mapping[str, Collection[str]], reasons: Mapping[str, str | None]) -> list[str]:
+    """Return the lines that list each lacking ability with the number of tests it cost and the reason."""
+    if not cost:
+        return []
+    width = max(map(len, cost))
+    lines = [
+        f"{name:{width}}  {_tests(len(tests)):>9}  {reasons.get(name)}"
+        for name, tests in sorted(cost.items(), key=lambda one: (-len(one[1]), one[0]))
+    ]
+    return [*lines, f"{_tests(len(set().union(*cost.values())))} skipped: this machine lacks what they need"]
+
+
+def _tests(count: int) -> str:
+    return "1 test" if count == 1 else f"{count} tests"
+
+
+def programs() -> tuple[str, ...]:
+    """Return the names of the abilities that are a program or a library from a Debian package."""
+    return (*_VERSION_FLAGS, "libfaketime")
+
+
 def is_required(name: str) -> bool:
     """Return whether NTPAUDIT_REQUIRE forbids that this ability is lacking."""
-    return bool({"all", name} & set(os.environ.get(REQUIRED, "").replace(",", " ").split()))
+    return bool({"all", name} & _listed(REQUIRED))
+
+
+def _listed(variable: str) -> set[str]:
+    return set(os.environ.get(variable, "").replace(",", " ").split())
 
 
 def _reason(check: Callable[[], object]) -> str | None:
@@ -343,3 +378,19 @@ def _program(name: str) -> None:
 
 for _name in _VERSION_FLAGS:
     _CHECKS[_name] = partial(_program, _name)
+
+
+def _sum_up(path: Path) -> None:
+    """Print what all runs of pytest together did not test, and begin anew."""
+    cost: dict[str, set[str]] = defaultdict(set)
+    reasons: dict[str, str | None] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        name, reason, tests = json.loads(line)
+        cost[name].update(tests)
+        reasons[name] = reason
+    path.unlink(missing_ok=True)
+    print(*(["not tested here:", *summary(cost, reasons)] if cost else ["everything was tested"]), sep="\n")
+
+
+if __name__ == "__main__":
+    _sum_up(Path(os.environ[UNTESTED]))

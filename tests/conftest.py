@@ -1,5 +1,6 @@
 """Rules for every test: properties have no deadline, files live in memory, and a test needs only what it states."""
 
+import json
 import os
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
@@ -80,13 +81,14 @@ def pytest_runtest_makereport() -> Iterator[None]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """List the abilities that were lacking, why, and how many tests each cost."""
     skipped = config.stash[SKIPPED]
-    if not skipped:
-        return
-    terminalreporter.section("not tested here")
-    width = max(map(len, skipped))
-    for name, tests in sorted(skipped.items(), key=lambda one: -len(one[1])):
-        terminalreporter.line(f"{name:{width}}  {_tests(len(tests)):>9}  {abilities.lacking(name)}")
-    terminalreporter.line(f"{_tests(len(set().union(*skipped.values())))} skipped: this machine lacks what they need")
+    reasons = {name: abilities.lacking(name) for name in skipped}
+    if skipped:
+        terminalreporter.section("not tested here")
+    for line in abilities.summary(skipped, reasons):
+        terminalreporter.line(line)
+    if path := os.environ.get(abilities.UNTESTED):
+        with open(path, "a") as file:
+            file.writelines(f"{json.dumps([name, reasons[name], sorted(tests)])}\n" for name, tests in skipped.items())
 
 
 def _stated(item: pytest.Item) -> list[str]:
@@ -108,7 +110,3 @@ def _skip(item: pytest.Item, missing: Iterable[str]) -> NoReturn:
     for name in missing:
         item.config.stash[SKIPPED].setdefault(name, set()).add(item.nodeid)
     raise pytest.skip.Exception(reason, _use_item_location=True)
-
-
-def _tests(count: int) -> str:
-    return "1 test" if count == 1 else f"{count} tests"

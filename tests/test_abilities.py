@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.abilities import REQUIRED, STEPPING, is_required, names
+from tests.abilities import REQUIRED, STEPPING, UNTESTED, WITHOUT, is_required, names
 from tests.world import packages
 from tests.world.packages import REPOSITORY
 
@@ -36,7 +36,7 @@ def test_able(): pass
 def run(folder: Path, suite: str, **environment: str) -> tuple[int, str]:
     """Run a suite with the rules of this one; return the exit status and the output."""
     (folder / "test_it.py").write_text(suite)
-    kept = {key: value for key, value in os.environ.items() if key not in (REQUIRED, STEPPING)}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("NTPAUDIT_")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "-q", "-rs", str(folder)],
         cwd=folder,
@@ -57,6 +57,26 @@ def test_a_lacking_ability_skips_and_is_summed_up(tmp_path: Path) -> None:
     assert f"lacks step-clock: {reason}" in out
     assert f"step-clock    3 tests  {reason}" in out
     assert "3 tests skipped: this machine lacks what they need" in out
+
+
+def test_the_runs_of_a_suite_are_summed_up_together(tmp_path: Path) -> None:
+    """What several runs of pytest did not test is listed once, and the next suite begins anew."""
+    file = tmp_path / "untested"
+    for number, suite in enumerate((SUITE, SUITE.replace("test_marked", "test_other"))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert run(folder, suite, **{UNTESTED: str(file)})[0] == 0
+    sum_up = [sys.executable, "-m", "tests.abilities"]
+    for expected in ("not tested here:\nstep-clock    4 tests  the tests may", "everything was tested\n"):
+        told = subprocess.check_output(sum_up, cwd=REPOSITORY, env=os.environ | {UNTESTED: str(file)}, text=True)
+        assert told.startswith(expected)
+
+
+def test_an_ability_can_be_left_out_of_a_run(tmp_path: Path) -> None:
+    """As where programs that are here would not run there."""
+    suite = SUITE + "\n@pytest.mark.needs('userns')\ndef test_namespace(): pass\n"
+    _, out = run(tmp_path, suite, **{WITHOUT: "userns,node"})
+    assert f"lacks userns: {WITHOUT} leaves it out of this run" in out
 
 
 @pytest.mark.parametrize("required", ["all", "boot,step-clock"])
