@@ -310,17 +310,18 @@ class Agent:
         self._courier = self._make_courier()
         if self._courier is not None:
             self._courier.start()
-        self._schedule = self._first_schedule()
-        self.rounds.ways = self._ways()
+        self._schedule = self._first_schedule(knows=self.rounds.knows)
+        self.rounds.replace(self._ways())
         self._ask_sooner(0.0)
         self._save_state()
 
     def begin(self) -> None:
         """Take up what the last run left."""
         self._started_ns = self._around.now_ns()
-        self.rounds.begin()
-        self._schedule = self._first_schedule()
-        self.rounds.ways = self._ways()
+        self._schedule = self._first_schedule(knows=False)
+        self.rounds.begin(self._ways())  # by the schedule that is in force, not by a default
+        if self.rounds.knows:
+            self._schedule = self._schedule._replace(local_ns=self._around.now_ns())
         self._save_state()
 
     def _save_state(self) -> None:
@@ -383,8 +384,8 @@ class Agent:
             self._notifier.watchdog()
             self._fed_ns = now_ns
 
-    def _first_schedule(self) -> Schedule:
-        """Return the first schedule by whom there is to ask."""
+    def _first_schedule(self, *, knows: bool) -> Schedule:
+        """Return the first schedule by whom there is to ask; where an offset is known, a local audit comes at once."""
         sources, _ = audit.planned_sources(self._setting.plan, audit.HostServers())
         pools = [source for source in sources if audit.is_public_pool(source)]
         servers = [source for source in sources if not audit.is_public_pool(source)]
@@ -397,7 +398,7 @@ class Agent:
             self._setting.intervals,
             has_servers=has_servers,
             has_pools=bool(pools),
-            knows=self.rounds.knows,
+            knows=knows,
             chance=random.random(),
         )
 

@@ -11,6 +11,7 @@ from ntpaudit.core.clocks import ClockReading, suspended_ns
 from ntpaudit.core.course import (
     KEPT_SAMPLES,
     Mind,
+    Poll,
     Round,
     SeenDaemon,
     Terms,
@@ -18,6 +19,7 @@ from ntpaudit.core.course import (
     conclude_round,
     fix_of,
     forget_raw,
+    in_force,
     look,
     make_sample,
     step_event,
@@ -29,6 +31,7 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.measurement import MAX_STEP_NS
 from ntpaudit.core.ntptime import NS_PER_S, PIVOT_UNIX_S
 from ntpaudit.core.observation import HiddenDaemons, Observation
+from ntpaudit.core.poll_interval import PollInterval
 from ntpaudit.core.record import Health, HostIdentity, Kind, Record
 from ntpaudit.core.steps import Step, Suspend
 from ntpaudit.core.wording import span
@@ -73,6 +76,8 @@ class Kept(NamedTuple):
     contradicted_by: tuple[str, ...] = ()
     samples_since_ns: int = 0
     daemon: SeenDaemon | None = None
+    poll: Poll | None = None
+    poll_interval: PollInterval | None = None
 
 
 class Dropped(NamedTuple):
@@ -128,14 +133,14 @@ class Rounds:
         self.health: Callable[[int], Health] = lambda now_ns: Health()
         self.database_clock: Callable[[], DatabaseClock | None] = lambda: None
         self.last: Record | None = None
-        self.ways = ways
-        """Replaced as a whole when the configuration is."""
+        self._ways = ways
 
-    def begin(self) -> None:
+    def begin(self, ways: Ways) -> None:
         """Take up what the last run left: its alarms, its samples, and what it saw and did not come to judge.
 
         A clock that was set since then is noticed, if the host was not booted meanwhile (J3).
         """
+        self._ways = ways
         now = self._around.clock.read()
         self._look_around(now)
         self._mind = self._restore(self._facts.host.boot_id, now)
@@ -144,7 +149,18 @@ class Rounds:
             self._dropped = revive(Dropped, self._ledger.load("dropping"))
         for orphan in self._ledger.read(history.unjudged):
             self._take_up(orphan)
+        self._mind = in_force(self._mind, now.boottime_ns, self.ways.terms.interval_s)
         self.look(is_gap=True)
+
+    @property
+    def ways(self) -> Ways:
+        """What the configuration makes of the rounds; replaced as a whole when that is."""
+        return self._ways
+
+    def replace(self, ways: Ways) -> None:
+        """Go on by another configuration, from this moment on."""
+        self._ways = ways
+        self._mind = in_force(self._mind, self._around.now_ns(), ways.terms.interval_s)
 
     @property
     def boot_id(self) -> str | None:
@@ -224,11 +240,12 @@ class Rounds:
             self._tell([event])
         return Noticed(step, suspend)
 
-    def _finish(self, observation: Observation, kind: Kind, audit_id: int | None) -> Told:
-        """Judge what was seen, keep what follows, and tell it."""
+    def _finish(self, observation: Observation, kind: Kind, audit_id: int | None, terms: Terms | None = None) -> Told:
+        """Judge what was seen, keep what follows, and tell it; `terms` are those of its moment, if others hold now."""
         health, dropped = self._current_health(observation.taken), self._count_dropped(observation.taken)
+        terms = self.ways.terms if terms is None else terms
         result = conclude_round(
-            self._mind, observation, kind, self.ways.terms, health, dropped=dropped, database=self.database_clock()
+            self._mind, observation, kind, terms, health, dropped=dropped, database=self.database_clock()
         )
         self._mind = result.mind
         self._keep(audit_id, observation, result)
@@ -355,6 +372,8 @@ class Rounds:
             mind.fix.contradicted_by if mind.fix else (),
             mind.samples_since_ns,
             mind.daemon,
+            mind.poll,
+            mind.poll_interval,
         )
         states = {"mind": plain(kept)}
         if self._dropped != Dropped():
@@ -377,7 +396,10 @@ class Rounds:
         with suppress(TypeError, ValueError):
             mind = mind._replace(alarms=revive(Alarms, self._ledger.load("alarms")))
         if boot_id is None or kept.boot_id != boot_id or kept.reading.boottime_ns > now.boottime_ns:
-            return forget_raw(mind._replace(alarms=of_new_boot(mind.alarms)))
+            polls = kept.poll_interval and PollInterval(
+                kept.poll_interval.interval_s, now.boottime_ns, before_boot_s=kept.poll_interval.interval_s
+            )
+            return forget_raw(mind._replace(alarms=of_new_boot(mind.alarms), poll_interval=polls))
         seen = [
             audit
             for audit in self._ledger.read(lambda connection: history.seen_this_boot(connection, boot_id, KEPT_SAMPLES))
@@ -401,6 +423,8 @@ class Rounds:
             contradiction=kept.contradiction,
             samples_since_ns=kept.samples_since_ns,
             daemon=kept.daemon,
+            poll=kept.poll,
+            poll_interval=kept.poll_interval,
             drift=seen[-1].record.drift if seen else None,
         )
 
@@ -414,15 +438,21 @@ class Rounds:
         self._judge_orphan(orphan)
         self._ledger.save("taking_up", None)
 
+    @property
+    def _terms_then(self) -> Terms:
+        """What the last run's observations are judged by: its poll interval was in force."""
+        polls, terms = self._mind.poll_interval, self.ways.terms
+        return terms if polls is None else terms._replace(interval_s=polls.interval_s)
+
     def _judge_orphan(self, orphan: history.Unjudged) -> None:
         """Judge an observation of this boot in its turn, one of another by itself."""
         observation = orphan.observation
         if self._is_this_boot(observation.host.boot_id):
             self._notice(observation.taken)
-            self._finish(observation, orphan.kind, orphan.id)
+            self._finish(observation, orphan.kind, orphan.id, self._terms_then)
             return
         stranger = Mind(observation.host.boot_id, observation.taken, observation.taken.boottime_ns)
-        result = conclude_round(stranger, observation, orphan.kind, self.ways.terms, Health())
+        result = conclude_round(stranger, observation, orphan.kind, self._terms_then, Health())
         letter = self._record_letter(result, observation.taken)
         letter = None if letter is None else letter._replace(boot_id=observation.host.boot_id)
         self._ledger.keep_record(orphan.id, Concluded(observation, result.record, (), letter, result.distance_s))

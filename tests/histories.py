@@ -28,7 +28,7 @@ class World(NamedTuple):
 
     Of that `offset_s(minute)` is what it got to by and by, `stepped_s(minute)` what somebody set it by. Every
     `ask_every` minutes servers are asked, which answer unless `answers(minute)` denies it; the agent runs while
-    `runs(minute)` says so.
+    `runs(minute)` says so. `interval_s(minute)` is how often servers are to be asked by the configuration then.
     """
 
     offset_s: Callable[[int], float] = lambda minute: 0.0019
@@ -40,6 +40,7 @@ class World(NamedTuple):
     boot_id: str | None = BOOT
     machine_id: str | None = "4" * 32
     ask_every: int = 5
+    interval_s: Callable[[int], float] = lambda minute: 300.0
     health: Health = Health()
 
 
@@ -73,12 +74,18 @@ def live(world: World, minutes: Iterable[int]) -> Iterator[Kept]:
         mind, step, _ = look(mind, now)
         if step is not None:
             events = (step_event(mind, step, now),)
-        host = HostFacts("web1", world.machine_id, world.boot_id, "UTC", 0, False, "tsc", None)
-        sources = _answers(world, minute, asked) if asks else ()
-        observation = Observation(host, now, sources, KERNEL, (CHRONYD,))
-        concluded = conclude_round(mind, observation, "network" if asks else "local", TERMS, world.health)
+        observation = observe(world, minute, now, asks=asks)
+        terms = TERMS._replace(interval_s=world.interval_s(minute))
+        concluded = conclude_round(mind, observation, "network" if asks else "local", terms, world.health)
         mind = concluded.mind
         yield Kept(observation, concluded.record, events + concluded.events)
+
+
+def observe(world: World, minute: int, now: ClockReading, *, asks: bool) -> Observation:
+    """Return what an agent sees at a minute of the world, all of it carried to that reading of the clocks."""
+    host = HostFacts("web1", world.machine_id, world.boot_id, "UTC", 0, False, "tsc", None)
+    sources = _answers(world, minute, clocks(world, minute)) if asks else ()
+    return Observation(host, now, sources, KERNEL, (CHRONYD,))
 
 
 def write(path: Path, world: World, minutes: Iterable[int]) -> list[Record]:

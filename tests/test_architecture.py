@@ -37,6 +37,7 @@ ORDER = (
     "core.movement",
     "core.fleet_rules",
     "core.schedule",
+    "core.poll_interval",
     "core.course",
     "probes",
     "store",

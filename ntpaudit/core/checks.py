@@ -104,7 +104,8 @@ class Course(NamedTuple):
     """What only an agent knows, which was there before this observation.
 
     `unmeasured_s` is how long ago servers last gave a measurement (None: this one did), `ended_gap_s` how long nothing
-    had been measured before this one, `interval_s` how often they are asked. `steps` are those of the last hour.
+    had been measured before this one, `interval_s` how often they are asked; `intervals` is how many intervals either
+    lasted, each stretch by the one in force then (None: all of it by `interval_s`). `steps` are those of the last hour.
     `stale_s` is how long the kernel's clock has certainly not been updated by a time daemon. `dropped` counts records
     that had to be given up before they were delivered. `outvoted` tells that what the servers asked now agree on is no
     measurement, because more of them said otherwise. `contradiction` is the one of the last hour, if there was one.
@@ -126,6 +127,11 @@ class Course(NamedTuple):
     refusals: int = 0
     failure: str | None = None
     vanished: str | None = None
+    intervals: float | None = None
+
+    def lasted(self, gap_s: float) -> float:
+        """Return how many intervals a gap up to now has lasted."""
+        return gap_s / self.interval_s if self.intervals is None else self.intervals
 
 
 class Case(NamedTuple):
@@ -345,11 +351,10 @@ def check_evidence_gap(case: Case) -> Raised:
             f"{plural(course.dropped, 'record')} {was} lost undelivered: the history was full, or could not be written "
             "when the agent was killed"
         )
-    limit_s = GAP_INTERVALS * course.interval_s
-    if course.ended_gap_s is not None and not course.ended_gap_s <= limit_s:
+    if course.ended_gap_s is not None and not course.lasted(course.ended_gap_s) <= GAP_INTERVALS:
         level: Level = "high" if course.ended_gap_s > DAY_S else "medium"
         return level, f"nothing had been measured for {span(course.ended_gap_s)} until now"
-    if course.unmeasured_s is None or course.unmeasured_s <= limit_s:
+    if course.unmeasured_s is None or course.lasted(course.unmeasured_s) <= GAP_INTERVALS:
         return None
     return "high" if course.unmeasured_s > DAY_S else "medium", (
         f"no server has given a measurement for {span(course.unmeasured_s)}; one is wanted every "

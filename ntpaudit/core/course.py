@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from ntpaudit.core.alarms import Alarms, judge
 from ntpaudit.core.checks import (
+    GAP_INTERVALS,
     LEAST_STEP_S,
     RULES,
     STALE_TIMESYNCD_S,
@@ -44,7 +45,8 @@ from ntpaudit.core.measurement import MAX_STEP_NS, Interval, carry
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.observation import Observation, Unavailable
 from ntpaudit.core.policy import Profile, bound_s
-from ntpaudit.core.record import Health, Kind, Labels, Record, write_record
+from ntpaudit.core.poll_interval import PollInterval
+from ntpaudit.core.record import Health, Kind, Labels, LastPoll, Record, write_record
 from ntpaudit.core.selection import Agreement, Judged, Selection, Votes, count_votes, select
 from ntpaudit.core.steps import Step, Suspend, find_step, find_suspend
 
@@ -100,6 +102,14 @@ class SeenDaemon(NamedTuple):
     gone_ns: int | None = None
 
 
+class Poll(NamedTuple):
+    """The latest audit that polled sources: its uptime, its votes, and how often sources were to be polled then."""
+
+    polled_ns: int
+    votes: Votes
+    interval_s: float
+
+
 class Mind(NamedTuple):
     """All that is known from before. Uptimes belong to the boot of `reading`, which later ones are held against.
 
@@ -130,6 +140,8 @@ class Mind(NamedTuple):
     samples_since_ns: int = 0
     daemon: SeenDaemon | None = None
     dated_ns: int | None = None
+    poll: Poll | None = None
+    poll_interval: PollInterval | None = None
 
 
 class Terms(NamedTuple):
@@ -174,7 +186,21 @@ def forget_raw(mind: Mind) -> Mind:
 def _wake(mind: Mind, suspend: Suspend) -> Mind:
     """Forget what was measured before a suspend. While it slept the host wrote no log: that time is no gap."""
     measured_ns = None if mind.measured_ns is None else mind.measured_ns + suspend.duration_ns
-    return forget_raw(mind)._replace(measured_ns=measured_ns, started_ns=mind.started_ns + suspend.duration_ns)
+    polls = mind.poll_interval
+    return forget_raw(mind)._replace(
+        measured_ns=measured_ns,
+        started_ns=mind.started_ns + suspend.duration_ns,
+        poll_interval=polls and polls._replace(since_ns=polls.since_ns + suspend.duration_ns),
+    )
+
+
+def in_force(mind: Mind, now_ns: int, interval_s: float) -> Mind:
+    """Note how often sources are to be polled from now on; what was before stays judged by what was in force then."""
+    polls = mind.poll_interval
+    if polls is None:
+        since_ns = mind.started_ns if mind.measured_ns is None else mind.measured_ns
+        return mind._replace(poll_interval=PollInterval(interval_s, since_ns))
+    return mind._replace(poll_interval=polls.changed(now_ns, interval_s))
 
 
 def carried(mind: Mind, now: ClockReading) -> Agreement | None:
@@ -244,8 +270,10 @@ def conclude_round(
     """
     now = observation.taken
     mind = _watch_daemon(_watch_kernel(mind, observation, terms.max_drift_ppm), observation)
+    mind = in_force(mind, now.boottime_ns, terms.interval_s)
     drift_ppm = _drift_bound_ppm(mind.line, mind.drift_ppm or terms.max_drift_ppm)
     selection = select(observation.sources, now, drift_ppm) if kind == "network" else Selection((), None)
+    intervals = _intervals(mind, now, selection.agreement)
     before, heard = carried(mind, now), selection.agreement
     gap_s = None if heard is None else _gap_s(mind, now, heard)
     outvoted = None
@@ -280,8 +308,11 @@ def conclude_round(
         health.refusals,
         health.failure,
         vanished=mind.daemon.name if mind.daemon and mind.daemon.gone_ns is not None else None,
+        intervals=intervals,
     )
     votes = count_votes(selection) if kind == "network" else mind.fix.votes if mind.fix else Votes(0, 0, 0, 0)
+    if any(judged.status != "backed-off" for judged in selection.sources):
+        mind = mind._replace(poll=Poll(now.boottime_ns, votes, terms.interval_s))
     case = Case(observation, selection._replace(agreement=agreement), terms.profile, course, votes, drift_ppm)
     judgement = judge(
         case,
@@ -301,6 +332,7 @@ def conclude_round(
         drift=mind.drift if agreement else None,
         health=health,
         confirmed=judgement.confirmed,
+        last_poll=_last_poll(mind.poll, now),
     )
     events = tuple(_event(change, record, course) for change in judgement.changes)
     mind = mind._replace(alarms=judgement.alarms, dated_ns=database.reading.raw_ns if database else mind.dated_ns)
@@ -402,6 +434,7 @@ def _note_answer(mind: Mind, now: ClockReading, before: Agreement, contradicting
         fix=mind.fix._replace(contradicted_by=doubted),
         measured_ns=now.boottime_ns,
         measured_utc_ns=now.realtime_ns + before.estimate_ns,
+        poll_interval=mind.poll_interval and mind.poll_interval.measured(now.boottime_ns),
     )
 
 
@@ -420,6 +453,7 @@ def _learn(mind: Mind, now: ClockReading, selection: Selection, distance_s: floa
         back_test=back_test if line is None else note_forecasts(back_test, line, now.raw_ns),
         measured_ns=now.boottime_ns,
         measured_utc_ns=now.realtime_ns + agreement.estimate_ns,
+        poll_interval=mind.poll_interval and mind.poll_interval.measured(now.boottime_ns),
     )
 
 
@@ -548,6 +582,33 @@ def _gap_s(mind: Mind, now: ClockReading, agreement: Agreement | None) -> float 
     if mind.measured_utc_ns is None or agreement is None:
         return None
     return max(0.0, (now.realtime_ns + agreement.estimate_ns - mind.measured_utc_ns) / NS_PER_S)
+
+
+def _intervals(mind: Mind, now: ClockReading, heard: Agreement | None) -> float | None:
+    """Return how many poll intervals have passed since servers last gave a measurement, else since the agent's start.
+
+    Where the last was in an earlier boot, the time before this agent's start counts too: all of it where the true time
+    tells how long that was (`heard`), else what this boot has lasted.
+    """
+    polls = mind.poll_interval
+    if polls is None:
+        return None
+    passed = polls.passed_at(now.boottime_ns)
+    if mind.measured_ns is not None or mind.measured_utc_ns is None:
+        return passed
+    watched_s, gap_s = (now.boottime_ns - mind.started_ns) / NS_PER_S, _gap_s(mind, now, heard)
+    before_s = (mind.started_ns / NS_PER_S) if gap_s is None else gap_s - watched_s
+    return passed + polls.before_boot(max(0.0, before_s))
+
+
+def _last_poll(poll: Poll | None, now: ClockReading) -> LastPoll | None:
+    """Return what is known of the sources now: nothing, once the latest poll is older than its interval and grace."""
+    if poll is None:
+        return None
+    age_s = (now.boottime_ns - poll.polled_ns) / NS_PER_S
+    if not age_s <= GAP_INTERVALS * poll.interval_s:
+        return LastPoll(age_s, poll.votes.sources, 0, 0)
+    return LastPoll(age_s, poll.votes.sources, poll.votes.usable, poll.votes.agreeing)
 
 
 def _date_of(mind: Mind, database: DatabaseClock | None, now: ClockReading, drift_ppm: float) -> DatabaseDate | None:

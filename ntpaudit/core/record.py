@@ -95,6 +95,18 @@ class Health(NamedTuple):
     refusals: int = 0
 
 
+class LastPoll(NamedTuple):
+    """What the latest audit that polled sources found, `age_s` ago: how many sources, how many usable and agreeing.
+
+    The latter two are 0 where it is older than its interval and grace: whether a source answers is not known then.
+    """
+
+    age_s: float
+    sources: int
+    usable: int
+    agreeing: int
+
+
 Kind = Literal["network", "local"]
 
 
@@ -104,7 +116,7 @@ class Record(NamedTuple):
     A `network` audit asked servers; a `local` one carried the offset of the last that did, `age_s` ago, forward.
     `health` is None in a one-shot check. While not `confirmed`, the offset is worse than the severity says, and more
     samples are awaited before there is an alarm. `database_clock` is what the database's clock says of the offset, None
-    where it has not answered a write of late.
+    where it has not answered a write of late. `last_poll` is None before sources were polled.
     """
 
     version: str
@@ -130,6 +142,12 @@ class Record(NamedTuple):
     confirmed: bool = True
     database_clock: DatabaseOffset | None = None
     daemons_hidden: str | None = None
+    last_poll: LastPoll | None = None
+
+    @property
+    def coverage(self) -> LastPoll:
+        """What is known of the sources now, by the latest audit that polled any: nothing before the first."""
+        return self.last_poll or LastPoll(0.0, 0, 0, 0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as the JSON contract has it; never a NaN or an infinity."""
@@ -150,6 +168,7 @@ class Record(NamedTuple):
             "profile": self.profile._asdict(),
             "offset": None if self.offset is None else self.offset._asdict(),
             "agreement": self.agreement._asdict(),
+            "last_poll": None if self.last_poll is None else self.last_poll._asdict(),
             "drift": None if self.drift is None else _drift(self.drift),
             "sources": [source._asdict() for source in self.sources],
             "kernel": dict(self.kernel),
@@ -201,6 +220,7 @@ class Record(NamedTuple):
             age_s=data.get("age_s", None if data["offset"] is None else 0.0),
             drift=None if data["drift"] is None else _read_drift(data["drift"]),
             confirmed=data.get("confirmed", True),
+            last_poll=_read_last_poll(data),
             health=None if data.get("agent") is None else Health(**_known(Health, data["agent"])),
             database_clock=_read_database_offset(data.get("database_clock")),
         )
@@ -243,10 +263,14 @@ def write_record(
     drift: Drift | None = None,
     health: Health | None = None,
     confirmed: bool = True,
+    last_poll: LastPoll | None = None,
 ) -> Record:
-    """Write down what was seen and what it means. A local audit asked nobody, so it has no sources."""
+    """Write down what was seen and what it means. A local audit asked nobody, so it has no sources.
+
+    A network audit is the latest poll itself, unless another one is given.
+    """
     observation, agreement = case.observation, case.selection.agreement
-    host = observation.host
+    host, votes = observation.host, case.votes or count_votes(case.selection)
     return Record(
         version=labels.version,
         config_sha256=labels.config_sha256,
@@ -258,7 +282,7 @@ def write_record(
         verdict=case.profile.verdict(agreement.interval if agreement else None),
         profile=case.profile,
         offset=_offset(agreement, case.max_drift_ppm) if agreement else None,
-        agreement=case.votes or count_votes(case.selection),
+        agreement=votes,
         sources=tuple(map(_source, case.selection.sources)) if kind == "network" else (),
         kernel=_kernel(observation.kernel),
         daemons=tuple(daemon._asdict() for daemon in observation.known_daemons),
@@ -277,12 +301,27 @@ def write_record(
         health=health,
         confirmed=confirmed,
         database_clock=_database_offset(case),
+        last_poll=_poll_now(votes) if last_poll is None and kind == "network" else last_poll,
     )
 
 
 def _drift(drift: Drift) -> dict[str, Any]:
     """Write a drift, the breach inside it."""
     return drift._asdict() | {"breach": drift.breach._asdict()}
+
+
+def _read_last_poll(data: Mapping[str, Any]) -> LastPoll | None:
+    """Read what the latest poll found; earlier versions wrote it in the records of polls alone."""
+    if (poll := data.get("last_poll")) is not None:
+        return LastPoll(**_known(LastPoll, poll))
+    if "last_poll" in data or data.get("kind", "network") == "local":
+        return None
+    return _poll_now(Votes(**_known(Votes, data["agreement"])))
+
+
+def _poll_now(votes: Votes) -> LastPoll:
+    """Return what a poll finds that is made just now."""
+    return LastPoll(0.0, votes.sources, votes.usable, votes.agreeing)
 
 
 def _read_drift(data: Mapping[str, Any]) -> Drift:

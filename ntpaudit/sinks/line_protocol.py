@@ -159,13 +159,14 @@ def _clock(record: Record) -> dict[str, Value]:
     agreeing = [source for source in record.sources if source.status == "agreeing"]
     nearest = min(agreeing, key=_root_distance_s, default=None)
     maxerror_s = record.kernel.get("maxerror_s")
+    poll = record.coverage
     fields: dict[str, Value] = {
         "severity": int(record.severity),
         "verdict": VERDICTS.index(record.verdict),
-        "sources": record.agreement.sources,
-        "usable": record.agreement.usable,
-        "agreeing": record.agreement.agreeing,
-        "falsetickers": record.agreement.usable - record.agreement.agreeing,  # also where nobody was asked this time
+        "sources": poll.sources,
+        "usable": poll.usable,
+        "agreeing": poll.agreeing,
+        "falsetickers": poll.usable - poll.agreeing,
         "findings": len(record.findings),
         "finding_ids": " ".join(sorted({one.id for one in record.findings if one.severity})) or None,
         "host_time_ns": record.host_ns,

@@ -21,16 +21,16 @@ def plugin_line(severity: Severity, sentence: str, values: Sequence[str]) -> str
 
 def performance(record: Record) -> list[str]:
     """List the values as `label=value[unit];[warning];[critical];[least];[most]`; a signed one has ranges."""
-    profile, votes = record.profile, record.agreement
+    profile, poll = record.profile, record.coverage
     estimate_s, bound_s = (record.offset.estimate_s, record.offset.bound_s) if record.offset else (None, None)
     warning, critical = decimal(profile.warning_s), decimal(profile.critical_s)
     by_offset = profile.judged_on == "offset"
     return [
         f"offset={_seconds(estimate_s)};{f'-{warning}:{warning}' if by_offset else ''};-{critical}:{critical};;",
         f"bound={_seconds(bound_s)};{'' if by_offset else warning};{critical};0;",
-        f"sources={votes.sources};;;0;",
-        f"usable={votes.usable};;;0;",
-        f"agreeing={votes.agreeing};;;0;",
+        f"sources={poll.sources};;;0;",
+        f"usable={poll.usable};;;0;",
+        f"agreeing={poll.agreeing};;;0;",
         f"findings={sum(finding.severity > Severity.OK for finding in record.findings)};;;0;",
     ]
 

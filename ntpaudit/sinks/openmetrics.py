@@ -33,7 +33,7 @@ def render(record: Record) -> str:
 
 def _gauges(record: Record) -> Iterator[_Gauge]:
     """Return every metric, in the order in which they are written."""
-    offset, votes = record.offset, record.agreement
+    offset, poll = record.offset, record.coverage
     if offset is not None:
         yield _single("offset_seconds", "True time minus host time, estimated: positive is behind.", offset.estimate_s)
         yield _single("offset_earliest_seconds", "Least that the offset can be.", offset.earliest_s)
@@ -53,9 +53,9 @@ def _gauges(record: Record) -> Iterator[_Gauge]:
             (("level", "critical"),): record.profile.critical_s,
         },
     )
-    yield _single("sources", "Sources configured.", votes.sources)
-    yield _single("usable", "Sources whose answer took part in the vote.", votes.usable)
-    yield _single("agreeing", "Sources that agree.", votes.agreeing)
+    yield _single("sources", "Sources configured.", poll.sources)
+    yield _single("usable", "Sources whose answer took part in the vote.", poll.usable)
+    yield _single("agreeing", "Sources that agree.", poll.agreeing)
     yield _Gauge(
         "source_offset_seconds",
         "Offset by one source: positive is behind.",

@@ -70,6 +70,7 @@ SHAPE: dict[str, Any] = {
     "findings": None,
     "agent": {"missed", "backlog", "oldest_s", "failures", "failure", "set_aside", "store", "refusals"},
     "database_clock": {"earliest_s", "latest_s", "age_s", "disputed_s"},
+    "last_poll": {"age_s", "sources", "usable", "agreeing"},
 }
 SOURCE_SHAPE = {
     "name", "address", "port", "status", "reason", "offset_s", "earliest_s", "latest_s", "delay_s", "root_delay_s",
@@ -78,7 +79,7 @@ SOURCE_SHAPE = {
 }  # fmt: skip
 DRIFT_SHAPE = {"frequency_ppm", "raw_frequency_ppm", "skew_ppm", "samples", "span_s", "breach"}
 BREACH_SHAPE = {"pessimistic_s", "central_s", "optimistic_s", "guaranteed_s", "free_running", "calibrated"}
-LATER_KEYS = {"kind", "age_s", "confirmed", "agent", "daemons_hidden", "database_clock"}
+LATER_KEYS = {"kind", "age_s", "confirmed", "agent", "daemons_hidden", "database_clock", "last_poll"}
 """Those that records of an earlier version have not."""
 
 FINDING_SHAPE = {"id", "severity", "level", "message", "remedy", "controls"}
@@ -197,6 +198,7 @@ def test_the_record_is_what_the_contract_says() -> None:
         ],
         "agent": None,
         "database_clock": None,
+        "last_poll": {"age_s": 0.0, "sources": 5, "usable": 4, "agreeing": 4},
     }
 
 

@@ -245,7 +245,7 @@ def test_a_life_concludes_as_the_rounds_of_the_agent(
             if seen.host.boot_id != boot_id:
                 boot_id = seen.host.boot_id
                 rounds = Rounds(ledger, around, ways, lambda text: None)
-                rounds.begin()
+                rounds.begin(ways)
             match met:
                 case Concluded(_, "network"):
                     records.append(rounds.network(seen).record)

@@ -1,0 +1,39 @@
+"""For how many poll intervals nothing was measured: each stretch of time counts by the interval in force then (A.4).
+
+After a reload that shortens the interval, the time before it had no more polls due than the longer interval asked for.
+"""
+
+from typing import NamedTuple
+
+from ntpaudit.core.ntptime import NS_PER_S
+
+
+class PollInterval(NamedTuple):
+    """The interval in force since an uptime, and how many intervals had passed without a measurement until then.
+
+    `before_boot_s` is the interval that was in force when the host was last up before this boot, None where no agent
+    ran then.
+    """
+
+    interval_s: float
+    since_ns: int
+    passed: float = 0.0
+    before_boot_s: float | None = None
+
+    def passed_at(self, now_ns: int) -> float:
+        """Return how many intervals have passed without a measurement in this boot."""
+        return self.passed + max(0, now_ns - self.since_ns) / NS_PER_S / self.interval_s
+
+    def before_boot(self, span_s: float) -> float:
+        """Return how many intervals of time before the agent's start a span is."""
+        return span_s / (self.before_boot_s or self.interval_s)
+
+    def measured(self, now_ns: int) -> "PollInterval":
+        """Return the same after a measurement."""
+        return PollInterval(self.interval_s, now_ns)
+
+    def changed(self, now_ns: int, interval_s: float) -> "PollInterval":
+        """Return what holds once another interval is in force."""
+        if interval_s == self.interval_s:
+            return self
+        return self._replace(interval_s=interval_s, since_ns=now_ns, passed=self.passed_at(now_ns))

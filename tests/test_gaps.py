@@ -1,0 +1,66 @@
+"""What a crash leaves behind is judged by the schedule that was in force when it was seen."""
+
+import os
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ntpaudit.agent import Agent, read_setting
+from ntpaudit.config import HistoryConfig
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.record import Record
+from ntpaudit.rounds import Rounds, Ways
+from ntpaudit.store.ledger import Ledger
+from tests.demo.test_life import Played
+from tests.histories import TERMS, World, clocks, later, observe
+from tests.world.host import SimulatedHost
+
+HOURLY = Ways(TERMS._replace(interval_s=3600.0), {}, delivers=False, limits=HistoryConfig())
+OFTEN = HOURLY._replace(terms=TERMS._replace(interval_s=300.0))
+
+
+def test_an_orphan_is_judged_by_the_interval_of_its_time(tmp_path: Path) -> None:
+    """An hour without an answer is no gap at one poll an hour, though the next run polls every 5 minutes."""
+    world, around = World(answers=lambda minute: minute == 0), Played()
+    first, orphan, now = (
+        observe(world, minute, later(clocks(world, minute), NS_PER_S), asks=True) for minute in (0, 60, 61)
+    )
+    with closing(Ledger(str(tmp_path / "history"), pytest.fail)) as ledger:
+        around.turn(first.taken, first)
+        rounds = Rounds(ledger, around, HOURLY, pytest.fail)
+        rounds.begin(HOURLY)
+        rounds.network(first)
+        ledger.keep_observation(orphan, "network")  # and there it was killed
+        around.turn(now.taken, now)
+        rounds = Rounds(ledger, around, OFTEN, pytest.fail)
+        rounds.begin(OFTEN)
+        assert rounds.last is not None
+        assert rounds.last.verdict == "within"
+        assert not has_gap(rounds.last)
+        assert not has_gap(rounds.local().record)
+
+
+def has_gap(record: Record) -> bool:
+    """Whether a record says that evidence is missing."""
+    return any(finding.id == "evidence-gap" for finding in record.findings)
+
+
+def test_a_host_with_pools_alone_begins_by_its_own_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is judged at the start is judged by the pool's interval, not by that of servers it does not have."""
+    config = tmp_path / "ntpaudit.toml"
+    config.write_text('[sources]\npool = "pool.ntp.org"\n')
+    environment = {"STATE_DIRECTORY": str(tmp_path / "state"), "PATH": os.environ["PATH"]}
+    agent = Agent(read_setting(str(config), environment), SimulatedHost(10**18 * 2, seed=1), print)
+    begun: list[float] = []
+    begin = agent.rounds.begin
+
+    def spied(ways: Ways) -> None:
+        begun.append(ways.terms.interval_s)
+        begin(ways)
+
+    monkeypatch.setattr(agent.rounds, "begin", spied)
+    agent.begin()
+    assert begun == [3600.0]
+    assert agent.rounds.ways.terms.interval_s == 3600.0
+    agent.drain(0.0)
