@@ -408,7 +408,7 @@ def test_journal_has_native_fields(host: Machine) -> None:
 
 def test_daemons_of_other_users_are_seen_from_inside(host: Machine) -> None:
     """The time daemons, which run as another user, are in the record with their pids and what they are started with."""
-    pids = {int(shown(host, f"time-{address.partition(':')[2]}", "MainPID")) for address in SERVERS}
+    pids = {int(shown(host, f"time-{address.replace(':', '-')}", "MainPID")) for address in SERVERS}
     owners = {host.path(f"/proc/{pid}").stat().st_uid for pid in pids}
     assert owners != {0}
     assert owners != {host.path(f"/proc/{shown(host, 'ntpaudit', 'MainPID')}").stat().st_uid}
@@ -416,6 +416,41 @@ def test_daemons_of_other_users_are_seen_from_inside(host: Machine) -> None:
     assert {(daemon["name"], daemon["pid"], daemon["disciplines"]) for daemon in daemons} == {
         ("chronyd", pid, False) for pid in pids
     }
+
+
+LOOK_FOR_DAEMONS = """
+import json, sys
+sys.path.insert(0, "/opt/ntpaudit/lib")
+from ntpaudit.probes.daemons import configured_servers, running_daemons
+seen = [(one.name, one.pid, one.disciplines, one.reason) for one in running_daemons().seen]
+print(json.dumps([seen, [(server.host, server.path) for server in configured_servers().servers]]))
+"""
+
+
+def test_who_may_set_the_clock_is_seen_from_inside(host: Machine) -> None:
+    """The sandbox sees by its capability which process is a time daemon, and reads the file that it was started with.
+
+    Only `tail -f` runs here, by the name of chronyd: once as a daemon does that gave up root, once as anybody can.
+    """
+    shutil.copy(host.path("/usr/bin/tail"), host.path("/usr/local/sbin/chronyd"))
+    for name in ("site", "evil"):
+        write(host, f"/etc/{name}.conf", f"server {name}.example\n")
+    start = ["systemd-run", "--quiet", "--collect", "--property=User=nobody", "--property=Group=nogroup"]
+    chronyd = ["/usr/local/sbin/chronyd", "-f"]
+    host.say(*start, "--unit=time-daemon", "--property=AmbientCapabilities=CAP_SYS_TIME", *chronyd, "/etc/site.conf")
+    host.say(*start, "--unit=fake", "unshare", "--user", "--map-root-user", *chronyd, "/etc/evil.conf")
+    try:
+        daemon, fake = (int(shown(host, unit, "MainPID")) for unit in ("time-daemon", "fake"))
+        eventually(
+            lambda: host.say("cat", f"/proc/{fake}/comm") == host.say("cat", f"/proc/{daemon}/comm") == "chronyd"
+        )
+        seen, servers = confined(host, LOOK_FOR_DAEMONS)
+    finally:
+        host.say("systemctl", "stop", "time-daemon", "fake")
+    lacks = "cannot set the clock: it lacks CAP_SYS_TIME"
+    found = {pid: what for _, pid, *what in seen}
+    assert (found[daemon], found[fake]) == ([True, None], [False, lacks])
+    assert servers == [["site.example", "/etc/site.conf"]]
 
 
 @pytest.mark.parametrize("unit", SERVICES)
