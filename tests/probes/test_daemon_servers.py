@@ -569,7 +569,7 @@ def test_a_program_of_another_user_names_no_servers(tmp_path: Path) -> None:
     command = [*unshared("net", "mount", "pid"), "sh", "-ec", _CONTAINER, script, sys.executable, "-c", quick]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     (problem,) = done.stdout.splitlines()
-    assert problem.startswith("no time daemon runs here in sight")
+    assert problem.startswith("no time daemon runs here that root or systemd started: chronyd (pid ")
 
 
 def _chosen(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, Process]) -> list[str]:
@@ -597,6 +597,9 @@ def test_whose_servers_are_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert _chosen(monkeypatch, *everything) == ["s1"]
     assert _chosen(monkeypatch, *everything[1:]) == ["s2", "s3", "s5"]
     assert _chosen(monkeypatch, strange, by_other_unit, unseen) == []
+    assert (
+        configured_servers().problems[0].endswith("chronyd (pid 4), chronyd (pid 6), chronyd (pid 7) may be anybody's")
+    )
     assert _chosen(monkeypatch) == []
     assert configured_servers().problems == ("no time daemon runs here",)
 

@@ -69,7 +69,7 @@ def configured_servers() -> Configured:
     chosen = [one for one in with_servers if one.daemon.disciplines]
     chosen = chosen or [one for one in with_servers if _is_trusted(one)]
     if not chosen:
-        return Configured(problems=(f"no time daemon runs here{'' if hidden is None else f' in sight: {hidden}'}",))
+        return Configured(problems=(_why_none(with_servers, hidden),))
     return read_servers(chosen)
 
 
@@ -124,6 +124,14 @@ def _with_sfptpd(running: list[Running]) -> list[Running]:
         else one
         for one in running
     ]
+
+
+def _why_none(others: list[Running], hidden: str | None) -> str:
+    """Say why there is no daemon whose servers to ask."""
+    if others:
+        who = ", ".join(f"{one.daemon.name} (pid {one.daemon.pid})" for one in others)
+        return f"no time daemon runs here that root or systemd started: {who} may be anybody's"
+    return "no time daemon runs here" + ("" if hidden is None else f" in sight: {hidden}")
 
 
 def _is_trusted(one: Running) -> bool:
