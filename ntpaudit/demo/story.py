@@ -122,7 +122,7 @@ FAULTS = (
     Fault(
         "time-zone",  # somebody set the local time as if it were UTC, and ntpd gave up, as it does beyond 1000 s
         Severity.CRITICAL,
-        frozenset({"offset-out", "tz-or-rtc-fault", "stale-compare"}),
+        frozenset({"offset-out", "tz-or-rtc-fault", "stale-compare", "daemon-count"}),
         "fra",
         (Event(5.2 * _H, SetClock(3600.0)), Event(5.2 * _H, StopDaemon())),
         daemon="ntpd",
