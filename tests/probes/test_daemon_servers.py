@@ -408,6 +408,10 @@ ELSEWHERE = "/srv/time.conf"
         (f"ntpd --configfile {ELSEWHERE} -g", ["elsewhere:123"]),
         (f"ntpd -gc {ELSEWHERE} 192.0.2.9 b", ["192.0.2.9:123", "b:123", "elsewhere:123"]),
         ("ntpd -P 10 -c /nowhere", []),
+        ("ntpd -N -p a.example -p keyno:1:b.example", ["a.example:123", "b.example:123"]),  # BusyBox's
+        ("ntpd -n -l -S /usr/sbin/hook -p 2001:db8::1", ["2001:db8::1:123"]),
+        ("ntpd -n -N", ["default:123"]),
+        ("ntpd -g -p ntpd.pid", ["default:123"]),
         ("ntpd -E", []),
         ("openntpd", ["a:123", "b:123 pool"]),
         ("openntpd -f /etc/openntpd/ntpd.conf", ["a:123", "b:123 pool"]),

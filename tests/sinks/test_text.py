@@ -5,9 +5,10 @@ import re
 import pytest
 from hypothesis import given
 
+from ntpaudit.core.observation import Daemon, HiddenDaemons
 from ntpaudit.core.record import Record
-from ntpaudit.sinks.text import WIDTH, render
-from tests.records import CASES, records
+from ntpaudit.sinks.text import WIDTH, facts, render
+from tests.records import CASES, record, records, servers
 from tests.sinks.test_headline import SCALES
 
 OK = """\
@@ -209,3 +210,24 @@ def test_lines_fit_the_room_that_there_is(case: str, width: int) -> None:
     assert max(map(len, (sentences + "\n" + others).splitlines())) <= width
     assert max(map(len, table.splitlines())) <= max(width, 60)
     assert render(CASES[case], width=500) == render(CASES[case])
+
+
+@pytest.mark.parametrize(
+    ("daemons", "line"),
+    [
+        ((), "none seen"),
+        (HiddenDaemons("other users' processes are hidden"), "none seen; other users' processes are hidden"),
+        (
+            HiddenDaemons("hidden", (Daemon("chronyd", 7, disciplines=False, reason="started with -x"),)),
+            "chronyd (pid 7, started with -x); hidden",
+        ),
+        (
+            (Daemon("hv_utils", 0, disciplines=False, reason="sets it now"), Daemon("vmtoolsd", 9, None, "unknown")),
+            "hv_utils (sets it now), vmtoolsd (pid 9, unknown)",
+        ),
+        ((Daemon("chronyd", 7, disciplines=False),), "chronyd (pid 7, leaves the clock alone)"),
+    ],
+)
+def test_daemons_are_named_with_what_they_do(daemons: tuple[Daemon, ...] | HiddenDaemons, line: str) -> None:
+    """Whether each disciplines the clock, and whether there may be others that cannot be seen."""
+    assert dict(facts(record(*servers(0.0), daemons=daemons)))["daemons"] == line

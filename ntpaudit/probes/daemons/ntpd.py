@@ -1,4 +1,4 @@
-"""ntpd: the reference implementation's, and NTPsec's."""
+"""ntpd: the reference implementation's, NTPsec's and BusyBox's."""
 
 import glob
 import os.path
@@ -23,15 +23,21 @@ _LONG_OPTIONS = (
     "nice", "pidfile=", "priority=", "quit", "propagationdelay=", "statsdir=", "trustedkey=", "user=", "uinterval=",
     "updateinterval=", "var=", "dvar=", "wait-sync=", "slew", "version", "saveconfigquit=", "usepcc", "pccfreq=",
 )  # fmt: skip
+_BUSYBOX_OPTIONS = "dnqNwk:S:p:lI:"
+_OF_ARGUMENT = (NTP_PORT, False, "ntpd", COMMAND_LINE, False)
 _DEFAULTS = ("/etc/ntpsec/ntp.conf", "/etc/ntp.conf")
 _MAX_DEPTH = 10  # ntpd stops at five
 
 
 def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
-    """NTPsec takes servers as arguments, before those of the file (ntpd(8))."""
+    """NTPsec takes servers as arguments, before those of the file (ntpd(8)); BusyBox's -p stand instead of the file."""
+    if peers := _busybox_peers(process):
+        for peer in peers:
+            yield ConfiguredServer(peer.split(":", 2)[-1] if peer.startswith("keyno:") else peer, *_OF_ARGUMENT)
+        return
     given = read_options(process, _OPTIONS, _LONG_OPTIONS)
     for host in given.words:
-        yield ConfiguredServer(host, NTP_PORT, False, "ntpd", COMMAND_LINE, False)
+        yield ConfiguredServer(host, *_OF_ARGUMENT)
     path = configuration(process, files, given, "-c --configfile", _DEFAULTS)
     if path is None:
         return
@@ -39,6 +45,13 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
     yield from _read_file(files, path, seen, is_needed=not given.words or given.has("-c", "--configfile"))
     for fragment in files.matching(f"{glob.escape(os.path.dirname(path))}/ntp.d/*.conf"):
         yield from _read_file(files, fragment, seen)
+
+
+def _busybox_peers(process: Process) -> list[str]:
+    """Return the servers of BusyBox's ntpd, where the process can be no other: for these, -p names a file."""
+    given = read_options(process, _BUSYBOX_OPTIONS)
+    peers = [value for name, value in given.found if name == "-p"]
+    return peers if not any("/" in peer for peer in peers) else []
 
 
 def _read_file(
