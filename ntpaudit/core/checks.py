@@ -251,7 +251,7 @@ def check_daemon_count(case: Case) -> Raised:
     if not daemons and vanished is not None:
         return "medium", f"{vanished} has ended, and no other time daemon is seen to correct this clock"
     if len(daemons) > 1:
-        return "medium", "several time daemons run and fight over the clock: " + ", ".join(
+        return "medium", "several programs discipline this clock: " + ", ".join(
             f"{daemon.name} (pid {daemon.pid})" for daemon in daemons
         )
     if daemons or _is_booting(case) or _unseen(case) is not None:
@@ -392,7 +392,10 @@ def check_stale_compare(case: Case) -> Raised:
     if stale_s is None or stale_s <= _stale_limit_s(case):
         return None
     level: Level = "high" if stale_s > DAY_S else "medium"
-    return level, f"no time daemon has corrected this clock for {span(stale_s, rounding='down')}, as the kernel tells"
+    ago = span(
+        stale_s, rounding="down"
+    )  # VirtualBox's service corrects the clock and leaves the kernel's error as it is
+    return level, f"no time daemon has updated the kernel's maximum error for {ago}; it has only grown"
 
 
 def check_breach_forecast(case: Case) -> Raised:
