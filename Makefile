@@ -9,6 +9,7 @@
 #
 # make deb     build the Debian package in dist/
 # make dist    build what is published in dist/, for the project's page: make dist URL=https://...
+# make release the same, the Debian package, and a bill of materials of both (CycloneDX)
 # make dashboards   write Grafana's dashboards and alert rules anew, from grafana/*.py
 # make docs    write what the rules say of their findings into docs/findings.md and docs/sinks.md
 
@@ -25,7 +26,7 @@ SUM_UP = $(BIN)/coverage combine --quiet; \
 	$(BIN)/coverage report $(if $(NTPAUDIT_REQUIRE),,--fail-under=0) || status=1; \
 	$(BIN)/python -m tests.abilities; exit $$status
 
-.PHONY: run test test-trixie check lint types bench servers format dashboards docs install uninstall deb dist clean
+.PHONY: run test test-trixie check lint types bench servers format dashboards docs install uninstall deb dist release clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/installed
@@ -93,6 +94,9 @@ uninstall:
 
 deb: $(VENV)/installed
 	@$(BIN)/python packaging/deb.py
+
+release: dist deb
+	@$(BIN)/python packaging/sbom.py
 
 dist: $(VENV)/developer
 	@[ -n "$(URL)" ] || { echo "name the project's page: make dist URL=https://..." >&2; exit 64; }

@@ -57,7 +57,7 @@ def main() -> None:
 
 def build(arch: str, output: Path) -> Path:
     """Build the package for an architecture, write it into a folder, and return its path."""
-    version, epoch = _version(), _epoch()
+    version, epoch = package_version(), source_epoch()
     package = output / f"ntpaudit_{version}_{arch}.deb"
     output.mkdir(parents=True, exist_ok=True)
     for old in output.glob(f"ntpaudit_*_{arch}.deb"):  # so that ntpaudit_*.deb is the one that was built last
@@ -79,6 +79,12 @@ def build(arch: str, output: Path) -> Path:
 def dependencies() -> list[str]:
     """What the program depends on, as pyproject.toml says it."""
     wanted: list[str] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    return wanted
+
+
+def build_requirements() -> list[str]:
+    """What it takes to build the program from its sources, as pyproject.toml says it."""
+    wanted: list[str] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["build-system"]["requires"]
     return wanted
 
 
@@ -182,7 +188,7 @@ def _settle(root: Path, epoch: int) -> None:
         os.utime(path, (epoch, epoch), follow_symlinks=False)
 
 
-def _version() -> str:
+def package_version() -> str:
     """The program's version; between releases also the time and the name of the commit, so that each is an upgrade."""
     line = next(line for line in _lines(REPOSITORY / "ntpaudit/__init__.py") if line.startswith("__version__"))
     version = line.split('"')[1]
@@ -208,7 +214,7 @@ def _lines(path: Path) -> Iterator[str]:
     yield from path.read_text().splitlines()
 
 
-def _epoch() -> int:
+def source_epoch() -> int:
     """When the sources were last changed, as seconds since 1970: SOURCE_DATE_EPOCH, else the last commit, else now."""
     if stated := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(stated)

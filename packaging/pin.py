@@ -1,33 +1,48 @@
-"""Write requirements.txt: the newest dependencies, pinned with the hashes of their wheels, for the Debian package.
+"""Write requirements.txt: the newest dependencies, pinned with their hashes, for the Debian package and `make install`.
 
 `python packaging/pin.py` asks the package index; whoever runs it reads the difference before committing it.
 """
 
 import hashlib
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
-from deb import MACHINES, REQUIREMENTS, dependencies, pip
+from deb import MACHINES, REQUIREMENTS, build_requirements, dependencies, pip
 
-HEADER = "# What the Debian package carries, so that it carries the same tomorrow. Written by packaging/pin.py.\n"
+HEADER = """\
+# What the Debian package carries and `make install` installs, so that it is the same tomorrow: each file must have one
+# of the hashes. Written by packaging/pin.py.
+"""
+
+COMPILED = ("psutil",)
+"""Those that hold machine code: a machine without a wheel, or another Python, builds them from their sources."""
 
 
 def main() -> None:
-    """Download the wheels of every architecture and write down their names and hashes."""
+    """Download the files for every architecture and write down their names and hashes."""
     hashes: dict[str, set[str]] = {}
     for machine in MACHINES.values():
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run(pip("download", machine, "--dest", folder, *dependencies()), check=True)
-            for wheel in Path(folder).iterdir():
-                name, version, *_ = wheel.name.split("-")
-                digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-                hashes.setdefault(f"{name.replace('_', '-').lower()}=={version}", set()).add(digest)
+        _add(hashes, pip("download", machine, *dependencies(), *build_requirements()))
+    for name in COMPILED:
+        (pin,) = (pin for pin in hashes if pin.startswith(f"{name}=="))
+        _add(hashes, [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:", pin])
     lines = [
         f"{pin} " + " ".join(f"\\\n    --hash=sha256:{digest}" for digest in sorted(digests))
         for pin, digests in sorted(hashes.items())
     ]
     REQUIREMENTS.write_text(HEADER + "\n".join(lines) + "\n")
+
+
+def _add(hashes: dict[str, set[str]], command: list[str]) -> None:
+    """Download files by a pip command, and add their hashes to those of their names and versions."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([*command, "--dest", folder], check=True)
+        for file in Path(folder).iterdir():
+            name, version, *_ = file.name.removesuffix(".tar.gz").split("-")
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            hashes.setdefault(f"{name.replace('_', '-').lower()}=={version}", set()).add(digest)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,20 @@
 """What is installed, and how it is told to systemd, without a machine to boot."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
 from tests.world.packages import REPOSITORY
 
 UNITS = REPOSITORY / "systemd"
+
+
+LOCK = re.findall(r"^([a-z0-9.-]+==\S+)", (REPOSITORY / "packaging/requirements.txt").read_text(), re.MULTILINE)
 
 
 def make(*words: str) -> str:
@@ -48,6 +54,64 @@ def test_make_install_twice_and_uninstall(tmp_path: Path) -> None:
     assert "ExecStart=/srv/audit/bin/ntpaudit agent" in unit
     assert "/opt/" not in unit
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and str(tmp_path).encode() in path.read_bytes()]
+    installed = {path.name.removesuffix(".dist-info") for path in tmp_path.rglob("*.dist-info")}
+    pins = {pin.replace("-", "_").replace("==", "-") for pin in LOCK if not pin.startswith("setuptools==")}
+    assert {name for name in installed if not name.startswith("ntpaudit-")} == pins
     assert "history" in make("uninstall", *where)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()}
     assert left == set()
+
+
+def test_nothing_is_installed_that_is_not_in_the_lock(tmp_path: Path) -> None:
+    """A file with another hash ends `make install`, before anything of it runs as root."""
+    for name in ("packaging", "ntpaudit", "systemd"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name, symlinks=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"):
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    lock = tmp_path / "packaging/requirements.txt"
+    text = lock.read_text()
+    pin = text.index("click==")
+    digest = text.index("sha256:", pin) + len("sha256:")
+    lock.write_text(f"{text[:digest]}{'0' * 64}{text[digest + 64 :]}")
+    command = ["sh", str(tmp_path / "packaging/install.sh")]
+    done = subprocess.run(
+        command, env=os.environ | {"DESTDIR": str(tmp_path / "root")}, check=False, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "HASH" in done.stderr.upper()
+    assert not list((tmp_path / "root").rglob("click"))
+    assert not list((tmp_path / "root").rglob("bin/ntpaudit"))
+
+
+def test_the_bill_of_materials_is_the_lock(tmp_path: Path) -> None:
+    """Every pinned package is in it with its hashes; what only builds is told apart; two writings are the same."""
+    written = []
+    for folder in ("one", "two"):
+        command = [sys.executable, str(REPOSITORY / "packaging/sbom.py"), "--output", str(tmp_path / folder)]
+        subprocess.run(command, check=True, capture_output=True)
+        (path,) = (tmp_path / folder).iterdir()
+        assert path.name.endswith(".cdx.json")
+        written.append(path.read_text())
+    assert written[0] == written[1]
+    bom = json.loads(written[0])
+    assert (bom["bomFormat"], bom["metadata"]["component"]["name"]) == ("CycloneDX", "ntpaudit")
+    assert [f"{part['name']}=={part['version']}" for part in bom["components"]] == LOCK
+    hashes = re.findall("sha256:([0-9a-f]{64})", (REPOSITORY / "packaging/requirements.txt").read_text())
+    assert sorted(one["content"] for part in bom["components"] for one in part["hashes"]) == sorted(hashes)
+    assert [part["name"] for part in bom["components"] if part["scope"] == "excluded"] == ["setuptools"]
+    (program,) = (entry for entry in bom["dependencies"] if entry["ref"] == "ntpaudit")
+    assert len(program["dependsOn"]) == len(LOCK) - 1
+
+
+def test_no_file_names_a_package_registry() -> None:
+    """Where packages come from is set up on the machine that fetches them."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, check=False, capture_output=True, text=True)
+    names = [name for name in tracked.stdout.split("\0") if name] or ["Makefile", "pyproject.toml"]
+    hosts = [
+        f"{first}.{last}" for first, last in (("pypi", "org"), ("files.pythonhosted", "org"), ("registry.npmjs", "org"))
+    ]
+    for name in names:
+        path = REPOSITORY / name
+        if path.is_file():
+            text = path.read_bytes()
+            assert not [host for host in hosts if host.encode() in text], name
