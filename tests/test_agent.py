@@ -212,7 +212,7 @@ def test_the_manager_is_told(servers: list[str], tmp_path: Path) -> None:
                 return wanted in heard[-1]
 
             running.until(lambda: hears("READY=1"), "ready")
-            running.until(lambda: hears("never more than"), "the verdict")
+            running.until(lambda: hears("at most"), "the verdict")
             heard.clear()
             begun = time.monotonic()
             running.until(lambda: hears("") and time.monotonic() - begun > 3, "three seconds")

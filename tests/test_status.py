@@ -81,7 +81,7 @@ def test_what_an_agent_concluded_last(tmp_path: Path) -> None:
     assert (ran.status, ran.err) == (0, "")
     blocks = ran.out.split("\n\n")
     assert re.match(
-        r"OK  clock is [0-9.]+ ms behind, never more than [0-9.]+ ms wrong "
+        r"OK  clock is [0-9.]+ ms behind, at most [0-9.]+ ms wrong if at most 1 of 4 servers lies "
         r"\(measured 2 min before this record, 4 of 4 servers agreed\)",
         " ".join(blocks[0].split(" ", 1)[0:1]) + "  " + " ".join(blocks[0].split()[1:]),
     )

@@ -79,7 +79,8 @@ def cli() -> None:
     """Say how wrong this host's clock can be, how sure that is, and what it does to the logs.
 
     ntpaudit never sets a clock. It asks NTP servers itself, whatever time daemon runs here, and reports an interval
-    that holds the true offset: "behind" means the host is slow, "ahead" that it is fast.
+    that holds the true offset if at most f of the servers asked lie: 1 of 4, 2 of 7. "behind" means that the host is
+    slow, "ahead" that it is fast.
     """
 
 

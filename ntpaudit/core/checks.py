@@ -15,7 +15,7 @@ from ntpaudit.core.findings import LEVEL_SEVERITY, Finding, Level
 from ntpaudit.core.measurement import Interval
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.observation import Daemon, KernelState, Observation, SourceObservation, Unavailable
-from ntpaudit.core.policy import Profile, Severity, bound_s, least_s
+from ntpaudit.core.policy import Profile, Severity, Verdict, bound_s, least_s
 from ntpaudit.core.selection import Judged, Selection, Votes, independent_groups
 from ntpaudit.core.sources import NTP_PORT, is_loopback
 from ntpaudit.core.steps import Step
@@ -148,12 +148,25 @@ class Case(NamedTuple):
     max_drift_ppm: float = MAX_DRIFT_PPM
 
     @property
+    def verdict(self) -> Verdict:
+        """What is proven about the critical tolerance."""
+        agreement = self.selection.agreement
+        if agreement is None:
+            return "unmeasured"
+        return self.profile.verdict(agreement.interval, guaranteed=agreement.is_guaranteed)
+
+    @property
     def offset_severity(self) -> Severity:
         """How bad the offset alone is."""
         agreement = self.selection.agreement
         if agreement is None:
             return self.profile.severity(None, 0)
-        return self.profile.severity(agreement.interval, agreement.estimate_ns)
+        return self.profile.severity(agreement.interval, agreement.estimate_ns, guaranteed=agreement.is_guaranteed)
+
+    @property
+    def is_unguaranteed(self) -> bool:
+        """There is an interval, and too few servers gave a usable reply for it to prove anything (R1)."""
+        return self.selection.agreement is not None and not self.selection.agreement.is_guaranteed
 
     @property
     def disputed_ns(self) -> int | None:
@@ -168,7 +181,7 @@ Raised = tuple[Level, str] | None
 def check_offset_out(case: Case) -> Raised:
     """NTPA-01: the whole interval lies outside the critical tolerance, |offset| - bound > T."""
     agreement = case.selection.agreement
-    if agreement is None or case.profile.verdict(agreement.interval) != "beyond":
+    if agreement is None or case.verdict != "beyond":
         return None
     wrong_s = least_s(agreement.interval)
     message = (
@@ -185,8 +198,8 @@ def check_offset_out(case: Case) -> Raised:
 def check_not_demonstrable(case: Case) -> Raised:
     """NTPA-09: the bound is too wide to prove the tolerance kept, |offset| <= T < |offset| + bound, or broken."""
     agreement = case.selection.agreement
-    if agreement is None or case.profile.verdict(agreement.interval) != "unproven":
-        return None
+    if agreement is None or case.verdict != "unproven" or case.is_unguaranteed:
+        return None  # without a guarantee the width of the interval is not the reason: see source-quorum
     return "medium", (
         f"the clock may be up to {span(bound_s(agreement.interval), rounding='up')} wrong, so a tolerance of "
         f"{span(case.profile.critical_s)} is neither kept nor broken for certain"
@@ -201,6 +214,12 @@ def check_source_quorum(case: Case) -> Raised:
         return "medium", f"{plural(len(usable), 'source')} answered and no majority of them agrees"
     if falsetickers and case.course is not None and case.course.outvoted is not None:
         return "medium", _contradiction(falsetickers, case.course.outvoted)
+    if usable and not case.selection.is_sufficient:
+        asked = plural(len(case.selection.asked), "server")
+        return (
+            "medium",
+            f"only {len(usable)} of {asked} asked gave a usable reply; that many may lie, so nothing is proven",
+        )
     agreement = case.selection.agreement
     verb = "disagrees" if len(falsetickers) == 1 else "disagree"
     disagreeing = f"{len(falsetickers)} of {plural(len(usable), 'source')} {verb}: {', '.join(falsetickers)}"
@@ -268,7 +287,7 @@ def check_daemon_count(case: Case) -> Raised:
 def check_tz_or_rtc_fault(case: Case) -> Raised:
     """NTPA-15: the error is a multiple of a quarter of an hour within 15 s, or the hardware clock keeps local time."""
     agreement = case.selection.agreement
-    if agreement is not None:
+    if agreement is not None and not case.is_unguaranteed:
         wrong_s = abs(agreement.estimate_ns) / NS_PER_S
         zones = round(wrong_s / ZONE_STEP_S)
         if abs(wrong_s - ZONE_STEP_S * zones) < 15 and 885 <= wrong_s <= 14 * 3600 + 15:
@@ -590,8 +609,8 @@ RULES = (
             "medium": (
                 "sources replied and no majority agrees; a third or more are falsetickers, or must be although none "
                 "can be named; a source is this host itself, or says that it follows this host; only one source is "
-                "usable; servers contradict what more agreed on within the last day, and no more of them than may be "
-                "wrong (agent)"
+                "usable, or no more than may lie of those asked; servers contradict what more agreed on within the "
+                "last day, and no more of them than may be wrong (agent)"
             ),
             "low": (
                 "all usable sources share a /24, a /48 or an upstream server; one of many is a falseticker; fewer "

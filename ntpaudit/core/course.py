@@ -1,6 +1,7 @@
 """What an agent knows of its host's clock from one audit to the next: the offset carried on, samples, gaps, alarms."""
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 from ntpaudit.core.alarms import Alarms, judge
@@ -47,7 +48,7 @@ from ntpaudit.core.observation import Observation, Unavailable
 from ntpaudit.core.policy import Profile, bound_s
 from ntpaudit.core.poll_interval import PollInterval
 from ntpaudit.core.record import Health, Kind, Labels, LastPoll, Record, write_record
-from ntpaudit.core.selection import Agreement, Judged, Selection, Votes, count_votes, select
+from ntpaudit.core.selection import NO_VOTES, Agreement, Judged, Selection, Votes, count_votes, select
 from ntpaudit.core.steps import Step, Suspend, find_step, find_suspend
 
 MAX_CARRY_S = 86_400.0
@@ -284,6 +285,9 @@ def conclude_round(
             mind = _note_answer(mind, now, before, contradicting)
         elif heard is not None:
             mind, before = _drop_contradicted(mind, now, before, heard, contradicting), None
+    if before is not None and outvoted is None and heard is not None and before.is_guaranteed > heard.is_guaranteed:
+        selection = selection._replace(agreement=None)  # R1: what proves nothing does not replace what was proven
+        mind = _note_answer(mind, now, before, frozenset())
     is_sample = selection.agreement is not None
     distance_s = _distance_s(selection)
     is_correcting = _is_correcting(mind.fix, now, selection.agreement)
@@ -310,9 +314,11 @@ def conclude_round(
         vanished=mind.daemon.name if mind.daemon and mind.daemon.gone_ns is not None else None,
         intervals=intervals,
     )
-    votes = count_votes(selection) if kind == "network" else mind.fix.votes if mind.fix else Votes(0, 0, 0, 0)
+    votes = count_votes(selection) if kind == "network" else mind.fix.votes if mind.fix else NO_VOTES
     if any(judged.status != "backed-off" for judged in selection.sources):
         mind = mind._replace(poll=Poll(now.boottime_ns, votes, terms.interval_s))
+    if agreement is not None:  # the terms of the interval that is reported, where that is an earlier one carried on
+        votes = votes._replace(tolerated_liars=agreement.tolerated_liars, guaranteed=agreement.is_guaranteed)
     case = Case(observation, selection._replace(agreement=agreement), terms.profile, course, votes, drift_ppm)
     judgement = judge(
         case,
@@ -336,7 +342,8 @@ def conclude_round(
     )
     events = tuple(_event(change, record, course) for change in judgement.changes)
     mind = mind._replace(alarms=judgement.alarms, dated_ns=database.reading.raw_ns if database else mind.dated_ns)
-    return Round(record, events, mind, judgement.is_pending, distance_s if is_sample else None)
+    is_fitted = selection.agreement is not None and selection.agreement.is_guaranteed
+    return Round(record, events, mind, judgement.is_pending, distance_s if is_fitted else None)
 
 
 def make_sample(reading: ClockReading, estimate_ns: int, distance_s: float) -> Sample:
@@ -354,7 +361,7 @@ def fix_of(reading: ClockReading, record: Record) -> Fix | None:
     )
     rounding_ns = 1 + abs(estimate) // 2**52 + max(abs(earliest), abs(latest)) // 2**50
     interval = Interval(earliest - rounding_ns, latest + rounding_ns)
-    agreement = Agreement(interval, estimate, (), votes.tolerated_liars, False)
+    agreement = Agreement(interval, estimate, (), votes.tolerated_liars, False, votes.guaranteed)
     return Fix(reading, agreement, votes, drift_ppm=offset.max_drift_ppm or MAX_DRIFT_PPM)
 
 
@@ -442,25 +449,32 @@ def _learn(mind: Mind, now: ClockReading, selection: Selection, distance_s: floa
     """Take in a measurement."""
     agreement = selection.agreement
     assert agreement is not None
+    mind = mind._replace(
+        fix=Fix(now, agreement, count_votes(selection), drift_ppm=drift_ppm),
+        measured_ns=now.boottime_ns,
+        measured_utc_ns=now.realtime_ns + agreement.estimate_ns,
+        poll_interval=mind.poll_interval and mind.poll_interval.measured(now.boottime_ns),
+    )
+    if not agreement.is_guaranteed:
+        return mind  # R2: the frequency rests on estimates that no liar can move
     sample = make_sample(now, agreement.estimate_ns, distance_s)
     samples = (*mind.samples, sample)[-KEPT_SAMPLES:]
     line = fit(samples)
     back_test = settle_forecasts(mind.back_test, sample)
     return mind._replace(
-        fix=Fix(now, agreement, count_votes(selection), drift_ppm=drift_ppm),
         samples=samples,
         line=line,
         back_test=back_test if line is None else note_forecasts(back_test, line, now.raw_ns),
-        measured_ns=now.boottime_ns,
-        measured_utc_ns=now.realtime_ns + agreement.estimate_ns,
-        poll_interval=mind.poll_interval and mind.poll_interval.measured(now.boottime_ns),
     )
 
 
 def _distance_s(selection: Selection) -> float:
-    """Return half the round trip and the peer dispersion of the nearest agreeing source (F2)."""
+    """Return the median root distance of the agreeing sources (F2).
+
+    Like the estimate it has a breakdown point: a liar that claims to be very near gives a sample no weight (R2).
+    """
     bests = [judged.best for judged in selection.sources if judged.status == "agreeing" and judged.best]
-    return min((best.interval.half_width_ns for best in bests), default=0) / NS_PER_S
+    return median(best.interval.half_width_ns for best in bests) / NS_PER_S if bests else 0.0
 
 
 def _drift(mind: Mind, observation: Observation, agreement: Agreement, profile: Profile, drift_ppm: float) -> Drift:

@@ -42,19 +42,24 @@ class Profile(NamedTuple):
     critical_s: float
     judged_on: JudgedOn
 
-    def verdict(self, offset: Interval | None) -> Verdict:
-        """Hold the interval against the critical tolerance; written as acceptance, so what cannot be compared fails."""
+    def verdict(self, offset: Interval | None, *, guaranteed: bool = True) -> Verdict:
+        """Hold the interval against the critical tolerance; written as acceptance, so what cannot be compared fails.
+
+        An interval that is not `guaranteed` (R1) proves nothing, neither within nor beyond.
+        """
         if offset is None:
             return "unmeasured"
+        if not guaranteed:
+            return "unproven"
         if bound_s(offset) <= self.critical_s:
             return "within"
         if least_s(offset) > self.critical_s:
             return "beyond"
         return "unproven"
 
-    def severity(self, offset: Interval | None, estimate_ns: int) -> Severity:
+    def severity(self, offset: Interval | None, estimate_ns: int, *, guaranteed: bool = True) -> Severity:
         """Say how bad the offset alone is; findings add to it."""
-        match self.verdict(offset):
+        match self.verdict(offset, guaranteed=guaranteed):
             case "unmeasured":
                 return Severity.UNKNOWN
             case "beyond":

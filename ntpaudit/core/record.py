@@ -203,7 +203,7 @@ class Record(NamedTuple):
             verdict=data["verdict"],
             profile=Profile(**_known(Profile, data["profile"])),
             offset=None if data["offset"] is None else Offset(**_known(Offset, data["offset"])),
-            agreement=Votes(**_known(Votes, data["agreement"])),
+            agreement=_read_votes(data["agreement"]),
             sources=tuple(SourceRecord(**_known(SourceRecord, source)) for source in data["sources"]),
             kernel=data["kernel"],
             daemons=tuple(data["daemons"]),
@@ -279,7 +279,7 @@ def write_record(
         host_ns=observation.taken.realtime_ns,
         boottime_ns=observation.taken.boottime_ns,
         severity=severity,
-        verdict=case.profile.verdict(agreement.interval if agreement else None),
+        verdict=case.verdict,
         profile=case.profile,
         offset=_offset(agreement, case.max_drift_ppm) if agreement else None,
         agreement=votes,
@@ -327,6 +327,11 @@ def _poll_now(votes: Votes) -> LastPoll:
 def _read_drift(data: Mapping[str, Any]) -> Drift:
     """Read a drift that was written."""
     return Drift(**_known(Drift, data) | {"breach": Breach(**_known(Breach, data["breach"]))})
+
+
+def _read_votes(data: Mapping[str, Any]) -> Votes:
+    """Read the numbers of an agreement; where a record does not say how many were asked, all were."""
+    return Votes(**{"asked": data["sources"]} | _known(Votes, data))
 
 
 def _read_database_offset(data: Mapping[str, Any] | None) -> DatabaseOffset | None:

@@ -1,7 +1,7 @@
 """Who agrees, who lies, and what follows: the guaranteed interval and the estimate (MEASUREMENT §10)."""
 
 from collections.abc import Iterable, Sequence
-from math import fsum
+from itertools import combinations
 from typing import NamedTuple
 
 from ntpaudit.core.clocks import MAX_DRIFT_PPM, ClockReading, correction_ns, suspended_ns
@@ -11,6 +11,13 @@ from ntpaudit.core.sources import is_loopback
 
 _EMBEDDING = (bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
 """Prefixes of IPv6 addresses that hold an IPv4 address: mapped ones, and those of NAT64 (RFC 6052)."""
+
+_OWN_CHOICE = frozenset({"interval", "pool-limit", "same-server", "nts"})
+"""Reasons for which we do not query a source by our own choice. Any other silence may be the work of an attacker."""
+
+_TWIN_NOISE_NS = 200_000
+_TWIN_NOISE_SHARE = 10
+"""How far two paths to one server may differ in delay and offset: 0.2 ms, or a tenth of the delay (R10)."""
 
 
 class Candidate(NamedTuple):
@@ -27,8 +34,9 @@ class Candidate(NamedTuple):
 class Agreement(NamedTuple):
     """What a majority of candidates says.
 
-    `interval` holds the truth whenever at most `tolerated_liars` candidates lie (S2). `contradicted` means that more
-    lied than were expected: the fewest liars that explain what was seen had to be assumed.
+    `interval` holds the truth if at most `tolerated_liars` of the servers asked lie (S2, R1). `contradicted` means that
+    more lied than were expected: the fewest liars that explain what was seen had to be assumed. Where too few servers
+    gave a usable reply `is_guaranteed` is false: the interval is what they say, and it proves nothing.
     """
 
     interval: Interval
@@ -36,6 +44,7 @@ class Agreement(NamedTuple):
     statuses: tuple[Status, ...]
     tolerated_liars: int
     contradicted: bool
+    is_guaranteed: bool = True
 
 
 class Judged(NamedTuple):
@@ -59,32 +68,66 @@ class Selection(NamedTuple):
         """The sources whose statement took part in the vote."""
         return tuple(judged for judged in self.sources if judged.status in ("agreeing", "falseticker"))
 
+    @property
+    def asked(self) -> tuple[Judged, ...]:
+        """The sources that count when it is estimated how many may lie (R1)."""
+        return tuple(judged for judged in self.sources if was_asked(judged))
+
+    @property
+    def is_sufficient(self) -> bool:
+        """More servers gave a usable reply than are expected to lie, so what they say can prove something (R1)."""
+        silent = [judged for judged in self.asked if judged.status not in ("agreeing", "falseticker")]
+        return len(self.usable) > expected_liars(_fates(self.usable), _fates(silent))
+
 
 class Votes(NamedTuple):
-    """How many sources were asked, could vote, and agree, and how many may lie before the interval does."""
+    """The numbers that an agreement rests on.
+
+    `sources` are configured, `asked` of them count for R1, `usable` could vote, `agreeing` agree. The interval holds if
+    at most `tolerated_liars` of the servers asked lie, provided that it is `guaranteed`.
+    """
 
     sources: int
     usable: int
     agreeing: int
     tolerated_liars: int
+    asked: int = 0
+    guaranteed: bool = True
+
+
+NO_VOTES = Votes(sources=0, usable=0, agreeing=0, tolerated_liars=0, asked=0, guaranteed=False)
 
 
 def count_votes(selection: Selection) -> Votes:
     """Count what the vote rests on."""
+    agreement = selection.agreement
     return Votes(
         sources=len(selection.sources),
         usable=len(selection.usable),
         agreeing=sum(judged.status == "agreeing" for judged in selection.sources),
-        tolerated_liars=selection.agreement.tolerated_liars if selection.agreement else 0,
+        tolerated_liars=agreement.tolerated_liars if agreement else 0,
+        asked=len(selection.asked),
+        guaranteed=agreement is not None and agreement.is_guaranteed,
     )
+
+
+def was_asked(judged: Judged) -> bool:
+    """Whether a source counts as asked (R1).
+
+    Every source does that we tried to query, whatever became of it: also one whose name did not resolve, and one that
+    we skip because it stayed silent or sent a kiss-o'-death. An attacker who drops an honest server's replies, or the
+    DNS answers for its name, must not thereby lower the number of liars that the interval survives.
+    """
+    return judged.status != "backed-off" or judged.reason not in _OWN_CHOICE
 
 
 def select(sources: Sequence[SourceObservation], now: ClockReading, drift_ppm: float = MAX_DRIFT_PPM) -> Selection:
     """Judge every source against the others at the instant `now`; the oscillator is off by `drift_ppm` at most (R4)."""
-    judged = [_state(source, now, drift_ppm) for source in sources]
+    judged = _with_twins([_state(source, now, drift_ppm) for source in sources])
     voters = [index for index, entry in enumerate(judged) if entry.status == "agreeing"]
     candidates = [candidate for index in voters if (candidate := judged[index].candidate)]
-    agreement = agree(candidates)
+    others = [entry for entry in judged if entry.status != "agreeing" and was_asked(entry)]
+    agreement = agree(candidates, _fates(others))
     statuses: Iterable[Status] = agreement.statuses if agreement else ["falseticker"] * len(voters)
     for index, status in zip(voters, statuses, strict=True):
         if status == "falseticker":
@@ -94,45 +137,53 @@ def select(sources: Sequence[SourceObservation], now: ClockReading, drift_ppm: f
     return Selection(tuple(judged), agreement)
 
 
-def agree(candidates: Sequence[Candidate]) -> Agreement | None:
+def agree(candidates: Sequence[Candidate], silent: Sequence[frozenset[str]] = ()) -> Agreement | None:
     """Find the guaranteed interval, the liars and the estimate; None without a majority. Order never matters.
 
-    S2: with at most f liars among m, the truth is covered by at least m - f intervals, so it lies in the hull of the
-    points so covered. Where no point is, more than f lied: f grows to the fewest liars that explain what was seen, as
-    in RFC 5905 §11.2.1, and never to half of m. Marzullo's deepest overlap is no guarantee (S3): it only names liars.
+    `silent` are the fates of the other servers asked, which gave nothing usable. S2, R1: if at most f of the servers
+    asked lie, the truth is covered by at least usable - f intervals, so it lies in the hull of the points so covered.
+    Where no point is, more than f lied: f grows to the fewest liars that explain what was seen, as in RFC 5905 §11.2.1,
+    and never to half of the usable ones. Where all that are usable may be liars nothing is guaranteed, and the interval
+    is all that any of them says. Marzullo's deepest overlap is no guarantee (S3): it only names liars.
     """
-    expected = expected_liars([candidate.fates for candidate in candidates])
-    intervals = [candidate.interval for candidate in candidates]
-    for liars in range(expected, (len(candidates) + 1) // 2):
-        if (hull := _hull(intervals, len(candidates) - liars)) is not None:
+    usable, intervals = len(candidates), [candidate.interval for candidate in candidates]
+    expected = expected_liars([candidate.fates for candidate in candidates], silent)
+    if not 2 * max((_depth(intervals, interval.earliest_ns) for interval in intervals), default=0) > usable:
+        return None
+    assumed = min(expected, usable - 1)  # the fewest that must be right to say anything: one
+    for liars in (assumed, *range(assumed + 1, (usable + 1) // 2)):
+        if (hull := _hull(intervals, usable - liars)) is not None:
             break
     else:
         return None
     statuses = _label(intervals)
-    agreeing = [voter for voter, status in zip(candidates, statuses, strict=True) if status == "agreeing"]
+    is_guaranteed = expected < usable
     return Agreement(
         interval=hull,
-        estimate_ns=hull.clamp(_weighted_mean(agreeing)),
+        estimate_ns=hull.clamp(_estimate(candidates, statuses, liars)),
         statuses=statuses,
-        tolerated_liars=liars,
-        contradicted=liars > expected,
+        tolerated_liars=liars if is_guaranteed else 0,
+        contradicted=liars > assumed,
+        is_guaranteed=is_guaranteed,
     )
 
 
-def expected_liars(fates: Sequence[frozenset[str]]) -> int:
-    """Return how many of m sources may lie: floor((m - 1) / 3), or more where sources share a fate (S2, S8).
+def expected_liars(usable: Sequence[frozenset[str]], silent: Sequence[frozenset[str]] = ()) -> int:
+    """Return how many of the usable sources may lie, by the fates of all m that were asked (S2, S8, R1).
 
-    Of g independent groups any floor((g - 1) / 3) may lie, each whole, as far as that is less than half of the sources,
-    for beyond that nothing would be bounded. Sharing a fate never makes it fewer: a lower f narrows the interval, and
-    the upstream that a source claims could then be copied by a liar to have the others believed less.
+    That is floor((m - 1) / 3), or more where sources share a fate: of g independent groups any floor((g - 1) / 3) may
+    lie, each whole, as far as that is less than half of m, for beyond that nothing would be bounded. A source that gave
+    nothing usable makes m and g larger, and tells no lie itself. Sharing a fate never makes it fewer: a lower f narrows
+    the interval, and the upstream that a source claims could then be copied by a liar to have others believed less.
     """
-    sizes = [len(group) for group in independent_groups(fates)]
+    asked = [*usable, *silent]
+    sizes = [sum(member < len(usable) for member in group) for group in independent_groups(asked)]
     reachable = [{0}, *(set[int]() for _ in range((len(sizes) - 1) // 3))]  # by how many groups lie: how many sources
     for size in sizes:
         for count in range(len(reachable) - 1, 0, -1):
             reachable[count] |= {liars + size for liars in reachable[count - 1]}
-    whole_groups = (liars for choices in reachable for liars in choices if 2 * liars < len(fates))
-    return max((len(fates) - 1) // 3, *whole_groups) if fates else 0
+    whole_groups = (liars for choices in reachable for liars in choices if 2 * liars < len(asked))
+    return max((len(asked) - 1) // 3, *whole_groups) if asked else 0
 
 
 def independent_groups(fates: Sequence[frozenset[str]]) -> list[list[int]]:
@@ -155,11 +206,62 @@ def shared_fates(source: SourceObservation, best: Measurement) -> frozenset[str]
     Loopback is one machine whatever its addresses are called; there every port counts as a server of its own, and a
     reference id of 127.* names a local clock, not an upstream. A stratum 1 reference id names a kind of clock.
     """
-    fates = {_subnet(source.address or source.name, source.port)}
+    fates = _own_fates(source)
     upstream = best.reply.reference_id
     if best.reply.stratum > 1 and upstream[0] not in (0, 127):
-        fates.add(f"upstream {upstream.hex()}")
+        fates |= {f"upstream {upstream.hex()}"}
+    return fates
+
+
+def _own_fates(source: SourceObservation) -> frozenset[str]:
+    """Name what a source shares with others by its address, and by the host name that it is configured under (R10)."""
+    address = source.address or source.name
+    fates = {_subnet(address, source.port)}
+    host, _, port = source.name.rpartition(":")
+    name = host if port.isdecimal() and ":" not in host else source.name
+    if "/" not in name and not is_loopback(address):  # a pool's ZONE/0 and ZONE/1 are two servers
+        fates.add(f"name {name.lower()}")
     return frozenset(fates)
+
+
+def _fates(sources: Iterable[Judged]) -> list[frozenset[str]]:
+    """Return the fates of sources, as far as they are known of those that gave nothing usable."""
+    return [judged.candidate.fates if judged.candidate else _own_fates(judged.source) for judged in sources]
+
+
+def _with_twins(judged: Sequence[Judged]) -> list[Judged]:
+    """Let the IPv4 and the IPv6 address of one stratum 1 server share a fate (R10).
+
+    Above stratum 1 the upstream's reference id shows it. A stratum 1 reference id names a kind of clock, so delay and
+    offset must be the same as well. Two servers that only look alike lose nothing by it: f never gets smaller.
+    """
+    found = list(judged)
+    for (one, first), (other, second) in combinations(enumerate(judged), 2):
+        if _are_twins(first, second):
+            fate = frozenset({f"twins {min(one, other)} {max(one, other)}"})
+            for index in (one, other):
+                candidate = found[index].candidate
+                assert candidate is not None
+                found[index] = found[index]._replace(candidate=candidate._replace(fates=candidate.fates | fate))
+    return found
+
+
+def _are_twins(one: Judged, other: Judged) -> bool:
+    """Whether two sources look like one stratum 1 server, reached by IPv4 and by IPv6."""
+    if not (one.candidate and one.best and other.candidate and other.best):
+        return False
+    if one.best.reply.stratum != 1 or other.best.reply.stratum != 1:
+        return False
+    if one.best.reply.reference_id != other.best.reply.reference_id or _is_ipv6(one) == _is_ipv6(other):
+        return False
+    noise_ns = max(_TWIN_NOISE_NS, max(one.best.delay_ns, other.best.delay_ns) // _TWIN_NOISE_SHARE)
+    apart_ns = abs(one.best.delay_ns - other.best.delay_ns), abs(one.candidate.offset_ns - other.candidate.offset_ns)
+    return max(apart_ns) <= noise_ns
+
+
+def _is_ipv6(judged: Judged) -> bool:
+    """Whether a source was asked at an IPv6 address."""
+    return ":" in (judged.source.address or "")
 
 
 def _subnet(address: str, port: int) -> str:
@@ -227,12 +329,17 @@ def _label(intervals: Sequence[Interval]) -> tuple[Status, ...]:
     )
 
 
-def _weighted_mean(candidates: Sequence[Candidate]) -> int:
-    """Return the mean offset, weighted by 1 / root distance (S5, S7).
+def _estimate(candidates: Sequence[Candidate], statuses: Sequence[Status], liars: int) -> int:
+    """Return the median of the agreeing offsets; of an even count the mean of the middle two (R2).
 
-    Summed exactly (`fsum`) and relative to the least offset, so neither order nor a clock of 1970 costs a digit.
+    A weight would let a liar that claims a tiny interval decide alone. The median does not, but liars can have honest
+    sources called falsetickers; so it is held between the usable offsets of rank f + 1 from below and from above, each
+    of which lies in the range of the honest ones.
     """
-    base_ns = min(candidate.offset_ns for candidate in candidates)
-    weights = [1 / max(1, candidate.interval.half_width_ns) for candidate in candidates]
-    moments = [weight * (candidate.offset_ns - base_ns) for weight, candidate in zip(weights, candidates, strict=True)]
-    return base_ns + round(fsum(moments) / fsum(weights))
+    usable = sorted(candidate.offset_ns for candidate in candidates)
+    agreeing = sorted(
+        candidate.offset_ns for candidate, status in zip(candidates, statuses, strict=True) if status == "agreeing"
+    )
+    trimmed = min(liars, (len(usable) - 1) // 2)
+    middle = (agreeing[(len(agreeing) - 1) // 2] + agreeing[len(agreeing) // 2]) // 2
+    return Interval(usable[trimmed], usable[-1 - trimmed]).clamp(middle)

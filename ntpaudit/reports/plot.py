@@ -420,9 +420,9 @@ def _words(summary: Summary, steps: Sequence[Step], frame: Frame) -> Iterator[st
         return
     bound_s = max(abs(whole.earliest_s or 0.0), abs(whole.latest_s or 0.0))
     reach = f"{_offset(whole.least_s)} to {_offset(whole.most_s)}"
-    yield f"{plural(summary.points, 'point')}: {reach}, never more than {span(bound_s, rounding='up')} wrong"
+    yield f"{plural(summary.points, 'point')}: {reach}, at most {span(bound_s, rounding='up')} wrong by the intervals"
     line = "dots" if glyphs.line is None else glyphs.line
-    yield f"{line}: estimate   {glyphs.band}: where the true offset lies"
+    yield f"{line}: estimate   {glyphs.band}: interval that holds the true offset"
     notes = []
     if steps:
         largest = max(steps, key=lambda step: abs(step.size_s))

@@ -48,23 +48,39 @@ def _measured(record: Record, offset: Offset, since: str) -> tuple[str, Severity
     estimate, bound = span(offset.estimate_s), span(offset.bound_s, rounding="up")
     warning, critical = span(profile.warning_s), span(profile.critical_s)
     by_estimate = profile.judged_on == "offset"
-    where = f"clock is {estimate} {offset.direction}"
+    where, premise = f"clock is {estimate} {offset.direction}", _premise(record)
     match record.verdict:
         case "beyond":
             least = span(max(offset.earliest_s, -offset.latest_s), rounding="down")
-            return f"clock is at least {least} {offset.direction} (estimate {estimate}; {votes})", Severity.CRITICAL
+            said = f"clock is at least {least} {offset.direction} {premise}"
+            return f"{said} (estimate {estimate}; {votes})", Severity.CRITICAL
+        case "unproven" if not record.agreement.guaranteed:
+            said = f"{where} by estimate, but too few servers gave a usable reply to prove it"
         case "unproven":
             turn, side = ("but", "within") if abs(offset.estimate_s) <= profile.critical_s else ("and", "more than")
             said = f"{where} by estimate, {turn} may be up to {bound} wrong: {side} {critical} is not proven"
         case _ if (abs(offset.estimate_s) if by_estimate else offset.bound_s) <= profile.warning_s:
-            return f"{where}, never more than {bound} wrong ({votes})", Severity.OK
+            return f"{where}, at most {bound} wrong {premise} ({votes})", Severity.OK
         case _ if by_estimate:
             over = span(offset.estimate_s, rounding="up")  # so that it never reads as if it were the tolerance itself
             tolerance = f"over the warning tolerance of {warning}"
-            said = f"clock is {over} {offset.direction}, {tolerance}, never more than {bound} wrong"
+            said = f"clock is {over} {offset.direction}, {tolerance}, at most {bound} wrong {premise}"
         case _:
             said = f"{where} and may be up to {bound} wrong, over the warning tolerance of {warning}"
     return f"{said} ({votes})", Severity.WARNING
+
+
+def _premise(record: Record) -> str:
+    """Say on which condition the interval holds: how many of the servers asked may lie (R13)."""
+    liars, asked = record.agreement.tolerated_liars, plural(record.agreement.asked, "server")
+    if record.age_s and record.kind == "network":  # the interval is an earlier one, of servers counted then
+        asked = "the servers"
+    match liars:
+        case 0:
+            return "if no server lies"
+        case 1:
+            return f"if at most 1 of {asked} lies"
+    return f"if at most {liars} of {asked} lie"
 
 
 def _votes(record: Record, since: str) -> str:

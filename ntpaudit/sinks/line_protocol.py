@@ -164,6 +164,7 @@ def _clock(record: Record) -> dict[str, Value]:
         "severity": int(record.severity),
         "verdict": VERDICTS.index(record.verdict),
         "sources": poll.sources,
+        "asked": record.agreement.asked,
         "usable": poll.usable,
         "agreeing": poll.agreeing,
         "falsetickers": poll.usable - poll.agreeing,
@@ -191,6 +192,8 @@ def _clock(record: Record) -> dict[str, Value]:
             "latest_s": record.offset.latest_s,
             "bound_s": record.offset.bound_s,
             "max_drift_ppm": record.offset.max_drift_ppm,
+            "max_falsetickers": record.agreement.tolerated_liars,
+            "guaranteed": int(record.agreement.guaranteed),
         }
     if nearest is not None:
         fields |= {

@@ -33,12 +33,20 @@ def render(record: Record) -> str:
 
 def _gauges(record: Record) -> Iterator[_Gauge]:
     """Return every metric, in the order in which they are written."""
-    offset, poll = record.offset, record.coverage
+    offset, votes, poll = record.offset, record.agreement, record.coverage
     if offset is not None:
         yield _single("offset_seconds", "True time minus host time, estimated: positive is behind.", offset.estimate_s)
-        yield _single("offset_earliest_seconds", "Least that the offset can be.", offset.earliest_s)
-        yield _single("offset_latest_seconds", "Most that the offset can be.", offset.latest_s)
-        yield _single("bound_seconds", "How wrong the clock can be at most, either way.", offset.bound_s)
+        yield _single(
+            "offset_earliest_seconds",
+            "Least that the offset can be if at most max_falsetickers of the servers asked lie.",
+            offset.earliest_s,
+        )
+        yield _single(
+            "offset_latest_seconds",
+            "Most that the offset can be if at most max_falsetickers of the servers asked lie.",
+            offset.latest_s,
+        )
+        yield _single("bound_seconds", "How wrong the clock can be at most, on the same condition.", offset.bound_s)
     yield _single("severity", "0 ok, 1 warning, 2 unknown, 3 critical.", int(record.severity))
     yield _Gauge(
         "verdict",
@@ -54,8 +62,12 @@ def _gauges(record: Record) -> Iterator[_Gauge]:
         },
     )
     yield _single("sources", "Sources configured.", poll.sources)
+    yield _single("asked", "Servers that count as asked.", votes.asked)
     yield _single("usable", "Sources whose answer took part in the vote.", poll.usable)
     yield _single("agreeing", "Sources that agree.", poll.agreeing)
+    if offset is not None:
+        yield _single("max_falsetickers", "Servers asked that may lie before the bound fails.", votes.tolerated_liars)
+        yield _single("guaranteed", "0: too few usable replies, so the bound proves nothing.", int(votes.guaranteed))
     yield _Gauge(
         "source_offset_seconds",
         "Offset by one source: positive is behind.",

@@ -631,7 +631,7 @@ def test_an_audit_without_a_measurement_is_judged_by_what_is_carried_on() -> Non
     record = watch.network(*SILENT).record
     assert (record.kind, record.verdict, record.severity, record.confirmed) == ("network", "within", OK, True)
     assert record.age_s == pytest.approx(300)
-    assert record.agreement == Votes(4, 0, 0, 0)
+    assert record.agreement == Votes(4, 0, 0, 1, asked=4, guaranteed=True)  # of the interval carried on
     assert len(record.sources) == 4
 
 
@@ -640,10 +640,64 @@ def test_a_local_audit_has_the_votes_of_the_measurement() -> None:
     watch = measured()
     watch.host.run(60)
     record = watch.local().record
-    assert (record.kind, record.sources, record.agreement) == ("local", (), Votes(4, 4, 4, 1))
+    assert (record.kind, record.sources, record.agreement) == ("local", (), Votes(4, 4, 4, 1, asked=4))
     assert record.age_s == pytest.approx(60)
     assert record.drift is not None
-    assert Watch(LivingHost()).local().record.agreement == Votes(0, 0, 0, 0)
+    assert Watch(LivingHost()).local().record.agreement == Votes(0, 0, 0, 0, guaranteed=False)
+
+
+# --- too few replies to prove anything (R1) -----------------------------------------------------------------------
+
+THREE_LOST = tuple(failed(number) for number in (2, 3, 4))
+
+
+def ask_one(watch: Watch, error_ns: int = 0, after_s: float = 300) -> Round:
+    """Let time pass and ask four servers of which one replies."""
+    watch.host.run(after_s)
+    return watch.network(*watch.host.sources(error_ns=(error_ns,)), *THREE_LOST)
+
+
+def test_what_proves_nothing_does_not_replace_what_was_proven() -> None:
+    """One reply of four leaves the last agreement's interval in force; it is no sample, a finding, and no gap."""
+    watch = measured()
+    fix, samples = watch.mind.fix, watch.mind.samples
+    for _ in range(12):
+        done = ask_one(watch, 5 * MS)
+        assert (done.record.verdict, done.distance_s) == ("within", None)
+        assert done.record.agreement == Votes(4, 1, 1, 1, asked=4, guaranteed=True)
+        agree_with_the_truth(watch)
+    assert (watch.mind.fix, watch.mind.samples) == (fix, samples)
+    assert done.record.age_s == pytest.approx(3600)
+    assert [(one.id, one.level) for one in done.record.findings if one.level != "low"] == [
+        ("source-quorum", "medium"),
+        ("unreachable-sources", "medium"),
+    ]
+    assert watch.told("evidence-gap") == []
+
+
+@pytest.mark.parametrize("error_ns", [0, 2 * S, HOUR])
+def test_one_reply_of_four_is_never_within_nor_beyond(error_ns: int) -> None:
+    """Where nothing is known from before it is shown and judged unproven: in local audits and after a restart too."""
+    watch = Watch(LivingHost())
+    for turn in range(6):
+        done = ask_one(watch, error_ns)
+        assert (done.record.verdict, done.record.agreement) == (
+            "unproven",
+            Votes(4, 1, 1, 0, asked=4, guaranteed=False),
+        )
+        assert done.record.severity is (UNKNOWN if turn < 2 else WARNING)
+        assert done.record.confirmed == (turn >= 2)
+        assert done.distance_s is None
+        watch.host.run(60)
+        assert watch.local().record.verdict == "unproven"
+    assert watch.mind.samples == ()
+    assert {one.id for one in done.record.findings} == {"source-quorum", "unreachable-sources"}
+    fix = watch.mind.fix
+    assert fix is not None
+    restored = fix_of(fix.reading, done.record)
+    assert restored is not None
+    assert not restored.agreement.is_guaranteed
+    assert watch.network().record.verdict == "within"
 
 
 # --- outvoted -----------------------------------------------------------------------------------------------------
@@ -679,7 +733,7 @@ def test_the_finding_says_who_contradicts_whom() -> None:
     assert found.message.startswith("ntp1.example.net contradicts the 4 servers that agreed 5 min ago")
     assert (found.level, done.is_pending, done.distance_s) == ("low", True, None)  # not confirmed yet
     assert [(one.status, one.reason) for one in done.record.sources] == [("falseticker", "disagrees")]
-    assert done.record.agreement == Votes(1, 1, 0, 0)
+    assert done.record.agreement == Votes(1, 1, 0, 1, asked=1)
     assert fix is not None
     assert watch.mind.fix == fix._replace(contradicted_by=("ntp1.example.net 192.0.1.1",))
     assert watch.mind.samples == samples
@@ -825,7 +879,7 @@ def test_fewer_that_agree_with_what_is_carried_on_are_a_sample() -> None:
     """One server asked alone measures like any other, as long as it does not contradict what more have said."""
     watch = measured()
     done = ask(watch, 5 * MS)
-    assert (done.record.age_s, done.record.agreement) == (0.0, Votes(1, 1, 1, 0))
+    assert (done.record.age_s, done.record.agreement) == (0.0, Votes(1, 1, 1, 0, asked=1))
     assert watch.mind.measured_ns == done.record.boottime_ns
 
 

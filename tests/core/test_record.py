@@ -60,7 +60,7 @@ SHAPE: dict[str, Any] = {
     "verdict": None,
     "profile": {"name", "warning_s", "critical_s", "judged_on"},
     "offset": {"estimate_s", "earliest_s", "latest_s", "bound_s", "direction", "max_drift_ppm"},
-    "agreement": {"sources", "usable", "agreeing", "tolerated_liars"},
+    "agreement": {"sources", "usable", "agreeing", "tolerated_liars", "asked", "guaranteed"},
     "drift": None,
     "sources": None,
     "kernel": None,
@@ -130,7 +130,14 @@ def test_the_record_is_what_the_contract_says() -> None:
             "direction": "behind",
             "max_drift_ppm": 50.0,
         },
-        "agreement": {"sources": 5, "usable": 4, "agreeing": 4, "tolerated_liars": 1},
+        "agreement": {
+            "sources": 5,
+            "usable": 4,
+            "agreeing": 4,
+            "tolerated_liars": 1,
+            "asked": 5,
+            "guaranteed": True,
+        },
         "drift": None,
         "sources": [
             {
@@ -218,13 +225,20 @@ def test_what_an_agent_adds() -> None:
     breach = Breach(1000.0, 2000.0, None, 500.0, True, False)
     drift = Drift(-0.5, 3.0, 0.25, 17, breach, 4800.0)
     health = Health(2, 30, 12.5, 4, "Connection refused", 1, "the disk is full")
-    seen = case()._replace(votes=Votes(5, 4, 3, 1))
+    seen = case()._replace(votes=Votes(5, 4, 3, 1, asked=4))
     record = write_record(
         seen, LABELS, (), Severity.OK, kind="local", age_s=60.5, drift=drift, health=health, confirmed=False
     )
     data = json.loads(strictly(record.to_dict()))
     assert (data["kind"], data["age_s"], data["confirmed"], data["sources"]) == ("local", 60.5, False, [])
-    assert data["agreement"] == {"sources": 5, "usable": 4, "agreeing": 3, "tolerated_liars": 1}
+    assert data["agreement"] == {
+        "sources": 5,
+        "usable": 4,
+        "agreeing": 3,
+        "tolerated_liars": 1,
+        "asked": 4,
+        "guaranteed": True,
+    }
     assert data["drift"] == {
         "frequency_ppm": -0.5,
         "raw_frequency_ppm": 3.0,
@@ -359,12 +373,32 @@ def test_the_worst_counts(
         ((*FOUR, answered(5, measurement(0, 3 * S))), (5, 4, 4, 1)),
         ((answered(1), answered(2, measurement(S))), (2, 2, 0, 0)),
         ((answered(1),), (1, 1, 1, 0)),
+        ((answered(1), failed(2), failed(3), failed(4)), (4, 1, 1, 0)),
+        ((*FOUR[:3], failed(4)), (4, 3, 3, 1)),
     ],
 )
 def test_votes_are_counted(sources: tuple[SourceObservation, ...], votes: tuple[int, int, int, int]) -> None:
-    """Asked, able to vote, agreeing, and how many may lie."""
+    """Configured, able to vote, agreeing, and how many may lie."""
     agreement = conclude(observation(*sources), DEFAULT, LABELS).agreement
     assert (agreement.sources, agreement.usable, agreement.agreeing, agreement.tolerated_liars) == votes
+
+
+def test_a_record_from_before_says_how_many_were_asked() -> None:
+    """A record that an earlier version wrote has neither `asked` nor `guaranteed`: every source was asked."""
+    data = conclude(observation(*FOUR), DEFAULT, LABELS).to_dict()
+    del data["agreement"]["asked"], data["agreement"]["guaranteed"]
+    assert Record.from_dict(data).agreement == Votes(4, 4, 4, 1, asked=4, guaranteed=True)
+
+
+@pytest.mark.parametrize("offset", [0, 200 * MS, 2 * S, 3600 * S])
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
+def test_too_few_replies_are_unproven(offset: int, profile: Profile) -> None:
+    """As few usable replies as may be lies prove neither within nor beyond, and `source-quorum` says so (R1)."""
+    record = conclude(observation(answered(1, measurement(offset)), *map(failed, (2, 3, 4))), profile, LABELS)
+    assert (record.verdict, record.severity) == ("unproven", Severity.WARNING)
+    assert not record.agreement.guaranteed
+    counted = {finding.id for finding in record.findings if finding.severity > Severity.OK}
+    assert counted == {"source-quorum", "unreachable-sources"}
 
 
 def test_a_source_is_told_at_the_common_instant() -> None:
@@ -609,4 +643,6 @@ def test_every_record_keeps_the_contract(seen: Observation, profile: str, labels
         assert offset["direction"] == ("behind" if offset["estimate_s"] > 0 else "ahead")
         assert all(isfinite(offset[key]) for key in ("estimate_s", "earliest_s", "latest_s", "bound_s"))
         assert 2 * agreement["agreeing"] > agreement["usable"]
-        assert 2 * agreement["tolerated_liars"] < agreement["usable"]
+        assert agreement["tolerated_liars"] < agreement["usable"]
+        assert 2 * agreement["tolerated_liars"] < agreement["asked"] <= agreement["sources"]
+        assert agreement["guaranteed"] or data["verdict"] == "unproven"

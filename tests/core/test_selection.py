@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import combinations, permutations
-from math import ceil, isfinite
 from random import Random
+from statistics import median
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +17,7 @@ from ntpaudit.core.selection import (
     Agreement,
     Candidate,
     agree,
+    count_votes,
     expected_liars,
     independent_groups,
     select,
@@ -167,6 +168,164 @@ def test_touching_ends_agree() -> None:
     assert agreed(independent((0, 10), (10, 20))).interval == Interval(10, 10)
 
 
+# --- how many were asked (R1) -------------------------------------------------------------------------------------
+
+
+def lost(count: int) -> list[frozenset[str]]:
+    """Return the fates of servers that were asked and gave nothing usable."""
+    return [frozenset({f"lost {number}"}) for number in range(count)]
+
+
+def possible_truths(ends: Sequence[tuple[int, int]], liars: int) -> list[int]:
+    """Return every point that may be the truth if at most so many lie: some choice of the others all cover it."""
+    honest = [others for size in range(len(ends) - liars, len(ends) + 1) for others in combinations(ends, size)]
+    return [x for x in range(20) if any(all(low <= x <= high for low, high in others) for others in honest)]
+
+
+def test_a_lost_reply_does_not_disarm_the_vote() -> None:
+    """R1's smallest case: of four asked one reply is lost and one server lies; f is still 1, and the truth inside."""
+    honest, liar = [(-5 * MS, 15 * MS), (-12 * MS, 6 * MS)], (4 * MS, 5 * MS)
+    agreement = agree(independent(*honest, liar), lost(1))
+    assert agreement is not None
+    assert agreement.interval == Interval(-5 * MS, 6 * MS)
+    assert (agreement.tolerated_liars, agreement.contradicted, agreement.is_guaranteed) == (1, False, True)
+    assert not agreed(independent(*honest, liar)).interval.covers(0)  # three asked: no liar among them is allowed for
+
+
+def test_two_of_four_are_the_hull_of_both() -> None:
+    """Where two of four asked gave a usable reply either may lie, so the interval is what either says (R1)."""
+    agreement = agree(independent((-9, 9), (8, 12)), lost(2))
+    assert agreement is not None
+    assert (agreement.interval, agreement.tolerated_liars, agreement.is_guaranteed) == (Interval(-9, 12), 1, True)
+
+
+@pytest.mark.parametrize(("usable", "asked"), [(1, 4), (1, 6), (1, 7), (2, 7), (3, 10)])
+def test_where_all_may_lie_nothing_is_guaranteed(usable: int, asked: int) -> None:
+    """As many usable replies as may be lies, or fewer, prove nothing: the interval is all that any says (R1)."""
+    ends = [(-5 - number, 5 + 2 * number) for number in range(usable)]
+    agreement = agree(independent(*ends), lost(asked - usable))
+    assert agreement is not None
+    assert agreement.interval == Interval(min(low for low, _ in ends), max(high for _, high in ends))
+    assert (agreement.tolerated_liars, agreement.is_guaranteed, agreement.contradicted) == (0, False, False)
+
+
+@given(SMALL, st.integers(0, 6))
+@settings(max_examples=500, deadline=None)
+def test_the_interval_is_every_point_that_may_be_the_truth(ends: list[tuple[int, int]], missing: int) -> None:
+    """For any number asked, lost and lying the ends are those of all points that may be the truth (S2, R1)."""
+    agreement = agree(independent(*ends), lost(missing))
+    usable, expected = len(ends), max(0, (len(ends) + missing - 1) // 3)
+    depth = max((sum(low <= x <= high for low, high in ends) for x in range(20)), default=0)
+    if 2 * depth <= usable:
+        assert agreement is None
+        return
+    if agreement is None:  # more lied than can be allowed for
+        assert not possible_truths(ends, max(expected, (usable - 1) // 2))
+        return
+    assert agreement.is_guaranteed == (expected < usable)
+    truths = possible_truths(ends, agreement.tolerated_liars if agreement.is_guaranteed else usable - 1)
+    assert agreement.interval == Interval(min(truths), max(truths))
+    if agreement.contradicted:
+        assert agreement.tolerated_liars > expected
+        assert not possible_truths(ends, agreement.tolerated_liars - 1)
+    elif agreement.is_guaranteed:
+        assert agreement.tolerated_liars == expected
+
+
+@st.composite
+def attacked(draw: st.DrawFn) -> tuple[list[Interval], list[Interval], int]:
+    """Draw the intervals of honest servers around a truth of 0, those of liars, and how many replies are lost."""
+    asked = draw(st.integers(1, 10))
+    liars = draw(st.integers(0, (asked - 1) // 3))
+    missing = draw(st.integers(0, asked - liars))
+    reach = st.integers(0, 40 * MS)
+    honest = [Interval(-draw(reach), draw(reach)) for _ in range(asked - liars - missing)]
+    ends = [end for interval in honest for end in interval] or [0]
+    lowest_high, highest_low = min(ends, key=abs), max(ends, key=abs)
+    where = st.sampled_from([*ends, lowest_high, highest_low, S, -S, *(end + step for end in ends for step in (-1, 1))])
+    false = []
+    for _ in range(liars):
+        at, width = draw(where), draw(st.sampled_from([0, 1, 2, MS, 50 * MS]))
+        false.append(draw(st.sampled_from([Interval(at, at + width), Interval(at - width, at)])))
+    return honest, false, missing
+
+
+@given(attacked(), st.randoms())
+@settings(max_examples=600, deadline=None)
+def test_the_truth_is_inside_whatever_is_lost(
+    world: tuple[list[Interval], list[Interval], int], random: Random
+) -> None:
+    """If at most f of the servers asked lie, whatever they say and whichever replies are lost, the truth is inside."""
+    honest, false, missing = world
+    mixed = [(interval, number) for number, interval in enumerate([*honest, *false])]
+    random.shuffle(mixed)
+    agreement = agree([candidate(*interval, number) for interval, number in mixed], lost(missing))
+    if agreement is not None and agreement.is_guaranteed:
+        assert agreement.interval.covers(0)
+        assert agreement.interval.covers(agreement.estimate_ns)
+
+
+def test_an_attacker_who_drops_one_honest_server_gains_nothing() -> None:
+    """Four asked, one honest reply dropped, and one liar in the worst place with a width of nearly zero (R1)."""
+    caught_without = 0
+    for seed in range(WORLDS // 4):
+        random = Random(seed)
+        honest = [Interval(-random.randrange(1, 30 * MS), random.randrange(1, 30 * MS)) for _ in range(3)]
+        dropped = random.randrange(3)
+        heard = [interval for number, interval in enumerate(honest) if number != dropped]
+        high = min(interval.latest_ns for interval in heard)
+        liar = Interval(high - random.randrange(2), high)
+        voters = [candidate(*interval, number) for number, interval in enumerate([*heard, liar])]
+        agreement = agree(voters, lost(1))
+        assert agreement is not None, f"world {seed}"
+        assert agreement.is_guaranteed, f"world {seed}"
+        assert agreement.interval.covers(0), f"world {seed}"
+        caught_without += not agreed(voters).interval.covers(0)
+    assert caught_without > WORLDS // 5, "these liars would not have fooled the vote of three either"
+
+
+def test_a_server_that_shares_a_fate_with_a_lost_one_counts() -> None:
+    """Whole groups may lie also where some of their members, or of the others, gave nothing usable (S8, R1)."""
+    heard = [candidate(-10, 10, 1), candidate(-10, 10, 2), candidate(9, 9, 3), candidate(9, 9, 3)]
+    assert not agreed(heard).interval.covers(0)  # of three groups none may lie, and of four servers one
+    agreement = agree(heard, lost(1))  # of four groups one may, and the largest has two members
+    assert agreement is not None
+    assert agreement.tolerated_liars == 2
+    assert agreement.interval.covers(0)
+
+
+UNUSABLE: list[SourceObservation] = [
+    failed(4),
+    failed(4, reason="late"),
+    failed(4, reason="name-unknown"),
+    failed(4, "rejected", "unsync"),
+    failed(4, "rejected", "kod:RATE"),
+    failed(4, "backed-off", "unanswered"),
+    failed(4, "backed-off", "kod:DENY"),
+    answered(4, measurement(0, 2 * S)),
+    answered(4, measurement(0), measurement(S)),
+]
+
+
+@pytest.mark.parametrize("fourth", UNUSABLE)
+def test_a_server_that_gave_nothing_usable_counts_as_asked(fourth: SourceObservation) -> None:
+    """Distant, rejected, late, unreachable, unresolved, or skipped because it is silent: the server counts (R1)."""
+    selection = select((*FOUR[:3], fourth), TAKEN)
+    votes = count_votes(selection)
+    assert (votes.sources, votes.asked, votes.usable, votes.tolerated_liars) == (4, 4, 3, 1)
+    assert votes.guaranteed
+    alone = count_votes(select((FOUR[0], failed(2), failed(3), fourth), TAKEN))
+    assert (alone.asked, alone.usable, alone.tolerated_liars, alone.guaranteed) == (4, 1, 0, False)
+
+
+@pytest.mark.parametrize("reason", ["interval", "pool-limit", "same-server", "nts"])
+def test_a_server_that_we_skip_does_not_count_as_asked(reason: str) -> None:
+    """A source that we leave out by our own choice takes no part in the count (R1)."""
+    votes = count_votes(select((*FOUR[:3], failed(4, "backed-off", reason)), TAKEN))
+    assert (votes.sources, votes.asked, votes.usable, votes.tolerated_liars) == (4, 3, 3, 0)
+    assert votes.guaranteed
+
+
 # --- how many may lie ---------------------------------------------------------------------------------------------
 
 
@@ -174,6 +333,14 @@ def test_touching_ends_agree() -> None:
 def test_a_third_less_one_may_lie(sources: int, liars: int) -> None:
     """Of m independent sources floor((m - 1) / 3) may lie (S2)."""
     assert expected_liars([frozenset({str(number)}) for number in range(sources)]) == liars
+
+
+def test_a_silent_neighbour_tells_no_lie() -> None:
+    """A server that gave nothing usable counts as asked, and adds no liar to the group that it belongs to (R1, S8)."""
+    fates = [frozenset({f"net {number}"}) for number in range(4)]
+    assert expected_liars(fates, [frozenset({"net 3"})]) == 1
+    assert expected_liars([*fates, frozenset({"net 3"})]) == 2
+    assert expected_liars(fates, lost(3)) == 2
 
 
 @pytest.mark.parametrize(
@@ -344,11 +511,14 @@ def test_a_liar_gains_nothing_by_claiming_an_upstream() -> None:
 def test_servers_behind_nat64_are_told_apart() -> None:
     """An IPv6 address that holds an IPv4 address shares the fate of that one's /24, not of the whole prefix (S8)."""
     addresses = ("64:ff9b::c000:201", "64:ff9b::c633:6401", "::ffff:203.0.113.1", "192.0.2.9")
-    fates = [shared_fates(answered(1, address=address), measurement(said=reply(stratum=1))) for address in addresses]
+    fates = [
+        shared_fates(answered(1, name=address, address=address), measurement(said=reply(stratum=1)))
+        for address in addresses
+    ]
     groups = {tuple(sorted(group)) for group in independent_groups(fates)}
     assert groups == {(0, 3), (1,), (2,)}
     mapped = shared_fates(answered(1, address="203.0.113.7"), measurement(said=reply(stratum=1)))
-    assert mapped == fates[2]
+    assert mapped & fates[2]
 
 
 def test_nothing_is_carried_over_a_suspend() -> None:
@@ -387,16 +557,53 @@ def test_a_sample_from_after_the_suspend_still_counts() -> None:
 # --- the estimate -------------------------------------------------------------------------------------------------
 
 
-def exact_mean(candidates: Sequence[Candidate]) -> Fraction:
-    """Return the mean of the offsets, weighted by 1 / half-width, exactly."""
-    weights = [Fraction(1, max(1, ceil(Fraction(c.interval[1] - c.interval[0], 2)))) for c in candidates]
-    return sum((w * c.offset_ns for w, c in zip(weights, candidates, strict=True)), Fraction(0)) / sum(weights)
+def test_a_liar_that_is_very_certain_does_not_decide() -> None:
+    """R2's case: three servers say 0 within 30 ms, a liar 29 ms within 1 ns; the estimate stays with the three."""
+    honest = [candidate(-30 * MS, 30 * MS, number) for number in range(3)]
+    assert agreed([*honest, candidate(29 * MS - 1, 29 * MS + 1, 3)]).estimate_ns == 0
 
 
-def test_the_estimate_is_weighted_by_certainty() -> None:
-    """A source three times as certain counts three times as much (S5, S7)."""
-    agreement = agreed([candidate(-30, 30, 1, offset=12), candidate(-10, 10, 2, offset=0)])
-    assert agreement.estimate_ns == 3
+@pytest.mark.parametrize(("offsets", "expected"), [((7,), 7), ((2, 8), 5), ((1, 2, 90), 2), ((1, 2, 6, 90), 4)])
+def test_the_estimate_is_the_median(offsets: tuple[int, ...], expected: int) -> None:
+    """Of an even number of sources it is the mean of the middle two (R2)."""
+    assert agreed([candidate(-100, 100, at, offset=at) for at in offsets]).estimate_ns == expected
+
+
+@given(attacked(), st.data())
+@settings(max_examples=600, deadline=None)
+def test_liars_cannot_move_the_estimate_beyond_the_honest(
+    world: tuple[list[Interval], list[Interval], int], data: st.DataObject
+) -> None:
+    """With at most f liars among more than 2 f usable sources the estimate is in the range of the honest ones (R2).
+
+    Where the interval leaves that range out, it is at the interval's end, to which the honest sources alone bring it.
+    """
+    honest, false, missing = world
+    if len(honest) <= len(false):
+        return
+    voters = [
+        candidate(*interval, number, offset=data.draw(st.integers(*interval)))
+        for number, interval in enumerate([*honest, *false])
+    ]
+    agreement = agree(voters, lost(missing))
+    asked = len(voters) + missing
+    if agreement is None or not 2 * ((asked - 1) // 3) < len(voters):
+        return
+    offsets = [voter.offset_ns for voter in voters[: len(honest)]]
+    common_low, common_high = max(i.earliest_ns for i in honest), min(i.latest_ns for i in honest)
+    assert min(*offsets, common_high) <= agreement.estimate_ns <= max(*offsets, common_low)
+    if agreement.interval.earliest_ns <= min(offsets) and max(offsets) <= agreement.interval.latest_ns:
+        assert min(offsets) <= agreement.estimate_ns <= max(offsets)
+
+
+def test_honest_sources_that_liars_disown_still_hold_the_estimate() -> None:
+    """Seven asked, two lost, two lie: they agree with two of three honest ones and disown the third (R2)."""
+    honest = [candidate(-10, 10, 1, offset=0), candidate(-1, 10, 2, offset=1), candidate(-10, 2, 3, offset=-5)]
+    liars = [candidate(10, 10, number) for number in (4, 5)]
+    agreement = agree([*honest, *liars], lost(2))
+    assert agreement is not None
+    assert agreement.statuses[2] == "falseticker"
+    assert -5 <= agreement.estimate_ns <= 1
 
 
 def test_falsetickers_have_no_say_in_the_estimate() -> None:
@@ -407,7 +614,7 @@ def test_falsetickers_have_no_say_in_the_estimate() -> None:
 
 @pytest.mark.parametrize("side", [1, -1])
 def test_the_estimate_stays_inside_the_interval(side: int) -> None:
-    """What the mean makes of lopsided offsets is drawn to the interval that is guaranteed (S7)."""
+    """What the median makes of lopsided offsets is drawn to the interval that is guaranteed (S7)."""
     near, far = sorted((0, 10 * side)), sorted((0, 100 * side))
     candidates = [
         Candidate(100 * side, Interval(*far), frozenset({"net 1"})),
@@ -424,7 +631,7 @@ def test_the_estimate_stays_inside_the_interval(side: int) -> None:
 )
 @settings(max_examples=200, deadline=None)
 def test_the_estimate_agrees_with_fractions(rows: list[tuple[int, int, int, float]], far: int) -> None:
-    """The estimate is the exact weighted mean, to 2 ns even for a clock that is 70 years wrong (S7)."""
+    """The estimate is the exact median, to 1 ns even for a clock that is 70 years wrong (R2)."""
     candidates = [
         Candidate(
             far + min(at, 0) - left + int((left + right) * part),
@@ -435,10 +642,9 @@ def test_the_estimate_agrees_with_fractions(rows: list[tuple[int, int, int, floa
     ]  # every interval holds `far`
     agreement = agreed(candidates)
     assert agreement.statuses == ("agreeing",) * len(rows)
-    exact = exact_mean(candidates)
+    exact = median(Fraction(voter.offset_ns) for voter in candidates)
     inside = min(max(exact, Fraction(agreement.interval.earliest_ns)), Fraction(agreement.interval.latest_ns))
-    assert abs(agreement.estimate_ns - inside) <= 2
-    assert isfinite(agreement.estimate_ns)
+    assert abs(agreement.estimate_ns - inside) < 1
 
 
 # --- order --------------------------------------------------------------------------------------------------------
@@ -628,7 +834,7 @@ def test_samples_before_and_after_a_step_agree() -> None:
 def fates(address: str, port: int = 123, reference_id: bytes = b"GPS\0", stratum: int = 1) -> frozenset[str]:
     """Return the fates of a source, by default one whose upstream is no server."""
     best = measurement(said=reply(reference_id=reference_id, stratum=stratum))
-    return shared_fates(SourceObservation("name", address, port, (best,)), best)
+    return shared_fates(SourceObservation(f"name of {address}", address, port, (best,)), best)
 
 
 @pytest.mark.parametrize(
@@ -676,6 +882,62 @@ def test_the_same_upstream_is_a_shared_fate() -> None:
 def test_a_local_clock_is_no_upstream(reference_id: bytes) -> None:
     """A reference id of 127.* or of zero names no server that two could share."""
     assert not fates("192.0.2.1", 123, reference_id, 2) & fates("198.51.100.1", 123, reference_id, 2)
+
+
+def stratum_1(
+    name: str, address: str, offset_ns: int = 0, delay_ns: int = 20 * MS, reference_id: bytes = b"GPS\0"
+) -> SourceObservation:
+    """Make a stratum 1 source."""
+    said = reply(reference_id=reference_id, stratum=1)
+    return answered(1, measurement(offset_ns, delay_ns=delay_ns, said=said), name=name, address=address)
+
+
+V4, V6 = "203.0.113.1", "2001:db8::1"
+
+
+@pytest.mark.parametrize(
+    ("other", "shared"),
+    [
+        (stratum_1("b", V6), True),
+        (stratum_1("b", V6, offset_ns=MS, delay_ns=21 * MS), True),
+        (stratum_1("b", V6, delay_ns=23 * MS), False),
+        (stratum_1("b", V6, offset_ns=3 * MS), False),
+        (stratum_1("b", V6, offset_ns=-3 * MS), False),
+        (stratum_1("b", V6, reference_id=b"PPS\0"), False),
+        (stratum_1("b", "198.51.100.1"), False),
+        (answered(1, measurement(said=reply(reference_id=b"GPS\0")), name="b", address=V6), False),
+        (stratum_1("a:1123", "198.51.100.1", offset_ns=MS, delay_ns=MS, reference_id=b"PPS\0"), True),
+        (failed(9, name="b"), False),
+    ],
+)
+def test_both_addresses_of_one_stratum_1_server_share_a_fate(other: SourceObservation, shared: bool) -> None:
+    """IPv4 and IPv6 with the same reference id, delay and offset, or one name: one server (R10)."""
+    rest = (answered(3), answered(4), answered(5), answered(6))
+    for order in permutations((stratum_1("a", V4), other)):
+        selection = select((*order, *rest), TAKEN)
+        fates = [judged.candidate.fates for judged in selection.sources if judged.candidate]
+        assert (len(independent_groups(fates)) < len(fates)) == shared
+        usable = len(selection.usable)
+        assert selection.agreement is not None
+        assert selection.agreement.tolerated_liars == (2 if shared and usable == 6 else 1)
+
+
+def test_one_server_with_two_addresses_that_lies_is_one_liar() -> None:
+    """A stratum 1 server that lies is outvoted by four, also where it is configured by both of its addresses (R10)."""
+    said = reply(reference_id=b"GPS\0", stratum=1)
+    exact = measurement(10 * MS, 0, said=said)
+    liar = [answered(9, exact, name=name, address=address) for name, address in (("a", V4), ("b", V6))]
+    agreement = select((*FOUR, *liar), TAKEN).agreement
+    assert agreement is not None
+    assert agreement.tolerated_liars == 2
+    assert agreement.interval.covers(0)
+
+
+def test_the_places_of_a_pool_are_servers_of_their_own() -> None:
+    """ZONE/0 and ZONE/1 share a name, and no fate (R10)."""
+    pool = tuple(answered(number, name=f"pool.example/{number}") for number in (0, 1, 2, 3))
+    fates = [judged.candidate.fates for judged in select(pool, TAKEN).sources if judged.candidate]
+    assert len(independent_groups(fates)) == 4
 
 
 def test_a_source_without_an_address_is_known_by_its_name() -> None:

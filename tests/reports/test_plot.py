@@ -201,7 +201,7 @@ def test_points_outside_the_frame_are_not_drawn() -> None:
 def test_one_point_alone() -> None:
     """A history of a single audit has a picture too."""
     text = draw([point(0, 0.002)], [], frame(1 / 60), PLAIN)
-    assert "1 point: 2 ms behind to 2 ms behind, never more than 7 ms wrong" in text
+    assert "1 point: 2 ms behind to 2 ms behind, at most 7 ms wrong by the intervals" in text
     assert any("*" in row for row in picture(text))
 
 
@@ -244,4 +244,4 @@ def test_colours_move_nothing() -> None:
 def test_the_summary_is_rounded_outwards() -> None:
     """The words below claim no more than was measured."""
     text = draw([point(0, 0.0012345, 0.1), point(1, 0.0012345, 0.1)], [], frame(1), PLAIN)
-    assert f"never more than {span(0.1012345, rounding='up')} wrong" in text
+    assert f"at most {span(0.1012345, rounding='up')} wrong" in text

@@ -12,7 +12,8 @@ from tests.records import CASES, record, records, servers
 from tests.sinks.test_headline import SCALES
 
 OK = """\
-OK  clock is 1.92 ms behind, never more than 4.76 ms wrong (4 of 5 servers agree, 1 disagrees)
+OK  clock is 1.95 ms behind, at most 4.76 ms wrong if at most 1 of 5 servers lies (4 of 5 servers
+    agree, 1 disagrees)
 
 source            address       status         offset             +/-  delay  st  reference
 ntp1.example.net  192.0.1.1     agreeing      1.80 ms behind  2.96 ms   2 ms   2  203.0.113.1
@@ -31,7 +32,8 @@ assumed   the oscillator is off by at most 50 ppm (host.max_drift_ppm)
 """
 
 CRITICAL = """\
-CRITICAL  clock is at least 2 h behind (estimate 2 h; 4 of 4 servers agree)
+CRITICAL  clock is at least 2 h behind if at most 1 of 4 servers lies (estimate 2 h; 4 of 4 servers
+          agree)
 
 source            address    status        offset             +/-  delay  st  reference
 ntp1.example.net  192.0.1.1  agreeing  7200.004 s behind  3.06 ms   2 ms   2  203.0.113.1
