@@ -26,15 +26,15 @@ BOOT_GRACE_NS = 600 * NS_PER_S
 PATIENCE_NS = 1800 * NS_PER_S
 """For so long nothing is raised about the offset because the clock is being corrected just then."""
 
-OFFSET = "offset"
-"""The watched condition that the offset is beyond the warning tolerance; it has no finding of its own."""
+OFFSET = "offset-high"
+"""The rule that the offset is worse than ok: by it, and by `offset-out`, the severity of the offset is judged."""
 
 LEVELS: tuple[Level, ...] = ("low", "medium", "high", "critical")
 """By their ranks, which begin with 1; rank 0 is a condition in order."""
 
 _COUNTED = 2  # the rank from which a finding counts: a low one is listed only
-_JUDGED_BY_TOLERANCE = frozenset({"offset-out", "not-demonstrable"})
-_ABOUT_OFFSET = _JUDGED_BY_TOLERANCE | {OFFSET, "tz-or-rtc-fault", "breach-forecast"}
+_JUDGED_BY_TOLERANCE = frozenset({"offset-out", "not-demonstrable", OFFSET})
+_ABOUT_OFFSET = _JUDGED_BY_TOLERANCE | {"tz-or-rtc-fault", "breach-forecast"}
 _TOLD_BY_ITSELF = frozenset({"step-back", "step-forward"})  # each step is an event, at its own moment
 
 
@@ -102,9 +102,11 @@ def judge(
     correcting_ns = _correcting_ns(alarms.correcting_ns, now_ns, is_correcting) if is_sample else alarms.correcting_ns
     is_spared = now_ns < BOOT_GRACE_NS or (correcting_ns is not None and now_ns - correcting_ns < PATIENCE_NS)
     strict = case._replace(profile=_scaled(case.profile, HYSTERESIS))
-    watched = dict(alarms.watched)
+    watched = {rule.id: alarms.watched.get(rule.id, _NEW) for rule in RULES}
+    if is_sample and not is_continued:  # that it was in order was said of a clock that was lost sight of
+        watched[OFFSET] = watched[OFFSET]._replace(seen=tuple(filter(None, watched[OFFSET].seen)))
     for rule in RULES:
-        before, said = watched.get(rule.id, _NEW), rule.check(case)
+        before, said = watched[rule.id], rule.check(case)
         if rule.basis == "moment":
             watched[rule.id] = _NEW if said is None else Watched(raised=_rank(said), message=said[1])
         elif _can_tell(rule, said, case, kind, is_sample):
@@ -112,15 +114,9 @@ def judge(
             rank = max(_rank(said), held)
             if not (is_spared and rank > before.raised and rule.id in _ABOUT_OFFSET):
                 watched[rule.id] = _hear(before, rank, now_ns, rule.least_s, said[1] if said else "")
-    if is_sample:
-        before = watched.get(OFFSET, _NEW)
-        if not is_continued:  # that it was in order was said of a clock that has been lost sight of
-            before = before._replace(seen=tuple(filter(None, before.seen)))
-        rank = _COUNTED * ((strict if before.raised else case).offset_severity > Severity.OK)
-        watched[OFFSET] = before if is_spared and rank > before.raised else _hear(before, rank, now_ns, 0.0, "")
     after = Alarms(watched, correcting_ns, alarms.doubted)
     if is_sample:
-        is_doubted = case.offset_severity > _severity_told(after)
+        is_doubted = case.offset_severity > _severity_told(after, case)
         after = after._replace(doubted=(*after.doubted, is_spared)[-SAMPLES:] if is_doubted else ())
     return _judgement(case, alarms, after, kind)
 
@@ -148,12 +144,16 @@ def _can_tell(rule: Rule, said: Raised, case: Case, kind: Kind, is_sample: bool)
     if rule.basis == "host" or kind == "local":
         return rule.basis == "host"
     if rule.id in _ABOUT_OFFSET:
-        return is_sample
+        return is_sample and not case.is_unguaranteed
     resting = {judged.reason for judged in case.selection.sources if judged.status == "backed-off"}
     match rule.id:
         case "source-quorum":
             is_outvoted = case.course is not None and case.course.outvoted is not None
-            return is_outvoted or (bool(case.selection.usable) and "interval" not in resting)
+            is_insufficient = not case.selection.is_sufficient
+            is_complete = "interval" not in resting
+            return is_outvoted or (bool(case.selection.usable) and (is_complete or is_insufficient))
+        case "no-usable-source":
+            return bool(case.selection.asked)
         case "unreachable-sources":
             return said is not None or resting.isdisjoint(("interval", "unanswered"))
     return True
@@ -207,15 +207,20 @@ def _is_over(better: Sequence[bool], better_ns: int, now_ns: int) -> bool:
 def _judgement(case: Case, before: Alarms, after: Alarms, kind: Kind) -> Judgement:
     """Draw the sum of all that is watched."""
     entries = [(rule, after.watched.get(rule.id, _NEW)) for rule in RULES]
-    findings = [_listed(rule, entry) for rule, entry in entries if entry.raised or entry.pending]
+    listed = [(rule, entry) for rule, entry in entries if _level(rule, after) or _is_suspected(rule, after)]
+    findings = [_listed(rule, entry) for rule, entry in listed]
     severity = max((finding.severity for finding in findings), default=Severity.OK)
     confirmed = True
     if case.selection.agreement is None:
         severity = max(severity, Severity.UNKNOWN)
     else:
-        told = _severity_told(after)
+        told = _severity_told(after, case)
         confirmed = case.offset_severity <= told
-        severity = max(severity, told if confirmed or _is_trusted(after, told) else Severity.UNKNOWN)
+        if confirmed or _is_trusted(after, told):
+            severity = max(severity, told)
+        else:
+            severity = max(severity, Severity.UNKNOWN)
+            findings = _counted_as_unknown(findings, case)
     is_wanting = any(rule.basis == "network" and _is_wanting(entry) for rule, entry in entries)
     is_doubtful = not confirmed and (kind == "network" or case.offset_severity is Severity.CRITICAL)
     return Judgement(
@@ -238,11 +243,46 @@ def _is_trusted(alarms: Alarms, told: Severity) -> bool:
     return told > Severity.OK or 0 in alarms.watched.get(OFFSET, _NEW).seen
 
 
-def _severity_told(alarms: Alarms) -> Severity:
+def _severity_told(alarms: Alarms, case: Case) -> Severity:
     """Return how bad the offset is by what has been raised of it."""
     if alarms.watched.get("offset-out", _NEW).raised:
         return Severity.CRITICAL
-    return Severity.WARNING if alarms.watched.get(OFFSET, _NEW).raised else Severity.OK
+    is_insufficient = case.is_unguaranteed and alarms.watched.get("source-quorum", _NEW).raised >= _COUNTED
+    return Severity.WARNING if is_insufficient or alarms.watched.get(OFFSET, _NEW).raised else Severity.OK
+
+
+def _level(rule: Rule, alarms: Alarms) -> int:
+    """Return the rank at which a rule's finding is raised and listed, 0 while another one covers it."""
+    is_covered = any(alarms.watched.get(other, _NEW).raised >= _COUNTED for other in rule.covered_by)
+    return 0 if is_covered else alarms.watched.get(rule.id, _NEW).raised
+
+
+def _is_suspected(rule: Rule, alarms: Alarms) -> bool:
+    """Whether a rule's finding awaits confirmation, and no other one says as much."""
+    covering = [alarms.watched.get(other, _NEW) for other in rule.covered_by]
+    is_covered = any(max(entry.raised, entry.pending) >= _COUNTED for entry in covering)
+    return alarms.watched.get(rule.id, _NEW).pending > 0 and not is_covered
+
+
+def _counted_as_unknown(findings: Sequence[Finding], case: Case) -> list[Finding]:
+    """Let the finding about an offset that is not confirmed count as unknown, so that no severity is without one.
+
+    Samples that are spared, after a start or while the clock is corrected, raise no suspicion: theirs is added here.
+    """
+    cause = next(
+        rule for rule in RULES if rule.id in _JUDGED_BY_TOLERANCE | {"source-quorum"} and _is_cause(rule, case)
+    )
+    if all(finding.id != cause.id for finding in findings):
+        level, message = cause.check(case) or ("medium", "too few servers gave a usable reply")
+        findings = [*findings, make_finding(cause, ("low", f"{message} (not confirmed yet, else {level})"))]
+    return [
+        one._replace(severity=max(one.severity, Severity.UNKNOWN)) if one.id == cause.id else one for one in findings
+    ]
+
+
+def _is_cause(rule: Rule, case: Case) -> bool:
+    """Whether it is this rule by which the offset is worse than ok."""
+    return case.is_unguaranteed if rule.id == "source-quorum" else rule.check(case) is not None
 
 
 def _is_wanting(watched: Watched) -> bool:
@@ -276,10 +316,11 @@ def _changes(before: Alarms, after: Alarms) -> Iterator[tuple[Finding, bool]]:
     """Yield what was raised, given another level or cleared between two states."""
     for rule in RULES:
         old, new = before.watched.get(rule.id, _NEW), after.watched.get(rule.id, _NEW)
-        if rule.id in _TOLD_BY_ITSELF or old.raised == new.raised:
+        old_level, new_level = _level(rule, before), _level(rule, after)
+        if rule.id in _TOLD_BY_ITSELF or old_level == new_level:
             continue
-        last = new if new.raised else old
-        yield make_finding(rule, (LEVELS[last.raised - 1], last.message)), new.raised > 0
+        last = new if new_level else old
+        yield make_finding(rule, (LEVELS[(new_level or old_level) - 1], last.message)), new_level > 0
 
 
 def _scaled(profile: Profile, share: float) -> Profile:

@@ -13,10 +13,10 @@ from ntpaudit.core.database_clock import disputed_ns
 from ntpaudit.core.drift import Drift
 from ntpaudit.core.findings import LEVEL_SEVERITY, Finding, Level
 from ntpaudit.core.measurement import Interval
-from ntpaudit.core.ntptime import NS_PER_S, format_utc
+from ntpaudit.core.ntptime import ERA_S, NS_PER_S, PIVOT_NS, format_utc
 from ntpaudit.core.observation import Daemon, KernelState, Observation, SourceObservation, Unavailable
 from ntpaudit.core.policy import Profile, Severity, Verdict, bound_s, least_s
-from ntpaudit.core.selection import Judged, Selection, Votes, independent_groups
+from ntpaudit.core.selection import BEFORE_RELEASE, Judged, Selection, Votes, independent_groups
 from ntpaudit.core.sources import NTP_PORT, is_loopback
 from ntpaudit.core.steps import Step
 from ntpaudit.core.wording import direction, plural, span, standing
@@ -206,6 +206,80 @@ def check_not_demonstrable(case: Case) -> Raised:
     )
 
 
+def check_offset_high(case: Case) -> Raised:
+    """The clock is over the warning tolerance, by its estimate or its bound; or its bound is over the critical one."""
+    agreement, profile = case.selection.agreement, case.profile
+    if agreement is None or case.is_unguaranteed or case.offset_severity is Severity.OK:
+        return None
+    warning = f"over the warning tolerance of {span(profile.warning_s)}"
+    if profile.judged_on == "offset" and abs(agreement.estimate_ns) / NS_PER_S > profile.warning_s:
+        estimate = span(agreement.estimate_ns / NS_PER_S, rounding="up")
+        return "medium", f"the clock is {estimate} {direction(agreement.estimate_ns)}, {warning}"
+    bound = f"the clock may be up to {span(bound_s(agreement.interval), rounding='up')} wrong"
+    if profile.judged_on == "bound":
+        return "medium", f"{bound}, {warning}"
+    return "medium", f"{bound}, over the critical tolerance of {span(profile.critical_s)}"
+
+
+def check_unmeasured(case: Case) -> Raised:
+    """Nothing is known of the offset: no usable measurement, no majority, and none to carry forward."""
+    if case.selection.agreement is not None:
+        return None
+    if case.selection.usable:
+        reason = "no majority of the sources agrees"
+    elif case.selection.sources:
+        reason = "no source gave a usable measurement"
+    elif case.course is None:
+        reason = "there is no server to query"
+    else:
+        reason = "no earlier measurement can be carried forward"
+    return "medium", f"the offset is unknown: {reason}"
+
+
+def check_no_usable_source(case: Case) -> Raised:
+    """None of the sources can be used, although not all of them are unreachable: each with its reason."""
+    sources = case.selection.sources
+    if not sources or case.selection.usable or all(judged.status == "unreachable" for judged in sources):
+        return None
+    shown = ", ".join(f"{judged.source.name} ({_why_unusable(judged)})" for judged in sources[:4])
+    more = f" and {len(sources) - 4} more" if len(sources) > 4 else ""
+    done = "was queried" if all(judged.status == "backed-off" for judged in sources) else "can be used"
+    said = f"none of {plural(len(sources), 'source')} {done}: {shown}{more}"
+    return "medium", f"{said}; {_before_release(case)}" if _from_before_release(case) else said
+
+
+def _why_unusable(judged: Judged) -> str:
+    """Give the reason code, and for a distant source how wide its interval is."""
+    if judged.status == "distant" and judged.candidate:
+        width_s = judged.candidate.interval.half_width_ns / NS_PER_S
+        return f"distant: its own error can be {span(width_s, rounding='up')}"
+    return judged.reason or judged.status
+
+
+def _from_before_release(case: Case) -> list[Judged]:
+    """Return the sources whose time is before this release."""
+    return [judged for judged in case.selection.sources if judged.reason == BEFORE_RELEASE]
+
+
+def _before_release(case: Case) -> str:
+    """Say which time the sources give that is before this release, and what may have made them so wrong (W3)."""
+    sources = _from_before_release(case)
+    times_ns = [judged.best.received_ns - ERA_S * NS_PER_S for judged in sources if judged.best]
+    names = ", ".join(judged.source.name for judged in sources[:4]) + (" and others" if len(sources) > 4 else "")
+    is_one = len(sources) == 1
+    date, release = format_utc(times_ns[0])[:10], format_utc(PIVOT_NS)[:10]
+    said = f"{names} {'gives' if is_one else 'give'} {date}, before the earliest time this release accepts ({release})"
+    behind_ns = case.observation.taken.realtime_ns - times_ns[0]
+    rollover = ", 1024 weeks before this host's time: a GPS week rollover" if _is_rollover(behind_ns) else ""
+    suspect = "suspect its clock: it does" if is_one else "suspect their clocks: they do"
+    return f"{said}{rollover}; {suspect} not show whether this host is behind or ahead"
+
+
+def _is_rollover(behind_ns: int) -> bool:
+    """Whether a server is behind by the 1024 weeks after which GPS counts weeks from zero again, within a day."""
+    return abs(behind_ns - 1024 * 7 * DAY_S * NS_PER_S) < DAY_S * NS_PER_S
+
+
 def check_source_quorum(case: Case) -> Raised:
     """NTPA-14: too few sources, no majority, a third or more lying, few against more before, or one fate for all."""
     usable = case.selection.usable
@@ -220,6 +294,9 @@ def check_source_quorum(case: Case) -> Raised:
             "medium",
             f"only {len(usable)} of {asked} asked gave a usable reply; that many may lie, so nothing is proven",
         )
+    old = _from_before_release(case)
+    if usable and 3 * len(old) >= len(case.selection.asked):
+        return "medium", _before_release(case)
     agreement = case.selection.agreement
     verb = "disagrees" if len(falsetickers) == 1 else "disagree"
     disagreeing = f"{len(falsetickers)} of {plural(len(usable), 'source')} {verb}: {', '.join(falsetickers)}"
@@ -239,6 +316,8 @@ def check_source_quorum(case: Case) -> Raised:
         return "low", "all sources share one network or one upstream server, and so can be wrong together"
     if falsetickers:
         return "low", disagreeing
+    if usable and old:
+        return "low", _before_release(case)
     if 1 < len(usable) < 4:
         return "low", f"{len(usable)} sources: it takes 4 to outvote one that is wrong (RFC 8633, section 3.2)"
     return None
@@ -461,6 +540,9 @@ class Rule(NamedTuple):
 
     `basis` is what an agent needs to hear it anew: an audit that asked servers, any look at the host, or the moment
     itself, which is told at once. `least_s` is how long it must have held before an agent raises it (INTEGRITY §1.5).
+
+    `covered_by` are rules that say the same and more: while one of them is raised and counts, this finding is not
+    listed. `counts_as` is the severity of the finding where it is not that of its level.
     """
 
     id: str
@@ -472,6 +554,8 @@ class Rule(NamedTuple):
     basis: Basis = "network"
     least_s: float = 0.0
     needs_agent: bool = False
+    covered_by: tuple[str, ...] = ()
+    counts_as: Severity | None = None
 
 
 RULES = (
@@ -601,6 +685,51 @@ RULES = (
         least_s=3600.0,
     ),
     Rule(
+        "offset-high",
+        check_offset_high,
+        "check the time daemon and its sources before the critical tolerance is reached",
+        (_ISO, _AU8, "ISO/IEC 27002 8.17"),
+        raised_when={
+            "medium": (
+                "the clock is further off than the warning tolerance, by its estimate or, where the profile judges the "
+                "bound, by its bound; or the interval reaches across the critical tolerance; not listed while "
+                "offset-out or not-demonstrable is raised"
+            ),
+        },
+        message_id="3c17354d88624c51b1f975fafd58d728",
+        covered_by=("offset-out", "not-demonstrable"),
+    ),
+    Rule(
+        "unmeasured",
+        check_unmeasured,
+        "let servers reply with usable time: see the status and reason of each source",
+        (_ISO, "NIS2 2024/2690 3.2.6", "SOC 2 CC7"),
+        raised_when={
+            "medium": (
+                "the verdict is unmeasured: nothing is known of the offset; counts as unknown; not listed while "
+                "source-quorum, no-usable-source, unreachable-sources or evidence-gap is raised and counts"
+            ),
+        },
+        message_id="8e909819441947b8a1da3ea58033ba57",
+        basis="moment",
+        covered_by=("source-quorum", "no-usable-source", "unreachable-sources", "evidence-gap"),
+        counts_as=Severity.UNKNOWN,
+    ),
+    Rule(
+        "no-usable-source",
+        check_no_usable_source,
+        "check that these servers are synchronised themselves (chronyc tracking, ntpq -p), or configure other ones; "
+        "name nearer servers in place of distant ones",
+        (_PCI, "CIS Controls 8.4"),
+        raised_when={
+            "medium": (
+                "none of the sources can be used, although not all are unreachable: each is unsynchronised, distant, "
+                "rejected, skipped or unreachable; the message has the reason of each"
+            ),
+        },
+        message_id="0ecb7f80ee644c54a183a67e4e0a1b19",
+    ),
+    Rule(
         "source-quorum",
         check_source_quorum,
         "name at least 4 servers that do not depend on each other, in two places",
@@ -717,14 +846,16 @@ RULES = (
 
 def findings_of(case: Case) -> tuple[Finding, ...]:
     """Run every rule; the worst finding first, equals in the order of the list."""
-    found = [make_finding(rule, raised) for rule in RULES if (raised := rule.check(case)) is not None]
-    return worst_first(found)
+    found = [(rule, make_finding(rule, raised)) for rule in RULES if (raised := rule.check(case)) is not None]
+    counted = {finding.id for _, finding in found if finding.severity > Severity.OK}
+    return worst_first(finding for rule, finding in found if counted.isdisjoint(rule.covered_by))
 
 
 def make_finding(rule: Rule, raised: tuple[Level, str]) -> Finding:
     """Make the finding of what a rule's check returned."""
     level, message = raised
-    return Finding(rule.id, LEVEL_SEVERITY[level], level, message, rule.remedy, rule.controls)
+    severity = LEVEL_SEVERITY[level] if rule.counts_as is None else rule.counts_as
+    return Finding(rule.id, severity, level, message, rule.remedy, rule.controls)
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:

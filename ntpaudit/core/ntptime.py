@@ -18,6 +18,8 @@ PIVOT_UNIX_S = 1_761_955_200
 
 The pivot is a property of the build, never of the clock that is being audited."""
 
+PIVOT_NS = PIVOT_UNIX_S * NS_PER_S
+
 _UNIX_EPOCH = datetime(1970, 1, 1)  # naive on purpose: only ever used as arithmetic on UTC
 
 
@@ -36,6 +38,15 @@ def decode(timestamp: int, pivot_unix_s: int = PIVOT_UNIX_S) -> int:
     seconds = first + ((timestamp >> 32) - first) % ERA_S
     ns = ((timestamp & 0xFFFF_FFFF) * NS_PER_S + (1 << 31)) >> 32
     return (seconds - UNIX_EPOCH_S) * NS_PER_S + ns
+
+
+def is_before_pivot(decoded_ns: int) -> bool:
+    """Whether a decoded time is nearer to the pivot from below than from above, one era earlier than it was decoded.
+
+    No correct server gives a time before this release, so its clock is wrong, and the era of what it says is open: the
+    sign of an offset from it means nothing (W3).
+    """
+    return decoded_ns - PIVOT_NS >= ERA_S * NS_PER_S // 2
 
 
 def difference_ns(a: int, b: int) -> int:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ntpaudit.core.clocks import MAX_DRIFT_PPM, ClockReading, correction_ns, suspended_ns
 from ntpaudit.core.measurement import MAX_DISTANCE_NS, MAX_STEP_NS, Interval, Measurement, carry_measurement
+from ntpaudit.core.ntptime import is_before_pivot
 from ntpaudit.core.observation import Failure, SourceObservation, Status
 from ntpaudit.core.sources import is_loopback
 
@@ -14,6 +15,9 @@ _EMBEDDING = (bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
 
 _OWN_CHOICE = frozenset({"interval", "pool-limit", "same-server", "nts"})
 """Reasons for which we do not query a source by our own choice. Any other silence may be the work of an attacker."""
+
+BEFORE_RELEASE = "before-release"
+"""The reason of a source whose time is before the pivot, a year before this release was made."""
 
 _TWIN_NOISE_NS = 200_000
 _TWIN_NOISE_SHARE = 10
@@ -295,6 +299,8 @@ def _state(source: SourceObservation, now: ClockReading, drift_ppm: float) -> Ju
         interval = interval and interval.intersect(carry_measurement(sample, now, drift_ppm))
     if interval is None:
         return Judged(source, "rejected", "inconsistent", best=best)
+    if is_before_pivot(best.received_ns):
+        return Judged(source, "rejected", BEFORE_RELEASE, best=best)
     offset_ns = interval.clamp(best.offset_ns - correction_ns(best.stamps.after, now))
     candidate = Candidate(offset_ns, interval, shared_fates(source, best))
     if not interval.half_width_ns <= MAX_DISTANCE_NS:

@@ -707,7 +707,100 @@ def test_not_demonstrable_takes_an_hour() -> None:
     assert [one.severity for one in judged] == [OK, OK, *[WARNING] * 12]
     assert [levels(one)["not-demonstrable"] for one in judged] == ["low"] * 12 + ["medium"] * 2
     assert [one.is_pending for one in judged] == [True, True, *[False] * 12]  # only time is wanting
-    assert listener.told == [("not-demonstrable", True)]
+    assert listener.told == [("offset-high", True), ("not-demonstrable", True), ("offset-high", False)]
+
+
+@pytest.mark.parametrize(
+    ("profile", "sources", "words"),
+    [
+        ("log-integrity", all_say(250 * MS), "the clock is 250 ms behind, over the warning tolerance of 100 ms"),
+        ("ops-strict", all_say(0, 60 * MS), "the clock may be up to 60 ms wrong, over the warning tolerance of 50 ms"),
+        ("log-integrity", all_say(50 * MS, 980 * MS), "may be up to 1.03 s wrong, over the critical tolerance of 1 s"),
+    ],
+)
+def test_a_warning_of_the_offset_is_a_finding(profile: str, sources: Sources, words: str) -> None:
+    """What is over the warning tolerance is `offset-high`: confirmed, held and cleared like any other (issue 11, 2)."""
+    listener = listening(profile=PROFILES[profile])
+    judged = [listener.network(sources) for _ in range(4)]
+    assert [one.severity for one in judged] == [OK, OK, WARNING, WARNING]
+    assert [levels(one)["offset-high"] for one in judged[2:]] == ["medium", "medium"]
+    (found,) = [finding for finding in judged[-1].findings if finding.id == "offset-high"]
+    assert words in found.message
+    assert listener.told == [("offset-high", True)]
+    assert [listener.network(GOOD).severity for _ in range(3)] == [WARNING, WARNING, OK]
+    assert listener.told == [("offset-high", True), ("offset-high", False)]
+
+
+def test_a_graver_finding_stands_for_the_warning() -> None:
+    """`offset-high` is not listed while `offset-out` is raised; it is while the clock comes nearer, until it is right."""
+    listener = listening()
+    for _ in range(3):
+        last = listener.network(BAD)
+    assert set(levels(last)) == {"offset-out"}
+    for _ in range(3):
+        last = listener.network(all_say(250 * MS))
+    assert (set(levels(last)), last.severity) == ({"offset-high"}, WARNING)
+    for _ in range(3):
+        last = listener.network(GOOD)
+    assert (last.findings, last.severity) == ((), OK)
+    assert listener.told == [
+        ("offset-out", True),
+        ("offset-out", False),
+        ("offset-high", True),
+        ("offset-high", False),
+    ]
+
+
+def test_a_clock_that_is_not_measured_is_a_finding() -> None:
+    """From the first record on, until a finding that says why is confirmed; and again after a suspend."""
+    listener = Listener()
+    first = listener.network(nobody)
+    (found,) = [finding for finding in first.findings if finding.id == "unmeasured"]
+    assert (found.level, found.severity) == ("medium", UNKNOWN)
+    for _ in range(2):
+        last = listener.network(nobody)
+    assert {one.id: one.severity for one in last.findings} == {"unreachable-sources": WARNING}
+    assert last.severity is UNKNOWN
+    listener = listening()
+    woken = listener.local(nobody)
+    assert [(one.id, one.message) for one in woken.findings] == [
+        ("unmeasured", "the offset is unknown: no earlier measurement can be carried forward")
+    ]
+    assert listener.network(GOOD).severity is OK
+    assert listener.told == [("unmeasured", True), ("unmeasured", False)]
+
+
+def test_what_is_spared_is_listed_where_it_makes_the_clock_unknown() -> None:
+    """In the grace after a start an offset that is out raises nothing, and is listed as what makes it unknown."""
+    listener = Listener(uptime_ns=20 * S)
+    judged = listener.network(BAD, 64)
+    assert [(one.id, one.level, one.severity) for one in judged.findings] == [("offset-out", "low", UNKNOWN)]
+    assert judged.findings[0].message.endswith("(not confirmed yet, else critical)")
+    assert listener.told == []
+
+
+UNSYNCHRONISED_SERVERS = tuple(failed(number, "rejected", "unsync") for number in (1, 2, 3, 4))
+
+
+def test_servers_that_reply_and_cannot_be_used_are_a_finding() -> None:
+    """It is confirmed like any other, also while an offset is carried on, and over as soon as servers are usable."""
+    listener = listening()
+    for _ in range(3):
+        last = listener.network(lambda _: UNSYNCHRONISED_SERVERS, carried=GOOD)
+    assert levels(last) == {"no-usable-source": "medium"}
+    listener.network(lambda _: tuple(failed(number, "backed-off", "interval") for number in (1, 2)), carried=GOOD)
+    assert [levels(listener.network(GOOD)) for _ in range(3)][-1] == {}
+    assert listener.told == [("no-usable-source", True), ("no-usable-source", False)]
+
+
+def test_too_few_replies_say_nothing_of_the_offset() -> None:
+    """They neither raise nor clear what is known of it, and are a warning of their own once confirmed (R1)."""
+    few: Sources = lambda now: (all_say(0, count=1)(now)[0], *map(failed, (2, 3, 4)))  # noqa: E731
+    listener = listening(6, BAD)
+    assert {listener.network(few).severity for _ in range(20)} == {CRITICAL}
+    assert ("offset-out", False) not in listener.told
+    fresh = Listener()
+    assert [fresh.network(few).severity for _ in range(4)] == [UNKNOWN, UNKNOWN, WARNING, WARNING]
 
 
 def test_a_gap_is_raised_at_once_and_cleared_at_once() -> None:
@@ -748,6 +841,9 @@ ANYTHING = [
     also(failed(9, "rejected", "kod:RATE")),
     nobody,
     lambda _: (),
+    lambda now: (all_say(0, count=1)(now)[0], *map(failed, (2, 3, 4))),
+    lambda _: tuple(failed(number, "rejected", "unsync") for number in (1, 2, 3, 4)),
+    lambda _: tuple(failed(number, "backed-off", "interval") for number in (1, 2, 3, 4)),
 ]
 
 
@@ -776,13 +872,17 @@ def test_whatever_comes(history: list[Any], uptime_ns: int) -> None:
         )
         ids = [finding.id for finding in judged.findings]
         assert len(ids) == len(set(ids))
-        assert all(finding.severity is LEVEL_SEVERITY[finding.level] for finding in judged.findings)
-        assert judged.severity >= max((finding.severity for finding in judged.findings), default=OK)
+        for finding in judged.findings:
+            usual = UNKNOWN if finding.id == "unmeasured" else LEVEL_SEVERITY[finding.level]
+            assert finding.severity is usual or (finding.severity is UNKNOWN and not judged.confirmed)
+        worst = max((finding.severity for finding in judged.findings), default=OK)
+        assert judged.severity >= worst
+        assert (judged.severity > OK) == (worst > OK)  # no severity without a finding that counts
         for finding, raised in judged.changes:
             assert up.get(finding.id) != finding.level or not raised
             assert raised or up[finding.id] == finding.level
             up.pop(finding.id, None) if not raised else up.update({finding.id: finding.level})
-        counted = {finding.id: finding.level for finding in judged.findings if finding.severity > OK}
+        counted = {finding.id: finding.level for finding in judged.findings if finding.level != "low"}
         assert counted == {name: level for name, level in up.items() if level != "low"}
         listener.restart()
         assert listener.alarms == judged.alarms
@@ -810,5 +910,5 @@ def test_the_order_of_sources_does_not_matter() -> None:
 
 
 def test_every_rule_is_watched() -> None:
-    """No rule is forgotten: after one good audit each has an entry, and the offset has one more."""
-    assert set(listening(1).alarms.watched) == {rule.id for rule in RULES} | {"offset"}
+    """No rule is forgotten: after one good audit each has an entry, and nothing else has."""
+    assert set(listening(1).alarms.watched) == {rule.id for rule in RULES}

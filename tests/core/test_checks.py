@@ -25,6 +25,7 @@ from ntpaudit.core.checks import (
 from ntpaudit.core.drift import Breach, Drift
 from ntpaudit.core.findings import LEVEL_SEVERITY, Finding
 from ntpaudit.core.measurement import Interval
+from ntpaudit.core.ntptime import PIVOT_NS, decode
 from ntpaudit.core.observation import Daemon, Failure, HiddenDaemons, SourceObservation, Unavailable
 from ntpaudit.core.policy import PROFILES, Profile, Severity
 from ntpaudit.core.selection import Judged, Selection
@@ -40,6 +41,7 @@ from tests.core.worlds import (
     NTPD,
     SYNCHRONISED,
     UNSYNCHRONISED,
+    YEAR,
     S,
     answered,
     case,
@@ -47,6 +49,7 @@ from tests.core.worlds import (
     measurement,
     reading,
     reply,
+    wire,
 )
 
 INTEGRITY_IDS = {
@@ -64,6 +67,9 @@ MORE_IDS = {
     "contradicts-earlier",
     "time-disputed",
     "delivery-refused",
+    "offset-high",
+    "unmeasured",
+    "no-usable-source",
 }
 
 
@@ -179,6 +185,9 @@ EVERYTHING_WRONG = {
     "breach-forecast": drifting(),
     "time-disputed": coursing(database=DatabaseDate(Interval(-HOUR, -HOUR + 2 * S), 5.0)),
     "offset-out": case(*off(2 * S)),
+    "offset-high": case(*off(250 * MS)),
+    "unmeasured": Case(case().observation._replace(sources=()), Selection((), None), PROFILES["log-integrity"]),
+    "no-usable-source": case(*(failed(number, "rejected", "unsync") for number in (1, 2, 3, 4))),
     "not-demonstrable": case(*off(0, S), profile=PROFILES["finra-cat"]),
     "source-quorum": case(answered(1)),
     "unsynced": case(kernel=UNSYNCHRONISED, daemons=(NTPD,)),
@@ -197,7 +206,7 @@ def test_a_finding_says_all_that_is_needed(rule: checks.Rule) -> None:
     assert finding is not None
     assert (finding.id, finding.remedy, finding.controls) == (rule.id, rule.remedy, rule.controls)
     assert finding.message
-    assert finding.severity == LEVEL_SEVERITY[finding.level]
+    assert finding.severity == (LEVEL_SEVERITY[finding.level] if rule.counts_as is None else rule.counts_as)
 
 
 def test_the_worst_finding_comes_first() -> None:
@@ -802,6 +811,7 @@ def test_each_rule_says_what_it_takes_to_hear_it() -> None:
         "step-forward",
         "evidence-gap",
         "contradicts-earlier",
+        "unmeasured",
     }
     assert {rule.id for rule in RULES if rule.basis == "host"} == {
         "stale-compare",
@@ -876,6 +886,137 @@ def test_a_contradiction_is_told_with_both_intervals(
     assert level(coursing(), "contradicts-earlier") is None
 
 
+# --- the warning tolerance, and what cannot be used ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("offset", "half_width", "profile", "words"),
+    [
+        (250 * MS, 10 * MS, "log-integrity", "the clock is 250 ms behind, over the warning tolerance of 100 ms"),
+        (-250 * MS, 10 * MS, "log-integrity", "the clock is 250 ms ahead, over the warning tolerance of 100 ms"),
+        (100 * MS + 1, 10 * MS, "log-integrity", "the clock is 101 ms behind, over the warning tolerance of 100 ms"),
+        (0, 60 * MS, "ops-strict", "the clock may be up to 60 ms wrong, over the warning tolerance of 50 ms"),
+        (100 * MS, 10 * MS, "log-integrity", None),
+        (0, 50 * MS, "ops-strict", None),
+        (2 * S, 10 * MS, "log-integrity", None),  # offset-out says it
+        (900 * MS, 500 * MS, "log-integrity", None),  # not-demonstrable says it
+    ],
+)
+def test_offset_high(offset: int, half_width: int, profile: str, words: str | None) -> None:
+    """Over the warning tolerance is a finding of its own, where none that is graver says so."""
+    seen = case(*off(offset, half_width), profile=PROFILES[profile])
+    assert level(seen, "offset-high") == (words and "medium")
+    if words:
+        assert said(seen, "offset-high") == words
+
+
+WIDE = measurement(0, 10 * S)
+
+
+@pytest.mark.parametrize(
+    ("sources", "words"),
+    [
+        (
+            [failed(number, "rejected", "unsync") for number in (1, 2, 3, 4, 5)],
+            "none of 5 sources can be used: ntp1.example.net (unsync), ntp2.example.net (unsync), "
+            "ntp3.example.net (unsync), ntp4.example.net (unsync) and 1 more",
+        ),
+        (
+            [answered(1, WIDE), failed(2)],
+            "none of 2 sources can be used: ntp1.example.net (distant: its own error can be 10 s), "
+            "ntp2.example.net (timeout)",
+        ),
+        (
+            [failed(1, "backed-off", "interval"), failed(2, "backed-off", "kod:DENY")],
+            "none of 2 sources was queried: ntp1.example.net (interval), ntp2.example.net (kod:DENY)",
+        ),
+        ([failed(1), failed(2)], None),
+        ([*FOUR, failed(5, "rejected", "unsync")], None),
+    ],
+)
+def test_no_usable_source(sources: list[SourceObservation], words: str | None) -> None:
+    """Where servers replied and none can be used the finding has the reason of each (issue 11, 3)."""
+    seen = case(*sources)
+    assert level(seen, "no-usable-source") == (words and "medium")
+    if words:
+        assert said(seen, "no-usable-source") == words
+        assert level(seen, "unmeasured") is None
+
+
+@pytest.mark.parametrize(
+    ("sources", "words"),
+    [
+        ((answered(1), answered(2, measurement(S))), None),
+        ((failed(1), failed(2)), None),
+        ((failed(1, "rejected", "unsync"),), None),
+        ((failed(1), failed(2, "backed-off", "interval"), failed(3, "backed-off", "interval")), None),
+    ],
+)
+def test_what_says_why_nothing_was_measured_stands_for_it(
+    sources: tuple[SourceObservation, ...], words: str | None
+) -> None:
+    """`unmeasured` is listed only where no other finding that counts says why."""
+    seen = case(*sources)
+    assert level(seen, "unmeasured") is words
+    assert any(finding.severity > Severity.OK for finding in findings_of(seen))
+
+
+ROLLOVER_NS = 619_315_200 * S
+IN_1986 = 508_000_000 * S
+
+
+def telling(time_ns: int, *numbers: int) -> tuple[SourceObservation, ...]:
+    """Make servers whose clocks show such a time, read by the wire's 32 bits of seconds."""
+    decoded = decode(wire(time_ns))
+    return tuple(
+        answered(number, measurement(decoded - NOON)._replace(received_ns=decoded, transmitted_ns=decoded))
+        for number in numbers
+    )
+
+
+@pytest.mark.parametrize(
+    ("time_ns", "words"),
+    [
+        (
+            NOON - ROLLOVER_NS,
+            "2007-03-07, before the earliest time this release accepts (2025-11-01), 1024 weeks before",
+        ),
+        (IN_1986, "1986-02-05, before the earliest time this release accepts (2025-11-01); suspect their clocks"),
+        (0, "1970-01-01, before the earliest"),
+        (PIVOT_NS - S, "2025-10-31, before the earliest"),
+    ],
+)
+def test_servers_that_agree_on_a_time_before_this_release(time_ns: int, words: str) -> None:
+    """They are suspected, not this host: no offset, no direction, and the time that they give (issue 11, 6)."""
+    seen = case(*telling(time_ns, 1, 2, 3, 4))
+    assert seen.selection.agreement is None
+    assert {(judged.status, judged.reason) for judged in seen.selection.sources} == {("rejected", "before-release")}
+    assert [finding.id for finding in findings_of(seen)] == ["no-usable-source"]
+    text = said(seen, "no-usable-source")
+    assert words in text
+    assert text.endswith("they do not show whether this host is behind or ahead")
+
+
+@pytest.mark.parametrize(("old", "wanted"), [(1, "low"), (2, "medium"), (3, "medium")])
+def test_some_servers_before_this_release(old: int, wanted: str) -> None:
+    """They are no voters, count as asked, and are named; a third of them or more is a warning."""
+    right = tuple(answered(number) for number in range(1, 6 - old))
+    seen = case(*right, *telling(NOON - ROLLOVER_NS, *range(6 - old, 6)))
+    assert seen.selection.agreement is not None
+    assert seen.selection.agreement.interval == Interval(-10 * MS, 10 * MS)
+    assert len(seen.selection.asked) == 5
+    assert level(seen, "source-quorum") == wanted
+    assert "before the earliest time this release accepts" in said(seen, "source-quorum")
+
+
+def test_a_server_after_the_pivot_is_measured() -> None:
+    """From this release on times are what they say, 67 years ahead as well, and the direction is known."""
+    for time_ns in (PIVOT_NS, PIVOT_NS + 67 * YEAR):
+        seen = case(*telling(time_ns, 1, 2, 3, 4))
+        assert seen.selection.agreement is not None
+        assert abs(seen.selection.agreement.estimate_ns - (time_ns - NOON)) < 10
+
+
 # --- without an answer --------------------------------------------------------------------------------------------
 
 
@@ -888,9 +1029,10 @@ def test_without_an_offset_nothing_is_said_of_it(wanted: str) -> None:
 
 @pytest.mark.parametrize("check", [rule.check for rule in RULES], ids=[rule.id for rule in RULES])
 def test_every_check_takes_a_case_without_sources(check: Callable[[Case], object]) -> None:
-    """An audit that asked nobody, of a host that tells nothing, raises nothing."""
+    """An audit that asked nobody, of a host that tells nothing, raises nothing but that nothing was measured."""
     seen = case(kernel=NO_KERNEL, daemons=NO_DAEMONS)
-    assert check(Case(seen.observation._replace(sources=()), Selection((), None), seen.profile)) is None
+    raised = check(Case(seen.observation._replace(sources=()), Selection((), None), seen.profile))
+    assert (raised is None) == (check is not checks.check_unmeasured)
 
 
 def test_every_rule_looks_at_the_profile_it_is_given() -> None:

@@ -631,6 +631,8 @@ def test_every_record_keeps_the_contract(seen: Observation, profile: str, labels
             assert source["status"] in ("agreeing", "falseticker", "distant")
     for finding in data["findings"]:
         assert finding.keys() == FINDING_SHAPE
+    counts = any(finding["severity"] != "ok" for finding in data["findings"])
+    assert counts == (data["severity"] != "ok")  # no severity without a finding that counts
     assert (data["verdict"] == "unmeasured") == (data["offset"] is None) == (data["time"]["utc"] is None)
     assert data["verdict"] in ("within", "unproven", "beyond", "unmeasured")
     assert data["severity"] in ("ok", "warning", "unknown", "critical")
