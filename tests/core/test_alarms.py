@@ -732,7 +732,7 @@ def test_a_warning_of_the_offset_is_a_finding(profile: str, sources: Sources, wo
 
 
 def test_a_graver_finding_stands_for_the_warning() -> None:
-    """`offset-high` is not listed while `offset-out` is raised; it is while the clock comes nearer, until it is right."""
+    """`offset-high` is not listed while `offset-out` is raised; it is while the clock comes nearer, until it is ok."""
     listener = listening()
     for _ in range(3):
         last = listener.network(BAD)
