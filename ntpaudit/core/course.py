@@ -1,7 +1,6 @@
 """What an agent knows of its host's clock from one audit to the next: the offset carried on, samples, gaps, alarms."""
 
 from collections.abc import Sequence
-from statistics import median
 from typing import Any, NamedTuple
 
 from ntpaudit.core.alarms import Alarms, judge
@@ -48,7 +47,7 @@ from ntpaudit.core.observation import Observation, Unavailable
 from ntpaudit.core.policy import Profile, bound_s
 from ntpaudit.core.poll_interval import PollInterval
 from ntpaudit.core.record import Health, Kind, Labels, LastPoll, Record, write_record
-from ntpaudit.core.selection import NO_VOTES, Agreement, Judged, Selection, Votes, count_votes, select
+from ntpaudit.core.selection import NO_VOTES, Agreement, Judged, Selection, Votes, count_votes, median_ns, select
 from ntpaudit.core.steps import Step, Suspend, find_step, find_suspend
 
 MAX_CARRY_S = 86_400.0
@@ -474,7 +473,7 @@ def _distance_s(selection: Selection) -> float:
     Like the estimate it has a breakdown point: a liar that claims to be very near gives a sample no weight (R2).
     """
     bests = [judged.best for judged in selection.sources if judged.status == "agreeing" and judged.best]
-    return median(best.interval.half_width_ns for best in bests) / NS_PER_S if bests else 0.0
+    return median_ns([best.interval.half_width_ns for best in bests]) / NS_PER_S if bests else 0.0
 
 
 def _drift(mind: Mind, observation: Observation, agreement: Agreement, profile: Profile, drift_ppm: float) -> Drift:

@@ -343,9 +343,14 @@ def _estimate(candidates: Sequence[Candidate], statuses: Sequence[Status], liars
     of which lies in the range of the honest ones.
     """
     usable = sorted(candidate.offset_ns for candidate in candidates)
-    agreeing = sorted(
+    agreeing = [
         candidate.offset_ns for candidate, status in zip(candidates, statuses, strict=True) if status == "agreeing"
-    )
+    ]
     trimmed = min(liars, (len(usable) - 1) // 2)
-    middle = (agreeing[(len(agreeing) - 1) // 2] + agreeing[len(agreeing) // 2]) // 2
-    return Interval(usable[trimmed], usable[-1 - trimmed]).clamp(middle)
+    return Interval(usable[trimmed], usable[-1 - trimmed]).clamp(median_ns(agreeing))
+
+
+def median_ns(values_ns: Sequence[int]) -> int:
+    """Return the median, of an even number of values the mean of the middle two, rounded down."""
+    ordered = sorted(values_ns)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) // 2
