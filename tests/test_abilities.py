@@ -1,6 +1,7 @@
 """What a machine lacks is found by trying, and a test that needs it is skipped with the reason, or fails in CI."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -109,6 +110,23 @@ def test_no_test_decides_by_itself_what_it_lacks() -> None:
     files = [path for path in REPOSITORY.glob("tests/**/test_*.py") if path != Path(__file__)]
     assert len(files) > 50
     assert not [path.name for path in files if any(word in path.read_text() for word in words)]
+
+
+def test_no_test_asserts_a_number_of_seconds() -> None:
+    """A busy machine is slow, not wrong: a cost is counted or compared (tests/work.py), a wait is told by its order.
+
+    What a test measures may be compared with a multiple of something that is named, such as the wait it excludes.
+    """
+    cost = r"process_time|perf_counter|thread_time"
+    wait = r"assert .*(monotonic\(\) - \w+|took\w*|elapsed\w*)[^<]*<=? *[0-9.]+(?![0-9.]* \*)"
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in REPOSITORY.glob("tests/**/test_*.py")
+        if path != Path(__file__)
+        for line in path.read_text().splitlines()
+        if re.search(f"{cost}|{wait}", line)
+    ]
+    assert found == []
 
 
 def lacking(asked: Sequence[str], *inside: str, before: str = "pass") -> dict[str, str]:
