@@ -34,7 +34,7 @@ from ntpaudit.core.observation import HiddenDaemons, Observation
 from ntpaudit.core.poll_interval import PollInterval
 from ntpaudit.core.record import Health, HostIdentity, Kind, Record
 from ntpaudit.core.steps import Step, Suspend
-from ntpaudit.core.wording import span
+from ntpaudit.core.wording import plural, span
 from ntpaudit.errors import TellError
 from ntpaudit.sinks import Teller
 from ntpaudit.sinks.line_protocol import date, render, render_events, render_undated, stamp_of
@@ -51,6 +51,9 @@ UNDATED_WAIT_NS = 300 * NS_PER_S
 """A record whose true time is not known waits so long for a measurement that tells it; then the host's own counts."""
 
 TRIM_EVERY_S = 3600.0
+
+MAX_NAMED = 5
+"""So many damaged audits are named in a message."""
 
 DROPPED_LISTED_NS = 3600 * NS_PER_S
 """So long after records were given up that stays a finding."""
@@ -150,6 +153,9 @@ class Rounds:
         for orphan in self._ledger.read(history.unjudged):
             self._take_up(orphan)
         self._mind = in_force(self._mind, now.boottime_ns, self.ways.terms.interval_s)
+        if damaged := self._ledger.read(history.damaged):
+            shown = ", ".join(map(str, damaged[:MAX_NAMED])) + (" ..." if len(damaged) > MAX_NAMED else "")
+            self._note(f"the history has {plural(len(damaged), 'damaged audit')}, set aside and not used: {shown}")
         self.look(is_gap=True)
 
     @property

@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, dropwhile
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -16,6 +17,7 @@ from ntpaudit.cli.state import history_path, read_config, this_moment
 from ntpaudit.cli.stream import tell
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
+from ntpaudit.core.wording import plural
 from ntpaudit.errors import StoreError
 from ntpaudit.sinks.text import painter
 
@@ -65,6 +67,7 @@ class Asked(NamedTuple):
     until_ns: int | None
     limit: int | None
     format_name: str
+    damage: Callable[[str], None]
 
 
 @click.group(epilog=EPILOG, invoke_without_command=True)
@@ -100,13 +103,13 @@ def history(
         raise click.UsageError("--events goes with neither --plot nor --hourly")
     if plot and format_name != "table":
         raise click.UsageError(f"--plot is a picture: it goes without --format {format_name}")
-    path = history_path(read_config(config_path), by_agent=False)
+    path, damaged = history_path(read_config(config_path), by_agent=False), list[str]()
     try:
         with open_history(path) as connection:
             now_ns = corrected_now(connection, this_moment())
             if since is None and limit is None:
                 since = Ago(DEFAULT_SINCE_S)
-            asked = Asked(now_ns, _resolve(since, now_ns), _resolve(until, now_ns), limit, format_name)
+            asked = Asked(now_ns, _resolve(since, now_ns), _resolve(until, now_ns), limit, format_name, damaged.append)
             if asked.since_ns is not None and asked.until_ns is not None and asked.since_ns > asked.until_ns:
                 raise click.UsageError("--since is later than --until")
             if events:
@@ -116,15 +119,24 @@ def history(
             else:
                 lines = _audits(connection, asked, hourly=hourly)
             first = next(lines, None)
+            if first is None and damaged:
+                raise StoreError(f"nothing can be shown: damaged are {_counted(damaged)} of {path}")
             if first is None:
                 raise StoreError(_nothing(connection, path, events=events))
             tell(chain([first], lines))
+            if damaged:
+                StandardError().note(f"not shown, because they are damaged: {_counted(damaged)} of {path}")
     except StoreError as error:
         StandardError().note(str(error))
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
 
 
 history.add_command(dead_letters)
+
+
+def _counted(damaged: list[str]) -> str:
+    """Count rows by what they are of."""
+    return ", ".join(plural(count, what) for what, count in Counter(damaged).items())
 
 
 def _resolve(when: Ago | int | None, now_ns: int) -> int | None:
@@ -148,7 +160,7 @@ def _events(connection: "sqlite3.Connection", asked: Asked) -> Iterator[str]:
     from ntpaudit.reports import listing
     from ntpaudit.store.past import read_events
 
-    happenings = read_events(connection, asked.since_ns, asked.until_ns, asked.limit)
+    happenings = read_events(connection, asked.since_ns, asked.until_ns, asked.limit, asked.damage)
     if not happenings:
         return iter(())
     match asked.format_name:
@@ -165,7 +177,7 @@ def _choose(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> 
     from ntpaudit.store.past import Window, count_audits, find_window, oldest_ns, read_hours
 
     if hourly:
-        return read_hours(connection, asked.since_ns, asked.until_ns, asked.limit), Window(1, 0)
+        return read_hours(connection, asked.since_ns, asked.until_ns, asked.limit, asked.damage), Window(1, 0)
     window = find_window(connection, asked.since_ns, asked.until_ns, asked.limit)
     oldest = oldest_ns(connection)
     before_ns = asked.until_ns if oldest is None else oldest // (HOUR_S * NS_PER_S) * HOUR_S * NS_PER_S
@@ -174,7 +186,7 @@ def _choose(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> 
     left = None if asked.limit is None else asked.limit - count_audits(connection, window)
     if left is not None and left <= 0:
         return [], window
-    return read_hours(connection, asked.since_ns, before_ns, left), window
+    return read_hours(connection, asked.since_ns, before_ns, left, asked.damage), window
 
 
 def _audits(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> Iterator[str]:
@@ -185,9 +197,9 @@ def _audits(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> 
     hours, window = _choose(connection, asked, hourly=hourly)
     about = count_audits(connection, window)
     if asked.format_name == "json":
-        records = _watched((f"{text}\n" for _, text in read_records(connection, window)), about)
+        records = _watched((f"{text}\n" for _, text in read_records(connection, window, asked.damage)), about)
         return chain(listing.hour_json(hours), records)
-    audits = _watched(read_audits(connection, window), about)
+    audits = _watched(read_audits(connection, window, asked.damage), about)
     first = next(audits, None)
     if first is None and not hours:
         return iter(())
@@ -206,7 +218,7 @@ def _plot(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> It
     from ntpaudit.store.past import agent_state, count_audits, host_name, oldest_ns, read_events, read_offsets
 
     hours, window = _choose(connection, asked, hourly=hourly)
-    audits = _watched(read_offsets(connection, window), count_audits(connection, window), always=True)
+    audits = _watched(read_offsets(connection, window, asked.damage), count_audits(connection, window), always=True)
     floor_ns = oldest_ns(connection) or 0  # a clock that believes in 1970 draws no picture of 50 years
     placed = (audit for audit in audits if audit.is_dated or floor_ns <= audit.time_ns <= asked.now_ns)
     known = dropwhile(lambda hour: not hour.measured, hours)  # such an hour is the host's, whatever it believed in

@@ -13,6 +13,7 @@ from ntpaudit.core.policy import VERDICTS
 from ntpaudit.core.record import Kind, Record
 from ntpaudit.store.packing import pack_text, unpack_text
 from ntpaudit.store.plain import plain, revive, to_json
+from ntpaudit.store.records import read_record
 
 HOUR_S = 3600
 
@@ -248,12 +249,20 @@ def post(connection: sqlite3.Connection, letter: Letter, audit_id: int | None) -
 _LETTER = "id, lines, stamp_ns, boot_id, boottime_ns, host_ns"
 
 
+def _letter(row: tuple[Any, ...]) -> Letter:
+    """Return a letter of a row; DatabaseError where it is not what was written, which SQLite itself does not notice."""
+    try:
+        return revive(Letter, Letter._make(row)._asdict())
+    except (TypeError, ValueError) as error:
+        raise sqlite3.DatabaseError(f"a letter is damaged: {error}") from error
+
+
 def waiting(connection: sqlite3.Connection, count: int) -> list[Letter]:
     """Return the oldest letters, up to the first that cannot be dated yet: the order is kept."""
     rows = connection.execute(f"SELECT {_LETTER} FROM outbox ORDER BY id LIMIT ?", (count,))  # noqa: S608
     letters: list[Letter] = []
-    for letter in map(Letter._make, rows):
-        if type(letter.lines) is not str or (letters and letter.id <= letters[-1].id):
+    for letter in map(_letter, rows):
+        if letters and letter.id <= letters[-1].id:
             raise sqlite3.DatabaseError("letters are out of order")  # SQLite itself does not notice all damage
         if letter.stamp_ns is None:
             break
@@ -268,7 +277,7 @@ def newest(connection: sqlite3.Connection) -> Letter | None:
         " WHERE stamp_ns IS NOT NULL LIMIT 1",
         (MAX_UNDATED,),
     ).fetchone()
-    return None if row is None else Letter._make(row)
+    return None if row is None else _letter(row)
 
 
 def undated(connection: sqlite3.Connection, count: int = MAX_UNDATED) -> list[Letter]:
@@ -277,7 +286,7 @@ def undated(connection: sqlite3.Connection, count: int = MAX_UNDATED) -> list[Le
         f"SELECT {_LETTER} FROM outbox WHERE stamp_ns IS NULL ORDER BY id LIMIT ?",  # noqa: S608
         (count,),
     )
-    return [Letter._make(row) for row in rows]
+    return [_letter(row) for row in rows]
 
 
 _THIS = "id = ? AND boottime_ns = ? AND host_ns = ?"
@@ -397,35 +406,45 @@ def save_dropped(connection: sqlite3.Connection, total: int) -> None:
 
 
 def seen_this_boot(connection: sqlite3.Connection, boot_id: str | None, count: int) -> list[Seen]:
-    """Return the latest measured network audits of this boot, oldest first, passing over what makes no sense."""
+    """Return the latest measured network audits of this boot, oldest first; a damaged one is set aside."""
     rows = connection.execute(
-        "SELECT observation, record, distance_s FROM audits"
+        "SELECT id, observation, record, distance_s FROM audits"
         " WHERE kind = 'network' AND boot_id = ? AND distance_s IS NOT NULL ORDER BY id DESC LIMIT ?",
         (boot_id, count),
     ).fetchall()
     found = []
-    for observation, record, distance_s in rows:
+    for audit_id, observation, record, distance_s in rows:
         try:
             reading = revive(ClockReading, json.loads(unpack_text(observation))["taken"])
-            found.append(Seen(reading, Record.from_dict(json.loads(unpack_text(record))), distance_s or 0.0))
+            found.append(Seen(reading, read_record(record)[1], revive(float, distance_s)))
         except (ValueError, TypeError, KeyError, RecursionError):
-            continue
+            _set_audit_aside(connection, audit_id)
     return found[::-1]
 
 
 def unjudged(connection: sqlite3.Connection) -> list[Unjudged]:
-    """Return the agent's observations without a record; one that makes no sense is given up."""
+    """Return the agent's observations without a record; a damaged one is set aside."""
     rows = connection.execute(
         "SELECT id, kind, observation FROM audits INDEXED BY audits_unjudged"
-        " WHERE record IS NULL AND kind IS NOT NULL ORDER BY id"
+        " WHERE record IS NULL AND kind IN ('network', 'local') ORDER BY id"
     ).fetchall()
     found = []
     for audit_id, kind, text in rows:
         try:
             found.append(Unjudged(audit_id, kind, revive(Observation, json.loads(unpack_text(text)))))
         except (ValueError, TypeError, RecursionError):
-            connection.execute("UPDATE audits SET kind = NULL WHERE id = ?", (audit_id,))
+            _set_audit_aside(connection, audit_id)
     return found
+
+
+def damaged(connection: sqlite3.Connection) -> list[int]:
+    """Return the ids of the audits that were set aside because their row is damaged: they stay for examination."""
+    return [audit_id for (audit_id,) in connection.execute("SELECT id FROM audits WHERE kind = 'damaged' ORDER BY id")]
+
+
+def _set_audit_aside(connection: sqlite3.Connection, audit_id: int) -> None:
+    """Use a damaged row for nothing any more."""
+    connection.execute("UPDATE audits SET kind = 'damaged' WHERE id = ?", (audit_id,))
 
 
 def give_up(connection: sqlite3.Connection, audit_id: int) -> None:

@@ -2,11 +2,12 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from ntpaudit.core.events import Event
+from ntpaudit.core.findings import LEVEL_SEVERITY
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.core.politeness import Moment
@@ -26,6 +27,19 @@ PAGE = 500
 """So many rows are read in one turn: a reader who takes his time over them holds nothing up."""
 
 _MARGIN_NS = HOUR_S * NS_PER_S  # corrected times of neighbours may be out of order by their errors
+
+
+Damage = Callable[[str], None]
+"""Hears of each row that is not what was written: what it is of."""
+
+_Value = TypeVar("_Value")
+
+_DAMAGED = "damaged"
+_KINDS: dict[str | None, Literal["network", "local", "check"]] = {"network": "network", "local": "local", None: "check"}
+
+
+def _unnoticed(what: str) -> None:
+    """Pass damage over."""
 
 
 class Audit(NamedTuple):
@@ -157,7 +171,8 @@ def corrected_now(connection: sqlite3.Connection, now: Moment) -> int:
     Else it is the host's, which can be wrong, but never before the last audit.
     """
     row = connection.execute(
-        "SELECT utc_ns, boot_id, boottime_ns FROM audits WHERE utc_ns IS NOT NULL ORDER BY id DESC LIMIT 1"
+        "SELECT utc_ns, boot_id, boottime_ns FROM audits"
+        " WHERE typeof(utc_ns) = 'integer' AND typeof(boottime_ns) = 'integer' ORDER BY id DESC LIMIT 1"
     ).fetchone()
     if row is None:
         return now.realtime_ns
@@ -169,13 +184,18 @@ def corrected_now(connection: sqlite3.Connection, now: Moment) -> int:
 
 def oldest_ns(connection: sqlite3.Connection) -> int | None:
     """Return the corrected time of the oldest audit that has one: before it only hours are kept."""
-    row = connection.execute("SELECT utc_ns FROM audits WHERE utc_ns IS NOT NULL ORDER BY id LIMIT 1").fetchone()
+    row = connection.execute(
+        "SELECT utc_ns FROM audits WHERE typeof(utc_ns) = 'integer' ORDER BY id LIMIT 1"
+    ).fetchone()
     return None if row is None else int(row[0])
 
 
 def newest_ns(connection: sqlite3.Connection) -> int | None:
     """Return the time of the newest audit, the host's where nobody knows better."""
-    row = connection.execute("SELECT IFNULL(utc_ns, host_ns) FROM audits ORDER BY id DESC LIMIT 1").fetchone()
+    row = connection.execute(
+        "SELECT IFNULL(utc_ns, host_ns) AS time_ns FROM audits"
+        " WHERE typeof(time_ns) = 'integer' ORDER BY id DESC LIMIT 1"
+    ).fetchone()
     return None if row is None else int(row[0])
 
 
@@ -206,7 +226,7 @@ def _first_at(connection: sqlite3.Connection, low: int, high: int, time_ns: int)
     while low < high:
         middle = (low + high) // 2
         row = connection.execute(
-            "SELECT id, utc_ns FROM audits WHERE id >= ? AND id < ? AND utc_ns IS NOT NULL ORDER BY id LIMIT 1",
+            "SELECT id, utc_ns FROM audits WHERE id >= ? AND id < ? AND typeof(utc_ns) = 'integer' ORDER BY id LIMIT 1",
             (middle, high),
         ).fetchone()
         if row is None or row[1] >= time_ns:
@@ -223,24 +243,44 @@ _INSIDE = f"id >= :first AND id <= :last AND record IS NOT NULL AND {_IN_TIME}"
 _COLUMNS = "id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns"
 
 
-def read_audits(connection: sqlite3.Connection, window: Window) -> Iterator[Audit]:
-    """Return the audits of a window in brief, the oldest first; one that makes no sense is passed over."""
-    return filter(None, map(_audit, _pages(connection, f"{_COLUMNS}, record", window)))
+def read_audits(connection: sqlite3.Connection, window: Window, damage: Damage = _unnoticed) -> Iterator[Audit]:
+    """Return the audits of a window in brief, the oldest first; `damage` hears of each that cannot be read."""
+    return _sound(_audit, _pages(connection, f"{_COLUMNS}, record", window), damage, "audit")
 
 
-def read_offsets(connection: sqlite3.Connection, window: Window) -> Iterator[Audit]:
+def read_offsets(connection: sqlite3.Connection, window: Window, damage: Damage = _unnoticed) -> Iterator[Audit]:
     """Return the same audits without age and findings, which takes a fifth of the time."""
     columns = f"{_COLUMNS}, CASE WHEN severity IS NULL THEN record END"
-    return filter(None, map(_audit, _pages(connection, columns, window)))
+    return _sound(_audit, _pages(connection, columns, window), damage, "audit")
 
 
-def read_records(connection: sqlite3.Connection, window: Window) -> Iterator[tuple[int, str]]:
+def read_records(
+    connection: sqlite3.Connection, window: Window, damage: Damage = _unnoticed
+) -> Iterator[tuple[int, str]]:
     """Return the texts of a window's records as they were stored, each with its audit's id, the oldest first."""
-    for audit_id, value in _pages(connection, "id, record", window):
+    return _sound(
+        lambda row: (row[0], _record_text(*row[1:])), _pages(connection, "id, kind, record", window), damage, "audit"
+    )
+
+
+def _record_text(kind: str | None, value: Any) -> str:
+    """Return the text of a record. ValueError or TypeError where it is damaged."""
+    if kind == _DAMAGED:
+        raise ValueError("set aside")
+    return unpack_text(value)
+
+
+def _sound(
+    read: Callable[[tuple[Any, ...]], _Value], rows: Iterable[tuple[Any, ...]], damage: Damage, what: str
+) -> Iterator[_Value]:
+    """Read rows; one that is not what was written is passed over and reported."""
+    for row in rows:
         try:
-            yield audit_id, unpack_text(value)
-        except ValueError:
-            continue
+            value = read(row)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError):
+            damage(what)
+        else:
+            yield value
 
 
 def count_audits(connection: sqlite3.Connection, window: Window) -> int:
@@ -258,29 +298,33 @@ def _pages(connection: sqlite3.Connection, columns: str, window: Window) -> Iter
         window = window._replace(first=rows[-1][0] + 1)
 
 
-def _audit(row: tuple[Any, ...]) -> Audit | None:
-    """Read one audit; None where it makes no sense."""
+def _audit(row: tuple[Any, ...]) -> Audit:
+    """Read one audit. An error of any of several kinds where it makes no sense."""
     audit_id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns, value = row
-    try:
-        record = {} if value is None else json.loads(unpack_text(value))
-        if severity is None:  # kept by a version that had no columns for it
-            return _audit_of(audit_id, read_record(value)[1])
-        return Audit(
-            audit_id,
-            host_ns if utc_ns is None else utc_ns,
-            utc_ns is not None,
-            host_ns,
-            kind or "check",
-            Severity(severity),
-            VERDICTS[verdict],
-            _seconds(offset_ns),
-            _seconds(earliest_ns),
-            _seconds(latest_ns),
-            record.get("age_s"),
-            tuple(finding["id"] for finding in record.get("findings", ())),
-        )
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        return None
+    record = {} if value is None else json.loads(unpack_text(value))
+    if severity is None:  # kept by a version that had no columns for it
+        return _audit_of(audit_id, read_record(value)[1])
+    return Audit(
+        audit_id,
+        _whole(host_ns if utc_ns is None else utc_ns),
+        utc_ns is not None,
+        _whole(host_ns),
+        _KINDS[kind],
+        Severity(severity),
+        VERDICTS[verdict],
+        _seconds(offset_ns),
+        _seconds(earliest_ns),
+        _seconds(latest_ns),
+        None if record.get("age_s") is None else float(record["age_s"]),
+        tuple(str(finding["id"]) for finding in record.get("findings", ())),
+    )
+
+
+def _whole(value: Any) -> int:
+    """Return a whole number. TypeError where it is none."""
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
 
 
 def _audit_of(audit_id: int, record: Record) -> Audit:
@@ -303,7 +347,11 @@ def _audit_of(audit_id: int, record: Record) -> Audit:
 
 
 def read_hours(
-    connection: sqlite3.Connection, since_ns: int | None, until_ns: int | None, limit: int | None = None
+    connection: sqlite3.Connection,
+    since_ns: int | None,
+    until_ns: int | None,
+    limit: int | None = None,
+    damage: Damage = _unnoticed,
 ) -> list[Hour]:
     """Return the hours that begin in [since, until), the newest `limit` of them, the oldest first."""
     rows = connection.execute(
@@ -314,33 +362,40 @@ def read_hours(
             -1 if limit is None else limit,
         ),
     ).fetchall()
-    return [_hour(row) for row in reversed(rows)]
+    return list(_sound(_hour, reversed(rows), damage, "hour"))
 
 
 def _hour(row: tuple[Any, ...]) -> Hour:
     """Read one hour."""
     hour_s, audits, measured, within, unproven, beyond, severity, *extremes = row
-    counts = (audits, measured, within, unproven, beyond)
-    return Hour(hour_s * NS_PER_S, *counts, Severity(severity), *map(_seconds, extremes))
+    for count in (audits, measured, within, unproven, beyond):
+        _whole(count)
+    return Hour(
+        hour_s * NS_PER_S, audits, measured, within, unproven, beyond, Severity(severity), *map(_seconds, extremes)
+    )
 
 
 def _seconds(value_ns: int | None) -> float | None:
-    """Turn nanoseconds into seconds."""
-    return None if value_ns is None else value_ns / NS_PER_S
+    """Turn nanoseconds into seconds. TypeError where they are no number."""
+    return None if value_ns is None else _whole(value_ns) / NS_PER_S
 
 
 _EVENT = "kind, raised, severity, level, text, utc_ns, host_ns, boottime_ns, value_s, detail, boot_id"
 
 
 def read_events(
-    connection: sqlite3.Connection, since_ns: int | None, until_ns: int | None, limit: int | None = None
+    connection: sqlite3.Connection,
+    since_ns: int | None,
+    until_ns: int | None,
+    limit: int | None = None,
+    damage: Damage = _unnoticed,
 ) -> list[Happening]:
     """Return what happened between two times, the newest `limit` events, in the order they were kept."""
     rows = connection.execute(
         f"SELECT {_EVENT} FROM events WHERE {_IN_TIME} ORDER BY id DESC LIMIT :limit",  # noqa: S608
         {"since_ns": since_ns, "until_ns": until_ns, "limit": -1 if limit is None else limit},
     ).fetchall()
-    return [_happening(row) for row in reversed(rows)]
+    return list(_sound(_happening, reversed(rows), damage, "event"))
 
 
 def _happening(row: tuple[Any, ...]) -> Happening:
@@ -351,15 +406,17 @@ def _happening(row: tuple[Any, ...]) -> Happening:
     except (ValueError, RecursionError):
         details = {}
     event = Event(
-        kind,
-        bool(raised),
+        str(kind),
+        bool(_whole(raised)),
         Severity(severity),
         level,
-        text,
-        utc_ns,
-        host_ns,
-        boottime_ns,
-        value_s,
-        detail=MappingProxyType(details),
+        str(text),
+        None if utc_ns is None else _whole(utc_ns),
+        _whole(host_ns),
+        _whole(boottime_ns),
+        None if value_s is None else float(value_s),
+        detail=MappingProxyType(dict(details)),
     )
+    if level not in LEVEL_SEVERITY:
+        raise ValueError(f"no level {level!r}")
     return Happening(event, boot_id)

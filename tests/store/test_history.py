@@ -339,7 +339,7 @@ def test_damage_that_sqlite_does_not_notice_is_noticed(memory: sqlite3.Connectio
     memory.execute("PRAGMA ignore_check_constraints=ON")
     history.post(memory, letter(1), None)
     memory.execute("UPDATE outbox SET lines = x'00'")
-    with pytest.raises(sqlite3.DatabaseError, match="out of order"):
+    with pytest.raises(sqlite3.DatabaseError, match="a letter is damaged"):
         history.waiting(memory, 1)
 
 
@@ -404,11 +404,13 @@ def test_what_was_seen_in_this_boot_is_found_again(memory: sqlite3.Connection) -
     memory.execute("UPDATE audits SET record = x'7801ffff' WHERE id = 4")
     memory.execute("UPDATE audits SET observation = ? WHERE id = 5", (pack_text("[" * 100_000),))
     memory.execute("UPDATE audits SET distance_s = NULL WHERE id = 6")
+    assert history.damaged(memory) == []
     found = history.seen_this_boot(memory, BOOT, 6)
     assert [entry.reading for entry in found] == [audit(number).observation.taken for number in (1, 2, 7)]
     assert [entry.distance_s for entry in found] == [0.001, 0.002, 0.007]
     assert found[-1].record == Record.from_dict(audit(7, "network").record.to_dict())
     assert [entry.reading for entry in history.seen_this_boot(memory, BOOT, 1)] == [audit(7).observation.taken]
+    assert history.damaged(memory) == [4, 5]  # they stay, and are used for nothing any more
 
 
 @pytest.mark.parametrize("text", ["[]", "nonsense", "[" * 100_000, '{"host": 5}', "{}", b"\x78\x01", 7])
@@ -419,6 +421,7 @@ def test_an_observation_that_makes_no_sense_is_given_up(text: str | bytes | int,
     memory.execute("UPDATE audits SET observation = ? WHERE id = 1", (text,))
     assert [orphan.id for orphan in history.unjudged(memory)] == [2]
     assert [orphan.id for orphan in history.unjudged(memory)] == [2]
+    assert history.damaged(memory) == [1]
     assert memory.execute("SELECT COUNT(*) FROM audits").fetchone() == (2,)
 
 
