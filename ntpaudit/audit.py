@@ -16,6 +16,7 @@ from ntpaudit.probes.daemons import Configured, configured_servers, running_daem
 from ntpaudit.probes.host import host_facts
 from ntpaudit.probes.kernel import read_kernel
 from ntpaudit.probes.timestamping import stamping_enabled
+from ntpaudit.sinks.plain import one_line
 from ntpaudit.store.notebook import Notebook
 from ntpaudit.survey import DEFAULT_MANNER, Manner, Survey, Update, Voice
 
@@ -104,7 +105,7 @@ def _host_sources(own: HostServers, voice: Voice | None) -> tuple[tuple[Source, 
     configured = own.look()
     if voice is not None:
         for problem in configured.problems:
-            voice.note(problem)
+            voice.note(one_line(problem))
     sources: list[Source] = []
     left_out = []
     for server in configured.servers:

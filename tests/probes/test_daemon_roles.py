@@ -108,7 +108,7 @@ def test_the_file_of_phc2sys_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [f"ptp4l -f {PTP4L}", f"ptp4l -S -f {PTP4L}", f"phc2sys -a -r -f {PTP4L}"])
 def test_a_file_that_cannot_be_read_leaves_it_open(command: str) -> None:
-    """Without the file, nobody can say what such a program disciplines."""
+    """Without the file it is not known what such a program disciplines."""
     assert role(command) == Role(None, f"{PTP4L} cannot be read: No such file or directory")
 
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntpaudit.audit import HostServers
-from ntpaudit.core.observation import Daemon
+from ntpaudit.core.observation import Daemon, HiddenDaemons
 from ntpaudit.probes import daemons
-from ntpaudit.probes.daemons import KINDS, Configured, Running, configured_servers, read_servers
+from ntpaudit.probes.daemons import KINDS, Configured, Running, configured_servers, read_servers, running_daemons
 from ntpaudit.probes.daemons.kind import ConfiguredServer, Process
 from ntpaudit.probes.daemons.process import Seen
 from tests.world.namespaces import unshared
@@ -39,7 +39,7 @@ def _write(root: Path, files: Mapping[str, str | bytes]) -> None:
 def _read(root: Path, command: str = "", *, folder: str | None = "/") -> Configured:
     """What a daemon that was started with a command is configured with; without one, each kind of daemon."""
     kinds = [kind for kind in KINDS if kind.servers is not None and command.partition(" ")[0] in ("", kind.name)]
-    words = tuple(shlex.split(command))
+    words = tuple(shlex.split(command)) or ("started",)
     process = Process(1, words, root=str(root), folder=folder)
     return read_servers([Running(Daemon(kind.name, 1), kind, process) for kind in kinds])
 
@@ -573,7 +573,7 @@ def test_a_program_of_another_user_names_no_servers(tmp_path: Path) -> None:
     command = [*unshared("net", "mount", "pid"), "sh", "-ec", _CONTAINER, script, sys.executable, "-c", quick]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     (problem,) = done.stdout.splitlines()
-    assert problem.startswith("no time daemon runs here that root or systemd started: chronyd (pid ")
+    assert problem.startswith("no time daemon runs here that root or systemd started; not asked for its servers: ")
 
 
 def _chosen(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, Process]) -> list[str]:
@@ -597,15 +597,26 @@ def test_whose_servers_are_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     by_unit = chronyd(5, can_set_clock=False, is_root=False, unit="chrony.service")
     by_other_unit = chronyd(6, can_set_clock=False, is_root=False, unit="app.service")
     unseen = chronyd(7, can_set_clock=None, is_root=False)
-    everything = (disciplines, serves, powerless, strange, by_unit, by_other_unit, unseen)
+    contained = chronyd(8, can_set_clock=False, is_ours=False)
+    everything = (disciplines, serves, powerless, strange, by_unit, by_other_unit, unseen, contained)
     assert _chosen(monkeypatch, *everything) == ["s1"]
     assert _chosen(monkeypatch, *everything[1:]) == ["s2", "s3", "s5"]
-    assert _chosen(monkeypatch, strange, by_other_unit, unseen) == []
+    assert _chosen(monkeypatch, strange, by_other_unit, unseen, contained) == []
     assert (
-        configured_servers().problems[0].endswith("chronyd (pid 4), chronyd (pid 6), chronyd (pid 7) may be anybody's")
+        configured_servers().problems[0].endswith("chronyd (pid 4), chronyd (pid 6), chronyd (pid 7), chronyd (pid 8)")
     )
     assert _chosen(monkeypatch) == []
     assert configured_servers().problems == ("no time daemon runs here",)
+
+
+def test_a_command_line_that_cannot_be_seen_answers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither whether it holds the clock nor whom it asks: the default file may not be its own."""
+    monkeypatch.setattr(daemons, "time_processes", lambda _names: Seen((("chronyd", Process(7, ())),), None))
+    found = running_daemons()
+    assert not isinstance(found, HiddenDaemons)
+    assert [one for one in found if one.pid == 7] == [Daemon("chronyd", 7, None, "its command line cannot be seen")]
+    assert configured_servers().servers == ()
+    assert "chronyd (pid 7)" in configured_servers().problems[0]
 
 
 def test_servers_stay_while_no_daemon_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

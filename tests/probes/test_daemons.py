@@ -59,7 +59,7 @@ def _seen(*pids: int) -> list[Daemon]:
 
 
 def _holding(name: str, pid: int) -> Daemon:
-    """What a process of that name is that leaves the clock to nobody, as far as the tests may set it."""
+    """What a process of that name is that would discipline the clock, as far as the tests may set it."""
     may_set_clock = abilities.lacking("set-clock") is None
     return Daemon(name, pid) if may_set_clock else Daemon(name, pid, disciplines=False, reason=LACKS)
 
@@ -198,6 +198,18 @@ def test_sfptpd_leaves_the_clock_to_chronyd_or_not(tmp_path: Path) -> None:
 
 
 # --- processes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.needs("pidns")
+def test_a_process_in_a_container_is_not_ours(tmp_path: Path) -> None:
+    """What runs in a PID namespace inside of ours is seen, and known for what it is."""
+    with _process("ntpd", tmp_path, before=unshared("mount", "pid"), body="echo; read line") as _:
+        found = [process for _, process in time_processes(["ntpd"]).processes]
+        (contained,) = [one for one in found if str(tmp_path / "ntpd") in one.words]
+        assert not contained.is_ours
+    with _process("ntpd", tmp_path) as (pid,):
+        (own,) = [process for _, process in time_processes(["ntpd"]).processes if process.pid == pid]
+        assert own.is_ours
 
 
 def test_a_helper_process_counts_with_its_parent(tmp_path: Path) -> None:

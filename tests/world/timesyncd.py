@@ -1,4 +1,4 @@
-"""What the real systemd-timesyncd makes of configuration files, by its own log: it asks nobody and sets nothing."""
+"""What the real systemd-timesyncd makes of configuration files, by its log: it reaches no server and sets no clock."""
 
 import os
 import re

@@ -104,6 +104,8 @@ def _running() -> tuple[list[Running], str | None]:
 
 def _daemon(kind: Kind, process: Process) -> Daemon:
     """Say what a process is to the clock: what cannot set it does not discipline it, whatever its name is."""
+    if not process.words:
+        return Daemon(kind.name, process.pid, None, "its command line cannot be seen")
     role = kind.role(process, Files(f"/proc/{process.pid}/root" if process.root is None else process.root))
     if role.disciplines is not False and process.can_set_clock is False:
         return Daemon(kind.name, process.pid, False, "cannot set the clock: it lacks CAP_SYS_TIME")
@@ -130,10 +132,10 @@ def _why_none(others: list[Running], hidden: str | None) -> str:
     """Say why there is no daemon whose servers to ask."""
     if others:
         who = ", ".join(f"{one.daemon.name} (pid {one.daemon.pid})" for one in others)
-        return f"no time daemon runs here that root or systemd started: {who} may be anybody's"
+        return f"no time daemon runs here that root or systemd started; not asked for its servers: {who}"
     return "no time daemon runs here" + ("" if hidden is None else f" in sight: {hidden}")
 
 
 def _is_trusted(one: Running) -> bool:
-    """Whether root started a daemon, or systemd as one of the system's services."""
-    return one.process.is_root or one.kind.owns_unit(one.process.unit)
+    """Whether root started a daemon, outside of a container that we look into, or systemd as one of its services."""
+    return one.process.is_ours and (one.process.is_root or one.kind.owns_unit(one.process.unit))

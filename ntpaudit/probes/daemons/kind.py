@@ -27,6 +27,8 @@ class Process(NamedTuple):
     `words` is its command line. `can_set_clock`: it holds CAP_SYS_TIME where that counts; None where this cannot be
     seen. `unit` is the system service of systemd it belongs to. `helpers` are the command lines of its children of the
     same name. `root` is the folder under which we find the files that it sees; None where they are out of reach.
+    `folder` is its working folder; None where it cannot be seen. `is_ours`: it runs in our PID namespace, and not in
+    that of a container inside of it.
     """
 
     pid: int
@@ -37,6 +39,7 @@ class Process(NamedTuple):
     helpers: tuple[tuple[str, ...], ...] = ()
     root: str | None = ""
     folder: str | None = "/"
+    is_ours: bool = True
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -126,7 +129,7 @@ def configuration(process: Process, files: Files, given: Options, name: str, def
 
     None where it cannot be found out; then `files.problems` says why.
     """
-    if not given.is_understood:
+    if not given.is_understood or not process.words:
         files.problems.append(f"its command line is not understood: {' '.join(process.words)}")
         return None
     named = given.last(*name.split())

@@ -82,15 +82,17 @@ def _facts(pid: int) -> Mapping[str, Any] | None:
 def _process(pid: int, facts: Mapping[str, Any], helpers: Collection[Mapping[str, Any]]) -> Process:
     """Describe a process by what psutil says of it and of its helpers, and by what psutil does not know."""
     service = _SERVICE.search(_read_or_empty(pid, "cgroup"))
+    status = _read_or_empty(pid, "status")
     return Process(
         pid,
         _words(facts),
-        can_set_clock=_can_set_clock(pid),
+        can_set_clock=_can_set_clock(pid, status),
         is_root=facts["uids"] is not None and facts["uids"].real == 0,
         unit=service[1] if service else None,
         helpers=tuple(_words(helper) for helper in helpers),
         root=_root(pid),
         folder=_working_folder(pid),
+        is_ours=len(_field(status, "NSpid").split()) <= 1,
     )
 
 
@@ -99,20 +101,16 @@ def _words(facts: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(facts["cmdline"] or ())
 
 
-def _can_set_clock(pid: int) -> bool | None:
+def _can_set_clock(pid: int, status: str) -> bool | None:
     """Whether a process holds CAP_SYS_TIME in the first user namespace; None where this cannot be seen.
 
     In a user namespace of his own every user has all capabilities, and none that sets the clock (user_namespaces(7)).
     Only the first one maps all ids; no other can be given them but by root.
     """
-    try:
-        status = _read(pid, "status")
-    except OSError:
+    capabilities = _field(status, "CapEff")
+    if not capabilities:
         return None
-    capabilities = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    if capabilities is None:
-        return None
-    if not int(capabilities[1], 16) >> _CAP_SYS_TIME & 1:
+    if not int(capabilities, 16) >> _CAP_SYS_TIME & 1:
         return False
     try:
         return _read(pid, "uid_map").split()[2:] == [_ALL_IDS]
@@ -120,6 +118,12 @@ def _can_set_clock(pid: int) -> bool | None:
         return True  # a kernel without user namespaces
     except OSError:
         return None
+
+
+def _field(status: str, name: str) -> str:
+    """Return a line of /proc/PID/status; nothing where it is missing."""
+    found = re.search(rf"^{name}:\s*(.*)$", status, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _root(pid: int) -> str | None:
