@@ -28,12 +28,13 @@ from ntpaudit.core.course import (
 from ntpaudit.core.database_clock import DatabaseClock
 from ntpaudit.core.drift import fit, parse_back_test
 from ntpaudit.core.events import Event
+from ntpaudit.core.leap import is_leap_sized
 from ntpaudit.core.measurement import MAX_STEP_NS
 from ntpaudit.core.ntptime import NS_PER_S, PIVOT_UNIX_S
-from ntpaudit.core.observation import HiddenDaemons, Observation
+from ntpaudit.core.observation import HiddenDaemons, KernelState, Observation, Unavailable
 from ntpaudit.core.poll_interval import PollInterval
 from ntpaudit.core.record import Health, HostIdentity, Kind, Record
-from ntpaudit.core.steps import Step, Suspend
+from ntpaudit.core.steps import Step, Suspend, find_step
 from ntpaudit.core.wording import plural, span
 from ntpaudit.errors import TellError
 from ntpaudit.sinks import Teller
@@ -81,6 +82,8 @@ class Kept(NamedTuple):
     daemon: SeenDaemon | None = None
     poll: Poll | None = None
     poll_interval: PollInterval | None = None
+    tai_s: int | None = None
+    leapt: int = 0
 
 
 class Dropped(NamedTuple):
@@ -197,7 +200,7 @@ class Rounds:
         """Take in what servers said."""
         kept = self._ledger.keep_observation(observation, "network")
         self._facts, self._facts_ns = Facts(observation.host, observation.daemons), observation.taken.boottime_ns
-        self._notice(observation.taken)
+        self._notice(observation.taken, kernel=observation.kernel)
         return self._finish(observation, "network", kept)
 
     def tidy(self) -> None:
@@ -231,11 +234,21 @@ class Rounds:
             return self._mind.daemon is not None
         return any(self._around.has_ended(daemon) for daemon in known)
 
-    def _notice(self, now: ClockReading, *, is_gap: bool = False) -> Noticed:
-        """Tell of a step or a suspend since the last reading, before its consequences are judged."""
+    def _notice(
+        self, now: ClockReading, *, is_gap: bool = False, kernel: KernelState | Unavailable | None = None
+    ) -> Noticed:
+        """Tell of a step or a suspend since the last reading, before its consequences are judged.
+
+        `kernel` is what was seen of it at that moment; where it is not given and may tell a leap second, it is asked.
+        """
         if now.boottime_ns < self._mind.reading.boottime_ns:
             return Noticed()  # an observation that was made before the last look
-        self._mind, step, suspend = look(self._mind, now, is_gap=is_gap)
+        if kernel is None and is_leap_sized(find_step(self._mind.reading, now)):
+            kernel = self._around.kernel()
+        leapt = self._mind.leapt
+        self._mind, step, suspend = look(self._mind, now, is_gap=is_gap, kernel=kernel)
+        if self._mind.leapt != leapt:
+            self._note("the host's clock made the leap second at the end of this month; that is no step")
         if suspend is not None:
             self._note(f"the host was suspended for {span(suspend.duration_ns / NS_PER_S)}; measuring anew")
         if step is not None:
@@ -380,6 +393,8 @@ class Rounds:
             mind.daemon,
             mind.poll,
             mind.poll_interval,
+            mind.tai_s,
+            mind.leapt,
         )
         states = {"mind": plain(kept)}
         if self._dropped != Dropped():
@@ -431,6 +446,8 @@ class Rounds:
             daemon=kept.daemon,
             poll=kept.poll,
             poll_interval=kept.poll_interval,
+            tai_s=kept.tai_s,
+            leapt=kept.leapt,
             drift=seen[-1].record.drift if seen else None,
         )
 
@@ -454,7 +471,7 @@ class Rounds:
         """Judge an observation of this boot in its turn, one of another by itself."""
         observation = orphan.observation
         if self._is_this_boot(observation.host.boot_id):
-            self._notice(observation.taken)
+            self._notice(observation.taken, kernel=observation.kernel)
             self._finish(observation, orphan.kind, orphan.id, self._terms_then)
             return
         stranger = Mind(observation.host.boot_id, observation.taken, observation.taken.boottime_ns)

@@ -18,6 +18,7 @@ ORDER = (
     "core.measurement",
     "core.database_clock",
     "core.observation",
+    "core.leap",
     "core.sources",
     "core.politeness",
     "core.selection",

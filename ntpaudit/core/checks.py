@@ -575,7 +575,10 @@ RULES = (
         "take the log's order in that window for unproven; let the time daemon step only while the host boots",
         (_ISO, _PCI_CHANGES, "Insider Threat Matrix AF032"),
         raised_when={
-            "high": "the clock was set back by 1 s or more; the message names the window whose timestamps exist twice",
+            "high": (
+                "the clock was set back by 1 s or more; the message names the window whose timestamps exist twice. A "
+                "leap second that the kernel makes, or that the servers announced, is no step"
+            ),
             "medium": "by 10 ms or more, and less than 1 s",
             "low": (
                 "by 10 ms or more, within 5 minutes of the boot. A smaller step is an event of this level and not a "

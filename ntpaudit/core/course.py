@@ -41,14 +41,15 @@ from ntpaudit.core.drift import (
 )
 from ntpaudit.core.events import Event
 from ntpaudit.core.findings import LEVEL_SEVERITY, Finding
+from ntpaudit.core.leap import across_leap, announced_leap, leap_of_step, month_end_ns
 from ntpaudit.core.measurement import MAX_STEP_NS, Interval, carry
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
-from ntpaudit.core.observation import Observation, Unavailable
+from ntpaudit.core.observation import KernelState, Observation, Unavailable
 from ntpaudit.core.policy import Profile, bound_s
 from ntpaudit.core.poll_interval import PollInterval
 from ntpaudit.core.record import Health, Kind, Labels, LastPoll, Record, write_record
 from ntpaudit.core.selection import NO_VOTES, Agreement, Judged, Selection, Votes, count_votes, median_ns, select
-from ntpaudit.core.steps import Step, Suspend, find_step, find_suspend
+from ntpaudit.core.steps import Step, Suspend, find_step, find_suspend, without_leap
 
 MAX_CARRY_S = 86_400.0
 """An offset is carried on for no longer: then the clock is unmeasured."""
@@ -78,7 +79,8 @@ class Fix(NamedTuple):
     """The last agreement of servers, at the moment of `reading`, and the votes it rests on.
 
     `contradicted_by` names the sources whose later answers contradict it and were rejected (R5). `drift_ppm` is the
-    worst that the oscillator may be by all that was seen of the kernel's correction since then (R4).
+    worst that the oscillator may be by all that was seen of the kernel's correction since then (R4). `leap` is the leap
+    second that the servers announced for the end of the month, 0 for none (R11).
     """
 
     reading: ClockReading
@@ -86,6 +88,7 @@ class Fix(NamedTuple):
     votes: Votes
     contradicted_by: tuple[str, ...] = ()
     drift_ppm: float = MAX_DRIFT_PPM
+    leap: int = 0
 
 
 class Update(NamedTuple):
@@ -118,7 +121,8 @@ class Mind(NamedTuple):
     count. `kernel_ppm` is the correction that the kernel applied when last seen, and `drift_ppm` how far the oscillator
     may be off by the last one that was no slew (R4), None where none was seen. `contradiction` is the latest one, and
     `samples_since_ns` the uptime before which no sample belongs to the present line. `dated_ns` is when, by
-    the RAW clock, the database's answer came whose Date was judged last.
+    the RAW clock, the database's answer came whose Date was judged last. `tai_s` is the kernel's TAI - UTC when last
+    seen, and `leapt` the leap second that the host's clock made since the fix (R11).
     """
 
     boot_id: str | None
@@ -139,6 +143,8 @@ class Mind(NamedTuple):
     contradiction: Contradiction | None = None
     samples_since_ns: int = 0
     daemon: SeenDaemon | None = None
+    tai_s: int | None = None
+    leapt: int = 0
     dated_ns: int | None = None
     poll: Poll | None = None
     poll_interval: PollInterval | None = None
@@ -166,21 +172,35 @@ class Round(NamedTuple):
     distance_s: float | None
 
 
-def look(mind: Mind, now: ClockReading, *, is_gap: bool = False) -> tuple[Mind, Step | None, Suspend | None]:
+def look(
+    mind: Mind, now: ClockReading, *, is_gap: bool = False, kernel: KernelState | Unavailable | None = None
+) -> tuple[Mind, Step | None, Suspend | None]:
     """Notice whether the clock was set or the host slept since the last look (J1, J3).
 
-    Held against the quickest reading since the last of either: one that took long could hide a step for ever.
+    Held against the quickest reading since the last of either: one that took long could hide a step for ever. A leap
+    second is no step (R11); to tell, it takes the `kernel` where the step has the size of one (`is_leap_sized`).
     """
     step, suspend = find_step(mind.reading, now, is_gap=is_gap), find_suspend(mind.reading, now)
+    leap = leap_of_step(step, mind.reading, kernel, mind.tai_s, mind.fix.leap if mind.fix else 0)
     if step or suspend or now.width_ns < mind.reading.width_ns:
         mind = mind._replace(reading=now)
+    if step is not None and leap:
+        mind = forget_samples(mind, now)._replace(leapt=leap)
+        step = without_leap(step, leap, now)
     mind = mind._replace(steps=_listed_steps(mind.steps, step, now))
     return (mind if suspend is None else _wake(mind, suspend)), step, suspend
 
 
+def forget_samples(mind: Mind, now: ClockReading) -> Mind:
+    """Forget the samples of the drift, of which no line goes through any that follow."""
+    back_test = drop_forecasts(mind.back_test)
+    return mind._replace(samples=(), line=None, drift=None, back_test=back_test, samples_since_ns=now.boottime_ns)
+
+
 def forget_raw(mind: Mind) -> Mind:
     """Forget what was measured against a RAW clock that stood still or began anew (B6, F1)."""
-    return mind._replace(fix=None, samples=(), line=None, drift=None, back_test=drop_forecasts(mind.back_test))
+    back_test = drop_forecasts(mind.back_test)
+    return mind._replace(fix=None, samples=(), line=None, drift=None, back_test=back_test, leapt=0)
 
 
 def _wake(mind: Mind, suspend: Suspend) -> Mind:
@@ -223,7 +243,15 @@ def carried(mind: Mind, now: ClockReading) -> Agreement | None:
     interval = carry(fix.agreement.interval, fix.reading, now, _drift_bound_ppm(mind.line, fix.drift_ppm))
     drifted_ns = round(_rate_ppm(mind) * elapsed_ns / 1e6)
     estimate_ns = fix.agreement.estimate_ns - correction_ns(fix.reading, now) + drifted_ns
-    return fix.agreement._replace(interval=interval, estimate_ns=interval.clamp(estimate_ns))
+    across = across_leap(interval, _least_utc_ns(fix), now, announced=fix.leap, made=mind.leapt)
+    if across != interval:
+        estimate_ns -= (mind.leapt or fix.leap) * NS_PER_S
+    return fix.agreement._replace(interval=across, estimate_ns=across.clamp(estimate_ns))
+
+
+def _least_utc_ns(fix: Fix) -> int:
+    """Return the earliest that the true time can have been when a fix was made."""
+    return fix.reading.realtime_ns + fix.agreement.interval.earliest_ns
 
 
 def utc_ns(mind: Mind, now: ClockReading) -> int | None:
@@ -361,7 +389,8 @@ def fix_of(reading: ClockReading, record: Record) -> Fix | None:
     rounding_ns = 1 + abs(estimate) // 2**52 + max(abs(earliest), abs(latest)) // 2**50
     interval = Interval(earliest - rounding_ns, latest + rounding_ns)
     agreement = Agreement(interval, estimate, (), votes.tolerated_liars, False, votes.guaranteed)
-    return Fix(reading, agreement, votes, drift_ppm=offset.max_drift_ppm or MAX_DRIFT_PPM)
+    leap = announced_leap(source.leap or 0 for source in record.sources if source.status == "agreeing")
+    return Fix(reading, agreement, votes, drift_ppm=offset.max_drift_ppm or MAX_DRIFT_PPM, leap=leap)
 
 
 def _contradicting(before: Agreement, selection: Selection) -> frozenset[str]:
@@ -407,7 +436,8 @@ def _drop_contradicted(
     contradiction = Contradiction(
         before.interval, heard.interval, len(contradicting), elapsed_ns / NS_PER_S, now.boottime_ns
     )
-    mind = mind._replace(fix=None, contradiction=contradiction)
+    is_proof = before.is_guaranteed and heard.is_guaranteed
+    mind = mind._replace(fix=None, contradiction=contradiction if is_proof else mind.contradiction)
     if abs(contradiction.gap_ns) <= MAX_KERNEL_PPM * 1e-6 * elapsed_ns:
         return mind
     return forget_raw(mind)._replace(samples_since_ns=now.boottime_ns)
@@ -448,8 +478,12 @@ def _learn(mind: Mind, now: ClockReading, selection: Selection, distance_s: floa
     """Take in a measurement."""
     agreement = selection.agreement
     assert agreement is not None
+    if mind.fix is not None and _has_leapt(mind.fix, now.realtime_ns + agreement.estimate_ns):
+        mind = forget_samples(mind, now)
+    leap = announced_leap(one.best.reply.leap for one in selection.sources if one.status == "agreeing" and one.best)
     mind = mind._replace(
-        fix=Fix(now, agreement, count_votes(selection), drift_ppm=drift_ppm),
+        fix=Fix(now, agreement, count_votes(selection), drift_ppm=drift_ppm, leap=leap),
+        leapt=0,
         measured_ns=now.boottime_ns,
         measured_utc_ns=now.realtime_ns + agreement.estimate_ns,
         poll_interval=mind.poll_interval and mind.poll_interval.measured(now.boottime_ns),
@@ -465,6 +499,12 @@ def _learn(mind: Mind, now: ClockReading, selection: Selection, distance_s: floa
         line=line,
         back_test=back_test if line is None else note_forecasts(back_test, line, now.raw_ns),
     )
+
+
+def _has_leapt(fix: Fix, utc_ns: int) -> bool:
+    """Whether a leap second that the servers announced may have come, so that UTC - RAW is another than before."""
+    end_ns = month_end_ns(_least_utc_ns(fix))
+    return fix.leap != 0 and end_ns is not None and utc_ns + NS_PER_S >= end_ns
 
 
 def _distance_s(selection: Selection) -> float:
@@ -541,6 +581,8 @@ def _watch_kernel(mind: Mind, observation: Observation, assumed_ppm: float) -> M
     if kernel_ppm is not None and abs(kernel_ppm) <= MAX_KERNEL_PPM:  # else a slew, which says nothing of it
         drift_ppm, fix = max_drift_ppm(kernel_ppm, assumed_ppm), mind.fix
         mind = mind._replace(drift_ppm=drift_ppm, fix=fix and fix._replace(drift_ppm=max(fix.drift_ppm, drift_ppm)))
+    if not isinstance(observation.kernel, Unavailable):
+        mind = mind._replace(tai_s=observation.kernel.tai_s)
     return _watch_updates(mind, observation)
 
 

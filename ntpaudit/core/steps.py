@@ -3,6 +3,7 @@
 from typing import Literal, NamedTuple
 
 from ntpaudit.core.clocks import ClockReading, suspended_ns
+from ntpaudit.core.ntptime import NS_PER_S
 
 LEAST_STEP_NS = 10_000
 """A smaller jump of the level is no step but the noise of reading four clocks one after the other (J1)."""
@@ -51,6 +52,14 @@ def find_step(before: ClockReading, after: ClockReading, *, is_gap: bool = False
     if abs(size_ns) <= LEAST_STEP_NS + before.width_ns + after.width_ns:
         return None
     return Step(size_ns, after.realtime_ns - size_ns, after.realtime_ns, after.boottime_ns, is_gap)
+
+
+def without_leap(step: Step, leap: int, now: ClockReading) -> Step | None:
+    """Return what a step is beside a leap second, 1 inserted or -1 deleted; None where it is nothing else (R11)."""
+    size_ns = step.size_ns + leap * NS_PER_S
+    if abs(size_ns) <= LEAST_STEP_NS + 2 * now.width_ns:
+        return None
+    return step._replace(size_ns=size_ns, before_ns=step.after_ns - size_ns)
 
 
 def find_suspend(before: ClockReading, after: ClockReading) -> Suspend | None:

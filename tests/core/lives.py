@@ -15,11 +15,12 @@ from ntpaudit.core.clocks import ClockReading
 from ntpaudit.core.course import Mind, Round, Terms, conclude_round, forget_raw, look, step_event
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import Daemon, HiddenDaemons, KernelState, Observation, SourceObservation, Unavailable
+from ntpaudit.core.packet import Reply
 from ntpaudit.core.policy import PROFILES, Profile
 from ntpaudit.core.record import Health, Labels
 from ntpaudit.core.steps import Step, Suspend
 from ntpaudit.store.plain import plain, revive
-from tests.core.worlds import CHRONYD, DAY, HOST, MS, NOON, S, answered, failed, measurement
+from tests.core.worlds import CHRONYD, DAY, HOST, MS, NOON, S, answered, failed, measurement, reply
 
 LABELS = Labels("0.1.0", "c" * 64, "ams", "prod")
 INTERVAL_S = 300
@@ -30,6 +31,9 @@ class LivingHost:
 
     Its oscillator is `drift_ppm` slow; the kernel lets its clock run `slew_ppm` faster than that. A `daemon` updates
     the kernel's maximum error to `daemon_error_s` every `poll_s` seconds of its own clock; None: it is dead.
+
+    At `leap_at` UTC makes the leap second `leap`, 1 inserted, -1 deleted, 0 none, and the host's kernel makes the one
+    that it was told of, `kernel_leap`, when its own clock comes to that moment. Servers announce `indicator`.
     """
 
     def __init__(self, *, offset_ns: int = 0, drift_ppm: float = 0, slew_ppm: float = 0, uptime_ns: int = DAY) -> None:
@@ -45,6 +49,9 @@ class LivingHost:
         self.kernel_answers = True
         self.daemons: tuple[Daemon, ...] | HiddenDaemons = (CHRONYD,)
         self.container: str | None = None
+        self.leap_at: int | None = None
+        self.leap = self.kernel_leap = self.indicator = 0
+        self.state, self.tai_s = 0, 37
         self.boot = 0
 
     @property
@@ -61,12 +68,31 @@ class LivingHost:
         left = Fraction(round(seconds * S))
         while left > 0:
             part = left if self.poll_s is None else min(left, max(Fraction(1), self._until_update()))
+            part = min(part, self._until_leap())
             self._run(part)
+            self._make_leap()
             left -= part
 
     def _until_update(self) -> Fraction:
         assert self.poll_s is not None
         return Fraction(ceil((self.updated + round(self.poll_s * S) - self.monotonic) / (1 + self.slew_ppm / 10**6)))
+
+    def _until_leap(self) -> Fraction:
+        """Return the oscillator's time until UTC or the host's clock comes to the leap second."""
+        if self.leap_at is None:
+            return Fraction(10**18)
+        rates = ((self.utc, self.drift_ppm), (self.realtime, self.slew_ppm))
+        due = [Fraction(ceil((self.leap_at - now) / (1 + ppm / 10**6))) for now, ppm in rates if now < self.leap_at]
+        return min(due, default=Fraction(10**18))
+
+    def _make_leap(self) -> None:
+        """Let UTC, the kernel or both make their leap second, once each."""
+        if self.leap and self.leap_at is not None and self.utc >= self.leap_at:
+            self.utc, self.leap = self.utc - self.leap * S, 0
+        if self.kernel_leap and self.leap_at is not None and self.realtime >= self.leap_at:
+            self.realtime -= self.kernel_leap * S
+            self.tai_s += self.kernel_leap
+            self.state, self.kernel_leap = 3 if self.kernel_leap > 0 else 4, 0
 
     def _run(self, raw: Fraction) -> None:
         shown = raw * (1 + self.slew_ppm / 10**6)
@@ -118,8 +144,8 @@ class LivingHost:
         """Ask the kernel."""
         if not self.kernel_answers:
             return Unavailable("Function not implemented")
-        state, status = (0, 0x2001) if self.is_synchronised else (5, 0x2041)
-        return KernelState(state, status, 0.0, float(self.slew_ppm), self.maxerror_s, self.maxerror_s, 37)
+        state, status = (self.state, 0x2001) if self.is_synchronised else (5, 0x2041)
+        return KernelState(state, status, 0.0, float(self.slew_ppm), self.maxerror_s, self.maxerror_s, self.tai_s)
 
     def sources(
         self, *, error_ns: Sequence[int] = (0, 0, 0, 0), half_width_ns: int = 10 * MS, taken: ClockReading | None = None
@@ -128,9 +154,13 @@ class LivingHost:
         taken = taken or self.read()
         offset_ns = floor(self.utc) - taken.realtime_ns
         return tuple(
-            answered(number, measurement(offset_ns + error, half_width_ns, after=taken))
+            answered(number, measurement(offset_ns + error, half_width_ns, after=taken, said=self._reply(number)))
             for number, error in enumerate(error_ns, 1)
         )
+
+    def _reply(self, number: int) -> Reply:
+        """Return what one server says of itself."""
+        return reply(leap=self.indicator, reference_id=bytes((10, 0, 0, number)))
 
     def observe(self, *sources: SourceObservation, width_ns: int = 60) -> Observation:
         """See this host, with the sources that were asked."""
@@ -159,7 +189,7 @@ class Watch:
     def look(self, *, is_gap: bool = False, width_ns: int = 60) -> Step | Suspend | None:
         """Look for a step or a suspend."""
         now = self.host.read(width_ns=width_ns)
-        self.mind, step, suspend = look(self.mind, now, is_gap=is_gap)
+        self.mind, step, suspend = look(self.mind, now, is_gap=is_gap, kernel=self.host.kernel())
         if step is not None:
             self.events.append(step_event(self.mind, step, now))
         self.noticed += [one for one in (step, suspend) if one is not None]

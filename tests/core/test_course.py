@@ -564,6 +564,132 @@ def test_a_suspend_is_no_gap(is_down: bool, has_measured: bool) -> None:
     assert gaps[0].value_s == pytest.approx(1000)
 
 
+YEAR_END = 1_798_761_600 * S
+"""2026-12-31T24:00:00Z."""
+
+
+def leaping(leap: int, kernel_leap: int, announced: int, *, offset_ns: int = 0, before_s: float = 700) -> Watch:
+    """Return an agent that measures a host shortly before a leap second."""
+    host = LivingHost(offset_ns=offset_ns)
+    shift = YEAR_END - round(before_s * S) - NOON
+    host.utc, host.realtime, host.leap_at = host.utc + shift, host.realtime + shift, YEAR_END
+    host.leap, host.kernel_leap, host.indicator = leap, kernel_leap, {1: 1, -1: 2, 0: 0}[announced]
+    watch = Watch(host)
+    watch.network()
+    return watch
+
+
+def check_the_truth(watch: Watch) -> None:
+    """Look at the host alone, and check that its record holds the truth."""
+    offset = watch.local().record.offset
+    assert offset is not None
+    assert offset.earliest_s - 1e-6 <= float(watch.host.offset) / S <= offset.latest_s + 1e-6
+
+
+@given(
+    st.sampled_from([1, -1]),
+    st.sampled_from(["both", "kernel only", "servers only", "a false kernel"]),
+    st.integers(-5 * S, 5 * S),
+    st.floats(1, 900),
+    st.lists(st.sampled_from([0.2, 0.9, 1.3, 7.0, 61.0]), min_size=30, max_size=60),
+    st.booleans(),
+)
+@settings(max_examples=80, deadline=None)
+def test_the_interval_is_right_across_a_leap_second(
+    leap: int, who: str, offset_ns: int, before_s: float, waits_s: list[float], restarts: bool
+) -> None:
+    """Whoever knows of the leap second, and whenever the host's clock comes to it: the truth stays inside (R11).
+
+    The kernel's own is never a step. A kernel that makes one that UTC does not make is no longer right, and the
+    interval says that this may be so.
+    """
+    kernel_leap = 0 if who == "servers only" else leap
+    announced = leap if who in ("both", "servers only") else 0
+    true_leap = 0 if who == "a false kernel" else leap
+    watch = leaping(true_leap, kernel_leap, announced, offset_ns=offset_ns, before_s=before_s)
+    if who == "kernel only":  # before the host's clock makes it nothing here can know of it
+        watch.host.run(max(0.0, before_s + max(0.0, offset_ns / S) - 0.5))
+    for wait_s in waits_s:
+        watch.host.run(wait_s)
+        if restarts:
+            watch.restart()
+        if who == "kernel only" and watch.host.kernel_leap != (0 if not watch.host.leap else leap):
+            continue  # UTC is past it and the host is not yet
+        check_the_truth(watch)
+    assert watch.told("step-back") == watch.told("step-forward") == []
+    assert watch.mind.steps == ()
+
+
+@pytest.mark.parametrize("leap", [1, -1])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_inserted_leap_second_is_nothing_to_tell_of(leap: int, restarts: bool) -> None:
+    """A host whose kernel and servers make it together is within its tolerance before, during and after it (R11)."""
+    watch = leaping(leap, leap, leap, before_s=350)
+    verdicts = []
+    for _ in range(80):
+        watch.host.run(7)
+        if restarts:
+            watch.restart()
+        check_the_truth(watch)
+        verdicts.append(watch.rounds[-1].record.verdict)
+        if watch.host.realtime > YEAR_END + 60 * S:
+            watch.host.indicator = watch.host.state = 0
+    assert set(verdicts[:49] + verdicts[52:]) == {"within"}
+    for _ in range(8):
+        watch.host.run(300)
+        assert watch.network().record.severity is OK
+        watch.host.run(60)
+        check_the_truth(watch)
+    assert watch.events == []
+    assert watch.mind.line is not None
+    assert watch.mind.line.frequency_ppm == pytest.approx(0, abs=1e-3)
+    assert watch.mind.leapt == 0
+
+
+def test_a_leap_second_that_nobody_watched_is_known_by_tai() -> None:
+    """Where the daemon has cleared the kernel's state before the agent looks again, TAI - UTC still tells (R11)."""
+    watch = leaping(1, 1, 0)
+    watch.local()
+    watch.host.run(3000)
+    watch.host.state = 0
+    watch.restart()
+    assert (watch.events, watch.mind.leapt) == ([], 1)
+    check_the_truth(watch)
+
+
+@pytest.mark.parametrize(("state", "tai"), [(0, 37), (1, 37), (5, 37), (0, 36), (0, 39)])
+def test_a_step_of_a_second_at_the_end_of_a_month_is_a_step(state: int, tai: int) -> None:
+    """Without the kernel's word or the servers', a second is set back like any other."""
+    watch = leaping(0, 0, 0, before_s=10)
+    watch.local()
+    watch.host.run(11)
+    watch.host.realtime -= S
+    watch.host.state, watch.host.tai_s = state, tai
+    watch.look()
+    assert watch.told("step-back") == [True]
+
+
+def test_a_step_of_a_second_on_another_day_is_a_step() -> None:
+    """A kernel that still waits after its last leap second excuses nothing in the middle of a month."""
+    watch = measured()
+    watch.host.state, watch.host.indicator = 4, 1
+    watch.network()
+    watch.host.run(60)
+    watch.host.step(-S)
+    watch.local()
+    assert watch.told("step-back") == [True]
+
+
+def test_what_is_stepped_beside_the_leap_second_is_told() -> None:
+    """Of a step that is a leap second and 30 ms more, the 30 ms are told."""
+    watch = leaping(1, 1, 1, before_s=10)
+    watch.host.run(12)
+    watch.host.realtime -= 30 * MS
+    watch.look()
+    assert [event.value_s for event in watch.events] == [-0.03]
+    check_the_truth(watch)
+
+
 def test_a_suspend_is_noticed_once() -> None:
     """A suspend is told with its length, once, and is no step."""
     watch = measured()
@@ -837,6 +963,16 @@ def test_servers_that_contradict_one_after_the_other_are_counted_together() -> N
     second = watch.host.sources()[1]
     assert watch.network(second).record.verdict == "beyond"
     assert watch.told("contradicts-earlier") == [True]
+
+
+def test_what_proves_nothing_contradicts_nothing() -> None:
+    """One usable answer of four guarantees nothing (R1): that four say otherwise later is no proof of a movement."""
+    watch = Watch(LivingHost())
+    watch.network(watch.host.sources(error_ns=[2 * S])[0], failed(2), failed(3), failed(4))
+    assert not watch.rounds[-1].record.agreement.guaranteed
+    record = ask(watch, 0, 0, 0, 0).record
+    assert record.verdict == "within"
+    assert watch.told("contradicts-earlier") == []
 
 
 def test_an_answer_that_is_too_wide_to_contradict_is_not_counted() -> None:
