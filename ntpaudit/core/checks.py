@@ -111,7 +111,8 @@ class Course(NamedTuple):
     measurement, because more of them said otherwise. `contradiction` is the one of the last hour, if there was one.
     `database` is what the database's clock says.
     `refusals` counts what the database refused since it accepted anything, `failure` is why delivery failed last.
-    `vanished` names the time daemon that has ended without a successor (R12).
+    `vanished` names the time daemon that has ended without a successor (R12). `raised` holds the ids of the findings
+    that were raised before.
     """
 
     interval_s: float
@@ -128,6 +129,7 @@ class Course(NamedTuple):
     failure: str | None = None
     vanished: str | None = None
     intervals: float | None = None
+    raised: frozenset[str] = frozenset()
 
     def lasted(self, gap_s: float) -> float:
         """Return how many intervals a gap up to now has lasted."""
@@ -333,7 +335,10 @@ def check_unsynced(case: Case) -> Raised:
     said = "the kernel says that its clock is not synchronised"
     if not daemons and (unseen := _unseen(case)) is not None:
         return "medium", f"{said}; whether a time daemon disciplines it cannot be seen from here: {unseen}"
-    by = f"although {', '.join(daemon.name for daemon in daemons)} runs" if daemons else "and no time daemon steers it"
+    vanished = case.course.vanished if case.course else None
+    by = f"and {vanished}, which disciplined it, has ended" if vanished else "and no time daemon disciplines it"
+    if daemons:
+        by = f"although {', '.join(daemon.name for daemon in daemons)} runs"
     return "high", f"{said}, {by}: at 50 ppm it is 1 s off in 5.6 h"
 
 
@@ -346,6 +351,11 @@ def check_daemon_count(case: Case) -> Raised:
     """
     daemons, kernel = _disciplining(case), case.observation.kernel
     vanished = case.course.vanished if case.course else None
+    if not daemons and check_unsynced(case) is not None:
+        # One cause, one finding: `unsynced` names it. What was raised before stays until that one is raised.
+        raised = case.course.raised if case.course else frozenset()
+        if "daemon-count" not in raised or "unsynced" in raised:
+            return None
     if not daemons and vanished is not None:
         return "medium", f"{vanished} has ended, and no other time daemon is seen to correct this clock"
     if len(daemons) > 1:
@@ -360,7 +370,7 @@ def check_daemon_count(case: Case) -> Raised:
             return None  # the daemon lives outside this container: somebody keeps the kernel synchronised
         ago = span(stale_s, rounding="down")
         return "medium", f"no time daemon runs, and none has updated the kernel's clock for {ago}: nothing corrects it"
-    return "medium", "no time daemon steers this clock: nothing corrects it"
+    return "medium", "no time daemon disciplines this clock: nothing corrects it"
 
 
 def check_tz_or_rtc_fault(case: Case) -> Raised:
@@ -790,11 +800,11 @@ RULES = (
         ("CIS Benchmark 2.3.1.1", "DISA STIG V-270645"),
         raised_when={
             "medium": (
-                "more than one time daemon disciplines the clock; or none does and none is hidden, the kernel is not "
-                "synchronised, and the host has been up for 17 minutes. An agent also raises it 10 minutes after the "
-                "last time daemon ended, although the kernel still counts its clock as synchronised; and where it has "
-                "seen no time daemon and none is hidden, outside containers, if the kernel's maximum error has only "
-                "grown for 20 minutes"
+                "more than one time daemon disciplines the clock; or none does and none is hidden, the kernel cannot "
+                "be asked (where it says so itself, that is `unsynced`), and the host has been up for 17 minutes. An "
+                "agent also raises it 10 minutes after the last time daemon ended, although the kernel still counts "
+                "its clock as synchronised; and where it has seen no time daemon and none is hidden, outside "
+                "containers, if the kernel's maximum error has only grown for 20 minutes"
             ),
         },
         message_id="18c86cc2393243b3aa73dd48222fddc4",

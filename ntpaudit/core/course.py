@@ -340,6 +340,7 @@ def conclude_round(
         health.failure,
         vanished=mind.daemon.name if mind.daemon and mind.daemon.gone_ns is not None else None,
         intervals=intervals,
+        raised=frozenset(name for name, entry in mind.alarms.watched.items() if entry.raised),
     )
     votes = count_votes(selection) if kind == "network" else mind.fix.votes if mind.fix else NO_VOTES
     if any(judged.status != "backed-off" for judged in selection.sources):

@@ -115,7 +115,7 @@ FAULTS = (
     Fault(
         "undisciplined",
         Severity.CRITICAL,
-        frozenset({"offset-out", "unsynced", "daemon-count"}),
+        frozenset({"offset-out", "unsynced"}),
         "ams",
         free_ppm=41.0,
     ),

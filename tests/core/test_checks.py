@@ -490,12 +490,12 @@ HOST_CASES: list[tuple[str, dict[str, Any], str | None, str | None]] = [
     ("error bound at its limit", {"kernel": KERNEL_AT_LIMIT, "daemons": (NTPD,)}, "high", None),
     ("error bound below it", {"kernel": SYNCHRONISED._replace(maxerror_s=15.9), "daemons": (NTPD,)}, None, None),
     ("leap second ahead", {"kernel": SYNCHRONISED._replace(state=1, status=0x11), "daemons": (NTPD,)}, None, None),
-    ("nobody at all", {"kernel": UNSYNCHRONISED, "daemons": ()}, "high", "medium"),
-    ("chronyd -x and nobody else", {"kernel": UNSYNCHRONISED, "daemons": (SERVES_ONLY,)}, "high", "medium"),
+    ("nobody at all", {"kernel": UNSYNCHRONISED, "daemons": ()}, "high", None),
+    ("chronyd -x and nobody else", {"kernel": UNSYNCHRONISED, "daemons": (SERVES_ONLY,)}, "high", None),
     ("chronyd -x beside ntpd", {"daemons": (SERVES_ONLY, NTPD)}, None, None),
     ("chronyd -x beside a failing ntpd", {"kernel": UNSYNCHRONISED, "daemons": (SERVES_ONLY, NTPD)}, "high", None),
     ("container, daemon outside", {"daemons": ()}, None, None),
-    ("container, nobody outside", {"daemons": (), "kernel": UNSYNCHRONISED}, "high", "medium"),
+    ("container, nobody outside", {"daemons": (), "kernel": UNSYNCHRONISED}, "high", None),
     ("container that may not ask", {"daemons": (), "kernel": NO_KERNEL}, None, "medium"),
     ("two that fight", {"daemons": (CHRONYD, NTPD)}, None, "medium"),
     ("two that fight, one chronyd", {"daemons": (CHRONYD, NTPD), "kernel": UNSYNCHRONISED}, None, "medium"),
@@ -507,13 +507,13 @@ HOST_CASES: list[tuple[str, dict[str, Any], str | None, str | None]] = [
     ("chronyd beside hidden ones", {"daemons": HiddenDaemons("", (CHRONYD,)), "kernel": UNSYNCHRONISED}, None, None),
     ("ntpd fails beside hidden ones", {"daemons": HiddenDaemons("", (NTPD,)), "kernel": UNSYNCHRONISED}, "high", None),
     ("two beside hidden ones", {"daemons": HiddenDaemons("", (CHRONYD, NTPD))}, None, "medium"),
-    ("a chronyd that is none", {"daemons": (FAKE,), "kernel": UNSYNCHRONISED}, "high", "medium"),
+    ("a chronyd that is none", {"daemons": (FAKE,), "kernel": UNSYNCHRONISED}, "high", None),
     ("a chronyd that is none beside ntpd", {"daemons": (FAKE, NTPD)}, None, None),
     ("guest tools", {"daemons": (GUEST_TOOLS,), "kernel": UNSYNCHRONISED}, "medium", None),
     ("guest tools beside ntpd", {"daemons": (GUEST_TOOLS, NTPD)}, None, None),
-    ("Hyper-V and nobody else", {"daemons": (HV_UTILS,), "kernel": UNSYNCHRONISED}, "high", "medium"),
+    ("Hyper-V and nobody else", {"daemons": (HV_UTILS,), "kernel": UNSYNCHRONISED}, "high", None),
     ("just booted, nobody", {"kernel": UNSYNCHRONISED, "daemons": ()} | up(1019), None, None),
-    ("grace is over, nobody", {"kernel": UNSYNCHRONISED, "daemons": ()} | up(1020), "high", "medium"),
+    ("grace is over, nobody", {"kernel": UNSYNCHRONISED, "daemons": ()} | up(1020), "high", None),
     ("just booted, ntpd", {"kernel": UNSYNCHRONISED, "daemons": (NTPD,)} | up(60), None, None),
     ("just booted, two", {"daemons": (CHRONYD, NTPD)} | up(60), None, "medium"),
 ]  # fmt: skip
@@ -532,7 +532,19 @@ def test_the_daemons_are_named() -> None:
     """Who fights is named with its pid, and who fails to synchronise with its name."""
     assert said(case(daemons=(CHRONYD, NTPD)), "daemon-count").endswith("chronyd (pid 811), ntpd (pid 812)")
     assert "although ntpd runs" in said(case(kernel=UNSYNCHRONISED, daemons=(NTPD,)), "unsynced")
-    assert "no time daemon steers it" in said(case(kernel=UNSYNCHRONISED, daemons=()), "unsynced")
+    assert "no time daemon disciplines it" in said(case(kernel=UNSYNCHRONISED, daemons=()), "unsynced")
+
+
+def test_a_lack_of_daemons_is_one_finding() -> None:
+    """`unsynced` says it where the kernel does; what was raised while the kernel was content stays until then."""
+    alone = case(kernel=UNSYNCHRONISED, daemons=())
+    ended = Course(300.0, vanished="chronyd", raised=frozenset({"daemon-count"}))
+    assert "chronyd, which disciplined it, has ended" in said(alone._replace(course=ended), "unsynced")
+    assert level(alone._replace(course=ended), "daemon-count") == "medium"
+    both = ended._replace(raised=frozenset({"daemon-count", "unsynced"}))
+    assert level(alone._replace(course=both), "daemon-count") is None
+    two: dict[str, Any] = {"kernel": UNSYNCHRONISED, "daemons": (NTPD, Daemon("ntpd", 901))}
+    assert (level(case(**two), "unsynced"), level(case(**two), "daemon-count")) == ("high", "medium")
 
 
 def test_what_could_not_be_seen_is_not_claimed() -> None:
