@@ -233,6 +233,26 @@ def test_a_server_that_refuses_connections(ledger: Ledger, database: FlakyDataba
     assert "2501 records waited" in told[1]
 
 
+def test_a_history_deleted_in_an_outage_loses_nothing(tmp_path: Path, database: FlakyDatabase, influxdb: str) -> None:
+    """What waits is carried over into each new file, is in it before the agent can be killed, and arrives once."""
+    notes: list[str] = []
+    path = tmp_path / "history.sqlite3"
+    ledger = Ledger(str(path), notes.append)
+    database.refuse()
+    with courier_to(ledger, database.url, Told(), chance=0.02) as courier:
+        for first in range(0, 200, 50):
+            post(ledger, *map(letter, range(first, first + 50)))
+            courier.wake()
+            until(lambda: courier.health.failures >= 2)
+            for part in path.parent.iterdir():
+                part.unlink()
+        database.listen()
+        until(lambda: ledger.backlog()[0] == 0)
+    ledger.close()
+    assert clock_points(influxdb) == expected(range(200))
+    assert sum("was removed or replaced" in note for note in notes) == 4
+
+
 def test_a_backlog_goes_in_its_order_and_in_batches(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
     """A backlog is delivered oldest first, over one connection, in requests of at most a thousand letters and 1 MiB."""
     large = [letter(number, letter(number).lines.replace("ü", "ü" * 3000)) for number in range(1000)]

@@ -511,7 +511,7 @@ def carry_over(source: sqlite3.Connection, target: sqlite3.Connection) -> tuple[
     """
     carried = 0
     for table, columns in _LETTERS.items():
-        known = set(target.execute(f"SELECT {columns} FROM {table}"))  # noqa: S608
+        known = {hash(row) for row in target.execute(f"SELECT {columns} FROM {table}")}  # noqa: S608
         after_id = -1
         while True:
             try:
@@ -524,7 +524,7 @@ def carry_over(source: sqlite3.Connection, target: sqlite3.Connection) -> tuple[
             if not rows:
                 break
             after_id = rows[-1][0]
-            new = [values for _, *values in rows if tuple(values) not in known]
+            new = [values for _, *values in rows if hash(tuple(values)) not in known]
             target.executemany(f"INSERT INTO {table} ({columns}) VALUES (?{', ?' * columns.count(',')})", new)  # noqa: S608
             carried += len(new) if table == "outbox" else 0
     return carried, None

@@ -255,8 +255,11 @@ class Ledger:
         """Add to the file's count what a run that was killed had in memory only, and report it."""
         left = self._left
         if left.records:
-            with transaction(file):
-                history.count_dropped(file, left.undelivered)
+            try:
+                with transaction(file):
+                    history.count_dropped(file, left.undelivered)
+            except StoreError:
+                return  # it stays in its own file, for the next time
             self._note(
                 f"{plural(left.records, 'record')} of the last run were in memory only when it ended, and are lost; "
                 f"{left.undelivered} of them were not delivered"

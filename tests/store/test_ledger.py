@@ -674,6 +674,40 @@ def test_a_killed_agent_leaves_the_count_of_what_was_in_memory_only(disk: Path, 
     assert len(notes) == 1
 
 
+def test_a_count_that_cannot_be_taken_over_at_once_is_not_lost(path: Path) -> None:
+    """A file that is locked when the agent starts knows of the loss when it can be written, and knows it once."""
+    notes = Notes()
+    first = Ledger(str(path), notes.append)
+    keep(first, 1)
+    first.close()
+    Path(f"{path}-unsaved").write_text("5 3")
+    second = Ledger(str(path), notes.append, retry_s=0.0)
+    with locked(path):
+        assert second.load("mind") == 1
+        assert second.dropped() == 0
+        keep(second, 2)
+        assert Path(f"{path}-unsaved").read_text().split() == ["6", "4"]
+    assert second.dropped() == 3
+    second.close()
+    assert notes.count_of("5 records of the last run") == 1
+    third = Ledger(str(path), notes.append)
+    assert third.dropped() == 3
+    third.close()
+    assert find(path).audits == [1, 2]
+
+
+@pytest.mark.parametrize("text", ["", "x", "1", "1 2 3", "-1 2", "99999999999999999999 1", "\udcff 2"])
+def test_a_count_that_makes_no_sense_is_none(text: str, path: Path) -> None:
+    """Whatever stands in the small file, the agent starts."""
+    notes = Notes()
+    Path(f"{path}-unsaved").write_bytes(text.encode(errors="surrogateescape"))
+    ledger = Ledger(str(path), notes.append)
+    keep(ledger, 1)
+    assert ledger.dropped() == 0
+    ledger.close()
+    assert notes == []
+
+
 def test_a_newer_history_is_left_alone(path: Path) -> None:
     """The file of a later version is not touched, and the agent goes on in memory."""
     with closing(sqlite3.connect(path)) as connection:
