@@ -457,11 +457,13 @@ def _clock(language: Language) -> Line:
     band = graph(
         "Offset inside its bound",
         "The true offset lies in the band, wherever the estimate in it is; above zero the clock is behind, below it is "
-        "ahead. Where servers were not asked for a while the band widens. A gap is a gap in the evidence.",
+        "ahead. Where servers were not asked for a while the band widens. A gap is a gap in the evidence. "
+        "The scale is logarithmic beyond 1 ms.",
         BAND,
         language,
         unit="s",
         axis=_OFFSET_AXIS,
+        custom={"scaleDistribution": SYMLOG},
         overrides=[
             coloured("latest", BEHIND, custom_fillBelowTo="earliest", custom_lineWidth=1, custom_fillOpacity=20),
             coloured("earliest", AHEAD, custom_lineWidth=1),

@@ -50,6 +50,8 @@ from grafana.queries import (
     Question,
     by_host,
     count,
+    counted,
+    disputed_now,
     in_range,
     is_above,
     is_below,
@@ -229,17 +231,27 @@ ORDER_NOW = Question(
     (
         Influx(f"{_HULL} FROM {by_host(SOME_HOSTS, {'latest': 'latest_s', 'earliest': 'earliest_s'})}"),
         _CHOSEN_HOSTS,
+        counted(SOME_HOSTS, "disputed"),
     ),
     (
         Prom(
             f"(max({measured('latest_s', SOME_HOSTS)}) - min({measured('earliest_s', SOME_HOSTS)})) and "
-            f"count({measured('latest_s', SOME_HOSTS)}) == count({last('severity', SOME_HOSTS, span=_EVER)})",
+            f"count({measured('latest_s', SOME_HOSTS)}) == count({last('severity', SOME_HOSTS, span=_EVER)}) "
+            f"unless on () count({disputed_now(SOME_HOSTS)})",
             _ORDER,
         ),
     ),
     (
         {"id": "concatenate", "options": {"frameNameMode": "drop"}},
-        *_complete("chosen"),
+        {
+            "id": "calculateField",
+            "options": {
+                "mode": "binary",
+                "binary": {"left": "chosen", "operator": "+", "right": "disputed"},
+                "alias": "due",
+            },
+        },
+        *_complete("due"),
         {"id": "filterFieldsByName", "options": {"include": {"names": [_ORDER]}}},
     ),
 )
@@ -527,7 +539,7 @@ def _order(language: Language) -> tuple[Line, ...]:
     now = stat(
         "Order now",
         "Events of the chosen hosts that are stamped further apart than this happened in the order of their stamps. "
-        "Unknown where one of the chosen hosts is silent or not measured.",
+        "Unknown where one of the chosen hosts is silent or not measured, or its time is disputed.",
         ORDER_NOW,
         language,
         unit="s",

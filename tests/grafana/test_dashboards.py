@@ -247,7 +247,7 @@ def test_what_is_shown_of_a_field_has_that_field(language: Language, name: str) 
 
 def test_marks_have_their_titles() -> None:
     """Grafana sees `ntpaudit_event.title` and takes the first column that it does not know for the title: it is."""
-    for name in ("fleet", "host"):
+    for name in BOARDS:
         (note,) = committed("influxql", name)["annotations"]["list"]
         target = note["target"]
         assert target["query"].startswith(f'SELECT "{target["titleColumn"]}", "{target["textColumn"]}", ')
@@ -265,7 +265,17 @@ def test_links_lead_somewhere(language: Language, name: str) -> None:
         known = {one["name"] for one in targets_of[path.removeprefix("/d/")]["templating"]["list"]}
         assert set(re.findall(r"var-([a-z]+)=", query)) <= known
         assert query.endswith("${__url_time_range}")
-        assert "${datasource:queryparam}" in query
+        kept = {"datasource", "site", "env"} & {one["name"] for one in committed(language, name)["templating"]["list"]}
+        assert all(f"${{{one}:queryparam}}" in query for one in kept)
+    siblings = committed(language, name)["links"][0]
+    assert (siblings["includeVars"], siblings["keepTime"]) == (True, True)
+
+
+def test_queries_are_short_enough() -> None:
+    """VictoriaMetrics refuses a query of more than 16 KiB: half of it is left for the names that are chosen."""
+    for name, board in boards("promql").items():
+        for asked in targets(board, name):
+            assert len(asked.target["expr"]) < 8192, (asked.panel, asked.ref)
 
 
 def test_names_never_change() -> None:

@@ -211,7 +211,7 @@ def test_findings_are_named(language: Language, demo: Screen, filled: Filled) ->
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_host_that_is_gone_has_no_finding_in_force(language: Language, strange: Screen, odd: Odd) -> None:
-    """Its finding was never cleared; ten days later nobody can act on it. No rule fires for it either."""
+    """Its finding was never cleared; ten days later it is nothing to act on. No rule fires for it either."""
     shows = strange.show(language, "fleet")
     assert "vanished" not in shows["Findings in force"].column("host")
     assert "unsynced" not in shows["Findings in force, by kind"].values
@@ -293,7 +293,7 @@ def test_a_link_leads_to_its_host(language: Language, strange: Screen) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_silent_host_is_grey(language: Language, strange: Screen) -> None:
-    """It is called silent, and of its clock nothing is said but when it was last heard."""
+    """It is called silent, and no panel judges its clock; the time of its last point is shown."""
     shows = strange.show(language, "host", host=("silent",))
     assert (shows["Reports"].values["reports"].text, shows["Reports"].values["reports"].color) == ("silent", SILENT)
     for title in ("State", "Offset", "Sources"):
@@ -395,7 +395,7 @@ def test_rules_fire_for_disputed_hosts(language: Language, disputed: Odd) -> Non
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_an_order_needs_every_chosen_host(language: Language, strange: Screen) -> None:
-    """Of a host that is silent, unmeasured or gone nobody knows: the order is unknown, not that of the others."""
+    """With a host that is silent, unmeasured or gone the order is unknown, and not that of the others."""
     for other in ("silent", "unmeasured", "vanished"):
         shows = strange.show(language, "integrity", hosts=("web.1", other))
         assert {(cell.text, cell.color) for cell in cells(shows[ORDER])} == {("unknown", NOT_KNOWN)}, other
@@ -408,6 +408,16 @@ def test_an_order_needs_every_chosen_host(language: Language, strange: Screen) -
         else:
             assert not values
             assert (shows[AMBIGUITY].empty or "").startswith("unknown")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("name", [*sorted(DISPUTED), "dead-behind"])
+def test_an_order_needs_hosts_whose_time_is_not_disputed(name: str, language: Language, doubted: Screen) -> None:
+    """Also in the minutes in which the last point with a right stamp is still recent."""
+    (cell,) = cells(doubted.show(language, "integrity", only=(ORDER,), hosts=("plain", name))[ORDER])
+    assert cell.text == "unknown"
+    (cell,) = cells(doubted.show(language, "integrity", only=(ORDER,), hosts=("plain", "recovered"))[ORDER])
+    assert cell.text.endswith("ms")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -428,7 +438,7 @@ def test_an_order_of_measured_hosts_is_their_hull(language: Language, strange: S
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_chosen_hosts_are_listed_though_they_are_silent(language: Language, strange: Screen) -> None:
-    """With what is known of each: of a silent one, when it was last heard."""
+    """With what is known of each: of a silent one, the time of its last point."""
     rows = strange.show(language, "integrity", hosts=("web.1", "silent"))["Intervals of the chosen hosts"].rows
     told = {
         row["host"].text: (row["reports"].text, row["offset"].text != "-", row["last seen"].text != "-") for row in rows

@@ -243,7 +243,7 @@ def test_the_example_of_notifications_fits_the_rules() -> None:
     assert routed == {(f"severity={one}", f"team={TEAM}") for one in {rule.severity for rule in RULES}}
     assert all({"alertname", "site", "source"} <= set(route["group_by"]) for route in routes)
     critical = next(route for route in routes if ["severity", "=", "critical"] in route["object_matchers"])
-    assert "mute_time_intervals" not in critical, "a clock that is wrong for certain waits for nobody"
+    assert "mute_time_intervals" not in critical, "a clock that is wrong for certain is never muted"
     assert not any((FOLDER / "provisioning").rglob("notifications.yaml")), "an example is not in force by itself"
 
 
