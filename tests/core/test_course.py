@@ -1058,6 +1058,8 @@ def test_a_gap_is_raised_after_three_intervals_and_is_high_after_a_day() -> None
     watch.local()
     told = [(event.raised, event.level) for event in watch.events if event.kind == "evidence-gap"]
     assert told == [(True, "medium"), (True, "high"), (False, "high")]
+    texts = [event.text for event in watch.events if event.kind == "evidence-gap"]
+    assert [text.startswith("no longer true: ") for text in texts] == [False, False, True]
     values = [event.value_s for event in watch.events if event.kind == "evidence-gap"]
     assert values[0] == pytest.approx(17 * 60)
 
