@@ -253,13 +253,13 @@ SOURCES = Question(
     ),
 )
 _KNOWN_PPM = 50
-"""A frequency whose error may be larger is not drawn: 50 ppm are assumed of any clock; an agent begins with 2000."""
+"""A frequency whose fit has a larger error is not drawn: 50 ppm are assumed of any clock; an agent begins with 2000."""
 
 FREQUENCY = Question(
     (
         Influx(
-            'SELECT mean("frequency_ppm") AS "frequency", mean("frequency_ppm")+max("skew_ppm") AS "at most", '
-            'mean("frequency_ppm")-max("skew_ppm") AS "at least" FROM "ntpaudit_clock" '
+            'SELECT mean("frequency_ppm") AS "frequency", mean("frequency_ppm")+max("skew_ppm") AS "plus fit error", '
+            'mean("frequency_ppm")-max("skew_ppm") AS "minus fit error" FROM "ntpaudit_clock" '
             f'WHERE {_WHERE} AND "skew_ppm" < {_KNOWN_PPM} GROUP BY {BUCKETS} fill(null)',
             "time_series",
         ),
@@ -278,7 +278,7 @@ FREQUENCY = Question(
                     f"avg(avg_over_time({metric('frequency_ppm', ONE_HOST)}[$__interval])) {sign} "
                     f"max(max_over_time({metric('skew_ppm', ONE_HOST)}[$__interval]))",
                 )
-                for legend, sign in (("at most", "+"), ("at least", "-"))
+                for legend, sign in (("plus fit error", "+"), ("minus fit error", "-"))
             ),
         )
     ),
@@ -551,20 +551,21 @@ def _drift(language: Language) -> tuple[Line, ...]:
     frequency = graph(
         "Drift",
         "How fast the clock falls behind (positive) or gets ahead (negative) when nobody steers it, in parts per "
-        "million, and how wrong that can be, once it is known within 50 ppm. 10 ppm are 0.9 s a day.",
+        "million, once the error of its fit is below 50 ppm. That error is the fit's over its own span: the frequency "
+        "now may be further off. 10 ppm are 0.9 s a day.",
         FREQUENCY,
         language,
         unit="suffix:ppm",
         overrides=[
             coloured("frequency", "text", custom_lineWidth=2),
-            coloured("at most", BEHIND, custom_fillBelowTo="at least", custom_fillOpacity=15),
-            coloured("at least", AHEAD),
+            coloured("plus fit error", BEHIND, custom_fillBelowTo="minus fit error", custom_fillOpacity=15),
+            coloured("minus fit error", AHEAD),
         ],
         gap_ms=7_200_000,
     )
     forecasts = table(
         "Forecast",
-        "When nothing steers the clock: in how long it leaves its tolerance at the earliest.",
+        "When nothing steers the clock: in how long it leaves its tolerance at its present rate.",
         FORECASTS,
         language,
         overrides=[

@@ -239,7 +239,7 @@ class Rounds:
     ) -> Noticed:
         """Tell of a step or a suspend since the last reading, before its consequences are judged.
 
-        `kernel` is what was seen of it at that moment; where it is not given and may tell a leap second, it is asked.
+        `kernel` is what was seen of it at that moment; where it is not given and may be needed, it is read here.
         """
         if now.boottime_ns < self._mind.reading.boottime_ns:
             return Noticed()  # an observation that was made before the last look

@@ -51,7 +51,7 @@ STALE_TIMESYNCD_S = 3 * 2048.0
 """systemd-timesyncd's slowest poll is 2048 s."""
 
 VANISHED_S = 600.0
-"""Without an update of the kernel for so long, no daemon that cannot be seen keeps it synchronised (R12)."""
+"""If the kernel has not been updated for this long, no hidden daemon keeps it synchronised (R12)."""
 
 BAD_OSCILLATOR_PPM = 100.0
 
@@ -515,7 +515,8 @@ def check_breach_forecast(case: Case) -> Raised:
     is_near = breach.central_s is not None and 0 < breach.central_s <= DAY_S  # what has happened is no forecast
     is_drift = rate_ppm is not None and abs(rate_ppm) > drift.skew_ppm  # and what may be nothing is none either
     if rate_ppm is not None and breach.central_s is not None and is_near and is_drift and not breach.free_running:
-        early = "" if breach.pessimistic_s is None else f", {span(breach.pessimistic_s)} at the earliest"
+        early_s = breach.pessimistic_s  # None until past forecasts show how wide the band must be (R9)
+        early = "" if early_s is None else f" (95 %: not within {span(early_s, rounding='down')})"
         return "medium", (
             f"as it drifts, {span(rate_ppm * DAY_S / 1e6)} a day, the clock is {span(case.profile.critical_s)} wrong "
             f"in {span(breach.central_s)}{early}"

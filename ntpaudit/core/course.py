@@ -178,7 +178,7 @@ def look(
     """Notice whether the clock was set or the host slept since the last look (J1, J3).
 
     Held against the quickest reading since the last of either: one that took long could hide a step for ever. A leap
-    second is no step (R11); to tell, it takes the `kernel` where the step has the size of one (`is_leap_sized`).
+    second is no step (R11): give the `kernel` where the step has the size of one (`is_leap_sized`).
     """
     step, suspend = find_step(mind.reading, now, is_gap=is_gap), find_suspend(mind.reading, now)
     leap = leap_of_step(step, mind.reading, kernel, mind.tai_s, mind.fix.leap if mind.fix else 0)

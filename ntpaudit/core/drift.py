@@ -100,7 +100,7 @@ class Drift(NamedTuple):
 
     `frequency_ppm` is the rate of the REALTIME offset if nothing but the kernel's present correction steered it;
     positive: the host falls further behind. `raw_frequency_ppm` is that of the free oscillator. Both are None while it
-    is unknown, and the former also where the kernel does not tell its correction. `skew_ppm` is the error of the fit
+    is unknown, and the former also where the kernel's correction is not known. `skew_ppm` is the error of the fit
     over its own `span_s` and no limit for the frequency now (R8, see `Fit`); it is 2000 while nothing is known (F3).
     """
 
@@ -184,7 +184,7 @@ def estimate_drift(
     """Say how the clock moves and when |offset| will reach the tolerance (F1 to F3, F6 to F8).
 
     `estimate_ns` and `bound_s` are the offset at `now_raw_ns` and the worst case of it. `kernel_ppm` is by how much the
-    kernel speeds REALTIME up against RAW, None if it would not tell, and `pending_s` the offset that it has yet to slew
+    kernel speeds REALTIME up against RAW, None if it is not known, and `pending_s` the offset that it has yet to slew
     away. `steered`: a daemon is at work. `line` is the fit of these very samples where it is at hand already. The
     oscillator is off by `drift_ppm` at most (R4).
     """
@@ -215,7 +215,7 @@ def guaranteed_s(margin_s: float, kernel_ppm: float | None, drift_ppm: float, ra
     """Return how long the worst case takes to use up a margin, counted from now (F7, R3).
 
     The offset moves by the oscillator's own error, `drift_ppm` at most, and by the kernel's correction, which stays in
-    force where nothing steers the clock any more: nobody knows whether it still makes up for the oscillator. Where the
+    force where nothing steers the clock any more: it may or may not still make up for the oscillator. Where the
     kernel cannot be read its correction may be the largest that there is. `rate_ppm` is the rate that was measured.
     """
     correction_ppm = abs(kernel_ppm) if kernel_ppm is not None and isfinite(kernel_ppm) else MAX_KERNEL_PPM
