@@ -24,14 +24,13 @@ _NOT_IMPORTED = ("build", "coverage", "mypy", "nodejs", "ruff", "setuptools", "t
 """Tools of developers that no test imports."""
 
 _CHECKOUT = "/srv/ntpaudit"
-_PACKAGES = "/opt/packages"
 _INSIDE = f"""
 mount --bind "$CHECKOUT" "$ROOT{_CHECKOUT}"
 mount -t proc proc "$ROOT/proc"
 mount --rbind /dev "$ROOT/dev"
 mount -t tmpfs tmpfs "$ROOT/tmp"
 exec chroot "$ROOT" env -i HOME=/root LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1 \\
-    PYTHONPATH={_CHECKOUT}:{_PACKAGES} NTPAUDIT_WITHOUT="$WITHOUT" \\
+    PYTHONPATH={_CHECKOUT} NTPAUDIT_WITHOUT="$WITHOUT" \\
     sh -ec 'cd {_CHECKOUT}; exec python3 -m pytest -p no:cacheprovider "$@"' sh "$@"
 """
 
@@ -57,7 +56,7 @@ def prepare(release: str) -> Path:
             _run(str(program("mmdebstrap")), *options, release, str(unfinished))
             unfinished.rename(root)
         if not stamp.exists() or stamp.read_text().splitlines() != wanted:
-            packages = root / _PACKAGES.lstrip("/")
+            packages = root / f"usr/local/lib/python{PYTHONS[release]}/dist-packages"  # where Debian's Python looks
             shutil.rmtree(packages, ignore_errors=True)
             foreign = ["--python-version", PYTHONS[release], "--implementation", "cp", "--only-binary=:all:"]
             _run(sys.executable, "-m", "pip", "install", "--quiet", "--target", str(packages), *foreign, *wanted)
