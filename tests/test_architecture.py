@@ -33,6 +33,7 @@ ORDER = (
     "core.standing",
     "core.alarms",
     "core.fleet",
+    "core.fleet_severity",
     "core.fleet_members",
     "core.ordering",
     "core.movement",

@@ -31,6 +31,7 @@ from ntpaudit.config import (
     with_environment,
 )
 from ntpaudit.core.fleet import Fleet, Host, Member, Snapshot, Terms
+from ntpaudit.core.fleet_severity import seen_ns
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import span
@@ -309,6 +310,7 @@ def _settle(reading: Reading) -> tuple[Config, Terms]:
         silent_after_s=reading.silent_after or config.fleet.silent_after_s,
         ambiguity_s=reading.ambiguity or config.fleet.ambiguity_s,
         warning_s=config.profile.warning_s,
+        critical_s=config.profile.critical_s,
     )
     look_back_s = _reach(reading, terms).look_back_s
     if not terms.silent_after_s <= look_back_s:
@@ -448,7 +450,7 @@ def _find(snapshot: Snapshot, name: str, terms: Terms, source: str, command: str
             f"several machines report as {name}: nothing said of it is of one clock",
             "give each of them a name of its own: host.name in its configuration",
         )
-    silent_s = (snapshot.now_ns - host.last_ns) / NS_PER_S
+    silent_s = (snapshot.now_ns - seen_ns(host, snapshot)) / NS_PER_S
     if not silent_s <= terms.silent_after_s:
         raise ReadError(
             f"{name} has been silent for {span(silent_s)}: nothing is known of its clock now",

@@ -47,6 +47,11 @@ class Host(NamedTuple):
 
     `age_s` is how old the measurement was that the offset rests on. `usable` counts the sources that gave a usable
     answer, `falsetickers` those that disagree with the others, `findings` what the host's own agent listed.
+
+    `severity` and `verdict` are as reported; `critical_s` and `warning_s` the tolerances that they rest on, None where
+    they were not read. While not `is_confirmed`, the agent waits for more samples before it believes a worse offset.
+    `disputed_s` is by how much the servers' time is at least ahead of the database's clock (negative: behind), as the
+    agent learnt from the database's answers; 0 where both may be right, or nothing is known.
     """
 
     name: str
@@ -61,6 +66,10 @@ class Host(NamedTuple):
     usable: int = 0
     falsetickers: int = 0
     findings: int = 0
+    critical_s: float | None = None
+    warning_s: float | None = None
+    is_confirmed: bool = True
+    disputed_s: float = 0.0
 
 
 class Alarm(NamedTuple):
@@ -95,6 +104,7 @@ class Snapshot(NamedTuple):
     `forgotten` names hosts that the database knows, but of which it has no point in the `look_back_s` that were looked
     back on; `places` has their sites, as far as it knows. A host in `clashes` has the worst severity of its machines.
     Among the `alarms` are steps that are in force no longer, where a clock may have moved by them since it was before.
+    `looked_ahead` says that points stamped after `now_ns` were read too, as those of the present are.
     """
 
     now_ns: int
@@ -108,6 +118,7 @@ class Snapshot(NamedTuple):
     clashes: tuple[Clash, ...] = ()
     look_back_s: float = 86_400.0
     places: Mapping[str, str] = MappingProxyType({})
+    looked_ahead: bool = False
 
 
 class Bucket(NamedTuple):
@@ -132,7 +143,8 @@ class Terms(NamedTuple):
     """What a fleet is judged by.
 
     A host without a point for `silent_after_s` is silent. Two events on hosts of one site must be orderable within
-    `ambiguity_s`. `warning_s` is the tolerance that a slow walk hides under. `inventory` names the hosts that should
+    `ambiguity_s`. `warning_s` is the tolerance that a slow walk hides under; it and `critical_s` judge hosts that
+    do not report their own. `inventory` names the hosts that should
     report, None where nobody says; `sites` tells where they stand, as far as it is known.
     """
 
@@ -141,14 +153,17 @@ class Terms(NamedTuple):
     warning_s: float = 0.1
     inventory: tuple[str, ...] | None = None
     sites: Mapping[str, str] = MappingProxyType({})
+    critical_s: float = 1.0
 
 
 class Member(NamedTuple):
-    """A host as the fleet sees it: whatever it last was, it is unknown once it is silent.
+    """A host as the fleet sees it: judged anew by its interval, and unknown once it is silent, whatever it last was.
 
     `silent_s` is None while it reports. `host` is None for one that was forgotten, silent for longer than `silent_s`,
     and for one that never reported, for which that is infinite. `suspected` has the ids of what the fleet tells of this
-    very clock, which its own agent cannot see.
+    very clock, which its own agent cannot see. `seen_s` is how long ago its latest point came, None for none.
+    `contradicted` is the severity that its agent reports where its own interval proves a worse one. `disputed_s` is by
+    how much the time that its points carry is ahead of the database's clock; 0 where both may be right.
     """
 
     name: str
@@ -158,6 +173,9 @@ class Member(NamedTuple):
     silent_s: float | None = None
     alarms: tuple[Alarm, ...] = ()
     suspected: tuple[str, ...] = ()
+    seen_s: float | None = None
+    contradicted: Severity | None = None
+    disputed_s: float = 0.0
 
     @property
     def is_forgotten(self) -> bool:

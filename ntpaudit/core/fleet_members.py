@@ -6,6 +6,7 @@ from math import inf
 from typing import Protocol, TypeVar
 
 from ntpaudit.core.fleet import STEP_KINDS, STEP_S, Alarm, Coverage, Host, Member, Offset, Snapshot, Terms
+from ntpaudit.core.fleet_severity import disputed_s, offset_verdict, seen_ns
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
 
@@ -31,17 +32,45 @@ def gather(snapshot: Snapshot, terms: Terms) -> tuple[tuple[Member, ...], tuple[
     members: list[Member] = []
     strangers: list[str] = []
     for host in snapshot.hosts:
-        silent_s = (snapshot.now_ns - host.last_ns) / NS_PER_S
+        silent_s = (snapshot.now_ns - seen_ns(host, snapshot)) / NS_PER_S
         reports = silent_s <= terms.silent_after_s
         if listed is not None and host.name not in listed:
             if not reports:
                 continue
             strangers.append(host.name)
-        severity = host.severity if reports else Severity.UNKNOWN
         raised = alarms.get(host.name, ())
-        members.append(Member(host.name, _place(host, terms), severity, host, None if reports else silent_s, raised))
+        if reports:
+            members.append(_reporting(host, snapshot, terms, raised)._replace(seen_s=silent_s))
+        else:
+            members.append(
+                Member(host.name, _place(host, terms), Severity.UNKNOWN, host, silent_s, raised, seen_s=silent_s)
+            )
     members += _unheard(snapshot, terms, alarms)
     return tuple(sorted(members, key=_gravity)), tuple(sorted(strangers))
+
+
+def _reporting(host: Host, snapshot: Snapshot, terms: Terms, raised: tuple[Alarm, ...]) -> Member:
+    """Return a host that reports, judged anew: by the worse of what it says and of what its interval proves.
+
+    What is not confirmed yet is left to its agent. A clock that the database's contradicts is never ok.
+    """
+    verdict, proved = offset_verdict(host, terms)
+    is_believed = proved <= host.severity or (not host.is_confirmed and verdict != "unmeasured")
+    contradicted, severity = (None, host.severity) if is_believed else (host.severity, proved)
+    wrong_s = disputed_s(host, snapshot.now_ns)
+    if wrong_s:
+        severity = max(severity, Severity.WARNING)
+    if verdict != host.verdict:
+        host = host._replace(verdict=verdict, offset=None if verdict == "unmeasured" else host.offset)
+    return Member(
+        host.name,
+        _place(host, terms),
+        severity,
+        host,
+        alarms=raised,
+        contradicted=contradicted,
+        disputed_s=wrong_s,
+    )
 
 
 def narrow(snapshot: Snapshot, terms: Terms, site: str) -> tuple[Snapshot, Terms]:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.findings import LEVEL_SEVERITY, Level
-from ntpaudit.core.fleet import Clash, Coverage, Fleet, FleetFinding, Member, Site, Snapshot, Terms
+from ntpaudit.core.fleet import Clash, Coverage, Fleet, FleetFinding, Member, Offset, Site, Snapshot, Terms
 from ntpaudit.core.fleet_members import by_site, count, cover, gather, is_covered, namesake, rank
 from ntpaudit.core.movement import MANY, Movement, Together, compare, moved_sites
 from ntpaudit.core.ordering import Group, ambiguity, as_of, group_of, orderable
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.sources import is_pool_name
-from ntpaudit.core.wording import plural, span, standing
+from ntpaudit.core.wording import direction, plural, span, standing
 
 DAY_S = 86_400.0
 """A host that is silent for so long is a gap of level high (NTPA-07)."""
@@ -35,6 +35,7 @@ SLOW_WALKS_TOLD = 5
 NAMES_TOLD = 3
 """So many hosts are named in a message; all of them are in the finding's `hosts`."""
 
+_AU8 = "NIST SP 800-53 AU-8"
 _ISO = "ISO/IEC 27001 A.8.17"
 _ISO_GUIDE = "ISO/IEC 27002 8.17"
 _NIS2 = "NIS2 2024/2690 3.2.6"
@@ -169,6 +170,63 @@ def check_name_clash(scene: Scene) -> Iterator[Raised]:
             yield Raised("high", message, None, None, (clash.name,))
 
 
+def check_time_disputed(scene: Scene) -> Iterator[Raised]:
+    """The time that a host's points carry and the database's clock contradict each other: one of the two is wrong."""
+    disputed = [one for one in scene.members if one.disputed_s and one.silent_s is None]
+    reporting = sum(one.silent_s is None for one in scene.members)
+    remedy = _CHECK_DATABASE if 2 * len(disputed) > reporting >= MANY else None
+    for site, hosts in by_site(disputed):
+        for is_ahead in (True, False):
+            if group := [one for one in hosts if (one.disputed_s > 0) is is_ahead]:
+                worst = max(group, key=lambda one: (abs(one.disputed_s), one.name))
+                level: Level = "high" if abs(worst.disputed_s) > scene.terms.critical_s else "medium"
+                names = _sorted(one.name for one in group)
+                yield Raised(level, _disputed(group, worst, site), site, None, names, worst.disputed_s, remedy)
+
+
+def check_severity_disputed(scene: Scene) -> Iterator[Raised]:
+    """A point says that a clock is better than its own interval, tolerance and age prove."""
+    disputed = [one for one in scene.members if one.contradicted is not None]
+    for site, hosts in by_site(disputed):
+        worst = max(hosts, key=lambda one: (one.severity, _most_s(one), one.name))
+        assert worst.contradicted is not None
+        level: Level = "high" if worst.severity is Severity.CRITICAL else "medium"
+        said = f"{worst.name} reports {worst.contradicted.word}, but {_proved(worst)}"
+        if hosts[1:]:
+            said = f"{len(hosts)} hosts {_at(site)} report less than their own measurements prove; {said}"
+        yield Raised(level, said, site, None, _sorted(one.name for one in hosts))
+
+
+def _disputed(group: Sequence[Member], worst: Member, site: str | None) -> str:
+    """Say by how much time stamps and the database's clock differ."""
+    way = "ahead of" if worst.disputed_s > 0 else "behind"
+    apart = f"{span(worst.disputed_s, rounding='down')} {way} the database's clock"
+    if len(group) == 1:
+        return f"the time in the points of {worst.name} is {apart}"
+    return f"the time in the points of {len(group)} hosts {_at(site)} is up to {apart} ({worst.name})"
+
+
+def _proved(one: Member) -> str:
+    """Say what the latest point of a host proves against its own severity."""
+    offset = one.host.offset if one.host is not None else None
+    if offset is None:
+        return "its point has no offset, or one from more than a day ago: its clock is not known"
+    if one.severity is Severity.CRITICAL:
+        return f"its clock is at least {span(_least_s(offset), rounding='down')} {direction(offset.estimate_s)}"
+    return f"its clock may be up to {span(_most_s(one), rounding='up')} wrong"
+
+
+def _least_s(offset: Offset) -> float:
+    """Return how wrong a clock is at least."""
+    return max(offset.earliest_s, -offset.latest_s, 0.0)
+
+
+def _most_s(one: Member) -> float:
+    """Return how wrong a clock is at most, 0 where that is not known."""
+    offset = one.host.offset if one.host is not None else None
+    return 0.0 if offset is None else max(-offset.earliest_s, offset.latest_s)
+
+
 def check_common_source(scene: Scene) -> Iterator[Raised]:
     """A source that several hosts call a falseticker now, for much the same error, is itself wrong, or is attacked."""
     hosts = {one.name: one.host for one in scene.members if one.silent_s is None and one.host is not None}
@@ -251,6 +309,10 @@ def check_coverage(scene: Scene) -> Iterator[Raised]:
     yield Raised("low" if by_two >= FULL_SHARE * hosts else "medium", message, hosts=short)
 
 
+_CHECK_DATABASE = (
+    "check the clock of the database's host first, with `ntpaudit check` there: most hosts contradict it; then check "
+    "the NTP servers"
+)
 _MEND_AGENT = (
     "see why the agent is silent (systemctl status ntpaudit on the host), or what is between it and the database"
 )
@@ -273,6 +335,41 @@ RULES = (
             "high": (
                 "several machines report under one name at the same time. The host then has the worst severity of "
                 "them, and its clock is not compared with that of an hour ago"
+            ),
+        },
+        is_of_each=True,
+    ),
+    Rule(
+        "time-disputed",
+        check_time_disputed,
+        "check the NTP servers of these hosts: compare them with servers that do not depend on them",
+        (_ISO, _PCI, _SC45),
+        raised_when={
+            "high": (
+                "the time in a host's points and the database's clock differ by more than the critical tolerance: the "
+                "host's agent learnt so from the `Date` of the database's answers, or a point is stamped more than a "
+                "minute ahead of now. One finding for each site and direction. `value_s` is the largest difference, "
+                "positive where the points are ahead. These hosts are at least `warning`, their intervals count for "
+                "the order of events as if either clock may be right, and they are not compared with an hour ago"
+            ),
+            "medium": "the same, by less",
+        },
+        is_of_each=True,
+    ),
+    Rule(
+        "severity-disputed",
+        check_severity_disputed,
+        "look at the host with `ntpaudit status`; if it says the same as this, find out who else writes its points",
+        (_ISO, _AU8),
+        raised_when={
+            "high": (
+                "the severity in a host's latest point is better than its own interval proves: critical by its own "
+                "tolerance (the fleet's, where the point has none). The host counts as what is proved. What its agent "
+                "has not confirmed yet (`confirmed` is 0) is not disputed. One finding for each site"
+            ),
+            "medium": (
+                "the same, where a warning is proved, or where nothing is: the point has no offset, or one that is "
+                "more than a day old"
             ),
         },
         is_of_each=True,

@@ -91,7 +91,10 @@ class Together(NamedTuple):
 
 
 def compare(snapshot: Snapshot, members: Iterable[Member]) -> Compared:
-    """Compare the clocks that something steers with a time before; a name that several machines have is left out."""
+    """Compare the clocks that something steers with a time before.
+
+    A name that several machines have is left out, and so is a host whose time stamps the database's clock disputes.
+    """
     clashing = {clash.name for clash in snapshot.clashes}
     stepped_ns: dict[str, int] = {}
     for alarm in snapshot.alarms:
@@ -101,7 +104,7 @@ def compare(snapshot: Snapshot, members: Iterable[Member]) -> Compared:
     moved: list[Movement] = []
     for one, host, now in measured(members):
         then = snapshot.before.get(one.name)
-        if then is None or one.name in clashing or _is_unsteered(one):
+        if then is None or one.name in clashing or one.disputed_s or _is_unsteered(one):
             continue
         counts[one.site] += 1
         if has_moved(then, now):

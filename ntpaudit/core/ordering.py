@@ -6,6 +6,7 @@ from typing import NamedTuple
 from ntpaudit.core.clocks import growth_ns
 from ntpaudit.core.fleet import Ambiguity, Host, Member, Offset, Order
 from ntpaudit.core.fleet_members import measured
+from ntpaudit.core.fleet_severity import plausible
 from ntpaudit.core.ntptime import NS_PER_S
 
 
@@ -105,9 +106,13 @@ def orderable(hosts: Sequence[Measured], within_s: float) -> frozenset[str]:
 
 
 def _drifted(host: Host, offset: Offset, now_ns: int) -> Offset:
-    """Return what is known of an offset at a moment: it may have drifted since the host's last point (B5)."""
+    """Return what is known of an offset at a moment: it may have drifted since the host's last point (B5).
+
+    Where the database's clock contradicts the host's servers, either may be right.
+    """
     growth_s = growth_ns(now_ns - host.last_ns) / NS_PER_S
-    return Offset(offset.estimate_s, offset.earliest_s - growth_s, offset.latest_s + growth_s)
+    earliest_s, latest_s = plausible(host, offset, now_ns)
+    return Offset(offset.estimate_s, earliest_s - growth_s, latest_s + growth_s)
 
 
 def _residual(offset: Offset) -> Offset:

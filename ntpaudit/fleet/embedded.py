@@ -13,7 +13,9 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
+from ntpaudit.core.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.fleet import Alarm, Bucket, Clash, Host, Lie, Snapshot, Tally
+from ntpaudit.core.fleet_severity import AHEAD_S
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.errors import ReadError, StoreError
 from ntpaudit.fleet.reader import Reach
@@ -28,7 +30,10 @@ from ntpaudit.fleet.rows import (
     alarms_of,
     bucket_of,
     clashes_of,
+    current,
+    hidden,
     hosts_of,
+    later,
     lies_of,
     offsets_of,
     places_of,
@@ -46,7 +51,7 @@ _APPLICATION_ID = 0x6E747061  # "ntpa": SQLite keeps it in the file's header, so
 _APPLICATION_ID_AT = 68
 _MAGIC = b"SQLite format 3\0"
 _HEADER_OCTETS = 100  # https://www.sqlite.org/fileformat.html, section 1.3
-_VERSION = 1
+_VERSION = 2
 _BATCH = 5000
 
 _SCHEMA = """
@@ -58,6 +63,7 @@ CREATE TABLE clock (
     offset_s REAL, earliest_s REAL, latest_s REAL,
     age_s REAL, frequency_ppm REAL,
     usable INTEGER, falsetickers INTEGER, findings INTEGER,
+    critical_s REAL, warning_s REAL, confirmed INTEGER, disputed_s REAL,
     PRIMARY KEY (series, stamp_ns)
 ) WITHOUT ROWID;
 CREATE TABLE source (
@@ -357,8 +363,10 @@ class EmbeddedReader:
             if site is not None:
                 raise ReadError(f"{self._path} knows no host of site {site!r}", "check the name of the site")
             raise ReadError(f"{self._path} knows no host", f"make it anew: {self._maker}")
-        latest = list(self._latest(begin_ns, now_ns))
-        everywhere = hosts_of(latest)
+        is_present = now_ns >= self._end_ns - _AHEAD_NS
+        until_ns = now_ns + _AHEAD_NS if is_present else now_ns
+        latest = list(self._latest(begin_ns, until_ns))
+        everywhere = self._current(latest, begin_ns, until_ns, now_ns, is_present=is_present)
         hosts = {name: host for name, host in everywhere.items() if site in (None, host.site)}
         clashes = tuple(clash for clash in self._clashes(lately_ns, now_ns) if site is None or site in clash.sites)
         clashing = {clash.name for clash in clashes}
@@ -371,11 +379,12 @@ class EmbeddedReader:
             if name in hosts and name not in clashing
         }
         forgotten = known - everywhere.keys()
+        alarms = self._alarms(now_ns, hosts, reach.before_s)
         return Snapshot(
             now_ns,
             tuple(hosts.values()),
-            tuple(alarm for alarm in self._alarms(now_ns, reach.before_s) if site is None or alarm.host in known),
-            tuple(self._lies(tuple(hosts.values()), begin_ns, now_ns)),
+            tuple(alarm for alarm in alarms if site is None or alarm.host in known),
+            tuple(self._lies(tuple(hosts.values()), begin_ns, until_ns)),
             {name: one.bounds for name, one in earlier.items()},
             reach.before_s,
             tuple(sorted(forgotten)),
@@ -383,7 +392,32 @@ class EmbeddedReader:
             clashes,
             reach.look_back_s,
             {name: place for name, place in self._places().items() if name in forgotten},
+            is_present,
         )
+
+    def _current(
+        self, latest: Iterable[Clock], begin_ns: int, until_ns: int, now_ns: int, *, is_present: bool
+    ) -> dict[str, Host]:
+        """Return each host by the point that came last: its stamp may be ahead of now, or behind."""
+        first_ns = begin_ns - round(MAX_STAMP_DISPUTE_S * NS_PER_S)
+        disputed = hosts_of(self._latest(first_ns, until_ns, "disputed_s IS NOT NULL"))
+        ahead = hosts_of(self._latest(until_ns, _LAST_NS)) if is_present else {}
+        hosts = current(hosts_of(latest), disputed, ahead, now_ns)
+        recent_ns = round(FRESH_S * NS_PER_S)
+        for name in hidden(hosts, now_ns, recent_ns):
+            hosts |= later(hosts, self._every(name, now_ns - recent_ns, until_ns))
+        return hosts
+
+    def _every(self, host: str, begin_ns: int, end_ns: int) -> Iterator[Clock]:
+        """Read every point of a host in a time."""
+        rows = self._query(
+            f"""
+            SELECT host, site, env, stamp_ns, {", ".join(CLOCK_FIELDS)} FROM clock JOIN series ON series = id
+            WHERE host = ? AND stamp_ns > ? AND stamp_ns <= ?
+            """,  # noqa: S608
+            (host, begin_ns, end_ns),
+        )
+        return (Clock(*row) for row in rows)
 
     def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
         """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
@@ -493,14 +527,18 @@ class EmbeddedReader:
         )
         return clashes_of(Sign(*row) for row in rows)
 
-    def _alarms(self, now_ns: int, before_s: float) -> tuple[Alarm, ...]:
-        """Read what is in force."""
-        rows = self._query(
-            """
-            SELECT host, kind, max(stamp_ns), raised, severity, value_s FROM event JOIN series ON series = id
-            WHERE stamp_ns > ? AND stamp_ns <= ? GROUP BY series, kind
-            """,
-            (now_ns - round(EVENTS_S * NS_PER_S), now_ns),
+    def _alarms(self, now_ns: int, hosts: Mapping[str, Host], before_s: float) -> tuple[Alarm, ...]:
+        """Read what is in force: of each host until its latest point, which may be ahead of now."""
+        rows = (
+            row
+            for row in self._query(
+                """
+                SELECT host, kind, stamp_ns, raised, severity, value_s FROM event JOIN series ON series = id
+                WHERE stamp_ns > ?
+                """,
+                (now_ns - round(EVENTS_S * NS_PER_S),),
+            )
+            if row[2] <= (max(hosts[row[0]].last_ns, now_ns) if row[0] in hosts else now_ns)
         )
         return alarms_of((Happening(*row) for row in rows), now_ns, before_s)
 
@@ -508,13 +546,14 @@ class EmbeddedReader:
         """Read the falsetickers of the latest audit of those hosts that see any."""
         for host in hosts:
             if host.falsetickers:
+                until_ns = max(end_ns, host.last_ns)
                 rows = self._query(
                     """
                     SELECT host, source, stamp_ns, status, offset_s FROM source JOIN series ON series = id
                     WHERE series IN (SELECT id FROM series WHERE host = ?) AND stamp_ns > ? AND stamp_ns <= ?
                     ORDER BY stamp_ns DESC LIMIT ?
                     """,
-                    (host.name, begin_ns, end_ns, _MOST_SOURCES),
+                    (host.name, begin_ns, until_ns, _MOST_SOURCES),
                 )
                 yield from lies_of(Said(*row) for row in rows)
 
@@ -535,3 +574,6 @@ class EmbeddedReader:
 
 
 _MOST_SOURCES = 1000
+_AHEAD_NS = round(AHEAD_S * NS_PER_S)
+_LAST_NS = (1 << 63) - 1
+FRESH_S = 150.0

@@ -124,6 +124,22 @@ class InfluxqlReader(Remote):
             if window.holds(row[3]):
                 yield Clock._make(row)
 
+    def disputed(self, window: Window, fields: Sequence[str]) -> Iterator[Clock]:
+        """Read some fields of the last point of each host that is disputed; few servers know the field that says so."""
+        return self.latest(window, None, ("disputed_s", *(name for name in fields if name != "disputed_s")))
+
+    def ahead(self, window: Window, fields: Sequence[str]) -> Iterator[Clock]:
+        """Read some fields of the last points in a time that is yet to come: first whether there is any point."""
+        one = f'SELECT "severity" FROM "ntpaudit_clock" WHERE {self._in(window)} LIMIT 1'
+        return self.latest(window, None, fields) if any(self._rows(one, ("time",))) else iter(())
+
+    def every(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Clock]:
+        """Read some fields of every point of hosts in a short time."""
+        return self._clocks(
+            f'SELECT {_columns(fields)}, {_WHOSE} FROM "ntpaudit_clock" WHERE {self._in(window)}{_and_any_of(hosts)}',
+            window,
+        )
+
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place: of those that ever did, by the index.
 

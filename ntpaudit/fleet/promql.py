@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import repeat
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -60,6 +61,9 @@ Samples = Callable[[], Mapping[str, Sample]]
 
 SETTLED_S = 3.0
 """So long after it came every point is shown whole: a database shows a field after another one, about once a second."""
+
+_BUNCH_MS = 120_000
+_SLACK_MS = 10  # it leaves out what lies at the very begin of a time
 
 _WHOSE = ("host", "site", "env")
 _OF_EVENT = (*_WHOSE, "kind")
@@ -164,6 +168,47 @@ class PromqlReader(Remote):
         for those in self._selectors(window.site, hosts):
             yield from map(Clock._make, self._rows(self._ask(_CLOCK, window, those, fields)))
 
+    def disputed(self, window: Window, fields: Sequence[str]) -> Iterator[Clock]:
+        """Read some fields of the last point of each host that is disputed; later ones of it may not be.
+
+        Such a point may have come just now, however old its stamp is.
+        """
+        window = self._settled(window)
+        samples = self._last("ntpaudit_clock_disputed_s", window, self._selector(window.site))()
+        names = (name for (name,) in self._labels(samples, ("host",)))
+        stamps = sorted((int(stamp), name) for name, (_, stamp) in zip(names, samples.values(), strict=True))
+        for together in _bunches(stamps):
+            (first, _), (last, _) = together[0], together[-1]
+            hosts = sorted({name for _, name in together if isinstance(name, str)})
+            span = Window((first - _SLACK_MS) * _MS, last * _MS, window.site)
+            asked = hosts if len(hosts) <= MAX_NAMES else None
+            rows = self._whole(partial(self.every, span, asked, fields))
+            wanted = frozenset(together)
+            yield from (row for row in rows if (row.last_ns // _MS, row.name) in wanted and row.disputed_s is not None)
+
+    def ahead(self, window: Window, fields: Sequence[str]) -> Iterator[Clock]:
+        """Read some fields of the last points in a time that is yet to come, some of which have come just now."""
+        yield from self._whole(lambda: self.latest(window, None, fields))
+
+    def _whole(self, ask: Callable[[], Iterable[Clock]]) -> list[Clock]:
+        """Read points that may have come just now: once more, where some are not shown whole yet."""
+        rows = list(ask())
+        if not any(map(_is_torn, rows)):
+            return rows
+        time.sleep(SETTLED_S)
+        return list(ask())
+
+    def every(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Clock]:
+        """Read some fields of every point of hosts in a short time, but for what has just come."""
+        window = self._settled(window)
+        for those in self._selectors(window.site, hosts):
+            first, *others = (self._all(f"ntpaudit_clock_{name}", those, window, _WHOSE) for name in fields)
+            points = first()
+            columns = [points, *(one() for one in others)]
+            for key, stamp in points:
+                values = {name: column.get((key, stamp)) for name, column in zip(fields, columns, strict=True)}
+                yield Clock._make((*key[:3], stamp * _MS, *(values.get(name) for name in CLOCK_FIELDS)))
+
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place, on the days that a time lies in.
 
@@ -261,20 +306,27 @@ class PromqlReader(Remote):
         The others are asked for once the first is there: what came late meanwhile they have, and it has not.
         """
         first, *others = fields
-        window = window._replace(end_ns=min(window.end_ns, self._database_ns() - round(SETTLED_S * NS_PER_S)))
+        window = self._settled(window)
         samples = {first: self._last(f"{measurement.name}_{first}", window, those)}
         for name in others:
             samples[name] = self._last(f"{measurement.name}_{name}", window, those, after=samples[first])
         return Asked(measurement, window, samples)
 
-    def _last(self, metric: str, window: Window, those: str, after: Samples = dict) -> Samples:
+    def _settled(self, window: Window) -> Window:
+        """Leave out what has just come, and may not be shown whole; of a time that is yet to come nothing is."""
+        settled_ns = self._database_ns() - round(SETTLED_S * NS_PER_S)
+        return window if window.begin_ns >= settled_ns else window._replace(end_ns=min(window.end_ns, settled_ns))
+
+    def _last(self, metric: str, window: Window, those: str, after: Samples | None = None) -> Samples:
         """Begin to read the last sample of each series in a time, as scrapes of one server by another get it.
 
-        That costs less than a query: nothing is computed, or put in order, and the answer is short.
+        That costs less than a query: nothing is computed, or put in order, and the answer is short. Where nobody has
+        the field `after` which it is asked for, nobody has this one at the same moment.
         """
 
         def read() -> Mapping[str, Sample]:
-            after()
+            if after is not None and not after():
+                return {}
             with self._understanding():
                 return _cut(self.server.ask("/federate", _those(metric, window, those)).decode(), metric, window)
 
@@ -373,14 +425,16 @@ class PromqlReader(Remote):
             results = self._results("/api/v1/query", {"query": query, "time": _seconds(window.end_ns)})
             return names_of(one["metric"].get("host") for one in results)
 
-    def _all(self, metric: str, those: str, window: Window) -> Callable[[], dict[tuple[Key, int], Cell]]:
-        """Begin to read all samples of the series of events in a time, by their labels and their stamp."""
+    def _all(
+        self, metric: str, those: str, window: Window, labels: Sequence[str] = _OF_EVENT
+    ) -> Callable[[], dict[tuple[Key, int], Cell]]:
+        """Begin to read all samples of series in a time, by their labels and their stamp."""
 
         def read() -> dict[tuple[Key, int], Cell]:
             asked = {"query": f"{metric}{those}{_back(window)}", "time": _seconds(window.end_ns)}
             with self._understanding():
                 return {
-                    (_key(one["metric"], _OF_EVENT), stamp): value
+                    (_key(one["metric"], labels), stamp): value
                     for one in self._results("/api/v1/query", asked)
                     for stamp_s, value in one["values"]
                     if (stamp := _ms(stamp_s)) is not None and window.holds(stamp * _MS)
@@ -451,6 +505,21 @@ class PromqlReader(Remote):
 
 
 _STRANGE = "the answer is none of VictoriaMetrics'"
+
+
+def _bunches(stamps: Sequence[tuple[int, Cell]]) -> Iterator[Sequence[tuple[int, Cell]]]:
+    """Divide stamps in order, in milliseconds, where two are far apart, so that each part spans little time."""
+    begin = 0
+    for place in range(1, len(stamps) + 1):
+        if place == len(stamps) or stamps[place][0] - stamps[begin][0] > _BUNCH_MS:
+            yield stamps[begin:place]
+            begin = place
+
+
+def _is_torn(row: Clock) -> bool:
+    """Whether a point lacks what every point has, or a part of its offset."""
+    offset = (row.offset_s, row.earliest_s, row.latest_s)
+    return row.severity is None or row.usable is None or (None in offset and offset != (None, None, None))
 
 
 def _those(metric: str, window: Window, those: str) -> dict[str, str]:

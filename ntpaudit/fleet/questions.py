@@ -5,7 +5,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol, TypeGuard
 
+from ntpaudit.core.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.fleet import Alarm, Clash, Host, Lie, Snapshot
+from ntpaudit.core.fleet_severity import AHEAD_S, needs_tolerances
 from ntpaudit.core.movement import has_moved
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.errors import ReadError, StrangeAnswerError
@@ -14,10 +16,12 @@ from ntpaudit.fleet.reader import SKEW_S, Reach
 from ntpaudit.fleet.rows import (
     BEFORE_S,
     BOUND_FIELDS,
-    CLOCK_FIELDS,
+    DISPUTED_FIELDS,
     EVENTS_S,
+    FULL_FIELDS,
     JUDGED_FIELDS,
     RATE_FIELDS,
+    TOLERANCE_FIELDS,
     Cell,
     Clock,
     Earlier,
@@ -26,12 +30,16 @@ from ntpaudit.fleet.rows import (
     Sign,
     alarms_of,
     clashes_of,
+    current,
+    hidden,
     hosts_of,
+    later,
     lies_of,
     names_of,
     offsets_of,
     places_of,
     rated,
+    with_tolerances,
     worst_of,
 )
 
@@ -41,6 +49,8 @@ FRESH_S = 150.0
 MAX_NAMES = 500
 """More hosts than these are read faster by asking for all."""
 
+
+_AHEAD_NS = round(AHEAD_S * NS_PER_S)
 
 _LAST_NS = 1 << 62
 """No clock of a database is believed to be past this, in 2116."""
@@ -77,6 +87,15 @@ class Questions(Protocol):
 
     def latest(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterable[Clock]:
         """Read the same of hosts in a long time: of each place that one was at."""
+
+    def disputed(self, window: Window, fields: Sequence[str]) -> Iterable[Clock]:
+        """Read some fields of the last point of each host that is disputed. Where none is, that costs little."""
+
+    def ahead(self, window: Window, fields: Sequence[str]) -> Iterable[Clock]:
+        """Read some fields of the last points in a time that is yet to come. Where none are, that costs little."""
+
+    def every(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterable[Clock]:
+        """Read some fields of every point of hosts in a short time; each point has the first."""
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place, and perhaps others that did once."""
@@ -116,6 +135,11 @@ class Remote(ABC, Questions):
         if skew_s is None or abs(skew_s) <= SKEW_S or not 0 < own_ns + skew_s * NS_PER_S < _LAST_NS:
             return own_ns
         return own_ns + _ns(skew_s)
+
+    def is_present(self, moment_ns: int) -> bool:
+        """Whether a moment is about now: what is stamped after it has come already, and is not yet to come."""
+        own_ns = time.time_ns()
+        return moment_ns >= min(own_ns, own_ns + _ns(self.server.skew_s or 0.0)) - _AHEAD_NS
 
     def skew_s(self) -> float | None:
         """Return how far the database's clock is ahead of this machine's, within a second; None before it is asked."""
@@ -176,10 +200,17 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     """Ask what can be asked at once, and then what depends on the answers."""
     site = reach.site
     before_ns = now_ns - _ns(reach.before_s)
-    fields = CLOCK_FIELDS if reach.in_full else JUDGED_FIELDS
-    look_back = _window(now_ns, reach.look_back_s)
+    fields = FULL_FIELDS if reach.in_full else JUDGED_FIELDS
+    is_present = questions.is_present(now_ns)
+    until_ns = now_ns + _AHEAD_NS if is_present else now_ns
+    look_back = Window(now_ns - _ns(reach.look_back_s), until_ns)
+    recent = Window(now_ns - _ns(min(FRESH_S, reach.look_back_s)), until_ns, site)
     named = start(lambda: questions.names(site))
-    fresh = questions.points(_window(now_ns, min(FRESH_S, reach.look_back_s), site), fields)
+    fresh = questions.points(recent, fields)
+    coming, every = Window(until_ns, _LAST_NS, site), (*fields, *DISPUTED_FIELDS)
+    stamped = Window(look_back.begin_ns - _ns(MAX_STAMP_DISPUTE_S), until_ns, site)  # that of one that came since
+    disputed = start(lambda: hosts_of(questions.disputed(stamped, every)))
+    ahead = start(lambda: hosts_of(questions.ahead(coming, every)) if is_present else {})
     everywhere = None if site is not None else _start_everywhere(questions, now_ns, reach)
     before = questions.points(_window(before_ns, FRESH_S, site), BOUND_FIELDS)
     names = named()
@@ -192,6 +223,8 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
         raise _nobody(questions, site)
     older = late()
     hosts |= {name: host for name, host in older.items() if site in (None, host.site)}
+    hosts = current(hosts, disputed(), ahead(), now_ns)
+    hosts |= _hidden(questions, recent, hosts, every, now_ns)
     forgotten = sorted(names - hosts.keys() - older.keys())
     known = names | hosts.keys()  # of a site also those whose last point is from elsewhere: they may be several
     alarms, several = everywhere or _start_here(questions, now_ns, reach, sorted(known))
@@ -199,7 +232,9 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     found = _clashes(questions, lately, sorted(several() & known))
     clashes = tuple(clash for clash in found if site is None or site in clash.sites)
     hosts |= _clashing(questions, lately._replace(site=site), clashes, fields)
-    lies = start(lambda: _lies(questions, look_back, hosts))
+    hosts |= _doubtful(questions, look_back, hosts)
+    future = sorted(name for name, host in hosts.items() if host.last_ns > until_ns)
+    lies = start(lambda: _lies(questions, look_back, coming, hosts))
     earlier = {name: one for name, one in stood().items() if name in hosts}
     for clash in clashes:  # whose it was, nobody knows
         earlier.pop(clash.name, None)
@@ -208,7 +243,7 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     return Snapshot(
         now_ns,
         tuple(hosts.values()),
-        alarms(),
+        _alarms(questions, coming, future, alarms(), now_ns, reach),
         lies(),
         {name: one.bounds for name, one in earlier.items()},
         reach.before_s,
@@ -217,6 +252,49 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
         clashes,
         reach.look_back_s,
         _places(questions, look_back, forgotten),
+        is_present,
+    )
+
+
+def _hidden(
+    questions: Remote, recent: Window, hosts: Mapping[str, Host], fields: Sequence[str], now_ns: int
+) -> dict[str, Host]:
+    """Read every recent point of hosts whose newest stamp is of a point that came long ago."""
+    names = hidden(hosts, now_ns, now_ns - recent.begin_ns)
+    if not names:
+        return {}
+    rows = questions.every(recent, names if len(names) <= MAX_NAMES else None, fields)
+    return later({name: hosts[name] for name in names}, rows)
+
+
+def _doubtful(questions: Remote, look_back: Window, hosts: Mapping[str, Host]) -> dict[str, Host]:
+    """Read more of the hosts whose interval may prove worse than they report."""
+    doubtful = {name: host for name, host in hosts.items() if needs_tolerances(host)}
+    if not doubtful:
+        return {}
+    stamps = [host.last_ns for host in doubtful.values()]
+    window = Window(min(stamps) - 1, max(stamps))
+    return with_tolerances(
+        doubtful, questions.latest(window, [*doubtful] if len(doubtful) <= MAX_NAMES else None, TOLERANCE_FIELDS)
+    )
+
+
+def _alarms(
+    questions: Remote, coming: Window, names: Sequence[str], alarms: tuple[Alarm, ...], now_ns: int, reach: Reach
+) -> tuple[Alarm, ...]:
+    """Add what happened on hosts at times that are ahead of now; what began before and ended then is over."""
+    if not names:
+        return alarms
+    wanted = frozenset(names)
+    rows = [
+        row
+        for row in questions.events(coming, names if len(names) <= MAX_NAMES else None)
+        if isinstance(row.host, str) and row.host in wanted
+    ]
+    known = {(row.host, row.kind) for row in rows}
+    return (
+        *(alarm for alarm in alarms if (alarm.host, alarm.kind) not in known),
+        *alarms_of(rows, now_ns, reach.before_s),
     )
 
 
@@ -263,10 +341,12 @@ def _clashing(questions: Questions, lately: Window, clashes: Sequence[Clash], fi
     return worst_of(points, frozenset(names))
 
 
-def _lies(questions: Questions, look_back: Window, hosts: Mapping[str, Host]) -> tuple[Lie, ...]:
-    """Read the falsetickers of those hosts that see any."""
+def _lies(questions: Questions, look_back: Window, coming: Window, hosts: Mapping[str, Host]) -> tuple[Lie, ...]:
+    """Read the falsetickers of those hosts that see any, ahead of now too where a host is there."""
     asked = [host.name for host in hosts.values() if host.falsetickers]
-    said = questions.sources(look_back, asked if len(asked) <= MAX_NAMES else None) if asked else ()
+    said = list(questions.sources(look_back, asked if len(asked) <= MAX_NAMES else None)) if asked else []
+    if future := [name for name in asked if hosts[name].last_ns > coming.begin_ns]:
+        said += questions.sources(coming, future if len(future) <= MAX_NAMES else None)
     wanted = frozenset(asked)
     return tuple(lie for lie in lies_of(said) if lie.host in wanted)
 

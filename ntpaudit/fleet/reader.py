@@ -13,7 +13,7 @@ class Reach(NamedTuple):
     """What is looked at: one site or all, so far back for the latest point, and so long ago for the one before.
 
     Machines of one name are told apart by what they sent in the last `silent_after_s`. Unless it is wanted `in_full`,
-    `age_s` and `findings` of each host may be left out, and `frequency_ppm` of those that did not move: nothing is
+    `verdict` and `findings` of each host may be left out, and `frequency_ppm` of those that did not move: nothing is
     judged by them, and every field costs its time.
     """
 

@@ -5,6 +5,7 @@ from math import inf
 from typing import NamedTuple
 
 from ntpaudit.core.fleet import STEP_KINDS, STEP_S, Alarm, Bounds, Bucket, Clash, Host, Lie, Offset, Tally
+from ntpaudit.core.fleet_severity import came_ns
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.sinks.plain import one_line
@@ -41,13 +42,28 @@ class Clock(NamedTuple):
     frequency_ppm: Cell = None
     age_s: Cell = None
     findings: Cell = None
+    critical_s: Cell = None
+    warning_s: Cell = None
+    confirmed: Cell = None
+    disputed_s: Cell = None
 
 
 CLOCK_FIELDS = Clock._fields[4:]
 """The fields that are read of a point of `ntpaudit_clock`."""
 
-JUDGED_FIELDS = CLOCK_FIELDS[:-3]
+JUDGED_FIELDS = (
+    "severity", "offset_s", "earliest_s", "latest_s", "usable", "falsetickers", "age_s", "critical_s",
+)  # fmt: skip
 """Those of them that a fleet is judged by, or told by in a few lines; the rate is, of a clock that moved."""
+
+FULL_FIELDS = (*JUDGED_FIELDS, "verdict", "frequency_ppm", "findings")
+"""Those that a list of all hosts tells besides."""
+
+TOLERANCE_FIELDS = ("warning_s", "confirmed")
+"""Those that are read of hosts alone whose severity is in doubt."""
+
+DISPUTED_FIELDS = (*TOLERANCE_FIELDS, "disputed_s")
+"""Those that are read of hosts alone whose time stamps are in doubt; of others there is no `disputed_s`."""
 
 BOUND_FIELDS = ("earliest_s", "latest_s")
 """Those that hold the offset."""
@@ -134,7 +150,68 @@ def worst_of(rows: Iterable[Clock], clashing: Collection[str]) -> dict[str, Host
 
 def _freshness(row: Clock) -> tuple[int, str]:
     """Return by what the latest of several points is chosen: of two at one moment always the same."""
-    return row.last_ns, repr(row)
+    return _came_ns(row), repr(row)
+
+
+def _came_ns(row: Clock) -> int:
+    """Return when a point came, where it says that its stamp is not that moment."""
+    disputed_s = None if row.disputed_s is None else number(row.disputed_s)
+    return row.last_ns if not disputed_s else came_ns(row.last_ns, disputed_s)
+
+
+def current(
+    stamped: Mapping[str, Host], disputed: Mapping[str, Host], ahead: Mapping[str, Host], now_ns: int
+) -> dict[str, Host]:
+    """Return each host by the point that came last, of several that may be it.
+
+    These are the latest by its stamp until about now, the latest of those that its agent knows to be disputed, and
+    the latest of those stamped ahead of now. When one of the last came, nobody knows unless its agent does: then the
+    worse of both severities counts.
+    """
+    hosts = dict(stamped)
+    for name, host in disputed.items():
+        known = hosts.get(name)
+        if known is None or known.last_ns == host.last_ns or known.last_ns <= came_ns(host.last_ns, host.disputed_s):
+            hosts[name] = host
+    for name, host in ahead.items():
+        known = hosts.get(name)
+        if known is None or (host.disputed_s and _host_came_ns(known) <= _host_came_ns(host)):
+            hosts[name] = host
+        elif not host.disputed_s:
+            hosts[name] = host._replace(severity=max(host.severity, known.severity))
+    return hosts
+
+
+def hidden(hosts: Mapping[str, Host], now_ns: int, within_ns: int) -> list[str]:
+    """Name the hosts whose point came long ago although its stamp is new: one that came since may lie below it."""
+    return sorted(
+        name
+        for name, host in hosts.items()
+        if host.disputed_s > 0 and _host_came_ns(host) < now_ns - within_ns < host.last_ns
+    )
+
+
+def later(hosts: Mapping[str, Host], rows: Iterable[Clock]) -> dict[str, Host]:
+    """Return those hosts of which some row came later than the point that is known."""
+    return {
+        name: found
+        for name, found in hosts_of(rows).items()
+        if (known := hosts.get(name)) is not None and _host_came_ns(known) < _host_came_ns(found)
+    }
+
+
+def with_tolerances(hosts: Mapping[str, Host], rows: Iterable[Clock]) -> dict[str, Host]:
+    """Return those hosts of which rows have their warning's tolerance, with that, and whether they are confirmed."""
+    return {
+        name: host._replace(warning_s=number(row.warning_s), is_confirmed=number(row.confirmed) != 0)
+        for name, row in _latest(rows).items()
+        if (host := hosts.get(name)) is not None
+    }
+
+
+def _host_came_ns(host: Host) -> int:
+    """Return when a host's point came, where its agent knows it."""
+    return came_ns(host.last_ns, host.disputed_s)
 
 
 def _gravity(host: Host) -> tuple[int, float, int, str, str]:
@@ -167,8 +244,13 @@ def _latest(rows: Iterable[Clock]) -> dict[str, Clock]:
         if name is None:
             continue
         other = latest.get(name)
-        if other is None or other[3] < row[3] or (other[3] == row[3] and repr(other) < repr(row)):
+        if other is None:
             latest[name] = row
+        elif row[-1] is None and other[-1] is None:  # neither is disputed: their stamps tell
+            if other[3] < row[3] or (other[3] == row[3] and repr(other) < repr(row)):
+                latest[name] = row
+        else:
+            latest[name] = max(other, row, key=_freshness)
     return latest
 
 
@@ -239,6 +321,10 @@ def _host(name: str, row: Clock) -> Host:
         count_of(row.usable),
         count_of(row.falsetickers),
         count_of(row.findings),
+        number(row.critical_s),
+        number(row.warning_s),
+        number(row.confirmed) != 0,
+        number(row.disputed_s) or 0.0,
     )
 
 

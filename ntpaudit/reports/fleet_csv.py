@@ -31,6 +31,8 @@ _FIELDS = (
     "alarms",
     "low_alarms",
     "suspected",
+    "reported",
+    "disputed_s",
 )
 
 
@@ -49,7 +51,7 @@ def _values(one: Member) -> Iterator[str | int]:
     yield from (_name(one.name), _name(one.site), _name(host.env if host else None), one.severity.word)
     yield from (host.verdict if host else "", int(one.silent_s is not None), _number(one.silent_s))
     if host is None:
-        yield from [""] * (len(_FIELDS) - 10)
+        yield from [""] * (len(_FIELDS) - 12)
     else:
         yield format_utc(host.last_ns)
         if host.offset is None:
@@ -61,6 +63,8 @@ def _values(one: Member) -> Iterator[str | int]:
     yield _name(" ".join(alarm.kind for alarm in one.alarms))
     yield _name(" ".join(alarm.kind for alarm in one.alarms if alarm.severity <= Severity.OK))
     yield _name(" ".join(one.suspected))
+    yield host.severity.word if host else ""
+    yield _number(one.disputed_s) if host else ""
 
 
 def _name(text: str | None) -> str:

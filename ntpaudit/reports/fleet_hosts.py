@@ -256,7 +256,9 @@ def _source_words(member: Member) -> str:
 
 
 def _seen_s(member: Member, now_ns: int) -> float | None:
-    return None if member.host is None else max(0.0, (now_ns - member.host.last_ns) / NS_PER_S)
+    if member.host is None or member.seen_s is not None:
+        return member.seen_s
+    return max(0.0, (now_ns - member.host.last_ns) / NS_PER_S)
 
 
 def _seen_words(member: Member, now_ns: int) -> str:

@@ -97,6 +97,9 @@ def _host(one: Member) -> dict[str, Any]:
         known |= {
             "env": host.env,
             "last_seen": format_utc(host.last_ns),
+            "seen_s": _finite(one.seen_s),
+            "reported": host.severity.word,
+            "disputed_s": _finite(one.disputed_s),
             "verdict": host.verdict,
             "offset": None
             if (offset := host.offset) is None

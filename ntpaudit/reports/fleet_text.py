@@ -236,7 +236,8 @@ def _seen(one: Member, now_ns: int) -> str:
     """Say how long ago a host reported."""
     if one.host is None:
         return f"> {span(one.silent_s or 0.0)}" if one.is_forgotten else "never"
-    return _ago(round((now_ns - one.host.last_ns) / NS_PER_S))
+    seen_s = (now_ns - one.host.last_ns) / NS_PER_S if one.seen_s is None else one.seen_s
+    return _ago(round(seen_s))
 
 
 @lru_cache(maxsize=4096)

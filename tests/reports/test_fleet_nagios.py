@@ -30,7 +30,7 @@ def line_of(*hosts: Host, forgotten: tuple[str, ...] = (), before: Mapping[str, 
 def test_the_worst_hosts_are_named() -> None:
     """Those that the line begins with, three at most; and where none is worse than ok, those of the worst finding."""
     bad = [host(f"ams-{number}", 5.0 + number, severity=Severity.CRITICAL, verdict="beyond") for number in range(5)]
-    unproven = host("ams-x", 9.0, severity=Severity.CRITICAL, verdict="unproven")
+    unproven = host("ams-x", 0.9, 0.2, severity=Severity.CRITICAL, verdict="unproven")
     assert "3 of 4 clocks are wrong for certain (ams-2, ams-1, ams-0), 1 critical;" in line_of(*bad[:3], unproven)
     assert "all of 5 clocks are wrong for certain (ams-4, ams-3, ams-2 and 2 more);" in line_of(*bad)
     assert "- the only clock is critical (ams-x)" in line_of(unproven)
