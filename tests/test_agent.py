@@ -11,20 +11,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ntpaudit.core.fleet import Terms
+from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.core.policy import Severity
 from ntpaudit.demo.server import Behaviour, NtpServer
+from ntpaudit.fleet import open_reader
+from ntpaudit.fleet.reader import Reach
 from ntpaudit.probes.kernel import TIMEX
 from ntpaudit.store.packing import unpack_text
 from tests.command import ntpaudit
 from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
 from tests.world.sandbox import TIMERFD_CALLS, refuse
-from tests.world.servers import chronyd
+from tests.world.servers import chronyd, victoria_metrics
 
 WITHIN_S = 60.0
 WITHOUT_TIMERFD_S = 1.0
@@ -398,6 +403,30 @@ def test_a_wrong_clock_is_confirmed_and_told(tmp_path: Path) -> None:
     assert rows[0] == (2, 2)
     assert rows[3] == (3, 2)
     assert told == [("offset-out", 1)]
+
+
+def test_servers_that_are_hours_ahead_are_disputed_by_the_database(tmp_path: Path) -> None:
+    """A real agent, real servers three hours ahead, a real database: the host says so, and the fleet does at once."""
+    with ExitStack() as stack:
+        ahead = Behaviour(offset_s=10_800.0, stratum=2, reference_id=b"\xc0\x00\x02\x01")
+        named = [stack.enter_context(NtpServer(ahead)) for _ in range(4)]
+        url = stack.enter_context(victoria_metrics())
+        config = configure(tmp_path, [f"127.0.0.1:{server.port}" for server in named], f'[influxdb]\nurl = "{url}"\n')
+        reader = stack.enter_context(closing(open_reader(url=url, language="promql")))
+        with agent(tmp_path, config) as running:
+            query = "SELECT kind, raised FROM events WHERE kind = 'time-disputed'"
+            running.until(lambda: running.rows(query), "the finding")
+            time.sleep(4.0)  # what has just come, the database does not show yet
+            fleet = judge_fleet(reader.snapshot(reader.now_ns(), Reach()), Terms())
+            told = running.rows(query)
+    assert told == [("time-disputed", 1)]
+    (member,) = fleet.members
+    assert member.silent_s is None
+    assert member.severity is Severity.CRITICAL  # it is three hours behind its servers, too
+    assert member.disputed_s == pytest.approx(10_800, abs=120)
+    assert {"time-disputed"} == set(member.suspected)
+    assert "time-disputed" in {finding.id for finding in fleet.findings}
+    assert "evidence-gap" not in {finding.id for finding in fleet.findings}
 
 
 def _record(rows: list[tuple[Any, ...]]) -> dict[str, Any]:

@@ -76,6 +76,7 @@ def test_a_site_alone(state: Path) -> None:
     assert nowhere.status == 3
     assert nowhere.out.startswith("UNKNOWN  ")
     assert "nowhere" in nowhere.out
+    assert "did you mean sto?" in fleet("--demo", "--site", "Sto", state=state).out
 
 
 def test_hosts_are_chosen_and_all_are_counted(state: Path) -> None:
@@ -88,6 +89,9 @@ def test_hosts_are_chosen_and_all_are_counted(state: Path) -> None:
     out = fleet("--demo", "--limit", "3", "--format", "csv", state=state).out
     assert len(list(csv.reader(StringIO(out)))) == 4
     assert "... and 1 more unknown, 1 more warning, 8 more ok" in fleet("--demo", "--limit", "3", state=state).out
+    flagged = fleet("--demo", "--flagged", "--limit", "13", state=state).out
+    assert "... and 2 more ok (without --flagged, --limit 13 shows all 13)" in flagged
+    assert "... and" not in fleet("--demo", "--limit", "13", state=state).out
 
 
 def test_an_inventory_of_a_file_an_option_or_standard_input(state: Path, tmp_path: Path) -> None:
@@ -412,6 +416,19 @@ def test_a_page_on_standard_output(state: Path, tmp_path: Path) -> None:
     assert "refused; start the database" in lost.err
 
 
+@pytest.mark.parametrize("name", ["text", "json", "csv", "nagios"])
+def test_a_page_that_cannot_be_written_leaves_the_exit_status(name: str, state: Path, tmp_path: Path) -> None:
+    """A critical fleet stays critical, and is told as always; why there is no page is on standard error."""
+    for page in (tmp_path / "none" / "fleet.html", Path("/dev/full")):
+        ran = fleet("--demo", "--format", name, "--html", str(page), state=state)
+        assert ran.status == 2
+        assert ran.out
+        assert f"no page: cannot write {page}" in ran.err
+    (tmp_path / "unreadable.html").write_text("")
+    (tmp_path / "unreadable.html").chmod(0o200)
+    assert fleet("--demo", "--format", name, "--html", str(tmp_path / "unreadable.html"), state=state).status == 2
+
+
 def test_a_page_stays_where_nothing_could_be_read(state: Path, tmp_path: Path) -> None:
     """It bears its own date; the exit status tells that it is not renewed."""
     page = tmp_path / "fleet.html"
@@ -484,11 +501,9 @@ def test_on_a_terminal_it_is_coloured_and_fits(state: Path) -> None:
 
 
 def clock_lines(host: str, stamps_ns: Iterable[int], *, severity: int = 0, tags: str = "") -> str:
-    """Write points of a host whose clock was not measured."""
-    return "".join(
-        f"ntpaudit_clock,host={host}{tags} severity={severity}i,verdict=3i,usable=0i,falsetickers=0i,findings=0i {ns}\n"
-        for ns in stamps_ns
-    )
+    """Write points of a host whose clock was right within 10 ms, whatever its agent found besides."""
+    measured = "verdict=0i,offset_s=0.0,earliest_s=-0.01,latest_s=0.01,age_s=5.0,usable=4i,falsetickers=0i,findings=0i"
+    return "".join(f"ntpaudit_clock,host={host}{tags} severity={severity}i,{measured} {ns}\n" for ns in stamps_ns)
 
 
 @pytest.mark.parametrize(("shift", "said"), [("-20m", "behind"), ("+20m", "ahead of")])

@@ -70,7 +70,7 @@ TIMEOUT_S = 30.0
 
 
 class Wish(NamedTuple):
-    """What was asked for. `until_ns` None is the present."""
+    """What was asked for. `until_ns` None is the present; `read_url` None is the URL that is written to."""
 
     story: "Story"
     udp: bool
@@ -78,6 +78,12 @@ class Wish(NamedTuple):
     follow: bool
     influx: "InfluxConfig | None"
     store_path: str
+    read_url: str | None = None
+
+    @property
+    def reading(self) -> "InfluxConfig | None":
+        """The database where it is read, which may be elsewhere than where it is written to."""
+        return self.influx if self.influx is None or self.read_url is None else self.influx._replace(url=self.read_url)
 
 
 class Place(NamedTuple):
@@ -112,6 +118,7 @@ def forget(change: Callable[[Memories], Memories]) -> None:
 )
 @click.option("--follow", is_flag=True, help="Go on in real time until interrupted.")
 @click.option("--influx-url", metavar="URL", help="Fill this database, InfluxDB or VictoriaMetrics, instead of a file.")
+@click.option("--read-url", metavar="URL", help="Read it there: a cluster's vmselect, what is behind a relay.")
 @click.option("--bucket", default=BUCKET, show_default=True, help="The database's bucket.")
 @click.option("--org", default="", help="The database's organisation, where it has any.")
 @click.option("--store", "store_path", type=click.Path(dir_okay=False), help="Fill this file instead of the usual one.")
@@ -125,6 +132,7 @@ def demo(
     until: Ago | int | None,
     follow: bool,
     influx_url: str | None,
+    read_url: str | None,
     bucket: str,
     org: str,
     store_path: str | None,
@@ -142,7 +150,9 @@ def demo(
         return
     if format_name != "text":
         raise click.UsageError("--format goes with --once; of a fleet, ask `ntpaudit fleet --demo`")
-    refuse_empty(influx_url=influx_url, store=store_path)
+    refuse_empty(influx_url=influx_url, read_url=read_url, store=store_path)
+    if read_url is not None and influx_url is None:
+        raise click.UsageError("--read-url goes with --influx-url: it says where that database is read")
     if influx_url is None and (bucket != BUCKET or org):
         raise click.UsageError(
             "--bucket and --org are about the database of --influx-url: name that, or leave them out"
@@ -166,6 +176,7 @@ def demo(
         follow=follow,
         influx=None if influx_url is None else _database(influx_url, bucket, org),
         store_path=store_path or _usual_path(),
+        read_url=None if read_url is None else _url("--read-url", read_url),
     )
     try:
         show_fleet(wish)
@@ -221,7 +232,7 @@ def show_fleet(wish: Wish) -> None:
     with ExitStack() as stack:
         store = None if wish.influx is not None else stack.enter_context(EmbeddedStore.create(_placed(wish)))
         outlet = None if store is None else StoreOutlet(store)
-        place = None if wish.influx is None else _look_at(wish.influx, token, wish.story)
+        place = None if wish.reading is None else _look_at(wish.reading, token, wish.story)
         work = Work(wish.story, wish.udp, wish.influx, token, {} if place is None else _kept(wish, place), wish.follow)
         crew = stack.enter_context(gather(work, len(os.sched_getaffinity(0)), outlet, voice.note))
         moments = portions(wish.story)
@@ -260,12 +271,19 @@ def _late(wish: Wish, end_ns: int) -> Wish:
 
 def _database(url: str, bucket: str, org: str) -> "InfluxConfig":
     """Return the database that was named."""
-    from ntpaudit.config import InfluxConfig, parse_url
+    from ntpaudit.config import InfluxConfig
+
+    return InfluxConfig(_url("--influx-url", url), org=org, bucket=bucket, timeout_s=TIMEOUT_S)
+
+
+def _url(option: str, url: str) -> str:
+    """Return a URL as it is used."""
+    from ntpaudit.config import parse_url
 
     try:
-        return InfluxConfig(parse_url(url), org=org, bucket=bucket, timeout_s=TIMEOUT_S)
+        return parse_url(url)
     except ValueError as error:
-        raise click.UsageError(f"--influx-url: {error}") from error
+        raise click.UsageError(f"{option}: {error}") from error
 
 
 def _usual_path() -> str:
@@ -366,10 +384,18 @@ def _seen(wish: Wish, place: Place | None, token: str | None, end_ns: int) -> st
     except ReadError as error:
         if place is None:
             raise
-        StandardError().note(f"the database does not show it yet: {error}")
+        StandardError().note(_unseen(wish, error))
         return ""
     fleet = judge_fleet(snapshot, Terms())
     return fleet_text.render(fleet, width=page_width(), colour=wants_colour()) + "\n"
+
+
+def _unseen(wish: Wish, error: ReadError) -> str:
+    """Say of a database that has confirmed all writes that it shows none of them, and why that may be."""
+    said = f"everything was delivered, and the database does not show it yet: {error}"
+    if wish.read_url is not None:
+        return said
+    return f"{said}; if it cannot be read at this URL, as a relay or a cluster's vminsert, name where with --read-url"
 
 
 def _snapshot(wish: Wish, place: Place | None, token: str | None, end_ns: int) -> "Snapshot":
@@ -377,12 +403,12 @@ def _snapshot(wish: Wish, place: Place | None, token: str | None, end_ns: int) -
     from ntpaudit.fleet import open_reader
     from ntpaudit.fleet.reader import Reach
 
-    if wish.influx is None or place is None:
+    if wish.reading is None or place is None:
         with closing(open_reader(path=wish.store_path)) as reader:
             return reader.snapshot(reader.now_ns(), Reach())
     from ntpaudit.demo.database import await_fleet, read_database
 
-    with closing(read_database(wish.influx, token, place.language)) as reader:
+    with closing(read_database(wish.reading, token, place.language)) as reader:
         return await_fleet(reader, wish.story, end_ns, wish.until_ns)
 
 
@@ -405,7 +431,7 @@ def _options(wish: Wish, place: Place | None) -> str:
     """Return by which options `ntpaudit fleet` reads what was made."""
     if wish.influx is None or place is None:
         return "--demo" if wish.store_path == _usual_path() else f"--store {shlex.quote(wish.store_path)}"
-    options = [f"--url {shlex.quote(wish.influx.url)}"]
+    options = [f"--url {shlex.quote(wish.read_url or wish.influx.url)}"]
     if place.language == "promql":
         options.append("--language promql")
     elif wish.influx.bucket != BUCKET:

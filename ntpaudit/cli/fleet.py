@@ -155,9 +155,11 @@ def _reading_options(command: _Function) -> _Function:
 @click.option(
     "--format", "format_name", type=click.Choice(FORMATS), default="text", show_default=True, help="How to say it."
 )
-@click.option("--output", type=click.Path(dir_okay=False), help="Replace this file, atomically.")
+@click.option("--output", type=click.Path(dir_okay=False, readable=False), help="Replace this file, atomically.")
 @click.option(
-    "--html", type=click.Path(dir_okay=False), help="Write a page with figures to this file too, - prints it."
+    "--html",
+    type=click.Path(dir_okay=False, readable=False),
+    help="Write a page with figures to this file too, - prints it.",
 )
 @click.option("--period", type=_SPAN, default="24h", show_default=True, help="What the page looks back on.")
 @click.pass_context
@@ -253,7 +255,7 @@ _OF_ORDER = {"config_path", "url", "language", "database", "env", "demo", "store
 
 def _show(reading: Reading, telling: Telling) -> Severity:
     """Read, judge and tell a fleet."""
-    from ntpaudit.core.fleet_members import narrow
+    from ntpaudit.core.fleet_members import narrow, nearest
     from ntpaudit.core.fleet_rules import judge_fleet
 
     config, terms = _settle(reading)
@@ -265,13 +267,14 @@ def _show(reading: Reading, telling: Telling) -> Severity:
         everywhere = reading._replace(site=None) if terms.inventory is not None else reading
         in_full = telling.format_name in ("json", "csv") or telling.html is not None
         snapshot, notes = _read(reader, everywhere, _reach(everywhere, terms)._replace(in_full=in_full))
+        sites = {*snapshot.places.values(), *terms.sites.values(), *(host.site for host in snapshot.hosts)}
         if reading.site is not None and terms.inventory is not None:
             snapshot, terms = narrow(snapshot, terms, reading.site)
         judged = judge_fleet(snapshot, terms)
         if not judged.members:
-            raise ReadError(
-                f"{source} knows no host of site {reading.site!r}", f"see `{_command(reading)}` for the sites there are"
-            )
+            near = nearest(reading.site or "", filter(None, sites))
+            guess = f"did you mean {near}?" if near else f"see `{_command(reading)}` for the sites there are"
+            raise ReadError(f"{source} knows no host of site {reading.site!r}", guess)
         if telling.html != "-" or telling.output is not None:
             _put(_render(judged, telling, notes), telling.output)
         if telling.html is None:
@@ -438,11 +441,9 @@ def _find(snapshot: Snapshot, name: str, terms: Terms, source: str, command: str
     known = {host.name: host for host in snapshot.hosts}
     host = known.get(name)
     if host is None:
-        import difflib
+        from ntpaudit.core.fleet_members import nearest
 
-        from ntpaudit.core.fleet_members import namesake
-
-        near = namesake(name, known) or next(iter(difflib.get_close_matches(name, known, 1)), None)
+        near = nearest(name, known)
         guess = f"did you mean {near}?" if near else f"see `{command}` for the hosts there are"
         raise ReadError(f"{source} has no point of a host {name} in the time that was looked back on", guess)
     if name in (clash.name for clash in snapshot.clashes):
@@ -488,7 +489,7 @@ def _render(judged: Fleet, telling: Telling, notes: Sequence[str]) -> str:
         case "nagios":
             return fleet_nagios.render(judged, notes)
     width = None if telling.output is not None else page_width()
-    return fleet_text.render(judged, shown, width=width, colour=_colours(telling.output))
+    return fleet_text.render(judged, shown, is_flagged=telling.flagged, width=width, colour=_colours(telling.output))
 
 
 def _chosen(members: Sequence[Member], telling: Telling) -> Sequence[Member] | None:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from ntpaudit.core.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.fleet import Alarm, Bucket, Clash, Host, Lie, Snapshot, Tally
+from ntpaudit.core.fleet_members import nearest
 from ntpaudit.core.fleet_severity import AHEAD_S
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.errors import ReadError, StoreError
@@ -361,7 +362,9 @@ class EmbeddedReader:
         known = {name for (cell,) in rows if (name := text(cell)) is not None}
         if not known:
             if site is not None:
-                raise ReadError(f"{self._path} knows no host of site {site!r}", "check the name of the site")
+                near = nearest(site, (str(place) for (place,) in self._query("SELECT site FROM series") if place))
+                guess = f"did you mean {near}?" if near else "check the name of the site"
+                raise ReadError(f"{self._path} knows no host of site {site!r}", guess)
             raise ReadError(f"{self._path} knows no host", f"make it anew: {self._maker}")
         is_present = now_ns >= self._end_ns - _AHEAD_NS
         until_ns = now_ns + _AHEAD_NS if is_present else now_ns

@@ -216,6 +216,12 @@ class InfluxqlReader(Remote):
         rows = self._rows(f'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "host"{where}', ("value",))
         return names_of(cell for (cell,) in rows)
 
+    def sites(self) -> set[str]:
+        """Read the name of every site that is known."""
+        where = self._and().replace(" AND", " WHERE", 1)
+        rows = self._rows(f'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "site"{where}', ("value",))
+        return names_of(cell for (cell,) in rows)
+
     def active(self, window: Window, hosts: Sequence[str] | None) -> None:
         """Tell nothing: the index of names knows no time, or none that all servers look at."""
 

@@ -288,10 +288,15 @@ class PromqlReader(Remote):
             for cell in self._hosts(those, _begin(window), _seconds(window.end_ns))
         )
 
-    def _hosts(self, those: str, begin: str, end: str) -> set[str]:
-        """Read the names of all hosts in a time."""
+    def sites(self) -> set[str]:
+        """Read the name of every site that is known."""
+        end = _seconds(max(time.time_ns(), self._database_ns()) + NS_PER_S)
+        return names_of(self._hosts(self._selector(None), "1", end, "site"))
+
+    def _hosts(self, those: str, begin: str, end: str, label: str = "host") -> set[str]:
+        """Read the names of all hosts in a time, or the values of another label."""
         asked = {"match[]": f"ntpaudit_clock_severity{those}", "start": begin, "end": end}
-        match self._data("/api/v1/label/host/values", asked):
+        match self._data(f"/api/v1/label/{label}/values", asked):
             case [*names]:
                 return {name for name in names if isinstance(name, str)}
         raise self.server.strange(_STRANGE)

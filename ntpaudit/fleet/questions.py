@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, TypeGuard
 
 from ntpaudit.core.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.fleet import Alarm, Clash, Host, Lie, Snapshot
+from ntpaudit.core.fleet_members import nearest
 from ntpaudit.core.fleet_severity import AHEAD_S, needs_tolerances
 from ntpaudit.core.movement import has_moved
 from ntpaudit.core.ntptime import NS_PER_S
@@ -115,6 +116,9 @@ class Questions(Protocol):
     def names(self, site: str | None) -> set[str]:
         """Read every name of a host that is known."""
 
+    def sites(self) -> set[str]:
+        """Read the name of every site that is known."""
+
     def active(self, window: Window, hosts: Sequence[str] | None) -> set[str] | None:
         """Read the names of hosts that may have points in a time: others have none. None where only points can tell."""
 
@@ -130,6 +134,10 @@ class Remote(ABC, Questions):
     def now_ns(self) -> int:
         """Return the time of this machine's clock, or of the database's where they differ; it is asked for that."""
         self.server.look(self.doorbell)
+        return self._now_ns()
+
+    def _now_ns(self) -> int:
+        """Return that time by the database's last answer."""
         own_ns = time.time_ns()
         skew_s = self.server.skew_s
         if skew_s is None or abs(skew_s) <= SKEW_S or not 0 < own_ns + skew_s * NS_PER_S < _LAST_NS:
@@ -138,8 +146,7 @@ class Remote(ABC, Questions):
 
     def is_present(self, moment_ns: int) -> bool:
         """Whether a moment is about now: what is stamped after it has come already, and is not yet to come."""
-        own_ns = time.time_ns()
-        return moment_ns >= min(own_ns, own_ns + _ns(self.server.skew_s or 0.0)) - _AHEAD_NS
+        return moment_ns >= self._now_ns() - _AHEAD_NS
 
     def skew_s(self) -> float | None:
         """Return how far the database's clock is ahead of this machine's, within a second; None before it is asked."""
@@ -183,6 +190,8 @@ def _nobody(remote: Remote, site: str | None) -> ReadError:
     whose = " and ".join(f"{word} {name!r}" for word, name in named.items() if name is not None)
     words = [word for word, name in named.items() if name is not None]
     names = f"check the name{'s' if words[1:] else ''} of the {' and the '.join(words)}, " if words else ""
+    if site is not None and (near := nearest(site, remote.sites())) is not None:
+        return ReadError(f"{remote.place} knows no host of site {site!r}", f"did you mean {near}?")
     database = f", name another database in {remote.server.keys['database']}" if remote.kind == "InfluxDB" else ""
     return StrangeAnswerError(
         f"no agent{' of ' + whose if whose else ''} has delivered anything to {remote.place} yet",
@@ -219,11 +228,11 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     late = start(lambda: _older(questions, look_back, unseen, fields, site))  # while the others are read and made out
     stood = start(lambda: _before(questions, _window(before_ns, BEFORE_S), seen | late().keys(), before))
     hosts = hosts_of(fresh.clocks())
-    if not names and not hosts:
-        raise _nobody(questions, site)
     older = late()
     hosts |= {name: host for name, host in older.items() if site in (None, host.site)}
     hosts = current(hosts, disputed(), ahead(), now_ns)
+    if not names and not hosts:
+        raise _nobody(questions, site)
     hosts |= _hidden(questions, recent, hosts, every, now_ns)
     forgotten = sorted(names - hosts.keys() - older.keys())
     known = names | hosts.keys()  # of a site also those whose last point is from elsewhere: they may be several

@@ -51,11 +51,17 @@ _SITES_GIVEN_UP = ("ok", "hardest to order", "hosts", "warning", "unknown", "in 
 
 
 def render(
-    fleet: Fleet, shown: Sequence[Member] | None = None, *, width: int | None = None, colour: bool = False
+    fleet: Fleet,
+    shown: Sequence[Member] | None = None,
+    *,
+    is_flagged: bool = False,
+    width: int | None = None,
+    colour: bool = False,
 ) -> str:
     """Write a fleet for a person to read, with a table of the hosts to be `shown`, else of those that matter most.
 
-    `width` is the room that there is; what goes to no terminal has any, and no name of an ordinary length is cut.
+    `is_flagged` says that only flagged hosts were to be shown. `width` is the room that there is; what goes to no
+    terminal has any, and no name of an ordinary length is cut.
     """
     paint, prose = painter(colour), min(width or PROSE_WIDTH, PROSE_WIDTH)
     chosen = first_rows(fleet.members) if shown is None else shown
@@ -67,7 +73,7 @@ def render(
         if (left := len(fleet.findings[FINDINGS:]))
         else (),
         _table(_hosts(fleet.now_ns), chosen, paint, width, _GIVEN_UP) if chosen else (),
-        _rest(fleet.members, chosen),
+        _rest(fleet.members, chosen, is_flagged=is_flagged),
         _table(_SITES, fleet.sites, paint, width, _SITES_GIVEN_UP) if len(fleet.sites) > 1 else (),
     )
 
@@ -112,7 +118,7 @@ def render_order(
         ("clocks", ", ".join(clocks)),
         ("stamps", _first_if(first, second, order.first_s)),
         ("", _first_if(second, first, order.second_s)),
-        ("corrected", f"once these offsets are added to the stamps, {_up(order.corrected_within_s)} is enough"),
+        ("corrected", _corrected(order)),
         ("as of", _moment(now_ns)),
     ]
     apart = f"more than {_up(order.within_s)} apart"
@@ -121,6 +127,14 @@ def render_order(
         opening(severity, said, painter(colour), prose, short_words),
         [line for label, fact in facts for line in labelled(label, fact, prose, short_words)],
     )
+
+
+def _corrected(order: Order) -> str:
+    """Say what it helps to correct stamps by the offsets: nothing, where the intervals are wide beside these."""
+    corrected = _up(order.corrected_within_s)
+    if order.corrected_within_s < order.within_s:
+        return f"once these offsets are added to the stamps, {corrected} is enough"
+    return f"adding these offsets to the stamps does not help: then it takes {corrected}"
 
 
 def _first_if(one: str, other: str, limit_s: float) -> str:
@@ -166,13 +180,14 @@ def _against(ambiguity: Ambiguity) -> str:
     return f"worst: {behind} against {ahead}"
 
 
-def _rest(members: Sequence[Member], shown: Sequence[Member]) -> Iterator[str]:
+def _rest(members: Sequence[Member], shown: Sequence[Member], *, is_flagged: bool) -> Iterator[str]:
     """Count the hosts that are not shown, and say how to see them."""
-    if left := len(members) - len(shown):
+    if len(members) > len(shown):
         counts = Counter(one.severity for one in members)
         counts.subtract(one.severity for one in shown)
         words = [f"{counts[severity]:,} more {severity.word}" for severity in reversed(Severity) if counts[severity]]
-        yield f"... and {', '.join(words)} (--limit {len(members)} shows all {len(members):,})" if left else ""
+        how = f"{'without --flagged, ' * is_flagged}--limit {len(members)} shows all {len(members):,}"
+        yield f"... and {', '.join(words)} ({how})"
 
 
 def _hosts(now_ns: int) -> tuple[Column[Member], ...]:

@@ -514,6 +514,14 @@ def test_all_readers_say_the_same(snapshots: dict[str, Snapshot], kind: str) -> 
     assert snapshots[kind] == snapshots["embedded"]
 
 
+@pytest.mark.parametrize("kind", READERS)
+def test_a_site_of_another_case_is_suggested(readers: dict[str, Reader], kind: str) -> None:
+    """Sites are compared letter by letter; the error says which one was probably meant."""
+    with pytest.raises(ReadError, match="knows no host of site 'Fra'") as error:
+        readers[kind].snapshot(END_NS, Reach("Fra"))
+    assert error.value.remedy == "did you mean fra?"
+
+
 @pytest.mark.parametrize("kind", ASKED)
 @pytest.mark.parametrize("site", ["ams", "fra", HOSTILE_SITE])
 def test_one_site_alone(readers: dict[str, Reader], kind: str, site: str) -> None:

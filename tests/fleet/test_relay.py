@@ -20,6 +20,7 @@ from ntpaudit.sinks.line_protocol import render
 from ntpaudit.store import history
 from ntpaudit.store.history import Letter
 from ntpaudit.store.ledger import Ledger
+from tests.command import ntpaudit
 from tests.records import record, servers
 from tests.world.packages import program
 from tests.world.servers import free_port, running
@@ -105,3 +106,24 @@ def test_records_that_a_relay_took_while_the_database_was_away_arrive(tmp_path: 
         assert member.host is not None
         assert member.host.offset is not None
         assert abs(member.host.offset.estimate_s - 0.0019 * int(member.name.removeprefix("web"))) < 1e-3
+
+
+def test_a_demonstration_is_read_elsewhere_than_it_is_written(tmp_path: Path) -> None:
+    """A relay, as a cluster's vminsert, takes points and shows none: without the URL to read it at, that is said."""
+    relay_port, port = (free_port("127.0.0.1", socket.SOCK_STREAM) for _ in range(2))
+    to = f"-remoteWrite.url=http://127.0.0.1:{port}/api/v1/write"
+    kept = (f"-storageDataPath={tmp_path}/data", "-retentionPeriod=100y", "-search.latencyOffset=0s")
+    fill = ("demo", "--hosts", "3", "--hours", "6", "--no-udp", "--influx-url")
+    with (
+        vm("victoria-metrics", tmp_path, port, *kept) as database,
+        vm("vmagent", tmp_path, relay_port, to, f"-remoteWrite.tmpDataPath={tmp_path}/kept") as relay,
+    ):
+        seen = ntpaudit(*fill, relay, "--read-url", database, state=tmp_path)
+        assert seen.status == 0
+        assert "does not show it yet" not in seen.err
+        assert "of 3 clocks" in seen.out
+        assert f"ntpaudit fleet --url {database} --language promql --flagged" in seen.out
+        blind = ntpaudit(*fill, relay, state=tmp_path)
+        assert blind.status == 0
+        assert "name where with --read-url" in blind.err
+    assert ntpaudit("demo", "--read-url", database, state=tmp_path).status == 64

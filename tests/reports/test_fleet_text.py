@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet import Alarm, Clash, Fleet, Lie, Member, Terms
+from ntpaudit.core.fleet import Alarm, Clash, Fleet, Host, Lie, Member, Offset, Terms
 from ntpaudit.core.fleet_rules import judge_fleet
 from ntpaudit.core.ntptime import format_utc
 from ntpaudit.core.ordering import order
@@ -274,6 +274,22 @@ def test_a_hostile_name_breaks_no_line(name: str, width: int | None) -> None:
     members = (Member(name, name, WARNING, bad), Member(f"{name}2", None, UNKNOWN, None, inf))
     text = render(judge_fleet(SNAPSHOT._replace(hosts=(bad, *HOSTS)), Terms())._replace(members=members), width=width)
     assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_a_correction_that_widens_is_not_called_enough() -> None:
+    """Where the intervals are wide beside the offsets, corrected stamps need more distance than those as they are."""
+    one, other = (
+        Host(name, "ams", None, NOW_NS, Severity.OK, "within", Offset(estimate_s, -0.008, 0.0076))
+        for name, estimate_s in (("a", 0.0), ("b", 0.0))
+    )
+    shifted = other._replace(offset=Offset(-0.0002, -0.0078, 0.0076))
+    for pair in ((one, other), (one, shifted)):
+        said = order(*pair)
+        assert said is not None
+        assert said.corrected_within_s >= said.within_s
+        text = " ".join(render_order(said, [0.0, 0.0], NOW_NS, WARNING).split())
+        assert "is enough" not in text
+        assert "adding these offsets to the stamps does not help: then it takes 15." in text
 
 
 def test_the_order_of_two_hosts_is_said_for_stamps_as_they_are_and_corrected() -> None:
