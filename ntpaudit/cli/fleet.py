@@ -255,7 +255,7 @@ _OF_ORDER = {"config_path", "url", "language", "database", "env", "demo", "store
 
 def _show(reading: Reading, telling: Telling) -> Severity:
     """Read, judge and tell a fleet."""
-    from ntpaudit.core.fleet_members import narrow, nearest
+    from ntpaudit.core.fleet_members import narrow
     from ntpaudit.core.fleet_rules import judge_fleet
 
     config, terms = _settle(reading)
@@ -272,6 +272,8 @@ def _show(reading: Reading, telling: Telling) -> Severity:
             snapshot, terms = narrow(snapshot, terms, reading.site)
         judged = judge_fleet(snapshot, terms)
         if not judged.members:
+            from ntpaudit.fleet.suggestion import nearest
+
             near = nearest(reading.site or "", filter(None, sites))
             guess = f"did you mean {near}?" if near else f"see `{_command(reading)}` for the sites there are"
             raise ReadError(f"{source} knows no host of site {reading.site!r}", guess)
@@ -441,7 +443,7 @@ def _find(snapshot: Snapshot, name: str, terms: Terms, source: str, command: str
     known = {host.name: host for host in snapshot.hosts}
     host = known.get(name)
     if host is None:
-        from ntpaudit.core.fleet_members import nearest
+        from ntpaudit.fleet.suggestion import nearest
 
         near = nearest(name, known)
         guess = f"did you mean {near}?" if near else f"see `{command}` for the hosts there are"

@@ -143,16 +143,6 @@ def namesake(name: str, others: Iterable[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def nearest(name: str, others: Iterable[str]) -> str | None:
-    """Return the name among others that was probably meant: the same but for case and domain, else the most similar."""
-    import difflib  # only where something was not found
-
-    known = {other.casefold(): other for other in sorted(others, reverse=True)}
-    if (same := namesake(name, known.values())) is not None:
-        return same
-    return next((known[found] for found in difflib.get_close_matches(name.casefold(), known, 1)), None)
-
-
 def _short(name: str) -> str:
     """Return a host's name without its domain, in small letters; an address stays whole."""
     small = name.casefold().rstrip(".")

@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 from ntpaudit.core.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.fleet import Alarm, Bucket, Clash, Host, Lie, Snapshot, Tally
-from ntpaudit.core.fleet_members import nearest
 from ntpaudit.core.fleet_severity import AHEAD_S
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.errors import ReadError, StoreError
@@ -362,6 +361,8 @@ class EmbeddedReader:
         known = {name for (cell,) in rows if (name := text(cell)) is not None}
         if not known:
             if site is not None:
+                from ntpaudit.fleet.suggestion import nearest
+
                 near = nearest(site, (str(place) for (place,) in self._query("SELECT site FROM series") if place))
                 guess = f"did you mean {near}?" if near else "check the name of the site"
                 raise ReadError(f"{self._path} knows no host of site {site!r}", guess)

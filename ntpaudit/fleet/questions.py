@@ -7,7 +7,6 @@ from typing import NamedTuple, Protocol, TypeGuard
 
 from ntpaudit.core.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.fleet import Alarm, Clash, Host, Lie, Snapshot
-from ntpaudit.core.fleet_members import nearest
 from ntpaudit.core.fleet_severity import AHEAD_S, needs_tolerances
 from ntpaudit.core.movement import has_moved
 from ntpaudit.core.ntptime import NS_PER_S
@@ -186,6 +185,8 @@ class Remote(ABC, Questions):
 
 def _nobody(remote: Remote, site: str | None) -> ReadError:
     """Say that no agent has delivered, and what to look at: a database of another kind may say so of itself."""
+    from ntpaudit.fleet.suggestion import nearest
+
     named = {"site": site, "environment": remote.env}
     whose = " and ".join(f"{word} {name!r}" for word, name in named.items() if name is not None)
     words = [word for word, name in named.items() if name is not None]

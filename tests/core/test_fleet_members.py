@@ -5,7 +5,7 @@ from math import inf
 import pytest
 
 from ntpaudit.core.fleet import Alarm, Clash, Coverage, Lie, Member, Terms
-from ntpaudit.core.fleet_members import cover, gather, is_covered, narrow, nearest
+from ntpaudit.core.fleet_members import cover, gather, is_covered, narrow
 from ntpaudit.core.fleet_rules import judge_fleet
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
@@ -98,16 +98,6 @@ def test_a_forgotten_host_is_not_one_that_never_reported() -> None:
         "lost": (None, 7200.0, True),
         "never": ("ams", inf, False),
     }
-
-
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [("Fra", "fra"), ("fra ", "fra"), ("AMS-1", "ams-1"), ("amsterdam", None), ("WEB1", "web1.example.net")],
-)
-def test_the_name_that_was_meant(name: str, meant: str | None) -> None:
-    """But for its case first, else the most similar; nothing where none is."""
-    assert nearest(name, ["fra", "ams-1", "sgp", "web1.example.net"]) == meant
-    assert nearest(name, []) is None
 
 
 @pytest.mark.parametrize(

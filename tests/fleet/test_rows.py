@@ -31,6 +31,7 @@ from ntpaudit.fleet.rows import (
     steps_of,
     worst_of,
 )
+from ntpaudit.fleet.suggestion import nearest
 from tests.records import NOW_NS
 
 Row = TypeVar("Row")
@@ -174,3 +175,13 @@ def test_of_two_points_of_a_clashing_name_it_is_always_the_same() -> None:
     """A host that came by two relays has two points of one place and moment."""
     rows = [Clock("a", "ams", "prod", NOW_NS, severity, 0, 0.0, -0.1, 0.1) for severity in (0, 3)]
     assert worst_of(rows, {"a"}) == worst_of(rows[::-1], {"a"})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("Fra", "fra"), ("fra ", "fra"), ("AMS-1", "ams-1"), ("amsterdam", None), ("WEB1", "web1.example.net")],
+)
+def test_the_name_that_was_meant(name: str, meant: str | None) -> None:
+    """But for its case first, else the most similar; nothing where none is."""
+    assert nearest(name, ["fra", "ams-1", "sgp", "web1.example.net"]) == meant
+    assert nearest(name, []) is None

@@ -1,0 +1,14 @@
+"""The name that was probably meant, where one was not found."""
+
+import difflib
+from collections.abc import Iterable
+
+from ntpaudit.core.fleet_members import namesake
+
+
+def nearest(name: str, others: Iterable[str]) -> str | None:
+    """Return the name among others that is the same but for case and domain, else the most similar; None of none."""
+    known = {other.casefold(): other for other in sorted(others, reverse=True)}
+    if (same := namesake(name, known.values())) is not None:
+        return same
+    return next((known[found] for found in difflib.get_close_matches(name.casefold(), known, 1)), None)
