@@ -224,7 +224,7 @@ class Courier:
         sent = None if self._read_clock is None else self._read_clock()
         answer = self._transport.write(lines)
         if self._read_clock is not None and sent is not None and (date_s := self._transport.date_s) is not None:
-            self.database_clock = read_date(date_s, sent, self._read_clock())
+            self.database_clock = read_date(date_s, sent, self._read_clock()) or self.database_clock
         return answer
 
     def _confirm(self, ledger: Ledger, sent: Sequence[Letter]) -> None:

@@ -178,6 +178,7 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Any:
         Change(day[25], lambda _: setattr(hiccups, "is_away", False)),
     ]
     with influxd() as real, FlakyDatabase(real, hiccups) as flaky:
+        flaky.dates = False
         life = Life(tmp_path_factory.mktemp("month"), host, flaky.url)
         life.run(day[18])
         host.pass_time(int(5 * HOUR_S * S))

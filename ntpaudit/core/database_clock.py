@@ -27,12 +27,15 @@ class DatabaseClock(NamedTuple):
     interval: Interval
 
 
-def read_date(date_s: int, sent: ClockReading, received: ClockReading) -> DatabaseClock:
+def read_date(date_s: int, sent: ClockReading, received: ClockReading) -> DatabaseClock | None:
     """Return what the Date of an answer says, in seconds since 1970, given the clocks before the request and after.
 
     The server read its clock somewhere between the two, and at most `DATE_ERROR_NS` after the time that it wrote. The
-    RAW clock spans the exchange, so a step of the host's clock meanwhile does no harm.
+    RAW clock spans the exchange, so a step of the host's clock meanwhile does no harm. None if the host was suspended
+    meanwhile, for RAW stood still then.
     """
+    if abs(suspended_ns(sent, received)) > MAX_STEP_NS:
+        return None
     exchange_ns = max(0, received.raw_ns - sent.raw_ns) + sent.width_ns + received.width_ns
     earliest_ns = date_s * NS_PER_S - received.realtime_ns
     return DatabaseClock(received, Interval(earliest_ns, earliest_ns + DATE_ERROR_NS + exchange_ns))

@@ -20,7 +20,9 @@ def answer(host: LivingHost, *, error_ns: int = 0, way_s: float = 0.2, cached_ns
     host.run(way_s / 2)
     date_s = floor((host.utc + error_ns - cached_ns) / S)
     host.run(way_s / 2)
-    return read_date(date_s, sent, host.read())
+    database = read_date(date_s, sent, host.read())
+    assert database is not None
+    return database
 
 
 @given(
@@ -68,8 +70,10 @@ def test_a_date_is_not_carried_over_a_suspend_or_for_ever() -> None:
     host.run(MAX_AGE_NS / S + 1)
     assert carry_date(database, host.read()) is None
     database = answer(host)
+    sent = host.read()
     host.suspend(60.0)
     assert carry_date(database, host.read()) is None
+    assert read_date(floor(host.utc / S) - 60, sent, host.read()) is None
 
 
 @pytest.mark.parametrize(("ahead_s", "level"), [(3 * 3600, "high"), (-3 * 3600, "high"), (60, "high")])

@@ -87,6 +87,8 @@ class FlakyDatabase:
     ) -> None:
         self.upstream = upstream
         self.choose = choose
+        self.dates = True
+        """Whether its answers have the Date of the real database; where time is simulated, that is another time."""
         self.strips_encoding = False
         """Whether it passes bodies on without saying that they are compressed, as some proxies do."""
         self.requests: list[Request] = []
@@ -214,7 +216,7 @@ class FlakyDatabase:
                 "X-Influxdb-Version",
                 "X-Server-Hostname",
                 "Server",
-                "Date",
+                *(["Date"] if self.dates else []),
             )
             said = tuple((name, got.headers[name]) for name in told if name in got.headers)
             return Answer(got.status, got.read().decode(), said).octets
