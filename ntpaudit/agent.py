@@ -405,7 +405,14 @@ class Agent:
     def _ways(self) -> Ways:
         """Return what the configuration makes of the rounds."""
         config = self._setting.config
-        return Ways(self._terms(), _heard(self._tellers), config.influxdb is not None, config.history, config.host.name)
+        return Ways(
+            self._terms(),
+            _heard(self._tellers),
+            config.influxdb is not None,
+            config.history,
+            config.host.name,
+            self._every_s or self._setting.intervals.local_s,
+        )
 
     def _terms(self) -> Terms:
         """Return what rounds are judged by; servers are to be asked as often as the schedule does it."""

@@ -111,7 +111,7 @@ class Told(NamedTuple):
 class Ways(NamedTuple):
     """What a configuration makes of the rounds: by what they are judged, whom they are told, and what is kept.
 
-    `delivers` says that records are put in the outbox.
+    `delivers` says that records are put in the outbox, `local_s` how often the agent makes a record.
     """
 
     terms: Terms
@@ -119,6 +119,7 @@ class Ways(NamedTuple):
     delivers: bool
     limits: HistoryConfig
     host_name: str | None = None
+    local_s: float | None = None
 
 
 class Rounds:
@@ -374,7 +375,7 @@ class Rounds:
         """Say how the agent fares."""
         true_ns = utc_ns(self._mind, now)
         health = self.health(now.realtime_ns if true_ns is None else true_ns)
-        return health._replace(missed=self.missed, store=self._ledger.trouble)
+        return health._replace(missed=self.missed, store=self._ledger.trouble, local_s=self.ways.local_s)
 
     def _states(self) -> dict[str, Any]:
         """Return what the next start needs."""

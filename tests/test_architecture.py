@@ -25,6 +25,7 @@ ORDER = (
     "core.drift",
     "core.wording",
     "core.policy",
+    "core.accounting",
     "core.delivery",
     "core.findings",
     "core.events",
@@ -62,6 +63,7 @@ ORDER = (
 FREE = {"", "__main__", "core"}  # the package itself holds the version alone, and __main__ only starts the command line
 
 PURE_ROOTS = {
+    "bisect",
     "collections",
     "dataclasses",
     "datetime",

@@ -192,9 +192,10 @@ def _choose(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> 
 def _audits(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> Iterator[str]:
     """Return the lines of all audits, and of the hours before them."""
     from ntpaudit.reports import listing
-    from ntpaudit.store.past import count_audits, read_audits, read_records
+    from ntpaudit.store.past import account, count_audits, read_audits, read_records
 
     hours, window = _choose(connection, asked, hourly=hourly)
+    hours = account(connection, hours, asked.now_ns) if hourly else hours
     about = count_audits(connection, window)
     if asked.format_name == "json":
         records = _watched((f"{text}\n" for _, text in read_records(connection, window, asked.damage)), about)

@@ -82,7 +82,8 @@ class Health(NamedTuple):
 
     `missed` counts network audits that were due and did not come, `backlog` records not delivered yet, `oldest_s` the
     age of the oldest of them, `failures` attempts to deliver that failed since the last good one, `refusals` answers
-    since then that refused what was sent. `store` says what is wrong with the state, None where it is sound.
+    since then that refused what was sent. `store` says what is wrong with the state, None where it is sound. `local_s`
+    is how often the agent makes a record, by the schedule in force then.
     """
 
     missed: int = 0
@@ -93,6 +94,7 @@ class Health(NamedTuple):
     set_aside: int = 0
     store: str | None = None
     refusals: int = 0
+    local_s: float | None = None
 
 
 class LastPoll(NamedTuple):

@@ -84,7 +84,8 @@ def audit_csv(hours: Iterable[Hour], audits: Iterable[Audit]) -> Iterator[str]:
             "most_offset_s": _number(hour.most_offset_s),
         }
         counts = {name: getattr(hour, name) for name in ("audits", "measured", "within", "unproven", "beyond")}
-        yield write([(known | counts).get(field, "") for field in _AUDIT_FIELDS])
+        seconds = {} if hour.spans is None else {f"{name}_s": part for name, part in hour.spans._asdict().items()}
+        yield write([(known | counts | seconds).get(field, "") for field in _AUDIT_FIELDS])
     for audit in audits:
         known = {
             "time": format_utc(audit.time_ns) if audit.is_dated else "",
@@ -106,7 +107,8 @@ def hour_json(hours: Iterable[Hour]) -> Iterator[str]:
     """Write hours as JSON Lines of a schema of their own."""
     for hour in hours:
         data = hour._asdict() | {"severity": hour.severity.word}
-        del data["time_ns"]
+        data["seconds"] = None if hour.spans is None else hour.spans._asdict()
+        del data["time_ns"], data["spans"]
         yield _json({"schema": HOUR_SCHEMA, "time": {"utc": format_utc(hour.time_ns)}} | data)
 
 
@@ -223,6 +225,14 @@ def _asked(audit: Audit) -> str:
     return "" if audit.age_s is None else f"{span(max(1.0, round(audit.age_s)))} ago"
 
 
+def _lasted(hour: Hour, state: str) -> str:
+    """Write for how long an hour was in a state; nothing where it was not, a question mark where that is not known."""
+    if hour.spans is None:
+        return "?"
+    seconds = getattr(hour.spans, state)
+    return span(float(seconds)) if seconds else ""
+
+
 _AUDIT = (
     _Column("time (UTC)", 20, lambda audit: _when(audit.time_ns if audit.is_dated else None, audit.host_ns)),
     _Column("kind", 7, lambda audit: audit.kind, page=110),
@@ -234,10 +244,12 @@ _AUDIT = (
 )
 _HOUR = (
     _Column("hour (UTC)", 16, lambda hour: format_utc(hour.time_ns)[:16].replace("T", " ")),
-    _Column("audits", 6, lambda hour: str(hour.audits), is_number=True, page=92),
-    _Column("unmeasured", 10, lambda hour: str(hour.audits - hour.measured), is_number=True, page=115),
-    _Column("unproven", 8, lambda hour: str(hour.unproven), is_number=True, page=115),
-    _Column("beyond", 6, lambda hour: str(hour.beyond), is_number=True, page=92),
+    _Column("audits", 6, lambda hour: str(hour.audits), is_number=True, page=136),
+    _Column("beyond", 8, lambda hour: _lasted(hour, "beyond"), is_number=True, page=90),
+    _Column("unmeasured", 10, lambda hour: _lasted(hour, "unmeasured"), is_number=True, page=98),
+    _Column("absent", 8, lambda hour: _lasted(hour, "absent"), is_number=True, page=108),
+    _Column("off", 8, lambda hour: _lasted(hour, "off"), is_number=True, page=118),
+    _Column("unproven", 8, lambda hour: _lasted(hour, "unproven"), is_number=True, page=128),
     _Column("worst", 8, lambda hour: hour.severity.word),
     _Column("least offset", 17, lambda hour: _offset(hour.least_offset_s), is_number=True),
     _Column("most offset", 17, lambda hour: _offset(hour.most_offset_s), is_number=True),
@@ -262,6 +274,12 @@ _AUDIT_FIELDS = (
     "beyond",
     "least_offset_s",
     "most_offset_s",
+    "within_s",
+    "unproven_s",
+    "beyond_s",
+    "unmeasured_s",
+    "absent_s",
+    "off_s",
 )
 _EVENT_FIELDS = (
     "time",

@@ -80,6 +80,10 @@ SCHEMA = (
     );
     CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     """,
+    # 3: how often records were due by the schedule in force, so that their time can be accounted for
+    """
+    ALTER TABLE audits ADD COLUMN local_s REAL;
+    """,
 )
 """Each entry takes the schema one version further; `PRAGMA user_version` counts those applied."""
 

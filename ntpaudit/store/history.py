@@ -74,7 +74,7 @@ class Unjudged(NamedTuple):
 
 
 _SEEN = "host_ns, kind, boot_id, boottime_ns, suspended_ns, raw_ns, observation"
-_CONCLUDED = "record, utc_ns, severity, verdict, offset_ns, earliest_ns, latest_ns, distance_s"
+_CONCLUDED = "record, utc_ns, severity, verdict, offset_ns, earliest_ns, latest_ns, distance_s, local_s"
 
 
 def keep_observation(connection: sqlite3.Connection, observation: Observation, kind: Kind | None = None) -> int:
@@ -133,6 +133,7 @@ def _concluded(record: Record, distance_s: float | None) -> tuple[Any, ...]:
         VERDICTS.index(record.verdict),
         *map(_ns, edges),
         distance_s,
+        None if record.health is None else record.health.local_s,
     )
 
 

@@ -2,10 +2,11 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from ntpaudit.core.accounting import Spans
 from ntpaudit.core.events import Event
 from ntpaudit.core.findings import LEVEL_SEVERITY
 from ntpaudit.core.ntptime import NS_PER_S
@@ -14,6 +15,7 @@ from ntpaudit.core.politeness import Moment
 from ntpaudit.core.record import Record
 from ntpaudit.core.standing import AgentState, HostNow, Standing, judge_standing, read_agent_state
 from ntpaudit.errors import StoreError
+from ntpaudit.store.accounts import read_accounts
 from ntpaudit.store.history import HOUR_S, load_state
 from ntpaudit.store.packing import unpack_text
 from ntpaudit.store.records import read_record
@@ -71,7 +73,10 @@ class Audit(NamedTuple):
 
 
 class Hour(NamedTuple):
-    """All audits of one hour, beginning at `time_ns`: how many, how they ended, and the extremes in seconds."""
+    """All audits of one hour, beginning at `time_ns`: how many, how they ended, and the extremes in seconds.
+
+    `spans` accounts for each of its seconds, None where that is not known any more.
+    """
 
     time_ns: int
     audits: int
@@ -83,6 +88,7 @@ class Hour(NamedTuple):
     least_offset_s: float | None
     most_offset_s: float | None
     bound_s: float | None
+    spans: Spans | None = None
 
 
 class Happening(NamedTuple):
@@ -365,14 +371,27 @@ def read_hours(
     return list(_sound(_hour, reversed(rows), damage, "hour"))
 
 
+def account(connection: sqlite3.Connection, hours: Sequence[Hour], now_ns: int) -> list[Hour]:
+    """Return hours with their spans, and those between them in which there is no audit at all."""
+    spans = read_accounts(connection, now_ns)
+    known = {hour.time_ns // NS_PER_S: hour for hour in hours}
+    if not known:
+        return []
+    empty = Hour(0, 0, 0, 0, 0, 0, Severity.UNKNOWN, None, None, None)
+    for hour_s in spans:
+        if min(known) < hour_s < max(known):
+            known.setdefault(hour_s, empty._replace(time_ns=hour_s * NS_PER_S))
+    return [known[hour_s]._replace(spans=spans.get(hour_s)) for hour_s in sorted(known)]
+
+
 def _hour(row: tuple[Any, ...]) -> Hour:
     """Read one hour."""
     hour_s, audits, measured, within, unproven, beyond, severity, *extremes = row
     for count in (audits, measured, within, unproven, beyond):
         _whole(count)
-    return Hour(
-        hour_s * NS_PER_S, audits, measured, within, unproven, beyond, Severity(severity), *map(_seconds, extremes)
-    )
+    least_s, most_s, bound_s = map(_seconds, extremes)
+    counts = (audits, measured, within, unproven, beyond)
+    return Hour(hour_s * NS_PER_S, *counts, Severity(severity), least_s, most_s, bound_s)
 
 
 def _seconds(value_ns: int | None) -> float | None:

@@ -68,7 +68,7 @@ SHAPE: dict[str, Any] = {
     "daemons_hidden": None,
     "host_clock": None,
     "findings": None,
-    "agent": {"missed", "backlog", "oldest_s", "failures", "failure", "set_aside", "store", "refusals"},
+    "agent": {"missed", "backlog", "oldest_s", "failures", "failure", "set_aside", "store", "refusals", "local_s"},
     "database_clock": {"earliest_s", "latest_s", "age_s", "disputed_s"},
     "last_poll": {"age_s", "sources", "usable", "agreeing"},
 }
@@ -263,6 +263,7 @@ def test_what_an_agent_adds() -> None:
         "set_aside": 1,
         "store": "the disk is full",
         "refusals": 0,
+        "local_s": None,
     }
     assert Record.from_dict(data) == record
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ntpaudit.core.accounting import Spans
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
 from ntpaudit.reports.listing import audit_csv, audit_table, event_csv, event_json, event_table, hour_json, hour_table
@@ -105,19 +106,22 @@ def test_csv_of_what_is_not_known_is_empty() -> None:
 
 def test_hours_in_lines(past: tuple[list[Audit], list[Hour], list[Happening]]) -> None:
     """An hour's line has its counts and extremes; its JSON has a schema of its own."""
-    hour = Hour(NOW_NS, 60, 58, 50, 5, 3, Severity.CRITICAL, -0.001, 2.5, 2.51)
-    line = list(hour_table([hour], 120, PLAIN))[1]
+    spans = Spans(within=2000, beyond=180, unmeasured=720, absent=640, off=60)
+    hour = Hour(NOW_NS, 60, 58, 50, 5, 3, Severity.CRITICAL, -0.001, 2.5, 2.51, spans)
+    line = list(hour_table([hour], 140, PLAIN))[1]
     assert line.split() == [
-        "2026-11-18", "11:06", "60", "2", "5", "3", "critical", "1", "ms", "ahead", "2.5", "s", "behind", "2.51", "s",
+        "2026-11-18", "11:06", "60", "3", "min", "12", "min", "10.7", "min", "60", "s", "critical",
+        "1", "ms", "ahead", "2.5", "s", "behind", "2.51", "s",
     ]  # fmt: skip
+    assert list(hour_table([hour._replace(spans=None)], 140, PLAIN))[1].split()[2:8] == ["60", *"?????"]
     data = json.loads("".join(hour_json([hour])))
     assert data == {
         "schema": "ntpaudit.hour/1",
         "time": {"utc": format_utc(NOW_NS)},
         "audits": 60, "measured": 58, "within": 50, "unproven": 5, "beyond": 3, "severity": "critical",
-        "least_offset_s": -0.001, "most_offset_s": 2.5, "bound_s": 2.51,
+        "least_offset_s": -0.001, "most_offset_s": 2.5, "bound_s": 2.51, "seconds": spans._asdict(),
     }  # fmt: skip
-    for width in (80, 92, 115):
+    for width in (80, 92, 100, 110, 120, 130, 140):
         assert all(len(line) <= width + 1 for line in hour_table([*past[1], hour], width, PLAIN))
 
 

@@ -1,0 +1,142 @@
+"""Every second of a host's time accounted for: within, unproven, beyond, unmeasured, absent or off (EVIDENCE A1, A2).
+
+Time is partitioned, and no sample counted: over any period the six spans sum up to its length, to the second. Times are
+UTC as measured, in whole seconds.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+from ntpaudit.core.policy import Verdict
+
+State = Literal["within", "unproven", "beyond", "unmeasured", "absent", "off"]
+"""What a second was: a verdict while the agent ran, `absent` while only the host ran, `off` while the host did not."""
+
+GRACE = 3.3
+"""A stretch between two records has their verdicts if it is no longer than this many local intervals (A2)."""
+
+HOUR_S = 3600
+
+_WORST: tuple[Verdict, ...] = ("within", "unproven", "unmeasured", "beyond")
+"""From the best to the worst, by the severity that each has."""
+
+
+class Moment(NamedTuple):
+    """One record of the agent: its true time and uptime in seconds, the sleep in that uptime, and its verdict.
+
+    `local_s` is the local interval in force from then on.
+    """
+
+    utc_s: int
+    boot_id: str | None
+    up_s: float
+    slept_s: float
+    verdict: Verdict
+    local_s: float
+
+
+class Stretch(NamedTuple):
+    """A span of time, [begin_s, end_s), in one state."""
+
+    begin_s: int
+    end_s: int
+    state: State
+
+
+class Spans(NamedTuple):
+    """How many seconds were in each state."""
+
+    within: int = 0
+    unproven: int = 0
+    beyond: int = 0
+    unmeasured: int = 0
+    absent: int = 0
+    off: int = 0
+
+    @property
+    def length_s(self) -> int:
+        """The length of the period."""
+        return sum(self)
+
+
+def stretches(moments: Iterable[Moment], steps: Sequence[int] = (), until_s: int | None = None) -> Iterator[Stretch]:
+    """Yield the time from the first moment to the last, and on to `until_s`, without a gap or an overlap.
+
+    `steps` are the times at which the clock was set, in order. What lies after the last moment has its verdict while a
+    record may still come, and is `absent` once it is late.
+    """
+    before: Moment | None = None
+    for moment in moments:
+        if before is not None:
+            if moment.utc_s < before.utc_s:  # the true time is known only within its bound
+                moment = moment._replace(utc_s=before.utc_s)
+            yield from _between(before, moment, steps)
+        before = moment
+    if before is not None and until_s is not None and until_s > before.utc_s:
+        is_late = until_s - before.utc_s > GRACE * before.local_s
+        yield Stretch(before.utc_s, until_s, "absent" if is_late else before.verdict)
+
+
+def by_hour(parts: Iterable[Stretch], until_s: int) -> dict[int, Spans]:
+    """Return the spans of every hour, by its beginning, from that of the first stretch to `until_s`.
+
+    Each hour sums up to 3600, the last one to what has passed of it. Before the first stretch nothing shows that an
+    agent ran.
+    """
+    hours: dict[int, Spans] = {}
+    first = True
+    for part in parts:
+        if first:
+            first, begin_s = False, part.begin_s // HOUR_S * HOUR_S
+            _add(hours, Stretch(begin_s, part.begin_s, "absent"), until_s)
+        _add(hours, part, until_s)
+    return hours
+
+
+def _add(hours: dict[int, Spans], part: Stretch, until_s: int) -> None:
+    """Add a stretch to the hours that it touches."""
+    begin_s, end_s = part.begin_s, min(part.end_s, until_s)
+    while begin_s < end_s:
+        hour_s = begin_s // HOUR_S * HOUR_S
+        cut_s = min(end_s, hour_s + HOUR_S)
+        spans = hours.get(hour_s, Spans())
+        hours[hour_s] = spans._replace(**{part.state: getattr(spans, part.state) + cut_s - begin_s})
+        begin_s = cut_s
+
+
+def _between(before: Moment, after: Moment, steps: Sequence[int]) -> Iterator[Stretch]:
+    """Yield what lies between two records."""
+    if after.utc_s == before.utc_s:
+        return
+    if before.boot_id is not None and after.boot_id is not None and before.boot_id != after.boot_id:
+        booted_s = max(before.utc_s, after.utc_s - round(after.up_s))
+        yield from _some(before.utc_s, booted_s, "off")
+        yield from _some(booted_s, after.utc_s, "absent")
+        return
+    slept_s = round(after.slept_s - before.slept_s) if before.boot_id == after.boot_id else 0
+    asleep_s = max(before.utc_s, after.utc_s - max(0, slept_s))  # it is looked at once after the host woke up
+    yield from _awake(before, after, asleep_s, steps)
+    yield from _some(asleep_s, after.utc_s, "off")
+
+
+def _awake(before: Moment, after: Moment, end_s: int, steps: Sequence[int]) -> Iterator[Stretch]:
+    """Yield the time in which the host ran: the worse of both verdicts, where the agent cannot have been gone.
+
+    A step of the clock parts what was before it from what is after it.
+    """
+    if end_s - before.utc_s > GRACE * before.local_s:
+        yield from _some(before.utc_s, end_s, "absent")
+        return
+    number = bisect_right(steps, before.utc_s)
+    if number < len(steps) and steps[number] < end_s:
+        yield Stretch(before.utc_s, steps[number], before.verdict)
+        yield Stretch(steps[number], end_s, after.verdict)
+    else:
+        yield from _some(before.utc_s, end_s, max(before.verdict, after.verdict, key=_WORST.index))
+
+
+def _some(begin_s: int, end_s: int, state: State) -> Iterator[Stretch]:
+    """Yield a stretch that is not empty."""
+    if begin_s < end_s:
+        yield Stretch(begin_s, end_s, state)

@@ -1,0 +1,122 @@
+"""Every second is accounted for once: held against an oracle that looks at each second by itself."""
+
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntpaudit.core.accounting import GRACE, HOUR_S, Moment, Spans, State, Stretch, by_hour, stretches
+from ntpaudit.core.policy import VERDICTS
+
+T0 = 1_795_000_000
+
+
+class Turn(NamedTuple):
+    """What happens between two records of a simulated agent."""
+
+    awake_s: int
+    verdict: str
+    local_s: float
+    slept_s: int
+    down_s: int
+    boot_s: int
+    step_at: float
+
+
+@st.composite
+def turns(draw: st.DrawFn) -> Turn:
+    """Draw one: mostly a record after a minute, now and then a gap, a sleep, a boot, a step of the clock."""
+    rare = draw(st.sampled_from(["", "", "", "gap", "sleep", "boot", "step"]))
+    return Turn(
+        draw(st.integers(300, 9000) if rare == "gap" else st.integers(0, 90)),
+        draw(st.sampled_from(VERDICTS)),
+        draw(st.sampled_from([20.0, 60.0, 600.0])),
+        draw(st.integers(1, 9000)) if rare == "sleep" else 0,
+        draw(st.integers(1, 9000)) if rare == "boot" else 0,
+        draw(st.integers(0, 300)),
+        draw(st.floats(0.1, 0.9)) if rare == "step" else 0.0,
+    )
+
+
+def lived(life: list[Turn]) -> tuple[list[Moment], list[int], list[State]]:
+    """Return the records of such a life, the steps in it, and the state of each of its seconds from T0 on."""
+    moments, steps, seconds = [Moment(T0, "0", 100.0, 0.0, "within", 60.0)], [], list[State]()
+    for number, turn in enumerate(life, 1):
+        last, now_s = moments[-1], T0 + len(seconds)
+        verdict = next(one for one in VERDICTS if one == turn.verdict)
+        if turn.down_s:
+            down: list[State] = ["off"]
+            booting: list[State] = ["absent"]
+            seconds += down * turn.down_s + booting * turn.boot_s
+            moments.append(Moment(T0 + len(seconds), str(number), float(turn.boot_s), 0.0, verdict, turn.local_s))
+            continue
+        step_s = now_s + round(turn.awake_s * turn.step_at) if turn.step_at else None
+        if step_s is not None and now_s < step_s < now_s + turn.awake_s:
+            steps.append(step_s)
+        for second_s in range(now_s, now_s + turn.awake_s):
+            seconds.append(state_of(second_s, last, verdict, turn, step_s, now_s))
+        seconds += ["off"] * turn.slept_s
+        up_s, slept_s = last.up_s + turn.awake_s + turn.slept_s, last.slept_s + turn.slept_s
+        moments.append(Moment(T0 + len(seconds), last.boot_id, up_s, slept_s, verdict, turn.local_s))
+    return moments, steps, seconds
+
+
+def state_of(second_s: int, last: Moment, verdict: State, turn: Turn, step_s: int | None, now_s: int) -> State:
+    """Say what one second between two records of a boot was (A2)."""
+    if turn.awake_s > GRACE * last.local_s:
+        return "absent"
+    if step_s is not None and now_s < step_s < now_s + turn.awake_s:
+        return last.verdict if second_s < step_s else verdict
+    worst: tuple[State, ...] = ("beyond", "unmeasured", "unproven", "within")
+    return next(state for state in worst if state in (last.verdict, verdict))
+
+
+@given(st.lists(turns(), max_size=30))
+def test_each_second_is_what_it_was(life: list[Turn]) -> None:
+    """No second is missed, none counts twice, and each has its state."""
+    moments, steps, seconds = lived(life)
+    found: list[State] = []
+    at_s = T0
+    for part in stretches(moments, steps):
+        assert part.begin_s == at_s
+        at_s = part.end_s
+        found += [part.state] * (part.end_s - part.begin_s)
+    assert found == seconds
+
+
+@given(st.lists(turns(), max_size=30), st.integers(0, 20_000))
+def test_an_hour_has_3600_seconds(life: list[Turn], more_s: int) -> None:
+    """Every hour from the first record on sums up exactly, the last to what has passed of it; so does every state."""
+    moments, steps, seconds = lived(life)
+    until_s = moments[-1].utc_s + more_s
+    hours = by_hour(stretches(moments, steps, until_s), until_s)
+    if until_s == T0:
+        assert hours == {}
+        return
+    first_s = T0 // HOUR_S * HOUR_S
+    assert sorted(hours) == list(range(first_s, until_s, HOUR_S))
+    for hour_s, spans in hours.items():
+        assert spans.length_s == min(HOUR_S, until_s - hour_s)
+    for number, state in enumerate(Spans._fields):
+        expected = seconds.count(state)  # type: ignore[arg-type]
+        last, is_late = moments[-1], more_s > GRACE * moments[-1].local_s
+        expected += more_s * (state == ("absent" if is_late else last.verdict))
+        expected += (T0 - first_s) * (state == "absent")
+        assert sum(spans[number] for spans in hours.values()) == expected
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        (Moment(T0 + 60, "0", 160.0, 0.0, "unmeasured", 60.0), [Stretch(T0, T0 + 60, "unmeasured")]),
+        (Moment(T0 + 199, "0", 299.0, 0.0, "within", 60.0), [Stretch(T0, T0 + 199, "absent")]),
+        (Moment(T0 + 198, "0", 298.0, 0.0, "within", 60.0), [Stretch(T0, T0 + 198, "within")]),
+        (Moment(T0 - 1, "0", 160.0, 0.0, "within", 60.0), []),
+        (Moment(T0 + 60, None, 160.0, 0.0, "within", 60.0), [Stretch(T0, T0 + 60, "within")]),
+        (Moment(T0 + 60, "1", 9999.0, 0.0, "within", 60.0), [Stretch(T0, T0 + 60, "absent")]),
+    ],
+)
+def test_at_the_edges(after: Moment, expected: list[Stretch]) -> None:
+    """A record that is late by a second, true times that overlap, boots that cannot be told apart or do not fit."""
+    assert list(stretches([Moment(T0, "0", 100.0, 0.0, "within", 60.0), after])) == expected
