@@ -257,7 +257,7 @@ def test_a_backlog_goes_in_its_order_and_in_batches(ledger: Ledger, database: Fl
     """A backlog is delivered oldest first, over one connection, in requests of at most a thousand letters and 1 MiB."""
     large = [letter(number, letter(number).lines.replace("ü", "ü" * 3000)) for number in range(1000)]
     post(ledger, *large, *map(letter, range(1000, 5000)))
-    with courier_to(ledger, database.url, Told()):
+    with courier_to(ledger, database.url, Told(), timeout_s=WITHIN_S):
         until(lambda: ledger.backlog()[0] == 0)
     stamps = [int(line.rsplit(" ", 1)[1]) for request in database.requests for line in request.lines.splitlines()]
     assert stamps == sorted(stamps)
@@ -399,7 +399,7 @@ def test_poison_is_set_aside_and_blocks_nothing(ledger: Ledger, database: FlakyD
     letters[501] = letter(501, letter(501).lines + "ntpaudit_clock offset_s=\n")
     letters[999] = letter(999, CONFLICT)
     post(ledger, letters[0])
-    with courier_to(ledger, database.url, told, chance=any_other()) as courier:
+    with courier_to(ledger, database.url, told, timeout_s=WITHIN_S, chance=any_other()) as courier:
         until(lambda: ledger.backlog()[0] == 0)
         post(ledger, *letters[1:])
         courier.wake()
@@ -431,7 +431,10 @@ def test_what_is_too_old_is_set_aside_at_once(ledger: Ledger, influxdb: str) -> 
     """Letters older than the database keeps are refused as a whole, and set aside a batch at a time."""
     query(influxdb, "CREATE DATABASE brief WITH DURATION 1h")
     post(ledger, *map(letter, range(-40_000_000, -39_999_000)), letter((time.time_ns() - START_NS) // 10**9))
-    with FlakyDatabase(influxdb) as database, courier_to(ledger, database.url, Told(), bucket="brief"):
+    with (
+        FlakyDatabase(influxdb) as database,
+        courier_to(ledger, database.url, Told(), timeout_s=WITHIN_S, bucket="brief"),
+    ):
         until(lambda: ledger.backlog() == (0, None, 1000))
         assert (
             len(database.requests) == 2 * PROOFS + 3
@@ -445,7 +448,7 @@ def test_a_proxy_that_strips_the_encoding_costs_no_record(
     """InfluxDB cannot parse compressed lines that are not called so; they are sent as they are from then on."""
     told = Told()
     post(ledger, letter(0))
-    with courier_to(ledger, database.url, told) as courier:
+    with courier_to(ledger, database.url, told, timeout_s=WITHIN_S) as courier:
         until(lambda: ledger.backlog()[0] == 0)
         post(ledger, letter(1))
         courier.wake()
@@ -471,7 +474,7 @@ def test_a_proxy_that_strips_the_encoding_in_front_of_victoria_metrics(ledger: L
     post(ledger, *map(letter, range(20)))
     with victoria_metrics() as url, FlakyDatabase(url) as database:
         database.strips_encoding = True
-        with courier_to(ledger, database.url, Told()) as courier:
+        with courier_to(ledger, database.url, Told(), timeout_s=WITHIN_S) as courier:
             until(lambda: ledger.backlog()[0] == 0)
             post(ledger, *map(letter, range(20, 40)))
             courier.wake()
@@ -480,9 +483,9 @@ def test_a_proxy_that_strips_the_encoding_in_front_of_victoria_metrics(ledger: L
 
 
 def test_lines_that_a_server_took_without_a_check_are_sent_again(ledger: Ledger, database: FlakyDatabase) -> None:
-    """Where another server answers 204 to compressed lines than the one that was known, nobody knows what it read."""
+    """Where another server answers 204 to compressed lines than the one that was known, it may have misread them."""
     post(ledger, letter(0))
-    with courier_to(ledger, database.url, Told()) as courier:
+    with courier_to(ledger, database.url, Told(), timeout_s=WITHIN_S) as courier:
         until(lambda: ledger.backlog()[0] == 0)
         database.choose = lambda request: Answer(204)
         post(ledger, letter(1))
@@ -496,7 +499,7 @@ def test_a_database_that_refuses_everything_gets_nothing_set_aside(ledger: Ledge
     told = Told()
     database.choose = lambda request: Answer(400, '{"error":"unable to parse: missing fields"}')
     post(ledger, *map(letter, range(73)))
-    with courier_to(ledger, database.url, told) as courier:
+    with courier_to(ledger, database.url, told, timeout_s=WITHIN_S) as courier:
         until(lambda: courier.health.failures >= 3)
         assert courier.health.refusals > 10
     assert ledger.backlog() == (73, START_NS, 0)

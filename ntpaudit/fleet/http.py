@@ -24,7 +24,7 @@ MAX_MEMBERS = 1000
 
 MAX_CONTAINERS = 1 << 20
 BYTES_PER_CONTAINER = 16
-"""JSON may have MAX_CONTAINERS lists and objects, and one more for each of so many bytes: each takes 100 in memory.
+"""JSON may have MAX_CONTAINERS lists and objects, and one more per BYTES_PER_CONTAINER: each takes 100 bytes of memory.
 
 The shortest that a database sends is a sample, such as [1795015000,"1"], of 17 bytes.
 """

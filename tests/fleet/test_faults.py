@@ -224,7 +224,7 @@ def test_a_packed_answer_without_content_or_end_is_refused(
 
 
 def test_answers_that_are_read_at_once_share_a_limit(database: FlakyDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several questions are under way at a time; what they are told is limited as a whole, and for each anew."""
+    """Several questions are under way at a time; the answers are limited as a whole, and for each round anew."""
     monkeypatch.setattr(http, "MAX_AT_ONCE", 6 << 20)
     both = threading.Barrier(2)
     database.choose = lambda request: Answer(200, " " * (4 << 20))

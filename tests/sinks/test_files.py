@@ -141,7 +141,7 @@ def test_what_names_no_file_is_refused(path: str, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("kind", ["fifo", "socket", "device"])
 @pytest.mark.parametrize("writer", ["atomic", "append", "read"])
 def test_what_is_no_file_is_refused_at_once(kind: str, writer: str, tmp_path: Path) -> None:
-    """A pipe without a reader holds nobody, and nothing is replaced or opened."""
+    """A pipe without a reader blocks nothing, and nothing is replaced or opened."""
     path = tmp_path / "x"
     if kind == "fifo":
         os.mkfifo(path)

@@ -84,7 +84,7 @@ def test_nothing_is_installed_that_is_not_in_the_lock(tmp_path: Path) -> None:
 
 
 def test_the_bill_of_materials_is_the_lock(tmp_path: Path) -> None:
-    """Every pinned package is in it with its hashes; what only builds is told apart; two writings are the same."""
+    """Every pinned package is in it with its hashes; what only builds is marked as such; two writings are the same."""
     written = []
     for folder in ("one", "two"):
         command = [sys.executable, str(REPOSITORY / "packaging/sbom.py"), "--output", str(tmp_path / folder)]
