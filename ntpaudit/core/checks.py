@@ -243,11 +243,13 @@ def check_no_usable_source(case: Case) -> Raised:
     sources = case.selection.sources
     if not sources or case.selection.usable or all(judged.status == "unreachable" for judged in sources):
         return None
+    done = "was queried" if all(judged.status == "backed-off" for judged in sources) else "can be used"
+    said, old = f"none of {plural(len(sources), 'source')} {done}", _from_before_release(case)
+    if len(old) == len(sources):
+        return "medium", f"{said}: {_before_release(case)}"
     shown = ", ".join(f"{judged.source.name} ({_why_unusable(judged)})" for judged in sources[:4])
     more = f" and {len(sources) - 4} more" if len(sources) > 4 else ""
-    done = "was queried" if all(judged.status == "backed-off" for judged in sources) else "can be used"
-    said = f"none of {plural(len(sources), 'source')} {done}: {shown}{more}"
-    return "medium", f"{said}; {_before_release(case)}" if _from_before_release(case) else said
+    return "medium", f"{said}: {shown}{more}" + (f"; {_before_release(case)}" if old else "")
 
 
 def _why_unusable(judged: Judged) -> str:

@@ -23,6 +23,7 @@ _REASONS = {
     "name-unknown": "name not found",
     "name-failed": "name lookup failed",
     "name-timeout": "no answer from DNS in time",
+    "before-release": "their time is before this release",
 }
 """Reason codes that a word in passing needs spelt out."""
 
