@@ -33,7 +33,7 @@ AHEAD_S = 60
 """A stamp that is further ahead of the database's clock is disputed by that alone."""
 
 LOOK_BACK, LOOK_AHEAD = "2d", "2d"
-"""Where points with disputed stamps are looked for: they differ by a day at most, and VictoriaMetrics drops others."""
+"""How far stamps that are disputed can be off: by a day at most, and VictoriaMetrics drops what is two days ahead."""
 
 _ROUNDING = "1.000000001"
 """What a database may lose of the digits."""

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from grafana.__main__ import BOARDS, boards
-from grafana.alerts import FINDING_RULES, RULES
+from grafana.alerts import FINDING_RULES
 from grafana.links import FINDINGS, LOGS_URL
 from grafana.panels import NO_HOST, NOT_KNOWN, SILENT
 from grafana.queries import LANGUAGES, SOURCES, Language
@@ -173,8 +173,8 @@ def test_silence_is_no_good_news(language: Language, strange: Screen) -> None:
     for name in (KEPT[0], "unmeasured"):
         for later_s in (20 * 60, 2 * DAY_S):
             now = strange.show(language, "host", later_s=later_s, host=(name,))
-            told = [now[title] for title in ("Reports", "State", "Offset", "Sources")]
-            assert {cell.color for shown in told for cell in cells(shown)} <= GREY, name
+            judging = [now[title] for title in ("Reports", "State", "Offset", "Sources")]
+            assert {cell.color for shown in judging for cell in cells(shown)} <= GREY, name
 
 
 # ---- the fleet
@@ -370,26 +370,6 @@ def test_a_host_is_judged_alike_on_its_own_board(name: str, state: str, language
     assert (shows["State"].values.get("state") or next(cells(shows["State"]))).color != GREEN or state == "ok"
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_rules_fire_for_disputed_hosts(language: Language, disputed: Odd) -> None:
-    """Disputed time is an alert; such hosts are not silent. InfluxQL's rule takes ten minutes to be sure."""
-    rules = {rule.name: rule for rule in RULES}
-
-    def number(name: str) -> float:
-        rule, url = rules[name], disputed.urls[language]
-        if language == "influxql":
-            return float(ask_influxql(url, rule.influxql.query).rows[0][-1])
-        return float(ask_promql(url, rule.promql.query, {}, disputed.span(), 60).rows[0][-1])
-
-    late = {"ahead-just"} if language == "influxql" else set()
-    dead = JUDGED["silent"] if language == "influxql" else set()  # for a day it is disputed, and not silent
-    assert number("time-disputed") == len(DISPUTED - late | dead)
-    assert number("silent") == len(JUDGED["silent"] - dead)
-    known = JUDGED["critical"] - DISPUTED if language == "influxql" else JUDGED["critical"]
-    assert number("critical") == len(known)
-    assert number("unknown") == len(JUDGED["unknown"])
-
-
 # ---- the order of events
 
 
@@ -440,10 +420,10 @@ def test_an_order_of_measured_hosts_is_their_hull(language: Language, strange: S
 def test_chosen_hosts_are_listed_though_they_are_silent(language: Language, strange: Screen) -> None:
     """With what is known of each: of a silent one, the time of its last point."""
     rows = strange.show(language, "integrity", hosts=("web.1", "silent"))["Intervals of the chosen hosts"].rows
-    told = {
+    listed = {
         row["host"].text: (row["reports"].text, row["offset"].text != "-", row["last seen"].text != "-") for row in rows
     }
-    assert told == {"web.1": ("reports", True, True), "silent": ("silent", False, True)}
+    assert listed == {"web.1": ("reports", True, True), "silent": ("silent", False, True)}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -3,7 +3,7 @@
 import http.client
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -135,9 +135,15 @@ class Odd(NamedTuple):
 @contextmanager
 def odd_hosts() -> Iterator[Odd]:
     """Fill both databases with a host for each case that a panel must get right."""
+    with _filled_by(_odd) as found:
+        yield found
+
+
+@contextmanager
+def _filled_by(lines_until: Callable[[int], Iterator[str]]) -> Iterator[Odd]:
+    """Fill both databases with a history that ends now."""
     end_s = time.time_ns() // NS_PER_S
-    lines = "".join(_odd(end_s)).splitlines(keepends=True)
-    with databases(lines) as urls:
+    with databases("".join(lines_until(end_s)).splitlines(keepends=True)) as urls:
         yield Odd(urls, end_s * 1000)
 
 
@@ -161,16 +167,14 @@ def _odd(end_s: int) -> Iterator[str]:
 @contextmanager
 def disputed_hosts() -> Iterator[Odd]:
     """Fill both databases with hosts whose stamps, or whose severities, are not to be believed."""
-    end_s = time.time_ns() // NS_PER_S
-    lines = "".join(_disputed(end_s)).splitlines(keepends=True)
-    with databases(lines) as urls:
-        yield Odd(urls, end_s * 1000)
+    with _filled_by(_disputed) as found:
+        yield found
 
 
 WRONG_S = 3 * HOUR_S
 DISPUTED = {"ahead-servers", "ahead-both", "ahead-unaware", "ahead-just", "behind-servers", "behind-both"}
-"""Hosts whose time is wrong by three hours and which deliver: by their servers' word, by their own clock too; for a few
-minutes only; and without having heard of the database's clock."""
+"""Hosts that deliver with a time that is wrong by three hours: their servers are wrong, or their own clock is too; one
+of them for a few minutes only; one does not know the database's clock."""
 
 JUDGED = {
     "ok": {"plain", "recovered", "unconfirmed"},
