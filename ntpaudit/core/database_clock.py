@@ -15,8 +15,8 @@ MAX_AGE_NS = 86_400 * NS_PER_S
 MAX_STAMP_DISPUTE_S = 86_400.0
 """Points that are disputed by more than this carry the database's time.
 
-VictoriaMetrics drops samples that are two days ahead, and any database those beyond its retention: nobody would see
-that such a host delivers at all.
+VictoriaMetrics drops samples that are two days ahead, and any database those beyond its retention: such a host would
+look silent although it delivers.
 """
 
 

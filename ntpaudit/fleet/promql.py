@@ -325,8 +325,8 @@ class PromqlReader(Remote):
     def _last(self, metric: str, window: Window, those: str, after: Samples | None = None) -> Samples:
         """Begin to read the last sample of each series in a time, as scrapes of one server by another get it.
 
-        That costs less than a query: nothing is computed, or put in order, and the answer is short. Where nobody has
-        the field `after` which it is asked for, nobody has this one at the same moment.
+        That costs less than a query: nothing is computed, or put in order, and the answer is short. Where no series
+        has the field `after` which it is asked for, none has this one at the same moment.
         """
 
         def read() -> Mapping[str, Sample]:

@@ -165,7 +165,7 @@ def current(
     """Return each host by the point that came last, of several that may be it.
 
     These are the latest by its stamp until about now, the latest of those that its agent knows to be disputed, and
-    the latest of those stamped ahead of now. When one of the last came, nobody knows unless its agent does: then the
+    the latest of those stamped ahead of now. When one of the last came, is known only if its agent knows it; else the
     worse of both severities counts.
     """
     hosts = dict(stamped)
