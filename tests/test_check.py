@@ -130,6 +130,7 @@ def test_output_that_cannot_be_written_is_unknown(real_servers: list[str], tmp_p
     ran = ntpaudit("check", "--output", str(tmp_path / "nowhere" / "file"), *real_servers, state=tmp_path)
     assert ran.status == 3
     assert "cannot write" in ran.err
+    assert "create its folder" in ran.err
 
 
 def test_a_liar_is_named_and_outvoted(real_servers: list[str], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import click
 
 from ntpaudit.core.policy import Severity
 from ntpaudit.sinks import FORMATS, load
-from ntpaudit.sinks.files import write_output
+from ntpaudit.sinks.files import unwritable, write_output
 
 if TYPE_CHECKING:
     from ntpaudit.core.record import Record
@@ -54,7 +54,7 @@ def finish(record: "Record", format_name: str, output: str | None = None) -> Non
         drop_output()  # the reader has left; so do we, quietly
     except OSError as error:
         drop_output()
-        StandardError().note(f"cannot write {output or 'the result'}: {error.strerror}")
+        StandardError().note(unwritable(output or "the result", error))
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
     raise click.exceptions.Exit(record.severity.exit_status)
 
