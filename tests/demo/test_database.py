@@ -142,7 +142,7 @@ def test_an_old_influxdb_is_named_as_such(influx: str, tmp_path: Path) -> None:
     ran = ntpaudit(*FILL, influx, "--hosts", "4", state=tmp_path)
     assert (ran.status, ran.out) == (3, "")
     assert "404: 404 page not found" in ran.err
-    assert "older than 1.8" in ran.err
+    assert "upgrade it to InfluxDB 1.8 or later" in ran.err
     assert "'InfluxDB before 1.8'" in ran.err
     assert "## InfluxDB before 1.8\n" in (REPOSITORY / "docs" / "delivery.md").read_text()
     assert "influxdb." not in ran.err
