@@ -91,6 +91,13 @@ class Flapping:
                 self.database.refuse()
             else:
                 self.database.listen()
+                self._wait_for_a_request(self._mood)
+
+    def _wait_for_a_request(self, mood: str) -> None:
+        """Keep a mood until a request met it: on a busy machine the next one may be seconds away."""
+        met, deadline = self.done[mood], time.monotonic() + WITHIN_S
+        while self.done[mood] == met and time.monotonic() < deadline and not self._ended.wait(0.01):
+            pass
 
 
 class Host:

@@ -573,18 +573,18 @@ def test_interrupted_is_quiet(tmp_path: Path) -> None:
     """Ctrl-C ends with 130 and without a traceback."""
     with RogueServer("silent") as silent:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ntpaudit", "check", "--timeout", "20s", name(silent)],
+            [sys.executable, "-m", "ntpaudit", "check", "--timeout", "60s", name(silent)],
             cwd=REPOSITORY,
             env=os.environ | {"STATE_DIRECTORY": str(tmp_path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not silent.requests and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(2)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
 

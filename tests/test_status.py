@@ -141,13 +141,13 @@ def test_an_old_record_is_unknown_and_says_why(tmp_path: Path) -> None:
     last = keep(tmp_path, recent(250.0, stepped_s=lambda minute: 7.0), local_s=60.0)[-1]
     ran = status(state=tmp_path)
     assert ran.status == 3
-    assert said(ran).startswith("UNKNOWN the agent has kept no record for 4.1") or "for 250 s" in said(ran)
+    assert re.match(r"UNKNOWN the agent has kept no record for (4\.\d+ min|2\d\d s)", said(ran))
     assert f"its last word was {last.severity.name}: " in said(ran)
     assert "clock is at least 6.9" in said(ran)
     assert f"fix: {REMEDY}" in said(ran)
     nagios = status("--format", "nagios", state=tmp_path)
     assert nagios.status == 3
-    assert re.fullmatch(r"NTPAUDIT UNKNOWN - the agent has kept no record for [^|]* \| age=25[0-9]s;;;0;\n", nagios.out)
+    assert re.fullmatch(r"NTPAUDIT UNKNOWN - the agent has kept no record for [^|]* \| age=2\d\ds;;;0;\n", nagios.out)
     assert status("--stale", "1h", state=tmp_path).status == last.severity.exit_status
 
 

@@ -66,7 +66,8 @@ def test_every_interval_holds_the_truth(lived: Lived) -> None:
             assert offset.earliest_s - 1e-9 <= behind_s <= offset.latest_s + 1e-9, (told.record.host.name, behind_s)
             assert offset.max_drift_ppm is not None
             slewing_s = (offset.max_drift_ppm - MAX_DRIFT_PPM) * 1e-6 * (told.record.age_s or 0.0)  # R4
-            assert offset.latest_s - offset.earliest_s < 0.1 + 2 * slewing_s
+            waited_s = max((source.delay_s or 0.0 for source in told.record.sources), default=0.0)  # on a busy machine
+            assert offset.latest_s - offset.earliest_s < 0.1 + waited_s + 2 * slewing_s
 
 
 def test_every_host_is_found_to_be_as_it_is(lived: Lived) -> None:

@@ -86,14 +86,16 @@ def test_an_audit_is_kept_whole_or_not_at_all_when_the_process_is_killed(path: P
     """After each of many kill -9 the file is sound, and every audit has its record, hour, event and letter once."""
     delivered = tmp_path / "delivered"
     chance = random.Random(3)
-    orphans = 0
-    for _ in range(KILLS):
+    orphans = kills = last = 0
+    while kills < KILLS or last <= 5 * KILLS or orphans == 0:  # a busy machine needs more kills to come as far
+        kills += 1
+        assert kills <= 20 * KILLS
         child = python("-m", "tests.store.writer", str(path), str(delivered), path=path)
         time.sleep(chance.uniform(0.0, 0.06))
         child.kill()
         child.communicate()
         found = find(path)
-        last = found.states["mind"]
+        last = found.states.get("mind", 0)
         every = list(range(1, last + 1))
         arrived = {int(line) for line in delivered.read_text().splitlines()} if delivered.exists() else set()
         assert found.audits == every
@@ -101,9 +103,7 @@ def test_an_audit_is_kept_whole_or_not_at_all_when_the_process_is_killed(path: P
         assert found.events == every
         assert sorted(once(found.letters) | arrived) == every
         assert found.unjudged in ([], [last + 1])
-        orphans += len(found.unjudged)
-    assert last > 5 * KILLS
-    assert orphans > 0  # or the test would not show that they are found
+        orphans += len(found.unjudged)  # or the test would not show that they are found
 
 
 def test_an_observation_without_a_record_is_found_and_finished(path: Path) -> None:

@@ -53,6 +53,7 @@ def test_reading_changes_nothing(file: Path) -> None:
     assert file.read_bytes() == before
 
 
+@pytest.mark.needs("root")
 def test_files_made_for_root_belong_to_the_owner_of_the_history(file: Path) -> None:
     """What SQLite makes beside it when root reads can be used by the agent, which is somebody else."""
     for path in (file.parent, file):

@@ -29,8 +29,8 @@ mount --bind "$CHECKOUT" "$ROOT{_CHECKOUT}"
 mount -t proc proc "$ROOT/proc"
 mount --rbind /dev "$ROOT/dev"
 mount -t tmpfs tmpfs "$ROOT/tmp"
-exec chroot "$ROOT" env -i HOME=/root LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1 \\
-    PYTHONPATH={_CHECKOUT} NTPAUDIT_WITHOUT="$WITHOUT" \\
+exec chroot "$ROOT" env -i HOME=/root LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin \\
+    PYTHONPYCACHEPREFIX=/tmp/pycache PYTHONPATH={_CHECKOUT} NTPAUDIT_WITHOUT="$WITHOUT" \\
     sh -ec 'cd {_CHECKOUT}; exec python3 -m pytest -p no:cacheprovider "$@"' sh "$@"
 """
 
