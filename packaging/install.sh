@@ -3,6 +3,7 @@
 # installs anew over what is there. It starts nothing.
 set -eu
 umask 022 # the service's own user has to read it
+export PYTHONDONTWRITEBYTECODE=1 # what runs here would leave bytecode that names $DESTDIR; compileall writes it below
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3} prefix=${PREFIX:-/opt/ntpaudit} bindir=${BINDIR:-/usr/local/bin} destdir=${DESTDIR:-}
