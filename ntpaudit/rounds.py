@@ -54,7 +54,7 @@ UNDATED_WAIT_NS = 300 * NS_PER_S
 TRIM_EVERY_S = 3600.0
 
 MAX_NAMED = 5
-"""So many damaged audits are named in a message."""
+"""The most damaged audits that a message names."""
 
 DROPPED_LISTED_NS = 3600 * NS_PER_S
 """So long after records were given up that stays a finding."""

@@ -192,9 +192,7 @@ def test_a_record_of_the_future_is_unknown(tmp_path: Path) -> None:
     keep(tmp_path, recent(-3600.0))
     ran = status(state=tmp_path)
     assert ran.status == 3
-    assert re.match(
-        r"UNKNOWN the last record is 5[0-9.]* min ahead of this host's uptime", said(ran)
-    ) or "60 min" in said(ran)
+    assert re.match(r"UNKNOWN the last record is (59\.\d|60) min ahead of this host's uptime", said(ran))
 
 
 def test_json_has_the_record_as_stored(tmp_path: Path) -> None:
@@ -275,7 +273,7 @@ def test_an_agent_that_is_late_with_its_first_record(tmp_path: Path) -> None:
     begun(tmp_path, up_s=3600.0, poll_s=-3590.0)
     with held(tmp_path):
         told = said(status(state=tmp_path))
-    assert "the agent has run for 60 min and has recorded nothing, which was due 60 min ago" in told or "59." in told
+    assert re.search(r"the agent has run for 60 min and has recorded nothing, which was due (59\.\d|60) min ago", told)
     assert f"fix: {REMEDY}" in told
 
 
@@ -365,7 +363,7 @@ def test_sources_are_those_of_an_audit_that_polled_them(tmp_path: Path) -> None:
     assert "backed-off" not in ran.out
     connection.execute("UPDATE audits SET record = ? WHERE kind = 'network'", (json.dumps(resting),))
     connection.close()
-    assert "polled no server lately: none may be queried so soon" in said(status(state=tmp_path))
+    assert "polled no server lately: each must first rest for its interval" in said(status(state=tmp_path))
 
 
 def test_all_of_it_refers_to_one_moment(tmp_path: Path) -> None:

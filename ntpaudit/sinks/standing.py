@@ -178,7 +178,7 @@ def _ages(standing: Standing) -> Iterator[tuple[str, str]]:
     if standing.asked is None or before_s is None:
         yield "polled", "no server yet"
     elif all(source.status == "backed-off" for source in standing.asked.sources):
-        yield "polled", "no server lately: none may be queried so soon"
+        yield "polled", "no server lately: each must first rest for its interval"
     else:
         yield "polled", "then; the replies:" if before_s <= 0 else f"{_ago(before_s)} before; the replies:"
 

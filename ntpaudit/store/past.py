@@ -23,7 +23,7 @@ from ntpaudit.store.records import read_record
 _BY_AGENT = "kind IN ('network', 'local') AND record IS NOT NULL"
 
 MAX_LOOKED_BACK = 100
-"""In so many network audits one is looked for that polled any source."""
+"""The network audits that are searched for one that polled any source."""
 
 PAGE = 500
 """So many rows are read in one turn: a reader who takes his time over them holds nothing up."""

@@ -12,7 +12,7 @@ from ntpaudit.store.plain import plain, revive
 def read_record(value: Any) -> tuple[dict[str, Any], Record]:
     """Return a record of a row, as it is stored and read. ValueError where any part of it is not what was written.
 
-    Every field has its type: whoever uses the record later meets no text where a number should be.
+    Every field has its type: code that uses the record later meets no text where a number should be.
     """
     try:
         stored = json.loads(unpack_text(value))
