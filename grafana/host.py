@@ -456,8 +456,9 @@ def _now(language: Language) -> Line:
 def _clock(language: Language) -> Line:
     band = graph(
         "Offset inside its bound",
-        "The true offset lies in the band, wherever the estimate in it is; above zero the clock is behind, below it is "
-        "ahead. Where servers were not asked for a while the band widens. A gap is a gap in the evidence. "
+        "The true offset lies in the band if at most f of the servers asked lie (1 of 4, 2 of 7), wherever the "
+        "estimate in it is; above zero the clock is behind, below it is ahead. Where servers were not asked for a "
+        "while the band widens. A gap is a gap in the evidence. "
         "The scale is logarithmic beyond 1 ms.",
         BAND,
         language,

@@ -577,7 +577,8 @@ def _order(language: Language) -> tuple[Line, ...]:
     )
     intervals = table(
         "Intervals of the chosen hosts",
-        "The true offset of each host lies between earliest and latest. For a pair i and j, an event of i is "
+        "The true offset of each host lies between earliest and latest if at most f of the servers that it asked lie "
+        "(1 of 4, 2 of 7). For a pair i and j, an event of i is "
         "certainly the earlier one if its stamp is lower by more than latest of i less earliest of j. Of a silent host "
         "nothing is known.",
         INTERVALS,
