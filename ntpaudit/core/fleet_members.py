@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from ntpaudit.core.fleet import STEP_KINDS, STEP_S, Alarm, Coverage, Host, Member, Offset, Snapshot, Terms
 from ntpaudit.core.fleet_severity import disputed_s, offset_verdict, seen_ns
 from ntpaudit.core.ntptime import NS_PER_S
-from ntpaudit.core.policy import Severity
+from ntpaudit.core.policy import Severity, Verdict
 
 
 class Placed(Protocol):
@@ -49,6 +49,12 @@ def gather(snapshot: Snapshot, terms: Terms) -> tuple[tuple[Member, ...], tuple[
     return tuple(sorted(members, key=_gravity)), tuple(sorted(strangers))
 
 
+def _is_unproven(host: Host, verdict: Verdict) -> bool:
+    """Whether a host says that its interval proves nothing, for want of replies (R1), and warns by itself."""
+    claims_less = host.verdict == "unproven" and host.severity > Severity.OK
+    return claims_less and (verdict == "within" or (verdict == "beyond" and not host.is_confirmed))
+
+
 def _reporting(host: Host, snapshot: Snapshot, terms: Terms, raised: tuple[Alarm, ...]) -> Member:
     """Return a host that reports, judged anew: by the worse of what it says and of what its interval proves.
 
@@ -60,7 +66,7 @@ def _reporting(host: Host, snapshot: Snapshot, terms: Terms, raised: tuple[Alarm
     wrong_s = disputed_s(host, snapshot.now_ns)
     if wrong_s:
         severity = max(severity, Severity.WARNING)
-    if verdict != host.verdict:
+    if verdict != host.verdict and not _is_unproven(host, verdict):
         host = host._replace(verdict=verdict, offset=None if verdict == "unmeasured" else host.offset)
     return Member(
         host.name,

@@ -178,7 +178,9 @@ def _clock(record: Record) -> dict[str, Value]:
         "profile": record.profile.name,
         "warning_s": float(record.profile.warning_s),
         "critical_s": float(record.profile.critical_s),
-        "confirmed": None if record.confirmed else 0,  # rare, and so is a dispute: a field that is rare costs nothing
+        "confirmed": None
+        if _is_believed(record)
+        else 0,  # rare, and so is a dispute: a field that is rare costs nothing
         "disputed_s": _disputed_s(record) or None,
         "disputed_severity": int(record.severity)
         if _disputed_s(record)
@@ -202,6 +204,11 @@ def _clock(record: Record) -> dict[str, Value]:
             "stratum": nearest.stratum,
         }
     return fields | _of_agent(record)
+
+
+def _is_believed(record: Record) -> bool:
+    """Whether the interval says by itself how bad the clock is: it is confirmed, and guaranteed where there is one."""
+    return record.confirmed and (record.offset is None or record.agreement.guaranteed)
 
 
 def _of_agent(record: Record) -> dict[str, Value]:

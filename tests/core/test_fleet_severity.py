@@ -102,6 +102,17 @@ def test_what_waits_for_confirmation_is_left_to_the_agent() -> None:
     assert judged(host("a", None)._replace(is_confirmed=False))["a"].severity is UNKNOWN
 
 
+@pytest.mark.parametrize("offset_s", [0.0, 7200.0])
+def test_an_interval_that_proves_nothing_is_left_to_the_agent(offset_s: float) -> None:
+    """Too few servers replied: the host warns that nothing is proven, and here too it is neither within nor beyond."""
+    unproven = host("a", offset_s, severity=WARNING)._replace(verdict="unproven", is_confirmed=False)
+    fleet = judge_fleet(present(unproven), Terms())
+    (member,) = fleet.members
+    assert member.host is not None
+    assert (member.severity, member.host.verdict) == (WARNING, "unproven")
+    assert found(fleet, "severity-disputed") == []
+
+
 def test_hosts_of_a_site_are_one_finding() -> None:
     """The worst is named, all are listed."""
     fleet = judge_fleet(present(host("a", 2.0), host("b", 7200.0), host("c", site="fra")), Terms())

@@ -400,3 +400,11 @@ def test_influxdb_takes_an_agents_points(database: Database) -> None:
     assert rows[1]["text"] == 'of "12'
     (row,) = database.rows("SELECT backlog, missed, frequency_ppm, age_s FROM ntpaudit_clock WHERE host = 'agent'")
     assert (row["backlog"], row["missed"], row["frequency_ppm"], row["age_s"]) == (7, 2, 12.25, 61.5)
+
+
+def test_an_interval_that_proves_nothing_is_not_confirmed() -> None:
+    """One usable reply of four: a reader that judges points again must not take the interval for proven (R1)."""
+    lost = [failed(f"ntp{number}", "unreachable", "timeout", f"192.0.{number}.9") for number in (7, 8, 9)]
+    fields = read(render(record(seen("ntp1", 0.0), *lost)))[0].fields
+    assert (fields["guaranteed"], fields["max_falsetickers"], fields["asked"], fields["confirmed"]) == (0, 0, 4, 0)
+    assert "confirmed" not in read(render(CASES["ok, behind"]))[0].fields
