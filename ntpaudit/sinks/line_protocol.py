@@ -178,9 +178,8 @@ def _clock(record: Record) -> dict[str, Value]:
         "profile": record.profile.name,
         "warning_s": float(record.profile.warning_s),
         "critical_s": float(record.profile.critical_s),
-        "confirmed": None
-        if _is_believed(record)
-        else 0,  # rare, and so is a dispute: a field that is rare costs nothing
+        # rare, and so is a dispute: a field that is rare costs nothing
+        "confirmed": None if _is_believed(record) else 0,
         "disputed_s": _disputed_s(record) or None,
         "disputed_severity": int(record.severity)
         if _disputed_s(record)
