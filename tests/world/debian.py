@@ -14,7 +14,15 @@ from tests.abilities import LackingError, need, programs
 from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY, cache_folder, program
 
-QUICK = ("tests/core", "tests/store", "tests/sinks", "tests/probes", "tests/test_agent.py", "tests/test_check.py")
+QUICK = (
+    "tests/core/test_packet.py",
+    "tests/core/test_record.py",
+    "tests/store",
+    "tests/sinks",
+    "tests/probes",
+    "tests/test_agent.py",
+    "tests/test_check.py",
+)
 """The part that is run where no test is named: what depends most on the Python that runs it."""
 
 PYTHONS = {"bookworm": "3.11", "trixie": "3.13"}
