@@ -17,6 +17,7 @@ TIME_OOP, TIME_WAIT = 3, 4
 """adjtimex: a leap second is being inserted; one was inserted or deleted, and is still announced (A1)."""
 
 _ANNOUNCED = {1: 1, 2: -1}  # LI: the last minute of the month has 61 seconds, or 59
+_TICK_NS = 100_000_000  # the kernel makes it at its next tick, so a reading may already show the new month
 _MOST_NS = 3 * NS_PER_S // 2
 _LEAST_NS = NS_PER_S // 2
 _UNIX_EPOCH = datetime(1970, 1, 1)  # naive on purpose: only ever used as arithmetic on UTC
@@ -58,7 +59,7 @@ def leap_of_step(
     if step is None or not is_leap_sized(step):
         return 0
     leap = 1 if step.size_ns < 0 else -1
-    end_ns = month_end_ns(before.realtime_ns)
+    end_ns = month_end_ns(before.realtime_ns - _TICK_NS)
     if end_ns is None or step.before_ns < end_ns - NS_PER_S:
         return 0
     is_kernel = isinstance(kernel, KernelState) and (

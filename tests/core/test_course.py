@@ -8,7 +8,7 @@ from math import floor
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.core.clocks import ClockReading
@@ -594,6 +594,8 @@ def check_the_truth(watch: Watch) -> None:
     st.lists(st.sampled_from([0.2, 0.9, 1.3, 7.0, 61.0]), min_size=30, max_size=60),
     st.booleans(),
 )
+@example(1, "both", -S, 1.0, [0.2] * 30, False)  # a reading just when the month ends, and the kernel's tick after it
+@example(1, "kernel only", -S, 1.0, [0.2] * 30, False)
 @settings(max_examples=80, deadline=None)
 def test_the_interval_is_right_across_a_leap_second(
     leap: int, who: str, offset_ns: int, before_s: float, waits_s: list[float], restarts: bool
