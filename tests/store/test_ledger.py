@@ -87,11 +87,12 @@ def test_an_audit_is_kept_whole_or_not_at_all_when_the_process_is_killed(path: P
     delivered = tmp_path / "delivered"
     chance = random.Random(3)
     orphans = kills = last = 0
-    while kills < KILLS or last <= 5 * KILLS or orphans == 0:  # a busy machine needs more kills to come as far
+    while kills < KILLS or last <= 5 * KILLS or orphans == 0:
+        longer = 4 ** (kills // KILLS)  # a busy machine needs more kills, and more time between them, to come as far
         kills += 1
-        assert kills <= 20 * KILLS
+        assert kills <= 8 * KILLS
         child = python("-m", "tests.store.writer", str(path), str(delivered), path=path)
-        time.sleep(chance.uniform(0.0, 0.06))
+        time.sleep(longer * chance.uniform(0.0, 0.06))
         child.kill()
         child.communicate()
         found = find(path)
