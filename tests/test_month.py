@@ -279,7 +279,7 @@ def test_alarms_are_raised_and_cleared_and_nothing_else_is(month: Any) -> None:
         "tz-or-rtc-fault": 1,
         "breach-forecast": 1,
         "unsynced": 2,
-        "daemon-count": 2,
+        "daemon-count": 1,  # dead for a day; where the kernel says so too, `unsynced` stands for it
         "source-quorum": 1,  # the liar
         "contradicts-earlier": 1,  # all servers at once, and back again in the next sample
     }
