@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -40,11 +42,12 @@ WORLD = World(
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[sqlite3.Connection, list[Record]]:
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[sqlite3.Connection, list[Record]]]:
     """A history of four hours with a step and an outage, and its records."""
     path = tmp_path_factory.mktemp("past") / "history.sqlite3"
     records = write(path, WORLD, range(MINUTES))
-    return open_database(str(path), print), records
+    with closing(open_database(str(path), print)) as connection:
+        yield connection, records
 
 
 def test_audits_are_the_records_in_brief(kept: tuple[sqlite3.Connection, list[Record]]) -> None:
