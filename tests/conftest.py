@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,15 @@ def _live_in_memory() -> None:
 
 
 _live_in_memory()
+
+
+def _hear_interrupts() -> None:
+    """Let SIGINT end the programs that tests start: a shell makes those that it starts in the background ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_hear_interrupts()
 
 SKIPPED = pytest.StashKey[dict[str, set[str]]]()
 """The tests that each lacking ability cost."""
