@@ -22,7 +22,8 @@ def host_findings(*, needs_agent: bool) -> Iterator[str]:
         if rule.needs_agent is needs_agent:
             held = f", after it has held for {span(rule.least_s)}" if rule.least_s else ""
             yield from _section(rule.id, rule.raised_when, rule.remedy, rule.controls)
-            yield f"- Agent: {_CONFIRMED[rule.basis]}{held}"
+            confirmed = "confirmed by answers of the database" if rule.id == "time-disputed" else _CONFIRMED[rule.basis]
+            yield f"- Agent: {confirmed}{held}"
             yield f"- Journal: `MESSAGE_ID={rule.message_id}`"
 
 

@@ -453,6 +453,10 @@ UNCALIBRATED = Breach(None, None, None, 19_000.0, free_running=True, calibrated=
         ),
         (DRIFT._replace(frequency_ppm=-1.5), "it gets 130 ms ahead a day"),
         (DRIFT._replace(frequency_ppm=None, samples=1), "drift not known yet (1 sample)"),
+        (
+            DRIFT._replace(frequency_ppm=None, breach=UNCALIBRATED),
+            "forecast counted from now: within 1 s guaranteed for 5.27 h; no forecast yet, for the drift is not known",
+        ),
         (DRIFT, "forecast counted from now: 1 s wrong in 120 min (95 %: not within 59.9 min); guaranteed for 9.91 min"),
         (
             DRIFT._replace(breach=UNCALIBRATED),

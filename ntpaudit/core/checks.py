@@ -296,7 +296,7 @@ def check_source_quorum(case: Case) -> Raised:
         asked = plural(len(case.selection.asked), "server")
         return (
             "medium",
-            f"only {len(usable)} of {asked} asked gave a usable reply; that many may lie, so nothing is proven",
+            f"only {len(usable)} of {asked} gave a usable reply, and as many may lie: this proves nothing",
         )
     old = _from_before_release(case)
     if usable and 3 * len(old) >= len(case.selection.asked):
@@ -314,7 +314,8 @@ def check_source_quorum(case: Case) -> Raised:
     if loops := [judged.source.name for judged in usable if judged.reason == "sync-loop"]:
         return "medium", f"{', '.join(loops)} says it follows this host: it would tell the host its own time"
     if len(usable) == 1:
-        return "medium", "one source only, a single point of trust: nothing would notice if it were wrong"
+        only = "only one source" if len(case.selection.sources) == 1 else "only one source is usable"
+        return "medium", f"{only}: nothing would notice if it were wrong"
     fates = [judged.candidate.fates for judged in usable if judged.candidate]
     if len(usable) > 1 and len(independent_groups(fates)) == 1:
         return "low", "all sources share one network or one upstream server, and so can be wrong together"
@@ -341,7 +342,7 @@ def check_unsynced(case: Case) -> Raised:
     by = f"and {vanished}, which disciplined it, has ended" if vanished else "and no time daemon disciplines it"
     if daemons:
         by = f"although {', '.join(daemon.name for daemon in daemons)} runs"
-    return "high", f"{said}, {by}: at 50 ppm it is 1 s off in 5.6 h"
+    return "high", f"{said}, {by}: at 50 ppm it drifts by 1 s in 5.6 h"
 
 
 def check_daemon_count(case: Case) -> Raised:
@@ -820,7 +821,7 @@ RULES = (
         "run 'timedatectl set-local-rtc 0', check the time zone, then correct the clock",
         (_AU8, "OWASP ASVS 16.2.2"),
         raised_when={
-            "high": "the offset is a multiple of 15 minutes within 15 s",
+            "high": "the offset is 15 min to 14 h, and within 15 s of a whole number of quarter hours",
             "low": "the hardware clock keeps local time",
         },
         message_id="770eeae8b2ef45858a1d595acdbcbab6",

@@ -186,7 +186,7 @@ def _rest(members: Sequence[Member], shown: Sequence[Member], *, is_flagged: boo
         counts = Counter(one.severity for one in members)
         counts.subtract(one.severity for one in shown)
         words = [f"{counts[severity]:,} more {severity.word}" for severity in reversed(Severity) if counts[severity]]
-        how = f"{'without --flagged, ' * is_flagged}--limit {len(members)} shows all {len(members):,}"
+        how = f"{'without --flagged, ' * is_flagged}--limit {len(members)} lists all {len(members):,}"
         yield f"... and {', '.join(words)} ({how})"
 
 

@@ -196,7 +196,8 @@ def _prospect(standing: Standing) -> Iterator[tuple[str, str]]:
         return
     yield "drift", _drift(record.drift)
     if breach is not None and record.verdict in ("within", "unproven"):
-        forecast = _forecast(breach, span(record.profile.critical_s), standing.age_s)
+        is_known = record.drift.frequency_ppm is not None
+        forecast = _forecast(breach, span(record.profile.critical_s), standing.age_s, is_known=is_known)
         yield "forecast", f"counted from now: {forecast}"
 
 
@@ -211,11 +212,14 @@ def _drift(drift: Drift) -> str:
     return f"{said} ({fitted} {span(drift.span_s)}, {plural(drift.samples, 'sample')})"
 
 
-def _forecast(breach: Breach, tolerance: str, age_s: float) -> str:
-    """Say when the tolerance will be left, and until when it certainly is not.
+def _forecast(breach: Breach, tolerance: str, age_s: float, *, is_known: bool) -> str:
+    """Say when the tolerance will be left, and until when it certainly is not; only the latter unless drift `is_known`.
 
     An early end is named only where past forecasts show how wide the band must be (R9).
     """
+    certain = f"guaranteed for {span(breach.guaranteed_s, rounding='down')}" if breach.guaranteed_s else "no guarantee"
+    if not is_known:
+        return f"within {tolerance} {certain}; no forecast yet, for the drift is not known"
     premise = "if synchronisation stopped now, " if breach.free_running else ""
     early_s = breach.pessimistic_s
     early = "" if early_s is None else f" (95 %: not within {span(early_s, rounding='down')})"
@@ -224,7 +228,6 @@ def _forecast(breach: Breach, tolerance: str, age_s: float) -> str:
     else:
         limit = span(max(0.0, FORECAST_LIMIT_S - age_s))
         said = f"{premise}not {tolerance} wrong within {limit}{early}"
-    certain = f"guaranteed for {span(breach.guaranteed_s, rounding='down')}" if breach.guaranteed_s else "no guarantee"
     return f"{said}; {certain}{'' if breach.calibrated else '; forecast not yet back-tested'}"
 
 

@@ -174,10 +174,10 @@ def test_every_host_that_is_not_ok_is_shown_and_as_many_others_as_fit() -> None:
     many = fleet_of(*[OK] * 50, *[WARNING] * 3)
     shown = render(many)
     assert len(first_rows(many.members)) == ROWS
-    assert "... and 13 more ok (--limit 53 shows all 53)\n" in shown
+    assert "... and 13 more ok (--limit 53 lists all 53)\n" in shown
     bad = fleet_of(*[OK] * 5, *[WARNING] * (ROWS + 1))
     assert len(first_rows(bad.members)) == ROWS + 1
-    assert render(bad).endswith("... and 5 more ok (--limit 46 shows all 46)\n")
+    assert render(bad).endswith("... and 5 more ok (--limit 46 lists all 46)\n")
     few = render(bad, bad.members[:2])
     assert f"... and {ROWS - 1} more warning, 5 more ok" in few
     assert "\n... and" not in render(many, many.members)
