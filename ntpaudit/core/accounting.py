@@ -4,7 +4,7 @@ Time is partitioned, and no sample counted: over any period the six spans sum up
 UTC as measured, in whole seconds.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -64,7 +64,7 @@ def stretches(moments: Iterable[Moment], steps: Sequence[int] = (), until_s: int
     """Yield the time from the first moment to the last, and on to `until_s`, without a gap or an overlap.
 
     `steps` are the times at which the clock was set, in order. What lies after the last moment has its verdict while a
-    record may still come, and is `absent` once it is late.
+    record may still come, as far as the clock was not set since, and is `absent` once it is late.
     """
     before: Moment | None = None
     for moment in moments:
@@ -74,8 +74,10 @@ def stretches(moments: Iterable[Moment], steps: Sequence[int] = (), until_s: int
             yield from _between(before, moment, steps)
         before = moment
     if before is not None and until_s is not None and until_s > before.utc_s:
-        is_late = until_s - before.utc_s > GRACE * before.local_s
-        yield Stretch(before.utc_s, until_s, "absent" if is_late else before.verdict)
+        if until_s - before.utc_s > GRACE * before.local_s:
+            yield Stretch(before.utc_s, until_s, "absent")
+        else:
+            yield from _parted(before.utc_s, until_s, steps, before.verdict, None)
 
 
 def by_hour(parts: Iterable[Stretch], until_s: int) -> dict[int, Spans]:
@@ -121,19 +123,35 @@ def _between(before: Moment, after: Moment, steps: Sequence[int]) -> Iterator[St
 
 
 def _awake(before: Moment, after: Moment, end_s: int, steps: Sequence[int]) -> Iterator[Stretch]:
-    """Yield the time in which the host ran: the worse of both verdicts, where the agent cannot have been gone.
-
-    A step of the clock parts what was before it from what is after it.
-    """
+    """Yield the time in which the host ran, where the agent cannot have been gone."""
     if end_s - before.utc_s > GRACE * before.local_s:
         yield from _some(before.utc_s, end_s, "absent")
         return
-    number = bisect_right(steps, before.utc_s)
-    if number < len(steps) and steps[number] < end_s:
-        yield Stretch(before.utc_s, steps[number], before.verdict)
-        yield Stretch(steps[number], end_s, after.verdict)
-    else:
-        yield from _some(before.utc_s, end_s, max(before.verdict, after.verdict, key=_WORST.index))
+    yield from _parted(before.utc_s, end_s, steps, before.verdict, after.verdict)
+
+
+def _parted(
+    begin_s: int, end_s: int, steps: Sequence[int], before: Verdict, after: Verdict | None
+) -> Iterator[Stretch]:
+    """Yield what lies between two verdicts: the worse of both, unless steps of the clock part the one from the other.
+
+    Between two steps the clock was at neither, so nothing is proven of that time; and nothing after one while there is
+    no record since (`after` is None).
+    """
+    inside = steps[bisect_right(steps, begin_s) : bisect_left(steps, end_s)]
+    worse = before if after is None else _worse(before, after)
+    if not inside:
+        yield from _some(begin_s, end_s, worse)
+        return
+    unproven = _worse(worse, "unproven")
+    yield from _some(begin_s, inside[0], before)
+    yield from _some(inside[0], inside[-1], unproven)
+    yield from _some(inside[-1], end_s, unproven if after is None else after)
+
+
+def _worse(one: Verdict, other: Verdict) -> Verdict:
+    """Return the worse of two verdicts."""
+    return max(one, other, key=_WORST.index)
 
 
 def _some(begin_s: int, end_s: int, state: State) -> Iterator[Stretch]:

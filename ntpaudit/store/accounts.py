@@ -83,9 +83,13 @@ def _moment(row: _Row, at_ns: int) -> Moment:
 
 
 def _steps(connection: sqlite3.Connection) -> list[int]:
-    """Return when the clock was set, in order."""
+    """Return when the clock was set, in order, as far as that was seen.
+
+    One of an unknown moment, while no agent watched, parts nothing: all that time may have been after it.
+    """
     rows: list[tuple[Any]] = connection.execute(
         "SELECT utc_ns FROM events WHERE kind IN ('step-back', 'step-forward') AND raised = 1"
-        " AND typeof(utc_ns) = 'integer' ORDER BY utc_ns"
+        " AND typeof(utc_ns) = 'integer'"
+        " AND NOT (json_valid(detail) AND IFNULL(json_extract(detail, '$.while_down'), 0)) ORDER BY utc_ns"
     ).fetchall()
     return [utc_ns // NS_PER_S for (utc_ns,) in rows]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntpaudit.core.accounting import GRACE, HOUR_S, Moment, Spans, State, Stretch, by_hour, stretches
-from ntpaudit.core.policy import VERDICTS
+from ntpaudit.core.policy import VERDICTS, Verdict
 
 T0 = 1_795_000_000
 
@@ -120,3 +120,24 @@ def test_an_hour_has_3600_seconds(life: list[Turn], more_s: int) -> None:
 def test_at_the_edges(after: Moment, expected: list[Stretch]) -> None:
     """A record that is late by a second, true times that overlap, boots that cannot be told apart or do not fit."""
     assert list(stretches([Moment(T0, "0", 100.0, 0.0, "within", 60.0), after])) == expected
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "between"),
+    [(("within", "within"), "unproven"), (("within", "unmeasured"), "unmeasured"), (("beyond", "within"), "beyond")],
+)
+def test_between_two_steps_nothing_is_proven(verdicts: tuple[Verdict, Verdict], between: State) -> None:
+    """A clock that is set wrong and back between two records was not within its tolerance meanwhile."""
+    first, last = verdicts
+    moments = [Moment(T0, "0", 100.0, 0.0, first, 60.0), Moment(T0 + 60, "0", 160.0, 0.0, last, 60.0)]
+    assert list(stretches(moments, [T0 + 10, T0 + 20, T0 + 50])) == [
+        Stretch(T0, T0 + 10, first),
+        Stretch(T0 + 10, T0 + 50, between),
+        Stretch(T0 + 50, T0 + 60, last),
+    ]
+
+
+def test_after_a_step_the_last_verdict_holds_no_more() -> None:
+    """What was proven before the clock was set says nothing of it since then, until the next record."""
+    parts = stretches([Moment(T0, "0", 100.0, 0.0, "within", 60.0)], [T0 + 10], T0 + 60)
+    assert list(parts) == [Stretch(T0, T0 + 10, "within"), Stretch(T0 + 10, T0 + 60, "unproven")]

@@ -71,3 +71,16 @@ def test_what_was_removed_is_not_known(tmp_path: Path) -> None:
         hours = read_accounts(connection, BEGIN_NS + 149 * MINUTE_NS)
     assert sorted(hours) == [BEGIN_NS // NS_PER_S + HOUR_S * number for number in (1, 2)]
     assert hours[BEGIN_NS // NS_PER_S + HOUR_S] == Spans(within=HOUR_S)
+
+
+@pytest.mark.parametrize(("is_gap", "within"), [(False, 30), (True, 0)])
+def test_a_step_that_nobody_watched_parts_nothing(is_gap: bool, within: int, tmp_path: Path) -> None:
+    """A clock set while the agent was down, at an unknown moment, may have been wrong since the record before."""
+    world = World(begin_ns=BEGIN_NS, stepped_s=lambda minute: 0.0 if minute < 30 else 3600.0)
+    write(tmp_path / "a", world, range(31))
+    with closing(open_database(str(tmp_path / "a"), print)) as connection:
+        detail = '{"while_down":true}' if is_gap else '{"while_down":false}'
+        at_ns = BEGIN_NS + 30 * MINUTE_NS - 29 * NS_PER_S
+        connection.execute("UPDATE events SET utc_ns = ?, detail = ? WHERE kind LIKE 'step-%'", (at_ns, detail))
+        (hour,) = read_accounts(connection, BEGIN_NS + 30 * MINUTE_NS + NS_PER_S).values()
+    assert hour == Spans(within=29 * 60 + within, beyond=60 - within, absent=1)
