@@ -67,7 +67,11 @@ TRUSTED_DIFFERENCE_NS = 86_400 * NS_PER_S
 
 
 class Kept(NamedTuple):
-    """The part of the mind that the history's records do not hold, as it is stored with each."""
+    """The part of the mind that the history's records do not hold, as it is stored with each.
+
+    `fixed_ns` is the uptime of the fix, None where there is none: an older measurement does not take its place.
+    `fix_drift_ppm` is how far the oscillator may have been off since then.
+    """
 
     boot_id: str | None
     reading: ClockReading
@@ -84,6 +88,8 @@ class Kept(NamedTuple):
     poll_interval: PollInterval | None = None
     tai_s: int | None = None
     leapt: int = 0
+    fixed_ns: int | None = None
+    fix_drift_ppm: float | None = None
 
 
 class Dropped(NamedTuple):
@@ -396,6 +402,8 @@ class Rounds:
             mind.poll_interval,
             mind.tai_s,
             mind.leapt,
+            mind.fix.reading.boottime_ns if mind.fix else None,
+            mind.fix.drift_ppm if mind.fix else None,
         )
         states = {"mind": plain(kept)}
         if self._dropped != Dropped():
@@ -432,7 +440,11 @@ class Rounds:
             for audit in seen
             if audit.record.offset is not None and audit.reading.boottime_ns >= kept.samples_since_ns
         )
-        fix = fix_of(seen[-1].reading, seen[-1].record) if seen else None
+        is_fix = bool(seen) and seen[-1].reading.boottime_ns == kept.fixed_ns
+        fix = fix_of(seen[-1].reading, seen[-1].record) if is_fix else None
+        if fix is not None:
+            drift_ppm = max(fix.drift_ppm, kept.fix_drift_ppm or 0.0)
+            fix = fix._replace(contradicted_by=kept.contradicted_by, drift_ppm=drift_ppm)
         return mind._replace(
             reading=kept.reading,
             started_ns=kept.started_ns,
@@ -441,7 +453,7 @@ class Rounds:
             measured_ns=kept.measured_ns,
             samples=samples,
             line=fit(samples),
-            fix=fix and fix._replace(contradicted_by=kept.contradicted_by),
+            fix=fix,
             contradiction=kept.contradiction,
             samples_since_ns=kept.samples_since_ns,
             daemon=kept.daemon,
@@ -449,7 +461,7 @@ class Rounds:
             poll_interval=kept.poll_interval,
             tai_s=kept.tai_s,
             leapt=kept.leapt,
-            drift=seen[-1].record.drift if seen else None,
+            drift=seen[-1].record.drift if is_fix else None,
         )
 
     def _take_up(self, orphan: history.Unjudged) -> None:

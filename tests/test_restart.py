@@ -1,0 +1,95 @@
+"""What an agent that starts anew still knows of the last agreement: no more, and no less, than the one before it."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ntpaudit.config import HistoryConfig
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.observation import Observation, SourceObservation
+from ntpaudit.core.record import Record
+from ntpaudit.rounds import Rounds, Ways
+from ntpaudit.store.ledger import Ledger
+from tests.core.lives import LivingHost
+from tests.core.worlds import failed
+from tests.demo.test_life import Played
+from tests.histories import TERMS
+
+WAYS = Ways(TERMS, {}, delivers=False, limits=HistoryConfig())
+
+
+class Watched:
+    """An agent's rounds over a history, on a host whose clock is known exactly."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.host, self.around, self.ledger = LivingHost(), Played(), ledger
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the agent, again."""
+        self._see()
+        self.rounds = Rounds(self.ledger, self.around, WAYS, pytest.fail)
+        self.rounds.begin(WAYS)
+
+    def local(self, after_s: float = 60) -> Record:
+        """Let time pass and look at the host."""
+        self.host.run(after_s)
+        self._see()
+        return self.rounds.local().record
+
+    def network(self, *sources: int, after_s: float = 300) -> Record:
+        """Let time pass and poll four servers, of which these reply."""
+        self.host.run(after_s)
+        replies = self.host.sources()
+        return self.rounds.network(
+            self._see(*(replies[one] if one in sources else failed(one + 1) for one in range(4)))
+        ).record
+
+    def _see(self, *sources: SourceObservation) -> Observation:
+        seen = self.host.observe(*sources)
+        self.around.turn(seen.taken, seen)
+        return seen
+
+    def has_the_truth(self, record: Record) -> bool:
+        """Whether the interval of a record holds the true offset."""
+        assert record.offset is not None
+        return record.offset.earliest_s <= float(self.host.offset) / NS_PER_S <= record.offset.latest_s
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    """An agent that has measured its clock once."""
+    with closing(Ledger(str(tmp_path / "history"), pytest.fail)) as ledger:
+        watched = Watched(ledger)
+        assert watched.network(0, 1, 2, 3).verdict == "within"
+        yield watched
+
+
+def test_an_agreement_that_was_disproved_stays_dropped(watched: Watched) -> None:
+    """Two servers of four, one after the other, show that the machine was paused; what four said before is void (R5).
+
+    One reply of four proves nothing (R1), so it is no fix to begin with; the one before it is none either.
+    """
+    watched.host.pause(30)
+    assert watched.network(0).verdict == "within"  # one may lie
+    assert watched.network(1).verdict == "unproven"
+    assert watched.local().verdict == "unproven"
+    watched.begin()
+    assert watched.local().verdict in ("unproven", "unmeasured")
+
+
+def test_how_far_the_oscillator_may_be_off_is_not_forgotten(watched: Watched) -> None:
+    """A correction of 200 ppm that was seen since the measurement widens its interval after a start too (R4)."""
+    watched.host.drift_ppm = watched.host.drift_ppm + 200
+    watched.host.run(3600, slew_ppm=200)
+    before = watched.local()
+    watched.host.slew_ppm *= 0  # a daemon that begins anew without its drift file
+    watched.local()
+    watched.begin()
+    after = watched.local()
+    assert before.offset is not None
+    assert after.offset is not None
+    assert before.offset.max_drift_ppm == after.offset.max_drift_ppm == 215
+    assert watched.has_the_truth(after)
