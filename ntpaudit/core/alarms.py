@@ -140,7 +140,9 @@ def _can_tell(rule: Rule, said: Raised, case: Case, kind: Kind, is_sample: bool)
     """Whether this audit can tell of a rule's condition at all: it says nothing of servers that were not asked."""
     if rule.id == "time-disputed":  # of which each answer of the database is one sample
         date = case.course.database if case.course else None
-        return case.disputed_ns is not None and date is not None and date.is_new
+        if date is None:  # for a day, since a suspend, or since the start: nothing disputes the servers' time any more
+            return True
+        return case.disputed_ns is not None and date.is_new
     if rule.basis == "host" or kind == "local":
         return rule.basis == "host"
     if rule.id in _ABOUT_OFFSET:

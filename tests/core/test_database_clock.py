@@ -125,3 +125,28 @@ def test_the_finding_is_cleared_once_both_agree() -> None:
         watch.local(database=answer(host, error_ns=error_ns))
     assert watch.told("time-disputed") == [True, False]
     assert Fraction(host.offset) == 0
+
+
+@pytest.mark.parametrize("boots", [False, True])
+def test_the_finding_does_not_outlive_the_database(boots: bool) -> None:
+    """Once the database has said nothing for a day, or nothing since a start, nothing disputes the servers' time."""
+    host = LivingHost()
+    watch = Watch(host)
+    watch.network()
+    for _ in range(3):
+        host.run(60)
+        database = answer(host, error_ns=HOUR)
+        watch.local(database=database)
+    if boots:
+        host.reboot()
+        watch.restart()
+        watch.spend(240)
+    else:
+        for _ in range(24):
+            host.run(MAX_AGE_NS / S / 24)
+            watch.network(database=database)
+        assert watch.told("time-disputed") == [True]
+        for _ in range(3):
+            host.run(60)
+            watch.network(database=database)
+    assert watch.told("time-disputed") == [True, False]
