@@ -10,6 +10,7 @@ from ntpaudit.core.checks import Contradiction
 from ntpaudit.core.clocks import ClockReading, suspended_ns
 from ntpaudit.core.course import (
     KEPT_SAMPLES,
+    Fix,
     Mind,
     Poll,
     Round,
@@ -17,7 +18,6 @@ from ntpaudit.core.course import (
     Terms,
     Update,
     conclude_round,
-    fix_of,
     forget_raw,
     in_force,
     look,
@@ -69,8 +69,7 @@ TRUSTED_DIFFERENCE_NS = 86_400 * NS_PER_S
 class Kept(NamedTuple):
     """The part of the mind that the history's records do not hold, as it is stored with each.
 
-    `fixed_ns` is the uptime of the fix, None where there is none: an older measurement does not take its place.
-    `fix_drift_ppm` is how far the oscillator may have been off since then.
+    The fix is stored as it is: a record does not say what became of it since, nor whether it was dropped (R4, R5).
     """
 
     boot_id: str | None
@@ -81,15 +80,14 @@ class Kept(NamedTuple):
     measured_ns: int | None
     measured_utc_ns: int | None
     contradiction: Contradiction | None = None
-    contradicted_by: tuple[str, ...] = ()
     samples_since_ns: int = 0
     daemon: SeenDaemon | None = None
     poll: Poll | None = None
     poll_interval: PollInterval | None = None
     tai_s: int | None = None
     leapt: int = 0
-    fixed_ns: int | None = None
-    fix_drift_ppm: float | None = None
+    fix: Fix | None = None
+    firm: Fix | None = None
 
 
 class Dropped(NamedTuple):
@@ -395,15 +393,14 @@ class Rounds:
             mind.measured_ns,
             mind.measured_utc_ns,
             mind.contradiction,
-            mind.fix.contradicted_by if mind.fix else (),
             mind.samples_since_ns,
             mind.daemon,
             mind.poll,
             mind.poll_interval,
             mind.tai_s,
             mind.leapt,
-            mind.fix.reading.boottime_ns if mind.fix else None,
-            mind.fix.drift_ppm if mind.fix else None,
+            mind.fix,
+            mind.firm,
         )
         states = {"mind": plain(kept)}
         if self._dropped != Dropped():
@@ -440,11 +437,6 @@ class Rounds:
             for audit in seen
             if audit.record.offset is not None and audit.reading.boottime_ns >= kept.samples_since_ns
         )
-        is_fix = bool(seen) and seen[-1].reading.boottime_ns == kept.fixed_ns
-        fix = fix_of(seen[-1].reading, seen[-1].record) if is_fix else None
-        if fix is not None:
-            drift_ppm = max(fix.drift_ppm, kept.fix_drift_ppm or 0.0)
-            fix = fix._replace(contradicted_by=kept.contradicted_by, drift_ppm=drift_ppm)
         return mind._replace(
             reading=kept.reading,
             started_ns=kept.started_ns,
@@ -453,7 +445,8 @@ class Rounds:
             measured_ns=kept.measured_ns,
             samples=samples,
             line=fit(samples),
-            fix=fix,
+            fix=kept.fix,
+            firm=kept.firm,
             contradiction=kept.contradiction,
             samples_since_ns=kept.samples_since_ns,
             daemon=kept.daemon,
@@ -461,7 +454,7 @@ class Rounds:
             poll_interval=kept.poll_interval,
             tai_s=kept.tai_s,
             leapt=kept.leapt,
-            drift=seen[-1].record.drift if is_fix else None,
+            drift=seen[-1].record.drift if seen else None,
         )
 
     def _take_up(self, orphan: history.Unjudged) -> None:

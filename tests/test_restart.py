@@ -43,9 +43,13 @@ class Watched:
         """Let time pass and poll four servers, of which these reply."""
         self.host.run(after_s)
         replies = self.host.sources()
-        return self.rounds.network(
-            self._see(*(replies[one] if one in sources else failed(one + 1) for one in range(4)))
-        ).record
+        seen = self._see(*(replies[one] if one in sources else failed(one + 1) for one in range(4)))
+        return self.rounds.network(seen).record
+
+    def first_alone(self, after_s: float = 300) -> Record:
+        """Let time pass and poll the first server alone, as where the others are of a pool."""
+        self.host.run(after_s)
+        return self.rounds.network(self._see(self.host.sources()[0])).record
 
     def _see(self, *sources: SourceObservation) -> Observation:
         seen = self.host.observe(*sources)
@@ -77,7 +81,7 @@ def test_an_agreement_that_was_disproved_stays_dropped(watched: Watched) -> None
     assert watched.network(1).verdict == "unproven"
     assert watched.local().verdict == "unproven"
     watched.begin()
-    assert watched.local().verdict in ("unproven", "unmeasured")
+    assert watched.local().verdict == "unproven"
 
 
 def test_how_far_the_oscillator_may_be_off_is_not_forgotten(watched: Watched) -> None:
@@ -93,3 +97,14 @@ def test_how_far_the_oscillator_may_be_off_is_not_forgotten(watched: Watched) ->
     assert after.offset is not None
     assert before.offset.max_drift_ppm == after.offset.max_drift_ppm == 215
     assert watched.has_the_truth(after)
+
+
+def test_a_start_does_not_help_a_liar(watched: Watched) -> None:
+    """What four servers proved stands against one that agreed with them first and is polled alone (R5)."""
+    assert watched.first_alone().age_s == 0
+    watched.begin()
+    watched.host.pause(30)
+    assert watched.first_alone().age_s == pytest.approx(600)
+    watched.begin()
+    assert watched.first_alone().verdict == "within"
+    assert watched.network(0, 1).verdict == "beyond"

@@ -42,7 +42,7 @@ from ntpaudit.core.drift import (
 from ntpaudit.core.events import Event
 from ntpaudit.core.findings import LEVEL_SEVERITY, Finding
 from ntpaudit.core.leap import across_leap, announced_leap, leap_of_step, month_end_ns
-from ntpaudit.core.measurement import MAX_STEP_NS, Interval, carry
+from ntpaudit.core.measurement import MAX_STEP_NS, carry
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.observation import KernelState, Observation, Unavailable
 from ntpaudit.core.policy import Profile, bound_s
@@ -122,7 +122,9 @@ class Mind(NamedTuple):
     may be off by the last one that was no slew (R4), None where none was seen. `contradiction` is the latest one, and
     `samples_since_ns` the uptime before which no sample belongs to the present line. `dated_ns` is when, by
     the RAW clock, the database's answer came whose Date was judged last. `tai_s` is the kernel's TAI - UTC when last
-    seen, and `leapt` the leap second that the host's clock made since the fix (R11).
+    seen, and `leapt` the leap second that the host's clock made since the fix (R11). `firm` is an earlier fix that
+    allows for more liars than the present one, and is in force again once answers
+    contradict it (R5).
     """
 
     boot_id: str | None
@@ -148,6 +150,7 @@ class Mind(NamedTuple):
     dated_ns: int | None = None
     poll: Poll | None = None
     poll_interval: PollInterval | None = None
+    firm: Fix | None = None
 
 
 class Terms(NamedTuple):
@@ -200,7 +203,7 @@ def forget_samples(mind: Mind, now: ClockReading) -> Mind:
 def forget_raw(mind: Mind) -> Mind:
     """Forget what was measured against a RAW clock that stood still or began anew (B6, F1)."""
     back_test = drop_forecasts(mind.back_test)
-    return mind._replace(fix=None, samples=(), line=None, drift=None, back_test=back_test, leapt=0)
+    return mind._replace(fix=None, firm=None, samples=(), line=None, drift=None, back_test=back_test, leapt=0)
 
 
 def _wake(mind: Mind, suspend: Suspend) -> Mind:
@@ -302,7 +305,9 @@ def conclude_round(
     drift_ppm = _drift_bound_ppm(mind.line, mind.drift_ppm or terms.max_drift_ppm)
     selection = select(observation.sources, now, drift_ppm) if kind == "network" else Selection((), None)
     intervals = _intervals(mind, now, selection.agreement)
-    before, heard = carried(mind, now), selection.agreement
+    heard = selection.agreement
+    mind = _with_firm(mind, now, selection)
+    before = carried(mind, now)
     gap_s = None if heard is None else _gap_s(mind, now, heard)
     outvoted = None
     if mind.fix is not None and before is not None and (contradicting := _contradicting(before, selection)):
@@ -311,7 +316,7 @@ def conclude_round(
             selection = _reject(selection, contradicting)
             mind = _note_answer(mind, now, before, contradicting)
         elif heard is not None:
-            mind, before = _drop_contradicted(mind, now, before, heard, contradicting), None
+            mind, before = _drop_contradicted(mind, now, before, heard, contradicting)._replace(firm=mind.firm), None
     if before is not None and outvoted is None and heard is not None and before.is_guaranteed > heard.is_guaranteed:
         selection = selection._replace(agreement=None)  # R1: what proves nothing does not replace what was proven
         mind = _note_answer(mind, now, before, frozenset())
@@ -379,19 +384,16 @@ def make_sample(reading: ClockReading, estimate_ns: int, distance_s: float) -> S
     return Sample(reading.raw_ns, reading.realtime_minus_raw_ns + estimate_ns, distance_s)
 
 
-def fix_of(reading: ClockReading, record: Record) -> Fix | None:
-    """Return the fix that a record of this boot holds; seconds were rounded when it was written, so it is widened."""
-    offset, votes = record.offset, record.agreement
-    if offset is None:
-        return None
-    earliest, estimate, latest = (
-        round(value * NS_PER_S) for value in (offset.earliest_s, offset.estimate_s, offset.latest_s)
-    )
-    rounding_ns = 1 + abs(estimate) // 2**52 + max(abs(earliest), abs(latest)) // 2**50
-    interval = Interval(earliest - rounding_ns, latest + rounding_ns)
-    agreement = Agreement(interval, estimate, (), votes.tolerated_liars, False, votes.guaranteed)
-    leap = announced_leap(source.leap or 0 for source in record.sources if source.status == "agreeing")
-    return Fix(reading, agreement, votes, drift_ppm=offset.max_drift_ppm or MAX_DRIFT_PPM, leap=leap)
+def _with_firm(mind: Mind, now: ClockReading, selection: Selection) -> Mind:
+    """Let the fix that allows for most liars be in force again where answers contradict it (R5).
+
+    A source that was asked alone and agreed with it has taken its place; that source must not thereby be believed when
+    it says something else the next time.
+    """
+    firm = None if mind.firm is None else carried(mind._replace(fix=mind.firm), now)
+    if firm is None:
+        return mind._replace(firm=None)
+    return mind._replace(fix=mind.firm, firm=None) if _contradicting(firm, selection) else mind
 
 
 def _contradicting(before: Agreement, selection: Selection) -> frozenset[str]:
@@ -479,11 +481,15 @@ def _learn(mind: Mind, now: ClockReading, selection: Selection, distance_s: floa
     """Take in a measurement."""
     agreement = selection.agreement
     assert agreement is not None
+    firm = mind.firm or mind.fix
     if mind.fix is not None and _has_leapt(mind.fix, now.realtime_ns + agreement.estimate_ns):
-        mind = forget_samples(mind, now)
+        mind, firm = forget_samples(mind, now), None
+    if firm is not None and (mind.leapt or firm.votes.tolerated_liars <= agreement.tolerated_liars):
+        firm = None
     leap = announced_leap(one.best.reply.leap for one in selection.sources if one.status == "agreeing" and one.best)
     mind = mind._replace(
         fix=Fix(now, agreement, count_votes(selection), drift_ppm=drift_ppm, leap=leap),
+        firm=firm,
         leapt=0,
         measured_ns=now.boottime_ns,
         measured_utc_ns=now.realtime_ns + agreement.estimate_ns,
@@ -580,8 +586,9 @@ def _watch_kernel(mind: Mind, observation: Observation, assumed_ppm: float) -> M
     """Notice how far the oscillator may be off by the kernel's correction (R4), and when that was last updated (A4)."""
     kernel_ppm = observation.kernel_ppm
     if kernel_ppm is not None and abs(kernel_ppm) <= MAX_KERNEL_PPM:  # else a slew, which says nothing of it
-        drift_ppm, fix = max_drift_ppm(kernel_ppm, assumed_ppm), mind.fix
-        mind = mind._replace(drift_ppm=drift_ppm, fix=fix and fix._replace(drift_ppm=max(fix.drift_ppm, drift_ppm)))
+        drift_ppm = max_drift_ppm(kernel_ppm, assumed_ppm)
+        fix, firm = (one and one._replace(drift_ppm=max(one.drift_ppm, drift_ppm)) for one in (mind.fix, mind.firm))
+        mind = mind._replace(drift_ppm=drift_ppm, fix=fix, firm=firm)
     if not isinstance(observation.kernel, Unavailable):
         mind = mind._replace(tai_s=observation.kernel.tai_s)
     return _watch_updates(mind, observation)

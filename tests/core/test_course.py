@@ -20,7 +20,6 @@ from ntpaudit.core.course import (
     Terms,
     carried,
     conclude_round,
-    fix_of,
     look,
     utc_ns,
 )
@@ -422,32 +421,6 @@ def test_a_forecast_is_made_anew_with_each_local_audit() -> None:
     assert (last.verdict, last.drift and last.drift.breach.guaranteed_s) == ("unproven", 0)
 
 
-@given(st.integers(-(2**62), 2**62), st.integers(0, 10**9), st.integers(0, 10**9))
-@settings(max_examples=300, deadline=None)
-def test_a_fix_survives_its_record(estimate_ns: int, below_ns: int, above_ns: int) -> None:
-    """What is made of a record, whose seconds were rounded, holds all that the agreement held, and little more."""
-    watch = measured()
-    record = watch.rounds[-1].record
-    assert record.offset is not None
-    earliest_ns, latest_ns = estimate_ns - below_ns, estimate_ns + above_ns
-    offset = record.offset._replace(
-        estimate_s=estimate_ns / S, earliest_s=earliest_ns / S, latest_s=latest_ns / S, bound_s=0.0
-    )
-    fix = fix_of(watch.host.read(), record._replace(offset=offset))
-    assert fix is not None
-    interval, slack_ns = fix.agreement.interval, 4 + 4 * max(abs(earliest_ns), abs(latest_ns)) // 2**50
-    assert earliest_ns - slack_ns <= interval.earliest_ns <= earliest_ns
-    assert latest_ns <= interval.latest_ns <= latest_ns + slack_ns
-    assert abs(fix.agreement.estimate_ns - estimate_ns) <= slack_ns
-    assert fix.votes == record.agreement
-
-
-def test_a_record_without_an_offset_makes_no_fix() -> None:
-    """What was unmeasured cannot be carried on."""
-    watch = Watch(LivingHost())
-    assert fix_of(watch.host.read(), watch.local().record) is None
-
-
 # --- steps and suspends -------------------------------------------------------------------------------------------
 
 
@@ -823,9 +796,7 @@ def test_one_reply_of_four_is_never_within_nor_beyond(error_ns: int) -> None:
     assert {one.id for one in done.record.findings} == {"source-quorum", "unreachable-sources"}
     fix = watch.mind.fix
     assert fix is not None
-    restored = fix_of(fix.reading, done.record)
-    assert restored is not None
-    assert not restored.agreement.is_guaranteed
+    assert not fix.agreement.is_guaranteed
     assert watch.network().record.verdict == "within"
 
 
@@ -851,6 +822,37 @@ def test_a_server_that_was_outvoted_is_not_believed_when_it_is_asked_alone() -> 
     (_, medium) = [event for event in watch.events if event.kind == "source-quorum"]
     assert (medium.level, medium.detail) == ("medium", {})
     assert watch.rounds[-2].record.severity is WARNING
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("honest_first", [1, 3])
+def test_a_liar_that_agrees_first_is_not_believed_afterwards(honest_first: int, restarts: bool) -> None:
+    """A clock that four servers prove to be 30 s behind stays so, whatever the one says that is asked alone (R5)."""
+    watch = Watch(LivingHost(offset_ns=30 * S))
+    for _ in range(3):
+        watch.host.run(300)
+        watch.network()
+    for turn in range(24):
+        done = ask(watch, 0 if turn < honest_first else -30 * S)
+        assert done.record.verdict == "beyond"
+        if restarts:
+            watch.restart()
+    assert watch.told("contradicts-earlier") == []
+    assert done.record.severity is CRITICAL
+    assert ask(watch, -30 * S, 0, 0, 0).record.agreement == Votes(4, 4, 3, 1, asked=4)
+    assert watch.mind.firm is None
+
+
+def test_a_source_that_contradicts_fewer_is_held_against_them_alone() -> None:
+    """Of two that were asked alone one must be wrong; the four of before, which allow both, stay what they are."""
+    watch = measured()
+    firm = watch.mind.fix
+    ask(watch, 15 * MS)
+    done = ask(watch, -15 * MS)
+    assert (done.record.verdict, done.record.age_s) == ("within", 0)
+    assert watch.mind.firm == firm
+    assert ask(watch, 2 * S).record.verdict == "within"
+    assert done.record.agreement.tolerated_liars == 0
 
 
 def test_the_finding_says_who_contradicts_whom() -> None:
