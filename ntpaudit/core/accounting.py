@@ -111,7 +111,7 @@ def _between(before: Moment, after: Moment, steps: Sequence[int]) -> Iterator[St
     """Yield what lies between two records."""
     if after.utc_s == before.utc_s:
         return
-    if before.boot_id is not None and after.boot_id is not None and before.boot_id != after.boot_id:
+    if _has_booted(before, after):
         booted_s = max(before.utc_s, after.utc_s - round(after.up_s))
         yield from _some(before.utc_s, booted_s, "off")
         yield from _some(booted_s, after.utc_s, "absent")
@@ -120,6 +120,13 @@ def _between(before: Moment, after: Moment, steps: Sequence[int]) -> Iterator[St
     asleep_s = max(before.utc_s, after.utc_s - max(0, slept_s))  # it is looked at once after the host woke up
     yield from _awake(before, after, asleep_s, steps)
     yield from _some(asleep_s, after.utc_s, "off")
+
+
+def _has_booted(before: Moment, after: Moment) -> bool:
+    """Whether the host was booted between two records; where it has no boot ids an uptime that is less shows it."""
+    if before.boot_id is None or after.boot_id is None:
+        return after.up_s < before.up_s
+    return before.boot_id != after.boot_id
 
 
 def _awake(before: Moment, after: Moment, end_s: int, steps: Sequence[int]) -> Iterator[Stretch]:

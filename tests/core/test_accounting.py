@@ -115,6 +115,10 @@ def test_an_hour_has_3600_seconds(life: list[Turn], more_s: int) -> None:
         (Moment(T0 - 1, "0", 160.0, 0.0, "within", 60.0), []),
         (Moment(T0 + 60, None, 160.0, 0.0, "within", 60.0), [Stretch(T0, T0 + 60, "within")]),
         (Moment(T0 + 60, "1", 9999.0, 0.0, "within", 60.0), [Stretch(T0, T0 + 60, "absent")]),
+        (
+            Moment(T0 + 60, None, 20.0, 0.0, "within", 60.0),
+            [Stretch(T0, T0 + 40, "off"), Stretch(T0 + 40, T0 + 60, "absent")],
+        ),
     ],
 )
 def test_at_the_edges(after: Moment, expected: list[Stretch]) -> None:
