@@ -48,6 +48,11 @@ def with_file(root: Path, path: str, text: str) -> Files:
         ("phc2sys -a -r --clock_servo=ntpshm", SHARED_MEMORY),
         ("phc2sys -a -r --clock_servo ntpshm", SHARED_MEMORY),
         ("phc2sys -s eth0 -E linreg", DISCIPLINES),
+        ("ntpd -p /run/ntpd.pid -c /etc/ntpsec/ntp.conf -g -N -u ntpsec:ntpsec", DISCIPLINES),  # Debian's unit
+        ("ntpd -g -w 30", DISCIPLINES),
+        ("ntpd -n -N -p pool.example", DISCIPLINES),
+        ("ntpd -w -p pool.example", Role(False, "started with -w")),  # BusyBox's: only query peers
+        ("ntpd -nw", Role(False, "started with -w")),
         ("timemaster -f /etc/linuxptp/timemaster.conf", Role(False, "leaves the clock to the daemons that it starts")),
         ("ptp4l -i eth0", CARD),
         ("ptp4l -H -i eth0", CARD),

@@ -8,10 +8,11 @@ from ntpaudit.core.sources import NTP_PORT
 from ntpaudit.probes.daemons.files import Files, split_port
 from ntpaudit.probes.daemons.kind import (
     COMMAND_LINE,
+    DISCIPLINES,
     ConfiguredServer,
     Kind,
     Process,
-    always,
+    Role,
     configuration,
     read_options,
 )
@@ -27,6 +28,13 @@ _BUSYBOX_OPTIONS = "dnqNwk:S:p:lI:"
 _OF_ARGUMENT = (NTP_PORT, False, "ntpd", COMMAND_LINE, False)
 _DEFAULTS = ("/etc/ntpsec/ntp.conf", "/etc/ntp.conf")
 _MAX_DEPTH = 10  # ntpd stops at five
+
+
+def _role(process: Process, _files: Files) -> Role:
+    """BusyBox's -w only queries the servers. The -w of the others is a number of seconds."""
+    given = read_options(process, _BUSYBOX_OPTIONS)
+    is_busybox = bool(_busybox_peers(process)) or not read_options(process, _OPTIONS, _LONG_OPTIONS).is_understood
+    return Role(False, "started with -w") if is_busybox and given.has("-w") else DISCIPLINES
 
 
 def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
@@ -73,4 +81,4 @@ def _read_file(
                     yield from _read_file(files, inner, seen, depth + 1)
 
 
-KIND = Kind("ntpd", ("ntpd",), ("ntp", "ntpd", "ntpsec", "timemaster"), always, _servers)
+KIND = Kind("ntpd", ("ntpd",), ("ntp", "ntpd", "ntpsec", "timemaster"), _role, _servers)
