@@ -123,8 +123,7 @@ class Mind(NamedTuple):
     `samples_since_ns` the uptime before which no sample belongs to the present line. `dated_ns` is when, by
     the RAW clock, the database's answer came whose Date was judged last. `tai_s` is the kernel's TAI - UTC when last
     seen, and `leapt` the leap second that the host's clock made since the fix (R11). `firm` is an earlier fix that
-    allows for more liars than the present one, and is in force again once answers
-    contradict it (R5).
+    allows for more liars than the present one, and is in force again once answers contradict it (R5).
     """
 
     boot_id: str | None
