@@ -45,9 +45,9 @@ def find(path: str) -> Iterator[Place]:
     """
     if "\0" in path:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    parts = deque(path.split("/"))
-    if parts[-1] in ("", ".", ".."):
-        raise OSError(*((errno.EISDIR, os.strerror(errno.EISDIR)) if path else (errno.ENOENT, "its name is empty")))
+    if not path:
+        raise OSError(errno.ENOENT, "its name is empty")
+    parts = _parts(path)
     folder, walked, links = *_begin(path), 0
     try:
         while True:
@@ -63,7 +63,7 @@ def find(path: str) -> Iterator[Place]:
             if stat.S_ISLNK(found.st_mode):
                 links += 1
                 target = _target(name, folder, found, links)
-                parts.extendleft(reversed(target.split("/")))
+                parts.extendleft(reversed(target.split("/") if parts else _parts(target)))
                 if target.startswith("/"):
                     os.close(folder)
                     folder, walked = _begin(target)
@@ -76,6 +76,14 @@ def find(path: str) -> Iterator[Place]:
         yield Place(folder, name, os.path.normpath(os.path.join(walked, name)))
     finally:
         os.close(folder)
+
+
+def _parts(path: str) -> deque[str]:
+    """Return the names along a path to a file. IsADirectoryError where it leads to a folder."""
+    parts = deque(path.split("/"))
+    if parts[-1] in ("", ".", ".."):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return parts
 
 
 def _begin(path: str) -> tuple[int, str]:

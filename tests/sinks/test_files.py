@@ -135,6 +135,17 @@ def test_what_names_no_file_is_refused(path: str, tmp_path: Path, monkeypatch: p
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
 
 
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("target", ["/", ".", "..", "folder/", "folder/.", "folder/.."])
+def test_a_link_to_a_folder_is_refused(target: str, writer: str, tmp_path: Path) -> None:
+    """However the link names the folder."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(IsADirectoryError) as refused:
+        WRITERS[writer](str(tmp_path / "link"))
+    assert unwritable("link", refused.value).endswith("name a file, not a folder")
+
+
 # --- what is no file ----------------------------------------------------------------------------------------------
 
 
