@@ -75,6 +75,22 @@ def test_one_that_is_refused_again_is_a_dead_letter_again(ledger: Ledger, tmp_pa
     assert ledger.backlog()[2] == 2
 
 
+@pytest.mark.parametrize(
+    ("column", "value"), [("stamp_ns", "abc"), ("stamp_ns", 1.5), ("lines", b"\xff"), ("reason", b"\xff")]
+)
+def test_a_damaged_one_harms_no_other(column: str, value: object, ledger: Ledger, tmp_path: Path) -> None:
+    """It is listed and stays; put into the outbox it would be damage to the whole history."""
+    ledger.read(lambda connection: connection.execute(f"UPDATE set_aside SET {column} = ? WHERE id = 1", (value,)))
+    for words in ((), ("--format", "json")):
+        ran = dead_letters("list", *words, tmp_path=tmp_path)
+        assert (ran.status, len(ran.out.splitlines()), ran.out.count("damaged")) == (0, 3 + (not words), 1)
+    ran = dead_letters("resend", "--all", tmp_path=tmp_path)
+    assert (ran.status, ran.out) == (0, "1 record put back into the outbox\n")
+    assert "1 dead letter cannot be sent: damaged in the history" in ran.err
+    assert list(deliver(ledger)) == [4, 3]
+    assert dead_letters("drop", "1", tmp_path=tmp_path).out == "1 dead letter deleted\n"
+
+
 def test_they_are_dropped(ledger: Ledger, tmp_path: Path) -> None:
     """Those named are deleted, and the count of the others is right although their IDs have holes."""
     assert dead_letters("drop", "2", "2", tmp_path=tmp_path).out == "1 dead letter deleted\n"

@@ -87,6 +87,9 @@ def resend(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
     if done.undated:
         its = "its" if done.undated == 1 else "their"
         StandardError().note(f"{plural(done.undated, 'dead letter')} cannot be sent: {its} time is not known")
+    if done.damaged:
+        those = plural(done.damaged, "dead letter")
+        StandardError().note(f"{those} cannot be sent: damaged in the history; drop what `list` shows as damaged")
 
 
 @dead_letters.command(epilog=EPILOG)

@@ -2,7 +2,12 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from ntpaudit.store.plain import revive
+
+DAMAGED = "damaged in the history, and cannot be sent"
+"""The reason of a dead letter whose row is not what was written."""
 
 
 class DeadLetter(NamedTuple):
@@ -19,11 +24,20 @@ class Resent(NamedTuple):
 
     sent: int
     undated: int
+    damaged: int = 0
 
 
 def read_dead_letters(connection: sqlite3.Connection) -> Iterator[DeadLetter]:
-    """Return every dead letter, the oldest first."""
-    return map(DeadLetter._make, connection.execute("SELECT id, stamp_ns, reason, lines FROM set_aside ORDER BY id"))
+    """Return every dead letter, the oldest first; a damaged one has no time and no lines, and DAMAGED as its reason."""
+    return map(_dead_letter, connection.execute("SELECT id, stamp_ns, reason, lines FROM set_aside ORDER BY id"))
+
+
+def _dead_letter(row: tuple[Any, ...]) -> DeadLetter:
+    """Return the dead letter of a row."""
+    try:
+        return revive(DeadLetter, DeadLetter._make(row)._asdict())
+    except (TypeError, ValueError):  # SQLite itself does not notice
+        return DeadLetter(row[0], None, DAMAGED, "")
 
 
 def missing(connection: sqlite3.Connection, ids: Sequence[int]) -> list[int]:
@@ -33,11 +47,19 @@ def missing(connection: sqlite3.Connection, ids: Sequence[int]) -> list[int]:
 
 
 def resend(connection: sqlite3.Connection, ids: Sequence[int] | None) -> Resent:
-    """Move dead letters, all of them where `ids` is None, to the end of the outbox; one without a time stays."""
-    chosen = [
-        row for row in connection.execute("SELECT id, stamp_ns FROM set_aside ORDER BY id") if _is_in(row[0], ids)
-    ]
-    dated = [letter_id for letter_id, stamp_ns in chosen if stamp_ns is not None]
+    """Move dead letters, all of them where `ids` is None, to the end of the outbox.
+
+    One without a time stays, and so does a damaged one, which would make the whole outbox unreadable.
+    """
+    dated, undated, damaged = [], 0, 0
+    for letter in read_dead_letters(connection):
+        if _is_in(letter.id, ids):
+            if letter.stamp_ns is not None:
+                dated.append(letter.id)
+            elif letter.reason == DAMAGED:
+                damaged += 1
+            else:
+                undated += 1
     for letter_id in dated:
         connection.execute(
             "INSERT INTO outbox (audit_id, boottime_ns, host_ns, stamp_ns, lines)"
@@ -45,7 +67,7 @@ def resend(connection: sqlite3.Connection, ids: Sequence[int] | None) -> Resent:
             (letter_id,),
         )
     drop(connection, dated)
-    return Resent(len(dated), len(chosen) - len(dated))
+    return Resent(len(dated), undated, damaged)
 
 
 def drop(connection: sqlite3.Connection, ids: Sequence[int] | None) -> int:
