@@ -42,6 +42,15 @@ def test_no_setting_is_written_twice() -> None:
     assert one.read_bytes() == other.read_bytes()
 
 
+def test_a_build_during_the_installation_takes_no_package_without_a_hash() -> None:
+    """Not even where psutil has no wheel: pip's isolated builds fetch their requirements without a hash."""
+    script = (REPOSITORY / "packaging/install.sh").read_text().replace("\\\n", "")
+    first, *rest = [line for line in script.splitlines() if "pip install" in line]
+    assert "--require-hashes" in first
+    assert "build-requirements.txt" in first
+    assert all("--no-build-isolation" in line and {"--require-hashes", "--no-index"} & {*line.split()} for line in rest)
+
+
 def test_make_install_twice_and_uninstall(tmp_path: Path) -> None:
     """It installs below DESTDIR, again over itself, for a place of its own; and takes away what it brought."""
     where = [f"DESTDIR={tmp_path}", "PREFIX=/srv/audit"]
