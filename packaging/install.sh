@@ -33,8 +33,8 @@ trap 'rm -rf "$sources"' EXIT
 cp -R ntpaudit pyproject.toml README.md LICENSE "$sources"
 
 "$python" -m venv "$target"
-# As root nothing runs that was not reviewed: each file has a hash of the lock, and a build takes no others. psutil is built
-# where it has no wheel; pip would fetch what that takes without a hash, so setuptools is there first.
+# As root nothing runs that was not reviewed: each file has a hash of the lock, and a build takes no others. psutil is
+# built where it has no wheel; pip would fetch what that takes without a hash, so setuptools is there first.
 sed -n '/^setuptools==/,/[^\\]$/p' packaging/requirements.txt >"$sources/build-requirements.txt"
 "$target/bin/python3" -m pip install --quiet --no-compile --require-hashes --requirement "$sources/build-requirements.txt"
 "$target/bin/python3" -m pip install --quiet --no-compile --require-hashes --no-build-isolation \
