@@ -123,7 +123,7 @@ class EmbeddedStore:
             _sweep(target)
             writing = _claim(target)
             try:
-                return cls(path, writing, _begin(writing.path))
+                return cls(path, writing, _begin(writing))
             except BaseException:
                 writing.drop()
                 raise
@@ -282,10 +282,13 @@ def _is_ours(handle: int) -> bool:
     return header.startswith(_MAGIC) and application == _APPLICATION_ID
 
 
-def _begin(path: str) -> sqlite3.Connection:
-    """Open an empty file, and write the schema into it."""
-    connection = sqlite3.connect(path, isolation_level=None)
+def _begin(writing: _Writing) -> sqlite3.Connection:
+    """Open an empty file, and write the schema into it. OSError where its name led to another file."""
+    connection = sqlite3.connect(writing.path, isolation_level=None)
     try:
+        connection.execute("PRAGMA schema_version").fetchone()  # SQLite opens the file only now, and follows links
+        if not _is_open_twice(writing.handle):
+            raise OSError(errno.EBUSY, "another user of its folder replaced the new file")
         connection.execute("PRAGMA journal_mode=OFF")
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
@@ -296,6 +299,15 @@ def _begin(path: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _is_open_twice(handle: int) -> bool:
+    """Whether this process has the file of a handle open by another handle too."""
+    ours, count = os.fstat(handle), 0
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the folder's own handle is closed by now
+            count += os.path.samestat(os.fstat(int(name)), ours)
+    return count > 1
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -241,6 +242,27 @@ def test_what_came_meanwhile_is_spared(tmp_path: Path) -> None:
         store.close()
     assert path.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_in_place_of_the_new_file_harms_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may write to the folder cannot have root change a database elsewhere."""
+    precious, folder, connect = tmp_path / "precious", tmp_path / "folder", sqlite3.connect
+    folder.mkdir()
+    with closing(connect(precious)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    before = precious.read_bytes()
+
+    def swap(path: str, **options: Any) -> sqlite3.Connection:
+        Path(path).unlink()
+        Path(path).symlink_to(precious)
+        connection: sqlite3.Connection = connect(path, **options)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", swap)
+    with pytest.raises(StoreError, match="replaced the new file"):
+        EmbeddedStore.create(str(folder / "file"))
+    assert precious.read_bytes() == before
+    assert not list(folder.iterdir())
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:
