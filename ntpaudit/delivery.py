@@ -115,6 +115,7 @@ class Courier:
         self._transport: Transport | None = None
         self._news = _News(note)
         self._pace = Pace()
+        self._oldest: Letter | None = None
         self._turn = threading.Condition()
         self._is_called = self._is_idle = self._is_stopped = False
         self._next_s = 0.0
@@ -182,6 +183,9 @@ class Courier:
         if not letters:
             self._idle()
             return
+        oldest = letters[0]._replace(lines="")
+        if oldest != self._oldest:  # dropped for its age, or in a file that cannot be used
+            self._oldest, self._pace = oldest, self._pace.on_another()
         place = self._pace.place(len(letters), self._chance())
         sent = letters[place : place + 1] if place else _fitting(letters[: self._pace.size])
         lines = "".join(letter.lines for letter in sent)

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import pytest
 
 from ntpaudit.config import InfluxConfig
-from ntpaudit.core.delivery import PROOFS
+from ntpaudit.core.delivery import PROOFS, Delivered, Refused
 from ntpaudit.core.delivery import Answer as Outcome
 from ntpaudit.delivery import LOOK_S, Courier, make_courier
 from ntpaudit.errors import ConfigError
@@ -492,6 +492,49 @@ def test_lines_that_a_server_took_without_a_check_are_sent_again(ledger: Ledger,
         courier.wake()
         until(lambda: ledger.backlog()[0] == 0)
     assert [request.headers.get("content-encoding") for request in database.requests] == [None, "gzip", None]
+
+
+class Chooser:
+    """A transport that asks a function what to answer; the Date of its answers is not known."""
+
+    date_s: int | None = None
+
+    def __init__(self, answer: Callable[[str], Outcome]) -> None:
+        self._answer = answer
+
+    def write(self, lines: str) -> Outcome:
+        """Answer as the function does."""
+        return self._answer(lines)
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def test_what_was_learnt_of_a_letter_is_not_held_against_the_next(ledger: Ledger) -> None:
+    """Where one that was refused again and again is gone, the next is not set aside at its first refusal."""
+    post(ledger, *map(letter, range(1, 5)))
+    first = letter(1).lines
+    accepted: list[str] = []
+    refused_next: list[str] = []
+
+    def answer(lines: str) -> Outcome:
+        if first in lines:
+            return Refused(400, "unable to parse")
+        if len(accepted) == PROOFS and not refused_next:
+            refused_next.append(lines)
+            return Refused(400, "unable to parse")
+        accepted.append(lines)
+        if len(accepted) == PROOFS:
+            ledger.read(lambda connection: connection.execute("DELETE FROM outbox WHERE lines = ?", (first,)))
+        return Delivered()
+
+    courier = Courier(ledger, lambda: Chooser(answer), pytest.fail, chance=lambda: 0.0)
+    courier.start()
+    assert courier.drain(WITHIN_S)
+    courier.stop(WITHIN_S)
+    assert refused_next == [letter(2).lines]
+    assert aside(ledger) == []
+    assert courier.health.delivered == 3
 
 
 def test_a_database_that_refuses_everything_gets_nothing_set_aside(ledger: Ledger, database: FlakyDatabase) -> None:

@@ -103,6 +103,10 @@ class Pace(NamedTuple):
             return first + int(chance * others) if self.probes else waiting - 1
         return 0 if chance < 0.5 else first + int((2 * chance - 1) * others)
 
+    def on_another(self) -> "Pace":
+        """Return how delivery goes on with another oldest letter: what was learnt of the one before is not its own."""
+        return self._replace(alone=0, proofs=0, owes=False, reason="", suspects=0, probes=0)
+
     @property
     def compares(self) -> bool:
         """Whether it may be the oldest letter that is wrong, and not the database."""
