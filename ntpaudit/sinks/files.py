@@ -183,7 +183,7 @@ def write_output(path: str, text: str) -> None:
         if found is None or not (stat.S_ISFIFO(found.st_mode) or stat.S_ISCHR(found.st_mode)):
             write_atomically(path, text)
         elif found.st_uid not in (0, os.geteuid()):
-            raise OSError(errno.EPERM, f"it belongs to another user (uid {found.st_uid})")
+            raise OSError(0, f"it belongs to another user (uid {found.st_uid}); name one of your own")
         else:
             _write_stream(_open_stream(place), text)
 

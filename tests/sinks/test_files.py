@@ -200,8 +200,9 @@ def test_a_pipe_of_another_user_is_not_written_to(tmp_path: Path) -> None:
     """It would let its owner decide when a command ends."""
     os.mkfifo(tmp_path / "pipe")
     os.chown(tmp_path / "pipe", ANOTHER, ANOTHER)
-    with pytest.raises(OSError, match="belongs to another user"):
+    with pytest.raises(OSError, match="belongs to another user") as refused:
         write_output(str(tmp_path / "pipe"), "new")
+    assert unwritable("pipe", refused.value).endswith("; name one of your own")
 
 
 def test_what_a_shell_hands_over_is_written_to(tmp_path: Path) -> None:
