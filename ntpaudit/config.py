@@ -587,7 +587,7 @@ def parse_url(text: str) -> str:
         raise ValueError("write a URL such as http://127.0.0.1:8086")
     if parts.username is not None or parts.password is not None:
         raise ValueError("put the secret in token_file, not in the URL")
-    if parts.query or parts.fragment:
+    if parts.query or parts.fragment or text.endswith(("?", "#")):
         raise ValueError("write the URL without a query; bucket and org are keys of their own")
     for path in _API_PATHS:
         if (base := text.rstrip("/").removesuffix(path)) != text.rstrip("/"):

@@ -234,6 +234,8 @@ REFUSED = {
     "[influxdb]\nurl = 'ftp://x'": "influxdb.url: write a URL",
     "[influxdb]\nurl = 'http://user:secret@x'": "influxdb.url: put the secret in token_file",
     "[influxdb]\nurl = 'http://x/?db=y'": "influxdb.url: write the URL without a query",
+    "[influxdb]\nurl = 'http://x?'": "influxdb.url: write the URL without a query",
+    "[influxdb]\nurl = 'http://x/y#'": "influxdb.url: write the URL without a query",
     "[influxdb]\nurl = 'http://x'\ntoken = 'y'": "influxdb.token: unknown, did you mean 'token_file'?",
     "[influxdb]\nurl = 'http://x'\ntoken_file = 'token'": "influxdb.token_file: ",
     "[syslog]\naddress = 'a b'": "syslog.address: ",
