@@ -115,6 +115,14 @@ def test_what_is_not_said_clearly_changes_nothing(ledger: Ledger, tmp_path: Path
     assert ledger.backlog()[2] == 3
 
 
+@pytest.mark.parametrize("words", [("--config", "/none.toml"), ("--format", "json"), ("--since", "1h"), ("--hourly",)])
+def test_no_option_before_the_command_is_ignored(words: tuple[str, ...], ledger: Ledger, tmp_path: Path) -> None:
+    """Or the dead letters of another history would be dropped than the one that was named."""
+    ran = ntpaudit("history", *words, "dead-letters", "drop", "--all", state=tmp_path)
+    assert (ran.status, f"{words[0]} before dead-letters" in ran.err) == (64, True)
+    assert ledger.backlog()[2] == 3
+
+
 @pytest.mark.parametrize("command", ["list", "drop", "resend"])
 def test_where_there_is_no_history(command: str, tmp_path: Path) -> None:
     """No file is made, and the message says what to do."""

@@ -9,6 +9,7 @@ from itertools import chain, dropwhile
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from ntpaudit.cli.dead_letters import dead_letters
 from ntpaudit.cli.output import StandardError, is_terminal, page_width, terminal_size, wants_colour
@@ -95,6 +96,7 @@ def history(
 ) -> None:
     """Show how this host's clock fared: offset, bound, verdict and findings over time."""
     if context.invoked_subcommand is not None:
+        _refuse_options(context, context.invoked_subcommand)
         return
     from ntpaudit.store.past import corrected_now
     from ntpaudit.store.reading import open_history
@@ -132,6 +134,16 @@ def history(
 
 
 history.add_command(dead_letters)
+
+
+def _refuse_options(context: click.Context, subcommand: str) -> None:
+    """Raise click.UsageError for an option before a subcommand, which would read, or change, another history."""
+    for option in context.command.params:
+        if context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE:
+            name = option.opts[0]
+            raise click.UsageError(
+                f"{name} before {subcommand} has no effect: write options at the end, or leave it out"
+            )
 
 
 def _counted(damaged: list[str]) -> str:
