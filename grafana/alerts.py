@@ -202,7 +202,7 @@ STATE_RULES = (
         ),
         "warning",
         "{{ .Values.B }} hosts call {{ .Labels.source }} a falseticker",
-        "It disagrees with the other servers of each of them: the server is wrong, not the hosts. Where it is one of "
+        "It disagrees with the other servers of each of them: the server is probably wrong. Where it is one of "
         "few, it may win the vote one day.",
         "Check the server's own sources; remove it from the configuration until it is right.",
         "ntpaudit fleet --format json",
@@ -217,7 +217,8 @@ STATE_RULES = (
         *_backlog(),
         "warning",
         "{{ .Values.B }} hosts" + _AT_SITE + " deliver records that are more than 15 minutes old",
-        "They were cut off, or the database refused them, and catch up now. What is shown of them may be late.",
+        "Their records wait, or are being sent late: the hosts were cut off, or the database refused the records. What "
+        "is shown of them may be late.",
         "If it lasts, check the delivery on the host, and the load of the database.",
         "ntpaudit status",
         "host",

@@ -42,7 +42,7 @@ _KEYS: Mapping[str, Mapping[str, _Key]] = {
             "a zone of the NTP pool, or a name of your own with many addresses: 4 of them are asked", "ntp.example.net"
         ),
         "region": _Key("the pool of a continent or of a country, by name or by two letters", "nl"),
-        "from_host": _Key("ask also the servers that this host's own time daemon is configured with"),
+        "from_host": _Key("ask also the servers that this host's running time daemon was started with"),
     },
     "schedule": {
         "network": _Key("how often servers are asked; 15s at least, 1s where all are loopback"),

@@ -56,7 +56,9 @@ def _timeout(text: str) -> float:
 @click.option(
     "--region", "regions", multiple=True, type=Parsed("NAME", region), help="Ask the pool of a continent or country."
 )
-@click.option("--from-host", is_flag=True, help="Ask the servers that this host's own time daemon is configured with.")
+@click.option(
+    "--from-host", is_flag=True, help="Ask the servers that this host's running time daemon was started with."
+)
 @click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
 @click.option("--profile", type=click.Choice(list(PROFILES)), metavar="NAME", help=f"One of: {', '.join(PROFILES)}.")
 @click.option("--warning", type=_SPAN, help="Warn beyond this error, such as 100ms.")

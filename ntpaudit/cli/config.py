@@ -91,7 +91,9 @@ def _checked(name: str, read: Callable[[str], Any]) -> Parsed[str]:
 @click.argument("servers", nargs=-1, metavar="[SERVER]...", type=_checked("SERVER", parse_source))
 @click.option("--pool", "zone", type=_checked("ZONE", pool), help="Ask this zone, such as nl.pool.ntp.org.")
 @click.option("--region", "place", type=_checked("NAME", region), help="Ask the pool of a continent or country.")
-@click.option("--from-host", is_flag=True, help="Ask the servers that this host's own time daemon is configured with.")
+@click.option(
+    "--from-host", is_flag=True, help="Ask the servers that this host's running time daemon was started with."
+)
 @click.option("--influx-url", metavar="URL", help="Deliver to this InfluxDB, such as http://127.0.0.1:8086.")
 @click.option("--bucket", metavar="NAME", help="The bucket, or the database.  [default: ntpaudit]")
 @click.option("--org", metavar="NAME", help="The organisation, for servers that have them.")

@@ -395,7 +395,7 @@ RULES = (
     Rule(
         "common-source",
         check_common_source,
-        "look whether this server is broken or attacked, and take it out of the configuration until it is mended",
+        "check whether this server is broken or compromised; remove it from the configuration until it is repaired",
         (_ISO, _PCI, _SC45),
         raised_when={
             "high": (
@@ -416,7 +416,7 @@ RULES = (
                 "three or more hosts of a site were measured now and `--before` (1 h) ago, and more than half have "
                 "moved for certain: each by at least a tenth of the warning tolerance, and perhaps all by one amount. "
                 "The message says what is proved of each, and the least amount that fits all; this is `value_s`, "
-                "positive where they fell behind. Hosts without a site are no site"
+                "positive where they fell behind. Hosts without a site are not compared"
             ),
             "low": "the same, and each of these hosts is for certain nearer to the true time than before",
         },
