@@ -7,6 +7,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import cache
 
 import pytest
 
@@ -31,8 +32,12 @@ WRONG_S = 3 * HOUR_S + 17
 """By how much servers are ahead or behind: no stamp of then is one of now."""
 
 OK, WARNING, UNKNOWN, CRITICAL = Severity.OK, Severity.WARNING, Severity.UNKNOWN, Severity.CRITICAL
-NOW_NS = time.time_ns() // NS_PER_S * NS_PER_S
-"""The present: points come until a few seconds ago, for VictoriaMetrics shows them after a while."""
+
+
+@cache
+def now_ns() -> int:
+    """Return the present as the first test has it: points come until a few seconds ago, as VictoriaMetrics is late."""
+    return time.time_ns() // NS_PER_S * NS_PER_S
 
 
 def audit(
@@ -43,7 +48,7 @@ def audit(
     Unless it `knows` what the database answered, its points are those of an agent that has just started, or of an
     older one.
     """
-    came_ns = NOW_NS - round(ago_s * NS_PER_S)
+    came_ns = now_ns() - round(ago_s * NS_PER_S)
     host_ns = came_ns + round((ahead_s - behind_s) * NS_PER_S)
     liar = [seen("ntp9.example.net", 40.0, reference_id=b"\xc6\x33\x64\x01", host_ns=host_ns)] if "liar" in more else []
     sources = [*servers(behind_s, host_ns=host_ns), *liar]
@@ -85,7 +90,7 @@ def audits() -> Iterator[TOLD]:
 
 def lines() -> str:
     """Return all as a database gets it, and points that say of themselves what is not so."""
-    stamp_ns = NOW_NS - 20 * NS_PER_S
+    stamp_ns = now_ns() - 20 * NS_PER_S
     claims = {
         "claims-ok": "severity=0i,offset_s=7200.0,earliest_s=7199.0,latest_s=7201.0,usable=4i,falsetickers=0i,age_s=5.",
         "claims-all": "severity=0i,usable=4i,falsetickers=0i",
@@ -113,8 +118,8 @@ def snapshots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Snapshot]:
     path = str(tmp_path_factory.mktemp("disputed") / "demo.sqlite3")
     with EmbeddedStore.create(path) as store:
         for made, events in audits():
-            store.write(points(made, events), NOW_NS)
-        store.finish(NOW_NS)
+            store.write(points(made, events), now_ns())
+        store.finish(now_ns())
     found = {}
     with closing(open_reader(path=path)) as reader:
         found["embedded"] = reader.snapshot(reader.now_ns(), Reach())
@@ -169,7 +174,7 @@ def test_who_is_disputed_is_never_ok(snapshots: dict[str, Snapshot], kind: str) 
     for name, wrong_s in (("ahead", WRONG_S), ("ahead-old", WRONG_S), ("behind", -WRONG_S), ("only-ahead", 8 * HOUR_S)):
         assert hosts[name].disputed_s == pytest.approx(wrong_s, abs=120), name
     assert hosts["leap"].disputed_s == 400 * 86_400
-    assert point_of(hosts["leap"]).last_ns == pytest.approx(NOW_NS, abs=150 * NS_PER_S)
+    assert point_of(hosts["leap"]).last_ns == pytest.approx(now_ns(), abs=150 * NS_PER_S)
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -215,12 +220,12 @@ def test_a_past_moment_is_not_judged_by_what_came_later(tmp_path: object) -> Non
     path = f"{tmp_path}/demo.sqlite3"
     with EmbeddedStore.create(path) as store:
         for made, events in audits():
-            store.write(points(made, events), NOW_NS)
-        store.finish(NOW_NS)
+            store.write(points(made, events), now_ns())
+        store.finish(now_ns())
     with closing(open_reader(path=path)) as reader:
-        snapshot = reader.snapshot(NOW_NS - HOUR_S * NS_PER_S, Reach())
+        snapshot = reader.snapshot(now_ns() - HOUR_S * NS_PER_S, Reach())
     assert not snapshot.looked_ahead
-    assert max(host.last_ns for host in snapshot.hosts) <= NOW_NS - HOUR_S * NS_PER_S
+    assert max(host.last_ns for host in snapshot.hosts) <= now_ns() - HOUR_S * NS_PER_S
     fleet, hosts = judged(snapshot)
     assert {"ahead", "behind", "right"} & about(fleet, "time-disputed") == {"ahead", "behind"}
     assert hosts["ahead"].silent_s is None

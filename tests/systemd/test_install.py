@@ -97,7 +97,7 @@ def test_the_bill_of_materials_is_the_lock(tmp_path: Path) -> None:
     written = []
     for folder in ("one", "two"):
         command = [sys.executable, str(REPOSITORY / "packaging/sbom.py"), "--output", str(tmp_path / folder)]
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"SOURCE_DATE_EPOCH": "1796000000"})
         (path,) = (tmp_path / folder).iterdir()
         assert path.name.endswith(".cdx.json")
         written.append(path.read_text())
