@@ -19,7 +19,7 @@ PREFIX ?= /opt/ntpaudit
 BIN := $(VENV)/bin
 SERVERS := chrony ntpsec influxdb victoria-metrics prometheus nginx libfaketime iproute2 mandoc mmdebstrap openssl \
            chromium-headless-shell openntpd systemd-timesyncd
-SIMULATED := tests/core tests/test_month.py
+SIMULATED := tests/core tests/reports tests/store tests/test_month.py
 
 export NTPAUDIT_UNTESTED := $(CURDIR)/.coverage-untested
 SUM_UP = $(BIN)/coverage combine --quiet; \
@@ -36,7 +36,7 @@ run: $(VENV)/installed
 		$(BIN)/ntpaudit demo --once; echo "exit status $$?"; \
 	fi
 
-# The tests of simulated worlds keep one core busy, and know nothing of the other, where real servers and clocks are at
+# The tests of simulated worlds, of reports and of the store keep one core busy; on the other real servers and clocks are at
 # work; they are told last. PYTEST= chooses some tests, and runs them alone. What the machine lacks for is listed at the
 # end; the coverage must be reached only where it may lack nothing.
 test: $(VENV)/developer servers
