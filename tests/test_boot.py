@@ -550,6 +550,25 @@ def test_configuration_is_reloaded(host: Machine) -> None:
     assert shown(host, "ntpaudit", "ActiveState") == "active"
 
 
+def test_a_reload_checks_the_file_that_the_agent_runs_by(host: Machine) -> None:
+    """Where a drop-in names another file, that one decides whether `systemctl reload` succeeds."""
+    sound = host.path("/etc/ntpaudit/ntpaudit.toml").read_text()
+    write(host, "/etc/ntpaudit/site.toml", sound)
+    drop_in = "/etc/systemd/system/ntpaudit.service.d/file.conf"
+    command = "/opt/ntpaudit/bin/ntpaudit agent --config /etc/ntpaudit/site.toml"
+    write(host, drop_in, f"[Service]\nExecStart=\nExecStart={command}\n")
+    host.say("systemctl", "daemon-reload")
+    host.say("systemctl", "restart", "ntpaudit")
+    write(host, "/etc/ntpaudit/ntpaudit.toml", "[sources]\nserver = 1\n")
+    host.say("systemctl", "reload", "ntpaudit")
+    write(host, "/etc/ntpaudit/ntpaudit.toml", sound)
+    write(host, "/etc/ntpaudit/site.toml", "[sources]\nserver = 1\n")
+    assert host.run(["systemctl", "reload", "ntpaudit"], check=False).returncode != 0
+    host.path(drop_in).unlink()
+    host.say("systemctl", "daemon-reload")
+    host.say("systemctl", "restart", "ntpaudit")
+
+
 def test_frozen_agent_is_restarted(host: Machine) -> None:
     """An agent that no longer turns is ended by the watchdog and started again, and audits on."""
     pid = shown(host, "ntpaudit", "MainPID")

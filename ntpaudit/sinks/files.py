@@ -3,7 +3,9 @@
 A folder that others may write to can hold traps: a symbolic link to a file that only we may change, a pipe that blocks
 whoever opens it. So folders are walked by descriptor, a link is followed only if it belongs to the user that runs
 ntpaudit or to root, and only regular files are written. The kernel's protected_symlinks does not cover this: it guards
-sticky folders only, and not a program that resolves links itself.
+sticky folders only, and not a program that resolves links itself. A file with a second name is refused in a folder that
+others may write to: the other name may be that of a file that only we may change. The kernel's protected_hardlinks
+keeps others from making such a name, but is off unless a distribution turns it on.
 """
 
 import contextlib
@@ -120,7 +122,9 @@ def _open_at(place: Place, flags: int, mode: int) -> int:
     _check_regular(os.stat(place.name, dir_fd=place.folder, follow_symlinks=False))  # to open a device may do something
     handle = os.open(place.name, flags & ~os.O_CREAT | _CAREFULLY, dir_fd=place.folder)
     try:
-        _check_regular(os.fstat(handle))
+        found = os.fstat(handle)
+        _check_regular(found)
+        _refuse_second_name(found, os.stat(place.folder))
     except OSError:
         os.close(handle)
         raise
@@ -133,6 +137,13 @@ def _check_regular(found: os.stat_result) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "it is not a regular file")
+
+
+def _refuse_second_name(found: os.stat_result, folder: os.stat_result) -> None:
+    """Raise OSError for a file with several names in a folder where another user can have made this one."""
+    is_ours = folder.st_uid in (0, os.geteuid()) and not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if found.st_nlink > 1 and not is_ours:
+        raise OSError(errno.EMLINK, "it has a second name (a hard link), and other users may write to its folder")
 
 
 def write_atomically(path: str, text: str) -> None:
@@ -217,6 +228,7 @@ _REMEDIES = {
     errno.EISDIR: "name a file, not a folder",
     errno.EINVAL: "name a regular file",
     errno.ELOOP: "name the file itself, or let root own the link",
+    errno.EMLINK: "remove it, or name a file in a folder of the user that runs ntpaudit",
     errno.ENXIO: "start what reads from this pipe first",
     errno.EACCES: "let the user that runs ntpaudit write there",
     errno.EPERM: "let the user that runs ntpaudit write there",

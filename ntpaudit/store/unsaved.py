@@ -31,6 +31,9 @@ class UnsavedFile:
         self.close()
         with suppress(OSError):
             self._handle = os.open(self._path, _FLAGS, 0o600)
+            if os.fstat(self._handle).st_nlink > 1:  # the other name may be that of a file of somebody else
+                self.close()
+                return Unsaved()
             found = _parse(os.pread(self._handle, _SIZE, 0))
             self.write(found)
             return found

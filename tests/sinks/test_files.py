@@ -105,6 +105,35 @@ def test_a_link_of_our_own_is_followed(writer: str, tmp_path: Path) -> None:
     assert (tmp_path / "folder").is_symlink()
 
 
+@pytest.mark.parametrize("writer", ["append", "read"])
+@pytest.mark.parametrize(("mode", "owner"), [(0o1777, 0), (0o2770, 0), (0o700, ANOTHER)])
+@pytest.mark.needs("root")
+def test_a_second_name_is_refused_where_others_may_write(mode: int, owner: int, writer: str, tmp_path: Path) -> None:
+    """Such a hard link may lead to a file that only we may change; one name, or a folder of our own, is no danger."""
+    precious, folder = tmp_path / "precious", tmp_path / "folder"
+    precious.write_text("old")
+    folder.mkdir()
+    (folder / "records").hardlink_to(precious)
+    folder.chmod(mode)
+    os.chown(folder, owner, owner)
+    with pytest.raises(OSError, match="has a second name") as refused:
+        WRITERS[writer](str(folder / "records"))
+    assert unwritable("records", refused.value).endswith("in a folder of the user that runs ntpaudit")
+    assert precious.read_text() == "old"
+    write_atomically(str(folder / "records"), "new")  # replaces the name, and not what it leads to
+    assert precious.read_text() == "old"
+    WRITERS[writer](str(folder / "records"))
+
+
+def test_a_second_name_in_a_folder_of_our_own_is_followed(tmp_path: Path) -> None:
+    """A backup may make one: nobody else could."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "records").write_text("old")
+    (tmp_path / "backup").hardlink_to(tmp_path / "records")
+    _append(str(tmp_path / "records"))
+    assert (tmp_path / "backup").read_text() == "oldnew"
+
+
 def test_a_relative_path_begins_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As any program's does."""
     monkeypatch.chdir(tmp_path)

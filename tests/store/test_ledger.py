@@ -709,6 +709,17 @@ def test_a_count_that_makes_no_sense_is_none(text: str, path: Path) -> None:
     assert notes == []
 
 
+def test_a_count_never_overwrites_a_file_with_a_second_name(path: Path) -> None:
+    """The small file may be another user's hard link to a file that only we may change."""
+    precious = path.parent / "precious"
+    precious.write_text("old")
+    Path(f"{path}-unsaved").hardlink_to(precious)
+    ledger = Ledger(str(path), Notes().append)
+    keep(ledger, 1)
+    ledger.close()
+    assert precious.read_text() == "old"
+
+
 def test_a_newer_history_is_left_alone(path: Path) -> None:
     """The file of a later version is not touched, and the agent goes on in memory."""
     with closing(sqlite3.connect(path)) as connection:

@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from configparser import ConfigParser
 from pathlib import Path
+
+import pytest
 
 from tests.world.packages import REPOSITORY
 
@@ -49,6 +52,37 @@ def test_a_build_during_the_installation_takes_no_package_without_a_hash() -> No
     assert "--require-hashes" in first
     assert "build-requirements.txt" in first
     assert all("--no-build-isolation" in line and {"--require-hashes", "--no-index"} & {*line.split()} for line in rest)
+
+
+@pytest.mark.parametrize(
+    ("words", "checked"),
+    [
+        ([], "config check"),
+        (["--config", "/etc/my site.toml"], "config check /etc/my site.toml"),
+        (["--config=/etc/my site.toml"], "config check /etc/my site.toml"),
+    ],
+)
+def test_a_reload_checks_the_agent_s_own_file(words: list[str], checked: str, tmp_path: Path) -> None:
+    """The file of its command line, however that is written; the agent is signalled whatever the check says."""
+    unit = (UNITS / "ntpaudit.service").read_text().replace("\\\n", "")
+    (line,) = re.findall("^ExecReload=(.*)$", unit, re.MULTILINE)
+    program = tmp_path / "ntpaudit"
+    program.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/checked\necho $# >{tmp_path}/count\nexit 78\n')
+    program.chmod(0o755)
+    shell, flag, script = shlex.split(line.replace("/opt/ntpaudit/bin/ntpaudit", str(program)), posix=True)
+    script = script.replace("$$", "$").encode().decode("unicode_escape")  # as systemd reads it
+    waits = "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, [1]); print(flush=True); print(s.sigwait([1]))"
+    command = [sys.executable, "-c", waits, "agent", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as agent:
+        assert agent.stdout is not None
+        agent.stdout.readline()
+        done = subprocess.run(
+            [shell, flag, script], env={"MAINPID": str(agent.pid), "PATH": "/usr/bin:/bin"}, check=False
+        )
+        assert done.returncode == 78
+        assert agent.stdout.read().strip().endswith("1")
+    assert (tmp_path / "checked").read_text() == f"{checked}\n"
+    assert (tmp_path / "count").read_text() == f"{3 if words else 2}\n"
 
 
 def test_make_install_twice_and_uninstall(tmp_path: Path) -> None:
