@@ -1,5 +1,6 @@
 """Run the command line: as `python -m ntpaudit`, and as the program that is installed."""
 
+import gc
 import signal
 import sys
 
@@ -10,8 +11,10 @@ HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 def main() -> None:
     """Run the command line and end the process.
 
-    An agent's signals are blocked before anything is imported that takes time; `System` unblocks them.
+    An agent's signals are blocked before anything is imported that takes time; `System` unblocks them. Garbage is not
+    collected while modules are imported, for there is none; `LazyGroup` switches the collector on again.
     """
+    gc.disable()
     if sys.argv[1:2] == ["agent"]:
         signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     from ntpaudit.cli import main as run  # click alone takes longer than Python itself

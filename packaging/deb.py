@@ -26,24 +26,16 @@ PACKAGING = Path(__file__).resolve().parent
 REPOSITORY = PACKAGING.parent
 DEBIAN = PACKAGING / "debian"
 REQUIREMENTS = PACKAGING / "requirements.txt"
+KERNEL_CLOCK = REPOSITORY / "systemd/kernel_clock.py"
+
+SHEBANG = "#!/usr/bin/python3 -IS\n"
+"""Without site, environment and the user's own packages: only what came with the package is ever imported."""
 
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
-"""Debian's architectures for which psutil has a wheel, and what wheels call them."""
+"""The architectures that packages are built for, by Debian's names, and what wheels call them."""
 
 PREFIX = "opt/ntpaudit"
 """Where the package lives, as `make install` has it, so that one set of units serves both."""
-
-LAUNCHER = """#!/usr/bin/python3 -IS
-import sys
-
-sys.path.insert(0, "/opt/ntpaudit/lib")
-
-from ntpaudit.__main__ import main
-
-if __name__ == "__main__":  # `demo` spawns processes, each of which imports this file again
-    main()
-"""
-"""Without site, environment and the user's own packages: only what came with the package is ever imported."""
 
 
 def main() -> None:
@@ -104,15 +96,10 @@ def _add_program(root: Path, arch: str) -> None:
         _run(*pip("install", MACHINES[arch], *offline, *dependencies()))
     _thin_out(prefix / "lib")
     shutil.copytree(REPOSITORY / "ntpaudit", prefix / "lib/ntpaudit", ignore=shutil.ignore_patterns("__pycache__"))
-    _write(prefix / "bin/ntpaudit", LAUNCHER, 0o755)
-    _write(prefix / "bin/ntpaudit-kernel", kernel_clock("/usr/bin/python3"), 0o755)
+    for name, source in (("ntpaudit", PACKAGING / "launcher.py"), ("ntpaudit-kernel", KERNEL_CLOCK)):
+        _write(prefix / "bin" / name, SHEBANG + source.read_text(), 0o755)
     (root / "usr/bin").mkdir(parents=True)
     (root / "usr/bin/ntpaudit").symlink_to(f"/{PREFIX}/bin/ntpaudit")
-
-
-def kernel_clock(python: str) -> str:
-    """The program of ntpaudit-kernel.service, to be run by that Python; it needs no package."""
-    return f"#!{python} -IS\n" + (REPOSITORY / "systemd/kernel_clock.py").read_text()
 
 
 def _thin_out(lib: Path) -> None:

@@ -33,8 +33,8 @@ trap 'rm -rf "$sources"' EXIT
 cp -R ntpaudit pyproject.toml README.md LICENSE "$sources"
 
 "$python" -m venv "$target"
-# As root nothing runs that was not reviewed: each file has a hash of the lock, and a build takes no others. psutil is
-# built where it has no wheel; pip would fetch what that takes without a hash, so setuptools is there first.
+# As root nothing runs that was not reviewed: each file has a hash of the lock, and a build takes no others: pip would
+# fetch its requirements without a hash, so setuptools is there first.
 sed -n '/^setuptools==/,/[^\\]$/p' packaging/requirements.txt >"$sources/build-requirements.txt"
 "$target/bin/python3" -m pip install --quiet --no-compile --require-hashes --requirement "$sources/build-requirements.txt"
 "$target/bin/python3" -m pip install --quiet --no-compile --require-hashes --no-build-isolation \
@@ -48,11 +48,14 @@ sed -n '/^setuptools==/,/[^\\]$/p' packaging/requirements.txt >"$sources/build-r
 "$target/bin/python3" -m pip --quiet uninstall --yes setuptools pip # they have done their work
 "$target/bin/python3" -m compileall -q -s "$destdir" "$target/lib" # which may be read-only where it runs
 find "$target/lib" -name direct_url.json -exec rm {} + # it tells of $sources
-{
+packages=$("$target/bin/python3" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+launcher() { # without site, environment and the user's own packages: nothing else is ever imported, and it starts sooner
     echo "#!$prefix/bin/python3 -IS"
-    cat systemd/kernel_clock.py
-} >"$target/bin/ntpaudit-kernel"
-chmod 755 "$target/bin/ntpaudit-kernel"
+    sed "s|/opt/ntpaudit/lib|$packages|" "$1"
+}
+launcher packaging/launcher.py >"$target/bin/ntpaudit"
+launcher systemd/kernel_clock.py >"$target/bin/ntpaudit-kernel"
+chmod 755 "$target/bin/ntpaudit" "$target/bin/ntpaudit-kernel"
 if [ -n "$destdir" ]; then # where it will run is not where it is now
     find "$target/bin" "$target/pyvenv.cfg" -type f -exec sed -i "s|$target|$prefix|g" {} +
 fi

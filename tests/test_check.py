@@ -510,8 +510,21 @@ def test_a_check_imports_nothing_it_does_not_use(real_servers: list[str], tmp_pa
     imported = modules(ran.err) - modules(bare.stderr)  # a virtual environment may import things of its own
     assert "ntpaudit.audit" in imported
     assert "sqlite3" not in modules(bare.stderr)
-    unused = "influxdb_client urllib3 asyncio sqlite3 tempfile secrets tomllib pathlib ssl http ntpaudit.demo"
+    unused = "influxdb_client psutil urllib3 asyncio sqlite3 tempfile secrets tomllib pathlib ssl http ntpaudit.demo"
     assert imported & set(unused.split()) == set()
+
+
+def test_the_collector_runs_again_once_modules_are_imported() -> None:
+    """It is off while a command is imported, and what was imported is not examined by it afterwards."""
+    program = (
+        "import gc, sys; sys.argv = ['ntpaudit', 'check', '--help']; from ntpaudit import __main__, cli; "
+        "before = gc.get_freeze_count(); within = []; load = cli.importlib.import_module; "
+        "cli.importlib.import_module = lambda name: (within.append(gc.isenabled()), load(name))[1]\n"
+        "try: __main__.main()\n"
+        "except SystemExit: print(within, gc.isenabled(), gc.get_freeze_count() > before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[False] True True"
 
 
 def modules(errors: str) -> set[str]:

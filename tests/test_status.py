@@ -399,7 +399,7 @@ def test_the_configuration_names_the_history(tmp_path: Path) -> None:
 
 
 def test_nothing_is_asked_and_nothing_unneeded_imported(tmp_path: Path) -> None:
-    """It works where there is no network at all, and loads neither psutil nor anything that opens a connection."""
+    """It works where there is no network at all, and loads nothing that opens a connection."""
     keep(tmp_path, recent())
     with island({}) as land:
         ran = ntpaudit(

@@ -1,6 +1,7 @@
 """The command line: one file per command group, each loaded when it is called."""
 
 import contextlib
+import gc
 import importlib
 import sys
 import traceback
@@ -53,6 +54,9 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"ntpaudit.cli.{cmd_name}")
+        if not gc.isenabled():  # `__main__` disabled it for the imports
+            gc.freeze()  # modules stay until the process ends: no collection needs to examine them
+            gc.enable()
         command: click.Command = getattr(module, cmd_name)
         return command
 

@@ -150,7 +150,7 @@ def cost_section() -> Iterator[str]:
     with servers([Behaviour()] * 4) as asked:
         for where, neighbour in (
             ("no time daemon runs", nullcontext),
-            ("a chronyd runs, so psutil is needed", chronyd),
+            ("a chronyd runs", chronyd),
         ):
             with neighbour():
                 cpu, wall = process_cost(check(*names(asked)))

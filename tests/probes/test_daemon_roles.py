@@ -139,7 +139,7 @@ def test_the_devices_of_hyper_v(tmp_path: Path) -> None:
         (Process(1, ("/usr/sbin/ntpd", "-f", "/x"), unit="openntpd.service"), True),
         (Process(1, ("/usr/sbin/openntpd",)), True),
         (Process(1, ("/usr/sbin/ntpd",), helpers=(("ntpd: ntp engine", "", ""),)), True),
-        (Process(1, ("/usr/sbin/ntpd",), helpers=(("ntpd:", "ntp", "engine"),)), True),  # as psutil splits it
+        (Process(1, ("/usr/sbin/ntpd",), helpers=(("ntpd:", "ntp", "engine"),)), True),  # a title, split
         (Process(1, ("/usr/sbin/ntpd",), helpers=(("/usr/sbin/ntpd",),)), False),
         (Process(1, ()), False),
     ],

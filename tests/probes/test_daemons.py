@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ntpaudit.core.observation import Daemon, HiddenDaemons
@@ -219,6 +220,25 @@ def test_a_helper_process_counts_with_its_parent(tmp_path: Path) -> None:
         assert _seen(pid, helper) == [_holding("ntpd", pid)]
         (process,) = [process for _, process in time_processes(["ntpd"]).processes if process.pid == pid]
         assert process.helpers == (process.words,)
+
+
+@pytest.mark.parametrize("words", [(), ("",), ("-f", "", "a b"), ("-x", "")])
+def test_user_and_command_line_are_what_psutil_reads(words: tuple[str, ...], tmp_path: Path) -> None:
+    """They equal what psutil reads, also for arguments that are empty or hold spaces."""
+    with _process("ntpd", tmp_path, words=words) as (pid,):
+        (process,) = [process for _, process in time_processes(["ntpd"]).processes if process.pid == pid]
+        oracle = psutil.Process(pid)
+        assert process.words == tuple(oracle.cmdline())
+        assert process.is_root == (oracle.uids().real == 0)
+
+
+def test_a_title_is_split_into_words(tmp_path: Path) -> None:
+    """A process that wrote a title over its command line has one text there, as OpenNTPD's engine does."""
+    shutil.copy("/bin/cat", tmp_path / "ntpd")
+    with subprocess.Popen(["ntpd: ntp engine"], executable=tmp_path / "ntpd", stdin=subprocess.PIPE) as engine:
+        _eventually(engine.pid, "ntpd")
+        (process,) = [process for _, process in time_processes(["ntpd"]).processes if process.pid == engine.pid]
+        assert process.words == ("ntpd:", "ntp", "engine") == tuple(psutil.Process(engine.pid).cmdline())
 
 
 def test_two_daemons_are_two(tmp_path: Path) -> None:

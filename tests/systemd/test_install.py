@@ -46,7 +46,7 @@ def test_no_setting_is_written_twice() -> None:
 
 
 def test_a_build_during_the_installation_takes_no_package_without_a_hash() -> None:
-    """Not even where psutil has no wheel: pip's isolated builds fetch their requirements without a hash."""
+    """Not even where a dependency has no wheel: pip's isolated builds fetch their requirements without a hash."""
     script = (REPOSITORY / "packaging/install.sh").read_text().replace("\\\n", "")
     first, *rest = [line for line in script.splitlines() if "pip install" in line]
     assert "--require-hashes" in first
@@ -85,14 +85,15 @@ def test_a_reload_checks_the_agent_s_own_file(words: list[str], checked: str, tm
     assert (tmp_path / "count").read_text() == f"{3 if words else 2}\n"
 
 
-def test_make_install_twice_and_uninstall(tmp_path: Path) -> None:
+def test_make_install_twice_and_uninstall(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """It installs below DESTDIR, again over itself, for a place of its own; and takes away what it brought."""
     where = [f"DESTDIR={tmp_path}", "PREFIX=/srv/audit"]
     assert "nothing was started" in make("install", *where)
     assert "nothing was started" in make("install", *where)
     assert os.readlink(tmp_path / "usr/local/bin/ntpaudit") == "/srv/audit/bin/ntpaudit"
     for name in ("ntpaudit", "ntpaudit-kernel"):
-        assert (tmp_path / "srv/audit/bin" / name).read_text().startswith("#!/srv/audit/bin/python3")
+        assert (tmp_path / "srv/audit/bin" / name).read_text().startswith("#!/srv/audit/bin/python3 -IS\n")
+    _run_installed(tmp_path / "srv/audit", tmp_path_factory.mktemp("run"))
     unit = (tmp_path / "usr/lib/systemd/system/ntpaudit.service").read_text()
     assert "ExecStart=/srv/audit/bin/ntpaudit agent" in unit
     assert "/opt/" not in unit
@@ -103,6 +104,21 @@ def test_make_install_twice_and_uninstall(tmp_path: Path) -> None:
     assert "history" in make("uninstall", *where)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()}
     assert left == set()
+
+
+def _run_installed(root: Path, folder: Path) -> None:
+    """The program finds its packages without site, and imports nothing by PYTHONPATH."""
+    launcher = folder / "ntpaudit"  # as it will be once its folder is where it is to run
+    launcher.write_text((root / "bin/ntpaudit").read_text().replace("/srv/audit", str(root)))
+    (folder / "click.py").write_text("raise SystemExit('imported by PYTHONPATH')\n")
+    done = subprocess.run(
+        [root / "bin/python3", "-IS", launcher, "demo", "--once"],
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert "liar.example" in done.stdout, done.stderr
 
 
 def test_nothing_is_installed_that_is_not_in_the_lock(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ntpaudit.probes.daemons.kind import Process
 
@@ -27,12 +27,12 @@ class Seen(NamedTuple):
 def time_processes(names: Collection[str]) -> Seen:
     """Return the processes that have one of these names. Raises OSError where no process can be seen."""
     named, hidden = _named(names)
-    facts = {pid: found for pid in named if (found := _facts(pid)) is not None}
-    parents = {pid: found["ppid"] for pid, found in facts.items()}
+    statuses = {pid: status for pid in named if (status := _status(pid)) is not None}
+    parents = {pid: int(_field(status, "PPid") or 0) for pid, status in statuses.items()}
     helpers = {pid for pid, parent in parents.items() if named.get(parent) == named[pid]}
     processes = tuple(
-        (named[pid], _process(pid, found, [facts[one] for one in helpers if parents[one] == pid]))
-        for pid, found in facts.items()
+        (named[pid], _process(pid, status, [one for one in helpers if parents[one] == pid]))
+        for pid, status in statuses.items()
         if pid not in helpers
     )
     return Seen(processes, hidden)
@@ -40,7 +40,6 @@ def time_processes(names: Collection[str]) -> Seen:
 
 def _named(names: Collection[str]) -> tuple[Mapping[int, str], str | None]:
     """Return the processes of these names, and why some may be hidden from us."""
-    # psutil takes four times as long to name a process, and there may be thousands, of which a few are looked at.
     pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
     named, is_hidden = {}, 1 not in pids
     for pid in pids:
@@ -68,37 +67,40 @@ def _is_own_pid_namespace() -> bool:
         return False  # a kernel without PID namespaces
 
 
-def _facts(pid: int) -> Mapping[str, Any] | None:
-    """Return what psutil says of a process; None of a zombie and of one that has ended."""
-    import psutil  # costs more than everything else here, and is needed only where there is a daemon
-
+def _status(pid: int) -> str | None:
+    """Return /proc/PID/status, empty where it is hidden from us; None of a zombie and of a process that has ended."""
     try:
-        facts: Mapping[str, Any] = psutil.Process(pid).as_dict(["status", "ppid", "cmdline", "uids"], ad_value=None)
-    except psutil.NoSuchProcess:
+        status = _read(pid, "status")
+    except PermissionError:
+        return ""
+    except OSError:
         return None
-    return None if facts["status"] == psutil.STATUS_ZOMBIE else facts
+    return None if _field(status, "State").startswith("Z") else status
 
 
-def _process(pid: int, facts: Mapping[str, Any], helpers: Collection[Mapping[str, Any]]) -> Process:
-    """Describe a process by what psutil says of it and of its helpers, and by what psutil does not know."""
+def _process(pid: int, status: str, helpers: Collection[int]) -> Process:
+    """Describe a process by what /proc shows of it, and of its helpers."""
     service = _SERVICE.search(_read_or_empty(pid, "cgroup"))
-    status = _read_or_empty(pid, "status")
     return Process(
         pid,
-        _words(facts),
+        _words(pid),
         can_set_clock=_can_set_clock(pid, status),
-        is_root=facts["uids"] is not None and facts["uids"].real == 0,
+        is_root=_field(status, "Uid").split()[:1] == ["0"],  # the real one comes first (proc_pid_status(5))
         unit=service[1] if service else None,
-        helpers=tuple(_words(helper) for helper in helpers),
+        helpers=tuple(map(_words, helpers)),
         root=_root(pid),
         folder=_working_folder(pid),
         is_ours=len(_field(status, "NSpid").split()) <= 1,
     )
 
 
-def _words(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a command line; not everyone is told another user's."""
-    return tuple(facts["cmdline"] or ())
+def _words(pid: int) -> tuple[str, ...]:
+    """Return a command line; nothing where it is hidden from us.
+
+    A process that wrote a title over it (setproctitle(3)) has a single text there, split at spaces here.
+    """
+    words = _read_or_empty(pid, "cmdline").removesuffix("\0").split("\0")
+    return tuple(words[0].split() if len(words) == 1 else words)
 
 
 def _can_set_clock(pid: int, status: str) -> bool | None:
