@@ -166,9 +166,12 @@ class Agent:
         self._pool_asked_ns: int | None = None
         self._watchdog_s = _watchdog_s(setting.environment)
         self._fed_ns = 0
+        self.unkept: str | None = None
+        """After the end: that nothing of this run was kept, with what follows and the fix; None where it was."""
 
     def once(self) -> Record:
-        """Go through one cycle: ask, judge, keep, tell, deliver. Return the record."""
+        """Go through one cycle: ask, judge, keep, tell, deliver. Return the record; `unkept` is set after it."""
+        self.rounds.is_single = True
         self.begin()
         observation = audit.observe(self._setting.plan, self._around.clock, self.ledger.update, self.voice)
         told = self.rounds.network(observation)
@@ -359,7 +362,12 @@ class Agent:
             self._courier.stop(STOP_S)
         for _, teller in self._tellers.values():
             teller.close()
-        self.ledger.close()
+        if not self.ledger.close():
+            self.unkept = (
+                f"no state was kept in {self._setting.folder}, so no later run can confirm what this one found, and "
+                "nothing is found that shows only over time; fix: let this user write to that folder, or name another "
+                "in STATE_DIRECTORY or history.path"
+            )
         self._notifier.close()
         self._claim.release()
 

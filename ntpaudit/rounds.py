@@ -141,6 +141,7 @@ class Rounds:
         self._trimmed_ns: int | None = None
         self._facts_ns: int | None = None
         self.missed = 0
+        self.is_single = False  # the process ends after one round, so another can know of it by the file alone
         self.health: Callable[[int], Health] = lambda now_ns: Health()
         self.database_clock: Callable[[], DatabaseClock | None] = lambda: None
         self.last: Record | None = None
@@ -269,7 +270,14 @@ class Rounds:
         health, dropped = self._current_health(observation.taken), self._count_dropped(observation.taken)
         terms = self.ways.terms if terms is None else terms
         result = conclude_round(
-            self._mind, observation, kind, terms, health, dropped=dropped, database=self.database_clock()
+            self._mind,
+            observation,
+            kind,
+            terms,
+            health,
+            dropped=dropped,
+            database=self.database_clock(),
+            can_confirm=not (self.is_single and self._ledger.stands_in),
         )
         self._mind = result.mind
         self._keep(audit_id, observation, result)

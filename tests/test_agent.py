@@ -25,7 +25,7 @@ from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.reader import Reach
 from ntpaudit.probes.kernel import TIMEX
 from ntpaudit.store.packing import unpack_text
-from tests.command import ntpaudit
+from tests.command import Ran, ntpaudit
 from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
 from tests.world.sandbox import TIMERFD_CALLS, refuse
@@ -178,6 +178,60 @@ def test_a_timer_is_believed_as_long_as_it_takes(servers: list[str], tmp_path: P
     told = json.loads(ntpaudit("status", "--config", config, "--format", "json", state=tmp_path).out)
     assert told["stale_after_s"] == 3 * 2100 + 10
     assert ntpaudit("agent", "--every", "35m", "--config", config, state=tmp_path).status == 64
+
+
+def no_folder(folder: Path) -> None:
+    """Let no folder be made."""
+    folder.parent.chmod(0o555)
+
+
+def read_only(folder: Path) -> None:
+    """Let nothing be written, neither beside an earlier state nor to it."""
+    folder.mkdir(exist_ok=True)
+    for file in folder.iterdir():
+        file.chmod(0o444)
+    folder.chmod(0o555)
+
+
+@pytest.mark.parametrize(("is_first", "forbid"), [(True, no_folder), (True, read_only), (False, read_only)])
+def test_one_cycle_without_a_state_is_never_ok(
+    is_first: bool, forbid: Callable[[Path], None], servers: list[str], tmp_path: Path
+) -> None:
+    """Each such run is the first one, so none can confirm a finding: it ends with 3, and says where and what to do."""
+    config, folder = str(configure(tmp_path, servers)), tmp_path / "var" / "state"
+    folder.parent.mkdir()
+    if not is_first:
+        ntpaudit("agent", "--once", "--config", config, state=folder.parent)
+    forbid(folder)
+    for _ in range(2):
+        ran = confined("agent", "--once", "--config", config, state=folder.parent)
+        assert ran.status == 3, ran
+        assert "4 of 4 servers agree" in " ".join(ran.out.split())
+        *_, last = ran.err.splitlines()
+        assert last.startswith(f"ntpaudit: no state was kept in {folder}, "), ran.err
+        assert "STATE_DIRECTORY" in last
+
+
+def test_a_wrong_clock_is_not_ok_without_a_state(tmp_path: Path) -> None:
+    """What would be critical once confirmed is unknown in each run."""
+    state = tmp_path / "var"
+    state.mkdir()
+    state.chmod(0o555)
+    with ExitStack() as stack:
+        ahead = Behaviour(offset_s=10.0, stratum=2, reference_id=b"\xc0\x00\x02\x01")
+        named = [stack.enter_context(NtpServer(ahead)) for _ in range(4)]
+        config = configure(tmp_path, [f"127.0.0.1:{server.port}" for server in named])
+        for _ in range(4):
+            ran = confined("agent", "--once", "--config", str(config), state=state)
+            assert ran.status == 3, ran
+            assert ran.out.startswith("UNKNOWN"), ran.out
+            assert "not confirmed yet, else critical" in " ".join(ran.out.split())
+
+
+def confined(*words: str, state: Path) -> Ran:
+    """Run ntpaudit by the permissions of files, which root's privileges would override."""
+    powerless = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all"]
+    return ntpaudit(*words, state=state, inside=lambda command: [*powerless * (os.geteuid() == 0), *command])
 
 
 def test_an_agent_asks_nobody_by_default(tmp_path: Path) -> None:

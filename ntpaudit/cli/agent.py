@@ -8,6 +8,7 @@ from ntpaudit.agent import Agent, read_setting
 from ntpaudit.cli.output import StandardError, finish
 from ntpaudit.cli.parameters import Parsed
 from ntpaudit.config import find_config
+from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import parse_span
 from ntpaudit.surroundings import System
 
@@ -21,8 +22,8 @@ Examples:
 SIGHUP reloads the configuration (a broken one is refused and the old one stays), SIGUSR1 audits now, SIGTERM ends.
 
 \b
-Exit status: 0 when told to end; with --once as `ntpaudit check`; 64 usage, 75 another agent uses the same state,
-78 configuration.
+Exit status: 0 when told to end; with --once as `ntpaudit check`, but 3 in place of 0 and 1 where no state could be
+kept, since then no finding can be confirmed; 64 usage, 75 another agent uses the same state, 78 configuration.
 """
 
 
@@ -50,4 +51,7 @@ def agent(config_path: str | None, once: bool, every_s: float | None) -> None:
             one.run()
             return
         record = one.once()
+    if one.unkept is not None:
+        note(one.unkept)
+        finish(record, "text", least=Severity.UNKNOWN)
     finish(record, "text")

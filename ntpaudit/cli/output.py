@@ -39,8 +39,11 @@ class StandardError:
             self.note(text)
 
 
-def finish(record: "Record", format_name: str, output: str | None = None) -> None:
-    """Write the record and end with its exit status; what cannot be written is unknown to whoever waits for it."""
+def finish(record: "Record", format_name: str, output: str | None = None, *, least: Severity = Severity.OK) -> None:
+    """Write the record and end with its exit status; what cannot be written is unknown to whoever waits for it.
+
+    The exit status is that of `least` where the record's severity is better.
+    """
     try:
         if output in (None, "-"):
             if not isinstance(sys.stdout, io.TextIOWrapper):
@@ -56,7 +59,7 @@ def finish(record: "Record", format_name: str, output: str | None = None) -> Non
         drop_output()
         StandardError().note(unwritable(output or "the result", error))
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
-    raise click.exceptions.Exit(record.severity.exit_status)
+    raise click.exceptions.Exit(max(record.severity, least).exit_status)
 
 
 def drop_output() -> None:

@@ -91,12 +91,20 @@ _NEW = Watched()
 
 
 def judge(
-    case: Case, alarms: Alarms, kind: Kind, *, is_sample: bool, is_correcting: bool = False, is_continued: bool = True
+    case: Case,
+    alarms: Alarms,
+    kind: Kind,
+    *,
+    is_sample: bool,
+    is_correcting: bool = False,
+    is_continued: bool = True,
+    can_confirm: bool = True,
 ) -> Judgement:
     """Hear one more case. A local audit carries the last sample on, which says nothing new of servers or offset.
 
     `is_sample` says that servers gave a measurement; `is_correcting` that the clock moves towards the truth just now;
-    `is_continued` that its offset was known until then.
+    `is_continued` that its offset was known until then. `can_confirm` is False where the alarms that are returned
+    cannot be kept: no later audit will know of this sample, so what it says counts as unknown at once.
     """
     now_ns = case.observation.taken.boottime_ns
     correcting_ns = _correcting_ns(alarms.correcting_ns, now_ns, is_correcting) if is_sample else alarms.correcting_ns
@@ -118,7 +126,7 @@ def judge(
     if is_sample:
         is_doubted = case.offset_severity > _severity_told(after, case)
         after = after._replace(doubted=(*after.doubted, is_spared)[-SAMPLES:] if is_doubted else ())
-    return _judgement(case, alarms, after, kind)
+    return _judgement(case, alarms, after, kind, can_confirm=can_confirm)
 
 
 def of_new_boot(alarms: Alarms) -> Alarms:
@@ -206,11 +214,11 @@ def _is_over(better: Sequence[bool], better_ns: int, now_ns: int) -> bool:
     return all(better[-MAJORITY:]) or (all(better[-2:]) and now_ns - better_ns >= DWELL_S * NS_PER_S)
 
 
-def _judgement(case: Case, before: Alarms, after: Alarms, kind: Kind) -> Judgement:
+def _judgement(case: Case, before: Alarms, after: Alarms, kind: Kind, *, can_confirm: bool) -> Judgement:
     """Draw the sum of all that is watched."""
     entries = [(rule, after.watched.get(rule.id, _NEW)) for rule in RULES]
     listed = [(rule, entry) for rule, entry in entries if _level(rule, after) or _is_suspected(rule, after)]
-    findings = [_listed(rule, entry) for rule, entry in listed]
+    findings = [_listed(rule, entry, can_confirm=can_confirm) for rule, entry in listed]
     severity = max((finding.severity for finding in findings), default=Severity.OK)
     confirmed = True
     if case.selection.agreement is None:
@@ -218,7 +226,7 @@ def _judgement(case: Case, before: Alarms, after: Alarms, kind: Kind) -> Judgeme
     else:
         told = _severity_told(after, case)
         confirmed = case.offset_severity <= told
-        if confirmed or _is_trusted(after, told):
+        if confirmed or (can_confirm and _is_trusted(after, told)):
             severity = max(severity, told)
         else:
             severity = max(severity, Severity.UNKNOWN)
@@ -292,8 +300,8 @@ def _is_wanting(watched: Watched) -> bool:
     return watched.pending > 0 and sum(rank >= watched.pending for rank in watched.seen) < MAJORITY
 
 
-def _listed(rule: Rule, watched: Watched) -> Finding:
-    """List what is raised, and what is suspected without counting it."""
+def _listed(rule: Rule, watched: Watched, *, can_confirm: bool) -> Finding:
+    """List what is raised, and what is suspected without counting it; as unknown where it can never be confirmed."""
     raised = LEVELS[watched.raised - 1] if watched.raised else "low"
     if not watched.pending:
         return make_finding(rule, (raised, watched.message + _improving(watched)))
@@ -302,7 +310,8 @@ def _listed(rule: Rule, watched: Watched) -> Finding:
         f"{watched.suspicion} (not confirmed yet, else {LEVELS[watched.pending - 1]}: "
         f"said by {said_by} of the last {len(watched.seen)} samples)"
     )
-    return make_finding(rule, (raised, f"{watched.message}; {suspected}" if watched.raised else suspected))
+    listed = make_finding(rule, (raised, f"{watched.message}; {suspected}" if watched.raised else suspected))
+    return listed if can_confirm else listed._replace(severity=max(listed.severity, Severity.UNKNOWN))
 
 
 def _improving(watched: Watched) -> str:

@@ -293,10 +293,12 @@ def conclude_round(
     *,
     dropped: int = 0,
     database: DatabaseClock | None = None,
+    can_confirm: bool = True,
 ) -> Round:
     """Judge one observation in the light of all before: measure or carry on, watch for gaps, raise and clear.
 
-    `database` is what the database's last answer said of its clock, None where it has not answered.
+    `database` is what the database's last answer said of its clock, None where it has not answered. `can_confirm` is
+    False where no later audit will know the mind that is returned.
     """
     now = observation.taken
     mind = _watch_daemon(_watch_kernel(mind, observation, terms.max_drift_ppm), observation)
@@ -359,6 +361,7 @@ def conclude_round(
         is_sample=is_sample,
         is_correcting=is_correcting,
         is_continued=before is not None,
+        can_confirm=can_confirm,
     )
     record = write_record(
         case,

@@ -100,6 +100,11 @@ class Ledger:
         self.trouble: str | None = None
         """What is wrong with the file now, None where it is sound."""
 
+    @property
+    def stands_in(self) -> bool:
+        """Whether all that is kept now is in memory only."""
+        return self._stands_in
+
     def update(self, change: Callable[[Memories], Memories]) -> None:
         """Call `change` once with what is remembered of servers, and keep what it returns."""
         kept: list[Memories] = []
@@ -191,12 +196,13 @@ class Ledger:
         """Return how many records were given up so far because there was no room, in this run and in all before."""
         return self._look(history.dropped)
 
-    def close(self) -> None:
-        """Write the stand-in to the file if that works by now, and close it; else tell what is lost."""
+    def close(self) -> bool:
+        """Write the stand-in to the file if that works by now, and close it; return False where something is lost."""
         with self._lock:
             if self._stands_in:
                 self._return_to_file(CLOSE_WAIT_S)
-            if self._stands_in:
+            is_lost = self._stands_in
+            if is_lost:
                 lost = plural(self._unsaved_in(self._open()).records, "record")
                 self._note(f"{lost} could not be written to {self._path}: {self.trouble}")
             if self._connection is not None:
@@ -206,6 +212,7 @@ class Ledger:
             self._unsaved.close()
             self._connection = self._removed = None
             self._stands_in = False
+            return not is_lost
 
     def _do(self, work: "_Work[_Done]") -> _Done:
         """Do all of something or nothing."""

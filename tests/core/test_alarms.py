@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.core.alarms import Alarms, Judgement, judge, of_new_boot
-from ntpaudit.core.checks import RULES, Case, Course, Outvoted
+from ntpaudit.core.checks import RULES, Case, Course, Outvoted, findings_of
 from ntpaudit.core.clocks import ClockReading
 from ntpaudit.core.drift import Breach, Drift
 from ntpaudit.core.findings import LEVEL_SEVERITY
@@ -99,6 +99,7 @@ class Listener:
         is_correcting: bool = False,
         is_continued: bool = True,
         carried: Sources | None = None,
+        can_confirm: bool = True,
         **seen: Any,
     ) -> Judgement:
         self.uptime_ns += round(after_s * S)
@@ -112,8 +113,15 @@ class Listener:
             selection = Selection((), selection.agreement)
         case = Case(observation(*asked, taken=now, **seen), selection, self.profile, course)
         self.last = judge(
-            case, self.alarms, kind, is_sample=is_sample, is_correcting=is_correcting, is_continued=is_continued
+            case,
+            self.alarms,
+            kind,
+            is_sample=is_sample,
+            is_correcting=is_correcting,
+            is_continued=is_continued,
+            can_confirm=can_confirm,
         )
+        self.case = case
         self.alarms = self.last.alarms
         self.told += [(finding.id, raised) for finding, raised in self.last.changes]
         return self.last
@@ -183,6 +191,25 @@ def test_one_bad_sample_raises_nothing(kind: str, every_s: float) -> None:
     assert all(not counted.symmetric_difference(f for f in one.findings if f.severity > OK) for one in judged)
     assert [finding for finding, _ in listener.told if finding in ("offset-out", "tz-or-rtc-fault")] == []
     assert listener.told == []
+
+
+@pytest.mark.parametrize("known", [0, 6])
+@pytest.mark.parametrize("kind", ONE_BAD_SAMPLE)
+def test_what_no_later_audit_can_confirm_is_unknown(kind: str, known: int) -> None:
+    """Where no state is kept, each sample is the first, or follows the same old ones for ever: it is never ok."""
+    before, bad = ONE_BAD_SAMPLE[kind]
+    listener = listening(known, before)
+    judged = listener.network(bad, can_confirm=False)
+    counted = {finding.id for finding in findings_of(listener.case) if finding.severity > OK}
+    assert judged.severity is (UNKNOWN if counted else OK)  # one of four that lies is listed only
+    assert {finding.id for finding in judged.findings if finding.severity is UNKNOWN} == counted
+    assert listener.told == []
+
+
+def test_what_no_later_audit_can_confirm_and_is_in_order_is_ok() -> None:
+    """A single audit that finds nothing wrong says so."""
+    assert listening(0).network(GOOD, can_confirm=False).severity is OK
+    assert listening(6).network(GOOD, can_confirm=False).severity is OK
 
 
 def test_a_look_at_the_host_wants_servers_only_for_a_clock_that_is_out() -> None:
