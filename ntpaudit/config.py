@@ -173,6 +173,14 @@ def load_config(path: str) -> Config:
     return config
 
 
+def load_tables(path: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return the tables that stand in a configuration file, one that `load_config` has found sound."""
+    import tomllib
+
+    with open(path, encoding="utf-8-sig") as file:
+        return tomllib.loads(file.read())
+
+
 def _sha256(text: bytes) -> str:
     """Return the SHA-256 of a text, in hex.
 
@@ -514,6 +522,17 @@ def _by(read: Callable[[str], _Read]) -> Callable[[Any], _Read]:
     return lambda value: read(_text(value))
 
 
+def _measure(read: Callable[[str], _Read], what: str, example: str) -> Callable[[Any], _Read]:
+    """Read a duration or a size; ValueError gives an example that the key accepts where it is written as a number."""
+
+    def check(value: Any) -> _Read:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise ValueError(f'write a {what} with its unit, in quotes, such as "{example}"')
+        return read(_text(value))
+
+    return check
+
+
 def _flag(value: Any) -> bool:
     """Return a truth value."""
     if not isinstance(value, bool):
@@ -561,7 +580,7 @@ def _path(text: str) -> str:
     return text
 
 
-def _from(least_s: float, why: str) -> Callable[[Any], float]:
+def _from(least_s: float, why: str, example: str) -> Callable[[Any], float]:
     """Read a span that is at least so long."""
 
     def read(text: str) -> float:
@@ -571,7 +590,7 @@ def _from(least_s: float, why: str) -> Callable[[Any], float]:
             raise ValueError(f"{text!r} is {what}: {why}, {span(least_s)} at least and {span(MOST_S)} at most")
         return seconds
 
-    return _by(read)
+    return _measure(read, "duration", example)
 
 
 def parse_url(text: str) -> str:
@@ -643,17 +662,21 @@ _TABLES: Mapping[str, _Keys] = {
     "host": {"name": _by(_label), "site": _by(_label), "env": _by(_label), "max_drift_ppm": _ppm},
     "sources": {"servers": _servers, "pool": _by(pool), "region": _by(region), "from_host": _flag},
     "schedule": {
-        "network": _from(1.0, "an exchange"),
-        "pool": _from(POOL_INTERVAL_S, "the pool's terms of service"),  # P2: a hard error
-        "local": _from(1.0, "a look at this host"),
+        "network": _from(1.0, "an exchange", "5m"),
+        "pool": _from(POOL_INTERVAL_S, "the pool's terms of service", "1h"),  # P2: a hard error
+        "local": _from(1.0, "a look at this host", "1m"),
     },
-    "policy": {"profile": _text, "warning": _by(parse_span), "critical": _by(parse_span)},
+    "policy": {
+        "profile": _text,
+        "warning": _measure(parse_span, "duration", "100ms"),
+        "critical": _measure(parse_span, "duration", "1s"),
+    },
     "history": {
         "path": _by(_path),
-        "raw": _from(3600.0, "records"),
-        "rollups": _from(DAY_S, "rollups"),
-        "findings": _from(DAY_S, "findings"),
-        "max_size": _by(parse_size),
+        "raw": _from(3600.0, "records", "90d"),
+        "rollups": _from(DAY_S, "rollups", "400d"),
+        "findings": _from(DAY_S, "findings", "7y"),
+        "max_size": _measure(parse_size, "size", "1GiB"),
     },
     "influxdb": {
         "url": _by(parse_url),
@@ -661,7 +684,7 @@ _TABLES: Mapping[str, _Keys] = {
         "bucket": _by(_label),
         "token_file": _by(_path),
         "ca_file": _by(_path),
-        "timeout": _from(0.1, "an answer takes its time"),
+        "timeout": _from(0.1, "an answer takes its time", "10s"),
     },
     "openmetrics": {"path": _by(_path)},
     "jsonl": {"path": _by(_path)},
@@ -673,9 +696,9 @@ _TABLES: Mapping[str, _Keys] = {
         "database": _by(_label),
         "token_file": _by(_path),
         "ca_file": _by(_path),
-        "timeout": _from(0.1, "an answer takes its time"),
-        "silent_after": _from(1.0, "a host is heard of now and then"),
-        "ambiguity": _by(parse_positive_span),
+        "timeout": _from(0.1, "an answer takes its time", "10s"),
+        "silent_after": _from(1.0, "a host is heard of now and then", "10m"),
+        "ambiguity": _measure(parse_positive_span, "duration", "1s"),
         "inventory": _by(_path),
         "env": _by(_label),
     },

@@ -1,20 +1,24 @@
 """A configuration as text: the commented file that an operator begins with, and the effective one, without secrets."""
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ntpaudit.config import Config, InfluxConfig, find_token, read_config
+from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.sources import POOL_DOMAIN, Pool, Source
 from ntpaudit.core.wording import parse_span
 from ntpaudit.errors import ConfigError
+from ntpaudit.sinks.plain import one_line
+from ntpaudit.store.location import FILE_NAME, state_folder
 
 Tables = Mapping[str, Mapping[str, Any]]
 """A configuration as its file has it: tables of keys with texts, lists of texts and truth values."""
 
 HEADER = """\
 # The configuration of ntpaudit. A line without a leading # is a choice; one with it shows the default, or an example.
-# After a change: ntpaudit config check, then systemctl reload ntpaudit.
+# After a change: ntpaudit config check, then systemctl reload ntpaudit (without systemd: send SIGHUP to the agent).
 # Durations: 100ms 64s 30m 12h 90d 7y. Sizes: 512MiB 1GiB.
 """
 
@@ -126,22 +130,71 @@ def write_file(given: Tables, why: str = "") -> str:
     return "\n".join(lines)
 
 
-def show_toml(config: Config, environment: Mapping[str, str]) -> str:
-    """Write what is in force, defaults and environment included, as a file would have it; no secret is in it."""
+def show_toml(config: Config, environment: Mapping[str, str], written: Tables) -> str:
+    """Write what is in force as a file would have it, each value with its origin; no secret is in it.
+
+    `written` has the tables of the configuration file: a value that it lacks is the environment's or a default.
+    """
     lines = []
     for table, values in tables_of(config).items():
         if not values:
-            lines += [f"# [{table}]: nothing is delivered", ""]
+            lines += [f"# [{table}]: not set: no database is used", ""]
             continue
         lines.append(f"[{table}]")
-        lines += [
-            f"# {name}: not set" if value in (None, []) else f"{name} = {_literal(value)}"
-            for name, value in values.items()
-        ]
+        for name, value in values.items():
+            if value in (None, []):
+                lines.append(f"# {name}: {_unset(table, name, config, environment)}")
+            else:
+                lines.append(f"{name} = {_literal(value)}  # {_origin(table, name, config, written)}")
         if table == "influxdb" and config.influxdb is not None:
             lines.append(f"# token: {describe_token(config.influxdb, environment)}")
         lines.append("")
     return "\n".join(lines)
+
+
+_SYSTEM_CERTIFICATES = "the system's certificates"
+_VARIABLES = {"url": "URL", "org": "ORG", "bucket": "BUCKET", "ca_file": "SSL_CA_CERT", "timeout": "TIMEOUT"}
+
+
+def _origin(table: str, name: str, config: Config, written: Tables) -> str:
+    """Name what a value is from."""
+    is_other = tables_of(config)[table][name] != tables_of(Config(influxdb=InfluxConfig("")))[table][name]
+    if name in written.get(table, {}):
+        return "file"
+    if table == "policy" and name != "profile":
+        own = getattr(PROFILES[config.profile.name], f"{name}_s")
+        return f"profile {config.profile.name}" if getattr(config.profile, f"{name}_s") == own else "as critical"
+    if table == "influxdb" and is_other:
+        return f"environment: INFLUXDB_V2_{_VARIABLES[name]}"
+    return "file" if is_other else "default"  # a region of the file is shown as the pool that it is
+
+
+def _unset(table: str, name: str, config: Config, environment: Mapping[str, str]) -> str:
+    """Say what holds for a key that has no value of its own."""
+    influxdb, fleet = config.influxdb, config.fleet
+    own = influxdb if influxdb is not None and fleet.url in (None, influxdb.url) else None
+    match table, name:
+        case "host", "name":
+            from ntpaudit.probes.host import host_facts
+
+            return f"{one_line(host_facts().name)} (default: the name of this host)"
+        case "history", "path":
+            path = os.path.join(state_folder(environment), FILE_NAME)
+            return f"{one_line(path)} (default for an agent that this user starts)"
+        case "journal", "enabled":
+            return "true if systemd's journal takes the agent's output, else false (default)"
+        case "fleet", "url" | "database" | "ca_file" if own is not None:
+            values = {"url": own.url, "database": own.bucket, "ca_file": own.ca_file or _SYSTEM_CERTIFICATES}
+            return f"{values[name]} (default: that of [influxdb])"
+        case "fleet", "token_file" if own is not None:
+            return "that of [influxdb] (default)"
+        case "fleet", "database":
+            return f"{InfluxConfig('').bucket} (default)"
+        case "influxdb" | "fleet", "ca_file":
+            return f"{_SYSTEM_CERTIFICATES} (default)"
+        case "fleet", "env":
+            return "every environment (default)"
+    return "none"
 
 
 def show_json(config: Config, environment: Mapping[str, str]) -> str:

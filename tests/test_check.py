@@ -22,6 +22,7 @@ from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.store.packing import unpack_text
 from tests.command import ntpaudit
 from tests.world.island import island
+from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY, environment, library, program
 from tests.world.rogue import RogueServer
 from tests.world.servers import chronyd, ntpd
@@ -270,7 +271,8 @@ USAGE = {
     ("check", "nts://time.example.net"): "NTS is not supported",
     ("check", "host:0"): "1 to 65535",
     ("check", "--warning", "nan"): "100ms",
-    ("check", "--critical", "1"): "100ms",
+    ("check", "--critical", "1"): "'1' needs a unit, such as 1s, 1m or 1h",
+    ("check", "::1:123"): "'::1:123' is no address with a port: write [::1]:123",
     ("check", "--warning", "2s", "--critical", "1s"): "0 < warning <= critical",
     ("check", "--critical", "0s"): "0 < warning <= critical",
     ("check", "--samples", "0"): "1<=x<=16",
@@ -289,6 +291,15 @@ def test_usage_errors_name_the_fix_and_end_with_64(words: tuple[str, ...], tmp_p
     assert ran.status == 64
     assert USAGE[words] in " ".join(ran.err.split())
     assert ran.out == ""
+
+
+def test_an_unreachable_address_that_may_be_one_with_a_port_is_explained(tmp_path: Path) -> None:
+    """It is asked as it is written, for it may be right; where it does not reply, what else it may mean is said."""
+    inside = unshared("net")
+    ran = ntpaudit("check", "2001:db8::1:123", state=tmp_path, inside=lambda words: [*inside, *words])
+    assert ran.status == 3
+    assert "if :123 is meant as the port, write [2001:db8::1]:123" in ran.err
+    assert ntpaudit("check", "[2001:db8::1]:123", state=tmp_path, inside=lambda words: [*inside, *words]).err == ""
 
 
 def test_configuration_says_whom_to_ask_and_how_to_judge(real_servers: list[str], tmp_path: Path) -> None:

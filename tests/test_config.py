@@ -162,7 +162,7 @@ def test_every_key_is_in_the_file_once_with_a_line_about_it(chosen: dict[str, di
 def test_what_is_shown_is_what_is_in_force(chosen: dict[str, dict[str, Any]]) -> None:
     """`config show` prints a file that loads as the one shown, and JSON of the same values."""
     config = read_config(chosen)
-    text = show_toml(config, {})
+    text = show_toml(config, {}, chosen)
     assert parse_config(text.encode(), "x") == config
     shown = {
         table: {key: value for key, value in (keys or {}).items() if value not in (None, []) and key != "token"}
@@ -226,7 +226,11 @@ REFUSED = {
     "[host]\nmax_drift_ppm = true": "host.max_drift_ppm: write a number of ppm",
     "[host]\nmax_drift_ppm = '80'": "host.max_drift_ppm: write a number of ppm",
     "[schedule]\nlocal = '0s'": "schedule.local: '0s' is too short",
-    "[schedule]\nlocal = 60": "schedule.local: write a text in quotes, not 60",
+    "[schedule]\nlocal = 60": 'schedule.local: write a duration with its unit, in quotes, such as "1m"',
+    "[schedule]\nnetwork = 5": 'schedule.network: write a duration with its unit, in quotes, such as "5m"',
+    "[schedule]\nnetwork = '5'": "schedule.network: '5' needs a unit, such as 5s, 5m or 5h",
+    "[history]\nmax_size = 1": 'history.max_size: write a size with its unit, in quotes, such as "1GiB"',
+    "[history]\npath = 5": "history.path: write a text in quotes, not 5",
     "[history]\npath = 'history'": "history.path: 'history': write a path that begins with /",
     "[history]\nraw = '1m'": "history.raw: '1m' is too short",
     "[history]\nmax_size = '1'": "history.max_size: '1' is no size",
@@ -254,6 +258,26 @@ def test_refusals_name_line_key_and_what_to_write(text: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"x:{line}: {REFUSED[text]}")) as raised:
         parse_config(text.encode(), "x")
     assert "secret@" not in str(raised.value)
+
+
+MEASURES = [
+    f"{table}.{key}"
+    for table, keys in tables_of(Config(influxdb=InfluxConfig(""))).items()
+    for key, value in keys.items()
+    if re.fullmatch(r"\d+[A-Za-z]+", str(value))
+]
+"""Every key with a duration or a size."""
+
+
+@pytest.mark.parametrize("key", MEASURES)
+def test_a_number_is_refused_with_an_example_that_is_accepted(key: str) -> None:
+    """What the refusal proposes is no value that the next refusal corrects."""
+    table, name = key.split(".")
+    url = "url = 'http://x'" if table == "influxdb" else ""
+    text = f"[sources]\nservers = ['a']\n[{table}]\n{url}\n{name} = "
+    with pytest.raises(ConfigError, match=f'x:5: {key}: .*, such as "[^"]+"$') as refused:
+        parse_config(f"{text}5".encode(), "x")
+    parse_config(f"{text}{str(refused.value).rpartition('such as ')[2]}".encode(), "x")
 
 
 def test_line_of_a_key_whose_name_stands_elsewhere_too() -> None:
@@ -455,7 +479,7 @@ def test_check_says_what_an_agent_would_do(tmp_path: Path) -> None:
     assert ran.out == (
         f"ok: {file}: asks 2 servers and this host's own servers every 5 min, nl.pool.ntp.org every 60 min, profile "
         "finra-cat (25 ms, 50 ms), delivers to http://127.0.0.1:8086, bucket ntpaudit, token set "
-        f"(from {token})\n"
+        f"(from {token}), journal where systemd runs the agent; servers and outputs were not tried\n"
     )
     assert run("check", "--config", file, state=tmp_path).out == ran.out
     assert run("show", "--config", file, state=tmp_path).out == run("show", file, state=tmp_path).out
@@ -463,6 +487,31 @@ def test_check_says_what_an_agent_would_do(tmp_path: Path) -> None:
     few = run("check", write(tmp_path / "y.toml", "[sources]\nservers = ['a', 'b', 'c']\n"), state=tmp_path)
     assert few.status == 0
     assert "only 3 servers" in few.err
+
+
+def test_check_and_init_warn_of_an_address_that_may_hold_a_port(tmp_path: Path) -> None:
+    """The address is asked as it is written; what else it may mean is said."""
+    servers = ("2001:db8::1:123", "b", "c", "d")
+    ran = run("init", *servers, "--output", str(tmp_path / "x.toml"), state=tmp_path)
+    assert (ran.status, ran.err.count("write [2001:db8::1]:123")) == (0, 1)
+    ran = run("check", str(tmp_path / "x.toml"), state=tmp_path)
+    assert (ran.status, ran.err.count("write [2001:db8::1]:123")) == (0, 1)
+
+
+def test_check_names_every_output_and_says_that_none_was_tried(tmp_path: Path) -> None:
+    """Also where one cannot be written to: only an agent tries them."""
+    sources = "[sources]\nservers = ['a', 'b', 'c', 'd']\n"
+    outputs = "[openmetrics]\npath = '/nowhere/a'\n[jsonl]\npath = '/nowhere/b'\n[syslog]\naddress = '/nowhere/c'\n"
+    said = {
+        outputs: "no database, openmetrics /nowhere/a, jsonl /nowhere/b, syslog /nowhere/c, journal where "
+        "systemd runs the agent; servers and outputs were not tried\n",
+        "[journal]\nenabled = true\n": "no database, journal; servers and outputs were not tried\n",
+        "[journal]\nenabled = false\n": "no database; servers were not tried\n",
+    }
+    for text, words in said.items():
+        ran = run("check", write(tmp_path / "x.toml", sources + text), state=tmp_path)
+        assert (ran.status, ran.err) == (0, "")
+        assert ran.out.endswith(f"(100 ms, 1 s), {words}")
 
 
 def test_check_refuses_what_an_agent_could_not_run_with(tmp_path: Path) -> None:
@@ -510,6 +559,43 @@ def test_show_hides_secrets_and_says_where_they_are_from(format_name: str, tmp_p
         shown = json.loads(ran.out)
         assert shown["influxdb"]["bucket"] == "ntpaudit"
         assert shown["sources"]["servers"] == ["a"]
+
+
+def test_show_says_where_each_value_is_from(tmp_path: Path) -> None:
+    """A value is the file's, the environment's, a profile's or a default; one that is computed is shown as computed."""
+    file = write(
+        tmp_path / "x.toml",
+        "[sources]\nservers = ['a']\nregion = 'europe'\n[policy]\nprofile = 'finra-cat'\ncritical = '20ms'\n"
+        "[influxdb]\nurl = 'http://x:8086'\n",
+    )
+    shown = run("show", file, state=tmp_path, INFLUXDB_V2_ORG="soc", INFLUXDB_V2_BUCKET="unused").out.splitlines()
+    for line in (
+        f"# name: {os.uname().nodename} (default: the name of this host)",
+        "# site: none",
+        'servers = ["a"]  # file',
+        'pool = "europe.pool.ntp.org"  # file',
+        "from_host = false  # default",
+        'network = "5m"  # default',
+        'profile = "finra-cat"  # file',
+        'warning = "20ms"  # as critical',
+        'critical = "20ms"  # file',
+        f"# path: {tmp_path}/state/history.sqlite3 (default for an agent that this user starts)",
+        'url = "http://x:8086"  # file',
+        'org = "soc"  # environment: INFLUXDB_V2_ORG',
+        'bucket = "ntpaudit"  # default',
+        "# ca_file: the system's certificates (default)",
+        "# url: http://x:8086 (default: that of [influxdb])",
+        "# env: every environment (default)",
+    ):
+        assert line in shown, line
+    assert not any("not set" in line for line in shown if "token" not in line)
+    defaults = run("show", state=tmp_path, INFLUXDB_V2_URL="http://y:8086", INFLUXDB_V2_TIMEOUT="500").out.splitlines()
+    for line in (
+        'url = "http://y:8086"  # environment: INFLUXDB_V2_URL',
+        'timeout = "500ms"  # environment: INFLUXDB_V2_TIMEOUT',
+        'warning = "100ms"  # profile log-integrity',
+    ):
+        assert line in defaults, line
 
 
 def test_show_without_a_file_shows_the_defaults(tmp_path: Path) -> None:

@@ -56,6 +56,19 @@ def test_they_are_listed(ledger: Ledger, tmp_path: Path) -> None:
     assert [letter["utc"] is None for letter in told] == [False, False, True]
 
 
+def test_a_narrow_terminal_breaks_the_reason_and_nothing_else(ledger: Ledger, tmp_path: Path) -> None:
+    """Every word of the reason is there, below the others; no line is wider than the terminal."""
+    reason = '400: partial write: field type conflict: input field "offset_s" is type float, already exists as integer'
+    ledger.read(lambda connection: connection.execute("UPDATE set_aside SET reason = ? WHERE id = 1", (reason,)))
+    ran = ntpaudit("history", "dead-letters", "list", state=tmp_path, environment={"COLUMNS": "60"})
+    lines = ran.out.splitlines()
+    assert max(map(len, lines)) <= 60
+    first = lines[1 : next(place for place, line in enumerate(lines) if line.startswith("       2"))]
+    assert " ".join(" ".join(line[32:] for line in first).split()) == reason
+    assert not any(line[:32].strip() for line in first[1:])
+    assert reason in dead_letters("list", tmp_path=tmp_path).out
+
+
 def test_they_are_resent(ledger: Ledger, tmp_path: Path) -> None:
     """What has a time waits behind what waited already, and is delivered once; what has none stays."""
     ran = dead_letters("resend", "1", tmp_path=tmp_path)

@@ -197,6 +197,8 @@ USAGE = {
     ("--since", "yesterday"): "write how long ago, such as 7d, or a time in UTC",
     ("--since", "2026-13-01"): "write how long ago",
     ("--since", "1d", "--until", "2d"): "--since is later than --until",
+    ("--since", "2100-01-01"): "--since 2100-01-01 00:00 UTC is in the future, it is 20",
+    ("--since", "2100-01-01", "--events"): "write an earlier time, or how long ago, such as 24h",
     ("--limit", "0"): "1<=x",
     ("--plot", "--format", "csv"): "--plot is a picture",
     ("--plot", "--events"): "--events goes with neither --plot nor --hourly",

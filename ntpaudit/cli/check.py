@@ -10,7 +10,7 @@ from ntpaudit.cli.parameters import Parsed
 from ntpaudit.config import Config, choose_profile, find_config, load_config
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.record import Labels
-from ntpaudit.core.sources import DEFAULT_ZONE, Source, parse_source, pool, region
+from ntpaudit.core.sources import DEFAULT_ZONE, Source, doubtful_port, parse_source, pool, region
 from ntpaudit.core.wording import parse_span
 from ntpaudit.errors import ConfigError
 from ntpaudit.probes.clock import SystemClock
@@ -130,4 +130,7 @@ def check(
         result = audit.run(plan, SystemClock(), notebook, voice)
     finally:
         notebook.close()
+    unreachable = [source.name for source in result.sources if source.status == "unreachable"]
+    for hint in filter(None, map(doubtful_port, unreachable)):
+        voice.note(hint)
     finish(result, format_name, output)

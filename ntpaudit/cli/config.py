@@ -9,9 +9,18 @@ import click
 from ntpaudit.cli.output import StandardError
 from ntpaudit.cli.parameters import Parsed
 from ntpaudit.cli.stream import tell
-from ntpaudit.config import SYSTEM_FILE, Config, find_config, load_config, locate, user_file, with_environment
+from ntpaudit.config import (
+    SYSTEM_FILE,
+    Config,
+    find_config,
+    load_config,
+    load_tables,
+    locate,
+    user_file,
+    with_environment,
+)
 from ntpaudit.core.policy import PROFILES, Severity
-from ntpaudit.core.sources import DEFAULT_ZONE, Pool, Source, parse_source, pool, region
+from ntpaudit.core.sources import DEFAULT_ZONE, Pool, Server, Source, doubtful_port, parse_source, pool, region
 from ntpaudit.core.wording import plural, span
 from ntpaudit.errors import ConfigError
 
@@ -143,6 +152,7 @@ def init(
     except ConfigError as error:  # here it is the options that do not fit
         raise click.UsageError(str(error)) from error
     voice = StandardError()
+    _warn_of_ports(servers)
     if output == "-":
         tell([text])
     else:
@@ -191,6 +201,12 @@ def _too_few(servers: Sequence[Source], *, pools: bool, from_host: bool) -> str 
     return f"only {plural(len(servers), 'server')}: name at least {ENOUGH}, so that one that is wrong is outvoted"
 
 
+def _warn_of_ports(names: Sequence[str]) -> None:
+    """Warn of addresses that may be meant as an address with a port."""
+    for warning in filter(None, map(doubtful_port, names)):
+        StandardError().note(warning)
+
+
 _config_option = click.option(
     "--config", "config_path", type=click.Path(readable=False), help="The same as FILE, as other commands have it."
 )
@@ -209,7 +225,8 @@ def _named(file: str | None, config_path: str | None) -> str | None:
 def check(file: str | None, config_path: str | None) -> None:
     """Say whether an agent can run with a configuration, and with what.
 
-    Without FILE the one in use is checked. The token and the certificates that it names must be readable too.
+    Without FILE the one in use is checked. The token and the certificates that it names must be readable too. No server
+    and no output is tried: `ntpaudit agent --once` does that.
     """
     from ntpaudit.agent import read_setting
     from ntpaudit.config_text import describe_token
@@ -224,8 +241,12 @@ def check(file: str | None, config_path: str | None) -> None:
     sources = found.sources
     if (warning := _too_few(sources.servers, pools=bool(sources.pools), from_host=sources.from_host)) is not None:
         StandardError().note(warning)
+    _warn_of_ports([source.name for source in sources.servers if isinstance(source, Server)])
     token = "" if found.influxdb is None else f", token {describe_token(found.influxdb, os.environ)}"
-    tell([f"ok: {path}: {_summary(found)}{token}\n"])
+    outputs = _outputs(found)
+    also = f", {', '.join(outputs)}" if outputs else ""
+    tried = "servers" if found.influxdb is None and not outputs else "servers and outputs"
+    tell([f"ok: {path}: {_summary(found)}{token}{also}; {tried} were not tried\n"])
 
 
 @config.command(epilog=SHOW_EPILOG)
@@ -233,9 +254,9 @@ def check(file: str | None, config_path: str | None) -> None:
 @_config_option
 @click.option("--format", "format_name", type=click.Choice(["toml", "json"]), default="toml", show_default=True)
 def show(file: str | None, config_path: str | None, format_name: str) -> None:
-    """Show the configuration that is in force: the file's, the environment's, and every default; secrets are hidden.
+    """Show the configuration in force, and where each value is from: the file, the environment, a default.
 
-    Without FILE the one in use is shown.
+    Without FILE the one in use is shown. Secrets are hidden. JSON has the values alone, and null for what is not set.
     """
     from ntpaudit.config_text import show_json, show_toml
 
@@ -245,7 +266,8 @@ def show(file: str | None, config_path: str | None, format_name: str) -> None:
     if format_name == "json":
         tell([show_json(found, os.environ)])
     else:
-        tell([f"# in force: {path or 'defaults, there is no file'}\n\n", show_toml(found, os.environ)])
+        written = {} if path is None else load_tables(path)
+        tell([f"# in force: {path or 'defaults, there is no file'}\n\n", show_toml(found, os.environ, written)])
 
 
 def _check_authority(path: str) -> None:
@@ -282,8 +304,16 @@ def _summary(found: Config) -> str:
     parts = [
         f"asks {', '.join(asked)}",
         f"profile {profile.name} ({tolerances})",
-        "delivers nothing"
+        "no database"
         if found.influxdb is None
         else f"delivers to {found.influxdb.url}, bucket {found.influxdb.bucket}",
     ]
     return ", ".join(parts)
+
+
+def _outputs(found: Config) -> list[str]:
+    """Name every other output that an agent would write to."""
+    tell = found.tell
+    named = [f"{name} {value}" for name, value in tell._asdict().items() if value is not None and name != "journal"]
+    journal = {True: ["journal"], False: [], None: ["journal where systemd runs the agent"]}[tell.journal]
+    return named + journal

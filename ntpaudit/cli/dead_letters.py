@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from ntpaudit.cli.output import StandardError
+from ntpaudit.cli.output import StandardError, page_width
 from ntpaudit.cli.state import history_path, read_config
 from ntpaudit.cli.stream import tell
 from ntpaudit.core.ntptime import format_utc
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _Done = TypeVar("_Done")
 
 SCHEMA = "ntpaudit.dead-letter/1"
+
+_LEAST_REASON = 20
 
 EPILOG = """\b
 Examples:
@@ -152,8 +154,14 @@ def _table(letters: "Iterator[DeadLetter]") -> Iterator[str]:
 
 
 def _row(letter: "DeadLetter") -> str:
-    """Write one dead letter in a line."""
-    return f"{letter.id:>8}  {_time(letter) or 'unknown':20}  {one_line(letter.reason)}\n"
+    """Write one dead letter in a line, in as many as its reason takes on a narrow terminal."""
+    start, reason = f"{letter.id:>8}  {_time(letter) or 'unknown':20}  ", one_line(letter.reason)
+    if (width := page_width()) is None:
+        return f"{start}{reason}\n"
+    from textwrap import wrap
+
+    lines = wrap(reason, max(width - len(start), _LEAST_REASON), break_on_hyphens=False) or [""]
+    return start + f"\n{' ' * len(start)}".join(lines) + "\n"
 
 
 def _json(letters: "Iterator[DeadLetter]") -> Iterator[str]:

@@ -48,7 +48,8 @@ Examples:
   ntpaudit history dead-letters list              what the database refused for good
 
 \b
-Times are UTC, corrected by what the servers said. Audits older than [history] raw are kept as hours, and shown as such.
+Times are UTC, corrected by what the servers said. Audits older than [history] raw are kept as hours, and shown as such:
+the worst severity, the smallest and the largest offset (from, to) and the largest bound.
 JSON has each record exactly as it was stored (schema ntpaudit.record/1), hours as ntpaudit.hour/1, events as
 ntpaudit.event/1. Where the agent runs as a service, only root may read what it keeps: sudo ntpaudit history.
 
@@ -112,8 +113,7 @@ def history(
             if since is None and limit is None:
                 since = Ago(DEFAULT_SINCE_S)
             asked = Asked(now_ns, _resolve(since, now_ns), _resolve(until, now_ns), limit, format_name, damaged.append)
-            if asked.since_ns is not None and asked.until_ns is not None and asked.since_ns > asked.until_ns:
-                raise click.UsageError("--since is later than --until")
+            _check_times(asked)
             if events:
                 lines = _events(connection, asked)
             elif plot:
@@ -134,6 +134,17 @@ def history(
 
 
 history.add_command(dead_letters)
+
+
+def _check_times(asked: Asked) -> None:
+    """Raise click.UsageError for times between which nothing can be."""
+    if asked.since_ns is not None and asked.since_ns > asked.now_ns:
+        raise click.UsageError(
+            f"--since {_minute(asked.since_ns)} UTC is in the future, it is {_minute(asked.now_ns)} UTC now: "
+            "write an earlier time, or how long ago, such as 24h"
+        )
+    if asked.since_ns is not None and asked.until_ns is not None and asked.since_ns > asked.until_ns:
+        raise click.UsageError("--since is later than --until")
 
 
 def _refuse_options(context: click.Context, subcommand: str) -> None:

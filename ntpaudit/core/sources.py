@@ -130,6 +130,9 @@ def _split_port(text: str) -> tuple[str, int]:
         port = rest.removeprefix(":")
         valid = bool(bracket) and ":" in host and (not rest or (rest[0] == ":" and bool(port)))
     elif text.count(":") > 1:
+        # ::1:123 is an address too, of a range that no host has (RFC 4291, 2.5.5.1)
+        if (meant := _as_port(text)) is not None and (meant.startswith("[::1]") or not _is_ipv6(text)):
+            raise ValueError(f"{text!r} is no address with a port: write {meant}")
         return _checked(text, text), NTP_PORT
     else:
         host, colon, port = text.partition(":")
@@ -141,11 +144,36 @@ def _split_port(text: str) -> tuple[str, int]:
     return _checked(host, text), int(port) if port else NTP_PORT
 
 
+def doubtful_port(name: str) -> str | None:
+    """Say what to write where the end of an IPv6 address looks like NTP's port; None for any other name."""
+    meant = _as_port(name)
+    if meant is None or not meant.endswith(f":{NTP_PORT}") or not _is_ipv6(name):
+        return None
+    return f"{name} is an address without a port: if :{NTP_PORT} is meant as the port, write {meant}"
+
+
+def _as_port(text: str) -> str | None:
+    """Return an IPv6 address with a port as it is to be written, where a text may mean one without its brackets."""
+    address, _, port = text.rpartition(":")
+    return f"[{address}]:{port}" if is_port(port) and _is_ipv6(address) else None
+
+
+def _is_ipv6(text: str) -> bool:
+    """Whether a text is an IPv6 address, without a zone."""
+    from ipaddress import IPv6Address  # few servers are named by an IPv6 address
+
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
 def _checked(host: str, text: str) -> str:
     """Return a host that can be a name or an address; ValueError otherwise."""
     if ":" in host:
         address, percent, zone = host.partition("%")
-        if all(character in "0123456789abcdefABCDEF:." for character in address) and bool(percent) == _is_zone(zone):
+        if _is_ipv6(address) and bool(percent) == _is_zone(zone):
             return host
     elif _is_host_name(host):
         return host

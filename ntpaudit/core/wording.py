@@ -65,8 +65,11 @@ def parse_span(text: str) -> float:
     number = text.strip().rstrip("abcdefghijklmnopqrstuvwxyz")
     unit = text.strip()[len(number) :]
     digits = number.strip()
-    if unit in _SUFFIXES and digits.replace(".", "", 1).isdecimal() and digits.isascii() and len(digits) <= MAX_DIGITS:
+    is_number = digits.replace(".", "", 1).isdecimal() and digits.isascii() and len(digits) <= MAX_DIGITS
+    if unit in _SUFFIXES and is_number:
         return float(digits) * _SUFFIXES[unit]
+    if not unit and is_number:
+        raise ValueError(f"{text!r} needs a unit, such as {digits}s, {digits}m or {digits}h")
     raise ValueError(
         f"{brief(text)} is no span of time: write a number and its unit, such as 100ms, 64s, 30m, 12h, 90d or 7y"
     )

@@ -24,8 +24,8 @@ WIDTH = 120
 
 _GAP = "  "
 _CUT = "~"
-_FINDINGS_WIDTH = 12
-_EVENT_WIDTH = 80
+_FINDINGS_WIDTH = 8
+_LEAST_WIDTH = 60
 _LABEL_WIDTH = len("critical")
 
 
@@ -63,7 +63,7 @@ def event_table(happenings: Iterable[Happening], width: int, paint: Paint) -> It
         when, label = _when(event.utc_ns, event.host_ns), event.level if event.raised else "cleared"
         margin = len(f"{when}  {label:{_LABEL_WIDTH}}  ")
         first, *others = wrap(
-            one_line(f"{event.kind}: {event.text}"), max(width, _EVENT_WIDTH) - margin, break_on_hyphens=False
+            one_line(f"{event.kind}: {event.text}"), max(width, _LEAST_WIDTH) - margin, break_on_hyphens=False
         )
         colour = SEVERITY_COLOURS[event.severity] if event.raised and event.severity else None
         yield f"{when}  {paint(label, colour)}{' ' * (_LABEL_WIDTH - len(label))}  {first}\n"
@@ -199,7 +199,8 @@ def _shortened(findings: Sequence[str], room: int) -> str:
         text = " ".join(findings[:shown]) + (f" +{rest}" if rest else "")
         if len(text) <= room:
             return text
-    return _fit(_Column("", room, str), findings[0]).rstrip() if findings else ""
+    others = f" +{len(findings) - 1}" if len(findings) > 1 else ""
+    return _fit(_Column("", room - len(others), str), findings[0]).rstrip() + others if findings else ""
 
 
 def _when(utc_ns: int | None, host_ns: int) -> str:
@@ -239,7 +240,7 @@ _AUDIT = (
     _Column("severity", 8, lambda audit: audit.severity.word),
     _Column("verdict", 10, lambda audit: audit.verdict, page=100),
     _Column("offset", 17, lambda audit: _offset(audit.offset_s), is_number=True),
-    _Column("bound", 10, lambda audit: _bound(audit.bound_s), is_number=True),
+    _Column("bound", 10, lambda audit: _bound(audit.bound_s), is_number=True, page=76),
     _Column("asked", 11, _asked, is_number=True, page=90),
 )
 _HOUR = (
@@ -251,8 +252,8 @@ _HOUR = (
     _Column("off", 8, lambda hour: _lasted(hour, "off"), is_number=True, page=118),
     _Column("unproven", 8, lambda hour: _lasted(hour, "unproven"), is_number=True, page=128),
     _Column("worst", 8, lambda hour: hour.severity.word),
-    _Column("least offset", 17, lambda hour: _offset(hour.least_offset_s), is_number=True),
-    _Column("most offset", 17, lambda hour: _offset(hour.most_offset_s), is_number=True),
+    _Column("offset from", 17, lambda hour: _offset(hour.least_offset_s), is_number=True, page=76),
+    _Column("offset to", 17, lambda hour: _offset(hour.most_offset_s), is_number=True, page=76),
     _Column("bound", 10, lambda hour: _bound(hour.bound_s), is_number=True),
 )
 _AUDIT_FIELDS = (

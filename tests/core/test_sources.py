@@ -1,5 +1,7 @@
 """How servers and pools are written."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from ntpaudit.core.sources import (
     POOL_DOMAIN,
     Pool,
     Server,
+    doubtful_port,
     is_pool_name,
     parse_source,
     pool,
@@ -93,6 +96,36 @@ def test_a_name_fits_in_dns(last: int, fits: bool) -> None:
     else:
         with pytest.raises(ValueError, match="is no server"):
             parse_source(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("::1:123", "[::1]:123"),
+        ("::1:1123", "[::1]:1123"),
+        ("2001:db8:1:2:3:4:5:6:123", "[2001:db8:1:2:3:4:5:6]:123"),
+    ],
+)
+def test_a_port_after_an_address_without_brackets_is_refused_with_the_right_way(text: str, meant: str) -> None:
+    """No host has the address that the text is otherwise, if it is any."""
+    with pytest.raises(ValueError, match=re.escape(f"{text!r} is no address with a port: write {meant}")):
+        parse_source(text)
+    assert isinstance(parse_source(meant), Server)
+
+
+def test_an_address_that_ends_as_with_a_port_is_an_address_and_doubtful() -> None:
+    """It may be one, so it is asked; what else it may mean can be said."""
+    assert parse_source("2001:db8::1:123") == Server("2001:db8::1:123", "2001:db8::1:123", 123)
+    assert str(doubtful_port("2001:db8::1:123")).endswith("write [2001:db8::1]:123")
+    for name in ("2001:db8::123", "2001:db8::1:1", "[2001:db8::1]:123", "ntp1:123", "fe80::1%eth0", "::1", "1:2:3:123"):
+        assert doubtful_port(name) is None
+
+
+def test_what_has_colons_and_is_no_address_is_refused() -> None:
+    """And not looked up in DNS."""
+    for text in ("1:2:3", ":::", "2001:db8::1::2", "[1:2:3]", "1:2:3:4:5:6:7:8:9:10"):
+        with pytest.raises(ValueError, match=r"is no server|no address"):
+            parse_source(text)
 
 
 def test_nts_is_refused_and_not_asked_in_clear() -> None:

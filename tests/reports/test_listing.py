@@ -39,7 +39,7 @@ def audit(**changes: Any) -> Audit:
     return plain._replace(**changes)
 
 
-@pytest.mark.parametrize("width", [80, 90, 100, 120, 140])
+@pytest.mark.parametrize("width", [60, 76, 80, 90, 100, 120, 140])
 def test_no_line_is_wider_than_the_page(width: int, past: tuple[list[Audit], list[Hour], list[Happening]]) -> None:
     """At every width each audit has its line, in ASCII; a narrow one leaves columns out, never rows."""
     findings = ("unsynced", "daemon-count", "not-demonstrable", "breach-forecast", "source-quorum")
@@ -121,7 +121,7 @@ def test_hours_in_lines(past: tuple[list[Audit], list[Hour], list[Happening]]) -
         "audits": 60, "measured": 58, "within": 50, "unproven": 5, "beyond": 3, "severity": "critical",
         "least_offset_s": -0.001, "most_offset_s": 2.5, "bound_s": 2.51, "seconds": spans._asdict(),
     }  # fmt: skip
-    for width in (80, 92, 100, 110, 120, 130, 140):
+    for width in (60, 76, 80, 92, 100, 110, 120, 130, 140):
         assert all(len(line) <= width + 1 for line in hour_table([*past[1], hour], width, PLAIN))
 
 
