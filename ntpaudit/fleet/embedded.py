@@ -31,7 +31,6 @@ from ntpaudit.fleet.rows import (
     bucket_of,
     clashes_of,
     current,
-    hidden,
     hosts_of,
     later,
     lies_of,
@@ -41,6 +40,7 @@ from ntpaudit.fleet.rows import (
     steps_of,
     tally,
     text,
+    unsettled,
     worst_of,
 )
 from ntpaudit.sinks.files import find, unwritable
@@ -390,7 +390,9 @@ class EmbeddedReader:
         earlier = {
             name: one
             for name, one in offsets_of(
-                self._latest(before_ns - round(BEFORE_S * NS_PER_S), before_ns, "offset_s IS NOT NULL")
+                self._latest(
+                    before_ns - round(BEFORE_S * NS_PER_S), before_ns, "offset_s IS NOT NULL AND disputed_s IS NULL"
+                )
             ).items()
             if name in hosts and name not in clashing
         }
@@ -418,22 +420,25 @@ class EmbeddedReader:
         first_ns = begin_ns - round(MAX_STAMP_DISPUTE_S * NS_PER_S)
         disputed = hosts_of(self._latest(first_ns, until_ns, "disputed_s IS NOT NULL"))
         ahead = hosts_of(self._latest(until_ns, _LAST_NS)) if is_present else {}
-        hosts = current(hosts_of(latest), disputed, ahead, now_ns)
-        recent_ns = round(FRESH_S * NS_PER_S)
-        for name in hidden(hosts, now_ns, recent_ns):
-            hosts |= later(hosts, self._every(name, now_ns - recent_ns, until_ns))
+        hosts = current(hosts_of(latest), disputed, ahead)
+        for name in unsettled(hosts, disputed.keys() | ahead.keys(), now_ns):
+            last_ns = until_ns + round(MAX_STAMP_DISPUTE_S * NS_PER_S) if is_present else until_ns
+            hosts |= later({name: hosts[name]}, self._arrived(name, first_ns, until_ns, last_ns))
         return hosts
 
-    def _every(self, host: str, begin_ns: int, end_ns: int) -> Iterator[Clock]:
-        """Read every point of a host in a time."""
+    def _arrived(self, host: str, begin_ns: int, until_ns: int, last_ns: int) -> Iterator[Clock]:
+        """Read the point of a host that came last, of each place that it was at: its stamp may not be the latest."""
         rows = self._query(
             f"""
-            SELECT host, site, env, stamp_ns, {", ".join(CLOCK_FIELDS)} FROM clock JOIN series ON series = id
-            WHERE host = ? AND stamp_ns > ? AND stamp_ns <= ?
+            SELECT host, site, env, stamp_ns, {", ".join(CLOCK_FIELDS)}, max(
+                stamp_ns - CASE WHEN abs(disputed_s) <= ? THEN CAST(disputed_s * 1e9 AS INTEGER) ELSE 0 END
+            ) FROM clock JOIN series ON series = id
+            WHERE host = ? AND stamp_ns > ? AND stamp_ns <= CASE WHEN disputed_s IS NULL THEN ? ELSE ? END
+            GROUP BY series
             """,  # noqa: S608
-            (host, begin_ns, end_ns),
+            (MAX_STAMP_DISPUTE_S, host, begin_ns, until_ns, last_ns),
         )
-        return (Clock(*row) for row in rows)
+        return (Clock(*row[:-1]) for row in rows)
 
     def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
         """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
@@ -592,4 +597,3 @@ class EmbeddedReader:
 _MOST_SOURCES = 1000
 _AHEAD_NS = round(AHEAD_S * NS_PER_S)
 _LAST_NS = (1 << 63) - 1
-FRESH_S = 150.0

@@ -15,6 +15,7 @@ from ntpaudit.fleet.rows import (
     CLOCK_FIELDS,
     Cell,
     Clock,
+    Counted,
     Happening,
     Said,
     Sign,
@@ -139,6 +140,18 @@ class InfluxqlReader(Remote):
             f'SELECT {_columns(fields)}, {_WHOSE} FROM "ntpaudit_clock" WHERE {self._in(window)}{_and_any_of(hosts)}',
             window,
         )
+
+    def counts(self, spans: Spans, site: str | None, hosts: Sequence[str]) -> Iterator[Counted]:
+        """Count the points of hosts by their stamps."""
+        rows = self._rows(
+            'SELECT count("severity") AS "points", count("disputed_s") AS "disputed", min("disputed_s") AS "least_s"'
+            f' FROM "ntpaudit_clock" WHERE {_within(spans)}{self._and(site)}{_and_any_of(hosts)}'
+            f' GROUP BY {_by(spans)}, "host" FILL(none)',
+            ("host", "time", "points", "disputed", "least_s"),
+        )
+        for host, stamp_ns, *cells in rows:
+            if (place := _place(spans, stamp_ns)) is not None:
+                yield Counted(host, place, *cells)
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place: of those that ever did, by the index.

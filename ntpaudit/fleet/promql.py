@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import repeat
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from ntpaudit.fleet.rows import (
     CLOCK_FIELDS,
     Cell,
     Clock,
+    Counted,
     Happening,
     Said,
     Sign,
@@ -182,7 +182,7 @@ class PromqlReader(Remote):
             hosts = sorted({name for _, name in together if isinstance(name, str)})
             span = Window((first - _SLACK_MS) * _MS, last * _MS, window.site)
             asked = hosts if len(hosts) <= MAX_NAMES else None
-            rows = self._whole(partial(self.every, span, asked, fields))
+            rows = self.every(span, asked, fields)
             wanted = frozenset(together)
             yield from (row for row in rows if (row.last_ns // _MS, row.name) in wanted and row.disputed_s is not None)
 
@@ -201,6 +201,10 @@ class PromqlReader(Remote):
     def every(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Clock]:
         """Read some fields of every point of hosts in a short time, but for what has just come."""
         window = self._settled(window)
+        yield from self._whole(lambda: self._every(window, hosts, fields))
+
+    def _every(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Clock]:
+        """Read every point of hosts as far as it is shown."""
         for those in self._selectors(window.site, hosts):
             first, *others = (self._all(f"ntpaudit_clock_{name}", those, window, _WHOSE) for name in fields)
             points = first()
@@ -208,6 +212,24 @@ class PromqlReader(Remote):
             for key, stamp in points:
                 values = {name: column.get((key, stamp)) for name, column in zip(fields, columns, strict=True)}
                 yield Clock._make((*key[:3], stamp * _MS, *(values.get(name) for name in CLOCK_FIELDS)))
+
+    def counts(self, spans: Spans, site: str | None, hosts: Sequence[str]) -> Iterator[Counted]:
+        """Count the points of hosts by their stamps."""
+        for those in self._selectors(site, hosts):
+            points, disputed, least = (
+                self._range(
+                    f"{total}({each}_over_time(ntpaudit_clock_{name}{those}{_span(spans)})) by (host)", spans, "host"
+                )
+                for total, each, name in (
+                    ("sum", "count", "severity"),
+                    ("sum", "count", "disputed_s"),
+                    ("min", "min", "disputed_s"),
+                )
+            )
+            counted, least_s = disputed(), least()
+            for (host, place), count in points().items():
+                if 0 <= place < spans.spans:
+                    yield Counted(host, place, count, counted.get((host, place)), least_s.get((host, place)))
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place, on the days that a time lies in.

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, TypeGuard
 
 from ntpaudit.core.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.fleet import Alarm, Clash, Host, Lie, Snapshot
-from ntpaudit.core.fleet_severity import AHEAD_S, needs_tolerances
+from ntpaudit.core.fleet_severity import AHEAD_S, came_ns, needs_tolerances
 from ntpaudit.core.movement import has_moved
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.errors import ReadError, StrangeAnswerError
@@ -24,14 +24,15 @@ from ntpaudit.fleet.rows import (
     TOLERANCE_FIELDS,
     Cell,
     Clock,
+    Counted,
     Earlier,
     Happening,
     Said,
     Sign,
+    Spans,
     alarms_of,
     clashes_of,
     current,
-    hidden,
     hosts_of,
     later,
     lies_of,
@@ -39,6 +40,9 @@ from ntpaudit.fleet.rows import (
     offsets_of,
     places_of,
     rated,
+    spans_of_arrival,
+    split,
+    unsettled,
     with_tolerances,
     worst_of,
 )
@@ -46,11 +50,15 @@ from ntpaudit.fleet.rows import (
 FRESH_S = 150.0
 """Nearly every host has a point that is no older, and that is read at a fraction of what the whole look-back costs."""
 
+SPAN_S = 600.0
+"""Where stamps do not tell which point came last, points are counted in spans of this length."""
+
 MAX_NAMES = 500
 """More hosts than these are read faster by asking for all."""
 
 
 _AHEAD_NS = round(AHEAD_S * NS_PER_S)
+_SLACK_NS = 20_000_000  # what lies at the very begin of a time may be left out
 
 _LAST_NS = 1 << 62
 """No clock of a database is believed to be past this, in 2116."""
@@ -96,6 +104,9 @@ class Questions(Protocol):
 
     def every(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterable[Clock]:
         """Read some fields of every point of hosts in a short time; each point has the first."""
+
+    def counts(self, spans: Spans, site: str | None, hosts: Sequence[str]) -> Iterable[Counted]:
+        """Count the points of hosts by their stamps; a span without a point may be left out."""
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place, and perhaps others that did once."""
@@ -228,13 +239,14 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     unseen = sorted(names - seen)
     late = start(lambda: _older(questions, look_back, unseen, fields, site))  # while the others are read and made out
     stood = start(lambda: _before(questions, _window(before_ns, BEFORE_S), seen | late().keys(), before))
-    hosts = hosts_of(fresh.clocks())
+    by_stamp = hosts_of(fresh.clocks())
     older = late()
-    hosts |= {name: host for name, host in older.items() if site in (None, host.site)}
-    hosts = current(hosts, disputed(), ahead(), now_ns)
+    by_stamp |= {name: host for name, host in older.items() if site in (None, host.site)}
+    doubted = disputed().keys() | ahead().keys()
+    hosts = current(by_stamp, disputed(), ahead())
     if not names and not hosts:
         raise _nobody(questions, site)
-    hosts |= _hidden(questions, recent, hosts, every, now_ns)
+    hosts |= _arrived(questions, stamped, recent, hosts, doubted, every)
     forgotten = sorted(names - hosts.keys() - older.keys())
     known = names | hosts.keys()  # of a site also those whose last point is from elsewhere: they may be several
     alarms, several = everywhere or _start_here(questions, now_ns, reach, sorted(known))
@@ -246,6 +258,7 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     future = sorted(name for name, host in hosts.items() if host.last_ns > until_ns)
     lies = start(lambda: _lies(questions, look_back, coming, hosts))
     earlier = {name: one for name, one in stood().items() if name in hosts}
+    earlier = _undisputed(questions, _window(before_ns, BEFORE_S), earlier, doubted)
     for clash in clashes:  # whose it was, nobody knows
         earlier.pop(clash.name, None)
     if not reach.in_full:
@@ -266,20 +279,80 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     )
 
 
-def _hidden(
-    questions: Remote, recent: Window, hosts: Mapping[str, Host], fields: Sequence[str], now_ns: int
+def _arrived(
+    questions: Questions,
+    stamped: Window,
+    recent: Window,
+    hosts: Mapping[str, Host],
+    doubted: Set[str],
+    fields: Sequence[str],
 ) -> dict[str, Host]:
-    """Read every recent point of hosts whose newest stamp is of a point that came long ago."""
-    names = hidden(hosts, now_ns, now_ns - recent.begin_ns)
-    if not names:
+    """Read the point that came last of hosts with disputed points of which none that came recently is known (B8).
+
+    Points that came earlier may be stamped later. First every recent stamp is read, which is enough for nearly all
+    hosts whose servers are right again; the whole time of which stamps may be is searched for the others.
+    """
+    left = unsettled(hosts, doubted, recent.begin_ns)
+    if not left:
         return {}
-    rows = questions.every(recent, names if len(names) <= MAX_NAMES else None, fields)
-    return later({name: hosts[name] for name in names}, rows)
+    found = later(left, questions.every(recent, sorted(left) if len(left) <= MAX_NAMES else None, fields))
+    left = unsettled(left | found, left, recent.begin_ns)
+    names = sorted(left)
+    for begin in range(0, len(names), MAX_NAMES):
+        found |= _searched(questions, stamped, {name: left[name] for name in names[begin : begin + MAX_NAMES]}, fields)
+    return found
+
+
+def _searched(
+    questions: Questions, stamped: Window, hosts: Mapping[str, Host], fields: Sequence[str]
+) -> dict[str, Host]:
+    """Read the points of those spans that may hold the one that came last, the likeliest first."""
+    end_ns = stamped.end_ns + _ns(MAX_STAMP_DISPUTE_S)
+    spans = split(stamped.begin_ns, end_ns, round((end_ns - stamped.begin_ns) / _ns(SPAN_S)))
+    left = spans_of_arrival(spans, questions.counts(spans, stamped.site, [*hosts]), hosts, stamped.end_ns)
+    latest = dict(hosts)
+    while left:
+        names: dict[int, list[str]] = {}
+        for name, places in left.items():
+            names.setdefault(places.pop()[1], []).append(name)
+        for place, those in names.items():
+            begin_ns = spans.begin_ns + place * spans.width_ns
+            span = Window(begin_ns - _SLACK_NS, begin_ns + spans.width_ns, stamped.site)
+            latest |= later({name: latest[name] for name in those}, questions.every(span, those, fields))
+        left = {name: rest for name, places in left.items() if (rest := _after(places, latest[name]))}
+    return {name: host for name, host in latest.items() if host is not hosts[name]}
+
+
+def _after(places: Sequence[tuple[int, int]], host: Host) -> list[tuple[int, int]]:
+    """Return those spans whose points may have come later than a host's."""
+    return [(until_ns, place) for until_ns, place in places if until_ns > came_ns(host.last_ns, host.disputed_s)]
+
+
+def _undisputed(
+    questions: Questions, window: Window, earlier: Mapping[str, Earlier], doubted: Set[str]
+) -> dict[str, Earlier]:
+    """Replace what hosts with disputed points reported before by what no clock contradicted then.
+
+    Else a host whose servers were wrong then, and are right now, would seem to have moved.
+    """
+    names = sorted(earlier.keys() & doubted)
+    if not names:
+        return dict(earlier)
+    fields = ("severity", *BOUND_FIELDS, "disputed_s")
+    rows = questions.every(window, names if len(names) <= MAX_NAMES else None, fields)
+    known = offsets_of(row for row in rows if row.disputed_s is None and row.name in doubted)
+    return {name: one for name, one in earlier.items() if name not in doubted} | {
+        name: one for name, one in known.items() if name in earlier
+    }
 
 
 def _doubtful(questions: Remote, look_back: Window, hosts: Mapping[str, Host]) -> dict[str, Host]:
-    """Read more of the hosts whose interval may prove worse than they report."""
-    doubtful = {name: host for name, host in hosts.items() if needs_tolerances(host)}
+    """Read more of the hosts whose interval may prove worse than they report; of some it is known already."""
+    doubtful = {
+        name: host
+        for name, host in hosts.items()
+        if host.warning_s is None and host.last_ns <= look_back.end_ns and needs_tolerances(host)
+    }
     if not doubtful:
         return {}
     stamps = [host.last_ns for host in doubtful.values()]
@@ -375,7 +448,9 @@ def _rated(
     moved = {
         name: host
         for name, one in earlier.items()
-        if (host := hosts[name]).offset is not None and has_moved(one.bounds, host.offset)
+        if (host := hosts[name]).offset is not None
+        and host.frequency_ppm is None
+        and has_moved(one.bounds, host.offset)
     }
     if not moved:
         return {}

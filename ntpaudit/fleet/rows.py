@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from math import inf
 from typing import NamedTuple
 
+from ntpaudit.core.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.fleet import STEP_KINDS, STEP_S, Alarm, Bounds, Bucket, Clash, Host, Lie, Offset, Tally
 from ntpaudit.core.fleet_severity import came_ns
 from ntpaudit.core.observation import STATUSES
@@ -62,14 +63,17 @@ FULL_FIELDS = (*JUDGED_FIELDS, "verdict", "frequency_ppm", "findings")
 TOLERANCE_FIELDS = ("warning_s", "confirmed")
 """Those that are read of hosts alone whose severity is in doubt."""
 
-DISPUTED_FIELDS = (*TOLERANCE_FIELDS, "disputed_s")
-"""Those that are read of hosts alone whose time stamps are in doubt; of others there is no `disputed_s`."""
-
 BOUND_FIELDS = ("earliest_s", "latest_s")
 """Those that hold the offset."""
 
 RATE_FIELDS = ("frequency_ppm",)
 """What tells how a clock runs."""
+
+DISPUTED_FIELDS = (*TOLERANCE_FIELDS, *RATE_FIELDS, "disputed_s")
+"""Those that are read of hosts alone whose time stamps are in doubt; of others there is no `disputed_s`.
+
+All that may be asked of a host is among them: to ask again by its stamp might find another point.
+"""
 
 
 class Happening(NamedTuple):
@@ -107,6 +111,16 @@ class Earlier(NamedTuple):
 
     bounds: Bounds
     stamp_ns: int
+
+
+class Counted(NamedTuple):
+    """How many points of a host are stamped in a span, how many of them are disputed, and the least `disputed_s`."""
+
+    name: Cell
+    place: int
+    points: Cell
+    disputed: Cell
+    least_s: Cell
 
 
 class Spans(NamedTuple):
@@ -159,9 +173,7 @@ def _came_ns(row: Clock) -> int:
     return row.last_ns if not disputed_s else came_ns(row.last_ns, disputed_s)
 
 
-def current(
-    stamped: Mapping[str, Host], disputed: Mapping[str, Host], ahead: Mapping[str, Host], now_ns: int
-) -> dict[str, Host]:
+def current(stamped: Mapping[str, Host], disputed: Mapping[str, Host], ahead: Mapping[str, Host]) -> dict[str, Host]:
     """Return each host by the point that came last, of several that may be it.
 
     These are the latest by its stamp until about now, the latest of those that its agent knows to be disputed, and
@@ -182,13 +194,36 @@ def current(
     return hosts
 
 
-def hidden(hosts: Mapping[str, Host], now_ns: int, within_ns: int) -> list[str]:
-    """Name the hosts whose point came long ago although its stamp is new: one that came since may lie below it."""
-    return sorted(
-        name
-        for name, host in hosts.items()
-        if host.disputed_s > 0 and _host_came_ns(host) < now_ns - within_ns < host.last_ns
-    )
+def unsettled(hosts: Mapping[str, Host], disputed: Iterable[str], since_ns: int) -> dict[str, Host]:
+    """Return those of the hosts with disputed points whose latest known point came before a moment.
+
+    The point that came last may be any other: stamps are not in the order in which points came.
+    """
+    return {name: hosts[name] for name in disputed if _host_came_ns(hosts[name]) < since_ns}
+
+
+def spans_of_arrival(
+    spans: Spans, counts: Iterable[Counted], hosts: Mapping[str, Host], until_ns: int
+) -> dict[str, list[tuple[int, int]]]:
+    """Return of each host the spans whose points may have come later than its known one: until when, and the place.
+
+    The last one is the likeliest. An undisputed point came when it is stamped, and none is stamped after `until_ns`:
+    when such a one came, its agent does not know.
+    """
+    found: dict[str, list[tuple[int, int]]] = {}
+    for name, place, points, disputed, least_s in counts:
+        if not isinstance(name, str) or (known := hosts.get(name)) is None:
+            continue
+        begin_ns, ends = spans.begin_ns + place * spans.width_ns, []
+        if count_of(points) > count_of(disputed) and begin_ns <= until_ns:
+            ends.append(begin_ns + spans.width_ns)
+        if count_of(disputed):
+            # one that is disputed by more than a day hides by how much others are
+            least = max(number(least_s) or 0.0, -MAX_STAMP_DISPUTE_S)
+            ends.append(begin_ns + spans.width_ns - round(min(least, MAX_STAMP_DISPUTE_S) * 1e9))
+        if ends and max(ends) > _host_came_ns(known):
+            found.setdefault(name, []).append((max(ends), place))
+    return {name: sorted(ends) for name, ends in found.items()}
 
 
 def later(hosts: Mapping[str, Host], rows: Iterable[Clock]) -> dict[str, Host]:
@@ -211,7 +246,7 @@ def with_tolerances(hosts: Mapping[str, Host], rows: Iterable[Clock]) -> dict[st
 
 def _host_came_ns(host: Host) -> int:
     """Return when a host's point came, where its agent knows it."""
-    return came_ns(host.last_ns, host.disputed_s)
+    return came_ns(host.last_ns, host.disputed_s) if host.disputed_s else host.last_ns
 
 
 def _gravity(host: Host) -> tuple[int, float, int, str, str]:

@@ -5,9 +5,10 @@ Each agent delivers every minute what it believes; only its time stamps are wron
 
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from functools import cache
+from functools import partial
+from typing import NamedTuple
 
 import pytest
 
@@ -34,21 +35,37 @@ WRONG_S = 3 * HOUR_S + 17
 OK, WARNING, UNKNOWN, CRITICAL = Severity.OK, Severity.WARNING, Severity.UNKNOWN, Severity.CRITICAL
 
 
-@cache
-def now_ns() -> int:
-    """Return the present as the first test has it: points come until a few seconds ago, as VictoriaMetrics is late."""
-    return time.time_ns() // NS_PER_S * NS_PER_S
+BACK_MIN = (10, 180)
+"""For so many minutes the servers of hosts are right again."""
+
+LATE_S = (0, 200)
+"""So long after the last points were delivered a fleet is read: at once, and later than most agents' next point."""
+
+
+class Asked(NamedTuple):
+    """What each reader reads of the fleet at the present, and how long ago its history ended."""
+
+    snapshots: dict[str, Snapshot]
+    now_ns: int
+    late_s: int
 
 
 def audit(
-    name: str, ago_s: float, *, ahead_s: float = 0.0, behind_s: float = 0.001, knows: bool = True, **more: object
+    end_ns: int,
+    name: str,
+    ago_s: float,
+    *,
+    ahead_s: float = 0.0,
+    behind_s: float = 0.001,
+    knows: bool = True,
+    **more: object,
 ) -> TOLD:
-    """Return what an agent delivered so long ago: its servers were ahead, and its clock behind these.
+    """Return what an agent delivered so long before an end: its servers were ahead, and its clock behind these.
 
     Unless it `knows` what the database answered, its points are those of an agent that has just started, or of an
     older one.
     """
-    came_ns = now_ns() - round(ago_s * NS_PER_S)
+    came_ns = end_ns - round(ago_s * NS_PER_S)
     host_ns = came_ns + round((ahead_s - behind_s) * NS_PER_S)
     liar = [seen("ntp9.example.net", 40.0, reference_id=b"\xc6\x33\x64\x01", host_ns=host_ns)] if "liar" in more else []
     sources = [*servers(behind_s, host_ns=host_ns), *liar]
@@ -66,31 +83,71 @@ def audit(
     return made, events
 
 
-def audits() -> Iterator[TOLD]:
-    """Yield every audit of the fleet."""
+def audits(end_ns: int) -> Iterator[TOLD]:
+    """Yield every audit of the fleet; the last ones were delivered a few seconds before the end."""
+    audit_at = partial(audit, end_ns)
     for minute in range(6 * 60, 0, -1):
         ago_s = 60.0 * minute - 45
-        yield audit("right", ago_s)
-        yield audit("ahead", ago_s, ahead_s=WRONG_S)  # for longer than it is ahead: its stamps lie around now
-        yield audit("ahead-old", ago_s, ahead_s=WRONG_S, knows=False)
-        yield audit("behind", ago_s, ahead_s=-WRONG_S if minute < 60 else 0)
-        yield audit("back", ago_s, ahead_s=WRONG_S if 120 <= minute < 200 else 0)  # its stamps of then are now
-        yield audit("back-soon", ago_s, ahead_s=WRONG_S if 30 <= minute < 90 else 0)  # and these yet to come
+        yield audit_at("right", ago_s)
+        yield audit_at("ahead", ago_s, ahead_s=WRONG_S)  # for longer than it is ahead: its stamps lie around now
+        yield audit_at("ahead-old", ago_s, ahead_s=WRONG_S, knows=False)
+        yield audit_at("behind", ago_s, ahead_s=-WRONG_S if minute < 60 else 0)
+        yield audit_at("back", ago_s, ahead_s=WRONG_S if 120 <= minute < 200 else 0)  # its stamps of then are now
+        yield audit_at("back-soon", ago_s, ahead_s=WRONG_S if 30 <= minute < 90 else 0)  # and these yet to come
         if minute > 60:
-            yield audit("stopped", ago_s, ahead_s=WRONG_S)
+            yield audit_at("stopped", ago_s, ahead_s=WRONG_S)
         if minute <= 60:
-            yield audit("started", ago_s, ahead_s=WRONG_S, knows=minute < 60)
-            yield audit("leap", ago_s, ahead_s=400 * 86_400)
-            yield audit("wrong", ago_s, ahead_s=WRONG_S, behind_s=5.0 if minute < 30 else 0.001)
-    yield audit("told", 20, ahead_s=WRONG_S, unsynced=True, liar=True)
-    yield audit("told", 80, ahead_s=WRONG_S, **{"stale-compare": False})
-    yield audit("told", 5 * HOUR_S, **{"stale-compare": True})
-    yield audit("only-ahead", 20, ahead_s=8 * HOUR_S, knows=False)
+            yield audit_at("started", ago_s, ahead_s=WRONG_S, knows=minute < 60)
+            yield audit_at("leap", ago_s, ahead_s=400 * 86_400)
+            yield audit_at("wrong", ago_s, ahead_s=WRONG_S, behind_s=5.0 if minute < 30 else 0.001)
+    yield audit_at("told", 20, ahead_s=WRONG_S, unsynced=True, liar=True)
+    yield audit_at("told", 80, ahead_s=WRONG_S, **{"stale-compare": False})
+    yield audit_at("told", 5 * HOUR_S, **{"stale-compare": True})
+    yield audit_at("only-ahead", 20, ahead_s=8 * HOUR_S, knows=False)
+    for back_min in BACK_MIN:
+        yield from returned(audit_at, back_min)
+    yield from changed(audit_at)
+    for minute in range(230, 30, -1):  # right again for hours, and then it ended; stamps of before are around now
+        yield audit_at("back-stopped", 60.0 * minute - 45, ahead_s=WRONG_S if minute > 180 else 0)
 
 
-def lines() -> str:
+def returned(audit_at: Callable[..., TOLD], back_min: int) -> Iterator[TOLD]:
+    """Yield the audits of hosts whose clocks are right again since their servers are, and were wrong by seconds before.
+
+    Each ends by how far its servers were ahead, and how often its agent reports. Stamps of that time are still around.
+    """
+    for ahead_min, every_min in ((197, 1), (197, 5), (back_min + 4, 1), (back_min + 4, 5)):
+        wrong_min = 260 if every_min == 5 else 40
+        for minute in range((back_min + wrong_min) // 5 * 5 + 10, 0, -every_min):
+            is_wrong = back_min < minute <= back_min + wrong_min
+            ahead_s = ahead_min * 60 + 17 if is_wrong else 0
+            name = f"back-{back_min}-{ahead_min}-{every_min}"
+            yield audit_at(name, 60.0 * minute - 45, ahead_s=ahead_s, behind_s=5.0 if is_wrong else 0.001)
+
+
+def changed(audit_at: Callable[..., TOLD]) -> Iterator[TOLD]:
+    """Yield the audits of hosts whose servers are wrong by another amount, or the other way, than an hour ago."""
+    for minute in range(5 * 60, 0, -5):
+        then = minute > 60
+        ago_s = 60.0 * minute - 45
+        yield audit_at("less-ahead", ago_s, ahead_s=10 * HOUR_S if then else WRONG_S, behind_s=5.0 if then else 0.001)
+        yield audit_at("turned", ago_s, ahead_s=WRONG_S if then else -WRONG_S, behind_s=5.0 if then else 0.001)
+
+
+CHANGED = {"less-ahead": WRONG_S, "turned": -WRONG_S}
+"""By how much the servers of such hosts are ahead now."""
+
+RETURNED = {
+    f"back-{back_min}-{ahead_min}-{every_min}"
+    for back_min in BACK_MIN
+    for ahead_min in (197, back_min + 4)
+    for every_min in (1, 5)
+}
+
+
+def lines(end_ns: int) -> str:
     """Return all as a database gets it, and points that say of themselves what is not so."""
-    stamp_ns = now_ns() - 20 * NS_PER_S
+    stamp_ns = end_ns - 20 * NS_PER_S
     claims = {
         "claims-ok": "severity=0i,offset_s=7200.0,earliest_s=7199.0,latest_s=7201.0,usable=4i,falsetickers=0i,age_s=5.",
         "claims-all": "severity=0i,usable=4i,falsetickers=0i",
@@ -109,28 +166,43 @@ def lines() -> str:
         ),
     }
     told = (f"ntpaudit_clock,env=prod,host={name},site=fra {fields} {stamp_ns}\n" for name, fields in claims.items())
-    return "".join([*(render(*one) for one in audits()), *told])
+    return "".join([*(render(*one) for one in audits(end_ns)), *told])
 
 
-@pytest.fixture(scope="module")
-def snapshots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Snapshot]:
-    """What each reader reads of it at the present."""
+@pytest.fixture(scope="module", params=LATE_S, ids=lambda late_s: f"{late_s}-s-later")
+def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    """What each reader reads of it at the present, at once or later."""
+    late_s: int = request.param
+    now_ns = time.time_ns() // NS_PER_S * NS_PER_S
+    end_ns = now_ns - late_s * NS_PER_S
     path = str(tmp_path_factory.mktemp("disputed") / "demo.sqlite3")
-    with EmbeddedStore.create(path) as store:
-        for made, events in audits():
-            store.write(points(made, events), now_ns())
-        store.finish(now_ns())
+    keep(path, end_ns, now_ns)
     found = {}
     with closing(open_reader(path=path)) as reader:
         found["embedded"] = reader.snapshot(reader.now_ns(), Reach())
+    told = lines(end_ns).encode()
     with influxd() as influx, victoria_metrics() as victoria:
         for url in (f"{influx}/write?db=ntpaudit", f"{victoria}/write"):
-            urllib.request.urlopen(urllib.request.Request(url, lines().encode()), timeout=60).close()
+            urllib.request.urlopen(urllib.request.Request(url, told), timeout=60).close()
         urllib.request.urlopen(f"{victoria}/internal/force_flush", timeout=30).close()
         for kind, url in (("influxql", influx), ("promql", victoria)):
             with closing(open_reader(url=url, language=kind)) as reader:
                 found[kind] = reader.snapshot(reader.now_ns(), Reach())
-    return found
+    return Asked(found, now_ns, late_s)
+
+
+@pytest.fixture(scope="module")
+def snapshots(asked: Asked) -> dict[str, Snapshot]:
+    """The snapshots alone."""
+    return asked.snapshots
+
+
+def keep(path: str, end_ns: int, now_ns: int) -> None:
+    """Write all as a demonstration."""
+    with EmbeddedStore.create(path) as store:
+        for made, events in audits(end_ns):
+            store.write(points(made, events), end_ns)
+        store.finish(now_ns)
 
 
 def judged(snapshot: Snapshot) -> tuple[Fleet, dict[str, Member]]:
@@ -151,30 +223,69 @@ def point_of(member: Member) -> Host:
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_who_delivers_is_never_silent(snapshots: dict[str, Snapshot], kind: str) -> None:
+def test_who_delivers_is_never_silent(asked: Asked, kind: str) -> None:
     """Wherever its stamps lie; and who stopped is silent since then, though its stamps are of hours to come."""
-    fleet, hosts = judged(snapshots[kind])
-    assert {name for name, one in hosts.items() if one.silent_s is not None} == {"stopped"}
-    assert hosts["stopped"].silent_s == pytest.approx(HOUR_S, abs=150)
-    assert about(fleet, "evidence-gap") == {"stopped"}
-    for name in ("right", "ahead", "behind", "back", "back-soon", "started", "leap", "wrong", "told"):
+    fleet, hosts = judged(asked.snapshots[kind])
+    assert {name for name, one in hosts.items() if one.silent_s is not None} == {"stopped", "back-stopped"}
+    assert hosts["back-stopped"].silent_s == pytest.approx(1815 + asked.late_s, abs=30)
+    assert hosts["stopped"].silent_s == pytest.approx(HOUR_S + asked.late_s, abs=150)
+    assert about(fleet, "evidence-gap") == {"stopped", "back-stopped"}
+    for name in ("right", "ahead", "behind", "back", "back-soon", "started", "leap", "wrong", "told", *RETURNED):
         seen_s = hosts[name].seen_s
         assert seen_s is not None
-        assert seen_s < 150, name
+        assert seen_s < asked.late_s + (330 if name.endswith("-5") else 150), name
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_who_is_disputed_is_never_ok(snapshots: dict[str, Snapshot], kind: str) -> None:
+def test_who_is_disputed_is_never_ok(asked: Asked, kind: str) -> None:
     """Those and no others are named, with how far they are off; those that came back are in order."""
-    fleet, hosts = judged(snapshots[kind])
-    disputed = {"ahead", "ahead-old", "behind", "started", "leap", "wrong", "told", "only-ahead"}
+    fleet, hosts = judged(asked.snapshots[kind])
+    disputed = {
+        "ahead",
+        "ahead-old",
+        "behind",
+        "started",
+        "leap",
+        "wrong",
+        "told",
+        "only-ahead",
+        "less-ahead",
+        "turned",
+    }
     assert about(fleet, "time-disputed") == disputed
     assert all(hosts[name].severity >= WARNING for name in disputed)
     assert {hosts[name].severity for name in ("right", "back", "back-soon")} == {OK}
-    for name, wrong_s in (("ahead", WRONG_S), ("ahead-old", WRONG_S), ("behind", -WRONG_S), ("only-ahead", 8 * HOUR_S)):
-        assert hosts[name].disputed_s == pytest.approx(wrong_s, abs=120), name
+    for name, wrong_s in (("ahead", WRONG_S), ("behind", -WRONG_S)):
+        assert hosts[name].disputed_s == pytest.approx(wrong_s, abs=30), name
+    for name, wrong_s in (("ahead-old", WRONG_S), ("only-ahead", 8 * HOUR_S)):
+        assert hosts[name].disputed_s == pytest.approx(wrong_s - asked.late_s, abs=120), name
     assert hosts["leap"].disputed_s == 400 * 86_400
-    assert point_of(hosts["leap"]).last_ns == pytest.approx(now_ns(), abs=150 * NS_PER_S)
+    assert point_of(hosts["leap"]).last_ns == pytest.approx(asked.now_ns - asked.late_s * NS_PER_S, abs=150 * NS_PER_S)
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_who_is_right_again_is_judged_by_what_came_last(asked: Asked, kind: str) -> None:
+    """B8: minutes and hours later too, while points of the time before carry stamps that are later than its own."""
+    fleet, hosts = judged(asked.snapshots[kind])
+    for name in sorted(RETURNED):
+        one = hosts[name]
+        assert (one.severity, one.silent_s, one.contradicted, one.disputed_s) == (OK, None, None, 0.0), name
+        offset = point_of(one).offset
+        assert offset is not None
+        assert offset.estimate_s == pytest.approx(0.001, abs=0.001), name
+        assert point_of(one).warning_s is None or point_of(one).is_confirmed
+    assert not RETURNED & {name for finding in fleet.findings for name in finding.hosts}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_dispute_may_change(asked: Asked, kind: str) -> None:
+    """The one that came last counts, however much later the others are stamped."""
+    _, hosts = judged(asked.snapshots[kind])
+    for name, wrong_s in CHANGED.items():
+        one = hosts[name]
+        assert (one.severity, one.silent_s) == (WARNING, None), name
+        assert one.disputed_s == pytest.approx(wrong_s, abs=30), name
+        assert one.seen_s == pytest.approx(asked.late_s + 150, abs=180), name
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -216,19 +327,18 @@ def test_all_readers_say_the_same(snapshots: dict[str, Snapshot]) -> None:
 
 
 def test_a_past_moment_is_not_judged_by_what_came_later(tmp_path: object) -> None:
-    """Of an hour ago only points stamped until then are read."""
+    """Of an hour ago only points stamped until then are read, and of these the one that came last counts."""
     path = f"{tmp_path}/demo.sqlite3"
-    with EmbeddedStore.create(path) as store:
-        for made, events in audits():
-            store.write(points(made, events), now_ns())
-        store.finish(now_ns())
+    now_ns = time.time_ns() // NS_PER_S * NS_PER_S
+    keep(path, now_ns, now_ns)
     with closing(open_reader(path=path)) as reader:
-        snapshot = reader.snapshot(now_ns() - HOUR_S * NS_PER_S, Reach())
+        snapshot = reader.snapshot(now_ns - HOUR_S * NS_PER_S, Reach())
     assert not snapshot.looked_ahead
-    assert max(host.last_ns for host in snapshot.hosts) <= now_ns() - HOUR_S * NS_PER_S
+    assert max(host.last_ns for host in snapshot.hosts) <= now_ns - HOUR_S * NS_PER_S
     fleet, hosts = judged(snapshot)
     assert {"ahead", "behind", "right"} & about(fleet, "time-disputed") == {"ahead", "behind"}
     assert hosts["ahead"].silent_s is None
+    assert (hosts["back-180-184-5"].severity, hosts["back-180-184-5"].silent_s) == (OK, None)
 
 
 def test_silence_is_not_hidden_by_an_unmeasured_host() -> None:
