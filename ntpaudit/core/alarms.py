@@ -230,7 +230,7 @@ def _judgement(case: Case, before: Alarms, after: Alarms, kind: Kind, *, can_con
             severity = max(severity, told)
         else:
             severity = max(severity, Severity.UNKNOWN)
-            findings = _counted_as_unknown(findings, case)
+            findings = _counted_as_unknown(findings, case, can_confirm=can_confirm)
     is_wanting = any(rule.basis == "network" and _is_wanting(entry) for rule, entry in entries)
     is_doubtful = not confirmed and (kind == "network" or case.offset_severity is Severity.CRITICAL)
     return Judgement(
@@ -274,7 +274,7 @@ def _is_suspected(rule: Rule, alarms: Alarms) -> bool:
     return alarms.watched.get(rule.id, _NEW).pending > 0 and not is_covered
 
 
-def _counted_as_unknown(findings: Sequence[Finding], case: Case) -> list[Finding]:
+def _counted_as_unknown(findings: Sequence[Finding], case: Case, *, can_confirm: bool) -> list[Finding]:
     """Let the finding about an offset that is not confirmed count as unknown, so that no severity is without one.
 
     Samples that are spared, after a start or while the clock is corrected, raise no suspicion: theirs is added here.
@@ -284,7 +284,10 @@ def _counted_as_unknown(findings: Sequence[Finding], case: Case) -> list[Finding
     )
     if all(finding.id != cause.id for finding in findings):
         level, message = cause.check(case) or ("medium", "too few servers gave a usable reply")
-        findings = [*findings, make_finding(cause, ("low", f"{message} (not confirmed yet, else {level})"))]
+        findings = [
+            *findings,
+            make_finding(cause, ("low", f"{message} {_unconfirmed(level, can_confirm=can_confirm)}")),
+        ]
     return [
         one._replace(severity=max(one.severity, Severity.UNKNOWN)) if one.id == cause.id else one for one in findings
     ]
@@ -305,13 +308,17 @@ def _listed(rule: Rule, watched: Watched, *, can_confirm: bool) -> Finding:
     raised = LEVELS[watched.raised - 1] if watched.raised else "low"
     if not watched.pending:
         return make_finding(rule, (raised, watched.message + _improving(watched)))
-    said_by = sum(rank >= watched.pending for rank in watched.seen)
-    suspected = (
-        f"{watched.suspicion} (not confirmed yet, else {LEVELS[watched.pending - 1]}: "
-        f"said by {said_by} of the last {len(watched.seen)} samples)"
-    )
+    count = sum(rank >= watched.pending for rank in watched.seen)
+    seen = "; seen once" if len(watched.seen) == 1 else f"; seen in {count} of the last {len(watched.seen)} samples"
+    suspected = f"{watched.suspicion} {_unconfirmed(LEVELS[watched.pending - 1], seen, can_confirm=can_confirm)}"
     listed = make_finding(rule, (raised, f"{watched.message}; {suspected}" if watched.raised else suspected))
     return listed if can_confirm else listed._replace(severity=max(listed.severity, Severity.UNKNOWN))
+
+
+def _unconfirmed(level: Level, seen: str = "", *, can_confirm: bool) -> str:
+    """Say why a finding is not raised, and how bad it would be."""
+    why = "waiting for confirmation by later audits" if can_confirm else "cannot be confirmed: this run keeps no state"
+    return f"({why}; would be {level}{seen})"
 
 
 def _improving(watched: Watched) -> str:

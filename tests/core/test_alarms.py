@@ -280,7 +280,7 @@ def test_a_suspicion_is_listed_and_does_not_count() -> None:
     assert (suspected.id, suspected.level, suspected.severity) == ("offset-out", "low", OK)
     assert suspected.message == (
         "the clock is at least 4.99 s behind; 1 s is allowed "
-        "(not confirmed yet, else critical: said by 1 of the last 5 samples)"
+        "(waiting for confirmation by later audits; would be critical; seen in 1 of the last 5 samples)"
     )
     assert listener.local(BAD).findings == (suspected,)
 
@@ -293,9 +293,9 @@ def test_a_suspicion_stands_beside_what_is_raised() -> None:
     assert both.message == (
         "3 sources: it takes 4 to outvote one that is wrong (RFC 8633, section 3.2); "
         "1 of 3 sources disagrees: ntp3.example.net "
-        "(not confirmed yet, else medium: said by 1 of the last 5 samples)"
+        "(waiting for confirmation by later audits; would be medium; seen in 1 of the last 5 samples)"
     )
-    assert "not confirmed" not in listener.network(THREE).findings[0].message
+    assert "waiting for" not in listener.network(THREE).findings[0].message
 
 
 # --- when it is raised and cleared -------------------------------------------------------------------------------
@@ -802,7 +802,7 @@ def test_what_is_spared_is_listed_where_it_makes_the_clock_unknown() -> None:
     listener = Listener(uptime_ns=20 * S)
     judged = listener.network(BAD, 64)
     assert [(one.id, one.level, one.severity) for one in judged.findings] == [("offset-out", "low", UNKNOWN)]
-    assert judged.findings[0].message.endswith("(not confirmed yet, else critical)")
+    assert judged.findings[0].message.endswith("(waiting for confirmation by later audits; would be critical)")
     assert listener.told == []
 
 
