@@ -4,7 +4,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ntpaudit.errors import StoreError
 
@@ -94,11 +94,13 @@ _CACHE_KIB = 512  # of pages: what is written is not read again soon, and an age
 _MAX_WAL_BYTES = 4 << 20  # it grows beyond only while somebody reads, or for one large change, and is cut back
 
 
-def open_database(path: str, note: Callable[[str], None], wait_s: float = WAIT_S) -> sqlite3.Connection:
+def open_database(
+    path: str, note: Callable[[str], None], wait_s: float = WAIT_S, *, setting: str = "history.path"
+) -> sqlite3.Connection:
     """Open the file, making it and its folder (0700) where missing; a damaged one is set aside, noted, never deleted.
 
     `wait_s` is how long to wait for others, now and in every use. Raises StoreError, naming path and fix, where the
-    state folder cannot be used.
+    state folder cannot be used; `setting` is what names another one.
     """
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -109,7 +111,51 @@ def open_database(path: str, note: Callable[[str], None], wait_s: float = WAIT_S
                 raise
             return _open(path, wait_s)
     except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"cannot keep state in {path}: {error}; name a writable folder in STATE_DIRECTORY") from error
+        reason, fix = _why_unusable(path, error)
+        raise StoreError(f"cannot keep state in {path}: {reason}; {fix}choose another place with {setting}") from error
+
+
+def _why_unusable(path: str, error: OSError | sqlite3.Error) -> tuple[str, str]:
+    """Return why a file cannot be used, and the beginning of a sentence about what to do."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if isinstance(error, sqlite3.Error) and code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+        return str(error), ""
+    folder = os.path.dirname(path) or "."
+    place = folder
+    while not os.path.lexists(place):
+        place = os.path.dirname(place) or "."
+    with suppress(OSError):  # what is wrong may have changed since
+        if os.path.isdir(path):
+            return "it is a folder", "name a file in it, or "
+        if not os.path.isdir(place):
+            return f"{place} is not a folder", "remove it, or "
+        if not os.access(place, os.W_OK | os.X_OK):
+            why = _why_forbidden(f"folder {place}", place)
+            if place != folder:
+                return f"folder {folder} is missing, and {why}", "create it for that user, or "
+            return why, "let that user write there, or "
+        if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
+            return _why_forbidden("it", path), "give it to that user, or "
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)), ""
+
+
+def _why_forbidden(what: str, path: str) -> str:
+    """Say why this user may not write to a file or folder. Raises OSError."""
+    found, user = os.stat(path), _user(os.geteuid())
+    why = f"owner {_user(found.st_uid)}, mode {found.st_mode & 0o7777:04o}"
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        why = "its file system is read-only here; in a systemd unit see ReadWritePaths="
+    return f"user {user} may not write to {what} ({why})"
+
+
+def _user(uid: int) -> str:
+    """Return a user's name, the number where it has none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _open(path: str, wait_s: float = WAIT_S) -> sqlite3.Connection:

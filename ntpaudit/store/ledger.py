@@ -97,6 +97,7 @@ class Ledger:
         self._retry_at_s = 0.0
         self._dropped_before = 0  # what the stand-in's total was when it began
         self._log_large_at_s: float | None = None
+        self._noted: str | None = None
         self.trouble: str | None = None
         """What is wrong with the file now, None where it is sound."""
 
@@ -204,7 +205,8 @@ class Ledger:
             is_lost = self._stands_in
             if is_lost:
                 lost = plural(self._unsaved_in(self._open()).records, "record")
-                self._note(f"{lost} could not be written to {self._path}: {self.trouble}")
+                why = "" if self.trouble == self._noted else f": {self.trouble}"
+                self._note(f"{lost} could not be written to {self._path}{why}")
             if self._connection is not None:
                 self._connection.close()
             if self._removed is not None:
@@ -332,7 +334,7 @@ class Ledger:
 
     def _stand_in(self, error: StoreError) -> None:
         """Go on in memory, with what can be read of the file's state. A damaged file is set aside."""
-        self.trouble = str(error)
+        self.trouble = self._noted = str(error)
         self._note(f"{error}; going on in memory")
         memory, file = open_memory(), self._connection
         is_gone, is_damaged = file is not None and _identity(self._path) != self._file, is_damage(error)

@@ -75,7 +75,7 @@ class Notebook:
 
         try:
             if self._connection is None:
-                self._connection = open_database(self._path, self._note)
+                self._connection = open_database(self._path, self._note, setting="STATE_DIRECTORY")
             with transaction(self._connection):
                 return work(self._connection)
         except StoreError as error:

@@ -18,6 +18,7 @@ from ntpaudit.store.plain import plain, to_json
 from tests.records import observation, record
 from tests.records import servers as answers
 from tests.store.audits import audit
+from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
 
 OLD_AUDITS = 300
@@ -305,3 +306,61 @@ def test_a_committed_change_is_on_the_disk(path: Path) -> None:
     with closing(open_database(str(path), print)) as connection:
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+WITHOUT_ROOTS_RIGHTS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize(
+    ("where", "reason", "fix"),
+    [
+        (
+            "locked/x",
+            "user root may not write to folder {}/locked (owner 12345, mode 0755)",
+            "let that user write there",
+        ),
+        (
+            "locked/new/x",
+            "folder {0}/locked/new is missing, and user root may not write to folder {0}/locked "
+            "(owner 12345, mode 0755)",
+            "create it for that user",
+        ),
+        ("file", "user root may not write to it (owner 12345, mode 0644)", "give it to that user"),
+        ("file/x", "{}/file is not a folder", "remove it"),
+        ("folder", "it is a folder", "name a file in it"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_explained(where: str, reason: str, fix: str, tmp_path: Path) -> None:
+    """One line: what is missing or forbidden, to whom it belongs, and what names another place."""
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for name, mode in (("locked", 0o755), ("file", 0o644)):
+        os.chown(tmp_path / name, 12_345, 12_345)
+        (tmp_path / name).chmod(mode)
+    script = (
+        "import sys; from ntpaudit.store.database import open_database\n"
+        "try: open_database(sys.argv[1], print)\nexcept Exception as error: print(error)"
+    )
+    command = [*WITHOUT_ROOTS_RIGHTS, sys.executable, "-c", script, f"{tmp_path}/{where}"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout == (
+        f"cannot keep state in {tmp_path}/{where}: {reason.format(tmp_path)}; {fix}, or choose another place with "
+        "history.path\n"
+    )
+
+
+@pytest.mark.needs("root", "mount")
+def test_a_read_only_file_system_is_named(tmp_path: Path) -> None:
+    """It is what a unit's sandbox makes of a folder that it does not name."""
+    script = (
+        "import sys; from ntpaudit.store.database import open_database\n"
+        "try: open_database(sys.argv[1], print, setting='STATE_DIRECTORY')\nexcept Exception as error: print(error)"
+    )
+    mounted = f'mount -t tmpfs -o ro none {tmp_path}; exec {sys.executable} -c "$0" {tmp_path}/x'
+    done = subprocess.run(
+        [*unshared("mount"), "sh", "-ec", mounted, script], check=True, capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert "read-only here; in a systemd unit see ReadWritePaths=)" in done.stdout
+    assert done.stdout.endswith("or choose another place with STATE_DIRECTORY\n")
