@@ -90,6 +90,9 @@ SCHEMA = (
 WAIT_S = 5.0
 """How long to wait for somebody else who writes, where nothing else waits meanwhile."""
 
+PAGE_BYTES = 1024
+"""The page size of a new file. A commit writes whole pages, and a record takes less than one."""
+
 _CACHE_KIB = 512  # of pages: what is written is not read again soon, and an agent is to stay small
 _MAX_WAL_BYTES = 4 << 20  # it grows beyond only while somebody reads, or for one large change, and is cut back
 
@@ -165,6 +168,7 @@ def _open(path: str, wait_s: float = WAIT_S) -> sqlite3.Connection:
         with _noticing_damage(connection):
             version = _version(connection)  # a file that is not for us is not touched
             if version == 0:  # an old file keeps what it is
+                connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
                 connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
             _write_ahead(connection, wait_s)
             connection.execute("PRAGMA synchronous=FULL")
@@ -220,6 +224,21 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Do all or nothing; raises StoreError where the disk is full, the file locked, read-only or damaged."""
     with looking(connection), _whole(connection):
         yield
+
+
+@contextmanager
+def unsynced_transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Do all or nothing, without waiting for the disk: until the next transaction, a power failure undoes it.
+
+    The end of the process, however sudden, does not. Raises StoreError as `transaction` does.
+    """
+    with looking(connection):
+        connection.execute("PRAGMA synchronous=NORMAL")
+        try:
+            with _whole(connection):
+                yield
+        finally:
+            connection.execute("PRAGMA synchronous=FULL")
 
 
 @contextmanager

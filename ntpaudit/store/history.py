@@ -37,7 +37,7 @@ SLICE = 250
 
 MAX_SLICES = 40
 
-MAX_PAGES = 1000
+MAX_PAGES = 4000
 """So many free pages are given back at once."""
 
 MAX_UNDATED = 500

@@ -29,6 +29,7 @@ from ntpaudit.store.database import (
     open_memory,
     set_aside_damaged,
     transaction,
+    unsynced_transaction,
 )
 from ntpaudit.store.history import Letter
 from ntpaudit.store.reading import open_history
@@ -182,8 +183,8 @@ class Ledger:
         return self._look(history.newest)
 
     def confirm(self, letters: Sequence[Letter]) -> None:
-        """Forget letters that have been delivered: the oldest that wait."""
-        self._do(lambda connection: history.confirm(connection, letters))
+        """Forget letters that have been delivered: the oldest that wait. A power failure may have them sent again."""
+        self._use(unsynced_transaction, lambda connection: history.confirm(connection, letters))
 
     def set_aside(self, letter: Letter, reason: str) -> None:
         """Take a letter that will never be accepted, or that nobody can date, out of the way."""

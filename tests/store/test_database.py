@@ -13,7 +13,16 @@ import pytest
 from ntpaudit.core.politeness import Memory
 from ntpaudit.errors import StoreError
 from ntpaudit.store import history, servers
-from ntpaudit.store.database import SCHEMA, is_damage, looking, open_database, set_aside_damaged, transaction
+from ntpaudit.store.database import (
+    PAGE_BYTES,
+    SCHEMA,
+    is_damage,
+    looking,
+    open_database,
+    set_aside_damaged,
+    transaction,
+    unsynced_transaction,
+)
 from ntpaudit.store.plain import plain, to_json
 from tests.records import observation, record
 from tests.records import servers as answers
@@ -95,6 +104,47 @@ def test_an_old_file_keeps_its_way_to_free_pages(old: Path, path: Path, tmp_path
     for file, expected in ((old, 0), (tmp_path / "new", 2)):
         with closing(open_database(str(file), print)) as connection:
             assert connection.execute("PRAGMA auto_vacuum").fetchone() == (expected,)
+
+
+def test_a_new_file_has_small_pages_and_an_old_one_keeps_its_own(old: Path, tmp_path: Path) -> None:
+    """A commit writes whole pages; to give an old file others would write all of it anew."""
+    with closing(sqlite3.connect(old)) as connection:
+        (before,) = connection.execute("PRAGMA page_size").fetchone()
+    assert before != PAGE_BYTES
+    for file, expected in ((old, before), (tmp_path / "new", PAGE_BYTES)):
+        for _ in range(2):  # made, or brought up to date; then opened once more
+            with closing(open_database(str(file), print)) as connection:
+                assert connection.execute("PRAGMA page_size").fetchone() == (expected,)
+
+
+def test_an_unsynced_transaction_is_whole_and_the_next_one_is_synced(path: Path) -> None:
+    """It can be seen by others and outlives the process; whatever ends it, later transactions wait for the disk."""
+
+    def synchronous(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("PRAGMA synchronous").fetchone()[0])
+
+    def names(connection: sqlite3.Connection) -> list[str]:
+        return [name for (name,) in connection.execute("SELECT key FROM state ORDER BY key")]
+
+    def fail(connection: sqlite3.Connection) -> None:
+        history.save_state(connection, "undone", 1)
+        raise TypeError
+
+    normal, full = 1, 2
+    with closing(open_database(str(path), print, 0.01)) as connection, closing(sqlite3.connect(path)) as other:
+        with unsynced_transaction(connection):
+            assert synchronous(connection) == normal
+            history.save_state(connection, "kept", 1)
+        assert synchronous(connection) == full
+        with pytest.raises(TypeError), unsynced_transaction(connection):
+            fail(connection)
+        assert synchronous(connection) == full
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError), unsynced_transaction(connection):
+            fail(connection)
+        other.execute("ROLLBACK")
+        assert synchronous(connection) == full
+        assert names(connection) == names(other) == ["kept"]
 
 
 OPEN = "import sys; from ntpaudit.store.database import open_database; open_database(sys.argv[1], print)"

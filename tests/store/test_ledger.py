@@ -19,6 +19,7 @@ from ntpaudit.core.politeness import Memories, Memory, Moment
 from ntpaudit.errors import BusyError
 from ntpaudit.store import history
 from ntpaudit.store import ledger as ledgers
+from ntpaudit.store.database import PAGE_BYTES
 from ntpaudit.store.ledger import Claim, Ledger
 from ntpaudit.store.reading import agent_runs
 from tests.store.audits import audit, date_letter, deliver, event, find, keep, letter, number_of, once
@@ -105,6 +106,19 @@ def test_an_audit_is_kept_whole_or_not_at_all_when_the_process_is_killed(path: P
         assert sorted(once(found.letters) | arrived) == every
         assert found.unjudged in ([], [last + 1])
         orphans += len(found.unjudged)  # or the test would not show that they are found
+
+
+def test_a_kill_after_a_confirmation_does_not_undo_it(path: Path) -> None:
+    """The commit does not wait for the disk, but the kernel has it: nothing is sent again that had been confirmed."""
+    code = (
+        "import os, sys; from ntpaudit.store.ledger import Ledger; from tests.store.audits import keep\n"
+        "ledger = Ledger(sys.argv[1], print); keep(ledger, 1); keep(ledger, 2)\n"
+        "ledger.confirm(ledger.waiting(1)); os.kill(os.getpid(), 9)"
+    )
+    child = python("-c", code, str(path))
+    child.communicate()
+    assert child.returncode == -9
+    assert find(path).letters == [2]
 
 
 def test_an_observation_without_a_record_is_found_and_finished(path: Path) -> None:
@@ -444,7 +458,7 @@ def _header(data: bytearray) -> None:
 
 
 def _first_page(data: bytearray) -> None:
-    data[100:4096] = b"\xa5" * 3996
+    data[100:PAGE_BYTES] = b"\xa5" * (PAGE_BYTES - 100)
 
 
 def _second_half(data: bytearray) -> None:
@@ -507,8 +521,8 @@ def test_damage_that_shows_only_when_an_old_page_is_read(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         pages = connection.execute("SELECT pageno FROM dbstat WHERE name = 'outbox' AND pagetype = 'leaf'").fetchall()
     with path.open("r+b") as file:
-        file.seek((pages[0][0] - 1) * 4096)
-        file.write(b"\xff" * 4096)
+        file.seek((pages[0][0] - 1) * PAGE_BYTES)
+        file.write(b"\xff" * PAGE_BYTES)
     ledger = Ledger(str(path), notes.append, retry_s=0.0)
     keep(ledger, 300)
     assert notes == []
