@@ -93,6 +93,11 @@ def planned_sources(
     """Return whom a plan asks, and of whom it knows without asking."""
     sources, left_out = _host_sources(own, voice) if plan.from_host else ((), ())
     sources = (*plan.sources, *sources)
+    if plan.from_host and voice is not None and not sources and not left_out:
+        voice.note(
+            "no server is known from this host's time daemon: name four or more yourself, as in "
+            "`ntpaudit check SERVER...`, or as sources.servers in the configuration"
+        )
     if plan.with_pools:
         return sources, left_out
     resting = Failure("backed-off", "interval", "the pool is asked more seldom")

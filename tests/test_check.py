@@ -497,6 +497,24 @@ def test_host_with_no_daemon_has_no_servers_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("chronyd", "netns", "mount", "pidns")
+def test_a_daemon_that_names_no_server_is_said_with_what_to_do(tmp_path: Path) -> None:
+    """--from-host beside a chronyd that only serves: the fix is to name servers."""
+    script = "printf 'cmdport 0\\nlocal\\npidfile /etc/pid\\n' >/etc/site.conf; "
+    script += with_chronyd("-f", "/etc/site.conf") + "; until test -e /etc/pid; do :; done"
+    with island({}) as land:
+        ran = ntpaudit(
+            "check", "--from-host", state=tmp_path,
+            inside=lambda words: land.command([*CONTAINER, script, *words]),
+        )  # fmt: skip
+    assert ran.status == 3
+    assert ran.err == (
+        "ntpaudit: no server is known from this host's time daemon: name four or more yourself, as in "
+        "`ntpaudit check SERVER...`, or as sources.servers in the configuration\n"
+    )
+    assert "fix: name four servers or more if none is listed" in " ".join(ran.out.split())
+
+
+@pytest.mark.needs("chronyd", "netns", "mount", "pidns")
 def test_servers_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     """Where the file of the daemon that runs is gone, its servers are not known, and that is said."""
     script = "printf 'cmdport 0\\nport 0\\npidfile /etc/pid\\n' >/etc/site.conf; "

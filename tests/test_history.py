@@ -19,6 +19,7 @@ import pytest
 from ntpaudit.cli.state import this_moment
 from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.record import Record
+from ntpaudit.probes import service
 from ntpaudit.store.database import open_database, transaction
 from ntpaudit.store.location import FILE_NAME
 from ntpaudit.store.packing import unpack_text
@@ -221,8 +222,7 @@ def test_no_history_says_what_to_do(tmp_path: Path) -> None:
     ran = history(state=tmp_path)
     assert (ran.status, ran.out) == (3, "")
     assert ran.err == (
-        f"ntpaudit: no agent has kept a record in {tmp_path}/state/{FILE_NAME}; "
-        "start one: systemctl enable --now ntpaudit\n"
+        f"ntpaudit: no agent has kept a record in {tmp_path}/state/{FILE_NAME}; start one: {service.start()}\n"
     )
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / FILE_NAME).write_bytes(b"no database, but long enough to be one " * 100)

@@ -179,6 +179,7 @@ def _place(environment: Mapping[str, str]) -> str:
 
 def _write(path: str, text: str, *, force: bool) -> None:
     """Write the file and its folder, and say what to do next."""
+    from ntpaudit.probes import service
     from ntpaudit.sinks.files import unwritable, write_atomically
 
     if os.path.lexists(path) and not force:
@@ -190,7 +191,7 @@ def _write(path: str, text: str, *, force: bool) -> None:
         StandardError().note(unwritable(path, error))
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
     option = "" if path == find_config(os.environ) else f" --config {path}"
-    start = "systemctl enable --now ntpaudit" if path == SYSTEM_FILE else f"ntpaudit agent{option}"
+    start = service.start() if path == SYSTEM_FILE else f"ntpaudit agent{option}"
     tell([f"wrote {path}\nlook at it, then: ntpaudit check{option}; {start}\n"])
 
 

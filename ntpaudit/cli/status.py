@@ -62,10 +62,10 @@ def status(config_path: str | None, format_name: str, stale: float | None) -> No
 def _absence(history: "sqlite3.Connection", path: str) -> tuple[AgentState | None, str]:
     """Return the agent that runs and has recorded nothing yet, None where none runs; and a sentence about it."""
     from ntpaudit.store.past import agent_state
-    from ntpaudit.store.reading import START
+    from ntpaudit.store.reading import no_record
 
     agent = agent_state(history)
     wait = wait_of(agent, this_host(path))
     if wait is None:
-        return None, f"no agent has kept a record in {path}; {START}"
+        return None, no_record(path)
     return agent, waiting(wait)

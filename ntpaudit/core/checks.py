@@ -719,7 +719,7 @@ RULES = (
     Rule(
         "unmeasured",
         check_unmeasured,
-        "let servers reply with usable time: see the status and reason of each source",
+        "name four servers or more if none is listed; else see the status and reason of each source",
         (_ISO, "NIS2 2024/2690 3.2.6", "SOC 2 CC7"),
         raised_when={
             "medium": (

@@ -64,8 +64,8 @@ class _Journal:
             self._socket.sendto(entry, self._path)
         except OSError as error:
             raise TellError(
-                f"the journal takes no entry at {self._path}: {error.strerror}; it is kept and tried again. "
-                "See whether systemd-journald runs, or write enabled = false under [journal]"
+                f"the journal takes no entry at {self._path}: {error.strerror}; check that systemd-journald runs, "
+                "or set journal.enabled = false (a running agent sends the entry later)"
             ) from error
 
     def close(self) -> None:

@@ -13,14 +13,12 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Health
 from ntpaudit.core.standing import AgentState, Standing, Wait
 from ntpaudit.core.wording import plural, span
+from ntpaudit.probes import service
 from ntpaudit.sinks.headline import headline
 from ntpaudit.sinks.nagios import performance, plugin_line
 from ntpaudit.sinks.text import facts, finding_lines, fitting, labelled, opening, page, painter, source_table
 
 FORMATS = ("text", "json", "nagios")
-
-REMEDY = "check why the agent is silent: systemctl status ntpaudit; journalctl -u ntpaudit"
-RESTART = "the next record of an agent replaces it: systemctl restart ntpaudit"
 
 ANSWERS_WITHIN_S = 10.0
 """From the moment that sources are polled to the record of what they replied: names are resolved meanwhile."""
@@ -81,7 +79,12 @@ def waiting(wait: Wait) -> str:
     running, due_s = f"the agent has run for {_ago(wait.up_s)}", wait.poll_s + ANSWERS_WITHIN_S
     if due_s >= 0:
         return f"{running} and waits for its first measurement, due in {_ago(due_s)} at most"
-    return f"{running} and has recorded nothing, which was due {_ago(-due_s)} ago; {REMEDY}"
+    return f"{running} and has recorded nothing, which was due {_ago(-due_s)} ago; {_of_silence()}"
+
+
+def _of_silence() -> str:
+    """Say what to do about an agent that keeps no record."""
+    return f"check why the agent is silent: {service.examine()}"
 
 
 def _fix(severity: Severity, remedy: str) -> str:
@@ -103,9 +106,9 @@ def sentence(standing: Standing) -> str:
 def _remedy(standing: Standing) -> str:
     """Say what to do about a record that is worth nothing."""
     if standing.doubt is None:
-        return REMEDY
+        return _of_silence()
     if standing.wait is None:
-        return RESTART
+        return f"the next record of an agent replaces it: {service.restart()}"
     return waiting(standing.wait) if standing.wait.poll_s >= 0 else "wait for the next record of the agent"
 
 

@@ -82,8 +82,8 @@ class _Syslog:
                     failures += 1
                 if is_busy or failures >= self._addresses:
                     raise TellError(
-                        f"syslog takes no message at {self._address}: {error.strerror}; it is kept and tried again. "
-                        "See whether a syslog server listens there, or correct address under [syslog]"
+                        f"{self._address} takes no message: {error.strerror}; check that a syslog server "
+                        "listens there, or correct syslog.address (a running agent sends the message later)"
                     ) from error
 
     def _connect(self) -> socket.socket:

@@ -15,6 +15,7 @@ from ntpaudit.core.politeness import Moment
 from ntpaudit.core.record import Record
 from ntpaudit.core.standing import AgentState, HostNow, Standing, judge_standing, read_agent_state
 from ntpaudit.errors import StoreError
+from ntpaudit.probes import service
 from ntpaudit.store.accounts import read_accounts
 from ntpaudit.store.history import HOUR_S, load_state
 from ntpaudit.store.packing import unpack_text
@@ -128,7 +129,7 @@ def find_standing(
     except ValueError as error:
         raise StoreError(
             f"the last record (audit {audit_id}) is damaged, so nothing is known of the clock ({error}); "
-            "wait for the agent's next record, or restart it: systemctl restart ntpaudit"
+            f"wait for the agent's next record, or restart it: {service.restart()}"
         ) from error
     asked = record if kind == "network" and _was_polled(record) else _last_polled(connection, audit_id)
     return judge_standing(record, asked, agent_state(connection), look(), stale_after_s), stored

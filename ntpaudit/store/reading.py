@@ -7,14 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from ntpaudit.errors import StoreError
+from ntpaudit.probes import service
 from ntpaudit.store.database import SCHEMA
 from ntpaudit.store.location import FILE_NAME, SYSTEM_FOLDER, state_folder
 
-START = "start one: systemctl enable --now ntpaudit"
-"""What to do where no agent has kept anything."""
-
 _BUSY_TIMEOUT_S = 5.0
-_UPDATE = "an agent brings it up to date when it begins: systemctl restart ntpaudit"
 
 
 def find_history(environment: Mapping[str, str], *, by_agent: bool) -> str:
@@ -88,11 +85,16 @@ def _check_readable(path: str) -> None:
         raise StoreError(_absence(path))
 
 
+def no_record(path: str) -> str:
+    """Say that no agent has kept a record, and what to do."""
+    return f"no agent has kept a record in {path}; start one: {service.start()}"
+
+
 def _absence(path: str) -> str:
     """Say that there is no history, and what to do."""
     if agent_runs(path):
-        return f"an agent runs and has kept nothing in {path}; see why: journalctl -u ntpaudit"
-    return f"no agent has kept a record in {path}; {START}"
+        return f"an agent runs and has kept nothing in {path}; check {service.examine()}"
+    return no_record(path)
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -137,13 +139,15 @@ def _check_version(connection: sqlite3.Connection, path: str) -> None:
     if version == 0 and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
         raise StoreError(_absence(path))
     if version < len(SCHEMA):
-        raise StoreError(f"{path} is of an older ntpaudit (schema {version}); {_UPDATE}")
+        raise StoreError(
+            f"{path} is of an older ntpaudit (schema {version}); an agent updates it at its start: {service.restart()}"
+        )
 
 
 def _trouble(path: str, error: sqlite3.DatabaseError) -> str:
     """Say in a line what is wrong with a file."""
     if not isinstance(error, sqlite3.OperationalError):
-        return f"{path} is damaged ({error}); an agent sets it aside when it begins: systemctl restart ntpaudit"
+        return f"{path} is damaged ({error}); an agent sets it aside when it starts: {service.restart()}"
     match error.sqlite_errorcode & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return f"{path} is locked by another program; try again"

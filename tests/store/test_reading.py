@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ntpaudit.errors import StoreError
+from ntpaudit.probes import service
 from ntpaudit.store.database import SCHEMA, open_database
 from ntpaudit.store.history import save_state
 from ntpaudit.store.location import FILE_NAME
@@ -95,7 +96,7 @@ MISSING: dict[str, Callable[[Path], object]] = {
 def test_nothing_there_says_what_to_do(what: str, file: Path) -> None:
     """Where no agent ever kept anything, its start is what helps."""
     MISSING[what](file)
-    assert trouble(file) == f"no agent has kept a record in {file}; start one: systemctl enable --now ntpaudit"
+    assert trouble(file) == f"no agent has kept a record in {file}; start one: {service.start()}"
 
 
 def _version(path: Path, version: int) -> None:
@@ -121,7 +122,7 @@ def test_damage_is_told_in_a_line(file: Path) -> None:
     assert "is damaged" in trouble(file)
     file.write_bytes(b"no database, but long enough to be one " * 100)
     assert "is damaged" in trouble(file)
-    assert "systemctl restart ntpaudit" in trouble(file)
+    assert service.restart() in trouble(file)
 
 
 def test_a_folder_or_a_device_is_no_history(tmp_path: Path) -> None:
