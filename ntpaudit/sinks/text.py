@@ -83,7 +83,11 @@ def opening(
 
 
 class Column(NamedTuple, Generic[_Item]):
-    """A column of a table. Where lines are too long, `spare` ones are left out and then those cut that give way."""
+    """A column of a table. Where lines are too long, `spare` ones are left out and then those cut that give way.
+
+    One that `is_name` is cut last, in the middle, and never so far that two things look alike; before it is cut to less
+    than `_ENOUGH`, the columns that are `spare_for_names` are left out.
+    """
 
     title: str
     cell: Callable[[_Item], str]
@@ -91,6 +95,12 @@ class Column(NamedTuple, Generic[_Item]):
     gives_way: bool = False
     spare: bool = False
     colour: Callable[[_Item], int | None] | None = None
+    is_name: bool = False
+    spare_for_names: bool = False
+
+
+_ENOUGH = 24
+"""Characters of a name that most servers have, with their port."""
 
 
 def table(columns: Sequence[Column[_Item]], items: Sequence[_Item], paint: Paint, width: int = WIDTH) -> Iterator[str]:
@@ -101,18 +111,53 @@ def table(columns: Sequence[Column[_Item]], items: Sequence[_Item], paint: Paint
     for index in reversed([index for index, (column, _) in enumerate(filled) if column.spare]):
         if line_width(widths) > width:
             del filled[index], widths[index]
-    flexible = [index for index, (column, _) in enumerate(filled) if column.gives_way]
-    while line_width(widths) > width and (widest := max((widths[index] for index in flexible), default=0)) > 1:
-        widths[next(index for index in flexible if widths[index] == widest)] -= 1
+    for index in reversed([index for index, (column, _) in enumerate(filled) if column.spare_for_names]):
+        least = [
+            min(_ENOUGH, size) if column.is_name else min(_LEAST, size) if column.gives_way else size
+            for size, (column, _) in zip(widths, filled, strict=True)
+        ]
+        if line_width(least) > width:
+            del filled[index], widths[index]
+    floors = [_least_width(column, cells) for column, cells in filled]
+    for names in (False, True):
+        chosen = [index for index, (column, _) in enumerate(filled) if column.gives_way and column.is_name == names]
+        while line_width(widths) > width and (open_ := [index for index in chosen if widths[index] > floors[index]]):
+            widths[max(open_, key=lambda index: widths[index])] -= 1
     laid = [_lay(column, cells, items, paint, room) for (column, cells), room in zip(filled, widths, strict=True)]
     return (_GAP.join(row).rstrip() for row in zip(*laid, strict=True))
+
+
+_LEAST = 12
+"""Characters of a reason that most have."""
+
+
+def _least_width(column: Column[_Item], cells: Sequence[str]) -> int:
+    """Return how far a column that gives way can be cut: names only as long as they stay apart."""
+    if not column.is_name:
+        return 1
+    size = max(len(column.title), *map(len, cells))
+    while size > len(column.title) and len({_cut_middle(cell, size - 1) for cell in cells}) == len(set(cells)):
+        size -= 1
+    return size
+
+
+def _cut_end(text: str, width: int) -> str:
+    """Leave the begin of a text."""
+    return text if len(text) <= width else text[: width - len(_CUT)] + _CUT
+
+
+def _cut_middle(name: str, width: int) -> str:
+    """Leave the begin and the end of a name, which may be its port."""
+    tail = (width - len(_CUT)) // 2
+    return name if len(name) <= width else name[: width - tail - len(_CUT)] + _CUT + name[len(name) - tail :]
 
 
 def _lay(
     column: Column[_Item], cells: Sequence[str], items: Sequence[_Item], paint: Paint, width: int
 ) -> Sequence[str]:
     """Pad or cut a column's title and its cells to its width, and colour these; numbers stand to the right."""
-    texts = [text if len(text) <= width else text[: width - len(_CUT)] + _CUT for text in (column.title, *cells)]
+    cut = _cut_middle if column.is_name else _cut_end
+    texts = [cut(text, width) for text in (column.title, *cells)]
     title, *fitted = (
         [text.rjust(width) for text in texts] if column.is_number else [text.ljust(width) for text in texts]
     )
@@ -172,13 +217,23 @@ def _reason(source: SourceRecord) -> str:
 
 
 _COLUMNS: tuple[Column[SourceRecord], ...] = (
-    Column("source", lambda source: _ascii(source.name), gives_way=True),
+    Column("source", lambda source: _ascii(source.name), gives_way=True, is_name=True),
     Column("address", _address, gives_way=True, spare=True),
     Column("status", lambda source: source.status, colour=lambda source: _STATUS_COLOURS.get(source.status)),
     Column("offset       ", _offset, is_number=True),
     Column("+/-", _error, is_number=True),
-    Column("delay", lambda source: "" if source.delay_s is None else span(source.delay_s), is_number=True),
-    Column("st", lambda source: "" if source.stratum is None else str(source.stratum), is_number=True),
+    Column(
+        "delay",
+        lambda source: "" if source.delay_s is None else span(source.delay_s),
+        is_number=True,
+        spare_for_names=True,
+    ),
+    Column(
+        "st",
+        lambda source: "" if source.stratum is None else str(source.stratum),
+        is_number=True,
+        spare_for_names=True,
+    ),
     Column("reference", lambda source: _ascii(source.reference_id or ""), gives_way=True, spare=True),
     Column("reason", _reason, gives_way=True),
 )

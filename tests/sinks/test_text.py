@@ -153,11 +153,29 @@ def test_empty_columns_are_left_out() -> None:
 
 
 def test_names_are_cut_and_numbers_are_not() -> None:
-    """Long names end in a tilde, so that every number is whole."""
+    """Long names lack their middle, so that every number is whole."""
     titles, *rows = table(render(CASES["long names"]))
     assert "reference" not in titles
-    assert all(row.split()[0].endswith("~") for row in rows)
+    assert all("~" in row.split()[0] for row in rows)
     assert rows[0].endswith("  agreeing      1.80 ms behind  2.96 ms   2 ms   2")
+
+
+@pytest.mark.parametrize("width", [40, 60, 72, 80, 100])
+def test_servers_stay_apart_however_narrow_the_table(width: int) -> None:
+    """Name and port are what tells them apart; other columns go first, and a line may be longer than the page."""
+    names = [f"ntp{number}.time.fra.example.net:{port}" for number in (1, 2) for port in (123, 1123)]
+    case = CASES["ok, falseticker"]
+    sources = tuple(source._replace(name=name) for source, name in zip(case.sources, names, strict=False))
+    titles, *rows = table(render(case._replace(sources=sources), width=width))
+    shown = [row.split()[0] for row in rows]
+    assert len(set(shown)) == len(sources)
+    for text, source in zip(shown, sources, strict=True):
+        head, _, tail = text.partition("~")
+        assert source.name.startswith(head)
+        assert source.name.endswith(tail)
+        assert head.startswith("ntp")
+    assert ("delay" in titles) == (width > 60)
+    assert all(len(text) >= 9 for text in shown)
 
 
 @given(records())
