@@ -5,6 +5,7 @@
 
 import hashlib
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,12 +16,18 @@ HEADER = """\
 # of the hashes. Written by packaging/pin.py.
 """
 
+COMPILED = ("markupsafe",)
+"""Those that hold machine code: a machine without a wheel, or another Python, builds them from their sources."""
+
 
 def main() -> None:
     """Download the files for every architecture and write down their names and hashes."""
     hashes: dict[str, set[str]] = {}
     for machine in MACHINES.values():
         _add(hashes, pip("download", machine, *dependencies(), *build_requirements()))
+    for name in COMPILED:
+        (pin,) = (pin for pin in hashes if pin.startswith(f"{name}=="))
+        _add(hashes, [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:", pin])
     lines = [
         f"{pin} " + " ".join(f"\\\n    --hash=sha256:{digest}" for digest in sorted(digests))
         for pin, digests in sorted(hashes.items())

@@ -1,6 +1,8 @@
 """Imports go one way, and the core is pure."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,7 +147,19 @@ def test_influxdb_client_is_imported_in_one_place_at_most() -> None:
     for module, path in modules():
         for name in imports(path):
             root = name.partition(".")[0]
-            if root in ("influxdb_client", "psutil", "ntplib"):
+            if root in ("influxdb_client", "jinja2", "markupsafe", "psutil", "ntplib"):
                 users.setdefault(root, set()).add(module)
     assert all(len(where) == 1 for where in users.values()), users
     assert "psutil" not in users
+
+
+def test_the_template_engine_is_imported_for_a_page_alone() -> None:
+    """No module but those of the page imports jinja2, itself or by another; only `fleet --html` imports the page."""
+    page = {"reports.fleet_page", "reports.markup"}
+    others = [f"ntpaudit.{module}" for module, _ in modules() if module and module not in page]
+    code = "import sys\nfrom importlib import import_module\nfor name in sys.argv[1:]: import_module(name)\n"
+    code += "print('jinja2' in sys.modules, 'markupsafe' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code, *others], check=True, capture_output=True, text=True)
+    assert ran.stdout.split() == ["False", "False"]
+    users = {module for module, path in modules() if "ntpaudit.reports.fleet_page" in imports(path)}
+    assert users == {"cli.fleet"}

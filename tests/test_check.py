@@ -539,7 +539,9 @@ def test_a_check_imports_nothing_it_does_not_use(real_servers: list[str], tmp_pa
     imported = modules(ran.err) - modules(bare.stderr)  # a virtual environment may import things of its own
     assert "ntpaudit.audit" in imported
     assert "sqlite3" not in modules(bare.stderr)
-    unused = "influxdb_client psutil urllib3 asyncio sqlite3 tempfile secrets tomllib pathlib ssl http ntpaudit.demo"
+    unused = (
+        "influxdb_client jinja2 psutil urllib3 asyncio sqlite3 tempfile secrets tomllib pathlib ssl http ntpaudit.demo"
+    )
     assert imported & set(unused.split()) == set()
 
 

@@ -58,6 +58,15 @@ def test_the_source_distribution_is_the_whole_checkout(unpacked: Path) -> None:
     assert files_in(unpacked) - {"PKG-INFO", "setup.cfg"} == files_in(REPOSITORY)
 
 
+def test_the_wheel_has_every_file_of_the_program(built: Path) -> None:
+    """Templates, the style sheet and the script of the page too."""
+    (archive,) = built.glob("*.whl")
+    with zipfile.ZipFile(archive) as opened:
+        packed = {name.removeprefix("ntpaudit/") for name in opened.namelist() if name.startswith("ntpaudit/")}
+    assert "reports/templates/fleet.html.jinja" in packed
+    assert packed == files_in(REPOSITORY / "ntpaudit")
+
+
 def test_its_tests_run_from_the_source_distribution(unpacked: Path) -> None:
     """Those that read documents and units pass where it is unpacked."""
     files = ["tests/test_docs.py", "tests/test_readme.py", "tests/systemd/test_install.py"]

@@ -401,6 +401,17 @@ def test_a_page_beside_the_result(state: Path, tmp_path: Path) -> None:
     assert "the demonstration" in html
 
 
+def test_only_a_page_imports_the_template_engine(state: Path, tmp_path: Path) -> None:
+    """No other format pays for it, nor has to have it."""
+    alone = {"PYTHONPROFILEIMPORTTIME": "1", "COVERAGE_PROCESS_CONFIG": ""}  # coverage would bring its own imports
+    page = ("--html", str(tmp_path / "fleet.html"))
+    for words, imported in ((page, True), *((("--format", name), False) for name in ("text", "json", "csv", "nagios"))):
+        ran = fleet("--demo", *words, state=state, **alone)
+        names = {line.rsplit("|", 1)[1].strip() for line in ran.err.splitlines() if line.startswith("import time:")}
+        assert "ntpaudit.fleet.reader" in names, ran.err[-300:]
+        assert ("jinja2" in names) is imported, words
+
+
 def test_a_page_on_standard_output(state: Path, tmp_path: Path) -> None:
     """Then nothing else is there: the result goes to a file, or nowhere, and what is wrong to standard error."""
     ran = fleet("--demo", "--html", "-", state=state)

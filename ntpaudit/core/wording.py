@@ -6,14 +6,16 @@ from typing import Literal
 Rounding = Literal["near", "up", "down"]
 
 _UNITS = (
-    (365.25 * 86400, "years"),
-    (86400.0, "days"),
-    (3600.0, "h"),
-    (60.0, "min"),
-    (1.0, "s"),
-    (1e-3, "ms"),
-    (1e-6, "us"),
+    (2 * 365.25 * 86400, 365.25 * 86400, "years"),
+    (2 * 86400.0, 86400.0, "days"),
+    (2 * 3600.0, 3600.0, "h"),
+    (2 * 60.0, 60.0, "min"),
+    (1.0, 1.0, "s"),
+    (1e-3, 1e-3, "ms"),
+    (1e-6, 1e-6, "us"),
+    (0.0, 1e-9, "ns"),
 )
+"""From how many seconds on a unit is used, how long it is, and its name."""
 
 
 def span(seconds: float, *, rounding: Rounding = "near") -> str:
@@ -22,9 +24,12 @@ def span(seconds: float, *, rounding: Rounding = "near") -> str:
     A bound is rounded up and a least error down, so that no output claims more than was measured.
     """
     size = abs(seconds)
-    scale, unit = next((entry for entry in _UNITS if size >= entry[0] * (2 if entry[0] > 1 else 1)), (1e-9, "ns"))
+    for least, scale, unit in _UNITS:  # noqa: B007
+        if size >= least:
+            break
     value = size / scale
-    step = 10.0 ** (floor(log10(value)) - 2) if value >= 1e-9 else 1.0
+    exponent = floor(log10(value)) - 2 if value >= 1e-9 else 0
+    step = 10.0**exponent
     quotient = value / step
     match rounding:
         case "up":
@@ -33,8 +38,9 @@ def span(seconds: float, *, rounding: Rounding = "near") -> str:
             digits = floor(quotient + 1e-9) * step
         case _:
             digits = round(quotient) * step
-    text = f"{digits:.{max(0, round(-log10(step)))}f}"
-    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"
+    if exponent >= 0:
+        return f"{digits:.0f} {unit}"
+    return f"{f'{digits:.{-exponent}f}'.rstrip('0').rstrip('.')} {unit}"
 
 
 _SUFFIXES = {

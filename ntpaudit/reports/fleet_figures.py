@@ -1,10 +1,10 @@
-"""What the fleet's page draws, as inline SVG: where all clocks stand, one interval, one course, severities over time.
+"""The geometry of the figures on the fleet's page: intervals, distributions, offsets and severities over time.
 
-Every figure stretches to the width that it is given, so it holds no text: labels stand around it in HTML, and what it
-shows is said in words beside it.
+Only numbers and the data of SVG paths are computed here; the markup is in `templates/figures.html.jinja`. Every figure
+stretches to the width that it is given, so it holds no text: its labels are HTML beside it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from math import ceil, copysign, floor, log1p, log10
 from statistics import median
@@ -15,7 +15,6 @@ from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.wording import direction, span
 from ntpaudit.fleet.rows import split
-from ntpaudit.reports.markup import text
 
 CLASSES = {Severity.OK: "o", Severity.WARNING: "w", Severity.UNKNOWN: "u", Severity.CRITICAL: "c"}
 """How the style sheet calls a severity."""
@@ -48,17 +47,18 @@ _STRIP = {Severity.OK: 2, Severity.WARNING: 5, Severity.UNKNOWN: 7, Severity.CRI
 """How high a severity stands in the strip below a course: told apart without its colour."""
 
 
-class Scale(NamedTuple):
+class Scale:
     """An axis from `low` to `high` seconds, logarithmic beyond `linear_s` to both sides, or linear without it."""
 
-    low: float
-    high: float
-    linear_s: float | None
+    def __init__(self, low: float, high: float, linear_s: float | None) -> None:
+        self.low, self.high, self.linear_s = low, high, linear_s
+        self._begin = self._bent(low)
+        self._length = self._bent(high) - self._begin
 
     def share(self, value_s: float) -> float:
         """Return how far along the axis a value lies, from 0 to 1; what lies beyond stands at the end."""
-        low, high = self._bent(self.low), self._bent(self.high)
-        return min(1.0, max(0.0, (self._bent(value_s) - low) / (high - low)))
+        share = (self._bent(value_s) - self._begin) / self._length
+        return 0.0 if share <= 0.0 else 1.0 if share >= 1.0 else share
 
     def ticks(self, least: float) -> list[tuple[float, str]]:
         """Return shares of round values with their labels, no two nearer than `least`; zero comes first."""
@@ -89,30 +89,38 @@ def common_scale(offsets: Iterable[Offset], tolerance_s: float) -> Scale:
     return Scale(-reach_s, reach_s, tolerance_s / 100)
 
 
-def proportions(counts: Sequence[int]) -> str:
-    """Draw hosts by severity as one bar, worst first; whoever is there at all can be seen."""
+class Path(NamedTuple):
+    """The class in the style sheet, and the data, of an SVG path."""
+
+    kind: str
+    data: str
+
+
+def proportions(counts: Sequence[int]) -> list[Path]:
+    """Return hosts by severity as one bar of 1000 by 10, worst first; a severity that occurs is wide enough to see."""
     whole = max(1, sum(counts))
     widths = [(severity, max(6.0, 1000 * counts[severity] / whole)) for severity in WORST_FIRST if counts[severity]]
     drawn, place, stretch = [], 0.0, 1000 / sum(width for _, width in widths) if widths else 1.0
     for severity, width in widths:
-        drawn.append(f'<path class="{CLASSES[severity]}" d="M{place:.1f} 0h{width * stretch:.1f}v10H{place:.1f}z"/>')
+        drawn.append(Path(CLASSES[severity], f"M{place:.1f} 0h{width * stretch:.1f}v10H{place:.1f}z"))
         place += width * stretch
-    return (
-        f'<svg class="share" viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true">{"".join(drawn)}</svg>'
-    )
+    return drawn
 
 
-def band(offset: Offset, scale: Scale) -> str:
-    """Draw where a clock stands: the interval as a bar, the estimate as a line in it."""
+class Band(NamedTuple):
+    """The paths of a host's interval and of its estimate, 200 by 14."""
+
+    interval: str
+    estimate: str
+
+
+def band(offset: Offset, scale: Scale) -> Band:
+    """Return the interval as a bar that is wide enough to see, and the estimate as a line in it."""
     low, high = (200 * scale.share(end) for end in (offset.earliest_s, offset.latest_s))
     if high - low < _LEAST_WIDTH:
         low = (low + high - _LEAST_WIDTH) / 2
         high = low + _LEAST_WIDTH
-    return (
-        '<svg viewBox="0 0 200 14" preserveAspectRatio="none" aria-hidden="true">'
-        f'<path class="i" d="M{low:.1f} 4H{high:.1f}v6H{low:.1f}z"/>'
-        f'<path class="e" d="M{200 * scale.share(offset.estimate_s):.1f} 1v12"/></svg>'
-    )
+    return Band(f"M{low:.1f} 4H{high:.1f}v6H{low:.1f}z", f"M{200 * scale.share(offset.estimate_s):.1f} 1v12")
 
 
 def counted(estimates: Iterable[float], scale: Scale) -> list[int]:
@@ -123,37 +131,50 @@ def counted(estimates: Iterable[float], scale: Scale) -> list[int]:
     return bins
 
 
-def spread(bins: Sequence[int], scale: Scale, tolerance_s: float) -> str:
-    """Draw how many clocks stand where on the common axis, with the tolerance; the height is logarithmic."""
+class Spread(NamedTuple):
+    """The paths of a distribution, 800 by 100, and the labels of its axis, each with its share of the width."""
+
+    tolerance: str
+    bars: list[Path]
+    zero: str
+    limits: str
+    ticks: list[tuple[float, str]]
+
+
+def spread(bins: Sequence[int], scale: Scale, tolerance_s: float) -> Spread:
+    """Return how many clocks stand where on the common axis, with the tolerance; the height is logarithmic."""
     highest = log1p(max([*bins, 1]))
     bars = {"ahead": "", "behind": ""}
     for place, count in enumerate(bins):
         if count:
             height = max(6.0, 92 * log1p(count) / highest)
             bars["behind" if 2 * place >= len(bins) else "ahead"] += f"M{10 * place + 1} 100v-{height:.0f}h8V100z"
-    drawn_bars = "".join(f'<path class="bar {way}" d="{path}"/>' for way, path in bars.items())
-    low, zero, high = (800 * scale.share(value) for value in (-tolerance_s, 0.0, tolerance_s))
-    drawn = (
-        '<svg viewBox="0 0 800 100" preserveAspectRatio="none" aria-hidden="true">'
-        f'<path class="in" d="M{low:.1f} 0H{high:.1f}v100H{low:.1f}z"/>{drawn_bars}'
-        f'<path class="z" d="M{zero:.1f} 0v100"/><path class="t" d="M{low:.1f} 0v100M{high:.1f} 0v100"/></svg>'
+    low, zero, high = (f"{800 * scale.share(value):.1f}" for value in (-tolerance_s, 0.0, tolerance_s))
+    return Spread(
+        f"M{low} 0H{high}v100H{low}z",
+        [Path(f"bar {way}", data) for way, data in bars.items()],
+        f"M{zero} 0v100",
+        f"M{low} 0v100M{high} 0v100",
+        scale.ticks(0.07),
     )
-    labels = "".join(
-        f'<span{_rank(number)} style="--at:{100 * share:.1f}%">{"<br>".join(label.rsplit(" ", 1))}</span>'
-        for number, (share, label) in enumerate(scale.ticks(0.07))
-    )
-    return f'<div class="plot">{drawn}</div><div class="xs ticks">{labels}</div>'
 
 
-def over_time(tallies: Sequence[Tally], hosts: int, frame: "Frame", title: str) -> str:
-    """Draw how many hosts were worse than ok, span by span, stacked worst first from the ground up.
+class Stack(NamedTuple):
+    """The paths of hosts by severity over time, 1000 by 100, and labels, each with its share of the height."""
 
-    Above them stand those of `hosts` of which there was no point at all.
+    layers: list[Path]
+    ticks: list[tuple[float, str]]
+
+
+def over_time(tallies: Sequence[Tally], hosts: int, frame: "Frame") -> Stack:
+    """Return how many hosts were worse than ok, span by span, stacked worst first from the ground up.
+
+    Above them are those of `hosts` that had no point at all.
     """
     layers = [*WORST_FIRST[:-1], None]
     heights = [[*(tally.hosts[s] for s in WORST_FIRST[:-1]), max(0, hosts - sum(tally.hosts))] for tally in tallies]
     top = max([1, *(sum(column) for column in heights)])
-    drawn = [f"<title>{text(title)}</title>"]
+    drawn = []
     for number, layer in enumerate(layers):
         path = ""
         for tally, column in zip(tallies, heights, strict=True):
@@ -161,9 +182,9 @@ def over_time(tallies: Sequence[Tally], hosts: int, frame: "Frame", title: str) 
                 left, right = frame.place(tally.begin_ns), frame.place(tally.begin_ns + frame.span_ns)
                 ground, roof = (100 - 100 * sum(column[:end]) / top for end in (number, number + 1))
                 path += f"M{left:.1f} {ground:.1f}H{right:.1f}V{roof:.1f}H{left:.1f}z"
-        drawn.append(f'<path class="{"n" if layer is None else CLASSES[layer]}" d="{path}"/>' if path else "")
-    labels = "".join(f'<span style="top:{100 - 100 * count / top:.1f}%">{count:,}</span>' for count in _counts(top))
-    return _plot("".join(drawn), labels, frame)
+        if path:
+            drawn.append(Path("n" if layer is None else CLASSES[layer], path))
+    return Stack(drawn, [(count / top, f"{count:,}") for count in _counts(top)])
 
 
 def _counts(top: int) -> range:
@@ -181,18 +202,21 @@ class Frame(NamedTuple):
 
     def place(self, time_ns: int) -> float:
         """Return how far along the figure, of 1000, a moment lies."""
-        return 1000 * min(1.0, max(0.0, (time_ns - self.begin_ns) / max(1, self.end_ns - self.begin_ns)))
+        place = 1000 * (time_ns - self.begin_ns) / max(1, self.end_ns - self.begin_ns)
+        return 0.0 if place < 0.0 else min(place, 1000.0)
 
     def is_long(self) -> bool:
         """Whether the time of day alone does not say when in the period a moment is: midnight (UTC) lies in it."""
         day_ns = round(_DAY_S * NS_PER_S)
         return self.begin_ns // day_ns != self.end_ns // day_ns
 
-    def labels(self) -> str:
-        """Write when the period begins, has its middle, and ends; the date where it is not the same of all of them."""
-        moments = [format_utc(time_ns) for time_ns in (self.begin_ns, (self.begin_ns + self.end_ns) // 2, self.end_ns)]
-        words = [stamp[5 if self.is_long() else 11 : 16].replace("T", " ") for stamp in moments]
-        return f'<div class="xs"><span>{words[0]}</span><span>{words[1]}</span><span>{words[2]} UTC</span></div>'
+    def labels(self) -> tuple[str, str, str]:
+        """Return when the period begins, has its middle, and ends; with the dates where these differ."""
+        begin, middle, end = (
+            format_utc(time_ns)[5 if self.is_long() else 11 : 16].replace("T", " ")
+            for time_ns in (self.begin_ns, (self.begin_ns + self.end_ns) // 2, self.end_ns)
+        )
+        return begin, middle, end
 
 
 def frame_of(begin_ns: int, end_ns: int, count: int) -> Frame:
@@ -220,48 +244,53 @@ class Course(NamedTuple):
     tolerance_s: float
 
 
-def draw_course(course: Course, frame: Frame, title: str, name: str) -> str:
-    """Draw how a clock fared: the hull as a band, the mean in it, jumps as lines, and a strip of severities.
+class CourseFigure(NamedTuple):
+    """The paths of a host's offset over time, 1000 by 100, and labels, each with its share of the height.
 
-    The band has the colour of behind above zero, and that of ahead below. `name` is one that no other figure has.
+    `zero` is the share of the height that is above zero. `strip` is how bad it was, 1000 by 10.
     """
+
+    zero: str
+    gaps: str
+    lines: list[Path]
+    hull: str
+    mean: str
+    jumps: str
+    ticks: list[tuple[float, str]]
+    strip: list[Path]
+
+
+def draw_course(course: Course, frame: Frame) -> CourseFigure:
+    """Return the hull of the intervals, the mean in it, jumps as lines, where nothing was measured, and severities."""
     measured = [bucket.offset for bucket in course.buckets if bucket.offset is not None]
     scale = _course_scale(measured)
     runs = [list(run) for run in _runs(course.buckets, frame)]
-    lines = "".join(
-        f'<path class="{kind}" d="M0 {y:.1f}H1000"/>'
-        for kind, value in (("z", 0.0), ("t", course.tolerance_s), ("t", -course.tolerance_s))
-        if 0 < (y := 100 - 100 * scale.share(value)) < 100 or kind == "z"
+    ends = {
+        one.begin_ns: (f"{frame.place(one.begin_ns):.1f}", f"{frame.place(one.begin_ns + frame.span_ns):.1f}")
+        for one in course.buckets
+    }
+    levels = (("z", 0.0), ("t", course.tolerance_s), ("t", -course.tolerance_s))
+    return CourseFigure(
+        zero=f"{1 - scale.share(0.0):.3f}",
+        gaps="".join(_gaps(runs, frame)),
+        lines=[
+            Path(kind, f"M0 {y:.1f}H1000")
+            for kind, value in levels
+            if 0 < (y := 100 - 100 * scale.share(value)) < 100 or kind == "z"
+        ],
+        hull="".join(_area(run, scale, ends) for run in runs),
+        mean="".join(_line(run, scale, ends) for run in runs),
+        jumps="".join(
+            dict.fromkeys(f"M{frame.place(jump.time_ns):.1f} 0v100" for jump in jumps(course, frame.span_ns))
+        ),
+        ticks=scale.ticks(0.17),
+        strip=_strip(course.buckets, ends),
     )
-    upright = "".join(dict.fromkeys(f"M{frame.place(jump.time_ns):.1f} 0v100" for jump in jumps(course, frame.span_ns)))
-    zero = f"{1 - scale.share(0.0):.3f}"
-    drawn = [
-        f"<title>{text(title)}</title>",
-        f'<linearGradient id="{name}" gradientUnits="userSpaceOnUse" x1="0" y1="0" x2="0" y2="100">'
-        f'<stop class="behind" offset="{zero}"/><stop class="ahead" offset="{zero}"/></linearGradient>',
-        f'<path class="g" d="{"".join(_gaps(runs, frame))}"/>',
-        lines,
-        f'<path class="i" style="fill:url(#{name})" d="{"".join(_area(run, scale, frame) for run in runs)}"/>',
-        f'<path class="e" d="{"".join(_line(run, scale, frame) for run in runs)}"/>',
-        f'<path class="j" d="{upright}"/>',
-    ]
-    labels = "".join(f'<span style="top:{100 - 100 * share:.1f}%">{label}</span>' for share, label in scale.ticks(0.17))
-    return _plot("".join(drawn), labels, frame, _strip(course.buckets, frame))
 
 
 def jumps(course: Course, span_ns: int) -> list[Jump]:
     """Return when a clock was set: where its agent says so, or where it moved further than is explained."""
     return sorted([*course.steps, *_leaps(course, span_ns)], key=lambda jump: jump.time_ns)
-
-
-def _plot(drawn: str, labels: str, frame: Frame, below: str = "") -> str:
-    svg = f'<svg viewBox="0 0 1000 100" preserveAspectRatio="none" role="img">{drawn}</svg>'
-    return f'<div class="fig"><div class="plot">{svg}</div><div class="ys">{labels}</div>{below}{frame.labels()}</div>'
-
-
-def _rank(number: int) -> str:
-    """Mark every label but zero and the outermost as one that a narrow page does without."""
-    return "" if number < 3 else ' class="minor"'
 
 
 def _course_scale(measured: Sequence[Offset]) -> Scale:
@@ -293,29 +322,21 @@ def _gaps(runs: Sequence[Sequence[Bucket]], frame: Frame) -> Iterator[str]:
             yield f"M{left:.1f} 0H{right:.1f}V100H{left:.1f}z"
 
 
-def _area(run: Sequence[Bucket], scale: Scale, frame: Frame) -> str:
-    """Draw the hull of the intervals: along the latest, and back along the earliest."""
-    there = "".join(f"V{_height(b.offset.latest_s, scale)}H{_right(b, frame)}" for b in run if b.offset)
-    back = "".join(f"V{_height(b.offset.earliest_s, scale)}H{_left(b, frame)}" for b in reversed(run) if b.offset)
-    return f"M{_left(run[0], frame)} 50{there}{back}z"
+def _area(run: Sequence[Bucket], scale: Scale, ends: Mapping[int, tuple[str, str]]) -> str:
+    """Return the hull of the intervals: along the latest, and back along the earliest."""
+    there = "".join(f"V{_height(b.offset.latest_s, scale)}H{ends[b.begin_ns][1]}" for b in run if b.offset)
+    back = "".join(f"V{_height(b.offset.earliest_s, scale)}H{ends[b.begin_ns][0]}" for b in reversed(run) if b.offset)
+    return f"M{ends[run[0].begin_ns][0]} 50{there}{back}z"
 
 
-def _line(run: Sequence[Bucket], scale: Scale, frame: Frame) -> str:
-    there = "".join(f"V{_height(b.offset.estimate_s, scale)}H{_right(b, frame)}" for b in run if b.offset)
+def _line(run: Sequence[Bucket], scale: Scale, ends: Mapping[int, tuple[str, str]]) -> str:
+    there = "".join(f"V{_height(b.offset.estimate_s, scale)}H{ends[b.begin_ns][1]}" for b in run if b.offset)
     first = run[0].offset.estimate_s if run[0].offset else 0.0
-    return f"M{_left(run[0], frame)} {_height(first, scale)}{there}"
+    return f"M{ends[run[0].begin_ns][0]} {_height(first, scale)}{there}"
 
 
 def _height(value_s: float, scale: Scale) -> str:
     return f"{100 - 100 * scale.share(value_s):.1f}"
-
-
-def _left(bucket: Bucket, frame: Frame) -> str:
-    return f"{frame.place(bucket.begin_ns):.1f}"
-
-
-def _right(bucket: Bucket, frame: Frame) -> str:
-    return f"{frame.place(bucket.begin_ns + frame.span_ns):.1f}"
 
 
 def _leaps(course: Course, span_ns: int) -> list[Jump]:
@@ -356,13 +377,10 @@ def _leapt(before: tuple[int, Offset], after: tuple[int, Offset], steps: Sequenc
     return back_s if back_s > forward_s else -forward_s
 
 
-def _strip(buckets: Sequence[Bucket], frame: Frame) -> str:
-    """Draw how bad it was, span by span: the worse the higher, and nothing where there is no record."""
+def _strip(buckets: Sequence[Bucket], ends: Mapping[int, tuple[str, str]]) -> list[Path]:
+    """Return how bad it was, span by span: the worse the higher, and nothing where there is no record."""
     paths = dict.fromkeys(WORST_FIRST, "")
     for bucket in buckets:
-        height = _STRIP[bucket.severity]
-        paths[bucket.severity] += (
-            f"M{_left(bucket, frame)} 10H{_right(bucket, frame)}v-{height}H{_left(bucket, frame)}z"
-        )
-    drawn = "".join(f'<path class="{CLASSES[severity]}" d="{path}"/>' for severity, path in paths.items() if path)
-    return f'<svg class="strip" viewBox="0 0 1000 10" preserveAspectRatio="none" aria-hidden="true">{drawn}</svg>'
+        left, right = ends[bucket.begin_ns]
+        paths[bucket.severity] += f"M{left} 10H{right}v-{_STRIP[bucket.severity]}H{left}z"
+    return [Path(CLASSES[severity], data) for severity, data in paths.items() if data]

@@ -101,6 +101,8 @@ def test_make_install_twice_and_uninstall(tmp_path: Path, tmp_path_factory: pyte
     installed = {path.name.removesuffix(".dist-info") for path in tmp_path.rglob("*.dist-info")}
     pins = {pin.replace("-", "_").replace("==", "-") for pin in LOCK if not pin.startswith("setuptools==")}
     assert {name for name in installed if not name.startswith("ntpaudit-")} == pins
+    (program,) = tmp_path.glob("srv/audit/lib/python*/site-packages/ntpaudit")
+    assert _data_files(program) == _data_files(REPOSITORY / "ntpaudit") != set()
     assert "history" in make("uninstall", *where)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()}
     assert left == set()
@@ -119,6 +121,15 @@ def _run_installed(root: Path, folder: Path) -> None:
         text=True,
     )
     assert "liar.example" in done.stdout, done.stderr
+
+
+def _data_files(folder: Path) -> set[str]:
+    """The files of the program that are no modules, such as templates."""
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
 
 
 def test_nothing_is_installed_that_is_not_in_the_lock(tmp_path: Path) -> None:
