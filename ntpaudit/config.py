@@ -614,7 +614,20 @@ def parse_url(text: str) -> str:
     return text.rstrip("/")
 
 
-_API_PATHS = ("/api/v2/write", "/api/v2/query", "/api/v2", "/api/v1/query", "/write", "/query", "/federate")
+_API_PATHS = (
+    "/api/v2/write",
+    "/api/v2/query",
+    "/api/v2",
+    "/api/v1/write",
+    "/api/v1/query",
+    "/api/v1/query_range",
+    "/api/v1/import",
+    "/api/v1/export",
+    "/api/v1",
+    "/write",
+    "/query",
+    "/federate",
+)
 """Paths of the databases' interfaces, which a URL copied from elsewhere may end in; the longer first."""
 
 

@@ -406,8 +406,22 @@ def test_a_token_of_the_environment_is_one_line_too(token: str) -> None:
         read_token(InfluxConfig("http://x"), {"INFLUXDB_V2_TOKEN": token})
 
 
-@pytest.mark.parametrize("path", ["/api/v2/write", "/api/v2/write/", "/write", "/api/v2", "/query", "/api/v1/query"])
-@pytest.mark.parametrize("base", ["http://x:8086", "https://x/prefix"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v2/write",
+        "/api/v2/write/",
+        "/write",
+        "/api/v2",
+        "/query",
+        "/api/v1/query",
+        "/api/v1/write",
+        "/api/v1/write/",
+        "/api/v1/import",
+        "/api/v1",
+    ],
+)
+@pytest.mark.parametrize("base", ["http://x:8086", "https://x/prefix", "http://vmselect:8481/select/0/prometheus"])
 def test_a_url_with_the_path_of_an_interface_is_refused_with_the_right_one(base: str, path: str) -> None:
     """What a manual shows in full is refused, and the message has the URL to write instead."""
     with pytest.raises(ValueError, match=rf"write the server's URL without .*: {re.escape(base)}$"):

@@ -29,6 +29,17 @@ BYTES_PER_CONTAINER = 16
 The shortest that a database sends is a sample, such as [1795015000,"1"], of 17 bytes.
 """
 
+MAX_WEIGHT = 20_000_000
+WEIGHT_OF_CONTAINER = 4
+OCTETS_PER_WEIGHT = 32
+WIDE_OCTETS_PER_WEIGHT = 4
+"""What all answers from one snapshot to the next may weigh. One is at most about 60 bytes of memory: a value or a line,
+which end in a comma or in a line's end; a quarter of a list or an object; or so many octets, fewer where they are not
+ASCII, for then Python may take four bytes for each.
+
+A snapshot of 10,000 hosts weighs up to 1.7 million.
+"""
+
 MAX_REASON = 300
 """How much is told of what a server says of itself, in characters."""
 
@@ -94,6 +105,7 @@ class Server:
         self._idle: list[HTTPConnection] = []
         self._budget = threading.Lock()
         self._being_read = 0
+        self._weight = 0
         self.skew_s: float | None = None
         """How far its clock is ahead of this machine's, by its last answer and within a second."""
         self._is_closed = False
@@ -108,6 +120,11 @@ class Server:
                 return self._exchange("GET", f"{self._path}{path}?{words}", None, {"Accept": accept})
             form = {"Accept": accept, "Content-Type": "application/x-www-form-urlencoded"}
             return self._exchange("POST", self._path + path, words, form)
+
+    def reset_weight(self) -> None:
+        """Count anew what answers weigh: what earlier ones held is not needed any more."""
+        with self._budget:
+            self._weight = 0
 
     def look(self, path: str) -> None:
         """Ask only for what the database's clock shows, whatever else it answers. ReadError where it does not."""
@@ -256,7 +273,7 @@ class Server:
             for part in self._unpacked(answer):
                 parts.append(part)
                 length += len(part)
-                self._take(len(part))
+                self._take(len(part), _weight(part))
                 if length > MAX_ANSWER:
                     raise self._too_long(MAX_ANSWER)
         finally:
@@ -264,17 +281,25 @@ class Server:
         if answer.length:
             raise IncompleteRead(b"", answer.length)
         read = b"".join(parts)
+        if not read.isascii():
+            self._take(0, len(read) // WIDE_OCTETS_PER_WEIGHT)
         if read.count(b"[") + read.count(b"{") > MAX_CONTAINERS + len(read) // BYTES_PER_CONTAINER:
             raise self.strange("the answer is mostly brackets")
         return read
 
-    def _take(self, count: int) -> None:
-        """Count bytes that are in memory while they are read. ReadError where all answers together have too many."""
+    def _take(self, count: int, weight: int = 0) -> None:
+        """Count bytes that are in memory while they are read, and what they weigh from then on.
+
+        ReadError where all answers together are too much.
+        """
         with self._budget:
             self._being_read += count
-            is_too_much = self._being_read > MAX_AT_ONCE
+            self._weight += weight
+            is_too_much, is_too_heavy = self._being_read > MAX_AT_ONCE, self._weight > MAX_WEIGHT
         if count > 0 and is_too_much:
             raise self._too_long(MAX_AT_ONCE)
+        if weight and is_too_heavy:
+            raise self.failure("the answers hold more values than fit into memory", "ask for one site: --site")
 
     def _too_long(self, limit: int) -> ReadError:
         """Return that there is more to read than fits."""
@@ -439,6 +464,12 @@ def _skew_s(date: str | None, now_s: float) -> float | None:
         return parsedate_to_datetime(date).timestamp() + 0.5 - now_s
     except (ValueError, OverflowError, TypeError):
         return None
+
+
+def _weight(part: bytes) -> int:
+    """Return what a part of an answer weighs once it is parsed."""
+    values, containers = part.count(b",") + part.count(b"\n"), part.count(b"[") + part.count(b"{")
+    return values + WEIGHT_OF_CONTAINER * containers + len(part) // OCTETS_PER_WEIGHT
 
 
 def _is_here(host: str) -> bool:

@@ -164,6 +164,7 @@ class Remote(ABC, Questions):
 
     def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
         """Read every host as it stood at a moment. ReadError where nothing is known of any."""
+        self.server.reset_weight()
         try:
             return _take(self, now_ns, reach)
         except StrangeAnswerError as error:

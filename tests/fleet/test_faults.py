@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -22,6 +24,7 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet import http, open_reader
 from ntpaudit.fleet.reader import Reach, Reader
+from ntpaudit.fleet.rows import FULL_FIELDS
 from ntpaudit.reports import fleet_csv, fleet_json, fleet_nagios, fleet_page, fleet_text
 from tests.records import NOW_NS
 from tests.world.flaky import Answer, Fault, FlakyDatabase, Hang, Octets, Request, certificate
@@ -252,12 +255,64 @@ def _outcome(wait: Callable[[], bytes]) -> bytes | str:
         return str(error)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+def _long(begin: str, unit: str, mebibytes: int, end: str) -> str:
+    """Return an answer of one text over and over."""
+    return begin + unit * ((mebibytes << 20) // len(unit)) + end
+
+
+ROWS = '{"results":[{"statement_id":0,"series":[{"columns":["time"],"values":['
+HOSTILE_ANSWERS = {
+    "numbers": _long(ROWS, "1.5,", 36, "1]}]}]}"),
+    "texts": _long('{"status":"success","data":[', '"abc",', 36, '"x"]}'),
+    "rows": _long(ROWS, "[1795015000000000000],", 60, "[1]]}]}]}"),
+    "wide": _long('{"status":"success","data":["', "x", 70, '\N{GRINNING FACE}"],"results":[]}'),
+}
+MEMORY = 1 << 31
+"""In which such an answer must be refused, in bytes of addresses: threads that begin take many that they never use."""
+
+
+@pytest.mark.parametrize(
+    ("language", "kind"), [("influxql", "numbers"), ("promql", "texts"), ("influxql", "rows"), ("promql", "wide")]
+)
+def test_many_values_are_refused_before_they_fill_the_memory(database: FlakyDatabase, language: str, kind: str) -> None:
+    """Five of them at once took 3 GiB: a number of four octets takes 32 bytes of memory, and a text 60 (F42)."""
+    database.choose = lambda request: Answer(200, HOSTILE_ANSWERS[kind])
+    words = [sys.executable, "-m", "ntpaudit", "fleet", "--url", database.url, "--language", language]
+    limited = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_AS, ({MEMORY}, {MEMORY})); "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{limited}os.execv(sys.argv[1], sys.argv[1:])", *words, "--format", "nagios"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    refusal = "the answers hold more values than fit into memory; ask for one site: --site"
+    assert refusal in done.stdout or "the answer is none of" in done.stdout  # whichever of several is made out first
+    assert (done.returncode, done.stderr) == (3, "")
+
+
+def test_the_answers_of_ten_thousand_hosts_are_not_refused(database: FlakyDatabase) -> None:
+    """Nor are they when they are read over and over; every name and number is as long as those of real hosts."""
+    columns = ["time", *FULL_FIELDS, "host", "site", "env"]
+    rows = [
+        [NOW_NS - age_s * NS_PER_S + number, *[0.0012345678901234] * len(FULL_FIELDS), host, host[:7], "production"]
+        for number in range(10_000)
+        for host in [f"site-{number // 200:02}.server-{number:05}.example.net"]
+        for age_s in (20, 80, 140)
+    ]
+    answer = json.dumps({"results": [{"statement_id": 0, "series": [{"columns": columns, "values": rows}]}]})
+    empty = Answer(200, '{"results":[{"statement_id":0}]}')
+    database.choose = lambda request: Answer(200, answer) if "%22host%22" in request.target else empty
+    with closing(opened(database.url, "influxql")) as reader:
+        for _ in range(2):
+            assert len(reader.snapshot(NOW_NS, Reach()).hosts) == 10_000
+
+
 @pytest.mark.parametrize("text", ["[[],[]," * 1_000_000, '{"a":' * 2_000_000])
-def test_an_answer_of_brackets_is_refused(text: str, database: FlakyDatabase, language: str) -> None:
+def test_an_answer_of_brackets_is_refused(text: str, database: FlakyDatabase) -> None:
     """Nested or not, each takes a hundred bytes of memory: such an answer is not parsed."""
     database.choose = lambda request: Answer(200, text)
-    assert "mostly brackets" in failure(database.url, language)
+    with closing(http.Server(database.url, scheme="Token")) as server, pytest.raises(ReadError, match="brackets"):
+        server.ask("/", {})
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
