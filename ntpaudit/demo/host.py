@@ -30,7 +30,16 @@ TICK_NS = 64 * NS_PER_S
 
 _WANDER_PPM = 0.002
 _DAEMON_NOISE_S = 50e-6
-_MOST_SLEW_PPM = 500.0
+_KERNEL_MOST_PPM = 500.0
+"""Most daemons have the kernel slew, which it does at this rate at most."""
+
+_CHRONYD_MOST_PPM = 83_333.333
+"""chronyd's default `maxslewrate`."""
+
+_CHRONYD_SLEW_S2 = 3 * 0.5 * _DAEMON_NOISE_S * TICK_NS / NS_PER_S
+"""An offset times the duration of its slew: `corrtimeratio`, which is 3, by half the noise, by the poll interval."""
+
+_LEAST_SLEW_S = 1.0
 _MAXERROR_S = 0.01
 _MAXERROR_RATE = 500e-6
 _PIDS = {"chronyd": 611, "ntpd": 702, "systemd-timesyncd": 388}
@@ -48,7 +57,8 @@ class SimulatedHost:
         self.oscillator_ppm = part.oscillator_ppm
         self.realtime_ns = utc_ns - round(part.behind_s * NS_PER_S)
         self.raw_ns = self.monotonic_ns = self.boottime_ns = round(chance.uniform(1, 90) * 86_400 * NS_PER_S)
-        self.steering_ppm = 0.0 if part.daemon is None else part.oscillator_ppm
+        self.frequency_ppm = 0.0 if part.daemon is None else part.oscillator_ppm
+        self._slew_ppm, self._slew_end_ns = 0.0, utc_ns
         self.is_cut_off = self.is_silent = False
         self._part = part
         self._chance = chance
@@ -82,11 +92,19 @@ class SimulatedHost:
 
     @property
     def kernel(self) -> KernelState:
-        """What the kernel believes: its error grows by 500 ppm until a daemon updates it."""
+        """What the kernel believes: its error grows by 500 ppm until a daemon updates it.
+
+        chronyd slews by the frequency (and the tick); others name the offset, which the kernel slews beside it.
+        """
+        left_ns = max(0, self._slew_end_ns - self.utc_ns)
+        slew_ppm = self._slew_ppm if left_ns else 0.0
+        by_frequency = self._daemon == "chronyd"
+        frequency_ppm = self.frequency_ppm + (slew_ppm if by_frequency else 0.0)
+        offset_s = 0.0 if by_frequency else slew_ppm * 1e-6 * left_ns / NS_PER_S
         grown_s = _MAXERROR_RATE * (self.utc_ns - self._updated_ns) / NS_PER_S
         maxerror_s = min(PHASE_LIMIT_S, self._maxerror_s + grown_s)
         state, status = (0, 0) if maxerror_s < PHASE_LIMIT_S else (TIME_ERROR, STA_UNSYNC)
-        return KernelState(state, status, 0.0, self.steering_ppm, maxerror_s, maxerror_s / 10, 37)
+        return KernelState(state, status, offset_s, frequency_ppm, maxerror_s, maxerror_s / 10, 37)
 
     def read(self) -> ClockReading:
         """Read all clocks, which takes its time."""
@@ -134,11 +152,17 @@ class SimulatedHost:
                 self.is_silent = True
 
     def _run(self, true_ns: int) -> None:
-        """Let the clocks run, by oscillator and steering as they are."""
+        """Let the clocks run, by oscillator, frequency and slew as they are."""
+        slewing_ns = max(0, min(true_ns, self._slew_end_ns - self.utc_ns))
+        self._pass(slewing_ns, self.frequency_ppm + self._slew_ppm)
+        self._pass(true_ns - slewing_ns, self.frequency_ppm)
+
+    def _pass(self, true_ns: int, steering_ppm: float) -> None:
+        """Let the clocks run while nothing changes."""
         if true_ns <= 0:
             return
         raw_ns = round(true_ns * (1 - self.oscillator_ppm / 1e6))
-        shown_ns = round(raw_ns * (1 + self.steering_ppm / 1e6))
+        shown_ns = round(raw_ns * (1 + steering_ppm / 1e6))
         self.utc_ns += true_ns
         self.raw_ns += raw_ns
         self.realtime_ns += shown_ns
@@ -146,13 +170,24 @@ class SimulatedHost:
         self.boottime_ns += shown_ns
 
     def _steer(self) -> None:
-        """Take the daemon's server for right, and be where it is in two ticks."""
+        """Take the frequency of the daemon's server for right, and begin to slew to its time."""
         walked_s = self._mislead.walk_ppm * 1e-6 * (self.utc_ns - self._mislead_ns) / NS_PER_S
         misled_s = self._mislead.jump_s + math.copysign(min(abs(walked_s), self._mislead.most_s), walked_s)
         wrong_s = self.behind_ns / NS_PER_S + misled_s + self._chance.gauss(0.0, _DAEMON_NOISE_S)
-        slew_ppm = wrong_s * 1e6 * NS_PER_S / TICK_NS / 2
-        self.steering_ppm = self.oscillator_ppm + max(-_MOST_SLEW_PPM, min(_MOST_SLEW_PPM, slew_ppm))
+        walk_ppm = self._mislead.walk_ppm if abs(walked_s) < self._mislead.most_s else 0.0
+        self.frequency_ppm = self.oscillator_ppm + walk_ppm
+        self._slew(wrong_s)
         self._updated_ns, self._maxerror_s = self.utc_ns, _MAXERROR_S
+
+    def _slew(self, wrong_s: float) -> None:
+        """Begin to slew an offset away: chronyd the faster the larger it is, the kernel within two ticks if it can."""
+        if self._daemon == "chronyd":
+            duration_s = _CHRONYD_SLEW_S2 / max(abs(wrong_s), 1e-9)
+            duration_s = max(duration_s, _LEAST_SLEW_S, abs(wrong_s) * 1e6 / _CHRONYD_MOST_PPM)
+        else:
+            duration_s = max(2 * TICK_NS / NS_PER_S, abs(wrong_s) * 1e6 / _KERNEL_MOST_PPM)
+        self._slew_ppm = wrong_s * 1e6 / duration_s
+        self._slew_end_ns = self.utc_ns + round(duration_s * NS_PER_S)
 
     def _sleep(self, asleep_ns: int) -> None:
         """Stand still but for the hardware clock, by which the others are set at waking."""
@@ -160,6 +195,7 @@ class SimulatedHost:
         self.realtime_ns += asleep_ns
         self.boottime_ns += asleep_ns
         self._tick_ns += asleep_ns
+        self._slew_end_ns += asleep_ns
 
     def _reboot(self) -> None:
         """Start anew, by a good hardware clock, nobody having told the kernel the time yet."""
@@ -167,6 +203,6 @@ class SimulatedHost:
         self.realtime_ns += BOOT_NS
         self.raw_ns = self.monotonic_ns = self.boottime_ns = 5 * NS_PER_S
         self._boot += 1
-        self.steering_ppm = 0.0
+        self.frequency_ppm, self._slew_end_ns = 0.0, self.utc_ns
         self._updated_ns, self._maxerror_s = self.utc_ns, PHASE_LIMIT_S
         self._tick_ns = self.utc_ns + TICK_NS
