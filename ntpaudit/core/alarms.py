@@ -9,6 +9,7 @@ from ntpaudit.core.findings import Finding, Level
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Profile, Severity
 from ntpaudit.core.record import Kind
+from ntpaudit.core.wording import span
 
 SAMPLES = 5
 MAJORITY = 3
@@ -44,7 +45,9 @@ class Watched(NamedTuple):
     `seen` is what its last samples said, newest last. `since_ns` tells for each rank from 1 on at which uptime the
     first sample came that was so bad, since `MAJORITY` in a row were not. `raised` is the rank that holds, and
     `better_ns` the uptime of the first of the samples that have been below it since. `message` is what was said of
-    what is raised, `suspicion` what the last sample said where that was worse.
+    what is raised, `suspicion` what the last sample said where that was worse. `heard_ns` is the uptime of the last
+    sample, None where that was before this boot; `is_overdue` says that servers have been queried since, and what they
+    replied was no sample.
     """
 
     seen: tuple[int, ...] = ()
@@ -53,6 +56,8 @@ class Watched(NamedTuple):
     better_ns: int | None = None
     message: str = ""
     suspicion: str = ""
+    heard_ns: int | None = None
+    is_overdue: bool = False
 
     @property
     def pending(self) -> int:
@@ -122,6 +127,8 @@ def judge(
             rank = max(_rank(said), held)
             if not (is_spared and rank > before.raised and rule.id in _ABOUT_OFFSET):
                 watched[rule.id] = _hear(before, rank, now_ns, rule.least_s, said[1] if said else "")
+        elif kind == "network" and before.raised and rule.id in _ABOUT_OFFSET:
+            watched[rule.id] = before._replace(is_overdue=True)
     after = Alarms(watched, correcting_ns, alarms.doubted)
     if is_sample:
         is_doubted = case.offset_severity > _severity_told(after, case)
@@ -132,7 +139,8 @@ def judge(
 def of_new_boot(alarms: Alarms) -> Alarms:
     """Take alarms over into another boot: what is raised stays so, and no uptime of the old one counts as dwelt."""
     watched = {
-        name: entry._replace(since_ns=(None,) * len(LEVELS), better_ns=None) for name, entry in alarms.watched.items()
+        name: entry._replace(since_ns=(None,) * len(LEVELS), better_ns=None, heard_ns=None)
+        for name, entry in alarms.watched.items()
     }
     return alarms._replace(watched=watched, correcting_ns=None)
 
@@ -192,7 +200,8 @@ def _hear(watched: Watched, rank: int, now_ns: int, least_s: float, said: str) -
     if better_ns is not None and _is_over([one < watched.raised for one in seen], better_ns, now_ns):
         raised, better_ns = rank, None
     is_said = said and (rank == raised or raised > watched.raised)
-    return Watched(seen, since_ns, raised, better_ns, said if is_said else watched.message, said * (rank > raised))
+    message = said if is_said else watched.message
+    return Watched(seen, since_ns, raised, better_ns, message, said * (rank > raised), heard_ns=now_ns)
 
 
 def _since_ns(then_ns: int | None, holds: Sequence[bool], now_ns: int) -> int | None:
@@ -218,7 +227,8 @@ def _judgement(case: Case, before: Alarms, after: Alarms, kind: Kind, *, can_con
     """Draw the sum of all that is watched."""
     entries = [(rule, after.watched.get(rule.id, _NEW)) for rule in RULES]
     listed = [(rule, entry) for rule, entry in entries if _level(rule, after) or _is_suspected(rule, after)]
-    findings = [_listed(rule, entry, can_confirm=can_confirm) for rule, entry in listed]
+    now_ns = case.observation.taken.boottime_ns
+    findings = [_listed(rule, entry, now_ns, can_confirm=can_confirm) for rule, entry in listed]
     severity = max((finding.severity for finding in findings), default=Severity.OK)
     confirmed = True
     if case.selection.agreement is None:
@@ -303,14 +313,15 @@ def _is_wanting(watched: Watched) -> bool:
     return watched.pending > 0 and sum(rank >= watched.pending for rank in watched.seen) < MAJORITY
 
 
-def _listed(rule: Rule, watched: Watched, *, can_confirm: bool) -> Finding:
+def _listed(rule: Rule, watched: Watched, now_ns: int, *, can_confirm: bool) -> Finding:
     """List what is raised, and what is suspected without counting it; as unknown where it can never be confirmed."""
     raised = LEVELS[watched.raised - 1] if watched.raised else "low"
     if not watched.pending:
-        return make_finding(rule, (raised, watched.message + _improving(watched)))
+        return make_finding(rule, (raised, watched.message + _improving(watched) + _overdue(watched, now_ns)))
     count = sum(rank >= watched.pending for rank in watched.seen)
     seen = "; seen once" if len(watched.seen) == 1 else f"; seen in {count} of the last {len(watched.seen)} samples"
     suspected = f"{watched.suspicion} {_unconfirmed(LEVELS[watched.pending - 1], seen, can_confirm=can_confirm)}"
+    suspected += _overdue(watched, now_ns)
     listed = make_finding(rule, (raised, f"{watched.message}; {suspected}" if watched.raised else suspected))
     return listed if can_confirm else listed._replace(severity=max(listed.severity, Severity.UNKNOWN))
 
@@ -328,6 +339,17 @@ def _improving(watched: Watched) -> str:
         return ""
     said = "sample is" if better == 1 else f"{better} samples are"
     return f" (the last {said} better; cleared after {MAJORITY} in a row)"
+
+
+def _overdue(watched: Watched, now_ns: int) -> str:
+    """Say of what is raised that it is what was proven last, where nothing could be proven since (R1, R5).
+
+    That the clock is right again by what is carried forward ends nothing: only servers prove it.
+    """
+    if not (watched.raised and watched.is_overdue):
+        return ""
+    ago = "before this boot" if watched.heard_ns is None else f"{span((now_ns - watched.heard_ns) / NS_PER_S)} ago"
+    return f" (last proven {ago}; no reply since then proves anything new, so this stays raised)"
 
 
 def _changes(before: Alarms, after: Alarms) -> Iterator[tuple[Finding, bool]]:

@@ -455,7 +455,7 @@ def test_what_is_raised_and_was_heard_is_taken_into_another_boot() -> None:
     assert (after.correcting_ns, before.correcting_ns) == (None, listener.uptime_ns)
     for name, entry in after.watched.items():
         old = before.watched[name]
-        assert entry == old._replace(since_ns=(None,) * 4, better_ns=None)
+        assert entry == old._replace(since_ns=(None,) * 4, better_ns=None, heard_ns=None)
     assert after.watched["offset-out"].raised > 0
     assert before.watched["offset-out"].better_ns is not None
     listener.alarms = after

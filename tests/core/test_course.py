@@ -1,6 +1,7 @@
 """What an agent knows from one audit to the next, in worlds where the truth is known to the nanosecond."""
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from fractions import Fraction
@@ -31,6 +32,7 @@ from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.record import Health
 from ntpaudit.core.selection import Agreement, Votes
 from ntpaudit.core.steps import Suspend
+from ntpaudit.core.wording import span
 from tests.core.lives import INTERVAL_S, LABELS, SILENT, LivingHost, Watch
 from tests.core.test_steps import STEPS_NS
 from tests.core.worlds import DAY, HOUR, MS, NOON, US, YEAR, S, answered, failed, measurement
@@ -775,6 +777,67 @@ def test_what_proves_nothing_does_not_replace_what_was_proven() -> None:
         ("unreachable-sources", "medium"),
     ]
     assert watch.told("evidence-gap") == []
+
+
+LAST_PROVEN = r"\(last proven (.+); no reply since then proves anything new, so this stays raised\)$"
+
+
+@pytest.mark.parametrize("replies", ["one", "none", "two liars"])
+def test_a_repair_that_nothing_proves_ends_nothing_and_is_said(replies: str) -> None:
+    """A step sets a wrong clock right while too few servers reply: offset-out stays, as what was proven last."""
+    watch = measured()
+    watch.host.step(-10 * S)
+    watch.spend(1800)
+    assert watch.rounds[-1].record.severity is CRITICAL
+    proven = watch.mind.fix
+    assert proven is not None
+    watch.host.step(10 * S)
+    for _ in range(6):
+        watch.host.run(300)
+        heard = {
+            "one": (*watch.host.sources(error_ns=(5 * MS,)), *THREE_LOST),
+            "none": SILENT,
+            "two liars": (*watch.host.sources(error_ns=(S, -S)), *THREE_LOST[:2]),
+        }[replies]
+        records = [watch.network(*heard).record]
+        watch.host.run(60)
+        records.append(watch.local().record)
+        for record in records:
+            assert (record.verdict, record.severity) == ("within", CRITICAL)
+            message = next(one.message for one in record.findings if one.id == "offset-out")
+            found = re.search(LAST_PROVEN, message)
+            assert found, message
+            assert found[1] == f"{span(record.age_s or 0)} ago"
+    for turn in range(3):
+        watch.host.run(300)
+        record = watch.network().record
+        assert "last proven" not in str(record.findings)
+        assert ("offset-out" in {one.id for one in record.findings}) == (turn < 2)
+
+
+def test_what_was_proven_before_a_boot_says_so() -> None:
+    """Uptimes of that boot say nothing of how long ago it was."""
+    watch = measured()
+    watch.host.step(-10 * S)
+    watch.spend(1800)
+    watch.host.reboot()
+    watch.restart()
+    watch.host.run(1200)
+    record = ask_one(watch).record
+    message = next(one.message for one in record.findings if one.id == "offset-out")
+    found = re.search(LAST_PROVEN, message)
+    assert found, message
+    assert found[1] == "before this boot"
+
+
+def test_between_two_polls_nothing_is_overdue() -> None:
+    """A local audit carries forward what was proven, as it should: nothing is said of it."""
+    watch = measured()
+    watch.host.step(-10 * S)
+    watch.spend(3600)
+    findings = [one for done in watch.rounds for one in done.record.findings if one.id == "offset-out"]
+    assert len(findings) > 40
+    assert "last proven" not in str(findings)
 
 
 @pytest.mark.parametrize("error_ns", [0, 2 * S, HOUR])
