@@ -251,6 +251,7 @@ class Agent:
         self._schedule = after_local(self._schedule, now_ns, self._setting.intervals, random.random())
         self._told(told)
         self.rounds.tidy()
+        self._vouch()
 
     def _conclude(self, observation: Observation) -> None:
         """Take in what servers said. A pool that may not be asked yet is tried again before its interval is over."""
@@ -343,6 +344,12 @@ class Agent:
                 "next_poll_boottime_ns": next_poll_ns(self._schedule),
             },
         )
+        self._vouch()
+
+    def _vouch(self) -> None:
+        """Let `status` know that the state in the file is that of this agent, once it is."""
+        if not self.ledger.stands_in:
+            self._claim.vouch()
 
     def _greet(self) -> None:
         """Say that the agent is ready, and what it does."""

@@ -1,6 +1,7 @@
 """`ntpaudit status` as a user runs it, on histories as an agent keeps them."""
 
 import json
+import os
 import re
 import sqlite3
 import subprocess
@@ -26,6 +27,8 @@ from ntpaudit.store.history import save_state
 from ntpaudit.store.ledger import Claim
 from ntpaudit.store.location import FILE_NAME
 from ntpaudit.store.packing import unpack_text
+from ntpaudit.store.past import find_standing
+from ntpaudit.store.reading import agent_vouches, open_history
 from tests.command import Ran, ntpaudit
 from tests.histories import MINUTE_NS, World, write
 from tests.records import CASES
@@ -233,9 +236,11 @@ def test_no_agent_is_unknown_and_says_what_to_do(format_name: str, tmp_path: Pat
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold the state folder as an agent that runs does."""
+def held(folder: Path, *, is_known: bool = True) -> Iterator[None]:
+    """Hold the state folder as an agent that runs does; one that has just begun has not said yet who it is."""
     claim = Claim(str(folder / "state"))
+    if is_known:
+        claim.vouch()
     yield
     claim.release()
 
@@ -286,6 +291,48 @@ def test_an_agent_that_has_begun_since_another_boot(tmp_path: Path) -> None:
         told = said(status(state=tmp_path))
     assert told.startswith("UNKNOWN the last record is of another boot")
     assert re.search(r"fix: the agent has run for [2-9] s and waits for its first measurement, due in", told)
+
+
+@pytest.mark.parametrize("boot_id", ["another", None])
+def test_an_agent_that_starts_does_not_vouch_for_the_boot_before(boot_id: str | None, tmp_path: Path) -> None:
+    """It holds the folder, and the state is that of the agent of another boot: its last OK looks 20 s old."""
+    now = this_moment()
+    keep(
+        tmp_path, recent(boot_id=boot_id), pid=812, boot_id=boot_id,
+        started_boottime_ns=now.boottime_ns - 7200 * NS_PER_S, next_poll_boottime_ns=now.boottime_ns + 30 * NS_PER_S,
+    )  # fmt: skip
+    with held(tmp_path, is_known=False):
+        ran = status(state=tmp_path)
+    assert (ran.status, ran.out[:7]) == (3, "UNKNOWN")
+    assert "the agent has run" not in said(ran)
+    with held(tmp_path):  # an agent whose sandbox shows it that boot id, or that sees none, knows better
+        assert status(state=tmp_path).status == 0
+
+
+def test_status_is_right_at_every_moment_of_a_start(tmp_path: Path) -> None:
+    """A real agent starts after a boot, and `status` is asked all the time: a record is believed if it is its own."""
+    now, file = this_moment(), str(tmp_path / "state" / FILE_NAME)
+    keep(tmp_path, recent(boot_id="another"), boot_id="another", started_boottime_ns=now.boottime_ns - 7200 * NS_PER_S)
+    config = tmp_path / "ntpaudit.toml"
+    config.write_text('[sources]\nservers = ["127.0.0.1:9"]\n[schedule]\nnetwork = "15s"\nlocal = "1s"\n')
+    command = [sys.executable, "-m", "ntpaudit", "agent", "--config", str(config)]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "STATE_DIRECTORY": os.path.dirname(file)}
+    boots: list[str | None] = []
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, env=environment, stderr=log) as agent:
+        try:
+            while boots[-1:] != [now.boot_id]:
+                assert agent.poll() is None, (tmp_path / "log").read_text()
+                runs = agent_vouches(file)
+                with open_history(file) as history:
+                    found = find_standing(history, lambda runs=runs: this_host(runs))  # type: ignore[misc]
+                assert found is not None
+                standing, _ = found
+                boots.append(standing.record.host.boot_id)
+                assert (standing.doubt is None) == (boots[-1] == now.boot_id)
+                assert standing.wait is None or 0 <= standing.wait.up_s < 600
+        finally:
+            agent.terminate()
+    assert boots[0] == "another"
 
 
 def test_an_agent_that_keeps_nothing(tmp_path: Path) -> None:

@@ -25,12 +25,11 @@ def this_moment() -> Moment:
     return this_host(None).moment
 
 
-def this_host(path: str | None) -> HostNow:
-    """Return this host as it is now, and whether an agent keeps the history of that path."""
+def this_host(agent_runs: bool | None) -> HostNow:
+    """Return this host as it is now, and whether the agent runs here whose history is read."""
     from ntpaudit.probes.clock import SystemClock
     from ntpaudit.probes.host import host_facts
-    from ntpaudit.store.reading import agent_runs
 
     facts, reading = host_facts(), SystemClock().read()
     moment = Moment(facts.boot_id, reading.boottime_ns, reading.realtime_ns)
-    return HostNow(moment, facts.machine_id, None if path is None else agent_runs(path))
+    return HostNow(moment, facts.machine_id, agent_runs)

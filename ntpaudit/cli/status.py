@@ -42,14 +42,15 @@ Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usa
 def status(config_path: str | None, format_name: str, stale: float | None) -> None:
     """Say what the agent concluded last, and how old that is. Nothing is asked of the network."""
     from ntpaudit.store.past import find_standing
-    from ntpaudit.store.reading import open_history
+    from ntpaudit.store.reading import agent_vouches, open_history
 
     path, agent = history_path(read_config(config_path), by_agent=True), None
+    runs = agent_vouches(path)  # before anything is read
     try:
         with open_history(path) as history:
-            found = find_standing(history, lambda: this_host(path), stale)
+            found = find_standing(history, lambda: this_host(runs), stale)
             if found is None:
-                agent, reason = _absence(history, path)
+                agent, reason = _absence(history, path, runs)
                 raise StoreError(reason)
     except StoreError as error:
         tell([render_absence(str(error), format_name, agent, width=page_width(), colour=wants_colour())])
@@ -59,13 +60,13 @@ def status(config_path: str | None, format_name: str, stale: float | None) -> No
     raise click.exceptions.Exit(standing.severity.exit_status)
 
 
-def _absence(history: "sqlite3.Connection", path: str) -> tuple[AgentState | None, str]:
+def _absence(history: "sqlite3.Connection", path: str, runs: bool | None) -> tuple[AgentState | None, str]:
     """Return the agent that runs and has recorded nothing yet, None where none runs; and a sentence about it."""
     from ntpaudit.store.past import agent_state
     from ntpaudit.store.reading import no_record
 
     agent = agent_state(history)
-    wait = wait_of(agent, this_host(path))
+    wait = wait_of(agent, this_host(runs))
     if wait is None:
         return None, no_record(path)
     return agent, waiting(wait)

@@ -37,9 +37,10 @@ class AgentState(NamedTuple):
 
 
 class HostNow(NamedTuple):
-    """The host that a record is read on: the moment by its clocks, its machine id, and whether an agent runs here.
+    """The host that a record is read on: the moment by its clocks, its machine id, and whether its agent runs here.
 
-    An agent runs where one holds the state folder of the record; None where that cannot be seen.
+    That is the one whose state is read with the record: it holds the folder and has stored that state. While another
+    one starts, the state is still that of an agent of before. None where it cannot be seen.
     """
 
     moment: Moment

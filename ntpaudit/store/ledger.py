@@ -32,6 +32,7 @@ from ntpaudit.store.database import (
     unsynced_transaction,
 )
 from ntpaudit.store.history import Letter
+from ntpaudit.store.location import VOUCHER
 from ntpaudit.store.reading import open_history
 from ntpaudit.store.unsaved import Unsaved, UnsavedFile
 
@@ -454,11 +455,17 @@ def _identity(path: str) -> _Identity:
 
 
 class Claim:
-    """The right to be the one agent of a state folder, held until the process ends."""
+    """The right to be the one agent of a state folder, held until the process ends.
+
+    It is a lock on the folder. A second one, on a file in it, says that the state is by now that of the agent that runs
+    (`vouch`): until then it is that of an agent of before, whose uptimes may be those of another boot.
+    """
 
     def __init__(self, folder: str) -> None:
         """Take it. BusyError where another agent holds it; a folder that cannot be opened can be claimed by nobody."""
         self._handle: int | None = None
+        self._voucher: int | None = None
+        self._folder = folder
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             self._handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -468,15 +475,25 @@ class Claim:
         except OSError:
             return  # the ledger will tell why the folder is of no use
 
+    def vouch(self) -> None:
+        """Say that what the history says of the agent, it says of this one. Where that cannot be said, it is not."""
+        if self._handle is None or self._voucher is not None:
+            return
+        with suppress(OSError):
+            flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            self._voucher = os.open(os.path.join(self._folder, VOUCHER), flags, 0o600)
+            _lock(self._voucher)
+
     def release(self) -> None:
         """Give it up; the end of the process does so too."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        for handle in (self._voucher, self._handle):
+            if handle is not None:
+                os.close(handle)
+        self._handle = self._voucher = None
 
 
 def _lock(handle: int) -> None:
-    """Take a lock alone; `status` may hold it for a moment, to see whether an agent does (`agent_runs`)."""
+    """Take a lock alone; `status` may hold it for a moment, to see whether an agent does (`_is_held`)."""
     for _ in range(CLAIM_TRIES):
         with suppress(BlockingIOError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 SYSTEM_FOLDER = "/var/lib/ntpaudit"
 FILE_NAME = "history.sqlite3"
 
+VOUCHER = "agent.lock"
+"""Locked, beside the history, while the agent runs that has stored its own state there."""
+
 
 def state_folder(environment: Mapping[str, str]) -> str:
     """Return the state folder: `$STATE_DIRECTORY`, else the system's where we may write it, else the user's own."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
 from ntpaudit.store.database import SCHEMA
-from ntpaudit.store.location import FILE_NAME, SYSTEM_FOLDER, state_folder
+from ntpaudit.store.location import FILE_NAME, SYSTEM_FOLDER, VOUCHER, state_folder
 
 _BUSY_TIMEOUT_S = 5.0
 
@@ -33,12 +33,26 @@ def find_history(environment: Mapping[str, str], *, by_agent: bool) -> str:
 
 
 def agent_runs(path: str) -> bool | None:
-    """Return whether an agent runs that keeps this history: it holds a lock on the folder. None where that is not seen.
+    """Return whether an agent runs that keeps this history: it locks the folder. None where that is not seen."""
+    return _is_held(os.path.dirname(path) or ".", os.O_DIRECTORY)
+
+
+def agent_vouches(path: str) -> bool | None:
+    """Return whether the agent that runs is the one of which this history says what the latest agent is (`Claim`).
+
+    Ask before the history is read: then what it says is of that agent or of a later one. None where it is not seen.
+    """
+    runs = agent_runs(path)
+    return runs and (_is_held(os.path.join(os.path.dirname(path), VOUCHER), os.O_NOFOLLOW | os.O_NONBLOCK) or False)
+
+
+def _is_held(path: str, flags: int) -> bool | None:
+    """Return whether a process holds this lock; None where that is not seen.
 
     The lock is tried for a moment, shared; an agent that starts just then tries again (`Claim`).
     """
     try:
-        handle = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     except (OSError, ValueError):
         return None
     try:

@@ -21,7 +21,7 @@ from ntpaudit.store import history
 from ntpaudit.store import ledger as ledgers
 from ntpaudit.store.database import PAGE_BYTES
 from ntpaudit.store.ledger import Claim, Ledger
-from ntpaudit.store.reading import agent_runs
+from ntpaudit.store.reading import agent_runs, agent_vouches
 from tests.store.audits import audit, date_letter, deliver, event, find, keep, letter, number_of, once
 from tests.world.packages import REPOSITORY
 
@@ -882,9 +882,15 @@ def test_a_look_keeps_no_agent_from_its_folder(tmp_path: Path) -> None:
     assert agent_runs(path) is False  # two that look do not take each other for agents
     threading.Timer(0.1, os.close, (handle,)).start()
     claim = Claim(str(tmp_path))
-    assert agent_runs(path) is True
+    assert (agent_runs(path), agent_vouches(path)) == (True, False)
+    claim.vouch()
+    claim.vouch()
+    assert (agent_runs(path), agent_vouches(path)) == (True, True)
     claim.release()
-    assert agent_runs(path) is False
+    assert (agent_runs(path), agent_vouches(path)) == (False, False)
+    claim = Claim(str(tmp_path))
+    assert (agent_runs(path), agent_vouches(path)) == (True, False)
+    claim.release()
     assert agent_runs(str(tmp_path / "nowhere" / "history.sqlite3")) is None
 
 
