@@ -1,7 +1,6 @@
-"""The fleet as one page for people: an HTML file that asks nobody for anything, and is whole without its script."""
+"""The fleet as one HTML page, which loads nothing from anywhere and is complete without its script."""
 
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Mapping
 from hashlib import sha256
 from math import ceil, floor
@@ -28,10 +27,10 @@ from ntpaudit.reports.fleet_summary import flagged, is_wrong
 from ntpaudit.reports.markup import environment, many, verbatim
 
 MOST_COURSES = 50
-"""So many hosts have their course drawn: the worst of those whose course was read."""
+"""How many hosts have their offset over time drawn at most: the worst of those for which it was read."""
 
 MANY = 200
-"""From so many hosts on a browser lays out only those in sight; fewer cost it nothing."""
+"""From this number of hosts on, a browser lays out only the rows in sight; fewer rows cost it nothing."""
 
 
 def render(
@@ -46,66 +45,63 @@ def render(
     source: str,
     version: str,
 ) -> str:
-    """Write the page: the fleet as judged, how it and its worst hosts fared over the period, and how that is known.
+    """Return the page: the fleet as judged, the period before for it and its worst hosts, and how that is known.
 
-    `steps` are those of the period that hosts told of, in the order of time.
-
-    `spans` is into how many the readers divided the period. `source` says in words which database was read. Every text
-    may be hostile: it is escaped, and the page's own policy forbids all but its own style and script. The same values
-    give the same page.
+    `steps` are those of the period that agents reported, in the order of time. `spans` is the number of parts into
+    which the reader divided the period. `source` names in words the database that was read. Every text may be hostile:
+    it is escaped, and the page's own policy forbids all but its own style and script. The same values give the same
+    page.
     """
-    begin_ns = fleet.now_ns - round(period_s * NS_PER_S)
     worst = [one for one in fleet.members if courses.get(one.name)][:MOST_COURSES]
     scale = common_scale((one.host.offset for one in fleet.members if one.host and one.host.offset), terms.warning_s)
+    begin_ns = fleet.now_ns - round(period_s * NS_PER_S)
     frame = frame_of(begin_ns, fleet.now_ns, spans)
-    counts = _counts(fleet)
     rows = list_rows(fleet, scale, {one.name: number for number, one in enumerate(worst)})
     script = verbatim("fleet_page.js")
-    return (
-        environment()
-        .get_template("fleet.html.jinja")
-        .render(
-            fleet=fleet,
-            terms=terms,
-            period_s=period_s,
-            begin_ns=begin_ns,
-            source=source,
-            version=version,
-            headline=headline(fleet),
-            style=verbatim("fleet_page.css"),
-            script=script,
-            script_digest=b64encode(sha256(script.encode()).digest()).decode(),
-            classes=CLASSES,
-            worst_first=WORST_FIRST,
-            tiles=[
-                (severity, counts[severity], note) for severity, note in zip(WORST_FIRST, _notes(fleet), strict=True)
-            ],
-            proportions=proportions([counts[severity] for severity in Severity]),
-            numbers={one.name: number for number, one in enumerate(fleet.members)},
-            rows=rows,
-            critical=[row for row in rows if row.one.severity is Severity.CRITICAL],
-            unknown=[row for row in rows if row.one.severity is Severity.UNKNOWN],
-            alarm_words=alarm_words,
-            is_large=len(fleet.members) >= MANY,
-            flagged=len(flagged(fleet.members)),  # they come first
-            has_suspects=any(one.suspected and one.severity is Severity.OK for one in fleet.members),
-            tolerance=[100 * scale.share(value) for value in (-terms.warning_s, terms.warning_s)],
-            estimates=_estimates(fleet, scale, terms),
-            moments=frame.labels(),
-            span_s=frame.span_ns / NS_PER_S,
-            worst_tally=max(tallies, key=lambda one: (one.hosts[Severity.CRITICAL], sum(one.hosts[1:])), default=None),
-            stack=over_time(tallies, len(fleet.members), frame),
-            steps=steps,
-            told_step=told_step,
-            cards=list_cards(worst, courses, steps, frame, terms),
-            example=_example(fleet),
-        )
+    template = environment().get_template("fleet.html.jinja")
+    return template.render(
+        # what was read, and how it is judged
+        fleet=fleet,
+        terms=terms,
+        steps=steps,
+        period_s=period_s,
+        begin_ns=begin_ns,
+        span_s=frame.span_ns / NS_PER_S,
+        source=source,
+        version=version,
+        # the page
+        style=verbatim("fleet_page.css"),
+        script=script,
+        script_digest=b64encode(sha256(script.encode()).digest()).decode(),
+        classes=CLASSES,
+        worst_first=WORST_FIRST,
+        alarm_words=alarm_words,
+        told_step=told_step,
+        # all hosts together
+        headline=headline(fleet),
+        notes=dict(zip(WORST_FIRST, _notes(fleet), strict=True)),
+        proportions=proportions(fleet.whole.hosts),
+        worst_tally=max(tallies, key=lambda one: (one.hosts[Severity.CRITICAL], sum(one.hosts[1:])), default=None),
+        stack=over_time(tallies, len(fleet.members), frame),
+        moments=frame.labels(),
+        estimates=_estimates(fleet, scale, terms),
+        example=_example(fleet),
+        # each host
+        rows=rows,
+        numbers={row.one.name: row.number for row in rows},
+        critical=[row for row in rows if row.one.severity is Severity.CRITICAL],
+        unknown=[row for row in rows if row.one.severity is Severity.UNKNOWN],
+        flagged=len(flagged(fleet.members)),  # they come first
+        has_suspects=any(one.suspected and one.severity is Severity.OK for one in fleet.members),
+        is_large=len(rows) >= MANY,
+        tolerance=[100 * scale.share(value) for value in (-terms.warning_s, terms.warning_s)],
+        cards=list_cards(worst, courses, steps, frame, terms),
     )
 
 
 def headline(fleet: Fleet) -> str:
     """Say in one sentence how the fleet's clocks stand."""
-    whole, wrong, unknown = len(fleet.members), _wrong(fleet), _counts(fleet)[Severity.UNKNOWN]
+    whole, wrong, unknown = len(fleet.members), _wrong(fleet), fleet.whole.hosts[Severity.UNKNOWN]
     if not whole:
         return "No host has reported."
     if wrong:
@@ -119,10 +115,6 @@ def headline(fleet: Fleet) -> str:
 
 def _wrong(fleet: Fleet) -> int:
     return sum(is_wrong(one) for one in fleet.members)
-
-
-def _counts(fleet: Fleet) -> Counter[Severity]:
-    return Counter(one.severity for one in fleet.members)
 
 
 def _notes(fleet: Fleet) -> tuple[str, str, str, str]:
