@@ -86,24 +86,24 @@ def by_hour(parts: Iterable[Stretch], until_s: int) -> dict[int, Spans]:
     Each hour sums up to 3600, the last one to what has passed of it. Before the first stretch nothing shows that an
     agent ran.
     """
-    hours: dict[int, Spans] = {}
+    hours: dict[int, list[int]] = {}
     first = True
     for part in parts:
         if first:
             first, begin_s = False, part.begin_s // HOUR_S * HOUR_S
             _add(hours, Stretch(begin_s, part.begin_s, "absent"), until_s)
         _add(hours, part, until_s)
-    return hours
+    return {hour_s: Spans(*seconds) for hour_s, seconds in hours.items()}
 
 
-def _add(hours: dict[int, Spans], part: Stretch, until_s: int) -> None:
+def _add(hours: dict[int, list[int]], part: Stretch, until_s: int) -> None:
     """Add a stretch to the hours that it touches."""
     begin_s, end_s = part.begin_s, min(part.end_s, until_s)
+    state = Spans._fields.index(part.state)
     while begin_s < end_s:
         hour_s = begin_s // HOUR_S * HOUR_S
         cut_s = min(end_s, hour_s + HOUR_S)
-        spans = hours.get(hour_s, Spans())
-        hours[hour_s] = spans._replace(**{part.state: getattr(spans, part.state) + cut_s - begin_s})
+        hours.setdefault(hour_s, [0] * len(Spans._fields))[state] += cut_s - begin_s
         begin_s = cut_s
 
 
@@ -118,7 +118,10 @@ def _between(before: Moment, after: Moment, steps: Sequence[int]) -> Iterator[St
         return
     slept_s = round(after.slept_s - before.slept_s) if before.boot_id == after.boot_id else 0
     asleep_s = max(before.utc_s, after.utc_s - max(0, slept_s))  # it is looked at once after the host woke up
-    yield from _awake(before, after, asleep_s, steps)
+    if asleep_s - before.utc_s > GRACE * before.local_s:  # the agent may have been gone
+        yield from _some(before.utc_s, asleep_s, "absent")
+    else:
+        yield from _parted(before.utc_s, asleep_s, steps, before.verdict, after.verdict)
     yield from _some(asleep_s, after.utc_s, "off")
 
 
@@ -127,14 +130,6 @@ def _has_booted(before: Moment, after: Moment) -> bool:
     if before.boot_id is None or after.boot_id is None:
         return after.up_s < before.up_s
     return before.boot_id != after.boot_id
-
-
-def _awake(before: Moment, after: Moment, end_s: int, steps: Sequence[int]) -> Iterator[Stretch]:
-    """Yield the time in which the host ran, where the agent cannot have been gone."""
-    if end_s - before.utc_s > GRACE * before.local_s:
-        yield from _some(before.utc_s, end_s, "absent")
-        return
-    yield from _parted(before.utc_s, end_s, steps, before.verdict, after.verdict)
 
 
 def _parted(
@@ -158,10 +153,9 @@ def _parted(
 
 def _worse(one: Verdict, other: Verdict) -> Verdict:
     """Return the worse of two verdicts."""
-    return max(one, other, key=_WORST.index)
+    return one if one == other else max(one, other, key=_WORST.index)
 
 
-def _some(begin_s: int, end_s: int, state: State) -> Iterator[Stretch]:
-    """Yield a stretch that is not empty."""
-    if begin_s < end_s:
-        yield Stretch(begin_s, end_s, state)
+def _some(begin_s: int, end_s: int, state: State) -> Sequence[Stretch]:
+    """Return a stretch, or nothing where it would be empty."""
+    return (Stretch(begin_s, end_s, state),) if begin_s < end_s else ()

@@ -28,7 +28,7 @@ class Severity(IntEnum):
     @property
     def word(self) -> str:
         """The word that records use, such as `ok`."""
-        return self.name.lower()
+        return ("ok", "warning", "unknown", "critical")[self]
 
 
 class Profile(NamedTuple):

@@ -86,21 +86,18 @@ def audit_csv(hours: Iterable[Hour], audits: Iterable[Audit]) -> Iterator[str]:
         counts = {name: getattr(hour, name) for name in ("audits", "measured", "within", "unproven", "beyond")}
         seconds = {} if hour.spans is None else {f"{name}_s": part for name, part in hour.spans._asdict().items()}
         yield write([(known | counts | seconds).get(field, "") for field in _AUDIT_FIELDS])
+    of_hours = [""] * (len(_AUDIT_FIELDS) - _AUDIT_FIELDS.index("findings") - 1)
     for audit in audits:
-        known = {
-            "time": format_utc(audit.time_ns) if audit.is_dated else "",
-            "host_time": format_utc(audit.host_ns),
-            "kind": audit.kind,
-            "severity": audit.severity.word,
-            "verdict": audit.verdict,
-            "offset_s": _number(audit.offset_s),
-            "earliest_s": _number(audit.earliest_s),
-            "latest_s": _number(audit.latest_s),
-            "bound_s": _number(audit.bound_s),
-            "age_s": _number(audit.age_s),
-            "findings": " ".join(audit.findings),
-        }
-        yield write([known.get(field, "") for field in _AUDIT_FIELDS])
+        cells = (
+            format_utc(audit.time_ns) if audit.is_dated else "",
+            format_utc(audit.host_ns),
+            audit.kind,
+            audit.severity.word,
+            audit.verdict,
+            *map(_number, (audit.offset_s, audit.earliest_s, audit.latest_s, audit.bound_s, audit.age_s)),
+            " ".join(audit.findings),
+        )
+        yield write((*cells, *of_hours))
 
 
 def hour_json(hours: Iterable[Hour]) -> Iterator[str]:

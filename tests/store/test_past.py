@@ -14,7 +14,7 @@ from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.politeness import Moment
 from ntpaudit.core.record import Record
 from ntpaudit.store.database import open_database, open_memory, transaction
-from ntpaudit.store.history import HOUR_S, roll_up
+from ntpaudit.store.history import HOUR_S, keep_audit, roll_up
 from ntpaudit.store.past import (
     Audit,
     Window,
@@ -31,7 +31,7 @@ from ntpaudit.store.past import (
     read_records,
 )
 from tests.histories import MINUTE_NS, World, write
-from tests.records import CASES, NOW_NS
+from tests.records import CASES, NOW_NS, observation, records
 
 MINUTES = 240
 WORLD = World(
@@ -166,6 +166,11 @@ NONSENSE = (
     '{"findings": 5}',
     '{"findings": [{}]}',
     '{"findings": [5], "age_s": 1}',
+    '{"age_s":[',
+    '{"age_s":[1],"findings":[]}',
+    '{"age_s":1,"findings":5}',
+    '{"age_s":1,"findings":[{}]}',
+    '{"age_s":1,"findings":[5]}',
 )
 
 
@@ -180,6 +185,24 @@ def test_rows_that_make_no_sense_are_passed_over(text: str | bytes, tmp_path: Pa
     connection.execute("UPDATE audits SET record = ? WHERE id = 4", (text,))
     assert [audit.id for audit in read_audits(connection, find_window(connection))] == [1]
     connection.close()
+
+
+_LOOKALIKES = ('"age_s":5', '","age_s":5,"', '"findings":[{"id":"none"}]', '\\","findings":[]', "findings", "age_s")
+
+
+@given(records(), st.sampled_from(_LOOKALIKES) | st.text())
+def test_age_and_findings_are_the_records_own(record: Record, text: str) -> None:
+    """Whatever texts stand in a record, also such as look like its members."""
+    named = record._replace(
+        host=record.host._replace(name=text, site=text),
+        sources=tuple(source._replace(name=text) for source in record.sources),
+        findings=tuple(finding._replace(message=text) for finding in record.findings),
+    )
+    with closing(open_memory()) as connection:
+        keep_audit(connection, observation(), named)
+        (audit,) = read_audits(connection, find_window(connection))
+    assert audit.age_s == record.age_s
+    assert audit.findings == tuple(finding.id for finding in record.findings)
 
 
 def test_one_shot_audits_of_before_the_agent_are_read_too(tmp_path: Path) -> None:
