@@ -356,7 +356,7 @@ class Agent:
         config, intervals = self._setting.config, self._setting.intervals
         count = len(config.sources.named)
         asks = plural(count, "source") + (" and the host's own servers" if config.sources.from_host else "")
-        where = f"delivering to {config.influxdb.url}" if config.influxdb else "delivering nowhere"
+        where = f"delivering to {config.influxdb.url}" if config.influxdb else "no database"
         often = intervals.network_s if self._schedule.network_ns is not None else intervals.pool_s
         kept = self._setting.file if self.ledger.trouble is None else "memory only"
         self._write(f"ntpaudit {__version__}: {asks} every {span(often)}, history in {kept}, {where}")

@@ -166,7 +166,8 @@ def load_config(path: str) -> Config:
         with open(path, "rb") as file:
             text = file.read()
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        fix = f"; `ntpaudit config init --output {path}` writes one" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(f"{path}: {error.strerror}{fix}") from error
     config = parse_config(text, path)._replace(sha256=_sha256(text))
     if config.influxdb is not None and os.path.abspath(path) == SYSTEM_FILE:
         config = config._replace(influxdb=config.influxdb._replace(default_token_file=SYSTEM_TOKEN_FILE))

@@ -277,6 +277,8 @@ USAGE = {
     ("check", "--critical", "0s"): "0 < warning <= critical",
     ("check", "--samples", "0"): "1<=x<=16",
     ("check", "--timeout", "1h"): "1ms to 60s",
+    ("check", "--json"): "No such option '--json'. Write --format json.",
+    ("status", "--nagios"): "Write --format nagios.",
     ("check", "--region", "atlantis"): "continent",
     ("check", "--pool", "a b"): "pool zone",
     ("check", "--profile", "pcl"): "pci",
@@ -362,7 +364,10 @@ def test_missing_configuration_file_is_told(tmp_path: Path) -> None:
     """A file named and not there is a configuration error."""
     ran = ntpaudit("check", "--config", str(tmp_path / "none.toml"), state=tmp_path)
     assert ran.status == 78
-    assert "No such file" in ran.err
+    assert ran.err == (
+        f"ntpaudit: {tmp_path}/none.toml: No such file or directory; "
+        f"`ntpaudit config init --output {tmp_path}/none.toml` writes one\n"
+    )
 
 
 def test_unwritable_state_is_told_and_the_audit_goes_on(tmp_path: Path) -> None:

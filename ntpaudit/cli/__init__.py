@@ -88,12 +88,22 @@ def cli() -> None:
     """
 
 
+def _explained(error: click.UsageError) -> click.UsageError:
+    """Add how a format is chosen, where an option was called by the name of one."""
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        name = error.option_name.lstrip("-")
+        for param in error.ctx.command.params:
+            if isinstance(param.type, click.Choice) and name in param.type.choices:
+                return click.UsageError(f"{error.format_message()} Write {param.opts[0]} {name}.", error.ctx)
+    return error
+
+
 def main() -> None:
     """Run the command line and end the process; the only place that turns errors into exit statuses."""
     try:
         status = cli.main(prog_name="ntpaudit", standalone_mode=False)
     except click.UsageError as error:
-        error.show()
+        _explained(error).show()
         status = EXIT_USAGE
     except click.exceptions.Exit as leave:
         status = leave.exit_code
