@@ -5,6 +5,7 @@ from math import inf
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from ntpaudit.core.clocks import MAX_DRIFT_PPM
 from ntpaudit.core.findings import Level
 from ntpaudit.core.policy import Severity, Verdict
 
@@ -51,7 +52,8 @@ class Host(NamedTuple):
     `severity` and `verdict` are as reported; `critical_s` and `warning_s` the tolerances that they rest on, None where
     they were not read. While not `is_confirmed`, the agent waits for more samples before it believes a worse offset.
     `disputed_s` is by how much the servers' time is at least ahead of the database's clock (negative: behind), as the
-    agent learnt from the database's answers; 0 where both may be right, or nothing is known.
+    agent learnt from the database's answers; 0 where both may be right, or nothing is known. `judged_on_bound` says
+    that its profile warns by the maximum error, not by the estimate; `max_drift_ppm` by what its oscillator may be off.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Host(NamedTuple):
     warning_s: float | None = None
     is_confirmed: bool = True
     disputed_s: float = 0.0
+    judged_on_bound: bool = False
+    max_drift_ppm: float = MAX_DRIFT_PPM
 
 
 class Alarm(NamedTuple):

@@ -387,8 +387,8 @@ RULES = (
                 "is larger. The finding names the fewest hosts without which the intervals of the others lie that "
                 "close together; of several such sets, the one whose clocks are wrong. Between sites it is one "
                 "finding, if it holds without the hosts that a site's finding names. `value_s` is how far apart. The "
-                "hosts' last intervals are widened by 50 ppm of their points' age; a step since the last point is not "
-                "covered"
+                "hosts' last intervals are widened by 50 ppm of their points' age, or by `max_drift_ppm` where it is "
+                "more; a step since the last point is not covered"
             ),
         },
     ),

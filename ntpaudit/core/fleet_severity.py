@@ -33,8 +33,9 @@ def offset_verdict(host: Host, terms: Terms) -> tuple[Verdict, Severity]:
     if offset is None or not is_measured(host):
         return "unmeasured", Severity.UNKNOWN
     critical_s, warning_s = _tolerances(host, terms)
-    if max(-offset.earliest_s, offset.latest_s) <= critical_s * _ROUNDING:
-        is_near = abs(offset.estimate_s) <= warning_s * _ROUNDING
+    bound_s = max(-offset.earliest_s, offset.latest_s)
+    if bound_s <= critical_s * _ROUNDING:
+        is_near = (bound_s if host.judged_on_bound else abs(offset.estimate_s)) <= warning_s * _ROUNDING
         return "within", Severity.OK if is_near else Severity.WARNING
     if max(offset.earliest_s, -offset.latest_s) > critical_s:
         return "beyond", Severity.CRITICAL
@@ -64,8 +65,7 @@ def needs_tolerances(host: Host) -> bool:
         return True
     if host.severity is not Severity.OK:
         return False
-    is_unproven = max(-offset.earliest_s, offset.latest_s) > critical_s
-    return is_unproven or abs(offset.estimate_s) > LEAST_WARNING_SHARE * critical_s
+    return max(-offset.earliest_s, offset.latest_s) > LEAST_WARNING_SHARE * critical_s  # no estimate is further off
 
 
 def came_ns(last_ns: int, disputed_s: float) -> int:

@@ -110,7 +110,7 @@ def _drifted(host: Host, offset: Offset, now_ns: int) -> Offset:
 
     Where the database's clock contradicts the host's servers, either may be right.
     """
-    growth_s = growth_ns(now_ns - host.last_ns) / NS_PER_S
+    growth_s = growth_ns(now_ns - host.last_ns, host.max_drift_ppm) / NS_PER_S
     earliest_s, latest_s = plausible(host, offset, now_ns)
     return Offset(offset.estimate_s, earliest_s - growth_s, latest_s + growth_s)
 

@@ -51,7 +51,7 @@ _APPLICATION_ID = 0x6E747061  # "ntpa": SQLite keeps it in the file's header, so
 _APPLICATION_ID_AT = 68
 _MAGIC = b"SQLite format 3\0"
 _HEADER_OCTETS = 100  # https://www.sqlite.org/fileformat.html, section 1.3
-_VERSION = 2
+_VERSION = 3
 _BATCH = 5000
 
 _SCHEMA = """
@@ -63,7 +63,8 @@ CREATE TABLE clock (
     offset_s REAL, earliest_s REAL, latest_s REAL,
     age_s REAL, frequency_ppm REAL,
     usable INTEGER, falsetickers INTEGER, findings INTEGER,
-    critical_s REAL, warning_s REAL, confirmed INTEGER, disputed_s REAL,
+    critical_s REAL, warning_s REAL, confirmed INTEGER, judged_on_bound INTEGER, max_drift_ppm REAL,
+    disputed_s REAL,
     PRIMARY KEY (series, stamp_ns)
 ) WITHOUT ROWID;
 CREATE TABLE source (

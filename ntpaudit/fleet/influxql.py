@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter, itemgetter
 
+from ntpaudit.core.clocks import MAX_DRIFT_PPM
 from ntpaudit.core.fleet import STEP_KINDS, Alarm, Bucket, Tally
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet.http import AGAIN, Kind, Server, start
@@ -152,6 +153,15 @@ class InfluxqlReader(Remote):
         for host, stamp_ns, *cells in rows:
             if (place := _place(spans, stamp_ns)) is not None:
                 yield Counted(host, place, *cells)
+
+    def drifting(self, window: Window) -> Iterator[tuple[Cell, Cell]]:
+        """Read which hosts may drift by more than `MAX_DRIFT_PPM`."""
+        rows = self._rows(
+            f'SELECT "max_drift_ppm", "host" FROM "ntpaudit_clock" WHERE {self._in(window)}'
+            f' AND "max_drift_ppm" > {MAX_DRIFT_PPM}',
+            ("host", "max_drift_ppm"),
+        )
+        return ((host, ppm) for host, ppm in rows)
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place: of those that ever did, by the index.

@@ -12,6 +12,7 @@ from itertools import repeat
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from ntpaudit.core.clocks import MAX_DRIFT_PPM
 from ntpaudit.core.fleet import STEP_KINDS, Alarm, Bucket, Tally
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.errors import ReadError
@@ -230,6 +231,14 @@ class PromqlReader(Remote):
             for (host, place), count in points().items():
                 if 0 <= place < spans.spans:
                     yield Counted(host, place, count, counted.get((host, place)), least_s.get((host, place)))
+
+    def drifting(self, window: Window) -> Iterator[tuple[Cell, Cell]]:
+        """Read which hosts may drift by more than `MAX_DRIFT_PPM`."""
+        those = f"ntpaudit_clock_max_drift_ppm{self._selector(window.site)}{_back(window)}"
+        query = f"max(max_over_time({those})) by (host) > {MAX_DRIFT_PPM}"
+        with self._understanding():
+            for one in self._results("/api/v1/query", {"query": query, "time": _seconds(window.end_ns)}):
+                yield _label(one["metric"], "host"), one["value"][1]
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place, on the days that a time lies in.

@@ -43,6 +43,7 @@ from ntpaudit.fleet.rows import (
     spans_of_arrival,
     split,
     unsettled,
+    with_drift,
     with_tolerances,
     worst_of,
 )
@@ -107,6 +108,9 @@ class Questions(Protocol):
 
     def counts(self, spans: Spans, site: str | None, hosts: Sequence[str]) -> Iterable[Counted]:
         """Count the points of hosts by their stamps; a span without a point may be left out."""
+
+    def drifting(self, window: Window) -> Iterable[tuple[Cell, Cell]]:
+        """Read which hosts may drift by more than `MAX_DRIFT_PPM`, and by how much. Most may not."""
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place, and perhaps others that did once."""
@@ -233,6 +237,8 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     stamped = Window(look_back.begin_ns - _ns(MAX_STAMP_DISPUTE_S), until_ns, site)  # that of one that came since
     disputed = start(lambda: hosts_of(questions.disputed(stamped, every)))
     ahead = start(lambda: hosts_of(questions.ahead(coming, every)) if is_present else {})
+    reporting = Window(now_ns - _ns(min(reach.silent_after_s, reach.look_back_s)), until_ns, site)
+    drifting = start(lambda: list(questions.drifting(reporting)))
     everywhere = None if site is not None else _start_everywhere(questions, now_ns, reach)
     before = questions.points(_window(before_ns, FRESH_S, site), BOUND_FIELDS)
     names = named()
@@ -256,6 +262,7 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     clashes = tuple(clash for clash in found if site is None or site in clash.sites)
     hosts |= _clashing(questions, lately._replace(site=site), clashes, fields)
     hosts |= _doubtful(questions, look_back, hosts)
+    hosts |= with_drift(hosts, drifting())
     future = sorted(name for name, host in hosts.items() if host.last_ns > until_ns)
     lies = start(lambda: _lies(questions, look_back, coming, hosts))
     earlier = {name: one for name, one in stood().items() if name in hosts}

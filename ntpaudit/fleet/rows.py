@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from math import inf
 from typing import NamedTuple
 
+from ntpaudit.core.clocks import MAX_DRIFT_PPM
 from ntpaudit.core.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.fleet import STEP_KINDS, STEP_S, Alarm, Bounds, Bucket, Clash, Host, Lie, Offset, Tally
 from ntpaudit.core.fleet_severity import came_ns
@@ -46,6 +47,8 @@ class Clock(NamedTuple):
     critical_s: Cell = None
     warning_s: Cell = None
     confirmed: Cell = None
+    judged_on_bound: Cell = None
+    max_drift_ppm: Cell = None
     disputed_s: Cell = None
 
 
@@ -60,7 +63,7 @@ JUDGED_FIELDS = (
 FULL_FIELDS = (*JUDGED_FIELDS, "verdict", "frequency_ppm", "findings")
 """Those that a list of all hosts tells besides."""
 
-TOLERANCE_FIELDS = ("warning_s", "confirmed")
+TOLERANCE_FIELDS = ("warning_s", "confirmed", "judged_on_bound")
 """Those that are read of hosts alone whose severity is in doubt."""
 
 BOUND_FIELDS = ("earliest_s", "latest_s")
@@ -69,7 +72,7 @@ BOUND_FIELDS = ("earliest_s", "latest_s")
 RATE_FIELDS = ("frequency_ppm",)
 """What tells how a clock runs."""
 
-DISPUTED_FIELDS = (*TOLERANCE_FIELDS, *RATE_FIELDS, "disputed_s")
+DISPUTED_FIELDS = (*TOLERANCE_FIELDS, *RATE_FIELDS, "max_drift_ppm", "disputed_s")
 """Those that are read of hosts alone whose time stamps are in doubt; of others there is no `disputed_s`.
 
 All that may be asked of a host is among them: to ask again by its stamp might find another point.
@@ -236,12 +239,27 @@ def later(hosts: Mapping[str, Host], rows: Iterable[Clock]) -> dict[str, Host]:
 
 
 def with_tolerances(hosts: Mapping[str, Host], rows: Iterable[Clock]) -> dict[str, Host]:
-    """Return those hosts of which rows have their warning's tolerance, with that, and whether they are confirmed."""
+    """Return those hosts of which rows have their warning's tolerance, with what decides about a warning."""
     return {
-        name: host._replace(warning_s=number(row.warning_s), is_confirmed=number(row.confirmed) != 0)
+        name: host._replace(
+            warning_s=number(row.warning_s),
+            is_confirmed=number(row.confirmed) != 0,
+            judged_on_bound=number(row.judged_on_bound) == 1,
+        )
         for name, row in _latest(rows).items()
         if (host := hosts.get(name)) is not None
     }
+
+
+def with_drift(hosts: Mapping[str, Host], rows: Iterable[tuple[Cell, Cell]]) -> dict[str, Host]:
+    """Return those hosts whose oscillators may be off by more than is known of their points: of several the most."""
+    found: dict[str, Host] = {}
+    for cell, ppm in rows:
+        name = text(cell)
+        host = None if name is None else found.get(name, hosts.get(name))
+        if host is not None and (drift_ppm := drift_ppm_of(ppm)) > host.max_drift_ppm:
+            found[host.name] = host._replace(max_drift_ppm=drift_ppm)
+    return found
 
 
 def _host_came_ns(host: Host) -> int:
@@ -360,6 +378,8 @@ def _host(name: str, row: Clock) -> Host:
         number(row.warning_s),
         number(row.confirmed) != 0,
         number(row.disputed_s) or 0.0,
+        number(row.judged_on_bound) == 1,
+        drift_ppm_of(row.max_drift_ppm),
     )
 
 
@@ -452,6 +472,11 @@ def tally(spans: Spans, worst: Iterable[tuple[int, Cell, int]]) -> tuple[Tally, 
         Tally(spans.begin_ns + place * spans.width_ns, (ok, warning, unknown, critical))
         for place, (ok, warning, unknown, critical) in sorted(counts.items())
     )
+
+
+def drift_ppm_of(cell: Cell) -> float:
+    """Return by what an oscillator may be off: by MAX_DRIFT_PPM, or by more where its agent says so (R4)."""
+    return min(max(MAX_DRIFT_PPM, number(cell) or 0.0), 1e6)
 
 
 def offset_of(estimate_s: Cell, earliest_s: Cell, latest_s: Cell) -> Offset | None:

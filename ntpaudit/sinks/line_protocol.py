@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import NamedTuple
 
+from ntpaudit.core.clocks import MAX_DRIFT_PPM
 from ntpaudit.core.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.events import Event
 from ntpaudit.core.findings import Finding
@@ -178,6 +179,7 @@ def _clock(record: Record) -> dict[str, Value]:
         "profile": record.profile.name,
         "warning_s": float(record.profile.warning_s),
         "critical_s": float(record.profile.critical_s),
+        "judged_on_bound": 1 if record.profile.judged_on == "bound" else None,
         # rare, and so is a dispute: a field that is rare costs nothing
         "confirmed": None if _is_believed(record) else 0,
         "disputed_s": _disputed_s(record) or None,
@@ -192,7 +194,7 @@ def _clock(record: Record) -> dict[str, Value]:
             "earliest_s": record.offset.earliest_s,
             "latest_s": record.offset.latest_s,
             "bound_s": record.offset.bound_s,
-            "max_drift_ppm": record.offset.max_drift_ppm,
+            "max_drift_ppm": _more_drift_ppm(record.offset.max_drift_ppm),
             "max_falsetickers": record.agreement.tolerated_liars,
             "guaranteed": int(record.agreement.guaranteed),
         }
@@ -208,6 +210,11 @@ def _clock(record: Record) -> dict[str, Value]:
 def _is_believed(record: Record) -> bool:
     """Whether the interval says by itself how bad the clock is: it is confirmed, and guaranteed where there is one."""
     return record.confirmed and (record.offset is None or record.agreement.guaranteed)
+
+
+def _more_drift_ppm(drift_ppm: float | None) -> float | None:
+    """Return by what the oscillator may be off, where that is more than a reader assumes of any: so few have it."""
+    return float(drift_ppm) if drift_ppm is not None and drift_ppm > MAX_DRIFT_PPM else None
 
 
 def _of_agent(record: Record) -> dict[str, Value]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.fleet import Host, Member, Offset, Snapshot, Terms
 from ntpaudit.core.fleet_rules import judge_fleet
-from ntpaudit.core.fleet_severity import AHEAD_S, MAX_AGE_S, offset_verdict
+from ntpaudit.core.fleet_severity import AHEAD_S, MAX_AGE_S, needs_tolerances, offset_verdict
 from ntpaudit.core.measurement import Interval
 from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.ordering import order
@@ -36,17 +36,23 @@ def judged(*hosts: Host, terms: Terms | None = None) -> dict[str, Member]:
     st.floats(0, 1),
 )
 def test_what_is_judged_anew_is_what_the_agent_judged(name: str, earliest_ns: int, width_ns: int, at: float) -> None:
-    """The same verdict by the same tolerances; the same severity, but for a warning that is judged on the bound."""
+    """The same verdict and the same severity by the same tolerances, whatever the warning is judged on."""
     profile = PROFILES[name]
     interval = Interval(earliest_ns, earliest_ns + width_ns)
     estimate_ns = interval.clamp(earliest_ns + round(at * width_ns))
     offset = Offset(estimate_ns / NS_PER_S, interval.earliest_ns / NS_PER_S, interval.latest_ns / NS_PER_S)
-    one = host("a")._replace(offset=offset, critical_s=profile.critical_s, warning_s=profile.warning_s)
+    one = host("a")._replace(
+        offset=offset,
+        critical_s=profile.critical_s,
+        warning_s=profile.warning_s,
+        judged_on_bound=profile.judged_on == "bound",
+    )
     verdict, severity = offset_verdict(one, Terms())
     assert verdict == profile.verdict(interval)
     reported = profile.severity(interval, estimate_ns)
-    assert severity == profile._replace(judged_on="offset").severity(interval, estimate_ns)
-    assert severity <= reported
+    assert severity == reported
+    unread = one._replace(severity=OK, warning_s=None, judged_on_bound=False)
+    assert severity is OK or needs_tolerances(unread) or offset_verdict(unread, Terms()) == (verdict, severity)
     assert found(judge_fleet(snapshot(one._replace(severity=reported)), Terms()), "severity-disputed") == []
 
 
@@ -84,6 +90,20 @@ def test_the_hosts_own_tolerance_counts() -> None:
     assert members["none"].severity is WARNING  # 5 s are more than the warning's 100 ms, and within 10 s
     strange = host("a", 5.0)._replace(critical_s=-inf)
     assert judged(strange)["a"].severity is CRITICAL
+
+
+def test_a_host_that_may_drift_by_more_is_harder_to_order() -> None:
+    """R4: its interval grows by what its agent says, ten minutes after its point by 0.3 s at 500 ppm."""
+    steady, fast = (host("a", ago_s=600)._replace(max_drift_ppm=ppm) for ppm in (50.0, 500.0))
+    other = host("b", ago_s=0)
+    limits = [order(one, other, NOW_NS) for one in (steady, fast)]
+    assert limits[0] is not None
+    assert limits[1] is not None
+    assert limits[1].within_s - limits[0].within_s == pytest.approx(600 * 450e-6)
+    wide, narrow = judge_fleet(present(fast, other), Terms()), judge_fleet(present(steady, other), Terms())
+    assert wide.whole.ambiguity is not None
+    assert narrow.whole.ambiguity is not None
+    assert wide.whole.ambiguity.within_s - narrow.whole.ambiguity.within_s == pytest.approx(600 * 450e-6)
 
 
 def test_a_worse_word_of_the_agent_stays() -> None:

@@ -160,6 +160,18 @@ def lines(end_ns: int) -> str:
             "severity=0i,offset_s=0.5,earliest_s=0.49,latest_s=0.51,usable=4i,falsetickers=0i,age_s=5.0,"
             "critical_s=1.0,warning_s=0.1"
         ),
+        "warns-on-bound": (
+            "severity=0i,offset_s=0.05,earliest_s=-0.05,latest_s=0.15,usable=4i,falsetickers=0i,age_s=5.0,"
+            "critical_s=1.0,warning_s=0.1,judged_on_bound=1i"
+        ),
+        "warns-on-offset": (
+            "severity=0i,offset_s=0.05,earliest_s=-0.05,latest_s=0.15,usable=4i,falsetickers=0i,age_s=5.0,"
+            "critical_s=1.0,warning_s=0.1,max_drift_ppm=30.0"
+        ),
+        "drifts": (
+            "severity=0i,offset_s=0.0,earliest_s=-0.01,latest_s=0.01,usable=4i,falsetickers=0i,age_s=5.0,"
+            "critical_s=1.0,warning_s=0.1,max_drift_ppm=500.0"
+        ),
         "wide": (
             "severity=0i,offset_s=5.0,earliest_s=4.99,latest_s=5.01,usable=4i,falsetickers=0i,age_s=5.0,"
             "critical_s=240.0,warning_s=60.0"
@@ -306,10 +318,23 @@ def test_a_disputed_host_is_judged_by_its_points(snapshots: dict[str, Snapshot],
 def test_a_severity_is_not_believed(snapshots: dict[str, Snapshot], kind: str) -> None:
     """Tolerances and confirmation are read where they decide."""
     fleet, hosts = judged(snapshots[kind])
-    severities = {name: hosts[name].severity for name in ("claims-ok", "claims-all", "claims-age", "warns")}
-    assert severities == {"claims-ok": CRITICAL, "claims-all": UNKNOWN, "claims-age": UNKNOWN, "warns": WARNING}
-    assert {hosts[name].severity for name in ("doubts", "wide")} == {OK}
+    severities = {
+        "claims-ok": CRITICAL,
+        "claims-all": UNKNOWN,
+        "claims-age": UNKNOWN,
+        "warns": WARNING,
+        "warns-on-bound": WARNING,
+    }
+    assert {name: hosts[name].severity for name in severities} == severities
+    assert {hosts[name].severity for name in ("doubts", "wide", "warns-on-offset", "drifts")} == {OK}
     assert about(fleet, "severity-disputed") == severities.keys()
+
+
+@pytest.mark.parametrize("kind", READERS[1:])
+def test_a_host_that_may_drift_by_more_says_so(snapshots: dict[str, Snapshot], kind: str) -> None:
+    """R4: the larger of what is assumed of any oscillator, and of what its agent reports."""
+    ppm = {host.name: host.max_drift_ppm for host in snapshots[kind].hosts}
+    assert (ppm["drifts"], ppm["warns-on-offset"], ppm["right"]) == (500.0, 50.0, 50.0)
 
 
 def test_all_readers_say_the_same(snapshots: dict[str, Snapshot]) -> None:

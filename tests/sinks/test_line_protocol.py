@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import STATUSES
-from ntpaudit.core.policy import VERDICTS
+from ntpaudit.core.policy import PROFILES, VERDICTS
 from ntpaudit.core.record import DatabaseOffset, Record
 from ntpaudit.sinks.line_protocol import date, points, render, render_events, render_undated
 from ntpaudit.sinks.plain import one_line, tag_value
@@ -32,6 +32,7 @@ LINE = re.compile(rf"([a-z_]+)((?:,{TAG})*) ({FIELD}(?:,{FIELD})*)(?: (-?[0-9]+)
 INTEGERS = {
     "confirmed",
     "disputed_severity",
+    "judged_on_bound",
     "severity",
     "verdict",
     "stratum",
@@ -245,7 +246,7 @@ def test_the_stamp_is_the_true_time() -> None:
 def test_what_is_rare_is_a_field_only_then() -> None:
     """A dispute and a missing confirmation are fields of the points that have them, and cost nothing elsewhere."""
     plain = read(render(by_agent(SAME), []))[0].fields
-    assert not {"disputed_s", "disputed_severity", "confirmed"} & plain.keys()
+    assert not {"disputed_s", "disputed_severity", "confirmed", "judged_on_bound"} & plain.keys()
     agrees = by_agent(SAME)._replace(database_clock=DatabaseOffset(-1.0, 1.0, 20.0, 0.0))
     assert not {"disputed_s", "confirmed"} & read(render(agrees, []))[0].fields.keys()
     disputed = agrees._replace(database_clock=DatabaseOffset(-10800.0, -10798.0, 20.0, 10798.0), confirmed=False)
@@ -408,3 +409,20 @@ def test_an_interval_that_proves_nothing_is_not_confirmed() -> None:
     fields = read(render(record(seen("ntp1", 0.0), *lost)))[0].fields
     assert (fields["guaranteed"], fields["max_falsetickers"], fields["asked"], fields["confirmed"]) == (0, 0, 4, 0)
     assert "confirmed" not in read(render(CASES["ok, behind"]))[0].fields
+
+
+def test_a_point_says_what_its_warning_is_judged_on() -> None:
+    """A reader judges the warning again: by the maximum error where the profile does."""
+    made = record(*servers(0.0019))
+    for name, value in (("ops-strict", 1), ("log-integrity", None)):
+        fields = read(render(made._replace(profile=PROFILES[name])))[0].fields
+        assert fields.get("judged_on_bound") == value
+
+
+def test_a_point_says_by_what_its_oscillator_may_be_off_where_that_is_more() -> None:
+    """A reader assumes 50 ppm of any: the field is rare, so that to ask for it costs little."""
+    made = record(*servers(0.0019))
+    assert made.offset is not None
+    for drift_ppm, value in ((80.5, 80.5), (50.0, None), (20.0, None)):
+        told = made._replace(offset=made.offset._replace(max_drift_ppm=drift_ppm))
+        assert read(render(told))[0].fields.get("max_drift_ppm") == value
