@@ -16,6 +16,7 @@ from ntpaudit.core.politeness import POOL_INTERVAL_S, SERVER_INTERVAL_S
 from ntpaudit.core.record import Health, Labels, Record
 from ntpaudit.core.schedule import (
     CONFIRM_S,
+    FIRST_WITHIN_S,
     Intervals,
     Schedule,
     after_local,
@@ -52,6 +53,9 @@ STOP_S = 0.5
 """How long the delivery under way may take when the agent is told to end."""
 
 TIMEOUT_S = 2.0
+
+PUT_OFF_S = 0.5
+"""How long a local audit waits at a time for the first poll to end."""
 
 HELD_BACK_S = 300.0
 """So soon a pool is tried again that an earlier run has asked, and that may not be asked yet."""
@@ -163,6 +167,7 @@ class Agent:
         self.rounds.health = self._health
         self.rounds.database_clock = lambda: None if self._courier is None else self._courier.database_clock
         self._asked_ns = 0
+        self._has_polled = False  # in this run, and since the last suspend
         self._pool_asked_ns: int | None = None
         self._watchdog_s = _watchdog_s(setting.environment)
         self._fed_ns = 0
@@ -218,7 +223,7 @@ class Agent:
                     self._hurry()
         now_ns = self._around.now_ns()
         self._ask_if_due(now_ns)
-        if self._schedule.local_ns <= now_ns:
+        if self._schedule.local_ns <= now_ns and not self._put_off(now_ns):
             self.look_at_host()
         self._feed_watchdog(now_ns)
         return True
@@ -243,6 +248,20 @@ class Agent:
         self._around.ask(plan, self.ledger.update, self.voice)
         self._schedule = after_network(self._schedule, now_ns, self._setting.intervals, random.random())
 
+    def _put_off(self, now_ns: int) -> bool:
+        """Put a local audit off until the first poll has ended, at a start and after a suspend.
+
+        It could only say that nothing is known, seconds before something is. A poll that is not due soon, or that ends
+        without a measurement, puts off nothing.
+        """
+        poll_ns = next_poll_ns(self._schedule)
+        is_soon = poll_ns is not None and poll_ns - now_ns <= FIRST_WITHIN_S * NS_PER_S
+        is_due = is_soon or self._around.asking_s() is not None
+        if self._has_polled or self.rounds.knows or not is_due:
+            return False
+        self._schedule = self._schedule._replace(local_ns=now_ns + round(PUT_OFF_S * NS_PER_S))
+        return True
+
     def look_at_host(self) -> None:
         """Audit this host alone, and keep house."""
         self._look()
@@ -255,6 +274,7 @@ class Agent:
 
     def _conclude(self, observation: Observation) -> None:
         """Take in what servers said. A pool that may not be asked yet is tried again before its interval is over."""
+        self._has_polled = True
         self._told(self.rounds.network(observation))
         held = [source for source in observation.sources if is_pool_name(source.name.partition("/")[0])]
         if held and self._schedule.network_ns is None and all(_is_held_back(source) for source in held):
@@ -266,6 +286,7 @@ class Agent:
         """Look for a step or a suspend; after either the clock is measured anew as soon as manners allow."""
         noticed = self.rounds.look()
         if noticed.suspend is not None:
+            self._has_polled = False
             self._schedule = resumed(self._schedule, self._around.now_ns())
         if noticed != Noticed():
             self._ask_sooner(0.0)

@@ -302,6 +302,40 @@ def test_a_day_across_the_era_is_a_day_like_any_other(tmp_path: Path) -> None:
     assert [kind for kind, _ in life.events() if kind.startswith("step")] == ["step-back", "step-forward"]
 
 
+def hurries(host: SimulatedHost) -> None:
+    """Send SIGUSR1: audit now."""
+    host.signals.append(signal.SIGUSR1)
+
+
+def suspends(host: SimulatedHost) -> None:
+    """Sleep for an hour."""
+    host.suspend(HOUR_S)
+
+
+@pytest.mark.parametrize("has_network", [True, False])
+def test_the_first_poll_comes_before_a_local_audit_says_unmeasured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_network: bool
+) -> None:
+    """At a start, after a boot and after a suspend the offset is unknown until the poll that is due within seconds."""
+    monkeypatch.setattr("ntpaudit.agent.random.random", lambda: 0.9)  # the first poll is due after 9 s
+    host = SimulatedHost(START_NS, seed=5)
+    host.has_network = has_network
+    life = Life(tmp_path, host, None)
+    life.config.write_text(life.config.read_text().replace('local = "2m"', 'local = "1s"'))
+    host.changes = [Change(4.0, hurries), Change(150.0, suspends)]
+    life.run(HOUR_S + 250.0)
+    host.reboot()
+    life.run((host.utc_ns - START_NS) / S + 100.0)
+    audits = life.audits()
+    assert audits[0].kind == "network"
+    assert len(audits) > 280
+    unmeasured = [audit.kind for audit in audits if audit.record["verdict"] == "unmeasured"]
+    assert life.events("unmeasured")[:1] == ([] if has_network else [("unmeasured", 1)])
+    assert (unmeasured[:2] == ["network", "local"]) is not has_network
+    assert has_network or len(unmeasured) == len(audits)
+    assert not has_network or unmeasured == []
+
+
 def test_what_servers_said_is_kept_when_the_agent_is_told_to_end(tmp_path: Path) -> None:
     """An answer and SIGTERM at the same moment: the audit is in the history before the agent ends."""
     host = SimulatedHost(START_NS, seed=1)

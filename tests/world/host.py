@@ -60,7 +60,8 @@ class SimulatedHost:
         self.corrected_ns = 0  # by MONOTONIC, when the daemon last looked
         self.maxerror_s = 0.01
         self.changes: list[Change] = []
-        self.ends: list[int] = []  # signals to the agent
+        self.ends: list[int] = []  # signals to the agent, until it ends
+        self.signals: list[int] = []  # and those that it hears once
         self.truth: dict[tuple[str | None, int], int] = {}  # the true time of each reading, by boot and uptime
         self._answer: Observation | None = None
         self.clock = self
@@ -160,7 +161,9 @@ class SimulatedHost:
             self.pass_time(max(0, self.start_ns + round(change.at_s * S) - self.utc_ns))
             asleep_ns = self.boottime_ns - self.monotonic_ns
             change.what(self)
-            return Happened(clock_set=asleep_ns != self.boottime_ns - self.monotonic_ns or self._was_set(before))
+            was_set = asleep_ns != self.boottime_ns - self.monotonic_ns or self._was_set(before)
+            signals, self.signals = tuple(self.signals), []
+            return Happened(signals=signals, clock_set=was_set)
         self.pass_time(until_ns - self.utc_ns)
         return Happened(clock_set=self._was_set(before))
 
