@@ -119,7 +119,7 @@ def _between(before: Moment, after: Moment, steps: Sequence[int]) -> Iterator[St
     slept_s = round(after.slept_s - before.slept_s) if before.boot_id == after.boot_id else 0
     asleep_s = max(before.utc_s, after.utc_s - max(0, slept_s))  # it is looked at once after the host woke up
     if asleep_s - before.utc_s > GRACE * before.local_s:  # the agent may have been gone
-        yield from _some(before.utc_s, asleep_s, "absent")
+        yield from _long(before, after, asleep_s)
     else:
         yield from _parted(before.utc_s, asleep_s, steps, before.verdict, after.verdict)
     yield from _some(asleep_s, after.utc_s, "off")
@@ -130,6 +130,20 @@ def _has_booted(before: Moment, after: Moment) -> bool:
     if before.boot_id is None or after.boot_id is None:
         return after.up_s < before.up_s
     return before.boot_id != after.boot_id
+
+
+def _long(before: Moment, after: Moment, end_s: int) -> Iterator[Stretch]:
+    """Yield a stretch that is too long for the agent to have been there throughout, if it was one.
+
+    For how long the agent was gone the uptime says. Where the true time has moved by more, servers have changed their
+    mind about it: what lies between is unmeasured, because it is not known how much of it there was.
+    """
+    grace_s, gone_s = GRACE * before.local_s, end_s - before.utc_s
+    up_s = after.up_s - before.up_s - max(0.0, after.slept_s - before.slept_s)
+    if gone_s - up_s > grace_s:
+        gone_s = round(up_s) if up_s > grace_s else 0
+    yield from _some(before.utc_s, before.utc_s + gone_s, "absent")
+    yield from _some(before.utc_s + gone_s, end_s, "unmeasured")
 
 
 def _parted(

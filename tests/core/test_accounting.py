@@ -126,6 +126,45 @@ def test_at_the_edges(after: Moment, expected: list[Stretch]) -> None:
     assert list(stretches([Moment(T0, "0", 100.0, 0.0, "within", 60.0), after])) == expected
 
 
+def minutes(*jumps: tuple[int, float]) -> list[Moment]:
+    """Return a record a minute for an hour; from each of these minutes on the true time is ahead by so many hours."""
+    moments, ahead_h = [], 0.0
+    for minute in range(61):
+        ahead_h = dict(jumps).get(minute, ahead_h)
+        utc_s = T0 + 60 * minute + round(ahead_h * HOUR_S)
+        moments.append(Moment(utc_s, "0", 100.0 + 60 * minute, 0.0, "beyond" if ahead_h else "within", 60.0))
+    return moments
+
+
+@pytest.mark.parametrize(
+    ("jumps", "expected"),
+    [
+        ([(20, 3.0)], Spans(within=19 * 60, unmeasured=3 * HOUR_S + 60, beyond=40 * 60)),
+        # What comes after the return lies before what was accounted for, until true time has come that far again.
+        ([(20, 3.0), (40, 0.0)], Spans(within=19 * 60, unmeasured=3 * HOUR_S + 60, beyond=19 * 60)),
+        ([(20, 0.5), (25, 0.0)], Spans(within=25 * 60, unmeasured=31 * 60, beyond=4 * 60)),
+        ([(20, -3.0), (40, 0.0)], Spans(within=39 * 60, unmeasured=21 * 60)),
+    ],
+    ids=["ahead", "ahead and back", "ahead and back, and on", "behind and back"],
+)
+def test_where_the_true_time_jumps_nobody_was_absent(jumps: list[tuple[int, float]], expected: Spans) -> None:
+    """The uptime shows that the agent was there: what the true time skips is known to nobody, and is unmeasured."""
+    moments = minutes(*jumps)
+    parts = list(stretches(moments))
+    assert [part.begin_s for part in parts] == [T0, *(part.end_s for part in parts[:-1])]
+    until_s = max(moment.utc_s for moment in moments)
+    hours = by_hour(parts, until_s)
+    assert all(spans.length_s == min(HOUR_S, until_s - hour_s) for hour_s, spans in hours.items())
+    found = Spans(*(sum(spans) for spans in zip(*hours.values(), strict=True)))
+    assert found == expected._replace(absent=T0 % HOUR_S)
+
+
+def test_an_absence_is_as_long_as_the_uptime_says() -> None:
+    """An agent that was gone for ten minutes, in which the true time jumped by an hour, was gone for ten minutes."""
+    moments = [Moment(T0, "0", 100.0, 0.0, "within", 60.0), Moment(T0 + 4200, "0", 700.0, 0.0, "within", 60.0)]
+    assert list(stretches(moments)) == [Stretch(T0, T0 + 600, "absent"), Stretch(T0 + 600, T0 + 4200, "unmeasured")]
+
+
 @pytest.mark.parametrize(
     ("verdicts", "between"),
     [(("within", "within"), "unproven"), (("within", "unmeasured"), "unmeasured"), (("beyond", "within"), "beyond")],
