@@ -234,8 +234,9 @@ class Courier:
     def _confirm(self, ledger: Ledger, sent: Sequence[Letter]) -> None:
         """Move the cursor."""
         waited = ledger.backlog()[0] if self.health.failures else 0
+        self.health = self.health._replace(failures=0, failure=None)  # before the outbox shows it to the agent
         ledger.confirm(sent)
-        self.health = self.health._replace(failures=0, failure=None, delivered=self.health.delivered + len(sent))
+        self.health = self.health._replace(delivered=self.health.delivered + len(sent))
         self._news.delivered(waited)
 
     def _set_aside(self, letters: Sequence[Letter], reason: str) -> None:

@@ -5,7 +5,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -425,6 +425,24 @@ def test_poison_is_set_aside_and_blocks_nothing(ledger: Ledger, database: FlakyD
     assert told[0].endswith("; list it with `ntpaudit history dead-letters list`")
     assert told[1].startswith("not delivered: 400: ")
     assert told[2].startswith("delivered again after ")
+
+
+def test_where_nothing_waits_no_failure_is_left(
+    ledger: Ledger, database: FlakyDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure is over before the last record leaves the outbox: the agent never sees the one without the other."""
+    database.choose = lambda request: Answer(503, "") if len(database.requests) < 3 else FORWARD
+    seen: list[tuple[int, int, str | None]] = []
+
+    def confirm(letters: Sequence[Letter]) -> None:
+        Ledger.confirm(ledger, letters)
+        seen.append((ledger.backlog()[0], courier.health.failures, courier.health.failure))
+
+    monkeypatch.setattr(ledger, "confirm", confirm)
+    post(ledger, letter(0))
+    with courier_to(ledger, database.url, Told()) as courier:
+        until(lambda: seen)
+    assert seen == [(0, 0, None)]
 
 
 def test_what_is_too_old_is_set_aside_at_once(ledger: Ledger, influxdb: str) -> None:
