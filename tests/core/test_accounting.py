@@ -127,7 +127,7 @@ def test_at_the_edges(after: Moment, expected: list[Stretch]) -> None:
 
 
 def minutes(*jumps: tuple[int, float]) -> list[Moment]:
-    """Return a record a minute for an hour; from each of these minutes on the true time is ahead by so many hours."""
+    """Return a record a minute for an hour; from each minute named on, the true time is that many hours ahead."""
     moments, ahead_h = [], 0.0
     for minute in range(61):
         ahead_h = dict(jumps).get(minute, ahead_h)
@@ -148,7 +148,7 @@ def minutes(*jumps: tuple[int, float]) -> list[Moment]:
     ids=["ahead", "ahead and back", "ahead and back, and on", "behind and back"],
 )
 def test_where_the_true_time_jumps_nobody_was_absent(jumps: list[tuple[int, float]], expected: Spans) -> None:
-    """The uptime shows that the agent was there: what the true time skips is known to nobody, and is unmeasured."""
+    """The uptime shows that the agent was there: the time that is skipped is unmeasured."""
     moments = minutes(*jumps)
     parts = list(stretches(moments))
     assert [part.begin_s for part in parts] == [T0, *(part.end_s for part in parts[:-1])]
