@@ -46,8 +46,8 @@ class Watched(NamedTuple):
     first sample came that was so bad, since `MAJORITY` in a row were not. `raised` is the rank that holds, and
     `better_ns` the uptime of the first of the samples that have been below it since. `message` is what was said of
     what is raised, `suspicion` what the last sample said where that was worse. `heard_ns` is the uptime of the last
-    sample, None where that was before this boot; `is_overdue` says that servers have been queried since, and what they
-    replied was no sample.
+    sample of an offset that is raised, None where that was before this boot; `is_overdue` says that servers have been
+    queried since, and what they replied was no sample.
     """
 
     seen: tuple[int, ...] = ()
@@ -126,7 +126,9 @@ def judge(
             held = before.raised and rule.id in _JUDGED_BY_TOLERANCE and _rank(rule.check(strict))
             rank = max(_rank(said), held)
             if not (is_spared and rank > before.raised and rule.id in _ABOUT_OFFSET):
-                watched[rule.id] = _hear(before, rank, now_ns, rule.least_s, said[1] if said else "")
+                heard = _hear(before, rank, now_ns, rule.least_s, said[1] if said else "")
+                is_dated = heard.raised and rule.id in _ABOUT_OFFSET  # the others never become overdue
+                watched[rule.id] = heard._replace(heard_ns=now_ns) if is_dated else heard
         elif kind == "network" and before.raised and rule.id in _ABOUT_OFFSET:
             watched[rule.id] = before._replace(is_overdue=True)
     after = Alarms(watched, correcting_ns, alarms.doubted)
@@ -201,7 +203,7 @@ def _hear(watched: Watched, rank: int, now_ns: int, least_s: float, said: str) -
         raised, better_ns = rank, None
     is_said = said and (rank == raised or raised > watched.raised)
     message = said if is_said else watched.message
-    return Watched(seen, since_ns, raised, better_ns, message, said * (rank > raised), heard_ns=now_ns)
+    return Watched(seen, since_ns, raised, better_ns, message, said * (rank > raised))
 
 
 def _since_ns(then_ns: int | None, holds: Sequence[bool], now_ns: int) -> int | None:

@@ -28,7 +28,8 @@ from ntpaudit.probes.clock import SystemClock
 from ntpaudit.probes.ntp import exchange
 from ntpaudit.probes.resolve import Endpoint
 from ntpaudit.probes.timestamping import stamping_enabled
-from tests.bench import agent, delivery, fleet
+from tests.bench import agent, delivery, fleet, history
+from tests.bench.process import PROCESS_RUNS, process_cost
 from tests.world.packages import environment, program
 from tests.world.rogue import RogueServer
 from tests.world.servers import chronyd, saturated_cores
@@ -36,7 +37,6 @@ from tests.world.servers import chronyd, saturated_cores
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 EXCHANGES = 500
 CHRONYD_RUNS = 30
-PROCESS_RUNS = 25
 
 _WRONG_BY = re.compile(r"System clock wrong by (-?[0-9.]+) seconds")
 
@@ -87,19 +87,6 @@ def chronyd_query(address: str, port: int) -> float:
     if (found := _WRONG_BY.search(done.stdout + done.stderr)) is None:
         raise RuntimeError(done.stdout + done.stderr)
     return float(found[1])
-
-
-def process_cost(words: Sequence[str]) -> tuple[float, float]:
-    """Return the median CPU and wall time of a whole process, in milliseconds."""
-    cpu, wall = [], []
-    for _ in range(PROCESS_RUNS):
-        began = time.monotonic()
-        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            _, _, usage = os.wait4(process.pid, 0)
-            process.returncode = 0
-        wall.append((time.monotonic() - began) * 1e3)
-        cpu.append((usage.ru_utime + usage.ru_stime) * 1e3)
-    return statistics.median(cpu), statistics.median(wall)
 
 
 @contextmanager
@@ -208,6 +195,7 @@ SECTIONS: Mapping[str, Callable[[], Iterator[str]]] = {
     "agent": agent.run,
     "delivery": delivery.run,
     "fleet": fleet.run,
+    "history": history.run,
 }
 
 

@@ -1,6 +1,8 @@
 """What an agent costs: memory, CPU of its audits, bytes on disk; each as its own process, as systemd runs it."""
 
 import os
+import re
+import signal
 import sqlite3
 import statistics
 import subprocess
@@ -13,8 +15,9 @@ from tempfile import TemporaryDirectory
 
 from ntpaudit import audit
 from ntpaudit.agent import Agent, read_setting
-from ntpaudit.surroundings import System
+from ntpaudit.surroundings import Happened, System
 from tests.world.flaky import FlakyDatabase
+from tests.world.host import Change, S, SimulatedHost
 from tests.world.servers import chronyd, influxd
 
 WARM_UP_S = 15.0
@@ -22,6 +25,10 @@ IDLE_S = 30.0
 NETWORK_AUDITS = 50
 LOCAL_AUDITS = 500
 PAGE_BYTES = 1024
+BARE_COMMITS = 200
+RECORD_BYTES = 600
+WRITING_H = 6
+DRAIN_S = 5.0
 
 
 def run() -> Iterator[str]:
@@ -37,6 +44,7 @@ def run() -> Iterator[str]:
         yield from _memory(folder, {"delivering nowhere": plain, "delivering to InfluxDB": delivering})
         yield from _processor(folder, plain)
         yield from _disk(folder, delivering)
+        yield from _written(proxy.url)
 
 
 def _configuration(folder: Path, name: str, servers: list[str], rest: str) -> Path:
@@ -117,16 +125,16 @@ def _processor(folder: Path, config: Path) -> Iterator[str]:
     yield f"| for comparison: one bare SQLite commit of 3 kB | {bare:.2f} ms | |\n"
 
 
-def _bare_commits(folder: Path) -> float:
-    """Measure what SQLite alone takes."""
+def _bare_commits(folder: Path, size: int = 3000) -> float:
+    """Measure what SQLite alone takes; return the median CPU in milliseconds."""
     connection = sqlite3.connect(folder / "bare.sqlite3", isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("CREATE TABLE bare (text TEXT)")
     took = []
-    for _ in range(200):
+    for _ in range(BARE_COMMITS):
         began = time.process_time()
-        connection.execute("INSERT INTO bare VALUES (?)", ("x" * 3000,))
+        connection.execute("INSERT INTO bare VALUES (?)", ("x" * size,))
         took.append((time.process_time() - began) * 1e3)
     connection.close()
     return statistics.median(took)
@@ -150,6 +158,55 @@ def _disk(folder: Path, config: Path) -> Iterator[str]:
     yield f"| of a network audit of 4 servers, with its observation | {sizes['network']:.0f} B |"
     yield f"| of a local audit | {sizes['local']:.0f} B |"
     yield f"| 90 days at the default intervals | {quarter:.0f} MiB |\n"
+
+
+class _Prompt(SimulatedHost):
+    """A host whose records are delivered before the next is made, as in life, although its time passes at once."""
+
+    agent: Agent | None = None
+
+    def wait(self, seconds: float) -> Happened:
+        """Deliver what waits; pass time."""
+        assert self.agent is not None
+        until_s = time.monotonic() + DRAIN_S
+        while self.agent.ledger.backlog()[0] and time.monotonic() < until_s:
+            time.sleep(0.001)
+        return super().wait(seconds)
+
+
+def _written(url: str) -> Iterator[str]:
+    """Measure what an agent that delivers writes to the disk in some hours, beside bare commits of the same rows."""
+    written: list[int] = []
+    with TemporaryDirectory(prefix="bench-", dir="/var/tmp") as name:  # where a disk is, not memory
+        folder = Path(name)
+        config = folder / "simulated.toml"
+        servers = [f"ntp{number}.example.net" for number in range(1, 5)]
+        config.write_text(f'[sources]\nservers = {servers!r}\n[influxdb]\nurl = "{url}"\n')
+        host = _Prompt(1_795_000_000 * S, seed=3)
+        host.changes = [
+            Change(3600.0, lambda _: written.append(_written_bytes())),
+            Change((1 + WRITING_H) * 3600.0, lambda _: written.append(_written_bytes())),
+            Change((1 + WRITING_H) * 3600.0 + 1, lambda host: host.ends.append(signal.SIGTERM)),
+        ]
+        host.agent = Agent(read_setting(str(config), {"STATE_DIRECTORY": name}), host, _ignore)
+        host.agent.run()
+        before, after = written
+        begin = _written_bytes()
+        _bare_commits(folder, RECORD_BYTES)
+        bare = (_written_bytes() - begin) / BARE_COMMITS
+    audits = WRITING_H * (60 + 12)
+    each = (after - before) / audits
+    yield f"Written to the disk (`write_bytes` of `/proc/PID/io`) in {WRITING_H} simulated hours, all delivered.\n"
+    yield "| what | bytes | as a multiple |"
+    yield "|---|---:|---:|"
+    yield f"| one bare SQLite commit of {RECORD_BYTES} B | {bare / 1024:.1f} KiB | 1.0 |"
+    yield f"| one audit with all that belongs to it | {each / 1024:.1f} KiB | {each / bare:.1f} |"
+    yield f"| a day at the default intervals, goal 40 MiB | {(after - before) / 2**20 * 24 / WRITING_H:.1f} MiB | |\n"
+
+
+def _written_bytes() -> int:
+    """Return what this process had written to disks."""
+    return int(re.findall(r"^write_bytes: (\d+)", Path("/proc/self/io").read_text(), re.MULTILINE)[0])
 
 
 def _ignore(text: str) -> None:

@@ -927,6 +927,17 @@ def test_a_host_in_order_leaves_its_alarms_as_they_are() -> None:
     assert listener.alarms == before
 
 
+def test_a_fault_of_the_host_that_stays_raised_leaves_its_alarms_as_they_are() -> None:
+    """A local audit that finds the same fault again changes nothing that would be stored."""
+    listener = listening()
+    judged = [listener.local(kernel=UNSYNCHRONISED, daemons=()) for _ in range(20)]
+    assert "unsynced" in levels(judged[-1])
+    before = listener.alarms
+    for _ in range(10):
+        listener.local(kernel=UNSYNCHRONISED, daemons=())
+    assert listener.alarms == before
+
+
 def test_the_order_of_sources_does_not_matter() -> None:
     """Alarms that hear the same audits with the sources in another order conclude the same."""
     one, other = Listener(), Listener()

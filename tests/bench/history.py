@@ -1,0 +1,65 @@
+"""What it costs to read a history of 90 days, beside a bare reader of the same rows."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.store.database import open_database, transaction
+from tests.bench.process import process_cost
+from tests.histories import DAY_MINUTES, World, write
+
+DAYS = 90
+RUNS = 3
+COMMANDS = (
+    "--since 24h",
+    "--since 90d --plot",
+    "--since 90d --hourly",
+    "--since 90d --events",
+    "--since 90d --format csv",
+)
+BARE = (
+    "import csv, sqlite3, sys; rows = sqlite3.connect(sys.argv[1]).execute('SELECT utc_ns, host_ns, kind, severity, "
+    "verdict, offset_ns, earliest_ns, latest_ns, record FROM audits'); "
+    "csv.writer(sys.stdout).writerows(row[:-1] for row in rows)"
+)
+
+
+def run() -> Iterator[str]:
+    """(g) CPU of the commands that read a long history."""
+    yield "## Reading a history of 90 days\n"
+    yield f"{DAYS * DAY_MINUTES} audits, the default intervals; CPU of the whole process, median of {RUNS} runs.\n"
+    yield "| process | CPU | CPU as a multiple |"
+    yield "|---|---:|---:|"
+    with TemporaryDirectory(prefix="bench-") as folder:
+        file = Path(folder) / "history.sqlite3"
+        write(file, World(), range(DAY_MINUTES))
+        _repeat(file)
+        bare, _ = process_cost([sys.executable, "-c", BARE, str(file)], RUNS)
+        yield f"| the rows by `sqlite3`, written by `csv` as they are | {bare:.0f} ms | 1.00 |"
+        command = ["env", f"STATE_DIRECTORY={folder}", str(Path(sys.executable).with_name("ntpaudit")), "history"]
+        for words in COMMANDS:
+            cpu, _ = process_cost([*command, *words.split()], RUNS)
+            yield f"| `ntpaudit history {words}` | {cpu:.0f} ms | {cpu / bare:.2f} |"
+    yield ""
+
+
+def _repeat(file: Path) -> None:
+    """Let the first day of a history happen again until there are so many days."""
+    with closing(open_database(str(file), print)) as connection, transaction(connection):
+        for day in range(1, DAYS):
+            later = {"ns": day * 86_400 * NS_PER_S, "s": day * 86_400, "last": DAY_MINUTES}
+            connection.execute(
+                "INSERT INTO audits SELECT NULL, host_ns + :ns, observation, record, kind, boot_id, boottime_ns + :ns,"
+                " suspended_ns, raw_ns + :ns, utc_ns + :ns, severity, verdict, offset_ns, earliest_ns, latest_ns,"
+                " distance_s, local_s FROM audits WHERE id <= :last ORDER BY id",
+                later,
+            )
+            connection.execute(
+                "INSERT OR IGNORE INTO rollups"
+                " SELECT hour_s + :s, audits, measured, within, unproven, beyond, severity,"
+                " least_offset_ns, most_offset_ns, most_bound_ns FROM rollups ORDER BY hour_s LIMIT 25",
+                later,
+            )
