@@ -31,4 +31,4 @@ def examine(root: str = "/") -> str:
     """Say how to find out why the agent is silent."""
     if has_unit(root):
         return "systemctl status ntpaudit; journalctl -u ntpaudit"
-    return "whether `ntpaudit agent` still runs, and what it wrote to standard error"
+    return "does `ntpaudit agent` run, and what did it print?"
