@@ -6,13 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import pytest
@@ -20,6 +19,7 @@ import pytest
 from ntpaudit import __version__
 from ntpaudit.cli import cli
 from ntpaudit.store.packing import unpack_text
+from tests.waiting import until
 from tests.world.machine import Machine, machine
 from tests.world.packages import REPOSITORY, program
 from tests.world.servers import running
@@ -100,18 +100,6 @@ def commands(group: click.Group, prefix: str = "") -> Iterator[str]:
             yield prefix + name
         if isinstance(command, click.Group):
             yield from commands(command, f"{prefix}{name} ")
-
-
-T = TypeVar("T")
-
-
-def eventually(ask: Callable[[], T], within_s: float = 60.0) -> T:
-    """Ask until the answer is true, and return it; fail with the last answer."""
-    deadline = time.monotonic() + within_s
-    while not (answer := ask()):
-        assert time.monotonic() < deadline, f"still {answer!r} after {within_s} s"
-        time.sleep(0.1)
-    return answer
 
 
 def shown(host: Machine, unit: str, name: str) -> str:
@@ -274,7 +262,7 @@ def host(package: Path) -> Iterator[Machine]:
     """A machine whose agent runs, and has audited."""
     with configured(package) as host:
         host.say("systemctl", "enable", "--now", "ntpaudit")
-        eventually(lambda: audit_now(host) and len(measured(host)) >= 3)
+        until(lambda: audit_now(host) and len(measured(host)) >= 3)
         yield host
 
 
@@ -350,7 +338,7 @@ def test_agent_is_active_once_it_says_so_and_shows_its_verdict(host: Machine) ->
     """The manager waited for the agent's own word (Type=notify), and its status line is the agent's conclusion."""
     assert shown(host, "ntpaudit", "Type") == "notify"
     assert shown(host, "ntpaudit", "ActiveState") == "active"
-    assert "at most" in eventually(lambda: shown(host, "ntpaudit", "StatusText"))
+    assert "at most" in until(lambda: shown(host, "ntpaudit", "StatusText"))
     done = host.run(["systemctl", "status", "ntpaudit"], check=False)
     assert done.returncode == 0
     assert "4 of 4 servers agree" in done.stdout
@@ -359,7 +347,7 @@ def test_agent_is_active_once_it_says_so_and_shows_its_verdict(host: Machine) ->
 def test_watchdog_is_fed(host: Machine) -> None:
     """The agent tells systemd again and again that its loop turns."""
     before = shown(host, "ntpaudit", "WatchdogTimestampMonotonic")
-    eventually(lambda: shown(host, "ntpaudit", "WatchdogTimestampMonotonic") != before)
+    until(lambda: shown(host, "ntpaudit", "WatchdogTimestampMonotonic") != before)
     assert shown(host, "ntpaudit", "NRestarts") == "0"
 
 
@@ -393,7 +381,7 @@ def test_kernel_is_asked_through_its_service(host: Machine) -> None:
 def test_points_reach_a_real_database(host: Machine) -> None:
     """Every record is a point in the database, once, and the token came to the agent as a credential."""
     kept = [record["offset"]["bound_s"] for record in measured(host)]
-    told = eventually(lambda: (found := points(host, "ntpaudit_clock", "bound_s"))[len(kept) - 1 :] and found)
+    told = until(lambda: (found := points(host, "ntpaudit_clock", "bound_s"))[len(kept) - 1 :] and found)
     assert told[: len(kept)] == pytest.approx(kept)
 
 
@@ -441,9 +429,7 @@ def test_who_may_set_the_clock_is_seen_from_inside(host: Machine) -> None:
     host.say(*start, "--unit=fake", "unshare", "--user", "--map-root-user", *chronyd, "/etc/evil.conf")
     try:
         daemon, fake = (int(shown(host, unit, "MainPID")) for unit in ("time-daemon", "fake"))
-        eventually(
-            lambda: host.say("cat", f"/proc/{fake}/comm") == host.say("cat", f"/proc/{daemon}/comm") == "chronyd"
-        )
+        until(lambda: host.say("cat", f"/proc/{fake}/comm") == host.say("cat", f"/proc/{daemon}/comm") == "chronyd")
         seen, servers = confined(host, LOOK_FOR_DAEMONS)
     finally:
         host.say("systemctl", "stop", "time-daemon", "fake")
@@ -533,19 +519,19 @@ def test_configuration_is_reloaded(host: Machine) -> None:
     """`systemctl reload` takes up a configuration; a broken one makes it fail, and the agent goes on and shows why."""
     pid = shown(host, "ntpaudit", "MainPID")
     host.say("systemctl", "reload", "ntpaudit")
-    eventually(lambda: "configuration reloaded" in host.say("journalctl", "--unit=ntpaudit", "--output=cat"))
+    until(lambda: "configuration reloaded" in host.say("journalctl", "--unit=ntpaudit", "--output=cat"))
     file = host.path("/etc/ntpaudit/ntpaudit.toml")
     sound = file.read_text()
     file.write_text("[sources]\nserver = 1\n")
     assert host.run(["systemctl", "reload", "ntpaudit"], check=False).returncode != 0
-    eventually(lambda: "was not reloaded" in host.say("journalctl", "--unit=ntpaudit", "--output=cat"))
+    until(lambda: "was not reloaded" in host.say("journalctl", "--unit=ntpaudit", "--output=cat"))
     reason = "reload refused, the earlier configuration stays in force: /etc/ntpaudit/ntpaudit.toml:2: sources.server"
-    eventually(lambda: reason in shown(host, "ntpaudit", "StatusText"))
-    eventually(lambda: audit_now(host) and "at most" in shown(host, "ntpaudit", "StatusText"))
+    until(lambda: reason in shown(host, "ntpaudit", "StatusText"))
+    until(lambda: audit_now(host) and "at most" in shown(host, "ntpaudit", "StatusText"))
     assert reason in shown(host, "ntpaudit", "StatusText")
     file.write_text(sound)
     host.say("systemctl", "reload", "ntpaudit")
-    eventually(lambda: "reload refused" not in shown(host, "ntpaudit", "StatusText"))
+    until(lambda: "reload refused" not in shown(host, "ntpaudit", "StatusText"))
     assert shown(host, "ntpaudit", "MainPID") == pid
     assert shown(host, "ntpaudit", "ActiveState") == "active"
 
@@ -573,12 +559,12 @@ def test_frozen_agent_is_restarted(host: Machine) -> None:
     """An agent that no longer turns is ended by the watchdog and started again, and audits on."""
     pid = shown(host, "ntpaudit", "MainPID")
     host.say("systemctl", "kill", "--signal=STOP", "ntpaudit")
-    eventually(lambda: shown(host, "ntpaudit", "MainPID") not in (pid, "0"))
-    eventually(lambda: shown(host, "ntpaudit", "ActiveState") == "active")
+    until(lambda: shown(host, "ntpaudit", "MainPID") not in (pid, "0"))
+    until(lambda: shown(host, "ntpaudit", "ActiveState") == "active")
     assert shown(host, "ntpaudit", "NRestarts") == "1"
     assert "Watchdog timeout" in host.say("journalctl", "--unit=ntpaudit", "--output=cat")
     count = len(records(host))
-    eventually(lambda: len(records(host)) > count)
+    until(lambda: len(records(host)) > count)
 
 
 def test_agent_ends_at_once_with_everything_stored(host: Machine) -> None:
@@ -590,7 +576,7 @@ def test_agent_ends_at_once_with_everything_stored(host: Machine) -> None:
         "import sqlite3; print(*sqlite3.connect('/var/lib/ntpaudit/history.sqlite3').execute('PRAGMA integrity_check'))"
     )
     assert host.say("python3", "-c", check) == "('ok',)"
-    eventually(lambda: shown(host, "ntpaudit-kernel.service", "ActiveState") == "inactive")
+    until(lambda: shown(host, "ntpaudit-kernel.service", "ActiveState") == "inactive")
     assert not host.path("/run/ntpaudit-kernel").exists()
 
 
@@ -606,13 +592,13 @@ def test_timer_audits_without_the_agent(host: Machine) -> None:
     )
     host.say("systemctl", "daemon-reload")
     host.say("systemctl", "start", "ntpaudit-check.timer")
-    eventually(lambda: len(records(host)) > count)
-    eventually(lambda: shown(host, "ntpaudit-check", "ActiveState") == "inactive")
+    until(lambda: len(records(host)) > count)
+    until(lambda: shown(host, "ntpaudit-check", "ActiveState") == "inactive")
     assert shown(host, "ntpaudit-check", "Result") == "success"
     told = json.loads(host.run(["ntpaudit", "status", "--format", "json"], check=False).stdout)
     assert (told["stale"], told["reason"]) == (False, None)
     host.say("systemctl", "start", "ntpaudit")
-    eventually(lambda: len(records(host)) > count + 1)
+    until(lambda: len(records(host)) > count + 1)
 
 
 def test_timer_audits_nothing_while_the_agent_runs(host: Machine) -> None:
@@ -628,20 +614,20 @@ def test_timer_audits_nothing_while_the_agent_runs(host: Machine) -> None:
     # A skipped run counts, or the timer would never elapse again once it is restarted, as an upgrade does.
     assert shown(host, "ntpaudit-check.service", "InactiveExitTimestampMonotonic") != before
     host.say("systemctl", "restart", "ntpaudit-check.timer")
-    eventually(lambda: shown(host, "ntpaudit-check.timer", "NextElapseUSecMonotonic") != "infinity")
+    until(lambda: shown(host, "ntpaudit-check.timer", "NextElapseUSecMonotonic") != "infinity")
     assert (shown(host, "ntpaudit", "MainPID"), shown(host, "ntpaudit", "ActiveState")) == (pid, "active")
     host.say("systemctl", "disable", "--now", "ntpaudit-check.timer")
 
 
 def test_reinstalling_complains_of_nothing(host: Machine) -> None:
     """The package installed again over a running agent prints no error, and the agent runs on with the new files."""
-    eventually(lambda: shown(host, "ntpaudit-kernel.service", "ActiveState") == "active")
+    until(lambda: shown(host, "ntpaudit-kernel.service", "ActiveState") == "active")
     pid = shown(host, "ntpaudit", "MainPID")
     done = host.run(["dpkg", "--install", "/root/ntpaudit.deb"])
     assert "refused" not in done.stdout + done.stderr
     assert "rror" not in done.stdout + done.stderr
     assert done.stderr == ""
-    eventually(lambda: shown(host, "ntpaudit", "MainPID") not in ("0", pid))
+    until(lambda: shown(host, "ntpaudit", "MainPID") not in ("0", pid))
     assert shown(host, "ntpaudit", "ActiveState") == "active"
 
 
@@ -650,7 +636,7 @@ def test_history_of_a_run_by_hand_is_taken_over(spare: Machine) -> None:
     spare.run(["ntpaudit", "check", *SERVERS, "--record"], check=False)
     assert len(records(spare)) == 1
     spare.say("systemctl", "start", "ntpaudit")
-    eventually(lambda: len(records(spare)) >= 2)
+    until(lambda: len(records(spare)) >= 2)
     spare.say("systemctl", "stop", "ntpaudit")
 
 
@@ -666,7 +652,7 @@ def test_quick_start_of_the_readme_works_as_it_is_pasted(package: Path) -> None:
         pasted = host.run(["sh", "-x", "/root/quick-start"], check=False)
         said = " ".join(pasted.stdout.split())
         assert pasted.returncode in (0, 1) or "waits for its first measurement, due in" in said, pasted
-        eventually(lambda: host.run(["ntpaudit", "status"], check=False).returncode in (0, 1))
+        until(lambda: host.run(["ntpaudit", "status"], check=False).returncode in (0, 1))
 
 
 def test_every_command_of_the_package_works(spare: Machine) -> None:
@@ -698,7 +684,7 @@ def test_agent_runs_without_a_token(spare: Machine) -> None:
     before = len(points(spare, "ntpaudit_clock", "severity"))
     spare.path("/etc/ntpaudit/token").rename(spare.path("/root/token"))
     spare.say("systemctl", "start", "ntpaudit")
-    eventually(lambda: audit_now(spare) and len(points(spare, "ntpaudit_clock", "severity")) > before)
+    until(lambda: audit_now(spare) and len(points(spare, "ntpaudit_clock", "severity")) > before)
     spare.say("systemctl", "stop", "ntpaudit")
     spare.path("/root/token").rename(spare.path("/etc/ntpaudit/token"))
 
@@ -712,7 +698,7 @@ def test_purge_leaves_nothing_but_the_history(spare: Machine) -> None:
     spare.say("systemctl", "daemon-reload")
     spare.say("systemctl", "enable", "--now", "ntpaudit")
     spare.say("systemctl", "enable", "ntpaudit-check.timer")
-    eventually(lambda: spare.path("/var/lib/private/ntpaudit").exists() and len(records(spare)) > count)
+    until(lambda: spare.path("/var/lib/private/ntpaudit").exists() and len(records(spare)) > count)
     spare.say("dpkg", "--remove", "ntpaudit")
     assert shown(spare, "ntpaudit", "ActiveState") == "inactive"
     assert spare.path("/etc/ntpaudit/ntpaudit.toml").exists()

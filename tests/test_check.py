@@ -21,6 +21,7 @@ from ntpaudit import __version__
 from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.store.packing import unpack_text
 from tests.command import ntpaudit
+from tests.waiting import until
 from tests.world.island import island
 from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY, environment, library, program
@@ -57,7 +58,7 @@ def test_real_chronyd_are_believed(real_servers: list[str], tmp_path: Path) -> N
         "guaranteed": True,
     }
     assert record["offset"]["earliest_s"] <= 0 <= record["offset"]["latest_s"]
-    assert record["offset"]["bound_s"] < 0.001
+    assert record["offset"]["bound_s"] < 0.001 + ran.longest_exchange_s
     assert ran.status == EXIT_STATUS[record["severity"]]
     assert {source["timestamping"] for source in record["sources"]} == {"kernel"}
 
@@ -68,7 +69,7 @@ def test_real_ntpd_is_believed(tmp_path: Path) -> None:
         ran = ntpaudit("check", "--format", "json", "127.0.0.1", state=tmp_path, inside=server.command)
     record = ran.record
     assert ran.sources["127.0.0.1"] == ("agreeing", "sync-loop")
-    assert record["offset"]["bound_s"] < 0.1
+    assert record["offset"]["bound_s"] < 0.1 + ran.longest_exchange_s
     assert record["offset"]["earliest_s"] <= 0 <= record["offset"]["latest_s"]
     assert "compares the clock with its own daemon" in json.dumps(record["findings"])
 
@@ -78,8 +79,8 @@ def test_first_line_is_read_in_one_breath(real_servers: list[str], tmp_path: Pat
     ran = ntpaudit("check", *real_servers, state=tmp_path)
     first = " ".join(ran.out.split("\n\n")[0].split())
     assert re.match(
-        r"(OK|WARNING) clock is [0-9.]+ [nu]s (behind|ahead), "
-        r"at most [0-9.]+ us wrong if at most 1 of 4 servers lies \(4 of 4 servers agree\)",
+        r"(OK|WARNING) clock is [0-9.]+ [num]s (behind|ahead), "
+        r"at most [0-9.]+ [um]s wrong if at most 1 of 4 servers lies \(4 of 4 servers agree\)",
         first,
     )
     assert max(map(len, ran.out.splitlines())) <= 100
@@ -93,7 +94,8 @@ def test_every_format_is_whole(real_servers: list[str], tmp_path: Path) -> None:
     metrics = ntpaudit("check", "--format", "openmetrics", *real_servers, state=tmp_path).out
     parsed = text_string_to_metric_families(metrics)  # type: ignore[no-untyped-call]
     families = {family.name: family for family in parsed}
-    assert abs(families["ntpaudit_offset_seconds"].samples[0].value) < 0.001
+    longest_exchange_s = max(sample.value for sample in families["ntpaudit_source_delay_seconds"].samples)
+    assert abs(families["ntpaudit_offset_seconds"].samples[0].value) < 0.001 + longest_exchange_s
     lines = ntpaudit("check", "--format", "influx", *real_servers, state=tmp_path).out.splitlines()
     assert [line.partition(",")[0] for line in lines[:5]] == ["ntpaudit_clock"] + ["ntpaudit_source"] * 4
     assert all(abs(int(line.rsplit(" ", 1)[1]) - time.time_ns()) < 60e9 for line in lines)
@@ -139,7 +141,7 @@ def test_a_liar_is_named_and_outvoted(real_servers: list[str], tmp_path: Path) -
     with NtpServer(Behaviour(offset_s=37.0)) as liar:
         ran = ntpaudit("check", "--format", "json", *real_servers, name(liar), state=tmp_path)
     assert ran.sources[name(liar)] == ("falseticker", "disagrees")
-    assert ran.record["offset"]["bound_s"] < 0.001
+    assert ran.record["offset"]["bound_s"] < 0.001 + ran.longest_exchange_s
 
 
 def test_colluding_minority_does_not_move_the_bound_past_the_truth(real_servers: list[str], tmp_path: Path) -> None:
@@ -166,7 +168,7 @@ def test_a_wrong_clock_is_critical_and_its_record_bears_the_true_time(
     assert record["offset"]["direction"] == word
     assert record["findings"][0]["id"] == "offset-out"
     ahead_s = stamp(record["time"]["utc"]) - stamp(record["time"]["host"])
-    assert abs(ahead_s - offset_s) < 0.01
+    assert abs(ahead_s - offset_s) < 0.01 + ran.longest_exchange_s
 
 
 @pytest.mark.parametrize("year", [1970, 2040])
@@ -629,9 +631,7 @@ def test_interrupted_is_quiet(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        deadline = time.monotonic() + 60
-        while not silent.requests and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: silent.requests, "its first request")
         process.send_signal(2)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

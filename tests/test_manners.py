@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.command import ntpaudit
+from tests.waiting import until
 from tests.world.island import Island, island
 from tests.world.packages import REPOSITORY
 
@@ -158,14 +160,20 @@ def test_a_run_that_is_killed_was_a_request_all_the_same(land: Island, tmp_path:
     surroundings = os.environ | {"STATE_DIRECTORY": str(tmp_path / "state"), "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(words, env=surroundings, stdout=subprocess.DEVNULL)
     database = tmp_path / "state" / "history.sqlite3"
-    deadline = time.monotonic() + 10
-    while not database.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.3)  # it now waits for the second sample
+    until(lambda: database.exists() and asked(database), "the note that it is asked")
     process.kill()
     process.wait()
     again = ntpaudit("check", "192.0.2.77", "--format", "json", state=tmp_path, inside=land.command)
     assert again.sources == {"192.0.2.77": ("backed-off", "interval")}
+
+
+def asked(database: Path) -> list[str]:
+    """Return what a history holds of servers; while it is being made, nothing."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        try:
+            return [memory for (memory,) in connection.execute("SELECT memory FROM servers")]
+        except sqlite3.OperationalError:
+            return []
 
 
 def test_what_never_left_the_host_is_no_request(tmp_path: Path) -> None:

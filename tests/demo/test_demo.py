@@ -21,6 +21,7 @@ from ntpaudit.demo.story import truth, write_story
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.reader import Reach
 from tests.command import Ran, ntpaudit
+from tests.waiting import until
 from tests.world.flaky import Answer, FlakyDatabase
 from tests.world.packages import REPOSITORY
 
@@ -180,9 +181,7 @@ def test_an_interrupted_demonstration_leaves_the_old_one(
     old.write_bytes((made[1] / "state" / "demo.sqlite3").read_bytes())
     before = old.read_bytes()
     with _running(tmp_path, "--hosts", "200", "--hours", "500") as running:
-        deadline = time.monotonic() + DEADLINE_S
-        while len(list((tmp_path / "state").iterdir())) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: len(list((tmp_path / "state").iterdir())) == 2, "a file that is half made")
         time.sleep(0.5)
         os.killpg(running.pid, number)
         _, err = running.communicate(timeout=DEADLINE_S)

@@ -4,7 +4,7 @@ import socket
 import sqlite3
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from ntpaudit.store.history import Letter
 from ntpaudit.store.ledger import Ledger
 from tests.command import ntpaudit
 from tests.records import record, servers
+from tests.waiting import until
 from tests.world.packages import program
 from tests.world.servers import free_port, running
 
@@ -70,14 +71,6 @@ def deliver(ledger: Ledger, url: str, sent: Sequence[Letter]) -> None:
     until(lambda: courier.health.delivered == len(sent))
     courier.stop(5.0)
     assert ledger.backlog() == (0, None, 0)
-
-
-def until(condition: Callable[[], bool], within_s: float = WITHIN_S) -> None:
-    """Wait for something to hold."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
 
 
 def test_records_that_a_relay_took_while_the_database_was_away_arrive(tmp_path: Path) -> None:

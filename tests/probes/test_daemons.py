@@ -15,6 +15,7 @@ from ntpaudit.core.observation import Daemon, HiddenDaemons
 from ntpaudit.probes.daemons import running_daemons
 from ntpaudit.probes.daemons.process import time_processes
 from tests import abilities
+from tests.waiting import until
 from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
 from tests.world.servers import chronyd
@@ -138,8 +139,7 @@ def _let_others_read(folder: Path) -> None:
 
 def _eventually(pid: int, name: str) -> list[Daemon]:
     """What a process is once it has its name."""
-    while Path(f"/proc/{pid}/comm").read_text().strip() != name:
-        os.sched_yield()
+    until(lambda: Path(f"/proc/{pid}/comm").read_text().strip() == name, name)
     return _seen(pid)
 
 

@@ -289,10 +289,10 @@ def test_real_chronyd_without_a_source_is_unsynchronised() -> None:
 
 
 def test_real_chronyd_is_measured_within_its_interval() -> None:
-    """A real chronyd that serves this host's own clock is found at offset 0, by kernel stamps, to 1 ms."""
+    """A real chronyd that serves this host's own clock is at offset 0, by kernel stamps, to 1 ms and its delay."""
     with chronyd() as server:
         for _ in range(3):
             outcome = ask(at(server.address, server.port)).outcome
     assert isinstance(outcome, Measurement)
     assert outcome.interval.covers(0)
-    assert abs(outcome.offset_ns) < 1_000_000
+    assert abs(outcome.offset_ns) < 1_000_000 + outcome.delay_ns

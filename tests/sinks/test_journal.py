@@ -6,7 +6,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from ntpaudit.sinks.messages import VERDICT_CHANGED
 from ntpaudit.sinks.plain import one_line
 from tests.records import CASES
 from tests.sinks.agent import SAME, agent_records, event, events
+from tests.waiting import until
 from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
 
@@ -254,11 +254,7 @@ def journald() -> Iterator[Path]:
             [*unshared("mount"), "sh", "-c", command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as process:
             try:
-                deadline = time.monotonic() + 10
-                while not (run / SOCKET.removeprefix("/run/")).exists():
-                    assert process.poll() is None, process.stderr and process.stderr.read()
-                    assert time.monotonic() < deadline
-                    time.sleep(0.02)
+                until((run / SOCKET.removeprefix("/run/")).exists, "its socket", alive=lambda: process.poll() is None)
                 yield run
             finally:
                 process.terminate()
@@ -273,9 +269,12 @@ def test_systemds_journal_finds_entries_by_their_fields() -> None:
         teller.tell(CASES["beyond, ahead"], [event("offset-out"), event(text="x" * 100_000)])
         teller.close()
         found: list[dict[str, str]] = []
-        deadline = time.monotonic() + 10
-        while len(found) < 5 and time.monotonic() < deadline:
-            found = journalctl(run, "SYSLOG_IDENTIFIER=ntpaudit")
+
+        def arrived() -> bool:
+            found[:] = journalctl(run, "SYSLOG_IDENTIFIER=ntpaudit")
+            return len(found) >= 5
+
+        until(arrived, "five entries")
         (step,) = journalctl(run, f"MESSAGE_ID={MESSAGE_IDS['step-back']}")
         assert step["NTPAUDIT_VALUE_USEC"] == "-2500000"
         assert step["NTPAUDIT_NOTE"] == "two\nlines"
