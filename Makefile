@@ -19,7 +19,7 @@ PREFIX ?= /opt/ntpaudit
 BIN := $(VENV)/bin
 SERVERS := chrony ntpsec influxdb victoria-metrics prometheus nginx libfaketime iproute2 mandoc mmdebstrap openssl \
            chromium-headless-shell openntpd systemd-timesyncd
-SIMULATED := tests/core tests/reports tests/store tests/test_month.py
+IN_WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 
 export NTPAUDIT_UNTESTED := $(CURDIR)/.coverage-untested
 SUM_UP = $(BIN)/coverage combine --quiet; \
@@ -36,21 +36,18 @@ run: $(VENV)/installed
 		$(BIN)/ntpaudit demo --once; echo "exit status $$?"; \
 	fi
 
-# The tests of simulated worlds, of reports and of the store keep one core busy; on the other real servers and clocks are at
-# work; they are told last. PYTEST= chooses some tests, and runs them alone. What the machine lacks for is listed at the
-# end; the coverage must be reached only where it may lack nothing.
+# Several workers share the files; then come, one by one, the tests that can have no other beside them (the marker
+# `alone`). PYTEST= chooses some tests, and runs them in one process. What the machine lacks for is listed at the end;
+# the coverage must be reached only where it may lack nothing. An interrupt (status 2) ends all.
 test: $(VENV)/developer servers
 	$(BIN)/coverage erase
 	@rm -f $(NTPAUDIT_UNTESTED)
 ifdef PYTEST
 	@$(BIN)/coverage run -m pytest $(PYTEST); status=$$?; $(SUM_UP)
 else
-	@$(BIN)/coverage run -m pytest $(SIMULATED) >.coverage-simulated.log 2>&1 & simulated=$$!; \
-	trap 'kill $$simulated' INT TERM; \
-	$(BIN)/coverage run -m pytest $(SIMULATED:%=--ignore=%); real=$$?; \
-	wait $$simulated; status=$$?; \
-	cat .coverage-simulated.log; rm .coverage-simulated.log; \
-	status=$$((status | real)); $(SUM_UP)
+	@$(BIN)/coverage run -m pytest $(IN_WORKERS) -m 'not alone'; status=$$?; [ $$status -ne 2 ] || exit 2; \
+	$(BIN)/coverage run -m pytest -m alone; alone=$$?; \
+	status=$$((status | alone)); $(SUM_UP)
 endif
 
 # The quick part of the tests with the Python of Debian 13. Needs root and a network.

@@ -1,5 +1,7 @@
 """What this machine allows the tests to do: each ability is tried once per run, when a test first needs it.
 
+Where a run has several processes, the one that comes first tries it for all (`share`).
+
 A test states what it needs, `@pytest.mark.needs("mount", "another-user")`. A helper that uses an ability calls `need`,
 so that no test which uses the helper can forget to state it. Where an ability is lacking, the test is skipped with the
 reason, and the summary lists the ability with the number of tests it cost. With NTPAUDIT_REQUIRE=all, or a list of
@@ -7,6 +9,7 @@ names, a lacking ability is a failure.
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -65,6 +68,13 @@ class LackingError(Exception):
 _CHECKS: dict[str, Callable[[], object]] = {}
 _found: dict[str, str | None] = {}
 _under_test: set[str] = set()
+_shared: Path | None = None
+
+
+def share(folder: Path) -> None:
+    """Use a folder in which each ability that a process of this run has tried is written down for the others."""
+    global _shared
+    _shared = folder
 
 
 def need(*names: str) -> None:
@@ -85,7 +95,7 @@ def lacking(name: str) -> str | None:
     if name not in _found:
         _under_test.add(name)
         try:
-            _found[name] = _reason(_CHECKS[name])
+            _found[name] = _reason(_CHECKS[name]) if _shared is None else _found_once(name, _shared / name)
         finally:
             _under_test.remove(name)
     return _found[name]
@@ -132,6 +142,18 @@ def _reason(check: Callable[[], object]) -> str | None:
     except Exception as error:  # whatever stops the trial would stop the test
         return " ".join(str(error).split())[:300] or type(error).__name__
     return None
+
+
+def _found_once(name: str, path: Path) -> str | None:
+    """Return what another process found out, or try it and write that down; who comes meanwhile waits."""
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        if not (told := file.read()):
+            told = json.dumps(_reason(_CHECKS[name]))
+            file.write(told)
+    found: str | None = json.loads(told)
+    return found
 
 
 def _ability(name: str) -> Callable[[Callable[[], object]], Callable[[], object]]:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -43,22 +44,135 @@ def _hear_interrupts() -> None:
 
 _hear_interrupts()
 
-SKIPPED = pytest.StashKey[dict[str, set[str]]]()
-"""The tests that each lacking ability cost."""
+SHARING_FOLDERS = ("tests/grafana/",)
+"""Folders with fixtures of the scope `session`: their tests go to one worker, which makes those once."""
+
+LONGEST = (
+    "tests/test_chaos.py",
+    "tests/core/test_course.py",
+    "tests/demo/test_demo.py",
+    "tests/demo/test_life.py",
+    "tests/test_month.py",
+    "tests/reports/test_fleet_page.py",
+    "tests/test_delivery.py",
+    "tests/core/test_alarms.py",
+    "tests/grafana/",
+    "tests/core/test_selection.py",
+    "tests/test_agent.py",
+    "tests/test_fleet.py",
+    "tests/test_manners.py",
+    "tests/demo/test_crew.py",
+    "tests/test_check.py",
+    "tests/fleet/",
+)
+"""The files that take longest, first: begun last, each would keep one worker busy when the others have ended."""
+
+LACKED = pytest.StashKey[dict[str, str]]()
+"""The abilities that a test lacked, with the reasons."""
+
+FOUND = "ntpaudit_abilities"
+"""What pytest-xdist hands to a worker under this name is the folder of the abilities that the run has tried."""
+
+
+class Untested:
+    """What a run did not test: filled from the reports of the tests, which also come from the workers."""
+
+    def __init__(self) -> None:
+        self.cost: dict[str, set[str]] = {}
+        self.reasons: dict[str, str | None] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note the abilities that a skipped test lacked."""
+        for name, reason in getattr(report, "lacked", {}).items():
+            self.cost.setdefault(name, set()).add(report.nodeid)
+            self.reasons[name] = reason
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """List the abilities that were lacking, why, and how many tests each cost."""
+        if self.cost:
+            terminalreporter.section("not tested here")
+        for line in abilities.summary(self.cost, self.reasons):
+            terminalreporter.line(line)
+        if path := os.environ.get(abilities.UNTESTED):
+            with open(path, "a") as file:
+                for name, tests in self.cost.items():
+                    file.write(f"{json.dumps([name, self.reasons[name], sorted(tests)])}\n")
+
+
+class Sharing:
+    """Gives all workers of a run one folder for the abilities that any of them has tried."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="ntpaudit-abilities-")
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Called by pytest-xdist before it starts a worker."""
+        node.workerinput[FOUND] = self._folder.name
+
+    def pytest_unconfigure(self) -> None:
+        """Remove the folder: the workers have ended."""
+        self._folder.cleanup()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker by which a test states what it needs of the machine."""
+    """Register the markers, and what collects the abilities of all processes of the run."""
     config.addinivalue_line("markers", f"needs(*abilities): skip where one is lacking: {', '.join(abilities.names())}")
-    config.stash[SKIPPED] = {}
+    config.addinivalue_line("markers", "untraced: coverage is not measured: it is long, and others run the same lines")
+    config.addinivalue_line("markers", "alone: run while no other test does: it boots, steps a clock, or measures time")
+    if hasattr(config, "workerinput"):
+        abilities.share(Path(config.workerinput[FOUND]))
+        return
+    config.pluginmanager.register(Untested())
+    if config.getoption("numprocesses", None):
+        config.pluginmanager.register(Sharing())
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a test that needs something unknown: it would be skipped, or run, for no reason."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """So many workers for `-n auto`: most tests wait more than they compute, so two for each core."""
+    return min(2 * len(os.sched_getaffinity(0)), 8)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the tests of a file to one worker, and those of a folder that share what takes long to make."""
+    from xdist.scheduler import LoadFileScheduling
+
+    scheduler: Any = LoadFileScheduling(config, log)
+    by_file = scheduler._split_scope
+    scheduler._split_scope = lambda name: next(filter(name.startswith, SHARING_FOLDERS), by_file(name))
+    return scheduler
+
+
+@pytest.hookimpl(tryfirst=True)  # before the options that choose by marker
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the workers begin with the longest files, and mark the tests that can have no other beside them.
+
+    A test that needs something unknown is refused: it would be skipped, or run, for no reason.
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=_turn)
     for item in items:
+        if {"boot", "step-clock"} & set(_stated(item)):
+            item.add_marker("alone")
         if unknown := sorted(set(_stated(item)) - set(abilities.names())):
             known = ", ".join(abilities.names())
             raise pytest.UsageError(f"{item.nodeid} needs {', '.join(unknown)}, which is no ability; there are {known}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Leave a test untraced where it asks for that, and coverage is measured at all."""
+    coverage = sys.modules.get("coverage")
+    tracing = coverage.Coverage.current() if coverage and item.get_closest_marker("untraced") else None
+    if tracing is None:
+        return (yield)
+    tracing.stop()
+    try:
+        return (yield)
+    finally:
+        tracing.start()
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
@@ -79,26 +193,19 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Iterator[None]:
-    """Let a skipped test fail where everything that a test may need is required."""
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Let a skipped test fail where everything that a test may need is required, and report what it lacked."""
     report: pytest.TestReport = yield  # type: ignore[assignment]
+    if report.skipped:
+        report.lacked = item.stash.get(LACKED, {})  # type: ignore[attr-defined]
     if report.skipped and abilities.is_required("all") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped, which {abilities.REQUIRED} does not allow: {report.longrepr}"
     return report  # type: ignore[return-value]
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """List the abilities that were lacking, why, and how many tests each cost."""
-    skipped = config.stash[SKIPPED]
-    reasons = {name: abilities.lacking(name) for name in skipped}
-    if skipped:
-        terminalreporter.section("not tested here")
-    for line in abilities.summary(skipped, reasons):
-        terminalreporter.line(line)
-    if path := os.environ.get(abilities.UNTESTED):
-        with open(path, "a") as file:
-            file.writelines(f"{json.dumps([name, reasons[name], sorted(tests)])}\n" for name, tests in skipped.items())
+def _turn(item: pytest.Item) -> int:
+    return next((turn for turn, name in enumerate(LONGEST) if item.nodeid.startswith(name)), len(LONGEST))
 
 
 def _stated(item: pytest.Item) -> list[str]:
@@ -117,6 +224,5 @@ def _skip(item: pytest.Item, missing: Iterable[str]) -> NoReturn:
     reason = "; ".join(f"lacks {name}: {abilities.lacking(name)}" for name in missing)
     if any(map(abilities.is_required, missing)):
         pytest.fail(f"{reason}; {abilities.REQUIRED} does not allow that", pytrace=False)
-    for name in missing:
-        item.config.stash[SKIPPED].setdefault(name, set()).add(item.nodeid)
+    item.stash[LACKED] = {name: str(abilities.lacking(name)) for name in missing}
     raise pytest.skip.Exception(reason, _use_item_location=True)

@@ -1,15 +1,19 @@
 """What a machine lacks is found by trying, and a test that needs it is skipped with the reason, or fails in CI."""
 
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.abilities import REQUIRED, STEPPING, UNTESTED, WITHOUT, is_required, names
+from tests.waiting import WITHIN_S, is_running, until
 from tests.world import packages
 from tests.world.packages import REPOSITORY
 
@@ -34,24 +38,32 @@ def test_able(): pass
 """Tests that need to step the clock, which is lacking where it is not permitted, and one that needs nothing rare."""
 
 
-def run(folder: Path, suite: str, **environment: str) -> tuple[int, str]:
+IN_WORKERS = ("-n", "2", "--dist", "loadfile")
+
+
+def pytest_of(folder: Path, *options: str, **environment: str) -> dict[str, Any]:
+    """Return the arguments of `subprocess` to run the tests in a folder with the rules of this suite."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("NTPAUDIT_", "PYTEST_"))}
+    words = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-q", "-rs", *options, str(folder)]
+    return {
+        "args": [sys.executable, "-m", "pytest", *words],
+        "cwd": folder,
+        "env": kept | {"PYTHONPATH": str(REPOSITORY)} | environment,
+        "text": True,
+    }
+
+
+def run(folder: Path, suite: str, *options: str, **environment: str) -> tuple[int, str]:
     """Run a suite with the rules of this one; return the exit status and the output."""
     (folder / "test_it.py").write_text(suite)
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("NTPAUDIT_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider", "-q", "-rs", str(folder)],
-        cwd=folder,
-        env=kept | {"PYTHONPATH": str(REPOSITORY)} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = subprocess.run(**pytest_of(folder, *options, **environment), capture_output=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_lacking_ability_skips_and_is_summed_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), IN_WORKERS])
+def test_a_lacking_ability_skips_and_is_summed_up(options: tuple[str, ...], tmp_path: Path) -> None:
     """By marker, fixture or helper: the reason is shown, and the summary counts the tests that it cost."""
-    status, out = run(tmp_path, SUITE)
+    status, out = run(tmp_path, SUITE, *options)
     assert status == 0
     assert "1 passed, 3 skipped" in out
     reason = f"the tests may step this machine's clock by 20 ms only with {STEPPING}=1"
@@ -71,6 +83,70 @@ def test_the_runs_of_a_suite_are_summed_up_together(tmp_path: Path) -> None:
     for expected in ("not tested here:\nstep-clock    4 tests  the tests may", "everything was tested\n"):
         told = subprocess.check_output(sum_up, cwd=REPOSITORY, env=os.environ | {UNTESTED: str(file)}, text=True)
         assert told.startswith(expected)
+
+
+COUNTED = """
+import pytest
+from tests import abilities
+
+def trial():
+    with open(TRIALS, "a") as file:
+        print("tried", file=file)
+    raise OSError("it is tried for all")
+
+abilities._CHECKS["counted"] = trial
+
+@pytest.mark.needs("counted")
+def test_one(): pass
+
+@pytest.mark.needs("counted")
+def test_another(): pass
+"""
+"""Tests that need an ability of which each trial is written to the file TRIALS."""
+
+
+def test_all_workers_of_a_run_try_an_ability_once(tmp_path: Path) -> None:
+    """The worker that comes first tries it for the others, and the tests that it cost are added up."""
+    suite, untested = f"TRIALS = {str(tmp_path / 'trials')!r}\n{COUNTED}", tmp_path / "untested"
+    for number in range(3):
+        (tmp_path / f"test_{number}.py").write_text(suite)
+    status, out = run(tmp_path, suite, *IN_WORKERS, **{UNTESTED: str(untested)})
+    assert status == 0
+    assert "8 skipped" in out
+    assert "counted    8 tests  it is tried for all" in out
+    assert (tmp_path / "trials").read_text() == "tried\n"
+    ((name, reason, tests),) = map(json.loads, untested.read_text().splitlines())
+    assert (name, reason, len(tests)) == ("counted", "it is tried for all", 8)
+
+
+STARTED = """
+import subprocess
+from pathlib import Path
+
+def test_it(tmp_path):
+    with subprocess.Popen(["sleep", "600"]) as process:
+        try:
+            Path(__file__).with_suffix(".pid").write_text(str(process.pid))
+            process.wait()
+        finally:
+            process.kill()
+"""
+"""A test that waits for a program of its own, and ends it whatever happens."""
+
+
+def test_an_interrupt_ends_the_tests_of_all_workers(tmp_path: Path) -> None:
+    """Ctrl-C reaches each process of the group: tests are interrupted, and what they started is ended by them."""
+    for name in ("test_one", "test_other"):
+        (tmp_path / f"{name}.py").write_text(STARTED)
+    pids = [tmp_path / f"{name}.pid" for name in ("test_one", "test_other")]
+    with subprocess.Popen(
+        **pytest_of(tmp_path, *IN_WORKERS), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    ) as suite:
+        until(lambda: all(path.exists() and path.read_text() for path in pids), "both tests run")
+        os.killpg(suite.pid, signal.SIGINT)
+        out, _ = suite.communicate(timeout=WITHIN_S)
+    assert suite.returncode == pytest.ExitCode.INTERRUPTED, out
+    until(lambda: not any(is_running(int(path.read_text())) for path in pids), "their programs end")
 
 
 def test_an_ability_can_be_left_out_of_a_run(tmp_path: Path) -> None:

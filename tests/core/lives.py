@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 from math import ceil, floor
 from typing import Any, Literal
 
@@ -24,6 +25,12 @@ from tests.core.worlds import CHRONYD, DAY, HOST, MS, NOON, S, answered, failed,
 
 LABELS = Labels("0.1.0", "c" * 64, "ams", "prod")
 INTERVAL_S = 300
+
+
+@cache
+def _rate(ppm: Fraction) -> Fraction:
+    """Return how fast something runs that is so much faster than another."""
+    return 1 + ppm / 10**6
 
 
 class LivingHost:
@@ -75,14 +82,14 @@ class LivingHost:
 
     def _until_update(self) -> Fraction:
         assert self.poll_s is not None
-        return Fraction(ceil((self.updated + round(self.poll_s * S) - self.monotonic) / (1 + self.slew_ppm / 10**6)))
+        return Fraction(ceil((self.updated + round(self.poll_s * S) - self.monotonic) / _rate(self.slew_ppm)))
 
     def _until_leap(self) -> Fraction:
         """Return the oscillator's time until UTC or the host's clock comes to the leap second."""
         if self.leap_at is None:
             return Fraction(10**18)
         rates = ((self.utc, self.drift_ppm), (self.realtime, self.slew_ppm))
-        due = [Fraction(ceil((self.leap_at - now) / (1 + ppm / 10**6))) for now, ppm in rates if now < self.leap_at]
+        due = [Fraction(ceil((self.leap_at - now) / _rate(ppm))) for now, ppm in rates if now < self.leap_at]
         return min(due, default=Fraction(10**18))
 
     def _make_leap(self) -> None:
@@ -95,13 +102,13 @@ class LivingHost:
             self.state, self.kernel_leap = 3 if self.kernel_leap > 0 else 4, 0
 
     def _run(self, raw: Fraction) -> None:
-        shown = raw * (1 + self.slew_ppm / 10**6)
-        self.utc += raw * (1 + self.drift_ppm / 10**6)
+        shown = raw * _rate(self.slew_ppm)
+        self.utc += raw * _rate(self.drift_ppm)
         self.raw += raw
-        seconds = floor(self.realtime / S)
+        seconds = self.realtime // S
         for clock in ("monotonic", "boottime", "realtime"):
             setattr(self, clock, getattr(self, clock) + shown)
-        self.maxerror_s = min(16.0, round(self.maxerror_s + 500e-6 * (floor(self.realtime / S) - seconds), 6))
+        self.maxerror_s = min(16.0, round(self.maxerror_s + 500e-6 * (self.realtime // S - seconds), 6))
         self.is_synchronised = self.is_synchronised and self.maxerror_s < 16.0
         if self.poll_s is not None and self.monotonic - self.updated >= round(self.poll_s * S):
             self.updated, self.maxerror_s, self.is_synchronised = self.monotonic, self.daemon_error_s, True

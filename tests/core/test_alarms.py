@@ -175,6 +175,7 @@ ONE_BAD_SAMPLE = {
 """What was said before, and what a single sample says of a sudden."""
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("every_s", [0.1, 15, 64, 300, 600, 3600, 86_400])
 @pytest.mark.parametrize("kind", ONE_BAD_SAMPLE)
 def test_one_bad_sample_raises_nothing(kind: str, every_s: float) -> None:
@@ -364,6 +365,7 @@ def test_a_lasting_fault_is_raised_soon(every_s: float, wanted: int, start: int)
     assert listener.network(GOOD, every_s).severity is CRITICAL
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("mean", [0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.3, 1.5])
 @pytest.mark.parametrize("tolerance", ["critical", "warning"])
 def test_noise_at_the_threshold_does_not_flap(tolerance: str, mean: float) -> None:
@@ -376,6 +378,7 @@ def test_noise_at_the_threshold_does_not_flap(tolerance: str, mean: float) -> No
     assert sum(a is not b for a, b in itertools.pairwise(severities[5:])) <= 1
 
 
+@pytest.mark.untraced
 def test_whoever_alternates_makes_no_alarm_flap() -> None:
     """In no pattern of bad and good samples that repeats within seven does an alarm come up more than once in six."""
     most = 0

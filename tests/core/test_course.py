@@ -1207,6 +1207,7 @@ def stale(watch: Watch) -> bool:
     return watch.mind.alarms.watched["stale-compare"].raised > 0
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("every_s", [1.0, 7.3, 60.0, 61.7, 299.0, 1800.0])
 @pytest.mark.parametrize(("poll_s", "phase_s"), [(64, 0.0), (64, 0.4), (64, 33.3), (64, 63.0), (2, 0.4)])
 def test_a_stopped_daemon_is_found_after_its_limit(every_s: float, poll_s: float, phase_s: float) -> None:
@@ -1231,6 +1232,7 @@ def test_a_stopped_daemon_is_found_after_its_limit(every_s: float, poll_s: float
     assert told.value_s <= silent_s + 4  # so long the maximum error may grow within its tolerance
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("every_s", [1.0, 13.0, 60.0, 64.0, 600.0])
 @pytest.mark.parametrize("poll_s", [0.5, 1, 2, 16, 64, 256, 1024])
 def test_a_daemon_at_work_is_never_stale(poll_s: float, every_s: float) -> None:
@@ -1638,6 +1640,7 @@ def _kinds(events: Sequence[Any]) -> set[str]:
     return {event.kind for event in events}
 
 
+@pytest.mark.untraced
 def test_a_month_in_order_tells_nothing() -> None:
     """Thirty days of a host in order, with noise as the internet has it, raise and clear nothing at all."""
     watch = Watch(LivingHost(drift_ppm=17, slew_ppm=17), interval_s=1800)

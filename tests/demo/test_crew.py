@@ -35,6 +35,7 @@ from ntpaudit.errors import TellError
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.embedded import EmbeddedStore
 from ntpaudit.fleet.reader import Reach
+from tests.waiting import until
 from tests.world.flaky import Answer, FlakyDatabase
 
 END_NS = 1_795_000_000 * NS_PER_S
@@ -208,10 +209,7 @@ def team(tmp_path: Path) -> Iterator[Team]:
 )
 def test_a_process_that_dies_is_reported(team: Team, number: signal.Signals, reason: str) -> None:
     """One that is killed ends the whole, with how it ended, and leaves none behind."""
-    deadline = time.monotonic() + DEADLINE_S
-    while len(_children()) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: len(_children()) == 2, "both processes")
     os.kill(_children()[0].pid, number)
     with pytest.raises(TellError, match=reason):
         live(team, END_NS)
@@ -241,6 +239,7 @@ def test_an_absence_is_told_once_at_each_end() -> None:
     assert said == ["no connection; waits for it", "the database takes points again; goes on"]
 
 
+@pytest.mark.alone
 def test_whoever_waits_for_a_database_ends_at_once() -> None:
     """Processes that wait without end are gone soon after their crew breaks off, all by the same deadline."""
     story = write_story(4, 24.0, 1, END_NS)

@@ -1,16 +1,18 @@
 """Real servers on loopback: context managers that run one until the block ends, and begin it once it answers."""
 
 import http.client
+import itertools
 import json
 import os
 import pwd
+import random
 import socket
 import subprocess
 import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -241,11 +243,31 @@ def _reply(address: str, port: int) -> bytes | None:
 
 
 def free_port(address: str, kind: socket.SocketKind) -> int:
-    """A port of that address that nobody holds at this moment."""
-    with socket.socket(_family(address), kind) as taken:
-        taken.bind((address, 0))
-        port: int = taken.getsockname()[1]
-        return port
+    """A port of that address that nobody holds, and that nobody else takes before it is used.
+
+    It is none of those that the kernel gives to who names none, and each worker of pytest-xdist has ports of its own.
+    """
+    for port in _PORTS:
+        with socket.socket(_family(address), kind) as tried, suppress(OSError):
+            tried.bind((address, port))
+            return port
+    raise ServerFailedError("no port is free")
+
+
+def _ports() -> Iterator[int]:
+    """Ports again and again, from a random one on: other runs of the tests may be at work on this machine."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 10_000 + worker % _SHARES * (_KERNEL_PORTS - 10_000) // _SHARES
+    ports = range(first, first + (_KERNEL_PORTS - 10_000) // _SHARES)
+    begin = random.randrange(len(ports))
+    return itertools.cycle([*ports[begin:], *ports[:begin]])
+
+
+_KERNEL_PORTS = 32_768
+"""From here on the kernel gives ports by default (net.ipv4.ip_local_port_range)."""
+
+_SHARES = 16
+_PORTS = _ports()
 
 
 def _family(address: str) -> socket.AddressFamily:
