@@ -227,7 +227,8 @@ def test_no_agent_is_unknown_and_says_what_to_do(format_name: str, tmp_path: Pat
     """Where no agent ever kept a record the status is 3 in every format, and its start is named."""
     ran = status("--format", format_name, state=tmp_path)
     assert ran.status == 3
-    assert f"no agent has kept a record in {tmp_path}/state/{FILE_NAME}" in said(ran)
+    reason = f"no agent has kept a record in {tmp_path}/state/{FILE_NAME}"
+    assert "".join(reason.split()) in "".join(ran.out.split())  # a long path is broken at the width of the terminal
     assert f"start one: {service.start()}" in said(ran)
     if format_name == "json":
         assert json.loads(ran.out) | {"reason": ""} == {

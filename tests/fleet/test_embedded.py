@@ -23,6 +23,7 @@ from ntpaudit.sinks.line_protocol import Point, points
 from tests.abilities import ANOTHER_USER
 from tests.fleet.fleets import END_NS, HOUR_S, keep
 from tests.records import NOW_NS, record, servers
+from tests.world.another_user import let_others_in
 from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
 
@@ -150,8 +151,7 @@ def test_a_demonstration_of_somebody_else_is_not_to_be_made_anew(tmp_path: Path)
     path = tmp_path / "demo.sqlite3"
     keep(str(path))
     path.chmod(0o600)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    let_others_in(tmp_path)
     os.seteuid(ANOTHER_USER)
     try:
         with pytest.raises(ReadError, match=r"demo\.sqlite3: Permission denied; let the user .* read it, or name ano"):

@@ -19,6 +19,7 @@ from ntpaudit.probes import daemons
 from ntpaudit.probes.daemons import KINDS, Configured, Running, configured_servers, read_servers, running_daemons
 from ntpaudit.probes.daemons.kind import ConfiguredServer, Process
 from ntpaudit.probes.daemons.process import Seen
+from tests.world.another_user import let_others_in
 from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY, alone, environment, fetch, program
 from tests.world.timesyncd import servers_of_timesyncd
@@ -566,8 +567,7 @@ def test_a_real_openntpd_is_known_behind_its_name() -> None:
 def test_a_program_of_another_user_names_no_servers(tmp_path: Path) -> None:
     """Anybody can call a program chronyd and give it a file: who would be asked then is not theirs to say."""
     shutil.copy(shutil.which("sleep") or "/bin/sleep", tmp_path / "chronyd")
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    let_others_in(tmp_path)
     script = f"echo server evil >/run/evil.conf; setpriv --reuid=65534 --clear-groups {tmp_path}/chronyd 60"
     quick = _LOOK.replace("range(200)", "range(10)")
     command = [*unshared("net", "mount", "pid"), "sh", "-ec", _CONTAINER, script, sys.executable, "-c", quick]

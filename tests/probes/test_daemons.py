@@ -16,6 +16,7 @@ from ntpaudit.probes.daemons import running_daemons
 from ntpaudit.probes.daemons.process import time_processes
 from tests import abilities
 from tests.waiting import until
+from tests.world.another_user import let_others_in
 from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
 from tests.world.servers import chronyd
@@ -123,18 +124,13 @@ def test_a_name_is_no_daemon(name: str, before: list[str], tmp_path: Path) -> No
     In a user namespace of his own every user has every capability, and none that counts here.
     """
     shutil.copy(shutil.which("sleep") or "/bin/sleep", tmp_path / name)
-    _let_others_read(tmp_path)
+    let_others_in(tmp_path)
     with subprocess.Popen([*before, str(tmp_path / name), "60"]) as process:
         try:
             daemons = _eventually(process.pid, name)
         finally:
             process.terminate()
     assert daemons == [Daemon(name, process.pid, disciplines=False, reason=LACKS)]
-
-
-def _let_others_read(folder: Path) -> None:
-    for path in (folder, *folder.parents[:2]):
-        path.chmod(0o755)
 
 
 def _eventually(pid: int, name: str) -> list[Daemon]:
@@ -147,7 +143,7 @@ def _eventually(pid: int, name: str) -> list[Daemon]:
 def test_another_user_that_may_set_the_clock_is_believed(tmp_path: Path) -> None:
     """Daemons that gave up root and kept the capability discipline the clock."""
     keeps = [*AS_USER, "--inh-caps=+sys_time", "--ambient-caps=+sys_time"]
-    _let_others_read(tmp_path)
+    let_others_in(tmp_path)
     with _process("chronyd", tmp_path, before=keeps) as (pid,):
         assert _seen(pid) == [Daemon("chronyd", pid)]
 

@@ -4,6 +4,8 @@ The checkout and the interpreter may be closed to other users: below /root, for 
 """
 
 import os
+import tempfile
+from pathlib import Path
 
 from tests.abilities import ANOTHER_USER
 
@@ -13,3 +15,13 @@ def become_another_user() -> None:
     os.setgroups([])
     os.setresgid(ANOTHER_USER, ANOTHER_USER, ANOTHER_USER)
     os.setresuid(ANOTHER_USER, ANOTHER_USER, ANOTHER_USER)
+
+
+def let_others_in(folder: Path) -> None:
+    """Let every user into a folder of a test: pytest makes it, and those above it, for their owner alone.
+
+    How many those are depends on the run: a worker of pytest-xdist has one more.
+    """
+    for path in (folder, *folder.parents):
+        if path.is_relative_to(tempfile.gettempdir()) and path != Path(tempfile.gettempdir()):
+            path.chmod(0o755)
