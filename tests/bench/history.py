@@ -47,7 +47,7 @@ def run() -> Iterator[str]:
 
 
 def _repeat(file: Path) -> None:
-    """Let the first day of a history happen again until there are so many days."""
+    """Repeat the first day of a history until it has all days."""
     with closing(open_database(str(file), print)) as connection, transaction(connection):
         for day in range(1, DAYS):
             later = {"ns": day * 86_400 * NS_PER_S, "s": day * 86_400, "last": DAY_MINUTES}
