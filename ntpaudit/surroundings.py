@@ -14,6 +14,7 @@ from ntpaudit import audit
 from ntpaudit.core.observation import Daemon, HiddenDaemons, HostFacts, KernelState, Observation, Unavailable
 from ntpaudit.probes.clock import Clock, SystemClock
 from ntpaudit.probes.daemons import running_daemons
+from ntpaudit.probes.daemons.watch import WatchedProcesses
 from ntpaudit.probes.host import host_facts
 from ntpaudit.probes.kernel import read_kernel
 from ntpaudit.probes.timerfd import StepWatch
@@ -84,6 +85,7 @@ class System:
         self.clock: Clock = SystemClock(CLOCK_TRIES)
         self._note = note
         self._hears = hears
+        self._watched = WatchedProcesses()
 
     def __enter__(self) -> "System":
         with ExitStack() as stack:
@@ -101,11 +103,13 @@ class System:
 
     def facts(self, name: str | None) -> Facts:
         """Return who this host is, and which time daemons run."""
-        return Facts(host_facts(name), running_daemons())
+        daemons = running_daemons()
+        self._watched.update(daemons.seen if isinstance(daemons, HiddenDaemons) else daemons)
+        return Facts(host_facts(name), daemons)
 
     def has_ended(self, daemon: Daemon) -> bool:
         """Whether the process of a time daemon that was seen exists no more."""
-        return daemon.pid > 0 and not os.path.exists(f"/proc/{daemon.pid}")  # 0 is the kernel itself
+        return self._watched.has_ended(daemon)
 
     def kernel(self) -> KernelState | Unavailable:
         """Return what the kernel believes of its clock."""

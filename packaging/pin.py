@@ -16,7 +16,7 @@ HEADER = """\
 # of the hashes. Written by packaging/pin.py.
 """
 
-COMPILED = ("markupsafe",)
+COMPILED = ("markupsafe", "psutil")
 """Those that hold machine code: a machine without a wheel, or another Python, builds them from their sources."""
 
 

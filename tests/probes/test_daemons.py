@@ -318,3 +318,36 @@ def test_what_is_in_sight_does_not_stand_for_what_is_hidden(tmp_path: Path) -> N
     reason, seen, pid = _asked(question, before).split("|")
     assert reason == OWN_NAMESPACE
     assert seen == str(Daemon("chronyd", int(pid), disciplines=False, reason=LACKS))
+
+
+REUSED = """
+import subprocess, time
+from ntpaudit.core.observation import Daemon
+from ntpaudit.probes.daemons.watch import WatchedProcesses
+
+first = subprocess.Popen(["sleep", "60"])
+seen, unwatched = Daemon("chronyd", first.pid, True), Daemon("ntpd", 1 << 22, True)
+watched = WatchedProcesses()
+watched.update([seen, Daemon("kernel", 0, True)])
+print(watched.has_ended(seen), watched.has_ended(unwatched))
+first.kill(), first.wait()
+print(watched.has_ended(seen))
+time.sleep(0.1)  # the start of a process is known to a hundredth of a second
+with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+    last.write(str(first.pid - 1))
+second = subprocess.Popen(["sleep", "60"])
+print(second.pid == first.pid, watched.has_ended(seen))
+watched.update([seen])
+print(watched.has_ended(seen))
+second.kill(), second.wait()
+watched.update([seen])
+print(watched.has_ended(seen))
+"""
+
+
+@pytest.mark.needs("pidns")
+def test_a_process_id_that_was_given_away_is_an_end() -> None:
+    """A daemon has ended although a process has its id again, which started later."""
+    command = [*unshared("pid", "mount"), sys.executable, "-c", REUSED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["False False", "True", "True True", "False", "True"]
