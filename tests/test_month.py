@@ -23,6 +23,8 @@ from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Request, Re
 from tests.world.host import Change, S, SimulatedHost
 from tests.world.servers import influxd
 
+pytestmark = pytest.mark.untraced
+
 DAY_S = 86_400.0
 HOUR_S = 3_600.0
 START_NS = 1_795_000_000 * S

@@ -28,6 +28,8 @@ from ntpaudit.rounds import Rounds, Ways
 from ntpaudit.store.ledger import Ledger
 from ntpaudit.surroundings import Facts, System
 
+pytestmark = pytest.mark.untraced
+
 END_NS = 1_795_000_000 * NS_PER_S
 HOUR_NS = 3600 * NS_PER_S
 READ_S = 1e-6
