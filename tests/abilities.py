@@ -23,6 +23,8 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 
+from ntpaudit.config import SYSTEM_FILE
+
 REQUIRED = "NTPAUDIT_REQUIRE"
 """The environment variable that names the abilities which must not be lacking, or is `all`."""
 
@@ -333,6 +335,13 @@ def _uptime() -> None:
     """Have run for ten minutes: so long after a boot nothing is raised about the offset."""
     if time.clock_gettime(time.CLOCK_BOOTTIME) < _UPTIME_S:
         raise OSError("this machine booted less than ten minutes ago")
+
+
+@_ability("no-system-config")
+def _no_system_config() -> None:
+    """Have no configuration of all users: a command without --config reads it, and no variable hides it."""
+    if os.path.exists(SYSTEM_FILE):
+        raise OSError(f"{SYSTEM_FILE} is there, and is read without --config")
 
 
 @_ability("64-bit")

@@ -235,6 +235,7 @@ def confined(*words: str, state: Path) -> Ran:
     return ntpaudit(*words, state=state, inside=lambda command: [*powerless * (os.geteuid() == 0), *command])
 
 
+@pytest.mark.needs("no-system-config")
 def test_an_agent_asks_nobody_by_default(tmp_path: Path) -> None:
     """Without a configuration, or with one that names no servers, the agent refuses and says what to do (P1)."""
     without = ntpaudit("agent", state=tmp_path, environment={"XDG_CONFIG_HOME": str(tmp_path / "none")})

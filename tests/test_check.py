@@ -536,6 +536,7 @@ def test_servers_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     assert "are not known: /etc/site.conf cannot be read: No such file or directory" in ran.err
 
 
+@pytest.mark.needs("no-system-config")
 def test_a_check_imports_nothing_it_does_not_use(real_servers: list[str], tmp_path: Path) -> None:
     """No database client, no asyncio, no SQLite, no temporary files: a check pays for what it does."""
     alone = {"PYTHONPROFILEIMPORTTIME": "1", "COVERAGE_PROCESS_CONFIG": ""}  # coverage would bring its own imports

@@ -528,6 +528,7 @@ def test_check_names_every_output_and_says_that_none_was_tried(tmp_path: Path) -
         assert ran.out.endswith(f"(100 ms, 1 s), {words}")
 
 
+@pytest.mark.needs("no-system-config")
 def test_check_refuses_what_an_agent_could_not_run_with(tmp_path: Path) -> None:
     """No file at all, nobody to ask, certificates that are none: each is told with what to do, and ends with 78."""
     nowhere = run("check", state=tmp_path)
@@ -603,7 +604,8 @@ def test_show_says_where_each_value_is_from(tmp_path: Path) -> None:
     ):
         assert line in shown, line
     assert not any("not set" in line for line in shown if "token" not in line)
-    defaults = run("show", state=tmp_path, INFLUXDB_V2_URL="http://y:8086", INFLUXDB_V2_TIMEOUT="500").out.splitlines()
+    empty, surroundings = write(tmp_path / "empty.toml", ""), {"INFLUXDB_V2_URL": "http://y:8086"}
+    defaults = run("show", empty, state=tmp_path, **surroundings, INFLUXDB_V2_TIMEOUT="500").out.splitlines()
     for line in (
         'url = "http://y:8086"  # environment: INFLUXDB_V2_URL',
         'timeout = "500ms"  # environment: INFLUXDB_V2_TIMEOUT',
@@ -612,6 +614,7 @@ def test_show_says_where_each_value_is_from(tmp_path: Path) -> None:
         assert line in defaults, line
 
 
+@pytest.mark.needs("no-system-config")
 def test_show_without_a_file_shows_the_defaults(tmp_path: Path) -> None:
     """Where there is no configuration the defaults are in force, and that is said."""
     ran = run("show", state=tmp_path)

@@ -51,7 +51,7 @@ _APPLICATION_ID = 0x6E747061  # "ntpa": SQLite keeps it in the file's header, so
 _APPLICATION_ID_AT = 68
 _MAGIC = b"SQLite format 3\0"
 _HEADER_OCTETS = 100  # https://www.sqlite.org/fileformat.html, section 1.3
-_VERSION = 3
+_VERSION = 4
 _BATCH = 5000
 
 _SCHEMA = """
@@ -78,7 +78,7 @@ CREATE TABLE event (
     series INTEGER NOT NULL,
     stamp_ns INTEGER NOT NULL,
     kind TEXT NOT NULL,
-    severity INTEGER, raised INTEGER, value_s REAL,
+    severity INTEGER, raised INTEGER, value_s REAL, disputed_s REAL,
     PRIMARY KEY (series, stamp_ns, kind)
 ) WITHOUT ROWID;
 CREATE TABLE ending (end_ns INTEGER NOT NULL);
@@ -87,7 +87,7 @@ CREATE TABLE ending (end_ns INTEGER NOT NULL);
 _TABLES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "ntpaudit_clock": ("clock", (), CLOCK_FIELDS),
     "ntpaudit_source": ("source", ("source",), ("status", "offset_s")),
-    "ntpaudit_event": ("event", ("kind",), ("severity", "raised", "value_s")),
+    "ntpaudit_event": ("event", ("kind",), ("severity", "raised", "value_s", "disputed_s")),
 }
 """Of every measurement: its table, its tags beside the host's, and the fields that readers ask for."""
 
@@ -398,7 +398,7 @@ class EmbeddedReader:
             if name in hosts and name not in clashing
         }
         forgotten = known - everywhere.keys()
-        alarms = self._alarms(now_ns, hosts, reach.before_s)
+        alarms = self._alarms(now_ns, hosts, reach.before_s, is_present=is_present)
         return Snapshot(
             now_ns,
             tuple(hosts.values()),
@@ -549,20 +549,29 @@ class EmbeddedReader:
         )
         return clashes_of(Sign(*row) for row in rows)
 
-    def _alarms(self, now_ns: int, hosts: Mapping[str, Host], before_s: float) -> tuple[Alarm, ...]:
-        """Read what is in force: of each host until its latest point, which may be ahead of now."""
-        rows = (
-            row
+    def _alarms(
+        self, now_ns: int, hosts: Mapping[str, Host], before_s: float, *, is_present: bool
+    ) -> tuple[Alarm, ...]:
+        """Read what is in force: of each host until its latest point, and what is disputed, may be ahead of now."""
+        ahead_ns = now_ns + round(MAX_STAMP_DISPUTE_S * NS_PER_S) if is_present else now_ns
+        happened = (
+            Happening(*row)
             for row in self._query(
                 """
-                SELECT host, kind, stamp_ns, raised, severity, value_s FROM event JOIN series ON series = id
-                WHERE stamp_ns > ?
+                SELECT host, kind, stamp_ns, raised, severity, value_s, disputed_s
+                FROM event JOIN series ON series = id WHERE stamp_ns > ?
                 """,
                 (now_ns - round(EVENTS_S * NS_PER_S),),
             )
-            if row[2] <= (max(hosts[row[0]].last_ns, now_ns) if row[0] in hosts else now_ns)
         )
-        return alarms_of((Happening(*row) for row in rows), now_ns, before_s)
+        until_ns = {name: max(host.last_ns, now_ns) for name, host in hosts.items()}
+        rows = (
+            row
+            for row in happened
+            if row.stamp_ns <= until_ns.get(str(row.host), now_ns)
+            or (row.disputed_s is not None and row.stamp_ns <= ahead_ns)
+        )
+        return alarms_of(rows, now_ns, before_s)
 
     def _lies(self, hosts: Sequence[Host], begin_ns: int, end_ns: int) -> Iterator[Lie]:
         """Read the falsetickers of the latest audit of those hosts that see any."""

@@ -215,9 +215,25 @@ class InfluxqlReader(Remote):
             window,
         )
 
+    def disputed_events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
+        """Read when the last disputed event of each host and kind is stamped; few servers know the field."""
+        return self._happenings(
+            f'SELECT "disputed_s", {_WHOSE}, "kind" FROM (SELECT last("disputed_s") AS "disputed_s" FROM'
+            f' "ntpaudit_event" WHERE {self._in(window)}{_and_any_of(hosts)} GROUP BY {_WHOSE}, "kind")',
+            window,
+        )
+
+    def every_event(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
+        """Read every event of hosts in a time, and whether it is disputed."""
+        return self._happenings(
+            f'SELECT "raised", "severity", "value_s", "disputed_s", {_WHOSE}, "kind" FROM "ntpaudit_event"'
+            f" WHERE {self._in(window)}{_and_any_of(hosts)}",
+            window,
+        )
+
     def _happenings(self, statement: str, window: Window) -> Iterator[Happening]:
         """Read what happened on which host, and when."""
-        rows = self._rows(statement, ("host", "kind", "time", "raised", "severity", "value_s"))
+        rows = self._rows(statement, ("host", "kind", "time", "raised", "severity", "value_s", "disputed_s"))
         for host, kind, stamp_ns, *cells in rows:
             if window.holds(stamp_ns):
                 yield Happening(host, kind, stamp_ns, *cells)

@@ -88,7 +88,7 @@ class Asked(NamedTuple):
 
 
 _CLOCK = Measurement("ntpaudit_clock", _WHOSE, CLOCK_FIELDS)
-_EVENT = Measurement("ntpaudit_event", ("host", "kind"), ("raised", "severity", "value_s"))
+_EVENT = Measurement("ntpaudit_event", ("host", "kind"), ("raised", "severity", "value_s", "disputed_s"))
 _SOURCE = Measurement("ntpaudit_source", ("host", "source"), ("status", "offset_s"))
 
 
@@ -286,7 +286,31 @@ class PromqlReader(Remote):
     def events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
         """Read the last event of each host and kind, of each place that the host was at; ended ones too."""
         for those in self._selectors(window.site, hosts):
-            yield from map(Happening._make, self._rows(self._ask(_EVENT, window, those, _EVENT.fields)))
+            yield from map(Happening._make, self._rows(self._ask(_EVENT, window, those, _EVENT.fields[:3])))
+
+    def disputed_events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
+        """Read when the last disputed event of each host and kind is stamped."""
+        for part in self._parts(window):
+            for those in self._selectors(part.site, hosts):
+                yield from map(Happening._make, self._rows(self._ask(_EVENT, part, those, ("disputed_s",))))
+
+    def every_event(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
+        """Read every event of hosts in a time, and whether it is disputed, but for what has just come."""
+        for part in self._parts(window):
+            for those in self._selectors(part.site, hosts):
+                raised = self._all("ntpaudit_event_raised", those, part)()  # and then what each has for certain
+                others = [self._all(f"ntpaudit_event_{name}", those, part) for name in _EVENT.fields[1:]]
+                columns = [one() for one in others]
+                for event, said in raised.items():
+                    (host, _, _, kind, *_), stamp = event
+                    yield Happening(host, kind, stamp * _MS, said, *(column.get(event) for column in columns))
+
+    def _parts(self, window: Window) -> Iterator[Window]:
+        """Divide a time at now: of what is before, that is left out which has just come."""
+        now_ns = self._database_ns()
+        yield window._replace(end_ns=min(window.end_ns, now_ns - round(SETTLED_S * NS_PER_S)))
+        if window.end_ns > now_ns:
+            yield window._replace(begin_ns=max(window.begin_ns, now_ns))
 
     def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Said]:
         """Read what every source of hosts said last."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol, TypeGuard
 
 from ntpaudit.core.database_clock import MAX_STAMP_DISPUTE_S
-from ntpaudit.core.fleet import Alarm, Clash, Host, Lie, Snapshot
+from ntpaudit.core.fleet import Clash, Host, Lie, Snapshot
 from ntpaudit.core.fleet_severity import AHEAD_S, came_ns, needs_tolerances
 from ntpaudit.core.movement import has_moved
 from ntpaudit.core.ntptime import NS_PER_S
@@ -21,6 +21,7 @@ from ntpaudit.fleet.rows import (
     FULL_FIELDS,
     JUDGED_FIELDS,
     RATE_FIELDS,
+    REORDERED_NS,
     TOLERANCE_FIELDS,
     Cell,
     Clock,
@@ -42,6 +43,7 @@ from ntpaudit.fleet.rows import (
     rated,
     spans_of_arrival,
     split,
+    undecided,
     unsettled,
     with_drift,
     with_tolerances,
@@ -123,6 +125,12 @@ class Questions(Protocol):
 
     def events(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Happening]:
         """Read the last event of each host and kind, of each place that the host was at; ended ones too."""
+
+    def disputed_events(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Happening]:
+        """Read when the last disputed event of each host and kind is stamped. Where none is, that costs little."""
+
+    def every_event(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Happening]:
+        """Read every event of hosts in a time, and whether it is disputed."""
 
     def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Said]:
         """Read what every source of hosts said last."""
@@ -256,7 +264,7 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     hosts |= _arrived(questions, stamped, recent, hosts, doubted, every)
     forgotten = sorted(names - hosts.keys() - older.keys())
     known = names | hosts.keys()  # of a site also those whose last point is from elsewhere: they may be several
-    alarms, several = everywhere or _start_here(questions, now_ns, reach, sorted(known))
+    events, several = everywhere or _start_here(questions, now_ns, reach, sorted(known))
     lately = _window(now_ns, min(reach.silent_after_s, reach.look_back_s))
     found = _clashes(questions, lately, sorted(several() & known))
     clashes = tuple(clash for clash in found if site is None or site in clash.sites)
@@ -274,7 +282,7 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     return Snapshot(
         now_ns,
         tuple(hosts.values()),
-        _alarms(questions, coming, future, alarms(), now_ns, reach),
+        alarms_of([*events(), *_coming(questions, coming, future)], now_ns, reach.before_s),
         lies(),
         {name: one.bounds for name, one in earlier.items()},
         reach.before_s,
@@ -370,43 +378,54 @@ def _doubtful(questions: Remote, look_back: Window, hosts: Mapping[str, Host]) -
     )
 
 
-def _alarms(
-    questions: Remote, coming: Window, names: Sequence[str], alarms: tuple[Alarm, ...], now_ns: int, reach: Reach
-) -> tuple[Alarm, ...]:
-    """Add what happened on hosts at times that are ahead of now; what began before and ended then is over."""
+def _coming(questions: Remote, coming: Window, names: Sequence[str]) -> list[Happening]:
+    """Read what happened on hosts at times that are ahead of now; what began before and ended then is over."""
     if not names:
-        return alarms
+        return []
     wanted = frozenset(names)
-    rows = [
-        row
-        for row in questions.events(coming, names if len(names) <= MAX_NAMES else None)
-        if isinstance(row.host, str) and row.host in wanted
-    ]
-    known = {(row.host, row.kind) for row in rows}
-    return (
-        *(alarm for alarm in alarms if (alarm.host, alarm.kind) not in known),
-        *alarms_of(rows, now_ns, reach.before_s),
-    )
+    rows = questions.events(coming, names if len(names) <= MAX_NAMES else None)
+    return [row for row in rows if isinstance(row.host, str) and row.host in wanted]
 
 
-Awaited = tuple[Callable[[], tuple[Alarm, ...]], Callable[[], set[str]]]
-"""What is in force, and which hosts reported from several places: called, they wait for the answers."""
+def _events(questions: Remote, now_ns: int, names: Sequence[str] | None) -> list[Happening]:
+    """Read the last event of each host and kind by its stamp, and all that may have come later than that (B8).
+
+    Only what is disputed can have; it may be stamped ahead of now. Where nothing is, one question finds nothing.
+    """
+    window = _window(now_ns, EVENTS_S)
+    end_ns = now_ns + _ns(MAX_STAMP_DISPUTE_S) if questions.is_present(now_ns) else now_ns
+    disputed = start(lambda: list(questions.disputed_events(window._replace(end_ns=end_ns), names)))
+    rows = list(questions.events(window, names))
+    left = sorted((stamp_ns, event) for event, stamp_ns in undecided(rows, disputed()).items())
+    while left:
+        together = [one for one in left if one[0] <= left[0][0] + REORDERED_NS]
+        left = left[len(together) :]
+        span = Window(together[0][0] - REORDERED_NS, together[-1][0])
+        wanted = {event for _, event in together}
+        hosts = sorted({host for host, _ in wanted})
+        found = questions.every_event(span, hosts if len(hosts) <= MAX_NAMES else None)
+        rows += (row for row in found if (row.host, row.kind) in wanted)
+    return rows
+
+
+Awaited = tuple[Callable[[], list[Happening]], Callable[[], set[str]]]
+"""What happened last, and which hosts reported from several places: called, they wait for the answers."""
 
 
 def _start_everywhere(questions: Remote, now_ns: int, reach: Reach, names: Sequence[str] | None = None) -> Awaited:
     """Begin to ask about all hosts, or about some, wherever they stand and stood."""
-    events, lately = _window(now_ns, EVENTS_S), _window(now_ns, min(reach.silent_after_s, reach.look_back_s))
+    lately = _window(now_ns, min(reach.silent_after_s, reach.look_back_s))
     return (
-        start(lambda: alarms_of(questions.events(events, names), now_ns, reach.before_s)),
+        start(lambda: _events(questions, now_ns, names)),
         start(lambda: questions.several(lately, names)),
     )
 
 
 def _start_here(questions: Remote, now_ns: int, reach: Reach, names: Sequence[str]) -> Awaited:
     """Begin to ask about the hosts of a site by their names: their findings may have begun at another one."""
-    alarms, several = _start_everywhere(questions, now_ns, reach, names if len(names) <= MAX_NAMES else None)
+    events, several = _start_everywhere(questions, now_ns, reach, names if len(names) <= MAX_NAMES else None)
     wanted = frozenset(names)
-    return lambda: tuple(alarm for alarm in alarms() if alarm.host in wanted), several
+    return lambda: [row for row in events() if row.host in wanted], several
 
 
 def _places(questions: Questions, window: Window, names: Sequence[str]) -> dict[str, str]:

@@ -88,6 +88,7 @@ class Happening(NamedTuple):
     raised: Cell
     severity: Cell
     value_s: Cell
+    disputed_s: Cell = None
 
 
 class Said(NamedTuple):
@@ -389,22 +390,78 @@ _UNMEASURED = float(VERDICTS.index("unmeasured"))
 
 
 def alarms_of(rows: Iterable[Happening], now_ns: int, before_s: float) -> tuple[Alarm, ...]:
-    """Return what is in force: of every host and kind the latest event, where that is one of raising.
+    """Return what is in force: of every host and kind the event that came last, where that is one of raising.
+
+    An event came at its stamp, or at that less `disputed_s` where one of its rows has it (B8).
 
     Steps are for as long as they can tell why a clock is not where it was so long before, also where they are in force
     no longer. Of two events at one moment, from which nobody can tell what is so now, the one that raises counts.
     """
+    rows = list(rows)
+    came = _arrivals(rows)
     latest: dict[tuple[str, str], Happening] = {}
     for row in rows:
         host, kind = text(row.host), text(row.kind)
         if host is not None and kind is not None:
-            latest[host, kind] = max(latest.get((host, kind), row), row, key=_recency)
+            other = latest.get((host, kind))
+            if other is None or _came(other, host, kind, came) < _came(row, host, kind, came):
+                latest[host, kind] = row
     steps_s = max(STEP_S, before_s + BEFORE_S)
     return tuple(
         _alarm(host, kind, row)
         for (host, kind), row in latest.items()
         if number(row.raised) == 1 and now_ns - row.stamp_ns <= (steps_s if kind in STEP_KINDS else EVENTS_S) * 1e9
     )
+
+
+Arrivals = Mapping[tuple[str, str, int], int]
+"""When those events came whose stamp does not tell it, by host, kind and stamp."""
+
+
+def _arrivals(rows: Iterable[Happening]) -> Arrivals:
+    """Return when the disputed events came. Two that claim one stamp are of two places: the later one counts."""
+    came: dict[tuple[str, str, int], int] = {}
+    for row in rows:
+        disputed_s = None if row.disputed_s is None else number(row.disputed_s)
+        if disputed_s and (host := text(row.host)) is not None and (kind := text(row.kind)) is not None:
+            event, arrival_ns = (host, kind, row.stamp_ns), came_ns(row.stamp_ns, disputed_s)
+            came[event] = max(came.get(event, arrival_ns), arrival_ns)
+    return came
+
+
+def _came(row: Happening, host: str, kind: str, came: Arrivals) -> tuple[int, tuple[int, bool, float, float]]:
+    """Return by what the last event of a host and kind is chosen: when it came, and of two at once by `_recency`."""
+    return (came.get((host, kind, row.stamp_ns), row.stamp_ns) if came else row.stamp_ns), _recency(row)
+
+
+def undecided(rows: Iterable[Happening], disputed: Iterable[Happening]) -> dict[tuple[str, str], int]:
+    """Return the latest stamp of each host and kind of which another event than the latest may have come last (B8).
+
+    `rows` and `disputed` hold the latest by stamp of all events, and of those that are disputed. A stamp is within
+    `MAX_STAMP_DISPUTE_S` of the arrival, so the event that came last is stamped less than twice that before the latest.
+    """
+    doubted = _last_stamps(disputed)
+    if not doubted:
+        return {}
+    latest = _last_stamps(rows)
+    return {
+        event: max(stamp_ns, latest.get(event, stamp_ns))
+        for event, stamp_ns in doubted.items()
+        if latest.get(event, stamp_ns) - stamp_ns <= REORDERED_NS
+    }
+
+
+REORDERED_NS = round(2 * MAX_STAMP_DISPUTE_S * 1e9)
+"""Of two events the later one may be stamped earlier by this."""
+
+
+def _last_stamps(rows: Iterable[Happening]) -> dict[tuple[str, str], int]:
+    """Return the latest stamp of each host and kind."""
+    latest: dict[tuple[str, str], int] = {}
+    for row in rows:
+        if (host := text(row.host)) is not None and (kind := text(row.kind)) is not None:
+            latest[host, kind] = max(latest.get((host, kind), row.stamp_ns), row.stamp_ns)
+    return latest
 
 
 def steps_of(rows: Iterable[Happening]) -> tuple[Alarm, ...]:

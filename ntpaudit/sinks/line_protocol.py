@@ -40,23 +40,27 @@ class Point(NamedTuple):
 
 def points(record: Record, events: Sequence[Event] | None = None) -> Iterator[Point]:
     """Return the points that `render` writes, in its order."""
-    host, stamp_ns = record.host, stamp_of(record)
+    host, stamp_ns, disputed = record.host, stamp_of(record), _disputed(record)
     yield Point("ntpaudit_clock", _whose(host), _clock(record), stamp_ns)
     if record.kind == "network":
         for source in record.sources:
-            yield Point("ntpaudit_source", {**_whose(host), "source": source.name}, _source(source), stamp_ns)
+            fields = _source(source) | disputed
+            yield Point("ntpaudit_source", {**_whose(host), "source": source.name}, fields, stamp_ns)
     if events is not None:
-        yield from event_points(host, events, _stamp_shift_ns(record))
+        yield from event_points(host, events, record)
         return
     for finding in record.findings:
-        yield Point("ntpaudit_event", {**_whose(host), "kind": finding.id}, _raised(finding), stamp_ns)
+        yield Point("ntpaudit_event", {**_whose(host), "kind": finding.id}, _raised(finding) | disputed, stamp_ns)
 
 
-def event_points(host: HostIdentity, events: Sequence[Event], shift_ns: int = 0) -> Iterator[Point]:
-    """Return the points of events in their order, with stamps that are earlier by `shift_ns`."""
+def event_points(host: HostIdentity, events: Sequence[Event], record: Record | None = None) -> Iterator[Point]:
+    """Return the points of events in their order, disputed as the record is that they came with, or after."""
+    shift_ns = 0 if record is None else _stamp_shift_ns(record)
     for event in events:
         stamp_ns = None if event.utc_ns is None else event.utc_ns - shift_ns
-        yield Point("ntpaudit_event", {**_whose(host), "kind": event.kind}, _event(event), stamp_ns)
+        # a point without a stamp gets that of its arrival, which nothing disputes
+        disputed = {} if record is None or stamp_ns is None else _disputed(record)
+        yield Point("ntpaudit_event", {**_whose(host), "kind": event.kind}, _event(event) | disputed, stamp_ns)
 
 
 def stamp_of(record: Record) -> int | None:
@@ -79,6 +83,11 @@ def _disputed_s(record: Record) -> float:
     return (record.database_clock.disputed_s or 0.0) if record.database_clock else 0.0
 
 
+def _disputed(record: Record) -> dict[str, Value]:
+    """Return the field that a point has only if its time is disputed: a field that is rare costs nothing."""
+    return {"disputed_s": disputed_s} if (disputed_s := _disputed_s(record)) else {}
+
+
 def render(record: Record, events: Sequence[Event] | None = None) -> str:
     """Write a line for the clock, one for each source of a network audit, and one for each event.
 
@@ -96,8 +105,7 @@ def render_undated(record: Record, events: Sequence[Event]) -> str:
 
 def render_events(host: HostIdentity, events: Sequence[Event], last: Record | None = None) -> str:
     """Write what happened on a host since its last record; what has no true time has no stamp."""
-    shift_ns = 0 if last is None else _stamp_shift_ns(last)
-    return "".join(f"{_line(point)}{_stamp(point.stamp_ns)}\n" for point in event_points(host, events, shift_ns))
+    return "".join(f"{_line(point)}{_stamp(point.stamp_ns)}\n" for point in event_points(host, events, last))
 
 
 def date(lines: str, stamp_ns: int) -> str:

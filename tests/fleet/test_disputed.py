@@ -83,6 +83,19 @@ def audit(
     return made, events
 
 
+FINDINGS: dict[str, tuple[tuple[float, float, bool], ...]] = {
+    "cleared-after": ((6 * HOUR_S, WRONG_S, True), (5 * HOUR_S, 0, False)),
+    "cleared-long-ago": ((20 * 24 * HOUR_S, WRONG_S, True), (20 * 24 * HOUR_S - HOUR_S, 0, False)),
+    "cleared-soon": ((0.5 * HOUR_S, WRONG_S, True), (600, 0, False)),
+    "cleared-while-ahead": ((2 * HOUR_S, 0, True), (HOUR_S, WRONG_S, False)),
+    "cleared-while-behind": ((3 * HOUR_S, 0, True), (2 * HOUR_S, -WRONG_S, False)),
+    "raised-while-ahead": ((0.5 * HOUR_S, WRONG_S, True),),
+    "raised-again": ((5 * HOUR_S, 0, True), (4 * HOUR_S, WRONG_S, False), (2 * HOUR_S, 0, True)),
+    "raised-again-behind": ((3 * HOUR_S, 0, False), (2 * HOUR_S, -WRONG_S, True)),
+}
+"""Hosts that are right again, and what each told of a finding: how long ago, by how much ahead, whether raised."""
+
+
 def audits(end_ns: int) -> Iterator[TOLD]:
     """Yield every audit of the fleet; the last ones were delivered a few seconds before the end."""
     audit_at = partial(audit, end_ns)
@@ -104,6 +117,10 @@ def audits(end_ns: int) -> Iterator[TOLD]:
     yield audit_at("told", 80, ahead_s=WRONG_S, **{"stale-compare": False})
     yield audit_at("told", 5 * HOUR_S, **{"stale-compare": True})
     yield audit_at("only-ahead", 20, ahead_s=8 * HOUR_S, knows=False)
+    for name, told in FINDINGS.items():
+        for ago_s, ahead_s, is_raised in told:
+            yield audit_at(name, ago_s, ahead_s=ahead_s, unsynced=is_raised)
+        yield audit_at(name, 20)
     for back_min in BACK_MIN:
         yield from returned(audit_at, back_min)
     yield from changed(audit_at)
@@ -298,6 +315,14 @@ def test_a_dispute_may_change(asked: Asked, kind: str) -> None:
         assert (one.severity, one.silent_s) == (WARNING, None), name
         assert one.disputed_s == pytest.approx(wrong_s, abs=30), name
         assert one.seen_s == pytest.approx(asked.late_s + 150, abs=180), name
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_finding_is_in_force_by_what_came_last(asked: Asked, kind: str) -> None:
+    """What was raised while the servers were ahead and cleared after is over, though cleared with an earlier stamp."""
+    _, hosts = judged(asked.snapshots[kind])
+    in_force = {name for name in FINDINGS if any(alarm.kind == "unsynced" for alarm in hosts[name].alarms)}
+    assert in_force == {name for name in FINDINGS if name.startswith("raised")}
 
 
 @pytest.mark.parametrize("kind", READERS)

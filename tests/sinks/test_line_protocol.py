@@ -279,6 +279,17 @@ def test_what_no_database_would_keep_is_stamped_by_its_clock(wrong_s: float) -> 
     assert {point.stamp_ns for point in read(render(within_a_day, told))} == {disputed.utc_ns}
 
 
+def test_every_point_says_that_its_time_is_disputed() -> None:
+    """So a reader knows when it came; what is stamped on its arrival, or not contradicted, has no such field."""
+    disputed = by_agent(SAME)._replace(database_clock=DatabaseOffset(-1.08e4, 2 - 1.08e4, 20.0, 10800.0))
+    told = [event(utc_ns=disputed.utc_ns)]
+    read_again = read(render(disputed, told) + render_events(disputed.host, told, disputed))
+    assert {point.measurement for point in read_again} == {"ntpaudit_clock", "ntpaudit_source", "ntpaudit_event"}
+    assert {point.fields.get("disputed_s") for point in read_again} == {10800.0}
+    assert "disputed_s" not in render_events(disputed.host, [event(utc_ns=None)], disputed)
+    assert "disputed_s" not in render(by_agent(SAME), told) + render_events(disputed.host, told)
+
+
 def test_an_unmeasured_clock_has_no_stamp() -> None:
     """Where nobody knows the true time no point claims one, and no offset is told."""
     clock, *others = read(render(CASES["unmeasured, nobody answered"]))
