@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ntpaudit.core import checks, fleet_rules
-from ntpaudit.core.wording import span
-from ntpaudit.sinks.journal import MESSAGE_IDS
+from ntpaudit.core.checks import host
+from ntpaudit.core.fleet import checks
+from ntpaudit.core.units import span
+from ntpaudit.outputs.journal import MESSAGE_IDS
 
 FOLDER = Path(__file__).parent
 
@@ -18,7 +19,7 @@ _CONFIRMED = {
 
 def host_findings(*, needs_agent: bool) -> Iterator[str]:
     """Yield the lines about the findings of one host: those that a check can raise, or only an agent."""
-    for rule in checks.RULES:
+    for rule in host.RULES:
         if rule.needs_agent is needs_agent:
             held = f", after it has held for {span(rule.least_s)}" if rule.least_s else ""
             yield from _section(rule.id, rule.raised_when, rule.remedy, rule.controls)
@@ -29,7 +30,7 @@ def host_findings(*, needs_agent: bool) -> Iterator[str]:
 
 def fleet_findings() -> Iterator[str]:
     """Yield the lines about the findings of a fleet."""
-    for rule in fleet_rules.RULES:
+    for rule in checks.RULES:
         yield from _section(f"{rule.id} (fleet)", rule.raised_when, rule.remedy, rule.controls)
 
 

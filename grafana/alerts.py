@@ -36,7 +36,7 @@ from grafana.queries import (
     since,
     sums,
 )
-from ntpaudit.core.checks import RULES as CHECKS
+from ntpaudit.core.checks.host import RULES as CHECKS
 from ntpaudit.core.policy import Severity
 
 Json = dict[str, Any]

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ntpaudit import __version__, audit
-from ntpaudit.config import Config, load_config, read_token, with_environment
-from ntpaudit.core.course import Terms
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.audit_cycle import Noticed, Rounds, Told, Ways
+from ntpaudit.config.schema import Config, load_config, read_token, with_environment
+from ntpaudit.core.agent import Terms
+from ntpaudit.core.ntp.rate_limit import POOL_INTERVAL_S, SERVER_INTERVAL_S
+from ntpaudit.core.ntp.sources import Server, is_loopback, is_pool_name
 from ntpaudit.core.observation import Failure, Observation, SourceObservation
-from ntpaudit.core.politeness import POOL_INTERVAL_S, SERVER_INTERVAL_S
 from ntpaudit.core.record import Health, Labels, Record
 from ntpaudit.core.schedule import (
     CONFIRM_S,
@@ -28,17 +29,15 @@ from ntpaudit.core.schedule import (
     resumed,
     sooner,
 )
-from ntpaudit.core.sources import Server, is_loopback, is_pool_name
-from ntpaudit.core.wording import MAX_DIGITS, plural, span
+from ntpaudit.core.units import MAX_DIGITS, NS_PER_S, plural, span
 from ntpaudit.errors import ConfigError, TellError
-from ntpaudit.rounds import Noticed, Rounds, Told, Ways
-from ntpaudit.sinks import Teller, open_tellers
-from ntpaudit.sinks.journal import SOCKET, journal_takes_our_output
-from ntpaudit.sinks.systemd import Notifier
-from ntpaudit.store.ledger import Claim, Ledger
-from ntpaudit.store.location import FILE_NAME, state_folder
-from ntpaudit.surroundings import Surroundings
-from ntpaudit.survey import Manner
+from ntpaudit.outputs import Teller, open_tellers
+from ntpaudit.outputs.journal import SOCKET, journal_takes_our_output
+from ntpaudit.outputs.systemd import Notifier
+from ntpaudit.polling import Manner
+from ntpaudit.runtime import Surroundings
+from ntpaudit.store.paths import FILE_NAME, state_folder
+from ntpaudit.store.state import Claim, Ledger
 
 if TYPE_CHECKING:
     from ntpaudit.delivery import Courier

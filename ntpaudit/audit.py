@@ -5,20 +5,20 @@ Probes observe, the core concludes, sinks tell; this is the only file that knows
 
 from typing import NamedTuple, TypeGuard
 
-from ntpaudit.core.clocks import MAX_DRIFT_PPM
+from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
+from ntpaudit.core.ntp.rate_limit import Moment
+from ntpaudit.core.ntp.sources import NTP_PORT, Pool, Server, Source, is_pool_name, pool
 from ntpaudit.core.observation import Failure, Observation, SourceObservation
 from ntpaudit.core.policy import Profile
-from ntpaudit.core.politeness import Moment
 from ntpaudit.core.record import Labels, Record, conclude
-from ntpaudit.core.sources import NTP_PORT, Pool, Server, Source, is_pool_name, pool
+from ntpaudit.polling import DEFAULT_MANNER, Manner, Survey, Update, Voice
 from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.daemons import Configured, configured_servers, running_daemons
 from ntpaudit.probes.host import host_facts
 from ntpaudit.probes.kernel import read_kernel
 from ntpaudit.probes.timestamping import stamping_enabled
-from ntpaudit.sinks.plain import one_line
+from ntpaudit.render.text_safety import one_line
 from ntpaudit.store.notebook import Notebook
-from ntpaudit.survey import DEFAULT_MANNER, Manner, Survey, Update, Voice
 
 
 class Plan(NamedTuple):

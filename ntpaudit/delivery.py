@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
-from ntpaudit.config import InfluxConfig
-from ntpaudit.core.clocks import ClockReading
-from ntpaudit.core.database_clock import DatabaseClock, read_date
+from ntpaudit.config.schema import InfluxConfig
+from ntpaudit.core.clock.database_clock import DatabaseClock, read_date
+from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.delivery import (
     MAX_WAIT_S,
     Again,
@@ -26,11 +26,10 @@ from ntpaudit.core.delivery import (
     is_refusal,
     words,
 )
-from ntpaudit.core.ntptime import NS_PER_S
-from ntpaudit.core.wording import plural, span
+from ntpaudit.core.units import NS_PER_S, plural, span
 from ntpaudit.errors import ConfigError, StoreError
 from ntpaudit.store.history import Letter
-from ntpaudit.store.ledger import Ledger
+from ntpaudit.store.state import Ledger
 
 MAX_CHARACTERS = 1 << 20
 """A request holds no more than this, unless a single letter does: it is in memory three times."""
@@ -79,7 +78,7 @@ def make_courier(
     """Return a courier to the database of a configuration; with `read_clock` it learns what the database's says."""
 
     def open_transport() -> Transport:
-        from ntpaudit.sinks.influx import InfluxTransport  # in the courier's thread, so that nothing waits for it
+        from ntpaudit.outputs.influxdb import InfluxTransport  # in the courier's thread, so that nothing waits for it
 
         return InfluxTransport(
             influxdb.url,

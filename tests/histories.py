@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ntpaudit.core.clocks import ClockReading
-from ntpaudit.core.course import Mind, Terms, conclude_round, look, step_event
+from ntpaudit.core.agent import Mind, Terms, conclude_round, look, step_event
+from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.events import Event
-from ntpaudit.core.measurement import Measurement, measure
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.ntp.measurement import Measurement, measure
 from ntpaudit.core.observation import HostFacts, Observation, SourceObservation
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES
 from ntpaudit.core.record import Health, Record
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store import history
 from ntpaudit.store.database import open_database, transaction
 from tests.records import CHRONYD, LABELS, NOW_NS, SYNCHRONISED, failed, servers

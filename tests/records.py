@@ -8,9 +8,10 @@ from typing import Literal
 
 from hypothesis import strategies as st
 
-from ntpaudit.core.clocks import ClockReading
-from ntpaudit.core.measurement import Measurement, Stamps, measure
-from ntpaudit.core.ntptime import NS_PER_S, encode
+from ntpaudit.core.clock.readings import ClockReading
+from ntpaudit.core.ntp.measurement import Measurement, Stamps, measure
+from ntpaudit.core.ntp.packet import Reply
+from ntpaudit.core.ntp.time import encode
 from ntpaudit.core.observation import (
     Daemon,
     Failure,
@@ -21,9 +22,9 @@ from ntpaudit.core.observation import (
     SourceObservation,
     Unavailable,
 )
-from ntpaudit.core.packet import Reply
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Profile
 from ntpaudit.core.record import Labels, Record, conclude
+from ntpaudit.core.units import NS_PER_S
 
 NOW_NS = 1_795_000_000 * NS_PER_S
 """2026-11-18T11:06:40Z, the host's own time in every case but that of the host which believes in 1970."""

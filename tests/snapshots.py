@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ntpaudit.core.fleet import Alarm, Host, Lie, Offset, Snapshot
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.fleet.model import Alarm, Host, Lie, Offset, Snapshot
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
-from ntpaudit.fleet.embedded import EmbeddedStore
-from ntpaudit.sinks.line_protocol import Point, Value
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.fleet.demo_store import EmbeddedStore
+from ntpaudit.formats.line_protocol import Point, Value
 
 NOW_NS = 1_800_000_000 * NS_PER_S
 LIAR = "ntp9.example.net"

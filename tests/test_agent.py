@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
-from ntpaudit.core.fleet import Terms
-from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.core.fleet.checks import judge_fleet
+from ntpaudit.core.fleet.model import Terms
 from ntpaudit.core.policy import Severity
 from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.reader import Reach
 from ntpaudit.probes.kernel import TIMEX
-from ntpaudit.store.packing import unpack_text
+from ntpaudit.store.compression import unpack_text
 from tests.command import Ran, ntpaudit
 from tests.waiting import WITHIN_S, T, until
 from tests.world.namespaces import unshared

@@ -18,7 +18,7 @@ import pytest
 
 from ntpaudit import __version__
 from ntpaudit.cli import cli
-from ntpaudit.store.packing import unpack_text
+from ntpaudit.store.compression import unpack_text
 from tests.waiting import until
 from tests.world.machine import Machine, machine
 from tests.world.packages import REPOSITORY, program

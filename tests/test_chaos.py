@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 from ntpaudit.core.record import Record
 from ntpaudit.demo.server import NtpServer
-from ntpaudit.store.packing import unpack_text
+from ntpaudit.store.compression import unpack_text
 from tests.waiting import WITHIN_S, until
 from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Hang, Request, Reset
 from tests.world.packages import REPOSITORY

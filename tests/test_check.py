@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from ntpaudit import __version__
 from ntpaudit.demo.server import Behaviour, NtpServer
-from ntpaudit.store.packing import unpack_text
+from ntpaudit.store.compression import unpack_text
 from tests.command import ntpaudit
 from tests.waiting import until
 from tests.world.island import island

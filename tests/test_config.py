@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.config import (
+from ntpaudit.config.schema import (
     LANGUAGES,
     TABLES,
     Config,
@@ -34,10 +34,10 @@ from ntpaudit.config import (
     read_token,
     with_environment,
 )
-from ntpaudit.config_text import show_json, show_toml, tables_of, write_file, write_span
+from ntpaudit.config.text import show_json, show_toml, tables_of, write_file, write_span
+from ntpaudit.core.ntp.sources import CONTINENTS, Server, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES
-from ntpaudit.core.sources import CONTINENTS, Server, parse_source, pool, region
-from ntpaudit.core.wording import parse_span
+from ntpaudit.core.units import parse_span
 from ntpaudit.errors import ConfigError
 from tests.command import Ran, ntpaudit
 from tests.world.packages import REPOSITORY
@@ -378,8 +378,8 @@ def test_the_default_token_file_follows_the_rules_of_any_other(tmp_path: Path, m
     """The system's configuration finds its token without a key, in a service and by hand; others never get it."""
     file, token = write(tmp_path / "x.toml", "[influxdb]\nurl = 'http://x'\n"), tmp_path / "token"
     other = write(tmp_path / "y.toml", "[influxdb]\nurl = 'http://y'\n")
-    monkeypatch.setattr("ntpaudit.config.SYSTEM_FILE", str(file))
-    monkeypatch.setattr("ntpaudit.config.SYSTEM_TOKEN_FILE", str(token))
+    monkeypatch.setattr("ntpaudit.config.schema.SYSTEM_FILE", str(file))
+    monkeypatch.setattr("ntpaudit.config.schema.SYSTEM_TOKEN_FILE", str(token))
     influxdb = load_config(str(file)).influxdb
     assert influxdb is not None
     assert find_token(influxdb, {}) == Token(None, "")

@@ -11,18 +11,18 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from ntpaudit.audit_cycle import Rounds, Ways
 from ntpaudit.cli import cli
-from ntpaudit.config import HistoryConfig
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.config.schema import HistoryConfig
 from ntpaudit.core.observation import Observation
-from ntpaudit.rounds import Rounds, Ways
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.database import open_database, open_memory
 from ntpaudit.store.history import Letter, post, save_state
-from ntpaudit.store.ledger import Ledger
-from ntpaudit.store.location import FILE_NAME
-from ntpaudit.store.packing import unpack_text
+from ntpaudit.store.paths import FILE_NAME
+from ntpaudit.store.state import Ledger
 from tests.command import ntpaudit
-from tests.demo.test_life import Played
+from tests.demo.test_simulated_agent import Played
 from tests.histories import TERMS, clocks, later, observe, write
 from tests.test_status import recent
 

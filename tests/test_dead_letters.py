@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ntpaudit.probes import service
-from ntpaudit.store.ledger import Ledger
-from ntpaudit.store.location import FILE_NAME
+from ntpaudit.store.paths import FILE_NAME
+from ntpaudit.store.state import Ledger
 from tests.command import Ran, ntpaudit
 from tests.store.audits import deliver, keep, number_of
 

@@ -17,16 +17,16 @@ from urllib.request import urlopen
 import pytest
 
 from ntpaudit import delivery
-from ntpaudit.config import InfluxConfig
+from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.core.delivery import PROOFS, Delivered, Refused
 from ntpaudit.core.delivery import Answer as Outcome
 from ntpaudit.delivery import Courier, make_courier
 from ntpaudit.errors import ConfigError
+from ntpaudit.outputs.influxdb import InfluxTransport
 from ntpaudit.probes.clock import SystemClock
-from ntpaudit.sinks.influx import InfluxTransport
 from ntpaudit.store import history
 from ntpaudit.store.history import Letter
-from ntpaudit.store.ledger import Ledger
+from ntpaudit.store.state import Ledger
 from tests.waiting import WITHIN_S, until
 from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Hang, Octets, Request, Reset, certificate
 from tests.world.servers import influxd, victoria_metrics

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 from docs.__main__ import BLOCKS, FOLDER, fill, marks, pages
-from ntpaudit.core import checks, fleet_rules
-from ntpaudit.core.findings import LEVEL_SEVERITY
-from ntpaudit.sinks.journal import MESSAGE_IDS
+from ntpaudit.core.checks import host
+from ntpaudit.core.checks.finding import LEVEL_SEVERITY
+from ntpaudit.core.fleet import checks
+from ntpaudit.outputs.journal import MESSAGE_IDS
 
 REPOSITORY = Path(__file__).parent.parent
 FINDINGS = (FOLDER / "findings.md").read_text()
 
-ANY_RULE = (*checks.RULES, *fleet_rules.RULES)
+ANY_RULE = (*host.RULES, *checks.RULES)
 
 UNRAISED = {
     "unattributed-change", "daemon-disagrees", "unapproved-source", "ingest-risk", "time-config-changed", "audit-blind",
@@ -49,13 +50,13 @@ def test_a_block_is_written_anew_and_the_rest_stays() -> None:
 def test_each_finding_has_a_heading_to_link_to() -> None:
     """The headings are the rules, in their order; no two have one anchor."""
     headings = re.findall(r"^### (.+)$", FINDINGS, re.MULTILINE)
-    of_a_host = [rule.id for needed in (False, True) for rule in checks.RULES if rule.needs_agent is needed]
-    assert headings == of_a_host + [f"{rule.id} (fleet)" for rule in fleet_rules.RULES]
+    of_a_host = [rule.id for needed in (False, True) for rule in host.RULES if rule.needs_agent is needed]
+    assert headings == of_a_host + [f"{rule.id} (fleet)" for rule in checks.RULES]
     assert len(set(headings)) == len(headings)
 
 
 @pytest.mark.parametrize("rule", ANY_RULE, ids=lambda rule: rule.id)
-def test_a_rule_documents_its_finding(rule: checks.Rule | fleet_rules.Rule) -> None:
+def test_a_rule_documents_its_finding(rule: host.Rule | checks.Rule) -> None:
     """It names levels that there are, the worst first, and its words stay in the cell of a table."""
     levels = [level for key in rule.raised_when for level in key.split(", ")]
     assert levels

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ntpaudit.core.ntptime import NS_PER_S, format_utc, parse_utc
-from ntpaudit.demo.story import Part, Story, Truth, truth, write_story
+from ntpaudit.core.units import NS_PER_S, format_utc, parse_utc
+from ntpaudit.demo.scenario import Part, Story, Truth, truth, write_story
 from tests.command import ntpaudit
 from tests.world.flaky import FORWARD, FlakyDatabase
 from tests.world.servers import influxd, victoria_metrics

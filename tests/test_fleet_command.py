@@ -16,12 +16,12 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from ntpaudit.core.fleet import Snapshot, Terms
-from ntpaudit.core.fleet_rules import judge_fleet
-from ntpaudit.core.ntptime import format_utc
-from ntpaudit.fleet.embedded import EmbeddedStore
+from ntpaudit.core.fleet.checks import judge_fleet
+from ntpaudit.core.fleet.model import Snapshot, Terms
+from ntpaudit.core.units import format_utc
+from ntpaudit.fleet.demo_store import EmbeddedStore
+from ntpaudit.formats.line_protocol import Point
 from ntpaudit.reports import fleet_csv, fleet_json, fleet_nagios, fleet_text
-from ntpaudit.sinks.line_protocol import Point
 from tests.command import Ran, ntpaudit
 from tests.snapshots import SNAPSHOT, write_demonstration
 from tests.work import LINEAR_GROWTH, growth

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from ntpaudit.agent import Agent, read_setting
-from ntpaudit.config import HistoryConfig
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.audit_cycle import Rounds, Ways
+from ntpaudit.config.schema import HistoryConfig
 from ntpaudit.core.record import Record
-from ntpaudit.rounds import Rounds, Ways
-from ntpaudit.store.ledger import Ledger
-from tests.demo.test_life import Played
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.store.state import Ledger
+from tests.demo.test_simulated_agent import Played
 from tests.histories import TERMS, World, clocks, later, observe
 from tests.world.host import SimulatedHost
 

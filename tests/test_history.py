@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from ntpaudit.cli.state import this_moment
-from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.record import Record
+from ntpaudit.core.units import NS_PER_S, format_utc
 from ntpaudit.probes import service
+from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.database import open_database, transaction
-from ntpaudit.store.location import FILE_NAME
-from ntpaudit.store.packing import unpack_text
+from ntpaudit.store.paths import FILE_NAME
 from tests.command import Ran, ntpaudit
 from tests.histories import DAY_MINUTES, MINUTE_NS, World, write
 from tests.world.packages import REPOSITORY
@@ -362,7 +362,7 @@ def test_help_and_laziness(tmp_path: Path) -> None:
     )
     imported = {line.rsplit("|", 1)[1].strip() for line in bare.err.splitlines() if line.startswith("import time:")}
     assert "ntpaudit.cli" in imported
-    assert imported & {"sqlite3", "psutil", "ntpaudit.cli.history", "ntpaudit.config", "ntpaudit.store"} == set()
+    assert imported & {"sqlite3", "psutil", "ntpaudit.cli.history", "ntpaudit.config.schema", "ntpaudit.store"} == set()
     for command in ("status", "history", "config"):
         assert f"  {command} " in bare.out
 

@@ -12,13 +12,13 @@ from urllib.request import urlopen
 
 import pytest
 
-from ntpaudit import survey
+from ntpaudit import polling
 from ntpaudit.agent import Agent, Voice, read_setting
 from ntpaudit.audit import Plan
-from ntpaudit.core.ntptime import parse_utc
-from ntpaudit.core.politeness import SERVER_INTERVAL_S
-from ntpaudit.store.ledger import Ledger
-from ntpaudit.store.packing import unpack_text
+from ntpaudit.core.ntp.rate_limit import SERVER_INTERVAL_S
+from ntpaudit.core.units import parse_utc
+from ntpaudit.store.compression import unpack_text
+from ntpaudit.store.state import Ledger
 from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Request, Reset
 from tests.world.host import Change, S, SimulatedHost
 from tests.world.servers import influxd
@@ -49,7 +49,7 @@ class WatchedHost(SimulatedHost):
         super().__init__(utc_ns, seed=seed)
         self.asked: list[tuple[int, int]] = []
 
-    def ask(self, plan: Plan, update: survey.Update, voice: survey.Voice) -> None:
+    def ask(self, plan: Plan, update: polling.Update, voice: polling.Voice) -> None:
         """Note it, and ask."""
         self.asked.append((self.boot, self.boottime_ns))
         super().ask(plan, update, voice)

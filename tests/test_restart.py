@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from ntpaudit.config import HistoryConfig
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.audit_cycle import Rounds, Ways
+from ntpaudit.config.schema import HistoryConfig
 from ntpaudit.core.observation import Observation, SourceObservation
 from ntpaudit.core.record import Record
-from ntpaudit.rounds import Rounds, Ways
-from ntpaudit.store.ledger import Ledger
-from tests.core.lives import LivingHost
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.store.state import Ledger
+from tests.core.random_agents import LivingHost
 from tests.core.worlds import failed
-from tests.demo.test_life import Played
+from tests.demo.test_simulated_agent import Played
 from tests.histories import TERMS
 
 WAYS = Ways(TERMS, {}, delivers=False, limits=HistoryConfig())

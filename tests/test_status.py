@@ -14,21 +14,21 @@ from typing import Any
 import pytest
 
 from ntpaudit.cli.state import this_host, this_moment
-from ntpaudit.core.drift import Breach, Drift
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.clock.drift import Breach, Drift
+from ntpaudit.core.ntp.rate_limit import Moment
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.politeness import Moment
 from ntpaudit.core.record import Health, Record
-from ntpaudit.core.standing import AgentState, HostNow, judge_standing
+from ntpaudit.core.staleness import AgentState, HostNow, judge_standing
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.probes import service
-from ntpaudit.sinks.standing import FORMATS, render, render_absence, sentence
+from ntpaudit.reports.status import FORMATS, render, render_absence, sentence
+from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.database import open_database
 from ntpaudit.store.history import save_state
-from ntpaudit.store.ledger import Claim
-from ntpaudit.store.location import FILE_NAME
-from ntpaudit.store.packing import unpack_text
-from ntpaudit.store.past import find_standing
-from ntpaudit.store.reading import agent_vouches, open_history
+from ntpaudit.store.paths import FILE_NAME
+from ntpaudit.store.queries import find_standing
+from ntpaudit.store.readonly import agent_vouches, open_history
+from ntpaudit.store.state import Claim
 from tests.command import Ran, ntpaudit
 from tests.histories import MINUTE_NS, World, write
 from tests.records import CASES
@@ -457,8 +457,8 @@ def test_nothing_is_asked_and_nothing_unneeded_imported(tmp_path: Path) -> None:
         )  # fmt: skip
     assert ran.status == 0
     imported = {line.rsplit("|", 1)[1].strip() for line in ran.err.splitlines() if line.startswith("import time:")}
-    assert "ntpaudit.store.past" in imported
-    assert imported & {"psutil", "urllib3", "influxdb_client", "ntpaudit.survey", "ntpaudit.agent", "asyncio"} == set()
+    assert "ntpaudit.store.queries" in imported
+    assert imported & {"psutil", "urllib3", "influxdb_client", "ntpaudit.polling", "ntpaudit.agent", "asyncio"} == set()
 
 
 def test_a_reader_that_leaves_and_a_full_output(tmp_path: Path) -> None:

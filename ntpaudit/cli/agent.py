@@ -7,10 +7,10 @@ import click
 from ntpaudit.agent import Agent, read_setting
 from ntpaudit.cli.output import StandardError, finish
 from ntpaudit.cli.parameters import Parsed
-from ntpaudit.config import find_config
+from ntpaudit.config.schema import find_config
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.wording import parse_span
-from ntpaudit.surroundings import System
+from ntpaudit.core.units import parse_span
+from ntpaudit.runtime import System
 
 EPILOG = """\b
 Examples:

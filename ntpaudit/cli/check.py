@@ -7,16 +7,16 @@ import click
 from ntpaudit import __version__, audit
 from ntpaudit.cli.output import StandardError, finish, format_option
 from ntpaudit.cli.parameters import Parsed
-from ntpaudit.config import Config, choose_profile, find_config, load_config
+from ntpaudit.config.schema import Config, choose_profile, find_config, load_config
+from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Source, doubtful_port, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.record import Labels
-from ntpaudit.core.sources import DEFAULT_ZONE, Source, doubtful_port, parse_source, pool, region
-from ntpaudit.core.wording import parse_span
+from ntpaudit.core.units import parse_span
 from ntpaudit.errors import ConfigError
+from ntpaudit.polling import Manner
 from ntpaudit.probes.clock import SystemClock
-from ntpaudit.store.location import FILE_NAME, state_folder
 from ntpaudit.store.notebook import Notebook
-from ntpaudit.survey import Manner
+from ntpaudit.store.paths import FILE_NAME, state_folder
 
 MAX_SAMPLES = 16
 

@@ -9,7 +9,7 @@ import click
 from ntpaudit.cli.output import StandardError
 from ntpaudit.cli.parameters import Parsed
 from ntpaudit.cli.stream import tell
-from ntpaudit.config import (
+from ntpaudit.config.schema import (
     SYSTEM_FILE,
     Config,
     find_config,
@@ -19,9 +19,9 @@ from ntpaudit.config import (
     user_file,
     with_environment,
 )
+from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Pool, Server, Source, doubtful_port, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES, Severity
-from ntpaudit.core.sources import DEFAULT_ZONE, Pool, Server, Source, doubtful_port, parse_source, pool, region
-from ntpaudit.core.wording import plural, span
+from ntpaudit.core.units import plural, span
 from ntpaudit.errors import ConfigError
 
 ENOUGH = 4
@@ -131,7 +131,7 @@ def init(
 
     With none named it proposes pool.ntp.org, and says what that means.
     """
-    from ntpaudit.config_text import write_file
+    from ntpaudit.config.text import write_file
 
     if influx_url is None and (bucket or org or token_file):
         raise click.UsageError("--bucket, --org and --token-file are about a database: name it with --influx-url")
@@ -179,8 +179,8 @@ def _place(environment: Mapping[str, str]) -> str:
 
 def _write(path: str, text: str, *, force: bool) -> None:
     """Write the file and its folder, and say what to do next."""
+    from ntpaudit.files import unwritable, write_atomically
     from ntpaudit.probes import service
-    from ntpaudit.sinks.files import unwritable, write_atomically
 
     if os.path.lexists(path) and not force:
         raise click.UsageError(f"{path} is there already: --force replaces it, --output - shows what would be written")
@@ -230,7 +230,7 @@ def check(file: str | None, config_path: str | None) -> None:
     and no output is tried: `ntpaudit agent --once` does that.
     """
     from ntpaudit.agent import read_setting
-    from ntpaudit.config_text import describe_token
+    from ntpaudit.config.text import describe_token
 
     path = _find(_named(file, config_path))
     try:
@@ -259,7 +259,7 @@ def show(file: str | None, config_path: str | None, format_name: str) -> None:
 
     Without FILE the one in use is shown. Secrets are hidden. JSON has the values alone, and null for what is not set.
     """
-    from ntpaudit.config_text import show_json, show_toml
+    from ntpaudit.config.text import show_json, show_toml
 
     file = _named(file, config_path)
     path = find_config(os.environ) if file is None else file

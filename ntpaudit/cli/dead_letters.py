@@ -10,11 +10,10 @@ import click
 from ntpaudit.cli.output import StandardError, page_width
 from ntpaudit.cli.state import history_path, read_config
 from ntpaudit.cli.stream import tell
-from ntpaudit.core.ntptime import format_utc
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.wording import plural
+from ntpaudit.core.units import format_utc, plural
 from ntpaudit.errors import StoreError
-from ntpaudit.sinks.plain import one_line
+from ntpaudit.render.text_safety import one_line
 
 if TYPE_CHECKING:
     import sqlite3
@@ -68,7 +67,7 @@ def _all(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 def list_(format_name: str, config_path: str | None) -> None:
     """Show each dead letter: its ID, its time, and why the database refused it."""
     from ntpaudit.store.dead_letters import read_dead_letters
-    from ntpaudit.store.reading import open_history
+    from ntpaudit.store.readonly import open_history
 
     path = history_path(read_config(config_path), by_agent=True)
     with _exit_on_failure(), open_history(path) as connection:
@@ -115,7 +114,7 @@ def _change(
     """Change the history in one transaction, beside an agent that runs."""
     from ntpaudit.store.database import open_database, transaction
     from ntpaudit.store.dead_letters import missing
-    from ntpaudit.store.reading import open_history
+    from ntpaudit.store.readonly import open_history
 
     if is_all == bool(ids):
         raise click.UsageError("name dead letters by their ID, or say --all")

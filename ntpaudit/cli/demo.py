@@ -23,17 +23,17 @@ from ntpaudit.cli.output import (
 )
 from ntpaudit.cli.parameters import Ago, Parsed, parse_hours, parse_time, refuse_empty, resolve
 from ntpaudit.cli.stream import tell
-from ntpaudit.core.ntptime import NS_PER_S, format_utc
+from ntpaudit.core.ntp.rate_limit import Memories
+from ntpaudit.core.ntp.sources import Server
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Severity
-from ntpaudit.core.politeness import Memories
 from ntpaudit.core.record import Labels, conclude
-from ntpaudit.core.sources import Server
+from ntpaudit.core.units import NS_PER_S, format_utc
 from ntpaudit.errors import ReadError, StoreError, TellError
 
 if TYPE_CHECKING:
-    from ntpaudit.config import InfluxConfig, Language
-    from ntpaudit.core.fleet import Snapshot
-    from ntpaudit.demo.story import Story
+    from ntpaudit.config.schema import InfluxConfig, Language
+    from ntpaudit.core.fleet.model import Snapshot
+    from ntpaudit.demo.scenario import Story
 
 EPILOG = """\b
 Examples:
@@ -163,7 +163,7 @@ def demo(
         raise click.UsageError("--follow goes without --until: it goes on from now")
     if influx_url is not None and store_path is not None:
         raise click.UsageError("--store goes without --influx-url: points go to one place")
-    from ntpaudit.demo.story import write_story
+    from ntpaudit.demo.scenario import write_story
 
     now_ns = time.time_ns()
     until_ns = None if until is None else resolve(until, now_ns)
@@ -199,7 +199,7 @@ def _check_once(ctx: click.Context) -> None:
 
 def show_one_audit(format_name: str) -> None:
     """Audit once. Four servers say that this host is 1.9 ms behind, over networks of different length; a fifth lies."""
-    from ntpaudit.demo.scene import SCENE
+    from ntpaudit.demo.once import SCENE
     from ntpaudit.demo.server import NtpServer
     from ntpaudit.probes.clock import SystemClock
 
@@ -219,10 +219,10 @@ def show_one_audit(format_name: str) -> None:
 
 def show_fleet(wish: Wish) -> None:
     """Simulate a fleet, keep what its agents told, and show what is found in it. Raises StoreError and TellError."""
-    from ntpaudit.config import read_token
-    from ntpaudit.demo.crew import Work, catch_up, follow, gather, live, portions
-    from ntpaudit.demo.outlets import StoreOutlet
-    from ntpaudit.fleet.embedded import EmbeddedStore
+    from ntpaudit.config.schema import read_token
+    from ntpaudit.demo.workers import Work, catch_up, follow, gather, live, portions
+    from ntpaudit.demo.writers import StoreOutlet
+    from ntpaudit.fleet.demo_store import EmbeddedStore
 
     voice = StandardError()
     voice.note(FLEET_LABEL)
@@ -271,14 +271,14 @@ def _late(wish: Wish, end_ns: int) -> Wish:
 
 def _database(url: str, bucket: str, org: str) -> "InfluxConfig":
     """Return the database that was named."""
-    from ntpaudit.config import InfluxConfig
+    from ntpaudit.config.schema import InfluxConfig
 
     return InfluxConfig(_url("--influx-url", url), org=org, bucket=bucket, timeout_s=TIMEOUT_S)
 
 
 def _url(option: str, url: str) -> str:
     """Return a URL as it is used."""
-    from ntpaudit.config import parse_url
+    from ntpaudit.config.schema import parse_url
 
     try:
         return parse_url(url)
@@ -289,14 +289,14 @@ def _url(option: str, url: str) -> str:
 def _usual_path() -> str:
     """Return the file that `ntpaudit fleet --demo` reads."""
     from ntpaudit.cli.fleet import DEMONSTRATION
-    from ntpaudit.store.location import state_folder
+    from ntpaudit.store.paths import state_folder
 
     return os.path.join(state_folder(os.environ), DEMONSTRATION)
 
 
 def _placed(wish: Wish) -> str:
     """Return the file to write. The state folder is ours, and made where missing; any other must be there."""
-    from ntpaudit.fleet.embedded import unwritten
+    from ntpaudit.fleet.demo_store import unwritten
 
     if wish.store_path == _usual_path():
         try:
@@ -372,8 +372,8 @@ def _pulse() -> Iterator[Callable[[int, int], None]]:
 
 def _seen(wish: Wish, place: Place | None, token: str | None, end_ns: int) -> str:
     """Return what `ntpaudit fleet` says of the fleet; of a database that cannot be read only that is said."""
-    from ntpaudit.core.fleet import Terms
-    from ntpaudit.core.fleet_rules import judge_fleet
+    from ntpaudit.core.fleet.checks import judge_fleet
+    from ntpaudit.core.fleet.model import Terms
     from ntpaudit.reports import fleet_text
 
     if place is not None and place.unreadable is not None:

@@ -17,7 +17,7 @@ from ntpaudit.cli.output import StandardError, page_width, wants_colour
 from ntpaudit.cli.parameters import Ago, Parsed, parse_time, refuse_empty, resolve
 from ntpaudit.cli.state import read_config
 from ntpaudit.cli.stream import tell
-from ntpaudit.config import (
+from ntpaudit.config.schema import (
     LANGUAGES,
     Config,
     Inventory,
@@ -30,17 +30,16 @@ from ntpaudit.config import (
     read_inventory,
     with_environment,
 )
-from ntpaudit.core.fleet import Fleet, Host, Member, Snapshot, Terms
-from ntpaudit.core.fleet_severity import seen_ns
-from ntpaudit.core.ntptime import NS_PER_S, format_utc
+from ntpaudit.core.fleet.model import Fleet, Host, Member, Snapshot, Terms
+from ntpaudit.core.fleet.severity import seen_ns
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.wording import span
+from ntpaudit.core.units import NS_PER_S, format_utc, span
 from ntpaudit.errors import ConfigError, ReadError, TellError
 from ntpaudit.fleet.reader import SKEW_S, Reach, Reader
-from ntpaudit.store.location import state_folder
+from ntpaudit.store.paths import state_folder
 
 if TYPE_CHECKING:
-    from ntpaudit.core.fleet import Order
+    from ntpaudit.core.fleet.model import Order
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
@@ -255,8 +254,8 @@ _OF_ORDER = {"config_path", "url", "language", "database", "env", "demo", "store
 
 def _show(reading: Reading, telling: Telling) -> Severity:
     """Read, judge and tell a fleet."""
-    from ntpaudit.core.fleet_members import narrow
-    from ntpaudit.core.fleet_rules import judge_fleet
+    from ntpaudit.core.fleet.checks import judge_fleet
+    from ntpaudit.core.fleet.members import narrow
 
     config, terms = _settle(reading)
     listed = _inventory(reading, config)
@@ -291,7 +290,7 @@ def _show(reading: Reading, telling: Telling) -> Severity:
 
 def _order(reading: Reading, host_a: str, host_b: str, format_name: str) -> Severity:
     """Read two hosts and tell how events on them can be ordered."""
-    from ntpaudit.core.ordering import order as order_of
+    from ntpaudit.core.fleet.ordering import order as order_of
 
     config, terms = _settle(reading)
     reader, source = _open(reading, config)
@@ -555,7 +554,7 @@ def _tell_failure(error: Exception, telling: Telling) -> Severity:
 
 def _put(text: str, output: str | None) -> None:
     """Write something to standard output, or replace a file. TellError where that cannot be written."""
-    from ntpaudit.sinks.files import unwritable, write_output
+    from ntpaudit.files import unwritable, write_output
 
     if output in (None, "-"):
         tell([text])

@@ -16,16 +16,15 @@ from ntpaudit.cli.output import StandardError, is_terminal, page_width, terminal
 from ntpaudit.cli.parameters import Ago, Parsed, parse_time, resolve
 from ntpaudit.cli.state import history_path, read_config, this_moment
 from ntpaudit.cli.stream import tell
-from ntpaudit.core.ntptime import NS_PER_S, format_utc
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.wording import plural
+from ntpaudit.core.units import NS_PER_S, format_utc, plural
 from ntpaudit.errors import StoreError
-from ntpaudit.sinks.text import painter
+from ntpaudit.render.terminal import painter
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from ntpaudit.store.past import Hour, Window
+    from ntpaudit.store.queries import Hour, Window
 
 _Item = TypeVar("_Item")
 
@@ -99,8 +98,8 @@ def history(
     if context.invoked_subcommand is not None:
         _refuse_options(context, context.invoked_subcommand)
         return
-    from ntpaudit.store.past import corrected_now
-    from ntpaudit.store.reading import open_history
+    from ntpaudit.store.queries import corrected_now
+    from ntpaudit.store.readonly import open_history
 
     if plot + events + hourly * events > 1:
         raise click.UsageError("--events goes with neither --plot nor --hourly")
@@ -169,7 +168,7 @@ def _resolve(when: Ago | int | None, now_ns: int) -> int | None:
 
 def _nothing(connection: "sqlite3.Connection", path: str, *, events: bool) -> str:
     """Say that there is nothing to show, and where there is something."""
-    from ntpaudit.store.past import newest_ns
+    from ntpaudit.store.queries import newest_ns
 
     newest = newest_ns(connection)
     if newest is None:
@@ -180,24 +179,24 @@ def _nothing(connection: "sqlite3.Connection", path: str, *, events: bool) -> st
 
 def _events(connection: "sqlite3.Connection", asked: Asked) -> Iterator[str]:
     """Return the lines of all events."""
-    from ntpaudit.reports import listing
-    from ntpaudit.store.past import read_events
+    from ntpaudit.reports import history_tables
+    from ntpaudit.store.queries import read_events
 
     happenings = read_events(connection, asked.since_ns, asked.until_ns, asked.limit, asked.damage)
     if not happenings:
         return iter(())
     match asked.format_name:
         case "csv":
-            return listing.event_csv(happenings)
+            return history_tables.event_csv(happenings)
         case "json":
-            return listing.event_json(happenings)
-    return listing.event_table(happenings, _width(), painter(wants_colour()))
+            return history_tables.event_json(happenings)
+    return history_tables.event_table(happenings, _width(), painter(wants_colour()))
 
 
 def _choose(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> "tuple[list[Hour], Window]":
     """Return the hours to show, and the window of the single audits that come after them."""
     from ntpaudit.store.history import HOUR_S
-    from ntpaudit.store.past import Window, count_audits, find_window, oldest_ns, read_hours
+    from ntpaudit.store.queries import Window, count_audits, find_window, oldest_ns, read_hours
 
     if hourly:
         return read_hours(connection, asked.since_ns, asked.until_ns, asked.limit, asked.damage), Window(1, 0)
@@ -214,32 +213,32 @@ def _choose(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> 
 
 def _audits(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> Iterator[str]:
     """Return the lines of all audits, and of the hours before them."""
-    from ntpaudit.reports import listing
-    from ntpaudit.store.past import account, count_audits, read_audits, read_records
+    from ntpaudit.reports import history_tables
+    from ntpaudit.store.queries import account, count_audits, read_audits, read_records
 
     hours, window = _choose(connection, asked, hourly=hourly)
     hours = account(connection, hours, asked.now_ns) if hourly else hours
     about = count_audits(connection, window)
     if asked.format_name == "json":
         records = _watched((f"{text}\n" for _, text in read_records(connection, window, asked.damage)), about)
-        return chain(listing.hour_json(hours), records)
+        return chain(history_tables.hour_json(hours), records)
     audits = _watched(read_audits(connection, window, asked.damage), about)
     first = next(audits, None)
     if first is None and not hours:
         return iter(())
     audits = iter(()) if first is None else chain([first], audits)
     if asked.format_name == "csv":
-        return listing.audit_csv(hours, audits)
+        return history_tables.audit_csv(hours, audits)
     paint = painter(wants_colour())
-    hour_lines = listing.hour_table(hours, _width(), paint) if hours else iter(())
-    audit_lines = listing.audit_table(audits, _width(), paint) if first is not None else iter(())
+    hour_lines = history_tables.hour_table(hours, _width(), paint) if hours else iter(())
+    audit_lines = history_tables.audit_table(audits, _width(), paint) if first is not None else iter(())
     return chain(hour_lines, ["\n"] if hours and first is not None else [], audit_lines)
 
 
 def _plot(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> Iterator[str]:
     """Return the picture, if there is anything to draw."""
-    from ntpaudit.reports import plot
-    from ntpaudit.store.past import agent_state, count_audits, host_name, oldest_ns, read_events, read_offsets
+    from ntpaudit.render import plot
+    from ntpaudit.store.queries import agent_state, count_audits, host_name, oldest_ns, read_events, read_offsets
 
     hours, window = _choose(connection, asked, hourly=hourly)
     audits = _watched(read_offsets(connection, window, asked.damage), count_audits(connection, window), always=True)
@@ -283,7 +282,7 @@ def _watched(items: Iterable[_Item], about: int, *, always: bool = False) -> Ite
 
 def _width() -> int:
     """Return how wide a table may be: what is no terminal has room for all columns."""
-    from ntpaudit.reports.listing import WIDTH
+    from ntpaudit.reports.history_tables import WIDTH
 
     return page_width() or WIDTH
 

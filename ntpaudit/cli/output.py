@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ntpaudit.core.policy import Severity
-from ntpaudit.sinks import FORMATS, load
-from ntpaudit.sinks.files import unwritable, write_output
+from ntpaudit.files import unwritable, write_output
+from ntpaudit.formats import FORMATS, load
 
 if TYPE_CHECKING:
     from ntpaudit.core.record import Record
@@ -71,7 +71,7 @@ def drop_output() -> None:
 def _renderer(format_name: str, width: int | None = None, *, colour: bool = False) -> "Callable[[Record], str]":
     """Load a sink; only text knows a width and colours."""
     if format_name == "text":
-        from ntpaudit.sinks.text import render
+        from ntpaudit.formats.text import render
 
         return lambda record: render(record, width=width, colour=colour)
     return load(format_name)

@@ -6,8 +6,7 @@ from typing import NamedTuple, TypeVar
 
 import click
 
-from ntpaudit.core.ntptime import NS_PER_S
-from ntpaudit.core.wording import parse_span
+from ntpaudit.core.units import NS_PER_S, parse_span
 
 _Value = TypeVar("_Value")
 

@@ -2,9 +2,9 @@
 
 import os
 
-from ntpaudit.config import Config, find_config, load_config
-from ntpaudit.core.politeness import Moment
-from ntpaudit.core.standing import HostNow
+from ntpaudit.config.schema import Config, find_config, load_config
+from ntpaudit.core.ntp.rate_limit import Moment
+from ntpaudit.core.staleness import HostNow
 
 
 def read_config(path: str | None) -> Config:
@@ -15,7 +15,7 @@ def read_config(path: str | None) -> Config:
 
 def history_path(config: Config, *, by_agent: bool) -> str:
     """Return the history that the configuration names, else the one that is found; `by_agent`: one of an agent."""
-    from ntpaudit.store.reading import find_history
+    from ntpaudit.store.readonly import find_history
 
     return config.history.path or find_history(os.environ, by_agent=by_agent)
 

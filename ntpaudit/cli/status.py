@@ -9,10 +9,10 @@ from ntpaudit.cli.parameters import Parsed
 from ntpaudit.cli.state import history_path, read_config, this_host
 from ntpaudit.cli.stream import tell
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.standing import AgentState, wait_of
-from ntpaudit.core.wording import parse_span
+from ntpaudit.core.staleness import AgentState, wait_of
+from ntpaudit.core.units import parse_span
 from ntpaudit.errors import StoreError
-from ntpaudit.sinks.standing import FORMATS, render, render_absence, waiting
+from ntpaudit.reports.status import FORMATS, render, render_absence, waiting
 
 if TYPE_CHECKING:
     import sqlite3
@@ -41,8 +41,8 @@ Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usa
 @click.option("--stale", type=Parsed("DURATION", parse_span), help="An older record is stale, such as 15m.")
 def status(config_path: str | None, format_name: str, stale: float | None) -> None:
     """Say what the agent concluded last, and how old that is. Nothing is asked of the network."""
-    from ntpaudit.store.past import find_standing
-    from ntpaudit.store.reading import agent_vouches, open_history
+    from ntpaudit.store.queries import find_standing
+    from ntpaudit.store.readonly import agent_vouches, open_history
 
     path, agent = history_path(read_config(config_path), by_agent=True), None
     runs = agent_vouches(path)  # before anything is read
@@ -62,8 +62,8 @@ def status(config_path: str | None, format_name: str, stale: float | None) -> No
 
 def _absence(history: "sqlite3.Connection", path: str, runs: bool | None) -> tuple[AgentState | None, str]:
     """Return the agent that runs and has recorded nothing yet, None where none runs; and a sentence about it."""
-    from ntpaudit.store.past import agent_state
-    from ntpaudit.store.reading import no_record
+    from ntpaudit.store.queries import agent_state
+    from ntpaudit.store.readonly import no_record
 
     agent = agent_state(history)
     wait = wait_of(agent, this_host(runs))

@@ -7,11 +7,11 @@ or gains a second against CLOCK_MONOTONIC_RAW then, and so does a clock that tak
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from ntpaudit.core.clocks import ClockReading
-from ntpaudit.core.measurement import Interval
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.clock.interval import Interval
+from ntpaudit.core.clock.readings import ClockReading
+from ntpaudit.core.clock.steps import Step
 from ntpaudit.core.observation import KernelState, Unavailable
-from ntpaudit.core.steps import Step
+from ntpaudit.core.units import NS_PER_S
 
 TIME_OOP, TIME_WAIT = 3, 4
 """adjtimex: a leap second is being inserted; one was inserted or deleted, and is still announced (A1)."""

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from ntpaudit.core.clocks import ClockReading
-from ntpaudit.core.measurement import Measurement
+from ntpaudit.core.clock.readings import ClockReading
+from ntpaudit.core.ntp.measurement import Measurement
 
 Status = Literal["agreeing", "falseticker", "distant", "rejected", "unreachable", "backed-off"]
 STATUSES: tuple[Status, ...] = ("agreeing", "falseticker", "distant", "rejected", "unreachable", "backed-off")

@@ -3,8 +3,8 @@
 from enum import IntEnum
 from typing import Literal, NamedTuple
 
-from ntpaudit.core.measurement import Interval
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.clock.interval import Interval
+from ntpaudit.core.units import NS_PER_S
 
 JudgedOn = Literal["offset", "bound"]
 Verdict = Literal["within", "unproven", "beyond", "unmeasured"]

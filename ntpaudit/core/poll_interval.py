@@ -5,7 +5,7 @@ After a reload that shortens the interval, the time before it had no more polls 
 
 from typing import NamedTuple
 
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.units import NS_PER_S
 
 
 class PollInterval(NamedTuple):

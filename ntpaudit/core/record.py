@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from ntpaudit.core.checks import Case, findings_of
-from ntpaudit.core.clocks import MAX_DRIFT_PPM, max_drift_ppm
-from ntpaudit.core.drift import Breach, Drift
-from ntpaudit.core.findings import Finding
-from ntpaudit.core.measurement import Timestamping
-from ntpaudit.core.ntptime import NS_PER_S, format_utc, parse_utc, short_to_s
+from ntpaudit.core.checks.finding import Finding
+from ntpaudit.core.checks.host import Case, findings_of
+from ntpaudit.core.clock.drift import Breach, Drift
+from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, max_drift_ppm
+from ntpaudit.core.ntp.measurement import Timestamping
+from ntpaudit.core.ntp.time import short_to_s
 from ntpaudit.core.observation import KernelState, Observation, Status, Unavailable
 from ntpaudit.core.policy import Profile, Severity, Verdict, bound_s
 from ntpaudit.core.selection import Agreement, Judged, Votes, count_votes, select
-from ntpaudit.core.wording import direction
+from ntpaudit.core.units import NS_PER_S, direction, format_utc, parse_utc
 
 SCHEMA = "ntpaudit.record/1"
 

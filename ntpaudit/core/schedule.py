@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from ntpaudit.core.ntptime import NS_PER_S
-from ntpaudit.core.politeness import POOL_INTERVAL_S, SERVER_INTERVAL_S
+from ntpaudit.core.ntp.rate_limit import POOL_INTERVAL_S, SERVER_INTERVAL_S
+from ntpaudit.core.units import NS_PER_S
 
 FIRST_WITHIN_S = 10.0
 """A host's first audit comes within this, at random: many hosts that start at once do not ask at once."""

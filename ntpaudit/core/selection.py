@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from ntpaudit.core.clocks import MAX_DRIFT_PPM, ClockReading, correction_ns, suspended_ns
-from ntpaudit.core.measurement import MAX_DISTANCE_NS, MAX_STEP_NS, Interval, Measurement, carry_measurement
-from ntpaudit.core.ntptime import is_before_pivot
+from ntpaudit.core.clock.interval import MAX_DISTANCE_NS, MAX_STEP_NS, Interval
+from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, ClockReading, correction_ns, suspended_ns
+from ntpaudit.core.ntp.measurement import Measurement, carry_measurement
+from ntpaudit.core.ntp.sources import is_loopback
+from ntpaudit.core.ntp.time import is_before_pivot
 from ntpaudit.core.observation import Failure, SourceObservation, Status
-from ntpaudit.core.sources import is_loopback
 
 _EMBEDDING = (bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
 """Prefixes of IPv6 addresses that hold an IPv4 address: mapped ones, and those of NAT64 (RFC 6052)."""

@@ -4,14 +4,14 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 
-from ntpaudit.config import InfluxConfig, Language
-from ntpaudit.core.fleet import Snapshot
-from ntpaudit.core.ntptime import NS_PER_S
-from ntpaudit.demo.story import ENV, Story
+from ntpaudit.config.schema import InfluxConfig, Language
+from ntpaudit.core.fleet.model import Snapshot
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.demo.scenario import ENV, Story
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet import open_reader
-from ntpaudit.fleet.http import Server
 from ntpaudit.fleet.reader import Reach, Reader
+from ntpaudit.net.http import Server
 
 RECOGNISED_S = 5.0
 """A database that is asked what it is answers within this time, or is taken for an InfluxDB."""

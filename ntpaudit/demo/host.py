@@ -3,10 +3,10 @@
 import math
 import random
 
-from ntpaudit.core.clocks import ClockReading
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.observation import PHASE_LIMIT_S, STA_UNSYNC, TIME_ERROR, Daemon, HostFacts, KernelState
-from ntpaudit.demo.story import (
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.demo.scenario import (
     CutOff,
     FallSilent,
     Mislead,

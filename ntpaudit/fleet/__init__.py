@@ -24,10 +24,10 @@ def open_reader(
     keys of the configuration, unless told otherwise; and which command makes a `demo`.
     """
     if url is None:
-        from ntpaudit.fleet.embedded import EmbeddedReader
+        from ntpaudit.fleet.demo_store import EmbeddedReader
 
         return EmbeddedReader(path or "", (keys or {}).get("demo", "ntpaudit demo"))
-    from ntpaudit.fleet.http import KEYS, Server
+    from ntpaudit.net.http import KEYS, Server
 
     server = Server(
         url,

@@ -7,12 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter, itemgetter
 
-from ntpaudit.core.clocks import MAX_DRIFT_PPM
-from ntpaudit.core.fleet import STEP_KINDS, Alarm, Bucket, Tally
+from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
+from ntpaudit.core.fleet.model import STEP_KINDS, Alarm, Bucket, Spans, Tally, split
 from ntpaudit.errors import ReadError
-from ntpaudit.fleet.http import AGAIN, Kind, Server, start
-from ntpaudit.fleet.questions import MAX_NAMES, Points, Remote, Window
-from ntpaudit.fleet.rows import (
+from ntpaudit.fleet.decode import (
     CLOCK_FIELDS,
     Cell,
     Clock,
@@ -20,17 +18,17 @@ from ntpaudit.fleet.rows import (
     Happening,
     Said,
     Sign,
-    Spans,
     bucket_of,
     mapping,
     names_of,
     several_of,
-    split,
     steps_of,
     tally,
     text,
 )
-from ntpaudit.sinks.plain import tag_value
+from ntpaudit.fleet.snapshot_query import MAX_NAMES, Points, Remote, Window
+from ntpaudit.net.http import AGAIN, Kind, Server, start
+from ntpaudit.render.text_safety import tag_value
 
 _MS = 1_000_000
 

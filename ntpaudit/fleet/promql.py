@@ -12,13 +12,11 @@ from itertools import repeat
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from ntpaudit.core.clocks import MAX_DRIFT_PPM
-from ntpaudit.core.fleet import STEP_KINDS, Alarm, Bucket, Tally
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
+from ntpaudit.core.fleet.model import STEP_KINDS, Alarm, Bucket, Spans, Tally, split
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError
-from ntpaudit.fleet.http import BUILD, Kind, start
-from ntpaudit.fleet.questions import MAX_NAMES, Points, Remote, Window
-from ntpaudit.fleet.rows import (
+from ntpaudit.fleet.decode import (
     CLOCK_FIELDS,
     Cell,
     Clock,
@@ -26,18 +24,18 @@ from ntpaudit.fleet.rows import (
     Happening,
     Said,
     Sign,
-    Spans,
     bucket_of,
     count_of,
     mapping,
     names_of,
     number,
     several_of,
-    split,
     steps_of,
     tally,
 )
-from ntpaudit.sinks.plain import one_line, tag_value
+from ntpaudit.fleet.snapshot_query import MAX_NAMES, Points, Remote, Window
+from ntpaudit.net.http import BUILD, Kind, start
+from ntpaudit.render.text_safety import one_line, tag_value
 
 _MS = 1_000_000
 _FIRST_NS = 86_400_000 * _MS  # it looks back a little further than it is asked to, and before 1970 it finds nothing

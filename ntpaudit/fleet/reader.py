@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from ntpaudit.core.fleet import Alarm, Bucket, Snapshot, Tally
+from ntpaudit.core.fleet.model import Alarm, Bucket, Snapshot, Tally
 
 SKEW_S = 30.0
 """By a clock that is so far from the database's, hosts look silent that are not, or look well as they were."""

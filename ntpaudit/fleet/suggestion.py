@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-from ntpaudit.core.fleet_members import namesake
+from ntpaudit.core.fleet.members import namesake
 
 
 def nearest(name: str, others: Iterable[str]) -> str | None:

@@ -3,7 +3,7 @@
 import time
 from typing import NamedTuple, Protocol
 
-from ntpaudit.core.clocks import ClockReading
+from ntpaudit.core.clock.readings import ClockReading
 
 
 class Clock(Protocol):

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ntpaudit.core.clocks import ClockReading
-from ntpaudit.core.measurement import Measurement, Stamps, measure
+from ntpaudit.core.clock.readings import ClockReading
+from ntpaudit.core.ntp.measurement import Measurement, Stamps, measure
+from ntpaudit.core.ntp.packet import KissOfDeath, Refused, build_request, read_reply
 from ntpaudit.core.observation import Failure
-from ntpaudit.core.packet import KissOfDeath, Refused, build_request, read_reply
 from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.resolve import Endpoint
 from ntpaudit.probes.timestamping import receive, request_stamps, sent_stamp

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from ntpaudit.core.ntp.sources import is_loopback
 from ntpaudit.core.observation import Failure
-from ntpaudit.core.sources import is_loopback
 
 
 class Endpoint(NamedTuple):

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from io import StringIO
 from math import isfinite
 
-from ntpaudit.core.fleet import Fleet, Member
-from ntpaudit.core.ntptime import format_utc
+from ntpaudit.core.fleet.model import Fleet, Member
 from ntpaudit.core.policy import Severity
-from ntpaudit.sinks.plain import csv_cell, decimal
+from ntpaudit.core.units import format_utc
+from ntpaudit.render.text_safety import csv_cell, decimal
 
 _FIELDS = (
     "host",

@@ -3,22 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ntpaudit.core.fleet import STEP_KINDS, Alarm, Bucket, Fleet, FleetFinding, Member, Terms
-from ntpaudit.core.ntptime import NS_PER_S, format_utc
+from ntpaudit.core.fleet.model import STEP_KINDS, Alarm, Bucket, Fleet, FleetFinding, Member, Terms
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.wording import direction, plural, span
-from ntpaudit.reports.fleet_figures import (
-    CLASSES,
-    Band,
-    Course,
-    CourseFigure,
-    Frame,
-    Jump,
-    Scale,
-    band,
-    draw_course,
-    jumps,
-)
+from ntpaudit.core.units import NS_PER_S, direction, format_utc, plural, span
+from ntpaudit.render.svg import CLASSES, Band, Course, CourseFigure, Frame, Jump, Scale, band, draw_course, jumps
 
 _PRESENT = frozenset({"offset-out", "not-demonstrable", "tz-or-rtc-fault"})
 """Findings whose size is the offset, which stands in the row as it is now."""

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from ntpaudit.core.fleet import Alarm, Ambiguity, Fleet, FleetFinding, Member, Order, Site
-from ntpaudit.core.ntptime import format_utc
+from ntpaudit.core.fleet.model import Alarm, Ambiguity, Fleet, FleetFinding, Member, Order, Site
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.wording import direction
+from ntpaudit.core.units import direction, format_utc
 from ntpaudit.reports.fleet_summary import sentence
 
 SCHEMA = "ntpaudit.fleet/1"

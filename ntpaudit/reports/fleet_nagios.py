@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from ntpaudit.core.fleet import Fleet
+from ntpaudit.core.fleet.model import Fleet
 from ntpaudit.core.policy import Severity
+from ntpaudit.formats.nagios import plugin_line
+from ntpaudit.render.text_safety import decimal
 from ntpaudit.reports.fleet_summary import sentence
-from ntpaudit.sinks.nagios import plugin_line
-from ntpaudit.sinks.plain import decimal
 
 NAMED = 3
 """So many hosts are named: the line goes into messages to people, and plugins' output may be cut."""

@@ -6,11 +6,12 @@ from hashlib import sha256
 from math import ceil, floor
 from typing import NamedTuple
 
-from ntpaudit.core.clocks import growth_ns
-from ntpaudit.core.fleet import Alarm, Bucket, Fleet, Tally, Terms
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.clock.readings import growth_ns
+from ntpaudit.core.fleet.model import Alarm, Bucket, Fleet, Tally, Terms
 from ntpaudit.core.policy import Severity
-from ntpaudit.reports.fleet_figures import (
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.render.html import environment, many, verbatim
+from ntpaudit.render.svg import (
     CLASSES,
     WORST_FIRST,
     Scale,
@@ -24,7 +25,6 @@ from ntpaudit.reports.fleet_figures import (
 )
 from ntpaudit.reports.fleet_hosts import alarm_words, list_cards, list_rows, told_step
 from ntpaudit.reports.fleet_summary import flagged, is_wrong
-from ntpaudit.reports.markup import environment, many, verbatim
 
 MOST_COURSES = 50
 """How many hosts have their offset over time drawn at most: the worst of those for which it was read."""

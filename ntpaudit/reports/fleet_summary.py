@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Sequence
 
-from ntpaudit.core.fleet import Fleet, Member
+from ntpaudit.core.fleet.model import Fleet, Member
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.wording import plural
+from ntpaudit.core.units import plural
 
 LONGEST_NAME = 64
 """A name that is longer is cut in its middle where it stands in a sentence, in characters."""

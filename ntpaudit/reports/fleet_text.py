@@ -9,26 +9,15 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import TypeVar
 
-from ntpaudit.core.fleet import Ambiguity, Fleet, FleetFinding, Member, Order, Site
-from ntpaudit.core.fleet_rules import share
-from ntpaudit.core.ntptime import NS_PER_S, format_utc
+from ntpaudit.core.fleet.checks import share
+from ntpaudit.core.fleet.model import Ambiguity, Fleet, FleetFinding, Member, Order, Site
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.wording import plural, span, standing
+from ntpaudit.core.units import NS_PER_S, format_utc, plural, span, standing
+from ntpaudit.formats.text import finding_lines, fix_lines
+from ntpaudit.render.table_fit import fit
+from ntpaudit.render.terminal import SEVERITY_COLOURS, Column, Paint, labelled, opening, page, painter, table
+from ntpaudit.render.text_safety import short_name, short_words
 from ntpaudit.reports.fleet_summary import flagged, sentence
-from ntpaudit.reports.fleet_width import fit
-from ntpaudit.sinks.plain import short_name, short_words
-from ntpaudit.sinks.text import (
-    SEVERITY_COLOURS,
-    Column,
-    Paint,
-    finding_lines,
-    fix_lines,
-    labelled,
-    opening,
-    page,
-    painter,
-    table,
-)
 
 PROSE_WIDTH = 120
 """A longer line of words is hard to read, however wide the terminal."""

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ntpaudit.core.accounting import HOUR_S, Moment, Spans, by_hour, stretches
-from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import VERDICTS
+from ntpaudit.core.units import NS_PER_S
 
 DEFAULT_LOCAL_S = 60.0
 """The local interval of records that do not say theirs."""

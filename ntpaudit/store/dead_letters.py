@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ntpaudit.store.plain import revive
+from ntpaudit.store.serialization import revive
 
 DAMAGED = "damaged in the history, and cannot be sent"
 """The reason of a dead letter whose row is not what was written."""

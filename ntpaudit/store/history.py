@@ -5,15 +5,15 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ntpaudit.core.clocks import ClockReading
+from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.events import Event
-from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.policy import VERDICTS
 from ntpaudit.core.record import Kind, Record
-from ntpaudit.store.packing import pack_text, unpack_text
-from ntpaudit.store.plain import plain, revive, to_json
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.store.compression import pack_text, unpack_text
 from ntpaudit.store.records import read_record
+from ntpaudit.store.serialization import plain, revive, to_json
 
 HOUR_S = 3600
 

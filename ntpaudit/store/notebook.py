@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from ntpaudit.core.ntp.rate_limit import Memories
 from ntpaudit.core.observation import Observation
-from ntpaudit.core.politeness import Memories
 from ntpaudit.core.record import Record
 from ntpaudit.errors import StoreError
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from ntpaudit.core.observation import Daemon, KernelState
 from ntpaudit.core.record import Record
-from ntpaudit.store.packing import unpack_text
-from ntpaudit.store.plain import plain, revive
+from ntpaudit.store.compression import unpack_text
+from ntpaudit.store.serialization import plain, revive
 
 
 def read_record(value: Any) -> tuple[dict[str, Any], Record]:

@@ -4,8 +4,8 @@ import json
 import sqlite3
 from collections.abc import Mapping
 
-from ntpaudit.core.politeness import Memory
-from ntpaudit.store.plain import plain, revive, to_json
+from ntpaudit.core.ntp.rate_limit import Memory
+from ntpaudit.store.serialization import plain, revive, to_json
 
 
 def load_memories(connection: sqlite3.Connection) -> dict[str, Memory]:

@@ -22,7 +22,7 @@ import ntplib
 
 import ntpaudit
 from ntpaudit import __version__
-from ntpaudit.core.measurement import Measurement
+from ntpaudit.core.ntp.measurement import Measurement
 from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.probes.clock import SystemClock
 from ntpaudit.probes.ntp import exchange

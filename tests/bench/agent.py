@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from ntpaudit import audit
 from ntpaudit.agent import Agent, read_setting
-from ntpaudit.surroundings import Happened, System
+from ntpaudit.runtime import Happened, System
 from tests.world.flaky import FlakyDatabase
 from tests.world.host import Change, S, SimulatedHost
 from tests.world.servers import chronyd, influxd

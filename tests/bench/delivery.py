@@ -10,14 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
-from ntpaudit.config import InfluxConfig
+from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.core.delivery import MAX_LETTERS
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.delivery import make_courier
-from ntpaudit.sinks.line_protocol import render
+from ntpaudit.formats.line_protocol import render
 from ntpaudit.store import history
 from ntpaudit.store.history import Letter
-from ntpaudit.store.ledger import Ledger
+from ntpaudit.store.state import Ledger
 from tests.records import NOW_NS, record, servers
 from tests.world.packages import program
 from tests.world.servers import free_port, influxd, running

@@ -26,14 +26,14 @@ import psutil
 
 from grafana.__main__ import boards
 from grafana.queries import Language
-from ntpaudit.core.drift import Breach, Drift
-from ntpaudit.core.ntptime import NS_PER_S, format_utc
+from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.record import Health, Labels
-from ntpaudit.fleet.http import Server
+from ntpaudit.core.units import NS_PER_S, format_utc
 from ntpaudit.fleet.influxql import InfluxqlReader
 from ntpaudit.fleet.promql import PromqlReader
 from ntpaudit.fleet.reader import Reach
-from ntpaudit.sinks.line_protocol import render
+from ntpaudit.formats.line_protocol import render
+from ntpaudit.net.http import Server
 from tests.bench.delivery import _shim
 from tests.bench.page import WIDTH, Shown, look
 from tests.grafana.replay import Asked, Span, ask, targets

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store.database import open_database, transaction
 from tests.bench.process import process_cost
 from tests.histories import DAY_MINUTES, World, write

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet import Alarm, Clash, Fleet, FleetFinding, Host, Lie, Offset, Snapshot
-from ntpaudit.core.fleet_rules import RULES
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.fleet.checks import RULES
+from ntpaudit.core.fleet.model import Alarm, Clash, Fleet, FleetFinding, Host, Lie, Offset, Snapshot
 from ntpaudit.core.policy import Severity, Verdict
+from ntpaudit.core.units import NS_PER_S
 
 NOW_NS = 1_800_000_000 * NS_PER_S
 DAY_S = 86_400.0

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.clocks import MAX_DRIFT_PPM, max_drift_ppm
-from ntpaudit.core.drift import (
+from ntpaudit.core.clock.drift import (
     FORECAST_LIMIT_S,
     HORIZONS_S,
     MAX_SAMPLES,
@@ -36,6 +35,7 @@ from ntpaudit.core.drift import (
     student_t,
     theil_sen_ppm,
 )
+from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, max_drift_ppm
 from tests.core.worlds import DAY, HOUR, MS, NOON, S
 from tests.work import instructions
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from ntpaudit.core.checks import RULES
+from ntpaudit.core.checks.finding import LEVEL_SEVERITY
+from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.events import Event
-from ntpaudit.core.findings import LEVEL_SEVERITY
 from ntpaudit.core.policy import Severity
-from ntpaudit.store.plain import plain, revive
-from tests.core.lives import SILENT, LivingHost, Watch
+from ntpaudit.store.serialization import plain, revive
+from tests.core.random_agents import SILENT, LivingHost, Watch
 from tests.core.worlds import MS, NOON, S
 
 RAISED = Event("step-back", True, Severity.WARNING, "high", "the clock was set back", NOON, NOON - S, 5 * S)

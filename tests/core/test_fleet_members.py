@@ -4,11 +4,11 @@ from math import inf
 
 import pytest
 
-from ntpaudit.core.fleet import Alarm, Clash, Coverage, Lie, Member, Terms
-from ntpaudit.core.fleet_members import cover, gather, is_covered, narrow
-from ntpaudit.core.fleet_rules import judge_fleet
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.fleet.checks import judge_fleet
+from ntpaudit.core.fleet.members import cover, gather, is_covered, narrow
+from ntpaudit.core.fleet.model import Alarm, Clash, Coverage, Lie, Member, Terms
 from ntpaudit.core.policy import Severity
+from ntpaudit.core.units import NS_PER_S
 from tests.core.fleets import DAY_S, NOW_NS, host, snapshot
 
 

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet import Host, Member, Offset, Snapshot, Terms
-from ntpaudit.core.fleet_rules import judge_fleet
-from ntpaudit.core.fleet_severity import AHEAD_S, MAX_AGE_S, needs_tolerances, offset_verdict
-from ntpaudit.core.measurement import Interval
-from ntpaudit.core.ntptime import NS_PER_S
-from ntpaudit.core.ordering import order
+from ntpaudit.core.clock.interval import Interval
+from ntpaudit.core.fleet.checks import judge_fleet
+from ntpaudit.core.fleet.model import Host, Member, Offset, Snapshot, Terms
+from ntpaudit.core.fleet.ordering import order
+from ntpaudit.core.fleet.severity import AHEAD_S, MAX_AGE_S, needs_tolerances, offset_verdict
 from ntpaudit.core.policy import PROFILES, Severity
+from ntpaudit.core.units import NS_PER_S
 from tests.core.fleets import NOW_NS, found, host, only, snapshot
 
 HOUR_S = 3600.0

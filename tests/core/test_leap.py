@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntpaudit.core.clock.interval import Interval
+from ntpaudit.core.clock.steps import Step
 from ntpaudit.core.leap import across_leap, announced_leap, leap_of_step, month_end_ns
-from ntpaudit.core.measurement import Interval
 from ntpaudit.core.observation import Unavailable
-from ntpaudit.core.steps import Step
 from tests.core.worlds import DAY, MS, NOON, SYNCHRONISED, S, reading
 
 END = 1_793_491_200 * S

@@ -9,17 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.measurement import (
-    MAX_DISTANCE_NS,
-    Interval,
-    Measurement,
-    Stamps,
-    carry,
-    carry_measurement,
-    measure,
-    root_distance_ns,
-)
-from ntpaudit.core.packet import Refused, Reply, read_reply
+from ntpaudit.core.clock.interval import MAX_DISTANCE_NS, Interval, carry
+from ntpaudit.core.ntp.measurement import Measurement, Stamps, carry_measurement, measure, root_distance_ns
+from ntpaudit.core.ntp.packet import Refused, Reply, read_reply
 from tests.core.worlds import (
     DAY,
     ERA_1,

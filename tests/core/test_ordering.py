@@ -6,8 +6,8 @@ from itertools import combinations
 import pytest
 from hypothesis import given
 
-from ntpaudit.core.fleet import Host
-from ntpaudit.core.ordering import Measured, ambiguity, order, orderable
+from ntpaudit.core.fleet.model import Host
+from ntpaudit.core.fleet.ordering import Measured, ambiguity, order, orderable
 from tests.core.fleets import SPANS, WIDTHS, host, offset, worlds
 
 

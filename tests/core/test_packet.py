@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.packet import KissOfDeath, Refused, Reply, build_request, kiss_code, read_reply, tail_fault
+from ntpaudit.core.ntp.packet import KissOfDeath, Refused, Reply, build_request, kiss_code, read_reply, tail_fault
 from tests.core.worlds import ERA_1, NONCE, NOON, US, S, extension, packet, wire
 
 U64 = st.integers(0, 2**64 - 1)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.measurement import Interval
+from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.policy import (
     DEFAULT_PROFILE,
     PROFILES,

@@ -5,8 +5,8 @@ from math import isclose
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.poll_interval import PollInterval
+from ntpaudit.core.units import NS_PER_S
 from tests.histories import World, live
 
 _STRETCHES = st.lists(st.tuples(st.integers(0, 5000), st.sampled_from([15.0, 300.0, 3600.0])), min_size=1, max_size=8)

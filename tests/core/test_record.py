@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.checks import Case
-from ntpaudit.core.clocks import ClockReading
-from ntpaudit.core.drift import Breach, Drift
+from ntpaudit.core.checks.host import Case
+from ntpaudit.core.clock.drift import Breach, Drift
+from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.observation import (
     Daemon,
     Failure,

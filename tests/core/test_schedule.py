@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.core import schedule as module
-from ntpaudit.core.politeness import POOL_INTERVAL_S, SERVER_INTERVAL_S
+from ntpaudit.core.ntp.rate_limit import POOL_INTERVAL_S, SERVER_INTERVAL_S
 from ntpaudit.core.schedule import (
     CONFIRM_S,
     FIRST_WITHIN_S,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.clocks import ClockReading
-from ntpaudit.core.measurement import Interval
+from ntpaudit.core.clock.interval import Interval
+from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.observation import SourceObservation
 from ntpaudit.core.selection import (
     Agreement,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.sources import (
+from ntpaudit.core.ntp.sources import (
     CONTINENTS,
     DEFAULT_ZONE,
     NTP_PORT,

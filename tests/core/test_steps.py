@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.clocks import ClockReading
-from ntpaudit.core.steps import LEAST_STEP_NS, Step, Suspend, find_step, find_suspend, level_ns
-from tests.core.lives import LivingHost
+from ntpaudit.core.clock.readings import ClockReading
+from ntpaudit.core.clock.steps import LEAST_STEP_NS, Step, Suspend, find_step, find_suspend, level_ns
+from tests.core.random_agents import LivingHost
 from tests.core.worlds import DAY, ERA_1, HOUR, MS, NOON, US, YEAR, S
 
 STEPS_NS = [

@@ -8,9 +8,11 @@ from fractions import Fraction
 from math import floor
 from typing import Any
 
-from ntpaudit.core.checks import Case
-from ntpaudit.core.clocks import ClockReading
-from ntpaudit.core.measurement import Interval, Measurement, Stamps
+from ntpaudit.core.checks.host import Case
+from ntpaudit.core.clock.interval import Interval
+from ntpaudit.core.clock.readings import ClockReading
+from ntpaudit.core.ntp.measurement import Measurement, Stamps
+from ntpaudit.core.ntp.packet import Reply
 from ntpaudit.core.observation import (
     Daemon,
     Failure,
@@ -21,7 +23,6 @@ from ntpaudit.core.observation import (
     SourceObservation,
     Unavailable,
 )
-from ntpaudit.core.packet import Reply
 from ntpaudit.core.policy import PROFILES, Profile
 from ntpaudit.core.selection import select
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from ntpaudit.cli.demo import Place, Wish, _kept, _seen
-from ntpaudit.config import InfluxConfig
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.config.schema import InfluxConfig
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo import database
-from ntpaudit.demo.crew import Work, gather, live
 from ntpaudit.demo.database import await_fleet, read_database, recognise, told_before
-from ntpaudit.demo.outlets import StoreOutlet
-from ntpaudit.demo.story import Story, write_story
+from ntpaudit.demo.scenario import Story, write_story
+from ntpaudit.demo.workers import Work, gather, live
+from ntpaudit.demo.writers import StoreOutlet
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet import open_reader
-from ntpaudit.fleet.embedded import EmbeddedStore
+from ntpaudit.fleet.demo_store import EmbeddedStore
 from ntpaudit.fleet.reader import Reader
 from tests.command import ntpaudit
 from tests.world.packages import REPOSITORY

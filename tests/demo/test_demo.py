@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from ntpaudit.core.fleet import Terms
-from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.core.fleet.checks import judge_fleet
+from ntpaudit.core.fleet.model import Terms
 from ntpaudit.core.policy import Severity
-from ntpaudit.demo.story import truth, write_story
+from ntpaudit.demo.scenario import truth, write_story
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.reader import Reach
 from tests.command import Ran, ntpaudit

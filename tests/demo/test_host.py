@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.clocks import correction_ns, step_ns, suspended_ns
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.clock.readings import correction_ns, step_ns, suspended_ns
+from ntpaudit.core.clock.steps import find_step, find_suspend
 from ntpaudit.core.observation import PHASE_LIMIT_S
-from ntpaudit.core.steps import find_step, find_suspend
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.host import READ_NS, SimulatedHost
-from ntpaudit.demo.story import (
+from ntpaudit.demo.scenario import (
     CutOff,
     Mislead,
     Part,

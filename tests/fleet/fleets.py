@@ -4,14 +4,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ntpaudit.core.drift import Breach, Drift
+from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.events import Event
-from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.observation import SourceObservation
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Labels, Record
-from ntpaudit.fleet.embedded import EmbeddedStore
-from ntpaudit.sinks.line_protocol import date, points, render
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.fleet.demo_store import EmbeddedStore
+from ntpaudit.formats.line_protocol import date, points, render
 from tests.records import failed, record, seen, servers
 
 END_NS = (time.time_ns() // NS_PER_S - 60) * NS_PER_S

@@ -13,15 +13,15 @@ from typing import NamedTuple
 import pytest
 
 from ntpaudit.core.events import Event
-from ntpaudit.core.fleet import Fleet, Host, Member, Snapshot, Terms
-from ntpaudit.core.fleet_rules import judge_fleet
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.fleet.checks import judge_fleet
+from ntpaudit.core.fleet.model import Fleet, Host, Member, Snapshot, Terms
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import DatabaseOffset, Labels, Record
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.fleet import open_reader
-from ntpaudit.fleet.embedded import EmbeddedStore
+from ntpaudit.fleet.demo_store import EmbeddedStore
 from ntpaudit.fleet.reader import Reach
-from ntpaudit.sinks.line_protocol import points, render
+from ntpaudit.formats.line_protocol import points, render
 from tests.records import failed, record, seen, servers
 from tests.world.servers import influxd, victoria_metrics
 

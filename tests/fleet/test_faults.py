@@ -17,14 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet import Terms
-from ntpaudit.core.fleet_rules import judge_fleet
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.fleet.checks import judge_fleet
+from ntpaudit.core.fleet.model import Terms
 from ntpaudit.core.policy import Severity
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError
-from ntpaudit.fleet import http, open_reader
+from ntpaudit.fleet import open_reader
+from ntpaudit.fleet.decode import FULL_FIELDS
 from ntpaudit.fleet.reader import Reach, Reader
-from ntpaudit.fleet.rows import FULL_FIELDS
+from ntpaudit.net import http
 from ntpaudit.reports import fleet_csv, fleet_json, fleet_nagios, fleet_page, fleet_text
 from tests.records import NOW_NS
 from tests.world.flaky import Answer, Fault, FlakyDatabase, Hang, Octets, Request, certificate

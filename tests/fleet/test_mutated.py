@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.fleet import open_reader
-from ntpaudit.fleet.questions import Remote
 from ntpaudit.fleet.reader import Reach
+from ntpaudit.fleet.snapshot_query import Remote
 from tests.fleet.fleets import END_NS, lines
 from tests.fleet.test_faults import LANGUAGES, cells, check
 from tests.world.flaky import Answer, FlakyDatabase, Octets, Request

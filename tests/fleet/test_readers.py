@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet import Bounds, Bucket, Clash, Host, Offset, Snapshot, Terms
-from ntpaudit.core.fleet_rules import judge_fleet
-from ntpaudit.core.fleet_severity import offset_verdict
-from ntpaudit.core.movement import has_moved
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.fleet.checks import judge_fleet
+from ntpaudit.core.fleet.clock_shift import has_moved
+from ntpaudit.core.fleet.model import Bounds, Bucket, Clash, Host, Offset, Snapshot, Terms
+from ntpaudit.core.fleet.severity import offset_verdict
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Labels
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError
-from ntpaudit.fleet import open_reader, questions
+from ntpaudit.fleet import open_reader, snapshot_query
 from ntpaudit.fleet.influxql import InfluxqlReader
 from ntpaudit.fleet.promql import PromqlReader
 from ntpaudit.fleet.reader import Reach, Reader
-from ntpaudit.sinks.line_protocol import render
+from ntpaudit.formats.line_protocol import render
 from tests.fleet.fleets import END_NS, HOSTILE, HOSTILE_KEPT, HOSTILE_SITE, HOUR_S, keep, lines
 from tests.records import record, servers
 from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Request
@@ -541,8 +541,8 @@ def test_many_hosts_are_asked_for_all_at_once(
 ) -> None:
     """Where more hosts are late than can be named, the answer is the same, but for where the forgotten were."""
     ams = comparable(readers[kind].snapshot(END_NS, Reach("ams")))
-    monkeypatch.setattr(questions, "MAX_NAMES", 0)
-    monkeypatch.setattr(questions, "FRESH_S", 5.0)
+    monkeypatch.setattr(snapshot_query, "MAX_NAMES", 0)
+    monkeypatch.setattr(snapshot_query, "FRESH_S", 5.0)
     assert comparable(readers[kind].snapshot(END_NS, Reach())) == snapshots[kind]._replace(places={})
     assert comparable(readers[kind].snapshot(END_NS, Reach("ams"))) == ams._replace(places={})
 

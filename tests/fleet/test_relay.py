@@ -8,18 +8,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from ntpaudit.config import InfluxConfig
-from ntpaudit.core.fleet import Terms
-from ntpaudit.core.fleet_rules import judge_fleet
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.config.schema import InfluxConfig
+from ntpaudit.core.fleet.checks import judge_fleet
+from ntpaudit.core.fleet.model import Terms
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.delivery import make_courier
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.reader import Reach
-from ntpaudit.sinks.line_protocol import render
+from ntpaudit.formats.line_protocol import render
 from ntpaudit.store import history
 from ntpaudit.store.history import Letter
-from ntpaudit.store.ledger import Ledger
+from ntpaudit.store.state import Ledger
 from tests.command import ntpaudit
 from tests.records import record, servers
 from tests.waiting import until

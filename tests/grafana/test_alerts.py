@@ -7,7 +7,7 @@ import pytest
 
 from grafana.alerts import OWN_RULE, RULES, Rule
 from grafana.queries import LANGUAGES, Language
-from ntpaudit.core.ntptime import NS_PER_S
+from ntpaudit.core.units import NS_PER_S
 from tests.grafana.replay import Span, ask_influxql, ask_promql
 from tests.grafana.worlds import DISPUTED, JUDGED, Filled, Odd
 

@@ -14,7 +14,7 @@ from grafana.links import DOCS_URL, FINDINGS
 from grafana.panels import uid
 from grafana.queries import LANGUAGES, SOURCES, Language
 from ntpaudit.cli import cli
-from ntpaudit.core.checks import RULES as CHECKS
+from ntpaudit.core.checks.host import RULES as CHECKS
 from tests.grafana.replay import panels
 
 ROOT = FOLDER.parent

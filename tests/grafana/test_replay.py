@@ -11,9 +11,9 @@ from grafana.__main__ import BOARDS, boards
 from grafana.integrity import FOLLOWED, limits
 from grafana.panels import TOLERANCE
 from grafana.queries import LANGUAGES, Language
-from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.record import Record
+from ntpaudit.core.units import NS_PER_S
 from tests.grafana.replay import Answer, Choices, Span, ask_influxql, ask_promql, fill_in, targets, timed_targets
 from tests.grafana.worlds import Filled
 

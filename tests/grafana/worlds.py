@@ -10,16 +10,16 @@ from urllib.parse import urlsplit
 
 from grafana.__main__ import boards
 from grafana.queries import Language
-from ntpaudit.core.drift import Breach, Drift
+from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.events import Event
-from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.observation import SourceObservation
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import DatabaseOffset, Health, Labels, Record
-from ntpaudit.demo.asking import ask_directly
-from ntpaudit.demo.life import Life, Told
-from ntpaudit.demo.story import Story, Truth, truth, write_story
-from ntpaudit.sinks.line_protocol import date, render
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.demo.network import ask_directly
+from ntpaudit.demo.scenario import Story, Truth, truth, write_story
+from ntpaudit.demo.simulated_agent import Life, Told
+from ntpaudit.formats.line_protocol import date, render
 from tests.grafana.replay import DATABASE, Answer, Asked, Span, ask, targets
 from tests.records import failed, record, servers
 from tests.world.servers import influxd, victoria_metrics

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from ntpaudit.core.clocks import ClockReading, step_ns
+from ntpaudit.core.clock.readings import ClockReading, step_ns
 from ntpaudit.probes.clock import SystemClock
 from tests.world.clocks import ShiftedClock
 

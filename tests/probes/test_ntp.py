@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from ntpaudit.core.clocks import ClockReading
-from ntpaudit.core.measurement import Measurement
+from ntpaudit.core.clock.readings import ClockReading
+from ntpaudit.core.ntp.measurement import Measurement
 from ntpaudit.core.observation import Failure
 from ntpaudit.demo.server import Behaviour, Datagram, Header, NtpServer
 from ntpaudit.probes.clock import SystemClock

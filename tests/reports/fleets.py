@@ -2,8 +2,8 @@
 
 from math import inf, sin
 
-from ntpaudit.core.clocks import growth_ns
-from ntpaudit.core.fleet import (
+from ntpaudit.core.clock.readings import growth_ns
+from ntpaudit.core.fleet.model import (
     Alarm,
     Ambiguity,
     Bucket,

@@ -6,8 +6,8 @@ from math import inf
 
 import pytest
 
-from ntpaudit.core.fleet import Terms
-from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.core.fleet.checks import judge_fleet
+from ntpaudit.core.fleet.model import Terms
 from ntpaudit.core.policy import Severity
 from ntpaudit.reports.fleet_csv import render
 from tests.snapshots import ALARMS, HOSTS, SNAPSHOT

@@ -4,11 +4,11 @@ import json
 import re
 from math import inf, nan
 
-from ntpaudit.core.fleet import Offset, Terms
-from ntpaudit.core.fleet_rules import judge_fleet
-from ntpaudit.core.ntptime import format_utc
-from ntpaudit.core.ordering import order
+from ntpaudit.core.fleet.checks import judge_fleet
+from ntpaudit.core.fleet.model import Offset, Terms
+from ntpaudit.core.fleet.ordering import order
 from ntpaudit.core.policy import Severity
+from ntpaudit.core.units import format_utc
 from ntpaudit.reports.fleet_json import ORDER_SCHEMA, SCHEMA, render, render_absence, render_order
 from tests.records import NOW_NS
 from tests.snapshots import ALARMS, HOSTS, SNAPSHOT

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping
 
-from ntpaudit.core.fleet import Host, Offset, Terms
-from ntpaudit.core.fleet_rules import judge_fleet
+from ntpaudit.core.fleet.checks import judge_fleet
+from ntpaudit.core.fleet.model import Host, Offset, Terms
 from ntpaudit.core.policy import Severity
 from ntpaudit.reports.fleet_nagios import render, render_absence
 from tests.snapshots import BEFORE, HOSTS, SNAPSHOT, host

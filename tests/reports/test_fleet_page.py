@@ -10,21 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet import STEP_KINDS, Alarm, Bucket, Fleet, FleetFinding, Member, Offset, Tally, Terms
+from ntpaudit.core.fleet.model import STEP_KINDS, Alarm, Bucket, Fleet, FleetFinding, Member, Offset, Tally, Terms
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.wording import direction, span
-from ntpaudit.reports.fleet_figures import (
-    Course,
-    Frame,
-    Jump,
-    Scale,
-    band,
-    common_scale,
-    draw_course,
-    frame_of,
-    jumps,
-    over_time,
-)
+from ntpaudit.core.units import direction, span
+from ntpaudit.render.svg import Course, Frame, Jump, Scale, band, common_scale, draw_course, frame_of, jumps, over_time
 from ntpaudit.reports.fleet_page import MANY, MOST_COURSES, headline, render
 from tests.reports import fleets
 from tests.reports.fleets import NOW_NS, PERIOD_S, SPAN_NS, S, fleet_of, member

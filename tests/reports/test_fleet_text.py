@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet import Alarm, Clash, Fleet, Host, Lie, Member, Offset, Terms
-from ntpaudit.core.fleet_rules import judge_fleet
-from ntpaudit.core.ntptime import format_utc
-from ntpaudit.core.ordering import order
+from ntpaudit.core.fleet.checks import judge_fleet
+from ntpaudit.core.fleet.model import Alarm, Clash, Fleet, Host, Lie, Member, Offset, Terms
+from ntpaudit.core.fleet.ordering import order
 from ntpaudit.core.policy import Severity
+from ntpaudit.core.units import format_utc
 from ntpaudit.reports import fleet_nagios
 from ntpaudit.reports.fleet_summary import sentence
 from ntpaudit.reports.fleet_text import FINDINGS, ROWS, first_rows, render, render_absence, render_order

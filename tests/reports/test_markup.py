@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
-from ntpaudit.reports.markup import breakable, environment
-from ntpaudit.sinks.plain import one_line
+from ntpaudit.render.html import breakable, environment
+from ntpaudit.render.text_safety import one_line
 from tests.world.packages import REPOSITORY
 
 REPORTS = REPOSITORY / "ntpaudit/reports"

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ntpaudit.core.events import Event
-from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Health, Kind, Record
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store import history
+from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.history import Letter
-from ntpaudit.store.ledger import Concluded, Ledger
-from ntpaudit.store.packing import unpack_text
+from ntpaudit.store.state import Concluded, Ledger
 from tests.records import NOW_NS, observation, reading, record, servers
 
 MINUTE_NS = 60 * NS_PER_S

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ntpaudit.core.politeness import Memory
+from ntpaudit.core.ntp.rate_limit import Memory
 from ntpaudit.errors import StoreError
 from ntpaudit.store import history, servers
 from ntpaudit.store.database import (
@@ -23,7 +23,7 @@ from ntpaudit.store.database import (
     transaction,
     unsynced_transaction,
 )
-from ntpaudit.store.plain import plain, to_json
+from ntpaudit.store.serialization import plain, to_json
 from tests.records import observation, record
 from tests.records import servers as answers
 from tests.store.audits import audit

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.ntptime import NS_PER_S
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store import history
+from ntpaudit.store.compression import pack_text, unpack_text
 from ntpaudit.store.database import open_database, open_memory, transaction
 from ntpaudit.store.history import MAX_AGED, Trimmed
-from ntpaudit.store.packing import pack_text, unpack_text
-from ntpaudit.store.plain import plain, to_json
+from ntpaudit.store.serialization import plain, to_json
 from tests.records import CASES, NOW_NS, records
 from tests.store.audits import BOOT, audit, event, letter, number_of
 

@@ -3,7 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
-from ntpaudit.core.politeness import Memory, Moment
+from ntpaudit.core.ntp.rate_limit import Memory, Moment
 from ntpaudit.store.database import open_database
 from ntpaudit.store.servers import load_memories, save_memories
 from tests.store.audits import BOOT

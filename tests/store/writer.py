@@ -7,7 +7,7 @@ import os
 import sys
 
 from ntpaudit.store import history
-from ntpaudit.store.ledger import Ledger
+from ntpaudit.store.state import Ledger
 from tests.store.audits import audit, deliver, keep
 
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ntpaudit.core.clocks import ClockReading
+from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.probes.clock import Clock
 
 

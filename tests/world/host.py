@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ntpaudit import audit
-from ntpaudit.core.clocks import ClockReading
-from ntpaudit.core.measurement import Measurement, Stamps, measure
-from ntpaudit.core.ntptime import encode
+from ntpaudit.core.clock.readings import ClockReading
+from ntpaudit.core.ntp.measurement import Measurement, Stamps, measure
+from ntpaudit.core.ntp.packet import Reply
+from ntpaudit.core.ntp.rate_limit import Memories
+from ntpaudit.core.ntp.sources import Server
+from ntpaudit.core.ntp.time import encode
 from ntpaudit.core.observation import (
     Daemon,
     Failure,
@@ -18,11 +21,8 @@ from ntpaudit.core.observation import (
     SourceObservation,
     Unavailable,
 )
-from ntpaudit.core.packet import Reply
-from ntpaudit.core.politeness import Memories
-from ntpaudit.core.sources import Server
-from ntpaudit.surroundings import Facts, Happened
-from ntpaudit.survey import Update, Voice
+from ntpaudit.polling import Update, Voice
+from ntpaudit.runtime import Facts, Happened
 
 S = 1_000_000_000
 CHRONYD = Daemon("chronyd", 4711)

@@ -4,7 +4,7 @@ import glob
 import os
 from collections.abc import Collection
 
-from ntpaudit.core.sources import NTP_PORT
+from ntpaudit.core.ntp.sources import NTP_PORT
 
 
 class Files:

@@ -4,7 +4,7 @@ import glob
 import os.path
 from collections.abc import Iterator
 
-from ntpaudit.core.sources import NTP_PORT
+from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.probes.daemons.files import Files, split_port
 from ntpaudit.probes.daemons.kind import (
     COMMAND_LINE,

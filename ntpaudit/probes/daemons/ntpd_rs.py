@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ntpaudit.core.sources import NTP_PORT
+from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.probes.daemons.files import Files, split_port
 from ntpaudit.probes.daemons.kind import ConfiguredServer, Kind, Process, always, configuration, read_options
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from ntpaudit.core.sources import NTP_PORT
+from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.probes.daemons.files import Files
 from ntpaudit.probes.daemons.kind import ConfiguredServer, Kind, Process, always
 

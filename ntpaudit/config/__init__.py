@@ -1,0 +1,1 @@
+"""The configuration: every key, from TOML and back."""

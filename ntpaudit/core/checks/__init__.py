@@ -1,0 +1,1 @@
+"""Findings of one host: the rules, and when a finding is raised and cleared."""

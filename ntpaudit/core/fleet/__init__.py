@@ -1,0 +1,1 @@
+"""All hosts at once: members, severity, order of events, clock shifts, rules."""

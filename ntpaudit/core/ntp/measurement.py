@@ -1,0 +1,115 @@
+"""Four timestamps to an interval that holds the true offset; the sign convention, stated once.
+
+offset (theta) = reference - host. **Positive: the host is behind (slow). Negative: the host is ahead (fast).** True in
+every value, field and output of ntpaudit.
+"""
+
+from typing import Literal, NamedTuple
+
+from ntpaudit.core.clock.interval import MAX_STEP_NS, Interval, carry
+from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns, step_ns
+from ntpaudit.core.ntp.packet import Refused, Reply
+from ntpaudit.core.ntp.time import decode, difference_ns
+from ntpaudit.core.units import NS_PER_S
+
+MAX_SERVER_INTERVAL_NS = 4 * NS_PER_S
+"""The longest a server may hold a request, chrony's test A (V12)."""
+
+
+_DELAY_TOLERANCE_PPM = 500
+_SHORT_ROUNDING_NS = 3 * NS_PER_S // (2 * 65536) + 1  # W4: half a unit for root delay / 2, one for root dispersion
+
+Timestamping = Literal["kernel", "user"]
+
+
+class Stamps(NamedTuple):
+    """When the request left (T1) and the reply came (T4) by the host's clock, and the clocks around both.
+
+    T1 is not after the true departure and T4 not before the true arrival (T1 of MEASUREMENT §8): whatever the latency,
+    that only widens the interval.
+    """
+
+    sent_ns: int
+    arrived_ns: int
+    before: ClockReading
+    after: ClockReading
+    timestamping: Timestamping
+
+
+class Measurement(NamedTuple):
+    """What one exchange with one server says about the host's clock at the moment `stamps.after`."""
+
+    reply: Reply
+    stamps: Stamps
+    received_ns: int
+    transmitted_ns: int
+    offset_ns: int
+    delay_ns: int
+    interval: Interval
+
+
+def measure(reply: Reply, stamps: Stamps) -> Measurement | Refused:
+    """Turn an exchange into an interval that holds the true offset without assuming symmetric delay (B1 to B4).
+
+    Refuses with the codes of V12, V13 and V14.
+    """
+    served_ns = difference_ns(reply.transmitted, reply.received)
+    elapsed_ns = stamps.arrived_ns - stamps.sent_ns
+    delay_ns = elapsed_ns - served_ns
+    precision_ns = _power_of_two_ns(reply.precision)
+    host_precision_ns = max(1, stamps.before.width_ns, stamps.after.width_ns)  # B4
+    if not abs(step_ns(stamps.before, stamps.after)) <= MAX_STEP_NS:
+        return Refused("local-step", ours=True)  # V14, before V13: a step would look like a negative delay
+    if not 0 <= served_ns <= MAX_SERVER_INTERVAL_NS:
+        return Refused("server-interval", ours=True)  # V12
+    tolerance_ns = precision_ns + host_precision_ns + elapsed_ns * _DELAY_TOLERANCE_PPM // 1_000_000
+    if not delay_ns >= -tolerance_ns:
+        return Refused("negative-delay", ours=True)  # V13
+
+    received_ns = decode(reply.received)
+    transmitted_ns = received_ns + served_ns  # not decoded by itself: the pivot may lie between T2 and T3
+    forward_ns = received_ns - stamps.sent_ns
+    backward_ns = transmitted_ns - stamps.arrived_ns
+    error_ns = (
+        root_distance_ns(reply)  # B2
+        + precision_ns
+        + host_precision_ns
+        # B3 asks for PHI; a bound takes B5's rate, until the reading, which may come long after the stamp of the reply,
+        # and the clock's own slew meanwhile as it was seen
+        + growth_ns(stamps.after.raw_ns - stamps.before.raw_ns)
+        + abs(correction_ns(stamps.before, stamps.after))
+        + _SHORT_ROUNDING_NS
+    )
+    # min and max: a delay just below zero, which V13 lets pass, puts the ends the other way round
+    interval = Interval(min(backward_ns, forward_ns) - error_ns, max(backward_ns, forward_ns) + error_ns)
+    return Measurement(
+        reply,
+        stamps,
+        received_ns,
+        transmitted_ns,
+        (forward_ns + backward_ns) // 2,
+        max(delay_ns, host_precision_ns),
+        interval,
+    )
+
+
+def root_distance_ns(reply: Reply) -> int:
+    """Return how wrong the server itself says it can be: root delay / 2 + root dispersion, rounded up (B2)."""
+    return -(-(reply.root_delay + 2 * reply.root_dispersion) * NS_PER_S // 131_072)
+
+
+def carry_measurement(sample: Measurement, now: ClockReading, drift_ppm: float = MAX_DRIFT_PPM) -> Interval:
+    """Carry what one exchange says to another moment, of an oscillator that is off by `drift_ppm` at most (R4).
+
+    The exchange was measured as if the oscillator were off by `MAX_DRIFT_PPM`; for a worse one the interval is widened.
+    """
+    before, after = sample.stamps.before, sample.stamps.after
+    elapsed_ns = after.raw_ns - before.raw_ns
+    excess_ns = max(0, growth_ns(elapsed_ns, drift_ppm) - growth_ns(elapsed_ns))
+    interval = Interval(sample.interval.earliest_ns - excess_ns, sample.interval.latest_ns + excess_ns)
+    return carry(interval, after, now, drift_ppm)
+
+
+def _power_of_two_ns(exponent: int) -> int:
+    """Turn a precision field (log2 seconds) into nanoseconds, rounded up."""
+    return NS_PER_S << exponent if exponent >= 0 else -(-NS_PER_S >> -exponent)

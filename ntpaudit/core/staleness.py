@@ -1,0 +1,184 @@
+"""What the agent's last record is still worth: how old it is, and whether it may be believed."""
+
+from typing import Any, NamedTuple
+
+from ntpaudit.core.ntp.rate_limit import Moment
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.record import Record
+from ntpaudit.core.units import NS_PER_S, span
+
+LATE_INTERVALS = 3
+"""An agent that has kept no record for so many of its local intervals is late ..."""
+
+LATE_S = 10.0
+"""... and so much more, for a busy machine."""
+
+
+class AgentState(NamedTuple):
+    """What an agent says of itself when it starts: its intervals in seconds, its process, and since when it runs.
+
+    `next_poll_boottime_ns` is when it first polls its sources, or does so again where they may not be queried yet.
+    """
+
+    local_s: float = 60.0
+    network_s: float = 300.0
+    pool_s: float = 3600.0
+    pid: int | None = None
+    version: str | None = None
+    boot_id: str | None = None
+    started_boottime_ns: int | None = None
+    next_poll_boottime_ns: int | None = None
+
+    @property
+    def stale_after_s(self) -> float:
+        """How old the last record may be before nothing can be said of the clock any more."""
+        return LATE_INTERVALS * self.local_s + LATE_S
+
+
+class HostNow(NamedTuple):
+    """The host that a record is read on: the moment by its clocks, its machine id, and whether its agent runs here.
+
+    That is the one whose state is read with the record: it holds the folder and has stored that state. While another
+    one starts, the state is still that of an agent of before. None where it cannot be seen.
+    """
+
+    moment: Moment
+    machine_id: str | None = None
+    agent_runs: bool | None = None
+
+
+class Wait(NamedTuple):
+    """For how long an agent has run, and in how many seconds it polls sources next; negative where that is past."""
+
+    up_s: float
+    poll_s: float
+
+
+class Standing(NamedTuple):
+    """The agent's last record, so long after: `age_s` of at most `stale_after_s` can be believed.
+
+    `doubt` says why the record tells nothing of this clock, whatever its age; None where it does. `asked` is the last
+    record of an audit that polled sources, `asked_age_s` old; both None where there is none. `agent_up_s` is how long
+    the agent had run when it made the record, None where another one made it; `wait` is for what it waits, if it runs.
+    """
+
+    record: Record
+    age_s: float
+    stale_after_s: float
+    agent: AgentState
+    agent_up_s: float | None
+    asked: Record | None
+    asked_age_s: float | None
+    doubt: str | None = None
+    wait: Wait | None = None
+
+    @property
+    def is_stale(self) -> bool:
+        """The record says nothing of the clock as it is now: it is too old, or not of this clock at all."""
+        return self.doubt is not None or not self.age_s <= self.stale_after_s
+
+    @property
+    def severity(self) -> Severity:
+        """How bad it is: what cannot be known any more is unknown, whatever it was."""
+        return Severity.UNKNOWN if self.is_stale else self.record.severity
+
+
+def judge_standing(
+    record: Record, asked: Record | None, agent: AgentState, here: HostNow, stale_after_s: float | None = None
+) -> Standing:
+    """Say what a record is worth at a moment. `stale_after_s` overrides the age that the agent's interval allows."""
+    is_of_this_boot = _is_of_this_boot(record, agent, here)
+    age = _age_s(record, agent, here)
+    return Standing(
+        record=record,
+        age_s=age,
+        stale_after_s=agent.stale_after_s if stale_after_s is None else stale_after_s,
+        agent=agent,
+        agent_up_s=_agent_up_s(record, agent),
+        asked=asked,
+        asked_age_s=None if asked is None else _age_s(asked, agent, here),
+        doubt=_doubt(record, is_of_this_boot, age, here.machine_id),
+        wait=wait_of(agent, here),
+    )
+
+
+def _agent_up_s(record: Record, agent: AgentState) -> float | None:
+    """Return how long the agent had run when it made a record; None where another one made it."""
+    if agent.started_boottime_ns is None or agent.boot_id != record.host.boot_id:
+        return None
+    up_ns = record.boottime_ns - agent.started_boottime_ns
+    return up_ns / NS_PER_S if up_ns >= 0 else None
+
+
+def wait_of(agent: AgentState, here: HostNow) -> Wait | None:
+    """Return what an agent that runs waits for; None where none runs, or where it does not say."""
+    started_ns, poll_ns = agent.started_boottime_ns, agent.next_poll_boottime_ns
+    if not here.agent_runs or started_ns is None or poll_ns is None:
+        return None
+    now_ns = here.moment.boottime_ns
+    return Wait((now_ns - started_ns) / NS_PER_S, (poll_ns - now_ns) / NS_PER_S)
+
+
+def _age_s(record: Record, agent: AgentState, here: HostNow) -> float:
+    """Return how old a record is: by uptime within its boot, which a stepped clock does not fool.
+
+    Of another boot it is by the host's clock, and never less than this boot has lasted.
+    """
+    if _is_of_this_boot(record, agent, here):
+        return (here.moment.boottime_ns - record.boottime_ns) / NS_PER_S
+    return here.moment.since_s(Moment(record.host.boot_id, record.boottime_ns, record.host_ns))
+
+
+def _is_of_this_boot(record: Record, agent: AgentState, here: HostNow) -> bool | None:
+    """Whether a record was made in this boot; None where that cannot be known.
+
+    An agent that runs here knows it by itself: a container may show everybody but a sandboxed service a boot id of its
+    own. Where the agent sees none, only what was recorded since its start is certainly of this boot.
+    """
+    boot_id, started_ns = record.host.boot_id, agent.started_boottime_ns
+    is_of_agent = here.agent_runs and started_ns is not None and agent.boot_id == boot_id
+    if is_of_agent and (boot_id is not None or record.boottime_ns >= (started_ns or 0)):
+        return True
+    if boot_id is None or here.moment.boot_id is None:
+        return None
+    return boot_id == here.moment.boot_id
+
+
+def _doubt(record: Record, is_of_this_boot: bool | None, age: float, machine_id: str | None) -> str | None:
+    """Say why a record tells nothing of the clock of this host in this boot; None where it does."""
+    other_id = record.host.machine_id
+    if machine_id is not None and other_id is not None and machine_id != other_id:
+        return f"the last record is of another machine (id {other_id[:8]}..., this one is {machine_id[:8]}...)"
+    if is_of_this_boot is None:
+        return "there is no boot id, so whether the last record is of this boot is not known"
+    if not is_of_this_boot:
+        return "the last record is of another boot"
+    if age < 0:
+        return f"the last record is {span(-age)} ahead of this host's uptime"
+    return None
+
+
+def read_agent_state(data: Any) -> AgentState:
+    """Read what an agent said of itself; what makes no sense takes its default."""
+    entries = data if isinstance(data, dict) else {}
+    default = AgentState()
+    return AgentState(
+        local_s=_span(entries.get("local_s"), default.local_s),
+        network_s=_span(entries.get("network_s"), default.network_s),
+        pool_s=_span(entries.get("pool_s"), default.pool_s),
+        pid=_of(int, entries.get("pid")),
+        version=_of(str, entries.get("version")),
+        boot_id=_of(str, entries.get("boot_id")),
+        started_boottime_ns=_of(int, entries.get("started_boottime_ns")),
+        next_poll_boottime_ns=_of(int, entries.get("next_poll_boottime_ns")),
+    )
+
+
+def _span(value: Any, default: float) -> float:
+    """Return a positive number of seconds."""
+    return float(value) if type(value) in (int, float) and 0 < value < 1e9 else default
+
+
+def _of(kind: type[Any], value: Any) -> Any:
+    """Return a value of that kind, else None."""
+    return value if type(value) is kind else None

@@ -1,0 +1,132 @@
+"""Times, durations and directions as text, the same in every message, and read back from text."""
+
+from datetime import datetime, timedelta
+from math import ceil, floor, log10
+from typing import Literal
+
+NS_PER_S = 1_000_000_000
+
+
+_UNIX_EPOCH = datetime(1970, 1, 1)  # naive on purpose: only ever used as arithmetic on UTC
+
+
+def format_utc(unix_ns: int) -> str:
+    """Write a point in time as RFC 3339 with nine decimals and `Z`; the years 1 to 9999."""
+    seconds, ns = divmod(unix_ns, NS_PER_S)
+    return f"{(_UNIX_EPOCH + timedelta(seconds=seconds)).isoformat()}.{ns:09d}Z"
+
+
+def parse_utc(text: str) -> int:
+    """Read what `format_utc` wrote; ValueError for anything else."""
+    since = datetime.fromisoformat(text[:19]) - _UNIX_EPOCH
+    unix_ns = (since.days * 86_400 + since.seconds) * NS_PER_S + int(text[20:29])
+    if format_utc(unix_ns) != text:
+        raise ValueError(f"not a UTC time with nine decimals: {text!r}")
+    return unix_ns
+
+
+Rounding = Literal["near", "up", "down"]
+
+_UNITS = (
+    (2 * 365.25 * 86400, 365.25 * 86400, "years"),
+    (2 * 86400.0, 86400.0, "days"),
+    (2 * 3600.0, 3600.0, "h"),
+    (2 * 60.0, 60.0, "min"),
+    (1.0, 1.0, "s"),
+    (1e-3, 1e-3, "ms"),
+    (1e-6, 1e-6, "us"),
+    (0.0, 1e-9, "ns"),
+)
+"""From how many seconds on a unit is used, how long it is, and its name."""
+
+
+def span(seconds: float, *, rounding: Rounding = "near") -> str:
+    """Write a span with at most three significant digits and its unit; `rounding` is `near`, `up` (a bound) or `down`.
+
+    A bound is rounded up and a least error down, so that no output claims more than was measured.
+    """
+    size = abs(seconds)
+    for least, scale, unit in _UNITS:  # noqa: B007
+        if size >= least:
+            break
+    value = size / scale
+    exponent = floor(log10(value)) - 2 if value >= 1e-9 else 0
+    step = 10.0**exponent
+    quotient = value / step
+    match rounding:
+        case "up":
+            digits = ceil(quotient - 1e-9) * step
+        case "down":
+            digits = floor(quotient + 1e-9) * step
+        case _:
+            digits = round(quotient) * step
+    if exponent >= 0:
+        return f"{digits:.0f} {unit}"
+    return f"{f'{digits:.{-exponent}f}'.rstrip('0').rstrip('.')} {unit}"
+
+
+_SUFFIXES = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86_400.0,
+    "y": 365.25 * 86_400,
+}
+
+
+MAX_DIGITS = 30
+"""No number that a person writes is longer: thousands of digits are infinite as a float, and refused as an integer."""
+
+_BRIEF = 60
+
+
+def brief(text: str) -> str:
+    """Quote a text from outside in a message, and no more of it than tells which one it is."""
+    return repr(text) if len(text) <= _BRIEF else f"{text[:_BRIEF]!r}... ({len(text)} characters)"
+
+
+def parse_span(text: str) -> float:
+    """Read a span such as `100ms`, `64s`, `30m`, `12h`, `90d` or `7y`, in seconds; ValueError says how to write one."""
+    number = text.strip().rstrip("abcdefghijklmnopqrstuvwxyz")
+    unit = text.strip()[len(number) :]
+    digits = number.strip()
+    is_number = digits.replace(".", "", 1).isdecimal() and digits.isascii() and len(digits) <= MAX_DIGITS
+    if unit in _SUFFIXES and is_number:
+        return float(digits) * _SUFFIXES[unit]
+    if not unit and is_number:
+        raise ValueError(f"{text!r} needs a unit, such as {digits}s, {digits}m or {digits}h")
+    raise ValueError(
+        f"{brief(text)} is no span of time: write a number and its unit, such as 100ms, 64s, 30m, 12h, 90d or 7y"
+    )
+
+
+_SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def parse_size(text: str) -> int:
+    """Read a size such as `512MiB` or `1GiB`, in bytes; ValueError says how to write one."""
+    number = text.strip().rstrip("BKMGik")
+    unit = text.strip()[len(number) :]
+    digits = number.strip()
+    is_number = digits.isdecimal() and digits.isascii() and len(digits) <= MAX_DIGITS
+    if unit in _SIZES and is_number and int(digits) * _SIZES[unit] >= 1 << 20:
+        return int(digits) * _SIZES[unit]
+    raise ValueError(f"{brief(text)} is no size: write a number and its unit, such as 512MiB or 1GiB, 1MiB at least")
+
+
+def direction(offset: float) -> str:
+    """Say where the host's clock stands: a positive offset is `behind`, any other `ahead`."""
+    return "behind" if offset > 0 else "ahead"
+
+
+def standing(offset: float) -> str:
+    """Write how far the host's clock stands from the true time, and where, such as `40 ms behind`."""
+    return f"{span(offset)} {direction(offset) if offset else 'off'}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun, such as `1 server` or `4 servers`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,371 @@
+"""What happens to whom in the simulated fleet: data, cast by a seed for any number of hosts; and what is true of it."""
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.schedule import Intervals
+from ntpaudit.core.units import NS_PER_S
+
+MIN_HOSTS = 3
+MIN_HOURS = 6.0
+"""A shorter history would begin in the middle of what it tells."""
+
+SCALED_HOSTS = 24
+"""So many hosts have every fault once. Fewer have only the first of them, many more of them a share of each."""
+
+SHARE = 0.005
+"""The share of each fault in a large fleet."""
+
+SITE_HOSTS = 200
+"""A large fleet has a site for so many hosts."""
+
+DETAILED_HOSTS = 2000
+"""A larger fleet looks at its hosts half as often between two audits that ask servers, to be told in time."""
+
+ENV = "demo"
+
+_CITIES = ("ams", "fra", "sgp", "iad", "nrt", "gru", "jnb", "syd", "dub", "del", "sfo", "scl")
+_KINDS = ("web", "db", "app", "web", "mail", "db", "log", "app")
+_DAEMONS = ("chronyd",) * 7 + ("ntpd",) * 2 + ("systemd-timesyncd",)
+
+MOVED_SITE, LIED_TO_SITE, WALKED_SITE = "sgp", "fra", "ams"
+
+
+class SetClock(NamedTuple):
+    """Somebody sets the clock, forward if positive."""
+
+    size_s: float
+
+
+class Suspend(NamedTuple):
+    """The host sleeps for so long; its hardware clock goes on."""
+
+    for_s: float
+
+
+class Reboot(NamedTuple):
+    """The host boots anew."""
+
+
+class StopDaemon(NamedTuple):
+    """The time daemon ends, and nobody starts it again."""
+
+
+class StartDaemon(NamedTuple):
+    """A time daemon starts, and sets the clock by `size_s`, as it finds it wrong."""
+
+    size_s: float
+
+
+class CutOff(NamedTuple):
+    """From now on a firewall refuses what the host and its time daemon ask of any server."""
+
+
+class Mislead(NamedTuple):
+    """The server that the time daemon follows, none of those that are asked here, is wrong from now on.
+
+    By `jump_s` at once, positive is ahead, and further by `walk_ppm` until it is wrong by `most_s`.
+    """
+
+    jump_s: float = 0.0
+    walk_ppm: float = 0.0
+    most_s: float = 0.0
+
+
+class FallSilent(NamedTuple):
+    """The agent ends, and nobody starts it again."""
+
+
+What = SetClock | Suspend | Reboot | StopDaemon | StartDaemon | CutOff | Mislead | FallSilent
+
+
+class Event(NamedTuple):
+    """What happens so long before the end of the history."""
+
+    ago_s: float
+    what: What
+
+
+class Fault(NamedTuple):
+    """What is wrong with a host, and what must be found at the end: its severity, and the findings that count.
+
+    `home` is the site of the only host, or the first, that has it. `free_ppm` is the rate of an oscillator that nobody
+    disciplines, None where a daemon does. `daemon` None is any.
+    """
+
+    name: str
+    severity: Severity
+    findings: frozenset[str] = frozenset()
+    home: str = ""
+    events: tuple[Event, ...] = ()
+    daemon: str | None = None
+    free_ppm: float | None = None
+    sources: int | None = None
+    kind: str | None = None
+
+
+_H = 3600.0
+
+HEALTHY = Fault("healthy", Severity.OK)
+
+FAULTS = (
+    Fault(
+        "undisciplined",
+        Severity.CRITICAL,
+        frozenset({"offset-out", "unsynced"}),
+        "ams",
+        free_ppm=41.0,
+    ),
+    Fault(
+        "time-zone",  # somebody set the local time as if it were UTC, and ntpd gave up, as it does beyond 1000 s
+        Severity.CRITICAL,
+        frozenset({"offset-out", "tz-or-rtc-fault", "stale-compare", "daemon-count"}),
+        "fra",
+        (Event(5.2 * _H, SetClock(3600.0)), Event(5.2 * _H, StopDaemon())),
+        daemon="ntpd",
+    ),
+    Fault("silent", Severity.UNKNOWN, frozenset(), "sgp", (Event(2 * _H, FallSilent()),)),
+    Fault(
+        "repaired-step",
+        Severity.OK,
+        frozenset(),
+        "ams",
+        (Event(4 * _H, StopDaemon()), Event(3.99 * _H, SetClock(-2.5)), Event(3.6 * _H, StartDaemon(2.5))),
+    ),
+    Fault("recent-step", Severity.WARNING, frozenset({"step-back"}), "fra", (Event(0.35 * _H, SetClock(-0.12)),)),
+    Fault(
+        "cut-off",
+        Severity.UNKNOWN,
+        frozenset({"evidence-gap", "unreachable-sources"}),
+        "fra",
+        (Event(3 * _H, CutOff()), Event(2.99 * _H, Reboot())),
+        daemon="chronyd",
+    ),
+    Fault("slow-walk", Severity.OK, frozenset(), WALKED_SITE, (Event(1.75 * _H, Mislead(0.0, 12.0, 0.09)),)),
+    Fault("suspended", Severity.OK, frozenset(), "sgp", (Event(5 * _H, Suspend(3 * _H)),), kind="laptop"),
+    Fault("one-source", Severity.WARNING, frozenset({"source-quorum"}), "ams", sources=1),
+)
+"""In the order in which a fleet that is too small for all of them gets them."""
+
+SITE_MOVE = Event(0.6 * _H, Mislead(0.06))
+"""What happens to the server that the daemons of a whole site follow."""
+
+LIE_S = 37.0
+"""A GPS receiver that serves TAI for UTC is so far ahead."""
+
+LIES_AGO_S = 5.5 * _H
+
+
+class Source(NamedTuple):
+    """A server that is asked: how wrong it is (positive is ahead), and what it says of itself.
+
+    At `lies_ns` and later it is wrong by `lie_s` more. `number` tells it from the others.
+    """
+
+    name: str
+    number: int
+    error_s: float
+    root_delay_s: float
+    root_dispersion_s: float
+    stratum: int = 2
+    reference_id: bytes = b"GPS\0"
+    network_s: float = 0.001
+    lie_s: float = 0.0
+    lies_ns: int = 0
+
+    def error_ns(self, utc_ns: int) -> int:
+        """Return how far its clock is ahead at a moment of true time."""
+        lie_s = self.lie_s if self.lie_s and utc_ns >= self.lies_ns else 0.0
+        return round((self.error_s + lie_s) * NS_PER_S)
+
+
+HONEST = (
+    Source("ntp1.example.net", 1, 0.0002, 0.0008, 0.0006, reference_id=bytes((192, 0, 2, 11))),
+    Source("ntp2.example.net", 2, -0.0003, 0.0014, 0.0008, reference_id=bytes((192, 0, 2, 12))),
+    Source("ntp3.example.net", 3, 0.0004, 0.0022, 0.0009, reference_id=bytes((198, 51, 100, 13))),
+    Source("ntp4.example.net", 4, -0.0002, 0.0030, 0.0012, reference_id=bytes((203, 0, 113, 14))),
+)
+"""Each is less wrong than its own root distance, as an honest server is."""
+
+
+class Part(NamedTuple):
+    """One host in the story. `behind_s` is how far its clock is behind when the history begins."""
+
+    name: str
+    site: str
+    fault: Fault
+    daemon: str | None
+    oscillator_ppm: float
+    behind_s: float
+    sources: tuple[Source, ...]
+    events: tuple[Event, ...]
+
+
+class Story(NamedTuple):
+    """A fleet and its fate. Who takes part depends on the seed and the number of hosts, not on the time."""
+
+    seed: int
+    begin_ns: int
+    end_ns: int
+    intervals: Intervals
+    parts: tuple[Part, ...]
+    sources: tuple[Source, ...]
+
+
+class Stepped(NamedTuple):
+    """A clock that was set, when, and by how much; positive is forward."""
+
+    host: str
+    utc_ns: int
+    size_s: float
+
+
+class Truth(NamedTuple):
+    """What is true of a story at its end, by its own numbers: what a fleet's findings are held against.
+
+    A host is in one of the first five. `findings` holds those of a reporting host's own agent that count for it.
+    `stepped` has every step of the history. `sites_moved` tells by how many seconds clocks moved forward in the last
+    hour, `common_sources` whom a server lied to and in how many seconds, `risky_sites` where two events a second apart
+    may be stamped in the wrong order.
+    """
+
+    critical: frozenset[str]
+    warning: frozenset[str]
+    silent: frozenset[str]
+    unmeasured: frozenset[str]
+    ok: frozenset[str]
+    findings: Mapping[str, frozenset[str]]
+    stepped: tuple[Stepped, ...]
+    sites_moved: Mapping[str, float]
+    common_sources: Mapping[str, frozenset[str]]
+    slow_walkers: frozenset[str]
+    risky_sites: frozenset[str]
+
+
+def write_story(hosts: int, hours: float, seed: int, end_ns: int) -> Story:
+    """Cast a fleet of so many hosts for a history of so many hours."""
+    if hosts < MIN_HOSTS or not hours >= MIN_HOURS:
+        raise ValueError(f"a story takes {MIN_HOSTS} hosts and {MIN_HOURS:g} h at least")
+    begin_ns = end_ns - round(hours * _H * NS_PER_S)
+    liar = Source(
+        f"gps.{LIED_TO_SITE}.example.net",
+        5,
+        0.0,
+        0.0,
+        0.0001,
+        stratum=1,
+        lie_s=LIE_S,
+        lies_ns=end_ns - round(LIES_AGO_S * NS_PER_S),
+    )
+    sites = _site_names(hosts)
+    places = [(sites[number % len(sites)], number // len(sites)) for number in range(hosts)]
+    faults = _assign(places, random.Random(f"faults {seed} {hosts}"))
+    counts: Counter[str] = Counter()
+    parts = []
+    for site, number in places:
+        fault = faults.get((site, number), HEALTHY)
+        kind = f"{site}-{fault.kind or _KINDS[number % len(_KINDS)]}"
+        counts[kind] += 1
+        parts.append(_part(f"{kind}{counts[kind]}", site, fault, hours, seed, liar))
+    local_s = 60.0 if hosts <= DETAILED_HOSTS else 120.0
+    return Story(seed, begin_ns, end_ns, Intervals(300.0, 3600.0, local_s), tuple(parts), (*HONEST, liar))
+
+
+def truth(story: Story) -> Truth:
+    """Say what is true at the end of a story."""
+    at: dict[str, set[str]] = {"critical": set(), "warning": set(), "silent": set(), "unmeasured": set(), "ok": set()}
+    for part in story.parts:
+        at[_standing(part)].add(part.name)
+    reporting = [part for part in story.parts if part.name not in at["silent"]]
+    measured = [part for part in reporting if part.name not in at["unmeasured"]]
+    lied_to = {
+        source.name: frozenset(part.name for part in measured if source in part.sources)
+        for source in story.sources
+        if source.lie_s
+    }
+    return Truth(
+        **{standing: frozenset(names) for standing, names in at.items()},
+        findings={part.name: part.fault.findings for part in reporting},
+        stepped=tuple(step for part in story.parts for step in _steps(part, story.end_ns)),
+        sites_moved={MOVED_SITE: SITE_MOVE.what.jump_s} if isinstance(SITE_MOVE.what, Mislead) else {},
+        common_sources=lied_to,
+        slow_walkers=frozenset(part.name for part in measured if part.fault.name == "slow-walk"),
+        risky_sites=frozenset(
+            site
+            for site in {part.site for part in measured if part.name in at["critical"]}
+            if sum(part.site == site for part in measured) > 1
+        ),
+    )
+
+
+def _standing(part: Part) -> str:
+    """Return where a host stands at the end."""
+    if part.fault.severity is Severity.UNKNOWN:
+        return "silent" if any(isinstance(event.what, FallSilent) for event in part.events) else "unmeasured"
+    return part.fault.severity.word
+
+
+def _steps(part: Part, end_ns: int) -> Iterator[Stepped]:
+    """Yield how a host's clock was set."""
+    for event in part.events:
+        if isinstance(event.what, SetClock | StartDaemon):
+            yield Stepped(part.name, end_ns - round(event.ago_s * NS_PER_S), event.what.size_s)
+
+
+def _site_names(hosts: int) -> list[str]:
+    """Name the sites of a fleet."""
+    count = max(3, hosts // SITE_HOSTS)
+    rounds = -(-count // len(_CITIES))
+    return [f"{city}{turn if turn > 1 else ''}" for turn in range(1, rounds + 1) for city in _CITIES][:count]
+
+
+def _assign(places: Sequence[tuple[str, int]], chance: random.Random) -> dict[tuple[str, int], Fault]:
+    """Give every fault to its share of the hosts, the first of them at its home."""
+    free: dict[str, list[int]] = {}
+    for site, number in places:
+        free.setdefault(site, []).append(number)
+    for numbers in free.values():
+        chance.shuffle(numbers)
+    assigned = {}
+    kept = len(FAULTS) if len(places) >= SCALED_HOSTS else max(1, len(FAULTS) * len(places) // SCALED_HOSTS)
+    for fault in FAULTS[:kept]:
+        for turn in range(_count(fault, len(places))):
+            site = fault.home if turn == 0 or fault.name == "slow-walk" else chance.choice(_roomy(free))
+            assigned[site, free[site].pop()] = fault
+    return assigned
+
+
+def _count(fault: Fault, hosts: int) -> int:
+    """Return how many hosts have a fault. A slow walk is an attack on a few."""
+    return max(1, hosts // 2000 if fault.name == "slow-walk" else round(SHARE * hosts))
+
+
+def _roomy(free: Mapping[str, Sequence[int]]) -> list[str]:
+    """Name the sites where most of the hosts are healthy yet."""
+    most = max(len(numbers) for numbers in free.values())
+    return [site for site, numbers in free.items() if 2 * len(numbers) > most]
+
+
+def _part(name: str, site: str, fault: Fault, hours: float, seed: int, liar: Source) -> Part:
+    """Write the part of one host."""
+    chance = random.Random(f"part {seed} {name}")
+    oscillator_ppm, daemon = chance.uniform(-30.0, 30.0), chance.choice(_DAEMONS)
+    behind_s = chance.gauss(0.0, 0.0003)
+    if fault.free_ppm is not None:  # it leaves its tolerance of a second when half of the time is over, or earlier
+        oscillator_ppm, daemon = fault.free_ppm, ""
+        behind_s = max(behind_s, 1.0 - fault.free_ppm * 1e-6 * hours * _H / 2)
+    sources = (*HONEST, liar) if site == LIED_TO_SITE else HONEST
+    events = (*fault.events, SITE_MOVE) if site == MOVED_SITE else fault.events
+    return Part(
+        name,
+        site,
+        fault,
+        (fault.daemon or daemon) or None,
+        oscillator_ppm,
+        behind_s,
+        sources[: fault.sources],
+        tuple(sorted(events, key=lambda event: -event.ago_s)),
+    )

@@ -1,0 +1,354 @@
+"""All lives of a simulated fleet, lived in as many processes as there are cores, and brought to the present."""
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+from ntpaudit.config.schema import InfluxConfig
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.demo.network import ask_directly, loopback
+from ntpaudit.demo.scenario import Story
+from ntpaudit.demo.simulated_agent import Life, Told
+from ntpaudit.demo.writers import ATTEMPTS, InfluxOutlet, Outlet, PipeOutlet, StoreOutlet, Waiting
+from ntpaudit.errors import NtpauditError, TellError
+
+LAG_NS = 3 * NS_PER_S
+"""A simulated world stays so far behind the present: the kernel stamps no datagram by a time that lies ahead."""
+
+FOLLOW_S = 5.0
+"""So often what has become due is done, where the present is followed."""
+
+SHRINK = 0.75
+"""Each time that a fleet lives on to the present, it must be nearer by so much; or it will not come there in time."""
+
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a demonstration before its time: Ctrl-C, a service manager, a terminal that is closed."""
+
+_END_S = 2.0
+_DAY_NS = 86_400 * NS_PER_S
+
+
+class Work(NamedTuple):
+    """What a fleet lives by: its story, whether its audits go over UDP, and the database that they are told, if any.
+
+    `told_ns` has until when the database knows hosts of that name already: only what comes after is told. Where it is
+    `patient` a database that has taken something is waited for without end.
+    """
+
+    story: Story
+    udp: bool
+    influx: InfluxConfig | None = None
+    token: str | None = None
+    told_ns: Mapping[str, int] = {}
+    patient: bool = False
+
+
+class Absence:
+    """A database that is away, as some processes notice: told once when the first does, and when the last goes on."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._waiting: set[int] = set()
+
+    def hear(self, number: int, waiting: Waiting) -> None:
+        """Take in what one of the processes says."""
+        before = bool(self._waiting)
+        if waiting.reason is None:
+            self._waiting.discard(number)
+        else:
+            self._waiting.add(number)
+        if self._waiting and not before:
+            self._note(f"{waiting.reason}; waits for it")
+        elif before and not self._waiting:
+            self._note("the database takes points again; goes on")
+
+
+class Arrived(NamedTuple):
+    """What a process answers when all its hosts have come to the moment that it was told, and told so many points."""
+
+    points: int
+
+
+class Failed(NamedTuple):
+    """Why a process ends."""
+
+    reason: str
+
+
+class Crew(Protocol):
+    """Those who live the lives."""
+
+    def advance(self, until_ns: int) -> Iterator[None]:
+        """Let every host live until that moment of true time, and yield once for each that has come there."""
+
+    @property
+    def points(self) -> int:
+        """How many points were told so far."""
+
+
+class Alone:
+    """A crew of this process alone. What was told before, of each host until some moment, is not told again."""
+
+    def __init__(self, lives: Sequence[Life], outlet: Outlet, told_ns: Mapping[str, int]) -> None:
+        self._lives = lives
+        self._outlet = outlet
+        self._told_ns = told_ns
+        self._points = 0
+
+    @property
+    def points(self) -> int:
+        """How many points were told so far."""
+        return self._points
+
+    def advance(self, until_ns: int) -> Iterator[None]:
+        """Let one host after the other live until then."""
+        for life in self._lives:
+            self._outlet.write(self._counted(filter(self._is_new, life.advance(until_ns))))
+            yield
+        self._outlet.flush()
+
+    def _counted(self, told: Iterable[Told]) -> Iterator[Told]:
+        """Count the points of what is told."""
+        for one in told:
+            self._points += 1 + len(one.record.sources) + len(one.events)
+            yield one
+
+    def _is_new(self, told: Told) -> bool:
+        """Whether nobody was told of it before."""
+        return told.utc_ns > self._told_ns.get(told.record.host.name, -1)
+
+
+class Team:
+    """A crew of several processes, each with its share of the hosts."""
+
+    def __init__(
+        self,
+        pipes: Sequence[Connection],
+        processes: Sequence[BaseProcess],
+        store: StoreOutlet | None,
+        absence: Absence,
+    ) -> None:
+        self._pipes = pipes
+        self._processes = processes
+        self._store = store
+        self._absence = absence
+        self._points = [0] * len(pipes)
+
+    @property
+    def points(self) -> int:
+        """How many points were told so far."""
+        return sum(self._points)
+
+    def advance(self, until_ns: int) -> Iterator[None]:
+        """Let all processes work until then. TellError for what stops one of them."""
+        for pipe in self._pipes:
+            pipe.send(until_ns)
+        busy = list(self._pipes)
+        while busy:
+            ready = wait(busy)
+            for pipe in [one for one in busy if one in ready]:
+                number = self._pipes.index(pipe)
+                match _hear(pipe, self._processes[number]):
+                    case None:
+                        yield
+                    case Arrived(points):
+                        self._points[number] = points
+                        busy.remove(pipe)
+                    case Failed(reason):
+                        raise TellError(reason)
+                    case Waiting() as waiting:
+                        self._absence.hear(number, waiting)
+                    case parcels if self._store is not None:
+                        self._store.take(parcels)
+
+
+def _hear(pipe: Connection, process: BaseProcess) -> Any:
+    """Return what a process says next."""
+    try:
+        return pipe.recv()
+    except (EOFError, ConnectionResetError):
+        process.join(_END_S)
+        return Failed(_why_ended(process.exitcode))
+
+
+def _why_ended(exit_code: int | None) -> str:
+    """Say how a process that simulates hosts ended before its work was done; only SIGKILL suggests a lack of memory."""
+    what = "a process that simulates hosts"
+    if exit_code is None:
+        return f"{what} closed its pipe"
+    if exit_code == -signal.SIGKILL:
+        return f"{what} was killed (SIGKILL), probably because memory ran out: try fewer hosts"
+    if exit_code < 0:
+        return f"{what} was ended by {signal.Signals(-exit_code).name}"
+    return f"{what} ended with exit status {exit_code}; its own messages are above"
+
+
+@contextmanager
+def gather(
+    work: Work, processes: int, store: StoreOutlet | None, note: Callable[[str], None] = lambda text: None
+) -> Iterator[Crew]:
+    """Gather a crew; what it has to tell goes to the store, or without one to the database that `work` names.
+
+    `note` hears when the database is waited for.
+    """
+    processes = min(processes, len(work.story.parts))
+    absence = Absence(note)
+    if processes > 1:
+        with _team(work, processes, store, absence) as team:
+            yield team
+        return
+    with _lives(work, 0, 1) as lives, ExitStack() as stack:
+        outlet = store or _outlet(work, stack, lambda waiting: absence.hear(0, waiting), time.sleep)
+        yield Alone(lives, outlet, work.told_ns)
+
+
+def live(crew: Crew, until_ns: int, arrived: Callable[[], None] = lambda: None) -> None:
+    """Let a fleet live until a moment of true time, and tell of each host that has come there."""
+    for _ in crew.advance(until_ns):
+        arrived()
+
+
+def portions(story: Story) -> tuple[int, ...]:
+    """Return moments of a history that are a day apart, its end the last: so that whoever waits sees how far it is."""
+    return (*range(story.begin_ns + _DAY_NS, story.end_ns, _DAY_NS), story.end_ns)
+
+
+class Reached(NamedTuple):
+    """The moment that a fleet has come to, and whether that is the present."""
+
+    end_ns: int
+    is_present: bool
+
+
+Watch = Callable[[], AbstractContextManager[Callable[[], None]]]
+"""Show whoever watches how far a fleet is that lives on: what it yields is called for each host that has arrived."""
+
+
+def catch_up(crew: Crew, story: Story, now_ns: Callable[[], int], watch: Watch) -> Reached:
+    """Live on from the end of the story until the present, which has moved on, is less than half of an interval away.
+
+    Where living takes about as long as the time that is lived, it ends before.
+    """
+    reached_ns = story.end_ns
+    before_ns: float = float("inf")
+    while (behind_ns := now_ns() - LAG_NS - reached_ns) > story.intervals.local_s * NS_PER_S / 2:
+        if behind_ns > SHRINK * before_ns:
+            return Reached(reached_ns, is_present=False)
+        with watch() as arrived:
+            live(crew, reached_ns + behind_ns, arrived)
+        reached_ns, before_ns = reached_ns + behind_ns, behind_ns
+    return Reached(reached_ns, is_present=True)
+
+
+def follow(
+    crew: Crew,
+    now_ns: Callable[[], int],
+    pause: Callable[[float], None],
+    reached: Callable[[int, int], None] = lambda points, until_ns: None,
+) -> NoReturn:
+    """Live on in real time, until whoever pauses has enough of it; `reached` hears how many points until when."""
+    while True:
+        pause(FOLLOW_S)
+        until_ns = now_ns() - LAG_NS
+        live(crew, until_ns)
+        reached(crew.points, until_ns)
+
+
+@contextmanager
+def _lives(work: Work, first: int, each: int) -> Iterator[list[Life]]:
+    """Yield every so many of the lives, from the first on."""
+    with ExitStack() as stack:
+        ask = stack.enter_context(loopback(work.story.sources)) if work.udp else ask_directly
+        yield [Life(part, work.story, ask) for part in work.story.parts[first::each]]
+
+
+def _outlet(
+    work: Work, stack: ExitStack, say: Callable[[Waiting], None], pause: Callable[[float], None]
+) -> InfluxOutlet:
+    """Open the database."""
+    assert work.influx is not None
+    attempts = None if work.patient else ATTEMPTS
+    return stack.enter_context(closing(InfluxOutlet(work.influx, work.token, attempts, say, pause)))
+
+
+@contextmanager
+def _team(work: Work, count: int, store: StoreOutlet | None, absence: Absence) -> Iterator[Team]:
+    """Start processes, and end them."""
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    try:
+        for number in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_live, args=(theirs, work, number, count), daemon=True)
+            with _held_back():
+                process.start()
+            theirs.close()  # so that each end hears when the other is gone
+            pipes.append(ours)
+            processes.append(process)
+        yield Team(pipes, processes, store, absence)
+    finally:
+        with _ignored():
+            _end(pipes, processes)
+
+
+def _end(pipes: Sequence[Connection], processes: Sequence[BaseProcess]) -> None:
+    """End all processes: each does so when it finds nobody to tell, and in any case soon."""
+    for pipe in pipes:
+        pipe.close()
+    deadline_s = time.monotonic() + _END_S
+    for process in processes:
+        process.join(max(0.0, deadline_s - time.monotonic()))
+    for process in processes:
+        process.kill()
+        process.join()
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Let nothing end whoever is started meanwhile: we say when it is over. What would end us waits until after it."""
+    resource_tracker.ensure_running()  # which takes the mask back when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _ignored() -> Iterator[None]:
+    """Let nothing end us meanwhile, nor after it."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _live(pipe: Connection, work: Work, number: int, count: int) -> None:
+    """Live a share of the lives, in a process of its own, until nobody is there any longer to be told."""
+
+    def pause(seconds: float) -> None:
+        if pipe.poll(seconds):  # nothing is said to us before we have arrived: the other end is gone
+            raise EOFError
+
+    try:
+        with _lives(work, number, count) as lives, ExitStack() as stack:
+            outlet = PipeOutlet(pipe.send) if work.influx is None else _outlet(work, stack, pipe.send, pause)
+            crew = Alone(lives, outlet, work.told_ns)
+            while True:
+                until_ns = pipe.recv()
+                for _ in crew.advance(until_ns):
+                    pipe.send(None)
+                pipe.send(Arrived(crew.points))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except NtpauditError as error:
+        with suppress(BrokenPipeError, ConnectionResetError):  # whoever heard of the first failure hears no second
+            pipe.send(Failed(str(error)))

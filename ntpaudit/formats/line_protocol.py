@@ -1,0 +1,280 @@
+"""A record as InfluxDB line protocol: the clock, its sources and its findings, stamped with the true time.
+
+The schema is fixed: a tag or the type of a field can never change. A field whose value is not known is left out.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
+from typing import NamedTuple
+
+from ntpaudit.core.checks.finding import Finding
+from ntpaudit.core.clock.database_clock import MAX_STAMP_DISPUTE_S
+from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
+from ntpaudit.core.events import Event
+from ntpaudit.core.observation import STATUSES, host_label
+from ntpaudit.core.policy import VERDICTS
+from ntpaudit.core.record import HostIdentity, Record, SourceRecord
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.render.text_safety import one_line
+
+Value = float | int | str | None
+
+_INT64 = range(-(1 << 63), 1 << 63)
+_TAG_ESCAPES = str.maketrans({" ": r"\ ", ",": r"\,", "=": r"\=", "\\": "/"})
+"""A backslash cannot be escaped in a tag, and at the end of one it would swallow what follows: so it is a slash."""
+
+_TEXT_ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\"})
+
+
+class Point(NamedTuple):
+    """One point of a host: what it is of, by which tags, what is said, and its true time, None where nobody knows it.
+
+    A tag or a field whose value is None is not there.
+    """
+
+    measurement: str
+    tags: Mapping[str, str | None]
+    fields: Mapping[str, Value]
+    stamp_ns: int | None
+
+
+def points(record: Record, events: Sequence[Event] | None = None) -> Iterator[Point]:
+    """Return the points that `render` writes, in its order."""
+    host, stamp_ns, disputed = record.host, stamp_of(record), _disputed(record)
+    yield Point("ntpaudit_clock", _whose(host), _clock(record), stamp_ns)
+    if record.kind == "network":
+        for source in record.sources:
+            fields = _source(source) | disputed
+            yield Point("ntpaudit_source", {**_whose(host), "source": source.name}, fields, stamp_ns)
+    if events is not None:
+        yield from event_points(host, events, record)
+        return
+    for finding in record.findings:
+        yield Point("ntpaudit_event", {**_whose(host), "kind": finding.id}, _raised(finding) | disputed, stamp_ns)
+
+
+def event_points(host: HostIdentity, events: Sequence[Event], record: Record | None = None) -> Iterator[Point]:
+    """Return the points of events in their order, disputed as the record is that they came with, or after."""
+    shift_ns = 0 if record is None else _stamp_shift_ns(record)
+    for event in events:
+        stamp_ns = None if event.utc_ns is None else event.utc_ns - shift_ns
+        # a point without a stamp gets that of its arrival, which nothing disputes
+        disputed = {} if record is None or stamp_ns is None else _disputed(record)
+        yield Point("ntpaudit_event", {**_whose(host), "kind": event.kind}, _event(event) | disputed, stamp_ns)
+
+
+def stamp_of(record: Record) -> int | None:
+    """Return the stamp of a record's points: the corrected time, None where nobody knows it.
+
+    Where the database's clock contradicts that by more than a day it is the database's time: no database keeps points
+    that are years off, and some drop them without an error, so the host would look silent although it delivers.
+    """
+    return None if record.utc_ns is None else record.utc_ns - _stamp_shift_ns(record)
+
+
+def _stamp_shift_ns(record: Record) -> int:
+    """Return by how much the stamps of a record's points are earlier than the corrected time."""
+    disputed_s = _disputed_s(record)
+    return round(disputed_s * NS_PER_S) if abs(disputed_s) > MAX_STAMP_DISPUTE_S else 0
+
+
+def _disputed_s(record: Record) -> float:
+    """Return by how much the servers' time is ahead of the database's clock for certain; 0 where both may be right."""
+    return (record.database_clock.disputed_s or 0.0) if record.database_clock else 0.0
+
+
+def _disputed(record: Record) -> dict[str, Value]:
+    """Return the field that a point has only if its time is disputed: a field that is rare costs nothing."""
+    return {"disputed_s": disputed_s} if (disputed_s := _disputed_s(record)) else {}
+
+
+def render(record: Record, events: Sequence[Event] | None = None) -> str:
+    """Write a line for the clock, one for each source of a network audit, and one for each event.
+
+    Without `events` each finding is one: that is a check, which knows no before. The stamp is the corrected time, an
+    event's its own. Of an unmeasured clock nobody knows it, and the host's own would put the point where no dashboard
+    looks: so it has none, and the database stamps it, or `date`.
+    """
+    return "".join(f"{_line(point)}{_stamp(point.stamp_ns)}\n" for point in points(record, events))
+
+
+def render_undated(record: Record, events: Sequence[Event]) -> str:
+    """Write the same lines, every one without a stamp."""
+    return "".join(f"{_line(point)}\n" for point in points(record, events))
+
+
+def render_events(host: HostIdentity, events: Sequence[Event], last: Record | None = None) -> str:
+    """Write what happened on a host since its last record; what has no true time has no stamp."""
+    return "".join(f"{_line(point)}{_stamp(point.stamp_ns)}\n" for point in event_points(host, events, last))
+
+
+def date(lines: str, stamp_ns: int) -> str:
+    """Put a stamp on every line of ours that has none.
+
+    A line without one ends in its last field, `name=value`. Only a quoted text can have a blank in it, and ends in its
+    quote: so what stands behind the last blank is a whole number in a line with a stamp, and in no other.
+    """
+    return "".join(
+        f"{line}\n" if _is_stamp(line.rpartition(" ")[2]) else f"{line} {stamp_ns}\n"
+        for line in lines.split("\n")
+        if line
+    )
+
+
+def _is_stamp(word: str) -> bool:
+    """Whether a word is a whole number, as a stamp is."""
+    digits = word.removeprefix("-")
+    return digits.isascii() and digits.isdecimal()
+
+
+def _line(point: Point) -> str:
+    """Write one point, without its stamp and its end."""
+    return f"{_key(point.measurement, point.tags)} {','.join(_fields(point.fields))}"
+
+
+def _stamp(stamp_ns: int | None) -> str:
+    """Write a stamp behind a line, where there is one."""
+    return "" if stamp_ns is None else f" {stamp_ns}"
+
+
+def _whose(host: HostIdentity) -> dict[str, str | None]:
+    """Return the tags that every point of a host has; `host` is never empty."""
+    return {"host": host_label(one_line(host.name), host.machine_id), "site": host.site, "env": host.env}
+
+
+def _raised(finding: Finding) -> dict[str, Value]:
+    """Return a finding as the event that it is for a check."""
+    return {
+        "severity": int(finding.severity),
+        "raised": 1,
+        "title": f"{finding.level}: {finding.id}",
+        "text": f"{finding.message}; fix: {finding.remedy}",
+    }
+
+
+def _event(event: Event) -> dict[str, Value]:
+    """Return what began or ended."""
+    return {
+        "severity": int(event.severity),
+        "raised": int(event.raised),
+        "value_s": None if event.value_s is None else float(event.value_s),
+        "title": event.title,
+        "text": f"{event.text}; fix: {event.remedy}" if event.raised and event.remedy else event.text,
+    }
+
+
+def _clock(record: Record) -> dict[str, Value]:
+    """Return what was concluded of the clock; the nearest source that agrees says how far the truth was."""
+    agreeing = [source for source in record.sources if source.status == "agreeing"]
+    nearest = min(agreeing, key=_root_distance_s, default=None)
+    maxerror_s = record.kernel.get("maxerror_s")
+    poll = record.coverage
+    fields: dict[str, Value] = {
+        "severity": int(record.severity),
+        "verdict": VERDICTS.index(record.verdict),
+        "sources": poll.sources,
+        "asked": record.agreement.asked,
+        "usable": poll.usable,
+        "agreeing": poll.agreeing,
+        "falsetickers": poll.usable - poll.agreeing,
+        "findings": len(record.findings),
+        "finding_ids": " ".join(sorted({one.id for one in record.findings if one.severity})) or None,
+        "host_time_ns": record.host_ns,
+        "age_s": None if record.age_s is None else float(record.age_s),
+        "kernel_maxerror_s": None if maxerror_s is None else float(maxerror_s),
+        "version": record.version,
+        "config_sha256": record.config_sha256,
+        "profile": record.profile.name,
+        "warning_s": float(record.profile.warning_s),
+        "critical_s": float(record.profile.critical_s),
+        "judged_on_bound": 1 if record.profile.judged_on == "bound" else None,
+        # rare, and so is a dispute: a field that is rare costs nothing
+        "confirmed": None if _is_believed(record) else 0,
+        "disputed_s": _disputed_s(record) or None,
+        "disputed_severity": int(record.severity)
+        if _disputed_s(record)
+        else None,  # to find it without the other points
+    }
+    if record.offset is not None:
+        fields |= {
+            "offset_s": record.offset.estimate_s,
+            "abs_offset_s": abs(record.offset.estimate_s),
+            "earliest_s": record.offset.earliest_s,
+            "latest_s": record.offset.latest_s,
+            "bound_s": record.offset.bound_s,
+            "max_drift_ppm": _more_drift_ppm(record.offset.max_drift_ppm),
+            "max_falsetickers": record.agreement.tolerated_liars,
+            "guaranteed": int(record.agreement.guaranteed),
+        }
+    if nearest is not None:
+        fields |= {
+            "delay_s": nearest.delay_s,
+            "root_distance_s": nearest.root_distance_s,
+            "stratum": nearest.stratum,
+        }
+    return fields | _of_agent(record)
+
+
+def _is_believed(record: Record) -> bool:
+    """Whether the interval says by itself how bad the clock is: it is confirmed, and guaranteed where there is one."""
+    return record.confirmed and (record.offset is None or record.agreement.guaranteed)
+
+
+def _more_drift_ppm(drift_ppm: float | None) -> float | None:
+    """Return by what the oscillator may be off, where that is more than a reader assumes of any: so few have it."""
+    return float(drift_ppm) if drift_ppm is not None and drift_ppm > MAX_DRIFT_PPM else None
+
+
+def _of_agent(record: Record) -> dict[str, Value]:
+    """Return what only the agent knows: how the clock moves, and how the agent itself fares."""
+    fields: dict[str, Value] = {}
+    if (drift := record.drift) is not None:
+        fields |= {"frequency_ppm": drift.frequency_ppm, "skew_ppm": float(drift.skew_ppm)}
+    if (health := record.health) is not None:
+        fields |= {
+            "missed": health.missed,
+            "backlog": health.backlog,
+            "failures": health.failures,
+            "oldest_undelivered_s": None if health.oldest_s is None else float(health.oldest_s),
+        }
+    return fields
+
+
+def _source(source: SourceRecord) -> dict[str, Value]:
+    """Return what one source said."""
+    return {
+        "status": STATUSES.index(source.status),
+        "authenticated": int(source.authenticated),
+        "offset_s": source.offset_s,
+        "earliest_s": source.earliest_s,
+        "latest_s": source.latest_s,
+        "delay_s": source.delay_s,
+        "root_distance_s": source.root_distance_s,
+        "stratum": source.stratum,
+        "address": source.address,
+        "reference_id": source.reference_id,
+        "reason": source.reason,
+    }
+
+
+def _root_distance_s(source: SourceRecord) -> float:
+    """Order sources by how far the truth is from them; the silent come last."""
+    return float("inf") if source.root_distance_s is None else source.root_distance_s
+
+
+def _key(measurement: str, tags: Mapping[str, str | None]) -> str:
+    """Write a measurement and its tags, sorted; a tag without a value is left out, for it may not be empty."""
+    written = ((name, one_line(value).translate(_TAG_ESCAPES)) for name, value in sorted(tags.items()) if value)
+    return ",".join([measurement, *(f"{name}={value}" for name, value in written)])
+
+
+def _fields(fields: Mapping[str, Value]) -> Iterator[str]:
+    """Write the fields that have a value."""
+    for name, value in fields.items():
+        match value:
+            case int() if value in _INT64:  # a host may believe in a year that 64 bits of nanoseconds cannot hold
+                yield f"{name}={value}i"
+            case float() if isfinite(value):
+                yield f"{name}={value!r}"
+            case str():
+                yield f'{name}="{one_line(value).translate(_TEXT_ESCAPES)}"'

@@ -1,0 +1,207 @@
+"""What is worth an entry in a log: every event, and every change of severity or verdict; never an audit like the last.
+
+The journal and syslog say the same in two notations; what they say is decided here, once.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
+from typing import Any, NamedTuple, Protocol
+
+from ntpaudit.core.events import Event
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.record import Record
+from ntpaudit.core.units import NS_PER_S, Rounding, format_utc
+from ntpaudit.formats.summary import headline
+
+VERDICT_CHANGED = "verdict-changed"
+"""The kind of an entry that says no finding began or ended, but how the clock is judged now."""
+
+MOST_KEPT = 256
+"""So many entries wait for a log that does not take them; then the oldest are lost. The history has them all."""
+
+_LONGEST_NAME = 32
+
+_CLEARED = 5
+_PRIORITIES = {Severity.CRITICAL: 2, Severity.WARNING: 4, Severity.UNKNOWN: 4, Severity.OK: 6}
+"""Critical, warning, informational, and notice for what is over, in syslog's numbers (RFC 5424 §6.2.1)."""
+
+
+class Message(NamedTuple):
+    """One entry. `kind` is a finding's id or `VERDICT_CHANGED`, `priority` syslog's number, `text` for people.
+
+    `utc_ns` is the corrected time, None where nobody knows it; `host_ns` what the host's clock showed. `clock_error_s`
+    is the most by which the host's clock, and a stamp made from either time, is off; None where nobody knows.
+    `facts` are for machines: names of at most 32 lower-case letters, digits and underscores, and values as text.
+    """
+
+    kind: str
+    priority: int
+    text: str
+    utc_ns: int | None
+    host_ns: int
+    clock_error_s: float | None
+    facts: Mapping[str, str]
+
+
+class Log(Protocol):
+    """A log that takes one entry at a time."""
+
+    def encode(self, message: Message, host: str) -> bytes:
+        """Write a message of a host in the log's own notation."""
+
+    def send(self, entry: bytes) -> None:
+        """Hand over an entry without waiting. Raises TellError."""
+
+    def close(self) -> None:
+        """Let go of the log."""
+
+
+class LogTeller:
+    """Tell a log what is worth an entry, in order. What it does not take is kept, and comes first the next time."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._last: Record | None = None
+        self._entries: deque[bytes] = deque(maxlen=MOST_KEPT)
+
+    def tell(self, record: Record, events: Sequence[Event]) -> None:
+        """Tell the events, then the verdict if it is another one than before. Raises TellError."""
+        for message in messages(record, events, self._last):
+            self._entries.append(self._log.encode(message, record.host.name))
+        self._last = record
+        while self._entries:
+            self._log.send(self._entries[0])
+            self._entries.popleft()
+
+    def close(self) -> None:
+        """Let go of the log; what it did not take is lost to it."""
+        self._log.close()
+
+
+def messages(record: Record, events: Sequence[Event], last: Record | None) -> Iterator[Message]:
+    """Return what is worth telling of a record and the events since the `last` one."""
+    for event in events:
+        yield _of_event(event, record)
+    if last is None or (last.severity, last.verdict) != (record.severity, record.verdict):
+        yield _of_verdict(record)
+
+
+def status_line(record: Record) -> str:
+    """Say in a line how the clock is judged, and why."""
+    return f"{record.severity.name}: {headline(record)}"
+
+
+def clip(text: str, most: int) -> bytes:
+    """Return a text as UTF-8 of at most so many octets, cut between characters and marked where it is cut."""
+    data = text.encode("utf-8", "backslashreplace")
+    return data if len(data) <= most else data[: most - 3].decode("utf-8", "ignore").encode() + b"..."
+
+
+def _of_event(event: Event, record: Record) -> Message:
+    """Return the entry of an event."""
+    remedy = f"; fix: {event.remedy}" if event.remedy and event.raised else ""
+    detail = {_name(key): text for key, value in event.detail.items() if (text := _text(value)) is not None}
+    value = {} if event.value_s is None else _microseconds(value=(event.value_s, "near"))
+    facts = {
+        "finding": event.kind,
+        "raised": str(int(event.raised)),
+        "level": str(event.level),
+        "severity": event.severity.word,
+        **_of_clock(record),
+        **_times(event.utc_ns, event.host_ns),
+        **value,
+    }
+    return Message(
+        event.kind,
+        _PRIORITIES[event.severity] if event.raised else _CLEARED,
+        f"{event.title}: {event.text}{remedy}",
+        event.utc_ns,
+        event.host_ns,
+        _clock_error_s(record, event),
+        facts | {name: text for name, text in detail.items() if name not in facts},
+    )
+
+
+def _of_verdict(record: Record) -> Message:
+    """Return the entry that says how the clock is judged now."""
+    return Message(
+        VERDICT_CHANGED,
+        _PRIORITIES[record.severity],
+        status_line(record),
+        record.utc_ns,
+        record.host_ns,
+        _clock_error_s(record),
+        {"severity": record.severity.word} | _of_clock(record) | _times(record.utc_ns, record.host_ns),
+    )
+
+
+def _clock_error_s(record: Record, event: Event | None = None) -> float | None:
+    """Return the most that the host's clock and the corrected time can be off (INTEGRITY §5.4).
+
+    A step that came after the record adds its size; nothing tells it from one before, and too much is true as well.
+    """
+    offset = record.offset
+    if offset is None:
+        return None
+    error_s = max(offset.bound_s, offset.latest_s - offset.estimate_s, offset.estimate_s - offset.earliest_s)
+    stepped = event is not None and event.kind in ("step-back", "step-forward")
+    return error_s + (abs(event.value_s or 0.0) if event is not None and stepped else 0.0)
+
+
+def _of_clock(record: Record) -> dict[str, str]:
+    """Return how the clock is judged, and in whole microseconds how wrong it is; bounds are rounded outwards."""
+    verdict = {"verdict": str(record.verdict)}
+    if (offset := record.offset) is None:
+        return verdict
+    return verdict | _microseconds(
+        offset=(offset.estimate_s, "near"),
+        earliest=(offset.earliest_s, "down"),
+        latest=(offset.latest_s, "up"),
+        bound=(offset.bound_s, "up"),
+    )
+
+
+def _microseconds(**values: tuple[float, Rounding]) -> dict[str, str]:
+    """Write spans in microseconds, `up` and `down` the number line; what is no number is left out."""
+    return {
+        f"{name}_usec": str(to_microseconds(value_s, rounding))
+        for name, (value_s, rounding) in values.items()
+        if isfinite(value_s)
+    }
+
+
+def to_microseconds(seconds: float, rounding: Rounding) -> int:
+    """Return a span in whole microseconds, `up` and `down` meaning the number line."""
+    ns = round(seconds * NS_PER_S)  # an integer, lest 0.0003 s become 301 us when rounded up
+    return (ns + {"down": 0, "near": 500, "up": 999}[rounding]) // 1000
+
+
+def _times(utc_ns: int | None, host_ns: int) -> dict[str, str]:
+    """Write the corrected time where it is known, and what the host believed."""
+    true_time = {} if utc_ns is None else {"true_time": format_utc(utc_ns)}
+    return true_time | {"host_time": format_utc(host_ns)}
+
+
+def _name(key: str) -> str:
+    """Return the name of a fact, as every log takes it: at most 32 lower-case letters, digits and underscores."""
+    written = "".join(character if character.isascii() and character.isalnum() else "_" for character in key.lower())
+    return written[:_LONGEST_NAME] or "_"
+
+
+def _text(value: Any) -> str | None:
+    """Write a value of an event's detail; None where there is nothing to say."""
+    match value:
+        case None:
+            return None
+        case str():
+            return value
+        case bool():
+            return str(int(value))
+        case int():
+            return str(value)
+        case float():
+            return repr(value) if isfinite(value) else None
+    import json
+
+    return json.dumps(value)

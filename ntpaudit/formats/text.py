@@ -1,0 +1,199 @@
+"""A record for a person at a terminal: the headline, the sources as a table, the findings, the facts behind them.
+
+Plain ASCII, and never wider than 100 columns. Colour, where wanted, is put on last and moves nothing.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import ceil, log10
+from typing import Any
+
+from ntpaudit.core.checks.finding import Finding
+from ntpaudit.core.fleet.model import FleetFinding
+from ntpaudit.core.observation import Status
+from ntpaudit.core.policy import Profile
+from ntpaudit.core.record import Record, SourceRecord
+from ntpaudit.core.units import direction, plural, span
+from ntpaudit.formats.summary import headline
+from ntpaudit.render.terminal import (
+    LABEL_WIDTH,
+    RED,
+    SEVERITY_COLOURS,
+    WIDTH,
+    YELLOW,
+    Column,
+    Paint,
+    fitting,
+    labelled,
+    opening,
+    page,
+    painter,
+    table,
+    to_ascii,
+    wrap_text,
+)
+
+_NS = 1e-9
+_UNITS = ((1.0, "s", 9), (1e-3, "ms", 6), (1e-6, "us", 3), (_NS, "ns", 0))
+"""Units of an offset in the table, with the decimals that make a nanosecond. Larger ones would need too many digits."""
+
+_STATUS_COLOURS: dict[Status, int] = {
+    "falseticker": RED,
+    "distant": YELLOW,
+    "rejected": YELLOW,
+    "unreachable": YELLOW,
+    "backed-off": YELLOW,
+}
+
+
+def render(record: Record, *, width: int | None = None, colour: bool = False) -> str:
+    """Write the record for a person to read, in lines of `width` columns, if that is less than a page."""
+    paint, width = painter(colour), fitting(width)
+    return page(
+        opening(record.severity, headline(record), paint, width),
+        source_table(record.sources, paint, width),
+        [line for finding in record.findings for line in finding_lines(finding, paint, width)],
+        [line for label, fact in facts(record) for line in labelled(label, fact, width)],
+    )
+
+
+def source_table(sources: Sequence[SourceRecord], paint: Paint, width: int = WIDTH) -> Iterator[str]:
+    """Lay the sources out."""
+    return table(_COLUMNS, sources, paint, width)
+
+
+def _address(source: SourceRecord) -> str:
+    """Show which address was asked, where the name does not say it."""
+    return "" if source.address is None or source.address in source.name else to_ascii(source.address)
+
+
+def _shown(source: SourceRecord) -> tuple[float, str] | None:
+    """Return the offset as the table shows it: the value in seconds, and its text.
+
+    It has three digits, or as many more as its error leaves sense: `37.2 s +/- 3 ms` would hide 40 ms.
+    """
+    if source.offset_s is None or source.earliest_s is None or source.latest_s is None:
+        return None
+    size, error_s = abs(source.offset_s), (source.latest_s - source.earliest_s) / 2
+    scale, unit, most = next((entry for entry in _UNITS if size >= entry[0]), _UNITS[-1])
+    finest = max(min(error_s, size / 100), _NS) / scale
+    digits = f"{size / scale:.{min(max(0, ceil(-log10(finest))), most)}f}"
+    shown_s = float(digits) * scale
+    word = direction(source.offset_s)
+    return (shown_s if source.offset_s > 0 else -shown_s), f"{digits} {unit} {word:6}"
+
+
+def _offset(source: SourceRecord) -> str:
+    """Show the offset, in words as everywhere."""
+    shown = _shown(source)
+    return "" if shown is None else shown[1]
+
+
+def _error(source: SourceRecord) -> str:
+    """Show how far the true offset can be from the one that is shown, whichever way is farther."""
+    shown = _shown(source)
+    if shown is None or source.earliest_s is None or source.latest_s is None:
+        return ""
+    return span(max(source.latest_s - shown[0], shown[0] - source.earliest_s), rounding="up")
+
+
+def _reason(source: SourceRecord) -> str:
+    """Show the reason where the status does not say as much."""
+    return to_ascii(source.reason) if source.reason and source.reason not in ("disagrees", "distant") else ""
+
+
+_COLUMNS: tuple[Column[SourceRecord], ...] = (
+    Column("source", lambda source: to_ascii(source.name), gives_way=True, is_name=True),
+    Column("address", _address, gives_way=True, spare=True),
+    Column("status", lambda source: source.status, colour=lambda source: _STATUS_COLOURS.get(source.status)),
+    Column("offset       ", _offset, is_number=True),
+    Column("+/-", _error, is_number=True),
+    Column(
+        "delay",
+        lambda source: "" if source.delay_s is None else span(source.delay_s),
+        is_number=True,
+        spare_for_names=True,
+    ),
+    Column(
+        "st",
+        lambda source: "" if source.stratum is None else str(source.stratum),
+        is_number=True,
+        spare_for_names=True,
+    ),
+    Column("reference", lambda source: to_ascii(source.reference_id or ""), gives_way=True, spare=True),
+    Column("reason", _reason, gives_way=True),
+)
+
+
+def finding_lines(
+    finding: Finding | FleetFinding,
+    paint: Paint,
+    width: int = WIDTH,
+    write: Callable[[str], str] | None = None,
+    *,
+    fixed: bool = True,
+) -> list[str]:
+    """Write a finding and, if `fixed`, how to mend it; `write` as for `labelled`."""
+    first, *others = labelled(finding.level, f"{finding.id}: {finding.message}", width, write)
+    level = paint(finding.level, SEVERITY_COLOURS[finding.severity] if finding.severity else None)
+    fix = fix_lines(finding.remedy, LABEL_WIDTH, width, write) if fixed else ()
+    return [level + first[len(finding.level) :], *others, *fix]
+
+
+def fix_lines(remedy: str, indent: int, width: int = WIDTH, write: Callable[[str], str] | None = None) -> list[str]:
+    """Write what would mend something, so far to the right; `write` as for `labelled`."""
+    return wrap_text(f"fix: {remedy}", " " * indent, " " * (indent + len("fix: ")), width, write)
+
+
+def facts(record: Record) -> Iterator[tuple[str, str]]:
+    """Say what else bears on the verdict."""
+    yield "kernel", _kernel(record.kernel)
+    yield "daemons", _daemons(record)
+    yield "profile", _profile(record.profile)
+    if record.offset is not None and record.offset.max_drift_ppm is not None:
+        yield "assumed", f"the oscillator is off by at most {record.offset.max_drift_ppm:.3g} ppm (host.max_drift_ppm)"
+    agreeing = [source for source in record.sources if source.status == "agreeing"]
+    if any(source.leap in (1, 2) or source.stratum == 1 for source in agreeing):
+        yield from _explained(agreeing)
+
+
+def _kernel(kernel: Mapping[str, Any]) -> str:
+    """Say what the kernel believes of its clock."""
+    if not kernel["available"]:
+        return f"could not be asked: {kernel['reason']}"
+    state = "synchronised" if kernel["synchronised"] else "not synchronised"
+    maxerror = span(kernel["maxerror_s"], rounding="up")
+    return f"{state}, maximum error {maxerror}, frequency {kernel['frequency_ppm']:+.3f} ppm"
+
+
+def _daemons(record: Record) -> str:
+    """Name the time daemons, and say why there may be others."""
+    seen = ", ".join(map(_daemon, record.daemons)) or "none seen"
+    return seen if record.daemons_hidden is None else f"{seen}; {record.daemons_hidden}"
+
+
+def _daemon(daemon: Mapping[str, Any]) -> str:
+    """Name a time daemon, and say whether it disciplines the clock; records of earlier versions give no reason."""
+    about = [f"pid {daemon['pid']}"] if daemon["pid"] else []
+    if not daemon["disciplines"]:
+        about.append(daemon.get("reason") or "leaves the clock alone")
+    return f"{daemon['name']} ({', '.join(about)})"
+
+
+def _profile(profile: Profile) -> str:
+    """Say what the clock is held against, and how."""
+    judged_on = "by estimate" if profile.judged_on == "offset" else "in the worst case"
+    warning, critical = span(profile.warning_s), span(profile.critical_s)
+    return f"{profile.name}: warning above {warning} {judged_on}, critical above {critical} for certain"
+
+
+def _explained(agreeing: Sequence[SourceRecord]) -> Iterator[tuple[str, str]]:
+    """Explain announced leap seconds and the names of reference clocks, in ntplib's words."""
+    from ntplib import NTP, leap_to_text
+
+    for leap in (1, 2):
+        if count := sum(source.leap == leap for source in agreeing):
+            yield "leap", f"{count} of {plural(len(agreeing), 'agreeing server')} announced: {leap_to_text(leap)}"
+    clocks = dict.fromkeys(source.reference_id or "" for source in agreeing if source.stratum == 1)
+    names = {clock: NTP.REF_ID_TABLE.get(clock.ljust(4, "\0")) for clock in clocks}
+    if known := [f"{clock} is {name}" for clock, name in names.items() if name]:
+        yield "reference", "; ".join(known)

@@ -1,0 +1,1 @@
+"""HTTP with limits and deadlines."""

@@ -1,0 +1,80 @@
+"""Entries for systemd's journal, with fields to search by, in its native protocol.
+
+The protocol is systemd's docs/JOURNAL_NATIVE_PROTOCOL.md: a datagram for each entry, of lines `NAME=value`.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+
+from ntpaudit.core.checks.host import RULES
+from ntpaudit.errors import TellError
+from ntpaudit.formats.log_entries import VERDICT_CHANGED, LogTeller, Message, clip
+from ntpaudit.render.text_safety import one_line
+
+SOCKET = "/run/systemd/journal/socket"
+
+MESSAGE_IDS: Mapping[str, str] = {rule.id: rule.message_id for rule in RULES} | {
+    VERDICT_CHANGED: "5326393773d54750becb56d171e32cf2",
+}
+"""The id of each kind of entry. An id never changes: others match on it. `journalctl --new-id128` makes a new one."""
+
+_LONGEST_TEXT, _LONGEST_VALUE, _LONGEST_ENTRY = 8_192, 4_096, 65_536
+"""Octets. An entry of this size is a third of what a socket's buffer holds (net.core.wmem_default)."""
+
+
+def journal_takes_our_output(environment: Mapping[str, str]) -> bool:
+    """Whether systemd connected our standard error to its journal: JOURNAL_STREAM names that very stream."""
+    try:
+        stream = os.fstat(2)
+    except OSError:
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"
+
+
+def open_teller(setting: str = SOCKET) -> LogTeller:
+    """Return a teller of the journal that listens on a socket of this path."""
+    return LogTeller(_Journal(setting))
+
+
+class _Journal:
+    """The journal's socket. Each entry finds it anew, so that a restarted journald gets the next one."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+
+    def encode(self, message: Message, host: str) -> bytes:
+        """Write the fields; the journal itself adds the host, and the time by the host's clock."""
+        message_id = MESSAGE_IDS.get(message.kind)
+        entry = _field("MESSAGE", clip(one_line(message.text), _LONGEST_TEXT))
+        entry += _field("PRIORITY", b"%d" % message.priority) + _field("SYSLOG_IDENTIFIER", b"ntpaudit")
+        if message_id is not None:
+            entry += _field("MESSAGE_ID", message_id.encode())
+        for name, value in message.facts.items():
+            field = _field(f"NTPAUDIT_{name.upper()}", clip(value, _LONGEST_VALUE))
+            if len(entry) + len(field) <= _LONGEST_ENTRY:
+                entry += field
+        return entry
+
+    def send(self, entry: bytes) -> None:
+        """Send a datagram. Raises TellError where no journal listens, or it is too busy."""
+        try:
+            self._socket.sendto(entry, self._path)
+        except OSError as error:
+            raise TellError(
+                f"the journal takes no entry at {self._path}: {error.strerror}; check that systemd-journald runs, "
+                "or set journal.enabled = false (a running agent sends the entry later)"
+            ) from error
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def _field(name: str, value: bytes) -> bytes:
+    """Write a field; a value of several lines is preceded by its length."""
+    if b"\n" in value:
+        return b"%s\n%s%s\n" % (name.encode(), len(value).to_bytes(8, "little"), value)
+    return b"%s=%s\n" % (name.encode(), value)

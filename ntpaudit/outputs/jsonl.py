@@ -1,0 +1,77 @@
+"""Records appended to a file, one a line: JSON Lines, for a log shipper; rotated by whoever likes to."""
+
+import errno
+import os
+from collections.abc import Sequence
+
+from ntpaudit.core.events import Event
+from ntpaudit.core.record import Record
+from ntpaudit.errors import TellError
+from ntpaudit.files import open_regular, unwritable
+from ntpaudit.formats.json_record import render
+
+_MODE = 0o640
+"""Of a new file: its owner writes, its group ships, and nobody else reads."""
+
+
+def open_teller(setting: str) -> "_Lines":
+    """Return a teller that appends to the file of this path."""
+    return _Lines(setting)
+
+
+class _Lines:
+    """The file, open while it is the one that has this path."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file: int | None = None
+        self._last: Record | None = None
+
+    def tell(self, record: Record, events: Sequence[Event]) -> None:
+        """Append the record, unless it is the last one again. Raises TellError, and then no half line is left."""
+        if record == self._last:
+            return
+        try:
+            self._file = _current(self._path, self._file)
+            _append(self._file, render(record).encode())
+        except OSError as error:
+            raise TellError(unwritable(self._path, error)) from error
+        self._last = record
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _current(path: str, file: int | None) -> int:
+    """Return the file that has the path now: the open one, or another where that was moved away. Raises OSError."""
+    if file is not None:
+        try:
+            if os.path.samestat(os.stat(path), os.fstat(file)):
+                return file
+        except FileNotFoundError:
+            pass
+    opened = _open(path)
+    if file is not None:
+        os.close(file)
+    return opened
+
+
+def _open(path: str) -> int:
+    """Open a file to append to, created with its mode. Raises OSError."""
+    return open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, _MODE)
+
+
+def _append(file: int, line: bytes) -> None:
+    """Append a line in one write, or nothing. Raises OSError."""
+    size = os.fstat(file).st_size
+    if size and os.pread(file, 1, size - 1) != b"\n":
+        line = b"\n" + line  # the power failed in the midst of the last line: let it spoil no other
+    written = os.write(file, line)
+    if written < len(line):
+        end = os.lseek(file, 0, os.SEEK_CUR)
+        if os.fstat(file).st_size == end:  # else somebody else has appended since
+            os.ftruncate(file, end - written)
+        raise OSError(errno.ENOSPC, "there is no room for a whole line")

@@ -1,0 +1,1 @@
+"""Tables, plots, figures, and text that is safe to print."""

@@ -1,0 +1,433 @@
+"""Offsets over time as a picture of characters: the estimate as a line, its bound as a band about it.
+
+The axis is linear, or where sizes differ too much for that logarithmic beyond a linear middle (symlog).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from math import ceil, floor, log10
+from statistics import median
+from typing import NamedTuple
+
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.units import NS_PER_S, direction, format_utc, plural, span
+from ntpaudit.render.terminal import SEVERITY_COLOURS, Paint
+from ntpaudit.render.text_safety import decimal
+from ntpaudit.store.history import HOUR_S
+from ntpaudit.store.queries import Audit, Hour
+
+LEAST_WIDTH = 40
+LABEL_WIDTH = 16
+"""Of the numbers beside the axis, such as `12.5 days behind`."""
+
+_GREY = 90
+_SYMLOG_FROM = 25.0
+"""From this ratio of the largest to the usual on, a linear axis would show a flat line."""
+
+_BINS = 2
+_DOTS = 4
+"""A Braille character has two columns of four dots."""
+
+_BRAILLE = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
+_TIME_STEPS_S = (
+    *(60 * minutes for minutes in (1, 2, 5, 10, 15, 30)),
+    *(3600 * hours for hours in (1, 2, 3, 6, 12)),
+    *(86_400 * days for days in (1, 2, 7, 14, 28, 56, 112, 364)),
+)
+_UNITS = (
+    (365.25 * 86_400, "years"),
+    (86_400.0, "days"),
+    (3600.0, "h"),
+    (60.0, "min"),
+    (1.0, "s"),
+    (1e-3, "ms"),
+    (1e-6, "us"),
+    (1e-9, "ns"),
+)
+
+
+class Glyphs(NamedTuple):
+    """The characters to draw with. `line` is None where the estimate is drawn in Braille dots."""
+
+    line: str | None
+    band: str
+    zero: str
+    axis: str
+    tick: str
+    corner: str
+    floor: str
+    mark: str
+    forward: str
+    back: str
+
+
+UNICODE = Glyphs(None, "░", "┈", "│", "┤", "└", "─", "┴", "▲", "▼")
+ASCII = Glyphs("*", ":", "-", "|", "+", "+", "-", "+", "^", "v")
+
+
+class Point(NamedTuple):
+    """What is known of the clock from `begin_ns` to `end_ns`: extremes of the estimate and of the interval, in seconds.
+
+    All four are None when nothing was measured.
+    """
+
+    begin_ns: int
+    end_ns: int
+    severity: Severity
+    least_s: float | None
+    most_s: float | None
+    earliest_s: float | None
+    latest_s: float | None
+
+
+class Step(NamedTuple):
+    """The clock was set at `time_ns` by so much; positive is forward."""
+
+    time_ns: int
+    size_s: float
+
+
+class Frame(NamedTuple):
+    """What to draw: a time span, so many columns and rows, and how long nothing may come before it is a gap."""
+
+    title: str
+    begin_ns: int
+    end_ns: int
+    gap_ns: int
+    columns: int
+    rows: int
+    glyphs: Glyphs
+
+
+def point_of_audit(audit: Audit) -> Point:
+    """Return an audit as a point."""
+    return Point(
+        audit.time_ns,
+        audit.time_ns,
+        audit.severity,
+        audit.offset_s,
+        audit.offset_s,
+        audit.earliest_s,
+        audit.latest_s,
+    )
+
+
+def point_of_hour(hour: Hour) -> Point:
+    """Return an hour as a point: its band is as wide as the largest bound leaves beside the largest estimate."""
+    end_ns = hour.time_ns + HOUR_S * NS_PER_S
+    least_s, most_s, bound_s = hour.least_offset_s, hour.most_offset_s, hour.bound_s
+    if least_s is None or most_s is None or bound_s is None:
+        return Point(hour.time_ns, end_ns, hour.severity, None, None, None, None)
+    half_s = max(0.0, bound_s - max(abs(least_s), abs(most_s)))
+    return Point(hour.time_ns, end_ns, hour.severity, least_s, most_s, least_s - half_s, most_s + half_s)
+
+
+class Summary(NamedTuple):
+    """All points together, and the gaps between them."""
+
+    points: int = 0
+    unmeasured: int = 0
+    gaps: int = 0
+    longest_gap_ns: int = 0
+    all: Point | None = None
+
+
+def draw(points: Iterable[Point], steps: Sequence[Step], frame: Frame, paint: Paint) -> str:
+    """Draw points that come in the order of time; of a point outside the frame's span nothing is drawn."""
+    bins, summary = _collect(points, frame)
+    lines = [frame.title, ""]
+    measured = [point for point in bins if point is not None and point.most_s is not None]
+    if measured:
+        scale = _choose_scale(measured, frame.rows)
+        if scale.base_s:
+            lines[-1] = f"{'0 is':>{LABEL_WIDTH}}  {decimal(abs(scale.base_s))} s {direction(scale.base_s)}"
+        lines += _picture(bins, scale, frame, paint)
+        lines += _marks(bins, steps, frame)
+        lines += _times(frame)
+        lines.append("")
+    lines += _words(summary, steps, frame)
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _collect(points: Iterable[Point], frame: Frame) -> tuple[list[Point | None], Summary]:
+    """Merge the points of each bin, two to a column, and bridge what is too short for a gap."""
+    count = frame.columns * _BINS
+    span_ns = max(1, frame.end_ns - frame.begin_ns)
+    bins: list[Point | None] = [None] * count
+    drawn, unmeasured, gaps_ns, last = 0, 0, [0], None
+    for point in points:
+        if point.end_ns < frame.begin_ns or point.begin_ns > frame.end_ns:
+            continue
+        drawn += 1
+        unmeasured += point.most_s is None
+        first = (point.begin_ns - frame.begin_ns) * count // span_ns
+        final = max(first, ((point.end_ns - frame.begin_ns) * count - 1) // span_ns)
+        for index in range(max(0, min(first, count - 1)), max(0, min(final, count - 1)) + 1):
+            bins[index] = _merge(bins[index], point)
+        if last is not None and (pause_ns := point.begin_ns - last.end_ns) > frame.gap_ns:
+            gaps_ns.append(pause_ns)
+        elif last is not None and pause_ns >= 0:
+            _bridge(bins, first, last)
+        last = point
+    if last is not None and frame.end_ns - last.end_ns <= frame.gap_ns:
+        _bridge(bins, count, last)
+    whole = None
+    for merged in filter(None, bins):
+        whole = _merge(whole, merged)
+    return bins, Summary(drawn, unmeasured, len(gaps_ns) - 1, max(gaps_ns), whole)
+
+
+def _bridge(bins: list[Point | None], before: int, last: Point) -> None:
+    """Fill the empty bins just before one with the point that came last: no gap, but a picture finer than the data."""
+    index = min(before, len(bins)) - 1
+    while index >= 0 and bins[index] is None:
+        bins[index] = last
+        index -= 1
+
+
+def _merge(one: Point | None, other: Point) -> Point:
+    """Return what holds of two points together."""
+    if one is None:
+        return other
+    return Point(
+        min(one.begin_ns, other.begin_ns),
+        max(one.end_ns, other.end_ns),
+        max(one.severity, other.severity),
+        _either(min, one.least_s, other.least_s),
+        _either(max, one.most_s, other.most_s),
+        _either(min, one.earliest_s, other.earliest_s),
+        _either(max, one.latest_s, other.latest_s),
+    )
+
+
+def _either(choose: Callable[[float, float], float], one: float | None, other: float | None) -> float | None:
+    """Choose between two values, of which either may be missing."""
+    if one is None or other is None:
+        return other if one is None else one
+    return choose(one, other)
+
+
+class _Scale(NamedTuple):
+    """From `low` to `high` in so many dots; `linear_s` is the linear middle of a symlog axis, None of a linear one.
+
+    `base_s` is what the numbers beside the axis are counted from, where that is not zero.
+    """
+
+    low: float
+    high: float
+    dots: int
+    linear_s: float | None
+    ticks: tuple[tuple[float, str], ...]
+    base_s: float = 0.0
+
+    def dot(self, value_s: float) -> int:
+        """Return the dot of a value, counted from the top."""
+        share = (self.high - _bent(value_s, self.linear_s)) / (self.high - self.low)
+        return max(0, min(self.dots - 1, floor(share * self.dots)))
+
+
+def _bent(value_s: float, linear_s: float | None) -> float:
+    """Return where a value stands on the axis, in its own measure."""
+    if linear_s is None:
+        return value_s
+    size = log10(1 + abs(value_s) / linear_s)
+    return size if value_s >= 0 else -size
+
+
+def _choose_scale(points: Sequence[Point], rows: int) -> _Scale:
+    """Choose an axis on which the smallest and the largest of the points can be told from zero."""
+    low = min(point.earliest_s or 0.0 for point in points)
+    high = max(point.latest_s or 0.0 for point in points)
+    sizes = [max(abs(point.earliest_s or 0.0), abs(point.latest_s or 0.0)) for point in points]
+    usual, largest = max(median(sizes), 1e-9), max(*sizes, 1e-9)
+    if largest > _SYMLOG_FROM * usual:
+        return _symlog(low, high, 10.0 ** floor(log10(usual)), rows)
+    return _linear(low, high, rows)
+
+
+def _linear(low: float, high: float, rows: int) -> _Scale:
+    """Return a linear axis, with zero on it unless that is far away: then its numbers count from something nearer."""
+    reach = max(high - low, 1e-9)
+    base_s = 0.0
+    if -2 * reach <= low and high <= 2 * reach:
+        low, high = min(low, 0.0), max(high, 0.0)
+    else:
+        base_s = _round_number((low + high) / 2, reach)
+    margin = 0.04 * max(high - low, 1e-9)
+    low, high = low - margin, high + margin
+    largest = max(abs(low - base_s), abs(high - base_s))
+    scale, unit = next((entry for entry in _UNITS if largest >= 2 * entry[0]), _UNITS[-1])
+    step = _nice((high - low) / scale / max(2, rows // 3))
+    decimals = max(0, -floor(log10(step) + 1e-9))
+    ticks = []
+    for number in range(ceil((low - base_s) / scale / step), floor((high - base_s) / scale / step) + 1):
+        size = f"{abs(number) * step:.{decimals}f} {unit}"
+        way = direction(number) if base_s == 0 else "more" if number * base_s > 0 else "less"
+        ticks.append((base_s + number * step * scale, _label(size, way) if number else "0"))
+    return _Scale(low, high, rows * _DOTS, None, tuple(ticks), base_s)
+
+
+def _nice(rough: float) -> float:
+    """Return 1, 2 or 5 times a power of ten that is about as large, or larger."""
+    power = 10.0 ** floor(log10(rough))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.9)
+
+
+def _round_number(value_s: float, reach_s: float) -> float:
+    """Return the roundest number that is as near to a value as the picture reaches."""
+    power = 10.0 ** floor(log10(reach_s / 2))
+    return round(value_s / power) * power
+
+
+def _label(size: str, way: str) -> str:
+    """Write a number beside the axis; a sign stands for the word where there is no room: + is behind."""
+    text = f"{size} {way}"
+    return text if len(text) <= LABEL_WIDTH else f"{'-' if way in ('ahead', 'less') else '+'}{size}"
+
+
+def _symlog(low: float, high: float, linear_s: float, rows: int) -> _Scale:
+    """Return an axis with a tick at every power of ten."""
+    decades = range(ceil(log10(max(abs(low), abs(high)) / linear_s)) + 1)
+    sizes = [linear_s * 10.0**decade for decade in decades]
+    bottom, top = _bent(min(low, 0.0), linear_s), _bent(max(high, 0.0), linear_s)
+    margin = 0.04 * (top - bottom)
+    ticks = [(0.0, "0")]
+    for size_s in sizes:
+        ticks += [(value_s, _label(span(value_s), direction(value_s))) for value_s in (size_s, -size_s)]
+    inside = [tick for tick in ticks if bottom - margin <= _bent(tick[0], linear_s) <= top + margin]
+    return _Scale(bottom - margin, top + margin, rows * _DOTS, linear_s, tuple(inside))
+
+
+def _picture(bins: Sequence[Point | None], scale: _Scale, frame: Frame, paint: Paint) -> Iterator[str]:
+    """Draw the axis with its numbers, and beside it row by row the line and the band."""
+    labels: dict[int, str] = {}
+    for value_s, label in scale.ticks:  # zero first, and none where another stands
+        labels.setdefault(scale.dot(value_s) // _DOTS, label)
+    glyphs, zero = frame.glyphs, scale.dot(0.0) // _DOTS if scale.low <= 0 <= scale.high else None
+    lines = [_dots(point, scale) for point in bins]
+    bands = [_rows(point, scale) for point in bins]
+    for row in range(frame.rows):
+        cells: list[tuple[str, int | None]] = []
+        for column in range(frame.columns):
+            pair = slice(column * _BINS, (column + 1) * _BINS)
+            cell = _cell(row, lines[pair], glyphs)
+            if cell is not None:
+                worst = max((point.severity for point in bins[pair] if point is not None), default=Severity.OK)
+                cells.append((cell, SEVERITY_COLOURS[worst]))
+            elif any(row in band for band in bands[pair]):
+                cells.append((glyphs.band, _GREY))
+            else:
+                cells.append((glyphs.zero, _GREY) if row == zero else (" ", None))
+        drawn = (
+            paint("".join(cell for cell, _ in run), colour) for colour, run in groupby(cells, lambda cell: cell[1])
+        )
+        label = labels.get(row, "")
+        yield f"{label:>{LABEL_WIDTH}} {glyphs.tick if label else glyphs.axis}{''.join(drawn)}"
+
+
+def _dots(point: Point | None, scale: _Scale) -> range:
+    """Return the dots that the estimate covers, from the top."""
+    if point is None or point.least_s is None or point.most_s is None:
+        return range(0)
+    return range(scale.dot(point.most_s), scale.dot(point.least_s) + 1)
+
+
+def _rows(point: Point | None, scale: _Scale) -> range:
+    """Return the rows that the band touches, from the top."""
+    if point is None or point.earliest_s is None or point.latest_s is None:
+        return range(0)
+    return range(scale.dot(point.latest_s) // _DOTS, scale.dot(point.earliest_s) // _DOTS + 1)
+
+
+def _cell(row: int, lines: Sequence[range], glyphs: Glyphs) -> str | None:
+    """Return the character of the line in a cell; None where it does not pass."""
+    top = row * _DOTS
+    pattern = sum(
+        _BRAILLE[side][dot - top]
+        for side, line in enumerate(lines)
+        for dot in range(max(line.start, top), min(line.stop, top + _DOTS))
+    )
+    if not pattern:
+        return None
+    return chr(0x2800 + pattern) if glyphs.line is None else glyphs.line
+
+
+def _marks(bins: Sequence[Point | None], steps: Sequence[Step], frame: Frame) -> Iterator[str]:
+    """Draw the floor, and below it where the clock was set, where nothing was measured, and where nothing was kept."""
+    glyphs = frame.glyphs
+    signs = [" "] * frame.columns
+    for column in range(frame.columns):
+        pair = bins[column * _BINS : (column + 1) * _BINS]
+        if all(point is None for point in pair):
+            signs[column] = "x"
+        elif all(point is None or point.most_s is None for point in pair):
+            signs[column] = "?"
+    for step in steps:
+        if (place := _column(step.time_ns, frame)) is not None:
+            signs[place] = glyphs.forward if step.size_s > 0 else glyphs.back
+    ticks = {column for column, _ in _time_ticks(frame)}
+    ground = "".join(glyphs.mark if column in ticks else glyphs.floor for column in range(frame.columns))
+    yield f"{'':{LABEL_WIDTH}} {glyphs.corner}{ground}"
+    if any(sign != " " for sign in signs):
+        yield f"{'':{LABEL_WIDTH}}  {''.join(signs)}"
+
+
+def _column(time_ns: int, frame: Frame) -> int | None:
+    """Return the column of a time, None outside the frame."""
+    column = (time_ns - frame.begin_ns) * frame.columns // max(1, frame.end_ns - frame.begin_ns)
+    return min(column, frame.columns - 1) if 0 <= column <= frame.columns else None
+
+
+def _time_ticks(frame: Frame) -> list[tuple[int, str]]:
+    """Return the columns of round times with their labels, no two of which touch."""
+    span_s = (frame.end_ns - frame.begin_ns) / NS_PER_S
+    most = max(1, frame.columns // 12)
+    step_s = next((step for step in _TIME_STEPS_S if span_s / step <= most), _TIME_STEPS_S[-1])
+    step_ns = step_s * NS_PER_S
+    ticks: list[tuple[int, str]] = []
+    free = 0
+    for time_ns in range(-(-frame.begin_ns // step_ns) * step_ns, frame.end_ns + 1, step_ns):
+        column = _column(time_ns, frame)
+        stamp = format_utc(time_ns)
+        label = stamp[:10] if time_ns % (86_400 * NS_PER_S) == 0 else stamp[11:16]
+        if column is not None and column >= free and column + len(label) <= frame.columns:
+            ticks.append((column, label))
+            free = column + len(label) + 2
+    return ticks
+
+
+def _times(frame: Frame) -> Iterator[str]:
+    """Write the round times below their columns."""
+    line = ""
+    for column, label in _time_ticks(frame):
+        line = line.ljust(column) + label
+    yield f"{'UTC':>{LABEL_WIDTH}}  {line}"
+
+
+def _words(summary: Summary, steps: Sequence[Step], frame: Frame) -> Iterator[str]:
+    """Say in words what the picture shows."""
+    whole, glyphs = summary.all, frame.glyphs
+    if whole is None or whole.least_s is None or whole.most_s is None:
+        yield f"{plural(summary.points, 'point')}, none of them measured"
+        return
+    bound_s = max(abs(whole.earliest_s or 0.0), abs(whole.latest_s or 0.0))
+    reach = f"{_offset(whole.least_s)} to {_offset(whole.most_s)}"
+    yield f"{plural(summary.points, 'point')}: {reach}, at most {span(bound_s, rounding='up')} wrong by the intervals"
+    line = "dots" if glyphs.line is None else glyphs.line
+    yield f"{line}: estimate   {glyphs.band}: interval that holds the true offset"
+    notes = []
+    if steps:
+        largest = max(steps, key=lambda step: abs(step.size_s))
+        way = "forward" if largest.size_s > 0 else "back"
+        size = f"largest {span(largest.size_s)} {way}"
+        notes.append(f"{glyphs.forward} {glyphs.back} clock set forward, back: {plural(len(steps), 'time')}, {size}")
+    if summary.unmeasured:
+        notes.append(f"? nothing measured: {plural(summary.unmeasured, 'point')}")
+    if summary.gaps:
+        notes.append(f"x no record: {plural(summary.gaps, 'gap')}, longest {span(summary.longest_gap_ns / NS_PER_S)}")
+    yield from notes
+
+
+def _offset(value_s: float) -> str:
+    """Write an offset in words."""
+    return f"{span(value_s)} {direction(value_s)}"

@@ -1,0 +1,384 @@
+"""The geometry of the figures on the fleet's page: intervals, distributions, offsets and severities over time.
+
+Only numbers and the data of SVG paths are computed here; the markup is in `templates/figures.html.jinja`. Every figure
+stretches to the width that it is given, so it holds no text: its labels are HTML beside it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
+from math import ceil, copysign, floor, log1p, log10
+from statistics import median
+from typing import NamedTuple
+
+from ntpaudit.core.fleet.model import Bucket, Offset, Tally, split
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.units import NS_PER_S, direction, format_utc, span
+
+CLASSES = {Severity.OK: "o", Severity.WARNING: "w", Severity.UNKNOWN: "u", Severity.CRITICAL: "c"}
+"""How the style sheet calls a severity."""
+
+WORST_FIRST = (Severity.CRITICAL, Severity.UNKNOWN, Severity.WARNING, Severity.OK)
+
+_DAY_S = 86_400.0
+_YEAR_S = 365.25 * _DAY_S
+_DECADES_S = (*(10.0**power for power in range(-9, 2)), 60.0, 3600.0, _DAY_S, 30 * _DAY_S, _YEAR_S, 10 * _YEAR_S)
+_STEPS_S = (
+    *(digit * 10.0**power for power in range(-9, 2) for digit in (1, 2, 5) if digit * 10.0**power < 60),
+    *(60.0 * minutes for minutes in (1, 2, 5, 10, 20, 30)),
+    *(3600.0 * hours for hours in (1, 2, 3, 6, 12)),
+    *(_DAY_S * days for days in (1, 2, 5, 10, 30, 100)),
+    *(_YEAR_S * years for years in (1, 2, 5, 10, 20, 50)),
+)
+_SYMLOG_FROM = 25.0
+"""From this ratio of the largest to the usual on, a linear axis would show a flat line."""
+
+_MOST_SLEW = 1000e-6
+"""Clocks that are steered smoothly move apart no faster; what moved further between two spans was set."""
+
+_MOST_TICKS = 5
+"""So many round counts stand beside a figure of counts at most, besides zero."""
+
+_LEAST_WIDTH = 1.6
+"""Of an interval on an axis of 200, so that the narrowest can be seen."""
+
+_STRIP = {Severity.OK: 2, Severity.WARNING: 5, Severity.UNKNOWN: 7, Severity.CRITICAL: 10}
+"""How high a severity stands in the strip below a course: told apart without its colour."""
+
+
+class Scale:
+    """An axis from `low` to `high` seconds, logarithmic beyond `linear_s` to both sides, or linear without it."""
+
+    def __init__(self, low: float, high: float, linear_s: float | None) -> None:
+        self.low, self.high, self.linear_s = low, high, linear_s
+        self._begin = self._bent(low)
+        self._length = self._bent(high) - self._begin
+
+    def share(self, value_s: float) -> float:
+        """Return how far along the axis a value lies, from 0 to 1; what lies beyond stands at the end."""
+        share = (self._bent(value_s) - self._begin) / self._length
+        return 0.0 if share <= 0.0 else 1.0 if share >= 1.0 else share
+
+    def ticks(self, least: float) -> list[tuple[float, str]]:
+        """Return shares of round values with their labels, no two nearer than `least`; zero comes first."""
+        taken = [(self.share(0.0), "0")]
+        for value_s in self._round_values():
+            share = self.share(value_s)
+            if self.low < value_s < self.high and all(abs(share - other) >= least for other, _ in taken):
+                taken.append((share, f"{span(value_s)} {direction(value_s)}"))
+        return taken
+
+    def _bent(self, value_s: float) -> float:
+        return value_s if self.linear_s is None else copysign(log1p(abs(value_s) / self.linear_s), value_s)
+
+    def _round_values(self) -> Iterator[float]:
+        if self.linear_s is None:
+            length_s = self.high - self.low
+            long_s = _YEAR_S * 10.0 ** floor(log10(max(10.0, length_s / 4 / _YEAR_S)))
+            steps_s = (*_STEPS_S, *(digit * long_s for digit in (1, 2, 5, 10)))
+            step = next(step for step in steps_s if length_s / step <= 4)
+            yield from (number * step for number in range(ceil(self.low / step), floor(self.high / step) + 1))
+        else:
+            yield from (sign * size for size in reversed(_DECADES_S) if size > self.linear_s for sign in (1, -1))
+
+
+def common_scale(offsets: Iterable[Offset], tolerance_s: float) -> Scale:
+    """Return the axis on which all clocks of the fleet find room, with zero in its middle."""
+    reach_s = max([10 * tolerance_s, *(1.25 * max(abs(o.earliest_s), abs(o.latest_s)) for o in offsets)])
+    return Scale(-reach_s, reach_s, tolerance_s / 100)
+
+
+class Path(NamedTuple):
+    """The class in the style sheet, and the data, of an SVG path."""
+
+    kind: str
+    data: str
+
+
+def proportions(counts: Sequence[int]) -> list[Path]:
+    """Return hosts by severity as one bar of 1000 by 10, worst first; a severity that occurs is wide enough to see."""
+    whole = max(1, sum(counts))
+    widths = [(severity, max(6.0, 1000 * counts[severity] / whole)) for severity in WORST_FIRST if counts[severity]]
+    drawn, place, stretch = [], 0.0, 1000 / sum(width for _, width in widths) if widths else 1.0
+    for severity, width in widths:
+        drawn.append(Path(CLASSES[severity], f"M{place:.1f} 0h{width * stretch:.1f}v10H{place:.1f}z"))
+        place += width * stretch
+    return drawn
+
+
+class Band(NamedTuple):
+    """The paths of a host's interval and of its estimate, 200 by 14."""
+
+    interval: str
+    estimate: str
+
+
+def band(offset: Offset, scale: Scale) -> Band:
+    """Return the interval as a bar that is wide enough to see, and the estimate as a line in it."""
+    low, high = (200 * scale.share(end) for end in (offset.earliest_s, offset.latest_s))
+    if high - low < _LEAST_WIDTH:
+        low = (low + high - _LEAST_WIDTH) / 2
+        high = low + _LEAST_WIDTH
+    return Band(f"M{low:.1f} 4H{high:.1f}v6H{low:.1f}z", f"M{200 * scale.share(offset.estimate_s):.1f} 1v12")
+
+
+def counted(estimates: Iterable[float], scale: Scale) -> list[int]:
+    """Count how many clocks stand where: in each of 80 equal parts of the common axis, ahead in the first 40."""
+    bins = [0] * 80
+    for estimate_s in estimates:
+        bins[min(len(bins) - 1, int(scale.share(estimate_s) * len(bins)))] += 1
+    return bins
+
+
+class Spread(NamedTuple):
+    """The paths of a distribution, 800 by 100, and the labels of its axis, each with its share of the width."""
+
+    tolerance: str
+    bars: list[Path]
+    zero: str
+    limits: str
+    ticks: list[tuple[float, str]]
+
+
+def spread(bins: Sequence[int], scale: Scale, tolerance_s: float) -> Spread:
+    """Return how many clocks stand where on the common axis, with the tolerance; the height is logarithmic."""
+    highest = log1p(max([*bins, 1]))
+    bars = {"ahead": "", "behind": ""}
+    for place, count in enumerate(bins):
+        if count:
+            height = max(6.0, 92 * log1p(count) / highest)
+            bars["behind" if 2 * place >= len(bins) else "ahead"] += f"M{10 * place + 1} 100v-{height:.0f}h8V100z"
+    low, zero, high = (f"{800 * scale.share(value):.1f}" for value in (-tolerance_s, 0.0, tolerance_s))
+    return Spread(
+        f"M{low} 0H{high}v100H{low}z",
+        [Path(f"bar {way}", data) for way, data in bars.items()],
+        f"M{zero} 0v100",
+        f"M{low} 0v100M{high} 0v100",
+        scale.ticks(0.07),
+    )
+
+
+class Stack(NamedTuple):
+    """The paths of hosts by severity over time, 1000 by 100, and labels, each with its share of the height."""
+
+    layers: list[Path]
+    ticks: list[tuple[float, str]]
+
+
+def over_time(tallies: Sequence[Tally], hosts: int, frame: "Frame") -> Stack:
+    """Return how many hosts were worse than ok, span by span, stacked worst first from the ground up.
+
+    Above them are those of `hosts` that had no point at all.
+    """
+    layers = [*WORST_FIRST[:-1], None]
+    heights = [[*(tally.hosts[s] for s in WORST_FIRST[:-1]), max(0, hosts - sum(tally.hosts))] for tally in tallies]
+    top = max([1, *(sum(column) for column in heights)])
+    drawn = []
+    for number, layer in enumerate(layers):
+        path = ""
+        for tally, column in zip(tallies, heights, strict=True):
+            if column[number]:
+                left, right = frame.place(tally.begin_ns), frame.place(tally.begin_ns + frame.span_ns)
+                ground, roof = (100 - 100 * sum(column[:end]) / top for end in (number, number + 1))
+                path += f"M{left:.1f} {ground:.1f}H{right:.1f}V{roof:.1f}H{left:.1f}z"
+        if path:
+            drawn.append(Path("n" if layer is None else CLASSES[layer], path))
+    return Stack(drawn, [(count / top, f"{count:,}") for count in _counts(top)])
+
+
+def _counts(top: int) -> range:
+    """Return a few round whole numbers from zero to at most `top`."""
+    steps = (digit * 10**power for power in range(len(str(top))) for digit in (1, 2, 5))
+    return range(0, top + 1, next(step for step in steps if top <= _MOST_TICKS * step))
+
+
+class Frame(NamedTuple):
+    """The period that courses are drawn over, and the length of each of its spans."""
+
+    begin_ns: int
+    end_ns: int
+    span_ns: int
+
+    def place(self, time_ns: int) -> float:
+        """Return how far along the figure, of 1000, a moment lies."""
+        place = 1000 * (time_ns - self.begin_ns) / max(1, self.end_ns - self.begin_ns)
+        return 0.0 if place < 0.0 else min(place, 1000.0)
+
+    def is_long(self) -> bool:
+        """Whether the time of day alone does not say when in the period a moment is: midnight (UTC) lies in it."""
+        day_ns = round(_DAY_S * NS_PER_S)
+        return self.begin_ns // day_ns != self.end_ns // day_ns
+
+    def labels(self) -> tuple[str, str, str]:
+        """Return when the period begins, has its middle, and ends; with the dates where these differ."""
+        begin, middle, end = (
+            format_utc(time_ns)[5 if self.is_long() else 11 : 16].replace("T", " ")
+            for time_ns in (self.begin_ns, (self.begin_ns + self.end_ns) // 2, self.end_ns)
+        )
+        return begin, middle, end
+
+
+def frame_of(begin_ns: int, end_ns: int, count: int) -> Frame:
+    """Return the period with the length of its spans, as readers divide it."""
+    return Frame(begin_ns, end_ns, split(begin_ns, end_ns, count).width_ns)
+
+
+class Jump(NamedTuple):
+    """A clock that was set: when, and how far its offset went, positive where the clock was set back.
+
+    `is_told` says that its agent told of it, with the size where that is known. Else the offset moved by so much at
+    least, further than any steering and the steps that were told explain, about then.
+    """
+
+    time_ns: int
+    moved_s: float | None
+    is_told: bool
+
+
+class Course(NamedTuple):
+    """What a host's figure is made of: its spans in order, the steps that its agent told of, the tolerance."""
+
+    buckets: Sequence[Bucket]
+    steps: Sequence[Jump]
+    tolerance_s: float
+
+
+class CourseFigure(NamedTuple):
+    """The paths of a host's offset over time, 1000 by 100, and labels, each with its share of the height.
+
+    `zero` is the share of the height that is above zero. `strip` is how bad it was, 1000 by 10.
+    """
+
+    zero: str
+    gaps: str
+    lines: list[Path]
+    hull: str
+    mean: str
+    jumps: str
+    ticks: list[tuple[float, str]]
+    strip: list[Path]
+
+
+def draw_course(course: Course, frame: Frame) -> CourseFigure:
+    """Return the hull of the intervals, the mean in it, jumps as lines, where nothing was measured, and severities."""
+    measured = [bucket.offset for bucket in course.buckets if bucket.offset is not None]
+    scale = _course_scale(measured)
+    runs = [list(run) for run in _runs(course.buckets, frame)]
+    ends = {
+        one.begin_ns: (f"{frame.place(one.begin_ns):.1f}", f"{frame.place(one.begin_ns + frame.span_ns):.1f}")
+        for one in course.buckets
+    }
+    levels = (("z", 0.0), ("t", course.tolerance_s), ("t", -course.tolerance_s))
+    return CourseFigure(
+        zero=f"{1 - scale.share(0.0):.3f}",
+        gaps="".join(_gaps(runs, frame)),
+        lines=[
+            Path(kind, f"M0 {y:.1f}H1000")
+            for kind, value in levels
+            if 0 < (y := 100 - 100 * scale.share(value)) < 100 or kind == "z"
+        ],
+        hull="".join(_area(run, scale, ends) for run in runs),
+        mean="".join(_line(run, scale, ends) for run in runs),
+        jumps="".join(
+            dict.fromkeys(f"M{frame.place(jump.time_ns):.1f} 0v100" for jump in jumps(course, frame.span_ns))
+        ),
+        ticks=scale.ticks(0.17),
+        strip=_strip(course.buckets, ends),
+    )
+
+
+def jumps(course: Course, span_ns: int) -> list[Jump]:
+    """Return when a clock was set: where its agent says so, or where it moved further than is explained."""
+    return sorted([*course.steps, *_leaps(course, span_ns)], key=lambda jump: jump.time_ns)
+
+
+def _course_scale(measured: Sequence[Offset]) -> Scale:
+    if not measured:
+        return Scale(-1.0, 1.0, None)
+    low = min([0.0, *(offset.earliest_s for offset in measured)])
+    high = max([0.0, *(offset.latest_s for offset in measured)])
+    usual = median(max(abs(offset.earliest_s), abs(offset.latest_s)) for offset in measured)
+    margin = 0.06 * (high - low) or 1e-6
+    linear_s = max(usual, 1e-9) if max(high, -low) > _SYMLOG_FROM * usual else None
+    if linear_s is not None:
+        return Scale(low * 1.5 - usual if low else -usual, high * 1.5 + usual if high else usual, linear_s)
+    return Scale(low - margin, high + margin, None)
+
+
+def _runs(buckets: Sequence[Bucket], frame: Frame) -> Iterator[Iterator[Bucket]]:
+    """Yield measured spans that follow on each other."""
+    known = [bucket for bucket in buckets if bucket.offset is not None]
+    places = [round((bucket.begin_ns - frame.begin_ns) / frame.span_ns) for bucket in known]
+    for _, run in groupby(enumerate(known), lambda entry: places[entry[0]] - entry[0]):
+        yield (bucket for _, bucket in run)
+
+
+def _gaps(runs: Sequence[Sequence[Bucket]], frame: Frame) -> Iterator[str]:
+    """Yield rectangles of where nothing was measured."""
+    ends = [(frame.place(run[0].begin_ns), frame.place(run[-1].begin_ns + frame.span_ns)) for run in runs]
+    for (_, left), (right, _) in pairwise([(0.0, 0.0), *ends, (1000.0, 1000.0)]):
+        if right - left > 0.5 * (frame.place(frame.begin_ns + frame.span_ns)):
+            yield f"M{left:.1f} 0H{right:.1f}V100H{left:.1f}z"
+
+
+def _area(run: Sequence[Bucket], scale: Scale, ends: Mapping[int, tuple[str, str]]) -> str:
+    """Return the hull of the intervals: along the latest, and back along the earliest."""
+    there = "".join(f"V{_height(b.offset.latest_s, scale)}H{ends[b.begin_ns][1]}" for b in run if b.offset)
+    back = "".join(f"V{_height(b.offset.earliest_s, scale)}H{ends[b.begin_ns][0]}" for b in reversed(run) if b.offset)
+    return f"M{ends[run[0].begin_ns][0]} 50{there}{back}z"
+
+
+def _line(run: Sequence[Bucket], scale: Scale, ends: Mapping[int, tuple[str, str]]) -> str:
+    there = "".join(f"V{_height(b.offset.estimate_s, scale)}H{ends[b.begin_ns][1]}" for b in run if b.offset)
+    first = run[0].offset.estimate_s if run[0].offset else 0.0
+    return f"M{ends[run[0].begin_ns][0]} {_height(first, scale)}{there}"
+
+
+def _height(value_s: float, scale: Scale) -> str:
+    return f"{100 - 100 * scale.share(value_s):.1f}"
+
+
+def _leaps(course: Course, span_ns: int) -> list[Jump]:
+    """Return where a clock moved further than any steering and the steps that were told explain.
+
+    Its interval then lies apart from that of the span before, or as the hull of both holds it and the next one's.
+    """
+    known = [(bucket.begin_ns, bucket.offset) for bucket in course.buckets if bucket.offset is not None]
+    leaps = {
+        after[0]: Jump(after[0], moved_s, False)
+        for before, after in pairwise(known)
+        if (moved_s := _leapt(before, after, course.steps, span_ns)) is not None
+    }
+    for before, (begin_ns, _), after in zip(known, known[1:], known[2:], strict=False):
+        moved_s = _leapt(before, after, course.steps, span_ns)
+        if moved_s is not None and begin_ns not in leaps and after[0] not in leaps:
+            leaps[begin_ns] = Jump(begin_ns + span_ns // 2, moved_s, False)
+    return list(leaps.values())
+
+
+def _leapt(before: tuple[int, Offset], after: tuple[int, Offset], steps: Sequence[Jump], span_ns: int) -> float | None:
+    """Return how far an offset moved at least beside the steps that were told, if further than steering explains.
+
+    A step counts wherever in the two spans or between them it was, for nobody knows which of their points it follows.
+    """
+    (begin_ns, one), (end_ns, other) = before, after
+    back_s, forward_s = other.earliest_s - one.latest_s, one.earliest_s - other.latest_s
+    most_s = _MOST_SLEW * (end_ns - begin_ns + span_ns) / NS_PER_S
+    if max(back_s, forward_s) <= most_s:
+        return None
+    told = [step.moved_s for step in steps if begin_ns <= step.time_ns <= end_ns + span_ns]
+    if None in told:
+        return None
+    back_s -= sum(moved_s for moved_s in told if moved_s and moved_s > 0)
+    forward_s += sum(moved_s for moved_s in told if moved_s and moved_s < 0)
+    if max(back_s, forward_s) <= most_s:
+        return None
+    return back_s if back_s > forward_s else -forward_s
+
+
+def _strip(buckets: Sequence[Bucket], ends: Mapping[int, tuple[str, str]]) -> list[Path]:
+    """Return how bad it was, span by span: the worse the higher, and nothing where there is no record."""
+    paths = dict.fromkeys(WORST_FIRST, "")
+    for bucket in buckets:
+        left, right = ends[bucket.begin_ns]
+        paths[bucket.severity] += f"M{left} 10H{right}v-{_STRIP[bucket.severity]}H{left}z"
+    return [Path(CLASSES[severity], data) for severity, data in paths.items() if data]

@@ -1,0 +1,291 @@
+"""A history as lines: tables for people, CSV (RFC 4180) and JSON Lines for programs; each line as soon as it is known.
+
+A table has columns of fixed width, for nobody knows the last row when the first is written.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from textwrap import wrap
+from typing import Any, NamedTuple
+
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.units import direction, format_utc, span
+from ntpaudit.render.terminal import SEVERITY_COLOURS, Paint
+from ntpaudit.render.text_safety import csv_cell, decimal, one_line
+from ntpaudit.store.queries import Audit, Happening, Hour
+
+HOUR_SCHEMA = "ntpaudit.hour/1"
+EVENT_SCHEMA = "ntpaudit.event/1"
+
+WIDTH = 120
+"""Of a page that has room for all columns of a table; a narrower one has to do without some."""
+
+_GAP = "  "
+_CUT = "~"
+_FINDINGS_WIDTH = 8
+_LEAST_WIDTH = 60
+_LABEL_WIDTH = len("critical")
+
+
+class _Column(NamedTuple):
+    """A column of a table, left out of pages narrower than `page`."""
+
+    title: str
+    width: int
+    cell: Callable[[Any], str]
+    is_number: bool = False
+    page: int = 0
+
+
+def audit_table(audits: Iterable[Audit], width: int, paint: Paint) -> Iterator[str]:
+    """Write audits as a table of lines; `width` is the room that there is."""
+    columns = [column for column in _AUDIT if width >= column.page]
+    room = width - sum(column.width + len(_GAP) for column in columns)
+    yield _line(columns, [column.title for column in columns], "findings")
+    for audit in audits:
+        cells = [column.cell(audit) for column in columns]
+        yield _line(columns, cells, _shortened(audit.findings, max(room, _FINDINGS_WIDTH)), paint, audit.severity)
+
+
+def hour_table(hours: Iterable[Hour], width: int, paint: Paint) -> Iterator[str]:
+    """Write hours as a table of lines; `width` is the room that there is."""
+    columns = [column for column in _HOUR if width >= column.page]
+    yield _line(columns, [column.title for column in columns])
+    for hour in hours:
+        yield _line(columns, [column.cell(hour) for column in columns], "", paint, hour.severity)
+
+
+def event_table(happenings: Iterable[Happening], width: int, paint: Paint) -> Iterator[str]:
+    """Write events one below the other, each with its text beside it."""
+    for event, _ in happenings:
+        when, label = _when(event.utc_ns, event.host_ns), event.level if event.raised else "cleared"
+        margin = len(f"{when}  {label:{_LABEL_WIDTH}}  ")
+        first, *others = wrap(
+            one_line(f"{event.kind}: {event.text}"), max(width, _LEAST_WIDTH) - margin, break_on_hyphens=False
+        )
+        colour = SEVERITY_COLOURS[event.severity] if event.raised and event.severity else None
+        yield f"{when}  {paint(label, colour)}{' ' * (_LABEL_WIDTH - len(label))}  {first}\n"
+        yield from (f"{' ' * margin}{line}\n" for line in others)
+
+
+def audit_csv(hours: Iterable[Hour], audits: Iterable[Audit]) -> Iterator[str]:
+    """Write hours, then audits, under one header; times are the corrected ones, spans in seconds to the nanosecond."""
+    write = csv.writer(_Echo()).writerow
+    yield write(_AUDIT_FIELDS)
+    for hour in hours:
+        known = {
+            "time": format_utc(hour.time_ns),
+            "kind": "hour",
+            "severity": hour.severity.word,
+            "bound_s": _number(hour.bound_s),
+            "least_offset_s": _number(hour.least_offset_s),
+            "most_offset_s": _number(hour.most_offset_s),
+        }
+        counts = {name: getattr(hour, name) for name in ("audits", "measured", "within", "unproven", "beyond")}
+        seconds = {} if hour.spans is None else {f"{name}_s": part for name, part in hour.spans._asdict().items()}
+        yield write([(known | counts | seconds).get(field, "") for field in _AUDIT_FIELDS])
+    of_hours = [""] * (len(_AUDIT_FIELDS) - _AUDIT_FIELDS.index("findings") - 1)
+    for audit in audits:
+        cells = (
+            format_utc(audit.time_ns) if audit.is_dated else "",
+            format_utc(audit.host_ns),
+            audit.kind,
+            audit.severity.word,
+            audit.verdict,
+            *map(_number, (audit.offset_s, audit.earliest_s, audit.latest_s, audit.bound_s, audit.age_s)),
+            " ".join(audit.findings),
+        )
+        yield write((*cells, *of_hours))
+
+
+def hour_json(hours: Iterable[Hour]) -> Iterator[str]:
+    """Write hours as JSON Lines of a schema of their own."""
+    for hour in hours:
+        data = hour._asdict() | {"severity": hour.severity.word}
+        data["seconds"] = None if hour.spans is None else hour.spans._asdict()
+        del data["time_ns"], data["spans"]
+        yield _json({"schema": HOUR_SCHEMA, "time": {"utc": format_utc(hour.time_ns)}} | data)
+
+
+def event_csv(happenings: Iterable[Happening]) -> Iterator[str]:
+    """Write events under a header; `value_s` is the size of a step (positive is forward), or of a finding."""
+    write = csv.writer(_Echo()).writerow
+    yield write(_EVENT_FIELDS)
+    for event, boot_id in happenings:
+        yield write(
+            [
+                "" if event.utc_ns is None else format_utc(event.utc_ns),
+                format_utc(event.host_ns),
+                event.kind,
+                int(event.raised),
+                event.severity.word,
+                event.level,
+                _number(event.value_s),
+                csv_cell(event.text),
+                boot_id or "",
+            ]
+        )
+
+
+def event_json(happenings: Iterable[Happening]) -> Iterator[str]:
+    """Write events as JSON Lines of a schema of their own."""
+    for event, boot_id in happenings:
+        time = {"utc": None if event.utc_ns is None else format_utc(event.utc_ns), "host": format_utc(event.host_ns)}
+        yield _json(
+            {
+                "schema": EVENT_SCHEMA,
+                "time": time | {"boottime_ns": event.boottime_ns},
+                "boot_id": boot_id,
+                "event": event.kind,
+                "raised": event.raised,
+                "severity": event.severity.word,
+                "level": event.level,
+                "value_s": event.value_s,
+                "text": event.text,
+                "detail": dict(event.detail),
+            }
+        )
+
+
+class _Echo:
+    """A file that gives back what is written to it."""
+
+    def write(self, text: str) -> str:
+        """Return the text."""
+        return text
+
+
+def _json(data: Any) -> str:
+    """Write an object on a line."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def _number(value: float | None) -> str:
+    """Write a span in seconds to the nanosecond."""
+    return "" if value is None else decimal(value)
+
+
+def _line(
+    columns: Sequence[_Column],
+    cells: Sequence[str],
+    last: str = "",
+    paint: Paint | None = None,
+    severity: Severity = Severity.OK,
+) -> str:
+    """Lay cells out, and what stands to the right of them."""
+    fitted = [_fit(column, cell) for column, cell in zip(columns, cells, strict=True)]
+    if paint is not None and severity:
+        place = next(index for index, column in enumerate(columns) if column.title in ("severity", "worst"))
+        fitted[place] = paint(fitted[place], SEVERITY_COLOURS[severity])
+    return _GAP.join([*fitted, last]).rstrip() + "\n"
+
+
+def _fit(column: _Column, text: str) -> str:
+    """Pad or cut a cell to its width; numbers stand to the right."""
+    if len(text) > column.width:
+        text = text[: column.width - len(_CUT)] + _CUT
+    return text.rjust(column.width) if column.is_number else text.ljust(column.width)
+
+
+def _shortened(findings: Sequence[str], room: int) -> str:
+    """Name as many findings as there is room for, and count the others."""
+    for shown in range(len(findings), 0, -1):
+        rest = len(findings) - shown
+        text = " ".join(findings[:shown]) + (f" +{rest}" if rest else "")
+        if len(text) <= room:
+            return text
+    others = f" +{len(findings) - 1}" if len(findings) > 1 else ""
+    return _fit(_Column("", room - len(others), str), findings[0]).rstrip() + others if findings else ""
+
+
+def _when(utc_ns: int | None, host_ns: int) -> str:
+    """Write a corrected time, or with a question mark what the host's clock showed."""
+    text = format_utc(host_ns if utc_ns is None else utc_ns)[:19].replace("T", " ")
+    return f"{text}{'?' if utc_ns is None else ' '}"
+
+
+def _offset(value_s: float | None) -> str:
+    """Write an offset in words."""
+    return "" if value_s is None else f"{span(value_s)} {direction(value_s):6}"
+
+
+def _bound(value_s: float | None) -> str:
+    """Write a bound."""
+    return "" if value_s is None else span(value_s, rounding="up")
+
+
+def _asked(audit: Audit) -> str:
+    """Say how old what servers said was."""
+    if audit.kind == "network" and not audit.age_s:
+        return "now"
+    return "" if audit.age_s is None else f"{span(max(1.0, round(audit.age_s)))} ago"
+
+
+def _lasted(hour: Hour, state: str) -> str:
+    """Write for how long an hour was in a state; nothing where it was not, a question mark where that is not known."""
+    if hour.spans is None:
+        return "?"
+    seconds = getattr(hour.spans, state)
+    return span(float(seconds)) if seconds else ""
+
+
+_AUDIT = (
+    _Column("time (UTC)", 20, lambda audit: _when(audit.time_ns if audit.is_dated else None, audit.host_ns)),
+    _Column("kind", 7, lambda audit: audit.kind, page=110),
+    _Column("severity", 8, lambda audit: audit.severity.word),
+    _Column("verdict", 10, lambda audit: audit.verdict, page=100),
+    _Column("offset", 17, lambda audit: _offset(audit.offset_s), is_number=True),
+    _Column("bound", 10, lambda audit: _bound(audit.bound_s), is_number=True, page=76),
+    _Column("asked", 11, _asked, is_number=True, page=90),
+)
+_HOUR = (
+    _Column("hour (UTC)", 16, lambda hour: format_utc(hour.time_ns)[:16].replace("T", " ")),
+    _Column("audits", 6, lambda hour: str(hour.audits), is_number=True, page=136),
+    _Column("beyond", 8, lambda hour: _lasted(hour, "beyond"), is_number=True, page=90),
+    _Column("unmeasured", 10, lambda hour: _lasted(hour, "unmeasured"), is_number=True, page=98),
+    _Column("absent", 8, lambda hour: _lasted(hour, "absent"), is_number=True, page=108),
+    _Column("off", 8, lambda hour: _lasted(hour, "off"), is_number=True, page=118),
+    _Column("unproven", 8, lambda hour: _lasted(hour, "unproven"), is_number=True, page=128),
+    _Column("worst", 8, lambda hour: hour.severity.word),
+    _Column("offset from", 17, lambda hour: _offset(hour.least_offset_s), is_number=True, page=76),
+    _Column("offset to", 17, lambda hour: _offset(hour.most_offset_s), is_number=True, page=76),
+    _Column("bound", 10, lambda hour: _bound(hour.bound_s), is_number=True),
+)
+_AUDIT_FIELDS = (
+    "time",
+    "host_time",
+    "kind",
+    "severity",
+    "verdict",
+    "offset_s",
+    "earliest_s",
+    "latest_s",
+    "bound_s",
+    "age_s",
+    "findings",
+    "audits",
+    "measured",
+    "within",
+    "unproven",
+    "beyond",
+    "least_offset_s",
+    "most_offset_s",
+    "within_s",
+    "unproven_s",
+    "beyond_s",
+    "unmeasured_s",
+    "absent_s",
+    "off_s",
+)
+_EVENT_FIELDS = (
+    "time",
+    "host_time",
+    "event",
+    "raised",
+    "severity",
+    "level",
+    "value_s",
+    "text",
+    "boot_id",
+)

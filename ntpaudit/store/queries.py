@@ -1,0 +1,455 @@
+"""What a history holds, as values: audits in brief, hours, events; read in small turns, however long it is."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from ntpaudit.core.accounting import Spans
+from ntpaudit.core.checks.finding import LEVEL_SEVERITY
+from ntpaudit.core.events import Event
+from ntpaudit.core.ntp.rate_limit import Moment
+from ntpaudit.core.policy import VERDICTS, Severity, Verdict
+from ntpaudit.core.record import Record
+from ntpaudit.core.staleness import AgentState, HostNow, Standing, judge_standing, read_agent_state
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.errors import StoreError
+from ntpaudit.probes import service
+from ntpaudit.store.accounts import read_accounts
+from ntpaudit.store.compression import unpack_text
+from ntpaudit.store.history import HOUR_S, load_state
+from ntpaudit.store.records import read_record
+
+_BY_AGENT = "kind IN ('network', 'local') AND record IS NOT NULL"
+
+MAX_LOOKED_BACK = 100
+"""The network audits that are searched for one that polled any source."""
+
+PAGE = 500
+"""So many rows are read in one turn: a reader who takes his time over them holds nothing up."""
+
+_MARGIN_NS = HOUR_S * NS_PER_S  # corrected times of neighbours may be out of order by their errors
+
+
+Damage = Callable[[str], None]
+"""Hears of each row that is not what was written: what it is of."""
+
+_Value = TypeVar("_Value")
+
+_DAMAGED = "damaged"
+_parse = json.JSONDecoder().raw_decode
+_SEVERITIES = {int(severity): severity for severity in Severity}
+_KINDS: dict[str | None, Literal["network", "local", "check"]] = {"network": "network", "local": "local", None: "check"}
+
+
+def _unnoticed(what: str) -> None:
+    """Pass damage over."""
+
+
+class Audit(NamedTuple):
+    """One audit of the history, in brief. Offsets in seconds, None when unmeasured; positive is behind.
+
+    `time_ns` is the corrected time, or where nobody knows it (not `is_dated`) what the host's clock showed, `host_ns`.
+    `kind` is `check` for a one-shot audit. `findings` are their ids.
+    """
+
+    id: int
+    time_ns: int
+    is_dated: bool
+    host_ns: int
+    kind: Literal["network", "local", "check"]
+    severity: Severity
+    verdict: Verdict
+    offset_s: float | None
+    earliest_s: float | None
+    latest_s: float | None
+    age_s: float | None
+    findings: tuple[str, ...]
+
+    @property
+    def bound_s(self) -> float | None:
+        """How wrong the clock could be at most."""
+        if self.earliest_s is None or self.latest_s is None:
+            return None
+        return max(abs(self.earliest_s), abs(self.latest_s))
+
+
+class Hour(NamedTuple):
+    """All audits of one hour, beginning at `time_ns`: how many, how they ended, and the extremes in seconds.
+
+    `spans` accounts for each of its seconds, None where that is not known any more.
+    """
+
+    time_ns: int
+    audits: int
+    measured: int
+    within: int
+    unproven: int
+    beyond: int
+    severity: Severity
+    least_offset_s: float | None
+    most_offset_s: float | None
+    bound_s: float | None
+    spans: Spans | None = None
+
+
+class Happening(NamedTuple):
+    """An event of the history, with the boot that it happened in."""
+
+    event: Event
+    boot_id: str | None
+
+
+class Window(NamedTuple):
+    """The part of a history to read: the audits of ids `first` to `last` whose corrected time lies in between.
+
+    A time of None is no limit. An audit that nobody can date belongs where its neighbours do.
+    """
+
+    first: int
+    last: int
+    since_ns: int | None = None
+    until_ns: int | None = None
+
+
+def find_standing(
+    connection: sqlite3.Connection, look: Callable[[], HostNow], stale_after_s: float | None = None
+) -> tuple[Standing, dict[str, Any]] | None:
+    """Return what the agent's last record is worth now, and that record as stored; None where there is none.
+
+    `look` sees the host once the records were read, so that none is later. StoreError where the last one is damaged.
+    """
+    row = connection.execute(
+        f"SELECT id, kind, record FROM audits WHERE {_BY_AGENT} ORDER BY id DESC LIMIT 1"  # noqa: S608
+    ).fetchone()
+    if row is None:
+        return None
+    audit_id, kind, value = row
+    try:
+        stored, record = read_record(value)
+    except ValueError as error:
+        raise StoreError(
+            f"the last record (audit {audit_id}) is damaged, so nothing is known of the clock ({error}); "
+            f"wait for the agent's next record, or restart it: {service.restart()}"
+        ) from error
+    asked = record if kind == "network" and _was_polled(record) else _last_polled(connection, audit_id)
+    return judge_standing(record, asked, agent_state(connection), look(), stale_after_s), stored
+
+
+def _last_polled(connection: sqlite3.Connection, until_id: int) -> Record | None:
+    """Return the last record of an audit that polled any source, else of any; a damaged one is passed over."""
+    rows = connection.execute(
+        f"SELECT record FROM audits WHERE {_BY_AGENT} AND kind = 'network' AND id <= ? ORDER BY id DESC LIMIT ?",  # noqa: S608
+        (until_id, MAX_LOOKED_BACK),
+    )
+    latest = None
+    for (value,) in rows:
+        try:
+            _, record = read_record(value)
+        except ValueError:
+            continue
+        if _was_polled(record):
+            return record
+        latest = latest or record
+    return latest
+
+
+def _was_polled(record: Record) -> bool:
+    """Whether any source was polled for a record."""
+    return any(source.status != "backed-off" for source in record.sources)
+
+
+def agent_state(connection: sqlite3.Connection) -> AgentState:
+    """Return what the agent said of itself when it started."""
+    return read_agent_state(load_state(connection, "agent"))
+
+
+def host_name(connection: sqlite3.Connection) -> str | None:
+    """Return how the newest record calls the host, None where it does not say."""
+    row = connection.execute("SELECT record FROM audits WHERE record IS NOT NULL ORDER BY id DESC LIMIT 1").fetchone()
+    try:
+        return None if row is None else str(json.loads(unpack_text(row[0]))["host"]["name"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def corrected_now(connection: sqlite3.Connection, now: Moment) -> int:
+    """Return the time as the history knows it: counted on by uptime from the last audit, if that is of this boot.
+
+    Else it is the host's, which can be wrong, but never before the last audit.
+    """
+    row = connection.execute(
+        "SELECT utc_ns, boot_id, boottime_ns FROM audits"
+        " WHERE typeof(utc_ns) = 'integer' AND typeof(boottime_ns) = 'integer' ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    if row is None:
+        return now.realtime_ns
+    utc_ns, boot_id, boottime_ns = row
+    if boot_id is not None and boot_id == now.boot_id:
+        return int(utc_ns + now.boottime_ns - boottime_ns)
+    return max(now.realtime_ns, int(utc_ns))
+
+
+def oldest_ns(connection: sqlite3.Connection) -> int | None:
+    """Return the corrected time of the oldest audit that has one: before it only hours are kept."""
+    row = connection.execute(
+        "SELECT utc_ns FROM audits WHERE typeof(utc_ns) = 'integer' ORDER BY id LIMIT 1"
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def newest_ns(connection: sqlite3.Connection) -> int | None:
+    """Return the time of the newest audit, the host's where nobody knows better."""
+    row = connection.execute(
+        "SELECT IFNULL(utc_ns, host_ns) AS time_ns FROM audits"
+        " WHERE typeof(time_ns) = 'integer' ORDER BY id DESC LIMIT 1"
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def find_window(
+    connection: sqlite3.Connection, since_ns: int | None = None, until_ns: int | None = None, limit: int | None = None
+) -> Window:
+    """Return the window of the audits between two times, the newest `limit` of them.
+
+    Corrected times grow with the ids, so both ends are found by halving, without an index or a scan.
+    """
+    low, high = connection.execute("SELECT (SELECT MIN(id) FROM audits), (SELECT MAX(id) FROM audits)").fetchone()
+    if low is None:
+        return Window(1, 0)
+    first = low if since_ns is None else _first_at(connection, low, high + 1, since_ns - _MARGIN_NS)
+    last = high if until_ns is None else _first_at(connection, low, high + 1, until_ns + _MARGIN_NS) - 1
+    window = Window(first, last, since_ns, until_ns)
+    if limit is not None:
+        row = connection.execute(
+            f"SELECT id FROM audits WHERE {_INSIDE} ORDER BY id DESC LIMIT 1 OFFSET :skipped",  # noqa: S608
+            window._asdict() | {"skipped": limit - 1},
+        ).fetchone()
+        window = window._replace(first=row[0] if row else first)
+    return window
+
+
+def _first_at(connection: sqlite3.Connection, low: int, high: int, time_ns: int) -> int:
+    """Return the first id in [low, high) from which on no audit is known to be before a time, else `high`."""
+    while low < high:
+        middle = (low + high) // 2
+        row = connection.execute(
+            "SELECT id, utc_ns FROM audits WHERE id >= ? AND id < ? AND typeof(utc_ns) = 'integer' ORDER BY id LIMIT 1",
+            (middle, high),
+        ).fetchone()
+        if row is None or row[1] >= time_ns:
+            high = middle
+        else:
+            low = row[0] + 1
+    return low
+
+
+_IN_TIME = (
+    "(utc_ns IS NULL OR ((:since_ns IS NULL OR utc_ns >= :since_ns) AND (:until_ns IS NULL OR utc_ns <= :until_ns)))"
+)
+_INSIDE = f"id >= :first AND id <= :last AND record IS NOT NULL AND {_IN_TIME}"
+_COLUMNS = "id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns"
+
+
+def read_audits(connection: sqlite3.Connection, window: Window, damage: Damage = _unnoticed) -> Iterator[Audit]:
+    """Return the audits of a window in brief, the oldest first; `damage` hears of each that cannot be read."""
+    return _sound(_audit, _pages(connection, f"{_COLUMNS}, record", window), damage, "audit")
+
+
+def read_offsets(connection: sqlite3.Connection, window: Window, damage: Damage = _unnoticed) -> Iterator[Audit]:
+    """Return the same audits without age and findings, which takes a fifth of the time."""
+    columns = f"{_COLUMNS}, CASE WHEN severity IS NULL THEN record END"
+    return _sound(_audit, _pages(connection, columns, window), damage, "audit")
+
+
+def read_records(
+    connection: sqlite3.Connection, window: Window, damage: Damage = _unnoticed
+) -> Iterator[tuple[int, str]]:
+    """Return the texts of a window's records as they were stored, each with its audit's id, the oldest first."""
+    return _sound(
+        lambda row: (row[0], _record_text(*row[1:])), _pages(connection, "id, kind, record", window), damage, "audit"
+    )
+
+
+def _record_text(kind: str | None, value: Any) -> str:
+    """Return the text of a record. ValueError or TypeError where it is damaged."""
+    if kind == _DAMAGED:
+        raise ValueError("set aside")
+    return unpack_text(value)
+
+
+def _sound(
+    read: Callable[[tuple[Any, ...]], _Value], rows: Iterable[tuple[Any, ...]], damage: Damage, what: str
+) -> Iterator[_Value]:
+    """Read rows; one that is not what was written is passed over and reported."""
+    for row in rows:
+        try:
+            value = read(row)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError):
+            damage(what)
+        else:
+            yield value
+
+
+def count_audits(connection: sqlite3.Connection, window: Window) -> int:
+    """Return about how many audits a window has, without looking at them."""
+    return max(0, window.last - window.first + 1)
+
+
+def _pages(connection: sqlite3.Connection, columns: str, window: Window) -> Iterator[Any]:
+    """Return the rows of a window page by page: no transaction lasts while a reader takes his time."""
+    while rows := connection.execute(
+        f"SELECT {columns} FROM audits WHERE {_INSIDE} ORDER BY id LIMIT {PAGE}",  # noqa: S608
+        window._asdict(),
+    ).fetchall():
+        yield from rows
+        window = window._replace(first=rows[-1][0] + 1)
+
+
+def _audit(row: tuple[Any, ...]) -> Audit:
+    """Read one audit. An error of any of several kinds where it makes no sense."""
+    audit_id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns, value = row
+    if severity is None:  # kept by a version that had no columns for it
+        return _audit_of(audit_id, read_record(value)[1])
+    text = None if value is None else unpack_text(value)
+    age_s = None if text is None else _member(text, '"age_s":')
+    findings = () if text is None else _member(text, '"findings":')
+    return Audit(
+        audit_id,
+        _whole(host_ns if utc_ns is None else utc_ns),
+        utc_ns is not None,
+        _whole(host_ns),
+        _KINDS[kind],
+        _SEVERITIES[severity],
+        VERDICTS[verdict],
+        _seconds(offset_ns),
+        _seconds(earliest_ns),
+        _seconds(latest_ns),
+        None if age_s is None else float(age_s),
+        tuple(str(finding["id"]) for finding in findings),
+    )
+
+
+def _member(text: str, name: str) -> Any:
+    """Return a member of a record, in a tenth of the time that reading all of it takes. ValueError where there is none.
+
+    `name` is written as in the text, with its quotes and colon: within another text its quotes would be escaped.
+    """
+    value, _ = _parse(text, text.index(name) + len(name))
+    return value
+
+
+def _whole(value: Any) -> int:
+    """Return a whole number. TypeError where it is none."""
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
+def _audit_of(audit_id: int, record: Record) -> Audit:
+    """Put a one-shot audit's record in brief."""
+    offset = record.offset
+    return Audit(
+        audit_id,
+        record.host_ns if record.utc_ns is None else record.utc_ns,
+        record.utc_ns is not None,
+        record.host_ns,
+        "check",
+        record.severity,
+        record.verdict,
+        offset and offset.estimate_s,
+        offset and offset.earliest_s,
+        offset and offset.latest_s,
+        record.age_s,
+        tuple(finding.id for finding in record.findings),
+    )
+
+
+def read_hours(
+    connection: sqlite3.Connection,
+    since_ns: int | None,
+    until_ns: int | None,
+    limit: int | None = None,
+    damage: Damage = _unnoticed,
+) -> list[Hour]:
+    """Return the hours that begin in [since, until), the newest `limit` of them, the oldest first."""
+    rows = connection.execute(
+        "SELECT * FROM rollups WHERE hour_s >= ? AND hour_s < ? ORDER BY hour_s DESC LIMIT ?",
+        (
+            -(1 << 62) if since_ns is None else since_ns // NS_PER_S // HOUR_S * HOUR_S,
+            1 << 62 if until_ns is None else -(-until_ns // NS_PER_S),
+            -1 if limit is None else limit,
+        ),
+    ).fetchall()
+    return list(_sound(_hour, reversed(rows), damage, "hour"))
+
+
+def account(connection: sqlite3.Connection, hours: Sequence[Hour], now_ns: int) -> list[Hour]:
+    """Return hours with their spans, and those between them in which there is no audit at all."""
+    spans = read_accounts(connection, now_ns)
+    known = {hour.time_ns // NS_PER_S: hour for hour in hours}
+    if not known:
+        return []
+    empty = Hour(0, 0, 0, 0, 0, 0, Severity.UNKNOWN, None, None, None)
+    for hour_s in spans:
+        if min(known) < hour_s < max(known):
+            known.setdefault(hour_s, empty._replace(time_ns=hour_s * NS_PER_S))
+    return [known[hour_s]._replace(spans=spans.get(hour_s)) for hour_s in sorted(known)]
+
+
+def _hour(row: tuple[Any, ...]) -> Hour:
+    """Read one hour."""
+    hour_s, audits, measured, within, unproven, beyond, severity, *extremes = row
+    for count in (audits, measured, within, unproven, beyond):
+        _whole(count)
+    least_s, most_s, bound_s = map(_seconds, extremes)
+    counts = (audits, measured, within, unproven, beyond)
+    return Hour(hour_s * NS_PER_S, *counts, Severity(severity), least_s, most_s, bound_s)
+
+
+def _seconds(value_ns: int | None) -> float | None:
+    """Turn nanoseconds into seconds. TypeError where they are no number."""
+    return None if value_ns is None else _whole(value_ns) / NS_PER_S
+
+
+_EVENT = "kind, raised, severity, level, text, utc_ns, host_ns, boottime_ns, value_s, detail, boot_id"
+
+
+def read_events(
+    connection: sqlite3.Connection,
+    since_ns: int | None,
+    until_ns: int | None,
+    limit: int | None = None,
+    damage: Damage = _unnoticed,
+) -> list[Happening]:
+    """Return what happened between two times, the newest `limit` events, in the order they were kept."""
+    rows = connection.execute(
+        f"SELECT {_EVENT} FROM events WHERE {_IN_TIME} ORDER BY id DESC LIMIT :limit",  # noqa: S608
+        {"since_ns": since_ns, "until_ns": until_ns, "limit": -1 if limit is None else limit},
+    ).fetchall()
+    return list(_sound(_happening, reversed(rows), damage, "event"))
+
+
+def _happening(row: tuple[Any, ...]) -> Happening:
+    """Read one event."""
+    kind, raised, severity, level, text, utc_ns, host_ns, boottime_ns, value_s, detail, boot_id = row
+    try:
+        details = json.loads(detail)
+    except (ValueError, RecursionError):
+        details = {}
+    event = Event(
+        str(kind),
+        bool(_whole(raised)),
+        Severity(severity),
+        level,
+        str(text),
+        None if utc_ns is None else _whole(utc_ns),
+        _whole(host_ns),
+        _whole(boottime_ns),
+        None if value_s is None else float(value_s),
+        detail=MappingProxyType(dict(details)),
+    )
+    if level not in LEVEL_SEVERITY:
+        raise ValueError(f"no level {level!r}")
+    return Happening(event, boot_id)

@@ -1,0 +1,589 @@
+"""What a fleet is judged by: every rule on hosts made by hand, and its arithmetic in drawn worlds."""
+
+from collections.abc import Sequence
+from random import Random
+from typing import TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntpaudit.core.fleet.checks import RULES, judge_fleet, share
+from ntpaudit.core.fleet.model import Alarm, Clash, Coverage, FleetFinding, Host, Lie, Offset, Snapshot, Terms
+from ntpaudit.core.fleet.ordering import order
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.units import NS_PER_S
+from tests.core.fleets import DAY_S, NOW_NS, found, host, offset, only, snapshot, worlds
+
+_Item = TypeVar("_Item")
+
+
+def raised(*hosts: Host, terms: Terms | None = None) -> list[str]:
+    """The ids of what is found in a fleet."""
+    return [finding.id for finding in judge_fleet(snapshot(*hosts), terms or Terms()).findings]
+
+
+# --- the fleet as a whole -------------------------------------------------------------------------------------------
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> tuple[Snapshot, Terms]:
+    """Draw fleets of every kind of host, with what else may be read of them."""
+    names = [f"h{number}" for number in range(draw(st.integers(0, 9)))]
+    severities = st.sampled_from(Severity)
+    spans = st.sampled_from([0.0, 0.0, 0.001, -0.05, 0.09, 37.0])
+    hosts = [
+        host(
+            name,
+            draw(st.none() | spans),
+            site=draw(st.sampled_from(["ams", "fra", None])),
+            severity=draw(severities),
+            ago_s=draw(st.sampled_from([-1.0, 30.0, 600.0, 601.0, 2 * DAY_S])),
+            usable=draw(st.integers(0, 4)),
+            frequency_ppm=draw(st.sampled_from([None, -1.0, 1.0])),
+        )
+        for name in names
+    ]
+    some = st.sampled_from([*names, "ghost"])
+    kinds = st.sampled_from(["step-back", "offset-out"])
+    read = snapshot(
+        *hosts,
+        alarms=draw(
+            st.lists(
+                st.builds(Alarm, some, kinds, severities, st.sampled_from([NOW_NS - 1, 0]), st.none() | spans),
+                max_size=4,
+            )
+        ),
+        lies=draw(st.lists(st.builds(Lie, st.sampled_from(["x", "y"]), some, st.none() | spans), max_size=9)),
+        before={name: offset(draw(spans), 0.001) for name in names if draw(st.booleans())},
+        forgotten=["ghost"] if draw(st.booleans()) else [],
+        clashes=[Clash(name, ("ams", None)) for name in names if draw(st.integers(0, 9)) == 0],
+    )
+    listed = draw(st.none() | st.lists(some, unique=True).map(tuple))
+    return read, Terms(inventory=listed, sites={"ghost": "ams"} if draw(st.booleans()) else {})
+
+
+@given(fleets(), st.randoms(use_true_random=False))
+def test_the_order_of_what_is_read_never_matters(case: tuple[Snapshot, Terms], chance: Random) -> None:
+    """Any permutation of hosts, alarms, lies, names and of the inventory gives the very same fleet."""
+    read, terms = case
+
+    def shuffled(items: Sequence[_Item]) -> tuple[_Item, ...]:
+        return tuple(chance.sample(items, len(items)))
+
+    other = read._replace(
+        hosts=shuffled(read.hosts),
+        alarms=shuffled(read.alarms),
+        lies=shuffled(read.lies),
+        forgotten=shuffled(read.forgotten),
+        clashes=shuffled(read.clashes),
+        before=dict(reversed(list(read.before.items()))),
+    )
+    listed = None if terms.inventory is None else shuffled(terms.inventory)
+    assert judge_fleet(other, terms._replace(inventory=listed)) == judge_fleet(read, terms)
+
+
+@given(fleets())
+def test_every_host_that_counts_is_counted_once(case: tuple[Snapshot, Terms]) -> None:
+    """Members are sorted worst first; sites, the whole and the coverage add up to them; findings name known hosts."""
+    read, terms = case
+    fleet = judge_fleet(read, terms)
+    names = [one.name for one in fleet.members]
+    assert len(set(names)) == len(names)
+    assert [one.severity for one in fleet.members] == sorted((one.severity for one in fleet.members), reverse=True)
+    assert sum(fleet.whole.hosts) == len(names) == sum(sum(site.hosts) for site in fleet.sites)
+    assert fleet.whole.hosts == tuple(sum(one.severity is word for one in fleet.members) for word in Severity)
+    assert fleet.coverage.hosts >= fleet.coverage.measured >= fleet.coverage.by_two >= fleet.coverage.by_three >= 0
+    expected = set(names) if terms.inventory is None else set(terms.inventory)
+    assert fleet.coverage.hosts == len(expected)
+    assert expected <= set(names)
+    for finding in fleet.findings:
+        assert set(finding.hosts) <= set(names)
+        assert list(finding.hosts) == sorted(finding.hosts)
+        assert finding.message.isprintable()
+        assert finding.remedy
+    for one in fleet.members:
+        if one.silent_s is not None:
+            assert one.severity is Severity.UNKNOWN
+            assert one.silent_s > terms.silent_after_s
+            assert one.name not in {name for worst in fleet.sites if worst.ambiguity for name in worst.ambiguity.hosts}
+
+
+def test_a_sound_fleet_has_no_findings() -> None:
+    """Hosts that are right, reporting, and measured by enough sources raise nothing."""
+    hosts = [host(f"h{number}", 0.001 * number) for number in range(4)]
+    fleet = judge_fleet(snapshot(*hosts), Terms())
+    assert fleet.findings == ()
+    assert fleet.severity is Severity.OK
+    assert fleet.coverage == Coverage(4, 4, 4, 4)
+    assert fleet.whole.ambiguity is not None
+    assert fleet.whole.ambiguity.within_s == pytest.approx(0.013 + 2 * 30 * 50e-6)
+    assert fleet.whole.ambiguity.hosts == ("h3", "h0")
+
+
+def test_no_host_at_all_is_no_sound_fleet() -> None:
+    """What nobody reports is unknown."""
+    fleet = judge_fleet(snapshot(), Terms())
+    assert (fleet.members, fleet.findings, fleet.sites) == ((), (), ())
+    assert fleet.severity is Severity.UNKNOWN
+
+
+# --- rules ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_host_is_silent_from_the_limit_on() -> None:
+    """To the second; one that reports from the future reports."""
+    assert raised(host("a", ago_s=600), host("b", ago_s=-5)) == []
+    fleet = judge_fleet(snapshot(host("a", 37.0, severity=Severity.CRITICAL, ago_s=601), host("b")), Terms())
+    finding = only(fleet, "evidence-gap")
+    assert (finding.level, finding.site, finding.hosts, finding.value_s) == ("medium", "ams", ("a",), 601.0)
+    assert finding.message == "a has been silent for 10 min: nothing is known of the clock since"
+    assert fleet.members[0].severity is Severity.UNKNOWN
+
+
+def test_silence_is_told_by_site_and_worse_from_a_day_on() -> None:
+    """Ten hosts of a site that fall silent together are one finding; those silent for a day are another."""
+    hosts = [host(f"h{number}", ago_s=700 + number) for number in range(3)]
+    old = [host(f"old{number}", ago_s=DAY_S + number) for number in range(2)]
+    other = host("x", site="fra", ago_s=900)
+    gaps = found(judge_fleet(snapshot(*hosts, *old, other), Terms()), "evidence-gap")
+    assert [(gap.level, gap.site, gap.hosts) for gap in gaps] == [
+        ("high", "ams", ("old0", "old1")),
+        ("medium", "ams", ("h0", "h1", "h2")),
+        ("medium", "fra", ("x",)),
+    ]
+    assert gaps[1].message == "3 hosts at site ams are silent, h2 for 11.7 min: nothing is known of the clocks since"
+
+
+def test_a_forgotten_host_is_a_gap() -> None:
+    """The database knows it, and has nothing of it."""
+    finding = only(judge_fleet(snapshot(host("a"), forgotten=["b", "a"]), Terms()), "evidence-gap")
+    assert (finding.level, finding.hosts) == ("high", ("b",))
+    assert finding.message.startswith("b is known to the database and has no point in the last 24 h")
+
+
+def test_an_inventory_says_who_should_report() -> None:
+    """Who never did is a gap, who is silent and not listed is retired, who reports and is not listed is told of."""
+    read = snapshot(host("a"), host("new"), host("retired", ago_s=DAY_S), forgotten=["old", "listed-and-old"])
+    terms = Terms(inventory=("a", "never", "listed-and-old"), sites={"never": "fra"})
+    fleet = judge_fleet(read, terms)
+    assert {one.name for one in fleet.members} == {"a", "new", "never", "listed-and-old"}
+    assert [(gap.level, gap.message.partition(" and has")[0], gap.site) for gap in found(fleet, "evidence-gap")] == [
+        ("high", "never should report and never did", "fra"),
+        ("high", "listed-and-old is known to the database", None),
+        ("low", "new reports but is not in the inventory", None),
+    ]
+    assert fleet.coverage == Coverage(3, 1, 1, 1)
+    short = only(fleet, "coverage")
+    assert (short.level, short.hosts) == ("medium", ("listed-and-old", "never"))
+
+
+def test_every_gap_has_a_remedy_of_its_own() -> None:
+    """What mends it differs: an agent that is silent, one that is missing, a list that is wrong."""
+    read = snapshot(host("a"), host("new"), host("quiet", ago_s=900), forgotten=["old"])
+    listed = judge_fleet(read, Terms(inventory=("a", "never", "old", "quiet")))
+    remedies = {gap.hosts: gap.remedy for gap in found(listed, "evidence-gap")}
+    assert "systemctl status ntpaudit" in remedies["quiet",]
+    assert "take it off the inventory" in remedies["quiet",]
+    assert "whether the host is still there" in remedies["old",]
+    assert "install the agent" in remedies["never",]
+    assert "add what belongs to you" in remedies["new",]
+    assert len(set(remedies.values())) == 4
+    [gap] = found(judge_fleet(snapshot(host("a"), host("quiet", ago_s=900)), Terms()), "evidence-gap")
+    assert gap.remedy.endswith("left out by an inventory of those that should report")
+
+
+@pytest.mark.parametrize(
+    ("listed", "reporting", "said"),
+    [
+        (("AMS-Web1.example.net",), ("ams-web1",), "never did: did you mean ams-web1?"),
+        (("ams-web1",), ("ams-web1.example.net",), "never did: did you mean ams-web1.example.net?"),
+        (("WEB1", "db.x", "z"), ("web1", "db.y"), "WEB1, db.x and z should report and never did: did you mean web1 for "
+         "WEB1 and db.y for db.x?"),
+        (("web1",), ("web1.a", "web1.b"), "web1 should report and never did"),
+        (("web1",), ("web2",), "web1 should report and never did"),
+        (("10.0.0.1",), ("10.0.0.2",), "10.0.0.1 should report and never did"),
+        (("fe80::1.2",), ("fe80::1.3",), "fe80::1.2 should report and never did"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_written_otherwise_is_guessed(
+    listed: tuple[str, ...], reporting: tuple[str, ...], said: str
+) -> None:
+    """One host that is not listed and has the same name but for case and domain; of several nobody knows which."""
+    fleet = judge_fleet(snapshot(*map(host, reporting)), Terms(inventory=listed))
+    [never] = [gap for gap in found(fleet, "evidence-gap") if gap.level == "high"]
+    assert never.message.endswith(said)
+    assert never.hosts == listed
+
+
+def test_a_host_at_another_site_than_listed_is_told() -> None:
+    """As far as both say where it stands."""
+    hosts = [host(f"h{number}", site="fra") for number in range(4)]
+    read = snapshot(*hosts, host("placeless", site=None), host("right"), host("quiet", site="fra", ago_s=900))
+    sites = {**{f"h{number}": "ams" for number in range(4)}, "placeless": "ams", "right": "ams", "quiet": "ams"}
+    inventory = ("h0", "h1", "h2", "h3", "placeless", "right", "quiet")
+    fleet = judge_fleet(read, Terms(inventory=inventory, sites=sites))
+    [gap] = [gap for gap in found(fleet, "evidence-gap") if gap.level == "low"]
+    assert gap.message == (
+        "h0 reports from fra and is listed at ams; h1 reports from fra and is listed at ams; "
+        "h2 reports from fra and is listed at ams; and 1 more"
+    )
+    assert gap.hosts == ("h0", "h1", "h2", "h3")
+    assert "host.site" in gap.remedy
+
+
+def test_who_is_in_no_inventory_is_counted() -> None:
+    """Nobody where there is none."""
+    read = snapshot(host("a"), host("b"), host("c"))
+    assert judge_fleet(read, Terms()).unlisted is None
+    fleet = judge_fleet(read, Terms(inventory=("a", "x")))
+    assert fleet.unlisted == 2
+    assert only(fleet, "coverage").message.startswith("of 2 hosts in the inventory 50 % are measured")
+
+
+def test_an_unlisted_host_alone_changes_no_severity() -> None:
+    """It is listed, and not counted."""
+    fleet = judge_fleet(snapshot(host("a"), host("b"), host("c")), Terms(inventory=("a",)))
+    assert only(fleet, "evidence-gap").message == "b and c report but are not in the inventory"
+    assert fleet.severity is Severity.OK
+
+
+def test_ordering_risk_names_the_fewest_hosts_at_fault() -> None:
+    """Each host is within its own tolerance, and two of them cannot be ordered: the one that is apart is named."""
+    hosts = [host("a", 0.9), host("b", -0.9), host("c", -0.89), host("x", 0.0, site="fra"), host("y", 0.0, site="fra")]
+    finding = only(judge_fleet(snapshot(*hosts), Terms()), "ordering-risk")
+    assert (finding.level, finding.site, finding.hosts) == ("high", "ams", ("a",))
+    assert finding.value_s == pytest.approx(1.813)
+    assert finding.message == (
+        "events on hosts at site ams can be ordered by their stamps only if these are more than 1.82 s apart "
+        "(a, 900 ms behind and b, 900 ms ahead); 1 s is asked; without a it would be 23 ms"
+    )
+
+
+def test_what_is_wrong_is_mended_before_sources_are_looked_at() -> None:
+    """The remedy names the clocks that are wrong, and why; sources where only the intervals are too wide."""
+    lone = [Alarm("a", "offset-out", Severity.CRITICAL, NOW_NS), Alarm("a", "x-low", Severity.OK, NOW_NS)]
+    hosts = (host("a", 37.0, severity=Severity.CRITICAL), host("b"), host("c"))
+    finding = only(judge_fleet(snapshot(*hosts, alarms=lone), Terms()), "ordering-risk")
+    assert finding.remedy.startswith("mend the clock of a first (offset-out); correct logs by")
+    apart = (host("a", 37.0), host("b", -37.0), host("c"), host("d"))
+    finding = only(judge_fleet(snapshot(*apart), Terms()), "ordering-risk")
+    assert finding.remedy.startswith("mend the clocks of a and b first; correct logs by")
+    wide = (host("a", 0, 0.8), host("b", 0, 0.7))
+    finding = only(judge_fleet(snapshot(*wide), Terms()), "ordering-risk")
+    assert finding.remedy.startswith("give these hosts the same sources")
+
+
+@given(
+    worlds(most=4), st.lists(st.integers(0, 82_800), min_size=4, max_size=4), st.lists(st.floats(-50, 50), min_size=4)
+)
+def test_a_clock_may_have_drifted_since_it_was_last_heard_of(
+    world: list[tuple[Host, float]], ages_s: list[int], drifts_ppm: list[float]
+) -> None:
+    """Wherever a clock was, and however an oscillator takes it from there: two stamps now are not ordered wrongly."""
+    old = [one._replace(last_ns=NOW_NS - age_s * NS_PER_S) for (one, _), age_s in zip(world, ages_s, strict=False)]
+    now_s = [truth + ppm * 1e-6 * age_s for (_, truth), age_s, ppm in zip(world, ages_s, drifts_ppm, strict=False)]
+    fleet = judge_fleet(snapshot(*old), Terms(silent_after_s=82_800.0))
+    assert fleet.whole.ambiguity is not None
+    assert max(now_s) - min(now_s) <= fleet.whole.ambiguity.within_s + 1e-9
+    said = order(old[0], old[1], NOW_NS)
+    assert said is not None
+    assert -said.second_s - 1e-9 <= now_s[0] - now_s[1] <= said.first_s + 1e-9
+    assert said.within_s <= fleet.whole.ambiguity.within_s + 1e-9
+
+
+def test_a_point_of_the_future_is_as_old_as_it_is_far() -> None:
+    """Whose last point lies ahead of now reports, and its clock may have drifted from there as well."""
+    fleet = judge_fleet(snapshot(host("a", ago_s=-50), host("b", ago_s=0)), Terms())
+    assert fleet.whole.ambiguity is not None
+    assert fleet.whole.ambiguity.within_s == pytest.approx(0.01 + 50 * 50e-6)
+    assert [one.silent_s for one in fleet.members] == [None, None]
+
+
+def test_ordering_risk_where_nobody_can_be_kept() -> None:
+    """Intervals that are wider than the limit cannot be ordered with any other."""
+    finding = only(judge_fleet(snapshot(host("a", 0, 0.8), host("b", 0, 0.7)), Terms()), "ordering-risk")
+    assert finding.hosts == ("a", "b")
+    assert "without" not in finding.message
+
+
+def test_ordering_risk_between_sites_is_told_where_no_site_explains_it() -> None:
+    """Two sites that are each in order and apart from each other are one finding, without a site."""
+    hosts = [host("a", 2.0), host("b", 2.0), host("x", 0.0, site="fra"), host("y", 0.0, site="fra")]
+    finding = only(judge_fleet(snapshot(*hosts), Terms()), "ordering-risk")
+    assert (finding.site, finding.hosts) == (None, ("a", "b"))
+    assert "hosts of different sites" in finding.message
+    with_one_wrong = [*hosts[:1], host("b", 0.0), *hosts[2:]]
+    assert only(judge_fleet(snapshot(*with_one_wrong), Terms()), "ordering-risk").site == "ams"
+
+
+def test_silent_and_unmeasured_hosts_bear_on_no_order() -> None:
+    """What is not known now makes no claim."""
+    assert "ordering-risk" not in raised(host("a", 50.0, ago_s=900), host("b"), host("c", None), host("d"))
+
+
+@pytest.mark.parametrize(("limit_s", "risky"), [(0.011, False), (0.0109, True)])
+def test_ordering_risk_is_written_as_acceptance(limit_s: float, risky: bool) -> None:
+    """At the limit it is in order, and nowhere beyond."""
+    ids = raised(host("a", 0.001, ago_s=0), host("b", 0.0, ago_s=0), terms=Terms(ambiguity_s=limit_s))
+    assert ("ordering-risk" in ids) is risky
+
+
+def test_a_source_that_three_hosts_contradict_is_named() -> None:
+    """Once for each host; hosts that are silent contradict nobody now; the claim is told in words."""
+    hosts = [host("a"), host("b"), host("c"), host("d", ago_s=900)]
+    lies = [Lie("liar", name, claim) for name, claim in (("a", -37.0), ("b", -36.9375), ("d", 5.0))]
+    lies += [Lie("fine", "a"), Lie("fine", "a", 1.0), Lie("fine", "b")]
+    assert "common-source" not in raised(*hosts)
+    assert found(judge_fleet(snapshot(*hosts, lies=lies), Terms()), "common-source") == []
+    finding = only(judge_fleet(snapshot(*hosts, lies=[*lies, Lie("liar", "c")]), Terms()), "common-source")
+    assert (finding.level, finding.source, finding.hosts, finding.value_s) == (
+        "high",
+        "liar",
+        ("a", "b", "c"),
+        -36.96875,
+    )
+    assert finding.message == "the other sources of 3 hosts contradict liar: it says that they are 37 s ahead (median)"
+    quiet = [Lie("liar", name) for name in "abc"]
+    finding = only(judge_fleet(snapshot(*hosts, lies=quiet), Terms()), "common-source")
+    assert (finding.message, finding.value_s) == ("the other sources of 3 hosts contradict liar", None)
+
+
+@pytest.mark.parametrize("name", ["europe.pool.ntp.org/2", "0.pool.ntp.org", "ntp.example.net/1"])
+def test_a_place_in_a_pool_is_no_one_server(name: str) -> None:
+    """It is another server on every host, so that several call it a falseticker says nothing of any."""
+    hosts = [host(name) for name in "abc"]
+    lies = [Lie(name, one.name, 37.0) for one in hosts]
+    assert found(judge_fleet(snapshot(*hosts, lies=lies), Terms()), "common-source") == []
+
+
+@given(st.lists(st.sampled_from([37.0, 37.05, 1.0, -5.0]), min_size=3, max_size=7), st.integers(-9, 9))
+def test_a_source_has_one_error_whoever_tells_of_it(errors_s: list[float], wrong_s: int) -> None:
+    """Named where more than half of the hosts see much the same error, however wrong the clock of a host itself is."""
+    hosts = [host(f"h{number}", float(wrong_s * number)) for number in range(len(errors_s))]
+    lies = [Lie("liar", f"h{number}", error_s + wrong_s * number) for number, error_s in enumerate(errors_s)]
+    most = max(sum(value in alike for value in errors_s) for alike in ((37.0, 37.05), (1.0,), (-5.0,)))
+    named = found(judge_fleet(snapshot(*hosts, lies=lies), Terms()), "common-source")
+    assert bool(named) is (2 * most > len(errors_s))
+
+
+def test_two_machines_of_one_name_are_told() -> None:
+    """From where, as far as they say; a name that counts for nothing is not told of."""
+    clashes = [Clash("b", (None, "fra")), Clash("a", ("fra", "ams")), Clash("retired", ("ams", "ams"))]
+    fleet = judge_fleet(snapshot(host("a"), host("b"), clashes=clashes), Terms())
+    told = [(one.level, one.hosts, one.message) for one in found(fleet, "name-clash")]
+    assert told == [
+        ("high", ("a",), "several machines report as a, from ams and from fra: nothing said of it is of one clock"),
+        ("high", ("b",), "several machines report as b, from fra: nothing said of it is of one clock"),
+    ]
+
+
+def site_of(*now_s: float, then_s: float = 0.0, half_s: float = 0.002) -> Snapshot:
+    """A site whose hosts were all right an hour ago."""
+    hosts = [host(f"h{number}", at_s, half_s) for number, at_s in enumerate(now_s)]
+    return snapshot(*hosts, before={one.name: offset(then_s, half_s) for one in hosts})
+
+
+def test_a_site_that_moved_together_is_one_finding() -> None:
+    """More than half by a common amount: what is proved of it is said, with its direction, and no host walks."""
+    fleet = judge_fleet(site_of(0.050, 0.051, 0.049, 0.0), Terms())
+    finding = only(fleet, "site-moved")
+    assert (finding.level, finding.site, finding.hosts) == ("high", "ams", ("h0", "h1", "h2"))
+    assert finding.value_s == pytest.approx(0.047)
+    assert finding.message == (
+        "3 of 4 hosts at site ams fell behind within 60 min, each by at least 45 ms and perhaps all by one amount, "
+        "some 47 ms"
+    )
+    assert found(fleet, "slow-walk") == []
+    ahead = only(judge_fleet(site_of(-0.050, -0.051, -0.049), Terms()), "site-moved")
+    assert ahead.value_s == pytest.approx(-0.047)
+    assert "ran ahead within" in ahead.message
+
+
+def test_hosts_that_the_fleet_suspects_are_marked_and_come_first() -> None:
+    """Of hosts that are ok by their own word those come first that moved together; one that came back is not marked."""
+    moved = judge_fleet(site_of(0.050, 0.0, 0.051, 0.049), Terms())
+    marks = {one.name: one.suspected for one in moved.members}
+    assert marks == {"h0": ("site-moved",), "h1": (), "h2": ("site-moved",), "h3": ("site-moved",)}
+    assert moved.members[-1].name == "h1"
+    assert {one.severity for one in moved.members} == {Severity.OK}
+    back = judge_fleet(site_of(0.0, 0.001, -0.001, then_s=0.06), Terms())
+    assert [one.suspected for one in back.members] == [(), (), ()]
+
+
+def test_what_several_hosts_moved_by_is_not_said_of_each() -> None:
+    """Each by what is proved of it; hosts of which next to nothing is proved are not called moved."""
+    known = {"a": (0.011, 0.51), "b": (0.012, 0.51), "c": (0.4, 0.5)}
+    hosts = [host(name)._replace(offset=Offset(ends[0], *ends)) for name, ends in known.items()]
+    read = snapshot(*hosts, before=dict.fromkeys(known, Offset(0.0, 0.0, 0.0)))
+    finding = only(judge_fleet(read, Terms()), "site-moved")
+    assert finding.value_s == 0.4
+    assert "each by at least 11 ms and perhaps all by one amount, some 400 ms" in finding.message
+    barely = [hosts[0]._replace(offset=Offset(0.009, 0.009, 0.51)), *hosts[1:]]
+    assert only(judge_fleet(read._replace(hosts=tuple(barely)), Terms()), "site-moved").hosts == ("b", "c")
+
+
+def test_a_site_that_came_back_is_told_and_counts_for_nothing() -> None:
+    """All of it that moved is nearer to the true time for certain; one that went past it as far is not back."""
+    finding = only(judge_fleet(site_of(0.0, 0.001, -0.001, then_s=0.06), Terms()), "site-moved")
+    assert (finding.level, finding.severity) == ("low", Severity.OK)
+    assert finding.message == (
+        "3 of 3 hosts at site ams came back towards the true time within 60 min, each by at least 55 ms and perhaps "
+        "all by one amount, some 57 ms"
+    )
+    assert finding.remedy.startswith("it is over")
+    assert only(judge_fleet(site_of(-0.06, -0.06, -0.06, then_s=0.06), Terms()), "site-moved").level == "high"
+
+
+def test_hosts_without_a_site_are_no_site_that_moves() -> None:
+    """They have nothing in common but that nobody says where they stand; each may still walk."""
+    read = site_of(0.05, 0.05, 0.05)
+    placeless = read._replace(hosts=tuple(one._replace(site=None) for one in read.hosts))
+    fleet = judge_fleet(placeless, Terms())
+    assert found(fleet, "site-moved") == []
+    assert len(found(fleet, "slow-walk")) == 3
+
+
+def test_oscillators_that_run_free_are_no_site_that_moves() -> None:
+    """Three that nothing steers, and whose agents say so, drift by chance by much the same."""
+    read = site_of(0.0612, 0.072, 0.0828, half_s=0.01)
+    assert found(judge_fleet(read, Terms()), "site-moved")
+    alarms = tuple(Alarm(one.name, "daemon-count", Severity.WARNING, NOW_NS) for one in read.hosts)
+    assert [one.id for one in judge_fleet(read._replace(alarms=alarms), Terms()).findings] == []
+
+
+@pytest.mark.parametrize(
+    "now_s",
+    [
+        (0.05, 0.05),  # too few to be a site's
+        (0.05, 0.05, 0.0, 0.0),  # no more than half
+        (0.05, 0.2, 0.4),  # each by an amount of its own
+        (0.05, -0.05, 0.05, -0.05),  # not the same way
+        (0.0135, 0.0135, 0.0135),  # 9.5 ms for certain, of 10
+        (0.003, 0.003, 0.003),  # nothing is proved
+    ],
+)
+def test_what_is_no_common_movement_of_a_site(now_s: tuple[float, ...]) -> None:
+    """Only what is proved, shared by most and large enough counts."""
+    assert found(judge_fleet(site_of(*now_s), Terms()), "site-moved") == []
+
+
+def walk(
+    *,
+    now_s: float = 0.04,
+    then_s: float = 0.0,
+    frequency_ppm: float | None = 10.0,
+    severity: Severity = Severity.OK,
+    alarms: Sequence[Alarm] = (),
+) -> list[FleetFinding]:
+    """What is found about a host that stands there now, and stood there an hour ago."""
+    one = host("a", now_s, 0.002, frequency_ppm=frequency_ppm, severity=severity)
+    read = snapshot(one, host("b"), host("c"), host("d"), before={"a": offset(then_s, 0.002)}, alarms=alarms)
+    return found(judge_fleet(read, Terms()), "slow-walk")
+
+
+def test_a_slow_walk_is_told_with_what_is_proved_of_it() -> None:
+    """A ramp of 40 ms an hour under a tolerance of 100 ms."""
+    [finding] = walk()
+    assert (finding.level, finding.site, finding.hosts) == ("medium", "ams", ("a",))
+    assert finding.value_s == pytest.approx(0.036)
+    assert finding.message == (
+        "a fell behind by at least 36 ms within 60 min, away from the true time and without a step; now 40 ms behind, "
+        "and its own agent says ok"
+    )
+    [ahead] = walk(now_s=-0.04, frequency_ppm=None)
+    assert ahead.message.startswith("a ran ahead by at least 36 ms")
+    assert walk(alarms=[Alarm("a", "step-back", Severity.WARNING, NOW_NS - 3631 * NS_PER_S)])
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"now_s": 0.101},  # the tolerance tells of it
+        {"now_s": 0.0039},  # the intervals overlap
+        {"now_s": 0.0059},  # 1.9 ms for certain, of 2
+        {"severity": Severity.CRITICAL},  # its own agent tells of it
+        {"severity": Severity.UNKNOWN},  # or does not know
+        {"now_s": 0.02, "then_s": -0.0171},  # it may be nearer than it was
+        {"frequency_ppm": -10.0},  # it is on its way back
+        {"now_s": 0.002, "then_s": -0.09},  # it was corrected
+        {"now_s": 0.0, "then_s": 0.09, "frequency_ppm": -10.0},  # and so was this one
+        {"alarms": [Alarm("a", "step-forward", Severity.WARNING, NOW_NS - 3630 * NS_PER_S)]},  # it stepped
+        {
+            "alarms": [  # it stepped since, whatever else it did before
+                Alarm("a", "step-forward", Severity.WARNING, NOW_NS - 3620 * NS_PER_S),
+                Alarm("a", "step-back", Severity.WARNING, NOW_NS - 4000 * NS_PER_S),
+            ]
+        },
+    ],
+)
+def test_what_is_no_slow_walk(case: dict[str, float]) -> None:
+    """A movement that is not proved, too small, towards the truth, a step, or told of elsewhere is none."""
+    assert walk(**case) == []  # type: ignore[arg-type]
+
+
+def test_many_slow_walks_at_a_site_are_one_finding() -> None:
+    """Five hosts are told of one by one, six as one."""
+
+    def walks(count: int) -> list[FleetFinding]:
+        hosts = [host(f"h{number}", 0.02 + 0.01 * number, 0.001) for number in range(count)]
+        read = snapshot(*hosts, *(host(f"still{number}") for number in range(count)))
+        return found(
+            judge_fleet(read._replace(before={one.name: offset(0.0, 0.001) for one in read.hosts}), Terms()),
+            "slow-walk",
+        )
+
+    assert [finding.hosts for finding in walks(5)] == [("h4",), ("h3",), ("h2",), ("h1",), ("h0",)]
+    [finding] = walks(6)
+    assert finding.hosts == ("h0", "h1", "h2", "h3", "h4", "h5")
+    assert finding.message.startswith("6 hosts at site ams are led away; most of all h5 fell behind by at least 68 ms")
+
+
+@pytest.mark.parametrize(("short", "level"), [(0, None), (1, "low"), (5, "low"), (6, "medium"), (100, "medium")])
+def test_coverage_by_its_share(short: int, level: str | None) -> None:
+    """Nothing where all hosts are measured by two sources; low while any is not; medium below 95 %."""
+    hosts = [host(f"h{number:02}", usable=1 if number < short else 2) for number in range(100)]
+    findings = found(judge_fleet(snapshot(*hosts), Terms()), "coverage")
+    assert [finding.level for finding in findings] == ([] if level is None else [level])
+    for finding in findings:
+        assert finding.message == (
+            f"of 100 hosts 100 % are measured, {100 - short} % by two sources or more, 0 % by three or more"
+        )
+        assert len(finding.hosts) == short
+
+
+def test_a_share_is_rounded_down() -> None:
+    """Only all of them are 100 %."""
+    assert share(9999, 10_000) == "99.9 %"
+    assert share(10_000, 10_000) == "100 %"
+    assert share(0, 10) == "0 %"
+    assert share(0, 0) == "0 %"
+
+
+def test_many_names_are_counted() -> None:
+    """A message names a few hosts; the finding has them all."""
+    names = tuple(f"h{number}" for number in range(6))
+    finding = only(judge_fleet(snapshot(host("a")), Terms(inventory=("a", *names))), "evidence-gap")
+    assert finding.message == "h0, h1, h2 and 3 more should report and never did"
+    assert finding.hosts == names
+    four = only(judge_fleet(snapshot(host("a")), Terms(inventory=("a", *names[:4]))), "evidence-gap")
+    assert four.message == "h0, h1, h2 and h3 should report and never did"
+
+
+def test_every_finding_bears_on_rules() -> None:
+    """Each names the controls that it bears on."""
+    assert all(rule.controls for rule in RULES)
+
+
+def test_findings_come_worst_first() -> None:
+    """By level, and equals in the order of the rules."""
+    wrong = host("a", 5.0, severity=Severity.CRITICAL)
+    hosts = [wrong, host("b"), host("c", usable=1), host("d", ago_s=900), host("e", ago_s=2 * DAY_S)]
+    fleet = judge_fleet(snapshot(*hosts), Terms())
+    assert [(finding.level, finding.id) for finding in fleet.findings] == [
+        ("high", "ordering-risk"),
+        ("high", "evidence-gap"),
+        ("medium", "evidence-gap"),
+        ("medium", "coverage"),
+    ]
+    assert all(finding.severity is Severity.WARNING for finding in fleet.findings)

@@ -1,0 +1,298 @@
+"""A simulated host's agent finds what its story says, no more and no less, and every interval holds the truth."""
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import ntpaudit.demo.simulated_agent
+from ntpaudit import __version__
+from ntpaudit.audit_cycle import Rounds, Ways
+from ntpaudit.config.schema import HistoryConfig
+from ntpaudit.core.agent import Mind, Round, Terms, conclude_round, look
+from ntpaudit.core.clock.readings import KERNEL_MARGIN_PPM, MAX_DRIFT_PPM, MAX_KERNEL_PPM, ClockReading
+from ntpaudit.core.clock.steps import Step, Suspend
+from ntpaudit.core.events import Event
+from ntpaudit.core.observation import Daemon, Failure, KernelState, Observation, Unavailable
+from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Severity
+from ntpaudit.core.record import Health, Kind, Labels, Record
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.demo.host import SimulatedHost
+from ntpaudit.demo.network import ask_directly, loopback
+from ntpaudit.demo.scenario import ENV, HEALTHY, LIE_S, MOVED_SITE, Part, Story, truth, write_story
+from ntpaudit.demo.simulated_agent import Ask, Life, Told
+from ntpaudit.runtime import Facts, System
+from ntpaudit.store.state import Ledger
+
+pytestmark = pytest.mark.untraced
+
+END_NS = 1_795_000_000 * NS_PER_S
+HOUR_NS = 3600 * NS_PER_S
+READ_S = 1e-6
+"""More than two readings of the clocks take, and the rounding."""
+
+
+class Lived(NamedTuple):
+    """A story, and all that came of it, by host."""
+
+    story: Story
+    told: dict[str, list[Told]]
+    is_real: bool = False
+    """Asked over UDP, in real time."""
+
+
+def live(story: Story, ask: Ask) -> Lived:
+    """Let every host live to the end of the story."""
+    return Lived(story, {part.name: list(Life(part, story, ask).advance(story.end_ns)) for part in story.parts})
+
+
+@pytest.fixture(scope="module", params=["seed 1", "seed 2", "over UDP"])
+def lived(request: pytest.FixtureRequest) -> Iterator[Lived]:
+    """Two fleets without UDP, and the hosts of a third that differ, over UDP on loopback."""
+    if request.param != "over UDP":
+        yield live(write_story(24, 6.0, int(request.param[-1]), END_NS), ask_directly)
+        return
+    story = write_story(24, 6.0, 3, END_NS)
+    faults: dict[tuple[str, bool], Part] = {}
+    for part in story.parts:
+        faults.setdefault((part.fault.name, part.site == MOVED_SITE), part)
+    with loopback(story.sources) as ask:
+        yield live(story._replace(parts=tuple(faults.values())), ask)._replace(is_real=True)
+
+
+def test_every_interval_holds_the_truth(lived: Lived) -> None:
+    """Measured or carried on, whatever was done to the clock and whoever lied."""
+    for told in (one for all_told in lived.told.values() for one in all_told):
+        if (offset := told.record.offset) is not None:
+            behind_s = told.behind_ns / NS_PER_S
+            assert offset.earliest_s - 1e-9 <= behind_s <= offset.latest_s + 1e-9, (told.record.host.name, behind_s)
+
+
+def test_no_interval_is_wider_than_its_proof_needs(lived: Lived) -> None:
+    """Below 0.1 s, and carried on it grows by the oscillator's worst rate alone (docs/architecture.md).
+
+    Over UDP a measurement is as wide as the real exchange took: a busy machine's delay is no width of the method.
+    """
+    for all_told in lived.told.values():
+        measured_s = waited_s = 0.0
+        for record in (told.record for told in all_told):
+            if (offset := record.offset) is None:
+                continue
+            width_s, age_s = offset.latest_s - offset.earliest_s, record.age_s or 0.0
+            if age_s == 0:
+                measured_s = width_s
+                waited_s = max(source.delay_s or 0.0 for source in record.sources) if lived.is_real else 0.0
+            assert offset.max_drift_ppm is not None
+            assert MAX_DRIFT_PPM <= offset.max_drift_ppm <= MAX_KERNEL_PPM + KERNEL_MARGIN_PPM
+            grown_s = 2 * (offset.max_drift_ppm * 1e-6 * age_s + READ_S)
+            assert width_s <= measured_s + grown_s, record.host.name
+            assert width_s < 0.1 + waited_s, record.host.name
+
+
+def test_every_host_is_found_to_be_as_it_is(lived: Lived) -> None:
+    """By its last record: severity, the findings that count, and whether its clock was measured."""
+    found = truth(lived.story)
+    severities = {
+        **dict.fromkeys(found.critical, Severity.CRITICAL),
+        **dict.fromkeys(found.warning, Severity.WARNING),
+        **dict.fromkeys(found.unmeasured, Severity.UNKNOWN),
+        **dict.fromkeys(found.ok, Severity.OK),
+    }
+    for name, all_told in lived.told.items():
+        last = all_told[-1].record
+        if name in found.silent:
+            assert last.utc_ns == pytest.approx(END_NS - 2 * HOUR_NS, abs=120 * NS_PER_S)
+            continue
+        assert last.severity is severities[name], name
+        assert {one.id for one in last.findings if one.severity > Severity.OK} == found.findings[name], name
+        assert (last.offset is None) == (name in found.unmeasured)
+        assert 0 <= END_NS - all_told[-1].utc_ns < 2 * lived.story.intervals.local_s * NS_PER_S, name
+
+
+def test_healthy_hosts_are_never_warned_of(lived: Lived) -> None:
+    """From the first audit to the last nothing is raised, and no record is worse than ok."""
+    for part in lived.story.parts:
+        if part.fault is HEALTHY:
+            assert all(told.record.severity is Severity.OK for told in lived.told[part.name]), part.name
+            raised = [event for told in lived.told[part.name] for event in told.events if event.severity > Severity.OK]
+            assert raised == [], part.name
+
+
+def test_steps_are_told_once_at_their_time_and_size(lived: Lived) -> None:
+    """Every step of the story is an event, and nothing else is a step: no suspend, no boot, no slew."""
+    seen = sorted(
+        (told.record.host.name, event.utc_ns, event.value_s)
+        for told in (one for all_told in lived.told.values() for one in all_told)
+        for event in told.events
+        if event.kind in ("step-back", "step-forward")
+    )
+    told_of = sorted(truth(lived.story).stepped)
+    assert [name for name, _, _ in seen] == [step.host for step in told_of]
+    for (_, utc_ns, size_s), step in zip(seen, told_of, strict=True):
+        assert utc_ns == pytest.approx(step.utc_ns, abs=NS_PER_S)
+        assert size_s == pytest.approx(step.size_s, abs=0.1)
+
+
+def test_the_liar_is_found_by_every_host_it_lies_to(lived: Lived) -> None:
+    """The last audit that asked it calls it a falseticker, and by how much."""
+    for source, names in truth(lived.story).common_sources.items():
+        assert names
+        for name in names:
+            asked = [told.record for told in lived.told[name] if told.record.kind == "network"][-1]
+            liar = next(one for one in asked.sources if one.name == source)
+            assert liar.status == "falseticker"
+            assert asked.offset is not None
+            assert liar.offset_s == pytest.approx(LIE_S + asked.offset.estimate_s, abs=0.1)
+
+
+def test_moves_are_proved_by_disjoint_intervals(lived: Lived) -> None:
+    """A slow walk and a site that moves are certain within an hour, and stay below the warning tolerance."""
+    found = truth(lived.story)
+    moved = [part.name for part in lived.story.parts if part.site in found.sites_moved and part.name in found.ok]
+    assert moved
+    assert found.slow_walkers
+    for name in (*moved, *found.slow_walkers):
+        records = [told.record for told in lived.told[name] if told.record.utc_ns is not None]
+        now = records[-1].offset
+        before = [one for one in records if one.utc_ns is not None and one.utc_ns <= END_NS - HOUR_NS][-1].offset
+        assert now is not None
+        assert before is not None
+        assert now.latest_s < before.earliest_s, name
+        assert -0.1 < now.estimate_s < -0.05, name
+
+
+def test_over_udp_the_servers_are_real() -> None:
+    """Sources have addresses of loopback, and the answers' round trips are those of this machine."""
+    story = write_story(24, 6.0, 1, END_NS)
+    part = next(part for part in story.parts if part.fault is HEALTHY)
+    with loopback(story.sources) as ask:
+        record = next(Life(part, story, ask).advance(story.end_ns)).record
+    assert {source.address for source in record.sources} == {"127.0.0.1"}
+    assert all(source.delay_s is not None and 0 < source.delay_s < 1.0 for source in record.sources)
+
+
+def test_nothing_depends_on_the_portions_of_time() -> None:
+    """The same seed gives the same audits to the last bit, however often a life is paused; another seed others."""
+    story = write_story(24, 6.0, 1, END_NS)
+    other = write_story(24, 6.0, 2, END_NS)
+    begin_ns = story.end_ns - 3 * HOUR_NS
+    for part in story.parts[:2]:
+        whole = list(Life(part, story, ask_directly).advance(END_NS))
+        life = Life(part, story, ask_directly)
+        pieces = [told for step in range(181) for told in life.advance(begin_ns + step * 60 * NS_PER_S)]
+        assert pieces == whole
+        assert list(Life(other.parts[0], other, ask_directly).advance(END_NS)) != whole
+
+
+class Concluded(NamedTuple):
+    """An observation that an agent concluded from."""
+
+    observation: Observation
+    kind: Kind
+
+
+class Tape:
+    """What a life's agent met, in order: a look at its clocks, or an observation to conclude from, and of what kind."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.met: list[ClockReading | Concluded] = []
+
+        def looks(mind: Mind, now: ClockReading) -> tuple[Mind, Step | None, Suspend | None]:
+            self.met.append(now)
+            return look(mind, now)
+
+        def concludes(mind: Mind, observation: Observation, kind: Kind, terms: Terms, health: Health) -> Round:
+            self.met[-1] = Concluded(observation, kind)  # the rounds look by themselves before they conclude
+            return conclude_round(mind, observation, kind, terms, health)
+
+        monkeypatch.setattr(ntpaudit.demo.simulated_agent, "look", looks)
+        monkeypatch.setattr(ntpaudit.demo.simulated_agent, "conclude_round", concludes)
+
+
+class Played(System):
+    """The surroundings of the agent's rounds, as a tape has them; and whoever they tell."""
+
+    def __init__(self) -> None:
+        super().__init__(pytest.fail, hears=False)
+        self.clock = self
+        self.events: list[Event] = []
+
+    def turn(self, now: ClockReading, seen: Observation) -> None:
+        """Come to a moment, in which this is seen."""
+        self.now, self.seen = now, seen
+
+    def read(self) -> ClockReading:
+        """Return what the clocks show now."""
+        return self.now
+
+    def facts(self, name: str | None) -> Facts:
+        """Return who the host is."""
+        return Facts(self.seen.host, self.seen.daemons)
+
+    def has_ended(self, daemon: Daemon) -> bool:
+        """Whether the time daemon has ended."""
+        return daemon not in self.seen.known_daemons
+
+    def kernel(self) -> KernelState | Unavailable:
+        """Return what the kernel believes."""
+        return self.seen.kernel
+
+    def tell(self, record: Record, events: Sequence[Event]) -> None:
+        """Keep what is told."""
+        self.events += events
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize("fault", ["healthy", "repaired-step", "suspended", "cut-off"])
+def test_a_life_concludes_as_the_rounds_of_the_agent(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the same readings and observations the agent's own rounds make the same records and tell the same events.
+
+    Through steps, a suspend and a boot, over a real history: the short form in the simulation has not parted from them.
+    """
+    story = write_story(24, 6.0, 1, END_NS)
+    part = next(part for part in story.parts if part.fault.name == fault)
+    tape, around = Tape(monkeypatch), Played()
+    all_told = list(Life(part, story, ask_directly).advance(END_NS))
+    terms = Terms(PROFILES[DEFAULT_PROFILE], Labels(__version__, site=part.site, env=ENV), story.intervals.network_s)
+    ways = Ways(terms, {"here": around}, delivers=False, limits=HistoryConfig())
+    records, boot_id = [], None
+    with closing(Ledger(str(tmp_path / "history"), pytest.fail)) as ledger:
+        for position, met in enumerate(tape.met):
+            seen = next(one.observation for one in tape.met[position:] if isinstance(one, Concluded))
+            around.turn(seen.taken if isinstance(met, Concluded) else met, seen)
+            if seen.host.boot_id != boot_id:
+                boot_id = seen.host.boot_id
+                rounds = Rounds(ledger, around, ways, lambda text: None)
+                rounds.begin(ways)
+            match met:
+                case Concluded(_, "network"):
+                    records.append(rounds.network(seen).record)
+                case Concluded():
+                    records.append(rounds.local().record)
+                case _:
+                    rounds.look()
+    assert records == [told.record for told in all_told]
+    assert around.events == [event for told in all_told for event in told.events]
+    assert len({record.host.boot_id for record in records}) == 1 + (fault == "cut-off")
+
+
+@pytest.mark.parametrize("ahead_s", [0.0, 0.5, -1.5])
+def test_the_kernel_never_stamps_for_a_simulated_clock(ahead_s: float) -> None:
+    """Even of a host whose clock shows the real time, or nearly so, every interval holds the truth."""
+    story = write_story(24, 6.0, 1, END_NS)
+    host = SimulatedHost(story.parts[0], time.time_ns(), random.Random(1))
+    host.realtime_ns += round(ahead_s * NS_PER_S)
+    with loopback(story.sources) as ask:
+        for source in ask(host, story.sources[:4]):
+            assert not isinstance(source.outcome, Failure), source
+            (sample,) = source.outcome
+            assert sample.stamps.timestamping == "user"
+            assert sample.interval.covers(host.behind_ns)

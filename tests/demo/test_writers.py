@@ -1,0 +1,173 @@
+"""Where the points of a simulated fleet go: what a database's answers mean, and that nothing is lost or twice."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+
+from ntpaudit.config.schema import InfluxConfig
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.demo.network import ask_directly
+from ntpaudit.demo.scenario import write_story
+from ntpaudit.demo.simulated_agent import Life, Told
+from ntpaudit.demo.writers import ATTEMPTS, BATCH_LINES, MOST_WAIT_S, InfluxOutlet, Waiting
+from ntpaudit.errors import TellError
+from tests.world.flaky import Answer, Fault, FlakyDatabase, Request, Reset
+
+END_NS = 1_795_000_000 * NS_PER_S
+STORED = Answer(204)
+
+
+@pytest.fixture(scope="module")
+def told() -> list[Told]:
+    """All audits of a host that cannot be measured in the end."""
+    story = write_story(24, 6.0, 1, END_NS)
+    part = next(part for part in story.parts if part.fault.name == "cut-off")
+    return list(Life(part, story, ask_directly).advance(END_NS))
+
+
+@pytest.fixture
+def database() -> Iterator[FlakyDatabase]:
+    """A database that stores everything, until told otherwise."""
+    with FlakyDatabase(choose=lambda request: STORED) as running:
+        yield running
+
+
+def outlet(database: FlakyDatabase) -> closing[InfluxOutlet]:
+    """Open a way to it."""
+    return closing(InfluxOutlet(InfluxConfig(database.url, timeout_s=5.0), "secret"))
+
+
+def after(count: int, fault: Fault, until: int = 1000) -> Callable[[Request], Fault]:
+    """Let so many requests succeed, and those from there on fail until another one."""
+    seen = []
+
+    def choose(request: Request) -> Fault:
+        seen.append(request)
+        return fault if count < len(seen) <= until else STORED
+
+    return choose
+
+
+def test_every_line_is_written_once_and_has_its_time(database: FlakyDatabase, told: list[Told]) -> None:
+    """In batches; what the host does not know the true time of has the world's."""
+    with outlet(database) as out:
+        for _ in range(10):
+            out.write(told)
+        out.flush()
+        out.flush()
+    lines = [line for request in database.requests for line in request.lines.splitlines()]
+    assert sum(line.startswith("ntpaudit_clock,") for line in lines) == 10 * len(told)
+    assert max(len(request.lines.splitlines()) for request in database.requests) < BATCH_LINES + 20
+    assert len(database.requests) == -(-len(lines) // BATCH_LINES)
+    stamps = [int(line.rpartition(" ")[2]) for line in lines]
+    assert all(END_NS - 7 * 3600 * NS_PER_S < stamp <= END_NS + NS_PER_S for stamp in stamps)
+    assert told[-1].record.utc_ns is None
+    assert told[-1].utc_ns in stamps
+    assert told[-1].utc_ns == told[-1].record.host_ns + told[-1].behind_ns
+    assert all("env=demo,host=fra-" in line for line in lines)
+
+
+def test_a_database_that_works_is_waited_for(database: FlakyDatabase, told: list[Told]) -> None:
+    """Once it has stored something, two failures are no reason to give up."""
+    with outlet(database) as out:
+        for fault in (Answer(503), Reset("before")):
+            database.choose = after(1, fault, 3)
+            out.write(told)
+            out.flush()
+            out.write(told)
+            out.flush()
+            assert len(database.requests) == 4
+            database.requests.clear()
+
+
+def test_a_patient_outlet_waits_without_end(database: FlakyDatabase, told: list[Told]) -> None:
+    """However often it fails; that it waits, and that it goes on, is told once each, and each point arrives once."""
+    said: list[Waiting] = []
+    pauses: list[float] = []
+    config = InfluxConfig(database.url, timeout_s=5.0)
+    with closing(InfluxOutlet(config, None, None, said.append, pauses.append)) as out:
+        database.choose = after(1, Answer(503), 1 + 3 * ATTEMPTS)
+        out.write(told[:3])
+        out.flush()
+        out.write(told[3:6])
+        out.flush()
+    assert [one.reason is None for one in said] == [False, True]
+    assert said[0].reason is not None
+    assert said[0].reason.startswith(f"cannot write to {database.url}: 503")
+    assert len(pauses) == 3 * ATTEMPTS
+    assert max(pauses) <= MOST_WAIT_S
+    first, *failed, last = [request.lines for request in database.requests]
+    assert set(failed) == {last}
+    assert first != last
+
+
+def test_an_impatient_outlet_gives_up(database: FlakyDatabase, told: list[Told]) -> None:
+    """After so many attempts the reason is told."""
+    pauses: list[float] = []
+    with closing(InfluxOutlet(InfluxConfig(database.url), None, 3, pause=pauses.append)) as out:
+        database.choose = after(1, Answer(503))
+        out.write(told[:1])
+        out.flush()
+        out.write(told[1:2])
+        with pytest.raises(TellError, match="503"):
+            out.flush()
+    assert len(pauses) == 2
+    assert len(database.requests) == 4
+
+
+def test_what_is_too_much_at_once_is_halved(database: FlakyDatabase, told: list[Told]) -> None:
+    """A server that takes only so many lines gets them all in the end."""
+    database.choose = lambda request: Answer(413) if len(request.lines.splitlines()) > 100 else STORED
+    with outlet(database) as out:
+        out.write(told)
+        out.flush()
+    stored = [request.lines for request in database.requests if len(request.lines.splitlines()) <= 100]
+    assert sum(text.count("ntpaudit_clock,") for text in stored) == len(told)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Answer(404, "database not found"), "404: .*create the bucket"),
+        (Answer(404, '{"error":"x"}'), r"404: x; create the bucket .*, or check --influx-url, --org and --bucket$"),
+        (
+            Answer(404, "404 page not found"),
+            "404: .*--influx-url; an InfluxDB before 1.8 .*docs/delivery.md, 'InfluxDB before 1.8'",
+        ),
+        (
+            Answer(501, "<html><title>No\nsuch</title>"),
+            "501: a web page, 'No such'; .* no database.*: check --influx-url$",
+        ),
+        (Answer(200, "ok"), "200: ok; this is no answer of a database: check --influx-url$"),
+        (
+            Answer(307, "", (("Location", "http://x"),)),
+            "307: redirected to http://x; write the final URL in --influx-url$",
+        ),
+        (Answer(401), "401: .*check the token: INFLUXDB_V2_TOKEN$"),
+        (Answer(503), "503"),
+        (Reset("before"), "no answer"),
+        (Answer(400, '{"error":"partial write: field type conflict dropped=1"}'), "400: partial write"),
+    ],
+)
+def test_what_will_not_be_stored_is_told_at_once(
+    database: FlakyDatabase, told: list[Told], fault: Fault, said: str
+) -> None:
+    """A refusal, or a first attempt that fails, ends the demonstration with the reason, and what would mend it."""
+    database.choose = lambda request: fault
+    with outlet(database) as out:
+        out.write(told[:3])
+        with pytest.raises(TellError, match=f"cannot write to {database.url}: {said}"):
+            out.flush()
+    assert len(database.requests) == 1
+
+
+def test_nobody_there_is_told_with_what_to_do(database: FlakyDatabase, told: list[Told]) -> None:
+    """A database that does not run is to be started, or another one named."""
+    database.refuse()
+    with outlet(database) as out:
+        out.write(told[:3])
+        with pytest.raises(
+            TellError, match="no connection: Connection refused; start it, or name another with --influx"
+        ):
+            out.flush()

@@ -1,0 +1,187 @@
+"""What is made of rows is the same whatever the order that they come in, and steps are kept while they explain."""
+
+import json
+from collections.abc import Sequence
+from random import Random
+from typing import TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntpaudit.core.fleet.model import Alarm, Clash
+from ntpaudit.core.observation import STATUSES
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.fleet.decode import (
+    BEFORE_S,
+    Clock,
+    Happening,
+    Said,
+    Sign,
+    alarms_of,
+    clashes_of,
+    hosts_of,
+    lies_of,
+    offsets_of,
+    places_of,
+    several_of,
+    steps_of,
+    worst_of,
+)
+from ntpaudit.fleet.promql import _cut, _labels_in
+from ntpaudit.fleet.snapshot_query import Window
+from ntpaudit.fleet.suggestion import nearest
+from tests.records import NOW_NS
+
+Row = TypeVar("Row")
+
+names = st.sampled_from(["a", "b", "b\n", None])
+places = st.sampled_from(["ams", "fra", "fra\n", None])
+stamps = st.integers(NOW_NS - 3, NOW_NS)
+values = st.sampled_from([0, 1, 2, 3, "1", None, "x"])
+offsets = st.sampled_from([(0.0, -0.1, 0.1), (1.0, 0.9, 1.1), ("1", "0.5", "2"), (None, 0.0, 0.0)])
+clocks = st.builds(
+    lambda name, site, env, stamp_ns, severity, verdict, offset: Clock(
+        name, site, env, stamp_ns, severity, verdict, *offset
+    ),
+    *(names, places, places, stamps, values, values, offsets),
+)
+happenings = st.builds(Happening, names, st.sampled_from(["unsynced", "step-back"]), stamps, values, values, values)
+said = st.builds(Said, names, st.sampled_from(["s", "t"]), stamps, st.just(STATUSES.index("falseticker")), values)
+signs = st.builds(Sign, names, places, places, stamps)
+
+
+def shuffled(rows: Sequence[Row], random: Random) -> list[Row]:
+    """Return the same rows in another order."""
+    return random.sample(rows, len(rows))
+
+
+@given(
+    *(st.lists(clocks, max_size=6), st.lists(happenings, max_size=6)),
+    *(st.lists(said, max_size=6), st.lists(signs, max_size=6), st.randoms()),
+)
+def test_the_order_of_rows_never_matters(
+    rows: list[Clock], events: list[Happening], claims: list[Said], seen: list[Sign], random: Random
+) -> None:
+    """Also of several points of one host at one moment, from one place or from several: the same one is told."""
+    clashing = {"a", "b", "b "}
+    assert hosts_of(rows) == hosts_of(shuffled(rows, random))
+    assert offsets_of(rows) == offsets_of(shuffled(rows, random))
+    assert worst_of(rows, clashing) == worst_of(shuffled(rows, random), clashing)
+    assert steps_of(events) == steps_of(shuffled(events, random))
+    assert set(alarms_of(events, NOW_NS, 3600.0)) == set(alarms_of(shuffled(events, random), NOW_NS, 3600.0))
+    assert set(lies_of(claims)) == set(lies_of(shuffled(claims, random)))
+    assert clashes_of(seen) == clashes_of(shuffled(seen, random))
+    assert places_of(seen) == places_of(shuffled(seen, random))
+    assert several_of(seen) == several_of(shuffled(seen, random))
+
+
+@pytest.mark.parametrize(
+    ("ams", "fra", "sites"),
+    [
+        ([0, 60, 120], [180, 240], ()),  # moved
+        ([0, 60, 120], [120, 180], ()),  # in the very moment
+        ([0, 60, 120], [60], ("ams", "fra")),  # one that has just begun, or ended
+        ([0, 120], [60, 180], ("ams", "fra")),
+        ([0, 60], [0, 60], ("ams", "fra")),  # in step
+        ([60], [60], ()),  # one point each proves nothing
+    ],
+)
+def test_machines_of_one_name_report_before_and_after_each_other(
+    ams: list[int], fra: list[int], sites: tuple[str, ...]
+) -> None:
+    """A host that moved has no point at its old place after its first one at the new."""
+    signs = [Sign("a", site, "prod", stamp) for site, stamps in (("ams", ams), ("fra", fra)) for stamp in stamps]
+    assert clashes_of(signs) == ((Clash("a", sites),) if sites else ())
+
+
+@pytest.mark.parametrize("before_s", [60.0, 3600.0, 7200.0])
+def test_a_step_is_kept_while_a_clock_may_have_moved_by_it(before_s: float) -> None:
+    """The offset before can be older by its whole window; other findings are kept until they are cleared."""
+    kept_s = max(3600.0, before_s + BEFORE_S)
+    for age_s, kinds in ((kept_s - 1, {"step-back", "unsynced"}), (kept_s + 1, {"unsynced"})):
+        stamp_ns = NOW_NS - round(age_s * NS_PER_S)
+        events = [Happening("a", kind, stamp_ns, 1, int(Severity.WARNING), None) for kind in ("step-back", "unsynced")]
+        assert {alarm.kind for alarm in alarms_of(events, NOW_NS, before_s)} == kinds
+
+
+def test_only_what_says_that_it_is_a_step_is_one() -> None:
+    """Of foreign values none is a step's: no host, another kind, ended; a size or severity that is none is unknown."""
+    warning = int(Severity.WARNING)
+    told = [
+        Happening("b", "step-forward", NOW_NS - 1, "1", str(warning), "2.5"),
+        Happening("a", "step-back", NOW_NS, 1, "x", "NaN"),
+        Happening("a\n", "step-back", NOW_NS, 1.0, None, []),
+    ]
+    foreign = [
+        Happening(None, "step-back", NOW_NS, 1, warning, -1.0),
+        Happening("c", "unsynced", NOW_NS, 1, warning, -1.0),
+        Happening("c", ["step-back"], NOW_NS, 1, warning, -1.0),
+        *(Happening("c", "step-back", NOW_NS, raised, warning, -1.0) for raised in (0, None, True, "x", 2)),
+    ]
+    assert steps_of([*told, *foreign]) == (
+        Alarm("b", "step-forward", Severity.WARNING, NOW_NS - 1, 2.5),
+        Alarm("a", "step-back", Severity.UNKNOWN, NOW_NS, None),
+        Alarm("a ", "step-back", Severity.UNKNOWN, NOW_NS, None),
+    )
+    twice = [told[0], told[0]._replace(severity=int(Severity.CRITICAL))]
+    assert [step.severity for step in steps_of(twice)] == [Severity.CRITICAL]
+
+
+@given(st.permutations([(5, "1"), (7, "2"), (7, "3"), (6, "9"), (9, "4")]))
+def test_the_order_of_lines_never_matters(samples: list[tuple[int, str]]) -> None:
+    """A series may come in several lines, in any order: the latest sample in the time counts."""
+    lines = "".join(f'm{{host="a b"}} {value} {stamp}\n' for stamp, value in samples)
+    assert _cut(lines, "m", Window(0, 8_000_000)) == {'host="a b"}': ("3", "7")}
+
+
+@given(st.text() | st.lists(st.sampled_from(["m{", "} 1 7", "} 1 x", '"', "\n", "a", 'a="b"', "}"])).map("".join))
+def test_any_text_is_samples_or_is_refused(lines: str) -> None:
+    """Each line is one, or the answer is none."""
+    try:
+        samples = _cut(lines, "m", Window(0, 8_000_000))
+    except ValueError:
+        return
+    assert len(samples) <= lines.removesuffix("\n").count("\n") + bool(lines)
+    assert all(stamp.strip("0_ ") == "7" for _, stamp in samples.values())
+
+
+@given(
+    series=st.lists(st.dictionaries(st.sampled_from(["env", "host", "relay", "site"]), st.text(), min_size=1)),
+    older=st.booleans(),
+)
+def test_labels_are_read_as_they_were_written(series: list[dict[str, str]], *, older: bool) -> None:
+    """Older servers escape as JSON does, newer ones no more than the text format must; whatever others add is left."""
+    escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+    def quoted(value: str) -> str:
+        return json.dumps(value, ensure_ascii=False) if older else f'"{value.translate(escapes)}"'
+
+    written = [",".join(f"{name}={quoted(value)}" for name, value in sorted(one.items())) + "}" for one in series]
+    assert _labels_in(written, ("site", "host")) == [[one.get("site"), one.get("host")] for one in series]
+
+
+@pytest.mark.parametrize(
+    "written", ['host="a"', 'host="a",}', "}", "host=a}", 'host="a" site="b"}', 'host="\\x"}', '"a"}']
+)
+def test_labels_that_are_written_otherwise_are_refused(written: str) -> None:
+    """They are never read as something else."""
+    with pytest.raises(ValueError):  # noqa: PT011  # whichever it is, the reader tells of a strange answer
+        _labels_in([written], ("host",))
+
+
+def test_of_two_points_of_a_clashing_name_it_is_always_the_same() -> None:
+    """A host that came by two relays has two points of one place and moment."""
+    rows = [Clock("a", "ams", "prod", NOW_NS, severity, 0, 0.0, -0.1, 0.1) for severity in (0, 3)]
+    assert worst_of(rows, {"a"}) == worst_of(rows[::-1], {"a"})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("Fra", "fra"), ("fra ", "fra"), ("AMS-1", "ams-1"), ("amsterdam", None), ("WEB1", "web1.example.net")],
+)
+def test_the_name_that_was_meant(name: str, meant: str | None) -> None:
+    """But for its case first, else the most similar; nothing where none is."""
+    assert nearest(name, ["fra", "ams-1", "sgp", "web1.example.net"]) == meant
+    assert nearest(name, []) is None

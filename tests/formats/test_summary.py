@@ -1,0 +1,143 @@
+"""The headline says how wrong the clock is, in one true sentence."""
+
+import re
+
+import pytest
+from hypothesis import given
+
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.record import Record
+from ntpaudit.formats.summary import headline
+from tests.records import CASES, records
+
+UNMEASURED = "clock was not measured: "
+SENTENCES = {
+    "ok, behind": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies "
+    "(4 of 4 servers agree)",
+    "ok, ahead": "clock is 12.2 ms ahead, at most 16.3 ms wrong if at most 1 of 4 servers lies (4 of 4 servers agree)",
+    "ok, in nanoseconds": "clock is 49.9 us behind, at most 3.96 ms wrong if at most 1 of 4 servers lies "
+    "(4 of 4 servers agree)",
+    "ok, one silent": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 5 servers lies "
+    "(4 of 5 servers agree, 1 did not answer)",
+    "ok, leap second": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies "
+    "(4 of 4 servers agree)",
+    "ok, falseticker": "clock is 1.95 ms behind, at most 4.76 ms wrong if at most 1 of 5 servers lies "
+    "(4 of 5 servers agree, 1 disagrees)",
+    "ok, reference clocks": "clock is 70 us behind, at most 640 us wrong if at most 1 of 4 servers lies "
+    "(4 of 4 servers agree)",
+    "ok, IPv6": "clock is 1.9 ms behind, at most 4.86 ms wrong if at most 1 of 4 servers lies (4 of 4 servers agree)",
+    "ok, pool": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies (4 of 4 servers agree)",
+    "ok, warned": "clock is 2 ms behind, at most 4.96 ms wrong if at most 1 of 5 servers lies "
+    "(5 of 5 servers agree); finding: source-quorum",
+    "ok, kernel not asked": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies "
+    "(4 of 4 servers agree)",
+    "over the warning tolerance": "clock is 151 ms behind, over the warning tolerance of 100 ms, "
+    "at most 154 ms wrong if at most 1 of 4 servers lies "
+    "(4 of 4 servers agree)",
+    "over the warning tolerance by its bound": "clock is 1.95 ms behind and may be up to 64.4 ms wrong, "
+    "over the warning tolerance of 50 ms "
+    "(4 of 4 servers agree)",
+    "finding": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies "
+    "(4 of 4 servers agree); finding: unsynced",
+    "findings": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies "
+    "(4 of 4 servers agree); 2 findings, worst unsynced",
+    "one server": "clock is 1.8 ms behind, at most 4.76 ms wrong if no server lies "
+    "(one server only); finding: source-quorum",
+    "one usable": "clock is 1.8 ms behind, at most 4.76 ms wrong if no server lies "
+    "(only 1 of 3 servers was usable, 1 was rejected, 1 did not answer); finding: source-quorum",
+    "three servers, two agree": "clock is 1.8 ms behind, at most 4.76 ms wrong if at most 1 of 3 servers lies "
+    "(2 of 3 servers agree, 1 disagrees); finding: source-quorum",
+    "unproven, estimate within": "clock is 400 ms behind by estimate, "
+    "but may be up to 1.31 s wrong: within 1 s is not proven "
+    "(4 of 4 servers agree)",
+    "unproven, estimate beyond": "clock is 1.2 s ahead by estimate, "
+    "and may be up to 1.71 s wrong: more than 1 s is not proven "
+    "(4 of 4 servers agree)",
+    "beyond, ahead": "clock is at least 36.9 s ahead if at most 1 of 4 servers lies "
+    "(estimate 37 s; 3 of 4 servers agree, 1 disagrees)",
+    "beyond, behind": "clock is at least 44.9 min behind if at most 1 of 4 servers lies "
+    "(estimate 45 min; 4 of 4 servers agree)",
+    "beyond, hours": "clock is at least 2 h behind if at most 1 of 4 servers lies (estimate 2 h; 4 of 4 servers agree)",
+    "beyond, days": "clock is at least 12.4 days ahead if at most 1 of 4 servers lies "
+    "(estimate 12.5 days; 4 of 4 servers agree)",
+    "1970": "clock is at least 56.8 years behind if at most 1 of 4 servers lies "
+    "(estimate 56.9 years; 4 of 4 servers agree)",
+    "finra-cat, within": "clock is 3.95 ms ahead, at most 7.96 ms wrong if at most 1 of 4 servers lies "
+    "(4 of 4 servers agree)",
+    "mifid, unproven": "clock is 40 us behind by estimate, "
+    "but may be up to 3.97 ms wrong: within 100 us is not proven "
+    "(4 of 4 servers agree)",
+    "no server": f"{UNMEASURED}there is no server to ask",
+    "unmeasured, nobody answered": f"{UNMEASURED}none of 4 servers answered (timeout)",
+    "unmeasured, the only one silent": f"{UNMEASURED}the only server did not answer (refused)",
+    "unmeasured, the only one unusable": f"{UNMEASURED}the only server was not usable (unsync)",
+    "unmeasured, the only name unknown": f"{UNMEASURED}the only server has no known address (name not found)",
+    "unmeasured, no name resolved": f"{UNMEASURED}none of 2 servers has a known address (no answer from DNS in time)",
+    "unmeasured, mixed": f"{UNMEASURED}none of 3 servers answered (2 timeout, 1 name not found)",
+    "unmeasured, unusable": f"{UNMEASURED}none of 4 servers was usable (1 kod:RATE, 1 unsync, 1 timeout, 1 distant)",
+    "unmeasured, no majority": f"{UNMEASURED}2 servers answered and no majority of them agrees",
+    "unmeasured, no majority of the usable": f"{UNMEASURED}2 of 3 servers were usable and no majority of them agrees",
+    "unmeasured, asked lately": f"{UNMEASURED}no server was asked (asked too recently)",
+    "unmeasured, backed off": f"{UNMEASURED}no server was asked (1 kod:DENY, 1 unanswered lately)",
+    "unmeasured, two daemons": f"{UNMEASURED}there is no server to ask",
+    "every status": "clock is 1.9 ms behind, at most 5.86 ms wrong if at most 2 of 9 servers lie "
+    "(4 of 9 servers agree, 1 disagrees, 1 is too distant, 1 was rejected, 1 did not answer, "
+    "1 was not asked); finding: kiss-of-death",
+    "long names": "clock is 1.95 ms behind, at most 4.76 ms wrong if at most 1 of 6 servers lies "
+    "(4 of 6 servers agree, 1 disagrees, 1 was rejected)",
+    "strange names": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies "
+    "(4 of 4 servers agree)",
+}
+
+SCALES = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "days": 86_400.0,
+    "years": 365.25 * 86_400,
+}
+
+
+def spans(sentence: str, before: str) -> list[float]:
+    """Read back, in seconds, every span that follows some words."""
+    return [
+        float(number) * SCALES[unit]
+        for number, unit in re.findall(re.escape(before) + r"([0-9.]+) ([a-z]+)", sentence)
+        if unit in SCALES  # and not "at most 1 of 4 servers"
+    ]
+
+
+def test_every_case_has_its_sentence() -> None:
+    """No case of the factory is left without a sentence to hold it to."""
+    assert list(SENTENCES) == list(CASES)
+
+
+@pytest.mark.parametrize("case", SENTENCES)
+def test_each_outcome_has_its_words(case: str) -> None:
+    """Every outcome is told in exactly these words."""
+    assert headline(CASES[case]) == SENTENCES[case]
+
+
+def test_severity_of_a_later_version() -> None:
+    """A record that is worse than anything in it explains never reads as if all were well."""
+    assert headline(CASES["ok, behind"]._replace(severity=Severity.CRITICAL)) == (
+        SENTENCES["ok, behind"] + "; critical for a reason that this version does not know"
+    )
+
+
+@given(records())
+def test_no_sentence_claims_more_than_the_record(record: Record) -> None:
+    """Bounds told are no smaller than the record's, least errors no larger, and directions are the estimate's."""
+    sentence = headline(record)
+    assert ("clock was not measured" in sentence) == (record.offset is None)
+    if record.offset is not None:
+        slack = 1e-9 * record.offset.bound_s
+        bounds = spans(sentence, "at most ") + spans(sentence, "may be up to ")
+        assert len(bounds) == (record.verdict != "beyond" and record.agreement.guaranteed)
+        assert all(bound >= record.offset.bound_s - slack for bound in bounds)
+        least_s = max(record.offset.earliest_s, -record.offset.latest_s)
+        assert all(least <= least_s + slack for least in spans(sentence, "at least "))
+        assert [word for word in ("behind", "ahead") if word in sentence] == [record.offset.direction]

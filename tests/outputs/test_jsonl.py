@@ -1,0 +1,199 @@
+"""Every record is one whole line of the file that has the path now, or none."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ntpaudit.core.record import Record
+from ntpaudit.errors import TellError
+from ntpaudit.formats.json_record import render
+from ntpaudit.outputs.jsonl import open_teller
+from tests.outputs.agent import SAME, event
+from tests.records import CASES
+from tests.world.namespaces import unshared
+from tests.world.packages import REPOSITORY
+
+OTHER = CASES["beyond, ahead"]
+
+
+def read(path: Path) -> list[Record]:
+    """Return the records of a file, whose last line must be whole."""
+    text = path.read_text()
+    assert text.endswith("\n")
+    return [Record.from_dict(json.loads(line)) for line in text.splitlines()]
+
+
+def test_each_record_is_a_line(tmp_path: Path) -> None:
+    """Records come back as they were, in their order; one told twice, for an event's sake, stands there once."""
+    path = tmp_path / "audits.jsonl"
+    teller = open_teller(str(path))
+    for record in (SAME, OTHER, OTHER, SAME):
+        teller.tell(record, [event()])
+    teller.close()
+    assert path.read_text() == render(SAME) + render(OTHER) + render(SAME)
+    assert read(path) == [SAME, OTHER, SAME]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_a_new_file_is_for_owner_and_group(tmp_path: Path, umask: int) -> None:
+    """A new file can be read by its group whatever the umask, and by nobody else; an old one keeps its mode."""
+    path = tmp_path / "audits.jsonl"
+    before = os.umask(umask)
+    try:
+        teller = open_teller(str(path))
+        teller.tell(SAME, [])
+        assert path.stat().st_mode & 0o777 == 0o640
+        teller.close()
+        path.chmod(0o604)
+        teller = open_teller(str(path))
+        teller.tell(SAME, [])
+        assert path.stat().st_mode & 0o777 == 0o604
+        teller.close()
+    finally:
+        os.umask(before)
+    assert len(read(path)) == 2
+
+
+def test_rotation(tmp_path: Path) -> None:
+    """A file that is moved, removed or emptied is followed by a new or empty one; no record is lost."""
+    path, old = tmp_path / "audits.jsonl", tmp_path / "audits.jsonl.1"
+    teller = open_teller(str(path))
+    teller.tell(SAME, [])
+    path.rename(old)
+    teller.tell(OTHER, [])
+    assert (read(old), read(path)) == ([SAME], [OTHER])
+    path.unlink()
+    teller.tell(SAME, [])
+    assert read(path) == [SAME]
+    os.truncate(path, 0)
+    teller.tell(OTHER, [])
+    assert read(path) == [OTHER]
+    teller.close()
+
+
+def test_an_open_file_is_let_go_on_rotation(tmp_path: Path) -> None:
+    """A rotated file is closed, or its space would never be freed."""
+    path = tmp_path / "audits.jsonl"
+    teller = open_teller(str(path))
+    for number in range(5):
+        teller.tell((SAME, OTHER)[number % 2], [])
+        path.rename(tmp_path / f"old.{number}")
+    links = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if _is_open(name)]
+    assert [link for link in links if link.startswith(str(tmp_path))] == [str(tmp_path / "old.4")]
+    teller.close()
+
+
+def _is_open(name: str) -> bool:
+    """Whether the descriptor still exists: that of the listing itself does not."""
+    return os.path.lexists(f"/proc/self/fd/{name}")
+
+
+def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
+    """Where the power failed in the midst of a line, the next record begins on a line of its own."""
+    path = tmp_path / "audits.jsonl"
+    path.write_text(render(SAME) + '{"schema":"ntpaudit.rec')
+    teller = open_teller(str(path))
+    teller.tell(OTHER, [])
+    teller.close()
+    first, torn, last = path.read_text().splitlines()
+    assert torn == '{"schema":"ntpaudit.rec'
+    assert [Record.from_dict(json.loads(line)) for line in (first, last)] == [SAME, OTHER]
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """Let the kernel refuse to write beyond a size."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [0, 1, 500])
+def test_no_half_line_is_left(tmp_path: Path, room: int) -> None:
+    """Where only a part of the line can be written the file is as it was; with room again the record is told."""
+    path = tmp_path / "audits.jsonl"
+    teller = open_teller(str(path))
+    teller.tell(SAME, [])
+    whole = path.read_bytes()
+    with no_file_larger_than(len(whole) + room):
+        for _ in range(2):
+            with pytest.raises(TellError, match=str(path)):
+                teller.tell(OTHER, [])
+            assert path.read_bytes() == whole
+    teller.tell(OTHER, [])
+    teller.close()
+    assert read(path) == [SAME, OTHER]
+
+
+FILL = """
+import os, subprocess, sys
+from ntpaudit.errors import TellError
+from ntpaudit.outputs.jsonl import open_teller
+from tests.records import CASES
+
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=65536", "tmpfs", sys.argv[1]], check=True)
+path = sys.argv[1] + "/audits.jsonl"
+teller = open_teller(path)
+records = list(CASES.values())
+told = 0
+try:
+    while True:
+        teller.tell(records[told % 2], [])
+        told += 1
+except TellError as error:
+    print(error)
+lines = open(path).read().split("\\n")
+assert lines.pop() == "" and len(lines) == told > 10, (len(lines), told)
+os.unlink(path)
+teller.tell(records[told % 2], [])
+print(len(open(path).readlines()))
+"""
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """On a disk that fills up every line stays whole, the reason is told, and with room again it goes on."""
+    command = [*unshared("mount"), sys.executable, "-c", FILL, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 0, done.stderr
+    reason, lines = done.stdout.splitlines()
+    assert reason.startswith(f"cannot write {tmp_path}/audits.jsonl: ")
+    assert reason.endswith("make room on its file system")
+    assert lines == "1"
+
+
+def test_a_link_to_a_file_that_is_not_there_yet_is_followed(tmp_path: Path) -> None:
+    """A link may lead to where the file shall be."""
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    teller = open_teller(str(tmp_path / "link"))
+    teller.tell(SAME, [])
+    teller.close()
+    assert read(tmp_path / "file") == [SAME]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nowhere/file", "create its folder"),
+        ("folder", "not a folder"),
+        ("pipe", "not a regular file"),
+        ("/dev/full", "not a regular file"),
+    ],
+)
+def test_what_cannot_be_written_is_told(tmp_path: Path, name: str, reason: str) -> None:
+    """A path that can be no file is told with its reason, and holds nobody."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    teller = open_teller(str(tmp_path / name))
+    with pytest.raises(TellError, match=reason):
+        teller.tell(SAME, [])
+    teller.close()

@@ -1,0 +1,1 @@
+"""Tests of what renders tables, plots and figures."""

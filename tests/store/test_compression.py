@@ -1,0 +1,61 @@
+"""Stored texts: small, exact, and readable for as long as the history is kept."""
+
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntpaudit.store import compression
+from ntpaudit.store.compression import pack_text, unpack_text
+from ntpaudit.store.serialization import plain, to_json
+from tests.records import CASES, observation, servers
+
+STORED = {
+    "68bf46b783e9030000000001": "",
+    "68bf46b783e9c3db84ab0500a6cf0aa2": '{"schema":"ntpaudit.record/1"}',
+}
+"""What the first agent made of texts."""
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_every_text_comes_back(text: str) -> None:
+    """Compressed or, as the first version stored them, plain."""
+    assert unpack_text(pack_text(text)) == text
+    assert unpack_text(text) == text
+
+
+def test_records_and_observations_become_small() -> None:
+    """A record takes at most a third of its text, and an observation at most a third."""
+    for record in CASES.values():
+        text = to_json(record.to_dict())
+        assert len(pack_text(text)) < len(text) / 3
+    text = to_json(plain(observation(*servers(0.0019))))
+    assert len(pack_text(text)) < len(text) / 3
+
+
+@given(st.binary(max_size=60) | st.sampled_from([pack_text("x" * 100)[:-1], zlib.compress(b"x"), b""]))
+def test_octets_that_are_no_text_are_refused(value: bytes) -> None:
+    """ValueError, whatever they are."""
+    with pytest.raises(ValueError, match=r"no text of the history|codec"):
+        unpack_text(value)
+
+
+@given(st.data())
+def test_a_changed_octet_is_noticed(data: st.DataObject) -> None:
+    """The checksum tells a text that the disk has changed from the one that was stored."""
+    text = to_json(CASES["findings"].to_dict())
+    packed = bytearray(pack_text(text))
+    place = data.draw(st.integers(0, len(packed) - 1))
+    packed[place] ^= data.draw(st.integers(1, 255))
+    try:
+        assert unpack_text(bytes(packed)) == text
+    except ValueError:
+        return
+
+
+@pytest.mark.parametrize("stored", STORED)
+def test_what_was_stored_stays_readable(stored: str) -> None:
+    """What is stored today is read by every later version: the dictionary it was made by never changes."""
+    assert unpack_text(bytes.fromhex(stored)) == STORED[stored]
+    assert (zlib.adler32(compression._COMMON.encode()), len(compression._COMMON)) == (0x46B783E9, 8814)
