@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ntpaudit.core.checks import host
 from ntpaudit.core.fleet import checks
-from ntpaudit.core.units import span
+from ntpaudit.core.units import format_duration
 from ntpaudit.outputs.journal import MESSAGE_IDS
 
 FOLDER = Path(__file__).parent
@@ -21,7 +21,7 @@ def host_findings(*, needs_agent: bool) -> Iterator[str]:
     """Yield the lines about the findings of one host: those that a check can raise, or only an agent."""
     for rule in host.RULES:
         if rule.needs_agent is needs_agent:
-            held = f", after it has held for {span(rule.least_s)}" if rule.least_s else ""
+            held = f", after it has held for {format_duration(rule.least_s)}" if rule.least_s else ""
             yield from _section(rule.id, rule.raised_when, rule.remedy, rule.controls)
             confirmed = "confirmed by answers of the database" if rule.id == "time-disputed" else _CONFIRMED[rule.basis]
             yield f"- Agent: {confirmed}{held}"

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from grafana.links import DOCS_URL
 from grafana.panels import uid
 from grafana.queries import (
-    EVERYBODY,
+    ALL_HOSTS,
     KNOWN,
     SILENT_AFTER_S,
     SOURCES,
@@ -54,8 +54,8 @@ MOST_SERVERS = 50
 """No more servers are named at once; a rule by site has an instance for each site."""
 
 # A slot of the pool is another server for every host, so what many say of it says nothing.
-_OWN_SERVERS = EVERYBODY.also(r'"source" !~ /\/[0-9]+\z/', 'source!~".*/[0-9]+"')
-_STEP_BACK = EVERYBODY.also("\"kind\" = 'step-back'", 'kind="step-back"')
+_OWN_SERVERS = ALL_HOSTS.also(r'"source" !~ /\/[0-9]+\z/', 'source!~".*/[0-9]+"')
+_STEP_BACK = ALL_HOSTS.also("\"kind\" = 'step-back'", 'kind="step-back"')
 _KNOWN_KINDS = "|".join(rule.id for rule in CHECKS)
 
 
@@ -87,10 +87,10 @@ class Rule(NamedTuple):
 
 def _backlog() -> tuple[Influx, Prom]:
     """Ask how many hosts of each site deliver old records."""
-    inner = by_host(EVERYBODY, {"oldest": "oldest_undelivered_s"}, by=_HERE)
+    inner = by_host(ALL_HOSTS, {"oldest": "oldest_undelivered_s"}, by=_HERE)
     return (
         Influx(f'SELECT count("oldest") AS "hosts" FROM {inner} WHERE "oldest" > {BACKLOG_S:g} GROUP BY "site"'),
-        Prom(count(f"{last('oldest_undelivered_s', EVERYBODY, by=_HERE)} > bool {BACKLOG_S:g}", by=("site",))),
+        Prom(count(f"{last('oldest_undelivered_s', ALL_HOSTS, by=_HERE)} > bool {BACKLOG_S:g}", by=("site",))),
     )
 
 
@@ -101,8 +101,8 @@ _FINDINGS_EVERY = "5m"
 
 def _of_severity(severity: Severity) -> tuple[Influx, Prom]:
     """Ask how many hosts of each site are at a severity."""
-    (influxql,) = sums({"hosts": is_severity(severity)}, judged(EVERYBODY, _HERE, with_disputed=False), ("site",))
-    return influxql, Prom(count(f"({judged_now(EVERYBODY, by=_HERE)}) == bool {int(severity)}", by=("site",)))
+    (influxql,) = sums({"hosts": is_severity(severity)}, judged(ALL_HOSTS, _HERE, with_disputed=False), ("site",))
+    return influxql, Prom(count(f"({judged_now(ALL_HOSTS, by=_HERE)}) == bool {int(severity)}", by=("site",)))
 
 
 _CRITICAL, _UNKNOWN = _of_severity(Severity.CRITICAL), _of_severity(Severity.UNKNOWN)
@@ -138,9 +138,9 @@ STATE_RULES = (
         "Hosts that are silent",
         Influx(
             'SELECT sum("silent") AS "silent" FROM (SELECT 2-"reports" AS "silent" FROM '
-            f'{reporting(EVERYBODY, _HERE)}) GROUP BY "site"'
+            f'{reporting(ALL_HOSTS, _HERE)}) GROUP BY "site"'
         ),
-        Prom(count(f"{silence(EVERYBODY, by=_HERE)} > bool {SILENT_AFTER_S}", by=("site",))),
+        Prom(count(f"{silence(ALL_HOSTS, by=_HERE)} > bool {SILENT_AFTER_S}", by=("site",))),
         "warning",
         "{{ with .Values.B }}{{ . }}{{ else }}All{{ end }} hosts" + _AT_SITE + " have sent nothing for 10 minutes",
         "The host is down, its agent was stopped, or it cannot deliver. An attacker who wants to set a clock unseen "
@@ -154,8 +154,8 @@ STATE_RULES = (
     Rule(
         "no-data",
         "No host reports",
-        Influx(f'SELECT count("severity") AS "hosts" FROM {by_host(EVERYBODY, {})}'),
-        Prom(f"count({last('severity', EVERYBODY)})"),
+        Influx(f'SELECT count("severity") AS "hosts" FROM {by_host(ALL_HOSTS, {})}'),
+        Prom(f"count({last('severity', ALL_HOSTS)})"),
         "critical",
         "No host has sent anything for 10 minutes, or the database does not answer",
         "The database takes no points, or nothing reaches it. Every other rule is blind until it does. The agents keep "
@@ -174,7 +174,7 @@ STATE_RULES = (
         "Clocks that were set back",
         Influx(
             'SELECT count("raised") AS "steps" FROM "ntpaudit_event" '
-            f'WHERE {since(EVERYBODY, "1h")}{_STEP_BACK.where} AND "severity" > 0 GROUP BY "site"'
+            f'WHERE {since(ALL_HOSTS, "1h")}{_STEP_BACK.where} AND "severity" > 0 GROUP BY "site"'
         ),
         Prom(f"sum by (site) (count_gt_over_time({metric('severity', _STEP_BACK, 'event')}[1h], 0))"),
         "warning",
@@ -188,12 +188,12 @@ STATE_RULES = (
         no_data="OK",
     ),
     Rule(
-        "common-source",
+        "shared-falseticker",
         "A server that many hosts call a falseticker",
         Influx(
             'SELECT count("status") AS "hosts" FROM '
             '(SELECT last("status") AS "status" '
-            f'FROM "ntpaudit_source" WHERE {since(EVERYBODY, "1h")}{_OWN_SERVERS.where} GROUP BY "host", "source") '
+            f'FROM "ntpaudit_source" WHERE {since(ALL_HOSTS, "1h")}{_OWN_SERVERS.where} GROUP BY "host", "source") '
             'WHERE "status" = 1 GROUP BY "source"'
         ),
         Prom(
@@ -256,14 +256,14 @@ def _by_site(scope: Scope) -> str:
 def _asked_of(kind: str) -> tuple[str, str]:
     """Ask how many hosts of each site have a finding; disputed time is in the points, wherever their stamps are."""
     if kind == "time-disputed":
-        return disputed_lately(("site",)), f"count by (site) ({disputed_now(EVERYBODY, by=_HERE)})"
-    return of_kind(kind), _by_site(EVERYBODY.also("", f'kind="{kind}"'))
+        return disputed_lately(("site",)), f"count by (site) ({disputed_now(ALL_HOSTS, by=_HERE)})"
+    return of_kind(kind), _by_site(ALL_HOSTS.also("", f'kind="{kind}"'))
 
 
 OWN_RULE = ("offset-out", "step-back", "step-forward")
 """Findings that `critical` and `step-back` are about, and one that changes no order of logs."""
 
-_NEW = EVERYBODY.also(rf'"kind" !~ /^({_KNOWN_KINDS})\z/', f'kind!~"{_KNOWN_KINDS}"')
+_NEW = ALL_HOSTS.also(rf'"kind" !~ /^({_KNOWN_KINDS})\z/', f'kind!~"{_KNOWN_KINDS}"')
 
 FINDING_RULES = (
     *(
@@ -282,7 +282,7 @@ FINDING_RULES = (
         "findings",
         "Other findings",
         f'SELECT count("raised") AS "hosts" FROM (SELECT last("raised") AS "raised", "severity" AS "state" FROM '
-        f'"ntpaudit_event" WHERE {since(EVERYBODY, KNOWN)}{_NEW.where} GROUP BY "host", "site", "kind") '
+        f'"ntpaudit_event" WHERE {since(ALL_HOSTS, KNOWN)}{_NEW.where} GROUP BY "host", "site", "kind") '
         'WHERE "raised" = 1 AND "state" > 0 GROUP BY "site"',
         _by_site(_NEW),
         "In the last day agents raised findings for which there is no rule: the agents are newer than the rules.",

@@ -21,7 +21,7 @@ from grafana.panels import (
     Board,
     Cell,
     Json,
-    Line,
+    PanelRow,
     Row,
     Variable,
     bars,
@@ -555,7 +555,7 @@ def fleet(language: Language) -> Json:
     )
 
 
-def _now(language: Language) -> Line:
+def _now(language: Language) -> PanelRow:
     clocks = stat(
         "Clocks now",
         "How many hosts are ok, warning, unknown (not measured, or nothing was confirmed yet) and critical (wrong for "
@@ -604,10 +604,10 @@ def _now(language: Language) -> Line:
         names=["time disputed"],
         absent="no known host",
     )
-    return Line(5, (Cell(11, clocks), Cell(3, silent), Cell(3, time_disputed), Cell(7, coverage)))
+    return PanelRow(5, (Cell(11, clocks), Cell(3, silent), Cell(3, time_disputed), Cell(7, coverage)))
 
 
-def _who(language: Language) -> Line:
+def _who(language: Language) -> PanelRow:
     worst = table(
         "Worst hosts",
         "Every host that reports and is not ok, worst first. The offset has its sign: positive is behind, negative is "
@@ -631,10 +631,10 @@ def _who(language: Language) -> Line:
         sort=[("state", True), ("never more than", True)],
         absent="No host in this list: no host reports a state other than ok. Clocks now shows how many report at all.",
     )
-    return Line(9, (Cell(24, worst),))
+    return PanelRow(9, (Cell(24, worst),))
 
 
-def _happened(language: Language) -> tuple[Line, ...]:
+def _happened(language: Language) -> tuple[PanelRow, ...]:
     kinds = bars(
         "Findings in force, by kind",
         "How many known hosts have a finding that was raised and not cleared, by its id; a step counts for an hour. "
@@ -690,13 +690,13 @@ def _happened(language: Language) -> tuple[Line, ...]:
         interval="10m",
     )
     return (
-        Line(10, (Cell(24, findings),)),
-        Line(12, (Cell(10, kinds), Cell(14, raised))),
-        Line(8, (Cell(24, steps),)),
+        PanelRow(10, (Cell(24, findings),)),
+        PanelRow(12, (Cell(10, kinds), Cell(14, raised))),
+        PanelRow(8, (Cell(24, steps),)),
     )
 
 
-def _where(language: Language) -> tuple[Line, ...]:
+def _where(language: Language) -> tuple[PanelRow, ...]:
     sites = table(
         "Sites",
         "Each site now: hosts that report, by severity, and silent ones; the clocks that are farthest ahead and "
@@ -737,10 +737,10 @@ def _where(language: Language) -> tuple[Line, ...]:
         sort=[("last seen", False)],
         absent="No host of the last day is silent.",
     )
-    return Line(7, (Cell(24, sites),)), Line(10, (Cell(12, spread), Cell(12, silent)))
+    return PanelRow(7, (Cell(24, sites),)), PanelRow(10, (Cell(12, spread), Cell(12, silent)))
 
 
-def _over_time(language: Language) -> Line:
+def _over_time(language: Language) -> PanelRow:
     states = graph(
         "Hosts by state (long range)",
         "How many hosts were last at which severity in each span of time; what is missing below the top was silent. "
@@ -772,7 +772,7 @@ def _over_time(language: Language) -> Line:
         custom={"scaleDistribution": SYMLOG},
         interval="10m",
     )
-    return Line(12, (Cell(12, states), Cell(12, hulls)))
+    return PanelRow(12, (Cell(12, states), Cell(12, hulls)))
 
 
 def step_column(name: str = "step") -> Json:

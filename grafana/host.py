@@ -19,7 +19,7 @@ from grafana.panels import (
     Board,
     Cell,
     Json,
-    Line,
+    PanelRow,
     Row,
     Variable,
     coloured,
@@ -386,7 +386,7 @@ def host(language: Language) -> Json:
     )
 
 
-def _now(language: Language) -> Line:
+def _now(language: Language) -> PanelRow:
     reports = stat(
         "Reports",
         f"Whether the host sent a point in the last {SILENT_AFTER_S // 60} minutes. A silent host is not known to be "
@@ -450,10 +450,10 @@ def _now(language: Language) -> Line:
     seen_last["options"]["colorMode"] = "none"
     if language == "influxql":  # the answer's own time is the moment, its number is not
         seen_last["options"]["reduceOptions"]["fields"] = "/^Time$|^last point$/"
-    return Line(5, (Cell(3, reports), Cell(4, state), Cell(8, offset), Cell(5, sources), Cell(4, seen_last)))
+    return PanelRow(5, (Cell(3, reports), Cell(4, state), Cell(8, offset), Cell(5, sources), Cell(4, seen_last)))
 
 
-def _clock(language: Language) -> Line:
+def _clock(language: Language) -> PanelRow:
     band = graph(
         "Offset inside its bound",
         "The true offset lies in the band if at most f of the servers asked lie (1 of 4, 2 of 7), wherever the "
@@ -471,10 +471,10 @@ def _clock(language: Language) -> Line:
             coloured("offset", "text", custom_lineWidth=2),
         ],
     )
-    return Line(11, (Cell(24, band),))
+    return PanelRow(11, (Cell(24, band),))
 
 
-def _state(language: Language) -> Line:
+def _state(language: Language) -> PanelRow:
     states = timeline(
         "State and verdict",
         "The worst severity and verdict of each span of time; where there is no band the host was silent.",
@@ -482,14 +482,14 @@ def _state(language: Language) -> Line:
         language,
         overrides=[column("state", mappings=STATES), column("verdict", mappings=JUDGEMENTS)],
     )
-    return Line(5, (Cell(24, states),))
+    return PanelRow(5, (Cell(24, states),))
 
 
-def _sources(language: Language) -> tuple[Line, ...]:
+def _sources(language: Language) -> tuple[PanelRow, ...]:
     statuses = timeline(
         "What became of each source",
         "agreeing: it covers the point that most cover; falseticker: it does not; distant: too far to help; rejected: "
-        "it answered unusably; unreachable: no answer; backed-off: it was not asked.",
+        "it answered unusably; unreachable: no answer; skipped: it was not asked.",
         STATUSES_OVER_TIME,
         language,
         SAYINGS,
@@ -524,10 +524,10 @@ def _sources(language: Language) -> tuple[Line, ...]:
         sort=[("status", True)],
         absent="No answer of a source within a day.",
     )
-    return (Line(9, (Cell(12, statuses), Cell(12, offsets))), Line(8, (Cell(24, sources),)))
+    return (PanelRow(9, (Cell(12, statuses), Cell(12, offsets))), PanelRow(8, (Cell(24, sources),)))
 
 
-def _events(language: Language) -> Line:
+def _events(language: Language) -> PanelRow:
     events = table(
         "Findings and steps",
         "What began and ended in the range that is shown, newest first, and what to do. VictoriaMetrics tells the "
@@ -545,10 +545,10 @@ def _events(language: Language) -> Line:
         sort=[("when", True)],
         absent="No finding began or ended, and no step was reported, in this range.",
     )
-    return Line(9, (Cell(24, events),))
+    return PanelRow(9, (Cell(24, events),))
 
 
-def _drift(language: Language) -> tuple[Line, ...]:
+def _drift(language: Language) -> tuple[PanelRow, ...]:
     frequency = graph(
         "Drift",
         "How fast the clock falls behind (positive) or gets ahead (negative) when nobody steers it, in parts per "
@@ -590,12 +590,12 @@ def _drift(language: Language) -> tuple[Line, ...]:
         overrides=[coloured("the kernel's maximum error", "orange"), coloured("measured bound", "text")],
     )
     return (
-        Line(9, (Cell(12, frequency), Cell(12, kernel))),
-        Line(7, (Cell(24, forecasts),)),
+        PanelRow(9, (Cell(12, frequency), Cell(12, kernel))),
+        PanelRow(7, (Cell(24, forecasts),)),
     )
 
 
-def _evidence(language: Language) -> Line:
+def _evidence(language: Language) -> PanelRow:
     audits = graph(
         "Audits that arrived",
         "How many points came in each span of time. Every audit makes one: a minute without is a minute without proof.",
@@ -623,4 +623,4 @@ def _evidence(language: Language) -> Line:
         unit="s",
         least=0,
     )
-    return Line(8, (Cell(8, audits), Cell(8, delivery), Cell(8, ages)))
+    return PanelRow(8, (Cell(8, audits), Cell(8, delivery), Cell(8, ages)))

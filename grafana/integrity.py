@@ -15,7 +15,7 @@ from grafana.panels import (
     Board,
     Cell,
     Json,
-    Line,
+    PanelRow,
     Row,
     Variable,
     bars,
@@ -535,7 +535,7 @@ def integrity(language: Language) -> Json:
     )
 
 
-def _order(language: Language) -> tuple[Line, ...]:
+def _order(language: Language) -> tuple[PanelRow, ...]:
     now = stat(
         "Order now",
         "Events of the chosen hosts that are stamped further apart than this happened in the order of their stamps. "
@@ -597,12 +597,12 @@ def _order(language: Language) -> tuple[Line, ...]:
         absent="No chosen host had a point within a day.",
     )
     return (
-        Line(9, (Cell(4, now), Cell(10, ambiguity), Cell(10, offsets))),
-        Line(7, (Cell(24, intervals),)),
+        PanelRow(9, (Cell(4, now), Cell(10, ambiguity), Cell(10, offsets))),
+        PanelRow(7, (Cell(24, intervals),)),
     )
 
 
-def _ingestion(language: Language) -> tuple[Line, ...]:
+def _ingestion(language: Language) -> tuple[PanelRow, ...]:
     ahead = bars(
         "Hosts ahead: events that are late or lost",
         "How many clocks are further ahead than what comes after them takes, by the defaults of each. An InfluxDB "
@@ -630,10 +630,10 @@ def _ingestion(language: Language) -> tuple[Line, ...]:
         sort=[("never more than", True)],
         absent="No measured clock is beyond these limits.",
     )
-    return Line(9, (Cell(12, ahead), Cell(12, behind))), Line(6, (Cell(24, hosts),))
+    return PanelRow(9, (Cell(12, ahead), Cell(12, behind))), PanelRow(6, (Cell(24, hosts),))
 
 
-def _compliance(language: Language) -> Line:
+def _compliance(language: Language) -> PanelRow:
     now = bars(
         "Share of clocks proved within, now",
         "Which share of the hosts that report is proved to be within each critical tolerance: the bound, not the "
@@ -656,10 +656,10 @@ def _compliance(language: Language) -> Line:
         )
         + "\n\n\\* The rule states no number: tolerance set by your organisation.",
     )
-    return Line(9, (Cell(14, now), Cell(10, profiles)))
+    return PanelRow(9, (Cell(14, now), Cell(10, profiles)))
 
 
-def _evidence(language: Language) -> Line:
+def _evidence(language: Language) -> PanelRow:
     received = stat(
         "Points received",
         "Which share of the points came in the last hour that were to be expected of the hosts that sent any, where "
@@ -697,10 +697,10 @@ def _evidence(language: Language) -> Line:
             "VictoriaMetrics keeps no texts: versions and profiles are in each host's own history, "
             "`ntpaudit status --format json`.",
         )
-    return Line(8, (Cell(4, received), Cell(10, gaps), Cell(10, versions)))
+    return PanelRow(8, (Cell(4, received), Cell(10, gaps), Cell(10, versions)))
 
 
-def _over_time(language: Language) -> Line:
+def _over_time(language: Language) -> PanelRow:
     compliance = graph(
         "Share of points proved within (long range)",
         "Which share of all points was proved to be within the critical tolerance of each profile; one that was not "
@@ -727,7 +727,7 @@ def _over_time(language: Language) -> Line:
             coloured("points expected", "text"),
         ],
     )
-    return Line(10, (Cell(12, compliance), Cell(12, received)))
+    return PanelRow(10, (Cell(12, compliance), Cell(12, received)))
 
 
 def limits() -> Sequence[tuple[str, float]]:

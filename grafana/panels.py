@@ -43,7 +43,7 @@ STATUS_COLOURS: dict[Status, str] = {
     "distant": "yellow",
     "rejected": "orange",
     "unreachable": NOT_KNOWN,
-    "backed-off": SILENT,
+    "skipped": SILENT,
 }
 NOTHING = "-"
 """What a table's cell says that has no value."""
@@ -71,7 +71,7 @@ class Cell(NamedTuple):
     panel: Json
 
 
-class Line(NamedTuple):
+class PanelRow(NamedTuple):
     """Panels of one height, side by side."""
 
     height: int
@@ -82,7 +82,7 @@ class Row(NamedTuple):
     """A heading and the lines below it; what is `folded` asks nothing until somebody opens it."""
 
     title: str
-    lines: tuple[Line, ...]
+    lines: tuple[PanelRow, ...]
     folded: bool = False
 
 

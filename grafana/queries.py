@@ -87,7 +87,7 @@ SOME_HOSTS = _of(("host", "hosts"))
 SHOWN = Scope("", "")
 """All that an inner query has, in the range that is shown."""
 
-EVERYBODY = Scope("", "", "now()")
+ALL_HOSTS = Scope("", "", "now()")
 """All hosts, as an alert rule asks, which knows neither choice nor range."""
 
 
@@ -351,17 +351,17 @@ def disputed_lately(by: Sequence[str]) -> str:
     Since it cannot compute with now, a dispute of the last day counts while no point that is not disputed came since:
     10 of the dispute, 1 of a last point within ten minutes, and 1 less if that is disputed itself.
     """
-    known, stamped_ahead = disputed(EVERYBODY, ("host", *by))
+    known, stamped_ahead = disputed(ALL_HOSTS, ("host", *by))
     recent = (
         f'(SELECT last("disputed_severity") AS "severity" FROM "ntpaudit_clock" '
-        f"WHERE {since(EVERYBODY, SILENT_AFTER)} GROUP BY {_words(('host', *by))})"
+        f"WHERE {since(ALL_HOSTS, SILENT_AFTER)} GROUP BY {_words(('host', *by))})"
     )
     weights = [
         f'(SELECT "severity"*0+{weight} AS "severity" FROM {inner})'.replace("+-", "-")
         for weight, inner in (
             (10, known),
             (100, stamped_ahead),
-            (1, by_host(EVERYBODY, {}, by=("host", *by))),
+            (1, by_host(ALL_HOSTS, {}, by=("host", *by))),
             (-1, recent),
         )
     ]
@@ -436,7 +436,7 @@ def of_kind(kind: str) -> str:
     By what the last point of each host says, not by its events: InfluxQL joins no two measurements, and the events of a
     host that is gone would count for months.
     """
-    known = by_host(EVERYBODY, {"kinds": "finding_ids"}, by=("host", "site"), span=KNOWN)
+    known = by_host(ALL_HOSTS, {"kinds": "finding_ids"}, by=("host", "site"), span=KNOWN)
     return f'SELECT count("severity") AS "hosts" FROM {known} WHERE "kinds" =~ /(^| ){kind}( |\\z)/ GROUP BY "site"'
 
 
@@ -565,7 +565,7 @@ def forced(scope: Scope, *, by: Sequence[str] = ("host", "kind"), field: str = "
             f"or last_over_time(ntpaudit_event_{name}{{{steps}}}[{STEPS_COUNT}]))"
         )
 
-    raised = f"({last_of('raised')} == 1 and on (host) {seen(EVERYBODY)})"
+    raised = f"({last_of('raised')} == 1 and on (host) {seen(ALL_HOSTS)})"
     return raised if field == "raised" else f"({last_of(field)} and on ({', '.join(by)}) {raised})"
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ntpaudit import __version__, audit
-from ntpaudit.audit_cycle import Noticed, Rounds, Told, Ways
+from ntpaudit.audit_cycle import AuditCycle, ClockChange, CycleConfig, CycleResult
 from ntpaudit.config.schema import Config, load_config, read_token, with_environment
-from ntpaudit.core.agent import Terms
+from ntpaudit.core.agent import AuditSettings
 from ntpaudit.core.ntp.rate_limit import POOL_INTERVAL_S, SERVER_INTERVAL_S
 from ntpaudit.core.ntp.sources import Server, is_loopback, is_pool_name
 from ntpaudit.core.observation import Failure, Observation, SourceObservation
@@ -20,29 +20,29 @@ from ntpaudit.core.schedule import (
     FIRST_WITHIN_S,
     Intervals,
     Schedule,
+    advance_to,
     after_local,
     after_network,
-    begin,
+    after_suspend,
+    earliest_allowed,
+    first_schedule,
     missed,
     next_poll_ns,
-    rested,
-    resumed,
-    sooner,
 )
-from ntpaudit.core.units import MAX_DIGITS, NS_PER_S, plural, span
-from ntpaudit.errors import ConfigError, TellError
-from ntpaudit.outputs import Teller, open_tellers
+from ntpaudit.core.units import MAX_DIGITS, NS_PER_S, format_duration, plural
+from ntpaudit.errors import ConfigError, OutputError
+from ntpaudit.outputs import Output, open_outputs
 from ntpaudit.outputs.journal import SOCKET, journal_takes_our_output
 from ntpaudit.outputs.systemd import Notifier
-from ntpaudit.polling import Manner
-from ntpaudit.runtime import Surroundings
+from ntpaudit.polling import QueryOptions
+from ntpaudit.runtime import Runtime
 from ntpaudit.store.paths import FILE_NAME, state_folder
-from ntpaudit.store.state import Claim, Ledger
+from ntpaudit.store.state import AgentLock, StateStore
 
 if TYPE_CHECKING:
-    from ntpaudit.delivery import Courier
+    from ntpaudit.delivery import DeliveryWorker
 
-SURVEY_LIMIT_S = 120.0
+POLL_LIMIT_S = 120.0
 """A survey that takes longer hangs: the watchdog is no longer fed."""
 
 DRAIN_S = 10.0
@@ -56,15 +56,15 @@ TIMEOUT_S = 2.0
 PUT_OFF_S = 0.5
 """How long a local audit waits at a time for the first poll to end."""
 
-HELD_BACK_S = 300.0
+POOL_RETRY_S = 300.0
 """So soon a pool is tried again that an earlier run has asked, and that may not be asked yet."""
 
 
-Outlets = dict[str, tuple[str, Teller]]
+OpenOutputs = dict[str, tuple[str, Output]]
 """Every outlet in use, with the setting it was opened by."""
 
 
-class Setting(NamedTuple):
+class AgentConfig(NamedTuple):
     """A configuration as the agent runs by it, and the environment it was read in."""
 
     config: Config
@@ -80,8 +80,8 @@ class Setting(NamedTuple):
             sources=config.sources.named,
             profile=config.profile,
             labels=self.labels,
-            manner=Manner(timeout_s=TIMEOUT_S),
-            from_host=config.sources.from_host,
+            options=QueryOptions(timeout_s=TIMEOUT_S),
+            from_local_daemon=config.sources.from_host,
             host_name=config.host.name,
         )
 
@@ -107,7 +107,7 @@ class Setting(NamedTuple):
         return self.config.history.path or os.path.join(state_folder(self.environment), FILE_NAME)
 
 
-def read_setting(path: str | None, environment: Mapping[str, str]) -> Setting:
+def read_agent_config(path: str | None, environment: Mapping[str, str]) -> AgentConfig:
     """Read the configuration that an agent is to run by. ConfigError where it cannot, or names nobody to ask (P1)."""
     if path is None:
         raise ConfigError(
@@ -117,7 +117,7 @@ def read_setting(path: str | None, environment: Mapping[str, str]) -> Setting:
     if not config.sources.named and not config.sources.from_host:
         raise ConfigError(f"{path}: names no servers: set sources.servers, pool, region or from_host", "sources")
     token = None if config.influxdb is None else read_token(config.influxdb, environment)
-    return Setting(config, environment, path, token)
+    return AgentConfig(config, environment, path, token)
 
 
 class Voice:
@@ -143,31 +143,31 @@ class Agent:
 
     def __init__(
         self,
-        setting: Setting,
-        surroundings: Surroundings,
+        setting: AgentConfig,
+        surroundings: Runtime,
         write: Callable[[str], None],
         every_s: float | None = None,
     ) -> None:
         """Take the state. BusyError where another agent has it. `every_s` is how often `once` is run."""
         self._every_s = every_s
-        self._around = surroundings
+        self._runtime = surroundings
         self._setting = setting
         self._is_loopback = False
         self._started_ns = 0
         self._schedule = Schedule(None, None, 0)
         self.voice = Voice(write)
         self._write = write
-        self._claim = Claim(setting.folder)
-        self.ledger = Ledger(setting.file, write)
+        self._lock = AgentLock(setting.folder)
+        self.store = StateStore(setting.file, write)
         self._notifier = Notifier(setting.environment.get("NOTIFY_SOCKET"))
-        self._tellers = _tellers(setting)
-        self._courier = self._make_courier()
-        self.rounds = Rounds(self.ledger, surroundings, self._ways(), write)
-        self.rounds.health = self._health
-        self.rounds.database_clock = lambda: None if self._courier is None else self._courier.database_clock
-        self._asked_ns = 0
+        self._outputs = _open_outputs(setting)
+        self._delivery = self._start_delivery()
+        self.cycle = AuditCycle(self.store, surroundings, self._cycle_config(), write)
+        self.cycle.health = self._health
+        self.cycle.database_clock = lambda: None if self._delivery is None else self._delivery.database_clock
+        self._polled_ns = 0
         self._has_polled = False  # in this run, and since the last suspend
-        self._pool_asked_ns: int | None = None
+        self._pool_polled_ns: int | None = None
         self._watchdog_s = _watchdog_s(setting.environment)
         self._fed_ns = 0
         self.unkept: str | None = None
@@ -175,31 +175,31 @@ class Agent:
 
     def once(self) -> Record:
         """Go through one cycle: ask, judge, keep, tell, deliver. Return the record; `unkept` is set after it."""
-        self.rounds.is_single = True
+        self.cycle.is_single = True
         self.begin()
-        observation = audit.observe(self._setting.plan, self._around.clock, self.ledger.update, self.voice)
-        told = self.rounds.network(observation)
-        self.rounds.tidy()
+        observation = audit.observe(self._setting.plan, self._runtime.clock, self.store.update, self.voice)
+        told = self.cycle.network(observation)
+        self.cycle.prune()
         self.drain(DRAIN_S)
         return told.record
 
     def drain(self, timeout_s: float) -> bool:
         """Deliver what waits, and end; False where that was not done in time."""
         drained = True
-        if self._courier is not None:
-            self._courier.start()
-            drained = self._courier.drain(timeout_s)
+        if self._delivery is not None:
+            self._delivery.start()
+            drained = self._delivery.drain(timeout_s)
         self._end()
-        if self._courier is not None and self._courier.crash is not None:
-            raise self._courier.crash
+        if self._delivery is not None and self._delivery.crash is not None:
+            raise self._delivery.crash
         return drained
 
     def run(self) -> None:
         """Audit until SIGTERM or SIGINT."""
         self.begin()
-        self._greet()
-        if self._courier is not None:
-            self._courier.start()
+        self._announce_ready()
+        if self._delivery is not None:
+            self._delivery.start()
         while self._turn():
             pass
         self._notifier.stopping()
@@ -207,9 +207,9 @@ class Agent:
 
     def _turn(self) -> bool:
         """Wait until something is due or happens, and do it; False when it is time to end."""
-        happened = self._around.wait(self._wait_s())
+        happened = self._runtime.wait(self._wait_s())
         if happened.clock_set:
-            self._look()
+            self._detect_clock_change()
         if happened.observation is not None:  # before anything ends: nobody will say it again
             self._conclude(happened.observation)
         for number in happened.signals:
@@ -219,32 +219,32 @@ class Agent:
                 case signal.SIGHUP:
                     self._reload()
                 case signal.SIGUSR1:
-                    self._hurry()
-        now_ns = self._around.now_ns()
-        self._ask_if_due(now_ns)
+                    self._audit_now()
+        now_ns = self._runtime.now_ns()
+        self._poll_if_due(now_ns)
         if self._schedule.local_ns <= now_ns and not self._put_off(now_ns):
-            self.look_at_host()
+            self.audit_locally()
         self._feed_watchdog(now_ns)
         return True
 
     def _wait_s(self) -> float:
         """Return how long nothing is due."""
-        due_ns = self._schedule.next_ns if self._around.asking_s() is None else self._schedule.local_ns
-        wait_s = max(0.0, (due_ns - self._around.now_ns()) / NS_PER_S)
+        due_ns = self._schedule.next_ns if self._runtime.polling_s() is None else self._schedule.local_ns
+        wait_s = max(0.0, (due_ns - self._runtime.now_ns()) / NS_PER_S)
         return wait_s if self._watchdog_s is None else min(wait_s, self._watchdog_s)
 
-    def _ask_if_due(self, now_ns: int) -> None:
+    def _poll_if_due(self, now_ns: int) -> None:
         """Begin a survey, if one is due and none is under way."""
         servers_due = self._schedule.network_ns is not None and self._schedule.network_ns <= now_ns
         pools_due = self._schedule.pool_ns is not None and self._schedule.pool_ns <= now_ns
-        if self._around.asking_s() is not None or not (servers_due or pools_due):
+        if self._runtime.polling_s() is not None or not (servers_due or pools_due):
             return
-        self.rounds.missed += missed(self._schedule, now_ns, self._setting.intervals)
-        self._asked_ns = now_ns
+        self.cycle.missed += missed(self._schedule, now_ns, self._setting.intervals)
+        self._polled_ns = now_ns
         if pools_due:
-            self._pool_asked_ns = now_ns
+            self._pool_polled_ns = now_ns
         plan = self._setting.plan._replace(with_pools=pools_due)
-        self._around.ask(plan, self.ledger.update, self.voice)
+        self._runtime.poll(plan, self.store.update, self.voice)
         self._schedule = after_network(self._schedule, now_ns, self._setting.intervals, random.random())
 
     def _put_off(self, now_ns: int) -> bool:
@@ -255,97 +255,99 @@ class Agent:
         """
         poll_ns = next_poll_ns(self._schedule)
         is_soon = poll_ns is not None and poll_ns - now_ns <= FIRST_WITHIN_S * NS_PER_S
-        is_due = is_soon or self._around.asking_s() is not None
-        if self._has_polled or self.rounds.knows or not is_due:
+        is_due = is_soon or self._runtime.polling_s() is not None
+        if self._has_polled or self.cycle.has_estimate or not is_due:
             return False
         self._schedule = self._schedule._replace(local_ns=now_ns + round(PUT_OFF_S * NS_PER_S))
         return True
 
-    def look_at_host(self) -> None:
+    def audit_locally(self) -> None:
         """Audit this host alone, and keep house."""
-        self._look()
-        told = self.rounds.local()
-        now_ns = self._around.now_ns()
+        self._detect_clock_change()
+        told = self.cycle.local()
+        now_ns = self._runtime.now_ns()
         self._schedule = after_local(self._schedule, now_ns, self._setting.intervals, random.random())
-        self._told(told)
-        self.rounds.tidy()
+        self._publish(told)
+        self.cycle.prune()
         self._vouch()
 
     def _conclude(self, observation: Observation) -> None:
         """Take in what servers said. A pool that may not be asked yet is tried again before its interval is over."""
         self._has_polled = True
-        self._told(self.rounds.network(observation))
+        self._publish(self.cycle.network(observation))
         held = [source for source in observation.sources if is_pool_name(source.name.partition("/")[0])]
         if held and self._schedule.network_ns is None and all(_is_held_back(source) for source in held):
-            soon_ns = self._around.now_ns() + round(HELD_BACK_S * NS_PER_S)
+            soon_ns = self._runtime.now_ns() + round(POOL_RETRY_S * NS_PER_S)
             self._schedule = self._schedule._replace(pool_ns=soon_ns)
             self._save_state()
 
-    def _look(self) -> None:
+    def _detect_clock_change(self) -> None:
         """Look for a step or a suspend; after either the clock is measured anew as soon as manners allow."""
-        noticed = self.rounds.look()
+        noticed = self.cycle.detect_clock_change()
         if noticed.suspend is not None:
             self._has_polled = False
-            self._schedule = resumed(self._schedule, self._around.now_ns())
-        if noticed != Noticed():
-            self._ask_sooner(0.0)
-            self._wake_courier()
+            self._schedule = after_suspend(self._schedule, self._runtime.now_ns())
+        if noticed != ClockChange():
+            self._poll_sooner(0.0)
+            self._wake_delivery()
 
-    def _ask_sooner(self, wait_s: float) -> None:
+    def _poll_sooner(self, wait_s: float) -> None:
         """Bring the next survey forward, as far as manners allow; where there are only pools, theirs."""
         least_s = 0.0 if self._is_loopback else SERVER_INTERVAL_S
-        now_ns = self._around.now_ns()
-        self._schedule = sooner(self._schedule, self._asked_ns, now_ns, wait_s=wait_s, least_s=least_s)
+        now_ns = self._runtime.now_ns()
+        self._schedule = advance_to(self._schedule, self._polled_ns, now_ns, wait_s=wait_s, least_s=least_s)
         if self._schedule.network_ns is None and self._schedule.pool_ns is not None:
-            rested_ns = now_ns if self._pool_asked_ns is None else rested(self._pool_asked_ns, POOL_INTERVAL_S)
+            rested_ns = (
+                now_ns if self._pool_polled_ns is None else earliest_allowed(self._pool_polled_ns, POOL_INTERVAL_S)
+            )
             wanted_ns = max(now_ns + round(wait_s * NS_PER_S), rested_ns)
             self._schedule = self._schedule._replace(pool_ns=min(self._schedule.pool_ns, wanted_ns))
 
-    def _hurry(self) -> None:
+    def _audit_now(self) -> None:
         """Audit now, as far as manners allow: SIGUSR1."""
-        self._ask_sooner(0.0)
-        self._schedule = self._schedule._replace(local_ns=self._around.now_ns())
+        self._poll_sooner(0.0)
+        self._schedule = self._schedule._replace(local_ns=self._runtime.now_ns())
 
     def _reload(self) -> None:
         """Read the configuration anew; a broken one is refused, and the old one stays: SIGHUP."""
         self._notifier.reloading()
         try:
-            setting = read_setting(self._setting.path, self._setting.environment)
-            tellers = _tellers(setting, self._tellers)
+            setting = read_agent_config(self._setting.path, self._setting.environment)
+            outputs = _open_outputs(setting, self._outputs)
         except ConfigError as error:
             self._write(f"the configuration was not reloaded, and the one before stays in force: {error}")
             self._notifier.refused(str(error))
         else:
             if setting.file != self._setting.file:
                 self._write("history.path is taken up at the next start")
-            self._apply(setting, tellers)
+            self._apply(setting, outputs)
             self._write(f"configuration reloaded from {setting.path}")
             self._notifier.refused(None)
         self._notifier.ready()
 
-    def _apply(self, setting: Setting, tellers: Outlets) -> None:
+    def _apply(self, setting: AgentConfig, outputs: OpenOutputs) -> None:
         """Go on by another setting."""
-        for name, (_, teller) in self._tellers.items():
-            if tellers.get(name) != self._tellers[name]:
-                teller.close()
-        self._setting, self._tellers = setting, tellers
-        if self._courier is not None:
-            self._courier.stop(STOP_S)
-        self._courier = self._make_courier()
-        if self._courier is not None:
-            self._courier.start()
-        self._schedule = self._first_schedule(knows=self.rounds.knows)
-        self.rounds.replace(self._ways())
-        self._ask_sooner(0.0)
+        for name, (_, output) in self._outputs.items():
+            if outputs.get(name) != self._outputs[name]:
+                output.close()
+        self._setting, self._outputs = setting, outputs
+        if self._delivery is not None:
+            self._delivery.stop(STOP_S)
+        self._delivery = self._start_delivery()
+        if self._delivery is not None:
+            self._delivery.start()
+        self._schedule = self._first_schedule(knows=self.cycle.has_estimate)
+        self.cycle.replace(self._cycle_config())
+        self._poll_sooner(0.0)
         self._save_state()
 
     def begin(self) -> None:
         """Take up what the last run left."""
-        self._started_ns = self._around.now_ns()
+        self._started_ns = self._runtime.now_ns()
         self._schedule = self._first_schedule(knows=False)
-        self.rounds.begin(self._ways())  # by the schedule that is in force, not by a default
-        if self.rounds.knows:
-            self._schedule = self._schedule._replace(local_ns=self._around.now_ns())
+        self.cycle.begin(self._cycle_config())  # by the schedule that is in force, not by a default
+        if self.cycle.has_estimate:
+            self._schedule = self._schedule._replace(local_ns=self._runtime.now_ns())
         self._save_state()
 
     def _save_state(self) -> None:
@@ -353,13 +355,13 @@ class Agent:
         intervals = self._setting.intervals
         if self._every_s is not None:
             intervals = Intervals(*[self._every_s] * len(intervals))
-        self.ledger.save(
+        self.store.save(
             "agent",
             intervals._asdict()
             | {
                 "pid": os.getpid(),
                 "version": __version__,
-                "boot_id": self.rounds.boot_id,
+                "boot_id": self.cycle.boot_id,
                 "started_boottime_ns": self._started_ns,
                 "next_poll_boottime_ns": next_poll_ns(self._schedule),
             },
@@ -368,53 +370,53 @@ class Agent:
 
     def _vouch(self) -> None:
         """Let `status` know that the state in the file is that of this agent, once it is."""
-        if not self.ledger.stands_in:
-            self._claim.vouch()
+        if not self.store.stands_in:
+            self._lock.vouch()
 
-    def _greet(self) -> None:
+    def _announce_ready(self) -> None:
         """Say that the agent is ready, and what it does."""
         config, intervals = self._setting.config, self._setting.intervals
         count = len(config.sources.named)
         asks = plural(count, "source") + (" and the host's own servers" if config.sources.from_host else "")
         where = f"delivering to {config.influxdb.url}" if config.influxdb else "no database"
         often = intervals.network_s if self._schedule.network_ns is not None else intervals.pool_s
-        kept = self._setting.file if self.ledger.trouble is None else "memory only"
-        self._write(f"ntpaudit {__version__}: {asks} every {span(often)}, history in {kept}, {where}")
+        kept = self._setting.file if self.store.error is None else "memory only"
+        self._write(f"ntpaudit {__version__}: {asks} every {format_duration(often)}, history in {kept}, {where}")
         self._notifier.ready()
         self._notifier.status("waiting for the first measurement")
 
     def _end(self) -> None:
         """End with everything stored."""
-        if self._courier is not None:
-            self._courier.stop(STOP_S)
-        for _, teller in self._tellers.values():
-            teller.close()
-        if not self.ledger.close():
+        if self._delivery is not None:
+            self._delivery.stop(STOP_S)
+        for _, output in self._outputs.values():
+            output.close()
+        if not self.store.close():
             self.unkept = (
                 f"no state was kept in {self._setting.folder}, so no later run can confirm what this one found, and "
                 "nothing is found that shows only over time; fix: let this user write to that folder, or name another "
                 "in STATE_DIRECTORY or history.path"
             )
         self._notifier.close()
-        self._claim.release()
+        self._lock.release()
 
-    def _told(self, told: Told) -> None:
+    def _publish(self, told: CycleResult) -> None:
         """Tell systemd and the courier of a new record; ask again soon where one more sample would decide."""
-        self._notifier.concluded(told.record)
-        self._wake_courier()
+        self._notifier.audited(told.record)
+        self._wake_delivery()
         if told.is_pending:
-            self._ask_sooner(CONFIRM_S)
+            self._poll_sooner(CONFIRM_S)
 
-    def _wake_courier(self) -> None:
+    def _wake_delivery(self) -> None:
         """Say that something waits to be delivered."""
-        if self._courier is not None:
-            self._courier.wake()
+        if self._delivery is not None:
+            self._delivery.wake()
 
     def _feed_watchdog(self, now_ns: int) -> None:
         """Tell systemd that this loop turns and that nothing it relies on hangs or has died."""
-        if self._courier is not None and self._courier.crash is not None:
-            raise self._courier.crash
-        hangs = (self._around.asking_s() or 0.0) > SURVEY_LIMIT_S
+        if self._delivery is not None and self._delivery.crash is not None:
+            raise self._delivery.crash
+        hangs = (self._runtime.polling_s() or 0.0) > POLL_LIMIT_S
         if self._watchdog_s is not None and not hangs and now_ns - self._fed_ns >= self._watchdog_s * NS_PER_S / 2:
             self._notifier.watchdog()
             self._fed_ns = now_ns
@@ -428,40 +430,40 @@ class Agent:
             isinstance(source, Server) and is_loopback(source.host) for source in servers
         )
         has_servers = bool(servers) or not pools
-        return begin(
-            self._around.now_ns(),
+        return first_schedule(
+            self._runtime.now_ns(),
             self._setting.intervals,
             has_servers=has_servers,
             has_pools=bool(pools),
-            knows=knows,
-            chance=random.random(),
+            has_estimate=knows,
+            rand=random.random(),
         )
 
-    def _ways(self) -> Ways:
+    def _cycle_config(self) -> CycleConfig:
         """Return what the configuration makes of the rounds."""
         config = self._setting.config
-        return Ways(
-            self._terms(),
-            _heard(self._tellers),
+        return CycleConfig(
+            self._audit_settings(),
+            _outputs(self._outputs),
             config.influxdb is not None,
             config.history,
             config.host.name,
             self._every_s or self._setting.intervals.local_s,
         )
 
-    def _terms(self) -> Terms:
+    def _audit_settings(self) -> AuditSettings:
         """Return what rounds are judged by; servers are to be asked as often as the schedule does it."""
         setting, intervals = self._setting, self._setting.intervals
         asks_seldom = self._schedule.network_ns is None and self._schedule.pool_ns is not None
         interval_s = self._every_s or (intervals.pool_s if asks_seldom else intervals.network_s)
-        return Terms(setting.config.profile, setting.labels, interval_s, setting.config.host.max_drift_ppm)
+        return AuditSettings(setting.config.profile, setting.labels, interval_s, setting.config.host.max_drift_ppm)
 
     def _health(self, now_ns: int) -> Health:
         """Say how delivery fares; `now_ns` is the true time, as far as it is known."""
-        if self._courier is None:
+        if self._delivery is None:
             return Health()
-        waiting, oldest_ns, aside = self.ledger.backlog()
-        delivery = self._courier.health
+        waiting, oldest_ns, aside = self.store.backlog()
+        delivery = self._delivery.health
         oldest_s = None if oldest_ns is None else max(0.0, (now_ns - oldest_ns) / NS_PER_S)
         return Health(
             backlog=waiting,
@@ -472,45 +474,45 @@ class Agent:
             refusals=delivery.refusals,
         )
 
-    def _make_courier(self) -> "Courier | None":
+    def _start_delivery(self) -> "DeliveryWorker | None":
         """Return who delivers, if there is where to."""
         influxdb = self._setting.config.influxdb
         if influxdb is None:
             return None
-        from ntpaudit.delivery import make_courier  # an agent that delivers nowhere does without
+        from ntpaudit.delivery import start_worker  # an agent that delivers nowhere does without
 
-        return make_courier(self.ledger, influxdb, self._setting.token, self._write, self._around.clock.read)
+        return start_worker(self.store, influxdb, self._setting.token, self._write, self._runtime.clock.read)
 
 
-def _tellers(setting: Setting, known: Outlets | None = None) -> Outlets:
+def _open_outputs(setting: AgentConfig, known: OpenOutputs | None = None) -> OpenOutputs:
     """Open the outlets that a setting names; one that is open by the same setting stays, with what it has to tell yet.
 
     ConfigError where one is named that can be none.
     """
-    tell = setting.config.tell
+    tell = setting.config.outputs
     wants_journal = journal_takes_our_output(setting.environment) if tell.journal is None else tell.journal
     settings = tell._asdict() | {"journal": SOCKET if wants_journal else None}
-    outlets: Outlets = {}
+    outlets: OpenOutputs = {}
     known = known or {}
     for name, value in settings.items():
         if value is not None and name in known and known[name][0] == value:
             outlets[name] = known[name]
         elif value is not None:
             try:
-                outlets[name] = (value, open_tellers({name: value})[name])
-            except TellError as error:
+                outlets[name] = (value, open_outputs({name: value})[name])
+            except OutputError as error:
                 raise ConfigError(f"{name}: {error}", name) from error
     return outlets
 
 
 def _is_held_back(source: SourceObservation) -> bool:
     """Whether a source was not asked because it was asked too recently."""
-    return isinstance(source.outcome, Failure) and source.outcome.status == "backed-off"
+    return isinstance(source.outcome, Failure) and source.outcome.status == "skipped"
 
 
-def _heard(outlets: Outlets) -> dict[str, Teller]:
+def _outputs(outlets: OpenOutputs) -> dict[str, Output]:
     """Return the outlets alone."""
-    return {name: teller for name, (_, teller) in outlets.items()}
+    return {name: output for name, (_, output) in outlets.items()}
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float | None:

@@ -6,12 +6,12 @@ Probes observe, the core concludes, sinks tell; this is the only file that knows
 from typing import NamedTuple, TypeGuard
 
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
-from ntpaudit.core.ntp.rate_limit import Moment
+from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.ntp.sources import NTP_PORT, Pool, Server, Source, is_pool_name, pool
 from ntpaudit.core.observation import Failure, Observation, SourceObservation
 from ntpaudit.core.policy import Profile
 from ntpaudit.core.record import Labels, Record, conclude
-from ntpaudit.polling import DEFAULT_MANNER, Manner, Survey, Update, Voice
+from ntpaudit.polling import DEFAULT_OPTIONS, PollRound, QueryOptions, StateUpdater, Voice
 from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.daemons import Configured, configured_servers, running_daemons
 from ntpaudit.probes.host import host_facts
@@ -31,10 +31,10 @@ class Plan(NamedTuple):
     sources: tuple[Source, ...]
     profile: Profile
     labels: Labels
-    manner: Manner = DEFAULT_MANNER
-    from_host: bool = False
+    options: QueryOptions = DEFAULT_OPTIONS
+    from_local_daemon: bool = False
     host_name: str | None = None
-    keep: bool = False
+    persist: bool = False
     with_pools: bool = True
     max_drift_ppm: float = MAX_DRIFT_PPM
 
@@ -62,22 +62,24 @@ def run(plan: Plan, clock: Clock, notebook: Notebook, voice: Voice) -> Record:
     `plan.keep` stores the observation before it is judged, and the record after.
     """
     observation = observe(plan, clock, notebook.update, voice)
-    kept = notebook.keep_observation(observation) if plan.keep else None
+    kept = notebook.keep_observation(observation) if plan.persist else None
     record = conclude(observation, plan.profile, plan.labels, plan.max_drift_ppm)
     if kept is not None:
         notebook.keep_record(kept, record)
     return record
 
 
-def observe(plan: Plan, clock: Clock, update: Update, voice: Voice, own: HostServers | None = None) -> Observation:
+def observe(
+    plan: Plan, clock: Clock, update: StateUpdater, voice: Voice, own: HostServers | None = None
+) -> Observation:
     """Ask the world and return all that was seen; `update` keeps what is to be remembered of the servers."""
     with stamping_enabled():
         daemons = running_daemons()
         sources, left_out = planned_sources(plan, own or HostServers(), voice)
-        survey = Survey(sources, plan.manner, voice)
+        survey = PollRound(sources, plan.options, voice)
         host = host_facts(plan.host_name)  # while names are being resolved
         start = clock.read()
-        answered = survey.ask(clock, Moment(host.boot_id, start.boottime_ns, start.realtime_ns), update)
+        answered = survey.poll(clock, Instant(host.boot_id, start.boottime_ns, start.realtime_ns), update)
     return Observation(
         host=host,
         taken=clock.read(),
@@ -91,16 +93,16 @@ def planned_sources(
     plan: Plan, own: HostServers, voice: Voice | None = None
 ) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:
     """Return whom a plan asks, and of whom it knows without asking."""
-    sources, left_out = _host_sources(own, voice) if plan.from_host else ((), ())
+    sources, left_out = _host_sources(own, voice) if plan.from_local_daemon else ((), ())
     sources = (*plan.sources, *sources)
-    if plan.from_host and voice is not None and not sources and not left_out:
+    if plan.from_local_daemon and voice is not None and not sources and not left_out:
         voice.note(
             "no server is known from this host's time daemon: name four or more yourself, as in "
             "`ntpaudit check SERVER...`, or as sources.servers in the configuration"
         )
     if plan.with_pools:
         return sources, left_out
-    resting = Failure("backed-off", "interval", "the pool is asked more seldom")
+    resting = Failure("skipped", "interval", "the pool is asked more seldom")
     pools = tuple(SourceObservation(zone.zone, None, zone.port, resting) for zone in sources if is_public_pool(zone))
     return tuple(source for source in sources if not is_public_pool(source)), (*left_out, *pools)
 
@@ -115,7 +117,7 @@ def _host_sources(own: HostServers, voice: Voice | None) -> tuple[tuple[Source, 
     left_out = []
     for server in configured.servers:
         if server.nts:  # N10: never ask in clear who was to be asked with authentication
-            failure = Failure("backed-off", "nts", "NTS is not supported by this version")
+            failure = Failure("skipped", "nts", "NTS is not supported by this version")
             left_out.append(SourceObservation(server.host, None, server.port, failure))
         elif server.pool or is_pool_name(server.host):
             sources.append(_host_pool(server.host, server.port))

@@ -12,29 +12,29 @@ from ntpaudit.core.clock.database_clock import DatabaseClock, read_date
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.delivery import (
     MAX_WAIT_S,
-    Again,
+    Ack,
     Answer,
     Attempt,
-    Confirm,
+    DeadLetter,
     Delivered,
     Failure,
-    Pace,
     Refused,
-    SetAside,
+    RetryAfter,
+    RetryState,
     Unreachable,
     decide,
+    describe,
     is_refusal,
-    words,
 )
-from ntpaudit.core.units import NS_PER_S, plural, span
+from ntpaudit.core.units import NS_PER_S, format_duration, plural
 from ntpaudit.errors import ConfigError, StoreError
-from ntpaudit.store.history import Letter
-from ntpaudit.store.state import Ledger
+from ntpaudit.store.history import OutboxEntry
+from ntpaudit.store.state import StateStore
 
 MAX_CHARACTERS = 1 << 20
 """A request holds no more than this, unless a single letter does: it is in memory three times."""
 
-LOOK_S = 60.0
+CHECK_EVERY_S = 60.0
 """How often the outbox is looked at when nobody calls."""
 
 
@@ -54,7 +54,7 @@ class Transport(Protocol):
         """Let go of the connection."""
 
 
-class Delivery(NamedTuple):
+class DeliveryStatus(NamedTuple):
     """How delivery fares: attempts that failed since the last good one and why; letters delivered and set aside.
 
     `refusals` counts the answers that refused what was sent since anything was accepted: they may come many at once,
@@ -64,17 +64,17 @@ class Delivery(NamedTuple):
     failures: int = 0
     failure: str | None = None
     delivered: int = 0
-    set_aside: int = 0
+    dead_letters: int = 0
     refusals: int = 0
 
 
-def make_courier(
-    ledger: Ledger,
+def start_worker(
+    store: StateStore,
     influxdb: InfluxConfig,
     token: str | None,
     note: Callable[[str], None],
     read_clock: Callable[[], ClockReading] | None = None,
-) -> "Courier":
+) -> "DeliveryWorker":
     """Return a courier to the database of a configuration; with `read_clock` it learns what the database's says."""
 
     def open_transport() -> Transport:
@@ -89,39 +89,39 @@ def make_courier(
             timeout_s=influxdb.timeout_s,
         )
 
-    return Courier(ledger, open_transport, note, read_clock=read_clock)
+    return DeliveryWorker(store, open_transport, note, read_clock=read_clock)
 
 
-class Courier:
+class DeliveryWorker:
     """Delivers letters in their order; the cursor moves only when the database has confirmed them."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        store: StateStore,
         open_transport: Callable[[], Transport],
         note: Callable[[str], None],
-        chance: Callable[[], float] = random.random,
+        rand: Callable[[], float] = random.random,
         read_clock: Callable[[], ClockReading] | None = None,
     ) -> None:
         """Nothing is delivered yet. `note` is told what changes, in its thread; `chance` spreads the waits.
 
         Without `read_clock` nothing is learnt of the database's clock.
         """
-        self._ledger = ledger
+        self._ledger = store
         self._open_transport = open_transport
-        self._chance = chance
+        self._chance = rand
         self._read_clock = read_clock
         self._transport: Transport | None = None
-        self._news = _News(note)
-        self._pace = Pace()
-        self._oldest: Letter | None = None
+        self._news = _DeliveryLog(note)
+        self._pace = RetryState()
+        self._oldest: OutboxEntry | None = None
         self._turn = threading.Condition()
         self._is_called = self._is_idle = self._is_stopped = False
         self._next_s = 0.0
         self._ledger_is_ours = threading.Lock()
         self._is_left_behind = False
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
-        self.health = Delivery()
+        self.health = DeliveryStatus()
         """How delivery fares, replaced as a whole."""
         self.database_clock: DatabaseClock | None = None
         """What the last answer said of the database's clock, replaced as a whole."""
@@ -178,39 +178,39 @@ class Courier:
 
     def _deliver(self) -> None:
         """Send the oldest letters, and do what the answer asks for."""
-        letters = self._ask_ledger(self._waiting)
-        if not letters:
+        entries = self._use_store(self._waiting)
+        if not entries:
             self._idle()
             return
-        oldest = letters[0]._replace(lines="")
+        oldest = entries[0]._replace(lines="")
         if oldest != self._oldest:  # dropped for its age, or in a file that cannot be used
             self._oldest, self._pace = oldest, self._pace.on_another()
-        place = self._pace.place(len(letters), self._chance())
-        sent = letters[place : place + 1] if place else _fitting(letters[: self._pace.size])
-        lines = "".join(letter.lines for letter in sent)
+        place = self._pace.next_position(len(entries), self._chance())
+        sent = entries[place : place + 1] if place else _fitting(entries[: self._pace.size])
+        lines = "".join(entry.lines for entry in sent)
         answer = self._send(lines)
         self._count_refusals(answer)
         attempt = Attempt(len(sent), lines.count("\n"), place)
         self._pace, action = decide(self._pace, attempt, answer, self._chance())
         match action:
-            case Confirm():
-                self._ask_ledger(lambda ledger: self._confirm(ledger, sent))
-            case SetAside(count, reason):
-                self._set_aside(letters[:count], reason)
-            case Again(wait_s):
+            case Ack():
+                self._use_store(lambda store: self._ack(store, sent))
+            case DeadLetter(count, reason):
+                self._dead_letter(entries[:count], reason)
+            case RetryAfter(wait_s):
                 if isinstance(answer, Delivered):  # of another letter than the oldest
-                    self._rest(wait_s)
+                    self._sleep(wait_s)
                 else:
-                    self._fail(_kind(answer), words(answer), wait_s)
+                    self._fail(_kind(answer), describe(answer), wait_s)
 
-    def _waiting(self, ledger: Ledger) -> list[Letter]:
+    def _waiting(self, store: StateStore) -> list[OutboxEntry]:
         """Return the oldest letters, and where one is to be compared with others the newest behind them."""
-        letters = ledger.waiting(self._pace.reach)
-        if self._pace.compares and len(letters) == self._pace.reach:
-            newest = ledger.newest()
-            if newest is not None and newest.id > letters[-1].id:
-                letters.append(newest)
-        return letters
+        entries = store.waiting(self._pace.lookahead)
+        if self._pace.compares and len(entries) == self._pace.lookahead:
+            newest = store.newest()
+            if newest is not None and newest.id > entries[-1].id:
+                entries.append(newest)
+        return entries
 
     def _count_refusals(self, answer: Answer) -> None:
         """Count the answers in a row that refused what was sent."""
@@ -230,43 +230,43 @@ class Courier:
             self.database_clock = read_date(date_s, sent, self._read_clock()) or self.database_clock
         return answer
 
-    def _confirm(self, ledger: Ledger, sent: Sequence[Letter]) -> None:
+    def _ack(self, store: StateStore, sent: Sequence[OutboxEntry]) -> None:
         """Move the cursor."""
-        waited = ledger.backlog()[0] if self.health.failures else 0
+        waited = store.backlog()[0] if self.health.failures else 0
         self.health = self.health._replace(failures=0, failure=None)  # before the outbox shows it to the agent
-        ledger.confirm(sent)
+        store.ack(sent)
         self.health = self.health._replace(delivered=self.health.delivered + len(sent))
         self._news.delivered(waited)
 
-    def _set_aside(self, letters: Sequence[Letter], reason: str) -> None:
+    def _dead_letter(self, entries: Sequence[OutboxEntry], reason: str) -> None:
         """Take letters out of the way, one by one: each is written to the disk, and the agent may want to end."""
-        for letter in letters:
-            self._ask_ledger(partial(Ledger.set_aside, letter=letter, reason=reason))
-        before, self.health = self.health, self.health._replace(set_aside=self.health.set_aside + len(letters))
-        self._news.set_aside(before.set_aside, self.health.set_aside, reason)
+        for entry in entries:
+            self._use_store(partial(StateStore.dead_letter, entry=entry, reason=reason))
+        before, self.health = self.health, self.health._replace(dead_letters=self.health.dead_letters + len(entries))
+        self._news.dead_letter(before.dead_letters, self.health.dead_letters, reason)
 
     def _fail(self, kind: str, reason: str, wait_s: float) -> None:
         """Count a failure, and wait."""
         self.health = self.health._replace(failures=self.health.failures + 1, failure=reason)
         self._news.failed(kind, reason)
-        self._rest(wait_s)
+        self._sleep(wait_s)
 
     def _idle(self) -> None:
         """Wait until there is something to do."""
         with self._turn:
             self._is_idle = not self._is_called
             self._turn.notify_all()
-            self._turn.wait_for(lambda: self._is_called or self._is_stopped, LOOK_S)
+            self._turn.wait_for(lambda: self._is_called or self._is_stopped, CHECK_EVERY_S)
             self._is_called = False
 
-    def _rest(self, wait_s: float) -> None:
+    def _sleep(self, wait_s: float) -> None:
         """Wait, whoever calls."""
         with self._turn:
             self._next_s = time.monotonic() + wait_s
             self._turn.notify_all()
             self._turn.wait_for(lambda: self._is_stopped, wait_s)
 
-    def _ask_ledger(self, work: Callable[[Ledger], _Done]) -> _Done:
+    def _use_store(self, work: Callable[[StateStore], _Done]) -> _Done:
         """Use the ledger, unless the agent has gone on without this courier."""
         with self._ledger_is_ours:
             if self._is_left_behind:
@@ -278,7 +278,7 @@ class _LeftBehindError(Exception):
     """The agent has gone on, and its ledger is no longer this courier's."""
 
 
-class _News:
+class _DeliveryLog:
     """Tell the operator what changes, and nothing twice."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
@@ -299,9 +299,9 @@ class _News:
         if self._told:
             passed_s = (_boottime_ns() - self._since_ns) / NS_PER_S
             self._told.clear()
-            self._note(f"delivered again after {span(passed_s)}, {plural(waited, 'record')} waited")
+            self._note(f"delivered again after {format_duration(passed_s)}, {plural(waited, 'record')} waited")
 
-    def set_aside(self, before: int, after: int, reason: str) -> None:
+    def dead_letter(self, before: int, after: int, reason: str) -> None:
         """Tell the first letter that was set aside, the tenth, the hundredth and so on."""
         if len(str(before)) < len(str(after)) or not before:
             those = "it" if after == 1 else "them"
@@ -316,14 +316,14 @@ def _kind(failure: Failure) -> str:
     return str(failure.status) if isinstance(failure, Refused) else failure.reason.partition(":")[0]
 
 
-def _fitting(letters: Sequence[Letter]) -> Sequence[Letter]:
+def _fitting(entries: Sequence[OutboxEntry]) -> Sequence[OutboxEntry]:
     """Return the first letters, as many as fit in a request: one at least."""
     size = 0
-    for count, letter in enumerate(letters):
-        size += len(letter.lines)
+    for count, entry in enumerate(entries):
+        size += len(entry.lines)
         if size > MAX_CHARACTERS and count:
-            return letters[:count]
-    return letters
+            return entries[:count]
+    return entries
 
 
 def _boottime_ns() -> int:

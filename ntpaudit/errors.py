@@ -17,7 +17,7 @@ class StoreError(NtpauditError):
     """The state folder or its database cannot be used; the audit goes on without memory."""
 
 
-class TellError(NtpauditError):
+class OutputError(NtpauditError):
     """A sink could not tell what it was given; the text says why. The record is kept all the same."""
 
 
@@ -33,7 +33,7 @@ class ReadError(NtpauditError):
         self.remedy = remedy
 
 
-class StrangeAnswerError(ReadError):
+class UnexpectedReplyError(ReadError):
     """What answered may be another kind of database than was asked."""
 
 

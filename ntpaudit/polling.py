@@ -14,21 +14,21 @@ from ntpaudit.core.ntp.rate_limit import (
     POOL_INTERVAL_S,
     SERVER_INTERVAL_S,
     BackOff,
-    Memories,
-    Memory,
-    Moment,
-    after_answer,
-    after_kiss,
-    after_miss,
+    Instant,
+    ServerState,
+    ServerStates,
     assign_slots,
     back_off,
     choose_pool_servers,
     is_stale,
+    on_kod,
+    on_reply,
+    on_timeout,
 )
 from ntpaudit.core.ntp.sources import POOL_DOMAIN, Pool, Server, Source
 from ntpaudit.core.ntp.sources import pool as make_pool
 from ntpaudit.core.observation import Failure, SourceObservation
-from ntpaudit.core.units import plural, span
+from ntpaudit.core.units import format_duration, plural
 from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.ntp import Answer, exchange
 from ntpaudit.probes.resolve import Endpoint, Resolution, is_routable, own_reference_ids
@@ -36,17 +36,17 @@ from ntpaudit.probes.resolve import Endpoint, Resolution, is_routable, own_refer
 SAMPLE_SPACING_S = 2.0
 """Between two requests to the same server, as iburst has it; loopback needs none."""
 
-PATIENCE_S = 1.0
+PROGRESS_AFTER_S = 1.0
 """After so long a wait is explained."""
 
-Update = Callable[[Callable[[Memories], Memories]], None]
+StateUpdater = Callable[[Callable[[ServerStates], ServerStates]], None]
 """Calls a function with what is remembered and stores what it returns beside it, while nobody else may do so.
 
 An empty memory is removed. Everybody else waits meanwhile, so the function must not wait for anything.
 """
 
 
-class Manner(NamedTuple):
+class QueryOptions(NamedTuple):
     """How to ask: how often each server, how long to wait, and whether intervals may be ignored this once.
 
     `hint` is told with a server that is not asked yet: what whoever started this can do about it.
@@ -58,7 +58,7 @@ class Manner(NamedTuple):
     hint: str = ""
 
 
-DEFAULT_MANNER = Manner()
+DEFAULT_OPTIONS = QueryOptions()
 
 
 class Voice(Protocol):
@@ -72,7 +72,7 @@ class Voice(Protocol):
 
 
 @dataclass(slots=True)
-class _Question:
+class Target:
     """A server about to be asked, and what came of it so far."""
 
     name: str
@@ -82,7 +82,7 @@ class _Question:
     slot: int | None = None
     is_named: bool = False
     answers: list[Answer] = field(default_factory=list)
-    claims: list[str] = field(default_factory=list)
+    reserved_keys: list[str] = field(default_factory=list)
 
     @property
     def is_public(self) -> bool:
@@ -94,13 +94,13 @@ class _Question:
         """A request left this host."""
         return any(answer.is_sent for answer in self.answers)
 
-    def mark(self, memory: Memory, now: Moment) -> Memory:
+    def mark(self, memory: ServerState, now: Instant) -> ServerState:
         """Note in a memory that the server is being asked, and of which pool it is."""
-        memory = memory._replace(asked=now)
+        memory = memory._replace(queried_at=now)
         if self.pool is None:
             return memory
-        named = now if self.is_named else memory.named
-        return memory._replace(zone=self.pool.zone, slot=self.slot, named=named)
+        named = now if self.is_named else memory.last_resolved
+        return memory._replace(zone=self.pool.zone, slot=self.slot, last_resolved=named)
 
     def is_open(self) -> bool:
         """Another sample is wanted, and nothing that was said forbids to ask for it."""
@@ -121,22 +121,22 @@ class _Question:
         return SourceObservation(self.name, last.endpoint.address, last.endpoint.port, outcome, discarded, last.is_own)
 
 
-class Survey:
+class PollRound:
     """One round of questions. Made first, so that names are resolved while the caller looks at other things."""
 
-    def __init__(self, sources: Sequence[Source], manner: Manner, voice: Voice) -> None:
+    def __init__(self, sources: Sequence[Source], options: QueryOptions, voice: Voice) -> None:
         self._sources = tuple(dict.fromkeys(sources))
-        self._manner = manner
+        self._manner = options
         self._voice = voice
         self._resolution = Resolution(_names(self._sources))
-        self._now = Moment(None, 0, 0)
-        self._entries: list[_Question | SourceObservation] = []
-        self._before: Memories = {}
+        self._now = Instant(None, 0, 0)
+        self._entries: list[Target | SourceObservation] = []
+        self._before: ServerStates = {}
         """What was remembered, when we decided, of everybody we then laid claim to."""
         self._fallbacks: dict[Pool, tuple[str, ...]] = {}
         """The names asked for instead of those of a pool that gave no server."""
 
-    def ask(self, clock: Clock, now: Moment, update: Update) -> tuple[SourceObservation, ...]:
+    def poll(self, clock: Clock, now: Instant, update: StateUpdater) -> tuple[SourceObservation, ...]:
         """Ask everybody who may be asked and return one observation per source, in the order configured.
 
         Before anything is sent, `update` notes that it is: a run that is killed, or another beside it, stays polite.
@@ -145,18 +145,18 @@ class Survey:
         self._resolve()
         self._resolve_fallbacks()
         update(self._decide)
-        self._exchange(self._questions, clock)
+        self._exchange(self._targets, clock)
         update(self._learn)
         return tuple(self._observations())
 
     @property
-    def _questions(self) -> list[_Question]:
+    def _targets(self) -> list[Target]:
         """The servers that are asked."""
-        return [entry for entry in self._entries if isinstance(entry, _Question)]
+        return [entry for entry in self._entries if isinstance(entry, Target)]
 
     def _resolve(self) -> None:
         """Wait for the names."""
-        with self._patience("waiting for the resolver"):
+        with self._progress("waiting for the resolver"):
             self._resolution.wait(self._manner.timeout_s)
 
     def _resolve_fallbacks(self) -> None:
@@ -171,9 +171,9 @@ class Survey:
             self._resolve()
 
     @contextmanager
-    def _patience(self, text: str) -> Iterator[None]:
+    def _progress(self, text: str) -> Iterator[None]:
         """Tell what is being waited for, should it take longer than a second."""
-        timer = threading.Timer(PATIENCE_S, self._voice.progress, (text,))
+        timer = threading.Timer(PROGRESS_AFTER_S, self._voice.progress, (text,))
         timer.daemon = True
         with suppress(RuntimeError):  # no thread to be had: then nothing is told
             timer.start()
@@ -182,39 +182,37 @@ class Survey:
         finally:
             timer.cancel()
 
-    def _decide(self, memories: Memories) -> Memories:
+    def _decide(self, states: ServerStates) -> ServerStates:
         """Decide whom to ask, by what is remembered; return that they are being asked."""
         shares = _shares(sum(isinstance(source, Pool) and source.is_public for source in self._sources))
         for source in self._sources:
             match source:
                 case Server():
-                    self._entries.append(self._server(source, memories))
+                    self._entries.append(self._server(source, states))
                 case Pool():
-                    self._entries += self._pool(
-                        source, memories, next(shares) if source.is_public else MAX_POOL_SERVERS
-                    )
+                    self._entries += self._pool(source, states, next(shares) if source.is_public else MAX_POOL_SERVERS)
         self._merge()
-        claims: Memories = {}
-        for question in self._questions:
+        claims: ServerStates = {}
+        for question in self._targets:
             endpoint = question.endpoints[0]
             if not endpoint.is_loopback:
-                question.claims = [_key(endpoint), *([POOL_DOMAIN] if question.is_public else [])]
-                claims[_key(endpoint)] = question.mark(memories.get(_key(endpoint), Memory()), self._now)
+                question.reserved_keys = [_key(endpoint), *([POOL_DOMAIN] if question.is_public else [])]
+                claims[_key(endpoint)] = question.mark(states.get(_key(endpoint), ServerState()), self._now)
                 if question.is_public:
-                    claims[POOL_DOMAIN] = Memory(asked=self._now)
-        self._before = {key: memories.get(key, Memory()) for key in claims}
+                    claims[POOL_DOMAIN] = ServerState(queried_at=self._now)
+        self._before = {key: states.get(key, ServerState()) for key in claims}
         return claims
 
     def _merge(self) -> None:
         """Let a server that was named twice be asked once, under the first of its names."""
-        first: dict[Endpoint, _Question] = {}
+        first: dict[Endpoint, Target] = {}
         for index, entry in enumerate(self._entries):
-            if isinstance(entry, _Question) and (other := first.setdefault(entry.endpoints[0], entry)) is not entry:
+            if isinstance(entry, Target) and (other := first.setdefault(entry.endpoints[0], entry)) is not entry:
                 self._entries[index] = self._same_server(entry, other.name)
 
     def _observations(self) -> Iterator[SourceObservation]:
         """Yield what came of each source; where two names led to one server, it speaks once."""
-        first: dict[Endpoint, _Question] = {}
+        first: dict[Endpoint, Target] = {}
         for entry in self._entries:
             if isinstance(entry, SourceObservation):
                 yield entry
@@ -223,37 +221,37 @@ class Survey:
             else:
                 yield entry.observation()
 
-    def _same_server(self, question: _Question, name: str) -> SourceObservation:
+    def _same_server(self, question: Target, name: str) -> SourceObservation:
         """Say that a source is another one under a second name."""
         self._voice.note(f"{question.name} is the same server as {name}: it has one vote")
         endpoint = question.endpoints[0]
-        failure = Failure("backed-off", "same-server", f"the same server as {name}")
+        failure = Failure("skipped", "same-server", f"the same server as {name}")
         return SourceObservation(question.name, endpoint.address, endpoint.port, failure)
 
-    def _server(self, server: Server, memories: Memories) -> _Question | SourceObservation:
+    def _server(self, server: Server, states: ServerStates) -> Target | SourceObservation:
         """Decide on one server: an address that denied us is passed over, any other that must wait holds us back."""
         found = self._resolution.answer(server.host, server.port)
         if isinstance(found, Failure):
             return SourceObservation(server.name, None, server.port, found)
         holds = {
-            endpoint: self._held(memories.get(_key(endpoint), Memory()), _interval_s(endpoint)) for endpoint in found
+            endpoint: self._held(states.get(_key(endpoint), ServerState()), _interval_s(endpoint)) for endpoint in found
         }
         allowed = tuple(endpoint for endpoint, hold in holds.items() if hold is None)
         waiting = [hold for hold in holds.values() if hold is not None]
         if waiting and (not allowed or not all(hold.is_denial for hold in waiting)):
             longest = max(waiting, key=lambda hold: hold.wait_s)
             return SourceObservation(server.name, found[0].address, server.port, self._held_back(server.name, longest))
-        return _Question(server.name, allowed, self._manner.samples)
+        return Target(server.name, allowed, self._manner.samples)
 
-    def _pool(self, pool: Pool, memories: Memories, count: int) -> list[_Question | SourceObservation]:
+    def _pool(self, pool: Pool, states: ServerStates, count: int) -> list[Target | SourceObservation]:
         """Choose the servers of one pool, or say why none is asked."""
 
-        def instead(failure: Failure) -> list[_Question | SourceObservation]:
+        def instead(failure: Failure) -> list[Target | SourceObservation]:
             return [SourceObservation(pool.zone, None, pool.port, failure)]
 
         if not count:
-            return instead(Failure("backed-off", "pool-limit", f"{MAX_POOL_SERVERS} servers of the pool at most"))
-        if pool.is_public and (hold := self._held(memories.get(POOL_DOMAIN, Memory()), POOL_INTERVAL_S)):
+            return instead(Failure("skipped", "pool-limit", f"{MAX_POOL_SERVERS} servers of the pool at most"))
+        if pool.is_public and (hold := self._held(states.get(POOL_DOMAIN, ServerState()), POOL_INTERVAL_S)):
             return instead(self._held_back(pool.zone, hold))
         names = self._fallbacks.get(pool, pool.names)
         if names is not pool.names:
@@ -264,7 +262,7 @@ class Survey:
         endpoints = {endpoint.address: endpoint for group in offered for endpoint in group}
         if len(endpoints) < MAX_POOL_SERVERS:
             self._voice.note(f"{pool.zone} gives only {plural(len(endpoints), 'server')}; a larger zone is safer")
-        known = _known_of(pool, memories, endpoints)
+        known = _known_of(pool, states, endpoints)
         interval_s = POOL_INTERVAL_S if pool.is_public else SERVER_INTERVAL_S
         addresses = choose_pool_servers(
             [[endpoint.address for endpoint in group] for group in offered],
@@ -278,7 +276,7 @@ class Survey:
             return instead(self._held_back(pool.zone, min(holds, key=lambda hold: hold.wait_s)))
         slots = assign_slots(addresses, known)
         return [
-            _Question(
+            Target(
                 f"{pool.zone}/{slots[address]}",
                 (endpoints.get(address) or _endpoint(address, pool.port),),
                 1 if pool.is_public else self._manner.samples,  # P4: no burst
@@ -306,7 +304,7 @@ class Survey:
                 failure = Failure("unreachable", "net-unreachable", "no route to any of its addresses")
         return offered, failure
 
-    def _exchange(self, questions: Sequence[_Question], clock: Clock) -> None:
+    def _exchange(self, questions: Sequence[Target], clock: Clock) -> None:
         """Ask all at once, as many rounds as samples are wanted."""
         own_ids = own_reference_ids([question.endpoints[0] for question in questions])
         for sample in range(max((question.samples for question in questions), default=0)):
@@ -317,68 +315,68 @@ class Survey:
                 self._voice.progress(f"sample {sample + 1} of {self._manner.samples} in {SAMPLE_SPACING_S:.0f} s")
                 time.sleep(SAMPLE_SPACING_S)
             targets = [question.endpoints for question in open_now]
-            with self._patience("waiting for the servers that have not answered yet"):
+            with self._progress("waiting for the servers that have not answered yet"):
                 answers = exchange(targets, clock, self._manner.timeout_s, own_ids)
             for question, answer in zip(open_now, answers, strict=True):
                 question.answers.append(answer)
                 question.endpoints = (answer.endpoint,)  # the samples of one source are of one server
 
-    def _learn(self, memories: Memories) -> Memories:
+    def _learn(self, states: ServerStates) -> ServerStates:
         """Return what the answers mean for the next time, applied to what is remembered by now."""
-        learnt: Memories = {
-            key: Memory() for key, memory in memories.items() if key != POOL_DOMAIN and is_stale(memory, self._now)
+        learnt: ServerStates = {
+            key: ServerState() for key, memory in states.items() if key != POOL_DOMAIN and is_stale(memory, self._now)
         }
-        for question in self._questions:
+        for question in self._targets:
             key = _key(question.endpoints[0])
-            memory = question.mark(memories.get(key, Memory()), self._now)
+            memory = question.mark(states.get(key, ServerState()), self._now)
             if (after := self._after(question, memory)) is not None:
                 learnt[key] = after
-        sent = {key for question in self._questions if question.is_sent for key in question.claims}
+        sent = {key for question in self._targets if question.is_sent for key in question.reserved_keys}
         unsent = self._before.keys() - sent
         for key in unsent:  # what never left the host was no request
-            learnt[key] = memories.get(key, Memory())._replace(asked=self._before[key].asked)
+            learnt[key] = states.get(key, ServerState())._replace(queried_at=self._before[key].queried_at)
         return learnt
 
-    def _after(self, question: _Question, memory: Memory) -> Memory | None:
+    def _after(self, question: Target, memory: ServerState) -> ServerState | None:
         """Return what to remember of one server. Of loopback only a kiss is worth it."""
         outcome = question.observation().outcome
         match outcome:
             case Failure(reason=reason) if reason.startswith("kod:"):
-                return after_kiss(memory, self._now, reason.removeprefix("kod:"))
+                return on_kod(memory, self._now, reason.removeprefix("kod:"))
             case _ if question.endpoints[0].is_loopback or not question.is_sent:
                 return None
             case Failure(reason="local-step"):
                 return memory  # the server did answer; it was this host's clock that moved
             case Failure():
-                return after_miss(memory, self._now)
+                return on_timeout(memory, self._now)
             case samples:
-                return after_answer(memory, self._now, min(sample.delay_ns for sample in samples))
+                return on_reply(memory, self._now, min(sample.delay_ns for sample in samples))
 
     def _held_back(self, name: str, hold: BackOff) -> Failure:
         """Say that a server is not asked, why, and when it may be."""
-        detail = f"may be asked again in {span(hold.wait_s, rounding='up')}"
+        detail = f"may be asked again in {format_duration(hold.wait_s, rounding='up')}"
         if self._manner.hint and not hold.reason.startswith("kod:"):
             detail += f"; {self._manner.hint}"
         self._voice.note(f"{name} is not asked ({hold.reason}): {detail}")
-        return Failure("backed-off", hold.reason, detail)
+        return Failure("skipped", hold.reason, detail)
 
-    def _held(self, memory: Memory, interval_s: float) -> BackOff | None:
+    def _held(self, memory: ServerState, interval_s: float) -> BackOff | None:
         """Say whether to wait; `--force` overrides an interval, never a server's own word (K2, K3)."""
         hold = back_off(memory, self._now, interval_s)
         return None if hold is not None and self._manner.force and not hold.reason.startswith("kod:") else hold
 
 
-def _known_of(pool: Pool, memories: Memories, offered: Iterable[str]) -> Memories:
+def _known_of(pool: Pool, states: ServerStates, offered: Iterable[str]) -> ServerStates:
     """Return what is remembered of this pool's servers, by address, and of those offered that other names led to.
 
     The latter have no place in this pool to keep, but whoever denied us under another name has denied us.
     """
-    known: Memories = {}
+    known: ServerStates = {}
     for address in offered:
-        if memory := memories.get(f"{address} {pool.port}"):
+        if memory := states.get(f"{address} {pool.port}"):
             known[address] = memory._replace(delay_ns=None, slot=None)
     suffix = f" {pool.port}"
-    for key, memory in memories.items():
+    for key, memory in states.items():
         if memory.zone == pool.zone and key.endswith(suffix):
             known[key.removesuffix(suffix)] = memory
     return known

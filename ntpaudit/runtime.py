@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from ntpaudit import audit
 from ntpaudit.core.observation import Daemon, HiddenDaemons, HostFacts, KernelState, Observation, Unavailable
-from ntpaudit.polling import Update, Voice
+from ntpaudit.polling import StateUpdater, Voice
 from ntpaudit.probes.clock import Clock, SystemClock
 from ntpaudit.probes.daemons import running_daemons
 from ntpaudit.probes.daemons.watch import WatchedProcesses
@@ -23,7 +23,7 @@ from ntpaudit.probes.timerfd import StepWatch
 CLOCK_TRIES = 9
 """Of so many readings the quickest is taken: the least noise in a step's size (J1)."""
 
-BLIND_WAIT_S = 1.0
+NO_TIMERFD_WAIT_S = 1.0
 """Where nobody tells that the clock was set, one looks so often."""
 
 
@@ -31,7 +31,7 @@ LONGEST_WAIT_S = 3600.0
 """An operating system waits no longer than some weeks at once."""
 
 
-class Happened(NamedTuple):
+class Wakeup(NamedTuple):
     """What came while the agent waited: signals by number, the clock being set (or resumed), servers' answers."""
 
     signals: tuple[int, ...] = ()
@@ -39,21 +39,21 @@ class Happened(NamedTuple):
     observation: Observation | None = None
 
 
-class Facts(NamedTuple):
+class HostContext(NamedTuple):
     """Who a host is, and what steers its clock."""
 
     host: HostFacts
     daemons: tuple[Daemon, ...] | HiddenDaemons
 
 
-class Surroundings(Protocol):
+class Runtime(Protocol):
     """All of the outside that the agent's loop depends on."""
 
     @property
     def clock(self) -> Clock:
         """The host's clocks."""
 
-    def facts(self, name: str | None) -> Facts:
+    def host_context(self, name: str | None) -> HostContext:
         """Return who this host is, as `name` if that is given, and which time daemons run."""
 
     def has_ended(self, daemon: Daemon) -> bool:
@@ -65,35 +65,35 @@ class Surroundings(Protocol):
     def now_ns(self) -> int:
         """Return the uptime, suspends included."""
 
-    def wait(self, seconds: float) -> Happened:
+    def wait(self, seconds: float) -> Wakeup:
         """Wait so long, or until something happens."""
 
-    def ask(self, plan: audit.Plan, update: Update, voice: Voice) -> None:
+    def poll(self, plan: audit.Plan, update: StateUpdater, voice: Voice) -> None:
         """Begin to ask servers; what they say comes from `wait`. Not while they are being asked."""
 
-    def asking_s(self) -> float | None:
+    def polling_s(self) -> float | None:
         """Return for how long servers have been asked by now, None where they are not."""
 
 
-class System:
+class SystemRuntime:
     """The real surroundings, while its `with` block lasts; `note` is told what is not to be had here.
 
     Whoever does not wait needs no signals: then each does what it always does (`hears` False).
     """
 
-    def __init__(self, note: Callable[[str], None], *, hears: bool = True) -> None:
+    def __init__(self, note: Callable[[str], None], *, handle_signals: bool = True) -> None:
         self.clock: Clock = SystemClock(CLOCK_TRIES)
         self._note = note
-        self._hears = hears
+        self._hears = handle_signals
         self._watched = WatchedProcesses()
 
-    def __enter__(self) -> "System":
+    def __enter__(self) -> "SystemRuntime":
         with ExitStack() as stack:
             self._selector = stack.enter_context(selectors.DefaultSelector())
             self._signals = stack.enter_context(_Signals(_Signals.HEARD if self._hears else ()))
             self._selector.register(self._signals, selectors.EVENT_READ)
             self._watch = self._open_watch(stack)
-            self._surveyor = _Surveyor(self._signals.wake)
+            self._surveyor = _Poller(self._signals.wake)
             self._host_servers = audit.HostServers()
             self._stack = stack.pop_all()
         return self
@@ -101,11 +101,11 @@ class System:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def facts(self, name: str | None) -> Facts:
+    def host_context(self, name: str | None) -> HostContext:
         """Return who this host is, and which time daemons run."""
         daemons = running_daemons()
         self._watched.update(daemons.seen if isinstance(daemons, HiddenDaemons) else daemons)
-        return Facts(host_facts(name), daemons)
+        return HostContext(host_facts(name), daemons)
 
     def has_ended(self, daemon: Daemon) -> bool:
         """Whether the process of a time daemon that was seen exists no more."""
@@ -119,17 +119,17 @@ class System:
         """Return the uptime, suspends included."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
-    def wait(self, seconds: float) -> Happened:
+    def wait(self, seconds: float) -> Wakeup:
         """Wait so long, or until something happens. What goes wrong in a survey goes wrong here."""
-        self._selector.select(min(seconds, LONGEST_WAIT_S if self._watch is not None else BLIND_WAIT_S))
+        self._selector.select(min(seconds, LONGEST_WAIT_S if self._watch is not None else NO_TIMERFD_WAIT_S))
         clock_set = self._watch.happened() if self._watch is not None else True
-        return Happened(self._signals.take(), clock_set, self._surveyor.take())
+        return Wakeup(self._signals.take(), clock_set, self._surveyor.take())
 
-    def ask(self, plan: audit.Plan, update: Update, voice: Voice) -> None:
+    def poll(self, plan: audit.Plan, update: StateUpdater, voice: Voice) -> None:
         """Begin to ask servers."""
         self._surveyor.start(lambda: audit.observe(plan, self.clock, update, voice, self._host_servers))
 
-    def asking_s(self) -> float | None:
+    def polling_s(self) -> float | None:
         """Return for how long servers have been asked by now."""
         return self._surveyor.busy_s
 
@@ -144,7 +144,7 @@ class System:
         return watch
 
 
-class _Surveyor:
+class _Poller:
     """Ask servers in a thread of its own, so that nothing waits for them; one survey at a time."""
 
     def __init__(self, wake: Callable[[], None]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ntpaudit.core.agent import Mind, Terms, conclude_round, look, step_event
+from ntpaudit.core.agent import AuditSettings, ClockState, detect_clock_change, evaluate, step_event
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.measurement import Measurement, measure
@@ -20,7 +20,7 @@ BOOT = "b" * 32
 DAY_MINUTES = 1440
 MINUTE_NS = 60 * NS_PER_S
 KERNEL = SYNCHRONISED._replace(frequency_ppm=0.0)
-TERMS = Terms(PROFILES[DEFAULT_PROFILE], LABELS, 300.0)
+TERMS = AuditSettings(PROFILES[DEFAULT_PROFILE], LABELS, 300.0)
 
 
 class World(NamedTuple):
@@ -62,22 +62,22 @@ def clocks(world: World, minute: int) -> ClockReading:
 
 def live(world: World, minutes: Iterable[int]) -> Iterator[Kept]:
     """Let an agent look at its host every minute, and yield what it concludes."""
-    mind = None
+    state = None
     for minute in minutes:
         if not world.runs(minute):
             continue
         asked, asks = clocks(world, minute), minute % world.ask_every == 0
         now = later(asked, NS_PER_S)
         events: tuple[Event, ...] = ()
-        if mind is None:
-            mind = Mind(world.boot_id, now, now.boottime_ns)
-        mind, step, _ = look(mind, now)
+        if state is None:
+            state = ClockState(world.boot_id, now, now.boottime_ns)
+        state, step, _ = detect_clock_change(state, now)
         if step is not None:
-            events = (step_event(mind, step, now),)
+            events = (step_event(state, step, now),)
         observation = observe(world, minute, now, asks=asks)
         terms = TERMS._replace(interval_s=world.interval_s(minute))
-        concluded = conclude_round(mind, observation, "network" if asks else "local", terms, world.health)
-        mind = concluded.mind
+        concluded = evaluate(state, observation, "network" if asks else "local", terms, world.health)
+        state = concluded.state
         yield Kept(observation, concluded.record, events + concluded.events)
 
 
@@ -114,8 +114,8 @@ def _answers(world: World, minute: int, asked: ClockReading) -> tuple[SourceObse
 def _at(found: Measurement | object, asked: ClockReading) -> Measurement:
     """Measure the same exchange again, begun at another reading of the clocks."""
     assert isinstance(found, Measurement)
-    elapsed_ns = found.stamps.after.raw_ns - found.stamps.before.raw_ns
-    stamps = found.stamps._replace(before=asked, after=later(asked, elapsed_ns))
+    elapsed_ns = found.timestamps.after.raw_ns - found.timestamps.before.raw_ns
+    stamps = found.timestamps._replace(before=asked, after=later(asked, elapsed_ns))
     moved = measure(found.reply, stamps)
     assert isinstance(moved, Measurement), moved
     return moved

@@ -9,7 +9,7 @@ from typing import Literal
 from hypothesis import strategies as st
 
 from ntpaudit.core.clock.readings import ClockReading
-from ntpaudit.core.ntp.measurement import Measurement, Stamps, measure
+from ntpaudit.core.ntp.measurement import ExchangeTimestamps, Measurement, measure
 from ntpaudit.core.ntp.packet import Reply
 from ntpaudit.core.ntp.time import encode
 from ntpaudit.core.observation import (
@@ -79,7 +79,7 @@ def seen(
         warnings=warnings,
     )
     arrived_ns = delay_ns + _SERVED_NS
-    stamps = Stamps(host_ns, host_ns + arrived_ns, reading(host_ns), reading(host_ns, arrived_ns), "kernel")
+    stamps = ExchangeTimestamps(host_ns, host_ns + arrived_ns, reading(host_ns), reading(host_ns, arrived_ns), "kernel")
     measured = measure(reply, stamps)
     assert isinstance(measured, Measurement), measured
     return SourceObservation(name, address or name, port, (measured,))
@@ -87,7 +87,7 @@ def seen(
 
 def failed(
     name: str,
-    status: Literal["rejected", "unreachable", "backed-off"],
+    status: Literal["rejected", "unreachable", "skipped"],
     reason: str,
     address: str | None = "192.0.2.99",
 ) -> SourceObservation:
@@ -231,10 +231,10 @@ CASES = {
         *servers(0.0019, count=1), liar(), failed("ntp3.example.net", "unreachable", "timeout")
     ),
     "unmeasured, asked lately": record(
-        *(failed(f"pool.ntp.org/{slot}", "backed-off", "interval", f"192.0.2.{slot}") for slot in range(4))
+        *(failed(f"pool.ntp.org/{slot}", "skipped", "interval", f"192.0.2.{slot}") for slot in range(4))
     ),
     "unmeasured, backed off": record(
-        failed("ntp1.example.net", "backed-off", "kod:DENY"), failed("ntp2.example.net", "backed-off", "unanswered")
+        failed("ntp1.example.net", "skipped", "kod:DENY"), failed("ntp2.example.net", "skipped", "unanswered")
     ),
     "unmeasured, two daemons": record(kernel=UNSYNCHRONISED, daemons=(CHRONYD, Daemon("ntpd", 901))),
     "every status": record(
@@ -243,7 +243,7 @@ CASES = {
         liar(),
         failed("ntp6.example.net", "rejected", "root-distance-invalid"),
         failed("ntp7.example.net", "unreachable", "name-unknown", address=None),
-        failed("ntp8.example.net", "backed-off", "kod:RATE"),
+        failed("ntp8.example.net", "skipped", "kod:RATE"),
     ),
     "long names": record(
         *(source._replace(name=f"{number}.{_LONG}") for number, source in enumerate(servers(0.0019))),
@@ -282,7 +282,7 @@ def _sources(draw: st.DrawFn, host_ns: int) -> SourceObservation:
             host_ns=host_ns,
         )
     reason = draw(st.sampled_from(["timeout", "kod:RATE", "kod:A|B", "unsync", "interval", "bogus"]))
-    return failed(name, draw(st.sampled_from(["rejected", "unreachable", "backed-off"])), reason, None)
+    return failed(name, draw(st.sampled_from(["rejected", "unreachable", "skipped"])), reason, None)
 
 
 @st.composite

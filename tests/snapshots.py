@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ntpaudit.core.fleet.model import Alarm, Host, Lie, Offset, Snapshot
+from ntpaudit.core.fleet.model import Alarm, FalsetickerReport, Host, Offset, Snapshot
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.fleet.demo_store import EmbeddedStore
+from ntpaudit.fleet.demo_store import DemoStore
 from ntpaudit.formats.line_protocol import Point, Value
 
 NOW_NS = 1_800_000_000 * NS_PER_S
@@ -49,7 +49,7 @@ ALARMS = (
     Alarm("ams-web-1", "source-quorum", Severity.WARNING, NOW_NS - 1000 * NS_PER_S),
     Alarm("fra-db-2", "step-back", Severity.WARNING, NOW_NS - 600 * NS_PER_S, -0.4),
 )
-LIES = tuple(Lie(LIAR, f"ams-{name}", 37.0) for name in ("web-1", "web-2", "db-1"))
+LIES = tuple(FalsetickerReport(LIAR, f"ams-{name}", 37.0) for name in ("web-1", "web-2", "db-1"))
 BEFORE = {
     **{one.name: one.offset for one in HOSTS if one.offset is not None and not one.name.startswith("sto")},
     **{f"sto-node-{number}": Offset(0.001, -0.002, 0.004) for number in range(5)},
@@ -57,13 +57,13 @@ BEFORE = {
 }
 BEFORE_NS = NOW_NS - 3630 * NS_PER_S
 SNAPSHOT = Snapshot(
-    NOW_NS, HOSTS, ALARMS, LIES, BEFORE, 3600.0, ("lon-old",), before_ns=dict.fromkeys(BEFORE, BEFORE_NS)
+    NOW_NS, HOSTS, ALARMS, LIES, BEFORE, 3600.0, ("lon-old",), baseline_ns=dict.fromkeys(BEFORE, BEFORE_NS)
 )
 
 
 def write_demonstration(path: Path) -> None:
     """Write the fleet as a demonstration is written; the host that is forgotten reported two days ago."""
-    with EmbeddedStore.create(str(path)) as store:
+    with DemoStore.create(str(path)) as store:
         store.write(_points(), NOW_NS)
         store.finish(NOW_NS)
 

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from ntpaudit.core.fleet.checks import judge_fleet
-from ntpaudit.core.fleet.model import Terms
+from ntpaudit.core.fleet.model import FleetPolicy
 from ntpaudit.core.policy import Severity
 from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.fleet import open_reader
-from ntpaudit.fleet.reader import Reach
+from ntpaudit.fleet.reader import SnapshotOptions
 from ntpaudit.probes.kernel import TIMEX
 from ntpaudit.store.compression import unpack_text
 from tests.command import Ran, ntpaudit
@@ -473,7 +473,7 @@ def test_servers_that_are_hours_ahead_are_disputed_by_the_database(tmp_path: Pat
             query = "SELECT kind, raised FROM events WHERE kind = 'time-disputed'"
             running.until(lambda: running.rows(query), "the finding")
             time.sleep(4.0)  # what has just come, the database does not show yet
-            fleet = judge_fleet(reader.snapshot(reader.now_ns(), Reach()), Terms())
+            fleet = judge_fleet(reader.snapshot(reader.now_ns(), SnapshotOptions()), FleetPolicy())
             told = running.rows(query)
     assert told == [("time-disputed", 1)]
     (member,) = fleet.members

@@ -46,10 +46,10 @@ ORDER = (
     "core.fleet.ordering",
     "core.fleet.clock_shift",
     "core.fleet.checks",
-    "config",
     "probes",
     "store",
     "render",
+    "config",
     "net",
     "formats",
     "outputs",
@@ -166,7 +166,7 @@ def test_influxdb_client_is_imported_in_one_place_at_most() -> None:
 
 def test_the_template_engine_is_imported_for_a_page_alone() -> None:
     """No module but those of the page imports jinja2, itself or by another; only `fleet --html` imports the page."""
-    page = {"reports.fleet_page", "reports.markup"}
+    page = {"reports.fleet_page", "render.html"}
     others = [f"ntpaudit.{module}" for module, _ in modules() if module and module not in page]
     code = "import sys\nfrom importlib import import_module\nfor name in sys.argv[1:]: import_module(name)\n"
     code += "print('jinja2' in sys.modules, 'markupsafe' in sys.modules)"

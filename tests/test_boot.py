@@ -659,7 +659,7 @@ def test_quick_start_of_the_readme_works_as_it_is_pasted(package: Path) -> None:
 def test_every_command_of_the_package_works(spare: Machine) -> None:
     """Each command does its work where the package is installed: no traceback, and an exit status about a clock."""
     assert set(EVERY_COMMAND) == set(commands(cli))
-    for words in (words for ways in EVERY_COMMAND.values() for words in ways):
+    for words in (words for config in EVERY_COMMAND.values() for words in config):
         done = spare.run(["ntpaudit", *words], check=False)
         assert "Traceback" not in done.stderr, (words, done.stderr)
         assert done.returncode in range(4), (words, done.returncode, done.stdout, done.stderr)

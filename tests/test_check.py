@@ -53,7 +53,7 @@ def test_real_chronyd_are_believed(real_servers: list[str], tmp_path: Path) -> N
         "sources": 4,
         "usable": 4,
         "agreeing": 4,
-        "tolerated_liars": 1,
+        "max_falsetickers": 1,
         "asked": 4,
         "guaranteed": True,
     }
@@ -138,9 +138,9 @@ def test_output_that_cannot_be_written_is_unknown(real_servers: list[str], tmp_p
 
 def test_a_liar_is_named_and_outvoted(real_servers: list[str], tmp_path: Path) -> None:
     """One of five lies by 37 s: it is the falseticker, and the interval does not move."""
-    with NtpServer(Behaviour(offset_s=37.0)) as liar:
-        ran = ntpaudit("check", "--format", "json", *real_servers, name(liar), state=tmp_path)
-    assert ran.sources[name(liar)] == ("falseticker", "disagrees")
+    with NtpServer(Behaviour(offset_s=37.0)) as falseticker:
+        ran = ntpaudit("check", "--format", "json", *real_servers, name(falseticker), state=tmp_path)
+    assert ran.sources[name(falseticker)] == ("falseticker", "disagrees")
     assert ran.record["offset"]["bound_s"] < 0.001 + ran.longest_exchange_s
 
 
@@ -148,10 +148,10 @@ def test_colluding_minority_does_not_move_the_bound_past_the_truth(real_servers:
     """Two of seven lie together and precisely: the interval still holds the truth (S2, S3)."""
     with ExitStack() as stack:
         others = [stack.enter_context(chronyd()) for _ in range(1)]
-        liars = [stack.enter_context(NtpServer(Behaviour(offset_s=0.000_05))) for _ in range(2)]
-        names = [*real_servers, *(f"{server.address}:{server.port}" for server in others), *map(name, liars)]
+        falsetickers = [stack.enter_context(NtpServer(Behaviour(offset_s=0.000_05))) for _ in range(2)]
+        names = [*real_servers, *(f"{server.address}:{server.port}" for server in others), *map(name, falsetickers)]
         record = ntpaudit("check", "--format", "json", *names, state=tmp_path).record
-    assert record["agreement"]["tolerated_liars"] == 2
+    assert record["agreement"]["max_falsetickers"] == 2
     assert record["offset"]["earliest_s"] <= 0 <= record["offset"]["latest_s"]
 
 
@@ -200,7 +200,7 @@ def test_denied_is_remembered_even_against_force(tmp_path: Path) -> None:
         assert "kiss-of-death" in {finding["id"] for finding in first.record["findings"]}
         for words in ((), ("--force",)):
             again = ntpaudit("check", "--format", "json", *words, name(server), state=tmp_path)
-            assert again.sources[name(server)] == ("backed-off", "kod:DENY")
+            assert again.sources[name(server)] == ("skipped", "kod:DENY")
     assert server.requests == 1
 
 
@@ -209,7 +209,7 @@ def test_rate_is_remembered(tmp_path: Path) -> None:
     with RogueServer("kod_rate") as server:
         ntpaudit("check", name(server), state=tmp_path)
         again = ntpaudit("check", "--format", "json", name(server), state=tmp_path)
-    assert again.sources[name(server)] == ("backed-off", "kod:RATE")
+    assert again.sources[name(server)] == ("skipped", "kod:RATE")
 
 
 def test_loopback_has_no_interval_and_needs_no_state(real_servers: list[str], tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_record_is_kept_with_what_was_seen(real_servers: list[str], tmp_path: Pa
     connection.close()
     assert json.loads(unpack_text(record)) == printed
     sample = json.loads(unpack_text(observation))["sources"][0]["outcome"][0]
-    assert sample["stamps"]["sent_ns"] <= sample["received_ns"] + 1_000_000
+    assert sample["timestamps"]["sent_ns"] <= sample["received_ns"] + 1_000_000
 
 
 USAGE = {
@@ -389,7 +389,7 @@ def test_damaged_state_is_set_aside_and_kept(tmp_path: Path) -> None:
     with RogueServer("kod_deny") as server:
         ntpaudit("check", name(server), state=tmp_path)
         again = ntpaudit("check", "--format", "json", name(server), state=tmp_path)
-    assert again.sources[name(server)] == ("backed-off", "kod:DENY")
+    assert again.sources[name(server)] == ("skipped", "kod:DENY")
     assert [path.read_bytes()[:14] for path in folder.glob("*.damaged-*")] == [b"not a database"]
 
 
@@ -480,7 +480,7 @@ def test_servers_of_the_host_are_found(tmp_path: Path) -> None:
         "ntp.site.example/0": ("agreeing", None),
         "2001:db8::8": ("agreeing", None),
         "time$1.example": ("unreachable", "name-unknown"),
-        "nts.example.net": ("backed-off", "nts"),
+        "nts.example.net": ("skipped", "nts"),
     }
     (daemon,) = ran.record["daemons"]
     assert (daemon["name"], daemon["disciplines"], daemon["reason"]) == ("chronyd", False, "started with -x")
@@ -710,7 +710,7 @@ def test_state_damaged_inside_is_set_aside(tmp_path: Path) -> None:
         ntpaudit("check", name(server), state=tmp_path)
         last = ntpaudit("check", "--format", "json", name(server), state=tmp_path)
     assert "damaged" in first.err
-    assert last.sources[name(server)] == ("backed-off", "kod:DENY")
+    assert last.sources[name(server)] == ("skipped", "kod:DENY")
 
 
 def test_kisses_of_runs_side_by_side_are_all_remembered(tmp_path: Path) -> None:
@@ -725,7 +725,7 @@ def test_kisses_of_runs_side_by_side_are_all_remembered(tmp_path: Path) -> None:
         for check in checks:
             check.wait(30)
         ran = ntpaudit("check", "--format", "json", *map(name, servers), state=tmp_path)
-    assert set(ran.sources.values()) == {("backed-off", "kod:DENY")}
+    assert set(ran.sources.values()) == {("skipped", "kod:DENY")}
 
 
 def test_output_keeps_the_mode_of_a_file_and_takes_a_dash_for_standard_output(

@@ -21,8 +21,8 @@ from ntpaudit.config.schema import (
     FleetDatabase,
     HistoryConfig,
     InfluxConfig,
+    OutputsConfig,
     ScheduleConfig,
-    TellConfig,
     Token,
     find_token,
     fleet_database,
@@ -37,7 +37,7 @@ from ntpaudit.config.schema import (
 from ntpaudit.config.text import show_json, show_toml, tables_of, write_file, write_span
 from ntpaudit.core.ntp.sources import CONTINENTS, Server, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES
-from ntpaudit.core.units import parse_span
+from ntpaudit.core.units import parse_duration
 from ntpaudit.errors import ConfigError
 from tests.command import Ran, ntpaudit
 from tests.world.packages import REPOSITORY
@@ -62,7 +62,7 @@ def spans(least_s: float) -> st.SearchStrategy[str]:
     """Draw spans as an operator writes them."""
     units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
     return st.builds(lambda count, unit: f"{count}{unit}", st.integers(1, 5000), st.sampled_from(sorted(units))).filter(
-        lambda text: parse_span(text) >= least_s
+        lambda text: parse_duration(text) >= least_s
     )
 
 
@@ -175,7 +175,7 @@ def test_what_is_shown_is_what_is_in_force(chosen: dict[str, dict[str, Any]]) ->
 @given(st.floats(1e-9, 1e9) | st.integers(1, 10**15).map(lambda ns: ns / 1e9))
 def test_a_span_is_written_so_that_it_is_read_back_exactly(seconds: float) -> None:
     """No tolerance changes by being shown."""
-    assert parse_span(write_span(seconds)) == seconds
+    assert parse_duration(write_span(seconds)) == seconds
 
 
 def test_defaults() -> None:
@@ -185,7 +185,7 @@ def test_defaults() -> None:
     assert config.schedule == ScheduleConfig(network_s=300.0, pool_s=3600.0, local_s=60.0)
     assert config.history == HistoryConfig(None, 90 * 86_400.0, 400 * 86_400.0, 7 * 365.25 * 86_400, 1 << 30)
     assert config.profile == PROFILES["log-integrity"]
-    assert (config.influxdb, config.tell) == (None, TellConfig())
+    assert (config.influxdb, config.outputs) == (None, OutputsConfig())
 
 
 def test_the_documented_example_is_a_configuration() -> None:

@@ -11,23 +11,23 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.audit_cycle import Rounds, Ways
+from ntpaudit.audit_cycle import AuditCycle, CycleConfig
 from ntpaudit.cli import cli
 from ntpaudit.config.schema import HistoryConfig
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.database import open_database, open_memory
-from ntpaudit.store.history import Letter, post, save_state
+from ntpaudit.store.history import OutboxEntry, enqueue, save_state
 from ntpaudit.store.paths import FILE_NAME
-from ntpaudit.store.state import Ledger
+from ntpaudit.store.state import StateStore
 from tests.command import ntpaudit
 from tests.demo.test_simulated_agent import Played
 from tests.histories import TERMS, clocks, later, observe, write
 from tests.test_status import recent
 
 MINUTES = 33
-WAYS = Ways(TERMS, {}, delivers=True, limits=HistoryConfig())
+WAYS = CycleConfig(TERMS, {}, delivers=True, limits=HistoryConfig())
 COMMANDS = ("status", "status --format json", "history", "history --format csv", "history --format json",
             "history --hourly", "history --events", "history --plot --since 2h")  # fmt: skip
 STRANGE = (None, "x", "", b"\x00\xff", -1, 9, 10**18, 1.5, "{}", "[]", "null", '{"severity": null}', "[" * 2000)
@@ -40,7 +40,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(file, recent(200.0, answers=lambda minute: minute < 5 or minute > 20), range(MINUTES))
     audit(file)
     connection = open_database(str(file), print)
-    post(connection, Letter(0, "ntpaudit_clock,host=a x=1i", None, "another", 1, 1), None)
+    enqueue(connection, OutboxEntry(0, "ntpaudit_clock,host=a x=1i", None, "another", 1, 1), None)
     connection.execute("INSERT INTO servers VALUES ('192.0.2.1 123', '{}')")
     save_state(connection, "agent", {"pid": 1})
     connection.close()
@@ -49,10 +49,10 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def audit(file: Path) -> None:
     """Let an agent begin on that history, and poll once."""
-    around, ledger = Played(), Ledger(str(file), pytest.fail)
-    with closing(ledger):
-        around.turn(NOW.taken, NOW)
-        rounds = Rounds(ledger, around, WAYS, pytest.fail)
+    runtime, store = Played(), StateStore(str(file), pytest.fail)
+    with closing(store):
+        runtime.turn(NOW.taken, NOW)
+        rounds = AuditCycle(store, runtime, WAYS, pytest.fail)
         rounds.begin(WAYS)
         rounds.network(NOW)
 
@@ -112,15 +112,15 @@ def test_no_row_ends_a_command_or_the_agent(
         ran = CliRunner().invoke(cli, words.split(), catch_exceptions=False)
         assert ran.exit_code in range(4), (words, ran.output)
     notes: list[str] = []
-    around, ledger = Played(), Ledger(str(own), notes.append)
-    with closing(ledger):
-        around.turn(NOW.taken, NOW)
-        rounds = Rounds(ledger, around, WAYS, notes.append)
+    runtime, store = Played(), StateStore(str(own), notes.append)
+    with closing(store):
+        runtime.turn(NOW.taken, NOW)
+        rounds = AuditCycle(store, runtime, WAYS, notes.append)
         rounds.begin(WAYS)
         assert rounds.network(NOW).record.verdict == "within"
-        around.turn(_now(MINUTES + 1).taken, NOW)
+        runtime.turn(_now(MINUTES + 1).taken, NOW)
         rounds.local()
-        rounds.tidy()
+        rounds.prune()
 
 
 def test_a_damaged_row_is_set_aside_and_reported(tmp_path: Path) -> None:

@@ -20,13 +20,13 @@ from ntpaudit import delivery
 from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.core.delivery import PROOFS, Delivered, Refused
 from ntpaudit.core.delivery import Answer as Outcome
-from ntpaudit.delivery import Courier, make_courier
+from ntpaudit.delivery import DeliveryWorker, start_worker
 from ntpaudit.errors import ConfigError
 from ntpaudit.outputs.influxdb import InfluxTransport
 from ntpaudit.probes.clock import SystemClock
 from ntpaudit.store import history
-from ntpaudit.store.history import Letter
-from ntpaudit.store.state import Ledger
+from ntpaudit.store.history import OutboxEntry
+from ntpaudit.store.state import StateStore
 from tests.waiting import WITHIN_S, until
 from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Hang, Octets, Request, Reset, certificate
 from tests.world.servers import influxd, victoria_metrics
@@ -36,27 +36,27 @@ START_NS = 1_795_000_000 * 10**9
 NEVER_S = 1e6
 
 
-def letter(number: int, lines: str | None = None) -> Letter:
+def letter(number: int, lines: str | None = None) -> OutboxEntry:
     """Return a letter of two lines, its number the value of both; `lines` makes it another."""
     stamp_ns = START_NS + number * 10**9
     tags = "host=web1,site=ams"
     clock = f'ntpaudit_clock,{tags} offset_s={number}.5,text="ü" {stamp_ns}\n'
-    return Letter(
+    return OutboxEntry(
         0, lines or f"{clock}ntpaudit_source,{tags} delay_s=1.0 {stamp_ns}\n", stamp_ns, "boot", number, stamp_ns
     )
 
 
-def post(ledger: Ledger, *letters: Letter) -> None:
+def post(ledger: StateStore, *entries: OutboxEntry) -> None:
     """Put letters in the outbox, in one transaction."""
 
     def work(connection: Any) -> None:
-        for each in letters:
-            history.post(connection, each, None)
+        for each in entries:
+            history.enqueue(connection, each, None)
 
     ledger.read(work)
 
 
-def aside(ledger: Ledger) -> list[tuple[str, str]]:
+def aside(ledger: StateStore) -> list[tuple[str, str]]:
     """Return the letters that were set aside, each with the reason."""
     return ledger.read(lambda connection: connection.execute("SELECT lines, reason FROM set_aside").fetchall())
 
@@ -95,10 +95,10 @@ def database(influxdb: str) -> Iterator[FlakyDatabase]:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def ledger(tmp_path: Path) -> Iterator[StateStore]:
     """A ledger of the test's own, of which nothing is wrong."""
     notes: list[str] = []
-    ledger = Ledger(str(tmp_path / "history.sqlite3"), notes.append)
+    ledger = StateStore(str(tmp_path / "history.sqlite3"), notes.append)
     yield ledger
     ledger.close()
     assert notes == []
@@ -116,28 +116,28 @@ class Told(list[str]):
 
 @contextmanager
 def courier_to(
-    ledger: Ledger,
+    ledger: StateStore,
     url: str,
     told: Told,
     *,
     timeout_s: float = 0.5,
-    chance: float | Callable[[], float] | None = 0.0,
+    rand: float | Callable[[], float] | None = 0.0,
     **more: Any,
-) -> Iterator[Courier]:
+) -> Iterator[DeliveryWorker]:
     """Run a courier that hardly waits between attempts; it must not have crashed, nor take long to stop."""
-    chances: dict[str, Any] = {} if chance is None else {"chance": chance if callable(chance) else lambda: chance}
+    chances: dict[str, Any] = {} if rand is None else {"rand": rand if callable(rand) else lambda: rand}
 
     def transport() -> InfluxTransport:
         setting: dict[str, Any] = {"org": "", "bucket": "ntpaudit", "token": TOKEN, "timeout_s": timeout_s}
         return InfluxTransport(url, **setting | more)
 
-    courier = Courier(ledger, transport, told, **chances)
-    courier.start()
+    worker = DeliveryWorker(ledger, transport, told, **chances)
+    worker.start()
     try:
-        yield courier
+        yield worker
     finally:
-        courier.stop(5.0)
-        assert courier.crash is None
+        worker.stop(5.0)
+        assert worker.crash is None
 
 
 # --- everything arrives, once, in order ---------------------------------------------------------------------------
@@ -181,7 +181,7 @@ WAITED_OUT = ("hangs", "hangs, stored", "drips")
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_letter_arrives_once(
-    fault: str, ledger: Ledger, database: FlakyDatabase, influxdb: str, capfd: Any
+    fault: str, ledger: StateStore, database: FlakyDatabase, influxdb: str, capfd: Any
 ) -> None:
     """After any misbehaviour every letter is stored once, none was let go of before, and no secret was told."""
     told, oldest = Told(), []
@@ -196,10 +196,10 @@ def test_every_letter_arrives_once(
     database.choose = choose
     post(ledger, *map(letter, range(200)))
     timeout_s = 0.5 if fault in WAITED_OUT else WITHIN_S
-    with courier_to(ledger, database.url, told, timeout_s=timeout_s) as courier:
+    with courier_to(ledger, database.url, told, timeout_s=timeout_s) as worker:
         until(lambda: ledger.backlog()[0] == 0)
-        until(lambda: courier.health.failures == 0)
-        assert courier.health.delivered == 200
+        until(lambda: worker.health.failures == 0)
+        assert worker.health.delivered == 200
     assert clock_points(influxdb) == expected(range(200))
     assert all(oldest)
     assert aside(ledger) == []
@@ -210,14 +210,14 @@ def test_every_letter_arrives_once(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_server_that_refuses_connections(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+def test_a_server_that_refuses_connections(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
     """A database that is away for a while gets everything when it is back, the latest included."""
     told = Told()
     database.refuse()
     post(ledger, *map(letter, range(2500)))
-    with courier_to(ledger, database.url, told, chance=0.02) as courier:
-        until(lambda: courier.health.failures >= 3)
-        assert courier.health.failure == "no connection: Connection refused"
+    with courier_to(ledger, database.url, told, rand=0.02) as worker:
+        until(lambda: worker.health.failures >= 3)
+        assert worker.health.failure == "no connection: Connection refused"
         post(ledger, letter(2500))
         database.listen()
         until(lambda: ledger.backlog()[0] == 0)
@@ -230,13 +230,13 @@ def test_a_history_deleted_in_an_outage_loses_nothing(tmp_path: Path, database: 
     """What waits is carried over into each new file, is in it before the agent can be killed, and arrives once."""
     notes: list[str] = []
     path = tmp_path / "history.sqlite3"
-    ledger = Ledger(str(path), notes.append)
+    ledger = StateStore(str(path), notes.append)
     database.refuse()
-    with courier_to(ledger, database.url, Told(), chance=0.02) as courier:
+    with courier_to(ledger, database.url, Told(), rand=0.02) as worker:
         for first in range(0, 200, 50):
             post(ledger, *map(letter, range(first, first + 50)))
-            courier.wake()
-            until(lambda: courier.health.failures >= 2)
+            worker.wake()
+            until(lambda: worker.health.failures >= 2)
             for part in path.parent.iterdir():
                 part.unlink()
         database.listen()
@@ -246,7 +246,7 @@ def test_a_history_deleted_in_an_outage_loses_nothing(tmp_path: Path, database: 
     assert sum("was removed or replaced" in note for note in notes) == 4
 
 
-def test_a_backlog_goes_in_its_order_and_in_batches(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+def test_a_backlog_goes_in_its_order_and_in_batches(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
     """A backlog is delivered oldest first, over one connection, in requests of at most a thousand letters and 1 MiB."""
     large = [letter(number, letter(number).lines.replace("ü", "ü" * 3000)) for number in range(1000)]
     post(ledger, *large, *map(letter, range(1000, 5000)))
@@ -264,32 +264,32 @@ def test_a_backlog_goes_in_its_order_and_in_batches(ledger: Ledger, database: Fl
 
 
 def test_what_is_new_is_delivered_at_once(
-    ledger: Ledger, database: FlakyDatabase, influxdb: str, monkeypatch: pytest.MonkeyPatch
+    ledger: StateStore, database: FlakyDatabase, influxdb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A record goes to the database because the courier is woken: the outbox is never looked at unasked here.
 
     No record needs a connection of its own.
     """
-    monkeypatch.setattr(delivery, "LOOK_S", NEVER_S)
-    with courier_to(ledger, database.url, Told(), chance=None) as courier:
+    monkeypatch.setattr(delivery, "CHECK_EVERY_S", NEVER_S)
+    with courier_to(ledger, database.url, Told(), rand=None) as worker:
         for number in range(5):
-            until(lambda: courier.drain(1.0))
+            until(lambda: worker.drain(1.0))
             post(ledger, letter(number))
-            courier.wake()
+            worker.wake()
             until(lambda: ledger.backlog()[0] == 0)
     assert clock_points(influxdb) == expected(range(5))
     assert database.connections == 1
 
 
-def test_an_undated_letter_is_waited_for(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+def test_an_undated_letter_is_waited_for(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
     """A letter that cannot be dated yet holds up those behind it, so that the order is kept."""
     post(ledger, letter(0)._replace(stamp_ns=None), letter(1))
-    with courier_to(ledger, database.url, Told()) as courier:
-        assert courier.drain(5.0)
+    with courier_to(ledger, database.url, Told()) as worker:
+        assert worker.drain(5.0)
         assert database.requests == []
-        (undated,) = ledger.read(history.undated)
-        ledger.read(lambda connection: history.date_letter(connection, undated._replace(stamp_ns=START_NS)))
-        courier.wake()
+        (undated,) = ledger.read(history.unstamped)
+        ledger.read(lambda connection: history.stamp_entry(connection, undated._replace(stamp_ns=START_NS)))
+        worker.wake()
         until(lambda: ledger.backlog()[0] == 0)
     assert clock_points(influxdb) == expected(range(2))
 
@@ -310,7 +310,7 @@ OPERATOR: dict[str, tuple[Answer, str]] = {
 
 @pytest.mark.parametrize("case", OPERATOR)
 def test_what_an_operator_must_mend_loses_nothing(
-    case: str, ledger: Ledger, database: FlakyDatabase, influxdb: str
+    case: str, ledger: StateStore, database: FlakyDatabase, influxdb: str
 ) -> None:
     """A wrong token, bucket or URL is told once with the fix and asked about seldom; mended, everything arrives."""
     answer, fix = OPERATOR[case]
@@ -319,10 +319,10 @@ def test_what_an_operator_must_mend_loses_nothing(
     with FlakyDatabase(influxdb) as elsewhere:
         headers = tuple((name, value.format(elsewhere=f"{elsewhere.url}/x")) for name, value in answer.headers)
         database.choose = lambda request: answer._replace(headers=headers)
-        with courier_to(ledger, database.url, told) as courier:
-            until(lambda: courier.health.failures)
-            courier.wake()
-            assert not courier.drain(5.0)
+        with courier_to(ledger, database.url, told) as worker:
+            until(lambda: worker.health.failures)
+            worker.wake()
+            assert not worker.drain(5.0)
             assert len(database.requests) == 1
         assert elsewhere.requests == []  # neither lines nor token follow a redirect
     assert ledger.backlog()[0] == 20
@@ -334,35 +334,35 @@ def test_what_an_operator_must_mend_loses_nothing(
     assert clock_points(influxdb) == expected(range(20))
 
 
-def test_a_missing_database_is_told(ledger: Ledger, database: FlakyDatabase) -> None:
+def test_a_missing_database_is_told(ledger: StateStore, database: FlakyDatabase) -> None:
     """A bucket that is not there, InfluxDB's own 404, is for the operator to create."""
     told = Told()
     post(ledger, letter(0))
-    with courier_to(ledger, database.url, told, bucket="nowhere") as courier:
-        until(lambda: courier.health.failures)
+    with courier_to(ledger, database.url, told, bucket="nowhere") as worker:
+        until(lambda: worker.health.failures)
     assert 'database not found: "nowhere"' in told[0]
     assert "create the bucket" in told[0]
     assert ledger.backlog()[0] == 1
 
 
-def test_an_influxdb_without_the_write_path_is_recognised(ledger: Ledger, influxdb: str) -> None:
+def test_an_influxdb_without_the_write_path_is_recognised(ledger: StateStore, influxdb: str) -> None:
     """InfluxDB before 1.8 lacks the path, not the database: the message names its version and what to do."""
     told = Told()
     post(ledger, letter(0))
-    with courier_to(ledger, influxdb, told) as courier:
-        until(lambda: courier.health.failures)
+    with courier_to(ledger, influxdb, told) as worker:
+        until(lambda: worker.health.failures)
     assert "404 page not found by InfluxDB 1.6" in told[0]
     assert "upgrade it to InfluxDB 1.8 or later, or put a proxy before it" in told[0]
     assert "create the bucket" not in told[0]
     assert ledger.backlog()[0] == 1
 
 
-def test_a_token_that_cannot_be_sent_is_not_told(ledger: Ledger, database: FlakyDatabase) -> None:
+def test_a_token_that_cannot_be_sent_is_not_told(ledger: StateStore, database: FlakyDatabase) -> None:
     """A token with a line break is refused without being shown."""
     told = Told()
     post(ledger, letter(0))
-    with courier_to(ledger, database.url, told, token=f"{TOKEN}\nX: y") as courier:
-        until(lambda: courier.health.failures)
+    with courier_to(ledger, database.url, told, token=f"{TOKEN}\nX: y") as worker:
+        until(lambda: worker.health.failures)
     assert "token" in told[0]
     with pytest.raises(ConfigError) as refused:
         InfluxTransport(database.url, org="", bucket="", token=f"{TOKEN}ü")
@@ -378,34 +378,34 @@ CONFLICT = f"ntpaudit_clock,host=web1,site=ams offset_s=7i {START_NS}\n"
 def any_other() -> Callable[[], float]:
     """Return a chance that picks any letter to compare with, and never waits: a courier takes both in turn."""
     some = random.Random(11)
-    chances = (chance for _ in itertools.count() for chance in (some.random(), 0.0))
+    chances = (rand for _ in itertools.count() for rand in (some.random(), 0.0))
     return lambda: next(chances)
 
 
-def test_poison_is_set_aside_and_blocks_nothing(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+def test_poison_is_set_aside_and_blocks_nothing(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
     """Lines that InfluxDB refuses for ever are found among good ones, set aside with its reason, and told."""
-    told, letters = Told(), list(map(letter, range(1000)))
-    letters[0] = letter(0)
-    letters[17] = letter(17, CONFLICT)
-    letters[500] = letter(500, "no line protocol\n")
-    letters[501] = letter(501, letter(501).lines + "ntpaudit_clock offset_s=\n")
-    letters[999] = letter(999, CONFLICT)
-    post(ledger, letters[0])
-    with courier_to(ledger, database.url, told, timeout_s=WITHIN_S, chance=any_other()) as courier:
+    told, entries = Told(), list(map(letter, range(1000)))
+    entries[0] = letter(0)
+    entries[17] = letter(17, CONFLICT)
+    entries[500] = letter(500, "no line protocol\n")
+    entries[501] = letter(501, letter(501).lines + "ntpaudit_clock offset_s=\n")
+    entries[999] = letter(999, CONFLICT)
+    post(ledger, entries[0])
+    with courier_to(ledger, database.url, told, timeout_s=WITHIN_S, rand=any_other()) as worker:
         until(lambda: ledger.backlog()[0] == 0)
-        post(ledger, *letters[1:])
-        courier.wake()
+        post(ledger, *entries[1:])
+        worker.wake()
         until(lambda: ledger.backlog()[0] == 1)
-        assert courier.health.set_aside == 3
-        until(lambda: courier.health.failures)
-        assert courier.health.refusals > 1
-        assert courier.health.set_aside == 3  # the last one may as well be the database's fault
+        assert worker.health.dead_letters == 3
+        until(lambda: worker.health.failures)
+        assert worker.health.refusals > 1
+        assert worker.health.dead_letters == 3  # the last one may as well be the database's fault
         post(ledger, letter(1000))  # which takes another one
         until(lambda: ledger.backlog()[0] == 0)
-        assert courier.health.set_aside == 4
-        assert courier.health.refusals == 0
-        assert courier.health.failures == 0
-    assert [lines for lines, _ in aside(ledger)] == [letters[number].lines for number in (17, 500, 501, 999)]
+        assert worker.health.dead_letters == 4
+        assert worker.health.refusals == 0
+        assert worker.health.failures == 0
+    assert [lines for lines, _ in aside(ledger)] == [entries[number].lines for number in (17, 500, 501, 999)]
     assert "type conflict" in aside(ledger)[0][1]
     assert "unable to parse" in aside(ledger)[1][1]
     stored = expected(range(1001))
@@ -420,24 +420,24 @@ def test_poison_is_set_aside_and_blocks_nothing(ledger: Ledger, database: FlakyD
 
 
 def test_where_nothing_waits_no_failure_is_left(
-    ledger: Ledger, database: FlakyDatabase, monkeypatch: pytest.MonkeyPatch
+    ledger: StateStore, database: FlakyDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failure is over before the last record leaves the outbox: the agent never sees the one without the other."""
     database.choose = lambda request: Answer(503, "") if len(database.requests) < 3 else FORWARD
     seen: list[tuple[int, int, str | None]] = []
 
-    def confirm(letters: Sequence[Letter]) -> None:
-        Ledger.confirm(ledger, letters)
-        seen.append((ledger.backlog()[0], courier.health.failures, courier.health.failure))
+    def confirm(entries: Sequence[OutboxEntry]) -> None:
+        StateStore.ack(ledger, entries)
+        seen.append((ledger.backlog()[0], worker.health.failures, worker.health.failure))
 
-    monkeypatch.setattr(ledger, "confirm", confirm)
+    monkeypatch.setattr(ledger, "ack", confirm)
     post(ledger, letter(0))
-    with courier_to(ledger, database.url, Told()) as courier:
+    with courier_to(ledger, database.url, Told()) as worker:
         until(lambda: seen)
     assert seen == [(0, 0, None)]
 
 
-def test_what_is_too_old_is_set_aside_at_once(ledger: Ledger, influxdb: str) -> None:
+def test_what_is_too_old_is_set_aside_at_once(ledger: StateStore, influxdb: str) -> None:
     """Letters older than the database keeps are refused as a whole, and set aside a batch at a time."""
     query(influxdb, "CREATE DATABASE brief WITH DURATION 1h")
     post(ledger, *map(letter, range(-40_000_000, -39_999_000)), letter((time.time_ns() - START_NS) // 10**9))
@@ -453,25 +453,25 @@ def test_what_is_too_old_is_set_aside_at_once(ledger: Ledger, influxdb: str) -> 
 
 
 def test_a_proxy_that_strips_the_encoding_costs_no_record(
-    ledger: Ledger, database: FlakyDatabase, influxdb: str
+    ledger: StateStore, database: FlakyDatabase, influxdb: str
 ) -> None:
     """InfluxDB cannot parse compressed lines that are not called so; they are sent as they are from then on."""
     told = Told()
     post(ledger, letter(0))
-    with courier_to(ledger, database.url, told, timeout_s=WITHIN_S) as courier:
+    with courier_to(ledger, database.url, told, timeout_s=WITHIN_S) as worker:
         until(lambda: ledger.backlog()[0] == 0)
         post(ledger, letter(1))
-        courier.wake()
+        worker.wake()
         until(lambda: ledger.backlog()[0] == 0)
         assert database.requests[-1].headers["content-encoding"] == "gzip"
         database.strips_encoding = True
         post(ledger, *map(letter, range(2, 75)))
-        courier.wake()
+        worker.wake()
         until(lambda: ledger.backlog()[0] == 0)
         assert [request.headers.get("content-encoding") for request in database.requests[-4:]].count("gzip") <= 2
         before = len(database.requests)
         post(ledger, *map(letter, range(75, 80)))
-        courier.wake()
+        worker.wake()
         until(lambda: ledger.backlog()[0] == 0)
         assert [request.headers.get("content-encoding") for request in database.requests[before:]] == [None]
     assert clock_points(influxdb) == expected(range(80))
@@ -479,27 +479,27 @@ def test_a_proxy_that_strips_the_encoding_costs_no_record(
     assert told == []
 
 
-def test_a_proxy_that_strips_the_encoding_in_front_of_victoria_metrics(ledger: Ledger) -> None:
+def test_a_proxy_that_strips_the_encoding_in_front_of_victoria_metrics(ledger: StateStore) -> None:
     """It answers 204 to lines that it cannot read, so it never gets any that could be misread."""
     post(ledger, *map(letter, range(20)))
     with victoria_metrics() as url, FlakyDatabase(url) as database:
         database.strips_encoding = True
-        with courier_to(ledger, database.url, Told(), timeout_s=WITHIN_S) as courier:
+        with courier_to(ledger, database.url, Told(), timeout_s=WITHIN_S) as worker:
             until(lambda: ledger.backlog()[0] == 0)
             post(ledger, *map(letter, range(20, 40)))
-            courier.wake()
+            worker.wake()
             until(lambda: ledger.backlog()[0] == 0)
         assert samples(url) == 40
 
 
-def test_lines_that_a_server_took_without_a_check_are_sent_again(ledger: Ledger, database: FlakyDatabase) -> None:
+def test_lines_that_a_server_took_without_a_check_are_sent_again(ledger: StateStore, database: FlakyDatabase) -> None:
     """Where another server answers 204 to compressed lines than the one that was known, it may have misread them."""
     post(ledger, letter(0))
-    with courier_to(ledger, database.url, Told(), timeout_s=WITHIN_S) as courier:
+    with courier_to(ledger, database.url, Told(), timeout_s=WITHIN_S) as worker:
         until(lambda: ledger.backlog()[0] == 0)
         database.choose = lambda request: Answer(204)
         post(ledger, letter(1))
-        courier.wake()
+        worker.wake()
         until(lambda: ledger.backlog()[0] == 0)
     assert [request.headers.get("content-encoding") for request in database.requests] == [None, "gzip", None]
 
@@ -520,7 +520,7 @@ class Chooser:
         """There is nothing to close."""
 
 
-def test_what_was_learnt_of_a_letter_is_not_held_against_the_next(ledger: Ledger) -> None:
+def test_what_was_learnt_of_a_letter_is_not_held_against_the_next(ledger: StateStore) -> None:
     """Where one that was refused again and again is gone, the next is not set aside at its first refusal."""
     post(ledger, *map(letter, range(1, 5)))
     first = letter(1).lines
@@ -538,23 +538,23 @@ def test_what_was_learnt_of_a_letter_is_not_held_against_the_next(ledger: Ledger
             ledger.read(lambda connection: connection.execute("DELETE FROM outbox WHERE lines = ?", (first,)))
         return Delivered()
 
-    courier = Courier(ledger, lambda: Chooser(answer), pytest.fail, chance=lambda: 0.0)
-    courier.start()
-    assert courier.drain(WITHIN_S)
-    courier.stop(WITHIN_S)
+    worker = DeliveryWorker(ledger, lambda: Chooser(answer), pytest.fail, rand=lambda: 0.0)
+    worker.start()
+    assert worker.drain(WITHIN_S)
+    worker.stop(WITHIN_S)
     assert refused_next == [letter(2).lines]
     assert aside(ledger) == []
-    assert courier.health.delivered == 3
+    assert worker.health.delivered == 3
 
 
-def test_a_database_that_refuses_everything_gets_nothing_set_aside(ledger: Ledger, database: FlakyDatabase) -> None:
+def test_a_database_that_refuses_everything_gets_nothing_set_aside(ledger: StateStore, database: FlakyDatabase) -> None:
     """Whatever it says of the lines, records wait, and how often they were refused is counted."""
     told = Told()
     database.choose = lambda request: Answer(400, '{"error":"unable to parse: missing fields"}')
     post(ledger, *map(letter, range(73)))
-    with courier_to(ledger, database.url, told, timeout_s=WITHIN_S) as courier:
-        until(lambda: courier.health.failures >= 3)
-        assert courier.health.refusals > 10
+    with courier_to(ledger, database.url, told, timeout_s=WITHIN_S) as worker:
+        until(lambda: worker.health.failures >= 3)
+        assert worker.health.refusals > 10
     assert ledger.backlog() == (73, START_NS, 0)
     assert len(told) == 1
     assert "not delivered: 400: unable to parse" in told[0]
@@ -563,49 +563,51 @@ def test_a_database_that_refuses_everything_gets_nothing_set_aside(ledger: Ledge
 POISONED: Fault = Reset("before")
 
 
-def test_a_letter_that_breaks_the_server_is_set_aside(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+def test_a_letter_that_breaks_the_server_is_set_aside(
+    ledger: StateStore, database: FlakyDatabase, influxdb: str
+) -> None:
     """A letter on which the connection is reset each time, while others arrive, is not waited for for ever."""
     told = Told()
     database.choose = lambda request: POISONED if "poison" in request.lines else FORWARD
-    letters = list(map(letter, range(60)))
-    letters[30] = letter(30, letter(30).lines.replace("ü", "poison"))
-    post(ledger, *letters)
+    entries = list(map(letter, range(60)))
+    entries[30] = letter(30, letter(30).lines.replace("ü", "poison"))
+    post(ledger, *entries)
     chances = iter([0.7, 0.0] * 10_000)  # another letter is sent whenever it may be, and nothing is waited for
 
     def chance() -> float:
         return next(chances)
 
-    courier = Courier(
+    worker = DeliveryWorker(
         ledger, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None), told, chance
     )
-    courier.start()
+    worker.start()
     until(lambda: ledger.backlog()[0] == 0)
-    courier.stop(1.0)
-    assert courier.crash is None
-    assert [lines for lines, _ in aside(ledger)] == [letters[30].lines]
+    worker.stop(1.0)
+    assert worker.crash is None
+    assert [lines for lines, _ in aside(ledger)] == [entries[30].lines]
     assert clock_points(influxdb) == {key: value for key, value in expected(range(60)).items() if value != 30.5}
 
 
-def test_a_request_that_is_too_large_is_split(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+def test_a_request_that_is_too_large_is_split(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
     """A server with a limit of its own gets smaller batches; a single letter beyond it is set aside."""
 
     def choose(request: Request) -> Fault:
         return FORWARD if len(request.lines) <= 5000 else Answer(413, "<html>413 Request Entity Too Large</html>")
 
     database.choose = choose
-    letters = list(map(letter, range(500)))
-    letters[250] = letter(250, letter(250).lines.replace("ü", "x" * 6000))
-    post(ledger, *letters)
+    entries = list(map(letter, range(500)))
+    entries[250] = letter(250, letter(250).lines.replace("ü", "x" * 6000))
+    post(ledger, *entries)
     with courier_to(ledger, database.url, Told()):
         until(lambda: ledger.backlog()[0] == 0)
-    assert [lines for lines, _ in aside(ledger)] == [letters[250].lines]
+    assert [lines for lines, _ in aside(ledger)] == [entries[250].lines]
     assert len(clock_points(influxdb)) == 499
 
 
 # --- ending, waiting, breaking ------------------------------------------------------------------------------------
 
 
-def test_a_hanging_request_does_not_hold_the_agent(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+def test_a_hanging_request_does_not_hold_the_agent(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
     """`stop` ends in its time whatever the server does; what it left behind never touches the ledger again."""
     told, release = Told(), threading.Event()
     released: list[bool] = []
@@ -616,10 +618,10 @@ def test_a_hanging_request_does_not_hold_the_agent(ledger: Ledger, database: Fla
 
     database.choose = choose
     post(ledger, *map(letter, range(10)))
-    courier = Courier(ledger, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None), told)
-    courier.start()
+    worker = DeliveryWorker(ledger, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None), told)
+    worker.start()
     until(lambda: database.requests)
-    courier.stop(0.5)
+    worker.stop(0.5)
     assert released == []  # the server is still at it
     release.set()
     until(lambda: len(clock_points(influxdb)) == 10)
@@ -632,7 +634,7 @@ def test_a_hanging_request_does_not_hold_the_agent(ledger: Ledger, database: Fla
     assert told == []
 
 
-def test_stop_ends_a_wait(ledger: Ledger) -> None:
+def test_stop_ends_a_wait(ledger: StateStore) -> None:
     """A courier that waits for an operator, or for letters, or that never began, ends at once."""
     post(ledger, letter(0))
 
@@ -640,31 +642,31 @@ def test_stop_ends_a_wait(ledger: Ledger) -> None:
         raise ConfigError("no such luck")
 
     for transport in (refuse, lambda: InfluxTransport("http://127.0.0.1:9", org="", bucket="b", token=None)):
-        courier = Courier(ledger, transport, Told(), lambda: 0.999)
-        courier.start()
-        until(lambda: courier.health.failures)  # noqa: B023
+        worker = DeliveryWorker(ledger, transport, Told(), lambda: 0.999)
+        worker.start()
+        until(lambda: worker.health.failures)  # noqa: B023
         began = time.monotonic()
-        courier.stop(WITHIN_S)
+        worker.stop(WITHIN_S)
         assert time.monotonic() - began < WITHIN_S / 2
-        assert courier.crash is None
-    Courier(ledger, refuse, Told()).stop(1.0)
+        assert worker.crash is None
+    DeliveryWorker(ledger, refuse, Told()).stop(1.0)
 
 
-def test_drain_waits_for_the_last_letter(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+def test_drain_waits_for_the_last_letter(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
     """`drain` says True once all has arrived, and False without waiting where that cannot be in time."""
     post(ledger, *map(letter, range(2000)))
-    with courier_to(ledger, database.url, Told()) as courier:
-        assert courier.drain(WITHIN_S)
+    with courier_to(ledger, database.url, Told()) as worker:
+        assert worker.drain(WITHIN_S)
         assert ledger.backlog()[0] == 0
         assert clock_points(influxdb) == expected(range(2000))
         database.choose = lambda request: Answer(401)
         post(ledger, letter(2000))
         began = time.monotonic()
-        assert not courier.drain(WITHIN_S)
+        assert not worker.drain(WITHIN_S)
         assert time.monotonic() - began < WITHIN_S / 2
 
 
-def test_a_bug_is_not_silent(ledger: Ledger) -> None:
+def test_a_bug_is_not_silent(ledger: StateStore) -> None:
     """What nobody foresaw ends the courier, and is there for the agent to raise."""
 
     class Broken:
@@ -677,15 +679,15 @@ def test_a_bug_is_not_silent(ledger: Ledger) -> None:
             """Nothing is open."""
 
     post(ledger, letter(0))
-    courier = Courier(ledger, Broken, Told())
-    courier.start()
-    assert not courier.drain(WITHIN_S)
-    assert isinstance(courier.crash, ZeroDivisionError)
+    worker = DeliveryWorker(ledger, Broken, Told())
+    worker.start()
+    assert not worker.drain(WITHIN_S)
+    assert isinstance(worker.crash, ZeroDivisionError)
     assert ledger.backlog()[0] == 1
-    courier.stop(1.0)
+    worker.stop(1.0)
 
 
-def test_each_kind_of_failure_is_told_once(ledger: Ledger, database: FlakyDatabase) -> None:
+def test_each_kind_of_failure_is_told_once(ledger: StateStore, database: FlakyDatabase) -> None:
     """A long outage is a line for each kind of failure and one for its end, not one for each attempt."""
     faults: list[Fault] = [Answer(500), Answer(503), Reset("before")]
     told, answers = Told(), iter(faults * 20)
@@ -700,7 +702,7 @@ def test_each_kind_of_failure_is_told_once(ledger: Ledger, database: FlakyDataba
 # --- TLS ----------------------------------------------------------------------------------------------------------
 
 
-def test_tls_is_verified(ledger: Ledger, influxdb: str) -> None:
+def test_tls_is_verified(ledger: StateStore, influxdb: str) -> None:
     """A certificate that the authority named has not signed, or of another name, gets neither token nor lines."""
     with (
         certificate() as (server, trusted),
@@ -718,8 +720,8 @@ def test_tls_is_verified(ledger: Ledger, influxdb: str) -> None:
             (good.url, "/none", file),
         ):
             told = Told()
-            with courier_to(ledger, url, told, ca_file=ca_file) as courier:
-                until(lambda: courier.health.failures)
+            with courier_to(ledger, url, told, ca_file=ca_file) as worker:
+                until(lambda: worker.health.failures)
             assert "TLS failed" in told[0]
             assert fix in told[0]
         assert "ca_file" in told[0]
@@ -729,7 +731,7 @@ def test_tls_is_verified(ledger: Ledger, influxdb: str) -> None:
         assert good.requests[0].headers["authorization"] == f"Token {TOKEN}"
 
 
-def test_a_drip_through_tls_is_cut(ledger: Ledger, influxdb: str) -> None:
+def test_a_drip_through_tls_is_cut(ledger: StateStore, influxdb: str) -> None:
     """A server that answers an octet at a time is given up through TLS as well."""
     with certificate() as (server, trusted), FlakyDatabase(influxdb, tls=server) as database:
         answers: Iterator[Fault] = iter([Octets(b"HTTP/1.1 204 No Content\r\n\r\n", 0.2)] * 2)
@@ -742,35 +744,35 @@ def test_a_drip_through_tls_is_cut(ledger: Ledger, influxdb: str) -> None:
 # --- by configuration, and to VictoriaMetrics ---------------------------------------------------------------------
 
 
-def test_a_courier_of_a_configuration(ledger: Ledger, database: FlakyDatabase, influxdb: str) -> None:
+def test_a_courier_of_a_configuration(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
     """URL with a path, organisation, bucket and token go where InfluxDB 2 looks for them."""
     post(ledger, letter(0))
-    courier = make_courier(ledger, InfluxConfig(f"{database.url}/in/flux", org="a & b"), TOKEN, Told())
-    courier.start()
-    assert courier.drain(WITHIN_S)
-    courier.stop(1.0)
+    worker = start_worker(ledger, InfluxConfig(f"{database.url}/in/flux", org="a & b"), TOKEN, Told())
+    worker.start()
+    assert worker.drain(WITHIN_S)
+    worker.stop(1.0)
     (request,) = database.requests
     assert request.target == "/in/flux/api/v2/write?org=a+%26+b&bucket=ntpaudit&precision=ns"
     assert request.headers["authorization"] == f"Token {TOKEN}"
     assert clock_points(influxdb) == expected(range(1))
 
 
-def test_the_database_clock_is_learnt_from_a_write(ledger: Ledger) -> None:
+def test_the_database_clock_is_learnt_from_a_write(ledger: StateStore) -> None:
     """The Date of a real database's answer holds the true offset, which is none: it is on this machine."""
     post(ledger, letter(0))
     with victoria_metrics() as url:
-        courier = make_courier(ledger, InfluxConfig(url), None, Told(), SystemClock().read)
-        courier.start()
-        assert courier.drain(WITHIN_S)
-        courier.stop(1.0)
-    learnt = courier.database_clock
+        worker = start_worker(ledger, InfluxConfig(url), None, Told(), SystemClock().read)
+        worker.start()
+        assert worker.drain(WITHIN_S)
+        worker.stop(1.0)
+    learnt = worker.database_clock
     assert learnt is not None
     assert learnt.interval.covers(0)
     assert learnt.interval.half_width_ns >= 10**9
 
 
 @pytest.mark.parametrize("status", [204, 401, 503])
-def test_a_refusal_tells_the_database_clock_too(status: int, ledger: Ledger) -> None:
+def test_a_refusal_tells_the_database_clock_too(status: int, ledger: StateStore) -> None:
     """Whatever a server answers, it dates it; what is no date, or no answer, tells nothing."""
     date = ("Date", format_datetime(datetime.now(UTC) - timedelta(hours=3), usegmt=True))
     post(ledger, letter(0))
@@ -795,7 +797,7 @@ def samples(url: str) -> int:
 
 
 @pytest.mark.parametrize(("flags", "copies"), [((), 2), (("-dedup.minScrapeInterval=1ms",), 1)])
-def test_victoria_metrics(flags: tuple[str, ...], copies: int, ledger: Ledger) -> None:
+def test_victoria_metrics(flags: tuple[str, ...], copies: int, ledger: StateStore) -> None:
     """VictoriaMetrics gets every letter; one sent again counts twice there, unless it is told to drop duplicates."""
     post(ledger, *map(letter, range(500)))
     with victoria_metrics(*flags) as url, FlakyDatabase(url) as database:

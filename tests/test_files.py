@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ntpaudit import files as files_module
-from ntpaudit.errors import TellError
+from ntpaudit.errors import OutputError
 from ntpaudit.files import find, open_regular, unwritable, write_atomically, write_output
 from ntpaudit.outputs import jsonl, textfile
 from tests.records import record, servers
@@ -198,10 +198,10 @@ def test_agents_outputs_refuse_a_pipe(tmp_path: Path) -> None:
     """The textfile and the JSON lines go on with a message: the agent's loop never waits for a reader."""
     os.mkfifo(tmp_path / "pipe")
     for module in (textfile, jsonl):
-        teller = module.open_teller(str(tmp_path / "pipe"))
-        with pytest.raises(TellError, match="not a regular file; name a regular file"):
-            teller.tell(record(*servers(0.0019)), [])
-        teller.close()
+        output = module.open_output(str(tmp_path / "pipe"))
+        with pytest.raises(OutputError, match="not a regular file; name a regular file"):
+            output.emit(record(*servers(0.0019)), [])
+        output.close()
     assert (tmp_path / "pipe").is_fifo()
 
 
@@ -258,7 +258,7 @@ def test_the_mode_of_another_user_s_file_is_not_taken_over(tmp_path: Path) -> No
 
 def test_the_library_s_own_way_is_not_used() -> None:
     """No module writes, or resolves, a path by other means."""
-    package = Path(files_module.__file__).parent.parent
+    package = Path(files_module.__file__).parent
     users = {
         str(path.relative_to(package))
         for path in package.rglob("*.py")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from ntpaudit.core.units import NS_PER_S, format_utc, parse_utc
-from ntpaudit.demo.scenario import Part, Story, Truth, truth, write_story
+from ntpaudit.demo.scenario import ExpectedFindings, HostSpec, Scenario, build_scenario, expected_findings
 from tests.command import ntpaudit
 from tests.world.flaky import FORWARD, FlakyDatabase
 from tests.world.servers import influxd, victoria_metrics
@@ -25,8 +25,8 @@ VISIBLE_S = 12.0
 class Found(NamedTuple):
     """A fleet whose truth is known, and what `ntpaudit fleet` says of it: an object, and a page."""
 
-    story: Story
-    truth: Truth
+    story: Scenario
+    truth: ExpectedFindings
     said: dict[str, Any]
     page: str
 
@@ -52,8 +52,8 @@ def look(
     page = state / "fleet.html"
     asked = ntpaudit("fleet", *read, "--at", until, "--format", "json", "--html", str(page), state=state)
     assert asked.status == 2, asked.err
-    story = write_story(hosts, hours, SEED, end_ns)
-    return Found(story, truth(story), json.loads(asked.out), page.read_text())
+    scenario = build_scenario(hosts, hours, SEED, end_ns)
+    return Found(scenario, expected_findings(scenario), json.loads(asked.out), page.read_text())
 
 
 @pytest.fixture(scope="module", params=["embedded, over UDP", "embedded, 120 hosts", "InfluxDB", "VictoriaMetrics"])
@@ -100,8 +100,8 @@ def test_every_host_has_its_findings(found: Found) -> None:
 def test_every_offset_holds_the_truth(found: Found) -> None:
     """Every interval reaches to where the story has put that clock, give or take what its time daemon leaves."""
     offsets = {host["host"]: host["offset"] for host in found.said["hosts"] if host["offset"] and not host["silent"]}
-    assert offsets.keys() == {part.name for part in found.story.parts} - found.truth.silent - found.truth.unmeasured
-    for part in found.story.parts:
+    assert offsets.keys() == {part.name for part in found.story.hosts} - found.truth.silent - found.truth.unmeasured
+    for part in found.story.hosts:
         if part.name in offsets and part.fault.name != "recent-step":  # that is still being slewed away
             earliest_s, latest_s = behind_s(found, part)
             assert offsets[part.name]["earliest_s"] <= latest_s, part
@@ -109,7 +109,7 @@ def test_every_offset_holds_the_truth(found: Found) -> None:
             assert offsets[part.name]["direction"] == ("behind" if offsets[part.name]["estimate_s"] > 0 else "ahead")
 
 
-def behind_s(found: Found, part: Part) -> tuple[float, float]:
+def behind_s(found: Found, part: HostSpec) -> tuple[float, float]:
     """Return how far the story has put a clock behind: at least, and at most."""
     match part.fault.name:
         case "time-zone":
@@ -174,15 +174,15 @@ def test_hosts_that_moved_unseen_are_suspected(found: Found) -> None:
 
 def test_what_befell_several_is_one_finding(found: Found) -> None:
     """A lying server, a site that moves and a slow walk are found with their hosts, once each, and no other."""
-    sources = {finding["source"]: set(finding["hosts"]) for finding in found.findings("common-source")}
-    assert sources == found.truth.common_sources
+    sources = {finding["source"]: set(finding["hosts"]) for finding in found.findings("shared-falseticker")}
+    assert sources == found.truth.shared_falsetickers
     moved = found.findings("site-moved")
     assert {finding["site"] for finding in moved} == set(found.truth.sites_moved)
     assert len(moved) == len(found.truth.sites_moved)
     for finding in moved:
         forward_s = found.truth.sites_moved[finding["site"]]
         assert 0.5 * forward_s < -finding["value_s"] <= 1.01 * forward_s  # positive is behind; proved, so no more
-        there = {part.name for part in found.story.parts if part.site == finding["site"]}
+        there = {part.name for part in found.story.hosts if part.site == finding["site"]}
         assert set(finding["hosts"]) == there - found.truth.silent - found.truth.unmeasured
     walks = found.findings("slow-walk")
     assert {name for finding in walks for name in finding["hosts"]} == found.truth.slow_walkers
@@ -191,7 +191,7 @@ def test_what_befell_several_is_one_finding(found: Found) -> None:
 def test_order_and_silence_are_at_risk_where_they_are(found: Found) -> None:
     """Sites whose events cannot be ordered are named, with those hosts that are why; and the silent."""
     risks = {finding["site"]: set(finding["hosts"]) for finding in found.findings("ordering-risk")}
-    sites = {part.name: part.site for part in found.story.parts}
+    sites = {part.name: part.site for part in found.story.hosts}
     assert set(risks) == found.truth.risky_sites
     assert all(hosts == {name for name in found.truth.critical if sites[name] == site} for site, hosts in risks.items())
     gaps = found.findings("evidence-gap")
@@ -201,8 +201,8 @@ def test_order_and_silence_are_at_risk_where_they_are(found: Found) -> None:
 def test_coverage_counts_whom_nobody_measures(found: Found) -> None:
     """Coverage is of all hosts that should report, less the silent and the unmeasured."""
     missing = len(found.truth.silent | found.truth.unmeasured)
-    single = sum(len(part.sources) == 1 for part in found.story.parts)
-    hosts = len(found.story.parts)
+    single = sum(len(part.sources) == 1 for part in found.story.hosts)
+    hosts = len(found.story.hosts)
     assert found.said["coverage"] == {
         "hosts": hosts,
         "measured": hosts - missing,
@@ -215,4 +215,4 @@ def test_the_page_says_the_same(found: Found) -> None:
     """Every host that is not ok is on the page, and its counts are those of the truth."""
     flagged = found.truth.critical | found.truth.warning | found.truth.silent | found.truth.unmeasured
     assert all(f">{name}<" in found.page for name in flagged)
-    assert f"{len(found.truth.critical)} of {len(found.story.parts)} clocks" in found.page.replace("&nbsp;", " ")
+    assert f"{len(found.truth.critical)} of {len(found.story.hosts)} clocks" in found.page.replace("&nbsp;", " ")

@@ -17,9 +17,9 @@ from urllib.request import Request, urlopen
 import pytest
 
 from ntpaudit.core.fleet.checks import judge_fleet
-from ntpaudit.core.fleet.model import Snapshot, Terms
+from ntpaudit.core.fleet.model import FleetPolicy, Snapshot
 from ntpaudit.core.units import format_utc
-from ntpaudit.fleet.demo_store import EmbeddedStore
+from ntpaudit.fleet.demo_store import DemoStore
 from ntpaudit.formats.line_protocol import Point
 from ntpaudit.reports import fleet_csv, fleet_json, fleet_nagios, fleet_text
 from tests.command import Ran, ntpaudit
@@ -30,7 +30,7 @@ from tests.world.flaky import Request as Flaky
 from tests.world.packages import REPOSITORY, library
 from tests.world.servers import influxd, victoria_metrics
 
-FLEET = judge_fleet(SNAPSHOT, Terms())
+FLEET = judge_fleet(SNAPSHOT, FleetPolicy())
 NOWHERE = "http://127.0.0.1:9"
 """Where nobody listens: the port of a service that no machine has any more."""
 
@@ -631,7 +631,7 @@ def test_machines_of_one_name_are_told_and_not_ordered(state: Path, tmp_path: Pa
     """The worst of them is what is told, at each site that one of them is at; of their order nothing is."""
     store = tmp_path / "demo.sqlite3"
     now_ns = 1_800_000_000 * 10**9
-    with EmbeddedStore.create(str(store)) as demo:
+    with DemoStore.create(str(store)) as demo:
         for site, host, severity in (("ams", "two", 0), ("fra", "two", 3), ("ams", "one", 0)):
             fields = {"severity": severity, "verdict": 0, "offset_s": 0.0, "earliest_s": -0.01, "latest_s": 0.01}
             tags = {"host": host, "site": site, "env": None}
@@ -643,7 +643,7 @@ def test_machines_of_one_name_are_told_and_not_ordered(state: Path, tmp_path: Pa
         ran = fleet("--store", str(store), *words, "--format", "json", state=state)
         told = {one["host"]: (one["site"], one["severity"]) for one in json.loads(ran.out)["hosts"]}
         assert (ran.status, told["two"]) == (2, (site, "critical"))
-        assert "name-clash" in [finding["id"] for finding in json.loads(ran.out)["findings"]]
+        assert "duplicate-host" in [finding["id"] for finding in json.loads(ran.out)["findings"]]
     for pair in (("two", "one"), ("one", "two")):
         ran = fleet("--store", str(store), "order", *pair, "--format", "json", state=state)
         said = json.loads(ran.out)
@@ -692,11 +692,11 @@ def test_the_cost_of_ten_thousand_hosts_grows_no_faster_than_their_number() -> N
             one._replace(name=f"{one.name}-{number}", site=f"s{number % 50}") for number in range(times) for one in some
         )
         before = {one.name: one.offset for one in hosts if one.offset is not None}
-        return SNAPSHOT._replace(hosts=hosts, before=before)
+        return SNAPSHOT._replace(hosts=hosts, baseline=before)
 
     small, large = many(125), many(2000)
-    assert growth(lambda: judge_fleet(small, Terms()), lambda: judge_fleet(large, Terms())) < LINEAR_GROWTH
-    few, all_hosts = judge_fleet(small, Terms()), judge_fleet(large, Terms())
+    assert growth(lambda: judge_fleet(small, FleetPolicy()), lambda: judge_fleet(large, FleetPolicy())) < LINEAR_GROWTH
+    few, all_hosts = judge_fleet(small, FleetPolicy()), judge_fleet(large, FleetPolicy())
     assert fleet_text.render(all_hosts, all_hosts.members).count("\n") > 10_000
     assert (
         growth(lambda: fleet_text.render(few, few.members), lambda: fleet_text.render(all_hosts, all_hosts.members))

@@ -6,34 +6,34 @@ from pathlib import Path
 
 import pytest
 
-from ntpaudit.agent import Agent, read_setting
-from ntpaudit.audit_cycle import Rounds, Ways
+from ntpaudit.agent import Agent, read_agent_config
+from ntpaudit.audit_cycle import AuditCycle, CycleConfig
 from ntpaudit.config.schema import HistoryConfig
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.store.state import Ledger
+from ntpaudit.store.state import StateStore
 from tests.demo.test_simulated_agent import Played
 from tests.histories import TERMS, World, clocks, later, observe
 from tests.world.host import SimulatedHost
 
-HOURLY = Ways(TERMS._replace(interval_s=3600.0), {}, delivers=False, limits=HistoryConfig())
-OFTEN = HOURLY._replace(terms=TERMS._replace(interval_s=300.0))
+HOURLY = CycleConfig(TERMS._replace(interval_s=3600.0), {}, delivers=False, limits=HistoryConfig())
+OFTEN = HOURLY._replace(settings=TERMS._replace(interval_s=300.0))
 
 
 def test_an_orphan_is_judged_by_the_interval_of_its_time(tmp_path: Path) -> None:
     """An hour without an answer is no gap at one poll an hour, though the next run polls every 5 minutes."""
-    world, around = World(answers=lambda minute: minute == 0), Played()
-    first, orphan, now = (
+    world, runtime = World(answers=lambda minute: minute == 0), Played()
+    first, pending, now = (
         observe(world, minute, later(clocks(world, minute), NS_PER_S), asks=True) for minute in (0, 60, 61)
     )
-    with closing(Ledger(str(tmp_path / "history"), pytest.fail)) as ledger:
-        around.turn(first.taken, first)
-        rounds = Rounds(ledger, around, HOURLY, pytest.fail)
+    with closing(StateStore(str(tmp_path / "history"), pytest.fail)) as store:
+        runtime.turn(first.taken, first)
+        rounds = AuditCycle(store, runtime, HOURLY, pytest.fail)
         rounds.begin(HOURLY)
         rounds.network(first)
-        ledger.keep_observation(orphan, "network")  # and there it was killed
-        around.turn(now.taken, now)
-        rounds = Rounds(ledger, around, OFTEN, pytest.fail)
+        store.keep_observation(pending, "network")  # and there it was killed
+        runtime.turn(now.taken, now)
+        rounds = AuditCycle(store, runtime, OFTEN, pytest.fail)
         rounds.begin(OFTEN)
         assert rounds.last is not None
         assert rounds.last.verdict == "within"
@@ -51,16 +51,16 @@ def test_a_host_with_pools_alone_begins_by_its_own_interval(tmp_path: Path, monk
     config = tmp_path / "ntpaudit.toml"
     config.write_text('[sources]\npool = "pool.ntp.org"\n')
     environment = {"STATE_DIRECTORY": str(tmp_path / "state"), "PATH": os.environ["PATH"]}
-    agent = Agent(read_setting(str(config), environment), SimulatedHost(10**18 * 2, seed=1), print)
+    agent = Agent(read_agent_config(str(config), environment), SimulatedHost(10**18 * 2, seed=1), print)
     begun: list[float] = []
-    begin = agent.rounds.begin
+    begin = agent.cycle.begin
 
-    def spied(ways: Ways) -> None:
-        begun.append(ways.terms.interval_s)
+    def spied(ways: CycleConfig) -> None:
+        begun.append(ways.settings.interval_s)
         begin(ways)
 
-    monkeypatch.setattr(agent.rounds, "begin", spied)
+    monkeypatch.setattr(agent.cycle, "begin", spied)
     agent.begin()
     assert begun == [3600.0]
-    assert agent.rounds.ways.terms.interval_s == 3600.0
+    assert agent.cycle.config.settings.interval_s == 3600.0
     agent.drain(0.0)

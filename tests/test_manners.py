@@ -48,7 +48,7 @@ def test_default_pool_is_asked_once_and_then_left_alone(land: Island, tmp_path: 
     assert len({source["address"] for source in first.record["sources"]}) == 4
 
     again = ntpaudit("check", "--format", "json", state=tmp_path, inside=land.command)
-    assert again.sources == {"pool.ntp.org": ("backed-off", "interval")}
+    assert again.sources == {"pool.ntp.org": ("skipped", "interval")}
     assert (again.status, again.record["verdict"]) == (3, "unmeasured")
     assert "may be asked again in 30 min" in again.err
     assert "--force" in again.err
@@ -61,7 +61,7 @@ def test_pool_counts_per_client_and_not_per_zone(land: Island, tmp_path: Path) -
     """P2: another zone of the pool is still the pool."""
     assert ntpaudit("check", "--format", "json", state=tmp_path, inside=land.command).record["verdict"] == "within"
     other = ntpaudit("check", "--pool", "europe.pool.ntp.org", "--format", "json", state=tmp_path, inside=land.command)
-    assert other.sources == {"europe.pool.ntp.org": ("backed-off", "interval")}
+    assert other.sources == {"europe.pool.ntp.org": ("skipped", "interval")}
 
 
 def test_a_pool_is_asked_one_sample_only(land: Island, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_country_without_a_zone_falls_back_to_its_continent(land: Island, tmp_pa
 
 def test_named_server_is_not_asked_twice_in_15_seconds(land: Island, tmp_path: Path) -> None:
     """RFC 4330 §10: one-shot runs of a named server keep 15 s between them."""
-    for status in ("agreeing", "backed-off"):
+    for status in ("agreeing", "skipped"):
         ran = ntpaudit("check", "ntp1.example.net", "--format", "json", state=tmp_path, inside=land.command)
         assert ran.sources["ntp1.example.net"][0] == status
 
@@ -164,7 +164,7 @@ def test_a_run_that_is_killed_was_a_request_all_the_same(land: Island, tmp_path:
     process.kill()
     process.wait()
     again = ntpaudit("check", "192.0.2.77", "--format", "json", state=tmp_path, inside=land.command)
-    assert again.sources == {"192.0.2.77": ("backed-off", "interval")}
+    assert again.sources == {"192.0.2.77": ("skipped", "interval")}
 
 
 def asked(database: Path) -> list[str]:
@@ -193,7 +193,7 @@ def test_one_server_under_two_names_is_asked_once(land: Island, tmp_path: Path) 
         "check", "ntp1.example.net", "192.0.2.77", "ntp1.example.net", "--format", "json",
         state=tmp_path, inside=land.command,
     )  # fmt: skip
-    assert ran.sources == {"ntp1.example.net": ("agreeing", None), "192.0.2.77": ("backed-off", "same-server")}
+    assert ran.sources == {"ntp1.example.net": ("agreeing", None), "192.0.2.77": ("skipped", "same-server")}
     assert len(ran.record["sources"]) == 2
 
 
@@ -213,12 +213,12 @@ def test_denial_holds_under_every_name(land: Island, tmp_path: Path) -> None:
         with sqlite3.connect(tmp_path / "state" / "history.sqlite3") as connection:
             [(text,)] = connection.execute("SELECT memory FROM servers").fetchall()
             memory = json.loads(text)
-            memory |= {"kiss": "DENY", "kissed": memory["asked"]}
+            memory |= {"kod": "DENY", "kod_at": memory["queried_at"]}
             connection.execute("UPDATE servers SET memory = ?", (json.dumps(memory),))
         connection.close()
         for zone in ("pool.ntp.org", "europe.pool.ntp.org"):
             ran = ntpaudit("check", "--pool", zone, "--format", "json", state=tmp_path, inside=made.command)
-            assert ran.sources == {zone: ("backed-off", "kod:DENY")}
+            assert ran.sources == {zone: ("skipped", "kod:DENY")}
             assert "--force" not in ran.err
 
 

@@ -13,12 +13,12 @@ from urllib.request import urlopen
 import pytest
 
 from ntpaudit import polling
-from ntpaudit.agent import Agent, Voice, read_setting
+from ntpaudit.agent import Agent, Voice, read_agent_config
 from ntpaudit.audit import Plan
 from ntpaudit.core.ntp.rate_limit import SERVER_INTERVAL_S
 from ntpaudit.core.units import parse_utc
 from ntpaudit.store.compression import unpack_text
-from ntpaudit.store.state import Ledger
+from ntpaudit.store.state import StateStore
 from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Request, Reset
 from tests.world.host import Change, S, SimulatedHost
 from tests.world.servers import influxd
@@ -49,10 +49,10 @@ class WatchedHost(SimulatedHost):
         super().__init__(utc_ns, seed=seed)
         self.asked: list[tuple[int, int]] = []
 
-    def ask(self, plan: Plan, update: polling.Update, voice: polling.Voice) -> None:
+    def poll(self, plan: Plan, update: polling.StateUpdater, voice: polling.Voice) -> None:
         """Note it, and ask."""
         self.asked.append((self.boot, self.boottime_ns))
-        super().ask(plan, update, voice)
+        super().poll(plan, update, voice)
 
 
 class Life:
@@ -72,7 +72,7 @@ class Life:
         self.host.changes = sorted([*self.host.changes, Change(until_s, _end)])
         self.host.ends.clear()
         self.host.pass_time(1_000_000)
-        Agent(read_setting(str(self.config), environment), self.host, self.said.append).run()
+        Agent(read_agent_config(str(self.config), environment), self.host, self.said.append).run()
 
     @property
     def database(self) -> sqlite3.Connection:
@@ -193,7 +193,7 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Any:
         host.changes.append(Change((host.utc_ns - START_NS) / S + 3000, restarts_daemon))
         life.run(day[30])
         drained = Agent(
-            read_setting(str(life.config), {"STATE_DIRECTORY": str(life.folder / "state")}), host, life.said.append
+            read_agent_config(str(life.config), {"STATE_DIRECTORY": str(life.folder / "state")}), host, life.said.append
         )
         drained.drain(120.0)
         clock = points(real, "ntpaudit_clock", "severity")
@@ -274,7 +274,7 @@ def test_alarms_are_raised_and_cleared_and_nothing_else_is(month: Any) -> None:
     assert pairs == {
         "unreachable-sources": 2,  # of two hours, and while booting
         "evidence-gap": 3,  # of those two hours, while stopped, and while booting; asleep there is no log to prove
-        "stale-compare": 2,  # chronyd could not reach its servers either; and it was dead for a day
+        "daemon-stale": 2,  # chronyd could not reach its servers either; and it was dead for a day
         "offset-out": 5,  # back by an hour, forward by a day, adrift, set while no agent watched, and in 1970
         "offset-high": 4,  # adrift, before it is out; and on the way back from an hour, a day and 2.5 s
         "unmeasured": 1,  # while booting; after the sleep the poll comes first
@@ -345,11 +345,11 @@ def test_what_servers_said_is_kept_when_the_agent_is_told_to_end(tmp_path: Path)
     asked = []
 
     def end_at_once(plan: Any, update: Any, voice: Any) -> None:
-        SimulatedHost.ask(host, plan, update, voice)
+        SimulatedHost.poll(host, plan, update, voice)
         asked.append(host.utc_ns)
         host.ends.append(signal.SIGTERM)
 
-    host.ask = end_at_once  # type: ignore[method-assign]
+    host.poll = end_at_once  # type: ignore[method-assign]
     life.run(HOUR_S)
     assert [audit.kind for audit in life.audits()].count("network") == len(asked) == 1
 
@@ -392,20 +392,20 @@ def test_what_was_seen_and_not_judged_is_judged_at_the_next_start(tmp_path: Path
     life = Life(tmp_path, host, "http://127.0.0.1:9")
     life.run(900.0)
     count = len(life.audits())
-    ledger = Ledger(str(tmp_path / "state" / "history.sqlite3"), life.said.append)
-    plan = read_setting(str(life.config), {}).plan
+    store = StateStore(str(tmp_path / "state" / "history.sqlite3"), life.said.append)
+    plan = read_agent_config(str(life.config), {}).plan
     kept = []
     for _ in range(2):  # the last moments of one boot, and the first of the next
-        host.ask(plan, lambda change: None, Voice(life.said.append))
+        host.poll(plan, lambda change: None, Voice(life.said.append))
         observation = host.wait(0.0).observation
         assert observation is not None
-        kept.append(ledger.keep_observation(observation, "network"))
+        kept.append(store.keep_observation(observation, "network"))
         host.reboot()
     host.boot -= 1  # the second is of the boot that goes on
     host.pass_time(60 * S)
     if tripped:
-        ledger.save("taking_up", kept[0])
-    ledger.close()
+        store.save("taking_up", kept[0])
+    store.close()
     life.run(960.0 + 200.0)
     with life.database as connection:
         assert connection.execute("SELECT COUNT(*) FROM audits WHERE record IS NULL").fetchone() == (int(tripped),)

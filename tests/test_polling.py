@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from ntpaudit.core.ntp.rate_limit import Memories, Memory, Moment
+from ntpaudit.core.ntp.rate_limit import Instant, ServerState, ServerStates
 from ntpaudit.core.ntp.sources import POOL_DOMAIN, parse_source, region
 from ntpaudit.core.observation import Failure, SourceObservation
-from ntpaudit.polling import Manner, Survey
+from ntpaudit.polling import PollRound, QueryOptions
 from ntpaudit.probes.clock import SystemClock
 
 DAY_NS = 86_400 * 10**9
-NOW = Moment("boot", 100 * DAY_NS, 1_800_000_000 * 10**9)
+NOW = Instant("boot", 100 * DAY_NS, 1_800_000_000 * 10**9)
 LOOKUP_S = 0.4
 
 
@@ -35,12 +35,12 @@ class Voice:
 class Store:
     """What is remembered, whether it is held at this moment, and the names that were looked up while it was."""
 
-    def __init__(self, memories: Memories | None = None) -> None:
-        self.memories = memories or {}
+    def __init__(self, states: ServerStates | None = None) -> None:
+        self.memories = states or {}
         self.is_held = False
         self.held_up_by: list[str] = []
 
-    def update(self, change: Callable[[Memories], Memories]) -> None:
+    def update(self, change: Callable[[ServerStates], ServerStates]) -> None:
         """Hold the memories while they are changed, as the agent's ledger does."""
         self.is_held = True
         self.memories |= change(dict(self.memories))
@@ -71,7 +71,7 @@ def lookups(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_nobody_is_held_up_while_a_larger_zone_is_looked_up(store: Store, lookups: list[str]) -> None:
     """P7: a country without a zone leads to its continent, before what is remembered is locked for the decision."""
     voice = Voice()
-    [observation] = Survey([region("nl")], Manner(), voice).ask(SystemClock(), NOW, store.update)
+    [observation] = PollRound([region("nl")], QueryOptions(), voice).poll(SystemClock(), NOW, store.update)
     assert isinstance(observation.outcome, Failure)
     assert observation.outcome.reason == "name-unknown"
     assert "0.europe.pool.ntp.org" in lookups
@@ -82,28 +82,28 @@ def test_nobody_is_held_up_while_a_larger_zone_is_looked_up(store: Store, lookup
 def test_a_zone_that_does_not_answer_in_time_has_no_fallback(lookups: list[str]) -> None:
     """P7: only where the zone is known to have no server is the larger one asked."""
     store, voice = Store(), Voice()
-    survey = Survey([region("nl")], Manner(timeout_s=LOOKUP_S / 4), voice)
-    [observation] = survey.ask(SystemClock(), NOW, store.update)
+    survey = PollRound([region("nl")], QueryOptions(timeout_s=LOOKUP_S / 4), voice)
+    [observation] = survey.poll(SystemClock(), NOW, store.update)
     assert isinstance(observation.outcome, Failure)
     assert observation.outcome.reason == "name-timeout"
     assert not any("europe" in name for name in lookups)
     assert voice.notes == []
 
 
-def hold_back(manner: Manner) -> tuple[SourceObservation, list[str]]:
+def hold_back(options: QueryOptions) -> tuple[SourceObservation, list[str]]:
     """Survey a server that was asked a second ago."""
     voice, asked = Voice(), NOW._replace(boottime_ns=NOW.boottime_ns - 10**9)
-    store = Store({"192.0.2.1 123": Memory(asked)})
-    [observation] = Survey([parse_source("192.0.2.1")], manner, voice).ask(SystemClock(), NOW, store.update)
+    store = Store({"192.0.2.1 123": ServerState(asked)})
+    [observation] = PollRound([parse_source("192.0.2.1")], options, voice).poll(SystemClock(), NOW, store.update)
     return observation, voice.notes
 
 
 def test_a_hint_is_told_only_where_it_can_be_followed() -> None:
     """An agent has no option that asks at once, so it speaks of none."""
-    observation, notes = hold_back(Manner())
+    observation, notes = hold_back(QueryOptions())
     assert notes == ["192.0.2.1 is not asked (interval): may be asked again in 14 s"]
-    assert observation.outcome == Failure("backed-off", "interval", "may be asked again in 14 s")
-    assert hold_back(Manner(hint="--force asks now"))[1] == [f"{notes[0]}; --force asks now"]
+    assert observation.outcome == Failure("skipped", "interval", "may be asked again in 14 s")
+    assert hold_back(QueryOptions(hint="--force asks now"))[1] == [f"{notes[0]}; --force asks now"]
 
 
 def test_who_was_not_asked_for_two_weeks_is_forgotten() -> None:
@@ -112,13 +112,13 @@ def test_who_was_not_asked_for_two_weeks_is_forgotten() -> None:
     recent, old = moments
     store = Store(
         {
-            "192.0.2.1 123": Memory(old, zone="pool.ntp.org", slot=1, named=old),
-            "192.0.2.2 123": Memory(recent, zone="pool.ntp.org", slot=1, named=recent),
-            "192.0.2.3 123": Memory(old, kiss="DENY", kissed=recent),
-            "192.0.2.4 123": Memory(old, rates=3, kiss="RATE", kissed=old),
-            POOL_DOMAIN: Memory(old),
+            "192.0.2.1 123": ServerState(old, zone="pool.ntp.org", slot=1, last_resolved=old),
+            "192.0.2.2 123": ServerState(recent, zone="pool.ntp.org", slot=1, last_resolved=recent),
+            "192.0.2.3 123": ServerState(old, kod="DENY", kod_at=recent),
+            "192.0.2.4 123": ServerState(old, rate_kods=3, kod="RATE", kod_at=old),
+            POOL_DOMAIN: ServerState(old),
         }
     )
-    Survey([], Manner(), Voice()).ask(SystemClock(), NOW, store.update)
-    forgotten = {endpoint for endpoint, memory in store.memories.items() if memory == Memory()}
+    PollRound([], QueryOptions(), Voice()).poll(SystemClock(), NOW, store.update)
+    forgotten = {endpoint for endpoint, memory in store.memories.items() if memory == ServerState()}
     assert forgotten == {"192.0.2.1 123", "192.0.2.4 123"}

@@ -6,31 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from ntpaudit.audit_cycle import Rounds, Ways
+from ntpaudit.audit_cycle import AuditCycle, CycleConfig
 from ntpaudit.config.schema import HistoryConfig
 from ntpaudit.core.observation import Observation, SourceObservation
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.store.state import Ledger
+from ntpaudit.store.state import StateStore
 from tests.core.random_agents import LivingHost
 from tests.core.worlds import failed
 from tests.demo.test_simulated_agent import Played
 from tests.histories import TERMS
 
-WAYS = Ways(TERMS, {}, delivers=False, limits=HistoryConfig())
+WAYS = CycleConfig(TERMS, {}, delivers=False, limits=HistoryConfig())
 
 
 class Watched:
     """An agent's rounds over a history, on a host whose clock is known exactly."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.host, self.around, self.ledger = LivingHost(), Played(), ledger
+    def __init__(self, store: StateStore) -> None:
+        self.host, self.around, self.ledger = LivingHost(), Played(), store
         self.begin()
 
     def begin(self) -> None:
         """Start the agent, again."""
         self._see()
-        self.rounds = Rounds(self.ledger, self.around, WAYS, pytest.fail)
+        self.rounds = AuditCycle(self.ledger, self.around, WAYS, pytest.fail)
         self.rounds.begin(WAYS)
 
     def local(self, after_s: float = 60) -> Record:
@@ -65,8 +65,8 @@ class Watched:
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Watched]:
     """An agent that has measured its clock once."""
-    with closing(Ledger(str(tmp_path / "history"), pytest.fail)) as ledger:
-        watched = Watched(ledger)
+    with closing(StateStore(str(tmp_path / "history"), pytest.fail)) as store:
+        watched = Watched(store)
         assert watched.network(0, 1, 2, 3).verdict == "within"
         yield watched
 

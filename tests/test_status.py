@@ -15,10 +15,10 @@ import pytest
 
 from ntpaudit.cli.state import this_host, this_moment
 from ntpaudit.core.clock.drift import Breach, Drift
-from ntpaudit.core.ntp.rate_limit import Moment
+from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Health, Record
-from ntpaudit.core.staleness import AgentState, HostNow, judge_standing
+from ntpaudit.core.staleness import AgentState, HostNow, agent_status
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.probes import service
 from ntpaudit.reports.status import FORMATS, render, render_absence, sentence
@@ -26,9 +26,9 @@ from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.database import open_database
 from ntpaudit.store.history import save_state
 from ntpaudit.store.paths import FILE_NAME
-from ntpaudit.store.queries import find_standing
+from ntpaudit.store.queries import find_status
 from ntpaudit.store.readonly import agent_vouches, open_history
-from ntpaudit.store.state import Claim
+from ntpaudit.store.state import AgentLock
 from tests.command import Ran, ntpaudit
 from tests.histories import MINUTE_NS, World, write
 from tests.records import CASES
@@ -239,7 +239,7 @@ def test_no_agent_is_unknown_and_says_what_to_do(format_name: str, tmp_path: Pat
 @contextmanager
 def held(folder: Path, *, is_known: bool = True) -> Iterator[None]:
     """Hold the state folder as an agent that runs does; one that has just begun has not said yet who it is."""
-    claim = Claim(str(folder / "state"))
+    claim = AgentLock(str(folder / "state"))
     if is_known:
         claim.vouch()
     yield
@@ -325,7 +325,7 @@ def test_status_is_right_at_every_moment_of_a_start(tmp_path: Path) -> None:
                 assert agent.poll() is None, (tmp_path / "log").read_text()
                 runs = agent_vouches(file)
                 with open_history(file) as history:
-                    found = find_standing(history, lambda runs=runs: this_host(runs))  # type: ignore[misc]
+                    found = find_status(history, lambda runs=runs: this_host(runs))  # type: ignore[misc]
                 assert found is not None
                 standing, _ = found
                 boots.append(standing.record.host.boot_id)
@@ -405,11 +405,11 @@ def test_sources_are_those_of_an_audit_that_polled_them(tmp_path: Path) -> None:
         "SELECT id, record FROM audits WHERE kind = 'network' ORDER BY id DESC LIMIT 1"
     ).fetchone()
     resting = json.loads(unpack_text(value))
-    resting["sources"] = [source | {"status": "backed-off", "reason": "interval"} for source in resting["sources"]]
+    resting["sources"] = [source | {"status": "skipped", "reason": "interval"} for source in resting["sources"]]
     connection.execute("UPDATE audits SET record = ? WHERE id = ?", (json.dumps(resting), audit_id))
     ran = status(state=tmp_path)
     assert "polled 7 min before; the replies:" in said(ran)
-    assert "backed-off" not in ran.out
+    assert "skipped" not in ran.out
     connection.execute("UPDATE audits SET record = ? WHERE kind = 'network'", (json.dumps(resting),))
     connection.close()
     assert "polled no server lately: each must first rest for its interval" in said(status(state=tmp_path))
@@ -427,8 +427,8 @@ def test_all_of_it_refers_to_one_moment(tmp_path: Path) -> None:
         for _ in range(2)
     )
     assert first == second
-    told = judge_standing(LOCAL, OK, AgentState(), after(LOCAL, 3000.0), 1e9)
-    late = judge_standing(LOCAL, OK, AgentState(), after(LOCAL, 9000.0), 1e9)
+    told = agent_status(LOCAL, OK, AgentState(), after(LOCAL, 3000.0), 1e9)
+    late = agent_status(LOCAL, OK, AgentState(), after(LOCAL, 9000.0), 1e9)
     lines = zip(*(render(one, "text", {}).splitlines() for one in (told, late)), strict=True)
     assert [one.split()[0] for one, other in lines if one != other] == ["recorded"]
 
@@ -477,12 +477,12 @@ def test_a_reader_that_leaves_and_a_full_output(tmp_path: Path) -> None:
 
 def standing(record: Record, asked: Record | None = None, age_s: float = 5.0) -> str:
     """Tell a record of so long ago as text, on one line."""
-    return said(render(judge_standing(record, asked, AgentState(), after(record, age_s)), "text", {}))
+    return said(render(agent_status(record, asked, AgentState(), after(record, age_s)), "text", {}))
 
 
 def after(record: Record, age_s: float) -> HostNow:
     """Return the host of a record so much later."""
-    return HostNow(Moment(record.host.boot_id, record.boottime_ns + round(age_s * NS_PER_S), record.host_ns))
+    return HostNow(Instant(record.host.boot_id, record.boottime_ns + round(age_s * NS_PER_S), record.host_ns))
 
 
 OK = CASES["ok, behind"]
@@ -533,7 +533,7 @@ def test_a_forecast_is_counted_from_now() -> None:
     record = LOCAL._replace(drift=DRIFT)
     assert "1 s wrong in 90 min (95 %: not within 30 min); no guarantee" in standing(record, age_s=1800.0)
     now = after(record, 1800.0)
-    told = json.loads(render(judge_standing(record, None, AgentState(), now), "json", {}))
+    told = json.loads(render(agent_status(record, None, AgentState(), now), "json", {}))
     assert told["breach"] == {
         "pessimistic_s": 1800.0,
         "central_s": 5400.0,
@@ -542,9 +542,9 @@ def test_a_forecast_is_counted_from_now() -> None:
         "free_running": False,
         "calibrated": True,
     }
-    assert json.loads(render(judge_standing(OK, None, AgentState(), now), "json", {}))["breach"] is None
-    other = HostNow(Moment("another boot", record.boottime_ns, record.host_ns))  # how old it is cannot be known
-    unknown = judge_standing(record, None, AgentState(), other)
+    assert json.loads(render(agent_status(OK, None, AgentState(), now), "json", {}))["breach"] is None
+    other = HostNow(Instant("another boot", record.boottime_ns, record.host_ns))  # how old it is cannot be known
+    unknown = agent_status(record, None, AgentState(), other)
     assert unknown.doubt is not None
     assert json.loads(render(unknown, "json", {}))["breach"] is None
     assert "forecast" not in said(render(unknown, "text", {}))
@@ -591,7 +591,7 @@ def test_any_record_can_be_told(case: str, format_name: str) -> None:
     """Each outcome is told in each format, fresh and stale, in ASCII and in lines that fit."""
     record = CASES[case]
     for age_s in (1, 10_000):
-        told = judge_standing(record, record, AgentState(), after(record, age_s))
+        told = agent_status(record, record, AgentState(), after(record, age_s))
         text = render(told, format_name, record.to_dict())
         assert text.isascii()
         assert text.endswith("\n")
@@ -605,7 +605,7 @@ def test_any_record_can_be_told(case: str, format_name: str) -> None:
 
 def test_colours_move_nothing() -> None:
     """Coloured or not, the text is the same."""
-    told = judge_standing(OK, OK, AgentState(), after(OK, 0.0))
+    told = agent_status(OK, OK, AgentState(), after(OK, 0.0))
     coloured = render(told, "text", {}, colour=True)
     assert "\x1b[32mOK\x1b[0m" in coloured
     assert re.sub("\x1b\\[[0-9]+m", "", coloured) == render(told, "text", {})

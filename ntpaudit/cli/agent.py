@@ -4,13 +4,13 @@ import os
 
 import click
 
-from ntpaudit.agent import Agent, read_setting
-from ntpaudit.cli.output import StandardError, finish
+from ntpaudit.agent import Agent, read_agent_config
+from ntpaudit.cli.output import StandardError, emit_and_exit
 from ntpaudit.cli.parameters import Parsed
 from ntpaudit.config.schema import find_config
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import parse_span
-from ntpaudit.runtime import System
+from ntpaudit.core.units import parse_duration
+from ntpaudit.runtime import SystemRuntime
 
 EPILOG = """\b
 Examples:
@@ -33,7 +33,7 @@ kept, since then no finding can be confirmed; 64 usage, 75 another agent uses th
 @click.option(
     "--every",
     "every_s",
-    type=Parsed("DURATION", parse_span),
+    type=Parsed("DURATION", parse_duration),
     help="With --once: how often this is run, such as 35m; by default as the configuration says.",
 )
 def agent(config_path: str | None, once: bool, every_s: float | None) -> None:
@@ -43,9 +43,9 @@ def agent(config_path: str | None, once: bool, every_s: float | None) -> None:
     """
     if every_s is not None and not (once and every_s > 0):
         raise click.UsageError("--every goes with --once, and is the time between two runs")
-    setting = read_setting(find_config(os.environ) if config_path is None else config_path, os.environ)
+    setting = read_agent_config(find_config(os.environ) if config_path is None else config_path, os.environ)
     note = StandardError().note
-    with System(note, hears=not once) as system:
+    with SystemRuntime(note, handle_signals=not once) as system:
         one = Agent(setting, system, note, every_s)
         if not once:
             one.run()
@@ -53,5 +53,5 @@ def agent(config_path: str | None, once: bool, every_s: float | None) -> None:
         record = one.once()
     if one.unkept is not None:
         note(one.unkept)
-        finish(record, "text", least=Severity.UNKNOWN)
-    finish(record, "text")
+        emit_and_exit(record, "text", least=Severity.UNKNOWN)
+    emit_and_exit(record, "text")

@@ -5,15 +5,15 @@ import os
 import click
 
 from ntpaudit import __version__, audit
-from ntpaudit.cli.output import StandardError, finish, format_option
+from ntpaudit.cli.output import StandardError, emit_and_exit, format_option
 from ntpaudit.cli.parameters import Parsed
 from ntpaudit.config.schema import Config, choose_profile, find_config, load_config
 from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Source, doubtful_port, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.record import Labels
-from ntpaudit.core.units import parse_span
+from ntpaudit.core.units import parse_duration
 from ntpaudit.errors import ConfigError
-from ntpaudit.polling import Manner
+from ntpaudit.polling import QueryOptions
 from ntpaudit.probes.clock import SystemClock
 from ntpaudit.store.notebook import Notebook
 from ntpaudit.store.paths import FILE_NAME, state_folder
@@ -37,12 +37,12 @@ Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (not measured), 64 usage, 78
 """
 
 
-_SPAN = Parsed("DURATION", parse_span)
+_SPAN = Parsed("DURATION", parse_duration)
 
 
 def _timeout(text: str) -> float:
     """Read the timeout; ValueError where it is not from 1 ms to 60 s."""
-    seconds = parse_span(text)
+    seconds = parse_duration(text)
     if not 0.001 <= seconds <= 60:
         raise ValueError("the timeout is from 1ms to 60s")
     return seconds
@@ -119,10 +119,10 @@ def check(
         sources=sources,
         profile=judged_by,
         labels=Labels(__version__, config.sha256, config.host.site, config.host.env),
-        manner=Manner(samples, timeout, force, "--force asks now"),
-        from_host=from_host,
+        options=QueryOptions(samples, timeout, force, "--force asks now"),
+        from_local_daemon=from_host,
         host_name=config.host.name,
-        keep=record,
+        persist=record,
         max_drift_ppm=config.host.max_drift_ppm,
     )
     notebook = Notebook(os.path.join(state_folder(os.environ), FILE_NAME), voice.note)
@@ -133,4 +133,4 @@ def check(
     unreachable = [source.name for source in result.sources if source.status == "unreachable"]
     for hint in filter(None, map(doubtful_port, unreachable)):
         voice.note(hint)
-    finish(result, format_name, output)
+    emit_and_exit(result, format_name, output)

@@ -8,7 +8,7 @@ import click
 
 from ntpaudit.cli.output import StandardError
 from ntpaudit.cli.parameters import Parsed
-from ntpaudit.cli.stream import tell
+from ntpaudit.cli.stream import write_parts
 from ntpaudit.config.schema import (
     SYSTEM_FILE,
     Config,
@@ -21,7 +21,7 @@ from ntpaudit.config.schema import (
 )
 from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Pool, Server, Source, doubtful_port, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES, Severity
-from ntpaudit.core.units import plural, span
+from ntpaudit.core.units import format_duration, plural
 from ntpaudit.errors import ConfigError
 
 ENOUGH = 4
@@ -154,7 +154,7 @@ def init(
     voice = StandardError()
     _warn_of_ports(servers)
     if output == "-":
-        tell([text])
+        write_parts([text])
     else:
         _write(output or _place(os.environ), text, force=force)
     if is_proposal:
@@ -192,7 +192,7 @@ def _write(path: str, text: str, *, force: bool) -> None:
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
     option = "" if path == find_config(os.environ) else f" --config {path}"
     start = service.start() if path == SYSTEM_FILE else f"ntpaudit agent{option}"
-    tell([f"wrote {path}\nlook at it, then: ntpaudit check{option}; {start}\n"])
+    write_parts([f"wrote {path}\nlook at it, then: ntpaudit check{option}; {start}\n"])
 
 
 def _too_few(servers: Sequence[Source], *, pools: bool, from_host: bool) -> str | None:
@@ -229,12 +229,12 @@ def check(file: str | None, config_path: str | None) -> None:
     Without FILE the one in use is checked. The token and the certificates that it names must be readable too. No server
     and no output is tried: `ntpaudit agent --once` does that.
     """
-    from ntpaudit.agent import read_setting
+    from ntpaudit.agent import read_agent_config
     from ntpaudit.config.text import describe_token
 
     path = _find(_named(file, config_path))
     try:
-        found = read_setting(path, os.environ).config
+        found = read_agent_config(path, os.environ).config
         if found.influxdb is not None and found.influxdb.ca_file is not None:
             _check_authority(found.influxdb.ca_file)
     except ConfigError as error:
@@ -247,7 +247,7 @@ def check(file: str | None, config_path: str | None) -> None:
     outputs = _outputs(found)
     also = f", {', '.join(outputs)}" if outputs else ""
     tried = "servers" if found.influxdb is None and not outputs else "servers and outputs"
-    tell([f"ok: {path}: {_summary(found)}{token}{also}; {tried} were not tried\n"])
+    write_parts([f"ok: {path}: {_summary(found)}{token}{also}; {tried} were not tried\n"])
 
 
 @config.command(epilog=SHOW_EPILOG)
@@ -265,10 +265,10 @@ def show(file: str | None, config_path: str | None, format_name: str) -> None:
     path = find_config(os.environ) if file is None else file
     found = with_environment(Config() if path is None else load_config(path), os.environ)
     if format_name == "json":
-        tell([show_json(found, os.environ)])
+        write_parts([show_json(found, os.environ)])
     else:
         written = {} if path is None else load_tables(path)
-        tell([f"# in force: {path or 'defaults, there is no file'}\n\n", show_toml(found, os.environ, written)])
+        write_parts([f"# in force: {path or 'defaults, there is no file'}\n\n", show_toml(found, os.environ, written)])
 
 
 def _check_authority(path: str) -> None:
@@ -298,10 +298,10 @@ def _summary(found: Config) -> str:
     pools = [source.zone for source in named if isinstance(source, Pool) and source.is_public]
     asked = [plural(len(named) - len(pools), "server")] if len(named) > len(pools) else []
     asked += ["this host's own servers"] if found.sources.from_host else []
-    asked = [f"{' and '.join(asked)} every {span(found.schedule.network_s)}"] if asked else []
-    asked += [f"{' and '.join(pools)} every {span(found.schedule.pool_s)}"] if pools else []
+    asked = [f"{' and '.join(asked)} every {format_duration(found.schedule.network_s)}"] if asked else []
+    asked += [f"{' and '.join(pools)} every {format_duration(found.schedule.pool_s)}"] if pools else []
     profile = found.profile
-    tolerances = f"{span(profile.warning_s)}, {span(profile.critical_s)}"
+    tolerances = f"{format_duration(profile.warning_s)}, {format_duration(profile.critical_s)}"
     parts = [
         f"asks {', '.join(asked)}",
         f"profile {profile.name} ({tolerances})",
@@ -314,7 +314,7 @@ def _summary(found: Config) -> str:
 
 def _outputs(found: Config) -> list[str]:
     """Name every other output that an agent would write to."""
-    tell = found.tell
+    tell = found.outputs
     named = [f"{name} {value}" for name, value in tell._asdict().items() if value is not None and name != "journal"]
     journal = {True: ["journal"], False: [], None: ["journal where systemd runs the agent"]}[tell.journal]
     return named + journal

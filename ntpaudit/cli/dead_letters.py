@@ -9,7 +9,7 @@ import click
 
 from ntpaudit.cli.output import StandardError, page_width
 from ntpaudit.cli.state import history_path, read_config
-from ntpaudit.cli.stream import tell
+from ntpaudit.cli.stream import write_parts
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import format_utc, plural
 from ntpaudit.errors import StoreError
@@ -72,7 +72,7 @@ def list_(format_name: str, config_path: str | None) -> None:
     path = history_path(read_config(config_path), by_agent=True)
     with _exit_on_failure(), open_history(path) as connection:
         render = _json if format_name == "json" else _table
-        tell(render(read_dead_letters(connection)))
+        write_parts(render(read_dead_letters(connection)))
 
 
 @dead_letters.command(epilog=EPILOG)
@@ -85,9 +85,9 @@ def resend(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
 
     done = _change(ids, is_all, config_path, store.resend)
     click.echo(f"{plural(done.sent, 'record')} put back into the outbox")
-    if done.undated:
-        its = "its" if done.undated == 1 else "their"
-        StandardError().note(f"{plural(done.undated, 'dead letter')} cannot be sent: {its} time is not known")
+    if done.unstamped:
+        its = "its" if done.unstamped == 1 else "their"
+        StandardError().note(f"{plural(done.unstamped, 'dead letter')} cannot be sent: {its} time is not known")
     if done.damaged:
         those = plural(done.damaged, "dead letter")
         StandardError().note(f"{those} cannot be sent: damaged in the history; drop what `list` shows as damaged")
@@ -141,20 +141,20 @@ def _exit_on_failure() -> Iterator[None]:
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
 
 
-def _table(letters: "Iterator[DeadLetter]") -> Iterator[str]:
+def _table(entries: "Iterator[DeadLetter]") -> Iterator[str]:
     """Write dead letters as a table."""
-    first = next(letters, None)
+    first = next(entries, None)
     if first is None:
         yield "no dead letters\n"
         return
     yield f"{'id':>8}  {'time':20}  reason\n"
     yield _row(first)
-    yield from map(_row, letters)
+    yield from map(_row, entries)
 
 
-def _row(letter: "DeadLetter") -> str:
+def _row(entry: "DeadLetter") -> str:
     """Write one dead letter in a line, in as many as its reason takes on a narrow terminal."""
-    start, reason = f"{letter.id:>8}  {_time(letter) or 'unknown':20}  ", one_line(letter.reason)
+    start, reason = f"{entry.id:>8}  {_time(entry) or 'unknown':20}  ", one_line(entry.reason)
     if (width := page_width()) is None:
         return f"{start}{reason}\n"
     from textwrap import wrap
@@ -163,15 +163,15 @@ def _row(letter: "DeadLetter") -> str:
     return start + f"\n{' ' * len(start)}".join(lines) + "\n"
 
 
-def _json(letters: "Iterator[DeadLetter]") -> Iterator[str]:
+def _json(entries: "Iterator[DeadLetter]") -> Iterator[str]:
     """Write dead letters as JSON Lines."""
-    for letter in letters:
-        data = {"schema": SCHEMA, "id": letter.id, "utc": None, "reason": letter.reason, "lines": letter.lines}
-        if letter.stamp_ns is not None:
-            data["utc"] = format_utc(letter.stamp_ns)
+    for entry in entries:
+        data = {"schema": SCHEMA, "id": entry.id, "utc": None, "reason": entry.reason, "lines": entry.lines}
+        if entry.stamp_ns is not None:
+            data["utc"] = format_utc(entry.stamp_ns)
         yield json.dumps(data, ensure_ascii=False) + "\n"
 
 
-def _time(letter: "DeadLetter") -> str:
+def _time(entry: "DeadLetter") -> str:
     """Write the time of a record to the second."""
-    return "" if letter.stamp_ns is None else f"{format_utc(letter.stamp_ns)[:19]}Z"
+    return "" if entry.stamp_ns is None else f"{format_utc(entry.stamp_ns)[:19]}Z"

@@ -15,25 +15,25 @@ from click.core import ParameterSource
 from ntpaudit import __version__, audit
 from ntpaudit.cli.output import (
     StandardError,
-    finish,
+    emit_and_exit,
     format_option,
     page_width,
     terminal_size,
     wants_colour,
 )
-from ntpaudit.cli.parameters import Ago, Parsed, parse_hours, parse_time, refuse_empty, resolve
-from ntpaudit.cli.stream import tell
-from ntpaudit.core.ntp.rate_limit import Memories
+from ntpaudit.cli.parameters import Parsed, RelativeTime, parse_hours, parse_time, refuse_empty, resolve
+from ntpaudit.cli.stream import write_parts
+from ntpaudit.core.ntp.rate_limit import ServerStates
 from ntpaudit.core.ntp.sources import Server
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Severity
 from ntpaudit.core.record import Labels, conclude
 from ntpaudit.core.units import NS_PER_S, format_utc
-from ntpaudit.errors import ReadError, StoreError, TellError
+from ntpaudit.errors import OutputError, ReadError, StoreError
 
 if TYPE_CHECKING:
     from ntpaudit.config.schema import InfluxConfig, Language
     from ntpaudit.core.fleet.model import Snapshot
-    from ntpaudit.demo.scenario import Story
+    from ntpaudit.demo.scenario import Scenario
 
 EPILOG = """\b
 Examples:
@@ -69,10 +69,10 @@ TIMEOUT_S = 30.0
 """A database under full load may take so long for a batch."""
 
 
-class Wish(NamedTuple):
+class DemoOptions(NamedTuple):
     """What was asked for. `until_ns` None is the present; `read_url` None is the URL that is written to."""
 
-    story: "Story"
+    story: "Scenario"
     udp: bool
     until_ns: int | None
     follow: bool
@@ -86,7 +86,7 @@ class Wish(NamedTuple):
         return self.influx if self.influx is None or self.read_url is None else self.influx._replace(url=self.read_url)
 
 
-class Place(NamedTuple):
+class TargetDatabase(NamedTuple):
     """A database as it was found: in which language it is read, and until when it knows hosts of a demonstration.
 
     `unreadable` says why it cannot be read, if that is so.
@@ -97,7 +97,7 @@ class Place(NamedTuple):
     unreadable: str | None = None
 
 
-def forget(change: Callable[[Memories], Memories]) -> None:
+def forget(change: Callable[[ServerStates], ServerStates]) -> None:
     """Remember nothing."""
     change({})
 
@@ -129,7 +129,7 @@ def demo(
     hosts: int,
     hours: float,
     seed: int,
-    until: Ago | int | None,
+    until: RelativeTime | int | None,
     follow: bool,
     influx_url: str | None,
     read_url: str | None,
@@ -163,14 +163,14 @@ def demo(
         raise click.UsageError("--follow goes without --until: it goes on from now")
     if influx_url is not None and store_path is not None:
         raise click.UsageError("--store goes without --influx-url: points go to one place")
-    from ntpaudit.demo.scenario import write_story
+    from ntpaudit.demo.scenario import build_scenario
 
     now_ns = time.time_ns()
     until_ns = None if until is None else resolve(until, now_ns)
     if until_ns is not None and until_ns > now_ns:
         raise click.UsageError("--until lies ahead: a history ends now, or earlier")
-    wish = Wish(
-        story=write_story(hosts, hours, seed, now_ns if until_ns is None else until_ns),
+    options = DemoOptions(
+        story=build_scenario(hosts, hours, seed, now_ns if until_ns is None else until_ns),
         udp=hosts <= UDP_HOSTS if udp is None else udp,
         until_ns=until_ns,
         follow=follow,
@@ -179,8 +179,8 @@ def demo(
         read_url=None if read_url is None else _url("--read-url", read_url),
     )
     try:
-        show_fleet(wish)
-    except (StoreError, TellError) as error:
+        show_fleet(options)
+    except (StoreError, OutputError) as error:
         StandardError().note(str(error))
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
 
@@ -214,43 +214,50 @@ def show_one_audit(format_name: str) -> None:
         )
         # loopback needs no manners, so nothing is remembered of these servers
         result = conclude(audit.observe(plan, SystemClock(), forget, voice), plan.profile, plan.labels)
-    finish(result, format_name)
+    emit_and_exit(result, format_name)
 
 
-def show_fleet(wish: Wish) -> None:
-    """Simulate a fleet, keep what its agents told, and show what is found in it. Raises StoreError and TellError."""
+def show_fleet(options: DemoOptions) -> None:
+    """Simulate a fleet, keep what its agents told, and show what is found in it. Raises StoreError and OutputError."""
     from ntpaudit.config.schema import read_token
     from ntpaudit.demo.workers import Work, catch_up, follow, gather, live, portions
-    from ntpaudit.demo.writers import StoreOutlet
-    from ntpaudit.fleet.demo_store import EmbeddedStore
+    from ntpaudit.demo.writers import StoreWriter
+    from ntpaudit.fleet.demo_store import DemoStore
 
     voice = StandardError()
     voice.note(FLEET_LABEL)
     _end_as_by_ctrl_c()
-    token = None if wish.influx is None else read_token(wish.influx, os.environ)
-    hosts = len(wish.story.parts)
+    token = None if options.influx is None else read_token(options.influx, os.environ)
+    hosts = len(options.story.hosts)
     with ExitStack() as stack:
-        store = None if wish.influx is not None else stack.enter_context(EmbeddedStore.create(_placed(wish)))
-        outlet = None if store is None else StoreOutlet(store)
-        place = None if wish.reading is None else _look_at(wish.reading, token, wish.story)
-        work = Work(wish.story, wish.udp, wish.influx, token, {} if place is None else _kept(wish, place), wish.follow)
+        store = None if options.influx is not None else stack.enter_context(DemoStore.create(_placed(options)))
+        outlet = None if store is None else StoreWriter(store)
+        place = None if options.reading is None else _look_at(options.reading, token, options.story)
+        work = Work(
+            options.story,
+            options.udp,
+            options.influx,
+            token,
+            {} if place is None else _kept(options, place),
+            options.follow,
+        )
         crew = stack.enter_context(gather(work, len(os.sched_getaffinity(0)), outlet, voice.note))
-        moments = portions(wish.story)
+        moments = portions(options.story)
         with _progress("simulating hosts" if len(moments) == 1 else "days of hosts", hosts * len(moments)) as arrived:
             for moment_ns in moments:
                 live(crew, moment_ns, arrived)
-        end_ns = wish.until_ns
+        end_ns = options.until_ns
         if end_ns is None:
-            end_ns, is_present = catch_up(crew, wish.story, time.time_ns, lambda: _progress("up to now", hosts))
-            wish = wish if is_present else _late(wish, end_ns)
+            end_ns, is_present = catch_up(crew, options.story, time.time_ns, lambda: _progress("up to now", hosts))
+            options = options if is_present else _late(options, end_ns)
         if store is not None:
             store.finish(end_ns)
-        if wish.follow:
-            tell([_seen(wish, place, token, end_ns), _made(wish, place, end_ns)])
+        if options.follow:
+            write_parts([_seen(options, place, token, end_ns), _made(options, place, end_ns)])
             voice.note("goes on in real time, until it is interrupted")
             with _pulse() as reached:
                 follow(crew, time.time_ns, time.sleep, reached)
-    tell([_seen(wish, place, token, end_ns), _made(wish, place, end_ns)])
+    write_parts([_seen(options, place, token, end_ns), _made(options, place, end_ns)])
 
 
 def _end_as_by_ctrl_c() -> None:
@@ -260,13 +267,13 @@ def _end_as_by_ctrl_c() -> None:
             signal.signal(number, signal.default_int_handler)
 
 
-def _late(wish: Wish, end_ns: int) -> Wish:
+def _late(options: DemoOptions, end_ns: int) -> DemoOptions:
     """Tell that hosts do not come to the present, and return what is to be shown then: how they stood at their end."""
     StandardError().note(
-        f"to simulate {len(wish.story.parts)} hosts takes longer here than the time they live: they stay behind the "
+        f"to simulate {len(options.story.hosts)} hosts takes longer here than the time they live: they stay behind the "
         f"present, at {format_utc(end_ns)[:19]}Z; try fewer hosts"
     )
-    return wish if wish.follow else wish._replace(until_ns=end_ns)
+    return options if options.follow else options._replace(until_ns=end_ns)
 
 
 def _database(url: str, bucket: str, org: str) -> "InfluxConfig":
@@ -294,40 +301,40 @@ def _usual_path() -> str:
     return os.path.join(state_folder(os.environ), DEMONSTRATION)
 
 
-def _placed(wish: Wish) -> str:
+def _placed(options: DemoOptions) -> str:
     """Return the file to write. The state folder is ours, and made where missing; any other must be there."""
     from ntpaudit.fleet.demo_store import unwritten
 
-    if wish.store_path == _usual_path():
+    if options.store_path == _usual_path():
         try:
-            os.makedirs(os.path.dirname(wish.store_path), exist_ok=True)
+            os.makedirs(os.path.dirname(options.store_path), exist_ok=True)
         except OSError as error:
-            raise unwritten(wish.store_path, error) from error
-    return wish.store_path
+            raise unwritten(options.store_path, error) from error
+    return options.store_path
 
 
-def _look_at(influx: "InfluxConfig", token: str | None, story: "Story") -> Place:
+def _look_at(influx: "InfluxConfig", token: str | None, scenario: "Scenario") -> TargetDatabase:
     """Find out what a database is, and what it knows of a demonstration."""
     from ntpaudit.demo.database import read_database, recognise, told_before
 
     language = recognise(influx, token)
     try:
         with closing(read_database(influx, token, language)) as reader:
-            return Place(language, told_before(reader, story))
+            return TargetDatabase(language, told_before(reader, scenario))
     except ReadError as error:
-        return Place(language, {}, error.reason)
+        return TargetDatabase(language, {}, error.reason)
 
 
-def _kept(wish: Wish, place: Place) -> Mapping[str, int]:
+def _kept(options: DemoOptions, place: TargetDatabase) -> Mapping[str, int]:
     """Return until when hosts are to be left as the database has them, and tell whoever fills it of what is there."""
-    ours = {part.name for part in wish.story.parts} & place.told_ns.keys()
+    ours = {part.name for part in options.story.hosts} & place.told_ns.keys()
     others = sorted(place.told_ns.keys() - ours)
     if others:
         StandardError().note(
             f"the database holds another demonstration too: {len(others)} hosts that are not in this one, such as "
             f"{others[0]}, will look silent; an empty bucket has none"
         )
-    if ours and wish.until_ns is None:
+    if ours and options.until_ns is None:
         last = format_utc(max(place.told_ns[name] for name in ours))[:19]
         StandardError().note(
             f"the database knows {len(ours)} of these hosts already, until {last}Z: each goes on from there, and its "
@@ -370,64 +377,64 @@ def _pulse() -> Iterator[Callable[[int, int], None]]:
         click.echo("", err=True)
 
 
-def _seen(wish: Wish, place: Place | None, token: str | None, end_ns: int) -> str:
+def _seen(options: DemoOptions, place: TargetDatabase | None, token: str | None, end_ns: int) -> str:
     """Return what `ntpaudit fleet` says of the fleet; of a database that cannot be read only that is said."""
     from ntpaudit.core.fleet.checks import judge_fleet
-    from ntpaudit.core.fleet.model import Terms
+    from ntpaudit.core.fleet.model import FleetPolicy
     from ntpaudit.reports import fleet_text
 
     if place is not None and place.unreadable is not None:
         StandardError().note(f"not shown, for what was written cannot be read: {place.unreadable}")
         return ""
     try:
-        snapshot = _snapshot(wish, place, token, end_ns)
+        snapshot = _snapshot(options, place, token, end_ns)
     except ReadError as error:
         if place is None:
             raise
-        StandardError().note(_unseen(wish, error))
+        StandardError().note(_unseen(options, error))
         return ""
-    fleet = judge_fleet(snapshot, Terms())
+    fleet = judge_fleet(snapshot, FleetPolicy())
     return fleet_text.render(fleet, width=page_width(), colour=wants_colour()) + "\n"
 
 
-def _unseen(wish: Wish, error: ReadError) -> str:
+def _unseen(options: DemoOptions, error: ReadError) -> str:
     """Say of a database that has confirmed all writes that it shows none of them, and why that may be."""
     said = f"everything was delivered, and the database does not show it yet: {error}"
-    if wish.read_url is not None:
+    if options.read_url is not None:
         return said
     return f"{said}; if it cannot be read at this URL, as a relay or a cluster's vminsert, name where with --read-url"
 
 
-def _snapshot(wish: Wish, place: Place | None, token: str | None, end_ns: int) -> "Snapshot":
+def _snapshot(options: DemoOptions, place: TargetDatabase | None, token: str | None, end_ns: int) -> "Snapshot":
     """Read the fleet where it was written. Raises ReadError."""
     from ntpaudit.fleet import open_reader
-    from ntpaudit.fleet.reader import Reach
+    from ntpaudit.fleet.reader import SnapshotOptions
 
-    if wish.reading is None or place is None:
-        with closing(open_reader(path=wish.store_path)) as reader:
-            return reader.snapshot(reader.now_ns(), Reach())
+    if options.reading is None or place is None:
+        with closing(open_reader(path=options.store_path)) as reader:
+            return reader.snapshot(reader.now_ns(), SnapshotOptions())
     from ntpaudit.demo.database import await_fleet, read_database
 
-    with closing(read_database(wish.reading, token, place.language)) as reader:
-        return await_fleet(reader, wish.story, end_ns, wish.until_ns)
+    with closing(read_database(options.reading, token, place.language)) as reader:
+        return await_fleet(reader, options.story, end_ns, options.until_ns)
 
 
-def _made(wish: Wish, place: Place | None, end_ns: int) -> str:
+def _made(options: DemoOptions, place: TargetDatabase | None, end_ns: int) -> str:
     """Say what was made, and where to look next."""
-    story = wish.story
-    sites = len({part.site for part in story.parts})
-    hours = (story.end_ns - story.begin_ns) / NS_PER_S / 3600
-    where = wish.store_path if wish.influx is None else f"{wish.influx.url}, bucket {wish.influx.bucket}"
+    scenario = options.story
+    sites = len({part.site for part in scenario.hosts})
+    hours = (scenario.end_ns - scenario.begin_ns) / NS_PER_S / 3600
+    where = options.store_path if options.influx is None else f"{options.influx.url}, bucket {options.influx.bucket}"
     lines = [
-        f"{len(story.parts)} hosts in {sites} sites, {hours:g} h until {format_utc(end_ns)[:19]}Z, are in {where}",
+        f"{len(scenario.hosts)} hosts in {sites} sites, {hours:g} h until {format_utc(end_ns)[:19]}Z, are in {where}",
         "",
         "Where to look next:",
-        *_commands(story, _options(wish, place)),
+        *_commands(scenario, _options(options, place)),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _options(wish: Wish, place: Place | None) -> str:
+def _options(wish: DemoOptions, place: TargetDatabase | None) -> str:
     """Return by which options `ntpaudit fleet` reads what was made."""
     if wish.influx is None or place is None:
         return "--demo" if wish.store_path == _usual_path() else f"--store {shlex.quote(wish.store_path)}"
@@ -441,10 +448,10 @@ def _options(wish: Wish, place: Place | None) -> str:
     return " ".join(options)
 
 
-def _commands(story: "Story", options: str) -> list[str]:
+def _commands(scenario: "Scenario", options: str) -> list[str]:
     """Return commands that show the fleet, and two of its hosts whose events are hard to order."""
-    wrong = next((part for part in story.parts if part.fault.severity is Severity.CRITICAL), story.parts[0])
-    other = next(part for part in story.parts if part.fault.name == "healthy" and part is not wrong)
+    wrong = next((part for part in scenario.hosts if part.fault.severity is Severity.CRITICAL), scenario.hosts[0])
+    other = next(part for part in scenario.hosts if part.fault.name == "healthy" and part is not wrong)
     return [
         f"  ntpaudit fleet {options} --flagged",
         f"  ntpaudit fleet {options} --html demo.html",

@@ -14,9 +14,9 @@ from click.core import ParameterSource
 
 from ntpaudit import __version__
 from ntpaudit.cli.output import StandardError, page_width, wants_colour
-from ntpaudit.cli.parameters import Ago, Parsed, parse_time, refuse_empty, resolve
+from ntpaudit.cli.parameters import Parsed, RelativeTime, parse_time, refuse_empty, resolve
 from ntpaudit.cli.state import read_config
-from ntpaudit.cli.stream import tell
+from ntpaudit.cli.stream import write_parts
 from ntpaudit.config.schema import (
     LANGUAGES,
     Config,
@@ -30,12 +30,12 @@ from ntpaudit.config.schema import (
     read_inventory,
     with_environment,
 )
-from ntpaudit.core.fleet.model import Fleet, Host, Member, Snapshot, Terms
+from ntpaudit.core.fleet.model import Fleet, FleetPolicy, Host, HostStatus, Snapshot
 from ntpaudit.core.fleet.severity import seen_ns
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import NS_PER_S, format_utc, span
-from ntpaudit.errors import ConfigError, ReadError, TellError
-from ntpaudit.fleet.reader import SKEW_S, Reach, Reader
+from ntpaudit.core.units import NS_PER_S, format_duration, format_utc
+from ntpaudit.errors import ConfigError, OutputError, ReadError
+from ntpaudit.fleet.reader import SKEW_S, Reader, SnapshotOptions
 from ntpaudit.store.paths import state_folder
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ ORDER_FORMATS = ("text", "json")
 
 DEMONSTRATION = "demo.sqlite3"
 
-PATIENCE_S = 2.0
+PROGRESS_AFTER_S = 2.0
 """Who has waited for so long is told for what."""
 
 SPANS = 96
@@ -102,7 +102,7 @@ _READING = (
 )
 
 
-class Reading(NamedTuple):
+class ReadOptions(NamedTuple):
     """What is read, of which moment, and by what it is judged; None is the configuration's, else the default."""
 
     config_path: str | None = None
@@ -112,7 +112,7 @@ class Reading(NamedTuple):
     env: str | None = None
     demo: bool = False
     store: str | None = None
-    at: Ago | int | None = None
+    at: RelativeTime | int | None = None
     look_back: float | None = None
     silent_after: float | None = None
     ambiguity: float | None = None
@@ -126,7 +126,7 @@ class Reading(NamedTuple):
         return self.demo or self.store is not None
 
 
-class Telling(NamedTuple):
+class OutputOptions(NamedTuple):
     """How it is told: which hosts, in which format, and where to."""
 
     format_name: str = "text"
@@ -164,8 +164,8 @@ def _reading_options(command: _Function) -> _Function:
 @click.pass_context
 def fleet(ctx: click.Context, /, **given: Any) -> None:
     """Say how the clocks of all hosts stand: who is wrong, unproven or silent, and what threatens the logs' order."""
-    reading = Reading(**{name: given[name] for name in Reading._fields})
-    telling = Telling(**{name: given[name] for name in Telling._fields})
+    reading = ReadOptions(**{name: given[name] for name in ReadOptions._fields})
+    telling = OutputOptions(**{name: given[name] for name in OutputOptions._fields})
     named = _named(ctx)
     gc.disable()  # what is read has no cycles, and looking for some would take a tenth of the time until the end
     _check_reading(reading)
@@ -177,7 +177,7 @@ def fleet(ctx: click.Context, /, **given: Any) -> None:
         severity = _show(reading, telling)
     except ReadError as error:
         severity = _tell_absence(error, telling)
-    except (ConfigError, TellError, click.UsageError) as error:
+    except (ConfigError, OutputError, click.UsageError) as error:
         severity = _tell_failure(error, telling)
     raise click.exceptions.Exit(severity.exit_status)
 
@@ -188,7 +188,9 @@ def fleet(ctx: click.Context, /, **given: Any) -> None:
 @_reading_options
 @click.option("--format", "format_name", type=click.Choice(ORDER_FORMATS), help="How to say it.  [default: text]")
 @click.pass_obj
-def order(outer: tuple[Reading, Telling], /, host_a: str, host_b: str, format_name: str | None, **given: Any) -> None:
+def order(
+    outer: tuple[ReadOptions, OutputOptions], /, host_a: str, host_b: str, format_name: str | None, **given: Any
+) -> None:
     """Say how close events on two hosts may be stamped, and still be ordered for certain."""
     reading, telling = outer
     reading = reading._replace(**{name: value for name, value in given.items() if value})
@@ -214,7 +216,7 @@ def _named(ctx: click.Context) -> dict[str, str]:
     }
 
 
-def _check_reading(reading: Reading) -> None:
+def _check_reading(reading: ReadOptions) -> None:
     """Refuse to read from two places, or what is named by nothing, such as an empty variable of a shell."""
     words = {name: getattr(reading, name) for name in ("site", "env", "database", "store", "inventory")}
     refuse_empty(config=reading.config_path, **words)
@@ -222,7 +224,7 @@ def _check_reading(reading: Reading) -> None:
         raise click.UsageError("a demonstration is no database: it goes without --url, --language, --database, --env")
 
 
-def _check_telling(telling: Telling, named: Mapping[str, str]) -> None:
+def _check_telling(telling: OutputOptions, named: Mapping[str, str]) -> None:
     """Refuse what cannot be told together."""
     refuse_empty(output=telling.output, html=telling.html)
     if telling.format_name == "nagios" and (telling.flagged or telling.limit):
@@ -237,7 +239,7 @@ def _check_telling(telling: Telling, named: Mapping[str, str]) -> None:
         raise click.UsageError("--html and --output are one and the same: the one would replace the other")
 
 
-def _outer(reading: Reading, telling: Telling, named: Mapping[str, str]) -> tuple[Reading, Telling]:
+def _outer(reading: ReadOptions, telling: OutputOptions, named: Mapping[str, str]) -> tuple[ReadOptions, OutputOptions]:
     """Return what of the options before `order` is about it; the others are refused, for they would do nothing."""
     vain = [word for name, word in named.items() if name not in _OF_ORDER]
     if vain:
@@ -252,10 +254,10 @@ _OF_ORDER = {"config_path", "url", "language", "database", "env", "demo", "store
 }  # fmt: skip
 
 
-def _show(reading: Reading, telling: Telling) -> Severity:
+def _show(reading: ReadOptions, telling: OutputOptions) -> Severity:
     """Read, judge and tell a fleet."""
     from ntpaudit.core.fleet.checks import judge_fleet
-    from ntpaudit.core.fleet.members import narrow
+    from ntpaudit.core.fleet.members import filter_site
 
     config, terms = _settle(reading)
     listed = _inventory(reading, config)
@@ -266,9 +268,9 @@ def _show(reading: Reading, telling: Telling) -> Severity:
         everywhere = reading._replace(site=None) if terms.inventory is not None else reading
         in_full = telling.format_name in ("json", "csv") or telling.html is not None
         snapshot, notes = _read(reader, everywhere, _reach(everywhere, terms)._replace(in_full=in_full))
-        sites = {*snapshot.places.values(), *terms.sites.values(), *(host.site for host in snapshot.hosts)}
+        sites = {*snapshot.sites.values(), *terms.sites.values(), *(host.site for host in snapshot.hosts)}
         if reading.site is not None and terms.inventory is not None:
-            snapshot, terms = narrow(snapshot, terms, reading.site)
+            snapshot, terms = filter_site(snapshot, terms, reading.site)
         judged = judge_fleet(snapshot, terms)
         if not judged.members:
             from ntpaudit.fleet.suggestion import nearest
@@ -282,13 +284,13 @@ def _show(reading: Reading, telling: Telling) -> Severity:
             return judged.severity
         try:
             _put(_page(reader, judged, terms, reading.site, telling.period, source), telling.html)
-        except (ReadError, TellError) as error:  # the verdict was told, and stays what it is
+        except (ReadError, OutputError) as error:  # the verdict was told, and stays what it is
             StandardError().note(f"no page: {error}")
             return max(judged.severity, Severity.UNKNOWN)
     return judged.severity
 
 
-def _order(reading: Reading, host_a: str, host_b: str, format_name: str) -> Severity:
+def _order(reading: ReadOptions, host_a: str, host_b: str, format_name: str) -> Severity:
     """Read two hosts and tell how events on them can be ordered."""
     from ntpaudit.core.fleet.ordering import order as order_of
 
@@ -307,10 +309,10 @@ def _order(reading: Reading, host_a: str, host_b: str, format_name: str) -> Seve
     return severity
 
 
-def _settle(reading: Reading) -> tuple[Config, Terms]:
+def _settle(reading: ReadOptions) -> tuple[Config, FleetPolicy]:
     """Return the configuration, and by what a fleet is judged; a demonstration knows nothing of this host's."""
     config = Config() if reading.is_shown else with_environment(read_config(reading.config_path), os.environ)
-    terms = Terms(
+    terms = FleetPolicy(
         silent_after_s=reading.silent_after or config.fleet.silent_after_s,
         ambiguity_s=reading.ambiguity or config.fleet.ambiguity_s,
         warning_s=config.profile.warning_s,
@@ -322,17 +324,18 @@ def _settle(reading: Reading) -> tuple[Config, Terms]:
     return config, terms
 
 
-def _too_short(look_back_s: float, silent_after_s: float, reading: Reading) -> str:
+def _too_short(look_back_s: float, silent_after_s: float, reading: ReadOptions) -> str:
     """Say that nobody could be found silent, by which of the two spans, and what to give."""
     sought = "--look-back" if reading.look_back is not None else "the default of --look-back"
     silence = "--silent-after" if reading.silent_after is not None else "fleet.silent_after, or its default"
     return (
-        f"a host is silent after {span(silent_after_s)} ({silence}), and its latest point is looked for only "
-        f"{span(look_back_s)} back ({sought}): give --look-back {ceil(silent_after_s / 3600)}h or more"
+        f"a host is silent after {format_duration(silent_after_s)} ({silence}), and its latest point is looked for "
+        "only "
+        f"{format_duration(look_back_s)} back ({sought}): give --look-back {ceil(silent_after_s / 3600)}h or more"
     )
 
 
-def _inventory(reading: Reading, config: Config) -> Inventory | None:
+def _inventory(reading: ReadOptions, config: Config) -> Inventory | None:
     """Return the hosts that should report, if somebody says so."""
     if reading.inventory is None:
         with _locating(reading):
@@ -343,7 +346,7 @@ def _inventory(reading: Reading, config: Config) -> Inventory | None:
         raise click.UsageError(str(error).replace("fleet.inventory", "--inventory")) from error
 
 
-def _open(reading: Reading, config: Config) -> tuple[Reader, str]:
+def _open(reading: ReadOptions, config: Config) -> tuple[Reader, str]:
     """Open what is to be read, and say what it is."""
     from ntpaudit.fleet import open_reader
 
@@ -360,7 +363,7 @@ def _open(reading: Reading, config: Config) -> tuple[Reader, str]:
     return open_reader(**place._asdict(), keys=_keys(reading, config)), source
 
 
-def _keys(reading: Reading, config: Config) -> dict[str, str]:
+def _keys(reading: ReadOptions, config: Config) -> dict[str, str]:
     """Return what whoever called the command calls the words that say where it reads."""
     if reading.url is not None:
         return {"url": "--url", "language": "--language", "database": "--database"}
@@ -375,7 +378,7 @@ def _keys(reading: Reading, config: Config) -> dict[str, str]:
     }
 
 
-def _command(reading: Reading) -> str:
+def _command(reading: ReadOptions) -> str:
     """Return the command that shows all of what was read."""
     words = ["ntpaudit", "fleet", *(["--demo"] if reading.demo else [])]
     for name in ("store", "url", "language", "database", "env"):
@@ -385,7 +388,7 @@ def _command(reading: Reading) -> str:
 
 
 @contextmanager
-def _locating(reading: Reading) -> Iterator[None]:
+def _locating(reading: ReadOptions) -> Iterator[None]:
     """Say of an error about a key in which file it stands, and in which line."""
     try:
         yield
@@ -394,18 +397,18 @@ def _locating(reading: Reading) -> Iterator[None]:
         raise (error if path is None else locate(error, path)) from error
 
 
-def _reach(reading: Reading, terms: Terms) -> Reach:
+def _reach(reading: ReadOptions, terms: FleetPolicy) -> SnapshotOptions:
     """Return how far to look."""
-    usual = Reach()
+    usual = SnapshotOptions()
     return usual._replace(
         site=reading.site,
         look_back_s=reading.look_back or usual.look_back_s,
-        before_s=reading.before or usual.before_s,
+        baseline_s=reading.before or usual.baseline_s,
         silent_after_s=terms.silent_after_s,
     )
 
 
-def _read(reader: Reader, reading: Reading, reach: Reach) -> tuple[Snapshot, list[str]]:
+def _read(reader: Reader, reading: ReadOptions, reach: SnapshotOptions) -> tuple[Snapshot, list[str]]:
     """Read every host as of the moment asked for, and say what of the reading itself bears on that, also at once."""
     with _patience("reading every host"):
         now_ns = reader.now_ns()
@@ -420,14 +423,15 @@ def _read(reader: Reader, reading: Reading, reach: Reach) -> tuple[Snapshot, lis
         return reader.snapshot(at_ns, reach), notes
 
 
-def _notes(reader: Reader, reading: Reading) -> list[str]:
+def _notes(reader: Reader, reading: ReadOptions) -> list[str]:
     """Say by which of two clocks that differ the present was told; which of them is wrong, nobody knows here."""
     skew_s = reader.skew_s() or 0.0
     if isinstance(reading.at, int) or abs(skew_s) <= SKEW_S:
         return []
     way = "behind" if skew_s > 0 else "ahead of"
     return [
-        f"the clock of this machine is {span(abs(skew_s))} {way} that of the database, by which is judged who is "
+        f"the clock of this machine is {format_duration(abs(skew_s))} {way} that of the database, by which is judged "
+        "who is "
         "silent, and which may be the wrong one: audit both, with `ntpaudit check`"
     ]
 
@@ -437,7 +441,7 @@ def _too_late(end_ns: int) -> str:
     return f"--at is later than the demonstration, which ends at {format_utc(end_ns)[:19]}Z; '2h ago' counts from there"
 
 
-def _find(snapshot: Snapshot, name: str, terms: Terms, source: str, command: str) -> Host:
+def _find(snapshot: Snapshot, name: str, terms: FleetPolicy, source: str, command: str) -> Host:
     """Return a host that reports. ReadError where it does not."""
     known = {host.name: host for host in snapshot.hosts}
     host = known.get(name)
@@ -447,7 +451,7 @@ def _find(snapshot: Snapshot, name: str, terms: Terms, source: str, command: str
         near = nearest(name, known)
         guess = f"did you mean {near}?" if near else f"see `{command}` for the hosts there are"
         raise ReadError(f"{source} has no point of a host {name} in the time that was looked back on", guess)
-    if name in (clash.name for clash in snapshot.clashes):
+    if name in (duplicate.name for duplicate in snapshot.duplicate_hosts):
         raise ReadError(
             f"several machines report as {name}: nothing said of it is of one clock",
             "give each of them a name of its own: host.name in its configuration",
@@ -455,21 +459,21 @@ def _find(snapshot: Snapshot, name: str, terms: Terms, source: str, command: str
     silent_s = (snapshot.now_ns - seen_ns(host, snapshot)) / NS_PER_S
     if not silent_s <= terms.silent_after_s:
         raise ReadError(
-            f"{name} has been silent for {span(silent_s)}: nothing is known of its clock now",
+            f"{name} has been silent for {format_duration(silent_s)}: nothing is known of its clock now",
             f"ask for a time at which it reported, such as --at '{silent_s / 60 + 1:.0f}m ago'",
         )
     return host
 
 
-def _page(reader: Reader, judged: Fleet, terms: Terms, site: str | None, period_s: float, source: str) -> str:
+def _page(reader: Reader, judged: Fleet, terms: FleetPolicy, site: str | None, period_s: float, source: str) -> str:
     """Read how the fleet and its worst hosts fared, and write the page."""
     from ntpaudit.reports.fleet_page import MOST_COURSES, render
 
     begin_ns = judged.now_ns - round(period_s * NS_PER_S)
     worst = [one.name for one in judged.members if one.host is not None][:MOST_COURSES]
-    with _patience(f"reading how {len(worst)} hosts fared over {span(period_s)}"):
-        courses = reader.courses(worst, begin_ns, judged.now_ns, SPANS)
-    with _patience(f"reading how the fleet fared over {span(period_s)}"):
+    with _patience(f"reading how {len(worst)} hosts fared over {format_duration(period_s)}"):
+        courses = reader.host_series(worst, begin_ns, judged.now_ns, SPANS)
+    with _patience(f"reading how the fleet fared over {format_duration(period_s)}"):
         tallies = reader.tallies(begin_ns, judged.now_ns, SPANS, site)
     steps = reader.steps(begin_ns, judged.now_ns, site)
     return render(
@@ -477,7 +481,7 @@ def _page(reader: Reader, judged: Fleet, terms: Terms, site: str | None, period_
     )
 
 
-def _render(judged: Fleet, telling: Telling, notes: Sequence[str]) -> str:
+def _render(judged: Fleet, telling: OutputOptions, notes: Sequence[str]) -> str:
     """Write the fleet in the format asked for; whoever sees no standard error finds the notes in it."""
     from ntpaudit.reports import fleet_csv, fleet_json, fleet_nagios, fleet_text
 
@@ -493,7 +497,7 @@ def _render(judged: Fleet, telling: Telling, notes: Sequence[str]) -> str:
     return fleet_text.render(judged, shown, is_flagged=telling.flagged, width=width, colour=_colours(telling.output))
 
 
-def _chosen(members: Sequence[Member], telling: Telling) -> Sequence[Member] | None:
+def _chosen(members: Sequence[HostStatus], telling: OutputOptions) -> Sequence[HostStatus] | None:
     """Return the hosts to show; None leaves it to the format."""
     from ntpaudit.reports.fleet_summary import flagged
 
@@ -512,7 +516,7 @@ def _render_order(found: "Order", hosts: Sequence[Host], now_ns: int, severity: 
     return fleet_text.render_order(found, estimates, now_ns, severity, width=page_width(), colour=wants_colour())
 
 
-def _tell_absence(error: ReadError, telling: Telling, *, is_order: bool = False) -> Severity:
+def _tell_absence(error: ReadError, telling: OutputOptions, *, is_order: bool = False) -> Severity:
     """Say that nothing could be read, in the format asked for; beside a table or a page, which have no place for it."""
     from ntpaudit.reports import fleet_json, fleet_nagios, fleet_text
 
@@ -530,22 +534,22 @@ def _tell_absence(error: ReadError, telling: Telling, *, is_order: bool = False)
             return Severity.UNKNOWN  # a table that was written before stays
     try:
         _put(text, telling.output)
-    except TellError as unwritten:
+    except OutputError as unwritten:
         return _tell_failure(unwritten, telling)
     return Severity.UNKNOWN
 
 
-def _tell_failure(error: Exception, telling: Telling) -> Severity:
+def _tell_failure(error: Exception, telling: OutputOptions) -> Severity:
     """Say what is wrong with the call, or with a file; whoever waits for a plugin's line looks at nothing else."""
     if telling.format_name == "nagios":
         from ntpaudit.reports import fleet_nagios
 
         text = fleet_nagios.render_absence(error.message if isinstance(error, click.UsageError) else str(error))
         try:
-            _put(text, None if isinstance(error, TellError) else telling.output)
-        except TellError:
+            _put(text, None if isinstance(error, OutputError) else telling.output)
+        except OutputError:
             _put(text, None)
-    elif isinstance(error, TellError):
+    elif isinstance(error, OutputError):
         StandardError().note(str(error))
     else:
         raise error
@@ -553,16 +557,16 @@ def _tell_failure(error: Exception, telling: Telling) -> Severity:
 
 
 def _put(text: str, output: str | None) -> None:
-    """Write something to standard output, or replace a file. TellError where that cannot be written."""
+    """Write something to standard output, or replace a file. OutputError where that cannot be written."""
     from ntpaudit.files import unwritable, write_output
 
     if output in (None, "-"):
-        tell([text])
+        write_parts([text])
         return
     try:
         write_output(str(output), text)
     except OSError as error:
-        raise TellError(unwritable(str(output), error)) from error
+        raise OutputError(unwritable(str(output), error)) from error
 
 
 def _colours(output: str | None) -> bool:
@@ -573,7 +577,7 @@ def _colours(output: str | None) -> bool:
 @contextmanager
 def _patience(what: str) -> Iterator[None]:
     """Tell whoever waits for what."""
-    timer = Timer(PATIENCE_S, StandardError().progress, [f"{what} ..."])
+    timer = Timer(PROGRESS_AFTER_S, StandardError().progress, [f"{what} ..."])
     timer.daemon = True
     timer.start()
     try:

@@ -13,9 +13,9 @@ from click.core import ParameterSource
 
 from ntpaudit.cli.dead_letters import dead_letters
 from ntpaudit.cli.output import StandardError, is_terminal, page_width, terminal_size, wants_colour
-from ntpaudit.cli.parameters import Ago, Parsed, parse_time, resolve
+from ntpaudit.cli.parameters import Parsed, RelativeTime, parse_time, resolve
 from ntpaudit.cli.state import history_path, read_config, this_moment
-from ntpaudit.cli.stream import tell
+from ntpaudit.cli.stream import write_parts
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S, format_utc, plural
 from ntpaudit.errors import StoreError
@@ -60,7 +60,7 @@ Exit status: 0 shown, 3 nothing to show or not readable, 64 usage, 78 configurat
 _TIME = Parsed("TIME", parse_time)
 
 
-class Asked(NamedTuple):
+class HistoryQuery(NamedTuple):
     """What to show. Times in ns; None is no limit."""
 
     now_ns: int
@@ -85,8 +85,8 @@ class Asked(NamedTuple):
 @click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
 def history(
     context: click.Context,
-    since: Ago | int | None,
-    until: Ago | int | None,
+    since: RelativeTime | int | None,
+    until: RelativeTime | int | None,
     format_name: str,
     plot: bool,
     limit: int | None,
@@ -110,8 +110,10 @@ def history(
         with open_history(path) as connection:
             now_ns = corrected_now(connection, this_moment())
             if since is None and limit is None:
-                since = Ago(DEFAULT_SINCE_S)
-            asked = Asked(now_ns, _resolve(since, now_ns), _resolve(until, now_ns), limit, format_name, damaged.append)
+                since = RelativeTime(DEFAULT_SINCE_S)
+            asked = HistoryQuery(
+                now_ns, _resolve(since, now_ns), _resolve(until, now_ns), limit, format_name, damaged.append
+            )
             _check_times(asked)
             if events:
                 lines = _events(connection, asked)
@@ -124,7 +126,7 @@ def history(
                 raise StoreError(f"nothing can be shown: damaged are {_counted(damaged)} of {path}")
             if first is None:
                 raise StoreError(_nothing(connection, path, events=events))
-            tell(chain([first], lines))
+            write_parts(chain([first], lines))
             if damaged:
                 StandardError().note(f"not shown, because they are damaged: {_counted(damaged)} of {path}")
     except StoreError as error:
@@ -135,7 +137,7 @@ def history(
 history.add_command(dead_letters)
 
 
-def _check_times(asked: Asked) -> None:
+def _check_times(asked: HistoryQuery) -> None:
     """Raise click.UsageError for times between which nothing can be."""
     if asked.since_ns is not None and asked.since_ns > asked.now_ns:
         raise click.UsageError(
@@ -161,7 +163,7 @@ def _counted(damaged: list[str]) -> str:
     return ", ".join(plural(count, what) for what, count in Counter(damaged).items())
 
 
-def _resolve(when: Ago | int | None, now_ns: int) -> int | None:
+def _resolve(when: RelativeTime | int | None, now_ns: int) -> int | None:
     """Return a point in time, if one was asked for."""
     return None if when is None else resolve(when, now_ns)
 
@@ -177,7 +179,7 @@ def _nothing(connection: "sqlite3.Connection", path: str, *, events: bool) -> st
     return f"{what} in that time; the last audit is of {format_utc(newest)[:19]}Z: try --since, or --limit 20"
 
 
-def _events(connection: "sqlite3.Connection", asked: Asked) -> Iterator[str]:
+def _events(connection: "sqlite3.Connection", asked: HistoryQuery) -> Iterator[str]:
     """Return the lines of all events."""
     from ntpaudit.reports import history_tables
     from ntpaudit.store.queries import read_events
@@ -193,7 +195,7 @@ def _events(connection: "sqlite3.Connection", asked: Asked) -> Iterator[str]:
     return history_tables.event_table(happenings, _width(), painter(wants_colour()))
 
 
-def _choose(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> "tuple[list[Hour], Window]":
+def _choose(connection: "sqlite3.Connection", asked: HistoryQuery, *, hourly: bool) -> "tuple[list[Hour], Window]":
     """Return the hours to show, and the window of the single audits that come after them."""
     from ntpaudit.store.history import HOUR_S
     from ntpaudit.store.queries import Window, count_audits, find_window, oldest_ns, read_hours
@@ -211,7 +213,7 @@ def _choose(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> 
     return read_hours(connection, asked.since_ns, before_ns, left, asked.damage), window
 
 
-def _audits(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> Iterator[str]:
+def _audits(connection: "sqlite3.Connection", asked: HistoryQuery, *, hourly: bool) -> Iterator[str]:
     """Return the lines of all audits, and of the hours before them."""
     from ntpaudit.reports import history_tables
     from ntpaudit.store.queries import account, count_audits, read_audits, read_records
@@ -235,7 +237,7 @@ def _audits(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> 
     return chain(hour_lines, ["\n"] if hours and first is not None else [], audit_lines)
 
 
-def _plot(connection: "sqlite3.Connection", asked: Asked, *, hourly: bool) -> Iterator[str]:
+def _plot(connection: "sqlite3.Connection", asked: HistoryQuery, *, hourly: bool) -> Iterator[str]:
     """Return the picture, if there is anything to draw."""
     from ntpaudit.render import plot
     from ntpaudit.store.queries import agent_state, count_audits, host_name, oldest_ns, read_events, read_offsets

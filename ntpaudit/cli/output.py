@@ -39,7 +39,9 @@ class StandardError:
             self.note(text)
 
 
-def finish(record: "Record", format_name: str, output: str | None = None, *, least: Severity = Severity.OK) -> None:
+def emit_and_exit(
+    record: "Record", format_name: str, output: str | None = None, *, least: Severity = Severity.OK
+) -> None:
     """Write the record and end with its exit status; what cannot be written is unknown to whoever waits for it.
 
     The exit status is that of `least` where the record's severity is better.

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 import click
 
-from ntpaudit.core.units import NS_PER_S, parse_span
+from ntpaudit.core.units import NS_PER_S, parse_duration
 
 _Value = TypeVar("_Value")
 
@@ -41,7 +41,7 @@ LEAST_HOURS, MOST_HOURS = 6.0, 8784.0
 def parse_hours(text: str) -> float:
     """Read a number of hours, or a duration with its unit, such as 36 or 7d; ValueError says how to write one."""
     try:
-        hours = float(text) if text.isascii() and text.replace(".", "", 1).isdecimal() else parse_span(text) / 3600
+        hours = float(text) if text.isascii() and text.replace(".", "", 1).isdecimal() else parse_duration(text) / 3600
     except ValueError:
         raise ValueError(f"{text!r}: write a number of hours or a duration, such as 36 or 7d") from None
     if LEAST_HOURS <= hours <= MOST_HOURS:
@@ -49,7 +49,7 @@ def parse_hours(text: str) -> float:
     raise ValueError(f"{text!r}: write {LEAST_HOURS:g} to {MOST_HOURS:g} hours")
 
 
-class Ago(NamedTuple):
+class RelativeTime(NamedTuple):
     """A time so long before now."""
 
     seconds: float
@@ -60,13 +60,13 @@ _LAST_NS = 2**63 - 1
 _UNITS = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hour": "h", "day": "d", "year": "y"}
 
 
-def parse_time(text: str) -> Ago | int:
+def parse_time(text: str) -> RelativeTime | int:
     """Read a span that ends now, as `7d` or `2 hours ago`, or a time in UTC; ValueError says how to write one."""
     said = text.strip().removesuffix("ago").strip()
     number, _, unit = said.partition(" ")
     suffix = _UNITS.get(unit.strip().removesuffix("s"))
     try:
-        return Ago(parse_span(said if suffix is None else number + suffix))
+        return RelativeTime(parse_duration(said if suffix is None else number + suffix))
     except ValueError:
         pass
     try:
@@ -79,7 +79,7 @@ def parse_time(text: str) -> Ago | int:
     return (utc - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 
 
-def resolve(when: Ago | int, now_ns: int) -> int:
+def resolve(when: RelativeTime | int, now_ns: int) -> int:
     """Return a point in time, the nearest that 64 bits can hold."""
-    point_ns = now_ns - round(when.seconds * NS_PER_S) if isinstance(when, Ago) else when
+    point_ns = now_ns - round(when.seconds * NS_PER_S) if isinstance(when, RelativeTime) else when
     return max(-_LAST_NS, min(_LAST_NS, point_ns))

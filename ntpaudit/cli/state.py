@@ -3,7 +3,7 @@
 import os
 
 from ntpaudit.config.schema import Config, find_config, load_config
-from ntpaudit.core.ntp.rate_limit import Moment
+from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.staleness import HostNow
 
 
@@ -20,7 +20,7 @@ def history_path(config: Config, *, by_agent: bool) -> str:
     return config.history.path or find_history(os.environ, by_agent=by_agent)
 
 
-def this_moment() -> Moment:
+def this_moment() -> Instant:
     """Return the time as this host's clocks have it."""
     return this_host(None).moment
 
@@ -31,5 +31,5 @@ def this_host(agent_runs: bool | None) -> HostNow:
     from ntpaudit.probes.host import host_facts
 
     facts, reading = host_facts(), SystemClock().read()
-    moment = Moment(facts.boot_id, reading.boottime_ns, reading.realtime_ns)
+    moment = Instant(facts.boot_id, reading.boottime_ns, reading.realtime_ns)
     return HostNow(moment, facts.machine_id, agent_runs)

@@ -7,10 +7,10 @@ import click
 from ntpaudit.cli.output import page_width, wants_colour
 from ntpaudit.cli.parameters import Parsed
 from ntpaudit.cli.state import history_path, read_config, this_host
-from ntpaudit.cli.stream import tell
+from ntpaudit.cli.stream import write_parts
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.staleness import AgentState, wait_of
-from ntpaudit.core.units import parse_span
+from ntpaudit.core.units import parse_duration
 from ntpaudit.errors import StoreError
 from ntpaudit.reports.status import FORMATS, render, render_absence, waiting
 
@@ -38,26 +38,26 @@ Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usa
 @click.option(
     "--format", "format_name", type=click.Choice(FORMATS), default="text", show_default=True, help="How to say it."
 )
-@click.option("--stale", type=Parsed("DURATION", parse_span), help="An older record is stale, such as 15m.")
+@click.option("--stale", type=Parsed("DURATION", parse_duration), help="An older record is stale, such as 15m.")
 def status(config_path: str | None, format_name: str, stale: float | None) -> None:
     """Say what the agent concluded last, and how old that is. Nothing is asked of the network."""
-    from ntpaudit.store.queries import find_standing
+    from ntpaudit.store.queries import find_status
     from ntpaudit.store.readonly import agent_vouches, open_history
 
     path, agent = history_path(read_config(config_path), by_agent=True), None
     runs = agent_vouches(path)  # before anything is read
     try:
         with open_history(path) as history:
-            found = find_standing(history, lambda: this_host(runs), stale)
+            found = find_status(history, lambda: this_host(runs), stale)
             if found is None:
                 agent, reason = _absence(history, path, runs)
                 raise StoreError(reason)
     except StoreError as error:
-        tell([render_absence(str(error), format_name, agent, width=page_width(), colour=wants_colour())])
+        write_parts([render_absence(str(error), format_name, agent, width=page_width(), colour=wants_colour())])
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
-    standing, stored = found
-    tell([render(standing, format_name, stored, width=page_width(), colour=wants_colour())])
-    raise click.exceptions.Exit(standing.severity.exit_status)
+    status, stored = found
+    write_parts([render(status, format_name, stored, width=page_width(), colour=wants_colour())])
+    raise click.exceptions.Exit(status.severity.exit_status)
 
 
 def _absence(history: "sqlite3.Connection", path: str, runs: bool | None) -> tuple[AgentState | None, str]:

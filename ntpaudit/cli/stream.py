@@ -11,7 +11,7 @@ from ntpaudit.cli.output import StandardError, drop_output
 from ntpaudit.core.policy import Severity
 
 
-def tell(parts: Iterable[str]) -> None:
+def write_parts(parts: Iterable[str]) -> None:
     """Write one part after the other. What cannot be written ends the process with 3: nobody takes half for all."""
     try:
         if not isinstance(sys.stdout, io.TextIOWrapper):

@@ -8,11 +8,11 @@ from contextlib import suppress
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, MAX_KERNEL_PPM
-from ntpaudit.core.fleet.model import Terms
+from ntpaudit.core.fleet.model import FleetPolicy
 from ntpaudit.core.ntp.rate_limit import POOL_INTERVAL_S, SERVER_INTERVAL_S
 from ntpaudit.core.ntp.sources import Server, Source, is_loopback, parse_source, pool, region
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Profile
-from ntpaudit.core.units import MAX_DIGITS, brief, parse_size, parse_span, span
+from ntpaudit.core.units import MAX_DIGITS, brief, format_duration, parse_duration, parse_size
 from ntpaudit.errors import ConfigError
 from ntpaudit.files import open_regular
 
@@ -91,7 +91,7 @@ class InfluxConfig(NamedTuple):
     default_token_file: str | None = None
 
 
-class TellConfig(NamedTuple):
+class OutputsConfig(NamedTuple):
     """Where else records go: `[openmetrics]` path, `[jsonl]` path, `[syslog]` address, `[journal]` enabled.
 
     `journal` None means: where systemd's journal takes our output.
@@ -116,8 +116,8 @@ class FleetConfig(NamedTuple):
     token_file: str | None = None
     ca_file: str | None = None
     timeout_s: float = 10.0
-    silent_after_s: float = Terms().silent_after_s
-    ambiguity_s: float = Terms().ambiguity_s
+    silent_after_s: float = FleetPolicy().silent_after_s
+    ambiguity_s: float = FleetPolicy().ambiguity_s
     inventory: str | None = None
     env: str | None = None
 
@@ -143,7 +143,7 @@ class Config(NamedTuple):
     profile: Profile = PROFILES[DEFAULT_PROFILE]
     history: HistoryConfig = HistoryConfig()
     influxdb: InfluxConfig | None = None
-    tell: TellConfig = TellConfig()
+    outputs: OutputsConfig = OutputsConfig()
     fleet: FleetConfig = FleetConfig()
     sha256: str | None = None
 
@@ -249,7 +249,7 @@ def read_config(tables: Mapping[str, Any]) -> Config:
         profile=choose_profile(policy.get("profile"), policy.get("warning"), policy.get("critical")),
         history=HistoryConfig(history.get("path"), **spans, **_kept(history, max_size="max_bytes")),
         influxdb=InfluxConfig(**_kept(influxdb, *_TABLES["influxdb"], timeout="timeout_s")) if influxdb else None,
-        tell=TellConfig(
+        outputs=OutputsConfig(
             read["openmetrics"].get("path"),
             read["jsonl"].get("path"),
             read["syslog"].get("address"),
@@ -585,10 +585,12 @@ def _from(least_s: float, why: str, example: str) -> Callable[[Any], float]:
     """Read a span that is at least so long."""
 
     def read(text: str) -> float:
-        seconds = parse_span(text)
+        seconds = parse_duration(text)
         if not least_s <= seconds <= MOST_S:
             what = "too short" if seconds < least_s else "too long"
-            raise ValueError(f"{text!r} is {what}: {why}, {span(least_s)} at least and {span(MOST_S)} at most")
+            raise ValueError(
+                f"{text!r} is {what}: {why}, {format_duration(least_s)} at least and {format_duration(MOST_S)} at most"
+            )
         return seconds
 
     return _measure(read, "duration", example)
@@ -659,8 +661,8 @@ def _language(text: str) -> Language:
 
 def parse_positive_span(text: str) -> float:
     """Read a span that is more than none."""
-    if not 0 < (seconds := parse_span(text)) <= MOST_S:
-        raise ValueError(f"{text!r}: write a span longer than 0 and no longer than {span(MOST_S)}")
+    if not 0 < (seconds := parse_duration(text)) <= MOST_S:
+        raise ValueError(f"{text!r}: write a span longer than 0 and no longer than {format_duration(MOST_S)}")
     return seconds
 
 
@@ -682,8 +684,8 @@ _TABLES: Mapping[str, _Keys] = {
     },
     "policy": {
         "profile": _text,
-        "warning": _measure(parse_span, "duration", "100ms"),
-        "critical": _measure(parse_span, "duration", "1s"),
+        "warning": _measure(parse_duration, "duration", "100ms"),
+        "critical": _measure(parse_duration, "duration", "1s"),
     },
     "history": {
         "path": _by(_path),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ntpaudit.config.schema import Config, InfluxConfig, find_token, read_config
 from ntpaudit.core.ntp.sources import POOL_DOMAIN, Pool, Source
 from ntpaudit.core.policy import PROFILES
-from ntpaudit.core.units import parse_span
+from ntpaudit.core.units import parse_duration
 from ntpaudit.errors import ConfigError
 from ntpaudit.render.text_safety import one_line
 from ntpaudit.store.paths import FILE_NAME, state_folder
@@ -298,8 +298,8 @@ _SPANS = ("y", "d", "h", "m", "s", "ms", "us", "ns")
 def write_span(seconds: float) -> str:
     """Write a span as a configuration does, so that reading it back gives the very same number."""
     for suffix in _SPANS:
-        count = round(seconds / parse_span(f"1{suffix}"))
-        if 0 < count < 10_000 and parse_span(text := f"{count}{suffix}") == seconds:
+        count = round(seconds / parse_duration(f"1{suffix}"))
+        if 0 < count < 10_000 and parse_duration(text := f"{count}{suffix}") == seconds:
             return text
     from decimal import Decimal
 

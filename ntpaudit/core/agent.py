@@ -3,21 +3,21 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ntpaudit.core.checks.debounce import Alarms, judge
+from ntpaudit.core.checks.debounce import DebounceState, judge
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Finding
 from ntpaudit.core.checks.host import (
     GAP_INTERVALS,
     LEAST_STEP_S,
     RULES,
     STALE_TIMESYNCD_S,
-    Case,
+    AuditContext,
     Contradiction,
-    Course,
     DatabaseDate,
-    Outvoted,
+    DroppedAgreement,
+    History,
     describe_step,
-    gravity_of_step,
     level_of_step,
+    step_severity_key,
 )
 from ntpaudit.core.clock.database_clock import DatabaseClock, carry_date
 from ntpaudit.core.clock.drift import (
@@ -45,10 +45,19 @@ from ntpaudit.core.clock.steps import Step, Suspend, find_step, find_suspend, wi
 from ntpaudit.core.events import Event
 from ntpaudit.core.leap import across_leap, announced_leap, leap_of_step, month_end_ns
 from ntpaudit.core.observation import KernelState, Observation, Unavailable
-from ntpaudit.core.policy import Profile, bound_s
+from ntpaudit.core.policy import Profile, max_error_s
 from ntpaudit.core.poll_interval import PollInterval
 from ntpaudit.core.record import Health, Kind, Labels, LastPoll, Record, write_record
-from ntpaudit.core.selection import NO_VOTES, Agreement, Judged, Selection, Votes, count_votes, median_ns, select
+from ntpaudit.core.selection import (
+    NO_SOURCES,
+    Agreement,
+    ClassifiedSource,
+    Selection,
+    SourceCounts,
+    count_sources,
+    median_ns,
+    select,
+)
 from ntpaudit.core.units import NS_PER_S, format_utc
 
 MAX_CARRY_S = 86_400.0
@@ -75,7 +84,7 @@ _MAXERROR_TOLERANCE_S = 2 * _MAXERROR_RATE
 _MAX_STEPS = 64
 
 
-class Fix(NamedTuple):
+class LastAgreement(NamedTuple):
     """The last agreement of servers, at the moment of `reading`, and the votes it rests on.
 
     `contradicted_by` names the sources whose later answers contradict it and were rejected (R5). `drift_ppm` is the
@@ -85,13 +94,13 @@ class Fix(NamedTuple):
 
     reading: ClockReading
     agreement: Agreement
-    votes: Votes
+    counts: SourceCounts
     contradicted_by: tuple[str, ...] = ()
     drift_ppm: float = MAX_DRIFT_PPM
     leap: int = 0
 
 
-class Update(NamedTuple):
+class KernelUpdate(NamedTuple):
     """The latest look (uptime) before which a time daemon may have updated the kernel, and what it showed (A4)."""
 
     looked_ns: int
@@ -109,11 +118,11 @@ class Poll(NamedTuple):
     """The latest audit that polled sources: its uptime, its votes, and how often sources were to be polled then."""
 
     polled_ns: int
-    votes: Votes
+    counts: SourceCounts
     interval_s: float
 
 
-class Mind(NamedTuple):
+class ClockState(NamedTuple):
     """All that is known from before. Uptimes belong to the boot of `reading`, which later ones are held against.
 
     `measured_ns` and `measured_utc_ns` tell when servers last gave a measurement, by uptime and by the true time;
@@ -129,19 +138,19 @@ class Mind(NamedTuple):
     boot_id: str | None
     reading: ClockReading
     started_ns: int
-    fix: Fix | None = None
+    agreement: LastAgreement | None = None
     samples: tuple[Sample, ...] = ()
     line: Fit | None = None
     drift: Drift | None = None
     back_test: BackTest = BackTest()
     steps: tuple[Step, ...] = ()
-    update: Update | None = None
+    kernel_update: KernelUpdate | None = None
     kernel_ppm: float | None = None
     drift_ppm: float | None = None
-    alarms: Alarms = Alarms()
+    debounce: DebounceState = DebounceState()
     measured_ns: int | None = None
     measured_utc_ns: int | None = None
-    contradiction: Contradiction | None = None
+    dropped_agreement: DroppedAgreement | None = None
     samples_since_ns: int = 0
     daemon: SeenDaemon | None = None
     tai_s: int | None = None
@@ -149,10 +158,10 @@ class Mind(NamedTuple):
     dated_ns: int | None = None
     poll: Poll | None = None
     poll_interval: PollInterval | None = None
-    firm: Fix | None = None
+    stronger_agreement: LastAgreement | None = None
 
 
-class Terms(NamedTuple):
+class AuditSettings(NamedTuple):
     """What a round is judged by. `interval_s` is how often servers are to be asked.
 
     `max_drift_ppm` is how far the oscillator is assumed to be off, unless the host shows that it is worse (R4).
@@ -164,75 +173,77 @@ class Terms(NamedTuple):
     max_drift_ppm: float = MAX_DRIFT_PPM
 
 
-class Round(NamedTuple):
+class AuditResult(NamedTuple):
     """What one audit of the agent came to. `distance_s` is the sample's (F2), None where there is none."""
 
     record: Record
     events: tuple[Event, ...]
-    mind: Mind
+    state: ClockState
     is_pending: bool
     distance_s: float | None
 
 
-def look(
-    mind: Mind, now: ClockReading, *, is_gap: bool = False, kernel: KernelState | Unavailable | None = None
-) -> tuple[Mind, Step | None, Suspend | None]:
+def detect_clock_change(
+    state: ClockState, now: ClockReading, *, is_gap: bool = False, kernel: KernelState | Unavailable | None = None
+) -> tuple[ClockState, Step | None, Suspend | None]:
     """Notice whether the clock was set or the host slept since the last look (J1, J3).
 
     Held against the quickest reading since the last of either: one that took long could hide a step for ever. A leap
     second is no step (R11): give the `kernel` where the step has the size of one (`is_leap_sized`).
     """
-    step, suspend = find_step(mind.reading, now, is_gap=is_gap), find_suspend(mind.reading, now)
-    leap = leap_of_step(step, mind.reading, kernel, mind.tai_s, mind.fix.leap if mind.fix else 0)
-    if step or suspend or now.width_ns < mind.reading.width_ns:
-        mind = mind._replace(reading=now)
+    step, suspend = find_step(state.reading, now, is_gap=is_gap), find_suspend(state.reading, now)
+    leap = leap_of_step(step, state.reading, kernel, state.tai_s, state.agreement.leap if state.agreement else 0)
+    if step or suspend or now.width_ns < state.reading.width_ns:
+        state = state._replace(reading=now)
     if step is not None and leap:
-        mind = forget_samples(mind, now)._replace(leapt=leap)
+        state = reset_samples(state, now)._replace(leapt=leap)
         step = without_leap(step, leap, now)
-    mind = mind._replace(steps=_listed_steps(mind.steps, step, now))
-    return (mind if suspend is None else _wake(mind, suspend)), step, suspend
+    state = state._replace(steps=_listed_steps(state.steps, step, now))
+    return (state if suspend is None else _after_suspend(state, suspend)), step, suspend
 
 
-def forget_samples(mind: Mind, now: ClockReading) -> Mind:
+def reset_samples(state: ClockState, now: ClockReading) -> ClockState:
     """Forget the samples of the drift, of which no line goes through any that follow."""
-    back_test = drop_forecasts(mind.back_test)
-    return mind._replace(samples=(), line=None, drift=None, back_test=back_test, samples_since_ns=now.boottime_ns)
+    back_test = drop_forecasts(state.back_test)
+    return state._replace(samples=(), line=None, drift=None, back_test=back_test, samples_since_ns=now.boottime_ns)
 
 
-def forget_raw(mind: Mind) -> Mind:
+def reset_holdover(state: ClockState) -> ClockState:
     """Forget what was measured against a RAW clock that stood still or began anew (B6, F1)."""
-    back_test = drop_forecasts(mind.back_test)
-    return mind._replace(fix=None, firm=None, samples=(), line=None, drift=None, back_test=back_test, leapt=0)
+    back_test = drop_forecasts(state.back_test)
+    return state._replace(
+        agreement=None, stronger_agreement=None, samples=(), line=None, drift=None, back_test=back_test, leapt=0
+    )
 
 
-def _wake(mind: Mind, suspend: Suspend) -> Mind:
+def _after_suspend(state: ClockState, suspend: Suspend) -> ClockState:
     """Forget what was measured before a suspend. While it slept the host wrote no log: that time is no gap."""
-    measured_ns = None if mind.measured_ns is None else mind.measured_ns + suspend.duration_ns
-    polls = mind.poll_interval
-    return forget_raw(mind)._replace(
+    measured_ns = None if state.measured_ns is None else state.measured_ns + suspend.duration_ns
+    polls = state.poll_interval
+    return reset_holdover(state)._replace(
         measured_ns=measured_ns,
-        started_ns=mind.started_ns + suspend.duration_ns,
+        started_ns=state.started_ns + suspend.duration_ns,
         poll_interval=polls and polls._replace(since_ns=polls.since_ns + suspend.duration_ns),
     )
 
 
-def in_force(mind: Mind, now_ns: int, interval_s: float) -> Mind:
+def with_poll_interval(state: ClockState, now_ns: int, interval_s: float) -> ClockState:
     """Note how often sources are to be polled from now on; what was before stays judged by what was in force then."""
-    polls = mind.poll_interval
+    polls = state.poll_interval
     if polls is None:
-        since_ns = mind.started_ns if mind.measured_ns is None else mind.measured_ns
-        return mind._replace(poll_interval=PollInterval(interval_s, since_ns))
-    return mind._replace(poll_interval=polls.changed(now_ns, interval_s))
+        since_ns = state.started_ns if state.measured_ns is None else state.measured_ns
+        return state._replace(poll_interval=PollInterval(interval_s, since_ns))
+    return state._replace(poll_interval=polls.changed(now_ns, interval_s))
 
 
-def carried(mind: Mind, now: ClockReading) -> Agreement | None:
+def holdover(state: ClockState, now: ClockReading) -> Agreement | None:
     """Carry the last agreement to another moment (B5, B6); None where there is none, or RAW cannot be trusted.
 
     The interval grows by the most that this oscillator may be off (R4), or as far as it is measured to be off if that
     is more. The estimate moves with the measured frequency; before that is known, with the correction that the kernel
     applies, for a daemon has found it to be right.
     """
-    fix = mind.fix
+    fix = state.agreement
     if fix is None:
         return None
     elapsed_ns = now.raw_ns - fix.reading.raw_ns
@@ -242,27 +253,27 @@ def carried(mind: Mind, now: ClockReading) -> Agreement | None:
         return None
     if abs(suspended_ns(fix.reading, now)) > MAX_STEP_NS:
         return None
-    interval = carry(fix.agreement.interval, fix.reading, now, _drift_bound_ppm(mind.line, fix.drift_ppm))
-    drifted_ns = round(_rate_ppm(mind) * elapsed_ns / 1e6)
+    interval = carry(fix.agreement.interval, fix.reading, now, _drift_bound_ppm(state.line, fix.drift_ppm))
+    drifted_ns = round(_rate_ppm(state) * elapsed_ns / 1e6)
     estimate_ns = fix.agreement.estimate_ns - correction_ns(fix.reading, now) + drifted_ns
-    across = across_leap(interval, _least_utc_ns(fix), now, announced=fix.leap, made=mind.leapt)
+    across = across_leap(interval, _least_utc_ns(fix), now, announced=fix.leap, made=state.leapt)
     if across != interval:
-        estimate_ns -= (mind.leapt or fix.leap) * NS_PER_S
+        estimate_ns -= (state.leapt or fix.leap) * NS_PER_S
     return fix.agreement._replace(interval=across, estimate_ns=across.clamp(estimate_ns))
 
 
-def _least_utc_ns(fix: Fix) -> int:
+def _least_utc_ns(fix: LastAgreement) -> int:
     """Return the earliest that the true time can have been when a fix was made."""
     return fix.reading.realtime_ns + fix.agreement.interval.earliest_ns
 
 
-def utc_ns(mind: Mind, now: ClockReading) -> int | None:
+def utc_ns(state: ClockState, now: ClockReading) -> int | None:
     """Return the true time at a moment of this boot, None where nobody knows it."""
-    agreement = carried(mind, now)
+    agreement = holdover(state, now)
     return None if agreement is None else now.realtime_ns + agreement.estimate_ns
 
 
-def step_event(mind: Mind, step: Step, now: ClockReading) -> Event:
+def step_event(state: ClockState, step: Step, now: ClockReading) -> Event:
     """Tell of a step, at the true time where that is known."""
     level = level_of_step(step)
     return Event(
@@ -271,7 +282,7 @@ def step_event(mind: Mind, step: Step, now: ClockReading) -> Event:
         LEVEL_SEVERITY[level],
         level,
         describe_step(step),
-        utc_ns(mind, now),
+        utc_ns(state, now),
         now.realtime_ns,
         now.boottime_ns,
         value_s=step.size_ns / NS_PER_S,
@@ -284,79 +295,93 @@ def step_event(mind: Mind, step: Step, now: ClockReading) -> Event:
     )
 
 
-def conclude_round(
-    mind: Mind,
+def evaluate(
+    state: ClockState,
     observation: Observation,
     kind: Kind,
-    terms: Terms,
+    settings: AuditSettings,
     health: Health,
     *,
     dropped: int = 0,
     database: DatabaseClock | None = None,
     can_confirm: bool = True,
-) -> Round:
+) -> AuditResult:
     """Judge one observation in the light of all before: measure or carry on, watch for gaps, raise and clear.
 
     `database` is what the database's last answer said of its clock, None where it has not answered. `can_confirm` is
     False where no later audit will know the mind that is returned.
     """
     now = observation.taken
-    mind = _watch_daemon(_watch_kernel(mind, observation, terms.max_drift_ppm), observation)
-    mind = in_force(mind, now.boottime_ns, terms.interval_s)
-    drift_ppm = _drift_bound_ppm(mind.line, mind.drift_ppm or terms.max_drift_ppm)
+    state = _watch_daemon(_watch_kernel(state, observation, settings.max_drift_ppm), observation)
+    state = with_poll_interval(state, now.boottime_ns, settings.interval_s)
+    drift_ppm = _drift_bound_ppm(state.line, state.drift_ppm or settings.max_drift_ppm)
     selection = select(observation.sources, now, drift_ppm) if kind == "network" else Selection((), None)
-    intervals = _intervals(mind, now, selection.agreement)
+    intervals = _intervals(state, now, selection.agreement)
     heard = selection.agreement
-    mind = _with_firm(mind, now, selection)
-    before = carried(mind, now)
-    gap_s = None if heard is None else _gap_s(mind, now, heard)
-    outvoted = None
-    if mind.fix is not None and before is not None and (contradicting := _contradicting(before, selection)):
-        outvoted = _outvoted(mind.fix, now, contradicting)
-        if outvoted is not None:
+    state = _with_firm(state, now, selection)
+    before = holdover(state, now)
+    gap_s = None if heard is None else _gap_s(state, now, heard)
+    contradiction = None
+    if state.agreement is not None and before is not None and (contradicting := _contradicting(before, selection)):
+        contradiction = _contradiction(state.agreement, now, contradicting)
+        if contradiction is not None:
             selection = _reject(selection, contradicting)
-            mind = _note_answer(mind, now, before, contradicting)
+            state = _note_answer(state, now, before, contradicting)
         elif heard is not None:
-            mind, before = _drop_contradicted(mind, now, before, heard, contradicting)._replace(firm=mind.firm), None
-    if before is not None and outvoted is None and heard is not None and before.is_guaranteed > heard.is_guaranteed:
+            state, before = (
+                _drop_contradicted(state, now, before, heard, contradicting)._replace(
+                    stronger_agreement=state.stronger_agreement
+                ),
+                None,
+            )
+    if (
+        before is not None
+        and contradiction is None
+        and heard is not None
+        and before.is_guaranteed > heard.is_guaranteed
+    ):
         selection = selection._replace(agreement=None)  # R1: what proves nothing does not replace what was proven
-        mind = _note_answer(mind, now, before, frozenset())
+        state = _note_answer(state, now, before, frozenset())
     is_sample = selection.agreement is not None
     distance_s = _distance_s(selection)
-    is_correcting = _is_correcting(mind.fix, now, selection.agreement)
+    is_correcting = _is_correcting(state.agreement, now, selection.agreement)
     if selection.agreement is not None:
-        mind = _learn(mind, now, selection, distance_s, drift_ppm)
-    elif mind.fix is not None:
-        drift_ppm = _drift_bound_ppm(mind.line, mind.fix.drift_ppm)
+        state = _store_agreement(state, now, selection, distance_s, drift_ppm)
+    elif state.agreement is not None:
+        drift_ppm = _drift_bound_ppm(state.line, state.agreement.drift_ppm)
     agreement = selection.agreement or before
     if agreement is not None:  # R3: a forecast is made anew with each record, whether servers answered or not
-        mind = mind._replace(drift=_drift(mind, observation, agreement, terms.profile, drift_ppm))
-    course = Course(
-        terms.interval_s,
-        None if heard is not None else _since_s(mind, now),
+        state = state._replace(drift=_drift(state, observation, agreement, settings.profile, drift_ppm))
+    history = History(
+        settings.interval_s,
+        None if heard is not None else _since_s(state, now),
         gap_s,
-        mind.steps,
-        _stale_s(mind, observation),
-        mind.drift,
+        state.steps,
+        _stale_s(state, observation),
+        state.drift,
         dropped,
-        outvoted,
-        _listed_contradiction(mind, now),
-        _date_of(mind, database, now, drift_ppm),
+        contradiction,
+        _listed_contradiction(state, now),
+        _date_of(state, database, now, drift_ppm),
         health.refusals,
         health.failure,
-        vanished=mind.daemon.name if mind.daemon and mind.daemon.gone_ns is not None else None,
+        vanished=state.daemon.name if state.daemon and state.daemon.gone_ns is not None else None,
         intervals=intervals,
-        raised=frozenset(name for name, entry in mind.alarms.watched.items() if entry.raised),
+        raised=frozenset(name for name, entry in state.debounce.conditions.items() if entry.raised),
     )
-    votes = count_votes(selection) if kind == "network" else mind.fix.votes if mind.fix else NO_VOTES
-    if any(judged.status != "backed-off" for judged in selection.sources):
-        mind = mind._replace(poll=Poll(now.boottime_ns, votes, terms.interval_s))
+    counts = (
+        count_sources(selection) if kind == "network" else state.agreement.counts if state.agreement else NO_SOURCES
+    )
+    if any(classified.status != "skipped" for classified in selection.sources):
+        state = state._replace(poll=Poll(now.boottime_ns, counts, settings.interval_s))
     if agreement is not None:  # the terms of the interval that is reported, where that is an earlier one carried on
-        votes = votes._replace(tolerated_liars=agreement.tolerated_liars, guaranteed=agreement.is_guaranteed)
-    case = Case(observation, selection._replace(agreement=agreement), terms.profile, course, votes, drift_ppm)
+        counts = counts._replace(max_falsetickers=agreement.max_falsetickers, guaranteed=agreement.is_guaranteed)
+    context = AuditContext(
+        observation, selection._replace(agreement=agreement), settings.profile, history, counts, drift_ppm
+    )
     judgement = judge(
-        case,
-        mind.alarms,
+        context,
+        state.debounce,
         kind,
         is_sample=is_sample,
         is_correcting=is_correcting,
@@ -364,21 +389,21 @@ def conclude_round(
         can_confirm=can_confirm,
     )
     record = write_record(
-        case,
-        terms.labels,
+        context,
+        settings.labels,
         judgement.findings,
         judgement.severity,
         kind=kind,
-        age_s=_age_s(mind, now),
-        drift=mind.drift if agreement else None,
+        age_s=_age_s(state, now),
+        drift=state.drift if agreement else None,
         health=health,
         confirmed=judgement.confirmed,
-        last_poll=_last_poll(mind.poll, now),
+        last_poll=_last_poll(state.poll, now),
     )
-    events = tuple(_event(change, record, course) for change in judgement.changes)
-    mind = mind._replace(alarms=judgement.alarms, dated_ns=database.reading.raw_ns if database else mind.dated_ns)
+    events = tuple(_event(change, record, history) for change in judgement.changes)
+    state = state._replace(debounce=judgement.state, dated_ns=database.reading.raw_ns if database else state.dated_ns)
     is_fitted = selection.agreement is not None and selection.agreement.is_guaranteed
-    return Round(record, events, mind, judgement.is_pending, distance_s if is_fitted else None)
+    return AuditResult(record, events, state, judgement.is_pending, distance_s if is_fitted else None)
 
 
 def make_sample(reading: ClockReading, estimate_ns: int, distance_s: float) -> Sample:
@@ -386,16 +411,22 @@ def make_sample(reading: ClockReading, estimate_ns: int, distance_s: float) -> S
     return Sample(reading.raw_ns, reading.realtime_minus_raw_ns + estimate_ns, distance_s)
 
 
-def _with_firm(mind: Mind, now: ClockReading, selection: Selection) -> Mind:
+def _with_firm(state: ClockState, now: ClockReading, selection: Selection) -> ClockState:
     """Let the fix that allows for most liars be in force again where answers contradict it (R5).
 
     A source that was asked alone and agreed with it has taken its place; that source must not thereby be believed when
     it says something else the next time.
     """
-    firm = None if mind.firm is None else carried(mind._replace(fix=mind.firm), now)
+    firm = (
+        None if state.stronger_agreement is None else holdover(state._replace(agreement=state.stronger_agreement), now)
+    )
     if firm is None:
-        return mind._replace(firm=None)
-    return mind._replace(fix=mind.firm, firm=None) if _contradicting(firm, selection) else mind
+        return state._replace(stronger_agreement=None)
+    return (
+        state._replace(agreement=state.stronger_agreement, stronger_agreement=None)
+        if _contradicting(firm, selection)
+        else state
+    )
 
 
 def _contradicting(before: Agreement, selection: Selection) -> frozenset[str]:
@@ -404,53 +435,53 @@ def _contradicting(before: Agreement, selection: Selection) -> frozenset[str]:
     if heard is None or heard.interval.intersect(before.interval) is not None:
         return frozenset()
     return frozenset(
-        _source_key(judged)
-        for judged in selection.usable
-        if judged.candidate and judged.candidate.interval.intersect(before.interval) is None
+        _source_key(classified)
+        for classified in selection.usable
+        if classified.candidate and classified.candidate.interval.intersect(before.interval) is None
     )
 
 
-def _source_key(judged: Judged) -> str:
+def _source_key(classified: ClassifiedSource) -> str:
     """Name a source so that one server counts once, and each member of a pool by itself."""
-    return f"{judged.source.name} {judged.source.address}"
+    return f"{classified.source.name} {classified.source.address}"
 
 
-def _outvoted(fix: Fix, now: ClockReading, contradicting: frozenset[str]) -> Outvoted | None:
+def _contradiction(fix: LastAgreement, now: ClockReading, contradicting: frozenset[str]) -> Contradiction | None:
     """Return the earlier agreement if it stands against these answers: as long as all of them can be lying (R5).
 
     Servers of a pool are asked seldom. A server that they outvote would be believed whenever it is asked alone; so its
-    answers count for nothing while the agreement can be carried forward. It allowed for `tolerated_liars` of its
+    answers count for nothing while the agreement can be carried forward. It allowed for `max_falsetickers` of its
     sources and no more, so one source beyond them disproves it, also if they answer one after the other.
     """
-    if len(contradicting.union(fix.contradicted_by)) > fix.votes.tolerated_liars:
+    if len(contradicting.union(fix.contradicted_by)) > fix.counts.max_falsetickers:
         return None
-    return Outvoted(fix.votes.agreeing, (now.raw_ns - fix.reading.raw_ns) / NS_PER_S)
+    return Contradiction(fix.counts.agreeing, (now.raw_ns - fix.reading.raw_ns) / NS_PER_S)
 
 
 def _drop_contradicted(
-    mind: Mind, now: ClockReading, before: Agreement, heard: Agreement, contradicting: frozenset[str]
-) -> Mind:
+    state: ClockState, now: ClockReading, before: Agreement, heard: Agreement, contradicting: frozenset[str]
+) -> ClockState:
     """Drop an agreement that was proved wrong, and note the contradiction (R6).
 
     RAW was disturbed or the servers moved, so no line goes through samples from before and after. Only where a bad
     oscillator explains the gap are they kept: without them its frequency would never become known.
     """
-    fix = mind.fix
+    fix = state.agreement
     assert fix is not None
     elapsed_ns = now.raw_ns - fix.reading.raw_ns
-    contradiction = Contradiction(
+    contradiction = DroppedAgreement(
         before.interval, heard.interval, len(contradicting), elapsed_ns / NS_PER_S, now.boottime_ns
     )
     is_proof = before.is_guaranteed and heard.is_guaranteed
-    mind = mind._replace(fix=None, contradiction=contradiction if is_proof else mind.contradiction)
+    state = state._replace(agreement=None, dropped_agreement=contradiction if is_proof else state.dropped_agreement)
     if abs(contradiction.gap_ns) <= MAX_KERNEL_PPM * 1e-6 * elapsed_ns:
-        return mind
-    return forget_raw(mind)._replace(samples_since_ns=now.boottime_ns)
+        return state
+    return reset_holdover(state)._replace(samples_since_ns=now.boottime_ns)
 
 
-def _listed_contradiction(mind: Mind, now: ClockReading) -> Contradiction | None:
+def _listed_contradiction(state: ClockState, now: ClockReading) -> DroppedAgreement | None:
     """Return a contradiction of the last hour: it stays listed as long as a step does."""
-    latest = mind.contradiction
+    latest = state.dropped_agreement
     if latest is None or not 0 <= now.boottime_ns - latest.boottime_ns <= STEP_LISTED_NS:
         return None
     return latest
@@ -458,59 +489,61 @@ def _listed_contradiction(mind: Mind, now: ClockReading) -> Contradiction | None
 
 def _reject(selection: Selection, contradicting: frozenset[str]) -> Selection:
     """Mark the sources that contradict an agreement that stands as falsetickers."""
-    judged = [
+    classified = [
         one._replace(status="falseticker", reason="disagrees")
         if one.status == "agreeing" and _source_key(one) in contradicting
         else one
         for one in selection.sources
     ]
-    return Selection(tuple(judged), None)
+    return Selection(tuple(classified), None)
 
 
-def _note_answer(mind: Mind, now: ClockReading, before: Agreement, contradicting: frozenset[str]) -> Mind:
+def _note_answer(state: ClockState, now: ClockReading, before: Agreement, contradicting: frozenset[str]) -> ClockState:
     """Note that servers gave a measurement, though not one to believe: that is a finding of its own, and no gap."""
-    assert mind.fix is not None
-    doubted = tuple(sorted(contradicting.union(mind.fix.contradicted_by)))
-    return mind._replace(
-        fix=mind.fix._replace(contradicted_by=doubted),
+    assert state.agreement is not None
+    doubted = tuple(sorted(contradicting.union(state.agreement.contradicted_by)))
+    return state._replace(
+        agreement=state.agreement._replace(contradicted_by=doubted),
         measured_ns=now.boottime_ns,
         measured_utc_ns=now.realtime_ns + before.estimate_ns,
-        poll_interval=mind.poll_interval and mind.poll_interval.measured(now.boottime_ns),
+        poll_interval=state.poll_interval and state.poll_interval.measured(now.boottime_ns),
     )
 
 
-def _learn(mind: Mind, now: ClockReading, selection: Selection, distance_s: float, drift_ppm: float) -> Mind:
+def _store_agreement(
+    state: ClockState, now: ClockReading, selection: Selection, distance_s: float, drift_ppm: float
+) -> ClockState:
     """Take in a measurement."""
     agreement = selection.agreement
     assert agreement is not None
-    firm = mind.firm or mind.fix
-    if mind.fix is not None and _has_leapt(mind.fix, now.realtime_ns + agreement.estimate_ns):
-        mind, firm = forget_samples(mind, now), None
-    if firm is not None and (mind.leapt or firm.votes.tolerated_liars <= agreement.tolerated_liars):
+    firm = state.stronger_agreement or state.agreement
+    if state.agreement is not None and _has_leapt(state.agreement, now.realtime_ns + agreement.estimate_ns):
+        state, firm = reset_samples(state, now), None
+    if firm is not None and (state.leapt or firm.counts.max_falsetickers <= agreement.max_falsetickers):
         firm = None
     leap = announced_leap(one.best.reply.leap for one in selection.sources if one.status == "agreeing" and one.best)
-    mind = mind._replace(
-        fix=Fix(now, agreement, count_votes(selection), drift_ppm=drift_ppm, leap=leap),
-        firm=firm,
+    state = state._replace(
+        agreement=LastAgreement(now, agreement, count_sources(selection), drift_ppm=drift_ppm, leap=leap),
+        stronger_agreement=firm,
         leapt=0,
         measured_ns=now.boottime_ns,
         measured_utc_ns=now.realtime_ns + agreement.estimate_ns,
-        poll_interval=mind.poll_interval and mind.poll_interval.measured(now.boottime_ns),
+        poll_interval=state.poll_interval and state.poll_interval.measured(now.boottime_ns),
     )
     if not agreement.is_guaranteed:
-        return mind  # R2: the frequency rests on estimates that no liar can move
+        return state  # R2: the frequency rests on estimates that no liar can move
     sample = make_sample(now, agreement.estimate_ns, distance_s)
-    samples = (*mind.samples, sample)[-KEPT_SAMPLES:]
+    samples = (*state.samples, sample)[-KEPT_SAMPLES:]
     line = fit(samples)
-    back_test = settle_forecasts(mind.back_test, sample)
-    return mind._replace(
+    back_test = settle_forecasts(state.back_test, sample)
+    return state._replace(
         samples=samples,
         line=line,
         back_test=back_test if line is None else note_forecasts(back_test, line, now.raw_ns),
     )
 
 
-def _has_leapt(fix: Fix, utc_ns: int) -> bool:
+def _has_leapt(fix: LastAgreement, utc_ns: int) -> bool:
     """Whether a leap second that the servers announced may have come, so that UTC - RAW is another than before."""
     end_ns = month_end_ns(_least_utc_ns(fix))
     return fix.leap != 0 and end_ns is not None and utc_ns + NS_PER_S >= end_ns
@@ -521,45 +554,47 @@ def _distance_s(selection: Selection) -> float:
 
     Like the estimate it has a breakdown point: a liar that claims to be very near gives a sample no weight (R2).
     """
-    bests = [judged.best for judged in selection.sources if judged.status == "agreeing" and judged.best]
+    bests = [classified.best for classified in selection.sources if classified.status == "agreeing" and classified.best]
     return median_ns([best.interval.half_width_ns for best in bests]) / NS_PER_S if bests else 0.0
 
 
-def _drift(mind: Mind, observation: Observation, agreement: Agreement, profile: Profile, drift_ppm: float) -> Drift:
+def _drift(
+    state: ClockState, observation: Observation, agreement: Agreement, profile: Profile, drift_ppm: float
+) -> Drift:
     """Say how the clock moves, and when it will have left its tolerance."""
     kernel = observation.kernel
     return estimate_drift(
-        mind.samples,
+        state.samples,
         now_raw_ns=observation.taken.raw_ns,
         estimate_ns=agreement.estimate_ns,
-        bound_s=bound_s(agreement.interval),
+        bound_s=max_error_s(agreement.interval),
         kernel_ppm=observation.kernel_ppm,
         tolerance_s=profile.critical_s,
-        steered=_is_steered(mind, observation),
-        back_test=mind.back_test,
-        line=mind.line,
+        steered=_is_steered(state, observation),
+        back_test=state.back_test,
+        line=state.line,
         drift_ppm=drift_ppm,
         pending_s=0.0 if isinstance(kernel, Unavailable) else kernel.offset_s,
     )
 
 
-def _is_steered(mind: Mind, observation: Observation) -> bool:
+def _is_steered(state: ClockState, observation: Observation) -> bool:
     """A time daemon is at work: one is in sight, or the kernel has been told of one lately (F8)."""
     if any(daemon.disciplines for daemon in observation.known_daemons):
         return True
-    if mind.daemon is not None:  # it has ended, whatever the kernel still believes (R12)
+    if state.daemon is not None:  # it has ended, whatever the kernel still believes (R12)
         return False
-    kernel, stale_s = observation.kernel, _stale_s(mind, observation)
+    kernel, stale_s = observation.kernel, _stale_s(state, observation)
     is_fresh = stale_s is None or stale_s <= STALE_TIMESYNCD_S  # the kernel believes a dead daemon for hours (A4)
     return not isinstance(kernel, Unavailable) and kernel.is_synchronised and is_fresh
 
 
-def _rate_ppm(mind: Mind) -> float:
+def _rate_ppm(state: ClockState) -> float:
     """Return the frequency by which the estimate is carried on: the oscillator's own as measured, or as corrected."""
-    if mind.line is not None and mind.line.skew_ppm <= MAX_DRIFT_PPM:
-        return mind.line.frequency_ppm
-    is_likely = mind.kernel_ppm is not None and abs(mind.kernel_ppm) <= MAX_DRIFT_PPM  # else it is a slew
-    return mind.kernel_ppm if mind.kernel_ppm is not None and is_likely else 0.0
+    if state.line is not None and state.line.skew_ppm <= MAX_DRIFT_PPM:
+        return state.line.frequency_ppm
+    is_likely = state.kernel_ppm is not None and abs(state.kernel_ppm) <= MAX_DRIFT_PPM  # else it is a slew
+    return state.kernel_ppm if state.kernel_ppm is not None and is_likely else 0.0
 
 
 def _drift_bound_ppm(line: Fit | None, drift_ppm: float) -> float:
@@ -580,89 +615,96 @@ def _listed_steps(steps: Sequence[Step], step: Step | None, now: ClockReading) -
     recent = [known for known in steps if now.boottime_ns - known.boottime_ns <= STEP_LISTED_NS]
     if step is None or abs(step.size_ns) < LEAST_STEP_S * NS_PER_S:
         return tuple(recent)
-    worse = [one for one in recent if one.kind != step.kind or gravity_of_step(one) > gravity_of_step(step)]
+    worse = [one for one in recent if one.kind != step.kind or step_severity_key(one) > step_severity_key(step)]
     return (*worse, step)[:_MAX_STEPS]
 
 
-def _watch_kernel(mind: Mind, observation: Observation, assumed_ppm: float) -> Mind:
+def _watch_kernel(state: ClockState, observation: Observation, assumed_ppm: float) -> ClockState:
     """Notice how far the oscillator may be off by the kernel's correction (R4), and when that was last updated (A4)."""
     kernel_ppm = observation.kernel_ppm
     if kernel_ppm is not None and abs(kernel_ppm) <= MAX_KERNEL_PPM:  # else a slew, which says nothing of it
         drift_ppm = max_drift_ppm(kernel_ppm, assumed_ppm)
-        fix, firm = (one and one._replace(drift_ppm=max(one.drift_ppm, drift_ppm)) for one in (mind.fix, mind.firm))
-        mind = mind._replace(drift_ppm=drift_ppm, fix=fix, firm=firm)
+        fix, firm = (
+            one and one._replace(drift_ppm=max(one.drift_ppm, drift_ppm))
+            for one in (state.agreement, state.stronger_agreement)
+        )
+        state = state._replace(drift_ppm=drift_ppm, agreement=fix, stronger_agreement=firm)
     if not isinstance(observation.kernel, Unavailable):
-        mind = mind._replace(tai_s=observation.kernel.tai_s)
-    return _watch_updates(mind, observation)
+        state = state._replace(tai_s=observation.kernel.tai_s)
+    return _watch_updates(state, observation)
 
 
-def _watch_daemon(mind: Mind, observation: Observation) -> Mind:
+def _watch_daemon(state: ClockState, observation: Observation) -> ClockState:
     """Notice that the time daemon has ended (R12). If something updates the kernel after that, another one runs."""
     if disciplining := [daemon.name for daemon in observation.known_daemons if daemon.disciplines]:
-        return mind._replace(daemon=SeenDaemon(disciplining[0]))
-    if mind.daemon is None or any(daemon.disciplines is None for daemon in observation.known_daemons):
-        return mind
-    gone_ns = observation.taken.boottime_ns if mind.daemon.gone_ns is None else mind.daemon.gone_ns
-    is_replaced = mind.update is not None and mind.update.looked_ns > gone_ns
-    return mind._replace(daemon=None if is_replaced else mind.daemon._replace(gone_ns=gone_ns))
+        return state._replace(daemon=SeenDaemon(disciplining[0]))
+    if state.daemon is None or any(daemon.disciplines is None for daemon in observation.known_daemons):
+        return state
+    gone_ns = observation.taken.boottime_ns if state.daemon.gone_ns is None else state.daemon.gone_ns
+    is_replaced = state.kernel_update is not None and state.kernel_update.looked_ns > gone_ns
+    return state._replace(daemon=None if is_replaced else state.daemon._replace(gone_ns=gone_ns))
 
 
-def _watch_updates(mind: Mind, observation: Observation) -> Mind:
+def _watch_updates(state: ClockState, observation: Observation) -> ClockState:
     """Notice whether a daemon may have updated the kernel since the last look: else its error only grew (A4).
 
     Held against the look that last showed an update, and not the one before this, so that no update is too small.
     """
-    kernel, now_ns, last = observation.kernel, observation.taken.boottime_ns, mind.update
+    kernel, now_ns, last = observation.kernel, observation.taken.boottime_ns, state.kernel_update
     if isinstance(kernel, Unavailable):
-        return mind._replace(update=None, kernel_ppm=None)
-    mind = mind._replace(kernel_ppm=kernel.frequency_ppm)
+        return state._replace(kernel_update=None, kernel_ppm=None)
+    state = state._replace(kernel_ppm=kernel.frequency_ppm)
     if not kernel.is_synchronised:
-        return mind._replace(update=None)
+        return state._replace(kernel_update=None)
     if last is not None and last.looked_ns <= now_ns:
         untouched_s = last.maxerror_s + (now_ns - last.looked_ns) / NS_PER_S * _MAXERROR_RATE
         if abs(kernel.maxerror_s - untouched_s) <= _MAXERROR_TOLERANCE_S:
-            return mind
-    return mind._replace(update=Update(now_ns, kernel.maxerror_s))
+            return state
+    return state._replace(kernel_update=KernelUpdate(now_ns, kernel.maxerror_s))
 
 
-def _stale_s(mind: Mind, observation: Observation) -> float | None:
+def _stale_s(state: ClockState, observation: Observation) -> float | None:
     """Return for how long no daemon has certainly updated the kernel."""
-    return None if mind.update is None else (observation.taken.boottime_ns - mind.update.looked_ns) / NS_PER_S
+    return (
+        None
+        if state.kernel_update is None
+        else (observation.taken.boottime_ns - state.kernel_update.looked_ns) / NS_PER_S
+    )
 
 
-def _since_s(mind: Mind, now: ClockReading) -> float:
+def _since_s(state: ClockState, now: ClockReading) -> float:
     """Return how long ago servers last gave a measurement, else how long this agent has waited for the first.
 
     Where the last was in an earlier boot, it is longer ago than this one lasts.
     """
-    if mind.measured_ns is not None:
-        return (now.boottime_ns - mind.measured_ns) / NS_PER_S
-    return (now.boottime_ns - (mind.started_ns if mind.measured_utc_ns is None else 0)) / NS_PER_S
+    if state.measured_ns is not None:
+        return (now.boottime_ns - state.measured_ns) / NS_PER_S
+    return (now.boottime_ns - (state.started_ns if state.measured_utc_ns is None else 0)) / NS_PER_S
 
 
-def _gap_s(mind: Mind, now: ClockReading, agreement: Agreement | None) -> float | None:
+def _gap_s(state: ClockState, now: ClockReading, agreement: Agreement | None) -> float | None:
     """Return how long nothing had been measured before this: by uptime within a boot, else by the true time."""
-    if mind.measured_ns is not None:
-        return (now.boottime_ns - mind.measured_ns) / NS_PER_S
-    if mind.measured_utc_ns is None or agreement is None:
+    if state.measured_ns is not None:
+        return (now.boottime_ns - state.measured_ns) / NS_PER_S
+    if state.measured_utc_ns is None or agreement is None:
         return None
-    return max(0.0, (now.realtime_ns + agreement.estimate_ns - mind.measured_utc_ns) / NS_PER_S)
+    return max(0.0, (now.realtime_ns + agreement.estimate_ns - state.measured_utc_ns) / NS_PER_S)
 
 
-def _intervals(mind: Mind, now: ClockReading, heard: Agreement | None) -> float | None:
+def _intervals(state: ClockState, now: ClockReading, heard: Agreement | None) -> float | None:
     """Return how many poll intervals have passed since servers last gave a measurement, else since the agent's start.
 
     Where the last was in an earlier boot, the time before this agent's start counts too: all of it where the true time
     tells how long that was (`heard`), else what this boot has lasted.
     """
-    polls = mind.poll_interval
+    polls = state.poll_interval
     if polls is None:
         return None
     passed = polls.passed_at(now.boottime_ns)
-    if mind.measured_ns is not None or mind.measured_utc_ns is None:
+    if state.measured_ns is not None or state.measured_utc_ns is None:
         return passed
-    watched_s, gap_s = (now.boottime_ns - mind.started_ns) / NS_PER_S, _gap_s(mind, now, heard)
-    before_s = (mind.started_ns / NS_PER_S) if gap_s is None else gap_s - watched_s
+    watched_s, gap_s = (now.boottime_ns - state.started_ns) / NS_PER_S, _gap_s(state, now, heard)
+    before_s = (state.started_ns / NS_PER_S) if gap_s is None else gap_s - watched_s
     return passed + polls.before_boot(max(0.0, before_s))
 
 
@@ -672,25 +714,27 @@ def _last_poll(poll: Poll | None, now: ClockReading) -> LastPoll | None:
         return None
     age_s = (now.boottime_ns - poll.polled_ns) / NS_PER_S
     if not age_s <= GAP_INTERVALS * poll.interval_s:
-        return LastPoll(age_s, poll.votes.sources, 0, 0)
-    return LastPoll(age_s, poll.votes.sources, poll.votes.usable, poll.votes.agreeing)
+        return LastPoll(age_s, poll.counts.sources, 0, 0)
+    return LastPoll(age_s, poll.counts.sources, poll.counts.usable, poll.counts.agreeing)
 
 
-def _date_of(mind: Mind, database: DatabaseClock | None, now: ClockReading, drift_ppm: float) -> DatabaseDate | None:
+def _date_of(
+    state: ClockState, database: DatabaseClock | None, now: ClockReading, drift_ppm: float
+) -> DatabaseDate | None:
     """Return what the database's clock says now."""
     interval = None if database is None else carry_date(database, now, drift_ppm)
     if database is None or interval is None:
         return None
     raw_ns = database.reading.raw_ns
-    return DatabaseDate(interval, (now.raw_ns - raw_ns) / NS_PER_S, is_new=raw_ns != mind.dated_ns)
+    return DatabaseDate(interval, (now.raw_ns - raw_ns) / NS_PER_S, is_new=raw_ns != state.dated_ns)
 
 
-def _age_s(mind: Mind, now: ClockReading) -> float | None:
+def _age_s(state: ClockState, now: ClockReading) -> float | None:
     """Return how old the measurement is that the offset rests on."""
-    return None if mind.fix is None else (now.raw_ns - mind.fix.reading.raw_ns) / NS_PER_S
+    return None if state.agreement is None else (now.raw_ns - state.agreement.reading.raw_ns) / NS_PER_S
 
 
-def _is_correcting(fix: Fix | None, now: ClockReading, agreement: Agreement | None) -> bool:
+def _is_correcting(fix: LastAgreement | None, now: ClockReading, agreement: Agreement | None) -> bool:
     """Whether the clock was moved towards the truth, and came nearer to it, since the last measurement (§1.5)."""
     if fix is None or agreement is None:
         return False
@@ -699,10 +743,10 @@ def _is_correcting(fix: Fix | None, now: ClockReading, agreement: Agreement | No
     return is_right_way and abs(wrong_ns) - abs(agreement.estimate_ns) >= _NEARER * abs(moved_ns)
 
 
-def _event(change: tuple[Finding, bool], record: Record, course: Course) -> Event:
+def _event(change: tuple[Finding, bool], record: Record, history: History) -> Event:
     """Tell of a finding that was raised or cleared."""
     finding, raised = change
-    contradiction = course.contradiction if finding.id == "contradicts-earlier" else None
+    contradiction = history.dropped_agreement if finding.id == "contradicts-earlier" else None
     return Event(
         finding.id,
         raised,
@@ -712,13 +756,13 @@ def _event(change: tuple[Finding, bool], record: Record, course: Course) -> Even
         record.utc_ns,
         record.host_ns,
         record.boottime_ns,
-        value_s=_value_s(finding.id, record, course),
+        value_s=_value_s(finding.id, record, history),
         remedy=finding.remedy,
         detail=_contradiction_detail(contradiction) if contradiction else {},
     )
 
 
-def _contradiction_detail(contradiction: Contradiction) -> dict[str, Any]:
+def _contradiction_detail(contradiction: DroppedAgreement) -> dict[str, Any]:
     """Return both intervals in seconds."""
     expected, heard = contradiction.expected, contradiction.heard
     return {
@@ -727,19 +771,19 @@ def _contradiction_detail(contradiction: Contradiction) -> dict[str, Any]:
     }
 
 
-def _value_s(kind: str, record: Record, course: Course) -> float | None:
+def _value_s(kind: str, record: Record, history: History) -> float | None:
     """Return the size of what a finding is about, where it has one."""
     match kind:
         case "offset-out" | "not-demonstrable" | "tz-or-rtc-fault":
             return record.offset.estimate_s if record.offset else None
         case "time-disputed":
             return record.database_clock.disputed_s if record.database_clock else None
-        case "evidence-gap" if not course.dropped:
-            return course.ended_gap_s if course.unmeasured_s is None else course.unmeasured_s
-        case "stale-compare":
-            return course.stale_s
+        case "evidence-gap" if not history.dropped_records:
+            return history.ended_gap_s if history.unmeasured_s is None else history.unmeasured_s
+        case "daemon-stale":
+            return history.stale_s
         case "contradicts-earlier":
-            return course.contradiction.gap_ns / NS_PER_S if course.contradiction else None
+            return history.dropped_agreement.gap_ns / NS_PER_S if history.dropped_agreement else None
         case "breach-forecast":
             return record.drift.breach.central_s if record.drift else None
     return None

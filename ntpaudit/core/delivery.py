@@ -6,7 +6,7 @@ others. Everything else is waited out, however long it takes. To send a letter t
 
 from typing import Literal, NamedTuple
 
-MAX_LETTERS = 1000
+MAX_ENTRIES = 1000
 """The most letters in one request."""
 
 FIRST_WAIT_S = 1.0
@@ -60,12 +60,12 @@ Answer = Delivered | Failure
 class Attempt(NamedTuple):
     """What was sent: so many letters, of so many lines, from `place` on; place 0 is the oldest that waits."""
 
-    letters: int
+    entries: int
     lines: int
-    place: int = 0
+    position: int = 0
 
 
-class Pace(NamedTuple):
+class RetryState(NamedTuple):
     """How delivery goes on. `size` is how many letters to send at once, `most` how many the server takes (413).
 
     `failures` counts attempts in a row that failed. `alone` counts those of the oldest letter by itself, `proofs` how
@@ -75,52 +75,54 @@ class Pace(NamedTuple):
     `probes` how many others it has refused in a row since.
     """
 
-    size: int = MAX_LETTERS
-    most: int = MAX_LETTERS
+    size: int = MAX_ENTRIES
+    most: int = MAX_ENTRIES
     failures: int = 0
-    alone: int = 0
-    proofs: int = 0
-    owes: bool = False
+    solo_failures: int = 0
+    confirmations: int = 0
+    awaiting_confirmation: bool = False
     reason: str = ""
     suspects: int = 0
     probes: int = 0
 
     @property
-    def reach(self) -> int:
+    def lookahead(self) -> int:
         """How many letters to look at."""
-        return self.suspects + MAX_LETTERS if self.compares else self.size
+        return self.suspects + MAX_ENTRIES if self.compares else self.size
 
-    def place(self, waiting: int, chance: float) -> int:
+    def next_position(self, waiting: int, rand: float) -> int:
         """Return which letter to send next: the oldest, or by `chance` another that waits, to compare it with.
 
         One that was refused for its content is compared with the newest first, which is the likeliest to be accepted.
         """
         first = max(1, self.suspects)
         others = waiting - first
-        if not (self.compares and self.owes and others > 0):
+        if not (self.compares and self.awaiting_confirmation and others > 0):
             return 0
         if self.suspects and self.probes < PROBES:
-            return first + int(chance * others) if self.probes else waiting - 1
-        return 0 if chance < 0.5 else first + int((2 * chance - 1) * others)
+            return first + int(rand * others) if self.probes else waiting - 1
+        return 0 if rand < 0.5 else first + int((2 * rand - 1) * others)
 
-    def on_another(self) -> "Pace":
+    def on_another(self) -> "RetryState":
         """Return how delivery goes on with another oldest letter: what was learnt of the one before is not its own."""
-        return self._replace(alone=0, proofs=0, owes=False, reason="", suspects=0, probes=0)
+        return self._replace(
+            solo_failures=0, confirmations=0, awaiting_confirmation=False, reason="", suspects=0, probes=0
+        )
 
     @property
     def compares(self) -> bool:
         """Whether it may be the oldest letter that is wrong, and not the database."""
-        return self.alone >= DOUBTS or self.suspects > 0
+        return self.solo_failures >= DOUBTS or self.suspects > 0
 
 
-class Confirm(NamedTuple):
+class Ack(NamedTuple):
     """Forget the letters sent: they have arrived."""
 
 
-class SetAside(NamedTuple):
+class DeadLetter(NamedTuple):
     """Take so many of the oldest letters out of the way: they will never be accepted."""
 
-    letters: int
+    entries: int
     reason: str
 
 
@@ -128,32 +130,32 @@ class Split(NamedTuple):
     """Send less, or something else, now: the database is well enough to answer."""
 
 
-class Again(NamedTuple):
+class RetryAfter(NamedTuple):
     """Send again after a wait."""
 
     wait_s: float
 
 
-Action = Confirm | SetAside | Split | Again
-Sort = Literal["content", "size", "busy", "broken", "away", "operator"]
+Action = Ack | DeadLetter | Split | RetryAfter
+FailureKind = Literal["content", "size", "busy", "broken", "away", "operator"]
 
 
-def decide(pace: Pace, attempt: Attempt, answer: Answer, chance: float) -> tuple[Pace, Action]:
+def decide(state: RetryState, attempt: Attempt, answer: Answer, rand: float) -> tuple[RetryState, Action]:
     """Say what to do about an answer, and how to go on after that. `chance` in [0, 1) spreads the waits."""
     if isinstance(answer, Delivered):
-        return _after_another(pace, chance) if attempt.place else (_onward(pace), Confirm())
-    wait_s = _wait_s(pace, answer, chance)
-    match sort_of(answer):
-        case "content" | "size" | "broken" if attempt.place:
-            return _after_probe(pace, wait_s)
+        return _after_another(state, rand) if attempt.position else (_onward(state), Ack())
+    wait_s = _wait_s(state, answer, rand)
+    match classify(answer):
+        case "content" | "size" | "broken" if attempt.position:
+            return _after_probe(state, wait_s)
         case "content":
-            return _after_content(pace, attempt, words(answer), wait_s)
+            return _after_content(state, attempt, describe(answer), wait_s)
         case "size":
-            return _after_size(pace, attempt, words(answer), wait_s)
+            return _after_size(state, attempt, describe(answer), wait_s)
         case "broken":
-            return _after_failure(pace, attempt, words(answer)), Again(wait_s)
+            return _after_failure(state, attempt, describe(answer)), RetryAfter(wait_s)
         case _:
-            return _failed(pace), Again(wait_s)
+            return _failed(state), RetryAfter(wait_s)
 
 
 _OF_CONTENT = (
@@ -167,7 +169,7 @@ _OF_CONTENT = (
 _OF_A_LIMIT = "limit exceeded"  # which can be raised, and then the letter is accepted
 
 
-def sort_of(failure: Failure) -> Sort:
+def classify(failure: Failure) -> FailureKind:
     """Say what a failure is about.
 
     `content`: lines that cannot be accepted, so the answer says (InfluxDB 1.x, 2.x and 3.x in its words). `size`:
@@ -193,10 +195,10 @@ def sort_of(failure: Failure) -> Sort:
 
 def is_refusal(failure: Failure) -> bool:
     """Whether the server refused what was sent, and neither failed of it nor asked for time."""
-    return isinstance(failure, Refused) and failure.status < 500 and sort_of(failure) != "busy"
+    return isinstance(failure, Refused) and failure.status < 500 and classify(failure) != "busy"
 
 
-def words(failure: Failure) -> str:
+def describe(failure: Failure) -> str:
     """Put a failure into words, with the fix where there is one."""
     match failure:
         case Unreachable(reason=reason):
@@ -234,76 +236,80 @@ _FIXES = {
 }
 
 
-def back_off_s(failures: int, chance: float) -> float:
+def back_off_s(failures: int, rand: float) -> float:
     """Return how long to wait after so many failures: anything up to a limit that doubles (full jitter)."""
-    return chance * min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures, 32))
+    return rand * min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures, 32))
 
 
-def _wait_s(pace: Pace, failure: Failure, chance: float) -> float:
+def _wait_s(pace: RetryState, failure: Failure, rand: float) -> float:
     """Return how long to wait after a failure. Who waits for an operator, or as told, spreads a little too."""
-    if sort_of(failure) == "operator":
-        return MAX_WAIT_S * (1 + chance / 5)
+    if classify(failure) == "operator":
+        return MAX_WAIT_S * (1 + rand / 5)
     told_s = failure.retry_after_s if isinstance(failure, Refused) else None
-    least_s = 0.0 if told_s is None else min(told_s * (1 + chance / 10), MAX_RETRY_AFTER_S)
-    return max(least_s, back_off_s(pace.failures, chance))
+    least_s = 0.0 if told_s is None else min(told_s * (1 + rand / 10), MAX_RETRY_AFTER_S)
+    return max(least_s, back_off_s(pace.failures, rand))
 
 
-def _onward(pace: Pace) -> Pace:
+def _onward(pace: RetryState) -> RetryState:
     """Go on with the next letters, twice as many."""
-    return Pace(size=min(2 * pace.size, pace.most), most=pace.most)
+    return RetryState(size=min(2 * pace.size, pace.most), most=pace.most)
 
 
-def _failed(pace: Pace) -> Pace:
+def _failed(pace: RetryState) -> RetryState:
     """Count a failure that the letters have nothing to do with."""
     return pace._replace(failures=pace.failures + 1)
 
 
-def _after_content(pace: Pace, attempt: Attempt, reason: str, wait_s: float) -> tuple[Pace, Action]:
+def _after_content(pace: RetryState, attempt: Attempt, reason: str, wait_s: float) -> tuple[RetryState, Action]:
     """Halve the batch until the letter is found that is refused; the others may have been stored already."""
-    if attempt.letters == 1 or reason.rpartition(" dropped=")[2] == str(attempt.lines):
+    if attempt.entries == 1 or reason.rpartition(" dropped=")[2] == str(attempt.lines):
         return _suspect(pace, attempt, reason, wait_s)
-    return pace._replace(size=attempt.letters // 2, suspects=0, proofs=0), Split()
+    return pace._replace(size=attempt.entries // 2, suspects=0, confirmations=0), Split()
 
 
-def _after_size(pace: Pace, attempt: Attempt, reason: str, wait_s: float) -> tuple[Pace, Action]:
+def _after_size(pace: RetryState, attempt: Attempt, reason: str, wait_s: float) -> tuple[RetryState, Action]:
     """Halve the batch, and remember that."""
-    if attempt.letters == 1:
-        return _suspect(pace._replace(most=MAX_LETTERS), attempt, reason, wait_s)
-    half = attempt.letters // 2
-    return pace._replace(size=half, most=half, suspects=0, proofs=0), Split()
+    if attempt.entries == 1:
+        return _suspect(pace._replace(most=MAX_ENTRIES), attempt, reason, wait_s)
+    half = attempt.entries // 2
+    return pace._replace(size=half, most=half, suspects=0, confirmations=0), Split()
 
 
-def _suspect(pace: Pace, attempt: Attempt, reason: str, wait_s: float) -> tuple[Pace, Action]:
+def _suspect(pace: RetryState, attempt: Attempt, reason: str, wait_s: float) -> tuple[RetryState, Action]:
     """Compare letters that were refused with another one; while none is accepted, the database refuses everything."""
-    count = attempt.letters
-    proofs = pace.proofs if count == pace.suspects else 0
+    count = attempt.entries
+    proofs = pace.confirmations if count == pace.suspects else 0
     if proofs >= PROOFS:
-        return _onward(pace), SetAside(count, reason)
-    is_pointless = pace.owes and pace.suspects == count  # nothing was accepted since it was refused last
-    pace = pace._replace(size=count, suspects=count, proofs=proofs, owes=True, reason=reason)
-    return (_failed(pace), Again(wait_s)) if is_pointless else (pace, Split())
+        return _onward(pace), DeadLetter(count, reason)
+    is_pointless = (
+        pace.awaiting_confirmation and pace.suspects == count
+    )  # nothing was accepted since it was refused last
+    pace = pace._replace(size=count, suspects=count, confirmations=proofs, awaiting_confirmation=True, reason=reason)
+    return (_failed(pace), RetryAfter(wait_s)) if is_pointless else (pace, Split())
 
 
-def _after_probe(pace: Pace, wait_s: float) -> tuple[Pace, Action]:
+def _after_probe(pace: RetryState, wait_s: float) -> tuple[RetryState, Action]:
     """Another letter fails as the oldest does, which proves nothing."""
     if pace.suspects and pace.probes < PROBES:
         return pace._replace(probes=pace.probes + 1), Split()
-    return _failed(pace)._replace(probes=pace.probes + 1), Again(wait_s)
+    return _failed(pace)._replace(probes=pace.probes + 1), RetryAfter(wait_s)
 
 
-def _after_failure(pace: Pace, attempt: Attempt, reason: str) -> Pace:
+def _after_failure(pace: RetryState, attempt: Attempt, reason: str) -> RetryState:
     """Go on with fewer letters, in the end with the oldest alone."""
     failed = _failed(pace)._replace(suspects=0, probes=0)
-    if attempt.letters > 1:
-        return failed._replace(size=max(1, attempt.letters // SHRINK), alone=0)
-    return failed._replace(size=1, alone=pace.alone + 1, owes=True, reason=reason)
+    if attempt.entries > 1:
+        return failed._replace(size=max(1, attempt.entries // SHRINK), solo_failures=0)
+    return failed._replace(size=1, solo_failures=pace.solo_failures + 1, awaiting_confirmation=True, reason=reason)
 
 
-def _after_another(pace: Pace, chance: float) -> tuple[Pace, Action]:
+def _after_another(pace: RetryState, rand: float) -> tuple[RetryState, Action]:
     """Another letter was accepted, so the database works: is it always the oldest that fails?"""
-    proofs = pace.proofs + pace.owes
+    proofs = pace.confirmations + pace.awaiting_confirmation
     if pace.suspects:
-        return pace._replace(proofs=proofs, owes=False, failures=0, probes=0), Split()
+        return pace._replace(confirmations=proofs, awaiting_confirmation=False, failures=0, probes=0), Split()
     if proofs >= PROOFS:
-        return _onward(pace), SetAside(1, pace.reason)
-    return pace._replace(proofs=proofs, owes=False, failures=proofs), Again(back_off_s(proofs, chance))
+        return _onward(pace), DeadLetter(1, pace.reason)
+    return pace._replace(confirmations=proofs, awaiting_confirmation=False, failures=proofs), RetryAfter(
+        back_off_s(proofs, rand)
+    )

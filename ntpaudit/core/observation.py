@@ -7,17 +7,17 @@ from typing import Literal, NamedTuple
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.ntp.measurement import Measurement
 
-Status = Literal["agreeing", "falseticker", "distant", "rejected", "unreachable", "backed-off"]
-STATUSES: tuple[Status, ...] = ("agreeing", "falseticker", "distant", "rejected", "unreachable", "backed-off")
+Status = Literal["agreeing", "falseticker", "distant", "rejected", "unreachable", "skipped"]
+STATUSES: tuple[Status, ...] = ("agreeing", "falseticker", "distant", "rejected", "unreachable", "skipped")
 """Every source ends with exactly one of these; their order is the number a database gets."""
 
 
 class Failure(NamedTuple):
     """Why a source gave no measurement: `rejected` it answered unusably, `unreachable` it did not answer,
-    `backed-off` it was not asked. `detail` is a few words for a human, beside the reason code.
+    `skipped` it was not asked. `detail` is a few words for a human, beside the reason code.
     """
 
-    status: Literal["rejected", "unreachable", "backed-off"]
+    status: Literal["rejected", "unreachable", "skipped"]
     reason: str
     detail: str = ""
 

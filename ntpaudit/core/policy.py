@@ -51,9 +51,9 @@ class Profile(NamedTuple):
             return "unmeasured"
         if not guaranteed:
             return "unproven"
-        if bound_s(offset) <= self.critical_s:
+        if max_error_s(offset) <= self.critical_s:
             return "within"
-        if least_s(offset) > self.critical_s:
+        if min_error_s(offset) > self.critical_s:
             return "beyond"
         return "unproven"
 
@@ -65,17 +65,17 @@ class Profile(NamedTuple):
             case "beyond":
                 return Severity.CRITICAL
             case "within" if offset is not None:
-                judged_s = abs(estimate_ns) / NS_PER_S if self.judged_on == "offset" else bound_s(offset)
+                judged_s = abs(estimate_ns) / NS_PER_S if self.judged_on == "offset" else max_error_s(offset)
                 return Severity.OK if judged_s <= self.warning_s else Severity.WARNING
         return Severity.WARNING
 
 
-def bound_s(offset: Interval) -> float:
+def max_error_s(offset: Interval) -> float:
     """Return how wrong the clock can be at most, W: the far end of the interval."""
     return max(abs(offset.earliest_ns), abs(offset.latest_ns)) / NS_PER_S
 
 
-def least_s(offset: Interval) -> float:
+def min_error_s(offset: Interval) -> float:
     """Return how wrong the clock is at least, B: the near end of the interval, 0 if it holds zero."""
     return max(offset.earliest_ns, -offset.latest_ns, 0) / NS_PER_S
 

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.checks.finding import Finding
-from ntpaudit.core.checks.host import Case, findings_of
+from ntpaudit.core.checks.host import AuditContext, findings_of
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, max_drift_ppm
 from ntpaudit.core.ntp.measurement import Timestamping
 from ntpaudit.core.ntp.time import short_to_s
 from ntpaudit.core.observation import KernelState, Observation, Status, Unavailable
-from ntpaudit.core.policy import Profile, Severity, Verdict, bound_s
-from ntpaudit.core.selection import Agreement, Judged, Votes, count_votes, select
+from ntpaudit.core.policy import Profile, Severity, Verdict, max_error_s
+from ntpaudit.core.selection import Agreement, ClassifiedSource, SourceCounts, count_sources, select
 from ntpaudit.core.units import NS_PER_S, direction, format_utc, parse_utc
 
 SCHEMA = "ntpaudit.record/1"
@@ -131,7 +131,7 @@ class Record(NamedTuple):
     verdict: Verdict
     profile: Profile
     offset: Offset | None
-    agreement: Votes
+    agreement: SourceCounts
     sources: tuple[SourceRecord, ...]
     kernel: Mapping[str, Any]
     daemons: tuple[Mapping[str, Any], ...]
@@ -205,7 +205,7 @@ class Record(NamedTuple):
             verdict=data["verdict"],
             profile=Profile(**_known(Profile, data["profile"])),
             offset=None if data["offset"] is None else Offset(**_known(Offset, data["offset"])),
-            agreement=_read_votes(data["agreement"]),
+            agreement=_read_counts(data["agreement"]),
             sources=tuple(SourceRecord(**_known(SourceRecord, source)) for source in data["sources"]),
             kernel=data["kernel"],
             daemons=tuple(data["daemons"]),
@@ -244,18 +244,18 @@ def conclude(observation: Observation, profile: Profile, labels: Labels, assumed
     """
     drift_ppm = max_drift_ppm(observation.kernel_ppm, assumed_ppm)
     selection = select(observation.sources, observation.taken, drift_ppm)
-    case = Case(observation, selection, profile, max_drift_ppm=drift_ppm)
-    findings = findings_of(case)
-    return write_record(case, labels, findings, severity_of(case, findings))
+    context = AuditContext(observation, selection, profile, max_drift_ppm=drift_ppm)
+    findings = findings_of(context)
+    return write_record(context, labels, findings, severity_of(context, findings))
 
 
-def severity_of(case: Case, findings: Sequence[Finding]) -> Severity:
+def severity_of(context: AuditContext, findings: Sequence[Finding]) -> Severity:
     """Return how bad it is: the worst of the offset and of all findings."""
-    return max(case.offset_severity, *(finding.severity for finding in findings), Severity.OK)
+    return max(context.offset_severity, *(finding.severity for finding in findings), Severity.OK)
 
 
 def write_record(
-    case: Case,
+    context: AuditContext,
     labels: Labels,
     findings: tuple[Finding, ...],
     severity: Severity,
@@ -271,8 +271,8 @@ def write_record(
 
     A network audit is the latest poll itself, unless another one is given.
     """
-    observation, agreement = case.observation, case.selection.agreement
-    host, votes = observation.host, case.votes or count_votes(case.selection)
+    observation, agreement = context.observation, context.selection.agreement
+    host, counts = observation.host, context.counts or count_sources(context.selection)
     return Record(
         version=labels.version,
         config_sha256=labels.config_sha256,
@@ -281,11 +281,11 @@ def write_record(
         host_ns=observation.taken.realtime_ns,
         boottime_ns=observation.taken.boottime_ns,
         severity=severity,
-        verdict=case.verdict,
-        profile=case.profile,
-        offset=_offset(agreement, case.max_drift_ppm) if agreement else None,
-        agreement=votes,
-        sources=tuple(map(_source, case.selection.sources)) if kind == "network" else (),
+        verdict=context.verdict,
+        profile=context.profile,
+        offset=_offset(agreement, context.max_drift_ppm) if agreement else None,
+        agreement=counts,
+        sources=tuple(map(_source, context.selection.sources)) if kind == "network" else (),
         kernel=_kernel(observation.kernel),
         daemons=tuple(daemon._asdict() for daemon in observation.known_daemons),
         daemons_hidden=observation.daemons_hidden,
@@ -302,8 +302,8 @@ def write_record(
         drift=drift,
         health=health,
         confirmed=confirmed,
-        database_clock=_database_offset(case),
-        last_poll=_poll_now(votes) if last_poll is None and kind == "network" else last_poll,
+        database_clock=_database_offset(context),
+        last_poll=_poll_now(counts) if last_poll is None and kind == "network" else last_poll,
     )
 
 
@@ -318,12 +318,12 @@ def _read_last_poll(data: Mapping[str, Any]) -> LastPoll | None:
         return LastPoll(**_known(LastPoll, poll))
     if "last_poll" in data or data.get("kind", "network") == "local":
         return None
-    return _poll_now(Votes(**_known(Votes, data["agreement"])))
+    return _poll_now(SourceCounts(**_known(SourceCounts, data["agreement"])))
 
 
-def _poll_now(votes: Votes) -> LastPoll:
+def _poll_now(counts: SourceCounts) -> LastPoll:
     """Return what a poll finds that is made just now."""
-    return LastPoll(0.0, votes.sources, votes.usable, votes.agreeing)
+    return LastPoll(0.0, counts.sources, counts.usable, counts.agreeing)
 
 
 def _read_drift(data: Mapping[str, Any]) -> Drift:
@@ -331,9 +331,9 @@ def _read_drift(data: Mapping[str, Any]) -> Drift:
     return Drift(**_known(Drift, data) | {"breach": Breach(**_known(Breach, data["breach"]))})
 
 
-def _read_votes(data: Mapping[str, Any]) -> Votes:
+def _read_counts(data: Mapping[str, Any]) -> SourceCounts:
     """Read the numbers of an agreement; where a record does not say how many were asked, all were."""
-    return Votes(**{"asked": data["sources"]} | _known(Votes, data))
+    return SourceCounts(**{"asked": data["sources"]} | _known(SourceCounts, data))
 
 
 def _read_database_offset(data: Mapping[str, Any] | None) -> DatabaseOffset | None:
@@ -341,13 +341,13 @@ def _read_database_offset(data: Mapping[str, Any] | None) -> DatabaseOffset | No
     return None if data is None else DatabaseOffset(**_known(DatabaseOffset, data))
 
 
-def _database_offset(case: Case) -> DatabaseOffset | None:
+def _database_offset(context: AuditContext) -> DatabaseOffset | None:
     """Write what the database's clock says in seconds."""
-    heard = case.course.database if case.course else None
+    heard = context.history.database if context.history else None
     if heard is None:
         return None
     earliest_ns, latest_ns = heard.interval
-    disputed_ns = case.disputed_ns
+    disputed_ns = context.disputed_ns
     return DatabaseOffset(
         earliest_ns / NS_PER_S,
         latest_ns / NS_PER_S,
@@ -363,24 +363,24 @@ def _offset(agreement: Agreement, drift_ppm: float) -> Offset:
         agreement.estimate_ns / NS_PER_S,
         interval.earliest_ns / NS_PER_S,
         interval.latest_ns / NS_PER_S,
-        bound_s(interval),
+        max_error_s(interval),
         direction(agreement.estimate_ns),
         drift_ppm,
     )
 
 
-def _source(judged: Judged) -> SourceRecord:
+def _source(classified: ClassifiedSource) -> SourceRecord:
     """Write one judged source; its offset and interval are those at the common instant."""
-    source, candidate, best = judged.source, judged.candidate, judged.best
+    source, candidate, best = classified.source, classified.candidate, classified.best
     if candidate is None or best is None:
-        return SourceRecord(source.name, source.address, source.port, judged.status, judged.reason)
+        return SourceRecord(source.name, source.address, source.port, classified.status, classified.reason)
     reply = best.reply
     return SourceRecord(
         source.name,
         source.address,
         source.port,
-        judged.status,
-        judged.reason,
+        classified.status,
+        classified.reason,
         offset_s=candidate.offset_ns / NS_PER_S,
         earliest_s=candidate.interval.earliest_ns / NS_PER_S,
         latest_s=candidate.interval.latest_ns / NS_PER_S,
@@ -392,7 +392,7 @@ def _source(judged: Judged) -> SourceRecord:
         leap=reply.leap,
         reference_id=reference_id_text(reply.reference_id, reply.stratum),
         precision_s=2.0**reply.precision,
-        timestamping=best.stamps.timestamping,
+        timestamping=best.timestamps.timestamping,
     )
 
 
@@ -402,9 +402,9 @@ def reference_id_text(reference_id: bytes, stratum: int) -> str:
     From stratum 2 on it is the upstream's IPv4 address, or the first octets of the MD5 of its IPv6 address: both are
     written dotted, as chronyc and ntpq do, because nothing tells them apart (RFC 5905 §7.3).
     """
-    letters = reference_id.rstrip(b"\0")
-    if stratum == 1 and letters and all(0x21 <= byte <= 0x7E for byte in letters):
-        return letters.decode("ascii")
+    entries = reference_id.rstrip(b"\0")
+    if stratum == 1 and entries and all(0x21 <= byte <= 0x7E for byte in entries):
+        return entries.decode("ascii")
     return ".".join(map(str, reference_id))
 
 

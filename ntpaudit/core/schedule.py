@@ -39,8 +39,8 @@ class Schedule(NamedTuple):
         return min(due for due in self if due is not None)
 
 
-def begin(
-    now_ns: int, intervals: Intervals, *, has_servers: bool, has_pools: bool, knows: bool, chance: float
+def first_schedule(
+    now_ns: int, intervals: Intervals, *, has_servers: bool, has_pools: bool, has_estimate: bool, rand: float
 ) -> Schedule:
     """Return the first schedule of a run; `chance` is a random number from 0 to 1.
 
@@ -48,12 +48,12 @@ def begin(
     """
 
     def first_ns(interval_s: float) -> int:
-        return now_ns + round(chance * min(interval_s, FIRST_WITHIN_S) * NS_PER_S)
+        return now_ns + round(rand * min(interval_s, FIRST_WITHIN_S) * NS_PER_S)
 
     return Schedule(
         first_ns(intervals.network_s) if has_servers else None,
         first_ns(intervals.pool_s) if has_pools else None,
-        now_ns if knows else now_ns + round(intervals.local_s * NS_PER_S),
+        now_ns if has_estimate else now_ns + round(intervals.local_s * NS_PER_S),
     )
 
 
@@ -62,35 +62,35 @@ def next_poll_ns(schedule: Schedule) -> int | None:
     return min((due for due in (schedule.network_ns, schedule.pool_ns) if due is not None), default=None)
 
 
-def after_network(schedule: Schedule, now_ns: int, intervals: Intervals, chance: float) -> Schedule:
+def after_network(schedule: Schedule, now_ns: int, intervals: Intervals, rand: float) -> Schedule:
     """Return the schedule after servers were asked; pools only where they were due too."""
     pool_ns = schedule.pool_ns
     if pool_ns is not None and pool_ns <= now_ns:
-        pool_ns = _later(now_ns, intervals.pool_s, chance, POOL_INTERVAL_S)
+        pool_ns = _later(now_ns, intervals.pool_s, rand, POOL_INTERVAL_S)
     network_ns = schedule.network_ns
     if network_ns is not None:
-        network_ns = _later(now_ns, intervals.network_s, chance, SERVER_INTERVAL_S)
+        network_ns = _later(now_ns, intervals.network_s, rand, SERVER_INTERVAL_S)
     return schedule._replace(network_ns=network_ns, pool_ns=pool_ns)
 
 
-def after_local(schedule: Schedule, now_ns: int, intervals: Intervals, chance: float) -> Schedule:
+def after_local(schedule: Schedule, now_ns: int, intervals: Intervals, rand: float) -> Schedule:
     """Return the schedule after a look at the host."""
-    return schedule._replace(local_ns=_later(now_ns, intervals.local_s, chance))
+    return schedule._replace(local_ns=_later(now_ns, intervals.local_s, rand))
 
 
-def sooner(schedule: Schedule, asked_ns: int, now_ns: int, *, wait_s: float, least_s: float) -> Schedule:
+def advance_to(schedule: Schedule, asked_ns: int, now_ns: int, *, wait_s: float, least_s: float) -> Schedule:
     """Bring the next question to servers forward, to `wait_s` from now, never before `least_s` have passed since.
 
     Pools are left alone: their terms forbid it.
     """
     if schedule.network_ns is None:
         return schedule
-    earliest_ns = rested(asked_ns, least_s)
+    earliest_ns = earliest_allowed(asked_ns, least_s)
     wanted_ns = max(now_ns + round(wait_s * NS_PER_S), earliest_ns)
     return schedule._replace(network_ns=min(schedule.network_ns, wanted_ns))
 
 
-def rested(asked_ns: int, least_s: float) -> int:
+def earliest_allowed(asked_ns: int, least_s: float) -> int:
     """Return when `least_s` will certainly have passed since servers were asked: they were, a little later."""
     return asked_ns + round(least_s * (1 + MARGIN) * NS_PER_S)
 
@@ -106,14 +106,14 @@ def missed(schedule: Schedule, now_ns: int, intervals: Intervals) -> int:
     return max(0, int(late_s))
 
 
-def resumed(schedule: Schedule, now_ns: int) -> Schedule:
+def after_suspend(schedule: Schedule, now_ns: int) -> Schedule:
     """Return the schedule after a suspend: what was due while the host slept was not missed, and is due now."""
     network_ns = None if schedule.network_ns is None else max(schedule.network_ns, now_ns)
     pool_ns = None if schedule.pool_ns is None else max(schedule.pool_ns, now_ns)
     return schedule._replace(network_ns=network_ns, pool_ns=pool_ns)
 
 
-def _later(now_ns: int, interval_s: float, chance: float, least_s: float = 0.0) -> int:
+def _later(now_ns: int, interval_s: float, rand: float, least_s: float = 0.0) -> int:
     """Return an interval from now, give or take its jitter, which never brings it below the least (P2).
 
     An interval that is itself below the least, as loopback may have it, is left as it is.
@@ -121,4 +121,4 @@ def _later(now_ns: int, interval_s: float, chance: float, least_s: float = 0.0) 
     shortest_s = interval_s * (1 - JITTER)
     if interval_s >= least_s:
         shortest_s = max(shortest_s, least_s * (1 + MARGIN))
-    return now_ns + round((shortest_s + interval_s * 2 * JITTER * chance) * NS_PER_S)
+    return now_ns + round((shortest_s + interval_s * 2 * JITTER * rand) * NS_PER_S)

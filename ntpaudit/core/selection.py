@@ -33,26 +33,26 @@ class Candidate(NamedTuple):
 
     offset_ns: int
     interval: Interval
-    fates: frozenset[str]
+    failure_domains: frozenset[str]
 
 
 class Agreement(NamedTuple):
     """What a majority of candidates says.
 
-    `interval` holds the truth if at most `tolerated_liars` of the servers asked lie (S2, R1). `contradicted` means that
-    more lied than were expected: the fewest liars that explain what was seen had to be assumed. Where too few servers
-    gave a usable reply `is_guaranteed` is false: the interval is what they say, and it proves nothing.
+    `interval` contains the true offset if at most `max_falsetickers` of the queried servers are falsetickers (S2, R1).
+    `exceeded_assumption`: there are more falsetickers than that; the fewest that explain the replies are assumed. Where
+    too few servers gave a usable reply, `is_guaranteed` is false and the interval proves nothing.
     """
 
     interval: Interval
     estimate_ns: int
     statuses: tuple[Status, ...]
-    tolerated_liars: int
-    contradicted: bool
+    max_falsetickers: int
+    exceeded_assumption: bool
     is_guaranteed: bool = True
 
 
-class Judged(NamedTuple):
+class ClassifiedSource(NamedTuple):
     """A source with its one status and reason, and its candidate where it gave a measurement."""
 
     source: SourceObservation
@@ -65,81 +65,81 @@ class Judged(NamedTuple):
 class Selection(NamedTuple):
     """All sources judged, in the order they were configured, and what they agree on; None without a majority."""
 
-    sources: tuple[Judged, ...]
+    sources: tuple[ClassifiedSource, ...]
     agreement: Agreement | None
 
     @property
-    def usable(self) -> tuple[Judged, ...]:
+    def usable(self) -> tuple[ClassifiedSource, ...]:
         """The sources whose statement took part in the vote."""
-        return tuple(judged for judged in self.sources if judged.status in ("agreeing", "falseticker"))
+        return tuple(classified for classified in self.sources if classified.status in ("agreeing", "falseticker"))
 
     @property
-    def asked(self) -> tuple[Judged, ...]:
+    def asked(self) -> tuple[ClassifiedSource, ...]:
         """The sources that count when it is estimated how many may lie (R1)."""
-        return tuple(judged for judged in self.sources if was_asked(judged))
+        return tuple(classified for classified in self.sources if was_queried(classified))
 
     @property
     def is_sufficient(self) -> bool:
         """More servers gave a usable reply than are expected to lie, so what they say can prove something (R1)."""
-        silent = [judged for judged in self.asked if judged.status not in ("agreeing", "falseticker")]
-        return len(self.usable) > expected_liars(_fates(self.usable), _fates(silent))
+        silent = [classified for classified in self.asked if classified.status not in ("agreeing", "falseticker")]
+        return len(self.usable) > max_falsetickers(_failure_domains(self.usable), _failure_domains(silent))
 
 
-class Votes(NamedTuple):
+class SourceCounts(NamedTuple):
     """The numbers that an agreement rests on.
 
     `sources` are configured, `asked` of them count for R1, `usable` could vote, `agreeing` agree. The interval holds if
-    at most `tolerated_liars` of the servers asked lie, provided that it is `guaranteed`.
+    at most `max_falsetickers` of the servers asked lie, provided that it is `guaranteed`.
     """
 
     sources: int
     usable: int
     agreeing: int
-    tolerated_liars: int
+    max_falsetickers: int
     asked: int = 0
     guaranteed: bool = True
 
 
-NO_VOTES = Votes(sources=0, usable=0, agreeing=0, tolerated_liars=0, asked=0, guaranteed=False)
+NO_SOURCES = SourceCounts(sources=0, usable=0, agreeing=0, max_falsetickers=0, asked=0, guaranteed=False)
 
 
-def count_votes(selection: Selection) -> Votes:
+def count_sources(selection: Selection) -> SourceCounts:
     """Count what the vote rests on."""
     agreement = selection.agreement
-    return Votes(
+    return SourceCounts(
         sources=len(selection.sources),
         usable=len(selection.usable),
-        agreeing=sum(judged.status == "agreeing" for judged in selection.sources),
-        tolerated_liars=agreement.tolerated_liars if agreement else 0,
+        agreeing=sum(classified.status == "agreeing" for classified in selection.sources),
+        max_falsetickers=agreement.max_falsetickers if agreement else 0,
         asked=len(selection.asked),
         guaranteed=agreement is not None and agreement.is_guaranteed,
     )
 
 
-def was_asked(judged: Judged) -> bool:
+def was_queried(classified: ClassifiedSource) -> bool:
     """Whether a source counts as asked (R1).
 
     Every source does that we tried to query, whatever became of it: also one whose name did not resolve, and one that
     we skip because it stayed silent or sent a kiss-o'-death. An attacker who drops an honest server's replies, or the
     DNS answers for its name, must not thereby lower the number of liars that the interval survives.
     """
-    return judged.status != "backed-off" or judged.reason not in _OWN_CHOICE
+    return classified.status != "skipped" or classified.reason not in _OWN_CHOICE
 
 
 def select(sources: Sequence[SourceObservation], now: ClockReading, drift_ppm: float = MAX_DRIFT_PPM) -> Selection:
     """Judge every source against the others at the instant `now`; the oscillator is off by `drift_ppm` at most (R4)."""
-    judged = _with_twins([_state(source, now, drift_ppm) for source in sources])
-    voters = [index for index, entry in enumerate(judged) if entry.status == "agreeing"]
-    candidates = [candidate for index in voters if (candidate := judged[index].candidate)]
-    others = [entry for entry in judged if entry.status != "agreeing" and was_asked(entry)]
-    agreement = agree(candidates, _fates(others))
+    classified = _with_twins([_classify(source, now, drift_ppm) for source in sources])
+    voters = [index for index, entry in enumerate(classified) if entry.status == "agreeing"]
+    candidates = [candidate for index in voters if (candidate := classified[index].candidate)]
+    others = [entry for entry in classified if entry.status != "agreeing" and was_queried(entry)]
+    agreement = agree(candidates, _failure_domains(others))
     statuses: Iterable[Status] = agreement.statuses if agreement else ["falseticker"] * len(voters)
     for index, status in zip(voters, statuses, strict=True):
         if status == "falseticker":
-            entry = judged[index]
+            entry = classified[index]
             reason = "disagrees" if agreement else "no-majority"
-            judged[index] = Judged(entry.source, status, reason, entry.candidate, entry.best)
-    return Selection(tuple(judged), agreement)
+            classified[index] = ClassifiedSource(entry.source, status, reason, entry.candidate, entry.best)
+    return Selection(tuple(classified), agreement)
 
 
 def agree(candidates: Sequence[Candidate], silent: Sequence[frozenset[str]] = ()) -> Agreement | None:
@@ -152,12 +152,12 @@ def agree(candidates: Sequence[Candidate], silent: Sequence[frozenset[str]] = ()
     is all that any of them says. Marzullo's deepest overlap is no guarantee (S3): it only names liars.
     """
     usable, intervals = len(candidates), [candidate.interval for candidate in candidates]
-    expected = expected_liars([candidate.fates for candidate in candidates], silent)
+    expected = max_falsetickers([candidate.failure_domains for candidate in candidates], silent)
     if not 2 * max((_depth(intervals, interval.earliest_ns) for interval in intervals), default=0) > usable:
         return None
     assumed = min(expected, usable - 1)  # the fewest that must be right to say anything: one
-    for liars in (assumed, *range(assumed + 1, (usable + 1) // 2)):
-        if (hull := _hull(intervals, usable - liars)) is not None:
+    for falsetickers in (assumed, *range(assumed + 1, (usable + 1) // 2)):
+        if (hull := _hull(intervals, usable - falsetickers)) is not None:
             break
     else:
         return None
@@ -165,15 +165,15 @@ def agree(candidates: Sequence[Candidate], silent: Sequence[frozenset[str]] = ()
     is_guaranteed = expected < usable
     return Agreement(
         interval=hull,
-        estimate_ns=hull.clamp(_estimate(candidates, statuses, liars)),
+        estimate_ns=hull.clamp(_estimate(candidates, statuses, falsetickers)),
         statuses=statuses,
-        tolerated_liars=liars if is_guaranteed else 0,
-        contradicted=liars > assumed,
+        max_falsetickers=falsetickers if is_guaranteed else 0,
+        exceeded_assumption=falsetickers > assumed,
         is_guaranteed=is_guaranteed,
     )
 
 
-def expected_liars(usable: Sequence[frozenset[str]], silent: Sequence[frozenset[str]] = ()) -> int:
+def max_falsetickers(usable: Sequence[frozenset[str]], silent: Sequence[frozenset[str]] = ()) -> int:
     """Return how many of the usable sources may lie, by the fates of all m that were asked (S2, S8, R1).
 
     That is floor((m - 1) / 3), or more where sources share a fate: of g independent groups any floor((g - 1) / 3) may
@@ -186,15 +186,15 @@ def expected_liars(usable: Sequence[frozenset[str]], silent: Sequence[frozenset[
     reachable = [{0}, *(set[int]() for _ in range((len(sizes) - 1) // 3))]  # by how many groups lie: how many sources
     for size in sizes:
         for count in range(len(reachable) - 1, 0, -1):
-            reachable[count] |= {liars + size for liars in reachable[count - 1]}
-    whole_groups = (liars for choices in reachable for liars in choices if 2 * liars < len(asked))
+            reachable[count] |= {falsetickers + size for falsetickers in reachable[count - 1]}
+    whole_groups = (falsetickers for choices in reachable for falsetickers in choices if 2 * falsetickers < len(asked))
     return max((len(asked) - 1) // 3, *whole_groups) if asked else 0
 
 
-def independent_groups(fates: Sequence[frozenset[str]]) -> list[list[int]]:
+def independent_groups(failure_domains: Sequence[frozenset[str]]) -> list[list[int]]:
     """Group the positions of sources that share a fate, directly or through a third (S8)."""
     groups: list[tuple[frozenset[str], list[int]]] = []
-    for index, own in enumerate(fates):
+    for index, own in enumerate(failure_domains):
         joined, members, apart = own, [index], []
         for names, others in groups:
             if names & own:
@@ -205,20 +205,20 @@ def independent_groups(fates: Sequence[frozenset[str]]) -> list[list[int]]:
     return [members for _, members in groups]
 
 
-def shared_fates(source: SourceObservation, best: Measurement) -> frozenset[str]:
+def shared_failure_domains(source: SourceObservation, best: Measurement) -> frozenset[str]:
     """Name what may take this source down together with others: its /24 or /48, and its upstream server (S8).
 
     Loopback is one machine whatever its addresses are called; there every port counts as a server of its own, and a
     reference id of 127.* names a local clock, not an upstream. A stratum 1 reference id names a kind of clock.
     """
-    fates = _own_fates(source)
+    fates = _own_failure_domains(source)
     upstream = best.reply.reference_id
     if best.reply.stratum > 1 and upstream[0] not in (0, 127):
         fates |= {f"upstream {upstream.hex()}"}
     return fates
 
 
-def _own_fates(source: SourceObservation) -> frozenset[str]:
+def _own_failure_domains(source: SourceObservation) -> frozenset[str]:
     """Name what a source shares with others by its address, and by the host name that it is configured under (R10)."""
     address = source.address or source.name
     fates = {_subnet(address, source.port)}
@@ -229,29 +229,34 @@ def _own_fates(source: SourceObservation) -> frozenset[str]:
     return frozenset(fates)
 
 
-def _fates(sources: Iterable[Judged]) -> list[frozenset[str]]:
+def _failure_domains(sources: Iterable[ClassifiedSource]) -> list[frozenset[str]]:
     """Return the fates of sources, as far as they are known of those that gave nothing usable."""
-    return [judged.candidate.fates if judged.candidate else _own_fates(judged.source) for judged in sources]
+    return [
+        classified.candidate.failure_domains if classified.candidate else _own_failure_domains(classified.source)
+        for classified in sources
+    ]
 
 
-def _with_twins(judged: Sequence[Judged]) -> list[Judged]:
+def _with_twins(classified: Sequence[ClassifiedSource]) -> list[ClassifiedSource]:
     """Let the IPv4 and the IPv6 address of one stratum 1 server share a fate (R10).
 
     Above stratum 1 the upstream's reference id shows it. A stratum 1 reference id names a kind of clock, so delay and
     offset must be the same as well. Two servers that only look alike lose nothing by it: f never gets smaller.
     """
-    found = list(judged)
-    for (one, first), (other, second) in combinations(enumerate(judged), 2):
+    found = list(classified)
+    for (one, first), (other, second) in combinations(enumerate(classified), 2):
         if _are_twins(first, second):
             fate = frozenset({f"twins {min(one, other)} {max(one, other)}"})
             for index in (one, other):
                 candidate = found[index].candidate
                 assert candidate is not None
-                found[index] = found[index]._replace(candidate=candidate._replace(fates=candidate.fates | fate))
+                found[index] = found[index]._replace(
+                    candidate=candidate._replace(failure_domains=candidate.failure_domains | fate)
+                )
     return found
 
 
-def _are_twins(one: Judged, other: Judged) -> bool:
+def _are_twins(one: ClassifiedSource, other: ClassifiedSource) -> bool:
     """Whether two sources look like one stratum 1 server, reached by IPv4 and by IPv6."""
     if not (one.candidate and one.best and other.candidate and other.best):
         return False
@@ -264,9 +269,9 @@ def _are_twins(one: Judged, other: Judged) -> bool:
     return max(apart_ns) <= noise_ns
 
 
-def _is_ipv6(judged: Judged) -> bool:
+def _is_ipv6(classified: ClassifiedSource) -> bool:
     """Whether a source was asked at an IPv6 address."""
-    return ":" in (judged.source.address or "")
+    return ":" in (classified.source.address or "")
 
 
 def _subnet(address: str, port: int) -> str:
@@ -286,28 +291,28 @@ def _subnet(address: str, port: int) -> str:
     return octets[:6].hex()
 
 
-def _state(source: SourceObservation, now: ClockReading, drift_ppm: float) -> Judged:
+def _classify(source: SourceObservation, now: ClockReading, drift_ppm: float) -> ClassifiedSource:
     """Give one source the status it has before the others are heard."""
     if isinstance(source.outcome, Failure):
-        return Judged(source, source.outcome.status, source.outcome.reason)
+        return ClassifiedSource(source, source.outcome.status, source.outcome.reason)
     # B6: nothing can be carried over a suspend, in which the RAW clock stood still and only the hardware clock ran
-    samples = [sample for sample in source.outcome if abs(suspended_ns(sample.stamps.after, now)) <= MAX_STEP_NS]
+    samples = [sample for sample in source.outcome if abs(suspended_ns(sample.timestamps.after, now)) <= MAX_STEP_NS]
     if not samples:
-        return Judged(source, "rejected", "local-step")
-    best = min(samples, key=lambda sample: (sample.delay_ns, sample.stamps.arrived_ns))
+        return ClassifiedSource(source, "rejected", "local-step")
+    best = min(samples, key=lambda sample: (sample.delay_ns, sample.timestamps.arrived_ns))
     interval: Interval | None = carry_measurement(best, now, drift_ppm)
     for sample in samples:  # S9: every sample of one server bounds the same offset
         interval = interval and interval.intersect(carry_measurement(sample, now, drift_ppm))
     if interval is None:
-        return Judged(source, "rejected", "inconsistent", best=best)
+        return ClassifiedSource(source, "rejected", "inconsistent", best=best)
     if is_before_pivot(best.received_ns):
-        return Judged(source, "rejected", BEFORE_RELEASE, best=best)
-    offset_ns = interval.clamp(best.offset_ns - correction_ns(best.stamps.after, now))
-    candidate = Candidate(offset_ns, interval, shared_fates(source, best))
+        return ClassifiedSource(source, "rejected", BEFORE_RELEASE, best=best)
+    offset_ns = interval.clamp(best.offset_ns - correction_ns(best.timestamps.after, now))
+    candidate = Candidate(offset_ns, interval, shared_failure_domains(source, best))
     if not interval.half_width_ns <= MAX_DISTANCE_NS:
-        return Judged(source, "distant", "distant", candidate, best)  # V17
+        return ClassifiedSource(source, "distant", "distant", candidate, best)  # V17
     warning = best.reply.warnings[0] if best.reply.warnings else None
-    return Judged(source, "agreeing", warning, candidate, best)
+    return ClassifiedSource(source, "agreeing", warning, candidate, best)
 
 
 def _depth(intervals: Sequence[Interval], point_ns: int) -> int:
@@ -336,7 +341,7 @@ def _label(intervals: Sequence[Interval]) -> tuple[Status, ...]:
     )
 
 
-def _estimate(candidates: Sequence[Candidate], statuses: Sequence[Status], liars: int) -> int:
+def _estimate(candidates: Sequence[Candidate], statuses: Sequence[Status], falsetickers: int) -> int:
     """Return the median of the agreeing offsets; of an even count the mean of the middle two (R2).
 
     A weight would let a liar that claims a tiny interval decide alone. The median does not, but liars can have honest
@@ -347,7 +352,7 @@ def _estimate(candidates: Sequence[Candidate], statuses: Sequence[Status], liars
     agreeing = [
         candidate.offset_ns for candidate, status in zip(candidates, statuses, strict=True) if status == "agreeing"
     ]
-    trimmed = min(liars, (len(usable) - 1) // 2)
+    trimmed = min(falsetickers, (len(usable) - 1) // 2)
     return Interval(usable[trimmed], usable[-1 - trimmed]).clamp(median_ns(agreeing))
 
 

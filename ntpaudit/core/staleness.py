@@ -2,10 +2,10 @@
 
 from typing import Any, NamedTuple
 
-from ntpaudit.core.ntp.rate_limit import Moment
+from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
-from ntpaudit.core.units import NS_PER_S, span
+from ntpaudit.core.units import NS_PER_S, format_duration
 
 LATE_INTERVALS = 3
 """An agent that has kept no record for so many of its local intervals is late ..."""
@@ -42,7 +42,7 @@ class HostNow(NamedTuple):
     one starts, the state is still that of an agent of before. None where it cannot be seen.
     """
 
-    moment: Moment
+    moment: Instant
     machine_id: str | None = None
     agent_runs: bool | None = None
 
@@ -54,7 +54,7 @@ class Wait(NamedTuple):
     poll_s: float
 
 
-class Standing(NamedTuple):
+class AgentStatus(NamedTuple):
     """The agent's last record, so long after: `age_s` of at most `stale_after_s` can be believed.
 
     `doubt` says why the record tells nothing of this clock, whatever its age; None where it does. `asked` is the last
@@ -67,8 +67,8 @@ class Standing(NamedTuple):
     stale_after_s: float
     agent: AgentState
     agent_up_s: float | None
-    asked: Record | None
-    asked_age_s: float | None
+    last_network_record: Record | None
+    last_network_age_s: float | None
     doubt: str | None = None
     wait: Wait | None = None
 
@@ -83,20 +83,24 @@ class Standing(NamedTuple):
         return Severity.UNKNOWN if self.is_stale else self.record.severity
 
 
-def judge_standing(
-    record: Record, asked: Record | None, agent: AgentState, here: HostNow, stale_after_s: float | None = None
-) -> Standing:
+def agent_status(
+    record: Record,
+    last_network_record: Record | None,
+    agent: AgentState,
+    here: HostNow,
+    stale_after_s: float | None = None,
+) -> AgentStatus:
     """Say what a record is worth at a moment. `stale_after_s` overrides the age that the agent's interval allows."""
     is_of_this_boot = _is_of_this_boot(record, agent, here)
     age = _age_s(record, agent, here)
-    return Standing(
+    return AgentStatus(
         record=record,
         age_s=age,
         stale_after_s=agent.stale_after_s if stale_after_s is None else stale_after_s,
         agent=agent,
         agent_up_s=_agent_up_s(record, agent),
-        asked=asked,
-        asked_age_s=None if asked is None else _age_s(asked, agent, here),
+        last_network_record=last_network_record,
+        last_network_age_s=None if last_network_record is None else _age_s(last_network_record, agent, here),
         doubt=_doubt(record, is_of_this_boot, age, here.machine_id),
         wait=wait_of(agent, here),
     )
@@ -126,7 +130,7 @@ def _age_s(record: Record, agent: AgentState, here: HostNow) -> float:
     """
     if _is_of_this_boot(record, agent, here):
         return (here.moment.boottime_ns - record.boottime_ns) / NS_PER_S
-    return here.moment.since_s(Moment(record.host.boot_id, record.boottime_ns, record.host_ns))
+    return here.moment.since_s(Instant(record.host.boot_id, record.boottime_ns, record.host_ns))
 
 
 def _is_of_this_boot(record: Record, agent: AgentState, here: HostNow) -> bool | None:
@@ -154,7 +158,7 @@ def _doubt(record: Record, is_of_this_boot: bool | None, age: float, machine_id:
     if not is_of_this_boot:
         return "the last record is of another boot"
     if age < 0:
-        return f"the last record is {span(-age)} ahead of this host's uptime"
+        return f"the last record is {format_duration(-age)} ahead of this host's uptime"
     return None
 
 

@@ -40,7 +40,7 @@ _UNITS = (
 """From how many seconds on a unit is used, how long it is, and its name."""
 
 
-def span(seconds: float, *, rounding: Rounding = "near") -> str:
+def format_duration(seconds: float, *, rounding: Rounding = "near") -> str:
     """Write a span with at most three significant digits and its unit; `rounding` is `near`, `up` (a bound) or `down`.
 
     A bound is rounded up and a least error down, so that no output claims more than was measured.
@@ -88,7 +88,7 @@ def brief(text: str) -> str:
     return repr(text) if len(text) <= _BRIEF else f"{text[:_BRIEF]!r}... ({len(text)} characters)"
 
 
-def parse_span(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Read a span such as `100ms`, `64s`, `30m`, `12h`, `90d` or `7y`, in seconds; ValueError says how to write one."""
     number = text.strip().rstrip("abcdefghijklmnopqrstuvwxyz")
     unit = text.strip()[len(number) :]
@@ -122,9 +122,9 @@ def direction(offset: float) -> str:
     return "behind" if offset > 0 else "ahead"
 
 
-def standing(offset: float) -> str:
+def format_offset(offset: float) -> str:
     """Write how far the host's clock stands from the true time, and where, such as `40 ms behind`."""
-    return f"{span(offset)} {direction(offset) if offset else 'off'}"
+    return f"{format_duration(offset)} {direction(offset) if offset else 'off'}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -7,10 +7,10 @@ from contextlib import closing
 from ntpaudit.config.schema import InfluxConfig, Language
 from ntpaudit.core.fleet.model import Snapshot
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.demo.scenario import ENV, Story
+from ntpaudit.demo.scenario import ENV, Scenario
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet import open_reader
-from ntpaudit.fleet.reader import Reach, Reader
+from ntpaudit.fleet.reader import Reader, SnapshotOptions
 from ntpaudit.net.http import Server
 
 RECOGNISED_S = 5.0
@@ -49,33 +49,35 @@ _TYPED = {"url": "--influx-url", "language": "what answers there", "database": "
 """What whoever fills a database calls the words that say where it is."""
 
 
-def told_before(reader: Reader, story: Story) -> Mapping[str, int]:
+def told_before(reader: Reader, scenario: Scenario) -> Mapping[str, int]:
     """Return until when a database knows each host of any demonstration. ReadError where it cannot be read."""
     now_ns = reader.now_ns()
     reader.tallies(now_ns - 60 * NS_PER_S, now_ns, 1)  # an empty database answers this one
     try:
-        snapshot = reader.snapshot(now_ns, Reach(look_back_s=max(86_400.0, (now_ns - story.begin_ns) / NS_PER_S)))
+        snapshot = reader.snapshot(
+            now_ns, SnapshotOptions(look_back_s=max(86_400.0, (now_ns - scenario.begin_ns) / NS_PER_S))
+        )
     except ReadError:
         return {}
     return {host.name: host.last_ns for host in snapshot.hosts if host.env == ENV}
 
 
-def await_fleet(reader: Reader, story: Story, end_ns: int, at_ns: int | None) -> Snapshot:
+def await_fleet(reader: Reader, scenario: Scenario, end_ns: int, at_ns: int | None) -> Snapshot:
     """Read a fleet that was just told until `end_ns`, as of `at_ns` or now, once the database shows all of it.
 
     What it shows after a while is read as it is. Raises ReadError.
     """
     give_up_s = time.monotonic() + SEEN_S
-    late_ns = end_ns - round(2 * story.intervals.local_s * NS_PER_S)
+    late_ns = end_ns - round(2 * scenario.intervals.local_s * NS_PER_S)
     while True:
         is_last = time.monotonic() >= give_up_s
         try:
-            snapshot = reader.snapshot(reader.now_ns() if at_ns is None else at_ns, Reach())
+            snapshot = reader.snapshot(reader.now_ns() if at_ns is None else at_ns, SnapshotOptions())
         except ReadError:
             if is_last:
                 raise
         else:
-            if is_last or _is_whole(snapshot, (part.name for part in story.parts), late_ns):
+            if is_last or _is_whole(snapshot, (part.name for part in scenario.hosts), late_ns):
                 return snapshot
         time.sleep(_PAUSE_S)
 

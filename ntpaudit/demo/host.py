@@ -7,13 +7,13 @@ from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.observation import PHASE_LIMIT_S, STA_UNSYNC, TIME_ERROR, Daemon, HostFacts, KernelState
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.scenario import (
-    CutOff,
-    FallSilent,
-    Mislead,
-    Part,
+    BlockNtp,
+    HostSpec,
     Reboot,
+    ServerFault,
     SetClock,
     StartDaemon,
+    StopAgent,
     StopDaemon,
     Suspend,
     What,
@@ -52,22 +52,22 @@ class SimulatedHost:
     time for true, steers the frequency and slews the rest away.
     """
 
-    def __init__(self, part: Part, utc_ns: int, chance: random.Random) -> None:
+    def __init__(self, part: HostSpec, utc_ns: int, rand: random.Random) -> None:
         self.utc_ns = utc_ns
         self.oscillator_ppm = part.oscillator_ppm
         self.realtime_ns = utc_ns - round(part.behind_s * NS_PER_S)
-        self.raw_ns = self.monotonic_ns = self.boottime_ns = round(chance.uniform(1, 90) * 86_400 * NS_PER_S)
+        self.raw_ns = self.monotonic_ns = self.boottime_ns = round(rand.uniform(1, 90) * 86_400 * NS_PER_S)
         self.frequency_ppm = 0.0 if part.daemon is None else part.oscillator_ppm
         self._slew_ppm, self._slew_end_ns = 0.0, utc_ns
         self.is_cut_off = self.is_silent = False
         self._part = part
-        self._chance = chance
+        self._chance = rand
         self._boot = 0
         self._daemon = part.daemon
-        self._tick_ns = utc_ns + round(chance.random() * TICK_NS)
+        self._tick_ns = utc_ns + round(rand.random() * TICK_NS)
         self._updated_ns = utc_ns
         self._maxerror_s = PHASE_LIMIT_S if part.daemon is None else _MAXERROR_S
-        self._mislead = Mislead()
+        self._mislead = ServerFault()
         self._mislead_ns = 0
 
     @property
@@ -130,7 +130,7 @@ class SimulatedHost:
         """Return how long a packet of this host is under way, at random, half of the mean at least."""
         return round((0.5 + 0.5 * self._chance.expovariate(1.0)) * mean_s * NS_PER_S)
 
-    def befall(self, what: What) -> None:
+    def apply_event(self, what: What) -> None:
         """Let something happen."""
         match what:
             case SetClock(size_s):
@@ -144,11 +144,11 @@ class SimulatedHost:
             case StartDaemon():
                 self.realtime_ns = self.utc_ns
                 self._daemon = self._part.daemon
-            case CutOff():
+            case BlockNtp():
                 self.is_cut_off = True
-            case Mislead():
+            case ServerFault():
                 self._mislead, self._mislead_ns = what, self.utc_ns
-            case FallSilent():
+            case StopAgent():
                 self.is_silent = True
 
     def _run(self, true_ns: int) -> None:

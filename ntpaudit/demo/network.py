@@ -7,9 +7,9 @@ from functools import partial
 from math import ceil
 
 from ntpaudit.core.clock.readings import ClockReading
-from ntpaudit.core.ntp.measurement import Measurement, Stamps, measure
+from ntpaudit.core.ntp.measurement import ExchangeTimestamps, Measurement, measure
 from ntpaudit.core.ntp.packet import Reply
-from ntpaudit.core.ntp.rate_limit import Memories, Moment
+from ntpaudit.core.ntp.rate_limit import Instant, ServerStates
 from ntpaudit.core.ntp.sources import NTP_PORT, Server
 from ntpaudit.core.ntp.time import encode
 from ntpaudit.core.observation import Failure, SourceObservation
@@ -18,7 +18,7 @@ from ntpaudit.demo.host import SimulatedHost
 from ntpaudit.demo.scenario import Source
 from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.demo.simulated_agent import Ask
-from ntpaudit.polling import Manner, Survey
+from ntpaudit.polling import PollRound, QueryOptions
 
 _REFUSED = Failure("unreachable", "refused", "nobody listens on that port")
 _POLL, _PRECISION = 6, -20
@@ -54,7 +54,7 @@ def _answer(host: SimulatedHost, source: Source) -> SourceObservation:
         encode(received_ns),
         encode(received_ns + _SERVED_NS),
     )
-    outcome = measure(reply, Stamps(before.realtime_ns, after.realtime_ns, before, after, "user"))
+    outcome = measure(reply, ExchangeTimestamps(before.realtime_ns, after.realtime_ns, before, after, "user"))
     assert isinstance(outcome, Measurement), outcome
     return SourceObservation(source.name, address, NTP_PORT, (outcome,))
 
@@ -98,8 +98,8 @@ class RunningClock:
 
     def _own(self, sample: Measurement) -> Measurement:
         """Return a sample stamped by the host's own MONOTONIC."""
-        before, after = (_shifted(one, -self._shift_ns) for one in (sample.stamps.before, sample.stamps.after))
-        return sample._replace(stamps=sample.stamps._replace(before=before, after=after))
+        before, after = (_shifted(one, -self._shift_ns) for one in (sample.timestamps.before, sample.timestamps.after))
+        return sample._replace(timestamps=sample.timestamps._replace(before=before, after=after))
 
 
 def _shifted(reading: ClockReading, shift_ns: int) -> ClockReading:
@@ -137,11 +137,11 @@ class _Network:
             Server(source.name, "127.0.0.1", _closed_port(source) if host.is_cut_off else self.ports[source.name])
             for source in sources
         ]
-        survey = Survey(servers, Manner(), _Silent())
+        survey = PollRound(servers, QueryOptions(), _Silent())
         clock = RunningClock(host)
         self._true_ns = clock.true_ns
         now = clock.read()
-        answered = survey.ask(clock, Moment(host.boot_id, now.boottime_ns, now.realtime_ns), _forget)
+        answered = survey.poll(clock, Instant(host.boot_id, now.boottime_ns, now.realtime_ns), _forget)
         return tuple(clock.own(source) for source in answered)
 
 
@@ -170,7 +170,7 @@ def _keep_apart(host: SimulatedHost) -> None:
         host.run_until(host.utc_ns + 2 * _APART_NS)
 
 
-def _forget(change: Callable[[Memories], Memories]) -> None:
+def _forget(change: Callable[[ServerStates], ServerStates]) -> None:
     """Remember nothing: loopback needs no manners."""
     change({})
 

@@ -60,11 +60,11 @@ class StartDaemon(NamedTuple):
     size_s: float
 
 
-class CutOff(NamedTuple):
+class BlockNtp(NamedTuple):
     """From now on a firewall refuses what the host and its time daemon ask of any server."""
 
 
-class Mislead(NamedTuple):
+class ServerFault(NamedTuple):
     """The server that the time daemon follows, none of those that are asked here, is wrong from now on.
 
     By `jump_s` at once, positive is ahead, and further by `walk_ppm` until it is wrong by `most_s`.
@@ -75,11 +75,11 @@ class Mislead(NamedTuple):
     most_s: float = 0.0
 
 
-class FallSilent(NamedTuple):
+class StopAgent(NamedTuple):
     """The agent ends, and nobody starts it again."""
 
 
-What = SetClock | Suspend | Reboot | StopDaemon | StartDaemon | CutOff | Mislead | FallSilent
+What = SetClock | Suspend | Reboot | StopDaemon | StartDaemon | BlockNtp | ServerFault | StopAgent
 
 
 class Event(NamedTuple):
@@ -122,12 +122,12 @@ FAULTS = (
     Fault(
         "time-zone",  # somebody set the local time as if it were UTC, and ntpd gave up, as it does beyond 1000 s
         Severity.CRITICAL,
-        frozenset({"offset-out", "tz-or-rtc-fault", "stale-compare", "daemon-count"}),
+        frozenset({"offset-out", "tz-or-rtc-fault", "daemon-stale", "daemon-count"}),
         "fra",
         (Event(5.2 * _H, SetClock(3600.0)), Event(5.2 * _H, StopDaemon())),
         daemon="ntpd",
     ),
-    Fault("silent", Severity.UNKNOWN, frozenset(), "sgp", (Event(2 * _H, FallSilent()),)),
+    Fault("silent", Severity.UNKNOWN, frozenset(), "sgp", (Event(2 * _H, StopAgent()),)),
     Fault(
         "repaired-step",
         Severity.OK,
@@ -141,16 +141,16 @@ FAULTS = (
         Severity.UNKNOWN,
         frozenset({"evidence-gap", "unreachable-sources"}),
         "fra",
-        (Event(3 * _H, CutOff()), Event(2.99 * _H, Reboot())),
+        (Event(3 * _H, BlockNtp()), Event(2.99 * _H, Reboot())),
         daemon="chronyd",
     ),
-    Fault("slow-walk", Severity.OK, frozenset(), WALKED_SITE, (Event(1.75 * _H, Mislead(0.0, 12.0, 0.09)),)),
+    Fault("slow-walk", Severity.OK, frozenset(), WALKED_SITE, (Event(1.75 * _H, ServerFault(0.0, 12.0, 0.09)),)),
     Fault("suspended", Severity.OK, frozenset(), "sgp", (Event(5 * _H, Suspend(3 * _H)),), kind="laptop"),
     Fault("one-source", Severity.WARNING, frozenset({"source-quorum"}), "ams", sources=1),
 )
 """In the order in which a fleet that is too small for all of them gets them."""
 
-SITE_MOVE = Event(0.6 * _H, Mislead(0.06))
+SITE_MOVE = Event(0.6 * _H, ServerFault(0.06))
 """What happens to the server that the daemons of a whole site follow."""
 
 LIE_S = 37.0
@@ -191,7 +191,7 @@ HONEST = (
 """Each is less wrong than its own root distance, as an honest server is."""
 
 
-class Part(NamedTuple):
+class HostSpec(NamedTuple):
     """One host in the story. `behind_s` is how far its clock is behind when the history begins."""
 
     name: str
@@ -204,14 +204,14 @@ class Part(NamedTuple):
     events: tuple[Event, ...]
 
 
-class Story(NamedTuple):
+class Scenario(NamedTuple):
     """A fleet and its fate. Who takes part depends on the seed and the number of hosts, not on the time."""
 
     seed: int
     begin_ns: int
     end_ns: int
     intervals: Intervals
-    parts: tuple[Part, ...]
+    hosts: tuple[HostSpec, ...]
     sources: tuple[Source, ...]
 
 
@@ -223,13 +223,13 @@ class Stepped(NamedTuple):
     size_s: float
 
 
-class Truth(NamedTuple):
+class ExpectedFindings(NamedTuple):
     """What is true of a story at its end, by its own numbers: what a fleet's findings are held against.
 
     A host is in one of the first five. `findings` holds those of a reporting host's own agent that count for it.
-    `stepped` has every step of the history. `sites_moved` tells by how many seconds clocks moved forward in the last
-    hour, `common_sources` whom a server lied to and in how many seconds, `risky_sites` where two events a second apart
-    may be stamped in the wrong order.
+    `stepped` has every step of the history. `sites_moved`: by how many seconds clocks moved forward in the last hour.
+    `shared_falsetickers`: which hosts a server misled, and in how many seconds. `risky_sites`: where two events that
+    are a second apart may be stamped in the wrong order.
     """
 
     critical: frozenset[str]
@@ -240,17 +240,17 @@ class Truth(NamedTuple):
     findings: Mapping[str, frozenset[str]]
     stepped: tuple[Stepped, ...]
     sites_moved: Mapping[str, float]
-    common_sources: Mapping[str, frozenset[str]]
+    shared_falsetickers: Mapping[str, frozenset[str]]
     slow_walkers: frozenset[str]
     risky_sites: frozenset[str]
 
 
-def write_story(hosts: int, hours: float, seed: int, end_ns: int) -> Story:
+def build_scenario(hosts: int, hours: float, seed: int, end_ns: int) -> Scenario:
     """Cast a fleet of so many hosts for a history of so many hours."""
     if hosts < MIN_HOSTS or not hours >= MIN_HOURS:
         raise ValueError(f"a story takes {MIN_HOSTS} hosts and {MIN_HOURS:g} h at least")
     begin_ns = end_ns - round(hours * _H * NS_PER_S)
-    liar = Source(
+    falseticker = Source(
         f"gps.{LIED_TO_SITE}.example.net",
         5,
         0.0,
@@ -269,29 +269,29 @@ def write_story(hosts: int, hours: float, seed: int, end_ns: int) -> Story:
         fault = faults.get((site, number), HEALTHY)
         kind = f"{site}-{fault.kind or _KINDS[number % len(_KINDS)]}"
         counts[kind] += 1
-        parts.append(_part(f"{kind}{counts[kind]}", site, fault, hours, seed, liar))
+        parts.append(_part(f"{kind}{counts[kind]}", site, fault, hours, seed, falseticker))
     local_s = 60.0 if hosts <= DETAILED_HOSTS else 120.0
-    return Story(seed, begin_ns, end_ns, Intervals(300.0, 3600.0, local_s), tuple(parts), (*HONEST, liar))
+    return Scenario(seed, begin_ns, end_ns, Intervals(300.0, 3600.0, local_s), tuple(parts), (*HONEST, falseticker))
 
 
-def truth(story: Story) -> Truth:
+def expected_findings(scenario: Scenario) -> ExpectedFindings:
     """Say what is true at the end of a story."""
     at: dict[str, set[str]] = {"critical": set(), "warning": set(), "silent": set(), "unmeasured": set(), "ok": set()}
-    for part in story.parts:
+    for part in scenario.hosts:
         at[_standing(part)].add(part.name)
-    reporting = [part for part in story.parts if part.name not in at["silent"]]
+    reporting = [part for part in scenario.hosts if part.name not in at["silent"]]
     measured = [part for part in reporting if part.name not in at["unmeasured"]]
     lied_to = {
         source.name: frozenset(part.name for part in measured if source in part.sources)
-        for source in story.sources
+        for source in scenario.sources
         if source.lie_s
     }
-    return Truth(
-        **{standing: frozenset(names) for standing, names in at.items()},
+    return ExpectedFindings(
+        **{status: frozenset(names) for status, names in at.items()},
         findings={part.name: part.fault.findings for part in reporting},
-        stepped=tuple(step for part in story.parts for step in _steps(part, story.end_ns)),
-        sites_moved={MOVED_SITE: SITE_MOVE.what.jump_s} if isinstance(SITE_MOVE.what, Mislead) else {},
-        common_sources=lied_to,
+        stepped=tuple(step for part in scenario.hosts for step in _steps(part, scenario.end_ns)),
+        sites_moved={MOVED_SITE: SITE_MOVE.what.jump_s} if isinstance(SITE_MOVE.what, ServerFault) else {},
+        shared_falsetickers=lied_to,
         slow_walkers=frozenset(part.name for part in measured if part.fault.name == "slow-walk"),
         risky_sites=frozenset(
             site
@@ -301,14 +301,14 @@ def truth(story: Story) -> Truth:
     )
 
 
-def _standing(part: Part) -> str:
+def _standing(part: HostSpec) -> str:
     """Return where a host stands at the end."""
     if part.fault.severity is Severity.UNKNOWN:
-        return "silent" if any(isinstance(event.what, FallSilent) for event in part.events) else "unmeasured"
+        return "silent" if any(isinstance(event.what, StopAgent) for event in part.events) else "unmeasured"
     return part.fault.severity.word
 
 
-def _steps(part: Part, end_ns: int) -> Iterator[Stepped]:
+def _steps(part: HostSpec, end_ns: int) -> Iterator[Stepped]:
     """Yield how a host's clock was set."""
     for event in part.events:
         if isinstance(event.what, SetClock | StartDaemon):
@@ -322,18 +322,18 @@ def _site_names(hosts: int) -> list[str]:
     return [f"{city}{turn if turn > 1 else ''}" for turn in range(1, rounds + 1) for city in _CITIES][:count]
 
 
-def _assign(places: Sequence[tuple[str, int]], chance: random.Random) -> dict[tuple[str, int], Fault]:
+def _assign(places: Sequence[tuple[str, int]], rand: random.Random) -> dict[tuple[str, int], Fault]:
     """Give every fault to its share of the hosts, the first of them at its home."""
     free: dict[str, list[int]] = {}
     for site, number in places:
         free.setdefault(site, []).append(number)
     for numbers in free.values():
-        chance.shuffle(numbers)
+        rand.shuffle(numbers)
     assigned = {}
     kept = len(FAULTS) if len(places) >= SCALED_HOSTS else max(1, len(FAULTS) * len(places) // SCALED_HOSTS)
     for fault in FAULTS[:kept]:
         for turn in range(_count(fault, len(places))):
-            site = fault.home if turn == 0 or fault.name == "slow-walk" else chance.choice(_roomy(free))
+            site = fault.home if turn == 0 or fault.name == "slow-walk" else rand.choice(_roomy(free))
             assigned[site, free[site].pop()] = fault
     return assigned
 
@@ -349,17 +349,17 @@ def _roomy(free: Mapping[str, Sequence[int]]) -> list[str]:
     return [site for site, numbers in free.items() if 2 * len(numbers) > most]
 
 
-def _part(name: str, site: str, fault: Fault, hours: float, seed: int, liar: Source) -> Part:
+def _part(name: str, site: str, fault: Fault, hours: float, seed: int, falseticker: Source) -> HostSpec:
     """Write the part of one host."""
-    chance = random.Random(f"part {seed} {name}")
-    oscillator_ppm, daemon = chance.uniform(-30.0, 30.0), chance.choice(_DAEMONS)
-    behind_s = chance.gauss(0.0, 0.0003)
+    rand = random.Random(f"part {seed} {name}")
+    oscillator_ppm, daemon = rand.uniform(-30.0, 30.0), rand.choice(_DAEMONS)
+    behind_s = rand.gauss(0.0, 0.0003)
     if fault.free_ppm is not None:  # it leaves its tolerance of a second when half of the time is over, or earlier
         oscillator_ppm, daemon = fault.free_ppm, ""
         behind_s = max(behind_s, 1.0 - fault.free_ppm * 1e-6 * hours * _H / 2)
-    sources = (*HONEST, liar) if site == LIED_TO_SITE else HONEST
+    sources = (*HONEST, falseticker) if site == LIED_TO_SITE else HONEST
     events = (*fault.events, SITE_MOVE) if site == MOVED_SITE else fault.events
-    return Part(
+    return HostSpec(
         name,
         site,
         fault,

@@ -5,23 +5,23 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ntpaudit import __version__
-from ntpaudit.core.agent import Mind, Terms, conclude_round, forget_raw, look, step_event
+from ntpaudit.core.agent import AuditSettings, ClockState, detect_clock_change, evaluate, reset_holdover, step_event
 from ntpaudit.core.checks.debounce import of_new_boot
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.rate_limit import SERVER_INTERVAL_S
 from ntpaudit.core.observation import Observation, SourceObservation
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES
 from ntpaudit.core.record import Health, Kind, Labels, Record
-from ntpaudit.core.schedule import CONFIRM_S, after_local, after_network, begin, resumed, sooner
+from ntpaudit.core.schedule import CONFIRM_S, advance_to, after_local, after_network, after_suspend, first_schedule
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.host import SimulatedHost
-from ntpaudit.demo.scenario import ENV, Part, Reboot, Source, Story
+from ntpaudit.demo.scenario import ENV, HostSpec, Reboot, Scenario, Source
 
 Ask = Callable[[SimulatedHost, Sequence[Source]], tuple[SourceObservation, ...]]
 """Ask every source what time it is; the host's time passes meanwhile."""
 
 
-class Told(NamedTuple):
+class SimulatedAudit(NamedTuple):
     """What one audit leaves behind, the true time when it was made, and how far the host's clock was behind then."""
 
     record: Record
@@ -30,44 +30,44 @@ class Told(NamedTuple):
     behind_ns: int
 
 
-class Life:
+class SimulatedAgent:
     """One host, its agent, and all that the agent knows."""
 
-    def __init__(self, part: Part, story: Story, ask: Ask) -> None:
-        self._chance = random.Random(f"life {story.seed} {part.name}")
+    def __init__(self, part: HostSpec, scenario: Scenario, ask: Ask) -> None:
+        self._chance = random.Random(f"life {scenario.seed} {part.name}")
         self._part = part
-        self._intervals = story.intervals
+        self._intervals = scenario.intervals
         self._ask = ask
-        self._terms = Terms(
-            PROFILES[DEFAULT_PROFILE], Labels(__version__, site=part.site, env=ENV), story.intervals.network_s
+        self._terms = AuditSettings(
+            PROFILES[DEFAULT_PROFILE], Labels(__version__, site=part.site, env=ENV), scenario.intervals.network_s
         )
-        self._host = SimulatedHost(part, story.begin_ns, self._chance)
-        self._events = [(story.end_ns - round(event.ago_s * NS_PER_S), event.what) for event in part.events]
+        self._host = SimulatedHost(part, scenario.begin_ns, self._chance)
+        self._events = [(scenario.end_ns - round(event.ago_s * NS_PER_S), event.what) for event in part.events]
         self._untold: list[Event] = []
         self._start()
 
-    def _start(self, before: Mind | None = None) -> None:
+    def _start(self, before: ClockState | None = None) -> None:
         """Start an agent in this boot, which takes over what outlives a boot."""
         now = self._host.read()
-        self._mind = Mind(self._host.boot_id, now, now.boottime_ns)
+        self._mind = ClockState(self._host.boot_id, now, now.boottime_ns)
         if before is not None:
             kept = self._mind._replace(
                 back_test=before.back_test,
                 measured_utc_ns=before.measured_utc_ns,
-                alarms=of_new_boot(before.alarms),
+                debounce=of_new_boot(before.debounce),
             )
-            self._mind = forget_raw(kept)
+            self._mind = reset_holdover(kept)
         self._asked_ns = now.boottime_ns - SERVER_INTERVAL_S * NS_PER_S
-        self._schedule = begin(
+        self._schedule = first_schedule(
             now.boottime_ns,
             self._intervals,
             has_servers=True,
             has_pools=False,
-            knows=False,
-            chance=self._chance.random(),
+            has_estimate=False,
+            rand=self._chance.random(),
         )
 
-    def advance(self, until_ns: int) -> Iterator[Told]:
+    def advance(self, until_ns: int) -> Iterator[SimulatedAudit]:
         """Live until that moment of true time, and yield every audit.
 
         What is due later stays due: so nothing depends on the portions in which time passes.
@@ -89,7 +89,7 @@ class Life:
         """Let happen what happens next; the agent notices at once."""
         at_ns, what = self._events.pop(0)
         self._host.run_until(at_ns)
-        self._host.befall(what)
+        self._host.apply_event(what)
         if isinstance(what, Reboot):
             self._start(self._mind)
         else:
@@ -98,15 +98,15 @@ class Life:
     def _look(self) -> None:
         """Look for a step or a suspend; after either the clock is measured anew."""
         now = self._host.read()
-        self._mind, step, suspend = look(self._mind, now)
+        self._mind, step, suspend = detect_clock_change(self._mind, now)
         if step is not None:
             self._untold.append(step_event(self._mind, step, now))
         if suspend is not None:
-            self._schedule = resumed(self._schedule, now.boottime_ns)
+            self._schedule = after_suspend(self._schedule, now.boottime_ns)
         if step is not None or suspend is not None:
             self._ask_sooner(0.0)
 
-    def _do_what_is_due(self) -> Iterator[Told]:
+    def _do_what_is_due(self) -> Iterator[SimulatedAudit]:
         """Ask servers, or look at the host alone."""
         now_ns = self._host.boottime_ns
         if self._schedule.network_ns is not None and self._schedule.network_ns <= now_ns:
@@ -117,21 +117,21 @@ class Life:
             self._schedule = after_local(self._schedule, now_ns, self._intervals, self._chance.random())
             yield self._conclude("local", ())
 
-    def _conclude(self, kind: Kind, sources: tuple[SourceObservation, ...]) -> Told:
+    def _conclude(self, kind: Kind, sources: tuple[SourceObservation, ...]) -> SimulatedAudit:
         """Let the core judge what was seen."""
         self._look()
         host = self._host
         taken = host.read()
         utc_ns, behind_ns = host.utc_ns, host.behind_ns
         observation = Observation(host.facts, taken, sources, host.kernel, host.daemons)
-        concluded = conclude_round(self._mind, observation, kind, self._terms, Health())
-        self._mind = concluded.mind
+        concluded = evaluate(self._mind, observation, kind, self._terms, Health())
+        self._mind = concluded.state
         if concluded.is_pending:
             self._ask_sooner(CONFIRM_S)
         events, self._untold = (*self._untold, *concluded.events), []
-        return Told(concluded.record, events, utc_ns, behind_ns)
+        return SimulatedAudit(concluded.record, events, utc_ns, behind_ns)
 
     def _ask_sooner(self, wait_s: float) -> None:
         """Bring the next audit that asks servers forward, as far as manners allow."""
         now_ns = self._host.boottime_ns
-        self._schedule = sooner(self._schedule, self._asked_ns, now_ns, wait_s=wait_s, least_s=SERVER_INTERVAL_S)
+        self._schedule = advance_to(self._schedule, self._asked_ns, now_ns, wait_s=wait_s, least_s=SERVER_INTERVAL_S)

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.network import ask_directly, loopback
-from ntpaudit.demo.scenario import Story
-from ntpaudit.demo.simulated_agent import Life, Told
-from ntpaudit.demo.writers import ATTEMPTS, InfluxOutlet, Outlet, PipeOutlet, StoreOutlet, Waiting
-from ntpaudit.errors import NtpauditError, TellError
+from ntpaudit.demo.scenario import Scenario
+from ntpaudit.demo.simulated_agent import SimulatedAgent, SimulatedAudit
+from ntpaudit.demo.writers import ATTEMPTS, InfluxWriter, PipeWriter, PointWriter, StoreWriter, Waiting
+from ntpaudit.errors import NtpauditError, OutputError
 
 LAG_NS = 3 * NS_PER_S
 """A simulated world stays so far behind the present: the kernel stamps no datagram by a time that lies ahead."""
@@ -41,7 +41,7 @@ class Work(NamedTuple):
     `patient` a database that has taken something is waited for without end.
     """
 
-    story: Story
+    scenario: Scenario
     udp: bool
     influx: InfluxConfig | None = None
     token: str | None = None
@@ -81,7 +81,7 @@ class Failed(NamedTuple):
     reason: str
 
 
-class Crew(Protocol):
+class Runner(Protocol):
     """Those who live the lives."""
 
     def advance(self, until_ns: int) -> Iterator[None]:
@@ -92,10 +92,10 @@ class Crew(Protocol):
         """How many points were told so far."""
 
 
-class Alone:
+class SerialRunner:
     """A crew of this process alone. What was told before, of each host until some moment, is not told again."""
 
-    def __init__(self, lives: Sequence[Life], outlet: Outlet, told_ns: Mapping[str, int]) -> None:
+    def __init__(self, lives: Sequence[SimulatedAgent], outlet: PointWriter, told_ns: Mapping[str, int]) -> None:
         self._lives = lives
         self._outlet = outlet
         self._told_ns = told_ns
@@ -113,25 +113,25 @@ class Alone:
             yield
         self._outlet.flush()
 
-    def _counted(self, told: Iterable[Told]) -> Iterator[Told]:
+    def _counted(self, told: Iterable[SimulatedAudit]) -> Iterator[SimulatedAudit]:
         """Count the points of what is told."""
         for one in told:
             self._points += 1 + len(one.record.sources) + len(one.events)
             yield one
 
-    def _is_new(self, told: Told) -> bool:
+    def _is_new(self, told: SimulatedAudit) -> bool:
         """Whether nobody was told of it before."""
         return told.utc_ns > self._told_ns.get(told.record.host.name, -1)
 
 
-class Team:
+class ParallelRunner:
     """A crew of several processes, each with its share of the hosts."""
 
     def __init__(
         self,
         pipes: Sequence[Connection],
         processes: Sequence[BaseProcess],
-        store: StoreOutlet | None,
+        store: StoreWriter | None,
         absence: Absence,
     ) -> None:
         self._pipes = pipes
@@ -146,7 +146,7 @@ class Team:
         return sum(self._points)
 
     def advance(self, until_ns: int) -> Iterator[None]:
-        """Let all processes work until then. TellError for what stops one of them."""
+        """Let all processes work until then. OutputError for what stops one of them."""
         for pipe in self._pipes:
             pipe.send(until_ns)
         busy = list(self._pipes)
@@ -161,7 +161,7 @@ class Team:
                         self._points[number] = points
                         busy.remove(pipe)
                     case Failed(reason):
-                        raise TellError(reason)
+                        raise OutputError(reason)
                     case Waiting() as waiting:
                         self._absence.hear(number, waiting)
                     case parcels if self._store is not None:
@@ -191,13 +191,13 @@ def _why_ended(exit_code: int | None) -> str:
 
 @contextmanager
 def gather(
-    work: Work, processes: int, store: StoreOutlet | None, note: Callable[[str], None] = lambda text: None
-) -> Iterator[Crew]:
+    work: Work, processes: int, store: StoreWriter | None, note: Callable[[str], None] = lambda text: None
+) -> Iterator[Runner]:
     """Gather a crew; what it has to tell goes to the store, or without one to the database that `work` names.
 
     `note` hears when the database is waited for.
     """
-    processes = min(processes, len(work.story.parts))
+    processes = min(processes, len(work.scenario.hosts))
     absence = Absence(note)
     if processes > 1:
         with _team(work, processes, store, absence) as team:
@@ -205,18 +205,18 @@ def gather(
         return
     with _lives(work, 0, 1) as lives, ExitStack() as stack:
         outlet = store or _outlet(work, stack, lambda waiting: absence.hear(0, waiting), time.sleep)
-        yield Alone(lives, outlet, work.told_ns)
+        yield SerialRunner(lives, outlet, work.told_ns)
 
 
-def live(crew: Crew, until_ns: int, arrived: Callable[[], None] = lambda: None) -> None:
+def live(crew: Runner, until_ns: int, arrived: Callable[[], None] = lambda: None) -> None:
     """Let a fleet live until a moment of true time, and tell of each host that has come there."""
     for _ in crew.advance(until_ns):
         arrived()
 
 
-def portions(story: Story) -> tuple[int, ...]:
+def portions(scenario: Scenario) -> tuple[int, ...]:
     """Return moments of a history that are a day apart, its end the last: so that whoever waits sees how far it is."""
-    return (*range(story.begin_ns + _DAY_NS, story.end_ns, _DAY_NS), story.end_ns)
+    return (*range(scenario.begin_ns + _DAY_NS, scenario.end_ns, _DAY_NS), scenario.end_ns)
 
 
 class Reached(NamedTuple):
@@ -230,14 +230,14 @@ Watch = Callable[[], AbstractContextManager[Callable[[], None]]]
 """Show whoever watches how far a fleet is that lives on: what it yields is called for each host that has arrived."""
 
 
-def catch_up(crew: Crew, story: Story, now_ns: Callable[[], int], watch: Watch) -> Reached:
+def catch_up(crew: Runner, scenario: Scenario, now_ns: Callable[[], int], watch: Watch) -> Reached:
     """Live on from the end of the story until the present, which has moved on, is less than half of an interval away.
 
     Where living takes about as long as the time that is lived, it ends before.
     """
-    reached_ns = story.end_ns
+    reached_ns = scenario.end_ns
     before_ns: float = float("inf")
-    while (behind_ns := now_ns() - LAG_NS - reached_ns) > story.intervals.local_s * NS_PER_S / 2:
+    while (behind_ns := now_ns() - LAG_NS - reached_ns) > scenario.intervals.local_s * NS_PER_S / 2:
         if behind_ns > SHRINK * before_ns:
             return Reached(reached_ns, is_present=False)
         with watch() as arrived:
@@ -247,7 +247,7 @@ def catch_up(crew: Crew, story: Story, now_ns: Callable[[], int], watch: Watch) 
 
 
 def follow(
-    crew: Crew,
+    crew: Runner,
     now_ns: Callable[[], int],
     pause: Callable[[float], None],
     reached: Callable[[int, int], None] = lambda points, until_ns: None,
@@ -261,24 +261,24 @@ def follow(
 
 
 @contextmanager
-def _lives(work: Work, first: int, each: int) -> Iterator[list[Life]]:
+def _lives(work: Work, first: int, each: int) -> Iterator[list[SimulatedAgent]]:
     """Yield every so many of the lives, from the first on."""
     with ExitStack() as stack:
-        ask = stack.enter_context(loopback(work.story.sources)) if work.udp else ask_directly
-        yield [Life(part, work.story, ask) for part in work.story.parts[first::each]]
+        ask = stack.enter_context(loopback(work.scenario.sources)) if work.udp else ask_directly
+        yield [SimulatedAgent(part, work.scenario, ask) for part in work.scenario.hosts[first::each]]
 
 
 def _outlet(
     work: Work, stack: ExitStack, say: Callable[[Waiting], None], pause: Callable[[float], None]
-) -> InfluxOutlet:
+) -> InfluxWriter:
     """Open the database."""
     assert work.influx is not None
     attempts = None if work.patient else ATTEMPTS
-    return stack.enter_context(closing(InfluxOutlet(work.influx, work.token, attempts, say, pause)))
+    return stack.enter_context(closing(InfluxWriter(work.influx, work.token, attempts, say, pause)))
 
 
 @contextmanager
-def _team(work: Work, count: int, store: StoreOutlet | None, absence: Absence) -> Iterator[Team]:
+def _team(work: Work, count: int, store: StoreWriter | None, absence: Absence) -> Iterator[ParallelRunner]:
     """Start processes, and end them."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
@@ -291,7 +291,7 @@ def _team(work: Work, count: int, store: StoreOutlet | None, absence: Absence) -
             theirs.close()  # so that each end hears when the other is gone
             pipes.append(ours)
             processes.append(process)
-        yield Team(pipes, processes, store, absence)
+        yield ParallelRunner(pipes, processes, store, absence)
     finally:
         with _ignored():
             _end(pipes, processes)
@@ -340,8 +340,8 @@ def _live(pipe: Connection, work: Work, number: int, count: int) -> None:
 
     try:
         with _lives(work, number, count) as lives, ExitStack() as stack:
-            outlet = PipeOutlet(pipe.send) if work.influx is None else _outlet(work, stack, pipe.send, pause)
-            crew = Alone(lives, outlet, work.told_ns)
+            outlet = PipeWriter(pipe.send) if work.influx is None else _outlet(work, stack, pipe.send, pause)
+            crew = SerialRunner(lives, outlet, work.told_ns)
             while True:
                 until_ns = pipe.recv()
                 for _ in crew.advance(until_ns):

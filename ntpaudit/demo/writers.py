@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from ntpaudit.config.schema import InfluxConfig
-from ntpaudit.core.delivery import Delivered, Failure, Refused, back_off_s, sort_of, words
-from ntpaudit.demo.simulated_agent import Told
-from ntpaudit.errors import TellError
-from ntpaudit.fleet.demo_store import EmbeddedStore
-from ntpaudit.formats.line_protocol import Point, date, points, render
-from ntpaudit.outputs.influxdb import WEB_PAGE, InfluxTransport
+from ntpaudit.core.delivery import Delivered, Failure, Refused, back_off_s, classify, describe
+from ntpaudit.demo.simulated_agent import SimulatedAudit
+from ntpaudit.errors import OutputError
+from ntpaudit.fleet.demo_store import DemoStore
+from ntpaudit.formats.line_protocol import Point, points, render, stamp_lines
+from ntpaudit.net.answers import WEB_PAGE
+from ntpaudit.outputs.influxdb import InfluxTransport
 
 BATCH_LINES = 5000
 """So many lines are written to a database at once."""
@@ -26,7 +27,7 @@ MOST_WAIT_S = 10.0
 """A database that is waited for without end is asked again after this at the latest: somebody watches."""
 
 
-class Parcel(NamedTuple):
+class PointBatch(NamedTuple):
     """The points of one audit, and when it was made: the stamp of those whose true time the host does not know."""
 
     points: tuple[Point, ...]
@@ -39,28 +40,28 @@ class Waiting(NamedTuple):
     reason: str | None
 
 
-class Outlet(Protocol):
+class PointWriter(Protocol):
     """Somewhere that audits are told."""
 
-    def write(self, told: Iterable[Told]) -> None:
+    def write(self, told: Iterable[SimulatedAudit]) -> None:
         """Take audits, as they are made."""
 
     def flush(self) -> None:
         """Let nothing wait any longer."""
 
 
-class StoreOutlet:
+class StoreWriter:
     """Audits kept in a demonstration's file."""
 
-    def __init__(self, store: EmbeddedStore) -> None:
+    def __init__(self, store: DemoStore) -> None:
         self._store = store
 
-    def write(self, told: Iterable[Told]) -> None:
+    def write(self, told: Iterable[SimulatedAudit]) -> None:
         """Keep audits."""
         for one in told:
             self._store.write(points(one.record, one.events), one.utc_ns)
 
-    def take(self, parcels: Iterable[Parcel]) -> None:
+    def take(self, parcels: Iterable[PointBatch]) -> None:
         """Keep what another process has sent."""
         for parcel in parcels:
             self._store.write(parcel.points, parcel.utc_ns)
@@ -69,18 +70,18 @@ class StoreOutlet:
         """Nothing waits for long."""
 
 
-class PipeOutlet:
+class PipeWriter:
     """Audits sent to the process that keeps them."""
 
     def __init__(self, send: Callable[[Any], None]) -> None:
         self._send = send
-        self._parcels: list[Parcel] = []
+        self._parcels: list[PointBatch] = []
         self._points = 0
 
-    def write(self, told: Iterable[Told]) -> None:
+    def write(self, told: Iterable[SimulatedAudit]) -> None:
         """Send audits, many at once."""
         for one in told:
-            parcel = Parcel(tuple(points(one.record, one.events)), one.utc_ns)
+            parcel = PointBatch(tuple(points(one.record, one.events)), one.utc_ns)
             self._parcels.append(parcel)
             self._points += len(parcel.points)
             if self._points >= PARCEL_POINTS:
@@ -93,8 +94,8 @@ class PipeOutlet:
         self._parcels, self._points = [], 0
 
 
-class InfluxOutlet:
-    """Audits written to a database of the InfluxDB family, without a history to fall back on. Raises TellError.
+class InfluxWriter:
+    """Audits written to a database of the InfluxDB family, without a history to fall back on. Raises OutputError.
 
     One that has taken some before is waited for: `attempts` times, or without end where that is None. Nothing but what
     it has failed to take is kept meanwhile. `say` hears when that begins and ends, `pause` lets the time pass.
@@ -124,11 +125,11 @@ class InfluxOutlet:
         self._count = 0
         self._has_delivered = self._is_waiting = False
 
-    def write(self, told: Iterable[Told]) -> None:
+    def write(self, told: Iterable[SimulatedAudit]) -> None:
         """Render audits, and write them when they are many."""
         for one in told:
             lines = render(one.record, one.events)
-            self._lines.append(lines if one.record.utc_ns is not None else date(lines, one.utc_ns))
+            self._lines.append(lines if one.record.utc_ns is not None else stamp_lines(lines, one.utc_ns))
             self._count += 1 + len(one.record.sources) + len(one.events)
             if self._count >= BATCH_LINES:
                 self.flush()
@@ -148,7 +149,7 @@ class InfluxOutlet:
         failures = 0
         while not isinstance(answer := self._transport.write(text), Delivered):
             lines = text.splitlines(keepends=True)
-            match sort_of(answer):
+            match classify(answer):
                 case "size" if len(lines) > 1:
                     self._deliver("".join(lines[: len(lines) // 2]))
                     self._deliver("".join(lines[len(lines) // 2 :]))
@@ -171,24 +172,24 @@ class InfluxOutlet:
         """Let time pass before another attempt."""
         if not self._is_waiting:
             self._is_waiting = True
-            self._say(Waiting(f"cannot write to {self._url}: {words(failure)}"))
+            self._say(Waiting(f"cannot write to {self._url}: {describe(failure)}"))
         wait_s = back_off_s(failures, random.random())
         self._pause(wait_s if self._attempts is not None else min(wait_s, MOST_WAIT_S))
 
-    def _refusal(self, failure: Failure) -> TellError:
+    def _refusal(self, failure: Failure) -> OutputError:
         """Say what went wrong."""
-        return TellError(f"cannot write to {self._url}: {_told(failure)}")
+        return OutputError(f"cannot write to {self._url}: {_told(failure)}")
 
 
 def _told(failure: Failure) -> str:
     """Say what went wrong and what mends it, to somebody who named the database on the command line."""
     if not isinstance(failure, Refused):
-        fix = "; start it, or name another with --influx-url" if sort_of(failure) == "away" else ""
-        return _as_typed(words(failure)) + fix
+        fix = "; start it, or name another with --influx-url" if classify(failure) == "away" else ""
+        return _as_typed(describe(failure)) + fix
     if failure.reason.startswith(WEB_PAGE):
         said = f"{failure.status}: {failure.reason}"
         return f"{said}; what answers there is no database, or stands before it: check --influx-url"
-    return _as_typed(words(failure))
+    return _as_typed(describe(failure))
 
 
 def _as_typed(said: str) -> str:

@@ -24,9 +24,9 @@ def open_reader(
     keys of the configuration, unless told otherwise; and which command makes a `demo`.
     """
     if url is None:
-        from ntpaudit.fleet.demo_store import EmbeddedReader
+        from ntpaudit.fleet.demo_store import DemoReader
 
-        return EmbeddedReader(path or "", (keys or {}).get("demo", "ntpaudit demo"))
+        return DemoReader(path or "", (keys or {}).get("demo", "ntpaudit demo"))
     from ntpaudit.net.http import KEYS, Server
 
     server = Server(

@@ -6,16 +6,28 @@ from typing import NamedTuple
 
 from ntpaudit.core.clock.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
-from ntpaudit.core.fleet.model import STEP_KINDS, STEP_S, Alarm, Bounds, Bucket, Clash, Host, Lie, Offset, Spans, Tally
+from ntpaudit.core.fleet.model import (
+    STEP_KINDS,
+    STEP_S,
+    Alarm,
+    Bounds,
+    DuplicateHost,
+    FalsetickerReport,
+    Host,
+    Offset,
+    SeverityCounts,
+    TimeBucket,
+    TimeSpans,
+)
 from ntpaudit.core.fleet.severity import came_ns
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.render.text_safety import one_line
 
-Cell = object
+RawValue = object
 """A value as it came: a number, a text, None, or what should not be there."""
 
-BEFORE_S = 900.0
+BASELINE_S = 900.0
 """A host's offset of some time ago is its last one in a window of this length that ends there."""
 
 EVENTS_S = 90 * 86_400.0
@@ -26,32 +38,32 @@ _MOST = 1e15  # nothing that is told of a clock is more, in whatever unit
 _ROUNDING_S = 1e-6  # what a database may lose of the digits of an offset of years
 
 
-class Clock(NamedTuple):
+class ClockRow(NamedTuple):
     """A point of `ntpaudit_clock`."""
 
-    name: Cell
-    site: Cell
-    env: Cell
+    name: RawValue
+    site: RawValue
+    env: RawValue
     last_ns: int
-    severity: Cell
-    verdict: Cell
-    offset_s: Cell
-    earliest_s: Cell
-    latest_s: Cell
-    usable: Cell = None
-    falsetickers: Cell = None
-    frequency_ppm: Cell = None
-    age_s: Cell = None
-    findings: Cell = None
-    critical_s: Cell = None
-    warning_s: Cell = None
-    confirmed: Cell = None
-    judged_on_bound: Cell = None
-    max_drift_ppm: Cell = None
-    disputed_s: Cell = None
+    severity: RawValue
+    verdict: RawValue
+    offset_s: RawValue
+    earliest_s: RawValue
+    latest_s: RawValue
+    usable: RawValue = None
+    falsetickers: RawValue = None
+    frequency_ppm: RawValue = None
+    age_s: RawValue = None
+    findings: RawValue = None
+    critical_s: RawValue = None
+    warning_s: RawValue = None
+    confirmed: RawValue = None
+    judged_on_bound: RawValue = None
+    max_drift_ppm: RawValue = None
+    disputed_s: RawValue = None
 
 
-CLOCK_FIELDS = Clock._fields[4:]
+CLOCK_FIELDS = ClockRow._fields[4:]
 """The fields that are read of a point of `ntpaudit_clock`."""
 
 JUDGED_FIELDS = (
@@ -78,38 +90,38 @@ All that may be asked of a host is among them: to ask again by its stamp might f
 """
 
 
-class Happening(NamedTuple):
+class EventRow(NamedTuple):
     """A point of `ntpaudit_event`."""
 
-    host: Cell
-    kind: Cell
+    host: RawValue
+    kind: RawValue
     stamp_ns: int
-    raised: Cell
-    severity: Cell
-    value_s: Cell
-    disputed_s: Cell = None
+    raised: RawValue
+    severity: RawValue
+    value_s: RawValue
+    disputed_s: RawValue = None
 
 
-class Said(NamedTuple):
+class SourceRow(NamedTuple):
     """A point of `ntpaudit_source`."""
 
-    host: Cell
-    source: Cell
+    host: RawValue
+    source: RawValue
     stamp_ns: int
-    status: Cell
-    offset_s: Cell
+    status: RawValue
+    offset_s: RawValue
 
 
-class Sign(NamedTuple):
+class Sighting(NamedTuple):
     """That a host reported from a place at a moment."""
 
-    name: Cell
-    site: Cell
-    env: Cell
+    name: RawValue
+    site: RawValue
+    env: RawValue
     stamp_ns: int
 
 
-class Earlier(NamedTuple):
+class BaselineRow(NamedTuple):
     """What held the offset of a host at an earlier point, and when that was written."""
 
     bounds: Bounds
@@ -119,21 +131,21 @@ class Earlier(NamedTuple):
 class Counted(NamedTuple):
     """How many points of a host are stamped in a span, how many of them are disputed, and the least `disputed_s`."""
 
-    name: Cell
+    name: RawValue
     place: int
-    points: Cell
-    disputed: Cell
-    least_s: Cell
+    points: RawValue
+    disputed: RawValue
+    least_s: RawValue
 
 
-def hosts_of(rows: Iterable[Clock]) -> dict[str, Host]:
+def hosts_of(rows: Iterable[ClockRow]) -> dict[str, Host]:
     """Return each host by its latest point, wherever it stood before."""
     return {name: _host(name, row) for name, row in _latest(rows).items()}
 
 
-def worst_of(rows: Iterable[Clock], clashing: Collection[str]) -> dict[str, Host]:
+def worst_of(rows: Iterable[ClockRow], clashing: Collection[str]) -> dict[str, Host]:
     """Return the worst of those that report under one name, by the latest point of each place that they report from."""
-    latest: dict[tuple[str, str | None, str | None], Clock] = {}
+    latest: dict[tuple[str, str | None, str | None], ClockRow] = {}
     for row in rows:
         if (name := text(row.name)) is not None and name in clashing:
             key = (name, text(row.site), text(row.env))
@@ -141,16 +153,16 @@ def worst_of(rows: Iterable[Clock], clashing: Collection[str]) -> dict[str, Host
     worst: dict[str, Host] = {}
     for (name, *_), row in latest.items():
         host = _host(name, row)
-        worst[name] = max(worst.get(name, host), host, key=_gravity)
+        worst[name] = max(worst.get(name, host), host, key=_severity_key)
     return worst
 
 
-def _freshness(row: Clock) -> tuple[int, str]:
+def _freshness(row: ClockRow) -> tuple[int, str]:
     """Return by what the latest of several points is chosen: of two at one moment always the same."""
     return _came_ns(row), repr(row)
 
 
-def _came_ns(row: Clock) -> int:
+def _came_ns(row: ClockRow) -> int:
     """Return when a point came, where it says that its stamp is not that moment."""
     disputed_s = None if row.disputed_s is None else number(row.disputed_s)
     return row.last_ns if not disputed_s else came_ns(row.last_ns, disputed_s)
@@ -186,7 +198,7 @@ def unsettled(hosts: Mapping[str, Host], disputed: Iterable[str], since_ns: int)
 
 
 def spans_of_arrival(
-    spans: Spans, counts: Iterable[Counted], hosts: Mapping[str, Host], until_ns: int
+    spans: TimeSpans, counts: Iterable[Counted], hosts: Mapping[str, Host], until_ns: int
 ) -> dict[str, list[tuple[int, int]]]:
     """Return of each host the spans whose points may have come later than its known one: until when, and the place.
 
@@ -209,7 +221,7 @@ def spans_of_arrival(
     return {name: sorted(ends) for name, ends in found.items()}
 
 
-def later(hosts: Mapping[str, Host], rows: Iterable[Clock]) -> dict[str, Host]:
+def later(hosts: Mapping[str, Host], rows: Iterable[ClockRow]) -> dict[str, Host]:
     """Return those hosts of which some row came later than the point that is known."""
     return {
         name: found
@@ -218,7 +230,7 @@ def later(hosts: Mapping[str, Host], rows: Iterable[Clock]) -> dict[str, Host]:
     }
 
 
-def with_tolerances(hosts: Mapping[str, Host], rows: Iterable[Clock]) -> dict[str, Host]:
+def with_tolerances(hosts: Mapping[str, Host], rows: Iterable[ClockRow]) -> dict[str, Host]:
     """Return those hosts of which rows have their warning's tolerance, with what decides about a warning."""
     return {
         name: host._replace(
@@ -231,7 +243,7 @@ def with_tolerances(hosts: Mapping[str, Host], rows: Iterable[Clock]) -> dict[st
     }
 
 
-def with_drift(hosts: Mapping[str, Host], rows: Iterable[tuple[Cell, Cell]]) -> dict[str, Host]:
+def with_drift(hosts: Mapping[str, Host], rows: Iterable[tuple[RawValue, RawValue]]) -> dict[str, Host]:
     """Return those hosts whose oscillators may be off by more than is known of their points: of several the most."""
     found: dict[str, Host] = {}
     for cell, ppm in rows:
@@ -247,20 +259,20 @@ def _host_came_ns(host: Host) -> int:
     return came_ns(host.last_ns, host.disputed_s) if host.disputed_s else host.last_ns
 
 
-def _gravity(host: Host) -> tuple[int, float, int, str, str]:
+def _severity_key(host: Host) -> tuple[int, float, int, str, str]:
     """Return by what one of several hosts of a name is the worst: how bad, how wrong at most, and how late."""
     offset = host.offset
     worst_s = 0.0 if offset is None else max(-offset.earliest_s, offset.latest_s)
     return host.severity, worst_s, host.last_ns, host.site or "", host.env or ""
 
 
-def offsets_of(rows: Iterable[Clock]) -> dict[str, Earlier]:
+def offsets_of(rows: Iterable[ClockRow]) -> dict[str, BaselineRow]:
     """Return what holds the offset of each host, by its latest point."""
     known = ((name, row, bounds_of(row.earliest_s, row.latest_s)) for name, row in _latest(rows).items())
-    return {name: Earlier(bounds, row.last_ns) for name, row, bounds in known if bounds is not None}
+    return {name: BaselineRow(bounds, row.last_ns) for name, row, bounds in known if bounds is not None}
 
 
-def rated(hosts: Mapping[str, Host], rows: Iterable[Clock]) -> dict[str, Host]:
+def rated(hosts: Mapping[str, Host], rows: Iterable[ClockRow]) -> dict[str, Host]:
     """Return those hosts with their rates of which some rows have the latest point, or one that came since."""
     return {
         name: host._replace(frequency_ppm=number(row.frequency_ppm))
@@ -269,9 +281,9 @@ def rated(hosts: Mapping[str, Host], rows: Iterable[Clock]) -> dict[str, Host]:
     }
 
 
-def _latest(rows: Iterable[Clock]) -> dict[str, Clock]:
+def _latest(rows: Iterable[ClockRow]) -> dict[str, ClockRow]:
     """Return the latest point of each host, of two at one moment always the same; what has no name is nobody's."""
-    latest: dict[str, Clock] = {}
+    latest: dict[str, ClockRow] = {}
     for row in rows:
         name = text(row[0])
         if name is None:
@@ -287,9 +299,9 @@ def _latest(rows: Iterable[Clock]) -> dict[str, Clock]:
     return latest
 
 
-def several_of(signs: Iterable[Sign]) -> set[str]:
+def several_of(signs: Iterable[Sighting]) -> set[str]:
     """Return the names that points came under from more than one place."""
-    places: dict[str, tuple[Cell, Cell]] = {}
+    places: dict[str, tuple[RawValue, RawValue]] = {}
     found = set()
     for sign in signs:
         if (name := text(sign.name)) is not None:
@@ -299,7 +311,7 @@ def several_of(signs: Iterable[Sign]) -> set[str]:
     return found
 
 
-def places_of(signs: Iterable[Sign]) -> dict[str, str]:
+def sites_of(signs: Iterable[Sighting]) -> dict[str, str]:
     """Return the site of each host that was never at another one."""
     sites: dict[str, set[str | None]] = {}
     for sign in signs:
@@ -308,7 +320,7 @@ def places_of(signs: Iterable[Sign]) -> dict[str, str]:
     return {name: site for name, found in sites.items() if len(found) == 1 for site in found if site is not None}
 
 
-def clashes_of(signs: Iterable[Sign]) -> tuple[Clash, ...]:
+def duplicate_hosts_of(signs: Iterable[Sighting]) -> tuple[DuplicateHost, ...]:
     """Return the names under which several machines report: from one place before and after another's first point.
 
     A host that moved fell silent at its old place before it was first heard of at the new one.
@@ -320,7 +332,7 @@ def clashes_of(signs: Iterable[Sign]) -> tuple[Clash, ...]:
             first_ns, last_ns = own.get(place, (sign.stamp_ns, sign.stamp_ns))
             own[place] = min(first_ns, sign.stamp_ns), max(last_ns, sign.stamp_ns)
     found = ((name, _overlapping(own)) for name, own in sorted(spans.items()))
-    return tuple(Clash(name, sites) for name, sites in found if sites)
+    return tuple(DuplicateHost(name, sites) for name, sites in found if sites)
 
 
 def _overlapping(spans: Mapping[tuple[str | None, str | None], tuple[int, int]]) -> tuple[str | None, ...]:
@@ -337,7 +349,7 @@ def _overlapping(spans: Mapping[tuple[str | None, str | None], tuple[int, int]])
     return tuple(sorted(sites, key=lambda site: (site is None, site or "")))
 
 
-def _host(name: str, row: Clock) -> Host:
+def _host(name: str, row: ClockRow) -> Host:
     """Return a host; one that does not say how it is, is unknown."""
     severity, verdict = number(row.severity), number(row.verdict)
     offset = None if verdict == _UNMEASURED else offset_of(row.offset_s, row.earliest_s, row.latest_s)
@@ -368,7 +380,7 @@ _VERDICTS: dict[float | None, Verdict] = {float(place): verdict for place, verdi
 _UNMEASURED = float(VERDICTS.index("unmeasured"))
 
 
-def alarms_of(rows: Iterable[Happening], now_ns: int, before_s: float) -> tuple[Alarm, ...]:
+def alarms_of(rows: Iterable[EventRow], now_ns: int, before_s: float) -> tuple[Alarm, ...]:
     """Return what is in force: of every host and kind the event that came last, where that is one of raising.
 
     An event came at its stamp, or at that less `disputed_s` where one of its rows has it (B8).
@@ -378,14 +390,14 @@ def alarms_of(rows: Iterable[Happening], now_ns: int, before_s: float) -> tuple[
     """
     rows = list(rows)
     came = _arrivals(rows)
-    latest: dict[tuple[str, str], Happening] = {}
+    latest: dict[tuple[str, str], EventRow] = {}
     for row in rows:
         host, kind = text(row.host), text(row.kind)
         if host is not None and kind is not None:
             other = latest.get((host, kind))
             if other is None or _came(other, host, kind, came) < _came(row, host, kind, came):
                 latest[host, kind] = row
-    steps_s = max(STEP_S, before_s + BEFORE_S)
+    steps_s = max(STEP_S, before_s + BASELINE_S)
     return tuple(
         _alarm(host, kind, row)
         for (host, kind), row in latest.items()
@@ -397,7 +409,7 @@ Arrivals = Mapping[tuple[str, str, int], int]
 """When those events came whose stamp does not tell it, by host, kind and stamp."""
 
 
-def _arrivals(rows: Iterable[Happening]) -> Arrivals:
+def _arrivals(rows: Iterable[EventRow]) -> Arrivals:
     """Return when the disputed events came. Two that claim one stamp are of two places: the later one counts."""
     came: dict[tuple[str, str, int], int] = {}
     for row in rows:
@@ -408,12 +420,12 @@ def _arrivals(rows: Iterable[Happening]) -> Arrivals:
     return came
 
 
-def _came(row: Happening, host: str, kind: str, came: Arrivals) -> tuple[int, tuple[int, bool, float, float]]:
+def _came(row: EventRow, host: str, kind: str, came: Arrivals) -> tuple[int, tuple[int, bool, float, float]]:
     """Return by what the last event of a host and kind is chosen: when it came, and of two at once by `_recency`."""
     return (came.get((host, kind, row.stamp_ns), row.stamp_ns) if came else row.stamp_ns), _recency(row)
 
 
-def undecided(rows: Iterable[Happening], disputed: Iterable[Happening]) -> dict[tuple[str, str], int]:
+def undecided(rows: Iterable[EventRow], disputed: Iterable[EventRow]) -> dict[tuple[str, str], int]:
     """Return the latest stamp of each host and kind of which another event than the latest may have come last (B8).
 
     `rows` and `disputed` hold the latest by stamp of all events, and of those that are disputed. A stamp is within
@@ -434,7 +446,7 @@ REORDERED_NS = round(2 * MAX_STAMP_DISPUTE_S * 1e9)
 """Of two events the later one may be stamped earlier by this."""
 
 
-def _last_stamps(rows: Iterable[Happening]) -> dict[tuple[str, str], int]:
+def _last_stamps(rows: Iterable[EventRow]) -> dict[tuple[str, str], int]:
     """Return the latest stamp of each host and kind."""
     latest: dict[tuple[str, str], int] = {}
     for row in rows:
@@ -443,9 +455,9 @@ def _last_stamps(rows: Iterable[Happening]) -> dict[tuple[str, str], int]:
     return latest
 
 
-def steps_of(rows: Iterable[Happening]) -> tuple[Alarm, ...]:
+def steps_of(rows: Iterable[EventRow]) -> tuple[Alarm, ...]:
     """Return the steps that were told of, in the order of time; one that was told from two places is one."""
-    latest: dict[tuple[int, str, str], Happening] = {}
+    latest: dict[tuple[int, str, str], EventRow] = {}
     for row in rows:
         host, kind = text(row.host), text(row.kind)
         if host is not None and kind in STEP_KINDS and number(row.raised) == 1:
@@ -454,13 +466,13 @@ def steps_of(rows: Iterable[Happening]) -> tuple[Alarm, ...]:
     return tuple(_alarm(host, kind, row) for (_, host, kind), row in sorted(latest.items()))
 
 
-def _alarm(host: str, kind: str, row: Happening) -> Alarm:
+def _alarm(host: str, kind: str, row: EventRow) -> Alarm:
     """Return a finding as it was raised."""
     severity = _SEVERITIES.get(number(row.severity), Severity.UNKNOWN)
     return Alarm(host, kind, severity, row.stamp_ns, number(row.value_s))
 
 
-def _recency(row: Happening) -> tuple[int, bool, float, float]:
+def _recency(row: EventRow) -> tuple[int, bool, float, float]:
     """Return by what the latest of several events is chosen."""
     severity, value_s = number(row.severity), number(row.value_s)
     return (
@@ -471,7 +483,7 @@ def _recency(row: Happening) -> tuple[int, bool, float, float]:
     )
 
 
-def lies_of(rows: Iterable[Said]) -> tuple[Lie, ...]:
+def falseticker_reports_of(rows: Iterable[SourceRow]) -> tuple[FalsetickerReport, ...]:
     """Return the falsetickers of every host's latest audit: those that it named then, and not what it named before."""
     last: dict[str, int] = {}
     said = [
@@ -482,20 +494,22 @@ def lies_of(rows: Iterable[Said]) -> tuple[Lie, ...]:
     for host, _, row in said:
         last[host] = max(row.stamp_ns, last.get(host, row.stamp_ns))
     return tuple(
-        Lie(source, host, number(row.offset_s))
+        FalsetickerReport(source, host, number(row.offset_s))
         for host, source, row in said
         if row.stamp_ns == last[host] and number(row.status) == _FALSETICKER
     )
 
 
-def bucket_of(begin_ns: int, severity: Cell, mean_s: Cell, earliest_s: Cell, latest_s: Cell) -> Bucket:
+def bucket_of(
+    begin_ns: int, severity: RawValue, mean_s: RawValue, earliest_s: RawValue, latest_s: RawValue
+) -> TimeBucket:
     """Return what a host's points in a span say."""
-    return Bucket(
+    return TimeBucket(
         begin_ns, _SEVERITIES.get(number(severity), Severity.UNKNOWN), offset_of(mean_s, earliest_s, latest_s)
     )
 
 
-def tally(spans: Spans, worst: Iterable[tuple[int, Cell, int]]) -> tuple[Tally, ...]:
+def count_severities(spans: TimeSpans, worst: Iterable[tuple[int, RawValue, int]]) -> tuple[SeverityCounts, ...]:
     """Count hosts by the worst that each was in each span: the span's place, what, and how many.
 
     Spans with none are left out, and so is what lies in no span.
@@ -505,17 +519,17 @@ def tally(spans: Spans, worst: Iterable[tuple[int, Cell, int]]) -> tuple[Tally, 
         if 0 <= place < spans.spans and hosts > 0:
             counts.setdefault(place, [0, 0, 0, 0])[_SEVERITIES.get(number(severity), Severity.UNKNOWN)] += hosts
     return tuple(
-        Tally(spans.begin_ns + place * spans.width_ns, (ok, warning, unknown, critical))
+        SeverityCounts(spans.begin_ns + place * spans.width_ns, (ok, warning, unknown, critical))
         for place, (ok, warning, unknown, critical) in sorted(counts.items())
     )
 
 
-def drift_ppm_of(cell: Cell) -> float:
+def drift_ppm_of(cell: RawValue) -> float:
     """Return by what an oscillator may be off: by MAX_DRIFT_PPM, or by more where its agent says so (R4)."""
     return min(max(MAX_DRIFT_PPM, number(cell) or 0.0), 1e6)
 
 
-def offset_of(estimate_s: Cell, earliest_s: Cell, latest_s: Cell) -> Offset | None:
+def offset_of(estimate_s: RawValue, earliest_s: RawValue, latest_s: RawValue) -> Offset | None:
     """Return an offset where all of it is known, and the estimate lies in the interval, give or take its rounding."""
     estimate, earliest, latest = number(estimate_s), number(earliest_s), number(latest_s)
     if estimate is None or earliest is None or latest is None or not earliest <= latest:
@@ -527,13 +541,13 @@ def offset_of(estimate_s: Cell, earliest_s: Cell, latest_s: Cell) -> Offset | No
     return Offset(min(max(estimate, earliest), latest), earliest, latest)
 
 
-def bounds_of(earliest_s: Cell, latest_s: Cell) -> Bounds | None:
+def bounds_of(earliest_s: RawValue, latest_s: RawValue) -> Bounds | None:
     """Return an interval where both of its ends are known, and in order."""
     earliest, latest = number(earliest_s), number(latest_s)
     return None if earliest is None or latest is None or not earliest <= latest else Bounds(earliest, latest)
 
 
-def number(cell: Cell) -> float | None:
+def number(cell: RawValue) -> float | None:
     """Return a number that a clock may have, of whatever type it came in; None for anything else, a truth value too."""
     kind = type(cell)
     if kind is not float and kind is not str and kind is not int:
@@ -545,24 +559,24 @@ def number(cell: Cell) -> float | None:
     return value if -_MOST <= value <= _MOST else None
 
 
-def count_of(cell: Cell) -> int:
+def count_of(cell: RawValue) -> int:
     """Return a whole number that is not negative; 0 for anything else."""
     value = number(cell)
     return int(value) if value is not None and value >= 0 else 0
 
 
-def text(cell: Cell) -> str | None:
+def text(cell: RawValue) -> str | None:
     """Return a text that is not empty, in one line and printable; None for anything else."""
     if not isinstance(cell, str) or not cell:
         return None
     return cell if cell.isprintable() else one_line(cell)  # a name is read some thousand times
 
 
-def names_of(cells: Iterable[Cell]) -> set[str]:
+def names_of(cells: Iterable[RawValue]) -> set[str]:
     """Return the names among some cells."""
     return {name for cell in cells if (name := text(cell)) is not None}
 
 
-def mapping(cell: Cell) -> Mapping[str, Cell]:
+def mapping(cell: RawValue) -> Mapping[str, RawValue]:
     """Return an object of JSON, an empty one for anything else."""
     return cell if isinstance(cell, dict) else {}

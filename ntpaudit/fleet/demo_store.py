@@ -14,35 +14,44 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
 from ntpaudit.core.clock.database_clock import MAX_STAMP_DISPUTE_S
-from ntpaudit.core.fleet.model import Alarm, Bucket, Clash, Host, Lie, Snapshot, Tally, split
+from ntpaudit.core.fleet.model import (
+    Alarm,
+    DuplicateHost,
+    FalsetickerReport,
+    Host,
+    SeverityCounts,
+    Snapshot,
+    TimeBucket,
+    split,
+)
 from ntpaudit.core.fleet.severity import AHEAD_S
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError, StoreError
 from ntpaudit.files import find, unwritable
 from ntpaudit.fleet.decode import (
-    BEFORE_S,
+    BASELINE_S,
     CLOCK_FIELDS,
     EVENTS_S,
-    Clock,
-    Happening,
-    Said,
-    Sign,
+    ClockRow,
+    EventRow,
+    Sighting,
+    SourceRow,
     alarms_of,
     bucket_of,
-    clashes_of,
+    count_severities,
     current,
+    duplicate_hosts_of,
+    falseticker_reports_of,
     hosts_of,
     later,
-    lies_of,
     offsets_of,
-    places_of,
+    sites_of,
     steps_of,
-    tally,
     text,
     unsettled,
     worst_of,
 )
-from ntpaudit.fleet.reader import Reach
+from ntpaudit.fleet.reader import SnapshotOptions
 from ntpaudit.formats.line_protocol import Point, Value
 from ntpaudit.render.text_safety import tag_value
 
@@ -93,7 +102,7 @@ _TABLES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 Row = tuple[Value, ...]
 
 
-class EmbeddedStore:
+class DemoStore:
     """A demonstration while it is written, beside the old one, which it replaces when it is closed finished.
 
     In a `with` block it is closed, and thrown away where the block fails. Every method raises StoreError.
@@ -337,7 +346,7 @@ _OTHER = "name another file with --store; `ntpaudit demo --store FILE` makes one
 """What mends that a file is none of ours: it is not to be overwritten."""
 
 
-class EmbeddedReader:
+class DemoReader:
     """A demonstration, read. It ends where it was finished, and that moment is now."""
 
     def __init__(self, path: str, maker: str = "ntpaudit demo") -> None:
@@ -363,11 +372,11 @@ class EmbeddedReader:
         """A file has no clock."""
         return None
 
-    def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
+    def snapshot(self, now_ns: int, reach: SnapshotOptions) -> Snapshot:
         """Read every host as it stood at a moment."""
         begin_ns = now_ns - round(reach.look_back_s * NS_PER_S)
         lately_ns = max(begin_ns, now_ns - round(reach.silent_after_s * NS_PER_S))
-        before_ns = now_ns - round(reach.before_s * NS_PER_S)
+        before_ns = now_ns - round(reach.baseline_s * NS_PER_S)
         site = reach.site
         rows = self._query("SELECT host FROM series WHERE ? IS NULL OR site = ?", (site, site))
         known = {name for (cell,) in rows if (name := text(cell)) is not None}
@@ -384,37 +393,39 @@ class EmbeddedReader:
         latest = list(self._latest(begin_ns, until_ns))
         everywhere = self._current(latest, begin_ns, until_ns, now_ns, is_present=is_present)
         hosts = {name: host for name, host in everywhere.items() if site in (None, host.site)}
-        clashes = tuple(clash for clash in self._clashes(lately_ns, now_ns) if site is None or site in clash.sites)
-        clashing = {clash.name for clash in clashes}
+        duplicates = tuple(
+            duplicate for duplicate in self._clashes(lately_ns, now_ns) if site is None or site in duplicate.sites
+        )
+        clashing = {duplicate.name for duplicate in duplicates}
         hosts |= worst_of((row for row in latest if row.last_ns > lately_ns and site in (None, row.site)), clashing)
         earlier = {
             name: one
             for name, one in offsets_of(
                 self._latest(
-                    before_ns - round(BEFORE_S * NS_PER_S), before_ns, "offset_s IS NOT NULL AND disputed_s IS NULL"
+                    before_ns - round(BASELINE_S * NS_PER_S), before_ns, "offset_s IS NOT NULL AND disputed_s IS NULL"
                 )
             ).items()
             if name in hosts and name not in clashing
         }
         forgotten = known - everywhere.keys()
-        alarms = self._alarms(now_ns, hosts, reach.before_s, is_present=is_present)
+        alarms = self._alarms(now_ns, hosts, reach.baseline_s, is_present=is_present)
         return Snapshot(
             now_ns,
             tuple(hosts.values()),
             tuple(alarm for alarm in alarms if site is None or alarm.host in known),
             tuple(self._lies(tuple(hosts.values()), begin_ns, until_ns)),
             {name: one.bounds for name, one in earlier.items()},
-            reach.before_s,
+            reach.baseline_s,
             tuple(sorted(forgotten)),
             {name: one.stamp_ns for name, one in earlier.items()},
-            clashes,
+            duplicates,
             reach.look_back_s,
             {name: place for name, place in self._places().items() if name in forgotten},
             is_present,
         )
 
     def _current(
-        self, latest: Iterable[Clock], begin_ns: int, until_ns: int, now_ns: int, *, is_present: bool
+        self, latest: Iterable[ClockRow], begin_ns: int, until_ns: int, now_ns: int, *, is_present: bool
     ) -> dict[str, Host]:
         """Return each host by the point that came last: its stamp may be ahead of now, or behind."""
         first_ns = begin_ns - round(MAX_STAMP_DISPUTE_S * NS_PER_S)
@@ -426,7 +437,7 @@ class EmbeddedReader:
             hosts |= later({name: hosts[name]}, self._arrived(name, first_ns, until_ns, last_ns))
         return hosts
 
-    def _arrived(self, host: str, begin_ns: int, until_ns: int, last_ns: int) -> Iterator[Clock]:
+    def _arrived(self, host: str, begin_ns: int, until_ns: int, last_ns: int) -> Iterator[ClockRow]:
         """Read the point of a host that came last, of each place that it was at: its stamp may not be the latest."""
         rows = self._query(
             f"""
@@ -438,9 +449,11 @@ class EmbeddedReader:
             """,  # noqa: S608
             (MAX_STAMP_DISPUTE_S, host, begin_ns, until_ns, last_ns),
         )
-        return (Clock(*row[:-1]) for row in rows)
+        return (ClockRow(*row[:-1]) for row in rows)
 
-    def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
+    def host_series(
+        self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int
+    ) -> Mapping[str, tuple[TimeBucket, ...]]:
         """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
         spans = split(begin_ns, end_ns, count)
         return {
@@ -458,7 +471,7 @@ class EmbeddedReader:
             for host in hosts
         }
 
-    def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[Tally, ...]:
+    def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[SeverityCounts, ...]:
         """Read how the fleet fared over a period in so many spans of equal length."""
         spans = split(begin_ns, end_ns, count)
         rows = self._query(
@@ -470,7 +483,7 @@ class EmbeddedReader:
             """,
             (spans.begin_ns, spans.width_ns, spans.begin_ns, spans.end_ns, site, site),
         )
-        return tally(spans, rows)
+        return count_severities(spans, rows)
 
     def steps(self, begin_ns: int, end_ns: int, site: str | None = None) -> tuple[Alarm, ...]:
         """Read every step that hosts told of in a period."""
@@ -481,7 +494,7 @@ class EmbeddedReader:
             """,
             (begin_ns, end_ns, site, site),
         )
-        return steps_of(Happening(*row) for row in rows)
+        return steps_of(EventRow(*row) for row in rows)
 
     def close(self) -> None:
         """Close the file."""
@@ -519,7 +532,7 @@ class EmbeddedReader:
         finally:
             os.close(handle)
 
-    def _latest(self, begin_ns: int, end_ns: int, condition: str = "TRUE") -> Iterator[Clock]:
+    def _latest(self, begin_ns: int, end_ns: int, condition: str = "TRUE") -> Iterator[ClockRow]:
         """Read the latest point of every series in a time, its end within."""
         rows = self._query(
             f"""
@@ -531,13 +544,13 @@ class EmbeddedReader:
             """,  # noqa: S608
             (begin_ns, end_ns),
         )
-        return (Clock(*row) for row in rows)
+        return (ClockRow(*row) for row in rows)
 
     def _places(self) -> dict[str, str]:
         """Read where hosts reported from, of those that were never elsewhere."""
-        return places_of(Sign(*row) for row in self._query("SELECT host, site, env, 0 FROM series"))
+        return sites_of(Sighting(*row) for row in self._query("SELECT host, site, env, 0 FROM series"))
 
-    def _clashes(self, begin_ns: int, end_ns: int) -> tuple[Clash, ...]:
+    def _clashes(self, begin_ns: int, end_ns: int) -> tuple[DuplicateHost, ...]:
         """Find the names under which several machines report."""
         rows = self._query(
             """
@@ -546,7 +559,7 @@ class EmbeddedReader:
             """,
             (begin_ns, end_ns),
         )
-        return clashes_of(Sign(*row) for row in rows)
+        return duplicate_hosts_of(Sighting(*row) for row in rows)
 
     def _alarms(
         self, now_ns: int, hosts: Mapping[str, Host], before_s: float, *, is_present: bool
@@ -554,7 +567,7 @@ class EmbeddedReader:
         """Read what is in force: of each host until its latest point, and what is disputed, may be ahead of now."""
         ahead_ns = now_ns + round(MAX_STAMP_DISPUTE_S * NS_PER_S) if is_present else now_ns
         happened = (
-            Happening(*row)
+            EventRow(*row)
             for row in self._query(
                 """
                 SELECT host, kind, stamp_ns, raised, severity, value_s, disputed_s
@@ -572,7 +585,7 @@ class EmbeddedReader:
         )
         return alarms_of(rows, now_ns, before_s)
 
-    def _lies(self, hosts: Sequence[Host], begin_ns: int, end_ns: int) -> Iterator[Lie]:
+    def _lies(self, hosts: Sequence[Host], begin_ns: int, end_ns: int) -> Iterator[FalsetickerReport]:
         """Read the falsetickers of the latest audit of those hosts that see any."""
         for host in hosts:
             if host.falsetickers:
@@ -585,7 +598,7 @@ class EmbeddedReader:
                     """,
                     (host.name, begin_ns, until_ns, _MOST_SOURCES),
                 )
-                yield from lies_of(Said(*row) for row in rows)
+                yield from falseticker_reports_of(SourceRow(*row) for row in rows)
 
     def _query(self, statement: str, values: Sequence[object] = ()) -> Iterator[Any]:
         """Yield the rows of an answer."""

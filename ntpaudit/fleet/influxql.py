@@ -8,25 +8,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter, itemgetter
 
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
-from ntpaudit.core.fleet.model import STEP_KINDS, Alarm, Bucket, Spans, Tally, split
+from ntpaudit.core.fleet.model import STEP_KINDS, Alarm, SeverityCounts, TimeBucket, TimeSpans, split
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet.decode import (
     CLOCK_FIELDS,
-    Cell,
-    Clock,
+    ClockRow,
     Counted,
-    Happening,
-    Said,
-    Sign,
+    EventRow,
+    RawValue,
+    Sighting,
+    SourceRow,
     bucket_of,
+    count_severities,
     mapping,
     names_of,
     several_of,
     steps_of,
-    tally,
     text,
 )
-from ntpaudit.fleet.snapshot_query import MAX_NAMES, Points, Remote, Window
+from ntpaudit.fleet.snapshot_query import MAX_NAMES, DatabaseReader, Points, Window
 from ntpaudit.net.http import AGAIN, Kind, Server, start
 from ntpaudit.render.text_safety import tag_value
 
@@ -37,10 +37,10 @@ _WHOSE = '"host", "site", "env"'
 _HOST = re.compile(r"(?<!\\),host=((?:[^\\,]|\\.)*)")
 _ESCAPED = re.compile(r"\\([, =])")
 
-Row = tuple[Cell, ...]
+Row = tuple[RawValue, ...]
 
 
-class InfluxqlReader(Remote):
+class InfluxqlReader(DatabaseReader):
     """A database, or a bucket, of the InfluxDB family."""
 
     def __init__(self, server: Server, database: str, env: str | None = None) -> None:
@@ -63,10 +63,12 @@ class InfluxqlReader(Remote):
         """Where an answer costs least."""
         return "/ping"
 
-    def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
+    def host_series(
+        self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int
+    ) -> Mapping[str, tuple[TimeBucket, ...]]:
         """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
         spans = split(begin_ns, end_ns, count)
-        courses: dict[str, list[Bucket]] = {host: [] for host in hosts}
+        courses: dict[str, list[TimeBucket]] = {host: [] for host in hosts}
         for part in range(0, len(hosts), MAX_NAMES):
             rows = self._rows(
                 'SELECT max("severity") AS "severity", mean("offset_s") AS "mean_s", min("earliest_s") AS "earliest_s",'
@@ -79,7 +81,7 @@ class InfluxqlReader(Remote):
                     courses[host].append(bucket_of(spans.begin_ns + place * spans.width_ns, *cells))
         return {host: tuple(sorted(buckets, key=_BEGIN)) for host, buckets in courses.items()}
 
-    def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[Tally, ...]:
+    def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[SeverityCounts, ...]:
         """Read how the fleet fared over a period in so many spans of equal length. Slow over many hosts."""
         spans = split(begin_ns, end_ns, count)
         rows = self._rows(
@@ -88,7 +90,7 @@ class InfluxqlReader(Remote):
             ("time", "severity"),
         )
         places = ((_place(spans, stamp_ns), severity) for stamp_ns, severity in rows)
-        return tally(spans, ((place, severity, 1) for place, severity in places if place is not None))
+        return count_severities(spans, ((place, severity, 1) for place, severity in places if place is not None))
 
     def steps(self, begin_ns: int, end_ns: int, site: str | None = None) -> tuple[Alarm, ...]:
         """Read every step that hosts told of in a period."""
@@ -108,7 +110,7 @@ class InfluxqlReader(Remote):
         clocks = start(lambda: list(self._clocks(statement, window)))
         return Points(lambda: (one.name for one in clocks()), clocks)
 
-    def latest(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Clock]:
+    def latest(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[ClockRow]:
         """Read some fields of the last point in a long time, of each place that a host was at, that has the first."""
         columns, first = _columns(fields), _columns(fields[:1])
         last = columns.replace(first, f"last({first}) AS {first}", 1)
@@ -118,29 +120,29 @@ class InfluxqlReader(Remote):
             window,
         )
 
-    def _clocks(self, statement: str, window: Window) -> Iterator[Clock]:
+    def _clocks(self, statement: str, window: Window) -> Iterator[ClockRow]:
         """Read points of the clock, of which what is not asked for stays unknown."""
         for row in self._rows(statement, ("host", "site", "env", "time", *CLOCK_FIELDS)):
             if window.holds(row[3]):
-                yield Clock._make(row)
+                yield ClockRow._make(row)
 
-    def disputed(self, window: Window, fields: Sequence[str]) -> Iterator[Clock]:
+    def disputed(self, window: Window, fields: Sequence[str]) -> Iterator[ClockRow]:
         """Read some fields of the last point of each host that is disputed; few servers know the field that says so."""
         return self.latest(window, None, ("disputed_s", *(name for name in fields if name != "disputed_s")))
 
-    def ahead(self, window: Window, fields: Sequence[str]) -> Iterator[Clock]:
+    def ahead(self, window: Window, fields: Sequence[str]) -> Iterator[ClockRow]:
         """Read some fields of the last points in a time that is yet to come: first whether there is any point."""
         one = f'SELECT "severity" FROM "ntpaudit_clock" WHERE {self._in(window)} LIMIT 1'
         return self.latest(window, None, fields) if any(self._rows(one, ("time",))) else iter(())
 
-    def every(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Clock]:
+    def every(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[ClockRow]:
         """Read some fields of every point of hosts in a short time."""
         return self._clocks(
             f'SELECT {_columns(fields)}, {_WHOSE} FROM "ntpaudit_clock" WHERE {self._in(window)}{_and_any_of(hosts)}',
             window,
         )
 
-    def counts(self, spans: Spans, site: str | None, hosts: Sequence[str]) -> Iterator[Counted]:
+    def counts(self, spans: TimeSpans, site: str | None, hosts: Sequence[str]) -> Iterator[Counted]:
         """Count the points of hosts by their stamps."""
         rows = self._rows(
             'SELECT count("severity") AS "points", count("disputed_s") AS "disputed", min("disputed_s") AS "least_s"'
@@ -152,7 +154,7 @@ class InfluxqlReader(Remote):
             if (place := _place(spans, stamp_ns)) is not None:
                 yield Counted(host, place, *cells)
 
-    def drifting(self, window: Window) -> Iterator[tuple[Cell, Cell]]:
+    def drifting(self, window: Window) -> Iterator[tuple[RawValue, RawValue]]:
         """Read which hosts may drift by more than `MAX_DRIFT_PPM`."""
         rows = self._rows(
             f'SELECT "max_drift_ppm", "host" FROM "ntpaudit_clock" WHERE {self._in(window)}'
@@ -180,7 +182,7 @@ class InfluxqlReader(Remote):
         counts = Counter(_name_in(key) for (key,) in keys if isinstance(key, str))
         return {name for name, count in counts.items() if count > 1 and name is not None}
 
-    def _last(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Sign]:
+    def _last(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Sighting]:
         """Read when hosts last reported, from each place that they did from."""
         return self._signs(
             f'SELECT "severity", {_WHOSE} FROM (SELECT last("severity") AS "severity" FROM "ntpaudit_clock"'
@@ -188,23 +190,23 @@ class InfluxqlReader(Remote):
             window,
         )
 
-    def trail(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Sign]:
+    def trail(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Sighting]:
         """Read whenever hosts reported, and from where."""
         return self._signs(
             f'SELECT "severity", {_WHOSE} FROM "ntpaudit_clock" WHERE {self._in(window)}{_and_any_of(hosts)}', window
         )
 
-    def origins(self, window: Window, hosts: Sequence[str]) -> Iterator[Sign]:
+    def origins(self, window: Window, hosts: Sequence[str]) -> Iterator[Sighting]:
         """Read from where hosts ever reported until the end of a time."""
         return self._last(window._replace(begin_ns=0), hosts)
 
-    def _signs(self, statement: str, window: Window) -> Iterator[Sign]:
+    def _signs(self, statement: str, window: Window) -> Iterator[Sighting]:
         """Read who reported, from where and when."""
         for host, site, env, stamp_ns in self._rows(statement, ("host", "site", "env", "time")):
             if window.holds(stamp_ns):
-                yield Sign(host, site, env, stamp_ns)
+                yield Sighting(host, site, env, stamp_ns)
 
-    def events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
+    def events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[EventRow]:
         """Read the last event of each host and kind, of each place that the host was at; ended ones too."""
         return self._happenings(
             f'SELECT "raised", "severity", "value_s", {_WHOSE}, "kind" FROM (SELECT last("raised") AS "raised",'
@@ -213,7 +215,7 @@ class InfluxqlReader(Remote):
             window,
         )
 
-    def disputed_events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
+    def disputed_events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[EventRow]:
         """Read when the last disputed event of each host and kind is stamped; few servers know the field."""
         return self._happenings(
             f'SELECT "disputed_s", {_WHOSE}, "kind" FROM (SELECT last("disputed_s") AS "disputed_s" FROM'
@@ -221,7 +223,7 @@ class InfluxqlReader(Remote):
             window,
         )
 
-    def every_event(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
+    def every_event(self, window: Window, hosts: Sequence[str] | None) -> Iterator[EventRow]:
         """Read every event of hosts in a time, and whether it is disputed."""
         return self._happenings(
             f'SELECT "raised", "severity", "value_s", "disputed_s", {_WHOSE}, "kind" FROM "ntpaudit_event"'
@@ -229,14 +231,14 @@ class InfluxqlReader(Remote):
             window,
         )
 
-    def _happenings(self, statement: str, window: Window) -> Iterator[Happening]:
+    def _happenings(self, statement: str, window: Window) -> Iterator[EventRow]:
         """Read what happened on which host, and when."""
         rows = self._rows(statement, ("host", "kind", "time", "raised", "severity", "value_s", "disputed_s"))
         for host, kind, stamp_ns, *cells in rows:
             if window.holds(stamp_ns):
-                yield Happening(host, kind, stamp_ns, *cells)
+                yield EventRow(host, kind, stamp_ns, *cells)
 
-    def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Said]:
+    def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterator[SourceRow]:
         """Read what every source of hosts said last."""
         rows = self._rows(
             'SELECT "status", "offset_s", "host", "source" FROM (SELECT last("status") AS "status", "offset_s"'
@@ -245,7 +247,7 @@ class InfluxqlReader(Remote):
         )
         for host, source, stamp_ns, *cells in rows:
             if window.holds(stamp_ns):
-                yield Said(host, source, stamp_ns, *cells)
+                yield SourceRow(host, source, stamp_ns, *cells)
 
     def names(self, site: str | None) -> set[str]:
         """Read every name of a host that is known."""
@@ -280,7 +282,7 @@ class InfluxqlReader(Remote):
         ReadError where it is no answer, or not a whole one: which only an answer in parts tells truly.
         """
         asked = {"db": self._database, "q": statement, "epoch": "ns", "chunked": "true"}
-        last: Mapping[str, Cell] = {}
+        last: Mapping[str, RawValue] = {}
         for part in self.server.ask("/query", asked).splitlines():
             last = self._result(part)
             match last.get("series"):
@@ -294,7 +296,7 @@ class InfluxqlReader(Remote):
                 return
         raise self.server.strange("the answer is none of InfluxDB's")
 
-    def _result(self, part: bytes) -> Mapping[str, Cell]:
+    def _result(self, part: bytes) -> Mapping[str, RawValue]:
         """Return the result in a part of an answer. ReadError where it tells of an error, or of nothing."""
         try:
             said = mapping(json.loads(part))
@@ -312,7 +314,7 @@ class InfluxqlReader(Remote):
         return result
 
 
-def _rows_of(series: Mapping[str, Cell], names: Sequence[str]) -> Iterator[Row]:
+def _rows_of(series: Mapping[str, RawValue], names: Sequence[str]) -> Iterator[Row]:
     """Yield the rows of a series."""
     columns, values, tags = series.get("columns"), series.get("values"), mapping(series.get("tags"))
     if not (isinstance(columns, list) and isinstance(values, list)):
@@ -335,7 +337,7 @@ def _name_in(key: str) -> str | None:
 _BEGIN = attrgetter("begin_ns")
 
 
-def _place(spans: Spans, stamp_ns: Cell) -> int | None:
+def _place(spans: TimeSpans, stamp_ns: RawValue) -> int | None:
     """Return in which span a moment lies, None for one outside and for what is none."""
     if type(stamp_ns) is not int or not spans.begin_ns <= stamp_ns < spans.end_ns:
         return None
@@ -347,12 +349,12 @@ def _quoted(text: str) -> str:
     return "'" + tag_value(text).replace("'", r"\'") + "'"
 
 
-def _within(spans: Spans) -> str:
+def _within(spans: TimeSpans) -> str:
     """Write the condition that the time lies in a period."""
     return f"time >= {spans.begin_ns} AND time < {spans.end_ns}"
 
 
-def _by(spans: Spans) -> str:
+def _by(spans: TimeSpans) -> str:
     """Write how points are grouped by their time."""
     return f"time({spans.width_ns // _MS}ms, {spans.begin_ns % spans.width_ns // _MS}ms)"
 

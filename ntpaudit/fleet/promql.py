@@ -13,27 +13,27 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
-from ntpaudit.core.fleet.model import STEP_KINDS, Alarm, Bucket, Spans, Tally, split
+from ntpaudit.core.fleet.model import STEP_KINDS, Alarm, SeverityCounts, TimeBucket, TimeSpans, split
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet.decode import (
     CLOCK_FIELDS,
-    Cell,
-    Clock,
+    ClockRow,
     Counted,
-    Happening,
-    Said,
-    Sign,
+    EventRow,
+    RawValue,
+    Sighting,
+    SourceRow,
     bucket_of,
     count_of,
+    count_severities,
     mapping,
     names_of,
     number,
     several_of,
     steps_of,
-    tally,
 )
-from ntpaudit.fleet.snapshot_query import MAX_NAMES, Points, Remote, Window
+from ntpaudit.fleet.snapshot_query import MAX_NAMES, DatabaseReader, Points, Window
 from ntpaudit.net.http import BUILD, Kind, start
 from ntpaudit.render.text_safety import one_line, tag_value
 
@@ -49,7 +49,7 @@ _AS_JSON = r'"\1":\2'
 
 _SHAPE = re.compile(r'[^"=,{}]+=(?:,[^"=,{}]+=)*}')
 
-Key = tuple[Cell, ...]
+Key = tuple[RawValue, ...]
 """The labels that tell one series of a metric from another, by their values."""
 
 Sample = tuple[str, str]
@@ -90,7 +90,7 @@ _EVENT = Measurement("ntpaudit_event", ("host", "kind"), ("raised", "severity", 
 _SOURCE = Measurement("ntpaudit_source", ("host", "source"), ("status", "offset_s"))
 
 
-class PromqlReader(Remote):
+class PromqlReader(DatabaseReader):
     """A database of the VictoriaMetrics family."""
 
     @property
@@ -108,10 +108,12 @@ class PromqlReader(Remote):
         """Where an answer costs least."""
         return BUILD
 
-    def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
+    def host_series(
+        self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int
+    ) -> Mapping[str, tuple[TimeBucket, ...]]:
         """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
         spans = split(begin_ns, end_ns, count)
-        courses: dict[str, list[Bucket]] = {host: [] for host in hosts}
+        courses: dict[str, list[TimeBucket]] = {host: [] for host in hosts}
         for those in self._selectors(None, hosts):
             severity, *offset = (
                 self._range(
@@ -131,12 +133,12 @@ class PromqlReader(Remote):
                     courses[host].append(bucket_of(begin_ns, worst, *(one.get((host, place)) for one in cells)))
         return {host: tuple(sorted(buckets, key=_BEGIN)) for host, buckets in courses.items()}
 
-    def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[Tally, ...]:
+    def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[SeverityCounts, ...]:
         """Read how the fleet fared over a period in so many spans of equal length. Slow over many hosts."""
         spans = split(begin_ns, end_ns, count)
         worst = f"max(max_over_time(ntpaudit_clock_severity{self._selector(site)}{_span(spans)})) by (host)"
         counted = self._range(f'count_values("severity", {worst})', spans, "severity")()
-        return tally(
+        return count_severities(
             spans,
             ((place, severity, count_of(hosts)) for (severity, place), hosts in counted.items()),
         )
@@ -149,7 +151,7 @@ class PromqlReader(Remote):
         others = [self._all(f"ntpaudit_event_{name}", those, window) for name in ("severity", "value_s")]
         severities, values = (one() for one in others)
         return steps_of(
-            Happening(key[0], key[3], stamp * _MS, said, severities.get((key, stamp)), values.get((key, stamp)))
+            EventRow(key[0], key[3], stamp * _MS, said, severities.get((key, stamp)), values.get((key, stamp)))
             for (key, stamp), said in told.items()
         )
 
@@ -159,15 +161,15 @@ class PromqlReader(Remote):
         first = asked.samples[fields[0]]
         return Points(
             lambda: (name for (name,) in self._labels(first(), ("host",))),
-            lambda: map(Clock._make, self._rows(asked)),
+            lambda: map(ClockRow._make, self._rows(asked)),
         )
 
-    def latest(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Clock]:
+    def latest(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[ClockRow]:
         """Read the same of hosts in a long time."""
         for those in self._selectors(window.site, hosts):
-            yield from map(Clock._make, self._rows(self._ask(_CLOCK, window, those, fields)))
+            yield from map(ClockRow._make, self._rows(self._ask(_CLOCK, window, those, fields)))
 
-    def disputed(self, window: Window, fields: Sequence[str]) -> Iterator[Clock]:
+    def disputed(self, window: Window, fields: Sequence[str]) -> Iterator[ClockRow]:
         """Read some fields of the last point of each host that is disputed; later ones of it may not be.
 
         Such a point may have come just now, however old its stamp is.
@@ -185,24 +187,24 @@ class PromqlReader(Remote):
             wanted = frozenset(together)
             yield from (row for row in rows if (row.last_ns // _MS, row.name) in wanted and row.disputed_s is not None)
 
-    def ahead(self, window: Window, fields: Sequence[str]) -> Iterator[Clock]:
+    def ahead(self, window: Window, fields: Sequence[str]) -> Iterator[ClockRow]:
         """Read some fields of the last points in a time that is yet to come, some of which have come just now."""
         yield from self._whole(lambda: self.latest(window, None, fields))
 
-    def _whole(self, ask: Callable[[], Iterable[Clock]]) -> list[Clock]:
+    def _whole(self, ask: Callable[[], Iterable[ClockRow]]) -> list[ClockRow]:
         """Read points that may have come just now: once more, where some are not shown whole yet."""
         rows = list(ask())
-        if not any(map(_is_torn, rows)):
+        if not any(map(_is_inconsistent, rows)):
             return rows
         time.sleep(SETTLED_S)
         return list(ask())
 
-    def every(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Clock]:
+    def every(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[ClockRow]:
         """Read some fields of every point of hosts in a short time, but for what has just come."""
         window = self._settled(window)
         yield from self._whole(lambda: self._every(window, hosts, fields))
 
-    def _every(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Clock]:
+    def _every(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[ClockRow]:
         """Read every point of hosts as far as it is shown."""
         for those in self._selectors(window.site, hosts):
             first, *others = (self._all(f"ntpaudit_clock_{name}", those, window, _WHOSE) for name in fields)
@@ -210,9 +212,9 @@ class PromqlReader(Remote):
             columns = [points, *(one() for one in others)]
             for key, stamp in points:
                 values = {name: column.get((key, stamp)) for name, column in zip(fields, columns, strict=True)}
-                yield Clock._make((*key[:3], stamp * _MS, *(values.get(name) for name in CLOCK_FIELDS)))
+                yield ClockRow._make((*key[:3], stamp * _MS, *(values.get(name) for name in CLOCK_FIELDS)))
 
-    def counts(self, spans: Spans, site: str | None, hosts: Sequence[str]) -> Iterator[Counted]:
+    def counts(self, spans: TimeSpans, site: str | None, hosts: Sequence[str]) -> Iterator[Counted]:
         """Count the points of hosts by their stamps."""
         for those in self._selectors(site, hosts):
             points, disputed, least = (
@@ -230,7 +232,7 @@ class PromqlReader(Remote):
                 if 0 <= place < spans.spans:
                     yield Counted(host, place, count, counted.get((host, place)), least_s.get((host, place)))
 
-    def drifting(self, window: Window) -> Iterator[tuple[Cell, Cell]]:
+    def drifting(self, window: Window) -> Iterator[tuple[RawValue, RawValue]]:
         """Read which hosts may drift by more than `MAX_DRIFT_PPM`."""
         those = f"ntpaudit_clock_max_drift_ppm{self._selector(window.site)}{_back(window)}"
         query = f"max(max_over_time({those})) by (host) > {MAX_DRIFT_PPM}"
@@ -253,13 +255,13 @@ class PromqlReader(Remote):
                 found.update(self._named(places, window))
         return found
 
-    def trail(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Sign]:
+    def trail(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Sighting]:
         """Read whenever hosts reported, and from where."""
         for those in self._selectors(window.site, hosts):
             lines = self._exported("severity", window, those).removesuffix("\n")
             with self._understanding():
                 signs = [
-                    Sign(labels.get("host"), labels.get("site"), labels.get("env"), stamp * _MS)
+                    Sighting(labels.get("host"), labels.get("site"), labels.get("env"), stamp * _MS)
                     for one in map(json.loads, lines.split("\n") if lines else ())
                     for labels in [one["metric"]]
                     for stamp in one["timestamps"]
@@ -267,32 +269,32 @@ class PromqlReader(Remote):
                 ]
             yield from (sign for sign in signs if window.holds(sign.stamp_ns))
 
-    def origins(self, window: Window, hosts: Sequence[str]) -> Iterator[Sign]:
+    def origins(self, window: Window, hosts: Sequence[str]) -> Iterator[Sighting]:
         """Read from where hosts ever reported until the end of a time."""
         for those in self._selectors(window.site, hosts):
             yield from self._series(those, "1", window)
 
-    def _series(self, those: str, begin: str, window: Window) -> list[Sign]:
+    def _series(self, those: str, begin: str, window: Window) -> list[Sighting]:
         """Read who reported from where in a time, from the labels alone, which have no stamp."""
         asked = {"match[]": f"ntpaudit_clock_severity{those}", "start": begin, "end": _seconds(window.end_ns)}
         match self._data("/api/v1/series", asked):
             case [*found]:
                 labels = [mapping(one) for one in found]
-                return [Sign(one.get("host"), one.get("site"), one.get("env"), 0) for one in labels]
+                return [Sighting(one.get("host"), one.get("site"), one.get("env"), 0) for one in labels]
         raise self.server.strange(_STRANGE)
 
-    def events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
+    def events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[EventRow]:
         """Read the last event of each host and kind, of each place that the host was at; ended ones too."""
         for those in self._selectors(window.site, hosts):
-            yield from map(Happening._make, self._rows(self._ask(_EVENT, window, those, _EVENT.fields[:3])))
+            yield from map(EventRow._make, self._rows(self._ask(_EVENT, window, those, _EVENT.fields[:3])))
 
-    def disputed_events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
+    def disputed_events(self, window: Window, hosts: Sequence[str] | None) -> Iterator[EventRow]:
         """Read when the last disputed event of each host and kind is stamped."""
         for part in self._parts(window):
             for those in self._selectors(part.site, hosts):
-                yield from map(Happening._make, self._rows(self._ask(_EVENT, part, those, ("disputed_s",))))
+                yield from map(EventRow._make, self._rows(self._ask(_EVENT, part, those, ("disputed_s",))))
 
-    def every_event(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Happening]:
+    def every_event(self, window: Window, hosts: Sequence[str] | None) -> Iterator[EventRow]:
         """Read every event of hosts in a time, and whether it is disputed, but for what has just come."""
         for part in self._parts(window):
             for those in self._selectors(part.site, hosts):
@@ -301,7 +303,7 @@ class PromqlReader(Remote):
                 columns = [one() for one in others]
                 for event, said in raised.items():
                     (host, _, _, kind, *_), stamp = event
-                    yield Happening(host, kind, stamp * _MS, said, *(column.get(event) for column in columns))
+                    yield EventRow(host, kind, stamp * _MS, said, *(column.get(event) for column in columns))
 
     def _parts(self, window: Window) -> Iterator[Window]:
         """Divide a time at now: of what is before, that is left out which has just come."""
@@ -310,10 +312,10 @@ class PromqlReader(Remote):
         if window.end_ns > now_ns:
             yield window._replace(begin_ns=max(window.begin_ns, now_ns))
 
-    def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterator[Said]:
+    def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterator[SourceRow]:
         """Read what every source of hosts said last."""
         for those in self._selectors(window.site, hosts):
-            yield from map(Said._make, self._rows(self._ask(_SOURCE, window, those, _SOURCE.fields)))
+            yield from map(SourceRow._make, self._rows(self._ask(_SOURCE, window, those, _SOURCE.fields)))
 
     def names(self, site: str | None) -> set[str]:
         """Read every name of a host that is known. ReadError where there are more than the database tells.
@@ -429,7 +431,7 @@ class PromqlReader(Remote):
         rows = zip(*zip(*labels, strict=True), [int(stamp) * _MS for stamp in stamps], *columns, strict=False)
         return list(rows), torn
 
-    def _labels(self, series: Iterable[str], names: Sequence[str]) -> list[list[Cell]]:
+    def _labels(self, series: Iterable[str], names: Sequence[str]) -> list[list[RawValue]]:
         """Return the labels of those names of every series, which come as they are written."""
         with self._understanding():
             return _labels_in(series, names)
@@ -485,10 +487,10 @@ class PromqlReader(Remote):
 
     def _all(
         self, metric: str, those: str, window: Window, labels: Sequence[str] = _OF_EVENT
-    ) -> Callable[[], dict[tuple[Key, int], Cell]]:
+    ) -> Callable[[], dict[tuple[Key, int], RawValue]]:
         """Begin to read all samples of series in a time, by their labels and their stamp."""
 
-        def read() -> dict[tuple[Key, int], Cell]:
+        def read() -> dict[tuple[Key, int], RawValue]:
             asked = {"query": f"{metric}{those}{_back(window)}", "time": _seconds(window.end_ns)}
             with self._understanding():
                 return {
@@ -500,7 +502,7 @@ class PromqlReader(Remote):
 
         return start(read)
 
-    def _range(self, query: str, spans: Spans, name: str) -> Callable[[], dict[tuple[Cell, int], Cell]]:
+    def _range(self, query: str, spans: TimeSpans, name: str) -> Callable[[], dict[tuple[RawValue, int], RawValue]]:
         """Begin to read a value for each span: at its end, less the millisecond that belongs to the next.
 
         Those that begin before the database can are left out: with them it answers nothing.
@@ -513,7 +515,7 @@ class PromqlReader(Remote):
             "step": f"{spans.width_ns // _MS}ms",
         }
 
-        def read() -> dict[tuple[Cell, int], Cell]:
+        def read() -> dict[tuple[RawValue, int], RawValue]:
             with self._understanding():
                 return {
                     (
@@ -549,7 +551,7 @@ class PromqlReader(Remote):
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise self.server.strange(_STRANGE) from error
 
-    def _data(self, path: str, parameters: Mapping[str, str]) -> Cell:
+    def _data(self, path: str, parameters: Mapping[str, str]) -> RawValue:
         """Return what an answer holds. ReadError where it is no answer, or not a whole one."""
         answer = self.server.ask(path, {**parameters, "nocache": "1"})  # or the newest half minute is held back
         said = mapping(self._read(answer))
@@ -565,7 +567,7 @@ class PromqlReader(Remote):
 _STRANGE = "the answer is none of VictoriaMetrics'"
 
 
-def _bunches(stamps: Sequence[tuple[int, Cell]]) -> Iterator[Sequence[tuple[int, Cell]]]:
+def _bunches(stamps: Sequence[tuple[int, RawValue]]) -> Iterator[Sequence[tuple[int, RawValue]]]:
     """Divide stamps in order, in milliseconds, where two are far apart, so that each part spans little time."""
     begin = 0
     for place in range(1, len(stamps) + 1):
@@ -574,7 +576,7 @@ def _bunches(stamps: Sequence[tuple[int, Cell]]) -> Iterator[Sequence[tuple[int,
             begin = place
 
 
-def _is_torn(row: Clock) -> bool:
+def _is_inconsistent(row: ClockRow) -> bool:
     """Whether a point lacks what every point has, or a part of its offset."""
     offset = (row.offset_s, row.earliest_s, row.latest_s)
     return row.severity is None or row.usable is None or (None in offset and offset != (None, None, None))
@@ -623,12 +625,12 @@ def _recency(sample: Sample) -> tuple[int, str]:
     return int(sample[1]), sample[0]
 
 
-def _labels_in(series: Iterable[str], names: Sequence[str]) -> list[list[Cell]]:
+def _labels_in(series: Iterable[str], names: Sequence[str]) -> list[list[RawValue]]:
     """Return the labels of those names of every series, None for one that it lacks; they come as they are written.
 
     ValueError where they are not written as labels are.
     """
-    found: list[list[Cell]] = []
+    found: list[list[RawValue]] = []
     shapes: dict[tuple[str, ...], list[int]] = {}
     for one in series:
         if "\\" in one:
@@ -671,7 +673,7 @@ def _later(samples: Mapping[str, Sample], series: Iterable[str], stamps: Iterabl
     ]
 
 
-def _key(labels: Mapping[str, Cell], names: Sequence[str]) -> tuple[Cell, ...]:
+def _key(labels: Mapping[str, RawValue], names: Sequence[str]) -> tuple[RawValue, ...]:
     """Return what tells a series from others: its labels of those names, and whatever a relay has added to them."""
     own = tuple([_label(labels, name) for name in names])
     if len(labels) == len(own) + ("__name__" in labels) and None not in own:
@@ -679,7 +681,7 @@ def _key(labels: Mapping[str, Cell], names: Sequence[str]) -> tuple[Cell, ...]:
     return *own, *sorted((name, str(labels[name])) for name in labels.keys() - names - {"__name__"})
 
 
-def _label(labels: Mapping[str, Cell], name: str) -> Cell:
+def _label(labels: Mapping[str, RawValue], name: str) -> RawValue:
     """Return a label of a series, None for one that is no text."""
     value = labels.get(name)
     return value if isinstance(value, str) else None
@@ -700,7 +702,7 @@ def _back(window: Window) -> str:
     return f"[{window.end_ns // _MS - max(_FIRST_NS, window.begin_ns) // _MS}ms]"
 
 
-def _span(spans: Spans) -> str:
+def _span(spans: TimeSpans) -> str:
     """Write the length of each span."""
     return f"[{spans.width_ns // _MS}ms]"
 
@@ -710,7 +712,7 @@ def _seconds(stamp_ns: int) -> str:
     return f"{stamp_ns // 1_000_000_000}.{stamp_ns // _MS % 1000:03}"
 
 
-def _ms(stamp_s: Cell) -> int | None:
+def _ms(stamp_s: RawValue) -> int | None:
     """Return a stamp that was told in seconds in milliseconds, None where it is none."""
     value = number(stamp_s)
     return round(value * 1000) if value is not None else None

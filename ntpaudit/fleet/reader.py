@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from ntpaudit.core.fleet.model import Alarm, Bucket, Snapshot, Tally
+from ntpaudit.core.fleet.model import Alarm, SeverityCounts, Snapshot, TimeBucket
 
 SKEW_S = 30.0
 """By a clock that is so far from the database's, hosts look silent that are not, or look well as they were."""
 
 
-class Reach(NamedTuple):
+class SnapshotOptions(NamedTuple):
     """What is looked at: one site or all, so far back for the latest point, and so long ago for the one before.
 
     Machines of one name are told apart by what they sent in the last `silent_after_s`. Unless it is wanted `in_full`,
@@ -19,7 +19,7 @@ class Reach(NamedTuple):
 
     site: str | None = None
     look_back_s: float = 86_400.0
-    before_s: float = 3600.0
+    baseline_s: float = 3600.0
     silent_after_s: float = 600.0
     in_full: bool = True
 
@@ -36,13 +36,15 @@ class Reader(Protocol):
     def skew_s(self) -> float | None:
         """Return how far the database's clock is ahead of this machine's, within a second; None while nobody knows."""
 
-    def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
+    def snapshot(self, now_ns: int, reach: SnapshotOptions) -> Snapshot:
         """Read every host as it stood at a moment."""
 
-    def courses(self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int) -> Mapping[str, tuple[Bucket, ...]]:
+    def host_series(
+        self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int
+    ) -> Mapping[str, tuple[TimeBucket, ...]]:
         """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
 
-    def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[Tally, ...]:
+    def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[SeverityCounts, ...]:
         """Read how the fleet fared over a period in so many spans of equal length. Slow over many hosts."""
 
     def steps(self, begin_ns: int, end_ns: int, site: str | None = None) -> tuple[Alarm, ...]:

@@ -7,12 +7,12 @@ from typing import NamedTuple, Protocol, TypeGuard
 
 from ntpaudit.core.clock.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.fleet.clock_shift import has_moved
-from ntpaudit.core.fleet.model import Clash, Host, Lie, Snapshot, Spans, split
+from ntpaudit.core.fleet.model import DuplicateHost, FalsetickerReport, Host, Snapshot, TimeSpans, split
 from ntpaudit.core.fleet.severity import AHEAD_S, came_ns, needs_tolerances
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.errors import ReadError, StrangeAnswerError
+from ntpaudit.errors import ReadError, UnexpectedReplyError
 from ntpaudit.fleet.decode import (
-    BEFORE_S,
+    BASELINE_S,
     BOUND_FIELDS,
     DISPUTED_FIELDS,
     EVENTS_S,
@@ -21,23 +21,23 @@ from ntpaudit.fleet.decode import (
     RATE_FIELDS,
     REORDERED_NS,
     TOLERANCE_FIELDS,
-    Cell,
-    Clock,
+    BaselineRow,
+    ClockRow,
     Counted,
-    Earlier,
-    Happening,
-    Said,
-    Sign,
+    EventRow,
+    RawValue,
+    Sighting,
+    SourceRow,
     alarms_of,
-    clashes_of,
     current,
+    duplicate_hosts_of,
+    falseticker_reports_of,
     hosts_of,
     later,
-    lies_of,
     names_of,
     offsets_of,
-    places_of,
     rated,
+    sites_of,
     spans_of_arrival,
     undecided,
     unsettled,
@@ -45,7 +45,7 @@ from ntpaudit.fleet.decode import (
     with_tolerances,
     worst_of,
 )
-from ntpaudit.fleet.reader import SKEW_S, Reach
+from ntpaudit.fleet.reader import SKEW_S, SnapshotOptions
 from ntpaudit.net.http import Kind, Server, start
 
 FRESH_S = 150.0
@@ -72,7 +72,7 @@ class Window(NamedTuple):
     end_ns: int
     site: str | None = None
 
-    def holds(self, stamp_ns: Cell) -> TypeGuard[int]:
+    def holds(self, stamp_ns: RawValue) -> TypeGuard[int]:
         """Whether that is a moment in this time; whatever else a database answers is none of it."""
         return type(stamp_ns) is int and self.begin_ns < stamp_ns <= self.end_ns
 
@@ -80,11 +80,11 @@ class Window(NamedTuple):
 class Points(NamedTuple):
     """Points that are being read: called, each waits. Who has the first field may be known before the rest is."""
 
-    names: Callable[[], Iterable[Cell]]
-    clocks: Callable[[], Iterable[Clock]]
+    names: Callable[[], Iterable[RawValue]]
+    clocks: Callable[[], Iterable[ClockRow]]
 
 
-class Questions(Protocol):
+class FleetBackend(Protocol):
     """What a database can be asked. Where `hosts` is None that is all. Every method raises ReadError."""
 
     @property
@@ -94,43 +94,43 @@ class Questions(Protocol):
     def points(self, window: Window, fields: Sequence[str]) -> Points:
         """Begin to read some fields in a short time, of each host of the last point that has the first, or of more."""
 
-    def latest(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterable[Clock]:
+    def latest(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterable[ClockRow]:
         """Read the same of hosts in a long time: of each place that one was at."""
 
-    def disputed(self, window: Window, fields: Sequence[str]) -> Iterable[Clock]:
+    def disputed(self, window: Window, fields: Sequence[str]) -> Iterable[ClockRow]:
         """Read some fields of the last point of each host that is disputed. Where none is, that costs little."""
 
-    def ahead(self, window: Window, fields: Sequence[str]) -> Iterable[Clock]:
+    def ahead(self, window: Window, fields: Sequence[str]) -> Iterable[ClockRow]:
         """Read some fields of the last points in a time that is yet to come. Where none are, that costs little."""
 
-    def every(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterable[Clock]:
+    def every(self, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterable[ClockRow]:
         """Read some fields of every point of hosts in a short time; each point has the first."""
 
-    def counts(self, spans: Spans, site: str | None, hosts: Sequence[str]) -> Iterable[Counted]:
+    def counts(self, spans: TimeSpans, site: str | None, hosts: Sequence[str]) -> Iterable[Counted]:
         """Count the points of hosts by their stamps; a span without a point may be left out."""
 
-    def drifting(self, window: Window) -> Iterable[tuple[Cell, Cell]]:
+    def drifting(self, window: Window) -> Iterable[tuple[RawValue, RawValue]]:
         """Read which hosts may drift by more than `MAX_DRIFT_PPM`, and by how much. Most may not."""
 
     def several(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
         """Read the names that points came under from more than one place, and perhaps others that did once."""
 
-    def trail(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Sign]:
+    def trail(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Sighting]:
         """Read whenever hosts reported, and from where."""
 
-    def origins(self, window: Window, hosts: Sequence[str]) -> Iterable[Sign]:
+    def origins(self, window: Window, hosts: Sequence[str]) -> Iterable[Sighting]:
         """Read from where hosts ever reported until the end of a time; when, may be left out."""
 
-    def events(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Happening]:
+    def events(self, window: Window, hosts: Sequence[str] | None) -> Iterable[EventRow]:
         """Read the last event of each host and kind, of each place that the host was at; ended ones too."""
 
-    def disputed_events(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Happening]:
+    def disputed_events(self, window: Window, hosts: Sequence[str] | None) -> Iterable[EventRow]:
         """Read when the last disputed event of each host and kind is stamped. Where none is, that costs little."""
 
-    def every_event(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Happening]:
+    def every_event(self, window: Window, hosts: Sequence[str] | None) -> Iterable[EventRow]:
         """Read every event of hosts in a time, and whether it is disputed."""
 
-    def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterable[Said]:
+    def sources(self, window: Window, hosts: Sequence[str] | None) -> Iterable[SourceRow]:
         """Read what every source of hosts said last."""
 
     def names(self, site: str | None) -> set[str]:
@@ -143,7 +143,7 @@ class Questions(Protocol):
         """Read the names of hosts that may have points in a time: others have none. None where only points can tell."""
 
 
-class Remote(ABC, Questions):
+class DatabaseReader(ABC, FleetBackend):
     """A reader of a database on a server, whose language its subclasses know; of one environment, or of all."""
 
     def __init__(self, server: Server, env: str | None = None) -> None:
@@ -172,12 +172,12 @@ class Remote(ABC, Questions):
         """Return how far the database's clock is ahead of this machine's, within a second; None before it is asked."""
         return self.server.skew_s
 
-    def snapshot(self, now_ns: int, reach: Reach) -> Snapshot:
+    def snapshot(self, now_ns: int, reach: SnapshotOptions) -> Snapshot:
         """Read every host as it stood at a moment. ReadError where nothing is known of any."""
         self.server.reset_weight()
         try:
             return _take(self, now_ns, reach)
-        except StrangeAnswerError as error:
+        except UnexpectedReplyError as error:
             raise self._explained(error) from error
 
     @property
@@ -205,7 +205,7 @@ class Remote(ABC, Questions):
         self.server.close()
 
 
-def _nobody(remote: Remote, site: str | None) -> ReadError:
+def _nobody(remote: DatabaseReader, site: str | None) -> ReadError:
     """Say that no agent has delivered, and what to look at: a database of another kind may say so of itself."""
     from ntpaudit.fleet.suggestion import nearest
 
@@ -216,7 +216,7 @@ def _nobody(remote: Remote, site: str | None) -> ReadError:
     if site is not None and (near := nearest(site, remote.sites())) is not None:
         return ReadError(f"{remote.place} knows no host of site {site!r}", f"did you mean {near}?")
     database = f", name another database in {remote.server.keys['database']}" if remote.kind == "InfluxDB" else ""
-    return StrangeAnswerError(
+    return UnexpectedReplyError(
         f"no agent{' of ' + whose if whose else ''} has delivered anything to {remote.place} yet",
         f"{names}see whether agents deliver there (`ntpaudit status` on a host){database}",
     )
@@ -228,10 +228,10 @@ def _speak(kind: Kind, key: str) -> str:
     return f"{key} {language}" if key.startswith("-") else f'{key} = "{language}", or --language {language}'
 
 
-def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
+def _take(questions: DatabaseReader, now_ns: int, reach: SnapshotOptions) -> Snapshot:
     """Ask what can be asked at once, and then what depends on the answers."""
     site = reach.site
-    before_ns = now_ns - _ns(reach.before_s)
+    before_ns = now_ns - _ns(reach.baseline_s)
     fields = FULL_FIELDS if reach.in_full else JUDGED_FIELDS
     is_present = questions.is_present(now_ns)
     until_ns = now_ns + _AHEAD_NS if is_present else now_ns
@@ -251,7 +251,7 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     seen = names_of(fresh.names())
     unseen = sorted(names - seen)
     late = start(lambda: _older(questions, look_back, unseen, fields, site))  # while the others are read and made out
-    stood = start(lambda: _before(questions, _window(before_ns, BEFORE_S), seen | late().keys(), before))
+    stood = start(lambda: _baseline(questions, _window(before_ns, BASELINE_S), seen | late().keys(), before))
     by_stamp = hosts_of(fresh.clocks())
     older = late()
     by_stamp |= {name: host for name, host in older.items() if site in (None, host.site)}
@@ -264,37 +264,37 @@ def _take(questions: Remote, now_ns: int, reach: Reach) -> Snapshot:
     known = names | hosts.keys()  # of a site also those whose last point is from elsewhere: they may be several
     events, several = everywhere or _start_here(questions, now_ns, reach, sorted(known))
     lately = _window(now_ns, min(reach.silent_after_s, reach.look_back_s))
-    found = _clashes(questions, lately, sorted(several() & known))
-    clashes = tuple(clash for clash in found if site is None or site in clash.sites)
-    hosts |= _clashing(questions, lately._replace(site=site), clashes, fields)
+    found = _duplicate_hosts(questions, lately, sorted(several() & known))
+    duplicates = tuple(duplicate for duplicate in found if site is None or site in duplicate.sites)
+    hosts |= _clashing(questions, lately._replace(site=site), duplicates, fields)
     hosts |= _doubtful(questions, look_back, hosts)
     hosts |= with_drift(hosts, drifting())
     future = sorted(name for name, host in hosts.items() if host.last_ns > until_ns)
-    lies = start(lambda: _lies(questions, look_back, coming, hosts))
+    lies = start(lambda: _falseticker_reports(questions, look_back, coming, hosts))
     earlier = {name: one for name, one in stood().items() if name in hosts}
-    earlier = _undisputed(questions, _window(before_ns, BEFORE_S), earlier, doubted)
-    for clash in clashes:  # whose it was, nobody knows
-        earlier.pop(clash.name, None)
+    earlier = _undisputed(questions, _window(before_ns, BASELINE_S), earlier, doubted)
+    for duplicate in duplicates:  # whose it was, nobody knows
+        earlier.pop(duplicate.name, None)
     if not reach.in_full:
         hosts = hosts | _rated(questions, now_ns, site, hosts, earlier)  # another one: who lies is being sought in this
     return Snapshot(
         now_ns,
         tuple(hosts.values()),
-        alarms_of([*events(), *_coming(questions, coming, future)], now_ns, reach.before_s),
+        alarms_of([*events(), *_coming(questions, coming, future)], now_ns, reach.baseline_s),
         lies(),
         {name: one.bounds for name, one in earlier.items()},
-        reach.before_s,
+        reach.baseline_s,
         tuple(forgotten),
         {name: one.stamp_ns for name, one in earlier.items()},
-        clashes,
+        duplicates,
         reach.look_back_s,
-        _places(questions, look_back, forgotten),
+        _sites(questions, look_back, forgotten),
         is_present,
     )
 
 
 def _arrived(
-    questions: Questions,
+    questions: FleetBackend,
     stamped: Window,
     recent: Window,
     hosts: Mapping[str, Host],
@@ -318,7 +318,7 @@ def _arrived(
 
 
 def _searched(
-    questions: Questions, stamped: Window, hosts: Mapping[str, Host], fields: Sequence[str]
+    questions: FleetBackend, stamped: Window, hosts: Mapping[str, Host], fields: Sequence[str]
 ) -> dict[str, Host]:
     """Read the points of those spans that may hold the one that came last, the likeliest first."""
     end_ns = stamped.end_ns + _ns(MAX_STAMP_DISPUTE_S)
@@ -343,8 +343,8 @@ def _after(places: Sequence[tuple[int, int]], host: Host) -> list[tuple[int, int
 
 
 def _undisputed(
-    questions: Questions, window: Window, earlier: Mapping[str, Earlier], doubted: Set[str]
-) -> dict[str, Earlier]:
+    questions: FleetBackend, window: Window, earlier: Mapping[str, BaselineRow], doubted: Set[str]
+) -> dict[str, BaselineRow]:
     """Replace what hosts with disputed points reported before by what no clock contradicted then.
 
     Else a host whose servers were wrong then, and are right now, would seem to have moved.
@@ -360,7 +360,7 @@ def _undisputed(
     }
 
 
-def _doubtful(questions: Remote, look_back: Window, hosts: Mapping[str, Host]) -> dict[str, Host]:
+def _doubtful(questions: DatabaseReader, look_back: Window, hosts: Mapping[str, Host]) -> dict[str, Host]:
     """Read more of the hosts whose interval may prove worse than they report; of some it is known already."""
     doubtful = {
         name: host
@@ -376,7 +376,7 @@ def _doubtful(questions: Remote, look_back: Window, hosts: Mapping[str, Host]) -
     )
 
 
-def _coming(questions: Remote, coming: Window, names: Sequence[str]) -> list[Happening]:
+def _coming(questions: DatabaseReader, coming: Window, names: Sequence[str]) -> list[EventRow]:
     """Read what happened on hosts at times that are ahead of now; what began before and ended then is over."""
     if not names:
         return []
@@ -385,7 +385,7 @@ def _coming(questions: Remote, coming: Window, names: Sequence[str]) -> list[Hap
     return [row for row in rows if isinstance(row.host, str) and row.host in wanted]
 
 
-def _events(questions: Remote, now_ns: int, names: Sequence[str] | None) -> list[Happening]:
+def _events(questions: DatabaseReader, now_ns: int, names: Sequence[str] | None) -> list[EventRow]:
     """Read the last event of each host and kind by its stamp, and all that may have come later than that (B8).
 
     Only what is disputed can have; it may be stamped ahead of now. Where nothing is, one question finds nothing.
@@ -406,11 +406,13 @@ def _events(questions: Remote, now_ns: int, names: Sequence[str] | None) -> list
     return rows
 
 
-Awaited = tuple[Callable[[], list[Happening]], Callable[[], set[str]]]
+Awaited = tuple[Callable[[], list[EventRow]], Callable[[], set[str]]]
 """What happened last, and which hosts reported from several places: called, they wait for the answers."""
 
 
-def _start_everywhere(questions: Remote, now_ns: int, reach: Reach, names: Sequence[str] | None = None) -> Awaited:
+def _start_everywhere(
+    questions: DatabaseReader, now_ns: int, reach: SnapshotOptions, names: Sequence[str] | None = None
+) -> Awaited:
     """Begin to ask about all hosts, or about some, wherever they stand and stood."""
     lately = _window(now_ns, min(reach.silent_after_s, reach.look_back_s))
     return (
@@ -419,47 +421,51 @@ def _start_everywhere(questions: Remote, now_ns: int, reach: Reach, names: Seque
     )
 
 
-def _start_here(questions: Remote, now_ns: int, reach: Reach, names: Sequence[str]) -> Awaited:
+def _start_here(questions: DatabaseReader, now_ns: int, reach: SnapshotOptions, names: Sequence[str]) -> Awaited:
     """Begin to ask about the hosts of a site by their names: their findings may have begun at another one."""
     events, several = _start_everywhere(questions, now_ns, reach, names if len(names) <= MAX_NAMES else None)
     wanted = frozenset(names)
     return lambda: [row for row in events() if row.host in wanted], several
 
 
-def _places(questions: Questions, window: Window, names: Sequence[str]) -> dict[str, str]:
+def _sites(questions: FleetBackend, window: Window, names: Sequence[str]) -> dict[str, str]:
     """Read where hosts were that are forgotten, unless these are so many that it would take its time."""
-    return places_of(questions.origins(window, names)) if 0 < len(names) <= MAX_NAMES else {}
+    return sites_of(questions.origins(window, names)) if 0 < len(names) <= MAX_NAMES else {}
 
 
-def _clashes(questions: Questions, lately: Window, names: Sequence[str]) -> tuple[Clash, ...]:
+def _duplicate_hosts(questions: FleetBackend, lately: Window, names: Sequence[str]) -> tuple[DuplicateHost, ...]:
     """Find out which of the hosts that reported from several places are several."""
     if not names:
         return ()
     wanted = frozenset(names)
-    found = clashes_of(questions.trail(lately, names if len(names) <= MAX_NAMES else None))
-    return tuple(clash for clash in found if clash.name in wanted)
+    found = duplicate_hosts_of(questions.trail(lately, names if len(names) <= MAX_NAMES else None))
+    return tuple(duplicate for duplicate in found if duplicate.name in wanted)
 
 
-def _clashing(questions: Questions, lately: Window, clashes: Sequence[Clash], fields: Sequence[str]) -> dict[str, Host]:
+def _clashing(
+    questions: FleetBackend, lately: Window, duplicates: Sequence[DuplicateHost], fields: Sequence[str]
+) -> dict[str, Host]:
     """Read the worst of the machines of each such name; of a site, of those that are there."""
-    if not clashes:
+    if not duplicates:
         return {}
-    names = [clash.name for clash in clashes]
+    names = [duplicate.name for duplicate in duplicates]
     points = questions.latest(lately, names if len(names) <= MAX_NAMES else None, fields)
     return worst_of(points, frozenset(names))
 
 
-def _lies(questions: Questions, look_back: Window, coming: Window, hosts: Mapping[str, Host]) -> tuple[Lie, ...]:
+def _falseticker_reports(
+    questions: FleetBackend, look_back: Window, coming: Window, hosts: Mapping[str, Host]
+) -> tuple[FalsetickerReport, ...]:
     """Read the falsetickers of those hosts that see any, ahead of now too where a host is there."""
     asked = [host.name for host in hosts.values() if host.falsetickers]
     said = list(questions.sources(look_back, asked if len(asked) <= MAX_NAMES else None)) if asked else []
     if future := [name for name in asked if hosts[name].last_ns > coming.begin_ns]:
         said += questions.sources(coming, future if len(future) <= MAX_NAMES else None)
     wanted = frozenset(asked)
-    return tuple(lie for lie in lies_of(said) if lie.host in wanted)
+    return tuple(lie for lie in falseticker_reports_of(said) if lie.host in wanted)
 
 
-def _before(questions: Questions, window: Window, names: Set[str], before: Points) -> dict[str, Earlier]:
+def _baseline(questions: FleetBackend, window: Window, names: Set[str], before: Points) -> dict[str, BaselineRow]:
     """Add to the offsets in a short time those of hosts that are audited less often, or stood elsewhere."""
     missing = sorted(names - names_of(before.names()))
     late = questions.latest(window, missing if len(missing) <= MAX_NAMES else None, BOUND_FIELDS) if missing else ()
@@ -467,7 +473,11 @@ def _before(questions: Questions, window: Window, names: Set[str], before: Point
 
 
 def _rated(
-    questions: Questions, now_ns: int, site: str | None, hosts: Mapping[str, Host], earlier: Mapping[str, Earlier]
+    questions: FleetBackend,
+    now_ns: int,
+    site: str | None,
+    hosts: Mapping[str, Host],
+    earlier: Mapping[str, BaselineRow],
 ) -> dict[str, Host]:
     """Read how the clocks run that moved for certain, which says whether they go on; of others nobody wants to know."""
     moved = {
@@ -484,7 +494,7 @@ def _rated(
 
 
 def _older(
-    questions: Questions, look_back: Window, unseen: Sequence[str], fields: Sequence[str], site: str | None
+    questions: FleetBackend, look_back: Window, unseen: Sequence[str], fields: Sequence[str], site: str | None
 ) -> dict[str, Host]:
     """Read hosts that have no fresh point, wherever they stand: one may have moved to another site."""
     if not unseen:

@@ -41,16 +41,16 @@ class Point(NamedTuple):
 def points(record: Record, events: Sequence[Event] | None = None) -> Iterator[Point]:
     """Return the points that `render` writes, in its order."""
     host, stamp_ns, disputed = record.host, stamp_of(record), _disputed(record)
-    yield Point("ntpaudit_clock", _whose(host), _clock(record), stamp_ns)
+    yield Point("ntpaudit_clock", host_tags(host), _clock(record), stamp_ns)
     if record.kind == "network":
         for source in record.sources:
             fields = _source(source) | disputed
-            yield Point("ntpaudit_source", {**_whose(host), "source": source.name}, fields, stamp_ns)
+            yield Point("ntpaudit_source", {**host_tags(host), "source": source.name}, fields, stamp_ns)
     if events is not None:
         yield from event_points(host, events, record)
         return
     for finding in record.findings:
-        yield Point("ntpaudit_event", {**_whose(host), "kind": finding.id}, _raised(finding) | disputed, stamp_ns)
+        yield Point("ntpaudit_event", {**host_tags(host), "kind": finding.id}, _raised(finding) | disputed, stamp_ns)
 
 
 def event_points(host: HostIdentity, events: Sequence[Event], record: Record | None = None) -> Iterator[Point]:
@@ -60,7 +60,7 @@ def event_points(host: HostIdentity, events: Sequence[Event], record: Record | N
         stamp_ns = None if event.utc_ns is None else event.utc_ns - shift_ns
         # a point without a stamp gets that of its arrival, which nothing disputes
         disputed = {} if record is None or stamp_ns is None else _disputed(record)
-        yield Point("ntpaudit_event", {**_whose(host), "kind": event.kind}, _event(event) | disputed, stamp_ns)
+        yield Point("ntpaudit_event", {**host_tags(host), "kind": event.kind}, _event(event) | disputed, stamp_ns)
 
 
 def stamp_of(record: Record) -> int | None:
@@ -98,7 +98,7 @@ def render(record: Record, events: Sequence[Event] | None = None) -> str:
     return "".join(f"{_line(point)}{_stamp(point.stamp_ns)}\n" for point in points(record, events))
 
 
-def render_undated(record: Record, events: Sequence[Event]) -> str:
+def render_unstamped(record: Record, events: Sequence[Event]) -> str:
     """Write the same lines, every one without a stamp."""
     return "".join(f"{_line(point)}\n" for point in points(record, events))
 
@@ -108,7 +108,7 @@ def render_events(host: HostIdentity, events: Sequence[Event], last: Record | No
     return "".join(f"{_line(point)}{_stamp(point.stamp_ns)}\n" for point in event_points(host, events, last))
 
 
-def date(lines: str, stamp_ns: int) -> str:
+def stamp_lines(lines: str, stamp_ns: int) -> str:
     """Put a stamp on every line of ours that has none.
 
     A line without one ends in its last field, `name=value`. Only a quoted text can have a blank in it, and ends in its
@@ -137,7 +137,7 @@ def _stamp(stamp_ns: int | None) -> str:
     return "" if stamp_ns is None else f" {stamp_ns}"
 
 
-def _whose(host: HostIdentity) -> dict[str, str | None]:
+def host_tags(host: HostIdentity) -> dict[str, str | None]:
     """Return the tags that every point of a host has; `host` is never empty."""
     return {"host": host_label(one_line(host.name), host.machine_id), "site": host.site, "env": host.env}
 
@@ -203,7 +203,7 @@ def _clock(record: Record) -> dict[str, Value]:
             "latest_s": record.offset.latest_s,
             "bound_s": record.offset.bound_s,
             "max_drift_ppm": _more_drift_ppm(record.offset.max_drift_ppm),
-            "max_falsetickers": record.agreement.tolerated_liars,
+            "max_falsetickers": record.agreement.max_falsetickers,
             "guaranteed": int(record.agreement.guaranteed),
         }
     if nearest is not None:

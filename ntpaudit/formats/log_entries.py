@@ -12,7 +12,7 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S, Rounding, format_utc
-from ntpaudit.formats.summary import headline
+from ntpaudit.formats.summary import summary
 
 VERDICT_CHANGED = "verdict-changed"
 """The kind of an entry that says no finding began or ended, but how the clock is judged now."""
@@ -27,7 +27,7 @@ _PRIORITIES = {Severity.CRITICAL: 2, Severity.WARNING: 4, Severity.UNKNOWN: 4, S
 """Critical, warning, informational, and notice for what is over, in syslog's numbers (RFC 5424 §6.2.1)."""
 
 
-class Message(NamedTuple):
+class LogEntry(NamedTuple):
     """One entry. `kind` is a finding's id or `VERDICT_CHANGED`, `priority` syslog's number, `text` for people.
 
     `utc_ns` is the corrected time, None where nobody knows it; `host_ns` what the host's clock showed. `clock_error_s`
@@ -47,17 +47,17 @@ class Message(NamedTuple):
 class Log(Protocol):
     """A log that takes one entry at a time."""
 
-    def encode(self, message: Message, host: str) -> bytes:
+    def encode(self, message: LogEntry, host: str) -> bytes:
         """Write a message of a host in the log's own notation."""
 
     def send(self, entry: bytes) -> None:
-        """Hand over an entry without waiting. Raises TellError."""
+        """Hand over an entry without waiting. Raises OutputError."""
 
     def close(self) -> None:
         """Let go of the log."""
 
 
-class LogTeller:
+class LogOutput:
     """Tell a log what is worth an entry, in order. What it does not take is kept, and comes first the next time."""
 
     def __init__(self, log: Log) -> None:
@@ -65,9 +65,9 @@ class LogTeller:
         self._last: Record | None = None
         self._entries: deque[bytes] = deque(maxlen=MOST_KEPT)
 
-    def tell(self, record: Record, events: Sequence[Event]) -> None:
-        """Tell the events, then the verdict if it is another one than before. Raises TellError."""
-        for message in messages(record, events, self._last):
+    def emit(self, record: Record, events: Sequence[Event]) -> None:
+        """Tell the events, then the verdict if it is another one than before. Raises OutputError."""
+        for message in log_entries(record, events, self._last):
             self._entries.append(self._log.encode(message, record.host.name))
         self._last = record
         while self._entries:
@@ -79,7 +79,7 @@ class LogTeller:
         self._log.close()
 
 
-def messages(record: Record, events: Sequence[Event], last: Record | None) -> Iterator[Message]:
+def log_entries(record: Record, events: Sequence[Event], last: Record | None) -> Iterator[LogEntry]:
     """Return what is worth telling of a record and the events since the `last` one."""
     for event in events:
         yield _of_event(event, record)
@@ -89,7 +89,7 @@ def messages(record: Record, events: Sequence[Event], last: Record | None) -> It
 
 def status_line(record: Record) -> str:
     """Say in a line how the clock is judged, and why."""
-    return f"{record.severity.name}: {headline(record)}"
+    return f"{record.severity.name}: {summary(record)}"
 
 
 def clip(text: str, most: int) -> bytes:
@@ -98,7 +98,7 @@ def clip(text: str, most: int) -> bytes:
     return data if len(data) <= most else data[: most - 3].decode("utf-8", "ignore").encode() + b"..."
 
 
-def _of_event(event: Event, record: Record) -> Message:
+def _of_event(event: Event, record: Record) -> LogEntry:
     """Return the entry of an event."""
     remedy = f"; fix: {event.remedy}" if event.remedy and event.raised else ""
     detail = {_name(key): text for key, value in event.detail.items() if (text := _text(value)) is not None}
@@ -112,7 +112,7 @@ def _of_event(event: Event, record: Record) -> Message:
         **_times(event.utc_ns, event.host_ns),
         **value,
     }
-    return Message(
+    return LogEntry(
         event.kind,
         _PRIORITIES[event.severity] if event.raised else _CLEARED,
         f"{event.title}: {event.text}{remedy}",
@@ -123,9 +123,9 @@ def _of_event(event: Event, record: Record) -> Message:
     )
 
 
-def _of_verdict(record: Record) -> Message:
+def _of_verdict(record: Record) -> LogEntry:
     """Return the entry that says how the clock is judged now."""
-    return Message(
+    return LogEntry(
         VERDICT_CHANGED,
         _PRIORITIES[record.severity],
         status_line(record),

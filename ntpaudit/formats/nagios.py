@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
-from ntpaudit.formats.summary import headline
+from ntpaudit.formats.summary import summary
 from ntpaudit.render.text_safety import decimal, short_words
 
 
 def render(record: Record) -> str:
     """Write the line. The tolerances stand at the value that each is held against; what is not known is `U`."""
-    return plugin_line(record.severity, headline(record), performance(record))
+    return plugin_line(record.severity, summary(record), performance(record))
 
 
 def plugin_line(severity: Severity, sentence: str, values: Sequence[str]) -> str:

@@ -33,7 +33,7 @@ def render(record: Record) -> str:
 
 def _gauges(record: Record) -> Iterator[_Gauge]:
     """Return every metric, in the order in which they are written."""
-    offset, votes, poll = record.offset, record.agreement, record.coverage
+    offset, counts, poll = record.offset, record.agreement, record.coverage
     if offset is not None:
         yield _single("offset_seconds", "True time minus host time, estimated: positive is behind.", offset.estimate_s)
         yield _single(
@@ -62,12 +62,12 @@ def _gauges(record: Record) -> Iterator[_Gauge]:
         },
     )
     yield _single("sources", "Sources configured.", poll.sources)
-    yield _single("asked", "Servers that count as asked.", votes.asked)
+    yield _single("asked", "Servers that count as asked.", counts.asked)
     yield _single("usable", "Sources whose answer took part in the vote.", poll.usable)
     yield _single("agreeing", "Sources that agree.", poll.agreeing)
     if offset is not None:
-        yield _single("max_falsetickers", "Servers asked that may lie before the bound fails.", votes.tolerated_liars)
-        yield _single("guaranteed", "0: too few usable replies, so the bound proves nothing.", int(votes.guaranteed))
+        yield _single("max_falsetickers", "Servers asked that may lie before the bound fails.", counts.max_falsetickers)
+        yield _single("guaranteed", "0: too few usable replies, so the bound proves nothing.", int(counts.guaranteed))
     yield _Gauge(
         "source_offset_seconds",
         "Offset by one source: positive is behind.",

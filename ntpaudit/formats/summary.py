@@ -5,14 +5,14 @@ from collections import Counter
 from ntpaudit.core.observation import Status
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Offset, Record
-from ntpaudit.core.units import plural, span
+from ntpaudit.core.units import format_duration, plural
 
 _OTHERS: dict[Status, tuple[str, str]] = {
     "falseticker": ("disagrees", "disagree"),
     "distant": ("is too distant", "are too distant"),
     "rejected": ("was rejected", "were rejected"),
     "unreachable": ("did not answer", "did not answer"),
-    "backed-off": ("was not asked", "were not asked"),
+    "skipped": ("was not asked", "were not asked"),
 }
 """What is said of one server, and of several, that do not agree."""
 
@@ -28,7 +28,7 @@ _REASONS = {
 """Reason codes that a word in passing needs spelt out."""
 
 
-def headline(record: Record, since: str = "ago") -> str:
+def summary(record: Record, since: str = "ago") -> str:
     """Say in a sentence how wrong the clock is, without the severity.
 
     `since` follows the age of the measurement, which is that at the moment of the record. Bounds are rounded up and
@@ -45,50 +45,52 @@ def headline(record: Record, since: str = "ago") -> str:
 
 def _measured(record: Record, offset: Offset, since: str) -> tuple[str, Severity]:
     """Say how wrong a measured clock is, and how bad that is by itself."""
-    profile, votes = record.profile, _votes(record, since)
-    estimate, bound = span(offset.estimate_s), span(offset.bound_s, rounding="up")
-    warning, critical = span(profile.warning_s), span(profile.critical_s)
+    profile, counts = record.profile, _votes(record, since)
+    estimate, bound = format_duration(offset.estimate_s), format_duration(offset.bound_s, rounding="up")
+    warning, critical = format_duration(profile.warning_s), format_duration(profile.critical_s)
     by_estimate = profile.judged_on == "offset"
     where, premise = f"clock is {estimate} {offset.direction}", _premise(record)
     match record.verdict:
         case "beyond":
-            least = span(max(offset.earliest_s, -offset.latest_s), rounding="down")
+            least = format_duration(max(offset.earliest_s, -offset.latest_s), rounding="down")
             said = f"clock is at least {least} {offset.direction} {premise}"
-            return f"{said} (estimate {estimate}; {votes})", Severity.CRITICAL
+            return f"{said} (estimate {estimate}; {counts})", Severity.CRITICAL
         case "unproven" if not record.agreement.guaranteed:
             said = f"{where} by estimate, but too few servers gave a usable reply to prove it"
         case "unproven":
             turn, side = ("but", "within") if abs(offset.estimate_s) <= profile.critical_s else ("and", "more than")
             said = f"{where} by estimate, {turn} may be up to {bound} wrong: {side} {critical} is not proven"
         case _ if (abs(offset.estimate_s) if by_estimate else offset.bound_s) <= profile.warning_s:
-            return f"{where}, at most {bound} wrong {premise} ({votes})", Severity.OK
+            return f"{where}, at most {bound} wrong {premise} ({counts})", Severity.OK
         case _ if by_estimate:
-            over = span(offset.estimate_s, rounding="up")  # so that it never reads as if it were the tolerance itself
+            over = format_duration(
+                offset.estimate_s, rounding="up"
+            )  # so that it never reads as if it were the tolerance itself
             tolerance = f"over the warning tolerance of {warning}"
             said = f"clock is {over} {offset.direction}, {tolerance}, at most {bound} wrong {premise}"
         case _:
             said = f"{where} and may be up to {bound} wrong, over the warning tolerance of {warning}"
-    return f"{said} ({votes})", Severity.WARNING
+    return f"{said} ({counts})", Severity.WARNING
 
 
 def _premise(record: Record) -> str:
     """Say on which condition the interval holds: how many of the servers asked may lie (R13)."""
-    liars, asked = record.agreement.tolerated_liars, plural(record.agreement.asked, "server")
+    falsetickers, asked = record.agreement.max_falsetickers, plural(record.agreement.asked, "server")
     if record.age_s and record.kind == "network":  # the interval is an earlier one, of servers counted then
         asked = "the servers"
-    match liars:
+    match falsetickers:
         case 0:
             return "if no server lies"
         case 1:
             return f"if at most 1 of {asked} lies"
-    return f"if at most {liars} of {asked} lie"
+    return f"if at most {falsetickers} of {asked} lie"
 
 
 def _votes(record: Record, since: str) -> str:
     """Say how many servers agree, or agreed when they were asked last, and whether those asked now do."""
     if not record.age_s:
         return _voted(record)
-    ago = f"measured {span(record.age_s)} {since}"
+    ago = f"measured {format_duration(record.age_s)} {since}"
     if record.kind == "network":
         return f"{ago}, now {_voted(record)}"
     return f"{ago}, {record.agreement.agreeing} of {plural(record.agreement.sources, 'server')} agreed"
@@ -96,12 +98,12 @@ def _votes(record: Record, since: str) -> str:
 
 def _voted(record: Record) -> str:
     """Say how many servers agree, and account for the others."""
-    votes = record.agreement
-    if votes.sources == 1:
+    counts = record.agreement
+    if counts.sources == 1:
         return "one server only"
-    if votes.usable == 1:
-        return ", ".join([f"only 1 of {votes.sources} servers was usable", *_others(record)])
-    return ", ".join([f"{votes.agreeing} of {votes.sources} servers agree", *_others(record)])
+    if counts.usable == 1:
+        return ", ".join([f"only 1 of {counts.sources} servers was usable", *_others(record)])
+    return ", ".join([f"{counts.agreeing} of {counts.sources} servers agree", *_others(record)])
 
 
 def _others(record: Record) -> list[str]:
@@ -119,7 +121,7 @@ def _why_unmeasured(record: Record) -> str:
     if usable:
         who = f"{asked} servers answered" if usable == asked else f"{usable} of {asked} servers were usable"
         return f"{who} and no majority of them agrees"
-    if statuses == {"backed-off"}:
+    if statuses == {"skipped"}:
         return f"no server was asked ({_reasons(record)})"
     if all((source.reason or "").startswith("name-") for source in record.sources):
         who = "the only server" if asked == 1 else f"none of {asked} servers"

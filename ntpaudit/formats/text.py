@@ -12,8 +12,8 @@ from ntpaudit.core.fleet.model import FleetFinding
 from ntpaudit.core.observation import Status
 from ntpaudit.core.policy import Profile
 from ntpaudit.core.record import Record, SourceRecord
-from ntpaudit.core.units import direction, plural, span
-from ntpaudit.formats.summary import headline
+from ntpaudit.core.units import direction, format_duration, plural
+from ntpaudit.formats.summary import summary
 from ntpaudit.render.terminal import (
     LABEL_WIDTH,
     RED,
@@ -41,7 +41,7 @@ _STATUS_COLOURS: dict[Status, int] = {
     "distant": YELLOW,
     "rejected": YELLOW,
     "unreachable": YELLOW,
-    "backed-off": YELLOW,
+    "skipped": YELLOW,
 }
 
 
@@ -49,7 +49,7 @@ def render(record: Record, *, width: int | None = None, colour: bool = False) ->
     """Write the record for a person to read, in lines of `width` columns, if that is less than a page."""
     paint, width = painter(colour), fitting(width)
     return page(
-        opening(record.severity, headline(record), paint, width),
+        opening(record.severity, summary(record), paint, width),
         source_table(record.sources, paint, width),
         [line for finding in record.findings for line in finding_lines(finding, paint, width)],
         [line for label, fact in facts(record) for line in labelled(label, fact, width)],
@@ -93,7 +93,7 @@ def _error(source: SourceRecord) -> str:
     shown = _shown(source)
     if shown is None or source.earliest_s is None or source.latest_s is None:
         return ""
-    return span(max(source.latest_s - shown[0], shown[0] - source.earliest_s), rounding="up")
+    return format_duration(max(source.latest_s - shown[0], shown[0] - source.earliest_s), rounding="up")
 
 
 def _reason(source: SourceRecord) -> str:
@@ -109,7 +109,7 @@ _COLUMNS: tuple[Column[SourceRecord], ...] = (
     Column("+/-", _error, is_number=True),
     Column(
         "delay",
-        lambda source: "" if source.delay_s is None else span(source.delay_s),
+        lambda source: "" if source.delay_s is None else format_duration(source.delay_s),
         is_number=True,
         spare_for_names=True,
     ),
@@ -161,7 +161,7 @@ def _kernel(kernel: Mapping[str, Any]) -> str:
     if not kernel["available"]:
         return f"could not be asked: {kernel['reason']}"
     state = "synchronised" if kernel["synchronised"] else "not synchronised"
-    maxerror = span(kernel["maxerror_s"], rounding="up")
+    maxerror = format_duration(kernel["maxerror_s"], rounding="up")
     return f"{state}, maximum error {maxerror}, frequency {kernel['frequency_ppm']:+.3f} ppm"
 
 
@@ -182,7 +182,7 @@ def _daemon(daemon: Mapping[str, Any]) -> str:
 def _profile(profile: Profile) -> str:
     """Say what the clock is held against, and how."""
     judged_on = "by estimate" if profile.judged_on == "offset" else "in the worst case"
-    warning, critical = span(profile.warning_s), span(profile.critical_s)
+    warning, critical = format_duration(profile.warning_s), format_duration(profile.critical_s)
     return f"{profile.name}: warning above {warning} {judged_on}, critical above {critical} for certain"
 
 

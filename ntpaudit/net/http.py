@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from ntpaudit.errors import ReadError, StrangeAnswerError
+from ntpaudit.errors import ReadError, UnexpectedReplyError
 from ntpaudit.render.text_safety import one_line
 
 if TYPE_CHECKING:
@@ -144,10 +144,10 @@ class Server:
         """Return what is wrong with an answer, by a text from anywhere, and what would mend it."""
         return ReadError(f"{self.where}: {self._tidy(why)}", fix)
 
-    def strange(self, why: object) -> StrangeAnswerError:
+    def strange(self, why: object) -> UnexpectedReplyError:
         """Return that what answers may be no such database, by a text from anywhere."""
         fix = f"check {self.keys['url']} and {self.keys['language']}"
-        return StrangeAnswerError(f"{self.where}: asked in {self._language}, {self._tidy(why)}", fix)
+        return UnexpectedReplyError(f"{self.where}: asked in {self._language}, {self._tidy(why)}", fix)
 
     def kind(self) -> Kind | None:
         """Return what answers, where it tells for certain. VictoriaMetrics calls itself InfluxDB here and there.
@@ -340,7 +340,7 @@ class Server:
 
     def _refusal(self, answer: "HTTPResponse") -> ReadError:
         """Say what an answer of another status means."""
-        from ntpaudit.outputs.influxdb import reason_of
+        from ntpaudit.net.answers import reason_of
 
         if 300 <= answer.status <= 399:
             return self.failure(
@@ -402,7 +402,7 @@ class Server:
 
     def _tls_fix(self, reason: str) -> str:
         """Say what would mend a failure of TLS."""
-        from ntpaudit.outputs.influxdb import tls_fix
+        from ntpaudit.net.answers import tls_fix
 
         if "WRONG_VERSION_NUMBER" in reason:  # what OpenSSL takes any other protocol for
             return f"what answers there speaks no TLS: try http:// in {self.keys['url']}"

@@ -8,8 +8,8 @@ import socket
 from collections.abc import Mapping
 
 from ntpaudit.core.checks.host import RULES
-from ntpaudit.errors import TellError
-from ntpaudit.formats.log_entries import VERDICT_CHANGED, LogTeller, Message, clip
+from ntpaudit.errors import OutputError
+from ntpaudit.formats.log_entries import VERDICT_CHANGED, LogEntry, LogOutput, clip
 from ntpaudit.render.text_safety import one_line
 
 SOCKET = "/run/systemd/journal/socket"
@@ -32,9 +32,9 @@ def journal_takes_our_output(environment: Mapping[str, str]) -> bool:
     return environment.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"
 
 
-def open_teller(setting: str = SOCKET) -> LogTeller:
+def open_output(setting: str = SOCKET) -> LogOutput:
     """Return a teller of the journal that listens on a socket of this path."""
-    return LogTeller(_Journal(setting))
+    return LogOutput(_Journal(setting))
 
 
 class _Journal:
@@ -45,7 +45,7 @@ class _Journal:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
-    def encode(self, message: Message, host: str) -> bytes:
+    def encode(self, message: LogEntry, host: str) -> bytes:
         """Write the fields; the journal itself adds the host, and the time by the host's clock."""
         message_id = MESSAGE_IDS.get(message.kind)
         entry = _field("MESSAGE", clip(one_line(message.text), _LONGEST_TEXT))
@@ -59,11 +59,11 @@ class _Journal:
         return entry
 
     def send(self, entry: bytes) -> None:
-        """Send a datagram. Raises TellError where no journal listens, or it is too busy."""
+        """Send a datagram. Raises OutputError where no journal listens, or it is too busy."""
         try:
             self._socket.sendto(entry, self._path)
         except OSError as error:
-            raise TellError(
+            raise OutputError(
                 f"the journal takes no entry at {self._path}: {error.strerror}; check that systemd-journald runs, "
                 "or set journal.enabled = false (a running agent sends the entry later)"
             ) from error

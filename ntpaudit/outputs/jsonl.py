@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ntpaudit.core.events import Event
 from ntpaudit.core.record import Record
-from ntpaudit.errors import TellError
+from ntpaudit.errors import OutputError
 from ntpaudit.files import open_regular, unwritable
 from ntpaudit.formats.json_record import render
 
@@ -14,7 +14,7 @@ _MODE = 0o640
 """Of a new file: its owner writes, its group ships, and nobody else reads."""
 
 
-def open_teller(setting: str) -> "_Lines":
+def open_output(setting: str) -> "_Lines":
     """Return a teller that appends to the file of this path."""
     return _Lines(setting)
 
@@ -27,15 +27,15 @@ class _Lines:
         self._file: int | None = None
         self._last: Record | None = None
 
-    def tell(self, record: Record, events: Sequence[Event]) -> None:
-        """Append the record, unless it is the last one again. Raises TellError, and then no half line is left."""
+    def emit(self, record: Record, events: Sequence[Event]) -> None:
+        """Append the record, unless it is the last one again. Raises OutputError, and then no half line is left."""
         if record == self._last:
             return
         try:
             self._file = _current(self._path, self._file)
             _append(self._file, render(record).encode())
         except OSError as error:
-            raise TellError(unwritable(self._path, error)) from error
+            raise OutputError(unwritable(self._path, error)) from error
         self._last = record
 
     def close(self) -> None:

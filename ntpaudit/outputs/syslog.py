@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from ntpaudit.core.ntp.sources import is_port
 from ntpaudit.core.observation import Failure
 from ntpaudit.core.units import format_utc
-from ntpaudit.errors import TellError
-from ntpaudit.formats.log_entries import LogTeller, Message, clip, to_microseconds
+from ntpaudit.errors import OutputError
+from ntpaudit.formats.log_entries import LogEntry, LogOutput, clip, to_microseconds
 from ntpaudit.probes.resolve import Endpoint, Resolution, is_routable
 from ntpaudit.render.text_safety import one_line
 
@@ -32,12 +32,12 @@ _RESOLVE_TIMEOUT_S = 1.0
 _ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\", "]": r"\]"})
 
 
-def open_teller(setting: str) -> LogTeller:
+def open_output(setting: str) -> LogOutput:
     """Return a teller of the syslog at a path such as /dev/log, or by UDP at HOST[:PORT] or [IPV6][:PORT].
 
-    Raises TellError where the setting can be neither.
+    Raises OutputError where the setting can be neither.
     """
-    return LogTeller(_Syslog(setting))
+    return LogOutput(_Syslog(setting))
 
 
 class _Syslog:
@@ -53,7 +53,7 @@ class _Syslog:
         self._turn = 0
         self._addresses = 1
 
-    def encode(self, message: Message, host: str) -> bytes:
+    def encode(self, message: LogEntry, host: str) -> bytes:
         """Write header, structured data and text (RFC 5424 §6)."""
         stamp_ns = message.host_ns if message.utc_ns is None else message.utc_ns
         stamp = f"{format_utc(stamp_ns)[:26]}Z"  # six decimals are the most that there may be
@@ -67,7 +67,7 @@ class _Syslog:
         return data + clip(one_line(message.text), _LONGEST - len(data))
 
     def send(self, entry: bytes) -> None:
-        """Send a message, over a new connection where the old one is gone, or not now. Raises TellError."""
+        """Send a message, over a new connection where the old one is gone, or not now. Raises OutputError."""
         failures = -1 if self._socket else 0  # the server may have been restarted since the last message
         while True:
             try:
@@ -81,7 +81,7 @@ class _Syslog:
                     self._turn += 1
                     failures += 1
                 if is_busy or failures >= self._addresses:
-                    raise TellError(
+                    raise OutputError(
                         f"{self._address} takes no message: {error.strerror}; check that a syslog server "
                         "listens there, or correct syslog.address (a running agent sends the message later)"
                     ) from error
@@ -145,7 +145,7 @@ def _connected(family: int, kind: int, address: str | tuple[str, int] | tuple[st
 
 
 def _split_port(address: str) -> tuple[str, int]:
-    """Read HOST[:PORT], [IPV6][:PORT] or a bare IPv6 address. Raises TellError."""
+    """Read HOST[:PORT], [IPV6][:PORT] or a bare IPv6 address. Raises OutputError."""
     if address.startswith("["):
         host, bracket, rest = address[1:].partition("]")
         host = host if bracket else ""
@@ -156,11 +156,11 @@ def _split_port(address: str) -> tuple[str, int]:
         rest = colon + port
     digits = rest.removeprefix(":")
     if not host or not (rest == "" or (rest[0] == ":" and is_port(digits))):
-        raise TellError(f"{address!r} is no syslog address: write a path, HOST, HOST:PORT or [IPV6]:PORT")
+        raise OutputError(f"{address!r} is no syslog address: write a path, HOST, HOST:PORT or [IPV6]:PORT")
     return host, int(digits or PORT)
 
 
-def _time_quality(message: Message) -> str:
+def _time_quality(message: LogEntry) -> str:
     """Say how far the clock can be off, rounded up, or that nobody knows (RFC 5424 §7.1, INTEGRITY §5.4).
 
     The zone is known, since all is told in UTC; syncAccuracy must not stand beside isSynced="0".

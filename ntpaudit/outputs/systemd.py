@@ -43,7 +43,7 @@ class Notifier:
         self._refusal = f"reload refused, the earlier configuration stays in force: {reason}" if reason else ""
         self.status(self._text)
 
-    def concluded(self, record: Record) -> None:
+    def audited(self, record: Record) -> None:
         """Say how the clock is judged."""
         self.status(status_line(record))
 

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from ntpaudit.core.events import Event
 from ntpaudit.core.record import Record
-from ntpaudit.errors import TellError
+from ntpaudit.errors import OutputError
 from ntpaudit.files import unwritable, write_atomically
 from ntpaudit.formats.openmetrics import render
 
 
-def open_teller(setting: str) -> "_Textfile":
+def open_output(setting: str) -> "_Textfile":
     """Return a teller that keeps the file of this path up to date."""
     return _Textfile(setting)
 
@@ -20,12 +20,12 @@ class _Textfile:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def tell(self, record: Record, events: Sequence[Event]) -> None:
-        """Replace the file. Raises TellError; the file is then as it was."""
+    def emit(self, record: Record, events: Sequence[Event]) -> None:
+        """Replace the file. Raises OutputError; the file is then as it was."""
         try:
             write_atomically(self._path, render(record))
         except OSError as error:
-            raise TellError(unwritable(self._path, error)) from error
+            raise OutputError(unwritable(self._path, error)) from error
 
     def close(self) -> None:
         """Leave the file: the last record stays, and its time says how old it is."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.clock.readings import ClockReading
-from ntpaudit.core.ntp.measurement import Measurement, Stamps, measure
+from ntpaudit.core.ntp.measurement import ExchangeTimestamps, Measurement, measure
 from ntpaudit.core.ntp.packet import KissOfDeath, Refused, build_request, read_reply
 from ntpaudit.core.observation import Failure
 from ntpaudit.probes.clock import Clock
@@ -177,14 +177,14 @@ class _Conversation:
         age_ns = after.realtime_ns - stamp_ns if stamp_ns is not None else 0
         return age_ns if 0 <= age_ns <= _MAX_STAMP_DELAY_NS else 0
 
-    def _stamps(self, arrived_ns: int | None, after: ClockReading) -> Stamps:
+    def _stamps(self, arrived_ns: int | None, after: ClockReading) -> ExchangeTimestamps:
         """Choose the kernel's stamps where they are credible, our own otherwise (T6)."""
         sent_ns = self._sent_ns
         if not (sent_ns is not None and self._before.realtime_ns <= sent_ns <= self._after_send_ns):
             sent_ns = None
         if not (arrived_ns is not None and after.realtime_ns - _MAX_STAMP_DELAY_NS <= arrived_ns <= after.realtime_ns):
             arrived_ns = None
-        return Stamps(
+        return ExchangeTimestamps(
             sent_ns=self._before.realtime_ns if sent_ns is None else sent_ns,
             arrived_ns=after.realtime_ns if arrived_ns is None else arrived_ns,
             before=self._before,

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ntpaudit.core.fleet.checks import share
-from ntpaudit.core.units import direction, format_utc, plural, span
+from ntpaudit.core.units import direction, format_duration, format_utc, plural
 from ntpaudit.render.text_safety import one_line
 
 
@@ -39,8 +39,8 @@ def environment() -> Environment:
         "plural": plural,
         "share": share,
         "short": "{:.4g}".format,
-        "span": span,
-        "span_up": partial(span, rounding="up"),
+        "span": format_duration,
+        "span_up": partial(format_duration, rounding="up"),
         "utc": format_utc,
     }
     return made

@@ -10,7 +10,7 @@ from statistics import median
 from typing import NamedTuple
 
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import NS_PER_S, direction, format_utc, plural, span
+from ntpaudit.core.units import NS_PER_S, direction, format_duration, format_utc, plural
 from ntpaudit.render.terminal import SEVERITY_COLOURS, Paint
 from ntpaudit.render.text_safety import decimal
 from ntpaudit.store.history import HOUR_S
@@ -293,7 +293,7 @@ def _symlog(low: float, high: float, linear_s: float, rows: int) -> _Scale:
     margin = 0.04 * (top - bottom)
     ticks = [(0.0, "0")]
     for size_s in sizes:
-        ticks += [(value_s, _label(span(value_s), direction(value_s))) for value_s in (size_s, -size_s)]
+        ticks += [(value_s, _label(format_duration(value_s), direction(value_s))) for value_s in (size_s, -size_s)]
     inside = [tick for tick in ticks if bottom - margin <= _bent(tick[0], linear_s) <= top + margin]
     return _Scale(bottom - margin, top + margin, rows * _DOTS, linear_s, tuple(inside))
 
@@ -412,22 +412,25 @@ def _words(summary: Summary, steps: Sequence[Step], frame: Frame) -> Iterator[st
         return
     bound_s = max(abs(whole.earliest_s or 0.0), abs(whole.latest_s or 0.0))
     reach = f"{_offset(whole.least_s)} to {_offset(whole.most_s)}"
-    yield f"{plural(summary.points, 'point')}: {reach}, at most {span(bound_s, rounding='up')} wrong by the intervals"
+    most = format_duration(bound_s, rounding="up")
+    yield f"{plural(summary.points, 'point')}: {reach}, at most {most} wrong by the intervals"
     line = "dots" if glyphs.line is None else glyphs.line
     yield f"{line}: estimate   {glyphs.band}: interval that holds the true offset"
     notes = []
     if steps:
         largest = max(steps, key=lambda step: abs(step.size_s))
         way = "forward" if largest.size_s > 0 else "back"
-        size = f"largest {span(largest.size_s)} {way}"
+        size = f"largest {format_duration(largest.size_s)} {way}"
         notes.append(f"{glyphs.forward} {glyphs.back} clock set forward, back: {plural(len(steps), 'time')}, {size}")
     if summary.unmeasured:
         notes.append(f"? nothing measured: {plural(summary.unmeasured, 'point')}")
     if summary.gaps:
-        notes.append(f"x no record: {plural(summary.gaps, 'gap')}, longest {span(summary.longest_gap_ns / NS_PER_S)}")
+        notes.append(
+            f"x no record: {plural(summary.gaps, 'gap')}, longest {format_duration(summary.longest_gap_ns / NS_PER_S)}"
+        )
     yield from notes
 
 
 def _offset(value_s: float) -> str:
     """Write an offset in words."""
-    return f"{span(value_s)} {direction(value_s)}"
+    return f"{format_duration(value_s)} {direction(value_s)}"

@@ -10,9 +10,9 @@ from math import ceil, copysign, floor, log1p, log10
 from statistics import median
 from typing import NamedTuple
 
-from ntpaudit.core.fleet.model import Bucket, Offset, Tally, split
+from ntpaudit.core.fleet.model import Offset, SeverityCounts, TimeBucket, split
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import NS_PER_S, direction, format_utc, span
+from ntpaudit.core.units import NS_PER_S, direction, format_duration, format_utc
 
 CLASSES = {Severity.OK: "o", Severity.WARNING: "w", Severity.UNKNOWN: "u", Severity.CRITICAL: "c"}
 """How the style sheet calls a severity."""
@@ -64,7 +64,7 @@ class Scale:
         for value_s in self._round_values():
             share = self.share(value_s)
             if self.low < value_s < self.high and all(abs(share - other) >= least for other, _ in taken):
-                taken.append((share, f"{span(value_s)} {direction(value_s)}"))
+                taken.append((share, f"{format_duration(value_s)} {direction(value_s)}"))
         return taken
 
     def _bent(self, value_s: float) -> float:
@@ -164,7 +164,7 @@ class Stack(NamedTuple):
     ticks: list[tuple[float, str]]
 
 
-def over_time(tallies: Sequence[Tally], hosts: int, frame: "Frame") -> Stack:
+def over_time(tallies: Sequence[SeverityCounts], hosts: int, frame: "Frame") -> Stack:
     """Return how many hosts were worse than ok, span by span, stacked worst first from the ground up.
 
     Above them are those of `hosts` that had no point at all.
@@ -234,10 +234,10 @@ class Jump(NamedTuple):
     is_told: bool
 
 
-class Course(NamedTuple):
+class HostSeries(NamedTuple):
     """What a host's figure is made of: its spans in order, the steps that its agent told of, the tolerance."""
 
-    buckets: Sequence[Bucket]
+    buckets: Sequence[TimeBucket]
     steps: Sequence[Jump]
     tolerance_s: float
 
@@ -258,7 +258,7 @@ class CourseFigure(NamedTuple):
     strip: list[Path]
 
 
-def draw_course(course: Course, frame: Frame) -> CourseFigure:
+def draw_series(course: HostSeries, frame: Frame) -> CourseFigure:
     """Return the hull of the intervals, the mean in it, jumps as lines, where nothing was measured, and severities."""
     measured = [bucket.offset for bucket in course.buckets if bucket.offset is not None]
     scale = _course_scale(measured)
@@ -286,7 +286,7 @@ def draw_course(course: Course, frame: Frame) -> CourseFigure:
     )
 
 
-def jumps(course: Course, span_ns: int) -> list[Jump]:
+def jumps(course: HostSeries, span_ns: int) -> list[Jump]:
     """Return when a clock was set: where its agent says so, or where it moved further than is explained."""
     return sorted([*course.steps, *_leaps(course, span_ns)], key=lambda jump: jump.time_ns)
 
@@ -304,7 +304,7 @@ def _course_scale(measured: Sequence[Offset]) -> Scale:
     return Scale(low - margin, high + margin, None)
 
 
-def _runs(buckets: Sequence[Bucket], frame: Frame) -> Iterator[Iterator[Bucket]]:
+def _runs(buckets: Sequence[TimeBucket], frame: Frame) -> Iterator[Iterator[TimeBucket]]:
     """Yield measured spans that follow on each other."""
     known = [bucket for bucket in buckets if bucket.offset is not None]
     places = [round((bucket.begin_ns - frame.begin_ns) / frame.span_ns) for bucket in known]
@@ -312,7 +312,7 @@ def _runs(buckets: Sequence[Bucket], frame: Frame) -> Iterator[Iterator[Bucket]]
         yield (bucket for _, bucket in run)
 
 
-def _gaps(runs: Sequence[Sequence[Bucket]], frame: Frame) -> Iterator[str]:
+def _gaps(runs: Sequence[Sequence[TimeBucket]], frame: Frame) -> Iterator[str]:
     """Yield rectangles of where nothing was measured."""
     ends = [(frame.place(run[0].begin_ns), frame.place(run[-1].begin_ns + frame.span_ns)) for run in runs]
     for (_, left), (right, _) in pairwise([(0.0, 0.0), *ends, (1000.0, 1000.0)]):
@@ -320,14 +320,14 @@ def _gaps(runs: Sequence[Sequence[Bucket]], frame: Frame) -> Iterator[str]:
             yield f"M{left:.1f} 0H{right:.1f}V100H{left:.1f}z"
 
 
-def _area(run: Sequence[Bucket], scale: Scale, ends: Mapping[int, tuple[str, str]]) -> str:
+def _area(run: Sequence[TimeBucket], scale: Scale, ends: Mapping[int, tuple[str, str]]) -> str:
     """Return the hull of the intervals: along the latest, and back along the earliest."""
     there = "".join(f"V{_height(b.offset.latest_s, scale)}H{ends[b.begin_ns][1]}" for b in run if b.offset)
     back = "".join(f"V{_height(b.offset.earliest_s, scale)}H{ends[b.begin_ns][0]}" for b in reversed(run) if b.offset)
     return f"M{ends[run[0].begin_ns][0]} 50{there}{back}z"
 
 
-def _line(run: Sequence[Bucket], scale: Scale, ends: Mapping[int, tuple[str, str]]) -> str:
+def _line(run: Sequence[TimeBucket], scale: Scale, ends: Mapping[int, tuple[str, str]]) -> str:
     there = "".join(f"V{_height(b.offset.estimate_s, scale)}H{ends[b.begin_ns][1]}" for b in run if b.offset)
     first = run[0].offset.estimate_s if run[0].offset else 0.0
     return f"M{ends[run[0].begin_ns][0]} {_height(first, scale)}{there}"
@@ -337,7 +337,7 @@ def _height(value_s: float, scale: Scale) -> str:
     return f"{100 - 100 * scale.share(value_s):.1f}"
 
 
-def _leaps(course: Course, span_ns: int) -> list[Jump]:
+def _leaps(course: HostSeries, span_ns: int) -> list[Jump]:
     """Return where a clock moved further than any steering and the steps that were told explain.
 
     Its interval then lies apart from that of the span before, or as the hull of both holds it and the next one's.
@@ -375,7 +375,7 @@ def _leapt(before: tuple[int, Offset], after: tuple[int, Offset], steps: Sequenc
     return back_s if back_s > forward_s else -forward_s
 
 
-def _strip(buckets: Sequence[Bucket], ends: Mapping[int, tuple[str, str]]) -> list[Path]:
+def _strip(buckets: Sequence[TimeBucket], ends: Mapping[int, tuple[str, str]]) -> list[Path]:
     """Return how bad it was, span by span: the worse the higher, and nothing where there is no record."""
     paths = dict.fromkeys(WORST_FIRST, "")
     for bucket in buckets:

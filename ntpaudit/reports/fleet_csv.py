@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from io import StringIO
 from math import isfinite
 
-from ntpaudit.core.fleet.model import Fleet, Member
+from ntpaudit.core.fleet.model import Fleet, HostStatus
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import format_utc
 from ntpaudit.render.text_safety import csv_cell, decimal
@@ -36,7 +36,7 @@ _FIELDS = (
 )
 
 
-def render(fleet: Fleet, shown: Sequence[Member] | None = None) -> str:
+def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None) -> str:
     """Write the hosts to be `shown`, else all, under a header; spans in seconds, unknown values empty."""
     file = StringIO()
     writer = csv.writer(file)
@@ -45,7 +45,7 @@ def render(fleet: Fleet, shown: Sequence[Member] | None = None) -> str:
     return file.getvalue()
 
 
-def _values(one: Member) -> Iterator[str | int]:
+def _values(one: HostStatus) -> Iterator[str | int]:
     """Return the values of a host; a silent one's are its last."""
     host = one.host
     yield from (_name(one.name), _name(one.site), _name(host.env if host else None), one.severity.word)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ntpaudit.core.fleet.model import STEP_KINDS, Alarm, Bucket, Fleet, FleetFinding, Member, Terms
+from ntpaudit.core.fleet.model import STEP_KINDS, Alarm, Fleet, FleetFinding, FleetPolicy, HostStatus, TimeBucket
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import NS_PER_S, direction, format_utc, plural, span
-from ntpaudit.render.svg import CLASSES, Band, Course, CourseFigure, Frame, Jump, Scale, band, draw_course, jumps
+from ntpaudit.core.units import NS_PER_S, direction, format_duration, format_utc, plural
+from ntpaudit.render.svg import CLASSES, Band, CourseFigure, Frame, HostSeries, Jump, Scale, band, draw_series, jumps
 
 _PRESENT = frozenset({"offset-out", "not-demonstrable", "tz-or-rtc-fault"})
 """Findings whose size is the offset, which stands in the row as it is now."""
@@ -24,7 +24,7 @@ class Row(NamedTuple):
     """
 
     number: int
-    one: Member
+    one: HostStatus
     kind: str
     silent: bool
     verdict: str
@@ -51,7 +51,7 @@ def list_rows(fleet: Fleet, scale: Scale, figures: Mapping[str, int]) -> list[Ro
 
 
 def _row(
-    number: int, one: Member, now_ns: int, scale: Scale, figure: int | None, named: Mapping[int, FleetFinding]
+    number: int, one: HostStatus, now_ns: int, scale: Scale, figure: int | None, named: Mapping[int, FleetFinding]
 ) -> Row:
     offset, silent = one.host.offset if one.host else None, one.silent_s is not None
     way = direction(offset.estimate_s) if offset else ""
@@ -80,14 +80,14 @@ def _row(
 _VERDICTS = {"beyond": "wrong for certain", "unproven": "cannot be proven", "within": "within tolerance"}
 
 
-def _verdict(one: Member) -> str:
+def _verdict(one: HostStatus) -> str:
     verdict = one.host.verdict if one.host else "unmeasured"
     if one.severity is Severity.OK and verdict == "within":
         return ""
     return "silent" if one.silent_s is not None else _VERDICTS.get(verdict, "not measured")
 
 
-def _seen_s(one: Member, now_ns: int) -> float | None:
+def _seen_s(one: HostStatus, now_ns: int) -> float | None:
     if one.host is None or one.seen_s is not None:
         return one.seen_s
     return max(0.0, (now_ns - one.host.last_ns) / NS_PER_S)
@@ -95,28 +95,28 @@ def _seen_s(one: Member, now_ns: int) -> float | None:
 
 def alarm_words(alarm: Alarm, now_ns: int) -> str:
     """Return the size and age of what was found; a size is that of the moment of raising, which only a step keeps."""
-    passed = span(max(0, now_ns - alarm.since_ns) / NS_PER_S)
+    passed = format_duration(max(0, now_ns - alarm.since_ns) / NS_PER_S)
     if alarm.kind in STEP_KINDS:
-        return f"{passed} ago" if alarm.value_s is None else f"{span(alarm.value_s)}, {passed} ago"
+        return f"{passed} ago" if alarm.value_s is None else f"{format_duration(alarm.value_s)}, {passed} ago"
     if alarm.value_s is None or alarm.kind in _PRESENT:
         return f"for {passed}"
-    return f"{span(alarm.value_s)} when raised, {passed} ago"
+    return f"{format_duration(alarm.value_s)} when raised, {passed} ago"
 
 
 class Card(NamedTuple):
     """A host's offset over the period, as a figure and in words."""
 
-    one: Member
+    one: HostStatus
     figure: CourseFigure
     words: str
 
 
 def list_cards(
-    worst: Sequence[Member],
-    courses: Mapping[str, tuple[Bucket, ...]],
+    worst: Sequence[HostStatus],
+    courses: Mapping[str, tuple[TimeBucket, ...]],
     steps: Sequence[Alarm],
     frame: Frame,
-    terms: Terms,
+    terms: FleetPolicy,
 ) -> list[Card]:
     """Return how each of the worst hosts fared over the period."""
     jumped: dict[str, list[Jump]] = {one.name: [] for one in worst}
@@ -125,19 +125,19 @@ def list_cards(
             moved_s = None if step.value_s is None else -step.value_s
             jumped[step.host].append(Jump(step.since_ns, moved_s, True))
     return [
-        Card(one, draw_course(course, frame), _course_words(course, frame))
+        Card(one, draw_series(course, frame), _course_words(course, frame))
         for one in worst
-        for course in [Course(courses[one.name], jumped[one.name], terms.warning_s)]
+        for course in [HostSeries(courses[one.name], jumped[one.name], terms.warning_s)]
     ]
 
 
 def told_step(step: Alarm) -> str:
     """Say which way a clock was set, and how far."""
     way = "set back" if step.kind == "step-back" else "set forward"
-    return way if step.value_s is None else f"{way} by {span(step.value_s)}"
+    return way if step.value_s is None else f"{way} by {format_duration(step.value_s)}"
 
 
-def _course_words(course: Course, frame: Frame) -> str:
+def _course_words(course: HostSeries, frame: Frame) -> str:
     """Say in words what the picture of a course shows: first the extremes, which the means would hide."""
     known = [bucket.offset for bucket in course.buckets if bucket.offset is not None]
     if not known:
@@ -146,7 +146,8 @@ def _course_words(course: Course, frame: Frame) -> str:
     whole = max(len(course.buckets), round((frame.end_ns - frame.begin_ns) / frame.span_ns))
     facts = [
         _extremes(min(o.earliest_s for o in known), max(o.latest_s for o in known)),
-        f"means of {span(frame.span_ns / NS_PER_S)} from {span(least)} {direction(least)} to {span(most)} "
+        f"means of {format_duration(frame.span_ns / NS_PER_S)} from {format_duration(least)} {direction(least)} to "
+        f"{format_duration(most)} "
         f"{direction(most)}",
     ]
     moved = jumps(course, frame.span_ns)
@@ -156,17 +157,18 @@ def _course_words(course: Course, frame: Frame) -> str:
         (len(course.buckets) - len(known), "not measured"),
         (whole - len(course.buckets), "no point"),
     ):
-        facts += [f"{words} for {span(lacking * frame.span_ns / NS_PER_S)}"] if lacking > 0 else []
+        facts += [f"{words} for {format_duration(lacking * frame.span_ns / NS_PER_S)}"] if lacking > 0 else []
     return f"{'; '.join(facts)}."
 
 
 def _extremes(earliest_s: float, latest_s: float) -> str:
     """Say between what the true offset was, each end rounded outwards."""
+    most_ahead, most_behind = format_duration(earliest_s, rounding="up"), format_duration(latest_s, rounding="up")
     if earliest_s > 0:
-        return f"Between {span(earliest_s, rounding='down')} and {span(latest_s, rounding='up')} behind at worst"
+        return f"Between {format_duration(earliest_s, rounding='down')} and {most_behind} behind at worst"
     if latest_s < 0:
-        return f"Between {span(latest_s, rounding='down')} and {span(earliest_s, rounding='up')} ahead at worst"
-    return f"Within {span(earliest_s, rounding='up')} ahead and {span(latest_s, rounding='up')} behind at worst"
+        return f"Between {format_duration(latest_s, rounding='down')} and {most_ahead} ahead at worst"
+    return f"Within {most_ahead} ahead and {most_behind} behind at worst"
 
 
 def _jump_words(jump: Jump, frame: Frame) -> str:
@@ -177,5 +179,5 @@ def _jump_words(jump: Jump, frame: Frame) -> str:
         return f"set at {at}"
     way = "back" if jump.moved_s > 0 else "forward"
     if jump.is_told:
-        return f"set {way} by {span(jump.moved_s)} at {at}"
-    return f"set {way} at about {at}, by {span(jump.moved_s, rounding='down')} or more"
+        return f"set {way} by {format_duration(jump.moved_s)} at {at}"
+    return f"set {way} at about {at}, by {format_duration(jump.moved_s, rounding='down')} or more"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from ntpaudit.core.fleet.model import Alarm, Ambiguity, Fleet, FleetFinding, Member, Order, Site
+from ntpaudit.core.fleet.model import Alarm, Fleet, FleetFinding, HostStatus, Order, OrderingUncertainty, Site
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import direction, format_utc
 from ntpaudit.reports.fleet_summary import sentence
@@ -16,7 +16,7 @@ ORDER_SCHEMA = "ntpaudit.fleet-order/1"
 _DECIMALS = 9  # a nanosecond
 
 
-def render(fleet: Fleet, shown: Sequence[Member] | None = None, notes: Sequence[str] = ()) -> str:
+def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None, notes: Sequence[str] = ()) -> str:
     """Write a fleet with the hosts to be `shown`, else all; what is not known, or infinite, is null.
 
     `notes` say what of the reading itself bears on the result.
@@ -72,7 +72,7 @@ def _counts(site: Site) -> dict[str, int]:
     return {"hosts": sum(site.hosts)} | {severity.word: site.hosts[severity] for severity in Severity}
 
 
-def _ambiguity(ambiguity: Ambiguity | None) -> dict[str, Any] | None:
+def _ambiguity(ambiguity: OrderingUncertainty | None) -> dict[str, Any] | None:
     """Return the worst pair."""
     return None if ambiguity is None else _rounded(ambiguity._asdict())
 
@@ -82,7 +82,7 @@ def _finding(finding: FleetFinding) -> dict[str, Any]:
     return finding._asdict() | {"severity": finding.severity.word, "value_s": _finite(finding.value_s)}
 
 
-def _host(one: Member) -> dict[str, Any]:
+def _host(one: HostStatus) -> dict[str, Any]:
     """Return a host; a silent one's values are its last."""
     known: dict[str, Any] = {
         "host": one.name,
@@ -90,7 +90,7 @@ def _host(one: Member) -> dict[str, Any]:
         "severity": one.severity.word,
         "silent": one.silent_s is not None,
         "silent_s": _finite(one.silent_s),
-        "forgotten": one.is_forgotten,
+        "forgotten": one.is_expired,
     }
     if (host := one.host) is not None:
         known |= {

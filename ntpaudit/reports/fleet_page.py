@@ -7,7 +7,7 @@ from math import ceil, floor
 from typing import NamedTuple
 
 from ntpaudit.core.clock.readings import growth_ns
-from ntpaudit.core.fleet.model import Alarm, Bucket, Fleet, Tally, Terms
+from ntpaudit.core.fleet.model import Alarm, Fleet, FleetPolicy, SeverityCounts, TimeBucket
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.render.html import environment, many, verbatim
@@ -35,13 +35,13 @@ MANY = 200
 
 def render(
     fleet: Fleet,
-    courses: Mapping[str, tuple[Bucket, ...]],
-    tallies: tuple[Tally, ...],
+    courses: Mapping[str, tuple[TimeBucket, ...]],
+    tallies: tuple[SeverityCounts, ...],
     steps: tuple[Alarm, ...] = (),
     *,
     period_s: float,
     spans: int,
-    terms: Terms,
+    terms: FleetPolicy,
     source: str,
     version: str,
 ) -> str:
@@ -145,7 +145,7 @@ class Estimates(NamedTuple):
     spread: Spread
 
 
-def _estimates(fleet: Fleet, scale: Scale, terms: Terms) -> Estimates | None:
+def _estimates(fleet: Fleet, scale: Scale, terms: FleetPolicy) -> Estimates | None:
     estimates = [
         one.host.offset.estimate_s for one in fleet.members if one.host and one.host.offset and one.silent_s is None
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from ntpaudit.core.fleet.model import Fleet, Member
+from ntpaudit.core.fleet.model import Fleet, HostStatus
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import plural
 
@@ -37,7 +37,7 @@ def sentence(fleet: Fleet, named: int = 0) -> str:
     return f"{said}; {plural(len(counted), 'finding')} about the fleet, worst {counted[0].id}{hosts}"
 
 
-def _alike(members: Sequence[Member]) -> Sequence[Member]:
+def _alike(members: Sequence[HostStatus]) -> Sequence[HostStatus]:
     """Return the hosts that the sentence begins with: those that are wrong for certain, else as bad as the worst."""
     worst = [one for one in members if one.severity is members[0].severity]
     return [one for one in worst if is_wrong(one)] or [one for one in worst if one.silent_s is not None] or worst
@@ -72,11 +72,11 @@ def _counts(fleet: Fleet) -> list[tuple[int, tuple[str, str, str]]]:
     ]
 
 
-def is_wrong(one: Member) -> bool:
+def is_wrong(one: HostStatus) -> bool:
     """Whether a host's clock is wrong for certain."""
     return one.severity is Severity.CRITICAL and one.host is not None and one.host.verdict == "beyond"
 
 
-def flagged(members: Sequence[Member]) -> Sequence[Member]:
+def flagged(members: Sequence[HostStatus]) -> Sequence[HostStatus]:
     """Return the hosts that are not ok, or that the fleet suspects, in the order that they come in."""
     return [one for one in members if one.severity > Severity.OK or one.suspected]

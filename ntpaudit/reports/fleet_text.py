@@ -10,9 +10,9 @@ from itertools import zip_longest
 from typing import TypeVar
 
 from ntpaudit.core.fleet.checks import share
-from ntpaudit.core.fleet.model import Ambiguity, Fleet, FleetFinding, Member, Order, Site
+from ntpaudit.core.fleet.model import Fleet, FleetFinding, HostStatus, Order, OrderingUncertainty, Site
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import NS_PER_S, format_utc, plural, span, standing
+from ntpaudit.core.units import NS_PER_S, format_duration, format_offset, format_utc, plural
 from ntpaudit.formats.text import finding_lines, fix_lines
 from ntpaudit.render.table_fit import fit
 from ntpaudit.render.terminal import SEVERITY_COLOURS, Column, Paint, labelled, opening, page, painter, table
@@ -41,7 +41,7 @@ _SITES_GIVEN_UP = ("ok", "hardest to order", "hosts", "warning", "unknown", "in 
 
 def render(
     fleet: Fleet,
-    shown: Sequence[Member] | None = None,
+    shown: Sequence[HostStatus] | None = None,
     *,
     is_flagged: bool = False,
     width: int | None = None,
@@ -82,7 +82,7 @@ def render_absence(reason: str, remedy: str, *, width: int | None = None, colour
     return page([*opening(Severity.UNKNOWN, reason, painter(colour), prose, short_words), *fix])
 
 
-def first_rows(members: Sequence[Member]) -> Sequence[Member]:
+def first_rows(members: Sequence[HostStatus]) -> Sequence[HostStatus]:
     """Return every host that is not ok, and as many others as fit a screen."""
     return members[: max(len(flagged(members)), ROWS)]
 
@@ -102,7 +102,7 @@ def render_order(
     """
     prose = min(width or PROSE_WIDTH, PROSE_WIDTH)
     first, second = order.hosts
-    clocks = (f"{name} is {standing(at_s)}" for name, at_s in zip(order.hosts, estimates, strict=True))
+    clocks = (f"{name} is {format_offset(at_s)}" for name, at_s in zip(order.hosts, estimates, strict=True))
     facts = [
         ("clocks", ", ".join(clocks)),
         ("stamps", _first_if(first, second, order.first_s)),
@@ -130,13 +130,13 @@ def _first_if(one: str, other: str, limit_s: float) -> str:
     """Say from which stamps on the one event came first."""
     if limit_s >= 0:
         return f"{one}'s event came first if {other}'s is stamped more than {_up(limit_s)} later"
-    least = span(limit_s, rounding="down")
+    least = format_duration(limit_s, rounding="down")
     return f"{one}'s event came first even if {other}'s is stamped earlier, by less than {least}"
 
 
 def _up(seconds: float) -> str:
     """Write a bound."""
-    return span(seconds, rounding="up")
+    return format_duration(seconds, rounding="up")
 
 
 def _facts(fleet: Fleet) -> Iterator[tuple[str, str]]:
@@ -163,13 +163,13 @@ def _moment(now_ns: int) -> str:
     return f"{format_utc(now_ns)[:19].replace('T', ' ')} UTC"
 
 
-def _against(ambiguity: Ambiguity) -> str:
+def _against(ambiguity: OrderingUncertainty) -> str:
     """Name the two hosts that are hardest to order."""
     behind, ahead = map(short_name, ambiguity.hosts)
     return f"worst: {behind} against {ahead}"
 
 
-def _rest(members: Sequence[Member], shown: Sequence[Member], *, is_flagged: bool) -> Iterator[str]:
+def _rest(members: Sequence[HostStatus], shown: Sequence[HostStatus], *, is_flagged: bool) -> Iterator[str]:
     """Count the hosts that are not shown, and say how to see them."""
     if len(members) > len(shown):
         counts = Counter(one.severity for one in members)
@@ -179,7 +179,7 @@ def _rest(members: Sequence[Member], shown: Sequence[Member], *, is_flagged: boo
         yield f"... and {', '.join(words)} ({how})"
 
 
-def _hosts(now_ns: int) -> tuple[Column[Member], ...]:
+def _hosts(now_ns: int) -> tuple[Column[HostStatus], ...]:
     """Return the columns of the table of hosts."""
     return (
         Column("host", lambda one: short_name(one.name)),
@@ -208,27 +208,27 @@ def _table(
         yield row
 
 
-def _state(one: Member) -> str:
+def _state(one: HostStatus) -> str:
     """Say how a host stands."""
     return one.severity.word if one.silent_s is None else "silent"
 
 
-def _offset(one: Member) -> str:
+def _offset(one: HostStatus) -> str:
     """Show the offset, in words; of a silent host nobody knows it."""
     if one.host is None or one.host.offset is None or one.silent_s is not None:
         return ""
-    size, _, word = standing(one.host.offset.estimate_s).rpartition(" ")
+    size, _, word = format_offset(one.host.offset.estimate_s).rpartition(" ")
     return f"{size} {word:6}"
 
 
-def _bound(one: Member) -> str:
+def _bound(one: HostStatus) -> str:
     """Show how wrong the clock can be."""
     if one.host is None or one.host.offset is None or one.silent_s is not None:
         return ""
     return _up(max(-one.host.offset.earliest_s, one.host.offset.latest_s))
 
 
-def _sources(one: Member) -> str:
+def _sources(one: HostStatus) -> str:
     """Count the usable sources, and those of them that the others contradict."""
     if one.host is None or one.silent_s is not None:
         return ""
@@ -236,10 +236,10 @@ def _sources(one: Member) -> str:
     return f"{one.host.usable}{f', {false} false' if false else ''}"
 
 
-def _seen(one: Member, now_ns: int) -> str:
+def _seen(one: HostStatus, now_ns: int) -> str:
     """Say how long ago a host reported."""
     if one.host is None:
-        return f"> {span(one.silent_s or 0.0)}" if one.is_forgotten else "never"
+        return f"> {format_duration(one.silent_s or 0.0)}" if one.is_expired else "never"
     seen_s = (now_ns - one.host.last_ns) / NS_PER_S if one.seen_s is None else one.seen_s
     return _ago(round(seen_s))
 
@@ -247,10 +247,10 @@ def _seen(one: Member, now_ns: int) -> str:
 @lru_cache(maxsize=4096)
 def _ago(seconds: int) -> str:
     """Write an age in whole seconds at least."""
-    return span(max(1, seconds))
+    return format_duration(max(1, seconds))
 
 
-def _findings(one: Member) -> str:
+def _findings(one: HostStatus) -> str:
     """Name the worst finding and count the others: of its own agent, of the fleet, and low ones, which do not count."""
     counted = [alarm.kind for alarm in one.alarms if alarm.severity > Severity.OK]
     low = [f"(low) {alarm.kind}" for alarm in one.alarms if alarm.severity <= Severity.OK]
@@ -277,6 +277,6 @@ def _some(site: Site, severity: Severity) -> str:
     return str(site.hosts[severity] or "")
 
 
-def _pair(ambiguity: Ambiguity) -> str:
+def _pair(ambiguity: OrderingUncertainty) -> str:
     """Name two hosts."""
     return " and ".join(map(short_name, ambiguity.hosts))

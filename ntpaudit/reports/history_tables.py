@@ -10,10 +10,10 @@ from textwrap import wrap
 from typing import Any, NamedTuple
 
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import direction, format_utc, span
+from ntpaudit.core.units import direction, format_duration, format_utc
 from ntpaudit.render.terminal import SEVERITY_COLOURS, Paint
 from ntpaudit.render.text_safety import csv_cell, decimal, one_line
-from ntpaudit.store.queries import Audit, Happening, Hour
+from ntpaudit.store.queries import Audit, Hour, StoredEvent
 
 HOUR_SCHEMA = "ntpaudit.hour/1"
 EVENT_SCHEMA = "ntpaudit.event/1"
@@ -56,7 +56,7 @@ def hour_table(hours: Iterable[Hour], width: int, paint: Paint) -> Iterator[str]
         yield _line(columns, [column.cell(hour) for column in columns], "", paint, hour.severity)
 
 
-def event_table(happenings: Iterable[Happening], width: int, paint: Paint) -> Iterator[str]:
+def event_table(happenings: Iterable[StoredEvent], width: int, paint: Paint) -> Iterator[str]:
     """Write events one below the other, each with its text beside it."""
     for event, _ in happenings:
         when, label = _when(event.utc_ns, event.host_ns), event.level if event.raised else "cleared"
@@ -108,7 +108,7 @@ def hour_json(hours: Iterable[Hour]) -> Iterator[str]:
         yield _json({"schema": HOUR_SCHEMA, "time": {"utc": format_utc(hour.time_ns)}} | data)
 
 
-def event_csv(happenings: Iterable[Happening]) -> Iterator[str]:
+def event_csv(happenings: Iterable[StoredEvent]) -> Iterator[str]:
     """Write events under a header; `value_s` is the size of a step (positive is forward), or of a finding."""
     write = csv.writer(_Echo()).writerow
     yield write(_EVENT_FIELDS)
@@ -128,7 +128,7 @@ def event_csv(happenings: Iterable[Happening]) -> Iterator[str]:
         )
 
 
-def event_json(happenings: Iterable[Happening]) -> Iterator[str]:
+def event_json(happenings: Iterable[StoredEvent]) -> Iterator[str]:
     """Write events as JSON Lines of a schema of their own."""
     for event, boot_id in happenings:
         time = {"utc": None if event.utc_ns is None else format_utc(event.utc_ns), "host": format_utc(event.host_ns)}
@@ -207,19 +207,19 @@ def _when(utc_ns: int | None, host_ns: int) -> str:
 
 def _offset(value_s: float | None) -> str:
     """Write an offset in words."""
-    return "" if value_s is None else f"{span(value_s)} {direction(value_s):6}"
+    return "" if value_s is None else f"{format_duration(value_s)} {direction(value_s):6}"
 
 
 def _bound(value_s: float | None) -> str:
     """Write a bound."""
-    return "" if value_s is None else span(value_s, rounding="up")
+    return "" if value_s is None else format_duration(value_s, rounding="up")
 
 
 def _asked(audit: Audit) -> str:
     """Say how old what servers said was."""
     if audit.kind == "network" and not audit.age_s:
         return "now"
-    return "" if audit.age_s is None else f"{span(max(1.0, round(audit.age_s)))} ago"
+    return "" if audit.age_s is None else f"{format_duration(max(1.0, round(audit.age_s)))} ago"
 
 
 def _lasted(hour: Hour, state: str) -> str:
@@ -227,7 +227,7 @@ def _lasted(hour: Hour, state: str) -> str:
     if hour.spans is None:
         return "?"
     seconds = getattr(hour.spans, state)
-    return span(float(seconds)) if seconds else ""
+    return format_duration(float(seconds)) if seconds else ""
 
 
 _AUDIT = (

@@ -10,10 +10,10 @@ from typing import Any
 from ntpaudit.core.clock.drift import FORECAST_LIMIT_S, Breach, Drift, breach_after
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Health
-from ntpaudit.core.staleness import AgentState, Standing, Wait
-from ntpaudit.core.units import format_utc, plural, span
+from ntpaudit.core.staleness import AgentState, AgentStatus, Wait
+from ntpaudit.core.units import format_duration, format_utc, plural
 from ntpaudit.formats.nagios import performance, plugin_line
-from ntpaudit.formats.summary import headline
+from ntpaudit.formats.summary import summary
 from ntpaudit.formats.text import facts, finding_lines, source_table
 from ntpaudit.probes import service
 from ntpaudit.render.terminal import fitting, labelled, opening, page, painter
@@ -27,7 +27,7 @@ _DAY_S = 86_400.0
 
 
 def render(
-    standing: Standing,
+    status: AgentStatus,
     format_name: str,
     stored: Mapping[str, Any],
     *,
@@ -40,10 +40,10 @@ def render(
     """
     match format_name:
         case "json":
-            return _json(standing, stored)
+            return _json(status, stored)
         case "nagios":
-            return _nagios(standing)
-    return _text(standing, fitting(width), colour=colour)
+            return _nagios(status)
+    return _text(status, fitting(width), colour=colour)
 
 
 def render_absence(
@@ -92,115 +92,113 @@ def _fix(severity: Severity, remedy: str) -> str:
     return f"{' ' * len(severity.name)}  fix: {remedy}"
 
 
-def sentence(standing: Standing) -> str:
+def sentence(status: AgentStatus) -> str:
     """Say in a sentence how wrong the clock is, or that nobody knows any more, without the severity."""
-    said = _said(standing)
-    if not standing.is_stale:
+    said = _said(status)
+    if not status.is_stale:
         return said
-    last = f"its last word was {standing.record.severity.name}: {said}"
-    if standing.doubt is not None:
-        return f"{standing.doubt}: it says nothing of this clock now; {last}"
-    return f"the agent has kept no record for {_ago(standing.age_s)}: nothing is known of the clock since; {last}"
+    last = f"its last word was {status.record.severity.name}: {said}"
+    if status.doubt is not None:
+        return f"{status.doubt}: it says nothing of this clock now; {last}"
+    return f"the agent has kept no record for {_ago(status.age_s)}: nothing is known of the clock since; {last}"
 
 
-def _remedy(standing: Standing) -> str:
+def _remedy(status: AgentStatus) -> str:
     """Say what to do about a record that is worth nothing."""
-    if standing.doubt is None:
+    if status.doubt is None:
         return _of_silence()
-    if standing.wait is None:
+    if status.wait is None:
         return f"the next record of an agent replaces it: {service.restart()}"
-    return waiting(standing.wait) if standing.wait.poll_s >= 0 else "wait for the next record of the agent"
+    return waiting(status.wait) if status.wait.poll_s >= 0 else "wait for the next record of the agent"
 
 
-def _said(standing: Standing) -> str:
+def _said(status: AgentStatus) -> str:
     """Return the record's headline; a local audit without an offset knows why from the last that asked servers."""
-    record, asked = standing.record, standing.asked
+    record, asked = status.record, status.last_network_record
     if record.offset is not None or record.kind == "network" or asked is None:
-        return headline(record, "before this record")
+        return summary(record, "before this record")
     if asked.offset is None:
-        return headline(asked._replace(severity=record.severity, findings=record.findings))
-    return (
-        f"clock was not measured: what servers replied {_ago(_asked_before_s(standing))} before does not hold any more"
-    )
+        return summary(asked._replace(severity=record.severity, findings=record.findings))
+    return f"clock was not measured: what servers replied {_ago(_asked_before_s(status))} before does not hold any more"
 
 
-def _json(standing: Standing, stored: Mapping[str, Any]) -> str:
+def _json(status: AgentStatus, stored: Mapping[str, Any]) -> str:
     """Write all of it as one object on one line."""
-    breach = _breach_now(standing)
+    breach = _breach_now(status)
     told = {
         "record": stored,
-        "age_s": standing.age_s,
-        "stale": standing.is_stale,
-        "stale_after_s": standing.stale_after_s,
-        "reason": standing.doubt,
-        "asked_age_s": standing.asked_age_s,
+        "age_s": status.age_s,
+        "stale": status.is_stale,
+        "stale_after_s": status.stale_after_s,
+        "reason": status.doubt,
+        "asked_age_s": status.last_network_age_s,
         "breach": None if breach is None else breach._asdict(),
-        "agent": standing.agent._asdict() | {"up_s": standing.agent_up_s},
+        "agent": status.agent._asdict() | {"up_s": status.agent_up_s},
     }
     return json.dumps(told, allow_nan=False, separators=(",", ":")) + "\n"
 
 
-def _asked_before_s(standing: Standing) -> float | None:
+def _asked_before_s(status: AgentStatus) -> float | None:
     """Return how long before the record sources were polled: all that is shown refers to the record's moment."""
-    return None if standing.asked_age_s is None else standing.asked_age_s - standing.age_s
+    return None if status.last_network_age_s is None else status.last_network_age_s - status.age_s
 
 
-def _nagios(standing: Standing) -> str:
+def _nagios(status: AgentStatus) -> str:
     """Write a plugin's line; an old record's numbers would draw a clock that nobody looks at."""
-    numbers = [] if standing.is_stale else performance(standing.record)
-    return plugin_line(standing.severity, sentence(standing), [*numbers, f"age={standing.age_s:.0f}s;;;0;"])
+    numbers = [] if status.is_stale else performance(status.record)
+    return plugin_line(status.severity, sentence(status), [*numbers, f"age={status.age_s:.0f}s;;;0;"])
 
 
-def _text(standing: Standing, width: int, *, colour: bool) -> str:
+def _text(status: AgentStatus, width: int, *, colour: bool) -> str:
     """Write it for a person to read."""
-    record, asked, paint = standing.record, standing.asked, painter(colour)
-    first = opening(standing.severity, sentence(standing), paint, width)
+    record, asked, paint = status.record, status.last_network_record, painter(colour)
+    first = opening(status.severity, sentence(status), paint, width)
     shown = record if asked is None else record._replace(sources=asked.sources)
     return page(
-        [*first, _fix(standing.severity, _remedy(standing))] if standing.is_stale else first,
-        [line for label, fact in _ages(standing) for line in labelled(label, fact, width)],
+        [*first, _fix(status.severity, _remedy(status))] if status.is_stale else first,
+        [line for label, fact in _ages(status) for line in labelled(label, fact, width)],
         source_table(shown.sources, paint, width),
         [line for finding in record.findings for line in finding_lines(finding, paint, width)],
         [
             line
-            for label, fact in (*_prospect(standing), *_agent(standing), *facts(shown))
+            for label, fact in (*_prospect(status), *_agent(status), *facts(shown))
             for line in labelled(label, fact, width)
         ],
     )
 
 
-def _ages(standing: Standing) -> Iterator[tuple[str, str]]:
+def _ages(status: AgentStatus) -> Iterator[tuple[str, str]]:
     """Say how old the record is, to whose moment all else refers, and how long before it sources were polled."""
-    record = standing.record
+    record = status.record
     when = (
         f"{_minute(record.utc_ns)} UTC" if record.utc_ns is not None else f"{_minute(record.host_ns)} by its own clock"
     )
-    age = f"{_ago(standing.age_s)} ago, " if standing.doubt is None else ""
+    age = f"{_ago(status.age_s)} ago, " if status.doubt is None else ""
     yield "recorded", f"{age}at {when}; all that follows is as of then"
-    before_s = _asked_before_s(standing)
-    if standing.asked is None or before_s is None:
+    before_s = _asked_before_s(status)
+    if status.last_network_record is None or before_s is None:
         yield "polled", "no server yet"
-    elif all(source.status == "backed-off" for source in standing.asked.sources):
+    elif all(source.status == "skipped" for source in status.last_network_record.sources):
         yield "polled", "no server lately: each must first rest for its interval"
     else:
         yield "polled", "then; the replies:" if before_s <= 0 else f"{_ago(before_s)} before; the replies:"
 
 
-def _breach_now(standing: Standing) -> Breach | None:
+def _breach_now(status: AgentStatus) -> Breach | None:
     """Return the record's forecast counted from now (R3); None where it has none, or its age is not known."""
-    drift = standing.record.drift
-    return None if drift is None or standing.doubt is not None else breach_after(drift.breach, standing.age_s)
+    drift = status.record.drift
+    return None if drift is None or status.doubt is not None else breach_after(drift.breach, status.age_s)
 
 
-def _prospect(standing: Standing) -> Iterator[tuple[str, str]]:
+def _prospect(status: AgentStatus) -> Iterator[tuple[str, str]]:
     """Say how the clock moves and where that leads."""
-    record, breach = standing.record, _breach_now(standing)
+    record, breach = status.record, _breach_now(status)
     if record.drift is None:
         return
     yield "drift", _drift(record.drift)
     if breach is not None and record.verdict in ("within", "unproven"):
         is_known = record.drift.frequency_ppm is not None
-        forecast = _forecast(breach, span(record.profile.critical_s), standing.age_s, is_known=is_known)
+        forecast = _forecast(breach, format_duration(record.profile.critical_s), status.age_s, is_known=is_known)
         yield "forecast", f"counted from now: {forecast}"
 
 
@@ -209,10 +207,10 @@ def _drift(drift: Drift) -> str:
     if drift.frequency_ppm is None:
         return f"not known yet ({plural(drift.samples, 'sample')})"
     way = "behind" if drift.frequency_ppm > 0 else "ahead"
-    per_day = span(drift.frequency_ppm * 1e-6 * _DAY_S)
+    per_day = format_duration(drift.frequency_ppm * 1e-6 * _DAY_S)
     said = f"as corrected now it {'falls' if way == 'behind' else 'gets'} {per_day} {way} a day"
     fitted = f"{drift.frequency_ppm:+.3f} ppm, fit error {drift.skew_ppm:.2g} ppm over its own"
-    return f"{said} ({fitted} {span(drift.span_s)}, {plural(drift.samples, 'sample')})"
+    return f"{said} ({fitted} {format_duration(drift.span_s)}, {plural(drift.samples, 'sample')})"
 
 
 def _forecast(breach: Breach, tolerance: str, age_s: float, *, is_known: bool) -> str:
@@ -220,30 +218,36 @@ def _forecast(breach: Breach, tolerance: str, age_s: float, *, is_known: bool) -
 
     An early end is named only where past forecasts show how wide the band must be (R9).
     """
-    certain = f"guaranteed for {span(breach.guaranteed_s, rounding='down')}" if breach.guaranteed_s else "no guarantee"
+    certain = (
+        f"guaranteed for {format_duration(breach.guaranteed_s, rounding='down')}"
+        if breach.guaranteed_s
+        else "no guarantee"
+    )
     if not is_known:
         return f"within {tolerance} {certain}; no forecast yet, for the drift is not known"
     premise = "if synchronisation stopped now, " if breach.free_running else ""
     early_s = breach.pessimistic_s
-    early = "" if early_s is None else f" (95 %: not within {span(early_s, rounding='down')})"
+    early = "" if early_s is None else f" (95 %: not within {format_duration(early_s, rounding='down')})"
     if breach.central_s is not None:
-        said = f"{premise}{tolerance} wrong in {span(breach.central_s)}{early}"
+        said = f"{premise}{tolerance} wrong in {format_duration(breach.central_s)}{early}"
     else:
-        limit = span(max(0.0, FORECAST_LIMIT_S - age_s))
+        limit = format_duration(max(0.0, FORECAST_LIMIT_S - age_s))
         said = f"{premise}not {tolerance} wrong within {limit}{early}"
     return f"{said}; {certain}{'' if breach.calibrated else '; forecast not yet back-tested'}"
 
 
-def _agent(standing: Standing) -> Iterator[tuple[str, str]]:
+def _agent(status: AgentStatus) -> Iterator[tuple[str, str]]:
     """Say who speaks, and how it fares."""
-    agent, health = standing.agent, standing.record.health or Health()
-    up = "" if standing.agent_up_s is None else f", for {span(max(1.0, round(standing.agent_up_s)))}"
-    pid = "" if agent.pid is None or standing.agent_up_s is None else f", pid {agent.pid}{up}"
-    pools = f"pools every {span(agent.pool_s)}"
-    rhythm = f"looks every {span(agent.local_s)}, asks servers every {span(agent.network_s)}, {pools}"
-    yield "agent", f"ntpaudit {standing.record.version}{pid}; {rhythm}"
-    if standing.record.offset is None and standing.wait is not None:
-        poll_s = standing.wait.poll_s + standing.age_s
+    agent, health = status.agent, status.record.health or Health()
+    up = "" if status.agent_up_s is None else f", for {format_duration(max(1.0, round(status.agent_up_s)))}"
+    pid = "" if agent.pid is None or status.agent_up_s is None else f", pid {agent.pid}{up}"
+    pools = f"pools every {format_duration(agent.pool_s)}"
+    rhythm = (
+        f"looks every {format_duration(agent.local_s)}, asks servers every {format_duration(agent.network_s)}, {pools}"
+    )
+    yield "agent", f"ntpaudit {status.record.version}{pid}; {rhythm}"
+    if status.record.offset is None and status.wait is not None:
+        poll_s = status.wait.poll_s + status.age_s
         if poll_s > 0:
             yield "next poll", f"{_ago(poll_s)} after this record, at the latest"
     yield "delivery", _delivery(health)
@@ -270,7 +274,7 @@ def _delivery(health: Health) -> str:
 
 def _ago(seconds: float | None) -> str:
     """Write an age in whole seconds at least."""
-    return span(max(1.0, round(seconds or 0.0)))
+    return format_duration(max(1.0, round(seconds or 0.0)))
 
 
 def _minute(time_ns: int) -> str:

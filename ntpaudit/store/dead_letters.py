@@ -23,7 +23,7 @@ class Resent(NamedTuple):
     """What became of dead letters that were to be sent again."""
 
     sent: int
-    undated: int
+    unstamped: int
     damaged: int = 0
 
 
@@ -52,11 +52,11 @@ def resend(connection: sqlite3.Connection, ids: Sequence[int] | None) -> Resent:
     One without a time stays, and so does a damaged one, which would make the whole outbox unreadable.
     """
     dated, undated, damaged = [], 0, 0
-    for letter in read_dead_letters(connection):
-        if _is_in(letter.id, ids):
-            if letter.stamp_ns is not None:
-                dated.append(letter.id)
-            elif letter.reason == DAMAGED:
+    for entry in read_dead_letters(connection):
+        if _is_in(entry.id, ids):
+            if entry.stamp_ns is not None:
+                dated.append(entry.id)
+            elif entry.reason == DAMAGED:
                 damaged += 1
             else:
                 undated += 1

@@ -17,10 +17,10 @@ from ntpaudit.store.serialization import plain, revive, to_json
 
 HOUR_S = 3600
 
-KEPT_ASIDE = 10_000
+KEPT_DEAD_LETTERS = 10_000
 """So many letters that were set aside are kept, the newest: a database may refuse every one."""
 
-MAX_DATED = 10_000
+MAX_STAMPED = 10_000
 """Of so many of the latest rows those without a true time get one, once it is known."""
 
 MAX_AGED = 1000
@@ -40,13 +40,13 @@ MAX_SLICES = 40
 MAX_PAGES = 4000
 """So many free pages are given back at once."""
 
-MAX_UNDATED = 500
+MAX_UNSTAMPED = 500
 """So many of the letters without a date are looked at in a round."""
 
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 
 
-class Letter(NamedTuple):
+class OutboxEntry(NamedTuple):
     """What is to be delivered of one moment: lines of line protocol, dated or not yet (`stamp_ns` None)."""
 
     id: int
@@ -57,7 +57,7 @@ class Letter(NamedTuple):
     host_ns: int
 
 
-class Seen(NamedTuple):
+class PriorAudit(NamedTuple):
     """A network audit of this boot, as far as later ones build on it. `distance_s` is F2's of its nearest source."""
 
     reading: ClockReading
@@ -65,7 +65,7 @@ class Seen(NamedTuple):
     distance_s: float
 
 
-class Unjudged(NamedTuple):
+class PendingObservation(NamedTuple):
     """An observation that was kept, and whose record was not: the agent ended in between."""
 
     id: int
@@ -158,7 +158,7 @@ def _fitting(value_ns: int | None) -> int | None:
     return None if value_ns is None else max(_INT64[0], min(_INT64[1], value_ns))
 
 
-def find_unjudged(connection: sqlite3.Connection, observation: Observation) -> int | None:
+def find_pending(connection: sqlite3.Connection, observation: Observation) -> int | None:
     """Return the id of this observation, if it was kept and nothing was concluded from it yet."""
     row = connection.execute(
         "SELECT id FROM audits WHERE record IS NULL AND kind IS NOT NULL AND boottime_ns = ? AND boot_id IS ?",
@@ -239,114 +239,114 @@ def _clean(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def post(connection: sqlite3.Connection, letter: Letter, audit_id: int | None) -> None:
+def enqueue(connection: sqlite3.Connection, entry: OutboxEntry, audit_id: int | None) -> None:
     """Put lines in the outbox; they are rendered now, so that delivering them costs nothing but sending."""
     connection.execute(
         "INSERT INTO outbox (audit_id, boot_id, boottime_ns, host_ns, stamp_ns, lines) VALUES (?, ?, ?, ?, ?, ?)",
-        (audit_id, letter.boot_id, letter.boottime_ns, letter.host_ns, letter.stamp_ns, letter.lines),
+        (audit_id, entry.boot_id, entry.boottime_ns, entry.host_ns, entry.stamp_ns, entry.lines),
     )
 
 
 _LETTER = "id, lines, stamp_ns, boot_id, boottime_ns, host_ns"
 
 
-def _letter(row: tuple[Any, ...]) -> Letter:
+def _entry(row: tuple[Any, ...]) -> OutboxEntry:
     """Return a letter of a row; DatabaseError where it is not what was written, which SQLite itself does not notice."""
     try:
-        return revive(Letter, Letter._make(row)._asdict())
+        return revive(OutboxEntry, OutboxEntry._make(row)._asdict())
     except (TypeError, ValueError) as error:
         raise sqlite3.DatabaseError(f"a letter is damaged: {error}") from error
 
 
-def waiting(connection: sqlite3.Connection, count: int) -> list[Letter]:
+def waiting(connection: sqlite3.Connection, count: int) -> list[OutboxEntry]:
     """Return the oldest letters, up to the first that cannot be dated yet: the order is kept."""
     rows = connection.execute(f"SELECT {_LETTER} FROM outbox ORDER BY id LIMIT ?", (count,))  # noqa: S608
-    letters: list[Letter] = []
-    for letter in map(_letter, rows):
-        if letters and letter.id <= letters[-1].id:
+    entries: list[OutboxEntry] = []
+    for entry in map(_entry, rows):
+        if entries and entry.id <= entries[-1].id:
             raise sqlite3.DatabaseError("letters are out of order")  # SQLite itself does not notice all damage
-        if letter.stamp_ns is None:
+        if entry.stamp_ns is None:
             break
-        letters.append(letter)
-    return letters
+        entries.append(entry)
+    return entries
 
 
-def newest(connection: sqlite3.Connection) -> Letter | None:
-    """Return the newest letter that can be dated, of the last MAX_UNDATED."""
+def newest(connection: sqlite3.Connection) -> OutboxEntry | None:
+    """Return the newest letter that can be dated, of the last MAX_UNSTAMPED."""
     row = connection.execute(
         f"SELECT * FROM (SELECT {_LETTER} FROM outbox ORDER BY id DESC LIMIT ?)"  # noqa: S608
         " WHERE stamp_ns IS NOT NULL LIMIT 1",
-        (MAX_UNDATED,),
+        (MAX_UNSTAMPED,),
     ).fetchone()
-    return None if row is None else _letter(row)
+    return None if row is None else _entry(row)
 
 
-def undated(connection: sqlite3.Connection, count: int = MAX_UNDATED) -> list[Letter]:
+def unstamped(connection: sqlite3.Connection, count: int = MAX_UNSTAMPED) -> list[OutboxEntry]:
     """Return the letters of moments whose true time is not known, the oldest `count` of them, oldest first."""
     rows = connection.execute(
         f"SELECT {_LETTER} FROM outbox WHERE stamp_ns IS NULL ORDER BY id LIMIT ?",  # noqa: S608
         (count,),
     )
-    return [_letter(row) for row in rows]
+    return [_entry(row) for row in rows]
 
 
 _THIS = "id = ? AND boottime_ns = ? AND host_ns = ?"
 
 
-def _this(letter: Letter) -> tuple[int, int, int]:
+def _this(entry: OutboxEntry) -> tuple[int, int, int]:
     """Return what tells a letter from every other, wherever the state was moved to meanwhile."""
-    return letter.id, letter.boottime_ns, letter.host_ns
+    return entry.id, entry.boottime_ns, entry.host_ns
 
 
-def date_letter(connection: sqlite3.Connection, letter: Letter) -> None:
+def stamp_entry(connection: sqlite3.Connection, entry: OutboxEntry) -> None:
     """Replace the lines of a letter by dated ones, and date its audit, unless by the host's own clock."""
     row = connection.execute(
         f"UPDATE outbox SET lines = ?, stamp_ns = ? WHERE {_THIS} RETURNING audit_id",  # noqa: S608
-        (letter.lines, letter.stamp_ns, *_this(letter)),
+        (entry.lines, entry.stamp_ns, *_this(entry)),
     ).fetchone()
-    if row is not None and letter.stamp_ns != letter.host_ns:
-        connection.execute("UPDATE audits SET utc_ns = ? WHERE utc_ns IS NULL AND id = ?", (letter.stamp_ns, row[0]))
+    if row is not None and entry.stamp_ns != entry.host_ns:
+        connection.execute("UPDATE audits SET utc_ns = ? WHERE utc_ns IS NULL AND id = ?", (entry.stamp_ns, row[0]))
 
 
-def date_moments(connection: sqlite3.Connection, boot_id: str | None, boot_ns: int) -> None:
+def stamp_audits(connection: sqlite3.Connection, boot_id: str | None, boot_ns: int) -> None:
     """Date the latest audits and events of a boot whose true time was not known; `boot_ns` is when that boot began."""
     for table in ("audits", "events"):
         connection.execute(
             f"UPDATE {table} SET utc_ns = boottime_ns + ? WHERE utc_ns IS NULL AND boot_id = ?"  # noqa: S608
             f" AND id > (SELECT MAX(id) FROM {table}) - ?",
-            (boot_ns, boot_id, MAX_DATED),
+            (boot_ns, boot_id, MAX_STAMPED),
         )
 
 
-def confirm(connection: sqlite3.Connection, letters: Sequence[Letter]) -> None:
+def ack(connection: sqlite3.Connection, entries: Sequence[OutboxEntry]) -> None:
     """Forget letters that have been delivered, the oldest. This is the cursor, and it only moves on.
 
     Where the state has moved meanwhile, nothing is forgotten: they are delivered once more, which changes no point.
     """
     gone = connection.execute(
         f"DELETE FROM outbox WHERE id <= ? AND EXISTS (SELECT 1 FROM outbox WHERE {_THIS})",  # noqa: S608
-        (letters[-1].id, *_this(letters[-1])),
+        (entries[-1].id, *_this(entries[-1])),
     )
-    _check_gone(connection, letters[0], gone.rowcount)
+    _check_gone(connection, entries[0], gone.rowcount)
 
 
-def set_aside(connection: sqlite3.Connection, letter: Letter, reason: str) -> None:
+def dead_letter(connection: sqlite3.Connection, entry: OutboxEntry, reason: str) -> None:
     """Take a letter that will never be delivered out of the way of the others, and keep it with the reason."""
     connection.execute(
         "INSERT INTO set_aside (audit_id, stamp_ns, lines, reason)"  # noqa: S608
         f" SELECT audit_id, stamp_ns, lines, ? FROM outbox WHERE {_THIS}",
-        (_clean(reason), *_this(letter)),
+        (_clean(reason), *_this(entry)),
     )
-    gone = connection.execute(f"DELETE FROM outbox WHERE {_THIS}", _this(letter))  # noqa: S608
-    _check_gone(connection, letter, gone.rowcount)
-    _keep_newest(connection, "set_aside", KEPT_ASIDE)
+    gone = connection.execute(f"DELETE FROM outbox WHERE {_THIS}", _this(entry))  # noqa: S608
+    _check_gone(connection, entry, gone.rowcount)
+    _keep_newest(connection, "set_aside", KEPT_DEAD_LETTERS)
 
 
-def _check_gone(connection: sqlite3.Connection, letter: Letter, count: int) -> None:
+def _check_gone(connection: sqlite3.Connection, entry: OutboxEntry, count: int) -> None:
     """Raise where a letter stays the first although it was removed: in a damaged file it would be sent for ever."""
     if not count:
         first = connection.execute("SELECT id, boottime_ns, host_ns FROM outbox ORDER BY id LIMIT 1").fetchone()
-        if first == _this(letter):
+        if first == _this(entry):
             raise sqlite3.DatabaseError("a letter cannot be removed")
 
 
@@ -406,7 +406,7 @@ def save_dropped(connection: sqlite3.Connection, total: int) -> None:
         save_state(connection, _DROPPED, total)
 
 
-def seen_this_boot(connection: sqlite3.Connection, boot_id: str | None, count: int) -> list[Seen]:
+def prior_audits(connection: sqlite3.Connection, boot_id: str | None, count: int) -> list[PriorAudit]:
     """Return the latest measured network audits of this boot, oldest first; a damaged one is set aside."""
     rows = connection.execute(
         "SELECT id, observation, record, distance_s FROM audits"
@@ -417,13 +417,13 @@ def seen_this_boot(connection: sqlite3.Connection, boot_id: str | None, count: i
     for audit_id, observation, record, distance_s in rows:
         try:
             reading = revive(ClockReading, json.loads(unpack_text(observation))["taken"])
-            found.append(Seen(reading, read_record(record)[1], revive(float, distance_s)))
+            found.append(PriorAudit(reading, read_record(record)[1], revive(float, distance_s)))
         except (ValueError, TypeError, KeyError, RecursionError):
-            _set_audit_aside(connection, audit_id)
+            _quarantine_audit(connection, audit_id)
     return found[::-1]
 
 
-def unjudged(connection: sqlite3.Connection) -> list[Unjudged]:
+def pending_observations(connection: sqlite3.Connection) -> list[PendingObservation]:
     """Return the agent's observations without a record; a damaged one is set aside."""
     rows = connection.execute(
         "SELECT id, kind, observation FROM audits INDEXED BY audits_unjudged"
@@ -432,9 +432,9 @@ def unjudged(connection: sqlite3.Connection) -> list[Unjudged]:
     found = []
     for audit_id, kind, text in rows:
         try:
-            found.append(Unjudged(audit_id, kind, revive(Observation, json.loads(unpack_text(text)))))
+            found.append(PendingObservation(audit_id, kind, revive(Observation, json.loads(unpack_text(text)))))
         except (ValueError, TypeError, RecursionError):
-            _set_audit_aside(connection, audit_id)
+            _quarantine_audit(connection, audit_id)
     return found
 
 
@@ -443,7 +443,7 @@ def damaged(connection: sqlite3.Connection) -> list[int]:
     return [audit_id for (audit_id,) in connection.execute("SELECT id FROM audits WHERE kind = 'damaged' ORDER BY id")]
 
 
-def _set_audit_aside(connection: sqlite3.Connection, audit_id: int) -> None:
+def _quarantine_audit(connection: sqlite3.Connection, audit_id: int) -> None:
     """Use a damaged row for nothing any more."""
     connection.execute("UPDATE audits SET kind = 'damaged' WHERE id = ?", (audit_id,))
 
@@ -539,8 +539,8 @@ _LETTERS = {
 
 def _drop_finished(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     """Remove observations of the target whose record went to the source, with the observation once more."""
-    orphans = target.execute("SELECT id, boottime_ns, boot_id FROM audits WHERE record IS NULL").fetchall()
-    for audit_id, *moment in orphans:
+    pending = target.execute("SELECT id, boottime_ns, boot_id FROM audits WHERE record IS NULL").fetchall()
+    for audit_id, *moment in pending:
         found = source.execute(
             "SELECT 1 FROM audits WHERE record IS NOT NULL AND boottime_ns = ? AND boot_id IS ?", moment
         )
@@ -548,7 +548,7 @@ def _drop_finished(source: sqlite3.Connection, target: sqlite3.Connection) -> No
             target.execute("DELETE FROM audits WHERE id = ?", (audit_id,))
 
 
-class Trimmed(NamedTuple):
+class Pruned(NamedTuple):
     """What retention removed: audits, and among them some that had not been delivered."""
 
     audits: int = 0
@@ -559,7 +559,7 @@ _WAITING = f"SELECT audit_id FROM (SELECT audit_id FROM outbox ORDER BY id LIMIT
 """The audits of the oldest letters: as long as letters go in their order, no older audit waits."""
 
 
-def trim_by_age(connection: sqlite3.Connection, now_ns: int, raw_s: float, rollups_s: float, findings_s: float) -> int:
+def prune_by_age(connection: sqlite3.Connection, now_ns: int, raw_s: float, rollups_s: float, findings_s: float) -> int:
     """Remove what is older than it is to be kept; return how many audits.
 
     An audit is old when both the true time and the host's clock say so. What waits to be delivered stays, and so does
@@ -598,22 +598,22 @@ def size_bytes(connection: sqlite3.Connection) -> int:
     return int((pages - free) * size)
 
 
-def trim_by_size(connection: sqlite3.Connection, max_bytes: int) -> Trimmed:
+def prune_by_size(connection: sqlite3.Connection, max_bytes: int) -> Pruned:
     """Remove the oldest audits while there are too many bytes: delivered ones as long as there are any.
 
     What goes undelivered is added to what `dropped` returns.
     """
-    trimmed = Trimmed()
+    trimmed = Pruned()
     _keep_newest(connection, "events", KEPT_EVENTS)
     for _ in range(MAX_SLICES):
         if size_bytes(connection) <= max_bytes:
             break
-        gone, letters = _drop_delivered(connection), 0
+        gone, entries = _drop_delivered(connection), 0
         if not gone:
-            gone, letters = _drop_undelivered(connection)
-        if not gone and not letters:
+            gone, entries = _drop_undelivered(connection)
+        if not gone and not entries:
             break
-        trimmed = Trimmed(trimmed.audits + gone, trimmed.undelivered + letters)
+        trimmed = Pruned(trimmed.audits + gone, trimmed.undelivered + entries)
     count_dropped(connection, trimmed.undelivered)
     _give_back(connection)
     return trimmed

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from ntpaudit.core.ntp.rate_limit import Memories
+from ntpaudit.core.ntp.rate_limit import ServerStates
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.record import Record
 from ntpaudit.errors import StoreError
@@ -26,7 +26,7 @@ class Notebook:
         self._note = note
         self._connection: sqlite3.Connection | None = None
 
-    def update(self, change: Callable[[Memories], Memories]) -> None:
+    def update(self, change: Callable[[ServerStates], ServerStates]) -> None:
         """Call `change`, once and whatever the state, with what is remembered of servers; keep what it returns too.
 
         Nobody else reads or writes meanwhile. Where nothing was ever kept and nothing is to be kept, no file is made.
@@ -35,18 +35,18 @@ class Notebook:
 
         def turn(connection: "sqlite3.Connection") -> None:
             nonlocal called
-            memories = servers.load_memories(connection)
+            states = servers.load_server_states(connection)
             called = True
-            servers.save_memories(connection, change(memories))
+            servers.save_server_states(connection, change(states))
 
         if os.path.exists(self._path):
             from ntpaudit.store import servers
 
             self._do(turn)
-        if not called and (memories := change({})):
+        if not called and (states := change({})):
             from ntpaudit.store import servers
 
-            self._do(lambda connection: servers.save_memories(connection, memories))
+            self._do(lambda connection: servers.save_server_states(connection, states))
 
     def keep_observation(self, observation: Observation) -> int | None:
         """Keep what an audit saw; return its id, None where it could not be kept."""

@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from ntpaudit.core.accounting import Spans
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY
 from ntpaudit.core.events import Event
-from ntpaudit.core.ntp.rate_limit import Moment
+from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.core.record import Record
-from ntpaudit.core.staleness import AgentState, HostNow, Standing, judge_standing, read_agent_state
+from ntpaudit.core.staleness import AgentState, AgentStatus, HostNow, agent_status, read_agent_state
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
@@ -94,7 +94,7 @@ class Hour(NamedTuple):
     spans: Spans | None = None
 
 
-class Happening(NamedTuple):
+class StoredEvent(NamedTuple):
     """An event of the history, with the boot that it happened in."""
 
     event: Event
@@ -113,9 +113,9 @@ class Window(NamedTuple):
     until_ns: int | None = None
 
 
-def find_standing(
+def find_status(
     connection: sqlite3.Connection, look: Callable[[], HostNow], stale_after_s: float | None = None
-) -> tuple[Standing, dict[str, Any]] | None:
+) -> tuple[AgentStatus, dict[str, Any]] | None:
     """Return what the agent's last record is worth now, and that record as stored; None where there is none.
 
     `look` sees the host once the records were read, so that none is later. StoreError where the last one is damaged.
@@ -134,7 +134,7 @@ def find_standing(
             f"wait for the agent's next record, or restart it: {service.restart()}"
         ) from error
     asked = record if kind == "network" and _was_polled(record) else _last_polled(connection, audit_id)
-    return judge_standing(record, asked, agent_state(connection), look(), stale_after_s), stored
+    return agent_status(record, asked, agent_state(connection), look(), stale_after_s), stored
 
 
 def _last_polled(connection: sqlite3.Connection, until_id: int) -> Record | None:
@@ -157,7 +157,7 @@ def _last_polled(connection: sqlite3.Connection, until_id: int) -> Record | None
 
 def _was_polled(record: Record) -> bool:
     """Whether any source was polled for a record."""
-    return any(source.status != "backed-off" for source in record.sources)
+    return any(source.status != "skipped" for source in record.sources)
 
 
 def agent_state(connection: sqlite3.Connection) -> AgentState:
@@ -174,7 +174,7 @@ def host_name(connection: sqlite3.Connection) -> str | None:
         return None
 
 
-def corrected_now(connection: sqlite3.Connection, now: Moment) -> int:
+def corrected_now(connection: sqlite3.Connection, now: Instant) -> int:
     """Return the time as the history knows it: counted on by uptime from the last audit, if that is of this boot.
 
     Else it is the host's, which can be wrong, but never before the last audit.
@@ -422,16 +422,16 @@ def read_events(
     until_ns: int | None,
     limit: int | None = None,
     damage: Damage = _unnoticed,
-) -> list[Happening]:
+) -> list[StoredEvent]:
     """Return what happened between two times, the newest `limit` events, in the order they were kept."""
     rows = connection.execute(
         f"SELECT {_EVENT} FROM events WHERE {_IN_TIME} ORDER BY id DESC LIMIT :limit",  # noqa: S608
         {"since_ns": since_ns, "until_ns": until_ns, "limit": -1 if limit is None else limit},
     ).fetchall()
-    return list(_sound(_happening, reversed(rows), damage, "event"))
+    return list(_sound(_stored_event, reversed(rows), damage, "event"))
 
 
-def _happening(row: tuple[Any, ...]) -> Happening:
+def _stored_event(row: tuple[Any, ...]) -> StoredEvent:
     """Read one event."""
     kind, raised, severity, level, text, utc_ns, host_ns, boottime_ns, value_s, detail, boot_id = row
     try:
@@ -452,4 +452,4 @@ def _happening(row: tuple[Any, ...]) -> Happening:
     )
     if level not in LEVEL_SEVERITY:
         raise ValueError(f"no level {level!r}")
-    return Happening(event, boot_id)
+    return StoredEvent(event, boot_id)

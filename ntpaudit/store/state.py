@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from ntpaudit.core.events import Event
-from ntpaudit.core.ntp.rate_limit import Memories
+from ntpaudit.core.ntp.rate_limit import ServerStates
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.record import Kind, Record
 from ntpaudit.core.units import plural
@@ -31,7 +31,7 @@ from ntpaudit.store.database import (
     transaction,
     unsynced_transaction,
 )
-from ntpaudit.store.history import Letter
+from ntpaudit.store.history import OutboxEntry
 from ntpaudit.store.paths import VOUCHER
 from ntpaudit.store.readonly import open_history
 from ntpaudit.store.unsaved import Unsaved, UnsavedFile
@@ -48,13 +48,13 @@ WAIT_S = 0.5
 CLOSE_WAIT_S = 1.0
 """The same when the agent ends, and what is in memory would be lost."""
 
-MAX_STAND_IN = 20_000
+MAX_MEMORY_RECORDS = 20_000
 """How many audits the stand-in holds, two weeks of minutes; beyond that the oldest are dropped, and that is noted."""
 
 MAX_WAL_BYTES = 64 << 20
 """A write-ahead log larger than this is told of: somebody reads without an end, and SQLite cannot begin it anew."""
 
-CLAIM_TRIES = 10
+LOCK_TRIES = 10
 """How often a folder's lock is tried before it counts as another agent's."""
 
 _CLAIM_PAUSE_S = 0.05
@@ -63,7 +63,7 @@ _Done = TypeVar("_Done")
 _Work = Callable[[sqlite3.Connection], _Done]
 
 
-class Concluded(NamedTuple):
+class AuditRow(NamedTuple):
     """All that one audit leaves behind, kept in one transaction. `letter` is None where nothing is to be delivered.
 
     `states` is what the agent itself has to know at its next start, by key, as JSON has it.
@@ -72,12 +72,12 @@ class Concluded(NamedTuple):
     observation: Observation
     record: Record
     events: Sequence[Event] = ()
-    letter: Letter | None = None
+    entry: OutboxEntry | None = None
     distance_s: float | None = None
     states: Mapping[str, Any] = MappingProxyType({})
 
 
-class Ledger:
+class StateStore:
     """The state of one agent; `note` is told what is wrong with it, once. It may be used from several threads.
 
     File and stand-in count their rows each for itself, so an id alone names nothing once the state has moved.
@@ -100,7 +100,7 @@ class Ledger:
         self._dropped_before = 0  # what the stand-in's total was when it began
         self._log_large_at_s: float | None = None
         self._noted: str | None = None
-        self.trouble: str | None = None
+        self.error: str | None = None
         """What is wrong with the file now, None where it is sound."""
 
     @property
@@ -108,14 +108,14 @@ class Ledger:
         """Whether all that is kept now is in memory only."""
         return self._stands_in
 
-    def update(self, change: Callable[[Memories], Memories]) -> None:
+    def update(self, change: Callable[[ServerStates], ServerStates]) -> None:
         """Call `change` once with what is remembered of servers, and keep what it returns."""
-        kept: list[Memories] = []
+        kept: list[ServerStates] = []
 
         def turn(connection: sqlite3.Connection) -> None:
             if not kept:
-                kept.append(change(servers.load_memories(connection)))
-            servers.save_memories(connection, kept[0])
+                kept.append(change(servers.load_server_states(connection)))
+            servers.save_server_states(connection, kept[0])
 
         self._do(turn)
 
@@ -123,7 +123,7 @@ class Ledger:
         """Keep what an audit saw, before it is judged; return its id."""
         return self._do(lambda connection: history.keep_observation(connection, observation, kind))
 
-    def keep_record(self, audit_id: int | None, concluded: Concluded) -> None:
+    def keep_record(self, audit_id: int | None, concluded: AuditRow) -> None:
         """Keep what was concluded, its events, its place in the outbox and the agent's mind: all or nothing.
 
         `audit_id` is what `keep_observation` returned, None where the observation was not kept before.
@@ -131,29 +131,29 @@ class Ledger:
         observation, record = concluded.observation, concluded.record
 
         def work(connection: sqlite3.Connection) -> None:
-            kept_id = None if audit_id is None else history.find_unjudged(connection, observation)
+            kept_id = None if audit_id is None else history.find_pending(connection, observation)
             if kept_id is None:
                 kept_id = history.keep_audit(connection, observation, record, concluded.distance_s)
             else:
                 history.keep_record(connection, kept_id, record, concluded.distance_s)
             history.roll_up(connection, record)
             history.keep_events(connection, concluded.events, record.host.boot_id)
-            if concluded.letter is not None:
-                history.post(connection, concluded.letter, kept_id)
+            if concluded.entry is not None:
+                history.enqueue(connection, concluded.entry, kept_id)
             for key, state in concluded.states.items():
                 history.save_state(connection, key, state)
 
         self._do(work)
 
     def keep_events(
-        self, events: Sequence[Event], boot_id: str | None, letter: Letter | None, states: Mapping[str, Any]
+        self, events: Sequence[Event], boot_id: str | None, entry: OutboxEntry | None, states: Mapping[str, Any]
     ) -> None:
         """Keep what happened between two audits, at once."""
 
         def work(connection: sqlite3.Connection) -> None:
             history.keep_events(connection, events, boot_id)
-            if letter is not None:
-                history.post(connection, letter, None)
+            if entry is not None:
+                history.enqueue(connection, entry, None)
             for key, state in states.items():
                 history.save_state(connection, key, state)
 
@@ -171,25 +171,25 @@ class Ledger:
         """Keep a value under a key."""
         self._do(lambda connection: history.save_state(connection, key, value))
 
-    def undated(self) -> list[Letter]:
-        """Return the letters of moments whose true time is not known, the oldest MAX_UNDATED of them."""
-        return self._look(history.undated)
+    def unstamped(self) -> list[OutboxEntry]:
+        """Return the letters of moments whose true time is not known, the oldest MAX_UNSTAMPED of them."""
+        return self._look(history.unstamped)
 
-    def waiting(self, count: int) -> list[Letter]:
+    def waiting(self, count: int) -> list[OutboxEntry]:
         """Return the oldest letters to deliver."""
         return self._look(lambda connection: history.waiting(connection, count))
 
-    def newest(self) -> Letter | None:
+    def newest(self) -> OutboxEntry | None:
         """Return the newest letter to deliver."""
         return self._look(history.newest)
 
-    def confirm(self, letters: Sequence[Letter]) -> None:
+    def ack(self, entries: Sequence[OutboxEntry]) -> None:
         """Forget letters that have been delivered: the oldest that wait. A power failure may have them sent again."""
-        self._use(unsynced_transaction, lambda connection: history.confirm(connection, letters))
+        self._use(unsynced_transaction, lambda connection: history.ack(connection, entries))
 
-    def set_aside(self, letter: Letter, reason: str) -> None:
+    def dead_letter(self, entry: OutboxEntry, reason: str) -> None:
         """Take a letter that will never be accepted, or that nobody can date, out of the way."""
-        self._do(lambda connection: history.set_aside(connection, letter, reason))
+        self._do(lambda connection: history.dead_letter(connection, entry, reason))
 
     def backlog(self) -> tuple[int, int | None, int]:
         """Return how many letters wait, the time of the oldest, and how many are set aside."""
@@ -207,7 +207,7 @@ class Ledger:
             is_lost = self._stands_in
             if is_lost:
                 lost = plural(self._unsaved_in(self._open()).records, "record")
-                why = "" if self.trouble == self._noted else f": {self.trouble}"
+                why = "" if self.error == self._noted else f": {self.error}"
                 self._note(f"{lost} could not be written to {self._path}{why}")
             if self._connection is not None:
                 self._connection.close()
@@ -243,11 +243,11 @@ class Ledger:
                     self._watch_log()
                     return done
                 except StoreError as error:
-                    self._stand_in(error)
+                    self._use_memory(error)
             connection = self._open()
             with within(connection):
                 done = work(connection)
-                history.count_dropped(connection, history.drop_beyond(connection, MAX_STAND_IN))
+                history.count_dropped(connection, history.drop_beyond(connection, MAX_MEMORY_RECORDS))
             self._unsaved.write(self._unsaved_in(connection))
             return done
 
@@ -297,7 +297,7 @@ class Ledger:
         """Notice that the file, its log or its index no longer has its name: what is written then has no future."""
         assert self._connection is not None
         if _identity(self._path) != self._file:
-            self._stand_in(StoreError(f"{self._path} was removed or replaced"))
+            self._use_memory(StoreError(f"{self._path} was removed or replaced"))
             return
         for part, before in self._side_files.items():
             if before is not None and _identity(self._path + part) != before:
@@ -311,7 +311,7 @@ class Ledger:
             with looking(self._connection):
                 (is_busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except StoreError as error:
-            self._stand_in(error)
+            self._use_memory(error)
             return
         if is_busy:
             return  # somebody reads: the next use tries again
@@ -327,16 +327,16 @@ class Ledger:
             is_large = False
         now_s = time.monotonic()
         if not is_large:
-            self._log_large_at_s = self.trouble = None
+            self._log_large_at_s = self.error = None
         elif self._log_large_at_s is None:
             self._log_large_at_s = now_s
-        elif self.trouble is None and now_s - self._log_large_at_s > 10 * self._first_retry_s:
-            self.trouble = f"{self._path}-wal grows without an end: somebody has been reading the history for too long"
-            self._note(self.trouble)
+        elif self.error is None and now_s - self._log_large_at_s > 10 * self._first_retry_s:
+            self.error = f"{self._path}-wal grows without an end: somebody has been reading the history for too long"
+            self._note(self.error)
 
-    def _stand_in(self, error: StoreError) -> None:
+    def _use_memory(self, error: StoreError) -> None:
         """Go on in memory, with what can be read of the file's state. A damaged file is set aside."""
-        self.trouble = self._noted = str(error)
+        self.error = self._noted = str(error)
         self._note(f"{error}; going on in memory")
         memory, file = open_memory(), self._connection
         is_gone, is_damaged = file is not None and _identity(self._path) != self._file, is_damage(error)
@@ -391,7 +391,7 @@ class Ledger:
                 is_gone = is_damage(error) and set_aside_damaged(self._path, self._note)
                 raise
         except StoreError as error:
-            self.trouble = str(error)
+            self.error = str(error)
             self._put_off(error)
             if is_gone:
                 self._retry_at_s = 0.0
@@ -400,7 +400,7 @@ class Ledger:
         memory.close()
         lost = f", but for {plural(dropped, 'record')} that were too many for it" if dropped else ""
         self._note(f"{self._path} can be used again; what was kept in memory is in it{lost}{carried}")
-        self._connection, self._stands_in, self.trouble = file, False, None
+        self._connection, self._stands_in, self.error = file, False, None
         self._remember_files()
         if self._removed is not None:
             self._close_removed(self._removed)
@@ -454,7 +454,7 @@ def _identity(path: str) -> _Identity:
     return found.st_dev, found.st_ino
 
 
-class Claim:
+class AgentLock:
     """The right to be the one agent of a state folder, held until the process ends.
 
     It is a lock on the folder. A second one, on a file in it, says that the state is by now that of the agent that runs
@@ -494,7 +494,7 @@ class Claim:
 
 def _lock(handle: int) -> None:
     """Take a lock alone; `status` may hold it for a moment, to see whether an agent does (`_is_held`)."""
-    for _ in range(CLAIM_TRIES):
+    for _ in range(LOCK_TRIES):
         with suppress(BlockingIOError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return

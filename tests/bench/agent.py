@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ntpaudit import audit
-from ntpaudit.agent import Agent, read_setting
-from ntpaudit.runtime import Happened, System
+from ntpaudit.agent import Agent, read_agent_config
+from ntpaudit.runtime import SystemRuntime, Wakeup
 from tests.world.flaky import FlakyDatabase
 from tests.world.host import Change, S, SimulatedHost
 from tests.world.servers import chronyd, influxd
@@ -102,18 +102,18 @@ def _cpu_ns(pid: int) -> int:
 def _processor(folder: Path, config: Path) -> Iterator[str]:
     """Measure the CPU of many audits in a row, storing each durably."""
     environment = {"STATE_DIRECTORY": str(folder / "row-state")}
-    with System(_ignore) as system:
-        setting = read_setting(str(config), environment)
+    with SystemRuntime(_ignore) as system:
+        setting = read_agent_config(str(config), environment)
         agent = Agent(setting, system, _ignore)
         agent.begin()
         local, network = [], []
         for _ in range(NETWORK_AUDITS):
             began = time.process_time()
-            agent.rounds.network(audit.observe(setting.plan, system.clock, agent.ledger.update, agent.voice))
+            agent.cycle.network(audit.observe(setting.plan, system.clock, agent.store.update, agent.voice))
             network.append((time.process_time() - began) * 1e3)
         for _ in range(LOCAL_AUDITS):
             began = time.process_time()
-            agent.look_at_host()
+            agent.audit_locally()
             local.append((time.process_time() - began) * 1e3)
         agent.drain(0.0)
     bare = _bare_commits(folder)
@@ -165,11 +165,11 @@ class _Prompt(SimulatedHost):
 
     agent: Agent | None = None
 
-    def wait(self, seconds: float) -> Happened:
+    def wait(self, seconds: float) -> Wakeup:
         """Deliver what waits; pass time."""
         assert self.agent is not None
         until_s = time.monotonic() + DRAIN_S
-        while self.agent.ledger.backlog()[0] and time.monotonic() < until_s:
+        while self.agent.store.backlog()[0] and time.monotonic() < until_s:
             time.sleep(0.001)
         return super().wait(seconds)
 
@@ -188,7 +188,7 @@ def _written(url: str) -> Iterator[str]:
             Change((1 + WRITING_H) * 3600.0, lambda _: written.append(_written_bytes())),
             Change((1 + WRITING_H) * 3600.0 + 1, lambda host: host.ends.append(signal.SIGTERM)),
         ]
-        host.agent = Agent(read_setting(str(config), {"STATE_DIRECTORY": name}), host, _ignore)
+        host.agent = Agent(read_agent_config(str(config), {"STATE_DIRECTORY": name}), host, _ignore)
         host.agent.run()
         before, after = written
         begin = _written_bytes()

@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from ntpaudit.config.schema import InfluxConfig
-from ntpaudit.core.delivery import MAX_LETTERS
+from ntpaudit.core.delivery import MAX_ENTRIES
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.delivery import make_courier
+from ntpaudit.delivery import start_worker
 from ntpaudit.formats.line_protocol import render
 from ntpaudit.store import history
-from ntpaudit.store.history import Letter
-from ntpaudit.store.state import Ledger
+from ntpaudit.store.history import OutboxEntry
+from ntpaudit.store.state import StateStore
 from tests.records import NOW_NS, record, servers
 from tests.world.packages import program
 from tests.world.servers import free_port, influxd, running
@@ -37,7 +37,7 @@ def run() -> Iterator[str]:
         courier_s = _courier(file)
     yield (
         f"{LETTERS:,} records in the outbox ({lines:,} lines, one network audit of 4 servers to "
-        f"{LOCAL_PER_NETWORK} local ones), {MAX_LETTERS} in a request, into InfluxDB 1.6.7 through the same nginx, "
+        f"{LOCAL_PER_NETWORK} local ones), {MAX_ENTRIES} in a request, into InfluxDB 1.6.7 through the same nginx, "
         "on loopback.\n"
     )
     yield "| who | records a second | lines a second | as a share |"
@@ -50,7 +50,7 @@ def run() -> Iterator[str]:
     yield f"\nThe outbox took {size / LETTERS:.0f} octets a record on disk, and {fill_s:.0f} s to fill. Goal: 0.5.\n"
 
 
-def _letters() -> Iterator[Letter]:
+def _letters() -> Iterator[OutboxEntry]:
     """Yield letters as an agent writes them, each with a time of its own."""
     whole = render(record(*servers(0.0019)))
     local = whole[: whole.index("\n") + 1]
@@ -58,14 +58,14 @@ def _letters() -> Iterator[Letter]:
     for number in range(LETTERS):
         stamp_ns = NOW_NS - (LETTERS - number) * NS_PER_S
         text = whole if number % (LOCAL_PER_NETWORK + 1) == 0 else local
-        yield Letter(0, text.replace(old, str(stamp_ns)), stamp_ns, "boot", number, stamp_ns)
+        yield OutboxEntry(0, text.replace(old, str(stamp_ns)), stamp_ns, "boot", number, stamp_ns)
 
 
-def _batches(size: int) -> Iterator[Sequence[Letter]]:
+def _batches(size: int) -> Iterator[Sequence[OutboxEntry]]:
     """Yield letters so many at once."""
     batch = []
-    for letter in _letters():
-        batch.append(letter)
+    for entry in _letters():
+        batch.append(entry)
         if len(batch) == size:
             yield batch
             batch = []
@@ -78,8 +78,8 @@ def _bare() -> tuple[int, float]:
     took_s, lines = 0.0, 0
     with influxd() as url, _shim(url) as address:
         connection = http.client.HTTPConnection(address)
-        for batch in _batches(MAX_LETTERS):
-            body = "".join(letter.lines for letter in batch).encode()
+        for batch in _batches(MAX_ENTRIES):
+            body = "".join(entry.lines for entry in batch).encode()
             lines += body.count(b"\n")
             began = time.perf_counter()
             connection.request("POST", "/api/v2/write?bucket=ntpaudit&precision=ns", body)
@@ -94,37 +94,37 @@ def _bare() -> tuple[int, float]:
 def _fill(file: Path) -> float:
     """Put all letters in an outbox, and return how long it took."""
     began = time.perf_counter()
-    ledger = Ledger(str(file), print)
+    store = StateStore(str(file), print)
     for batch in _batches(20_000):
-        _post(ledger, batch)
-    ledger.close()
+        _post(store, batch)
+    store.close()
     return time.perf_counter() - began
 
 
-def _post(ledger: Ledger, batch: Sequence[Letter]) -> None:
+def _post(store: StateStore, batch: Sequence[OutboxEntry]) -> None:
     """Put letters in the outbox, in one transaction."""
 
     def work(connection: sqlite3.Connection) -> None:
-        for letter in batch:
-            history.post(connection, letter, None)
+        for entry in batch:
+            history.enqueue(connection, entry, None)
 
-    ledger.read(work)
+    store.read(work)
 
 
 def _courier(file: Path) -> float:
     """Deliver all letters as the agent does, and return how long it took."""
-    ledger = Ledger(str(file), print)
+    store = StateStore(str(file), print)
     with influxd() as url, _shim(url) as address:
-        courier = make_courier(ledger, InfluxConfig(f"http://{address}"), None, print)
+        worker = start_worker(store, InfluxConfig(f"http://{address}"), None, print)
         began = time.perf_counter()
-        courier.start()
-        while courier.health.delivered < LETTERS:
-            assert courier.crash is None
+        worker.start()
+        while worker.health.delivered < LETTERS:
+            assert worker.crash is None
             time.sleep(0.05)
         took_s = time.perf_counter() - began
-        courier.stop(5.0)
-    assert ledger.backlog() == (0, None, 0)
-    ledger.close()
+        worker.stop(5.0)
+    assert store.backlog() == (0, None, 0)
+    store.close()
     return took_s
 
 

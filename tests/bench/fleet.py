@@ -31,7 +31,7 @@ from ntpaudit.core.record import Health, Labels
 from ntpaudit.core.units import NS_PER_S, format_utc
 from ntpaudit.fleet.influxql import InfluxqlReader
 from ntpaudit.fleet.promql import PromqlReader
-from ntpaudit.fleet.reader import Reach
+from ntpaudit.fleet.reader import SnapshotOptions
 from ntpaudit.formats.line_protocol import render
 from ntpaudit.net.http import Server
 from tests.bench.delivery import _shim
@@ -62,7 +62,7 @@ SITE_HOSTS = 200
 SOURCES = 4
 LOCAL_S, NETWORK_S = 60, 300
 FRESH_POINTS = 14
-BEFORE_S = 3600
+BASELINE_S = 3600
 LATE_S = 200
 LINES_A_DAY = 86_400 // LOCAL_S + 86_400 // NETWORK_S * (1 + SOURCES)
 BATCH_LINES = 10_000
@@ -363,7 +363,7 @@ def _questions(database: Database, end_ns: int) -> list[tuple[str, Mapping[str, 
     server = _NotingServer(database.url)
     reader = PromqlReader(server) if database.language == "promql" else InfluxqlReader(server, "ntpaudit")
     with closing(reader):
-        reader.snapshot(end_ns, Reach(in_full=False))
+        reader.snapshot(end_ns, SnapshotOptions(in_full=False))
     return server.asked
 
 
@@ -684,14 +684,14 @@ def _bodies(hosts: int, end_ns: int) -> Iterator[tuple[bool, bytes]]:
     batch: list[str] = []
     ages_s = [LOCAL_S * minute for minute in reversed(range(FRESH_POINTS))]
     first_s = next(ago_s for ago_s in ages_s if ago_s % NETWORK_S == 0)
-    for ago_s in (BEFORE_S, *ages_s):
-        is_new = ago_s in (BEFORE_S, first_s)  # of the clocks, and then of the sources
+    for ago_s in (BASELINE_S, *ages_s):
+        is_new = ago_s in (BASELINE_S, first_s)  # of the clocks, and then of the sources
         for number in range(hosts):
             stamp_ns = end_ns - ago_s * NS_PER_S - phases[number]
             offset_s = offsets[number] + rng.gauss(0.0, 1e-4)
             whose = {"host": f"srv{number:06}.example.net", "site": f"site-{number // SITE_HOSTS:03}"}
             batch.append(clock % {**whose, **_numbers(offset_s, stamp_ns, -ago_s % NETWORK_S)})
-            if ago_s % NETWORK_S == 0 and ago_s != BEFORE_S:
+            if ago_s % NETWORK_S == 0 and ago_s != BASELINE_S:
                 for place in range(SOURCES):
                     said = _numbers(offset_s + rng.gauss(0.0, 1e-4), stamp_ns, 0)
                     batch.append(source % {**whose, **said, "source": f"ntp{place + 1}.example.net"})

@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from hypothesis import strategies as st
 
 from ntpaudit.core.fleet.checks import RULES
-from ntpaudit.core.fleet.model import Alarm, Clash, Fleet, FleetFinding, Host, Lie, Offset, Snapshot
+from ntpaudit.core.fleet.model import (
+    Alarm,
+    DuplicateHost,
+    FalsetickerReport,
+    Fleet,
+    FleetFinding,
+    Host,
+    Offset,
+    Snapshot,
+)
 from ntpaudit.core.policy import Severity, Verdict
 from ntpaudit.core.units import NS_PER_S
 
@@ -40,10 +49,10 @@ def host(
 def snapshot(
     *hosts: Host,
     alarms: Sequence[Alarm] = (),
-    lies: Sequence[Lie] = (),
+    lies: Sequence[FalsetickerReport] = (),
     before: Mapping[str, Offset] | None = None,
     forgotten: Sequence[str] = (),
-    clashes: Sequence[Clash] = (),
+    duplicates: Sequence[DuplicateHost] = (),
 ) -> Snapshot:
     """A fleet as it is read."""
     return Snapshot(
@@ -52,8 +61,8 @@ def snapshot(
         tuple(alarms),
         tuple(lies),
         before or {},
-        forgotten=tuple(forgotten),
-        clashes=tuple(clashes),
+        expired=tuple(forgotten),
+        duplicate_hosts=tuple(duplicates),
     )
 
 

@@ -11,7 +11,15 @@ from functools import cache
 from math import ceil, floor
 from typing import Any, Literal
 
-from ntpaudit.core.agent import Mind, Round, Terms, conclude_round, forget_raw, look, step_event
+from ntpaudit.core.agent import (
+    AuditResult,
+    AuditSettings,
+    ClockState,
+    detect_clock_change,
+    evaluate,
+    reset_holdover,
+    step_event,
+)
 from ntpaudit.core.checks.debounce import of_new_boot
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.clock.steps import Step, Suspend
@@ -186,9 +194,9 @@ class Watch:
         self, host: LivingHost, *, profile: Profile = PROFILES["log-integrity"], interval_s: float = INTERVAL_S
     ) -> None:
         now = host.read()
-        self.host, self.terms = host, Terms(profile, LABELS, interval_s)
-        self.mind = Mind(f"boot-{host.boot}", now, now.boottime_ns)
-        self.rounds: list[Round] = []
+        self.host, self.terms = host, AuditSettings(profile, LABELS, interval_s)
+        self.mind = ClockState(f"boot-{host.boot}", now, now.boottime_ns)
+        self.rounds: list[AuditResult] = []
         self.events: list[Event] = []
         self.noticed: list[Step | Suspend] = []
         self.random = random.Random(1)
@@ -196,26 +204,26 @@ class Watch:
     def look(self, *, is_gap: bool = False, width_ns: int = 60) -> Step | Suspend | None:
         """Look for a step or a suspend."""
         now = self.host.read(width_ns=width_ns)
-        self.mind, step, suspend = look(self.mind, now, is_gap=is_gap, kernel=self.host.kernel())
+        self.mind, step, suspend = detect_clock_change(self.mind, now, is_gap=is_gap, kernel=self.host.kernel())
         if step is not None:
             self.events.append(step_event(self.mind, step, now))
         self.noticed += [one for one in (step, suspend) if one is not None]
         return step or suspend
 
-    def local(self, **named: Any) -> Round:
+    def local(self, **named: Any) -> AuditResult:
         """Look at the host alone."""
         self.look()
         return self.conclude(self.host.observe(), "local", **named)
 
-    def network(self, *sources: SourceObservation, **named: Any) -> Round:
+    def network(self, *sources: SourceObservation, **named: Any) -> AuditResult:
         """Ask servers: the four honest ones, unless others are named."""
         self.look()
         return self.conclude(self.host.observe(*(sources or self.host.sources())), "network", **named)
 
-    def conclude(self, observation: Observation, kind: Literal["network", "local"], **named: Any) -> Round:
+    def conclude(self, observation: Observation, kind: Literal["network", "local"], **named: Any) -> AuditResult:
         """Take in one observation."""
-        done = conclude_round(self.mind, observation, kind, self.terms, Health(), **named)
-        self.mind = done.mind
+        done = evaluate(self.mind, observation, kind, self.terms, Health(), **named)
+        self.mind = done.state
         self.rounds.append(done)
         self.events += done.events
         return done
@@ -237,13 +245,13 @@ class Watch:
     def restart(self) -> None:
         """Start the agent anew from what JSON keeps of its mind, as another process would."""
         stored = json.loads(json.dumps(plain(self.mind), allow_nan=False))
-        mind, now = revive(Mind, stored), self.host.read()
-        if mind.boot_id != f"boot-{self.host.boot}":
-            fresh = Mind(f"boot-{self.host.boot}", now, now.boottime_ns)
-            alarms = of_new_boot(mind.alarms)
-            mind = fresh._replace(alarms=alarms, measured_utc_ns=mind.measured_utc_ns, back_test=mind.back_test)
-            mind = forget_raw(mind)
-        self.mind = mind
+        state, now = revive(ClockState, stored), self.host.read()
+        if state.boot_id != f"boot-{self.host.boot}":
+            fresh = ClockState(f"boot-{self.host.boot}", now, now.boottime_ns)
+            alarms = of_new_boot(state.debounce)
+            state = fresh._replace(debounce=alarms, measured_utc_ns=state.measured_utc_ns, back_test=state.back_test)
+            state = reset_holdover(state)
+        self.mind = state
         self.look(is_gap=True)
 
     def told(self, kind: str) -> list[bool]:

@@ -3,16 +3,24 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet.clock_shift import UNSTEERED, Compared, Movement, compare, deepest, has_moved, moved_sites
-from ntpaudit.core.fleet.model import Alarm, Clash, Member, Offset
+from ntpaudit.core.fleet.clock_shift import (
+    UNSTEERED,
+    ClockShift,
+    Compared,
+    compare,
+    has_moved,
+    max_overlap,
+    moved_sites,
+)
+from ntpaudit.core.fleet.model import Alarm, DuplicateHost, HostStatus, Offset
 from ntpaudit.core.policy import Severity
 from tests.core.fleets import NOW_NS, host, offset, snapshot
 
 
-def movement(name: str, then: Offset, now: Offset) -> Movement:
+def movement(name: str, then: Offset, now: Offset) -> ClockShift:
     """How a host moved in an hour."""
     one = host(name, 0.0)._replace(offset=now)
-    return Movement(Member(name, one.site, one.severity, one), one, one.last_ns - 3600 * 10**9, then, now)
+    return ClockShift(HostStatus(name, one.site, one.severity, one), one, one.last_ns - 3600 * 10**9, then, now)
 
 
 @st.composite
@@ -72,7 +80,7 @@ def test_the_deepest_point_is_covered_by_the_most_movements(
 ) -> None:
     """No point is in more intervals, and of such points it is the least movement."""
     moves = [movement(f"h{number}", then[0], now[0]) for number, (then, now) in enumerate(world)]
-    together, point = deepest(moves)
+    together, point = max_overlap(moves)
 
     def covers(at: float) -> int:
         return sum(move.earliest_s <= at <= move.latest_s for move in moves)
@@ -93,7 +101,7 @@ def test_only_a_clock_that_is_one_and_steered_is_compared() -> None:
         host("new"),
         before={name: offset(0.5) for name in ("a", "free", "low", "two", "silent", "unmeasured", "gone")}
         | {"stays": offset(0.0)},
-        clashes=[Clash("two", ("ams", "fra"))],
+        duplicates=[DuplicateHost("two", ("ams", "fra"))],
         alarms=[
             Alarm(name, kind, Severity.WARNING, NOW_NS - age_s * 10**9)
             for name, kind, age_s in (
@@ -103,11 +111,13 @@ def test_only_a_clock_that_is_one_and_steered_is_compared() -> None:
                 ("low", "offset-out", 60),
             )
         ],
-    )._replace(before_ns={"a": NOW_NS - 75 * 60 * 10**9})
+    )._replace(baseline_ns={"a": NOW_NS - 75 * 60 * 10**9})
     [kind, *_] = sorted(UNSTEERED)
     alarms = {"free": (Alarm("free", kind, Severity.WARNING, 0),), "low": (Alarm("low", kind, Severity.OK, 0),)}
     members = [
-        Member(one.name, one.site, one.severity, one, 900.0 if one.name == "silent" else None, alarms.get(one.name, ()))
+        HostStatus(
+            one.name, one.site, one.severity, one, 900.0 if one.name == "silent" else None, alarms.get(one.name, ())
+        )
         for one in read.hosts
     ]
     compared = compare(read, members)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.checks.debounce import Alarms, Judgement, judge, of_new_boot
+from ntpaudit.core.checks.debounce import DebounceState, Decision, judge, of_new_boot
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY
-from ntpaudit.core.checks.host import RULES, Case, Course, Outvoted, findings_of
+from ntpaudit.core.checks.host import RULES, AuditContext, Contradiction, History, findings_of
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.observation import SourceObservation
@@ -36,7 +36,7 @@ from tests.core.worlds import (
 )
 
 PROFILE = PROFILES["log-integrity"]
-COURSE = Course(300.0)
+COURSE = History(300.0)
 OK, WARNING, UNKNOWN, CRITICAL = Severity.OK, Severity.WARNING, Severity.UNKNOWN, Severity.CRITICAL
 
 Sources = Callable[[ClockReading], tuple[SourceObservation, ...]]
@@ -77,15 +77,15 @@ class Listener:
     """Alarms that hear one case after another."""
 
     def __init__(self, *, uptime_ns: int = DAY, profile: Profile = PROFILE) -> None:
-        self.alarms, self.uptime_ns, self.profile = Alarms(), uptime_ns, profile
-        self.last: Judgement | None = None
+        self.alarms, self.uptime_ns, self.profile = DebounceState(), uptime_ns, profile
+        self.last: Decision | None = None
         self.told: list[tuple[str, bool]] = []
 
-    def network(self, sources: Sources, after_s: float = 300, **seen: Any) -> Judgement:
+    def network(self, sources: Sources, after_s: float = 300, **seen: Any) -> Decision:
         """Hear an audit that asked servers, so much later."""
         return self._hear(sources, after_s, "network", **seen)
 
-    def local(self, sources: Sources = GOOD, after_s: float = 60, **seen: Any) -> Judgement:
+    def local(self, sources: Sources = GOOD, after_s: float = 60, **seen: Any) -> Decision:
         """Hear an audit of the host alone; `sources` are those whose word is carried on."""
         return self._hear(sources, after_s, "local", **seen)
 
@@ -95,13 +95,13 @@ class Listener:
         after_s: float,
         kind: Literal["network", "local"],
         *,
-        course: Course = COURSE,
+        history: History = COURSE,
         is_correcting: bool = False,
         is_continued: bool = True,
         carried: Sources | None = None,
         can_confirm: bool = True,
         **seen: Any,
-    ) -> Judgement:
+    ) -> Decision:
         self.uptime_ns += round(after_s * S)
         now = reading(NOON, uptime_ns=self.uptime_ns)
         asked = sources(now)
@@ -111,9 +111,9 @@ class Listener:
             selection = selection._replace(agreement=select(carried(now), now).agreement)
         if kind == "local":
             selection = Selection((), selection.agreement)
-        case = Case(observation(*asked, taken=now, **seen), selection, self.profile, course)
+        context = AuditContext(observation(*asked, taken=now, **seen), selection, self.profile, history)
         self.last = judge(
-            case,
+            context,
             self.alarms,
             kind,
             is_sample=is_sample,
@@ -121,14 +121,14 @@ class Listener:
             is_continued=is_continued,
             can_confirm=can_confirm,
         )
-        self.case = case
-        self.alarms = self.last.alarms
+        self.case = context
+        self.alarms = self.last.state
         self.told += [(finding.id, raised) for finding, raised in self.last.changes]
         return self.last
 
     def restart(self) -> None:
         """Take up the alarms as JSON keeps them."""
-        self.alarms = revive(Alarms, json.loads(json.dumps(plain(self.alarms), allow_nan=False)))
+        self.alarms = revive(DebounceState, json.loads(json.dumps(plain(self.alarms), allow_nan=False)))
 
     def reboot(self, uptime_ns: int = 20 * S) -> None:
         """Begin to count uptime anew."""
@@ -149,7 +149,7 @@ def listening(count: int = 5, sources: Sources = GOOD, every_s: float = 300, **n
     return listener
 
 
-def levels(judged: Judgement) -> dict[str, str]:
+def levels(judged: Decision) -> dict[str, str]:
     """Return the level of each finding."""
     return {finding.id: finding.level for finding in judged.findings}
 
@@ -245,7 +245,7 @@ def test_what_is_not_over_yet_says_that_samples_contradict_it() -> None:
     assert {finding.message for finding, _ in listener.network(GOOD).changes} == {said}
 
 
-def messages(judged: Judgement) -> dict[str, str]:
+def messages(judged: Decision) -> dict[str, str]:
     """Return what each finding says."""
     return {finding.id: finding.message for finding in judged.findings}
 
@@ -329,14 +329,14 @@ def test_three_of_five_or_two_far_apart(history: list[tuple[bool, float]]) -> No
     listener = Listener()
     for index, (bad, after_s) in enumerate(history, 1):
         judged = listener.network(BAD if bad else GOOD, after_s)
-        raised = judged.alarms.watched["offset-out"].raised > 0
+        raised = judged.state.conditions["offset-out"].raised > 0
         assert raised == expected(history[:index])
         assert (judged.severity is CRITICAL) == raised
 
 
 @given(HISTORIES, st.randoms(use_true_random=False))
 @settings(max_examples=100, deadline=None)
-def test_local_audits_and_restarts_change_nothing(history: list[tuple[bool, float]], chance: random.Random) -> None:
+def test_local_audits_and_restarts_change_nothing(history: list[tuple[bool, float]], rand: random.Random) -> None:
     """Looks at the host between the samples, and agents that end and start anew, leave every conclusion as it is."""
     plainly, mixed = Listener(), Listener()
     for bad, after_s in history:
@@ -344,9 +344,9 @@ def test_local_audits_and_restarts_change_nothing(history: list[tuple[bool, floa
         judged = plainly.network(sources, after_s)
         other = mixed.network(sources, after_s)
         assert (other.findings, other.severity, other.changes) == (judged.findings, judged.severity, judged.changes)
-        if chance.random() < 0.5:
+        if rand.random() < 0.5:
             mixed.restart()
-        for _ in range(chance.randrange(3)):
+        for _ in range(rand.randrange(3)):
             between = mixed.local(sources, 0.0)
             assert (between.findings, between.severity, between.changes) == (other.findings, other.severity, ())
 
@@ -355,10 +355,10 @@ def test_local_audits_and_restarts_change_nothing(history: list[tuple[bool, floa
 @pytest.mark.parametrize("start", range(8))
 def test_a_lasting_fault_is_raised_soon(every_s: float, wanted: int, start: int) -> None:
     """A fault that lasts is raised with its third sample, or its second where servers are asked seldom."""
-    chance = random.Random(start)
+    rand = random.Random(start)
     listener = Listener()
     for _ in range(start):  # whatever was before, as long as nothing is raised
-        listener.network(BAD if chance.random() < 0.2 else GOOD, 64)
+        listener.network(BAD if rand.random() < 0.2 else GOOD, 64)
     listener.network(GOOD, every_s)
     judged = [listener.network(BAD, every_s).severity for _ in range(3)]
     assert CRITICAL in judged[:wanted]
@@ -370,10 +370,10 @@ def test_a_lasting_fault_is_raised_soon(every_s: float, wanted: int, start: int)
 @pytest.mark.parametrize("tolerance", ["critical", "warning"])
 def test_noise_at_the_threshold_does_not_flap(tolerance: str, mean: float) -> None:
     """Around either tolerance, with noise of a twentieth of it, an alarm changes once at most in 500 samples."""
-    chance = random.Random(round(mean * 100))
+    rand = random.Random(round(mean * 100))
     size_ns = S if tolerance == "critical" else 100 * MS
     listener = Listener()
-    severities = [listener.network(all_say(round(size_ns * chance.gauss(mean, 0.05)), MS)).severity for _ in range(500)]
+    severities = [listener.network(all_say(round(size_ns * rand.gauss(mean, 0.05)), MS)).severity for _ in range(500)]
     assert len(listener.changes("offset-out")) <= 1
     assert sum(a is not b for a, b in itertools.pairwise(severities[5:])) <= 1
 
@@ -456,11 +456,11 @@ def test_what_is_raised_and_was_heard_is_taken_into_another_boot() -> None:
     before = listener.alarms
     after = of_new_boot(before)
     assert (after.correcting_ns, before.correcting_ns) == (None, listener.uptime_ns)
-    for name, entry in after.watched.items():
-        old = before.watched[name]
+    for name, entry in after.conditions.items():
+        old = before.conditions[name]
         assert entry == old._replace(since_ns=(None,) * 4, better_ns=None, heard_ns=None)
-    assert after.watched["offset-out"].raised > 0
-    assert before.watched["offset-out"].better_ns is not None
+    assert after.conditions["offset-out"].raised > 0
+    assert before.conditions["offset-out"].better_ns is not None
     listener.alarms = after
     listener.reboot(3 * DAY)
     assert listener.network(GOOD, 1).severity is CRITICAL  # two that are better, and not known to be far apart
@@ -490,7 +490,7 @@ def test_time_never_runs_backwards_over_boots(history: list[tuple[bool, int]]) -
         for _ in range(boots):
             listener.reboot(HOUR - 600 * S * boots)
         judged = listener.network(BAD if bad else GOOD)
-        for entry in judged.alarms.watched.values():
+        for entry in judged.state.conditions.values():
             times = [*entry.since_ns, entry.better_ns]
             assert all(at_ns is None or 0 <= at_ns <= listener.uptime_ns for at_ns in times)
 
@@ -545,9 +545,7 @@ def test_two_spared_samples_in_a_row_are_never_ok(history: list[tuple[int, bool,
     for offset_ms, is_correcting, after_s in history:
         judged = listener.network(all_say(offset_ms * MS), after_s, is_correcting=is_correcting)
         row = [*row, is_correcting or listener.uptime_ns < 600 * S] if offset_ms else []
-        is_patient = judged.alarms.correcting_ns is None or (
-            listener.uptime_ns - judged.alarms.correcting_ns < 1800 * S
-        )
+        is_patient = judged.state.correcting_ns is None or (listener.uptime_ns - judged.state.correcting_ns < 1800 * S)
         if len(row) > 1 and any(row) and is_patient:
             assert judged.severity is not OK
 
@@ -662,7 +660,7 @@ def test_no_majority_is_told_where_the_offset_is_carried_on() -> None:
 def test_pools_at_rest_are_no_lack_of_sources() -> None:
     """An audit in which the pool was left alone says nothing of how many sources there are."""
     listener = listening(6)
-    alone = also(failed(9, "backed-off", "interval", name="pool.ntp.org"), count=1)
+    alone = also(failed(9, "skipped", "interval", name="pool.ntp.org"), count=1)
     assert {listener.network(alone).findings for _ in range(12)} == {()}
     assert levels(listener.network(all_say(0, count=1), 3600)) == {"source-quorum": "low"}
 
@@ -670,11 +668,11 @@ def test_pools_at_rest_are_no_lack_of_sources() -> None:
 def test_a_contradiction_is_heard_while_pools_rest() -> None:
     """Servers that contradict a larger agreement, of a pool that rests, are heard; their silence clears nothing."""
     listener = listening()
-    resting = tuple(failed(number, "backed-off", "interval") for number in (7, 8))
-    course = COURSE._replace(outvoted=Outvoted(4, 300.0))
+    resting = tuple(failed(number, "skipped", "interval") for number in (7, 8))
+    history = COURSE._replace(contradiction=Contradiction(4, 300.0))
     lying = also(*liars(0, 9 * S, 0)(reading(NOON)), *resting, count=0)
     for _ in range(3):
-        judged = listener.network(lying, course=course, carried=GOOD)
+        judged = listener.network(lying, history=history, carried=GOOD)
     assert levels(judged)["source-quorum"] == "medium"
     assert listener.changes("source-quorum") == [True]
     for _ in range(6):
@@ -684,7 +682,7 @@ def test_a_contradiction_is_heard_while_pools_rest() -> None:
 def test_a_server_that_is_spared_because_it_is_silent_is_still_silent() -> None:
     """A dead server is asked ever more seldom (P9); as long as it is not asked, it has not come back."""
     listener = listening(6, also(failed(8), failed(9), count=2))
-    spared = also(failed(8, "backed-off", "unanswered"), failed(9, "backed-off", "unanswered"), count=2)
+    spared = also(failed(8, "skipped", "unanswered"), failed(9, "skipped", "unanswered"), count=2)
     for _ in range(26):
         assert levels(listener.network(spared))["unreachable-sources"] == "medium"
     assert listener.changes("unreachable-sources") == []
@@ -818,7 +816,7 @@ def test_servers_that_reply_and_cannot_be_used_are_a_finding() -> None:
     for _ in range(3):
         last = listener.network(lambda _: UNSYNCHRONISED_SERVERS, carried=GOOD)
     assert levels(last) == {"no-usable-source": "medium"}
-    listener.network(lambda _: tuple(failed(number, "backed-off", "interval") for number in (1, 2)), carried=GOOD)
+    listener.network(lambda _: tuple(failed(number, "skipped", "interval") for number in (1, 2)), carried=GOOD)
     assert [levels(listener.network(GOOD)) for _ in range(3)][-1] == {}
     assert listener.told == [("no-usable-source", True), ("no-usable-source", False)]
 
@@ -837,8 +835,8 @@ def test_a_gap_is_raised_at_once_and_cleared_at_once() -> None:
     """What is of the moment waits for no sample, is told when it begins, gets worse and ends, and once each."""
     listener = listening()
     for unmeasured_s in (600.0, 1000.0, 2000.0, 90_000.0, 95_000.0):
-        listener.local(course=COURSE._replace(unmeasured_s=unmeasured_s))
-    listener.network(GOOD, course=COURSE._replace(ended_gap_s=95_300.0))
+        listener.local(history=COURSE._replace(unmeasured_s=unmeasured_s))
+    listener.network(GOOD, history=COURSE._replace(ended_gap_s=95_300.0))
     listener.local()
     assert listener.told == [("evidence-gap", True), ("evidence-gap", True), ("evidence-gap", False)]
 
@@ -849,8 +847,8 @@ def test_a_forecast_is_heard_of_samples_alone() -> None:
     listener = listening()
     seen = []
     for _ in range(3):
-        seen.append(levels(listener.network(GOOD, course=COURSE._replace(drift=drift)))["breach-forecast"])
-        seen += [levels(listener.local(course=COURSE._replace(drift=drift)))["breach-forecast"] for _ in range(4)]
+        seen.append(levels(listener.network(GOOD, history=COURSE._replace(drift=drift)))["breach-forecast"])
+        seen += [levels(listener.local(history=COURSE._replace(drift=drift)))["breach-forecast"] for _ in range(4)]
     assert seen == ["low"] * 10 + ["medium"] * 5
     assert listener.changes("breach-forecast") == [True]
 
@@ -867,13 +865,13 @@ ANYTHING = [
     liars(0, 9 * S),
     liars(0, 0, 9 * S),
     also(failed(8), failed(9), count=1),
-    also(failed(9, "backed-off", "interval")),
+    also(failed(9, "skipped", "interval")),
     also(failed(9, "rejected", "kod:RATE")),
     nobody,
     lambda _: (),
     lambda now: (all_say(0, count=1)(now)[0], *map(failed, (2, 3, 4))),
     lambda _: tuple(failed(number, "rejected", "unsync") for number in (1, 2, 3, 4)),
-    lambda _: tuple(failed(number, "backed-off", "interval") for number in (1, 2, 3, 4)),
+    lambda _: tuple(failed(number, "skipped", "interval") for number in (1, 2, 3, 4)),
 ]
 
 
@@ -915,7 +913,7 @@ def test_whatever_comes(history: list[Any], uptime_ns: int) -> None:
         counted = {finding.id: finding.level for finding in judged.findings if finding.level != "low"}
         assert counted == {name: level for name, level in up.items() if level != "low"}
         listener.restart()
-        assert listener.alarms == judged.alarms
+        assert listener.alarms == judged.state
 
 
 def test_a_host_in_order_leaves_its_alarms_as_they_are() -> None:
@@ -952,4 +950,4 @@ def test_the_order_of_sources_does_not_matter() -> None:
 
 def test_every_rule_is_watched() -> None:
     """No rule is forgotten: after one good audit each has an entry, and nothing else has."""
-    assert set(listening(1).alarms.watched) == {rule.id for rule in RULES}
+    assert set(listening(1).alarms.conditions) == {rule.id for rule in RULES}

@@ -10,34 +10,34 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.delivery import (
     DOUBTS,
-    MAX_LETTERS,
+    MAX_ENTRIES,
     MAX_RETRY_AFTER_S,
     MAX_WAIT_S,
     PROOFS,
-    Again,
+    Ack,
     Answer,
     Attempt,
-    Confirm,
+    DeadLetter,
     Delivered,
     Failure,
-    Pace,
+    FailureKind,
     Refused,
-    SetAside,
-    Sort,
+    RetryAfter,
+    RetryState,
     Split,
     Unreachable,
     back_off_s,
+    classify,
     decide,
+    describe,
     is_refusal,
-    sort_of,
-    words,
 )
 
 REFUSED = Unreachable("no connection: Connection refused", sent=False)
 RESET = Unreachable("no answer: Connection reset by peer", sent=True)
 CONFLICT = Refused(400, 'partial write: field type conflict: input field "offset_s" is type integer dropped=1')
 ONE = Attempt(1, 5)
-FULL = Attempt(MAX_LETTERS, 5 * MAX_LETTERS)
+FULL = Attempt(MAX_ENTRIES, 5 * MAX_ENTRIES)
 
 
 # --- what an answer is about --------------------------------------------------------------------------------------
@@ -73,33 +73,33 @@ FULL = Attempt(MAX_LETTERS, 5 * MAX_LETTERS)
         (Refused(100, ""), "operator"),
     ],
 )
-def test_every_answer_is_sorted(failure: Failure, sort: Sort) -> None:
+def test_every_answer_is_sorted(failure: Failure, sort: FailureKind) -> None:
     """Only what is refused for its content is called so; whatever else is refused is kept."""
-    assert sort_of(failure) == sort
+    assert classify(failure) == sort
 
 
 @pytest.mark.parametrize("status", [200, 301, 307, 401, 403, 404])
 def test_what_an_operator_must_mend_names_the_fix(status: int) -> None:
     """The words for what only an operator can mend say what to do."""
-    assert "influxdb.url" in words(Refused(status, "so it is")) or "token" in words(Refused(status, "so it is"))
+    assert "influxdb.url" in describe(Refused(status, "so it is")) or "token" in describe(Refused(status, "so it is"))
 
 
 # --- waits --------------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 10**6), st.floats(0, 1, exclude_max=True))
-def test_a_back_off_is_within_a_limit_that_doubles(failures: int, chance: float) -> None:
+def test_a_back_off_is_within_a_limit_that_doubles(failures: int, rand: float) -> None:
     """Waits are spread over all of a limit that doubles up to five minutes."""
     limit_s = min(MAX_WAIT_S, 2.0 ** min(failures, 20))
-    assert back_off_s(failures, chance) == pytest.approx(chance * limit_s)
+    assert back_off_s(failures, rand) == pytest.approx(rand * limit_s)
 
 
 def test_back_off_grows_with_every_failure() -> None:
     """An outage is asked about ever more seldom, up to once in five minutes."""
-    pace, waits = Pace(), []
+    pace, waits = RetryState(), []
     for _ in range(12):
         pace, action = decide(pace, ONE, REFUSED, 0.999)
-        assert isinstance(action, Again)
+        assert isinstance(action, RetryAfter)
         waits.append(action.wait_s)
     assert waits == sorted(waits)
     assert waits[0] < 1
@@ -107,29 +107,29 @@ def test_back_off_grows_with_every_failure() -> None:
 
 
 @given(st.floats(0, 10**9), st.floats(0, 1, exclude_max=True), st.sampled_from([429, 503]))
-def test_retry_after_is_obeyed_up_to_an_hour(told_s: float, chance: float, status: int) -> None:
+def test_retry_after_is_obeyed_up_to_an_hour(told_s: float, rand: float, status: int) -> None:
     """The server is left alone for as long as it asks, but not for days."""
-    _, action = decide(Pace(), ONE, Refused(status, "", told_s), chance)
-    assert isinstance(action, Again)
+    _, action = decide(RetryState(), ONE, Refused(status, "", told_s), rand)
+    assert isinstance(action, RetryAfter)
     assert min(told_s, MAX_RETRY_AFTER_S) <= action.wait_s <= MAX_RETRY_AFTER_S
 
 
 def test_a_retry_after_of_nothing_still_backs_off() -> None:
     """A server that keeps saying that it may be asked at once is not asked in a tight loop."""
-    pace = Pace()
+    pace = RetryState()
     for _ in range(20):
         pace, action = decide(pace, ONE, Refused(429, "", 0.0), 0.5)
-    assert isinstance(action, Again)
+    assert isinstance(action, RetryAfter)
     assert action.wait_s == MAX_WAIT_S / 2
 
 
 @given(st.sampled_from([301, 401, 403, 404, 405]), st.floats(0, 1, exclude_max=True), st.integers(0, 10**6))
-def test_an_operator_is_waited_for(status: int, chance: float, failures: int) -> None:
+def test_an_operator_is_waited_for(status: int, rand: float, failures: int) -> None:
     """A wrong token, bucket or URL is tried again no more often than every five minutes, and loses nothing."""
-    pace, action = decide(Pace(failures=failures), FULL, Refused(status, ""), chance)
-    assert isinstance(action, Again)
+    pace, action = decide(RetryState(failures=failures), FULL, Refused(status, ""), rand)
+    assert isinstance(action, RetryAfter)
     assert action.wait_s >= MAX_WAIT_S
-    assert pace.size == MAX_LETTERS
+    assert pace.size == MAX_ENTRIES
 
 
 # --- a database that refuses some letters -------------------------------------------------------------------------
@@ -151,17 +151,17 @@ class Database:
         self.stored: set[int] = set()
         self.requests = 0
 
-    def write(self, letters: Sequence[int]) -> Answer:
+    def write(self, entries: Sequence[int]) -> Answer:
         """Store the good ones, as InfluxDB 1.x does even where it says 400."""
         self.requests += 1
-        if len(letters) > self.capacity:
+        if len(entries) > self.capacity:
             return Refused(413, "too large")
-        worst = next((self.bad[letter] for letter in letters if letter in self.bad), None)
+        worst = next((self.bad[entry] for entry in entries if entry in self.bad), None)
         if worst is None or worst.status == 400:
-            self.stored |= {letter for letter in letters if letter not in self.bad}
+            self.stored |= {entry for entry in entries if entry not in self.bad}
         if worst is None:
             return Delivered()
-        return Refused(worst.status, worst.reason.format(dropped=sum(letter in self.bad for letter in letters)))
+        return Refused(worst.status, worst.reason.format(dropped=sum(entry in self.bad for entry in entries)))
 
 
 class Outcome(NamedTuple):
@@ -174,26 +174,26 @@ class Outcome(NamedTuple):
 
 def deliver(count: int, write: Callable[[Sequence[int]], Answer], chances: random.Random, limit: int) -> Outcome:
     """Deliver letters 0 to `count`, each of one line, as the courier does, within a limit of requests."""
-    waiting, pace = list(range(count)), Pace()
+    waiting, pace = list(range(count)), RetryState()
     done = Outcome([], [], 0.0)
     for _ in range(limit):
         if not waiting:
             return done
-        seen = waiting[: pace.reach]
+        seen = waiting[: pace.lookahead]
         if pace.compares and len(seen) < len(waiting):
             seen.append(waiting[-1])
-        place = pace.place(len(seen), chances.random())
+        place = pace.next_position(len(seen), chances.random())
         sent = seen[place : place + 1] if place else seen[: pace.size]
         pace, action = decide(pace, Attempt(len(sent), len(sent), place), write(sent), chances.random())
         match action:
-            case Confirm():
+            case Ack():
                 assert place == 0
                 done.confirmed.extend(sent)
                 del waiting[: len(sent)]
-            case SetAside(letters):
-                done.aside.extend(waiting[:letters])
-                del waiting[:letters]
-            case Again(wait_s):
+            case DeadLetter(entries):
+                done.aside.extend(waiting[:entries])
+                del waiting[:entries]
+            case RetryAfter(wait_s):
                 done = done._replace(waited_s=done.waited_s + wait_s)
     raise AssertionError(f"{len(waiting)} letters still wait after {limit} requests")
 
@@ -215,9 +215,9 @@ def test_exactly_the_bad_letters_are_set_aside(count: int, bad: dict[int, Refusa
     The newest letter is a good one: where no letter is accepted, none is set aside.
     """
     capacity = data.draw(st.sampled_from([1, 7, 300, 10**9]))
-    wrong = {letter for letter in bad if letter < count}
-    database = Database({letter: bad[letter] for letter in wrong}, capacity)
-    requests = 30 + (30 + 2 * PROOFS) * len(wrong) + 4 * count // min(capacity, MAX_LETTERS)
+    wrong = {entry for entry in bad if entry < count}
+    database = Database({entry: bad[entry] for entry in wrong}, capacity)
+    requests = 30 + (30 + 2 * PROOFS) * len(wrong) + 4 * count // min(capacity, MAX_ENTRIES)
     outcome = deliver(count + 1, database.write, data.draw(SEEDS), requests)
     assert set(outcome.aside) == wrong
     assert set(outcome.confirmed) == set(range(count + 1)) - wrong == database.stored
@@ -244,10 +244,10 @@ def test_a_database_that_refuses_every_letter_gets_none_set_aside(
     """Something on the way spoils every request: that is no fault of the letters, which arrive once it is repaired."""
     broken, well, asked = Database(dict.fromkeys(range(count), refusal)), Database({}), 0
 
-    def write(letters: Sequence[int]) -> Answer:
+    def write(entries: Sequence[int]) -> Answer:
         nonlocal asked
         asked += 1
-        return (broken if asked <= 300 else well).write(letters)
+        return (broken if asked <= 300 else well).write(entries)
 
     outcome = deliver(count, write, chances, 2000)
     assert outcome.aside == []
@@ -261,9 +261,9 @@ def test_a_way_that_spoils_half_of_the_requests_costs_no_letter(seed: int, refus
     """One of two proxies spoils what passes, by turns or by chance: each letter is accepted in time."""
     chances, database = random.Random(seed), Database({})
 
-    def write(letters: Sequence[int]) -> Answer:
+    def write(entries: Sequence[int]) -> Answer:
         is_spoilt = chances.random() < 0.5 if seed % 2 else database.requests % 2
-        return database.write(letters) if not is_spoilt else database.write([]) and refusal
+        return database.write(entries) if not is_spoilt else database.write([]) and refusal
 
     outcome = deliver(1000, write, random.Random(seed), 10_000)
     assert outcome.aside == []
@@ -273,30 +273,30 @@ def test_a_way_that_spoils_half_of_the_requests_costs_no_letter(seed: int, refus
 @pytest.mark.parametrize("status", [400, 413])
 def test_a_refused_letter_waits_for_another_to_compare_it_with(status: int) -> None:
     """The only letter that waits is tried again and again; when another is accepted eight times, it goes."""
-    pace, refusal = Pace(), Refused(status, "partial write: field type conflict")
+    pace, refusal = RetryState(), Refused(status, "partial write: field type conflict")
     for _ in range(50):
-        assert pace.place(1, 0.99) == 0
+        assert pace.next_position(1, 0.99) == 0
         pace, action = decide(pace, ONE, refusal, 0.5)
-        assert not isinstance(action, SetAside)
-    assert isinstance(action, Again)
+        assert not isinstance(action, DeadLetter)
+    assert isinstance(action, RetryAfter)
     for _ in range(PROOFS):
-        assert pace.place(2, 0.0) == 1
+        assert pace.next_position(2, 0.0) == 1
         pace, action = decide(pace, Attempt(1, 5, 1), Delivered(), 0.5)
         assert action == Split()
-        assert pace.place(2, 0.99) == 0
+        assert pace.next_position(2, 0.99) == 0
         pace, action = decide(pace, ONE, refusal, 0.5)
-    assert action == SetAside(1, words(refusal))
+    assert action == DeadLetter(1, describe(refusal))
 
 
 def test_what_is_healed_between_two_refusals_is_delivered() -> None:
     """A letter that was refused is sent again before it is condemned, and one that is accepted then is confirmed."""
-    pace, _ = decide(Pace(), ONE, CONFLICT, 0.5)
+    pace, _ = decide(RetryState(), ONE, CONFLICT, 0.5)
     for _ in range(PROOFS - 1):
         pace, _ = decide(pace, Attempt(1, 5, 1), Delivered(), 0.5)
         pace, _ = decide(pace, ONE, CONFLICT, 0.5)
     pace, _ = decide(pace, Attempt(1, 5, 1), Delivered(), 0.5)
     pace, action = decide(pace, ONE, Delivered(), 0.5)
-    assert (action, pace.suspects, pace.proofs) == (Confirm(), 0, 0)
+    assert (action, pace.suspects, pace.confirmations) == (Ack(), 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_what_is_counted_as_a_refusal(failure: Failure, is_one: bool) -> None:
 @given(st.sets(st.integers(0, 40), min_size=1, max_size=4), SEEDS)
 def test_a_letter_on_which_the_server_breaks_is_set_aside(bad: set[int], chances: random.Random) -> None:
     """A letter that alone keeps getting 500, while others are accepted, is poison too and does not block the rest."""
-    database = Database({letter: Refusal(500, "panic") for letter in bad})
+    database = Database({entry: Refusal(500, "panic") for entry in bad})
     outcome = deliver(50, database.write, chances, 4000)
     assert set(outcome.aside) == bad
     assert outcome.waited_s < len(bad) * 3600
@@ -322,7 +322,7 @@ def test_a_letter_on_which_the_server_breaks_is_set_aside(bad: set[int], chances
 def test_what_fails_every_letter_sets_none_aside(count: int, chances: random.Random) -> None:
     """Where nothing is accepted it is the server, not the letters: everything waits, and then arrives in its order."""
     database, refusals = Database({}), iter([Refused(400, "database is required")] * 200)
-    outcome = deliver(count, lambda letters: next(refusals, None) or database.write(letters), chances, 1000)
+    outcome = deliver(count, lambda entries: next(refusals, None) or database.write(entries), chances, 1000)
     assert outcome.confirmed == list(range(count))
 
 
@@ -332,8 +332,8 @@ def test_a_database_that_flaps_costs_no_letter(seed: int, failure: Failure) -> N
     """Answers that are as often wrong as right, at random or in turn, set nothing aside."""
     chances, database = random.Random(seed), Database({})
 
-    def write(letters: Sequence[int]) -> Answer:
-        is_up = database.write(letters)
+    def write(entries: Sequence[int]) -> Answer:
+        is_up = database.write(entries)
         return is_up if (chances.random() < 0.5 if seed % 2 else database.requests % 2) else failure
 
     outcome = deliver(2500, write, random.Random(seed), 10_000)
@@ -343,40 +343,40 @@ def test_a_database_that_flaps_costs_no_letter(seed: int, failure: Failure) -> N
 
 def test_an_outage_does_not_make_the_oldest_letter_suspect() -> None:
     """After any number of refused connections the first letter is sent again, alone with all others."""
-    pace = Pace()
+    pace = RetryState()
     for _ in range(1000):
         pace, action = decide(pace, FULL, REFUSED, 0.5)
-        assert isinstance(action, Again)
-    assert pace.place(1000, 0.99) == 0
-    assert pace.size == MAX_LETTERS
-    assert decide(pace, FULL, Delivered(), 0.5) == (Pace(), Confirm())
+        assert isinstance(action, RetryAfter)
+    assert pace.next_position(1000, 0.99) == 0
+    assert pace.size == MAX_ENTRIES
+    assert decide(pace, FULL, Delivered(), 0.5) == (RetryState(), Ack())
 
 
 def test_a_letter_is_suspected_only_against_others() -> None:
     """A letter is compared with others once it has failed alone, and set aside after the eighth proof."""
-    pace = Pace()
+    pace = RetryState()
     for _ in range(DOUBTS):
-        assert pace.place(10, 0.99) == 0
+        assert pace.next_position(10, 0.99) == 0
         pace, _ = decide(pace, ONE, RESET, 0.5)
     for proof in range(1, PROOFS + 1):
-        place = pace.place(10, 0.99)
+        place = pace.next_position(10, 0.99)
         assert 1 <= place <= 9
         pace, action = decide(pace, Attempt(1, 5, place), Delivered(), 0.5)
         if proof < PROOFS:
-            assert isinstance(action, Again)
-            assert pace.place(10, 0.99) == 0
+            assert isinstance(action, RetryAfter)
+            assert pace.next_position(10, 0.99) == 0
             pace, _ = decide(pace, ONE, RESET, 0.5)
-    assert action == SetAside(1, RESET.reason)
+    assert action == DeadLetter(1, RESET.reason)
 
 
 def test_size_recovers() -> None:
     """After a failure the batches grow again with every success; after 413 only to what the server took."""
-    pace, _ = decide(Pace(), FULL, RESET, 0.5)
-    assert pace.size == MAX_LETTERS // 8
+    pace, _ = decide(RetryState(), FULL, RESET, 0.5)
+    assert pace.size == MAX_ENTRIES // 8
     for _ in range(4):
         pace, _ = decide(pace, Attempt(pace.size, 1), Delivered(), 0.5)
-    assert pace.size == MAX_LETTERS
+    assert pace.size == MAX_ENTRIES
     pace, _ = decide(pace, FULL, Refused(413, ""), 0.5)
     for _ in range(4):
         pace, _ = decide(pace, Attempt(pace.size, 1), Delivered(), 0.5)
-    assert pace.size == MAX_LETTERS // 2
+    assert pace.size == MAX_ENTRIES // 2

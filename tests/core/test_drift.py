@@ -70,12 +70,12 @@ def observe(world: World, count: int, random: Random, interval_s: int = HALF_HOU
             walk, bridge = random.gauss(0, 1), random.gauss(0, 1)
             phase += frequency * interval_s + world.wander * interval_s**1.5 * (walk / 2 + bridge / sqrt(12))
             frequency += world.wander * sqrt(interval_s) * walk
-        ways = [random.expovariate(1 / world.queue_s), random.expovariate(1 / world.queue_s)]
+        config = [random.expovariate(1 / world.queue_s), random.expovariate(1 / world.queue_s)]
         if random.random() < world.spikes:
-            ways[random.randrange(2)] += random.uniform(0.01, 0.2)
+            config[random.randrange(2)] += random.uniform(0.01, 0.2)
         truth.append(NOON - BOOT + round(phase * S))
-        noise = round((ways[0] - ways[1]) / 2 * S)
-        samples.append(Sample(BOOT + index * interval_s * S, truth[-1] + noise, 0.01 + sum(ways) / 2))
+        noise = round((config[0] - config[1]) / 2 * S)
+        samples.append(Sample(BOOT + index * interval_s * S, truth[-1] + noise, 0.01 + sum(config) / 2))
     return History(samples, truth, frequency * 1e6)
 
 

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntpaudit.core.fleet.checks import RULES, judge_fleet, share
-from ntpaudit.core.fleet.model import Alarm, Clash, Coverage, FleetFinding, Host, Lie, Offset, Snapshot, Terms
+from ntpaudit.core.fleet.model import (
+    Alarm,
+    Coverage,
+    DuplicateHost,
+    FalsetickerReport,
+    FleetFinding,
+    FleetPolicy,
+    Host,
+    Offset,
+    Snapshot,
+)
 from ntpaudit.core.fleet.ordering import order
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
@@ -18,16 +28,16 @@ from tests.core.fleets import DAY_S, NOW_NS, found, host, offset, only, snapshot
 _Item = TypeVar("_Item")
 
 
-def raised(*hosts: Host, terms: Terms | None = None) -> list[str]:
+def raised(*hosts: Host, terms: FleetPolicy | None = None) -> list[str]:
     """The ids of what is found in a fleet."""
-    return [finding.id for finding in judge_fleet(snapshot(*hosts), terms or Terms()).findings]
+    return [finding.id for finding in judge_fleet(snapshot(*hosts), terms or FleetPolicy()).findings]
 
 
 # --- the fleet as a whole -------------------------------------------------------------------------------------------
 
 
 @st.composite
-def fleets(draw: st.DrawFn) -> tuple[Snapshot, Terms]:
+def fleets(draw: st.DrawFn) -> tuple[Snapshot, FleetPolicy]:
     """Draw fleets of every kind of host, with what else may be read of them."""
     names = [f"h{number}" for number in range(draw(st.integers(0, 9)))]
     severities = st.sampled_from(Severity)
@@ -54,39 +64,41 @@ def fleets(draw: st.DrawFn) -> tuple[Snapshot, Terms]:
                 max_size=4,
             )
         ),
-        lies=draw(st.lists(st.builds(Lie, st.sampled_from(["x", "y"]), some, st.none() | spans), max_size=9)),
+        lies=draw(
+            st.lists(st.builds(FalsetickerReport, st.sampled_from(["x", "y"]), some, st.none() | spans), max_size=9)
+        ),
         before={name: offset(draw(spans), 0.001) for name in names if draw(st.booleans())},
         forgotten=["ghost"] if draw(st.booleans()) else [],
-        clashes=[Clash(name, ("ams", None)) for name in names if draw(st.integers(0, 9)) == 0],
+        duplicates=[DuplicateHost(name, ("ams", None)) for name in names if draw(st.integers(0, 9)) == 0],
     )
     listed = draw(st.none() | st.lists(some, unique=True).map(tuple))
-    return read, Terms(inventory=listed, sites={"ghost": "ams"} if draw(st.booleans()) else {})
+    return read, FleetPolicy(inventory=listed, sites={"ghost": "ams"} if draw(st.booleans()) else {})
 
 
 @given(fleets(), st.randoms(use_true_random=False))
-def test_the_order_of_what_is_read_never_matters(case: tuple[Snapshot, Terms], chance: Random) -> None:
+def test_the_order_of_what_is_read_never_matters(context: tuple[Snapshot, FleetPolicy], rand: Random) -> None:
     """Any permutation of hosts, alarms, lies, names and of the inventory gives the very same fleet."""
-    read, terms = case
+    read, terms = context
 
     def shuffled(items: Sequence[_Item]) -> tuple[_Item, ...]:
-        return tuple(chance.sample(items, len(items)))
+        return tuple(rand.sample(items, len(items)))
 
     other = read._replace(
         hosts=shuffled(read.hosts),
         alarms=shuffled(read.alarms),
-        lies=shuffled(read.lies),
-        forgotten=shuffled(read.forgotten),
-        clashes=shuffled(read.clashes),
-        before=dict(reversed(list(read.before.items()))),
+        falseticker_reports=shuffled(read.falseticker_reports),
+        expired=shuffled(read.expired),
+        duplicate_hosts=shuffled(read.duplicate_hosts),
+        baseline=dict(reversed(list(read.baseline.items()))),
     )
     listed = None if terms.inventory is None else shuffled(terms.inventory)
     assert judge_fleet(other, terms._replace(inventory=listed)) == judge_fleet(read, terms)
 
 
 @given(fleets())
-def test_every_host_that_counts_is_counted_once(case: tuple[Snapshot, Terms]) -> None:
+def test_every_host_that_counts_is_counted_once(context: tuple[Snapshot, FleetPolicy]) -> None:
     """Members are sorted worst first; sites, the whole and the coverage add up to them; findings name known hosts."""
-    read, terms = case
+    read, terms = context
     fleet = judge_fleet(read, terms)
     names = [one.name for one in fleet.members]
     assert len(set(names)) == len(names)
@@ -112,7 +124,7 @@ def test_every_host_that_counts_is_counted_once(case: tuple[Snapshot, Terms]) ->
 def test_a_sound_fleet_has_no_findings() -> None:
     """Hosts that are right, reporting, and measured by enough sources raise nothing."""
     hosts = [host(f"h{number}", 0.001 * number) for number in range(4)]
-    fleet = judge_fleet(snapshot(*hosts), Terms())
+    fleet = judge_fleet(snapshot(*hosts), FleetPolicy())
     assert fleet.findings == ()
     assert fleet.severity is Severity.OK
     assert fleet.coverage == Coverage(4, 4, 4, 4)
@@ -123,7 +135,7 @@ def test_a_sound_fleet_has_no_findings() -> None:
 
 def test_no_host_at_all_is_no_sound_fleet() -> None:
     """What nobody reports is unknown."""
-    fleet = judge_fleet(snapshot(), Terms())
+    fleet = judge_fleet(snapshot(), FleetPolicy())
     assert (fleet.members, fleet.findings, fleet.sites) == ((), (), ())
     assert fleet.severity is Severity.UNKNOWN
 
@@ -134,7 +146,7 @@ def test_no_host_at_all_is_no_sound_fleet() -> None:
 def test_a_host_is_silent_from_the_limit_on() -> None:
     """To the second; one that reports from the future reports."""
     assert raised(host("a", ago_s=600), host("b", ago_s=-5)) == []
-    fleet = judge_fleet(snapshot(host("a", 37.0, severity=Severity.CRITICAL, ago_s=601), host("b")), Terms())
+    fleet = judge_fleet(snapshot(host("a", 37.0, severity=Severity.CRITICAL, ago_s=601), host("b")), FleetPolicy())
     finding = only(fleet, "evidence-gap")
     assert (finding.level, finding.site, finding.hosts, finding.value_s) == ("medium", "ams", ("a",), 601.0)
     assert finding.message == "a has been silent for 10 min: nothing is known of the clock since"
@@ -146,7 +158,7 @@ def test_silence_is_told_by_site_and_worse_from_a_day_on() -> None:
     hosts = [host(f"h{number}", ago_s=700 + number) for number in range(3)]
     old = [host(f"old{number}", ago_s=DAY_S + number) for number in range(2)]
     other = host("x", site="fra", ago_s=900)
-    gaps = found(judge_fleet(snapshot(*hosts, *old, other), Terms()), "evidence-gap")
+    gaps = found(judge_fleet(snapshot(*hosts, *old, other), FleetPolicy()), "evidence-gap")
     assert [(gap.level, gap.site, gap.hosts) for gap in gaps] == [
         ("high", "ams", ("old0", "old1")),
         ("medium", "ams", ("h0", "h1", "h2")),
@@ -157,7 +169,7 @@ def test_silence_is_told_by_site_and_worse_from_a_day_on() -> None:
 
 def test_a_forgotten_host_is_a_gap() -> None:
     """The database knows it, and has nothing of it."""
-    finding = only(judge_fleet(snapshot(host("a"), forgotten=["b", "a"]), Terms()), "evidence-gap")
+    finding = only(judge_fleet(snapshot(host("a"), forgotten=["b", "a"]), FleetPolicy()), "evidence-gap")
     assert (finding.level, finding.hosts) == ("high", ("b",))
     assert finding.message.startswith("b is known to the database and has no point in the last 24 h")
 
@@ -165,7 +177,7 @@ def test_a_forgotten_host_is_a_gap() -> None:
 def test_an_inventory_says_who_should_report() -> None:
     """Who never did is a gap, who is silent and not listed is retired, who reports and is not listed is told of."""
     read = snapshot(host("a"), host("new"), host("retired", ago_s=DAY_S), forgotten=["old", "listed-and-old"])
-    terms = Terms(inventory=("a", "never", "listed-and-old"), sites={"never": "fra"})
+    terms = FleetPolicy(inventory=("a", "never", "listed-and-old"), sites={"never": "fra"})
     fleet = judge_fleet(read, terms)
     assert {one.name for one in fleet.members} == {"a", "new", "never", "listed-and-old"}
     assert [(gap.level, gap.message.partition(" and has")[0], gap.site) for gap in found(fleet, "evidence-gap")] == [
@@ -181,7 +193,7 @@ def test_an_inventory_says_who_should_report() -> None:
 def test_every_gap_has_a_remedy_of_its_own() -> None:
     """What mends it differs: an agent that is silent, one that is missing, a list that is wrong."""
     read = snapshot(host("a"), host("new"), host("quiet", ago_s=900), forgotten=["old"])
-    listed = judge_fleet(read, Terms(inventory=("a", "never", "old", "quiet")))
+    listed = judge_fleet(read, FleetPolicy(inventory=("a", "never", "old", "quiet")))
     remedies = {gap.hosts: gap.remedy for gap in found(listed, "evidence-gap")}
     assert "systemctl status ntpaudit" in remedies["quiet",]
     assert "take it off the inventory" in remedies["quiet",]
@@ -189,7 +201,7 @@ def test_every_gap_has_a_remedy_of_its_own() -> None:
     assert "install the agent" in remedies["never",]
     assert "add what belongs to you" in remedies["new",]
     assert len(set(remedies.values())) == 4
-    [gap] = found(judge_fleet(snapshot(host("a"), host("quiet", ago_s=900)), Terms()), "evidence-gap")
+    [gap] = found(judge_fleet(snapshot(host("a"), host("quiet", ago_s=900)), FleetPolicy()), "evidence-gap")
     assert gap.remedy.endswith("left out by an inventory of those that should report")
 
 
@@ -210,7 +222,7 @@ def test_a_name_that_is_written_otherwise_is_guessed(
     listed: tuple[str, ...], reporting: tuple[str, ...], said: str
 ) -> None:
     """One host that is not listed and has the same name but for case and domain; of several nobody knows which."""
-    fleet = judge_fleet(snapshot(*map(host, reporting)), Terms(inventory=listed))
+    fleet = judge_fleet(snapshot(*map(host, reporting)), FleetPolicy(inventory=listed))
     [never] = [gap for gap in found(fleet, "evidence-gap") if gap.level == "high"]
     assert never.message.endswith(said)
     assert never.hosts == listed
@@ -222,7 +234,7 @@ def test_a_host_at_another_site_than_listed_is_told() -> None:
     read = snapshot(*hosts, host("placeless", site=None), host("right"), host("quiet", site="fra", ago_s=900))
     sites = {**{f"h{number}": "ams" for number in range(4)}, "placeless": "ams", "right": "ams", "quiet": "ams"}
     inventory = ("h0", "h1", "h2", "h3", "placeless", "right", "quiet")
-    fleet = judge_fleet(read, Terms(inventory=inventory, sites=sites))
+    fleet = judge_fleet(read, FleetPolicy(inventory=inventory, sites=sites))
     [gap] = [gap for gap in found(fleet, "evidence-gap") if gap.level == "low"]
     assert gap.message == (
         "h0 reports from fra and is listed at ams; h1 reports from fra and is listed at ams; "
@@ -235,15 +247,15 @@ def test_a_host_at_another_site_than_listed_is_told() -> None:
 def test_who_is_in_no_inventory_is_counted() -> None:
     """Nobody where there is none."""
     read = snapshot(host("a"), host("b"), host("c"))
-    assert judge_fleet(read, Terms()).unlisted is None
-    fleet = judge_fleet(read, Terms(inventory=("a", "x")))
+    assert judge_fleet(read, FleetPolicy()).unlisted is None
+    fleet = judge_fleet(read, FleetPolicy(inventory=("a", "x")))
     assert fleet.unlisted == 2
     assert only(fleet, "coverage").message.startswith("of 2 hosts in the inventory 50 % are measured")
 
 
 def test_an_unlisted_host_alone_changes_no_severity() -> None:
     """It is listed, and not counted."""
-    fleet = judge_fleet(snapshot(host("a"), host("b"), host("c")), Terms(inventory=("a",)))
+    fleet = judge_fleet(snapshot(host("a"), host("b"), host("c")), FleetPolicy(inventory=("a",)))
     assert only(fleet, "evidence-gap").message == "b and c report but are not in the inventory"
     assert fleet.severity is Severity.OK
 
@@ -251,7 +263,7 @@ def test_an_unlisted_host_alone_changes_no_severity() -> None:
 def test_ordering_risk_names_the_fewest_hosts_at_fault() -> None:
     """Each host is within its own tolerance, and two of them cannot be ordered: the one that is apart is named."""
     hosts = [host("a", 0.9), host("b", -0.9), host("c", -0.89), host("x", 0.0, site="fra"), host("y", 0.0, site="fra")]
-    finding = only(judge_fleet(snapshot(*hosts), Terms()), "ordering-risk")
+    finding = only(judge_fleet(snapshot(*hosts), FleetPolicy()), "ordering-risk")
     assert (finding.level, finding.site, finding.hosts) == ("high", "ams", ("a",))
     assert finding.value_s == pytest.approx(1.813)
     assert finding.message == (
@@ -264,13 +276,13 @@ def test_what_is_wrong_is_mended_before_sources_are_looked_at() -> None:
     """The remedy names the clocks that are wrong, and why; sources where only the intervals are too wide."""
     lone = [Alarm("a", "offset-out", Severity.CRITICAL, NOW_NS), Alarm("a", "x-low", Severity.OK, NOW_NS)]
     hosts = (host("a", 37.0, severity=Severity.CRITICAL), host("b"), host("c"))
-    finding = only(judge_fleet(snapshot(*hosts, alarms=lone), Terms()), "ordering-risk")
+    finding = only(judge_fleet(snapshot(*hosts, alarms=lone), FleetPolicy()), "ordering-risk")
     assert finding.remedy.startswith("mend the clock of a first (offset-out); correct logs by")
     apart = (host("a", 37.0), host("b", -37.0), host("c"), host("d"))
-    finding = only(judge_fleet(snapshot(*apart), Terms()), "ordering-risk")
+    finding = only(judge_fleet(snapshot(*apart), FleetPolicy()), "ordering-risk")
     assert finding.remedy.startswith("mend the clocks of a and b first; correct logs by")
     wide = (host("a", 0, 0.8), host("b", 0, 0.7))
-    finding = only(judge_fleet(snapshot(*wide), Terms()), "ordering-risk")
+    finding = only(judge_fleet(snapshot(*wide), FleetPolicy()), "ordering-risk")
     assert finding.remedy.startswith("give these hosts the same sources")
 
 
@@ -283,7 +295,7 @@ def test_a_clock_may_have_drifted_since_it_was_last_heard_of(
     """Wherever a clock was, and however an oscillator takes it from there: two stamps now are not ordered wrongly."""
     old = [one._replace(last_ns=NOW_NS - age_s * NS_PER_S) for (one, _), age_s in zip(world, ages_s, strict=False)]
     now_s = [truth + ppm * 1e-6 * age_s for (_, truth), age_s, ppm in zip(world, ages_s, drifts_ppm, strict=False)]
-    fleet = judge_fleet(snapshot(*old), Terms(silent_after_s=82_800.0))
+    fleet = judge_fleet(snapshot(*old), FleetPolicy(silent_after_s=82_800.0))
     assert fleet.whole.ambiguity is not None
     assert max(now_s) - min(now_s) <= fleet.whole.ambiguity.within_s + 1e-9
     said = order(old[0], old[1], NOW_NS)
@@ -294,7 +306,7 @@ def test_a_clock_may_have_drifted_since_it_was_last_heard_of(
 
 def test_a_point_of_the_future_is_as_old_as_it_is_far() -> None:
     """Whose last point lies ahead of now reports, and its clock may have drifted from there as well."""
-    fleet = judge_fleet(snapshot(host("a", ago_s=-50), host("b", ago_s=0)), Terms())
+    fleet = judge_fleet(snapshot(host("a", ago_s=-50), host("b", ago_s=0)), FleetPolicy())
     assert fleet.whole.ambiguity is not None
     assert fleet.whole.ambiguity.within_s == pytest.approx(0.01 + 50 * 50e-6)
     assert [one.silent_s for one in fleet.members] == [None, None]
@@ -302,7 +314,7 @@ def test_a_point_of_the_future_is_as_old_as_it_is_far() -> None:
 
 def test_ordering_risk_where_nobody_can_be_kept() -> None:
     """Intervals that are wider than the limit cannot be ordered with any other."""
-    finding = only(judge_fleet(snapshot(host("a", 0, 0.8), host("b", 0, 0.7)), Terms()), "ordering-risk")
+    finding = only(judge_fleet(snapshot(host("a", 0, 0.8), host("b", 0, 0.7)), FleetPolicy()), "ordering-risk")
     assert finding.hosts == ("a", "b")
     assert "without" not in finding.message
 
@@ -310,11 +322,11 @@ def test_ordering_risk_where_nobody_can_be_kept() -> None:
 def test_ordering_risk_between_sites_is_told_where_no_site_explains_it() -> None:
     """Two sites that are each in order and apart from each other are one finding, without a site."""
     hosts = [host("a", 2.0), host("b", 2.0), host("x", 0.0, site="fra"), host("y", 0.0, site="fra")]
-    finding = only(judge_fleet(snapshot(*hosts), Terms()), "ordering-risk")
+    finding = only(judge_fleet(snapshot(*hosts), FleetPolicy()), "ordering-risk")
     assert (finding.site, finding.hosts) == (None, ("a", "b"))
     assert "hosts of different sites" in finding.message
     with_one_wrong = [*hosts[:1], host("b", 0.0), *hosts[2:]]
-    assert only(judge_fleet(snapshot(*with_one_wrong), Terms()), "ordering-risk").site == "ams"
+    assert only(judge_fleet(snapshot(*with_one_wrong), FleetPolicy()), "ordering-risk").site == "ams"
 
 
 def test_silent_and_unmeasured_hosts_bear_on_no_order() -> None:
@@ -325,18 +337,20 @@ def test_silent_and_unmeasured_hosts_bear_on_no_order() -> None:
 @pytest.mark.parametrize(("limit_s", "risky"), [(0.011, False), (0.0109, True)])
 def test_ordering_risk_is_written_as_acceptance(limit_s: float, risky: bool) -> None:
     """At the limit it is in order, and nowhere beyond."""
-    ids = raised(host("a", 0.001, ago_s=0), host("b", 0.0, ago_s=0), terms=Terms(ambiguity_s=limit_s))
+    ids = raised(host("a", 0.001, ago_s=0), host("b", 0.0, ago_s=0), terms=FleetPolicy(ambiguity_s=limit_s))
     assert ("ordering-risk" in ids) is risky
 
 
 def test_a_source_that_three_hosts_contradict_is_named() -> None:
     """Once for each host; hosts that are silent contradict nobody now; the claim is told in words."""
     hosts = [host("a"), host("b"), host("c"), host("d", ago_s=900)]
-    lies = [Lie("liar", name, claim) for name, claim in (("a", -37.0), ("b", -36.9375), ("d", 5.0))]
-    lies += [Lie("fine", "a"), Lie("fine", "a", 1.0), Lie("fine", "b")]
-    assert "common-source" not in raised(*hosts)
-    assert found(judge_fleet(snapshot(*hosts, lies=lies), Terms()), "common-source") == []
-    finding = only(judge_fleet(snapshot(*hosts, lies=[*lies, Lie("liar", "c")]), Terms()), "common-source")
+    lies = [FalsetickerReport("liar", name, claim) for name, claim in (("a", -37.0), ("b", -36.9375), ("d", 5.0))]
+    lies += [FalsetickerReport("fine", "a"), FalsetickerReport("fine", "a", 1.0), FalsetickerReport("fine", "b")]
+    assert "shared-falseticker" not in raised(*hosts)
+    assert found(judge_fleet(snapshot(*hosts, lies=lies), FleetPolicy()), "shared-falseticker") == []
+    finding = only(
+        judge_fleet(snapshot(*hosts, lies=[*lies, FalsetickerReport("liar", "c")]), FleetPolicy()), "shared-falseticker"
+    )
     assert (finding.level, finding.source, finding.hosts, finding.value_s) == (
         "high",
         "liar",
@@ -344,8 +358,8 @@ def test_a_source_that_three_hosts_contradict_is_named() -> None:
         -36.96875,
     )
     assert finding.message == "the other sources of 3 hosts contradict liar: it says that they are 37 s ahead (median)"
-    quiet = [Lie("liar", name) for name in "abc"]
-    finding = only(judge_fleet(snapshot(*hosts, lies=quiet), Terms()), "common-source")
+    quiet = [FalsetickerReport("liar", name) for name in "abc"]
+    finding = only(judge_fleet(snapshot(*hosts, lies=quiet), FleetPolicy()), "shared-falseticker")
     assert (finding.message, finding.value_s) == ("the other sources of 3 hosts contradict liar", None)
 
 
@@ -353,25 +367,31 @@ def test_a_source_that_three_hosts_contradict_is_named() -> None:
 def test_a_place_in_a_pool_is_no_one_server(name: str) -> None:
     """It is another server on every host, so that several call it a falseticker says nothing of any."""
     hosts = [host(name) for name in "abc"]
-    lies = [Lie(name, one.name, 37.0) for one in hosts]
-    assert found(judge_fleet(snapshot(*hosts, lies=lies), Terms()), "common-source") == []
+    lies = [FalsetickerReport(name, one.name, 37.0) for one in hosts]
+    assert found(judge_fleet(snapshot(*hosts, lies=lies), FleetPolicy()), "shared-falseticker") == []
 
 
 @given(st.lists(st.sampled_from([37.0, 37.05, 1.0, -5.0]), min_size=3, max_size=7), st.integers(-9, 9))
 def test_a_source_has_one_error_whoever_tells_of_it(errors_s: list[float], wrong_s: int) -> None:
     """Named where more than half of the hosts see much the same error, however wrong the clock of a host itself is."""
     hosts = [host(f"h{number}", float(wrong_s * number)) for number in range(len(errors_s))]
-    lies = [Lie("liar", f"h{number}", error_s + wrong_s * number) for number, error_s in enumerate(errors_s)]
+    lies = [
+        FalsetickerReport("liar", f"h{number}", error_s + wrong_s * number) for number, error_s in enumerate(errors_s)
+    ]
     most = max(sum(value in alike for value in errors_s) for alike in ((37.0, 37.05), (1.0,), (-5.0,)))
-    named = found(judge_fleet(snapshot(*hosts, lies=lies), Terms()), "common-source")
+    named = found(judge_fleet(snapshot(*hosts, lies=lies), FleetPolicy()), "shared-falseticker")
     assert bool(named) is (2 * most > len(errors_s))
 
 
 def test_two_machines_of_one_name_are_told() -> None:
     """From where, as far as they say; a name that counts for nothing is not told of."""
-    clashes = [Clash("b", (None, "fra")), Clash("a", ("fra", "ams")), Clash("retired", ("ams", "ams"))]
-    fleet = judge_fleet(snapshot(host("a"), host("b"), clashes=clashes), Terms())
-    told = [(one.level, one.hosts, one.message) for one in found(fleet, "name-clash")]
+    duplicates = [
+        DuplicateHost("b", (None, "fra")),
+        DuplicateHost("a", ("fra", "ams")),
+        DuplicateHost("retired", ("ams", "ams")),
+    ]
+    fleet = judge_fleet(snapshot(host("a"), host("b"), duplicates=duplicates), FleetPolicy())
+    told = [(one.level, one.hosts, one.message) for one in found(fleet, "duplicate-host")]
     assert told == [
         ("high", ("a",), "several machines report as a, from ams and from fra: nothing said of it is of one clock"),
         ("high", ("b",), "several machines report as b, from fra: nothing said of it is of one clock"),
@@ -386,7 +406,7 @@ def site_of(*now_s: float, then_s: float = 0.0, half_s: float = 0.002) -> Snapsh
 
 def test_a_site_that_moved_together_is_one_finding() -> None:
     """More than half by a common amount: what is proved of it is said, with its direction, and no host walks."""
-    fleet = judge_fleet(site_of(0.050, 0.051, 0.049, 0.0), Terms())
+    fleet = judge_fleet(site_of(0.050, 0.051, 0.049, 0.0), FleetPolicy())
     finding = only(fleet, "site-moved")
     assert (finding.level, finding.site, finding.hosts) == ("high", "ams", ("h0", "h1", "h2"))
     assert finding.value_s == pytest.approx(0.047)
@@ -395,19 +415,19 @@ def test_a_site_that_moved_together_is_one_finding() -> None:
         "some 47 ms"
     )
     assert found(fleet, "slow-walk") == []
-    ahead = only(judge_fleet(site_of(-0.050, -0.051, -0.049), Terms()), "site-moved")
+    ahead = only(judge_fleet(site_of(-0.050, -0.051, -0.049), FleetPolicy()), "site-moved")
     assert ahead.value_s == pytest.approx(-0.047)
     assert "ran ahead within" in ahead.message
 
 
 def test_hosts_that_the_fleet_suspects_are_marked_and_come_first() -> None:
     """Of hosts that are ok by their own word those come first that moved together; one that came back is not marked."""
-    moved = judge_fleet(site_of(0.050, 0.0, 0.051, 0.049), Terms())
+    moved = judge_fleet(site_of(0.050, 0.0, 0.051, 0.049), FleetPolicy())
     marks = {one.name: one.suspected for one in moved.members}
     assert marks == {"h0": ("site-moved",), "h1": (), "h2": ("site-moved",), "h3": ("site-moved",)}
     assert moved.members[-1].name == "h1"
     assert {one.severity for one in moved.members} == {Severity.OK}
-    back = judge_fleet(site_of(0.0, 0.001, -0.001, then_s=0.06), Terms())
+    back = judge_fleet(site_of(0.0, 0.001, -0.001, then_s=0.06), FleetPolicy())
     assert [one.suspected for one in back.members] == [(), (), ()]
 
 
@@ -416,30 +436,30 @@ def test_what_several_hosts_moved_by_is_not_said_of_each() -> None:
     known = {"a": (0.011, 0.51), "b": (0.012, 0.51), "c": (0.4, 0.5)}
     hosts = [host(name)._replace(offset=Offset(ends[0], *ends)) for name, ends in known.items()]
     read = snapshot(*hosts, before=dict.fromkeys(known, Offset(0.0, 0.0, 0.0)))
-    finding = only(judge_fleet(read, Terms()), "site-moved")
+    finding = only(judge_fleet(read, FleetPolicy()), "site-moved")
     assert finding.value_s == 0.4
     assert "each by at least 11 ms and perhaps all by one amount, some 400 ms" in finding.message
     barely = [hosts[0]._replace(offset=Offset(0.009, 0.009, 0.51)), *hosts[1:]]
-    assert only(judge_fleet(read._replace(hosts=tuple(barely)), Terms()), "site-moved").hosts == ("b", "c")
+    assert only(judge_fleet(read._replace(hosts=tuple(barely)), FleetPolicy()), "site-moved").hosts == ("b", "c")
 
 
 def test_a_site_that_came_back_is_told_and_counts_for_nothing() -> None:
     """All of it that moved is nearer to the true time for certain; one that went past it as far is not back."""
-    finding = only(judge_fleet(site_of(0.0, 0.001, -0.001, then_s=0.06), Terms()), "site-moved")
+    finding = only(judge_fleet(site_of(0.0, 0.001, -0.001, then_s=0.06), FleetPolicy()), "site-moved")
     assert (finding.level, finding.severity) == ("low", Severity.OK)
     assert finding.message == (
         "3 of 3 hosts at site ams came back towards the true time within 60 min, each by at least 55 ms and perhaps "
         "all by one amount, some 57 ms"
     )
     assert finding.remedy.startswith("it is over")
-    assert only(judge_fleet(site_of(-0.06, -0.06, -0.06, then_s=0.06), Terms()), "site-moved").level == "high"
+    assert only(judge_fleet(site_of(-0.06, -0.06, -0.06, then_s=0.06), FleetPolicy()), "site-moved").level == "high"
 
 
 def test_hosts_without_a_site_are_no_site_that_moves() -> None:
     """They have nothing in common but that nobody says where they stand; each may still walk."""
     read = site_of(0.05, 0.05, 0.05)
     placeless = read._replace(hosts=tuple(one._replace(site=None) for one in read.hosts))
-    fleet = judge_fleet(placeless, Terms())
+    fleet = judge_fleet(placeless, FleetPolicy())
     assert found(fleet, "site-moved") == []
     assert len(found(fleet, "slow-walk")) == 3
 
@@ -447,9 +467,9 @@ def test_hosts_without_a_site_are_no_site_that_moves() -> None:
 def test_oscillators_that_run_free_are_no_site_that_moves() -> None:
     """Three that nothing steers, and whose agents say so, drift by chance by much the same."""
     read = site_of(0.0612, 0.072, 0.0828, half_s=0.01)
-    assert found(judge_fleet(read, Terms()), "site-moved")
+    assert found(judge_fleet(read, FleetPolicy()), "site-moved")
     alarms = tuple(Alarm(one.name, "daemon-count", Severity.WARNING, NOW_NS) for one in read.hosts)
-    assert [one.id for one in judge_fleet(read._replace(alarms=alarms), Terms()).findings] == []
+    assert [one.id for one in judge_fleet(read._replace(alarms=alarms), FleetPolicy()).findings] == []
 
 
 @pytest.mark.parametrize(
@@ -465,7 +485,7 @@ def test_oscillators_that_run_free_are_no_site_that_moves() -> None:
 )
 def test_what_is_no_common_movement_of_a_site(now_s: tuple[float, ...]) -> None:
     """Only what is proved, shared by most and large enough counts."""
-    assert found(judge_fleet(site_of(*now_s), Terms()), "site-moved") == []
+    assert found(judge_fleet(site_of(*now_s), FleetPolicy()), "site-moved") == []
 
 
 def walk(
@@ -479,7 +499,7 @@ def walk(
     """What is found about a host that stands there now, and stood there an hour ago."""
     one = host("a", now_s, 0.002, frequency_ppm=frequency_ppm, severity=severity)
     read = snapshot(one, host("b"), host("c"), host("d"), before={"a": offset(then_s, 0.002)}, alarms=alarms)
-    return found(judge_fleet(read, Terms()), "slow-walk")
+    return found(judge_fleet(read, FleetPolicy()), "slow-walk")
 
 
 def test_a_slow_walk_is_told_with_what_is_proved_of_it() -> None:
@@ -529,7 +549,7 @@ def test_many_slow_walks_at_a_site_are_one_finding() -> None:
         hosts = [host(f"h{number}", 0.02 + 0.01 * number, 0.001) for number in range(count)]
         read = snapshot(*hosts, *(host(f"still{number}") for number in range(count)))
         return found(
-            judge_fleet(read._replace(before={one.name: offset(0.0, 0.001) for one in read.hosts}), Terms()),
+            judge_fleet(read._replace(baseline={one.name: offset(0.0, 0.001) for one in read.hosts}), FleetPolicy()),
             "slow-walk",
         )
 
@@ -543,7 +563,7 @@ def test_many_slow_walks_at_a_site_are_one_finding() -> None:
 def test_coverage_by_its_share(short: int, level: str | None) -> None:
     """Nothing where all hosts are measured by two sources; low while any is not; medium below 95 %."""
     hosts = [host(f"h{number:02}", usable=1 if number < short else 2) for number in range(100)]
-    findings = found(judge_fleet(snapshot(*hosts), Terms()), "coverage")
+    findings = found(judge_fleet(snapshot(*hosts), FleetPolicy()), "coverage")
     assert [finding.level for finding in findings] == ([] if level is None else [level])
     for finding in findings:
         assert finding.message == (
@@ -563,10 +583,10 @@ def test_a_share_is_rounded_down() -> None:
 def test_many_names_are_counted() -> None:
     """A message names a few hosts; the finding has them all."""
     names = tuple(f"h{number}" for number in range(6))
-    finding = only(judge_fleet(snapshot(host("a")), Terms(inventory=("a", *names))), "evidence-gap")
+    finding = only(judge_fleet(snapshot(host("a")), FleetPolicy(inventory=("a", *names))), "evidence-gap")
     assert finding.message == "h0, h1, h2 and 3 more should report and never did"
     assert finding.hosts == names
-    four = only(judge_fleet(snapshot(host("a")), Terms(inventory=("a", *names[:4]))), "evidence-gap")
+    four = only(judge_fleet(snapshot(host("a")), FleetPolicy(inventory=("a", *names[:4]))), "evidence-gap")
     assert four.message == "h0, h1, h2 and h3 should report and never did"
 
 
@@ -579,7 +599,7 @@ def test_findings_come_worst_first() -> None:
     """By level, and equals in the order of the rules."""
     wrong = host("a", 5.0, severity=Severity.CRITICAL)
     hosts = [wrong, host("b"), host("c", usable=1), host("d", ago_s=900), host("e", ago_s=2 * DAY_S)]
-    fleet = judge_fleet(snapshot(*hosts), Terms())
+    fleet = judge_fleet(snapshot(*hosts), FleetPolicy())
     assert [(finding.level, finding.id) for finding in fleet.findings] == [
         ("high", "ordering-risk"),
         ("high", "evidence-gap"),

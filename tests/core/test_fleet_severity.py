@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.fleet.checks import judge_fleet
-from ntpaudit.core.fleet.model import Host, Member, Offset, Snapshot, Terms
+from ntpaudit.core.fleet.model import FleetPolicy, Host, HostStatus, Offset, Snapshot
 from ntpaudit.core.fleet.ordering import order
 from ntpaudit.core.fleet.severity import AHEAD_S, MAX_AGE_S, needs_tolerances, offset_verdict
 from ntpaudit.core.policy import PROFILES, Severity
@@ -24,9 +24,9 @@ def present(*hosts: Host) -> Snapshot:
     return snapshot(*hosts)._replace(looked_ahead=True)
 
 
-def judged(*hosts: Host, terms: Terms | None = None) -> dict[str, Member]:
+def judged(*hosts: Host, terms: FleetPolicy | None = None) -> dict[str, HostStatus]:
     """Return each host as the fleet sees it, by its name."""
-    return {one.name: one for one in judge_fleet(present(*hosts), terms or Terms()).members}
+    return {one.name: one for one in judge_fleet(present(*hosts), terms or FleetPolicy()).members}
 
 
 @given(
@@ -47,13 +47,13 @@ def test_what_is_judged_anew_is_what_the_agent_judged(name: str, earliest_ns: in
         warning_s=profile.warning_s,
         judged_on_bound=profile.judged_on == "bound",
     )
-    verdict, severity = offset_verdict(one, Terms())
+    verdict, severity = offset_verdict(one, FleetPolicy())
     assert verdict == profile.verdict(interval)
     reported = profile.severity(interval, estimate_ns)
     assert severity == reported
     unread = one._replace(severity=OK, warning_s=None, judged_on_bound=False)
-    assert severity is OK or needs_tolerances(unread) or offset_verdict(unread, Terms()) == (verdict, severity)
-    assert found(judge_fleet(snapshot(one._replace(severity=reported)), Terms()), "severity-disputed") == []
+    assert severity is OK or needs_tolerances(unread) or offset_verdict(unread, FleetPolicy()) == (verdict, severity)
+    assert found(judge_fleet(snapshot(one._replace(severity=reported)), FleetPolicy()), "severity-disputed") == []
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_severity_that_the_point_itself_refutes_is_not_believed(
     claims: Host, severity: Severity, level: str, words: str
 ) -> None:
     """Whatever a point of `severity=0` says, the host counts as what its interval, tolerance and age prove."""
-    fleet = judge_fleet(present(claims), Terms())
+    fleet = judge_fleet(present(claims), FleetPolicy())
     (one,) = fleet.members
     assert (one.severity, one.contradicted, one.suspected) == (severity, OK, ("severity-disputed",))
     finding = only(fleet, "severity-disputed")
@@ -85,7 +85,7 @@ def test_a_severity_that_the_point_itself_refutes_is_not_believed(
 def test_the_hosts_own_tolerance_counts() -> None:
     """A host with a wide tolerance is not accused by the fleet's; of one that names none, the fleet's counts."""
     wide = host("wide", 5.0)._replace(critical_s=240.0, warning_s=60.0)
-    members = judged(wide, host("none", 5.0), terms=Terms(critical_s=10.0))
+    members = judged(wide, host("none", 5.0), terms=FleetPolicy(critical_s=10.0))
     assert (members["wide"].severity, members["wide"].contradicted) == (OK, None)
     assert members["none"].severity is WARNING  # 5 s are more than the warning's 100 ms, and within 10 s
     strange = host("a", 5.0)._replace(critical_s=-inf)
@@ -100,7 +100,7 @@ def test_a_host_that_may_drift_by_more_is_harder_to_order() -> None:
     assert limits[0] is not None
     assert limits[1] is not None
     assert limits[1].within_s - limits[0].within_s == pytest.approx(600 * 450e-6)
-    wide, narrow = judge_fleet(present(fast, other), Terms()), judge_fleet(present(steady, other), Terms())
+    wide, narrow = judge_fleet(present(fast, other), FleetPolicy()), judge_fleet(present(steady, other), FleetPolicy())
     assert wide.whole.ambiguity is not None
     assert narrow.whole.ambiguity is not None
     assert wide.whole.ambiguity.within_s - narrow.whole.ambiguity.within_s == pytest.approx(600 * 450e-6)
@@ -108,7 +108,7 @@ def test_a_host_that_may_drift_by_more_is_harder_to_order() -> None:
 
 def test_a_worse_word_of_the_agent_stays() -> None:
     """Findings add to what the offset proves: an agent may say worse, and that is no disagreement."""
-    fleet = judge_fleet(present(host("a", severity=CRITICAL), host("b", severity=WARNING)), Terms())
+    fleet = judge_fleet(present(host("a", severity=CRITICAL), host("b", severity=WARNING)), FleetPolicy())
     assert [one.severity for one in fleet.members] == [CRITICAL, WARNING]
     assert found(fleet, "severity-disputed") == []
 
@@ -116,7 +116,7 @@ def test_a_worse_word_of_the_agent_stays() -> None:
 def test_what_waits_for_confirmation_is_left_to_the_agent() -> None:
     """One bad sample raises no alarm: neither on the host nor here. That nothing is known is no sample."""
     doubtful = host("a", 7200.0)._replace(is_confirmed=False)
-    fleet = judge_fleet(present(doubtful), Terms())
+    fleet = judge_fleet(present(doubtful), FleetPolicy())
     assert fleet.members[0].severity is OK
     assert found(fleet, "severity-disputed") == []
     assert judged(host("a", None)._replace(is_confirmed=False))["a"].severity is UNKNOWN
@@ -126,7 +126,7 @@ def test_what_waits_for_confirmation_is_left_to_the_agent() -> None:
 def test_an_interval_that_proves_nothing_is_left_to_the_agent(offset_s: float) -> None:
     """Too few servers replied: the host warns that nothing is proven, and here too it is neither within nor beyond."""
     unproven = host("a", offset_s, severity=WARNING)._replace(verdict="unproven", is_confirmed=False)
-    fleet = judge_fleet(present(unproven), Terms())
+    fleet = judge_fleet(present(unproven), FleetPolicy())
     (member,) = fleet.members
     assert member.host is not None
     assert (member.severity, member.host.verdict) == (WARNING, "unproven")
@@ -135,7 +135,7 @@ def test_an_interval_that_proves_nothing_is_left_to_the_agent(offset_s: float) -
 
 def test_hosts_of_a_site_are_one_finding() -> None:
     """The worst is named, all are listed."""
-    fleet = judge_fleet(present(host("a", 2.0), host("b", 7200.0), host("c", site="fra")), Terms())
+    fleet = judge_fleet(present(host("a", 2.0), host("b", 7200.0), host("c", site="fra")), FleetPolicy())
     finding = only(fleet, "severity-disputed")
     assert finding.message.startswith("2 hosts at site ams report less than their own measurements prove; b reports ok")
     assert (finding.site, finding.hosts) == ("ams", ("a", "b"))
@@ -143,7 +143,7 @@ def test_hosts_of_a_site_are_one_finding() -> None:
 
 def test_an_age_of_more_than_a_day_is_no_measurement() -> None:
     """Such a host is not measured: neither counted as covered, nor compared, nor ordered."""
-    fleet = judge_fleet(present(host("a")._replace(age_s=MAX_AGE_S + 1), host("b"), host("c")), Terms())
+    fleet = judge_fleet(present(host("a")._replace(age_s=MAX_AGE_S + 1), host("b"), host("c")), FleetPolicy())
     assert (fleet.coverage.measured, fleet.coverage.hosts) == (2, 3)
     assert fleet.whole.ambiguity is not None
     assert "a" not in fleet.whole.ambiguity.hosts
@@ -155,7 +155,7 @@ def test_an_age_of_more_than_a_day_is_no_measurement() -> None:
 @pytest.mark.parametrize("disputed_s", [0.0, 3 * HOUR_S - 1])
 def test_a_host_whose_points_are_ahead_is_neither_ok_nor_silent(disputed_s: float) -> None:
     """With the agent's own word or without: the stamp itself says so."""
-    fleet = judge_fleet(present(host("a", ago_s=-3 * HOUR_S)._replace(disputed_s=disputed_s), host("b")), Terms())
+    fleet = judge_fleet(present(host("a", ago_s=-3 * HOUR_S)._replace(disputed_s=disputed_s), host("b")), FleetPolicy())
     one = next(one for one in fleet.members if one.name == "a")
     assert (one.severity, one.silent_s, one.suspected) == (WARNING, None, ("time-disputed",))
     assert one.seen_s == pytest.approx(0, abs=2)
@@ -170,7 +170,7 @@ def test_a_host_whose_points_are_ahead_is_neither_ok_nor_silent(disputed_s: floa
 def test_a_host_whose_points_are_behind_is_neither_ok_nor_silent() -> None:
     """Its stamps are three hours old, and its points come every minute."""
     behind = host("a", ago_s=3 * HOUR_S)._replace(disputed_s=-3 * HOUR_S)
-    fleet = judge_fleet(present(behind, host("b")), Terms())
+    fleet = judge_fleet(present(behind, host("b")), FleetPolicy())
     one = next(one for one in fleet.members if one.name == "a")
     assert (one.severity, one.silent_s, one.seen_s) == (WARNING, None, 0.0)
     assert only(fleet, "time-disputed").value_s == -3 * HOUR_S
@@ -182,7 +182,7 @@ def test_a_host_whose_points_are_behind_is_neither_ok_nor_silent() -> None:
 def test_who_delivers_is_seen_and_who_stopped_is_silent(disputed_s: float, stopped_s: float) -> None:
     """Whatever the stamps say: silence is counted from when the last point came."""
     one = host("a", ago_s=stopped_s - disputed_s)._replace(disputed_s=disputed_s)
-    (member,) = judge_fleet(present(one), Terms()).members
+    (member,) = judge_fleet(present(one), FleetPolicy()).members
     assert member.seen_s == pytest.approx(stopped_s, abs=1e-3)
     assert (member.silent_s is None) == (stopped_s <= 600)
     assert member.severity is (WARNING if stopped_s <= 600 else UNKNOWN)
@@ -192,22 +192,22 @@ def test_who_delivers_is_seen_and_who_stopped_is_silent(disputed_s: float, stopp
 def test_servers_that_are_years_off(years: float) -> None:
     """Their points carry the database's time (see `line_protocol.stamp_of`), and say by how much they are disputed."""
     wrong_s = years * 365.25 * 86_400
-    (member,) = judge_fleet(present(host("a", ago_s=20)._replace(disputed_s=wrong_s)), Terms()).members
+    (member,) = judge_fleet(present(host("a", ago_s=20)._replace(disputed_s=wrong_s)), FleetPolicy()).members
     assert (member.seen_s, member.severity) == (20, WARNING)
     assert member.disputed_s == wrong_s
 
 
 def test_a_minute_ahead_is_no_dispute() -> None:
     """The reader's own clock may be half a minute off, and points come while others are read."""
-    fleet = judge_fleet(present(host("a", ago_s=-AHEAD_S), host("b")), Terms())
+    fleet = judge_fleet(present(host("a", ago_s=-AHEAD_S), host("b")), FleetPolicy())
     assert found(fleet, "time-disputed") == []
-    assert found(judge_fleet(present(host("a", ago_s=-AHEAD_S - 1)), Terms()), "time-disputed")
+    assert found(judge_fleet(present(host("a", ago_s=-AHEAD_S - 1)), FleetPolicy()), "time-disputed")
 
 
 def test_most_hosts_against_one_database() -> None:
     """Where most contradict it, it is the database's clock that is looked at first."""
     hosts = [host(f"h{n}", ago_s=3 * HOUR_S)._replace(disputed_s=-3 * HOUR_S) for n in range(5)]
-    fleet = judge_fleet(present(*hosts, host("b")), Terms())
+    fleet = judge_fleet(present(*hosts, host("b")), FleetPolicy())
     finding = only(fleet, "time-disputed")
     apart = "up to 3 h behind the database's clock (h4)"
     assert finding.message == f"the time in the points of 5 hosts at site ams is {apart}"
@@ -217,14 +217,14 @@ def test_most_hosts_against_one_database() -> None:
 def test_two_directions_are_two_findings() -> None:
     """Ahead and behind have no cause in common."""
     ahead, behind = (host(name)._replace(disputed_s=by_s) for name, by_s in (("a", 20.0), ("b", -0.5)))
-    fleet = judge_fleet(present(ahead, behind), Terms())
+    fleet = judge_fleet(present(ahead, behind), FleetPolicy())
     assert [(one.level, one.hosts) for one in found(fleet, "time-disputed")] == [("high", ("a",)), ("medium", ("b",))]
 
 
 def test_events_of_a_disputed_host_cannot_be_ordered() -> None:
     """Either clock may be right, so its stamps may be off by as much as the two differ."""
     disputed, right = host("a", ago_s=-HOUR_S)._replace(disputed_s=HOUR_S), host("b", ago_s=0)
-    fleet = judge_fleet(present(disputed, right), Terms())
+    fleet = judge_fleet(present(disputed, right), FleetPolicy())
     assert only(fleet, "ordering-risk").value_s == pytest.approx(HOUR_S + 0.01, abs=0.2)
     limits = order(disputed, right, NOW_NS)
     assert limits is not None
@@ -235,5 +235,5 @@ def test_events_of_a_disputed_host_cannot_be_ordered() -> None:
 def test_the_past_is_not_silent_about_hosts_that_were_ahead() -> None:
     """Of a moment in the past no later points are read, so a host that is ahead is as old as its stamp."""
     ahead = host("a")._replace(disputed_s=3 * HOUR_S)
-    (member,) = judge_fleet(snapshot(ahead), Terms()).members
+    (member,) = judge_fleet(snapshot(ahead), FleetPolicy()).members
     assert (member.silent_s, member.seen_s, member.severity) == (None, 30, WARNING)

@@ -11,16 +11,16 @@ from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Finding
 from ntpaudit.core.checks.host import (
     DAY_S,
     RULES,
-    Case,
+    AuditContext,
     Contradiction,
-    Course,
     DatabaseDate,
-    Outvoted,
+    DroppedAgreement,
+    History,
     describe_step,
     findings_of,
-    gravity_of_step,
     level_of_step,
     make_finding,
+    step_severity_key,
     worst_first,
 )
 from ntpaudit.core.clock.drift import Breach, Drift
@@ -29,7 +29,7 @@ from ntpaudit.core.clock.steps import Step
 from ntpaudit.core.ntp.time import PIVOT_NS, decode
 from ntpaudit.core.observation import Daemon, Failure, HiddenDaemons, SourceObservation, Unavailable
 from ntpaudit.core.policy import PROFILES, Profile, Severity
-from ntpaudit.core.selection import Judged, Selection
+from ntpaudit.core.selection import ClassifiedSource, Selection
 from tests.core.worlds import (
     CHRONYD,
     DAY,
@@ -53,7 +53,7 @@ from tests.core.worlds import (
 )
 
 INTEGRITY_IDS = {
-    "offset-out", "step-back", "unattributed-change", "daemon-disagrees", "unsynced", "stale-compare", "evidence-gap",
+    "offset-out", "step-back", "unattributed-change", "daemon-disagrees", "unsynced", "daemon-stale", "evidence-gap",
     "unapproved-source", "not-demonstrable", "ordering-risk", "ingest-risk", "time-config-changed", "audit-blind",
     "source-quorum", "tz-or-rtc-fault", "breach-forecast", "daemon-count", "leap-smear-mix",
 }  # fmt: skip
@@ -78,7 +78,7 @@ def documented_levels(wanted: str) -> set[str]:
     return {level for rule in RULES if rule.id == wanted for key in rule.raised_when for level in key.split(", ")}
 
 
-def found(seen: Case, wanted: str) -> Finding | None:
+def found(seen: AuditContext, wanted: str) -> Finding | None:
     """Return the finding of one rule, if it fired; its level is one that the rule documents."""
     fired = [finding for finding in findings_of(seen) if finding.id == wanted]
     assert len(fired) <= 1
@@ -86,13 +86,13 @@ def found(seen: Case, wanted: str) -> Finding | None:
     return fired[0] if fired else None
 
 
-def level(seen: Case, wanted: str) -> str | None:
+def level(seen: AuditContext, wanted: str) -> str | None:
     """Return the level at which a rule fired, None where it did not."""
     finding = found(seen, wanted)
     return finding and finding.level
 
 
-def said(seen: Case, wanted: str) -> str:
+def said(seen: AuditContext, wanted: str) -> str:
     """Return what a rule that fired says."""
     finding = found(seen, wanted)
     assert finding is not None
@@ -149,9 +149,9 @@ def test_levels_count_as_the_design_says() -> None:
     }
 
 
-def coursing(seen: Case | None = None, *, interval_s: float = 300.0, **known: Any) -> Case:
+def coursing(seen: AuditContext | None = None, *, interval_s: float = 300.0, **known: Any) -> AuditContext:
     """Return a case with what an agent knows beside it."""
-    return (seen or case())._replace(course=Course(interval_s, **known))
+    return (seen or case())._replace(history=History(interval_s, **known))
 
 
 def drifting(
@@ -162,7 +162,7 @@ def drifting(
     pessimistic_s: float | None = 30_000.0,
     central_s: float | None = 50_000.0,
     free_running: bool = False,
-) -> Case:
+) -> AuditContext:
     """Return the case of a clock that drifts."""
     breach = Breach(pessimistic_s, central_s, None, 0.0, free_running, False)
     return coursing(drift=Drift(rate_ppm, raw_ppm, skew_ppm, 20, breach))
@@ -178,15 +178,15 @@ EVERYTHING_WRONG = {
     "step-forward": coursing(steps=(set_by(S),)),
     "evidence-gap": coursing(unmeasured_s=5000.0),
     "contradicts-earlier": coursing(
-        contradiction=Contradiction(Interval(-S, S), Interval(9 * S, 11 * S), 2, 300.0, DAY)
+        dropped_agreement=DroppedAgreement(Interval(-S, S), Interval(9 * S, 11 * S), 2, 300.0, DAY)
     ),
     "delivery-refused": coursing(refusals=3, failure="400: unable to parse"),
-    "stale-compare": coursing(stale_s=5000.0),
+    "daemon-stale": coursing(stale_s=5000.0),
     "breach-forecast": drifting(),
     "time-disputed": coursing(database=DatabaseDate(Interval(-HOUR, -HOUR + 2 * S), 5.0)),
     "offset-out": case(*off(2 * S)),
     "offset-high": case(*off(250 * MS)),
-    "unmeasured": Case(case().observation._replace(sources=()), Selection((), None), PROFILES["log-integrity"]),
+    "unmeasured": AuditContext(case().observation._replace(sources=()), Selection((), None), PROFILES["log-integrity"]),
     "no-usable-source": case(*(failed(number, "rejected", "unsync") for number in (1, 2, 3, 4))),
     "not-demonstrable": case(*off(0, S), profile=PROFILES["finra-cat"]),
     "source-quorum": case(answered(1)),
@@ -367,7 +367,7 @@ def test_more_lied_than_expected(sources: tuple[SourceObservation, ...]) -> None
     """Where a third or more must lie for what was said, it is a warning, whether or not they can be named (NTPA-14)."""
     seen = case(*sources)
     assert seen.selection.agreement is not None
-    assert seen.selection.agreement.contradicted
+    assert seen.selection.agreement.exceeded_assumption
     assert level(seen, "source-quorum") == "medium"
 
 
@@ -389,7 +389,7 @@ def test_unreachable_sources(silent: int, others: int, wanted: str | None) -> No
     assert level(case(*sources), "unreachable-sources") == wanted
 
 
-@pytest.mark.parametrize("status", ["rejected", "backed-off"])
+@pytest.mark.parametrize("status", ["rejected", "skipped"])
 def test_whoever_answered_or_was_not_asked_is_not_silent(status: str) -> None:
     """A bad answer is no silence, nor is a question that was not asked."""
     assert level(case(*FOUR, failed(5, status, "bogus")), "unreachable-sources") is None
@@ -414,11 +414,11 @@ def test_the_silent_are_named_with_their_reasons() -> None:
         ("rejected", "kod:RATE", "medium"),
         ("rejected", "kod:DENY", "medium"),
         ("rejected", "kod:RSTR", "medium"),
-        ("backed-off", "kod:DENY", "medium"),
-        ("backed-off", "kod:RATE", "medium"),
+        ("skipped", "kod:DENY", "medium"),
+        ("skipped", "kod:RATE", "medium"),
         ("rejected", "kod:INIT", "low"),
         ("rejected", "kod:0x00010203", "low"),
-        ("backed-off", "interval", None),
+        ("skipped", "interval", None),
         ("rejected", "bogus", None),
         ("unreachable", "timeout", None),
     ],
@@ -538,11 +538,11 @@ def test_the_daemons_are_named() -> None:
 def test_a_lack_of_daemons_is_one_finding() -> None:
     """`unsynced` says it where the kernel does; what was raised while the kernel was content stays until then."""
     alone = case(kernel=UNSYNCHRONISED, daemons=())
-    ended = Course(300.0, vanished="chronyd", raised=frozenset({"daemon-count"}))
-    assert "chronyd, which disciplined it, has ended" in said(alone._replace(course=ended), "unsynced")
-    assert level(alone._replace(course=ended), "daemon-count") == "medium"
+    ended = History(300.0, vanished="chronyd", raised=frozenset({"daemon-count"}))
+    assert "chronyd, which disciplined it, has ended" in said(alone._replace(history=ended), "unsynced")
+    assert level(alone._replace(history=ended), "daemon-count") == "medium"
     both = ended._replace(raised=frozenset({"daemon-count", "unsynced"}))
-    assert level(alone._replace(course=both), "daemon-count") is None
+    assert level(alone._replace(history=both), "daemon-count") is None
     two: dict[str, Any] = {"kernel": UNSYNCHRONISED, "daemons": (NTPD, Daemon("ntpd", 901))}
     assert (level(case(**two), "unsynced"), level(case(**two), "daemon-count")) == ("high", "medium")
 
@@ -662,7 +662,7 @@ def test_the_worst_of_several_steps_is_told() -> None:
         seen = coursing(steps=steps)
         assert (level(seen, "step-back"), said(seen, "step-back")) == ("high", describe_step(later))
         assert said(seen, "step-forward") == describe_step(set_by(9 * S))
-    assert max((early, later), key=gravity_of_step) is later
+    assert max((early, later), key=step_severity_key) is later
 
 
 @pytest.mark.parametrize(
@@ -706,8 +706,8 @@ def test_a_step_says_which_logs_it_spoilt(step: Step, words: str) -> None:
         ({"ended_gap_s": 990.0}, None, ""),
         ({"ended_gap_s": 991.0}, "medium", "nothing had been measured for 16.5 min until now"),
         ({"ended_gap_s": 2 * DAY_S}, "high", "for 2 days until now"),
-        ({"dropped": 1}, "high", "1 record was lost undelivered: the history was full"),
-        ({"dropped": 20, "unmeasured_s": 2000.0}, "high", "20 records"),
+        ({"dropped_records": 1}, "high", "1 record was lost undelivered: the history was full"),
+        ({"dropped_records": 20, "unmeasured_s": 2000.0}, "high", "20 records"),
         ({}, None, ""),
     ],
 )
@@ -752,12 +752,12 @@ MAXIMUM_ERROR_GREW = "no time daemon has updated the kernel's maximum error for 
         (DAY_S + 1, (CHRONYD,), "high"),
     ],
 )
-def test_stale_compare(stale_s: float | None, daemons: Any, wanted: str | None) -> None:
+def test_daemon_stale(stale_s: float | None, daemons: Any, wanted: str | None) -> None:
     """NTPA-06: an hour without an update of the kernel is medium, or three polls of timesyncd; a day is high."""
     seen = coursing(case(daemons=daemons), stale_s=stale_s)
-    assert level(seen, "stale-compare") == wanted
+    assert level(seen, "daemon-stale") == wanted
     if wanted and stale_s == 3601.0:
-        assert said(seen, "stale-compare") == MAXIMUM_ERROR_GREW
+        assert said(seen, "daemon-stale") == MAXIMUM_ERROR_GREW
 
 
 @pytest.mark.parametrize(
@@ -784,7 +784,7 @@ def test_stale_compare(stale_s: float | None, daemons: Any, wanted: str | None) 
         (drifting(raw_ppm=200.0, skew_ppm=float("nan"), central_s=None), None),
     ],
 )
-def test_breach_forecast(seen: Case, wanted: str | None) -> None:
+def test_breach_forecast(seen: AuditContext, wanted: str | None) -> None:
     """NTPA-16: a free clock that will leave its tolerance within a day is medium, a bad oscillator for certain low."""
     assert level(seen, "breach-forecast") == wanted
 
@@ -806,7 +806,7 @@ AGENT_IDS = [rule.id for rule in RULES if rule.needs_agent]
 @pytest.mark.parametrize("wanted", [rule.id for rule in RULES if not rule.needs_agent])
 def test_what_needs_no_agent_is_found_without_one(wanted: str) -> None:
     """A rule that a one-shot check can raise fires without a course: the documentation says so."""
-    assert level(EVERYTHING_WRONG[wanted]._replace(course=None), wanted) is not None
+    assert level(EVERYTHING_WRONG[wanted]._replace(history=None), wanted) is not None
 
 
 @pytest.mark.parametrize("wanted", AGENT_IDS)
@@ -826,7 +826,7 @@ def test_each_rule_says_what_it_takes_to_hear_it() -> None:
         "unmeasured",
     }
     assert {rule.id for rule in RULES if rule.basis == "host"} == {
-        "stale-compare",
+        "daemon-stale",
         "unsynced",
         "daemon-count",
         "time-disputed",
@@ -834,7 +834,7 @@ def test_each_rule_says_what_it_takes_to_hear_it() -> None:
     }
     assert {rule.id: rule.least_s for rule in RULES if rule.least_s} == {
         "delivery-refused": 600.0,
-        "stale-compare": 600.0,
+        "daemon-stale": 600.0,
         "unsynced": 600.0,
         "daemon-count": 600.0,
         "not-demonstrable": 3600.0,
@@ -867,10 +867,10 @@ def test_no_majority_is_told_whether_or_not_an_offset_is_known(carried: bool) ->
 def test_an_outvoted_audit_says_by_how_many(numbers: tuple[int, ...], words: str) -> None:
     """Servers that contradict a larger agreement that is carried on are named, with its size and its age."""
     seen = case(*map(answered, numbers))
-    liars = tuple(one._replace(status="falseticker", reason="disagrees") for one in seen.selection.sources)
-    selection = Selection(liars, case().selection.agreement)
-    course = Course(300.0, outvoted=Outvoted(4, 1500.0))
-    seen = seen._replace(selection=selection, course=course)
+    falsetickers = tuple(one._replace(status="falseticker", reason="disagrees") for one in seen.selection.sources)
+    selection = Selection(falsetickers, case().selection.agreement)
+    history = History(300.0, contradiction=Contradiction(4, 1500.0))
+    seen = seen._replace(selection=selection, history=history)
     assert (level(seen, "source-quorum"), said(seen, "source-quorum")) == ("medium", words)
 
 
@@ -888,8 +888,8 @@ def test_a_contradiction_is_told_with_both_intervals(
     expected: tuple[int, int], heard: tuple[int, int], sources: int, words: str
 ) -> None:
     """The message has what was carried forward, what was heard, and how far they are apart at least (R6)."""
-    contradiction = Contradiction(Interval(*expected), Interval(*heard), sources, 300.0, DAY)
-    seen = coursing(contradiction=contradiction)
+    contradiction = DroppedAgreement(Interval(*expected), Interval(*heard), sources, 300.0, DAY)
+    seen = coursing(dropped_agreement=contradiction)
     assert level(seen, "contradicts-earlier") == "high"
     who = "1 server contradicts" if sources == 1 else "2 servers contradict"
     first, last = f"{who} the measurement from 5 min before", "the earlier measurement is dropped"
@@ -939,7 +939,7 @@ WIDE = measurement(0, 10 * S)
             "ntp2.example.net (timeout)",
         ),
         (
-            [failed(1, "backed-off", "interval"), failed(2, "backed-off", "kod:DENY")],
+            [failed(1, "skipped", "interval"), failed(2, "skipped", "kod:DENY")],
             "none of 2 sources was queried: ntp1.example.net (interval), ntp2.example.net (kod:DENY)",
         ),
         ([failed(1), failed(2)], None),
@@ -961,7 +961,7 @@ def test_no_usable_source(sources: list[SourceObservation], words: str | None) -
         ((answered(1), answered(2, measurement(S))), None),
         ((failed(1), failed(2)), None),
         ((failed(1, "rejected", "unsync"),), None),
-        ((failed(1), failed(2, "backed-off", "interval"), failed(3, "backed-off", "interval")), None),
+        ((failed(1), failed(2, "skipped", "interval"), failed(3, "skipped", "interval")), None),
     ],
 )
 def test_what_says_why_nothing_was_measured_stands_for_it(
@@ -1040,10 +1040,10 @@ def test_without_an_offset_nothing_is_said_of_it(wanted: str) -> None:
 
 
 @pytest.mark.parametrize("check", [rule.check for rule in RULES], ids=[rule.id for rule in RULES])
-def test_every_check_takes_a_case_without_sources(check: Callable[[Case], object]) -> None:
+def test_every_check_takes_a_case_without_sources(check: Callable[[AuditContext], object]) -> None:
     """An audit that asked nobody, of a host that tells nothing, raises nothing but that nothing was measured."""
     seen = case(kernel=NO_KERNEL, daemons=NO_DAEMONS)
-    raised = check(Case(seen.observation._replace(sources=()), Selection((), None), seen.profile))
+    raised = check(AuditContext(seen.observation._replace(sources=()), Selection((), None), seen.profile))
     assert (raised is None) == (check is not host.check_unmeasured)
 
 
@@ -1059,10 +1059,10 @@ def test_every_rule_looks_at_the_profile_it_is_given() -> None:
 
 def test_a_source_that_could_not_vote_is_in_no_message() -> None:
     """A judged source without a candidate, such as an inconsistent one, makes no rule stumble."""
-    inconsistent = Judged(answered(5), "rejected", "inconsistent")
+    inconsistent = ClassifiedSource(answered(5), "rejected", "inconsistent")
     seen = case()
     selection = Selection((*seen.selection.sources, inconsistent), seen.selection.agreement)
-    assert findings_of(Case(seen.observation, selection, seen.profile)) == ()
+    assert findings_of(AuditContext(seen.observation, selection, seen.profile)) == ()
 
 
 def test_names_without_an_address_are_told_apart_from_silence() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.core.clock.interval import MAX_DISTANCE_NS, Interval, carry
-from ntpaudit.core.ntp.measurement import Measurement, Stamps, carry_measurement, measure, root_distance_ns
+from ntpaudit.core.ntp.measurement import ExchangeTimestamps, Measurement, carry_measurement, measure, root_distance_ns
 from ntpaudit.core.ntp.packet import Refused, Reply, read_reply
 from tests.core.worlds import (
     DAY,
@@ -33,7 +33,7 @@ WORLDS = 3000
 OFFSETS = st.integers(-70 * YEAR, 70 * YEAR)
 
 
-def measured(said: Reply, stamped: Stamps) -> Measurement:
+def measured(said: Reply, stamped: ExchangeTimestamps) -> Measurement:
     """Measure an exchange that is in order."""
     result = measure(said, stamped)
     assert isinstance(result, Measurement), result
@@ -330,7 +330,7 @@ def spread(random: Random, most: int) -> int:
     return floor(min(most, 10 ** random.uniform(0, 11))) if random.random() < 0.7 else 0
 
 
-def exchange(random: Random, late_ns: int) -> tuple[Reply, Stamps, Fraction]:
+def exchange(random: Random, late_ns: int) -> tuple[Reply, ExchangeTimestamps, Fraction]:
     """Simulate an exchange; return what was seen of it, and the true offset when the clocks were read after it.
 
     The kernel's stamps are taken up to `late_ns` before the reading; 0 has the readings be the stamps.
@@ -372,7 +372,7 @@ def exchange(random: Random, late_ns: int) -> tuple[Reply, Stamps, Fraction]:
         root_delay=floor(root_delay * 65_536 / 10**9),
         root_dispersion=floor(root_dispersion * 65_536 / 10**9),
     )
-    return said, Stamps(sent, arrived, before, after, "kernel" if late_ns else "user"), host.offset
+    return said, ExchangeTimestamps(sent, arrived, before, after, "kernel" if late_ns else "user"), host.offset
 
 
 UNIX_TO_NTP_NS = 2_208_988_800 * S
@@ -416,11 +416,15 @@ def test_a_reply_that_waits_to_be_read(drift_ppm: int) -> None:
     said = reply(received=wire(NOON), transmitted=wire(NOON), precision=-30)
     host.run(S, drift_ppm=drift_ppm)
     after = host.read()
-    interval = carry_measurement(measured(said, Stamps(NOON, NOON, before, after, "kernel")), after, abs(drift_ppm))
+    interval = carry_measurement(
+        measured(said, ExchangeTimestamps(NOON, NOON, before, after, "kernel")), after, abs(drift_ppm)
+    )
     assert host.offset == pytest.approx(drift_ppm * US, rel=1e-3)
     assert interval.earliest_ns <= host.offset <= interval.latest_ns
     host.run(100 * S, drift_ppm=drift_ppm)
-    later = carry_measurement(measured(said, Stamps(NOON, NOON, before, after, "kernel")), host.read(), abs(drift_ppm))
+    later = carry_measurement(
+        measured(said, ExchangeTimestamps(NOON, NOON, before, after, "kernel")), host.read(), abs(drift_ppm)
+    )
     assert later.earliest_ns <= host.offset <= later.latest_ns
 
 

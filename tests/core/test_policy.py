@@ -17,8 +17,8 @@ from ntpaudit.core.policy import (
     Profile,
     Severity,
     Verdict,
-    bound_s,
-    least_s,
+    max_error_s,
+    min_error_s,
 )
 from tests.core.worlds import HOUR, MS, US, S
 
@@ -92,7 +92,7 @@ def test_severities_count_in_this_order() -> None:
 )
 def test_bound_and_least(interval: Interval, bound: float, least: float) -> None:
     """W is the far end and B the near end, 0 where the clock may be right, on either side."""
-    assert (bound_s(interval), least_s(interval)) == (bound, least)
+    assert (max_error_s(interval), min_error_s(interval)) == (bound, least)
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.ntp.rate_limit import (
     BackOff,
-    Memory,
-    Moment,
-    after_answer,
-    after_kiss,
-    after_miss,
+    Instant,
+    ServerState,
     assign_slots,
     back_off,
     choose_pool_servers,
     is_stale,
+    on_kod,
+    on_reply,
+    on_timeout,
 )
 from tests.core.worlds import DAY, HOUR, MS, NOON, YEAR, S
 
@@ -25,13 +25,13 @@ BOOT = "0f4b7a5e"
 POOL_S = 1800.0
 
 
-def at(uptime_s: float, *, boot: str | None = BOOT, realtime_ns: int | None = None) -> Moment:
+def at(uptime_s: float, *, boot: str | None = BOOT, realtime_ns: int | None = None) -> Instant:
     """Return a moment so long after booting; by default the host's clock is right."""
     uptime_ns = round(uptime_s * S)
-    return Moment(boot, uptime_ns, NOON + uptime_ns if realtime_ns is None else realtime_ns)
+    return Instant(boot, uptime_ns, NOON + uptime_ns if realtime_ns is None else realtime_ns)
 
 
-def wait(memory: Memory, now: Moment, interval_s: float = POOL_S) -> float:
+def wait(memory: ServerState, now: Instant, interval_s: float = POOL_S) -> float:
     """Return how long a server must still be left alone; 0 if it may be asked."""
     hold = back_off(memory, now, interval_s)
     return 0.0 if hold is None else hold.wait_s
@@ -44,40 +44,40 @@ def wait(memory: Memory, now: Moment, interval_s: float = POOL_S) -> float:
 @settings(max_examples=150, deadline=None)
 def test_within_a_boot_uptime_counts(then: int, passed: int, showed: int, shows: int) -> None:
     """Within one boot the uptime says what passed, whatever was done to the clock (P3)."""
-    assert Moment(BOOT, then + passed, shows).since_s(Moment(BOOT, then, showed)) == passed / S
+    assert Instant(BOOT, then + passed, shows).since_s(Instant(BOOT, then, showed)) == passed / S
 
 
 @pytest.mark.parametrize(
     ("now", "seconds"),
     [
-        (Moment("next", 60 * S, NOON + HOUR), 3600.0),
-        (Moment("next", 60 * S, NOON), 60.0),
-        (Moment("next", 60 * S, NOON - YEAR), 60.0),  # set back: at least this boot's uptime has passed
-        (Moment("next", 60 * S, 0), 60.0),
-        (Moment("next", 3 * 3600 * S, NOON + HOUR), 10_800.0),
-        (Moment(None, 60 * S, NOON + HOUR), 3600.0),
+        (Instant("next", 60 * S, NOON + HOUR), 3600.0),
+        (Instant("next", 60 * S, NOON), 60.0),
+        (Instant("next", 60 * S, NOON - YEAR), 60.0),  # set back: at least this boot's uptime has passed
+        (Instant("next", 60 * S, 0), 60.0),
+        (Instant("next", 3 * 3600 * S, NOON + HOUR), 10_800.0),
+        (Instant(None, 60 * S, NOON + HOUR), 3600.0),
     ],
 )
-def test_across_boots_the_clock_counts_if_it_can(now: Moment, seconds: float) -> None:
+def test_across_boots_the_clock_counts_if_it_can(now: Instant, seconds: float) -> None:
     """Across boots the host's clock says what passed, but never less than it has been up."""
-    assert now.since_s(Moment(BOOT, 500 * S, NOON)) == seconds
+    assert now.since_s(Instant(BOOT, 500 * S, NOON)) == seconds
 
 
 def test_an_unknown_boot_is_never_the_same() -> None:
     """Where the boot is not known, the shorter of uptime and clock counts, and no time where both run backwards."""
-    then = Moment(None, 500 * S, NOON)
-    assert Moment(None, 700 * S, NOON + HOUR).since_s(then) == 200.0
-    assert Moment(BOOT, 7_000 * S, NOON + HOUR).since_s(then) == 3600.0
-    assert Moment(None, 700 * S, NOON + HOUR).since_s(then._replace(boot_id=BOOT)) == 200.0
-    assert Moment(None, 400 * S, NOON + HOUR).since_s(then) == 3600.0
-    assert Moment(None, 400 * S, NOON - HOUR).since_s(then) == 0.0
+    then = Instant(None, 500 * S, NOON)
+    assert Instant(None, 700 * S, NOON + HOUR).since_s(then) == 200.0
+    assert Instant(BOOT, 7_000 * S, NOON + HOUR).since_s(then) == 3600.0
+    assert Instant(None, 700 * S, NOON + HOUR).since_s(then._replace(boot_id=BOOT)) == 200.0
+    assert Instant(None, 400 * S, NOON + HOUR).since_s(then) == 3600.0
+    assert Instant(None, 400 * S, NOON - HOUR).since_s(then) == 0.0
 
 
 @given(st.integers(0, 90 * DAY), st.integers(-YEAR, YEAR), st.integers(0, 10 * DAY))
 @settings(max_examples=100, deadline=None)
 def test_time_never_runs_backwards(uptime: int, moved: int, before: int) -> None:
     """However a clock was moved across boots, no negative time has passed: nobody waits longer than was asked."""
-    assert Moment("next", uptime, NOON + moved).since_s(Moment(BOOT, before, NOON)) >= uptime / S
+    assert Instant("next", uptime, NOON + moved).since_s(Instant(BOOT, before, NOON)) >= uptime / S
 
 
 # --- intervals ----------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def test_time_never_runs_backwards(uptime: int, moved: int, before: int) -> None
 
 def test_who_was_never_asked_may_be_asked() -> None:
     """Without a memory nobody has to wait."""
-    assert back_off(Memory(), at(0), POOL_S) is None
+    assert back_off(ServerState(), at(0), POOL_S) is None
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_who_was_never_asked_may_be_asked() -> None:
 )
 def test_an_interval_is_kept(interval: float, passed: float, left: float) -> None:
     """The pool is asked once in 1800 s, an own server every 15 s, loopback whenever one likes (P2, RFC 4330 §10)."""
-    memory = after_answer(Memory(), at(1000), 20 * MS)
+    memory = on_reply(ServerState(), at(1000), 20 * MS)
     hold = back_off(memory, at(1000 + passed), interval)
     assert hold == (BackOff("interval", left) if left else None)
 
@@ -116,10 +116,10 @@ def test_an_interval_is_kept(interval: float, passed: float, left: float) -> Non
 )
 def test_silence_doubles_the_interval(base: float, misses: int, interval: float) -> None:
     """Each unanswered request doubles the interval, to 8192 s or to the interval itself if that is longer (P9, K2)."""
-    memory = Memory()
+    memory = ServerState()
     for _ in range(misses):
-        memory = after_miss(memory, at(1000))
-    memory = memory._replace(asked=at(1000))
+        memory = on_timeout(memory, at(1000))
+    memory = memory._replace(queried_at=at(1000))
     assert wait(memory, at(1000), base) == interval
     assert wait(memory, at(1000 + interval), base) == 0
     if interval:
@@ -129,13 +129,13 @@ def test_silence_doubles_the_interval(base: float, misses: int, interval: float)
 
 def test_an_answer_forgives_silence() -> None:
     """After an answer the interval is the plain one again, and the best delay is kept."""
-    memory = after_miss(after_miss(Memory(), at(0)), at(100))
-    assert memory.misses == 2
-    memory = after_answer(memory, at(200), 30 * MS)
-    assert (memory.misses, memory.asked, memory.delay_ns) == (0, at(200), 30 * MS)
+    memory = on_timeout(on_timeout(ServerState(), at(0)), at(100))
+    assert memory.consecutive_timeouts == 2
+    memory = on_reply(memory, at(200), 30 * MS)
+    assert (memory.consecutive_timeouts, memory.queried_at, memory.delay_ns) == (0, at(200), 30 * MS)
     assert wait(memory, at(200), 15) == 15
-    assert after_answer(memory, at(300), 40 * MS).delay_ns == 30 * MS
-    assert after_answer(memory, at(300), 20 * MS).delay_ns == 20 * MS
+    assert on_reply(memory, at(300), 40 * MS).delay_ns == 30 * MS
+    assert on_reply(memory, at(300), 20 * MS).delay_ns == 20 * MS
 
 
 # --- kisses -------------------------------------------------------------------------------------------------------
@@ -144,21 +144,21 @@ def test_an_answer_forgives_silence() -> None:
 @pytest.mark.parametrize(("base", "intervals"), [(15, [30, 60, 120]), (1800, [3600, 7200, 8192]), (0, [30, 60, 120])])
 def test_every_rate_halves_our_rate_again(base: float, intervals: list[float]) -> None:
     """Each RATE doubles the interval at once, on loopback from the floor of 15 s; no answer between undoes it (K2)."""
-    memory, now = Memory(), 0.0
+    memory, now = ServerState(), 0.0
     for interval in intervals:
-        memory = after_kiss(memory, at(now), "RATE")
+        memory = on_kod(memory, at(now), "RATE")
         assert back_off(memory, at(now), base) == BackOff("kod:RATE", interval)
         now += interval
         assert back_off(memory, at(now), base) is None
-        memory = after_answer(memory, at(now), MS)
+        memory = on_reply(memory, at(now), MS)
         assert back_off(memory, at(now), base) == BackOff("kod:RATE", interval)
 
 
 def test_rate_never_stretches_beyond_its_ceiling() -> None:
     """However often RATE comes the interval is at most 8192 s, for us to learn that it is over (K2, RFC 8633 §5.4)."""
-    memory = Memory()
+    memory = ServerState()
     for _ in range(500):
-        memory = after_kiss(memory, at(0), "RATE")
+        memory = on_kod(memory, at(0), "RATE")
     assert wait(memory, at(0), 15) == 8192
     assert wait(memory, at(0), 20_000) == 20_000
 
@@ -166,8 +166,8 @@ def test_rate_never_stretches_beyond_its_ceiling() -> None:
 @pytest.mark.parametrize(("passed", "rates"), [(86_399, 1), (86_400, 0)])
 def test_rate_is_forgiven_after_a_day_without_one(passed: float, rates: int) -> None:
     """A good answer a day after the last RATE gives the plain interval back, not before (K2)."""
-    memory = after_kiss(Memory(), at(0), "RATE")
-    assert after_answer(memory, at(passed), MS).rates == rates
+    memory = on_kod(ServerState(), at(0), "RATE")
+    assert on_reply(memory, at(passed), MS).rate_kods == rates
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_denial_is_told_from_other_reasons(reason: str, denies: bool) -> None:
 @pytest.mark.parametrize("interval", [0.0, 15.0, POOL_S])
 def test_a_denial_holds_for_a_day(code: str, interval: float) -> None:
     """DENY and RSTR end all requests to a server for 24 h, on loopback too (K3)."""
-    memory = after_kiss(Memory(), at(0), code)
+    memory = on_kod(ServerState(), at(0), code)
     assert back_off(memory, at(0), interval) == BackOff(f"kod:{code}", 86_400)
     assert back_off(memory, at(86_399), interval) == BackOff(f"kod:{code}", 1)
     assert back_off(memory, at(86_400), interval) is None
@@ -190,31 +190,31 @@ def test_a_denial_holds_for_a_day(code: str, interval: float) -> None:
 
 def test_a_denial_outlasts_everything_else() -> None:
     """A server that denied us is left alone for the whole day even if its interval is long over (K3)."""
-    memory = after_kiss(after_kiss(Memory(), at(0), "RATE"), at(100), "DENY")
+    memory = on_kod(on_kod(ServerState(), at(0), "RATE"), at(100), "DENY")
     assert back_off(memory, at(50_000), POOL_S) == BackOff("kod:DENY", 36_500)
 
 
 @pytest.mark.parametrize("code", ["XABC", "INIT", "STEP", "NTSN", "0x00010203", "rate", "deny"])
 def test_other_kisses_are_like_silence(code: str) -> None:
     """Any other kiss is no order, but a reason to back off as from silence (K4, RFC 4330 §8)."""
-    memory = after_kiss(Memory(rates=1, kiss="RATE", kissed=at(0)), at(9000), code)
-    assert memory == Memory(asked=at(9000), misses=1, rates=1, kiss="RATE", kissed=at(0))
+    memory = on_kod(ServerState(rate_kods=1, kod="RATE", kod_at=at(0)), at(9000), code)
+    assert memory == ServerState(queried_at=at(9000), consecutive_timeouts=1, rate_kods=1, kod="RATE", kod_at=at(0))
 
 
 @pytest.mark.parametrize("code", ["RATE", "DENY", "RSTR"])
 def test_a_kiss_is_an_answer(code: str) -> None:
     """Whoever sends a kiss is not silent: misses are forgiven, and what was known of it is kept."""
-    known = Memory(misses=2, delay_ns=5, zone="nl.pool.ntp.org", slot=3, named=at(0))
-    memory = after_kiss(known, at(50), code)
-    assert (memory.misses, memory.asked, memory.kiss, memory.kissed) == (0, at(50), code, at(50))
-    assert (memory.delay_ns, memory.zone, memory.slot, memory.named) == (5, "nl.pool.ntp.org", 3, at(0))
+    known = ServerState(consecutive_timeouts=2, delay_ns=5, zone="nl.pool.ntp.org", slot=3, last_resolved=at(0))
+    memory = on_kod(known, at(50), code)
+    assert (memory.consecutive_timeouts, memory.queried_at, memory.kod, memory.kod_at) == (0, at(50), code, at(50))
+    assert (memory.delay_ns, memory.zone, memory.slot, memory.last_resolved) == (5, "nl.pool.ntp.org", 3, at(0))
 
 
 @pytest.mark.parametrize("moved", [-YEAR, -HOUR, 0, HOUR])
 def test_a_denial_survives_a_reboot(moved: int) -> None:
     """After a reboot, minutes later, a denial still holds even where the clock was set back or an hour forward (K3)."""
-    memory = after_kiss(Memory(), at(5000), "DENY")
-    rebooted = Moment("next", 60 * S, NOON + 5060 * S + moved)
+    memory = on_kod(ServerState(), at(5000), "DENY")
+    rebooted = Instant("next", 60 * S, NOON + 5060 * S + moved)
     left = 86_400 - max(60, 60 + moved / S)
     assert back_off(memory, rebooted, 15) == BackOff("kod:DENY", left)
     assert back_off(memory, rebooted._replace(boottime_ns=DAY), 15) is None
@@ -222,8 +222,8 @@ def test_a_denial_survives_a_reboot(moved: int) -> None:
 
 def test_an_interval_survives_a_reboot() -> None:
     """A clock that was set back across a boot costs at most the interval again, never for ever (P2)."""
-    memory = after_answer(Memory(), at(5000), MS)
-    early = Moment("next", 100 * S, 0)
+    memory = on_reply(ServerState(), at(5000), MS)
+    early = Instant("next", 100 * S, 0)
     assert back_off(memory, early, POOL_S) == BackOff("interval", 1700)
     assert back_off(memory, early._replace(boottime_ns=1800 * S), POOL_S) is None
 
@@ -239,7 +239,7 @@ def test_whatever_happened_a_server_is_left_alone_long_enough(
     events: list[tuple[str, float]], interval: float, later: float
 ) -> None:
     """Who obeys asks nobody within the interval nor within a day of a denial, and waits for nobody longer than that."""
-    memory, now, denied, asked = Memory(), 0.0, None, None
+    memory, now, denied, asked = ServerState(), 0.0, None, None
     for event, after in events:
         now += after
         if back_off(memory, at(now), interval) is not None:
@@ -247,11 +247,11 @@ def test_whatever_happened_a_server_is_left_alone_long_enough(
         asked, denied = now, None
         match event:
             case "answer":
-                memory = after_answer(memory, at(now), MS)
+                memory = on_reply(memory, at(now), MS)
             case "miss":
-                memory = after_miss(memory, at(now))
+                memory = on_timeout(memory, at(now))
             case _:
-                memory = after_kiss(memory, at(now), event)
+                memory = on_kod(memory, at(now), event)
         if event in ("DENY", "RSTR"):
             denied = now
     now += later
@@ -266,11 +266,11 @@ def test_whatever_happened_a_server_is_left_alone_long_enough(
 # --- which of a pool's servers ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("field", ["asked", "kissed", "named"])
+@pytest.mark.parametrize("field", ["queried_at", "kod_at", "last_resolved"])
 @pytest.mark.parametrize(("days", "stale"), [(0, False), (13.9, False), (14.1, True), (400, True)])
 def test_what_is_old_in_every_way_is_of_no_use(field: str, days: float, stale: bool) -> None:
     """A memory is stale when the last it tells of is two weeks old, by uptime, whatever the clock shows."""
-    old = Memory(at(0), kiss="DENY", kissed=at(0), zone="pool.ntp.org", named=at(0))
+    old = ServerState(at(0), kod="DENY", kod_at=at(0), zone="pool.ntp.org", last_resolved=at(0))
     last: dict[str, Any] = {field: at(1000 * 86_400 - days * 86_400)}
     memory = old._replace(**last)
     assert is_stale(memory, at(1000 * 86_400)) == stale
@@ -280,7 +280,7 @@ def test_what_is_old_in_every_way_is_of_no_use(field: str, days: float, stale: b
 @given(st.integers(0, 60 * 86_400), st.sampled_from([15.0, POOL_S]), st.integers(0, 40), st.integers(0, 40))
 def test_nobody_is_forgotten_who_must_be_left_alone(passed: int, interval: float, rates: int, misses: int) -> None:
     """Whatever happened, a memory that still holds us back is not stale."""
-    memory = Memory(at(0), misses, rates, "DENY", at(0))
+    memory = ServerState(at(0), misses, rates, "DENY", at(0))
     now = at(passed)
     assert not is_stale(memory, now) or back_off(memory, now, interval) is None
 
@@ -289,11 +289,13 @@ NOW = at(20 * 86_400)
 NAMES = [["a1", "a2", "a3", "a4"], ["b1", "b2", "b3", "b4"], ["c1", "c2", "c3", "c4"], ["d1", "d2", "d3", "d4"]]
 
 
-def known(delay_ms: float | None = 10, **changes: Any) -> Memory:
+def known(delay_ms: float | None = 10, **changes: Any) -> ServerState:
     """Return the memory of a pool's server that answered an hour ago, but for what is named."""
     hour_ago = at(20 * 86_400 - 3600)
     delay = None if delay_ms is None else round(delay_ms * MS)
-    return Memory(asked=hour_ago, delay_ns=delay, zone="pool.ntp.org", named=hour_ago)._replace(**changes)
+    return ServerState(queried_at=hour_ago, delay_ns=delay, zone="pool.ntp.org", last_resolved=hour_ago)._replace(
+        **changes
+    )
 
 
 def test_a_new_pool_is_asked_one_of_each_name() -> None:
@@ -320,15 +322,15 @@ def test_names_take_turns(offered: list[list[str]], chosen: tuple[str, ...]) -> 
 
 def test_the_nearest_are_kept_and_one_is_tried() -> None:
     """Three places stay with the closest servers known, the fourth goes to one never asked (P8)."""
-    memories = {"k1": known(30), "k2": known(5), "k3": known(10), "k4": known(20), "k5": known(40)}
-    assert choose_pool_servers(NAMES, memories, NOW) == ("k2", "k3", "k4", "a1")
+    states = {"k1": known(30), "k2": known(5), "k3": known(10), "k4": known(20), "k5": known(40)}
+    assert choose_pool_servers(NAMES, states, NOW) == ("k2", "k3", "k4", "a1")
 
 
 def test_all_four_are_kept_where_there_is_nobody_new() -> None:
     """Without anybody never asked, the four closest are asked again (P8)."""
-    memories = {"k1": known(30), "k2": known(5), "k3": known(10), "k4": known(20), "k5": known(40)}
-    assert choose_pool_servers([["k1", "k2"], ["k5"]], memories, NOW) == ("k2", "k3", "k4", "k1")
-    assert choose_pool_servers([], memories, NOW) == ("k2", "k3", "k4", "k1")
+    states = {"k1": known(30), "k2": known(5), "k3": known(10), "k4": known(20), "k5": known(40)}
+    assert choose_pool_servers([["k1", "k2"], ["k5"]], states, NOW) == ("k2", "k3", "k4", "k1")
+    assert choose_pool_servers([], states, NOW) == ("k2", "k3", "k4", "k1")
 
 
 def test_equally_near_servers_are_kept_in_a_fixed_order() -> None:
@@ -341,19 +343,19 @@ def test_equally_near_servers_are_kept_in_a_fixed_order() -> None:
     ("changes", "kept"),
     [
         ({}, True),
-        ({"misses": 2, "asked": at(20 * 86_400 - 7200)}, True),
-        ({"misses": 3, "asked": at(20 * 86_400 - 8192)}, False),
-        ({"misses": 1}, True),  # asked an hour ago, and twice half an hour is over
-        ({"misses": 2}, False),
+        ({"consecutive_timeouts": 2, "queried_at": at(20 * 86_400 - 7200)}, True),
+        ({"consecutive_timeouts": 3, "queried_at": at(20 * 86_400 - 8192)}, False),
+        ({"consecutive_timeouts": 1}, True),  # asked an hour ago, and twice half an hour is over
+        ({"consecutive_timeouts": 2}, False),
         ({"delay_ns": None}, False),
-        ({"named": None}, False),
-        ({"named": at(6 * 86_400)}, True),
-        ({"named": at(6 * 86_400 - 1)}, False),
-        ({"asked": at(20 * 86_400 - 1800)}, True),
-        ({"asked": at(20 * 86_400 - 1799)}, False),
-        ({"kiss": "DENY", "kissed": at(20 * 86_400 - 3600)}, False),
-        ({"rates": 1, "kiss": "RATE", "kissed": at(20 * 86_400 - 3600)}, True),
-        ({"rates": 2, "kiss": "RATE", "kissed": at(20 * 86_400 - 3600)}, False),
+        ({"last_resolved": None}, False),
+        ({"last_resolved": at(6 * 86_400)}, True),
+        ({"last_resolved": at(6 * 86_400 - 1)}, False),
+        ({"queried_at": at(20 * 86_400 - 1800)}, True),
+        ({"queried_at": at(20 * 86_400 - 1799)}, False),
+        ({"kod": "DENY", "kod_at": at(20 * 86_400 - 3600)}, False),
+        ({"rate_kods": 1, "kod": "RATE", "kod_at": at(20 * 86_400 - 3600)}, True),
+        ({"rate_kods": 2, "kod": "RATE", "kod_at": at(20 * 86_400 - 3600)}, False),
     ],
 )
 def test_who_is_kept(changes: dict[str, Any], kept: bool) -> None:
@@ -364,23 +366,23 @@ def test_who_is_kept(changes: dict[str, Any], kept: bool) -> None:
 
 def test_who_was_asked_before_is_asked_after_the_new() -> None:
     """An address that was asked and is not kept fills a place only where nobody new is left."""
-    gone = known(misses=3, asked=at(10 * 86_400))
-    memories = {"a1": gone, "b1": gone}
-    assert choose_pool_servers([["a1"], ["b1", "b2"], ["c1"]], memories, NOW) == ("c1", "b2", "a1", "b1")
+    gone = known(consecutive_timeouts=3, queried_at=at(10 * 86_400))
+    states = {"a1": gone, "b1": gone}
+    assert choose_pool_servers([["a1"], ["b1", "b2"], ["c1"]], states, NOW) == ("c1", "b2", "a1", "b1")
 
 
 def test_fewer_places() -> None:
     """Where several pools share the four places each keeps to its own number (P4)."""
-    memories = {"k1": known(30), "k2": known(5)}
-    assert choose_pool_servers(NAMES, memories, NOW, count=2) == ("k2", "a1")
-    assert choose_pool_servers([], memories, NOW, count=1) == ("k2",)
-    assert choose_pool_servers(NAMES, memories, NOW, count=1) == ("k2",)  # a place of one's own is not for trying
+    states = {"k1": known(30), "k2": known(5)}
+    assert choose_pool_servers(NAMES, states, NOW, count=2) == ("k2", "a1")
+    assert choose_pool_servers([], states, NOW, count=1) == ("k2",)
+    assert choose_pool_servers(NAMES, states, NOW, count=1) == ("k2",)  # a place of one's own is not for trying
 
 
 @pytest.mark.parametrize("interval", [0.0, 15.0, POOL_S])
 def test_who_must_be_left_alone_is_passed_over(interval: float) -> None:
     """Nobody who denied us is asked, new place or old, whatever the interval (K3)."""
-    denied = known(1, kiss="DENY", kissed=at(20 * 86_400 - 10))
+    denied = known(1, kod="DENY", kod_at=at(20 * 86_400 - 10))
     chosen = choose_pool_servers([["a1", "a2"], ["b1"]], {"a1": denied, "k": denied}, NOW, interval_s=interval)
     assert chosen == ("b1", "a2")
 
@@ -388,16 +390,16 @@ def test_who_must_be_left_alone_is_passed_over(interval: float) -> None:
 ADDRESSES = st.sampled_from([f"192.0.2.{number}" for number in range(14)])
 MOMENTS = st.floats(0, 20 * 86_400).map(at)
 MEMORIES = st.builds(
-    Memory,
-    asked=st.none() | MOMENTS,
-    misses=st.integers(0, 4),
-    rates=st.integers(0, 3),
-    kiss=st.sampled_from([None, "RATE", "DENY", "RSTR"]),
-    kissed=st.none() | MOMENTS,
+    ServerState,
+    queried_at=st.none() | MOMENTS,
+    consecutive_timeouts=st.integers(0, 4),
+    rate_kods=st.integers(0, 3),
+    kod=st.sampled_from([None, "RATE", "DENY", "RSTR"]),
+    kod_at=st.none() | MOMENTS,
     delay_ns=st.none() | st.integers(0, S),
     zone=st.just("pool.ntp.org"),
     slot=st.none() | st.integers(0, 5),
-    named=st.none() | MOMENTS,
+    last_resolved=st.none() | MOMENTS,
 )
 OFFERS = st.lists(st.lists(ADDRESSES, max_size=5, unique=True), max_size=4)
 
@@ -407,24 +409,24 @@ OFFERS = st.lists(st.lists(ADDRESSES, max_size=5, unique=True), max_size=4)
 )
 @settings(max_examples=400, deadline=None)
 def test_choices_keep_every_rule(
-    offered: list[list[str]], memories: dict[str, Memory], count: int, interval: float
+    offered: list[list[str]], states: dict[str, ServerState], count: int, interval: float
 ) -> None:
     """Whatever is offered and known: at most four, each once, none to be left alone, no place left empty (P4)."""
-    chosen = choose_pool_servers(offered, memories, NOW, interval_s=interval, count=count)
+    chosen = choose_pool_servers(offered, states, NOW, interval_s=interval, count=count)
     everyone = {address for group in offered for address in group}
     assert len(chosen) <= count
     assert len(set(chosen)) == len(chosen)
-    assert set(chosen) <= everyone | set(memories)
+    assert set(chosen) <= everyone | set(states)
     for address in chosen:
-        memory = memories.get(address, Memory())
+        memory = states.get(address, ServerState())
         assert wait(memory, NOW, interval) == 0
-        if memory.kissed is not None and memory.kiss in ("DENY", "RSTR"):
-            assert NOW.since_s(memory.kissed) >= 86_400
-    askable = {address for address in everyone if wait(memories.get(address, Memory()), NOW, interval) == 0}
+        if memory.kod_at is not None and memory.kod in ("DENY", "RSTR"):
+            assert NOW.since_s(memory.kod_at) >= 86_400
+    askable = {address for address in everyone if wait(states.get(address, ServerState()), NOW, interval) == 0}
     assert len(chosen) >= min(count, len(askable))
-    untried = {address for address in askable if memories.get(address, Memory()).asked is None}
+    untried = {address for address in askable if states.get(address, ServerState()).queried_at is None}
     kept = [address for address in chosen if address not in everyone]
-    if untried - {address for address, memory in memories.items() if memory.delay_ns is not None}:
+    if untried - {address for address, memory in states.items() if memory.delay_ns is not None}:
         assert len(kept) <= max(1, count - 1)  # one place is for somebody new, where there are two
 
 
@@ -440,16 +442,16 @@ def test_every_name_is_represented(sizes: list[int]) -> None:
 def test_measured_delay_decides_in_the_end() -> None:
     """Round after round with one place to try, the four closest of sixteen servers are found, and asked (P8)."""
     delays = {address: (7 * number) % 16 + 1 for number, address in enumerate(chain.from_iterable(NAMES))}
-    memories: dict[str, Memory] = {}
+    states: dict[str, ServerState] = {}
     best = sorted(delays, key=lambda address: delays[address])[:4]
     for round_ in range(16):
         now = at(1800.0 * (round_ + 1))
-        chosen = choose_pool_servers(NAMES, memories, now)
+        chosen = choose_pool_servers(NAMES, states, now)
         assert len(chosen) == 4
         for address in chosen:
-            memory = memories.get(address, Memory())
-            memories[address] = after_answer(memory, now, delays[address] * MS)._replace(named=now)
-    assert set(choose_pool_servers(NAMES, memories, at(1800.0 * 18))) == set(best)
+            memory = states.get(address, ServerState())
+            states[address] = on_reply(memory, now, delays[address] * MS)._replace(last_resolved=now)
+    assert set(choose_pool_servers(NAMES, states, at(1800.0 * 18))) == set(best)
 
 
 # --- slots --------------------------------------------------------------------------------------------------------
@@ -469,21 +471,21 @@ def test_measured_delay_decides_in_the_end() -> None:
 )
 def test_slots_of_known_rounds(addresses: list[str], slots: dict[str, int | None], expected: dict[str, int]) -> None:
     """Who had a place keeps it; the others get the lowest that are free; of two with the same the first keeps it."""
-    assert assign_slots(addresses, {address: Memory(slot=slot) for address, slot in slots.items()}) == expected
+    assert assign_slots(addresses, {address: ServerState(slot=slot) for address, slot in slots.items()}) == expected
 
 
 @given(st.lists(ADDRESSES, max_size=4, unique=True), st.dictionaries(ADDRESSES, MEMORIES, max_size=8))
 @settings(max_examples=200, deadline=None)
-def test_slots_are_unique_and_stay(addresses: list[str], memories: dict[str, Memory]) -> None:
+def test_slots_are_unique_and_stay(addresses: list[str], states: dict[str, ServerState]) -> None:
     """Each address has one place from 0 to 3 and no two the same; a second round changes nothing."""
-    slots = assign_slots(addresses, memories)
+    slots = assign_slots(addresses, states)
     assert list(slots) == addresses
     assert len(set(slots.values())) == len(addresses)
     assert set(slots.values()) <= {0, 1, 2, 3}
-    had = [memories[address].slot for address in addresses if address in memories]
+    had = [states[address].slot for address in addresses if address in states]
     for address in addresses:
-        slot = memories.get(address, Memory()).slot
+        slot = states.get(address, ServerState()).slot
         if slot is not None and slot < 4 and had.count(slot) == 1:
             assert slots[address] == slot
-    again = {address: memories.get(address, Memory())._replace(slot=slot) for address, slot in slots.items()}
+    again = {address: states.get(address, ServerState())._replace(slot=slot) for address, slot in slots.items()}
     assert assign_slots(addresses[::-1], again) == slots

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.checks.host import Case
+from ntpaudit.core.checks.host import AuditContext
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.observation import (
@@ -23,7 +23,7 @@ from ntpaudit.core.observation import (
 )
 from ntpaudit.core.policy import PROFILES, Profile, Severity
 from ntpaudit.core.record import Health, Kind, Labels, Record, conclude, reference_id_text, write_record
-from ntpaudit.core.selection import Votes, select
+from ntpaudit.core.selection import SourceCounts, select
 from tests.core.worlds import (
     CHRONYD,
     DAY,
@@ -60,7 +60,7 @@ SHAPE: dict[str, Any] = {
     "verdict": None,
     "profile": {"name", "warning_s", "critical_s", "judged_on"},
     "offset": {"estimate_s", "earliest_s", "latest_s", "bound_s", "direction", "max_drift_ppm"},
-    "agreement": {"sources", "usable", "agreeing", "tolerated_liars", "asked", "guaranteed"},
+    "agreement": {"sources", "usable", "agreeing", "max_falsetickers", "asked", "guaranteed"},
     "drift": None,
     "sources": None,
     "kernel": None,
@@ -83,7 +83,7 @@ LATER_KEYS = {"kind", "age_s", "confirmed", "agent", "daemons_hidden", "database
 """Those that records of an earlier version have not."""
 
 FINDING_SHAPE = {"id", "severity", "level", "message", "remedy", "controls"}
-STATUSES = {"agreeing", "falseticker", "distant", "rejected", "unreachable", "backed-off"}
+STATUSES = {"agreeing", "falseticker", "distant", "rejected", "unreachable", "skipped"}
 
 
 def strictly(value: Any) -> str:
@@ -134,7 +134,7 @@ def test_the_record_is_what_the_contract_says() -> None:
             "sources": 5,
             "usable": 4,
             "agreeing": 4,
-            "tolerated_liars": 1,
+            "max_falsetickers": 1,
             "asked": 5,
             "guaranteed": True,
         },
@@ -225,7 +225,7 @@ def test_what_an_agent_adds() -> None:
     breach = Breach(1000.0, 2000.0, None, 500.0, True, False)
     drift = Drift(-0.5, 3.0, 0.25, 17, breach, 4800.0)
     health = Health(2, 30, 12.5, 4, "Connection refused", 1, "the disk is full")
-    seen = case()._replace(votes=Votes(5, 4, 3, 1, asked=4))
+    seen = case()._replace(counts=SourceCounts(5, 4, 3, 1, asked=4))
     record = write_record(
         seen, LABELS, (), Severity.OK, kind="local", age_s=60.5, drift=drift, health=health, confirmed=False
     )
@@ -235,7 +235,7 @@ def test_what_an_agent_adds() -> None:
         "sources": 5,
         "usable": 4,
         "agreeing": 3,
-        "tolerated_liars": 1,
+        "max_falsetickers": 1,
         "asked": 4,
         "guaranteed": True,
     }
@@ -304,7 +304,7 @@ def test_a_kernel_that_is_not_synchronised() -> None:
 UNMEASURED = [
     pytest.param((), id="nobody asked"),
     pytest.param((failed(1),), id="nobody answered"),
-    pytest.param((failed(1, "backed-off", "interval"),), id="nobody to be asked"),
+    pytest.param((failed(1, "skipped", "interval"),), id="nobody to be asked"),
     pytest.param((failed(1, "rejected", "kod:DENY"),), id="denied"),
     pytest.param((answered(1, measurement(0, 2 * S)),), id="only distant"),
     pytest.param((answered(1), answered(2, measurement(S))), id="no majority"),
@@ -321,7 +321,7 @@ def test_not_having_measured_is_never_ok(sources: tuple[SourceObservation, ...],
     assert (data["verdict"], data["severity"]) == ("unmeasured", "unknown")
     assert (data["time"]["utc"], data["offset"]) == (None, None)
     assert data["time"]["host"] == "2026-10-21T12:00:00.000000000Z"
-    assert data["agreement"]["agreeing"] == data["agreement"]["tolerated_liars"] == 0
+    assert data["agreement"]["agreeing"] == data["agreement"]["max_falsetickers"] == 0
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ def test_the_worst_counts(
 @pytest.mark.parametrize(
     ("sources", "votes"),
     [
-        ((*FOUR, failed(5), failed(6, "backed-off", "interval")), (6, 4, 4, 1)),
+        ((*FOUR, failed(5), failed(6, "skipped", "interval")), (6, 4, 4, 1)),
         ((*FOUR[:3], answered(4, measurement(S))), (4, 4, 3, 1)),
         ((*FOUR, answered(5, measurement(0, 3 * S))), (5, 4, 4, 1)),
         ((answered(1), answered(2, measurement(S))), (2, 2, 0, 0)),
@@ -381,14 +381,14 @@ def test_the_worst_counts(
 def test_votes_are_counted(sources: tuple[SourceObservation, ...], votes: tuple[int, int, int, int]) -> None:
     """Configured, able to vote, agreeing, and how many may lie."""
     agreement = conclude(observation(*sources), DEFAULT, LABELS).agreement
-    assert (agreement.sources, agreement.usable, agreement.agreeing, agreement.tolerated_liars) == votes
+    assert (agreement.sources, agreement.usable, agreement.agreeing, agreement.max_falsetickers) == votes
 
 
 def test_a_record_from_before_says_how_many_were_asked() -> None:
     """A record that an earlier version wrote has neither `asked` nor `guaranteed`: every source was asked."""
     data = conclude(observation(*FOUR), DEFAULT, LABELS).to_dict()
     del data["agreement"]["asked"], data["agreement"]["guaranteed"]
-    assert Record.from_dict(data).agreement == Votes(4, 4, 4, 1, asked=4, guaranteed=True)
+    assert Record.from_dict(data).agreement == SourceCounts(4, 4, 4, 1, asked=4, guaranteed=True)
 
 
 @pytest.mark.parametrize("offset", [0, 200 * MS, 2 * S, 3600 * S])
@@ -521,7 +521,7 @@ def observations(draw: st.DrawFn) -> Observation:
             reason = draw(st.sampled_from(["kod:DENY", "timeout", "bogus", "interval"]))
             outcome = draw(
                 st.sampled_from(
-                    [Failure("rejected", reason), Failure("unreachable", reason), Failure("backed-off", reason)]
+                    [Failure("rejected", reason), Failure("unreachable", reason), Failure("skipped", reason)]
                 )
             )
         discarded = draw(st.dictionaries(st.sampled_from(["bogus", "duplicate"]), st.integers(1, 99)))
@@ -585,7 +585,7 @@ def test_every_agent_s_record_comes_back_from_json(
     confirmed: bool,
 ) -> None:
     """What an agent adds to a record is JSON and comes back as it was, with the keys of the contract and no others."""
-    of = Case(seen, select(seen.sources, seen.taken), PROFILES[profile])
+    of = AuditContext(seen, select(seen.sources, seen.taken), PROFILES[profile])
     record = write_record(
         of, LABELS, (), Severity.OK, kind=kind, age_s=age_s, drift=drift, health=health, confirmed=confirmed
     )
@@ -646,6 +646,6 @@ def test_every_record_keeps_the_contract(seen: Observation, profile: str, labels
         assert offset["direction"] == ("behind" if offset["estimate_s"] > 0 else "ahead")
         assert all(isfinite(offset[key]) for key in ("estimate_s", "earliest_s", "latest_s", "bound_s"))
         assert 2 * agreement["agreeing"] > agreement["usable"]
-        assert agreement["tolerated_liars"] < agreement["usable"]
-        assert 2 * agreement["tolerated_liars"] < agreement["asked"] <= agreement["sources"]
+        assert agreement["max_falsetickers"] < agreement["usable"]
+        assert 2 * agreement["max_falsetickers"] < agreement["asked"] <= agreement["sources"]
         assert agreement["guaranteed"] or data["verdict"] == "unproven"

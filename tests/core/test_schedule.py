@@ -15,12 +15,12 @@ from ntpaudit.core.schedule import (
     FIRST_WITHIN_S,
     Intervals,
     Schedule,
+    advance_to,
     after_local,
     after_network,
-    begin,
+    after_suspend,
+    first_schedule,
     missed,
-    resumed,
-    sooner,
 )
 from tests.core.worlds import DAY, HOUR, S
 
@@ -35,23 +35,23 @@ NOW = st.integers(0, 10**17)
 @given(NOW, INTERVALS, st.booleans(), st.booleans(), st.booleans(), CHANCES)
 @settings(max_examples=200, deadline=None)
 def test_the_first_audit_comes_soon_and_at_random(
-    now_ns: int, intervals: Intervals, servers: bool, pools: bool, knows: bool, chance: float
+    now_ns: int, intervals: Intervals, servers: bool, pools: bool, knows: bool, rand: float
 ) -> None:
     """Servers and pools are asked within ten seconds by chance, the host is told of at once if it can be."""
-    first = begin(now_ns, intervals, has_servers=servers, has_pools=pools, knows=knows, chance=chance)
+    first = first_schedule(now_ns, intervals, has_servers=servers, has_pools=pools, has_estimate=knows, rand=rand)
     for due_ns, is_there in ((first.network_ns, servers), (first.pool_ns, pools)):
         assert (due_ns is not None) == is_there
-        assert due_ns is None or due_ns == now_ns + round(chance * FIRST_WITHIN_S * S)
+        assert due_ns is None or due_ns == now_ns + round(rand * FIRST_WITHIN_S * S)
     assert first.local_ns == (now_ns if knows else now_ns + round(intervals.local_s * S))
     assert first.next_ns == min(due_ns for due_ns in first if due_ns is not None)
 
 
 @given(NOW, INTERVALS, CHANCES)
 @settings(max_examples=200, deadline=None)
-def test_jitter_is_bounded(now_ns: int, intervals: Intervals, chance: float) -> None:
+def test_jitter_is_bounded(now_ns: int, intervals: Intervals, rand: float) -> None:
     """The next audit comes an interval later, give or take a twentieth, or a tenth at the least distance."""
-    due = after_network(Schedule(now_ns, now_ns, now_ns), now_ns, intervals, chance)
-    due = after_local(due, now_ns, intervals, chance)
+    due = after_network(Schedule(now_ns, now_ns, now_ns), now_ns, intervals, rand)
+    due = after_local(due, now_ns, intervals, rand)
     assert due.network_ns is not None
     assert due.pool_ns is not None
     for due_ns, interval_s in zip((due.network_ns, due.pool_ns, due.local_ns), intervals, strict=True):
@@ -62,9 +62,9 @@ def test_jitter_is_bounded(now_ns: int, intervals: Intervals, chance: float) -> 
 
 @given(NOW, INTERVALS, CHANCES)
 @settings(max_examples=300, deadline=None)
-def test_jitter_goes_not_below_what_servers_allow(now_ns: int, intervals: Intervals, chance: float) -> None:
+def test_jitter_goes_not_below_what_servers_allow(now_ns: int, intervals: Intervals, rand: float) -> None:
     """No pool is due again within 30 minutes (P2) and no server within 15 s, however short the interval may be set."""
-    due = after_network(Schedule(now_ns, now_ns, now_ns), now_ns, intervals, chance)
+    due = after_network(Schedule(now_ns, now_ns, now_ns), now_ns, intervals, rand)
     assert due.network_ns is not None
     assert due.pool_ns is not None
     assert due.network_ns - now_ns > SERVER_INTERVAL_S * S
@@ -73,13 +73,13 @@ def test_jitter_goes_not_below_what_servers_allow(now_ns: int, intervals: Interv
 
 def test_loopback_may_be_asked_as_often_as_wanted() -> None:
     """An interval below the least is jittered like any other: it is loopback's alone."""
-    due = [after_network(Schedule(0, None, 0), 0, USUAL._replace(network_s=1.0), chance) for chance in (0.0, 1.0)]
+    due = [after_network(Schedule(0, None, 0), 0, USUAL._replace(network_s=1.0), rand) for rand in (0.0, 1.0)]
     assert [one.network_ns for one in due] == [950_000_000, 1_050_000_000]
 
 
 def test_intervals_differ_by_chance() -> None:
     """Every chance leads to another moment, so that hosts that began together do not stay together (P3)."""
-    due = {after_network(Schedule(0, 0, 0), 0, USUAL, chance / 100) for chance in range(100)}
+    due = {after_network(Schedule(0, 0, 0), 0, USUAL, rand / 100) for rand in range(100)}
     assert len({one.network_ns for one in due}) == len({one.pool_ns for one in due}) == 100
 
 
@@ -95,10 +95,12 @@ def test_pools_rest_while_servers_are_asked() -> None:
 @pytest.mark.parametrize("kind", ["servers", "pools"])
 def test_nobody_to_ask_is_never_due(kind: str) -> None:
     """Where there are no servers, or no pools, nothing of what happens makes them due."""
-    due = begin(0, USUAL, has_servers=kind == "pools", has_pools=kind == "servers", knows=False, chance=0.5)
+    due = first_schedule(
+        0, USUAL, has_servers=kind == "pools", has_pools=kind == "servers", has_estimate=False, rand=0.5
+    )
     for now_ns in range(0, 2 * HOUR, 600 * S):
         due = after_local(after_network(due, now_ns, USUAL, 0.3), now_ns, USUAL, 0.3)
-        due = resumed(sooner(due, now_ns, now_ns, wait_s=0.0, least_s=0.0), now_ns + 1)
+        due = after_suspend(advance_to(due, now_ns, now_ns, wait_s=0.0, least_s=0.0), now_ns + 1)
         assert (due.network_ns if kind == "servers" else due.pool_ns) is None or kind != "servers"
         assert (due.pool_ns is None) == (kind == "pools")
 
@@ -113,7 +115,7 @@ def test_sooner_is_never_later_and_never_too_soon(
 ) -> None:
     """Hurry brings the servers forward only, never below the least distance, and never the pools."""
     before = Schedule(network_ns, pool_ns, 0)
-    after = sooner(before, asked_ns, now_ns, wait_s=wait_s, least_s=least_s)
+    after = advance_to(before, asked_ns, now_ns, wait_s=wait_s, least_s=least_s)
     assert (after.pool_ns, after.local_ns) == (pool_ns, 0)
     assert (after.network_ns is None) == (network_ns is None)
     if network_ns is not None and after.network_ns is not None:
@@ -128,25 +130,25 @@ def test_sooner_is_never_later_and_never_too_soon(
 def test_no_life_asks_more_than_manners_allow(life: list[tuple[str, float]]) -> None:
     """However often an agent is told to hurry, wants to confirm or wakes, the least distances are kept."""
     shortest = Intervals(float(SERVER_INTERVAL_S), float(POOL_INTERVAL_S), 1.0)
-    due = begin(0, shortest, has_servers=True, has_pools=True, knows=False, chance=0.5)
+    due = first_schedule(0, shortest, has_servers=True, has_pools=True, has_estimate=False, rand=0.5)
     now_ns = 0
     servers: list[int] = []
     pools: list[int] = []
-    for what, chance in life * 10:
+    for what, rand in life * 10:
         if what == "turn":
             now_ns = max(now_ns, due.next_ns)
         elif what == "sleep":
-            now_ns += round(chance * HOUR)
-            due = resumed(due, now_ns)
+            now_ns += round(rand * HOUR)
+            due = after_suspend(due, now_ns)
         if what in ("hurry", "sleep", "confirm") and servers:
             wait_s = CONFIRM_S if what == "confirm" else 0.0
-            due = sooner(due, servers[-1], now_ns, wait_s=wait_s, least_s=SERVER_INTERVAL_S)
+            due = advance_to(due, servers[-1], now_ns, wait_s=wait_s, least_s=SERVER_INTERVAL_S)
         if min(due[:2]) <= now_ns:  # type: ignore[type-var, operator]
             pools += [now_ns] * (due.pool_ns is not None and due.pool_ns <= now_ns)
             servers += [now_ns] * (due.network_ns is not None and due.network_ns <= now_ns)
-            due = after_network(due, now_ns, shortest, chance)
+            due = after_network(due, now_ns, shortest, rand)
         if due.local_ns <= now_ns:
-            due = after_local(due, now_ns, shortest, chance)
+            due = after_local(due, now_ns, shortest, rand)
     assert all(after - before >= SERVER_INTERVAL_S * S for before, after in pairwise(servers))
     assert all(after - before >= POOL_INTERVAL_S * S for before, after in pairwise(pools))
 
@@ -166,10 +168,10 @@ def test_nobody_to_ask_misses_nothing() -> None:
 
 def test_what_was_due_while_the_host_slept_was_not_missed() -> None:
     """After a suspend all that was due in it is due at once and counts as missed nowhere; the rest stays."""
-    after = resumed(Schedule(10 * S, 7200 * S, 60 * S), 3600 * S)
+    after = after_suspend(Schedule(10 * S, 7200 * S, 60 * S), 3600 * S)
     assert after == Schedule(3600 * S, 7200 * S, 60 * S)
     assert missed(after, 3600 * S, USUAL) == 0
-    assert resumed(Schedule(None, None, 5), 10) == Schedule(None, None, 5)
+    assert after_suspend(Schedule(None, None, 5), 10) == Schedule(None, None, 5)
 
 
 def test_nothing_but_uptime_moves_a_schedule() -> None:

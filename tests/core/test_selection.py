@@ -17,11 +17,11 @@ from ntpaudit.core.selection import (
     Agreement,
     Candidate,
     agree,
-    count_votes,
-    expected_liars,
+    count_sources,
     independent_groups,
+    max_falsetickers,
     select,
-    shared_fates,
+    shared_failure_domains,
 )
 from tests.core.worlds import (
     DAY,
@@ -76,12 +76,12 @@ SMALL = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6)).map(lambda p: 
 
 def by_hand(ends: Sequence[tuple[int, int]], tolerated: int) -> tuple[int, int, int] | None:
     """Return earliest, latest and liars by S2, looking at every point; None without a majority."""
-    for liars in range(tolerated, len(ends)):
-        if 2 * liars >= len(ends):
+    for falsetickers in range(tolerated, len(ends)):
+        if 2 * falsetickers >= len(ends):
             break
-        covered = [x for x in range(20) if sum(low <= x <= high for low, high in ends) >= len(ends) - liars]
+        covered = [x for x in range(20) if sum(low <= x <= high for low, high in ends) >= len(ends) - falsetickers]
         if covered:
-            return min(covered), max(covered), liars
+            return min(covered), max(covered), falsetickers
     return None
 
 
@@ -91,10 +91,10 @@ def test_interval_agrees_with_every_point(ends: list[tuple[int, int]]) -> None:
     """The ends are the least and the greatest point that m - f intervals cover, f as small as can be (S2)."""
     tolerated = max(0, (len(ends) - 1) // 3)
     agreement = agree(independent(*ends))
-    found = agreement and (*agreement.interval, agreement.tolerated_liars)
+    found = agreement and (*agreement.interval, agreement.max_falsetickers)
     assert found == by_hand(ends, tolerated)
     if agreement is not None:
-        assert agreement.contradicted == (agreement.tolerated_liars > tolerated)
+        assert agreement.exceeded_assumption == (agreement.max_falsetickers > tolerated)
 
 
 @given(SMALL.filter(bool))
@@ -111,7 +111,7 @@ def test_labels_agree_with_every_point(ends: list[tuple[int, int]]) -> None:
 def test_nobody_says_nothing() -> None:
     """Without candidates there is no majority and nothing to tolerate."""
     assert agree([]) is None
-    assert expected_liars([]) == 0
+    assert max_falsetickers([]) == 0
 
 
 def test_one_source_is_taken_at_its_word() -> None:
@@ -122,7 +122,11 @@ def test_one_source_is_taken_at_its_word() -> None:
 def test_two_that_agree_narrow_each_other() -> None:
     """With two sources no liar is tolerated and the answer is what both say (S2)."""
     agreement = agreed(independent((0, 10), (8, 20)))
-    assert (agreement.interval, agreement.tolerated_liars, agreement.contradicted) == (Interval(8, 10), 0, False)
+    assert (agreement.interval, agreement.max_falsetickers, agreement.exceeded_assumption) == (
+        Interval(8, 10),
+        0,
+        False,
+    )
 
 
 def test_two_that_disagree_are_no_majority() -> None:
@@ -141,19 +145,23 @@ def test_one_liar_of_three_is_outvoted(liar: tuple[int, int]) -> None:
     agreement = agreed(independent((0, 10), liar, (4, 9)))
     assert agreement.interval == Interval(4, 9)
     assert agreement.statuses == ("agreeing", "falseticker", "agreeing")
-    assert (agreement.tolerated_liars, agreement.contradicted) == (1, True)
+    assert (agreement.max_falsetickers, agreement.exceeded_assumption) == (1, True)
 
 
 def test_three_who_agree_tolerate_nobody() -> None:
     """Three sources are too few to tolerate a liar that hides among them: the answer is what all say (S2)."""
     agreement = agreed(independent((0, 10), (4, 12), (-5, 9)))
-    assert (agreement.interval, agreement.tolerated_liars, agreement.contradicted) == (Interval(4, 9), 0, False)
+    assert (agreement.interval, agreement.max_falsetickers, agreement.exceeded_assumption) == (Interval(4, 9), 0, False)
 
 
 def test_four_tolerate_one() -> None:
     """With four, any three may be right, so the answer is the hull of what three say (S2, RFC 8633 §3.2)."""
     agreement = agreed(independent((0, 10), (1, 11), (2, 12), (3, 9)))
-    assert (agreement.interval, agreement.tolerated_liars, agreement.contradicted) == (Interval(2, 10), 1, False)
+    assert (agreement.interval, agreement.max_falsetickers, agreement.exceeded_assumption) == (
+        Interval(2, 10),
+        1,
+        False,
+    )
 
 
 def test_the_hull_spans_a_gap() -> None:
@@ -176,27 +184,29 @@ def lost(count: int) -> list[frozenset[str]]:
     return [frozenset({f"lost {number}"}) for number in range(count)]
 
 
-def possible_truths(ends: Sequence[tuple[int, int]], liars: int) -> list[int]:
+def possible_truths(ends: Sequence[tuple[int, int]], falsetickers: int) -> list[int]:
     """Return every point that may be the truth if at most so many lie: some choice of the others all cover it."""
-    honest = [others for size in range(len(ends) - liars, len(ends) + 1) for others in combinations(ends, size)]
+    honest = [others for size in range(len(ends) - falsetickers, len(ends) + 1) for others in combinations(ends, size)]
     return [x for x in range(20) if any(all(low <= x <= high for low, high in others) for others in honest)]
 
 
 def test_a_lost_reply_does_not_disarm_the_vote() -> None:
     """R1's smallest case: of four asked one reply is lost and one server lies; f is still 1, and the truth inside."""
-    honest, liar = [(-5 * MS, 15 * MS), (-12 * MS, 6 * MS)], (4 * MS, 5 * MS)
-    agreement = agree(independent(*honest, liar), lost(1))
+    honest, falseticker = [(-5 * MS, 15 * MS), (-12 * MS, 6 * MS)], (4 * MS, 5 * MS)
+    agreement = agree(independent(*honest, falseticker), lost(1))
     assert agreement is not None
     assert agreement.interval == Interval(-5 * MS, 6 * MS)
-    assert (agreement.tolerated_liars, agreement.contradicted, agreement.is_guaranteed) == (1, False, True)
-    assert not agreed(independent(*honest, liar)).interval.covers(0)  # three asked: no liar among them is allowed for
+    assert (agreement.max_falsetickers, agreement.exceeded_assumption, agreement.is_guaranteed) == (1, False, True)
+    assert not agreed(independent(*honest, falseticker)).interval.covers(
+        0
+    )  # three asked: no liar among them is allowed for
 
 
 def test_two_of_four_are_the_hull_of_both() -> None:
     """Where two of four asked gave a usable reply either may lie, so the interval is what either says (R1)."""
     agreement = agree(independent((-9, 9), (8, 12)), lost(2))
     assert agreement is not None
-    assert (agreement.interval, agreement.tolerated_liars, agreement.is_guaranteed) == (Interval(-9, 12), 1, True)
+    assert (agreement.interval, agreement.max_falsetickers, agreement.is_guaranteed) == (Interval(-9, 12), 1, True)
 
 
 @pytest.mark.parametrize(("usable", "asked"), [(1, 4), (1, 6), (1, 7), (2, 7), (3, 10)])
@@ -206,7 +216,7 @@ def test_where_all_may_lie_nothing_is_guaranteed(usable: int, asked: int) -> Non
     agreement = agree(independent(*ends), lost(asked - usable))
     assert agreement is not None
     assert agreement.interval == Interval(min(low for low, _ in ends), max(high for _, high in ends))
-    assert (agreement.tolerated_liars, agreement.is_guaranteed, agreement.contradicted) == (0, False, False)
+    assert (agreement.max_falsetickers, agreement.is_guaranteed, agreement.exceeded_assumption) == (0, False, False)
 
 
 @given(SMALL, st.integers(0, 6))
@@ -223,28 +233,28 @@ def test_the_interval_is_every_point_that_may_be_the_truth(ends: list[tuple[int,
         assert not possible_truths(ends, max(expected, (usable - 1) // 2))
         return
     assert agreement.is_guaranteed == (expected < usable)
-    truths = possible_truths(ends, agreement.tolerated_liars if agreement.is_guaranteed else usable - 1)
+    truths = possible_truths(ends, agreement.max_falsetickers if agreement.is_guaranteed else usable - 1)
     assert agreement.interval == Interval(min(truths), max(truths))
-    if agreement.contradicted:
-        assert agreement.tolerated_liars > expected
-        assert not possible_truths(ends, agreement.tolerated_liars - 1)
+    if agreement.exceeded_assumption:
+        assert agreement.max_falsetickers > expected
+        assert not possible_truths(ends, agreement.max_falsetickers - 1)
     elif agreement.is_guaranteed:
-        assert agreement.tolerated_liars == expected
+        assert agreement.max_falsetickers == expected
 
 
 @st.composite
 def attacked(draw: st.DrawFn) -> tuple[list[Interval], list[Interval], int]:
     """Draw the intervals of honest servers around a truth of 0, those of liars, and how many replies are lost."""
     asked = draw(st.integers(1, 10))
-    liars = draw(st.integers(0, (asked - 1) // 3))
-    missing = draw(st.integers(0, asked - liars))
+    falsetickers = draw(st.integers(0, (asked - 1) // 3))
+    missing = draw(st.integers(0, asked - falsetickers))
     reach = st.integers(0, 40 * MS)
-    honest = [Interval(-draw(reach), draw(reach)) for _ in range(asked - liars - missing)]
+    honest = [Interval(-draw(reach), draw(reach)) for _ in range(asked - falsetickers - missing)]
     ends = [end for interval in honest for end in interval] or [0]
     lowest_high, highest_low = min(ends, key=abs), max(ends, key=abs)
     where = st.sampled_from([*ends, lowest_high, highest_low, S, -S, *(end + step for end in ends for step in (-1, 1))])
     false = []
-    for _ in range(liars):
+    for _ in range(falsetickers):
         at, width = draw(where), draw(st.sampled_from([0, 1, 2, MS, 50 * MS]))
         false.append(draw(st.sampled_from([Interval(at, at + width), Interval(at - width, at)])))
     return honest, false, missing
@@ -274,8 +284,8 @@ def test_an_attacker_who_drops_one_honest_server_gains_nothing() -> None:
         dropped = random.randrange(3)
         heard = [interval for number, interval in enumerate(honest) if number != dropped]
         high = min(interval.latest_ns for interval in heard)
-        liar = Interval(high - random.randrange(2), high)
-        voters = [candidate(*interval, number) for number, interval in enumerate([*heard, liar])]
+        falseticker = Interval(high - random.randrange(2), high)
+        voters = [candidate(*interval, number) for number, interval in enumerate([*heard, falseticker])]
         agreement = agree(voters, lost(1))
         assert agreement is not None, f"world {seed}"
         assert agreement.is_guaranteed, f"world {seed}"
@@ -290,7 +300,7 @@ def test_a_server_that_shares_a_fate_with_a_lost_one_counts() -> None:
     assert not agreed(heard).interval.covers(0)  # of three groups none may lie, and of four servers one
     agreement = agree(heard, lost(1))  # of four groups one may, and the largest has two members
     assert agreement is not None
-    assert agreement.tolerated_liars == 2
+    assert agreement.max_falsetickers == 2
     assert agreement.interval.covers(0)
 
 
@@ -300,8 +310,8 @@ UNUSABLE: list[SourceObservation] = [
     failed(4, reason="name-unknown"),
     failed(4, "rejected", "unsync"),
     failed(4, "rejected", "kod:RATE"),
-    failed(4, "backed-off", "unanswered"),
-    failed(4, "backed-off", "kod:DENY"),
+    failed(4, "skipped", "unanswered"),
+    failed(4, "skipped", "kod:DENY"),
     answered(4, measurement(0, 2 * S)),
     answered(4, measurement(0), measurement(S)),
 ]
@@ -311,19 +321,19 @@ UNUSABLE: list[SourceObservation] = [
 def test_a_server_that_gave_nothing_usable_counts_as_asked(fourth: SourceObservation) -> None:
     """Distant, rejected, late, unreachable, unresolved, or skipped because it is silent: the server counts (R1)."""
     selection = select((*FOUR[:3], fourth), TAKEN)
-    votes = count_votes(selection)
-    assert (votes.sources, votes.asked, votes.usable, votes.tolerated_liars) == (4, 4, 3, 1)
-    assert votes.guaranteed
-    alone = count_votes(select((FOUR[0], failed(2), failed(3), fourth), TAKEN))
-    assert (alone.asked, alone.usable, alone.tolerated_liars, alone.guaranteed) == (4, 1, 0, False)
+    counts = count_sources(selection)
+    assert (counts.sources, counts.asked, counts.usable, counts.max_falsetickers) == (4, 4, 3, 1)
+    assert counts.guaranteed
+    alone = count_sources(select((FOUR[0], failed(2), failed(3), fourth), TAKEN))
+    assert (alone.asked, alone.usable, alone.max_falsetickers, alone.guaranteed) == (4, 1, 0, False)
 
 
 @pytest.mark.parametrize("reason", ["interval", "pool-limit", "same-server", "nts"])
 def test_a_server_that_we_skip_does_not_count_as_asked(reason: str) -> None:
     """A source that we leave out by our own choice takes no part in the count (R1)."""
-    votes = count_votes(select((*FOUR[:3], failed(4, "backed-off", reason)), TAKEN))
-    assert (votes.sources, votes.asked, votes.usable, votes.tolerated_liars) == (4, 3, 3, 0)
-    assert votes.guaranteed
+    counts = count_sources(select((*FOUR[:3], failed(4, "skipped", reason)), TAKEN))
+    assert (counts.sources, counts.asked, counts.usable, counts.max_falsetickers) == (4, 3, 3, 0)
+    assert counts.guaranteed
 
 
 # --- how many may lie ---------------------------------------------------------------------------------------------
@@ -332,15 +342,15 @@ def test_a_server_that_we_skip_does_not_count_as_asked(reason: str) -> None:
 @pytest.mark.parametrize(("sources", "liars"), list(enumerate((0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4))))
 def test_a_third_less_one_may_lie(sources: int, liars: int) -> None:
     """Of m independent sources floor((m - 1) / 3) may lie (S2)."""
-    assert expected_liars([frozenset({str(number)}) for number in range(sources)]) == liars
+    assert max_falsetickers([frozenset({str(number)}) for number in range(sources)]) == liars
 
 
 def test_a_silent_neighbour_tells_no_lie() -> None:
     """A server that gave nothing usable counts as asked, and adds no liar to the group that it belongs to (R1, S8)."""
     fates = [frozenset({f"net {number}"}) for number in range(4)]
-    assert expected_liars(fates, [frozenset({"net 3"})]) == 1
-    assert expected_liars([*fates, frozenset({"net 3"})]) == 2
-    assert expected_liars(fates, lost(3)) == 2
+    assert max_falsetickers(fates, [frozenset({"net 3"})]) == 1
+    assert max_falsetickers([*fates, frozenset({"net 3"})]) == 2
+    assert max_falsetickers(fates, lost(3)) == 2
 
 
 @pytest.mark.parametrize(
@@ -360,8 +370,8 @@ def test_a_silent_neighbour_tells_no_lie() -> None:
 def test_whole_groups_lie(groups: tuple[int, ...], liars: int) -> None:
     """Of g groups the floor((g - 1) / 3) largest may lie, each whole, and never fewer than of m sources (S2, S8)."""
     fates = [frozenset({f"net {number}"}) for number, size in enumerate(groups) for _ in range(size)]
-    assert expected_liars(fates) == liars
-    assert expected_liars(fates[::-1]) == liars
+    assert max_falsetickers(fates) == liars
+    assert max_falsetickers(fates[::-1]) == liars
 
 
 @pytest.mark.parametrize(
@@ -371,15 +381,15 @@ def test_a_large_network_leaves_room_for_other_liars(groups: tuple[int, ...]) ->
     """Where the largest groups make half or more, any other (g - 1) / 3 that make less are tolerated (S2, S8)."""
     fates = [frozenset({f"net {number}"}) for number, size in enumerate(groups) for _ in range(size)]
     lying = [sum(sizes) for sizes in combinations(groups, (len(groups) - 1) // 3)]
-    needed = max(liars for liars in lying if 2 * liars < len(fates))
-    assert 1 <= needed <= expected_liars(fates) < len(fates) / 2
+    needed = max(falsetickers for falsetickers in lying if 2 * falsetickers < len(fates))
+    assert 1 <= needed <= max_falsetickers(fates) < len(fates) / 2
 
 
 def test_a_lone_liar_is_outvoted_beside_a_large_network() -> None:
     """One liar of six lies, three of the others being neighbours: the truth is inside as if they were not (S2, S8)."""
-    liar, others = (9, 9), [(-10, 10)] * 5
-    apart = [candidate(*ends, net) for net, ends in enumerate((liar, *others))]
-    neighbours = [candidate(*ends, net) for net, ends in zip((1, 2, 3, 4, 4, 4), (liar, *others), strict=True)]
+    falseticker, others = (9, 9), [(-10, 10)] * 5
+    apart = [candidate(*ends, net) for net, ends in enumerate((falseticker, *others))]
+    neighbours = [candidate(*ends, net) for net, ends in zip((1, 2, 3, 4, 4, 4), (falseticker, *others), strict=True)]
     assert agreed(apart).interval.covers(0)
     assert agreed(neighbours).interval.covers(0)
 
@@ -447,17 +457,17 @@ def test_the_truth_is_inside_whoever_lies() -> None:
     for seed in range(WORLDS):
         random = Random(seed)
         count = random.randint(1, 10)
-        liars = random.randint(0, (count - 1) // 3) if random.random() < 0.3 else (count - 1) // 3
+        falsetickers = random.randint(0, (count - 1) // 3) if random.random() < 0.3 else (count - 1) // 3
         truth = random.randrange(-70 * YEAR, 70 * YEAR)
-        honest = honest_intervals(random, count - liars, truth)
-        intervals = honest + lies(random, honest, liars, truth)
+        honest = honest_intervals(random, count - falsetickers, truth)
+        intervals = honest + lies(random, honest, falsetickers, truth)
         random.shuffle(intervals)
         agreement = agree([candidate(*interval, number) for number, interval in enumerate(intervals)])
         assert agreement is not None, f"world {seed}"
         assert agreement.interval.covers(truth), f"world {seed}"
         assert agreement.interval.covers(agreement.estimate_ns), f"world {seed}"
-        assert agreement.tolerated_liars == (count - 1) // 3, f"world {seed}"
-        contradicted += agreement.contradicted
+        assert agreement.max_falsetickers == (count - 1) // 3, f"world {seed}"
+        contradicted += agreement.exceeded_assumption
         excluded_by_marzullo += not deepest_overlap(intervals).covers(truth)
         tightened += agreement.interval.half_width_ns < max(interval.half_width_ns for interval in intervals)
     assert contradicted == 0
@@ -480,13 +490,13 @@ def test_whole_networks_may_lie() -> None:
         random = Random(seed)
         sizes = [random.choice((1, 1, 1, 2, 3)) for _ in range(random.randint(4, 9))]
         lying = set(random.sample(range(len(sizes)), (len(sizes) - 1) // 3))
-        liars = sum(sizes[group] for group in lying)
-        if 2 * liars >= sum(sizes):
+        falsetickers = sum(sizes[group] for group in lying)
+        if 2 * falsetickers >= sum(sizes):
             continue
         checked += 1
         truth = random.randrange(-S, S)
-        honest = honest_intervals(random, sum(sizes) - liars, truth)
-        false = lies(random, honest, liars, truth)
+        honest = honest_intervals(random, sum(sizes) - falsetickers, truth)
+        false = lies(random, honest, falsetickers, truth)
         candidates = [
             candidate(*(false if group in lying else honest).pop(), group)
             for group, size in enumerate(sizes)
@@ -501,23 +511,26 @@ def test_a_liar_gains_nothing_by_claiming_an_upstream() -> None:
     """The upstream a source claims is its own word: to copy another's never narrows the interval (S8)."""
     honest = [candidate(-30, 30, 1), candidate(-25, 40, 2), candidate(-40, 25, 3)]
     for claimed in (9, 1):
-        liar = Candidate(offset_ns=29, interval=Interval(28, 29), fates=frozenset({"net 9", f"upstream {claimed}"}))
+        falseticker = Candidate(
+            offset_ns=29, interval=Interval(28, 29), failure_domains=frozenset({"net 9", f"upstream {claimed}"})
+        )
         claiming = [
-            voter._replace(fates=voter.fates | {f"upstream {number}"}) for number, voter in enumerate(honest, 1)
+            voter._replace(failure_domains=voter.failure_domains | {f"upstream {number}"})
+            for number, voter in enumerate(honest, 1)
         ]
-        assert agreed([*claiming, liar]).interval.covers(0)
+        assert agreed([*claiming, falseticker]).interval.covers(0)
 
 
 def test_servers_behind_nat64_are_told_apart() -> None:
     """An IPv6 address that holds an IPv4 address shares the fate of that one's /24, not of the whole prefix (S8)."""
     addresses = ("64:ff9b::c000:201", "64:ff9b::c633:6401", "::ffff:203.0.113.1", "192.0.2.9")
     fates = [
-        shared_fates(answered(1, name=address, address=address), measurement(said=reply(stratum=1)))
+        shared_failure_domains(answered(1, name=address, address=address), measurement(said=reply(stratum=1)))
         for address in addresses
     ]
     groups = {tuple(sorted(group)) for group in independent_groups(fates)}
     assert groups == {(0, 3), (1,), (2,)}
-    mapped = shared_fates(answered(1, address="203.0.113.7"), measurement(said=reply(stratum=1)))
+    mapped = shared_failure_domains(answered(1, address="203.0.113.7"), measurement(said=reply(stratum=1)))
     assert mapped & fates[2]
 
 
@@ -599,8 +612,8 @@ def test_liars_cannot_move_the_estimate_beyond_the_honest(
 def test_honest_sources_that_liars_disown_still_hold_the_estimate() -> None:
     """Seven asked, two lost, two lie: they agree with two of three honest ones and disown the third (R2)."""
     honest = [candidate(-10, 10, 1, offset=0), candidate(-1, 10, 2, offset=1), candidate(-10, 2, 3, offset=-5)]
-    liars = [candidate(10, 10, number) for number in (4, 5)]
-    agreement = agree([*honest, *liars], lost(2))
+    falsetickers = [candidate(10, 10, number) for number in (4, 5)]
+    agreement = agree([*honest, *falsetickers], lost(2))
     assert agreement is not None
     assert agreement.statuses[2] == "falseticker"
     assert -5 <= agreement.estimate_ns <= 1
@@ -710,7 +723,7 @@ def test_an_ordinary_survey() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "reason"), [("rejected", "bogus"), ("unreachable", "timeout"), ("backed-off", "kod:DENY")]
+    ("status", "reason"), [("rejected", "bogus"), ("unreachable", "timeout"), ("skipped", "kod:DENY")]
 )
 def test_a_failure_keeps_its_status(status: str, reason: str) -> None:
     """What gave no measurement takes no part, and keeps the status and the reason that it came with."""
@@ -734,11 +747,11 @@ def test_no_majority_makes_everybody_a_falseticker() -> None:
 def test_a_falseticker_disagrees() -> None:
     """A liar is told to disagree, and keeps what it said."""
     selection = select((*FOUR[:3], answered(4, measurement(S))), TAKEN)
-    liar = selection.sources[3]
-    assert (liar.status, liar.reason) == ("falseticker", "disagrees")
-    assert liar.candidate is not None
-    assert liar.candidate.offset_ns == S
-    assert liar.best is not None
+    falseticker = selection.sources[3]
+    assert (falseticker.status, falseticker.reason) == ("falseticker", "disagrees")
+    assert falseticker.candidate is not None
+    assert falseticker.candidate.offset_ns == S
+    assert falseticker.best is not None
 
 
 @pytest.mark.parametrize(("half_width", "status"), [(S - 1, "agreeing"), (S, "agreeing"), (S + 1, "distant")])
@@ -834,7 +847,7 @@ def test_samples_before_and_after_a_step_agree() -> None:
 def fates(address: str, port: int = 123, reference_id: bytes = b"GPS\0", stratum: int = 1) -> frozenset[str]:
     """Return the fates of a source, by default one whose upstream is no server."""
     best = measurement(said=reply(reference_id=reference_id, stratum=stratum))
-    return shared_fates(SourceObservation(f"name of {address}", address, port, (best,)), best)
+    return shared_failure_domains(SourceObservation(f"name of {address}", address, port, (best,)), best)
 
 
 @pytest.mark.parametrize(
@@ -915,28 +928,28 @@ def test_both_addresses_of_one_stratum_1_server_share_a_fate(other: SourceObserv
     rest = (answered(3), answered(4), answered(5), answered(6))
     for order in permutations((stratum_1("a", V4), other)):
         selection = select((*order, *rest), TAKEN)
-        fates = [judged.candidate.fates for judged in selection.sources if judged.candidate]
+        fates = [judged.candidate.failure_domains for judged in selection.sources if judged.candidate]
         assert (len(independent_groups(fates)) < len(fates)) == shared
         usable = len(selection.usable)
         assert selection.agreement is not None
-        assert selection.agreement.tolerated_liars == (2 if shared and usable == 6 else 1)
+        assert selection.agreement.max_falsetickers == (2 if shared and usable == 6 else 1)
 
 
 def test_one_server_with_two_addresses_that_lies_is_one_liar() -> None:
     """A stratum 1 server that lies is outvoted by four, also where it is configured by both of its addresses (R10)."""
     said = reply(reference_id=b"GPS\0", stratum=1)
     exact = measurement(10 * MS, 0, said=said)
-    liar = [answered(9, exact, name=name, address=address) for name, address in (("a", V4), ("b", V6))]
-    agreement = select((*FOUR, *liar), TAKEN).agreement
+    falseticker = [answered(9, exact, name=name, address=address) for name, address in (("a", V4), ("b", V6))]
+    agreement = select((*FOUR, *falseticker), TAKEN).agreement
     assert agreement is not None
-    assert agreement.tolerated_liars == 2
+    assert agreement.max_falsetickers == 2
     assert agreement.interval.covers(0)
 
 
 def test_the_places_of_a_pool_are_servers_of_their_own() -> None:
     """ZONE/0 and ZONE/1 share a name, and no fate (R10)."""
     pool = tuple(answered(number, name=f"pool.example/{number}") for number in (0, 1, 2, 3))
-    fates = [judged.candidate.fates for judged in select(pool, TAKEN).sources if judged.candidate]
+    fates = [judged.candidate.failure_domains for judged in select(pool, TAKEN).sources if judged.candidate]
     assert len(independent_groups(fates)) == 4
 
 
@@ -944,19 +957,19 @@ def test_a_source_without_an_address_is_known_by_its_name() -> None:
     """Where no address is known the name tells sources apart."""
     best = measurement(said=reply(stratum=1))
     named = [SourceObservation(name, None, 123, (best,)) for name in ("a.example", "b.example")]
-    assert not shared_fates(named[0], best) & shared_fates(named[1], best)
+    assert not shared_failure_domains(named[0], best) & shared_failure_domains(named[1], best)
 
 
 def test_neighbours_that_lie_together_are_one_liar() -> None:
     """Two neighbours of five sources lie: as they share a fate they were to be expected (S8)."""
-    liars = (
+    falsetickers = (
         answered(4, measurement(S), address="192.0.9.1"),
         answered(5, measurement(S), address="192.0.9.2"),
     )
-    grouped = select((*FOUR[:3], *liars), TAKEN).agreement
-    apart = select((*FOUR[:3], liars[0], answered(5, measurement(S))), TAKEN).agreement
+    grouped = select((*FOUR[:3], *falsetickers), TAKEN).agreement
+    apart = select((*FOUR[:3], falsetickers[0], answered(5, measurement(S))), TAKEN).agreement
     assert grouped is not None
     assert apart is not None
-    assert (grouped.tolerated_liars, grouped.contradicted) == (2, False)
-    assert (apart.tolerated_liars, apart.contradicted) == (2, True)
+    assert (grouped.max_falsetickers, grouped.exceeded_assumption) == (2, False)
+    assert (apart.max_falsetickers, apart.exceeded_assumption) == (2, True)
     assert grouped.interval == Interval(-10 * MS, 10 * MS)

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.ntp.rate_limit import Moment
+from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.staleness import AgentState, HostNow, judge_standing, read_agent_state, wait_of
+from ntpaudit.core.staleness import AgentState, HostNow, agent_status, read_agent_state, wait_of
 from ntpaudit.core.units import NS_PER_S
 from tests.records import CASES
 
@@ -22,14 +22,14 @@ AGENT = AgentState(boot_id=BOOT, started_boottime_ns=RECORD.boottime_ns - HOUR_N
 def later(up_s: float, clock_s: float = 0.0, *, boot_id: str | None = BOOT, **changes: object) -> HostNow:
     """Return this host so much later by uptime, and by its clock."""
     up_ns, clock_ns = RECORD.boottime_ns + round(up_s * NS_PER_S), RECORD.host_ns + round(clock_s * NS_PER_S)
-    return HostNow(Moment(boot_id, up_ns, clock_ns), MACHINE)._replace(**changes)  # type: ignore[arg-type]
+    return HostNow(Instant(boot_id, up_ns, clock_ns), MACHINE)._replace(**changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("clock_s", [-86_400.0, 0.0, 108_000.0])
 def test_within_a_boot_a_stepped_clock_does_not_matter(clock_s: float) -> None:
     """The age is told by uptime, wherever the clock was set meanwhile."""
-    told = judge_standing(RECORD, RECORD, AGENT, later(90.0, clock_s))
-    assert (told.age_s, told.asked_age_s, told.doubt) == (90.0, 90.0, None)
+    told = agent_status(RECORD, RECORD, AGENT, later(90.0, clock_s))
+    assert (told.age_s, told.last_network_age_s, told.doubt) == (90.0, 90.0, None)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_within_a_boot_a_stepped_clock_does_not_matter(clock_s: float) -> None:
 )
 def test_another_clock_is_unknown_and_says_why(here: HostNow, reason: str) -> None:
     """A record of another boot or machine, or of the future, says nothing of this clock, however young it looks."""
-    told = judge_standing(RECORD._replace(severity=Severity.OK), None, AGENT, here, stale_after_s=1e12)
+    told = agent_status(RECORD._replace(severity=Severity.OK), None, AGENT, here, stale_after_s=1e12)
     assert (told.is_stale, told.severity) == (True, Severity.UNKNOWN)
     assert told.doubt is not None
     assert reason in told.doubt
@@ -56,49 +56,49 @@ def test_an_unknown_machine_id_is_no_other_machine() -> None:
     for here in (later(20.0, machine_id=None), later(20.0)):
         for machine_id in (None, here.machine_id):
             record = RECORD._replace(host=RECORD.host._replace(machine_id=machine_id))
-            assert judge_standing(record, None, AGENT, here).doubt is None
+            assert agent_status(record, None, AGENT, here).doubt is None
 
 
 def test_an_agent_that_runs_knows_its_boot_itself() -> None:
     """A sandbox may show it another boot id than others see; without any, what it recorded itself is of this boot."""
     here = later(20.0, boot_id="another", agent_runs=True)
-    told = judge_standing(RECORD, RECORD, AGENT, here)
-    assert (told.doubt, told.age_s, told.asked_age_s) == (None, 20.0, 20.0)
-    assert judge_standing(RECORD, None, AGENT._replace(boot_id="a third"), here).doubt is not None
+    told = agent_status(RECORD, RECORD, AGENT, here)
+    assert (told.doubt, told.age_s, told.last_network_age_s) == (None, 20.0, 20.0)
+    assert agent_status(RECORD, None, AGENT._replace(boot_id="a third"), here).doubt is not None
     nameless, bare = RECORD._replace(host=RECORD.host._replace(boot_id=None)), AGENT._replace(boot_id=None)
     here = later(20.0, -7200.0, boot_id=None, agent_runs=True)
-    told = judge_standing(nameless, None, bare, here)
+    told = agent_status(nameless, None, bare, here)
     assert (told.doubt, told.age_s) == (None, 20.0)
     before = nameless._replace(boottime_ns=RECORD.boottime_ns - 2 * HOUR_NS)
-    assert judge_standing(before, None, bare, here).doubt is not None
-    assert judge_standing(nameless, None, bare, here._replace(agent_runs=False)).doubt is not None
+    assert agent_status(before, None, bare, here).doubt is not None
+    assert agent_status(nameless, None, bare, here._replace(agent_runs=False)).doubt is not None
 
 
 def test_across_boots_a_record_is_at_least_as_old_as_this_boot() -> None:
     """A clock that was set back does not make an old record young: this boot has lasted since."""
     up = later(0.0, boot_id="another")
     up = up._replace(moment=up.moment._replace(boottime_ns=3 * HOUR_NS, realtime_ns=RECORD.host_ns + 5 * HOUR_NS))
-    assert judge_standing(RECORD, None, AGENT, up).age_s == 5 * 3600
+    assert agent_status(RECORD, None, AGENT, up).age_s == 5 * 3600
     up = up._replace(moment=up.moment._replace(realtime_ns=RECORD.host_ns - HOUR_NS))
-    assert judge_standing(RECORD, None, AGENT, up).age_s == 3 * 3600
+    assert agent_status(RECORD, None, AGENT, up).age_s == 3 * 3600
 
 
 def test_stale_is_unknown_whatever_it_was() -> None:
     """A record older than three local intervals and 10 s says nothing of the clock, be it ever so critical."""
     agent = AgentState(local_s=20.0)
-    fresh = judge_standing(RECORD, None, agent, later(70.0))
+    fresh = agent_status(RECORD, None, agent, later(70.0))
     assert (fresh.is_stale, fresh.severity) == (False, Severity.CRITICAL)
-    stale = judge_standing(RECORD, None, agent, later(70.000000001))
+    stale = agent_status(RECORD, None, agent, later(70.000000001))
     assert (stale.is_stale, stale.severity) == (True, Severity.UNKNOWN)
-    assert not judge_standing(RECORD, None, agent, later(70.000000001), 71.0).is_stale
+    assert not agent_status(RECORD, None, agent, later(70.000000001), 71.0).is_stale
 
 
 def test_uptime_of_the_agent_is_that_at_the_record() -> None:
     """It refers to the moment of the record, as all else does; a record of another agent tells nothing of this one."""
-    assert judge_standing(RECORD, RECORD, AGENT, later(90.0)).agent_up_s == 3600
-    assert judge_standing(RECORD, RECORD, AGENT._replace(boot_id="another"), later(90.0)).agent_up_s is None
+    assert agent_status(RECORD, RECORD, AGENT, later(90.0)).agent_up_s == 3600
+    assert agent_status(RECORD, RECORD, AGENT._replace(boot_id="another"), later(90.0)).agent_up_s is None
     late = AGENT._replace(started_boottime_ns=RECORD.boottime_ns + 1)
-    assert judge_standing(RECORD, RECORD, late, later(90.0)).agent_up_s is None
+    assert agent_status(RECORD, RECORD, late, later(90.0)).agent_up_s is None
 
 
 def test_what_an_agent_waits_for() -> None:

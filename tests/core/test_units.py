@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.units import Rounding, direction, parse_size, parse_span, plural, span
+from ntpaudit.core.units import Rounding, direction, format_duration, parse_duration, parse_size, plural
 
 UNITS = {
     "ns": Fraction(1, 10**9),
@@ -68,16 +68,20 @@ def read_back(text: str) -> Fraction:
 )
 def test_span_of_known_sizes(seconds: float, near: str, up: str, down: str) -> None:
     """A span is written in the unit that suits it, with at most three digits that count, rounded as asked."""
-    assert (span(seconds), span(seconds, rounding="up"), span(seconds, rounding="down")) == (near, up, down)
-    assert span(-seconds) == near
-    assert span(-seconds, rounding="up") == up
+    assert (
+        format_duration(seconds),
+        format_duration(seconds, rounding="up"),
+        format_duration(seconds, rounding="down"),
+    ) == (near, up, down)
+    assert format_duration(-seconds) == near
+    assert format_duration(-seconds, rounding="up") == up
 
 
 @given(SECONDS)
 @settings(max_examples=600, deadline=None)
 def test_a_bound_is_never_written_smaller(seconds: float) -> None:
     """What is rounded up never says less than was measured, nor 1 % more (but for the last digits of a float)."""
-    exact, said = Fraction(seconds), read_back(span(seconds, rounding="up"))
+    exact, said = Fraction(seconds), read_back(format_duration(seconds, rounding="up"))
     assert exact * (1 - Fraction(1, 10**10)) <= said <= exact * Fraction(10_101, 10_000)
 
 
@@ -85,7 +89,7 @@ def test_a_bound_is_never_written_smaller(seconds: float) -> None:
 @settings(max_examples=600, deadline=None)
 def test_a_least_error_is_never_written_larger(seconds: float) -> None:
     """What is rounded down never says more than was measured, nor 1 % less (but for the last digits of a float)."""
-    exact, said = Fraction(seconds), read_back(span(seconds, rounding="down"))
+    exact, said = Fraction(seconds), read_back(format_duration(seconds, rounding="down"))
     assert exact * Fraction(9899, 10_000) <= said <= exact * (1 + Fraction(1, 10**10))
 
 
@@ -93,9 +97,9 @@ def test_a_least_error_is_never_written_larger(seconds: float) -> None:
 @settings(max_examples=400, deadline=None)
 def test_a_span_is_near(seconds: float, rounding: Rounding) -> None:
     """What is not asked to be a bound is right to half of its third digit, and a sign changes nothing."""
-    exact, said = Fraction(seconds), read_back(span(seconds))
+    exact, said = Fraction(seconds), read_back(format_duration(seconds))
     assert abs(said - exact) <= exact * Fraction(51, 10_000)
-    assert span(-seconds, rounding=rounding) == span(seconds, rounding=rounding)
+    assert format_duration(-seconds, rounding=rounding) == format_duration(seconds, rounding=rounding)
 
 
 @given(st.integers(1, 999), st.sampled_from(["ns", "us", "ms"]))
@@ -103,7 +107,7 @@ def test_a_span_is_near(seconds: float, rounding: Rounding) -> None:
 def test_three_digits_need_no_rounding(number: int, unit: str) -> None:
     """A whole number of a small unit is written as it is, however it is rounded: no float shows."""
     for rounding in ("near", "up", "down"):
-        assert span(float(number * UNITS[unit]), rounding=rounding) == f"{number} {unit}"
+        assert format_duration(float(number * UNITS[unit]), rounding=rounding) == f"{number} {unit}"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +131,7 @@ def test_three_digits_need_no_rounding(number: int, unit: str) -> None:
 )
 def test_spans_are_read(text: str, seconds: float) -> None:
     """A number and one of the units ns, us, ms, s, m, h, d and y are a span."""
-    assert parse_span(text) == pytest.approx(seconds, rel=1e-15)
+    assert parse_duration(text) == pytest.approx(seconds, rel=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +146,7 @@ def test_nothing_else_is_a_span(text: str) -> None:
     """Signs, exponents, other units, other scripts and no unit at all are refused, and the refusal shows the text."""
     said = "needs a unit, such as" if text in ("5", "5.5") else "is no span of time: write a number and its unit"
     with pytest.raises(ValueError, match=said) as refusal:
-        parse_span(text)
+        parse_duration(text)
     assert repr(text) in str(refusal.value)
 
 
@@ -151,7 +155,7 @@ def test_nothing_else_is_a_span(text: str) -> None:
 def test_any_text_is_a_span_or_refused(text: str) -> None:
     """Whatever is written is a finite span of zero or more, or refused as such."""
     try:
-        seconds = parse_span(text)
+        seconds = parse_duration(text)
     except ValueError as error:
         assert repr(text) in str(error)  # noqa: PT017
     else:

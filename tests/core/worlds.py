@@ -8,10 +8,10 @@ from fractions import Fraction
 from math import floor
 from typing import Any
 
-from ntpaudit.core.checks.host import Case
+from ntpaudit.core.checks.host import AuditContext
 from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.clock.readings import ClockReading
-from ntpaudit.core.ntp.measurement import Measurement, Stamps
+from ntpaudit.core.ntp.measurement import ExchangeTimestamps, Measurement
 from ntpaudit.core.ntp.packet import Reply
 from ntpaudit.core.observation import (
     Daemon,
@@ -117,13 +117,13 @@ def reading(realtime_ns: int = NOON, *, uptime_ns: int = DAY, width_ns: int = 0,
 
 def stamps(
     sent_ns: int, arrived_ns: int, *, stepped_ns: int = 0, slewed_ns: int = 0, widths_ns: tuple[int, int] = (1, 1)
-) -> Stamps:
+) -> ExchangeTimestamps:
     """Stamp an exchange, with the clocks read at just those moments.
 
     Of the time that the host's clock says has passed, it was stepped by `stepped_ns` and slewed by `slewed_ns`.
     """
     elapsed = arrived_ns - sent_ns
-    return Stamps(
+    return ExchangeTimestamps(
         sent_ns=sent_ns,
         arrived_ns=arrived_ns,
         before=ClockReading(sent_ns, DAY, DAY, DAY, widths_ns[0]),
@@ -200,7 +200,7 @@ def measurement(
     """Make a measurement that says the offset lies within `half_width_ns` of `offset_ns`, or between two ends."""
     return Measurement(
         reply=said or reply(),
-        stamps=Stamps(after.realtime_ns - delay_ns, after.realtime_ns, after, after, "kernel"),
+        timestamps=ExchangeTimestamps(after.realtime_ns - delay_ns, after.realtime_ns, after, after, "kernel"),
         received_ns=after.realtime_ns + offset_ns,
         transmitted_ns=after.realtime_ns + offset_ns,
         offset_ns=offset_ns,
@@ -283,7 +283,7 @@ def observation(
     return Observation(host, taken, sources, kernel, daemons)
 
 
-def case(*sources: SourceObservation, profile: Profile = PROFILES["log-integrity"], **seen: Any) -> Case:
+def case(*sources: SourceObservation, profile: Profile = PROFILES["log-integrity"], **seen: Any) -> AuditContext:
     """Make a finished case of a host that is in order, but for what is named."""
     seen_all = observation(*(sources or FOUR), **seen)
-    return Case(seen_all, select(seen_all.sources, seen_all.taken), profile)
+    return AuditContext(seen_all, select(seen_all.sources, seen_all.taken), profile)

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from ntpaudit.cli.demo import Place, Wish, _kept, _seen
+from ntpaudit.cli.demo import DemoOptions, TargetDatabase, _kept, _seen
 from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo import database
 from ntpaudit.demo.database import await_fleet, read_database, recognise, told_before
-from ntpaudit.demo.scenario import Story, write_story
+from ntpaudit.demo.scenario import Scenario, build_scenario
 from ntpaudit.demo.workers import Work, gather, live
-from ntpaudit.demo.writers import StoreOutlet
+from ntpaudit.demo.writers import StoreWriter
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet import open_reader
-from ntpaudit.fleet.demo_store import EmbeddedStore
+from ntpaudit.fleet.demo_store import DemoStore
 from ntpaudit.fleet.reader import Reader
 from tests.command import ntpaudit
 from tests.world.packages import REPOSITORY
@@ -44,17 +44,17 @@ def influx() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def story() -> Story:
+def story() -> Scenario:
     """Four hosts."""
-    return write_story(4, 6.0, 1, END_NS)
+    return build_scenario(4, 6.0, 1, END_NS)
 
 
 @pytest.fixture(scope="module")
-def reader(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+def reader(story: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     """A database in which the four are."""
     path = str(tmp_path_factory.mktemp("four") / "demo")
-    with EmbeddedStore.create(path) as store:
-        with gather(Work(story, udp=False), 1, StoreOutlet(store)) as crew:
+    with DemoStore.create(path) as store:
+        with gather(Work(story, udp=False), 1, StoreWriter(store)) as crew:
             live(crew, END_NS)
         store.finish(END_NS)
     with closing(open_reader(path=path)) as opened:
@@ -69,10 +69,10 @@ def test_each_database_is_recognised(metrics: str, influx: str) -> None:
     assert recognise(NOBODY, "no \n token") == "influxql"
 
 
-def test_what_is_there_is_known(reader: Reader, story: Story, metrics: str, influx: str) -> None:
+def test_what_is_there_is_known(reader: Reader, story: Scenario, metrics: str, influx: str) -> None:
     """Each host of a demonstration until its last point; nothing of an empty database; one that is away says so."""
     known = told_before(reader, story)
-    assert known.keys() == {part.name for part in story.parts}
+    assert known.keys() == {part.name for part in story.hosts}
     assert all(END_NS - 130 * NS_PER_S < last_ns <= END_NS for last_ns in known.values())
     for url in (metrics, influx):
         with closing(read_database(InfluxConfig(url), None, recognise(InfluxConfig(url), None))) as empty:
@@ -81,14 +81,16 @@ def test_what_is_there_is_known(reader: Reader, story: Story, metrics: str, infl
         told_before(away, story)
 
 
-def test_nobody_waits_for_ever(reader: Reader, story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_for_ever(
+    reader: Reader, story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A fleet of which hosts are still missing is shown as it is after a while; where there is none, that is told."""
     assert len(await_fleet(reader, story, END_NS, None).hosts) == 4
     monkeypatch.setattr(database, "SEEN_S", 0.1)
-    larger = write_story(24, 6.0, 1, END_NS)
+    larger = build_scenario(24, 6.0, 1, END_NS)
     assert len(await_fleet(reader, larger, END_NS, END_NS).hosts) == 4
     path = str(tmp_path / "empty")
-    with EmbeddedStore.create(path) as store:
+    with DemoStore.create(path) as store:
         store.finish(END_NS)
     with closing(open_reader(path=path)) as empty, pytest.raises(ReadError, match="knows no host"):
         await_fleet(empty, story, END_NS, None)
@@ -111,22 +113,22 @@ def test_a_filled_database_is_shown_and_not_filled_twice(metrics: str, tmp_path:
     assert 4 * 50 < _samples(metrics) - count < 4 * 150  # of an hour, and not of six
 
 
-def test_a_past_that_is_named_is_written_whole(story: Story, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_past_that_is_named_is_written_whole(story: Scenario, capfd: pytest.CaptureFixture[str]) -> None:
     """Where --until says when the history ends it is told that it mixes with what is there."""
-    place = Place("influxql", {story.parts[0].name: END_NS})
-    wish = Wish(story, udp=False, until_ns=END_NS, follow=False, influx=NOBODY, store_path="")
-    assert _kept(wish, place) == {}
+    place = TargetDatabase("influxql", {story.hosts[0].name: END_NS})
+    options = DemoOptions(story, udp=False, until_ns=END_NS, follow=False, influx=NOBODY, store_path="")
+    assert _kept(options, place) == {}
     assert "knows 1 of these hosts already: their pasts will mix" in capfd.readouterr().err
-    assert _kept(wish._replace(until_ns=None), place) == place.told_ns
+    assert _kept(options._replace(until_ns=None), place) == place.told_ns
 
 
 def test_what_is_not_shown_in_time_is_told(
-    story: Story, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    story: Scenario, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A database that was read before and cannot be now ends nothing: the fleet was told."""
     monkeypatch.setattr(database, "SEEN_S", 0.0)
-    wish = Wish(story, udp=False, until_ns=None, follow=False, influx=NOBODY, store_path="")
-    assert _seen(wish, Place("influxql", {}), None, END_NS) == ""
+    options = DemoOptions(story, udp=False, until_ns=None, follow=False, influx=NOBODY, store_path="")
+    assert _seen(options, TargetDatabase("influxql", {}), None, END_NS) == ""
     assert "the database does not show it yet: http://127.0.0.1:9: no connection" in capfd.readouterr().err
 
 

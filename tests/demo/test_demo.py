@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from ntpaudit.core.fleet.checks import judge_fleet
-from ntpaudit.core.fleet.model import Terms
+from ntpaudit.core.fleet.model import FleetPolicy
 from ntpaudit.core.policy import Severity
-from ntpaudit.demo.scenario import truth, write_story
+from ntpaudit.demo.scenario import build_scenario, expected_findings
 from ntpaudit.fleet import open_reader
-from ntpaudit.fleet.reader import Reach
+from ntpaudit.fleet.reader import SnapshotOptions
 from tests.command import Ran, ntpaudit
 from tests.waiting import until
 from tests.world.flaky import Answer, FlakyDatabase
@@ -54,10 +54,10 @@ def test_it_says_what_is_found_and_where_to_look_next(made: tuple[Ran, Path]) ->
 def test_what_was_simulated_is_found(made: tuple[Ran, Path]) -> None:
     """Hosts at their severity, the liar, the moved site, the slow walk, the silent, and sites whose logs lack order."""
     _, folder = made
-    story = write_story(24, 6.0, 1, time.time_ns())
-    found = truth(story)
+    scenario = build_scenario(24, 6.0, 1, time.time_ns())
+    found = expected_findings(scenario)
     with closing(open_reader(path=str(folder / "state" / "demo.sqlite3"))) as reader:
-        fleet = judge_fleet(reader.snapshot(reader.now_ns(), Reach()), Terms())
+        fleet = judge_fleet(reader.snapshot(reader.now_ns(), SnapshotOptions()), FleetPolicy())
     at = {
         name: {one.name for one in fleet.members if one.severity is level}
         for name, level in Severity.__members__.items()
@@ -67,8 +67,8 @@ def test_what_was_simulated_is_found(made: tuple[Ran, Path]) -> None:
     assert at["UNKNOWN"] == found.silent | found.unmeasured
     assert at["OK"] == found.ok
     assert {one.name for one in fleet.members if one.silent_s is not None} == found.silent
-    liars = {one.source: frozenset(one.hosts) for one in fleet.findings if one.id == "common-source"}
-    assert liars == found.common_sources
+    falsetickers = {one.source: frozenset(one.hosts) for one in fleet.findings if one.id == "shared-falseticker"}
+    assert falsetickers == found.shared_falsetickers
     assert {one.site for one in fleet.findings if one.id == "site-moved"} == set(found.sites_moved)
     assert {name for one in fleet.findings if one.id == "slow-walk" for name in one.hosts} == found.slow_walkers
     assert {one.site for one in fleet.findings if one.id == "ordering-risk"} == found.risky_sites

@@ -12,20 +12,20 @@ from ntpaudit.core.observation import PHASE_LIMIT_S
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.host import READ_NS, SimulatedHost
 from ntpaudit.demo.scenario import (
-    CutOff,
-    Mislead,
-    Part,
+    BlockNtp,
+    HostSpec,
     Reboot,
+    ServerFault,
     SetClock,
     StartDaemon,
     StopDaemon,
     Suspend,
     What,
-    write_story,
+    build_scenario,
 )
 
 START_NS = 1_795_000_000 * NS_PER_S
-PART = write_story(24, 6.0, 1, START_NS).parts[0]
+PART = build_scenario(24, 6.0, 1, START_NS).hosts[0]
 CHRONY = PART._replace(daemon="chronyd", oscillator_ppm=20.0, behind_s=0.0)
 NTPD = CHRONY._replace(daemon="ntpd")
 ALONE = PART._replace(daemon=None, oscillator_ppm=20.0, behind_s=0.25)
@@ -34,11 +34,11 @@ spans_s = st.floats(0.001, 3000.0)
 events = st.one_of(
     st.builds(SetClock, st.floats(-4000, 4000)),
     st.builds(Suspend, st.floats(0.01, 10_000)),
-    st.sampled_from([StopDaemon(), CutOff(), Mislead(0.06), Mislead(0.0, 12.0, 0.09)]),
+    st.sampled_from([StopDaemon(), BlockNtp(), ServerFault(0.06), ServerFault(0.0, 12.0, 0.09)]),
 )
 
 
-def make(part: Part, seed: int = 1) -> SimulatedHost:
+def make(part: HostSpec, seed: int = 1) -> SimulatedHost:
     """Return a host at the beginning of its history."""
     return SimulatedHost(part, START_NS, random.Random(seed))
 
@@ -49,7 +49,7 @@ def live(host: SimulatedHost, *steps: float | What) -> None:
         if isinstance(step, float):
             host.run_until(host.utc_ns + round(step * NS_PER_S))
         else:
-            host.befall(step)
+            host.apply_event(step)
 
 
 def names(host: SimulatedHost) -> list[str]:
@@ -58,7 +58,7 @@ def names(host: SimulatedHost) -> list[str]:
 
 
 @given(st.sampled_from([CHRONY, NTPD, ALONE]), st.lists(st.one_of(spans_s, events), max_size=12))
-def test_a_step_and_a_suspend_are_seen_as_what_they_are(part: Part, course: list[float | What]) -> None:
+def test_a_step_and_a_suspend_are_seen_as_what_they_are(part: HostSpec, course: list[float | What]) -> None:
     """Slews move REALTIME and MONOTONIC alike; only setting the clock is a step, only sleeping a suspend, to the ns."""
     host = make(part)
     before = host.read()
@@ -77,7 +77,7 @@ MOST_SLEW = {"chronyd": 0.0834}
 
 
 @given(st.sampled_from([CHRONY, NTPD, ALONE]), st.lists(st.one_of(spans_s, events), max_size=12))
-def test_the_free_oscillator_is_within_what_bounds_assume(part: Part, course: list[float | What]) -> None:
+def test_the_free_oscillator_is_within_what_bounds_assume(part: HostSpec, course: list[float | What]) -> None:
     """RAW runs within 50 ppm of the true time that the host was awake, whatever else was done."""
     host = make(part)
     before, begin_ns = host.read(), host.utc_ns
@@ -142,9 +142,9 @@ def test_chronyd_slews_a_step_away() -> None:
 def test_a_daemon_follows_a_server_that_went_wrong() -> None:
     """By a jump of 60 ms forward, or at a walk of 12 ppm as far as that goes."""
     jumped, walked = make(CHRONY), make(CHRONY)
-    live(jumped, 600.0, Mislead(0.06), 1800.0)
+    live(jumped, 600.0, ServerFault(0.06), 1800.0)
     assert jumped.behind_ns / NS_PER_S == pytest.approx(-0.06, abs=0.001)
-    live(walked, 600.0, Mislead(0.0, 12.0, 0.09), 3600.0)
+    live(walked, 600.0, ServerFault(0.0, 12.0, 0.09), 3600.0)
     assert walked.behind_ns / NS_PER_S == pytest.approx(-0.0432, abs=0.003)
     live(walked, 7200.0)
     assert walked.behind_ns / NS_PER_S == pytest.approx(-0.09, abs=0.001)
@@ -159,7 +159,7 @@ def test_a_cut_off_daemon_and_a_stopped_one_change_nothing_more() -> None:
     live(host, StartDaemon(2.5))
     assert host.behind_ns == 0
     assert names(host) == ["chronyd"]
-    live(host, CutOff(), 36_000.0)
+    live(host, BlockNtp(), 36_000.0)
     assert host.kernel.maxerror_s == PHASE_LIMIT_S
 
 

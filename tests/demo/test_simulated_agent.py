@@ -11,9 +11,9 @@ import pytest
 
 import ntpaudit.demo.simulated_agent
 from ntpaudit import __version__
-from ntpaudit.audit_cycle import Rounds, Ways
+from ntpaudit.audit_cycle import AuditCycle, CycleConfig
 from ntpaudit.config.schema import HistoryConfig
-from ntpaudit.core.agent import Mind, Round, Terms, conclude_round, look
+from ntpaudit.core.agent import AuditResult, AuditSettings, ClockState, detect_clock_change, evaluate
 from ntpaudit.core.clock.readings import KERNEL_MARGIN_PPM, MAX_DRIFT_PPM, MAX_KERNEL_PPM, ClockReading
 from ntpaudit.core.clock.steps import Step, Suspend
 from ntpaudit.core.events import Event
@@ -23,10 +23,19 @@ from ntpaudit.core.record import Health, Kind, Labels, Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.host import SimulatedHost
 from ntpaudit.demo.network import ask_directly, loopback
-from ntpaudit.demo.scenario import ENV, HEALTHY, LIE_S, MOVED_SITE, Part, Story, truth, write_story
-from ntpaudit.demo.simulated_agent import Ask, Life, Told
-from ntpaudit.runtime import Facts, System
-from ntpaudit.store.state import Ledger
+from ntpaudit.demo.scenario import (
+    ENV,
+    HEALTHY,
+    LIE_S,
+    MOVED_SITE,
+    HostSpec,
+    Scenario,
+    build_scenario,
+    expected_findings,
+)
+from ntpaudit.demo.simulated_agent import Ask, SimulatedAgent, SimulatedAudit
+from ntpaudit.runtime import HostContext, SystemRuntime
+from ntpaudit.store.state import StateStore
 
 pytestmark = pytest.mark.untraced
 
@@ -39,29 +48,32 @@ READ_S = 1e-6
 class Lived(NamedTuple):
     """A story, and all that came of it, by host."""
 
-    story: Story
-    told: dict[str, list[Told]]
+    story: Scenario
+    told: dict[str, list[SimulatedAudit]]
     is_real: bool = False
     """Asked over UDP, in real time."""
 
 
-def live(story: Story, ask: Ask) -> Lived:
+def live(scenario: Scenario, ask: Ask) -> Lived:
     """Let every host live to the end of the story."""
-    return Lived(story, {part.name: list(Life(part, story, ask).advance(story.end_ns)) for part in story.parts})
+    return Lived(
+        scenario,
+        {part.name: list(SimulatedAgent(part, scenario, ask).advance(scenario.end_ns)) for part in scenario.hosts},
+    )
 
 
 @pytest.fixture(scope="module", params=["seed 1", "seed 2", "over UDP"])
 def lived(request: pytest.FixtureRequest) -> Iterator[Lived]:
     """Two fleets without UDP, and the hosts of a third that differ, over UDP on loopback."""
     if request.param != "over UDP":
-        yield live(write_story(24, 6.0, int(request.param[-1]), END_NS), ask_directly)
+        yield live(build_scenario(24, 6.0, int(request.param[-1]), END_NS), ask_directly)
         return
-    story = write_story(24, 6.0, 3, END_NS)
-    faults: dict[tuple[str, bool], Part] = {}
-    for part in story.parts:
+    scenario = build_scenario(24, 6.0, 3, END_NS)
+    faults: dict[tuple[str, bool], HostSpec] = {}
+    for part in scenario.hosts:
         faults.setdefault((part.fault.name, part.site == MOVED_SITE), part)
-    with loopback(story.sources) as ask:
-        yield live(story._replace(parts=tuple(faults.values())), ask)._replace(is_real=True)
+    with loopback(scenario.sources) as ask:
+        yield live(scenario._replace(hosts=tuple(faults.values())), ask)._replace(is_real=True)
 
 
 def test_every_interval_holds_the_truth(lived: Lived) -> None:
@@ -95,7 +107,7 @@ def test_no_interval_is_wider_than_its_proof_needs(lived: Lived) -> None:
 
 def test_every_host_is_found_to_be_as_it_is(lived: Lived) -> None:
     """By its last record: severity, the findings that count, and whether its clock was measured."""
-    found = truth(lived.story)
+    found = expected_findings(lived.story)
     severities = {
         **dict.fromkeys(found.critical, Severity.CRITICAL),
         **dict.fromkeys(found.warning, Severity.WARNING),
@@ -115,7 +127,7 @@ def test_every_host_is_found_to_be_as_it_is(lived: Lived) -> None:
 
 def test_healthy_hosts_are_never_warned_of(lived: Lived) -> None:
     """From the first audit to the last nothing is raised, and no record is worse than ok."""
-    for part in lived.story.parts:
+    for part in lived.story.hosts:
         if part.fault is HEALTHY:
             assert all(told.record.severity is Severity.OK for told in lived.told[part.name]), part.name
             raised = [event for told in lived.told[part.name] for event in told.events if event.severity > Severity.OK]
@@ -130,7 +142,7 @@ def test_steps_are_told_once_at_their_time_and_size(lived: Lived) -> None:
         for event in told.events
         if event.kind in ("step-back", "step-forward")
     )
-    told_of = sorted(truth(lived.story).stepped)
+    told_of = sorted(expected_findings(lived.story).stepped)
     assert [name for name, _, _ in seen] == [step.host for step in told_of]
     for (_, utc_ns, size_s), step in zip(seen, told_of, strict=True):
         assert utc_ns == pytest.approx(step.utc_ns, abs=NS_PER_S)
@@ -139,20 +151,20 @@ def test_steps_are_told_once_at_their_time_and_size(lived: Lived) -> None:
 
 def test_the_liar_is_found_by_every_host_it_lies_to(lived: Lived) -> None:
     """The last audit that asked it calls it a falseticker, and by how much."""
-    for source, names in truth(lived.story).common_sources.items():
+    for source, names in expected_findings(lived.story).shared_falsetickers.items():
         assert names
         for name in names:
             asked = [told.record for told in lived.told[name] if told.record.kind == "network"][-1]
-            liar = next(one for one in asked.sources if one.name == source)
-            assert liar.status == "falseticker"
+            falseticker = next(one for one in asked.sources if one.name == source)
+            assert falseticker.status == "falseticker"
             assert asked.offset is not None
-            assert liar.offset_s == pytest.approx(LIE_S + asked.offset.estimate_s, abs=0.1)
+            assert falseticker.offset_s == pytest.approx(LIE_S + asked.offset.estimate_s, abs=0.1)
 
 
 def test_moves_are_proved_by_disjoint_intervals(lived: Lived) -> None:
     """A slow walk and a site that moves are certain within an hour, and stay below the warning tolerance."""
-    found = truth(lived.story)
-    moved = [part.name for part in lived.story.parts if part.site in found.sites_moved and part.name in found.ok]
+    found = expected_findings(lived.story)
+    moved = [part.name for part in lived.story.hosts if part.site in found.sites_moved and part.name in found.ok]
     assert moved
     assert found.slow_walkers
     for name in (*moved, *found.slow_walkers):
@@ -167,25 +179,25 @@ def test_moves_are_proved_by_disjoint_intervals(lived: Lived) -> None:
 
 def test_over_udp_the_servers_are_real() -> None:
     """Sources have addresses of loopback, and the answers' round trips are those of this machine."""
-    story = write_story(24, 6.0, 1, END_NS)
-    part = next(part for part in story.parts if part.fault is HEALTHY)
-    with loopback(story.sources) as ask:
-        record = next(Life(part, story, ask).advance(story.end_ns)).record
+    scenario = build_scenario(24, 6.0, 1, END_NS)
+    part = next(part for part in scenario.hosts if part.fault is HEALTHY)
+    with loopback(scenario.sources) as ask:
+        record = next(SimulatedAgent(part, scenario, ask).advance(scenario.end_ns)).record
     assert {source.address for source in record.sources} == {"127.0.0.1"}
     assert all(source.delay_s is not None and 0 < source.delay_s < 1.0 for source in record.sources)
 
 
 def test_nothing_depends_on_the_portions_of_time() -> None:
     """The same seed gives the same audits to the last bit, however often a life is paused; another seed others."""
-    story = write_story(24, 6.0, 1, END_NS)
-    other = write_story(24, 6.0, 2, END_NS)
-    begin_ns = story.end_ns - 3 * HOUR_NS
-    for part in story.parts[:2]:
-        whole = list(Life(part, story, ask_directly).advance(END_NS))
-        life = Life(part, story, ask_directly)
+    scenario = build_scenario(24, 6.0, 1, END_NS)
+    other = build_scenario(24, 6.0, 2, END_NS)
+    begin_ns = scenario.end_ns - 3 * HOUR_NS
+    for part in scenario.hosts[:2]:
+        whole = list(SimulatedAgent(part, scenario, ask_directly).advance(END_NS))
+        life = SimulatedAgent(part, scenario, ask_directly)
         pieces = [told for step in range(181) for told in life.advance(begin_ns + step * 60 * NS_PER_S)]
         assert pieces == whole
-        assert list(Life(other.parts[0], other, ask_directly).advance(END_NS)) != whole
+        assert list(SimulatedAgent(other.hosts[0], other, ask_directly).advance(END_NS)) != whole
 
 
 class Concluded(NamedTuple):
@@ -201,23 +213,25 @@ class Tape:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.met: list[ClockReading | Concluded] = []
 
-        def looks(mind: Mind, now: ClockReading) -> tuple[Mind, Step | None, Suspend | None]:
+        def looks(state: ClockState, now: ClockReading) -> tuple[ClockState, Step | None, Suspend | None]:
             self.met.append(now)
-            return look(mind, now)
+            return detect_clock_change(state, now)
 
-        def concludes(mind: Mind, observation: Observation, kind: Kind, terms: Terms, health: Health) -> Round:
+        def concludes(
+            state: ClockState, observation: Observation, kind: Kind, terms: AuditSettings, health: Health
+        ) -> AuditResult:
             self.met[-1] = Concluded(observation, kind)  # the rounds look by themselves before they conclude
-            return conclude_round(mind, observation, kind, terms, health)
+            return evaluate(state, observation, kind, terms, health)
 
-        monkeypatch.setattr(ntpaudit.demo.simulated_agent, "look", looks)
-        monkeypatch.setattr(ntpaudit.demo.simulated_agent, "conclude_round", concludes)
+        monkeypatch.setattr(ntpaudit.demo.simulated_agent, "detect_clock_change", looks)
+        monkeypatch.setattr(ntpaudit.demo.simulated_agent, "evaluate", concludes)
 
 
-class Played(System):
+class Played(SystemRuntime):
     """The surroundings of the agent's rounds, as a tape has them; and whoever they tell."""
 
     def __init__(self) -> None:
-        super().__init__(pytest.fail, hears=False)
+        super().__init__(pytest.fail, handle_signals=False)
         self.clock = self
         self.events: list[Event] = []
 
@@ -229,9 +243,9 @@ class Played(System):
         """Return what the clocks show now."""
         return self.now
 
-    def facts(self, name: str | None) -> Facts:
+    def host_context(self, name: str | None) -> HostContext:
         """Return who the host is."""
-        return Facts(self.seen.host, self.seen.daemons)
+        return HostContext(self.seen.host, self.seen.daemons)
 
     def has_ended(self, daemon: Daemon) -> bool:
         """Whether the time daemon has ended."""
@@ -241,7 +255,7 @@ class Played(System):
         """Return what the kernel believes."""
         return self.seen.kernel
 
-    def tell(self, record: Record, events: Sequence[Event]) -> None:
+    def emit(self, record: Record, events: Sequence[Event]) -> None:
         """Keep what is told."""
         self.events += events
 
@@ -257,42 +271,44 @@ def test_a_life_concludes_as_the_rounds_of_the_agent(
 
     Through steps, a suspend and a boot, over a real history: the short form in the simulation has not parted from them.
     """
-    story = write_story(24, 6.0, 1, END_NS)
-    part = next(part for part in story.parts if part.fault.name == fault)
-    tape, around = Tape(monkeypatch), Played()
-    all_told = list(Life(part, story, ask_directly).advance(END_NS))
-    terms = Terms(PROFILES[DEFAULT_PROFILE], Labels(__version__, site=part.site, env=ENV), story.intervals.network_s)
-    ways = Ways(terms, {"here": around}, delivers=False, limits=HistoryConfig())
+    scenario = build_scenario(24, 6.0, 1, END_NS)
+    part = next(part for part in scenario.hosts if part.fault.name == fault)
+    tape, runtime = Tape(monkeypatch), Played()
+    all_told = list(SimulatedAgent(part, scenario, ask_directly).advance(END_NS))
+    terms = AuditSettings(
+        PROFILES[DEFAULT_PROFILE], Labels(__version__, site=part.site, env=ENV), scenario.intervals.network_s
+    )
+    config = CycleConfig(terms, {"here": runtime}, delivers=False, limits=HistoryConfig())
     records, boot_id = [], None
-    with closing(Ledger(str(tmp_path / "history"), pytest.fail)) as ledger:
+    with closing(StateStore(str(tmp_path / "history"), pytest.fail)) as store:
         for position, met in enumerate(tape.met):
             seen = next(one.observation for one in tape.met[position:] if isinstance(one, Concluded))
-            around.turn(seen.taken if isinstance(met, Concluded) else met, seen)
+            runtime.turn(seen.taken if isinstance(met, Concluded) else met, seen)
             if seen.host.boot_id != boot_id:
                 boot_id = seen.host.boot_id
-                rounds = Rounds(ledger, around, ways, lambda text: None)
-                rounds.begin(ways)
+                rounds = AuditCycle(store, runtime, config, lambda text: None)
+                rounds.begin(config)
             match met:
                 case Concluded(_, "network"):
                     records.append(rounds.network(seen).record)
                 case Concluded():
                     records.append(rounds.local().record)
                 case _:
-                    rounds.look()
+                    rounds.detect_clock_change()
     assert records == [told.record for told in all_told]
-    assert around.events == [event for told in all_told for event in told.events]
+    assert runtime.events == [event for told in all_told for event in told.events]
     assert len({record.host.boot_id for record in records}) == 1 + (fault == "cut-off")
 
 
 @pytest.mark.parametrize("ahead_s", [0.0, 0.5, -1.5])
 def test_the_kernel_never_stamps_for_a_simulated_clock(ahead_s: float) -> None:
     """Even of a host whose clock shows the real time, or nearly so, every interval holds the truth."""
-    story = write_story(24, 6.0, 1, END_NS)
-    host = SimulatedHost(story.parts[0], time.time_ns(), random.Random(1))
+    scenario = build_scenario(24, 6.0, 1, END_NS)
+    host = SimulatedHost(scenario.hosts[0], time.time_ns(), random.Random(1))
     host.realtime_ns += round(ahead_s * NS_PER_S)
-    with loopback(story.sources) as ask:
-        for source in ask(host, story.sources[:4]):
+    with loopback(scenario.sources) as ask:
+        for source in ask(host, scenario.sources[:4]):
             assert not isinstance(source.outcome, Failure), source
             (sample,) = source.outcome
-            assert sample.stamps.timestamping == "user"
+            assert sample.timestamps.timestamping == "user"
             assert sample.interval.covers(host.behind_ns)

@@ -8,10 +8,10 @@ import pytest
 from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.network import ask_directly
-from ntpaudit.demo.scenario import write_story
-from ntpaudit.demo.simulated_agent import Life, Told
-from ntpaudit.demo.writers import ATTEMPTS, BATCH_LINES, MOST_WAIT_S, InfluxOutlet, Waiting
-from ntpaudit.errors import TellError
+from ntpaudit.demo.scenario import build_scenario
+from ntpaudit.demo.simulated_agent import SimulatedAgent, SimulatedAudit
+from ntpaudit.demo.writers import ATTEMPTS, BATCH_LINES, MOST_WAIT_S, InfluxWriter, Waiting
+from ntpaudit.errors import OutputError
 from tests.world.flaky import Answer, Fault, FlakyDatabase, Request, Reset
 
 END_NS = 1_795_000_000 * NS_PER_S
@@ -19,11 +19,11 @@ STORED = Answer(204)
 
 
 @pytest.fixture(scope="module")
-def told() -> list[Told]:
+def told() -> list[SimulatedAudit]:
     """All audits of a host that cannot be measured in the end."""
-    story = write_story(24, 6.0, 1, END_NS)
-    part = next(part for part in story.parts if part.fault.name == "cut-off")
-    return list(Life(part, story, ask_directly).advance(END_NS))
+    scenario = build_scenario(24, 6.0, 1, END_NS)
+    part = next(part for part in scenario.hosts if part.fault.name == "cut-off")
+    return list(SimulatedAgent(part, scenario, ask_directly).advance(END_NS))
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def database() -> Iterator[FlakyDatabase]:
         yield running
 
 
-def outlet(database: FlakyDatabase) -> closing[InfluxOutlet]:
+def outlet(database: FlakyDatabase) -> closing[InfluxWriter]:
     """Open a way to it."""
-    return closing(InfluxOutlet(InfluxConfig(database.url, timeout_s=5.0), "secret"))
+    return closing(InfluxWriter(InfluxConfig(database.url, timeout_s=5.0), "secret"))
 
 
 def after(count: int, fault: Fault, until: int = 1000) -> Callable[[Request], Fault]:
@@ -49,7 +49,7 @@ def after(count: int, fault: Fault, until: int = 1000) -> Callable[[Request], Fa
     return choose
 
 
-def test_every_line_is_written_once_and_has_its_time(database: FlakyDatabase, told: list[Told]) -> None:
+def test_every_line_is_written_once_and_has_its_time(database: FlakyDatabase, told: list[SimulatedAudit]) -> None:
     """In batches; what the host does not know the true time of has the world's."""
     with outlet(database) as out:
         for _ in range(10):
@@ -68,7 +68,7 @@ def test_every_line_is_written_once_and_has_its_time(database: FlakyDatabase, to
     assert all("env=demo,host=fra-" in line for line in lines)
 
 
-def test_a_database_that_works_is_waited_for(database: FlakyDatabase, told: list[Told]) -> None:
+def test_a_database_that_works_is_waited_for(database: FlakyDatabase, told: list[SimulatedAudit]) -> None:
     """Once it has stored something, two failures are no reason to give up."""
     with outlet(database) as out:
         for fault in (Answer(503), Reset("before")):
@@ -81,12 +81,12 @@ def test_a_database_that_works_is_waited_for(database: FlakyDatabase, told: list
             database.requests.clear()
 
 
-def test_a_patient_outlet_waits_without_end(database: FlakyDatabase, told: list[Told]) -> None:
+def test_a_patient_outlet_waits_without_end(database: FlakyDatabase, told: list[SimulatedAudit]) -> None:
     """However often it fails; that it waits, and that it goes on, is told once each, and each point arrives once."""
     said: list[Waiting] = []
     pauses: list[float] = []
     config = InfluxConfig(database.url, timeout_s=5.0)
-    with closing(InfluxOutlet(config, None, None, said.append, pauses.append)) as out:
+    with closing(InfluxWriter(config, None, None, said.append, pauses.append)) as out:
         database.choose = after(1, Answer(503), 1 + 3 * ATTEMPTS)
         out.write(told[:3])
         out.flush()
@@ -102,21 +102,21 @@ def test_a_patient_outlet_waits_without_end(database: FlakyDatabase, told: list[
     assert first != last
 
 
-def test_an_impatient_outlet_gives_up(database: FlakyDatabase, told: list[Told]) -> None:
+def test_an_impatient_outlet_gives_up(database: FlakyDatabase, told: list[SimulatedAudit]) -> None:
     """After so many attempts the reason is told."""
     pauses: list[float] = []
-    with closing(InfluxOutlet(InfluxConfig(database.url), None, 3, pause=pauses.append)) as out:
+    with closing(InfluxWriter(InfluxConfig(database.url), None, 3, pause=pauses.append)) as out:
         database.choose = after(1, Answer(503))
         out.write(told[:1])
         out.flush()
         out.write(told[1:2])
-        with pytest.raises(TellError, match="503"):
+        with pytest.raises(OutputError, match="503"):
             out.flush()
     assert len(pauses) == 2
     assert len(database.requests) == 4
 
 
-def test_what_is_too_much_at_once_is_halved(database: FlakyDatabase, told: list[Told]) -> None:
+def test_what_is_too_much_at_once_is_halved(database: FlakyDatabase, told: list[SimulatedAudit]) -> None:
     """A server that takes only so many lines gets them all in the end."""
     database.choose = lambda request: Answer(413) if len(request.lines.splitlines()) > 100 else STORED
     with outlet(database) as out:
@@ -151,23 +151,23 @@ def test_what_is_too_much_at_once_is_halved(database: FlakyDatabase, told: list[
     ],
 )
 def test_what_will_not_be_stored_is_told_at_once(
-    database: FlakyDatabase, told: list[Told], fault: Fault, said: str
+    database: FlakyDatabase, told: list[SimulatedAudit], fault: Fault, said: str
 ) -> None:
     """A refusal, or a first attempt that fails, ends the demonstration with the reason, and what would mend it."""
     database.choose = lambda request: fault
     with outlet(database) as out:
         out.write(told[:3])
-        with pytest.raises(TellError, match=f"cannot write to {database.url}: {said}"):
+        with pytest.raises(OutputError, match=f"cannot write to {database.url}: {said}"):
             out.flush()
     assert len(database.requests) == 1
 
 
-def test_nobody_there_is_told_with_what_to_do(database: FlakyDatabase, told: list[Told]) -> None:
+def test_nobody_there_is_told_with_what_to_do(database: FlakyDatabase, told: list[SimulatedAudit]) -> None:
     """A database that does not run is to be started, or another one named."""
     database.refuse()
     with outlet(database) as out:
         out.write(told[:3])
         with pytest.raises(
-            TellError, match="no connection: Connection refused; start it, or name another with --influx"
+            OutputError, match="no connection: Connection refused; start it, or name another with --influx"
         ):
             out.flush()

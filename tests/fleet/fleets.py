@@ -10,8 +10,8 @@ from ntpaudit.core.observation import SourceObservation
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Labels, Record
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.fleet.demo_store import EmbeddedStore
-from ntpaudit.formats.line_protocol import date, points, render
+from ntpaudit.fleet.demo_store import DemoStore
+from ntpaudit.formats.line_protocol import points, render, stamp_lines
 from tests.records import failed, record, seen, servers
 
 END_NS = (time.time_ns() // NS_PER_S - 60) * NS_PER_S
@@ -57,8 +57,8 @@ def audits() -> Iterator[Audit]:
     for age_s in range(2 * HOUR_S, 0, -290):
         yield _audit("twin", "fra", age_s, servers(2.5, host_ns=_host_ns(age_s)))
     for age_s in (4600, 30):
-        for env, liars in (("prod", [_liar(age_s)]), ("test", [])):
-            yield _audit("tied", "fra", age_s, [*servers(0.001, host_ns=_host_ns(age_s)), *liars], env=env)
+        for env, falsetickers in (("prod", [_liar(age_s)]), ("test", [])):
+            yield _audit("tied", "fra", age_s, [*servers(0.001, host_ns=_host_ns(age_s)), *falsetickers], env=env)
     yield _audit("renamed", "ams", 5000, servers(0.001, host_ns=_host_ns(5000)), _BEFORE, always=True)
     yield _audit("renamed", "fra", 500, servers(0.001, host_ns=_host_ns(500)), _AFTER, always=True)
     for age_s in range(2 * HOUR_S, 0, -1000):
@@ -69,12 +69,12 @@ def audits() -> Iterator[Audit]:
 
 def lines() -> str:
     """Return all as a database gets it."""
-    return "".join(date(render(audit.record, audit.events), audit.arrived_ns) for audit in audits())
+    return "".join(stamp_lines(render(audit.record, audit.events), audit.arrived_ns) for audit in audits())
 
 
 def keep(path: str) -> None:
     """Write all as a demonstration."""
-    with EmbeddedStore.create(path) as store:
+    with DemoStore.create(path) as store:
         for audit in audits():
             store.write(points(audit.record, audit.events), audit.arrived_ns)
         store.finish(END_NS)

@@ -9,23 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet.model import Alarm, Clash
+from ntpaudit.core.fleet.model import Alarm, DuplicateHost
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.fleet.decode import (
-    BEFORE_S,
-    Clock,
-    Happening,
-    Said,
-    Sign,
+    BASELINE_S,
+    ClockRow,
+    EventRow,
+    Sighting,
+    SourceRow,
     alarms_of,
-    clashes_of,
+    duplicate_hosts_of,
+    falseticker_reports_of,
     hosts_of,
-    lies_of,
     offsets_of,
-    places_of,
     several_of,
+    sites_of,
     steps_of,
     worst_of,
 )
@@ -42,14 +42,14 @@ stamps = st.integers(NOW_NS - 3, NOW_NS)
 values = st.sampled_from([0, 1, 2, 3, "1", None, "x"])
 offsets = st.sampled_from([(0.0, -0.1, 0.1), (1.0, 0.9, 1.1), ("1", "0.5", "2"), (None, 0.0, 0.0)])
 clocks = st.builds(
-    lambda name, site, env, stamp_ns, severity, verdict, offset: Clock(
+    lambda name, site, env, stamp_ns, severity, verdict, offset: ClockRow(
         name, site, env, stamp_ns, severity, verdict, *offset
     ),
     *(names, places, places, stamps, values, values, offsets),
 )
-happenings = st.builds(Happening, names, st.sampled_from(["unsynced", "step-back"]), stamps, values, values, values)
-said = st.builds(Said, names, st.sampled_from(["s", "t"]), stamps, st.just(STATUSES.index("falseticker")), values)
-signs = st.builds(Sign, names, places, places, stamps)
+happenings = st.builds(EventRow, names, st.sampled_from(["unsynced", "step-back"]), stamps, values, values, values)
+said = st.builds(SourceRow, names, st.sampled_from(["s", "t"]), stamps, st.just(STATUSES.index("falseticker")), values)
+signs = st.builds(Sighting, names, places, places, stamps)
 
 
 def shuffled(rows: Sequence[Row], random: Random) -> list[Row]:
@@ -62,7 +62,7 @@ def shuffled(rows: Sequence[Row], random: Random) -> list[Row]:
     *(st.lists(said, max_size=6), st.lists(signs, max_size=6), st.randoms()),
 )
 def test_the_order_of_rows_never_matters(
-    rows: list[Clock], events: list[Happening], claims: list[Said], seen: list[Sign], random: Random
+    rows: list[ClockRow], events: list[EventRow], claims: list[SourceRow], seen: list[Sighting], random: Random
 ) -> None:
     """Also of several points of one host at one moment, from one place or from several: the same one is told."""
     clashing = {"a", "b", "b "}
@@ -71,9 +71,9 @@ def test_the_order_of_rows_never_matters(
     assert worst_of(rows, clashing) == worst_of(shuffled(rows, random), clashing)
     assert steps_of(events) == steps_of(shuffled(events, random))
     assert set(alarms_of(events, NOW_NS, 3600.0)) == set(alarms_of(shuffled(events, random), NOW_NS, 3600.0))
-    assert set(lies_of(claims)) == set(lies_of(shuffled(claims, random)))
-    assert clashes_of(seen) == clashes_of(shuffled(seen, random))
-    assert places_of(seen) == places_of(shuffled(seen, random))
+    assert set(falseticker_reports_of(claims)) == set(falseticker_reports_of(shuffled(claims, random)))
+    assert duplicate_hosts_of(seen) == duplicate_hosts_of(shuffled(seen, random))
+    assert sites_of(seen) == sites_of(shuffled(seen, random))
     assert several_of(seen) == several_of(shuffled(seen, random))
 
 
@@ -92,17 +92,17 @@ def test_machines_of_one_name_report_before_and_after_each_other(
     ams: list[int], fra: list[int], sites: tuple[str, ...]
 ) -> None:
     """A host that moved has no point at its old place after its first one at the new."""
-    signs = [Sign("a", site, "prod", stamp) for site, stamps in (("ams", ams), ("fra", fra)) for stamp in stamps]
-    assert clashes_of(signs) == ((Clash("a", sites),) if sites else ())
+    signs = [Sighting("a", site, "prod", stamp) for site, stamps in (("ams", ams), ("fra", fra)) for stamp in stamps]
+    assert duplicate_hosts_of(signs) == ((DuplicateHost("a", sites),) if sites else ())
 
 
 @pytest.mark.parametrize("before_s", [60.0, 3600.0, 7200.0])
 def test_a_step_is_kept_while_a_clock_may_have_moved_by_it(before_s: float) -> None:
     """The offset before can be older by its whole window; other findings are kept until they are cleared."""
-    kept_s = max(3600.0, before_s + BEFORE_S)
+    kept_s = max(3600.0, before_s + BASELINE_S)
     for age_s, kinds in ((kept_s - 1, {"step-back", "unsynced"}), (kept_s + 1, {"unsynced"})):
         stamp_ns = NOW_NS - round(age_s * NS_PER_S)
-        events = [Happening("a", kind, stamp_ns, 1, int(Severity.WARNING), None) for kind in ("step-back", "unsynced")]
+        events = [EventRow("a", kind, stamp_ns, 1, int(Severity.WARNING), None) for kind in ("step-back", "unsynced")]
         assert {alarm.kind for alarm in alarms_of(events, NOW_NS, before_s)} == kinds
 
 
@@ -110,15 +110,15 @@ def test_only_what_says_that_it_is_a_step_is_one() -> None:
     """Of foreign values none is a step's: no host, another kind, ended; a size or severity that is none is unknown."""
     warning = int(Severity.WARNING)
     told = [
-        Happening("b", "step-forward", NOW_NS - 1, "1", str(warning), "2.5"),
-        Happening("a", "step-back", NOW_NS, 1, "x", "NaN"),
-        Happening("a\n", "step-back", NOW_NS, 1.0, None, []),
+        EventRow("b", "step-forward", NOW_NS - 1, "1", str(warning), "2.5"),
+        EventRow("a", "step-back", NOW_NS, 1, "x", "NaN"),
+        EventRow("a\n", "step-back", NOW_NS, 1.0, None, []),
     ]
     foreign = [
-        Happening(None, "step-back", NOW_NS, 1, warning, -1.0),
-        Happening("c", "unsynced", NOW_NS, 1, warning, -1.0),
-        Happening("c", ["step-back"], NOW_NS, 1, warning, -1.0),
-        *(Happening("c", "step-back", NOW_NS, raised, warning, -1.0) for raised in (0, None, True, "x", 2)),
+        EventRow(None, "step-back", NOW_NS, 1, warning, -1.0),
+        EventRow("c", "unsynced", NOW_NS, 1, warning, -1.0),
+        EventRow("c", ["step-back"], NOW_NS, 1, warning, -1.0),
+        *(EventRow("c", "step-back", NOW_NS, raised, warning, -1.0) for raised in (0, None, True, "x", 2)),
     ]
     assert steps_of([*told, *foreign]) == (
         Alarm("b", "step-forward", Severity.WARNING, NOW_NS - 1, 2.5),
@@ -173,7 +173,7 @@ def test_labels_that_are_written_otherwise_are_refused(written: str) -> None:
 
 def test_of_two_points_of_a_clashing_name_it_is_always_the_same() -> None:
     """A host that came by two relays has two points of one place and moment."""
-    rows = [Clock("a", "ams", "prod", NOW_NS, severity, 0, 0.0, -0.1, 0.1) for severity in (0, 3)]
+    rows = [ClockRow("a", "ams", "prod", NOW_NS, severity, 0, 0.0, -0.1, 0.1) for severity in (0, 3)]
     assert worst_of(rows, {"a"}) == worst_of(rows[::-1], {"a"})
 
 

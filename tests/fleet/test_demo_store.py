@@ -17,8 +17,8 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError, StoreError
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.decode import CLOCK_FIELDS
-from ntpaudit.fleet.demo_store import EmbeddedReader, EmbeddedStore
-from ntpaudit.fleet.reader import Reach
+from ntpaudit.fleet.demo_store import DemoReader, DemoStore
+from ntpaudit.fleet.reader import SnapshotOptions
 from ntpaudit.formats.line_protocol import Point, points
 from tests.abilities import ANOTHER_USER
 from tests.fleet.fleets import END_NS, HOUR_S, keep
@@ -30,7 +30,7 @@ from tests.world.packages import REPOSITORY
 
 def write(path: Path, name: str, *, end_ns: int | None = NOW_NS) -> None:
     """Write a demonstration of one host, finished or not."""
-    with EmbeddedStore.create(str(path)) as store:
+    with DemoStore.create(str(path)) as store:
         store.write(points(record(*servers(0.001), name=name)), NOW_NS)
         if end_ns is not None:
             store.finish(end_ns)
@@ -38,15 +38,15 @@ def write(path: Path, name: str, *, end_ns: int | None = NOW_NS) -> None:
 
 def fail(path: Path) -> None:
     """Write a demonstration that is finished, and then written to in vain."""
-    with EmbeddedStore.create(str(path)) as store:
+    with DemoStore.create(str(path)) as store:
         store.finish(NOW_NS)
         store.write([Point("of-tomorrow", {}, {}, NOW_NS)], NOW_NS)
 
 
 def names(path: Path) -> list[str]:
     """Return the hosts in a demonstration."""
-    with closing(EmbeddedReader(str(path))) as reader:
-        return [host.name for host in reader.snapshot(NOW_NS + NS_PER_S * HOUR_S, Reach()).hosts]
+    with closing(DemoReader(str(path))) as reader:
+        return [host.name for host in reader.snapshot(NOW_NS + NS_PER_S * HOUR_S, SnapshotOptions()).hosts]
 
 
 def test_the_old_one_stays_until_the_new_one_is_finished(tmp_path: Path) -> None:
@@ -58,9 +58,9 @@ def test_the_old_one_stays_until_the_new_one_is_finished(tmp_path: Path) -> None
     with pytest.raises(KeyError):
         fail(path)
     assert names(path) == ["old"]
-    with closing(EmbeddedReader(str(path))) as reader:  # who reads the old one is not disturbed
+    with closing(DemoReader(str(path))) as reader:  # who reads the old one is not disturbed
         write(path, "new")
-        assert [host.name for host in reader.snapshot(NOW_NS + NS_PER_S * HOUR_S, Reach()).hosts] == ["old"]
+        assert [host.name for host in reader.snapshot(NOW_NS + NS_PER_S * HOUR_S, SnapshotOptions()).hosts] == ["old"]
     assert names(path) == ["new"]
     assert list(path.parent.iterdir()) == [path]
 
@@ -69,7 +69,7 @@ def test_the_columns_are_what_they_are_called(tmp_path: Path) -> None:
     """Whoever opens the file with SQLite reads of each point what the database would have under that name."""
     path = tmp_path / "demo.sqlite3"
     fields = {name: float(number) for number, name in enumerate(CLOCK_FIELDS)}
-    with EmbeddedStore.create(str(path)) as store:
+    with DemoStore.create(str(path)) as store:
         store.write([Point("ntpaudit_clock", {"host": "a", "site": None, "env": None}, fields, NOW_NS)], NOW_NS)
         store.finish(NOW_NS)
     with closing(sqlite3.connect(path)) as connection:
@@ -81,7 +81,7 @@ def test_the_columns_are_what_they_are_called(tmp_path: Path) -> None:
 def test_the_same_point_twice_is_one(tmp_path: Path) -> None:
     """A point at the same time takes the place of the one before, as in a database."""
     path = tmp_path / "demo.sqlite3"
-    with EmbeddedStore.create(str(path)) as store:
+    with DemoStore.create(str(path)) as store:
         for _ in range(2):
             store.write(points(record(*servers(0.001))), NOW_NS)
         store.finish(NOW_NS)
@@ -155,7 +155,7 @@ def test_a_demonstration_of_somebody_else_is_not_to_be_made_anew(tmp_path: Path)
     os.seteuid(ANOTHER_USER)
     try:
         with pytest.raises(ReadError, match=r"demo\.sqlite3: Permission denied; let the user .* read it, or name ano"):
-            EmbeddedReader(str(path))
+            DemoReader(str(path))
     finally:
         os.seteuid(0)
 
@@ -167,8 +167,8 @@ def test_damage_is_told_when_it_is_met(tmp_path: Path) -> None:
     octets = bytearray(path.read_bytes())
     octets[4096 * 3 :] = b"\xff" * (len(octets) - 4096 * 3)
     path.write_bytes(octets)
-    with pytest.raises(ReadError, match="make it anew: ntpaudit demo"), closing(EmbeddedReader(str(path))) as reader:
-        reader.snapshot(END_NS, Reach())
+    with pytest.raises(ReadError, match="make it anew: ntpaudit demo"), closing(DemoReader(str(path))) as reader:
+        reader.snapshot(END_NS, SnapshotOptions())
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_where_nothing_can_be_written_is_told(
     """A place that takes no file is named, before anything is simulated, and nothing is left in it or near."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StoreError, match=words):
-        EmbeddedStore.create(place)
+        DemoStore.create(place)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -225,7 +225,7 @@ def test_only_a_demonstration_is_replaced(tmp_path: Path, make: Callable[[Path],
     make(path)
     before = path.lstat(), path.stat(), path.is_file() and path.read_bytes()
     with pytest.raises(StoreError, match=f"demo.sqlite3 {words}"):
-        EmbeddedStore.create(str(path))
+        DemoStore.create(str(path))
     after = path.lstat(), path.stat(), path.is_file() and path.read_bytes()
     assert [one.st_ino for one in after[:2]] == [one.st_ino for one in before[:2]]
     assert after[2] == before[2]
@@ -235,7 +235,7 @@ def test_only_a_demonstration_is_replaced(tmp_path: Path, make: Callable[[Path],
 def test_what_came_meanwhile_is_spared(tmp_path: Path) -> None:
     """A file that somebody put there while the demonstration was written is not replaced."""
     path = tmp_path / "demo.sqlite3"
-    store = EmbeddedStore.create(str(path))
+    store = DemoStore.create(str(path))
     store.finish(NOW_NS)
     path.write_text("mine")
     with pytest.raises(StoreError, match="is no demonstration, and stays"):
@@ -260,7 +260,7 @@ def test_a_link_in_place_of_the_new_file_harms_no_other(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(sqlite3, "connect", swap)
     with pytest.raises(StoreError, match="replaced the new file"):
-        EmbeddedStore.create(str(folder / "file"))
+        DemoStore.create(str(folder / "file"))
     assert precious.read_bytes() == before
     assert not list(folder.iterdir())
 
@@ -287,8 +287,8 @@ def test_one_of_another_version_is_replaced(tmp_path: Path) -> None:
 
 BEGIN = """
 import sys, time
-from ntpaudit.fleet.embedded import EmbeddedStore
-store = EmbeddedStore.create(sys.argv[1])
+from ntpaudit.fleet.demo_store import DemoStore
+store = DemoStore.create(sys.argv[1])
 print("begun", flush=True)
 time.sleep(60)
 """
@@ -316,14 +316,14 @@ def test_what_a_killed_run_has_left_is_removed(tmp_path: Path) -> None:
 FILL = """
 import os, subprocess, sys
 from ntpaudit.errors import StoreError
-from ntpaudit.fleet.embedded import EmbeddedStore
+from ntpaudit.fleet.demo_store import DemoStore
 from ntpaudit.formats.line_protocol import points
 from tests.records import record, servers
 
 for size in ("16k", "200k"):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=" + size, "tmpfs", sys.argv[1]], check=True)
     try:
-        with EmbeddedStore.create(sys.argv[1] + "/demo") as store:
+        with DemoStore.create(sys.argv[1] + "/demo") as store:
             made = [*points(record(*servers(0.001)))]
             for number in range(10_000):
                 store.write([one._replace(stamp_ns=number) for one in made], 0)
@@ -345,7 +345,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 def test_a_demonstration_of_nobody_is_told(tmp_path: Path) -> None:
     """No host is no fleet."""
     path = tmp_path / "demo.sqlite3"
-    with EmbeddedStore.create(str(path)) as store:
+    with DemoStore.create(str(path)) as store:
         store.finish(NOW_NS)
-    with closing(EmbeddedReader(str(path))) as reader, pytest.raises(ReadError, match="knows no host"):
-        reader.snapshot(NOW_NS, Reach())
+    with closing(DemoReader(str(path))) as reader, pytest.raises(ReadError, match="knows no host"):
+        reader.snapshot(NOW_NS, SnapshotOptions())

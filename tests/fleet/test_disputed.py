@@ -14,13 +14,13 @@ import pytest
 
 from ntpaudit.core.events import Event
 from ntpaudit.core.fleet.checks import judge_fleet
-from ntpaudit.core.fleet.model import Fleet, Host, Member, Snapshot, Terms
+from ntpaudit.core.fleet.model import Fleet, FleetPolicy, Host, HostStatus, Snapshot
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import DatabaseOffset, Labels, Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.fleet import open_reader
-from ntpaudit.fleet.demo_store import EmbeddedStore
-from ntpaudit.fleet.reader import Reach
+from ntpaudit.fleet.demo_store import DemoStore
+from ntpaudit.fleet.reader import SnapshotOptions
 from ntpaudit.formats.line_protocol import points, render
 from tests.records import failed, record, seen, servers
 from tests.world.servers import influxd, victoria_metrics
@@ -67,8 +67,10 @@ def audit(
     """
     came_ns = end_ns - round(ago_s * NS_PER_S)
     host_ns = came_ns + round((ahead_s - behind_s) * NS_PER_S)
-    liar = [seen("ntp9.example.net", 40.0, reference_id=b"\xc6\x33\x64\x01", host_ns=host_ns)] if "liar" in more else []
-    sources = [*servers(behind_s, host_ns=host_ns), *liar]
+    falseticker = (
+        [seen("ntp9.example.net", 40.0, reference_id=b"\xc6\x33\x64\x01", host_ns=host_ns)] if "liar" in more else []
+    )
+    sources = [*servers(behind_s, host_ns=host_ns), *falseticker]
     made = record(*sources, name=name, labels=Labels("0.1.0", None, "ams", "prod"), host_ns=host_ns)
     assert made.offset is not None
     if knows:
@@ -78,7 +80,7 @@ def audit(
     events = tuple(
         Event(kind, raised, Severity.WARNING, "high", "so it is", made.utc_ns, host_ns, 10**12)
         for kind, raised in more.items()
-        if kind in ("unsynced", "stale-compare") and isinstance(raised, bool)
+        if kind in ("unsynced", "daemon-stale") and isinstance(raised, bool)
     )
     return made, events
 
@@ -114,8 +116,8 @@ def audits(end_ns: int) -> Iterator[TOLD]:
             yield audit_at("leap", ago_s, ahead_s=400 * 86_400)
             yield audit_at("wrong", ago_s, ahead_s=WRONG_S, behind_s=5.0 if minute < 30 else 0.001)
     yield audit_at("told", 20, ahead_s=WRONG_S, unsynced=True, liar=True)
-    yield audit_at("told", 80, ahead_s=WRONG_S, **{"stale-compare": False})
-    yield audit_at("told", 5 * HOUR_S, **{"stale-compare": True})
+    yield audit_at("told", 80, ahead_s=WRONG_S, **{"daemon-stale": False})
+    yield audit_at("told", 5 * HOUR_S, **{"daemon-stale": True})
     yield audit_at("only-ahead", 20, ahead_s=8 * HOUR_S, knows=False)
     for name, told in FINDINGS.items():
         for ago_s, ahead_s, is_raised in told:
@@ -208,7 +210,7 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     keep(path, end_ns, now_ns)
     found = {}
     with closing(open_reader(path=path)) as reader:
-        found["embedded"] = reader.snapshot(reader.now_ns(), Reach())
+        found["embedded"] = reader.snapshot(reader.now_ns(), SnapshotOptions())
     told = lines(end_ns).encode()
     with influxd() as influx, victoria_metrics() as victoria:
         for url in (f"{influx}/write?db=ntpaudit", f"{victoria}/write"):
@@ -216,7 +218,7 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         urllib.request.urlopen(f"{victoria}/internal/force_flush", timeout=30).close()
         for kind, url in (("influxql", influx), ("promql", victoria)):
             with closing(open_reader(url=url, language=kind)) as reader:
-                found[kind] = reader.snapshot(reader.now_ns(), Reach())
+                found[kind] = reader.snapshot(reader.now_ns(), SnapshotOptions())
     return Asked(found, now_ns, late_s)
 
 
@@ -228,15 +230,15 @@ def snapshots(asked: Asked) -> dict[str, Snapshot]:
 
 def keep(path: str, end_ns: int, now_ns: int) -> None:
     """Write all as a demonstration."""
-    with EmbeddedStore.create(path) as store:
+    with DemoStore.create(path) as store:
         for made, events in audits(end_ns):
             store.write(points(made, events), end_ns)
         store.finish(now_ns)
 
 
-def judged(snapshot: Snapshot) -> tuple[Fleet, dict[str, Member]]:
+def judged(snapshot: Snapshot) -> tuple[Fleet, dict[str, HostStatus]]:
     """Return the fleet, and each host by its name."""
-    fleet = judge_fleet(snapshot, Terms())
+    fleet = judge_fleet(snapshot, FleetPolicy())
     return fleet, {one.name: one for one in fleet.members}
 
 
@@ -245,7 +247,7 @@ def about(fleet: Fleet, kind: str) -> set[str]:
     return {name for finding in fleet.findings if finding.id == kind for name in finding.hosts}
 
 
-def point_of(member: Member) -> Host:
+def point_of(member: HostStatus) -> Host:
     """Return a host's latest point."""
     assert member.host is not None
     return member.host
@@ -334,7 +336,7 @@ def test_a_disputed_host_is_judged_by_its_points(snapshots: dict[str, Snapshot],
     assert offset is not None
     assert offset.estimate_s == pytest.approx(5.0, abs=0.001)
     assert [alarm.kind for alarm in hosts["told"].alarms] == ["unsynced"]
-    assert {lie.host for lie in snapshots[kind].lies} == {"told"}
+    assert {lie.host for lie in snapshots[kind].falseticker_reports} == {"told"}
     for name in ("back", "back-soon"):
         assert point_of(hosts[name]).disputed_s == 0
 
@@ -382,7 +384,7 @@ def test_a_past_moment_is_not_judged_by_what_came_later(tmp_path: object) -> Non
     now_ns = time.time_ns() // NS_PER_S * NS_PER_S
     keep(path, now_ns, now_ns)
     with closing(open_reader(path=path)) as reader:
-        snapshot = reader.snapshot(now_ns - HOUR_S * NS_PER_S, Reach())
+        snapshot = reader.snapshot(now_ns - HOUR_S * NS_PER_S, SnapshotOptions())
     assert not snapshot.looked_ahead
     assert max(host.last_ns for host in snapshot.hosts) <= now_ns - HOUR_S * NS_PER_S
     fleet, hosts = judged(snapshot)

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.core.fleet.checks import judge_fleet
-from ntpaudit.core.fleet.model import Terms
+from ntpaudit.core.fleet.model import FleetPolicy
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.decode import FULL_FIELDS
-from ntpaudit.fleet.reader import Reach, Reader
+from ntpaudit.fleet.reader import Reader, SnapshotOptions
 from ntpaudit.net import http
 from ntpaudit.reports import fleet_csv, fleet_json, fleet_nagios, fleet_page, fleet_text
 from tests.records import NOW_NS
@@ -58,7 +58,7 @@ def failure(url: str, language: str, *, timeout_s: float = 5.0, ca_file: str | N
         closing(opened(url, language, timeout_s=timeout_s, ca_file=ca_file)) as reader,
         pytest.raises(ReadError) as error,
     ):
-        reader.snapshot(NOW_NS, Reach())
+        reader.snapshot(NOW_NS, SnapshotOptions())
     message = str(error.value)
     assert message == f"{error.value.reason}; {error.value.remedy}"
     assert message.isprintable()
@@ -305,7 +305,7 @@ def test_the_answers_of_ten_thousand_hosts_are_not_refused(database: FlakyDataba
     database.choose = lambda request: Answer(200, answer) if "%22host%22" in request.target else empty
     with closing(opened(database.url, "influxql")) as reader:
         for _ in range(2):
-            assert len(reader.snapshot(NOW_NS, Reach()).hosts) == 10_000
+            assert len(reader.snapshot(NOW_NS, SnapshotOptions()).hosts) == 10_000
 
 
 @pytest.mark.parametrize("text", ["[[],[]," * 1_000_000, '{"a":' * 2_000_000])
@@ -350,7 +350,7 @@ def test_the_words_of_a_server_are_no_remedy(database: FlakyDatabase) -> None:
     """Whatever it says stands in the reason, and what mends it is ours."""
     database.choose = lambda request: Answer(500, '{"error":"a; run: curl evil.example; now"}')
     with closing(opened(database.url, "influxql")) as reader, pytest.raises(ReadError) as error:
-        reader.snapshot(NOW_NS, Reach())
+        reader.snapshot(NOW_NS, SnapshotOptions())
     assert error.value.reason.endswith("answers 500: a; run: curl evil.example; now")
     assert error.value.remedy == "look into the log of the database, and of a proxy before it"
 
@@ -360,7 +360,7 @@ def test_what_is_to_be_mended_is_called_as_the_caller_says(database: FlakyDataba
     database.choose = lambda request: Answer(404)
     keys = {key: f"--{key}" for key in ("url", "language", "database")}
     with closing(open_reader(url=database.url, keys=keys)) as reader, pytest.raises(ReadError) as error:
-        reader.snapshot(NOW_NS, Reach())
+        reader.snapshot(NOW_NS, SnapshotOptions())
     assert error.value.remedy == ("check --url and --language; if this is VictoriaMetrics: --language promql")
     with pytest.raises(ReadError, match="check --url"):
         open_reader(url="http://db:x", keys=keys)
@@ -393,7 +393,7 @@ def test_what_is_asked(language: str, header: str) -> None:
     with FlakyDatabase(choose=lambda request: Answer(200, body.decode())) as database:
         with closing(opened(database.url, language)) as reader:
             for hosts in (["web1"], [f"a-host-with-a-long-name-{number}" for number in range(200)]):
-                assert reader.courses(hosts, NOW_NS - NS_PER_S, NOW_NS, 1) == dict.fromkeys(hosts, ())
+                assert reader.host_series(hosts, NOW_NS - NS_PER_S, NOW_NS, 1) == dict.fromkeys(hosts, ())
         asked = list(database.requests)
         database.choose = lambda request: packed(body)
         with closing(opened(database.url.replace("127.0.0.1", "[::ffff:127.0.0.1]"), language)) as reader:
@@ -458,17 +458,17 @@ def attempt(task: Callable[[], Got]) -> Got | None:
 def check(reader: Reader, now_ns: int = NOW_NS, site: str = "x") -> None:
     """Read all there is: whatever is read is a fleet that can be judged and told."""
     begin_ns = now_ns - 100 * NS_PER_S
-    courses = attempt(lambda: reader.courses(["web1", "x"], begin_ns, now_ns, 3))
+    courses = attempt(lambda: reader.host_series(["web1", "x"], begin_ns, now_ns, 3))
     tallies = attempt(lambda: reader.tallies(begin_ns, now_ns, 3))
     steps = attempt(lambda: reader.steps(begin_ns, now_ns)) or ()
     assert all(begin_ns < one.since_ns <= now_ns for one in steps)
     assert all(begin_ns <= one.begin_ns < now_ns for one in tallies or ())
     assert all(begin_ns <= one.begin_ns < now_ns for course in (courses or {}).values() for one in course)
-    for reach in (Reach(), Reach(site)):
+    for reach in (SnapshotOptions(), SnapshotOptions(site)):
         snapshot = attempt(partial(reader.snapshot, now_ns, reach))
         if snapshot is None:
             continue
-        judged = judge_fleet(snapshot, Terms())
+        judged = judge_fleet(snapshot, FleetPolicy())
         page = fleet_page.render(
             judged,
             courses or {},
@@ -476,7 +476,7 @@ def check(reader: Reader, now_ns: int = NOW_NS, site: str = "x") -> None:
             steps,
             period_s=100.0,
             spans=3,
-            terms=Terms(),
+            terms=FleetPolicy(),
             source="a",
             version="0",
         )
@@ -487,7 +487,7 @@ def check(reader: Reader, now_ns: int = NOW_NS, site: str = "x") -> None:
             assert text.encode()
         for host in snapshot.hosts:
             assert host.name.isprintable()
-            assert now_ns - Reach().look_back_s * NS_PER_S < host.last_ns <= now_ns
+            assert now_ns - SnapshotOptions().look_back_s * NS_PER_S < host.last_ns <= now_ns
             assert isinstance(host.severity, Severity)
             assert (host.offset is None) == (host.verdict == "unmeasured")
             assert host.offset is None or host.offset.earliest_s <= host.offset.estimate_s <= host.offset.latest_s

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.fleet import open_reader
-from ntpaudit.fleet.reader import Reach
-from ntpaudit.fleet.snapshot_query import Remote
+from ntpaudit.fleet.reader import SnapshotOptions
+from ntpaudit.fleet.snapshot_query import DatabaseReader
 from tests.fleet.fleets import END_NS, lines
 from tests.fleet.test_faults import LANGUAGES, cells, check
 from tests.world.flaky import Answer, FlakyDatabase, Octets, Request
@@ -71,7 +71,7 @@ def listen(upstream: str, language: str) -> Answers:
 
     with FlakyDatabase(choose=choose) as server, closing(open_reader(url=server.url, language=language)) as reader:
         check(reader, END_NS, "fra")
-        assert reader.snapshot(END_NS, Reach()).hosts
+        assert reader.snapshot(END_NS, SnapshotOptions()).hosts
     return answers
 
 
@@ -166,5 +166,5 @@ def test_whatever_is_changed_in_an_answer_is_a_fleet_or_told(
         return said(mutated[alike[made[0].answer % len(alike)]]) if alike else Answer(404)
 
     with FlakyDatabase(choose=choose) as server, closing(open_reader(url=server.url, language=language)) as reader:
-        assert isinstance(reader, Remote)
+        assert isinstance(reader, DatabaseReader)
         check(reader, END_NS, "fra")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.fleet.checks import judge_fleet
 from ntpaudit.core.fleet.clock_shift import has_moved
-from ntpaudit.core.fleet.model import Bounds, Bucket, Clash, Host, Offset, Snapshot, Terms
+from ntpaudit.core.fleet.model import Bounds, DuplicateHost, FleetPolicy, Host, Offset, Snapshot, TimeBucket
 from ntpaudit.core.fleet.severity import offset_verdict
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Labels
@@ -22,7 +22,7 @@ from ntpaudit.errors import ReadError
 from ntpaudit.fleet import open_reader, snapshot_query
 from ntpaudit.fleet.influxql import InfluxqlReader
 from ntpaudit.fleet.promql import PromqlReader
-from ntpaudit.fleet.reader import Reach, Reader
+from ntpaudit.fleet.reader import Reader, SnapshotOptions
 from ntpaudit.formats.line_protocol import render
 from tests.fleet.fleets import END_NS, HOSTILE, HOSTILE_KEPT, HOSTILE_SITE, HOUR_S, keep, lines
 from tests.records import record, servers
@@ -62,7 +62,7 @@ def readers(databases: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def snapshots(readers: dict[str, Reader]) -> dict[str, Snapshot]:
     """What each reads of the whole fleet."""
-    return {kind: comparable(reader.snapshot(END_NS, Reach())) for kind, reader in readers.items()}
+    return {kind: comparable(reader.snapshot(END_NS, SnapshotOptions())) for kind, reader in readers.items()}
 
 
 def comparable(snapshot: Snapshot) -> Snapshot:
@@ -81,12 +81,14 @@ def comparable(snapshot: Snapshot) -> Snapshot:
             )
         ),
         alarms=tuple(sorted(alarm._replace(since_ns=alarm.since_ns // MS * MS) for alarm in snapshot.alarms)),
-        lies=tuple(sorted(lie._replace(offset_s=round(lie.offset_s or 0, 9)) for lie in snapshot.lies)),
-        before={
+        falseticker_reports=tuple(
+            sorted(lie._replace(offset_s=round(lie.offset_s or 0, 9)) for lie in snapshot.falseticker_reports)
+        ),
+        baseline={
             name: Bounds(round(known.earliest_s, 9), round(known.latest_s, 9))
-            for name, known in sorted(snapshot.before.items())
+            for name, known in sorted(snapshot.baseline.items())
         },
-        before_ns={name: stamp_ns // MS * MS for name, stamp_ns in sorted(snapshot.before_ns.items())},
+        baseline_ns={name: stamp_ns // MS * MS for name, stamp_ns in sorted(snapshot.baseline_ns.items())},
         looked_ahead=False,
     )
 
@@ -141,7 +143,7 @@ def test_what_is_in_force_is_told(snapshots: dict[str, Snapshot], kind: str) -> 
 @pytest.mark.parametrize("kind", READERS)
 def test_lies_are_those_of_the_latest_audit(snapshots: dict[str, Snapshot], kind: str) -> None:
     """A source that lied once and was taken out of the configuration since is not told of."""
-    assert [(lie.host, lie.source, round(lie.offset_s or 0)) for lie in snapshots[kind].lies] == [
+    assert [(lie.host, lie.source, round(lie.offset_s or 0)) for lie in snapshots[kind].falseticker_reports] == [
         (HOSTILE_KEPT, HOSTILE_KEPT, -37),
         ("db1", "ntp9.example.net", -37),
         ("mended", "ntp9.example.net", -37),
@@ -151,7 +153,7 @@ def test_lies_are_those_of_the_latest_audit(snapshots: dict[str, Snapshot], kind
 @pytest.mark.parametrize("kind", READERS)
 def test_the_offset_of_an_hour_ago_is_read(snapshots: dict[str, Snapshot], kind: str) -> None:
     """Who has a last offset in the quarter of an hour before then, has that; of who sleeps, nothing is told."""
-    before = snapshots[kind].before
+    before = snapshots[kind].baseline
     for name, behind_s in (("web2", 0.002), ("seldom", 1.7)):
         assert before[name].earliest_s < behind_s < before[name].latest_s < behind_s + 0.02
     assert "db2" in before
@@ -181,21 +183,21 @@ def test_every_step_of_a_period_is_read(readers: dict[str, Reader], kind: str) -
 @pytest.mark.parametrize("kind", READERS)
 def test_machines_of_one_name_are_told_apart_from_one_that_moved(readers: dict[str, Reader], kind: str) -> None:
     """Two that report at once clash, and the worst counts; a host that has another site or environment now does not."""
-    snapshot = readers[kind].snapshot(END_NS, Reach())
-    assert snapshot.clashes == (Clash("twin", ("ams", "fra")),)
+    snapshot = readers[kind].snapshot(END_NS, SnapshotOptions())
+    assert snapshot.duplicate_hosts == (DuplicateHost("twin", ("ams", "fra")),)
     twin = hosts_of(snapshot)["twin"]
     assert (twin.site, twin.severity) == ("fra", Severity.CRITICAL)
     assert twin.offset is not None
     assert twin.offset.estimate_s == pytest.approx(2.5, abs=2e-4)
-    assert "twin" not in snapshot.before
-    there = readers[kind].snapshot(END_NS, Reach("ams"))
-    assert there.clashes == snapshot.clashes
+    assert "twin" not in snapshot.baseline
+    there = readers[kind].snapshot(END_NS, SnapshotOptions("ams"))
+    assert there.duplicate_hosts == snapshot.duplicate_hosts
     assert (hosts_of(there)["twin"].site, hosts_of(there)["twin"].severity) == ("ams", Severity.OK)
-    there = readers[kind].snapshot(END_NS, Reach("fra"))  # where its last point is not from, nor a fresh one
-    assert there.clashes == snapshot.clashes
+    there = readers[kind].snapshot(END_NS, SnapshotOptions("fra"))  # where its last point is not from, nor a fresh one
+    assert there.duplicate_hosts == snapshot.duplicate_hosts
     assert hosts_of(there)["twin"] == twin
-    assert "twin" not in there.forgotten
-    assert readers[kind].snapshot(END_NS, Reach(silent_after_s=100.0)).clashes == ()
+    assert "twin" not in there.expired
+    assert readers[kind].snapshot(END_NS, SnapshotOptions(silent_after_s=100.0)).duplicate_hosts == ()
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -209,14 +211,14 @@ def test_of_two_points_at_one_moment_it_is_always_the_same(snapshots: dict[str, 
 def test_all_the_time_there_ever_was_can_be_looked_back_on(readers: dict[str, Reader], kind: str) -> None:
     """Also from before 1970 on, whence VictoriaMetrics answers nothing at all if it is asked."""
     ever_s = 100 * 366 * 86_400.0
-    snapshot = readers[kind].snapshot(END_NS, Reach(look_back_s=ever_s))
-    assert snapshot.forgotten == ()
+    snapshot = readers[kind].snapshot(END_NS, SnapshotOptions(look_back_s=ever_s))
+    assert snapshot.expired == ()
     assert {"seldom", "asleep", "gone"} <= hosts_of(snapshot).keys()
     begin_ns = END_NS - round(ever_s) * NS_PER_S
     for count in (7, 96):
-        (course,) = readers[kind].courses(["web1"], begin_ns, END_NS, count).values()
+        (course,) = readers[kind].host_series(["web1"], begin_ns, END_NS, count).values()
         tallies = readers[kind].tallies(begin_ns, END_NS, count)
-        (embedded,) = readers["embedded"].courses(["web1"], begin_ns, END_NS, count).values()
+        (embedded,) = readers["embedded"].host_series(["web1"], begin_ns, END_NS, count).values()
         assert [cut(one) for one in course] == [cut(one) for one in embedded]
         assert tallies == readers["embedded"].tallies(begin_ns, END_NS, count)
         assert len(course) == len(tallies) == 1
@@ -233,10 +235,10 @@ def test_what_a_relay_adds_to_a_host_makes_no_other_of_it() -> None:
             urllib.request.urlopen(urllib.request.Request(to, line.encode()), timeout=30).close()
         urllib.request.urlopen(f"{url}/internal/force_flush", timeout=30).close()
         with closing(open_reader(url=url, language="promql")) as reader:
-            snapshot = reader.snapshot(END_NS, Reach())
+            snapshot = reader.snapshot(END_NS, SnapshotOptions())
     (web1,) = snapshot.hosts
     assert (web1.last_ns, web1.severity, web1.usable) == (END_NS - 200 * NS_PER_S, Severity.CRITICAL, 3)
-    assert snapshot.clashes == ()
+    assert snapshot.duplicate_hosts == ()
 
 
 @pytest.mark.parametrize("refuses", [False, True])
@@ -250,7 +252,7 @@ def test_machines_of_one_name_are_found_without_an_index(databases: dict[str, st
         FlakyDatabase(databases["influxql"], choose) as server,
         closing(open_reader(url=server.url)) as reader,
     ):
-        assert reader.snapshot(END_NS, Reach()).clashes == (Clash("twin", ("ams", "fra")),)
+        assert reader.snapshot(END_NS, SnapshotOptions()).duplicate_hosts == (DuplicateHost("twin", ("ams", "fra")),)
         asked = [unquote_plus(request.target) for request in server.requests]
     lately = f'last("severity") AS "severity" FROM "ntpaudit_clock" WHERE time > {END_NS - 600 * NS_PER_S} '
     assert any("SHOW SERIES" in target for target in asked)
@@ -269,7 +271,7 @@ def test_more_series_than_victoriametrics_lists_are_counted_by_it(databases: dic
         FlakyDatabase(databases["promql"], choose) as server,
         closing(open_reader(url=server.url, language="promql")) as reader,
     ):
-        assert reader.snapshot(END_NS, Reach()).clashes == (Clash("twin", ("ams", "fra")),)
+        assert reader.snapshot(END_NS, SnapshotOptions()).duplicate_hosts == (DuplicateHost("twin", ("ams", "fra")),)
         asked = [unquote_plus(request.target) for request in server.requests]
     assert sum("count(last_over_time(ntpaudit_clock_severity{}[600000ms])) by (host) > 1" in one for one in asked) == 1
 
@@ -280,7 +282,7 @@ def test_hosts_that_are_gone_for_days_are_not_looked_for(databases: dict[str, st
         FlakyDatabase(databases["promql"]) as server,
         closing(open_reader(url=server.url, language="promql")) as reader,
     ):
-        assert reader.snapshot(END_NS, Reach()).forgotten == ("gone",)
+        assert reader.snapshot(END_NS, SnapshotOptions()).expired == ("gone",)
         asked = [unquote_plus(request.target) for request in server.requests if "/federate" in request.target]
     assert any("asleep" in one for one in asked)
     assert not any("gone" in one for one in asked)
@@ -308,7 +310,7 @@ def test_what_has_just_come_is_left_for_the_next_time() -> None:
         _put(url, _point(70, 0.001, now_ns=now_ns))
         _put(url, f"ntpaudit_clock,host=web1,site=ams severity=0i,verdict=0i {now_ns - NS_PER_S}\n")
         with closing(open_reader(url=url, language="promql")) as reader:
-            (host,) = reader.snapshot(reader.now_ns(), Reach()).hosts
+            (host,) = reader.snapshot(reader.now_ns(), SnapshotOptions()).hosts
     assert host.last_ns // MS == now_ns // MS - 70_000
     assert host.verdict == "within"
 
@@ -328,7 +330,7 @@ def test_a_point_that_comes_between_two_answers_is_read_whole(field: str) -> Non
             return FORWARD
 
         with FlakyDatabase(url, choose) as server, closing(open_reader(url=server.url, language="promql")) as reader:
-            hosts = hosts_of(reader.snapshot(END_NS, Reach()))
+            hosts = hosts_of(reader.snapshot(END_NS, SnapshotOptions()))
     assert came
     for name, age_s, offset_s in (("web1", 10, 0.002), ("web2", 70, 0.001), (r"web\3", 10, 0.002)):
         host = hosts[name]
@@ -349,7 +351,7 @@ def test_an_event_that_comes_between_two_answers_is_read_whole() -> None:
             return FORWARD
 
         with FlakyDatabase(url, choose) as server, closing(open_reader(url=server.url, language="promql")) as reader:
-            (alarm,) = reader.snapshot(END_NS, Reach()).alarms
+            (alarm,) = reader.snapshot(END_NS, SnapshotOptions()).alarms
     assert (alarm.severity, alarm.since_ns) == (Severity.CRITICAL, END_NS - 20 * NS_PER_S)
 
 
@@ -371,9 +373,9 @@ def test_a_rate_that_is_read_later_is_that_of_the_host_all_the_same(*, is_late: 
             return FORWARD
 
         with FlakyDatabase(url, choose) as server, closing(open_reader(url=server.url, language="promql")) as reader:
-            snapshot = reader.snapshot(END_NS, Reach(site="ams", in_full=False))
+            snapshot = reader.snapshot(END_NS, SnapshotOptions(site="ams", in_full=False))
     assert hosts_of(snapshot)["web1"].frequency_ppm == -5.0
-    assert [finding.id for finding in judge_fleet(snapshot, Terms()).findings if finding.id == "slow-walk"] == []
+    assert [finding.id for finding in judge_fleet(snapshot, FleetPolicy()).findings if finding.id == "slow-walk"] == []
 
 
 def test_labels_of_any_name_and_series_without_any_hide_no_host() -> None:
@@ -385,7 +387,7 @@ def test_labels_of_any_name_and_series_without_any_hide_no_host() -> None:
         )
         _put(url, added + f"ntpaudit_clock severity=3i {END_NS - 10 * NS_PER_S}\n")
         with closing(open_reader(url=url, language="promql")) as reader:
-            hosts = hosts_of(reader.snapshot(END_NS, Reach()))
+            hosts = hosts_of(reader.snapshot(END_NS, SnapshotOptions()))
     assert sorted(hosts) == ["web0", "web1", "web2", "web3"]
     assert {(host.site, host.verdict) for host in hosts.values()} == {("ams", "within")}
 
@@ -398,7 +400,7 @@ def test_no_question_spoils_the_answer_to_another(databases: dict[str, str], sna
     ):
         for hours in range(1, 13):
             assert len(reader.steps(END_NS - hours * HOUR_S * NS_PER_S, END_NS)) == min(hours, 2)
-            assert comparable(reader.snapshot(END_NS, Reach())) == snapshots["promql"]
+            assert comparable(reader.snapshot(END_NS, SnapshotOptions())) == snapshots["promql"]
         asked = [unquote_plus(request.target + request.lines) for request in server.requests]
     assert any("/api/v1/export" in one for one in asked)  # of twin, whose points are all looked at
     assert not any("reduce_mem_usage" in one for one in asked)
@@ -414,7 +416,9 @@ def test_machines_of_a_strange_name_are_told_apart() -> None:
             )
             urllib.request.urlopen(f"{url}/write?db=ntpaudit", lines.encode(), timeout=30).close()
         with closing(open_reader(url=url)) as reader:
-            assert reader.snapshot(END_NS, Reach()).clashes == (Clash(HOSTILE_KEPT, ("ams", "fra")),)
+            assert reader.snapshot(END_NS, SnapshotOptions()).duplicate_hosts == (
+                DuplicateHost(HOSTILE_KEPT, ("ams", "fra")),
+            )
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -422,16 +426,20 @@ def test_what_only_lists_tell_may_be_left_out(
     readers: dict[str, Reader], snapshots: dict[str, Snapshot], kind: str
 ) -> None:
     """A snapshot that is not wanted in full is the same in all that a fleet is judged by."""
-    found = comparable(readers[kind].snapshot(END_NS, Reach(in_full=False)))
+    found = comparable(readers[kind].snapshot(END_NS, SnapshotOptions(in_full=False)))
 
     def moved(host: Host) -> bool:
-        return host.offset is not None and host.name in found.before and has_moved(found.before[host.name], host.offset)
+        return (
+            host.offset is not None
+            and host.name in found.baseline
+            and has_moved(found.baseline[host.name], host.offset)
+        )
 
     def cut(snapshot: Snapshot) -> Snapshot:
         return snapshot._replace(
             hosts=tuple(
                 host._replace(
-                    verdict=offset_verdict(host, Terms())[0],
+                    verdict=offset_verdict(host, FleetPolicy())[0],
                     findings=0,
                     frequency_ppm=host.frequency_ppm if moved(host) else None,
                 )
@@ -448,7 +456,11 @@ def test_what_only_lists_tell_may_be_left_out(
 def test_a_finding_of_a_host_at_its_former_site_is_in_force(readers: dict[str, Reader], kind: str) -> None:
     """Of one site too, and what was cleared at the new one stays cleared."""
     for site in (None, "fra"):
-        alarms = [alarm.kind for alarm in readers[kind].snapshot(END_NS, Reach(site)).alarms if alarm.host == "renamed"]
+        alarms = [
+            alarm.kind
+            for alarm in readers[kind].snapshot(END_NS, SnapshotOptions(site)).alarms
+            if alarm.host == "renamed"
+        ]
         assert alarms == ["in-force"]
 
 
@@ -457,10 +469,10 @@ def test_one_environment_alone(databases: dict[str, str], kind: str) -> None:
     """The hosts, the courses, the counts and the steps are those of the environment that is named."""
     begin_ns = END_NS - HOUR_S * NS_PER_S
     with closing(open_reader(url=databases[kind], language=kind, env="x")) as reader:
-        assert [host.name for host in reader.snapshot(END_NS, Reach()).hosts] == ["relabelled"]
-        assert reader.snapshot(END_NS, Reach("fra")).hosts[0].env == "x"
+        assert [host.name for host in reader.snapshot(END_NS, SnapshotOptions()).hosts] == ["relabelled"]
+        assert reader.snapshot(END_NS, SnapshotOptions("fra")).hosts[0].env == "x"
         assert [tally.hosts for tally in reader.tallies(begin_ns, END_NS, 1)] == [(1, 0, 0, 0)]
-        courses = reader.courses(["web1", "relabelled"], begin_ns, END_NS, 1)
+        courses = reader.host_series(["web1", "relabelled"], begin_ns, END_NS, 1)
         assert {name: len(buckets) for name, buckets in courses.items()} == {"web1": 0, "relabelled": 1}
         assert reader.steps(begin_ns, END_NS) == ()
     with closing(open_reader(url=databases[kind], language=kind, env="prod")) as reader:
@@ -469,7 +481,7 @@ def test_one_environment_alone(databases: dict[str, str], kind: str) -> None:
         closing(open_reader(url=databases[kind], language=kind, env="z")) as reader,
         pytest.raises(ReadError, match="no agent of environment 'z'"),
     ):
-        reader.snapshot(END_NS, Reach())
+        reader.snapshot(END_NS, SnapshotOptions())
 
 
 def test_names_that_the_database_leaves_out_are_missed() -> None:
@@ -481,10 +493,10 @@ def test_names_that_the_database_leaves_out_are_missed() -> None:
             urllib.request.urlopen(f"{url}/internal/force_flush", timeout=30).close()
             with closing(open_reader(url=url, language="promql")) as reader:
                 if is_enough:
-                    assert len(reader.snapshot(END_NS, Reach()).hosts) == 10
+                    assert len(reader.snapshot(END_NS, SnapshotOptions()).hosts) == 10
                 else:
                     with pytest.raises(ReadError, match=r"more hosts than the 9 .* raise its -search\.maxTagValues"):
-                        reader.snapshot(END_NS, Reach())
+                        reader.snapshot(END_NS, SnapshotOptions())
 
 
 def test_one_site_of_more_hosts_than_the_database_names_is_read() -> None:
@@ -493,16 +505,16 @@ def test_one_site_of_more_hosts_than_the_database_names_is_read() -> None:
     with victoria_metrics("-search.maxTagValues=9") as url:
         _put(url, late + "".join(_point(10, 0.001, "fra", f"a{number}") for number in range(20)))
         with closing(open_reader(url=url, language="promql")) as reader:
-            snapshot = reader.snapshot(END_NS, Reach("ams"))
+            snapshot = reader.snapshot(END_NS, SnapshotOptions("ams"))
     assert sorted(hosts_of(snapshot)) == ["z0", "z1", "z2"]
-    assert snapshot.forgotten == ()
+    assert snapshot.expired == ()
 
 
 @pytest.mark.parametrize("kind", READERS)
 def test_who_is_known_and_not_seen_is_forgotten(snapshots: dict[str, Snapshot], kind: str) -> None:
     """A host without a point in all the time that is looked back on is named; none that has one is."""
-    assert snapshots[kind].forgotten == ("gone",)
-    assert snapshots[kind].places == {"gone": "ams"}
+    assert snapshots[kind].expired == ("gone",)
+    assert snapshots[kind].sites == {"gone": "ams"}
     assert snapshots[kind].look_back_s == 86_400.0
 
 
@@ -510,7 +522,7 @@ def test_who_is_known_and_not_seen_is_forgotten(snapshots: dict[str, Snapshot], 
 def test_all_readers_say_the_same(snapshots: dict[str, Snapshot], kind: str) -> None:
     """A snapshot is the same from every database, times to the millisecond."""
     if kind == "promql":  # of a host that is only unmeasured now, the last offset of before is the same everywhere
-        assert snapshots[kind].before.keys() == snapshots["embedded"].before.keys()
+        assert snapshots[kind].baseline.keys() == snapshots["embedded"].baseline.keys()
     assert snapshots[kind] == snapshots["embedded"]
 
 
@@ -518,7 +530,7 @@ def test_all_readers_say_the_same(snapshots: dict[str, Snapshot], kind: str) -> 
 def test_a_site_of_another_case_is_suggested(readers: dict[str, Reader], kind: str) -> None:
     """Sites are compared letter by letter; the error says which one was probably meant."""
     with pytest.raises(ReadError, match="knows no host of site 'Fra'") as error:
-        readers[kind].snapshot(END_NS, Reach("Fra"))
+        readers[kind].snapshot(END_NS, SnapshotOptions("Fra"))
     assert error.value.remedy == "did you mean fra?"
 
 
@@ -526,13 +538,13 @@ def test_a_site_of_another_case_is_suggested(readers: dict[str, Reader], kind: s
 @pytest.mark.parametrize("site", ["ams", "fra", HOSTILE_SITE])
 def test_one_site_alone(readers: dict[str, Reader], kind: str, site: str) -> None:
     """One site has the hosts that are there now; one that left is neither there nor forgotten."""
-    reach = Reach(site)
+    reach = SnapshotOptions(site)
     snapshot = comparable(readers[kind].snapshot(END_NS, reach))
     assert snapshot == comparable(readers["embedded"].snapshot(END_NS, reach))
-    whole = comparable(readers[kind].snapshot(END_NS, Reach()))
+    whole = comparable(readers[kind].snapshot(END_NS, SnapshotOptions()))
     others = tuple(host for host in snapshot.hosts if host.name != "twin")
     assert others == tuple(host for host in whole.hosts if host.site == site and host.name != "twin")
-    assert snapshot.forgotten == (("gone",) if site == "ams" else ())
+    assert snapshot.expired == (("gone",) if site == "ams" else ())
 
 
 @pytest.mark.parametrize("kind", ASKED)
@@ -540,22 +552,22 @@ def test_many_hosts_are_asked_for_all_at_once(
     readers: dict[str, Reader], snapshots: dict[str, Snapshot], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where more hosts are late than can be named, the answer is the same, but for where the forgotten were."""
-    ams = comparable(readers[kind].snapshot(END_NS, Reach("ams")))
+    ams = comparable(readers[kind].snapshot(END_NS, SnapshotOptions("ams")))
     monkeypatch.setattr(snapshot_query, "MAX_NAMES", 0)
     monkeypatch.setattr(snapshot_query, "FRESH_S", 5.0)
-    assert comparable(readers[kind].snapshot(END_NS, Reach())) == snapshots[kind]._replace(places={})
-    assert comparable(readers[kind].snapshot(END_NS, Reach("ams"))) == ams._replace(places={})
+    assert comparable(readers[kind].snapshot(END_NS, SnapshotOptions())) == snapshots[kind]._replace(sites={})
+    assert comparable(readers[kind].snapshot(END_NS, SnapshotOptions("ams"))) == ams._replace(sites={})
 
 
 @pytest.mark.parametrize("kind", READERS)
 def test_another_moment_is_read_as_it_was(readers: dict[str, Reader], kind: str) -> None:
     """What came later is not seen: at that moment a host was measured, and an alarm not raised yet."""
     then_ns = END_NS - HOUR_S * NS_PER_S
-    snapshot = comparable(readers[kind].snapshot(then_ns, Reach(before_s=1800.0)))
-    assert snapshot == comparable(readers["embedded"].snapshot(then_ns, Reach(before_s=1800.0)))
+    snapshot = comparable(readers[kind].snapshot(then_ns, SnapshotOptions(baseline_s=1800.0)))
+    assert snapshot == comparable(readers["embedded"].snapshot(then_ns, SnapshotOptions(baseline_s=1800.0)))
     assert hosts_of(snapshot)["db2"].offset is not None
     assert {alarm.kind for alarm in snapshot.alarms if alarm.host != "renamed"} == {"step-forward"}
-    assert snapshot.before_s == 1800.0
+    assert snapshot.baseline_s == 1800.0
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -563,10 +575,10 @@ def test_another_moment_is_read_as_it_was(readers: dict[str, Reader], kind: str)
 def test_courses_are_the_same(readers: dict[str, Reader], kind: str, count: int) -> None:
     """Each span has the hull of the intervals in it, the mean and the worst; a span without a point is left out."""
     hosts, begin_ns = ("web1", "web2", "db2", "seldom", "nobody", HOSTILE_KEPT), END_NS - 3 * HOUR_S * NS_PER_S + 1
-    courses = readers[kind].courses(hosts, begin_ns, END_NS, count)
+    courses = readers[kind].host_series(hosts, begin_ns, END_NS, count)
     assert {host: [cut(bucket) for bucket in buckets] for host, buckets in courses.items()} == {
         host: [cut(bucket) for bucket in buckets]
-        for host, buckets in readers["embedded"].courses(hosts, begin_ns, END_NS, count).items()
+        for host, buckets in readers["embedded"].host_series(hosts, begin_ns, END_NS, count).items()
     }
     assert list(courses) == list(hosts)
     assert courses["nobody"] == ()
@@ -581,7 +593,7 @@ def test_courses_are_the_same(readers: dict[str, Reader], kind: str, count: int)
         assert whole.offset.earliest_s < 0.002 < whole.offset.estimate_s < 0.062 < whole.offset.latest_s
 
 
-def cut(bucket: Bucket) -> Bucket:
+def cut(bucket: TimeBucket) -> TimeBucket:
     """Cut a bucket's numbers to the nanosecond."""
     return bucket._replace(offset=bucket.offset and rounded(bucket.offset))
 
@@ -602,7 +614,7 @@ def test_tallies_are_the_same(readers: dict[str, Reader], kind: str, site: str |
 def test_a_site_that_nobody_is_at_is_told(readers: dict[str, Reader], kind: str) -> None:
     """A site whose name is mistyped is no empty fleet."""
     with pytest.raises(ReadError, match="amz"):
-        readers[kind].snapshot(END_NS, Reach("amz"))
+        readers[kind].snapshot(END_NS, SnapshotOptions("amz"))
 
 
 @given(
@@ -616,7 +628,7 @@ def test_any_text_is_but_a_text(readers: dict[str, Reader], kind: str, text: str
     reader = readers[kind]
     assert isinstance(reader, InfluxqlReader | PromqlReader)
     assert reader.names(text) == ({HOSTILE_KEPT} if text == HOSTILE_SITE else set())
-    assert reader.courses([text], END_NS - NS_PER_S, END_NS, 1) == {text: ()}
+    assert reader.host_series([text], END_NS - NS_PER_S, END_NS, 1) == {text: ()}
 
 
 @pytest.mark.parametrize("kind", ASKED)
@@ -625,7 +637,7 @@ def test_a_database_without_a_point_is_told(kind: str) -> None:
     with influxd() if kind == "influxql" else victoria_metrics() as url:
         with closing(open_reader(url=url, language=kind)) as reader:
             with pytest.raises(ReadError, match="no agent has delivered anything") as error:
-                reader.snapshot(reader.now_ns(), Reach())
+                reader.snapshot(reader.now_ns(), SnapshotOptions())
             assert "if this is" not in error.value.remedy  # it said itself what it is
             assert reader.tallies(END_NS - NS_PER_S, END_NS, 3) == ()
         if kind == "influxql":
@@ -639,12 +651,12 @@ def test_a_database_without_a_point_is_told(kind: str) -> None:
             closing(open_reader(url=url, language=other)) as reader,
             pytest.raises(ReadError, match=f"this is {found}, and was asked as .* --language {kind}$"),
         ):
-            reader.snapshot(reader.now_ns(), Reach())
+            reader.snapshot(reader.now_ns(), SnapshotOptions())
         with (
             closing(open_reader(url=url.replace("http", "https"))) as reader,
             pytest.raises(ReadError, match=r"speaks no TLS: try http:// in fleet\.url$"),
         ):
-            reader.snapshot(reader.now_ns(), Reach())
+            reader.snapshot(reader.now_ns(), SnapshotOptions())
 
 
 def test_a_demonstration_is_read_by_many(tmp_path: Path) -> None:
@@ -654,4 +666,4 @@ def test_a_demonstration_is_read_by_many(tmp_path: Path) -> None:
     keep(path)
     with closing(open_reader(path=path)) as first, closing(open_reader(path=path)) as second:
         assert first.now_ns() == second.now_ns() == END_NS
-        assert first.snapshot(END_NS, Reach()) == second.snapshot(END_NS, Reach())
+        assert first.snapshot(END_NS, SnapshotOptions()) == second.snapshot(END_NS, SnapshotOptions())

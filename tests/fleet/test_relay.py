@@ -10,16 +10,16 @@ from pathlib import Path
 
 from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.core.fleet.checks import judge_fleet
-from ntpaudit.core.fleet.model import Terms
+from ntpaudit.core.fleet.model import FleetPolicy
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.delivery import make_courier
+from ntpaudit.delivery import start_worker
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet import open_reader
-from ntpaudit.fleet.reader import Reach
+from ntpaudit.fleet.reader import SnapshotOptions
 from ntpaudit.formats.line_protocol import render
 from ntpaudit.store import history
-from ntpaudit.store.history import Letter
-from ntpaudit.store.state import Ledger
+from ntpaudit.store.history import OutboxEntry
+from ntpaudit.store.state import StateStore
 from tests.command import ntpaudit
 from tests.records import record, servers
 from tests.waiting import until
@@ -50,27 +50,27 @@ def is_well(url: str) -> bool:
         return False
 
 
-def letters(now_ns: int, numbers: Sequence[int]) -> Iterator[Letter]:
+def letters(now_ns: int, numbers: Sequence[int]) -> Iterator[OutboxEntry]:
     """Yield a record of each host, as its agent keeps it until it is delivered."""
     for number in numbers:
         host_ns = now_ns - (30 + number) * NS_PER_S
         lines = render(record(*servers(0.0019 * number, host_ns=host_ns), name=f"web{number}", host_ns=host_ns))
-        yield Letter(0, lines, host_ns, "boot", number, host_ns)
+        yield OutboxEntry(0, lines, host_ns, "boot", number, host_ns)
 
 
-def deliver(ledger: Ledger, url: str, sent: Sequence[Letter]) -> None:
+def deliver(store: StateStore, url: str, sent: Sequence[OutboxEntry]) -> None:
     """Let the agents' courier deliver, until every letter is confirmed."""
 
     def post(connection: sqlite3.Connection) -> None:
-        for letter in sent:
-            history.post(connection, letter, None)
+        for entry in sent:
+            history.enqueue(connection, entry, None)
 
-    ledger.read(post)
-    courier = make_courier(ledger, InfluxConfig(url), None, print)
-    courier.start()
-    until(lambda: courier.health.delivered == len(sent))
-    courier.stop(5.0)
-    assert ledger.backlog() == (0, None, 0)
+    store.read(post)
+    worker = start_worker(store, InfluxConfig(url), None, print)
+    worker.start()
+    until(lambda: worker.health.delivered == len(sent))
+    worker.stop(5.0)
+    assert store.backlog() == (0, None, 0)
 
 
 def test_records_that_a_relay_took_while_the_database_was_away_arrive(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_records_that_a_relay_took_while_the_database_was_away_arrive(tmp_path: 
     now_ns = time.time_ns() // NS_PER_S * NS_PER_S
     relay_port, port = (free_port("127.0.0.1", socket.SOCK_STREAM) for _ in range(2))
     to = f"-remoteWrite.url=http://127.0.0.1:{port}/api/v1/write"
-    ledger = Ledger(str(tmp_path / "history.sqlite3"), print)
-    with closing(ledger), vm("vmagent", tmp_path, relay_port, to, f"-remoteWrite.tmpDataPath={tmp_path}/kept") as relay:
-        deliver(ledger, relay, list(letters(now_ns, range(HOSTS))))
+    store = StateStore(str(tmp_path / "history.sqlite3"), print)
+    with closing(store), vm("vmagent", tmp_path, relay_port, to, f"-remoteWrite.tmpDataPath={tmp_path}/kept") as relay:
+        deliver(store, relay, list(letters(now_ns, range(HOSTS))))
         kept = (f"-storageDataPath={tmp_path}/data", "-retentionPeriod=100y", "-search.latencyOffset=0s")
         with (
             vm("victoria-metrics", tmp_path, port, *kept) as database,
@@ -90,11 +90,11 @@ def test_records_that_a_relay_took_while_the_database_was_away_arrive(tmp_path: 
             def arrived() -> bool:
                 urllib.request.urlopen(f"{database}/internal/force_flush", timeout=30).close()
                 with suppress(ReadError):  # nothing is there yet
-                    return len(reader.snapshot(now_ns, Reach()).hosts) == HOSTS
+                    return len(reader.snapshot(now_ns, SnapshotOptions()).hosts) == HOSTS
                 return False
 
             until(arrived)
-            fleet = judge_fleet(reader.snapshot(now_ns, Reach()), Terms())
+            fleet = judge_fleet(reader.snapshot(now_ns, SnapshotOptions()), FleetPolicy())
     for member in fleet.members:
         assert member.host is not None
         assert member.host.offset is not None

@@ -17,7 +17,7 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import PROFILES, VERDICTS
 from ntpaudit.core.record import DatabaseOffset, Record
-from ntpaudit.formats.line_protocol import date, points, render, render_events, render_undated
+from ntpaudit.formats.line_protocol import points, render, render_events, render_unstamped, stamp_lines
 from ntpaudit.render.text_safety import one_line, tag_value
 from tests.outputs.agent import NASTY, SAME, agent_records, by_agent, event, events
 from tests.records import CASES, NOW_NS, failed, record, records, seen, servers
@@ -212,14 +212,14 @@ def test_what_only_an_agent_knows() -> None:
 @given(agent_records(), st.lists(events(), max_size=3), st.integers(-(2**62), 2**62))
 def test_lines_without_a_stamp_get_one_and_no_other(record: Record, told: list[Event], stamp_ns: int) -> None:
     """Whatever a name or a text holds, every line without a stamp gets it, and one that has one keeps its own."""
-    undated = render_undated(record, told)
+    undated = render_unstamped(record, told)
     assert {point.stamp_ns for point in read(undated)} == {None}
     whole = read(render(record, told))
-    assert read(date(undated, stamp_ns)) == [replace(point, stamp_ns=stamp_ns) for point in whole]
+    assert read(stamp_lines(undated, stamp_ns)) == [replace(point, stamp_ns=stamp_ns) for point in whole]
     stamps = [stamp_ns if point.stamp_ns is None else point.stamp_ns for point in whole]
-    assert [point.stamp_ns for point in read(date(render(record, told), stamp_ns))] == stamps
-    assert date(date(undated, stamp_ns), 7) == date(undated, stamp_ns)
-    assert date("", stamp_ns) == ""
+    assert [point.stamp_ns for point in read(stamp_lines(render(record, told), stamp_ns))] == stamps
+    assert stamp_lines(stamp_lines(undated, stamp_ns), 7) == stamp_lines(undated, stamp_ns)
+    assert stamp_lines("", stamp_ns) == ""
 
 
 @pytest.mark.parametrize("text", NASTY)
@@ -227,7 +227,7 @@ def test_a_text_that_looks_like_a_stamp_is_none(text: str) -> None:
     """Quotes, backslashes, blanks and numbers inside a text never pass for the end of a line."""
     told = [event(text=text, remedy="")]
     named = SAME._replace(host=SAME.host._replace(name=f"web {text} 7"))
-    assert [point.stamp_ns for point in read(date(render_undated(named, told), 5))] == [5] * 6
+    assert [point.stamp_ns for point in read(stamp_lines(render_unstamped(named, told), 5))] == [5] * 6
 
 
 def test_a_whole_number_of_seconds_is_a_float() -> None:
@@ -401,7 +401,7 @@ def test_influxdb_takes_an_agents_points(database: Database) -> None:
     """InfluxDB stores an agent's figures and events beside a check's, each event once and at its own time."""
     agent = by_agent(SAME._replace(host=SAME.host._replace(name="agent")))
     told = [event("step-back", value_s=-2.5, utc_ns=NOW_NS - 5), event(raised=False, utc_ns=None, text='of "12')]
-    lines = date(render(agent, told), NOW_NS + 7)
+    lines = stamp_lines(render(agent, told), NOW_NS + 7)
     assert database.write(lines) == 204
     assert database.write(lines) == 204
     rows = database.rows("SELECT kind, raised, value_s, text FROM ntpaudit_event WHERE host = 'agent'")

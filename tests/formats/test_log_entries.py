@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from ntpaudit.core.events import Event
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
-from ntpaudit.errors import TellError
+from ntpaudit.errors import OutputError
 from ntpaudit.formats.log_entries import (
     MOST_KEPT,
     VERDICT_CHANGED,
-    LogTeller,
-    Message,
+    LogEntry,
+    LogOutput,
     clip,
-    messages,
+    log_entries,
     status_line,
     to_microseconds,
 )
@@ -36,14 +36,14 @@ class Listing:
         self.refuses = False
         self.is_closed = False
 
-    def encode(self, message: Message, host: str) -> bytes:
+    def encode(self, message: LogEntry, host: str) -> bytes:
         """Write the host, the kind and the text."""
         return f"{host} {message.kind} {message.text}".encode()
 
     def send(self, entry: bytes) -> None:
         """Take an entry."""
         if self.refuses:
-            raise TellError("no room")
+            raise OutputError("no room")
         self.entries.append(entry.decode())
 
     def close(self) -> None:
@@ -59,26 +59,26 @@ def kinds(entries: list[str]) -> list[str]:
 def test_a_verdict_is_told_once() -> None:
     """The first record is told, one judged alike is not, and one judged otherwise is."""
     log = Listing()
-    teller = LogTeller(log)
+    output = LogOutput(log)
     for told in (SAME, CASES["ok, ahead"], OUT, OUT, SAME):
-        teller.tell(told, [])
+        output.emit(told, [])
     assert log.entries == [f"web1 {VERDICT_CHANGED} {status_line(told)}" for told in (SAME, OUT, SAME)]
 
 
 @pytest.mark.parametrize("change", [{"severity": Severity.WARNING}, {"verdict": "unproven"}])
 def test_severity_and_verdict_each_count(change: dict[str, object]) -> None:
     """A change of either is told, the other being as before."""
-    assert [message.kind for message in messages(SAME._replace(**change), [], SAME)] == [VERDICT_CHANGED]  # type: ignore[arg-type]
-    assert list(messages(SAME, [], SAME)) == []
+    assert [message.kind for message in log_entries(SAME._replace(**change), [], SAME)] == [VERDICT_CHANGED]  # type: ignore[arg-type]
+    assert list(log_entries(SAME, [], SAME)) == []
 
 
 def test_events_are_told_in_their_order_and_before_the_verdict() -> None:
     """What happened comes before what it means; an event may come with a record that was told already."""
     log = Listing()
-    teller = LogTeller(log)
-    teller.tell(SAME, [])
-    teller.tell(OUT, [event("step-back"), event("offset-out")])
-    teller.tell(OUT, [event("unsynced", raised=False)])
+    output = LogOutput(log)
+    output.emit(SAME, [])
+    output.emit(OUT, [event("step-back"), event("offset-out")])
+    output.emit(OUT, [event("unsynced", raised=False)])
     assert kinds(log.entries) == [VERDICT_CHANGED, "step-back", "offset-out", VERDICT_CHANGED, "unsynced"]
     assert "fix: " in log.entries[1]
     assert log.entries[-1] == "web1 unsynced cleared: unsynced: the kernel says that its clock is not synchronised"
@@ -87,28 +87,28 @@ def test_events_are_told_in_their_order_and_before_the_verdict() -> None:
 def test_what_a_log_refuses_is_kept_in_order() -> None:
     """Entries that the log does not take come first when it does; none is lost or told twice."""
     log = Listing()
-    teller = LogTeller(log)
+    output = LogOutput(log)
     log.refuses = True
     for kind in ("step-back", "step-forward"):
-        with pytest.raises(TellError, match="no room"):
-            teller.tell(SAME, [event(kind)])
+        with pytest.raises(OutputError, match="no room"):
+            output.emit(SAME, [event(kind)])
     log.refuses = False
-    teller.tell(SAME, [event("unsynced")])
+    output.emit(SAME, [event("unsynced")])
     assert kinds(log.entries) == ["step-back", VERDICT_CHANGED, "step-forward", "unsynced"]
-    teller.close()
+    output.close()
     assert log.is_closed
 
 
 def test_what_is_kept_is_bounded() -> None:
     """A log that is gone for long costs no more memory than so many entries; the newest are kept."""
     log = Listing()
-    teller = LogTeller(log)
+    output = LogOutput(log)
     log.refuses = True
     for number in range(2 * MOST_KEPT):
-        with pytest.raises(TellError):
-            teller.tell(SAME, [event(f"kind-{number}")])
+        with pytest.raises(OutputError):
+            output.emit(SAME, [event(f"kind-{number}")])
     log.refuses = False
-    teller.tell(SAME, [])
+    output.emit(SAME, [])
     assert kinds(log.entries) == [f"kind-{number}" for number in range(MOST_KEPT, 2 * MOST_KEPT)]
 
 
@@ -124,7 +124,7 @@ def test_what_is_kept_is_bounded() -> None:
 )
 def test_priorities(severity: Severity, raised: bool, priority: int) -> None:
     """What is wrong has a priority by how bad it is; what is over is a notice."""
-    (message,) = messages(SAME, [event(raised=raised, severity=severity)], SAME)
+    (message,) = log_entries(SAME, [event(raised=raised, severity=severity)], SAME)
     assert message.priority == priority
 
 
@@ -132,7 +132,7 @@ def test_facts_of_an_event() -> None:
     """An event's facts are its own, the clock's, and its detail, which takes the place of none of them."""
     detail = {"Before": "then", "is_gap": True, "unknown": None, "severity": "none", "list": [1, None], "never": nan}
     step = event("step-back", value_s=-3600.000_000_4, severity=Severity.WARNING, detail=detail)
-    (message,) = messages(record(*servers(0.0019)), [step], SAME)
+    (message,) = log_entries(record(*servers(0.0019)), [step], SAME)
     assert message.facts == {
         "finding": "step-back",
         "raised": "1",
@@ -155,7 +155,7 @@ def test_facts_of_an_event() -> None:
 def test_facts_of_an_unmeasured_clock() -> None:
     """Where nothing was measured there is no offset, no true time, and nobody knows how wrong the clock is."""
     silent = CASES["unmeasured, nobody answered"]
-    (message,) = messages(silent, [], SAME)
+    (message,) = log_entries(silent, [], SAME)
     assert set(message.facts) == {"severity", "verdict", "host_time"}
     assert message.clock_error_s is None
     assert message.utc_ns is None
@@ -164,7 +164,7 @@ def test_facts_of_an_unmeasured_clock() -> None:
 @given(agent_records(), events())
 def test_the_error_told_holds_for_the_clock_and_for_the_stamp(told: Record, one: Event) -> None:
     """Neither the host's clock nor the corrected time can be farther from the truth than is told, step or no step."""
-    for message in messages(told, [one, one], None):
+    for message in log_entries(told, [one, one], None):
         if told.offset is None:
             assert message.clock_error_s is None
             continue
@@ -191,7 +191,7 @@ def test_microseconds_are_rounded_outwards(ns: int) -> None:
 
 def test_what_is_no_number_is_left_out() -> None:
     """An infinite time to a breach is no number of microseconds."""
-    (message,) = messages(SAME, [event("breach-forecast", value_s=inf)], SAME)
+    (message,) = log_entries(SAME, [event("breach-forecast", value_s=inf)], SAME)
     assert "value_usec" not in message.facts
 
 

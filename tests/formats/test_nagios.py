@@ -8,7 +8,7 @@ from hypothesis import given
 
 from ntpaudit.core.record import Record
 from ntpaudit.formats.nagios import render
-from ntpaudit.formats.summary import headline
+from ntpaudit.formats.summary import summary
 from tests.records import CASES, records
 
 NUMBER = r"-?[0-9]+(?:\.[0-9]+)?"
@@ -53,7 +53,7 @@ def test_every_record_keeps_to_the_grammar(record: Record) -> None:
     """Whatever was seen: one line, one bar, the state, and values that are the record's to the nanosecond."""
     state, said, data = read(render(record))
     assert state == record.severity.name
-    assert said == headline(record).replace("|", "/")
+    assert said == summary(record).replace("|", "/")
     assert data["sources"] == Datum(len(record.sources), None, "", "")
     assert data["agreeing"].value == record.agreement.agreeing
     if record.offset is None:

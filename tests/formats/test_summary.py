@@ -7,7 +7,7 @@ from hypothesis import given
 
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
-from ntpaudit.formats.summary import headline
+from ntpaudit.formats.summary import summary
 from tests.records import CASES, records
 
 UNMEASURED = "clock was not measured: "
@@ -118,12 +118,12 @@ def test_every_case_has_its_sentence() -> None:
 @pytest.mark.parametrize("case", SENTENCES)
 def test_each_outcome_has_its_words(case: str) -> None:
     """Every outcome is told in exactly these words."""
-    assert headline(CASES[case]) == SENTENCES[case]
+    assert summary(CASES[case]) == SENTENCES[case]
 
 
 def test_severity_of_a_later_version() -> None:
     """A record that is worse than anything in it explains never reads as if all were well."""
-    assert headline(CASES["ok, behind"]._replace(severity=Severity.CRITICAL)) == (
+    assert summary(CASES["ok, behind"]._replace(severity=Severity.CRITICAL)) == (
         SENTENCES["ok, behind"] + "; critical for a reason that this version does not know"
     )
 
@@ -131,7 +131,7 @@ def test_severity_of_a_later_version() -> None:
 @given(records())
 def test_no_sentence_claims_more_than_the_record(record: Record) -> None:
     """Bounds told are no smaller than the record's, least errors no larger, and directions are the estimate's."""
-    sentence = headline(record)
+    sentence = summary(record)
     assert ("clock was not measured" in sentence) == (record.offset is None)
     if record.offset is not None:
         slack = 1e-9 * record.offset.bound_s

@@ -135,7 +135,7 @@ def test_colours_of_statuses() -> None:
         ("31", "falseticker"),
         ("33", "rejected"),
         ("33", "unreachable"),
-        ("33", "backed-off"),
+        ("33", "skipped"),
     ]
 
 

@@ -29,7 +29,7 @@ def test_rules_fire_for_what_is_true(language: Language, filled: Filled) -> None
     """Each rule's numbers are those of the story, by site, from a moment ago until now as the database knows it."""
     assert time.time_ns() - filled.span.end_ms * 1_000_000 < 400 * NS_PER_S, "the points are too old to say"
     found = filled.truth
-    sites = {part.name: part.site for part in filled.story.parts}
+    sites = {part.name: part.site for part in filled.story.hosts}
 
     def at_sites(names: frozenset[str], among: Sequence[str] = ("ams", "fra", "sgp")) -> dict[str, float]:
         return {site: sum(sites[name] == site for name in names) for site in among}
@@ -44,7 +44,7 @@ def test_rules_fire_for_what_is_true(language: Language, filled: Filled) -> None
         "silent": at_sites(found.silent),
         "no-data": {"": 24 - len(found.silent)},
         "step-back": {"fra": sum(step.host == "fra-app1" and step.size_s < 0 for step in found.stepped)},
-        "common-source": {source: len(hosts) for source, hosts in found.common_sources.items()},
+        "shared-falseticker": {source: len(hosts) for source, hosts in found.shared_falsetickers.items()},
     }
     assert {rule.name: ask_rule(rule, language, filled) for rule in RULES} == wanted
 

@@ -250,7 +250,7 @@ def test_the_example_of_notifications_fits_the_rules() -> None:
 def test_rules_notify_of_each_new_case() -> None:
     """A case at another site, of another finding or server is another alert; `no-data` alone is about the fleet."""
     for rule in RULES:
-        by = {"no-data": "", "common-source": "source"}.get(rule.name, "site")
+        by = {"no-data": "", "shared-falseticker": "source"}.get(rule.name, "site")
         if by:
             assert rule.influxql.query.endswith(f'GROUP BY "{by}"'), rule.name
             assert f"by ({by}) (" in rule.promql.query, rule.name

@@ -27,7 +27,7 @@ def test_every_target_is_answered(name: str, language: Language, filled: Filled)
     """
     kinds = {event.kind for one in filled.told for event in one.events}
     few = max(len(kinds), len(filled.story.sources))
-    assert few < len(filled.story.parts)
+    assert few < len(filled.story.hosts)
     for one in targets(boards(language)[name], name):
         answers = [filled.asked(one, language, host=host) for host in sorted(filled.truth.critical)]
         if language == "influxql":  # whose series Grafana cuts
@@ -37,7 +37,7 @@ def test_every_target_is_answered(name: str, language: Language, filled: Filled)
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_choices_are_offered(language: Language, filled: Filled) -> None:
     """The choices at the top of the dashboards are the fleet's sites, its environment, and the hosts of a site."""
-    names = {part.site for part in filled.story.parts}
+    names = {part.site for part in filled.story.hosts}
     for variable in boards(language)["integrity"]["templating"]["list"]:
         if variable["type"] != "query":
             continue
@@ -49,7 +49,7 @@ def test_choices_are_offered(language: Language, filled: Filled) -> None:
             metric = metric.replace("${site:regex}", "ams").replace("${env:regex}", "demo")
             query = f"count by ({label}) (last_over_time({metric}[1d]))"
             offered = set(ask_promql(filled.urls[language], query, {}, filled.span, 60).column(label))
-        ams = {part.name for part in filled.story.parts if part.site == "ams"}
+        ams = {part.name for part in filled.story.hosts if part.site == "ams"}
         assert offered == {"site": names, "env": {"demo"}, "hosts": ams}[variable["name"]]
 
 
@@ -78,7 +78,7 @@ def test_the_counts_are_the_truth(language: Language, filled: Filled) -> None:
 def test_the_counts_are_the_truth_of_a_site(language: Language, filled: Filled) -> None:
     """One site chosen, only its hosts are counted; and where nothing is wrong the number is 0, not none."""
     for site in ("ams", "fra", "sgp"):
-        here = {part.name for part in filled.story.parts if part.site == site}
+        here = {part.name for part in filled.story.hosts if part.site == site}
         found = [here & names for names in (filled.truth.ok, filled.truth.warning, filled.truth.unmeasured)]
         counts = [*map(len, found), len(here & filled.truth.critical)]
         assert numbers(filled.ask("fleet", "Clocks now", language, site=site)) == counts
@@ -156,7 +156,7 @@ def test_sites_sum_up_to_the_fleet(language: Language, filled: Filled) -> None:
     found = filled.truth
     counts = [sum(one.values()) for one in rows[:4]]
     assert counts == [len(names) for names in (found.critical, found.unmeasured, found.warning, found.ok)]
-    here = {part.name: part.site for part in filled.story.parts if part.name not in found.silent}
+    here = {part.name: part.site for part in filled.story.hosts if part.name not in found.silent}
     for site in ("ams", "fra", "sgp"):
         offsets = [record.offset for name, record in filled.last.items() if here.get(name) == site and record.offset]
         assert rows[4][site] == pytest.approx(min(one.estimate_s for one in offsets))
@@ -170,7 +170,7 @@ def test_sites_sum_up_to_the_fleet(language: Language, filled: Filled) -> None:
         ]
         hull_s = max(one.latest_s + by_s for one, by_s in grown) - min(one.earliest_s - by_s for one, by_s in grown)
         assert rows[7][site] == pytest.approx(hull_s, abs=1e-6)  # a range ends at a whole millisecond
-        assert rows[8][site] == sum(part.site == site and part.name in found.silent for part in filled.story.parts)
+        assert rows[8][site] == sum(part.site == site and part.name in found.silent for part in filled.story.hosts)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

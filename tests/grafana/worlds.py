@@ -17,9 +17,9 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import DatabaseOffset, Health, Labels, Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.network import ask_directly
-from ntpaudit.demo.scenario import Story, Truth, truth, write_story
-from ntpaudit.demo.simulated_agent import Life, Told
-from ntpaudit.formats.line_protocol import date, render
+from ntpaudit.demo.scenario import ExpectedFindings, Scenario, build_scenario, expected_findings
+from ntpaudit.demo.simulated_agent import SimulatedAgent, SimulatedAudit
+from ntpaudit.formats.line_protocol import render, stamp_lines
 from tests.grafana.replay import DATABASE, Answer, Asked, Span, ask, targets
 from tests.records import failed, record, servers
 from tests.world.servers import influxd, victoria_metrics
@@ -34,10 +34,10 @@ class Filled(NamedTuple):
 
     urls: dict[Language, str]
     span: Span
-    truth: Truth
-    story: Story
+    truth: ExpectedFindings
+    story: Scenario
     last: dict[str, Record]
-    told: tuple[Told, ...]
+    told: tuple[SimulatedAudit, ...]
 
     def ask(self, board: str, panel: str, language: Language, **chosen: str) -> list[Answer]:
         """Return the answers to all targets of one panel."""
@@ -73,24 +73,24 @@ def databases(lines: Sequence[str]) -> Iterator[dict[Language, str]]:
 def demonstration() -> Iterator[Filled]:
     """Let the demonstration's fleet live for six hours that end now, and deliver to both databases what it sends."""
     end_ns = time.time_ns()
-    story = write_story(24, 6.0, 1, end_ns)
-    told = tuple(one for part in story.parts for one in Life(part, story, ask_directly).advance(end_ns))
+    scenario = build_scenario(24, 6.0, 1, end_ns)
+    told = tuple(one for part in scenario.hosts for one in SimulatedAgent(part, scenario, ask_directly).advance(end_ns))
     lines = "".join(_lines(one) for one in told).splitlines(keepends=True)
     with databases(lines) as urls:
         yield Filled(
             urls,
-            Span(story.begin_ns // 1_000_000, end_ns // 1_000_000),
-            truth(story),
-            story,
+            Span(scenario.begin_ns // 1_000_000, end_ns // 1_000_000),
+            expected_findings(scenario),
+            scenario,
             {one.record.host.name: one.record for one in told},
             told,
         )
 
 
-def _lines(one: Told) -> str:
+def _lines(one: SimulatedAudit) -> str:
     """Return the lines of an audit, as the agent's outbox has them."""
     lines = render(one.record, one.events)
-    return lines if one.record.utc_ns is not None else date(lines, one.utc_ns)
+    return lines if one.record.utc_ns is not None else stamp_lines(lines, one.utc_ns)
 
 
 def _write(url: str, lines: Sequence[str]) -> None:
@@ -265,4 +265,4 @@ def _audit(
     seen = seen._replace(**(known | changes))
     at_ns = at_s * NS_PER_S
     raised = [Event(kind, True, Severity.WARNING, "high", "so it is", at_ns, host_ns, 0) for kind in events]
-    return date(render(seen, raised), at_ns)
+    return stamp_lines(render(seen, raised), at_ns)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.core.delivery import Delivered, Refused, Unreachable
-from ntpaudit.outputs.influxdb import MAX_REASON, InfluxTransport, reason_of, retry_after_s, tls_fix
+from ntpaudit.net.answers import reason_of, tls_fix
+from ntpaudit.outputs.influxdb import MAX_REASON, InfluxTransport, retry_after_s
 from tests.world.flaky import Answer, FlakyDatabase, Octets
 from tests.world.packages import REPOSITORY
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.events import Event
 from ntpaudit.core.record import Record
-from ntpaudit.errors import TellError
+from ntpaudit.errors import OutputError
 from ntpaudit.formats.log_entries import VERDICT_CHANGED
-from ntpaudit.outputs.journal import MESSAGE_IDS, SOCKET, open_teller
+from ntpaudit.outputs.journal import MESSAGE_IDS, SOCKET, open_output
 from ntpaudit.render.text_safety import one_line
 from tests.outputs.agent import SAME, agent_records, event, events
 from tests.records import CASES
@@ -84,8 +84,8 @@ def parse(entry: bytes) -> dict[str, str]:
 
 def test_an_event_has_its_fields(receiver: Receiver) -> None:
     """A step has its own message id, priority and size, the clock's figures, and its detail."""
-    teller = open_teller(receiver.path)
-    teller.tell(SAME, [event("step-back", value_s=-2.5, detail={"zone": "two\nlines"})])
+    output = open_output(receiver.path)
+    output.emit(SAME, [event("step-back", value_s=-2.5, detail={"zone": "two\nlines"})])
     step, verdict = receiver.entries()
     assert step == {
         "MESSAGE": "high: step-back: the kernel says that its clock is not synchronised; "
@@ -112,17 +112,17 @@ def test_an_event_has_its_fields(receiver: Receiver) -> None:
         "OK: clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies (4 of 4 servers agree)"
     )
     assert "NTPAUDIT_FINDING" not in verdict
-    teller.close()
+    output.close()
 
 
 @given(agent_records(), st.lists(events(), max_size=3))
 def test_any_entry_can_be_read(record: Record, told: list[Event]) -> None:
     """Whatever a text or a name holds, an independent reader finds every field, and the text on one line."""
     with TemporaryDirectory() as folder, Receiver(folder) as receiver:
-        teller = open_teller(receiver.path)
-        teller.tell(record, told)
+        output = open_output(receiver.path)
+        output.emit(record, told)
         *found, verdict = receiver.entries()
-        teller.close()
+        output.close()
     assert verdict["NTPAUDIT_VERDICT"] == record.verdict
     for entry, one in zip(found, told, strict=True):
         assert entry["NTPAUDIT_FINDING"] == one.kind
@@ -135,42 +135,42 @@ def test_any_entry_can_be_read(record: Record, told: list[Event]) -> None:
 def test_the_longest_entry_is_delivered(receiver: Receiver) -> None:
     """However much an event has to say, its entry fits a datagram, and what matters is whole in it."""
     long = event(text="word " * 100_000, detail={f"key{number}": "v" * 10_000 for number in range(100)})
-    teller = open_teller(receiver.path)
-    teller.tell(SAME, [long])
+    output = open_output(receiver.path)
+    output.emit(SAME, [long])
     entry, _ = receiver.entries()
     assert 60_000 < sum(map(len, entry.values())) < 66_000
     assert entry["MESSAGE"].endswith("...")
     assert entry["NTPAUDIT_FINDING"] == "unsynced"
     assert entry["NTPAUDIT_KEY0"].endswith("v...")
-    teller.close()
+    output.close()
 
 
 def test_a_missing_journal_is_told(tmp_path: Path) -> None:
     """Without a journal the reason is told, with what to do; one that comes later gets what was kept."""
     path = f"{tmp_path}/socket"
-    teller = open_teller(path)
-    with pytest.raises(TellError, match=r"socket: No such file or directory; .*journald.*enabled = false"):
-        teller.tell(SAME, [event("step-back")])
+    output = open_output(path)
+    with pytest.raises(OutputError, match=r"socket: No such file or directory; .*journald.*enabled = false"):
+        output.emit(SAME, [event("step-back")])
     with Receiver(str(tmp_path)) as receiver:
-        teller.tell(SAME, [])
+        output.emit(SAME, [])
         assert [entry.get("NTPAUDIT_FINDING") for entry in receiver.entries()] == ["step-back", None]
-    teller.close()
+    output.close()
 
 
 def test_a_journal_that_does_not_read_holds_nobody(receiver: Receiver) -> None:
     """A journal that is stuck is told, not waited for, which would never end; once it reads it gets everything."""
-    teller = open_teller(receiver.path)
-    with pytest.raises(TellError, match="temporarily unavailable"):
-        teller.tell(SAME, [event(detail={"number": number}) for number in range(200)])
+    output = open_output(receiver.path)
+    with pytest.raises(OutputError, match="temporarily unavailable"):
+        output.emit(SAME, [event(detail={"number": number}) for number in range(200)])
     numbers: list[int] = []
     while len(numbers) < 200:
         numbers += [int(entry["NTPAUDIT_NUMBER"]) for entry in receiver.entries() if "NTPAUDIT_NUMBER" in entry]
         try:
-            teller.tell(SAME, [])
-        except TellError:
+            output.emit(SAME, [])
+        except OutputError:
             continue
     assert numbers == list(range(200))
-    teller.close()
+    output.close()
 
 
 def test_message_ids_are_ids_and_each_is_another() -> None:
@@ -192,7 +192,7 @@ def test_message_ids_never_change() -> None:
         "step-back": "67034e6221f14875bb57585b1894c249",
         "step-forward": "94061a08892d408ba9c672acc87c2156",
         "evidence-gap": "5bbeb38870d342bf84ace8ac21775a0d",
-        "stale-compare": "69d61b2c5c394937a03aab962f6ff9b9",
+        "daemon-stale": "69d61b2c5c394937a03aab962f6ff9b9",
         "breach-forecast": "e1eed9751290471d80861efa38911f68",
         "not-demonstrable": "ee4a9f8bbb184e6da093ada6f7a41fac",
         "source-quorum": "39a766605369401dac99b798314707f1",
@@ -264,10 +264,10 @@ def journald() -> Iterator[Path]:
 def test_systemds_journal_finds_entries_by_their_fields() -> None:
     """Systemd's journal takes the entries, and journalctl finds them by message id and shows every field."""
     with journald() as run:
-        teller = open_teller(f"{run}{SOCKET.removeprefix('/run')}")
-        teller.tell(SAME, [event("step-back", value_s=-2.5, detail={"note": "two\nlines"})])
-        teller.tell(CASES["beyond, ahead"], [event("offset-out"), event(text="x" * 100_000)])
-        teller.close()
+        output = open_output(f"{run}{SOCKET.removeprefix('/run')}")
+        output.emit(SAME, [event("step-back", value_s=-2.5, detail={"note": "two\nlines"})])
+        output.emit(CASES["beyond, ahead"], [event("offset-out"), event(text="x" * 100_000)])
+        output.close()
         found: list[dict[str, str]] = []
 
         def arrived() -> bool:

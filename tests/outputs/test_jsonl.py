@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from ntpaudit.core.record import Record
-from ntpaudit.errors import TellError
+from ntpaudit.errors import OutputError
 from ntpaudit.formats.json_record import render
-from ntpaudit.outputs.jsonl import open_teller
+from ntpaudit.outputs.jsonl import open_output
 from tests.outputs.agent import SAME, event
 from tests.records import CASES
 from tests.world.namespaces import unshared
@@ -33,10 +33,10 @@ def read(path: Path) -> list[Record]:
 def test_each_record_is_a_line(tmp_path: Path) -> None:
     """Records come back as they were, in their order; one told twice, for an event's sake, stands there once."""
     path = tmp_path / "audits.jsonl"
-    teller = open_teller(str(path))
+    output = open_output(str(path))
     for record in (SAME, OTHER, OTHER, SAME):
-        teller.tell(record, [event()])
-    teller.close()
+        output.emit(record, [event()])
+    output.close()
     assert path.read_text() == render(SAME) + render(OTHER) + render(SAME)
     assert read(path) == [SAME, OTHER, SAME]
 
@@ -47,15 +47,15 @@ def test_a_new_file_is_for_owner_and_group(tmp_path: Path, umask: int) -> None:
     path = tmp_path / "audits.jsonl"
     before = os.umask(umask)
     try:
-        teller = open_teller(str(path))
-        teller.tell(SAME, [])
+        output = open_output(str(path))
+        output.emit(SAME, [])
         assert path.stat().st_mode & 0o777 == 0o640
-        teller.close()
+        output.close()
         path.chmod(0o604)
-        teller = open_teller(str(path))
-        teller.tell(SAME, [])
+        output = open_output(str(path))
+        output.emit(SAME, [])
         assert path.stat().st_mode & 0o777 == 0o604
-        teller.close()
+        output.close()
     finally:
         os.umask(before)
     assert len(read(path)) == 2
@@ -64,30 +64,30 @@ def test_a_new_file_is_for_owner_and_group(tmp_path: Path, umask: int) -> None:
 def test_rotation(tmp_path: Path) -> None:
     """A file that is moved, removed or emptied is followed by a new or empty one; no record is lost."""
     path, old = tmp_path / "audits.jsonl", tmp_path / "audits.jsonl.1"
-    teller = open_teller(str(path))
-    teller.tell(SAME, [])
+    output = open_output(str(path))
+    output.emit(SAME, [])
     path.rename(old)
-    teller.tell(OTHER, [])
+    output.emit(OTHER, [])
     assert (read(old), read(path)) == ([SAME], [OTHER])
     path.unlink()
-    teller.tell(SAME, [])
+    output.emit(SAME, [])
     assert read(path) == [SAME]
     os.truncate(path, 0)
-    teller.tell(OTHER, [])
+    output.emit(OTHER, [])
     assert read(path) == [OTHER]
-    teller.close()
+    output.close()
 
 
 def test_an_open_file_is_let_go_on_rotation(tmp_path: Path) -> None:
     """A rotated file is closed, or its space would never be freed."""
     path = tmp_path / "audits.jsonl"
-    teller = open_teller(str(path))
+    output = open_output(str(path))
     for number in range(5):
-        teller.tell((SAME, OTHER)[number % 2], [])
+        output.emit((SAME, OTHER)[number % 2], [])
         path.rename(tmp_path / f"old.{number}")
     links = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if _is_open(name)]
     assert [link for link in links if link.startswith(str(tmp_path))] == [str(tmp_path / "old.4")]
-    teller.close()
+    output.close()
 
 
 def _is_open(name: str) -> bool:
@@ -99,9 +99,9 @@ def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
     """Where the power failed in the midst of a line, the next record begins on a line of its own."""
     path = tmp_path / "audits.jsonl"
     path.write_text(render(SAME) + '{"schema":"ntpaudit.rec')
-    teller = open_teller(str(path))
-    teller.tell(OTHER, [])
-    teller.close()
+    output = open_output(str(path))
+    output.emit(OTHER, [])
+    output.close()
     first, torn, last = path.read_text().splitlines()
     assert torn == '{"schema":"ntpaudit.rec'
     assert [Record.from_dict(json.loads(line)) for line in (first, last)] == [SAME, OTHER]
@@ -122,40 +122,40 @@ def no_file_larger_than(size: int) -> Iterator[None]:
 def test_no_half_line_is_left(tmp_path: Path, room: int) -> None:
     """Where only a part of the line can be written the file is as it was; with room again the record is told."""
     path = tmp_path / "audits.jsonl"
-    teller = open_teller(str(path))
-    teller.tell(SAME, [])
+    output = open_output(str(path))
+    output.emit(SAME, [])
     whole = path.read_bytes()
     with no_file_larger_than(len(whole) + room):
         for _ in range(2):
-            with pytest.raises(TellError, match=str(path)):
-                teller.tell(OTHER, [])
+            with pytest.raises(OutputError, match=str(path)):
+                output.emit(OTHER, [])
             assert path.read_bytes() == whole
-    teller.tell(OTHER, [])
-    teller.close()
+    output.emit(OTHER, [])
+    output.close()
     assert read(path) == [SAME, OTHER]
 
 
 FILL = """
 import os, subprocess, sys
-from ntpaudit.errors import TellError
-from ntpaudit.outputs.jsonl import open_teller
+from ntpaudit.errors import OutputError
+from ntpaudit.outputs.jsonl import open_output
 from tests.records import CASES
 
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=65536", "tmpfs", sys.argv[1]], check=True)
 path = sys.argv[1] + "/audits.jsonl"
-teller = open_teller(path)
+teller = open_output(path)
 records = list(CASES.values())
 told = 0
 try:
     while True:
-        teller.tell(records[told % 2], [])
+        teller.emit(records[told % 2], [])
         told += 1
-except TellError as error:
+except OutputError as error:
     print(error)
 lines = open(path).read().split("\\n")
 assert lines.pop() == "" and len(lines) == told > 10, (len(lines), told)
 os.unlink(path)
-teller.tell(records[told % 2], [])
+teller.emit(records[told % 2], [])
 print(len(open(path).readlines()))
 """
 
@@ -174,9 +174,9 @@ def test_a_full_disk(tmp_path: Path) -> None:
 def test_a_link_to_a_file_that_is_not_there_yet_is_followed(tmp_path: Path) -> None:
     """A link may lead to where the file shall be."""
     (tmp_path / "link").symlink_to(tmp_path / "file")
-    teller = open_teller(str(tmp_path / "link"))
-    teller.tell(SAME, [])
-    teller.close()
+    output = open_output(str(tmp_path / "link"))
+    output.emit(SAME, [])
+    output.close()
     assert read(tmp_path / "file") == [SAME]
 
 
@@ -193,7 +193,7 @@ def test_what_cannot_be_written_is_told(tmp_path: Path, name: str, reason: str) 
     """A path that can be no file is told with its reason, and holds nobody."""
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    teller = open_teller(str(tmp_path / name))
-    with pytest.raises(TellError, match=reason):
-        teller.tell(SAME, [])
-    teller.close()
+    output = open_output(str(tmp_path / name))
+    with pytest.raises(OutputError, match=reason):
+        output.emit(SAME, [])
+    output.close()

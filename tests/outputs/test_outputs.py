@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from ntpaudit.config.schema import TellConfig
+from ntpaudit.config.schema import OutputsConfig
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
-from ntpaudit.errors import TellError
+from ntpaudit.errors import OutputError
 from ntpaudit.formats import FORMATS, load
-from ntpaudit.outputs import TELLERS, open_tellers
+from ntpaudit.outputs import OUTPUTS, open_outputs
 from tests.outputs.agent import SAME, event
 from tests.records import CASES, records
 
@@ -70,38 +70,38 @@ def test_only_the_sink_that_is_used_is_imported(name: str) -> None:
 
 def test_every_outlet_can_be_configured() -> None:
     """The configuration knows every outlet of the agent by the name under which it is registered."""
-    assert set(TELLERS) == set(TellConfig._fields)
+    assert set(OUTPUTS) == set(OutputsConfig._fields)
 
 
 def test_outlets(tmp_path: Path) -> None:
     """Each outlet with a setting is opened, and is told all that comes; one without is not."""
-    settings = {name: str(tmp_path / name) for name in TELLERS}
+    settings = {name: str(tmp_path / name) for name in OUTPUTS}
     sockets = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
     for name, listening in zip(("journal", "syslog"), sockets, strict=True):
         listening.bind(settings[name])
-    tellers = open_tellers(settings)
-    for teller in tellers.values():
-        teller.tell(SAME, [event()])
-        teller.close()
-    assert list(tellers) == list(TELLERS)
+    outputs = open_outputs(settings)
+    for output in outputs.values():
+        output.emit(SAME, [event()])
+        output.close()
+    assert list(outputs) == list(OUTPUTS)
     assert all(b"unsynced" in listening.recv(1 << 16) for listening in sockets)
     assert (tmp_path / "jsonl").read_text() == load("json")(SAME)
     assert (tmp_path / "openmetrics").read_text() == load("openmetrics")(SAME)
     for listening in sockets:
         listening.close()
-    assert open_tellers(dict.fromkeys(TELLERS)) == {}
+    assert open_outputs(dict.fromkeys(OUTPUTS)) == {}
 
 
 def test_opening_needs_nothing_to_be_there(tmp_path: Path) -> None:
     """An outlet whose place is missing is opened all the same, and says so each time that it is told something."""
-    for teller in open_tellers({name: str(tmp_path / "nowhere" / name) for name in TELLERS}).values():
+    for output in open_outputs({name: str(tmp_path / "nowhere" / name) for name in OUTPUTS}).values():
         for _ in range(2):
-            with pytest.raises(TellError, match="nowhere"):
-                teller.tell(SAME, [])
-        teller.close()
+            with pytest.raises(OutputError, match="nowhere"):
+                output.emit(SAME, [])
+        output.close()
 
 
 def test_there_is_no_other_outlet() -> None:
     """An outlet that does not exist is refused."""
     with pytest.raises(KeyError):
-        open_tellers({"carrier-pigeon": "/coop"})
+        open_outputs({"carrier-pigeon": "/coop"})

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from ntpaudit.core.events import Event
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
-from ntpaudit.errors import TellError
+from ntpaudit.errors import OutputError
 from ntpaudit.formats.log_entries import VERDICT_CHANGED
-from ntpaudit.outputs.syslog import SD_ID, open_teller
+from ntpaudit.outputs.syslog import SD_ID, open_output
 from ntpaudit.probes.resolve import Endpoint
 from ntpaudit.render.text_safety import one_line
 from tests.outputs.agent import NASTY, SAME, agent_records, event, events
@@ -109,10 +109,10 @@ def local() -> Iterator[tuple[str, Receiver]]:
 def told(*records: Record, events: tuple[Event, ...] = ()) -> list[Received]:
     """Tell records, the events with the first of them, and return what a local server got."""
     with local() as (path, receiver):
-        teller = open_teller(path)
+        output = open_output(path)
         for number, each in enumerate(records):
-            teller.tell(each, () if number else events)
-        teller.close()
+            output.emit(each, () if number else events)
+        output.close()
         return receiver.messages()
 
 
@@ -166,9 +166,9 @@ def test_a_host_that_believes_in_1970_is_stamped_with_the_true_time() -> None:
 def test_any_message_can_be_read(each: Record, some: list[Event]) -> None:
     """Whatever a name or a text holds, a strict reader finds the same, in a message that every receiver takes."""
     with local() as (path, receiver):
-        teller = open_teller(path)
-        teller.tell(each, some)
-        teller.close()
+        output = open_output(path)
+        output.emit(each, some)
+        output.close()
         raw = receiver.raw()
     assert all(len(message) <= 2048 for message in raw)
     *found, verdict = map(parse, raw)
@@ -193,9 +193,9 @@ def test_a_long_message_is_cut_at_its_end() -> None:
     """However much an event has to say, the message fits, and what a rule matches on is whole."""
     long = event(text="word " * 10_000, detail={f"key{number}": "]" * 1_000 for number in range(20)})
     with local() as (path, receiver):
-        teller = open_teller(path)
-        teller.tell(SAME, [long])
-        teller.close()
+        output = open_output(path)
+        output.emit(SAME, [long])
+        output.close()
         raw, _ = receiver.raw()
     assert 2_000 < len(raw) <= 2_048
     message = parse(raw)
@@ -222,9 +222,9 @@ def test_a_host_name_is_made_fit(name: str, shown: str) -> None:
 def test_udp(family: socket.AddressFamily, bound: str, address: str) -> None:
     """A server is found by its address or its name, and gets one datagram for each message."""
     with Receiver(family, (bound, 0)) as receiver:
-        teller = open_teller(address.format(receiver.port))
-        teller.tell(SAME, [event("step-back", utc_ns=None, host_ns=NOW_NS - 10**9)])
-        teller.close()
+        output = open_output(address.format(receiver.port))
+        output.emit(SAME, [event("step-back", utc_ns=None, host_ns=NOW_NS - 10**9)])
+        output.close()
         step, verdict = receiver.messages()
     assert step.stamp == "2026-11-18T11:06:39.000000Z"
     assert verdict.kind == VERDICT_CHANGED
@@ -233,39 +233,39 @@ def test_udp(family: socket.AddressFamily, bound: str, address: str) -> None:
 def test_a_stream_is_taken_where_there_is_no_datagram_socket(tmp_path: Path) -> None:
     """Where /dev/log is a stream, messages end with a NUL, and a server that starts anew is found again."""
     path = str(tmp_path / "log")
-    teller = open_teller(path)
+    output = open_output(path)
     for kind in ("step-back", "step-forward"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
             listening.bind(path)
             listening.listen()
-            teller.tell(SAME, [event(kind)])
+            output.emit(SAME, [event(kind)])
             connection, _ = listening.accept()
             with connection:
                 first, *_, rest = connection.recv(1 << 16).split(b"\0")
         assert parse(first).kind == kind
         assert rest == b""
         Path(path).unlink()
-    teller.close()
+    output.close()
 
 
 def test_a_stream_that_does_not_read_holds_nobody(tmp_path: Path) -> None:
     """A stream that is full is told, and not waited for; once it reads it gets the rest, and a torn piece is extra."""
     path = str(tmp_path / "log")
-    teller = open_teller(path)
+    output = open_output(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(path)
         listening.listen()
         listening.settimeout(0.05)
-        with pytest.raises(TellError, match="takes no message: "):
-            teller.tell(SAME, [event(text="x" * 3_000, detail={"number": number}) for number in range(250)])
+        with pytest.raises(OutputError, match="takes no message: "):
+            output.emit(SAME, [event(text="x" * 3_000, detail={"number": number}) for number in range(250)])
         received: list[bytes] = []
         while len(received) < 251:
             received += [
                 message for message in _read_stream(listening) if message.endswith(b"...\0") or b"OK: clock" in message
             ]
-            with suppress(TellError):
-                teller.tell(SAME, [])
-    teller.close()
+            with suppress(OutputError):
+                output.emit(SAME, [])
+    output.close()
     numbers = [parse(message[:-1]).data[SD_ID].get("number") for message in received]
     assert numbers == [*map(str, range(250)), None]
 
@@ -286,23 +286,25 @@ def _read_stream(listening: socket.socket) -> Iterator[bytes]:
 def test_a_server_that_starts_anew_gets_the_next_message(tmp_path: Path) -> None:
     """A new socket at the old path is found without losing a message, and one that is not there yet is told."""
     path = str(tmp_path / "log")
-    teller = open_teller(path)
-    with pytest.raises(TellError, match=r"log takes no message: No such file or directory; .* correct syslog.address"):
-        teller.tell(SAME, [])
+    output = open_output(path)
+    with pytest.raises(
+        OutputError, match=r"log takes no message: No such file or directory; .* correct syslog.address"
+    ):
+        output.emit(SAME, [])
     for severity in (Severity.OK, Severity.WARNING):
         with Receiver(socket.AF_UNIX, path) as receiver:
-            teller.tell(SAME, [event(severity=severity)])
+            output.emit(SAME, [event(severity=severity)])
             assert receiver.messages()[-1].data[SD_ID]["severity"] == severity.word
         Path(path).unlink()
-    teller.close()
+    output.close()
 
 
 def test_a_name_that_does_not_resolve_is_told() -> None:
     """A name without an address is told."""
-    teller = open_teller(f"{'a' * 64}.example")
-    with pytest.raises(TellError, match=r"^a.* takes no message: "):
-        teller.tell(SAME, [])
-    teller.close()
+    output = open_output(f"{'a' * 64}.example")
+    with pytest.raises(OutputError, match=r"^a.* takes no message: "):
+        output.emit(SAME, [])
+    output.close()
 
 
 @pytest.mark.parametrize(
@@ -310,14 +312,14 @@ def test_a_name_that_does_not_resolve_is_told() -> None:
 )
 def test_an_address_that_can_be_none_is_refused(address: str) -> None:
     """What is no address is refused when the teller is opened, with how to write one."""
-    with pytest.raises(TellError, match="write a path, HOST"):
-        open_teller(address)
+    with pytest.raises(OutputError, match="write a path, HOST"):
+        open_output(address)
 
 
 @pytest.mark.parametrize("address", ["logs", "logs.example.net:6514", "192.0.2.1", "2001:db8::1", "[2001:db8::1]"])
 def test_an_address_is_taken_as_it_is_usually_written(address: str) -> None:
     """Names and addresses of either family are taken, with a port or without; nothing is sent or resolved by that."""
-    open_teller(address).close()
+    open_output(address).close()
 
 
 def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,12 +329,12 @@ def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> No
         port = receiver.port
         both = (Endpoint(socket.AF_INET6, "::1", port), Endpoint(socket.AF_INET, "127.0.0.1", port))
         monkeypatch.setattr("ntpaudit.outputs.syslog._resolve", lambda host, port: both)
-        teller = open_teller(f"logs.example.net:{port}")
-        teller.tell(SAME, happened)
+        output = open_output(f"logs.example.net:{port}")
+        output.emit(SAME, happened)
         assert [message.kind for message in receiver.messages()] == ["step-back", "step-forward", VERDICT_CHANGED]
-    with pytest.raises(TellError, match="Connection refused"):
-        teller.tell(SAME, happened)
+    with pytest.raises(OutputError, match="Connection refused"):
+        output.emit(SAME, happened)
     with Receiver(socket.AF_INET, ("127.0.0.1", port)) as receiver:
-        teller.tell(SAME, happened)
+        output.emit(SAME, happened)
         assert {message.kind for message in receiver.messages()} >= {"step-back", "step-forward"}
-    teller.close()
+    output.close()

@@ -70,8 +70,8 @@ def test_a_refused_reload_stays_in_the_status(manager: socket.socket) -> None:
 def test_the_status_is_the_verdict(manager: socket.socket) -> None:
     """What `systemctl status` shows is the severity and the headline, cut where it is endless."""
     notifier = Notifier(manager.getsockname())
-    notifier.concluded(SAME)
-    notifier.concluded(CASES["unmeasured, nobody answered"])
+    notifier.audited(SAME)
+    notifier.audited(CASES["unmeasured, nobody answered"])
     notifier.status("x" * 5000)
     notifier.close()
     fine, unmeasured, long = heard(manager)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ntpaudit.errors import TellError
+from ntpaudit.errors import OutputError
 from ntpaudit.formats.openmetrics import render
-from ntpaudit.outputs.textfile import open_teller
+from ntpaudit.outputs.textfile import open_output
 from tests.outputs.agent import SAME, by_agent, event
 from tests.records import CASES
 
@@ -14,11 +14,11 @@ from tests.records import CASES
 def test_the_file_is_the_latest_record(tmp_path: Path) -> None:
     """Every record replaces the file, readable by all, and nothing else lies beside it."""
     path = tmp_path / "ntpaudit.prom"
-    teller = open_teller(str(path))
+    output = open_output(str(path))
     for record in (SAME, by_agent(CASES["beyond, ahead"])):
-        teller.tell(record, [event()])
+        output.emit(record, [event()])
         assert path.read_text() == render(record)
-    teller.close()
+    output.close()
     assert path.stat().st_mode & 0o777 == 0o644
     assert [entry.name for entry in tmp_path.iterdir()] == ["ntpaudit.prom"]
 
@@ -26,9 +26,9 @@ def test_the_file_is_the_latest_record(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     """What cannot be written is told with what would mend it; once mended, it is written."""
     path = tmp_path / "collector" / "ntpaudit.prom"
-    teller = open_teller(str(path))
-    with pytest.raises(TellError, match=rf"cannot write {path}: No such file or directory; create its folder"):
-        teller.tell(SAME, [])
+    output = open_output(str(path))
+    with pytest.raises(OutputError, match=rf"cannot write {path}: No such file or directory; create its folder"):
+        output.emit(SAME, [])
     path.parent.mkdir()
-    teller.tell(SAME, [])
+    output.emit(SAME, [])
     assert path.read_text() == render(SAME)

@@ -178,7 +178,7 @@ def test_kernel_stamps_are_used() -> None:
     """On Linux departures and arrivals are stamped by the kernel, and at worst the first is not (T4, T5)."""
     with NtpServer() as server:
         outcomes = [ask(endpoint(server)).outcome for _ in range(10)]
-    stampings = [outcome.stamps.timestamping for outcome in outcomes if isinstance(outcome, Measurement)]
+    stampings = [outcome.timestamps.timestamping for outcome in outcomes if isinstance(outcome, Measurement)]
     assert len(stampings) == 10
     assert stampings.count("kernel") >= 8
 
@@ -189,7 +189,7 @@ def test_stamps_that_do_not_fit_the_clock_are_not_believed() -> None:
         shifted = ShiftedClock(SystemClock(), -(56 * 365 + 100) * 86_400 * 10**9)
         outcome = exchange([(endpoint(server),)], shifted, 1.0)[0].outcome
     assert isinstance(outcome, Measurement)
-    assert outcome.stamps.timestamping == "user"
+    assert outcome.timestamps.timestamping == "user"
     assert outcome.interval.covers((56 * 365 + 100) * 86_400 * 10**9)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import NS_PER_S, span
+from ntpaudit.core.units import NS_PER_S, format_duration
 from ntpaudit.render.plot import ASCII, LABEL_WIDTH, UNICODE, Frame, Glyphs, Point, Step, draw, point_of_hour
 from ntpaudit.render.terminal import painter
 from ntpaudit.store.queries import Hour
@@ -233,4 +233,4 @@ def test_colours_move_nothing() -> None:
 def test_the_summary_is_rounded_outwards() -> None:
     """The words below claim no more than was measured."""
     text = draw([point(0, 0.0012345, 0.1), point(1, 0.0012345, 0.1)], [], frame(1), PLAIN)
-    assert f"at most {span(0.1012345, rounding='up')} wrong" in text
+    assert f"at most {format_duration(0.1012345, rounding='up')} wrong" in text

@@ -5,16 +5,16 @@ from math import inf, sin
 from ntpaudit.core.clock.readings import growth_ns
 from ntpaudit.core.fleet.model import (
     Alarm,
-    Ambiguity,
-    Bucket,
     Coverage,
     Fleet,
     FleetFinding,
     Host,
-    Member,
+    HostStatus,
     Offset,
+    OrderingUncertainty,
+    SeverityCounts,
     Site,
-    Tally,
+    TimeBucket,
 )
 from ntpaudit.core.policy import Severity, Verdict
 
@@ -36,16 +36,16 @@ def member(
     site: str | None = None,
     silent_s: float | None = None,
     kinds: tuple[str, ...] = (),
-) -> Member:
+) -> HostStatus:
     """A host whose clock is so far behind, give or take half the interval; `kinds` are alarms raised two hours ago."""
     offset = None if estimate_s is None else Offset(estimate_s, estimate_s - bound_s, estimate_s + bound_s)
     last_ns = NOW_NS - round((silent_s or 20.0) * S)
     host = Host(name, site, None, last_ns, severity, verdict, offset, 1500.0, 12.5, 4, 0, len(kinds))
     alarms = tuple(Alarm(name, kind, severity, NOW_NS - 2 * HOUR_NS, estimate_s) for kind in kinds)
-    return Member(name, site, severity, host, silent_s, alarms)
+    return HostStatus(name, site, severity, host, silent_s, alarms)
 
 
-def fleet_of(members: tuple[Member, ...], findings: tuple[FleetFinding, ...] = ()) -> Fleet:
+def fleet_of(members: tuple[HostStatus, ...], findings: tuple[FleetFinding, ...] = ()) -> Fleet:
     """Members as a fleet, worst first, its sites and coverage counted."""
     ordered = tuple(sorted(members, key=lambda one: -one.severity))
     names = sorted({one.site for one in members}, key=lambda name: name or "")
@@ -55,7 +55,7 @@ def fleet_of(members: tuple[Member, ...], findings: tuple[FleetFinding, ...] = (
     return Fleet(NOW_NS, ordered, findings, coverage, sites, _site(None, ordered))
 
 
-def _site(name: str | None, members: list[Member] | tuple[Member, ...]) -> Site:
+def _site(name: str | None, members: list[HostStatus] | tuple[HostStatus, ...]) -> Site:
     counts = tuple(sum(one.severity is severity for one in members) for severity in Severity)
     heard = [one.host for one in members if one.host and one.host.offset and one.silent_s is None]
     ends = [(host.offset, growth_ns(NOW_NS - host.last_ns) / S, host.name) for host in heard if host.offset]
@@ -63,7 +63,7 @@ def _site(name: str | None, members: list[Member] | tuple[Member, ...]) -> Site:
     if len(ends) > 1:
         latest, first = max((offset.latest_s + growth_s, host) for offset, growth_s, host in ends)
         earliest, second = min((offset.earliest_s - growth_s, host) for offset, growth_s, host in ends)
-        ambiguity = Ambiguity(latest - earliest, (first, second))
+        ambiguity = OrderingUncertainty(latest - earliest, (first, second))
     return Site(name, counts, ambiguity)  # type: ignore[arg-type]
 
 
@@ -74,7 +74,7 @@ def small() -> Fleet:
         member("app-11", Severity.CRITICAL, -3600.4, 0.03, "beyond", SITES[1], kinds=("offset-out", "tz-or-rtc-fault")),
         member("laptop-7", Severity.UNKNOWN, None, verdict="unmeasured", site=SITES[2], kinds=("unreachable-sources",)),
         member("edge-02", Severity.UNKNOWN, 0.004, 0.02, site=SITES[1], silent_s=11_000.0),
-        Member("web-99", None, Severity.UNKNOWN, None, inf),
+        HostStatus("web-99", None, Severity.UNKNOWN, None, inf),
         member("web-04", Severity.WARNING, 0.9, 0.3, "unproven", SITES[2], kinds=("not-demonstrable",)),
         member("web-05", Severity.WARNING, -0.18, 0.02, "within", SITES[0], kinds=("unsynced", "breach-forecast")),
     )
@@ -110,7 +110,7 @@ def findings() -> tuple[FleetFinding, ...]:
             hosts=("edge-02", "web-99"),
         ),
         FleetFinding(
-            "common-source",
+            "shared-falseticker",
             Severity.WARNING,
             "high",
             "192.0.2.66 is called a falseticker by 14 of 19 hosts: it claims to be 820 ms behind",
@@ -123,12 +123,12 @@ def findings() -> tuple[FleetFinding, ...]:
     )
 
 
-def courses(fleet: Fleet, most: int = 50) -> dict[str, tuple[Bucket, ...]]:
+def courses(fleet: Fleet, most: int = 50) -> dict[str, tuple[TimeBucket, ...]]:
     """A day of the worst hosts: wander, a gap, and a step where the clock is wrong now."""
     return {one.name: _course(one, seed) for seed, one in enumerate(fleet.members[:most]) if one.host}
 
 
-def _course(one: Member, seed: int) -> tuple[Bucket, ...]:
+def _course(one: HostStatus, seed: int) -> tuple[TimeBucket, ...]:
     offset = one.host.offset if one.host else None
     buckets = []
     for number in range(SPANS):
@@ -139,16 +139,16 @@ def _course(one: Member, seed: int) -> tuple[Bucket, ...]:
         estimate_s = (offset.estimate_s if offset and is_now else 0.0) + 0.006 * sin(number / 7 + seed)
         bound_s = 0.012 + 0.004 * (number % 5)
         known = None if offset is None and is_now else Offset(estimate_s, estimate_s - bound_s, estimate_s + bound_s)
-        buckets.append(Bucket(begin_ns, one.severity if is_now else Severity.OK, known))
+        buckets.append(TimeBucket(begin_ns, one.severity if is_now else Severity.OK, known))
     return tuple(buckets)
 
 
-def tallies(fleet: Fleet) -> tuple[Tally, ...]:
+def tallies(fleet: Fleet) -> tuple[SeverityCounts, ...]:
     """A day of the whole fleet: calm at first, what it is now from its middle on."""
     ok, warning, unknown, critical = fleet.whole.hosts
     heard = ok + warning + critical
     return tuple(
-        Tally(
+        SeverityCounts(
             NOW_NS - (SPANS - number) * SPAN_NS,
             (heard - critical - warning // 2, warning // 2, unknown // 2, critical)
             if number >= 60

@@ -7,12 +7,12 @@ from math import inf
 import pytest
 
 from ntpaudit.core.fleet.checks import judge_fleet
-from ntpaudit.core.fleet.model import Terms
+from ntpaudit.core.fleet.model import FleetPolicy
 from ntpaudit.core.policy import Severity
 from ntpaudit.reports.fleet_csv import render
 from tests.snapshots import ALARMS, HOSTS, SNAPSHOT
 
-FLEET = judge_fleet(SNAPSHOT, Terms())
+FLEET = judge_fleet(SNAPSHOT, FleetPolicy())
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -59,6 +59,6 @@ def test_only_the_hosts_asked_for_are_listed() -> None:
 def test_no_name_is_a_formula(name: str) -> None:
     """A name that a spreadsheet would run is marked as text; any other is left as it is."""
     odd = HOSTS[0]._replace(name=name, frequency_ppm=inf)
-    [row] = rows(render(judge_fleet(SNAPSHOT._replace(hosts=(odd,), forgotten=()), Terms())))
+    [row] = rows(render(judge_fleet(SNAPSHOT._replace(hosts=(odd,), expired=()), FleetPolicy())))
     assert row["host"] == f"'{name}"
     assert row["frequency_ppm"] == ""

@@ -5,7 +5,7 @@ import re
 from math import inf, nan
 
 from ntpaudit.core.fleet.checks import judge_fleet
-from ntpaudit.core.fleet.model import Offset, Terms
+from ntpaudit.core.fleet.model import FleetPolicy, Offset
 from ntpaudit.core.fleet.ordering import order
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import format_utc
@@ -14,7 +14,7 @@ from tests.records import NOW_NS
 from tests.snapshots import ALARMS, HOSTS, SNAPSHOT
 from tests.world.packages import REPOSITORY
 
-FLEET = judge_fleet(SNAPSHOT, Terms())
+FLEET = judge_fleet(SNAPSHOT, FleetPolicy())
 DOCUMENTED = (REPOSITORY / "docs" / "fleet.md").read_text()
 
 
@@ -29,7 +29,7 @@ def test_all_of_it_is_there() -> None:
     assert told["ambiguity"]["hosts"] == ["ams-web-1", "sto-node-4"]
     assert [finding["id"] for finding in told["findings"]] == [finding.id for finding in FLEET.findings]
     assert told["findings"][1] | {"message": "", "remedy": "", "controls": []} == {
-        "id": "common-source", "severity": "warning", "level": "high", "message": "", "remedy": "", "controls": [],
+        "id": "shared-falseticker", "severity": "warning", "level": "high", "message": "", "remedy": "", "controls": [],
         "site": None, "source": "ntp9.example.net", "hosts": ["ams-db-1", "ams-web-1", "ams-web-2"], "value_s": 37.0,
     }  # fmt: skip
     assert [site["site"] for site in told["sites"]] == ["ams", "fra", "sto", None]
@@ -59,7 +59,7 @@ def test_only_the_hosts_asked_for_are_listed_and_all_are_counted() -> None:
 def test_what_is_not_a_number_is_null() -> None:
     """NaN and infinity are no JSON."""
     odd = HOSTS[0]._replace(age_s=nan, frequency_ppm=inf)
-    [host, *_] = json.loads(render(judge_fleet(SNAPSHOT._replace(hosts=(odd,)), Terms())))["hosts"]
+    [host, *_] = json.loads(render(judge_fleet(SNAPSHOT._replace(hosts=(odd,)), FleetPolicy())))["hosts"]
     assert (host["age_s"], host["frequency_ppm"]) == (None, None)
 
 
@@ -89,7 +89,7 @@ def test_seconds_end_at_the_nanosecond() -> None:
         offset=Offset(0.1 + 0.2, 0.1 + 0.2 - 0.01, 0.1 + 0.2 + 1 / 3), age_s=1 / 3, frequency_ppm=1 / 3
     )
     alarms = (ALARMS[0]._replace(value_s=1 / 3),)
-    told = render(judge_fleet(SNAPSHOT._replace(hosts=(odd, *HOSTS[1:]), alarms=alarms), Terms()))
+    told = render(judge_fleet(SNAPSHOT._replace(hosts=(odd, *HOSTS[1:]), alarms=alarms), FleetPolicy()))
     order_of = order(odd, HOSTS[2])
     assert order_of is not None
     for text in (told, render_order(order_of, [1 / 3, 0.1 + 0.2], NOW_NS, Severity.OK)):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from ntpaudit.core.fleet.checks import judge_fleet
-from ntpaudit.core.fleet.model import Host, Offset, Terms
+from ntpaudit.core.fleet.model import FleetPolicy, Host, Offset
 from ntpaudit.core.policy import Severity
 from ntpaudit.reports.fleet_nagios import render, render_absence
 from tests.snapshots import BEFORE, HOSTS, SNAPSHOT, host
@@ -12,7 +12,7 @@ from tests.snapshots import BEFORE, HOSTS, SNAPSHOT, host
 
 def test_one_line_with_counts() -> None:
     """State, sentence, and performance data whose counts add up."""
-    assert render(judge_fleet(SNAPSHOT, Terms())) == (
+    assert render(judge_fleet(SNAPSHOT, FleetPolicy())) == (
         "NTPAUDIT CRITICAL - 1 of 13 clocks is wrong for certain (ams-web-1), 2 silent, 1 not known, 1 with warnings, "
         "8 ok; 7 findings about the fleet, worst ordering-risk | hosts=13;;;0; ok=8;;;0; warning=1;;;0; unknown=3;;;0; "
         "critical=1;;;0; silent=2;;;0; expected=13;;;0; measured=10;;;0; two_sources=10;;;0; three_sources=10;;;0; "
@@ -23,7 +23,10 @@ def test_one_line_with_counts() -> None:
 def line_of(*hosts: Host, forgotten: tuple[str, ...] = (), before: Mapping[str, Offset] = BEFORE) -> str:
     """Write the line of a fleet without its performance data."""
     return render(
-        judge_fleet(SNAPSHOT._replace(hosts=hosts, forgotten=forgotten, before=before, lies=(), alarms=()), Terms())
+        judge_fleet(
+            SNAPSHOT._replace(hosts=hosts, expired=forgotten, baseline=before, falseticker_reports=(), alarms=()),
+            FleetPolicy(),
+        )
     ).partition(" | ")[0]
 
 
@@ -59,7 +62,7 @@ def test_whatever_hosts_are_called_it_stays_a_short_line() -> None:
 
 def test_what_is_not_known_is_u() -> None:
     """One host has nobody to be ordered with."""
-    alone = judge_fleet(SNAPSHOT._replace(hosts=SNAPSHOT.hosts[:1], forgotten=()), Terms())
+    alone = judge_fleet(SNAPSHOT._replace(hosts=SNAPSHOT.hosts[:1], expired=()), FleetPolicy())
     assert re.search(r" ambiguity=U;;;0;\n$", render(alone))
 
 

@@ -10,10 +10,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet.model import STEP_KINDS, Alarm, Bucket, Fleet, FleetFinding, Member, Offset, Tally, Terms
+from ntpaudit.core.fleet.model import (
+    STEP_KINDS,
+    Alarm,
+    Fleet,
+    FleetFinding,
+    FleetPolicy,
+    HostStatus,
+    Offset,
+    SeverityCounts,
+    TimeBucket,
+)
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import direction, span
-from ntpaudit.render.svg import Course, Frame, Jump, Scale, band, common_scale, draw_course, frame_of, jumps, over_time
+from ntpaudit.core.units import direction, format_duration
+from ntpaudit.render.svg import (
+    Frame,
+    HostSeries,
+    Jump,
+    Scale,
+    band,
+    common_scale,
+    draw_series,
+    frame_of,
+    jumps,
+    over_time,
+)
 from ntpaudit.reports.fleet_page import MANY, MOST_COURSES, headline, render
 from tests.reports import fleets
 from tests.reports.fleets import NOW_NS, PERIOD_S, SPAN_NS, S, fleet_of, member
@@ -71,9 +92,9 @@ CONTRAST = """(() => {
 
 def write(
     fleet: Fleet,
-    courses: Mapping[str, tuple[Bucket, ...]] | None = None,
-    tallies: tuple[Tally, ...] | None = None,
-    terms: Terms = Terms(),  # noqa: B008
+    courses: Mapping[str, tuple[TimeBucket, ...]] | None = None,
+    tallies: tuple[SeverityCounts, ...] | None = None,
+    terms: FleetPolicy = FleetPolicy(),  # noqa: B008
     source: str = "InfluxDB at influx.example.net, database ntpaudit",
 ) -> str:
     """The page of a fleet, with a day of its history where nothing else is said, and the steps that are in force."""
@@ -130,17 +151,17 @@ def hostile() -> Fleet:
     return fleet_of(members, findings)
 
 
-def words_of(one: Member) -> tuple[str, str, str, str]:
+def words_of(one: HostStatus) -> tuple[str, str, str, str]:
     """What a row must say of a host: its name, its state, its offset and how wrong it is at most."""
     offset = one.host.offset if one.host else None
     if offset is None:
         return one.name, one.severity.word, "–" if one.silent_s else "not measured", "–"  # noqa: RUF001
     was = "was " if one.silent_s else ""
-    bound = span(max(abs(offset.earliest_s), abs(offset.latest_s)), rounding="up")
+    bound = format_duration(max(abs(offset.earliest_s), abs(offset.latest_s)), rounding="up")
     return (
         one.name,
         one.severity.word,
-        f"{was}{span(offset.estimate_s)} {direction(offset.estimate_s)}",
+        f"{was}{format_duration(offset.estimate_s)} {direction(offset.estimate_s)}",
         f"{was}{bound}",
     )
 
@@ -181,7 +202,7 @@ def test_counts_agree_with_the_fleet(page: Page) -> None:
         assert cells[1] == str(sum(site.hosts))
         assert [int(cell or 0) for cell in cells[2:6]] == [site.hosts[index] for index in (3, 2, 1, 0)]
         if site.ambiguity:
-            assert cells[6].startswith(span(site.ambiguity.within_s, rounding="up"))
+            assert cells[6].startswith(format_duration(site.ambiguity.within_s, rounding="up"))
             assert cells[7] == " and ".join(site.ambiguity.hosts)
 
 
@@ -229,13 +250,13 @@ def test_a_size_of_the_past_is_told_as_such() -> None:
     alarms = (
         Alarm("a", "offset-out", Severity.CRITICAL, since_ns, 1.01),
         Alarm("a", "step-back", Severity.WARNING, since_ns, -0.12),
-        Alarm("a", "stale-compare", Severity.WARNING, since_ns, 4214.2),
+        Alarm("a", "daemon-stale", Severity.WARNING, since_ns, 4214.2),
         Alarm("a", "source-quorum", Severity.OK, since_ns, None),
     )
     written = write(fleet_of((one._replace(alarms=alarms),)), {}, ())
     assert "<code>offset-out</code> <small>for 2 h</small>" in written
     assert "<code>step-back</code> <small>120 ms, 2 h ago</small>" in written
-    assert "<code>stale-compare</code> <small>70.2 min when raised, 2 h ago</small>" in written
+    assert "<code>daemon-stale</code> <small>70.2 min when raised, 2 h ago</small>" in written
     assert "<code class=low>source-quorum</code> <small>low, for 2 h</small>" in written
 
 
@@ -508,8 +529,8 @@ def test_only_many_are_laid_out_by_sight(browser: Browser, folder: Path) -> None
         with browser.page() as tab:
             tab.open(folder / f"{name}.html")
             bodies = "document.querySelectorAll('.hosts tbody')"
-            ways = tab.evaluate(f"[...{bodies}].map((one) => getComputedStyle(one).contentVisibility)")
-            assert set(ways) == {expected}
+            config = tab.evaluate(f"[...{bodies}].map((one) => getComputedStyle(one).contentVisibility)")
+            assert set(config) == {expected}
             card = "document.querySelector('.cards article')"
             assert tab.evaluate(f"getComputedStyle({card}).contentVisibility") == "visible"
 
@@ -578,13 +599,13 @@ def test_steps_of_the_period_are_listed_and_drawn() -> None:
     """A step there and back within two spans, of which the bands say nothing, has its lines, its time and its size."""
     begin_ns = NOW_NS - 8 * SPAN_NS
     hull = Offset(0.8, -0.01, 2.51)
-    buckets = tuple(Bucket(begin_ns + n * SPAN_NS, Severity.OK, hull) for n in range(8))
+    buckets = tuple(TimeBucket(begin_ns + n * SPAN_NS, Severity.OK, hull) for n in range(8))
     steps = (
         Alarm("a", "step-back", Severity.WARNING, begin_ns + S, -2.5),
         Alarm("a", "step-forward", Severity.WARNING, begin_ns + SPAN_NS, 2.5),
         *(Alarm("gone & away", "step-forward", Severity.WARNING, NOW_NS - S, None) for _ in range(50)),
     )
-    words = {"period_s": 8 * SPAN_NS / S, "spans": 8, "terms": Terms(), "source": "", "version": ""}
+    words = {"period_s": 8 * SPAN_NS / S, "spans": 8, "terms": FleetPolicy(), "source": "", "version": ""}
     written = render(fleet_of((member("a"),)), {"a": buckets}, (), steps, **words)  # type: ignore[arg-type]
     assert "set back by 2.5 s at 06:53:21; set forward by 2.5 s at 07:08:20." in written
     assert len(re.findall("M[.0-9]+ 0v100", re.findall('class="j" d="([^"]*)"', written)[0])) == 2
@@ -612,7 +633,7 @@ def test_suspected_hosts_are_among_the_worst(browser: Browser, tmp_path: Path) -
     suspected = member("walker")._replace(suspected=("slow-walk",))
     others = tuple(member(f"h{number}") for number in range(3))
     findings = (
-        FleetFinding("common-source", Severity.WARNING, "high", "a", "b", source="gps.x", hosts=("h0", "h2")),
+        FleetFinding("shared-falseticker", Severity.WARNING, "high", "a", "b", source="gps.x", hosts=("h0", "h2")),
         FleetFinding("slow-walk", Severity.WARNING, "medium", "of another", "b", hosts=("h1",)),
         FleetFinding("slow-walk", Severity.WARNING, "medium", "of walker", "b", hosts=("walker",)),
     )
@@ -628,7 +649,7 @@ def test_suspected_hosts_are_among_the_worst(browser: Browser, tmp_path: Path) -
         assert "of walker" in tab.evaluate(led_to)
         assert "of another" not in tab.evaluate(led_to)
         assert show_only(tab, "slow-walk")[0] == ["walker", "h1"]
-        assert show_only(tab, "common-source")[0] == show_only(tab, "GPS.x")[0] == ["h0", "h2"]
+        assert show_only(tab, "shared-falseticker")[0] == show_only(tab, "GPS.x")[0] == ["h0", "h2"]
 
 
 def test_names_of_sites_stay_whole_on_a_phone(browser: Browser, folder: Path) -> None:
@@ -644,7 +665,7 @@ def test_names_of_sites_stay_whole_on_a_phone(browser: Browser, folder: Path) ->
 def test_a_course_without_a_measurement_is_a_figure_too() -> None:
     """A host that reported for the whole period and never knew its offset has a strip of its state and no band."""
     unknown = member("a", Severity.UNKNOWN, None, verdict="unmeasured")
-    buckets = tuple(Bucket(NOW_NS - (4 - n) * SPAN_NS, Severity.UNKNOWN, None) for n in range(4))
+    buckets = tuple(TimeBucket(NOW_NS - (4 - n) * SPAN_NS, Severity.UNKNOWN, None) for n in range(4))
     written = write(fleet_of((unknown,)), {"a": buckets}, ())
     assert "Nothing was measured." in written
     assert '<path class="i" style="fill:url(#w0)" d=""/>' in written
@@ -679,7 +700,7 @@ def test_no_more_than_the_worst_are_drawn() -> None:
         ),
     ],
 )
-def test_headline(members: tuple[Member, ...], said: str) -> None:
+def test_headline(members: tuple[HostStatus, ...], said: str) -> None:
     """One sentence says the worst that is certain; a silent host is not called wrong, whatever it last was."""
     assert headline(fleet_of(members)) == said
 
@@ -700,7 +721,7 @@ def test_an_empty_fleet_has_a_page() -> None:
 
 def test_says_how_it_was_made() -> None:
     """The footer names version, database, period, thresholds and inventory; the method those that it depends on."""
-    terms = Terms(900.0, 0.25, 0.05, ("a", "b", "c"))
+    terms = FleetPolicy(900.0, 0.25, 0.05, ("a", "b", "c"))
     written = write(fleets.small(), terms=terms, source="VictoriaMetrics <at> home")
     footer = written[written.index("<footer>") :]
     for fact in ("ntpaudit 1.2.3", "VictoriaMetrics &lt;at&gt; home", "24 h", "15 min", "50 ms", "250 ms", "3 hosts"):
@@ -775,14 +796,14 @@ def test_a_jump_is_what_no_steering_explains() -> None:
     """Disjoint intervals are a jump, the fastest slewing is none, and a step that the agent told counts once."""
     begin_ns = NOW_NS - 4 * SPAN_NS
 
-    def buckets(*estimates: float | None) -> list[Bucket]:
+    def buckets(*estimates: float | None) -> list[TimeBucket]:
         return [
-            Bucket(begin_ns + n * SPAN_NS, Severity.OK, None if s is None else Offset(s, s - 0.01, s + 0.01))
+            TimeBucket(begin_ns + n * SPAN_NS, Severity.OK, None if s is None else Offset(s, s - 0.01, s + 0.01))
             for n, s in enumerate(estimates)
         ]
 
-    def seen(known: list[Bucket]) -> list[tuple[int, float]]:
-        found = jumps(Course(known, [], 0.1), SPAN_NS)
+    def seen(known: list[TimeBucket]) -> list[tuple[int, float]]:
+        found = jumps(HostSeries(known, [], 0.1), SPAN_NS)
         assert not any(jump.is_told for jump in found)
         return [(jump.time_ns, round(jump.moved_s or 0.0, 6)) for jump in found]
 
@@ -796,7 +817,7 @@ def test_a_jump_is_what_no_steering_explains() -> None:
     ]
     assert seen(within) == [(begin_ns + SPAN_NS + SPAN_NS // 2, 2.98)]
     told = Jump(begin_ns + 2 * SPAN_NS - S, 3.0, True)
-    assert jumps(Course(buckets(0.0, 0.0, 3.0, 3.0), [told], 0.1), SPAN_NS) == [told]
+    assert jumps(HostSeries(buckets(0.0, 0.0, 3.0, 3.0), [told], 0.1), SPAN_NS) == [told]
 
 
 @pytest.mark.parametrize(
@@ -815,11 +836,11 @@ def test_a_step_explains_no_more_than_its_size(told: list[tuple[int, float | Non
     """What an agent told is taken from how far the bands show that the clock moved; the rest is a jump of its own."""
     gap_ns = NOW_NS - 4 * SPAN_NS
     buckets = [
-        Bucket(gap_ns - SPAN_NS, Severity.OK, Offset(0.0, -0.01, 0.01)),
-        Bucket(gap_ns + 3 * SPAN_NS, Severity.OK, Offset(8.0, 7.99, 8.01)),
+        TimeBucket(gap_ns - SPAN_NS, Severity.OK, Offset(0.0, -0.01, 0.01)),
+        TimeBucket(gap_ns + 3 * SPAN_NS, Severity.OK, Offset(8.0, 7.99, 8.01)),
     ]
     steps = [Jump(gap_ns + after_ns, moved_s, True) for after_ns, moved_s in told]
-    found = jumps(Course(buckets, steps, 0.1), SPAN_NS)
+    found = jumps(HostSeries(buckets, steps, 0.1), SPAN_NS)
     assert [round(jump.moved_s or 0.0, 6) for jump in found if not jump.is_told] == unexplained
     assert [jump for jump in found if jump.is_told] == steps
     mirrored = [
@@ -828,13 +849,13 @@ def test_a_step_explains_no_more_than_its_size(told: list[tuple[int, float | Non
         if bucket.offset is not None
     ]
     opposite = [step._replace(moved_s=step.moved_s and -step.moved_s) for step in steps]
-    found = jumps(Course(mirrored, opposite, 0.1), SPAN_NS)
+    found = jumps(HostSeries(mirrored, opposite, 0.1), SPAN_NS)
     assert [round(-(jump.moved_s or 0.0), 6) for jump in found if not jump.is_told] == unexplained
 
 
 def test_a_jump_is_told_with_its_size() -> None:
     """A step has the size that its agent told, none where it told none; three jumps are told and the others counted."""
-    calm = tuple(Bucket(NOW_NS - (8 - n) * SPAN_NS, Severity.OK, Offset(0.0, -0.01, 0.01)) for n in range(8))
+    calm = tuple(TimeBucket(NOW_NS - (8 - n) * SPAN_NS, Severity.OK, Offset(0.0, -0.01, 0.01)) for n in range(8))
     wild = tuple(
         bucket._replace(offset=Offset(9.0 * (n % 2), 9.0 * (n % 2) - 0.1, 9.0 * (n % 2) + 0.1))
         for n, bucket in enumerate(calm)
@@ -861,7 +882,7 @@ def test_a_jump_is_told_with_its_size() -> None:
 )
 def test_extremes_are_rounded_outwards(offset: Offset, said: str) -> None:
     """What a clock was at worst is never said to be less than the band holds."""
-    buckets = tuple(Bucket(NOW_NS - (4 - n) * SPAN_NS, Severity.OK, offset) for n in range(4))
+    buckets = tuple(TimeBucket(NOW_NS - (4 - n) * SPAN_NS, Severity.OK, offset) for n in range(4))
     assert said in write(fleet_of((member("a"),)), {"a": buckets}, ())
 
 
@@ -877,7 +898,11 @@ def test_hosts_without_a_point_are_in_the_picture_of_the_period() -> None:
     """Hosts that fell silent do not vanish from the stack: they stand on top of it as such."""
     frame = frame_of(0, 3 * SPAN_NS, 3)
     assert frame == Frame(0, 3 * SPAN_NS, SPAN_NS)
-    tallies = [Tally(0, (4, 0, 0, 0)), Tally(SPAN_NS, (1, 0, 0, 1)), Tally(2 * SPAN_NS, (2, 1, 0, 0))]
+    tallies = [
+        SeverityCounts(0, (4, 0, 0, 0)),
+        SeverityCounts(SPAN_NS, (1, 0, 0, 1)),
+        SeverityCounts(2 * SPAN_NS, (2, 1, 0, 0)),
+    ]
     layers: dict[str, str] = dict(over_time(tallies, 4, frame).layers)
     assert set(layers) == {"c", "w", "n"}
     assert layers["c"] == "M333.3 100.0H666.7V66.7H333.3z"
@@ -897,7 +922,7 @@ def test_hosts_without_a_point_are_in_the_picture_of_the_period() -> None:
 def test_hosts_are_counted_in_round_whole_numbers(hosts: int, ticks: str) -> None:
     """Beside the picture of the period stand few numbers, each at its height."""
     fleet = fleet_of(tuple(member(str(number)) for number in range(hosts)))
-    drawn = write(fleet, {}, (Tally(0, (0, 0, 0, hosts)),))
+    drawn = write(fleet, {}, (SeverityCounts(0, (0, 0, 0, hosts)),))
     labels = re.findall(r'<span style="top:([0-9.]+)%">([0-9,]+)</span>', drawn)
     assert [label for _, label in labels] == ticks.split()
     for height, label in labels:
@@ -921,7 +946,7 @@ def test_moments_stand_where_they_are(browser: Browser, folder: Path) -> None:
 def test_runs_are_the_same_wherever_the_spans_begin() -> None:
     """A course without a gap is one run, though its spans begin in the middle of a quarter of an hour."""
     begin_ns = NOW_NS - 8 * SPAN_NS + SPAN_NS // 2
-    buckets = tuple(Bucket(begin_ns + n * SPAN_NS, Severity.OK, Offset(0.0, -0.01, 0.01)) for n in range(8))
-    drawn = draw_course(Course(buckets, [], 0.1), Frame(begin_ns, begin_ns + 8 * SPAN_NS, SPAN_NS))
+    buckets = tuple(TimeBucket(begin_ns + n * SPAN_NS, Severity.OK, Offset(0.0, -0.01, 0.01)) for n in range(8))
+    drawn = draw_series(HostSeries(buckets, [], 0.1), Frame(begin_ns, begin_ns + 8 * SPAN_NS, SPAN_NS))
     assert drawn.gaps == ""
     assert drawn.hull.count("M") == 1

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntpaudit.core.fleet.checks import judge_fleet
-from ntpaudit.core.fleet.model import Alarm, Clash, Fleet, Host, Lie, Member, Offset, Terms
+from ntpaudit.core.fleet.model import (
+    Alarm,
+    DuplicateHost,
+    FalsetickerReport,
+    Fleet,
+    FleetPolicy,
+    Host,
+    HostStatus,
+    Offset,
+)
 from ntpaudit.core.fleet.ordering import order
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import format_utc
@@ -19,15 +28,15 @@ from tests.records import NOW_NS
 from tests.snapshots import HOSTS, SNAPSHOT, host
 from tests.world.packages import REPOSITORY
 
-FLEET = judge_fleet(SNAPSHOT, Terms())
-EMPTY = SNAPSHOT._replace(hosts=(), alarms=(), lies=(), before={}, forgotten=())
+FLEET = judge_fleet(SNAPSHOT, FleetPolicy())
+EMPTY = SNAPSHOT._replace(hosts=(), alarms=(), falseticker_reports=(), baseline={}, expired=())
 
 
 def fleet_of(*severities: Severity, silent: int = 0) -> Fleet:
     """Judge hosts of these severities, and silent ones."""
     hosts = [host(f"ams-{number}", 0.0, 0.001, severity) for number, severity in enumerate(severities)]
     hosts += [host(f"ams-silent-{number}", 0.0, ago_s=700) for number in range(silent)]
-    return judge_fleet(EMPTY._replace(hosts=tuple(hosts)), Terms())
+    return judge_fleet(EMPTY._replace(hosts=tuple(hosts)), FleetPolicy())
 
 
 def test_the_documented_output_is_what_is_printed() -> None:
@@ -109,7 +118,7 @@ LONG = [f"amsterdam-{role}-{number}.servers.example.net" for role in ("web", "da
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
 def test_long_names_stay_apart(width: int) -> None:
     """What is cut is cut in its middle, or loses a domain that tells nothing, and no two rows begin alike."""
-    fleet = judge_fleet(EMPTY._replace(hosts=tuple(host(name, 0.0) for name in LONG)), Terms())
+    fleet = judge_fleet(EMPTY._replace(hosts=tuple(host(name, 0.0) for name in LONG)), FleetPolicy())
     lines = render(fleet, width=width).splitlines()
     assert max(map(len, lines)) <= width
     names = [line.split()[0] for line in lines if line.startswith("amst")]
@@ -137,7 +146,7 @@ def test_an_offset_of_exactly_zero_has_no_direction() -> None:
 
 def test_a_host_that_never_reported_was_never_seen() -> None:
     """That is another thing than to be forgotten."""
-    fleet = judge_fleet(SNAPSHOT, Terms(inventory=("lon-old", "new")))
+    fleet = judge_fleet(SNAPSHOT, FleetPolicy(inventory=("lon-old", "new")))
     rows = {line.split()[0]: line.split() for line in render(fleet).splitlines() if line}
     assert (rows["new"][-1], rows["lon-old"][-3:]) == ("never", [">", "24", "h"])
 
@@ -149,11 +158,11 @@ def test_names_reach_no_terminal_as_they_are() -> None:
     read = EMPTY._replace(
         hosts=(one, one._replace(name="b"), one._replace(name="c"), one._replace(name="d", offset=None)),
         alarms=(Alarm(evil, evil, Severity.WARNING, 0),),
-        lies=tuple(Lie(evil, name, 1.0) for name in (evil, "b", "c")),
-        forgotten=(evil * 2,),
-        clashes=(Clash(evil, (evil, None)),),
+        falseticker_reports=tuple(FalsetickerReport(evil, name, 1.0) for name in (evil, "b", "c")),
+        expired=(evil * 2,),
+        duplicate_hosts=(DuplicateHost(evil, (evil, None)),),
     )
-    fleet = judge_fleet(read, Terms(ambiguity_s=1e-6))
+    fleet = judge_fleet(read, FleetPolicy(ambiguity_s=1e-6))
     said = order(one, read.hosts[1])
     assert said is not None
     texts = [render(fleet, width=width) for width in (40, 100, None)] + [render_order(said, [2.0, 2.0], NOW_NS, OK)]
@@ -214,12 +223,12 @@ def test_coverage_says_of_which_hosts() -> None:
     """Of those in the inventory, where there is one; and how many others report."""
     assert "coverage  1 of 1 host measured (100 %)" in render(fleet_of(OK))
     hosts = EMPTY._replace(hosts=HOSTS[:3])
-    some = " ".join(render(judge_fleet(hosts, Terms(inventory=("ams-web-1", "x")))).split())
+    some = " ".join(render(judge_fleet(hosts, FleetPolicy(inventory=("ams-web-1", "x")))).split())
     assert "coverage 1 of 2 hosts in the inventory measured (50 %)" in some
     assert "by three or more (50 %); 2 others report" in some
-    one = " ".join(render(judge_fleet(hosts, Terms(inventory=("ams-web-1", "ams-db-1")))).split())
+    one = " ".join(render(judge_fleet(hosts, FleetPolicy(inventory=("ams-web-1", "ams-db-1")))).split())
     assert "(100 %); 1 other report" in one
-    all_of_them = render(judge_fleet(EMPTY._replace(hosts=HOSTS[:1]), Terms(inventory=("ams-web-1",))))
+    all_of_them = render(judge_fleet(EMPTY._replace(hosts=HOSTS[:1]), FleetPolicy(inventory=("ams-web-1",))))
     assert "1 of 1 host in the inventory measured" in all_of_them
     assert "other" not in all_of_them
 
@@ -229,7 +238,7 @@ def test_one_long_name_does_not_widen_every_line(blank: str) -> None:
     """A name of 10 kB, from a database that anybody may write to, stands with its two ends; all other lines stay."""
     name = f"web{blank}" * 3000
     bad = host("ams-x", 3.2, 0.02, Severity.CRITICAL)._replace(name=name, site=name)
-    fleet = judge_fleet(SNAPSHOT._replace(hosts=(bad, *HOSTS)), Terms())
+    fleet = judge_fleet(SNAPSHOT._replace(hosts=(bad, *HOSTS)), FleetPolicy())
     lines = render(fleet).splitlines()
     assert max(map(len, lines)) < 500
     assert len(lines) < len(render(FLEET).splitlines()) + 50
@@ -239,7 +248,7 @@ def test_one_long_name_does_not_widen_every_line(blank: str) -> None:
 
 def test_letters_of_every_alphabet_stay() -> None:
     """In the table as in the messages."""
-    text = render(judge_fleet(EMPTY._replace(hosts=(host("köln-1", 0.0),), forgotten=("zürich-ü",)), Terms()))
+    text = render(judge_fleet(EMPTY._replace(hosts=(host("köln-1", 0.0),), expired=("zürich-ü",)), FleetPolicy()))
     assert "köln-1 köln ok" in " ".join(text.split())
     assert "evidence-gap: zürich-ü is known" in text
 
@@ -271,8 +280,10 @@ def test_colours_move_nothing() -> None:
 def test_a_hostile_name_breaks_no_line(name: str, width: int | None) -> None:
     """Nothing that a database holds reaches a terminal but printable characters."""
     bad = host("ams-x", 0.0)._replace(name=name, site=name)
-    members = (Member(name, name, WARNING, bad), Member(f"{name}2", None, UNKNOWN, None, inf))
-    text = render(judge_fleet(SNAPSHOT._replace(hosts=(bad, *HOSTS)), Terms())._replace(members=members), width=width)
+    members = (HostStatus(name, name, WARNING, bad), HostStatus(f"{name}2", None, UNKNOWN, None, inf))
+    text = render(
+        judge_fleet(SNAPSHOT._replace(hosts=(bad, *HOSTS)), FleetPolicy())._replace(members=members), width=width
+    )
     assert all(line.isprintable() for line in text.split("\n"))
 
 

@@ -23,7 +23,7 @@ from ntpaudit.reports.history_tables import (
     hour_table,
 )
 from ntpaudit.store.database import open_database
-from ntpaudit.store.queries import Audit, Happening, Hour, find_window, read_audits, read_events, read_hours
+from ntpaudit.store.queries import Audit, Hour, StoredEvent, find_window, read_audits, read_events, read_hours
 from tests.histories import World, write
 from tests.records import NOW_NS
 
@@ -32,7 +32,7 @@ WORLD = World(stepped_s=lambda minute: 2.5 if minute >= 40 else 0.0, answers=lam
 
 
 @pytest.fixture(scope="module")
-def past(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Audit], list[Hour], list[Happening]]:
+def past(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Audit], list[Hour], list[StoredEvent]]:
     """Audits, hours and events of an hour in which much goes wrong."""
     path = tmp_path_factory.mktemp("listing") / "history.sqlite3"
     write(path, WORLD, range(60))
@@ -48,7 +48,7 @@ def audit(**changes: Any) -> Audit:
 
 
 @pytest.mark.parametrize("width", [60, 76, 80, 90, 100, 120, 140])
-def test_no_line_is_wider_than_the_page(width: int, past: tuple[list[Audit], list[Hour], list[Happening]]) -> None:
+def test_no_line_is_wider_than_the_page(width: int, past: tuple[list[Audit], list[Hour], list[StoredEvent]]) -> None:
     """At every width each audit has its line, in ASCII; a narrow one leaves columns out, never rows."""
     findings = ("unsynced", "daemon-count", "not-demonstrable", "breach-forecast", "source-quorum")
     widest = audit(findings=findings, offset_s=1.7e9, earliest_s=1.7e9, latest_s=1.7e9, verdict="unmeasured")
@@ -72,7 +72,7 @@ def test_a_line_says_what_the_audit_said() -> None:
     assert line.split() == ["2026-11-18", "11:06:40?", "ok", "unmeasured", "now"]
 
 
-def test_colours_move_nothing(past: tuple[list[Audit], list[Hour], list[Happening]]) -> None:
+def test_colours_move_nothing(past: tuple[list[Audit], list[Hour], list[StoredEvent]]) -> None:
     """Severities are coloured, and nothing else changes."""
     colourful = painter(True)
     for coloured, plain in (
@@ -85,7 +85,7 @@ def test_colours_move_nothing(past: tuple[list[Audit], list[Hour], list[Happenin
         assert re.sub(r"\x1b\[\d+m", "", text) == "".join(plain)
 
 
-def test_csv_is_rfc_4180_with_every_digit(past: tuple[list[Audit], list[Hour], list[Happening]]) -> None:
+def test_csv_is_rfc_4180_with_every_digit(past: tuple[list[Audit], list[Hour], list[StoredEvent]]) -> None:
     """One header, CRLF, a row for each hour and audit; numbers come back to the nanosecond, times too."""
     audits, hours, _ = past
     text = "".join(audit_csv(hours, audits))
@@ -112,7 +112,7 @@ def test_csv_of_what_is_not_known_is_empty() -> None:
     )  # fmt: skip
 
 
-def test_hours_in_lines(past: tuple[list[Audit], list[Hour], list[Happening]]) -> None:
+def test_hours_in_lines(past: tuple[list[Audit], list[Hour], list[StoredEvent]]) -> None:
     """An hour's line has its counts and extremes; its JSON has a schema of its own."""
     spans = Spans(within=2000, beyond=180, unmeasured=720, absent=640, off=60)
     hour = Hour(NOW_NS, 60, 58, 50, 5, 3, Severity.CRITICAL, -0.001, 2.5, 2.51, spans)
@@ -133,7 +133,7 @@ def test_hours_in_lines(past: tuple[list[Audit], list[Hour], list[Happening]]) -
         assert all(len(line) <= width + 1 for line in hour_table([*past[1], hour], width, PLAIN))
 
 
-def test_events_in_lines(past: tuple[list[Audit], list[Hour], list[Happening]]) -> None:
+def test_events_in_lines(past: tuple[list[Audit], list[Hour], list[StoredEvent]]) -> None:
     """What was raised has its level, what was cleared says so; long texts go on below their beginning."""
     text = "".join(event_table(past[2], 80, PLAIN))
     assert re.search(r"^2026-11-18 11:\d\d:\d\d   medium    evidence-gap: no server has given", text, re.MULTILINE)
@@ -144,7 +144,7 @@ def test_events_in_lines(past: tuple[list[Audit], list[Hour], list[Happening]]) 
     assert re.match(r"[0-9-]{10} [0-9:]{8}\?  ", "".join(event_table([undated], 80, PLAIN)))
 
 
-def test_events_for_programs(past: tuple[list[Audit], list[Hour], list[Happening]]) -> None:
+def test_events_for_programs(past: tuple[list[Audit], list[Hour], list[StoredEvent]]) -> None:
     """CSV and JSON have each event with its size, its boot and its detail."""
     rows = list(csv.DictReader(io.StringIO("".join(event_csv(past[2])), newline="")))
     objects = [json.loads(line) for line in event_json(past[2])]
@@ -161,7 +161,7 @@ def test_events_for_programs(past: tuple[list[Audit], list[Hour], list[Happening
 
 
 def test_text_from_outside_stays_in_its_line(
-    past: tuple[list[Audit], list[Hour], list[Happening]], tmp_path: Path
+    past: tuple[list[Audit], list[Hour], list[StoredEvent]], tmp_path: Path
 ) -> None:
     """A line break or a terminal's control in an event's text breaks neither table nor CSV."""
     nasty = past[2][0]._replace(event=past[2][0].event._replace(text='new\nline\x1b[2J, "quoted"', kind="a\tb"))

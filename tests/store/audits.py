@@ -15,8 +15,8 @@ from ntpaudit.core.record import Health, Kind, Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store import history
 from ntpaudit.store.compression import unpack_text
-from ntpaudit.store.history import Letter
-from ntpaudit.store.state import Concluded, Ledger
+from ntpaudit.store.history import OutboxEntry
+from ntpaudit.store.state import AuditRow, StateStore
 from tests.records import NOW_NS, observation, reading, record, servers
 
 MINUTE_NS = 60 * NS_PER_S
@@ -27,7 +27,7 @@ _LOCAL = _NETWORK._replace(sources=())
 _RECORD = record(*servers(0.0019))._replace(health=Health())
 
 
-def audit(number: int, kind: Kind = "local") -> Concluded:
+def audit(number: int, kind: Kind = "local") -> AuditRow:
     """Return all that the audit of a minute leaves behind, its number in every part of it."""
     seen: Observation = (_LOCAL if kind == "local" else _NETWORK)._replace(taken=reading(NOW_NS, number * MINUTE_NS))
     taken = seen.taken
@@ -36,7 +36,7 @@ def audit(number: int, kind: Kind = "local") -> Concluded:
     )
     if kind == "local":
         concluded = concluded._replace(sources=())
-    return Concluded(seen, concluded, (event(number),), letter(number), None, {"mind": number})
+    return AuditRow(seen, concluded, (event(number),), letter(number), None, {"mind": number})
 
 
 def event(number: int) -> Event:
@@ -47,12 +47,12 @@ def event(number: int) -> Event:
     return Event("step-back", True, Severity.CRITICAL, "high", text, *moment, value_s=-1.5, detail={"number": number})
 
 
-def letter(number: int, *, is_dated: bool = True) -> Letter:
+def letter(number: int, *, is_dated: bool = True) -> OutboxEntry:
     """Return the letter of a minute."""
     taken = reading(NOW_NS, number * MINUTE_NS)
     stamp_ns = taken.realtime_ns + 1_900_000 if is_dated else None
     lines = f"ntpaudit_clock,host=web1 number={number}i" + (f" {stamp_ns}\n" if is_dated else "\n")
-    return Letter(0, lines, stamp_ns, BOOT, taken.boottime_ns, taken.realtime_ns)
+    return OutboxEntry(0, lines, stamp_ns, BOOT, taken.boottime_ns, taken.realtime_ns)
 
 
 def number_of(lines: str) -> int:
@@ -60,11 +60,11 @@ def number_of(lines: str) -> int:
     return int(lines.partition("number=")[2].partition("i")[0])
 
 
-def keep(ledger: Ledger, number: int, kind: Kind = "local") -> None:
+def keep(store: StateStore, number: int, kind: Kind = "local") -> None:
     """Keep an audit as the agent does: a network one's observation before it is judged."""
     concluded = audit(number, kind)
-    kept = ledger.keep_observation(concluded.observation, kind) if kind == "network" else None
-    ledger.keep_record(kept, concluded)
+    kept = store.keep_observation(concluded.observation, kind) if kind == "network" else None
+    store.keep_record(kept, concluded)
 
 
 class Found(NamedTuple):
@@ -86,7 +86,7 @@ def find(path: Path) -> Found:
         rows = connection.execute("SELECT boottime_ns, record, utc_ns FROM audits ORDER BY id").fetchall()
         for boottime_ns, text, _ in rows:
             assert text is None or json.loads(unpack_text(text))["time"]["boottime_ns"] == boottime_ns
-        letters, aside = (
+        entries, aside = (
             [number_of(row[0]) for row in connection.execute(f"SELECT lines FROM {table} ORDER BY id")]
             for table in ("outbox", "set_aside")
         )
@@ -95,7 +95,7 @@ def find(path: Path) -> Found:
             [_minute(row[0]) for row in rows if row[1] is None],
             connection.execute("SELECT IFNULL(SUM(audits), 0) FROM rollups").fetchone()[0],
             [json.loads(row[0])["number"] for row in connection.execute("SELECT detail FROM events ORDER BY id")],
-            letters,
+            entries,
             aside,
             {key: json.loads(value) for key, value in connection.execute("SELECT * FROM state")},
         )
@@ -106,21 +106,21 @@ def _minute(boottime_ns: int) -> int:
     return (boottime_ns - reading(NOW_NS).boottime_ns) // MINUTE_NS
 
 
-def date_letter(ledger: Ledger, dated: Letter) -> None:
+def date_letter(store: StateStore, dated: OutboxEntry) -> None:
     """Replace the lines of a letter by dated ones."""
-    ledger.read(lambda connection: history.date_letter(connection, dated))
+    store.read(lambda connection: history.stamp_entry(connection, dated))
 
 
-def deliver(ledger: Ledger, *, refused: frozenset[int] = frozenset(), count: int = 7) -> Iterator[int]:
+def deliver(store: StateStore, *, refused: frozenset[int] = frozenset(), count: int = 7) -> Iterator[int]:
     """Deliver all that waits in batches, as the courier does, and yield the numbers that arrive."""
-    while letters := ledger.waiting(count):
-        numbers = [number_of(letter.lines) for letter in letters]
+    while entries := store.waiting(count):
+        numbers = [number_of(letter.lines) for letter in entries]
         if numbers[0] in refused:
-            ledger.set_aside(letters[0], "400: field type conflict")
+            store.dead_letter(entries[0], "400: field type conflict")
             continue
-        good = next((place for place, number in enumerate(numbers) if number in refused), len(letters))
+        good = next((place for place, number in enumerate(numbers) if number in refused), len(entries))
         yield from numbers[:good]
-        ledger.confirm(letters[:good])
+        store.ack(entries[:good])
 
 
 def once(numbers: list[int]) -> set[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ntpaudit.core.ntp.rate_limit import Memory
+from ntpaudit.core.ntp.rate_limit import ServerState
 from ntpaudit.errors import StoreError
 from ntpaudit.store import history, servers
 from ntpaudit.store.database import (
@@ -55,7 +55,9 @@ def old(path: Path) -> Path:
         texts = (to_json(plain(seen)), to_json(concluded.to_dict()))
         for number in range(OLD_AUDITS):
             connection.execute("INSERT INTO audits (host_ns, observation, record) VALUES (?, ?, ?)", (number, *texts))
-        connection.execute("INSERT INTO servers VALUES ('192.0.2.1 123', ?)", (to_json(plain(Memory(misses=3))),))
+        connection.execute(
+            "INSERT INTO servers VALUES ('192.0.2.1 123', ?)", (to_json(plain(ServerState(consecutive_timeouts=3))),)
+        )
         connection.execute("COMMIT")
     return path
 
@@ -93,8 +95,8 @@ def test_an_old_file_is_brought_up_to_date_with_what_it_holds(old: Path, tmp_pat
         (name, sql.split("(")[0]) for name, sql in schema_of(tmp_path / "new") if sql
     ]
     with closing(open_database(str(old), print)) as connection:
-        assert servers.load_memories(connection) == {"192.0.2.1 123": Memory(misses=3)}
-        assert history.unjudged(connection) == []  # a check that was not finished is nobody's to finish
+        assert servers.load_server_states(connection) == {"192.0.2.1 123": ServerState(consecutive_timeouts=3)}
+        assert history.pending_observations(connection) == []  # a check that was not finished is nobody's to finish
         with transaction(connection):
             history.keep_audit(connection, audit(1).observation, audit(1).record)
 

@@ -17,7 +17,7 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store import history
 from ntpaudit.store.compression import pack_text, unpack_text
 from ntpaudit.store.database import open_database, open_memory, transaction
-from ntpaudit.store.history import MAX_AGED, Trimmed
+from ntpaudit.store.history import MAX_AGED, Pruned
 from ntpaudit.store.serialization import plain, to_json
 from tests.records import CASES, NOW_NS, records
 from tests.store.audits import BOOT, audit, event, letter, number_of
@@ -55,7 +55,7 @@ def insert(connection: sqlite3.Connection, audits: Sequence[Old]) -> None:
             (host_ns, utc_ns),
         )
         if waits:
-            history.post(connection, letter(number), number)
+            history.enqueue(connection, letter(number), number)
 
 
 @st.composite
@@ -76,7 +76,7 @@ def test_what_goes_for_its_age(audits: list[Old]) -> None:
     gone = {number for number in old if number <= last and not audits[number - 1].waits}
     with closing(open_memory()) as connection:
         insert(connection, audits)
-        assert history.trim_by_age(connection, NOW_NS, *TERMS) == len(gone)
+        assert history.prune_by_age(connection, NOW_NS, *TERMS) == len(gone)
         assert set(ids(connection)) == set(range(1, len(audits) + 1)) - gone
         assert len(ids(connection, "outbox")) == sum(entry.waits for entry in audits)
 
@@ -87,7 +87,7 @@ def test_a_wrong_time_costs_little(year: int, memory: sqlite3.Connection) -> Non
     insert(memory, [Old(NOW_NS + number, NOW_NS + number) for number in range(3 * MAX_AGED)])
     history.keep_events(memory, [event(number) for number in range(20)], BOOT)
     now_ns = (year - 1970) * 365 * DAY_NS
-    history.trim_by_age(memory, now_ns, *TERMS)
+    history.prune_by_age(memory, now_ns, *TERMS)
     assert len(ids(memory)) == (3 * MAX_AGED if year == 1970 else 2 * MAX_AGED)
     assert ids(memory)[-1] == 3 * MAX_AGED
 
@@ -97,7 +97,7 @@ def test_an_event_of_a_host_that_believes_in_1970_is_kept(memory: sqlite3.Connec
     lost = event(1)._replace(utc_ns=None, host_ns=7 * NS_PER_S)
     old = event(2)._replace(utc_ns=NOW_NS - 8 * 365 * DAY_NS, host_ns=NOW_NS - 8 * 365 * DAY_NS)
     history.keep_events(memory, [old, lost, event(3)], BOOT)
-    history.trim_by_age(memory, NOW_NS, *TERMS)
+    history.prune_by_age(memory, NOW_NS, *TERMS)
     assert ids(memory, "events") == [2, 3]
 
 
@@ -106,9 +106,9 @@ def test_a_letter_dated_by_the_host_itself_does_not_date_its_audit(memory: sqlit
     concluded = audit(1)
     for number, stamp_ns in ((1, concluded.observation.taken.realtime_ns), (2, NOW_NS + 7)):
         audit_id = history.keep_audit(memory, concluded.observation, concluded.record._replace(utc_ns=None))
-        history.post(memory, letter(1, is_dated=False), audit_id)
-        [*_, undated] = history.undated(memory)
-        history.date_letter(memory, undated._replace(lines=f"dated {stamp_ns}\n", stamp_ns=stamp_ns))
+        history.enqueue(memory, letter(1, is_dated=False), audit_id)
+        [*_, undated] = history.unstamped(memory)
+        history.stamp_entry(memory, undated._replace(lines=f"dated {stamp_ns}\n", stamp_ns=stamp_ns))
         assert audit_id == number
     assert memory.execute("SELECT utc_ns FROM audits ORDER BY id").fetchall() == [(None,), (NOW_NS + 7,)]
     assert [found.stamp_ns for found in history.waiting(memory, 9)] == [NOW_NS + 60 * NS_PER_S, NOW_NS + 7]
@@ -124,7 +124,7 @@ def test_hours_outlive_their_audits_and_events_both(memory: sqlite3.Connection) 
         history.keep_audit(memory, seen, record)
         history.roll_up(memory, record)
         history.keep_events(memory, [event(1)._replace(utc_ns=then_ns, host_ns=then_ns)], BOOT)
-    history.trim_by_age(memory, NOW_NS, *TERMS)
+    history.prune_by_age(memory, NOW_NS, *TERMS)
     assert ids(memory) == [4]
     assert memory.execute("SELECT COUNT(*) FROM rollups").fetchone() == (2,)
     assert ids(memory, "events") == [2, 3, 4]
@@ -154,14 +154,14 @@ def test_what_goes_for_its_size(pile: Pile, max_bytes: int) -> None:
                 (number, filler, number),
             )
             if number > pile.delivered:
-                history.post(connection, letter(number), number)
+                history.enqueue(connection, letter(number), number)
             if number > count - pile.loose:
-                history.post(connection, letter(10_000 + number), None)
-        letters = len(ids(connection, "outbox"))
-        trimmed = history.trim_by_size(connection, max_bytes)
+                history.enqueue(connection, letter(10_000 + number), None)
+        entries = len(ids(connection, "outbox"))
+        trimmed = history.prune_by_size(connection, max_bytes)
         left, waiting = ids(connection), ids(connection, "outbox")
         assert left == list(range(trimmed.audits + 1, count + 1))
-        assert trimmed.undelivered == letters - len(waiting) == history.dropped(connection)
+        assert trimmed.undelivered == entries - len(waiting) == history.dropped(connection)
         if trimmed.undelivered:
             assert not left or left[0] > pile.delivered
         assert history.size_bytes(connection) <= max_bytes or not left
@@ -170,7 +170,7 @@ def test_what_goes_for_its_size(pile: Pile, max_bytes: int) -> None:
 def test_nothing_goes_while_there_is_room(memory: sqlite3.Connection) -> None:
     """Below the limit retention by size does nothing."""
     insert(memory, [Old(NOW_NS, NOW_NS)] * 10)
-    assert history.trim_by_size(memory, 1 << 20) == Trimmed()
+    assert history.prune_by_size(memory, 1 << 20) == Pruned()
     assert len(ids(memory)) == 10
 
 
@@ -186,11 +186,11 @@ def test_a_file_stays_within_its_size(is_delivered: bool, tmp_path: Path) -> Non
                 for number in range(number + 1, number + 61):  # noqa: B020
                     concluded = audit(number, "network" if number % 5 == 0 else "local")
                     audit_id = history.keep_audit(connection, concluded.observation, concluded.record)
-                    history.post(connection, letter(number), audit_id)
+                    history.enqueue(connection, letter(number), audit_id)
                 if is_delivered:
-                    history.confirm(connection, history.waiting(connection, 1000))
+                    history.ack(connection, history.waiting(connection, 1000))
             with transaction(connection):
-                dropped += history.trim_by_size(connection, max_bytes).undelivered
+                dropped += history.prune_by_size(connection, max_bytes).undelivered
             largest = max(largest, path.stat().st_size)
         left, waiting = ids(connection), history.waiting(connection, 10_000)
     assert max_bytes / 2 < largest < max_bytes + 200_000
@@ -208,14 +208,14 @@ def test_free_pages_are_given_back(tmp_path: Path) -> None:
     with closing(open_database(str(path), print)) as connection:
         with transaction(connection):
             for number in range(12_000):
-                history.post(connection, letter(number)._replace(lines="x" * 800), None)
+                history.enqueue(connection, letter(number)._replace(lines="x" * 800), None)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         before = path.stat().st_size
         with transaction(connection):
             connection.execute("DELETE FROM outbox")
         for _ in range(5):
             with transaction(connection):
-                history.trim_by_size(connection, 1 << 30)
+                history.prune_by_size(connection, 1 << 30)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         assert path.stat().st_size < before / 10
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -223,10 +223,10 @@ def test_free_pages_are_given_back(tmp_path: Path) -> None:
 
 def test_letters_that_are_refused_are_bounded(memory: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that refuses everything fills no disk: of what was set aside the newest is kept."""
-    monkeypatch.setattr(history, "KEPT_ASIDE", 10)
+    monkeypatch.setattr(history, "KEPT_DEAD_LETTERS", 10)
     for number in range(50):
-        history.post(memory, letter(number), None)
-        history.set_aside(memory, history.waiting(memory, 1)[0], f"no \udcff {number}")
+        history.enqueue(memory, letter(number), None)
+        history.dead_letter(memory, history.waiting(memory, 1)[0], f"no \udcff {number}")
     assert ids(memory, "set_aside") == list(range(41, 51))
     assert history.backlog(memory) == (0, None, 10)
 
@@ -238,7 +238,7 @@ def test_a_clock_that_is_set_every_second_does_not_fill_the_disk(
     monkeypatch.setattr(history, "KEPT_EVENTS", 30)
     insert(memory, [Old(NOW_NS, NOW_NS)])
     history.keep_events(memory, [event(number) for number in range(100)], BOOT)
-    assert history.trim_by_size(memory, 1 << 30) == Trimmed()
+    assert history.prune_by_size(memory, 1 << 30) == Pruned()
     assert ids(memory, "events") == list(range(71, 101))
     history.drop_beyond(memory, 5)
     assert ids(memory, "events") == list(range(91, 101))
@@ -248,17 +248,17 @@ Step = Callable[[sqlite3.Connection], object]
 
 MINUTE: dict[str, Step] = {
     "waiting": lambda connection: history.waiting(connection, 1000),
-    "post": lambda connection: history.post(connection, letter(7), 7),
+    "post": lambda connection: history.enqueue(connection, letter(7), 7),
     "backlog": history.backlog,
     "keep": lambda connection: history.keep_audit(connection, audit(5).observation, audit(5).record),
-    "undated": history.undated,
-    "unjudged": history.unjudged,
-    "find_unjudged": lambda connection: history.find_unjudged(connection, audit(5, "network").observation),
-    "set_aside": lambda connection: history.set_aside(connection, history.waiting(connection, 1)[0], "no"),
-    "confirm": lambda connection: history.confirm(connection, history.waiting(connection, 1000)),
-    "trim by age": lambda connection: history.trim_by_age(connection, NOW_NS + 900 * DAY_NS, *TERMS),
-    "trim by size": lambda connection: history.trim_by_size(connection, 1 << 34),
-    "trim by size, full": lambda connection: history.trim_by_size(connection, 1 << 16),
+    "undated": history.unstamped,
+    "unjudged": history.pending_observations,
+    "find_unjudged": lambda connection: history.find_pending(connection, audit(5, "network").observation),
+    "set_aside": lambda connection: history.dead_letter(connection, history.waiting(connection, 1)[0], "no"),
+    "confirm": lambda connection: history.ack(connection, history.waiting(connection, 1000)),
+    "trim by age": lambda connection: history.prune_by_age(connection, NOW_NS + 900 * DAY_NS, *TERMS),
+    "trim by size": lambda connection: history.prune_by_size(connection, 1 << 34),
+    "trim by size, full": lambda connection: history.prune_by_size(connection, 1 << 16),
 }
 
 
@@ -295,24 +295,24 @@ def test_the_number_that_waits_is_told_without_counting(memory: sqlite3.Connecti
     """How many, how old the first, and how many were set aside."""
     assert history.backlog(memory) == (0, None, 0)
     for number in range(1, 11):
-        history.post(memory, letter(number), None)
+        history.enqueue(memory, letter(number), None)
     first = letter(1)
     assert history.backlog(memory) == (10, first.stamp_ns, 0)
-    history.confirm(memory, history.waiting(memory, 4))
-    history.set_aside(memory, history.waiting(memory, 1)[0], "no")
+    history.ack(memory, history.waiting(memory, 4))
+    history.dead_letter(memory, history.waiting(memory, 1)[0], "no")
     assert history.backlog(memory) == (5, letter(6).stamp_ns, 1)
 
 
 def test_of_many_letters_without_a_date_a_round_sees_the_oldest(memory: sqlite3.Connection) -> None:
     """What waits for weeks for a time costs a round no more than what waits for hours, and its turn comes."""
-    for number in range(history.MAX_UNDATED + 3):
-        history.post(memory, letter(number, is_dated=False), None)
-    seen = history.undated(memory)
-    assert [number.id for number in seen] == list(range(1, history.MAX_UNDATED + 1))
+    for number in range(history.MAX_UNSTAMPED + 3):
+        history.enqueue(memory, letter(number, is_dated=False), None)
+    seen = history.unstamped(memory)
+    assert [number.id for number in seen] == list(range(1, history.MAX_UNSTAMPED + 1))
     for undated in seen:
-        history.date_letter(memory, undated._replace(stamp_ns=NOW_NS))
-    assert [number.id for number in history.undated(memory)] == [history.MAX_UNDATED + n for n in (1, 2, 3)]
-    assert [number.id for number in history.undated(memory, 1)] == [history.MAX_UNDATED + 1]
+        history.stamp_entry(memory, undated._replace(stamp_ns=NOW_NS))
+    assert [number.id for number in history.unstamped(memory)] == [history.MAX_UNSTAMPED + n for n in (1, 2, 3)]
+    assert [number.id for number in history.unstamped(memory, 1)] == [history.MAX_UNSTAMPED + 1]
 
 
 @pytest.mark.parametrize("text", ["-3", '"many"', "true", "[", "1.5"])
@@ -327,9 +327,9 @@ def test_a_total_that_makes_no_sense_begins_anew(text: str, memory: sqlite3.Conn
 def test_letters_wait_behind_one_that_has_no_date(memory: sqlite3.Connection) -> None:
     """The order is kept; the time of the oldest is then the host's."""
     for number in (1, 2, 3):
-        history.post(memory, letter(number, is_dated=number != 2), None)
+        history.enqueue(memory, letter(number, is_dated=number != 2), None)
     assert [number_of(found.lines) for found in history.waiting(memory, 9)] == [1]
-    history.confirm(memory, history.waiting(memory, 9))
+    history.ack(memory, history.waiting(memory, 9))
     assert history.waiting(memory, 9) == []
     assert history.backlog(memory)[1] == letter(2).host_ns
 
@@ -337,7 +337,7 @@ def test_letters_wait_behind_one_that_has_no_date(memory: sqlite3.Connection) ->
 def test_damage_that_sqlite_does_not_notice_is_noticed(memory: sqlite3.Connection) -> None:
     """Letters without lines are damage, and not sent for ever."""
     memory.execute("PRAGMA ignore_check_constraints=ON")
-    history.post(memory, letter(1), None)
+    history.enqueue(memory, letter(1), None)
     memory.execute("UPDATE outbox SET lines = x'00'")
     with pytest.raises(sqlite3.DatabaseError, match="a letter is damaged"):
         history.waiting(memory, 1)
@@ -405,11 +405,11 @@ def test_what_was_seen_in_this_boot_is_found_again(memory: sqlite3.Connection) -
     memory.execute("UPDATE audits SET observation = ? WHERE id = 5", (pack_text("[" * 100_000),))
     memory.execute("UPDATE audits SET distance_s = NULL WHERE id = 6")
     assert history.damaged(memory) == []
-    found = history.seen_this_boot(memory, BOOT, 6)
+    found = history.prior_audits(memory, BOOT, 6)
     assert [entry.reading for entry in found] == [audit(number).observation.taken for number in (1, 2, 7)]
     assert [entry.distance_s for entry in found] == [0.001, 0.002, 0.007]
     assert found[-1].record == Record.from_dict(audit(7, "network").record.to_dict())
-    assert [entry.reading for entry in history.seen_this_boot(memory, BOOT, 1)] == [audit(7).observation.taken]
+    assert [entry.reading for entry in history.prior_audits(memory, BOOT, 1)] == [audit(7).observation.taken]
     assert history.damaged(memory) == [4, 5]  # they stay, and are used for nothing any more
 
 
@@ -419,8 +419,8 @@ def test_an_observation_that_makes_no_sense_is_given_up(text: str | bytes | int,
     for number in (1, 2):
         history.keep_observation(memory, audit(number, "network").observation, "network")
     memory.execute("UPDATE audits SET observation = ? WHERE id = 1", (text,))
-    assert [orphan.id for orphan in history.unjudged(memory)] == [2]
-    assert [orphan.id for orphan in history.unjudged(memory)] == [2]
+    assert [pending.id for pending in history.pending_observations(memory)] == [2]
+    assert [pending.id for pending in history.pending_observations(memory)] == [2]
     assert history.damaged(memory) == [1]
     assert memory.execute("SELECT COUNT(*) FROM audits").fetchone() == (2,)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.ntp.rate_limit import Moment
+from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store.database import open_database, open_memory, transaction
@@ -121,7 +121,7 @@ def test_an_empty_history_has_nothing() -> None:
     window = find_window(connection, 0, 1, 5)
     assert (count_audits(connection, window), list(read_audits(connection, window))) == (0, [])
     assert (oldest_ns(connection), newest_ns(connection), host_name(connection)) == (None, None, None)
-    assert corrected_now(connection, Moment(None, 5, 7)) == 7
+    assert corrected_now(connection, Instant(None, 5, 7)) == 7
     assert (read_hours(connection, None, None), read_events(connection, None, None)) == ([], [])
     connection.close()
 
@@ -132,9 +132,9 @@ def test_the_time_is_counted_on_from_the_last_audit(kept: tuple[sqlite3.Connecti
     last = records[-1]
     assert last.utc_ns
     later = last.boottime_ns + 90 * NS_PER_S
-    assert corrected_now(connection, Moment(last.host.boot_id, later, 0)) == last.utc_ns + 90 * NS_PER_S
-    assert corrected_now(connection, Moment("another", later, last.utc_ns + 5)) == last.utc_ns + 5
-    assert corrected_now(connection, Moment("another", later, 0)) == last.utc_ns
+    assert corrected_now(connection, Instant(last.host.boot_id, later, 0)) == last.utc_ns + 90 * NS_PER_S
+    assert corrected_now(connection, Instant("another", later, last.utc_ns + 5)) == last.utc_ns + 5
+    assert corrected_now(connection, Instant("another", later, 0)) == last.utc_ns
 
 
 def test_no_turn_lasts_while_a_reader_takes_his_time(tmp_path: Path) -> None:

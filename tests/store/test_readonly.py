@@ -136,7 +136,7 @@ ALONE = os.environ | {"COVERAGE_PROCESS_CONFIG": ""}
 """Somebody else may not write where coverage does."""
 
 IMPORT = (
-    "import sys; from pathlib import Path; from tests.store.test_reading import count; "
+    "import sys; from pathlib import Path; from tests.store.test_readonly import count; "
     "from ntpaudit.store.readonly import find_history; from tests.world.another_user import become_another_user; "
 )
 

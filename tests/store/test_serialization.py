@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.audit_cycle import Kept
-from ntpaudit.core.agent import Mind
-from ntpaudit.core.checks.debounce import Alarms
+from ntpaudit.audit_cycle import PersistedState
+from ntpaudit.core.agent import ClockState
+from ntpaudit.core.checks.debounce import DebounceState
 from ntpaudit.core.clock.drift import BackTest, Fit, Forecast, parse_back_test
 from ntpaudit.core.clock.readings import ClockReading
-from ntpaudit.core.ntp.rate_limit import Memory
+from ntpaudit.core.ntp.rate_limit import ServerState
 from ntpaudit.core.observation import Failure, Observation, SourceObservation
 from ntpaudit.store.compression import pack_text, unpack_text
 from ntpaudit.store.serialization import plain, revive, to_json
 from tests.records import CASES, observation, servers
 
-STORED: tuple[type[Any], ...] = (Observation, Memory, Kept, Alarms, ClockReading)
+STORED: tuple[type[Any], ...] = (Observation, ServerState, PersistedState, DebounceState, ClockReading)
 
 _TEXTS = st.text(max_size=8) | st.sampled_from(["\udcff", "\0", "é", '"', "9" * 30])
 _INTEGERS = st.integers(-(1 << 64), 1 << 64) | st.sampled_from([0, 1, -1, (1 << 64) - 1])
@@ -167,14 +167,14 @@ def test_a_union_is_read_as_what_was_written() -> None:
 
 def test_what_has_a_default_may_be_missing() -> None:
     """What an earlier version stored, before a field was there, is read with the field's default."""
-    assert revive(Memory, {"misses": 2}) == Memory(misses=2)
+    assert revive(ServerState, {"consecutive_timeouts": 2}) == ServerState(consecutive_timeouts=2)
 
 
 @pytest.mark.parametrize("depth", [500, 100_000])
 def test_deep_nesting_is_refused(depth: int) -> None:
     """Whoever reads JSON knows RecursionError; a value of ours is never so deep."""
     with pytest.raises((TypeError, ValueError, RecursionError)):
-        revive(Mind, json.loads("[" * depth + "]" * depth))
+        revive(ClockState, json.loads("[" * depth + "]" * depth))
 
 
 @given(st.lists(st.builds(Forecast, values(float), values(int), values(Fit)), max_size=2))

@@ -16,13 +16,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from ntpaudit.core.ntp.rate_limit import Memories, Memory, Moment
+from ntpaudit.core.ntp.rate_limit import Instant, ServerState, ServerStates
 from ntpaudit.errors import BusyError
 from ntpaudit.store import history
 from ntpaudit.store import state as ledgers
 from ntpaudit.store.database import PAGE_BYTES, open_database
 from ntpaudit.store.readonly import agent_runs, agent_vouches
-from ntpaudit.store.state import Claim, Ledger
+from ntpaudit.store.state import AgentLock, StateStore
 from tests.store.audits import audit, date_letter, deliver, event, find, keep, letter, number_of, once
 from tests.waiting import until
 from tests.world.packages import REPOSITORY
@@ -38,9 +38,9 @@ class Notes(list[str]):
         return sum(words in note for note in self)
 
 
-def is_sound(ledger: Ledger) -> bool:
+def is_sound(store: StateStore) -> bool:
     """Whether a ledger has nothing to complain of."""
-    return ledger.trouble is None
+    return store.error is None
 
 
 def fill(disk: Path) -> None:
@@ -88,14 +88,14 @@ def locked(path: Path) -> Iterator[None]:
 def test_an_audit_is_kept_whole_or_not_at_all_when_the_process_is_killed(path: Path, tmp_path: Path) -> None:
     """After each of many kill -9 the file is sound, and every audit has its record, hour, event and letter once."""
     delivered = tmp_path / "delivered"
-    chance = random.Random(3)
-    orphans = kills = last = 0
-    while kills < KILLS or last <= 5 * KILLS or orphans == 0:
+    rand = random.Random(3)
+    pending = kills = last = 0
+    while kills < KILLS or last <= 5 * KILLS or pending == 0:
         longer = 4 ** (kills // KILLS)  # a busy machine needs more kills, and more time between them, to come as far
         kills += 1
         assert kills <= 8 * KILLS
         child = python("-m", "tests.store.writer", str(path), str(delivered), path=path)
-        time.sleep(longer * chance.uniform(0.0, 0.06))
+        time.sleep(longer * rand.uniform(0.0, 0.06))
         child.kill()
         child.communicate()
         found = find(path)
@@ -107,15 +107,15 @@ def test_an_audit_is_kept_whole_or_not_at_all_when_the_process_is_killed(path: P
         assert found.events == every
         assert sorted(once(found.letters) | arrived) == every
         assert found.unjudged in ([], [last + 1])
-        orphans += len(found.unjudged)  # or the test would not show that they are found
+        pending += len(found.unjudged)  # or the test would not show that they are found
 
 
 def test_a_kill_after_a_confirmation_does_not_undo_it(path: Path) -> None:
     """The commit does not wait for the disk, but the kernel has it: nothing is sent again that had been confirmed."""
     code = (
-        "import os, sys; from ntpaudit.store.state import Ledger; from tests.store.audits import keep\n"
-        "ledger = Ledger(sys.argv[1], print); keep(ledger, 1); keep(ledger, 2)\n"
-        "ledger.confirm(ledger.waiting(1)); os.kill(os.getpid(), 9)"
+        "import os, sys; from ntpaudit.store.state import StateStore; from tests.store.audits import keep\n"
+        "ledger = StateStore(sys.argv[1], print); keep(ledger, 1); keep(ledger, 2)\n"
+        "ledger.ack(ledger.waiting(1)); os.kill(os.getpid(), 9)"
     )
     child = python("-c", code, str(path))
     child.communicate()
@@ -125,21 +125,21 @@ def test_a_kill_after_a_confirmation_does_not_undo_it(path: Path) -> None:
 
 def test_an_observation_without_a_record_is_found_and_finished(path: Path) -> None:
     """What an agent saw and had no time to judge is found by the next one, and judged in its place."""
-    first = Ledger(str(path), Notes().append)
+    first = StateStore(str(path), Notes().append)
     keep(first, 1, "network")
     first.keep_observation(audit(2, "network").observation, "network")
     first.close()
-    second = Ledger(str(path), Notes().append)
-    [orphan] = second.read(history.unjudged)
-    assert (orphan.kind, orphan.observation) == ("network", audit(2, "network").observation)
-    second.keep_record(orphan.id, audit(2, "network"))
-    assert second.read(history.unjudged) == []
+    second = StateStore(str(path), Notes().append)
+    [pending] = second.read(history.pending_observations)
+    assert (pending.kind, pending.observation) == ("network", audit(2, "network").observation)
+    second.keep_record(pending.id, audit(2, "network"))
+    assert second.read(history.pending_observations) == []
     second.close()
     assert find(path).audits == [1, 2]
 
 
-STEPS: dict[str, Callable[[Ledger], object]] = {
-    "update": lambda ledger: ledger.update(lambda _: {"192.0.2.1 123": Memory(misses=2)}),
+STEPS: dict[str, Callable[[StateStore], object]] = {
+    "update": lambda ledger: ledger.update(lambda _: {"192.0.2.1 123": ServerState(consecutive_timeouts=2)}),
     "keep_observation": lambda ledger: ledger.keep_observation(audit(900, "network").observation, "network"),
     "keep_record": lambda ledger: ledger.keep_record(1, audit(900, "network")),
     "keep_events": lambda ledger: ledger.keep_events([event(901)], "b" * 32, letter(901), {"steps": 901}),
@@ -152,9 +152,9 @@ STEPS: dict[str, Callable[[Ledger], object]] = {
 ARRIVED: list[int] = []
 
 
-def _date(ledger: Ledger) -> None:
-    for undated in ledger.read(history.undated):
-        date_letter(ledger, undated._replace(lines=letter(903).lines, stamp_ns=undated.host_ns + 1))
+def _date(store: StateStore) -> None:
+    for undated in store.read(history.unstamped):
+        date_letter(store, undated._replace(lines=letter(903).lines, stamp_ns=undated.host_ns + 1))
 
 
 @pytest.mark.parametrize("full_from", STEPS)
@@ -162,34 +162,34 @@ def test_a_full_disk_loses_and_doubles_nothing(full_from: str, disk: Path) -> No
     """Whenever the disk gets full, the ledger goes on in memory, delivers from there, and moves all into the file."""
     path, notes = disk / "history.sqlite3", Notes()
     ARRIVED.clear()
-    ledger = Ledger(str(path), notes.append, retry_s=0.02)
+    store = StateStore(str(path), notes.append, retry_s=0.02)
     for number in range(1, 9):
-        keep(ledger, number, "network" if number % 3 == 0 else "local")
-    ledger.keep_events([event(903)], "b" * 32, letter(903, is_dated=False), {})
+        keep(store, number, "network" if number % 3 == 0 else "local")
+    store.keep_events([event(903)], "b" * 32, letter(903, is_dated=False), {})
     for name, step in STEPS.items():
         if name == full_from:
             fill(disk)
-        step(ledger)
+        step(store)
     number = 1000
-    while is_sound(ledger):  # what the log had room for is used up
+    while is_sound(store):  # what the log had room for is used up
         number += 1
-        keep(ledger, number)
+        keep(store, number)
         assert number < 3000
-    assert "full" in str(ledger.trouble)
+    assert "full" in str(store.error)
     for more in range(number + 1, number + 30):
-        keep(ledger, more, "network" if more % 3 == 0 else "local")
-    from_memory = list(deliver(ledger))
+        keep(store, more, "network" if more % 3 == 0 else "local")
+    from_memory = list(deliver(store))
     (disk / "filler").unlink()
 
     def is_sound_once_more_is_written() -> bool:
-        ledger.save("agent", 905)
-        return is_sound(ledger)
+        store.save("agent", 905)
+        return is_sound(store)
 
     until(is_sound_once_more_is_written)
-    _date(ledger)
-    arrived = set(ARRIVED) | set(from_memory) | set(deliver(ledger, refused=frozenset({5})))
-    memories = ledger.read(lambda connection: connection.execute("SELECT endpoint FROM servers").fetchall())
-    ledger.close()
+    _date(store)
+    arrived = set(ARRIVED) | set(from_memory) | set(deliver(store, refused=frozenset({5})))
+    states = store.read(lambda connection: connection.execute("SELECT endpoint FROM servers").fetchall())
+    store.close()
     audits = [*range(1, 9), 900, 902, *range(1001, number + 30)]
     found = find(path)
     assert sorted(once(found.audits)) == audits
@@ -199,48 +199,48 @@ def test_a_full_disk_loses_and_doubles_nothing(full_from: str, disk: Path) -> No
     assert found.letters == []
     assert arrived | {5} == {*audits, 901, 903}
     assert (once(found.aside), 5 in arrived) in (({5}, False), ({5}, True), (set(), True))
-    assert memories == [("192.0.2.1 123",)]
+    assert states == [("192.0.2.1 123",)]
     assert found.states == {"mind": number + 29, "steps": 901, "agent": 905}
 
 
 def test_a_full_disk_is_told_once_and_so_is_its_end(disk: Path) -> None:
     """As long as it lasts nothing is said again."""
     notes = Notes()
-    ledger = Ledger(str(disk / "history.sqlite3"), notes.append, retry_s=0.0)
-    keep(ledger, 1)
+    store = StateStore(str(disk / "history.sqlite3"), notes.append, retry_s=0.0)
+    keep(store, 1)
     fill(disk)
     number = 1
-    while is_sound(ledger):
+    while is_sound(store):
         number += 1
-        keep(ledger, number)
+        keep(store, number)
     before = len(notes)
     last = number + 300
     for more in range(number + 1, last):
-        keep(ledger, more)
+        keep(store, more)
     assert notes.count_of("going on in memory") - notes.count_of("can be used again") == 1
     assert len(notes) <= before + 4  # the little that closing the log gave back may be used up once more
     (disk / "filler").unlink()
-    keep(ledger, last)
-    assert is_sound(ledger)
+    keep(store, last)
+    assert is_sound(store)
     assert notes.count_of("going on in memory") == notes.count_of("can be used again")
-    ledger.close()
+    store.close()
     assert once(find(disk / "history.sqlite3").audits) == set(range(1, last + 1))
 
 
 def test_a_file_system_that_becomes_read_only(disk: Path) -> None:
     """The state is still read, what is kept stays in memory, and goes into the file when that can be written again."""
     path, notes = disk / "history.sqlite3", Notes()
-    first = Ledger(str(path), notes.append)
+    first = StateStore(str(path), notes.append)
     keep(first, 1)
-    first.update(lambda _: {"192.0.2.1 123": Memory(kiss="DENY", kissed=Moment(None, 1, 2))})
+    first.update(lambda _: {"192.0.2.1 123": ServerState(kod="DENY", kod_at=Instant(None, 1, 2))})
     first.close()
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    second = Ledger(str(path), notes.append, retry_s=0.01)
-    Claim(str(disk)).release()
+    second = StateStore(str(path), notes.append, retry_s=0.01)
+    AgentLock(str(disk)).release()
     assert second.load("mind") == 1
-    asked: list[Memories] = []
-    second.update(lambda memories: asked.append(memories) or memories)  # type: ignore[func-returns-value]
-    assert asked[0]["192.0.2.1 123"].kiss == "DENY"
+    asked: list[ServerStates] = []
+    second.update(lambda states: asked.append(states) or states)  # type: ignore[func-returns-value]
+    assert asked[0]["192.0.2.1 123"].kod == "DENY"
     keep(second, 2, "network")
     assert not is_sound(second)
     assert list(deliver(second)) == [2]
@@ -257,11 +257,11 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     """Where there can be no folder the agent goes on, and at its end says how much is lost."""
     (tmp_path / "file").write_text("in the way")
     notes = Notes()
-    ledger = Ledger(str(tmp_path / "file" / "history.sqlite3"), notes.append, retry_s=0.0)
+    store = StateStore(str(tmp_path / "file" / "history.sqlite3"), notes.append, retry_s=0.0)
     for number in range(1, 4):
-        keep(ledger, number, "network")
-    assert list(deliver(ledger)) == [1, 2, 3]
-    ledger.close()
+        keep(store, number, "network")
+    assert list(deliver(store)) == [1, 2, 3]
+    store.close()
     assert notes.count_of("going on in memory") == 1
     assert notes.count_of("3 records could not be written") == 1
 
@@ -277,19 +277,19 @@ def test_a_locked_file_holds_nobody_up(path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(ledgers, "open_database", open_noting)
     monkeypatch.setattr(ledgers, "time", SimpleNamespace(monotonic=lambda: now_s[0], sleep=time.sleep))
     notes = Notes()
-    ledger = Ledger(str(path), notes.append, retry_s=0.3)
-    keep(ledger, 1)
+    store = StateStore(str(path), notes.append, retry_s=0.3)
+    keep(store, 1)
     with locked(path):
         for number in range(2, 20):
-            keep(ledger, number, "network")
-        assert not is_sound(ledger)
-        assert ledger.backlog()[0] == 18  # reading waits for nobody, and what was in the file stays there
+            keep(store, number, "network")
+        assert not is_sound(store)
+        assert store.backlog()[0] == 18  # reading waits for nobody, and what was in the file stays there
         assert waits == [ledgers.WAIT_S]  # which was at its first use for the lock: then the file was left alone
         now_s[0] += 0.35
-        keep(ledger, 20)
-        keep(ledger, 21)
+        keep(store, 20)
+        keep(store, 21)
         assert waits == [ledgers.WAIT_S] * 2
-        ledger.close()
+        store.close()
         assert waits == [ledgers.WAIT_S, ledgers.WAIT_S, ledgers.CLOSE_WAIT_S]
     assert notes.count_of("20 records could not be written") == 1
     assert find(path).audits == [1]
@@ -297,63 +297,63 @@ def test_a_locked_file_holds_nobody_up(path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_file_that_was_locked_for_a_while(path: Path) -> None:
     """What was kept meanwhile goes into the file when it can be written again, after what was there."""
-    ledger = Ledger(str(path), Notes().append, retry_s=0.0)
-    keep(ledger, 1)
+    store = StateStore(str(path), Notes().append, retry_s=0.0)
+    keep(store, 1)
     with locked(path):
-        assert ledger.waiting(9) != []  # reading goes on
-        keep(ledger, 2, "network")
-        keep(ledger, 3)
-    keep(ledger, 4)
-    assert is_sound(ledger)
-    assert [number_of(letter.lines) for letter in ledger.waiting(9)] == [1, 2, 3, 4]
-    ledger.close()
+        assert store.waiting(9) != []  # reading goes on
+        keep(store, 2, "network")
+        keep(store, 3)
+    keep(store, 4)
+    assert is_sound(store)
+    assert [number_of(letter.lines) for letter in store.waiting(9)] == [1, 2, 3, 4]
+    store.close()
     found = find(path)
     assert (found.audits, found.events, found.rolled_up) == ([1, 2, 3, 4], [1, 2, 3, 4], 4)
 
 
 def test_a_lock_of_a_second_keeps_records_in_memory_for_a_second_or_two(path: Path) -> None:
     """A lock is no full disk: once it is gone, what was kept meanwhile is soon in the file."""
-    ledger = Ledger(str(path), Notes().append)
-    keep(ledger, 1)
+    store = StateStore(str(path), Notes().append)
+    keep(store, 1)
     with locked(path):
-        keep(ledger, 2)
+        keep(store, 2)
     released_s = time.monotonic()
-    while not is_sound(ledger):
+    while not is_sound(store):
         time.sleep(0.05)
-        ledger.load("mind")
+        store.load("mind")
         assert time.monotonic() - released_s < ledgers.RETRY_S / 2  # when a full disk would be tried again
-    ledger.close()
+    store.close()
     assert find(path).audits == [1, 2]
 
 
 def test_a_full_disk_is_not_tried_every_second(disk: Path) -> None:
     """What only an operator can mend is given its thirty seconds."""
-    ledger = Ledger(str(disk / "history.sqlite3"), Notes().append)
-    keep(ledger, 1)
+    store = StateStore(str(disk / "history.sqlite3"), Notes().append)
+    keep(store, 1)
     fill(disk)
     for number in range(2, 1000):
-        keep(ledger, number)
-        if not is_sound(ledger):
+        keep(store, number)
+        if not is_sound(store):
             break
     (disk / "filler").unlink()
     time.sleep(1.2)
-    ledger.load("mind")
-    assert not is_sound(ledger)
-    ledger.close()
+    store.load("mind")
+    assert not is_sound(store)
+    store.close()
     assert once(find(disk / "history.sqlite3").audits) == set(range(1, number + 1))
 
 
 def test_an_agent_that_ends_waits_for_a_lock(path: Path) -> None:
     """A lock that ends within a second costs an agent that ends nothing."""
     notes = Notes()
-    ledger = Ledger(str(path), notes.append)
-    keep(ledger, 1)
+    store = StateStore(str(path), notes.append)
+    keep(store, 1)
     with ExitStack() as lock:
         lock.enter_context(locked(path))
-        keep(ledger, 2)
+        keep(store, 2)
         release = threading.Timer(0.6, lock.close)
         release.start()
-        ledger.close()
+        store.close()
         release.join()
     assert notes.count_of("could not be written") == 0
     assert find(path).audits == [1, 2]
@@ -361,21 +361,21 @@ def test_an_agent_that_ends_waits_for_a_lock(path: Path) -> None:
 
 def test_what_is_dropped_is_counted_for_good(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the file and the stand-in had no room for makes one total, which outlives both, and the agent."""
-    monkeypatch.setattr(ledgers, "MAX_STAND_IN", 5)
-    ledger = Ledger(str(path), Notes().append, retry_s=0.0)
-    assert ledger.dropped() == 0
+    monkeypatch.setattr(ledgers, "MAX_MEMORY_RECORDS", 5)
+    store = StateStore(str(path), Notes().append, retry_s=0.0)
+    assert store.dropped() == 0
     for number in range(1, 5):
-        keep(ledger, number)
-    lost = ledger.read(lambda connection: history.trim_by_size(connection, 0)).undelivered
+        keep(store, number)
+    lost = store.read(lambda connection: history.prune_by_size(connection, 0)).undelivered
     assert lost == 4
     with locked(path):
         for number in range(5, 13):
-            keep(ledger, number)
-        assert ledger.dropped() == lost + 3
-    assert ledger.dropped() == lost + 3
-    assert is_sound(ledger)
-    ledger.close()
-    again = Ledger(str(path), Notes().append, retry_s=0.0)
+            keep(store, number)
+        assert store.dropped() == lost + 3
+    assert store.dropped() == lost + 3
+    assert is_sound(store)
+    store.close()
+    again = StateStore(str(path), Notes().append, retry_s=0.0)
     assert again.dropped() == lost + 3
     path.rename(path.with_name("moved"))  # the new file takes up the count too
     keep(again, 13)
@@ -387,48 +387,48 @@ def test_what_is_dropped_is_counted_for_good(path: Path, monkeypatch: pytest.Mon
 
 def test_a_total_that_the_stand_in_did_not_know_is_added_to(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the file could not even be read, its total is not replaced by what the stand-in dropped."""
-    monkeypatch.setattr(ledgers, "MAX_STAND_IN", 5)
-    first = Ledger(str(path), Notes().append)
+    monkeypatch.setattr(ledgers, "MAX_MEMORY_RECORDS", 5)
+    first = StateStore(str(path), Notes().append)
     keep(first, 1)
-    first.read(lambda connection: history.trim_by_size(connection, 0))
+    first.read(lambda connection: history.prune_by_size(connection, 0))
     first.close()
     hidden = path.with_name("hidden")
     path.rename(hidden)
     path.mkdir()  # in the way
-    ledger = Ledger(str(path), Notes().append, retry_s=0.0)
+    store = StateStore(str(path), Notes().append, retry_s=0.0)
     for number in range(2, 10):
-        keep(ledger, number)
+        keep(store, number)
     path.rmdir()
     hidden.rename(path)
-    assert ledger.load("mind") == 9
-    assert is_sound(ledger)
-    assert ledger.dropped() == 1 + 3
-    ledger.close()
+    assert store.load("mind") == 9
+    assert is_sound(store)
+    assert store.dropped() == 1 + 3
+    store.close()
 
 
 def test_an_observation_in_the_file_and_its_record_in_memory(path: Path) -> None:
     """A file that fails between the two is not left with an observation that is judged a second time."""
-    ledger = Ledger(str(path), Notes().append, retry_s=0.0)
-    kept = ledger.keep_observation(audit(1, "network").observation, "network")
+    store = StateStore(str(path), Notes().append, retry_s=0.0)
+    kept = store.keep_observation(audit(1, "network").observation, "network")
     with locked(path):
-        ledger.keep_record(kept, audit(1, "network"))
-    keep(ledger, 2)
-    ledger.close()
+        store.keep_record(kept, audit(1, "network"))
+    keep(store, 2)
+    store.close()
     found = find(path)
     assert (found.audits, found.unjudged, found.rolled_up) == ([1, 2], [], 2)
 
 
 def test_an_observation_in_memory_and_its_record_in_the_file(path: Path) -> None:
     """A file that works again between the two gets the record for this observation, not for another of the same id."""
-    ledger = Ledger(str(path), Notes().append, retry_s=0.0)
+    store = StateStore(str(path), Notes().append, retry_s=0.0)
     for number in range(1, 6):
-        keep(ledger, number)
+        keep(store, number)
     with locked(path):
-        kept = ledger.keep_observation(audit(6, "network").observation, "network")
+        kept = store.keep_observation(audit(6, "network").observation, "network")
     assert kept <= 5  # an id that the file knows too
-    ledger.keep_record(kept, audit(6, "network"))
-    assert is_sound(ledger)
-    ledger.close()
+    store.keep_record(kept, audit(6, "network"))
+    assert is_sound(store)
+    store.close()
     found = find(path)
     assert (found.audits, found.unjudged, found.rolled_up) == ([1, 2, 3, 4, 5, 6], [], 6)
 
@@ -436,26 +436,26 @@ def test_an_observation_in_memory_and_its_record_in_the_file(path: Path) -> None
 @pytest.mark.parametrize("act", ["confirm", "set_aside", "date_letter"])
 def test_a_letter_of_memory_is_never_taken_for_one_of_the_file(act: str, path: Path) -> None:
     """What was read before the state moved does nothing to the letters that have its ids by then."""
-    ledger = Ledger(str(path), Notes().append, retry_s=0.0)
-    keep(ledger, 1)
-    keep(ledger, 2)
+    store = StateStore(str(path), Notes().append, retry_s=0.0)
+    keep(store, 1)
+    keep(store, 2)
     with locked(path):
-        keep(ledger, 3)
-        keep(ledger, 4)
-        read = ledger.waiting(9)
+        keep(store, 3)
+        keep(store, 4)
+        read = store.waiting(9)
         assert [number_of(letter.lines) for letter in read] == [3, 4]
         assert {letter.id for letter in read} == {1, 2}
-    ledger.save("agent", 1)
-    assert is_sound(ledger)
+    store.save("agent", 1)
+    assert is_sound(store)
     match act:
         case "confirm":
-            ledger.confirm(read)
+            store.ack(read)
         case "set_aside":
-            ledger.set_aside(read[0], "no")
+            store.dead_letter(read[0], "no")
         case _:
-            date_letter(ledger, read[0]._replace(lines="wrong", stamp_ns=7))
-    assert [number_of(letter.lines) for letter in ledger.waiting(9)] == [1, 2, 3, 4]
-    ledger.close()
+            date_letter(store, read[0]._replace(lines="wrong", stamp_ns=7))
+    assert [number_of(letter.lines) for letter in store.waiting(9)] == [1, 2, 3, 4]
+    store.close()
 
 
 def _header(data: bytearray) -> None:
@@ -488,13 +488,13 @@ def test_a_damaged_file_is_set_aside_and_the_agent_goes_on(
 ) -> None:
     """Nothing is deleted, and every audit from the notice on is in the new file once."""
     notes = Notes()
-    first = Ledger(str(path), notes.append)
+    first = StateStore(str(path), notes.append)
     for number in range(1, 200):
         keep(first, number, "network" if number % 5 == 0 else "local")
     first.close()
-    ledger = Ledger(str(path), notes.append, retry_s=0.0)
+    store = StateStore(str(path), notes.append, retry_s=0.0)
     if is_open:
-        assert ledger.load("mind") == 199
+        assert store.load("mind") == 199
     data = bytearray(path.read_bytes())
     damage(data)
     with path.open("r+b") as file:
@@ -502,13 +502,13 @@ def test_a_damaged_file_is_set_aside_and_the_agent_goes_on(
         file.truncate(len(data))
     told_from = 0
     for number in range(200, 300):
-        keep(ledger, number, "network" if number % 5 == 0 else "local")
-        ledger.read(history.unjudged)
-        ledger.read(lambda connection: history.trim_by_size(connection, 1 << 30))
+        keep(store, number, "network" if number % 5 == 0 else "local")
+        store.read(history.pending_observations)
+        store.read(lambda connection: history.prune_by_size(connection, 1 << 30))
         if not told_from and notes:
             told_from = number
-    ledger.close()
-    assert is_sound(ledger)
+    store.close()
+    assert is_sound(store)
     copies = [found for found in path.parent.glob("*.damaged-*") if not found.name.endswith(("-wal", "-shm"))]
     if is_open and not notes:  # the page was at hand, and was written out again
         copies, told_from = [path], 1
@@ -519,7 +519,7 @@ def test_a_damaged_file_is_set_aside_and_the_agent_goes_on(
 def test_damage_that_shows_only_when_an_old_page_is_read(path: Path) -> None:
     """Reading fails, so the file is set aside, and what was read is read from what could be saved."""
     notes = Notes()
-    first = Ledger(str(path), notes.append)
+    first = StateStore(str(path), notes.append)
     for number in range(1, 300):
         keep(first, number, "network")
     first.close()
@@ -528,42 +528,42 @@ def test_damage_that_shows_only_when_an_old_page_is_read(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek((pages[0][0] - 1) * PAGE_BYTES)
         file.write(b"\xff" * PAGE_BYTES)
-    ledger = Ledger(str(path), notes.append, retry_s=0.0)
-    keep(ledger, 300)
+    store = StateStore(str(path), notes.append, retry_s=0.0)
+    keep(store, 300)
     assert notes == []
-    assert ledger.waiting(10) == []
+    assert store.waiting(10) == []
     assert notes.count_of("malformed") == 1
-    assert ledger.load("mind") == 300
-    keep(ledger, 301)
-    assert is_sound(ledger)
-    assert list(deliver(ledger)) == [301]
-    ledger.close()
+    assert store.load("mind") == 300
+    keep(store, 301)
+    assert is_sound(store)
+    assert list(deliver(store)) == [301]
+    store.close()
     assert list(path.parent.glob("*.damaged-*"))
 
 
 def test_a_text_that_is_none_is_damage(path: Path) -> None:
     """Octets that are no text, where a text should be, do not stop delivery for ever."""
-    ledger = Ledger(str(path), Notes().append, retry_s=0.0)
-    keep(ledger, 1)
+    store = StateStore(str(path), Notes().append, retry_s=0.0)
+    keep(store, 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("UPDATE outbox SET lines = CAST(x'ff00fe' AS TEXT)")
-    assert ledger.waiting(9) == []
-    keep(ledger, 2)
-    assert list(deliver(ledger)) == [2]
-    ledger.close()
+    assert store.waiting(9) == []
+    keep(store, 2)
+    assert list(deliver(store)) == [2]
+    store.close()
 
 
 def test_a_log_of_garbage_costs_no_more_than_what_was_in_it(path: Path) -> None:
     """A write-ahead log that makes no sense is passed over, and the file goes on from before it."""
-    first = Ledger(str(path), Notes().append)
+    first = StateStore(str(path), Notes().append)
     for number in range(1, 50):
         keep(first, number)
     first.close()
     Path(f"{path}-wal").write_bytes(os.urandom(20_000))
     notes = Notes()
-    ledger = Ledger(str(path), notes.append)
-    keep(ledger, 50)
-    ledger.close()
+    store = StateStore(str(path), notes.append)
+    keep(store, 50)
+    store.close()
     assert notes == []
     assert find(path).audits == list(range(1, 51))
 
@@ -571,51 +571,51 @@ def test_a_log_of_garbage_costs_no_more_than_what_was_in_it(path: Path) -> None:
 def test_a_history_that_is_removed_or_replaced(path: Path) -> None:
     """A new file is begun with the state as it was and with all that still had to be delivered, at once."""
     notes = Notes()
-    ledger = Ledger(str(path), notes.append)
-    keep(ledger, 1)
-    keep(ledger, 2)
-    ledger.set_aside(ledger.waiting(1)[0], "400: refused")
+    store = StateStore(str(path), notes.append)
+    keep(store, 1)
+    keep(store, 2)
+    store.dead_letter(store.waiting(1)[0], "400: refused")
     for found in path.parent.iterdir():
         found.unlink()
-    keep(ledger, 3)
-    assert is_sound(ledger)
+    keep(store, 3)
+    assert is_sound(store)
     assert find(path).letters == [2, 3]  # in the file before the next record: nothing waits for a second use
-    keep(ledger, 4)
+    keep(store, 4)
     assert notes.count_of("removed or replaced") == 1
     assert notes.count_of("1 undelivered record") == 1
-    ledger.close()
+    store.close()
     new = find(path)
     assert (new.audits, new.letters, new.aside, new.states) == ([3, 4], [2, 3, 4], [1], {"mind": 4})
 
 
 def test_a_history_that_is_deleted_many_times_leaves_nothing_open(path: Path) -> None:
     """Each file that was deleted is closed, and the log of the file that took its place stays."""
-    ledger = Ledger(str(path), Notes().append)
-    keep(ledger, 0)
+    store = StateStore(str(path), Notes().append)
+    keep(store, 0)
     before = len(os.listdir("/proc/self/fd"))
     for number in range(1, 31):
         for found in path.parent.iterdir():
             found.unlink()
-        keep(ledger, number)
+        keep(store, number)
         assert Path(f"{path}-wal").stat().st_size > 0
     assert len(os.listdir("/proc/self/fd")) <= before
-    assert [number_of(letter.lines) for letter in ledger.waiting(99)] == list(range(31))
-    ledger.close()
+    assert [number_of(letter.lines) for letter in store.waiting(99)] == list(range(31))
+    store.close()
     assert find(path).letters == list(range(31))
 
 
 def test_a_backup_put_in_the_place_of_the_history_gets_what_it_lacks(path: Path) -> None:
     """Letters that the backup holds too are there once, what was delivered or kept since is added behind them."""
     backup = path.with_name("backup")
-    ledger = Ledger(str(path), Notes().append)
-    keep(ledger, 1)
-    keep(ledger, 2)
+    store = StateStore(str(path), Notes().append)
+    keep(store, 1)
+    keep(store, 2)
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
         source.backup(target)
-    keep(ledger, 3)
+    keep(store, 3)
     backup.rename(path)
-    keep(ledger, 4)
-    ledger.close()
+    keep(store, 4)
+    store.close()
     found = find(path)
     assert (found.audits, found.letters) == ([1, 2, 4], [1, 2, 3, 4])
 
@@ -624,25 +624,25 @@ def test_a_history_deleted_where_no_other_can_be_made(path: Path) -> None:
     """What had to be delivered waits with the deleted file until there is a new one, or is counted at the end."""
     folder, notes = path.parent / "folder", Notes()
     inner = folder / "history.sqlite3"
-    ledger = Ledger(str(inner), notes.append, retry_s=0.0)
+    store = StateStore(str(inner), notes.append, retry_s=0.0)
     for number in range(1, 4):
-        keep(ledger, number)
+        keep(store, number)
     for found in folder.iterdir():
         found.unlink()
     folder.rmdir()
     folder.write_text("in the way")
-    keep(ledger, 4)
-    assert not is_sound(ledger)
+    keep(store, 4)
+    assert not is_sound(store)
     folder.unlink()
-    keep(ledger, 5)
-    assert is_sound(ledger)
-    assert [number_of(letter.lines) for letter in ledger.waiting(9)] == [1, 2, 3, 4, 5]
+    keep(store, 5)
+    assert is_sound(store)
+    assert [number_of(letter.lines) for letter in store.waiting(9)] == [1, 2, 3, 4, 5]
     for found in folder.iterdir():
         found.unlink()
     folder.rmdir()
     folder.write_text("in the way")
-    keep(ledger, 6)
-    ledger.close()
+    keep(store, 6)
+    store.close()
     assert notes.count_of("6 records could not be written") == 1  # five of the file that was deleted, one of memory
 
 
@@ -650,17 +650,17 @@ def test_a_history_deleted_where_no_other_can_be_made(path: Path) -> None:
 def test_a_log_deleted_under_the_agent_costs_nothing(removed: str, path: Path, tmp_path: Path) -> None:
     """SQLite goes on writing to a log without a name; the ledger notices, and a power failure later loses nothing."""
     notes, crashed = Notes(), tmp_path / "crashed"
-    ledger = Ledger(str(path), notes.append)
-    keep(ledger, 1)
-    keep(ledger, 2)
+    store = StateStore(str(path), notes.append)
+    keep(store, 1)
+    keep(store, 2)
     Path(f"{path}{removed}").unlink()
-    keep(ledger, 3)
-    keep(ledger, 4)
+    keep(store, 3)
+    keep(store, 4)
     crashed.mkdir()
     for part in ("", "-wal"):  # as a new boot finds them
         (crashed / f"{path.name}{part}").write_bytes(Path(f"{path}{part}").read_bytes())
     assert find(crashed / path.name).letters == [1, 2, 3, 4]
-    ledger.close()
+    store.close()
     assert find(path).audits == [1, 2, 3, 4]
     assert notes == [f"{path}{removed} was removed or replaced; all that it held is in {path.name}"]
 
@@ -670,12 +670,13 @@ def test_a_killed_agent_leaves_the_count_of_what_was_in_memory_only(disk: Path, 
     path = disk / "history.sqlite3"
     code = (
         "import sys, time; from pathlib import Path; from tests.store.audits import deliver, keep\n"
-        "from tests.store.test_ledger import fill, is_sound; from ntpaudit.store.state import Ledger\n"
-        "path = Path(sys.argv[1]); ledger = Ledger(str(path), lambda text: None); keep(ledger, 1); fill(path.parent)\n"
+        "from tests.store.test_state import fill, is_sound; from ntpaudit.store.state import StateStore\n"
+        "path = Path(sys.argv[1])\n"
+        "ledger = StateStore(str(path), lambda text: None); keep(ledger, 1); fill(path.parent)\n"
         "number = 1\n"
         "while is_sound(ledger):\n"
         "    number += 1; keep(ledger, number)\n"
-        "keep(ledger, number + 1); keep(ledger, number + 2); ledger.confirm(ledger.waiting(1))\n"
+        "keep(ledger, number + 1); keep(ledger, number + 2); ledger.ack(ledger.waiting(1))\n"
         "print('ready', flush=True); time.sleep(60)\n"
     )
     child = python("-c", code, str(path), path=path)
@@ -683,12 +684,12 @@ def test_a_killed_agent_leaves_the_count_of_what_was_in_memory_only(disk: Path, 
     child.communicate()
     (disk / "filler").unlink()
     notes = Notes()
-    ledger = Ledger(str(path), notes.append)
-    assert ledger.dropped() == 2
+    store = StateStore(str(path), notes.append)
+    assert store.dropped() == 2
     assert notes.count_of("3 records of the last run") == 1
     assert notes.count_of("2 of them were not delivered") == 1
-    ledger.close()
-    again = Ledger(str(path), notes.append)
+    store.close()
+    again = StateStore(str(path), notes.append)
     assert again.dropped() == 2  # and is counted once
     again.close()
     assert len(notes) == 1
@@ -697,11 +698,11 @@ def test_a_killed_agent_leaves_the_count_of_what_was_in_memory_only(disk: Path, 
 def test_a_count_that_cannot_be_taken_over_at_once_is_not_lost(path: Path) -> None:
     """A file that is locked when the agent starts knows of the loss when it can be written, and knows it once."""
     notes = Notes()
-    first = Ledger(str(path), notes.append)
+    first = StateStore(str(path), notes.append)
     keep(first, 1)
     first.close()
     Path(f"{path}-unsaved").write_text("5 3")
-    second = Ledger(str(path), notes.append, retry_s=0.0)
+    second = StateStore(str(path), notes.append, retry_s=0.0)
     with locked(path):
         assert second.load("mind") == 1
         assert second.dropped() == 0
@@ -710,7 +711,7 @@ def test_a_count_that_cannot_be_taken_over_at_once_is_not_lost(path: Path) -> No
     assert second.dropped() == 3
     second.close()
     assert notes.count_of("5 records of the last run") == 1
-    third = Ledger(str(path), notes.append)
+    third = StateStore(str(path), notes.append)
     assert third.dropped() == 3
     third.close()
     assert find(path).audits == [1, 2]
@@ -721,10 +722,10 @@ def test_a_count_that_makes_no_sense_is_none(text: str, path: Path) -> None:
     """Whatever stands in the small file, the agent starts."""
     notes = Notes()
     Path(f"{path}-unsaved").write_bytes(text.encode(errors="surrogateescape"))
-    ledger = Ledger(str(path), notes.append)
-    keep(ledger, 1)
-    assert ledger.dropped() == 0
-    ledger.close()
+    store = StateStore(str(path), notes.append)
+    keep(store, 1)
+    assert store.dropped() == 0
+    store.close()
     assert notes == []
 
 
@@ -733,9 +734,9 @@ def test_a_count_never_overwrites_a_file_with_a_second_name(path: Path) -> None:
     precious = path.parent / "precious"
     precious.write_text("old")
     Path(f"{path}-unsaved").hardlink_to(precious)
-    ledger = Ledger(str(path), Notes().append)
-    keep(ledger, 1)
-    ledger.close()
+    store = StateStore(str(path), Notes().append)
+    keep(store, 1)
+    store.close()
     assert precious.read_text() == "old"
 
 
@@ -746,10 +747,10 @@ def test_a_newer_history_is_left_alone(path: Path) -> None:
         connection.execute("CREATE TABLE unknown (x)")
     before = path.read_bytes()
     notes = Notes()
-    ledger = Ledger(str(path), notes.append, retry_s=0.0)
-    keep(ledger, 1)
-    assert list(deliver(ledger)) == [1]
-    ledger.close()
+    store = StateStore(str(path), notes.append, retry_s=0.0)
+    keep(store, 1)
+    assert list(deliver(store)) == [1]
+    store.close()
     assert notes.count_of("newer ntpaudit") == 1  # when it began: a reason is not repeated
     assert notes.count_of("1 record could not be written") == 1
     assert path.read_bytes() == before
@@ -757,17 +758,17 @@ def test_a_newer_history_is_left_alone(path: Path) -> None:
 
 def test_the_stand_in_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In memory there is room for so many audits; the oldest go, and how many is told."""
-    monkeypatch.setattr(ledgers, "MAX_STAND_IN", 20)
+    monkeypatch.setattr(ledgers, "MAX_MEMORY_RECORDS", 20)
     path, notes = tmp_path / "folder" / "history.sqlite3", Notes()
     path.parent.write_text("in the way")
-    ledger = Ledger(str(path), notes.append, retry_s=0.0)
+    store = StateStore(str(path), notes.append, retry_s=0.0)
     for number in range(1, 51):
-        keep(ledger, number, "network" if number % 2 else "local")
-    assert ledger.backlog()[0] == 20
+        keep(store, number, "network" if number % 2 else "local")
+    assert store.backlog()[0] == 20
     path.parent.unlink()
-    keep(ledger, 51)
+    keep(store, 51)
     assert notes.count_of("30 records that were too many") == 1
-    ledger.close()
+    store.close()
     found = find(path)
     assert (found.audits, found.letters) == (list(range(31, 52)), list(range(31, 52)))
     assert found.rolled_up == 51  # the hours know of all
@@ -777,42 +778,42 @@ def test_a_log_that_only_grows_is_told_and_cut_back(path: Path, monkeypatch: pyt
     """Somebody who reads without an end is told of; when that is over, the log is small again."""
     monkeypatch.setattr(ledgers, "MAX_WAL_BYTES", 8 << 20)
     notes, log = Notes(), Path(f"{path}-wal")
-    ledger = Ledger(str(path), notes.append, retry_s=0.0)
-    keep(ledger, 1)
+    store = StateStore(str(path), notes.append, retry_s=0.0)
+    keep(store, 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT COUNT(*) FROM audits").fetchone()
         for number in range(2, 20):
-            ledger.save("large", f"{number}" + "x" * (1 << 20))
+            store.save("large", f"{number}" + "x" * (1 << 20))
         assert log.stat().st_size > 8 << 20
-        assert "-wal grows" in str(ledger.trouble)
+        assert "-wal grows" in str(store.error)
     for number in range(20, 22):
-        ledger.save("large", f"{number}" + "x" * (1 << 20))
-        keep(ledger, number)
-    assert is_sound(ledger)
+        store.save("large", f"{number}" + "x" * (1 << 20))
+        keep(store, number)
+    assert is_sound(store)
     assert log.stat().st_size <= 5 << 20
     assert len(notes) == 1
-    ledger.close()
+    store.close()
 
 
 def test_a_large_change_does_not_leave_a_large_log(path: Path) -> None:
     """After a transaction of many rows the log is cut back."""
-    ledger = Ledger(str(path), Notes().append)
+    store = StateStore(str(path), Notes().append)
 
     def many(connection: sqlite3.Connection) -> None:
         for number in range(40_000):
-            history.post(connection, letter(number)._replace(lines="x" * 700), None)
+            history.enqueue(connection, letter(number)._replace(lines="x" * 700), None)
 
-    ledger.read(many)
+    store.read(many)
     for number in range(3):
-        keep(ledger, number)
+        keep(store, number)
     assert Path(f"{path}-wal").stat().st_size <= 5 << 20
-    ledger.close()
+    store.close()
 
 
 def test_threads_share_a_ledger(path: Path) -> None:
     """The agent, its survey and its courier use one ledger at once, beside one-shot checks: nothing is lost."""
-    ledger = Ledger(str(path), Notes().append)
+    store = StateStore(str(path), Notes().append)
     arrived: list[int] = []
     failures: list[BaseException] = []
     ended = threading.Event()
@@ -830,11 +831,12 @@ def test_threads_share_a_ledger(path: Path) -> None:
 
     def survey() -> None:
         for number in range(150):
-            ledger.update(lambda _, number=number: {f"192.0.2.{number} 123": Memory(misses=number + 1)})  # type: ignore[misc]
+            known = {f"192.0.2.{number} 123": ServerState(consecutive_timeouts=number + 1)}
+            store.update(lambda _, known=known: known)  # type: ignore[misc]
 
     def courier() -> None:
-        while not ended.is_set() or ledger.backlog()[0]:
-            arrived.extend(deliver(ledger))
+        while not ended.is_set() or store.backlog()[0]:
+            arrived.extend(deliver(store))
 
     code = (
         "import sys; from ntpaudit.store.notebook import Notebook; from tests.store.audits import audit\n"
@@ -847,17 +849,17 @@ def test_threads_share_a_ledger(path: Path) -> None:
         check = stack.enter_context(python("-c", code, str(path)))
         threads = [guarded(survey), guarded(courier)]
         for number in range(1, 401):
-            keep(ledger, number, "network" if number % 5 == 0 else "local")
+            keep(store, number, "network" if number % 5 == 0 else "local")
         threads[0].join()
         ended.set()
         threads[1].join()
         assert check.wait() == 0
     assert failures == []
-    assert is_sound(ledger)
+    assert is_sound(store)
     assert arrived == list(range(1, 401))
-    remembered = ledger.read(lambda connection: connection.execute("SELECT COUNT(*) FROM servers").fetchone())
+    remembered = store.read(lambda connection: connection.execute("SELECT COUNT(*) FROM servers").fetchone())
     assert remembered == (150,)
-    ledger.close()
+    store.close()
     found = find(path)
     assert once(found.audits) == set(range(1, 401)) | set(range(5000, 5060))
     assert found.rolled_up == 400
@@ -866,17 +868,17 @@ def test_threads_share_a_ledger(path: Path) -> None:
 def test_only_one_agent_has_a_folder(tmp_path: Path) -> None:
     """The second is refused at once, and may come when the first was killed."""
     code = (
-        "import sys, time; from ntpaudit.store.state import Claim; claim = Claim(sys.argv[1]);"
+        "import sys, time; from ntpaudit.store.state import AgentLock; claim = AgentLock(sys.argv[1]);"
         "print('ready', flush=True); time.sleep(600)"
     )
     child = python("-c", code, str(tmp_path), path=tmp_path)
     with pytest.raises(BusyError, match="another agent"):
-        Claim(str(tmp_path))
+        AgentLock(str(tmp_path))
     child.kill()
     child.communicate()
-    claim = Claim(str(tmp_path))
+    claim = AgentLock(str(tmp_path))
     claim.release()
-    Claim(str(tmp_path)).release()
+    AgentLock(str(tmp_path)).release()
 
 
 def test_a_look_keeps_no_agent_from_its_folder(tmp_path: Path) -> None:
@@ -887,14 +889,14 @@ def test_a_look_keeps_no_agent_from_its_folder(tmp_path: Path) -> None:
     fcntl.flock(handle, fcntl.LOCK_SH)
     assert agent_runs(path) is False  # two that look do not take each other for agents
     threading.Timer(0.1, os.close, (handle,)).start()
-    claim = Claim(str(tmp_path))
+    claim = AgentLock(str(tmp_path))
     assert (agent_runs(path), agent_vouches(path)) == (True, False)
     claim.vouch()
     claim.vouch()
     assert (agent_runs(path), agent_vouches(path)) == (True, True)
     claim.release()
     assert (agent_runs(path), agent_vouches(path)) == (False, False)
-    claim = Claim(str(tmp_path))
+    claim = AgentLock(str(tmp_path))
     assert (agent_runs(path), agent_vouches(path)) == (True, False)
     claim.release()
     assert agent_runs(str(tmp_path / "nowhere" / "history.sqlite3")) is None
@@ -903,36 +905,36 @@ def test_a_look_keeps_no_agent_from_its_folder(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_opened_can_be_claimed_by_nobody(tmp_path: Path) -> None:
     """An agent that has no folder at all is not refused: its ledger tells what is wrong."""
     (tmp_path / "file").write_text("")
-    Claim(str(tmp_path / "file" / "folder")).release()
+    AgentLock(str(tmp_path / "file" / "folder")).release()
 
 
 def test_memories_that_change_meanwhile_are_changed_once(path: Path) -> None:
     """`change` is called once, also where the file fails after it: what it decided is kept in memory, then filed."""
-    ledger = Ledger(str(path), Notes().append, retry_s=0.0)
-    ledger.update(lambda _: {"a 123": Memory(misses=1)})
-    calls: list[Memories] = []
+    store = StateStore(str(path), Notes().append, retry_s=0.0)
+    store.update(lambda _: {"a 123": ServerState(consecutive_timeouts=1)})
+    calls: list[ServerStates] = []
 
-    def change(memories: Memories) -> Memories:
-        calls.append(memories)
-        return {"b 123": Memory(misses=2)}
+    def change(states: ServerStates) -> ServerStates:
+        calls.append(states)
+        return {"b 123": ServerState(consecutive_timeouts=2)}
 
     with locked(path):
-        ledger.update(change)
+        store.update(change)
     assert len(calls) == 1
     assert set(calls[0]) == {"a 123"}
-    seen: list[Memories] = []
-    ledger.update(lambda memories: seen.append(memories) or {})  # type: ignore[func-returns-value]
+    seen: list[ServerStates] = []
+    store.update(lambda states: seen.append(states) or {})  # type: ignore[func-returns-value]
     assert set(seen[0]) == {"a 123", "b 123"}
-    ledger.close()
+    store.close()
 
 
 def test_an_observation_is_not_written_twice(path: Path) -> None:
     """A local audit's record holds all it saw, and a network audit's observation is kept as it was."""
-    ledger = Ledger(str(path), Notes().append)
-    keep(ledger, 1, "network")
-    keep(ledger, 2, "local")
-    rows = ledger.read(lambda connection: connection.execute("SELECT observation FROM audits ORDER BY id").fetchall())
-    ledger.close()
+    store = StateStore(str(path), Notes().append)
+    keep(store, 1, "network")
+    keep(store, 2, "local")
+    rows = store.read(lambda connection: connection.execute("SELECT observation FROM audits ORDER BY id").fetchall())
+    store.close()
     assert len(rows[0][0]) > 100
     assert rows[1] == ("",)
 
@@ -940,9 +942,9 @@ def test_an_observation_is_not_written_twice(path: Path) -> None:
 def test_a_ledger_needs_little_memory_while_it_stands_in(tmp_path: Path) -> None:
     """A stand-in of two thousand audits takes a few megabytes."""
     (tmp_path / "file").write_text("in the way")
-    ledger = Ledger(str(tmp_path / "file" / "history.sqlite3"), Notes().append)
+    store = StateStore(str(tmp_path / "file" / "history.sqlite3"), Notes().append)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(2000):
-        keep(ledger, number)
+        keep(store, number)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 << 10
-    ledger.close()
+    store.close()

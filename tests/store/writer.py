@@ -7,25 +7,25 @@ import os
 import sys
 
 from ntpaudit.store import history
-from ntpaudit.store.state import Ledger
+from ntpaudit.store.state import StateStore
 from tests.store.audits import audit, deliver, keep
 
 
 def main(path: str, delivered: str) -> None:
     """Keep one audit after another."""
-    ledger = Ledger(path, print)
+    store = StateStore(path, print)
     arrived = os.open(delivered, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for orphan in ledger.read(history.unjudged):
-        ledger.keep_record(orphan.id, audit((ledger.load("mind") or 0) + 1, orphan.kind))
-    number = (ledger.load("mind") or 0) + 1
+    for pending in store.read(history.pending_observations):
+        store.keep_record(pending.id, audit((store.load("mind") or 0) + 1, pending.kind))
+    number = (store.load("mind") or 0) + 1
     print("ready", flush=True)
     while True:
-        keep(ledger, number, "network" if number % 2 else "local")
+        keep(store, number, "network" if number % 2 else "local")
         if number % 5 == 0:
-            for done in deliver(ledger):
+            for done in deliver(store):
                 os.write(arrived, b"%d\n" % done)
         if number % 50 == 0:
-            ledger.read(lambda connection: history.trim_by_size(connection, 1 << 30))
+            store.read(lambda connection: history.prune_by_size(connection, 1 << 30))
         number += 1
 
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from ntpaudit import audit
 from ntpaudit.core.clock.readings import ClockReading
-from ntpaudit.core.ntp.measurement import Measurement, Stamps, measure
+from ntpaudit.core.ntp.measurement import ExchangeTimestamps, Measurement, measure
 from ntpaudit.core.ntp.packet import Reply
-from ntpaudit.core.ntp.rate_limit import Memories
+from ntpaudit.core.ntp.rate_limit import ServerStates
 from ntpaudit.core.ntp.sources import Server
 from ntpaudit.core.ntp.time import encode
 from ntpaudit.core.observation import (
@@ -21,8 +21,8 @@ from ntpaudit.core.observation import (
     SourceObservation,
     Unavailable,
 )
-from ntpaudit.polling import Update, Voice
-from ntpaudit.runtime import Facts, Happened
+from ntpaudit.polling import StateUpdater, Voice
+from ntpaudit.runtime import HostContext, Wakeup
 
 S = 1_000_000_000
 CHRONYD = Daemon("chronyd", 4711)
@@ -127,10 +127,10 @@ class SimulatedHost:
 
     # what the agent sees of it
 
-    def facts(self, name: str | None) -> Facts:
+    def host_context(self, name: str | None) -> HostContext:
         """Return who this host is."""
         host = HostFacts(name or "simulated", "m" * 32, self.boot_id, "UTC", 0, False, "tsc", None)
-        return Facts(host, (CHRONYD,) if self.has_daemon else ())
+        return HostContext(host, (CHRONYD,) if self.has_daemon else ())
 
     def has_ended(self, daemon: Daemon) -> bool:
         """Whether the time daemon has ended."""
@@ -145,15 +145,15 @@ class SimulatedHost:
         """Return the uptime."""
         return self.boottime_ns
 
-    def wait(self, seconds: float) -> Happened:
+    def wait(self, seconds: float) -> Wakeup:
         """Pass time, until the agent wants to be woken or something happens to the host."""
         if self.ends:
             answer, self._answer = self._answer, None
-            return Happened(signals=tuple(self.ends), observation=answer)
+            return Wakeup(signals=tuple(self.ends), observation=answer)
         if (answer := self._answer) is not None:
             self._answer = None
             self.pass_time(1_000_000)
-            return Happened(observation=answer)
+            return Wakeup(observation=answer)
         before = self.boottime_ns - self.realtime_ns
         until_ns = self.utc_ns + round(max(seconds, 0.001) * S)
         if self.changes and self.start_ns + round(self.changes[0].at_s * S) <= until_ns:
@@ -163,23 +163,23 @@ class SimulatedHost:
             change.what(self)
             was_set = asleep_ns != self.boottime_ns - self.monotonic_ns or self._was_set(before)
             signals, self.signals = tuple(self.signals), []
-            return Happened(signals=signals, clock_set=was_set)
+            return Wakeup(signals=signals, clock_set=was_set)
         self.pass_time(until_ns - self.utc_ns)
-        return Happened(clock_set=self._was_set(before))
+        return Wakeup(clock_set=self._was_set(before))
 
     def _was_set(self, before_ns: int) -> bool:
         return self.boottime_ns - self.realtime_ns != before_ns
 
-    def asking_s(self) -> float | None:
+    def polling_s(self) -> float | None:
         """Say whether servers are being asked."""
         return None if self._answer is None else 0.0
 
-    def ask(self, plan: audit.Plan, update: Update, voice: Voice) -> None:
+    def poll(self, plan: audit.Plan, update: StateUpdater, voice: Voice) -> None:
         """Ask every server of the plan, over a network that delays at random."""
         update(_remember_nothing)
         sources = tuple(self._source(source) for source in plan.sources if isinstance(source, Server))
         self.one_lie_s = 0.0
-        facts = self.facts(plan.host_name)
+        facts = self.host_context(plan.host_name)
         self._answer = Observation(facts.host, self.read(), sources, self.kernel(), facts.daemons)
 
     def _source(self, server: Server) -> SourceObservation:
@@ -197,7 +197,7 @@ class SimulatedHost:
         reply = Reply(
             0, 2, 6, -24, 60, 30, server.name.encode()[:4], 0, encode(received_ns), encode(transmitted_ns), ()
         )
-        outcome = measure(reply, Stamps(before.realtime_ns, after.realtime_ns, before, after, "kernel"))
+        outcome = measure(reply, ExchangeTimestamps(before.realtime_ns, after.realtime_ns, before, after, "kernel"))
         assert isinstance(outcome, Measurement), outcome
         return SourceObservation(server.name, server.host, server.port, (outcome,))
 
@@ -205,5 +205,5 @@ class SimulatedHost:
         return 500_000 + round(self.random.expovariate(1 / 300_000))
 
 
-def _remember_nothing(memories: Memories) -> Memories:
+def _remember_nothing(states: ServerStates) -> ServerStates:
     return {}

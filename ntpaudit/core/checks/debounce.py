@@ -5,10 +5,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ntpaudit.core.checks.finding import Finding, Level
-from ntpaudit.core.checks.host import RULES, Case, Raised, Rule, make_finding, worst_first
+from ntpaudit.core.checks.host import RULES, AuditContext, Raised, Rule, make_finding, worst_first
 from ntpaudit.core.policy import Profile, Severity
 from ntpaudit.core.record import Kind
-from ntpaudit.core.units import NS_PER_S, span
+from ntpaudit.core.units import NS_PER_S, format_duration
 
 SAMPLES = 5
 MAJORITY = 3
@@ -38,7 +38,7 @@ _ABOUT_OFFSET = _JUDGED_BY_TOLERANCE | {"tz-or-rtc-fault", "breach-forecast"}
 _TOLD_BY_ITSELF = frozenset({"step-back", "step-forward"})  # each step is an event, at its own moment
 
 
-class Watched(NamedTuple):
+class ConditionState(NamedTuple):
     """One condition over time, in ranks.
 
     `seen` is what its last samples said, newest last. `since_ns` tells for each rank from 1 on at which uptime the
@@ -49,35 +49,35 @@ class Watched(NamedTuple):
     queried since, and what they replied was no sample.
     """
 
-    seen: tuple[int, ...] = ()
+    samples: tuple[int, ...] = ()
     since_ns: tuple[int | None, ...] = (None,) * len(LEVELS)
     raised: int = 0
     better_ns: int | None = None
     message: str = ""
-    suspicion: str = ""
+    pending_message: str = ""
     heard_ns: int | None = None
     is_overdue: bool = False
 
     @property
     def pending(self) -> int:
         """The rank that the last sample said and that it takes more to raise; 0 if there is none that would count."""
-        last = self.seen[-1] if self.seen else 0
+        last = self.samples[-1] if self.samples else 0
         return last if last > self.raised and last >= _COUNTED else 0
 
 
-class Alarms(NamedTuple):
+class DebounceState(NamedTuple):
     """Every watched condition by its id. `correcting_ns` is the uptime since when the clock is being corrected.
 
     `doubted` has an entry for each of the last samples in a row that said worse of the offset than is raised: whether
     it was spared, and so not heard.
     """
 
-    watched: Mapping[str, Watched] = MappingProxyType({})
+    conditions: Mapping[str, ConditionState] = MappingProxyType({})
     correcting_ns: int | None = None
-    doubted: tuple[bool, ...] = ()
+    unconfirmed: tuple[bool, ...] = ()
 
 
-class Judgement(NamedTuple):
+class Decision(NamedTuple):
     """What holds by now: the findings to list, how bad it is, and what was raised (True) or cleared just now.
 
     `confirmed` is False while the offset is worse than `severity` says; `is_pending` while asking servers would decide.
@@ -88,62 +88,62 @@ class Judgement(NamedTuple):
     confirmed: bool
     is_pending: bool
     changes: tuple[tuple[Finding, bool], ...]
-    alarms: Alarms
+    state: DebounceState
 
 
-_NEW = Watched()
+_NEW = ConditionState()
 
 
 def judge(
-    case: Case,
-    alarms: Alarms,
+    context: AuditContext,
+    alarms: DebounceState,
     kind: Kind,
     *,
     is_sample: bool,
     is_correcting: bool = False,
     is_continued: bool = True,
     can_confirm: bool = True,
-) -> Judgement:
+) -> Decision:
     """Hear one more case. A local audit carries the last sample on, which says nothing new of servers or offset.
 
     `is_sample` says that servers gave a measurement; `is_correcting` that the clock moves towards the truth just now;
     `is_continued` that its offset was known until then. `can_confirm` is False where the alarms that are returned
     cannot be kept: no later audit will know of this sample, so what it says counts as unknown at once.
     """
-    now_ns = case.observation.taken.boottime_ns
+    now_ns = context.observation.taken.boottime_ns
     correcting_ns = _correcting_ns(alarms.correcting_ns, now_ns, is_correcting) if is_sample else alarms.correcting_ns
     is_spared = now_ns < BOOT_GRACE_NS or (correcting_ns is not None and now_ns - correcting_ns < PATIENCE_NS)
-    strict = case._replace(profile=_scaled(case.profile, HYSTERESIS))
-    watched = {rule.id: alarms.watched.get(rule.id, _NEW) for rule in RULES}
+    strict = context._replace(profile=_scaled(context.profile, HYSTERESIS))
+    watched = {rule.id: alarms.conditions.get(rule.id, _NEW) for rule in RULES}
     if is_sample and not is_continued:  # that it was in order was said of a clock that was lost sight of
-        watched[OFFSET] = watched[OFFSET]._replace(seen=tuple(filter(None, watched[OFFSET].seen)))
+        watched[OFFSET] = watched[OFFSET]._replace(samples=tuple(filter(None, watched[OFFSET].samples)))
     for rule in RULES:
-        before, said = watched[rule.id], rule.check(case)
+        before, said = watched[rule.id], rule.check(context)
         if rule.basis == "moment":
-            watched[rule.id] = _NEW if said is None else Watched(raised=_rank(said), message=said[1])
-        elif _can_tell(rule, said, case, kind, is_sample):
+            watched[rule.id] = _NEW if said is None else ConditionState(raised=_rank(said), message=said[1])
+        elif _is_judged(rule, said, context, kind, is_sample):
             held = before.raised and rule.id in _JUDGED_BY_TOLERANCE and _rank(rule.check(strict))
             rank = max(_rank(said), held)
             if not (is_spared and rank > before.raised and rule.id in _ABOUT_OFFSET):
-                heard = _hear(before, rank, now_ns, rule.least_s, said[1] if said else "")
+                heard = _update(before, rank, now_ns, rule.least_s, said[1] if said else "")
                 is_dated = heard.raised and rule.id in _ABOUT_OFFSET  # the others never become overdue
                 watched[rule.id] = heard._replace(heard_ns=now_ns) if is_dated else heard
         elif kind == "network" and before.raised and rule.id in _ABOUT_OFFSET:
             watched[rule.id] = before._replace(is_overdue=True)
-    after = Alarms(watched, correcting_ns, alarms.doubted)
+    after = DebounceState(watched, correcting_ns, alarms.unconfirmed)
     if is_sample:
-        is_doubted = case.offset_severity > _severity_told(after, case)
-        after = after._replace(doubted=(*after.doubted, is_spared)[-SAMPLES:] if is_doubted else ())
-    return _judgement(case, alarms, after, kind, can_confirm=can_confirm)
+        is_doubted = context.offset_severity > _severity_told(after, context)
+        after = after._replace(unconfirmed=(*after.unconfirmed, is_spared)[-SAMPLES:] if is_doubted else ())
+    return _judgement(context, alarms, after, kind, can_confirm=can_confirm)
 
 
-def of_new_boot(alarms: Alarms) -> Alarms:
+def of_new_boot(alarms: DebounceState) -> DebounceState:
     """Take alarms over into another boot: what is raised stays so, and no uptime of the old one counts as dwelt."""
     watched = {
         name: entry._replace(since_ns=(None,) * len(LEVELS), better_ns=None, heard_ns=None)
-        for name, entry in alarms.watched.items()
+        for name, entry in alarms.conditions.items()
     }
-    return alarms._replace(watched=watched, correcting_ns=None)
+    return alarms._replace(conditions=watched, correcting_ns=None)
 
 
 def _correcting_ns(since_ns: int | None, now_ns: int, is_correcting: bool) -> int | None:
@@ -153,26 +153,26 @@ def _correcting_ns(since_ns: int | None, now_ns: int, is_correcting: bool) -> in
     return now_ns if since_ns is None else min(since_ns, now_ns)
 
 
-def _can_tell(rule: Rule, said: Raised, case: Case, kind: Kind, is_sample: bool) -> bool:
+def _is_judged(rule: Rule, said: Raised, context: AuditContext, kind: Kind, is_sample: bool) -> bool:
     """Whether this audit can tell of a rule's condition at all: it says nothing of servers that were not asked."""
     if rule.id == "time-disputed":  # of which each answer of the database is one sample
-        date = case.course.database if case.course else None
+        date = context.history.database if context.history else None
         if date is None:  # for a day, since a suspend, or since the start: nothing disputes the servers' time any more
             return True
-        return case.disputed_ns is not None and date.is_new
+        return context.disputed_ns is not None and date.is_new
     if rule.basis == "host" or kind == "local":
         return rule.basis == "host"
     if rule.id in _ABOUT_OFFSET:
-        return is_sample and not case.is_unguaranteed
-    resting = {judged.reason for judged in case.selection.sources if judged.status == "backed-off"}
+        return is_sample and not context.is_unguaranteed
+    resting = {classified.reason for classified in context.selection.sources if classified.status == "skipped"}
     match rule.id:
         case "source-quorum":
-            is_outvoted = case.course is not None and case.course.outvoted is not None
-            is_insufficient = not case.selection.is_sufficient
+            is_outvoted = context.history is not None and context.history.contradiction is not None
+            is_insufficient = not context.selection.is_sufficient
             is_complete = "interval" not in resting
-            return is_outvoted or (bool(case.selection.usable) and (is_complete or is_insufficient))
+            return is_outvoted or (bool(context.selection.usable) and (is_complete or is_insufficient))
         case "no-usable-source":
-            return bool(case.selection.asked)
+            return bool(context.selection.asked)
         case "unreachable-sources":
             return said is not None or resting.isdisjoint(("interval", "unanswered"))
     return True
@@ -183,11 +183,11 @@ def _rank(said: Raised) -> int:
     return 0 if said is None else LEVELS.index(said[0]) + 1
 
 
-def _hear(watched: Watched, rank: int, now_ns: int, least_s: float, said: str) -> Watched:
+def _update(watched: ConditionState, rank: int, now_ns: int, least_s: float, said: str) -> ConditionState:
     """Add a sample to a condition, and raise, lower or clear it."""
-    seen = (*watched.seen, rank)[-SAMPLES:]
+    seen = (*watched.samples, rank)[-SAMPLES:]
     if not (watched.raised or any(seen)):
-        return Watched(seen)
+        return ConditionState(seen)
     since_ns = tuple(
         _since_ns(then_ns, [one >= level for one in seen], now_ns) for level, then_ns in enumerate(watched.since_ns, 1)
     )
@@ -202,7 +202,7 @@ def _hear(watched: Watched, rank: int, now_ns: int, least_s: float, said: str) -
         raised, better_ns = rank, None
     is_said = said and (rank == raised or raised > watched.raised)
     message = said if is_said else watched.message
-    return Watched(seen, since_ns, raised, better_ns, message, said * (rank > raised))
+    return ConditionState(seen, since_ns, raised, better_ns, message, said * (rank > raised))
 
 
 def _since_ns(then_ns: int | None, holds: Sequence[bool], now_ns: int) -> int | None:
@@ -224,27 +224,29 @@ def _is_over(better: Sequence[bool], better_ns: int, now_ns: int) -> bool:
     return all(better[-MAJORITY:]) or (all(better[-2:]) and now_ns - better_ns >= DWELL_S * NS_PER_S)
 
 
-def _judgement(case: Case, before: Alarms, after: Alarms, kind: Kind, *, can_confirm: bool) -> Judgement:
+def _judgement(
+    context: AuditContext, before: DebounceState, after: DebounceState, kind: Kind, *, can_confirm: bool
+) -> Decision:
     """Draw the sum of all that is watched."""
-    entries = [(rule, after.watched.get(rule.id, _NEW)) for rule in RULES]
+    entries = [(rule, after.conditions.get(rule.id, _NEW)) for rule in RULES]
     listed = [(rule, entry) for rule, entry in entries if _level(rule, after) or _is_suspected(rule, after)]
-    now_ns = case.observation.taken.boottime_ns
+    now_ns = context.observation.taken.boottime_ns
     findings = [_listed(rule, entry, now_ns, can_confirm=can_confirm) for rule, entry in listed]
     severity = max((finding.severity for finding in findings), default=Severity.OK)
     confirmed = True
-    if case.selection.agreement is None:
+    if context.selection.agreement is None:
         severity = max(severity, Severity.UNKNOWN)
     else:
-        told = _severity_told(after, case)
-        confirmed = case.offset_severity <= told
+        told = _severity_told(after, context)
+        confirmed = context.offset_severity <= told
         if confirmed or (can_confirm and _is_trusted(after, told)):
             severity = max(severity, told)
         else:
             severity = max(severity, Severity.UNKNOWN)
-            findings = _counted_as_unknown(findings, case, can_confirm=can_confirm)
+            findings = _counted_as_unknown(findings, context, can_confirm=can_confirm)
     is_wanting = any(rule.basis == "network" and _is_wanting(entry) for rule, entry in entries)
-    is_doubtful = not confirmed and (kind == "network" or case.offset_severity is Severity.CRITICAL)
-    return Judgement(
+    is_doubtful = not confirmed and (kind == "network" or context.offset_severity is Severity.CRITICAL)
+    return Decision(
         worst_first(findings),
         severity,
         confirmed,
@@ -254,47 +256,47 @@ def _judgement(case: Case, before: Alarms, after: Alarms, kind: Kind, *, can_con
     )
 
 
-def _is_trusted(alarms: Alarms, told: Severity) -> bool:
+def _is_trusted(alarms: DebounceState, told: Severity) -> bool:
     """Whether what was told of the offset stands against a sample that says worse, until more of them are heard.
 
     It does against one. Samples that are spared are never heard: then a second in a row leaves the clock unknown.
     """
-    if len(alarms.doubted) > 1 and any(alarms.doubted):
+    if len(alarms.unconfirmed) > 1 and any(alarms.unconfirmed):
         return False
-    return told > Severity.OK or 0 in alarms.watched.get(OFFSET, _NEW).seen
+    return told > Severity.OK or 0 in alarms.conditions.get(OFFSET, _NEW).samples
 
 
-def _severity_told(alarms: Alarms, case: Case) -> Severity:
+def _severity_told(alarms: DebounceState, context: AuditContext) -> Severity:
     """Return how bad the offset is by what has been raised of it."""
-    if alarms.watched.get("offset-out", _NEW).raised:
+    if alarms.conditions.get("offset-out", _NEW).raised:
         return Severity.CRITICAL
-    is_insufficient = case.is_unguaranteed and alarms.watched.get("source-quorum", _NEW).raised >= _COUNTED
-    return Severity.WARNING if is_insufficient or alarms.watched.get(OFFSET, _NEW).raised else Severity.OK
+    is_insufficient = context.is_unguaranteed and alarms.conditions.get("source-quorum", _NEW).raised >= _COUNTED
+    return Severity.WARNING if is_insufficient or alarms.conditions.get(OFFSET, _NEW).raised else Severity.OK
 
 
-def _level(rule: Rule, alarms: Alarms) -> int:
+def _level(rule: Rule, alarms: DebounceState) -> int:
     """Return the rank at which a rule's finding is raised and listed, 0 while another one covers it."""
-    is_covered = any(alarms.watched.get(other, _NEW).raised >= _COUNTED for other in rule.covered_by)
-    return 0 if is_covered else alarms.watched.get(rule.id, _NEW).raised
+    is_covered = any(alarms.conditions.get(other, _NEW).raised >= _COUNTED for other in rule.covered_by)
+    return 0 if is_covered else alarms.conditions.get(rule.id, _NEW).raised
 
 
-def _is_suspected(rule: Rule, alarms: Alarms) -> bool:
+def _is_suspected(rule: Rule, alarms: DebounceState) -> bool:
     """Whether a rule's finding awaits confirmation, and no other one says as much."""
-    covering = [alarms.watched.get(other, _NEW) for other in rule.covered_by]
+    covering = [alarms.conditions.get(other, _NEW) for other in rule.covered_by]
     is_covered = any(max(entry.raised, entry.pending) >= _COUNTED for entry in covering)
-    return alarms.watched.get(rule.id, _NEW).pending > 0 and not is_covered
+    return alarms.conditions.get(rule.id, _NEW).pending > 0 and not is_covered
 
 
-def _counted_as_unknown(findings: Sequence[Finding], case: Case, *, can_confirm: bool) -> list[Finding]:
+def _counted_as_unknown(findings: Sequence[Finding], context: AuditContext, *, can_confirm: bool) -> list[Finding]:
     """Let the finding about an offset that is not confirmed count as unknown, so that no severity is without one.
 
     Samples that are spared, after a start or while the clock is corrected, raise no suspicion: theirs is added here.
     """
     cause = next(
-        rule for rule in RULES if rule.id in _JUDGED_BY_TOLERANCE | {"source-quorum"} and _is_cause(rule, case)
+        rule for rule in RULES if rule.id in _JUDGED_BY_TOLERANCE | {"source-quorum"} and _is_cause(rule, context)
     )
     if all(finding.id != cause.id for finding in findings):
-        level, message = cause.check(case) or ("medium", "too few servers gave a usable reply")
+        level, message = cause.check(context) or ("medium", "too few servers gave a usable reply")
         findings = [
             *findings,
             make_finding(cause, ("low", f"{message} {_unconfirmed(level, can_confirm=can_confirm)}")),
@@ -304,24 +306,26 @@ def _counted_as_unknown(findings: Sequence[Finding], case: Case, *, can_confirm:
     ]
 
 
-def _is_cause(rule: Rule, case: Case) -> bool:
+def _is_cause(rule: Rule, context: AuditContext) -> bool:
     """Whether it is this rule by which the offset is worse than ok."""
-    return case.is_unguaranteed if rule.id == "source-quorum" else rule.check(case) is not None
+    return context.is_unguaranteed if rule.id == "source-quorum" else rule.check(context) is not None
 
 
-def _is_wanting(watched: Watched) -> bool:
+def _is_wanting(watched: ConditionState) -> bool:
     """More samples would decide, and not only time."""
-    return watched.pending > 0 and sum(rank >= watched.pending for rank in watched.seen) < MAJORITY
+    return watched.pending > 0 and sum(rank >= watched.pending for rank in watched.samples) < MAJORITY
 
 
-def _listed(rule: Rule, watched: Watched, now_ns: int, *, can_confirm: bool) -> Finding:
+def _listed(rule: Rule, watched: ConditionState, now_ns: int, *, can_confirm: bool) -> Finding:
     """List what is raised, and what is suspected without counting it; as unknown where it can never be confirmed."""
     raised = LEVELS[watched.raised - 1] if watched.raised else "low"
     if not watched.pending:
         return make_finding(rule, (raised, watched.message + _improving(watched) + _overdue(watched, now_ns)))
-    count = sum(rank >= watched.pending for rank in watched.seen)
-    seen = "; seen once" if len(watched.seen) == 1 else f"; seen in {count} of the last {len(watched.seen)} samples"
-    suspected = f"{watched.suspicion} {_unconfirmed(LEVELS[watched.pending - 1], seen, can_confirm=can_confirm)}"
+    count = sum(rank >= watched.pending for rank in watched.samples)
+    seen = (
+        "; seen once" if len(watched.samples) == 1 else f"; seen in {count} of the last {len(watched.samples)} samples"
+    )
+    suspected = f"{watched.pending_message} {_unconfirmed(LEVELS[watched.pending - 1], seen, can_confirm=can_confirm)}"
     suspected += _overdue(watched, now_ns)
     listed = make_finding(rule, (raised, f"{watched.message}; {suspected}" if watched.raised else suspected))
     return listed if can_confirm else listed._replace(severity=max(listed.severity, Severity.UNKNOWN))
@@ -333,30 +337,34 @@ def _unconfirmed(level: Level, seen: str = "", *, can_confirm: bool) -> str:
     return f"({why}; would be {level}{seen})"
 
 
-def _improving(watched: Watched) -> str:
+def _improving(watched: ConditionState) -> str:
     """Say how many of the last samples contradict what is still raised: they may stand beside it on a screen."""
-    better = next((count for count, rank in enumerate(reversed(watched.seen)) if rank >= watched.raised), 0)
+    better = next((count for count, rank in enumerate(reversed(watched.samples)) if rank >= watched.raised), 0)
     if not better:
         return ""
     said = "sample is" if better == 1 else f"{better} samples are"
     return f" (the last {said} better; cleared after {MAJORITY} in a row)"
 
 
-def _overdue(watched: Watched, now_ns: int) -> str:
+def _overdue(watched: ConditionState, now_ns: int) -> str:
     """Say of what is raised that it is what was proven last, where nothing could be proven since (R1, R5).
 
     That the clock is right again by what is carried forward ends nothing: only servers prove it.
     """
     if not (watched.raised and watched.is_overdue):
         return ""
-    ago = "before this boot" if watched.heard_ns is None else f"{span((now_ns - watched.heard_ns) / NS_PER_S)} ago"
+    ago = (
+        "before this boot"
+        if watched.heard_ns is None
+        else f"{format_duration((now_ns - watched.heard_ns) / NS_PER_S)} ago"
+    )
     return f" (last proven {ago}; no reply since then proves anything new, so this stays raised)"
 
 
-def _changes(before: Alarms, after: Alarms) -> Iterator[tuple[Finding, bool]]:
+def _changes(before: DebounceState, after: DebounceState) -> Iterator[tuple[Finding, bool]]:
     """Yield what was raised, given another level or cleared between two states."""
     for rule in RULES:
-        old, new = before.watched.get(rule.id, _NEW), after.watched.get(rule.id, _NEW)
+        old, new = before.conditions.get(rule.id, _NEW), after.conditions.get(rule.id, _NEW)
         old_level, new_level = _level(rule, before), _level(rule, after)
         if rule.id in _TOLD_BY_ITSELF or old_level == new_level:
             continue

@@ -17,9 +17,9 @@ from ntpaudit.core.clock.steps import Step
 from ntpaudit.core.ntp.sources import NTP_PORT, is_loopback
 from ntpaudit.core.ntp.time import ERA_S, PIVOT_NS
 from ntpaudit.core.observation import Daemon, KernelState, Observation, SourceObservation, Unavailable
-from ntpaudit.core.policy import Profile, Severity, Verdict, bound_s, least_s
-from ntpaudit.core.selection import BEFORE_RELEASE, Judged, Selection, Votes, independent_groups
-from ntpaudit.core.units import NS_PER_S, direction, format_utc, plural, span, standing
+from ntpaudit.core.policy import Profile, Severity, Verdict, max_error_s, min_error_s
+from ntpaudit.core.selection import BEFORE_RELEASE, ClassifiedSource, Selection, SourceCounts, independent_groups
+from ntpaudit.core.units import NS_PER_S, direction, format_duration, format_offset, format_utc, plural
 
 BOOT_GRACE_NS = 17 * 60 * NS_PER_S
 """A clock that was just started may still be on its way (INTEGRITY, NTPA-05)."""
@@ -62,14 +62,14 @@ _AU8 = "NIST SP 800-53 AU-8"
 _SC45 = "NIST SP 800-53 SC-45"
 
 
-class Outvoted(NamedTuple):
+class Contradiction(NamedTuple):
     """The earlier agreement against which this audit's does not stand: of how many servers, and how long ago."""
 
     agreeing: int
     age_s: float
 
 
-class Contradiction(NamedTuple):
+class DroppedAgreement(NamedTuple):
     """Two agreements that have no point in common: proof that something moved beside the host's clock (R6).
 
     `expected` is the earlier one, carried forward for `age_s`, `heard` what `sources` servers or more said instead, at
@@ -100,7 +100,7 @@ class DatabaseDate(NamedTuple):
     is_new: bool = True
 
 
-class Course(NamedTuple):
+class History(NamedTuple):
     """What only an agent knows, which was there before this observation.
 
     `unmeasured_s` is how long ago servers last gave a measurement (None: this one did), `ended_gap_s` how long nothing
@@ -121,9 +121,9 @@ class Course(NamedTuple):
     steps: tuple[Step, ...] = ()
     stale_s: float | None = None
     drift: Drift | None = None
-    dropped: int = 0
-    outvoted: Outvoted | None = None
+    dropped_records: int = 0
     contradiction: Contradiction | None = None
+    dropped_agreement: DroppedAgreement | None = None
     database: DatabaseDate | None = None
     refusals: int = 0
     failure: str | None = None
@@ -136,7 +136,7 @@ class Course(NamedTuple):
         return gap_s / self.interval_s if self.intervals is None else self.intervals
 
 
-class Case(NamedTuple):
+class AuditContext(NamedTuple):
     """All that a check may look at. `votes` are those of the audit that measured, where this one did not.
 
     `max_drift_ppm` is the worst that the oscillator is assumed to be, by which intervals have grown (R4).
@@ -145,8 +145,8 @@ class Case(NamedTuple):
     observation: Observation
     selection: Selection
     profile: Profile
-    course: Course | None = None
-    votes: Votes | None = None
+    history: History | None = None
+    counts: SourceCounts | None = None
     max_drift_ppm: float = MAX_DRIFT_PPM
 
     @property
@@ -173,22 +173,22 @@ class Case(NamedTuple):
     @property
     def disputed_ns(self) -> int | None:
         """By how much the servers' time is at least ahead of the database's; None where one of the two is unknown."""
-        agreement, database = self.selection.agreement, self.course.database if self.course else None
+        agreement, database = self.selection.agreement, self.history.database if self.history else None
         return None if agreement is None or database is None else disputed_ns(agreement.interval, database.interval)
 
 
 Raised = tuple[Level, str] | None
 
 
-def check_offset_out(case: Case) -> Raised:
+def check_offset_out(context: AuditContext) -> Raised:
     """NTPA-01: the whole interval lies outside the critical tolerance, |offset| - bound > T."""
-    agreement = case.selection.agreement
-    if agreement is None or case.verdict != "beyond":
+    agreement = context.selection.agreement
+    if agreement is None or context.verdict != "beyond":
         return None
-    wrong_s = least_s(agreement.interval)
+    wrong_s = min_error_s(agreement.interval)
     message = (
-        f"the clock is at least {span(wrong_s, rounding='down')} {direction(agreement.estimate_ns)}; "
-        f"{span(case.profile.critical_s)} is allowed"
+        f"the clock is at least {format_duration(wrong_s, rounding='down')} {direction(agreement.estimate_ns)}; "
+        f"{format_duration(context.profile.critical_s)} is allowed"
     )
     if wrong_s > 300:
         message += "; beyond 300 s logins by Kerberos and tokens fail too"
@@ -197,83 +197,86 @@ def check_offset_out(case: Case) -> Raised:
     return "critical", message
 
 
-def check_not_demonstrable(case: Case) -> Raised:
+def check_not_demonstrable(context: AuditContext) -> Raised:
     """NTPA-09: the bound is too wide to prove the tolerance kept, |offset| <= T < |offset| + bound, or broken."""
-    agreement = case.selection.agreement
-    if agreement is None or case.verdict != "unproven" or case.is_unguaranteed:
+    agreement = context.selection.agreement
+    if agreement is None or context.verdict != "unproven" or context.is_unguaranteed:
         return None  # without a guarantee the width of the interval is not the reason: see source-quorum
     return "medium", (
-        f"the clock may be up to {span(bound_s(agreement.interval), rounding='up')} wrong, so a tolerance of "
-        f"{span(case.profile.critical_s)} is neither kept nor broken for certain"
+        f"the clock may be up to {format_duration(max_error_s(agreement.interval), rounding='up')} wrong, so a "
+        "tolerance of "
+        f"{format_duration(context.profile.critical_s)} is neither kept nor broken for certain"
     )
 
 
-def check_offset_high(case: Case) -> Raised:
+def check_offset_high(context: AuditContext) -> Raised:
     """The clock is over the warning tolerance, by its estimate or its bound; or its bound is over the critical one."""
-    agreement, profile = case.selection.agreement, case.profile
-    if agreement is None or case.is_unguaranteed or case.offset_severity is Severity.OK:
+    agreement, profile = context.selection.agreement, context.profile
+    if agreement is None or context.is_unguaranteed or context.offset_severity is Severity.OK:
         return None
-    warning = f"over the warning tolerance of {span(profile.warning_s)}"
+    warning = f"over the warning tolerance of {format_duration(profile.warning_s)}"
     if profile.judged_on == "offset" and abs(agreement.estimate_ns) / NS_PER_S > profile.warning_s:
-        estimate = span(agreement.estimate_ns / NS_PER_S, rounding="up")
+        estimate = format_duration(agreement.estimate_ns / NS_PER_S, rounding="up")
         return "medium", f"the clock is {estimate} {direction(agreement.estimate_ns)}, {warning}"
-    bound = f"the clock may be up to {span(bound_s(agreement.interval), rounding='up')} wrong"
+    bound = f"the clock may be up to {format_duration(max_error_s(agreement.interval), rounding='up')} wrong"
     if profile.judged_on == "bound":
         return "medium", f"{bound}, {warning}"
-    return "medium", f"{bound}, over the critical tolerance of {span(profile.critical_s)}"
+    return "medium", f"{bound}, over the critical tolerance of {format_duration(profile.critical_s)}"
 
 
-def check_unmeasured(case: Case) -> Raised:
+def check_unmeasured(context: AuditContext) -> Raised:
     """Nothing is known of the offset: no usable measurement, no majority, and none to carry forward."""
-    if case.selection.agreement is not None:
+    if context.selection.agreement is not None:
         return None
-    if case.selection.usable:
+    if context.selection.usable:
         reason = "no majority of the sources agrees"
-    elif case.selection.sources:
+    elif context.selection.sources:
         reason = "no source gave a usable measurement"
-    elif case.course is None:
+    elif context.history is None:
         reason = "there is no server to query"
     else:
         reason = "no earlier measurement can be carried forward"
     return "medium", f"the offset is unknown: {reason}"
 
 
-def check_no_usable_source(case: Case) -> Raised:
+def check_no_usable_source(context: AuditContext) -> Raised:
     """None of the sources can be used, although not all of them are unreachable: each with its reason."""
-    sources = case.selection.sources
-    if not sources or case.selection.usable or all(judged.status == "unreachable" for judged in sources):
+    sources = context.selection.sources
+    if not sources or context.selection.usable or all(classified.status == "unreachable" for classified in sources):
         return None
-    done = "was queried" if all(judged.status == "backed-off" for judged in sources) else "can be used"
-    said, old = f"none of {plural(len(sources), 'source')} {done}", _from_before_release(case)
+    done = "was queried" if all(classified.status == "skipped" for classified in sources) else "can be used"
+    said, old = f"none of {plural(len(sources), 'source')} {done}", _from_before_release(context)
     if len(old) == len(sources):
-        return "medium", f"{said}: {_before_release(case)}"
-    shown = ", ".join(f"{judged.source.name} ({_why_unusable(judged)})" for judged in sources[:4])
+        return "medium", f"{said}: {_before_release(context)}"
+    shown = ", ".join(f"{classified.source.name} ({_why_unusable(classified)})" for classified in sources[:4])
     more = f" and {len(sources) - 4} more" if len(sources) > 4 else ""
-    return "medium", f"{said}: {shown}{more}" + (f"; {_before_release(case)}" if old else "")
+    return "medium", f"{said}: {shown}{more}" + (f"; {_before_release(context)}" if old else "")
 
 
-def _why_unusable(judged: Judged) -> str:
+def _why_unusable(classified: ClassifiedSource) -> str:
     """Give the reason code, and for a distant source how wide its interval is."""
-    if judged.status == "distant" and judged.candidate:
-        width_s = judged.candidate.interval.half_width_ns / NS_PER_S
-        return f"distant: its own error can be {span(width_s, rounding='up')}"
-    return judged.reason or judged.status
+    if classified.status == "distant" and classified.candidate:
+        width_s = classified.candidate.interval.half_width_ns / NS_PER_S
+        return f"distant: its own error can be {format_duration(width_s, rounding='up')}"
+    return classified.reason or classified.status
 
 
-def _from_before_release(case: Case) -> list[Judged]:
+def _from_before_release(context: AuditContext) -> list[ClassifiedSource]:
     """Return the sources whose time is before this release."""
-    return [judged for judged in case.selection.sources if judged.reason == BEFORE_RELEASE]
+    return [classified for classified in context.selection.sources if classified.reason == BEFORE_RELEASE]
 
 
-def _before_release(case: Case) -> str:
+def _before_release(context: AuditContext) -> str:
     """Say which time the sources give that is before this release, and what may have made them so wrong (W3)."""
-    sources = _from_before_release(case)
-    times_ns = [judged.best.received_ns - ERA_S * NS_PER_S for judged in sources if judged.best]
-    names = ", ".join(judged.source.name for judged in sources[:4]) + (" and others" if len(sources) > 4 else "")
+    sources = _from_before_release(context)
+    times_ns = [classified.best.received_ns - ERA_S * NS_PER_S for classified in sources if classified.best]
+    names = ", ".join(classified.source.name for classified in sources[:4]) + (
+        " and others" if len(sources) > 4 else ""
+    )
     is_one = len(sources) == 1
     date, release = format_utc(times_ns[0])[:10], format_utc(PIVOT_NS)[:10]
     said = f"{names} {'gives' if is_one else 'give'} {date}, before the earliest time this release accepts ({release})"
-    behind_ns = case.observation.taken.realtime_ns - times_ns[0]
+    behind_ns = context.observation.taken.realtime_ns - times_ns[0]
     rollover = ", 1024 weeks before this host's time: a GPS week rollover" if _is_rollover(behind_ns) else ""
     suspect = "suspect its clock: it does" if is_one else "suspect their clocks: they do"
     return f"{said}{rollover}; {suspect} not show whether this host is behind or ahead"
@@ -284,79 +287,79 @@ def _is_rollover(behind_ns: int) -> bool:
     return abs(behind_ns - 1024 * 7 * DAY_S * NS_PER_S) < DAY_S * NS_PER_S
 
 
-def check_source_quorum(case: Case) -> Raised:
+def check_source_quorum(context: AuditContext) -> Raised:
     """NTPA-14: too few sources, no majority, a third or more lying, few against more before, or one fate for all."""
-    usable = case.selection.usable
-    falsetickers = [judged.source.name for judged in usable if judged.status == "falseticker"]
-    if usable and all(judged.reason == "no-majority" for judged in usable):
+    usable = context.selection.usable
+    falsetickers = [classified.source.name for classified in usable if classified.status == "falseticker"]
+    if usable and all(classified.reason == "no-majority" for classified in usable):
         return "medium", f"{plural(len(usable), 'source')} answered and no majority of them agrees"
-    if falsetickers and case.course is not None and case.course.outvoted is not None:
-        return "medium", _contradiction(falsetickers, case.course.outvoted)
-    if usable and not case.selection.is_sufficient:
-        asked = plural(len(case.selection.asked), "server")
+    if falsetickers and context.history is not None and context.history.contradiction is not None:
+        return "medium", _contradiction(falsetickers, context.history.contradiction)
+    if usable and not context.selection.is_sufficient:
+        asked = plural(len(context.selection.asked), "server")
         return (
             "medium",
             f"only {len(usable)} of {asked} gave a usable reply, and as many may lie: this proves nothing",
         )
-    old = _from_before_release(case)
-    if usable and 3 * len(old) >= len(case.selection.asked):
-        return "medium", _before_release(case)
-    agreement = case.selection.agreement
+    old = _from_before_release(context)
+    if usable and 3 * len(old) >= len(context.selection.asked):
+        return "medium", _before_release(context)
+    agreement = context.selection.agreement
     verb = "disagrees" if len(falsetickers) == 1 else "disagree"
     disagreeing = f"{len(falsetickers)} of {plural(len(usable), 'source')} {verb}: {', '.join(falsetickers)}"
-    contradicted = agreement is not None and agreement.contradicted
+    contradicted = agreement is not None and agreement.exceeded_assumption
     if falsetickers and (contradicted or 3 * len(falsetickers) >= len(usable)):
         return "medium", disagreeing
     if contradicted:  # more lie than were allowed for, and no overlap is deep enough to say who
         return "medium", f"the {plural(len(usable), 'source')} cannot all be right, and nobody can say which is wrong"
-    if own := [judged.source.name for judged in usable if _is_this_host(judged.source)]:
+    if own := [classified.source.name for classified in usable if _is_this_host(classified.source)]:
         return "medium", f"{', '.join(own)} is this host itself: it compares the clock with its own daemon"
-    if loops := [judged.source.name for judged in usable if judged.reason == "sync-loop"]:
+    if loops := [classified.source.name for classified in usable if classified.reason == "sync-loop"]:
         return "medium", f"{', '.join(loops)} says it follows this host: it would tell the host its own time"
     if len(usable) == 1:
-        only = "only one source" if len(case.selection.sources) == 1 else "only one source is usable"
+        only = "only one source" if len(context.selection.sources) == 1 else "only one source is usable"
         return "medium", f"{only}: nothing would notice if it were wrong"
-    fates = [judged.candidate.fates for judged in usable if judged.candidate]
+    fates = [classified.candidate.failure_domains for classified in usable if classified.candidate]
     if len(usable) > 1 and len(independent_groups(fates)) == 1:
         return "low", "all sources share one network or one upstream server, and so can be wrong together"
     if falsetickers:
         return "low", disagreeing
     if usable and old:
-        return "low", _before_release(case)
+        return "low", _before_release(context)
     if 1 < len(usable) < 4:
         return "low", f"{len(usable)} sources: it takes 4 to outvote one that is wrong (RFC 8633, section 3.2)"
     return None
 
 
-def check_unsynced(case: Case) -> Raised:
+def check_unsynced(context: AuditContext) -> Raised:
     """NTPA-05: the kernel holds its clock for unsynchronised, and nothing contradicts it (A4, A5)."""
-    kernel, daemons = case.observation.kernel, _disciplining(case)
-    if isinstance(kernel, Unavailable) or kernel.is_synchronised or _is_booting(case):
+    kernel, daemons = context.observation.kernel, _disciplining(context)
+    if isinstance(kernel, Unavailable) or kernel.is_synchronised or _is_booting(context):
         return None
     if any(daemon.name == "chronyd" for daemon in daemons):
         return None  # A5: chronyd clears STA_UNSYNC only when told to steer the RTC
     said = "the kernel says that its clock is not synchronised"
-    if not daemons and (unseen := _unseen(case)) is not None:
+    if not daemons and (unseen := _unseen(context)) is not None:
         return "medium", f"{said}; whether a time daemon disciplines it cannot be seen from here: {unseen}"
-    vanished = case.course.vanished if case.course else None
+    vanished = context.history.vanished if context.history else None
     by = f"and {vanished}, which disciplined it, has ended" if vanished else "and no time daemon disciplines it"
     if daemons:
         by = f"although {', '.join(daemon.name for daemon in daemons)} runs"
     return "high", f"{said}, {by}: at 50 ppm it drifts by 1 s in 5.6 h"
 
 
-def check_daemon_count(case: Case) -> Raised:
+def check_daemon_count(context: AuditContext) -> Raised:
     """NTPA-17: none or more than one time daemon disciplines this clock.
 
     The kernel counts its clock as synchronised for up to 8.9 h after the daemon died (A4). So a daemon that was seen
     and has ended is missed although the kernel is content, and so is any on a host where all processes can be seen and
     the kernel's maximum error has only grown (R12).
     """
-    daemons, kernel = _disciplining(case), case.observation.kernel
-    vanished = case.course.vanished if case.course else None
-    if not daemons and check_unsynced(case) is not None:
+    daemons, kernel = _disciplining(context), context.observation.kernel
+    vanished = context.history.vanished if context.history else None
+    if not daemons and check_unsynced(context) is not None:
         # One cause, one finding: `unsynced` names it. What was raised before stays until that one is raised.
-        raised = case.course.raised if case.course else frozenset()
+        raised = context.history.raised if context.history else frozenset()
         if "daemon-count" not in raised or "unsynced" in raised:
             return None
     if not daemons and vanished is not None:
@@ -365,21 +368,21 @@ def check_daemon_count(case: Case) -> Raised:
         return "medium", "several programs discipline this clock: " + ", ".join(
             f"{daemon.name} (pid {daemon.pid})" for daemon in daemons
         )
-    if daemons or _is_booting(case) or _unseen(case) is not None:
+    if daemons or _is_booting(context) or _unseen(context) is not None:
         return None
     if isinstance(kernel, KernelState) and kernel.is_synchronised:
-        stale_s = case.course.stale_s if case.course else None
-        if stale_s is None or stale_s < VANISHED_S or case.observation.host.container is not None:
+        stale_s = context.history.stale_s if context.history else None
+        if stale_s is None or stale_s < VANISHED_S or context.observation.host.container is not None:
             return None  # the daemon lives outside this container: somebody keeps the kernel synchronised
-        ago = span(stale_s, rounding="down")
+        ago = format_duration(stale_s, rounding="down")
         return "medium", f"no time daemon runs, and none has updated the kernel's clock for {ago}: nothing corrects it"
     return "medium", "no time daemon disciplines this clock: nothing corrects it"
 
 
-def check_tz_or_rtc_fault(case: Case) -> Raised:
+def check_tz_or_rtc_fault(context: AuditContext) -> Raised:
     """NTPA-15: the error is a multiple of a quarter of an hour within 15 s, or the hardware clock keeps local time."""
-    agreement = case.selection.agreement
-    if agreement is not None and not case.is_unguaranteed:
+    agreement = context.selection.agreement
+    if agreement is not None and not context.is_unguaranteed:
         wrong_s = abs(agreement.estimate_ns) / NS_PER_S
         zones = round(wrong_s / ZONE_STEP_S)
         if abs(wrong_s - ZONE_STEP_S * zones) < 15 and 885 <= wrong_s <= 14 * 3600 + 15:
@@ -387,53 +390,61 @@ def check_tz_or_rtc_fault(case: Case) -> Raised:
                 f"the clock is {_quarters(zones)} {direction(agreement.estimate_ns)} almost exactly: "
                 "a wrong time zone or a hardware clock in local time, not drift"
             )
-    if case.observation.host.rtc_local:
+    if context.observation.host.rtc_local:
         return "low", "the hardware clock keeps local time: each boot and each change to summer time may be wrong"
     return None
 
 
-def check_unreachable_sources(case: Case) -> Raised:
+def check_unreachable_sources(context: AuditContext) -> Raised:
     """Some of the sources did not reply, or could not be queried, because their names have no known address."""
-    unreachable = [judged for judged in case.selection.sources if judged.status == "unreachable"]
+    unreachable = [classified for classified in context.selection.sources if classified.status == "unreachable"]
     if not unreachable:
         return None
-    unresolved = [judged for judged in unreachable if (judged.reason or "").startswith("name-")]
-    silent = [judged for judged in unreachable if judged not in unresolved]
-    count = plural(len(case.selection.sources), "source")
+    unresolved = [classified for classified in unreachable if (classified.reason or "").startswith("name-")]
+    silent = [classified for classified in unreachable if classified not in unresolved]
+    count = plural(len(context.selection.sources), "source")
     parts = []
     if silent:
         parts.append(f"{len(silent)} of {count} did not reply: {_listed(silent)}")
     if unresolved:
         have = "has" if len(unresolved) == 1 else "have"
         parts.append(f"{len(unresolved)} of {count} {have} no known address: {_listed(unresolved)}")
-    level: Level = "medium" if 2 * len(unreachable) >= len(case.selection.sources) else "low"
+    level: Level = "medium" if 2 * len(unreachable) >= len(context.selection.sources) else "low"
     return level, "; ".join(parts)
 
 
-def _listed(sources: Sequence[Judged]) -> str:
+def _listed(sources: Sequence[ClassifiedSource]) -> str:
     """Name the first sources with their reasons."""
-    shown = ", ".join(f"{judged.source.name} ({judged.reason})" for judged in sources[:4])
+    shown = ", ".join(f"{classified.source.name} ({classified.reason})" for classified in sources[:4])
     return f"{shown} and {len(sources) - 4} more" if len(sources) > 4 else shown
 
 
-def check_kiss_of_death(case: Case) -> Raised:
+def check_kiss_of_death(context: AuditContext) -> Raised:
     """A server asked us to slow down or to go away (K2, K3), or has no time to give (K4)."""
-    kissed = [judged for judged in case.selection.sources if judged.reason and judged.reason.startswith("kod:")]
+    kissed = [
+        classified
+        for classified in context.selection.sources
+        if classified.reason and classified.reason.startswith("kod:")
+    ]
     if not kissed:
         return None
     names = ", ".join(
-        f"{judged.source.name} ({judged.reason.removeprefix('kod:')})" for judged in kissed if judged.reason
+        f"{classified.source.name} ({classified.reason.removeprefix('kod:')})"
+        for classified in kissed
+        if classified.reason
     )
-    if any(judged.reason in ("kod:RATE", "kod:DENY", "kod:RSTR") for judged in kissed):
+    if any(classified.reason in ("kod:RATE", "kod:DENY", "kod:RSTR") for classified in kissed):
         return "medium", f"told to slow down or to stay away by {names}"
     return "low", f"answered with a kiss-o'-death instead of a time: {names}"
 
 
-def check_suspected_spoofing(case: Case) -> Raised:
+def check_suspected_spoofing(context: AuditContext) -> Raised:
     """Many replies came that answer none of our requests: somebody is guessing (V5, RFC 8633 §5.3)."""
     forged: Counter[str] = Counter()
-    for judged in case.selection.sources:
-        forged[judged.source.name] += sum(judged.source.discarded.get(code, 0) for code in ("bogus", "zero-origin"))
+    for classified in context.selection.sources:
+        forged[classified.source.name] += sum(
+            classified.source.discarded.get(code, 0) for code in ("bogus", "zero-origin")
+        )
     count = forged.total()
     if not count >= SPOOFED_DATAGRAMS:
         return None
@@ -441,77 +452,80 @@ def check_suspected_spoofing(case: Case) -> Raised:
     return "high", f"{count} replies answered no request of ours, in the name of {names}"
 
 
-def check_step_back(case: Case) -> Raised:
+def check_step_back(context: AuditContext) -> Raised:
     """NTPA-02: the clock was set back, so the log of that time has its stamps twice and out of order."""
-    return _step(case, "step-back")
+    return _step(context, "step-back")
 
 
-def check_step_forward(case: Case) -> Raised:
+def check_step_forward(context: AuditContext) -> Raised:
     """The clock was set forward: the log has a hole, and timers of the time skipped fire at once."""
-    return _step(case, "step-forward")
+    return _step(context, "step-forward")
 
 
-def check_evidence_gap(case: Case) -> Raised:
+def check_evidence_gap(context: AuditContext) -> Raised:
     """NTPA-07: nothing was measured for more than three intervals, or what was measured had to be given up."""
-    course = case.course
-    if course is None:
+    history = context.history
+    if history is None:
         return None
-    if course.dropped:
-        was = "was" if course.dropped == 1 else "were"
+    if history.dropped_records:
+        was = "was" if history.dropped_records == 1 else "were"
         return "high", (
-            f"{plural(course.dropped, 'record')} {was} lost undelivered: the history was full, or could not be written "
+            f"{plural(history.dropped_records, 'record')} {was} lost undelivered: the history was full, or could not "
+            "be written "
             "when the agent was killed"
         )
-    if course.ended_gap_s is not None and not course.lasted(course.ended_gap_s) <= GAP_INTERVALS:
-        level: Level = "high" if course.ended_gap_s > DAY_S else "medium"
-        return level, f"nothing had been measured for {span(course.ended_gap_s)} until now"
-    if course.unmeasured_s is None or course.lasted(course.unmeasured_s) <= GAP_INTERVALS:
+    if history.ended_gap_s is not None and not history.lasted(history.ended_gap_s) <= GAP_INTERVALS:
+        level: Level = "high" if history.ended_gap_s > DAY_S else "medium"
+        return level, f"nothing had been measured for {format_duration(history.ended_gap_s)} until now"
+    if history.unmeasured_s is None or history.lasted(history.unmeasured_s) <= GAP_INTERVALS:
         return None
-    return "high" if course.unmeasured_s > DAY_S else "medium", (
-        f"no server has given a measurement for {span(course.unmeasured_s)}; one is wanted every "
-        f"{span(course.interval_s)}"
+    return "high" if history.unmeasured_s > DAY_S else "medium", (
+        f"no server has given a measurement for {format_duration(history.unmeasured_s)}; one is wanted every "
+        f"{format_duration(history.interval_s)}"
     )
 
 
-def check_contradicts_earlier(case: Case) -> Raised:
+def check_contradicts_earlier(context: AuditContext) -> Raised:
     """R6: what more servers say than may be wrong contradicts what was measured earlier and carried forward."""
-    contradiction = case.course.contradiction if case.course else None
+    contradiction = context.history.dropped_agreement if context.history else None
     if contradiction is None:
         return None
     expected, heard, age_s = contradiction.expected, contradiction.heard, contradiction.age_s
     verb = "contradicts" if contradiction.sources == 1 else "contradict"
     return "high", (
-        f"{plural(contradiction.sources, 'server')} {verb} the measurement from {span(age_s)} before: that allows an "
-        f"offset from {standing(expected.earliest_ns / NS_PER_S)} to {standing(expected.latest_ns / NS_PER_S)}, they "
-        f"say {standing(heard.earliest_ns / NS_PER_S)} to {standing(heard.latest_ns / NS_PER_S)}, "
-        f"{span(contradiction.gap_ns / NS_PER_S, rounding='down')} apart; the earlier measurement is dropped"
+        f"{plural(contradiction.sources, 'server')} {verb} the measurement from {format_duration(age_s)} before: "
+        "that allows an "
+        f"offset from {format_offset(expected.earliest_ns / NS_PER_S)} to "
+        f"{format_offset(expected.latest_ns / NS_PER_S)}, they "
+        f"say {format_offset(heard.earliest_ns / NS_PER_S)} to {format_offset(heard.latest_ns / NS_PER_S)}, "
+        f"{format_duration(contradiction.gap_ns / NS_PER_S, rounding='down')} apart; the earlier measurement is dropped"
     )
 
 
-def check_delivery_refused(case: Case) -> Raised:
+def check_delivery_refused(context: AuditContext) -> Raised:
     """The database refuses whatever it is sent, so the fleet's view of this host ends: no fault of the records."""
-    course = case.course
-    if course is None or course.refusals < MANY_REFUSALS:
+    history = context.history
+    if history is None or history.refusals < MANY_REFUSALS:
         return None
-    last = f"; last failure: {course.failure}" if course.failure else ""
-    return "medium", f"the database refused {course.refusals} writes and accepted none since{last}"
+    last = f"; last failure: {history.failure}" if history.failure else ""
+    return "medium", f"the database refused {history.refusals} writes and accepted none since{last}"
 
 
-def check_stale_compare(case: Case) -> Raised:
+def check_daemon_stale(context: AuditContext) -> Raised:
     """NTPA-06: no time daemon has updated the kernel's clock for long: it was stopped, or lost its servers (A4)."""
-    stale_s = case.course.stale_s if case.course else None
-    if stale_s is None or stale_s <= _stale_limit_s(case):
+    stale_s = context.history.stale_s if context.history else None
+    if stale_s is None or stale_s <= _stale_limit_s(context):
         return None
     level: Level = "high" if stale_s > DAY_S else "medium"
-    ago = span(
+    ago = format_duration(
         stale_s, rounding="down"
     )  # VirtualBox's service corrects the clock and leaves the kernel's error as it is
     return level, f"no time daemon has updated the kernel's maximum error for {ago}; it has only grown"
 
 
-def check_breach_forecast(case: Case) -> Raised:
+def check_breach_forecast(context: AuditContext) -> Raised:
     """NTPA-16: as it drifts, the clock leaves its tolerance within a day, or its oscillator is bad."""
-    drift = case.course.drift if case.course else None
+    drift = context.history.drift if context.history else None
     if drift is None or drift.raw_frequency_ppm is None:
         return None
     breach, rate_ppm = drift.breach, drift.frequency_ppm
@@ -519,25 +533,27 @@ def check_breach_forecast(case: Case) -> Raised:
     is_drift = rate_ppm is not None and abs(rate_ppm) > drift.skew_ppm  # and what may be nothing is none either
     if rate_ppm is not None and breach.central_s is not None and is_near and is_drift and not breach.free_running:
         early_s = breach.pessimistic_s  # None until past forecasts show how wide the band must be (R9)
-        early = "" if early_s is None else f" (95 %: not within {span(early_s, rounding='down')})"
+        early = "" if early_s is None else f" (95 %: not within {format_duration(early_s, rounding='down')})"
         return "medium", (
-            f"as it drifts, {span(rate_ppm * DAY_S / 1e6)} a day, the clock is {span(case.profile.critical_s)} wrong "
-            f"in {span(breach.central_s)}{early}"
+            f"as it drifts, {format_duration(rate_ppm * DAY_S / 1e6)} a day, the clock is "
+            f"{format_duration(context.profile.critical_s)} wrong "
+            f"in {format_duration(breach.central_s)}{early}"
         )
     if abs(drift.raw_frequency_ppm) - drift.skew_ppm > BAD_OSCILLATOR_PPM:
         return "low", f"the oscillator is {abs(drift.raw_frequency_ppm):.0f} ppm off: bad hardware, or a bad host below"
     return None
 
 
-def check_time_disputed(case: Case) -> Raised:
+def check_time_disputed(context: AuditContext) -> Raised:
     """The database's clock, which has nothing to do with the servers, contradicts the time that they agree on."""
-    disputed = case.disputed_ns
+    disputed = context.disputed_ns
     if not disputed:
         return None
     way = "ahead of" if disputed > 0 else "behind"
-    level: Level = "high" if abs(disputed) > case.profile.critical_s * NS_PER_S else "medium"
+    level: Level = "high" if abs(disputed) > context.profile.critical_s * NS_PER_S else "medium"
     return level, (
-        f"the servers' time is at least {span(disputed / NS_PER_S, rounding='down')} {way} the clock of the database: "
+        f"the servers' time is at least {format_duration(disputed / NS_PER_S, rounding='down')} {way} the clock of "
+        "the database: "
         "one of the two is wrong"
     )
 
@@ -560,7 +576,7 @@ class Rule(NamedTuple):
     """
 
     id: str
-    check: Callable[[Case], Raised]
+    check: Callable[[AuditContext], Raised]
     remedy: str
     controls: tuple[str, ...]
     raised_when: Mapping[str, str]
@@ -665,8 +681,8 @@ RULES = (
         needs_agent=True,
     ),
     Rule(
-        "stale-compare",
-        check_stale_compare,
+        "daemon-stale",
+        check_daemon_stale,
         "see whether the time daemon runs and reaches its servers; let it poll at least every 17 min (maxpoll 10)",
         ("DISA STIG V-257945", "FedRAMP SC-45(1)", "FINRA 4590"),
         raised_when={
@@ -861,9 +877,9 @@ RULES = (
 )
 
 
-def findings_of(case: Case) -> tuple[Finding, ...]:
+def findings_of(context: AuditContext) -> tuple[Finding, ...]:
     """Run every rule; the worst finding first, equals in the order of the list."""
-    found = [(rule, make_finding(rule, raised)) for rule in RULES if (raised := rule.check(case)) is not None]
+    found = [(rule, make_finding(rule, raised)) for rule in RULES if (raised := rule.check(context)) is not None]
     counted = {finding.id for _, finding in found if finding.severity > Severity.OK}
     return worst_first(finding for rule, finding in found if counted.isdisjoint(rule.covered_by))
 
@@ -881,25 +897,25 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: order.index(finding.level)))
 
 
-def _disciplining(case: Case) -> tuple[Daemon, ...]:
+def _disciplining(context: AuditContext) -> tuple[Daemon, ...]:
     """Return the daemons that discipline this clock, for certain."""
-    return tuple(daemon for daemon in case.observation.known_daemons if daemon.disciplines)
+    return tuple(daemon for daemon in context.observation.known_daemons if daemon.disciplines)
 
 
-def _unseen(case: Case) -> str | None:
+def _unseen(context: AuditContext) -> str | None:
     """Say why another daemon may discipline this clock; None where all of them can be seen."""
-    observation = case.observation
+    observation = context.observation
     unsure = [daemon for daemon in observation.known_daemons if daemon.disciplines is None]
     if unsure:
         return f"{unsure[0].name} (pid {unsure[0].pid}): {unsure[0].reason}"
     return observation.daemons_hidden
 
 
-def _step(case: Case, kind: str) -> Raised:
+def _step(context: AuditContext, kind: str) -> Raised:
     """Tell of the worst of the last hour's steps of one direction."""
-    steps = [step for step in case.course.steps if step.kind == kind] if case.course else []
+    steps = [step for step in context.history.steps if step.kind == kind] if context.history else []
     steps = [step for step in steps if abs(step.size_ns) >= LEAST_STEP_S * NS_PER_S]
-    worst = max(steps, key=gravity_of_step, default=None)
+    worst = max(steps, key=step_severity_key, default=None)
     return None if worst is None else (level_of_step(worst), describe_step(worst))
 
 
@@ -910,7 +926,7 @@ def level_of_step(step: Step) -> Level:
     return "high" if abs(step.size_ns) >= NS_PER_S else "medium"
 
 
-def gravity_of_step(step: Step) -> tuple[bool, int]:
+def step_severity_key(step: Step) -> tuple[bool, int]:
     """Return by what the worst of several steps is known: those while the host boots come last, however large."""
     return level_of_step(step) != "low", abs(step.size_ns)
 
@@ -920,19 +936,19 @@ def describe_step(step: Step) -> str:
     way, wall = ("back", "show twice") if step.size_ns < 0 else ("forward", "do not show")
     window = f"{format_utc(min(step.before_ns, step.after_ns))} to {format_utc(max(step.before_ns, step.after_ns))}"
     seen = ", while no agent watched" if step.is_gap else ""
-    return f"the clock was set {way} by {span(step.size_ns / NS_PER_S)}{seen}; logs {wall} {window}"
+    return f"the clock was set {way} by {format_duration(step.size_ns / NS_PER_S)}{seen}; logs {wall} {window}"
 
 
-def _contradiction(names: list[str], outvoted: Outvoted) -> str:
+def _contradiction(names: list[str], contradiction: Contradiction) -> str:
     """Say whose word does not stand against which agreement."""
     verb = "contradicts" if len(names) == 1 else "contradict"
-    agreed = f"the {plural(outvoted.agreeing, 'server')} that agreed {span(outvoted.age_s)} ago"
+    agreed = f"the {plural(contradiction.agreeing, 'server')} that agreed {format_duration(contradiction.age_s)} ago"
     return f"{', '.join(names)} {verb} {agreed}"
 
 
-def _stale_limit_s(case: Case) -> float:
+def _stale_limit_s(context: AuditContext) -> float:
     """Return how long the daemons in sight may be silent."""
-    slow = any(daemon.name == "systemd-timesyncd" for daemon in _disciplining(case))
+    slow = any(daemon.name == "systemd-timesyncd" for daemon in _disciplining(context))
     return STALE_TIMESYNCD_S if slow else STALE_S
 
 
@@ -941,9 +957,9 @@ def _quarters(count: int) -> str:
     return f"{15 * count} min" if count < 8 else f"{count / 4:g} h"
 
 
-def _is_booting(case: Case) -> bool:
+def _is_booting(context: AuditContext) -> bool:
     """The host is up for so short a time that its daemon may still be on its way."""
-    return case.observation.taken.boottime_ns < BOOT_GRACE_NS
+    return context.observation.taken.boottime_ns < BOOT_GRACE_NS
 
 
 def _is_this_host(source: SourceObservation) -> bool:

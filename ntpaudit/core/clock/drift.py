@@ -302,8 +302,8 @@ def fewest_sign_changes(count: int) -> int:
 
     Among independent signs the changes are binomial: each of the `count - 1` neighbours differs with probability 1/2.
     """
-    ways = accumulate(comb(count - 1, changes) for changes in range(count))
-    return next(changes for changes, up_to_here in enumerate(ways) if 20 * up_to_here > 1 << (count - 1))
+    config = accumulate(comb(count - 1, changes) for changes in range(count))
+    return next(changes for changes, up_to_here in enumerate(config) if 20 * up_to_here > 1 << (count - 1))
 
 
 def _student_probability(angle: float, freedom: int) -> float:

@@ -9,13 +9,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Level
-from ntpaudit.core.fleet.clock_shift import MANY, Movement, Together, compare, moved_sites
-from ntpaudit.core.fleet.members import by_site, count, cover, gather, is_covered, namesake, rank
-from ntpaudit.core.fleet.model import Clash, Coverage, Fleet, FleetFinding, Member, Offset, Site, Snapshot, Terms
+from ntpaudit.core.fleet.clock_shift import MANY, ClockShift, SiteShift, compare, moved_sites
+from ntpaudit.core.fleet.members import build_members, by_site, count, cover, is_covered, namesake, rank
+from ntpaudit.core.fleet.model import (
+    Coverage,
+    DuplicateHost,
+    Fleet,
+    FleetFinding,
+    FleetPolicy,
+    HostStatus,
+    Offset,
+    Site,
+    Snapshot,
+)
 from ntpaudit.core.fleet.ordering import Group, ambiguity, as_of, group_of, orderable
 from ntpaudit.core.ntp.sources import is_pool_name
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import direction, plural, span, standing
+from ntpaudit.core.units import direction, format_duration, format_offset, plural
 
 DAY_S = 86_400.0
 """A host that is silent for so long is a gap of level high (NTPA-07)."""
@@ -43,21 +53,21 @@ _PCI = "PCI DSS 10.6.2"
 _SC45 = "NIST SP 800-53 SC-45"
 
 
-class Scene(NamedTuple):
+class FleetContext(NamedTuple):
     """All that a rule may look at: the hosts that count, in order, the measured of them by site, and those that moved.
 
     `strangers` report, and are not in the inventory. `together` has the sites that moved.
     """
 
     snapshot: Snapshot
-    terms: Terms
-    members: tuple[Member, ...]
-    by_name: Mapping[str, Member]
-    strangers: tuple[str, ...]
+    policy: FleetPolicy
+    members: tuple[HostStatus, ...]
+    by_name: Mapping[str, HostStatus]
+    unlisted: tuple[str, ...]
     coverage: Coverage
     groups: Mapping[str | None, Group]
-    moved: Sequence[Movement]
-    together: Mapping[str, Together]
+    shifts: Sequence[ClockShift]
+    site_shifts: Mapping[str, SiteShift]
 
 
 class Raised(NamedTuple):
@@ -80,32 +90,32 @@ class Rule(NamedTuple):
     """
 
     id: str
-    check: Callable[[Scene], Iterable[Raised]]
+    check: Callable[[FleetContext], Iterable[Raised]]
     remedy: str
     controls: tuple[str, ...]
     raised_when: Mapping[str, str]
     is_of_each: bool = False
 
 
-def judge_fleet(snapshot: Snapshot, terms: Terms) -> Fleet:
+def judge_fleet(snapshot: Snapshot, policy: FleetPolicy) -> Fleet:
     """Judge a fleet: its hosts worst first, its findings worst first. The order of what was read never matters."""
-    members, strangers = gather(snapshot, terms)
+    members, strangers = build_members(snapshot, policy)
     groups = {site: group_of(hosts) for site, hosts in by_site(as_of(members, snapshot.now_ns))}
     compared = compare(snapshot, members)
-    together = dict(moved_sites(compared, SITE_MOVED_SHARE * terms.warning_s))
+    together = dict(moved_sites(compared, SITE_MOVED_SHARE * policy.warning_s))
     coverage = cover(_due(members, strangers))
     by_name = {one.name: one for one in members}
-    scene = Scene(snapshot, terms, members, by_name, strangers, coverage, groups, compared.moved, together)
+    scene = FleetContext(snapshot, policy, members, by_name, strangers, coverage, groups, compared.moved, together)
     sites = tuple(
         Site(site, count(hosts), groups[site].ambiguity if site in groups else None) for site, hosts in by_site(members)
     )
     whole = Site(None, count(members), ambiguity([one for group in groups.values() for one in group.extremes]))
-    unlisted = None if terms.inventory is None else len(strangers)
+    unlisted = None if policy.inventory is None else len(strangers)
     findings = _findings(scene)
     return Fleet(snapshot.now_ns, _suspect(members, findings), findings, coverage, sites, whole, unlisted)
 
 
-def _suspect(members: tuple[Member, ...], findings: Iterable[FleetFinding]) -> tuple[Member, ...]:
+def _suspect(members: tuple[HostStatus, ...], findings: Iterable[FleetFinding]) -> tuple[HostStatus, ...]:
     """Mark the hosts whose clocks are doubtful by what the fleet shows; they come before others that are as bad."""
     told = frozenset(rule.id for rule in RULES if rule.is_of_each)
     found: defaultdict[str, dict[str, None]] = defaultdict(dict)
@@ -117,13 +127,13 @@ def _suspect(members: tuple[Member, ...], findings: Iterable[FleetFinding]) -> t
     return tuple(sorted(marked, key=rank))  # among equals it keeps the order that they are in
 
 
-def _due(members: Iterable[Member], strangers: Iterable[str]) -> Iterator[Member]:
+def _due(members: Iterable[HostStatus], strangers: Iterable[str]) -> Iterator[HostStatus]:
     """Yield the hosts that should report."""
     others = frozenset(strangers)
     return (one for one in members if one.name not in others)
 
 
-def _findings(scene: Scene) -> tuple[FleetFinding, ...]:
+def _findings(scene: FleetContext) -> tuple[FleetFinding, ...]:
     """Run every rule; the worst finding first, equals in the order of the list."""
     found = [
         FleetFinding(
@@ -145,9 +155,9 @@ def _findings(scene: Scene) -> tuple[FleetFinding, ...]:
     return tuple(sorted(found, key=lambda finding: levels.index(finding.level)))
 
 
-def check_ordering_risk(scene: Scene) -> Iterator[Raised]:
+def check_ordering_risk(scene: FleetContext) -> Iterator[Raised]:
     """NTPA-10: events on hosts of one site, or of several, can be too far apart and still not be orderable."""
-    limit_s = scene.terms.ambiguity_s
+    limit_s = scene.policy.ambiguity_s
     calm: list[Group] = []
     for site, group in scene.groups.items():
         named = frozenset[str]()
@@ -161,16 +171,18 @@ def check_ordering_risk(scene: Scene) -> Iterator[Raised]:
         yield from _ordering(scene, rest._replace(hosts=everyone), "hosts of different sites", None)
 
 
-def check_name_clash(scene: Scene) -> Iterator[Raised]:
+def check_duplicate_host(scene: FleetContext) -> Iterator[Raised]:
     """Several machines report under one name."""
     names = frozenset(one.name for one in scene.members)
-    for clash in sorted(scene.snapshot.clashes, key=lambda clash: clash.name):
-        if clash.name in names:
-            message = f"several machines report as {clash.name}{_from(clash)}: nothing said of it is of one clock"
-            yield Raised("high", message, None, None, (clash.name,))
+    for duplicate in sorted(scene.snapshot.duplicate_hosts, key=lambda duplicate: duplicate.name):
+        if duplicate.name in names:
+            message = (
+                f"several machines report as {duplicate.name}{_from(duplicate)}: nothing said of it is of one clock"
+            )
+            yield Raised("high", message, None, None, (duplicate.name,))
 
 
-def check_time_disputed(scene: Scene) -> Iterator[Raised]:
+def check_time_disputed(scene: FleetContext) -> Iterator[Raised]:
     """The time that a host's points carry and the database's clock contradict each other: one of the two is wrong."""
     disputed = [one for one in scene.members if one.disputed_s and one.silent_s is None]
     reporting = sum(one.silent_s is None for one in scene.members)
@@ -179,12 +191,12 @@ def check_time_disputed(scene: Scene) -> Iterator[Raised]:
         for is_ahead in (True, False):
             if group := [one for one in hosts if (one.disputed_s > 0) is is_ahead]:
                 worst = max(group, key=lambda one: (abs(one.disputed_s), one.name))
-                level: Level = "high" if abs(worst.disputed_s) > scene.terms.critical_s else "medium"
+                level: Level = "high" if abs(worst.disputed_s) > scene.policy.critical_s else "medium"
                 names = _sorted(one.name for one in group)
                 yield Raised(level, _disputed(group, worst, site), site, None, names, worst.disputed_s, remedy)
 
 
-def check_severity_disputed(scene: Scene) -> Iterator[Raised]:
+def check_severity_disputed(scene: FleetContext) -> Iterator[Raised]:
     """A point says that a clock is better than its own interval, tolerance and age prove."""
     disputed = [one for one in scene.members if one.contradicted is not None]
     for site, hosts in by_site(disputed):
@@ -197,23 +209,25 @@ def check_severity_disputed(scene: Scene) -> Iterator[Raised]:
         yield Raised(level, said, site, None, _sorted(one.name for one in hosts))
 
 
-def _disputed(group: Sequence[Member], worst: Member, site: str | None) -> str:
+def _disputed(group: Sequence[HostStatus], worst: HostStatus, site: str | None) -> str:
     """Say by how much time stamps and the database's clock differ."""
     way = "ahead of" if worst.disputed_s > 0 else "behind"
-    apart = f"{span(worst.disputed_s, rounding='down')} {way} the database's clock"
+    apart = f"{format_duration(worst.disputed_s, rounding='down')} {way} the database's clock"
     if len(group) == 1:
         return f"the time in the points of {worst.name} is {apart}"
     return f"the time in the points of {len(group)} hosts {_at(site)} is up to {apart} ({worst.name})"
 
 
-def _proved(one: Member) -> str:
+def _proved(one: HostStatus) -> str:
     """Say what the latest point of a host proves against its own severity."""
     offset = one.host.offset if one.host is not None else None
     if offset is None:
         return "its point has no offset, or one from more than a day ago: its clock is not known"
     if one.severity is Severity.CRITICAL:
-        return f"its clock is at least {span(_least_s(offset), rounding='down')} {direction(offset.estimate_s)}"
-    return f"its clock may be up to {span(_most_s(one), rounding='up')} wrong"
+        return (
+            f"its clock is at least {format_duration(_least_s(offset), rounding='down')} {direction(offset.estimate_s)}"
+        )
+    return f"its clock may be up to {format_duration(_most_s(one), rounding='up')} wrong"
 
 
 def _least_s(offset: Offset) -> float:
@@ -221,48 +235,51 @@ def _least_s(offset: Offset) -> float:
     return max(offset.earliest_s, -offset.latest_s, 0.0)
 
 
-def _most_s(one: Member) -> float:
+def _most_s(one: HostStatus) -> float:
     """Return how wrong a clock is at most, 0 where that is not known."""
     offset = one.host.offset if one.host is not None else None
     return 0.0 if offset is None else max(-offset.earliest_s, offset.latest_s)
 
 
-def check_common_source(scene: Scene) -> Iterator[Raised]:
+def check_shared_falseticker(scene: FleetContext) -> Iterator[Raised]:
     """A source that several hosts call a falseticker now, for much the same error, is itself wrong, or is attacked."""
     hosts = {one.name: one.host for one in scene.members if one.silent_s is None and one.host is not None}
     claims: defaultdict[str, dict[str, float | None]] = defaultdict(dict)
-    for lie in sorted(scene.snapshot.lies, key=lambda lie: (lie[:2], lie.offset_s is not None, lie.offset_s or 0.0)):
+    for lie in sorted(
+        scene.snapshot.falseticker_reports, key=lambda lie: (lie[:2], lie.offset_s is not None, lie.offset_s or 0.0)
+    ):
         if lie.host in hosts and _is_one_server(lie.source):
             claims[lie.source][lie.host] = lie.offset_s
     for source, claimed in claims.items():
         told = {name: offset_s for name, offset_s in claimed.items() if offset_s is not None}
         errors_s = [said_s - offset.estimate_s for name, said_s in told.items() if (offset := hosts[name].offset)]
-        if len(claimed) >= MANY and _do_agree(errors_s, scene.terms.warning_s):
+        if len(claimed) >= MANY and _do_agree(errors_s, scene.policy.warning_s):
             middle_s = _median(told.values())
-            said = "" if middle_s is None else f": it says that they are {standing(middle_s)} (median)"
+            said = "" if middle_s is None else f": it says that they are {format_offset(middle_s)} (median)"
             message = f"the other sources of {len(claimed)} hosts contradict {source}{said}"
             yield Raised("high", message, None, source, tuple(claimed), middle_s)
 
 
-def check_site_moved(scene: Scene) -> Iterator[Raised]:
+def check_site_moved(scene: FleetContext) -> Iterator[Raised]:
     """Most hosts of a site have moved, and may have by one and the same amount: what they have in common did it."""
-    for site, together in scene.together.items():
+    for site, together in scene.site_shifts.items():
         is_back = all(move.is_back for move in together.moves)
         went = "came back towards the true time" if is_back else _went(together.least_s)
         message = (
             f"{len(together.moves)} of {together.compared} hosts {_at(site)} {went} within "
-            f"{span(max(move.span_s for move in together.moves), rounding='up')}, each by at least "
-            f"{span(together.least_s, rounding='down')} and perhaps all by one amount, some {span(together.amount_s)}"
+            f"{format_duration(max(move.span_s for move in together.moves), rounding='up')}, each by at least "
+            f"{format_duration(together.least_s, rounding='down')} and perhaps all by one amount, some "
+            f"{format_duration(together.amount_s)}"
         )
         names = _sorted(move.name for move in together.moves)
         remedy = _SEE_BACK if is_back else None
         yield Raised("low" if is_back else "high", message, site, None, names, together.amount_s, remedy)
 
 
-def check_slow_walk(scene: Scene) -> Iterator[Raised]:
+def check_slow_walk(scene: FleetContext) -> Iterator[Raised]:
     """A clock is led away from the true time, so slowly that its own agent does not tell of it."""
-    explained = {move.name for together in scene.together.values() for move in together.moves}
-    walks = [move for move in scene.moved if move.name not in explained and _is_walk(move, scene.terms.warning_s)]
+    explained = {move.name for together in scene.site_shifts.values() for move in together.moves}
+    walks = [move for move in scene.shifts if move.name not in explained and _is_walk(move, scene.policy.warning_s)]
     for site, moves in by_site(walks):
         worst_first = sorted(moves, key=lambda move: (-abs(move.least_s), move.name))
         if len(moves) <= SLOW_WALKS_TOLD:
@@ -273,39 +290,39 @@ def check_slow_walk(scene: Scene) -> Iterator[Raised]:
             yield Raised("medium", message, site, None, _sorted(move.name for move in moves), worst_first[0].least_s)
 
 
-def check_evidence_gap(scene: Scene) -> Iterator[Raised]:
+def check_evidence_gap(scene: FleetContext) -> Iterator[Raised]:
     """NTPA-07: hosts of which nothing is known now: silent, forgotten or never heard of; and hosts nobody listed."""
     silent = [one for one in scene.members if one.host is not None and one.silent_s is not None]
     for site, gaps in by_site(silent):
         for level in _GAP_LEVELS:
             if group := [one for one in gaps if _gap_level(one) == level]:
-                yield _silence(group, site, level)._replace(remedy=_retire(_MEND_AGENT, scene.terms))
+                yield _silence(group, site, level)._replace(remedy=_retire(_MEND_AGENT, scene.policy))
     unheard = [one for one in scene.members if one.host is None]
     for site, group in by_site(unheard):
-        if forgotten := _sorted(one.name for one in group if one.is_forgotten):
+        if forgotten := _sorted(one.name for one in group if one.is_expired):
             verb = "is known to the database and has" if len(forgotten) == 1 else "are known to the database and have"
-            said = f"{_listed(forgotten)} {verb} no point in the last {span(scene.snapshot.look_back_s)}"
-            yield Raised("high", said, site, None, forgotten, remedy=_retire(_MEND_LONG_SILENT, scene.terms))
-        if never := _sorted(one.name for one in group if not one.is_forgotten):
-            yield _never(never, site, scene.strangers)
-    if scene.strangers:
-        verb = "reports but is" if len(scene.strangers) == 1 else "report but are"
-        said = f"{_listed(scene.strangers)} {verb} not in the inventory"
-        yield Raised("low", said, hosts=scene.strangers, remedy=_MEND_INVENTORY)
+            said = f"{_listed(forgotten)} {verb} no point in the last {format_duration(scene.snapshot.look_back_s)}"
+            yield Raised("high", said, site, None, forgotten, remedy=_retire(_MEND_LONG_SILENT, scene.policy))
+        if never := _sorted(one.name for one in group if not one.is_expired):
+            yield _never(never, site, scene.unlisted)
+    if scene.unlisted:
+        verb = "reports but is" if len(scene.unlisted) == 1 else "report but are"
+        said = f"{_listed(scene.unlisted)} {verb} not in the inventory"
+        yield Raised("low", said, hosts=scene.unlisted, remedy=_MEND_INVENTORY)
     yield from _misplaced(scene)
 
 
-def check_coverage(scene: Scene) -> Iterator[Raised]:
+def check_coverage(scene: FleetContext) -> Iterator[Raised]:
     """Too few hosts are measured, by two synchronised sources (CIS Controls 8.4) or three (v7 6.1)."""
     hosts, measured, by_two, by_three = scene.coverage
     if by_two == hosts:
         return
-    those = plural(hosts, "host") if scene.terms.inventory is None else f"{plural(hosts, 'host')} in the inventory"
+    those = plural(hosts, "host") if scene.policy.inventory is None else f"{plural(hosts, 'host')} in the inventory"
     message = (
         f"of {those} {share(measured, hosts)} are measured, {share(by_two, hosts)} by two sources or more, "
         f"{share(by_three, hosts)} by three or more"
     )
-    short = _sorted(one.name for one in _due(scene.members, scene.strangers) if not is_covered(one))
+    short = _sorted(one.name for one in _due(scene.members, scene.unlisted) if not is_covered(one))
     yield Raised("low" if by_two >= FULL_SHARE * hosts else "medium", message, hosts=short)
 
 
@@ -327,8 +344,8 @@ _SEE_BACK = "it is over: see what these hosts share, and what led them away and 
 
 RULES = (
     Rule(
-        "name-clash",
-        check_name_clash,
+        "duplicate-host",
+        check_duplicate_host,
         "give each of these machines a name of its own: host.name in its configuration",
         (_ISO, _NIS2),
         raised_when={
@@ -393,8 +410,8 @@ RULES = (
         },
     ),
     Rule(
-        "common-source",
-        check_common_source,
+        "shared-falseticker",
+        check_shared_falseticker,
         "check whether this server is broken or compromised; remove it from the configuration until it is repaired",
         (_ISO, _PCI, _SC45),
         raised_when={
@@ -475,9 +492,9 @@ def share(count: int, total: int) -> str:
     return f"{1000 * count // total / 10:g} %" if total else "0 %"
 
 
-def _from(clash: Clash) -> str:
+def _from(duplicate: DuplicateHost) -> str:
     """Say where machines of one name report from."""
-    sites = _sorted({site for site in clash.sites if site is not None})
+    sites = _sorted({site for site in duplicate.sites if site is not None})
     return f", from {' and from '.join(sites)}" if sites else ""
 
 
@@ -496,7 +513,7 @@ def _do_agree(errors_s: Sequence[float], within_s: float) -> bool:
     )
 
 
-def _is_walk(move: Movement, warning_s: float) -> bool:
+def _is_walk(move: ClockShift, warning_s: float) -> bool:
     """Whether a clock is led away for certain and on, within the tolerance and its own agent's, and did not step."""
     least_s, rate_ppm = move.least_s, move.host.frequency_ppm
     if not abs(least_s) >= SLOW_WALK_SHARE * warning_s:  # which hardly any did
@@ -506,38 +523,38 @@ def _is_walk(move: Movement, warning_s: float) -> bool:
     return move.is_away and is_hidden and goes_on and not move.stepped
 
 
-def _walked(move: Movement) -> str:
+def _walked(move: ClockShift) -> str:
     """Say how a clock moved, and that its own agent does not tell of it."""
     return (
-        f"{move.name} {_went(move.least_s)} by at least {span(move.least_s, rounding='down')} within "
-        f"{span(move.span_s, rounding='up')}, away from the true time and without a step; now "
-        f"{standing(move.now.estimate_s)}, and its own agent says {move.member.severity.word}"
+        f"{move.name} {_went(move.least_s)} by at least {format_duration(move.least_s, rounding='down')} within "
+        f"{format_duration(move.span_s, rounding='up')}, away from the true time and without a step; now "
+        f"{format_offset(move.now.estimate_s)}, and its own agent says {move.member.severity.word}"
     )
 
 
 _GAP_LEVELS: tuple[Level, ...] = ("high", "medium")
 
 
-def _gap_level(one: Member) -> Level:
+def _gap_level(one: HostStatus) -> Level:
     """Say how bad it is that a host is silent."""
     return "high" if one.silent_s is not None and one.silent_s >= DAY_S else "medium"
 
 
-def _silence(group: Sequence[Member], site: str | None, level: Level) -> Raised:
+def _silence(group: Sequence[HostStatus], site: str | None, level: Level) -> Raised:
     """Tell of the silent hosts of a site."""
     longest = max(group, key=lambda one: (one.silent_s or 0.0, one.name))
     silent_s = longest.silent_s or 0.0
     names = _sorted(one.name for one in group)
     if len(group) == 1:
-        message = f"{longest.name} has been silent for {span(silent_s)}"
+        message = f"{longest.name} has been silent for {format_duration(silent_s)}"
     else:
-        message = f"{len(group)} hosts {_at(site)} are silent, {longest.name} for {span(silent_s)}"
+        message = f"{len(group)} hosts {_at(site)} are silent, {longest.name} for {format_duration(silent_s)}"
     return Raised(
         level, f"{message}: nothing is known of the clock{'s' if group[1:] else ''} since", site, None, names, silent_s
     )
 
 
-def _retire(remedy: str, terms: Terms) -> str:
+def _retire(remedy: str, terms: FleetPolicy) -> str:
     """Say besides how a host that is gone is left out."""
     if terms.inventory is None:
         return f"{remedy}; one that is retired is left out by an inventory of those that should report"
@@ -556,14 +573,14 @@ def _never(names: tuple[str, ...], site: str | None, strangers: Sequence[str]) -
     return Raised("high", message, site, None, names, remedy=_MEND_ABSENT)
 
 
-def _misplaced(scene: Scene) -> Iterator[Raised]:
+def _misplaced(scene: FleetContext) -> Iterator[Raised]:
     """Tell of hosts that report from another site than the inventory says."""
-    listed = frozenset(scene.terms.inventory or ())
+    listed = frozenset(scene.policy.inventory or ())
     places = {
-        one.name: f"{one.name} reports from {one.host.site} and is listed at {scene.terms.sites[one.name]}"
+        one.name: f"{one.name} reports from {one.host.site} and is listed at {scene.policy.sites[one.name]}"
         for one in scene.members
         if one.host is not None and one.host.site is not None and one.silent_s is None and one.name in listed
-        if scene.terms.sites.get(one.name, one.host.site) != one.host.site
+        if scene.policy.sites.get(one.name, one.host.site) != one.host.site
     }
     if places:
         names = _sorted(places)
@@ -572,28 +589,28 @@ def _misplaced(scene: Scene) -> Iterator[Raised]:
         yield Raised("low", f"{said}{more}", hosts=names, remedy=_MEND_PLACE)
 
 
-def _ordering(scene: Scene, group: Group, where: str, site: str | None) -> Iterator[Raised]:
+def _ordering(scene: FleetContext, group: Group, where: str, site: str | None) -> Iterator[Raised]:
     """Tell of hosts that cannot be ordered within the limit, and who they would be without."""
-    worst, limit_s = group.ambiguity, scene.terms.ambiguity_s
+    worst, limit_s = group.ambiguity, scene.policy.ambiguity_s
     if worst is None or worst.within_s <= limit_s:
         return
     kept = orderable(group.hosts, limit_s)
     rest = ambiguity([one for one in group.hosts if one.name in kept])
     named = _sorted(one.name for one in group.hosts if one.name not in kept)
     estimates = {one.name: one.offset.estimate_s for one in group.hosts if one.name in worst.hosts}
-    pair = " and ".join(f"{name}, {standing(estimates[name])}" for name in worst.hosts)
+    pair = " and ".join(f"{name}, {format_offset(estimates[name])}" for name in worst.hosts)
     message = (
         f"events on {where} can be ordered by their stamps only if these are more than "
-        f"{span(worst.within_s, rounding='up')} apart ({pair}); {span(limit_s)} is asked"
+        f"{format_duration(worst.within_s, rounding='up')} apart ({pair}); {format_duration(limit_s)} is asked"
     )
     if rest is not None:
-        message += f"; without {_listed(named)} it would be {span(rest.within_s, rounding='up')}"
+        message += f"; without {_listed(named)} it would be {format_duration(rest.within_s, rounding='up')}"
     yield Raised("high", message, site, None, named, worst.within_s, _reorder(scene, named))
 
 
-def _reorder(scene: Scene, named: Sequence[str]) -> str | None:
+def _reorder(scene: FleetContext, named: Sequence[str]) -> str | None:
     """Say that clocks which are wrong are mended first; None where those that cannot be ordered are not wrong."""
-    wrong = {name: one for name in named if _is_off(one := scene.by_name[name], scene.terms.warning_s)}
+    wrong = {name: one for name in named if _is_off(one := scene.by_name[name], scene.policy.warning_s)}
     if not wrong:
         return None
     kinds = dict.fromkeys(
@@ -607,7 +624,7 @@ def _reorder(scene: Scene, named: Sequence[str]) -> str | None:
     )
 
 
-def _is_off(one: Member, warning_s: float) -> bool:
+def _is_off(one: HostStatus, warning_s: float) -> bool:
     """Whether a clock is wrong, by the word of its own agent or by the tolerance."""
     offset = one.host.offset if one.host is not None else None
     return one.severity is Severity.CRITICAL or (offset is not None and not abs(offset.estimate_s) <= warning_s)

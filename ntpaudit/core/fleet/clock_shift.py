@@ -5,24 +5,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.fleet.members import by_site, measured
-from ntpaudit.core.fleet.model import STEP_KINDS, Bounded, Host, Member, Offset, Snapshot
+from ntpaudit.core.fleet.model import STEP_KINDS, Bounded, Host, HostStatus, Offset, Snapshot
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
 
 MANY = 3
 """So many hosts make a site that can move."""
 
-UNSTEERED = frozenset({"unsynced", "daemon-count", "stale-compare", "breach-forecast"})
+UNSTEERED = frozenset({"unsynced", "daemon-count", "daemon-stale", "breach-forecast"})
 """What the agent of a host finds whose clock nothing steers, or no one thing: that such a one moves is explained."""
 
 
-class Movement(NamedTuple):
+class ClockShift(NamedTuple):
     """How far a host's clock fell behind (positive) or ran ahead since `since_ns`: from one offset to another.
 
     `stepped` says whether its own agent told of a step since then.
     """
 
-    member: Member
+    member: HostStatus
     host: Host
     since_ns: int
     then: Bounded
@@ -74,13 +74,13 @@ class Compared(NamedTuple):
     """How many clocks of each site were compared with a time before, and those that moved for certain."""
 
     counts: Mapping[str | None, int]
-    moved: Sequence[Movement]
+    moved: Sequence[ClockShift]
 
 
-class Together(NamedTuple):
+class SiteShift(NamedTuple):
     """The hosts of a site that moved, and may all have moved by one amount, the least such; of how many compared."""
 
-    moves: tuple[Movement, ...]
+    moves: tuple[ClockShift, ...]
     compared: int
     amount_s: float
 
@@ -90,27 +90,27 @@ class Together(NamedTuple):
         return min((move.least_s for move in self.moves), key=abs)
 
 
-def compare(snapshot: Snapshot, members: Iterable[Member]) -> Compared:
+def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> Compared:
     """Compare the clocks that something steers with a time before.
 
     A name that several machines have is left out, and so is a host whose time stamps the database's clock disputes.
     """
-    clashing = {clash.name for clash in snapshot.clashes}
+    clashing = {duplicate.name for duplicate in snapshot.duplicate_hosts}
     stepped_ns: dict[str, int] = {}
     for alarm in snapshot.alarms:
         if alarm.kind in STEP_KINDS:
             stepped_ns[alarm.host] = max(alarm.since_ns, stepped_ns.get(alarm.host, alarm.since_ns))
     counts: defaultdict[str | None, int] = defaultdict(int)
-    moved: list[Movement] = []
+    moved: list[ClockShift] = []
     for one, host, now in measured(members):
-        then = snapshot.before.get(one.name)
+        then = snapshot.baseline.get(one.name)
         if then is None or one.name in clashing or one.disputed_s or _is_unsteered(one):
             continue
         counts[one.site] += 1
         if has_moved(then, now):
             since_ns = _since_ns(snapshot, host)
             stepped = one.name in stepped_ns and stepped_ns[one.name] >= since_ns
-            moved.append(Movement(one, host, since_ns, then, now, stepped))
+            moved.append(ClockShift(one, host, since_ns, then, now, stepped))
     return Compared(counts, moved)
 
 
@@ -119,16 +119,16 @@ def has_moved(then: Bounded, now: Bounded) -> bool:
     return now.earliest_s > then.latest_s or now.latest_s < then.earliest_s
 
 
-def moved_sites(compared: Compared, least_s: float) -> Iterator[tuple[str, Together]]:
+def moved_sites(compared: Compared, least_s: float) -> Iterator[tuple[str, SiteShift]]:
     """Yield the sites of which most hosts moved by that much at least for certain, and may have by one amount."""
     for site, moved in by_site(compared.moved):
-        moves, amount_s = deepest([move for move in moved if abs(move.least_s) >= least_s])
+        moves, amount_s = max_overlap([move for move in moved if abs(move.least_s) >= least_s])
         count = compared.counts[site]
         if site is not None and count >= MANY and 2 * len(moves) > count:
-            yield site, Together(moves, count, amount_s)
+            yield site, SiteShift(moves, count, amount_s)
 
 
-def deepest(moves: Sequence[Movement]) -> tuple[tuple[Movement, ...], float]:
+def max_overlap(moves: Sequence[ClockShift]) -> tuple[tuple[ClockShift, ...], float]:
     """Return the movements that share the point which most of them cover (Marzullo), and that point.
 
     Where there are several such points it is the one that is nearest to no movement.
@@ -147,10 +147,10 @@ def deepest(moves: Sequence[Movement]) -> tuple[tuple[Movement, ...], float]:
 
 def _since_ns(snapshot: Snapshot, host: Host) -> int:
     """Return when the point before was written, which is so long before the last one where nobody knows."""
-    return snapshot.before_ns.get(host.name, host.last_ns - round(snapshot.before_s * NS_PER_S))
+    return snapshot.baseline_ns.get(host.name, host.last_ns - round(snapshot.baseline_s * NS_PER_S))
 
 
-def _is_unsteered(one: Member) -> bool:
+def _is_unsteered(one: HostStatus) -> bool:
     """Whether its agent says that nothing steers the clock, or no one thing."""
     return bool(one.alarms) and any(alarm.kind in UNSTEERED and alarm.severity > Severity.OK for alarm in one.alarms)
 

@@ -5,7 +5,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 from typing import Protocol, TypeVar
 
-from ntpaudit.core.fleet.model import STEP_KINDS, STEP_S, Alarm, Coverage, Host, Member, Offset, Snapshot, Terms
+from ntpaudit.core.fleet.model import (
+    STEP_KINDS,
+    STEP_S,
+    Alarm,
+    Coverage,
+    FleetPolicy,
+    Host,
+    HostStatus,
+    Offset,
+    Snapshot,
+)
 from ntpaudit.core.fleet.severity import disputed_s, offset_verdict, seen_ns
 from ntpaudit.core.policy import Severity, Verdict
 from ntpaudit.core.units import NS_PER_S
@@ -22,31 +32,31 @@ class Placed(Protocol):
 _Placed = TypeVar("_Placed", bound=Placed)
 
 
-def gather(snapshot: Snapshot, terms: Terms) -> tuple[tuple[Member, ...], tuple[str, ...]]:
+def build_members(snapshot: Snapshot, policy: FleetPolicy) -> tuple[tuple[HostStatus, ...], tuple[str, ...]]:
     """Return the hosts that count, worst first, and the names of those that report and that no inventory lists.
 
     A silent host that the inventory does not list is retired; nobody waits for it.
     """
     alarms = _alarms(snapshot)
-    listed = None if terms.inventory is None else frozenset(terms.inventory)
-    members: list[Member] = []
+    listed = None if policy.inventory is None else frozenset(policy.inventory)
+    members: list[HostStatus] = []
     strangers: list[str] = []
     for host in snapshot.hosts:
         silent_s = (snapshot.now_ns - seen_ns(host, snapshot)) / NS_PER_S
-        reports = silent_s <= terms.silent_after_s
+        reports = silent_s <= policy.silent_after_s
         if listed is not None and host.name not in listed:
             if not reports:
                 continue
             strangers.append(host.name)
         raised = alarms.get(host.name, ())
         if reports:
-            members.append(_reporting(host, snapshot, terms, raised)._replace(seen_s=silent_s))
+            members.append(_reporting(host, snapshot, policy, raised)._replace(seen_s=silent_s))
         else:
             members.append(
-                Member(host.name, _place(host, terms), Severity.UNKNOWN, host, silent_s, raised, seen_s=silent_s)
+                HostStatus(host.name, _place(host, policy), Severity.UNKNOWN, host, silent_s, raised, seen_s=silent_s)
             )
-    members += _unheard(snapshot, terms, alarms)
-    return tuple(sorted(members, key=_gravity)), tuple(sorted(strangers))
+    members += _silent_members(snapshot, policy, alarms)
+    return tuple(sorted(members, key=_severity_key)), tuple(sorted(strangers))
 
 
 def _is_unproven(host: Host, verdict: Verdict) -> bool:
@@ -55,7 +65,7 @@ def _is_unproven(host: Host, verdict: Verdict) -> bool:
     return claims_less and (verdict == "within" or (verdict == "beyond" and not host.is_confirmed))
 
 
-def _reporting(host: Host, snapshot: Snapshot, terms: Terms, raised: tuple[Alarm, ...]) -> Member:
+def _reporting(host: Host, snapshot: Snapshot, terms: FleetPolicy, raised: tuple[Alarm, ...]) -> HostStatus:
     """Return a host that reports, judged anew: by the worse of what it says and of what its interval proves.
 
     What is not confirmed yet is left to its agent. A clock that the database's contradicts is never ok.
@@ -68,7 +78,7 @@ def _reporting(host: Host, snapshot: Snapshot, terms: Terms, raised: tuple[Alarm
         severity = max(severity, Severity.WARNING)
     if verdict != host.verdict and not _is_unproven(host, verdict):
         host = host._replace(verdict=verdict, offset=None if verdict == "unmeasured" else host.offset)
-    return Member(
+    return HostStatus(
         host.name,
         _place(host, terms),
         severity,
@@ -79,39 +89,39 @@ def _reporting(host: Host, snapshot: Snapshot, terms: Terms, raised: tuple[Alarm
     )
 
 
-def narrow(snapshot: Snapshot, terms: Terms, site: str) -> tuple[Snapshot, Terms]:
+def filter_site(snapshot: Snapshot, policy: FleetPolicy, site: str) -> tuple[Snapshot, FleetPolicy]:
     """Return what is about one site alone. A host that never reported is there if the inventory says so.
 
     So is the worst of several machines of one name of which one is there, wherever it is.
     """
-    shared = {clash.name for clash in snapshot.clashes if site in clash.sites}
+    shared = {duplicate.name for duplicate in snapshot.duplicate_hosts if site in duplicate.sites}
     hosts = tuple(
         host._replace(site=site) if host.name in shared else host
         for host in snapshot.hosts
-        if host.name in shared or _place(host, terms) == site
+        if host.name in shared or _place(host, policy) == site
     )
     names = {host.name for host in hosts}
     elsewhere = {host.name for host in snapshot.hosts} - names
-    here = names | {name for name, place in _places(snapshot, terms).items() if place == site} - elsewhere
+    here = names | {name for name, place in _sites(snapshot, policy).items() if place == site} - elsewhere
     return snapshot._replace(
         hosts=hosts,
         alarms=tuple(alarm for alarm in snapshot.alarms if alarm.host in names),
-        lies=tuple(lie for lie in snapshot.lies if lie.host in names),
-        forgotten=tuple(name for name in snapshot.forgotten if name in here),
-        clashes=tuple(clash for clash in snapshot.clashes if clash.name in names),
-    ), terms._replace(
-        inventory=None if terms.inventory is None else tuple(name for name in terms.inventory if name in here)
+        falseticker_reports=tuple(lie for lie in snapshot.falseticker_reports if lie.host in names),
+        expired=tuple(name for name in snapshot.expired if name in here),
+        duplicate_hosts=tuple(duplicate for duplicate in snapshot.duplicate_hosts if duplicate.name in names),
+    ), policy._replace(
+        inventory=None if policy.inventory is None else tuple(name for name in policy.inventory if name in here)
     )
 
 
-def measured(members: Iterable[Member]) -> Iterator[tuple[Member, Host, Offset]]:
+def measured(members: Iterable[HostStatus]) -> Iterator[tuple[HostStatus, Host, Offset]]:
     """Yield the hosts that report and have an offset."""
     for one in members:
         if one.silent_s is None and (host := one.host) is not None and host.offset is not None:
             yield one, host, host.offset
 
 
-def cover(members: Iterable[Member]) -> Coverage:
+def cover(members: Iterable[HostStatus]) -> Coverage:
     """Count hosts, and how well they are measured."""
     every = tuple(members)
     agreeing = [_agreeing(host) for _, host, _ in measured(every)]
@@ -120,12 +130,12 @@ def cover(members: Iterable[Member]) -> Coverage:
     )
 
 
-def is_covered(one: Member) -> bool:
+def is_covered(one: HostStatus) -> bool:
     """Whether a host is measured now, by two sources or more."""
     return one.silent_s is None and one.host is not None and one.host.offset is not None and _agreeing(one.host) >= 2
 
 
-def count(members: Iterable[Member]) -> tuple[int, int, int, int]:
+def count(members: Iterable[HostStatus]) -> tuple[int, int, int, int]:
     """Count members by severity."""
     counts = [0, 0, 0, 0]
     for one in members:
@@ -156,31 +166,33 @@ def _short(name: str) -> str:
     return small if not first or first.isdecimal() or ":" in small else first
 
 
-def _unheard(snapshot: Snapshot, terms: Terms, alarms: Mapping[str, tuple[Alarm, ...]]) -> Iterator[Member]:
+def _silent_members(
+    snapshot: Snapshot, terms: FleetPolicy, alarms: Mapping[str, tuple[Alarm, ...]]
+) -> Iterator[HostStatus]:
     """Yield the hosts without a point: forgotten, and listed in vain."""
-    forgotten, places = frozenset(snapshot.forgotten), _places(snapshot, terms)
+    forgotten, places = frozenset(snapshot.expired), _sites(snapshot, terms)
     due = forgotten if terms.inventory is None else frozenset(terms.inventory)
     for name in due.difference(host.name for host in snapshot.hosts):
         silent_s = snapshot.look_back_s if name in forgotten else inf
-        yield Member(name, places.get(name), Severity.UNKNOWN, None, silent_s, alarms.get(name, ()))
+        yield HostStatus(name, places.get(name), Severity.UNKNOWN, None, silent_s, alarms.get(name, ()))
 
 
-def _places(snapshot: Snapshot, terms: Terms) -> dict[str, str]:
+def _sites(snapshot: Snapshot, terms: FleetPolicy) -> dict[str, str]:
     """Return where hosts stand of which there is no point, by the database's word, else by the inventory's."""
-    return {**terms.sites, **snapshot.places}
+    return {**terms.sites, **snapshot.sites}
 
 
-def _place(host: Host, terms: Terms) -> str | None:
+def _place(host: Host, terms: FleetPolicy) -> str | None:
     """Return where a host stands, by its own word, else by the inventory's."""
     return host.site if host.site is not None else terms.sites.get(host.name)
 
 
-def rank(one: Member) -> tuple[int, float, bool]:
+def rank(one: HostStatus) -> tuple[int, float, bool]:
     """Return by what members are sorted first: how bad, how long silent, and if suspected."""
     return -one.severity, -(one.silent_s or 0.0), not one.suspected
 
 
-def _gravity(one: Member) -> tuple[tuple[int, float, bool], float, str]:
+def _severity_key(one: HostStatus) -> tuple[tuple[int, float, bool], float, str]:
     """Return by what members are sorted: that, then how wrong at most, and by name."""
     offset = one.host.offset if one.host is not None else None
     worst_s = 0.0 if offset is None else max(-offset.earliest_s, offset.latest_s)

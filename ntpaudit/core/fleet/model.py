@@ -12,7 +12,7 @@ from ntpaudit.core.policy import Severity, Verdict
 _MS = 1_000_000
 
 
-class Spans(NamedTuple):
+class TimeSpans(NamedTuple):
     """So many spans of equal length, in whole milliseconds: each holds its begin, and not its end."""
 
     begin_ns: int
@@ -25,11 +25,11 @@ class Spans(NamedTuple):
         return self.begin_ns + self.spans * self.width_ns
 
 
-def split(begin_ns: int, end_ns: int, count: int) -> Spans:
+def split(begin_ns: int, end_ns: int, count: int) -> TimeSpans:
     """Divide a period; what a millisecond cannot divide makes the spans a little longer."""
     begin_ms = begin_ns // _MS
     length_ms = max(1, -(-end_ns // _MS) - begin_ms)
-    return Spans(begin_ms * _MS, -(-length_ms // max(1, count)) * _MS, max(1, count))
+    return TimeSpans(begin_ms * _MS, -(-length_ms // max(1, count)) * _MS, max(1, count))
 
 
 STEP_KINDS = ("step-back", "step-forward")
@@ -109,7 +109,7 @@ class Alarm(NamedTuple):
     value_s: float | None = None
 
 
-class Lie(NamedTuple):
+class FalsetickerReport(NamedTuple):
     """A source that a host calls a falseticker, and the offset that it claims."""
 
     source: str
@@ -117,7 +117,7 @@ class Lie(NamedTuple):
     offset_s: float | None = None
 
 
-class Clash(NamedTuple):
+class DuplicateHost(NamedTuple):
     """A name that several machines report under at the same time, and the sites that they give."""
 
     name: str
@@ -137,18 +137,18 @@ class Snapshot(NamedTuple):
     now_ns: int
     hosts: tuple[Host, ...]
     alarms: tuple[Alarm, ...] = ()
-    lies: tuple[Lie, ...] = ()
-    before: Mapping[str, Bounded] = MappingProxyType({})
-    before_s: float = 3600.0
-    forgotten: tuple[str, ...] = ()
-    before_ns: Mapping[str, int] = MappingProxyType({})
-    clashes: tuple[Clash, ...] = ()
+    falseticker_reports: tuple[FalsetickerReport, ...] = ()
+    baseline: Mapping[str, Bounded] = MappingProxyType({})
+    baseline_s: float = 3600.0
+    expired: tuple[str, ...] = ()
+    baseline_ns: Mapping[str, int] = MappingProxyType({})
+    duplicate_hosts: tuple[DuplicateHost, ...] = ()
     look_back_s: float = 86_400.0
-    places: Mapping[str, str] = MappingProxyType({})
+    sites: Mapping[str, str] = MappingProxyType({})
     looked_ahead: bool = False
 
 
-class Bucket(NamedTuple):
+class TimeBucket(NamedTuple):
     """What a host's points in a span of time say together: the hull of its intervals, the mean offset, the worst.
 
     The offsets are None where it was not measured.
@@ -159,14 +159,14 @@ class Bucket(NamedTuple):
     offset: Offset | None
 
 
-class Tally(NamedTuple):
+class SeverityCounts(NamedTuple):
     """How many hosts were at worst ok, warning, unknown and critical in a span of time, by `Severity`."""
 
     begin_ns: int
     hosts: tuple[int, int, int, int]
 
 
-class Terms(NamedTuple):
+class FleetPolicy(NamedTuple):
     """What a fleet is judged by.
 
     A host without a point for `silent_after_s` is silent. Two events on hosts of one site must be orderable within
@@ -183,7 +183,7 @@ class Terms(NamedTuple):
     critical_s: float = 1.0
 
 
-class Member(NamedTuple):
+class HostStatus(NamedTuple):
     """A host as the fleet sees it: judged anew by its interval, and unknown once it is silent, whatever it last was.
 
     `silent_s` is None while it reports. `host` is None for one that was forgotten, silent for longer than `silent_s`,
@@ -205,7 +205,7 @@ class Member(NamedTuple):
     disputed_s: float = 0.0
 
     @property
-    def is_forgotten(self) -> bool:
+    def is_expired(self) -> bool:
         """Whether the database knows it, and has no point in the time that was looked back on."""
         return self.host is None and self.silent_s != inf
 
@@ -234,7 +234,7 @@ class Coverage(NamedTuple):
     by_three: int
 
 
-class Ambiguity(NamedTuple):
+class OrderingUncertainty(NamedTuple):
     """Events of these two hosts cannot be ordered by their stamps unless they are further apart than `within_s`."""
 
     within_s: float
@@ -271,7 +271,7 @@ class Site(NamedTuple):
 
     name: str | None
     hosts: tuple[int, int, int, int]
-    ambiguity: Ambiguity | None
+    ambiguity: OrderingUncertainty | None
 
 
 class Fleet(NamedTuple):
@@ -281,7 +281,7 @@ class Fleet(NamedTuple):
     """
 
     now_ns: int
-    members: tuple[Member, ...]
+    members: tuple[HostStatus, ...]
     findings: tuple[FleetFinding, ...]
     coverage: Coverage
     sites: tuple[Site, ...]

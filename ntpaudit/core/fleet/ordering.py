@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ntpaudit.core.clock.readings import growth_ns
 from ntpaudit.core.fleet.members import measured
-from ntpaudit.core.fleet.model import Ambiguity, Host, Member, Offset, Order
+from ntpaudit.core.fleet.model import Host, HostStatus, Offset, Order, OrderingUncertainty
 from ntpaudit.core.fleet.severity import plausible
 from ntpaudit.core.units import NS_PER_S
 
@@ -23,10 +23,10 @@ class Group(NamedTuple):
 
     hosts: Sequence[Measured]
     extremes: Sequence[Measured]
-    ambiguity: Ambiguity | None
+    ambiguity: OrderingUncertainty | None
 
 
-def as_of(members: Iterable[Member], now_ns: int) -> list[Measured]:
+def as_of(members: Iterable[HostStatus], now_ns: int) -> list[Measured]:
     """Return the hosts that report and have an offset, with what is known of that at a moment."""
     return [Measured(one.name, one.site, _drifted(host, offset, now_ns)) for one, host, offset in measured(members)]
 
@@ -57,7 +57,7 @@ def order(a: Host, b: Host, now_ns: int | None = None) -> Order | None:
     )
 
 
-def ambiguity(hosts: Sequence[Measured]) -> Ambiguity | None:
+def ambiguity(hosts: Sequence[Measured]) -> OrderingUncertainty | None:
     """Find the two hosts whose events must be furthest apart to be in the order of their stamps; None below two hosts.
 
     For a pair that is max(latest_i - earliest_j, latest_j - earliest_i), as `order` derives. Over all pairs the
@@ -73,7 +73,7 @@ def group_of(hosts: Sequence[Measured]) -> Group:
     behind = sorted(hosts, key=lambda one: -one.offset.latest_s)[:2]
     ahead = sorted(hosts, key=lambda one: one.offset.earliest_s)[:2]
     pairs = [
-        Ambiguity(late.offset.latest_s - early.offset.earliest_s, (late.name, early.name))
+        OrderingUncertainty(late.offset.latest_s - early.offset.earliest_s, (late.name, early.name))
         for late in behind
         for early in ahead
         if late is not early

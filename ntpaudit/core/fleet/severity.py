@@ -3,7 +3,7 @@
 from math import inf
 
 from ntpaudit.core.clock.database_clock import MAX_STAMP_DISPUTE_S
-from ntpaudit.core.fleet.model import Bounds, Host, Offset, Snapshot, Terms
+from ntpaudit.core.fleet.model import Bounds, FleetPolicy, Host, Offset, Snapshot
 from ntpaudit.core.policy import Severity, Verdict
 from ntpaudit.core.units import NS_PER_S
 
@@ -24,7 +24,7 @@ def is_measured(host: Host) -> bool:
     return host.offset is not None and (host.age_s is None or 0 <= host.age_s <= MAX_AGE_S)
 
 
-def offset_verdict(host: Host, terms: Terms) -> tuple[Verdict, Severity]:
+def offset_verdict(host: Host, terms: FleetPolicy) -> tuple[Verdict, Severity]:
     """Hold the interval against the host's own tolerances, else against those of the fleet; findings add to it.
 
     Where the critical tolerance is the host's and the warning is not known, only the former is judged.
@@ -42,7 +42,7 @@ def offset_verdict(host: Host, terms: Terms) -> tuple[Verdict, Severity]:
     return "unproven", Severity.WARNING
 
 
-def _tolerances(host: Host, terms: Terms) -> tuple[float, float]:
+def _tolerances(host: Host, terms: FleetPolicy) -> tuple[float, float]:
     """Return the critical tolerance and that of the warning."""
     if host.critical_s is None or not host.critical_s > 0:
         return terms.critical_s, terms.warning_s

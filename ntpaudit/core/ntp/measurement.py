@@ -22,7 +22,7 @@ _SHORT_ROUNDING_NS = 3 * NS_PER_S // (2 * 65536) + 1  # W4: half a unit for root
 Timestamping = Literal["kernel", "user"]
 
 
-class Stamps(NamedTuple):
+class ExchangeTimestamps(NamedTuple):
     """When the request left (T1) and the reply came (T4) by the host's clock, and the clocks around both.
 
     T1 is not after the true departure and T4 not before the true arrival (T1 of MEASUREMENT §8): whatever the latency,
@@ -40,7 +40,7 @@ class Measurement(NamedTuple):
     """What one exchange with one server says about the host's clock at the moment `stamps.after`."""
 
     reply: Reply
-    stamps: Stamps
+    timestamps: ExchangeTimestamps
     received_ns: int
     transmitted_ns: int
     offset_ns: int
@@ -48,17 +48,17 @@ class Measurement(NamedTuple):
     interval: Interval
 
 
-def measure(reply: Reply, stamps: Stamps) -> Measurement | Refused:
+def measure(reply: Reply, timestamps: ExchangeTimestamps) -> Measurement | Refused:
     """Turn an exchange into an interval that holds the true offset without assuming symmetric delay (B1 to B4).
 
     Refuses with the codes of V12, V13 and V14.
     """
     served_ns = difference_ns(reply.transmitted, reply.received)
-    elapsed_ns = stamps.arrived_ns - stamps.sent_ns
+    elapsed_ns = timestamps.arrived_ns - timestamps.sent_ns
     delay_ns = elapsed_ns - served_ns
     precision_ns = _power_of_two_ns(reply.precision)
-    host_precision_ns = max(1, stamps.before.width_ns, stamps.after.width_ns)  # B4
-    if not abs(step_ns(stamps.before, stamps.after)) <= MAX_STEP_NS:
+    host_precision_ns = max(1, timestamps.before.width_ns, timestamps.after.width_ns)  # B4
+    if not abs(step_ns(timestamps.before, timestamps.after)) <= MAX_STEP_NS:
         return Refused("local-step", ours=True)  # V14, before V13: a step would look like a negative delay
     if not 0 <= served_ns <= MAX_SERVER_INTERVAL_NS:
         return Refused("server-interval", ours=True)  # V12
@@ -68,23 +68,23 @@ def measure(reply: Reply, stamps: Stamps) -> Measurement | Refused:
 
     received_ns = decode(reply.received)
     transmitted_ns = received_ns + served_ns  # not decoded by itself: the pivot may lie between T2 and T3
-    forward_ns = received_ns - stamps.sent_ns
-    backward_ns = transmitted_ns - stamps.arrived_ns
+    forward_ns = received_ns - timestamps.sent_ns
+    backward_ns = transmitted_ns - timestamps.arrived_ns
     error_ns = (
         root_distance_ns(reply)  # B2
         + precision_ns
         + host_precision_ns
         # B3 asks for PHI; a bound takes B5's rate, until the reading, which may come long after the stamp of the reply,
         # and the clock's own slew meanwhile as it was seen
-        + growth_ns(stamps.after.raw_ns - stamps.before.raw_ns)
-        + abs(correction_ns(stamps.before, stamps.after))
+        + growth_ns(timestamps.after.raw_ns - timestamps.before.raw_ns)
+        + abs(correction_ns(timestamps.before, timestamps.after))
         + _SHORT_ROUNDING_NS
     )
     # min and max: a delay just below zero, which V13 lets pass, puts the ends the other way round
     interval = Interval(min(backward_ns, forward_ns) - error_ns, max(backward_ns, forward_ns) + error_ns)
     return Measurement(
         reply,
-        stamps,
+        timestamps,
         received_ns,
         transmitted_ns,
         (forward_ns + backward_ns) // 2,
@@ -103,7 +103,7 @@ def carry_measurement(sample: Measurement, now: ClockReading, drift_ppm: float =
 
     The exchange was measured as if the oscillator were off by `MAX_DRIFT_PPM`; for a worse one the interval is widened.
     """
-    before, after = sample.stamps.before, sample.stamps.after
+    before, after = sample.timestamps.before, sample.timestamps.after
     elapsed_ns = after.raw_ns - before.raw_ns
     excess_ns = max(0, growth_ns(elapsed_ns, drift_ppm) - growth_ns(elapsed_ns))
     interval = Interval(sample.interval.earliest_ns - excess_ns, sample.interval.latest_ns + excess_ns)

@@ -189,6 +189,6 @@ def _is_host_name(host: str) -> bool:
     """Whether this can be a DNS name or an IPv4 address; letters of other scripts are left to the resolver's IDNA."""
     labels = host.removesuffix(".").split(".")
     return len(host) <= 253 and all(
-        0 < len(label) <= 63 and all(letter.isalnum() or letter in "-_" for letter in label) and label[0] != "-"
+        0 < len(label) <= 63 and all(entry.isalnum() or entry in "-_" for entry in label) and label[0] != "-"
         for label in labels
     )

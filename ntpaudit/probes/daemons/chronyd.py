@@ -30,8 +30,8 @@ _ABOUT_SERVERS = (*_SOURCES, *_PATHS)
 def _role(process: Process, _files: Files) -> Role:
     """By its arguments: -x is to serve only, -Q to print an offset and end."""
     given = _options(process)
-    letters = [name for name in ("-x", "-Q") if given.has(name)]
-    return Role(False, f"started with {letters[0]}") if letters else DISCIPLINES
+    entries = [name for name in ("-x", "-Q") if given.has(name)]
+    return Role(False, f"started with {entries[0]}") if entries else DISCIPLINES
 
 
 def _options(process: Process) -> Options:

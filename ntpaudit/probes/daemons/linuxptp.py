@@ -22,9 +22,9 @@ def _phc2sys(process: Process, files: Files) -> Role:
     settings = _global(process, files, given)
     if _setting(given, settings, "clock_servo", "E") == "ntpshm":
         return _SHARED_MEMORY
-    letters = {name for name, _ in given}
+    entries = {name for name, _ in given}
     sinks = [value for name, value in given if name == "c"]
-    if ("r" not in letters) if "a" in letters else (sinks and _SYSTEM_CLOCK not in sinks):
+    if ("r" not in entries) if "a" in entries else (sinks and _SYSTEM_CLOCK not in sinks):
         return _NETWORK_CARD
     return _unless_unseen(files)
 
@@ -67,18 +67,18 @@ def _given(words: tuple[str, ...], takes: frozenset[str]) -> Iterator[tuple[str,
             name, is_whole, value = word[2:].partition("=")
             yield name, value if is_whole else rest.pop(0) if rest else ""
         elif word.startswith("-"):
-            letters = word[1:]
-            while letters:
-                letter, letters = letters[0], letters[1:]
-                if letter in takes:
-                    yield letter, letters or (rest.pop(0) if rest else "")
+            entries = word[1:]
+            while entries:
+                entry, entries = entries[0], entries[1:]
+                if entry in takes:
+                    yield entry, entries or (rest.pop(0) if rest else "")
                     break
-                yield letter, ""
+                yield entry, ""
 
 
-def _setting(given: _Given, settings: dict[str, str], name: str, letter: str = "") -> str | None:
+def _setting(given: _Given, settings: dict[str, str], name: str, entry: str = "") -> str | None:
     """Return a setting, by its options or by the file."""
-    return next((value for key, value in reversed(given) if key in (name, letter or name)), settings.get(name))
+    return next((value for key, value in reversed(given) if key in (name, entry or name)), settings.get(name))
 
 
 def _global(process: Process, files: Files, given: _Given) -> dict[str, str]:
