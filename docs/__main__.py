@@ -1,10 +1,16 @@
-"""`python -m docs`: write what the rules say of their findings into the pages, between comments that mark the place."""
+"""`python -m docs`: write the tables that the code documents (findings, message ids, reason codes) into the pages.
+
+A pair of comments marks the place of each block.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ntpaudit.core.checks import host
 from ntpaudit.core.fleet import checks
+from ntpaudit.core.observation import SourceObservation, Status
+from ntpaudit.core.reasons import REASONS
+from ntpaudit.core.selection import ClassifiedSource, was_queried
 from ntpaudit.core.units import format_duration
 from ntpaudit.outputs.journal import MESSAGE_IDS
 
@@ -40,6 +46,21 @@ def message_ids() -> Iterator[str]:
     yield from (f"| `{kind}` | `{message_id}` |" for kind, message_id in MESSAGE_IDS.items())
 
 
+def reasons() -> Iterator[str]:
+    """Yield the table of the reason codes of a source."""
+    yield from ("| reason | status | meaning | what to do |", "|---|---|---|---|")
+    for code, reason in REASONS.items():
+        status = " or ".join(f"`{status}`" for status in reason.statuses)
+        not_counted = "" if _counts(code, *reason.statuses) else " Does not count as asked."
+        yield f"| `{code}` | {status} | {reason.meaning}{not_counted} | {reason.advice} |"
+
+
+def _counts(code: str, *statuses: Status) -> bool:
+    """Return whether a source with this reason counts as asked (R1)."""
+    source = SourceObservation("", None, 0, ())
+    return all(was_queried(ClassifiedSource(source, status, code)) for status in statuses)
+
+
 def _section(title: str, raised_when: Mapping[str, str], remedy: str, controls: tuple[str, ...]) -> Iterator[str]:
     """Yield what both kinds of rule say. The heading is what links to a finding point at."""
     yield from ("", f"### {title}", "", "| level | raised when |", "|---|---|")
@@ -54,6 +75,7 @@ BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
     "findings of an agent": lambda: host_findings(needs_agent=True),
     "findings of a fleet": fleet_findings,
     "message ids": message_ids,
+    "reason codes": reasons,
 }
 """What is written, by the name in the comments around its place."""
 

@@ -26,6 +26,7 @@ ORDER = (
     "core.ntp.sources",
     "core.ntp.rate_limit",
     "core.observation",
+    "core.reasons",
     "core.leap",
     "core.selection",
     "core.policy",

@@ -1,6 +1,8 @@
-"""What the documentation says of findings is what the rules say."""
+"""What the documentation says of findings and reason codes is what the code does, and its links resolve."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,9 @@ from docs.__main__ import BLOCKS, FOLDER, fill, marks, pages
 from ntpaudit.core.checks import host
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY
 from ntpaudit.core.fleet import checks
+from ntpaudit.core.observation import STATUSES
+from ntpaudit.core.reasons import KOD, REASONS
+from ntpaudit.core.selection import BEFORE_RELEASE
 from ntpaudit.outputs.journal import MESSAGE_IDS
 
 REPOSITORY = Path(__file__).parent.parent
@@ -75,3 +80,116 @@ def test_no_finding_is_promised_that_nothing_raises() -> None:
         text = path.read_text()
         words = set(re.findall(r"[a-z]+(?:-[a-z]+)+", text)) | set(re.findall("`([a-z]+)`", text))
         assert not UNRAISED & words, path.name
+
+
+SET_REASON = {"Failure": 1, "Refused": 0, "ClassifiedSource": 2, "BackOff": 0}
+"""The values that carry a reason code, and the position of the code among the arguments."""
+
+PASSED_ON = {"reason", "said.reason", "hold.reason", "reply.reason", "warning", "source.outcome.reason"}
+"""Codes that an expression takes from elsewhere: `reason_codes` finds them where they are written."""
+
+
+CONSTANTS = {"BEFORE_RELEASE": BEFORE_RELEASE}
+"""Codes that have a name in the code."""
+
+
+def reason_codes() -> Iterator[tuple[str, str]]:
+    """Yield each reason code that the source code writes, and where."""
+    for path in sorted((REPOSITORY / "ntpaudit").rglob("*.py")):
+        text = path.read_text()
+        if "core/delivery" in str(path) or "from ntpaudit.core.delivery" in text:
+            continue  # `Refused` is there what a database refused
+        for node in ast.walk(ast.parse(text)):
+            where = f"{path.relative_to(REPOSITORY)}:{getattr(node, 'lineno', 0)}"
+            match node:
+                case ast.Call(func=ast.Name(id=name), args=arguments) if name in SET_REASON:
+                    written = arguments[SET_REASON[name] :][:1]
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="warnings"), attr="append"), args=arguments):
+                    written = arguments
+                case ast.Assign(targets=[ast.Name(id="reason")], value=value) if (
+                    "core/ntp/" in where or "core/selection" in where
+                ):
+                    written = [value]
+                case ast.FunctionDef(name="tail_fault"):
+                    written = [part.value for part in ast.walk(node) if isinstance(part, ast.Return) and part.value]
+                case ast.Assign(targets=[ast.Name(id="_FAILURES")], value=ast.Dict(values=values)):
+                    written = [value.elts[0] for value in values if isinstance(value, ast.Tuple)]
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="_FAILURES")), args=[_, ast.Tuple(elts=[code, *_])]):
+                    written = [code]
+                case _:
+                    continue
+            for expression in written:
+                yield from ((code, where) for code in codes_in(expression, where))
+
+
+def codes_in(expression: ast.expr, where: str) -> Iterator[str]:
+    """Yield the codes that an expression can have as its value; AssertionError for a form that is not understood."""
+    match expression:
+        case ast.Constant(value=None | ""):
+            pass
+        case ast.Constant(value=str(code)):
+            yield code
+        case ast.Name(id=name) if name in CONSTANTS:
+            yield CONSTANTS[name]
+        case ast.BoolOp(op=ast.Or(), values=values):
+            for value in values:
+                yield from codes_in(value, where)
+        case ast.BoolOp(op=ast.And(), values=[*_, last]):
+            yield from codes_in(last, where)
+        case ast.IfExp(body=body, orelse=otherwise):
+            yield from codes_in(body, where)
+            yield from codes_in(otherwise, where)
+        case ast.JoinedStr(values=[ast.Constant(value="kod:"), _]):
+            yield KOD
+        case ast.Call(func=ast.Name(id="tail_fault")):
+            pass
+        case ast.Subscript() if "discarded.most_common" in ast.unparse(expression):
+            pass
+        case _:
+            assert ast.unparse(expression) in PASSED_ON, f"{where}: which reason is {ast.unparse(expression)}?"
+
+
+def test_each_reason_code_is_explained() -> None:
+    """A code without an entry in REASONS would be unknown to its reader; an entry that no code uses is a promise."""
+    found = {code for code, _ in reason_codes()} | {"kod:DENY", "kod:RSTR"}
+    unexplained = [f"{where}: {code}" for code, where in reason_codes() if code not in REASONS]
+    assert unexplained == []
+    assert set(REASONS) == found
+
+
+@pytest.mark.parametrize("code", REASONS)
+def test_an_explanation_fits_its_table(code: str) -> None:
+    """It names statuses that exist, and its texts stay in one cell."""
+    reason = REASONS[code]
+    assert reason.statuses
+    assert set(reason.statuses) <= set(STATUSES)
+    assert reason.meaning.endswith(".")
+    assert not reason.advice.endswith(".")
+    assert not set("|\n<>") & set(reason.meaning + reason.advice)
+
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+PAGES = [*FOLDER.glob("*.md"), *(REPOSITORY / name for name in ("README.md", "grafana/README.md", "systemd/README.md"))]
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE):
+        anchor = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        found.add(f"{anchor}-1" if anchor in found else anchor)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_between_pages_resolve(page: Path) -> None:
+    """Each link to a file of the repository leads to a file that exists, and to a heading that it has."""
+    broken = []
+    for target in LINK.findall(page.read_text()):
+        name, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        linked = page.parent / name if name else page
+        if not linked.exists() or (anchor and anchor not in anchors(linked.read_text())):
+            broken.append(target)
+    assert broken == []
