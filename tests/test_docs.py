@@ -193,3 +193,13 @@ def test_links_between_pages_resolve(page: Path) -> None:
         if not linked.exists() or (anchor and anchor not in anchors(linked.read_text())):
             broken.append(target)
     assert broken == []
+
+
+def test_files_named_in_the_documentation_exist() -> None:
+    """A page that names a file of the checkout follows when the file is moved."""
+    files = r"(?:ntpaudit|tests|grafana|packaging|systemd)/[\w/-]+\.(?:py|sh|md|toml|service|timer)"
+    named = re.compile(rf"(?<![\w/.-]){files}\b")
+    texts = [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
+    found = [(page.name, file) for page in texts for file in named.findall(page.read_text())]
+    assert found
+    assert [(page, file) for page, file in found if not (REPOSITORY / file).exists()] == []
