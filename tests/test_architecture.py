@@ -175,3 +175,22 @@ def test_the_template_engine_is_imported_for_a_page_alone() -> None:
     assert ran.stdout.split() == ["False", "False"]
     users = {module for module, path in modules() if "ntpaudit.reports.fleet_page" in imports(path)}
     assert users == {"cli.fleet"}
+
+
+def test_no_class_is_made_in_a_function_and_no_import_is_hooked() -> None:
+    """A class is made once, where a reader finds it; modules are those that their authors wrote (principle 7)."""
+    found = []
+    for module, path in modules():
+        tree = ast.parse(path.read_text())
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        found += [
+            f"{module}: class {inner.name} in {function.name}"
+            for function in functions
+            for inner in ast.walk(function)
+            if isinstance(inner, ast.ClassDef)
+        ]
+        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        hooks = names & {"meta_path", "path_hooks", "ModuleType", "ModuleSpec", "MetaPathFinder", "Loader", "new_class"}
+        found += [f"{module}: {name}" for name in hooks]
+    assert found == []

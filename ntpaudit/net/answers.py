@@ -2,6 +2,9 @@
 
 import json
 
+REDIRECTED = "X-Redirected-To"
+"""An answer's Location by another name, so that no HTTP library follows it or fails on it."""
+
 
 def tls_fix(reason: str, table: str = "influxdb") -> str:
     """Say what would mend a failure of TLS, in the words of a table of the configuration."""

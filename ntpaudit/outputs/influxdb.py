@@ -1,30 +1,15 @@
 """Lines of line protocol, written to a database of the InfluxDB family through influxdb-client, one batch at a time."""
 
-import io
 import logging
-import sys
-import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from ntpaudit.core.delivery import NO_SUCH_PATH, Answer, Delivered, Refused, Unreachable
 from ntpaudit.errors import ConfigError
-from ntpaudit.net.answers import reason_of, tls_fix
-from ntpaudit.net.whole_response import WholeResponse
+from ntpaudit.net.answers import REDIRECTED, reason_of, tls_fix
 from ntpaudit.render.text_safety import one_line
-
-if TYPE_CHECKING:
-    import socket
-
-MAX_ANSWER = 65_536
-"""No more than this is read of an answer, in bytes: it tells why, and any page of a proxy may come instead."""
 
 MAX_REASON = 300
 """How much of an answer is kept, in characters."""
@@ -47,9 +32,11 @@ class InfluxTransport:
         self, url: str, *, org: str, bucket: str, token: str | None, ca_file: str | None = None, timeout_s: float = 10.0
     ) -> None:
         """Make ready; nothing is sent yet. ConfigError for a token that no request can carry."""
-        make_client = _import_client()
+        from influxdb_client.client.influxdb_client import InfluxDBClient
         from influxdb_client.client.write_api import SYNCHRONOUS
         from urllib3.exceptions import SystemTimeWarning
+
+        from ntpaudit.net.bounded_connection import ConnectionMonitor, bound_connections
 
         warnings.simplefilter("ignore", SystemTimeWarning)  # that the clock is wrong is ours to say
         logging.getLogger("urllib3").propagate = False  # it would show a server's headers, whatever they hold
@@ -58,11 +45,11 @@ class InfluxTransport:
         self._bucket = bucket
         self._token = token
         self._timeout_s = timeout_s
-        self._line = _Line()
+        self._monitor = ConnectionMonitor()
         self.date_s: int | None = None
-        self._client = make_client(
+        self._client: Any = InfluxDBClient(
             url,
-            token=token,
+            token=token or "",
             org=org,
             timeout=round(timeout_s * 1000),
             ssl_ca_cert=ca_file,
@@ -70,7 +57,7 @@ class InfluxTransport:
         )
         self._compresses = self._is_proven = self._is_misread = False
         self._writer = self._client.write_api(write_options=SYNCHRONOUS)
-        _watch(self._client.api_client.rest_client.pool_manager.connection_from_url(url), self._line)
+        bound_connections(self._client.api_client.rest_client.pool_manager.connection_from_url(url), self._monitor)
 
     def write(self, lines: str) -> Answer:
         """Write lines stamped in nanoseconds, and say what the database answered.
@@ -78,11 +65,11 @@ class InfluxTransport:
         Ends in twice the timeout, once the server's name is resolved; in four times where compressed lines were not
         understood, and are sent once more as they are. `date_s` is then the Date of the last answer.
         """
-        self._line.date = None
+        self._monitor.date = None
         try:
             return self._write(lines)
         finally:
-            self.date_s = date_in_s(self._line.date)
+            self.date_s = date_in_s(self._monitor.date)
 
     def _write(self, lines: str) -> Answer:
         """Write lines, compressed where the server understands that."""
@@ -109,7 +96,7 @@ class InfluxTransport:
         headers.pop("Content-Encoding", None)
         if encoding is not None:
             headers["Content-Encoding"] = encoding
-        with self._line.limited_to(2 * self._timeout_s):
+        with self._monitor.limited_to(2 * self._timeout_s):
             try:
                 self._writer.write(self._bucket, record=body)
             except ApiException as error:
@@ -134,7 +121,7 @@ class InfluxTransport:
         headers: Mapping[str, str] = error.headers or {}
         said = reason_of(error.body or "") or headers.get("X-Influxdb-Error") or error.reason or ""
         if 300 <= error.status <= 399:
-            said = f"redirected to {headers.get(_REDIRECTED, 'nowhere')}"
+            said = f"redirected to {headers.get(REDIRECTED, 'nowhere')}"
         if said.strip() == NO_SUCH_PATH and (version := headers.get("X-Influxdb-Version")):
             said = f"{NO_SUCH_PATH} by InfluxDB {version}"
         return Refused(error.status, self._tidy(said), retry_after_s(headers))
@@ -150,7 +137,7 @@ class InfluxTransport:
                 return Unreachable(f"no connection: {self._tidy(_cause(error))}", sent=False)
             case ConnectTimeoutError():
                 return Unreachable(f"no connection in {self._timeout_s:g} s", sent=False)
-            case _ if isinstance(error, ReadTimeoutError) or self._line.was_cut:
+            case _ if isinstance(error, ReadTimeoutError) or self._monitor.was_cut:
                 return Unreachable(f"no answer in {self._timeout_s:g} s", sent=True)
             case _:
                 return Unreachable(f"no answer: {self._tidy(_cause(error))}", sent=True)
@@ -169,55 +156,6 @@ _MISREAD = (400, 415, 422)
 def _checks_lines(headers: Mapping[str, str]) -> bool:
     """Whether an answer comes from InfluxDB, which refuses what it cannot read; VictoriaMetrics calls itself so too."""
     return "X-Influxdb-Build" in headers and "X-Server-Hostname" not in headers
-
-
-def _import_client() -> Any:
-    """Import the client without its models of all that InfluxDB can manage: half of its time, and 6 MiB.
-
-    What is needed of them is little, and a version that needs more gets it.
-    """
-    finder = _Hollow()
-    sys.meta_path.insert(0, finder)
-    try:
-        return import_module(_CLIENT).InfluxDBClient
-    except (AttributeError, ImportError, TypeError):
-        for name in [name for name in sys.modules if name.partition(".")[0] == "influxdb_client"]:
-            del sys.modules[name]
-    finally:
-        sys.meta_path.remove(finder)
-    return import_module(_CLIENT).InfluxDBClient
-
-
-_CLIENT = "influxdb_client.client.influxdb_client"
-_MODELS = "influxdb_client.domain."
-_NEEDED = ("write_precision",)
-
-
-class _Hollow(MetaPathFinder, Loader):
-    """Makes modules that hold nothing, but give a class for any name."""
-
-    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
-        """Answer for a model."""
-        is_hollow = name.startswith(_MODELS) and name.removeprefix(_MODELS) not in _NEEDED
-        return ModuleSpec(name, self) if is_hollow else None
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Fill it, with nothing."""
-        module.__dict__["__getattr__"] = _model
-
-
-class _Model:
-    """What stands for any model."""
-
-    def __init__(self, *values: object, **named: object) -> None:
-        """Be of no use."""
-
-
-def _model(name: str) -> type[_Model]:
-    """Return the class of a hollow module; it has no other attribute."""
-    if name.startswith("_"):
-        raise AttributeError(name)
-    return _Model
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -259,86 +197,3 @@ def _cause(error: Exception) -> str:
         if following := inner.__cause__ or (arguments[0] if arguments else None):
             inner = following
     return (isinstance(inner, OSError) and inner.strerror) or str(inner) or type(inner).__name__
-
-
-class _Line:
-    """The connection in use, which can be cut: a server that answers one octet at a time never exceeds a timeout."""
-
-    def __init__(self) -> None:
-        self.socket: socket.socket | None = None
-        self.was_cut = False
-        self.date: str | None = None  # the Date of the last answer
-
-    @contextmanager
-    def limited_to(self, limit_s: float) -> Iterator[None]:
-        """Cut the connection unless a block ends in time."""
-        self.was_cut = False
-        timer = threading.Timer(limit_s, self._cut)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _cut(self) -> None:
-        """End whatever waits for the connection."""
-        import socket
-
-        self.was_cut = True
-        if self.socket is not None:
-            with suppress(OSError):  # it may just have ended by itself
-                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)  # of TLS too: its own would confuse the reader
-
-
-def _watch(pool: Any, line: _Line) -> None:
-    """Let a pool make connections that tell `line` of their socket, and that read no more of an answer than is used."""
-    from urllib3.response import HTTPResponse
-
-    made: Callable[..., Any] = pool.ConnectionCls
-
-    class Watched(made):  # type: ignore[valid-type, misc]
-        """A connection of urllib3, plain or TLS."""
-
-        response_class = WholeResponse
-
-        def connect(self) -> None:
-            super().connect()
-            line.socket = self.sock
-
-        def request(self, *words: Any, **options: Any) -> None:
-            super().request(*words, **options | {"preload_content": False, "decode_content": False})
-
-        def getresponse(self) -> HTTPResponse:
-            answer = super().getresponse()
-            line.date = answer.headers.get("Date")
-            text = answer.read(MAX_ANSWER, decode_content=False)
-            if len(text) == MAX_ANSWER:
-                self.close()
-            return HTTPResponse(
-                io.BytesIO(text.decode(errors="replace").encode()),
-                headers={
-                    kept: value
-                    for name, kept in _READ_HEADERS.items()
-                    if (value := answer.headers.get(name)) is not None
-                },
-                status=answer.status,
-                reason=answer.reason,
-                preload_content=True,
-                decode_content=False,
-            )
-
-    pool.ConnectionCls = Watched
-
-
-_REDIRECTED = "X-Redirected-To"
-_READ_HEADERS = {
-    "Retry-After": "Retry-After",
-    "Date": "Date",
-    "X-Influxdb-Error": "X-Influxdb-Error",
-    "X-Influxdb-Version": "X-Influxdb-Version",
-    "X-Influxdb-Build": "X-Influxdb-Build",
-    "X-Server-Hostname": "X-Server-Hostname",
-    "Location": _REDIRECTED,  # by another name, so that nobody follows it, or stumbles over it
-}
-"""What is read of an answer's headers, and what it is called from there on."""

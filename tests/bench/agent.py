@@ -77,7 +77,7 @@ def _memory(folder: Path, configs: dict[str, Path]) -> Iterator[str]:
     yield "| process | RSS | goal |"
     yield "|---|---:|---:|"
     yield f"| `python -c pass` | {int(bare.stdout) / PAGE_BYTES:.1f} MiB | |"
-    for goal, (name, config) in zip((26, 48), configs.items(), strict=True):
+    for goal, (name, config) in zip((26, 50), configs.items(), strict=True):
         with _agent(folder, config) as pid:
             time.sleep(WARM_UP_S)
             before_ns = _cpu_ns(pid)

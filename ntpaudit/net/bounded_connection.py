@@ -1,0 +1,99 @@
+"""Connections of urllib3 that end at a deadline, and that read no more of an answer than is used."""
+
+import io
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.response import HTTPResponse
+
+from ntpaudit.net.answers import REDIRECTED
+from ntpaudit.net.whole_response import WholeResponse
+
+MAX_ANSWER = 65_536
+"""No more than this is read of an answer, in bytes: it gives a reason, and a proxy may send any page instead."""
+
+_READ_HEADERS = {
+    "Retry-After": "Retry-After",
+    "Date": "Date",
+    "X-Influxdb-Error": "X-Influxdb-Error",
+    "X-Influxdb-Version": "X-Influxdb-Version",
+    "X-Influxdb-Build": "X-Influxdb-Build",
+    "X-Server-Hostname": "X-Server-Hostname",
+    "Location": REDIRECTED,
+}
+"""The headers of an answer that are read, and their names from there on."""
+
+
+class ConnectionMonitor:
+    """The connection in use. It can be cut: a server that sends one octet at a time never exceeds a timeout."""
+
+    def __init__(self) -> None:
+        self.socket: socket.socket | None = None
+        self.was_cut = False
+        self.date: str | None = None
+        """The Date of the last answer."""
+
+    @contextmanager
+    def limited_to(self, limit_s: float) -> Iterator[None]:
+        """Cut the connection unless a block ends in time."""
+        self.was_cut = False
+        timer = threading.Timer(limit_s, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        self.was_cut = True
+        if self.socket is not None:
+            with suppress(OSError):  # it may just have ended by itself
+                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)  # below TLS, whose own would confuse the reader
+
+
+def bound_connections(pool: Any, monitor: ConnectionMonitor) -> None:
+    """Let a connection pool of urllib3 make bounded connections, which `monitor` can cut."""
+    connection = _BoundedTlsConnection if pool.scheme == "https" else _BoundedConnection
+    pool.ConnectionCls = partial(connection, monitor)
+
+
+class _BoundedConnection(HTTPConnection):
+    response_class = WholeResponse
+
+    def __init__(self, monitor: ConnectionMonitor, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._monitor = monitor
+
+    def connect(self) -> None:
+        super().connect()
+        self._monitor.socket = self.sock
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        super().request(*arguments, **options | {"preload_content": False, "decode_content": False})
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3's own
+        answer = super().getresponse()
+        self._monitor.date = answer.headers.get("Date")
+        text = answer.read(MAX_ANSWER, decode_content=False)
+        if len(text) == MAX_ANSWER:
+            self.close()
+        return HTTPResponse(
+            io.BytesIO(text.decode(errors="replace").encode()),
+            headers={
+                kept: value for name, kept in _READ_HEADERS.items() if (value := answer.headers.get(name)) is not None
+            },
+            status=answer.status,
+            reason=answer.reason,
+            preload_content=True,
+            decode_content=False,
+        )
+
+
+class _BoundedTlsConnection(_BoundedConnection, HTTPSConnection):
+    pass
