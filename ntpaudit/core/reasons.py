@@ -94,13 +94,14 @@ REASONS: Mapping[str, Reason] = {
         ("rejected",), "The server claims to have held the query for longer than the exchange took.", _BROKEN
     ),
     "inconsistent": Reason(
-        ("rejected",), "The samples of this server contradict each other: its clock or its error bound is wrong.",
+        ("rejected",), "The samples of this server contradict each other: its clock was probably stepped.",
         _BROKEN,
     ),
     "before-release": Reason(
         ("rejected",),
-        "The server's time lies more than a year before this release, so it cannot be right.",
-        "Set the clock of the server",
+        "The server's time lies more than a year before this release, so its clock is wrong. It gives no "
+        "offset, because NTP does not transmit the era.",
+        "Set the clock of the server; check a GPS receiver for a week rollover",
     ),
     # a kiss-o'-death
     "kod:RATE": Reason(
