@@ -385,8 +385,9 @@ def alarms_of(rows: Iterable[EventRow], now_ns: int, before_s: float) -> tuple[A
 
     An event came at its stamp, or at that less `disputed_s` where one of its rows has it (B8).
 
-    Steps are for as long as they can tell why a clock is not where it was so long before, also where they are in force
-    no longer. Of two events at one moment, from which nobody can tell what is so now, the one that raises counts.
+    It is in force since it came. Steps are for as long as they can tell why a clock is not where it was so long before,
+    also where they are in force no longer. Of two events at one moment, from which nobody can tell what is so now, the
+    one that raises counts.
     """
     rows = list(rows)
     came = _arrivals(rows)
@@ -398,10 +399,15 @@ def alarms_of(rows: Iterable[EventRow], now_ns: int, before_s: float) -> tuple[A
             if other is None or _came(other, host, kind, came) < _came(row, host, kind, came):
                 latest[host, kind] = row
     steps_s = max(STEP_S, before_s + BASELINE_S)
-    return tuple(
-        _alarm(host, kind, row)
+    alarms = (
+        _alarm(host, kind, row, _came(row, host, kind, came)[0])
         for (host, kind), row in latest.items()
-        if number(row.raised) == 1 and now_ns - row.stamp_ns <= (steps_s if kind in STEP_KINDS else EVENTS_S) * 1e9
+        if number(row.raised) == 1
+    )
+    return tuple(
+        alarm
+        for alarm in alarms
+        if now_ns - alarm.since_ns <= (steps_s if alarm.kind in STEP_KINDS else EVENTS_S) * 1e9
     )
 
 
@@ -463,13 +469,13 @@ def steps_of(rows: Iterable[EventRow]) -> tuple[Alarm, ...]:
         if host is not None and kind in STEP_KINDS and number(row.raised) == 1:
             key = row.stamp_ns, host, kind
             latest[key] = max(latest.get(key, row), row, key=_recency)
-    return tuple(_alarm(host, kind, row) for (_, host, kind), row in sorted(latest.items()))
+    return tuple(_alarm(host, kind, row, row.stamp_ns) for (_, host, kind), row in sorted(latest.items()))
 
 
-def _alarm(host: str, kind: str, row: EventRow) -> Alarm:
-    """Return a finding as it was raised."""
+def _alarm(host: str, kind: str, row: EventRow, since_ns: int) -> Alarm:
+    """Return a finding as it was raised, and since when."""
     severity = _SEVERITIES.get(number(row.severity), Severity.UNKNOWN)
-    return Alarm(host, kind, severity, row.stamp_ns, number(row.value_s))
+    return Alarm(host, kind, severity, since_ns, number(row.value_s))
 
 
 def _recency(row: EventRow) -> tuple[int, bool, float, float]:

@@ -106,6 +106,17 @@ def test_a_step_is_kept_while_a_clock_may_have_moved_by_it(before_s: float) -> N
         assert {alarm.kind for alarm in alarms_of(events, NOW_NS, before_s)} == kinds
 
 
+@pytest.mark.parametrize("wrong_s", [-10_800.0, 0.0, 10_800.0])
+def test_a_disputed_event_is_in_force_since_it_came(wrong_s: float) -> None:
+    """A step is neither forgotten at once where the servers are hours behind, nor kept for hours where they are ahead."""
+    for ago_s, kinds in ((60.0, {"step-back", "unsynced"}), (3700.0, {"unsynced"})):
+        came_ns = NOW_NS - round(ago_s * NS_PER_S)
+        stamp_ns = came_ns + round(wrong_s * NS_PER_S)
+        events = [EventRow("a", kind, stamp_ns, 1, 1, None, wrong_s or None) for kind in ("step-back", "unsynced")]
+        alarms = alarms_of(events, NOW_NS, 60.0)
+        assert {(alarm.kind, alarm.since_ns) for alarm in alarms} == {(kind, came_ns) for kind in kinds}
+
+
 def test_only_what_says_that_it_is_a_step_is_one() -> None:
     """Of foreign values none is a step's: no host, another kind, ended; a size or severity that is none is unknown."""
     warning = int(Severity.WARNING)
