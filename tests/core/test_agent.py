@@ -778,7 +778,7 @@ def test_what_proves_nothing_does_not_replace_what_was_proven() -> None:
     assert watch.told("evidence-gap") == []
 
 
-LAST_PROVEN = r"\(last proven (.+); no reply since then proves anything new, so this stays raised\)$"
+LAST_MEASURED = r"\(last measured (.+); no reply since then proves anything new, so this stays raised\)$"
 
 
 @pytest.mark.parametrize("replies", ["one", "none", "two liars"])
@@ -804,14 +804,29 @@ def test_a_repair_that_nothing_proves_ends_nothing_and_is_said(replies: str) -> 
         for record in records:
             assert (record.verdict, record.severity) == ("within", CRITICAL)
             message = next(one.message for one in record.findings if one.id == "offset-out")
-            found = re.search(LAST_PROVEN, message)
+            found = re.search(LAST_MEASURED, message)
             assert found, message
             assert found[1] == f"{format_duration(record.age_s or 0)} ago"
     for turn in range(3):
         watch.host.run(300)
         record = watch.network().record
-        assert "last proven" not in str(record.findings)
+        assert "last measured" not in str(record.findings)
         assert ("offset-out" in {one.id for one in record.findings}) == (turn < 2)
+
+
+@pytest.mark.parametrize("better", [1, 2])
+def test_what_was_disproven_last_does_not_count_as_proven(better: int) -> None:
+    """After samples that were better nothing says that the finding itself was proven at the last of them."""
+    watch = measured()
+    watch.host.step(-10 * S)
+    watch.spend(1800)
+    watch.host.step(10 * S)
+    for _ in range(better):
+        watch.host.run(120)
+        assert watch.network().record.severity is CRITICAL
+    message = next(one.message for one in ask_one(watch).record.findings if one.id == "offset-out")
+    assert "better; cleared after 3 in a row)" in message
+    assert "(last measured 5 min ago; no reply since then proves anything new, so this stays raised)" in message
 
 
 def test_what_was_proven_before_a_boot_says_so() -> None:
@@ -824,7 +839,7 @@ def test_what_was_proven_before_a_boot_says_so() -> None:
     watch.host.run(1200)
     record = ask_one(watch).record
     message = next(one.message for one in record.findings if one.id == "offset-out")
-    found = re.search(LAST_PROVEN, message)
+    found = re.search(LAST_MEASURED, message)
     assert found, message
     assert found[1] == "before this boot"
 
@@ -836,7 +851,7 @@ def test_between_two_polls_nothing_is_overdue() -> None:
     watch.spend(3600)
     findings = [one for done in watch.rounds for one in done.record.findings if one.id == "offset-out"]
     assert len(findings) > 40
-    assert "last proven" not in str(findings)
+    assert "last measured" not in str(findings)
 
 
 @pytest.mark.parametrize("error_ns", [0, 2 * S, HOUR])

@@ -347,9 +347,10 @@ def _improving(watched: ConditionState) -> str:
 
 
 def _overdue(watched: ConditionState, now_ns: int) -> str:
-    """Say of what is raised that it is what was proven last, where nothing could be proven since (R1, R5).
+    """Say of what is raised when the offset was measured last, where nothing could be proven since (R1, R5).
 
-    That the clock is right again by what is carried forward ends nothing: only servers prove it.
+    That the clock is right again by what is carried forward ends nothing: only servers prove it. The last sample may have
+    been better already, so it did not prove what is raised.
     """
     if not (watched.raised and watched.is_overdue):
         return ""
@@ -358,7 +359,7 @@ def _overdue(watched: ConditionState, now_ns: int) -> str:
         if watched.heard_ns is None
         else f"{format_duration((now_ns - watched.heard_ns) / NS_PER_S)} ago"
     )
-    return f" (last proven {ago}; no reply since then proves anything new, so this stays raised)"
+    return f" (last measured {ago}; no reply since then proves anything new, so this stays raised)"
 
 
 def _changes(before: DebounceState, after: DebounceState) -> Iterator[tuple[Finding, bool]]:
