@@ -108,7 +108,7 @@ def test_a_step_is_kept_while_a_clock_may_have_moved_by_it(before_s: float) -> N
 
 @pytest.mark.parametrize("wrong_s", [-10_800.0, 0.0, 10_800.0])
 def test_a_disputed_event_is_in_force_since_it_came(wrong_s: float) -> None:
-    """A step is neither forgotten at once where the servers are hours behind, nor kept for hours where they are ahead."""
+    """A step is neither forgotten at once where servers are hours behind, nor kept for hours where they are ahead."""
     for ago_s, kinds in ((60.0, {"step-back", "unsynced"}), (3700.0, {"unsynced"})):
         came_ns = NOW_NS - round(ago_s * NS_PER_S)
         stamp_ns = came_ns + round(wrong_s * NS_PER_S)

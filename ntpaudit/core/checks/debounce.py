@@ -349,8 +349,8 @@ def _improving(watched: ConditionState) -> str:
 def _overdue(watched: ConditionState, now_ns: int) -> str:
     """Say of what is raised when the offset was measured last, where nothing could be proven since (R1, R5).
 
-    That the clock is right again by what is carried forward ends nothing: only servers prove it. The last sample may have
-    been better already, so it did not prove what is raised.
+    That the clock is right again by what is carried forward ends nothing: only servers prove it. The last sample need
+    not have proven what is raised: it may have been better already.
     """
     if not (watched.raised and watched.is_overdue):
         return ""
