@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ntpaudit import __version__, audit
 from ntpaudit.audit_cycle import AuditCycle, ClockChange, CycleConfig, CycleResult
-from ntpaudit.config.schema import Config, load_config, read_token, with_environment
+from ntpaudit.config.schema import Config, JournalConfig, load_config, read_token, with_environment
 from ntpaudit.core.agent import AuditSettings
 from ntpaudit.core.ntp.rate_limit import POOL_INTERVAL_S, SERVER_INTERVAL_S
 from ntpaudit.core.ntp.sources import Server, is_loopback, is_pool_name
@@ -31,8 +31,8 @@ from ntpaudit.core.schedule import (
 )
 from ntpaudit.core.units import MAX_DIGITS, NS_PER_S, format_duration, plural
 from ntpaudit.errors import ConfigError, OutputError
-from ntpaudit.outputs import Output, open_outputs
-from ntpaudit.outputs.journal import SOCKET, journal_takes_our_output
+from ntpaudit.outputs import Output, Settings, open_outputs
+from ntpaudit.outputs.journal import journal_takes_our_output
 from ntpaudit.outputs.systemd import Notifier
 from ntpaudit.polling import QueryOptions
 from ntpaudit.runtime import Runtime
@@ -60,7 +60,7 @@ POOL_RETRY_S = 300.0
 """So soon a pool is tried again that an earlier run has asked, and that may not be asked yet."""
 
 
-OpenOutputs = dict[str, tuple[str, Output]]
+OpenOutputs = dict[str, tuple[Settings, Output]]
 """Every outlet in use, with the setting it was opened by."""
 
 
@@ -489,9 +489,9 @@ def _open_outputs(setting: AgentConfig, known: OpenOutputs | None = None) -> Ope
 
     ConfigError where one is named that can be none.
     """
-    tell = setting.config.outputs
-    wants_journal = journal_takes_our_output(setting.environment) if tell.journal is None else tell.journal
-    settings = tell._asdict() | {"journal": SOCKET if wants_journal else None}
+    configured = setting.config.outputs
+    journal = configured.journal or JournalConfig(enabled=journal_takes_our_output(setting.environment))
+    settings = configured._asdict() | {"journal": journal if journal.enabled else None}
     outlets: OpenOutputs = {}
     known = known or {}
     for name, value in settings.items():

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from ntpaudit import files as files_module
+from ntpaudit.config.schema import JsonlConfig, OpenMetricsConfig
 from ntpaudit.errors import OutputError
 from ntpaudit.files import find, open_regular, unwritable, write_atomically, write_output
-from ntpaudit.outputs import jsonl, textfile
+from ntpaudit.outputs import jsonl, openmetrics
 from tests.records import record, servers
 
 
@@ -197,8 +198,8 @@ def test_what_is_no_file_is_refused_at_once(kind: str, writer: str, tmp_path: Pa
 def test_agents_outputs_refuse_a_pipe(tmp_path: Path) -> None:
     """The textfile and the JSON lines go on with a message: the agent's loop never waits for a reader."""
     os.mkfifo(tmp_path / "pipe")
-    for module in (textfile, jsonl):
-        output = module.open_output(str(tmp_path / "pipe"))
+    pipe = str(tmp_path / "pipe")
+    for output in (openmetrics.open_output(OpenMetricsConfig(pipe)), jsonl.open_output(JsonlConfig(pipe))):
         with pytest.raises(OutputError, match="not a regular file; name a regular file"):
             output.emit(record(*servers(0.0019)), [])
         output.close()

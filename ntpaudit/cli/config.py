@@ -314,7 +314,9 @@ def _summary(found: Config) -> str:
 
 def _outputs(found: Config) -> list[str]:
     """Name every other output that an agent would write to."""
-    tell = found.outputs
-    named = [f"{name} {value}" for name, value in tell._asdict().items() if value is not None and name != "journal"]
-    journal = {True: ["journal"], False: [], None: ["journal where systemd runs the agent"]}[tell.journal]
-    return named + journal
+    outputs = found.outputs._asdict()
+    journal = outputs.pop("journal")
+    named = [f"{name} {settings[0]}" for name, settings in outputs.items() if settings is not None]
+    if journal is None:
+        return [*named, "journal where systemd runs the agent"]
+    return [*named, "journal"] if journal.enabled else named

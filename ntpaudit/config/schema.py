@@ -91,16 +91,42 @@ class InfluxConfig(NamedTuple):
     default_token_file: str | None = None
 
 
-class OutputsConfig(NamedTuple):
-    """Where else records go: `[openmetrics]` path, `[jsonl]` path, `[syslog]` address, `[journal]` enabled.
+class OpenMetricsConfig(NamedTuple):
+    """`[openmetrics]`: the file that node_exporter's textfile collector reads."""
 
-    `journal` None means: where systemd's journal takes our output.
+    path: str
+
+
+class JsonlConfig(NamedTuple):
+    """`[jsonl]`: the file that records are appended to."""
+
+    path: str
+
+
+class SyslogConfig(NamedTuple):
+    """`[syslog]`: a socket's path, or HOST[:PORT] or [IPV6][:PORT] for UDP."""
+
+    address: str
+
+
+class JournalConfig(NamedTuple):
+    """`[journal]`: whether entries go to systemd's journal. Its socket is no key of the file."""
+
+    enabled: bool = True
+    socket: str = "/run/systemd/journal/socket"
+
+
+class OutputsConfig(NamedTuple):
+    """Where else records go: the settings of each output, by the name of its table and of its module in `outputs`.
+
+    None where the table is absent or empty: no such output. `journal` None means: where systemd's journal takes our
+    output.
     """
 
-    openmetrics: str | None = None
-    jsonl: str | None = None
-    syslog: str | None = None
-    journal: bool | None = None
+    openmetrics: OpenMetricsConfig | None = None
+    jsonl: JsonlConfig | None = None
+    syslog: SyslogConfig | None = None
+    journal: JournalConfig | None = None
 
 
 class FleetConfig(NamedTuple):
@@ -250,13 +276,18 @@ def read_config(tables: Mapping[str, Any]) -> Config:
         history=HistoryConfig(history.get("path"), **spans, **_kept(history, max_size="max_bytes")),
         influxdb=InfluxConfig(**_kept(influxdb, *_TABLES["influxdb"], timeout="timeout_s")) if influxdb else None,
         outputs=OutputsConfig(
-            read["openmetrics"].get("path"),
-            read["jsonl"].get("path"),
-            read["syslog"].get("address"),
-            read["journal"].get("enabled"),
+            **{name: to_settings(name, output.settings, read[name]) for name, output in _OUTPUTS.items() if read[name]}
         ),
         fleet=_fleet(read["fleet"]),
     )
+
+
+def to_settings(name: str, settings: Any, table: Mapping[str, Any]) -> Any:
+    """Make the settings of an output, a NamedTuple, from its table. ConfigError where a key is missing."""
+    for key in settings._fields:
+        if key not in table and key not in settings._field_defaults:
+            raise ConfigError(f"{name}.{key}: missing; [{name}] needs it", name)
+    return settings(**table)
 
 
 def _fleet(table: Mapping[str, Any]) -> FleetConfig:
@@ -674,6 +705,21 @@ def _syslog(text: str) -> str:
     return text
 
 
+class _OutputTable(NamedTuple):
+    """An output's settings, and how each of its keys is read."""
+
+    settings: type
+    keys: _Keys
+
+
+_OUTPUTS: Mapping[str, _OutputTable] = {
+    "openmetrics": _OutputTable(OpenMetricsConfig, {"path": _by(_path)}),
+    "jsonl": _OutputTable(JsonlConfig, {"path": _by(_path)}),
+    "syslog": _OutputTable(SyslogConfig, {"address": _by(_syslog)}),
+    "journal": _OutputTable(JournalConfig, {"enabled": _flag}),
+}
+"""Every output but the database, by the name of its table. Each is a field of OutputsConfig."""
+
 _TABLES: Mapping[str, _Keys] = {
     "host": {"name": _by(_label), "site": _by(_label), "env": _by(_label), "max_drift_ppm": _ppm},
     "sources": {"servers": _servers, "pool": _by(pool), "region": _by(region), "from_host": _flag},
@@ -702,10 +748,7 @@ _TABLES: Mapping[str, _Keys] = {
         "ca_file": _by(_path),
         "timeout": _from(0.1, "an answer takes its time", "10s"),
     },
-    "openmetrics": {"path": _by(_path)},
-    "jsonl": {"path": _by(_path)},
-    "syslog": {"address": _by(_syslog)},
-    "journal": {"enabled": _flag},
+    **{name: output.keys for name, output in _OUTPUTS.items()},
     "fleet": {
         "url": _by(parse_url),
         "language": _by(_language),

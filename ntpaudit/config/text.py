@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ntpaudit.config.schema import Config, InfluxConfig, find_token, read_config
+from ntpaudit.config.schema import TABLES, Config, InfluxConfig, find_token, read_config
 from ntpaudit.core.ntp.sources import POOL_DOMAIN, Pool, Source
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.units import parse_duration
@@ -218,7 +218,7 @@ def describe_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> st
 
 def tables_of(config: Config) -> dict[str, dict[str, Any]]:
     """Return the tables that a file would need to say all of a configuration; None for what is not set."""
-    schedule, policy, history, influxdb, tell, fleet = config[2:8]
+    schedule, policy, history, influxdb, outputs, fleet = config[2:8]
     return {
         "host": config.host._asdict(),
         "sources": {
@@ -244,10 +244,10 @@ def tables_of(config: Config) -> dict[str, dict[str, Any]]:
             "max_size": _size(history.max_bytes),
         },
         "influxdb": {} if influxdb is None else _influxdb(influxdb),
-        "openmetrics": {"path": tell.openmetrics},
-        "jsonl": {"path": tell.jsonl},
-        "syslog": {"address": tell.syslog},
-        "journal": {"enabled": tell.journal},
+        **{
+            name: {key: getattr(settings, key, None) for key in TABLES[name]}
+            for name, settings in outputs._asdict().items()
+        },
         "fleet": {
             "url": fleet.url,
             "language": fleet.language,

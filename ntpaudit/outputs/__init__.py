@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -10,36 +10,31 @@ if TYPE_CHECKING:
     from ntpaudit.core.events import Event
     from ntpaudit.core.record import Record
 
-OUTPUTS = {
-    "openmetrics": "textfile",
-    "jsonl": "jsonl",
-    "syslog": "syslog",
-    "journal": "journal",
-}
-"""Every outlet of the agent with its module. A new one is a file with an `open_output`, and an entry here."""
+Settings = tuple[Any, ...]
+"""What `open_output` of an output's module takes: the NamedTuple of its table in `config.schema`."""
 
 
 class Output(Protocol):
-    """Where the agent tells what it concluded, on this host and as it goes."""
+    """Where the agent sends its records, besides the database."""
 
     def emit(self, record: "Record", events: "Sequence[Event]") -> None:
-        """Tell the latest record, which may be the last one again, and the events since the last call.
+        """Send the latest record, which may be the same one again, and the events since the last call.
 
-        Raises OutputError, which says what would mend it. Never waits for whoever listens.
+        Raises OutputError, whose message names the fix. Never waits for a reader.
         """
 
     def close(self) -> None:
-        """Let go of what is open; nothing is told any more."""
+        """Close what is open; nothing is sent any more."""
 
 
-def open_outputs(settings: Mapping[str, str | None]) -> dict[str, Output]:
-    """Return a teller for every outlet with a setting: a path, or an address; None is an outlet that is not wanted.
+def open_outputs(settings: Mapping[str, Settings | None]) -> dict[str, Output]:
+    """Open every output that has settings, by the name of its module here; None means that it is not wanted.
 
-    Nothing need be there yet: what cannot be reached is told by `tell`, and tried again. KeyError for an outlet there
-    is none of, OutputError for an address that can be none.
+    Its destination need not exist yet: `emit` reports a failure, and tries again the next time. OutputError for an
+    address that no output can have.
     """
-    outputs: dict[str, Output] = {}
-    for name, setting in settings.items():
-        if setting is not None:
-            outputs[name] = import_module(f"{__name__}.{OUTPUTS[name]}").open_output(setting)
-    return outputs
+    return {
+        name: import_module(f"{__name__}.{name}").open_output(values)
+        for name, values in settings.items()
+        if values is not None
+    }

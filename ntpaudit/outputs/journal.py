@@ -7,12 +7,11 @@ import os
 import socket
 from collections.abc import Mapping
 
+from ntpaudit.config.schema import JournalConfig
 from ntpaudit.core.checks.host import RULES
 from ntpaudit.errors import OutputError
 from ntpaudit.formats.log_entries import VERDICT_CHANGED, LogEntry, LogOutput, clip
 from ntpaudit.render.text_safety import one_line
-
-SOCKET = "/run/systemd/journal/socket"
 
 MESSAGE_IDS: Mapping[str, str] = {rule.id: rule.message_id for rule in RULES} | {
     VERDICT_CHANGED: "5326393773d54750becb56d171e32cf2",
@@ -32,9 +31,9 @@ def journal_takes_our_output(environment: Mapping[str, str]) -> bool:
     return environment.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"
 
 
-def open_output(setting: str = SOCKET) -> LogOutput:
-    """Return a teller of the journal that listens on a socket of this path."""
-    return LogOutput(_Journal(setting))
+def open_output(settings: JournalConfig) -> LogOutput:
+    """Return an output to the journal that listens on a socket."""
+    return LogOutput(_Journal(settings.socket))
 
 
 class _Journal:

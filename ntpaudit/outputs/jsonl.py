@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Sequence
 
+from ntpaudit.config.schema import JsonlConfig
 from ntpaudit.core.events import Event
 from ntpaudit.core.record import Record
 from ntpaudit.errors import OutputError
@@ -14,9 +15,9 @@ _MODE = 0o640
 """Of a new file: its owner writes, its group ships, and nobody else reads."""
 
 
-def open_output(setting: str) -> "_Lines":
-    """Return a teller that appends to the file of this path."""
-    return _Lines(setting)
+def open_output(settings: JsonlConfig) -> "_Lines":
+    """Return an output that appends to the file."""
+    return _Lines(settings.path)
 
 
 class _Lines:

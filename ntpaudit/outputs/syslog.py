@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Sequence
 
+from ntpaudit.config.schema import SyslogConfig
 from ntpaudit.core.ntp.sources import is_port
 from ntpaudit.core.observation import Failure
 from ntpaudit.core.units import format_utc
@@ -32,12 +33,12 @@ _RESOLVE_TIMEOUT_S = 1.0
 _ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\", "]": r"\]"})
 
 
-def open_output(setting: str) -> LogOutput:
-    """Return a teller of the syslog at a path such as /dev/log, or by UDP at HOST[:PORT] or [IPV6][:PORT].
+def open_output(settings: SyslogConfig) -> LogOutput:
+    """Return an output to the syslog at a path such as /dev/log, or by UDP at HOST[:PORT] or [IPV6][:PORT].
 
-    Raises OutputError where the setting can be neither.
+    Raises OutputError where the address can be neither.
     """
-    return LogOutput(_Syslog(setting))
+    return LogOutput(_Syslog(settings.address))
 
 
 class _Syslog:

@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntpaudit.config.schema import JournalConfig
 from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.events import Event
 from ntpaudit.core.record import Record
 from ntpaudit.errors import OutputError
 from ntpaudit.formats.log_entries import VERDICT_CHANGED
-from ntpaudit.outputs.journal import MESSAGE_IDS, SOCKET, open_output
+from ntpaudit.outputs.journal import MESSAGE_IDS, open_output
 from ntpaudit.render.text_safety import one_line
 from tests.outputs.agent import SAME, agent_records, event, events
 from tests.records import CASES
@@ -28,6 +29,7 @@ from tests.waiting import until
 from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
 
+SOCKET = JournalConfig().socket
 JOURNALD = Path("/usr/lib/systemd/systemd-journald")
 NAME = re.compile(rb"[A-Z][A-Z0-9_]{0,63}")
 
@@ -84,7 +86,7 @@ def parse(entry: bytes) -> dict[str, str]:
 
 def test_an_event_has_its_fields(receiver: Receiver) -> None:
     """A step has its own message id, priority and size, the clock's figures, and its detail."""
-    output = open_output(receiver.path)
+    output = open_output(JournalConfig(socket=receiver.path))
     output.emit(SAME, [event("step-back", value_s=-2.5, detail={"zone": "two\nlines"})])
     step, verdict = receiver.entries()
     assert step == {
@@ -119,7 +121,7 @@ def test_an_event_has_its_fields(receiver: Receiver) -> None:
 def test_any_entry_can_be_read(record: Record, told: list[Event]) -> None:
     """Whatever a text or a name holds, an independent reader finds every field, and the text on one line."""
     with TemporaryDirectory() as folder, Receiver(folder) as receiver:
-        output = open_output(receiver.path)
+        output = open_output(JournalConfig(socket=receiver.path))
         output.emit(record, told)
         *found, verdict = receiver.entries()
         output.close()
@@ -135,7 +137,7 @@ def test_any_entry_can_be_read(record: Record, told: list[Event]) -> None:
 def test_the_longest_entry_is_delivered(receiver: Receiver) -> None:
     """However much an event has to say, its entry fits a datagram, and what matters is whole in it."""
     long = event(text="word " * 100_000, detail={f"key{number}": "v" * 10_000 for number in range(100)})
-    output = open_output(receiver.path)
+    output = open_output(JournalConfig(socket=receiver.path))
     output.emit(SAME, [long])
     entry, _ = receiver.entries()
     assert 60_000 < sum(map(len, entry.values())) < 66_000
@@ -148,7 +150,7 @@ def test_the_longest_entry_is_delivered(receiver: Receiver) -> None:
 def test_a_missing_journal_is_told(tmp_path: Path) -> None:
     """Without a journal the reason is told, with what to do; one that comes later gets what was kept."""
     path = f"{tmp_path}/socket"
-    output = open_output(path)
+    output = open_output(JournalConfig(socket=path))
     with pytest.raises(OutputError, match=r"socket: No such file or directory; .*journald.*enabled = false"):
         output.emit(SAME, [event("step-back")])
     with Receiver(str(tmp_path)) as receiver:
@@ -159,7 +161,7 @@ def test_a_missing_journal_is_told(tmp_path: Path) -> None:
 
 def test_a_journal_that_does_not_read_holds_nobody(receiver: Receiver) -> None:
     """A journal that is stuck is told, not waited for, which would never end; once it reads it gets everything."""
-    output = open_output(receiver.path)
+    output = open_output(JournalConfig(socket=receiver.path))
     with pytest.raises(OutputError, match="temporarily unavailable"):
         output.emit(SAME, [event(detail={"number": number}) for number in range(200)])
     numbers: list[int] = []
@@ -254,7 +256,11 @@ def journald() -> Iterator[Path]:
             [*unshared("mount"), "sh", "-c", command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as process:
             try:
-                until((run / SOCKET.removeprefix("/run/")).exists, "its socket", alive=lambda: process.poll() is None)
+                until(
+                    (run / SOCKET.removeprefix("/run/")).exists,
+                    "its socket",
+                    alive=lambda: process.poll() is None,
+                )
                 yield run
             finally:
                 process.terminate()
@@ -264,7 +270,7 @@ def journald() -> Iterator[Path]:
 def test_systemds_journal_finds_entries_by_their_fields() -> None:
     """Systemd's journal takes the entries, and journalctl finds them by message id and shows every field."""
     with journald() as run:
-        output = open_output(f"{run}{SOCKET.removeprefix('/run')}")
+        output = open_output(JournalConfig(socket=f"{run}{SOCKET.removeprefix('/run')}"))
         output.emit(SAME, [event("step-back", value_s=-2.5, detail={"note": "two\nlines"})])
         output.emit(CASES["beyond, ahead"], [event("offset-out"), event(text="x" * 100_000)])
         output.close()

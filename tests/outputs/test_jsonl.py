@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ntpaudit.config.schema import JsonlConfig
 from ntpaudit.core.record import Record
 from ntpaudit.errors import OutputError
 from ntpaudit.formats.json_record import render
@@ -33,7 +34,7 @@ def read(path: Path) -> list[Record]:
 def test_each_record_is_a_line(tmp_path: Path) -> None:
     """Records come back as they were, in their order; one told twice, for an event's sake, stands there once."""
     path = tmp_path / "audits.jsonl"
-    output = open_output(str(path))
+    output = open_output(JsonlConfig(str(path)))
     for record in (SAME, OTHER, OTHER, SAME):
         output.emit(record, [event()])
     output.close()
@@ -47,12 +48,12 @@ def test_a_new_file_is_for_owner_and_group(tmp_path: Path, umask: int) -> None:
     path = tmp_path / "audits.jsonl"
     before = os.umask(umask)
     try:
-        output = open_output(str(path))
+        output = open_output(JsonlConfig(str(path)))
         output.emit(SAME, [])
         assert path.stat().st_mode & 0o777 == 0o640
         output.close()
         path.chmod(0o604)
-        output = open_output(str(path))
+        output = open_output(JsonlConfig(str(path)))
         output.emit(SAME, [])
         assert path.stat().st_mode & 0o777 == 0o604
         output.close()
@@ -64,7 +65,7 @@ def test_a_new_file_is_for_owner_and_group(tmp_path: Path, umask: int) -> None:
 def test_rotation(tmp_path: Path) -> None:
     """A file that is moved, removed or emptied is followed by a new or empty one; no record is lost."""
     path, old = tmp_path / "audits.jsonl", tmp_path / "audits.jsonl.1"
-    output = open_output(str(path))
+    output = open_output(JsonlConfig(str(path)))
     output.emit(SAME, [])
     path.rename(old)
     output.emit(OTHER, [])
@@ -81,7 +82,7 @@ def test_rotation(tmp_path: Path) -> None:
 def test_an_open_file_is_let_go_on_rotation(tmp_path: Path) -> None:
     """A rotated file is closed, or its space would never be freed."""
     path = tmp_path / "audits.jsonl"
-    output = open_output(str(path))
+    output = open_output(JsonlConfig(str(path)))
     for number in range(5):
         output.emit((SAME, OTHER)[number % 2], [])
         path.rename(tmp_path / f"old.{number}")
@@ -99,7 +100,7 @@ def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
     """Where the power failed in the midst of a line, the next record begins on a line of its own."""
     path = tmp_path / "audits.jsonl"
     path.write_text(render(SAME) + '{"schema":"ntpaudit.rec')
-    output = open_output(str(path))
+    output = open_output(JsonlConfig(str(path)))
     output.emit(OTHER, [])
     output.close()
     first, torn, last = path.read_text().splitlines()
@@ -122,7 +123,7 @@ def no_file_larger_than(size: int) -> Iterator[None]:
 def test_no_half_line_is_left(tmp_path: Path, room: int) -> None:
     """Where only a part of the line can be written the file is as it was; with room again the record is told."""
     path = tmp_path / "audits.jsonl"
-    output = open_output(str(path))
+    output = open_output(JsonlConfig(str(path)))
     output.emit(SAME, [])
     whole = path.read_bytes()
     with no_file_larger_than(len(whole) + room):
@@ -137,13 +138,14 @@ def test_no_half_line_is_left(tmp_path: Path, room: int) -> None:
 
 FILL = """
 import os, subprocess, sys
+from ntpaudit.config.schema import JsonlConfig
 from ntpaudit.errors import OutputError
 from ntpaudit.outputs.jsonl import open_output
 from tests.records import CASES
 
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=65536", "tmpfs", sys.argv[1]], check=True)
 path = sys.argv[1] + "/audits.jsonl"
-teller = open_output(path)
+teller = open_output(JsonlConfig(path))
 records = list(CASES.values())
 told = 0
 try:
@@ -174,7 +176,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 def test_a_link_to_a_file_that_is_not_there_yet_is_followed(tmp_path: Path) -> None:
     """A link may lead to where the file shall be."""
     (tmp_path / "link").symlink_to(tmp_path / "file")
-    output = open_output(str(tmp_path / "link"))
+    output = open_output(JsonlConfig(str(tmp_path / "link")))
     output.emit(SAME, [])
     output.close()
     assert read(tmp_path / "file") == [SAME]
@@ -193,7 +195,7 @@ def test_what_cannot_be_written_is_told(tmp_path: Path, name: str, reason: str) 
     """A path that can be no file is told with its reason, and holds nobody."""
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    output = open_output(str(tmp_path / name))
+    output = open_output(JsonlConfig(str(tmp_path / name)))
     with pytest.raises(OutputError, match=reason):
         output.emit(SAME, [])
     output.close()

@@ -4,17 +4,26 @@ import re
 import socket
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple, get_type_hints
 
 import pytest
 from hypothesis import given
 
-from ntpaudit.config.schema import OutputsConfig
+from ntpaudit.config.schema import (
+    JournalConfig,
+    JsonlConfig,
+    OpenMetricsConfig,
+    OutputsConfig,
+    SyslogConfig,
+    to_settings,
+)
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
-from ntpaudit.errors import OutputError
+from ntpaudit.errors import ConfigError, OutputError
 from ntpaudit.formats import FORMATS, load
-from ntpaudit.outputs import OUTPUTS, open_outputs
+from ntpaudit.outputs import Settings, open_outputs
 from tests.outputs.agent import SAME, event
 from tests.records import CASES, records
 
@@ -68,33 +77,62 @@ def test_only_the_sink_that_is_used_is_imported(name: str) -> None:
     assert set(run.stdout.split()) == wanted
 
 
-def test_every_outlet_can_be_configured() -> None:
-    """The configuration knows every outlet of the agent by the name under which it is registered."""
-    assert set(OUTPUTS) == set(OutputsConfig._fields)
+@pytest.mark.parametrize("name", OutputsConfig._fields)
+def test_every_output_takes_the_settings_of_its_table(name: str) -> None:
+    """Each output of the configuration has a module of its name, which takes the NamedTuple of its table alone."""
+    open_output = import_module(f"ntpaudit.outputs.{name}").open_output
+    (settings,) = [taken for parameter, taken in get_type_hints(open_output).items() if parameter != "return"]
+    assert get_type_hints(OutputsConfig)[name] == settings | None
 
 
-def test_outlets(tmp_path: Path) -> None:
-    """Each outlet with a setting is opened, and is told all that comes; one without is not."""
-    settings = {name: str(tmp_path / name) for name in OUTPUTS}
+class WebhookConfig(NamedTuple):
+    """Settings of an output that needs more than a path."""
+
+    url: str
+    token_file: str | None = None
+
+
+def test_settings_of_several_keys() -> None:
+    """A URL with a token fits into a table; a key without default must be there."""
+    table = {"url": "https://x.example", "token_file": "/etc/token"}
+    assert to_settings("webhook", WebhookConfig, table) == WebhookConfig("https://x.example", "/etc/token")
+    assert to_settings("webhook", WebhookConfig, {"url": "https://x.example"}).token_file is None
+    with pytest.raises(ConfigError, match=r"^webhook.url: missing; \[webhook\] needs it$"):
+        to_settings("webhook", WebhookConfig, {"token_file": "/etc/token"})
+
+
+def settings_in(folder: Path) -> dict[str, Settings]:
+    """Return settings of every output, each with a file or a socket of its name in a folder."""
+    return OutputsConfig(
+        OpenMetricsConfig(str(folder / "openmetrics")),
+        JsonlConfig(str(folder / "jsonl")),
+        SyslogConfig(str(folder / "syslog")),
+        JournalConfig(socket=str(folder / "journal")),
+    )._asdict()
+
+
+def test_outputs(tmp_path: Path) -> None:
+    """Each output with settings is opened and gets all records; one without settings is not opened."""
+    settings = settings_in(tmp_path)
     sockets = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
     for name, listening in zip(("journal", "syslog"), sockets, strict=True):
-        listening.bind(settings[name])
+        listening.bind(str(tmp_path / name))
     outputs = open_outputs(settings)
     for output in outputs.values():
         output.emit(SAME, [event()])
         output.close()
-    assert list(outputs) == list(OUTPUTS)
+    assert tuple(outputs) == OutputsConfig._fields
     assert all(b"unsynced" in listening.recv(1 << 16) for listening in sockets)
     assert (tmp_path / "jsonl").read_text() == load("json")(SAME)
     assert (tmp_path / "openmetrics").read_text() == load("openmetrics")(SAME)
     for listening in sockets:
         listening.close()
-    assert open_outputs(dict.fromkeys(OUTPUTS)) == {}
+    assert open_outputs(OutputsConfig()._asdict()) == {}
 
 
 def test_opening_needs_nothing_to_be_there(tmp_path: Path) -> None:
-    """An outlet whose place is missing is opened all the same, and says so each time that it is told something."""
-    for output in open_outputs({name: str(tmp_path / "nowhere" / name) for name in OUTPUTS}).values():
+    """An output whose destination is missing is opened all the same, and reports that at each record."""
+    for output in open_outputs(settings_in(tmp_path / "nowhere")).values():
         for _ in range(2):
             with pytest.raises(OutputError, match="nowhere"):
                 output.emit(SAME, [])
@@ -103,5 +141,5 @@ def test_opening_needs_nothing_to_be_there(tmp_path: Path) -> None:
 
 def test_there_is_no_other_outlet() -> None:
     """An outlet that does not exist is refused."""
-    with pytest.raises(KeyError):
-        open_outputs({"carrier-pigeon": "/coop"})
+    with pytest.raises(ModuleNotFoundError):
+        open_outputs({"carrier-pigeon": ("/coop",)})

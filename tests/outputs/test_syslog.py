@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntpaudit.config.schema import SyslogConfig
 from ntpaudit.core.events import Event
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
@@ -109,7 +110,7 @@ def local() -> Iterator[tuple[str, Receiver]]:
 def told(*records: Record, events: tuple[Event, ...] = ()) -> list[Received]:
     """Tell records, the events with the first of them, and return what a local server got."""
     with local() as (path, receiver):
-        output = open_output(path)
+        output = open_output(SyslogConfig(path))
         for number, each in enumerate(records):
             output.emit(each, () if number else events)
         output.close()
@@ -166,7 +167,7 @@ def test_a_host_that_believes_in_1970_is_stamped_with_the_true_time() -> None:
 def test_any_message_can_be_read(each: Record, some: list[Event]) -> None:
     """Whatever a name or a text holds, a strict reader finds the same, in a message that every receiver takes."""
     with local() as (path, receiver):
-        output = open_output(path)
+        output = open_output(SyslogConfig(path))
         output.emit(each, some)
         output.close()
         raw = receiver.raw()
@@ -193,7 +194,7 @@ def test_a_long_message_is_cut_at_its_end() -> None:
     """However much an event has to say, the message fits, and what a rule matches on is whole."""
     long = event(text="word " * 10_000, detail={f"key{number}": "]" * 1_000 for number in range(20)})
     with local() as (path, receiver):
-        output = open_output(path)
+        output = open_output(SyslogConfig(path))
         output.emit(SAME, [long])
         output.close()
         raw, _ = receiver.raw()
@@ -222,7 +223,7 @@ def test_a_host_name_is_made_fit(name: str, shown: str) -> None:
 def test_udp(family: socket.AddressFamily, bound: str, address: str) -> None:
     """A server is found by its address or its name, and gets one datagram for each message."""
     with Receiver(family, (bound, 0)) as receiver:
-        output = open_output(address.format(receiver.port))
+        output = open_output(SyslogConfig(address.format(receiver.port)))
         output.emit(SAME, [event("step-back", utc_ns=None, host_ns=NOW_NS - 10**9)])
         output.close()
         step, verdict = receiver.messages()
@@ -233,7 +234,7 @@ def test_udp(family: socket.AddressFamily, bound: str, address: str) -> None:
 def test_a_stream_is_taken_where_there_is_no_datagram_socket(tmp_path: Path) -> None:
     """Where /dev/log is a stream, messages end with a NUL, and a server that starts anew is found again."""
     path = str(tmp_path / "log")
-    output = open_output(path)
+    output = open_output(SyslogConfig(path))
     for kind in ("step-back", "step-forward"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
             listening.bind(path)
@@ -251,7 +252,7 @@ def test_a_stream_is_taken_where_there_is_no_datagram_socket(tmp_path: Path) -> 
 def test_a_stream_that_does_not_read_holds_nobody(tmp_path: Path) -> None:
     """A stream that is full is told, and not waited for; once it reads it gets the rest, and a torn piece is extra."""
     path = str(tmp_path / "log")
-    output = open_output(path)
+    output = open_output(SyslogConfig(path))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(path)
         listening.listen()
@@ -286,7 +287,7 @@ def _read_stream(listening: socket.socket) -> Iterator[bytes]:
 def test_a_server_that_starts_anew_gets_the_next_message(tmp_path: Path) -> None:
     """A new socket at the old path is found without losing a message, and one that is not there yet is told."""
     path = str(tmp_path / "log")
-    output = open_output(path)
+    output = open_output(SyslogConfig(path))
     with pytest.raises(
         OutputError, match=r"log takes no message: No such file or directory; .* correct syslog.address"
     ):
@@ -301,7 +302,7 @@ def test_a_server_that_starts_anew_gets_the_next_message(tmp_path: Path) -> None
 
 def test_a_name_that_does_not_resolve_is_told() -> None:
     """A name without an address is told."""
-    output = open_output(f"{'a' * 64}.example")
+    output = open_output(SyslogConfig(f"{'a' * 64}.example"))
     with pytest.raises(OutputError, match=r"^a.* takes no message: "):
         output.emit(SAME, [])
     output.close()
@@ -313,13 +314,13 @@ def test_a_name_that_does_not_resolve_is_told() -> None:
 def test_an_address_that_can_be_none_is_refused(address: str) -> None:
     """What is no address is refused when the teller is opened, with how to write one."""
     with pytest.raises(OutputError, match="write a path, HOST"):
-        open_output(address)
+        open_output(SyslogConfig(address))
 
 
 @pytest.mark.parametrize("address", ["logs", "logs.example.net:6514", "192.0.2.1", "2001:db8::1", "[2001:db8::1]"])
 def test_an_address_is_taken_as_it_is_usually_written(address: str) -> None:
     """Names and addresses of either family are taken, with a port or without; nothing is sent or resolved by that."""
-    open_output(address).close()
+    open_output(SyslogConfig(address)).close()
 
 
 def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,7 +330,7 @@ def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> No
         port = receiver.port
         both = (Endpoint(socket.AF_INET6, "::1", port), Endpoint(socket.AF_INET, "127.0.0.1", port))
         monkeypatch.setattr("ntpaudit.outputs.syslog._resolve", lambda host, port: both)
-        output = open_output(f"logs.example.net:{port}")
+        output = open_output(SyslogConfig(f"logs.example.net:{port}"))
         output.emit(SAME, happened)
         assert [message.kind for message in receiver.messages()] == ["step-back", "step-forward", VERDICT_CHANGED]
     with pytest.raises(OutputError, match="Connection refused"):

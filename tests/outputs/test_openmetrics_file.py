@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from ntpaudit.config.schema import OpenMetricsConfig
 from ntpaudit.errors import OutputError
 from ntpaudit.formats.openmetrics import render
-from ntpaudit.outputs.textfile import open_output
+from ntpaudit.outputs.openmetrics import open_output
 from tests.outputs.agent import SAME, by_agent, event
 from tests.records import CASES
 
@@ -14,7 +15,7 @@ from tests.records import CASES
 def test_the_file_is_the_latest_record(tmp_path: Path) -> None:
     """Every record replaces the file, readable by all, and nothing else lies beside it."""
     path = tmp_path / "ntpaudit.prom"
-    output = open_output(str(path))
+    output = open_output(OpenMetricsConfig(str(path)))
     for record in (SAME, by_agent(CASES["beyond, ahead"])):
         output.emit(record, [event()])
         assert path.read_text() == render(record)
@@ -26,7 +27,7 @@ def test_the_file_is_the_latest_record(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     """What cannot be written is told with what would mend it; once mended, it is written."""
     path = tmp_path / "collector" / "ntpaudit.prom"
-    output = open_output(str(path))
+    output = open_output(OpenMetricsConfig(str(path)))
     with pytest.raises(OutputError, match=rf"cannot write {path}: No such file or directory; create its folder"):
         output.emit(SAME, [])
     path.parent.mkdir()

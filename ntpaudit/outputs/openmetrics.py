@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ntpaudit.config.schema import OpenMetricsConfig
 from ntpaudit.core.events import Event
 from ntpaudit.core.record import Record
 from ntpaudit.errors import OutputError
@@ -9,9 +10,9 @@ from ntpaudit.files import unwritable, write_atomically
 from ntpaudit.formats.openmetrics import render
 
 
-def open_output(setting: str) -> "_Textfile":
-    """Return a teller that keeps the file of this path up to date."""
-    return _Textfile(setting)
+def open_output(settings: OpenMetricsConfig) -> "_Textfile":
+    """Return an output that keeps the file up to date."""
+    return _Textfile(settings.path)
 
 
 class _Textfile:
