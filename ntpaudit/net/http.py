@@ -1,5 +1,6 @@
 """Questions to a database over HTTP, several at once: every failure is told with what would mend it."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +40,8 @@ ASCII, for then Python may take four bytes for each.
 
 A snapshot of 10,000 hosts weighs up to 1.7 million.
 """
+
+_WIDE_ESCAPE = re.compile(rb"\\u(?!00)")  # JSON writes a character so that takes Python more than a byte
 
 MAX_REASON = 300
 """How much is told of what a server says of itself, in characters."""
@@ -281,7 +284,7 @@ class Server:
         if answer.length:
             raise IncompleteRead(b"", answer.length)
         read = b"".join(parts)
-        if not read.isascii():
+        if not read.isascii() or _WIDE_ESCAPE.search(read):
             self._take(0, len(read) // WIDE_OCTETS_PER_WEIGHT)
         if read.count(b"[") + read.count(b"{") > MAX_CONTAINERS + len(read) // BYTES_PER_CONTAINER:
             raise self.strange("the answer is mostly brackets")

@@ -267,13 +267,21 @@ HOSTILE_ANSWERS = {
     "texts": _long('{"status":"success","data":[', '"abc",', 36, '"x"]}'),
     "rows": _long(ROWS, "[1795015000000000000],", 60, "[1]]}]}]}"),
     "wide": _long('{"status":"success","data":["', "x", 70, '\N{GRINNING FACE}"],"results":[]}'),
+    "escaped": _long('{"status":"success","data":["', "x", 70, '\\ud83d\\ude00"],"results":[]}'),
 }
 MEMORY = 1 << 31
 """In which such an answer must be refused, in bytes of addresses: threads that begin take many that they never use."""
 
 
 @pytest.mark.parametrize(
-    ("language", "kind"), [("influxql", "numbers"), ("promql", "texts"), ("influxql", "rows"), ("promql", "wide")]
+    ("language", "kind"),
+    [
+        ("influxql", "numbers"),
+        ("promql", "texts"),
+        ("influxql", "rows"),
+        ("promql", "wide"),
+        ("promql", "escaped"),
+    ],
 )
 def test_many_values_are_refused_before_they_fill_the_memory(database: FlakyDatabase, language: str, kind: str) -> None:
     """Five of them at once took 3 GiB: a number of four octets takes 32 bytes of memory, and a text 60 (F42)."""
