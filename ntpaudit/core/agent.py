@@ -7,7 +7,7 @@ from ntpaudit.core.checks.debounce import DebounceState, judge
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Finding
 from ntpaudit.core.checks.host import (
     GAP_INTERVALS,
-    LEAST_STEP_S,
+    MIN_STEP_S,
     RULES,
     STALE_TIMESYNCD_S,
     AuditContext,
@@ -613,7 +613,7 @@ def _listed_steps(steps: Sequence[Step], step: Step | None, now: ClockReading) -
     One that is no worse than a later one of its direction never will be: so of however many steps only few are kept.
     """
     recent = [known for known in steps if now.boottime_ns - known.boottime_ns <= STEP_LISTED_NS]
-    if step is None or abs(step.size_ns) < LEAST_STEP_S * NS_PER_S:
+    if step is None or abs(step.size_ns) < MIN_STEP_S * NS_PER_S:
         return tuple(recent)
     worse = [one for one in recent if one.kind != step.kind or step_severity_key(one) > step_severity_key(step)]
     return (*worse, step)[:_MAX_STEPS]
@@ -764,10 +764,10 @@ def _event(change: tuple[Finding, bool], record: Record, history: History) -> Ev
 
 def _contradiction_detail(contradiction: DroppedAgreement) -> dict[str, Any]:
     """Return both intervals in seconds."""
-    expected, heard = contradiction.expected, contradiction.heard
+    expected, reported = contradiction.expected, contradiction.reported
     return {
         "expected_s": [end_ns / NS_PER_S for end_ns in expected],
-        "heard_s": [end_ns / NS_PER_S for end_ns in heard],
+        "heard_s": [end_ns / NS_PER_S for end_ns in reported],
     }
 
 

@@ -270,7 +270,7 @@ def test_a_better_level_is_told() -> None:
     third = listener.network(THREE)
     assert (levels(third), third.severity) == ({"source-quorum": "low"}, OK)
     assert [(finding.level, finding.message[:9], raised) for finding, raised in third.changes] == [
-        ("low", "3 sources", True)
+        ("low", "only 3 so", True)
     ]
 
 
@@ -280,7 +280,7 @@ def test_a_suspicion_is_listed_and_does_not_count() -> None:
     (suspected,) = listener.network(BAD).findings
     assert (suspected.id, suspected.level, suspected.severity) == ("offset-out", "low", OK)
     assert suspected.message == (
-        "the clock is at least 4.99 s behind; 1 s is allowed "
+        "the clock is at least 4.99 s behind (limit 1 s) "
         "(waiting for confirmation by later audits; would be critical; seen in 1 of the last 5 samples)"
     )
     assert listener.local(BAD).findings == (suspected,)
@@ -292,7 +292,7 @@ def test_a_suspicion_stands_beside_what_is_raised() -> None:
     (both,) = listener.network(liars(0, 0, 9 * S)).findings
     assert (both.level, both.severity) == ("low", OK)
     assert both.message == (
-        "3 sources: it takes 4 to outvote one that is wrong (RFC 8633, section 3.2); "
+        "only 3 sources: 4 are needed to outvote one falseticker (RFC 8633, section 3.2); "
         "1 of 3 sources disagrees: ntp3.example.net "
         "(waiting for confirmation by later audits; would be medium; seen in 1 of the last 5 samples)"
     )
@@ -633,7 +633,7 @@ def test_the_tolerance_in_a_message_is_the_profile_s() -> None:
     for offset_ms in (1100, 900, 800, 900):
         judged = listener.network(all_say(offset_ms * MS))
         (out,) = [finding for finding in judged.findings if finding.id == "offset-out"]
-        assert "1 s is allowed" in out.message
+        assert "(limit 1 s)" in out.message
         assert judged.severity is CRITICAL
 
 
@@ -654,7 +654,7 @@ def test_no_majority_is_told_where_the_offset_is_carried_on() -> None:
     for _ in range(3):
         judged = listener.network(liars(0, 9 * S), carried=GOOD)
     (quorum,) = [finding for finding in judged.findings if finding.id == "source-quorum"]
-    assert quorum.message == "2 sources answered and no majority of them agrees"
+    assert quorum.message == "2 sources replied, and no majority agrees"
 
 
 def test_pools_at_rest_are_no_lack_of_sources() -> None:

@@ -24,7 +24,7 @@ ntp4.example.net  192.0.4.1     agreeing      2.10 ms behind  5.96 ms   8 ms   2
 ntp9.example.net  198.51.100.9  falseticker  37.000 s ahead   2.96 ms   2 ms   2  198.51.100.1
 
 low       source-quorum: 1 of 5 sources disagrees: ntp9.example.net
-          fix: name at least 4 servers that do not depend on each other, in two places
+          fix: configure at least 4 independent servers at two sites
 
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 daemons   chronyd (pid 812)
@@ -42,11 +42,11 @@ ntp2.example.net  192.0.2.1  agreeing  7200.004 s behind  3.96 ms   4 ms   2  20
 ntp3.example.net  192.0.3.1  agreeing  7200.004 s behind  5.06 ms   6 ms   2  203.0.113.3
 ntp4.example.net  192.0.4.1  agreeing  7200.004 s behind  6.16 ms   8 ms   2  203.0.113.4
 
-critical  offset-out: the clock is at least 2 h behind; 1 s is allowed; beyond 300 s logins by
-          Kerberos and tokens fail too
-          fix: repair or restart the time daemon and check its sources; keep this record to correct
-               the logs affected
-high      tz-or-rtc-fault: the clock is 2 h behind almost exactly: a wrong time zone or a hardware
+critical  offset-out: the clock is at least 2 h behind (limit 1 s); beyond 300 s, Kerberos and token
+          logins also fail
+          fix: restart or repair the time daemon and check its sources; keep this record to correct
+               the affected logs
+high      tz-or-rtc-fault: the clock is almost exactly 2 h behind: a wrong time zone or a hardware
           clock in local time, not drift
           fix: run 'timedatectl set-local-rtc 0', check the time zone, then correct the clock
 
@@ -67,8 +67,8 @@ ntp3.example.net  192.0.2.99  unreachable  timeout
 medium    unreachable-sources: 2 of 3 sources did not reply: ntp1.example.net (timeout),
           ntp3.example.net (timeout); 1 of 3 sources has no known address: ntp2.example.net
           (name-unknown)
-          fix: check the names in DNS, routes and firewalls (UDP 123 out); remove servers that are
-               gone
+          fix: check DNS names, routes and firewalls (UDP 123 outbound); remove servers that no
+               longer exist
 
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 daemons   chronyd (pid 812)

@@ -136,7 +136,7 @@ def test_hours_in_lines(past: tuple[list[Audit], list[Hour], list[StoredEvent]])
 def test_events_in_lines(past: tuple[list[Audit], list[Hour], list[StoredEvent]]) -> None:
     """What was raised has its level, what was cleared says so; long texts go on below their beginning."""
     text = "".join(event_table(past[2], 80, PLAIN))
-    assert re.search(r"^2026-11-18 11:\d\d:\d\d   medium    evidence-gap: no server has given", text, re.MULTILINE)
+    assert re.search(r"^2026-11-18 11:\d\d:\d\d   medium    evidence-gap: no measurement for", text, re.MULTILINE)
     assert re.search(r"^2026-11-18 11:\d\d:\d\d   cleared   evidence-gap: ", text, re.MULTILINE)
     assert "step-back: the clock was set back by 2.5 s" in text
     assert all(len(line) <= 80 for line in text.splitlines())
