@@ -479,10 +479,17 @@ class AgentLock:
         """Say that what the history says of the agent, it says of this one. Where that cannot be said, it is not."""
         if self._handle is None or self._voucher is not None:
             return
+        path = os.path.join(self._folder, VOUCHER)
         with suppress(OSError):
-            flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            self._voucher = os.open(os.path.join(self._folder, VOUCHER), flags, 0o600)
-            _lock(self._voucher)
+            with suppress(FileNotFoundError):
+                os.unlink(path)  # it may be another user's, after an agent was run by hand as root
+            handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                _lock(handle)
+            except OSError:
+                os.close(handle)  # the next audit tries again
+                raise
+            self._voucher = handle
 
     def release(self) -> None:
         """Give it up; the end of the process does so too."""

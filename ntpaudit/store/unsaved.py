@@ -30,7 +30,11 @@ class UnsavedFile:
         """Open the file, or make it; return what a run that was killed left in it."""
         self.close()
         with suppress(OSError):
-            self._handle = os.open(self._path, _FLAGS, 0o600)
+            try:
+                self._handle = os.open(self._path, _FLAGS, 0o600)
+            except PermissionError:  # another user's, after an agent was run by hand as root: it cannot be read anyway
+                os.unlink(self._path)
+                self._handle = os.open(self._path, _FLAGS, 0o600)
             if os.fstat(self._handle).st_nlink > 1:  # the other name may be that of a file of somebody else
                 self.close()
                 return Unsaved()

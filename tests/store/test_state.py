@@ -23,8 +23,11 @@ from ntpaudit.store import state as ledgers
 from ntpaudit.store.database import PAGE_BYTES, open_database
 from ntpaudit.store.readonly import agent_runs, agent_vouches
 from ntpaudit.store.state import AgentLock, StateStore
+from ntpaudit.store.unsaved import Unsaved, UnsavedFile
+from tests.abilities import ANOTHER_USER
 from tests.store.audits import audit, date_letter, deliver, event, find, keep, letter, number_of, once
 from tests.waiting import until
+from tests.world.another_user import let_others_in
 from tests.world.packages import REPOSITORY
 
 KILLS = 60
@@ -900,6 +903,60 @@ def test_a_look_keeps_no_agent_from_its_folder(tmp_path: Path) -> None:
     assert (agent_runs(path), agent_vouches(path)) == (True, False)
     claim.release()
     assert agent_runs(str(tmp_path / "nowhere" / "history.sqlite3")) is None
+
+
+def _somebody_holds_it(file: Path) -> int:
+    file.touch()
+    handle = os.open(file, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    return handle
+
+
+def _it_is_a_link(file: Path) -> None:
+    (file.parent / "elsewhere").write_text("kept")
+    file.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("disturb", [_somebody_holds_it, _it_is_a_link])
+def test_an_agent_vouches_whatever_has_the_name_of_its_lock(
+    disturb: Callable[[Path], int | None], tmp_path: Path
+) -> None:
+    """Else `status` would not see the agent for as long as it runs."""
+    handle = disturb(tmp_path / "agent.lock")
+    claim = AgentLock(str(tmp_path))
+    claim.vouch()
+    assert agent_vouches(str(tmp_path / "history.sqlite3")) is True
+    claim.release()
+    if handle is None:
+        assert (tmp_path / "elsewhere").read_text() == "kept"
+    else:
+        os.close(handle)
+
+
+@pytest.mark.needs("root", "another-user")
+def test_an_agent_vouches_after_root_ran_one(tmp_path: Path) -> None:
+    """As root by hand with --once, and then the service as its own user: that may not open a file of root's."""
+    folder = tmp_path / "state"
+    first, unsaved = AgentLock(str(folder)), UnsavedFile(str(folder / "history.sqlite3-unsaved"))
+    first.vouch()
+    first.release()
+    unsaved.open()
+    unsaved.close()
+    os.chown(folder, ANOTHER_USER, ANOTHER_USER)
+    let_others_in(tmp_path)
+    os.seteuid(ANOTHER_USER)
+    try:
+        claim = AgentLock(str(folder))
+        claim.vouch()
+        unsaved.open()
+        unsaved.write(Unsaved(7, 3))  # what a run would lose that is killed now
+        unsaved.close()
+        assert unsaved.open() == (7, 3)
+        unsaved.close()
+    finally:
+        os.seteuid(0)
+    assert agent_vouches(str(folder / "history.sqlite3")) is True
+    claim.release()
 
 
 def test_a_folder_that_cannot_be_opened_can_be_claimed_by_nobody(tmp_path: Path) -> None:
