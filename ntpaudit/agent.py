@@ -3,8 +3,7 @@
 import os
 import random
 import signal
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ntpaudit import __version__, audit
@@ -31,6 +30,7 @@ from ntpaudit.core.schedule import (
 )
 from ntpaudit.core.units import MAX_DIGITS, NS_PER_S, format_duration, plural
 from ntpaudit.errors import ConfigError, OutputError
+from ntpaudit.log import LazyLogger
 from ntpaudit.outputs import Output, Settings, open_outputs
 from ntpaudit.outputs.journal import journal_takes_our_output
 from ntpaudit.outputs.systemd import Notifier
@@ -41,6 +41,8 @@ from ntpaudit.store.state import AgentLock, StateStore
 
 if TYPE_CHECKING:
     from ntpaudit.delivery import DeliveryWorker
+
+logger = LazyLogger(__name__)
 
 POLL_LIMIT_S = 120.0
 """A survey that takes longer hangs: the watchdog is no longer fed."""
@@ -120,49 +122,28 @@ def read_agent_config(path: str | None, environment: Mapping[str, str]) -> Agent
     return AgentConfig(config, environment, path, token)
 
 
-class Voice:
-    """Say things on standard error, where systemd's journal takes them; nothing that was just said is said again."""
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
-        self._said: deque[str] = deque(maxlen=32)
-
-    def note(self, text: str) -> None:
-        """Tell the operator something to know or to mend."""
-        gist = "".join(character for character in text if not character.isdecimal())
-        if gist not in self._said:
-            self._said.append(gist)
-            self._write(text)
-
-    def progress(self, text: str) -> None:
-        """Nobody watches an agent."""
-
-
 class Agent:
     """One agent, from its start to its end."""
 
     def __init__(
         self,
         setting: AgentConfig,
-        surroundings: Runtime,
-        write: Callable[[str], None],
+        runtime: Runtime,
         every_s: float | None = None,
     ) -> None:
         """Take the state. BusyError where another agent has it. `every_s` is how often `once` is run."""
         self._every_s = every_s
-        self._runtime = surroundings
+        self._runtime = runtime
         self._setting = setting
         self._is_loopback = False
         self._started_ns = 0
         self._schedule = Schedule(None, None, 0)
-        self.voice = Voice(write)
-        self._write = write
         self._lock = AgentLock(setting.folder)
-        self.store = StateStore(setting.file, write)
+        self.store = StateStore(setting.file)
         self._notifier = Notifier(setting.environment.get("NOTIFY_SOCKET"))
         self._outputs = _open_outputs(setting)
         self._delivery = self._start_delivery()
-        self.cycle = AuditCycle(self.store, surroundings, self._cycle_config(), write)
+        self.cycle = AuditCycle(self.store, runtime, self._cycle_config())
         self.cycle.health = self._health
         self.cycle.database_clock = lambda: None if self._delivery is None else self._delivery.database_clock
         self._polled_ns = 0
@@ -177,7 +158,7 @@ class Agent:
         """Go through one cycle: ask, judge, keep, tell, deliver. Return the record; `unkept` is set after it."""
         self.cycle.is_single = True
         self.begin()
-        observation = audit.observe(self._setting.plan, self._runtime.clock, self.store.update, self.voice)
+        observation = audit.observe(self._setting.plan, self._runtime.clock, self.store.update)
         told = self.cycle.network(observation)
         self.cycle.prune()
         self.drain(DRAIN_S)
@@ -244,7 +225,7 @@ class Agent:
         if pools_due:
             self._pool_polled_ns = now_ns
         plan = self._setting.plan._replace(with_pools=pools_due)
-        self._runtime.poll(plan, self.store.update, self.voice)
+        self._runtime.poll(plan, self.store.update)
         self._schedule = after_network(self._schedule, now_ns, self._setting.intervals, random.random())
 
     def _put_off(self, now_ns: int) -> bool:
@@ -315,13 +296,13 @@ class Agent:
             setting = read_agent_config(self._setting.path, self._setting.environment)
             outputs = _open_outputs(setting, self._outputs)
         except ConfigError as error:
-            self._write(f"the configuration was not reloaded, and the one before stays in force: {error}")
+            logger.warning(f"the configuration was not reloaded, and the one before stays in force: {error}")
             self._notifier.refused(str(error))
         else:
             if setting.file != self._setting.file:
-                self._write("history.path is taken up at the next start")
+                logger.warning("history.path is taken up at the next start")
             self._apply(setting, outputs)
-            self._write(f"configuration reloaded from {setting.path}")
+            logger.info(f"configuration reloaded from {setting.path}")
             self._notifier.refused(None)
         self._notifier.ready()
 
@@ -381,7 +362,7 @@ class Agent:
         where = f"delivering to {config.influxdb.url}" if config.influxdb else "no database"
         often = intervals.network_s if self._schedule.network_ns is not None else intervals.pool_s
         kept = self._setting.file if self.store.error is None else "memory only"
-        self._write(f"ntpaudit {__version__}: {asks} every {format_duration(often)}, history in {kept}, {where}")
+        logger.info(f"ntpaudit {__version__}: {asks} every {format_duration(often)}, history in {kept}, {where}")
         self._notifier.ready()
         self._notifier.status("waiting for the first measurement")
 
@@ -481,7 +462,7 @@ class Agent:
             return None
         from ntpaudit.delivery import start_worker  # an agent that delivers nowhere does without
 
-        return start_worker(self.store, influxdb, self._setting.token, self._write, self._runtime.clock.read)
+        return start_worker(self.store, influxdb, self._setting.token, read_clock=self._runtime.clock.read)
 
 
 def _open_outputs(setting: AgentConfig, known: OpenOutputs | None = None) -> OpenOutputs:

@@ -11,7 +11,8 @@ from ntpaudit.core.ntp.sources import NTP_PORT, Pool, Server, Source, is_pool_na
 from ntpaudit.core.observation import Failure, Observation, SourceObservation
 from ntpaudit.core.policy import Profile
 from ntpaudit.core.record import Labels, Record, conclude
-from ntpaudit.polling import DEFAULT_OPTIONS, PollRound, QueryOptions, StateUpdater, Voice
+from ntpaudit.log import LazyLogger
+from ntpaudit.polling import DEFAULT_OPTIONS, PollRound, QueryOptions, ShowProgress, StateUpdater, show_nothing
 from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.daemons import Configured, configured_servers, running_daemons
 from ntpaudit.probes.host import host_facts
@@ -19,6 +20,8 @@ from ntpaudit.probes.kernel import read_kernel
 from ntpaudit.probes.timestamping import stamping_enabled
 from ntpaudit.render.text_safety import one_line
 from ntpaudit.store.notebook import Notebook
+
+logger = LazyLogger(__name__)
 
 
 class Plan(NamedTuple):
@@ -56,12 +59,12 @@ class HostServers:
         return self._last._replace(problems=now.problems)
 
 
-def run(plan: Plan, clock: Clock, notebook: Notebook, voice: Voice) -> Record:
+def run(plan: Plan, clock: Clock, notebook: Notebook, show_progress: ShowProgress = show_nothing) -> Record:
     """Audit this host's clock once. What the world does wrong is in the record; what the state does wrong is noted.
 
     `plan.keep` stores the observation before it is judged, and the record after.
     """
-    observation = observe(plan, clock, notebook.update, voice)
+    observation = observe(plan, clock, notebook.update, show_progress)
     kept = notebook.keep_observation(observation) if plan.persist else None
     record = conclude(observation, plan.profile, plan.labels, plan.max_drift_ppm)
     if kept is not None:
@@ -70,13 +73,17 @@ def run(plan: Plan, clock: Clock, notebook: Notebook, voice: Voice) -> Record:
 
 
 def observe(
-    plan: Plan, clock: Clock, update: StateUpdater, voice: Voice, own: HostServers | None = None
+    plan: Plan,
+    clock: Clock,
+    update: StateUpdater,
+    show_progress: ShowProgress = show_nothing,
+    own: HostServers | None = None,
 ) -> Observation:
     """Ask the world and return all that was seen; `update` keeps what is to be remembered of the servers."""
     with stamping_enabled():
         daemons = running_daemons()
-        sources, left_out = planned_sources(plan, own or HostServers(), voice)
-        survey = PollRound(sources, plan.options, voice)
+        sources, left_out = planned_sources(plan, own or HostServers(), logs=True)
+        survey = PollRound(sources, plan.options, show_progress)
         host = host_facts(plan.host_name)  # while names are being resolved
         start = clock.read()
         answered = survey.poll(clock, Instant(host.boot_id, start.boottime_ns, start.realtime_ns), update)
@@ -90,13 +97,13 @@ def observe(
 
 
 def planned_sources(
-    plan: Plan, own: HostServers, voice: Voice | None = None
+    plan: Plan, own: HostServers, *, logs: bool = False
 ) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:
     """Return whom a plan asks, and of whom it knows without asking."""
-    sources, left_out = _host_sources(own, voice) if plan.from_local_daemon else ((), ())
+    sources, left_out = _host_sources(own, logs=logs) if plan.from_local_daemon else ((), ())
     sources = (*plan.sources, *sources)
-    if plan.from_local_daemon and voice is not None and not sources and not left_out:
-        voice.note(
+    if plan.from_local_daemon and logs and not sources and not left_out:
+        logger.warning(
             "no server is known from this host's time daemon: name four or more yourself, as in "
             "`ntpaudit check SERVER...`, or as sources.servers in the configuration"
         )
@@ -107,12 +114,12 @@ def planned_sources(
     return tuple(source for source in sources if not is_public_pool(source)), (*left_out, *pools)
 
 
-def _host_sources(own: HostServers, voice: Voice | None) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:
+def _host_sources(own: HostServers, *, logs: bool) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:
     """Return the servers this host is configured with, and those of them that cannot be asked."""
     configured = own.look()
-    if voice is not None:
+    if logs:
         for problem in configured.problems:
-            voice.note(one_line(problem))
+            logger.warning(one_line(problem))
     sources: list[Source] = []
     left_out = []
     for server in configured.servers:

@@ -38,6 +38,7 @@ from ntpaudit.core.record import Health, HostIdentity, Kind, Record
 from ntpaudit.core.units import NS_PER_S, format_duration, plural
 from ntpaudit.errors import OutputError
 from ntpaudit.formats.line_protocol import render, render_events, render_unstamped, stamp_lines, stamp_of
+from ntpaudit.log import LazyLogger
 from ntpaudit.outputs import Output
 from ntpaudit.runtime import HostContext, Runtime
 from ntpaudit.store import history
@@ -47,6 +48,8 @@ from ntpaudit.store.state import AuditRow, StateStore
 
 if TYPE_CHECKING:
     import sqlite3
+
+logger = LazyLogger(__name__)
 
 UNSTAMPED_WAIT_NS = 300 * NS_PER_S
 """A record whose true time is not known waits so long for a measurement that tells it; then the host's own counts."""
@@ -127,12 +130,11 @@ class CycleConfig(NamedTuple):
 
 
 class AuditCycle:
-    """The agent's rounds over one state; `note` is told what an operator should know or mend."""
+    """The agent's audits over one state."""
 
-    def __init__(self, store: StateStore, runtime: Runtime, config: CycleConfig, note: Callable[[str], None]) -> None:
+    def __init__(self, store: StateStore, runtime: Runtime, config: CycleConfig) -> None:
         self._store = store
         self._runtime = runtime
-        self._note = note
         self._failed_outputs: dict[str, str] = {}  # outlets that failed, and how
         self._dropped = DropCounter()
         self._pending_events: list[Event] = []
@@ -164,7 +166,7 @@ class AuditCycle:
         self._state = with_poll_interval(self._state, now.boottime_ns, self.config.settings.interval_s)
         if damaged := self._store.read(history.damaged):
             shown = ", ".join(map(str, damaged[:MAX_NAMED])) + (" ..." if len(damaged) > MAX_NAMED else "")
-            self._note(f"the history has {plural(len(damaged), 'damaged audit')}, set aside and not used: {shown}")
+            logger.warning(f"the history has {plural(len(damaged), 'damaged audit')}, set aside and not used: {shown}")
         self.detect_clock_change(is_gap=True)
 
     @property
@@ -254,9 +256,9 @@ class AuditCycle:
         leapt = self._state.leapt
         self._state, step, suspend = detect_clock_change(self._state, now, is_gap=is_gap, kernel=kernel)
         if self._state.leapt != leapt:
-            self._note("the host's clock made the leap second at the end of this month; that is no step")
+            logger.info("the host's clock made the leap second at the end of this month; that is no step")
         if suspend is not None:
-            self._note(f"the host was suspended for {format_duration(suspend.duration_ns / NS_PER_S)}; measuring anew")
+            logger.info(f"the host was suspended for {format_duration(suspend.duration_ns / NS_PER_S)}; measuring anew")
         if step is not None:
             event = step_event(self._state, step, now)
             self._has_unstamped = self._has_unstamped or event.utc_ns is None
@@ -379,11 +381,11 @@ class AuditCycle:
                 output.emit(self.last, events)
             except OutputError as error:
                 if self._failed_outputs.get(name) != str(error):
-                    self._note(f"{name}: {error}")
+                    logger.warning(f"{name}: {error}")
                 self._failed_outputs[name] = str(error)
             else:
                 if self._failed_outputs.pop(name, None):
-                    self._note(f"{name}: works again")
+                    logger.info(f"{name}: works again")
 
     def _current_health(self, now: ClockReading) -> Health:
         """Say how the agent fares."""
@@ -470,7 +472,7 @@ class AuditCycle:
     def _recover(self, pending: history.PendingObservation) -> None:
         """Judge what an earlier run saw and had no time to judge, once: what trips us over again is left alone."""
         if self._store.load("taking_up") == pending.id:
-            self._note(f"audit {pending.id} could not be judged, twice; what it saw stays in the history")
+            logger.warning(f"audit {pending.id} could not be judged, twice; what it saw stays in the history")
             self._store.read(lambda connection: history.give_up(connection, pending.id))
             return
         self._store.save("taking_up", pending.id)

@@ -28,8 +28,11 @@ from ntpaudit.core.delivery import (
 )
 from ntpaudit.core.units import NS_PER_S, format_duration, plural
 from ntpaudit.errors import ConfigError, StoreError
+from ntpaudit.log import LazyLogger
 from ntpaudit.store.history import OutboxEntry
 from ntpaudit.store.state import StateStore
+
+logger = LazyLogger(__name__)
 
 MAX_CHARACTERS = 1 << 20
 """A request holds no more than this, unless a single letter does: it is in memory three times."""
@@ -72,7 +75,7 @@ def start_worker(
     store: StateStore,
     influxdb: InfluxConfig,
     token: str | None,
-    note: Callable[[str], None],
+    note: Callable[[str], None] = logger.warning,
     read_clock: Callable[[], ClockReading] | None = None,
 ) -> "DeliveryWorker":
     """Return a courier to the database of a configuration; with `read_clock` it learns what the database's says."""
@@ -99,7 +102,7 @@ class DeliveryWorker:
         self,
         store: StateStore,
         open_transport: Callable[[], Transport],
-        note: Callable[[str], None],
+        note: Callable[[str], None] = logger.warning,
         rand: Callable[[], float] = random.random,
         read_clock: Callable[[], ClockReading] | None = None,
     ) -> None:

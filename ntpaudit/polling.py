@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ntpaudit.core.ntp.measurement import Measurement
 from ntpaudit.core.ntp.rate_limit import (
@@ -28,10 +28,13 @@ from ntpaudit.core.ntp.rate_limit import (
 from ntpaudit.core.ntp.sources import POOL_DOMAIN, Pool, Server, Source
 from ntpaudit.core.ntp.sources import pool as make_pool
 from ntpaudit.core.observation import Failure, SourceObservation
-from ntpaudit.core.units import format_duration, plural
+from ntpaudit.core.units import NS_PER_S, format_duration, format_offset, plural
+from ntpaudit.log import LazyLogger
 from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.ntp import Answer, exchange
 from ntpaudit.probes.resolve import Endpoint, Resolution, is_routable, own_reference_ids
+
+logger = LazyLogger(__name__)
 
 SAMPLE_SPACING_S = 2.0
 """Between two requests to the same server, as iburst has it; loopback needs none."""
@@ -44,6 +47,14 @@ StateUpdater = Callable[[Callable[[ServerStates], ServerStates]], None]
 
 An empty memory is removed. Everybody else waits meanwhile, so the function must not wait for anything.
 """
+
+
+ShowProgress = Callable[[str], None]
+"""Shows an interactive user what a command waits for."""
+
+
+def show_nothing(text: str) -> None:
+    """Show no progress: nobody waits."""
 
 
 class QueryOptions(NamedTuple):
@@ -59,16 +70,6 @@ class QueryOptions(NamedTuple):
 
 
 DEFAULT_OPTIONS = QueryOptions()
-
-
-class Voice(Protocol):
-    """Where an audit speaks while it runs."""
-
-    def note(self, text: str) -> None:
-        """Tell the operator something to know or to mend."""
-
-    def progress(self, text: str) -> None:
-        """Tell whoever watches what is being waited for."""
 
 
 @dataclass(slots=True)
@@ -124,10 +125,16 @@ class Target:
 class PollRound:
     """One round of questions. Made first, so that names are resolved while the caller looks at other things."""
 
-    def __init__(self, sources: Sequence[Source], options: QueryOptions, voice: Voice) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        options: QueryOptions,
+        show_progress: ShowProgress = show_nothing,
+    ) -> None:
+        """Start to resolve the names. `show_progress` is called with what is being waited for, in a thread."""
         self._sources = tuple(dict.fromkeys(sources))
         self._manner = options
-        self._voice = voice
+        self._show_progress = show_progress
         self._resolution = Resolution(_names(self._sources))
         self._now = Instant(None, 0, 0)
         self._entries: list[Target | SourceObservation] = []
@@ -146,6 +153,8 @@ class PollRound:
         self._resolve_fallbacks()
         update(self._decide)
         self._exchange(self._targets, clock)
+        for target in self._targets:
+            logger.debug(_describe(target.observation()))
         update(self._learn)
         return tuple(self._observations())
 
@@ -173,7 +182,7 @@ class PollRound:
     @contextmanager
     def _progress(self, text: str) -> Iterator[None]:
         """Tell what is being waited for, should it take longer than a second."""
-        timer = threading.Timer(PROGRESS_AFTER_S, self._voice.progress, (text,))
+        timer = threading.Timer(PROGRESS_AFTER_S, self._show_progress, (text,))
         timer.daemon = True
         with suppress(RuntimeError):  # no thread to be had: then nothing is told
             timer.start()
@@ -223,7 +232,7 @@ class PollRound:
 
     def _same_server(self, question: Target, name: str) -> SourceObservation:
         """Say that a source is another one under a second name."""
-        self._voice.note(f"{question.name} is the same server as {name}: it has one vote")
+        logger.warning(f"{question.name} is the same server as {name}: it has one vote")
         endpoint = question.endpoints[0]
         failure = Failure("skipped", "same-server", f"the same server as {name}")
         return SourceObservation(question.name, endpoint.address, endpoint.port, failure)
@@ -255,13 +264,13 @@ class PollRound:
             return instead(self._held_back(pool.zone, hold))
         names = self._fallbacks.get(pool, pool.names)
         if names is not pool.names:
-            self._voice.note(f"{pool.zone} gives no server; asking {pool.fallback}")
+            logger.warning(f"{pool.zone} gives no server; asking {pool.fallback}")
         offered, failure = self._offered(names, pool.port)
         if not offered:
             return instead(failure)
         endpoints = {endpoint.address: endpoint for group in offered for endpoint in group}
         if len(endpoints) < MAX_POOL_SERVERS:
-            self._voice.note(f"{pool.zone} gives only {plural(len(endpoints), 'server')}; a larger zone is safer")
+            logger.warning(f"{pool.zone} gives only {plural(len(endpoints), 'server')}; a larger zone is safer")
         known = _known_of(pool, states, endpoints)
         interval_s = POOL_INTERVAL_S if pool.is_public else SERVER_INTERVAL_S
         addresses = choose_pool_servers(
@@ -312,7 +321,7 @@ class PollRound:
             if not open_now:
                 return
             if sample and not all(question.endpoints[0].is_loopback for question in open_now):
-                self._voice.progress(f"sample {sample + 1} of {self._manner.samples} in {SAMPLE_SPACING_S:.0f} s")
+                self._show_progress(f"sample {sample + 1} of {self._manner.samples} in {SAMPLE_SPACING_S:.0f} s")
                 time.sleep(SAMPLE_SPACING_S)
             targets = [question.endpoints for question in open_now]
             with self._progress("waiting for the servers that have not answered yet"):
@@ -357,13 +366,21 @@ class PollRound:
         detail = f"may be asked again in {format_duration(hold.wait_s, rounding='up')}"
         if self._manner.hint and not hold.reason.startswith("kod:"):
             detail += f"; {self._manner.hint}"
-        self._voice.note(f"{name} is not asked ({hold.reason}): {detail}")
+        logger.info(f"{name} is not asked ({hold.reason}): {detail}")
         return Failure("skipped", hold.reason, detail)
 
     def _held(self, memory: ServerState, interval_s: float) -> BackOff | None:
         """Say whether to wait; `--force` overrides an interval, never a server's own word (K2, K3)."""
         hold = back_off(memory, self._now, interval_s)
         return None if hold is not None and self._manner.force and not hold.reason.startswith("kod:") else hold
+
+
+def _describe(source: SourceObservation) -> str:
+    """Describe the result of a query, for the log."""
+    if isinstance(source.outcome, Failure):
+        return f"{source.name} ({source.address}): {source.outcome.status}, {source.outcome.reason}"
+    best = min(source.outcome, key=lambda sample: sample.delay_ns)
+    return f"{source.name} ({source.address}): offset {format_offset(best.offset_ns / NS_PER_S)}"
 
 
 def _known_of(pool: Pool, states: ServerStates, offered: Iterable[str]) -> ServerStates:

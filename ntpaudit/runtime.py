@@ -12,13 +12,16 @@ from typing import NamedTuple, Protocol
 
 from ntpaudit import audit
 from ntpaudit.core.observation import Daemon, HiddenDaemons, HostFacts, KernelState, Observation, Unavailable
-from ntpaudit.polling import StateUpdater, Voice
+from ntpaudit.log import LazyLogger
+from ntpaudit.polling import StateUpdater
 from ntpaudit.probes.clock import Clock, SystemClock
 from ntpaudit.probes.daemons import running_daemons
 from ntpaudit.probes.daemons.watch import WatchedProcesses
 from ntpaudit.probes.host import host_facts
 from ntpaudit.probes.kernel import read_kernel
 from ntpaudit.probes.timerfd import StepWatch
+
+logger = LazyLogger(__name__)
 
 CLOCK_TRIES = 9
 """Of so many readings the quickest is taken: the least noise in a step's size (J1)."""
@@ -68,7 +71,7 @@ class Runtime(Protocol):
     def wait(self, seconds: float) -> Wakeup:
         """Wait so long, or until something happens."""
 
-    def poll(self, plan: audit.Plan, update: StateUpdater, voice: Voice) -> None:
+    def poll(self, plan: audit.Plan, update: StateUpdater) -> None:
         """Begin to ask servers; what they say comes from `wait`. Not while they are being asked."""
 
     def polling_s(self) -> float | None:
@@ -76,14 +79,13 @@ class Runtime(Protocol):
 
 
 class SystemRuntime:
-    """The real surroundings, while its `with` block lasts; `note` is told what is not to be had here.
+    """The host itself, while its `with` block lasts.
 
-    Whoever does not wait needs no signals: then each does what it always does (`hears` False).
+    A caller that never waits handles no signals: `handle_signals` is False, and each signal has its default effect.
     """
 
-    def __init__(self, note: Callable[[str], None], *, handle_signals: bool = True) -> None:
+    def __init__(self, *, handle_signals: bool = True) -> None:
         self.clock: Clock = SystemClock(CLOCK_TRIES)
-        self._note = note
         self._hears = handle_signals
         self._watched = WatchedProcesses()
 
@@ -125,9 +127,9 @@ class SystemRuntime:
         clock_set = self._watch.happened() if self._watch is not None else True
         return Wakeup(self._signals.take(), clock_set, self._surveyor.take())
 
-    def poll(self, plan: audit.Plan, update: StateUpdater, voice: Voice) -> None:
+    def poll(self, plan: audit.Plan, update: StateUpdater) -> None:
         """Begin to ask servers."""
-        self._surveyor.start(lambda: audit.observe(plan, self.clock, update, voice, self._host_servers))
+        self._surveyor.start(lambda: audit.observe(plan, self.clock, update, own=self._host_servers))
 
     def polling_s(self) -> float | None:
         """Return for how long servers have been asked by now."""
@@ -138,7 +140,7 @@ class SystemRuntime:
         try:
             watch = stack.enter_context(StepWatch())
         except OSError as error:
-            self._note(f"steps of the clock are found within 1 s, not at once: no timerfd ({error.strerror})")
+            logger.warning(f"steps of the clock are found within 1 s, not at once: no timerfd ({error.strerror})")
             return None
         self._selector.register(watch, selectors.EVENT_READ)
         return watch

@@ -227,3 +227,10 @@ def _skip(item: pytest.Item, missing: Iterable[str]) -> NoReturn:
         pytest.fail(f"{reason}; {abilities.REQUIRED} does not allow that", pytrace=False)
     item.stash[LACKED] = {name: str(abilities.lacking(name)) for name in missing}
     raise pytest.skip.Exception(reason, _use_item_location=True)
+
+
+@pytest.fixture
+def no_warnings(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail a test in which the program logs a warning."""
+    yield
+    assert [record.getMessage() for record in caplog.get_records("call")] == []

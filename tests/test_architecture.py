@@ -13,6 +13,7 @@ PACKAGE = ROOT / "ntpaudit"
 
 ORDER = (
     "errors",
+    "log",
     "files",
     "core.units",
     "core.clock.readings",

@@ -52,7 +52,7 @@ def audit(file: Path) -> None:
     runtime, store = Played(), StateStore(str(file), pytest.fail)
     with closing(store):
         runtime.turn(NOW.taken, NOW)
-        rounds = AuditCycle(store, runtime, WAYS, pytest.fail)
+        rounds = AuditCycle(store, runtime, WAYS)
         rounds.begin(WAYS)
         rounds.network(NOW)
 
@@ -115,7 +115,7 @@ def test_no_row_ends_a_command_or_the_agent(
     runtime, store = Played(), StateStore(str(own), notes.append)
     with closing(store):
         runtime.turn(NOW.taken, NOW)
-        rounds = AuditCycle(store, runtime, WAYS, notes.append)
+        rounds = AuditCycle(store, runtime, WAYS)
         rounds.begin(WAYS)
         assert rounds.network(NOW).record.verdict == "within"
         runtime.turn(_now(MINUTES + 1).taken, NOW)

@@ -16,6 +16,8 @@ from tests.demo.test_simulated_agent import Played
 from tests.histories import TERMS, World, clocks, later, observe
 from tests.world.host import SimulatedHost
 
+pytestmark = pytest.mark.usefixtures("no_warnings")
+
 HOURLY = CycleConfig(TERMS._replace(interval_s=3600.0), {}, delivers=False, limits=HistoryConfig())
 OFTEN = HOURLY._replace(settings=TERMS._replace(interval_s=300.0))
 
@@ -28,12 +30,12 @@ def test_an_orphan_is_judged_by_the_interval_of_its_time(tmp_path: Path) -> None
     )
     with closing(StateStore(str(tmp_path / "history"), pytest.fail)) as store:
         runtime.turn(first.taken, first)
-        rounds = AuditCycle(store, runtime, HOURLY, pytest.fail)
+        rounds = AuditCycle(store, runtime, HOURLY)
         rounds.begin(HOURLY)
         rounds.network(first)
         store.keep_observation(pending, "network")  # and there it was killed
         runtime.turn(now.taken, now)
-        rounds = AuditCycle(store, runtime, OFTEN, pytest.fail)
+        rounds = AuditCycle(store, runtime, OFTEN)
         rounds.begin(OFTEN)
         assert rounds.last is not None
         assert rounds.last.verdict == "within"
@@ -51,7 +53,7 @@ def test_a_host_with_pools_alone_begins_by_its_own_interval(tmp_path: Path, monk
     config = tmp_path / "ntpaudit.toml"
     config.write_text('[sources]\npool = "pool.ntp.org"\n')
     environment = {"STATE_DIRECTORY": str(tmp_path / "state"), "PATH": os.environ["PATH"]}
-    agent = Agent(read_agent_config(str(config), environment), SimulatedHost(10**18 * 2, seed=1), print)
+    agent = Agent(read_agent_config(str(config), environment), SimulatedHost(10**18 * 2, seed=1))
     begun: list[float] = []
     begin = agent.cycle.begin
 

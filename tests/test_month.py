@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import pytest
 
 from ntpaudit import polling
-from ntpaudit.agent import Agent, Voice, read_agent_config
+from ntpaudit.agent import Agent, read_agent_config
 from ntpaudit.audit import Plan
 from ntpaudit.core.ntp.rate_limit import SERVER_INTERVAL_S
 from ntpaudit.core.units import parse_utc
@@ -49,10 +49,10 @@ class WatchedHost(SimulatedHost):
         super().__init__(utc_ns, seed=seed)
         self.asked: list[tuple[int, int]] = []
 
-    def poll(self, plan: Plan, update: polling.StateUpdater, voice: polling.Voice) -> None:
+    def poll(self, plan: Plan, update: polling.StateUpdater) -> None:
         """Note it, and ask."""
         self.asked.append((self.boot, self.boottime_ns))
-        super().poll(plan, update, voice)
+        super().poll(plan, update)
 
 
 class Life:
@@ -60,7 +60,6 @@ class Life:
 
     def __init__(self, folder: Path, host: SimulatedHost, url: str | None) -> None:
         self.folder, self.host = folder, host
-        self.said: list[str] = []
         config = folder / "ntpaudit.toml"
         database = f'[influxdb]\nurl = "{url}"\ntimeout = "2s"\n' if url else ""
         config.write_text(f'[sources]\nservers = {json.dumps(SERVERS)}\n[schedule]\nlocal = "2m"\n{database}')
@@ -72,7 +71,7 @@ class Life:
         self.host.changes = sorted([*self.host.changes, Change(until_s, _end)])
         self.host.ends.clear()
         self.host.pass_time(1_000_000)
-        Agent(read_agent_config(str(self.config), environment), self.host, self.said.append).run()
+        Agent(read_agent_config(str(self.config), environment), self.host).run()
 
     @property
     def database(self) -> sqlite3.Connection:
@@ -192,9 +191,7 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Any:
         host.changes.append(Change((host.utc_ns - START_NS) / S + 1500, sets(has_network=True)))
         host.changes.append(Change((host.utc_ns - START_NS) / S + 3000, restarts_daemon))
         life.run(day[30])
-        drained = Agent(
-            read_agent_config(str(life.config), {"STATE_DIRECTORY": str(life.folder / "state")}), host, life.said.append
-        )
+        drained = Agent(read_agent_config(str(life.config), {"STATE_DIRECTORY": str(life.folder / "state")}), host)
         drained.drain(120.0)
         clock = points(real, "ntpaudit_clock", "severity")
         events = points(real, "ntpaudit_event", "raised")
@@ -344,8 +341,8 @@ def test_what_servers_said_is_kept_when_the_agent_is_told_to_end(tmp_path: Path)
     life = Life(tmp_path, host, None)
     asked = []
 
-    def end_at_once(plan: Any, update: Any, voice: Any) -> None:
-        SimulatedHost.poll(host, plan, update, voice)
+    def end_at_once(plan: Any, update: Any) -> None:
+        SimulatedHost.poll(host, plan, update)
         asked.append(host.utc_ns)
         host.ends.append(signal.SIGTERM)
 
@@ -386,17 +383,19 @@ def test_a_host_of_an_unknown_boot_trusts_no_uptime_of_before(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("tripped", [False, True], ids=["once", "tripped over before"])
-def test_what_was_seen_and_not_judged_is_judged_at_the_next_start(tmp_path: Path, tripped: bool) -> None:
+def test_what_was_seen_and_not_judged_is_judged_at_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, tripped: bool
+) -> None:
     """Of this boot and of another, each once; one that ended the agent before is left alone, and its words kept."""
     host = SimulatedHost(START_NS, seed=4)
     life = Life(tmp_path, host, "http://127.0.0.1:9")
     life.run(900.0)
     count = len(life.audits())
-    store = StateStore(str(tmp_path / "state" / "history.sqlite3"), life.said.append)
+    store = StateStore(str(tmp_path / "state" / "history.sqlite3"))
     plan = read_agent_config(str(life.config), {}).plan
     kept = []
     for _ in range(2):  # the last moments of one boot, and the first of the next
-        host.poll(plan, lambda change: None, Voice(life.said.append))
+        host.poll(plan, lambda change: None)
         observation = host.wait(0.0).observation
         assert observation is not None
         kept.append(store.keep_observation(observation, "network"))
@@ -411,4 +410,4 @@ def test_what_was_seen_and_not_judged_is_judged_at_the_next_start(tmp_path: Path
         assert connection.execute("SELECT COUNT(*) FROM audits WHERE record IS NULL").fetchone() == (int(tripped),)
         judged = connection.execute("SELECT COUNT(*) FROM audits WHERE kind = 'network' AND id > ?", (count,))
         assert judged.fetchone()[0] >= 2 - tripped
-    assert any("could not be judged, twice" in text for text in life.said) == tripped
+    assert any("could not be judged, twice" in text for text in caplog.messages) == tripped

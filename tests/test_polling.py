@@ -18,20 +18,6 @@ NOW = Instant("boot", 100 * DAY_NS, 1_800_000_000 * 10**9)
 LOOKUP_S = 0.4
 
 
-class Voice:
-    """Remembers what an operator was told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        """Remember a note."""
-        self.notes.append(text)
-
-    def progress(self, text: str) -> None:
-        """Let it pass."""
-
-
 class Store:
     """What is remembered, whether it is held at this moment, and the names that were looked up while it was."""
 
@@ -68,42 +54,47 @@ def lookups(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_nobody_is_held_up_while_a_larger_zone_is_looked_up(store: Store, lookups: list[str]) -> None:
+def test_nobody_is_held_up_while_a_larger_zone_is_looked_up(
+    store: Store, lookups: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     """P7: a country without a zone leads to its continent, before what is remembered is locked for the decision."""
-    voice = Voice()
-    [observation] = PollRound([region("nl")], QueryOptions(), voice).poll(SystemClock(), NOW, store.update)
+    [observation] = PollRound([region("nl")], QueryOptions()).poll(SystemClock(), NOW, store.update)
     assert isinstance(observation.outcome, Failure)
     assert observation.outcome.reason == "name-unknown"
     assert "0.europe.pool.ntp.org" in lookups
-    assert voice.notes == ["nl.pool.ntp.org gives no server; asking europe.pool.ntp.org"]
+    assert caplog.messages == ["nl.pool.ntp.org gives no server; asking europe.pool.ntp.org"]
     assert store.held_up_by == []
 
 
-def test_a_zone_that_does_not_answer_in_time_has_no_fallback(lookups: list[str]) -> None:
+def test_a_zone_that_does_not_answer_in_time_has_no_fallback(
+    lookups: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     """P7: only where the zone is known to have no server is the larger one asked."""
-    store, voice = Store(), Voice()
-    survey = PollRound([region("nl")], QueryOptions(timeout_s=LOOKUP_S / 4), voice)
+    store = Store()
+    survey = PollRound([region("nl")], QueryOptions(timeout_s=LOOKUP_S / 4))
     [observation] = survey.poll(SystemClock(), NOW, store.update)
     assert isinstance(observation.outcome, Failure)
     assert observation.outcome.reason == "name-timeout"
     assert not any("europe" in name for name in lookups)
-    assert voice.notes == []
+    assert caplog.messages == []
 
 
-def hold_back(options: QueryOptions) -> tuple[SourceObservation, list[str]]:
-    """Survey a server that was asked a second ago."""
-    voice, asked = Voice(), NOW._replace(boottime_ns=NOW.boottime_ns - 10**9)
+def hold_back(options: QueryOptions, caplog: pytest.LogCaptureFixture) -> tuple[SourceObservation, list[str]]:
+    """Poll a server that was queried a second ago."""
+    caplog.clear()
+    caplog.set_level("INFO")
+    asked = NOW._replace(boottime_ns=NOW.boottime_ns - 10**9)
     store = Store({"192.0.2.1 123": ServerState(asked)})
-    [observation] = PollRound([parse_source("192.0.2.1")], options, voice).poll(SystemClock(), NOW, store.update)
-    return observation, voice.notes
+    [observation] = PollRound([parse_source("192.0.2.1")], options).poll(SystemClock(), NOW, store.update)
+    return observation, caplog.messages
 
 
-def test_a_hint_is_told_only_where_it_can_be_followed() -> None:
+def test_a_hint_is_told_only_where_it_can_be_followed(caplog: pytest.LogCaptureFixture) -> None:
     """An agent has no option that asks at once, so it speaks of none."""
-    observation, notes = hold_back(QueryOptions())
+    observation, notes = hold_back(QueryOptions(), caplog)
     assert notes == ["192.0.2.1 is not asked (interval): may be asked again in 14 s"]
     assert observation.outcome == Failure("skipped", "interval", "may be asked again in 14 s")
-    assert hold_back(QueryOptions(hint="--force asks now"))[1] == [f"{notes[0]}; --force asks now"]
+    assert hold_back(QueryOptions(hint="--force asks now"), caplog)[1] == [f"{notes[0]}; --force asks now"]
 
 
 def test_who_was_not_asked_for_two_weeks_is_forgotten() -> None:
@@ -119,6 +110,6 @@ def test_who_was_not_asked_for_two_weeks_is_forgotten() -> None:
             POOL_DOMAIN: ServerState(old),
         }
     )
-    PollRound([], QueryOptions(), Voice()).poll(SystemClock(), NOW, store.update)
+    PollRound([], QueryOptions()).poll(SystemClock(), NOW, store.update)
     forgotten = {endpoint for endpoint, memory in store.memories.items() if memory == ServerState()}
     assert forgotten == {"192.0.2.1 123", "192.0.2.4 123"}

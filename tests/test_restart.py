@@ -17,6 +17,8 @@ from tests.core.worlds import failed
 from tests.demo.test_simulated_agent import Played
 from tests.histories import TERMS
 
+pytestmark = pytest.mark.usefixtures("no_warnings")
+
 WAYS = CycleConfig(TERMS, {}, delivers=False, limits=HistoryConfig())
 
 
@@ -30,7 +32,7 @@ class Watched:
     def begin(self) -> None:
         """Start the agent, again."""
         self._see()
-        self.rounds = AuditCycle(self.ledger, self.around, WAYS, pytest.fail)
+        self.rounds = AuditCycle(self.ledger, self.around, WAYS)
         self.rounds.begin(WAYS)
 
     def local(self, after_s: float = 60) -> Record:

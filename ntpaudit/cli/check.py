@@ -5,6 +5,7 @@ import os
 import click
 
 from ntpaudit import __version__, audit
+from ntpaudit.cli.logs import log_to_stderr, verbosity_options
 from ntpaudit.cli.output import StandardError, emit_and_exit, format_option
 from ntpaudit.cli.parameters import Parsed
 from ntpaudit.config.schema import Config, choose_profile, find_config, load_config
@@ -13,10 +14,13 @@ from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.record import Labels
 from ntpaudit.core.units import parse_duration
 from ntpaudit.errors import ConfigError
+from ntpaudit.log import LazyLogger
 from ntpaudit.polling import QueryOptions
 from ntpaudit.probes.clock import SystemClock
 from ntpaudit.store.notebook import Notebook
 from ntpaudit.store.paths import FILE_NAME, state_folder
+
+logger = LazyLogger(__name__)
 
 MAX_SAMPLES = 16
 
@@ -81,6 +85,7 @@ def _timeout(text: str) -> float:
 @click.option("--output", type=click.Path(dir_okay=False), help="Replace this file, atomically.")
 @click.option("--record", is_flag=True, help="Keep the audit in the history of the state folder too.")
 @click.option("--force", is_flag=True, help="Ask again before the polite interval is over. Never do this from a timer.")
+@verbosity_options
 def check(
     servers: tuple[Source, ...],
     pools: tuple[Source, ...],
@@ -96,12 +101,14 @@ def check(
     output: str | None,
     record: bool,
     force: bool,
+    verbose: bool,
+    quiet: bool,
 ) -> None:
     """Audit this host's clock once, and say how wrong it can be.
 
     SERVER is HOST[:PORT] or [IPV6]:PORT; name at least four, so that one that is wrong is outvoted.
     """
-    voice = StandardError()
+    log_to_stderr(verbose=verbose, quiet=quiet)
     found = find_config(os.environ) if config_path is None else config_path
     config = Config() if found is None else load_config(found)
     sources = servers + pools + regions
@@ -110,7 +117,7 @@ def check(
         if not sources and not from_host:
             sources = (pool(DEFAULT_ZONE),)
             if found is not None:
-                voice.note(f"{found} names no servers: asking {DEFAULT_ZONE}")
+                logger.info(f"{found} names no servers: asking {DEFAULT_ZONE}")
     try:
         judged_by = choose_profile(profile, warning, critical, config.profile)
     except ConfigError as error:  # here it is the options that do not fit
@@ -125,12 +132,12 @@ def check(
         persist=record,
         max_drift_ppm=config.host.max_drift_ppm,
     )
-    notebook = Notebook(os.path.join(state_folder(os.environ), FILE_NAME), voice.note)
+    notebook = Notebook(os.path.join(state_folder(os.environ), FILE_NAME))
     try:
-        result = audit.run(plan, SystemClock(), notebook, voice)
+        result = audit.run(plan, SystemClock(), notebook, StandardError().progress)
     finally:
         notebook.close()
     unreachable = [source.name for source in result.sources if source.status == "unreachable"]
     for hint in filter(None, map(doubtful_port, unreachable)):
-        voice.note(hint)
+        logger.warning(hint)
     emit_and_exit(result, format_name, output)

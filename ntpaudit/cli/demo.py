@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from ntpaudit import __version__, audit
+from ntpaudit.cli.logs import log_to_stderr
 from ntpaudit.cli.output import (
     StandardError,
     emit_and_exit,
@@ -205,6 +206,7 @@ def show_one_audit(format_name: str) -> None:
 
     voice = StandardError()
     voice.note(LABEL)
+    log_to_stderr()
     with ExitStack() as stack:
         servers = [(name, stack.enter_context(NtpServer(behaviour))) for name, behaviour in SCENE.items()]
         plan = audit.Plan(
@@ -213,7 +215,7 @@ def show_one_audit(format_name: str) -> None:
             labels=Labels(__version__),
         )
         # loopback needs no manners, so nothing is remembered of these servers
-        result = conclude(audit.observe(plan, SystemClock(), forget, voice), plan.profile, plan.labels)
+        result = conclude(audit.observe(plan, SystemClock(), forget, voice.progress), plan.profile, plan.labels)
     emit_and_exit(result, format_name)
 
 

@@ -137,7 +137,7 @@ class _Network:
             Server(source.name, "127.0.0.1", _closed_port(source) if host.is_cut_off else self.ports[source.name])
             for source in sources
         ]
-        survey = PollRound(servers, QueryOptions(), _Silent())
+        survey = PollRound(servers, QueryOptions())
         clock = RunningClock(host)
         self._true_ns = clock.true_ns
         now = clock.read()
@@ -173,13 +173,3 @@ def _keep_apart(host: SimulatedHost) -> None:
 def _forget(change: Callable[[ServerStates], ServerStates]) -> None:
     """Remember nothing: loopback needs no manners."""
     change({})
-
-
-class _Silent:
-    """Nobody to tell anything."""
-
-    def note(self, text: str) -> None:
-        """Nobody reads it."""
-
-    def progress(self, text: str) -> None:
-        """Nobody waits for it."""

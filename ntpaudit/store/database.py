@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from ntpaudit.errors import StoreError
+from ntpaudit.log import LazyLogger
+
+logger = LazyLogger(__name__)
 
 SCHEMA = (
     # 1: the memory of servers, and audits as they were seen and concluded
@@ -98,7 +101,7 @@ _MAX_WAL_BYTES = 4 << 20  # it grows beyond only while somebody reads, or for on
 
 
 def open_database(
-    path: str, note: Callable[[str], None], wait_s: float = WAIT_S, *, setting: str = "history.path"
+    path: str, note: Callable[[str], None] = logger.warning, wait_s: float = WAIT_S, *, setting: str = "history.path"
 ) -> sqlite3.Connection:
     """Open the file, making it and its folder (0700) where missing; a damaged one is set aside, noted, never deleted.
 
@@ -312,7 +315,7 @@ def _has_schema(connection: sqlite3.Connection) -> bool:
         sound.close()
 
 
-def set_aside_damaged(path: str, note: Callable[[str], None]) -> bool:
+def set_aside_damaged(path: str, note: Callable[[str], None] = logger.warning) -> bool:
     """Rename a damaged file, with its journal, so that it can still be examined; False where that cannot be done.
 
     The journal keeps its place beside the file, by name: SQLite finds it there.

@@ -11,9 +11,12 @@ from ntpaudit.core.ntp.rate_limit import ServerStates
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.record import Record
 from ntpaudit.errors import StoreError
+from ntpaudit.log import LazyLogger
 
 if TYPE_CHECKING:
     import sqlite3
+
+logger = LazyLogger(__name__)
 
 _Done = TypeVar("_Done")
 
@@ -21,7 +24,7 @@ _Done = TypeVar("_Done")
 class Notebook:
     """The state folder's database; `note` is told what is wrong with it."""
 
-    def __init__(self, path: str, note: Callable[[str], None]) -> None:
+    def __init__(self, path: str, note: Callable[[str], None] = logger.warning) -> None:
         self._path = path
         self._note = note
         self._connection: sqlite3.Connection | None = None

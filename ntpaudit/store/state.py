@@ -20,6 +20,7 @@ from ntpaudit.core.observation import Observation
 from ntpaudit.core.record import Kind, Record
 from ntpaudit.core.units import plural
 from ntpaudit.errors import BusyError, StoreError
+from ntpaudit.log import LazyLogger
 from ntpaudit.store import history, servers
 from ntpaudit.store.database import (
     is_damage,
@@ -35,6 +36,8 @@ from ntpaudit.store.history import OutboxEntry
 from ntpaudit.store.paths import VOUCHER
 from ntpaudit.store.readonly import open_history
 from ntpaudit.store.unsaved import Unsaved, UnsavedFile
+
+logger = LazyLogger(__name__)
 
 RETRY_S = 30.0
 """How long to wait before a file that could not be used is tried again; each failure doubles it, up to tenfold."""
@@ -83,7 +86,7 @@ class StateStore:
     File and stand-in count their rows each for itself, so an id alone names nothing once the state has moved.
     """
 
-    def __init__(self, path: str, note: Callable[[str], None], *, retry_s: float = RETRY_S) -> None:
+    def __init__(self, path: str, note: Callable[[str], None] = logger.warning, *, retry_s: float = RETRY_S) -> None:
         self._path = path
         self._note = note
         self._lock = threading.RLock()

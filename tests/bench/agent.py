@@ -102,14 +102,14 @@ def _cpu_ns(pid: int) -> int:
 def _processor(folder: Path, config: Path) -> Iterator[str]:
     """Measure the CPU of many audits in a row, storing each durably."""
     environment = {"STATE_DIRECTORY": str(folder / "row-state")}
-    with SystemRuntime(_ignore) as system:
+    with SystemRuntime() as system:
         setting = read_agent_config(str(config), environment)
-        agent = Agent(setting, system, _ignore)
+        agent = Agent(setting, system)
         agent.begin()
         local, network = [], []
         for _ in range(NETWORK_AUDITS):
             began = time.process_time()
-            agent.cycle.network(audit.observe(setting.plan, system.clock, agent.store.update, agent.voice))
+            agent.cycle.network(audit.observe(setting.plan, system.clock, agent.store.update))
             network.append((time.process_time() - began) * 1e3)
         for _ in range(LOCAL_AUDITS):
             began = time.process_time()
@@ -188,7 +188,7 @@ def _written(url: str) -> Iterator[str]:
             Change((1 + WRITING_H) * 3600.0, lambda _: written.append(_written_bytes())),
             Change((1 + WRITING_H) * 3600.0 + 1, lambda host: host.ends.append(signal.SIGTERM)),
         ]
-        host.agent = Agent(read_agent_config(str(config), {"STATE_DIRECTORY": name}), host, _ignore)
+        host.agent = Agent(read_agent_config(str(config), {"STATE_DIRECTORY": name}), host)
         host.agent.run()
         before, after = written
         begin = _written_bytes()
@@ -207,7 +207,3 @@ def _written(url: str) -> Iterator[str]:
 def _written_bytes() -> int:
     """Return what this process had written to disks."""
     return int(re.findall(r"^write_bytes: (\d+)", Path("/proc/self/io").read_text(), re.MULTILINE)[0])
-
-
-def _ignore(text: str) -> None:
-    """Nobody reads it."""

@@ -231,7 +231,7 @@ class Played(SystemRuntime):
     """The surroundings of the agent's rounds, as a tape has them; and whoever they tell."""
 
     def __init__(self) -> None:
-        super().__init__(pytest.fail, handle_signals=False)
+        super().__init__(handle_signals=False)
         self.clock = self
         self.events: list[Event] = []
 
@@ -286,7 +286,7 @@ def test_a_life_concludes_as_the_rounds_of_the_agent(
             runtime.turn(seen.taken if isinstance(met, Concluded) else met, seen)
             if seen.host.boot_id != boot_id:
                 boot_id = seen.host.boot_id
-                rounds = AuditCycle(store, runtime, config, lambda text: None)
+                rounds = AuditCycle(store, runtime, config)
                 rounds.begin(config)
             match met:
                 case Concluded(_, "network"):

@@ -21,7 +21,7 @@ from ntpaudit.core.observation import (
     SourceObservation,
     Unavailable,
 )
-from ntpaudit.polling import StateUpdater, Voice
+from ntpaudit.polling import StateUpdater
 from ntpaudit.runtime import HostContext, Wakeup
 
 S = 1_000_000_000
@@ -174,7 +174,7 @@ class SimulatedHost:
         """Say whether servers are being asked."""
         return None if self._answer is None else 0.0
 
-    def poll(self, plan: audit.Plan, update: StateUpdater, voice: Voice) -> None:
+    def poll(self, plan: audit.Plan, update: StateUpdater) -> None:
         """Ask every server of the plan, over a network that delays at random."""
         update(_remember_nothing)
         sources = tuple(self._source(source) for source in plan.sources if isinstance(source, Server))
