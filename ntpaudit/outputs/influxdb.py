@@ -1,4 +1,4 @@
-"""Lines of line protocol, written to a database of the InfluxDB family through influxdb-client, one batch at a time."""
+"""Line protocol, written to InfluxDB or VictoriaMetrics through influxdb-client, one batch at a time."""
 
 import logging
 import warnings
@@ -12,34 +12,33 @@ from ntpaudit.net.answers import REDIRECTED, reason_of, tls_fix
 from ntpaudit.render.text_safety import one_line
 
 MAX_REASON = 300
-"""How much of an answer is kept, in characters."""
+"""The longest reason that is kept of an answer, in characters."""
 
 _GZIP_LEVEL = 1
-"""The client's own choice of 9 costs five times as much and saves a quarter of what is left."""
+"""The client's own level, 9, takes five times as long; its result is a quarter smaller."""
 
 _GZIP_BITS = 31  # zlib's number for gzip's container
 
 
 class InfluxTransport:
-    """A connection that is kept open from one batch to the next. Not to be used from several threads at once.
+    """A connection that stays open between batches. Not for use by several threads at once.
 
     Lines are compressed only for a server that refuses what it cannot read, which InfluxDB does. VictoriaMetrics
-    answers 204 to anything, so where something on the way strips Content-Encoding, its answer would not show that
-    nothing was stored.
+    answers 204 to anything. If a proxy removes Content-Encoding, its answer would not show that nothing was stored.
     """
 
     def __init__(
         self, url: str, *, org: str, bucket: str, token: str | None, ca_file: str | None = None, timeout_s: float = 10.0
     ) -> None:
-        """Make ready; nothing is sent yet. ConfigError for a token that no request can carry."""
+        """Prepare the client; nothing is sent yet. ConfigError for a token that no request can carry."""
         from influxdb_client.client.influxdb_client import InfluxDBClient
         from influxdb_client.client.write_api import SYNCHRONOUS
         from urllib3.exceptions import SystemTimeWarning
 
         from ntpaudit.net.bounded_connection import ConnectionMonitor, bound_connections
 
-        warnings.simplefilter("ignore", SystemTimeWarning)  # that the clock is wrong is ours to say
-        logging.getLogger("urllib3").propagate = False  # it would show a server's headers, whatever they hold
+        warnings.simplefilter("ignore", SystemTimeWarning)  # our findings report a wrong clock
+        logging.getLogger("urllib3").propagate = False  # it logs a server's headers, which may hold anything
         if token is not None and not (token.isascii() and token.isprintable()):
             raise ConfigError("the token for InfluxDB holds characters that no request can carry")
         self._bucket = bucket
@@ -60,10 +59,11 @@ class InfluxTransport:
         bound_connections(self._client.api_client.rest_client.pool_manager.connection_from_url(url), self._monitor)
 
     def write(self, lines: str) -> Answer:
-        """Write lines stamped in nanoseconds, and say what the database answered.
+        """Write lines with timestamps in nanoseconds, and return the database's answer.
 
-        Ends in twice the timeout, once the server's name is resolved; in four times where compressed lines were not
-        understood, and are sent once more as they are. `date_s` is then the Date of the last answer.
+        Ends within twice the timeout, once the server's name is resolved; within four times if the server does not
+        understand compressed lines, which are then sent again uncompressed. `date_s` is then the Date of the last
+        answer.
         """
         self._monitor.date = None
         try:
@@ -72,7 +72,7 @@ class InfluxTransport:
             self.date_s = date_in_s(self._monitor.date)
 
     def _write(self, lines: str) -> Answer:
-        """Write lines, compressed where the server understands that."""
+        """Write lines, compressed if the server understands that."""
         body = lines.encode()
         if not self._compresses:
             return self._send(body)
@@ -88,7 +88,7 @@ class InfluxTransport:
         return plain
 
     def _send(self, body: bytes, encoding: str | None = None) -> Answer:
-        """Send a body once. From the answer follows whether the next one may be compressed."""
+        """Send a body once. The answer decides whether the next one may be compressed."""
         from influxdb_client.rest import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -104,8 +104,8 @@ class InfluxTransport:
             except HTTPError as error:
                 return self._failure(error)
         answer = self._client.api_client.last_response
-        if answer.status != 204:  # of any other good status it is some other server's
-            return Refused(answer.status, self._tidy(answer.data))
+        if answer.status != 204:  # another 2xx is from some other server
+            return Refused(answer.status, self._clean(answer.data))
         self._compresses = _checks_lines(answer.getheaders()) and not self._is_misread
         return Delivered()
 
@@ -114,54 +114,53 @@ class InfluxTransport:
         self._client.close()
 
     def _refusal(self, error: Any) -> Answer:
-        """Say what an answer of another status means; the client gives TLS's own failures the status 0."""
+        """Return what an answer of another status means. The client gives failures of TLS the status 0."""
         if not error.status:
-            reason = self._tidy((error.reason or "").removeprefix("SSLError"))
-            return Unreachable(f"TLS failed: {reason}; {tls_fix(reason)}", sent=False)
+            failure = self._clean((error.reason or "").removeprefix("SSLError"))
+            return Unreachable(f"TLS failed: {failure}; {tls_fix(failure)}", sent=False)
         headers: Mapping[str, str] = error.headers or {}
-        said = reason_of(error.body or "") or headers.get("X-Influxdb-Error") or error.reason or ""
+        reason = reason_of(error.body or "") or headers.get("X-Influxdb-Error") or error.reason or ""
         if 300 <= error.status <= 399:
-            said = f"redirected to {headers.get(REDIRECTED, 'nowhere')}"
-        if said.strip() == NO_SUCH_PATH and (version := headers.get("X-Influxdb-Version")):
-            said = f"{NO_SUCH_PATH} by InfluxDB {version}"
-        return Refused(error.status, self._tidy(said), retry_after_s(headers))
+            reason = f"redirected to {headers.get(REDIRECTED, 'nowhere')}"
+        if reason.strip() == NO_SUCH_PATH and (version := headers.get("X-Influxdb-Version")):
+            reason = f"{NO_SUCH_PATH} by InfluxDB {version}"
+        return Refused(error.status, self._clean(reason), retry_after_s(headers))
 
     def _failure(self, error: Exception) -> Unreachable:
-        """Say why there was no answer."""
         from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError, ReadTimeoutError
 
         match error:
             case NameResolutionError():
                 return Unreachable("the server's name is not known", sent=False)
             case NewConnectionError():
-                return Unreachable(f"no connection: {self._tidy(_cause(error))}", sent=False)
+                return Unreachable(f"no connection: {self._clean(_cause(error))}", sent=False)
             case ConnectTimeoutError():
                 return Unreachable(f"no connection in {self._timeout_s:g} s", sent=False)
             case _ if isinstance(error, ReadTimeoutError) or self._monitor.was_cut:
                 return Unreachable(f"no answer in {self._timeout_s:g} s", sent=True)
             case _:
-                return Unreachable(f"no answer: {self._tidy(_cause(error))}", sent=True)
+                return Unreachable(f"no answer: {self._clean(_cause(error))}", sent=True)
 
-    def _tidy(self, text: str) -> str:
-        """Make a foreign text fit for one line of a log; a server that echoes the token is not believed on that."""
+    def _clean(self, text: str) -> str:
+        """Make a server's text safe for one line of a log, without the token if the server echoes it."""
         if self._token:
             text = text.replace(self._token, "***")
         return one_line(text).strip()[:MAX_REASON]
 
 
 _MISREAD = (400, 415, 422)
-"""What a server may answer that was sent compressed lines and does not know that they are."""
+"""How a server may answer that takes compressed lines for plain ones."""
 
 
 def _checks_lines(headers: Mapping[str, str]) -> bool:
-    """Whether an answer comes from InfluxDB, which refuses what it cannot read; VictoriaMetrics calls itself so too."""
+    """Whether an answer is from InfluxDB, which refuses what it cannot read; VictoriaMetrics claims to be one."""
     return "X-Influxdb-Build" in headers and "X-Server-Hostname" not in headers
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return how many seconds a server asks to be left alone (RFC 9110 §10.2.3), None where it does not say.
+    """Return the seconds until a server accepts the next request (RFC 9110 §10.2.3), None if it does not say.
 
-    A date is compared with the answer's own Date: this host's clock is what is in doubt.
+    A date is compared with the answer's own Date, because this host's clock may be wrong.
     """
     from email.utils import parsedate_to_datetime
 
@@ -176,7 +175,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def date_in_s(date: str | None) -> int | None:
-    """Return the Date of an answer (RFC 9110, 5.6.7) in seconds since 1970; None for none, and for what is no date."""
+    """Return the Date of an answer (RFC 9110 §5.6.7) in seconds since 1970; None if there is none, or it is invalid."""
     from datetime import UTC
     from email.utils import parsedate_to_datetime
 
@@ -190,7 +189,7 @@ def date_in_s(date: str | None) -> int | None:
 
 
 def _cause(error: Exception) -> str:
-    """Return the system's or the parser's own words, without those that were put around them."""
+    """Return the message of the innermost error: the system's or the parser's own."""
     inner: BaseException = error
     for _ in range(4):
         arguments = [argument for argument in inner.args if isinstance(argument, BaseException)]

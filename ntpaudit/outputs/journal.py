@@ -1,4 +1,4 @@
-"""Entries for systemd's journal, with fields to search by, in its native protocol.
+"""Entries for systemd's journal with searchable fields, in its native protocol.
 
 The protocol is systemd's docs/JOURNAL_NATIVE_PROTOCOL.md: a datagram for each entry, of lines `NAME=value`.
 """
@@ -16,14 +16,14 @@ from ntpaudit.render.text_safety import one_line
 MESSAGE_IDS: Mapping[str, str] = {rule.id: rule.message_id for rule in RULES} | {
     VERDICT_CHANGED: "5326393773d54750becb56d171e32cf2",
 }
-"""The id of each kind of entry. An id never changes: others match on it. `journalctl --new-id128` makes a new one."""
+"""The message id of each kind of entry. It never changes, because users match on it. `systemd-id128 new` makes one."""
 
 _LONGEST_TEXT, _LONGEST_VALUE, _LONGEST_ENTRY = 8_192, 4_096, 65_536
-"""Octets. An entry of this size is a third of what a socket's buffer holds (net.core.wmem_default)."""
+"""Octets. The longest entry takes a third of a socket's buffer (net.core.wmem_default)."""
 
 
 def journal_takes_our_output(environment: Mapping[str, str]) -> bool:
-    """Whether systemd connected our standard error to its journal: JOURNAL_STREAM names that very stream."""
+    """Whether systemd connected our standard error to its journal: JOURNAL_STREAM names that stream."""
     try:
         stream = os.fstat(2)
     except OSError:
@@ -37,7 +37,7 @@ def open_output(settings: JournalConfig) -> LogOutput:
 
 
 class _Journal:
-    """The journal's socket. Each entry finds it anew, so that a restarted journald gets the next one."""
+    """The journal's socket. Each entry is sent to its path, so that a restarted journald gets the next one."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -45,7 +45,7 @@ class _Journal:
         self._socket.setblocking(False)
 
     def encode(self, message: LogEntry, host: str) -> bytes:
-        """Write the fields; the journal itself adds the host, and the time by the host's clock."""
+        """Return the fields of an entry. The journal adds the host, and the time of the host's clock."""
         message_id = MESSAGE_IDS.get(message.kind)
         entry = _field("MESSAGE", clip(one_line(message.text), _LONGEST_TEXT))
         entry += _field("PRIORITY", b"%d" % message.priority) + _field("SYSLOG_IDENTIFIER", b"ntpaudit")
@@ -58,7 +58,7 @@ class _Journal:
         return entry
 
     def send(self, entry: bytes) -> None:
-        """Send a datagram. Raises OutputError where no journal listens, or it is too busy."""
+        """Send a datagram. Raises OutputError if no journal listens, or it is too busy."""
         try:
             self._socket.sendto(entry, self._path)
         except OSError as error:
@@ -73,7 +73,7 @@ class _Journal:
 
 
 def _field(name: str, value: bytes) -> bytes:
-    """Write a field; a value of several lines is preceded by its length."""
+    """Return a field as bytes; a value of several lines is preceded by its length."""
     if b"\n" in value:
         return b"%s\n%s%s\n" % (name.encode(), len(value).to_bytes(8, "little"), value)
     return b"%s=%s\n" % (name.encode(), value)

@@ -1,4 +1,4 @@
-"""Records appended to a file, one a line: JSON Lines, for a log shipper; rotated by whoever likes to."""
+"""Records appended to a file, one per line (JSON Lines), for a log shipper. Any tool may rotate the file."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from ntpaudit.files import open_regular, unwritable
 from ntpaudit.formats.json_record import render
 
 _MODE = 0o640
-"""Of a new file: its owner writes, its group ships, and nobody else reads."""
+"""The mode of a new file: its owner writes, its group reads, others do neither."""
 
 
 def open_output(settings: JsonlConfig) -> "_Lines":
@@ -21,7 +21,7 @@ def open_output(settings: JsonlConfig) -> "_Lines":
 
 
 class _Lines:
-    """The file, open while it is the one that has this path."""
+    """The file, which is opened again when another one has its path."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -29,7 +29,7 @@ class _Lines:
         self._last: Record | None = None
 
     def emit(self, record: Record, events: Sequence[Event]) -> None:
-        """Append the record, unless it is the last one again. Raises OutputError, and then no half line is left."""
+        """Append the record, unless it is the last one again. Raises OutputError, and then leaves no partial line."""
         if record == self._last:
             return
         try:
@@ -47,32 +47,27 @@ class _Lines:
 
 
 def _current(path: str, file: int | None) -> int:
-    """Return the file that has the path now: the open one, or another where that was moved away. Raises OSError."""
+    """Return the file that has the path now: the open one, or a new one if that was moved. Raises OSError."""
     if file is not None:
         try:
             if os.path.samestat(os.stat(path), os.fstat(file)):
                 return file
         except FileNotFoundError:
             pass
-    opened = _open(path)
+    opened = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, _MODE)
     if file is not None:
         os.close(file)
     return opened
-
-
-def _open(path: str) -> int:
-    """Open a file to append to, created with its mode. Raises OSError."""
-    return open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, _MODE)
 
 
 def _append(file: int, line: bytes) -> None:
     """Append a line in one write, or nothing. Raises OSError."""
     size = os.fstat(file).st_size
     if size and os.pread(file, 1, size - 1) != b"\n":
-        line = b"\n" + line  # the power failed in the midst of the last line: let it spoil no other
+        line = b"\n" + line  # a power failure cut the last line: keep this one apart
     written = os.write(file, line)
     if written < len(line):
         end = os.lseek(file, 0, os.SEEK_CUR)
-        if os.fstat(file).st_size == end:  # else somebody else has appended since
+        if os.fstat(file).st_size == end:  # else another process has appended since
             os.ftruncate(file, end - written)
         raise OSError(errno.ENOSPC, "there is no room for a whole line")

@@ -16,17 +16,17 @@ def open_output(settings: OpenMetricsConfig) -> "_Textfile":
 
 
 class _Textfile:
-    """The file's path; between two records nothing is open."""
+    """The file's path. Between two records nothing is open."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def emit(self, record: Record, events: Sequence[Event]) -> None:
-        """Replace the file. Raises OutputError; the file is then as it was."""
+        """Replace the file. Raises OutputError, and then leaves the file unchanged."""
         try:
             write_atomically(self._path, render(record))
         except OSError as error:
             raise OutputError(unwritable(self._path, error)) from error
 
     def close(self) -> None:
-        """Leave the file: the last record stays, and its time says how old it is."""
+        """Keep the file: its timestamp shows the age of the last record."""

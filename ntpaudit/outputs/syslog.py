@@ -1,4 +1,4 @@
-"""Messages for syslog (RFC 5424) that say how far the clock behind their time stamp can be off, as it was measured."""
+"""Messages for syslog (RFC 5424), with the measured maximum error of the clock beside the timestamp."""
 
 import errno
 import os
@@ -17,13 +17,13 @@ from ntpaudit.render.text_safety import one_line
 PORT = 514
 
 SD_ID = "ntpaudit@32473"
-"""The name of our own structured data. 32473 is the number that RFC 5612 sets apart for documentation."""
+"""The name of our structured data. RFC 5612 reserves 32473 for documentation."""
 
 _DAEMON = 3 << 3
-"""The facility of system daemons, in the place that it has in PRI (RFC 5424 §6.2.1)."""
+"""The facility of system daemons, shifted to its place in PRI (RFC 5424 §6.2.1)."""
 
 _LONGEST, _LONGEST_BEFORE_TEXT = 2_048, 1_536
-"""Octets of a message, which every receiver should take (RFC 5424 §6.1); so many before the text leave it some."""
+"""Octets of a message, which every receiver should accept (RFC 5424 §6.1), and of what precedes its text."""
 
 _LONGEST_HOST, _LONGEST_ID, _LONGEST_VALUE = 255, 32, 256
 
@@ -42,22 +42,22 @@ def open_output(settings: SyslogConfig) -> LogOutput:
 
 
 class _Syslog:
-    """A syslog server, connected to when there is something to say; a name is resolved only then.
+    """A syslog server. The connection is made, and its name resolved, when there is a message to send.
 
-    A name may have several addresses, of which the server may use one: one that refuses is followed by the next.
+    A name may have several addresses, and the server may use only one: after a refusal the next address is tried.
     """
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._target = address if address.startswith("/") else _split_port(address)
         self._socket: socket.socket | None = None
-        self._turn = 0
+        self._attempts = 0
         self._addresses = 1
 
     def encode(self, message: LogEntry, host: str) -> bytes:
-        """Write header, structured data and text (RFC 5424 §6)."""
+        """Return header, structured data and text (RFC 5424 §6)."""
         stamp_ns = message.host_ns if message.utc_ns is None else message.utc_ns
-        stamp = f"{format_utc(stamp_ns)[:26]}Z"  # six decimals are the most that there may be
+        stamp = f"{format_utc(stamp_ns)[:26]}Z"  # six decimals at most
         sender = f"{_graphic(host, _LONGEST_HOST)} ntpaudit {os.getpid()} {_graphic(message.kind, _LONGEST_ID)}"
         data = f"<{_DAEMON + message.priority}>1 {stamp} {sender} {_time_quality(message)}[{SD_ID}".encode()
         for name, value in message.facts.items():
@@ -68,7 +68,7 @@ class _Syslog:
         return data + clip(one_line(message.text), _LONGEST - len(data))
 
     def send(self, entry: bytes) -> None:
-        """Send a message, over a new connection where the old one is gone, or not now. Raises OutputError."""
+        """Send a message, over a new connection if the old one is gone. Never waits. Raises OutputError."""
         failures = -1 if self._socket else 0  # the server may have been restarted since the last message
         while True:
             try:
@@ -79,7 +79,7 @@ class _Syslog:
                 is_busy = isinstance(error, BlockingIOError)
                 if not is_busy:
                     self.close()
-                    self._turn += 1
+                    self._attempts += 1
                     failures += 1
                 if is_busy or failures >= self._addresses:
                     raise OutputError(
@@ -88,12 +88,12 @@ class _Syslog:
                     ) from error
 
     def _connect(self) -> socket.socket:
-        """Connect to a socket's path, or by UDP to the address of a name whose turn it is. Raises OSError."""
+        """Connect to a socket's path, or by UDP to the next address of a name. Raises OSError."""
         if isinstance(self._target, str):
             return _connect_to_path(self._target)
         endpoints = _resolve(*self._target)
         self._addresses = len(endpoints)
-        endpoint = endpoints[self._turn % len(endpoints)]
+        endpoint = endpoints[self._attempts % len(endpoints)]
         return _connected(endpoint.family, socket.SOCK_DGRAM, endpoint.sockaddr)
 
     def close(self) -> None:
@@ -107,14 +107,14 @@ def _send(sock: socket.socket, entry: bytes) -> None:
     """Send an entry whole. Raises OSError. A stream's entries end with a NUL, as libc's do."""
     data = entry + b"\0" if sock.type == socket.SOCK_STREAM else entry
     if sock.send(data, socket.MSG_NOSIGNAL) < len(data):
-        raise OSError(errno.EMSGSIZE, "it took half a message")  # the rest would follow too late: begin anew
-    # A refusal by this host itself is there at once, one from the network only when the next message is sent.
+        raise OSError(errno.EMSGSIZE, "the server took part of a message")  # the rest would come too late
+    # This host's own refusal is known at once, one from the network only when the next message is sent.
     if refusal := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         raise OSError(refusal, os.strerror(refusal))
 
 
 def _resolve(host: str, port: int) -> Sequence[Endpoint]:
-    """Return the addresses of a name, those with a route where there are any. Raises OSError."""
+    """Return the addresses of a name: those with a route, or all if none has one. Raises OSError."""
     names = Resolution([(host, port)])
     names.wait(_RESOLVE_TIMEOUT_S)
     answer = names.answer(host, port)
@@ -124,7 +124,7 @@ def _resolve(host: str, port: int) -> Sequence[Endpoint]:
 
 
 def _connect_to_path(path: str) -> socket.socket:
-    """Connect to a socket's path, of datagrams or of a stream. Raises OSError."""
+    """Connect to a socket's path, as datagrams or as a stream. Raises OSError."""
     try:
         return _connected(socket.AF_UNIX, socket.SOCK_DGRAM, path)
     except OSError as error:
@@ -134,7 +134,7 @@ def _connect_to_path(path: str) -> socket.socket:
 
 
 def _connected(family: int, kind: int, address: str | tuple[str, int] | tuple[str, int, int, int]) -> socket.socket:
-    """Return a socket that is connected and never waits. Raises OSError."""
+    """Return a connected socket that does not block. Raises OSError."""
     sock = socket.socket(family, kind)
     sock.setblocking(False)
     try:
@@ -162,9 +162,9 @@ def _split_port(address: str) -> tuple[str, int]:
 
 
 def _time_quality(message: LogEntry) -> str:
-    """Say how far the clock can be off, rounded up, or that nobody knows (RFC 5424 §7.1, INTEGRITY §5.4).
+    """Return the maximum error of the clock, rounded up, or that it is unknown (RFC 5424 §7.1, INTEGRITY §5.4).
 
-    The zone is known, since all is told in UTC; syncAccuracy must not stand beside isSynced="0".
+    The zone is known: all timestamps are UTC. RFC 5424 forbids syncAccuracy beside isSynced="0".
     """
     if message.clock_error_s is None:
         return '[timeQuality tzKnown="1" isSynced="0"]'
@@ -172,9 +172,9 @@ def _time_quality(message: LogEntry) -> str:
     return f'[timeQuality tzKnown="1" isSynced="1" syncAccuracy="{accuracy}"]'
 
 
-def _graphic(text: str, most: int) -> str:
-    """Return a header field: visible ASCII without blanks, at most so many, `-` where there is none."""
-    return "".join(character if "!" <= character <= "~" else "_" for character in text[:most]) or _NIL
+def _graphic(text: str, limit: int) -> str:
+    """Return a header field: visible ASCII without spaces, cut to a length, `-` if empty."""
+    return "".join(character if "!" <= character <= "~" else "_" for character in text[:limit]) or _NIL
 
 
 def _escaped(value: str) -> str:

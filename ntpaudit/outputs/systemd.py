@@ -1,4 +1,4 @@
-"""What the service manager wants to know of a service: ready, alive, how it fares (sd_notify(3))."""
+"""Notifications for the service manager: ready, alive, status (sd_notify(3))."""
 
 import contextlib
 import socket
@@ -12,47 +12,47 @@ _LONGEST_STATUS = 1_024
 
 
 class Notifier:
-    """Tell the manager that listens at `$NOTIFY_SOCKET`; where there is none, say nothing.
+    """Notify the manager that listens at `$NOTIFY_SOCKET`; without one, do nothing.
 
-    Nothing here ever fails or waits: what the manager does not hear, its own timeouts make good.
+    No method fails or waits: if a notification is lost, the manager's own timeouts act.
     """
 
     def __init__(self, address: str | None) -> None:
-        """Take the variable's value: a path, or an abstract name that begins with `@`; None where it is not set."""
+        """Take the value of `$NOTIFY_SOCKET`: a path, or an abstract name that begins with `@`; None if unset."""
         self._address = f"\0{address[1:]}" if address and address.startswith("@") else address
         self._socket: socket.socket | None = None
         self._text = ""
         self._refusal = ""
 
     def ready(self) -> None:
-        """Say that the service has started, or has reloaded its configuration."""
+        """Report that the service has started, or has reloaded its configuration."""
         self._send(b"READY=1")
 
     def watchdog(self) -> None:
-        """Say that the service is alive; due twice in WatchdogSec."""
+        """Report that the service is alive; due twice in WatchdogSec."""
         self._send(b"WATCHDOG=1")
 
     def status(self, text: str) -> None:
-        """Say in a line how the service fares: `systemctl status` shows it."""
+        """Set the status line that `systemctl status` shows."""
         self._text = text
         shown = f"{text}; {self._refusal}" if self._refusal else text
         self._send(b"STATUS=" + clip(one_line(shown), _LONGEST_STATUS))
 
     def refused(self, reason: str | None) -> None:
-        """Add to every status why the last reload was refused, until one succeeds (None)."""
+        """Add the reason of a refused reload to every status, until a reload succeeds (None)."""
         self._refusal = f"reload refused, the earlier configuration stays in force: {reason}" if reason else ""
         self.status(self._text)
 
     def audited(self, record: Record) -> None:
-        """Say how the clock is judged."""
+        """Show the verdict of a record as status."""
         self.status(status_line(record))
 
     def reloading(self) -> None:
-        """Say that the configuration is being read anew; `ready` ends it."""
+        """Report that the configuration is being reloaded; `ready` ends it."""
         self._send(b"RELOADING=1\nMONOTONIC_USEC=%d" % (time.monotonic_ns() // 1000))
 
     def stopping(self) -> None:
-        """Say that the service is about to end."""
+        """Report that the service is about to stop."""
         self._send(b"STOPPING=1")
 
     def close(self) -> None:
@@ -62,7 +62,6 @@ class Notifier:
             self._socket = None
 
     def _send(self, state: bytes) -> None:
-        """Send a datagram, or give it up."""
         if not self._address:
             return
         with contextlib.suppress(OSError):

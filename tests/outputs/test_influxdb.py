@@ -20,7 +20,7 @@ LINES = "ntpaudit_clock,host=web1 offset_s=0.5 1795000000000000000\n"
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[FlakyDatabase]:
-    """A server whose answers are told."""
+    """A server whose answers a test chooses."""
     with FlakyDatabase() as flaky:
         yield flaky
 

@@ -32,7 +32,7 @@ def read(path: Path) -> list[Record]:
 
 
 def test_each_record_is_a_line(tmp_path: Path) -> None:
-    """Records come back as they were, in their order; one told twice, for an event's sake, stands there once."""
+    """Records come back unchanged and in order; one emitted twice, because of an event, is written once."""
     path = tmp_path / "audits.jsonl"
     output = open_output(JsonlConfig(str(path)))
     for record in (SAME, OTHER, OTHER, SAME):
@@ -44,7 +44,7 @@ def test_each_record_is_a_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_a_new_file_is_for_owner_and_group(tmp_path: Path, umask: int) -> None:
-    """A new file can be read by its group whatever the umask, and by nobody else; an old one keeps its mode."""
+    """Owner and group alone can read a new file, with any umask; an old one keeps its mode."""
     path = tmp_path / "audits.jsonl"
     before = os.umask(umask)
     try:
@@ -121,7 +121,7 @@ def no_file_larger_than(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("room", [0, 1, 500])
 def test_no_half_line_is_left(tmp_path: Path, room: int) -> None:
-    """Where only a part of the line can be written the file is as it was; with room again the record is told."""
+    """If only part of the line can be written, the file is unchanged; with space again the record is written."""
     path = tmp_path / "audits.jsonl"
     output = open_output(JsonlConfig(str(path)))
     output.emit(SAME, [])
@@ -145,25 +145,25 @@ from tests.records import CASES
 
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=65536", "tmpfs", sys.argv[1]], check=True)
 path = sys.argv[1] + "/audits.jsonl"
-teller = open_output(JsonlConfig(path))
+output = open_output(JsonlConfig(path))
 records = list(CASES.values())
-told = 0
+count = 0
 try:
     while True:
-        teller.emit(records[told % 2], [])
-        told += 1
+        output.emit(records[count % 2], [])
+        count += 1
 except OutputError as error:
     print(error)
 lines = open(path).read().split("\\n")
-assert lines.pop() == "" and len(lines) == told > 10, (len(lines), told)
+assert lines.pop() == "" and len(lines) == count > 10, (len(lines), count)
 os.unlink(path)
-teller.emit(records[told % 2], [])
+output.emit(records[count % 2], [])
 print(len(open(path).readlines()))
 """
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    """On a disk that fills up every line stays whole, the reason is told, and with room again it goes on."""
+    """On a disk that fills up every line stays whole, the reason is reported, and with space again it continues."""
     command = [*unshared("mount"), sys.executable, "-c", FILL, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stderr
@@ -191,8 +191,8 @@ def test_a_link_to_a_file_that_is_not_there_yet_is_followed(tmp_path: Path) -> N
         ("/dev/full", "not a regular file"),
     ],
 )
-def test_what_cannot_be_written_is_told(tmp_path: Path, name: str, reason: str) -> None:
-    """A path that can be no file is told with its reason, and holds nobody."""
+def test_what_cannot_be_written_is_reported(tmp_path: Path, name: str, reason: str) -> None:
+    """A path that can be no file is reported with its reason, and blocks no one."""
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     output = open_output(JsonlConfig(str(tmp_path / name)))

@@ -25,7 +25,7 @@ def test_the_file_is_the_latest_record(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """What cannot be written is told with what would mend it; once mended, it is written."""
+    """A file that cannot be written is reported with the fix; after the fix, it is written."""
     path = tmp_path / "collector" / "ntpaudit.prom"
     output = open_output(OpenMetricsConfig(str(path)))
     with pytest.raises(OutputError, match=rf"cannot write {path}: No such file or directory; create its folder"):

@@ -1,4 +1,4 @@
-"""What is true of every sink: it tells any record, and never tells that all is well when it is not."""
+"""What is true of every format and output: it takes any record, and never reports a wrong clock as good."""
 
 import re
 import socket
@@ -30,7 +30,7 @@ from tests.records import CASES, records
 
 @given(records())
 def test_any_record_can_be_told(record: Record) -> None:
-    """No sink fails on any record; what it writes ends its last line, is UTF-8, and holds neither NaN nor infinity."""
+    """No format fails on any record. Its text ends with a newline, is UTF-8, and has neither NaN nor infinity."""
     for name in FORMATS:
         text = load(name)(record)
         assert text.encode().endswith(b"\n")
@@ -52,7 +52,7 @@ def test_nothing_is_ok_that_is_not(record: Record) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_sink_decides_nothing(name: str) -> None:
-    """A record told twice is told alike."""
+    """A record is rendered the same way twice."""
     for record in CASES.values():
         assert load(name)(record) == load(name)(Record.from_dict(record.to_dict()))
 
@@ -65,7 +65,7 @@ def test_there_is_no_other_format() -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_only_the_sink_that_is_used_is_imported(name: str) -> None:
-    """Loading one sink imports no other, and neither `json` nor ntplib unless it needs them."""
+    """Loading one format imports no other, and neither `json` nor ntplib unless it needs them."""
     program = (
         "import sys; from ntpaudit.formats import FORMATS, load; before = set(sys.modules) - {'json'}; "
         "sys.modules.pop('json', None); "
@@ -139,7 +139,7 @@ def test_opening_needs_nothing_to_be_there(tmp_path: Path) -> None:
         output.close()
 
 
-def test_there_is_no_other_outlet() -> None:
-    """An outlet that does not exist is refused."""
+def test_there_is_no_other_output() -> None:
+    """An output that does not exist is refused."""
     with pytest.raises(ModuleNotFoundError):
         open_outputs({"carrier-pigeon": ("/coop",)})
