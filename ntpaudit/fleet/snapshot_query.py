@@ -250,12 +250,13 @@ def _take(questions: DatabaseReader, now_ns: int, reach: SnapshotOptions) -> Sna
     names = named()
     seen = names_of(fresh.names())
     unseen = sorted(names - seen)
-    late = start(lambda: _older(questions, look_back, unseen, fields, site))  # while the others are read and made out
+    # Read after `disputed`, these may have a later point than it found: so each says itself whether it is disputed.
+    late = start(lambda: _older(questions, look_back, unseen, every, site))  # while the others are read and decoded
     stood = start(lambda: _baseline(questions, _window(before_ns, BASELINE_S), seen | late().keys(), before))
     by_stamp = hosts_of(fresh.clocks())
     older = late()
     by_stamp |= {name: host for name, host in older.items() if site in (None, host.site)}
-    doubted = disputed().keys() | ahead().keys()
+    doubted = disputed().keys() | ahead().keys() | {name for name, host in older.items() if host.disputed_s}
     hosts = current(by_stamp, disputed(), ahead())
     if not names and not hosts:
         raise _nobody(questions, site)

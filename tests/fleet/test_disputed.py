@@ -3,6 +3,7 @@
 Each agent delivers every minute what it believes; only its time stamps are wrong, and what the database answered.
 """
 
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +20,10 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import DatabaseOffset, Labels, Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.fleet import open_reader
+from ntpaudit.fleet.decode import ClockRow
 from ntpaudit.fleet.demo_store import DemoStore
 from ntpaudit.fleet.reader import SnapshotOptions
+from ntpaudit.fleet.snapshot_query import DatabaseReader, Window
 from ntpaudit.formats.line_protocol import points, render
 from tests.records import failed, record, seen, servers
 from tests.world.servers import influxd, victoria_metrics
@@ -376,6 +379,43 @@ def test_all_readers_say_the_same(snapshots: dict[str, Snapshot]) -> None:
 
     assert cut(snapshots["influxql"]) == cut(snapshots["embedded"])
     assert cut(snapshots["promql"]) == cut(snapshots["embedded"])
+
+
+@pytest.mark.parametrize("language", ["influxql", "promql"])
+def test_a_point_that_appears_between_two_queries(language: str) -> None:
+    """A disputed point that only the later query finds is known to be disputed: the host is judged by another one."""
+    end_ns = time.time_ns() // NS_PER_S * NS_PER_S
+    right = "".join(render(*audit(end_ns, name, 255)) for name in ("again", "first"))
+    before = render(*audit(end_ns, "again", 1155, ahead_s=857, behind_s=5.0))
+    appearing = "".join(render(*audit(end_ns, name, 855, ahead_s=840, behind_s=5.0)) for name in ("again", "first"))
+    with influxd() if language == "influxql" else victoria_metrics() as url:
+
+        def write(text: str) -> None:
+            path = "/write?db=ntpaudit" if language == "influxql" else "/write"
+            urllib.request.urlopen(urllib.request.Request(url + path, text.encode()), timeout=60).close()
+            if language == "promql":
+                urllib.request.urlopen(f"{url}/internal/force_flush", timeout=30).close()
+
+        write(right + before)
+        with closing(open_reader(url=url, language=language)) as reader:
+            assert isinstance(reader, DatabaseReader)
+            disputed, latest, is_read = reader.disputed, reader.latest, threading.Event()
+
+            def disputed_first(window: Window, fields: Sequence[str]) -> list[ClockRow]:
+                rows = list(disputed(window, fields))
+                is_read.set()
+                return rows
+
+            def latest_later(window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> list[ClockRow]:
+                if hosts is not None:  # None: `disputed` itself asks
+                    is_read.wait()
+                    write(appearing)  # the same points each time
+                return list(latest(window, hosts, fields))
+
+            reader.disputed, reader.latest = disputed_first, latest_later  # type: ignore[method-assign]
+            _, hosts = judged(reader.snapshot(reader.now_ns(), SnapshotOptions()))
+    for name in ("again", "first"):
+        assert (hosts[name].severity, hosts[name].disputed_s) == (OK, 0.0), name
 
 
 def test_a_past_moment_is_not_judged_by_what_came_later(tmp_path: object) -> None:
