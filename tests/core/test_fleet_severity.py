@@ -61,11 +61,11 @@ def test_what_is_judged_anew_is_what_the_agent_judged(name: str, earliest_ns: in
     [
         (host("a", 7200.5), CRITICAL, "high", "a reports ok, but its clock is at least 2 h behind"),
         (host("a", -7200.0), CRITICAL, "high", "ahead"),
-        (host("a", 0.0, 5.0), WARNING, "medium", "its clock may be up to 5 s wrong"),
-        (host("a", 0.5, 0.01), WARNING, "medium", "up to 510 ms wrong"),
+        (host("a", 0.0, 5.0), WARNING, "medium", "its maximum error is 5 s"),
+        (host("a", 0.5, 0.01), WARNING, "medium", "maximum error is 510 ms"),
         (host("a", None), UNKNOWN, "medium", "no offset"),
         (host("a")._replace(age_s=30 * 86_400.0), UNKNOWN, "medium", "more than a day"),
-        (host("a")._replace(age_s=-5.0), UNKNOWN, "medium", "not known"),
+        (host("a")._replace(age_s=-5.0), UNKNOWN, "medium", "its clock is unknown"),
         (host("a", 0.2, 0.01)._replace(critical_s=0.05), CRITICAL, "high", "at least 190 ms behind"),
     ],
 )
@@ -137,7 +137,7 @@ def test_hosts_of_a_site_are_one_finding() -> None:
     """The worst is named, all are listed."""
     fleet = judge_fleet(present(host("a", 2.0), host("b", 7200.0), host("c", site="fra")), FleetPolicy())
     finding = only(fleet, "severity-disputed")
-    assert finding.message.startswith("2 hosts at site ams report less than their own measurements prove; b reports ok")
+    assert finding.message.startswith("2 hosts at ams report a better severity than their points prove; b reports ok")
     assert (finding.site, finding.hosts) == ("ams", ("a", "b"))
 
 
@@ -162,7 +162,7 @@ def test_a_host_whose_points_are_ahead_is_neither_ok_nor_silent(disputed_s: floa
     finding = only(fleet, "time-disputed")
     assert (finding.level, finding.hosts) == ("high", ("a",))
     assert finding.value_s == pytest.approx(3 * HOUR_S, abs=2)
-    assert finding.message.startswith("the time in the points of a is ")
+    assert finding.message.startswith("the timestamps of a are ")
     assert finding.message.endswith("ahead of the database's clock")
     assert "NTP servers" in finding.remedy
 
@@ -210,7 +210,7 @@ def test_most_hosts_against_one_database() -> None:
     fleet = judge_fleet(present(*hosts, host("b")), FleetPolicy())
     finding = only(fleet, "time-disputed")
     apart = "up to 3 h behind the database's clock (h4)"
-    assert finding.message == f"the time in the points of 5 hosts at site ams is {apart}"
+    assert finding.message == f"the timestamps of 5 hosts at ams are {apart}"
     assert finding.remedy.startswith("check the clock of the database's host first")
 
 

@@ -250,7 +250,7 @@ def test_letters_of_every_alphabet_stay() -> None:
     """In the table as in the messages."""
     text = render(judge_fleet(EMPTY._replace(hosts=(host("köln-1", 0.0),), expired=("zürich-ü",)), FleetPolicy()))
     assert "köln-1 köln ok" in " ".join(text.split())
-    assert "evidence-gap: zürich-ü is known" in text
+    assert "evidence-gap: zürich-ü is in the database" in text
 
 
 def test_what_could_not_be_read_is_told_with_its_remedy() -> None:
@@ -265,7 +265,7 @@ def test_what_could_not_be_read_is_told_with_its_remedy() -> None:
 def test_findings_beyond_a_screen_are_counted() -> None:
     """The worst are told."""
     many = FLEET._replace(findings=FLEET.findings[-1:] * (FINDINGS + 2))
-    assert render(many).count("coverage: of 13 hosts") == FINDINGS
+    assert render(many).count("coverage: 10 of 13 hosts are") == FINDINGS
     assert "... and 2 more findings (--format json has all)" in render(many)
 
 
