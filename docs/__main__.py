@@ -17,8 +17,8 @@ from ntpaudit.outputs.journal import MESSAGE_IDS
 FOLDER = Path(__file__).parent
 
 _CONFIRMED = {
-    "network": "confirmed by audits that asked servers",
-    "host": "confirmed by each look at the host",
+    "network": "confirmed by network audits",
+    "host": "confirmed by network and local audits",
     "moment": "raised at once",
 }
 
@@ -29,7 +29,7 @@ def host_findings(*, needs_agent: bool) -> Iterator[str]:
         if rule.needs_agent is needs_agent:
             held = f", after it has held for {format_duration(rule.least_s)}" if rule.least_s else ""
             yield from _section(rule.id, rule.raised_when, rule.remedy, rule.controls)
-            confirmed = "confirmed by answers of the database" if rule.id == "time-disputed" else _CONFIRMED[rule.basis]
+            confirmed = "confirmed by replies of the database" if rule.id == "time-disputed" else _CONFIRMED[rule.basis]
             yield f"- Agent: {confirmed}{held}"
             yield f"- Journal: `MESSAGE_ID={rule.message_id}`"
 

@@ -281,7 +281,7 @@ def test_a_suspicion_is_listed_and_does_not_count() -> None:
     assert (suspected.id, suspected.level, suspected.severity) == ("offset-out", "low", OK)
     assert suspected.message == (
         "the clock is at least 4.99 s behind (limit 1 s) "
-        "(waiting for confirmation by later audits; would be critical; seen in 1 of the last 5 samples)"
+        "(pending: 1 of the last 5 samples; critical if later audits confirm it)"
     )
     assert listener.local(BAD).findings == (suspected,)
 
@@ -294,7 +294,7 @@ def test_a_suspicion_stands_beside_what_is_raised() -> None:
     assert both.message == (
         "only 3 sources: 4 are needed to outvote one falseticker (RFC 8633, section 3.2); "
         "1 of 3 sources disagrees: ntp3.example.net "
-        "(waiting for confirmation by later audits; would be medium; seen in 1 of the last 5 samples)"
+        "(pending: 1 of the last 5 samples; medium if later audits confirm it)"
     )
     assert "waiting for" not in listener.network(THREE).findings[0].message
 
@@ -458,7 +458,7 @@ def test_what_is_raised_and_was_heard_is_taken_into_another_boot() -> None:
     assert (after.correcting_ns, before.correcting_ns) == (None, listener.uptime_ns)
     for name, entry in after.conditions.items():
         old = before.conditions[name]
-        assert entry == old._replace(since_ns=(None,) * 4, better_ns=None, heard_ns=None)
+        assert entry == old._replace(since_ns=(None,) * 4, better_ns=None, sampled_ns=None)
     assert after.conditions["offset-out"].raised > 0
     assert before.conditions["offset-out"].better_ns is not None
     listener.alarms = after
@@ -803,7 +803,7 @@ def test_what_is_spared_is_listed_where_it_makes_the_clock_unknown() -> None:
     listener = Listener(uptime_ns=20 * S)
     judged = listener.network(BAD, 64)
     assert [(one.id, one.level, one.severity) for one in judged.findings] == [("offset-out", "low", UNKNOWN)]
-    assert judged.findings[0].message.endswith("(waiting for confirmation by later audits; would be critical)")
+    assert judged.findings[0].message.endswith("(pending; critical if later audits confirm it)")
     assert listener.told == []
 
 
