@@ -273,6 +273,12 @@ MEMORY = 1 << 31
 """In which such an answer must be refused, in bytes of addresses: threads that begin take many that they never use."""
 
 
+def _many_keys() -> str:
+    """Return an answer with an object of many keys, each of them once."""
+    keys = ",".join([f'"{number:x}":1' for number in range(5_000_000)])
+    return ROWS.removesuffix('"values":[') + '"tags":{' + keys + '},"values":[[1]]}]}]}'
+
+
 @pytest.mark.parametrize(
     ("language", "kind"),
     [
@@ -281,11 +287,13 @@ MEMORY = 1 << 31
         ("influxql", "rows"),
         ("promql", "wide"),
         ("promql", "escaped"),
+        ("influxql", "keys"),
     ],
 )
 def test_many_values_are_refused_before_they_fill_the_memory(database: FlakyDatabase, language: str, kind: str) -> None:
     """Five of them at once took 3 GiB: a number of four octets takes 32 bytes of memory, and a text 60 (F42)."""
-    database.choose = lambda request: Answer(200, HOSTILE_ANSWERS[kind])
+    hostile = HOSTILE_ANSWERS[kind] if kind != "keys" else _many_keys()
+    database.choose = lambda request: Answer(200, hostile)
     words = [sys.executable, "-m", "ntpaudit", "fleet", "--url", database.url, "--language", language]
     limited = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_AS, ({MEMORY}, {MEMORY})); "
     done = subprocess.run(
