@@ -80,7 +80,7 @@ def test_first_line_is_read_in_one_breath(real_servers: list[str], tmp_path: Pat
     first = " ".join(ran.out.split("\n\n")[0].split())
     assert re.match(
         r"(OK|WARNING) clock is [0-9.]+ [num]s (behind|ahead), "
-        r"at most [0-9.]+ [um]s wrong if at most 1 of 4 servers lies \(4 of 4 servers agree\)",
+        r"at most [0-9.]+ [um]s wrong if at most 1 of 4 servers is wrong \(4 of 4 servers agree\)",
         first,
     )
     assert max(map(len, ran.out.splitlines())) <= 100

@@ -85,24 +85,28 @@ def test_what_an_agent_concluded_last(tmp_path: Path) -> None:
     assert (ran.status, ran.err) == (0, "")
     blocks = ran.out.split("\n\n")
     assert re.match(
-        r"OK  clock is [0-9.]+ ms behind, at most [0-9.]+ ms wrong if at most 1 of 4 servers lies "
+        r"OK  clock is [0-9.]+ ms behind, at most [0-9.]+ ms wrong if at most 1 of 4 servers is wrong "
         r"\(measured 2 min before this record, 4 of 4 servers agreed\)",
         " ".join(blocks[0].split(" ", 1)[0:1]) + "  " + " ".join(blocks[0].split()[1:]),
     )
     assert re.match(
-        r"recorded  2[0-9] s ago, at [0-9-]{10} [0-9:]{8} UTC; all that follows is as of then\n"
-        r"polled    2 min before; the replies:$",
+        r"recorded  2[0-9] s ago, at [0-9-]{10} [0-9:]{8} UTC; all values below are as of then\n"
+        r"polled    2 min earlier; the replies:$",
         blocks[1],
     )
     assert blocks[2].splitlines()[1].startswith("ntp1.example.net  192.0.1.1  agreeing")
     assert re.search(
-        r"^drift +as corrected now it (gets|falls) .* a day \(.* ppm, fit error .* ppm over its",
+        r"^drift +with its present correction the clock (gains|loses) .* per day \(.* ppm, fit error .* ppm",
         blocks[3],
         re.MULTILINE,
     )
     assert "if synchronisation stopped now" in blocks[3]
-    assert re.search(r"^agent +ntpaudit 0.1.0, pid 812, for [.0-9]+ (h|min); looks every 60 s", blocks[3], re.MULTILINE)
-    assert "nothing waits to be delivered" in blocks[3]
+    assert re.search(
+        r"^agent +ntpaudit 0.1.0, pid 812, running for [.0-9]+ (h|min); local audits every 60 s",
+        blocks[3],
+        re.MULTILINE,
+    )
+    assert "delivery  up to date" in blocks[3]
     assert max(map(len, ran.out.splitlines())) <= 100
 
 
@@ -130,7 +134,7 @@ def test_the_exit_status_is_the_last_records_severity(
 
 
 def test_findings_come_with_their_remedies(tmp_path: Path) -> None:
-    """What is wrong is told with how to mend it."""
+    """A finding is shown with its fix."""
     keep(tmp_path, recent(answers=lambda minute: minute < 5))
     ran = status(state=tmp_path)
     assert ran.status == 1
@@ -145,13 +149,13 @@ def test_an_old_record_is_unknown_and_says_why(tmp_path: Path) -> None:
     last = keep(tmp_path, recent(250.0, stepped_s=lambda minute: 7.0), local_s=60.0)[-1]
     ran = status(state=tmp_path)
     assert ran.status == 3
-    assert re.match(r"UNKNOWN the agent has kept no record for (4\.\d+ min|2\d\d s)", said(ran))
-    assert f"its last word was {last.severity.name}: " in said(ran)
+    assert re.match(r"UNKNOWN the agent has stored no record for (4\.\d+ min|2\d\d s)", said(ran))
+    assert f"last status {last.severity.name}: " in said(ran)
     assert "clock is at least 6.9" in said(ran)
-    assert f"fix: check why the agent is silent: {service.examine()}" in said(ran)
+    assert f"fix: check the agent: {service.examine()}" in said(ran)
     nagios = status("--format", "nagios", state=tmp_path)
     assert nagios.status == 3
-    assert re.fullmatch(r"NTPAUDIT UNKNOWN - the agent has kept no record for [^|]* \| age=2\d\ds;;;0;\n", nagios.out)
+    assert re.fullmatch(r"NTPAUDIT UNKNOWN - the agent has stored no record for [^|]* \| age=2\d\ds;;;0;\n", nagios.out)
     assert status("--stale", "1h", state=tmp_path).status == last.severity.exit_status
 
 
@@ -186,7 +190,9 @@ def test_a_record_of_another_clock_is_unknown(changes: dict[str, Any], reason: s
         ran = status("--format", format_name, "--stale", "100y", state=tmp_path)
         assert ran.status == 3
         assert reason in said(ran)
-    assert f"fix: the next record of an agent replaces it: {service.restart()}" in said(status(state=tmp_path))
+    assert f"fix: start the agent, its next record replaces this one: {service.restart()}" in said(
+        status(state=tmp_path)
+    )
     data = json.loads(status("--format", "json", state=tmp_path).out)
     assert (data["stale"], data["record"]["severity"]) == (True, "ok")
 
@@ -267,7 +273,7 @@ def test_an_agent_that_has_just_begun(format_name: str, tmp_path: Path) -> None:
     with held(tmp_path):
         ran = status("--format", format_name, state=tmp_path)
     assert ran.status == 3
-    waits = r"the agent has run for [2-9] s and waits for its first measurement, due in 1[0-8] s at most"
+    waits = r"the agent started [2-9] s ago and waits for its first measurement \(due within 1[0-8] s\)"
     assert re.search(waits, said(ran))
     assert "start one" not in ran.out
     if format_name == "json":
@@ -280,8 +286,8 @@ def test_an_agent_that_is_late_with_its_first_record(tmp_path: Path) -> None:
     begun(tmp_path, up_s=3600.0, poll_s=-3590.0)
     with held(tmp_path):
         told = said(status(state=tmp_path))
-    assert re.search(r"the agent has run for 60 min and has recorded nothing, which was due (59\.\d|60) min ago", told)
-    assert f"fix: check why the agent is silent: {service.examine()}" in told
+    assert re.search(r"the agent started 60 min ago and has stored no record \(due (59\.\d|60) min ago\)", told)
+    assert f"fix: check the agent: {service.examine()}" in told
 
 
 def test_an_agent_that_has_begun_since_another_boot(tmp_path: Path) -> None:
@@ -291,7 +297,7 @@ def test_an_agent_that_has_begun_since_another_boot(tmp_path: Path) -> None:
     with held(tmp_path):
         told = said(status(state=tmp_path))
     assert told.startswith("UNKNOWN the last record is of another boot")
-    assert re.search(r"fix: the agent has run for [2-9] s and waits for its first measurement, due in", told)
+    assert re.search(r"fix: the agent started [2-9] s ago and waits for its first measurement \(due within", told)
 
 
 @pytest.mark.parametrize("boot_id", ["another", None])
@@ -305,7 +311,7 @@ def test_an_agent_that_starts_does_not_vouch_for_the_boot_before(boot_id: str | 
     with held(tmp_path, is_known=False):
         ran = status(state=tmp_path)
     assert (ran.status, ran.out[:7]) == (3, "UNKNOWN")
-    assert "the agent has run" not in said(ran)
+    assert "the agent started" not in said(ran)
     with held(tmp_path):  # an agent whose sandbox shows it that boot id, or that sees none, knows better
         assert status(state=tmp_path).status == 0
 
@@ -350,7 +356,7 @@ def test_an_agent_that_may_not_poll_yet(tmp_path: Path) -> None:
     keep(tmp_path, recent(answers=lambda minute: False))
     begun(tmp_path, poll_s=240.0)
     with held(tmp_path):
-        assert re.search(r"next poll 4\.[3-9]?\d* min after this record", said(status(state=tmp_path)))
+        assert re.search(r"next poll at most 4\.[3-9]?\d* min after this record", said(status(state=tmp_path)))
 
 
 def test_a_finding_that_is_not_over_yet_contradicts_no_table(tmp_path: Path) -> None:
@@ -394,7 +400,7 @@ def test_a_damaged_poll_is_passed_over(tmp_path: Path) -> None:
     connection.close()
     ran = status(state=tmp_path)
     assert ran.status == 0
-    assert "polled 7 min before; the replies:" in said(ran)
+    assert "polled 7 min earlier; the replies:" in said(ran)
 
 
 def test_sources_are_those_of_an_audit_that_polled_them(tmp_path: Path) -> None:
@@ -408,11 +414,11 @@ def test_sources_are_those_of_an_audit_that_polled_them(tmp_path: Path) -> None:
     resting["sources"] = [source | {"status": "skipped", "reason": "interval"} for source in resting["sources"]]
     connection.execute("UPDATE audits SET record = ? WHERE id = ?", (json.dumps(resting), audit_id))
     ran = status(state=tmp_path)
-    assert "polled 7 min before; the replies:" in said(ran)
+    assert "polled 7 min earlier; the replies:" in said(ran)
     assert "skipped" not in ran.out
     connection.execute("UPDATE audits SET record = ? WHERE kind = 'network'", (json.dumps(resting),))
     connection.close()
-    assert "polled no server lately: each must first rest for its interval" in said(status(state=tmp_path))
+    assert "polled no server: all were skipped" in said(status(state=tmp_path))
 
 
 def test_all_of_it_refers_to_one_moment(tmp_path: Path) -> None:
@@ -497,30 +503,33 @@ UNCALIBRATED = Breach(None, None, None, 19_000.0, free_running=True, calibrated=
     [
         (
             DRIFT,
-            "drift as corrected now it falls 130 ms behind a day (+1.500 ppm, fit error 0.02 ppm over its own 5.25 h, "
+            "drift with its present correction the clock loses 130 ms per day (+1.500 ppm, fit error 0.02 ppm over 5.25 h, "
             "64 samples)",
         ),
-        (DRIFT._replace(frequency_ppm=-1.5), "it gets 130 ms ahead a day"),
+        (DRIFT._replace(frequency_ppm=-1.5), "the clock gains 130 ms per day"),
         (DRIFT._replace(frequency_ppm=None, samples=1), "drift not known yet (1 sample)"),
         (
             DRIFT._replace(frequency_ppm=None, breach=UNCALIBRATED),
-            "forecast counted from now: within 1 s guaranteed for 5.27 h; no forecast yet, for the drift is not known",
+            "forecast from now: no forecast yet, the drift is not known (within 1 s: guaranteed for 5.27 h)",
         ),
-        (DRIFT, "forecast counted from now: 1 s wrong in 120 min (95 %: not within 59.9 min); guaranteed for 9.91 min"),
+        (
+            DRIFT,
+            "forecast from now: expected to exceed 1 s in 120 min (95 %: not within 59.9 min; guaranteed for 9.91 min)",
+        ),
         (
             DRIFT._replace(breach=UNCALIBRATED),
-            "forecast counted from now: if synchronisation stopped now, not 1 s wrong within 30 days; guaranteed for "
-            "5.27 h; forecast not yet back-tested",
+            "forecast from now: if synchronisation stopped now, expected to stay within 1 s for 30 days (guaranteed for "
+            "5.27 h; forecast not yet verified",
         ),
         (
             DRIFT._replace(breach=UNCALIBRATED._replace(central_s=7200.0)),
-            "stopped now, 1 s wrong in 120 min; guaranteed",
+            "stopped now, expected to exceed 1 s in 120 min (guaranteed",
         ),
         (
             DRIFT._replace(breach=BREACH._replace(central_s=None)),
-            "not 1 s wrong within 30 days (95 %: not within 59.9 min);",
+            "expected to stay within 1 s for 30 days (95 %: not within 59.9 min;",
         ),
-        (DRIFT._replace(breach=BREACH._replace(guaranteed_s=0.0)), "(95 %: not within 59.9 min); no guarantee"),
+        (DRIFT._replace(breach=BREACH._replace(guaranteed_s=0.0)), "(95 %: not within 59.9 min; no guarantee)"),
     ],
 )
 def test_drift_and_forecast_are_told_in_words(drift: Drift, words: str) -> None:
@@ -531,7 +540,7 @@ def test_drift_and_forecast_are_told_in_words(drift: Drift, words: str) -> None:
 def test_a_forecast_is_counted_from_now() -> None:
     """R3: half an hour after the record every moment that it names is half an hour nearer, in JSON too."""
     record = LOCAL._replace(drift=DRIFT)
-    assert "1 s wrong in 90 min (95 %: not within 30 min); no guarantee" in standing(record, age_s=1800.0)
+    assert "expected to exceed 1 s in 90 min (95 %: not within 30 min; no guarantee)" in standing(record, age_s=1800.0)
     now = after(record, 1800.0)
     told = json.loads(render(agent_status(record, None, AgentState(), now), "json", {}))
     assert told["breach"] == {
@@ -558,14 +567,14 @@ def test_no_forecast_of_a_breach_that_has_happened() -> None:
 @pytest.mark.parametrize(
     ("health", "words"),
     [
-        (Health(), "delivery nothing waits to be delivered"),
+        (Health(), "delivery up to date"),
         (Health(backlog=3, oldest_s=720.0), "delivery 3 records waiting, the oldest for 12 min"),
         (
             Health(backlog=1, oldest_s=60.0, failures=2, failure="401 unauthorized"),
-            "1 record waiting, the oldest for 60 s; 2 attempts failed since the last good one: 401 unauthorized",
+            "1 record waiting, the oldest for 60 s; 2 attempts failed since the last success: 401 unauthorized",
         ),
         (Health(set_aside=1), "1 dead letter: ntpaudit history dead-letters list"),
-        (Health(missed=4), "missed 4 audits of servers came not when due"),
+        (Health(missed=4), "missed 4 scheduled audits (host busy or suspended)"),
         (Health(store="disk full"), "store disk full"),
     ],
 )
@@ -578,9 +587,9 @@ def test_a_local_record_without_an_offset_says_what_the_servers_said() -> None:
     """A local audit asked nobody: why there is no offset is what the last audit that asked knows."""
     silent = CASES["unmeasured, nobody answered"]
     local = silent._replace(kind="local", sources=(), age_s=None)
-    assert standing(local, silent).startswith("UNKNOWN clock was not measured: none of 4 servers answered (timeout)")
+    assert standing(local, silent).startswith("UNKNOWN clock was not measured: none of 4 servers replied (timeout)")
     before = OK._replace(boottime_ns=OK.boottime_ns - 60 * NS_PER_S)
-    assert "what servers replied 60 s before does not hold any more" in standing(local, before)
+    assert "the replies of 60 s earlier are no longer valid" in standing(local, before)
     assert standing(local).startswith("UNKNOWN clock was not measured")
     assert "polled no server yet" in standing(local)
 

@@ -1,4 +1,4 @@
-"""A record as one line of a monitoring plugin: the state, the headline, and performance data after a bar."""
+"""A record as the line of a monitoring plugin: state, summary, and performance data after a bar."""
 
 from collections.abc import Sequence
 
@@ -9,18 +9,18 @@ from ntpaudit.render.text_safety import decimal, short_words
 
 
 def render(record: Record) -> str:
-    """Write the line. The tolerances stand at the value that each is held against; what is not known is `U`."""
+    """Write the line. Each tolerance is a threshold of the value that it limits; an unknown value is `U`."""
     return plugin_line(record.severity, summary(record), performance(record))
 
 
 def plugin_line(severity: Severity, sentence: str, values: Sequence[str]) -> str:
-    """Write a line of a state, a sentence and performance data."""
-    said = short_words(sentence).replace("|", "/")
-    return f"NTPAUDIT {severity.name} - {said}{' | ' if values else ''}{' '.join(values)}\n"
+    """Write the line of a state, a sentence and performance data."""
+    text = short_words(sentence).replace("|", "/")
+    return f"NTPAUDIT {severity.name} - {text}{' | ' if values else ''}{' '.join(values)}\n"
 
 
 def performance(record: Record) -> list[str]:
-    """List the values as `label=value[unit];[warning];[critical];[least];[most]`; a signed one has ranges."""
+    """List values as `label=value[unit];[warning];[critical];[min];[max]`; a signed value has ranges as thresholds."""
     profile, poll = record.profile, record.coverage
     estimate_s, bound_s = (record.offset.estimate_s, record.offset.bound_s) if record.offset else (None, None)
     warning, critical = decimal(profile.warning_s), decimal(profile.critical_s)
@@ -36,5 +36,4 @@ def performance(record: Record) -> list[str]:
 
 
 def _seconds(value: float | None) -> str:
-    """Write a value in seconds."""
     return "U" if value is None else f"{decimal(value)}s"

@@ -1,4 +1,4 @@
-"""The sentence a human reads in one breath: how wrong the clock is, and who says so."""
+"""One sentence for people: how wrong the clock is, and what that rests on."""
 
 from collections import Counter
 
@@ -11,28 +11,28 @@ _OTHERS: dict[Status, tuple[str, str]] = {
     "falseticker": ("disagrees", "disagree"),
     "distant": ("is too distant", "are too distant"),
     "rejected": ("was rejected", "were rejected"),
-    "unreachable": ("did not answer", "did not answer"),
-    "skipped": ("was not asked", "were not asked"),
+    "unreachable": ("did not reply", "did not reply"),
+    "skipped": ("was skipped", "were skipped"),
 }
-"""What is said of one server, and of several, that do not agree."""
+"""Words for one server, and for several, that do not agree."""
 
 _REASONS = {
-    "interval": "asked too recently",
-    "unanswered": "unanswered lately",
+    "interval": "polled too recently",
+    "unanswered": "no reply last time",
     "nts": "NTS is not supported",
     "name-unknown": "name not found",
     "name-failed": "name lookup failed",
-    "name-timeout": "no answer from DNS in time",
-    "before-release": "their time is before this release",
+    "name-timeout": "DNS timeout",
+    "before-release": "their time is earlier than this release",
 }
-"""Reason codes that a word in passing needs spelt out."""
+"""Reason codes that are not plain words by themselves."""
 
 
 def summary(record: Record, since: str = "ago") -> str:
-    """Say in a sentence how wrong the clock is, without the severity.
+    """Describe the clock's error in one sentence, without the severity.
 
-    `since` follows the age of the measurement, which is that at the moment of the record. Bounds are rounded up and
-    least errors down. Where findings make it worse than the offset does, they are named.
+    `since` follows the age of the measurement, counted at the time of the record. Maximum errors are rounded up and
+    minimum errors down. Findings are named where they make the severity worse than the offset does.
     """
     if record.offset is None:
         sentence, severity = f"clock was not measured: {_why_unmeasured(record)}", Severity.UNKNOWN
@@ -44,60 +44,59 @@ def summary(record: Record, since: str = "ago") -> str:
 
 
 def _measured(record: Record, offset: Offset, since: str) -> tuple[str, Severity]:
-    """Say how wrong a measured clock is, and how bad that is by itself."""
-    profile, counts = record.profile, _votes(record, since)
+    """Describe a measured clock; return the severity of the offset alone too."""
+    profile, counts = record.profile, _agreement(record, since)
     estimate, bound = format_duration(offset.estimate_s), format_duration(offset.bound_s, rounding="up")
     warning, critical = format_duration(profile.warning_s), format_duration(profile.critical_s)
     by_estimate = profile.judged_on == "offset"
-    where, premise = f"clock is {estimate} {offset.direction}", _premise(record)
+    position, premise = f"clock is {estimate} {offset.direction}", _premise(record)
     match record.verdict:
         case "beyond":
             least = format_duration(max(offset.earliest_s, -offset.latest_s), rounding="down")
-            said = f"clock is at least {least} {offset.direction} {premise}"
-            return f"{said} (estimate {estimate}; {counts})", Severity.CRITICAL
+            text = f"clock is at least {least} {offset.direction} {premise}"
+            return f"{text} (estimate {estimate}; {counts})", Severity.CRITICAL
         case "unproven" if not record.agreement.guaranteed:
-            said = f"{where} by estimate, but too few servers gave a usable reply to prove it"
+            text = f"{position} (estimate), not proven: too few servers gave a usable reply"
         case "unproven":
-            turn, side = ("but", "within") if abs(offset.estimate_s) <= profile.critical_s else ("and", "more than")
-            said = f"{where} by estimate, {turn} may be up to {bound} wrong: {side} {critical} is not proven"
+            side = "within" if abs(offset.estimate_s) <= profile.critical_s else "beyond"
+            text = f"{position} (estimate), at most {bound} wrong: not proven to be {side} {critical}"
         case _ if (abs(offset.estimate_s) if by_estimate else offset.bound_s) <= profile.warning_s:
-            return f"{where}, at most {bound} wrong {premise} ({counts})", Severity.OK
+            return f"{position}, at most {bound} wrong {premise} ({counts})", Severity.OK
         case _ if by_estimate:
-            over = format_duration(
-                offset.estimate_s, rounding="up"
-            )  # so that it never reads as if it were the tolerance itself
+            # rounded up, so that it never reads as if it were the tolerance itself
+            over = format_duration(offset.estimate_s, rounding="up")
             tolerance = f"over the warning tolerance of {warning}"
-            said = f"clock is {over} {offset.direction}, {tolerance}, at most {bound} wrong {premise}"
+            text = f"clock is {over} {offset.direction}, {tolerance}, at most {bound} wrong {premise}"
         case _:
-            said = f"{where} and may be up to {bound} wrong, over the warning tolerance of {warning}"
-    return f"{said} ({counts})", Severity.WARNING
+            text = f"{position}, at most {bound} wrong, over the warning tolerance of {warning}"
+    return f"{text} ({counts})", Severity.WARNING
 
 
 def _premise(record: Record) -> str:
-    """Say on which condition the interval holds: how many of the servers asked may lie (R13)."""
-    falsetickers, asked = record.agreement.max_falsetickers, plural(record.agreement.asked, "server")
-    if record.age_s and record.kind == "network":  # the interval is an earlier one, of servers counted then
-        asked = "the servers"
+    """State the assumption behind the interval: how many of the queried servers may be wrong (R13)."""
+    falsetickers, servers = record.agreement.max_falsetickers, plural(record.agreement.asked, "server")
+    if record.age_s and record.kind == "network":  # the interval is that of an earlier audit, with its servers
+        servers = "the servers"
     match falsetickers:
         case 0:
-            return "if no server lies"
+            return "if no server is wrong"
         case 1:
-            return f"if at most 1 of {asked} lies"
-    return f"if at most {falsetickers} of {asked} lie"
+            return f"if at most 1 of {servers} is wrong"
+    return f"if at most {falsetickers} of {servers} are wrong"
 
 
-def _votes(record: Record, since: str) -> str:
-    """Say how many servers agree, or agreed when they were asked last, and whether those asked now do."""
+def _agreement(record: Record, since: str) -> str:
+    """Count the servers that agree: now, and at the last agreement where the offset is from that one."""
     if not record.age_s:
-        return _voted(record)
+        return _counts(record)
     ago = f"measured {format_duration(record.age_s)} {since}"
     if record.kind == "network":
-        return f"{ago}, now {_voted(record)}"
+        return f"{ago}, now {_counts(record)}"
     return f"{ago}, {record.agreement.agreeing} of {plural(record.agreement.sources, 'server')} agreed"
 
 
-def _voted(record: Record) -> str:
-    """Say how many servers agree, and account for the others."""
+def _counts(record: Record) -> str:
+    """Count the servers that agree, and the others by status."""
     counts = record.agreement
     if counts.sources == 1:
         return "one server only"
@@ -107,34 +106,34 @@ def _voted(record: Record) -> str:
 
 
 def _others(record: Record) -> list[str]:
-    """Count the servers that do not agree by what is wrong with them."""
+    """Count the servers that do not agree, by status."""
     counts = Counter(source.status for source in record.sources)
     return [f"{counts[status]} {words[counts[status] > 1]}" for status, words in _OTHERS.items() if counts[status]]
 
 
 def _why_unmeasured(record: Record) -> str:
-    """Say why there is no offset."""
+    """Explain why there is no offset."""
     statuses = {source.status for source in record.sources}
-    asked, usable = record.agreement.sources, record.agreement.usable
-    if not asked:
-        return "there is no server to ask"
+    sources, usable = record.agreement.sources, record.agreement.usable
+    if not sources:
+        return "there is no server to query"
     if usable:
-        who = f"{asked} servers answered" if usable == asked else f"{usable} of {asked} servers were usable"
-        return f"{who} and no majority of them agrees"
+        count = f"{sources} servers replied" if usable == sources else f"{usable} of {sources} servers were usable"
+        return f"{count}, but no majority of them agrees"
     if statuses == {"skipped"}:
-        return f"no server was asked ({_reasons(record)})"
+        return f"all servers were skipped ({_reasons(record)})"
     if all((source.reason or "").startswith("name-") for source in record.sources):
-        who = "the only server" if asked == 1 else f"none of {asked} servers"
-        return f"{who} has {'no' if asked == 1 else 'a'} known address ({_reasons(record)})"
-    if asked == 1:
-        done = "did not answer" if statuses == {"unreachable"} else "was not usable"
-        return f"the only server {done} ({_reasons(record)})"
-    done = "answered" if statuses == {"unreachable"} else "was usable"
-    return f"none of {asked} servers {done} ({_reasons(record)})"
+        servers = "the only server has no" if sources == 1 else f"none of {sources} servers has a"
+        return f"{servers} known address ({_reasons(record)})"
+    if sources == 1:
+        result = "did not reply" if statuses == {"unreachable"} else "was not usable"
+        return f"the only server {result} ({_reasons(record)})"
+    result = "replied" if statuses == {"unreachable"} else "was usable"
+    return f"none of {sources} servers {result} ({_reasons(record)})"
 
 
 def _reasons(record: Record) -> str:
-    """List the reasons of failure, the commonest first; a lone one needs no count."""
+    """List the reasons of failure, the most frequent first; a single reason needs no count."""
     counts = Counter(_REASONS.get(source.reason or "", source.reason or source.status) for source in record.sources)
     if len(counts) == 1:
         return next(iter(counts))
@@ -142,7 +141,7 @@ def _reasons(record: Record) -> str:
 
 
 def _worst_findings(record: Record) -> str:
-    """Name the worst finding, and how many count beside it."""
+    """Name the worst finding, and count those above level low."""
     counted = [finding for finding in record.findings if finding.severity > Severity.OK]
     if not counted:
         return f"{record.severity.word} for a reason that this version does not know"

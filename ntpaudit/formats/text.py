@@ -1,6 +1,6 @@
-"""A record for a person at a terminal: the headline, the sources as a table, the findings, the facts behind them.
+"""A record as text for a terminal: the summary, a table of sources, the findings, the facts behind them.
 
-Plain ASCII, and never wider than 100 columns. Colour, where wanted, is put on last and moves nothing.
+Plain ASCII, never wider than 100 columns. Colours are added last, so that they do not change the layout.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ from ntpaudit.render.terminal import (
 
 _NS = 1e-9
 _UNITS = ((1.0, "s", 9), (1e-3, "ms", 6), (1e-6, "us", 3), (_NS, "ns", 0))
-"""Units of an offset in the table, with the decimals that make a nanosecond. Larger ones would need too many digits."""
+"""Units of an offset in the table, with the decimals that show a nanosecond; larger units would need more digits."""
 
 _STATUS_COLOURS: dict[Status, int] = {
     "falseticker": RED,
@@ -46,7 +46,7 @@ _STATUS_COLOURS: dict[Status, int] = {
 
 
 def render(record: Record, *, width: int | None = None, colour: bool = False) -> str:
-    """Write the record for a person to read, in lines of `width` columns, if that is less than a page."""
+    """Write the record as text in lines of `width` columns, at most 100."""
     paint, width = painter(colour), fitting(width)
     return page(
         opening(record.severity, summary(record), paint, width),
@@ -57,12 +57,12 @@ def render(record: Record, *, width: int | None = None, colour: bool = False) ->
 
 
 def source_table(sources: Sequence[SourceRecord], paint: Paint, width: int = WIDTH) -> Iterator[str]:
-    """Lay the sources out."""
+    """Write the sources as a table."""
     return table(_COLUMNS, sources, paint, width)
 
 
 def _address(source: SourceRecord) -> str:
-    """Show which address was asked, where the name does not say it."""
+    """Return the queried address, empty where the name contains it."""
     return "" if source.address is None or source.address in source.name else to_ascii(source.address)
 
 
@@ -83,13 +83,12 @@ def _shown(source: SourceRecord) -> tuple[float, str] | None:
 
 
 def _offset(source: SourceRecord) -> str:
-    """Show the offset, in words as everywhere."""
     shown = _shown(source)
     return "" if shown is None else shown[1]
 
 
 def _error(source: SourceRecord) -> str:
-    """Show how far the true offset can be from the one that is shown, whichever way is farther."""
+    """Return the maximum error of the offset as it is shown."""
     shown = _shown(source)
     if shown is None or source.earliest_s is None or source.latest_s is None:
         return ""
@@ -97,7 +96,7 @@ def _error(source: SourceRecord) -> str:
 
 
 def _reason(source: SourceRecord) -> str:
-    """Show the reason where the status does not say as much."""
+    """Return the reason, empty where the status implies it."""
     return to_ascii(source.reason) if source.reason and source.reason not in ("disagrees", "distant") else ""
 
 
@@ -132,7 +131,7 @@ def finding_lines(
     *,
     fixed: bool = True,
 ) -> list[str]:
-    """Write a finding and, if `fixed`, how to mend it; `write` as for `labelled`."""
+    """Write a finding and, if `fixed`, its fix; `write` as for `labelled`."""
     first, *others = labelled(finding.level, f"{finding.id}: {finding.message}", width, write)
     level = paint(finding.level, SEVERITY_COLOURS[finding.severity] if finding.severity else None)
     fix = fix_lines(finding.remedy, LABEL_WIDTH, width, write) if fixed else ()
@@ -140,54 +139,53 @@ def finding_lines(
 
 
 def fix_lines(remedy: str, indent: int, width: int = WIDTH, write: Callable[[str], str] | None = None) -> list[str]:
-    """Write what would mend something, so far to the right; `write` as for `labelled`."""
+    """Write a fix, indented by `indent` columns; `write` as for `labelled`."""
     return wrap_text(f"fix: {remedy}", " " * indent, " " * (indent + len("fix: ")), width, write)
 
 
 def facts(record: Record) -> Iterator[tuple[str, str]]:
-    """Say what else bears on the verdict."""
+    """Return labels and texts of what the verdict rests on besides the sources."""
     yield "kernel", _kernel(record.kernel)
     yield "daemons", _daemons(record)
     yield "profile", _profile(record.profile)
     if record.offset is not None and record.offset.max_drift_ppm is not None:
-        yield "assumed", f"the oscillator is off by at most {record.offset.max_drift_ppm:.3g} ppm (host.max_drift_ppm)"
+        yield "assumed", f"oscillator error of at most {record.offset.max_drift_ppm:.3g} ppm (host.max_drift_ppm)"
     agreeing = [source for source in record.sources if source.status == "agreeing"]
     if any(source.leap in (1, 2) or source.stratum == 1 for source in agreeing):
-        yield from _explained(agreeing)
+        yield from _leaps_and_clocks(agreeing)
 
 
 def _kernel(kernel: Mapping[str, Any]) -> str:
-    """Say what the kernel believes of its clock."""
     if not kernel["available"]:
-        return f"could not be asked: {kernel['reason']}"
+        return f"state not available: {kernel['reason']}"
     state = "synchronised" if kernel["synchronised"] else "not synchronised"
     maxerror = format_duration(kernel["maxerror_s"], rounding="up")
     return f"{state}, maximum error {maxerror}, frequency {kernel['frequency_ppm']:+.3f} ppm"
 
 
 def _daemons(record: Record) -> str:
-    """Name the time daemons, and say why there may be others."""
-    seen = ", ".join(map(_daemon, record.daemons)) or "none seen"
-    return seen if record.daemons_hidden is None else f"{seen}; {record.daemons_hidden}"
+    """List the time daemons, and why others may be hidden."""
+    found = ", ".join(map(_daemon, record.daemons)) or "none found"
+    return found if record.daemons_hidden is None else f"{found}; {record.daemons_hidden}"
 
 
 def _daemon(daemon: Mapping[str, Any]) -> str:
-    """Name a time daemon, and say whether it disciplines the clock; records of earlier versions give no reason."""
-    about = [f"pid {daemon['pid']}"] if daemon["pid"] else []
+    """Describe a time daemon and whether it disciplines the clock; records of earlier versions give no reason."""
+    details = [f"pid {daemon['pid']}"] if daemon["pid"] else []
     if not daemon["disciplines"]:
-        about.append(daemon.get("reason") or "leaves the clock alone")
-    return f"{daemon['name']} ({', '.join(about)})"
+        details.append(daemon.get("reason") or "does not discipline the clock")
+    return f"{daemon['name']} ({', '.join(details)})"
 
 
 def _profile(profile: Profile) -> str:
-    """Say what the clock is held against, and how."""
-    judged_on = "by estimate" if profile.judged_on == "offset" else "in the worst case"
+    """Name the profile and its tolerances."""
+    judged_on = "the estimate" if profile.judged_on == "offset" else "the maximum error"
     warning, critical = format_duration(profile.warning_s), format_duration(profile.critical_s)
-    return f"{profile.name}: warning above {warning} {judged_on}, critical above {critical} for certain"
+    return f"{profile.name}: warning if {judged_on} exceeds {warning}, critical if proven beyond {critical}"
 
 
-def _explained(agreeing: Sequence[SourceRecord]) -> Iterator[tuple[str, str]]:
-    """Explain announced leap seconds and the names of reference clocks, in ntplib's words."""
+def _leaps_and_clocks(agreeing: Sequence[SourceRecord]) -> Iterator[tuple[str, str]]:
+    """Describe announced leap seconds and reference clocks in ntplib's words."""
     from ntplib import NTP, leap_to_text
 
     for leap in (1, 2):

@@ -1,6 +1,6 @@
-"""What the agent concluded last, told: how old that is comes first, for an old word is no word.
+"""The agent's last record as text, JSON or a plugin's line. Its age comes first: a stale record proves nothing.
 
-Where there is no agent's word at all, that is told in the same three formats.
+Where there is no record, the same three formats say so.
 """
 
 import json
@@ -21,7 +21,7 @@ from ntpaudit.render.terminal import fitting, labelled, opening, page, painter
 FORMATS = ("text", "json", "nagios")
 
 ANSWERS_WITHIN_S = 10.0
-"""From the moment that sources are polled to the record of what they replied: names are resolved meanwhile."""
+"""The time from the start of a poll to its record, with the resolution of names."""
 
 _DAY_S = 86_400.0
 
@@ -34,9 +34,9 @@ def render(
     width: int | None = None,
     colour: bool = False,
 ) -> str:
-    """Tell a standing in one of `FORMATS`. `stored` is its record as the history has it, for JSON.
+    """Write the status in one of `FORMATS`. `stored` is its record as the history has it, for JSON.
 
-    Text is in lines of `width` columns, if that is less than a page.
+    Lines of text have `width` columns, at most 100.
     """
     match format_name:
         case "json":
@@ -54,7 +54,7 @@ def render_absence(
     width: int | None = None,
     colour: bool = False,
 ) -> str:
-    """Say that there is no record of an agent, and why; `agent` is one that runs and has made none yet."""
+    """Write that there is no record of an agent, and why; `agent` is one that runs and has stored none yet."""
     match format_name:
         case "json":
             running = None if agent is None else agent._asdict()
@@ -62,70 +62,70 @@ def render_absence(
             return json.dumps(data) + "\n"
         case "nagios":
             return plugin_line(Severity.UNKNOWN, reason, ())
-    said, _, remedy = reason.partition("; ")
+    fault, _, remedy = reason.partition("; ")
     return page(
         [
-            *opening(Severity.UNKNOWN, said, painter(colour), fitting(width)),
+            *opening(Severity.UNKNOWN, fault, painter(colour), fitting(width)),
             *([_fix(Severity.UNKNOWN, remedy)] if remedy else []),
         ]
     )
 
 
 def waiting(wait: Wait) -> str:
-    """Say that an agent runs and has no measurement yet, and until when it waits.
+    """Describe an agent that runs and has no measurement yet.
 
-    Where one is overdue that comes with its fix, behind a semicolon.
+    Where a measurement is overdue, the fix follows a semicolon.
     """
-    running, due_s = f"the agent has run for {_ago(wait.up_s)}", wait.poll_s + ANSWERS_WITHIN_S
+    start, due_s = f"the agent started {_age(wait.up_s)} ago", wait.poll_s + ANSWERS_WITHIN_S
     if due_s >= 0:
-        return f"{running} and waits for its first measurement, due in {_ago(due_s)} at most"
-    return f"{running} and has recorded nothing, which was due {_ago(-due_s)} ago; {_of_silence()}"
+        return f"{start} and waits for its first measurement (due within {_age(due_s)})"
+    return f"{start} and has stored no record (due {_age(-due_s)} ago); {_examine()}"
 
 
-def _of_silence() -> str:
-    """Say what to do about an agent that keeps no record."""
-    return f"check why the agent is silent: {service.examine()}"
+def _examine() -> str:
+    """Return the fix for an agent that stores no records."""
+    return f"check the agent: {service.examine()}"
 
 
 def _fix(severity: Severity, remedy: str) -> str:
-    """Write what to do below a sentence, on a line of its own that can be copied."""
+    """Write a fix on a line of its own, so that it can be copied."""
     return f"{' ' * len(severity.name)}  fix: {remedy}"
 
 
 def sentence(status: AgentStatus) -> str:
-    """Say in a sentence how wrong the clock is, or that nobody knows any more, without the severity."""
-    said = _said(status)
+    """Describe the clock's error in one sentence, or say that the record is stale; without the severity."""
+    text = _summary(status)
     if not status.is_stale:
-        return said
-    last = f"its last word was {status.record.severity.name}: {said}"
+        return text
+    last = f"last status {status.record.severity.name}: {text}"
     if status.doubt is not None:
-        return f"{status.doubt}: it says nothing of this clock now; {last}"
-    return f"the agent has kept no record for {_ago(status.age_s)}: nothing is known of the clock since; {last}"
+        return f"{status.doubt}, so the current offset is unknown; {last}"
+    return f"the agent has stored no record for {_age(status.age_s)}, so the current offset is unknown; {last}"
 
 
 def _remedy(status: AgentStatus) -> str:
-    """Say what to do about a record that is worth nothing."""
+    """Return the fix for a stale record."""
     if status.doubt is None:
-        return _of_silence()
+        return _examine()
     if status.wait is None:
-        return f"the next record of an agent replaces it: {service.restart()}"
+        return f"start the agent, its next record replaces this one: {service.restart()}"
     return waiting(status.wait) if status.wait.poll_s >= 0 else "wait for the next record of the agent"
 
 
-def _said(status: AgentStatus) -> str:
-    """Return the record's headline; a local audit without an offset knows why from the last that asked servers."""
-    record, asked = status.record, status.last_network_record
-    if record.offset is not None or record.kind == "network" or asked is None:
+def _summary(status: AgentStatus) -> str:
+    """Return the record's summary; the last network audit explains why a local audit has no offset."""
+    record, polled = status.record, status.last_network_record
+    if record.offset is not None or record.kind == "network" or polled is None:
         return summary(record, "before this record")
-    if asked.offset is None:
-        return summary(asked._replace(severity=record.severity, findings=record.findings))
-    return f"clock was not measured: what servers replied {_ago(_asked_before_s(status))} before does not hold any more"
+    if polled.offset is None:
+        return summary(polled._replace(severity=record.severity, findings=record.findings))
+    return f"clock was not measured: the replies of {_age(_polled_before_s(status))} earlier are no longer valid"
 
 
 def _json(status: AgentStatus, stored: Mapping[str, Any]) -> str:
-    """Write all of it as one object on one line."""
+    """Write the status as one JSON object on one line."""
     breach = _breach_now(status)
-    told = {
+    data = {
         "record": stored,
         "age_s": status.age_s,
         "stale": status.is_stale,
@@ -135,25 +135,24 @@ def _json(status: AgentStatus, stored: Mapping[str, Any]) -> str:
         "breach": None if breach is None else breach._asdict(),
         "agent": status.agent._asdict() | {"up_s": status.agent_up_s},
     }
-    return json.dumps(told, allow_nan=False, separators=(",", ":")) + "\n"
+    return json.dumps(data, allow_nan=False, separators=(",", ":")) + "\n"
 
 
-def _asked_before_s(status: AgentStatus) -> float | None:
-    """Return how long before the record sources were polled: all that is shown refers to the record's moment."""
+def _polled_before_s(status: AgentStatus) -> float | None:
+    """Return the time from the last poll to the record: all that is shown is as of the record."""
     return None if status.last_network_age_s is None else status.last_network_age_s - status.age_s
 
 
 def _nagios(status: AgentStatus) -> str:
-    """Write a plugin's line; an old record's numbers would draw a clock that nobody looks at."""
+    """Write a plugin's line; without numbers if the record is stale, since graphs would show them as current."""
     numbers = [] if status.is_stale else performance(status.record)
     return plugin_line(status.severity, sentence(status), [*numbers, f"age={status.age_s:.0f}s;;;0;"])
 
 
 def _text(status: AgentStatus, width: int, *, colour: bool) -> str:
-    """Write it for a person to read."""
-    record, asked, paint = status.record, status.last_network_record, painter(colour)
+    record, polled, paint = status.record, status.last_network_record, painter(colour)
     first = opening(status.severity, sentence(status), paint, width)
-    shown = record if asked is None else record._replace(sources=asked.sources)
+    shown = record if polled is None else record._replace(sources=polled.sources)
     return page(
         [*first, _fix(status.severity, _remedy(status))] if status.is_stale else first,
         [line for label, fact in _ages(status) for line in labelled(label, fact, width)],
@@ -161,37 +160,38 @@ def _text(status: AgentStatus, width: int, *, colour: bool) -> str:
         [line for finding in record.findings for line in finding_lines(finding, paint, width)],
         [
             line
-            for label, fact in (*_prospect(status), *_agent(status), *facts(shown))
+            for label, fact in (*_drift_and_forecast(status), *_agent(status), *facts(shown))
             for line in labelled(label, fact, width)
         ],
     )
 
 
 def _ages(status: AgentStatus) -> Iterator[tuple[str, str]]:
-    """Say how old the record is, to whose moment all else refers, and how long before it sources were polled."""
+    """Return the age of the record, and the time from the last poll to the record."""
     record = status.record
     when = (
-        f"{_minute(record.utc_ns)} UTC" if record.utc_ns is not None else f"{_minute(record.host_ns)} by its own clock"
+        f"{_second(record.utc_ns)} UTC"
+        if record.utc_ns is not None
+        else f"{_second(record.host_ns)} by the host's clock"
     )
-    age = f"{_ago(status.age_s)} ago, " if status.doubt is None else ""
-    yield "recorded", f"{age}at {when}; all that follows is as of then"
-    before_s = _asked_before_s(status)
+    age = f"{_age(status.age_s)} ago, " if status.doubt is None else ""
+    yield "recorded", f"{age}at {when}; all values below are as of then"
+    before_s = _polled_before_s(status)
     if status.last_network_record is None or before_s is None:
         yield "polled", "no server yet"
     elif all(source.status == "skipped" for source in status.last_network_record.sources):
-        yield "polled", "no server lately: each must first rest for its interval"
+        yield "polled", "no server: all were skipped"
     else:
-        yield "polled", "then; the replies:" if before_s <= 0 else f"{_ago(before_s)} before; the replies:"
+        yield "polled", "at the same time; the replies:" if before_s <= 0 else f"{_age(before_s)} earlier; the replies:"
 
 
 def _breach_now(status: AgentStatus) -> Breach | None:
-    """Return the record's forecast counted from now (R3); None where it has none, or its age is not known."""
+    """Return the record's forecast counted from now (R3); None if it has none, or if its age is not known."""
     drift = status.record.drift
     return None if drift is None or status.doubt is not None else breach_after(drift.breach, status.age_s)
 
 
-def _prospect(status: AgentStatus) -> Iterator[tuple[str, str]]:
-    """Say how the clock moves and where that leads."""
+def _drift_and_forecast(status: AgentStatus) -> Iterator[tuple[str, str]]:
     record, breach = status.record, _breach_now(status)
     if record.drift is None:
         return
@@ -199,24 +199,23 @@ def _prospect(status: AgentStatus) -> Iterator[tuple[str, str]]:
     if breach is not None and record.verdict in ("within", "unproven"):
         is_known = record.drift.frequency_ppm is not None
         forecast = _forecast(breach, format_duration(record.profile.critical_s), status.age_s, is_known=is_known)
-        yield "forecast", f"counted from now: {forecast}"
+        yield "forecast", f"from now: {forecast}"
 
 
 def _drift(drift: Drift) -> str:
-    """Say how fast the host's clock leaves the true time."""
+    """Describe the drift of the corrected clock."""
     if drift.frequency_ppm is None:
         return f"not known yet ({plural(drift.samples, 'sample')})"
-    way = "behind" if drift.frequency_ppm > 0 else "ahead"
+    verb = "loses" if drift.frequency_ppm > 0 else "gains"
     per_day = format_duration(drift.frequency_ppm * 1e-6 * _DAY_S)
-    said = f"as corrected now it {'falls' if way == 'behind' else 'gets'} {per_day} {way} a day"
-    fitted = f"{drift.frequency_ppm:+.3f} ppm, fit error {drift.skew_ppm:.2g} ppm over its own"
-    return f"{said} ({fitted} {format_duration(drift.span_s)}, {plural(drift.samples, 'sample')})"
+    fit = f"{drift.frequency_ppm:+.3f} ppm, fit error {drift.skew_ppm:.2g} ppm over {format_duration(drift.span_s)}"
+    return f"with its present correction the clock {verb} {per_day} per day ({fit}, {plural(drift.samples, 'sample')})"
 
 
 def _forecast(breach: Breach, tolerance: str, age_s: float, *, is_known: bool) -> str:
-    """Say when the tolerance will be left, and until when it certainly is not; only the latter unless drift `is_known`.
+    """Say when the clock is expected to exceed the tolerance, and for how long it certainly will not.
 
-    An early end is named only where past forecasts show how wide the band must be (R9).
+    Only the latter unless the drift `is_known`. The 95 % limit is given only where past forecasts prove it (R9).
     """
     certain = (
         f"guaranteed for {format_duration(breach.guaranteed_s, rounding='down')}"
@@ -224,59 +223,61 @@ def _forecast(breach: Breach, tolerance: str, age_s: float, *, is_known: bool) -
         else "no guarantee"
     )
     if not is_known:
-        return f"within {tolerance} {certain}; no forecast yet, for the drift is not known"
+        return f"no forecast yet, the drift is not known (within {tolerance}: {certain})"
     premise = "if synchronisation stopped now, " if breach.free_running else ""
     early_s = breach.pessimistic_s
-    early = "" if early_s is None else f" (95 %: not within {format_duration(early_s, rounding='down')})"
+    limits = [] if early_s is None else [f"95 %: not within {format_duration(early_s, rounding='down')}"]
+    limits += [certain, *([] if breach.calibrated else ["forecast not yet verified"])]
     if breach.central_s is not None:
-        said = f"{premise}{tolerance} wrong in {format_duration(breach.central_s)}{early}"
+        text = f"{premise}expected to exceed {tolerance} in {format_duration(breach.central_s)}"
     else:
         limit = format_duration(max(0.0, FORECAST_LIMIT_S - age_s))
-        said = f"{premise}not {tolerance} wrong within {limit}{early}"
-    return f"{said}; {certain}{'' if breach.calibrated else '; forecast not yet back-tested'}"
+        text = f"{premise}expected to stay within {tolerance} for {limit}"
+    return f"{text} ({'; '.join(limits)})"
 
 
 def _agent(status: AgentStatus) -> Iterator[tuple[str, str]]:
-    """Say who speaks, and how it fares."""
+    """Describe the agent, its schedule and its delivery."""
     agent, health = status.agent, status.record.health or Health()
-    up = "" if status.agent_up_s is None else f", for {format_duration(max(1.0, round(status.agent_up_s)))}"
+    up = "" if status.agent_up_s is None else f", running for {_age(status.agent_up_s)}"
     pid = "" if agent.pid is None or status.agent_up_s is None else f", pid {agent.pid}{up}"
-    pools = f"pools every {format_duration(agent.pool_s)}"
-    rhythm = (
-        f"looks every {format_duration(agent.local_s)}, asks servers every {format_duration(agent.network_s)}, {pools}"
-    )
-    yield "agent", f"ntpaudit {status.record.version}{pid}; {rhythm}"
+    polls = f"polls servers every {format_duration(agent.network_s)}, pools every {format_duration(agent.pool_s)}"
+    schedule = f"local audits every {format_duration(agent.local_s)}, {polls}"
+    yield "agent", f"ntpaudit {status.record.version}{pid}; {schedule}"
     if status.record.offset is None and status.wait is not None:
         poll_s = status.wait.poll_s + status.age_s
         if poll_s > 0:
-            yield "next poll", f"{_ago(poll_s)} after this record, at the latest"
+            yield "next poll", f"at most {_age(poll_s)} after this record"
     yield "delivery", _delivery(health)
     if health.missed:
-        yield "missed", f"{plural(health.missed, 'audit')} of servers came not when due: the host was busy or asleep"
+        yield (
+            "missed",
+            f"{plural(health.missed, 'scheduled audit')} (host busy or suspended)",
+        )
     if health.store:
         yield "store", health.store
 
 
 def _delivery(health: Health) -> str:
-    """Say what has not reached the database."""
+    """Describe what has not reached the database."""
     if not health.backlog:
-        said = "nothing waits to be delivered"
+        text = "up to date"
     else:
-        oldest = "" if health.oldest_s is None else f", the oldest for {_ago(health.oldest_s)}"
-        said = f"{plural(health.backlog, 'record')} waiting{oldest}"
+        oldest = "" if health.oldest_s is None else f", the oldest for {_age(health.oldest_s)}"
+        text = f"{plural(health.backlog, 'record')} waiting{oldest}"
     if health.failures:
         failed = plural(health.failures, "attempt")
-        said += f"; {failed} failed since the last good one: {health.failure or 'no reason told'}"
+        text += f"; {failed} failed since the last success: {health.failure or 'reason unknown'}"
     if health.set_aside:
-        said += f"; {plural(health.set_aside, 'dead letter')}: ntpaudit history dead-letters list"
-    return said
+        text += f"; {plural(health.set_aside, 'dead letter')}: ntpaudit history dead-letters list"
+    return text
 
 
-def _ago(seconds: float | None) -> str:
-    """Write an age in whole seconds at least."""
+def _age(seconds: float | None) -> str:
+    """Write an age, rounded to whole seconds, at least 1 s."""
     return format_duration(max(1.0, round(seconds or 0.0)))
 
 
-def _minute(time_ns: int) -> str:
-    """Write a point in time to the second."""
+def _second(time_ns: int) -> str:
+    """Write a time to the second."""
     return format_utc(time_ns)[:19].replace("T", " ")

@@ -69,21 +69,21 @@ def test_every_record_keeps_to_the_grammar(record: Record) -> None:
     [
         (
             "ok, behind",
-            "NTPAUDIT OK - clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies "
+            "NTPAUDIT OK - clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
             "(4 of 4 servers agree) | "
             "offset=0.001949999s;-0.1:0.1;-1:1;; bound=0.005850021s;;1;0; "
             "sources=4;;;0; usable=4;;;0; agreeing=4;;;0; findings=0;;;0;\n",
         ),
         (
             "mifid, unproven",
-            "NTPAUDIT WARNING - clock is 40 us behind by estimate, but may be up to 3.97 ms wrong: "
-            "within 100 us is not proven (4 of 4 servers agree) | "
+            "NTPAUDIT WARNING - clock is 40 us behind (estimate), at most 3.97 ms wrong: "
+            "not proven to be within 100 us (4 of 4 servers agree) | "
             "offset=0.00004s;;-0.0001:0.0001;; bound=0.003960021s;0.00005;0.0001;0; "
             "sources=4;;;0; usable=4;;;0; agreeing=4;;;0; findings=1;;;0;\n",
         ),
         (
             "unmeasured, nobody answered",
-            "NTPAUDIT UNKNOWN - clock was not measured: none of 4 servers answered (timeout) | "
+            "NTPAUDIT UNKNOWN - clock was not measured: none of 4 servers replied (timeout) | "
             "offset=U;-0.1:0.1;-1:1;; bound=U;;1;0; "
             "sources=4;;;0; usable=0;;;0; agreeing=0;;;0; findings=1;;;0;\n",
         ),

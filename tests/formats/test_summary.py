@@ -12,80 +12,80 @@ from tests.records import CASES, records
 
 UNMEASURED = "clock was not measured: "
 SENTENCES = {
-    "ok, behind": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies "
+    "ok, behind": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "ok, ahead": "clock is 12.2 ms ahead, at most 16.3 ms wrong if at most 1 of 4 servers lies (4 of 4 servers agree)",
-    "ok, in nanoseconds": "clock is 49.9 us behind, at most 3.96 ms wrong if at most 1 of 4 servers lies "
+    "ok, ahead": "clock is 12.2 ms ahead, at most 16.3 ms wrong if at most 1 of 4 servers is wrong (4 of 4 servers agree)",
+    "ok, in nanoseconds": "clock is 49.9 us behind, at most 3.96 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "ok, one silent": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 5 servers lies "
-    "(4 of 5 servers agree, 1 did not answer)",
-    "ok, leap second": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies "
+    "ok, one silent": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 5 servers is wrong "
+    "(4 of 5 servers agree, 1 did not reply)",
+    "ok, leap second": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "ok, falseticker": "clock is 1.95 ms behind, at most 4.76 ms wrong if at most 1 of 5 servers lies "
+    "ok, falseticker": "clock is 1.95 ms behind, at most 4.76 ms wrong if at most 1 of 5 servers is wrong "
     "(4 of 5 servers agree, 1 disagrees)",
-    "ok, reference clocks": "clock is 70 us behind, at most 640 us wrong if at most 1 of 4 servers lies "
+    "ok, reference clocks": "clock is 70 us behind, at most 640 us wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "ok, IPv6": "clock is 1.9 ms behind, at most 4.86 ms wrong if at most 1 of 4 servers lies (4 of 4 servers agree)",
-    "ok, pool": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies (4 of 4 servers agree)",
-    "ok, warned": "clock is 2 ms behind, at most 4.96 ms wrong if at most 1 of 5 servers lies "
+    "ok, IPv6": "clock is 1.9 ms behind, at most 4.86 ms wrong if at most 1 of 4 servers is wrong (4 of 4 servers agree)",
+    "ok, pool": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong (4 of 4 servers agree)",
+    "ok, warned": "clock is 2 ms behind, at most 4.96 ms wrong if at most 1 of 5 servers is wrong "
     "(5 of 5 servers agree); finding: source-quorum",
-    "ok, kernel not asked": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies "
+    "ok, kernel not asked": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
     "over the warning tolerance": "clock is 151 ms behind, over the warning tolerance of 100 ms, "
-    "at most 154 ms wrong if at most 1 of 4 servers lies "
+    "at most 154 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "over the warning tolerance by its bound": "clock is 1.95 ms behind and may be up to 64.4 ms wrong, "
+    "over the warning tolerance by its bound": "clock is 1.95 ms behind, at most 64.4 ms wrong, "
     "over the warning tolerance of 50 ms "
     "(4 of 4 servers agree)",
-    "finding": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies "
+    "finding": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree); finding: unsynced",
-    "findings": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies "
+    "findings": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree); 2 findings, worst unsynced",
-    "one server": "clock is 1.8 ms behind, at most 4.76 ms wrong if no server lies "
+    "one server": "clock is 1.8 ms behind, at most 4.76 ms wrong if no server is wrong "
     "(one server only); finding: source-quorum",
-    "one usable": "clock is 1.8 ms behind, at most 4.76 ms wrong if no server lies "
-    "(only 1 of 3 servers was usable, 1 was rejected, 1 did not answer); finding: source-quorum",
-    "three servers, two agree": "clock is 1.8 ms behind, at most 4.76 ms wrong if at most 1 of 3 servers lies "
+    "one usable": "clock is 1.8 ms behind, at most 4.76 ms wrong if no server is wrong "
+    "(only 1 of 3 servers was usable, 1 was rejected, 1 did not reply); finding: source-quorum",
+    "three servers, two agree": "clock is 1.8 ms behind, at most 4.76 ms wrong if at most 1 of 3 servers is wrong "
     "(2 of 3 servers agree, 1 disagrees); finding: source-quorum",
-    "unproven, estimate within": "clock is 400 ms behind by estimate, "
-    "but may be up to 1.31 s wrong: within 1 s is not proven "
+    "unproven, estimate within": "clock is 400 ms behind (estimate), "
+    "at most 1.31 s wrong: not proven to be within 1 s "
     "(4 of 4 servers agree)",
-    "unproven, estimate beyond": "clock is 1.2 s ahead by estimate, "
-    "and may be up to 1.71 s wrong: more than 1 s is not proven "
+    "unproven, estimate beyond": "clock is 1.2 s ahead (estimate), "
+    "at most 1.71 s wrong: not proven to be beyond 1 s "
     "(4 of 4 servers agree)",
-    "beyond, ahead": "clock is at least 36.9 s ahead if at most 1 of 4 servers lies "
+    "beyond, ahead": "clock is at least 36.9 s ahead if at most 1 of 4 servers is wrong "
     "(estimate 37 s; 3 of 4 servers agree, 1 disagrees)",
-    "beyond, behind": "clock is at least 44.9 min behind if at most 1 of 4 servers lies "
+    "beyond, behind": "clock is at least 44.9 min behind if at most 1 of 4 servers is wrong "
     "(estimate 45 min; 4 of 4 servers agree)",
-    "beyond, hours": "clock is at least 2 h behind if at most 1 of 4 servers lies (estimate 2 h; 4 of 4 servers agree)",
-    "beyond, days": "clock is at least 12.4 days ahead if at most 1 of 4 servers lies "
+    "beyond, hours": "clock is at least 2 h behind if at most 1 of 4 servers is wrong (estimate 2 h; 4 of 4 servers agree)",
+    "beyond, days": "clock is at least 12.4 days ahead if at most 1 of 4 servers is wrong "
     "(estimate 12.5 days; 4 of 4 servers agree)",
-    "1970": "clock is at least 56.8 years behind if at most 1 of 4 servers lies "
+    "1970": "clock is at least 56.8 years behind if at most 1 of 4 servers is wrong "
     "(estimate 56.9 years; 4 of 4 servers agree)",
-    "finra-cat, within": "clock is 3.95 ms ahead, at most 7.96 ms wrong if at most 1 of 4 servers lies "
+    "finra-cat, within": "clock is 3.95 ms ahead, at most 7.96 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "mifid, unproven": "clock is 40 us behind by estimate, "
-    "but may be up to 3.97 ms wrong: within 100 us is not proven "
+    "mifid, unproven": "clock is 40 us behind (estimate), "
+    "at most 3.97 ms wrong: not proven to be within 100 us "
     "(4 of 4 servers agree)",
-    "no server": f"{UNMEASURED}there is no server to ask",
-    "unmeasured, nobody answered": f"{UNMEASURED}none of 4 servers answered (timeout)",
-    "unmeasured, the only one silent": f"{UNMEASURED}the only server did not answer (refused)",
+    "no server": f"{UNMEASURED}there is no server to query",
+    "unmeasured, nobody answered": f"{UNMEASURED}none of 4 servers replied (timeout)",
+    "unmeasured, the only one silent": f"{UNMEASURED}the only server did not reply (refused)",
     "unmeasured, the only one unusable": f"{UNMEASURED}the only server was not usable (unsync)",
     "unmeasured, the only name unknown": f"{UNMEASURED}the only server has no known address (name not found)",
-    "unmeasured, no name resolved": f"{UNMEASURED}none of 2 servers has a known address (no answer from DNS in time)",
-    "unmeasured, mixed": f"{UNMEASURED}none of 3 servers answered (2 timeout, 1 name not found)",
+    "unmeasured, no name resolved": f"{UNMEASURED}none of 2 servers has a known address (DNS timeout)",
+    "unmeasured, mixed": f"{UNMEASURED}none of 3 servers replied (2 timeout, 1 name not found)",
     "unmeasured, unusable": f"{UNMEASURED}none of 4 servers was usable (1 kod:RATE, 1 unsync, 1 timeout, 1 distant)",
-    "unmeasured, no majority": f"{UNMEASURED}2 servers answered and no majority of them agrees",
-    "unmeasured, no majority of the usable": f"{UNMEASURED}2 of 3 servers were usable and no majority of them agrees",
-    "unmeasured, asked lately": f"{UNMEASURED}no server was asked (asked too recently)",
-    "unmeasured, backed off": f"{UNMEASURED}no server was asked (1 kod:DENY, 1 unanswered lately)",
-    "unmeasured, two daemons": f"{UNMEASURED}there is no server to ask",
-    "every status": "clock is 1.9 ms behind, at most 5.86 ms wrong if at most 2 of 9 servers lie "
-    "(4 of 9 servers agree, 1 disagrees, 1 is too distant, 1 was rejected, 1 did not answer, "
-    "1 was not asked); finding: kiss-of-death",
-    "long names": "clock is 1.95 ms behind, at most 4.76 ms wrong if at most 1 of 6 servers lies "
+    "unmeasured, no majority": f"{UNMEASURED}2 servers replied, but no majority of them agrees",
+    "unmeasured, no majority of the usable": f"{UNMEASURED}2 of 3 servers were usable, but no majority of them agrees",
+    "unmeasured, asked lately": f"{UNMEASURED}all servers were skipped (polled too recently)",
+    "unmeasured, backed off": f"{UNMEASURED}all servers were skipped (1 kod:DENY, 1 no reply last time)",
+    "unmeasured, two daemons": f"{UNMEASURED}there is no server to query",
+    "every status": "clock is 1.9 ms behind, at most 5.86 ms wrong if at most 2 of 9 servers are wrong "
+    "(4 of 9 servers agree, 1 disagrees, 1 is too distant, 1 was rejected, 1 did not reply, "
+    "1 was skipped); finding: kiss-of-death",
+    "long names": "clock is 1.95 ms behind, at most 4.76 ms wrong if at most 1 of 6 servers is wrong "
     "(4 of 6 servers agree, 1 disagrees, 1 was rejected)",
-    "strange names": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies "
+    "strange names": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
 }
 
@@ -135,7 +135,7 @@ def test_no_sentence_claims_more_than_the_record(record: Record) -> None:
     assert ("clock was not measured" in sentence) == (record.offset is None)
     if record.offset is not None:
         slack = 1e-9 * record.offset.bound_s
-        bounds = spans(sentence, "at most ") + spans(sentence, "may be up to ")
+        bounds = spans(sentence, "at most ")
         assert len(bounds) == (record.verdict != "beyond" and record.agreement.guaranteed)
         assert all(bound >= record.offset.bound_s - slack for bound in bounds)
         least_s = max(record.offset.earliest_s, -record.offset.latest_s)

@@ -13,8 +13,8 @@ from tests.formats.test_summary import SCALES
 from tests.records import CASES, record, records, servers
 
 OK = """\
-OK  clock is 1.95 ms behind, at most 4.76 ms wrong if at most 1 of 5 servers lies (4 of 5 servers
-    agree, 1 disagrees)
+OK  clock is 1.95 ms behind, at most 4.76 ms wrong if at most 1 of 5 servers is wrong (4 of 5
+    servers agree, 1 disagrees)
 
 source            address       status         offset             +/-  delay  st  reference
 ntp1.example.net  192.0.1.1     agreeing      1.80 ms behind  2.96 ms   2 ms   2  203.0.113.1
@@ -28,13 +28,13 @@ low       source-quorum: 1 of 5 sources disagrees: ntp9.example.net
 
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 daemons   chronyd (pid 812)
-profile   log-integrity: warning above 100 ms by estimate, critical above 1 s for certain
-assumed   the oscillator is off by at most 50 ppm (host.max_drift_ppm)
+profile   log-integrity: warning if the estimate exceeds 100 ms, critical if proven beyond 1 s
+assumed   oscillator error of at most 50 ppm (host.max_drift_ppm)
 """
 
 CRITICAL = """\
-CRITICAL  clock is at least 2 h behind if at most 1 of 4 servers lies (estimate 2 h; 4 of 4 servers
-          agree)
+CRITICAL  clock is at least 2 h behind if at most 1 of 4 servers is wrong (estimate 2 h; 4 of 4
+          servers agree)
 
 source            address    status        offset             +/-  delay  st  reference
 ntp1.example.net  192.0.1.1  agreeing  7200.004 s behind  3.06 ms   2 ms   2  203.0.113.1
@@ -51,13 +51,13 @@ high      tz-or-rtc-fault: the clock is almost exactly 2 h behind: a wrong time 
           fix: run 'timedatectl set-local-rtc 0', check the time zone, then correct the clock
 
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
-daemons   chronyd (pid 812), ntpd (pid 901, leaves the clock alone)
-profile   log-integrity: warning above 100 ms by estimate, critical above 1 s for certain
-assumed   the oscillator is off by at most 50 ppm (host.max_drift_ppm)
+daemons   chronyd (pid 812), ntpd (pid 901, does not discipline the clock)
+profile   log-integrity: warning if the estimate exceeds 100 ms, critical if proven beyond 1 s
+assumed   oscillator error of at most 50 ppm (host.max_drift_ppm)
 """
 
 UNKNOWN = """\
-UNKNOWN  clock was not measured: none of 3 servers answered (2 timeout, 1 name not found)
+UNKNOWN  clock was not measured: none of 3 servers replied (2 timeout, 1 name not found)
 
 source            address     status       reason
 ntp1.example.net  192.0.2.99  unreachable  timeout
@@ -72,7 +72,7 @@ medium    unreachable-sources: 2 of 3 sources did not reply: ntp1.example.net (t
 
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 daemons   chronyd (pid 812)
-profile   log-integrity: warning above 100 ms by estimate, critical above 1 s for certain
+profile   log-integrity: warning if the estimate exceeds 100 ms, critical if proven beyond 1 s
 """
 
 COLOUR = re.compile(r"\x1b\[(?:0|3[1235])m")
@@ -208,7 +208,7 @@ def test_leap_seconds_and_clocks_are_explained() -> None:
 
 def test_kernel_that_cannot_be_asked() -> None:
     """A kernel that would not say is told of, with its reason."""
-    assert "\nkernel    could not be asked: Function not implemented\n" in render(CASES["ok, kernel not asked"])
+    assert "\nkernel    state not available: Function not implemented\n" in render(CASES["ok, kernel not asked"])
 
 
 def test_what_comes_from_outside_cannot_command_the_terminal() -> None:
@@ -236,8 +236,8 @@ def test_lines_fit_the_room_that_there_is(case: str, width: int) -> None:
 @pytest.mark.parametrize(
     ("daemons", "line"),
     [
-        ((), "none seen"),
-        (HiddenDaemons("other users' processes are hidden"), "none seen; other users' processes are hidden"),
+        ((), "none found"),
+        (HiddenDaemons("other users' processes are hidden"), "none found; other users' processes are hidden"),
         (
             HiddenDaemons("hidden", (Daemon("chronyd", 7, disciplines=False, reason="started with -x"),)),
             "chronyd (pid 7, started with -x); hidden",
@@ -246,7 +246,7 @@ def test_lines_fit_the_room_that_there_is(case: str, width: int) -> None:
             (Daemon("hv_utils", 0, disciplines=False, reason="sets it now"), Daemon("vmtoolsd", 9, None, "unknown")),
             "hv_utils (sets it now), vmtoolsd (pid 9, unknown)",
         ),
-        ((Daemon("chronyd", 7, disciplines=False),), "chronyd (pid 7, leaves the clock alone)"),
+        ((Daemon("chronyd", 7, disciplines=False),), "chronyd (pid 7, does not discipline the clock)"),
     ],
 )
 def test_daemons_are_named_with_what_they_do(daemons: tuple[Daemon, ...] | HiddenDaemons, line: str) -> None:

@@ -142,7 +142,7 @@ def test_an_event() -> None:
     assert step.text.startswith("high: step-back: the kernel says")
     assert (verdict.severity, verdict.kind) == (6, VERDICT_CHANGED)
     assert verdict.text == (
-        "OK: clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers lies (4 of 4 servers agree)"
+        "OK: clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong (4 of 4 servers agree)"
     )
 
 
