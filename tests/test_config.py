@@ -218,8 +218,8 @@ def test_the_documentation_names_every_default() -> None:
 
 REFUSED = {
     "[schedule]\nnetwork = '900ms'": "schedule.network: '900ms' is too short",
-    "[sources]\nservers = ['a']\n[schedule]\nnetwork = '14s'": "schedule.network: too short: a server may",
-    "[schedule]\npool = '29m'": "schedule.pool: '29m' is too short: the pool's terms of service, 30 min at least",
+    "[sources]\nservers = ['a']\n[schedule]\nnetwork = '14s'": "schedule.network: too short: at least 15 s",
+    "[schedule]\npool = '29m'": "schedule.pool: '29m' is too short (the pool's terms of service): write 30 min to",
     "[host]\nmax_drift_ppm = 0.5": "host.max_drift_ppm: write a number of ppm from 1 to 500, such as 100",
     "[host]\nmax_drift_ppm = 501": "host.max_drift_ppm: write a number of ppm",
     "[host]\nmax_drift_ppm = nan": "host.max_drift_ppm: write a number of ppm",
@@ -230,11 +230,11 @@ REFUSED = {
     "[schedule]\nnetwork = 5": 'schedule.network: write a duration with its unit, in quotes, such as "5m"',
     "[schedule]\nnetwork = '5'": "schedule.network: '5' needs a unit, such as 5s, 5m or 5h",
     "[history]\nmax_size = 1": 'history.max_size: write a size with its unit, in quotes, such as "1GiB"',
-    "[history]\npath = 5": "history.path: write a text in quotes, not 5",
-    "[history]\npath = 'history'": "history.path: 'history': write a path that begins with /",
+    "[history]\npath = 5": "history.path: write a string in quotes, not 5",
+    "[history]\npath = 'history'": "history.path: 'history' is not an absolute path: begin it with /",
     "[history]\nraw = '1m'": "history.raw: '1m' is too short",
     "[history]\nmax_size = '1'": "history.max_size: '1' is no size",
-    "[influxdb]\nbucket = 'b'": "influxdb.url: name the server",
+    "[influxdb]\nbucket = 'b'": "influxdb.url is missing: give the server's URL",
     "[influxdb]\nurl = 'ftp://x'": "influxdb.url: write a URL",
     "[influxdb]\nurl = 'http://user:secret@x'": "influxdb.url: put the secret in token_file",
     "[influxdb]\nurl = 'http://x/?db=y'": "influxdb.url: write the URL without a query",
@@ -245,9 +245,9 @@ REFUSED = {
     "[syslog]\naddress = 'a b'": "syslog.address: ",
     "[journal]\nenabled = 1": "journal.enabled: write true or false",
     "[fleet]\nlanguage = 'sql'": "fleet.language: 'sql': write influxql or promql",
-    "[fleet]\nambiguity = '0s'": "fleet.ambiguity: '0s': write a span longer than 0",
+    "[fleet]\nambiguity = '0s'": "fleet.ambiguity: '0s': write a duration above 0",
     "[fleet]\nsilent_after = '10ms'": "fleet.silent_after: '10ms' is too short",
-    "[fleet]\ninventory = 'hosts'": "fleet.inventory: 'hosts': write a path that begins with /",
+    "[fleet]\ninventory = 'hosts'": "fleet.inventory: 'hosts' is not an absolute path: begin it with /",
 }
 
 
@@ -344,7 +344,7 @@ def test_token_of_the_file_the_credential_or_the_environment(tmp_path: Path) -> 
         ("two\nlines", 0o600, "has 2 lines: a token is one line"),
         ("two\r\n\nlines\n", 0o600, "has 3 lines: a token is one line"),
         ("\ufeff" + SECRET, 0o600, "begins with a byte order mark"),
-        ("ü", 0o600, "letter outside of ASCII"),
+        ("ü", 0o600, "non-ASCII character"),
         ("x" * 5000, 0o600, "has more than 4096 bytes"),
         (None, 0o600, "No such file"),
     ],
@@ -491,9 +491,9 @@ def test_check_says_what_an_agent_would_do(tmp_path: Path) -> None:
     ran = run("check", file, state=tmp_path)
     assert (ran.status, ran.err) == (0, "")
     assert ran.out == (
-        f"ok: {file}: asks 2 servers and this host's own servers every 5 min, nl.pool.ntp.org every 60 min, profile "
+        f"ok: {file}: polls 2 servers and the time daemon's servers every 5 min, nl.pool.ntp.org every 60 min, profile "
         "finra-cat (25 ms, 50 ms), delivers to http://127.0.0.1:8086, bucket ntpaudit, token set "
-        f"(from {token}), journal where systemd runs the agent; servers and outputs were not tried\n"
+        f"(from {token}), journal if systemd runs the agent; servers and outputs were not contacted\n"
     )
     assert run("check", "--config", file, state=tmp_path).out == ran.out
     assert run("show", "--config", file, state=tmp_path).out == run("show", file, state=tmp_path).out
@@ -517,10 +517,10 @@ def test_check_names_every_output_and_says_that_none_was_tried(tmp_path: Path) -
     sources = "[sources]\nservers = ['a', 'b', 'c', 'd']\n"
     outputs = "[openmetrics]\npath = '/nowhere/a'\n[jsonl]\npath = '/nowhere/b'\n[syslog]\naddress = '/nowhere/c'\n"
     said = {
-        outputs: "no database, openmetrics /nowhere/a, jsonl /nowhere/b, syslog /nowhere/c, journal where "
-        "systemd runs the agent; servers and outputs were not tried\n",
-        "[journal]\nenabled = true\n": "no database, journal; servers and outputs were not tried\n",
-        "[journal]\nenabled = false\n": "no database; servers were not tried\n",
+        outputs: "no database, openmetrics /nowhere/a, jsonl /nowhere/b, syslog /nowhere/c, journal if "
+        "systemd runs the agent; servers and outputs were not contacted\n",
+        "[journal]\nenabled = true\n": "no database, journal; servers and outputs were not contacted\n",
+        "[journal]\nenabled = false\n": "no database; servers were not contacted\n",
     }
     for text, words in said.items():
         ran = run("check", write(tmp_path / "x.toml", sources + text), state=tmp_path)
@@ -545,7 +545,7 @@ def test_check_refuses_what_an_agent_could_not_run_with(tmp_path: Path) -> None:
     empty = write(tmp_path / "empty.toml", text.format("/dev/null"))
     ran = run("check", empty, state=tmp_path)
     assert ran.status == 78
-    assert f"{empty}:5: influxdb.ca_file: /dev/null holds no certificates" in ran.err
+    assert f"{empty}:5: influxdb.ca_file: /dev/null has no certificates" in ran.err
 
 
 def test_an_error_that_names_its_place_already_is_left_alone(tmp_path: Path) -> None:
@@ -594,7 +594,7 @@ def test_show_says_where_each_value_is_from(tmp_path: Path) -> None:
         'profile = "finra-cat"  # file',
         'warning = "20ms"  # as critical',
         'critical = "20ms"  # file',
-        f"# path: {tmp_path}/state/history.sqlite3 (default for an agent that this user starts)",
+        f"# path: {tmp_path}/state/history.sqlite3 (default for an agent started by this user)",
         'url = "http://x:8086"  # file',
         'org = "soc"  # environment: INFLUXDB_V2_ORG',
         'bucket = "ntpaudit"  # default',
@@ -619,7 +619,7 @@ def test_show_without_a_file_shows_the_defaults(tmp_path: Path) -> None:
     """Where there is no configuration the defaults are in force, and that is said."""
     ran = run("show", state=tmp_path)
     assert ran.status == 0
-    assert "there is no file" in ran.out
+    assert "no file found" in ran.out
     assert parse_config(ran.out.encode(), "x") == Config()
 
 
@@ -704,7 +704,7 @@ def test_init_places_the_file_where_it_is_found(tmp_path: Path) -> None:
     ran = ntpaudit("config", "init", *SERVERS, state=tmp_path, environment=surroundings, inside=as_somebody)
     assert ran.status == 0
     assert (tmp_path / "etc" / "ntpaudit" / "ntpaudit.toml").exists()
-    assert run("check", state=tmp_path).out.startswith(f"ok: {tmp_path}/etc/ntpaudit/ntpaudit.toml: asks 4 servers")
+    assert run("check", state=tmp_path).out.startswith(f"ok: {tmp_path}/etc/ntpaudit/ntpaudit.toml: polls 4 servers")
 
 
 def test_init_that_cannot_write_says_why(tmp_path: Path) -> None:
@@ -756,7 +756,7 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     text = "[sources]\nservers = ['a']\nserver = 1\n"
     with pytest.raises(ConfigError, match=r"x\.toml:3: sources\.server: unknown"):
         parse_config(b"\xef\xbb\xbf" + text.encode(), "x.toml")
-    with pytest.raises(ConfigError, match=r"x\.toml: not TOML: no text in UTF-8 \(byte 0\): save it as UTF-8"):
+    with pytest.raises(ConfigError, match=r"x\.toml: not TOML: byte 0 is not UTF-8: save the file as UTF-8"):
         parse_config(text.encode("utf-16"), "x.toml")
 
 
@@ -780,8 +780,8 @@ DIGITS = "9" * 5000
         (f'[sources]\nservers = ["a:{DIGITS}"]', "the port is a number from 1 to 65535"),
         (f'[syslog]\naddress = "a:{DIGITS}"', "the port is a number from 1 to 65535"),
         (f"[schedule]\nnetwork = {DIGITS}", "a number has too many digits"),
-        (f'[host]\nname = "{DIGITS}"', "253 at most"),
-        (f'[host]\nsite = "{DIGITS}"', "253 at most"),
+        (f'[host]\nname = "{DIGITS}"', "at most 253"),
+        (f'[host]\nsite = "{DIGITS}"', "at most 253"),
     ],
 )
 def test_a_number_of_thousands_of_digits_is_refused_in_our_words(lines: str, said: str, tmp_path: Path) -> None:
@@ -795,7 +795,7 @@ def test_a_number_of_thousands_of_digits_is_refused_in_our_words(lines: str, sai
 @pytest.mark.parametrize("text", [DIGITS, "0", "600001", "-1", "x"])
 def test_a_timeout_of_the_environment_is_a_number(text: str) -> None:
     """INFLUXDB_V2_TIMEOUT is refused in a short line."""
-    with pytest.raises(ConfigError, match=r"INFLUXDB_V2_TIMEOUT: .* is no number of milliseconds") as refused:
+    with pytest.raises(ConfigError, match=r"INFLUXDB_V2_TIMEOUT: .* is not a number of milliseconds") as refused:
         with_environment(Config(), {"INFLUXDB_V2_URL": "http://x", "INFLUXDB_V2_TIMEOUT": text})
     assert len(str(refused.value)) < 200
 

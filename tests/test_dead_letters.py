@@ -117,8 +117,8 @@ def test_they_are_dropped(ledger: StateStore, tmp_path: Path) -> None:
 def test_what_is_not_said_clearly_changes_nothing(ledger: StateStore, tmp_path: Path) -> None:
     """Neither IDs nor --all, both, or an ID that there is none of."""
     for words, status, said in (
-        (("drop",), 64, "say --all"),
-        (("drop", "1", "--all"), 64, "say --all"),
+        (("drop",), 64, "use --all"),
+        (("drop", "1", "--all"), 64, "use --all"),
         (("drop", "x"), 64, "'x'"),
         (("drop", "1", "77"), 3, "no dead letter 77"),
         (("resend", "77"), 3, "no dead letter 77"),

@@ -105,7 +105,7 @@ def test_a_limit_alone_reaches_back_as_far_as_it_takes(tmp_path: Path) -> None:
     nothing = history(state=tmp_path)
     assert (nothing.status, nothing.out) == (3, "")
     assert records[-1].utc_ns
-    assert f"the last audit is of {format_utc(records[-1].utc_ns)[:19]}Z: try --since, or --limit 20" in nothing.err
+    assert f"the last audit was at {format_utc(records[-1].utc_ns)[:19]}Z: try --since, or --limit 20" in nothing.err
     assert history("--events", "--since", "1s", state=tmp_path).status == 3
 
 
@@ -198,12 +198,12 @@ USAGE = {
     ("--since", "yesterday"): "write how long ago, such as 7d, or a time in UTC",
     ("--since", "2026-13-01"): "write how long ago",
     ("--since", "1d", "--until", "2d"): "--since is later than --until",
-    ("--since", "2100-01-01"): "--since 2100-01-01 00:00 UTC is in the future, it is 20",
-    ("--since", "2100-01-01", "--events"): "write an earlier time, or how long ago, such as 24h",
+    ("--since", "2100-01-01"): "--since 2100-01-01 00:00 UTC is in the future (now: 20",
+    ("--since", "2100-01-01", "--events"): "give an earlier time, or an age such as 24h",
     ("--limit", "0"): "1<=x",
-    ("--plot", "--format", "csv"): "--plot is a picture",
-    ("--plot", "--events"): "--events goes with neither --plot nor --hourly",
-    ("--events", "--hourly"): "--events goes with neither",
+    ("--plot", "--format", "csv"): "--plot cannot be combined with --format",
+    ("--plot", "--events"): "--events cannot be combined with --plot or --hourly",
+    ("--events", "--hourly"): "--events cannot be combined",
     ("--format", "influx"): "influx",
 }
 

@@ -503,8 +503,8 @@ UNCALIBRATED = Breach(None, None, None, 19_000.0, free_running=True, calibrated=
     [
         (
             DRIFT,
-            "drift with its present correction the clock loses 130 ms per day (+1.500 ppm, fit error 0.02 ppm over 5.25 h, "
-            "64 samples)",
+            "drift with its present correction the clock loses 130 ms per day (+1.500 ppm, "
+            "fit error 0.02 ppm over 5.25 h, 64 samples)",
         ),
         (DRIFT._replace(frequency_ppm=-1.5), "the clock gains 130 ms per day"),
         (DRIFT._replace(frequency_ppm=None, samples=1), "drift not known yet (1 sample)"),
@@ -518,8 +518,8 @@ UNCALIBRATED = Breach(None, None, None, 19_000.0, free_running=True, calibrated=
         ),
         (
             DRIFT._replace(breach=UNCALIBRATED),
-            "forecast from now: if synchronisation stopped now, expected to stay within 1 s for 30 days (guaranteed for "
-            "5.27 h; forecast not yet verified",
+            "forecast from now: if synchronisation stopped now, expected to stay within 1 s for 30 days "
+            "(guaranteed for 5.27 h; forecast not yet verified",
         ),
         (
             DRIFT._replace(breach=UNCALIBRATED._replace(central_s=7200.0)),

@@ -1,4 +1,4 @@
-"""The command line: one file per command group, each loaded when it is called."""
+"""The command line: one file per command group, imported when it is called."""
 
 import contextlib
 import gc
@@ -20,21 +20,21 @@ EXIT_INTERRUPTED = 130
 
 COMMANDS = {
     "check": "Audit this host's clock once.",
-    "agent": "Audit on a schedule, remember, deliver, flag.",
-    "status": "Say what the agent concluded last, and how old that is.",
-    "history": "Show how the clock fared: a table, a plot, CSV or JSON.",
-    "fleet": "Say how the clocks of all hosts stand, the worst first.",
+    "agent": "Audit on a schedule: store, deliver, report findings.",
+    "status": "Show the agent's last result and its age.",
+    "history": "Show the clock over time: a table, a plot, CSV or JSON.",
+    "fleet": "Show the clocks of all hosts, the worst first.",
     "config": "Write, check or show the configuration.",
-    "demo": "Show a simulated fleet, end to end; no network needed.",
+    "demo": "Simulate a fleet from end to end; no network needed.",
 }
-"""Every command with its help in a line, so that listing them loads none. `cli/NAME.py` holds the command `NAME`."""
+"""Every command and its short help, so that listing them imports none. `cli/NAME.py` has the command `NAME`."""
 
 EPILOG = """\b
 Examples:
-  ntpaudit check                          ask pool.ntp.org, for a first look
+  ntpaudit check                          query pool.ntp.org, as a first test
   ntpaudit check ntp1.example.net ntp2.example.net ntp3.example.net ntp4.example.net
   ntpaudit check --from-host --format json
-  ntpaudit demo --once                    what an audit looks like, without a network
+  ntpaudit demo --once                    show an example audit, without a network
 
 \b
 Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (not measured), 64 usage, 78 configuration.
@@ -43,7 +43,7 @@ Shell completion: eval "$(_NTPAUDIT_COMPLETE=bash_source ntpaudit)"   (or zsh_so
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called: a check pays for nothing else."""
+    """A group whose commands are imported when they are called, so that `check` starts fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
@@ -66,7 +66,7 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Find a command, and suggest the nearest where there is none of that name."""
+        """Find a command; suggest the nearest name for an unknown one."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -80,16 +80,16 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="ntpaudit %(version)s")
 def cli() -> None:
-    """Say how wrong this host's clock can be, how sure that is, and what it does to the logs.
+    """Measure how wrong this host's clock can be, how certain that is, and how it affects the logs.
 
-    ntpaudit never sets a clock. It asks NTP servers itself, whatever time daemon runs here, and reports an interval
-    that holds the true offset if at most f of the servers asked lie: 1 of 4, 2 of 7. "behind" means that the host is
-    slow, "ahead" that it is fast.
+    ntpaudit never sets a clock. It queries NTP servers itself, independently of the time daemon, and reports an
+    interval. The interval contains the true offset if at most f of the queried servers are wrong: 1 of 4, 2 of 7.
+    "behind" means that the clock is slow, "ahead" that it is fast.
     """
 
 
-def _explained(error: click.UsageError) -> click.UsageError:
-    """Add how a format is chosen, where an option was called by the name of one."""
+def _with_hint(error: click.UsageError) -> click.UsageError:
+    """Add how to choose a format where an unknown option has the name of one."""
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:
         name = error.option_name.lstrip("-")
         for param in error.ctx.command.params:
@@ -99,11 +99,11 @@ def _explained(error: click.UsageError) -> click.UsageError:
 
 
 def main() -> None:
-    """Run the command line and end the process; the only place that turns errors into exit statuses."""
+    """Run the command line and exit; the only place that turns errors into exit statuses."""
     try:
         status = cli.main(prog_name="ntpaudit", standalone_mode=False)
     except click.UsageError as error:
-        _explained(error).show()
+        _with_hint(error).show()
         status = EXIT_USAGE
     except click.exceptions.Exit as leave:
         status = leave.exit_code
@@ -116,14 +116,14 @@ def main() -> None:
     except BusyError as error:
         click.echo(f"ntpaudit: {error}", err=True)
         status = EXIT_BUSY
-    except OSError as error:  # nobody is left to print to, or nowhere
+    except OSError as error:  # standard output is closed or cannot be written
         from ntpaudit.cli.output import drop_output
 
         drop_output()
         with contextlib.suppress(OSError):
             click.echo(f"ntpaudit: {error.strerror or error}", err=True)
         status = EXIT_UNKNOWN
-    except Exception:  # a bug: told in full, and never an exit status that a monitor takes for a mere warning
+    except Exception:  # a bug: a full traceback, and not exit status 1, which monitors read as a warning
         traceback.print_exc()
         status = EXIT_UNKNOWN
     sys.exit(status if isinstance(status, int) else 0)

@@ -1,4 +1,4 @@
-"""`ntpaudit agent`: audit on a schedule, remember, deliver, flag."""
+"""`ntpaudit agent`: audit on a schedule, store every record, deliver it, report findings."""
 
 import os
 
@@ -19,35 +19,35 @@ logger = LazyLogger(__name__)
 EPILOG = """\b
 Examples:
   ntpaudit config init ntp1.example.net ntp2.example.net ntp3.example.net ntp4.example.net
-  ntpaudit agent                                    run until SIGTERM, as systemd does it
-  ntpaudit agent --once --every 35m                 one cycle, from a timer that runs so often
+  ntpaudit agent                                    run until SIGTERM, as under systemd
+  ntpaudit agent --once --every 35m                 one cycle, started by a timer every 35 min
 
 \b
-SIGHUP reloads the configuration (a broken one is refused and the old one stays), SIGUSR1 audits now, SIGTERM ends.
+SIGHUP reloads the configuration (an invalid one is rejected, the old one stays), SIGUSR1 audits now, SIGTERM stops.
 
 \b
-Exit status: 0 when told to end; with --once as `ntpaudit check`, but 3 in place of 0 and 1 where no state could be
-kept, since then no finding can be confirmed; 64 usage, 75 another agent uses the same state, 78 configuration.
+Exit status: 0 stopped by a signal; with --once as `ntpaudit check`, but 3 instead of 0 and 1 if the state could not be
+stored, because no finding can be confirmed then; 64 usage, 75 another agent uses the same state, 78 configuration.
 """
 
 
 @click.command(epilog=EPILOG)
 @click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
-@click.option("--once", is_flag=True, help="Ask, judge, keep, tell and deliver once, and end.")
+@click.option("--once", is_flag=True, help="Audit, store, send and deliver once, then exit.")
 @click.option(
     "--every",
     "every_s",
     type=Parsed("DURATION", parse_duration),
-    help="With --once: how often this is run, such as 35m; by default as the configuration says.",
+    help="With --once: the interval between runs, such as 35m.  [default: from the configuration]",
 )
 @verbosity_options
 def agent(config_path: str | None, once: bool, every_s: float | None, verbose: bool, quiet: bool) -> None:
-    """Audit this host's clock on a schedule, keep every record, and deliver it to the database.
+    """Audit this host's clock on a schedule, store every record, and deliver it to the database.
 
-    The servers come from the configuration file; there is no default. It listens on no port and sets no clock.
+    The servers come from the configuration file; there is no default. The agent opens no port and sets no clock.
     """
     if every_s is not None and not (once and every_s > 0):
-        raise click.UsageError("--every goes with --once, and is the time between two runs")
+        raise click.UsageError("--every needs --once and a positive duration: it is the time between two runs")
     log_to_stderr(verbose=verbose, quiet=quiet, drop_repetitions=True)
     setting = read_agent_config(find_config(os.environ) if config_path is None else config_path, os.environ)
     with SystemRuntime(handle_signals=not once) as system:

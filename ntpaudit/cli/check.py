@@ -26,7 +26,7 @@ MAX_SAMPLES = 16
 
 EPILOG = """\b
 Examples:
-  ntpaudit check                                    ask pool.ntp.org: at most 4 servers, once in 30 minutes
+  ntpaudit check                                    query pool.ntp.org: at most 4 servers, once in 30 minutes
   ntpaudit check ntp1.example.net ntp2.example.net:1123 '[2001:db8::1]:123'
   ntpaudit check --region nl --warning 50ms --critical 250ms
   ntpaudit check --from-host --profile finra-cat --samples 4
@@ -34,57 +34,55 @@ Examples:
   ntpaudit check --format openmetrics --output /var/lib/node_exporter/ntpaudit.prom ntp1 ntp2 ntp3 ntp4
 
 \b
-With no servers named, those of the configuration file are asked: --config, or ntpaudit/ntpaudit.toml in
+Without SERVER, the servers of the configuration file are queried: --config, or ntpaudit/ntpaudit.toml in
 $XDG_CONFIG_HOME (~/.config), or /etc/ntpaudit/ntpaudit.toml; without one, pool.ntp.org.
 
 Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (not measured), 64 usage, 78 configuration.
 """
 
 
-_SPAN = Parsed("DURATION", parse_duration)
+_DURATION = Parsed("DURATION", parse_duration)
 
 
 def _timeout(text: str) -> float:
-    """Read the timeout; ValueError where it is not from 1 ms to 60 s."""
+    """Read the timeout. Raises ValueError unless it is 1 ms to 60 s."""
     seconds = parse_duration(text)
     if not 0.001 <= seconds <= 60:
-        raise ValueError("the timeout is from 1ms to 60s")
+        raise ValueError(f"{text!r}: the timeout must be 1ms to 60s")
     return seconds
 
 
 @click.command(epilog=EPILOG)
 @click.argument("servers", nargs=-1, metavar="[SERVER]...", type=Parsed("SERVER", parse_source))
 @click.option(
-    "--pool", "pools", multiple=True, type=Parsed("ZONE", pool), help="Ask this zone, such as nl.pool.ntp.org."
+    "--pool", "pools", multiple=True, type=Parsed("ZONE", pool), help="Query this pool, such as nl.pool.ntp.org."
 )
 @click.option(
-    "--region", "regions", multiple=True, type=Parsed("NAME", region), help="Ask the pool of a continent or country."
+    "--region", "regions", multiple=True, type=Parsed("NAME", region), help="Query the pool of a continent or country."
 )
-@click.option(
-    "--from-host", is_flag=True, help="Ask the servers that this host's running time daemon was started with."
-)
+@click.option("--from-host", is_flag=True, help="Query the servers that the running time daemon was started with.")
 @click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
 @click.option("--profile", type=click.Choice(list(PROFILES)), metavar="NAME", help=f"One of: {', '.join(PROFILES)}.")
-@click.option("--warning", type=_SPAN, help="Warn beyond this error, such as 100ms.")
-@click.option("--critical", type=_SPAN, help="The tolerance of the verdict, such as 1s.")
+@click.option("--warning", type=_DURATION, help="Warning tolerance, such as 100ms.")
+@click.option("--critical", type=_DURATION, help="Critical tolerance, which the verdict refers to, such as 1s.")
 @click.option(
     "--samples",
     type=click.IntRange(1, MAX_SAMPLES),
     default=1,
     show_default=True,
-    help="Ask each server so often, 2 s apart; a pool only once.",
+    help="Queries per server, 2 s apart; always 1 for pools.",
 )
 @click.option(
     "--timeout",
     type=Parsed("DURATION", _timeout),
     default="2s",
     show_default=True,
-    help="Wait so long for names, and so long for answers.",
+    help="Maximum wait for DNS, and again for replies.",
 )
 @format_option
-@click.option("--output", type=click.Path(dir_okay=False), help="Replace this file, atomically.")
-@click.option("--record", is_flag=True, help="Keep the audit in the history of the state folder too.")
-@click.option("--force", is_flag=True, help="Ask again before the polite interval is over. Never do this from a timer.")
+@click.option("--output", type=click.Path(dir_okay=False), help="Write to this file, replaced atomically.")
+@click.option("--record", is_flag=True, help="Also store the audit in the history (state folder).")
+@click.option("--force", is_flag=True, help="Query again inside the minimum interval. Never use this in a timer.")
 @verbosity_options
 def check(
     servers: tuple[Source, ...],
@@ -104,9 +102,9 @@ def check(
     verbose: bool,
     quiet: bool,
 ) -> None:
-    """Audit this host's clock once, and say how wrong it can be.
+    """Audit this host's clock once, and report how wrong it can be.
 
-    SERVER is HOST[:PORT] or [IPV6]:PORT; name at least four, so that one that is wrong is outvoted.
+    SERVER is HOST[:PORT] or [IPV6]:PORT. Name at least four, so that the others outvote one that is wrong.
     """
     log_to_stderr(verbose=verbose, quiet=quiet)
     found = find_config(os.environ) if config_path is None else config_path
@@ -117,16 +115,16 @@ def check(
         if not sources and not from_host:
             sources = (pool(DEFAULT_ZONE),)
             if found is not None:
-                logger.info(f"{found} names no servers: asking {DEFAULT_ZONE}")
+                logger.info(f"{found} names no servers: querying {DEFAULT_ZONE}")
     try:
         judged_by = choose_profile(profile, warning, critical, config.profile)
-    except ConfigError as error:  # here it is the options that do not fit
+    except ConfigError as error:  # the options are at fault, not the file
         raise click.UsageError(str(error).removeprefix("policy: ")) from error
     plan = audit.Plan(
         sources=sources,
         profile=judged_by,
         labels=Labels(__version__, config.sha256, config.host.site, config.host.env),
-        options=QueryOptions(samples, timeout, force, "--force asks now"),
+        options=QueryOptions(samples, timeout, force, "--force queries now"),
         from_local_daemon=from_host,
         host_name=config.host.name,
         persist=record,

@@ -25,7 +25,7 @@ from ntpaudit.core.units import format_duration, plural
 from ntpaudit.errors import ConfigError
 
 ENOUGH = 4
-"""So many servers outvote one that is wrong."""
+"""The number of servers that outvote one that is wrong."""
 
 EPILOG = """\b
 Examples:
@@ -47,7 +47,7 @@ Examples:
 \b
 The file lists every key, those not chosen as comments with their defaults. It goes to /etc/ntpaudit/ntpaudit.toml for
 root, else to ntpaudit/ntpaudit.toml in $XDG_CONFIG_HOME (~/.config). A token is never written into it: put it into a
-file of mode 0600, and name that with --token-file, or let systemd hand it over (/etc/ntpaudit/token).
+file of mode 0600 and name that with --token-file, or let systemd pass it on (/etc/ntpaudit/token).
 
 \b
 Exit status: 0 written, 3 not writable, 64 usage, 78 configuration.
@@ -59,7 +59,7 @@ Examples:
   ntpaudit config check ./ntpaudit.toml && systemctl reload ntpaudit
 
 \b
-Exit status: 0 an agent can run with it, 78 it cannot: the message names file, line and key.
+Exit status: 0 valid, 78 invalid: the message names file, line and key.
 """
 
 SHOW_EPILOG = """\b
@@ -68,13 +68,13 @@ Examples:
   ntpaudit config show --format json ./ntpaudit.toml | jq .policy
 
 \b
-Exit status: 0 shown, 78 configuration.
+Exit status: 0 ok, 78 configuration.
 """
 
 POOL_NOTE = f"""\
-No servers were named: this asks 4 servers of the NTP pool, never more often than every 30 min.
-The pool is run by volunteers and promises nothing; its terms forbid uses where wrong time would harm a business.
-To ask it is your decision. For evidence, and for more than a few hosts, name {ENOUGH} or more servers of your own.
+No servers were named: this configuration queries 4 servers of the NTP pool, at most every 30 min.
+The pool is run by volunteers and guarantees nothing; its terms forbid uses where wrong time would harm a business.
+Using it is your decision. For evidence, and for more than a few hosts, name {ENOUGH} or more servers of your own.
 """
 
 
@@ -82,12 +82,12 @@ To ask it is your decision. For evidence, and for more than a few hosts, name {E
 def config() -> None:
     """Write, check or show the configuration.
 
-    A file is looked for in $XDG_CONFIG_HOME (~/.config), then in /etc; docs/configuration.md explains every key.
+    The file is searched in $XDG_CONFIG_HOME (~/.config), then in /etc. docs/configuration.md explains every key.
     """
 
 
 def _checked(name: str, read: Callable[[str], Any]) -> Parsed[str]:
-    """Return a parameter that stays as it is written, once `read` has found it sound."""
+    """Return a parameter that keeps its text once `read` accepts it."""
 
     def check(text: str) -> str:
         read(text)
@@ -98,20 +98,18 @@ def _checked(name: str, read: Callable[[str], Any]) -> Parsed[str]:
 
 @config.command(epilog=INIT_EPILOG)
 @click.argument("servers", nargs=-1, metavar="[SERVER]...", type=_checked("SERVER", parse_source))
-@click.option("--pool", "zone", type=_checked("ZONE", pool), help="Ask this zone, such as nl.pool.ntp.org.")
-@click.option("--region", "place", type=_checked("NAME", region), help="Ask the pool of a continent or country.")
-@click.option(
-    "--from-host", is_flag=True, help="Ask the servers that this host's running time daemon was started with."
-)
+@click.option("--pool", "zone", type=_checked("ZONE", pool), help="Query this pool, such as nl.pool.ntp.org.")
+@click.option("--region", "place", type=_checked("NAME", region), help="Query the pool of a continent or country.")
+@click.option("--from-host", is_flag=True, help="Query the servers that the running time daemon was started with.")
 @click.option("--influx-url", metavar="URL", help="Deliver to this InfluxDB, such as http://127.0.0.1:8086.")
 @click.option("--bucket", metavar="NAME", help="The bucket, or the database.  [default: ntpaudit]")
-@click.option("--org", metavar="NAME", help="The organisation, for servers that have them.")
+@click.option("--org", metavar="NAME", help="The organisation, if the server has organisations.")
 @click.option("--token-file", type=click.Path(readable=False), help="The file with the database's token.")
-@click.option("--site", metavar="NAME", help="Where this host stands, such as a data centre.")
-@click.option("--env", metavar="NAME", help="What this host is for, such as prod.")
+@click.option("--site", metavar="NAME", help="The place of this host, such as a data centre.")
+@click.option("--env", metavar="NAME", help="The environment of this host, such as prod.")
 @click.option("--profile", type=click.Choice(list(PROFILES)), metavar="NAME", help=f"One of: {', '.join(PROFILES)}.")
 @click.option("--output", type=click.Path(dir_okay=False), help="Write to this file; - is standard output.")
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(
     servers: tuple[str, ...],
     zone: str | None,
@@ -127,14 +125,14 @@ def init(
     output: str | None,
     force: bool,
 ) -> None:
-    """Write a commented configuration for the servers named.
+    """Write a commented configuration for these servers.
 
-    With none named it proposes pool.ntp.org, and says what that means.
+    Without servers it proposes pool.ntp.org, and explains what that means.
     """
     from ntpaudit.config.text import write_file
 
     if influx_url is None and (bucket or org or token_file):
-        raise click.UsageError("--bucket, --org and --token-file are about a database: name it with --influx-url")
+        raise click.UsageError("--bucket, --org and --token-file need a database: name it with --influx-url")
     is_proposal = not (servers or zone or place or from_host)
     given: dict[str, dict[str, Any]] = {
         "host": {"site": site, "env": env},
@@ -149,9 +147,9 @@ def init(
     }
     try:
         text = write_file(_chosen(given), POOL_NOTE if is_proposal else "")
-    except ConfigError as error:  # here it is the options that do not fit
+    except ConfigError as error:  # the options are at fault, not the file
         raise click.UsageError(str(error)) from error
-    voice = StandardError()
+    messages = StandardError()
     _warn_of_ports(servers)
     if output == "-":
         write_parts([text])
@@ -159,31 +157,30 @@ def init(
         _write(output or _place(os.environ), text, force=force)
     if is_proposal:
         for line in POOL_NOTE.splitlines():
-            voice.note(line)
+            messages.note(line)
     elif (
         warning := _too_few([*map(parse_source, servers)], pools=bool(zone or place), from_host=from_host)
     ) is not None:
-        voice.note(warning)
+        messages.note(warning)
 
 
 def _chosen(given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Keep what was chosen."""
+    """Return the tables without values that were not given."""
     chosen = {table: {key: value for key, value in keys.items() if value is not None} for table, keys in given.items()}
     return {table: keys for table, keys in chosen.items() if keys}
 
 
 def _place(environment: Mapping[str, str]) -> str:
-    """Return where the file belongs."""
     return SYSTEM_FILE if os.geteuid() == 0 else user_file(environment)
 
 
 def _write(path: str, text: str, *, force: bool) -> None:
-    """Write the file and its folder, and say what to do next."""
+    """Write the file and its folder, and print the next commands."""
     from ntpaudit.files import unwritable, write_atomically
     from ntpaudit.probes import service
 
     if os.path.lexists(path) and not force:
-        raise click.UsageError(f"{path} is there already: --force replaces it, --output - shows what would be written")
+        raise click.UsageError(f"{path} exists: --force replaces it, --output - prints the new file instead")
     try:
         os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
         write_atomically(path, text)
@@ -192,31 +189,32 @@ def _write(path: str, text: str, *, force: bool) -> None:
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
     option = "" if path == find_config(os.environ) else f" --config {path}"
     start = service.start() if path == SYSTEM_FILE else f"ntpaudit agent{option}"
-    write_parts([f"wrote {path}\nlook at it, then: ntpaudit check{option}; {start}\n"])
+    write_parts([f"wrote {path}\nreview it, then: ntpaudit check{option}; {start}\n"])
 
 
 def _too_few(servers: Sequence[Source], *, pools: bool, from_host: bool) -> str | None:
-    """Warn where one server that is wrong could not be outvoted. Any pool stands for enough of them."""
+    """Return a warning if one wrong server cannot be outvoted. Any pool has enough servers."""
     if len(servers) >= ENOUGH or pools or from_host or any(isinstance(source, Pool) for source in servers):
         return None
-    return f"only {plural(len(servers), 'server')}: name at least {ENOUGH}, so that one that is wrong is outvoted"
+    count = plural(len(servers), "server")
+    return f"only {count}: name at least {ENOUGH}, so that the others outvote one that is wrong"
 
 
 def _warn_of_ports(names: Sequence[str]) -> None:
-    """Warn of addresses that may be meant as an address with a port."""
+    """Warn of addresses that may be an address with a port."""
     for warning in filter(None, map(doubtful_port, names)):
         StandardError().note(warning)
 
 
 _config_option = click.option(
-    "--config", "config_path", type=click.Path(readable=False), help="The same as FILE, as other commands have it."
+    "--config", "config_path", type=click.Path(readable=False), help="The same as FILE, as in other commands."
 )
 
 
 def _named(file: str | None, config_path: str | None) -> str | None:
-    """Return the file that was named, as an argument or as an option."""
+    """Return the file given as an argument or as an option."""
     if file is not None and config_path is not None:
-        raise click.UsageError("FILE and --config name the same thing: give one of them")
+        raise click.UsageError("FILE and --config mean the same: give only one of them")
     return config_path if file is None else file
 
 
@@ -224,10 +222,10 @@ def _named(file: str | None, config_path: str | None) -> str | None:
 @click.argument("file", required=False, type=click.Path(readable=False))
 @_config_option
 def check(file: str | None, config_path: str | None) -> None:
-    """Say whether an agent can run with a configuration, and with what.
+    """Check whether an agent can run with a configuration.
 
-    Without FILE the one in use is checked. The token and the certificates that it names must be readable too. No server
-    and no output is tried: `ntpaudit agent --once` does that.
+    Without FILE the file in use is checked. Its token and certificates must be readable too. No server and no output is
+    contacted: `ntpaudit agent --once` does that.
     """
     from ntpaudit.agent import read_agent_config
     from ntpaudit.config.text import describe_token
@@ -246,8 +244,8 @@ def check(file: str | None, config_path: str | None) -> None:
     token = "" if found.influxdb is None else f", token {describe_token(found.influxdb, os.environ)}"
     outputs = _outputs(found)
     also = f", {', '.join(outputs)}" if outputs else ""
-    tried = "servers" if found.influxdb is None and not outputs else "servers and outputs"
-    write_parts([f"ok: {path}: {_summary(found)}{token}{also}; {tried} were not tried\n"])
+    uncontacted = "servers" if found.influxdb is None and not outputs else "servers and outputs"
+    write_parts([f"ok: {path}: {_summary(found)}{token}{also}; {uncontacted} were not contacted\n"])
 
 
 @config.command(epilog=SHOW_EPILOG)
@@ -255,9 +253,9 @@ def check(file: str | None, config_path: str | None) -> None:
 @_config_option
 @click.option("--format", "format_name", type=click.Choice(["toml", "json"]), default="toml", show_default=True)
 def show(file: str | None, config_path: str | None, format_name: str) -> None:
-    """Show the configuration in force, and where each value is from: the file, the environment, a default.
+    """Show the effective configuration, and the origin of each value: the file, the environment, a default.
 
-    Without FILE the one in use is shown. Secrets are hidden. JSON has the values alone, and null for what is not set.
+    Without FILE the file in use is shown. Secrets are hidden. JSON has only the values, null if not set.
     """
     from ntpaudit.config.text import show_json, show_toml
 
@@ -268,42 +266,44 @@ def show(file: str | None, config_path: str | None, format_name: str) -> None:
         write_parts([show_json(found, os.environ)])
     else:
         written = {} if path is None else load_tables(path)
-        write_parts([f"# in force: {path or 'defaults, there is no file'}\n\n", show_toml(found, os.environ, written)])
+        title = f"# effective configuration: {path or 'defaults (no file found)'}\n\n"
+        write_parts([title, show_toml(found, os.environ, written)])
 
 
 def _check_authority(path: str) -> None:
-    """Raise ConfigError where a file holds no certificates to trust."""
+    """Raise ConfigError for a file without certificates to trust."""
     import ssl
 
     try:
         ssl.create_default_context(cafile=path)
     except ssl.SSLError as error:
-        raise ConfigError(f"influxdb.ca_file: {path} holds no certificates: write PEM", "influxdb.ca_file") from error
+        message = f"influxdb.ca_file: {path} has no certificates: use the PEM format"
+        raise ConfigError(message, "influxdb.ca_file") from error
     except OSError as error:
         raise ConfigError(f"influxdb.ca_file: {path}: {error.strerror}", "influxdb.ca_file") from error
 
 
 def _find(file: str | None) -> str:
-    """Return the file named, else the one in use; ConfigError where there is none."""
+    """Return the named file, else the one in use. Raises ConfigError if there is none."""
     path = find_config(os.environ) if file is None else file
     if path is None:
-        looked = f"{user_file(os.environ)} and {SYSTEM_FILE}"
-        raise ConfigError(f"there is no configuration in {looked}: write one with `ntpaudit config init`")
+        searched = f"{user_file(os.environ)} or {SYSTEM_FILE}"
+        raise ConfigError(f"no configuration file found ({searched}): write one with `ntpaudit config init`")
     return path
 
 
 def _summary(found: Config) -> str:
-    """Say in a line what an agent would do."""
+    """Describe the effect of a configuration in one line."""
     named = found.sources.named
     pools = [source.zone for source in named if isinstance(source, Pool) and source.is_public]
-    asked = [plural(len(named) - len(pools), "server")] if len(named) > len(pools) else []
-    asked += ["this host's own servers"] if found.sources.from_host else []
-    asked = [f"{' and '.join(asked)} every {format_duration(found.schedule.network_s)}"] if asked else []
-    asked += [f"{' and '.join(pools)} every {format_duration(found.schedule.pool_s)}"] if pools else []
+    polled = [plural(len(named) - len(pools), "server")] if len(named) > len(pools) else []
+    polled += ["the time daemon's servers"] if found.sources.from_host else []
+    polled = [f"{' and '.join(polled)} every {format_duration(found.schedule.network_s)}"] if polled else []
+    polled += [f"{' and '.join(pools)} every {format_duration(found.schedule.pool_s)}"] if pools else []
     profile = found.profile
     tolerances = f"{format_duration(profile.warning_s)}, {format_duration(profile.critical_s)}"
     parts = [
-        f"asks {', '.join(asked)}",
+        f"polls {', '.join(polled)}",
         f"profile {profile.name} ({tolerances})",
         "no database"
         if found.influxdb is None
@@ -313,10 +313,10 @@ def _summary(found: Config) -> str:
 
 
 def _outputs(found: Config) -> list[str]:
-    """Name every other output that an agent would write to."""
+    """Name every output besides the database."""
     outputs = found.outputs._asdict()
     journal = outputs.pop("journal")
     named = [f"{name} {settings[0]}" for name, settings in outputs.items() if settings is not None]
     if journal is None:
-        return [*named, "journal where systemd runs the agent"]
+        return [*named, "journal if systemd runs the agent"]
     return [*named, "journal"] if journal.enabled else named

@@ -37,7 +37,7 @@ Examples:
 \b
 A record becomes a dead letter when the database has refused it eight times and has accepted another record after each
 refusal. The reason is the database's answer. Fix its cause first (most often a field type conflict, or a retention
-policy that is shorter than the outage was), then resend. Where the agent runs as a service, use sudo.
+policy shorter than the outage), then resend. Use sudo if the agent runs as a service.
 
 \b
 Exit status: 0 done, 3 not readable or no such dead letter, 64 usage, 78 configuration.
@@ -54,7 +54,7 @@ _ids = click.argument("ids", nargs=-1, type=click.IntRange(1, 2**63 - 1), metava
 
 
 def _all(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return the option for every dead letter."""
+    """Return the option --all of a command."""
     return click.option("--all", "is_all", is_flag=True, help=f"{what} every dead letter.")
 
 
@@ -80,7 +80,7 @@ def list_(format_name: str, config_path: str | None) -> None:
 @_all("Resend")
 @_config
 def resend(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
-    """Put dead letters back into the outbox: the agent sends them within a minute, after what waits already."""
+    """Put dead letters back into the outbox; the agent sends them within a minute, after the records in it."""
     from ntpaudit.store import dead_letters as store
 
     done = _change(ids, is_all, config_path, store.resend)
@@ -90,7 +90,7 @@ def resend(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
         StandardError().note(f"{plural(done.unstamped, 'dead letter')} cannot be sent: {its} time is not known")
     if done.damaged:
         those = plural(done.damaged, "dead letter")
-        StandardError().note(f"{those} cannot be sent: damaged in the history; drop what `list` shows as damaged")
+        StandardError().note(f"{those} cannot be sent: damaged in the history; drop those that `list` shows as damaged")
 
 
 @dead_letters.command(epilog=EPILOG)
@@ -111,16 +111,16 @@ def _change(
     config_path: str | None,
     change: "Callable[[sqlite3.Connection, Sequence[int] | None], _Done]",
 ) -> _Done:
-    """Change the history in one transaction, beside an agent that runs."""
+    """Change the history in one transaction, also while an agent runs."""
     from ntpaudit.store.database import open_database, transaction
     from ntpaudit.store.dead_letters import missing
     from ntpaudit.store.readonly import open_history
 
     if is_all == bool(ids):
-        raise click.UsageError("name dead letters by their ID, or say --all")
+        raise click.UsageError("name dead letters by ID, or use --all")
     path = history_path(read_config(config_path), by_agent=True)
     with _exit_on_failure():
-        with open_history(path) as connection:  # says what is wrong with a file, and makes none
+        with open_history(path) as connection:  # reports an unusable file, and creates none
             if unknown := missing(connection, ids):
                 raise StoreError(f"{path} has no dead letter {', '.join(map(str, unknown))}")
         connection = open_database(path, StandardError().note)
@@ -133,7 +133,7 @@ def _change(
 
 @contextmanager
 def _exit_on_failure() -> Iterator[None]:
-    """Report what is wrong with the history, and exit with 3."""
+    """Report an error of the history, and exit with 3."""
     try:
         yield
     except StoreError as error:
@@ -142,7 +142,6 @@ def _exit_on_failure() -> Iterator[None]:
 
 
 def _table(entries: "Iterator[DeadLetter]") -> Iterator[str]:
-    """Write dead letters as a table."""
     first = next(entries, None)
     if first is None:
         yield "no dead letters\n"
@@ -153,7 +152,7 @@ def _table(entries: "Iterator[DeadLetter]") -> Iterator[str]:
 
 
 def _row(entry: "DeadLetter") -> str:
-    """Write one dead letter in a line, in as many as its reason takes on a narrow terminal."""
+    """Write one dead letter in one line, or more if the terminal is narrow."""
     start, reason = f"{entry.id:>8}  {_time(entry) or 'unknown':20}  ", one_line(entry.reason)
     if (width := page_width()) is None:
         return f"{start}{reason}\n"
@@ -164,7 +163,6 @@ def _row(entry: "DeadLetter") -> str:
 
 
 def _json(entries: "Iterator[DeadLetter]") -> Iterator[str]:
-    """Write dead letters as JSON Lines."""
     for entry in entries:
         data = {"schema": SCHEMA, "id": entry.id, "utc": None, "reason": entry.reason, "lines": entry.lines}
         if entry.stamp_ns is not None:
@@ -173,5 +171,4 @@ def _json(entries: "Iterator[DeadLetter]") -> Iterator[str]:
 
 
 def _time(entry: "DeadLetter") -> str:
-    """Write the time of a record to the second."""
     return "" if entry.stamp_ns is None else f"{format_utc(entry.stamp_ns)[:19]}Z"

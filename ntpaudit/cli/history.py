@@ -1,4 +1,4 @@
-"""`ntpaudit history`: how the clock fared over time."""
+"""`ntpaudit history`: the clock over time."""
 
 import os
 import sys
@@ -33,27 +33,27 @@ FORMATS = ("table", "csv", "json")
 DEFAULT_SINCE_S = 86_400.0
 
 PROGRESS_S = 2.0
-"""Who has waited for so long is told how far it has got."""
+"""Interval of progress messages."""
 
 EPILOG = """\b
 Examples:
   ntpaudit history                                the last 24 hours, the newest last
-  ntpaudit history --plot --since 7d              a picture of a week
-  ntpaudit history --limit 20                     the newest twenty, whenever that was
+  ntpaudit history --plot --since 7d              a plot of one week
+  ntpaudit history --limit 20                     the newest 20 audits, of any age
   ntpaudit history --events --since 90d           findings raised and cleared, and steps of the clock
   ntpaudit history --since 2026-11-01 --until 2026-12-01 --format csv > november.csv
   ntpaudit history --hourly --since 400d --format csv
   ntpaudit history --since 1h --format json | jq .offset.bound_s
-  ntpaudit history dead-letters list              what the database refused for good
+  ntpaudit history dead-letters list              records that the database refused for good
 
 \b
-Times are UTC, corrected by what the servers said. Audits older than [history] raw are kept as hours, and shown as such:
-the worst severity, the smallest and the largest offset (from, to) and the largest bound.
+Times are UTC, corrected by the measured offset. Audits older than [history] raw are stored and shown per hour: the
+worst severity, the smallest and the largest offset (from, to) and the largest bound.
 JSON has each record exactly as it was stored (schema ntpaudit.record/1), hours as ntpaudit.hour/1, events as
-ntpaudit.event/1. Where the agent runs as a service, only root may read what it keeps: sudo ntpaudit history.
+ntpaudit.event/1. Only root can read the history of an agent that runs as a service: sudo ntpaudit history.
 
 \b
-Exit status: 0 shown, 3 nothing to show or not readable, 64 usage, 78 configuration.
+Exit status: 0 ok, 3 nothing to show or not readable, 64 usage, 78 configuration.
 """
 
 
@@ -61,7 +61,7 @@ _TIME = Parsed("TIME", parse_time)
 
 
 class HistoryQuery(NamedTuple):
-    """What to show. Times in ns; None is no limit."""
+    """What to show. Times in ns; None means no limit."""
 
     now_ns: int
     since_ns: int | None
@@ -73,15 +73,17 @@ class HistoryQuery(NamedTuple):
 
 @click.group(epilog=EPILOG, invoke_without_command=True)
 @click.pass_context
-@click.option("--since", type=_TIME, help="From here on: 7d ago, or a time in UTC.  [default: 24h; none with --limit]")
-@click.option("--until", type=_TIME, help="Up to here.  [default: now]")
 @click.option(
-    "--format", "format_name", type=click.Choice(FORMATS), default="table", show_default=True, help="How to say it."
+    "--since", type=_TIME, help="Start: an age such as 7d, or a time in UTC.  [default: 24h; none with --limit]"
 )
-@click.option("--plot", is_flag=True, help="Draw the offset with its bound, as wide as the terminal.")
-@click.option("--limit", type=click.IntRange(1, 10**12), help="Show the newest N only.", metavar="N")
-@click.option("--events", is_flag=True, help="Show findings raised and cleared, and steps of the clock, instead.")
-@click.option("--hourly", is_flag=True, help="Show hours, also where every audit is still kept.")
+@click.option("--until", type=_TIME, help="End: an age, or a time in UTC.  [default: now]")
+@click.option(
+    "--format", "format_name", type=click.Choice(FORMATS), default="table", show_default=True, help="Output format."
+)
+@click.option("--plot", is_flag=True, help="Plot the offset with its bound, as wide as the terminal.")
+@click.option("--limit", type=click.IntRange(1, 10**12), help="Show only the newest N.", metavar="N")
+@click.option("--events", is_flag=True, help="Show events instead: findings raised and cleared, clock steps.")
+@click.option("--hourly", is_flag=True, help="Show hours only, also where single audits are stored.")
 @click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
 def history(
     context: click.Context,
@@ -94,7 +96,7 @@ def history(
     hourly: bool,
     config_path: str | None,
 ) -> None:
-    """Show how this host's clock fared: offset, bound, verdict and findings over time."""
+    """Show this host's clock over time: offset, bound, verdict and findings."""
     if context.invoked_subcommand is not None:
         _refuse_options(context, context.invoked_subcommand)
         return
@@ -102,28 +104,28 @@ def history(
     from ntpaudit.store.readonly import open_history
 
     if plot + events + hourly * events > 1:
-        raise click.UsageError("--events goes with neither --plot nor --hourly")
+        raise click.UsageError("--events cannot be combined with --plot or --hourly")
     if plot and format_name != "table":
-        raise click.UsageError(f"--plot is a picture: it goes without --format {format_name}")
+        raise click.UsageError(f"--plot cannot be combined with --format {format_name}")
     path, damaged = history_path(read_config(config_path), by_agent=False), list[str]()
     try:
         with open_history(path) as connection:
             now_ns = corrected_now(connection, this_moment())
             if since is None and limit is None:
                 since = RelativeTime(DEFAULT_SINCE_S)
-            asked = HistoryQuery(
+            query = HistoryQuery(
                 now_ns, _resolve(since, now_ns), _resolve(until, now_ns), limit, format_name, damaged.append
             )
-            _check_times(asked)
+            _check_times(query)
             if events:
-                lines = _events(connection, asked)
+                lines = _events(connection, query)
             elif plot:
-                lines = _plot(connection, asked, hourly=hourly)
+                lines = _plot(connection, query, hourly=hourly)
             else:
-                lines = _audits(connection, asked, hourly=hourly)
+                lines = _audits(connection, query, hourly=hourly)
             first = next(lines, None)
             if first is None and damaged:
-                raise StoreError(f"nothing can be shown: damaged are {_counted(damaged)} of {path}")
+                raise StoreError(f"nothing can be shown: {path} has damaged rows ({_counted(damaged)})")
             if first is None:
                 raise StoreError(_nothing(connection, path, events=events))
             write_parts(chain([first], lines))
@@ -137,99 +139,95 @@ def history(
 history.add_command(dead_letters)
 
 
-def _check_times(asked: HistoryQuery) -> None:
-    """Raise click.UsageError for times between which nothing can be."""
-    if asked.since_ns is not None and asked.since_ns > asked.now_ns:
+def _check_times(query: HistoryQuery) -> None:
+    """Raise click.UsageError for a period in the future, or one that ends before it begins."""
+    if query.since_ns is not None and query.since_ns > query.now_ns:
         raise click.UsageError(
-            f"--since {_minute(asked.since_ns)} UTC is in the future, it is {_minute(asked.now_ns)} UTC now: "
-            "write an earlier time, or how long ago, such as 24h"
+            f"--since {_minute(query.since_ns)} UTC is in the future (now: {_minute(query.now_ns)} UTC): "
+            "give an earlier time, or an age such as 24h"
         )
-    if asked.since_ns is not None and asked.until_ns is not None and asked.since_ns > asked.until_ns:
+    if query.since_ns is not None and query.until_ns is not None and query.since_ns > query.until_ns:
         raise click.UsageError("--since is later than --until")
 
 
 def _refuse_options(context: click.Context, subcommand: str) -> None:
-    """Raise click.UsageError for an option before a subcommand, which would read, or change, another history."""
+    """Raise click.UsageError for an option before a subcommand, where it would have no effect."""
     for option in context.command.params:
         if context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE:
             name = option.opts[0]
-            raise click.UsageError(
-                f"{name} before {subcommand} has no effect: write options at the end, or leave it out"
-            )
+            raise click.UsageError(f"{name} before {subcommand} has no effect: move it to the end, or omit it")
 
 
 def _counted(damaged: list[str]) -> str:
-    """Count rows by what they are of."""
     return ", ".join(plural(count, what) for what, count in Counter(damaged).items())
 
 
 def _resolve(when: RelativeTime | int | None, now_ns: int) -> int | None:
-    """Return a point in time, if one was asked for."""
+    """Return a point in time, None for no limit."""
     return None if when is None else resolve(when, now_ns)
 
 
 def _nothing(connection: "sqlite3.Connection", path: str, *, events: bool) -> str:
-    """Say that there is nothing to show, and where there is something."""
+    """Say that there is nothing to show, and when the last audit was."""
     from ntpaudit.store.queries import newest_ns
 
     newest = newest_ns(connection)
     if newest is None:
-        return f"{path} holds no audit yet"
-    what = "nothing happened" if events else "nothing was audited"
-    return f"{what} in that time; the last audit is of {format_utc(newest)[:19]}Z: try --since, or --limit 20"
+        return f"{path} has no audit yet"
+    what = "no events" if events else "no audits"
+    return f"{what} in this period; the last audit was at {format_utc(newest)[:19]}Z: try --since, or --limit 20"
 
 
-def _events(connection: "sqlite3.Connection", asked: HistoryQuery) -> Iterator[str]:
-    """Return the lines of all events."""
+def _events(connection: "sqlite3.Connection", query: HistoryQuery) -> Iterator[str]:
     from ntpaudit.reports import history_tables
     from ntpaudit.store.queries import read_events
 
-    happenings = read_events(connection, asked.since_ns, asked.until_ns, asked.limit, asked.damage)
-    if not happenings:
+    stored = read_events(connection, query.since_ns, query.until_ns, query.limit, query.damage)
+    if not stored:
         return iter(())
-    match asked.format_name:
+    match query.format_name:
         case "csv":
-            return history_tables.event_csv(happenings)
+            return history_tables.event_csv(stored)
         case "json":
-            return history_tables.event_json(happenings)
-    return history_tables.event_table(happenings, _width(), painter(wants_colour()))
+            return history_tables.event_json(stored)
+    return history_tables.event_table(stored, _width(), painter(wants_colour()))
 
 
-def _choose(connection: "sqlite3.Connection", asked: HistoryQuery, *, hourly: bool) -> "tuple[list[Hour], Window]":
-    """Return the hours to show, and the window of the single audits that come after them."""
+def _choose(connection: "sqlite3.Connection", query: HistoryQuery, *, hourly: bool) -> "tuple[list[Hour], Window]":
+    """Return the hours to show, and the window of the single audits after them."""
     from ntpaudit.store.history import HOUR_S
     from ntpaudit.store.queries import Window, count_audits, find_window, oldest_ns, read_hours
 
     if hourly:
-        return read_hours(connection, asked.since_ns, asked.until_ns, asked.limit, asked.damage), Window(1, 0)
-    window = find_window(connection, asked.since_ns, asked.until_ns, asked.limit)
+        return read_hours(connection, query.since_ns, query.until_ns, query.limit, query.damage), Window(1, 0)
+    window = find_window(connection, query.since_ns, query.until_ns, query.limit)
     oldest = oldest_ns(connection)
-    before_ns = asked.until_ns if oldest is None else oldest // (HOUR_S * NS_PER_S) * HOUR_S * NS_PER_S
-    if asked.until_ns is not None and before_ns is not None:
-        before_ns = min(before_ns, asked.until_ns)
-    left = None if asked.limit is None else asked.limit - count_audits(connection, window)
+    before_ns = query.until_ns if oldest is None else oldest // (HOUR_S * NS_PER_S) * HOUR_S * NS_PER_S
+    if query.until_ns is not None and before_ns is not None:
+        before_ns = min(before_ns, query.until_ns)
+    left = None if query.limit is None else query.limit - count_audits(connection, window)
     if left is not None and left <= 0:
         return [], window
-    return read_hours(connection, asked.since_ns, before_ns, left, asked.damage), window
+    return read_hours(connection, query.since_ns, before_ns, left, query.damage), window
 
 
-def _audits(connection: "sqlite3.Connection", asked: HistoryQuery, *, hourly: bool) -> Iterator[str]:
-    """Return the lines of all audits, and of the hours before them."""
+def _audits(connection: "sqlite3.Connection", query: HistoryQuery, *, hourly: bool) -> Iterator[str]:
+    """Return the lines of the audits, after those of the hours before them."""
     from ntpaudit.reports import history_tables
     from ntpaudit.store.queries import account, count_audits, read_audits, read_records
 
-    hours, window = _choose(connection, asked, hourly=hourly)
-    hours = account(connection, hours, asked.now_ns) if hourly else hours
-    about = count_audits(connection, window)
-    if asked.format_name == "json":
-        records = _watched((f"{text}\n" for _, text in read_records(connection, window, asked.damage)), about)
+    hours, window = _choose(connection, query, hourly=hourly)
+    hours = account(connection, hours, query.now_ns) if hourly else hours
+    total = count_audits(connection, window)
+    if query.format_name == "json":
+        records = _with_progress((f"{text}\n" for _, text in read_records(connection, window, query.damage)), total)
         return chain(history_tables.hour_json(hours), records)
-    audits = _watched(read_audits(connection, window, asked.damage), about)
+    audits = _with_progress(read_audits(connection, window, query.damage), total)
     first = next(audits, None)
     if first is None and not hours:
         return iter(())
     audits = iter(()) if first is None else chain([first], audits)
-    if asked.format_name == "csv":
+    if query.format_name == "csv":
         return history_tables.audit_csv(hours, audits)
     paint = painter(wants_colour())
     hour_lines = history_tables.hour_table(hours, _width(), paint) if hours else iter(())
@@ -237,22 +235,26 @@ def _audits(connection: "sqlite3.Connection", asked: HistoryQuery, *, hourly: bo
     return chain(hour_lines, ["\n"] if hours and first is not None else [], audit_lines)
 
 
-def _plot(connection: "sqlite3.Connection", asked: HistoryQuery, *, hourly: bool) -> Iterator[str]:
-    """Return the picture, if there is anything to draw."""
+def _plot(connection: "sqlite3.Connection", query: HistoryQuery, *, hourly: bool) -> Iterator[str]:
+    """Return the plot; nothing if there is no offset."""
     from ntpaudit.render import plot
     from ntpaudit.store.queries import agent_state, count_audits, host_name, oldest_ns, read_events, read_offsets
 
-    hours, window = _choose(connection, asked, hourly=hourly)
-    audits = _watched(read_offsets(connection, window, asked.damage), count_audits(connection, window), always=True)
-    floor_ns = oldest_ns(connection) or 0  # a clock that believes in 1970 draws no picture of 50 years
-    placed = (audit for audit in audits if audit.is_dated or floor_ns <= audit.time_ns <= asked.now_ns)
-    known = dropwhile(lambda hour: not hour.measured, hours)  # such an hour is the host's, whatever it believed in
+    hours, window = _choose(connection, query, hourly=hourly)
+    audits = _with_progress(
+        read_offsets(connection, window, query.damage), count_audits(connection, window), always=True
+    )
+    floor_ns = oldest_ns(connection) or 0  # a clock that was in 1970 must not stretch the plot over 50 years
+    placed = (audit for audit in audits if audit.is_dated or floor_ns <= audit.time_ns <= query.now_ns)
+    known = dropwhile(
+        lambda hour: not hour.measured, hours
+    )  # an hour without a measurement has the host's uncorrected time
     points = chain(map(plot.point_of_hour, known), map(plot.point_of_audit, placed))
     first = next(points, None)
     if first is None:
         return
     columns, rows = terminal_size()
-    end_ns = asked.now_ns if asked.until_ns is None else min(asked.until_ns, asked.now_ns)
+    end_ns = query.now_ns if query.until_ns is None else min(query.until_ns, query.now_ns)
     frame = plot.Frame(
         title=f"{host_name(connection) or 'this host'}: offset of the clock from {_minute(first.begin_ns)} to "
         f"{_minute(end_ns)} UTC",
@@ -265,41 +267,40 @@ def _plot(connection: "sqlite3.Connection", asked: HistoryQuery, *, hourly: bool
     )
     steps = [
         plot.Step(event.utc_ns or event.host_ns, event.value_s)
-        for event, _ in read_events(connection, first.begin_ns, asked.until_ns)
+        for event, _ in read_events(connection, first.begin_ns, query.until_ns)
         if event.kind in ("step-back", "step-forward") and event.raised and event.value_s
     ]
     yield plot.draw(chain([first], points), steps, frame, painter(wants_colour()))
 
 
-def _watched(items: Iterable[_Item], about: int, *, always: bool = False) -> Iterator[_Item]:
-    """Hand on items, and tell whoever waits how far it has got; nobody does who sees them come."""
-    voice, due_s = StandardError(), time.monotonic() + PROGRESS_S
-    is_seen = is_terminal() and not always
+def _with_progress(items: Iterable[_Item], total: int, *, always: bool = False) -> Iterator[_Item]:
+    """Yield items, with progress messages, except where the items themselves appear on a terminal."""
+    messages, due_s = StandardError(), time.monotonic() + PROGRESS_S
+    is_visible = is_terminal() and not always
     for number, item in enumerate(items, 1):
-        if number % 1024 == 0 and not is_seen and time.monotonic() >= due_s:
-            voice.progress(f"read {number} of about {about} audits")
+        if number % 1024 == 0 and not is_visible and time.monotonic() >= due_s:
+            messages.progress(f"read {number} of about {total} audits")
             due_s = time.monotonic() + PROGRESS_S
         yield item
 
 
 def _width() -> int:
-    """Return how wide a table may be: what is no terminal has room for all columns."""
+    """Return the width of a table: that of the terminal, else of all columns."""
     from ntpaudit.reports.history_tables import WIDTH
 
     return page_width() or WIDTH
 
 
 def _shows_unicode() -> bool:
-    """Whether the output shows more than ASCII; Python writes UTF-8 in the C locale too, which no terminal expects."""
+    """Return whether the terminal shows Unicode. Python writes UTF-8 in the C locale too, where terminals do not."""
     named = [os.environ.get(name, "") for name in ("LC_ALL", "LC_CTYPE", "LANG")]
     if named[:2] == ["", "C.UTF-8"] and named[2]:
-        named[1] = ""  # by which Python replaces C (PEP 538)
+        named[1] = ""  # Python sets it in place of C (PEP 538)
     is_plain = next(filter(None, named), "") in ("C", "POSIX")
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
-    console = os.environ.get("TERM") == "linux"  # whose fonts have no Braille
+    console = os.environ.get("TERM") == "linux"  # its fonts have no Braille
     return encoding == "utf8" and not is_plain and not console
 
 
 def _minute(time_ns: int) -> str:
-    """Write a time to the minute."""
     return format_utc(time_ns)[:16].replace("T", " ")

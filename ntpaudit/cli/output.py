@@ -1,4 +1,4 @@
-"""Put a finished record where it was asked for, and turn its severity into the exit status."""
+"""Write a record to its destination, and exit with the status of its severity."""
 
 import errno
 import io
@@ -22,19 +22,19 @@ format_option = click.option(
     type=click.Choice(list(FORMATS)),
     default="text",
     show_default=True,
-    help="How to say it.",
+    help="Output format.",
 )
 
 
 class StandardError:
-    """Speak beside the result, a line at a time; of progress only where somebody watches."""
+    """Messages on standard error, one line each; progress only on a terminal."""
 
     def note(self, text: str) -> None:
-        """Tell the operator something to know or to mend."""
+        """Write a message for the operator."""
         click.echo(f"ntpaudit: {text}", err=True)
 
     def progress(self, text: str) -> None:
-        """Tell whoever watches what is being waited for."""
+        """Write what the program waits for."""
         if sys.stderr.isatty():
             self.note(text)
 
@@ -42,21 +42,21 @@ class StandardError:
 def emit_and_exit(
     record: "Record", format_name: str, output: str | None = None, *, least: Severity = Severity.OK
 ) -> None:
-    """Write the record and end with its exit status; what cannot be written is unknown to whoever waits for it.
+    """Write the record and exit with the status of its severity, or of `least` if that is worse.
 
-    The exit status is that of `least` where the record's severity is better.
+    The exit status is 3 if the record cannot be written.
     """
     try:
         if output in (None, "-"):
             if not isinstance(sys.stdout, io.TextIOWrapper):
                 raise OSError(errno.EBADF, "standard output is closed")
-            sys.stdout.reconfigure(errors="backslashreplace")  # a name outside the terminal's alphabet is no error
+            sys.stdout.reconfigure(errors="backslashreplace")  # a character that the terminal lacks is no error
             sys.stdout.write(_renderer(format_name, page_width(), colour=wants_colour())(record))
             sys.stdout.flush()
         else:
             write_output(str(output), _renderer(format_name)(record))
     except BrokenPipeError:
-        drop_output()  # the reader has left; so do we, quietly
+        drop_output()  # the reader has closed the pipe, which is no error
     except OSError as error:
         drop_output()
         StandardError().note(unwritable(output or "the result", error))
@@ -65,13 +65,13 @@ def emit_and_exit(
 
 
 def drop_output() -> None:
-    """Let what could not be written go nowhere, or Python would try again at its end, and end with a status of 120."""
+    """Discard unwritten output: Python would write it again at exit, and fail with status 120."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _renderer(format_name: str, width: int | None = None, *, colour: bool = False) -> "Callable[[Record], str]":
-    """Load a sink; only text knows a width and colours."""
+    """Load a format; only text has a width and colours."""
     if format_name == "text":
         from ntpaudit.formats.text import render
 
@@ -80,7 +80,7 @@ def _renderer(format_name: str, width: int | None = None, *, colour: bool = Fals
 
 
 def terminal_size() -> tuple[int, int]:
-    """Return columns and rows of the terminal; where there is none, those of a page."""
+    """Return columns and rows of the terminal, (100, 30) without one."""
     import shutil
 
     size = shutil.get_terminal_size((100, 30))
@@ -88,7 +88,7 @@ def terminal_size() -> tuple[int, int]:
 
 
 def page_width() -> int | None:
-    """Return how wide lines may be: $COLUMNS, else the terminal's width; None where the output goes to no terminal."""
+    """Return the line width: $COLUMNS, else the width of the terminal, None if the output is no terminal."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isascii() and columns.isdecimal() and int(columns[:6]) > 0:
         return int(columns[:6])
@@ -96,10 +96,10 @@ def page_width() -> int | None:
 
 
 def is_terminal() -> bool:
-    """Whether somebody watches; standard output may be closed."""
+    """Return whether standard output is a terminal; it may be closed."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 
 def wants_colour() -> bool:
-    """Colours are for terminals that have not declined them (no-color.org)."""
+    """Return whether to use colours: on a terminal, unless NO_COLOR is set (no-color.org)."""
     return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

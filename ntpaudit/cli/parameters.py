@@ -1,4 +1,4 @@
-"""Parameters as functions of the core read them: what these refuse is a usage error that says what to write."""
+"""Command-line parameters parsed by functions of the core; their ValueError becomes a usage error."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ _Value = TypeVar("_Value")
 
 
 class Parsed(click.ParamType[_Value]):
-    """A parameter read by a function that raises ValueError with what to write instead."""
+    """A parameter parsed by a function, which raises ValueError with what to write instead."""
 
     def __init__(self, name: str, read: Callable[[str], _Value]) -> None:
         self.name = name
@@ -29,17 +29,17 @@ class Parsed(click.ParamType[_Value]):
 
 
 def refuse_empty(**given: object) -> None:
-    """Refuse an option that is named by nothing, such as an empty variable of a shell. Raises click.UsageError."""
+    """Raise click.UsageError for an option with an empty value, such as an empty shell variable."""
     for name, value in given.items():
         if value == "":
-            raise click.UsageError(f"--{name.replace('_', '-')} is empty: leave it out, or name something")
+            raise click.UsageError(f"--{name.replace('_', '-')} is empty: omit it, or give it a value")
 
 
 LEAST_HOURS, MOST_HOURS = 6.0, 8784.0
 
 
 def parse_hours(text: str) -> float:
-    """Read a number of hours, or a duration with its unit, such as 36 or 7d; ValueError says how to write one."""
+    """Read a number of hours such as 36, or a duration such as 7d. Raises ValueError with what to write."""
     try:
         hours = float(text) if text.isascii() and text.replace(".", "", 1).isdecimal() else parse_duration(text) / 3600
     except ValueError:
@@ -50,7 +50,7 @@ def parse_hours(text: str) -> float:
 
 
 class RelativeTime(NamedTuple):
-    """A time so long before now."""
+    """A time, `seconds` before now."""
 
     seconds: float
 
@@ -61,12 +61,12 @@ _UNITS = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hour": "h", "da
 
 
 def parse_time(text: str) -> RelativeTime | int:
-    """Read a span that ends now, as `7d` or `2 hours ago`, or a time in UTC; ValueError says how to write one."""
-    said = text.strip().removesuffix("ago").strip()
-    number, _, unit = said.partition(" ")
+    """Read a time relative to now, as `7d` or `2 hours ago`, or a time in UTC. Raises ValueError with what to write."""
+    relative = text.strip().removesuffix("ago").strip()
+    number, _, unit = relative.partition(" ")
     suffix = _UNITS.get(unit.strip().removesuffix("s"))
     try:
-        return RelativeTime(parse_duration(said if suffix is None else number + suffix))
+        return RelativeTime(parse_duration(relative if suffix is None else number + suffix))
     except ValueError:
         pass
     try:
@@ -80,6 +80,6 @@ def parse_time(text: str) -> RelativeTime | int:
 
 
 def resolve(when: RelativeTime | int, now_ns: int) -> int:
-    """Return a point in time, the nearest that 64 bits can hold."""
+    """Return a point in time in ns, limited to 64 bits."""
     point_ns = now_ns - round(when.seconds * NS_PER_S) if isinstance(when, RelativeTime) else when
     return max(-_LAST_NS, min(_LAST_NS, point_ns))

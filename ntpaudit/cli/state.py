@@ -1,4 +1,4 @@
-"""Where the commands that read a history find it, and the moment that they read it at."""
+"""The history that a command reads, and the time at which it reads."""
 
 import os
 
@@ -8,25 +8,25 @@ from ntpaudit.core.staleness import HostNow
 
 
 def read_config(path: str | None) -> Config:
-    """Return the configuration of a file, else of the one that is found, else the defaults. Raises ConfigError."""
+    """Return the configuration of `path`, else of the default file, else the defaults. Raises ConfigError."""
     found = find_config(os.environ) if path is None else path
     return Config() if found is None else load_config(found)
 
 
 def history_path(config: Config, *, by_agent: bool) -> str:
-    """Return the history that the configuration names, else the one that is found; `by_agent`: one of an agent."""
+    """Return the configured history, else the default one; `by_agent`: that of an agent."""
     from ntpaudit.store.readonly import find_history
 
     return config.history.path or find_history(os.environ, by_agent=by_agent)
 
 
 def this_moment() -> Instant:
-    """Return the time as this host's clocks have it."""
+    """Return the time by this host's clocks."""
     return this_host(None).moment
 
 
 def this_host(agent_runs: bool | None) -> HostNow:
-    """Return this host as it is now, and whether the agent runs here whose history is read."""
+    """Return this host now; `agent_runs` says whether the agent of the history runs on it."""
     from ntpaudit.probes.clock import SystemClock
     from ntpaudit.probes.host import host_facts
 

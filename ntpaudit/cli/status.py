@@ -1,4 +1,4 @@
-"""`ntpaudit status`: what the agent concluded last."""
+"""`ntpaudit status`: the agent's last result."""
 
 from typing import TYPE_CHECKING
 
@@ -21,12 +21,12 @@ EPILOG = """\b
 Examples:
   ntpaudit status
   ntpaudit status --format json | jq .record.offset
-  ntpaudit status --format nagios           a plugin's line, from what the agent knows: it asks no server
-  ntpaudit status --stale 15m               believe a record for so long
+  ntpaudit status --format nagios           a plugin's line from the agent's last record; no query
+  ntpaudit status --stale 15m               accept a record for 15 min
 
 \b
-A record older than three of the agent's local intervals and 10 s is stale: nothing is known of the clock since.
-Where the agent runs as a service, only root may read what it keeps: sudo ntpaudit status.
+A record older than three local intervals of the agent plus 10 s is stale: the current offset is unknown then.
+Only root can read the records of an agent that runs as a service: sudo ntpaudit status.
 
 \b
 Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usage, 78 configuration.
@@ -36,16 +36,16 @@ Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usa
 @click.command(epilog=EPILOG)
 @click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
 @click.option(
-    "--format", "format_name", type=click.Choice(FORMATS), default="text", show_default=True, help="How to say it."
+    "--format", "format_name", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format."
 )
-@click.option("--stale", type=Parsed("DURATION", parse_duration), help="An older record is stale, such as 15m.")
+@click.option("--stale", type=Parsed("DURATION", parse_duration), help="Maximum age of a record, such as 15m.")
 def status(config_path: str | None, format_name: str, stale: float | None) -> None:
-    """Say what the agent concluded last, and how old that is. Nothing is asked of the network."""
+    """Show the agent's last result and its age. No server is queried."""
     from ntpaudit.store.queries import find_status
     from ntpaudit.store.readonly import agent_vouches, open_history
 
     path, agent = history_path(read_config(config_path), by_agent=True), None
-    runs = agent_vouches(path)  # before anything is read
+    runs = agent_vouches(path)  # checked before anything is read
     try:
         with open_history(path) as history:
             found = find_status(history, lambda: this_host(runs), stale)
@@ -61,7 +61,7 @@ def status(config_path: str | None, format_name: str, stale: float | None) -> No
 
 
 def _absence(history: "sqlite3.Connection", path: str, runs: bool | None) -> tuple[AgentState | None, str]:
-    """Return the agent that runs and has recorded nothing yet, None where none runs; and a sentence about it."""
+    """Return the agent that runs and has stored no record yet, None if none runs; and a sentence about it."""
     from ntpaudit.store.queries import agent_state
     from ntpaudit.store.readonly import no_record
 

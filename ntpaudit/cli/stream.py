@@ -1,4 +1,4 @@
-"""Write a result to standard output as it comes; a reader that leaves ends it quietly."""
+"""Write a result to standard output piece by piece; a closed pipe is no error."""
 
 import errno
 import io
@@ -12,11 +12,11 @@ from ntpaudit.core.policy import Severity
 
 
 def write_parts(parts: Iterable[str]) -> None:
-    """Write one part after the other. What cannot be written ends the process with 3: nobody takes half for all."""
+    """Write the parts in order. Exit with 3 if one cannot be written, so that half a result is not taken for all."""
     try:
         if not isinstance(sys.stdout, io.TextIOWrapper):
             raise OSError(errno.EBADF, "standard output is closed")
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name outside the terminal's alphabet is no error
+        sys.stdout.reconfigure(errors="backslashreplace")  # a character that the terminal lacks is no error
         for part in parts:
             sys.stdout.write(part)
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""TOML to a frozen Config; every default; every refusal names its key."""
+"""TOML to a frozen Config; all defaults; every error names its key."""
 
 import math
 import os
@@ -23,20 +23,20 @@ TOKEN_CREDENTIAL = "influxdb-token"  # noqa: S105 - the name of a credential, no
 DAY_S = 86_400.0
 YEAR_S = 365.25 * DAY_S
 MOST_S = 100 * YEAR_S
-"""Nothing is planned or kept for longer."""
+"""The longest duration that a key accepts."""
 
 Language = Literal["influxql", "promql"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
-"""In which a fleet can be read: InfluxQL of InfluxDB, PromQL of VictoriaMetrics."""
+"""Query languages of a fleet's database: InfluxQL of InfluxDB, PromQL of VictoriaMetrics."""
 
 _Read = TypeVar("_Read")
 _Keys = Mapping[str, Callable[[Any], Any]]
 
 
 class HostConfig(NamedTuple):
-    """`[host]`: what the operator calls this host and its place; `name` None means the machine's own.
+    """`[host]`: name, site and environment of this host; `name` None means the machine's host name.
 
-    `max_drift_ppm` is how far its oscillator is assumed to be off, unless the host shows that it is worse (R4).
+    `max_drift_ppm` is the assumed maximum frequency error of its oscillator, unless the host shows a larger one (R4).
     """
 
     name: str | None = None
@@ -46,7 +46,7 @@ class HostConfig(NamedTuple):
 
 
 class SourcesConfig(NamedTuple):
-    """`[sources]`: whom to ask. Nothing named means that the caller decides."""
+    """`[sources]`: what to query. If empty, the caller decides."""
 
     servers: tuple[Source, ...] = ()
     pools: tuple[Source, ...] = ()
@@ -54,12 +54,12 @@ class SourcesConfig(NamedTuple):
 
     @property
     def named(self) -> tuple[Source, ...]:
-        """Every source named, servers first."""
+        """Every named source, servers first."""
         return self.servers + self.pools
 
 
 class ScheduleConfig(NamedTuple):
-    """`[schedule]`: how often the agent asks servers and pools, and how often it looks at this host alone."""
+    """`[schedule]`: the intervals at which the agent polls servers and pools, and of local audits."""
 
     network_s: float = 300.0
     pool_s: float = 3600.0
@@ -67,7 +67,7 @@ class ScheduleConfig(NamedTuple):
 
 
 class HistoryConfig(NamedTuple):
-    """`[history]`: where records are kept, for how long, and in how many bytes; `path` None is in the state folder."""
+    """`[history]`: where records are stored, for how long, and in how many bytes; `path` None: in the state folder."""
 
     path: str | None = None
     raw_s: float = 90 * DAY_S
@@ -77,9 +77,9 @@ class HistoryConfig(NamedTuple):
 
 
 class InfluxConfig(NamedTuple):
-    """`[influxdb]`: where points go. `org` is empty for servers that have none.
+    """`[influxdb]`: the database. `org` is empty for servers without organisations.
 
-    `default_token_file` is read where `token_file` names none: SYSTEM_TOKEN_FILE for the system's own configuration.
+    `default_token_file` is read if `token_file` is None: SYSTEM_TOKEN_FILE for the system's own configuration.
     """
 
     url: str
@@ -117,7 +117,7 @@ class JournalConfig(NamedTuple):
 
 
 class OutputsConfig(NamedTuple):
-    """Where else records go: the settings of each output, by the name of its table and of its module in `outputs`.
+    """The other outputs: the settings of each, by the name of its table and of its module in `outputs`.
 
     None where the table is absent or empty: no such output. `journal` None means: where systemd's journal takes our
     output.
@@ -130,10 +130,10 @@ class OutputsConfig(NamedTuple):
 
 
 class FleetConfig(NamedTuple):
-    """`[fleet]`: where the points of all hosts are read from, and what the fleet is judged by.
+    """`[fleet]`: the database with the points of all hosts, and the limits for a fleet.
 
-    `url` None is the database of `[influxdb]`, and so is `database`. `env` None is every environment. `inventory` is a
-    file that names the hosts that should report.
+    `url` and `database` None: those of `[influxdb]`. `env` None: every environment. `inventory` is a file with the
+    names of the hosts that must report.
     """
 
     url: str | None = None
@@ -149,7 +149,7 @@ class FleetConfig(NamedTuple):
 
 
 class FleetDatabase(NamedTuple):
-    """Where a fleet is read from, with all that it takes to be let in."""
+    """The database of a fleet, with the credentials to read it."""
 
     url: str
     language: Language
@@ -161,7 +161,7 @@ class FleetDatabase(NamedTuple):
 
 
 class Config(NamedTuple):
-    """A configuration, read and found sound. `sha256` identifies the file's text, None without a file."""
+    """A valid configuration. `sha256` identifies the file's text, None without a file."""
 
     host: HostConfig = HostConfig()
     sources: SourcesConfig = SourcesConfig()
@@ -181,13 +181,13 @@ def find_config(environment: Mapping[str, str]) -> str | None:
 
 
 def user_file(environment: Mapping[str, str]) -> str:
-    """Return where a user's own configuration file lies, there or not."""
+    """Return the path of the user's own configuration file, which may not exist."""
     base = environment.get("XDG_CONFIG_HOME") or f"{environment.get('HOME', '')}/.config"
     return f"{base}/ntpaudit/ntpaudit.toml"
 
 
 def load_config(path: str) -> Config:
-    """Read a configuration file. ConfigError names the file, the line and the key, and what to write instead."""
+    """Read a configuration file. Raises ConfigError with the file, the line, the key and what to write instead."""
     try:
         with open(path, "rb") as file:
             text = file.read()
@@ -201,7 +201,7 @@ def load_config(path: str) -> Config:
 
 
 def load_tables(path: str) -> Mapping[str, Mapping[str, Any]]:
-    """Return the tables that stand in a configuration file, one that `load_config` has found sound."""
+    """Return the tables of a configuration file that `load_config` accepts."""
     import tomllib
 
     with open(path, encoding="utf-8-sig") as file:
@@ -211,7 +211,7 @@ def load_tables(path: str) -> Mapping[str, Mapping[str, Any]]:
 def _sha256(text: bytes) -> str:
     """Return the SHA-256 of a text, in hex.
 
-    hashlib loads OpenSSL, 3 MiB of an agent that is to stay below 26; Python's own `random` goes around it likewise.
+    hashlib loads OpenSSL, 3 MiB of an agent that must stay below 26 MiB; Python's `random` avoids it the same way.
     """
     from importlib import import_module
 
@@ -222,17 +222,18 @@ def _sha256(text: bytes) -> str:
 
 
 def parse_config(text: bytes, path: str) -> Config:
-    """Read the text of a configuration file; ConfigError as `load_config`, which calls the file `path`."""
+    """Read the text of a configuration file, `path` in messages. Raises ConfigError as `load_config`."""
     import tomllib
 
     try:
-        written = text.decode("utf-8-sig")  # some editors put a byte order mark before it
+        written = text.decode("utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not TOML: no text in UTF-8 (byte {error.start}): save it as UTF-8") from error
+        raise ConfigError(f"{path}: not TOML: byte {error.start} is not UTF-8: save the file as UTF-8") from error
     try:
         tables = tomllib.loads(written)
-    except (ValueError, RecursionError) as error:  # what TOML refuses, and what it could not hold
-        reason = "a number has too many digits" if "digits" in str(error) else error  # Python's words name its settings
+    except (ValueError, RecursionError) as error:  # invalid TOML, or nested too deep
+        # Python's own message about too many digits is about a setting of Python
+        reason = "a number has too many digits" if "digits" in str(error) else error
         raise ConfigError(f"{path}: not TOML: {reason}") from error
     try:
         return read_config(tables)
@@ -241,7 +242,7 @@ def parse_config(text: bytes, path: str) -> Config:
 
 
 def locate(error: ConfigError, path: str) -> ConfigError:
-    """Return an error about a key with the file and the line of that key before it, if it does not name them yet."""
+    """Return an error about a key with the file and the line of that key, unless it names them already."""
     if error.key is None or str(error).startswith(f"{path}:"):
         return error
     with open(path, encoding="utf-8") as file:
@@ -249,7 +250,7 @@ def locate(error: ConfigError, path: str) -> ConfigError:
 
 
 def read_config(tables: Mapping[str, Any]) -> Config:
-    """Turn the tables of a configuration into a Config; ConfigError names the key."""
+    """Turn the tables of a configuration into a Config. Raises ConfigError with the key."""
     _refuse_unknown(tables, _TABLES, "")
     for table, content in tables.items():
         if not isinstance(content, dict):
@@ -259,11 +260,11 @@ def read_config(tables: Mapping[str, Any]) -> Config:
     schedule = ScheduleConfig(**{f"{key}_s": value for key, value in read["schedule"].items()})
     servers = sources.get("servers", ())
     if not schedule.network_s >= SERVER_INTERVAL_S and not _are_loopback(servers, sources):
-        least = f"a server may be asked once in {SERVER_INTERVAL_S} s (RFC 4330), only loopback more often"
+        least = f"at least {SERVER_INTERVAL_S} s between queries to a server (RFC 4330), except on loopback"
         raise ConfigError(f"schedule.network: too short: {least}", "schedule.network")
-    spans = {f"{key}_s": value for key, value in history.items() if key in ("raw", "rollups", "findings")}
+    durations = {f"{key}_s": value for key, value in history.items() if key in ("raw", "rollups", "findings")}
     if influxdb and "url" not in influxdb:
-        raise ConfigError("influxdb.url: name the server, such as http://127.0.0.1:8086", "influxdb")
+        raise ConfigError("influxdb.url is missing: give the server's URL, such as http://127.0.0.1:8086", "influxdb")
     return Config(
         host=HostConfig(**read["host"]),
         sources=SourcesConfig(
@@ -273,7 +274,7 @@ def read_config(tables: Mapping[str, Any]) -> Config:
         ),
         schedule=schedule,
         profile=choose_profile(policy.get("profile"), policy.get("warning"), policy.get("critical")),
-        history=HistoryConfig(history.get("path"), **spans, **_kept(history, max_size="max_bytes")),
+        history=HistoryConfig(history.get("path"), **durations, **_kept(history, max_size="max_bytes")),
         influxdb=InfluxConfig(**_kept(influxdb, *_TABLES["influxdb"], timeout="timeout_s")) if influxdb else None,
         outputs=OutputsConfig(
             **{name: to_settings(name, output.settings, read[name]) for name, output in _OUTPUTS.items() if read[name]}
@@ -291,21 +292,20 @@ def to_settings(name: str, settings: Any, table: Mapping[str, Any]) -> Any:
 
 
 def _fleet(table: Mapping[str, Any]) -> FleetConfig:
-    """Return what `[fleet]` says."""
-    spans = {key: f"{key}_s" for key in ("timeout", "silent_after", "ambiguity")}
-    return FleetConfig(**{spans.get(key, key): value for key, value in table.items()})
+    durations = {key: f"{key}_s" for key in ("timeout", "silent_after", "ambiguity")}
+    return FleetConfig(**{durations.get(key, key): value for key, value in table.items()})
 
 
 def choose_profile(
     name: str | None, warning_s: float | None, critical_s: float | None, base: Profile = PROFILES[DEFAULT_PROFILE]
 ) -> Profile:
-    """Return a profile by name, else `base`, with its tolerances overridden; ConfigError where that makes no sense."""
+    """Return the named profile, else `base`, with tolerances overridden. Raises ConfigError for invalid values."""
     if name is not None and name not in PROFILES:
-        known = f"no profile {name!r}{_nearest(name, PROFILES)}; known: {', '.join(PROFILES)}"
+        known = f"unknown profile {name!r}{_nearest(name, PROFILES)}; known: {', '.join(PROFILES)}"
         raise ConfigError(f"policy.profile: {known}", "policy.profile")
     profile = PROFILES[name] if name is not None else base
     critical = profile.critical_s if critical_s is None else critical_s
-    # a critical tolerance alone below the profile's warning draws the warning down with it
+    # a critical tolerance below the profile's warning tolerance lowers the warning tolerance too
     warning = min(profile.warning_s, critical) if warning_s is None else warning_s
     if not 0 < warning <= critical < math.inf:
         written = f"warning ({warning:g} s) and critical ({critical:g} s): write 0 < warning <= critical"
@@ -314,14 +314,14 @@ def choose_profile(
 
 
 def with_environment(config: Config, environment: Mapping[str, str]) -> Config:
-    """Return the configuration with InfluxDB's own variables (INFLUXDB_V2_*) filled in where the file says nothing.
+    """Return the configuration with InfluxDB's variables (INFLUXDB_V2_*) for what the file does not set.
 
-    ConfigError where they ask for TLS that is not verified, or cannot be read.
+    Raises ConfigError if they disable the verification of TLS, or are invalid.
     """
     given = {key: environment.get(f"INFLUXDB_V2_{key}") for key in ("URL", "ORG", "BUCKET", "SSL_CA_CERT", "TIMEOUT")}
     if environment.get("INFLUXDB_V2_VERIFY_SSL", "").lower() in ("0", "false", "no", "off"):
         raise ConfigError(
-            "INFLUXDB_V2_VERIFY_SSL: certificates are always verified; name the authority in INFLUXDB_V2_SSL_CA_CERT"
+            "INFLUXDB_V2_VERIFY_SSL: certificates are always verified; give the CA file in INFLUXDB_V2_SSL_CA_CERT"
         )
     base = config.influxdb
     if base is None:
@@ -338,7 +338,7 @@ def with_environment(config: Config, environment: Mapping[str, str]) -> Config:
 
 
 class Token(NamedTuple):
-    """The database's token, None where there is none, and where it is from."""
+    """The database's token, None if there is none, and its origin."""
 
     text: str | None
     origin: str
@@ -347,9 +347,9 @@ class Token(NamedTuple):
 def find_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> Token:
     """Find the database's token: `token_file`, else systemd's credential, else the default file, else the environment.
 
-    A blank credential or default file holds no token: the units hand over a blank one where there is no file. A file
-    that this user may not read is passed over where there is a credential, which systemd made of it.
-    ConfigError where a file cannot be read, holds no token, or can be read by others. No message holds its text.
+    An empty credential or default file has no token: the units pass an empty one if there is no file. A file that this
+    user may not read is skipped if there is a credential, which systemd made from it.
+    Raises ConfigError if a file is unreadable, has no token, or can be read by others. No message contains the token.
     """
     folder = environment.get("CREDENTIALS_DIRECTORY")
     credential = os.path.join(folder, TOKEN_CREDENTIAL) if folder else ""
@@ -359,7 +359,7 @@ def find_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> Token:
         return Token(_secret(named, "influxdb.token_file", guarded=True), named)
     if not _is_blank(default):
         _refuse_readable_by_others(os.stat(default).st_mode, default, "influxdb")
-    if has_credential:  # systemd guards it, by an ACL
+    if has_credential:  # systemd protects it by an ACL
         return Token(
             _secret(credential, f"credential {TOKEN_CREDENTIAL}", guarded=False), f"credential {TOKEN_CREDENTIAL}"
         )
@@ -371,7 +371,7 @@ def find_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> Token:
 
 
 def _environment_token(environment: Mapping[str, str]) -> str | None:
-    """Return the token of the environment, held to the same rules as that of a file."""
+    """Return the token of the environment, under the same rules as that of a file."""
     token = environment.get("INFLUXDB_V2_TOKEN", "").strip()
     if token and (fault := _fault_of_token(token.encode(errors="surrogateescape"))) is not None:
         raise ConfigError(f"INFLUXDB_V2_TOKEN {fault}")
@@ -379,7 +379,7 @@ def _environment_token(environment: Mapping[str, str]) -> str | None:
 
 
 def _is_blank(path: str) -> bool:
-    """Return whether there is no such file, or nothing in it but the end of a line."""
+    """Return whether the file does not exist or is empty but for a line end."""
     try:
         found = os.stat(path)
     except OSError:
@@ -388,22 +388,22 @@ def _is_blank(path: str) -> bool:
 
 
 def read_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> str | None:
-    """Return the database's token as `find_token` finds it."""
+    """Return the text of the token of `find_token`."""
     return find_token(influxdb, environment).text
 
 
 class Inventory(NamedTuple):
-    """The hosts that should report, in order, and where they stand as far as it is written."""
+    """The hosts that must report, in order, and their sites as far as given."""
 
     names: tuple[str, ...]
     sites: Mapping[str, str]
 
 
 def read_inventory(path: str) -> Inventory:
-    """Read a file that names the hosts that should report; `-` is standard input. ConfigError says what is wrong.
+    """Read a file with the hosts that must report; `-` is standard input. Raises ConfigError.
 
-    A name a line, or a name, a comma and its site; blank lines and what follows a # do not count, nor does a byte order
-    mark. A name may stand there twice, but not at two sites.
+    One host per line: a name, or a name, a comma and its site. Blank lines, text after # and a byte order mark are
+    ignored. A name may be repeated, but not with another site.
     """
     try:
         with open(0 if path == "-" else path, encoding="utf-8-sig", closefd=path != "-") as file:
@@ -411,21 +411,21 @@ def read_inventory(path: str) -> Inventory:
     except OSError as error:
         raise ConfigError(f"fleet.inventory: {path}: {error.strerror}", "fleet.inventory") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"fleet.inventory: {path} is no text in UTF-8", "fleet.inventory") from error
+        raise ConfigError(f"fleet.inventory: {path} is not UTF-8 text", "fleet.inventory") from error
     sites: dict[str, str] = {}
     placed: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         if written := line.partition("#")[0].strip():
             name, *places = (word.strip() for word in written.split(","))
             if not name or not written.isprintable() or len(places) > 1:
-                said = f"fleet.inventory: {path}:{number}: write a host's name, or its name, a comma and its site"
-                raise ConfigError(said, "fleet.inventory")
-            if (why := _no_host(name, is_first=not sites)) is not None:
-                raise ConfigError(f"fleet.inventory: {path}:{number}: {why}", "fleet.inventory")
+                text = f"fleet.inventory: {path}:{number}: write a host's name, or its name, a comma and its site"
+                raise ConfigError(text, "fleet.inventory")
+            if (fault := _other_format(name, is_first=not sites)) is not None:
+                raise ConfigError(f"fleet.inventory: {path}:{number}: {fault}", "fleet.inventory")
             place = places[0] if places else ""
             if place and sites.get(name, "") not in ("", place):
-                said = f"{name} is at site {place} here, and at {sites[name]} in line {placed[name]}: write it once"
-                raise ConfigError(f"fleet.inventory: {path}:{number}: {said}", "fleet.inventory")
+                text = f"{name} has site {place} here and {sites[name]} in line {placed[name]}: keep one of them"
+                raise ConfigError(f"fleet.inventory: {path}:{number}: {text}", "fleet.inventory")
             if place:
                 placed.setdefault(name, number)
             sites[name] = place or sites.get(name, "")
@@ -437,19 +437,17 @@ def read_inventory(path: str) -> Inventory:
 _HEADERS = ("fqdn", "host", "host.name", "host_name", "hostname", "name")
 
 
-def _no_host(name: str, *, is_first: bool) -> str | None:
-    """Say what a line that looks like one of another format is, and what mends it; None for one that names a host."""
+def _other_format(name: str, *, is_first: bool) -> str | None:
+    """Return the fault and fix of a line in another format, None for the name of a host."""
     if any(character in name for character in "[]="):
         return (
-            "a line of an Ansible inventory, not a host's name: write its hosts with "
+            "a line of an Ansible inventory, not a host's name: list its hosts with "
             "`ansible all --list-hosts | tail -n +2 | tr -d ' '`"
         )
     if ";" in name:
-        return "a semicolon, not a comma, between a host and its site: `tr ';' ','` mends that"
+        return "a semicolon instead of a comma between a host and its site: fix it with `tr ';' ','`"
     if is_first and name.lower() in _HEADERS:
-        return (
-            f"{name!r} is a table's header, not a host: leave it out (`tail -n +2`), or write a host of that name later"
-        )
+        return f"{name!r} is a table's header: remove it (`tail -n +2`), or move a host of that name to a later line"
     return None
 
 
@@ -461,20 +459,19 @@ def fleet_database(
     database: str | None = None,
     env: str | None = None,
 ) -> FleetDatabase:
-    """Return where the fleet is read from, by a configuration as `with_environment` returns it, or as named here.
+    """Return the database of the fleet, by a configuration from `with_environment` or by the arguments.
 
-    A token, and a file of certificates, go only to the URL that they belong to: those of `[fleet]` to its own, which is
-    that of `[influxdb]` where it names none; those of `[influxdb]` to its own; and the environment's token to
-    INFLUXDB_V2_URL, else to what the file names, else to the URL named here. ConfigError where no database is named, or
-    its token cannot be read.
+    A token and a CA file are used only for the URL that they belong to: those of `[fleet]` for its own URL (by default
+    that of `[influxdb]`), those of `[influxdb]` for its own, and the environment's token for INFLUXDB_V2_URL, else the
+    URL of the file, else `url`. Raises ConfigError if no database is named, or if its token cannot be read.
     """
     fleet, influxdb = config.fleet, config.influxdb
     home = fleet.url or (influxdb.url if influxdb is not None else None)
     place = url or home
     if place is None:
         raise ConfigError(
-            "fleet.url: no database is named: write its URL under [fleet] or [influxdb], or call it with --url; "
-            "`ntpaudit demo` and then `ntpaudit fleet --demo` show a fleet without one",
+            "fleet.url: no database is named: set url under [fleet] or [influxdb], or use --url; "
+            "`ntpaudit demo`, then `ntpaudit fleet --demo`, show a simulated fleet",
             "fleet.url",
         )
     own = influxdb if influxdb is not None and influxdb.url == place else None
@@ -490,7 +487,7 @@ def fleet_database(
 
 
 def _fleet_token(config: Config, environment: Mapping[str, str], place: str, home: str | None) -> str | None:
-    """Return the token that may be sent to a place; `home` is where the fleet is read unless another one is named."""
+    """Return the token for the URL `place`; `home` is the configured URL of the fleet."""
     fleet, influxdb = config.fleet, config.influxdb
     if fleet.token_file is not None and place == home:
         return _secret(fleet.token_file, "fleet.token_file", guarded=True)
@@ -508,7 +505,7 @@ _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
 def _secret(path: str, key: str, *, guarded: bool) -> str:
-    """Read a secret, one line of visible ASCII, which only its owner may read where it is `guarded`."""
+    """Read a secret, one line of printable ASCII; if `guarded`, only its owner may have access."""
     try:
         with open(open_regular(path, os.O_RDONLY), "rb") as file:
             if guarded:
@@ -527,7 +524,7 @@ def _refuse_readable_by_others(mode: int, path: str, key: str) -> None:
 
 
 def _fault_of_token(content: bytes) -> str | None:
-    """Return what keeps the content of a file from being a token, None where it is one."""
+    """Return why the content of a file is no token, None if it is one."""
     token = content.strip()
     if content.startswith(_BYTE_ORDER_MARKS):
         return "begins with a byte order mark: save it as plain ASCII text"
@@ -538,24 +535,24 @@ def _fault_of_token(content: bytes) -> str | None:
     if len(lines := token.splitlines()) > 1:
         return f"has {len(lines)} lines: a token is one line"
     if not all(0x20 <= byte <= 0x7E for byte in token):
-        return "holds a control character or a letter outside of ASCII: no token has one"
+        return "has a control character or a non-ASCII character: no token has one"
     return None
 
 
 def _text(value: Any) -> str:
-    """Return a text; ValueError where it is none."""
+    """Return a string. Raises ValueError for anything else."""
     if not isinstance(value, str):
-        raise ValueError(f"write a text in quotes, not {value!r}")
+        raise ValueError(f"write a string in quotes, not {value!r}")
     return value
 
 
 def _by(read: Callable[[str], _Read]) -> Callable[[Any], _Read]:
-    """Read a text by a function that raises ValueError with what to write."""
+    """Return a function that parses a string with `read`."""
     return lambda value: read(_text(value))
 
 
 def _measure(read: Callable[[str], _Read], what: str, example: str) -> Callable[[Any], _Read]:
-    """Read a duration or a size; ValueError gives an example that the key accepts where it is written as a number."""
+    """Return a function that parses a duration or a size; for a number its ValueError gives an example."""
 
     def check(value: Any) -> _Read:
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -566,61 +563,59 @@ def _measure(read: Callable[[str], _Read], what: str, example: str) -> Callable[
 
 
 def _flag(value: Any) -> bool:
-    """Return a truth value."""
     if not isinstance(value, bool):
         raise ValueError("write true or false")
     return value
 
 
 def _ppm(value: Any) -> float:
-    """Return how far an oscillator may be off: a kernel can correct no more than 500 ppm."""
+    """Return an oscillator's maximum error: a kernel corrects 500 ppm at most."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= MAX_KERNEL_PPM:
         raise ValueError(f"write a number of ppm from 1 to {MAX_KERNEL_PPM:g}, such as 100")
     return float(value)
 
 
 def _servers(value: Any) -> tuple[Source, ...]:
-    """Return the sources of a list of names."""
     if not (isinstance(value, list) and all(isinstance(server, str) for server in value)):
         raise ValueError('write a list of names, ["ntp1.example.net", "192.0.2.1:1123"]')
     return tuple(map(parse_source, value))
 
 
 def _are_loopback(servers: Sequence[Source], sources: Mapping[str, Any]) -> bool:
-    """Whether nobody but this machine itself is asked."""
+    """Return whether only this machine itself is queried."""
     others = any(sources.get(key) for key in ("pool", "region", "from_host"))
     return not others and all(isinstance(server, Server) and is_loopback(server.host) for server in servers)
 
 
 def _label(text: str) -> str:
-    """Return a label; ValueError where it is empty, or does not fit on a line."""
+    """Return a label. Raises ValueError if it is empty, too long or not printable."""
     if not text.strip() or not text.isprintable():
         raise ValueError("write a name of printable characters")
     if len(text) > MAX_LABEL:
-        raise ValueError(f"the name has {len(text)} characters: {MAX_LABEL} at most")
+        raise ValueError(f"the name has {len(text)} characters: write at most {MAX_LABEL}")
     return text
 
 
 MAX_LABEL = 253
-"""No name of a host is longer (RFC 1035)."""
+"""The longest name of a host (RFC 1035)."""
 
 
 def _path(text: str) -> str:
-    """Return a path from the root: a service has no folder of its own to start from."""
+    """Return an absolute path: the working directory of a service is undefined."""
     if not text.startswith("/") or not text.isprintable():
-        raise ValueError(f"{text!r}: write a path that begins with /")
+        raise ValueError(f"{text!r} is not an absolute path: begin it with /")
     return text
 
 
 def _from(least_s: float, why: str, example: str) -> Callable[[Any], float]:
-    """Read a span that is at least so long."""
+    """Return a function that parses a duration of at least `least_s`."""
 
     def read(text: str) -> float:
         seconds = parse_duration(text)
         if not least_s <= seconds <= MOST_S:
             what = "too short" if seconds < least_s else "too long"
             raise ValueError(
-                f"{text!r} is {what}: {why}, {format_duration(least_s)} at least and {format_duration(MOST_S)} at most"
+                f"{text!r} is {what} ({why}): write {format_duration(least_s)} to {format_duration(MOST_S)}"
             )
         return seconds
 
@@ -628,23 +623,23 @@ def _from(least_s: float, why: str, example: str) -> Callable[[Any], float]:
 
 
 def parse_url(text: str) -> str:
-    """Return a URL of a server without a trailing slash; one with a secret in it is refused."""
+    """Return a server's URL without a trailing slash. Raises ValueError, also for a URL with a secret."""
     from urllib.parse import urlsplit
 
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"no URL: {error}") from error
+        raise ValueError(f"not a URL: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not text.isprintable():
         raise ValueError("write a URL such as http://127.0.0.1:8086")
     if parts.username is not None or parts.password is not None:
         raise ValueError("put the secret in token_file, not in the URL")
     if parts.query or parts.fragment or text.endswith(("?", "#")):
-        raise ValueError("write the URL without a query; bucket and org are keys of their own")
+        raise ValueError("write the URL without a query; bucket and org are separate keys")
     for path in _API_PATHS:
         if (base := text.rstrip("/").removesuffix(path)) != text.rstrip("/"):
-            raise ValueError(f"write the server's URL without {path}, which is added to it: {base}")
+            raise ValueError(f"write the server's URL without {path}, which ntpaudit adds: {base}")
     return text.rstrip("/")
 
 
@@ -662,11 +657,11 @@ _API_PATHS = (
     "/query",
     "/federate",
 )
-"""Paths of the databases' interfaces, which a URL copied from elsewhere may end in; the longer first."""
+"""API paths of the databases, which a copied URL may end with; longer ones first."""
 
 
 def _environment_url(text: str) -> str:
-    """Read a URL of the environment."""
+    """Read INFLUXDB_V2_URL."""
     try:
         return parse_url(text)
     except ValueError as error:
@@ -678,12 +673,12 @@ def _milliseconds(text: str | None, default_s: float) -> float:
     if not text:
         return default_s
     if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS and 0 < int(text) <= 600_000):
-        raise ConfigError(f"INFLUXDB_V2_TIMEOUT: {brief(text)} is no number of milliseconds from 1 to 600000")
+        raise ConfigError(f"INFLUXDB_V2_TIMEOUT: {brief(text)} is not a number of milliseconds from 1 to 600000")
     return int(text) / 1000
 
 
 def _language(text: str) -> Language:
-    """Return a language that a fleet can be read in."""
+    """Return a query language of a fleet's database."""
     for language in LANGUAGES:
         if text == language:
             return language
@@ -691,14 +686,14 @@ def _language(text: str) -> Language:
 
 
 def parse_positive_span(text: str) -> float:
-    """Read a span that is more than none."""
+    """Read a duration above 0. Raises ValueError."""
     if not 0 < (seconds := parse_duration(text)) <= MOST_S:
-        raise ValueError(f"{text!r}: write a span longer than 0 and no longer than {format_duration(MOST_S)}")
+        raise ValueError(f"{text!r}: write a duration above 0, at most {format_duration(MOST_S)}")
     return seconds
 
 
 def _syslog(text: str) -> str:
-    """Check a syslog address: a path such as /dev/log, or HOST:PORT for UDP."""
+    """Return a syslog address: a path such as /dev/log, or HOST:PORT for UDP."""
     if text.startswith("/"):
         return _path(text)
     parse_source(text)
@@ -724,9 +719,9 @@ _TABLES: Mapping[str, _Keys] = {
     "host": {"name": _by(_label), "site": _by(_label), "env": _by(_label), "max_drift_ppm": _ppm},
     "sources": {"servers": _servers, "pool": _by(pool), "region": _by(region), "from_host": _flag},
     "schedule": {
-        "network": _from(1.0, "an exchange", "5m"),
+        "network": _from(1.0, "a poll takes time", "5m"),
         "pool": _from(POOL_INTERVAL_S, "the pool's terms of service", "1h"),  # P2: a hard error
-        "local": _from(1.0, "a look at this host", "1m"),
+        "local": _from(1.0, "a local audit takes time", "1m"),
     },
     "policy": {
         "profile": _text,
@@ -735,9 +730,9 @@ _TABLES: Mapping[str, _Keys] = {
     },
     "history": {
         "path": _by(_path),
-        "raw": _from(3600.0, "records", "90d"),
-        "rollups": _from(DAY_S, "rollups", "400d"),
-        "findings": _from(DAY_S, "findings", "7y"),
+        "raw": _from(3600.0, "retention of records", "90d"),
+        "rollups": _from(DAY_S, "retention of hourly rollups", "400d"),
+        "findings": _from(DAY_S, "retention of findings", "7y"),
         "max_size": _measure(parse_size, "size", "1GiB"),
     },
     "influxdb": {
@@ -746,7 +741,7 @@ _TABLES: Mapping[str, _Keys] = {
         "bucket": _by(_label),
         "token_file": _by(_path),
         "ca_file": _by(_path),
-        "timeout": _from(0.1, "an answer takes its time", "10s"),
+        "timeout": _from(0.1, "a reply takes time", "10s"),
     },
     **{name: output.keys for name, output in _OUTPUTS.items()},
     "fleet": {
@@ -755,21 +750,20 @@ _TABLES: Mapping[str, _Keys] = {
         "database": _by(_label),
         "token_file": _by(_path),
         "ca_file": _by(_path),
-        "timeout": _from(0.1, "an answer takes its time", "10s"),
-        "silent_after": _from(1.0, "a host is heard of now and then", "10m"),
+        "timeout": _from(0.1, "a reply takes time", "10s"),
+        "silent_after": _from(1.0, "hosts report at intervals", "10m"),
         "ambiguity": _measure(parse_positive_span, "duration", "1s"),
         "inventory": _by(_path),
         "env": _by(_label),
     },
 }
-"""Every table with its keys, and how each is read: a function that raises ValueError with what to write instead."""
+"""Every table with its keys and their parsers, which raise ValueError with what to write instead."""
 
 TABLES: Mapping[str, Sequence[str]] = {table: tuple(keys) for table, keys in _TABLES.items()}
 """Every table with the names of its keys."""
 
 
 def _read_table(name: str, table: Mapping[str, Any], keys: _Keys) -> dict[str, Any]:
-    """Read the values of one table; ConfigError names the key."""
     _refuse_unknown(table, keys, f"{name}.")
     read = {}
     for key, value in table.items():
@@ -781,7 +775,7 @@ def _read_table(name: str, table: Mapping[str, Any], keys: _Keys) -> dict[str, A
 
 
 def _kept(table: Mapping[str, Any], *names: str, **renamed: str) -> dict[str, Any]:
-    """Return the entries named, those of `renamed` under their new names."""
+    """Return the entries `names`, and those of `renamed` under their new names."""
     wanted = {name: name for name in names} | renamed
     return {wanted[key]: value for key, value in table.items() if key in wanted}
 
@@ -790,8 +784,8 @@ def _refuse_unknown(table: Mapping[str, Any], known: Mapping[str, Any], prefix: 
     """Raise ConfigError for the first unknown key, with the nearest known one."""
     for key in table:
         if key not in known:
-            said = f"{prefix}{key}: unknown{_nearest(key, known)}; known here: {', '.join(known)}"
-            raise ConfigError(said, f"{prefix}{key}")
+            text = f"{prefix}{key}: unknown{_nearest(key, known)}; known here: {', '.join(known)}"
+            raise ConfigError(text, f"{prefix}{key}")
 
 
 def _nearest(word: str, known: Mapping[str, Any]) -> str:
@@ -803,7 +797,7 @@ def _nearest(word: str, known: Mapping[str, Any]) -> str:
 
 
 def _line_of(key: str | None, text: str) -> int:
-    """Return the line on which a key stands, or its table, counted from 1; tomllib itself tells no lines."""
+    """Return the line number of a key, else of its table; tomllib reports no lines."""
     table, _, name = (key or "").rpartition(".")
     inside, found = "", 1
     for number, line in enumerate(text.splitlines(), 1):

@@ -1,4 +1,4 @@
-"""A configuration as text: the commented file that an operator begins with, and the effective one, without secrets."""
+"""A configuration as text: a commented file to start from, and the effective values without secrets."""
 
 import json
 import os
@@ -14,17 +14,17 @@ from ntpaudit.render.text_safety import one_line
 from ntpaudit.store.paths import FILE_NAME, state_folder
 
 Tables = Mapping[str, Mapping[str, Any]]
-"""A configuration as its file has it: tables of keys with texts, lists of texts and truth values."""
+"""The tables of a configuration file: keys with strings, lists of strings and booleans."""
 
 HEADER = """\
-# The configuration of ntpaudit. A line without a leading # is a choice; one with it shows the default, or an example.
+# Configuration of ntpaudit. A line without # sets a value; a line with # shows the default, or an example.
 # After a change: ntpaudit config check, then systemctl reload ntpaudit (without systemd: send SIGHUP to the agent).
 # Durations: 100ms 64s 30m 12h 90d 7y. Sizes: 512MiB 1GiB.
 """
 
 
 class _Key(NamedTuple):
-    """A key: what it means, and an example for one that has no default."""
+    """A key: its meaning, and an example if it has no default."""
 
     meaning: str
     example: Any = None
@@ -32,50 +32,50 @@ class _Key(NamedTuple):
 
 _KEYS: Mapping[str, Mapping[str, _Key]] = {
     "host": {
-        "name": _Key("what records call this host; default: its host name", "web1"),
-        "site": _Key("where it stands, such as a data centre; a tag of its points", "ams"),
-        "env": _Key("what it is for; a tag of its points", "prod"),
-        "max_drift_ppm": _Key("its oscillator is off by no more than this, or than the kernel's correction + 15 ppm"),
+        "name": _Key("name of this host in records; default: its host name", "web1"),
+        "site": _Key("site, such as a data centre; a tag of its points", "ams"),
+        "env": _Key("environment; a tag of its points", "prod"),
+        "max_drift_ppm": _Key("maximum oscillator error; the kernel's correction + 15 ppm is used if that is more"),
     },
     "sources": {
         "servers": _Key(
-            "NTP servers: HOST, HOST:PORT or [IPV6]:PORT; at least 4, so that one that is wrong is outvoted",
+            "NTP servers: HOST, HOST:PORT or [IPV6]:PORT; at least 4, so that the others outvote one that is wrong",
             ["ntp1.example.net", "192.0.2.1:1123", "[2001:db8::1]:123"],
         ),
         "pool": _Key(
-            "a zone of the NTP pool, or a name of your own with many addresses: 4 of them are asked", "ntp.example.net"
+            "a zone of the NTP pool, or your own name with several addresses: 4 of them are queried", "ntp.example.net"
         ),
-        "region": _Key("the pool of a continent or of a country, by name or by two letters", "nl"),
-        "from_host": _Key("ask also the servers that this host's running time daemon was started with"),
+        "region": _Key("the pool of a continent or country, by name or two-letter code", "nl"),
+        "from_host": _Key("also query the servers that the running time daemon was started with"),
     },
     "schedule": {
-        "network": _Key("how often servers are asked; 15s at least, 1s where all are loopback"),
-        "pool": _Key("how often servers of the NTP pool are asked; 30m at least, by the pool's terms"),
-        "local": _Key("how often this host alone is looked at: the offset carried on, kernel, steps; costs no packet"),
+        "network": _Key("poll interval of servers; at least 15s, or 1s if all are loopback"),
+        "pool": _Key("poll interval of the NTP pool; at least 30m, by the pool's terms"),
+        "local": _Key("interval of local audits: offset carried forward, kernel state, steps; no query is sent"),
     },
     "policy": {
-        "profile": _Key("the tolerances to judge by: docs/configuration.md lists the profiles"),
-        "warning": _Key("warn beyond this error; default: the profile's"),
-        "critical": _Key("the tolerance of the verdict; default: the profile's"),
+        "profile": _Key("named tolerances; docs/configuration.md lists the profiles"),
+        "warning": _Key("warning tolerance; default: that of the profile"),
+        "critical": _Key("critical tolerance, which the verdict refers to; default: that of the profile"),
     },
     "history": {
         "path": _Key(
-            "where records are kept; default: history.sqlite3 in the state folder", "/var/lib/ntpaudit/history.sqlite3"
+            "file with the records; default: history.sqlite3 in the state folder", "/var/lib/ntpaudit/history.sqlite3"
         ),
-        "raw": _Key("how long every record is kept"),
-        "rollups": _Key("how long the extremes of each hour are kept"),
-        "findings": _Key("how long findings and steps of the clock are kept"),
-        "max_size": _Key("how large the history may become; then the oldest delivered records go first"),
+        "raw": _Key("retention of single records"),
+        "rollups": _Key("retention of the extremes of each hour"),
+        "findings": _Key("retention of findings and clock steps"),
+        "max_size": _Key("maximum size of the history; the oldest delivered records are deleted first"),
     },
     "influxdb": {
         "url": _Key(
-            "the InfluxDB to deliver to, or what speaks its protocol; without it nothing is delivered",
+            "InfluxDB, or a database with its write protocol; without it nothing is delivered",
             "http://127.0.0.1:8086",
         ),
-        "org": _Key("the organisation, for servers that have them", "soc"),
-        "bucket": _Key("the bucket, or the database"),
+        "org": _Key("organisation, if the server has organisations", "soc"),
+        "bucket": _Key("bucket or database"),
         "token_file": _Key(
-            "a file with the token, mode 0600; default: systemd's credential influxdb-token, else /etc/ntpaudit/token, "
+            "file with the token, mode 0600; default: systemd's credential influxdb-token, else /etc/ntpaudit/token, "
             "else INFLUXDB_V2_TOKEN",
             "/etc/ntpaudit/token",
         ),
@@ -83,36 +83,34 @@ _KEYS: Mapping[str, Mapping[str, _Key]] = {
         "timeout": _Key("how long an answer may take"),
     },
     "openmetrics": {
-        "path": _Key("write gauges for node_exporter's textfile collector", "/var/lib/node_exporter/ntpaudit.prom")
+        "path": _Key("write gauges for the textfile collector of node_exporter", "/var/lib/node_exporter/ntpaudit.prom")
     },
-    "jsonl": {"path": _Key("append every record to this file as a line of JSON", "/var/log/ntpaudit/records.jsonl")},
-    "syslog": {"address": _Key("send events as RFC 5424 messages to this socket, or to HOST:PORT by UDP", "/dev/log")},
-    "journal": {"enabled": _Key("write events to systemd's journal; default: where it takes the agent's output", True)},
+    "jsonl": {"path": _Key("append every record to this file as one line of JSON", "/var/log/ntpaudit/records.jsonl")},
+    "syslog": {"address": _Key("send events as RFC 5424 messages to this socket, or to UDP HOST:PORT", "/dev/log")},
+    "journal": {"enabled": _Key("write events to systemd's journal; default: if it receives the agent's output", True)},
     "fleet": {
-        "url": _Key(
-            "where `ntpaudit fleet` reads every host; default: the database of [influxdb]", "http://127.0.0.1:8086"
-        ),
+        "url": _Key("database that `ntpaudit fleet` reads; default: that of [influxdb]", "http://127.0.0.1:8086"),
         "language": _Key("influxql for InfluxDB, promql for VictoriaMetrics"),
-        "database": _Key("the database, or the bucket; default: that of [influxdb]", "ntpaudit"),
+        "database": _Key("database or bucket; default: that of [influxdb]", "ntpaudit"),
         "token_file": _Key(
-            "a file with a token to read with, sent to this url alone, mode 0600; default: that of [influxdb] where it "
-            "is the same url",
+            "file with the read token, sent only to this url, mode 0600; default: that of [influxdb] if the url is "
+            "the same",
             "/etc/ntpaudit/read-token",
         ),
         "ca_file": _Key("certificates to trust instead of the system's", "/etc/ssl/site-ca.pem"),
         "timeout": _Key("how long an answer may take"),
-        "silent_after": _Key("a host without a point for so long is silent"),
-        "ambiguity": _Key("events further apart than this must be orderable on the hosts of a site"),
-        "inventory": _Key("a file that names the hosts that should report, one a line", "/etc/ntpaudit/inventory"),
-        "env": _Key("read the hosts of this environment alone, of those in the database", "prod"),
+        "silent_after": _Key("a host is silent after this time without a point"),
+        "ambiguity": _Key("events on hosts of one site must be orderable if further apart than this"),
+        "inventory": _Key("file with the hosts that must report, one per line", "/etc/ntpaudit/inventory"),
+        "env": _Key("read only the hosts of this environment", "prod"),
     },
 }
 
 
 def write_file(given: Tables, why: str = "") -> str:
-    """Write a whole file with the choices given, every other key commented out; `why` is a comment on its sources.
+    """Write a complete file with the `given` values, all other keys commented out; `why` comments the sources.
 
-    ConfigError where the choices are none that a configuration can have.
+    Raises ConfigError for invalid values.
     """
     config = read_config(given)
     shown = tables_of(config._replace(influxdb=config.influxdb or InfluxConfig("")))
@@ -131,14 +129,14 @@ def write_file(given: Tables, why: str = "") -> str:
 
 
 def show_toml(config: Config, environment: Mapping[str, str], written: Tables) -> str:
-    """Write what is in force as a file would have it, each value with its origin; no secret is in it.
+    """Write the effective configuration as a file, each value with its origin, without secrets.
 
-    `written` has the tables of the configuration file: a value that it lacks is the environment's or a default.
+    `written` has the tables of the configuration file: any other value is from the environment, or a default.
     """
     lines = []
     for table, values in tables_of(config).items():
         if not values:
-            lines += [f"# [{table}]: not set: no database is used", ""]
+            lines += [f"# [{table}]: not set, no database is used", ""]
             continue
         lines.append(f"[{table}]")
         for name, value in values.items():
@@ -157,7 +155,7 @@ _VARIABLES = {"url": "URL", "org": "ORG", "bucket": "BUCKET", "ca_file": "SSL_CA
 
 
 def _origin(table: str, name: str, config: Config, written: Tables) -> str:
-    """Name what a value is from."""
+    """Return the origin of a value."""
     is_other = tables_of(config)[table][name] != tables_of(Config(influxdb=InfluxConfig("")))[table][name]
     if name in written.get(table, {}):
         return "file"
@@ -166,11 +164,11 @@ def _origin(table: str, name: str, config: Config, written: Tables) -> str:
         return f"profile {config.profile.name}" if getattr(config.profile, f"{name}_s") == own else "as critical"
     if table == "influxdb" and is_other:
         return f"environment: INFLUXDB_V2_{_VARIABLES[name]}"
-    return "file" if is_other else "default"  # a region of the file is shown as the pool that it is
+    return "file" if is_other else "default"  # a region in the file is shown as a pool
 
 
 def _unset(table: str, name: str, config: Config, environment: Mapping[str, str]) -> str:
-    """Say what holds for a key that has no value of its own."""
+    """Describe the effective value of a key that is not set."""
     influxdb, fleet = config.influxdb, config.fleet
     own = influxdb if influxdb is not None and fleet.url in (None, influxdb.url) else None
     match table, name:
@@ -180,7 +178,7 @@ def _unset(table: str, name: str, config: Config, environment: Mapping[str, str]
             return f"{one_line(host_facts().name)} (default: the name of this host)"
         case "history", "path":
             path = os.path.join(state_folder(environment), FILE_NAME)
-            return f"{one_line(path)} (default for an agent that this user starts)"
+            return f"{one_line(path)} (default for an agent started by this user)"
         case "journal", "enabled":
             return "true if systemd's journal takes the agent's output, else false (default)"
         case "fleet", "url" | "database" | "ca_file" if own is not None:
@@ -198,7 +196,7 @@ def _unset(table: str, name: str, config: Config, environment: Mapping[str, str]
 
 
 def show_json(config: Config, environment: Mapping[str, str]) -> str:
-    """Write what is in force as one JSON object; no secret is in it."""
+    """Write the effective configuration as one JSON object, without secrets."""
     tables: dict[str, Any] = {table: dict(values) or None for table, values in tables_of(config).items()}
     if config.influxdb is not None:
         tables["influxdb"]["token"] = describe_token(config.influxdb, environment)
@@ -206,7 +204,7 @@ def show_json(config: Config, environment: Mapping[str, str]) -> str:
 
 
 def describe_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> str:
-    """Say whether there is a token and where it is from, never what it is."""
+    """Describe whether a token is set, and its origin; never the token itself."""
     try:
         token = find_token(influxdb, environment)
     except ConfigError as error:
@@ -217,7 +215,7 @@ def describe_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> st
 
 
 def tables_of(config: Config) -> dict[str, dict[str, Any]]:
-    """Return the tables that a file would need to say all of a configuration; None for what is not set."""
+    """Return a configuration as the tables of a file; None for values that are not set."""
     schedule, policy, history, influxdb, outputs, fleet = config[2:8]
     return {
         "host": config.host._asdict(),
@@ -264,7 +262,6 @@ def tables_of(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def _influxdb(influxdb: InfluxConfig) -> dict[str, Any]:
-    """Return the table of the database."""
     return {
         "url": influxdb.url,
         "org": influxdb.org or None,
@@ -276,12 +273,12 @@ def _influxdb(influxdb: InfluxConfig) -> dict[str, Any]:
 
 
 def _written(source: Source) -> str:
-    """Return how a file names a source."""
+    """Return the text of a source in a file."""
     return source.zone if isinstance(source, Pool) else source.name
 
 
 def _pools(pools: tuple[Source, ...]) -> dict[str, str | None]:
-    """Return the keys that name pools: a region has a continent to fall back to, or comes second."""
+    """Return the keys of the pools: a region has a continent as its fallback, or comes second."""
     named: dict[str, str | None] = {"pool": None, "region": None}
     for source in pools:
         zone = _written(source)
@@ -292,12 +289,12 @@ def _pools(pools: tuple[Source, ...]) -> dict[str, str | None]:
     return named
 
 
-_SPANS = ("y", "d", "h", "m", "s", "ms", "us", "ns")
+_SUFFIXES = ("y", "d", "h", "m", "s", "ms", "us", "ns")
 
 
 def write_span(seconds: float) -> str:
-    """Write a span as a configuration does, so that reading it back gives the very same number."""
-    for suffix in _SPANS:
+    """Write a duration for a configuration file, so that reading it back gives the same number."""
+    for suffix in _SUFFIXES:
         count = round(seconds / parse_duration(f"1{suffix}"))
         if 0 < count < 10_000 and parse_duration(text := f"{count}{suffix}") == seconds:
             return text
@@ -307,14 +304,14 @@ def write_span(seconds: float) -> str:
 
 
 def _size(octets: int) -> str:
-    """Write a size, in the largest unit of which it is a multiple."""
+    """Write a size in the largest unit that divides it."""
     units = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
     unit, scale = next((entry for entry in units if octets % entry[1] == 0), ("B", 1))
     return f"{octets // scale}{unit}"
 
 
 def _literal(value: Any) -> str:
-    """Write a value as TOML; a text's JSON form is a TOML string too, as long as it has no control characters."""
+    """Write a value as TOML: the JSON form of a string is valid TOML if it has no control characters."""
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
     return json.dumps(value, ensure_ascii=False)

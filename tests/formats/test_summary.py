@@ -14,7 +14,8 @@ UNMEASURED = "clock was not measured: "
 SENTENCES = {
     "ok, behind": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "ok, ahead": "clock is 12.2 ms ahead, at most 16.3 ms wrong if at most 1 of 4 servers is wrong (4 of 4 servers agree)",
+    "ok, ahead": "clock is 12.2 ms ahead, at most 16.3 ms wrong if at most 1 of 4 servers is wrong "
+    "(4 of 4 servers agree)",
     "ok, in nanoseconds": "clock is 49.9 us behind, at most 3.96 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
     "ok, one silent": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 5 servers is wrong "
@@ -25,8 +26,10 @@ SENTENCES = {
     "(4 of 5 servers agree, 1 disagrees)",
     "ok, reference clocks": "clock is 70 us behind, at most 640 us wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "ok, IPv6": "clock is 1.9 ms behind, at most 4.86 ms wrong if at most 1 of 4 servers is wrong (4 of 4 servers agree)",
-    "ok, pool": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong (4 of 4 servers agree)",
+    "ok, IPv6": "clock is 1.9 ms behind, at most 4.86 ms wrong if at most 1 of 4 servers is wrong "
+    "(4 of 4 servers agree)",
+    "ok, pool": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
+    "(4 of 4 servers agree)",
     "ok, warned": "clock is 2 ms behind, at most 4.96 ms wrong if at most 1 of 5 servers is wrong "
     "(5 of 5 servers agree); finding: source-quorum",
     "ok, kernel not asked": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
@@ -57,7 +60,8 @@ SENTENCES = {
     "(estimate 37 s; 3 of 4 servers agree, 1 disagrees)",
     "beyond, behind": "clock is at least 44.9 min behind if at most 1 of 4 servers is wrong "
     "(estimate 45 min; 4 of 4 servers agree)",
-    "beyond, hours": "clock is at least 2 h behind if at most 1 of 4 servers is wrong (estimate 2 h; 4 of 4 servers agree)",
+    "beyond, hours": "clock is at least 2 h behind if at most 1 of 4 servers is wrong "
+    "(estimate 2 h; 4 of 4 servers agree)",
     "beyond, days": "clock is at least 12.4 days ahead if at most 1 of 4 servers is wrong "
     "(estimate 12.5 days; 4 of 4 servers agree)",
     "1970": "clock is at least 56.8 years behind if at most 1 of 4 servers is wrong "
