@@ -234,7 +234,7 @@ REFUSED = {
     "[history]\npath = 'history'": "history.path: 'history' is not an absolute path: begin it with /",
     "[history]\nraw = '1m'": "history.raw: '1m' is too short",
     "[history]\nmax_size = '1'": "history.max_size: '1' is no size",
-    "[influxdb]\nbucket = 'b'": "influxdb.url is missing: give the server's URL",
+    "[influxdb]\nbucket = 'b'": "influxdb.url: give the server's URL",
     "[influxdb]\nurl = 'ftp://x'": "influxdb.url: write a URL",
     "[influxdb]\nurl = 'http://user:secret@x'": "influxdb.url: put the secret in token_file",
     "[influxdb]\nurl = 'http://x/?db=y'": "influxdb.url: write the URL without a query",

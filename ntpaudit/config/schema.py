@@ -264,7 +264,7 @@ def read_config(tables: Mapping[str, Any]) -> Config:
         raise ConfigError(f"schedule.network: too short: {least}", "schedule.network")
     durations = {f"{key}_s": value for key, value in history.items() if key in ("raw", "rollups", "findings")}
     if influxdb and "url" not in influxdb:
-        raise ConfigError("influxdb.url is missing: give the server's URL, such as http://127.0.0.1:8086", "influxdb")
+        raise ConfigError("influxdb.url: give the server's URL, such as http://127.0.0.1:8086", "influxdb")
     return Config(
         host=HostConfig(**read["host"]),
         sources=SourcesConfig(
