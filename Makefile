@@ -11,7 +11,7 @@
 # make dist    build what is published in dist/, for the project's page: make dist URL=https://...
 # make release the same, the Debian package, and a bill of materials of both (CycloneDX)
 # make dashboards   write Grafana's dashboards and alert rules anew, from grafana/*.py
-# make docs    write what the rules say of their findings into docs/findings.md and docs/outputs.md
+# make docs    write the generated tables of docs/ (findings, message ids, reason codes) and the runbook
 
 PYTHON ?= python3
 VENV ?= .venv

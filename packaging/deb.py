@@ -1,7 +1,7 @@
 """Build the Debian package: `python packaging/deb.py [--arch amd64] [--output dist]`.
 
-It carries its dependencies, pinned in requirements.txt, so that it installs without a network; from Debian it needs
-python3 alone. Built twice from the same commit it is the same, byte for byte.
+The package contains its dependencies, pinned in requirements.txt, and installs without a network. From Debian it needs
+only python3 and libc6. Two builds of the same commit are identical.
 """
 
 import argparse
@@ -29,13 +29,13 @@ REQUIREMENTS = PACKAGING / "requirements.txt"
 KERNEL_CLOCK = REPOSITORY / "systemd/kernel_clock.py"
 
 SHEBANG = "#!/usr/bin/python3 -IS\n"
-"""Without site, environment and the user's own packages: only what came with the package is ever imported."""
+"""Without site, environment and the user's packages: only files of the package can be imported."""
 
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
-"""The architectures that packages are built for, by Debian's names, and what wheels call them."""
+"""The architectures of packages, by Debian's names, with their names in wheels."""
 
 PREFIX = "opt/ntpaudit"
-"""Where the package lives, as `make install` has it, so that one set of units serves both."""
+"""The folder of the package, the same as that of `make install`, so that both use the same units."""
 
 
 def main() -> None:
@@ -69,13 +69,13 @@ def build(arch: str, output: Path) -> Path:
 
 
 def dependencies() -> list[str]:
-    """What the program depends on, as pyproject.toml says it."""
+    """Return the dependencies of the program from pyproject.toml."""
     wanted: list[str] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
     return wanted
 
 
 def build_requirements() -> list[str]:
-    """What it takes to build the program from its sources, as pyproject.toml says it."""
+    """Return the build requirements of the program from pyproject.toml."""
     wanted: list[str] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["build-system"]["requires"]
     return wanted
 
@@ -103,7 +103,7 @@ def _add_program(root: Path, arch: str) -> None:
 
 
 def _thin_out(lib: Path) -> None:
-    """Leave out the tests of others, commands, and what tells of the machine the package was built on."""
+    """Remove tests of dependencies, their commands, and files that depend on the build machine."""
     for pattern in ("bin", "*/tests", "*.dist-info/RECORD", "*.dist-info/INSTALLER", "*.dist-info/REQUESTED"):
         for path in lib.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -137,14 +137,14 @@ def _add_documents(root: Path, version: str, epoch: int) -> None:
 
 
 def _licences(lib: Path) -> str:
-    """Return under which licences everything in the package is, and where their texts are."""
+    """Return the licences of everything in the package, and where their texts are."""
     ours = f"ntpaudit, and everything that is not named below:\n\n{(REPOSITORY / 'LICENSE').read_text()}"
     apache = "The Apache License 2.0 is in /usr/share/common-licenses/Apache-2.0 too."
     return "\n".join([ours, *(_licence(path, lib) for path in sorted(lib.glob("*.dist-info/METADATA"))), apache, ""])
 
 
 def _licence(metadata: Path, lib: Path) -> str:
-    """Return what one dependency says of its licence, and the files that hold it."""
+    """Return the licence that a dependency declares, and its licence files."""
     fields = message_from_string(metadata.read_text())
     classes = [words for words in fields.get_all("Classifier", []) if words.startswith("License ::")]
     name = fields["License-Expression"] or fields["License"] or classes[0].rpartition(":: ")[2]

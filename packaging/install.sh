@@ -1,9 +1,9 @@
 #!/bin/sh
-# Install from a checkout, for every user of this host: `make install [PREFIX=/opt/ntpaudit] [DESTDIR=]`. Run again, it
-# installs anew over what is there. It starts nothing.
+# Install from a checkout, for all users of this host: `make install [PREFIX=/opt/ntpaudit] [DESTDIR=]`. A second run replaces
+# the first installation. It starts nothing.
 set -eu
-umask 022 # the service's own user has to read it
-export PYTHONDONTWRITEBYTECODE=1 # what runs here would leave bytecode that names $DESTDIR; compileall writes it below
+umask 022 # the service's user must be able to read it
+export PYTHONDONTWRITEBYTECODE=1 # byte code written now would contain $DESTDIR; compileall writes it below
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3} prefix=${PREFIX:-/opt/ntpaudit} bindir=${BINDIR:-/usr/local/bin} destdir=${DESTDIR:-}
@@ -15,53 +15,53 @@ if [ -z "$destdir" ] && dpkg-query --show --showformat='${Status}' ntpaudit 2>/d
     echo "ntpaudit is installed from its Debian package: apt-get remove ntpaudit first" >&2
     exit 1
 fi
-# The services cannot look into anybody's home, where version managers keep theirs.
+# The services cannot read home folders, where version managers install Python.
 serves() {
     "$1" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11) or sys.base_prefix.startswith(("/home", "/root")))' \
         2>/dev/null
 }
 serves "$python" || python=/usr/bin/python3
 serves "$python" || {
-    echo "needs Python 3.11 or newer, outside of any home folder, with its venv module (Debian: python3-venv):" \
+    echo "ntpaudit needs Python 3.11 or newer outside of home folders, with its venv module (Debian: python3-venv):" \
         "make install PYTHON=..." >&2
     exit 1
 }
 
-# pip builds beside the sources, and would install modules that are long gone from there.
+# pip builds in the source folder, and would also install modules of an earlier build.
 sources=$(mktemp -d)
 trap 'rm -rf "$sources"' EXIT
 cp -R ntpaudit pyproject.toml README.md LICENSE "$sources"
 
 "$python" -m venv "$target"
-# As root nothing runs that was not reviewed: each file has a hash of the lock, and a build takes no others: pip would
-# fetch its requirements without a hash, so setuptools is there first.
+# Root runs only reviewed files: each has a hash in the lock. pip would download build requirements without a hash, so
+# setuptools is installed first and builds are not isolated.
 sed -n '/^setuptools==/,/[^\\]$/p' packaging/requirements.txt >"$sources/build-requirements.txt"
 "$target/bin/python3" -m pip install --quiet --no-compile --require-hashes --requirement "$sources/build-requirements.txt"
 "$target/bin/python3" -m pip install --quiet --no-compile --require-hashes --no-build-isolation \
     --requirement packaging/requirements.txt
 "$target/bin/python3" -m pip install --quiet --no-compile --no-index --no-build-isolation --no-deps "$sources"
-"$target/bin/python3" -m pip check >/dev/null || { # the lock does not hold what pyproject.toml asks for
+"$target/bin/python3" -m pip check >/dev/null || { # the lock does not satisfy pyproject.toml
     "$target/bin/python3" -m pip check >&2
     exit 1
 }
 "$target/bin/python3" packaging/man.py "$destdir$mandir/man1"
-"$target/bin/python3" -m pip --quiet uninstall --yes setuptools pip # they have done their work
-"$target/bin/python3" -m compileall -q -s "$destdir" "$target/lib" # which may be read-only where it runs
-find "$target/lib" -name direct_url.json -exec rm {} + # it tells of $sources
+"$target/bin/python3" -m pip --quiet uninstall --yes setuptools pip # no longer needed
+"$target/bin/python3" -m compileall -q -s "$destdir" "$target/lib" # the folder may be read-only at run time
+find "$target/lib" -name direct_url.json -exec rm {} + # it contains $sources
 packages=$("$target/bin/python3" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-launcher() { # without site, environment and the user's own packages: nothing else is ever imported, and it starts sooner
+launcher() { # without site, environment and the user's packages: nothing else can be imported, and it starts faster
     echo "#!$prefix/bin/python3 -IS"
     sed "s|/opt/ntpaudit/lib|$packages|" "$1"
 }
 launcher packaging/launcher.py >"$target/bin/ntpaudit"
 launcher systemd/kernel_clock.py >"$target/bin/ntpaudit-kernel"
 chmod 755 "$target/bin/ntpaudit" "$target/bin/ntpaudit-kernel"
-if [ -n "$destdir" ]; then # where it will run is not where it is now
+if [ -n "$destdir" ]; then # it will run in another place
     find "$target/bin" "$target/pyvenv.cfg" -type f -exec sed -i "s|$target|$prefix|g" {} +
 fi
 
 documents=$target/share/doc/ntpaudit
-rm -rf "$documents" # pages that are gone
+rm -rf "$documents" # removes pages of an earlier version
 install -d "$documents/systemd"
 cp -R README.md CHANGELOG.md LICENSE docs grafana "$documents"
 cp systemd/README.md "$documents/systemd"
@@ -75,5 +75,5 @@ sed -i "s|/opt/ntpaudit/|$prefix/|" "$units"/ntpaudit*.service "$units"/ntpaudit
 cat <<NEXT
 ntpaudit is installed in $prefix; nothing was started. Next, as root:
   ntpaudit config init SERVER... --output /etc/ntpaudit/ntpaudit.toml
-  systemctl enable --now ntpaudit          (a service that runs already: systemctl restart ntpaudit)
+  systemctl enable --now ntpaudit          (if the service already runs: systemctl restart ntpaudit)
 NEXT

@@ -1,4 +1,4 @@
-"""Write the manual pages, made from what each command says of itself: `python packaging/man.py FOLDER [DATE]`."""
+"""Write the manual pages from the help of each command: `python packaging/man.py FOLDER [DATE]`."""
 
 import sys
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Write requirements.txt: the newest dependencies, pinned with their hashes, for the Debian package and `make install`.
 
-`python packaging/pin.py` asks the package index; whoever runs it reads the difference before committing it.
+`python packaging/pin.py` queries the package index. Review the difference before you commit it.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ from pathlib import Path
 from deb import MACHINES, REQUIREMENTS, build_requirements, dependencies, pip
 
 HEADER = """\
-# What the Debian package carries and `make install` installs, so that it is the same tomorrow: each file must have one
-# of the hashes. Written by packaging/pin.py.
+# The dependencies in the Debian package and of `make install`. Each file must have one of these hashes.
+# Written by packaging/pin.py.
 """
 
 COMPILED = ("markupsafe", "psutil")
-"""Those that hold machine code: a machine without a wheel, or another Python, builds them from their sources."""
+"""Dependencies with machine code: on a machine or a Python without a wheel they are built from source."""
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Write the bill of materials: `python packaging/sbom.py [--output dist]`, CycloneDX 1.6 in JSON.
 
-It lists what the package carries and `make install` installs, from the lock of both, requirements.txt. Written twice
-from the same commit it is the same, byte for byte.
+It lists the contents of the package and of `make install`, from their lock, requirements.txt. Two runs on the same
+commit give the same file.
 """
 
 import argparse

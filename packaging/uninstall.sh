@@ -10,7 +10,7 @@ if [ -z "$destdir" ] && dpkg-query --show --showformat='${Status}' ntpaudit 2>/d
     exit 1
 fi
 if [ ! -e "$destdir$prefix/bin/ntpaudit" ]; then
-    echo "there is no ntpaudit in $destdir$prefix"
+    echo "ntpaudit is not installed in $destdir$prefix"
     exit 0
 fi
 if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
@@ -23,4 +23,4 @@ rm -f "$destdir$bindir/ntpaudit" "$destdir$mandir"/man1/ntpaudit.1 "$destdir$man
 if [ -z "$destdir" ] && [ -d /run/systemd/system ]; then
     systemctl --system daemon-reload
 fi
-echo "ntpaudit is gone; what stays is the history in /var/lib/ntpaudit and the configuration in /etc/ntpaudit"
+echo "ntpaudit is removed; the history in /var/lib/ntpaudit and the configuration in /etc/ntpaudit are kept"

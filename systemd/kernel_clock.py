@@ -1,17 +1,17 @@
-"""Tell whoever connects what the kernel believes about its clock: adjtimex, which is called so that it can only read.
+"""Send the kernel's clock state to each client: adjtimex, called so that it only reads.
 
-The audit's sandbox forbids it every call that could set a clock, and adjtimex is one. This process may make it, and
-has nothing else: no network, no capability, no input. systemd hands it the listening socket, as file descriptor 3.
-Each caller is sent the returned state and errno as two C ints, then struct timex, and the connection is closed.
+The audit's sandbox forbids every call that could set a clock, and adjtimex is one. This process may make that call and
+has nothing else: no network, no capability, no input. systemd passes the listening socket as file descriptor 3.
+Each client gets the returned state and errno as two C ints, then struct timex; then the connection is closed.
 """
 
-import _socket  # `socket` would double what starting costs
+import _socket  # importing `socket` would double the start-up time
 import ctypes
 import os
 import struct
 
 IDLE_S = 300.0
-"""Without a caller for so long it ends; systemd starts it again for the next one."""
+"""The process ends after this time without a client; systemd starts it again for the next one."""
 
 TIMEX_SIZE = 208
 """sizeof(struct __kernel_timex), on every architecture; the audit's own read_kernel knows its fields (A1)."""
@@ -21,7 +21,7 @@ _CLOCK_REALTIME = 0
 
 
 def main() -> None:
-    """Answer callers until none comes for a while."""
+    """Answer clients until none connects for IDLE_S."""
     libc = ctypes.CDLL(None, use_errno=True)
     listening = _socket.socket(fileno=3)
     listening.settimeout(IDLE_S)
@@ -32,14 +32,14 @@ def main() -> None:
             return
         try:
             os.write(caller, answer(libc))
-        except OSError:  # the caller did not wait
+        except OSError:  # the client did not wait
             pass
         finally:
             os.close(caller)
 
 
 def answer(libc: ctypes.CDLL) -> bytes:
-    """What adjtimex returns, its errno, and the structure it fills in; all modes are 0, so that nothing is set."""
+    """Return the state that adjtimex returns, its errno, and the structure; all modes are 0, so nothing is set."""
     timex = ctypes.create_string_buffer(TIMEX_SIZE)
     if ctypes.sizeof(ctypes.c_long) == 8:
         state = libc.adjtimex(timex)

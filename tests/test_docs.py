@@ -203,3 +203,9 @@ def test_files_named_in_the_documentation_exist() -> None:
     found = [(page.name, file) for page in texts for file in named.findall(page.read_text())]
     assert found
     assert [(page, file) for page, file in found if not (REPOSITORY / file).exists()] == []
+
+
+def test_the_index_names_every_page() -> None:
+    """docs/README.md sends each reader to a page; a page that it does not name is not found."""
+    linked = {name.partition("#")[0] for name in LINK.findall((FOLDER / "README.md").read_text())}
+    assert {page.name for page in FOLDER.glob("*.md")} - {"README.md"} <= linked
