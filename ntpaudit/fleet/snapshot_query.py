@@ -39,6 +39,7 @@ from ntpaudit.fleet.decode import (
     rated,
     sites_of,
     spans_of_arrival,
+    text,
     undecided,
     unsettled,
     with_drift,
@@ -403,7 +404,7 @@ def _events(questions: DatabaseReader, now_ns: int, names: Sequence[str] | None)
         wanted = {event for _, event in together}
         hosts = sorted({host for host, _ in wanted})
         found = questions.every_event(span, hosts if len(hosts) <= MAX_NAMES else None)
-        rows += (row for row in found if (row.host, row.kind) in wanted)
+        rows += (row for row in found if (text(row.host), text(row.kind)) in wanted)
     return rows
 
 
@@ -426,7 +427,7 @@ def _start_here(questions: DatabaseReader, now_ns: int, reach: SnapshotOptions, 
     """Begin to ask about the hosts of a site by their names: their findings may have begun at another one."""
     events, several = _start_everywhere(questions, now_ns, reach, names if len(names) <= MAX_NAMES else None)
     wanted = frozenset(names)
-    return lambda: [row for row in events() if row.host in wanted], several
+    return lambda: [row for row in events() if text(row.host) in wanted], several
 
 
 def _sites(questions: FleetBackend, window: Window, names: Sequence[str]) -> dict[str, str]:

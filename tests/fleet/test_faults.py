@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.core.fleet.checks import judge_fleet
@@ -521,6 +521,7 @@ likely = rows.map(lambda row: [NOW_NS, "web1", *row[2:14], "unsynced", 1, *row[1
 
 
 @given(st.lists(rows | likely | st.lists(cells, max_size=3) | cells, max_size=5), labels | cells)
+@example([[NOW_NS, *[None] * 13, [[]], *[None] * 6], [NOW_NS, "web1", *[None] * 12, "unsynced", 1, *[None] * 5]], {})
 @settings(max_examples=60, deadline=None)
 def test_any_cell_of_influxdb_is_taken_for_what_it_is(
     database: FlakyDatabase, values: list[object], tags: object
