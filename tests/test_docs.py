@@ -15,6 +15,7 @@ from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.reasons import KOD, REASONS
 from ntpaudit.core.selection import BEFORE_RELEASE
 from ntpaudit.outputs.journal import MESSAGE_IDS
+from tests.test_architecture import ORDER
 
 REPOSITORY = Path(__file__).parent.parent
 FINDINGS = (FOLDER / "findings.md").read_text()
@@ -209,3 +210,16 @@ def test_the_index_names_every_page() -> None:
     """docs/README.md sends each reader to a page; a page that it does not name is not found."""
     linked = {name.partition("#")[0] for name in LINK.findall((FOLDER / "README.md").read_text())}
     assert {page.name for page in FOLDER.glob("*.md")} - {"README.md"} <= linked
+
+
+def test_the_architecture_page_follows_the_tree() -> None:
+    """The page names each module at the top and in the core, and the order of imports that the tests hold."""
+    page = (FOLDER / "architecture.md").read_text()
+    tree = page[: page.index("Two names exist")]
+    package = REPOSITORY / "ntpaudit"
+    paths = [*package.iterdir(), *(package / "core").iterdir()]
+    named = [path for path in paths if not path.name.startswith("_") and (path.suffix == ".py" or path.is_dir())]
+    expected = {path.name if path.is_file() else f"{path.name}/" for path in named}
+    assert expected - set(re.findall(r"^ +(\S+)", tree, re.MULTILINE)) == set()
+    order = dict.fromkeys(entry.partition(".")[0] for entry in ORDER)
+    assert ", ".join(order) in " ".join(page.split())
