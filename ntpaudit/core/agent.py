@@ -1,4 +1,4 @@
-"""What an agent knows of its host's clock from one audit to the next: the offset carried on, samples, gaps, alarms."""
+"""The agent's state from one audit to the next: holdover, samples of the drift, gaps, raised findings."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -61,35 +61,35 @@ from ntpaudit.core.selection import (
 from ntpaudit.core.units import NS_PER_S, format_utc
 
 MAX_CARRY_S = 86_400.0
-"""An offset is carried on for no longer: then the clock is unmeasured."""
+"""The longest holdover; after it the clock is unmeasured."""
 
 KEPT_SAMPLES = 128
-"""As many as the drift's runs test looks at (F3)."""
+"""As many as the runs test of the drift uses (F3)."""
 
 STEP_LISTED_NS = 3600 * NS_PER_S
-"""So long after a step it stays listed."""
+"""How long a step stays listed."""
 
 _RAW_TOLERANCE = 0.15
-"""MONOTONIC may be slewed by a tenth against RAW, chrony's most; a larger difference is a RAW that jumped (B6)."""
+"""chrony slews MONOTONIC by at most a tenth against RAW; a larger difference means that RAW jumped (B6)."""
 
 _NEARER = 0.5
-"""A correction brings the clock nearer to the truth by this share of it at least, or it corrects something else."""
+"""A correction must bring the clock nearer to the true time by this share of it, else it corrects something else."""
 
 _MAXERROR_RATE = 500e-6
-"""The kernel adds so much to its maximum error at each second, until a daemon updates it (A4)."""
+"""The kernel adds this to its maximum error each second, until a time daemon updates it (A4)."""
 
 _MAXERROR_TOLERANCE_S = 2 * _MAXERROR_RATE
-"""Between two looks there may be a second more or less than the time between them, and as much for good measure."""
+"""Two readings may differ by one second more or less than the time between them; doubled as a margin."""
 
 _MAX_STEPS = 64
 
 
 class LastAgreement(NamedTuple):
-    """The last agreement of servers, at the moment of `reading`, and the votes it rests on.
+    """The last agreement of servers, at the moment of `reading`, and its numbers of sources.
 
-    `contradicted_by` names the sources whose later answers contradict it and were rejected (R5). `drift_ppm` is the
-    worst that the oscillator may be by all that was seen of the kernel's correction since then (R4). `leap` is the leap
-    second that the servers announced for the end of the month, 0 for none (R11).
+    `contradicted_by` names the sources whose later replies contradict it and were rejected (R5). `drift_ppm` is the
+    largest possible drift of the oscillator by all kernel corrections since then (R4). `leap` is the leap second that
+    the servers announced for the end of the month, 0 for none (R11).
     """
 
     reading: ClockReading
@@ -101,21 +101,21 @@ class LastAgreement(NamedTuple):
 
 
 class KernelUpdate(NamedTuple):
-    """The latest look (uptime) before which a time daemon may have updated the kernel, and what it showed (A4)."""
+    """The uptime of the latest reading that may follow an update by a time daemon, and its maximum error (A4)."""
 
     looked_ns: int
     maxerror_s: float
 
 
 class SeenDaemon(NamedTuple):
-    """The time daemon that was seen last in this boot, and since which uptime it is missed; None while it runs."""
+    """The last known time daemon of this boot, and the uptime since which it is gone; None while it runs."""
 
     name: str
     gone_ns: int | None = None
 
 
 class Poll(NamedTuple):
-    """The latest audit that polled sources: its uptime, its votes, and how often sources were to be polled then."""
+    """The latest network audit: its uptime, its numbers of sources, and the polling interval at that time."""
 
     polled_ns: int
     counts: SourceCounts
@@ -123,16 +123,20 @@ class Poll(NamedTuple):
 
 
 class ClockState(NamedTuple):
-    """All that is known from before. Uptimes belong to the boot of `reading`, which later ones are held against.
+    """The state between two audits. Uptimes belong to the boot of `reading`, with which later readings are compared.
 
-    `measured_ns` and `measured_utc_ns` tell when servers last gave a measurement, by uptime and by the true time;
-    `started_ns` when this agent began to watch. Both uptimes are later by what the host slept since, which does not
-    count. `kernel_ppm` is the correction that the kernel applied when last seen, and `drift_ppm` how far the oscillator
-    may be off by the last one that was no slew (R4), None where none was seen. `contradiction` is the latest one, and
-    `samples_since_ns` the uptime before which no sample belongs to the present line. `dated_ns` is when, by
-    the RAW clock, the database's answer came whose Date was judged last. `tai_s` is the kernel's TAI - UTC when last
-    seen, and `leapt` the leap second that the host's clock made since the fix (R11). `firm` is an earlier fix that
-    allows for more liars than the present one, and is in force again once answers contradict it (R5).
+    - `started_ns`: the uptime at which this agent started. It and `measured_ns` are moved by each later suspend, which
+      does not count.
+    - `measured_ns`, `measured_utc_ns`: when servers last gave a measurement, by uptime and by the true time.
+    - `kernel_ppm`: the kernel's correction at the last reading.
+    - `drift_ppm`: the largest possible drift by the last correction that was not a slew (R4); None before the first.
+    - `dropped_agreement`: the latest contradiction that discarded an agreement.
+    - `samples_since_ns`: samples from before this uptime do not belong to the present line.
+    - `dated_ns`: the RAW time of the database's reply whose Date was judged last.
+    - `tai_s`: the kernel's TAI - UTC at the last reading.
+    - `leapt`: the leap second that the host's clock has made since the last agreement (R11).
+    - `stronger_agreement`: an earlier agreement that allows for more falsetickers than the present one. It becomes the
+      present one again if replies contradict it (R5).
     """
 
     boot_id: str | None
@@ -162,9 +166,9 @@ class ClockState(NamedTuple):
 
 
 class AuditSettings(NamedTuple):
-    """What a round is judged by. `interval_s` is how often servers are to be asked.
+    """The settings that judge an audit. `interval_s` is the polling interval.
 
-    `max_drift_ppm` is how far the oscillator is assumed to be off, unless the host shows that it is worse (R4).
+    `max_drift_ppm` is the assumed largest drift of the oscillator, unless the host shows a larger one (R4).
     """
 
     profile: Profile
@@ -174,7 +178,7 @@ class AuditSettings(NamedTuple):
 
 
 class AuditResult(NamedTuple):
-    """What one audit of the agent came to. `distance_s` is the sample's (F2), None where there is none."""
+    """The result of one audit by the agent. `distance_s` is that of its sample (F2), None without one."""
 
     record: Record
     events: tuple[Event, ...]
@@ -186,10 +190,10 @@ class AuditResult(NamedTuple):
 def detect_clock_change(
     state: ClockState, now: ClockReading, *, is_gap: bool = False, kernel: KernelState | Unavailable | None = None
 ) -> tuple[ClockState, Step | None, Suspend | None]:
-    """Notice whether the clock was set or the host slept since the last look (J1, J3).
+    """Detect a step of the clock or a suspend since the last reading (J1, J3).
 
-    Held against the quickest reading since the last of either: one that took long could hide a step for ever. A leap
-    second is no step (R11): give the `kernel` where the step has the size of one (`is_leap_sized`).
+    Compared with the quickest reading since the last step or suspend, because a slow reading could hide a step for
+    good. A leap second is not a step (R11): give the `kernel` if the step has the size of one (`is_leap_sized`).
     """
     step, suspend = find_step(state.reading, now, is_gap=is_gap), find_suspend(state.reading, now)
     leap = leap_of_step(step, state.reading, kernel, state.tai_s, state.agreement.leap if state.agreement else 0)
@@ -203,13 +207,13 @@ def detect_clock_change(
 
 
 def reset_samples(state: ClockState, now: ClockReading) -> ClockState:
-    """Forget the samples of the drift, of which no line goes through any that follow."""
+    """Discard the samples of the drift: no line goes through them and later samples."""
     back_test = drop_forecasts(state.back_test)
     return state._replace(samples=(), line=None, drift=None, back_test=back_test, samples_since_ns=now.boottime_ns)
 
 
 def reset_holdover(state: ClockState) -> ClockState:
-    """Forget what was measured against a RAW clock that stood still or began anew (B6, F1)."""
+    """Discard what was measured with a RAW clock that has stopped or restarted since (B6, F1)."""
     back_test = drop_forecasts(state.back_test)
     return state._replace(
         agreement=None, stronger_agreement=None, samples=(), line=None, drift=None, back_test=back_test, leapt=0
@@ -217,7 +221,7 @@ def reset_holdover(state: ClockState) -> ClockState:
 
 
 def _after_suspend(state: ClockState, suspend: Suspend) -> ClockState:
-    """Forget what was measured before a suspend. While it slept the host wrote no log: that time is no gap."""
+    """Discard what was measured before a suspend. The suspend itself is not a gap: the host wrote no log."""
     measured_ns = None if state.measured_ns is None else state.measured_ns + suspend.duration_ns
     polls = state.poll_interval
     return reset_holdover(state)._replace(
@@ -228,7 +232,7 @@ def _after_suspend(state: ClockState, suspend: Suspend) -> ClockState:
 
 
 def with_poll_interval(state: ClockState, now_ns: int, interval_s: float) -> ClockState:
-    """Note how often sources are to be polled from now on; what was before stays judged by what was in force then."""
+    """Store the polling interval valid from now on; earlier time stays judged by the earlier interval."""
     polls = state.poll_interval
     if polls is None:
         since_ns = state.started_ns if state.measured_ns is None else state.measured_ns
@@ -237,11 +241,11 @@ def with_poll_interval(state: ClockState, now_ns: int, interval_s: float) -> Clo
 
 
 def holdover(state: ClockState, now: ClockReading) -> Agreement | None:
-    """Carry the last agreement to another moment (B5, B6); None where there is none, or RAW cannot be trusted.
+    """Carry the last agreement forward to `now` (B5, B6); None without one, or if RAW cannot be trusted.
 
-    The interval grows by the most that this oscillator may be off (R4), or as far as it is measured to be off if that
-    is more. The estimate moves with the measured frequency; before that is known, with the correction that the kernel
-    applies, for a daemon has found it to be right.
+    The interval grows by the largest possible drift of the oscillator (R4), or by the measured one if that is larger.
+    The estimate moves with the measured frequency. Before that is known it moves with the kernel's correction, which a
+    time daemon has determined.
     """
     fix = state.agreement
     if fix is None:
@@ -263,18 +267,18 @@ def holdover(state: ClockState, now: ClockReading) -> Agreement | None:
 
 
 def _least_utc_ns(fix: LastAgreement) -> int:
-    """Return the earliest that the true time can have been when a fix was made."""
+    """Return the earliest possible true time of an agreement."""
     return fix.reading.realtime_ns + fix.agreement.interval.earliest_ns
 
 
 def utc_ns(state: ClockState, now: ClockReading) -> int | None:
-    """Return the true time at a moment of this boot, None where nobody knows it."""
+    """Return the true time at a moment of this boot; None if unknown."""
     agreement = holdover(state, now)
     return None if agreement is None else now.realtime_ns + agreement.estimate_ns
 
 
 def step_event(state: ClockState, step: Step, now: ClockReading) -> Event:
-    """Tell of a step, at the true time where that is known."""
+    """Make the event of a step, with the true time if it is known."""
     level = level_of_step(step)
     return Event(
         step.kind,
@@ -306,10 +310,10 @@ def evaluate(
     database: DatabaseClock | None = None,
     can_confirm: bool = True,
 ) -> AuditResult:
-    """Judge one observation in the light of all before: measure or carry on, watch for gaps, raise and clear.
+    """Judge one observation with the state before it: measure or carry forward, detect gaps, raise and clear findings.
 
-    `database` is what the database's last answer said of its clock, None where it has not answered. `can_confirm` is
-    False where no later audit will know the mind that is returned.
+    `database` is the database's clock by its last reply, None without one. `can_confirm` is False if no later audit
+    will have the returned state.
     """
     now = observation.taken
     state = _watch_daemon(_watch_kernel(state, observation, settings.max_drift_ppm), observation)
@@ -317,19 +321,19 @@ def evaluate(
     drift_ppm = _drift_bound_ppm(state.line, state.drift_ppm or settings.max_drift_ppm)
     selection = select(observation.sources, now, drift_ppm) if kind == "network" else Selection((), None)
     intervals = _intervals(state, now, selection.agreement)
-    heard = selection.agreement
-    state = _with_firm(state, now, selection)
+    measured = selection.agreement
+    state = _restore_stronger_agreement(state, now, selection)
     before = holdover(state, now)
-    gap_s = None if heard is None else _gap_s(state, now, heard)
+    gap_s = None if measured is None else _gap_s(state, now, measured)
     contradiction = None
     if state.agreement is not None and before is not None and (contradicting := _contradicting(before, selection)):
         contradiction = _contradiction(state.agreement, now, contradicting)
         if contradiction is not None:
             selection = _reject(selection, contradicting)
             state = _note_answer(state, now, before, contradicting)
-        elif heard is not None:
+        elif measured is not None:
             state, before = (
-                _drop_contradicted(state, now, before, heard, contradicting)._replace(
+                _drop_contradicted(state, now, before, measured, contradicting)._replace(
                     stronger_agreement=state.stronger_agreement
                 ),
                 None,
@@ -337,10 +341,12 @@ def evaluate(
     if (
         before is not None
         and contradiction is None
-        and heard is not None
-        and before.is_guaranteed > heard.is_guaranteed
+        and measured is not None
+        and before.is_guaranteed > measured.is_guaranteed
     ):
-        selection = selection._replace(agreement=None)  # R1: what proves nothing does not replace what was proven
+        selection = selection._replace(
+            agreement=None
+        )  # R1: an agreement that proves nothing does not replace a proven one
         state = _note_answer(state, now, before, frozenset())
     is_sample = selection.agreement is not None
     distance_s = _distance_s(selection)
@@ -350,11 +356,11 @@ def evaluate(
     elif state.agreement is not None:
         drift_ppm = _drift_bound_ppm(state.line, state.agreement.drift_ppm)
     agreement = selection.agreement or before
-    if agreement is not None:  # R3: a forecast is made anew with each record, whether servers answered or not
+    if agreement is not None:  # R3: each record has a new forecast, whether or not servers replied
         state = state._replace(drift=_drift(state, observation, agreement, settings.profile, drift_ppm))
     history = History(
         settings.interval_s,
-        None if heard is not None else _since_s(state, now),
+        None if measured is not None else _since_s(state, now),
         gap_s,
         state.steps,
         _stale_s(state, observation),
@@ -374,12 +380,12 @@ def evaluate(
     )
     if any(classified.status != "skipped" for classified in selection.sources):
         state = state._replace(poll=Poll(now.boottime_ns, counts, settings.interval_s))
-    if agreement is not None:  # the terms of the interval that is reported, where that is an earlier one carried on
+    if agreement is not None:  # the counts of the reported interval, which may be carried forward
         counts = counts._replace(max_falsetickers=agreement.max_falsetickers, guaranteed=agreement.is_guaranteed)
     context = AuditContext(
         observation, selection._replace(agreement=agreement), settings.profile, history, counts, drift_ppm
     )
-    judgement = judge(
+    decision = judge(
         context,
         state.debounce,
         kind,
@@ -391,48 +397,48 @@ def evaluate(
     record = write_record(
         context,
         settings.labels,
-        judgement.findings,
-        judgement.severity,
+        decision.findings,
+        decision.severity,
         kind=kind,
         age_s=_age_s(state, now),
         drift=state.drift if agreement else None,
         health=health,
-        confirmed=judgement.confirmed,
+        confirmed=decision.confirmed,
         last_poll=_last_poll(state.poll, now),
     )
-    events = tuple(_event(change, record, history) for change in judgement.changes)
-    state = state._replace(debounce=judgement.state, dated_ns=database.reading.raw_ns if database else state.dated_ns)
+    events = tuple(_event(change, record, history) for change in decision.changes)
+    state = state._replace(debounce=decision.state, dated_ns=database.reading.raw_ns if database else state.dated_ns)
     is_fitted = selection.agreement is not None and selection.agreement.is_guaranteed
-    return AuditResult(record, events, state, judgement.is_pending, distance_s if is_fitted else None)
+    return AuditResult(record, events, state, decision.is_pending, distance_s if is_fitted else None)
 
 
 def make_sample(reading: ClockReading, estimate_ns: int, distance_s: float) -> Sample:
-    """Return an estimate as the regression wants it: UTC - RAW at an instant of RAW (F1)."""
+    """Return an estimate as a sample of the regression: UTC - RAW at an instant of RAW (F1)."""
     return Sample(reading.raw_ns, reading.realtime_minus_raw_ns + estimate_ns, distance_s)
 
 
-def _with_firm(state: ClockState, now: ClockReading, selection: Selection) -> ClockState:
-    """Let the fix that allows for most liars be in force again where answers contradict it (R5).
+def _restore_stronger_agreement(state: ClockState, now: ClockReading, selection: Selection) -> ClockState:
+    """Use the agreement that allows for more falsetickers again if replies contradict it (R5).
 
-    A source that was asked alone and agreed with it has taken its place; that source must not thereby be believed when
-    it says something else the next time.
+    A source that was queried alone and agreed with it has replaced it. That source must not be trusted for this reason
+    when its next reply differs.
     """
-    firm = (
+    stronger = (
         None if state.stronger_agreement is None else holdover(state._replace(agreement=state.stronger_agreement), now)
     )
-    if firm is None:
+    if stronger is None:
         return state._replace(stronger_agreement=None)
     return (
         state._replace(agreement=state.stronger_agreement, stronger_agreement=None)
-        if _contradicting(firm, selection)
+        if _contradicting(stronger, selection)
         else state
     )
 
 
 def _contradicting(before: Agreement, selection: Selection) -> frozenset[str]:
-    """Return the sources whose answers contradict an earlier agreement, where their own agreement does."""
-    heard = selection.agreement
-    if heard is None or heard.interval.intersect(before.interval) is not None:
+    """Return the sources whose replies contradict an earlier agreement, if their own agreement contradicts it."""
+    agreement = selection.agreement
+    if agreement is None or agreement.interval.intersect(before.interval) is not None:
         return frozenset()
     return frozenset(
         _source_key(classified)
@@ -442,16 +448,16 @@ def _contradicting(before: Agreement, selection: Selection) -> frozenset[str]:
 
 
 def _source_key(classified: ClassifiedSource) -> str:
-    """Name a source so that one server counts once, and each member of a pool by itself."""
+    """Return a key of a source by which each server, and each member of a pool, counts once."""
     return f"{classified.source.name} {classified.source.address}"
 
 
 def _contradiction(fix: LastAgreement, now: ClockReading, contradicting: frozenset[str]) -> Contradiction | None:
-    """Return the earlier agreement if it stands against these answers: as long as all of them can be lying (R5).
+    """Return the earlier agreement if it holds against these replies: all of them may be falsetickers (R5).
 
-    Servers of a pool are asked seldom. A server that they outvote would be believed whenever it is asked alone; so its
-    answers count for nothing while the agreement can be carried forward. It allowed for `max_falsetickers` of its
-    sources and no more, so one source beyond them disproves it, also if they answer one after the other.
+    Servers of a pool are polled rarely. Without this rule a server that they outvote would be trusted whenever it is
+    queried alone. So its replies do not count while the agreement is carried forward. The agreement allows for
+    `max_falsetickers` of its sources; one more disproves it, even if they reply one after the other.
     """
     if len(contradicting.union(fix.contradicted_by)) > fix.counts.max_falsetickers:
         return None
@@ -459,20 +465,20 @@ def _contradiction(fix: LastAgreement, now: ClockReading, contradicting: frozens
 
 
 def _drop_contradicted(
-    state: ClockState, now: ClockReading, before: Agreement, heard: Agreement, contradicting: frozenset[str]
+    state: ClockState, now: ClockReading, before: Agreement, measured: Agreement, contradicting: frozenset[str]
 ) -> ClockState:
-    """Drop an agreement that was proved wrong, and note the contradiction (R6).
+    """Discard an agreement that was proved wrong, and store the contradiction (R6).
 
-    RAW was disturbed or the servers moved, so no line goes through samples from before and after. Only where a bad
-    oscillator explains the gap are they kept: without them its frequency would never become known.
+    RAW was disturbed or the servers changed, so no line goes through samples from before and after. The samples are
+    kept only if a bad oscillator explains the difference: without them its frequency would never become known.
     """
     fix = state.agreement
     assert fix is not None
     elapsed_ns = now.raw_ns - fix.reading.raw_ns
     contradiction = DroppedAgreement(
-        before.interval, heard.interval, len(contradicting), elapsed_ns / NS_PER_S, now.boottime_ns
+        before.interval, measured.interval, len(contradicting), elapsed_ns / NS_PER_S, now.boottime_ns
     )
-    is_proof = before.is_guaranteed and heard.is_guaranteed
+    is_proof = before.is_guaranteed and measured.is_guaranteed
     state = state._replace(agreement=None, dropped_agreement=contradiction if is_proof else state.dropped_agreement)
     if abs(contradiction.gap_ns) <= MAX_KERNEL_PPM * 1e-6 * elapsed_ns:
         return state
@@ -480,7 +486,7 @@ def _drop_contradicted(
 
 
 def _listed_contradiction(state: ClockState, now: ClockReading) -> DroppedAgreement | None:
-    """Return a contradiction of the last hour: it stays listed as long as a step does."""
+    """Return the contradiction of the last hour; it stays listed as long as a step."""
     latest = state.dropped_agreement
     if latest is None or not 0 <= now.boottime_ns - latest.boottime_ns <= STEP_LISTED_NS:
         return None
@@ -488,7 +494,7 @@ def _listed_contradiction(state: ClockState, now: ClockReading) -> DroppedAgreem
 
 
 def _reject(selection: Selection, contradicting: frozenset[str]) -> Selection:
-    """Mark the sources that contradict an agreement that stands as falsetickers."""
+    """Mark the sources that contradict the earlier agreement as falsetickers."""
     classified = [
         one._replace(status="falseticker", reason="disagrees")
         if one.status == "agreeing" and _source_key(one) in contradicting
@@ -499,11 +505,11 @@ def _reject(selection: Selection, contradicting: frozenset[str]) -> Selection:
 
 
 def _note_answer(state: ClockState, now: ClockReading, before: Agreement, contradicting: frozenset[str]) -> ClockState:
-    """Note that servers gave a measurement, though not one to believe: that is a finding of its own, and no gap."""
+    """Store that servers gave a measurement, although a rejected one: that is a finding of its own, not a gap."""
     assert state.agreement is not None
-    doubted = tuple(sorted(contradicting.union(state.agreement.contradicted_by)))
+    sources = tuple(sorted(contradicting.union(state.agreement.contradicted_by)))
     return state._replace(
-        agreement=state.agreement._replace(contradicted_by=doubted),
+        agreement=state.agreement._replace(contradicted_by=sources),
         measured_ns=now.boottime_ns,
         measured_utc_ns=now.realtime_ns + before.estimate_ns,
         poll_interval=state.poll_interval and state.poll_interval.measured(now.boottime_ns),
@@ -513,25 +519,24 @@ def _note_answer(state: ClockState, now: ClockReading, before: Agreement, contra
 def _store_agreement(
     state: ClockState, now: ClockReading, selection: Selection, distance_s: float, drift_ppm: float
 ) -> ClockState:
-    """Take in a measurement."""
     agreement = selection.agreement
     assert agreement is not None
-    firm = state.stronger_agreement or state.agreement
+    stronger = state.stronger_agreement or state.agreement
     if state.agreement is not None and _has_leapt(state.agreement, now.realtime_ns + agreement.estimate_ns):
-        state, firm = reset_samples(state, now), None
-    if firm is not None and (state.leapt or firm.counts.max_falsetickers <= agreement.max_falsetickers):
-        firm = None
+        state, stronger = reset_samples(state, now), None
+    if stronger is not None and (state.leapt or stronger.counts.max_falsetickers <= agreement.max_falsetickers):
+        stronger = None
     leap = announced_leap(one.best.reply.leap for one in selection.sources if one.status == "agreeing" and one.best)
     state = state._replace(
         agreement=LastAgreement(now, agreement, count_sources(selection), drift_ppm=drift_ppm, leap=leap),
-        stronger_agreement=firm,
+        stronger_agreement=stronger,
         leapt=0,
         measured_ns=now.boottime_ns,
         measured_utc_ns=now.realtime_ns + agreement.estimate_ns,
         poll_interval=state.poll_interval and state.poll_interval.measured(now.boottime_ns),
     )
     if not agreement.is_guaranteed:
-        return state  # R2: the frequency rests on estimates that no liar can move
+        return state  # R2: the frequency uses only estimates that no falseticker can move
     sample = make_sample(now, agreement.estimate_ns, distance_s)
     samples = (*state.samples, sample)[-KEPT_SAMPLES:]
     line = fit(samples)
@@ -544,7 +549,7 @@ def _store_agreement(
 
 
 def _has_leapt(fix: LastAgreement, utc_ns: int) -> bool:
-    """Whether a leap second that the servers announced may have come, so that UTC - RAW is another than before."""
+    """Whether an announced leap second may have happened, so that UTC - RAW has changed."""
     end_ns = month_end_ns(_least_utc_ns(fix))
     return fix.leap != 0 and end_ns is not None and utc_ns + NS_PER_S >= end_ns
 
@@ -552,7 +557,7 @@ def _has_leapt(fix: LastAgreement, utc_ns: int) -> bool:
 def _distance_s(selection: Selection) -> float:
     """Return the median root distance of the agreeing sources (F2).
 
-    Like the estimate it has a breakdown point: a liar that claims to be very near gives a sample no weight (R2).
+    A median, so a falseticker that claims to be very near cannot change the weight of a sample (R2).
     """
     bests = [classified.best for classified in selection.sources if classified.status == "agreeing" and classified.best]
     return median_ns([best.interval.half_width_ns for best in bests]) / NS_PER_S if bests else 0.0
@@ -561,7 +566,7 @@ def _distance_s(selection: Selection) -> float:
 def _drift(
     state: ClockState, observation: Observation, agreement: Agreement, profile: Profile, drift_ppm: float
 ) -> Drift:
-    """Say how the clock moves, and when it will have left its tolerance."""
+    """Estimate the drift, and when the clock will exceed its tolerance."""
     kernel = observation.kernel
     return estimate_drift(
         state.samples,
@@ -579,18 +584,20 @@ def _drift(
 
 
 def _is_steered(state: ClockState, observation: Observation) -> bool:
-    """A time daemon is at work: one is in sight, or the kernel has been told of one lately (F8)."""
+    """Whether a time daemon disciplines the clock: one is visible, or the kernel was updated recently (F8)."""
     if any(daemon.disciplines for daemon in observation.known_daemons):
         return True
-    if state.daemon is not None:  # it has ended, whatever the kernel still believes (R12)
+    if state.daemon is not None:  # it has stopped, whatever the kernel still reports (R12)
         return False
     kernel, stale_s = observation.kernel, _stale_s(state, observation)
-    is_fresh = stale_s is None or stale_s <= STALE_TIMESYNCD_S  # the kernel believes a dead daemon for hours (A4)
+    is_fresh = (
+        stale_s is None or stale_s <= STALE_TIMESYNCD_S
+    )  # the kernel reports a synchronised clock for hours after the daemon died (A4)
     return not isinstance(kernel, Unavailable) and kernel.is_synchronised and is_fresh
 
 
 def _rate_ppm(state: ClockState) -> float:
-    """Return the frequency by which the estimate is carried on: the oscillator's own as measured, or as corrected."""
+    """Return the frequency that moves the estimate in holdover: the measured one, else the kernel's correction."""
     if state.line is not None and state.line.skew_ppm <= MAX_DRIFT_PPM:
         return state.line.frequency_ppm
     is_likely = state.kernel_ppm is not None and abs(state.kernel_ppm) <= MAX_DRIFT_PPM  # else it is a slew
@@ -598,9 +605,9 @@ def _rate_ppm(state: ClockState) -> float:
 
 
 def _drift_bound_ppm(line: Fit | None, drift_ppm: float) -> float:
-    """Return how far the oscillator may be off, also where it is measured to be worse for certain (B5, R4).
+    """Return the largest possible drift of the oscillator, which is larger if it is certainly measured so (B5, R4).
 
-    What is measured to be further off than any kernel could correct is no oscillator.
+    A measured drift beyond what a kernel can correct is not that of an oscillator.
     """
     if line is None or not abs(line.frequency_ppm) - line.skew_ppm > drift_ppm:
         return drift_ppm
@@ -608,9 +615,9 @@ def _drift_bound_ppm(line: Fit | None, drift_ppm: float) -> float:
 
 
 def _listed_steps(steps: Sequence[Step], step: Step | None, now: ClockReading) -> tuple[Step, ...]:
-    """Return the steps of the last hour that a finding may have to tell of.
+    """Return the steps of the last hour that a finding may report.
 
-    One that is no worse than a later one of its direction never will be: so of however many steps only few are kept.
+    A step that is not worse than a later one in its direction is never reported. So only a few are kept.
     """
     recent = [known for known in steps if now.boottime_ns - known.boottime_ns <= STEP_LISTED_NS]
     if step is None or abs(step.size_ns) < MIN_STEP_S * NS_PER_S:
@@ -620,22 +627,22 @@ def _listed_steps(steps: Sequence[Step], step: Step | None, now: ClockReading) -
 
 
 def _watch_kernel(state: ClockState, observation: Observation, assumed_ppm: float) -> ClockState:
-    """Notice how far the oscillator may be off by the kernel's correction (R4), and when that was last updated (A4)."""
+    """Update the largest possible drift by the kernel's correction (R4), and when that was last updated (A4)."""
     kernel_ppm = observation.kernel_ppm
-    if kernel_ppm is not None and abs(kernel_ppm) <= MAX_KERNEL_PPM:  # else a slew, which says nothing of it
+    if kernel_ppm is not None and abs(kernel_ppm) <= MAX_KERNEL_PPM:  # else a slew, which does not show the drift
         drift_ppm = max_drift_ppm(kernel_ppm, assumed_ppm)
-        fix, firm = (
+        fix, stronger = (
             one and one._replace(drift_ppm=max(one.drift_ppm, drift_ppm))
             for one in (state.agreement, state.stronger_agreement)
         )
-        state = state._replace(drift_ppm=drift_ppm, agreement=fix, stronger_agreement=firm)
+        state = state._replace(drift_ppm=drift_ppm, agreement=fix, stronger_agreement=stronger)
     if not isinstance(observation.kernel, Unavailable):
         state = state._replace(tai_s=observation.kernel.tai_s)
     return _watch_updates(state, observation)
 
 
 def _watch_daemon(state: ClockState, observation: Observation) -> ClockState:
-    """Notice that the time daemon has ended (R12). If something updates the kernel after that, another one runs."""
+    """Detect that the time daemon has stopped (R12). If the kernel is updated after that, another one runs."""
     if disciplining := [daemon.name for daemon in observation.known_daemons if daemon.disciplines]:
         return state._replace(daemon=SeenDaemon(disciplining[0]))
     if state.daemon is None or any(daemon.disciplines is None for daemon in observation.known_daemons):
@@ -646,9 +653,9 @@ def _watch_daemon(state: ClockState, observation: Observation) -> ClockState:
 
 
 def _watch_updates(state: ClockState, observation: Observation) -> ClockState:
-    """Notice whether a daemon may have updated the kernel since the last look: else its error only grew (A4).
+    """Detect whether a time daemon may have updated the kernel since the last reading: else its error only grew (A4).
 
-    Held against the look that last showed an update, and not the one before this, so that no update is too small.
+    Compared with the reading that last showed an update, not with the previous one, so that no update is too small.
     """
     kernel, now_ns, last = observation.kernel, observation.taken.boottime_ns, state.kernel_update
     if isinstance(kernel, Unavailable):
@@ -664,7 +671,7 @@ def _watch_updates(state: ClockState, observation: Observation) -> ClockState:
 
 
 def _stale_s(state: ClockState, observation: Observation) -> float | None:
-    """Return for how long no daemon has certainly updated the kernel."""
+    """Return for how long certainly no time daemon has updated the kernel."""
     return (
         None
         if state.kernel_update is None
@@ -673,9 +680,9 @@ def _stale_s(state: ClockState, observation: Observation) -> float | None:
 
 
 def _since_s(state: ClockState, now: ClockReading) -> float:
-    """Return how long ago servers last gave a measurement, else how long this agent has waited for the first.
+    """Return the time since servers last gave a measurement, else since this agent's start.
 
-    Where the last was in an earlier boot, it is longer ago than this one lasts.
+    If the last one was in an earlier boot, the result is this boot's uptime, which is less than the true time.
     """
     if state.measured_ns is not None:
         return (now.boottime_ns - state.measured_ns) / NS_PER_S
@@ -683,7 +690,7 @@ def _since_s(state: ClockState, now: ClockReading) -> float:
 
 
 def _gap_s(state: ClockState, now: ClockReading, agreement: Agreement | None) -> float | None:
-    """Return how long nothing had been measured before this: by uptime within a boot, else by the true time."""
+    """Return the time without a measurement before this one: by uptime within a boot, else by the true time."""
     if state.measured_ns is not None:
         return (now.boottime_ns - state.measured_ns) / NS_PER_S
     if state.measured_utc_ns is None or agreement is None:
@@ -691,11 +698,11 @@ def _gap_s(state: ClockState, now: ClockReading, agreement: Agreement | None) ->
     return max(0.0, (now.realtime_ns + agreement.estimate_ns - state.measured_utc_ns) / NS_PER_S)
 
 
-def _intervals(state: ClockState, now: ClockReading, heard: Agreement | None) -> float | None:
+def _intervals(state: ClockState, now: ClockReading, measured: Agreement | None) -> float | None:
     """Return how many poll intervals have passed since servers last gave a measurement, else since the agent's start.
 
-    Where the last was in an earlier boot, the time before this agent's start counts too: all of it where the true time
-    tells how long that was (`heard`), else what this boot has lasted.
+    If the last one was in an earlier boot, the time before this agent's start counts too: all of it if the true time is
+    known (`measured`), else this boot's uptime.
     """
     polls = state.poll_interval
     if polls is None:
@@ -703,13 +710,13 @@ def _intervals(state: ClockState, now: ClockReading, heard: Agreement | None) ->
     passed = polls.passed_at(now.boottime_ns)
     if state.measured_ns is not None or state.measured_utc_ns is None:
         return passed
-    watched_s, gap_s = (now.boottime_ns - state.started_ns) / NS_PER_S, _gap_s(state, now, heard)
+    watched_s, gap_s = (now.boottime_ns - state.started_ns) / NS_PER_S, _gap_s(state, now, measured)
     before_s = (state.started_ns / NS_PER_S) if gap_s is None else gap_s - watched_s
     return passed + polls.before_boot(max(0.0, before_s))
 
 
 def _last_poll(poll: Poll | None, now: ClockReading) -> LastPoll | None:
-    """Return what is known of the sources now: nothing, once the latest poll is older than its interval and grace."""
+    """Return the latest poll; its replies count only until it is older than its interval and grace."""
     if poll is None:
         return None
     age_s = (now.boottime_ns - poll.polled_ns) / NS_PER_S
@@ -721,7 +728,6 @@ def _last_poll(poll: Poll | None, now: ClockReading) -> LastPoll | None:
 def _date_of(
     state: ClockState, database: DatabaseClock | None, now: ClockReading, drift_ppm: float
 ) -> DatabaseDate | None:
-    """Return what the database's clock says now."""
     interval = None if database is None else carry_date(database, now, drift_ppm)
     if database is None or interval is None:
         return None
@@ -730,12 +736,12 @@ def _date_of(
 
 
 def _age_s(state: ClockState, now: ClockReading) -> float | None:
-    """Return how old the measurement is that the offset rests on."""
+    """Return the age of the measurement from which the offset comes."""
     return None if state.agreement is None else (now.raw_ns - state.agreement.reading.raw_ns) / NS_PER_S
 
 
 def _is_correcting(fix: LastAgreement | None, now: ClockReading, agreement: Agreement | None) -> bool:
-    """Whether the clock was moved towards the truth, and came nearer to it, since the last measurement (§1.5)."""
+    """Whether the clock was moved towards the true time, and came nearer to it, since the last measurement (§1.5)."""
     if fix is None or agreement is None:
         return False
     wrong_ns, moved_ns = fix.agreement.estimate_ns, correction_ns(fix.reading, now)
@@ -744,7 +750,6 @@ def _is_correcting(fix: LastAgreement | None, now: ClockReading, agreement: Agre
 
 
 def _event(change: tuple[Finding, bool], record: Record, history: History) -> Event:
-    """Tell of a finding that was raised or cleared."""
     finding, raised = change
     contradiction = history.dropped_agreement if finding.id == "contradicts-earlier" else None
     return Event(
@@ -772,7 +777,7 @@ def _contradiction_detail(contradiction: DroppedAgreement) -> dict[str, Any]:
 
 
 def _value_s(kind: str, record: Record, history: History) -> float | None:
-    """Return the size of what a finding is about, where it has one."""
+    """Return the size that a finding reports, if it has one."""
     match kind:
         case "offset-out" | "not-demonstrable" | "tz-or-rtc-fault":
             return record.offset.estimate_s if record.offset else None

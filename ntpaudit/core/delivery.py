@@ -1,45 +1,45 @@
-"""What a database's answer means for the letters it was given, and what to do next.
+"""Decide, from the database's reply to a write, what happens to the outbox entries that were sent.
 
-A letter is let go of only when the database has confirmed it, or has refused it again and again while it accepted
-others. Everything else is waited out, however long it takes. To send a letter twice changes no point.
+An entry leaves the outbox only after the database has stored it, or has refused it repeatedly while it accepted others.
+In every other case the entry is retried without limit. Sending an entry twice changes no point.
 """
 
 from typing import Literal, NamedTuple
 
 MAX_ENTRIES = 1000
-"""The most letters in one request."""
+"""The most outbox entries in one request."""
 
 FIRST_WAIT_S = 1.0
-"""The longest first back-off; every further failure doubles it."""
+"""The longest first delay; each further failure doubles it."""
 
 MAX_WAIT_S = 300.0
-"""The longest back-off, and the time between two attempts while an operator is waited for."""
+"""The longest delay, and the time between two attempts while an operator must act."""
 
 MAX_RETRY_AFTER_S = 3600.0
-"""A Retry-After is obeyed up to this: a proxy's slip must not silence a host for days."""
+"""A Retry-After is obeyed up to this, so that a faulty proxy cannot silence a host for days."""
 
 SHRINK = 8
-"""By how much a batch gets smaller when the database fails on it: it may fail because of it."""
+"""A batch shrinks by this factor when the database fails, because the batch may be the cause."""
 
 DOUBTS = 3
-"""A letter that failed alone so many times in a row is compared with others."""
+"""An entry that failed alone this many times in a row is compared with others."""
 
 PROOFS = 8
-"""A letter that failed so many times, each time with another one accepted after it, is itself what is wrong.
+"""An entry that failed this many times, each time followed by another that was accepted, is itself the cause.
 
-That holds for one refused for its content or size too: a proxy may spoil every request, or some of them.
+The same number is needed if it was refused for its content or size: a proxy may damage all requests, or some of them.
 """
 
 PROBES = 10
-"""After this many letters in a row were refused like the oldest, the database is given time before the next."""
+"""After this many other entries in a row were refused too, the next attempt is delayed."""
 
 
 class Delivered(NamedTuple):
-    """The database says that it has stored every line."""
+    """The database has stored every line."""
 
 
 class Refused(NamedTuple):
-    """The server answered with another status. `reason` is its text in one line, `retry_after_s` what it asks for."""
+    """The server replied with another status; `reason` is its text in one line, `retry_after_s` its Retry-After."""
 
     status: int
     reason: str
@@ -47,7 +47,7 @@ class Refused(NamedTuple):
 
 
 class Unreachable(NamedTuple):
-    """There was no answer. Unless `sent`, the lines never left this host."""
+    """There was no reply. Unless `sent`, the lines never left this host."""
 
     reason: str
     sent: bool
@@ -58,7 +58,7 @@ Answer = Delivered | Failure
 
 
 class Attempt(NamedTuple):
-    """What was sent: so many letters, of so many lines, from `place` on; place 0 is the oldest that waits."""
+    """What was sent: the number of entries and of lines, and the position of the first; 0 is the oldest entry."""
 
     entries: int
     lines: int
@@ -66,13 +66,16 @@ class Attempt(NamedTuple):
 
 
 class RetryState(NamedTuple):
-    """How delivery goes on. `size` is how many letters to send at once, `most` how many the server takes (413).
+    """The state of delivery between two attempts.
 
-    `failures` counts attempts in a row that failed. `alone` counts those of the oldest letter by itself, `proofs` how
-    often another letter was accepted after it, and while it `owes` one, none was since it failed last, of `reason`.
-
-    `suspects` is how many of the oldest letters the database refused for their content or size, as a whole, and
-    `probes` how many others it has refused in a row since.
+    - `size`: how many entries to send at once.
+    - `most`: how many entries the server accepts (413).
+    - `failures`: failed attempts in a row.
+    - `solo_failures`: those of the oldest entry sent alone; `reason` is why it failed last.
+    - `confirmations`: how often another entry was accepted after such a failure.
+    - `awaiting_confirmation`: none was accepted since the last failure.
+    - `suspects`: how many of the oldest entries the database refused, as a whole, for their content or size.
+    - `probes`: how many other entries it has refused in a row since then.
     """
 
     size: int = MAX_ENTRIES
@@ -87,13 +90,13 @@ class RetryState(NamedTuple):
 
     @property
     def lookahead(self) -> int:
-        """How many letters to look at."""
+        """How many entries to read from the outbox."""
         return self.suspects + MAX_ENTRIES if self.compares else self.size
 
     def next_position(self, waiting: int, rand: float) -> int:
-        """Return which letter to send next: the oldest, or by `chance` another that waits, to compare it with.
+        """Return the position to send next: the oldest entry, or one chosen by `rand` to compare it with.
 
-        One that was refused for its content is compared with the newest first, which is the likeliest to be accepted.
+        An entry that was refused for its content is first compared with the newest, which is most likely accepted.
         """
         first = max(1, self.suspects)
         others = waiting - first
@@ -104,34 +107,34 @@ class RetryState(NamedTuple):
         return 0 if rand < 0.5 else first + int((2 * rand - 1) * others)
 
     def on_another(self) -> "RetryState":
-        """Return how delivery goes on with another oldest letter: what was learnt of the one before is not its own."""
+        """Return the state for another oldest entry, without what was learnt about the one before."""
         return self._replace(
             solo_failures=0, confirmations=0, awaiting_confirmation=False, reason="", suspects=0, probes=0
         )
 
     @property
     def compares(self) -> bool:
-        """Whether it may be the oldest letter that is wrong, and not the database."""
+        """Whether the oldest entry may be the cause, and not the database."""
         return self.solo_failures >= DOUBTS or self.suspects > 0
 
 
 class Ack(NamedTuple):
-    """Forget the letters sent: they have arrived."""
+    """Delete the sent entries: they are stored."""
 
 
 class DeadLetter(NamedTuple):
-    """Take so many of the oldest letters out of the way: they will never be accepted."""
+    """Move this many of the oldest entries to the dead letters: the database will never accept them."""
 
     entries: int
     reason: str
 
 
 class Split(NamedTuple):
-    """Send less, or something else, now: the database is well enough to answer."""
+    """Send fewer or other entries now: the database is able to reply."""
 
 
 class RetryAfter(NamedTuple):
-    """Send again after a wait."""
+    """Send again after a delay."""
 
     wait_s: float
 
@@ -141,9 +144,9 @@ FailureKind = Literal["content", "size", "busy", "broken", "away", "operator"]
 
 
 def decide(state: RetryState, attempt: Attempt, answer: Answer, rand: float) -> tuple[RetryState, Action]:
-    """Say what to do about an answer, and how to go on after that. `chance` in [0, 1) spreads the waits."""
+    """Return the next state and what to do with the sent entries. `rand` in [0, 1) spreads the delays."""
     if isinstance(answer, Delivered):
-        return _after_another(state, rand) if attempt.position else (_onward(state), Ack())
+        return _after_another(state, rand) if attempt.position else (_next_batch(state), Ack())
     wait_s = _wait_s(state, answer, rand)
     match classify(answer):
         case "content" | "size" | "broken" if attempt.position:
@@ -166,15 +169,18 @@ _OF_CONTENT = (
     "type conflict",
     "retention policy",
 )
-_OF_A_LIMIT = "limit exceeded"  # which can be raised, and then the letter is accepted
+_OF_A_LIMIT = "limit exceeded"  # an operator can raise the limit, and then the entry is accepted
 
 
 def classify(failure: Failure) -> FailureKind:
-    """Say what a failure is about.
+    """Return the kind of a failure.
 
-    `content`: lines that cannot be accepted, so the answer says (InfluxDB 1.x, 2.x and 3.x in its words). `size`:
-    too many of them. `busy`: the server asks for time. `broken`: it fails, perhaps of what is in the letters. `away`:
-    it cannot be reached. `operator`: somebody must mend the configuration, here or there.
+    - `content`: the reply says that lines cannot be accepted (in the words of InfluxDB 1.x, 2.x and 3.x).
+    - `size`: the request is too large.
+    - `busy`: the server asks for time.
+    - `broken`: the server fails, perhaps because of the lines.
+    - `away`: the server cannot be reached.
+    - `operator`: the configuration must be fixed, here or on the server.
     """
     match failure:
         case Unreachable(sent=sent):
@@ -194,29 +200,29 @@ def classify(failure: Failure) -> FailureKind:
 
 
 def is_refusal(failure: Failure) -> bool:
-    """Whether the server refused what was sent, and neither failed of it nor asked for time."""
+    """Whether the server refused the request; it neither failed nor asked for time."""
     return isinstance(failure, Refused) and failure.status < 500 and classify(failure) != "busy"
 
 
 def describe(failure: Failure) -> str:
-    """Put a failure into words, with the fix where there is one."""
+    """Describe a failure, with its fix if there is one."""
     match failure:
         case Unreachable(reason=reason):
             return reason
         case Refused(status=status, reason=reason):
-            said = f"{status}: {reason}" if reason else str(status)
+            error = f"{status}: {reason}" if reason else str(status)
             if status == 404 and reason.startswith(NO_SUCH_PATH):
-                return f"{said}; {_fix_of_an_old_influxdb(reason)}"
+                return f"{error}; {_fix_for_old_influxdb(reason)}"
             fix = _FIXES.get(status) or ("write the final URL in influxdb.url" if 300 <= status <= 399 else None)
-            return f"{said}; {fix}" if fix else said
+            return f"{error}; {fix}" if fix else error
 
 
 NO_SUCH_PATH = "404 page not found"
-"""What any server written in Go answers of a path that it does not have, InfluxDB among them."""
+"""The reply of any server written in Go, such as InfluxDB, to a request for an unknown path."""
 
 
-def _fix_of_an_old_influxdb(reason: str) -> str:
-    """Return what to do where the server has no /api/v2/write; the reason names its version if it is an InfluxDB."""
+def _fix_for_old_influxdb(reason: str) -> str:
+    """Return the fix for a server without /api/v2/write; `reason` names its version if it is an InfluxDB."""
     if "InfluxDB" in reason:
         return (
             "it has no /api/v2/write: upgrade it to InfluxDB 1.8 or later, or put a proxy before it "
@@ -229,7 +235,7 @@ def _fix_of_an_old_influxdb(reason: str) -> str:
 
 
 _FIXES = {
-    200: "this is no answer of a database: check influxdb.url",
+    200: "this is not the reply of a database: check influxdb.url",
     401: "check the token: influxdb.token_file, or INFLUXDB_V2_TOKEN",
     403: "give the token permission to write to this bucket",
     404: "create the bucket (in InfluxDB 1.x the database), or check influxdb.url, org and bucket",
@@ -237,38 +243,36 @@ _FIXES = {
 
 
 def back_off_s(failures: int, rand: float) -> float:
-    """Return how long to wait after so many failures: anything up to a limit that doubles (full jitter)."""
+    """Return a delay in seconds: random, up to a limit that doubles with each failure (full jitter)."""
     return rand * min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures, 32))
 
 
 def _wait_s(pace: RetryState, failure: Failure, rand: float) -> float:
-    """Return how long to wait after a failure. Who waits for an operator, or as told, spreads a little too."""
+    # also spread if the server gives the delay, or an operator must act: many hosts fail at the same time
     if classify(failure) == "operator":
         return MAX_WAIT_S * (1 + rand / 5)
-    told_s = failure.retry_after_s if isinstance(failure, Refused) else None
-    least_s = 0.0 if told_s is None else min(told_s * (1 + rand / 10), MAX_RETRY_AFTER_S)
+    asked_s = failure.retry_after_s if isinstance(failure, Refused) else None
+    least_s = 0.0 if asked_s is None else min(asked_s * (1 + rand / 10), MAX_RETRY_AFTER_S)
     return max(least_s, back_off_s(pace.failures, rand))
 
 
-def _onward(pace: RetryState) -> RetryState:
-    """Go on with the next letters, twice as many."""
+def _next_batch(pace: RetryState) -> RetryState:
     return RetryState(size=min(2 * pace.size, pace.most), most=pace.most)
 
 
 def _failed(pace: RetryState) -> RetryState:
-    """Count a failure that the letters have nothing to do with."""
     return pace._replace(failures=pace.failures + 1)
 
 
 def _after_content(pace: RetryState, attempt: Attempt, reason: str, wait_s: float) -> tuple[RetryState, Action]:
-    """Halve the batch until the letter is found that is refused; the others may have been stored already."""
+    """Halve the batch to find the refused entry; the others may already be stored."""
     if attempt.entries == 1 or reason.rpartition(" dropped=")[2] == str(attempt.lines):
         return _suspect(pace, attempt, reason, wait_s)
     return pace._replace(size=attempt.entries // 2, suspects=0, confirmations=0), Split()
 
 
 def _after_size(pace: RetryState, attempt: Attempt, reason: str, wait_s: float) -> tuple[RetryState, Action]:
-    """Halve the batch, and remember that."""
+    """Halve the batch, and keep that limit."""
     if attempt.entries == 1:
         return _suspect(pace._replace(most=MAX_ENTRIES), attempt, reason, wait_s)
     half = attempt.entries // 2
@@ -276,27 +280,28 @@ def _after_size(pace: RetryState, attempt: Attempt, reason: str, wait_s: float) 
 
 
 def _suspect(pace: RetryState, attempt: Attempt, reason: str, wait_s: float) -> tuple[RetryState, Action]:
-    """Compare letters that were refused with another one; while none is accepted, the database refuses everything."""
+    """Compare refused entries with another one; while none is accepted, the database refuses everything."""
     count = attempt.entries
-    proofs = pace.confirmations if count == pace.suspects else 0
-    if proofs >= PROOFS:
-        return _onward(pace), DeadLetter(count, reason)
-    is_pointless = (
-        pace.awaiting_confirmation and pace.suspects == count
-    )  # nothing was accepted since it was refused last
-    pace = pace._replace(size=count, suspects=count, confirmations=proofs, awaiting_confirmation=True, reason=reason)
+    confirmations = pace.confirmations if count == pace.suspects else 0
+    if confirmations >= PROOFS:
+        return _next_batch(pace), DeadLetter(count, reason)
+    # nothing was accepted since the last refusal, so sending another entry now proves nothing
+    is_pointless = pace.awaiting_confirmation and pace.suspects == count
+    pace = pace._replace(
+        size=count, suspects=count, confirmations=confirmations, awaiting_confirmation=True, reason=reason
+    )
     return (_failed(pace), RetryAfter(wait_s)) if is_pointless else (pace, Split())
 
 
 def _after_probe(pace: RetryState, wait_s: float) -> tuple[RetryState, Action]:
-    """Another letter fails as the oldest does, which proves nothing."""
+    """Another entry failed too, which proves nothing about the oldest."""
     if pace.suspects and pace.probes < PROBES:
         return pace._replace(probes=pace.probes + 1), Split()
     return _failed(pace)._replace(probes=pace.probes + 1), RetryAfter(wait_s)
 
 
 def _after_failure(pace: RetryState, attempt: Attempt, reason: str) -> RetryState:
-    """Go on with fewer letters, in the end with the oldest alone."""
+    """Send fewer entries, in the end only the oldest."""
     failed = _failed(pace)._replace(suspects=0, probes=0)
     if attempt.entries > 1:
         return failed._replace(size=max(1, attempt.entries // SHRINK), solo_failures=0)
@@ -304,12 +309,12 @@ def _after_failure(pace: RetryState, attempt: Attempt, reason: str) -> RetryStat
 
 
 def _after_another(pace: RetryState, rand: float) -> tuple[RetryState, Action]:
-    """Another letter was accepted, so the database works: is it always the oldest that fails?"""
-    proofs = pace.confirmations + pace.awaiting_confirmation
+    """Another entry was accepted, so the database works; count that against the oldest entry."""
+    confirmations = pace.confirmations + pace.awaiting_confirmation
     if pace.suspects:
-        return pace._replace(confirmations=proofs, awaiting_confirmation=False, failures=0, probes=0), Split()
-    if proofs >= PROOFS:
-        return _onward(pace), DeadLetter(1, pace.reason)
-    return pace._replace(confirmations=proofs, awaiting_confirmation=False, failures=proofs), RetryAfter(
-        back_off_s(proofs, rand)
+        return pace._replace(confirmations=confirmations, awaiting_confirmation=False, failures=0, probes=0), Split()
+    if confirmations >= PROOFS:
+        return _next_batch(pace), DeadLetter(1, pace.reason)
+    return pace._replace(confirmations=confirmations, awaiting_confirmation=False, failures=confirmations), RetryAfter(
+        back_off_s(confirmations, rand)
     )

@@ -1,4 +1,4 @@
-"""What the agent's last record is still worth: how old it is, and whether it may be believed."""
+"""Whether the agent's last record still describes the clock: its age, boot and machine."""
 
 from typing import Any, NamedTuple
 
@@ -8,16 +8,16 @@ from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S, format_duration
 
 LATE_INTERVALS = 3
-"""An agent that has kept no record for so many of its local intervals is late ..."""
+"""A record is stale after this many local intervals ..."""
 
 LATE_S = 10.0
-"""... and so much more, for a busy machine."""
+"""... plus this, for a busy machine."""
 
 
 class AgentState(NamedTuple):
-    """What an agent says of itself when it starts: its intervals in seconds, its process, and since when it runs.
+    """What an agent stores about itself when it starts: its intervals in seconds, its process and its start.
 
-    `next_poll_boottime_ns` is when it first polls its sources, or does so again where they may not be queried yet.
+    `next_poll_boottime_ns` is the uptime of its first poll, or of the next one if the sources may not be queried yet.
     """
 
     local_s: float = 60.0
@@ -31,15 +31,15 @@ class AgentState(NamedTuple):
 
     @property
     def stale_after_s(self) -> float:
-        """How old the last record may be before nothing can be said of the clock any more."""
+        """The greatest age of the last record, in seconds; an older one does not describe the clock."""
         return LATE_INTERVALS * self.local_s + LATE_S
 
 
 class HostNow(NamedTuple):
-    """The host that a record is read on: the moment by its clocks, its machine id, and whether its agent runs here.
+    """The host that reads a record: the moment by its clocks, its machine id, and whether the agent runs here.
 
-    That is the one whose state is read with the record: it holds the folder and has stored that state. While another
-    one starts, the state is still that of an agent of before. None where it cannot be seen.
+    The agent is the one whose state is read with the record: it holds the folder and has stored that state. While
+    another agent starts, the state is still that of the previous one. None if unknown.
     """
 
     moment: Instant
@@ -48,18 +48,18 @@ class HostNow(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """For how long an agent has run, and in how many seconds it polls sources next; negative where that is past."""
+    """How long an agent has run, and the seconds until its next poll; negative if that is overdue."""
 
     up_s: float
     poll_s: float
 
 
 class AgentStatus(NamedTuple):
-    """The agent's last record, so long after: `age_s` of at most `stale_after_s` can be believed.
+    """The agent's last record, `age_s` old; it is valid up to `stale_after_s`.
 
-    `doubt` says why the record tells nothing of this clock, whatever its age; None where it does. `asked` is the last
-    record of an audit that polled sources, `asked_age_s` old; both None where there is none. `agent_up_s` is how long
-    the agent had run when it made the record, None where another one made it; `wait` is for what it waits, if it runs.
+    `doubt` is why the record does not describe this clock, whatever its age; None if it does. `last_network_record` is
+    of the last network audit, `last_network_age_s` old. `agent_up_s` is how long the agent had run when it made the
+    record; None if another agent made it. `wait` is what a running agent waits for.
     """
 
     record: Record
@@ -74,12 +74,12 @@ class AgentStatus(NamedTuple):
 
     @property
     def is_stale(self) -> bool:
-        """The record says nothing of the clock as it is now: it is too old, or not of this clock at all."""
+        """Whether the record does not describe the present clock: it is too old, or of another clock."""
         return self.doubt is not None or not self.age_s <= self.stale_after_s
 
     @property
     def severity(self) -> Severity:
-        """How bad it is: what cannot be known any more is unknown, whatever it was."""
+        """The severity now: unknown if the record is stale."""
         return Severity.UNKNOWN if self.is_stale else self.record.severity
 
 
@@ -90,7 +90,7 @@ def agent_status(
     here: HostNow,
     stale_after_s: float | None = None,
 ) -> AgentStatus:
-    """Say what a record is worth at a moment. `stale_after_s` overrides the age that the agent's interval allows."""
+    """Return the status of a record at a moment. `stale_after_s` overrides the limit from the agent's interval."""
     is_of_this_boot = _is_of_this_boot(record, agent, here)
     age = _age_s(record, agent, here)
     return AgentStatus(
@@ -107,7 +107,7 @@ def agent_status(
 
 
 def _agent_up_s(record: Record, agent: AgentState) -> float | None:
-    """Return how long the agent had run when it made a record; None where another one made it."""
+    """Return how long the agent had run when it made a record; None if another agent made it."""
     if agent.started_boottime_ns is None or agent.boot_id != record.host.boot_id:
         return None
     up_ns = record.boottime_ns - agent.started_boottime_ns
@@ -115,7 +115,7 @@ def _agent_up_s(record: Record, agent: AgentState) -> float | None:
 
 
 def wait_of(agent: AgentState, here: HostNow) -> Wait | None:
-    """Return what an agent that runs waits for; None where none runs, or where it does not say."""
+    """Return what a running agent waits for; None if none runs, or if unknown."""
     started_ns, poll_ns = agent.started_boottime_ns, agent.next_poll_boottime_ns
     if not here.agent_runs or started_ns is None or poll_ns is None:
         return None
@@ -124,9 +124,9 @@ def wait_of(agent: AgentState, here: HostNow) -> Wait | None:
 
 
 def _age_s(record: Record, agent: AgentState, here: HostNow) -> float:
-    """Return how old a record is: by uptime within its boot, which a stepped clock does not fool.
+    """Return the age of a record: within its boot by uptime, which no step changes.
 
-    Of another boot it is by the host's clock, and never less than this boot has lasted.
+    For a record of another boot it is by the host's clock, and at least this boot's uptime.
     """
     if _is_of_this_boot(record, agent, here):
         return (here.moment.boottime_ns - record.boottime_ns) / NS_PER_S
@@ -134,10 +134,10 @@ def _age_s(record: Record, agent: AgentState, here: HostNow) -> float:
 
 
 def _is_of_this_boot(record: Record, agent: AgentState, here: HostNow) -> bool | None:
-    """Whether a record was made in this boot; None where that cannot be known.
+    """Whether a record was made in this boot; None if unknown.
 
-    An agent that runs here knows it by itself: a container may show everybody but a sandboxed service a boot id of its
-    own. Where the agent sees none, only what was recorded since its start is certainly of this boot.
+    A running agent is the better witness: a container may show every process except a sandboxed service a boot id of
+    its own. If the agent has no boot id, only records since its start are certainly of this boot.
     """
     boot_id, started_ns = record.host.boot_id, agent.started_boottime_ns
     is_of_agent = here.agent_runs and started_ns is not None and agent.boot_id == boot_id
@@ -149,12 +149,12 @@ def _is_of_this_boot(record: Record, agent: AgentState, here: HostNow) -> bool |
 
 
 def _doubt(record: Record, is_of_this_boot: bool | None, age: float, machine_id: str | None) -> str | None:
-    """Say why a record tells nothing of the clock of this host in this boot; None where it does."""
+    """Return why a record does not describe the clock of this host in this boot; None if it does."""
     other_id = record.host.machine_id
     if machine_id is not None and other_id is not None and machine_id != other_id:
         return f"the last record is of another machine (id {other_id[:8]}..., this one is {machine_id[:8]}...)"
     if is_of_this_boot is None:
-        return "there is no boot id, so whether the last record is of this boot is not known"
+        return "it is unknown whether the last record is of this boot: there is no boot id"
     if not is_of_this_boot:
         return "the last record is of another boot"
     if age < 0:
@@ -163,13 +163,13 @@ def _doubt(record: Record, is_of_this_boot: bool | None, age: float, machine_id:
 
 
 def read_agent_state(data: Any) -> AgentState:
-    """Read what an agent said of itself; what makes no sense takes its default."""
+    """Read an agent's stored state; invalid values become their default."""
     entries = data if isinstance(data, dict) else {}
     default = AgentState()
     return AgentState(
-        local_s=_span(entries.get("local_s"), default.local_s),
-        network_s=_span(entries.get("network_s"), default.network_s),
-        pool_s=_span(entries.get("pool_s"), default.pool_s),
+        local_s=_seconds(entries.get("local_s"), default.local_s),
+        network_s=_seconds(entries.get("network_s"), default.network_s),
+        pool_s=_seconds(entries.get("pool_s"), default.pool_s),
         pid=_of(int, entries.get("pid")),
         version=_of(str, entries.get("version")),
         boot_id=_of(str, entries.get("boot_id")),
@@ -178,11 +178,10 @@ def read_agent_state(data: Any) -> AgentState:
     )
 
 
-def _span(value: Any, default: float) -> float:
-    """Return a positive number of seconds."""
+def _seconds(value: Any, default: float) -> float:
+    """Return a valid number of seconds, else the default."""
     return float(value) if type(value) in (int, float) and 0 < value < 1e9 else default
 
 
 def _of(kind: type[Any], value: Any) -> Any:
-    """Return a value of that kind, else None."""
     return value if type(value) is kind else None
