@@ -13,6 +13,7 @@ from ntpaudit.core.reasons import REASONS
 from ntpaudit.core.selection import ClassifiedSource, was_queried
 from ntpaudit.core.units import format_duration
 from ntpaudit.outputs.journal import MESSAGE_IDS
+from tests.message_examples import debounce_messages, fleet_messages, host_messages, table
 
 FOLDER = Path(__file__).parent
 
@@ -76,6 +77,9 @@ BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
     "findings of a fleet": fleet_findings,
     "message ids": message_ids,
     "reason codes": reasons,
+    "messages of a host": lambda: table(host_messages()),
+    "messages of an agent": lambda: table(debounce_messages()),
+    "messages of a fleet": lambda: table(fleet_messages()),
 }
 """What is written, by the name in the comments around its place."""
 

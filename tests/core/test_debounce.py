@@ -296,7 +296,7 @@ def test_a_suspicion_stands_beside_what_is_raised() -> None:
         "1 of 3 sources disagrees: ntp3.example.net "
         "(pending: 1 of the last 5 samples; medium if later audits confirm it)"
     )
-    assert "waiting for" not in listener.network(THREE).findings[0].message
+    assert "(pending" not in listener.network(THREE).findings[0].message
 
 
 # --- when it is raised and cleared -------------------------------------------------------------------------------

@@ -247,8 +247,12 @@ def check_no_usable_source(context: AuditContext) -> Raised:
     sources = context.selection.sources
     if not sources or context.selection.usable or all(classified.status == "unreachable" for classified in sources):
         return None
-    done = "was queried" if all(classified.status == "skipped" for classified in sources) else "can be used"
-    summary, old = f"none of {plural(len(sources), 'source')} {done}", _from_before_release(context)
+    is_skipped = all(classified.status == "skipped" for classified in sources)
+    if len(sources) == 1:
+        summary = f"the only source {'was not queried' if is_skipped else 'cannot be used'}"
+    else:
+        summary = f"none of {len(sources)} sources {'was queried' if is_skipped else 'can be used'}"
+    old = _from_before_release(context)
     if len(old) == len(sources):
         return "medium", f"{summary}: {_before_release(context)}"
     shown = ", ".join(f"{classified.source.name} ({_why_unusable(classified)})" for classified in sources[:4])
@@ -271,9 +275,7 @@ def _before_release(context: AuditContext) -> str:
     """Describe sources that report a time before this release, and the probable cause (W3)."""
     sources = _from_before_release(context)
     times_ns = [classified.best.received_ns - ERA_S * NS_PER_S for classified in sources if classified.best]
-    names = ", ".join(classified.source.name for classified in sources[:4]) + (
-        " and others" if len(sources) > 4 else ""
-    )
+    names = _joined([classified.source.name for classified in sources[:4]] + ["others"] * (len(sources) > 4))
     is_one = len(sources) == 1
     date, release = format_utc(times_ns[0])[:10], format_utc(PIVOT_NS)[:10]
     summary = f"{names} {'reports' if is_one else 'report'} {date}, earlier than this release accepts ({release})"

@@ -1,0 +1,57 @@
+"""The page of all messages: complete, in step with the rules, and in plain words."""
+
+import re
+from collections.abc import Mapping
+
+import pytest
+
+from ntpaudit.core.checks import host
+from ntpaudit.core.fleet import checks
+from tests.message_examples import Example, debounce_messages, fleet_messages, host_messages
+
+ALL = [*host_messages(), *debounce_messages(), *fleet_messages()]
+
+BANNED = (
+    r"tell|tells|told|mend|mends|mended|befall|nobody|whoever|of whom|so (?:many|long|soon|often)|heard|hears|"
+    r"lies|lied|liars?|meanwhile|anew|by now|hence|some \d|is asked|in sight|look(?:s|ed)? (?:for|at|whether)"
+)
+"""Words that WORDS.md bans and that no message needs."""
+
+
+def _levels(raised_when: Mapping[str, str]) -> set[str]:
+    return {level for key in raised_when for level in key.split(", ")}
+
+
+@pytest.mark.parametrize(
+    ("rules", "examples"), [(host.RULES, host_messages), (checks.RULES, fleet_messages)], ids=["host", "fleet"]
+)
+def test_every_level_of_every_rule_has_an_example(rules: tuple[host.Rule, ...], examples: type) -> None:
+    """The page shows each documented level of each rule, and no other."""
+    shown: dict[str, set[str]] = {}
+    for kind, level, _ in examples():
+        shown.setdefault(kind, set()).add(level)
+    assert shown == {rule.id: _levels(rule.raised_when) for rule in rules}
+
+
+@pytest.mark.parametrize("example", ALL, ids=lambda example: f"{example[0]}-{example[1]}")
+def test_a_message_is_plain_text(example: Example) -> None:
+    """No banned word, no line break, no cell border, and no final full stop."""
+    _, _, message = example
+    assert not re.search(rf"\b(?:{BANNED})\b", message, re.IGNORECASE), message
+    assert message.isprintable()
+    assert "|" not in message
+    assert message[-1] != "."
+
+
+@pytest.mark.parametrize("rule", [*host.RULES, *checks.RULES], ids=lambda rule: rule.id)
+def test_the_fix_and_the_documentation_of_a_rule_are_plain_text(rule: host.Rule | checks.Rule) -> None:
+    """They follow the same rules."""
+    for text in (rule.remedy, *rule.raised_when.values()):
+        assert not re.search(rf"\b(?:{BANNED})\b", text, re.IGNORECASE), text
+
+
+def test_an_agent_shows_what_is_pending() -> None:
+    """The page has a pending, an improving, an outdated and an unconfirmable finding."""
+    text = "\n".join(message for _, _, message in debounce_messages())
+    for words in ("(pending: 1 sample;", "the last sample is better", "(last measured ", "cannot be confirmed"):
+        assert words in text
