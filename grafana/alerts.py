@@ -1,9 +1,9 @@
 r"""The alert rules, in Grafana's provisioning format: on counts by site, by finding or by server, never by host.
 
-So a new case at another site, or of another kind, is a new alert, and the number of alerts stays bounded.
+A new case at another site, or of another kind, is a new alert; the number of alerts stays bounded.
 
-No `$` is in them anywhere: in provisioning files it would be taken for a variable of the environment. So queries name
-their own time, expressions name queries without it, templates use `.Values` and `.Labels`, and patterns end in `\z`.
+They contain no `$`, because Grafana replaces environment variables in provisioning files. Queries contain their own
+time range, expressions name queries without it, templates use `.Values` and `.Labels`, and patterns end in `\z`.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,14 +46,14 @@ Failure = Literal["Alerting", "KeepLast"]
 FOLDER = "ntpaudit"
 TEAM = "soc"
 COMMON_SOURCE = 3
-"""So many hosts that call one server a falseticker are not wrong themselves."""
+"""If this many hosts call one server a falseticker, the server is wrong and not the hosts."""
 
 BACKLOG_S = 900.0
 
 MOST_SERVERS = 50
-"""No more servers are named at once; a rule by site has an instance for each site."""
+"""How many servers a rule names at most; a rule by site has an instance for each site."""
 
-# A slot of the pool is another server for every host, so what many say of it says nothing.
+# A place in a pool is a different server on every host.
 _OWN_SERVERS = ALL_HOSTS.also(r'"source" !~ /\/[0-9]+\z/', 'source!~".*/[0-9]+"')
 _STEP_BACK = ALL_HOSTS.also("\"kind\" = 'step-back'", 'kind="step-back"')
 _KNOWN_KINDS = "|".join(rule.id for rule in CHECKS)
@@ -62,8 +62,8 @@ _KNOWN_KINDS = "|".join(rule.id for rule in CHECKS)
 class Rule(NamedTuple):
     """One rule: fires when the number is above `limit`, or below it if `below`, for as long as `pending`.
 
-    `panel` is the title of the panel that shows more, on the dashboard `board`. `no_data` is what becomes of the rule
-    where nothing is answered, `failure` where the database cannot be asked.
+    `panel` is the title of the panel with details, on the dashboard `board`. `no_data` is the state of the rule if the
+    query returns nothing, `failure` its state if the query fails.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Rule(NamedTuple):
 
 
 def _backlog() -> tuple[Influx, Prom]:
-    """Ask how many hosts of each site deliver old records."""
+    """Count the hosts of each site that deliver old records."""
     inner = by_host(ALL_HOSTS, {"oldest": "oldest_undelivered_s"}, by=_HERE)
     return (
         Influx(f'SELECT count("oldest") AS "hosts" FROM {inner} WHERE "oldest" > {BACKLOG_S:g} GROUP BY "site"'),
@@ -100,7 +100,7 @@ _FINDINGS_EVERY = "5m"
 
 
 def _of_severity(severity: Severity) -> tuple[Influx, Prom]:
-    """Ask how many hosts of each site are at a severity."""
+    """Count the hosts of each site with a severity."""
     (influxql,) = sums({"hosts": is_severity(severity)}, judged(ALL_HOSTS, _HERE, with_disputed=False), ("site",))
     return influxql, Prom(count(f"({judged_now(ALL_HOSTS, by=_HERE)}) == bool {int(severity)}", by=("site",)))
 
@@ -110,32 +110,32 @@ _CRITICAL, _UNKNOWN = _of_severity(Severity.CRITICAL), _of_severity(Severity.UNK
 STATE_RULES = (
     Rule(
         "critical",
-        "Clocks that are wrong for certain",
+        "Clocks certainly wrong",
         *_CRITICAL,
         "critical",
-        "{{ .Values.B }} hosts" + _AT_SITE + " have a clock that is wrong for certain",
-        "The whole interval of their offset is outside the critical tolerance of their profile. Hosts that are "
-        "behind: their events are missed. Hosts that are ahead: theirs are delayed, refused or hidden.",
-        "Repair or restart the time daemon of each host; keep the records, to correct the logs of that time.",
+        "{{ .Values.B }} hosts" + _AT_SITE + " have a clock that is certainly wrong",
+        "The whole interval of their offset is outside the critical tolerance of their profile. If a host is behind, "
+        "rules miss its events. If it is ahead, its events are delayed, refused or hidden.",
+        "Repair or restart the time daemon of each host. Keep the records: they are needed to correct its logs.",
         "ntpaudit fleet --flagged",
         "fleet",
         "Worst hosts",
     ),
     Rule(
         "unknown",
-        "Clocks that cannot be judged",
+        "Clocks without a measurement",
         *_UNKNOWN,
         "warning",
-        "{{ .Values.B }} hosts" + _AT_SITE + " report, and cannot say how wrong their clock is",
-        "No source gave a usable answer, or no majority of them agrees. The order of their events cannot be proved.",
-        "Check whether they reach their servers (UDP port 123), and whether one of these is wrong.",
+        "{{ .Values.B }} hosts" + _AT_SITE + " report, but have no valid measurement of their clock",
+        "No source sent a usable reply, or no majority of the sources agrees. The order of events cannot be proved.",
+        "Check whether the hosts reach their servers (UDP port 123), and whether one of the servers is wrong.",
         "ntpaudit fleet --flagged",
         "fleet",
         "Worst hosts",
     ),
     Rule(
         "silent",
-        "Hosts that are silent",
+        "Silent hosts",
         Influx(
             'SELECT sum("silent") AS "silent" FROM (SELECT 2-"reports" AS "silent" FROM '
             f'{reporting(ALL_HOSTS, _HERE)}) GROUP BY "site"'
@@ -143,9 +143,9 @@ STATE_RULES = (
         Prom(count(f"{silence(ALL_HOSTS, by=_HERE)} > bool {SILENT_AFTER_S}", by=("site",))),
         "warning",
         "{{ with .Values.B }}{{ . }}{{ else }}All{{ end }} hosts" + _AT_SITE + " have sent nothing for 10 minutes",
-        "The host is down, its agent was stopped, or it cannot deliver. An attacker who wants to set a clock unseen "
-        "stops the agent first. The rule forgets a host after a day: an inventory does not.",
-        "Check each host; start its agent again; find out who stopped it.",
+        "The host is down, its agent was stopped, or it cannot deliver. An attacker who wants to set a clock unnoticed "
+        "stops the agent first. The rule forgets a host after a day; an inventory does not.",
+        "Check each host, restart its agent, and find out who stopped it.",
         "ntpaudit fleet --silent-after 10m --inventory FILE",
         "fleet",
         "Silent hosts",
@@ -158,9 +158,9 @@ STATE_RULES = (
         Prom(f"count({last('severity', ALL_HOSTS)})"),
         "critical",
         "No host has sent anything for 10 minutes, or the database does not answer",
-        "The database takes no points, or nothing reaches it. Every other rule is blind until it does. The agents keep "
-        "their records and send them later.",
-        "Check the database: is it up, is its disk full, has its token changed?",
+        "The database stores no points, or no points reach it. Until that is fixed, no other rule can fire. The agents "
+        "keep their records and send them later.",
+        "Check the database: whether it runs, whether its disk is full, whether its token has changed.",
         "ntpaudit status",
         "fleet",
         "Clocks now",
@@ -171,25 +171,25 @@ STATE_RULES = (
     ),
     Rule(
         "step-back",
-        "Clocks that were set back",
+        "Clocks set back",
         Influx(
             'SELECT count("raised") AS "steps" FROM "ntpaudit_event" '
             f'WHERE {since(ALL_HOSTS, "1h")}{_STEP_BACK.where} AND "severity" > 0 GROUP BY "site"'
         ),
         Prom(f"sum by (site) (count_gt_over_time({metric('severity', _STEP_BACK, 'event')}[1h], 0))"),
         "warning",
-        "{{ .Values.B }} steps back in the last hour" + _AT_SITE,
-        "The logs of these hosts have a span of time twice, so their order by stamps is wrong there.",
-        "Find out who set the clock: a time daemon, a hypervisor, or a person. Mark the span in the logs.",
+        "{{ .Values.B }} backward clock steps in the last hour" + _AT_SITE,
+        "The logs of these hosts contain some timestamps twice, so timestamps do not show the order of events there.",
+        "Find out what set the clock: a time daemon, a hypervisor, or a person. Mark the repeated time in the logs.",
         "ntpaudit history --events",
         "fleet",
-        "Steps of clocks",
-        pending="0s",  # it is an event: after ten minutes it is over
+        "Clock steps",
+        pending="0s",  # an event: after ten minutes it would be over
         no_data="OK",
     ),
     Rule(
         "shared-falseticker",
-        "A server that many hosts call a falseticker",
+        "A server is a falseticker on several hosts",
         Influx(
             'SELECT count("status") AS "hosts" FROM '
             '(SELECT last("status") AS "status" '
@@ -202,35 +202,35 @@ STATE_RULES = (
         ),
         "warning",
         "{{ .Values.B }} hosts call {{ .Labels.source }} a falseticker",
-        "It disagrees with the other servers of each of them: the server is probably wrong. Where it is one of "
-        "few, it may win the vote one day.",
-        "Check the server's own sources; remove it from the configuration until it is right.",
+        "On each of these hosts it disagrees with the servers that agree, so it is probably wrong. On hosts with few "
+        "servers it may become part of a majority.",
+        "Check whether the server is broken or compromised. Remove it from the configuration until it is repaired.",
         "ntpaudit fleet --format json",
         "fleet",
-        "Findings in force, by kind",
+        "Raised findings by kind",
         limit=COMMON_SOURCE - 0.5,
         no_data="OK",
     ),
     Rule(
         "backlog",
-        "Records that wait to be delivered",
+        "Delayed deliveries",
         *_backlog(),
         "warning",
         "{{ .Values.B }} hosts" + _AT_SITE + " deliver records that are more than 15 minutes old",
-        "Their records wait, or are being sent late: the hosts were cut off, or the database refused the records. What "
-        "is shown of them may be late.",
-        "If it lasts, check the delivery on the host, and the load of the database.",
+        "Their records wait or are sent late, because the hosts were disconnected or the database refused the records. "
+        "The dashboards may show old data for these hosts.",
+        "If the alert persists, check the delivery on the host and the load of the database.",
         "ntpaudit status",
         "host",
         "Delivery and agent",
         no_data="OK",
     ),
 )
-"""Rules about the state of hosts and of the database: evaluated every minute."""
+"""Rules about the state of hosts and of the database, evaluated every minute."""
 
 
 def _finding(name: str, title: str, influxql: str, promql: str, meaning: str, action: str) -> Rule:
-    """Return the rule for one kind of finding, or for those that have no rule."""
+    """Return the rule for one kind of finding, or for all kinds without a rule."""
     return Rule(
         name,
         title,
@@ -242,26 +242,26 @@ def _finding(name: str, title: str, influxql: str, promql: str, meaning: str, ac
         action,
         "ntpaudit fleet --flagged",
         "fleet",
-        "Findings in force",
+        "Raised findings",
         no_data="OK",
         documented="findings.md",
     )
 
 
 def _by_site(scope: Scope) -> str:
-    """Return how many known hosts of each site have a finding, of medium level or more, in force, in PromQL."""
+    """Count the known hosts of each site with a raised finding of medium level or higher, in PromQL."""
     return f"count by (site) (max by (host, site) ({forced(scope, by=('host', 'site', 'kind'), field='severity')}) > 0)"
 
 
-def _asked_of(kind: str) -> tuple[str, str]:
-    """Ask how many hosts of each site have a finding; disputed time is in the points, wherever their stamps are."""
+def _query_of(kind: str) -> tuple[str, str]:
+    """Count the hosts of each site with a finding; `time-disputed` is read from points of any timestamp."""
     if kind == "time-disputed":
         return disputed_lately(("site",)), f"count by (site) ({disputed_now(ALL_HOSTS, by=_HERE)})"
     return of_kind(kind), _by_site(ALL_HOSTS.also("", f'kind="{kind}"'))
 
 
 OWN_RULE = ("offset-out", "step-back", "step-forward")
-"""Findings that `critical` and `step-back` are about, and one that changes no order of logs."""
+"""Findings that `critical` and `step-back` cover, and one that does not change the order of logs."""
 
 _NEW = ALL_HOSTS.also(rf'"kind" !~ /^({_KNOWN_KINDS})\z/', f'kind!~"{_KNOWN_KINDS}"')
 
@@ -270,10 +270,10 @@ FINDING_RULES = (
         _finding(
             rule.id,
             f"Finding {rule.id}",
-            *_asked_of(rule.id),
-            "Agents raised it at medium level or higher and have not cleared it. When it is raised and what it means "
-            "is in docs/findings.md, which runbook_url leads to.",
-            "Do what docs/findings.md says; the panel has each host's own text, with the fix.",
+            *_query_of(rule.id),
+            "Agents raised this finding at medium level or higher and have not cleared it. docs/findings.md (see "
+            "runbook_url) explains it.",
+            "Follow docs/findings.md. The panel shows each host's message and fix.",
         )
         for rule in CHECKS
         if rule.id not in OWN_RULE and set(rule.raised_when) != {"low"}
@@ -285,17 +285,17 @@ FINDING_RULES = (
         f'"ntpaudit_event" WHERE {since(ALL_HOSTS, KNOWN)}{_NEW.where} GROUP BY "host", "site", "kind") '
         'WHERE "raised" = 1 AND "state" > 0 GROUP BY "site"',
         _by_site(_NEW),
-        "In the last day agents raised findings for which there is no rule: the agents are newer than the rules.",
-        "Install the rules and the dashboards of the agents' version; the texts of the findings say what to do.",
+        "In the last day agents raised findings that have no rule, because the agents are newer than the rules.",
+        "Install the rules and dashboards of the agents' version. Each finding's text has its fix.",
     )._replace(documented="runbook.md", summary="{{ .Values.B }} findings" + _AT_SITE + " of a kind without a rule"),
 )
-"""A rule for each finding of medium level or more, with a runbook of its own: evaluated every five minutes."""
+"""A rule for each finding of medium level or higher, evaluated every five minutes."""
 
 RULES = (*STATE_RULES, *FINDING_RULES)
 
 
 def rules(language: Language, panel_id: Callable[[str, str], int]) -> Json:
-    """Return the file of the rules; `panel_id` knows the number of the panel of that title on a dashboard."""
+    """Return the rules as one file; `panel_id` returns the number of the panel with a title on a dashboard."""
 
     def group(name: str, interval: str, members: Sequence[Rule]) -> Json:
         return {
@@ -316,7 +316,7 @@ def rules(language: Language, panel_id: Callable[[str, str], int]) -> Json:
 
 
 def runbook() -> str:
-    """Return docs/runbook.md: what each rule means and what to do, under a heading that its alerts link to."""
+    """Return docs/runbook.md: for each rule its meaning and what to do, under a heading that its alerts link to."""
     own = [rule for rule in RULES if rule.documented == "runbook.md"]
     return "\n".join([_RUNBOOK_HEAD, *(_chapter(rule) for rule in own)])
 
@@ -326,15 +326,14 @@ _RUNBOOK_HEAD = """\
 
 # Runbook
 
-What to do when an alert of ntpaudit's rules for Grafana fires. Each alert links to its section here (`runbook_url`). An
-alert of a finding links to [findings.md](findings.md), which has the meaning and the fix of each. How the rules are
-grouped, and when they notify: [dashboards.md](dashboards.md#alerts).
+What to do when one of ntpaudit's Grafana alerts fires. Each alert links to its section on this page (`runbook_url`).
+Alerts about a finding link to [findings.md](findings.md), which explains each finding and its fix. How alerts are
+grouped and when they notify: [dashboards.md](dashboards.md#alerts).
 """
 
 
 def _chapter(rule: Rule) -> str:
-    """Return the section of one rule."""
-    holds = "at once" if rule.pending == "0s" else f"after it has held for {rule.pending.removesuffix('m')} minutes"
+    holds = "fires at once" if rule.pending == "0s" else f"fires after {rule.pending.removesuffix('m')} minutes"
     return (
         f"## {rule.name}\n\n**{rule.title}** ({rule.severity}, {holds}).\n\n{rule.meaning}\n\n"
         f"- Do: {rule.action}\n- Command: `{rule.command}`\n- Panel: *{rule.panel}*, dashboard *{rule.board}*\n"
@@ -342,12 +341,11 @@ def _chapter(rule: Rule) -> str:
 
 
 def _rule(rule: Rule, language: Language, panel_id: int) -> Json:
-    """Return one rule."""
     return {
         "uid": f"ntpaudit-{rule.name}" if language == "influxql" else f"ntpaudit-{rule.name}-promql",
         "title": rule.title,
         "condition": "C",
-        "data": [_asked(rule, language), _reduced(), _held(rule)],
+        "data": [_query(rule, language), _last_value(), _threshold(rule)],
         "dashboardUid": uid(rule.board, language),
         "panelId": panel_id,
         "noDataState": rule.no_data,
@@ -366,8 +364,8 @@ def _rule(rule: Rule, language: Language, panel_id: int) -> Json:
     }
 
 
-def _asked(rule: Rule, language: Language) -> Json:
-    """Return the query; its own text says which time it is about."""
+def _query(rule: Rule, language: Language) -> Json:
+    """Return the query; its text contains the time range."""
     model: Json = {"refId": "A", "intervalMs": 60_000, "maxDataPoints": 100}
     if language == "influxql":
         model |= {"query": rule.influxql.query, "rawQuery": True, "resultFormat": "time_series"}
@@ -384,13 +382,13 @@ def _asked(rule: Rule, language: Language) -> Json:
     }
 
 
-def _reduced() -> Json:
-    """Return the step that takes the last number of each series."""
+def _last_value() -> Json:
+    """Return the step that takes the last value of each series."""
     return _expression({"refId": "B", "type": "reduce", "expression": "A", "reducer": "last"})
 
 
-def _held(rule: Rule) -> Json:
-    """Return the step that holds the number against its limit."""
+def _threshold(rule: Rule) -> Json:
+    """Return the step that compares the value with its limit."""
     kind = "lt" if rule.below else "gt"
     return _expression(
         {
@@ -403,7 +401,7 @@ def _held(rule: Rule) -> Json:
 
 
 def _expression(model: Json) -> Json:
-    """Return a step that Grafana itself computes."""
+    """Return a step that Grafana computes itself."""
     return {
         "refId": model["refId"],
         "relativeTimeRange": {"from": 0, "to": 0},

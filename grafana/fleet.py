@@ -101,7 +101,7 @@ _STEPS = CHOSEN.also('"kind" =~ /^step-/', 'kind=~"step-.*"')
 SITE = Variable(
     "site",
     "Site",
-    "Where hosts stand; All also shows those of no site",
+    "Site of the hosts; All includes hosts without a site",
     {
         "influxql": 'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "site"',
         "promql": "label_values(ntpaudit_clock_severity, site)",
@@ -110,7 +110,7 @@ SITE = Variable(
 ENV = Variable(
     "env",
     "Environment",
-    "What hosts are for, such as prod; All also shows those of none",
+    "Environment of the hosts, such as prod; All includes hosts without one",
     {
         "influxql": 'SHOW TAG VALUES FROM "ntpaudit_clock" WITH KEY = "env"',
         "promql": "label_values(ntpaudit_clock_severity, env)",
@@ -341,7 +341,7 @@ FINDINGS = Question(
             "kind": "finding",
             "state": "state",
             "size": "size",
-            "text": "what, and what to do",
+            "text": "message and fix",
         },
         ("Time ntpaudit_clock",),
     ),
@@ -376,7 +376,7 @@ STEPS = Question(
         ),
     ),
     ordered(
-        {"Time": "when", "host": "host", "site": "site", "kind": "kind", "step": "step", "text": "what, and what to do"}
+        {"Time": "when", "host": "host", "site": "site", "kind": "kind", "step": "step", "text": "message and fix"}
     ),
     named(
         {"Value #B": "when", "host": "host", "site": "site", "kind": "kind", "Value #A": "step"},
@@ -537,17 +537,16 @@ def fleet(language: Language) -> Json:
             language,
             "fleet",
             "ntpaudit: Fleet",
-            "Every host at a glance: which clocks threaten the logs, which are unproven, which are silent, which site "
-            "moved together. All counts and tables show the state at the end of the range that is shown. "
-            "Behind: events carry too early a time and are missed. Ahead: too late a time, and they are delayed or "
-            "lost.",
+            "All hosts: which clocks threaten the logs, which are unproven, which hosts are silent, which site "
+            "moved together. Counts and tables show the state at the end of the selected range. Behind: timestamps "
+            "are too early, so rules miss events. Ahead: timestamps are too late, so events are delayed or lost.",
             (SITE, ENV),
             (
                 Row("Now", (_now(language),)),
-                Row("Who", (_who(language),)),
-                Row("Where", _where(language)),
-                Row("What happened", _happened(language)),
-                Row("Over time (long range: seconds over thousands of hosts)", (_over_time(language),), folded=True),
+                Row("Hosts", (_who(language),)),
+                Row("By site", _where(language)),
+                Row("Events", _happened(language)),
+                Row("Over time (long range: slow for thousands of hosts)", (_over_time(language),), folded=True),
             ),
             (DOCS, LOGS),
             annotations=(steps_annotation(language, _STEPS),),
@@ -558,9 +557,10 @@ def fleet(language: Language) -> Json:
 def _now(language: Language) -> PanelRow:
     clocks = stat(
         "Clocks now",
-        "How many hosts are ok, warning, unknown (not measured, or nothing was confirmed yet) and critical (wrong for "
-        f"certain), by the last point of each in {SILENT_AFTER_S // 60} minutes and by its own profile: what it says, "
-        "or what its interval, tolerances and age prove if that is worse. A silent host is in none of them.",
+        "How many hosts are ok, warning, unknown (not measured, or not confirmed yet) and critical (certainly "
+        f"wrong), by the last point of each host in {SILENT_AFTER_S // 60} minutes and by its own profile. If the "
+        "interval, tolerances and age of the point prove a worse state than it reports, that state counts. Silent "
+        "hosts are not included.",
         VERDICTS_NOW,
         language,
         overrides=[
@@ -571,9 +571,9 @@ def _now(language: Language) -> PanelRow:
     )
     silent = stat(
         "Silent",
-        f"Hosts that had a point in the last day and none in the last {SILENT_AFTER_S // 60} minutes. Their clocks are "
-        "not known. A host that is silent for longer than a day is known only to an inventory: "
-        "ntpaudit fleet --inventory FILE.",
+        f"Hosts with a point in the last day but none in the last {SILENT_AFTER_S // 60} minutes. Their clocks are "
+        "unknown. Only an inventory shows hosts that have been silent for more than a day: ntpaudit fleet "
+        "--inventory FILE.",
         SILENCE_NOW,
         language,
         steps=[step("green"), step(SILENT, 1)],
@@ -582,8 +582,8 @@ def _now(language: Language) -> PanelRow:
     )
     coverage = stat(
         "Coverage",
-        "The share of all known hosts, silent ones included, that is measured now; that has at least two usable "
-        "sources (CIS Controls v8, 8.4); that has at least three, so that one falseticker can be named (v7, 6.1).",
+        "The share of all known hosts, silent ones included, that is measured now; with at least two usable sources "
+        "(CIS Controls v8, 8.4); with at least three, so that one falseticker can be identified (v7, 6.1).",
         COVERAGE_NOW,
         language,
         unit="percentunit",
@@ -594,10 +594,10 @@ def _now(language: Language) -> PanelRow:
     )
     time_disputed = stat(
         "Time disputed",
-        "Hosts that deliver points whose time the clock of the database contradicts: by the Date header of its "
-        f"answers, or because a point is stamped more than {AHEAD_S} s ahead of it. One of the two clocks is wrong. "
-        "Such a host counts as a warning at least, and never as silent; its points are elsewhere on the time axis. "
-        "Suspect its servers; if most hosts are disputed, the clock of the database.",
+        "Hosts whose timestamps contradict the database's clock: by the Date header of its replies, or because a "
+        f"point is stamped more than {AHEAD_S} s ahead of it. One of the two clocks is wrong. Such a host is at "
+        "least a warning and is not silent; its points are elsewhere on the time axis. Check its servers. If most "
+        "hosts are disputed, check the clock of the database.",
         DISPUTED_NOW,
         language,
         steps=[step("green", 0), step("yellow", 1)],
@@ -610,9 +610,8 @@ def _now(language: Language) -> PanelRow:
 def _who(language: Language) -> PanelRow:
     worst = table(
         "Worst hosts",
-        "Every host that reports and is not ok, worst first. The offset has its sign: positive is behind, negative is "
-        "ahead. The error of the clock was at most its bound when it was measured. A host links to its own dashboard "
-        "and to its logs.",
+        "All hosts that report and are not ok, worst first. A positive offset is behind, a negative one ahead. The "
+        "bound is the maximum error at the time of the measurement. A host links to its dashboard and to its logs.",
         WORST,
         language,
         overrides=[
@@ -629,26 +628,26 @@ def _who(language: Language) -> PanelRow:
             stamp_column("last seen"),
         ],
         sort=[("state", True), ("never more than", True)],
-        absent="No host in this list: no host reports a state other than ok. Clocks now shows how many report at all.",
+        absent="No host reports a state other than ok. Clocks now shows how many hosts report.",
     )
     return PanelRow(9, (Cell(24, worst),))
 
 
 def _happened(language: Language) -> tuple[PanelRow, ...]:
     kinds = bars(
-        "Findings in force, by kind",
-        "How many known hosts have a finding that was raised and not cleared, by its id; a step counts for an hour. "
-        "What each means: docs/findings.md.",
+        "Raised findings by kind",
+        "How many known hosts have a finding that was raised and not cleared, by finding id. A step counts for an "
+        "hour. docs/findings.md explains each finding.",
         FINDINGS_BY_KIND,
         language,
         steps=[step("orange")],
-        absent="no finding is in force",
+        absent="no finding is raised",
     )
     findings = table(
-        "Findings in force",
-        "What the hosts' own agents raised and have not cleared, worst first, and what to do; a finding links to its "
-        "documentation. Hosts without a point for a day are left out. A silent host clears nothing. "
-        f"A step counts for {STEPS_COUNT}. VictoriaMetrics keeps no texts.",
+        "Raised findings",
+        "Findings that the hosts' own agents raised and have not cleared, worst first, with the fix. A finding "
+        "links to its documentation. Hosts without a point within a day are not shown. A silent host clears "
+        f"nothing. A step counts for {STEPS_COUNT}. VictoriaMetrics stores no texts.",
         FINDINGS,
         language,
         overrides=[
@@ -661,12 +660,13 @@ def _happened(language: Language) -> tuple[PanelRow, ...]:
             *text_column(language),
         ],
         sort=[("state", True), ("since", True)],
-        absent="No finding is in force on a known host.",
+        absent="No finding is raised on a known host.",
     )
     steps = table(
-        "Steps of clocks",
-        "Clocks that were set in the range that is shown. Negative is back: logs then have a span of time twice. "
-        "Positive is forward: they have a hole. VictoriaMetrics shows the last step of each host and direction.",
+        "Clock steps",
+        "Clocks that were set in the selected range. Negative is backward: the logs then contain some timestamps "
+        "twice. Positive is forward: the logs have a gap. VictoriaMetrics shows the last step of each host and "
+        "direction.",
         STEPS,
         language,
         overrides=[
@@ -682,7 +682,7 @@ def _happened(language: Language) -> tuple[PanelRow, ...]:
     )
     raised = graph(
         "Raised over time",
-        "How many findings were raised and steps seen, by kind.",
+        "How many findings were raised and steps detected, by kind.",
         EVENTS,
         language,
         unit="none",
@@ -699,10 +699,10 @@ def _happened(language: Language) -> tuple[PanelRow, ...]:
 def _where(language: Language) -> tuple[PanelRow, ...]:
     sites = table(
         "Sites",
-        "Each site now: hosts that report, by severity, and silent ones; the clocks that are farthest ahead and "
-        "farthest behind, and the middle one: where that is far off, the site moved together. The last column is how "
-        "far apart two events of different measured hosts must be stamped before their order is certain; it grows by "
-        "50 ppm since their last points.",
+        "Each site now: reporting hosts by severity, and silent hosts; the clocks farthest ahead and farthest "
+        "behind, and the median. If the median is far off, the site moved together. Last column: events of two "
+        "measured hosts that are stamped further apart than this happened in that order. It grows by 50 ppm of the "
+        "time since the last points.",
         SITES,
         language,
         overrides=[
@@ -718,9 +718,10 @@ def _where(language: Language) -> tuple[PanelRow, ...]:
         absent=f"{NO_HOST.capitalize()}.",
     )
     spread = bars(
-        "How far, and which way",
-        "How many measured clocks are how far ahead or behind now. Behind is a blind spot: rules that look back a few "
-        "minutes miss its events. Ahead is late or lost: events come from the future, and are delayed or refused.",
+        "Offsets, ahead and behind",
+        "How many measured clocks are ahead or behind now, and how far. Behind is a blind spot: rules that look "
+        "back a few minutes miss the events. Ahead means late or lost: events seem to come from the future, and are "
+        "delayed or refused.",
         SPREAD,
         language,
         overrides=[coloured(title, colour) for title, colour, _, _ in _CLASSES],
@@ -729,7 +730,7 @@ def _where(language: Language) -> tuple[PanelRow, ...]:
     )
     silent = table(
         "Silent hosts",
-        "Hosts that are silent, and the time of their last point. An agent that was stopped looks like a host that is "
+        "Silent hosts, and the time of their last point. A host whose agent was stopped looks like a host that is "
         "down.",
         SILENT_HOSTS,
         language,
@@ -743,8 +744,8 @@ def _where(language: Language) -> tuple[PanelRow, ...]:
 def _over_time(language: Language) -> PanelRow:
     states = graph(
         "Hosts by state (long range)",
-        "How many hosts were last at which severity in each span of time; what is missing below the top was silent. "
-        "Reads every point in the range: seconds over thousands of hosts.",
+        "How many hosts had which severity at the end of each interval. What is missing below the top was silent. "
+        "Reads every point in the range: this takes seconds for thousands of hosts.",
         STATES_OVER_TIME,
         language,
         unit="none",
@@ -755,9 +756,9 @@ def _over_time(language: Language) -> PanelRow:
     )
     hulls = graph(
         "Sites, ahead and behind (long range)",
-        "How far each site's clocks were ahead (negative) and behind (positive) at most. The scale is logarithmic "
-        "beyond 1 ms. A site whose both lines move follows one source. Reads every point in the range: seconds over "
-        "thousands of hosts.",
+        "How far the clocks of each site were ahead (negative) and behind (positive) at most. The scale is "
+        "logarithmic beyond 1 ms. If both lines of a site move together, its hosts follow one source. Reads every "
+        "point in the range: this takes seconds for thousands of hosts.",
         HULLS,
         language,
         unit="s",
@@ -789,7 +790,7 @@ def step_column(name: str = "step") -> Json:
 
 def steps_annotation(language: Language, scope: Scope) -> Json:
     """Return the marks at each step of a clock, on every graph of a dashboard; `scope` has only steps."""
-    common = {"name": "Steps of clocks", "enable": True, "hide": False, "iconColor": "red"}
+    common = {"name": "Clock steps", "enable": True, "hide": False, "iconColor": "red"}
     if language == "influxql":
         query = f'SELECT "title", "text", "host", "kind" FROM "ntpaudit_event" WHERE $timeFilter{scope.where}'
         return {

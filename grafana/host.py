@@ -74,7 +74,7 @@ _STEPS = ONE_HOST.also('"kind" =~ /^step-/', 'kind=~"step-.*"')
 HOST = Variable(
     "host",
     "Host",
-    "The host that is shown",
+    "The host to show",
     HOSTS_THERE,
     multi=False,
 )
@@ -296,8 +296,8 @@ FORECASTS = Question(
         Prom(f"max(last_over_time({metric('value_s', _FORECAST, 'event')}[$__range]))", form="table"),
         Prom(f"1000 * max(tlast_over_time({metric('raised', _FORECAST, 'event')}[$__range]))", form="table"),
     ),
-    ordered({"Time": "when", "raised": "began or ended", "breach in": "breach in", "text": "what, and what to do"}),
-    named({"Value #C": "when", "Value #A": "began or ended", "Value #B": "breach in"}, ("Time",)),
+    ordered({"Time": "when", "raised": "raised or cleared", "breach in": "breach in", "text": "message and fix"}),
+    named({"Value #C": "when", "Value #A": "raised or cleared", "Value #B": "breach in"}, ("Time",)),
 )
 KERNEL = _lines({"the kernel's maximum error": "kernel_maxerror_s", "measured bound": "bound_s"})
 EVENTS = Question(
@@ -317,17 +317,17 @@ EVENTS = Question(
         {
             "Time": "when",
             "kind": "finding",
-            "raised": "began or ended",
+            "raised": "raised or cleared",
             "state": "state",
             "size": "size",
-            "text": "what, and what to do",
+            "text": "message and fix",
         }
     ),
     named(
         {
             "Value #D": "when",
             "kind": "finding",
-            "Value #A": "began or ended",
+            "Value #A": "raised or cleared",
             "Value #B": "state",
             "Value #C": "size",
         },
@@ -352,8 +352,8 @@ _BEGAN = [
     {
         "type": "value",
         "options": {
-            "0": {"text": "ended", "color": "green", "index": 0},
-            "1": {"text": "began", "color": "orange", "index": 1},
+            "0": {"text": "cleared", "color": "green", "index": 0},
+            "1": {"text": "raised", "color": "orange", "index": 1},
         },
     }
 ]
@@ -367,14 +367,14 @@ def host(language: Language) -> Json:
             language,
             "host",
             "ntpaudit: Host",
-            "One host's clock: where it stands, inside its bound; how it drifts; what its sources say; what happened "
-            "to it; and whether the evidence is whole. Positive is behind, negative is ahead.",
+            "The clock of one host: its offset and bound, its drift, the replies of its sources, its findings and "
+            "steps, and whether the record is complete. Positive is behind, negative is ahead.",
             (SITE, ENV, HOST),
             (
                 Row("Now", (_now(language),)),
                 Row("The clock", (_clock(language), _state(language))),
                 Row("Its sources", _sources(language)),
-                Row("What happened", (_events(language),)),
+                Row("Events", (_events(language),)),
                 Row("Drift and kernel", _drift(language)),
                 Row("The evidence", (_evidence(language),)),
             ),
@@ -389,9 +389,9 @@ def host(language: Language) -> Json:
 def _now(language: Language) -> PanelRow:
     reports = stat(
         "Reports",
-        f"Whether the host sent a point in the last {SILENT_AFTER_S // 60} minutes. A silent host is not known to be "
-        "right or wrong: the other numbers here are then empty. Time disputed: it delivers, and the time in its points "
-        "and the clock of the database contradict each other; its points are elsewhere on the time axis.",
+        f"Whether the host sent a point in the last {SILENT_AFTER_S // 60} minutes. The clock of a silent host is "
+        "unknown: the other numbers on this dashboard are then empty. Time disputed: the host delivers, but its "
+        "timestamps and the database's clock contradict each other; its points are elsewhere on the time axis.",
         REPORTS,
         language,
         mappings=REPORTING,
@@ -411,8 +411,7 @@ def _now(language: Language) -> PanelRow:
     )
     offset = stat(
         "Offset",
-        "The estimate with its sign, in a word which way, and the worst case: the clock was never further off than "
-        "that when it was measured.",
+        "The estimate with its sign, the direction as a word, and the maximum error at the time of the measurement.",
         OFFSET,
         language,
         unit="s",
@@ -427,7 +426,7 @@ def _now(language: Language) -> PanelRow:
     )
     sources = stat(
         "Sources",
-        "How many gave a usable answer, how many of them agree, and how many disagree with the others.",
+        "How many sources sent a usable reply, how many of them agree, and how many are falsetickers.",
         SOURCES_NOW,
         language,
         overrides=[
@@ -455,11 +454,10 @@ def _now(language: Language) -> PanelRow:
 
 def _clock(language: Language) -> PanelRow:
     band = graph(
-        "Offset inside its bound",
-        "The true offset lies in the band if at most f of the servers asked lie (1 of 4, 2 of 7), wherever the "
-        "estimate in it is; above zero the clock is behind, below it is ahead. Where servers were not asked for a "
-        "while the band widens. A gap is a gap in the evidence. "
-        "The scale is logarithmic beyond 1 ms.",
+        "Offset and bound",
+        "The true offset lies in the band if at most f of the queried servers are wrong (1 of 4, 2 of 7), wherever "
+        "the estimate is within it. Above zero the clock is behind, below zero it is ahead. The band widens between "
+        "queries to the servers. A gap is time without a measurement. The scale is logarithmic beyond 1 ms.",
         BAND,
         language,
         unit="s",
@@ -477,7 +475,7 @@ def _clock(language: Language) -> PanelRow:
 def _state(language: Language) -> PanelRow:
     states = timeline(
         "State and verdict",
-        "The worst severity and verdict of each span of time; where there is no band the host was silent.",
+        "The worst severity and verdict of each interval. Without a band the host was silent.",
         STATES_OVER_TIME,
         language,
         overrides=[column("state", mappings=STATES), column("verdict", mappings=JUDGEMENTS)],
@@ -487,17 +485,17 @@ def _state(language: Language) -> PanelRow:
 
 def _sources(language: Language) -> tuple[PanelRow, ...]:
     statuses = timeline(
-        "What became of each source",
-        "agreeing: it covers the point that most cover; falseticker: it does not; distant: too far to help; rejected: "
-        "it answered unusably; unreachable: no answer; skipped: it was not asked.",
+        "Status of each source",
+        "agreeing: its interval contains the agreed offset; falseticker: it does not; distant: its maximum error is "
+        "too large to help; rejected: its reply is not usable; unreachable: no reply; skipped: not queried.",
         STATUSES_OVER_TIME,
         language,
         SAYINGS,
         gap_ms=7_200_000,
     )
     offsets = graph(
-        "What each source says",
-        "How far behind (positive) or ahead (negative) each source says that this clock is. The scale is logarithmic "
+        "Offset by each source",
+        "The offset of this clock by each source: positive is behind, negative is ahead. The scale is logarithmic "
         "beyond 1 ms.",
         SOURCE_OFFSETS,
         language,
@@ -507,9 +505,9 @@ def _sources(language: Language) -> tuple[PanelRow, ...]:
         custom={"scaleDistribution": SYMLOG},
     )
     sources = table(
-        "Sources, as last asked",
-        "The last answer of each source within a day. VictoriaMetrics keeps no texts, so the addresses, what the "
-        "servers follow and the reasons are to be had from InfluxDB alone.",
+        "Last reply of each source",
+        "The last reply of each source within a day. VictoriaMetrics stores no texts, so addresses, reference ids "
+        "and reasons are only available with InfluxDB.",
         SOURCES,
         language,
         overrides=[
@@ -522,7 +520,7 @@ def _sources(language: Language) -> tuple[PanelRow, ...]:
             stamp_column("asked"),
         ],
         sort=[("status", True)],
-        absent="No answer of a source within a day.",
+        absent="No reply of a source within a day.",
     )
     return (PanelRow(9, (Cell(12, statuses), Cell(12, offsets))), PanelRow(8, (Cell(24, sources),)))
 
@@ -530,20 +528,20 @@ def _sources(language: Language) -> tuple[PanelRow, ...]:
 def _events(language: Language) -> PanelRow:
     events = table(
         "Findings and steps",
-        "What began and ended in the range that is shown, newest first, and what to do. VictoriaMetrics tells the "
-        "last of each kind, without its text.",
+        "Findings raised and cleared, and steps, in the selected range, newest first, with the fix. VictoriaMetrics "
+        "shows the last of each kind, without its text.",
         EVENTS,
         language,
         overrides=[
             stamp_column("when"),
             finding_column(width=190),
-            word_column("began or ended", _BEGAN, 130),
+            word_column("raised or cleared", _BEGAN, 130),
             state_column(),
             column("size", unit="s", custom_width=110),
             *text_column(language),
         ],
         sort=[("when", True)],
-        absent="No finding began or ended, and no step was reported, in this range.",
+        absent="No finding was raised or cleared, and no step was reported, in this range.",
     )
     return PanelRow(9, (Cell(24, events),))
 
@@ -551,9 +549,9 @@ def _events(language: Language) -> PanelRow:
 def _drift(language: Language) -> tuple[PanelRow, ...]:
     frequency = graph(
         "Drift",
-        "How fast the clock falls behind (positive) or gets ahead (negative) when nobody steers it, in parts per "
-        "million, once the error of its fit is below 50 ppm. That error is the fit's over its own span: the frequency "
-        "now may be further off. 10 ppm are 0.9 s a day.",
+        "How fast the clock falls behind (positive) or gets ahead (negative) without discipline, in parts per "
+        "million, once the error of its fit is below 50 ppm. This is the error over the span of the fit; the "
+        "present frequency may differ by more. 10 ppm is 0.9 s a day.",
         FREQUENCY,
         language,
         unit="suffix:ppm",
@@ -566,22 +564,22 @@ def _drift(language: Language) -> tuple[PanelRow, ...]:
     )
     forecasts = table(
         "Forecast",
-        "When nothing steers the clock: in how long it leaves its tolerance at its present rate.",
+        "How long an undisciplined clock stays within its tolerance at its present rate.",
         FORECASTS,
         language,
         overrides=[
             stamp_column("when"),
-            word_column("began or ended", _BEGAN, 130),
+            word_column("raised or cleared", _BEGAN, 130),
             span_column("breach in"),
             *text_column(language),
         ],
         sort=[("when", True)],
-        absent="No forecast began or ended in this range.",
+        absent="No forecast was raised or cleared in this range.",
     )
     kernel = graph(
-        "What the kernel believes",
-        "The kernel's maximum error beside the measured bound. It only grows while no daemon updates it: a line that "
-        "rises without a fall is a clock that nobody disciplines.",
+        "Kernel maximum error",
+        "The kernel's maximum error beside the measured bound. It grows until a daemon updates it: a line that only "
+        "rises belongs to a clock that no daemon disciplines.",
         KERNEL,
         language,
         unit="s",
@@ -597,8 +595,9 @@ def _drift(language: Language) -> tuple[PanelRow, ...]:
 
 def _evidence(language: Language) -> PanelRow:
     audits = graph(
-        "Audits that arrived",
-        "How many points came in each span of time. Every audit makes one: a minute without is a minute without proof.",
+        "Audits received",
+        "How many points arrived in each interval. Every audit makes one: a minute without a point is a minute "
+        "without proof.",
         AUDITS,
         language,
         unit="none",
@@ -608,8 +607,8 @@ def _evidence(language: Language) -> PanelRow:
     )
     delivery = graph(
         "Delivery and agent",
-        "Records that wait to be delivered, attempts that failed since the last good one, and audits of servers that "
-        "were due and did not come.",
+        "Records that wait for delivery, delivery attempts that failed since the last success, and network audits "
+        "that were missed.",
         DELIVERY,
         language,
         unit="none",
@@ -617,7 +616,7 @@ def _evidence(language: Language) -> PanelRow:
     )
     ages = graph(
         "Ages",
-        "How old the answers were that the offset rests on, and the oldest record that waited to be delivered.",
+        "The age of the replies that the offset is based on, and of the oldest undelivered record.",
         AGES,
         language,
         unit="s",

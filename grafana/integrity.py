@@ -76,14 +76,14 @@ _STEPS = SOME_HOSTS.also('"kind" =~ /^step-/', 'kind=~"step-.*"')
 HOSTS = Variable(
     "hosts",
     "Hosts to order",
-    "Two hosts or more, of whose events the order is in question",
+    "Two or more hosts whose events are to be ordered",
     HOSTS_THERE,
 )
 EVERY = Variable(
     "every",
     "Agents audit",
-    "How often agents look at their own clock and ask servers: schedule.local and schedule.network, or schedule.pool,"
-    " of their configuration. Each makes a point; the value is the mean time between two points, in seconds.",
+    "How often agents run local and network audits: schedule.local and schedule.network, or schedule.pool, in their "
+    "configuration. Each audit makes a point; the value is the mean time between two points, in seconds.",
     "every 1 min and 5 min : 50, every 1 min and 1 h : 59, every 2 min and 5 min : 85.7, every 5 min and 5 min : 150",
 )
 
@@ -91,7 +91,7 @@ AHEAD_LIMITS = (
     ("Loki: refused beyond 10 min", 600.0),
     ("Kafka 4: refused beyond 1 h", 3600.0),
     ("CloudWatch Logs: refused beyond 2 h", 7200.0),
-    ("Splunk: stamped anew beyond 2 days", 172_800.0),
+    ("Splunk: new timestamp beyond 2 days", 172_800.0),
 )
 """How far in the future an event may be, by the default of each pipeline."""
 
@@ -513,17 +513,17 @@ def integrity(language: Language) -> Json:
             language,
             "integrity",
             "ntpaudit: Integrity",
-            "What the clocks do to the logs: whether the order of events can be trusted, which pipeline refuses or "
-            "misses them, and for which tolerance the clocks were proved right. Behind is a blind spot, ahead is late"
-            " or lost.",
+            "The effect of the clocks on the logs: whether timestamps show the order of events, which pipelines "
+            "refuse or miss events, and which tolerances the clocks are proved to meet. Behind is a blind spot; "
+            "ahead means late or lost.",
             (SITE, ENV, HOSTS, EVERY),
             (
                 Row("Can the order of events be trusted?", _order(language)),
                 Row("Which pipeline refuses or misses events?", _ingestion(language)),
-                Row("For which tolerance are the clocks proved right?", (_compliance(language),)),
-                Row("Is the evidence whole?", (_evidence(language),)),
+                Row("Which tolerances are the clocks proved to meet?", (_compliance(language),)),
+                Row("Is the record complete?", (_evidence(language),)),
                 Row(
-                    "Over time (long range: seconds over thousands of hosts)",
+                    "Over time (long range: slow for thousands of hosts)",
                     (_over_time(language),),
                     folded=True,
                 ),
@@ -538,8 +538,8 @@ def integrity(language: Language) -> Json:
 def _order(language: Language) -> tuple[PanelRow, ...]:
     now = stat(
         "Order now",
-        "Events of the chosen hosts that are stamped further apart than this happened in the order of their stamps. "
-        "Unknown where one of the chosen hosts is silent or not measured, or its time is disputed.",
+        "Events of the selected hosts that are stamped further apart than this happened in the order of their "
+        "timestamps. Unknown if a selected host is silent or not measured, or if its time is disputed.",
         ORDER_NOW,
         language,
         unit="s",
@@ -549,11 +549,11 @@ def _order(language: Language) -> tuple[PanelRow, ...]:
         absent="unknown",
     )
     ambiguity = graph(
-        "Ambiguity of order between the chosen hosts",
-        "Events of the chosen hosts that are stamped further apart than this happened in the order of their stamps; "
-        "events closer than this may not have. It is the greatest latest_s less the least earliest_s of all of them: "
-        "what no pair exceeds. Where one of them was not measured the order is unknown: there is a gap. "
-        "ntpaudit fleet order HOST_A HOST_B says it of two, and with corrected stamps.",
+        "Ambiguity of order between the selected hosts",
+        "Events of the selected hosts that are stamped further apart than this happened in the order of their "
+        "timestamps; events closer together may not. It is the largest latest_s minus the smallest earliest_s of "
+        "all selected hosts; no pair exceeds it. A gap means that one of them was not measured, so the order is "
+        "unknown. ntpaudit fleet order HOST_A HOST_B compares two hosts, also with corrected timestamps.",
         AMBIGUITY,
         language,
         unit="s",
@@ -563,12 +563,12 @@ def _order(language: Language) -> tuple[PanelRow, ...]:
             "insertNulls": 1_500_000
         },  # more than two buckets: what is between is unknown, and no line may cross it
         overrides=[coloured(_ORDER, "red", custom_lineWidth=2, custom_fillOpacity=10)],
-        absent="unknown: there is no time at which every chosen host was measured",
+        absent="unknown: the selected hosts were never all measured at the same time",
     )
     offsets = graph(
-        "Offsets of the chosen hosts",
-        "Where their clocks stand: above zero behind, below zero ahead. The order of two is in doubt by the distance "
-        "of their lines, and by their bounds. The scale is logarithmic beyond 1 ms.",
+        "Offsets of the selected hosts",
+        "The offsets of the selected hosts: above zero behind, below zero ahead. The order of two hosts is "
+        "uncertain by the distance of their lines plus their bounds. The scale is logarithmic beyond 1 ms.",
         OFFSETS,
         language,
         unit="s",
@@ -576,11 +576,10 @@ def _order(language: Language) -> tuple[PanelRow, ...]:
         custom={"scaleDistribution": SYMLOG},
     )
     intervals = table(
-        "Intervals of the chosen hosts",
-        "The true offset of each host lies between earliest and latest if at most f of the servers that it asked lie "
-        "(1 of 4, 2 of 7). For a pair i and j, an event of i is "
-        "certainly the earlier one if its stamp is lower by more than latest of i less earliest of j. Of a silent host "
-        "nothing is known.",
+        "Intervals of the selected hosts",
+        "The true offset of each host lies between earliest and latest if at most f of its queried servers are "
+        "wrong (1 of 4, 2 of 7). For hosts i and j: an event of i is certainly earlier if its timestamp is lower by "
+        "more than latest of i minus earliest of j. The clock of a silent host is unknown.",
         INTERVALS,
         language,
         overrides=[
@@ -594,7 +593,7 @@ def _order(language: Language) -> tuple[PanelRow, ...]:
             stamp_column("last seen"),
         ],
         sort=[("latest", True)],
-        absent="No chosen host had a point within a day.",
+        absent="No selected host had a point within a day.",
     )
     return (
         PanelRow(9, (Cell(4, now), Cell(10, ambiguity), Cell(10, offsets))),
@@ -604,26 +603,27 @@ def _order(language: Language) -> tuple[PanelRow, ...]:
 
 def _ingestion(language: Language) -> tuple[PanelRow, ...]:
     ahead = bars(
-        "Hosts ahead: events that are late or lost",
-        "How many clocks are further ahead than what comes after them takes, by the defaults of each. An InfluxDB "
-        "hides whatever is ahead of its own clock from queries that end now.",
+        "Hosts ahead: events late or lost",
+        "How many clocks are further ahead than a pipeline accepts, by the defaults of each pipeline. InfluxDB "
+        "hides points ahead of its own clock from queries that end now.",
         RISK_AHEAD,
         language,
         steps=[step("green", 0), step(AHEAD, 1), step(FAR_AHEAD, 10)],
         names=[title for title, _ in AHEAD_LIMITS],
     )
     behind = bars(
-        "Hosts behind: events that are missed or refused",
-        "How many clocks are further behind than what comes after them looks back or takes, by the defaults of each. "
-        "Delays on the way add to it, so rules miss some events of hosts that are less behind.",
+        "Hosts behind: events missed or refused",
+        "How many clocks are further behind than a pipeline looks back or accepts, by the defaults of each. Delays "
+        "in the pipeline add to this, so rules also miss some events of hosts that are less behind.",
         RISK_BEHIND,
         language,
         steps=[step("green", 0), step(BEHIND, 1), step(FAR_BEHIND, 10)],
         names=[title for title, _ in BEHIND_LIMITS],
     )
     hosts = table(
-        "Whose events",
-        f"Every clock that is further off than the least of these limits, {_LEAST_S / 60:g} minutes, ahead or behind.",
+        "Hosts beyond these limits",
+        f"Every clock that is further off than the smallest of these limits, {_LEAST_S / 60:g} minutes, ahead or "
+        "behind.",
         AT_RISK,
         language,
         overrides=[host_column(language), site_column(), offset_column(), direction_column(), bound_column()],
@@ -636,7 +636,7 @@ def _ingestion(language: Language) -> tuple[PanelRow, ...]:
 def _compliance(language: Language) -> PanelRow:
     now = bars(
         "Share of clocks proved within, now",
-        "Which share of the hosts that report is proved to be within each critical tolerance: the bound, not the "
+        "The share of reporting hosts that are proved to be within each critical tolerance: their bound, not their "
         f"offset, is below it. Profiles: {PROFILES_OF}. * The rule states no number: tolerance set by your "
         "organisation. Not legal advice.",
         COMPLIANCE_NOW,
@@ -647,8 +647,8 @@ def _compliance(language: Language) -> PanelRow:
         names=list(TOLERANCES),
     )
     profiles = text(
-        "Which profile asks for which tolerance",
-        "The profiles that this version knows, by their critical tolerance.",
+        "Critical tolerance of each profile",
+        "The profiles of this version, by critical tolerance.",
         "| critical tolerance | profiles |\n|---:|---|\n"
         + "\n".join(
             f"| {_spoken(tolerance_s)} | {', '.join(f'{name}*' if name in OWN else name for name in names)} |"
@@ -662,8 +662,8 @@ def _compliance(language: Language) -> PanelRow:
 def _evidence(language: Language) -> PanelRow:
     received = stat(
         "Points received",
-        "Which share of the points came in the last hour that were to be expected of the hosts that sent any, where "
-        "agents look at their clock as often as is chosen above.",
+        "Points received in the last hour, as a share of those expected from the hosts that sent any, at the audit "
+        "intervals selected above.",
         RECEIVED_NOW,
         language,
         unit="percentunit",
@@ -673,8 +673,8 @@ def _evidence(language: Language) -> PanelRow:
     )
     gaps = table(
         "Hosts with gaps",
-        f"Up to {MOST_ROWS} hosts that sent less than nine tenths of the expected points in the last hour, and did "
-        "send some.",
+        f"Up to {MOST_ROWS} hosts that sent some points in the last hour, but less than nine tenths of the expected "
+        "number.",
         GAPS,
         language,
         overrides=[host_column(language), site_column(), column("received", unit="percentunit", custom_width=110)],
@@ -684,7 +684,7 @@ def _evidence(language: Language) -> PanelRow:
     if language == "influxql":
         versions = table(
             "Agents",
-            "Which versions are in use under which profiles, by the last points of the hosts that report.",
+            "Versions and profiles in use, by the last points of the reporting hosts.",
             VERSIONS,
             language,
             sort=[("hosts", True)],
@@ -693,8 +693,8 @@ def _evidence(language: Language) -> PanelRow:
     else:
         versions = text(
             "Agents",
-            "Versions and profiles are texts, which this database does not keep.",
-            "VictoriaMetrics keeps no texts: versions and profiles are in each host's own history, "
+            "Versions and profiles are texts, which this database does not store.",
+            "VictoriaMetrics stores no texts: versions and profiles are in each host's own history, "
             "`ntpaudit status --format json`.",
         )
     return PanelRow(8, (Cell(4, received), Cell(10, gaps), Cell(10, versions)))
@@ -703,9 +703,9 @@ def _evidence(language: Language) -> PanelRow:
 def _over_time(language: Language) -> PanelRow:
     compliance = graph(
         "Share of points proved within (long range)",
-        "Which share of all points was proved to be within the critical tolerance of each profile; one that was not "
-        "measured was not. A profile without a line: no point at all. "
-        f"Profiles: {PROFILES_OF}. * Tolerance set by your organisation. Reads every point in the range.",
+        "The share of all points that were proved to be within the critical tolerance of each profile; a point "
+        f"without a measurement was not. A profile without a line has no points. Profiles: {PROFILES_OF}. * "
+        "Tolerance set by your organisation. Reads every point in the range.",
         COMPLIANCE,
         language,
         unit="percentunit",
@@ -715,7 +715,7 @@ def _over_time(language: Language) -> PanelRow:
     )
     received = graph(
         "Points received and expected (long range)",
-        "How many points came, and how many were to be expected of the hosts that sent any. Reads every point in the "
+        "How many points arrived, and how many were expected from the hosts that sent any. Reads every point in the "
         "range.",
         RECEIVED,
         language,

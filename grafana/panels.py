@@ -696,7 +696,7 @@ def stamp_column(name: str) -> Json:
     return column(name, unit="dateTimeAsIso", custom_width=170)
 
 
-def text_column(language: Language, name: str = "what, and what to do") -> tuple[Json, ...]:
+def text_column(language: Language, name: str = "message and fix") -> tuple[Json, ...]:
     """Return the column of texts, which takes the width that the others leave, where the database keeps texts."""
     wrapped = column(name, custom_cellOptions={"type": "auto", "wrapText": True}, custom_inspect=True)
     return (wrapped,) if language == "influxql" else ()

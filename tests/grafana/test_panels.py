@@ -27,7 +27,7 @@ PLAIN = "#ccccdc"
 
 WORST = "Worst hosts"
 ORDER = "Order now"
-AMBIGUITY = "Ambiguity of order between the chosen hosts"
+AMBIGUITY = "Ambiguity of order between the selected hosts"
 WIDTH = 1600
 
 
@@ -200,12 +200,12 @@ def test_the_fleet_is_counted_as_it_is(language: Language, demo: Screen, filled:
 def test_findings_are_named(language: Language, demo: Screen, filled: Filled) -> None:
     """Each bar has the name of its finding, and each row leads to what the finding means."""
     shows = demo.show(language, "fleet")
-    rows = [(row["host"].text, row["finding"].text) for row in shows["Findings in force"].rows]
+    rows = [(row["host"].text, row["finding"].text) for row in shows["Raised findings"].rows]
     wanted = {(host, kind) for host, kinds in filled.truth.findings.items() for kind in kinds}
     assert wanted <= set(rows)
-    bars = {title: int(cell.text) for title, cell in shows["Findings in force, by kind"].values.items()}
+    bars = {title: int(cell.text) for title, cell in shows["Raised findings by kind"].values.items()}
     assert bars == Counter(kind for _, kind in rows)
-    for (_, kind), (href,) in zip(rows, shows["Findings in force"].links["finding"], strict=True):
+    for (_, kind), (href,) in zip(rows, shows["Raised findings"].links["finding"], strict=True):
         assert href == f"{FINDINGS}#{kind}"
 
 
@@ -213,11 +213,11 @@ def test_findings_are_named(language: Language, demo: Screen, filled: Filled) ->
 def test_a_host_that_is_gone_has_no_finding_in_force(language: Language, strange: Screen, odd: Odd) -> None:
     """Its finding was never cleared; ten days later it is nothing to act on. No rule fires for it either."""
     shows = strange.show(language, "fleet")
-    assert "vanished" not in shows["Findings in force"].column("host")
-    assert "unsynced" not in shows["Findings in force, by kind"].values
+    assert "vanished" not in shows["Raised findings"].column("host")
+    assert "unsynced" not in shows["Raised findings by kind"].values
     earlier = strange.show(language, "fleet", later_s=-10 * DAY_S + HOUR_S)
-    assert earlier["Findings in force"].column("host") == ["vanished"]
-    assert texts(earlier["Findings in force, by kind"]) == {"unsynced": "1"}
+    assert earlier["Raised findings"].column("host") == ["vanished"]
+    assert texts(earlier["Raised findings by kind"]) == {"unsynced": "1"}
     (rule,) = (one for one in FINDING_RULES if one.name == "unsynced")
     if language == "influxql":
         assert ask_influxql(odd.urls[language], rule.influxql.query).rows == ()
@@ -267,17 +267,17 @@ def test_a_host_is_not_mistaken_for_another(name: str, language: Language, stran
     assert all(not shown.errors for shown in shows.values())
     assert shows["Offset"].values["offset"].value == pytest.approx(OFFSETS_S[name], abs=5e-4)
     assert shows["Reports"].values["reports"].text == "reports"
-    band = shows["Offset inside its bound"].series
+    band = shows["Offset and bound"].series
     assert {round(value, 3) for value in band["offset"].values if value is not None} == {OFFSETS_S[name]}
-    assert sum(value is not None for value in shows["Audits that arrived"].series["audits"].values) >= 12
-    assert max(value or 0 for value in shows["Audits that arrived"].series["audits"].values) in (10, 11)
+    assert sum(value is not None for value in shows["Audits received"].series["audits"].values) >= 12
+    assert max(value or 0 for value in shows["Audits received"].series["audits"].values) in (10, 11)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_link_leads_to_its_host(language: Language, strange: Screen) -> None:
     """With the data source, the sites and the environment that are chosen, and the range; and to its logs."""
     shows = strange.show(language, "integrity", hosts=KEPT, site=("s.1",))
-    intervals = shows["Intervals of the chosen hosts"]
+    intervals = shows["Intervals of the selected hosts"]
     assert set(intervals.column("host")) == set(KEPT)
     for row, (href, logs) in zip(intervals.rows, intervals.links["host"], strict=True):
         asked = parse_qs(urlsplit(href).query)
@@ -318,7 +318,7 @@ def test_an_unmeasured_host_is_not_green(language: Language, strange: Screen) ->
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_gap_in_the_evidence_is_a_gap_in_the_line(language: Language, strange: Screen) -> None:
     """A host that reports every five minutes has one line, which ends where its points end."""
-    band = strange.show(language, "host", host=("silent",), hours=8)["Offset inside its bound"].series["offset"]
+    band = strange.show(language, "host", host=("silent",), hours=8)["Offset and bound"].series["offset"]
     ((begin, end),) = band.segments
     span_s = (end - begin) / 1000
     assert span_s == pytest.approx(6 * HOUR_S - 20 * 60 - 300, abs=300)
@@ -404,7 +404,7 @@ def test_an_order_needs_hosts_whose_time_is_not_disputed(name: str, language: La
 def test_an_order_of_measured_hosts_is_their_hull(language: Language, strange: Screen) -> None:
     """Also where one of them reports every five minutes: no span of time lacks it."""
     shows = strange.show(language, "integrity", hosts=("web.1", "seldom"))
-    rows = shows["Intervals of the chosen hosts"].rows
+    rows = shows["Intervals of the selected hosts"].rows
     hull_s = max(row["latest"].value for row in rows) - min(row["earliest"].value for row in rows)
     assert shows[ORDER].values["order ambiguous within"].value == pytest.approx(hull_s)
     (line,) = shows[AMBIGUITY].series.values()
@@ -419,7 +419,7 @@ def test_an_order_of_measured_hosts_is_their_hull(language: Language, strange: S
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_chosen_hosts_are_listed_though_they_are_silent(language: Language, strange: Screen) -> None:
     """With what is known of each: of a silent one, the time of its last point."""
-    rows = strange.show(language, "integrity", hosts=("web.1", "silent"))["Intervals of the chosen hosts"].rows
+    rows = strange.show(language, "integrity", hosts=("web.1", "silent"))["Intervals of the selected hosts"].rows
     listed = {
         row["host"].text: (row["reports"].text, row["offset"].text != "-", row["last seen"].text != "-") for row in rows
     }

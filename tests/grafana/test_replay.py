@@ -112,7 +112,7 @@ def test_offsets_are_counted_by_size_and_direction(language: Language, filled: F
     edges = [-60.0, -TOLERANCE.critical_s, -TOLERANCE.warning_s, TOLERANCE.warning_s, TOLERANCE.critical_s, 60.0]
     classes = Counter(sum(offset > edge for edge in edges) for offset in offsets)
     assert len(classes) > 2
-    assert numbers(filled.ask("fleet", "How far, and which way", language)) == [classes[place] for place in range(7)]
+    assert numbers(filled.ask("fleet", "Offsets, ahead and behind", language)) == [classes[place] for place in range(7)]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -128,7 +128,7 @@ def test_who_fell_silent_is_named(language: Language, filled: Filled) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_findings_in_force_are_the_truth(language: Language, filled: Filled) -> None:
     """Those that count for a host that reports: no more and no fewer; and each kind with its number of hosts."""
-    answer = filled.ask("fleet", "Findings in force", language)[0]
+    answer = filled.ask("fleet", "Raised findings", language)[0]
     states = answer.column("state" if language == "influxql" else "value")
     rows = list(zip(answer.column("host"), answer.column("kind"), states, strict=True))
     counting = {(host, kind) for host, kind, state in rows if state > 0 and host not in filled.truth.silent}
@@ -138,13 +138,13 @@ def test_findings_in_force_are_the_truth(language: Language, filled: Filled) -> 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_steps_are_the_truth(language: Language, filled: Filled) -> None:
     """Every clock that was set, which way and by how much; and a mark on the graphs for each."""
-    answer = filled.ask("fleet", "Steps of clocks", language)[0]
+    answer = filled.ask("fleet", "Clock steps", language)[0]
     sizes = answer.column("step" if language == "influxql" else "value")
     found = sorted(zip(answer.column("host"), sizes, strict=True))
     wanted = sorted((step.host, step.size_s) for step in filled.truth.stepped)
     assert [host for host, _ in found] == [host for host, _ in wanted]
     assert [size for _, size in found] == pytest.approx([size for _, size in wanted], abs=0.01)
-    (marks,) = filled.ask("fleet", "annotation: Steps of clocks", language)
+    (marks,) = filled.ask("fleet", "annotation: Clock steps", language)
     assert Counter(marks.column("host")) == Counter(host for host, _ in wanted)
 
 
@@ -184,11 +184,11 @@ def test_pipelines_at_risk_are_counted(language: Language, filled: Filled) -> No
     wanted = [
         sum(offset < limit_s if limit_s < 0 else offset > limit_s for offset in offsets) for _, limit_s in limits()
     ]
-    found = numbers(filled.ask("integrity", "Hosts ahead: events that are late or lost", language))
-    found += numbers(filled.ask("integrity", "Hosts behind: events that are missed or refused", language))
+    found = numbers(filled.ask("integrity", "Hosts ahead: events late or lost", language))
+    found += numbers(filled.ask("integrity", "Hosts behind: events missed or refused", language))
     assert found == wanted
     assert sum(wanted) > 0
-    assert set(filled.ask("integrity", "Whose events", language)[0].column("host")) == {
+    assert set(filled.ask("integrity", "Hosts beyond these limits", language)[0].column("host")) == {
         name for name in filled.truth.critical if abs(_offset_s(filled.last[name])) > 300
     }
 
@@ -226,7 +226,7 @@ def test_shares_within_a_tolerance_are_those_of_the_records(language: Language, 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_host_is_shown_inside_its_bound(language: Language, filled: Filled) -> None:
     """The estimate lies between earliest and latest at every moment; and its sources have the statuses there are."""
-    answers = filled.ask("host", "Offset inside its bound", language)
+    answers = filled.ask("host", "Offset and bound", language)
     if language == "influxql":
         rows = [
             (low, middle, high)
@@ -240,7 +240,7 @@ def test_a_host_is_shown_inside_its_bound(language: Language, filled: Filled) ->
         rows = [(earliest[at], offset[at], latest[at]) for at in offset]
     assert len(rows) > 100
     assert all(low <= middle <= high for low, middle, high in rows)
-    (said,) = filled.ask("host", "What became of each source", language)
+    (said,) = filled.ask("host", "Status of each source", language)
     assert {int(value) for value in said.column("last" if language == "influxql" else "value")} <= set(
         range(len(STATUSES))
     )
