@@ -451,6 +451,10 @@ CONTAINER = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-ec
 """Words before a script and a command that run both where no process is in sight, and no file of /etc."""
 
 
+QUIET = "cmdport 0\\nbindcmdaddress /etc/run/chronyd\\npidfile /etc/pid\\n"
+"""Lines of a chronyd that leaves /run/chrony to the machine; without a server it goes on for its own socket alone."""
+
+
 def with_chronyd(*options: str) -> str:
     """A script that starts chronyd in the background, which asks whom it is told to, and sets no clock."""
     libraries = environment()["LD_LIBRARY_PATH"]
@@ -465,7 +469,7 @@ def test_servers_of_the_host_are_found(tmp_path: Path) -> None:
     script = (
         "echo 192.0.2.7 ntp.site.example >/etc/hosts; mkdir /etc/chrony; "
         "echo server left.over.example >/etc/chrony/chrony.conf; "  # of a daemon that was started with another file
-        "printf 'cmdport 0\\nport 0\\npidfile /etc/pid\\npool ntp.site.example\\npool 2001:db8::8\\n' >/etc/site.conf; "
+        f"printf '{QUIET}port 0\\npool ntp.site.example\\npool 2001:db8::8\\n' >/etc/site.conf; "
         "printf 'pool time$1.example\\nserver 192.0.2.5 iburst\\nserver 192.0.2.6 port 123\\n' >>/etc/site.conf; "
         "echo server nts.example.net nts >>/etc/site.conf; "
     )
@@ -506,7 +510,7 @@ def test_host_with_no_daemon_has_no_servers_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.needs("chronyd", "netns", "mount", "pidns")
 def test_a_daemon_that_names_no_server_is_said_with_what_to_do(tmp_path: Path) -> None:
     """--from-host beside a chronyd that only serves: the fix is to name servers."""
-    script = "printf 'cmdport 0\\nlocal\\npidfile /etc/pid\\n' >/etc/site.conf; "
+    script = f"printf '{QUIET}local\\n' >/etc/site.conf; "
     script += with_chronyd("-f", "/etc/site.conf") + "; until test -e /etc/pid; do :; done"
     with island({}) as land:
         ran = ntpaudit(
@@ -524,7 +528,7 @@ def test_a_daemon_that_names_no_server_is_said_with_what_to_do(tmp_path: Path) -
 @pytest.mark.needs("chronyd", "netns", "mount", "pidns")
 def test_servers_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     """Where the file of the daemon that runs is gone, its servers are not known, and that is said."""
-    script = "printf 'cmdport 0\\nport 0\\npidfile /etc/pid\\n' >/etc/site.conf; "
+    script = f"printf '{QUIET}port 0\\n' >/etc/site.conf; "
     script += with_chronyd("-f", "/etc/site.conf") + "; until test -e /etc/pid; do :; done; rm /etc/site.conf"
     with island({}) as land:
         ran = ntpaudit(
