@@ -1,6 +1,6 @@
 """One audit from start to finish: probe, select, estimate, judge, record. Read this first.
 
-Probes observe, the core concludes, sinks tell; this is the only file that knows all three.
+Probes observe, the core concludes, outputs send; only this file knows all three.
 """
 
 from typing import NamedTuple, TypeGuard
@@ -25,10 +25,10 @@ logger = LazyLogger(__name__)
 
 
 class Plan(NamedTuple):
-    """What to audit, and against what. `from_host` adds the servers this host's own daemons are configured with.
+    """What to audit, and by which profile. `from_local_daemon` adds the servers of this host's time daemons.
 
-    `with_pools` False leaves public pools alone this time: they are asked more seldom than servers. The oscillator is
-    assumed to be off by `max_drift_ppm` at most, unless the host shows that it is worse (R4).
+    `with_pools` False skips public pools this time: they are queried less often than servers. `max_drift_ppm` bounds
+    the frequency error of the oscillator, unless the host shows a larger one (R4).
     """
 
     sources: tuple[Source, ...]
@@ -43,16 +43,16 @@ class Plan(NamedTuple):
 
 
 class HostServers:
-    """The servers that this host's own daemons were started with, as last seen.
+    """The servers of this host's time daemons, as last seen.
 
-    While no daemon runs they stay as they were: a host whose daemon has ended is one to watch.
+    They are kept while no daemon runs: a host whose daemon has stopped must still be audited.
     """
 
     def __init__(self) -> None:
         self._last = Configured()
 
-    def look(self) -> Configured:
-        """Return them, and what is not known of them now."""
+    def read(self) -> Configured:
+        """Return the servers, and the problems in reading them now."""
         now = configured_servers()
         if now.is_known or now.servers:
             self._last = now
@@ -60,9 +60,9 @@ class HostServers:
 
 
 def run(plan: Plan, clock: Clock, notebook: Notebook, show_progress: ShowProgress = show_nothing) -> Record:
-    """Audit this host's clock once. What the world does wrong is in the record; what the state does wrong is noted.
+    """Audit this host's clock once. Failures of sources and probes are in the record; failures of the state are logged.
 
-    `plan.keep` stores the observation before it is judged, and the record after.
+    `plan.persist` stores the observation before it is judged, and the record after.
     """
     observation = observe(plan, clock, notebook.update, show_progress)
     kept = notebook.keep_observation(observation) if plan.persist else None
@@ -79,18 +79,18 @@ def observe(
     show_progress: ShowProgress = show_nothing,
     own: HostServers | None = None,
 ) -> Observation:
-    """Ask the world and return all that was seen; `update` keeps what is to be remembered of the servers."""
+    """Poll the sources, read the host, and return the observation; `update` stores the server states."""
     with stamping_enabled():
         daemons = running_daemons()
-        sources, left_out = planned_sources(plan, own or HostServers(), logs=True)
-        survey = PollRound(sources, plan.options, show_progress)
+        sources, skipped = planned_sources(plan, own or HostServers(), logs=True)
+        poll_round = PollRound(sources, plan.options, show_progress)
         host = host_facts(plan.host_name)  # while names are being resolved
         start = clock.read()
-        answered = survey.poll(clock, Instant(host.boot_id, start.boottime_ns, start.realtime_ns), update)
+        polled = poll_round.poll(clock, Instant(host.boot_id, start.boottime_ns, start.realtime_ns), update)
     return Observation(
         host=host,
         taken=clock.read(),
-        sources=(*answered, *left_out),
+        sources=(*polled, *skipped),
         kernel=read_kernel(),
         daemons=daemons,
     )
@@ -99,47 +99,47 @@ def observe(
 def planned_sources(
     plan: Plan, own: HostServers, *, logs: bool = False
 ) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:
-    """Return whom a plan asks, and of whom it knows without asking."""
-    sources, left_out = _host_sources(own, logs=logs) if plan.from_local_daemon else ((), ())
+    """Return the sources to poll, and the observations of those that are skipped. `logs`: log problems."""
+    sources, skipped = _host_sources(own, logs=logs) if plan.from_local_daemon else ((), ())
     sources = (*plan.sources, *sources)
-    if plan.from_local_daemon and logs and not sources and not left_out:
+    if plan.from_local_daemon and logs and not sources and not skipped:
         logger.warning(
-            "no server is known from this host's time daemon: name four or more yourself, as in "
-            "`ntpaudit check SERVER...`, or as sources.servers in the configuration"
+            "no servers found in the configuration of this host's time daemon; name at least four, with "
+            "`ntpaudit check SERVER...` or with sources.servers in the configuration"
         )
     if plan.with_pools:
-        return sources, left_out
-    resting = Failure("skipped", "interval", "the pool is asked more seldom")
-    pools = tuple(SourceObservation(zone.zone, None, zone.port, resting) for zone in sources if is_public_pool(zone))
-    return tuple(source for source in sources if not is_public_pool(source)), (*left_out, *pools)
+        return sources, skipped
+    not_due = Failure("skipped", "interval", "pools are queried less often than servers")
+    pools = tuple(SourceObservation(zone.zone, None, zone.port, not_due) for zone in sources if is_public_pool(zone))
+    return tuple(source for source in sources if not is_public_pool(source)), (*skipped, *pools)
 
 
 def _host_sources(own: HostServers, *, logs: bool) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:
-    """Return the servers this host is configured with, and those of them that cannot be asked."""
-    configured = own.look()
+    """Return the servers of this host's time daemons, and the observations of those that cannot be queried."""
+    configured = own.read()
     if logs:
         for problem in configured.problems:
             logger.warning(one_line(problem))
     sources: list[Source] = []
-    left_out = []
+    skipped = []
     for server in configured.servers:
-        if server.nts:  # N10: never ask in clear who was to be asked with authentication
+        if server.nts:  # N10: a server configured with authentication is never queried without
             failure = Failure("skipped", "nts", "NTS is not supported by this version")
-            left_out.append(SourceObservation(server.host, None, server.port, failure))
+            skipped.append(SourceObservation(server.host, None, server.port, failure))
         elif server.pool or is_pool_name(server.host):
             sources.append(_host_pool(server.host, server.port))
         else:
             sources.append(_named(server.host, server.port))
-    return tuple(sources), tuple(left_out)
+    return tuple(sources), tuple(skipped)
 
 
 def is_public_pool(source: Source) -> TypeGuard[Pool]:
-    """Whether a source is a zone of the NTP pool, whose terms hold (P2)."""
+    """Return whether a source is a zone of the public NTP pool, so that its terms apply (P2)."""
     return isinstance(source, Pool) and source.is_public
 
 
 def _host_pool(host: str, port: int) -> Source:
-    """Return a pool that a daemon is configured with; what can be no pool's name is asked as a server."""
+    """Return a pool of a daemon's configuration; a name that no pool can have becomes a server."""
     try:
         return pool(host)._replace(port=port)
     except ValueError:
@@ -147,6 +147,6 @@ def _host_pool(host: str, port: int) -> Source:
 
 
 def _named(host: str, port: int) -> Server:
-    """Return a server whose name tells it from others of the same host."""
+    """Return a server whose name includes a port other than 123, so that it is unique."""
     plain = f"[{host}]" if ":" in host else host
     return Server(host if port == NTP_PORT else f"{plain}:{port}", host, port)

@@ -2,11 +2,11 @@
 
 
 class NtpauditError(Exception):
-    """The base of what the operator can mend; its text names the fix."""
+    """The base of errors that an operator can fix; the text names the fix."""
 
 
 class ConfigError(NtpauditError):
-    """The configuration is off; the text names the key, and so does `key` (`table.key`): exit status 78."""
+    """The configuration is invalid; the text and `key` (`table.key`) name the key. Exit status 78."""
 
     def __init__(self, message: str, key: str | None = None) -> None:
         super().__init__(message)
@@ -14,17 +14,17 @@ class ConfigError(NtpauditError):
 
 
 class StoreError(NtpauditError):
-    """The state folder or its database cannot be used; the audit goes on without memory."""
+    """The state folder or its database cannot be used. The audit continues without stored state."""
 
 
 class OutputError(NtpauditError):
-    """A sink could not tell what it was given; the text says why. The record is kept all the same."""
+    """An output could not send a record; the text says why. The record is stored anyway."""
 
 
 class ReadError(NtpauditError):
-    """A fleet cannot be read from its database: the `reason`, and the `remedy` that would mend it, apart.
+    """A fleet cannot be read from its database: `reason` is the cause, `remedy` the fix.
 
-    They stay apart because a reason may hold words of a server, and those may hold anything.
+    They are separate because a reason can contain text from a server, which is not trusted.
     """
 
     def __init__(self, reason: str, remedy: str = "") -> None:
@@ -34,8 +34,8 @@ class ReadError(NtpauditError):
 
 
 class UnexpectedReplyError(ReadError):
-    """What answered may be another kind of database than was asked."""
+    """The reply is not valid for the expected kind of database."""
 
 
 class BusyError(NtpauditError):
-    """Another agent uses the same state: exit status 75."""
+    """Another agent uses the same state folder. Exit status 75."""

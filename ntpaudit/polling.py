@@ -1,4 +1,4 @@
-"""Ask the sources: find their addresses, leave alone who must be left alone, ask the rest at once, and remember."""
+"""Poll the sources: resolve names, apply rate limits, query all servers at once, store what the replies mean."""
 
 import socket
 import threading
@@ -37,15 +37,15 @@ from ntpaudit.probes.resolve import Endpoint, Resolution, is_routable, own_refer
 logger = LazyLogger(__name__)
 
 SAMPLE_SPACING_S = 2.0
-"""Between two requests to the same server, as iburst has it; loopback needs none."""
+"""Between two queries to the same server, as with iburst. Loopback needs no spacing."""
 
 PROGRESS_AFTER_S = 1.0
-"""After so long a wait is explained."""
+"""A wait that takes longer is explained to an interactive user."""
 
 StateUpdater = Callable[[Callable[[ServerStates], ServerStates]], None]
-"""Calls a function with what is remembered and stores what it returns beside it, while nobody else may do so.
+"""Calls a function with the stored server states and stores the states it returns, under an exclusive lock.
 
-An empty memory is removed. Everybody else waits meanwhile, so the function must not wait for anything.
+A default state is deleted. Other processes wait for the lock, so the function must not block.
 """
 
 
@@ -58,9 +58,9 @@ def show_nothing(text: str) -> None:
 
 
 class QueryOptions(NamedTuple):
-    """How to ask: how often each server, how long to wait, and whether intervals may be ignored this once.
+    """Samples for each server, the timeout, and whether minimum intervals are ignored this time.
 
-    `hint` is told with a server that is not asked yet: what whoever started this can do about it.
+    `hint` is added to the message about a skipped server: what the user can do.
     """
 
     samples: int = 1
@@ -74,7 +74,7 @@ DEFAULT_OPTIONS = QueryOptions()
 
 @dataclass(slots=True)
 class Target:
-    """A server about to be asked, and what came of it so far."""
+    """A server to query, and its answers so far."""
 
     name: str
     endpoints: tuple[Endpoint, ...]
@@ -96,7 +96,7 @@ class Target:
         return any(answer.is_sent for answer in self.answers)
 
     def mark(self, memory: ServerState, now: Instant) -> ServerState:
-        """Note in a memory that the server is being asked, and of which pool it is."""
+        """Return the state with the time of this query and the pool of the server."""
         memory = memory._replace(queried_at=now)
         if self.pool is None:
             return memory
@@ -104,17 +104,17 @@ class Target:
         return memory._replace(zone=self.pool.zone, slot=self.slot, last_resolved=named)
 
     def is_open(self) -> bool:
-        """Another sample is wanted, and nothing that was said forbids to ask for it."""
+        """More samples are wanted, and no answer forbids another query."""
         failure = self.answers[-1].outcome if self.answers else None
-        said_no = isinstance(failure, Failure) and (failure.reason.startswith("kod:") or failure.reason == "refused")
-        return len(self.answers) < self.samples and not said_no
+        is_refused = isinstance(failure, Failure) and (failure.reason.startswith("kod:") or failure.reason == "refused")
+        return len(self.answers) < self.samples and not is_refused
 
     def observation(self) -> SourceObservation:
-        """Return what came of asking: the samples, or why there is none. A kiss-o'-death outweighs earlier samples."""
+        """Return the samples, or the failure. A kiss-o'-death outweighs earlier samples."""
         last = self.answers[-1]
         samples = tuple(answer.outcome for answer in self.answers if isinstance(answer.outcome, Measurement))
-        kissed = isinstance(last.outcome, Failure) and last.outcome.reason.startswith("kod:")
-        outcome = last.outcome if isinstance(last.outcome, Failure) and (kissed or not samples) else samples
+        is_kod = isinstance(last.outcome, Failure) and last.outcome.reason.startswith("kod:")
+        outcome = last.outcome if isinstance(last.outcome, Failure) and (is_kod or not samples) else samples
         discarded: dict[str, int] = {}
         for answer in self.answers:
             for code, count in answer.discarded.items():
@@ -123,7 +123,7 @@ class Target:
 
 
 class PollRound:
-    """One round of questions. Made first, so that names are resolved while the caller looks at other things."""
+    """One poll of all sources. Create it early: names are resolved while the caller does other work."""
 
     def __init__(
         self,
@@ -133,43 +133,42 @@ class PollRound:
     ) -> None:
         """Start to resolve the names. `show_progress` is called with what is being waited for, in a thread."""
         self._sources = tuple(dict.fromkeys(sources))
-        self._manner = options
+        self._options = options
         self._show_progress = show_progress
         self._resolution = Resolution(_names(self._sources))
         self._now = Instant(None, 0, 0)
         self._entries: list[Target | SourceObservation] = []
-        self._before: ServerStates = {}
-        """What was remembered, when we decided, of everybody we then laid claim to."""
+        self._states_before: ServerStates = {}
+        """The states of the servers to query, as they were before this poll reserved them."""
         self._fallbacks: dict[Pool, tuple[str, ...]] = {}
-        """The names asked for instead of those of a pool that gave no server."""
+        """The names of the larger zone that replaces a pool without a reachable server."""
 
     def poll(self, clock: Clock, now: Instant, update: StateUpdater) -> tuple[SourceObservation, ...]:
-        """Ask everybody who may be asked and return one observation per source, in the order configured.
+        """Query every source that the rate limits allow. Return one observation per source, in configured order.
 
-        Before anything is sent, `update` notes that it is: a run that is killed, or another beside it, stays polite.
+        The queries are stored with `update` before they are sent, so a killed or concurrent run keeps the limits too.
         """
         self._now = now
         self._resolve()
         self._resolve_fallbacks()
-        update(self._decide)
+        update(self._choose_targets)
         self._exchange(self._targets, clock)
         for target in self._targets:
             logger.debug(_describe(target.observation()))
-        update(self._learn)
+        update(self._new_states)
         return tuple(self._observations())
 
     @property
     def _targets(self) -> list[Target]:
-        """The servers that are asked."""
+        """The servers to query."""
         return [entry for entry in self._entries if isinstance(entry, Target)]
 
     def _resolve(self) -> None:
-        """Wait for the names."""
         with self._progress("waiting for the resolver"):
-            self._resolution.wait(self._manner.timeout_s)
+            self._resolution.wait(self._options.timeout_s)
 
     def _resolve_fallbacks(self) -> None:
-        """Wait for the names of larger zones, where a zone has no server that can be reached (P7)."""
+        """Resolve the larger zone of each pool that has no reachable server (P7)."""
         for source in self._sources:
             if isinstance(source, Pool) and source.fallback is not None:
                 offered, failure = self._offered(source.names, source.port)
@@ -181,18 +180,18 @@ class PollRound:
 
     @contextmanager
     def _progress(self, text: str) -> Iterator[None]:
-        """Tell what is being waited for, should it take longer than a second."""
+        """Explain a wait that takes longer than `PROGRESS_AFTER_S`."""
         timer = threading.Timer(PROGRESS_AFTER_S, self._show_progress, (text,))
         timer.daemon = True
-        with suppress(RuntimeError):  # no thread to be had: then nothing is told
+        with suppress(RuntimeError):  # no thread is available: then there is no progress
             timer.start()
         try:
             yield
         finally:
             timer.cancel()
 
-    def _decide(self, states: ServerStates) -> ServerStates:
-        """Decide whom to ask, by what is remembered; return that they are being asked."""
+    def _choose_targets(self, states: ServerStates) -> ServerStates:
+        """Choose the servers to query by their stored states. Return the new states that reserve them."""
         shares = _shares(sum(isinstance(source, Pool) and source.is_public for source in self._sources))
         for source in self._sources:
             match source:
@@ -201,26 +200,26 @@ class PollRound:
                 case Pool():
                     self._entries += self._pool(source, states, next(shares) if source.is_public else MAX_POOL_SERVERS)
         self._merge()
-        claims: ServerStates = {}
-        for question in self._targets:
-            endpoint = question.endpoints[0]
+        reserved: ServerStates = {}
+        for target in self._targets:
+            endpoint = target.endpoints[0]
             if not endpoint.is_loopback:
-                question.reserved_keys = [_key(endpoint), *([POOL_DOMAIN] if question.is_public else [])]
-                claims[_key(endpoint)] = question.mark(states.get(_key(endpoint), ServerState()), self._now)
-                if question.is_public:
-                    claims[POOL_DOMAIN] = ServerState(queried_at=self._now)
-        self._before = {key: states.get(key, ServerState()) for key in claims}
-        return claims
+                target.reserved_keys = [_key(endpoint), *([POOL_DOMAIN] if target.is_public else [])]
+                reserved[_key(endpoint)] = target.mark(states.get(_key(endpoint), ServerState()), self._now)
+                if target.is_public:
+                    reserved[POOL_DOMAIN] = ServerState(queried_at=self._now)
+        self._states_before = {key: states.get(key, ServerState()) for key in reserved}
+        return reserved
 
     def _merge(self) -> None:
-        """Let a server that was named twice be asked once, under the first of its names."""
+        """Query a server that was named twice only once, under its first name."""
         first: dict[Endpoint, Target] = {}
         for index, entry in enumerate(self._entries):
             if isinstance(entry, Target) and (other := first.setdefault(entry.endpoints[0], entry)) is not entry:
                 self._entries[index] = self._same_server(entry, other.name)
 
     def _observations(self) -> Iterator[SourceObservation]:
-        """Yield what came of each source; where two names led to one server, it speaks once."""
+        """Yield the observation of each source; a server reached by two names counts once."""
         first: dict[Endpoint, Target] = {}
         for entry in self._entries:
             if isinstance(entry, SourceObservation):
@@ -230,15 +229,18 @@ class PollRound:
             else:
                 yield entry.observation()
 
-    def _same_server(self, question: Target, name: str) -> SourceObservation:
-        """Say that a source is another one under a second name."""
-        logger.warning(f"{question.name} is the same server as {name}: it has one vote")
-        endpoint = question.endpoints[0]
+    def _same_server(self, target: Target, name: str) -> SourceObservation:
+        """Return the observation of a source that is another source under a second name."""
+        logger.warning(f"{target.name} is the same server as {name} and counts once")
+        endpoint = target.endpoints[0]
         failure = Failure("skipped", "same-server", f"the same server as {name}")
-        return SourceObservation(question.name, endpoint.address, endpoint.port, failure)
+        return SourceObservation(target.name, endpoint.address, endpoint.port, failure)
 
     def _server(self, server: Server, states: ServerStates) -> Target | SourceObservation:
-        """Decide on one server: an address that denied us is passed over, any other that must wait holds us back."""
+        """Return the target for one server, or why it is skipped.
+
+        An address that sent DENY or RSTR is passed over; any other address that must wait delays the whole server.
+        """
         found = self._resolution.answer(server.host, server.port)
         if isinstance(found, Failure):
             return SourceObservation(server.name, None, server.port, found)
@@ -250,34 +252,36 @@ class PollRound:
         if waiting and (not allowed or not all(hold.is_denial for hold in waiting)):
             longest = max(waiting, key=lambda hold: hold.wait_s)
             return SourceObservation(server.name, found[0].address, server.port, self._held_back(server.name, longest))
-        return Target(server.name, allowed, self._manner.samples)
+        return Target(server.name, allowed, self._options.samples)
 
     def _pool(self, pool: Pool, states: ServerStates, count: int) -> list[Target | SourceObservation]:
-        """Choose the servers of one pool, or say why none is asked."""
+        """Choose the servers of one pool, or return why none is queried."""
 
         def instead(failure: Failure) -> list[Target | SourceObservation]:
             return [SourceObservation(pool.zone, None, pool.port, failure)]
 
         if not count:
-            return instead(Failure("skipped", "pool-limit", f"{MAX_POOL_SERVERS} servers of the pool at most"))
+            return instead(
+                Failure("skipped", "pool-limit", f"at most {MAX_POOL_SERVERS} servers of the pool are queried")
+            )
         if pool.is_public and (hold := self._held(states.get(POOL_DOMAIN, ServerState()), POOL_INTERVAL_S)):
             return instead(self._held_back(pool.zone, hold))
         names = self._fallbacks.get(pool, pool.names)
         if names is not pool.names:
-            logger.warning(f"{pool.zone} gives no server; asking {pool.fallback}")
+            logger.warning(f"{pool.zone} has no reachable server; using {pool.fallback}")
         offered, failure = self._offered(names, pool.port)
         if not offered:
             return instead(failure)
         endpoints = {endpoint.address: endpoint for group in offered for endpoint in group}
         if len(endpoints) < MAX_POOL_SERVERS:
-            logger.warning(f"{pool.zone} gives only {plural(len(endpoints), 'server')}; a larger zone is safer")
+            logger.warning(f"{pool.zone} has only {plural(len(endpoints), 'server')}; use a larger zone")
         known = _known_of(pool, states, endpoints)
         interval_s = POOL_INTERVAL_S if pool.is_public else SERVER_INTERVAL_S
         addresses = choose_pool_servers(
             [[endpoint.address for endpoint in group] for group in offered],
             known,
             self._now,
-            interval_s=0 if self._manner.force else interval_s,
+            interval_s=0 if self._options.force else interval_s,
             count=count,
         )
         if not addresses:
@@ -288,7 +292,7 @@ class PollRound:
             Target(
                 f"{pool.zone}/{slots[address]}",
                 (endpoints.get(address) or _endpoint(address, pool.port),),
-                1 if pool.is_public else self._manner.samples,  # P4: no burst
+                1 if pool.is_public else self._options.samples,  # P4: no burst
                 pool,
                 slots[address],
                 is_named=address in endpoints,
@@ -297,7 +301,7 @@ class PollRound:
         ]
 
     def _offered(self, names: Iterable[str], port: int) -> tuple[list[list[Endpoint]], Failure]:
-        """Return what each name of a pool gives that this host can reach, at most four of each family (DSN 2020)."""
+        """Return the reachable addresses of each name of a pool, at most four of each family (DSN 2020)."""
         offered, failure = [], Failure("unreachable", "name-unknown", "no such zone")
         for name in names:
             found = self._resolution.answer(name, port)
@@ -313,66 +317,76 @@ class PollRound:
                 failure = Failure("unreachable", "net-unreachable", "no route to any of its addresses")
         return offered, failure
 
-    def _exchange(self, questions: Sequence[Target], clock: Clock) -> None:
-        """Ask all at once, as many rounds as samples are wanted."""
-        own_ids = own_reference_ids([question.endpoints[0] for question in questions])
-        for sample in range(max((question.samples for question in questions), default=0)):
-            open_now = [question for question in questions if question.is_open()]
+    def _exchange(self, queried: Sequence[Target], clock: Clock) -> None:
+        """Query all targets at once, once for each sample."""
+        own_ids = own_reference_ids([target.endpoints[0] for target in queried])
+        for sample in range(max((target.samples for target in queried), default=0)):
+            open_now = [target for target in queried if target.is_open()]
             if not open_now:
                 return
-            if sample and not all(question.endpoints[0].is_loopback for question in open_now):
-                self._show_progress(f"sample {sample + 1} of {self._manner.samples} in {SAMPLE_SPACING_S:.0f} s")
+            if sample and not all(target.endpoints[0].is_loopback for target in open_now):
+                self._show_progress(f"sample {sample + 1} of {self._options.samples} in {SAMPLE_SPACING_S:.0f} s")
                 time.sleep(SAMPLE_SPACING_S)
-            targets = [question.endpoints for question in open_now]
-            with self._progress("waiting for the servers that have not answered yet"):
-                answers = exchange(targets, clock, self._manner.timeout_s, own_ids)
-            for question, answer in zip(open_now, answers, strict=True):
-                question.answers.append(answer)
-                question.endpoints = (answer.endpoint,)  # the samples of one source are of one server
+            targets = [target.endpoints for target in open_now]
+            with self._progress("waiting for the servers that have not replied yet"):
+                answers = exchange(targets, clock, self._options.timeout_s, own_ids)
+            for target, answer in zip(open_now, answers, strict=True):
+                target.answers.append(answer)
+                target.endpoints = (answer.endpoint,)  # the samples of one source are of one server
 
-    def _learn(self, states: ServerStates) -> ServerStates:
-        """Return what the answers mean for the next time, applied to what is remembered by now."""
-        learnt: ServerStates = {
+    def _new_states(self, states: ServerStates) -> ServerStates:
+        """Return the states that follow from the answers, based on the stored states as they are now."""
+        states_after: ServerStates = {
             key: ServerState() for key, memory in states.items() if key != POOL_DOMAIN and is_stale(memory, self._now)
         }
-        for question in self._targets:
-            key = _key(question.endpoints[0])
-            memory = question.mark(states.get(key, ServerState()), self._now)
-            if (after := self._after(question, memory)) is not None:
-                learnt[key] = after
-        sent = {key for question in self._targets if question.is_sent for key in question.reserved_keys}
-        unsent = self._before.keys() - sent
-        for key in unsent:  # what never left the host was no request
-            learnt[key] = states.get(key, ServerState())._replace(queried_at=self._before[key].queried_at)
-        return learnt
+        for target in self._targets:
+            key = _key(target.endpoints[0])
+            memory = target.mark(states.get(key, ServerState()), self._now)
+            if (after := self._after(target, memory)) is not None:
+                states_after[key] = after
+        sent = {key for target in self._targets if target.is_sent for key in target.reserved_keys}
+        unsent = self._states_before.keys() - sent
+        for key in unsent:  # no packet left the host, so this was no query
+            states_after[key] = states.get(key, ServerState())._replace(queried_at=self._states_before[key].queried_at)
+        return states_after
 
-    def _after(self, question: Target, memory: ServerState) -> ServerState | None:
-        """Return what to remember of one server. Of loopback only a kiss is worth it."""
-        outcome = question.observation().outcome
+    def _after(self, target: Target, memory: ServerState) -> ServerState | None:
+        """Return the state to store for one server. For loopback only a kiss-o'-death is stored."""
+        outcome = target.observation().outcome
         match outcome:
             case Failure(reason=reason) if reason.startswith("kod:"):
                 return on_kod(memory, self._now, reason.removeprefix("kod:"))
-            case _ if question.endpoints[0].is_loopback or not question.is_sent:
+            case _ if target.endpoints[0].is_loopback or not target.is_sent:
                 return None
             case Failure(reason="local-step"):
-                return memory  # the server did answer; it was this host's clock that moved
+                return memory  # the server did reply; this host's clock was stepped
             case Failure():
                 return on_timeout(memory, self._now)
             case samples:
                 return on_reply(memory, self._now, min(sample.delay_ns for sample in samples))
 
     def _held_back(self, name: str, hold: BackOff) -> Failure:
-        """Say that a server is not asked, why, and when it may be."""
-        detail = f"may be asked again in {format_duration(hold.wait_s, rounding='up')}"
-        if self._manner.hint and not hold.reason.startswith("kod:"):
-            detail += f"; {self._manner.hint}"
-        logger.info(f"{name} is not asked ({hold.reason}): {detail}")
+        """Log and return why a server is skipped, and when it can be queried again."""
+        detail = f"next query in {format_duration(hold.wait_s, rounding='up')}"
+        if self._options.hint and not hold.reason.startswith("kod:"):
+            detail += f"; {self._options.hint}"
+        logger.info(f"{name}: {_describe_hold(hold.reason)}; {detail}")
         return Failure("skipped", hold.reason, detail)
 
     def _held(self, memory: ServerState, interval_s: float) -> BackOff | None:
-        """Say whether to wait; `--force` overrides an interval, never a server's own word (K2, K3)."""
+        """Return how long to wait, None if not at all. `force` overrides intervals, never a kiss-o'-death (K2, K3)."""
         hold = back_off(memory, self._now, interval_s)
-        return None if hold is not None and self._manner.force and not hold.reason.startswith("kod:") else hold
+        return None if hold is not None and self._options.force and not hold.reason.startswith("kod:") else hold
+
+
+def _describe_hold(reason: str) -> str:
+    """Describe why a server is skipped, for the log."""
+    match reason:
+        case "interval":
+            return "queried recently"
+        case "unanswered":
+            return "no reply last time"
+    return f"sent kiss-o'-death {reason.removeprefix('kod:')}"
 
 
 def _describe(source: SourceObservation) -> str:
@@ -384,9 +398,9 @@ def _describe(source: SourceObservation) -> str:
 
 
 def _known_of(pool: Pool, states: ServerStates, offered: Iterable[str]) -> ServerStates:
-    """Return what is remembered of this pool's servers, by address, and of those offered that other names led to.
+    """Return the stored states of this pool's servers by address, and of offered addresses queried by other names.
 
-    The latter have no place in this pool to keep, but whoever denied us under another name has denied us.
+    The latter have no slot in this pool, but a kiss-o'-death that they sent counts here too.
     """
     known: ServerStates = {}
     for address in offered:
@@ -400,7 +414,6 @@ def _known_of(pool: Pool, states: ServerStates, offered: Iterable[str]) -> Serve
 
 
 def _names(sources: Iterable[Source]) -> list[tuple[str, int]]:
-    """List the names to resolve."""
     names: list[tuple[str, int]] = []
     for source in sources:
         match source:
@@ -412,22 +425,22 @@ def _names(sources: Iterable[Source]) -> list[tuple[str, int]]:
 
 
 def _shares(pools: int) -> Iterator[int]:
-    """Share the public pool's servers that a host may ask among the zones it names, the first ones first (P4)."""
+    """Divide the servers a host may query in the public pool among its zones; the first zones get the rest (P4)."""
     whole, rest = divmod(MAX_POOL_SERVERS, max(1, pools))
     return (whole + (number < rest) for number in range(pools))
 
 
 def _interval_s(endpoint: Endpoint) -> float:
-    """Return how long to wait between two rounds with a named server: nothing on loopback."""
+    """Return the minimum interval between two polls of a named server: zero on loopback."""
     return 0 if endpoint.is_loopback else SERVER_INTERVAL_S
 
 
 def _endpoint(address: str, port: int) -> Endpoint:
-    """Return the endpoint of a pool's server that is remembered by its address."""
+    """Return the endpoint of a pool server whose address is stored."""
     return Endpoint(socket.AF_INET6 if ":" in address else socket.AF_INET, address, port)
 
 
 def _key(endpoint: Endpoint) -> str:
-    """Name an endpoint in the store."""
+    """Return the key of an endpoint in the store."""
     scope = f"%{endpoint.scope}" if endpoint.scope else ""
     return f"{endpoint.address}{scope} {endpoint.port}"

@@ -1,4 +1,4 @@
-"""What an agent waits for: time, signals, a clock that is set, servers that answer."""
+"""Time, signals, clock changes and the polling thread: what an agent waits for."""
 
 import os
 import selectors
@@ -24,18 +24,18 @@ from ntpaudit.probes.timerfd import StepWatch
 logger = LazyLogger(__name__)
 
 CLOCK_TRIES = 9
-"""Of so many readings the quickest is taken: the least noise in a step's size (J1)."""
+"""Readings of the clocks, of which the fastest is used: it has the least noise in the size of a step (J1)."""
 
 NO_TIMERFD_WAIT_S = 1.0
-"""Where nobody tells that the clock was set, one looks so often."""
+"""How often the clock is checked for a step where timerfd is not available."""
 
 
 LONGEST_WAIT_S = 3600.0
-"""An operating system waits no longer than some weeks at once."""
+"""The longest single wait: an operating system limits it to some weeks."""
 
 
 class Wakeup(NamedTuple):
-    """What came while the agent waited: signals by number, the clock being set (or resumed), servers' answers."""
+    """Why a wait ended: signals by number, a clock that was set (or a resume), the result of a poll."""
 
     signals: tuple[int, ...] = ()
     clock_set: bool = False
@@ -43,39 +43,39 @@ class Wakeup(NamedTuple):
 
 
 class HostContext(NamedTuple):
-    """Who a host is, and what steers its clock."""
+    """A host's identity, and its time daemons."""
 
     host: HostFacts
     daemons: tuple[Daemon, ...] | HiddenDaemons
 
 
 class Runtime(Protocol):
-    """All of the outside that the agent's loop depends on."""
+    """Everything outside the process that the agent's loop depends on."""
 
     @property
     def clock(self) -> Clock:
         """The host's clocks."""
 
     def host_context(self, name: str | None) -> HostContext:
-        """Return who this host is, as `name` if that is given, and which time daemons run."""
+        """Return the host's identity (named `name`, if given) and its running time daemons."""
 
     def has_ended(self, daemon: Daemon) -> bool:
-        """Whether the process of a time daemon that was seen exists no more; costs far less than `facts`."""
+        """Return whether the process of a known time daemon has ended; far cheaper than `host_context`."""
 
     def kernel(self) -> KernelState | Unavailable:
-        """Return what the kernel believes of its clock."""
+        """Return the kernel's state of its clock."""
 
     def now_ns(self) -> int:
-        """Return the uptime, suspends included."""
+        """Return the uptime, including suspends."""
 
     def wait(self, seconds: float) -> Wakeup:
-        """Wait so long, or until something happens."""
+        """Wait for this time, or until something happens."""
 
     def poll(self, plan: audit.Plan, update: StateUpdater) -> None:
-        """Begin to ask servers; what they say comes from `wait`. Not while they are being asked."""
+        """Start a poll; `wait` returns its result. Only one poll at a time."""
 
     def polling_s(self) -> float | None:
-        """Return for how long servers have been asked by now, None where they are not."""
+        """Return for how long the current poll has run, None without one."""
 
 
 class SystemRuntime:
@@ -86,16 +86,16 @@ class SystemRuntime:
 
     def __init__(self, *, handle_signals: bool = True) -> None:
         self.clock: Clock = SystemClock(CLOCK_TRIES)
-        self._hears = handle_signals
-        self._watched = WatchedProcesses()
+        self._handles_signals = handle_signals
+        self._daemons = WatchedProcesses()
 
     def __enter__(self) -> "SystemRuntime":
         with ExitStack() as stack:
             self._selector = stack.enter_context(selectors.DefaultSelector())
-            self._signals = stack.enter_context(_Signals(_Signals.HEARD if self._hears else ()))
+            self._signals = stack.enter_context(_Signals(_Signals.HANDLED if self._handles_signals else ()))
             self._selector.register(self._signals, selectors.EVENT_READ)
             self._watch = self._open_watch(stack)
-            self._surveyor = _Poller(self._signals.wake)
+            self._poller = _Poller(self._signals.wake)
             self._host_servers = audit.HostServers()
             self._stack = stack.pop_all()
         return self
@@ -104,50 +104,50 @@ class SystemRuntime:
         self._stack.close()
 
     def host_context(self, name: str | None) -> HostContext:
-        """Return who this host is, and which time daemons run."""
+        """Return the host's identity and its running time daemons."""
         daemons = running_daemons()
-        self._watched.update(daemons.seen if isinstance(daemons, HiddenDaemons) else daemons)
+        self._daemons.update(daemons.seen if isinstance(daemons, HiddenDaemons) else daemons)
         return HostContext(host_facts(name), daemons)
 
     def has_ended(self, daemon: Daemon) -> bool:
-        """Whether the process of a time daemon that was seen exists no more."""
-        return self._watched.has_ended(daemon)
+        """Return whether the process of a known time daemon has ended."""
+        return self._daemons.has_ended(daemon)
 
     def kernel(self) -> KernelState | Unavailable:
-        """Return what the kernel believes of its clock."""
+        """Return the kernel's state of its clock."""
         return read_kernel()
 
     def now_ns(self) -> int:
-        """Return the uptime, suspends included."""
+        """Return the uptime, including suspends."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def wait(self, seconds: float) -> Wakeup:
-        """Wait so long, or until something happens. What goes wrong in a survey goes wrong here."""
+        """Wait for this time, or until something happens. Raises what the poll raised."""
         self._selector.select(min(seconds, LONGEST_WAIT_S if self._watch is not None else NO_TIMERFD_WAIT_S))
         clock_set = self._watch.happened() if self._watch is not None else True
-        return Wakeup(self._signals.take(), clock_set, self._surveyor.take())
+        return Wakeup(self._signals.take(), clock_set, self._poller.take())
 
     def poll(self, plan: audit.Plan, update: StateUpdater) -> None:
-        """Begin to ask servers."""
-        self._surveyor.start(lambda: audit.observe(plan, self.clock, update, own=self._host_servers))
+        """Start a poll in its thread."""
+        self._poller.start(lambda: audit.observe(plan, self.clock, update, own=self._host_servers))
 
     def polling_s(self) -> float | None:
-        """Return for how long servers have been asked by now."""
-        return self._surveyor.busy_s
+        """Return for how long the current poll has run."""
+        return self._poller.busy_s
 
     def _open_watch(self, stack: ExitStack) -> StepWatch | None:
-        """Watch for the clock being set; where that is not to be had, it is looked for again and again."""
+        """Open the timerfd that reports clock changes; None where it is not available, then `wait` polls."""
         try:
             watch = stack.enter_context(StepWatch())
         except OSError as error:
-            logger.warning(f"steps of the clock are found within 1 s, not at once: no timerfd ({error.strerror})")
+            logger.warning(f"no timerfd ({error.strerror}): clock steps are detected within 1 s instead of at once")
             return None
         self._selector.register(watch, selectors.EVENT_READ)
         return watch
 
 
 class _Poller:
-    """Ask servers in a thread of its own, so that nothing waits for them; one survey at a time."""
+    """Polls in a thread, so that the agent's loop never waits for servers; one poll at a time."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -157,17 +157,17 @@ class _Poller:
 
     @property
     def busy_s(self) -> float | None:
-        """For how long a survey has been under way, None where there is none."""
+        """For how long the poll has run, None without one."""
         return None if self._thread is None else time.monotonic() - self._started_s
 
     def start(self, work: Callable[[], Observation]) -> None:
-        """Begin."""
+        """Start a poll."""
         self._started_s = time.monotonic()
-        self._thread = threading.Thread(target=self._run, args=(work,), name="survey", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(work,), name="poll", daemon=True)
         self._thread.start()
 
     def take(self) -> Observation | None:
-        """Return what came of it, None while it lasts; what went wrong in it goes wrong here."""
+        """Return the result, None while the poll runs. Raises what the poll raised."""
         result = self._result
         if result is None:
             return None
@@ -179,33 +179,33 @@ class _Poller:
     def _run(self, work: Callable[[], Observation]) -> None:
         try:
             self._result = work()
-        except BaseException as error:  # a bug: it is raised again where the agent ends of it
+        except BaseException as error:  # a bug: raised again in the main thread
             self._result = error
         self._wake()
 
 
 class _Signals:
-    """Signals, and threads that want to be heard, as something that a selector can wait for."""
+    """Signals and wake-ups from threads, as a file descriptor for a selector."""
 
-    HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+    HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
-    def __init__(self, heard: tuple[signal.Signals, ...]) -> None:
-        self._heard = heard
+    def __init__(self, numbers: tuple[signal.Signals, ...]) -> None:
+        self._numbers = numbers
 
     def __enter__(self) -> "_Signals":
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._taken: deque[int] = deque()
-        self._before = {number: signal.signal(number, self._hear) for number in self._heard}
+        self._before = {number: signal.signal(number, self._on_signal) for number in self._numbers}
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, self.HEARD)  # what came meanwhile comes now
+        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, self.HANDLED)  # pending signals are delivered now
         return self
 
     def __exit__(self, *exception: object) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)  # blocked again, if the program began so
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._before.items():
-            # A program that began with it blocked is about to end: a thread that is still asking servers does not
-            # block it, and the default would kill the program.
+            # A program that started with a blocked signal is about to end. A polling thread does not block the signal,
+            # so the default action would kill the program.
             signal.signal(number, signal.SIG_IGN if number in self._mask else handler)
         os.close(self._reader)
         self._writer = -1
@@ -216,17 +216,17 @@ class _Signals:
 
     def wake(self) -> None:
         """Wake the loop from another thread."""
-        with suppress(OSError):  # it is awake already, or has ended
+        with suppress(OSError):  # the pipe is full (the loop wakes anyway) or closed
             os.write(self._writer, b"\0")
 
     def take(self) -> tuple[int, ...]:
-        """Return the signals that came."""
+        """Return the signals received since the last call."""
         with suppress(BlockingIOError):
             os.read(self._reader, 4096)
         taken = []
-        while self._taken:  # one may come at any moment, and none may be lost
+        while self._taken:  # a signal can arrive at any moment, and none may be lost
             taken.append(self._taken.popleft())
         return tuple(taken)
 
-    def _hear(self, number: int, _: object) -> None:
+    def _on_signal(self, number: int, _: object) -> None:
         self._taken.append(number)

@@ -519,8 +519,8 @@ def test_a_daemon_that_names_no_server_is_said_with_what_to_do(tmp_path: Path) -
         )  # fmt: skip
     assert ran.status == 3
     assert ran.err == (
-        "ntpaudit: no server is known from this host's time daemon: name four or more yourself, as in "
-        "`ntpaudit check SERVER...`, or as sources.servers in the configuration\n"
+        "ntpaudit: no servers found in the configuration of this host's time daemon; name at least four, with "
+        "`ntpaudit check SERVER...` or with sources.servers in the configuration\n"
     )
     assert "fix: if no source is listed, configure at least 4 servers" in " ".join(ran.out.split())
 
@@ -586,7 +586,7 @@ def test_who_watches_is_told_what_is_waited_for(tmp_path: Path) -> None:
     """On a terminal a wait of more than a second is explained."""
     with RogueServer("silent") as silent:
         shown = on_a_terminal(["check", "--timeout", "1500ms", name(silent)], tmp_path, {})
-    assert "waiting for the servers that have not answered yet" in shown
+    assert "waiting for the servers that have not replied yet" in shown
 
 
 def on_a_terminal(words: Sequence[str], state: Path, environment: dict[str, str]) -> str:

@@ -50,7 +50,7 @@ def test_default_pool_is_asked_once_and_then_left_alone(land: Island, tmp_path: 
     again = ntpaudit("check", "--format", "json", state=tmp_path, inside=land.command)
     assert again.sources == {"pool.ntp.org": ("skipped", "interval")}
     assert (again.status, again.record["verdict"]) == (3, "unmeasured")
-    assert "may be asked again in 30 min" in again.err
+    assert "next query in 30 min" in again.err
     assert "--force" in again.err
 
     forced = ntpaudit("check", "--force", "--format", "json", state=tmp_path, inside=land.command)

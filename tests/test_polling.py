@@ -62,7 +62,7 @@ def test_nobody_is_held_up_while_a_larger_zone_is_looked_up(
     assert isinstance(observation.outcome, Failure)
     assert observation.outcome.reason == "name-unknown"
     assert "0.europe.pool.ntp.org" in lookups
-    assert caplog.messages == ["nl.pool.ntp.org gives no server; asking europe.pool.ntp.org"]
+    assert caplog.messages == ["nl.pool.ntp.org has no reachable server; using europe.pool.ntp.org"]
     assert store.held_up_by == []
 
 
@@ -92,9 +92,9 @@ def hold_back(options: QueryOptions, caplog: pytest.LogCaptureFixture) -> tuple[
 def test_a_hint_is_told_only_where_it_can_be_followed(caplog: pytest.LogCaptureFixture) -> None:
     """An agent has no option that asks at once, so it speaks of none."""
     observation, notes = hold_back(QueryOptions(), caplog)
-    assert notes == ["192.0.2.1 is not asked (interval): may be asked again in 14 s"]
-    assert observation.outcome == Failure("skipped", "interval", "may be asked again in 14 s")
-    assert hold_back(QueryOptions(hint="--force asks now"), caplog)[1] == [f"{notes[0]}; --force asks now"]
+    assert notes == ["192.0.2.1: queried recently; next query in 14 s"]
+    assert observation.outcome == Failure("skipped", "interval", "next query in 14 s")
+    assert hold_back(QueryOptions(hint="--force queries now"), caplog)[1] == [f"{notes[0]}; --force queries now"]
 
 
 def test_who_was_not_asked_for_two_weeks_is_forgotten() -> None:

@@ -626,18 +626,18 @@ def test_servers_stay_while_no_daemon_runs(monkeypatch: pytest.MonkeyPatch, tmp_
     found = [("chronyd", Process(1, ("chronyd", "-f", str(path))))]
     monkeypatch.setattr(daemons, "time_processes", lambda _names: Seen(tuple(found), None))
     own = HostServers()
-    assert [server.host for server in own.look().servers] == ["a"]
+    assert [server.host for server in own.read().servers] == ["a"]
     ended = found.pop()
-    after = own.look()
+    after = own.read()
     assert ([server.host for server in after.servers], after.problems) == (["a"], ("no time daemon runs here",))
     path.unlink()
     found.append(ended)
-    assert [server.host for server in own.look().servers] == ["a"]
+    assert [server.host for server in own.read().servers] == ["a"]
     path.write_text("server b\n")
-    assert [server.host for server in own.look().servers] == ["b"]
+    assert [server.host for server in own.read().servers] == ["b"]
     path.write_text("# none any more\n")
-    assert own.look() == Configured((), (), is_known=True)
-    assert HostServers().look().servers == ()
+    assert own.read() == Configured((), (), is_known=True)
+    assert HostServers().read().servers == ()
 
 
 def test_what_cannot_be_read_names_nothing(tmp_path: Path) -> None:
