@@ -1,4 +1,4 @@
-"""The repeating audit: when next, what to tell the service manager, and when to end."""
+"""The agent: audit on a schedule, deliver, report to the service manager, react to signals."""
 
 import os
 import random
@@ -45,29 +45,29 @@ if TYPE_CHECKING:
 logger = LazyLogger(__name__)
 
 POLL_LIMIT_S = 120.0
-"""A survey that takes longer hangs: the watchdog is no longer fed."""
+"""A poll that takes longer counts as hung: the watchdog is no longer fed."""
 
 DRAIN_S = 10.0
-"""How long a single cycle waits for the database."""
+"""How long `agent --once` waits for the database."""
 
 STOP_S = 0.5
-"""How long the delivery under way may take when the agent is told to end."""
+"""How long a request under way may take when the agent stops."""
 
 TIMEOUT_S = 2.0
 
 PUT_OFF_S = 0.5
-"""How long a local audit waits at a time for the first poll to end."""
+"""How long a local audit is postponed at a time while the first poll runs."""
 
 POOL_RETRY_S = 300.0
-"""So soon a pool is tried again that an earlier run has asked, and that may not be asked yet."""
+"""Retry delay for a pool that is still inside its minimum interval."""
 
 
 OpenOutputs = dict[str, tuple[Settings, Output]]
-"""Every outlet in use, with the setting it was opened by."""
+"""Every open output, with its setting."""
 
 
 class AgentConfig(NamedTuple):
-    """A configuration as the agent runs by it, and the environment it was read in."""
+    """The configuration of a running agent, and the environment it was read in."""
 
     config: Config
     environment: Mapping[str, str]
@@ -76,7 +76,7 @@ class AgentConfig(NamedTuple):
 
     @property
     def plan(self) -> audit.Plan:
-        """Whom to ask."""
+        """The sources to poll, and how."""
         config = self.config
         return audit.Plan(
             sources=config.sources.named,
@@ -89,13 +89,13 @@ class AgentConfig(NamedTuple):
 
     @property
     def labels(self) -> Labels:
-        """What every record says of its making."""
+        """The labels of every record."""
         config = self.config
         return Labels(__version__, config.sha256, config.host.site, config.host.env)
 
     @property
     def intervals(self) -> Intervals:
-        """How often to do what."""
+        """The intervals of network, pool and local audits."""
         return Intervals(*self.config.schedule)
 
     @property
@@ -105,19 +105,17 @@ class AgentConfig(NamedTuple):
 
     @property
     def file(self) -> str:
-        """The history."""
+        """The history file."""
         return self.config.history.path or os.path.join(state_folder(self.environment), FILE_NAME)
 
 
 def read_agent_config(path: str | None, environment: Mapping[str, str]) -> AgentConfig:
-    """Read the configuration that an agent is to run by. ConfigError where it cannot, or names nobody to ask (P1)."""
+    """Read the configuration of an agent. ConfigError if it is invalid or names no source (P1)."""
     if path is None:
-        raise ConfigError(
-            "the agent needs a configuration that names the servers to ask: write one with `ntpaudit config init`"
-        )
+        raise ConfigError("the agent needs a configuration that names servers; create one with `ntpaudit config init`")
     config = with_environment(load_config(path), environment)
     if not config.sources.named and not config.sources.from_host:
-        raise ConfigError(f"{path}: names no servers: set sources.servers, pool, region or from_host", "sources")
+        raise ConfigError(f"{path} names no servers; set sources.servers, pool, region or from_host", "sources")
     token = None if config.influxdb is None else read_token(config.influxdb, environment)
     return AgentConfig(config, environment, path, token)
 
@@ -131,7 +129,7 @@ class Agent:
         runtime: Runtime,
         every_s: float | None = None,
     ) -> None:
-        """Take the state. BusyError where another agent has it. `every_s` is how often `once` is run."""
+        """Lock the state folder. BusyError if another agent uses it. `every_s`: the interval between runs of `once`."""
         self._every_s = every_s
         self._runtime = runtime
         self._setting = setting
@@ -152,20 +150,20 @@ class Agent:
         self._watchdog_s = _watchdog_s(setting.environment)
         self._fed_ns = 0
         self.unkept: str | None = None
-        """After the end: that nothing of this run was kept, with what follows and the fix; None where it was."""
+        """After the end: why nothing of this run was stored, with the fix; None if it was."""
 
     def once(self) -> Record:
-        """Go through one cycle: ask, judge, keep, tell, deliver. Return the record; `unkept` is set after it."""
+        """Run one audit: poll, judge, store, send, deliver. Return the record; sets `unkept`."""
         self.cycle.is_single = True
         self.begin()
         observation = audit.observe(self._setting.plan, self._runtime.clock, self.store.update)
-        told = self.cycle.network(observation)
+        result = self.cycle.network(observation)
         self.cycle.prune()
         self.drain(DRAIN_S)
-        return told.record
+        return result.record
 
     def drain(self, timeout_s: float) -> bool:
-        """Deliver what waits, and end; False where that was not done in time."""
+        """Deliver the outbox and stop; return False if time ran out."""
         drained = True
         if self._delivery is not None:
             self._delivery.start()
@@ -187,13 +185,13 @@ class Agent:
         self._end()
 
     def _turn(self) -> bool:
-        """Wait until something is due or happens, and do it; False when it is time to end."""
-        happened = self._runtime.wait(self._wait_s())
-        if happened.clock_set:
+        """Wait until something is due or happens, and handle it; return False to stop."""
+        wakeup = self._runtime.wait(self._wait_s())
+        if wakeup.clock_set:
             self._detect_clock_change()
-        if happened.observation is not None:  # before anything ends: nobody will say it again
-            self._conclude(happened.observation)
-        for number in happened.signals:
+        if wakeup.observation is not None:  # before any signal: the replies must not be lost
+            self._conclude(wakeup.observation)
+        for number in wakeup.signals:
             match number:
                 case signal.SIGTERM | signal.SIGINT:
                     return False
@@ -203,19 +201,19 @@ class Agent:
                     self._audit_now()
         now_ns = self._runtime.now_ns()
         self._poll_if_due(now_ns)
-        if self._schedule.local_ns <= now_ns and not self._put_off(now_ns):
+        if self._schedule.local_ns <= now_ns and not self._postpone_local(now_ns):
             self.audit_locally()
         self._feed_watchdog(now_ns)
         return True
 
     def _wait_s(self) -> float:
-        """Return how long nothing is due."""
+        """Return the time until something is due."""
         due_ns = self._schedule.next_ns if self._runtime.polling_s() is None else self._schedule.local_ns
         wait_s = max(0.0, (due_ns - self._runtime.now_ns()) / NS_PER_S)
         return wait_s if self._watchdog_s is None else min(wait_s, self._watchdog_s)
 
     def _poll_if_due(self, now_ns: int) -> None:
-        """Begin a survey, if one is due and none is under way."""
+        """Start a poll if one is due and none is running."""
         servers_due = self._schedule.network_ns is not None and self._schedule.network_ns <= now_ns
         pools_due = self._schedule.pool_ns is not None and self._schedule.pool_ns <= now_ns
         if self._runtime.polling_s() is not None or not (servers_due or pools_due):
@@ -228,11 +226,11 @@ class Agent:
         self._runtime.poll(plan, self.store.update)
         self._schedule = after_network(self._schedule, now_ns, self._setting.intervals, random.random())
 
-    def _put_off(self, now_ns: int) -> bool:
-        """Put a local audit off until the first poll has ended, at a start and after a suspend.
+    def _postpone_local(self, now_ns: int) -> bool:
+        """Postpone a local audit until the first poll has ended, after a start or a suspend.
 
-        It could only say that nothing is known, seconds before something is. A poll that is not due soon, or that ends
-        without a measurement, puts off nothing.
+        Until then it can only report `unmeasured`. A poll that is not due soon, or that ends without a measurement,
+        postpones nothing.
         """
         poll_ns = next_poll_ns(self._schedule)
         is_soon = poll_ns is not None and poll_ns - now_ns <= FIRST_WITHIN_S * NS_PER_S
@@ -243,71 +241,71 @@ class Agent:
         return True
 
     def audit_locally(self) -> None:
-        """Audit this host alone, and keep house."""
+        """Run a local audit, then prune the history."""
         self._detect_clock_change()
-        told = self.cycle.local()
+        result = self.cycle.local()
         now_ns = self._runtime.now_ns()
         self._schedule = after_local(self._schedule, now_ns, self._setting.intervals, random.random())
-        self._publish(told)
+        self._publish(result)
         self.cycle.prune()
         self._vouch()
 
     def _conclude(self, observation: Observation) -> None:
-        """Take in what servers said. A pool that may not be asked yet is tried again before its interval is over."""
+        """Evaluate the result of a poll. A pool still inside its minimum interval is retried after `POOL_RETRY_S`."""
         self._has_polled = True
         self._publish(self.cycle.network(observation))
-        held = [source for source in observation.sources if is_pool_name(source.name.partition("/")[0])]
-        if held and self._schedule.network_ns is None and all(_is_held_back(source) for source in held):
-            soon_ns = self._runtime.now_ns() + round(POOL_RETRY_S * NS_PER_S)
-            self._schedule = self._schedule._replace(pool_ns=soon_ns)
+        pool_sources = [source for source in observation.sources if is_pool_name(source.name.partition("/")[0])]
+        if pool_sources and self._schedule.network_ns is None and all(_is_held_back(source) for source in pool_sources):
+            retry_ns = self._runtime.now_ns() + round(POOL_RETRY_S * NS_PER_S)
+            self._schedule = self._schedule._replace(pool_ns=retry_ns)
             self._save_state()
 
     def _detect_clock_change(self) -> None:
-        """Look for a step or a suspend; after either the clock is measured anew as soon as manners allow."""
-        noticed = self.cycle.detect_clock_change()
-        if noticed.suspend is not None:
+        """Detect a step or a suspend; after either, poll as soon as the rate limits allow."""
+        change = self.cycle.detect_clock_change()
+        if change.suspend is not None:
             self._has_polled = False
             self._schedule = after_suspend(self._schedule, self._runtime.now_ns())
-        if noticed != ClockChange():
+        if change != ClockChange():
             self._poll_sooner(0.0)
             self._wake_delivery()
 
     def _poll_sooner(self, wait_s: float) -> None:
-        """Bring the next survey forward, as far as manners allow; where there are only pools, theirs."""
+        """Bring the next poll forward as far as the rate limits allow; without servers, the next pool poll."""
         least_s = 0.0 if self._is_loopback else SERVER_INTERVAL_S
         now_ns = self._runtime.now_ns()
         self._schedule = advance_to(self._schedule, self._polled_ns, now_ns, wait_s=wait_s, least_s=least_s)
         if self._schedule.network_ns is None and self._schedule.pool_ns is not None:
-            rested_ns = (
+            allowed_ns = (
                 now_ns if self._pool_polled_ns is None else earliest_allowed(self._pool_polled_ns, POOL_INTERVAL_S)
             )
-            wanted_ns = max(now_ns + round(wait_s * NS_PER_S), rested_ns)
-            self._schedule = self._schedule._replace(pool_ns=min(self._schedule.pool_ns, wanted_ns))
+            due_ns = max(now_ns + round(wait_s * NS_PER_S), allowed_ns)
+            self._schedule = self._schedule._replace(pool_ns=min(self._schedule.pool_ns, due_ns))
 
     def _audit_now(self) -> None:
-        """Audit now, as far as manners allow: SIGUSR1."""
+        """Audit now, as far as the rate limits allow (SIGUSR1)."""
         self._poll_sooner(0.0)
         self._schedule = self._schedule._replace(local_ns=self._runtime.now_ns())
 
     def _reload(self) -> None:
-        """Read the configuration anew; a broken one is refused, and the old one stays: SIGHUP."""
+        """Reload the configuration; keep the old one if the new one is invalid (SIGHUP)."""
         self._notifier.reloading()
         try:
             setting = read_agent_config(self._setting.path, self._setting.environment)
             outputs = _open_outputs(setting, self._outputs)
         except ConfigError as error:
-            logger.warning(f"the configuration was not reloaded, and the one before stays in force: {error}")
+            logger.warning(f"configuration not reloaded, the previous one stays in use: {error}")
             self._notifier.refused(str(error))
         else:
             if setting.file != self._setting.file:
-                logger.warning("history.path is taken up at the next start")
+                logger.warning("the new history.path takes effect at the next start")
             self._apply(setting, outputs)
             logger.info(f"configuration reloaded from {setting.path}")
             self._notifier.refused(None)
         self._notifier.ready()
 
     def _apply(self, setting: AgentConfig, outputs: OpenOutputs) -> None:
-        """Go on by another setting."""
+        """Switch to another configuration."""
         for name, (_, output) in self._outputs.items():
             if outputs.get(name) != self._outputs[name]:
                 output.close()
@@ -317,22 +315,22 @@ class Agent:
         self._delivery = self._start_delivery()
         if self._delivery is not None:
             self._delivery.start()
-        self._schedule = self._first_schedule(knows=self.cycle.has_estimate)
+        self._schedule = self._first_schedule(has_estimate=self.cycle.has_estimate)
         self.cycle.replace(self._cycle_config())
         self._poll_sooner(0.0)
         self._save_state()
 
     def begin(self) -> None:
-        """Take up what the last run left."""
+        """Restore the state of the last run."""
         self._started_ns = self._runtime.now_ns()
-        self._schedule = self._first_schedule(knows=False)
-        self.cycle.begin(self._cycle_config())  # by the schedule that is in force, not by a default
+        self._schedule = self._first_schedule(has_estimate=False)
+        self.cycle.begin(self._cycle_config())  # with the schedule in use, not a default
         if self.cycle.has_estimate:
             self._schedule = self._schedule._replace(local_ns=self._runtime.now_ns())
         self._save_state()
 
     def _save_state(self) -> None:
-        """Leave word of who runs here, and how often it looks, for `ntpaudit status`."""
+        """Save pid, version and intervals for `ntpaudit status`."""
         intervals = self._setting.intervals
         if self._every_s is not None:
             intervals = Intervals(*[self._every_s] * len(intervals))
@@ -350,51 +348,54 @@ class Agent:
         self._vouch()
 
     def _vouch(self) -> None:
-        """Let `status` know that the state in the file is that of this agent, once it is."""
+        """Show `status` that the stored state is that of this agent, once it is."""
         if not self.store.stands_in:
             self._lock.vouch()
 
     def _announce_ready(self) -> None:
-        """Say that the agent is ready, and what it does."""
+        """Report to systemd that the agent is ready, and log what it does."""
         config, intervals = self._setting.config, self._setting.intervals
         count = len(config.sources.named)
-        asks = plural(count, "source") + (" and the host's own servers" if config.sources.from_host else "")
+        sources_text = plural(count, "source") + (
+            " and the servers of the time daemon" if config.sources.from_host else ""
+        )
         where = f"delivering to {config.influxdb.url}" if config.influxdb else "no database"
         often = intervals.network_s if self._schedule.network_ns is not None else intervals.pool_s
         kept = self._setting.file if self.store.error is None else "memory only"
-        logger.info(f"ntpaudit {__version__}: {asks} every {format_duration(often)}, history in {kept}, {where}")
+        logger.info(
+            f"ntpaudit {__version__}: {sources_text} every {format_duration(often)}, history in {kept}, {where}"
+        )
         self._notifier.ready()
         self._notifier.status("waiting for the first measurement")
 
     def _end(self) -> None:
-        """End with everything stored."""
+        """Stop delivery, close outputs and the store."""
         if self._delivery is not None:
             self._delivery.stop(STOP_S)
         for _, output in self._outputs.values():
             output.close()
         if not self.store.close():
             self.unkept = (
-                f"no state was kept in {self._setting.folder}, so no later run can confirm what this one found, and "
-                "nothing is found that shows only over time; fix: let this user write to that folder, or name another "
-                "in STATE_DIRECTORY or history.path"
+                f"no state was stored in {self._setting.folder}: later runs cannot confirm these findings, and "
+                "findings that need a history cannot be raised; fix: make the folder writable for this user, or set "
+                "STATE_DIRECTORY or history.path to another folder"
             )
         self._notifier.close()
         self._lock.release()
 
-    def _publish(self, told: CycleResult) -> None:
-        """Tell systemd and the courier of a new record; ask again soon where one more sample would decide."""
-        self._notifier.audited(told.record)
+    def _publish(self, result: CycleResult) -> None:
+        """Report a new record to systemd and to delivery; poll again soon if a finding is pending."""
+        self._notifier.audited(result.record)
         self._wake_delivery()
-        if told.is_pending:
+        if result.is_pending:
             self._poll_sooner(CONFIRM_S)
 
     def _wake_delivery(self) -> None:
-        """Say that something waits to be delivered."""
         if self._delivery is not None:
             self._delivery.wake()
 
     def _feed_watchdog(self, now_ns: int) -> None:
-        """Tell systemd that this loop turns and that nothing it relies on hangs or has died."""
+        """Feed systemd's watchdog, unless a poll hangs. Raises the error of a delivery that crashed."""
         if self._delivery is not None and self._delivery.crash is not None:
             raise self._delivery.crash
         hangs = (self._runtime.polling_s() or 0.0) > POLL_LIMIT_S
@@ -402,8 +403,8 @@ class Agent:
             self._notifier.watchdog()
             self._fed_ns = now_ns
 
-    def _first_schedule(self, *, knows: bool) -> Schedule:
-        """Return the first schedule by whom there is to ask; where an offset is known, a local audit comes at once."""
+    def _first_schedule(self, *, has_estimate: bool) -> Schedule:
+        """Return the first schedule for the configured sources; with a known offset, a local audit is due at once."""
         sources, _ = audit.planned_sources(self._setting.plan, audit.HostServers())
         pools = [source for source in sources if audit.is_public_pool(source)]
         servers = [source for source in sources if not audit.is_public_pool(source)]
@@ -416,12 +417,12 @@ class Agent:
             self._setting.intervals,
             has_servers=has_servers,
             has_pools=bool(pools),
-            has_estimate=knows,
+            has_estimate=has_estimate,
             rand=random.random(),
         )
 
     def _cycle_config(self) -> CycleConfig:
-        """Return what the configuration makes of the rounds."""
+        """Return the configuration of the audit cycle."""
         config = self._setting.config
         return CycleConfig(
             self._audit_settings(),
@@ -433,14 +434,14 @@ class Agent:
         )
 
     def _audit_settings(self) -> AuditSettings:
-        """Return what rounds are judged by; servers are to be asked as often as the schedule does it."""
+        """Return the settings that audits are judged by; the interval is that of the schedule in use."""
         setting, intervals = self._setting, self._setting.intervals
-        asks_seldom = self._schedule.network_ns is None and self._schedule.pool_ns is not None
-        interval_s = self._every_s or (intervals.pool_s if asks_seldom else intervals.network_s)
+        is_pool_only = self._schedule.network_ns is None and self._schedule.pool_ns is not None
+        interval_s = self._every_s or (intervals.pool_s if is_pool_only else intervals.network_s)
         return AuditSettings(setting.config.profile, setting.labels, interval_s, setting.config.host.max_drift_ppm)
 
     def _health(self, now_ns: int) -> Health:
-        """Say how delivery fares; `now_ns` is the true time, as far as it is known."""
+        """Return the state of delivery; `now_ns` is the true time, as far as it is known."""
         if self._delivery is None:
             return Health()
         waiting, oldest_ns, aside = self.store.backlog()
@@ -456,48 +457,48 @@ class Agent:
         )
 
     def _start_delivery(self) -> "DeliveryWorker | None":
-        """Return who delivers, if there is where to."""
+        """Create the delivery worker, if a database is configured."""
         influxdb = self._setting.config.influxdb
         if influxdb is None:
             return None
-        from ntpaudit.delivery import start_worker  # an agent that delivers nowhere does without
+        from ntpaudit.delivery import start_worker  # imported only if needed, for memory
 
         return start_worker(self.store, influxdb, self._setting.token, read_clock=self._runtime.clock.read)
 
 
 def _open_outputs(setting: AgentConfig, known: OpenOutputs | None = None) -> OpenOutputs:
-    """Open the outlets that a setting names; one that is open by the same setting stays, with what it has to tell yet.
+    """Open the configured outputs. One that is open with the same setting stays, with what it still has to send.
 
-    ConfigError where one is named that can be none.
+    ConfigError if an output cannot be opened.
     """
     configured = setting.config.outputs
     journal = configured.journal or JournalConfig(enabled=journal_takes_our_output(setting.environment))
     settings = configured._asdict() | {"journal": journal if journal.enabled else None}
-    outlets: OpenOutputs = {}
+    outputs: OpenOutputs = {}
     known = known or {}
     for name, value in settings.items():
         if value is not None and name in known and known[name][0] == value:
-            outlets[name] = known[name]
+            outputs[name] = known[name]
         elif value is not None:
             try:
-                outlets[name] = (value, open_outputs({name: value})[name])
+                outputs[name] = (value, open_outputs({name: value})[name])
             except OutputError as error:
                 raise ConfigError(f"{name}: {error}", name) from error
-    return outlets
+    return outputs
 
 
 def _is_held_back(source: SourceObservation) -> bool:
-    """Whether a source was not asked because it was asked too recently."""
+    """Return whether a source was skipped because of a rate limit."""
     return isinstance(source.outcome, Failure) and source.outcome.status == "skipped"
 
 
-def _outputs(outlets: OpenOutputs) -> dict[str, Output]:
-    """Return the outlets alone."""
-    return {name: output for name, (_, output) in outlets.items()}
+def _outputs(outputs: OpenOutputs) -> dict[str, Output]:
+    """Return the outputs alone."""
+    return {name: output for name, (_, output) in outputs.items()}
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float | None:
-    """Return half of the time within which systemd wants to hear of us, None where it does not."""
+    """Return half of systemd's watchdog interval, None without a watchdog."""
     text = environment.get("WATCHDOG_USEC", "")
     pid = environment.get("WATCHDOG_PID", "")
     if not text.isdecimal() or len(text) > MAX_DIGITS or (pid and pid != str(os.getpid())):

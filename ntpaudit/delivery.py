@@ -1,4 +1,4 @@
-"""The courier: takes what waits in the outbox to the database, in a thread of its own, until it has arrived."""
+"""The delivery worker: sends the outbox to the database, in a thread, until every record is acknowledged."""
 
 import random
 import threading
@@ -35,33 +35,33 @@ from ntpaudit.store.state import StateStore
 logger = LazyLogger(__name__)
 
 MAX_CHARACTERS = 1 << 20
-"""A request holds no more than this, unless a single letter does: it is in memory three times."""
+"""The largest request, unless a single entry is larger: it is in memory three times."""
 
 CHECK_EVERY_S = 60.0
-"""How often the outbox is looked at when nobody calls."""
+"""How often the outbox is checked without a wake-up."""
 
 
 _Done = TypeVar("_Done")
 
 
 class Transport(Protocol):
-    """A way to the database."""
+    """A connection to the database."""
 
     date_s: int | None
     """The Date of the last answer to a write, in seconds since 1970; None where it had none, or there was none."""
 
     def write(self, lines: str) -> Answer:
-        """Send lines of line protocol stamped in nanoseconds, and return what came of it."""
+        """Send line protocol stamped in nanoseconds, and return the answer."""
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
 
 
 class DeliveryStatus(NamedTuple):
-    """How delivery fares: attempts that failed since the last good one and why; letters delivered and set aside.
+    """The state of delivery: attempts failed since the last success, with the reason; entries delivered; dead letters.
 
-    `refusals` counts the answers that refused what was sent since anything was accepted: they may come many at once,
-    while a batch is halved.
+    `refusals` counts the answers that refused lines since any were accepted: many come in a row while a batch is
+    halved.
     """
 
     failures: int = 0
@@ -78,10 +78,10 @@ def start_worker(
     note: Callable[[str], None] = logger.warning,
     read_clock: Callable[[], ClockReading] | None = None,
 ) -> "DeliveryWorker":
-    """Return a courier to the database of a configuration; with `read_clock` it learns what the database's says."""
+    """Return a worker for the configured database; with `read_clock` it also measures the database's clock."""
 
     def open_transport() -> Transport:
-        from ntpaudit.outputs.influxdb import InfluxTransport  # in the courier's thread, so that nothing waits for it
+        from ntpaudit.outputs.influxdb import InfluxTransport  # a slow import, so done in the worker's thread
 
         return InfluxTransport(
             influxdb.url,
@@ -96,7 +96,7 @@ def start_worker(
 
 
 class DeliveryWorker:
-    """Delivers letters in their order; the cursor moves only when the database has confirmed them."""
+    """Delivers outbox entries in order. An entry leaves the outbox only when the database has acknowledged it."""
 
     def __init__(
         self,
@@ -106,43 +106,43 @@ class DeliveryWorker:
         rand: Callable[[], float] = random.random,
         read_clock: Callable[[], ClockReading] | None = None,
     ) -> None:
-        """Nothing is delivered yet. `note` is told what changes, in its thread; `chance` spreads the waits.
+        """`start` begins delivery. `note` logs changes; `rand` spreads the waits.
 
-        Without `read_clock` nothing is learnt of the database's clock.
+        Without `read_clock` the database's clock is not measured.
         """
-        self._ledger = store
+        self._store = store
         self._open_transport = open_transport
-        self._chance = rand
+        self._rand = rand
         self._read_clock = read_clock
         self._transport: Transport | None = None
-        self._news = _DeliveryLog(note)
-        self._pace = RetryState()
+        self._log = _DeliveryLog(note)
+        self._retry = RetryState()
         self._oldest: OutboxEntry | None = None
         self._turn = threading.Condition()
-        self._is_called = self._is_idle = self._is_stopped = False
+        self._is_woken = self._is_idle = self._is_stopped = False
         self._next_s = 0.0
-        self._ledger_is_ours = threading.Lock()
-        self._is_left_behind = False
-        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+        self._store_lock = threading.Lock()
+        self._is_abandoned = False
+        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
         self.health = DeliveryStatus()
-        """How delivery fares, replaced as a whole."""
+        """The state of delivery, replaced as a whole."""
         self.database_clock: DatabaseClock | None = None
-        """What the last answer said of the database's clock, replaced as a whole."""
+        """The database's clock by the last answer, replaced as a whole."""
         self.crash: BaseException | None = None
-        """A bug that ended the courier, to be raised where the agent can end of it."""
+        """The error that ended the worker, to be raised in the main thread."""
 
     def start(self) -> None:
-        """Begin to deliver what waits."""
+        """Start to deliver the outbox."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Say that something new waits."""
+        """Wake the worker: there is a new entry."""
         with self._turn:
-            self._is_called, self._is_idle = True, False
+            self._is_woken, self._is_idle = True, False
             self._turn.notify_all()
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until all that can be delivered has been; False where that will not be in time."""
+        """Wait until the outbox is delivered; return False if that is not possible in time."""
         until_s = time.monotonic() + timeout_s
         self.wake()
         with self._turn:
@@ -150,20 +150,20 @@ class DeliveryWorker:
             return self._is_idle and self.crash is None
 
     def stop(self, timeout_s: float) -> None:
-        """End within this time. A request that takes longer is left behind, and its letters will be sent again."""
+        """Stop within this time. A request that takes longer is abandoned; its entries are sent again later."""
         until_s = time.monotonic() + timeout_s
         with self._turn:
             self._is_stopped = True
             self._turn.notify_all()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
-        is_free = self._ledger_is_ours.acquire(timeout=max(0.0, until_s - time.monotonic()))
-        self._is_left_behind = True
+        is_free = self._store_lock.acquire(timeout=max(0.0, until_s - time.monotonic()))
+        self._is_abandoned = True
         if is_free:
-            self._ledger_is_ours.release()
+            self._store_lock.release()
 
     def _run(self) -> None:
-        """Deliver until told to stop."""
+        """Deliver until `stop`."""
         try:
             while not self._is_stopped:
                 try:
@@ -172,56 +172,56 @@ class DeliveryWorker:
                     self._fail("state", str(error), MAX_WAIT_S / 10)
             if self._transport is not None:
                 self._transport.close()
-        except _LeftBehindError:
+        except _AbandonedError:
             return
-        except BaseException as error:  # a bug: it is raised again where the agent ends of it
+        except BaseException as error:  # a bug: raised again in the main thread
             self.crash = error
             with self._turn:
                 self._turn.notify_all()
 
     def _deliver(self) -> None:
-        """Send the oldest letters, and do what the answer asks for."""
+        """Send the oldest entries, and act on the answer."""
         entries = self._use_store(self._waiting)
         if not entries:
             self._idle()
             return
         oldest = entries[0]._replace(lines="")
-        if oldest != self._oldest:  # dropped for its age, or in a file that cannot be used
-            self._oldest, self._pace = oldest, self._pace.on_another()
-        place = self._pace.next_position(len(entries), self._chance())
-        sent = entries[place : place + 1] if place else _fitting(entries[: self._pace.size])
+        if oldest != self._oldest:  # the oldest was dropped for its age, or the store moved
+            self._oldest, self._retry = oldest, self._retry.on_another()
+        position = self._retry.next_position(len(entries), self._rand())
+        sent = entries[position : position + 1] if position else _fitting(entries[: self._retry.size])
         lines = "".join(entry.lines for entry in sent)
         answer = self._send(lines)
         self._count_refusals(answer)
-        attempt = Attempt(len(sent), lines.count("\n"), place)
-        self._pace, action = decide(self._pace, attempt, answer, self._chance())
+        attempt = Attempt(len(sent), lines.count("\n"), position)
+        self._retry, action = decide(self._retry, attempt, answer, self._rand())
         match action:
             case Ack():
                 self._use_store(lambda store: self._ack(store, sent))
             case DeadLetter(count, reason):
                 self._dead_letter(entries[:count], reason)
             case RetryAfter(wait_s):
-                if isinstance(answer, Delivered):  # of another letter than the oldest
+                if isinstance(answer, Delivered):  # of an entry other than the oldest
                     self._sleep(wait_s)
                 else:
                     self._fail(_kind(answer), describe(answer), wait_s)
 
     def _waiting(self, store: StateStore) -> list[OutboxEntry]:
-        """Return the oldest letters, and where one is to be compared with others the newest behind them."""
-        entries = store.waiting(self._pace.lookahead)
-        if self._pace.compares and len(entries) == self._pace.lookahead:
+        """Return the oldest entries; while an entry is compared with others, also the newest."""
+        entries = store.waiting(self._retry.lookahead)
+        if self._retry.compares and len(entries) == self._retry.lookahead:
             newest = store.newest()
             if newest is not None and newest.id > entries[-1].id:
                 entries.append(newest)
         return entries
 
     def _count_refusals(self, answer: Answer) -> None:
-        """Count the answers in a row that refused what was sent."""
+        """Count consecutive answers that refused lines."""
         refusals = 0 if isinstance(answer, Delivered) else self.health.refusals + is_refusal(answer)
         self.health = self.health._replace(refusals=refusals)
 
     def _send(self, lines: str) -> Answer:
-        """Send lines by a connection that is kept."""
+        """Send lines over the open connection; open it if necessary."""
         if self._transport is None:
             try:
                 self._transport = self._open_transport()
@@ -234,93 +234,93 @@ class DeliveryWorker:
         return answer
 
     def _ack(self, store: StateStore, sent: Sequence[OutboxEntry]) -> None:
-        """Move the cursor."""
+        """Remove delivered entries from the outbox."""
         waited = store.backlog()[0] if self.health.failures else 0
-        self.health = self.health._replace(failures=0, failure=None)  # before the outbox shows it to the agent
+        self.health = self.health._replace(failures=0, failure=None)  # before the agent sees the empty outbox
         store.ack(sent)
         self.health = self.health._replace(delivered=self.health.delivered + len(sent))
-        self._news.delivered(waited)
+        self._log.delivered(waited)
 
     def _dead_letter(self, entries: Sequence[OutboxEntry], reason: str) -> None:
-        """Take letters out of the way, one by one: each is written to the disk, and the agent may want to end."""
+        """Move entries to the dead letters, one by one: each is a disk write, and the agent may stop in between."""
         for entry in entries:
             self._use_store(partial(StateStore.dead_letter, entry=entry, reason=reason))
         before, self.health = self.health, self.health._replace(dead_letters=self.health.dead_letters + len(entries))
-        self._news.dead_letter(before.dead_letters, self.health.dead_letters, reason)
+        self._log.dead_letter(before.dead_letters, self.health.dead_letters, reason)
 
     def _fail(self, kind: str, reason: str, wait_s: float) -> None:
-        """Count a failure, and wait."""
+        """Count and log a failure, then wait."""
         self.health = self.health._replace(failures=self.health.failures + 1, failure=reason)
-        self._news.failed(kind, reason)
+        self._log.failed(kind, reason)
         self._sleep(wait_s)
 
     def _idle(self) -> None:
-        """Wait until there is something to do."""
+        """Wait for a wake-up."""
         with self._turn:
-            self._is_idle = not self._is_called
+            self._is_idle = not self._is_woken
             self._turn.notify_all()
-            self._turn.wait_for(lambda: self._is_called or self._is_stopped, CHECK_EVERY_S)
-            self._is_called = False
+            self._turn.wait_for(lambda: self._is_woken or self._is_stopped, CHECK_EVERY_S)
+            self._is_woken = False
 
     def _sleep(self, wait_s: float) -> None:
-        """Wait, whoever calls."""
+        """Wait, regardless of wake-ups."""
         with self._turn:
             self._next_s = time.monotonic() + wait_s
             self._turn.notify_all()
             self._turn.wait_for(lambda: self._is_stopped, wait_s)
 
     def _use_store(self, work: Callable[[StateStore], _Done]) -> _Done:
-        """Use the ledger, unless the agent has gone on without this courier."""
-        with self._ledger_is_ours:
-            if self._is_left_behind:
-                raise _LeftBehindError
-            return work(self._ledger)
+        """Use the store, unless the agent has abandoned this worker."""
+        with self._store_lock:
+            if self._is_abandoned:
+                raise _AbandonedError
+            return work(self._store)
 
 
-class _LeftBehindError(Exception):
-    """The agent has gone on, and its ledger is no longer this courier's."""
+class _AbandonedError(Exception):
+    """The agent has abandoned this worker, which must not use the store any more."""
 
 
 class _DeliveryLog:
-    """Tell the operator what changes, and nothing twice."""
+    """Logs changes of delivery, each once."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self._note = note
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._since_ns = 0
 
     def failed(self, kind: str, reason: str) -> None:
-        """Tell the first failure of each kind."""
-        if not self._told:
+        """Log the first failure of each kind."""
+        if not self._logged:
             self._since_ns = _boottime_ns()
-        if kind not in self._told:
-            self._told.add(kind)
-            self._note(f"not delivered: {reason}; records are kept and sent again")
+        if kind not in self._logged:
+            self._logged.add(kind)
+            self._note(f"delivery failed: {reason}; records are stored and sent again")
 
     def delivered(self, waited: int) -> None:
-        """Tell that failures are over, and how many records had to wait."""
-        if self._told:
+        """Log the end of failures, and how many records waited."""
+        if self._logged:
             passed_s = (_boottime_ns() - self._since_ns) / NS_PER_S
-            self._told.clear()
-            self._note(f"delivered again after {format_duration(passed_s)}, {plural(waited, 'record')} waited")
+            self._logged.clear()
+            self._note(f"delivery works again after {format_duration(passed_s)}; {plural(waited, 'record')} waited")
 
     def dead_letter(self, before: int, after: int, reason: str) -> None:
-        """Tell the first letter that was set aside, the tenth, the hundredth and so on."""
+        """Log the first dead letter, the tenth, the hundredth and so on."""
         if len(str(before)) < len(str(after)) or not before:
             those = "it" if after == 1 else "them"
             self._note(
-                f"the database refuses {plural(after, 'record')} for good: {reason}; list {those} with "
+                f"the database refuses {plural(after, 'record')} permanently: {reason}; list {those} with "
                 "`ntpaudit history dead-letters list`"
             )
 
 
 def _kind(failure: Failure) -> str:
-    """Name a failure so that those alike have one name."""
+    """Return the kind of a failure: failures of one kind are logged once."""
     return str(failure.status) if isinstance(failure, Refused) else failure.reason.partition(":")[0]
 
 
 def _fitting(entries: Sequence[OutboxEntry]) -> Sequence[OutboxEntry]:
-    """Return the first letters, as many as fit in a request: one at least."""
+    """Return the first entries that fit in a request, at least one."""
     size = 0
     for count, entry in enumerate(entries):
         size += len(entry.lines)
@@ -330,5 +330,5 @@ def _fitting(entries: Sequence[OutboxEntry]) -> Sequence[OutboxEntry]:
 
 
 def _boottime_ns() -> int:
-    """Read the clock that counts suspended time too, and that nobody sets."""
+    """Read the uptime, including suspends; it is never set."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

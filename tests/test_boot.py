@@ -525,7 +525,7 @@ def test_configuration_is_reloaded(host: Machine) -> None:
     sound = file.read_text()
     file.write_text("[sources]\nserver = 1\n")
     assert host.run(["systemctl", "reload", "ntpaudit"], check=False).returncode != 0
-    until(lambda: "was not reloaded" in host.say("journalctl", "--unit=ntpaudit", "--output=cat"))
+    until(lambda: "configuration not reloaded" in host.say("journalctl", "--unit=ntpaudit", "--output=cat"))
     reason = "reload refused, the earlier configuration stays in force: /etc/ntpaudit/ntpaudit.toml:2: sources.server"
     until(lambda: reason in shown(host, "ntpaudit", "StatusText"))
     until(lambda: audit_now(host) and "at most" in shown(host, "ntpaudit", "StatusText"))

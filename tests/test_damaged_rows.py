@@ -138,7 +138,7 @@ def test_a_damaged_row_is_set_aside_and_reported(tmp_path: Path) -> None:
     config.write_text('[sources]\nservers = ["127.0.0.1:9"]\n')
     once = ntpaudit("agent", "--once", "--config", str(config), state=tmp_path)
     assert "Traceback" not in once.err
-    assert f"the history has 1 damaged audit, set aside and not used: {audit_id}" in once.err
+    assert f"the history has 1 damaged audit, kept but not used: {audit_id}" in once.err
     shown = ntpaudit("history", "--format", "csv", "--limit", "100", state=tmp_path)
     assert f"not shown, because they are damaged: 1 audit of {file}" in shown.err
     assert len(shown.out.splitlines()) == 1 + MINUTES + 1  # the header, all but one, and that of the agent

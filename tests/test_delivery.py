@@ -204,8 +204,8 @@ def test_every_letter_arrives_once(
     assert all(oldest)
     assert aside(ledger) == []
     assert len(told) == 2
-    assert told[0].startswith("not delivered: ")
-    assert told[1].startswith("delivered again after ")
+    assert told[0].startswith("delivery failed: ")
+    assert told[1].startswith("delivery works again after ")
     assert "200 records waited" in told[1]
     assert capfd.readouterr() == ("", "")
 
@@ -413,10 +413,10 @@ def test_poison_is_set_aside_and_blocks_nothing(ledger: StateStore, database: Fl
         del stored[START_NS + number * 10**9]
     assert clock_points(influxdb) == stored
     assert len(told) == 3
-    assert told[0].startswith("the database refuses 1 record for good: 400: ")
+    assert told[0].startswith("the database refuses 1 record permanently: 400: ")
     assert told[0].endswith("; list it with `ntpaudit history dead-letters list`")
-    assert told[1].startswith("not delivered: 400: ")
-    assert told[2].startswith("delivered again after ")
+    assert told[1].startswith("delivery failed: 400: ")
+    assert told[2].startswith("delivery works again after ")
 
 
 def test_where_nothing_waits_no_failure_is_left(
@@ -557,7 +557,7 @@ def test_a_database_that_refuses_everything_gets_nothing_set_aside(ledger: State
         assert worker.health.refusals > 10
     assert ledger.backlog() == (73, START_NS, 0)
     assert len(told) == 1
-    assert "not delivered: 400: unable to parse" in told[0]
+    assert "delivery failed: 400: unable to parse" in told[0]
 
 
 POISONED: Fault = Reset("before")
