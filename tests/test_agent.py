@@ -408,11 +408,11 @@ def test_a_read_only_state_is_survived(servers: list[str], tmp_path: Path) -> No
         process.terminate()
         _, said = process.communicate(timeout=WITHIN_S)
     assert process.returncode == 0, said
-    assert "going on in memory" in said
+    assert "continuing in memory" in said
     assert "Traceback" not in said
     record = json.loads(target.read_text().splitlines()[-1])
     assert record["offset"] is not None
-    assert "cannot keep state" in record["agent"]["store"]
+    assert "cannot store state" in record["agent"]["store"]
 
 
 @pytest.mark.needs("seccomp")

@@ -1,4 +1,4 @@
-"""The SQLite file: opened durably, brought to the current schema, set aside when damaged."""
+"""The SQLite file: opened durably, migrated to the current schema, renamed when damaged."""
 
 import os
 import sqlite3
@@ -91,34 +91,34 @@ SCHEMA = (
 """Each entry takes the schema one version further; `PRAGMA user_version` counts those applied."""
 
 WAIT_S = 5.0
-"""How long to wait for somebody else who writes, where nothing else waits meanwhile."""
+"""How long to wait for a lock, where nothing else is delayed."""
 
 PAGE_BYTES = 1024
 """The page size of a new file. A commit writes whole pages, and a record takes less than one."""
 
-_CACHE_KIB = 512  # of pages: what is written is not read again soon, and an agent is to stay small
-_MAX_WAL_BYTES = 4 << 20  # it grows beyond only while somebody reads, or for one large change, and is cut back
+_CACHE_KIB = 512  # of pages: an agent rarely reads what it wrote, and must stay small
+_MAX_WAL_BYTES = 4 << 20  # larger only while another process reads, or for one large change
 
 
 def open_database(
     path: str, note: Callable[[str], None] = logger.warning, wait_s: float = WAIT_S, *, setting: str = "history.path"
 ) -> sqlite3.Connection:
-    """Open the file, making it and its folder (0700) where missing; a damaged one is set aside, noted, never deleted.
+    """Open the file; create it and its folder (0700) if missing. A damaged file is renamed and logged, never deleted.
 
-    `wait_s` is how long to wait for others, now and in every use. Raises StoreError, naming path and fix, where the
-    state folder cannot be used; `setting` is what names another one.
+    `wait_s` is how long to wait for a lock, now and in every use. Raises StoreError with path and fix if the state
+    folder cannot be used; `setting` is the setting that chooses another one.
     """
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         try:
             return _open(path, wait_s)
         except sqlite3.Error as error:
-            if not (_tells_damage(error) and set_aside_damaged(path, note)):
+            if not (_is_damage_error(error) and set_aside_damaged(path, note)):
                 raise
             return _open(path, wait_s)
     except (OSError, sqlite3.Error) as error:
         reason, fix = _why_unusable(path, error)
-        raise StoreError(f"cannot keep state in {path}: {reason}; {fix}choose another place with {setting}") from error
+        raise StoreError(f"cannot store state in {path}: {reason}; {fix}choose another path with {setting}") from error
 
 
 def _why_unusable(path: str, error: OSError | sqlite3.Error) -> tuple[str, str]:
@@ -130,23 +130,23 @@ def _why_unusable(path: str, error: OSError | sqlite3.Error) -> tuple[str, str]:
     place = folder
     while not os.path.lexists(place):
         place = os.path.dirname(place) or "."
-    with suppress(OSError):  # what is wrong may have changed since
+    with suppress(OSError):  # the cause may be gone by now
         if os.path.isdir(path):
             return "it is a folder", "name a file in it, or "
         if not os.path.isdir(place):
             return f"{place} is not a folder", "remove it, or "
         if not os.access(place, os.W_OK | os.X_OK):
-            why = _why_forbidden(f"folder {place}", place)
+            why = _why_not_writable(f"folder {place}", place)
             if place != folder:
                 return f"folder {folder} is missing, and {why}", "create it for that user, or "
             return why, "let that user write there, or "
         if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
-            return _why_forbidden("it", path), "give it to that user, or "
+            return _why_not_writable("it", path), "give it to that user, or "
     return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)), ""
 
 
-def _why_forbidden(what: str, path: str) -> str:
-    """Say why this user may not write to a file or folder. Raises OSError."""
+def _why_not_writable(what: str, path: str) -> str:
+    """Return why this user may not write to a file or folder. Raises OSError."""
     found, user = os.stat(path), _user(os.geteuid())
     why = f"owner {_user(found.st_uid)}, mode {found.st_mode & 0o7777:04o}"
     if os.statvfs(path).f_flag & os.ST_RDONLY:
@@ -155,7 +155,7 @@ def _why_forbidden(what: str, path: str) -> str:
 
 
 def _user(uid: int) -> str:
-    """Return a user's name, the number where it has none."""
+    """Return a user's name, or the number if it has none."""
     import pwd
 
     try:
@@ -168,17 +168,17 @@ def _open(path: str, wait_s: float = WAIT_S) -> sqlite3.Connection:
     """Open one file and bring its schema up to date, in one transaction."""
     connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
     try:
-        with _noticing_damage(connection):
-            version = _version(connection)  # a file that is not for us is not touched
-            if version == 0:  # an old file keeps what it is
+        with _detect_damage(connection):
+            version = _version(connection)  # another program's file is not changed
+            if version == 0:  # an existing file keeps its settings
                 connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
                 connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-            _write_ahead(connection, wait_s)
+            _use_wal(connection, wait_s)
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             connection.execute(f"PRAGMA journal_size_limit={_MAX_WAL_BYTES}")
             if version < len(SCHEMA):
-                with _whole(connection):
+                with _one_transaction(connection):
                     _migrate(connection)
     except BaseException:
         connection.close()
@@ -187,15 +187,15 @@ def _open(path: str, wait_s: float = WAIT_S) -> sqlite3.Connection:
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    """Apply what the file does not have yet of the schema; another process may have been first."""
+    """Apply the missing part of the schema; another process may have done so already."""
     for statements in SCHEMA[_version(connection) :]:
         for statement in filter(str.strip, statements.split(";")):
             connection.execute(statement)
     connection.execute(f"PRAGMA user_version={len(SCHEMA)}")
 
 
-def _write_ahead(connection: sqlite3.Connection, wait_s: float) -> None:
-    """Let readers and a writer not wait for each other; SQLite does not itself wait for its turn to change the mode."""
+def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:
+    """Use a write-ahead log, so readers and a writer do not block each other. SQLite itself does not wait here."""
     deadline = time.monotonic() + wait_s
     while True:
         try:
@@ -209,8 +209,8 @@ def _write_ahead(connection: sqlite3.Connection, wait_s: float) -> None:
 
 
 def _version(connection: sqlite3.Connection) -> int:
-    """Return how many entries of the schema the file has. OperationalError where it is a newer one's, or no history."""
-    version, tables = connection.execute(  # both of one moment: another process may be at work
+    """Return the schema version of the file. OperationalError if it is newer, or another program's."""
+    version, tables = connection.execute(  # in one query: another process may be migrating
         "SELECT user_version, (SELECT COUNT(*) FROM sqlite_schema) FROM pragma_user_version"
     ).fetchone()
     if version > len(SCHEMA):
@@ -224,21 +224,21 @@ def _version(connection: sqlite3.Connection) -> int:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Do all or nothing; raises StoreError where the disk is full, the file locked, read-only or damaged."""
-    with looking(connection), _whole(connection):
+    """Run one transaction. StoreError if the disk is full, or the file locked, read-only or damaged."""
+    with looking(connection), _one_transaction(connection):
         yield
 
 
 @contextmanager
 def unsynced_transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Do all or nothing, without waiting for the disk: until the next transaction, a power failure undoes it.
+    """Run one transaction without waiting for the disk: until the next one, a power failure undoes it.
 
-    The end of the process, however sudden, does not. Raises StoreError as `transaction` does.
+    A crash of the process does not. Raises StoreError as `transaction` does.
     """
     with looking(connection):
         connection.execute("PRAGMA synchronous=NORMAL")
         try:
-            with _whole(connection):
+            with _one_transaction(connection):
                 yield
         finally:
             connection.execute("PRAGMA synchronous=FULL")
@@ -246,17 +246,17 @@ def unsynced_transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def looking(connection: sqlite3.Connection) -> Iterator[None]:
-    """Read, whoever writes; raises StoreError where that cannot be done."""
+    """Read, while others may write. StoreError if that fails."""
     try:
-        with _noticing_damage(connection):
+        with _detect_damage(connection):
             yield
     except sqlite3.Error as error:
         raise StoreError(f"the state could not be used: {error}") from error
 
 
 @contextmanager
-def _whole(connection: sqlite3.Connection) -> Iterator[None]:
-    """Do all or nothing."""
+def _one_transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit, or roll back on any error."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -268,35 +268,35 @@ def _whole(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def open_memory() -> sqlite3.Connection:
-    """Open an empty database of the current schema that lives in memory only."""
+    """Open an empty database of the current schema, in memory."""
     return _open(":memory:")
 
 
 def is_damage(error: StoreError) -> bool:
-    """Whether a use failed because the file is damaged: not locked, full or read-only."""
-    return _tells_damage(error.__cause__)
+    """Return whether an error means a damaged file, not a locked, full or read-only one."""
+    return _is_damage_error(error.__cause__)
 
 
 def is_locked(error: StoreError) -> bool:
-    """Whether a use failed because somebody else was writing for too long."""
+    """Return whether an error means that another process held a lock for too long."""
     code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def _tells_damage(error: BaseException | None) -> bool:
-    """Whether SQLite calls a file malformed or no database, which it does with this very class."""
+def _is_damage_error(error: BaseException | None) -> bool:
+    """Return whether SQLite reports a malformed file: it uses exactly this class for that."""
     return type(error) is sqlite3.DatabaseError
 
 
 @contextmanager
-def _noticing_damage(connection: sqlite3.Connection) -> Iterator[None]:
-    """Call it damage, too, where a text is none, or where the tables are not those that were made."""
+def _detect_damage(connection: sqlite3.Connection) -> Iterator[None]:
+    """Report as damage also a text that is not UTF-8, and missing tables or columns."""
     try:
         yield
     except UnicodeDecodeError as error:
         raise sqlite3.DatabaseError(f"malformed name: {error}") from error
     except sqlite3.OperationalError as error:
-        code = getattr(error, "sqlite_errorcode", None)  # none where it is not SQLite that complains
+        code = getattr(error, "sqlite_errorcode", None)  # None if Python raised it, not SQLite
         is_text = code is None and "Could not decode to UTF-8" in str(error)
         if is_text or (code == sqlite3.SQLITE_ERROR and not _has_schema(connection)):
             raise sqlite3.DatabaseError(str(error)) from error
@@ -304,21 +304,21 @@ def _noticing_damage(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _has_schema(connection: sqlite3.Connection) -> bool:
-    """Whether a file has all tables and columns that it should have."""
+    """Return whether a file has all tables and columns of the schema."""
     columns = "SELECT t.name, c.name FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table'"
-    sound = open_memory()
+    reference = open_memory()
     try:
-        return {*sound.execute(columns)} <= {*connection.execute(columns)}
+        return {*reference.execute(columns)} <= {*connection.execute(columns)}
     except (sqlite3.Error, UnicodeDecodeError):
         return False
     finally:
-        sound.close()
+        reference.close()
 
 
 def set_aside_damaged(path: str, note: Callable[[str], None] = logger.warning) -> bool:
-    """Rename a damaged file, with its journal, so that it can still be examined; False where that cannot be done.
+    """Rename a damaged file and its journal, so that they can be examined; return False if that fails.
 
-    The journal keeps its place beside the file, by name: SQLite finds it there.
+    The journal is renamed with the file: SQLite finds it by its name.
     """
     aside = f"{path}.damaged-{time.time_ns()}"
     try:
@@ -326,7 +326,7 @@ def set_aside_damaged(path: str, note: Callable[[str], None] = logger.warning) -
             if os.path.exists(path + part):
                 os.rename(path + part, aside + part)
     except OSError as error:
-        note(f"{path} is damaged and cannot be set aside: {error}")
+        note(f"{path} is damaged and cannot be renamed: {error}")
         return False
-    note(f"{path} is damaged: it was set aside as {aside}, and a new one is begun")
+    note(f"{path} is damaged: renamed to {aside}; continuing with a new file")
     return True

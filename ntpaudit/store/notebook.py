@@ -1,6 +1,6 @@
-"""The state as an audit uses it: opened when first needed, so that an audit which needs none makes none.
+"""The state of one-shot audits: opened when first needed, so that an audit without state creates no file.
 
-Nothing here stops an audit: what is wrong with the state is noted for the operator, and the audit goes on without.
+Nothing here stops an audit: a problem with the state is logged, and the audit continues without.
 """
 
 import os
@@ -22,7 +22,7 @@ _Done = TypeVar("_Done")
 
 
 class Notebook:
-    """The state folder's database; `note` is told what is wrong with it."""
+    """The state folder's database; `note` logs its problems."""
 
     def __init__(self, path: str, note: Callable[[str], None] = logger.warning) -> None:
         self._path = path
@@ -30,13 +30,13 @@ class Notebook:
         self._connection: sqlite3.Connection | None = None
 
     def update(self, change: Callable[[ServerStates], ServerStates]) -> None:
-        """Call `change`, once and whatever the state, with what is remembered of servers; keep what it returns too.
+        """Call `change` once with the stored server states, and store the states it returns, under an exclusive lock.
 
-        Nobody else reads or writes meanwhile. Where nothing was ever kept and nothing is to be kept, no file is made.
+        `change` is called even if the state cannot be used. A file is created only if there is something to store.
         """
         called = False
 
-        def turn(connection: "sqlite3.Connection") -> None:
+        def work(connection: "sqlite3.Connection") -> None:
             nonlocal called
             states = servers.load_server_states(connection)
             called = True
@@ -45,20 +45,20 @@ class Notebook:
         if os.path.exists(self._path):
             from ntpaudit.store import servers
 
-            self._do(turn)
+            self._do(work)
         if not called and (states := change({})):
             from ntpaudit.store import servers
 
             self._do(lambda connection: servers.save_server_states(connection, states))
 
     def keep_observation(self, observation: Observation) -> int | None:
-        """Keep what an audit saw; return its id, None where it could not be kept."""
+        """Store an observation; return its id, None if that failed."""
         from ntpaudit.store.history import keep_observation
 
         return self._do(lambda connection: keep_observation(connection, observation))
 
     def keep_record(self, audit_id: int, record: Record) -> None:
-        """Keep what was concluded from a kept observation."""
+        """Store the record of a stored observation."""
         from ntpaudit.store.history import keep_record
 
         self._do(lambda connection: keep_record(connection, audit_id, record))
@@ -70,9 +70,9 @@ class Notebook:
             self._connection = None
 
     def _do(self, work: "Callable[[sqlite3.Connection], _Done]") -> "_Done | None":
-        """Do all of something or nothing, alone; note why, where it cannot be done.
+        """Run a function in a transaction; log why if that fails.
 
-        A damaged file is set aside, and the next turn begins a new one.
+        A damaged file is renamed, and the next call creates a new one.
         """
         from ntpaudit.store.database import is_damage, open_database, set_aside_damaged, transaction
 

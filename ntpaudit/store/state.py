@@ -1,7 +1,7 @@
-"""The agent's state: the history's file, or a stand-in in memory while the file cannot be used.
+"""The agent's state: the history file, or a database in memory while the file cannot be used.
 
-Nothing here stops the agent. A full, locked, read-only or damaged file is noted, what is kept meanwhile is delivered
-from memory, and goes into the file as soon as it takes it.
+Nothing here stops the agent. A full, locked, read-only or damaged file is logged. Meanwhile records are stored in
+memory and delivered from there; they are moved into the file as soon as it works again.
 """
 
 import fcntl
@@ -40,36 +40,36 @@ from ntpaudit.store.unsaved import Unsaved, UnsavedFile
 logger = LazyLogger(__name__)
 
 RETRY_S = 30.0
-"""How long to wait before a file that could not be used is tried again; each failure doubles it, up to tenfold."""
+"""The first retry delay for a file that cannot be used; each failure doubles it, up to ten times this value."""
 
 LOCKED_RETRY_S = 1.0
-"""The same where somebody else writes to the file: most are done soon, and what is in memory only is at risk."""
+"""The same for a locked file: most locks end soon, and records in memory are at risk."""
 
 WAIT_S = 0.5
-"""How long to wait for somebody else who writes: the agent's loop has a watchdog to feed."""
+"""How long to wait for a lock: the agent's loop must feed the watchdog."""
 
 CLOSE_WAIT_S = 1.0
-"""The same when the agent ends, and what is in memory would be lost."""
+"""The same when the agent stops and would lose the records in memory."""
 
 MAX_MEMORY_RECORDS = 20_000
-"""How many audits the stand-in holds, two weeks of minutes; beyond that the oldest are dropped, and that is noted."""
+"""How many audits are kept in memory, one a minute for two weeks; beyond that the oldest are dropped and counted."""
 
 MAX_WAL_BYTES = 64 << 20
-"""A write-ahead log larger than this is told of: somebody reads without an end, and SQLite cannot begin it anew."""
+"""A larger write-ahead log is logged: a process reads without end, so SQLite cannot reset the log."""
 
 LOCK_TRIES = 10
 """How often a folder's lock is tried before it counts as another agent's."""
 
-_CLAIM_PAUSE_S = 0.05
+_LOCK_PAUSE_S = 0.05
 
 _Done = TypeVar("_Done")
 _Work = Callable[[sqlite3.Connection], _Done]
 
 
 class AuditRow(NamedTuple):
-    """All that one audit leaves behind, kept in one transaction. `letter` is None where nothing is to be delivered.
+    """All that one audit stores, in one transaction. `entry` is None without a database.
 
-    `states` is what the agent itself has to know at its next start, by key, as JSON has it.
+    `states` holds the agent's own state for its next start, by key, as JSON values.
     """
 
     observation: Observation
@@ -81,9 +81,9 @@ class AuditRow(NamedTuple):
 
 
 class StateStore:
-    """The state of one agent; `note` is told what is wrong with it, once. It may be used from several threads.
+    """The state of one agent; `note` logs each problem once. Several threads may use it.
 
-    File and stand-in count their rows each for itself, so an id alone names nothing once the state has moved.
+    File and memory have separate row ids, so an id alone identifies nothing once the state has moved.
     """
 
     def __init__(self, path: str, note: Callable[[str], None] = logger.warning, *, retry_s: float = RETRY_S) -> None:
@@ -93,43 +93,43 @@ class StateStore:
         self._connection: sqlite3.Connection | None = None
         self._file: _Identity = None
         self._side_files: dict[str, _Identity] = {}
-        self._removed: sqlite3.Connection | None = None  # a file without its name, whose outbox is not carried over yet
-        self._kept_open: list[sqlite3.Connection] = []
+        self._removed: sqlite3.Connection | None = None  # a file that was deleted; its outbox is not carried over yet
+        self._never_closed: list[sqlite3.Connection] = []
         self._unsaved = UnsavedFile(f"{path}-unsaved")
-        self._left = Unsaved()  # by a run that was killed, until the history's file knows it
+        self._left = Unsaved()  # lost by a run that was killed; not yet counted in the file
         self._stands_in = False
         self._first_retry_s = self._retry_s = retry_s
         self._retry_at_s = 0.0
-        self._dropped_before = 0  # what the stand-in's total was when it began
-        self._log_large_at_s: float | None = None
+        self._dropped_before = 0  # the total when the memory database was created
+        self._wal_large_since_s: float | None = None
         self._noted: str | None = None
         self.error: str | None = None
-        """What is wrong with the file now, None where it is sound."""
+        """The current problem of the file, None if it works."""
 
     @property
     def stands_in(self) -> bool:
-        """Whether all that is kept now is in memory only."""
+        """Records are stored in memory only."""
         return self._stands_in
 
     def update(self, change: Callable[[ServerStates], ServerStates]) -> None:
-        """Call `change` once with what is remembered of servers, and keep what it returns."""
+        """Call `change` once with the stored server states, and store the states it returns."""
         kept: list[ServerStates] = []
 
-        def turn(connection: sqlite3.Connection) -> None:
+        def work(connection: sqlite3.Connection) -> None:
             if not kept:
                 kept.append(change(servers.load_server_states(connection)))
             servers.save_server_states(connection, kept[0])
 
-        self._do(turn)
+        self._do(work)
 
     def keep_observation(self, observation: Observation, kind: Kind) -> int:
-        """Keep what an audit saw, before it is judged; return its id."""
+        """Store an observation before it is judged; return its id."""
         return self._do(lambda connection: history.keep_observation(connection, observation, kind))
 
     def keep_record(self, audit_id: int | None, concluded: AuditRow) -> None:
-        """Keep what was concluded, its events, its place in the outbox and the agent's mind: all or nothing.
+        """Store a record with its events, outbox entry and the agent's state, in one transaction.
 
-        `audit_id` is what `keep_observation` returned, None where the observation was not kept before.
+        `audit_id` is the result of `keep_observation`, None if the observation is not stored yet.
         """
         observation, record = concluded.observation, concluded.record
 
@@ -151,7 +151,7 @@ class StateStore:
     def keep_events(
         self, events: Sequence[Event], boot_id: str | None, entry: OutboxEntry | None, states: Mapping[str, Any]
     ) -> None:
-        """Keep what happened between two audits, at once."""
+        """Store events between two audits, in one transaction."""
 
         def work(connection: sqlite3.Connection) -> None:
             history.keep_events(connection, events, boot_id)
@@ -163,47 +163,47 @@ class StateStore:
         self._do(work)
 
     def read(self, work: "_Work[_Done]") -> _Done:
-        """Do something that reads, or writes, all at once."""
+        """Run a function in one transaction."""
         return self._do(work)
 
     def load(self, key: str) -> Any:
-        """Return what was kept under a key, None where nothing was."""
+        """Return the value of a key, None without one."""
         return self._look(lambda connection: history.load_state(connection, key))
 
     def save(self, key: str, value: Any) -> None:
-        """Keep a value under a key."""
+        """Store the value of a key."""
         self._do(lambda connection: history.save_state(connection, key, value))
 
     def unstamped(self) -> list[OutboxEntry]:
-        """Return the letters of moments whose true time is not known, the oldest MAX_UNSTAMPED of them."""
+        """Return the oldest MAX_UNSTAMPED outbox entries without a true time."""
         return self._look(history.unstamped)
 
     def waiting(self, count: int) -> list[OutboxEntry]:
-        """Return the oldest letters to deliver."""
+        """Return the oldest outbox entries."""
         return self._look(lambda connection: history.waiting(connection, count))
 
     def newest(self) -> OutboxEntry | None:
-        """Return the newest letter to deliver."""
+        """Return the newest outbox entry."""
         return self._look(history.newest)
 
     def ack(self, entries: Sequence[OutboxEntry]) -> None:
-        """Forget letters that have been delivered: the oldest that wait. A power failure may have them sent again."""
+        """Remove delivered entries, the oldest of the outbox. After a power failure they may be sent again."""
         self._use(unsynced_transaction, lambda connection: history.ack(connection, entries))
 
     def dead_letter(self, entry: OutboxEntry, reason: str) -> None:
-        """Take a letter that will never be accepted, or that nobody can date, out of the way."""
+        """Move an entry that cannot be delivered to the dead letters."""
         self._do(lambda connection: history.dead_letter(connection, entry, reason))
 
     def backlog(self) -> tuple[int, int | None, int]:
-        """Return how many letters wait, the time of the oldest, and how many are set aside."""
+        """Return the number of outbox entries, the time of the oldest, and the number of dead letters."""
         return self._look(history.backlog)
 
     def dropped(self) -> int:
-        """Return how many records were given up so far because there was no room, in this run and in all before."""
+        """Return how many records were ever dropped for lack of space, in all runs."""
         return self._look(history.dropped)
 
     def close(self) -> bool:
-        """Write the stand-in to the file if that works by now, and close it; return False where something is lost."""
+        """Move records in memory into the file if it works again, and close it; return False if records are lost."""
         with self._lock:
             if self._stands_in:
                 self._return_to_file(CLOSE_WAIT_S)
@@ -222,17 +222,17 @@ class StateStore:
             return not is_lost
 
     def _do(self, work: "_Work[_Done]") -> _Done:
-        """Do all of something or nothing."""
+        """Run a function in a transaction."""
         return self._use(transaction, work)
 
     def _look(self, work: "_Work[_Done]") -> _Done:
-        """Read, whoever writes."""
+        """Run a function that only reads."""
         return self._use(looking, work)
 
     def _use(
         self, within: "Callable[[sqlite3.Connection], AbstractContextManager[None]]", work: "_Work[_Done]"
     ) -> _Done:
-        """Do something with the file, or with its stand-in where the file cannot be used."""
+        """Run a function on the file, or on the memory database while the file cannot be used."""
         with self._lock:
             if self._connection is not None and not self._stands_in:
                 self._check_files()
@@ -243,10 +243,10 @@ class StateStore:
                     connection = self._open()
                     with within(connection):
                         done = work(connection)
-                    self._watch_log()
+                    self._check_wal_size()
                     return done
                 except StoreError as error:
-                    self._use_memory(error)
+                    self._fall_back_to_memory(error)
             connection = self._open()
             with within(connection):
                 done = work(connection)
@@ -266,23 +266,23 @@ class StateStore:
         return self._connection
 
     def _count_left(self, file: sqlite3.Connection) -> None:
-        """Add to the file's count what a run that was killed had in memory only, and report it."""
+        """Count the records that a killed run had in memory only as dropped, and log them."""
         left = self._left
         if left.records:
             try:
                 with transaction(file):
                     history.count_dropped(file, left.undelivered)
             except StoreError:
-                return  # it stays in its own file, for the next time
+                return  # it stays in the `-unsaved` file until the next start
             self._note(
-                f"{plural(left.records, 'record')} of the last run were in memory only when it ended, and are lost; "
+                f"{plural(left.records, 'record')} of the last run were in memory only when it ended and are lost; "
                 f"{left.undelivered} of them were not delivered"
             )
         self._left = Unsaved()
         self._unsaved.write(Unsaved())
 
     def _unsaved_in(self, memory: sqlite3.Connection) -> Unsaved:
-        """Return how many records would be lost now, those of a removed file and of a killed run included."""
+        """Return how many records a crash would lose now, including those of a deleted file and of a killed run."""
         kept, waiting = history.count_kept(memory)
         dropped, removed = self._dropped_of(memory), 0
         if self._removed is not None:
@@ -292,15 +292,15 @@ class StateStore:
         return Unsaved(self._left.records + kept + more, self._left.undelivered + waiting + more)
 
     def _remember_files(self) -> None:
-        """Remember what tells the file that is open, its log and its index from others of the same names."""
+        """Remember the identities of the open file, its log and its index."""
         self._file = _identity(self._path)
         self._side_files = {part: _identity(self._path + part) for part in _SIDE_FILES}
 
     def _check_files(self) -> None:
-        """Notice that the file, its log or its index no longer has its name: what is written then has no future."""
+        """Detect that the file, its log or its index was deleted or replaced: further writes would be lost."""
         assert self._connection is not None
         if _identity(self._path) != self._file:
-            self._use_memory(StoreError(f"{self._path} was removed or replaced"))
+            self._fall_back_to_memory(StoreError(f"{self._path} was removed or replaced"))
             return
         for part, before in self._side_files.items():
             if before is not None and _identity(self._path + part) != before:
@@ -308,39 +308,39 @@ class StateStore:
                 return
 
     def _reopen(self, missing: str) -> None:
-        """Bring all that a log without a name holds into the file, which then begins another."""
+        """Checkpoint a deleted log into the file and reopen the file, which starts a new log."""
         assert self._connection is not None
         try:
             with looking(self._connection):
                 (is_busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except StoreError as error:
-            self._use_memory(error)
+            self._fall_back_to_memory(error)
             return
         if is_busy:
-            return  # somebody reads: the next use tries again
+            return  # another process reads: the next use tries again
         self._connection.close()
         self._connection, self._side_files = None, {}
-        self._note(f"{missing} was removed or replaced; all that it held is in {os.path.basename(self._path)}")
+        self._note(f"{missing} was removed or replaced; its content is saved in {os.path.basename(self._path)}")
 
-    def _watch_log(self) -> None:
-        """Tell of a write-ahead log that stays large: after one large change it is cut back soon."""
+    def _check_wal_size(self) -> None:
+        """Log a write-ahead log that stays large; after a single large change it soon shrinks."""
         try:
             is_large = os.stat(f"{self._path}-wal").st_size > MAX_WAL_BYTES
         except OSError:
             is_large = False
         now_s = time.monotonic()
         if not is_large:
-            self._log_large_at_s = self.error = None
-        elif self._log_large_at_s is None:
-            self._log_large_at_s = now_s
-        elif self.error is None and now_s - self._log_large_at_s > 10 * self._first_retry_s:
-            self.error = f"{self._path}-wal grows without an end: somebody has been reading the history for too long"
+            self._wal_large_since_s = self.error = None
+        elif self._wal_large_since_s is None:
+            self._wal_large_since_s = now_s
+        elif self.error is None and now_s - self._wal_large_since_s > 10 * self._first_retry_s:
+            self.error = f"{self._path}-wal keeps growing: another process has been reading the history for too long"
             self._note(self.error)
 
-    def _use_memory(self, error: StoreError) -> None:
-        """Go on in memory, with what can be read of the file's state. A damaged file is set aside."""
+    def _fall_back_to_memory(self, error: StoreError) -> None:
+        """Continue in memory, with the readable part of the file's state. A damaged file is renamed."""
         self.error = self._noted = str(error)
-        self._note(f"{error}; going on in memory")
+        self._note(f"{error}; continuing in memory")
         memory, file = open_memory(), self._connection
         is_gone, is_damaged = file is not None and _identity(self._path) != self._file, is_damage(error)
         if file is None:
@@ -349,21 +349,21 @@ class StateStore:
         else:
             history.copy_state(file, memory)
         if file is not None and is_gone:
-            self._removed = file  # until its outbox is carried over
+            self._removed = file  # kept open until its outbox is carried over
             self._remove_side_files(file)
         elif file is not None:
             file.close()
             is_gone = is_damaged and set_aside_damaged(self._path, self._note)
         self._connection, self._stands_in, self._retry_s = memory, True, 0.0
         self._dropped_before = history.dropped(memory)
-        self._put_off(error)
+        self._schedule_retry(error)
         if is_gone:
             self._retry_at_s = time.monotonic()
 
     def _remove_side_files(self, file: sqlite3.Connection) -> None:
-        """Remove log and index of a file that lost its name: SQLite would apply them to the next file of that name.
+        """Delete log and index of a file that was deleted: SQLite would apply them to the next file of that name.
 
-        All that the log holds goes into the file first, which may have another name by now.
+        The log is checkpointed into the file first: it may have been renamed.
         """
         with suppress(sqlite3.Error):
             file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -372,14 +372,14 @@ class StateStore:
                 with suppress(OSError):
                     os.unlink(self._path + part)
 
-    def _put_off(self, error: StoreError) -> None:
-        """Decide when the file is tried again, after what it failed of this time."""
+    def _schedule_retry(self, error: StoreError) -> None:
+        """Set the time of the next retry, by the error."""
         first_s = min(self._first_retry_s, LOCKED_RETRY_S) if is_locked(error) else self._first_retry_s
         self._retry_s = max(first_s, min(2 * self._retry_s, 10 * first_s))
         self._retry_at_s = time.monotonic() + self._retry_s
 
     def _return_to_file(self, wait_s: float = WAIT_S) -> None:
-        """Move what the stand-in holds into the file, if the file can be used by now."""
+        """Move the records in memory into the file, if the file works again."""
         assert self._connection is not None
         memory, is_gone = self._connection, False
         try:
@@ -395,14 +395,14 @@ class StateStore:
                 raise
         except StoreError as error:
             self.error = str(error)
-            self._put_off(error)
+            self._schedule_retry(error)
             if is_gone:
                 self._retry_at_s = 0.0
             return
         dropped = self._dropped_of(memory)
         memory.close()
-        lost = f", but for {plural(dropped, 'record')} that were too many for it" if dropped else ""
-        self._note(f"{self._path} can be used again; what was kept in memory is in it{lost}{carried}")
+        lost = f", except {plural(dropped, 'record')} dropped for lack of memory" if dropped else ""
+        self._note(f"{self._path} works again; the records in memory are saved in it{lost}{carried}")
         self._connection, self._stands_in, self.error = file, False, None
         self._remember_files()
         if self._removed is not None:
@@ -411,30 +411,30 @@ class StateStore:
         self._count_left(file)
 
     def _carry_over(self, file: sqlite3.Connection) -> str:
-        """Add what a removed file had still to deliver; return what there is to say of it."""
+        """Copy the outbox of a deleted file; return a clause for the log message."""
         if self._removed is None:
             return ""
         carried, error = history.carry_over(self._removed, file)
-        failed = f"; its outbox could not be read to its end: {error}" if error else ""
-        return f", and {plural(carried, 'undelivered record')} of the file that was removed{failed}"
+        failed = f"; part of its outbox could not be read: {error}" if error else ""
+        return f", and {plural(carried, 'undelivered record')} of the deleted file{failed}"
 
     def _close_removed(self, file: sqlite3.Connection) -> None:
-        """Close a file without a name. It must not delete the log of the file that has its name now."""
+        """Close a deleted file without deleting the log of the file that has its name now."""
         if hasattr(file, "setconfig"):  # Python 3.12
             file.setconfig(_NO_CHECKPOINT_ON_CLOSE, True)
         elif sqlite3.sqlite_version_info < _CLOSES_SAFELY:
-            self._kept_open.append(file)
+            self._never_closed.append(file)
             return
         file.close()
 
     def _move(self, memory: sqlite3.Connection, file: sqlite3.Connection) -> None:
-        """Add all that the stand-in holds to the file, and what it dropped to the file's own count."""
-        before = max(history.dropped(file), self._dropped_before)  # a new file has none, one not read another
+        """Move all rows from memory to the file, and add the dropped records to the file's count."""
+        before = max(history.dropped(file), self._dropped_before)  # a new file has none; an unreadable one had another
         history.move(memory, file)
         history.save_dropped(file, before + self._dropped_of(memory))
 
     def _dropped_of(self, memory: sqlite3.Connection) -> int:
-        """Return how many records the stand-in dropped."""
+        """Return how many records were dropped from memory."""
         return history.dropped(memory) - self._dropped_before
 
 
@@ -445,11 +445,11 @@ _SIDE_FILES = ("-wal", "-shm")
 _NO_CHECKPOINT_ON_CLOSE = 1006  # SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE
 
 _CLOSES_SAFELY = (3, 40)
-"""From this SQLite on, at the latest, a file that lost its name is closed without deleting a log by that name."""
+"""From this SQLite version on, closing a deleted file does not delete a new log of that name."""
 
 
 def _identity(path: str) -> _Identity:
-    """Return what tells a file from another of the same name, None where there is none."""
+    """Return device and inode of a file, None without a file."""
     try:
         found = os.stat(path)
     except OSError:
@@ -458,14 +458,14 @@ def _identity(path: str) -> _Identity:
 
 
 class AgentLock:
-    """The right to be the one agent of a state folder, held until the process ends.
+    """A lock on the state folder: one agent uses it, until the process ends.
 
-    It is a lock on the folder. A second one, on a file in it, says that the state is by now that of the agent that runs
-    (`vouch`): until then it is that of an agent of before, whose uptimes may be those of another boot.
+    A second lock, on a file in the folder, shows that the stored state is that of the running agent (`vouch`). Before,
+    it is that of an earlier agent, whose uptimes may be of another boot.
     """
 
     def __init__(self, folder: str) -> None:
-        """Take it. BusyError where another agent holds it; a folder that cannot be opened can be claimed by nobody."""
+        """Take the lock. BusyError if another agent holds it; a folder that cannot be opened is not locked."""
         self._handle: int | None = None
         self._voucher: int | None = None
         self._folder = folder
@@ -474,12 +474,14 @@ class AgentLock:
             self._handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             _lock(self._handle)
         except BlockingIOError as error:
-            raise BusyError(f"another agent uses {folder}; stop it, or name another STATE_DIRECTORY") from error
+            raise BusyError(
+                f"another agent uses {folder}; stop it, or set STATE_DIRECTORY to another folder"
+            ) from error
         except OSError:
-            return  # the ledger will tell why the folder is of no use
+            return  # the store logs why the folder cannot be used
 
     def vouch(self) -> None:
-        """Say that what the history says of the agent, it says of this one. Where that cannot be said, it is not."""
+        """Show that the stored state is that of this agent. Errors are ignored: then `status` assumes it is not."""
         if self._handle is None or self._voucher is not None:
             return
         path = os.path.join(self._folder, VOUCHER)
@@ -495,7 +497,7 @@ class AgentLock:
             self._voucher = handle
 
     def release(self) -> None:
-        """Give it up; the end of the process does so too."""
+        """Release the locks; the end of the process does so too."""
         for handle in (self._voucher, self._handle):
             if handle is not None:
                 os.close(handle)
@@ -503,10 +505,10 @@ class AgentLock:
 
 
 def _lock(handle: int) -> None:
-    """Take a lock alone; `status` may hold it for a moment, to see whether an agent does (`_is_held`)."""
+    """Take an exclusive lock; `status` may hold it for a moment to test it (`_is_held`)."""
     for _ in range(LOCK_TRIES):
         with suppress(BlockingIOError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
-        time.sleep(_CLAIM_PAUSE_S)
+        time.sleep(_LOCK_PAUSE_S)
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -314,7 +314,7 @@ def test_a_damaged_file_that_cannot_be_renamed_is_told_of(disk: Path) -> None:
     assert not set_aside_damaged(str(path), notes.append)
     with pytest.raises(StoreError, match="not a database"):
         open_database(str(path), notes.append)
-    assert [note.partition(" is damaged and ")[2][:19] for note in notes] == ["cannot be set aside"] * 2
+    assert [note.partition(" is damaged and ")[2][:17] for note in notes] == ["cannot be renamed"] * 2
 
 
 @pytest.mark.parametrize(
@@ -398,7 +398,7 @@ def test_a_place_that_cannot_be_used_is_explained(where: str, reason: str, fix: 
     command = [*WITHOUT_ROOTS_RIGHTS, sys.executable, "-c", script, f"{tmp_path}/{where}"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.stdout == (
-        f"cannot keep state in {tmp_path}/{where}: {reason.format(tmp_path)}; {fix}, or choose another place with "
+        f"cannot store state in {tmp_path}/{where}: {reason.format(tmp_path)}; {fix}, or choose another path with "
         "history.path\n"
     )
 
@@ -415,4 +415,4 @@ def test_a_read_only_file_system_is_named(tmp_path: Path) -> None:
         [*unshared("mount"), "sh", "-ec", mounted, script], check=True, capture_output=True, text=True, cwd=REPOSITORY
     )
     assert "read-only here; in a systemd unit see ReadWritePaths=)" in done.stdout
-    assert done.stdout.endswith("or choose another place with STATE_DIRECTORY\n")
+    assert done.stdout.endswith("or choose another path with STATE_DIRECTORY\n")

@@ -220,12 +220,12 @@ def test_a_full_disk_is_told_once_and_so_is_its_end(disk: Path) -> None:
     last = number + 300
     for more in range(number + 1, last):
         keep(store, more)
-    assert notes.count_of("going on in memory") - notes.count_of("can be used again") == 1
+    assert notes.count_of("continuing in memory") - notes.count_of("works again") == 1
     assert len(notes) <= before + 4  # the little that closing the log gave back may be used up once more
     (disk / "filler").unlink()
     keep(store, last)
     assert is_sound(store)
-    assert notes.count_of("going on in memory") == notes.count_of("can be used again")
+    assert notes.count_of("continuing in memory") == notes.count_of("works again")
     store.close()
     assert once(find(disk / "history.sqlite3").audits) == set(range(1, last + 1))
 
@@ -265,7 +265,7 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
         keep(store, number, "network")
     assert list(deliver(store)) == [1, 2, 3]
     store.close()
-    assert notes.count_of("going on in memory") == 1
+    assert notes.count_of("continuing in memory") == 1
     assert notes.count_of("3 records could not be written") == 1
 
 
@@ -665,7 +665,7 @@ def test_a_log_deleted_under_the_agent_costs_nothing(removed: str, path: Path, t
     assert find(crashed / path.name).letters == [1, 2, 3, 4]
     store.close()
     assert find(path).audits == [1, 2, 3, 4]
-    assert notes == [f"{path}{removed} was removed or replaced; all that it held is in {path.name}"]
+    assert notes == [f"{path}{removed} was removed or replaced; its content is saved in {path.name}"]
 
 
 def test_a_killed_agent_leaves_the_count_of_what_was_in_memory_only(disk: Path, tmp_path: Path) -> None:
@@ -770,7 +770,7 @@ def test_the_stand_in_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert store.backlog()[0] == 20
     path.parent.unlink()
     keep(store, 51)
-    assert notes.count_of("30 records that were too many") == 1
+    assert notes.count_of("30 records dropped for lack of memory") == 1
     store.close()
     found = find(path)
     assert (found.audits, found.letters) == (list(range(31, 52)), list(range(31, 52)))
