@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntpaudit.core.fleet.clock_shift import (
-    UNSTEERED,
+    UNDISCIPLINED,
     ClockShift,
     Compared,
     compare,
@@ -112,7 +112,7 @@ def test_only_a_clock_that_is_one_and_steered_is_compared() -> None:
             )
         ],
     )._replace(baseline_ns={"a": NOW_NS - 75 * 60 * 10**9})
-    [kind, *_] = sorted(UNSTEERED)
+    [kind, *_] = sorted(UNDISCIPLINED)
     alarms = {"free": (Alarm("free", kind, Severity.WARNING, 0),), "low": (Alarm("low", kind, Severity.OK, 0),)}
     members = [
         HostStatus(

@@ -1,4 +1,4 @@
-"""Which clocks moved since a time before, for certain: each by itself, and those of a site by one amount."""
+"""Which clocks certainly moved since an earlier time: single hosts, and sites whose hosts moved by one amount."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,16 +10,16 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
 
 MANY = 3
-"""So many hosts make a site that can move."""
+"""Fewest hosts of a site that can shift."""
 
-UNSTEERED = frozenset({"unsynced", "daemon-count", "daemon-stale", "breach-forecast"})
-"""What the agent of a host finds whose clock nothing steers, or no one thing: that such a one moves is explained."""
+UNDISCIPLINED = frozenset({"unsynced", "daemon-count", "daemon-stale", "breach-forecast"})
+"""Findings of a clock without exactly one working time daemon. They explain why it moves."""
 
 
 class ClockShift(NamedTuple):
-    """How far a host's clock fell behind (positive) or ran ahead since `since_ns`: from one offset to another.
+    """How far a host's clock moved since `since_ns`, from one offset to another; positive if it fell behind.
 
-    `stepped` says whether its own agent told of a step since then.
+    `stepped`: its own agent reported a step since then.
     """
 
     member: HostStatus
@@ -36,49 +36,49 @@ class ClockShift(NamedTuple):
 
     @property
     def site(self) -> str | None:
-        """Where the host stands."""
+        """The host's site."""
         return self.member.site
 
     @property
     def span_s(self) -> float:
-        """How long it took."""
+        """The time between the two points."""
         return (self.host.last_ns - self.since_ns) / NS_PER_S
 
     @property
     def earliest_s(self) -> float:
-        """The one end of the interval that holds it for certain."""
+        """The lower end of the interval that certainly contains the shift."""
         return self.now.earliest_s - self.then.latest_s
 
     @property
     def latest_s(self) -> float:
-        """The other end of that."""
+        """The upper end of that interval."""
         return self.now.latest_s - self.then.earliest_s
 
     @property
     def least_s(self) -> float:
-        """What is proved of it: the point of the interval that is nearest to 0."""
+        """The proved shift: the value of the interval closest to 0."""
         return _nearest(self.earliest_s, self.latest_s)
 
     @property
     def is_away(self) -> bool:
-        """Whether it is further from the true time than it was, wherever it was."""
-        return _least(self.now) > _most(self.then)
+        """Whether the clock is certainly further from the true time than before."""
+        return _min_error_s(self.now) > _max_error_s(self.then)
 
     @property
     def is_back(self) -> bool:
-        """Whether it is nearer to the true time than it was, wherever it was."""
-        return _most(self.now) < _least(self.then)
+        """Whether the clock is certainly closer to the true time than before."""
+        return _max_error_s(self.now) < _min_error_s(self.then)
 
 
 class Compared(NamedTuple):
-    """How many clocks of each site were compared with a time before, and those that moved for certain."""
+    """How many clocks of each site were compared with the baseline, and which certainly moved."""
 
     counts: Mapping[str | None, int]
     moved: Sequence[ClockShift]
 
 
 class SiteShift(NamedTuple):
-    """The hosts of a site that moved, and may all have moved by one amount, the least such; of how many compared."""
+    """The hosts of a site that moved, the number compared, and the smallest amount that fits all that moved."""
 
     moves: tuple[ClockShift, ...]
     compared: int
@@ -86,16 +86,16 @@ class SiteShift(NamedTuple):
 
     @property
     def least_s(self) -> float:
-        """By how much each of them moved at least."""
+        """How far each of them moved at least."""
         return min((move.least_s for move in self.moves), key=abs)
 
 
 def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> Compared:
-    """Compare the clocks that something steers with a time before.
+    """Compare the disciplined clocks with the baseline.
 
-    A name that several machines have is left out, and so is a host whose time stamps the database's clock disputes.
+    Duplicate hosts and hosts with disputed time are left out.
     """
-    clashing = {duplicate.name for duplicate in snapshot.duplicate_hosts}
+    duplicates = {duplicate.name for duplicate in snapshot.duplicate_hosts}
     stepped_ns: dict[str, int] = {}
     for alarm in snapshot.alarms:
         if alarm.kind in STEP_KINDS:
@@ -104,7 +104,7 @@ def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> Compared:
     moved: list[ClockShift] = []
     for one, host, now in measured(members):
         then = snapshot.baseline.get(one.name)
-        if then is None or one.name in clashing or one.disputed_s or _is_unsteered(one):
+        if then is None or one.name in duplicates or one.disputed_s or _is_undisciplined(one):
             continue
         counts[one.site] += 1
         if has_moved(then, now):
@@ -115,12 +115,12 @@ def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> Compared:
 
 
 def has_moved(then: Bounded, now: Bounded) -> bool:
-    """Whether a clock moved for certain: no one offset lies in both intervals."""
+    """Whether a clock certainly moved: the two intervals do not overlap."""
     return now.earliest_s > then.latest_s or now.latest_s < then.earliest_s
 
 
 def moved_sites(compared: Compared, least_s: float) -> Iterator[tuple[str, SiteShift]]:
-    """Yield the sites of which most hosts moved by that much at least for certain, and may have by one amount."""
+    """Yield the sites where most hosts certainly moved by at least `least_s`, and one amount fits all of them."""
     for site, moved in by_site(compared.moved):
         moves, amount_s = max_overlap([move for move in moved if abs(move.least_s) >= least_s])
         count = compared.counts[site]
@@ -129,9 +129,9 @@ def moved_sites(compared: Compared, least_s: float) -> Iterator[tuple[str, SiteS
 
 
 def max_overlap(moves: Sequence[ClockShift]) -> tuple[tuple[ClockShift, ...], float]:
-    """Return the movements that share the point which most of them cover (Marzullo), and that point.
+    """Return the point that most of the shifts' intervals contain (Marzullo), and the shifts that contain it.
 
-    Where there are several such points it is the one that is nearest to no movement.
+    Of several such points it is the one closest to zero.
     """
     ends = sorted([(move.earliest_s, False) for move in moves] + [(move.latest_s, True) for move in moves])
     depth, begin_s, best = 0, 0.0, (0, 0.0, 0.0)
@@ -146,25 +146,25 @@ def max_overlap(moves: Sequence[ClockShift]) -> tuple[tuple[ClockShift, ...], fl
 
 
 def _since_ns(snapshot: Snapshot, host: Host) -> int:
-    """Return when the point before was written, which is so long before the last one where nobody knows."""
+    """Return the time of the baseline point; if unknown, `baseline_s` before the last point."""
     return snapshot.baseline_ns.get(host.name, host.last_ns - round(snapshot.baseline_s * NS_PER_S))
 
 
-def _is_unsteered(one: HostStatus) -> bool:
-    """Whether its agent says that nothing steers the clock, or no one thing."""
-    return bool(one.alarms) and any(alarm.kind in UNSTEERED and alarm.severity > Severity.OK for alarm in one.alarms)
+def _is_undisciplined(one: HostStatus) -> bool:
+    """Whether its agent reports that no daemon, or more than one, disciplines the clock."""
+    return bool(one.alarms) and any(
+        alarm.kind in UNDISCIPLINED and alarm.severity > Severity.OK for alarm in one.alarms
+    )
 
 
 def _nearest(earliest_s: float, latest_s: float) -> float:
-    """Return the point of an interval that is nearest to zero."""
+    """Return the value of an interval that is closest to zero."""
     return max(earliest_s, 0.0) + min(latest_s, 0.0)
 
 
-def _least(offset: Bounded) -> float:
-    """Return how far from the true time a clock is at least."""
+def _min_error_s(offset: Bounded) -> float:
     return abs(_nearest(offset.earliest_s, offset.latest_s))
 
 
-def _most(offset: Bounded) -> float:
-    """Return how far from the true time a clock is at most."""
+def _max_error_s(offset: Bounded) -> float:
     return max(-offset.earliest_s, offset.latest_s)

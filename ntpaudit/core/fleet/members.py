@@ -1,4 +1,4 @@
-"""Who belongs to a fleet: hosts that report, are silent, forgotten or listed; where they stand; their coverage."""
+"""The hosts of a fleet (reporting, silent, expired, or only in the inventory), their sites, and the coverage."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ from ntpaudit.core.units import NS_PER_S
 
 
 class Placed(Protocol):
-    """What stands at a site, or nobody knows where."""
+    """Anything with a site; None if unknown."""
 
     @property
     def site(self) -> str | None:
@@ -33,44 +33,44 @@ _Placed = TypeVar("_Placed", bound=Placed)
 
 
 def build_members(snapshot: Snapshot, policy: FleetPolicy) -> tuple[tuple[HostStatus, ...], tuple[str, ...]]:
-    """Return the hosts that count, worst first, and the names of those that report and that no inventory lists.
+    """Return the hosts that count, worst first, and the names of those that report but are not in the inventory.
 
-    A silent host that the inventory does not list is retired; nobody waits for it.
+    A silent host that is not in the inventory is retired, and does not count.
     """
     alarms = _alarms(snapshot)
     listed = None if policy.inventory is None else frozenset(policy.inventory)
     members: list[HostStatus] = []
-    strangers: list[str] = []
+    unlisted: list[str] = []
     for host in snapshot.hosts:
         silent_s = (snapshot.now_ns - seen_ns(host, snapshot)) / NS_PER_S
         reports = silent_s <= policy.silent_after_s
         if listed is not None and host.name not in listed:
             if not reports:
                 continue
-            strangers.append(host.name)
+            unlisted.append(host.name)
         raised = alarms.get(host.name, ())
         if reports:
             members.append(_reporting(host, snapshot, policy, raised)._replace(seen_s=silent_s))
         else:
             members.append(
-                HostStatus(host.name, _place(host, policy), Severity.UNKNOWN, host, silent_s, raised, seen_s=silent_s)
+                HostStatus(host.name, _site_of(host, policy), Severity.UNKNOWN, host, silent_s, raised, seen_s=silent_s)
             )
     members += _silent_members(snapshot, policy, alarms)
-    return tuple(sorted(members, key=_severity_key)), tuple(sorted(strangers))
+    return tuple(sorted(members, key=_severity_key)), tuple(sorted(unlisted))
 
 
 def _is_unproven(host: Host, verdict: Verdict) -> bool:
-    """Whether a host says that its interval proves nothing, for want of replies (R1), and warns by itself."""
+    """Whether a host itself reports unproven, because too few servers replied (R1), and warns."""
     claims_less = host.verdict == "unproven" and host.severity > Severity.OK
     return claims_less and (verdict == "within" or (verdict == "beyond" and not host.is_confirmed))
 
 
-def _reporting(host: Host, snapshot: Snapshot, terms: FleetPolicy, raised: tuple[Alarm, ...]) -> HostStatus:
-    """Return a host that reports, judged anew: by the worse of what it says and of what its interval proves.
+def _reporting(host: Host, snapshot: Snapshot, policy: FleetPolicy, raised: tuple[Alarm, ...]) -> HostStatus:
+    """Evaluate a host that reports, by the worse of its severity and what its interval proves.
 
-    What is not confirmed yet is left to its agent. A clock that the database's contradicts is never ok.
+    While its agent waits for confirmation, the agent's severity counts. A host with disputed time is never ok.
     """
-    verdict, proved = offset_verdict(host, terms)
+    verdict, proved = offset_verdict(host, policy)
     is_believed = proved <= host.severity or (not host.is_confirmed and verdict != "unmeasured")
     contradicted, severity = (None, host.severity) if is_believed else (host.severity, proved)
     wrong_s = disputed_s(host, snapshot.now_ns)
@@ -80,7 +80,7 @@ def _reporting(host: Host, snapshot: Snapshot, terms: FleetPolicy, raised: tuple
         host = host._replace(verdict=verdict, offset=None if verdict == "unmeasured" else host.offset)
     return HostStatus(
         host.name,
-        _place(host, terms),
+        _site_of(host, policy),
         severity,
         host,
         alarms=raised,
@@ -90,23 +90,23 @@ def _reporting(host: Host, snapshot: Snapshot, terms: FleetPolicy, raised: tuple
 
 
 def filter_site(snapshot: Snapshot, policy: FleetPolicy, site: str) -> tuple[Snapshot, FleetPolicy]:
-    """Return what is about one site alone. A host that never reported is there if the inventory says so.
+    """Return the part of the snapshot and policy for one site, with hosts that only the inventory places there.
 
-    So is the worst of several machines of one name of which one is there, wherever it is.
+    A name that several machines share is included if one of them is at the site, with their worst severity.
     """
     shared = {duplicate.name for duplicate in snapshot.duplicate_hosts if site in duplicate.sites}
     hosts = tuple(
         host._replace(site=site) if host.name in shared else host
         for host in snapshot.hosts
-        if host.name in shared or _place(host, policy) == site
+        if host.name in shared or _site_of(host, policy) == site
     )
     names = {host.name for host in hosts}
     elsewhere = {host.name for host in snapshot.hosts} - names
-    here = names | {name for name, place in _sites(snapshot, policy).items() if place == site} - elsewhere
+    here = names | {name for name, its_site in _sites(snapshot, policy).items() if its_site == site} - elsewhere
     return snapshot._replace(
         hosts=hosts,
         alarms=tuple(alarm for alarm in snapshot.alarms if alarm.host in names),
-        falseticker_reports=tuple(lie for lie in snapshot.falseticker_reports if lie.host in names),
+        falseticker_reports=tuple(one for one in snapshot.falseticker_reports if one.host in names),
         expired=tuple(name for name in snapshot.expired if name in here),
         duplicate_hosts=tuple(duplicate for duplicate in snapshot.duplicate_hosts if duplicate.name in names),
     ), policy._replace(
@@ -122,7 +122,7 @@ def measured(members: Iterable[HostStatus]) -> Iterator[tuple[HostStatus, Host, 
 
 
 def cover(members: Iterable[HostStatus]) -> Coverage:
-    """Count hosts, and how well they are measured."""
+    """Count hosts by the number of agreeing sources."""
     every = tuple(members)
     agreeing = [_agreeing(host) for _, host, _ in measured(every)]
     return Coverage(
@@ -145,7 +145,7 @@ def count(members: Iterable[HostStatus]) -> tuple[int, int, int, int]:
 
 
 def by_site(placed: Iterable[_Placed]) -> list[tuple[str | None, list[_Placed]]]:
-    """Group things by site in the order of its name; those without one come last."""
+    """Group by site, in the order of the site names; those without a site come last."""
     groups: defaultdict[str | None, list[_Placed]] = defaultdict(list)
     for one in placed:
         groups[one.site].append(one)
@@ -153,54 +153,54 @@ def by_site(placed: Iterable[_Placed]) -> list[tuple[str | None, list[_Placed]]]
 
 
 def namesake(name: str, others: Iterable[str]) -> str | None:
-    """Return the only one of others that is the same name but for its case and its domain; None of none or several."""
+    """Return the one other name that differs only in case or domain; None if there is none, or several."""
     short = _short(name)
     found = [other for other in others if _short(other) == short]
     return found[0] if len(found) == 1 else None
 
 
 def _short(name: str) -> str:
-    """Return a host's name without its domain, in small letters; an address stays whole."""
+    """Return a host name in lower case without its domain; an address stays whole."""
     small = name.casefold().rstrip(".")
     first, _, _ = small.partition(".")
     return small if not first or first.isdecimal() or ":" in small else first
 
 
 def _silent_members(
-    snapshot: Snapshot, terms: FleetPolicy, alarms: Mapping[str, tuple[Alarm, ...]]
+    snapshot: Snapshot, policy: FleetPolicy, alarms: Mapping[str, tuple[Alarm, ...]]
 ) -> Iterator[HostStatus]:
-    """Yield the hosts without a point: forgotten, and listed in vain."""
-    forgotten, places = frozenset(snapshot.expired), _sites(snapshot, terms)
-    due = forgotten if terms.inventory is None else frozenset(terms.inventory)
-    for name in due.difference(host.name for host in snapshot.hosts):
-        silent_s = snapshot.look_back_s if name in forgotten else inf
-        yield HostStatus(name, places.get(name), Severity.UNKNOWN, None, silent_s, alarms.get(name, ()))
+    """Yield the hosts without a point: expired, or listed but never reported."""
+    expired, sites = frozenset(snapshot.expired), _sites(snapshot, policy)
+    expected = expired if policy.inventory is None else frozenset(policy.inventory)
+    for name in expected.difference(host.name for host in snapshot.hosts):
+        silent_s = snapshot.look_back_s if name in expired else inf
+        yield HostStatus(name, sites.get(name), Severity.UNKNOWN, None, silent_s, alarms.get(name, ()))
 
 
-def _sites(snapshot: Snapshot, terms: FleetPolicy) -> dict[str, str]:
-    """Return where hosts stand of which there is no point, by the database's word, else by the inventory's."""
-    return {**terms.sites, **snapshot.sites}
+def _sites(snapshot: Snapshot, policy: FleetPolicy) -> dict[str, str]:
+    """Return the sites of hosts without a point, by the database, else by the inventory."""
+    return {**policy.sites, **snapshot.sites}
 
 
-def _place(host: Host, terms: FleetPolicy) -> str | None:
-    """Return where a host stands, by its own word, else by the inventory's."""
-    return host.site if host.site is not None else terms.sites.get(host.name)
+def _site_of(host: Host, policy: FleetPolicy) -> str | None:
+    """Return the site in a host's point, else in the inventory."""
+    return host.site if host.site is not None else policy.sites.get(host.name)
 
 
 def rank(one: HostStatus) -> tuple[int, float, bool]:
-    """Return by what members are sorted first: how bad, how long silent, and if suspected."""
+    """Return the first sort key of members: severity, silence, suspected."""
     return -one.severity, -(one.silent_s or 0.0), not one.suspected
 
 
 def _severity_key(one: HostStatus) -> tuple[tuple[int, float, bool], float, str]:
-    """Return by what members are sorted: that, then how wrong at most, and by name."""
+    """Return the sort key of members: rank, maximum error, name."""
     offset = one.host.offset if one.host is not None else None
     worst_s = 0.0 if offset is None else max(-offset.earliest_s, offset.latest_s)
     return rank(one), -worst_s, one.name
 
 
 def _alarms(snapshot: Snapshot) -> dict[str, tuple[Alarm, ...]]:
-    """Group the alarms that are in force by their host, the worst first."""
+    """Group the raised alarms by host, worst first; a step counts for `STEP_S`."""
     found: defaultdict[str, list[Alarm]] = defaultdict(list)
     for alarm in snapshot.alarms:
         if alarm.kind not in STEP_KINDS or snapshot.now_ns - alarm.since_ns <= STEP_S * NS_PER_S:
@@ -209,10 +209,10 @@ def _alarms(snapshot: Snapshot) -> dict[str, tuple[Alarm, ...]]:
 
 
 def _urgency(alarm: Alarm) -> tuple[int, str, int, float]:
-    """Return by what the alarms of a host are sorted: how bad, which, since when, how much."""
+    """Return the sort key of a host's alarms: severity, kind, time, size."""
     return -alarm.severity, alarm.kind, alarm.since_ns, -inf if alarm.value_s is None else alarm.value_s
 
 
 def _agreeing(host: Host) -> int:
-    """Count the usable sources that the others do not contradict."""
+    """Count the usable sources that are no falsetickers."""
     return host.usable - host.falsetickers

@@ -1,4 +1,4 @@
-"""Every host at once, at one moment: what a time-series database holds of each."""
+"""The values of a fleet: what the database has of each host at one moment, and what the evaluation concludes."""
 
 from collections.abc import Mapping
 from math import inf
@@ -13,7 +13,7 @@ _MS = 1_000_000
 
 
 class TimeSpans(NamedTuple):
-    """So many spans of equal length, in whole milliseconds: each holds its begin, and not its end."""
+    """A number of consecutive intervals of equal length, in whole milliseconds; each excludes its end."""
 
     begin_ns: int
     width_ns: int
@@ -21,12 +21,12 @@ class TimeSpans(NamedTuple):
 
     @property
     def end_ns(self) -> int:
-        """Where the last one ends."""
+        """The end of the last interval."""
         return self.begin_ns + self.spans * self.width_ns
 
 
 def split(begin_ns: int, end_ns: int, count: int) -> TimeSpans:
-    """Divide a period; what a millisecond cannot divide makes the spans a little longer."""
+    """Divide a period into `count` intervals; they are rounded up to whole milliseconds."""
     begin_ms = begin_ns // _MS
     length_ms = max(1, -(-end_ns // _MS) - begin_ms)
     return TimeSpans(begin_ms * _MS, -(-length_ms // max(1, count)) * _MS, max(1, count))
@@ -36,11 +36,11 @@ STEP_KINDS = ("step-back", "step-forward")
 """Findings that nothing clears."""
 
 STEP_S = 3600.0
-"""So long a step is in force."""
+"""How long a step counts as raised."""
 
 
 class Offset(NamedTuple):
-    """How far a host's clock is behind (positive) or ahead, and the interval that holds the truth, in seconds."""
+    """The offset of a host's clock in seconds, positive if behind, and the interval that contains the true one."""
 
     estimate_s: float
     earliest_s: float
@@ -48,35 +48,35 @@ class Offset(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """The interval that holds how far a host's clock is behind (positive) or ahead, in seconds."""
+    """The interval that contains the true offset of a host's clock, in seconds, positive if it is behind."""
 
     earliest_s: float
     latest_s: float
 
 
 class Bounded(Protocol):
-    """What has such an interval, whatever else it has."""
+    """Anything with such an interval."""
 
     @property
     def earliest_s(self) -> float:
-        """The one end."""
+        """The lower end."""
 
     @property
     def latest_s(self) -> float:
-        """The other end."""
+        """The upper end."""
 
 
 class Host(NamedTuple):
-    """The latest point of a host. `last_ns` is its true time; without an `offset` the clock was not measured.
+    """The latest point of a host. `last_ns` is its timestamp; without an `offset` the clock was not measured.
 
-    `age_s` is how old the measurement was that the offset rests on. `usable` counts the sources that gave a usable
-    answer, `falsetickers` those that disagree with the others, `findings` what the host's own agent listed.
+    `age_s` is the age of the measurement that the offset is based on. `usable` counts the usable sources,
+    `falsetickers` the falsetickers, `findings` the findings of the host's own agent.
 
-    `severity` and `verdict` are as reported; `critical_s` and `warning_s` the tolerances that they rest on, None where
-    they were not read. While not `is_confirmed`, the agent waits for more samples before it believes a worse offset.
-    `disputed_s` is by how much the servers' time is at least ahead of the database's clock (negative: behind), as the
-    agent learnt from the database's answers; 0 where both may be right, or nothing is known. `judged_on_bound` says
-    that its profile warns by the maximum error, not by the estimate; `max_drift_ppm` by what its oscillator may be off.
+    `severity` and `verdict` are as reported; `critical_s` and `warning_s` are the tolerances behind them, None if they
+    were not read. While not `is_confirmed`, the agent waits for more samples before it accepts a worse offset.
+    `disputed_s` is how far the servers' time is at least ahead of the database's clock (negative: behind), by the
+    database's replies to the agent; 0 if both may be right, or if it is unknown. `judged_on_bound`: the profile warns
+    on the maximum error, not on the estimate. `max_drift_ppm` is the largest frequency error of its oscillator.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Host(NamedTuple):
 
 
 class Alarm(NamedTuple):
-    """A finding of a host's own agent that is in force, since when, and the size of what it is about."""
+    """A raised finding of a host's own agent, since when, and its size."""
 
     host: str
     kind: str
@@ -110,7 +110,7 @@ class Alarm(NamedTuple):
 
 
 class FalsetickerReport(NamedTuple):
-    """A source that a host calls a falseticker, and the offset that it claims."""
+    """A source that is a falseticker on a host, and the offset of the host by this source."""
 
     source: str
     host: str
@@ -118,7 +118,7 @@ class FalsetickerReport(NamedTuple):
 
 
 class DuplicateHost(NamedTuple):
-    """A name that several machines report under at the same time, and the sites that they give."""
+    """A name under which several machines report at the same time, and their sites."""
 
     name: str
     sites: tuple[str | None, ...]
@@ -127,11 +127,10 @@ class DuplicateHost(NamedTuple):
 class Snapshot(NamedTuple):
     """All that is read of a fleet at `now_ns`, in no order.
 
-    `before` holds the intervals of about `before_s` ago, `before_ns` when each was written, as far as it is known.
-    `forgotten` names hosts that the database knows, but of which it has no point in the `look_back_s` that were looked
-    back on; `places` has their sites, as far as it knows. A host in `clashes` has the worst severity of its machines.
-    Among the `alarms` are steps that are in force no longer, where a clock may have moved by them since it was before.
-    `looked_ahead` says that points stamped after `now_ns` were read too, as those of the present are.
+    `baseline` has the intervals of about `baseline_s` ago, `baseline_ns` the time of each, if known. `expired` names
+    hosts that the database knows but has no point of in the last `look_back_s`; `sites` has their sites, if known. A
+    host in `duplicate_hosts` has the worst severity of its machines. `alarms` also has older steps if they can explain
+    a shift since the baseline. `looked_ahead`: points stamped after `now_ns` were read too, as for the present.
     """
 
     now_ns: int
@@ -149,9 +148,9 @@ class Snapshot(NamedTuple):
 
 
 class TimeBucket(NamedTuple):
-    """What a host's points in a span of time say together: the hull of its intervals, the mean offset, the worst.
+    """The points of a host in one interval of time: worst severity, mean offset, and the hull of its intervals.
 
-    The offsets are None where it was not measured.
+    `offset` is None if the host was not measured.
     """
 
     begin_ns: int
@@ -160,19 +159,19 @@ class TimeBucket(NamedTuple):
 
 
 class SeverityCounts(NamedTuple):
-    """How many hosts were at worst ok, warning, unknown and critical in a span of time, by `Severity`."""
+    """How many hosts had ok, warning, unknown and critical as their worst severity in one interval of time."""
 
     begin_ns: int
     hosts: tuple[int, int, int, int]
 
 
 class FleetPolicy(NamedTuple):
-    """What a fleet is judged by.
+    """The limits for a fleet.
 
-    A host without a point for `silent_after_s` is silent. Two events on hosts of one site must be orderable within
-    `ambiguity_s`. `warning_s` is the tolerance that a slow walk hides under; it and `critical_s` judge hosts that
-    do not report their own. `inventory` names the hosts that should
-    report, None where nobody says; `sites` tells where they stand, as far as it is known.
+    A host without a point for `silent_after_s` is silent. Events that are `ambiguity_s` apart must be orderable.
+    `warning_s` is the tolerance for shifts and slow walks. `warning_s` and `critical_s` also apply to hosts that do not
+    report their own tolerances. `inventory` names the hosts that should report, None if there is none; `sites` has
+    their sites, if known.
     """
 
     silent_after_s: float = 600.0
@@ -184,13 +183,13 @@ class FleetPolicy(NamedTuple):
 
 
 class HostStatus(NamedTuple):
-    """A host as the fleet sees it: judged anew by its interval, and unknown once it is silent, whatever it last was.
+    """A host as the fleet evaluates it: by its interval, and unknown while it is silent.
 
-    `silent_s` is None while it reports. `host` is None for one that was forgotten, silent for longer than `silent_s`,
-    and for one that never reported, for which that is infinite. `suspected` has the ids of what the fleet tells of this
-    very clock, which its own agent cannot see. `seen_s` is how long ago its latest point came, None for none.
-    `contradicted` is the severity that its agent reports where its own interval proves a worse one. `disputed_s` is by
-    how much the time that its points carry is ahead of the database's clock; 0 where both may be right.
+    `silent_s` is None while it reports. `host` is None if it is expired (silent for more than `silent_s`) or never
+    reported (`silent_s` is infinite). `suspected` has the ids of fleet findings about this clock, which its own agent
+    cannot detect. `seen_s` is how long ago its latest point arrived, None without one. `contradicted` is the severity
+    that its agent reports if its interval proves a worse one. `disputed_s` is how far its timestamps are ahead of the
+    database's clock; 0 if both may be right.
     """
 
     name: str
@@ -206,12 +205,12 @@ class HostStatus(NamedTuple):
 
     @property
     def is_expired(self) -> bool:
-        """Whether the database knows it, and has no point in the time that was looked back on."""
+        """Whether the database knows the host but has no point of it within the look-back."""
         return self.host is None and self.silent_s != inf
 
 
 class FleetFinding(NamedTuple):
-    """One thing that is wrong with a fleet, as `Finding` says it of a host; of which site, source and hosts."""
+    """A finding about a fleet, like `Finding` about a host, with its site, source and hosts."""
 
     id: str
     severity: Severity
@@ -226,7 +225,7 @@ class FleetFinding(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """How many hosts there should be, how many of them are measured now, and by how many agreeing sources at least."""
+    """How many hosts should report, how many are measured now, and how many by two and three agreeing sources."""
 
     hosts: int
     measured: int
@@ -235,18 +234,18 @@ class Coverage(NamedTuple):
 
 
 class OrderingUncertainty(NamedTuple):
-    """Events of these two hosts cannot be ordered by their stamps unless they are further apart than `within_s`."""
+    """Timestamps of these two hosts order events only if these are more than `within_s` apart."""
 
     within_s: float
     hosts: tuple[str, str]
 
 
 class Order(NamedTuple):
-    """How far apart two events must be stamped, one on each of two hosts, to be ordered for certain, in seconds.
+    """How far apart the timestamps of two hosts must be so that the order of the events is certain, in seconds.
 
-    That of the first host came first where the other's stamp is later than its own by more than `first_s`; that of
-    the second did where the first's stamp is later by more than `second_s`. A negative one means that it did even where
-    its stamp is later, by less than that. `corrected` are the same two for stamps corrected by the hosts' estimates.
+    The first host's event came first if the second's timestamp is later by more than `first_s`; the second host's event
+    came first if the first's timestamp is later by more than `second_s`. A negative limit: even if the own timestamp is
+    later, by less than that. `corrected_*` are the limits for timestamps corrected by the hosts' estimates.
     """
 
     hosts: tuple[str, str]
@@ -257,17 +256,17 @@ class Order(NamedTuple):
 
     @property
     def within_s(self) -> float:
-        """Events stamped no further apart than this cannot be ordered by their stamps, or are not in their order."""
+        """Only events stamped further apart than this are certainly in the order of their timestamps."""
         return max(self.first_s, self.second_s)
 
     @property
     def corrected_within_s(self) -> float:
-        """The same of corrected stamps."""
+        """The same for corrected timestamps."""
         return max(self.corrected_first_s, self.corrected_second_s)
 
 
 class Site(NamedTuple):
-    """The hosts of one place: how many at which `Severity`, and the worst pair to order; None below two measured."""
+    """A site: its hosts by `Severity`, and the pair that is hardest to order, None with fewer than two measured."""
 
     name: str | None
     hosts: tuple[int, int, int, int]
@@ -275,9 +274,9 @@ class Site(NamedTuple):
 
 
 class Fleet(NamedTuple):
-    """A fleet, judged: its hosts worst first, its findings worst first, and the same of each site and of all.
+    """An evaluated fleet: hosts and findings, worst first, and the counts of each site and of the whole fleet.
 
-    `unlisted` counts the hosts that report and that the inventory does not list; None where there is no inventory.
+    `unlisted` counts the hosts that report but are not in the inventory; None without an inventory.
     """
 
     now_ns: int
@@ -290,7 +289,7 @@ class Fleet(NamedTuple):
 
     @property
     def severity(self) -> Severity:
-        """The worst of every host and finding; unknown where there is no host at all."""
+        """The worst severity of all hosts and findings; unknown without any host."""
         if not self.members:
             return Severity.UNKNOWN
         return max([*(one.severity for one in self.members), *(one.severity for one in self.findings)])

@@ -1,4 +1,4 @@
-"""In which order events on different hosts came, by their stamps and by what is known of the clocks."""
+"""The order of events on different hosts, by their timestamps and the intervals of the clocks."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from ntpaudit.core.units import NS_PER_S
 
 
 class Measured(NamedTuple):
-    """A host that reports and has an offset: what two events on different hosts can be ordered by."""
+    """A host that reports and has an offset."""
 
     name: str
     site: str | None
@@ -19,7 +19,7 @@ class Measured(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Measured hosts of one place, those that are most behind and ahead, and the worst two to order, None below two."""
+    """Measured hosts, those furthest behind and ahead, and the pair hardest to order; None with fewer than two."""
 
     hosts: Sequence[Measured]
     extremes: Sequence[Measured]
@@ -27,20 +27,20 @@ class Group(NamedTuple):
 
 
 def as_of(members: Iterable[HostStatus], now_ns: int) -> list[Measured]:
-    """Return the hosts that report and have an offset, with what is known of that at a moment."""
+    """Return the hosts that report and have an offset, with their intervals widened to `now_ns`."""
     return [Measured(one.name, one.site, _drifted(host, offset, now_ns)) for one, host, offset in measured(members)]
 
 
 def order(a: Host, b: Host, now_ns: int | None = None) -> Order | None:
-    """Say how far apart events on two hosts must be stamped to be ordered for certain; None where one has no offset.
+    """Return how far apart the timestamps of two hosts must be for a certain order; None if one has no offset.
 
-    It is said of events at `now_ns`, to which the clocks may have drifted since the hosts' last points; without it of
-    the times of these.
+    The result is for events at `now_ns`: the clocks may have drifted since the hosts' last points. Without `now_ns` it
+    is for the times of those points.
 
-    An event that host a stamps with t_a happened at t_a + theta_a, with theta_a from earliest_a to latest_a, and so on
-    b. It came before b's for certain when its latest true time is before the other's earliest: t_a + latest_a < t_b +
-    earliest_b, which is t_b - t_a > latest_a - earliest_b. The other way round, t_a - t_b > latest_b - earliest_a. The
-    same holds of stamps corrected by estimates e, t + e, whose true offset lies from earliest - e to latest - e.
+    An event with timestamp t_a on host a happened at t_a + theta_a, where earliest_a <= theta_a <= latest_a; the same
+    holds for b. It certainly came before b's event if its latest true time is before the earliest of the other: t_a +
+    latest_a < t_b + earliest_b, that is, t_b - t_a > latest_a - earliest_b. The other way round: t_a - t_b > latest_b -
+    earliest_a. With timestamps corrected by the estimate e, the offset lies between earliest - e and latest - e.
     """
     if a.offset is None or b.offset is None:
         return None
@@ -58,18 +58,17 @@ def order(a: Host, b: Host, now_ns: int | None = None) -> Order | None:
 
 
 def ambiguity(hosts: Sequence[Measured]) -> OrderingUncertainty | None:
-    """Find the two hosts whose events must be furthest apart to be in the order of their stamps; None below two hosts.
+    """Return the pair of hosts that is hardest to order; None with fewer than two hosts.
 
-    For a pair that is max(latest_i - earliest_j, latest_j - earliest_i), as `order` derives. Over all pairs the
-    greatest is the latest end of one host less the earliest of another: of the extremes, or where both are of one and
-    the same host, of one extreme and the runner-up of the other. The host that is more behind comes first; of equals
-    those that are given first.
+    For a pair the limit is max(latest_i - earliest_j, latest_j - earliest_i), as `order` derives. The largest limit is
+    the largest latest end minus the smallest earliest end. If both belong to one host, one of them is replaced by the
+    next host's. The host that is further behind comes first; among equals the input order decides.
     """
     return group_of(hosts).ambiguity
 
 
 def group_of(hosts: Sequence[Measured]) -> Group:
-    """Find the worst pair of hosts: of the two most behind one, and of the two most ahead another one."""
+    """Find the worst pair: one of the two hosts furthest behind, and another of the two furthest ahead."""
     behind = sorted(hosts, key=lambda one: -one.offset.latest_s)[:2]
     ahead = sorted(hosts, key=lambda one: one.offset.earliest_s)[:2]
     pairs = [
@@ -86,11 +85,11 @@ def group_of(hosts: Sequence[Measured]) -> Group:
 
 
 def orderable(hosts: Sequence[Measured], within_s: float) -> frozenset[str]:
-    """Name the most hosts whose intervals all lie within a span of each other, so that events can be ordered in it.
+    """Return the largest set of hosts whose intervals all fit into `within_s`, so that their events can be ordered.
 
-    Of several such sets it is the one nearest to the true time. None has a host whose own interval is wider. Of the
-    others those from an earliest end L on, that end by L + span, are those that end by then less those that begin
-    before L, for whoever begins before L ends in time too.
+    Of several such sets it is the one closest to the true time. Hosts with a wider interval are in none. For each
+    earliest end L, count the intervals that end by L + within_s, and subtract those that begin before L: all of these
+    end by then, because none is wider than within_s.
     """
     fitting = [one for one in hosts if one.offset.latest_s - one.offset.earliest_s <= within_s]
     ends = sorted(one.offset.latest_s for one in fitting)
@@ -106,9 +105,9 @@ def orderable(hosts: Sequence[Measured], within_s: float) -> frozenset[str]:
 
 
 def _drifted(host: Host, offset: Offset, now_ns: int) -> Offset:
-    """Return what is known of an offset at a moment: it may have drifted since the host's last point (B5).
+    """Widen an offset by the possible drift since the host's last point (B5).
 
-    Where the database's clock contradicts the host's servers, either may be right.
+    With disputed time, either the database's clock or the host's servers may be right.
     """
     growth_s = growth_ns(now_ns - host.last_ns, host.max_drift_ppm) / NS_PER_S
     earliest_s, latest_s = plausible(host, offset, now_ns)
@@ -116,5 +115,5 @@ def _drifted(host: Host, offset: Offset, now_ns: int) -> Offset:
 
 
 def _residual(offset: Offset) -> Offset:
-    """Return what may be left of an offset once stamps are corrected by its estimate."""
+    """Return the offset that may remain after timestamps are corrected by the estimate."""
     return Offset(0.0, offset.earliest_s - offset.estimate_s, offset.latest_s - offset.estimate_s)

@@ -1,4 +1,4 @@
-"""How bad a host's clock is and when its point came, judged by the point itself: its severity is not trusted."""
+"""The severity of a host and the arrival time of its point, from the point's fields, not its reported severity."""
 
 from math import inf
 
@@ -8,31 +8,31 @@ from ntpaudit.core.policy import Severity, Verdict
 from ntpaudit.core.units import NS_PER_S
 
 MAX_AGE_S = 86_400.0
-"""No agent carries an offset forward for longer: an older measurement says nothing of the clock now."""
+"""No agent carries an offset forward for longer; an older measurement proves nothing now."""
 
 AHEAD_S = 60.0
-"""A point whose stamp is further ahead of now is disputed by that alone.
+"""A point stamped further ahead of now than this is disputed.
 
-Now may be half of that wrong (`reader.SKEW_S`), and points arrive while others are read.
+Now may be wrong by half of it (`reader.SKEW_S`), and points arrive during the reading.
 """
 
 _ROUNDING = 1 + 1e-9  # what a database may lose of the digits
 
 
 def is_measured(host: Host) -> bool:
-    """Whether the point says how wrong the clock is, by a measurement that is not too old."""
+    """Whether the point has an offset from a measurement that is not too old."""
     return host.offset is not None and (host.age_s is None or 0 <= host.age_s <= MAX_AGE_S)
 
 
-def offset_verdict(host: Host, terms: FleetPolicy) -> tuple[Verdict, Severity]:
-    """Hold the interval against the host's own tolerances, else against those of the fleet; findings add to it.
+def offset_verdict(host: Host, policy: FleetPolicy) -> tuple[Verdict, Severity]:
+    """Compare the interval with the host's own tolerances, else with those of the fleet.
 
-    Where the critical tolerance is the host's and the warning is not known, only the former is judged.
+    If the host reports its critical tolerance but no warning tolerance, there is no warning.
     """
     offset = host.offset
     if offset is None or not is_measured(host):
         return "unmeasured", Severity.UNKNOWN
-    critical_s, warning_s = _tolerances(host, terms)
+    critical_s, warning_s = _tolerances(host, policy)
     bound_s = max(-offset.earliest_s, offset.latest_s)
     if bound_s <= critical_s * _ROUNDING:
         is_near = (bound_s if host.judged_on_bound else abs(offset.estimate_s)) <= warning_s * _ROUNDING
@@ -42,21 +42,21 @@ def offset_verdict(host: Host, terms: FleetPolicy) -> tuple[Verdict, Severity]:
     return "unproven", Severity.WARNING
 
 
-def _tolerances(host: Host, terms: FleetPolicy) -> tuple[float, float]:
-    """Return the critical tolerance and that of the warning."""
+def _tolerances(host: Host, policy: FleetPolicy) -> tuple[float, float]:
+    """Return the critical and the warning tolerance."""
     if host.critical_s is None or not host.critical_s > 0:
-        return terms.critical_s, terms.warning_s
+        return policy.critical_s, policy.warning_s
     return host.critical_s, host.warning_s if host.warning_s is not None and host.warning_s > 0 else inf
 
 
 LEAST_WARNING_SHARE = 0.1
-"""No profile of ours warns below this share of its critical tolerance."""
+"""No profile of ntpaudit warns below this share of its critical tolerance."""
 
 
 def needs_tolerances(host: Host) -> bool:
-    """Whether more of the point must be read to judge it: the warning's tolerance, and whether it is confirmed.
+    """Whether the warning tolerance and the confirmation of the point must be read too.
 
-    Of nearly all hosts not: what they report is as bad as their interval, or worse, or they are far from any tolerance.
+    Nearly all hosts do not need this: they report what their interval proves, or worse, or are far from any tolerance.
     """
     offset, critical_s = host.offset, host.critical_s
     if offset is None or critical_s is None or host.severity is Severity.CRITICAL:
@@ -69,26 +69,26 @@ def needs_tolerances(host: Host) -> bool:
 
 
 def came_ns(last_ns: int, disputed_s: float) -> int:
-    """Return when a point came, by the database's clock, of one stamped so that its agent knows to be disputed."""
+    """Return when a point arrived, by the database's clock, from its timestamp and its `disputed_s`."""
     return last_ns - round(disputed_s * NS_PER_S) if abs(disputed_s) <= MAX_STAMP_DISPUTE_S else last_ns
 
 
 def seen_ns(host: Host, snapshot: Snapshot) -> int:
-    """Return when the latest point came by the database's clock: its stamp, less what the two clocks differ by.
+    """Return when the latest point arrived, by the database's clock: its timestamp minus the difference of the clocks.
 
-    Where only the past was read, a host whose stamps are ahead has points of that time beyond it.
+    If only the past was read, timestamps ahead of the database are not corrected: later points were not read.
     """
     known_s = host.disputed_s if host.disputed_s < 0 or snapshot.looked_ahead else 0.0
     return min(came_ns(host.last_ns, known_s), snapshot.now_ns)
 
 
 def disputed_s(host: Host, now_ns: int) -> float:
-    """Return by how much the time that a host's points carry is ahead of the database's clock; 0 where it may agree."""
+    """Return how far a host's timestamps are ahead of the database's clock; 0 if both may be right."""
     ahead_s = (host.last_ns - now_ns) / NS_PER_S
     return host.disputed_s or (ahead_s if ahead_s > AHEAD_S else 0.0)
 
 
 def plausible(host: Host, offset: Offset, now_ns: int) -> Bounds:
-    """Return the interval that holds the true offset whichever clock is right: the servers' or the database's."""
+    """Return the interval that contains the true offset if either the servers or the database's clock are right."""
     wrong_s = disputed_s(host, now_ns)
     return Bounds(offset.earliest_s - max(wrong_s, 0.0), offset.latest_s - min(wrong_s, 0.0))
