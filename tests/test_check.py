@@ -273,7 +273,7 @@ USAGE = {
     ("check", "nts://time.example.net"): "NTS is not supported",
     ("check", "host:0"): "1 to 65535",
     ("check", "--warning", "nan"): "100ms",
-    ("check", "--critical", "1"): "'1' needs a unit, such as 1s, 1m or 1h",
+    ("check", "--critical", "1"): "'1' needs a unit, for example 1s, 1m or 1h",
     ("check", "::1:123"): "'::1:123' is no address with a port: write [::1]:123",
     ("check", "--warning", "2s", "--critical", "1s"): "0 < warning <= critical",
     ("check", "--critical", "0s"): "0 < warning <= critical",

@@ -139,7 +139,7 @@ def test_findings_come_with_their_remedies(tmp_path: Path) -> None:
     ran = status(state=tmp_path)
     assert ran.status == 1
     assert "evidence-gap" in ran.out
-    assert "fix: restore the way to the servers" in said(ran)
+    assert "fix: restore the path to the servers" in said(ran)
     assert "ntp1.example.net" in ran.out
     assert "timeout" in ran.out
 

@@ -1,4 +1,4 @@
-"""What one audit saw and concluded: a value, and to and from a plain dict with a schema name."""
+"""The record of one audit: a value, and its conversion to and from a plain dict with a schema name."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -18,7 +18,7 @@ SCHEMA = "ntpaudit.record/1"
 
 
 class HostIdentity(NamedTuple):
-    """Which host, in the words of its operator (`name`, `site`, `env`) and of its system."""
+    """The host, as its operator names it (`name`, `site`, `env`) and as its system does."""
 
     name: str
     site: str | None
@@ -28,9 +28,9 @@ class HostIdentity(NamedTuple):
 
 
 class Offset(NamedTuple):
-    """How wrong the host's clock is, in seconds; positive is behind. True theta lies in [earliest_s, latest_s].
+    """The offset of the host's clock in seconds; positive is behind. The true offset is in [earliest_s, latest_s].
 
-    That assumes an oscillator which is off by `max_drift_ppm` at most (R4); None where an older record does not say.
+    This assumes a drift of the oscillator of at most `max_drift_ppm` (R4); None in older records.
     """
 
     estimate_s: float
@@ -42,7 +42,7 @@ class Offset(NamedTuple):
 
 
 class SourceRecord(NamedTuple):
-    """What one source said, and its one status. Spans and offsets in seconds; None where it said nothing."""
+    """The status of one source and its reply. Durations and offsets in seconds; None without a reply."""
 
     name: str
     address: str | None
@@ -65,10 +65,10 @@ class SourceRecord(NamedTuple):
 
 
 class DatabaseOffset(NamedTuple):
-    """Where the offset lies if the database's clock is right, by the Date of its answer to a write `age_s` ago.
+    """The interval of the offset if the database's clock is right, by the Date of its reply to a write `age_s` ago.
 
-    `disputed_s` is by how much the servers' time is at least ahead of that clock (negative: behind), 0 where both may
-    be right, None where the servers gave no time.
+    `disputed_s` is the least difference of the servers' time from that clock, positive if ahead. It is 0 if both may be
+    right, and None if the servers gave no time.
     """
 
     earliest_s: float
@@ -78,12 +78,15 @@ class DatabaseOffset(NamedTuple):
 
 
 class Health(NamedTuple):
-    """How the agent itself fares. Spans in seconds; None where there is nothing to tell.
+    """The state of the agent itself. Durations in seconds; None if there is nothing to report.
 
-    `missed` counts network audits that were due and did not come, `backlog` records not delivered yet, `oldest_s` the
-    age of the oldest of them, `failures` attempts to deliver that failed since the last good one, `refusals` answers
-    since then that refused what was sent. `store` says what is wrong with the state, None where it is sound. `local_s`
-    is how often the agent makes a record, by the schedule in force then.
+    - `missed`: network audits that were due and did not happen.
+    - `backlog`: records that are not delivered yet; `oldest_s` is the age of the oldest of them.
+    - `failures`: failed attempts to deliver since the last successful one; `failure` is why the last one failed.
+    - `refusals`: replies since then that refused the records.
+    - `set_aside`: dead letters.
+    - `store`: what is wrong with the stored state; None if it is sound.
+    - `local_s`: the local interval at that time.
     """
 
     missed: int = 0
@@ -98,9 +101,9 @@ class Health(NamedTuple):
 
 
 class LastPoll(NamedTuple):
-    """What the latest audit that polled sources found, `age_s` ago: how many sources, how many usable and agreeing.
+    """The latest network audit, `age_s` ago: its numbers of sources, of usable and of agreeing ones.
 
-    The latter two are 0 where it is older than its interval and grace: whether a source answers is not known then.
+    The latter two are 0 if it is older than its interval and grace: whether a source replies is then unknown.
     """
 
     age_s: float
@@ -113,12 +116,12 @@ Kind = Literal["network", "local"]
 
 
 class Record(NamedTuple):
-    """One audit, finished. `utc_ns` is the corrected time, None when unmeasured; `host_ns` what the host believed.
+    """One judged audit. `utc_ns` is the corrected time, None if unmeasured; `host_ns` is the host's clock.
 
-    A `network` audit asked servers; a `local` one carried the offset of the last that did, `age_s` ago, forward.
-    `health` is None in a one-shot check. While not `confirmed`, the offset is worse than the severity says, and more
-    samples are awaited before there is an alarm. `database_clock` is what the database's clock says of the offset, None
-    where it has not answered a write of late. `last_poll` is None before sources were polled.
+    A `network` audit polled servers; a `local` one carried the offset of the last network audit, `age_s` ago, forward.
+    `health` is None in a one-shot check. While not `confirmed`, the offset is worse than the severity, and more samples
+    are needed to raise a finding. `database_clock` is None without a recent reply of the database. `last_poll` is None
+    before the first poll.
     """
 
     version: str
@@ -148,11 +151,11 @@ class Record(NamedTuple):
 
     @property
     def coverage(self) -> LastPoll:
-        """What is known of the sources now, by the latest audit that polled any: nothing before the first."""
+        """The sources by the latest network audit; zeros before the first."""
         return self.last_poll or LastPoll(0.0, 0, 0, 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the record as the JSON contract has it; never a NaN or an infinity."""
+        """Return the record as JSON defines it (docs/record.md), without NaN or infinity."""
         return {
             "schema": SCHEMA,
             "software": {"version": self.version, "config_sha256": self.config_sha256},
@@ -187,7 +190,7 @@ class Record(NamedTuple):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Record":
-        """Read a record that `to_dict` wrote; keys added by later versions are passed over.
+        """Read a record that `to_dict` wrote; keys of later versions are ignored.
 
         Raises ValueError for another schema and KeyError for a key that is missing.
         """
@@ -229,7 +232,7 @@ class Record(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """What a record says of its making beside what was seen: the program, the configuration, the host's place."""
+    """The part of a record that is not observed: the program, the configuration, and the host's site."""
 
     version: str
     config_sha256: str | None = None
@@ -238,9 +241,9 @@ class Labels(NamedTuple):
 
 
 def conclude(observation: Observation, profile: Profile, labels: Labels, assumed_ppm: float = MAX_DRIFT_PPM) -> Record:
-    """Select, estimate and judge: everything an observation proves under a profile.
+    """Judge an observation under a profile: select sources, estimate the offset, run the rules.
 
-    `assumed_ppm` is how far the oscillator may be off, unless the kernel's correction shows that it is worse (R4).
+    `assumed_ppm` is the assumed largest drift of the oscillator, unless the kernel's correction shows more (R4).
     """
     drift_ppm = max_drift_ppm(observation.kernel_ppm, assumed_ppm)
     selection = select(observation.sources, observation.taken, drift_ppm)
@@ -250,7 +253,7 @@ def conclude(observation: Observation, profile: Profile, labels: Labels, assumed
 
 
 def severity_of(context: AuditContext, findings: Sequence[Finding]) -> Severity:
-    """Return how bad it is: the worst of the offset and of all findings."""
+    """Return the worst severity of the offset and of all findings."""
     return max(context.offset_severity, *(finding.severity for finding in findings), Severity.OK)
 
 
@@ -267,9 +270,9 @@ def write_record(
     confirmed: bool = True,
     last_poll: LastPoll | None = None,
 ) -> Record:
-    """Write down what was seen and what it means. A local audit asked nobody, so it has no sources.
+    """Make the record of a judged audit. The record of a local audit has no sources.
 
-    A network audit is the latest poll itself, unless another one is given.
+    A network audit is itself the latest poll, unless another one is given.
     """
     observation, agreement = context.observation, context.selection.agreement
     host, counts = observation.host, context.counts or count_sources(context.selection)
@@ -308,12 +311,11 @@ def write_record(
 
 
 def _drift(drift: Drift) -> dict[str, Any]:
-    """Write a drift, the breach inside it."""
     return drift._asdict() | {"breach": drift.breach._asdict()}
 
 
 def _read_last_poll(data: Mapping[str, Any]) -> LastPoll | None:
-    """Read what the latest poll found; earlier versions wrote it in the records of polls alone."""
+    """Read the latest poll; earlier versions wrote it only in records of network audits."""
     if (poll := data.get("last_poll")) is not None:
         return LastPoll(**_known(LastPoll, poll))
     if "last_poll" in data or data.get("kind", "network") == "local":
@@ -322,42 +324,38 @@ def _read_last_poll(data: Mapping[str, Any]) -> LastPoll | None:
 
 
 def _poll_now(counts: SourceCounts) -> LastPoll:
-    """Return what a poll finds that is made just now."""
+    """Return the latest poll if it is this audit."""
     return LastPoll(0.0, counts.sources, counts.usable, counts.agreeing)
 
 
 def _read_drift(data: Mapping[str, Any]) -> Drift:
-    """Read a drift that was written."""
     return Drift(**_known(Drift, data) | {"breach": Breach(**_known(Breach, data["breach"]))})
 
 
 def _read_counts(data: Mapping[str, Any]) -> SourceCounts:
-    """Read the numbers of an agreement; where a record does not say how many were asked, all were."""
+    """Read the numbers of sources; in records without `asked`, all were queried."""
     return SourceCounts(**{"asked": data["sources"]} | _known(SourceCounts, data))
 
 
 def _read_database_offset(data: Mapping[str, Any] | None) -> DatabaseOffset | None:
-    """Read what the database's clock said; earlier versions wrote nothing of it."""
     return None if data is None else DatabaseOffset(**_known(DatabaseOffset, data))
 
 
 def _database_offset(context: AuditContext) -> DatabaseOffset | None:
-    """Write what the database's clock says in seconds."""
-    heard = context.history.database if context.history else None
-    if heard is None:
+    date = context.history.database if context.history else None
+    if date is None:
         return None
-    earliest_ns, latest_ns = heard.interval
+    earliest_ns, latest_ns = date.interval
     disputed_ns = context.disputed_ns
     return DatabaseOffset(
         earliest_ns / NS_PER_S,
         latest_ns / NS_PER_S,
-        heard.age_s,
+        date.age_s,
         None if disputed_ns is None else disputed_ns / NS_PER_S,
     )
 
 
 def _offset(agreement: Agreement, drift_ppm: float) -> Offset:
-    """Write an agreement in seconds."""
     interval = agreement.interval
     return Offset(
         agreement.estimate_ns / NS_PER_S,
@@ -370,7 +368,7 @@ def _offset(agreement: Agreement, drift_ppm: float) -> Offset:
 
 
 def _source(classified: ClassifiedSource) -> SourceRecord:
-    """Write one judged source; its offset and interval are those at the common instant."""
+    """Make the record of one source; its offset and interval are those at the common instant."""
     source, candidate, best = classified.source, classified.candidate, classified.best
     if candidate is None or best is None:
         return SourceRecord(source.name, source.address, source.port, classified.status, classified.reason)
@@ -397,24 +395,23 @@ def _source(classified: ClassifiedSource) -> SourceRecord:
 
 
 def reference_id_text(reference_id: bytes, stratum: int) -> str:
-    """Write a reference id: letters that name a clock at stratum 1, else the dotted form of an address.
+    """Format a reference id: the name of a clock at stratum 1, else the dotted form of an address.
 
-    From stratum 2 on it is the upstream's IPv4 address, or the first octets of the MD5 of its IPv6 address: both are
-    written dotted, as chronyc and ntpq do, because nothing tells them apart (RFC 5905 §7.3).
+    From stratum 2 on it is the upstream's IPv4 address, or the first octets of the MD5 of its IPv6 address. Both are
+    dotted, as in chronyc and ntpq, because they cannot be distinguished (RFC 5905 §7.3).
     """
-    entries = reference_id.rstrip(b"\0")
-    if stratum == 1 and entries and all(0x21 <= byte <= 0x7E for byte in entries):
-        return entries.decode("ascii")
+    name = reference_id.rstrip(b"\0")
+    if stratum == 1 and name and all(0x21 <= byte <= 0x7E for byte in name):
+        return name.decode("ascii")
     return ".".join(map(str, reference_id))
 
 
 def _kernel(kernel: KernelState | Unavailable) -> dict[str, Any]:
-    """Write what the kernel believes, or why it could not be asked."""
     if isinstance(kernel, Unavailable):
         return {"available": False, "reason": kernel.reason}
     return {"available": True, "synchronised": kernel.is_synchronised} | kernel._asdict()
 
 
 def _known(cls: type[NamedTuple], data: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep the entries that are fields of a value."""
+    """Return the entries that are fields of a class."""
     return {key: value for key, value in data.items() if key in cls._fields}

@@ -1,4 +1,4 @@
-"""Who agrees, who lies, and what follows: the guaranteed interval and the estimate (MEASUREMENT §10)."""
+"""Source selection: agreeing sources and falsetickers, the guaranteed interval, the estimate (MEASUREMENT §10)."""
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations
@@ -12,13 +12,13 @@ from ntpaudit.core.ntp.time import is_before_pivot
 from ntpaudit.core.observation import Failure, SourceObservation, Status
 
 _EMBEDDING = (bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
-"""Prefixes of IPv6 addresses that hold an IPv4 address: mapped ones, and those of NAT64 (RFC 6052)."""
+"""Prefixes of IPv6 addresses that contain an IPv4 address: mapped ones, and those of NAT64 (RFC 6052)."""
 
 _OWN_CHOICE = frozenset({"interval", "pool-limit", "same-server", "nts"})
-"""Reasons for which we do not query a source by our own choice. Any other silence may be the work of an attacker."""
+"""Reasons for which we choose not to query a source. Any other missing reply may be caused by an attacker."""
 
 BEFORE_RELEASE = "before-release"
-"""The reason of a source whose time is before the pivot, a year before this release was made."""
+"""The reason of a source whose time is before the pivot, a year before this release."""
 
 _TWIN_NOISE_NS = 200_000
 _TWIN_NOISE_SHARE = 10
@@ -26,9 +26,9 @@ _TWIN_NOISE_SHARE = 10
 
 
 class Candidate(NamedTuple):
-    """One source's statement, carried to the common instant.
+    """The offset by one source, carried to the common instant.
 
-    Sources that share a fate, a subnet or an upstream server, may fail together (S8).
+    Sources that share a failure domain, such as a subnet or an upstream server, may fail together (S8).
     """
 
     offset_ns: int
@@ -37,11 +37,11 @@ class Candidate(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """What a majority of candidates says.
+    """The agreement of a majority of candidates.
 
     `interval` contains the true offset if at most `max_falsetickers` of the queried servers are falsetickers (S2, R1).
-    `exceeded_assumption`: there are more falsetickers than that; the fewest that explain the replies are assumed. Where
-    too few servers gave a usable reply, `is_guaranteed` is false and the interval proves nothing.
+    `exceeded_assumption`: there are more falsetickers than expected; the fewest that explain the replies are assumed.
+    If too few servers gave a usable reply, `is_guaranteed` is False and the interval proves nothing.
     """
 
     interval: Interval
@@ -53,7 +53,7 @@ class Agreement(NamedTuple):
 
 
 class ClassifiedSource(NamedTuple):
-    """A source with its one status and reason, and its candidate where it gave a measurement."""
+    """A source with its status and reason, and its candidate if it gave a measurement."""
 
     source: SourceObservation
     status: Status
@@ -63,33 +63,33 @@ class ClassifiedSource(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """All sources judged, in the order they were configured, and what they agree on; None without a majority."""
+    """All sources with their status, as configured, and their agreement; None without a majority."""
 
     sources: tuple[ClassifiedSource, ...]
     agreement: Agreement | None
 
     @property
     def usable(self) -> tuple[ClassifiedSource, ...]:
-        """The sources whose statement took part in the vote."""
+        """The sources that took part in the vote."""
         return tuple(classified for classified in self.sources if classified.status in ("agreeing", "falseticker"))
 
     @property
     def asked(self) -> tuple[ClassifiedSource, ...]:
-        """The sources that count when it is estimated how many may lie (R1)."""
+        """The sources that count for the number of possible falsetickers (R1)."""
         return tuple(classified for classified in self.sources if was_queried(classified))
 
     @property
     def is_sufficient(self) -> bool:
-        """More servers gave a usable reply than are expected to lie, so what they say can prove something (R1)."""
+        """Whether more servers gave a usable reply than may be falsetickers, so that they can prove something (R1)."""
         silent = [classified for classified in self.asked if classified.status not in ("agreeing", "falseticker")]
         return len(self.usable) > max_falsetickers(_failure_domains(self.usable), _failure_domains(silent))
 
 
 class SourceCounts(NamedTuple):
-    """The numbers that an agreement rests on.
+    """The numbers of sources behind an agreement.
 
-    `sources` are configured, `asked` of them count for R1, `usable` could vote, `agreeing` agree. The interval holds if
-    at most `max_falsetickers` of the servers asked lie, provided that it is `guaranteed`.
+    `sources` are configured, `asked` of them count for R1, `usable` voted, `agreeing` agree. If `guaranteed`, the
+    interval holds as long as at most `max_falsetickers` of the queried servers are falsetickers.
     """
 
     sources: int
@@ -104,7 +104,7 @@ NO_SOURCES = SourceCounts(sources=0, usable=0, agreeing=0, max_falsetickers=0, a
 
 
 def count_sources(selection: Selection) -> SourceCounts:
-    """Count what the vote rests on."""
+    """Count the sources of a selection by their part in the vote."""
     agreement = selection.agreement
     return SourceCounts(
         sources=len(selection.sources),
@@ -117,17 +117,17 @@ def count_sources(selection: Selection) -> SourceCounts:
 
 
 def was_queried(classified: ClassifiedSource) -> bool:
-    """Whether a source counts as asked (R1).
+    """Whether a source counts as queried (R1).
 
-    Every source does that we tried to query, whatever became of it: also one whose name did not resolve, and one that
-    we skip because it stayed silent or sent a kiss-o'-death. An attacker who drops an honest server's replies, or the
-    DNS answers for its name, must not thereby lower the number of liars that the interval survives.
+    Every source that we tried to query counts, also one whose name did not resolve, and one that is skipped because it
+    did not reply before or sent a kiss-o'-death. Otherwise an attacker who drops an honest server's replies, or the DNS
+    replies for its name, could lower the number of falsetickers that the interval survives.
     """
     return classified.status != "skipped" or classified.reason not in _OWN_CHOICE
 
 
 def select(sources: Sequence[SourceObservation], now: ClockReading, drift_ppm: float = MAX_DRIFT_PPM) -> Selection:
-    """Judge every source against the others at the instant `now`; the oscillator is off by `drift_ppm` at most (R4)."""
+    """Classify every source against the others at the instant `now`, for a drift of at most `drift_ppm` (R4)."""
     classified = _with_twins([_classify(source, now, drift_ppm) for source in sources])
     voters = [index for index, entry in enumerate(classified) if entry.status == "agreeing"]
     candidates = [candidate for index in voters if (candidate := classified[index].candidate)]
@@ -143,19 +143,20 @@ def select(sources: Sequence[SourceObservation], now: ClockReading, drift_ppm: f
 
 
 def agree(candidates: Sequence[Candidate], silent: Sequence[frozenset[str]] = ()) -> Agreement | None:
-    """Find the guaranteed interval, the liars and the estimate; None without a majority. Order never matters.
+    """Find the guaranteed interval, the falsetickers and the estimate; None without a majority. Order is irrelevant.
 
-    `silent` are the fates of the other servers asked, which gave nothing usable. S2, R1: if at most f of the servers
-    asked lie, the truth is covered by at least usable - f intervals, so it lies in the hull of the points so covered.
-    Where no point is, more than f lied: f grows to the fewest liars that explain what was seen, as in RFC 5905 §11.2.1,
-    and never to half of the usable ones. Where all that are usable may be liars nothing is guaranteed, and the interval
-    is all that any of them says. Marzullo's deepest overlap is no guarantee (S3): it only names liars.
+    `silent` has the failure domains of the other queried servers, which gave no usable reply. S2, R1: if at most f of
+    the queried servers are falsetickers, at least usable - f intervals cover the true offset, so it is in the hull of
+    the points that are covered as often. If there is no such point, more than f are falsetickers. Then f grows to the
+    fewest that explain the replies, as in RFC 5905 §11.2.1, and never to half of the usable ones. If all usable servers
+    may be falsetickers, nothing is guaranteed, and the interval is the hull of all. Marzullo's deepest overlap gives no
+    guarantee (S3); it only identifies falsetickers.
     """
     usable, intervals = len(candidates), [candidate.interval for candidate in candidates]
     expected = max_falsetickers([candidate.failure_domains for candidate in candidates], silent)
     if not 2 * max((_depth(intervals, interval.earliest_ns) for interval in intervals), default=0) > usable:
         return None
-    assumed = min(expected, usable - 1)  # the fewest that must be right to say anything: one
+    assumed = min(expected, usable - 1)  # at least one must be right
     for falsetickers in (assumed, *range(assumed + 1, (usable + 1) // 2)):
         if (hull := _hull(intervals, usable - falsetickers)) is not None:
             break
@@ -174,16 +175,19 @@ def agree(candidates: Sequence[Candidate], silent: Sequence[frozenset[str]] = ()
 
 
 def max_falsetickers(usable: Sequence[frozenset[str]], silent: Sequence[frozenset[str]] = ()) -> int:
-    """Return how many of the usable sources may lie, by the fates of all m that were asked (S2, S8, R1).
+    """Return how many of the usable sources may be falsetickers, by the failure domains of all m queried (S2, S8, R1).
 
-    That is floor((m - 1) / 3), or more where sources share a fate: of g independent groups any floor((g - 1) / 3) may
-    lie, each whole, as far as that is less than half of m, for beyond that nothing would be bounded. A source that gave
-    nothing usable makes m and g larger, and tells no lie itself. Sharing a fate never makes it fewer: a lower f narrows
-    the interval, and the upstream that a source claims could then be copied by a liar to have others believed less.
+    That is floor((m - 1) / 3), or more if sources share failure domains: of g independent groups any floor((g - 1) / 3)
+    may be false as a whole. The number stays below half of m, because beyond that nothing is bounded. A source without
+    a usable reply makes m and g larger and is not a falseticker itself. A shared failure domain never lowers the
+    number: a lower f narrows the interval, and a falseticker could copy the upstream that another source claims.
     """
     asked = [*usable, *silent]
     sizes = [sum(member < len(usable) for member in group) for group in independent_groups(asked)]
-    reachable = [{0}, *(set[int]() for _ in range((len(sizes) - 1) // 3))]  # by how many groups lie: how many sources
+    reachable = [
+        {0},
+        *(set[int]() for _ in range((len(sizes) - 1) // 3)),
+    ]  # index: number of false groups; values: numbers of sources
     for size in sizes:
         for count in range(len(reachable) - 1, 0, -1):
             reachable[count] |= {falsetickers + size for falsetickers in reachable[count - 1]}
@@ -192,7 +196,7 @@ def max_falsetickers(usable: Sequence[frozenset[str]], silent: Sequence[frozense
 
 
 def independent_groups(failure_domains: Sequence[frozenset[str]]) -> list[list[int]]:
-    """Group the positions of sources that share a fate, directly or through a third (S8)."""
+    """Group the indexes of sources that share a failure domain, directly or through another source (S8)."""
     groups: list[tuple[frozenset[str], list[int]]] = []
     for index, own in enumerate(failure_domains):
         joined, members, apart = own, [index], []
@@ -206,31 +210,31 @@ def independent_groups(failure_domains: Sequence[frozenset[str]]) -> list[list[i
 
 
 def shared_failure_domains(source: SourceObservation, best: Measurement) -> frozenset[str]:
-    """Name what may take this source down together with others: its /24 or /48, and its upstream server (S8).
+    """Return the failure domains of a source: its /24 or /48, and its upstream server (S8).
 
-    Loopback is one machine whatever its addresses are called; there every port counts as a server of its own, and a
-    reference id of 127.* names a local clock, not an upstream. A stratum 1 reference id names a kind of clock.
+    On loopback every port counts as its own server. A reference id of 127.* is a local clock, not an upstream, and a
+    stratum 1 reference id is a kind of clock.
     """
-    fates = _own_failure_domains(source)
+    domains = _own_failure_domains(source)
     upstream = best.reply.reference_id
     if best.reply.stratum > 1 and upstream[0] not in (0, 127):
-        fates |= {f"upstream {upstream.hex()}"}
-    return fates
+        domains |= {f"upstream {upstream.hex()}"}
+    return domains
 
 
 def _own_failure_domains(source: SourceObservation) -> frozenset[str]:
-    """Name what a source shares with others by its address, and by the host name that it is configured under (R10)."""
+    """Return the failure domains by a source's address and by its configured host name (R10)."""
     address = source.address or source.name
-    fates = {_subnet(address, source.port)}
+    domains = {_subnet(address, source.port)}
     host, _, port = source.name.rpartition(":")
     name = host if port.isdecimal() and ":" not in host else source.name
     if "/" not in name and not is_loopback(address):  # a pool's ZONE/0 and ZONE/1 are two servers
-        fates.add(f"name {name.lower()}")
-    return frozenset(fates)
+        domains.add(f"name {name.lower()}")
+    return frozenset(domains)
 
 
 def _failure_domains(sources: Iterable[ClassifiedSource]) -> list[frozenset[str]]:
-    """Return the fates of sources, as far as they are known of those that gave nothing usable."""
+    """Return the failure domains of sources; for those without a usable reply only the known ones."""
     return [
         classified.candidate.failure_domains if classified.candidate else _own_failure_domains(classified.source)
         for classified in sources
@@ -238,20 +242,20 @@ def _failure_domains(sources: Iterable[ClassifiedSource]) -> list[frozenset[str]
 
 
 def _with_twins(classified: Sequence[ClassifiedSource]) -> list[ClassifiedSource]:
-    """Let the IPv4 and the IPv6 address of one stratum 1 server share a fate (R10).
+    """Give the IPv4 and the IPv6 address of one stratum 1 server a common failure domain (R10).
 
-    Above stratum 1 the upstream's reference id shows it. A stratum 1 reference id names a kind of clock, so delay and
-    offset must be the same as well. Two servers that only look alike lose nothing by it: f never gets smaller.
+    From stratum 2 on the upstream's reference id shows it. A stratum 1 reference id is a kind of clock, so delay and
+    offset must be equal as well. If two different servers look alike, no harm is done: f never gets smaller.
     """
     found = list(classified)
     for (one, first), (other, second) in combinations(enumerate(classified), 2):
         if _are_twins(first, second):
-            fate = frozenset({f"twins {min(one, other)} {max(one, other)}"})
+            shared = frozenset({f"twins {min(one, other)} {max(one, other)}"})
             for index in (one, other):
                 candidate = found[index].candidate
                 assert candidate is not None
                 found[index] = found[index]._replace(
-                    candidate=candidate._replace(failure_domains=candidate.failure_domains | fate)
+                    candidate=candidate._replace(failure_domains=candidate.failure_domains | shared)
                 )
     return found
 
@@ -270,12 +274,11 @@ def _are_twins(one: ClassifiedSource, other: ClassifiedSource) -> bool:
 
 
 def _is_ipv6(classified: ClassifiedSource) -> bool:
-    """Whether a source was asked at an IPv6 address."""
     return ":" in (classified.source.address or "")
 
 
 def _subnet(address: str, port: int) -> str:
-    """Return the network that an address shares with its neighbours, as a name to compare."""
+    """Return the network of an address, as a name to compare."""
     if is_loopback(address):
         return f"{address} port {port}"
     if ":" not in address:
@@ -285,17 +288,17 @@ def _subnet(address: str, port: int) -> str:
     try:
         octets = IPv6Address(address.partition("%")[0]).packed
     except ValueError:
-        return address  # of a record that no probe made
+        return address  # not an address: no probe made it
     if octets[:12] in _EMBEDDING:
         return ".".join(map(str, octets[12:15]))
     return octets[:6].hex()
 
 
 def _classify(source: SourceObservation, now: ClockReading, drift_ppm: float) -> ClassifiedSource:
-    """Give one source the status it has before the others are heard."""
+    """Return the status of one source before it is compared with the others."""
     if isinstance(source.outcome, Failure):
         return ClassifiedSource(source, source.outcome.status, source.outcome.reason)
-    # B6: nothing can be carried over a suspend, in which the RAW clock stood still and only the hardware clock ran
+    # B6: nothing is carried over a suspend, because the RAW clock stops
     samples = [sample for sample in source.outcome if abs(suspended_ns(sample.timestamps.after, now)) <= MAX_STEP_NS]
     if not samples:
         return ClassifiedSource(source, "rejected", "local-step")
@@ -321,17 +324,17 @@ def _depth(intervals: Sequence[Interval], point_ns: int) -> int:
 
 
 def _hull(intervals: Sequence[Interval], depth: int) -> Interval | None:
-    """Return the hull of the points that at least `depth` intervals cover; its ends are ends of theirs."""
+    """Return the hull of the points that at least `depth` intervals cover."""
     earliest = [i.earliest_ns for i in intervals if _depth(intervals, i.earliest_ns) >= depth]
     latest = [i.latest_ns for i in intervals if _depth(intervals, i.latest_ns) >= depth]
     return Interval(min(earliest), max(latest)) if earliest else None
 
 
 def _label(intervals: Sequence[Interval]) -> tuple[Status, ...]:
-    """Call a source agreeing that covers a point of the deepest overlap, and any other a falseticker (S5).
+    """Return the statuses: agreeing if a source covers a point of the deepest overlap, else falseticker (S5).
 
-    An interval wholly inside the deepest overlap would make it deeper, so covering it is the whole rule. Where several
-    overlaps are equally deep nobody can say which holds the liar, so none of their members is called one.
+    An interval wholly inside the deepest overlap would make it deeper, so no other test is needed. If several overlaps
+    are equally deep, the falsetickers cannot be identified, so all of their members count as agreeing.
     """
     starts = [interval.earliest_ns for interval in intervals]
     depths = [_depth(intervals, start) for start in starts]
@@ -344,9 +347,9 @@ def _label(intervals: Sequence[Interval]) -> tuple[Status, ...]:
 def _estimate(candidates: Sequence[Candidate], statuses: Sequence[Status], falsetickers: int) -> int:
     """Return the median of the agreeing offsets; of an even count the mean of the middle two (R2).
 
-    A weight would let a liar that claims a tiny interval decide alone. The median does not, but liars can have honest
-    sources called falsetickers; so it is held between the usable offsets of rank f + 1 from below and from above, each
-    of which lies in the range of the honest ones.
+    With weights, a falseticker that claims a tiny interval would decide alone. The median prevents that. But
+    falsetickers can make honest sources look false, so the median is limited to the usable offsets of rank f + 1 from
+    below and from above, each of which is in the range of the honest ones.
     """
     usable = sorted(candidate.offset_ns for candidate in candidates)
     agreeing = [
@@ -357,6 +360,6 @@ def _estimate(candidates: Sequence[Candidate], statuses: Sequence[Status], false
 
 
 def median_ns(values_ns: Sequence[int]) -> int:
-    """Return the median, of an even number of values the mean of the middle two, rounded down."""
+    """Return the median; for an even number of values the mean of the middle two, rounded down."""
     ordered = sorted(values_ns)
     return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) // 2

@@ -1,4 +1,4 @@
-"""Times, durations and directions as text, the same in every message, and read back from text."""
+"""Format times, durations and directions for messages, and parse them."""
 
 from datetime import datetime, timedelta
 from math import ceil, floor, log10
@@ -11,13 +11,13 @@ _UNIX_EPOCH = datetime(1970, 1, 1)  # naive on purpose: only ever used as arithm
 
 
 def format_utc(unix_ns: int) -> str:
-    """Write a point in time as RFC 3339 with nine decimals and `Z`; the years 1 to 9999."""
+    """Format a point in time as RFC 3339 with nine decimals and `Z`, for the years 1 to 9999."""
     seconds, ns = divmod(unix_ns, NS_PER_S)
     return f"{(_UNIX_EPOCH + timedelta(seconds=seconds)).isoformat()}.{ns:09d}Z"
 
 
 def parse_utc(text: str) -> int:
-    """Read what `format_utc` wrote; ValueError for anything else."""
+    """Parse the output of `format_utc`; ValueError for anything else."""
     since = datetime.fromisoformat(text[:19]) - _UNIX_EPOCH
     unix_ns = (since.days * 86_400 + since.seconds) * NS_PER_S + int(text[20:29])
     if format_utc(unix_ns) != text:
@@ -37,13 +37,13 @@ _UNITS = (
     (1e-6, 1e-6, "us"),
     (0.0, 1e-9, "ns"),
 )
-"""From how many seconds on a unit is used, how long it is, and its name."""
+"""The least duration in seconds for a unit, its length and its name."""
 
 
 def format_duration(seconds: float, *, rounding: Rounding = "near") -> str:
-    """Write a span with at most three significant digits and its unit; `rounding` is `near`, `up` (a bound) or `down`.
+    """Format a duration with at most three significant digits and its unit.
 
-    A bound is rounded up and a least error down, so that no output claims more than was measured.
+    `rounding` is `up` for a maximum error and `down` for a least error, so that no output claims too much.
     """
     size = abs(seconds)
     for least, scale, unit in _UNITS:  # noqa: B007
@@ -78,18 +78,18 @@ _SUFFIXES = {
 
 
 MAX_DIGITS = 30
-"""No number that a person writes is longer: thousands of digits are infinite as a float, and refused as an integer."""
+"""A longer number is refused: thousands of digits are infinite as a float, and an error as an integer."""
 
 _BRIEF = 60
 
 
 def brief(text: str) -> str:
-    """Quote a text from outside in a message, and no more of it than tells which one it is."""
+    """Quote a text from outside, shortened to fit into a message."""
     return repr(text) if len(text) <= _BRIEF else f"{text[:_BRIEF]!r}... ({len(text)} characters)"
 
 
 def parse_duration(text: str) -> float:
-    """Read a span such as `100ms`, `64s`, `30m`, `12h`, `90d` or `7y`, in seconds; ValueError says how to write one."""
+    """Parse a duration such as `100ms`, `64s`, `30m`, `12h`, `90d` or `7y`; in seconds. ValueError has an example."""
     number = text.strip().rstrip("abcdefghijklmnopqrstuvwxyz")
     unit = text.strip()[len(number) :]
     digits = number.strip()
@@ -97,9 +97,9 @@ def parse_duration(text: str) -> float:
     if unit in _SUFFIXES and is_number:
         return float(digits) * _SUFFIXES[unit]
     if not unit and is_number:
-        raise ValueError(f"{text!r} needs a unit, such as {digits}s, {digits}m or {digits}h")
+        raise ValueError(f"{text!r} needs a unit, for example {digits}s, {digits}m or {digits}h")
     raise ValueError(
-        f"{brief(text)} is no span of time: write a number and its unit, such as 100ms, 64s, 30m, 12h, 90d or 7y"
+        f"{brief(text)} is not a duration: write a number and its unit, for example 100ms, 64s, 30m, 12h, 90d or 7y"
     )
 
 
@@ -107,26 +107,28 @@ _SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "
 
 
 def parse_size(text: str) -> int:
-    """Read a size such as `512MiB` or `1GiB`, in bytes; ValueError says how to write one."""
+    """Parse a size such as `512MiB` or `1GiB`; return bytes. ValueError has an example."""
     number = text.strip().rstrip("BKMGik")
     unit = text.strip()[len(number) :]
     digits = number.strip()
     is_number = digits.isdecimal() and digits.isascii() and len(digits) <= MAX_DIGITS
     if unit in _SIZES and is_number and int(digits) * _SIZES[unit] >= 1 << 20:
         return int(digits) * _SIZES[unit]
-    raise ValueError(f"{brief(text)} is no size: write a number and its unit, such as 512MiB or 1GiB, 1MiB at least")
+    raise ValueError(
+        f"{brief(text)} is not a size: write a number and its unit, for example 512MiB or 1GiB; at least 1MiB"
+    )
 
 
 def direction(offset: float) -> str:
-    """Say where the host's clock stands: a positive offset is `behind`, any other `ahead`."""
+    """Return the direction of the host's clock: `behind` for a positive offset, else `ahead`."""
     return "behind" if offset > 0 else "ahead"
 
 
 def format_offset(offset: float) -> str:
-    """Write how far the host's clock stands from the true time, and where, such as `40 ms behind`."""
+    """Format an offset with its direction, for example `40 ms behind`."""
     return f"{format_duration(offset)} {direction(offset) if offset else 'off'}"
 
 
 def plural(count: int, noun: str) -> str:
-    """Write a count with its noun, such as `1 server` or `4 servers`."""
+    """Format a count with its noun, for example `1 server` or `4 servers`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

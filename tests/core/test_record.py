@@ -199,7 +199,9 @@ def test_the_record_is_what_the_contract_says() -> None:
                 "severity": "ok",
                 "level": "low",
                 "message": "1 of 5 sources did not reply: ntp5.example.net (timeout)",
-                "remedy": "check the names in DNS, routes and firewalls (UDP 123 out); remove servers that are gone",
+                "remedy": (
+                    "check DNS names, routes and firewalls (UDP 123 outbound); remove servers that no longer exist"
+                ),
                 "controls": ["PCI DSS 10.6.2", "CIS Controls 8.4"],
             }
         ],

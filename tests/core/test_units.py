@@ -144,7 +144,7 @@ def test_spans_are_read(text: str, seconds: float) -> None:
 )  # fmt: skip
 def test_nothing_else_is_a_span(text: str) -> None:
     """Signs, exponents, other units, other scripts and no unit at all are refused, and the refusal shows the text."""
-    said = "needs a unit, such as" if text in ("5", "5.5") else "is no span of time: write a number and its unit"
+    said = "needs a unit, for example" if text in ("5", "5.5") else "is not a duration: write a number and its unit"
     with pytest.raises(ValueError, match=said) as refusal:
         parse_duration(text)
     assert repr(text) in str(refusal.value)
@@ -192,7 +192,7 @@ def test_sizes_are_read(text: str, octets: int) -> None:
 )  # fmt: skip
 def test_nothing_else_is_a_size(text: str) -> None:
     """Less than 1 MiB, fractions, other units and other scripts are refused, and the refusal shows the text."""
-    with pytest.raises(ValueError, match="is no size: write a number and its unit") as refusal:
+    with pytest.raises(ValueError, match="is not a size: write a number and its unit") as refusal:
         parse_size(text)
     assert repr(text) in str(refusal.value)
 
