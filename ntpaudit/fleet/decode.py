@@ -143,14 +143,20 @@ def hosts_of(rows: Iterable[ClockRow]) -> dict[str, Host]:
     return {name: _host(name, row) for name, row in _latest(rows).items()}
 
 
-def worst_of(rows: Iterable[ClockRow], clashing: Collection[str]) -> dict[str, Host]:
-    """Return the worst of those that report under one name, by the latest point of each place that they report from."""
+def worst_of(
+    rows: Iterable[ClockRow], clashing: Collection[str], hosts: Mapping[str, Host] | None = None, since_ns: int = 0
+) -> dict[str, Host]:
+    """Return the worst of those that report under one name, by the latest point of each place that they report from.
+
+    `hosts` has the point of each name that came last, which may be stamped ahead of those that are read. What came
+    before `since_ns` says nothing of now.
+    """
     latest: dict[tuple[str, str | None, str | None], ClockRow] = {}
     for row in rows:
-        if (name := text(row.name)) is not None and name in clashing:
+        if (name := text(row.name)) is not None and name in clashing and _came_ns(row) >= since_ns:
             key = (name, text(row.site), text(row.env))
             latest[key] = max(latest.get(key, row), row, key=_freshness)
-    worst: dict[str, Host] = {}
+    worst = {name: host for name, host in (hosts or {}).items() if name in clashing}
     for (name, *_), row in latest.items():
         host = _host(name, row)
         worst[name] = max(worst.get(name, host), host, key=_severity_key)
@@ -168,25 +174,40 @@ def _came_ns(row: ClockRow) -> int:
     return row.last_ns if not disputed_s else came_ns(row.last_ns, disputed_s)
 
 
+TOGETHER_NS = 150_000_000_000
+"""Nearly every agent reports more often than this."""
+
+
 def current(stamped: Mapping[str, Host], disputed: Mapping[str, Host], ahead: Mapping[str, Host]) -> dict[str, Host]:
     """Return each host by the point that came last, of several that may be it.
 
     These are the latest by its stamp until about now, the latest of those that its agent knows to be disputed, and
     the latest of those stamped ahead of now. When one of the last came, is known only if its agent knows it; else the
-    worse of both severities counts.
+    worse of both severities counts. Of two that came at about one time from two places the worse one counts: they may
+    be two machines of one name, and else one of them alone would be judged, by chance.
     """
     hosts = dict(stamped)
     for name, host in disputed.items():
         known = hosts.get(name)
         if known is None or known.last_ns == host.last_ns or known.last_ns <= came_ns(host.last_ns, host.disputed_s):
             hosts[name] = host
+        elif _may_be_two(known, host):
+            hosts[name] = max(known, host, key=_severity_key)
     for name, host in ahead.items():
         known = hosts.get(name)
         if known is None or (host.disputed_s and _host_came_ns(known) <= _host_came_ns(host)):
             hosts[name] = host
         elif not host.disputed_s:
             hosts[name] = host._replace(severity=max(host.severity, known.severity))
+        elif _may_be_two(known, host):
+            hosts[name] = max(known, host, key=_severity_key)
     return hosts
+
+
+def _may_be_two(one: Host, other: Host) -> bool:
+    """Whether two points of one name may be of two machines: they came from two places at about one time."""
+    is_elsewhere = (one.site, one.env) != (other.site, other.env)
+    return is_elsewhere and abs(_host_came_ns(one) - _host_came_ns(other)) <= TOGETHER_NS
 
 
 def unsettled(hosts: Mapping[str, Host], disputed: Iterable[str], since_ns: int) -> dict[str, Host]:
@@ -222,9 +243,9 @@ def spans_of_arrival(
 
 
 def later(hosts: Mapping[str, Host], rows: Iterable[ClockRow]) -> dict[str, Host]:
-    """Return those hosts of which some row came later than the point that is known."""
+    """Return those hosts of which some row came later than the point that is known; of two machines the worse."""
     return {
-        name: found
+        name: max(known, found, key=_severity_key) if _may_be_two(known, found) else found
         for name, found in hosts_of(rows).items()
         if (known := hosts.get(name)) is not None and _host_came_ns(known) < _host_came_ns(found)
     }
@@ -263,7 +284,8 @@ def _severity_key(host: Host) -> tuple[int, float, int, str, str]:
     """Return by what one of several hosts of a name is the worst: how bad, how wrong at most, and how late."""
     offset = host.offset
     worst_s = 0.0 if offset is None else max(-offset.earliest_s, offset.latest_s)
-    return host.severity, worst_s, host.last_ns, host.site or "", host.env or ""
+    severity = max(host.severity, Severity.WARNING) if host.disputed_s else host.severity  # as `members` judges it
+    return severity, worst_s, host.last_ns, host.site or "", host.env or ""
 
 
 def offsets_of(rows: Iterable[ClockRow]) -> dict[str, BaselineRow]:

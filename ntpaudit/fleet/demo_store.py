@@ -32,6 +32,7 @@ from ntpaudit.fleet.decode import (
     BASELINE_S,
     CLOCK_FIELDS,
     EVENTS_S,
+    TOGETHER_NS,
     ClockRow,
     EventRow,
     Sighting,
@@ -397,7 +398,8 @@ class DemoReader:
             duplicate for duplicate in self._clashes(lately_ns, now_ns) if site is None or site in duplicate.sites
         )
         clashing = {duplicate.name for duplicate in duplicates}
-        hosts |= worst_of((row for row in latest if row.last_ns > lately_ns and site in (None, row.site)), clashing)
+        here = (row for row in latest if row.last_ns > lately_ns and site in (None, row.site))
+        hosts |= worst_of(here, clashing, hosts, lately_ns)
         earlier = {
             name: one
             for name, one in offsets_of(
@@ -432,7 +434,7 @@ class DemoReader:
         disputed = hosts_of(self._latest(first_ns, until_ns, "disputed_s IS NOT NULL"))
         ahead = hosts_of(self._latest(until_ns, _LAST_NS)) if is_present else {}
         hosts = current(hosts_of(latest), disputed, ahead)
-        for name in unsettled(hosts, disputed.keys() | ahead.keys(), now_ns):
+        for name in unsettled(hosts, disputed.keys() | ahead.keys(), now_ns - TOGETHER_NS):
             last_ns = until_ns + round(MAX_STAMP_DISPUTE_S * NS_PER_S) if is_present else until_ns
             hosts |= later({name: hosts[name]}, self._arrived(name, first_ns, until_ns, last_ns))
         return hosts

@@ -268,7 +268,7 @@ def _take(questions: DatabaseReader, now_ns: int, reach: SnapshotOptions) -> Sna
     lately = _window(now_ns, min(reach.silent_after_s, reach.look_back_s))
     found = _duplicate_hosts(questions, lately, sorted(several() & known))
     duplicates = tuple(duplicate for duplicate in found if site is None or site in duplicate.sites)
-    hosts |= _clashing(questions, lately._replace(site=site), duplicates, fields)
+    hosts |= _clashing(questions, lately._replace(site=site), duplicates, every, hosts)
     hosts |= _doubtful(questions, look_back, hosts)
     hosts |= with_drift(hosts, drifting())
     future = sorted(name for name, host in hosts.items() if host.last_ns > until_ns)
@@ -445,14 +445,18 @@ def _duplicate_hosts(questions: FleetBackend, lately: Window, names: Sequence[st
 
 
 def _clashing(
-    questions: FleetBackend, lately: Window, duplicates: Sequence[DuplicateHost], fields: Sequence[str]
+    questions: FleetBackend,
+    lately: Window,
+    duplicates: Sequence[DuplicateHost],
+    fields: Sequence[str],
+    hosts: Mapping[str, Host],
 ) -> dict[str, Host]:
     """Read the worst of the machines of each such name; of a site, of those that are there."""
     if not duplicates:
         return {}
     names = [duplicate.name for duplicate in duplicates]
     points = questions.latest(lately, names if len(names) <= MAX_NAMES else None, fields)
-    return worst_of(points, frozenset(names))
+    return worst_of(points, frozenset(names), hosts, lately.begin_ns)
 
 
 def _falseticker_reports(

@@ -129,11 +129,26 @@ def audits(end_ns: int) -> Iterator[TOLD]:
         for ago_s, ahead_s, is_raised in told:
             yield audit_at(name, ago_s, ahead_s=ahead_s, unsynced=is_raised)
         yield audit_at(name, 20)
+    yield from twins(audit_at)
     for back_min in BACK_MIN:
         yield from returned(audit_at, back_min)
     yield from changed(audit_at)
     for minute in range(230, 30, -1):  # right again for hours, and then it ended; stamps of before are around now
         yield audit_at("back-stopped", 60.0 * minute - 45, ahead_s=WRONG_S if minute > 180 else 0)
+
+
+TWINS = ("twins-first", "twins-last", "twins-long-first", "twins-long-last")
+"""Names of two machines each, one right and one whose servers are ahead and whose clock is wrong: which came first."""
+
+
+def twins(audit_at: Callable[..., TOLD]) -> Iterator[TOLD]:
+    """Yield the audits of both machines of each name; where they are long, stamps of the one are those of the other."""
+    for name in TWINS:
+        for minute in range(240 if "long" in name else 60, 0, -1):
+            yield audit_at(name, 60.0 * minute - 45)
+            later_s = 10 if name.endswith("first") else -10
+            made, events = audit_at(name, 60.0 * minute - 45 + later_s, ahead_s=WRONG_S, behind_s=5.0)
+            yield made._replace(host=made.host._replace(site="fra")), events
 
 
 def returned(audit_at: Callable[..., TOLD], back_min: int) -> Iterator[TOLD]:
@@ -288,6 +303,7 @@ def test_who_is_disputed_is_never_ok(asked: Asked, kind: str) -> None:
         "only-ahead",
         "less-ahead",
         "turned",
+        *TWINS,
     }
     assert about(fleet, "time-disputed") == disputed
     assert all(hosts[name].severity >= WARNING for name in disputed)
@@ -312,6 +328,15 @@ def test_who_is_right_again_is_judged_by_what_came_last(asked: Asked, kind: str)
         assert offset.estimate_s == pytest.approx(0.001, abs=0.001), name
         assert point_of(one).warning_s is None or point_of(one).is_confirmed
     assert not RETURNED & {name for finding in fleet.findings for name in finding.hosts}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_of_two_machines_of_a_name_the_worse_counts(asked: Asked, kind: str) -> None:
+    """Also where the worse one is stamped hours ahead, and the other one reported last."""
+    _, hosts = judged(asked.snapshots[kind])
+    assert {(name, hosts[name].severity, hosts[name].silent_s) for name in TWINS} == {
+        (name, CRITICAL, None) for name in TWINS
+    }
 
 
 @pytest.mark.parametrize("kind", READERS)
