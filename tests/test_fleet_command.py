@@ -347,7 +347,7 @@ def test_a_web_page_is_told_by_its_title(state: Path) -> None:
     with FlakyDatabase(choose=lambda request: Answer(404, page)) as database:
         ran = fleet("--url", database.url, "--format", "nagios", state=state)
     assert ran.status == 3
-    assert f"{database.url}: asked in InfluxQL, answers 404: a web page, 'Error response'; check --url" in ran.out
+    assert f"{database.url}: queried in InfluxQL, answers 404: a web page, 'Error response'; check --url" in ran.out
     assert "<" not in ran.out
 
 

@@ -1,4 +1,4 @@
-"""Connections of urllib3 that end at a deadline, and that read no more of an answer than is used."""
+"""Connections of urllib3 with a deadline and a limit on the size of an answer."""
 
 import io
 import socket
@@ -15,7 +15,7 @@ from ntpaudit.net.answers import REDIRECTED
 from ntpaudit.net.whole_response import WholeResponse
 
 MAX_ANSWER = 65_536
-"""No more than this is read of an answer, in bytes: it gives a reason, and a proxy may send any page instead."""
+"""The most that is read of an answer, in bytes: it only gives a reason, and a proxy may send any page instead."""
 
 _READ_HEADERS = {
     "Retry-After": "Retry-After",

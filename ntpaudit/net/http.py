@@ -1,4 +1,4 @@
-"""Questions to a database over HTTP, several at once: every failure is told with what would mend it."""
+"""Queries to a database over HTTP, several at once. Every failure is a ReadError with its fix."""
 
 import re
 import threading
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
 
 MAX_ANSWER = 256 << 20
-"""No answer may be longer than this, neither as it is sent nor unpacked, in bytes."""
+"""The longest answer, both as sent and decompressed, in bytes."""
 
 MAX_AT_ONCE = 384 << 20
-"""All answers that are being read at one time may have no more than this, unpacked, in bytes."""
+"""The limit of all answers that are read at one time, decompressed, in bytes."""
 
 MAX_MEMBERS = 1000
-"""An answer may be compressed in this many pieces (RFC 1952 §2.2): each costs time, also an empty one."""
+"""The most gzip members in an answer (RFC 1952 §2.2): each costs time, also an empty one."""
 
 MAX_CONTAINERS = 1 << 20
 BYTES_PER_CONTAINER = 16
 """JSON may have MAX_CONTAINERS lists and objects, and one more per BYTES_PER_CONTAINER: each takes 100 bytes of memory.
 
-The shortest that a database sends is a sample, such as [1795015000,"1"], of 17 bytes.
+The shortest that a database sends is a sample of 17 bytes, such as [1795015000,"1"].
 """
 
 MAX_WEIGHT = 20_000_000
@@ -36,10 +36,10 @@ OCTETS_PER_WEIGHT = 32
 WIDE_OCTETS_PER_WEIGHT = 4
 KEYS_PER_OBJECT = 6
 WEIGHT_OF_KEY = 2
-"""What all answers from one snapshot to the next may weigh. One is at most about 60 bytes of memory: a value or a line,
-which end in a comma or in a line's end; a quarter of a list or an object; or so many octets, fewer where they are not
-ASCII, for then Python may take four bytes for each. Keys weigh more where an object has many: these are not the few
-that repeat, and Python holds each of them as a text.
+"""The most that all answers of one snapshot may weigh. A unit is at most about 60 bytes of memory: a value or a line
+(each ends in a comma or a newline), a quarter of a list or an object, or OCTETS_PER_WEIGHT octets. A unit of text that
+is not ASCII is WIDE_OCTETS_PER_WEIGHT octets, because Python may store four bytes per character. Beyond KEYS_PER_OBJECT
+keys per object on average, each key weighs WEIGHT_OF_KEY: they are not the few that repeat, and Python stores each.
 
 A snapshot of 10,000 hosts weighs up to 1.7 million.
 """
@@ -47,32 +47,32 @@ A snapshot of 10,000 hosts weighs up to 1.7 million.
 _WIDE_ESCAPE = re.compile(rb"\\u(?!00)")  # JSON writes a character so that takes Python more than a byte
 
 MAX_REASON = 300
-"""How much is told of what a server says of itself, in characters."""
+"""The longest text of a server in a message, in characters."""
 
-_MAX_GET = 2000  # a longer question is posted: proxies refuse long addresses
+_MAX_GET = 2000  # a longer query is sent by POST, because proxies refuse long URLs
 _AT_ONCE = 1 << 20
-_PATIENCE = 6  # so many timeouts a whole answer may take, however steadily it trickles
+_TIMEOUTS_PER_ANSWER = 6  # the time limit of a whole answer, for a server that sends octet by octet
 _GZIP_BITS = 31  # zlib's number for gzip's container
 
 Kind = Literal["InfluxDB", "VictoriaMetrics"]
 """A family of databases."""
 
 KEYS: Mapping[str, str] = MappingProxyType({key: f"fleet.{key}" for key in ("url", "language", "database")})
-"""What the operator calls the words that say where to read, unless told otherwise."""
+"""The default names, in messages, of the settings that say where to read."""
 
 BUILD = "/api/v1/status/buildinfo"
-"""Where VictoriaMetrics tells what it is."""
+"""Where VictoriaMetrics reports its version."""
 
 _WRITTEN = {"influxql": "InfluxQL", "promql": "PromQL"}
-_TELLTALE = "X-Influxdb-Version"
+_INFLUXDB_HEADER = "X-Influxdb-Version"
 
 Got = TypeVar("Got")
 
 
 class Server:
-    """A database's HTTP server: verified where it speaks TLS, asked through no proxy, followed nowhere else.
+    """A database's HTTP server. TLS is verified, no proxy is used, and no redirect is followed.
 
-    `where` names it in messages. It may be asked from several threads at once. Not by urllib3, whose import takes
+    `where` names it in messages. Several threads may query it at once. It does not use urllib3, whose import takes
     longer than reading a thousand hosts.
     """
 
@@ -87,13 +87,13 @@ class Server:
         language: str = "influxql",
         keys: Mapping[str, str] = KEYS,
     ) -> None:
-        """Make ready; nothing is sent yet. ReadError for a URL or a token that no request can have.
+        """Prepare the client; nothing is sent yet. ReadError for a URL or a token that no request can have.
 
-        `scheme` is the word before the token, which goes into a header, and into nothing else. Messages name the
-        `language`, and what to mend by its name in `keys`.
+        `scheme` is the word before the token in the Authorization header, the only place where the token goes.
+        Messages name the `language`, and the settings to correct by their names in `keys`.
         """
         self.keys = keys
-        self._scheme, self._host, self._port, self._path = _parts_of(url, keys["url"])
+        self._scheme, self._host, self._port, self._path = _split_url(url, keys["url"])
         if token is not None and not (token.isascii() and token.isprintable()):
             raise ReadError("the token holds characters that no request can carry", "check fleet.token_file")
         self.where = url.rstrip("/")
@@ -102,8 +102,8 @@ class Server:
         self._has_answered = False
         self._token = token
         self._headers = {"User-Agent": "ntpaudit", "Accept-Encoding": "gzip", "Cache-Control": "no-cache"}
-        if _is_here(self._host):
-            del self._headers["Accept-Encoding"]  # packing takes longer than such a line does
+        if _is_local(self._host):
+            del self._headers["Accept-Encoding"]  # compression takes longer than a transfer over loopback
         if token:
             self._headers["Authorization"] = f"{scheme} {token}"
         self._ca_file = ca_file
@@ -113,14 +113,14 @@ class Server:
         self._being_read = 0
         self._weight = 0
         self.skew_s: float | None = None
-        """How far its clock is ahead of this machine's, by its last answer and within a second."""
+        """How far its clock is ahead of this machine's, by its last answer, within a second."""
         self._is_closed = False
 
     def ask(self, path: str, parameters: Mapping[str, str], accept: str = "application/json") -> bytes:
-        """Return the body of the answer to a question. ReadError where it is not a good one."""
+        """Return the body of the answer to a query. ReadError unless the status is 200."""
         from urllib.parse import urlencode
 
-        with self._telling():
+        with self._read_errors():
             words = urlencode(parameters)
             if len(words) <= _MAX_GET:
                 return self._exchange("GET", f"{self._path}{path}?{words}", None, {"Accept": accept})
@@ -128,12 +128,12 @@ class Server:
             return self._exchange("POST", self._path + path, words, form)
 
     def reset_weight(self) -> None:
-        """Count anew what answers weigh: what earlier ones held is not needed any more."""
+        """Forget the weight of earlier answers, whose values are no longer in memory."""
         with self._budget:
             self._weight = 0
 
     def look(self, path: str) -> None:
-        """Ask only for what the database's clock shows, whatever else it answers. ReadError where it does not."""
+        """Read the database's clock, with any status of the answer. ReadError if there is no answer."""
         try:
             self.ask(path, {})
         except ReadError:
@@ -141,24 +141,24 @@ class Server:
                 raise
 
     def close(self) -> None:
-        """Close every connection; what still waits for an answer closes its own when it has it."""
+        """Close every idle connection; one in use is closed when its answer has arrived."""
         self._is_closed = True
-        while (connection := self._kept()) is not None:
+        while (connection := self._take_idle()) is not None:
             connection.close()
 
     def failure(self, why: object, fix: str) -> ReadError:
-        """Return what is wrong with an answer, by a text from anywhere, and what would mend it."""
-        return ReadError(f"{self.where}: {self._tidy(why)}", fix)
+        """Return the error for an answer, from a text of any origin, with its fix."""
+        return ReadError(f"{self.where}: {self._clean(why)}", fix)
 
     def strange(self, why: object) -> UnexpectedReplyError:
-        """Return that what answers may be no such database, by a text from anywhere."""
+        """Return the error that the server may be another kind of database, from a text of any origin."""
         fix = f"check {self.keys['url']} and {self.keys['language']}"
-        return UnexpectedReplyError(f"{self.where}: asked in {self._language}, {self._tidy(why)}", fix)
+        return UnexpectedReplyError(f"{self.where}: queried in {self._language}, {self._clean(why)}", fix)
 
     def kind(self) -> Kind | None:
-        """Return what answers, where it tells for certain. VictoriaMetrics calls itself InfluxDB here and there.
+        """Return the kind of database if it is certain. VictoriaMetrics sometimes calls itself InfluxDB.
 
-        ReadError where it is Prometheus, or of its kin: those tell more of how they were built.
+        ReadError if it is Prometheus, Thanos or Mimir, which report a build revision.
         """
         import json
 
@@ -177,24 +177,24 @@ class Server:
                 return "VictoriaMetrics"
         return "InfluxDB" if self._says_influxdb else None
 
-    def _tidy(self, text: object) -> str:
-        """Make a foreign text fit for one line of a message; a server that echoes the token is not believed on that."""
-        said = str(text)
+    def _clean(self, text: object) -> str:
+        """Make a server's text safe for one line of a message, without the token if the server echoes it."""
+        cleaned = str(text)
         if self._token:
-            said = said.replace(self._token, "***")
-        return one_line(said).strip()[:MAX_REASON]
+            cleaned = cleaned.replace(self._token, "***")
+        return one_line(cleaned).strip()[:MAX_REASON]
 
     def _exchange(self, method: str, target: str, body: str | None, headers: Mapping[str, str]) -> bytes:
-        """Ask on a connection that was kept, else on a new one: the server may have given up the old one meanwhile."""
+        """Use an idle connection, else a new one. The server may have closed an idle one, which is then replaced."""
         from http.client import RemoteDisconnected
 
-        if (connection := self._kept()) is not None:
+        if (connection := self._take_idle()) is not None:
             with suppress(RemoteDisconnected, BrokenPipeError, ConnectionResetError):
                 return self._use(connection, method, target, body, headers)
         return self._use(self._connect(), method, target, body, headers)
 
-    def _kept(self) -> "HTTPConnection | None":
-        """Take a connection that was kept, if there is one: another thread may have been quicker."""
+    def _take_idle(self) -> "HTTPConnection | None":
+        """Take an idle connection if there is one; several threads may try."""
         try:
             return self._idle.pop()
         except IndexError:
@@ -203,7 +203,7 @@ class Server:
     def _use(
         self, connection: "HTTPConnection", method: str, target: str, body: str | None, headers: Mapping[str, str]
     ) -> bytes:
-        """Ask on a connection, which is kept unless something went wrong."""
+        """Exchange a request and its answer. The connection is kept unless something failed."""
         is_sound = False
         try:
             with self._limited(connection):
@@ -211,7 +211,7 @@ class Server:
                 with connection.getresponse() as answer:
                     self._has_answered = True
                     self.skew_s = _skew_s(answer.headers.get("Date"), time.time())
-                    self._says_influxdb = self._says_influxdb or _TELLTALE in answer.headers
+                    self._says_influxdb = self._says_influxdb or _INFLUXDB_HEADER in answer.headers
                     read = self._read(answer)
             is_sound = not answer.will_close
         finally:
@@ -222,7 +222,6 @@ class Server:
         return read
 
     def _connect(self) -> "HTTPConnection":
-        """Open a connection."""
         from http.client import HTTPConnection, HTTPSConnection
 
         from ntpaudit.net.whole_response import WholeResponse
@@ -247,18 +246,18 @@ class Server:
 
     @contextmanager
     def _limited(self, connection: "HTTPConnection") -> Iterator[None]:
-        """Cut a connection unless a block ends in time: a server that answers octet by octet exceeds no timeout."""
+        """Cut a connection unless a block ends in time: a server that sends octet by octet exceeds no timeout."""
         import socket
 
-        line = connection.sock
+        sock = connection.sock
         was_cut = threading.Event()
 
         def cut() -> None:
             was_cut.set()
             with suppress(OSError):  # it may just have ended by itself
-                socket.socket.shutdown(line, socket.SHUT_RDWR)  # of TLS too: its own would confuse the reader
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # below TLS, whose own would confuse the reader
 
-        timer = threading.Timer(_PATIENCE * self._timeout_s, cut)
+        timer = threading.Timer(_TIMEOUTS_PER_ANSWER * self._timeout_s, cut)
         timer.daemon = True
         timer.start()
         try:
@@ -269,34 +268,34 @@ class Server:
                 raise TimeoutError
 
     def _read(self, answer: "HTTPResponse") -> bytes:
-        """Return the body of a good answer."""
+        """Return the body of an answer, within the limits. ReadError unless the status is 200."""
         from http.client import IncompleteRead
 
         if answer.status != 200:
             raise self._refusal(answer)
         parts, length = [], 0
         try:
-            for part in self._unpacked(answer):
+            for part in self._decompressed(answer):
                 parts.append(part)
                 length += len(part)
-                self._take(len(part), _weight(part))
+                self._account(len(part), _weight(part))
                 if length > MAX_ANSWER:
                     raise self._too_long(MAX_ANSWER)
         finally:
-            self._take(-length)
+            self._account(-length)
         if answer.length:
             raise IncompleteRead(b"", answer.length)
         read = b"".join(parts)
         if not read.isascii() or _WIDE_ESCAPE.search(read):
-            self._take(0, len(read) // WIDE_OCTETS_PER_WEIGHT)
+            self._account(0, len(read) // WIDE_OCTETS_PER_WEIGHT)
         if read.count(b"[") + read.count(b"{") > MAX_CONTAINERS + len(read) // BYTES_PER_CONTAINER:
             raise self.strange("the answer is mostly brackets")
         return read
 
-    def _take(self, count: int, weight: int = 0) -> None:
-        """Count bytes that are in memory while they are read, and what they weigh from then on.
+    def _account(self, count: int, weight: int = 0) -> None:
+        """Add bytes that are in memory while an answer is read, and its weight, which lasts.
 
-        ReadError where all answers together are too much.
+        ReadError if all answers together exceed a limit.
         """
         with self._budget:
             self._being_read += count
@@ -308,35 +307,35 @@ class Server:
             raise self.failure("the answers hold more values than fit into memory", "ask for one site: --site")
 
     def _too_long(self, limit: int) -> ReadError:
-        """Return that there is more to read than fits."""
+        """Return the error that an answer is longer than a limit."""
         return self.failure(f"an answer is longer than {limit >> 20} MiB", "ask for one site: --site")
 
-    def _unpacked(self, answer: "HTTPResponse") -> Iterator[bytes]:
-        """Yield a body in parts, as it was before it was packed."""
-        packing = (answer.headers.get("Content-Encoding") or "identity").strip().lower()
-        if packing not in ("identity", "gzip"):
-            raise self.strange(f"the answer is packed as {packing}, which nobody asked for")
-        sent = self._sent(answer)
-        if packing == "identity":
+    def _decompressed(self, answer: "HTTPResponse") -> Iterator[bytes]:
+        """Yield a decompressed body in parts."""
+        encoding = (answer.headers.get("Content-Encoding") or "identity").strip().lower()
+        if encoding not in ("identity", "gzip"):
+            raise self.strange(f"the answer is encoded as {encoding}, which was not requested")
+        sent = self._body(answer)
+        if encoding == "identity":
             yield from sent
             return
         import zlib
 
-        unpacker, members = zlib.decompressobj(wbits=_GZIP_BITS), 1
-        while part := unpacker.unconsumed_tail or unpacker.unused_data or next(sent, b""):
-            if unpacker.eof:  # it may be packed in several pieces (RFC 1952, 2.2)
-                unpacker, members = zlib.decompressobj(wbits=_GZIP_BITS), members + 1
+        decompressor, members = zlib.decompressobj(wbits=_GZIP_BITS), 1
+        while part := decompressor.unconsumed_tail or decompressor.unused_data or next(sent, b""):
+            if decompressor.eof:  # there may be several members (RFC 1952 §2.2)
+                decompressor, members = zlib.decompressobj(wbits=_GZIP_BITS), members + 1
                 if members > MAX_MEMBERS:
                     raise self.strange(f"the answer is compressed in more than {MAX_MEMBERS} pieces")
             try:
-                yield unpacker.decompress(part, _AT_ONCE)
+                yield decompressor.decompress(part, _AT_ONCE)
             except zlib.error as error:
-                raise self.strange(f"the answer cannot be unpacked: {error}") from error
-        if not unpacker.eof:
+                raise self.strange(f"the answer cannot be decompressed: {error}") from error
+        if not decompressor.eof:
             raise self.failure("the answer ends too early", AGAIN)
 
-    def _sent(self, answer: "HTTPResponse") -> Iterator[bytes]:
-        """Yield a body in parts as it is sent. ReadError where it has no end."""
+    def _body(self, answer: "HTTPResponse") -> Iterator[bytes]:
+        """Yield a body in parts as it is sent. ReadError if it is too long."""
         length = 0
         while part := answer.read(_AT_ONCE):
             length += len(part)
@@ -345,7 +344,7 @@ class Server:
             yield part
 
     def _refusal(self, answer: "HTTPResponse") -> ReadError:
-        """Say what an answer of another status means."""
+        """Return the error for an answer of another status."""
         from ntpaudit.net.answers import reason_of
 
         if 300 <= answer.status <= 399:
@@ -353,13 +352,13 @@ class Server:
                 f"redirects to {answer.headers.get('Location', 'nowhere')}",
                 f"name the right place in {self.keys['url']}",
             )
-        body = next(self._unpacked(answer), b"").decode(errors="replace")
-        said = f"answers {answer.status}: {reason_of(body) or answer.reason}"
+        body = next(self._decompressed(answer), b"").decode(errors="replace")
+        why = f"answers {answer.status}: {reason_of(body) or answer.reason}"
         fix = self._fix(answer.status)
-        return self.strange(said) if fix is None else self.failure(said, fix)
+        return self.strange(why) if fix is None else self.failure(why, fix)
 
     def _fix(self, status: int) -> str | None:
-        """Say what would mend an answer of that status; None for one that another kind of database may give."""
+        """Return the fix for a status; None for one that another kind of database may send."""
         match status:
             case 401 | 403 if not self._token:
                 return (
@@ -371,12 +370,12 @@ class Server:
             case 408 | 413 | 422 | 429 | 503 | 504:
                 return "ask for one site (--site), or raise the database's limits"
             case 500 | 502:
-                return "look into the log of the database, and of a proxy before it"
+                return "check the log of the database, and of a proxy in front of it"
         return None
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Raise ReadError for what goes wrong between here and the server."""
+    def _read_errors(self) -> Iterator[None]:
+        """Turn each failure of a connection into a ReadError with its fix."""
         import ssl
         from http.client import HTTPException
         from socket import gaierror
@@ -390,39 +389,37 @@ class Server:
             raise self.failure("the server's name is not known", f"check {url}, and the host's resolver") from error
         except TimeoutError as error:
             raise self.failure(
-                f"no answer in {self._timeout_s:g} s, asked in {self._language}",
-                f"check {url} and how busy the database is, allow it more by fleet.timeout, or ask for one site: "
-                "--site",
+                f"no answer in {self._timeout_s:g} s, queried in {self._language}",
+                f"check {url} and the load of the database, raise fleet.timeout, or ask for one site: --site",
             ) from error
         except ConnectionRefusedError as error:
             raise self.failure("no connection: refused", f"start the database, or check {url}") from error
         except OSError as error:
             raise self.failure(
-                f"no connection: {error.strerror or error}", f"check {url}, and the way there"
+                f"no connection: {error.strerror or error}", f"check {url}, and the network path to it"
             ) from error
-        except (HTTPException, ValueError) as error:  # ValueError: what the parser of HTTP stumbles over
+        except (HTTPException, ValueError) as error:  # ValueError: from the parser of HTTP
             way = ", try https://" if self._scheme == "http" else ""
             raise self.failure(
                 f"no answer in HTTP: {type(error).__name__} {error}", f"check {url}{way}; {AGAIN}"
             ) from error
 
     def _tls_fix(self, reason: str) -> str:
-        """Say what would mend a failure of TLS."""
         from ntpaudit.net.answers import tls_fix
 
-        if "WRONG_VERSION_NUMBER" in reason:  # what OpenSSL takes any other protocol for
-            return f"what answers there speaks no TLS: try http:// in {self.keys['url']}"
+        if "WRONG_VERSION_NUMBER" in reason:  # OpenSSL's name for any other protocol
+            return f"the server does not speak TLS: try http:// in {self.keys['url']}"
         return tls_fix(reason, "fleet").replace("fleet.url", self.keys["url"])
 
 
-AGAIN = "ask again, and look what stands between here and the database"
-"""What mends an answer that breaks off."""
+AGAIN = "retry, and check proxies on the path to the database"
+"""The fix for an answer that is cut."""
 
 
 def start(task: Callable[[], Got]) -> Callable[[], Got]:
-    """Do something in a thread from now on; what is returned waits for it, and returns or raises what it did.
+    """Run a task in a thread. The function returned waits for it, and returns or raises what the task did.
 
-    Several threads may wait for it: with an event, for two that join one thread trip over each other (CPython 3.11).
+    Several threads may wait. They wait for an event, because two cannot safely join one thread (CPython 3.11).
     """
     results: list[Got] = []
     failures: list[BaseException] = []
@@ -431,7 +428,7 @@ def start(task: Callable[[], Got]) -> Callable[[], Got]:
     def do() -> None:
         try:
             results.append(task())
-        except BaseException as error:  # whoever waits gets it, whatever it is
+        except BaseException as error:  # raised where the result is awaited
             failures.append(error)
         finally:
             is_done.set()
@@ -446,8 +443,8 @@ def start(task: Callable[[], Got]) -> Callable[[], Got]:
     return wait
 
 
-def _parts_of(url: str, key: str) -> tuple[str, str, int | None, str]:
-    """Return a URL's scheme, host, port and path. ReadError where it is none of a server, told by its key."""
+def _split_url(url: str, key: str) -> tuple[str, str, int | None, str]:
+    """Return a URL's scheme, host, port and path. ReadError if it names no server; the fix names its key."""
     from urllib.parse import quote, urlsplit
 
     try:
@@ -461,7 +458,7 @@ def _parts_of(url: str, key: str) -> tuple[str, str, int | None, str]:
 
 
 def _skew_s(date: str | None, now_s: float) -> float | None:
-    """Return how far the clock that wrote a date is ahead; the date is cut to whole seconds (RFC 9110, 5.6.7)."""
+    """Return how far the clock that wrote a date is ahead; the date has whole seconds (RFC 9110 §5.6.7)."""
     from email.utils import parsedate_to_datetime
 
     if date is None:
@@ -473,12 +470,12 @@ def _skew_s(date: str | None, now_s: float) -> float | None:
 
 
 def _weight(part: bytes) -> int:
-    """Return what a part of an answer weighs once it is parsed."""
+    """Return the weight of a part of an answer, once it is parsed."""
     values, containers = part.count(b",") + part.count(b"\n"), part.count(b"[") + part.count(b"{")
     keys = max(0, part.count(b":") - KEYS_PER_OBJECT * part.count(b"{"))
     return values + WEIGHT_OF_CONTAINER * containers + WEIGHT_OF_KEY * keys + len(part) // OCTETS_PER_WEIGHT
 
 
-def _is_here(host: str) -> bool:
+def _is_local(host: str) -> bool:
     """Whether a server is on this machine."""
     return host in ("localhost", "::1") or host.startswith("127.")

@@ -99,12 +99,12 @@ def packed(body: bytes, *, packing: bytes = b"gzip", cut: int = 0, status: bytes
         (Answer(200, '{"results":[{"error":"of a query"}]}'), ["fleet."]),
         (Answer(200, '{"status":"success","data":{}}'), ["VictoriaMetrics"]),
         (Answer(200, '{"status":"success","data":{"result":[{"metric":7}]}}'), ["VictoriaMetrics"]),
-        (packed(b"{" + b" " * 5000, cut=12), ["ends too early", "ask again"]),
-        (packed(b"{}", packing=b"br"), ["packed as br", "fleet.url"]),
-        (Octets(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n{}"), ["cannot be unpacked"]),
+        (packed(b"{" + b" " * 5000, cut=12), ["ends too early", "retry"]),
+        (packed(b"{}", packing=b"br"), ["encoded as br", "fleet.url"]),
+        (Octets(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n{}"), ["cannot be decompressed"]),
         (
             Octets(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"),
-            ["no answer in HTTP: IncompleteRead", "ask again"],
+            ["no answer in HTTP: IncompleteRead", "retry"],
         ),
         (Octets(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), ["no answer in HTTP"]),
         (Octets(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{"), ["fleet."]),
@@ -172,7 +172,7 @@ def test_silence_is_told(database: FlakyDatabase, language: str) -> None:
     """A server that does not answer, or an octet at a time for ever, is given up; so is one that is not there."""
     database.choose = lambda request: Hang()
     asked = "InfluxQL" if language == "influxql" else "PromQL"
-    said = f"no answer in 0.1 s, asked in {asked}; check fleet.url and how busy"
+    said = f"no answer in 0.1 s, queried in {asked}; check fleet.url and the load"
     assert said in failure(database.url, language, timeout_s=0.1)
     database.choose = lambda request: Octets(b"HTTP/1.1 200 OK\r\n" + b"X-Slow: yes\r\n" * 50, 0.02)
     assert "no answer in 0.1 s" in failure(database.url, language, timeout_s=0.1)
@@ -198,7 +198,7 @@ def test_an_answer_in_several_packed_pieces_is_read_whole(database: FlakyDatabas
     server = http.Server(database.url, scheme="Token")
     database.choose = lambda request: Octets(head + first + second)
     assert server.ask("/", {}) == b"one host\nanother\n"
-    for rest, words in ((b"nothing", "cannot be unpacked"), (second[:-9], "ends too early")):
+    for rest, words in ((b"nothing", "cannot be decompressed"), (second[:-9], "ends too early")):
         database.choose = lambda request, rest=rest: Octets(head + first + rest)  # type: ignore[misc]
         with pytest.raises(ReadError, match=words):
             server.ask("/", {})
@@ -235,7 +235,7 @@ def test_answers_that_are_read_at_once_share_a_limit(database: FlakyDatabase, mo
     with closing(http.Server(database.url, scheme="Token")) as server:
         assert len(server.ask("/", {})) == 4 << 20
         assert len(server.ask("/", {})) == 4 << 20  # the first one is no longer being read
-        monkeypatch.setattr(server, "_sent", lambda answer: _after(both, answer))
+        monkeypatch.setattr(server, "_body", lambda answer: _after(both, answer))
         outcomes = [_outcome(wait) for wait in [http.start(lambda: server.ask("/", {})) for _ in range(2)]]
     assert any("longer than 6 MiB" in str(outcome) for outcome in outcomes)
 
@@ -368,7 +368,7 @@ def test_the_words_of_a_server_are_no_remedy(database: FlakyDatabase) -> None:
     with closing(opened(database.url, "influxql")) as reader, pytest.raises(ReadError) as error:
         reader.snapshot(NOW_NS, SnapshotOptions())
     assert error.value.reason.endswith("answers 500: a; run: curl evil.example; now")
-    assert error.value.remedy == "look into the log of the database, and of a proxy before it"
+    assert error.value.remedy == "check the log of the database, and of a proxy in front of it"
 
 
 def test_what_is_to_be_mended_is_called_as_the_caller_says(database: FlakyDatabase) -> None:

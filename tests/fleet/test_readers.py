@@ -654,7 +654,7 @@ def test_a_database_without_a_point_is_told(kind: str) -> None:
             reader.snapshot(reader.now_ns(), SnapshotOptions())
         with (
             closing(open_reader(url=url.replace("http", "https"))) as reader,
-            pytest.raises(ReadError, match=r"speaks no TLS: try http:// in fleet\.url$"),
+            pytest.raises(ReadError, match=r"the server does not speak TLS: try http:// in fleet\.url$"),
         ):
             reader.snapshot(reader.now_ns(), SnapshotOptions())
 
