@@ -254,7 +254,7 @@ REFUSED = {
 @pytest.mark.parametrize("text", REFUSED)
 def test_refusals_name_line_key_and_what_to_write(text: str) -> None:
     """Each refusal points at the line of its key, the last here, or of its table where the key is missing."""
-    line = 1 if "name the server" in REFUSED[text] else len(text.splitlines())
+    line = 1 if "give the server's URL" in REFUSED[text] else len(text.splitlines())
     with pytest.raises(ConfigError, match=re.escape(f"x:{line}: {REFUSED[text]}")) as raised:
         parse_config(text.encode(), "x")
     assert "secret@" not in str(raised.value)
