@@ -1,7 +1,7 @@
 """Files, written so that no other user decides where: every file that ntpaudit writes is opened here.
 
-A folder that others may write to can hold traps: a symbolic link to a file that only we may change, a pipe that blocks
-whoever opens it. So folders are walked by descriptor, a link is followed only if it belongs to the user that runs
+A folder that others may write to can hold traps: a symbolic link to a file that only we may change, or a pipe that
+blocks when opened. So folders are walked by descriptor, a link is followed only if it belongs to the user that runs
 ntpaudit or to root, and only regular files are written. The kernel's protected_symlinks does not cover this: it guards
 sticky folders only, and not a program that resolves links itself. A file with a second name is refused in a folder that
 others may write to: the other name may be that of a file that only we may change. The kernel's protected_hardlinks
@@ -237,6 +237,6 @@ _REMEDIES = {
 
 
 def unwritable(path: str, error: OSError) -> str:
-    """Say in a sentence why a file cannot be written, and what would mend it."""
+    """Return the message why a file cannot be written, with the fix."""
     remedy = _REMEDIES.get(error.errno or 0)
     return f"cannot write {path}: {error.strerror or error}" + (f"; {remedy}" if remedy else "")

@@ -233,7 +233,7 @@ def test_no_agent_is_unknown_and_says_what_to_do(format_name: str, tmp_path: Pat
     """Where no agent ever kept a record the status is 3 in every format, and its start is named."""
     ran = status("--format", format_name, state=tmp_path)
     assert ran.status == 3
-    reason = f"no agent has kept a record in {tmp_path}/state/{FILE_NAME}"
+    reason = f"no agent has stored a record in {tmp_path}/state/{FILE_NAME}"
     assert "".join(reason.split()) in "".join(ran.out.split())  # a long path is broken at the width of the terminal
     assert f"start one: {service.start()}" in said(ran)
     if format_name == "json":
@@ -347,7 +347,7 @@ def test_an_agent_that_keeps_nothing(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     with held(tmp_path):
         told = said(status(state=tmp_path))
-    assert "an agent runs and has kept nothing in" in told
+    assert "an agent runs but has stored nothing in" in told
     assert "start one" not in told
 
 
@@ -373,7 +373,7 @@ def test_a_one_shot_audit_is_no_agents_word(tmp_path: Path) -> None:
     connection = open_database(str(tmp_path / "state" / FILE_NAME), print)
     connection.execute("UPDATE audits SET kind = NULL")
     connection.close()
-    assert "no agent has kept a record" in status(state=tmp_path).out
+    assert "no agent has stored a record" in status(state=tmp_path).out
 
 
 @pytest.mark.parametrize(

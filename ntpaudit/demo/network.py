@@ -20,7 +20,7 @@ from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.demo.simulated_agent import Ask
 from ntpaudit.polling import PollRound, QueryOptions
 
-_REFUSED = Failure("unreachable", "refused", "nobody listens on that port")
+_REFUSED = Failure("unreachable", "refused", "no service on that port")
 _POLL, _PRECISION = 6, -20
 _SERVED_NS = 20_000
 _APART_NS = 2 * NS_PER_S

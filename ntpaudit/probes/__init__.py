@@ -1,1 +1,1 @@
-"""Ask the outside world one question each; decide nothing."""
+"""Probes: each reads one thing from outside the process; none decides anything."""

@@ -1,4 +1,4 @@
-"""Read the system's clocks together, so that what they show belongs to one moment (T2)."""
+"""Read the system's clocks together, as close to one moment as possible (T2)."""
 
 import time
 from typing import NamedTuple, Protocol
@@ -7,7 +7,7 @@ from ntpaudit.core.clock.readings import ClockReading
 
 
 class Clock(Protocol):
-    """Something that shows the time of this host, and what it is compared with."""
+    """The clocks of a host."""
 
     def read(self) -> ClockReading:
         """Return what all the clocks show now."""

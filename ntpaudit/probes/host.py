@@ -1,4 +1,4 @@
-"""Learn who this host is and what else bears on its clock: time zone, hardware clock, clock source, container."""
+"""Read the host's identity and what affects its clock: time zone, hardware clock, clock source, container."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import time
 from ntpaudit.core.observation import HostFacts, host_label
 
 BOOT_ID = "NTPAUDIT_BOOT_ID"
-"""The variable by which a unit says which boot this is."""
+"""The variable with which a unit names the boot."""
 
 _CLOCKSOURCE = "sys/devices/system/clocksource/clocksource0/current_clocksource"
 _CONTAINER_MARKS = {".dockerenv": "docker", "run/.containerenv": "podman"}
@@ -18,7 +18,7 @@ _HARDWARE_CLOCK = {"UTC": False, "LOCAL": True}
 def host_facts(name: str | None = None, root: str = "/") -> HostFacts:
     """Return the facts about the host whose files lie under `root`; what cannot be read is None.
 
-    `name` is how the operator calls it, else it is the host name. The zone is this process's, by TZ if that is set.
+    `name` replaces the host name. The zone is this process's, by TZ if that is set.
     """
     local, machine_id = time.localtime(), _machine_id(root)
     return HostFacts(
@@ -49,10 +49,10 @@ def _machine_id(root: str) -> str | None:
 
 
 def _boot_id(root: str) -> str | None:
-    """Return what tells this boot's uptimes from those of any other.
+    """Return the id of this boot, which separates its uptimes from those of any other.
 
     In a container systemd-nspawn mounts a boot id of its own, which a service's sandbox hides again with a /proc of its
-    own: so its unit names the one that everybody else sees (%b, without hyphens). In a time namespace uptimes count
+    own: so its unit names the one that all other processes see (%b, without hyphens). In a time namespace uptimes count
     from elsewhere (time_namespaces(7)), which belongs to the name of the boot.
     """
     named = os.environ.get(BOOT_ID, "").replace("-", "").lower()

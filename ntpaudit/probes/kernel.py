@@ -1,4 +1,4 @@
-"""Ask the kernel what it believes about its clock: adjtimex, which is called so that it can only read (A1)."""
+"""Read the kernel's clock state with adjtimex, called so that it cannot set anything (A1)."""
 
 import ctypes
 import errno
@@ -11,7 +11,7 @@ TIMEX = struct.Struct("=I4x 4q i4x 3q 2q q 2q i4x 5q i44x")
 """struct timex as LP64 has it, which __kernel_timex of 32-bit systems has too (A7)."""
 
 SERVICE = "/run/ntpaudit-kernel"
-"""Where ntpaudit-kernel.service says what adjtimex says, to an agent whose own sandbox forbids it the call."""
+"""The socket of ntpaudit-kernel.service, which calls adjtimex for an agent whose sandbox forbids it."""
 
 STA_NANO = 0x2000
 """The status bit that says that the kernel's offset is in nanoseconds, not microseconds (A2, A3)."""
@@ -20,7 +20,7 @@ _CLOCK_ADJTIME64 = 405
 _CLOCK_REALTIME = 0
 _NOMINAL_TICK_US = 10_000
 _ANSWER = struct.Struct(f"ii{TIMEX.size}s")  # state, errno, struct timex
-_SERVICE_WITHIN_S = 2.0  # it is started by whoever asks first
+_SERVICE_WITHIN_S = 2.0  # the first connection starts the service
 _PPM_PER_TICK_US = 100  # a tick is a hundredth of a second to user space (USER_HZ)
 
 
@@ -49,7 +49,7 @@ def _adjtimex() -> tuple[int, int, bytes]:
 
 
 def _ask(service: str) -> tuple[int, int, bytes] | None:
-    """Have the service call it; None where there is no service."""
+    """Return the service's answer, None without a service."""
     with socket.socket(socket.AF_UNIX) as asking:
         asking.settimeout(_SERVICE_WITHIN_S)
         try:

@@ -1,4 +1,4 @@
-"""Ask NTP servers for the time, all at once, and stamp departures and arrivals as closely as the system can."""
+"""Query NTP servers, all at once, with the best timestamps that the system offers."""
 
 import errno
 import os
@@ -22,20 +22,20 @@ _BATCH = 256
 _MAX_STAMP_DELAY_NS = 1_000_000_000  # T6, chrony's MAX_TS_DELAY
 
 _FAILURES = {
-    errno.ECONNREFUSED: ("refused", "nobody listens on that port"),
+    errno.ECONNREFUSED: ("refused", "no service on that port"),
     errno.ENETUNREACH: ("net-unreachable", "no route to that network"),
     errno.EADDRNOTAVAIL: ("net-unreachable", "no address of that family here"),
     errno.EAFNOSUPPORT: ("net-unreachable", "that address family is not supported here"),
-    errno.EHOSTUNREACH: ("host-unreachable", "no way to that host"),
+    errno.EHOSTUNREACH: ("host-unreachable", "no route to that host"),
     errno.EPERM: ("forbidden", "a firewall or sandbox forbids it here"),
     errno.EACCES: ("forbidden", "a firewall or sandbox forbids it here"),
 }
 
 
 class Answer(NamedTuple):
-    """What came of one exchange: which address was asked, and a measurement or why there is none.
+    """The result of one exchange: the queried address, and a measurement or the failure.
 
-    `is_own` says that the address is this host's, `is_sent` that a request left at all.
+    `is_own`: the address is this host's. `is_sent`: a query left the host.
     """
 
     endpoint: Endpoint
@@ -51,10 +51,10 @@ def exchange(
     timeout_s: float,
     own_ids: frozenset[bytes] = frozenset(),
 ) -> tuple[Answer, ...]:
-    """Ask every target once, all at the same time, and return the answers in the targets' order.
+    """Query every target once, all at the same time; return the answers in the order of the targets.
 
-    A target is the addresses of one server in order of preference: the next is tried only where the system or the
-    host refuses one at once. The deadline is hard: no datagram, stray or forged, moves it (V7).
+    A target is the addresses of one server in order of preference: the next is tried only if the system or the host
+    refuses one at once. The deadline is hard: no stray or forged datagram moves it (V7).
     """
     deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
     conversations = [_Conversation(endpoints, clock, deadline_ns, own_ids) for endpoints in targets]
@@ -75,7 +75,7 @@ def exchange(
 
 
 class _Conversation:
-    """One exchange with one server: a new connected socket, one request, and whatever comes back (Q3)."""
+    """One exchange with one server: a new connected socket, one request, and its replies (Q3)."""
 
     def __init__(
         self, endpoints: tuple[Endpoint, ...], clock: Clock, deadline_ns: int, own_ids: frozenset[bytes]
@@ -141,7 +141,7 @@ class _Conversation:
             selector.unregister(sock)
             self.close()
             refusing = self.endpoint
-            if self._try_next(selector) is not None:  # what an address said tells more than that none is left
+            if self._try_next(selector) is not None:  # the error of an address explains more than "none is left"
                 self.endpoint, self.outcome = refusing, _failure(error)
 
     def _read(self) -> None:
@@ -173,7 +173,7 @@ class _Conversation:
             self.outcome = said if isinstance(said, Measurement) else Failure("rejected", said.reason)
 
     def _age_ns(self, stamp_ns: int | None, after: ClockReading) -> int:
-        """Return how long a datagram had waited for us when it was read, as far as the kernel tells (T6)."""
+        """Return how long a datagram waited in the socket, by the kernel's timestamp (T6); 0 if not credible."""
         age_ns = after.realtime_ns - stamp_ns if stamp_ns is not None else 0
         return age_ns if 0 <= age_ns <= _MAX_STAMP_DELAY_NS else 0
 
@@ -193,16 +193,18 @@ class _Conversation:
         )
 
     def finish(self) -> Answer:
-        """Look once more at what has come meanwhile, and say what came of it."""
+        """Read what has arrived meanwhile, and return the answer."""
         try:
             self._read()
         except OSError as error:
             self.outcome = self.outcome or _failure(error)
         outcome = self.outcome
         if outcome is None and self.discarded:
-            outcome = Failure("rejected", self.discarded.most_common(1)[0][0], "only replies that were not its answer")
+            outcome = Failure(
+                "rejected", self.discarded.most_common(1)[0][0], "only replies that do not answer the query"
+            )
         elif outcome is None:
-            outcome = Failure("unreachable", "timeout", "no answer in time")
+            outcome = Failure("unreachable", "timeout", "no reply in time")
         return Answer(self.endpoint, outcome, self.discarded, self.is_own, self.is_sent)
 
     def close(self) -> None:

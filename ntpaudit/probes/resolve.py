@@ -15,7 +15,7 @@ from ntpaudit.core.observation import Failure
 
 
 class Endpoint(NamedTuple):
-    """One address and port to ask. `scope` is the interface of a link-local IPv6 address."""
+    """One address and port to query. `scope` is the interface of a link-local IPv6 address."""
 
     family: socket.AddressFamily
     address: str
@@ -39,7 +39,7 @@ Resolved = tuple[Endpoint, ...] | Failure
 
 
 class Resolution:
-    """Names being resolved; started at once, so that the caller can do other work meanwhile."""
+    """Names being resolved in the background, while the caller does other work."""
 
     def __init__(self, names: Iterable[tuple[str, int]]) -> None:
         self._answers: dict[tuple[str, int], Resolved] = {}
@@ -56,7 +56,7 @@ class Resolution:
             thread = threading.Thread(target=self._resolve, args=(host, port), name=f"resolve {host}", daemon=True)
             try:
                 thread.start()
-            except RuntimeError as error:  # no thread to be had
+            except RuntimeError as error:  # no thread available
                 self._answers[host, port] = Failure("unreachable", "name-failed", str(error))
             else:
                 self._threads.append(thread)
@@ -65,7 +65,7 @@ class Resolution:
         self._answers[host, port] = _lookup(host, port)
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until every name is resolved, at most so long."""
+        """Wait until every name is resolved, at most this long."""
         deadline = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -76,7 +76,7 @@ class Resolution:
 
 
 def is_routable(endpoint: Endpoint) -> bool:
-    """Whether the system knows a way to this address; nothing is sent. False for IPv6 on a host that has none."""
+    """Return whether the system has a route to this address; nothing is sent. False for IPv6 on an IPv4 host."""
     try:
         with socket.socket(endpoint.family, socket.SOCK_DGRAM) as sock:
             sock.connect(endpoint.sockaddr)

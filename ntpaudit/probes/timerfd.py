@@ -1,4 +1,4 @@
-"""Notice at once that somebody set the clock: a timer that the kernel cancels when that happens (J2)."""
+"""Detect at once that the clock was set: a timer that the kernel then cancels (J2)."""
 
 import ctypes
 import errno
@@ -19,7 +19,7 @@ TFD_CLOEXEC = os.O_CLOEXEC
 class StepWatch:
     """A file descriptor that becomes readable when CLOCK_REALTIME was set, or the host woke from a suspend.
 
-    Raises OSError where the kernel or a sandbox has no timerfd; then steps are found by their level alone (J1).
+    Raises OSError where the kernel or a sandbox has no timerfd; then steps are detected by comparing clocks only (J1).
     """
 
     def __init__(self) -> None:

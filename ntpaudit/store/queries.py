@@ -1,4 +1,4 @@
-"""What a history holds, as values: audits in brief, hours, events; read in small turns, however long it is."""
+"""Queries of the history: audits in brief, hours, events; read page by page, whatever its size."""
 
 import json
 import sqlite3
@@ -24,16 +24,16 @@ from ntpaudit.store.records import read_record
 _BY_AGENT = "kind IN ('network', 'local') AND record IS NOT NULL"
 
 MAX_LOOKED_BACK = 100
-"""The network audits that are searched for one that polled any source."""
+"""How many network audits are searched for one that polled any source."""
 
 PAGE = 500
-"""So many rows are read in one turn: a reader who takes his time over them holds nothing up."""
+"""Rows per page: a slow reader blocks nothing between two pages."""
 
 _MARGIN_NS = HOUR_S * NS_PER_S  # corrected times of neighbours may be out of order by their errors
 
 
 Damage = Callable[[str], None]
-"""Hears of each row that is not what was written: what it is of."""
+"""Called for each damaged row, with what the row is: `audit`, `hour` or `event`."""
 
 _Value = TypeVar("_Value")
 
@@ -43,14 +43,14 @@ _SEVERITIES = {int(severity): severity for severity in Severity}
 _KINDS: dict[str | None, Literal["network", "local", "check"]] = {"network": "network", "local": "local", None: "check"}
 
 
-def _unnoticed(what: str) -> None:
-    """Pass damage over."""
+def _ignore_damage(what: str) -> None:
+    """Ignore a damaged row."""
 
 
 class Audit(NamedTuple):
     """One audit of the history, in brief. Offsets in seconds, None when unmeasured; positive is behind.
 
-    `time_ns` is the corrected time, or where nobody knows it (not `is_dated`) what the host's clock showed, `host_ns`.
+    `time_ns` is the corrected time; if it is not known (not `is_dated`), the host's time, `host_ns`.
     `kind` is `check` for a one-shot audit. `findings` are their ids.
     """
 
@@ -104,7 +104,7 @@ class StoredEvent(NamedTuple):
 class Window(NamedTuple):
     """The part of a history to read: the audits of ids `first` to `last` whose corrected time lies in between.
 
-    A time of None is no limit. An audit that nobody can date belongs where its neighbours do.
+    A time of None is no limit. An audit without a corrected time belongs where its neighbours do.
     """
 
     first: int
@@ -161,12 +161,12 @@ def _was_polled(record: Record) -> bool:
 
 
 def agent_state(connection: sqlite3.Connection) -> AgentState:
-    """Return what the agent said of itself when it started."""
+    """Return the state that the agent saved at its start."""
     return read_agent_state(load_state(connection, "agent"))
 
 
 def host_name(connection: sqlite3.Connection) -> str | None:
-    """Return how the newest record calls the host, None where it does not say."""
+    """Return the host name of the newest record, None without one."""
     row = connection.execute("SELECT record FROM audits WHERE record IS NOT NULL ORDER BY id DESC LIMIT 1").fetchone()
     try:
         return None if row is None else str(json.loads(unpack_text(row[0]))["host"]["name"])
@@ -200,7 +200,7 @@ def oldest_ns(connection: sqlite3.Connection) -> int | None:
 
 
 def newest_ns(connection: sqlite3.Connection) -> int | None:
-    """Return the time of the newest audit, the host's where nobody knows better."""
+    """Return the time of the newest audit: the corrected time, else the host's."""
     row = connection.execute(
         "SELECT IFNULL(utc_ns, host_ns) AS time_ns FROM audits"
         " WHERE typeof(time_ns) = 'integer' ORDER BY id DESC LIMIT 1"
@@ -252,22 +252,22 @@ _INSIDE = f"id >= :first AND id <= :last AND record IS NOT NULL AND {_IN_TIME}"
 _COLUMNS = "id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns"
 
 
-def read_audits(connection: sqlite3.Connection, window: Window, damage: Damage = _unnoticed) -> Iterator[Audit]:
-    """Return the audits of a window in brief, the oldest first; `damage` hears of each that cannot be read."""
-    return _sound(_audit, _pages(connection, f"{_COLUMNS}, record", window), damage, "audit")
+def read_audits(connection: sqlite3.Connection, window: Window, damage: Damage = _ignore_damage) -> Iterator[Audit]:
+    """Return the audits of a window in brief, the oldest first; `damage` is called for each that cannot be read."""
+    return _skip_damaged(_audit, _pages(connection, f"{_COLUMNS}, record", window), damage, "audit")
 
 
-def read_offsets(connection: sqlite3.Connection, window: Window, damage: Damage = _unnoticed) -> Iterator[Audit]:
+def read_offsets(connection: sqlite3.Connection, window: Window, damage: Damage = _ignore_damage) -> Iterator[Audit]:
     """Return the same audits without age and findings, which takes a fifth of the time."""
     columns = f"{_COLUMNS}, CASE WHEN severity IS NULL THEN record END"
-    return _sound(_audit, _pages(connection, columns, window), damage, "audit")
+    return _skip_damaged(_audit, _pages(connection, columns, window), damage, "audit")
 
 
 def read_records(
-    connection: sqlite3.Connection, window: Window, damage: Damage = _unnoticed
+    connection: sqlite3.Connection, window: Window, damage: Damage = _ignore_damage
 ) -> Iterator[tuple[int, str]]:
     """Return the texts of a window's records as they were stored, each with its audit's id, the oldest first."""
-    return _sound(
+    return _skip_damaged(
         lambda row: (row[0], _record_text(*row[1:])), _pages(connection, "id, kind, record", window), damage, "audit"
     )
 
@@ -275,11 +275,11 @@ def read_records(
 def _record_text(kind: str | None, value: Any) -> str:
     """Return the text of a record. ValueError or TypeError where it is damaged."""
     if kind == _DAMAGED:
-        raise ValueError("set aside")
+        raise ValueError("marked as damaged")
     return unpack_text(value)
 
 
-def _sound(
+def _skip_damaged(
     read: Callable[[tuple[Any, ...]], _Value], rows: Iterable[tuple[Any, ...]], damage: Damage, what: str
 ) -> Iterator[_Value]:
     """Read rows; one that is not what was written is passed over and reported."""
@@ -371,7 +371,7 @@ def read_hours(
     since_ns: int | None,
     until_ns: int | None,
     limit: int | None = None,
-    damage: Damage = _unnoticed,
+    damage: Damage = _ignore_damage,
 ) -> list[Hour]:
     """Return the hours that begin in [since, until), the newest `limit` of them, the oldest first."""
     rows = connection.execute(
@@ -382,7 +382,7 @@ def read_hours(
             -1 if limit is None else limit,
         ),
     ).fetchall()
-    return list(_sound(_hour, reversed(rows), damage, "hour"))
+    return list(_skip_damaged(_hour, reversed(rows), damage, "hour"))
 
 
 def account(connection: sqlite3.Connection, hours: Sequence[Hour], now_ns: int) -> list[Hour]:
@@ -421,14 +421,14 @@ def read_events(
     since_ns: int | None,
     until_ns: int | None,
     limit: int | None = None,
-    damage: Damage = _unnoticed,
+    damage: Damage = _ignore_damage,
 ) -> list[StoredEvent]:
     """Return what happened between two times, the newest `limit` events, in the order they were kept."""
     rows = connection.execute(
         f"SELECT {_EVENT} FROM events WHERE {_IN_TIME} ORDER BY id DESC LIMIT :limit",  # noqa: S608
         {"since_ns": since_ns, "until_ns": until_ns, "limit": -1 if limit is None else limit},
     ).fetchall()
-    return list(_sound(_stored_event, reversed(rows), damage, "event"))
+    return list(_skip_damaged(_stored_event, reversed(rows), damage, "event"))
 
 
 def _stored_event(row: tuple[Any, ...]) -> StoredEvent:

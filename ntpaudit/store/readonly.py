@@ -1,4 +1,4 @@
-"""The history opened for reading: never written, and whatever is wrong with it told in a line that says what to do."""
+"""The history opened for reading only; every problem is a StoreError of one line that names the fix."""
 
 import fcntl
 import os
@@ -15,9 +15,9 @@ _BUSY_TIMEOUT_S = 5.0
 
 
 def find_history(environment: Mapping[str, str], *, by_agent: bool) -> str:
-    """Return where the history lies: in our own state folder, else the system's.
+    """Return the path of the history: in the user's state folder, else in the system's.
 
-    Our own is passed over where it holds no audit (`by_agent`: no agent's) and the system has a state folder.
+    The user's is skipped if it has no audit (`by_agent`: none of an agent) and the system has a state folder.
     """
     own = os.path.join(state_folder(environment), FILE_NAME)
     system = os.path.join(SYSTEM_FOLDER, FILE_NAME)
@@ -33,23 +33,23 @@ def find_history(environment: Mapping[str, str], *, by_agent: bool) -> str:
 
 
 def agent_runs(path: str) -> bool | None:
-    """Return whether an agent runs that keeps this history: it locks the folder. None where that is not seen."""
+    """Return whether an agent with this history runs: it locks the folder. None if that is not visible."""
     return _is_held(os.path.dirname(path) or ".", os.O_DIRECTORY)
 
 
 def agent_vouches(path: str) -> bool | None:
-    """Return whether the agent that runs is the one of which this history says what the latest agent is (`Claim`).
+    """Return whether the stored agent state is that of the running agent (`AgentLock`).
 
-    Ask before the history is read: then what it says is of that agent or of a later one. None where it is not seen.
+    Call it before the history is read: then the state is of that agent or a later one. None if it is not visible.
     """
     runs = agent_runs(path)
     return runs and (_is_held(os.path.join(os.path.dirname(path), VOUCHER), os.O_NOFOLLOW | os.O_NONBLOCK) or False)
 
 
 def _is_held(path: str, flags: int) -> bool | None:
-    """Return whether a process holds this lock; None where that is not seen.
+    """Return whether a process holds this lock; None if that is not visible.
 
-    The lock is tried for a moment, shared; an agent that starts just then tries again (`Claim`).
+    A shared lock is taken for a moment; an agent that starts just then retries (`AgentLock`).
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
@@ -68,7 +68,7 @@ def _is_held(path: str, flags: int) -> bool | None:
 
 @contextmanager
 def open_history(path: str) -> Iterator[sqlite3.Connection]:
-    """Open a history for reading. StoreError where that cannot be done, or stops half-way: a line with what to do."""
+    """Open a history for reading. StoreError, with the fix, if that fails or reading stops half-way."""
     try:
         _check_readable(path)
         connection = _connect(path)
@@ -78,11 +78,11 @@ def open_history(path: str) -> Iterator[sqlite3.Connection]:
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
-        raise StoreError(_trouble(path, error)) from error
+        raise StoreError(_describe_error(path, error)) from error
 
 
 def _check_readable(path: str) -> None:
-    """Raise StoreError where there is no file, or not for us."""
+    """Raise StoreError if the file is missing or not readable."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for a writer
         try:
@@ -92,27 +92,27 @@ def _check_readable(path: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         empty = True
     except PermissionError as error:
-        raise StoreError(f"{path} may be read by root only; put sudo before the command") from error
+        raise StoreError(f"only root may read {path}; run the command with sudo") from error
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if empty:
-        raise StoreError(_absence(path))
+        raise StoreError(_no_history(path))
 
 
 def no_record(path: str) -> str:
-    """Say that no agent has kept a record, and what to do."""
-    return f"no agent has kept a record in {path}; start one: {service.start()}"
+    """Return the message that no agent has stored a record, with the fix."""
+    return f"no agent has stored a record in {path}; start one: {service.start()}"
 
 
-def _absence(path: str) -> str:
-    """Say that there is no history, and what to do."""
+def _no_history(path: str) -> str:
+    """Return the message that there is no history, with the fix."""
     if agent_runs(path):
-        return f"an agent runs and has kept nothing in {path}; check {service.examine()}"
+        return f"an agent runs but has stored nothing in {path}; check {service.examine()}"
     return no_record(path)
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    """Connect without the right to write; where SQLite cannot even share its lock file, as to a file that is frozen."""
+    """Connect read-only; where SQLite cannot create its lock file, as to an immutable file."""
     try:
         return _try(path, "mode=ro")
     except sqlite3.OperationalError as error:
@@ -123,7 +123,7 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 def _try(path: str, mode: str) -> sqlite3.Connection:
-    """Connect and read a first page, which is when SQLite finds out whether it can."""
+    """Connect and read one page: only then SQLite detects that it cannot."""
     from urllib.parse import quote
 
     connection = sqlite3.connect(f"file:{quote(path)}?{mode}", uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
@@ -136,7 +136,7 @@ def _try(path: str, mode: str) -> sqlite3.Connection:
 
 
 def _has_journal(path: str) -> bool:
-    """Whether a part of the history is still in the write-ahead log, so that the file alone is not all of it."""
+    """Return whether a part of the history is in the write-ahead log only."""
     try:
         return os.path.getsize(f"{path}-wal") > 0
     except OSError:
@@ -144,24 +144,26 @@ def _has_journal(path: str) -> bool:
 
 
 def _check_version(connection: sqlite3.Connection, path: str) -> None:
-    """Raise StoreError where the file is of another schema than ours."""
+    """Raise StoreError if the file has another schema version."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(SCHEMA):
         raise StoreError(
             f"{path} was written by a newer ntpaudit (schema {version}, this one knows {len(SCHEMA)}); upgrade this one"
         )
     if version == 0 and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
-        raise StoreError(_absence(path))
+        raise StoreError(_no_history(path))
     if version < len(SCHEMA):
         raise StoreError(
             f"{path} is of an older ntpaudit (schema {version}); an agent updates it at its start: {service.restart()}"
         )
 
 
-def _trouble(path: str, error: sqlite3.DatabaseError) -> str:
-    """Say in a line what is wrong with a file."""
+def _describe_error(path: str, error: sqlite3.DatabaseError) -> str:
+    """Return the message for an error of SQLite, with the fix."""
     if not isinstance(error, sqlite3.OperationalError):
-        return f"{path} is damaged ({error}); an agent sets it aside when it starts: {service.restart()}"
+        return (
+            f"{path} is damaged ({error}); an agent renames it and starts a new one at its start: {service.restart()}"
+        )
     match error.sqlite_errorcode & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return f"{path} is locked by another program; try again"

@@ -339,7 +339,7 @@ def test_damage_that_sqlite_does_not_notice_is_noticed(memory: sqlite3.Connectio
     memory.execute("PRAGMA ignore_check_constraints=ON")
     history.enqueue(memory, letter(1), None)
     memory.execute("UPDATE outbox SET lines = x'00'")
-    with pytest.raises(sqlite3.DatabaseError, match="a letter is damaged"):
+    with pytest.raises(sqlite3.DatabaseError, match="an outbox entry is damaged"):
         history.waiting(memory, 1)
 
 

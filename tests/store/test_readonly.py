@@ -96,7 +96,7 @@ MISSING: dict[str, Callable[[Path], object]] = {
 def test_nothing_there_says_what_to_do(what: str, file: Path) -> None:
     """Where no agent ever kept anything, its start is what helps."""
     MISSING[what](file)
-    assert trouble(file) == f"no agent has kept a record in {file}; start one: {service.start()}"
+    assert trouble(file) == f"no agent has stored a record in {file}; start one: {service.start()}"
 
 
 def _version(path: Path, version: int) -> None:
@@ -129,7 +129,7 @@ def test_a_folder_or_a_device_is_no_history(tmp_path: Path) -> None:
     """What is there and no file is told as the system tells it, and a pipe without a writer is not waited for."""
     assert "cannot be read: Is a directory" in trouble(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    assert "no agent has kept a record" in trouble(tmp_path / "pipe")
+    assert "no agent has stored a record" in trouble(tmp_path / "pipe")
 
 
 ALONE = os.environ | {"COVERAGE_PROCESS_CONFIG": ""}
@@ -181,7 +181,7 @@ def test_somebody_else_is_told_to_use_sudo(file: Path) -> None:
     os.chmod(file, 0o644)
     printed, error = run(file, before="become_another_user()")
     assert printed == ""
-    assert error.endswith(f"StoreError: {file} may be read by root only; put sudo before the command")
+    assert error.endswith(f"StoreError: only root may read {file}; run the command with sudo")
 
 
 SYSTEM = """

@@ -103,7 +103,7 @@ def _running() -> tuple[list[Running], str | None]:
 
 
 def _daemon(kind: Kind, process: Process) -> Daemon:
-    """Say what a process is to the clock: what cannot set it does not discipline it, whatever its name is."""
+    """Return the daemon of a process. A process that cannot set the clock does not discipline it."""
     if not process.words:
         return Daemon(kind.name, process.pid, None, "its command line cannot be seen")
     role = kind.role(process, Files(f"/proc/{process.pid}/root" if process.root is None else process.root))
@@ -129,7 +129,7 @@ def _with_sfptpd(running: list[Running]) -> list[Running]:
 
 
 def _why_none(others: list[Running], hidden: str | None) -> str:
-    """Say why there is no daemon whose servers to ask."""
+    """Return why there is no daemon whose servers can be read."""
     if others:
         who = ", ".join(f"{one.daemon.name} (pid {one.daemon.pid})" for one in others)
         return f"no time daemon runs here that root or systemd started; not asked for its servers: {who}"

@@ -1,4 +1,4 @@
-"""The processes that have the name of a time daemon, and what the kernel says of each."""
+"""The processes with the name of a time daemon, and their state in /proc."""
 
 import os
 import re

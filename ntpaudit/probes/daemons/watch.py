@@ -1,4 +1,4 @@
-"""Whether time daemons that were seen still run: cheap enough to ask at each look at the host (R12)."""
+"""Whether known time daemons still run: cheap enough for every local audit (R12)."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
