@@ -1,4 +1,4 @@
-"""The hosts of a fleet as CSV (RFC 4180), one a line."""
+"""The hosts of a fleet as CSV (RFC 4180), one per line."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ _FIELDS = (
 
 
 def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None) -> str:
-    """Write the hosts to be `shown`, else all, under a header; spans in seconds, unknown values empty."""
+    """Write the hosts `shown`, else all, under a header; durations in seconds, unknown values empty."""
     file = StringIO()
     writer = csv.writer(file)
     writer.writerow(_FIELDS)
@@ -46,7 +46,7 @@ def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None) -> str:
 
 
 def _values(one: HostStatus) -> Iterator[str | int]:
-    """Return the values of a host; a silent one's are its last."""
+    """Return the values of a host; for a silent host the last ones."""
     host = one.host
     yield from (_name(one.name), _name(one.site), _name(host.env if host else None), one.severity.word)
     yield from (host.verdict if host else "", int(one.silent_s is not None), _number(one.silent_s))
@@ -68,10 +68,10 @@ def _values(one: HostStatus) -> Iterator[str | int]:
 
 
 def _name(text: str | None) -> str:
-    """Write a name; none is a formula, unless somebody means it to be run."""
+    """Write a name so that a spreadsheet does not take it for a formula; empty for None."""
     return "" if text is None else csv_cell(text)
 
 
 def _number(value: float | None) -> str:
-    """Write a number; one that is not finite is not known."""
+    """Write a number; empty if unknown or not finite."""
     return decimal(value) if value is not None and isfinite(value) else ""

@@ -1,4 +1,4 @@
-"""What the fleet's page says of each host: its row in the table, and how the worst ones fared over the period."""
+"""The hosts on the fleet's page: their rows in the table, and the period of the worst ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from ntpaudit.render.svg import CLASSES, Band, CourseFigure, Frame, HostSeries, 
 _PRESENT = frozenset({"offset-out", "not-demonstrable", "tz-or-rtc-fault"})
 """Findings whose size is the offset, which stands in the row as it is now."""
 
-_JUMPS_TOLD = 3
+_JUMPS_NAMED = 3
 
 
 class Row(NamedTuple):
@@ -118,7 +118,7 @@ def list_cards(
     frame: Frame,
     terms: FleetPolicy,
 ) -> list[Card]:
-    """Return how each of the worst hosts fared over the period."""
+    """Return a figure of the period for each of the worst hosts."""
     jumped: dict[str, list[Jump]] = {one.name: [] for one in worst}
     for step in steps:
         if step.host in jumped:  # set forward, a clock's offset falls
@@ -131,14 +131,14 @@ def list_cards(
     ]
 
 
-def told_step(step: Alarm) -> str:
-    """Say which way a clock was set, and how far."""
+def step_words(step: Alarm) -> str:
+    """Return the direction and size of a step."""
     way = "set back" if step.kind == "step-back" else "set forward"
     return way if step.value_s is None else f"{way} by {format_duration(step.value_s)}"
 
 
 def _course_words(course: HostSeries, frame: Frame) -> str:
-    """Say in words what the picture of a course shows: first the extremes, which the means would hide."""
+    """Describe the figure of an offset over time; the extremes first, which the means would hide."""
     known = [bucket.offset for bucket in course.buckets if bucket.offset is not None]
     if not known:
         return "Nothing was measured."
@@ -151,8 +151,8 @@ def _course_words(course: HostSeries, frame: Frame) -> str:
         f"{direction(most)}",
     ]
     moved = jumps(course, frame.span_ns)
-    facts += [_jump_words(jump, frame) for jump in moved[:_JUMPS_TOLD]]
-    facts += [f"{plural(len(moved) - _JUMPS_TOLD, 'more jump')}"] if len(moved) > _JUMPS_TOLD else []
+    facts += [_jump_words(jump, frame) for jump in moved[:_JUMPS_NAMED]]
+    facts += [f"{plural(len(moved) - _JUMPS_NAMED, 'more jump')}"] if len(moved) > _JUMPS_NAMED else []
     for lacking, words in (
         (len(course.buckets) - len(known), "not measured"),
         (whole - len(course.buckets), "no point"),
@@ -162,7 +162,7 @@ def _course_words(course: HostSeries, frame: Frame) -> str:
 
 
 def _extremes(earliest_s: float, latest_s: float) -> str:
-    """Say between what the true offset was, each end rounded outwards."""
+    """Return the range of the true offset, each end rounded outwards."""
     most_ahead, most_behind = format_duration(earliest_s, rounding="up"), format_duration(latest_s, rounding="up")
     if earliest_s > 0:
         return f"Between {format_duration(earliest_s, rounding='down')} and {most_behind} behind at worst"
@@ -172,7 +172,7 @@ def _extremes(earliest_s: float, latest_s: float) -> str:
 
 
 def _jump_words(jump: Jump, frame: Frame) -> str:
-    """Say when a clock was set, which way and how far: set back, its offset grows."""
+    """Return the time, direction and size of a step; an offset grows if its clock is set back."""
     stamp = format_utc(jump.time_ns)[5 : 19 if jump.is_told else 16].replace("T", " ")
     at = stamp if frame.is_long() else stamp[6:]
     if jump.moved_s is None:

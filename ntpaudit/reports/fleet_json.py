@@ -17,9 +17,9 @@ _DECIMALS = 9  # a nanosecond
 
 
 def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None, notes: Sequence[str] = ()) -> str:
-    """Write a fleet with the hosts to be `shown`, else all; what is not known, or infinite, is null.
+    """Write a fleet with the hosts `shown`, else all; unknown and infinite values are null.
 
-    `notes` say what of the reading itself bears on the result.
+    `notes` are about the reading of the database.
     """
     return _line(
         {
@@ -43,14 +43,14 @@ def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None, notes: Seque
 
 
 def render_absence(reason: str, remedy: str = "", schema: str = SCHEMA) -> str:
-    """Write that nothing could be read, why, and what would mend it: in the summary together, and each by itself."""
+    """Write that the fleet could not be read, with the reason and the fix: in the summary, and separately."""
     summary = f"{reason}; {remedy}" if remedy else reason
-    told = {"schema": schema, "severity": Severity.UNKNOWN.word, "summary": summary}
-    return _line({**told, "reason": reason, "remedy": remedy or None, "hosts": None})
+    data = {"schema": schema, "severity": Severity.UNKNOWN.word, "summary": summary}
+    return _line({**data, "reason": reason, "remedy": remedy or None, "hosts": None})
 
 
 def render_order(order: Order, estimates: Sequence[float], now_ns: int, severity: Severity) -> str:
-    """Write how events on two hosts can be ordered as of a moment; `estimates` are their offsets, in seconds."""
+    """Write how events on two hosts can be ordered at a time; `estimates` are their offsets in seconds."""
     return _line(
         {
             "schema": ORDER_SCHEMA,
@@ -63,27 +63,24 @@ def render_order(order: Order, estimates: Sequence[float], now_ns: int, severity
 
 
 def _line(data: Any) -> str:
-    """Write an object on a line."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")) + "\n"
 
 
 def _counts(site: Site) -> dict[str, int]:
-    """Return the number of hosts, and how many are of which severity."""
+    """Return the number of hosts, in total and per severity."""
     return {"hosts": sum(site.hosts)} | {severity.word: site.hosts[severity] for severity in Severity}
 
 
 def _ambiguity(ambiguity: OrderingUncertainty | None) -> dict[str, Any] | None:
-    """Return the worst pair."""
     return None if ambiguity is None else _rounded(ambiguity._asdict())
 
 
 def _finding(finding: FleetFinding) -> dict[str, Any]:
-    """Return a finding."""
     return finding._asdict() | {"severity": finding.severity.word, "value_s": _finite(finding.value_s)}
 
 
 def _host(one: HostStatus) -> dict[str, Any]:
-    """Return a host; a silent one's values are its last."""
+    """Return a host; for a silent host with its last values."""
     known: dict[str, Any] = {
         "host": one.name,
         "site": one.site,
@@ -117,7 +114,7 @@ def _host(one: HostStatus) -> dict[str, Any]:
 
 
 def _alarm(alarm: Alarm) -> dict[str, Any]:
-    """Return a finding of a host's own agent."""
+    """Return a finding of a host's agent."""
     return {
         "id": alarm.kind,
         "severity": alarm.severity.word,
@@ -127,10 +124,10 @@ def _alarm(alarm: Alarm) -> dict[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
-    """Return a number that JSON has, to the nanosecond."""
+    """Return a finite number to the nanosecond, else None."""
     return round(value, _DECIMALS) if value is not None and isfinite(value) else None
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Round what is in seconds to the nanosecond: what a sum of such numbers has behind that is noise."""
+    """Round seconds to the nanosecond: further digits of a sum are noise."""
     return {name: round(value, _DECIMALS) if isinstance(value, float) else value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""A fleet as one line of a monitoring plugin: the state, the sentence with the worst hosts' names, and counts."""
+"""A fleet as the line of a monitoring plugin: state, summary with the worst hosts, counts."""
 
 from collections.abc import Sequence
 
@@ -9,21 +9,21 @@ from ntpaudit.render.text_safety import decimal
 from ntpaudit.reports.fleet_summary import sentence
 
 NAMED = 3
-"""So many hosts are named: the line goes into messages to people, and plugins' output may be cut."""
+"""The number of hosts named: the line is part of notifications, and may be cut."""
 
 
 def render(fleet: Fleet, notes: Sequence[str] = ()) -> str:
-    """Write the line, with notes on the reading itself behind the sentence; what is not known is `U`."""
+    """Write the line, with notes about the reading after the sentence; an unknown value is `U`."""
     return plugin_line(fleet.severity, "; ".join([sentence(fleet, NAMED), *notes]), _performance(fleet))
 
 
 def render_absence(reason: str, remedy: str = "") -> str:
-    """Write the line where nothing could be read, or nothing written."""
+    """Write the line for a fleet that could not be read, or a result that could not be written."""
     return plugin_line(Severity.UNKNOWN, f"{reason}; {remedy}" if remedy else reason, ())
 
 
 def _performance(fleet: Fleet) -> list[str]:
-    """List the counts as `label=value[unit];[warning];[critical];[least];[most]`."""
+    """List the counts as `label=value[unit];[warning];[critical];[min];[max]`."""
     ok, warning, unknown, critical = fleet.whole.hosts
     hosts, measured, by_two, by_three = fleet.coverage
     counts = {

@@ -23,14 +23,14 @@ from ntpaudit.render.svg import (
     proportions,
     spread,
 )
-from ntpaudit.reports.fleet_hosts import alarm_words, list_cards, list_rows, told_step
+from ntpaudit.reports.fleet_hosts import alarm_words, list_cards, list_rows, step_words
 from ntpaudit.reports.fleet_summary import flagged, is_wrong
 
 MOST_COURSES = 50
-"""How many hosts have their offset over time drawn at most: the worst of those for which it was read."""
+"""The maximum number of hosts whose offset over time is drawn, the worst first."""
 
 MANY = 200
-"""From this number of hosts on, a browser lays out only the rows in sight; fewer rows cost it nothing."""
+"""From this number of hosts, a browser renders only the visible rows."""
 
 
 def render(
@@ -45,12 +45,11 @@ def render(
     source: str,
     version: str,
 ) -> str:
-    """Return the page: the fleet as judged, the period before for it and its worst hosts, and how that is known.
+    """Return the page: the fleet, its past period and that of its worst hosts, and the method.
 
-    `steps` are those of the period that agents reported, in the order of time. `spans` is the number of parts into
-    which the reader divided the period. `source` names in words the database that was read. Every text may be hostile:
-    it is escaped, and the page's own policy forbids all but its own style and script. The same values give the same
-    page.
+    `steps` are the reported steps of the period, in order of time. `spans` is the number of parts of the period.
+    `source` describes the database. All text may be hostile: it is escaped, and the page's policy allows only its own
+    style and script. The same values give the same page.
     """
     worst = [one for one in fleet.members if courses.get(one.name)][:MOST_COURSES]
     scale = common_scale((one.host.offset for one in fleet.members if one.host and one.host.offset), terms.warning_s)
@@ -76,7 +75,7 @@ def render(
         classes=CLASSES,
         worst_first=WORST_FIRST,
         alarm_words=alarm_words,
-        told_step=told_step,
+        step_words=step_words,
         # all hosts together
         headline=headline(fleet),
         notes=dict(zip(WORST_FIRST, _notes(fleet), strict=True)),
@@ -100,17 +99,17 @@ def render(
 
 
 def headline(fleet: Fleet) -> str:
-    """Say in one sentence how the fleet's clocks stand."""
+    """Describe the fleet's clocks in one sentence."""
     whole, wrong, unknown = len(fleet.members), _wrong(fleet), fleet.whole.hosts[Severity.UNKNOWN]
     if not whole:
         return "No host has reported."
     if wrong:
         return f"{wrong:,} of {many(whole, 'clock')} {'is' if wrong == 1 else 'are'} wrong for certain."
     if unknown:
-        return f"No clock is known to be wrong, but {unknown:,} of {many(whole, 'clock')} cannot be vouched for."
+        return f"No clock is known to be wrong, but {unknown:,} of {many(whole, 'clock')} cannot be verified."
     if fleet.severity is Severity.OK:
-        return f"{'All ' if whole > 1 else ''}{many(whole, 'clock')} {'is' if whole == 1 else 'are'} in order."
-    return "No clock is wrong for certain, but not everything is in order."
+        return f"{'All ' if whole > 1 else ''}{many(whole, 'clock')} {'is' if whole == 1 else 'are'} ok."
+    return "No clock is wrong for certain, but there are warnings or findings."
 
 
 def _wrong(fleet: Fleet) -> int:
@@ -118,13 +117,13 @@ def _wrong(fleet: Fleet) -> int:
 
 
 def _notes(fleet: Fleet) -> tuple[str, str, str, str]:
-    """Say what stands behind each count, worst first."""
+    """Return a note for each count of hosts, worst first."""
     wrong = _wrong(fleet)
     silent = [one for one in fleet.members if one.silent_s is not None]
     lost = sum(one.host is None for one in silent)
     unmeasured = sum(one.severity is Severity.UNKNOWN and one.silent_s is None for one in fleet.members)
-    heard = [one.host for one in fleet.members if one.host and one.silent_s is None]
-    unproven = sum(host.verdict == "unproven" for host in heard)
+    reporting = [one.host for one in fleet.members if one.host and one.silent_s is None]
+    unproven = sum(host.verdict == "unproven" for host in reporting)
     unknown = [f"{len(silent):,} silent" + (f", {lost:,} without any point" if lost else "")] if silent else []
     unknown += [f"{unmeasured:,} not measured"] if unmeasured else []
     return (

@@ -1,6 +1,6 @@
-"""A fleet for a person at a terminal: what it comes down to, its findings, its hosts and sites as tables.
+"""A fleet as text for a terminal: a summary, its findings, tables of hosts and sites.
 
-And the same of the order of events on two hosts.
+Also the order of events on two hosts.
 """
 
 from collections import Counter
@@ -20,23 +20,23 @@ from ntpaudit.render.text_safety import short_name, short_words
 from ntpaudit.reports.fleet_summary import flagged, sentence
 
 PROSE_WIDTH = 120
-"""A longer line of words is hard to read, however wide the terminal."""
+"""The longest line of prose: longer ones are hard to read."""
 
 ROWS = 40
-"""So many hosts are shown where nobody says how many; those that are not ok are shown all the same."""
+"""The default number of hosts shown; hosts that are not ok are always shown."""
 
 FINDINGS = 30
-"""So many findings are told, the worst."""
+"""The number of findings shown, the worst first."""
 
 _ANY_WIDTH = 1 << 20
 
 _Item = TypeVar("_Item")
 
-_GIVEN_UP = ("sources", "seen ago", "findings", "at most", "site")
-"""What is left out of the table of hosts where names would not fit, in this order: why one is flagged stays long."""
+_DROPPED = ("sources", "last seen", "findings", "at most", "site")
+"""Columns of hosts that are dropped on a narrow terminal, in this order; findings stay as long as possible."""
 
-_SITES_GIVEN_UP = ("ok", "hardest to order", "hosts", "warning", "unknown", "in order beyond")
-"""And out of that of sites: half a name would be none, and who is left is ok."""
+_SITES_DROPPED = ("ok", "hardest to order", "hosts", "warning", "unknown", "ordered beyond")
+"""The same for sites."""
 
 
 def render(
@@ -47,10 +47,9 @@ def render(
     width: int | None = None,
     colour: bool = False,
 ) -> str:
-    """Write a fleet for a person to read, with a table of the hosts to be `shown`, else of those that matter most.
+    """Write a fleet as text, with a table of the hosts `shown`, else of the worst.
 
-    `is_flagged` says that only flagged hosts were to be shown. `width` is the room that there is; what goes to no
-    terminal has any, and no name of an ordinary length is cut.
+    `is_flagged`: only flagged hosts were requested. `width` None means no terminal: no ordinary name is cut.
     """
     paint, prose = painter(colour), min(width or PROSE_WIDTH, PROSE_WIDTH)
     chosen = first_rows(fleet.members) if shown is None else shown
@@ -61,21 +60,21 @@ def render(
         [f"... and {plural(left, 'more finding')} (--format json has all)"]
         if (left := len(fleet.findings[FINDINGS:]))
         else (),
-        _table(_hosts(fleet.now_ns), chosen, paint, width, _GIVEN_UP) if chosen else (),
+        _table(_hosts(fleet.now_ns), chosen, paint, width, _DROPPED) if chosen else (),
         _rest(fleet.members, chosen, is_flagged=is_flagged),
-        _table(_SITES, fleet.sites, paint, width, _SITES_GIVEN_UP) if len(fleet.sites) > 1 else (),
+        _table(_SITES, fleet.sites, paint, width, _SITES_DROPPED) if len(fleet.sites) > 1 else (),
     )
 
 
 def _findings_lines(findings: Sequence[FleetFinding], paint: Paint, prose: int) -> Iterator[str]:
-    """Tell findings; a remedy that neighbours share stands below the last of them."""
+    """Write findings; a fix that several in a row share stands below the last of them."""
     for finding, following in zip_longest(findings, findings[1:]):
         is_last = following is None or following.remedy != finding.remedy
         yield from finding_lines(finding, paint, prose, short_words, fixed=is_last)
 
 
 def render_absence(reason: str, remedy: str, *, width: int | None = None, colour: bool = False) -> str:
-    """Write for a person to read that nothing could be read, why, and what would mend it."""
+    """Write that the fleet could not be read, why, and the fix."""
     prose = min(width or PROSE_WIDTH, PROSE_WIDTH)
     indent = len(Severity.UNKNOWN.name) + 2
     fix = fix_lines(remedy, indent, prose, short_words) if remedy else []
@@ -83,7 +82,7 @@ def render_absence(reason: str, remedy: str, *, width: int | None = None, colour
 
 
 def first_rows(members: Sequence[HostStatus]) -> Sequence[HostStatus]:
-    """Return every host that is not ok, and as many others as fit a screen."""
+    """Return every host that is not ok, and at least `ROWS` hosts."""
     return members[: max(len(flagged(members)), ROWS)]
 
 
@@ -96,7 +95,7 @@ def render_order(
     width: int | None = None,
     colour: bool = False,
 ) -> str:
-    """Write for a person to read how events on two hosts can be ordered as of a moment.
+    """Write how events on two hosts can be ordered at a time.
 
     `estimates` are the offsets of the two, in seconds.
     """
@@ -110,37 +109,34 @@ def render_order(
         ("corrected", _corrected(order)),
         ("as of", _moment(now_ns)),
     ]
-    apart = f"more than {_up(order.within_s)} apart"
-    said = f"events on {first} and {second} are in the order of their stamps if these are {apart}"
+    limit = f"timestamps on {first} and {second} can order events more than {_up(order.within_s)} apart"
     return page(
-        opening(severity, said, painter(colour), prose, short_words),
+        opening(severity, limit, painter(colour), prose, short_words),
         [line for label, fact in facts for line in labelled(label, fact, prose, short_words)],
     )
 
 
 def _corrected(order: Order) -> str:
-    """Say what it helps to correct stamps by the offsets: nothing, where the intervals are wide beside these."""
+    """Say whether a correction of timestamps by the offsets helps: not if the intervals are wider than these."""
     corrected = _up(order.corrected_within_s)
     if order.corrected_within_s < order.within_s:
-        return f"once these offsets are added to the stamps, {corrected} is enough"
-    return f"adding these offsets to the stamps does not help: then it takes {corrected}"
+        return f"if these offsets are added to the timestamps, {corrected} is enough"
+    return f"adding these offsets to the timestamps does not help: {corrected} would be needed"
 
 
 def _first_if(one: str, other: str, limit_s: float) -> str:
-    """Say from which stamps on the one event came first."""
+    """Say for which timestamps the event on `one` came first."""
     if limit_s >= 0:
-        return f"{one}'s event came first if {other}'s is stamped more than {_up(limit_s)} later"
+        return f"the event on {one} came first if that on {other} has a timestamp more than {_up(limit_s)} later"
     least = format_duration(limit_s, rounding="down")
-    return f"{one}'s event came first even if {other}'s is stamped earlier, by less than {least}"
+    return f"the event on {one} came first even if that on {other} has an earlier timestamp, by less than {least}"
 
 
 def _up(seconds: float) -> str:
-    """Write a bound."""
     return format_duration(seconds, rounding="up")
 
 
 def _facts(fleet: Fleet) -> Iterator[tuple[str, str]]:
-    """Say what the verdict rests on."""
     hosts, measured, by_two, by_three = fleet.coverage
     if hosts:
         listed = "" if fleet.unlisted is None else " in the inventory"
@@ -148,29 +144,28 @@ def _facts(fleet: Fleet) -> Iterator[tuple[str, str]]:
         yield (
             "coverage",
             (
-                f"{measured} of {plural(hosts, 'host')}{listed} measured ({share(measured, hosts)}), {by_two} by two "
-                f"sources or more ({share(by_two, hosts)}), {by_three} by three or more ({share(by_three, hosts)})"
-                f"{others}"
+                f"{measured} of {plural(hosts, 'host')}{listed} {'is' if measured == 1 else 'are'} measured "
+                f"({share(measured, hosts)}); {by_two} by two or more sources ({share(by_two, hosts)}), {by_three} by "
+                f"three or more ({share(by_three, hosts)}){others}"
             ),
         )
     if (worst := fleet.whole.ambiguity) is not None:
-        yield "ordering", f"events stamped more than {_up(worst.within_s)} apart are in order ({_against(worst)})"
+        yield "ordering", f"timestamps can order events more than {_up(worst.within_s)} apart ({_worst_pair(worst)})"
     yield "as of", _moment(fleet.now_ns)
 
 
 def _moment(now_ns: int) -> str:
-    """Write a moment to the second."""
     return f"{format_utc(now_ns)[:19].replace('T', ' ')} UTC"
 
 
-def _against(ambiguity: OrderingUncertainty) -> str:
+def _worst_pair(ambiguity: OrderingUncertainty) -> str:
     """Name the two hosts that are hardest to order."""
     behind, ahead = map(short_name, ambiguity.hosts)
-    return f"worst: {behind} against {ahead}"
+    return f"worst pair: {behind} and {ahead}"
 
 
 def _rest(members: Sequence[HostStatus], shown: Sequence[HostStatus], *, is_flagged: bool) -> Iterator[str]:
-    """Count the hosts that are not shown, and say how to see them."""
+    """Count the hosts that are not shown, and say how to show them."""
     if len(members) > len(shown):
         counts = Counter(one.severity for one in members)
         counts.subtract(one.severity for one in shown)
@@ -180,7 +175,6 @@ def _rest(members: Sequence[HostStatus], shown: Sequence[HostStatus], *, is_flag
 
 
 def _hosts(now_ns: int) -> tuple[Column[HostStatus], ...]:
-    """Return the columns of the table of hosts."""
     return (
         Column("host", lambda one: short_name(one.name)),
         Column("site", lambda one: short_name(one.site or "")),
@@ -188,19 +182,19 @@ def _hosts(now_ns: int) -> tuple[Column[HostStatus], ...]:
         Column("offset       ", _offset, is_number=True),
         Column("at most", _bound, is_number=True),
         Column("sources", _sources),
-        Column("seen ago", lambda one: _seen(one, now_ns), is_number=True),
+        Column("last seen", lambda one: _seen(one, now_ns), is_number=True),
         Column("findings", _findings, gives_way=True),
     )
 
 
 def _table(
-    columns: Sequence[Column[_Item]], items: Sequence[_Item], paint: Paint, width: int | None, given_up: Sequence[str]
+    columns: Sequence[Column[_Item]], items: Sequence[_Item], paint: Paint, width: int | None, dropped: Sequence[str]
 ) -> Iterator[str]:
-    """Lay things out, so that the names in the first column stay apart however little room there is."""
+    """Write a table whose names in the first column stay distinct on a narrow terminal."""
     if width is None:
         yield from table(columns, items, paint, _ANY_WIDTH)
         return
-    fitted = fit(columns, items, width, given_up)
+    fitted = fit(columns, items, width, dropped)
     title, *rows = table(fitted.columns, items, paint, width)
     yield title
     for above, row in zip(fitted.above, rows, strict=True):
@@ -209,12 +203,11 @@ def _table(
 
 
 def _state(one: HostStatus) -> str:
-    """Say how a host stands."""
     return one.severity.word if one.silent_s is None else "silent"
 
 
 def _offset(one: HostStatus) -> str:
-    """Show the offset, in words; of a silent host nobody knows it."""
+    """Return the offset in words, empty for a silent host."""
     if one.host is None or one.host.offset is None or one.silent_s is not None:
         return ""
     size, _, word = format_offset(one.host.offset.estimate_s).rpartition(" ")
@@ -222,14 +215,14 @@ def _offset(one: HostStatus) -> str:
 
 
 def _bound(one: HostStatus) -> str:
-    """Show how wrong the clock can be."""
+    """Return the maximum error, empty for a silent host."""
     if one.host is None or one.host.offset is None or one.silent_s is not None:
         return ""
     return _up(max(-one.host.offset.earliest_s, one.host.offset.latest_s))
 
 
 def _sources(one: HostStatus) -> str:
-    """Count the usable sources, and those of them that the others contradict."""
+    """Count the usable sources and the falsetickers."""
     if one.host is None or one.silent_s is not None:
         return ""
     false = one.host.falsetickers
@@ -237,7 +230,7 @@ def _sources(one: HostStatus) -> str:
 
 
 def _seen(one: HostStatus, now_ns: int) -> str:
-    """Say how long ago a host reported."""
+    """Return the age of a host's latest point."""
     if one.host is None:
         return f"> {format_duration(one.silent_s or 0.0)}" if one.is_expired else "never"
     seen_s = (now_ns - one.host.last_ns) / NS_PER_S if one.seen_s is None else one.seen_s
@@ -246,37 +239,36 @@ def _seen(one: HostStatus, now_ns: int) -> str:
 
 @lru_cache(maxsize=4096)
 def _ago(seconds: int) -> str:
-    """Write an age in whole seconds at least."""
+    """Write an age in whole seconds, at least 1 s."""
     return format_duration(max(1, seconds))
 
 
 def _findings(one: HostStatus) -> str:
-    """Name the worst finding and count the others: of its own agent, of the fleet, and low ones, which do not count."""
+    """Name the worst finding and count the others: of the agent, of the fleet, then those of level low."""
     counted = [alarm.kind for alarm in one.alarms if alarm.severity > Severity.OK]
     low = [f"(low) {alarm.kind}" for alarm in one.alarms if alarm.severity <= Severity.OK]
-    told = [*counted, *one.suspected, *low]
-    return short_name(told[0]) + (f" +{len(told) - 1}" if told[1:] else "") if told else ""
+    names = [*counted, *one.suspected, *low]
+    return short_name(names[0]) + (f" +{len(names) - 1}" if names[1:] else "") if names else ""
 
 
 _SITES: tuple[Column[Site], ...] = (
     Column("site", lambda site: short_name(site.name) if site.name is not None else "(none)"),
     Column("hosts", lambda site: str(sum(site.hosts)), is_number=True),
-    Column("critical", lambda site: _some(site, Severity.CRITICAL), is_number=True),
-    Column("unknown", lambda site: _some(site, Severity.UNKNOWN), is_number=True),
-    Column("warning", lambda site: _some(site, Severity.WARNING), is_number=True),
-    Column("ok", lambda site: _some(site, Severity.OK), is_number=True),
+    Column("critical", lambda site: _count(site, Severity.CRITICAL), is_number=True),
+    Column("unknown", lambda site: _count(site, Severity.UNKNOWN), is_number=True),
+    Column("warning", lambda site: _count(site, Severity.WARNING), is_number=True),
+    Column("ok", lambda site: _count(site, Severity.OK), is_number=True),
     Column(
-        "in order beyond", lambda site: "" if site.ambiguity is None else _up(site.ambiguity.within_s), is_number=True
+        "ordered beyond", lambda site: "" if site.ambiguity is None else _up(site.ambiguity.within_s), is_number=True
     ),
     Column("hardest to order", lambda site: "" if site.ambiguity is None else _pair(site.ambiguity)),
 )
 
 
-def _some(site: Site, severity: Severity) -> str:
-    """Count the hosts of a severity; none is a blank, so that the others stand out."""
+def _count(site: Site, severity: Severity) -> str:
+    """Count the hosts of a severity; blank for 0, so that the others stand out."""
     return str(site.hosts[severity] or "")
 
 
 def _pair(ambiguity: OrderingUncertainty) -> str:
-    """Name two hosts."""
     return " and ".join(map(short_name, ambiguity.hosts))

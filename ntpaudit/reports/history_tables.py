@@ -1,6 +1,6 @@
-"""A history as lines: tables for people, CSV (RFC 4180) and JSON Lines for programs; each line as soon as it is known.
+"""A history as lines: tables for people, CSV (RFC 4180) and JSON Lines for programs; written line by line.
 
-A table has columns of fixed width, for nobody knows the last row when the first is written.
+Columns have a fixed width, because the last row is not known when the first is written.
 """
 
 import csv
@@ -19,7 +19,7 @@ HOUR_SCHEMA = "ntpaudit.hour/1"
 EVENT_SCHEMA = "ntpaudit.event/1"
 
 WIDTH = 120
-"""Of a page that has room for all columns of a table; a narrower one has to do without some."""
+"""The width that all columns of audits need; narrower tables omit some."""
 
 _GAP = "  "
 _CUT = "~"
@@ -29,7 +29,7 @@ _LABEL_WIDTH = len("critical")
 
 
 class _Column(NamedTuple):
-    """A column of a table, left out of pages narrower than `page`."""
+    """A column of a table, omitted if the width is less than `page`."""
 
     title: str
     width: int
@@ -39,7 +39,7 @@ class _Column(NamedTuple):
 
 
 def audit_table(audits: Iterable[Audit], width: int, paint: Paint) -> Iterator[str]:
-    """Write audits as a table of lines; `width` is the room that there is."""
+    """Write audits as a table of at most `width` columns."""
     columns = [column for column in _AUDIT if width >= column.page]
     room = width - sum(column.width + len(_GAP) for column in columns)
     yield _line(columns, [column.title for column in columns], "findings")
@@ -49,16 +49,16 @@ def audit_table(audits: Iterable[Audit], width: int, paint: Paint) -> Iterator[s
 
 
 def hour_table(hours: Iterable[Hour], width: int, paint: Paint) -> Iterator[str]:
-    """Write hours as a table of lines; `width` is the room that there is."""
+    """Write hours as a table of at most `width` columns."""
     columns = [column for column in _HOUR if width >= column.page]
     yield _line(columns, [column.title for column in columns])
     for hour in hours:
         yield _line(columns, [column.cell(hour) for column in columns], "", paint, hour.severity)
 
 
-def event_table(happenings: Iterable[StoredEvent], width: int, paint: Paint) -> Iterator[str]:
-    """Write events one below the other, each with its text beside it."""
-    for event, _ in happenings:
+def event_table(events: Iterable[StoredEvent], width: int, paint: Paint) -> Iterator[str]:
+    """Write events as a list, each with its text."""
+    for event, _ in events:
         when, label = _when(event.utc_ns, event.host_ns), event.level if event.raised else "cleared"
         margin = len(f"{when}  {label:{_LABEL_WIDTH}}  ")
         first, *others = wrap(
@@ -70,7 +70,7 @@ def event_table(happenings: Iterable[StoredEvent], width: int, paint: Paint) -> 
 
 
 def audit_csv(hours: Iterable[Hour], audits: Iterable[Audit]) -> Iterator[str]:
-    """Write hours, then audits, under one header; times are the corrected ones, spans in seconds to the nanosecond."""
+    """Write hours, then audits, under one header; corrected times, durations in seconds to the nanosecond."""
     write = csv.writer(_Echo()).writerow
     yield write(_AUDIT_FIELDS)
     for hour in hours:
@@ -108,11 +108,11 @@ def hour_json(hours: Iterable[Hour]) -> Iterator[str]:
         yield _json({"schema": HOUR_SCHEMA, "time": {"utc": format_utc(hour.time_ns)}} | data)
 
 
-def event_csv(happenings: Iterable[StoredEvent]) -> Iterator[str]:
+def event_csv(events: Iterable[StoredEvent]) -> Iterator[str]:
     """Write events under a header; `value_s` is the size of a step (positive is forward), or of a finding."""
     write = csv.writer(_Echo()).writerow
     yield write(_EVENT_FIELDS)
-    for event, boot_id in happenings:
+    for event, boot_id in events:
         yield write(
             [
                 "" if event.utc_ns is None else format_utc(event.utc_ns),
@@ -128,9 +128,9 @@ def event_csv(happenings: Iterable[StoredEvent]) -> Iterator[str]:
         )
 
 
-def event_json(happenings: Iterable[StoredEvent]) -> Iterator[str]:
+def event_json(events: Iterable[StoredEvent]) -> Iterator[str]:
     """Write events as JSON Lines of a schema of their own."""
-    for event, boot_id in happenings:
+    for event, boot_id in events:
         time = {"utc": None if event.utc_ns is None else format_utc(event.utc_ns), "host": format_utc(event.host_ns)}
         yield _json(
             {
@@ -157,12 +157,10 @@ class _Echo:
 
 
 def _json(data: Any) -> str:
-    """Write an object on a line."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")) + "\n"
 
 
 def _number(value: float | None) -> str:
-    """Write a span in seconds to the nanosecond."""
     return "" if value is None else decimal(value)
 
 
@@ -173,7 +171,7 @@ def _line(
     paint: Paint | None = None,
     severity: Severity = Severity.OK,
 ) -> str:
-    """Lay cells out, and what stands to the right of them."""
+    """Join cells to a line, with `last` at the end."""
     fitted = [_fit(column, cell) for column, cell in zip(columns, cells, strict=True)]
     if paint is not None and severity:
         place = next(index for index, column in enumerate(columns) if column.title in ("severity", "worst"))
@@ -182,14 +180,14 @@ def _line(
 
 
 def _fit(column: _Column, text: str) -> str:
-    """Pad or cut a cell to its width; numbers stand to the right."""
+    """Pad or cut a cell to its width; numbers are aligned to the right."""
     if len(text) > column.width:
         text = text[: column.width - len(_CUT)] + _CUT
     return text.rjust(column.width) if column.is_number else text.ljust(column.width)
 
 
 def _shortened(findings: Sequence[str], room: int) -> str:
-    """Name as many findings as there is room for, and count the others."""
+    """Name as many findings as fit, and count the others."""
     for shown in range(len(findings), 0, -1):
         rest = len(findings) - shown
         text = " ".join(findings[:shown]) + (f" +{rest}" if rest else "")
@@ -200,30 +198,28 @@ def _shortened(findings: Sequence[str], room: int) -> str:
 
 
 def _when(utc_ns: int | None, host_ns: int) -> str:
-    """Write a corrected time, or with a question mark what the host's clock showed."""
+    """Write the corrected time, or that of the host's clock with a question mark."""
     text = format_utc(host_ns if utc_ns is None else utc_ns)[:19].replace("T", " ")
     return f"{text}{'?' if utc_ns is None else ' '}"
 
 
 def _offset(value_s: float | None) -> str:
-    """Write an offset in words."""
     return "" if value_s is None else f"{format_duration(value_s)} {direction(value_s):6}"
 
 
 def _bound(value_s: float | None) -> str:
-    """Write a bound."""
     return "" if value_s is None else format_duration(value_s, rounding="up")
 
 
-def _asked(audit: Audit) -> str:
-    """Say how old what servers said was."""
+def _polled(audit: Audit) -> str:
+    """Return the age of the replies behind an audit."""
     if audit.kind == "network" and not audit.age_s:
         return "now"
     return "" if audit.age_s is None else f"{format_duration(max(1.0, round(audit.age_s)))} ago"
 
 
 def _lasted(hour: Hour, state: str) -> str:
-    """Write for how long an hour was in a state; nothing where it was not, a question mark where that is not known."""
+    """Write how long an hour was in a state; empty for 0, a question mark if unknown."""
     if hour.spans is None:
         return "?"
     seconds = getattr(hour.spans, state)
@@ -237,7 +233,7 @@ _AUDIT = (
     _Column("verdict", 10, lambda audit: audit.verdict, page=100),
     _Column("offset", 17, lambda audit: _offset(audit.offset_s), is_number=True),
     _Column("bound", 10, lambda audit: _bound(audit.bound_s), is_number=True, page=76),
-    _Column("asked", 11, _asked, is_number=True, page=90),
+    _Column("polled", 11, _polled, is_number=True, page=90),
 )
 _HOUR = (
     _Column("hour (UTC)", 16, lambda hour: format_utc(hour.time_ns)[:16].replace("T", " ")),

@@ -217,7 +217,7 @@ def test_the_worst_are_named_at_once(page: Page) -> None:
         ["db-03 amsterdam 3.2 s behind offset-out for 2 h and 1 more finding", "db-03"],
         ["app-11 frankfurt 60 min ahead offset-out for 2 h and 1 more finding", "app-11"],
         [
-            "Nobody knows the clocks of laptop-7 (not measured), edge-02 (silent for 3.06 h), web-99 (no point).",
+            "No current data for laptop-7 (not measured), edge-02 (silent for 3.06 h), web-99 (no point).",
             "laptop-7",
             "edge-02",
             "web-99",
@@ -237,7 +237,7 @@ def test_of_many_five_are_named() -> None:
     written = write(fleet_of(many), {}, ())
     top = written[written.index("<h1>") : written.index('<ul class="tiles">')]
     assert top.count("<li") == 6
-    assert "and 2 more that are critical</a>" in top
+    assert "and 2 more critical hosts</a>" in top
     assert top.count("unknown") == 5
     assert ", and 2 more.</p>" in top
     assert 'class="worst"' not in write(fleet_of((member("a"),)), {}, ())
@@ -615,7 +615,7 @@ def test_steps_of_the_period_are_listed_and_drawn() -> None:
     assert "And 2 earlier steps." in written
     few = render(fleet_of((member("a"),)), {"a": buckets}, (), steps[:1], **words)  # type: ignore[arg-type]
     assert '<a href="#h0">a</a>: set back by 2.5 s</li>' in few
-    assert "none that an agent told of" in render(fleet_of((member("a"),)), {}, (), **words)  # type: ignore[arg-type]
+    assert "none reported by an agent" in render(fleet_of((member("a"),)), {}, (), **words)  # type: ignore[arg-type]
 
 
 def test_a_time_is_told_with_its_date_where_that_differs() -> None:
@@ -623,9 +623,9 @@ def test_a_time_is_told_with_its_date_where_that_differs() -> None:
     written = write(fleet_of((member("a"), member("b"))))
     assert '<div class="xs"><span>10-08 08:53</span><span>10-08 20:53</span><span>10-09 08:53 UTC</span>' in written
     assert re.search("The last 24 h</h2>\n<p>[^<]* until <time [^>]*>[0-9]{4}-10-09 08:53:20 UTC</time>", written)
-    assert "Courses of all 2 hosts" in written
+    assert "Offset over time: all 2 hosts" in written
     assert Frame(NOW_NS - SPAN_NS, NOW_NS, SPAN_NS).labels() == ("08:38", "08:45", "08:53")
-    assert "Courses of the worst 50 hosts" in write(fleets.large(200))
+    assert "Offset over time: the worst 50 hosts" in write(fleets.large(200))
 
 
 def test_suspected_hosts_are_among_the_worst(browser: Browser, tmp_path: Path) -> None:
@@ -642,7 +642,7 @@ def test_suspected_hosts_are_among_the_worst(browser: Browser, tmp_path: Path) -
         tab.open(tmp_path / "page.html")
         first = tab.evaluate("document.querySelector('table.hosts').textContent")
         assert "walker" in first
-        assert "slow-walk of the fleet" in first
+        assert "slow-walk fleet finding" in first
         assert "h0" not in first
         assert "3 other hosts are ok" in tab.evaluate("document.querySelector('.rest summary').textContent")
         led_to = "document.querySelector(document.querySelector('.hosts td:last-child a').hash).textContent"
@@ -683,20 +683,20 @@ def test_no_more_than_the_worst_are_drawn() -> None:
     ("members", "said"),
     [
         ((), "No host has reported."),
-        ((member("a"),), "1 clock is in order."),
-        ((member("a"), member("b")), "All 2 clocks are in order."),
+        ((member("a"),), "1 clock is ok."),
+        ((member("a"), member("b")), "All 2 clocks are ok."),
         ((member("a", Severity.CRITICAL, 3.0, 0.1, "beyond"),), "1 of 1 clock is wrong for certain."),
         (
             (member("a", Severity.UNKNOWN, None, verdict="unmeasured"), member("b")),
-            "No clock is known to be wrong, but 1 of 2 clocks cannot be vouched for.",
+            "No clock is known to be wrong, but 1 of 2 clocks cannot be verified.",
         ),
         (
             (member("a", Severity.WARNING, 0.2), member("b")),
-            "No clock is wrong for certain, but not everything is in order.",
+            "No clock is wrong for certain, but there are warnings or findings.",
         ),
         (
             (member("a", Severity.UNKNOWN, 3.0, 0.1, "beyond", silent_s=4000.0), member("b")),
-            "No clock is known to be wrong, but 1 of 2 clocks cannot be vouched for.",
+            "No clock is known to be wrong, but 1 of 2 clocks cannot be verified.",
         ),
     ],
 )
@@ -707,15 +707,15 @@ def test_headline(members: tuple[HostStatus, ...], said: str) -> None:
 
 def test_a_finding_about_the_fleet_is_no_good_order() -> None:
     """Clocks that are all ok are not called in order while something is wrong with the fleet."""
-    assert "not everything" in headline(fleet_of((member("a"), member("b")), fleets.findings()[:1]))
+    assert "there are warnings or findings" in headline(fleet_of((member("a"), member("b")), fleets.findings()[:1]))
 
 
 def test_an_empty_fleet_has_a_page() -> None:
     """Without hosts, history, sites and findings the page still says so, and how it was made."""
     written = write(fleet_of(()), {}, ())
     assert "No host has reported." in written
-    assert "Nothing was read of the past." in written
-    assert "Nothing is wrong with the fleet as a whole" in written
+    assert "No past data was read." in written
+    assert "No finding about the fleet as a whole" in written
     assert "ntpaudit 1.2.3" in written
 
 
@@ -889,9 +889,9 @@ def test_extremes_are_rounded_outwards(offset: Offset, said: str) -> None:
 def test_hosts_that_nobody_listed_are_told() -> None:
     """Beside the coverage stands how many hosts report that the inventory does not know."""
     fleet = fleet_of((member("a"), member("b")))
-    assert "Besides, 1 host reports and is not in the inventory." in write(fleet._replace(unlisted=1), {}, ())
-    assert "Besides, 2 hosts report and are not in the inventory." in write(fleet._replace(unlisted=2), {}, ())
-    assert "Besides" not in write(fleet._replace(unlisted=0), {}, ())
+    assert "In addition, 1 host reports and is not in the inventory." in write(fleet._replace(unlisted=1), {}, ())
+    assert "In addition, 2 hosts report and are not in the inventory." in write(fleet._replace(unlisted=2), {}, ())
+    assert "In addition" not in write(fleet._replace(unlisted=0), {}, ())
 
 
 def test_hosts_without_a_point_are_in_the_picture_of_the_period() -> None:

@@ -52,20 +52,20 @@ OK, WARNING, UNKNOWN, CRITICAL = Severity
 @pytest.mark.parametrize(
     ("fleet", "said"),
     [
-        (fleet_of(), "no host is known: none has reported in the time that was looked back on"),
+        (fleet_of(), "no host has reported within the look-back time"),
         (fleet_of(OK), "the only clock is ok"),
         (fleet_of(OK, OK), "all of 2 clocks are ok"),
         (fleet_of(OK, OK, WARNING), "1 of 3 clocks has warnings, 2 ok"),
-        (fleet_of(CRITICAL, WARNING, WARNING, UNKNOWN), "1 of 4 clocks is critical, 1 not known, 2 with warnings"),
+        (fleet_of(CRITICAL, WARNING, WARNING, UNKNOWN), "1 of 4 clocks is critical, 1 unknown, 2 with warnings"),
         (fleet_of(CRITICAL, CRITICAL), "all of 2 clocks are critical"),
         (
             fleet_of(OK, silent=2),
-            "2 of 3 clocks are silent, 1 ok; 2 findings about the fleet, worst evidence-gap",
+            "2 of 3 clocks are silent, 1 ok; 2 fleet findings, worst evidence-gap",
         ),
         (
             FLEET,
-            "1 of 13 clocks is wrong for certain, 2 silent, 1 not known, 1 with warnings, 8 ok; "
-            "7 findings about the fleet, worst ordering-risk",
+            "1 of 13 clocks is wrong for certain, 2 silent, 1 unknown, 1 with warnings, 8 ok; "
+            "7 fleet findings, worst ordering-risk",
         ),
     ],
 )
@@ -101,11 +101,11 @@ def test_columns_are_given_up_in_their_order() -> None:
         "at",
         "most",
         "sources",
+        "last",
         "seen",
-        "ago",
         "findings",
     ]
-    assert titles(80).split()[-5:] == ["at", "most", "seen", "ago", "findings"]
+    assert titles(80).split()[-5:] == ["at", "most", "last", "seen", "findings"]
     assert titles(66).split()[-3:] == ["at", "most", "findings"]
     assert titles(56).split()[-2:] == ["at", "most"]
     assert titles(46).split() == ["host", "site", "state", "offset"]
@@ -221,15 +221,15 @@ def test_hosts_that_are_hard_to_order_are_named_in_full_or_not_at_all() -> None:
 
 def test_coverage_says_of_which_hosts() -> None:
     """Of those in the inventory, where there is one; and how many others report."""
-    assert "coverage  1 of 1 host measured (100 %)" in render(fleet_of(OK))
+    assert "coverage  1 of 1 host is measured (100 %)" in render(fleet_of(OK))
     hosts = EMPTY._replace(hosts=HOSTS[:3])
     some = " ".join(render(judge_fleet(hosts, FleetPolicy(inventory=("ams-web-1", "x")))).split())
-    assert "coverage 1 of 2 hosts in the inventory measured (50 %)" in some
+    assert "coverage 1 of 2 hosts in the inventory is measured (50 %)" in some
     assert "by three or more (50 %); 2 others report" in some
     one = " ".join(render(judge_fleet(hosts, FleetPolicy(inventory=("ams-web-1", "ams-db-1")))).split())
     assert "(100 %); 1 other report" in one
     all_of_them = render(judge_fleet(EMPTY._replace(hosts=HOSTS[:1]), FleetPolicy(inventory=("ams-web-1",))))
-    assert "1 of 1 host in the inventory measured" in all_of_them
+    assert "1 of 1 host in the inventory is measured" in all_of_them
     assert "other" not in all_of_them
 
 
@@ -300,7 +300,7 @@ def test_a_correction_that_widens_is_not_called_enough() -> None:
         assert said.corrected_within_s >= said.within_s
         text = " ".join(render_order(said, [0.0, 0.0], NOW_NS, WARNING).split())
         assert "is enough" not in text
-        assert "adding these offsets to the stamps does not help: then it takes 15." in text
+        assert "adding these offsets to the timestamps does not help: 15." in text
 
 
 def test_the_order_of_two_hosts_is_said_for_stamps_as_they_are_and_corrected() -> None:
@@ -310,10 +310,13 @@ def test_the_order_of_two_hosts_is_said_for_stamps_as_they_are_and_corrected() -
     assert said is not None
     text = " ".join(render_order(said, [37.0012, -0.0004], NOW_NS, WARNING, width=80).split())
     assert text.startswith(
-        "WARNING events on ams-web-1 and ams-db-1 are in the order of their stamps if these are more than 37.1 s apart "
+        "WARNING timestamps on ams-web-1 and ams-db-1 can order events more than 37.1 s apart "
         "clocks ams-web-1 is 37 s behind, ams-db-1 is 400 us ahead "
     )
-    assert "ams-web-1's event came first if ams-db-1's is stamped more than 37.1 s later" in text
-    assert "ams-db-1's event came first even if ams-web-1's is stamped earlier, by less than 36.9 s" in text
-    assert "corrected once these offsets are added to the stamps, 21 ms is enough" in text
+    assert "the event on ams-web-1 came first if that on ams-db-1 has a timestamp more than 37.1 s later" in text
+    assert (
+        "the event on ams-db-1 came first even if that on ams-web-1 has an earlier timestamp, by less than 36.9 s"
+        in text
+    )
+    assert "corrected if these offsets are added to the timestamps, 21 ms is enough" in text
     assert text.endswith(f"as of {format_utc(NOW_NS)[:19].replace('T', ' ')} UTC")
