@@ -1,7 +1,7 @@
-"""Every second of a host's time accounted for: within, unproven, beyond, unmeasured, absent or off (EVIDENCE A1, A2).
+"""The state of each second of a host: within, unproven, beyond, unmeasured, absent or off (EVIDENCE A1, A2).
 
-Time is partitioned, and no sample counted: over any period the six spans sum up to its length, to the second. Times are
-UTC as measured, in whole seconds.
+Time is partitioned, not sampled: over any period the six states add up to its length, to the second. Times are measured
+UTC in whole seconds.
 """
 
 from bisect import bisect_left, bisect_right
@@ -11,21 +11,21 @@ from typing import Literal, NamedTuple
 from ntpaudit.core.policy import Verdict
 
 State = Literal["within", "unproven", "beyond", "unmeasured", "absent", "off"]
-"""What a second was: a verdict while the agent ran, `absent` while only the host ran, `off` while the host did not."""
+"""A verdict while the agent ran, `absent` while only the host ran, `off` while the host did not run."""
 
 GRACE = 3.3
-"""A stretch between two records has their verdicts if it is no longer than this many local intervals (A2)."""
+"""The time between two records has their verdicts if it is at most this many local intervals (A2)."""
 
 HOUR_S = 3600
 
 _WORST: tuple[Verdict, ...] = ("within", "unproven", "unmeasured", "beyond")
-"""From the best to the worst, by the severity that each has."""
+"""From best to worst, by severity."""
 
 
 class Moment(NamedTuple):
-    """One record of the agent: its true time and uptime in seconds, the sleep in that uptime, and its verdict.
+    """One record of the agent: its true time, its uptime, the suspended time in that uptime, and its verdict.
 
-    `local_s` is the local interval in force from then on.
+    `local_s` is the local interval from then on.
     """
 
     utc_s: int
@@ -37,7 +37,7 @@ class Moment(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """A span of time, [begin_s, end_s), in one state."""
+    """A period [begin_s, end_s) in one state."""
 
     begin_s: int
     end_s: int
@@ -45,7 +45,7 @@ class Stretch(NamedTuple):
 
 
 class Spans(NamedTuple):
-    """How many seconds were in each state."""
+    """The seconds in each state."""
 
     within: int = 0
     unproven: int = 0
@@ -63,8 +63,8 @@ class Spans(NamedTuple):
 def stretches(moments: Iterable[Moment], steps: Sequence[int] = (), until_s: int | None = None) -> Iterator[Stretch]:
     """Yield the time from the first moment to the last, and on to `until_s`, without a gap or an overlap.
 
-    `steps` are the times at which the clock was set, in order. What lies after the last moment has its verdict while a
-    record may still come, as far as the clock was not set since, and is `absent` once it is late.
+    `steps` are the times at which the clock was set, in order. The time after the last moment has its verdict until a
+    record is overdue, if the clock was not set since; then it is `absent`.
     """
     before: Moment | None = None
     for moment in moments:
@@ -83,8 +83,7 @@ def stretches(moments: Iterable[Moment], steps: Sequence[int] = (), until_s: int
 def by_hour(parts: Iterable[Stretch], until_s: int) -> dict[int, Spans]:
     """Return the spans of every hour, by its beginning, from that of the first stretch to `until_s`.
 
-    Each hour sums up to 3600, the last one to what has passed of it. Before the first stretch nothing shows that an
-    agent ran.
+    Each hour adds up to 3600, the last one to the part that has passed. The time before the first stretch is absent.
     """
     hours: dict[int, list[int]] = {}
     first = True
@@ -97,7 +96,6 @@ def by_hour(parts: Iterable[Stretch], until_s: int) -> dict[int, Spans]:
 
 
 def _add(hours: dict[int, list[int]], part: Stretch, until_s: int) -> None:
-    """Add a stretch to the hours that it touches."""
     begin_s, end_s = part.begin_s, min(part.end_s, until_s)
     state = Spans._fields.index(part.state)
     while begin_s < end_s:
@@ -108,7 +106,6 @@ def _add(hours: dict[int, list[int]], part: Stretch, until_s: int) -> None:
 
 
 def _between(before: Moment, after: Moment, steps: Sequence[int]) -> Iterator[Stretch]:
-    """Yield what lies between two records."""
     if after.utc_s == before.utc_s:
         return
     if _has_booted(before, after):
@@ -117,8 +114,8 @@ def _between(before: Moment, after: Moment, steps: Sequence[int]) -> Iterator[St
         yield from _some(booted_s, after.utc_s, "absent")
         return
     slept_s = round(after.slept_s - before.slept_s) if before.boot_id == after.boot_id else 0
-    asleep_s = max(before.utc_s, after.utc_s - max(0, slept_s))  # it is looked at once after the host woke up
-    if asleep_s - before.utc_s > GRACE * before.local_s:  # the agent may have been gone
+    asleep_s = max(before.utc_s, after.utc_s - max(0, slept_s))  # a record is made at once after a suspend
+    if asleep_s - before.utc_s > GRACE * before.local_s:  # the agent may have been stopped
         yield from _long(before, after, asleep_s)
     else:
         yield from _parted(before.utc_s, asleep_s, steps, before.verdict, after.verdict)
@@ -126,33 +123,33 @@ def _between(before: Moment, after: Moment, steps: Sequence[int]) -> Iterator[St
 
 
 def _has_booted(before: Moment, after: Moment) -> bool:
-    """Whether the host was booted between two records; where it has no boot ids an uptime that is less shows it."""
+    """Whether the host was booted between two records; without boot ids, a smaller uptime shows it."""
     if before.boot_id is None or after.boot_id is None:
         return after.up_s < before.up_s
     return before.boot_id != after.boot_id
 
 
 def _long(before: Moment, after: Moment, end_s: int) -> Iterator[Stretch]:
-    """Yield a stretch that is too long for the agent to have been there throughout, if it was one.
+    """Yield a stretch that is too long for the agent to have run throughout.
 
-    For how long the agent was gone the uptime says. Where the true time has moved by more, servers have changed their
-    mind about it: what lies between is unmeasured, because it is not known how much of it there was.
+    The uptime shows how long the agent was stopped. If the true time has advanced by more, the servers have changed
+    their time. The difference is unmeasured, because its true length is unknown.
     """
-    grace_s, gone_s = GRACE * before.local_s, end_s - before.utc_s
+    grace_s, stopped_s = GRACE * before.local_s, end_s - before.utc_s
     up_s = after.up_s - before.up_s - max(0.0, after.slept_s - before.slept_s)
-    if gone_s - up_s > grace_s:
-        gone_s = round(up_s) if up_s > grace_s else 0
-    yield from _some(before.utc_s, before.utc_s + gone_s, "absent")
-    yield from _some(before.utc_s + gone_s, end_s, "unmeasured")
+    if stopped_s - up_s > grace_s:
+        stopped_s = round(up_s) if up_s > grace_s else 0
+    yield from _some(before.utc_s, before.utc_s + stopped_s, "absent")
+    yield from _some(before.utc_s + stopped_s, end_s, "unmeasured")
 
 
 def _parted(
     begin_s: int, end_s: int, steps: Sequence[int], before: Verdict, after: Verdict | None
 ) -> Iterator[Stretch]:
-    """Yield what lies between two verdicts: the worse of both, unless steps of the clock part the one from the other.
+    """Yield the time between two verdicts: the worse of both, unless steps of the clock separate them.
 
-    Between two steps the clock was at neither, so nothing is proven of that time; and nothing after one while there is
-    no record since (`after` is None).
+    Nothing is proven about the time between two steps, nor about the time after a step without a later record (`after`
+    is None).
     """
     inside = steps[bisect_right(steps, begin_s) : bisect_left(steps, end_s)]
     worse = before if after is None else _worse(before, after)
@@ -166,10 +163,9 @@ def _parted(
 
 
 def _worse(one: Verdict, other: Verdict) -> Verdict:
-    """Return the worse of two verdicts."""
     return one if one == other else max(one, other, key=_WORST.index)
 
 
 def _some(begin_s: int, end_s: int, state: State) -> Sequence[Stretch]:
-    """Return a stretch, or nothing where it would be empty."""
+    """Return a stretch, or nothing if it would be empty."""
     return (Stretch(begin_s, end_s, state),) if begin_s < end_s else ()

@@ -1,4 +1,4 @@
-"""What happened at one moment: a finding raised or cleared, a step of the clock."""
+"""Events: a finding raised or cleared, a step of the clock."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,11 +9,11 @@ from ntpaudit.core.policy import Severity
 
 
 class Event(NamedTuple):
-    """One thing that began (`raised`) or ended, told once to whoever listens.
+    """A finding that was raised or cleared, sent once to each output.
 
-    `kind` is a finding's id. `utc_ns` is the corrected time, None where nobody knows it; `host_ns` what the host's
-    clock showed, and `boottime_ns` its uptime with suspends. `value_s` is the size of it in seconds where it has one:
-    a step (positive is forward), a gap, the time to a breach. `detail` holds what a kind has beside that, as JSON can.
+    `kind` is the finding's id. `utc_ns` is the corrected time, None if unknown; `host_ns` is the host's clock, and
+    `boottime_ns` its uptime with suspends. `value_s` is the size in seconds, if there is one: a step (positive is
+    forward), a gap, the time to a breach. `detail` has further values of some kinds, as JSON.
     """
 
     kind: str
@@ -30,5 +30,5 @@ class Event(NamedTuple):
 
     @property
     def title(self) -> str:
-        """The event in a few words, such as `high: step-back` or `cleared: unsynced`."""
+        """A short title, for example `high: step-back` or `cleared: unsynced`."""
         return f"{self.level}: {self.kind}" if self.raised else f"cleared: {self.kind}"

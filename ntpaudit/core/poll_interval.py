@@ -1,6 +1,6 @@
-"""For how many poll intervals nothing was measured: each stretch of time counts by the interval in force then (A.4).
+"""The length of a gap in polling intervals: each part counts by the interval valid then (A.4).
 
-After a reload that shortens the interval, the time before it had no more polls due than the longer interval asked for.
+A reload that shortens the interval does not change how many polls were due before it.
 """
 
 from typing import NamedTuple
@@ -9,10 +9,9 @@ from ntpaudit.core.units import NS_PER_S
 
 
 class PollInterval(NamedTuple):
-    """The interval in force since an uptime, and how many intervals had passed without a measurement until then.
+    """The interval valid since an uptime, and how many intervals had passed without a measurement until then.
 
-    `before_boot_s` is the interval that was in force when the host was last up before this boot, None where no agent
-    ran then.
+    `before_boot_s` is the interval at the end of the previous boot, None if no agent ran then.
     """
 
     interval_s: float
@@ -25,15 +24,15 @@ class PollInterval(NamedTuple):
         return self.passed + max(0, now_ns - self.since_ns) / NS_PER_S / self.interval_s
 
     def before_boot(self, span_s: float) -> float:
-        """Return how many intervals of time before the agent's start a span is."""
+        """Return the length of a time before the agent's start in intervals."""
         return span_s / (self.before_boot_s or self.interval_s)
 
     def measured(self, now_ns: int) -> "PollInterval":
-        """Return the same after a measurement."""
+        """Return the state after a measurement."""
         return PollInterval(self.interval_s, now_ns)
 
     def changed(self, now_ns: int, interval_s: float) -> "PollInterval":
-        """Return what holds once another interval is in force."""
+        """Return the state with another interval."""
         if interval_s == self.interval_s:
             return self
         return self._replace(interval_s=interval_s, since_ns=now_ns, passed=self.passed_at(now_ns))

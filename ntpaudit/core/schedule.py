@@ -1,4 +1,4 @@
-"""When to audit next, on CLOCK_BOOTTIME, which no step moves and no suspend stops; never at fixed times (P3)."""
+"""When to audit next, on CLOCK_BOOTTIME, which steps and suspends do not change; never at fixed times (P3)."""
 
 from typing import NamedTuple
 
@@ -6,20 +6,20 @@ from ntpaudit.core.ntp.rate_limit import POOL_INTERVAL_S, SERVER_INTERVAL_S
 from ntpaudit.core.units import NS_PER_S
 
 FIRST_WITHIN_S = 10.0
-"""A host's first audit comes within this, at random: many hosts that start at once do not ask at once."""
+"""The first audit is at a random time within this, so that hosts that start together do not poll together."""
 
 CONFIRM_S = 64.0
-"""How soon servers are asked again to confirm what one sample said; never sooner than they may be."""
+"""Servers are polled again after this to confirm a pending finding, if rate limits allow it."""
 
 JITTER = 0.05
-"""An interval is so much longer or shorter, at random (P3)."""
+"""An interval is longer or shorter by this share, at random (P3)."""
 
 MARGIN = 0.01
-"""Jitter keeps so far above the least distance: a server is marked as asked some time after its audit began."""
+"""Jitter stays above the minimum interval by this share, because a query is sent some time after its audit begins."""
 
 
 class Intervals(NamedTuple):
-    """How often to ask servers of the site's own, and of public pools, and to look at the host alone, in seconds."""
+    """The polling intervals of the site's own servers and of public pools, and the local interval, in seconds."""
 
     network_s: float
     pool_s: float
@@ -27,7 +27,7 @@ class Intervals(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """The uptimes at which each kind of audit is due next; None where there is nobody of that kind to ask."""
+    """The uptimes at which each kind of audit is due next; None if there are no such sources."""
 
     network_ns: int | None
     pool_ns: int | None
@@ -35,16 +35,16 @@ class Schedule(NamedTuple):
 
     @property
     def next_ns(self) -> int:
-        """When something is due next."""
+        """The uptime of the next audit of any kind."""
         return min(due for due in self if due is not None)
 
 
 def first_schedule(
     now_ns: int, intervals: Intervals, *, has_servers: bool, has_pools: bool, has_estimate: bool, rand: float
 ) -> Schedule:
-    """Return the first schedule of a run; `chance` is a random number from 0 to 1.
+    """Return the first schedule of a run; `rand` is a random number from 0 to 1.
 
-    Where an offset is known from before (`knows`), it is told at once; else servers are heard first.
+    If an offset is already known (`has_estimate`), a local audit is due at once; else servers are polled first.
     """
 
     def first_ns(interval_s: float) -> int:
@@ -58,12 +58,12 @@ def first_schedule(
 
 
 def next_poll_ns(schedule: Schedule) -> int | None:
-    """Return when sources are polled next; None where there are none."""
+    """Return when sources are polled next; None without sources."""
     return min((due for due in (schedule.network_ns, schedule.pool_ns) if due is not None), default=None)
 
 
 def after_network(schedule: Schedule, now_ns: int, intervals: Intervals, rand: float) -> Schedule:
-    """Return the schedule after servers were asked; pools only where they were due too."""
+    """Return the schedule after a network audit, which polls pools only if they are due too."""
     pool_ns = schedule.pool_ns
     if pool_ns is not None and pool_ns <= now_ns:
         pool_ns = _later(now_ns, intervals.pool_s, rand, POOL_INTERVAL_S)
@@ -74,14 +74,14 @@ def after_network(schedule: Schedule, now_ns: int, intervals: Intervals, rand: f
 
 
 def after_local(schedule: Schedule, now_ns: int, intervals: Intervals, rand: float) -> Schedule:
-    """Return the schedule after a look at the host."""
+    """Return the schedule after a local audit."""
     return schedule._replace(local_ns=_later(now_ns, intervals.local_s, rand))
 
 
 def advance_to(schedule: Schedule, asked_ns: int, now_ns: int, *, wait_s: float, least_s: float) -> Schedule:
-    """Bring the next question to servers forward, to `wait_s` from now, never before `least_s` have passed since.
+    """Move the next poll of servers forward to `wait_s` from now, but not to less than `least_s` after the last one.
 
-    Pools are left alone: their terms forbid it.
+    Pools are not polled earlier: their terms forbid it.
     """
     if schedule.network_ns is None:
         return schedule
@@ -91,12 +91,12 @@ def advance_to(schedule: Schedule, asked_ns: int, now_ns: int, *, wait_s: float,
 
 
 def earliest_allowed(asked_ns: int, least_s: float) -> int:
-    """Return when `least_s` will certainly have passed since servers were asked: they were, a little later."""
+    """Return when `least_s` has certainly passed since the last query, which was sent a little after `asked_ns`."""
     return asked_ns + round(least_s * (1 + MARGIN) * NS_PER_S)
 
 
 def missed(schedule: Schedule, now_ns: int, intervals: Intervals) -> int:
-    """Count the network audits that were due and did not come, because the agent was stopped or starved."""
+    """Count the network audits that were due and did not happen, because the agent was stopped or had no CPU time."""
     due = [
         (due_ns, interval_s)
         for due_ns, interval_s in ((schedule.network_ns, intervals.network_s), (schedule.pool_ns, intervals.pool_s))
@@ -107,16 +107,16 @@ def missed(schedule: Schedule, now_ns: int, intervals: Intervals) -> int:
 
 
 def after_suspend(schedule: Schedule, now_ns: int) -> Schedule:
-    """Return the schedule after a suspend: what was due while the host slept was not missed, and is due now."""
+    """Return the schedule after a suspend: an audit that was due during it was not missed, and is due now."""
     network_ns = None if schedule.network_ns is None else max(schedule.network_ns, now_ns)
     pool_ns = None if schedule.pool_ns is None else max(schedule.pool_ns, now_ns)
     return schedule._replace(network_ns=network_ns, pool_ns=pool_ns)
 
 
 def _later(now_ns: int, interval_s: float, rand: float, least_s: float = 0.0) -> int:
-    """Return an interval from now, give or take its jitter, which never brings it below the least (P2).
+    """Return the time one interval from now, with jitter, which never makes it shorter than `least_s` (P2).
 
-    An interval that is itself below the least, as loopback may have it, is left as it is.
+    An interval that is itself below `least_s`, possible for loopback, keeps its length.
     """
     shortest_s = interval_s * (1 - JITTER)
     if interval_s >= least_s:

@@ -94,7 +94,7 @@ def test_an_agent_whose_servers_jump_raises_a_finding(ahead_s: int, level: str) 
     (finding,) = [finding for finding in last.findings if finding.id == "time-disputed"]
     assert (finding.level, last.severity) == (level, Severity.WARNING)
     way = "ahead of" if ahead_s > 0 else "behind"
-    assert f" {way} the clock of the database" in finding.message
+    assert f" {way} the database's clock" in finding.message
     assert [event.value_s for event in watch.events if event.kind == "time-disputed"] == [pytest.approx(ahead_s, abs=3)]
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.core.clock.readings import ClockReading
-from ntpaudit.core.clock.steps import LEAST_STEP_NS, Step, Suspend, find_step, find_suspend, level_ns
+from ntpaudit.core.clock.steps import MIN_STEP_NS, Step, Suspend, find_step, find_suspend, level_ns
 from tests.core.random_agents import LivingHost
 from tests.core.worlds import DAY, ERA_1, HOUR, MS, NOON, US, YEAR, S
 
@@ -95,7 +95,7 @@ def test_no_step_beyond_the_noise_is_missed(size_ns: int, is_back: bool, width_n
     before = host.read(width_ns=width_ns)
     host.step(-size_ns if is_back else size_ns)
     found = find_step(before, host.read(width_ns=other_ns))
-    assert (found is not None) == (size_ns > LEAST_STEP_NS + width_ns + other_ns)
+    assert (found is not None) == (size_ns > MIN_STEP_NS + width_ns + other_ns)
     assert found is None or abs(found.size_ns) == size_ns
 
 

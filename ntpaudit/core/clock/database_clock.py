@@ -1,4 +1,4 @@
-"""The database's clock as an independent witness: what the Date header of an answer to a write says of this host."""
+"""The database's clock as an independent reference: the Date header of its reply to a write."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, ClockReading, suspended_
 from ntpaudit.core.units import NS_PER_S
 
 DATE_ERROR_NS = 2 * NS_PER_S
-"""A Date is cut to whole seconds (RFC 9110, 5.6.7), and many servers renew the text only once a second."""
+"""A Date has whole seconds (RFC 9110, 5.6.7), and many servers update it only once a second."""
 
 MAX_AGE_NS = 86_400 * NS_PER_S
 """A Date is carried forward for as long as an agreement of servers is (`agent.MAX_CARRY_S`)."""
@@ -16,23 +16,23 @@ MAX_STAMP_DISPUTE_S = 86_400.0
 """Points that are disputed by more than this carry the database's time.
 
 VictoriaMetrics drops samples that are two days ahead, and any database those beyond its retention: such a host would
-look silent although it delivers.
+appear silent although it delivers.
 """
 
 
 class DatabaseClock(NamedTuple):
-    """Where the true offset (reference - host) lies at `reading` if the database's clock is right."""
+    """The interval of the true offset (reference - host) at `reading` if the database's clock is right."""
 
     reading: ClockReading
     interval: Interval
 
 
 def read_date(date_s: int, sent: ClockReading, received: ClockReading) -> DatabaseClock | None:
-    """Return what the Date of an answer says, in seconds since 1970, given the clocks before the request and after.
+    """Return the database's clock by the Date of a reply (seconds since 1970) and the readings around the request.
 
-    The server read its clock somewhere between the two, and at most `DATE_ERROR_NS` after the time that it wrote. The
-    RAW clock spans the exchange, so a step of the host's clock meanwhile does no harm. None if the host was suspended
-    meanwhile, for RAW stood still then.
+    The server read its clock between the two readings, and at most `DATE_ERROR_NS` after the time in the header. The
+    RAW clock measures the exchange, so a step of the host's clock during it does no harm. None if the host was
+    suspended during it, because RAW stops then.
     """
     if abs(suspended_ns(sent, received)) > MAX_STEP_NS:
         return None
@@ -42,7 +42,7 @@ def read_date(date_s: int, sent: ClockReading, received: ClockReading) -> Databa
 
 
 def carry_date(clock: DatabaseClock, now: ClockReading, drift_ppm: float = MAX_DRIFT_PPM) -> Interval | None:
-    """Carry the interval to another moment of this boot; None after a suspend, or where it is too old."""
+    """Carry the interval to another moment of this boot; None after a suspend, or if it is too old."""
     elapsed_ns = now.raw_ns - clock.reading.raw_ns
     if not 0 <= elapsed_ns <= MAX_AGE_NS or abs(suspended_ns(clock.reading, now)) > MAX_STEP_NS:
         return None
@@ -50,8 +50,8 @@ def carry_date(clock: DatabaseClock, now: ClockReading, drift_ppm: float = MAX_D
 
 
 def disputed_ns(agreed: Interval, database: Interval) -> int:
-    """Return by how much the servers' time is at least ahead of the database's; negative behind, 0 if they may agree.
+    """Return the least difference of the servers' time from the database's: positive ahead, 0 if they may agree.
 
-    Both intervals hold the offset of one host at one moment, each under the assumption that its clock is right.
+    Both intervals contain the offset of one host at one moment, each if its reference is right.
     """
     return max(0, agreed.earliest_ns - database.latest_ns) + min(0, agreed.latest_ns - database.earliest_ns)

@@ -14,7 +14,7 @@ MAX_STEP_NS = 1_000_000
 
 
 MAX_DISTANCE_NS = NS_PER_S
-"""RFC 5905 MAXDIST: an interval with a larger half-width says too little to vote (V17)."""
+"""RFC 5905 MAXDIST: a source with a larger half-width does not vote (V17)."""
 
 
 class Interval(NamedTuple):
@@ -29,7 +29,7 @@ class Interval(NamedTuple):
         return (self.latest_ns - self.earliest_ns + 1) // 2
 
     def covers(self, offset_ns: int) -> bool:
-        """The interval allows this offset."""
+        """Whether the interval contains this offset."""
         return self.earliest_ns <= offset_ns <= self.latest_ns
 
     def clamp(self, offset_ns: int) -> int:
@@ -37,7 +37,7 @@ class Interval(NamedTuple):
         return min(max(offset_ns, self.earliest_ns), self.latest_ns)
 
     def intersect(self, other: "Interval") -> "Interval | None":
-        """Return what both hold, or None where they contradict each other."""
+        """Return the common part, or None if the intervals contradict each other."""
         earliest, latest = max(self.earliest_ns, other.earliest_ns), min(self.latest_ns, other.latest_ns)
         return Interval(earliest, latest) if earliest <= latest else None
 
@@ -45,8 +45,8 @@ class Interval(NamedTuple):
 def carry(offset: Interval, taken: ClockReading, now: ClockReading, drift_ppm: float = MAX_DRIFT_PPM) -> Interval:
     """Carry an offset interval from one moment to another through the RAW clock (B5, B6).
 
-    What the host did to its own clock meanwhile moves the interval exactly; the oscillator's own error widens it, by
-    `drift_ppm` at most.
+    The host's own corrections of its clock since then move the interval exactly. The oscillator's error widens it by at
+    most `drift_ppm`.
     """
     moved_ns = -correction_ns(taken, now)
     grown_ns = growth_ns(now.raw_ns - taken.raw_ns, drift_ppm) + taken.width_ns + now.width_ns

@@ -1,22 +1,22 @@
-"""Two clock readings to steps and suspends, told apart (J1, J3)."""
+"""Detect steps and suspends between two clock readings (J1, J3)."""
 
 from typing import Literal, NamedTuple
 
 from ntpaudit.core.clock.readings import ClockReading, suspended_ns
 from ntpaudit.core.units import NS_PER_S
 
-LEAST_STEP_NS = 10_000
-"""A smaller jump of the level is no step but the noise of reading four clocks one after the other (J1)."""
+MIN_STEP_NS = 10_000
+"""A smaller change is not a step but the noise of reading four clocks one after the other (J1)."""
 
-LEAST_SUSPEND_NS = 1_000_000
-"""A host that stood still for less was not suspended."""
+MIN_SUSPEND_NS = 1_000_000
+"""A shorter stop is not a suspend."""
 
 
 class Step(NamedTuple):
     """The host's clock was set: `size_ns` is new minus old wall time, positive is forward.
 
-    `before_ns` is what the clock would have shown at the moment of `after_ns`, had nobody set it. `is_gap` means that
-    it happened at an unknown moment while nobody watched, before `boottime_ns`; else it was seen as it happened.
+    `before_ns` is the wall time without the step at the moment of `after_ns`. `is_gap`: it happened at an unknown
+    moment before `boottime_ns`, while no agent was running.
     """
 
     size_ns: int
@@ -27,37 +27,37 @@ class Step(NamedTuple):
 
     @property
     def kind(self) -> Literal["step-back", "step-forward"]:
-        """The id of the finding that this step is."""
+        """The id of this step's finding."""
         return "step-back" if self.size_ns < 0 else "step-forward"
 
 
 class Suspend(NamedTuple):
-    """The host slept for `duration_ns`; its clocks were set forward by as much when it woke, which is no step."""
+    """The host was suspended for `duration_ns`. Its wall clock was set forward by as much, which is not a step."""
 
     duration_ns: int
     boottime_ns: int
 
 
 def level_ns(reading: ClockReading) -> int:
-    """Return REALTIME - BOOTTIME, which only setting the clock changes: neither slews nor suspends do (J1)."""
+    """Return REALTIME - BOOTTIME, which only a step changes, not a slew or a suspend (J1)."""
     return reading.realtime_ns - reading.boottime_ns
 
 
 def find_step(before: ClockReading, after: ClockReading, *, is_gap: bool = False) -> Step | None:
     """Return the step between two readings of one boot, if there was one.
 
-    Several steps in between are seen as their sum.
+    Several steps in between give their sum.
     """
     size_ns = level_ns(after) - level_ns(before)
-    if abs(size_ns) <= LEAST_STEP_NS + before.width_ns + after.width_ns:
+    if abs(size_ns) <= MIN_STEP_NS + before.width_ns + after.width_ns:
         return None
     return Step(size_ns, after.realtime_ns - size_ns, after.realtime_ns, after.boottime_ns, is_gap)
 
 
 def without_leap(step: Step, leap: int, now: ClockReading) -> Step | None:
-    """Return what a step is beside a leap second, 1 inserted or -1 deleted; None where it is nothing else (R11)."""
+    """Return a step without its leap second, 1 inserted or -1 deleted; None if nothing remains (R11)."""
     size_ns = step.size_ns + leap * NS_PER_S
-    if abs(size_ns) <= LEAST_STEP_NS + 2 * now.width_ns:
+    if abs(size_ns) <= MIN_STEP_NS + 2 * now.width_ns:
         return None
     return step._replace(size_ns=size_ns, before_ns=step.after_ns - size_ns)
 
@@ -65,6 +65,6 @@ def without_leap(step: Step, leap: int, now: ClockReading) -> Step | None:
 def find_suspend(before: ClockReading, after: ClockReading) -> Suspend | None:
     """Return how long the host was suspended between two readings of one boot, if it was."""
     duration_ns = suspended_ns(before, after)
-    if duration_ns <= LEAST_SUSPEND_NS + before.width_ns + after.width_ns:
+    if duration_ns <= MIN_SUSPEND_NS + before.width_ns + after.width_ns:
         return None
     return Suspend(duration_ns, after.boottime_ns)
