@@ -1,4 +1,4 @@
-"""`ntpaudit demo`: a simulated fleet to look at, or one audit, where no network is needed."""
+"""`ntpaudit demo`: a simulated fleet, or one audit, without a network."""
 
 import os
 import shlex
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Examples:
-  ntpaudit demo                             24 hosts in 3 sites, the last 24 hours, in a file of its own
-  ntpaudit fleet --demo                     what that fleet looks like, again
-  ntpaudit demo --once                      one audit, as `ntpaudit check` shows it
+  ntpaudit demo                             24 hosts at 3 sites, the last 24 hours, in a file
+  ntpaudit fleet --demo                     show that fleet again
+  ntpaudit demo --once                      one audit, in the format of `ntpaudit check`
   ntpaudit demo --influx-url http://127.0.0.1:8428 --follow        a database for Grafana, kept up to date
   ntpaudit demo --hosts 10000 --hours 6 --influx-url http://127.0.0.1:8428
 
 \b
-The same seed tells the same story: who is wrong, since when, and why. Audits are the real code over UDP on loopback up
-to 100 hosts, beyond that without the UDP; hosts, servers, clocks and time daemons are simulated. Points are those of
-`ntpaudit agent`, of hosts in the environment `demo`. The token for InfluxDB comes from INFLUXDB_V2_TOKEN.
+The same seed gives the same faults at the same times. Audits run the real code, over UDP on loopback for up to 100
+hosts, else without UDP; hosts, servers, clocks and time daemons are simulated. Points are those of `ntpaudit agent`,
+with the environment `demo`. The token for InfluxDB comes from INFLUXDB_V2_TOKEN.
 
 \b
-Exit status: 0 shown, 3 not made, 64 usage, 78 configuration, 130 interrupted (also by SIGTERM and SIGHUP), and the
-demonstration before stays; with --once as `ntpaudit check`.
+Exit status: 0 ok, 3 failed, 64 usage, 78 configuration, 130 interrupted (also by SIGTERM and SIGHUP), where an earlier
+demonstration is kept; with --once as `ntpaudit check`.
 """
 
 LABEL = "demonstration: servers simulated on loopback, wrong on purpose; the offset says nothing about this clock"
@@ -104,25 +104,33 @@ def forget(change: Callable[[ServerStates], ServerStates]) -> None:
 
 
 @click.command(epilog=EPILOG)
-@click.option("--once", is_flag=True, help="Show one audit instead of a fleet.")
-@click.option("--hosts", type=click.IntRange(3, 1_000_000), default=24, show_default=True, help="How many hosts.")
+@click.option("--once", is_flag=True, help="Show one audit, not a fleet.")
+@click.option("--hosts", type=click.IntRange(3, 1_000_000), default=24, show_default=True, help="Number of hosts.")
 @click.option(
     "--hours",
     type=Parsed("HOURS", parse_hours),
     default=24.0,
     show_default=True,
-    help="How long a history: a number of hours, or a duration such as 7d.",
+    help="Length of the history: hours, or a duration such as 7d.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Which of all such fleets.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed: the same seed gives the same fleet.")
 @click.option(
-    "--until", type=Parsed("TIME", parse_time), help="Where the history ends: 7d ago, or in UTC.  [default: now]"
+    "--until",
+    type=Parsed("TIME", parse_time),
+    help="End of the history: an age such as 7d, or a time in UTC.  [default: now]",
 )
-@click.option("--follow", is_flag=True, help="Go on in real time until interrupted.")
-@click.option("--influx-url", metavar="URL", help="Fill this database, InfluxDB or VictoriaMetrics, instead of a file.")
-@click.option("--read-url", metavar="URL", help="Read it there: a cluster's vmselect, what is behind a relay.")
+@click.option("--follow", is_flag=True, help="Continue in real time until interrupted.")
+@click.option("--influx-url", metavar="URL", help="Write to this InfluxDB or VictoriaMetrics, not to a file.")
+@click.option(
+    "--read-url",
+    metavar="URL",
+    help="URL to read from, if different: a cluster's vmselect, the database behind a relay.",
+)
 @click.option("--bucket", default=BUCKET, show_default=True, help="The database's bucket.")
-@click.option("--org", default="", help="The database's organisation, where it has any.")
-@click.option("--store", "store_path", type=click.Path(dir_okay=False), help="Fill this file instead of the usual one.")
+@click.option("--org", default="", help="The database's organisation, if it has organisations.")
+@click.option(
+    "--store", "store_path", type=click.Path(dir_okay=False), help="Write to this file, not to the default one."
+)
 @click.option("--udp/--no-udp", default=None, help=f"Audit over UDP on loopback.  [default: up to {UDP_HOSTS} hosts]")
 @format_option
 def demo(
@@ -142,8 +150,8 @@ def demo(
 ) -> None:
     """Simulate a fleet, or one audit, against NTP servers on loopback; no network needed.
 
-    The code is that of the agent. By default 24 hosts live through the last 24 hours, some of them badly, and what
-    `ntpaudit fleet` finds is shown; --format is for --once.
+    The code is that of the agent. By default 24 hosts, some of them faulty, are simulated for the last 24 hours, and
+    the result of `ntpaudit fleet` is shown. --format is for --once.
     """
     if once:
         _check_once(click.get_current_context())
