@@ -1,4 +1,4 @@
-"""Everything seen at one moment, before anything is concluded from it."""
+"""The observation of one audit, before it is judged."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,12 +9,13 @@ from ntpaudit.core.ntp.measurement import Measurement
 
 Status = Literal["agreeing", "falseticker", "distant", "rejected", "unreachable", "skipped"]
 STATUSES: tuple[Status, ...] = ("agreeing", "falseticker", "distant", "rejected", "unreachable", "skipped")
-"""Every source ends with exactly one of these; their order is the number a database gets."""
+"""Every source has exactly one of these; its index is the number in the database."""
 
 
 class Failure(NamedTuple):
-    """Why a source gave no measurement: `rejected` it answered unusably, `unreachable` it did not answer,
-    `skipped` it was not asked. `detail` is a few words for a human, beside the reason code.
+    """Why a source gave no measurement: its reply was `rejected`, it was `unreachable`, or it was `skipped`.
+
+    `detail` is a short text for a person, beside the reason code.
     """
 
     status: Literal["rejected", "unreachable", "skipped"]
@@ -23,10 +24,10 @@ class Failure(NamedTuple):
 
 
 class SourceObservation(NamedTuple):
-    """What came of asking one source.
+    """The result of polling one source.
 
-    `discarded` counts, by reason code, the datagrams that were not its answer (forged, stray, duplicate).
-    `address` is None where the name could not be resolved; `is_own` where it is one of this host's own.
+    `discarded` counts, by reason code, the datagrams that were not its reply (forged, stray, duplicate). `address` is
+    None if the name did not resolve; `is_own`: the address belongs to this host.
     """
 
     name: str
@@ -40,15 +41,15 @@ class SourceObservation(NamedTuple):
 STA_UNSYNC = 0x40
 TIME_ERROR = 5
 PHASE_LIMIT_S = 16.0
-"""Where the kernel gives its clock up: NTP_PHASE_LIMIT of linux/timex.h (A4)."""
+"""From this maximum error on the kernel reports an unsynchronised clock: NTP_PHASE_LIMIT of linux/timex.h (A4)."""
 
 
 class KernelState(NamedTuple):
-    """What the kernel believes about its clock: adjtimex, read only (A1, A2).
+    """The kernel's state of its clock, read by adjtimex (A1, A2).
 
-    `state` is the return value (TIME_OK 0 … TIME_ERROR 5), `status` the STA_ bits (A3), spans in seconds.
-    `frequency_ppm`
-    is the whole correction applied, tick included; positive makes the clock run faster. `tai_s` 0 means unknown (A5).
+    `state` is the return value (TIME_OK 0 … TIME_ERROR 5), `status` the STA_ bits (A3), durations in seconds.
+    `frequency_ppm` is the whole correction, tick included; positive makes the clock run faster. `tai_s` 0 means unknown
+    (A5).
     """
 
     state: int
@@ -61,22 +62,22 @@ class KernelState(NamedTuple):
 
     @property
     def is_synchronised(self) -> bool:
-        """The kernel holds its clock for synchronised: STA_UNSYNC is clear and the error bound below 16 s (A3, A4)."""
+        """Whether the kernel reports a synchronised clock: no STA_UNSYNC, a maximum error below 16 s (A3, A4)."""
         unsync = self.status & STA_UNSYNC or self.state == TIME_ERROR
         return not unsync and self.maxerror_s < PHASE_LIMIT_S
 
 
 class Unavailable(NamedTuple):
-    """A question to the system that it would not answer, and why."""
+    """A value that the system did not give, and why."""
 
     reason: str
 
 
 class Daemon(NamedTuple):
-    """A program in sight that sets clocks, or has the name of one that does. `pid` 0 is the kernel itself.
+    """A visible program that sets clocks, or has the name of one that does. `pid` 0 is the kernel itself.
 
-    `disciplines`: it keeps the system clock right. False where it cannot, or where its arguments say it leaves the
-    clock alone; None where neither can be seen. `reason` says why it is not True.
+    `disciplines`: it disciplines the system clock. False if it cannot, or if its arguments exclude it; None if unknown.
+    `reason` is why it is not True.
     """
 
     name: str
@@ -86,17 +87,17 @@ class Daemon(NamedTuple):
 
 
 class HiddenDaemons(NamedTuple):
-    """Why there may be time daemons that cannot be seen from here, and those that can."""
+    """Why there may be hidden time daemons, and the visible ones."""
 
     reason: str
     seen: tuple[Daemon, ...] = ()
 
 
 class HostFacts(NamedTuple):
-    """Who this host is and what else bears on its clock.
+    """The identity of this host, and facts about its clock.
 
-    `zone_offset_s` is local time minus UTC; `rtc_local` None means unknown; `container` names what confines us, if
-    anything does.
+    `zone_offset_s` is local time minus UTC; `rtc_local` None means unknown; `container` is the kind of container that
+    ntpaudit runs in, None outside of one.
     """
 
     name: str
@@ -110,17 +111,17 @@ class HostFacts(NamedTuple):
 
 
 def host_label(name: str, machine_id: str | None) -> str:
-    """Return the name of a host, never empty: without one its points would be those of every host that has none.
+    """Return the name of a host, never empty, because the points of all hosts without a name would be mixed.
 
-    Where the system gives no name, part of the machine id stands for it, and where there is no such id, `unnamed`.
+    Without a system name it is a part of the machine id; without a machine id it is `unnamed`.
     """
-    if name.strip() and name != "(none)":  # as Linux calls a host before it has a name
+    if name.strip() and name != "(none)":  # Linux reports this before a name is set
         return name
     return f"machine-{machine_id[:12]}" if machine_id else "unnamed"
 
 
 class Observation(NamedTuple):
-    """What one audit saw. `taken` is the common instant that every interval is carried to (S1)."""
+    """The observation of one audit. `taken` is the common instant to which every interval is carried (S1)."""
 
     host: HostFacts
     taken: ClockReading
@@ -130,15 +131,15 @@ class Observation(NamedTuple):
 
     @property
     def kernel_ppm(self) -> float | None:
-        """The correction that the kernel applies, tick included; None where the kernel cannot be read (A2)."""
+        """The kernel's correction, tick included; None if it cannot be read (A2)."""
         return None if isinstance(self.kernel, Unavailable) else self.kernel.frequency_ppm
 
     @property
     def known_daemons(self) -> tuple[Daemon, ...]:
-        """The time daemons in sight."""
+        """The visible time daemons."""
         return self.daemons.seen if isinstance(self.daemons, HiddenDaemons) else self.daemons
 
     @property
     def daemons_hidden(self) -> str | None:
-        """Why there may be other time daemons; None where there are none."""
+        """Why there may be hidden time daemons; None if all are visible."""
         return self.daemons.reason if isinstance(self.daemons, HiddenDaemons) else None

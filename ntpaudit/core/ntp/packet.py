@@ -1,4 +1,4 @@
-"""The NTP packet: build a request, and read a reply or say why not (MEASUREMENT W, Q, V, K, E)."""
+"""The NTP packet: build a request; parse a reply or return why it is refused (MEASUREMENT W, Q, V, K, E)."""
 
 import struct
 from typing import NamedTuple
@@ -19,10 +19,10 @@ _MIN_LAST_EXTENSION = 28
 
 
 class Reply(NamedTuple):
-    """A server's answer that passed every check a packet alone can be put to.
+    """A server's reply that passed every check of the packet itself.
 
-    `received` and `transmitted` are T2 and T3 as 64-bit NTP timestamps of the server's clock. `warnings` are the
-    codes of V15 and V16: worth telling, no reason to refuse.
+    `received` and `transmitted` are T2 and T3 as 64-bit NTP timestamps of the server's clock. `warnings` are the codes
+    of V15 and V16, which do not refuse the reply.
     """
 
     leap: int
@@ -39,21 +39,21 @@ class Reply(NamedTuple):
 
 
 class KissOfDeath(NamedTuple):
-    """A reply of stratum 0 with a code: the server asks us to go away or to slow down (RFC 5905 §7.4)."""
+    """A reply of stratum 0 with a code: the server limits or refuses our queries (RFC 5905 §7.4)."""
 
     code: str
 
     @property
     def reason(self) -> str:
-        """The reason code, such as `kod:RATE`."""
+        """The reason code, for example `kod:RATE`."""
         return f"kod:{self.code}"
 
 
 class Refused(NamedTuple):
-    """A datagram that is no usable answer, with its reason code.
+    """A datagram that is not a usable reply, with its reason code.
 
-    `ours` tells whether it carries our nonce: then it is the server's own answer and ends the wait; anything else is
-    stray or forged, is counted, and ends nothing.
+    `ours`: it has our nonce, so it is the server's own reply and ends the wait. Any other datagram is stray or forged;
+    it is counted, and the wait continues.
     """
 
     reason: str
@@ -61,7 +61,7 @@ class Refused(NamedTuple):
 
 
 def build_request(nonce: int) -> bytes:
-    """Build a minimal client request: nothing about this host but the random 64-bit nonce as T3 (Q1, Q2, Q4)."""
+    """Build a minimal client request without data of this host; T3 is a random 64-bit nonce (Q1, Q2, Q4)."""
     first = VERSION << 3 | MODE_CLIENT
     return HEADER.pack(first, 0, 0, _PRECISION_UNKNOWN, 0, 0, 0, 0, 0, 0, nonce)
 
@@ -69,10 +69,10 @@ def build_request(nonce: int) -> bytes:
 def read_reply(
     datagram: bytes, nonce: int, *, own_ids: frozenset[bytes] = frozenset(), from_peer: bool = True
 ) -> Reply | KissOfDeath | Refused:
-    """Read one datagram as the answer to the request that carried `nonce`; any bytes are read or refused.
+    """Parse one datagram as the reply to the request with `nonce`; any bytes are parsed or refused.
 
     The checks run in the order of MEASUREMENT §3 and the first that fails names the reason. `own_ids` are the
-    reference ids that would mean this host (V16); `from_peer` says that it came from the address we asked (V4).
+    reference ids of this host (V16); `from_peer`: it came from the address that was queried (V4).
     """
     if len(datagram) < HEADER.size:
         return Refused("malformed", ours=False)  # V1: not even a header, so nothing shows whose it is
@@ -123,10 +123,10 @@ def read_reply(
 
 
 def tail_fault(tail: bytes) -> str:
-    """Say what is wrong with what follows the header: extension fields and a MAC (E1, E2, E3); "" if nothing is.
+    """Return what is wrong after the header, in extension fields or a MAC (E1, E2, E3); "" if nothing is.
 
-    Unknown extension fields are passed over. A crypto-NAK is a failed authentication, never a normal reply
-    (CVE-2016-1547), and a packet that cannot be read to its end is refused whole.
+    Unknown extension fields are ignored. A crypto-NAK is a failed authentication, never a normal reply
+    (CVE-2016-1547), and a packet that cannot be parsed to its end is refused as a whole.
     """
     if len(tail) % 4:
         return "malformed"
@@ -146,7 +146,7 @@ def tail_fault(tail: bytes) -> str:
 
 
 def kiss_code(reference_id: bytes) -> str:
-    """Render a kiss code: printable ASCII as it is, else in hexadecimal (K5)."""
+    """Format a kiss code: printable ASCII as it is, else hexadecimal (K5)."""
     text = reference_id.rstrip(b"\0")
     if text and all(0x21 <= byte <= 0x7E for byte in text):
         return text.decode("ascii")
