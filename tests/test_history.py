@@ -63,7 +63,7 @@ def test_the_last_day_newest_last(day: tuple[Path, list[Record]]) -> None:
     ran = history(state=folder)
     assert (ran.status, ran.err) == (0, "")
     header, *lines = ran.out.splitlines()
-    assert header.split() == ["time", "(UTC)", "kind", "severity", "verdict", "offset", "bound", "asked", "findings"]
+    assert header.split() == ["time", "(UTC)", "kind", "severity", "verdict", "offset", "bound", "polled", "findings"]
     assert len(records) - 10 <= len(lines) <= len(records)
     assert records[-1].utc_ns
     assert lines[-1].startswith(format_utc(records[-1].utc_ns)[:19].replace("T", " "))

@@ -38,12 +38,12 @@ def _gauges(record: Record) -> Iterator[_Gauge]:
         yield _single("offset_seconds", "True time minus host time, estimated: positive is behind.", offset.estimate_s)
         yield _single(
             "offset_earliest_seconds",
-            "Least that the offset can be if at most max_falsetickers of the servers asked lie.",
+            "Earliest true offset if at most max_falsetickers of the queried servers are wrong.",
             offset.earliest_s,
         )
         yield _single(
             "offset_latest_seconds",
-            "Most that the offset can be if at most max_falsetickers of the servers asked lie.",
+            "Latest true offset if at most max_falsetickers of the queried servers are wrong.",
             offset.latest_s,
         )
         yield _single("bound_seconds", "How wrong the clock can be at most, on the same condition.", offset.bound_s)
@@ -66,7 +66,9 @@ def _gauges(record: Record) -> Iterator[_Gauge]:
     yield _single("usable", "Sources whose answer took part in the vote.", poll.usable)
     yield _single("agreeing", "Sources that agree.", poll.agreeing)
     if offset is not None:
-        yield _single("max_falsetickers", "Servers asked that may lie before the bound fails.", counts.max_falsetickers)
+        yield _single(
+            "max_falsetickers", "Queried servers that may be wrong before the bound fails.", counts.max_falsetickers
+        )
         yield _single("guaranteed", "0: too few usable replies, so the bound proves nothing.", int(counts.guaranteed))
     yield _Gauge(
         "source_offset_seconds",
