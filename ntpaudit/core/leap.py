@@ -1,7 +1,7 @@
-"""Leap seconds: how the kernel and the servers show one, and what it does to an offset that is carried across (R11).
+"""Leap seconds: how the kernel and the servers announce one, and its effect on an offset that is carried across (R11).
 
-A leap second is written 1 where one is inserted (23:59:60) and -1 where one is deleted. UTC as a count of seconds loses
-or gains a second against CLOCK_MONOTONIC_RAW then, and so does a clock that takes part: the offset stays what it was.
+A leap second is 1 if inserted (23:59:60) and -1 if deleted. UTC as a count of seconds then loses or gains a second
+against CLOCK_MONOTONIC_RAW. So does a clock that makes the leap second, so its offset does not change.
 """
 
 from collections.abc import Iterable
@@ -25,8 +25,8 @@ _UNIX_EPOCH = datetime(1970, 1, 1)  # naive on purpose: only ever used as arithm
 
 def announced_leap(indicators: Iterable[int]) -> int:
     """Return the leap second that more than half of the agreeing sources announce for the end of the month (V20)."""
-    said = [_ANNOUNCED.get(indicator, 0) for indicator in indicators]
-    return next((leap for leap in (1, -1) if 2 * said.count(leap) > len(said)), 0)
+    leaps = [_ANNOUNCED.get(indicator, 0) for indicator in indicators]
+    return next((leap for leap in (1, -1) if 2 * leaps.count(leap) > len(leaps)), 0)
 
 
 def month_end_ns(utc_ns: int) -> int | None:
@@ -40,7 +40,7 @@ def month_end_ns(utc_ns: int) -> int | None:
 
 
 def is_leap_sized(step: Step | None) -> bool:
-    """The step may be a leap second, perhaps together with a smaller one."""
+    """Whether the step may be a leap second, perhaps together with a smaller step."""
     return step is not None and _LEAST_NS <= abs(step.size_ns) <= _MOST_NS
 
 
@@ -51,10 +51,10 @@ def leap_of_step(
     tai_before_s: int | None,
     announced: int,
 ) -> int:
-    """Return the leap second that a step since the reading `before` is; 0 where it is none.
+    """Return the leap second that a step since the reading `before` is; 0 if it is none.
 
-    A month must have ended by the host's clock. Then it is one if the servers announced it, or if the kernel says that
-    it made one: by its state, or by TAI - UTC, which it counts on and which stays when a daemon has cleared the state.
+    A month must have ended by the host's clock. Then the step is a leap second if the servers announced it, or if the
+    kernel reports it: by its state, or by TAI - UTC, which stays changed after a time daemon has cleared the state.
     """
     if step is None or not is_leap_sized(step):
         return 0
@@ -69,10 +69,10 @@ def leap_of_step(
 
 
 def across_leap(offset: Interval, since_utc_ns: int, now: ClockReading, *, announced: int, made: int) -> Interval:
-    """Return what a leap second does to an offset that was carried from `since_utc_ns` to now as if there were none.
+    """Apply a leap second to an offset that was carried from `since_utc_ns` to now without it.
 
-    `announced` by the servers that were heard then, `made` by the host's own clock since. Where only one of the two
-    knows of it, or it may be due just now, both may be true, and the interval holds both.
+    `announced` is by the servers of that time, `made` by the host's own clock since. If only one of the two has it, or
+    if it may be due just now, the interval contains both possibilities.
     """
     end_ns = month_end_ns(since_utc_ns)
     latest_utc_ns = now.realtime_ns + offset.latest_ns

@@ -1,4 +1,4 @@
-"""Four timestamps to an interval that holds the true offset; the sign convention, stated once.
+"""From four timestamps to an interval that contains the true offset; the sign convention.
 
 offset (theta) = reference - host. **Positive: the host is behind (slow). Negative: the host is ahead (fast).** True in
 every value, field and output of ntpaudit.
@@ -23,10 +23,10 @@ Timestamping = Literal["kernel", "user"]
 
 
 class ExchangeTimestamps(NamedTuple):
-    """When the request left (T1) and the reply came (T4) by the host's clock, and the clocks around both.
+    """The host's time of the request (T1) and of the reply (T4), and clock readings before and after.
 
-    T1 is not after the true departure and T4 not before the true arrival (T1 of MEASUREMENT §8): whatever the latency,
-    that only widens the interval.
+    T1 is not after the true departure, and T4 not before the true arrival (T1 of MEASUREMENT §8): latency only widens
+    the interval.
     """
 
     sent_ns: int
@@ -37,7 +37,7 @@ class ExchangeTimestamps(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """What one exchange with one server says about the host's clock at the moment `stamps.after`."""
+    """The offset of the host's clock by one exchange with a server, at the moment `timestamps.after`."""
 
     reply: Reply
     timestamps: ExchangeTimestamps
@@ -49,7 +49,7 @@ class Measurement(NamedTuple):
 
 
 def measure(reply: Reply, timestamps: ExchangeTimestamps) -> Measurement | Refused:
-    """Turn an exchange into an interval that holds the true offset without assuming symmetric delay (B1 to B4).
+    """Return the interval of the true offset by one exchange, without assuming a symmetric delay (B1 to B4).
 
     Refuses with the codes of V12, V13 and V14.
     """
@@ -67,20 +67,20 @@ def measure(reply: Reply, timestamps: ExchangeTimestamps) -> Measurement | Refus
         return Refused("negative-delay", ours=True)  # V13
 
     received_ns = decode(reply.received)
-    transmitted_ns = received_ns + served_ns  # not decoded by itself: the pivot may lie between T2 and T3
+    transmitted_ns = received_ns + served_ns  # not decoded separately: the pivot may be between T2 and T3
     forward_ns = received_ns - timestamps.sent_ns
     backward_ns = transmitted_ns - timestamps.arrived_ns
     error_ns = (
         root_distance_ns(reply)  # B2
         + precision_ns
         + host_precision_ns
-        # B3 asks for PHI; a bound takes B5's rate, until the reading, which may come long after the stamp of the reply,
-        # and the clock's own slew meanwhile as it was seen
+        # B3 requires PHI. A maximum error uses the rate of B5, until the reading, which may be long after the reply's
+        # timestamp, and the slew of the clock in that time
         + growth_ns(timestamps.after.raw_ns - timestamps.before.raw_ns)
         + abs(correction_ns(timestamps.before, timestamps.after))
         + _SHORT_ROUNDING_NS
     )
-    # min and max: a delay just below zero, which V13 lets pass, puts the ends the other way round
+    # min and max: a delay just below zero, which V13 accepts, swaps the ends
     interval = Interval(min(backward_ns, forward_ns) - error_ns, max(backward_ns, forward_ns) + error_ns)
     return Measurement(
         reply,
@@ -94,14 +94,14 @@ def measure(reply: Reply, timestamps: ExchangeTimestamps) -> Measurement | Refus
 
 
 def root_distance_ns(reply: Reply) -> int:
-    """Return how wrong the server itself says it can be: root delay / 2 + root dispersion, rounded up (B2)."""
+    """Return the server's own root distance: root delay / 2 + root dispersion, rounded up (B2)."""
     return -(-(reply.root_delay + 2 * reply.root_dispersion) * NS_PER_S // 131_072)
 
 
 def carry_measurement(sample: Measurement, now: ClockReading, drift_ppm: float = MAX_DRIFT_PPM) -> Interval:
-    """Carry what one exchange says to another moment, of an oscillator that is off by `drift_ppm` at most (R4).
+    """Carry the interval of one exchange to another moment, for a drift of at most `drift_ppm` (R4).
 
-    The exchange was measured as if the oscillator were off by `MAX_DRIFT_PPM`; for a worse one the interval is widened.
+    The measurement assumed `MAX_DRIFT_PPM`; for a larger drift the interval is widened.
     """
     before, after = sample.timestamps.before, sample.timestamps.after
     elapsed_ns = after.raw_ns - before.raw_ns
@@ -111,5 +111,5 @@ def carry_measurement(sample: Measurement, now: ClockReading, drift_ppm: float =
 
 
 def _power_of_two_ns(exponent: int) -> int:
-    """Turn a precision field (log2 seconds) into nanoseconds, rounded up."""
+    """Convert a precision field (log2 seconds) to nanoseconds, rounded up."""
     return NS_PER_S << exponent if exponent >= 0 else -(-NS_PER_S >> -exponent)
