@@ -1,4 +1,4 @@
-"""Profiles as data, and an interval held against their tolerances (INTEGRITY §1.5)."""
+"""Profiles as data, and the comparison of an interval with their tolerances (INTEGRITY §1.5)."""
 
 from enum import IntEnum
 from typing import Literal, NamedTuple
@@ -9,11 +9,11 @@ from ntpaudit.core.units import NS_PER_S
 JudgedOn = Literal["offset", "bound"]
 Verdict = Literal["within", "unproven", "beyond", "unmeasured"]
 VERDICTS: tuple[Verdict, ...] = ("within", "unproven", "beyond", "unmeasured")
-"""In the order of the numbers that a database gets."""
+"""The index of a verdict is its number in the database."""
 
 
 class Severity(IntEnum):
-    """How bad it is, in the order that counts: the worst of several is their maximum."""
+    """The severity, ordered so that the worst of several is their maximum."""
 
     OK = 0
     WARNING = 1
@@ -27,12 +27,12 @@ class Severity(IntEnum):
 
     @property
     def word(self) -> str:
-        """The word that records use, such as `ok`."""
+        """The word in records, for example `ok`."""
         return ("ok", "warning", "unknown", "critical")[self]
 
 
 class Profile(NamedTuple):
-    """Two tolerances, and what the warning is judged on: `offset` |estimate|, or `bound`, the worst case.
+    """Two tolerances, and what the warning is judged on: `offset`, the |estimate|, or `bound`, the maximum error.
 
     The critical tolerance is always judged on the whole interval.
     """
@@ -43,7 +43,7 @@ class Profile(NamedTuple):
     judged_on: JudgedOn
 
     def verdict(self, offset: Interval | None, *, guaranteed: bool = True) -> Verdict:
-        """Hold the interval against the critical tolerance; written as acceptance, so what cannot be compared fails.
+        """Compare the interval with the critical tolerance; written as acceptance, so a NaN fails.
 
         An interval that is not `guaranteed` (R1) proves nothing, neither within nor beyond.
         """
@@ -58,7 +58,7 @@ class Profile(NamedTuple):
         return "unproven"
 
     def severity(self, offset: Interval | None, estimate_ns: int, *, guaranteed: bool = True) -> Severity:
-        """Say how bad the offset alone is; findings add to it."""
+        """Return the severity of the offset alone, without findings."""
         match self.verdict(offset, guaranteed=guaranteed):
             case "unmeasured":
                 return Severity.UNKNOWN
@@ -71,12 +71,12 @@ class Profile(NamedTuple):
 
 
 def max_error_s(offset: Interval) -> float:
-    """Return how wrong the clock can be at most, W: the far end of the interval."""
+    """Return the maximum error W: the far end of the interval."""
     return max(abs(offset.earliest_ns), abs(offset.latest_ns)) / NS_PER_S
 
 
 def min_error_s(offset: Interval) -> float:
-    """Return how wrong the clock is at least, B: the near end of the interval, 0 if it holds zero."""
+    """Return the least error B: the near end of the interval, 0 if it contains zero."""
     return max(offset.earliest_ns, -offset.latest_ns, 0) / NS_PER_S
 
 
@@ -85,7 +85,7 @@ PROFILES = {
     for profile in (
         Profile("log-integrity", 0.1, 1.0, "offset"),
         Profile("ops-strict", 0.05, 0.25, "bound"),
-        # These four rules state no number: the tolerance is the organisation's own, and so it is called in the docs.
+        # These four standards give no number: the tolerance is the organisation's own, as the docs say.
         Profile("pci", 0.1, 1.0, "offset"),
         Profile("iso27001", 0.1, 1.0, "offset"),
         Profile("nis2", 0.1, 1.0, "offset"),

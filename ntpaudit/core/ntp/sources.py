@@ -1,10 +1,10 @@
-"""Which servers to ask: how they are written, and the pool's zones with their rules (MEASUREMENT §7)."""
+"""Sources: the syntax of servers, and the zones and rules of the pool (MEASUREMENT §7)."""
 
 from typing import NamedTuple
 
 POOL_DOMAIN = "pool.ntp.org"
 DEFAULT_ZONE = POOL_DOMAIN
-"""What a person's one-shot check asks with no configuration; a vendor zone, once granted, goes here (P1)."""
+"""The source of a one-shot check without configuration; a granted vendor zone goes here (P1)."""
 
 NTP_PORT = 123
 
@@ -24,7 +24,7 @@ CONTINENTS = {
 
 
 class Server(NamedTuple):
-    """One server, by name or address. `name` is how the operator wrote it, and how the record calls it."""
+    """One server, by name or address. `name` is as the operator wrote it, and is used in records."""
 
     name: str
     host: str
@@ -32,9 +32,9 @@ class Server(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """A name that stands for many servers: at most four of them are asked (P4).
+    """A name of many servers, of which at most four are queried (P4).
 
-    `names` are the host names to resolve (P6); `fallback` is the continent to ask where a country has no zone (P7).
+    `names` are the host names to resolve (P6); `fallback` is the continent to use if a country has no zone (P7).
     """
 
     zone: str
@@ -44,7 +44,7 @@ class Pool(NamedTuple):
 
     @property
     def is_public(self) -> bool:
-        """A zone of the NTP pool, whose terms hold: to be asked seldom, and once (P2, P4)."""
+        """Whether it is a zone of the NTP pool, whose terms limit the queries (P2, P4)."""
         return is_pool_name(self.zone)
 
 
@@ -52,44 +52,44 @@ Source = Server | Pool
 
 
 def parse_source(text: str) -> Source:
-    """Read `HOST[:PORT]` or `[V6]:PORT`; a name of the NTP pool is a pool. ValueError says what is wrong."""
+    """Parse `HOST[:PORT]` or `[V6]:PORT`; a name of the NTP pool is a pool. ValueError gives the fix."""
     if text.startswith("nts://"):
         raise ValueError(
-            f"{text}: NTS is not supported by this version; name the server without nts:// to ask it in clear"
+            f"{text}: NTS is not supported by this version; write it without nts:// to query it unauthenticated"
         )
     if (meant := _meant(text)) is not None:
         raise ValueError(meant)
     host, port = _split_port(text)
     if is_pool_name(host):
         if port != NTP_PORT:
-            raise ValueError(f"{text}: the pool answers on port {NTP_PORT} only")
+            raise ValueError(f"{text}: the pool replies on port {NTP_PORT} only")
         return pool(host)
     return Server(text, host, port)
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address is this machine's own loopback."""
+    """Whether an address is a loopback address."""
     return address.startswith("127.") or address == "::1"
 
 
 def is_pool_name(host: str) -> bool:
-    """Whether a name lies in the NTP pool, whose rules then hold."""
+    """Whether a name belongs to the NTP pool."""
     name = host.rstrip(".").lower()
     return name == POOL_DOMAIN or name.endswith("." + POOL_DOMAIN)
 
 
 def pool(zone: str) -> Pool:
-    """Name the hosts of a zone: `0.` to `3.` of one of the NTP pool's (P6), a site's own pool by its one name."""
+    """Return the pool of a zone: `0.` to `3.` for one of the NTP pool (P6), one name for a site's own pool."""
     zone = zone.rstrip(".").lower()
     if not _is_host_name(zone):
-        raise ValueError(f"{zone!r} is no name of a pool zone")
+        raise ValueError(f"{zone!r} is not the name of a pool zone")
     if not is_pool_name(zone) or zone[:2] in ("0.", "1.", "2.", "3."):
         return Pool(zone, (zone,))
     return Pool(zone, tuple(f"{number}.{zone}" for number in range(4)))
 
 
 def region(name: str) -> Pool:
-    """Return the pool of a continent or of a country by its two letters; ValueError names the nearest ones."""
+    """Return the pool of a continent or of a two-letter country code; ValueError lists what is valid."""
     wanted = name.strip().lower().replace(" ", "-").replace("_", "-")
     if wanted in CONTINENTS:
         return pool(f"{wanted}.{POOL_DOMAIN}")
@@ -97,13 +97,11 @@ def region(name: str) -> Pool:
         if wanted in countries.split():
             zone = pool(f"{wanted}.{POOL_DOMAIN}")
             return Pool(zone.zone, zone.names, fallback=f"{continent}.{POOL_DOMAIN}")
-    raise ValueError(
-        f"no pool region {name!r}: name a continent ({', '.join(CONTINENTS)}) or a country by its two letters"
-    )
+    raise ValueError(f"no pool region {name!r}: use a continent ({', '.join(CONTINENTS)}) or a two-letter country code")
 
 
 def _meant(text: str) -> str | None:
-    """Say what to write where a text is a URL, several servers, or nothing; None where it may be a server."""
+    """Return what to write instead of a URL, several servers, or nothing; None if the text may be a server."""
     if not text.strip():
         return f"{text!r} is no server: write HOST, HOST:PORT or [IPV6]:PORT"
     _, separator, rest = text.partition("://")
@@ -116,7 +114,7 @@ def _meant(text: str) -> str | None:
 
 
 def is_port(text: str) -> bool:
-    """Whether a text is a port's number. Python refuses to read a number of thousands of digits, which is none."""
+    """Whether a text is a port number. The length is checked because Python refuses numbers of thousands of digits."""
     return text.isascii() and text.isdecimal() and len(text) <= _LONGEST_PORT and 1 <= int(text) <= 65_535
 
 
@@ -145,7 +143,7 @@ def _split_port(text: str) -> tuple[str, int]:
 
 
 def doubtful_port(name: str) -> str | None:
-    """Say what to write where the end of an IPv6 address looks like NTP's port; None for any other name."""
+    """Return what to write if an IPv6 address ends like NTP's port; None for any other name."""
     meant = _as_port(name)
     if meant is None or not meant.endswith(f":{NTP_PORT}") or not _is_ipv6(name):
         return None
@@ -153,7 +151,7 @@ def doubtful_port(name: str) -> str | None:
 
 
 def _as_port(text: str) -> str | None:
-    """Return an IPv6 address with a port as it is to be written, where a text may mean one without its brackets."""
+    """Return `[ADDRESS]:PORT` if a text may be that without brackets, else None."""
     address, _, port = text.rpartition(":")
     return f"[{address}]:{port}" if is_port(port) and _is_ipv6(address) else None
 
@@ -181,12 +179,12 @@ def _checked(host: str, text: str) -> str:
 
 
 def _is_zone(zone: str) -> bool:
-    """Whether this can name a network interface."""
+    """Whether a text can be the name of a network interface."""
     return bool(zone) and zone.isprintable() and not any(character.isspace() for character in zone)
 
 
 def _is_host_name(host: str) -> bool:
-    """Whether this can be a DNS name or an IPv4 address; letters of other scripts are left to the resolver's IDNA."""
+    """Whether a text can be a DNS name or an IPv4 address; the resolver handles other scripts by IDNA."""
     labels = host.removesuffix(".").split(".")
     return len(host) <= 253 and all(
         0 < len(label) <= 63 and all(entry.isalnum() or entry in "-_" for entry in label) and label[0] != "-"
