@@ -322,8 +322,11 @@ def test_a_demonstration_elsewhere(state: Path, tmp_path: Path) -> None:
     assert ran.out.startswith("CRITICAL  1 of 13 clocks")
     nobody = fleet("--store", "/no where", state=tmp_path)
     assert nobody.status == 3
-    assert nobody.out.endswith("fix: make one: ntpaudit demo --store '/no where'\n")
-    for path, said in (("/etc/passwd", "/etc/passwd is no demonstration"), (str(tmp_path), f"{tmp_path} is a folder")):
+    assert nobody.out.endswith("fix: create one: ntpaudit demo --store '/no where'\n")
+    for path, said in (
+        ("/etc/passwd", "/etc/passwd is not a demo database"),
+        (str(tmp_path), f"{tmp_path} is a folder"),
+    ):
         ran = fleet("--store", path, state=tmp_path)
         assert ran.status == 3
         assert f"{said} fix: name another file with --store; `ntpaudit demo --store FILE`" in " ".join(ran.out.split())
@@ -338,7 +341,7 @@ def test_the_name_of_a_database_is_an_option(state: Path) -> None:
         assert "database not found: other" in said
         assert "check --database" in said
         wrong = " ".join(fleet("--url", url, "--language", "promql", state=state).out.split())
-        assert "this is InfluxDB, and was asked as VictoriaMetrics is fix: --language influxql" in wrong
+        assert "this is InfluxDB, not VictoriaMetrics fix: --language influxql" in wrong
 
 
 def test_a_web_page_is_told_by_its_title(state: Path) -> None:

@@ -1,13 +1,13 @@
-"""What the demonstration of one audit shows: four honest servers, near and far, and one that lies."""
+"""The servers of `demo --once`: four correct ones, near and far, and one falseticker."""
 
 from ntpaudit.demo.server import Behaviour
 
 BEHIND_S = 0.0019
-"""How far the simulated servers say that this host is behind."""
+"""How far this host is behind by the simulated servers."""
 
 
 def _honest(network_s: float, root_delay_s: float, root_dispersion_s: float, asymmetry: float = 0.5) -> Behaviour:
-    """Return an honest server of stratum 2 whose network takes that long there and back, in unequal shares."""
+    """Return a correct stratum 2 server with this round-trip time, in unequal shares."""
     return Behaviour(
         offset_s=BEHIND_S,
         stratum=2,

@@ -1,4 +1,4 @@
-"""What happens to whom in the simulated fleet: data, cast by a seed for any number of hosts; and what is true of it."""
+"""The scenario of a simulated fleet: which host has which fault, chosen by a seed, and the expected findings."""
 
 import random
 from collections import Counter
@@ -11,19 +11,19 @@ from ntpaudit.core.units import NS_PER_S
 
 MIN_HOSTS = 3
 MIN_HOURS = 6.0
-"""A shorter history would begin in the middle of what it tells."""
+"""A shorter history would begin in the middle of the faults."""
 
 SCALED_HOSTS = 24
-"""So many hosts have every fault once. Fewer have only the first of them, many more of them a share of each."""
+"""A fleet of this size has every fault once; a smaller one only the first faults, a much larger one a share of each."""
 
 SHARE = 0.005
-"""The share of each fault in a large fleet."""
+"""The share of hosts with each fault in a large fleet."""
 
 SITE_HOSTS = 200
-"""A large fleet has a site for so many hosts."""
+"""Hosts per site in a large fleet."""
 
 DETAILED_HOSTS = 2000
-"""A larger fleet looks at its hosts half as often between two audits that ask servers, to be told in time."""
+"""A larger fleet runs half as many local audits, so that it is simulated in time."""
 
 ENV = "demo"
 
@@ -35,33 +35,33 @@ MOVED_SITE, LIED_TO_SITE, WALKED_SITE = "sgp", "fra", "ams"
 
 
 class SetClock(NamedTuple):
-    """Somebody sets the clock, forward if positive."""
+    """The clock is set, forward if positive."""
 
     size_s: float
 
 
 class Suspend(NamedTuple):
-    """The host sleeps for so long; its hardware clock goes on."""
+    """The host is suspended for `for_s`; its hardware clock continues."""
 
     for_s: float
 
 
 class Reboot(NamedTuple):
-    """The host boots anew."""
+    """The host reboots."""
 
 
 class StopDaemon(NamedTuple):
-    """The time daemon ends, and nobody starts it again."""
+    """The time daemon ends and is not restarted."""
 
 
 class StartDaemon(NamedTuple):
-    """A time daemon starts, and sets the clock by `size_s`, as it finds it wrong."""
+    """A time daemon starts and steps the clock by `size_s`."""
 
     size_s: float
 
 
 class BlockNtp(NamedTuple):
-    """From now on a firewall refuses what the host and its time daemon ask of any server."""
+    """A firewall rejects NTP of the host and its time daemon from now on."""
 
 
 class ServerFault(NamedTuple):
@@ -76,14 +76,14 @@ class ServerFault(NamedTuple):
 
 
 class StopAgent(NamedTuple):
-    """The agent ends, and nobody starts it again."""
+    """The agent ends and is not restarted."""
 
 
 What = SetClock | Suspend | Reboot | StopDaemon | StartDaemon | BlockNtp | ServerFault | StopAgent
 
 
 class Event(NamedTuple):
-    """What happens so long before the end of the history."""
+    """An event, and how long before the end of the history it happens."""
 
     ago_s: float
     what: What
@@ -148,13 +148,13 @@ FAULTS = (
     Fault("suspended", Severity.OK, frozenset(), "sgp", (Event(5 * _H, Suspend(3 * _H)),), kind="laptop"),
     Fault("one-source", Severity.WARNING, frozenset({"source-quorum"}), "ams", sources=1),
 )
-"""In the order in which a fleet that is too small for all of them gets them."""
+"""A fleet that is too small for all faults gets the first ones."""
 
 SITE_MOVE = Event(0.6 * _H, ServerFault(0.06))
-"""What happens to the server that the daemons of a whole site follow."""
+"""The fault of the server that the daemons of a whole site follow."""
 
 LIE_S = 37.0
-"""A GPS receiver that serves TAI for UTC is so far ahead."""
+"""How far a GPS receiver is ahead that serves TAI instead of UTC."""
 
 LIES_AGO_S = 5.5 * _H
 
@@ -177,7 +177,7 @@ class Source(NamedTuple):
     lies_ns: int = 0
 
     def error_ns(self, utc_ns: int) -> int:
-        """Return how far its clock is ahead at a moment of true time."""
+        """Return how far the server's clock is ahead at a true time."""
         lie_s = self.lie_s if self.lie_s and utc_ns >= self.lies_ns else 0.0
         return round((self.error_s + lie_s) * NS_PER_S)
 
@@ -188,11 +188,11 @@ HONEST = (
     Source("ntp3.example.net", 3, 0.0004, 0.0022, 0.0009, reference_id=bytes((198, 51, 100, 13))),
     Source("ntp4.example.net", 4, -0.0002, 0.0030, 0.0012, reference_id=bytes((203, 0, 113, 14))),
 )
-"""Each is less wrong than its own root distance, as an honest server is."""
+"""The error of each is below its root distance, as for any correct server."""
 
 
 class HostSpec(NamedTuple):
-    """One host in the story. `behind_s` is how far its clock is behind when the history begins."""
+    """One host of the scenario. `behind_s` is how far its clock is behind when the history begins."""
 
     name: str
     site: str
@@ -205,7 +205,7 @@ class HostSpec(NamedTuple):
 
 
 class Scenario(NamedTuple):
-    """A fleet and its fate. Who takes part depends on the seed and the number of hosts, not on the time."""
+    """A fleet with its events. The hosts depend on the seed and their number, not on the time."""
 
     seed: int
     begin_ns: int
@@ -246,7 +246,7 @@ class ExpectedFindings(NamedTuple):
 
 
 def build_scenario(hosts: int, hours: float, seed: int, end_ns: int) -> Scenario:
-    """Cast a fleet of so many hosts for a history of so many hours."""
+    """Make the scenario of a fleet with this number of hosts and this length of history."""
     if hosts < MIN_HOSTS or not hours >= MIN_HOURS:
         raise ValueError(f"a story takes {MIN_HOSTS} hosts and {MIN_HOURS:g} h at least")
     begin_ns = end_ns - round(hours * _H * NS_PER_S)
@@ -275,7 +275,7 @@ def build_scenario(hosts: int, hours: float, seed: int, end_ns: int) -> Scenario
 
 
 def expected_findings(scenario: Scenario) -> ExpectedFindings:
-    """Say what is true at the end of a story."""
+    """Return what must be found at the end of the history."""
     at: dict[str, set[str]] = {"critical": set(), "warning": set(), "silent": set(), "unmeasured": set(), "ok": set()}
     for part in scenario.hosts:
         at[_standing(part)].add(part.name)
@@ -302,14 +302,14 @@ def expected_findings(scenario: Scenario) -> ExpectedFindings:
 
 
 def _standing(part: HostSpec) -> str:
-    """Return where a host stands at the end."""
+    """Return the state of a host at the end."""
     if part.fault.severity is Severity.UNKNOWN:
         return "silent" if any(isinstance(event.what, StopAgent) for event in part.events) else "unmeasured"
     return part.fault.severity.word
 
 
 def _steps(part: HostSpec, end_ns: int) -> Iterator[Stepped]:
-    """Yield how a host's clock was set."""
+    """Yield the steps of a host's clock."""
     for event in part.events:
         if isinstance(event.what, SetClock | StartDaemon):
             yield Stepped(part.name, end_ns - round(event.ago_s * NS_PER_S), event.what.size_s)
@@ -323,7 +323,7 @@ def _site_names(hosts: int) -> list[str]:
 
 
 def _assign(places: Sequence[tuple[str, int]], rand: random.Random) -> dict[tuple[str, int], Fault]:
-    """Give every fault to its share of the hosts, the first of them at its home."""
+    """Assign every fault to its share of the hosts, the first one to its own site."""
     free: dict[str, list[int]] = {}
     for site, number in places:
         free.setdefault(site, []).append(number)
@@ -339,18 +339,18 @@ def _assign(places: Sequence[tuple[str, int]], rand: random.Random) -> dict[tupl
 
 
 def _count(fault: Fault, hosts: int) -> int:
-    """Return how many hosts have a fault. A slow walk is an attack on a few."""
+    """Return how many hosts have a fault. A slow walk affects only a few."""
     return max(1, hosts // 2000 if fault.name == "slow-walk" else round(SHARE * hosts))
 
 
 def _roomy(free: Mapping[str, Sequence[int]]) -> list[str]:
-    """Name the sites where most of the hosts are healthy yet."""
+    """Return the sites where most hosts have no fault yet."""
     most = max(len(numbers) for numbers in free.values())
     return [site for site, numbers in free.items() if 2 * len(numbers) > most]
 
 
 def _part(name: str, site: str, fault: Fault, hours: float, seed: int, falseticker: Source) -> HostSpec:
-    """Write the part of one host."""
+    """Return the specification of one host."""
     rand = random.Random(f"part {seed} {name}")
     oscillator_ppm, daemon = rand.uniform(-30.0, 30.0), rand.choice(_DAEMONS)
     behind_s = rand.gauss(0.0, 0.0003)

@@ -1,4 +1,4 @@
-"""A simulated host's agent: when it looks, whom it asks, and what the real core makes of it, as `rounds.py` does it."""
+"""The agent of a simulated host: schedule, queries, and evaluation by the real core, as in `audit_cycle.py`."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +18,11 @@ from ntpaudit.demo.host import SimulatedHost
 from ntpaudit.demo.scenario import ENV, HostSpec, Reboot, Scenario, Source
 
 Ask = Callable[[SimulatedHost, Sequence[Source]], tuple[SourceObservation, ...]]
-"""Ask every source what time it is; the host's time passes meanwhile."""
+"""Query every source; the host's time passes during the queries."""
 
 
 class SimulatedAudit(NamedTuple):
-    """What one audit leaves behind, the true time when it was made, and how far the host's clock was behind then."""
+    """The result of one audit, its true time, and how far the host's clock was behind at that time."""
 
     record: Record
     events: tuple[Event, ...]
@@ -31,7 +31,7 @@ class SimulatedAudit(NamedTuple):
 
 
 class SimulatedAgent:
-    """One host, its agent, and all that the agent knows."""
+    """One host with its agent and the agent's state."""
 
     def __init__(self, part: HostSpec, scenario: Scenario, ask: Ask) -> None:
         self._chance = random.Random(f"life {scenario.seed} {part.name}")
@@ -47,7 +47,7 @@ class SimulatedAgent:
         self._start()
 
     def _start(self, before: ClockState | None = None) -> None:
-        """Start an agent in this boot, which takes over what outlives a boot."""
+        """Start an agent in this boot, with the state that survives a boot."""
         now = self._host.read()
         self._mind = ClockState(self._host.boot_id, now, now.boottime_ns)
         if before is not None:
@@ -86,7 +86,7 @@ class SimulatedAgent:
                 yield from self._do_what_is_due()
 
     def _befall(self) -> None:
-        """Let happen what happens next; the agent notices at once."""
+        """Apply the next event; the agent detects it at once."""
         at_ns, what = self._events.pop(0)
         self._host.run_until(at_ns)
         self._host.apply_event(what)
@@ -96,7 +96,7 @@ class SimulatedAgent:
             self._look()
 
     def _look(self) -> None:
-        """Look for a step or a suspend; after either the clock is measured anew."""
+        """Detect a step or a suspend; after either, the clock is measured again."""
         now = self._host.read()
         self._mind, step, suspend = detect_clock_change(self._mind, now)
         if step is not None:
@@ -107,7 +107,7 @@ class SimulatedAgent:
             self._ask_sooner(0.0)
 
     def _do_what_is_due(self) -> Iterator[SimulatedAudit]:
-        """Ask servers, or look at the host alone."""
+        """Run a network or a local audit."""
         now_ns = self._host.boottime_ns
         if self._schedule.network_ns is not None and self._schedule.network_ns <= now_ns:
             self._asked_ns = now_ns
@@ -118,7 +118,7 @@ class SimulatedAgent:
             yield self._conclude("local", ())
 
     def _conclude(self, kind: Kind, sources: tuple[SourceObservation, ...]) -> SimulatedAudit:
-        """Let the core judge what was seen."""
+        """Evaluate an observation."""
         self._look()
         host = self._host
         taken = host.read()
@@ -132,6 +132,6 @@ class SimulatedAgent:
         return SimulatedAudit(concluded.record, events, utc_ns, behind_ns)
 
     def _ask_sooner(self, wait_s: float) -> None:
-        """Bring the next audit that asks servers forward, as far as manners allow."""
+        """Advance the next network audit, as far as rate limits allow."""
         now_ns = self._host.boottime_ns
         self._schedule = advance_to(self._schedule, self._asked_ns, now_ns, wait_s=wait_s, least_s=SERVER_INTERVAL_S)

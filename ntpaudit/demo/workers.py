@@ -1,4 +1,4 @@
-"""All lives of a simulated fleet, lived in as many processes as there are cores, and brought to the present."""
+"""Runs the agents of a simulated fleet, with one process per core, until the present."""
 
 import multiprocessing
 import signal
@@ -19,16 +19,16 @@ from ntpaudit.demo.writers import ATTEMPTS, InfluxWriter, PipeWriter, PointWrite
 from ntpaudit.errors import NtpauditError, OutputError
 
 LAG_NS = 3 * NS_PER_S
-"""A simulated world stays so far behind the present: the kernel stamps no datagram by a time that lies ahead."""
+"""How far the simulation stays behind the present: the kernel cannot stamp a datagram with a future time."""
 
 FOLLOW_S = 5.0
-"""So often what has become due is done, where the present is followed."""
+"""How often due audits run while a demo follows the present."""
 
 SHRINK = 0.75
-"""Each time that a fleet lives on to the present, it must be nearer by so much; or it will not come there in time."""
+"""Each round towards the present must reduce the distance by this factor, or the demo gives up."""
 
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What ends a demonstration before its time: Ctrl-C, a service manager, a terminal that is closed."""
+"""Signals that end a demo: Ctrl-C, a service manager, a closed terminal."""
 
 _END_S = 2.0
 _DAY_NS = 86_400 * NS_PER_S
@@ -50,27 +50,27 @@ class Work(NamedTuple):
 
 
 class Absence:
-    """A database that is away, as some processes notice: told once when the first does, and when the last goes on."""
+    """Reports once that a database is down, at the first process that notices, and once that all processes continue."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self._note = note
         self._waiting: set[int] = set()
 
     def hear(self, number: int, waiting: Waiting) -> None:
-        """Take in what one of the processes says."""
+        """Handle a message of one process."""
         before = bool(self._waiting)
         if waiting.reason is None:
             self._waiting.discard(number)
         else:
             self._waiting.add(number)
         if self._waiting and not before:
-            self._note(f"{waiting.reason}; waits for it")
+            self._note(f"{waiting.reason}; waiting for it")
         elif before and not self._waiting:
-            self._note("the database takes points again; goes on")
+            self._note("the database accepts points again; continuing")
 
 
 class Arrived(NamedTuple):
-    """What a process answers when all its hosts have come to the moment that it was told, and told so many points."""
+    """The reply of a process when all its hosts have reached the requested time, with its number of points."""
 
     points: int
 
@@ -82,18 +82,18 @@ class Failed(NamedTuple):
 
 
 class Runner(Protocol):
-    """Those who live the lives."""
+    """Runs the simulated agents."""
 
     def advance(self, until_ns: int) -> Iterator[None]:
-        """Let every host live until that moment of true time, and yield once for each that has come there."""
+        """Run every host until that true time, and yield once for each that has reached it."""
 
     @property
     def points(self) -> int:
-        """How many points were told so far."""
+        """How many points were written so far."""
 
 
 class SerialRunner:
-    """A crew of this process alone. What was told before, of each host until some moment, is not told again."""
+    """Runs all hosts in this process. Points that a host has already written are not written again."""
 
     def __init__(self, lives: Sequence[SimulatedAgent], outlet: PointWriter, told_ns: Mapping[str, int]) -> None:
         self._lives = lives
@@ -103,29 +103,29 @@ class SerialRunner:
 
     @property
     def points(self) -> int:
-        """How many points were told so far."""
+        """How many points were written so far."""
         return self._points
 
     def advance(self, until_ns: int) -> Iterator[None]:
-        """Let one host after the other live until then."""
+        """Run one host after the other until then."""
         for life in self._lives:
             self._outlet.write(self._counted(filter(self._is_new, life.advance(until_ns))))
             yield
         self._outlet.flush()
 
     def _counted(self, told: Iterable[SimulatedAudit]) -> Iterator[SimulatedAudit]:
-        """Count the points of what is told."""
+        """Count the points of the audits."""
         for one in told:
             self._points += 1 + len(one.record.sources) + len(one.events)
             yield one
 
     def _is_new(self, told: SimulatedAudit) -> bool:
-        """Whether nobody was told of it before."""
+        """Whether the audit was not written before."""
         return told.utc_ns > self._told_ns.get(told.record.host.name, -1)
 
 
 class ParallelRunner:
-    """A crew of several processes, each with its share of the hosts."""
+    """Runs the hosts in several processes, each with its share."""
 
     def __init__(
         self,
@@ -142,11 +142,11 @@ class ParallelRunner:
 
     @property
     def points(self) -> int:
-        """How many points were told so far."""
+        """How many points were written so far."""
         return sum(self._points)
 
     def advance(self, until_ns: int) -> Iterator[None]:
-        """Let all processes work until then. OutputError for what stops one of them."""
+        """Run all processes until then. Raises OutputError if one of them stops."""
         for pipe in self._pipes:
             pipe.send(until_ns)
         busy = list(self._pipes)
@@ -169,7 +169,7 @@ class ParallelRunner:
 
 
 def _hear(pipe: Connection, process: BaseProcess) -> Any:
-    """Return what a process says next."""
+    """Return the next message of a process."""
     try:
         return pipe.recv()
     except (EOFError, ConnectionResetError):
@@ -178,7 +178,7 @@ def _hear(pipe: Connection, process: BaseProcess) -> Any:
 
 
 def _why_ended(exit_code: int | None) -> str:
-    """Say how a process that simulates hosts ended before its work was done; only SIGKILL suggests a lack of memory."""
+    """Describe how a worker process ended early; only SIGKILL suggests a lack of memory."""
     what = "a process that simulates hosts"
     if exit_code is None:
         return f"{what} closed its pipe"
@@ -209,18 +209,18 @@ def gather(
 
 
 def live(crew: Runner, until_ns: int, arrived: Callable[[], None] = lambda: None) -> None:
-    """Let a fleet live until a moment of true time, and tell of each host that has come there."""
+    """Run a fleet until a true time, and report each host that has reached it."""
     for _ in crew.advance(until_ns):
         arrived()
 
 
 def portions(scenario: Scenario) -> tuple[int, ...]:
-    """Return moments of a history that are a day apart, its end the last: so that whoever waits sees how far it is."""
+    """Return times of a history, a day apart, with its end as the last one, to report progress."""
     return (*range(scenario.begin_ns + _DAY_NS, scenario.end_ns, _DAY_NS), scenario.end_ns)
 
 
 class Reached(NamedTuple):
-    """The moment that a fleet has come to, and whether that is the present."""
+    """The time that a fleet has reached, and whether it is the present."""
 
     end_ns: int
     is_present: bool
@@ -262,7 +262,7 @@ def follow(
 
 @contextmanager
 def _lives(work: Work, first: int, each: int) -> Iterator[list[SimulatedAgent]]:
-    """Yield every so many of the lives, from the first on."""
+    """Yield every n-th agent, from the first on."""
     with ExitStack() as stack:
         ask = stack.enter_context(loopback(work.scenario.sources)) if work.udp else ask_directly
         yield [SimulatedAgent(part, work.scenario, ask) for part in work.scenario.hosts[first::each]]
@@ -279,7 +279,7 @@ def _outlet(
 
 @contextmanager
 def _team(work: Work, count: int, store: StoreWriter | None, absence: Absence) -> Iterator[ParallelRunner]:
-    """Start processes, and end them."""
+    """Start the worker processes, and end them."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     try:
@@ -298,7 +298,7 @@ def _team(work: Work, count: int, store: StoreWriter | None, absence: Absence) -
 
 
 def _end(pipes: Sequence[Connection], processes: Sequence[BaseProcess]) -> None:
-    """End all processes: each does so when it finds nobody to tell, and in any case soon."""
+    """End all worker processes; each ends when its pipe is closed, or soon after."""
     for pipe in pipes:
         pipe.close()
     deadline_s = time.monotonic() + _END_S
@@ -332,7 +332,7 @@ def _ignored() -> Iterator[None]:
 
 
 def _live(pipe: Connection, work: Work, number: int, count: int) -> None:
-    """Live a share of the lives, in a process of its own, until nobody is there any longer to be told."""
+    """Run a share of the hosts in a worker process, until the pipe is closed."""
 
     def pause(seconds: float) -> None:
         if pipe.poll(seconds):  # nothing is said to us before we have arrived: the other end is gone

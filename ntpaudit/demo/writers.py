@@ -15,63 +15,63 @@ from ntpaudit.net.answers import WEB_PAGE
 from ntpaudit.outputs.influxdb import InfluxTransport
 
 BATCH_LINES = 5000
-"""So many lines are written to a database at once."""
+"""How many lines one write to a database has."""
 
 PARCEL_POINTS = 2000
-"""So many points go to another process at once."""
+"""How many points one message to another process has."""
 
 ATTEMPTS = 8
-"""So often a database that works is asked to take what it failed to take, a few minutes in all."""
+"""How often a failed write is retried, a few minutes in all."""
 
 MOST_WAIT_S = 10.0
-"""A database that is waited for without end is asked again after this at the latest: somebody watches."""
+"""Longest delay between two retries without a limit: somebody is watching."""
 
 
 class PointBatch(NamedTuple):
-    """The points of one audit, and when it was made: the stamp of those whose true time the host does not know."""
+    """The points of one audit, and its true time: the timestamp of points whose true time the host does not know."""
 
     points: tuple[Point, ...]
     utc_ns: int
 
 
 class Waiting(NamedTuple):
-    """A database takes nothing at the moment, and is waited for: why. None when it has taken something again."""
+    """Why the demo waits for a database; None when the database has accepted something again."""
 
     reason: str | None
 
 
 class PointWriter(Protocol):
-    """Somewhere that audits are told."""
+    """A destination of audits."""
 
     def write(self, told: Iterable[SimulatedAudit]) -> None:
-        """Take audits, as they are made."""
+        """Write audits."""
 
     def flush(self) -> None:
-        """Let nothing wait any longer."""
+        """Write everything that is buffered."""
 
 
 class StoreWriter:
-    """Audits kept in a demonstration's file."""
+    """Writes audits to a demo file."""
 
     def __init__(self, store: DemoStore) -> None:
         self._store = store
 
     def write(self, told: Iterable[SimulatedAudit]) -> None:
-        """Keep audits."""
+        """Store audits."""
         for one in told:
             self._store.write(points(one.record, one.events), one.utc_ns)
 
     def take(self, parcels: Iterable[PointBatch]) -> None:
-        """Keep what another process has sent."""
+        """Store the points of another process."""
         for parcel in parcels:
             self._store.write(parcel.points, parcel.utc_ns)
 
     def flush(self) -> None:
-        """Nothing waits for long."""
+        """Nothing is buffered."""
 
 
 class PipeWriter:
-    """Audits sent to the process that keeps them."""
+    """Sends audits to the process that stores them."""
 
     def __init__(self, send: Callable[[Any], None]) -> None:
         self._send = send
@@ -79,7 +79,7 @@ class PipeWriter:
         self._points = 0
 
     def write(self, told: Iterable[SimulatedAudit]) -> None:
-        """Send audits, many at once."""
+        """Send audits in batches."""
         for one in told:
             parcel = PointBatch(tuple(points(one.record, one.events)), one.utc_ns)
             self._parcels.append(parcel)
@@ -88,7 +88,7 @@ class PipeWriter:
                 self.flush()
 
     def flush(self) -> None:
-        """Send what waits."""
+        """Send the buffered points."""
         if self._parcels:
             self._send(self._parcels)
         self._parcels, self._points = [], 0
@@ -126,7 +126,7 @@ class InfluxWriter:
         self._has_delivered = self._is_waiting = False
 
     def write(self, told: Iterable[SimulatedAudit]) -> None:
-        """Render audits, and write them when they are many."""
+        """Render audits, and write them in batches."""
         for one in told:
             lines = render(one.record, one.events)
             self._lines.append(lines if one.record.utc_ns is not None else stamp_lines(lines, one.utc_ns))
@@ -135,7 +135,7 @@ class InfluxWriter:
                 self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the buffered lines."""
         text, self._lines, self._count = "".join(self._lines), [], 0
         if text:
             self._deliver(text)
@@ -145,7 +145,7 @@ class InfluxWriter:
         self._transport.close()
 
     def _deliver(self, text: str) -> None:
-        """Write lines. One that has taken some before is given time; what is too much at once is halved."""
+        """Write lines: retry if the database has accepted lines before, and halve a batch that is too large."""
         failures = 0
         while not isinstance(answer := self._transport.write(text), Delivered):
             lines = text.splitlines(keepends=True)
@@ -165,11 +165,11 @@ class InfluxWriter:
             self._say(Waiting(None))
 
     def _is_waited_for(self, failures: int) -> bool:
-        """Whether to try again after so many failures in a row."""
+        """Whether to retry after this number of consecutive failures."""
         return self._has_delivered and (self._attempts is None or failures < self._attempts)
 
     def _wait(self, failure: Failure, failures: int) -> None:
-        """Let time pass before another attempt."""
+        """Wait before the next attempt."""
         if not self._is_waiting:
             self._is_waiting = True
             self._say(Waiting(f"cannot write to {self._url}: {describe(failure)}"))
@@ -177,23 +177,23 @@ class InfluxWriter:
         self._pause(wait_s if self._attempts is not None else min(wait_s, MOST_WAIT_S))
 
     def _refusal(self, failure: Failure) -> OutputError:
-        """Say what went wrong."""
+        """Return the error of a failed write."""
         return OutputError(f"cannot write to {self._url}: {_told(failure)}")
 
 
 def _told(failure: Failure) -> str:
-    """Say what went wrong and what mends it, to somebody who named the database on the command line."""
+    """Describe a failure and its fix in terms of the command line."""
     if not isinstance(failure, Refused):
         fix = "; start it, or name another with --influx-url" if classify(failure) == "away" else ""
         return _as_typed(describe(failure)) + fix
     if failure.reason.startswith(WEB_PAGE):
         said = f"{failure.status}: {failure.reason}"
-        return f"{said}; what answers there is no database, or stands before it: check --influx-url"
+        return f"{said}; this is not a database, or a proxy replied: check --influx-url"
     return _as_typed(describe(failure))
 
 
 def _as_typed(said: str) -> str:
-    """Put for the keys of a configuration, which there is none of, what stands for them on the command line."""
+    """Replace configuration keys by the options of the command line: a demo has no configuration."""
     for key, word in _TYPED.items():
         said = said.replace(key, word)
     return said

@@ -1,4 +1,4 @@
-"""What a database answers, made into the values of a fleet: nothing that it says is believed to be of its type."""
+"""Decodes database replies into the values of a fleet; the type of every value is checked."""
 
 from collections.abc import Collection, Iterable, Mapping
 from math import inf
@@ -25,16 +25,16 @@ from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.render.text_safety import one_line
 
 RawValue = object
-"""A value as it came: a number, a text, None, or what should not be there."""
+"""An unchecked value: a number, a text, None, or anything unexpected."""
 
 BASELINE_S = 900.0
 """A host's offset of some time ago is its last one in a window of this length that ends there."""
 
 EVENTS_S = 90 * 86_400.0
-"""How far back a finding may have begun that is still in force, and a source may be told of."""
+"""How far back events of raised findings, and sources, are read."""
 
 _FALSETICKER = STATUSES.index("falseticker")
-_MOST = 1e15  # nothing that is told of a clock is more, in whatever unit
+_MOST = 1e15  # no valid value of a clock is larger, in any unit
 _ROUNDING_S = 1e-6  # what a database may lose of the digits of an offset of years
 
 
@@ -69,10 +69,10 @@ CLOCK_FIELDS = ClockRow._fields[4:]
 JUDGED_FIELDS = (
     "severity", "offset_s", "earliest_s", "latest_s", "usable", "falsetickers", "age_s", "critical_s",
 )  # fmt: skip
-"""Those of them that a fleet is judged by, or told by in a few lines; the rate is, of a clock that moved."""
+"""The fields for the evaluation and the short text; the frequency is read only for clocks that moved."""
 
 FULL_FIELDS = (*JUDGED_FIELDS, "verdict", "frequency_ppm", "findings")
-"""Those that a list of all hosts tells besides."""
+"""The fields for a list of all hosts."""
 
 TOLERANCE_FIELDS = ("warning_s", "confirmed", "judged_on_bound")
 """Those that are read of hosts alone whose severity is in doubt."""
@@ -81,7 +81,7 @@ BOUND_FIELDS = ("earliest_s", "latest_s")
 """Those that hold the offset."""
 
 RATE_FIELDS = ("frequency_ppm",)
-"""What tells how a clock runs."""
+"""The frequency of a clock."""
 
 DISPUTED_FIELDS = (*TOLERANCE_FIELDS, *RATE_FIELDS, "max_drift_ppm", "disputed_s")
 """Those that are read of hosts alone whose time stamps are in doubt; of others there is no `disputed_s`.

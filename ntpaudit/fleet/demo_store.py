@@ -122,7 +122,7 @@ class DemoStore:
     def create(cls, path: str) -> Self:
         """Begin an empty demonstration that will be at `path`, in a folder that is there; a link is followed.
 
-        What is there already, and is no demonstration, is refused and stays.
+        What is there already, and is not a demo database, is refused and stays.
         """
         with _telling(path):
             if not os.path.basename(path) or os.path.isdir(path):
@@ -280,7 +280,7 @@ def _spare(path: str, target: str) -> None:
         return
     try:
         if not _is_ours(handle):
-            raise StoreError(f"{path} is no demonstration, and stays; remove it, or name another file with --store")
+            raise StoreError(f"{path} is not a demo database, and stays; remove it, or name another file with --store")
     finally:
         os.close(handle)
 
@@ -388,7 +388,7 @@ class DemoReader:
                 near = nearest(site, (str(place) for (place,) in self._query("SELECT site FROM series") if place))
                 guess = f"did you mean {near}?" if near else "check the name of the site"
                 raise ReadError(f"{self._path} knows no host of site {site!r}", guess)
-            raise ReadError(f"{self._path} knows no host", f"make it anew: {self._maker}")
+            raise ReadError(f"{self._path} knows no host", f"create it again: {self._maker}")
         is_present = now_ns >= self._end_ns - _AHEAD_NS
         until_ns = now_ns + _AHEAD_NS if is_present else now_ns
         latest = list(self._latest(begin_ns, until_ns))
@@ -507,30 +507,30 @@ class DemoReader:
         (application,), *_ = self._query("PRAGMA application_id")
         (version,), *_ = self._query("PRAGMA user_version")
         if application != _APPLICATION_ID:
-            raise ReadError(f"{self._path} is no demonstration", _OTHER)
+            raise ReadError(f"{self._path} is not a demo database", _OTHER)
         if version != _VERSION:
-            raise ReadError(f"{self._path} was made by another version of ntpaudit", f"make it anew: {self._maker}")
+            raise ReadError(f"{self._path} was made by another version of ntpaudit", f"create it again: {self._maker}")
         for (end_ns,) in self._query("SELECT end_ns FROM ending"):
             if isinstance(end_ns, int):
                 return end_ns
-        raise ReadError(f"the demonstration {self._path} is damaged", f"make it anew: {self._maker}")
+        raise ReadError(f"the demo {self._path} is damaged", f"create it again: {self._maker}")
 
     def _look(self) -> None:
         """Look whether there is a file that may be a demonstration. ReadError tells of each case what mends it."""
         try:
             handle = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
         except FileNotFoundError:
-            raise ReadError(f"there is no demonstration at {self._path}", f"make one: {self._maker}") from None
+            raise ReadError(f"there is no demo at {self._path}", f"create one: {self._maker}") from None
         except OSError as error:
             is_shut = error.errno in (errno.EACCES, errno.EPERM)
             fix = f"let the user that runs ntpaudit read it, or {_OTHER}" if is_shut else _OTHER
-            raise ReadError(f"cannot read the demonstration {self._path}: {error.strerror}", fix) from error
+            raise ReadError(f"cannot read the demo {self._path}: {error.strerror}", fix) from error
         try:
             mode = os.fstat(handle).st_mode
             if stat.S_ISDIR(mode):
                 raise ReadError(f"{self._path} is a folder", _OTHER)
             if not stat.S_ISREG(mode) or os.read(handle, len(_MAGIC)) not in (b"", _MAGIC):
-                raise ReadError(f"{self._path} is no demonstration", _OTHER)
+                raise ReadError(f"{self._path} is not a demo database", _OTHER)
         finally:
             os.close(handle)
 
@@ -613,9 +613,7 @@ class DemoReader:
         try:
             yield
         except (OSError, sqlite3.Error, ValueError) as error:  # ValueError: a path that no file can have
-            raise ReadError(
-                f"cannot read the demonstration {self._path}: {error}", f"make it anew: {self._maker}"
-            ) from error
+            raise ReadError(f"cannot read the demo {self._path}: {error}", f"create it again: {self._maker}") from error
 
 
 _MOST_SOURCES = 1000

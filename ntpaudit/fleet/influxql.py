@@ -294,14 +294,14 @@ class InfluxqlReader(DatabaseReader):
                 raise self.server.failure("the answer ends too early", AGAIN)
             case {"statement_id": _} | {"series": _}:
                 return
-        raise self.server.strange("the answer is none of InfluxDB's")
+        raise self.server.strange("this is not a response of InfluxDB")
 
     def _result(self, part: bytes) -> Mapping[str, RawValue]:
         """Return the result in a part of an answer. ReadError where it tells of an error, or of nothing."""
         try:
             said = mapping(json.loads(part))
         except (ValueError, RecursionError) as error:
-            raise self.server.strange("the answer is not JSON") from error
+            raise self.server.strange("the response is not JSON") from error
         match said.get("results"):
             case [dict(result), *_]:
                 pass

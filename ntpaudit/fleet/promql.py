@@ -331,8 +331,8 @@ class PromqlReader(DatabaseReader):
             if one is None or self._hosts(self._selector(site, but=one), *ever) <= names:
                 return names_of(names)
         raise self.server.failure(
-            f"it knows more hosts than the {len(names)} that it names",
-            "raise its -search.maxTagValues above the number of hosts, or ask for one site: --site",
+            f"it has more hosts than the {len(names)} that it lists",
+            "raise its -search.maxTagValues above the number of hosts, or read one site: --site",
         )
 
     def active(self, window: Window, hosts: Sequence[str] | None) -> set[str]:
@@ -534,7 +534,7 @@ class PromqlReader(DatabaseReader):
         try:
             return json.loads(answer)
         except (ValueError, RecursionError) as error:
-            raise self.server.strange("the answer is not JSON") from error
+            raise self.server.strange("the response is not JSON") from error
 
     def _results(self, path: str, parameters: Mapping[str, str]) -> list[Any]:
         """Return the series of an answer."""
@@ -559,12 +559,12 @@ class PromqlReader(DatabaseReader):
             raise self.server.strange(said.get("error") or _STRANGE)
         if said.get("isPartial"):
             raise self.server.failure(
-                "the answer lacks what a part of the cluster holds", "see that every vmstorage runs"
+                "the response lacks data of a part of the cluster", "check that every vmstorage runs"
             )
         return said.get("data")
 
 
-_STRANGE = "the answer is none of VictoriaMetrics'"
+_STRANGE = "this is not a response of VictoriaMetrics"
 
 
 def _bunches(stamps: Sequence[tuple[int, RawValue]]) -> Iterator[Sequence[tuple[int, RawValue]]]:

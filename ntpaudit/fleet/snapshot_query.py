@@ -199,7 +199,7 @@ class DatabaseReader(ABC, FleetBackend):
         if found is None:
             other: Kind = "VictoriaMetrics" if self.kind == "InfluxDB" else "InfluxDB"
             return ReadError(error.reason, f"{error.remedy}; if this is {other}: {_speak(other, key)}")
-        return ReadError(f"{self.server.where}: this is {found}, and was asked as {self.kind} is", _speak(found, key))
+        return ReadError(f"{self.server.where}: this is {found}, not {self.kind}", _speak(found, key))
 
     def close(self) -> None:
         """Close the connections."""
@@ -216,10 +216,10 @@ def _nobody(remote: DatabaseReader, site: str | None) -> ReadError:
     names = f"check the name{'s' if words[1:] else ''} of the {' and the '.join(words)}, " if words else ""
     if site is not None and (near := nearest(site, remote.sites())) is not None:
         return ReadError(f"{remote.place} knows no host of site {site!r}", f"did you mean {near}?")
-    database = f", name another database in {remote.server.keys['database']}" if remote.kind == "InfluxDB" else ""
+    database = f", set another database with {remote.server.keys['database']}" if remote.kind == "InfluxDB" else ""
     return UnexpectedReplyError(
         f"no agent{' of ' + whose if whose else ''} has delivered anything to {remote.place} yet",
-        f"{names}see whether agents deliver there (`ntpaudit status` on a host){database}",
+        f"{names}check whether agents deliver there (run `ntpaudit status` on a host){database}",
     )
 
 

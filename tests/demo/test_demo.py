@@ -120,7 +120,7 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     ran = ntpaudit("demo", "--hosts", "3", "--store", str(tmp_path / "mine"), state=tmp_path)
     assert (ran.status, ran.out) == (3, "")
-    assert f"{tmp_path}/mine is no demonstration, and stays; remove it, or name another file with --store" in ran.err
+    assert f"{tmp_path}/mine is not a demo database, and stays; remove it, or name another file with --store" in ran.err
     assert (tmp_path / "mine").read_text() == "mine"
     ran = ntpaudit("demo", "--hosts", "3", state=tmp_path, environment={"STATE_DIRECTORY": "/proc/state"})
     assert (ran.status, ran.out) == (3, "")

@@ -239,7 +239,7 @@ def test_an_absence_is_told_once_at_each_end() -> None:
     absence = Absence(said.append)
     for number, reason in ((0, "no connection"), (1, "no connection"), (0, None), (0, "503"), (1, None), (0, None)):
         absence.hear(number, Waiting(reason))
-    assert said == ["no connection; waits for it", "the database takes points again; goes on"]
+    assert said == ["no connection; waiting for it", "the database accepts points again; continuing"]
 
 
 @pytest.mark.alone
@@ -251,7 +251,7 @@ def test_whoever_waits_for_a_database_ends_at_once() -> None:
 
     def leave(text: str) -> None:
         left.append(time.monotonic())
-        assert text.endswith("; waits for it")
+        assert text.endswith("; waiting for it")
         raise Enough
 
     def fill(work: Work) -> None:

@@ -137,7 +137,7 @@ def test_what_is_too_much_at_once_is_halved(database: FlakyDatabase, told: list[
         ),
         (
             Answer(501, "<html><title>No\nsuch</title>"),
-            "501: a web page, 'No such'; .* no database.*: check --influx-url$",
+            "501: a web page, 'No such'; this is not a database, .*: check --influx-url$",
         ),
         (Answer(200, "ok"), "200: ok; this is not the reply of a database: check --influx-url$"),
         (

@@ -124,12 +124,12 @@ def _folder(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda path: None, "there is no demonstration"),
-        (_empty, "is no demonstration"),
-        (_other, "is no demonstration"),
-        (_text, "is no demonstration; name another file with --store"),
+        (lambda path: None, "there is no demo at"),
+        (_empty, "is not a demo database"),
+        (_other, "is not a demo database"),
+        (_text, "is not a demo database; name another file with --store"),
         (_folder, "is a folder; name another file with --store"),
-        (lambda path: os.mkfifo(path), "is no demonstration"),
+        (lambda path: os.mkfifo(path), "is not a demo database"),
         (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
         (_newer, "another version"),
         (_endless, "is damaged"),
@@ -167,7 +167,7 @@ def test_damage_is_told_when_it_is_met(tmp_path: Path) -> None:
     octets = bytearray(path.read_bytes())
     octets[4096 * 3 :] = b"\xff" * (len(octets) - 4096 * 3)
     path.write_bytes(octets)
-    with pytest.raises(ReadError, match="make it anew: ntpaudit demo"), closing(DemoReader(str(path))) as reader:
+    with pytest.raises(ReadError, match="create it again: ntpaudit demo"), closing(DemoReader(str(path))) as reader:
         reader.snapshot(END_NS, SnapshotOptions())
 
 
@@ -206,10 +206,10 @@ def _socket(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (_empty, "is no demonstration, and stays; remove it"),
-        (_other, "is no demonstration, and stays"),
-        (_text, "is no demonstration, and stays"),
-        (_link_to_text, "is no demonstration, and stays"),
+        (_empty, "is not a demo database, and stays; remove it"),
+        (_other, "is not a demo database, and stays"),
+        (_text, "is not a demo database, and stays"),
+        (_link_to_text, "is not a demo database, and stays"),
         (lambda path: os.mkfifo(path), "is no file that could be replaced"),
         pytest.param(
             lambda path: os.mknod(path, 0o644 | 0o020000, os.makedev(1, 3)),
@@ -238,7 +238,7 @@ def test_what_came_meanwhile_is_spared(tmp_path: Path) -> None:
     store = DemoStore.create(str(path))
     store.finish(NOW_NS)
     path.write_text("mine")
-    with pytest.raises(StoreError, match="is no demonstration, and stays"):
+    with pytest.raises(StoreError, match="is not a demo database, and stays"):
         store.close()
     assert path.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [path]
