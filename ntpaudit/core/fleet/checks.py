@@ -608,10 +608,17 @@ def _ordering(context: FleetContext, group: Group, subject: str, site: str | Non
         those = "it" if len(named) == 1 else "them"
         message += f"Cause: {_listed(named)}; without {those} {format_duration(rest.within_s, rounding='up')}"
     else:
-        estimates = {one.name: one.offset.estimate_s for one in group.hosts if one.name in worst.hosts}
-        pair = " and ".join(f"{name} ({format_offset(estimates[name])})" for name in worst.hosts)
-        message += f"Cause: {pair}"
+        offsets = {one.name: one.offset for one in group.hosts if one.name in worst.hosts}
+        message += "Cause: " + " and ".join(f"{name} ({_offset_and_error(offsets[name])})" for name in worst.hosts)
     yield Raised("high", message, site, None, named, worst.within_s, _ordering_fix(context, named))
+
+
+def _offset_and_error(offset: Offset) -> str:
+    """Return an offset, or the maximum error where most of it is the interval's width."""
+    error_s = max(abs(offset.earliest_s), abs(offset.latest_s))
+    if error_s > 2 * abs(offset.estimate_s):
+        return f"maximum error {format_duration(error_s, rounding='up')}"
+    return format_offset(offset.estimate_s)
 
 
 def _ordering_fix(context: FleetContext, named: Sequence[str]) -> str | None:
