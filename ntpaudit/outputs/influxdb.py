@@ -39,6 +39,10 @@ class InfluxTransport:
 
         warnings.simplefilter("ignore", SystemTimeWarning)  # our findings report a wrong clock
         logging.getLogger("urllib3").propagate = False  # it logs a server's headers, which may hold anything
+        if (
+            not logging.getLogger().handlers
+        ):  # else the client's `logging.debug` adds one, which prints our messages again
+            logging.getLogger().addHandler(logging.NullHandler())
         if token is not None and not (token.isascii() and token.isprintable()):
             raise ConfigError("the token for InfluxDB holds characters that no request can carry")
         self._bucket = bucket

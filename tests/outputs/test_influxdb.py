@@ -243,6 +243,21 @@ def test_the_client_is_imported_as_it_is(database: FlakyDatabase) -> None:
     assert ran.stdout.split("\n") == ["Delivered()", "0", "True True", ""]
 
 
+def test_a_refusal_does_not_make_messages_come_twice(database: FlakyDatabase) -> None:
+    """The client calls `logging.debug` for an answer without a message, which gives a bare root logger a handler."""
+    database.choose = lambda request: Answer(401, '{"error": "unauthorized access"}')
+    program = (
+        "from ntpaudit.cli.logs import log_to_stderr; from ntpaudit.log import LazyLogger\n"
+        "from ntpaudit.outputs.influxdb import InfluxTransport\n"
+        f'transport = InfluxTransport({database.url!r}, org="", bucket="b", token={TOKEN!r})\n'
+        f"log_to_stderr(); print(transport.write({LINES!r}).reason)\n"
+        "LazyLogger('ntpaudit.x').warning('delivery failed')"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert ran.stdout == "unauthorized access\n"
+    assert ran.stderr == "ntpaudit: delivery failed\n"
+
+
 @pytest.mark.parametrize("reason", ["certificate has expired", "certificate is not yet valid"])
 def test_a_certificate_of_another_time_points_at_the_clock(reason: str) -> None:
     """Dates of certificates are judged by the clock that is in doubt here: so it is what the operator is sent to."""
