@@ -48,7 +48,7 @@ def test_it_says_what_is_found_and_where_to_look_next(made: tuple[Ran, Path]) ->
     for words in ("fleet --demo --flagged", "fleet --demo --html demo.html", "fleet order --demo"):
         assert f"\n  ntpaudit {words}" in ran.out
     command = next(line for line in ran.out.splitlines() if "fleet order" in line).split()[1:]
-    assert ntpaudit(*command, state=folder).out.startswith("WARNING  events on")
+    assert ntpaudit(*command, state=folder).out.startswith("WARNING  timestamps on")
 
 
 def test_what_was_simulated_is_found(made: tuple[Ran, Path]) -> None:
