@@ -54,7 +54,7 @@ ShowProgress = Callable[[str], None]
 
 
 def show_nothing(text: str) -> None:
-    """Show no progress: nobody waits."""
+    """Show no progress."""
 
 
 class QueryOptions(NamedTuple):

@@ -35,9 +35,9 @@ _DAY_NS = 86_400 * NS_PER_S
 
 
 class Work(NamedTuple):
-    """What a fleet lives by: its story, whether its audits go over UDP, and the database that they are told, if any.
+    """What to simulate: the scenario, whether queries go over UDP, and the database that gets the points, if any.
 
-    `told_ns` has until when the database knows hosts of that name already: only what comes after is told. Where it is
+    `told_ns` says, by host, how far the database has points already: only later ones are sent. Where it is
     `patient` a database that has taken something is waited for without end.
     """
 
@@ -113,15 +113,15 @@ class SerialRunner:
             yield
         self._outlet.flush()
 
-    def _counted(self, told: Iterable[SimulatedAudit]) -> Iterator[SimulatedAudit]:
+    def _counted(self, audits: Iterable[SimulatedAudit]) -> Iterator[SimulatedAudit]:
         """Count the points of the audits."""
-        for one in told:
+        for one in audits:
             self._points += 1 + len(one.record.sources) + len(one.events)
             yield one
 
-    def _is_new(self, told: SimulatedAudit) -> bool:
+    def _is_new(self, audit: SimulatedAudit) -> bool:
         """Whether the audit was not written before."""
-        return told.utc_ns > self._told_ns.get(told.record.host.name, -1)
+        return audit.utc_ns > self._told_ns.get(audit.record.host.name, -1)
 
 
 class ParallelRunner:
@@ -148,7 +148,8 @@ class ParallelRunner:
     def advance(self, until_ns: int) -> Iterator[None]:
         """Run all processes until then. Raises OutputError if one of them stops."""
         for pipe in self._pipes:
-            pipe.send(until_ns)
+            with suppress(BrokenPipeError, ConnectionResetError):  # it has ended: `_hear` says how
+                pipe.send(until_ns)
         busy = list(self._pipes)
         while busy:
             ready = wait(busy)

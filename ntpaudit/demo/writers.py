@@ -43,7 +43,7 @@ class Waiting(NamedTuple):
 class PointWriter(Protocol):
     """A destination of audits."""
 
-    def write(self, told: Iterable[SimulatedAudit]) -> None:
+    def write(self, audits: Iterable[SimulatedAudit]) -> None:
         """Write audits."""
 
     def flush(self) -> None:
@@ -56,9 +56,9 @@ class StoreWriter:
     def __init__(self, store: DemoStore) -> None:
         self._store = store
 
-    def write(self, told: Iterable[SimulatedAudit]) -> None:
+    def write(self, audits: Iterable[SimulatedAudit]) -> None:
         """Store audits."""
-        for one in told:
+        for one in audits:
             self._store.write(points(one.record, one.events), one.utc_ns)
 
     def take(self, parcels: Iterable[PointBatch]) -> None:
@@ -78,9 +78,9 @@ class PipeWriter:
         self._parcels: list[PointBatch] = []
         self._points = 0
 
-    def write(self, told: Iterable[SimulatedAudit]) -> None:
+    def write(self, audits: Iterable[SimulatedAudit]) -> None:
         """Send audits in batches."""
-        for one in told:
+        for one in audits:
             parcel = PointBatch(tuple(points(one.record, one.events)), one.utc_ns)
             self._parcels.append(parcel)
             self._points += len(parcel.points)
@@ -125,9 +125,9 @@ class InfluxWriter:
         self._count = 0
         self._has_delivered = self._is_waiting = False
 
-    def write(self, told: Iterable[SimulatedAudit]) -> None:
+    def write(self, audits: Iterable[SimulatedAudit]) -> None:
         """Render audits, and write them in batches."""
-        for one in told:
+        for one in audits:
             lines = render(one.record, one.events)
             self._lines.append(lines if one.record.utc_ns is not None else stamp_lines(lines, one.utc_ns))
             self._count += 1 + len(one.record.sources) + len(one.events)

@@ -304,7 +304,7 @@ def rated(hosts: Mapping[str, Host], rows: Iterable[ClockRow]) -> dict[str, Host
 
 
 def _latest(rows: Iterable[ClockRow]) -> dict[str, ClockRow]:
-    """Return the latest point of each host, of two at one moment always the same; what has no name is nobody's."""
+    """Return the latest point of each host, of two at one moment always the same; rows without a name are skipped."""
     latest: dict[str, ClockRow] = {}
     for row in rows:
         name = text(row[0])
@@ -407,8 +407,8 @@ def alarms_of(rows: Iterable[EventRow], now_ns: int, before_s: float) -> tuple[A
 
     An event came at its stamp, or at that less `disputed_s` where one of its rows has it (B8).
 
-    It is in force since it came. Steps are for as long as they can tell why a clock is not where it was so long before,
-    also where they are in force no longer. Of two events at one moment, from which nobody can tell what is so now, the
+    It is in force since it came. Steps are kept as long as they can explain why a clock is not where it was before,
+    also where they are in force no longer. Of two events at one moment, which do not show the present state, the
     one that raises counts.
     """
     rows = list(rows)
@@ -484,7 +484,7 @@ def _last_stamps(rows: Iterable[EventRow]) -> dict[tuple[str, str], int]:
 
 
 def steps_of(rows: Iterable[EventRow]) -> tuple[Alarm, ...]:
-    """Return the steps that were told of, in the order of time; one that was told from two places is one."""
+    """Return the reported steps, in the order of time; one that was reported from two sites is one."""
     latest: dict[tuple[int, str, str], EventRow] = {}
     for row in rows:
         host, kind = text(row.host), text(row.kind)

@@ -275,7 +275,7 @@ def _take(questions: DatabaseReader, now_ns: int, reach: SnapshotOptions) -> Sna
     lies = start(lambda: _falseticker_reports(questions, look_back, coming, hosts))
     earlier = {name: one for name, one in stood().items() if name in hosts}
     earlier = _undisputed(questions, _window(before_ns, BASELINE_S), earlier, doubted)
-    for duplicate in duplicates:  # whose it was, nobody knows
+    for duplicate in duplicates:  # it is unknown which of them it was
         earlier.pop(duplicate.name, None)
     if not reach.in_full:
         hosts = hosts | _rated(questions, now_ns, site, hosts, earlier)  # another one: who lies is being sought in this

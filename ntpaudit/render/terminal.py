@@ -161,7 +161,7 @@ def labelled(label: str, text: str, width: int = WIDTH, write: Callable[[str], s
 def wrap_text(
     text: str, first: str, then: str, width: int = WIDTH, write: Callable[[str], str] | None = None
 ) -> list[str]:
-    """Break a text into lines of the page's width that begin as told."""
+    """Break a text into lines of the page's width, the first after `first`, the others after `then`."""
     written = (write or to_ascii)(text)
     return wrap(written, width, initial_indent=first, subsequent_indent=then, break_on_hyphens=False)
 

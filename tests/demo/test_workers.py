@@ -218,6 +218,16 @@ def test_a_process_that_dies_is_reported(team: ParallelRunner, number: signal.Si
         live(team, END_NS)
 
 
+def test_a_process_that_died_before_it_was_asked_is_reported(team: ParallelRunner) -> None:
+    """One that has already ended is reported in the same way."""
+    until(lambda: len(_children()) == 2, "both processes")
+    first = _children()[0]
+    first.kill()
+    until(lambda: first.status() == psutil.STATUS_ZOMBIE, "the end of one")
+    with pytest.raises(OutputError, match="was killed"):
+        live(team, END_NS)
+
+
 def test_no_process_outlives_a_crew_that_breaks_off(team: ParallelRunner) -> None:
     """Whoever stops in the middle is left by all."""
     next(team.advance(END_NS))
