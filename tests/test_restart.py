@@ -12,7 +12,7 @@ from ntpaudit.core.observation import Observation, SourceObservation
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store.state import StateStore
-from tests.core.random_agents import LivingHost
+from tests.core.hosts import LivingHost
 from tests.core.worlds import failed
 from tests.demo.test_simulated_agent import Played
 from tests.histories import TERMS

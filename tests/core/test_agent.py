@@ -32,7 +32,8 @@ from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.record import Health
 from ntpaudit.core.selection import Agreement, SourceCounts
 from ntpaudit.core.units import format_duration, format_utc
-from tests.core.random_agents import INTERVAL_S, LABELS, SILENT, LivingHost, Watch
+from tests.core.hosts import LivingHost
+from tests.core.random_agents import INTERVAL_S, LABELS, SILENT, Watch
 from tests.core.test_steps import STEPS_NS
 from tests.core.worlds import DAY, HOUR, MS, NOON, US, YEAR, S, answered, failed, measurement
 from tests.work import instructions

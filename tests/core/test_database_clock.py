@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from ntpaudit.core.clock.database_clock import MAX_AGE_NS, DatabaseClock, carry_date, disputed_ns, read_date
 from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.policy import Severity
-from tests.core.random_agents import LivingHost, Watch
+from tests.core.hosts import LivingHost
+from tests.core.random_agents import Watch
 from tests.core.worlds import HOUR, S
 
 

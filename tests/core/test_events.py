@@ -9,7 +9,8 @@ from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.events import Event
 from ntpaudit.core.policy import Severity
 from ntpaudit.store.serialization import plain, revive
-from tests.core.random_agents import SILENT, LivingHost, Watch
+from tests.core.hosts import LivingHost
+from tests.core.random_agents import SILENT, Watch
 from tests.core.worlds import MS, NOON, S
 
 RAISED = Event("step-back", True, Severity.WARNING, "high", "the clock was set back", NOON, NOON - S, 5 * S)

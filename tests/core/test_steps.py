@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.clock.steps import MIN_STEP_NS, Step, Suspend, find_step, find_suspend, level_ns
-from tests.core.random_agents import LivingHost
+from tests.core.hosts import LivingHost
 from tests.core.worlds import DAY, ERA_1, HOUR, MS, NOON, US, YEAR, S
 
 STEPS_NS = [
