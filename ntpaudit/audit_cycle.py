@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ntpaudit.config.schema import HistoryConfig
 from ntpaudit.core.agent import (
@@ -41,13 +41,9 @@ from ntpaudit.formats.line_protocol import render, render_events, render_unstamp
 from ntpaudit.log import LazyLogger
 from ntpaudit.outputs import Output
 from ntpaudit.runtime import HostContext, Runtime
-from ntpaudit.store import history
-from ntpaudit.store.history import OutboxEntry
+from ntpaudit.store.history import OutboxEntry, PendingObservation
 from ntpaudit.store.serialization import plain, revive
 from ntpaudit.store.state import AuditRow, StateStore
-
-if TYPE_CHECKING:
-    import sqlite3
 
 logger = LazyLogger(__name__)
 
@@ -161,10 +157,10 @@ class AuditCycle:
         self._past_ns = self._known_past_ns
         with suppress(TypeError, ValueError):
             self._dropped = revive(DropCounter, self._store.load("dropping"))
-        for pending in self._store.read(history.pending_observations):
+        for pending in self._store.pending_observations():
             self._recover(pending)
         self._state = with_poll_interval(self._state, now.boottime_ns, self.config.settings.interval_s)
-        if damaged := self._store.read(history.damaged):
+        if damaged := self._store.damaged_audits():
             shown = ", ".join(map(str, damaged[:MAX_NAMED])) + (" ..." if len(damaged) > MAX_NAMED else "")
             logger.warning(f"the history has {plural(len(damaged), 'damaged audit')}, kept but not used: {shown}")
         self.detect_clock_change(is_gap=True)
@@ -222,12 +218,8 @@ class AuditCycle:
         self._pruned_ns = now.boottime_ns
         true_ns, limits = utc_ns(self._state, now), self.config.limits
         if true_ns is not None and abs(true_ns - now.realtime_ns) <= TRUSTED_DIFFERENCE_NS:
-            self._store.read(
-                lambda connection: history.prune_by_age(
-                    connection, true_ns, limits.raw_s, limits.rollups_s, limits.findings_s
-                )
-            )
-        self._store.read(lambda connection: history.prune_by_size(connection, limits.max_bytes))
+            self._store.prune_by_age(true_ns, limits.raw_s, limits.rollups_s, limits.findings_s)
+        self._store.prune_by_size(limits.max_bytes)
 
     def _refresh_host_context(self, now: ClockReading) -> None:
         """Read the host's identity and daemons again if they are old or a daemon has ended."""
@@ -347,16 +339,16 @@ class AuditCycle:
         if self._has_unstamped and true_ns is not None:
             self._has_unstamped = False
             boot_ns = true_ns - now.boottime_ns
-            self._store.read(lambda connection: history.stamp_audits(connection, self._state.boot_id, boot_ns))
-        if self._store.unstamped():
-            self._store.read(lambda connection: self._stamp_entries(connection, now, true_ns))
+            self._store.stamp_audits(self._state.boot_id, boot_ns)
+        self._stamp_entries(now, true_ns)
 
-    def _stamp_entries(self, connection: "sqlite3.Connection", now: ClockReading, true_ns: int | None) -> None:
+    def _stamp_entries(self, now: ClockReading, true_ns: int | None) -> None:
         """Stamp outbox entries with the true time, or after `UNSTAMPED_WAIT_NS` with the host's own.
 
         A host time before a time that is certainly past is wrong: then the entry waits for a measurement.
         """
-        for entry in history.unstamped(connection):
+        stamped, refused = [], []
+        for entry in self._store.unstamped():
             is_ours = self._is_this_boot(entry.boot_id)
             known_ns = self._known_past_ns if is_ours else self._past_ns  # as known when another boot wrote it
             ago_ns = now.boottime_ns - entry.boottime_ns
@@ -366,11 +358,11 @@ class AuditCycle:
             elif entry.host_ns > known_ns and not (is_ours and ago_ns < UNSTAMPED_WAIT_NS):
                 stamp_ns = entry.host_ns
             if stamp_ns is not None:
-                lines = stamp_lines(entry.lines, stamp_ns)
-                history.stamp_entry(connection, entry._replace(lines=lines, stamp_ns=stamp_ns))
+                stamped.append(entry._replace(lines=stamp_lines(entry.lines, stamp_ns), stamp_ns=stamp_ns))
             elif not is_ours:
-                reason = "the host's clock was wrong and the true time is not known"
-                history.dead_letter(connection, entry, reason)
+                refused.append(entry)
+        if stamped or refused:
+            self._store.stamp_entries(stamped, refused, "the host's clock was wrong and the true time is not known")
 
     def _emit(self, events: Sequence[Event]) -> None:
         """Send the last record and events to every output; log when an output fails and when it works again.
@@ -446,7 +438,7 @@ class AuditCycle:
             return reset_holdover(state._replace(debounce=of_new_boot(state.debounce), poll_interval=polls))
         audits_before = [
             audit
-            for audit in self._store.read(lambda connection: history.prior_audits(connection, boot_id, KEPT_SAMPLES))
+            for audit in self._store.prior_audits(boot_id, KEPT_SAMPLES)
             if abs(suspended_ns(audit.reading, now)) <= MAX_STEP_NS
         ]
         samples = tuple(
@@ -474,13 +466,13 @@ class AuditCycle:
             drift=audits_before[-1].record.drift if audits_before else None,
         )
 
-    def _recover(self, pending: history.PendingObservation) -> None:
+    def _recover(self, pending: PendingObservation) -> None:
         """Process an observation left by a crash; skip it if it crashes the agent again."""
         if self._store.load("taking_up") == pending.id:
             logger.warning(
                 f"audit {pending.id} crashed the agent twice and is skipped; its observation stays in the history"
             )
-            self._store.read(lambda connection: history.give_up(connection, pending.id))
+            self._store.give_up(pending.id)
             return
         self._store.save("taking_up", pending.id)
         self._judge_pending(pending)
@@ -492,7 +484,7 @@ class AuditCycle:
         polls, settings = self._state.poll_interval, self.config.settings
         return settings if polls is None else settings._replace(interval_s=polls.interval_s)
 
-    def _judge_pending(self, pending: history.PendingObservation) -> None:
+    def _judge_pending(self, pending: PendingObservation) -> None:
         """Judge an observation of this boot in sequence, one of another boot by itself."""
         observation = pending.observation
         if self._is_this_boot(observation.host.boot_id):

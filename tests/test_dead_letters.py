@@ -10,7 +10,7 @@ from ntpaudit.probes import service
 from ntpaudit.store.paths import FILE_NAME
 from ntpaudit.store.state import StateStore
 from tests.command import Ran, ntpaudit
-from tests.store.audits import deliver, keep, number_of
+from tests.store.audits import deliver, in_store, keep, number_of
 
 
 @pytest.fixture
@@ -24,10 +24,11 @@ def ledger(tmp_path: Path) -> Iterator[StateStore]:
     ledger.ack(entries[:1])
     ledger.dead_letter(entries[1], "400: field type conflict\non offset_s")
     ledger.dead_letter(entries[2], "413: too large")
-    ledger.read(
+    in_store(
+        ledger,
         lambda connection: connection.execute(
             "INSERT INTO set_aside (stamp_ns, lines, reason) VALUES (NULL, 'ntpaudit_clock number=9i\n', 'no time')"
-        )
+        ),
     )
     yield ledger
     ledger.close()
@@ -60,7 +61,7 @@ def test_they_are_listed(ledger: StateStore, tmp_path: Path) -> None:
 def test_a_narrow_terminal_breaks_the_reason_and_nothing_else(ledger: StateStore, tmp_path: Path) -> None:
     """Every word of the reason is there, below the others; no line is wider than the terminal."""
     reason = '400: partial write: field type conflict: input field "offset_s" is type float, already exists as integer'
-    ledger.read(lambda connection: connection.execute("UPDATE set_aside SET reason = ? WHERE id = 1", (reason,)))
+    in_store(ledger, lambda connection: connection.execute("UPDATE set_aside SET reason = ? WHERE id = 1", (reason,)))
     ran = ntpaudit("history", "dead-letters", "list", state=tmp_path, environment={"COLUMNS": "60"})
     lines = ran.out.splitlines()
     assert max(map(len, lines)) <= 60
@@ -94,7 +95,7 @@ def test_one_that_is_refused_again_is_a_dead_letter_again(ledger: StateStore, tm
 )
 def test_a_damaged_one_harms_no_other(column: str, value: object, ledger: StateStore, tmp_path: Path) -> None:
     """It is listed and stays; put into the outbox it would be damage to the whole history."""
-    ledger.read(lambda connection: connection.execute(f"UPDATE set_aside SET {column} = ? WHERE id = 1", (value,)))
+    in_store(ledger, lambda connection: connection.execute(f"UPDATE set_aside SET {column} = ? WHERE id = 1", (value,)))
     for words in ((), ("--format", "json")):
         ran = dead_letters("list", *words, tmp_path=tmp_path)
         assert (ran.status, len(ran.out.splitlines()), ran.out.count("damaged")) == (0, 3 + (not words), 1)

@@ -27,6 +27,7 @@ from ntpaudit.probes.clock import SystemClock
 from ntpaudit.store import history
 from ntpaudit.store.history import OutboxEntry
 from ntpaudit.store.state import StateStore
+from tests.store.audits import in_store
 from tests.waiting import WITHIN_S, until
 from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Hang, Octets, Request, Reset, certificate
 from tests.world.servers import influxd, victoria_metrics
@@ -53,12 +54,12 @@ def post(ledger: StateStore, *entries: OutboxEntry) -> None:
         for each in entries:
             history.enqueue(connection, each, None)
 
-    ledger.read(work)
+    in_store(ledger, work)
 
 
 def aside(ledger: StateStore) -> list[tuple[str, str]]:
     """Return the letters that were set aside, each with the reason."""
-    return ledger.read(lambda connection: connection.execute("SELECT lines, reason FROM set_aside").fetchall())
+    return in_store(ledger, lambda connection: connection.execute("SELECT lines, reason FROM set_aside").fetchall())
 
 
 def query(url: str, text: str) -> dict[str, Any]:
@@ -287,8 +288,8 @@ def test_an_undated_letter_is_waited_for(ledger: StateStore, database: FlakyData
     with courier_to(ledger, database.url, Told()) as worker:
         assert worker.drain(5.0)
         assert database.requests == []
-        (undated,) = ledger.read(history.unstamped)
-        ledger.read(lambda connection: history.stamp_entry(connection, undated._replace(stamp_ns=START_NS)))
+        (undated,) = ledger.unstamped()
+        ledger.stamp_entries([undated._replace(stamp_ns=START_NS)], [], "")
         worker.wake()
         until(lambda: ledger.backlog()[0] == 0)
     assert clock_points(influxdb) == expected(range(2))
@@ -535,7 +536,7 @@ def test_what_was_learnt_of_a_letter_is_not_held_against_the_next(ledger: StateS
             return Refused(400, "unable to parse")
         accepted.append(lines)
         if len(accepted) == PROOFS:
-            ledger.read(lambda connection: connection.execute("DELETE FROM outbox WHERE lines = ?", (first,)))
+            in_store(ledger, lambda connection: connection.execute("DELETE FROM outbox WHERE lines = ?", (first,)))
         return Delivered()
 
     worker = DeliveryWorker(ledger, lambda: Chooser(answer), pytest.fail, rand=lambda: 0.0)

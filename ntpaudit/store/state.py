@@ -32,7 +32,7 @@ from ntpaudit.store.database import (
     transaction,
     unsynced_transaction,
 )
-from ntpaudit.store.history import OutboxEntry
+from ntpaudit.store.history import OutboxEntry, PendingObservation, PriorAudit, Pruned
 from ntpaudit.store.paths import VOUCHER
 from ntpaudit.store.readonly import open_history
 from ntpaudit.store.unsaved import Unsaved, UnsavedFile
@@ -162,9 +162,44 @@ class StateStore:
 
         self._do(work)
 
-    def read(self, work: "_Work[_Done]") -> _Done:
-        """Run a function in one transaction."""
-        return self._do(work)
+    def pending_observations(self) -> list[PendingObservation]:
+        """Return the agent's observations without a record; a damaged one is marked as such."""
+        return self._do(history.pending_observations)
+
+    def prior_audits(self, boot_id: str | None, count: int) -> list[PriorAudit]:
+        """Return the latest measured network audits of a boot, oldest first; a damaged one is marked as such."""
+        return self._do(lambda connection: history.prior_audits(connection, boot_id, count))
+
+    def damaged_audits(self) -> list[int]:
+        """Return the ids of the audits marked as damaged, which are kept for examination."""
+        return self._look(history.damaged)
+
+    def give_up(self, audit_id: int) -> None:
+        """Never try to judge this observation again."""
+        self._do(lambda connection: history.give_up(connection, audit_id))
+
+    def prune_by_age(self, now_ns: int, raw_s: float, rollups_s: float, findings_s: float) -> None:
+        """Delete what is older than its retention at a true time."""
+        self._do(lambda connection: history.prune_by_age(connection, now_ns, raw_s, rollups_s, findings_s))
+
+    def prune_by_size(self, max_bytes: int) -> Pruned:
+        """Delete the oldest audits while the database is too large: delivered ones first."""
+        return self._do(lambda connection: history.prune_by_size(connection, max_bytes))
+
+    def stamp_audits(self, boot_id: str | None, boot_ns: int) -> None:
+        """Stamp the latest audits and events of a boot; `boot_ns` is the true time of its start."""
+        self._do(lambda connection: history.stamp_audits(connection, boot_id, boot_ns))
+
+    def stamp_entries(self, stamped: Sequence[OutboxEntry], refused: Sequence[OutboxEntry], reason: str) -> None:
+        """Replace entries by stamped ones, and move the refused ones to the dead letters, in one transaction."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            for entry in stamped:
+                history.stamp_entry(connection, entry)
+            for entry in refused:
+                history.dead_letter(connection, entry, reason)
+
+        self._do(work)
 
     def load(self, key: str) -> Any:
         """Return the value of a key, None without one."""

@@ -19,6 +19,7 @@ from ntpaudit.store import history
 from ntpaudit.store.history import OutboxEntry
 from ntpaudit.store.state import StateStore
 from tests.records import NOW_NS, record, servers
+from tests.store.audits import in_store
 from tests.world.packages import program
 from tests.world.servers import free_port, influxd, running
 
@@ -108,7 +109,7 @@ def _post(store: StateStore, batch: Sequence[OutboxEntry]) -> None:
         for entry in batch:
             history.enqueue(connection, entry, None)
 
-    store.read(work)
+    in_store(store, work)
 
 
 def _courier(file: Path) -> float:

@@ -22,6 +22,7 @@ from ntpaudit.store.history import OutboxEntry
 from ntpaudit.store.state import StateStore
 from tests.command import ntpaudit
 from tests.records import record, servers
+from tests.store.audits import in_store
 from tests.waiting import until
 from tests.world.packages import program
 from tests.world.servers import free_port, running
@@ -65,7 +66,7 @@ def deliver(store: StateStore, url: str, sent: Sequence[OutboxEntry]) -> None:
         for entry in sent:
             history.enqueue(connection, entry, None)
 
-    store.read(post)
+    in_store(store, post)
     worker = start_worker(store, InfluxConfig(url), None, print)
     worker.start()
     until(lambda: worker.health.delivered == len(sent))

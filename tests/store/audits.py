@@ -3,17 +3,16 @@
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Health, Kind, Record
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.store import history
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.history import OutboxEntry
 from ntpaudit.store.state import AuditRow, StateStore
@@ -25,6 +24,13 @@ BOOT = "b" * 32
 _NETWORK = observation(*servers(0.0019))
 _LOCAL = _NETWORK._replace(sources=())
 _RECORD = record(*servers(0.0019))._replace(health=Health())
+
+_Done = TypeVar("_Done")
+
+
+def in_store(store: StateStore, work: Callable[[sqlite3.Connection], _Done]) -> _Done:
+    """Run statements on the file or the memory in use, in a transaction: what only a test does to a store."""
+    return store._do(work)
 
 
 def audit(number: int, kind: Kind = "local") -> AuditRow:
@@ -108,7 +114,7 @@ def _minute(boottime_ns: int) -> int:
 
 def date_letter(store: StateStore, dated: OutboxEntry) -> None:
     """Replace the lines of a letter by dated ones."""
-    store.read(lambda connection: history.stamp_entry(connection, dated))
+    store.stamp_entries([dated], [], "")
 
 
 def deliver(store: StateStore, *, refused: frozenset[int] = frozenset(), count: int = 7) -> Iterator[int]:

@@ -25,7 +25,7 @@ from ntpaudit.store.readonly import agent_runs, agent_vouches
 from ntpaudit.store.state import AgentLock, StateStore
 from ntpaudit.store.unsaved import Unsaved, UnsavedFile
 from tests.abilities import ANOTHER_USER
-from tests.store.audits import audit, date_letter, deliver, event, find, keep, letter, number_of, once
+from tests.store.audits import audit, date_letter, deliver, event, find, in_store, keep, letter, number_of, once
 from tests.waiting import until
 from tests.world.another_user import let_others_in
 from tests.world.packages import REPOSITORY
@@ -133,10 +133,10 @@ def test_an_observation_without_a_record_is_found_and_finished(path: Path) -> No
     first.keep_observation(audit(2, "network").observation, "network")
     first.close()
     second = StateStore(str(path), Notes().append)
-    [pending] = second.read(history.pending_observations)
+    [pending] = second.pending_observations()
     assert (pending.kind, pending.observation) == ("network", audit(2, "network").observation)
     second.keep_record(pending.id, audit(2, "network"))
-    assert second.read(history.pending_observations) == []
+    assert second.pending_observations() == []
     second.close()
     assert find(path).audits == [1, 2]
 
@@ -156,7 +156,7 @@ ARRIVED: list[int] = []
 
 
 def _date(store: StateStore) -> None:
-    for undated in store.read(history.unstamped):
+    for undated in store.unstamped():
         date_letter(store, undated._replace(lines=letter(903).lines, stamp_ns=undated.host_ns + 1))
 
 
@@ -191,7 +191,7 @@ def test_a_full_disk_loses_and_doubles_nothing(full_from: str, disk: Path) -> No
     until(is_sound_once_more_is_written)
     _date(store)
     arrived = set(ARRIVED) | set(from_memory) | set(deliver(store, refused=frozenset({5})))
-    states = store.read(lambda connection: connection.execute("SELECT endpoint FROM servers").fetchall())
+    states = in_store(store, lambda connection: connection.execute("SELECT endpoint FROM servers").fetchall())
     store.close()
     audits = [*range(1, 9), 900, 902, *range(1001, number + 30)]
     found = find(path)
@@ -369,7 +369,7 @@ def test_what_is_dropped_is_counted_for_good(path: Path, monkeypatch: pytest.Mon
     assert store.dropped() == 0
     for number in range(1, 5):
         keep(store, number)
-    lost = store.read(lambda connection: history.prune_by_size(connection, 0)).undelivered
+    lost = store.prune_by_size(0).undelivered
     assert lost == 4
     with locked(path):
         for number in range(5, 13):
@@ -393,7 +393,7 @@ def test_a_total_that_the_stand_in_did_not_know_is_added_to(path: Path, monkeypa
     monkeypatch.setattr(ledgers, "MAX_MEMORY_RECORDS", 5)
     first = StateStore(str(path), Notes().append)
     keep(first, 1)
-    first.read(lambda connection: history.prune_by_size(connection, 0))
+    first.prune_by_size(0)
     first.close()
     hidden = path.with_name("hidden")
     path.rename(hidden)
@@ -506,8 +506,8 @@ def test_a_damaged_file_is_set_aside_and_the_agent_goes_on(
     told_from = 0
     for number in range(200, 300):
         keep(store, number, "network" if number % 5 == 0 else "local")
-        store.read(history.pending_observations)
-        store.read(lambda connection: history.prune_by_size(connection, 1 << 30))
+        store.pending_observations()
+        store.prune_by_size(1 << 30)
         if not told_from and notes:
             told_from = number
     store.close()
@@ -807,7 +807,7 @@ def test_a_large_change_does_not_leave_a_large_log(path: Path) -> None:
         for number in range(40_000):
             history.enqueue(connection, letter(number)._replace(lines="x" * 700), None)
 
-    store.read(many)
+    in_store(store, many)
     for number in range(3):
         keep(store, number)
     assert Path(f"{path}-wal").stat().st_size <= 5 << 20
@@ -860,7 +860,7 @@ def test_threads_share_a_ledger(path: Path) -> None:
     assert failures == []
     assert is_sound(store)
     assert arrived == list(range(1, 401))
-    remembered = store.read(lambda connection: connection.execute("SELECT COUNT(*) FROM servers").fetchone())
+    remembered = in_store(store, lambda connection: connection.execute("SELECT COUNT(*) FROM servers").fetchone())
     assert remembered == (150,)
     store.close()
     found = find(path)
@@ -990,7 +990,8 @@ def test_an_observation_is_not_written_twice(path: Path) -> None:
     store = StateStore(str(path), Notes().append)
     keep(store, 1, "network")
     keep(store, 2, "local")
-    rows = store.read(lambda connection: connection.execute("SELECT observation FROM audits ORDER BY id").fetchall())
+    select = "SELECT observation FROM audits ORDER BY id"
+    rows = in_store(store, lambda connection: connection.execute(select).fetchall())
     store.close()
     assert len(rows[0][0]) > 100
     assert rows[1] == ("",)

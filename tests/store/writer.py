@@ -6,7 +6,6 @@
 import os
 import sys
 
-from ntpaudit.store import history
 from ntpaudit.store.state import StateStore
 from tests.store.audits import audit, deliver, keep
 
@@ -15,7 +14,7 @@ def main(path: str, delivered: str) -> None:
     """Keep one audit after another."""
     store = StateStore(path, print)
     arrived = os.open(delivered, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for pending in store.read(history.pending_observations):
+    for pending in store.pending_observations():
         store.keep_record(pending.id, audit((store.load("mind") or 0) + 1, pending.kind))
     number = (store.load("mind") or 0) + 1
     print("ready", flush=True)
@@ -25,7 +24,7 @@ def main(path: str, delivered: str) -> None:
             for done in deliver(store):
                 os.write(arrived, b"%d\n" % done)
         if number % 50 == 0:
-            store.read(lambda connection: history.prune_by_size(connection, 1 << 30))
+            store.prune_by_size(1 << 30)
         number += 1
 
 
