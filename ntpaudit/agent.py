@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ntpaudit import __version__, audit
 from ntpaudit.audit_cycle import AuditCycle, ClockChange, CycleConfig, CycleResult
-from ntpaudit.config.schema import Config, JournalConfig, load_config, read_token, with_environment
+from ntpaudit.config.load import load_config, with_environment
+from ntpaudit.config.schema import Config, JournalConfig
+from ntpaudit.config.secrets import read_token
 from ntpaudit.core.agent import AuditSettings
 from ntpaudit.core.ntp.rate_limit import POOL_INTERVAL_S, SERVER_INTERVAL_S
 from ntpaudit.core.ntp.sources import Server, is_loopback, is_pool_name

@@ -13,27 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntpaudit.config.fleet_database import FleetDatabase, fleet_database
+from ntpaudit.config.load import load_config, locate, parse_config, with_environment
 from ntpaudit.config.schema import (
     LANGUAGES,
     TABLES,
     Config,
     FleetConfig,
-    FleetDatabase,
     HistoryConfig,
     InfluxConfig,
     OutputsConfig,
     ScheduleConfig,
-    Token,
-    find_token,
-    fleet_database,
-    load_config,
-    locate,
-    parse_config,
     parse_url,
     read_config,
-    read_token,
-    with_environment,
 )
+from ntpaudit.config.secrets import Token, find_token, read_token
 from ntpaudit.config.text import show_json, show_toml, tables_of, write_file, write_span
 from ntpaudit.core.ntp.sources import CONTINENTS, Server, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES
@@ -378,8 +372,8 @@ def test_the_default_token_file_follows_the_rules_of_any_other(tmp_path: Path, m
     """The system's configuration finds its token without a key, in a service and by hand; others never get it."""
     file, token = write(tmp_path / "x.toml", "[influxdb]\nurl = 'http://x'\n"), tmp_path / "token"
     other = write(tmp_path / "y.toml", "[influxdb]\nurl = 'http://y'\n")
-    monkeypatch.setattr("ntpaudit.config.schema.SYSTEM_FILE", str(file))
-    monkeypatch.setattr("ntpaudit.config.schema.SYSTEM_TOKEN_FILE", str(token))
+    monkeypatch.setattr("ntpaudit.config.load.SYSTEM_FILE", str(file))
+    monkeypatch.setattr("ntpaudit.config.load.SYSTEM_TOKEN_FILE", str(token))
     influxdb = load_config(str(file)).influxdb
     assert influxdb is not None
     assert find_token(influxdb, {}) == Token(None, "")

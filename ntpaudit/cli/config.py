@@ -9,16 +9,8 @@ import click
 from ntpaudit.cli.output import StandardError
 from ntpaudit.cli.parameters import Parsed
 from ntpaudit.cli.stream import write_parts
-from ntpaudit.config.schema import (
-    SYSTEM_FILE,
-    Config,
-    find_config,
-    load_config,
-    load_tables,
-    locate,
-    user_file,
-    with_environment,
-)
+from ntpaudit.config.load import SYSTEM_FILE, find_config, load_config, load_tables, locate, user_file, with_environment
+from ntpaudit.config.schema import Config
 from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Pool, Server, Source, doubtful_port, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.units import format_duration, plural

@@ -229,7 +229,7 @@ def show_one_audit(format_name: str) -> None:
 
 def show_fleet(options: DemoOptions) -> None:
     """Simulate a fleet, store its points, and show what is found in it. Raises StoreError and OutputError."""
-    from ntpaudit.config.schema import read_token
+    from ntpaudit.config.secrets import read_token
     from ntpaudit.demo.workers import Work, catch_up, follow, gather, live, portions
     from ntpaudit.demo.writers import StoreWriter
     from ntpaudit.fleet.demo_store import DemoStore

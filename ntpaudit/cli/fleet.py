@@ -17,19 +17,10 @@ from ntpaudit.cli.output import StandardError, page_width, wants_colour
 from ntpaudit.cli.parameters import Parsed, RelativeTime, parse_time, refuse_empty, resolve
 from ntpaudit.cli.state import read_config
 from ntpaudit.cli.stream import write_parts
-from ntpaudit.config.schema import (
-    LANGUAGES,
-    Config,
-    Inventory,
-    Language,
-    find_config,
-    fleet_database,
-    locate,
-    parse_positive_span,
-    parse_url,
-    read_inventory,
-    with_environment,
-)
+from ntpaudit.config.fleet_database import fleet_database
+from ntpaudit.config.inventory import Inventory, read_inventory
+from ntpaudit.config.load import find_config, locate, with_environment
+from ntpaudit.config.schema import LANGUAGES, Config, Language, parse_positive_span, parse_url
 from ntpaudit.core.fleet.model import Fleet, FleetPolicy, Host, HostStatus, Snapshot
 from ntpaudit.core.fleet.severity import seen_ns
 from ntpaudit.core.policy import Severity

@@ -5,7 +5,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ntpaudit.config.schema import TABLES, Config, InfluxConfig, find_token, read_config
+from ntpaudit.config.schema import TABLES, Config, InfluxConfig, read_config
+from ntpaudit.config.secrets import find_token
 from ntpaudit.core.ntp.sources import POOL_DOMAIN, Pool, Source
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.units import parse_duration
