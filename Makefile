@@ -11,6 +11,7 @@
 # make dist    build what is published in dist/, for the project's page: make dist URL=https://...
 # make release the same, the Debian package, and a bill of materials of both (CycloneDX)
 # make dashboards   write Grafana's dashboards and alert rules anew, from grafana/*.py
+# make pictures    make the README's pictures from the program's output
 # make docs    write the generated tables of docs/ (findings, message ids, reason codes) and the runbook
 
 PYTHON ?= python3
@@ -26,7 +27,7 @@ SUM_UP = $(BIN)/coverage combine --quiet; \
 	$(BIN)/coverage report $(if $(NTPAUDIT_REQUIRE),,--fail-under=0) || status=1; \
 	$(BIN)/python -m tests.abilities; exit $$status
 
-.PHONY: run test test-trixie check lint types bench servers format dashboards docs install uninstall deb dist release clean
+.PHONY: run test test-trixie check lint types bench servers format dashboards docs pictures install uninstall deb dist release clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/installed
@@ -76,6 +77,9 @@ dashboards: $(VENV)/developer
 docs: $(VENV)/developer
 	$(BIN)/python -m docs
 	$(BIN)/python -m grafana
+
+pictures: $(VENV)/developer servers
+	$(BIN)/python -m docs.pictures
 
 # Debian packages, unpacked into .cache and never installed: installing one would replace the machine's time daemon.
 servers: $(VENV)/developer

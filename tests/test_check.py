@@ -79,11 +79,19 @@ def test_first_line_is_read_in_one_breath(real_servers: list[str], tmp_path: Pat
     ran = ntpaudit("check", *real_servers, state=tmp_path)
     first = " ".join(ran.out.split("\n\n")[0].split())
     assert re.match(
-        r"(OK|WARNING) clock is [0-9.]+ [num]s (behind|ahead), "
-        r"at most [0-9.]+ [um]s wrong if at most 1 of 4 servers is wrong \(4 of 4 servers agree\)",
+        r"(OK|WARNING) clock is [0-9.]+ [nµm]s (behind|ahead), "
+        r"at most [0-9.]+ [µm]s wrong if at most 1 of 4 servers is wrong \(4 of 4 servers agree\)",
         first,
     )
     assert max(map(len, ran.out.splitlines())) <= 100
+    assert ran.out.replace("µ", "u").isascii()
+
+
+def test_a_stream_without_a_micro_sign_shows_us(real_servers: list[str], tmp_path: Path) -> None:
+    """Output in ASCII has `us` instead of `µs`."""
+    environment = {"PYTHONIOENCODING": "ascii"}
+    ran = ntpaudit("check", *real_servers, state=tmp_path, environment=environment)
+    assert re.search(r"at most [0-9.]+ us wrong", " ".join(ran.out.split()))
     assert ran.out.isascii()
 
 

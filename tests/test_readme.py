@@ -21,7 +21,7 @@ def shape(output: str) -> list[str]:
     kept = [" ".join(finding.split()) for finding in findings if not any(name in finding for name in OF_THIS_HOST)]
     # A busy machine answers late, which moves an offset that is near 0 to its other side.
     blurred = [
-        re.sub(r"[0-9][0-9.]*( [mu]?s)?( behind| ahead)?", "#", line) for line in (sentence, *table.splitlines())
+        re.sub(r"[0-9][0-9.]*( [mµ]?s)?( behind| ahead)?", "#", line) for line in (sentence, *table.splitlines())
     ]
     return [" ".join(line.split()) for line in blurred] + kept
 
@@ -34,6 +34,15 @@ def test_the_sample_output_is_what_the_demonstration_prints(tmp_path: Path) -> N
     while shape(shown[1]) not in found:  # a server that a busy machine delays may for once stand on the other side of 0
         assert len(found) < 3, found
         found.append(shape(ntpaudit("demo", "--once", state=tmp_path).out))
+
+
+def test_the_pictures_are_small() -> None:
+    """Each picture that `make pictures` makes is shown, with a text for those who cannot see it."""
+    shown = dict(re.findall(r"!\[([^\]]{30,})\]\(([^)]+)\)", README))
+    pictures = sorted((REPOSITORY / "docs" / "pictures").glob("*.png"))
+    assert sorted(REPOSITORY / target for target in shown.values()) == pictures
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    assert sum(picture.stat().st_size for picture in pictures) <= 400_000
 
 
 @pytest.mark.parametrize("line", re.findall(r"^    (ntpaudit check .*?)(?:  +#.*)?$", README, re.MULTILINE))

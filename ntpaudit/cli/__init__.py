@@ -1,8 +1,10 @@
 """The command line: one file per command group, imported when it is called."""
 
+import codecs
 import contextlib
 import gc
 import importlib
+import io
 import sys
 import traceback
 from typing import Any
@@ -98,8 +100,19 @@ def _with_hint(error: click.UsageError) -> click.UsageError:
     return error
 
 
+def _replace_character(error: UnicodeError) -> tuple[str, int]:
+    """Write `us` for `µs` where the stream has no such character, and an escape for any other."""
+    if isinstance(error, UnicodeEncodeError) and error.object[error.start] == "µ":
+        return "u", error.start + 1
+    return codecs.backslashreplace_errors(error)  # type: ignore[return-value]  # always text when encoding
+
+
 def main() -> None:
     """Run the command line and exit; the only place that turns errors into exit statuses."""
+    codecs.register_error("replace-character", _replace_character)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace-character")
     try:
         status = cli.main(prog_name="ntpaudit", standalone_mode=False)
     except click.UsageError as error:

@@ -50,7 +50,6 @@ def emit_and_exit(
         if output in (None, "-"):
             if not isinstance(sys.stdout, io.TextIOWrapper):
                 raise OSError(errno.EBADF, "standard output is closed")
-            sys.stdout.reconfigure(errors="backslashreplace")  # a character that the terminal lacks is no error
             sys.stdout.write(_renderer(format_name, page_width(), colour=wants_colour())(record))
             sys.stdout.flush()
         else:

@@ -16,7 +16,6 @@ def write_parts(parts: Iterable[str]) -> None:
     try:
         if not isinstance(sys.stdout, io.TextIOWrapper):
             raise OSError(errno.EBADF, "standard output is closed")
-        sys.stdout.reconfigure(errors="backslashreplace")  # a character that the terminal lacks is no error
         for part in parts:
             sys.stdout.write(part)
         sys.stdout.flush()

@@ -34,7 +34,7 @@ _UNITS = (
     (2 * 60.0, 60.0, "min"),
     (1.0, 1.0, "s"),
     (1e-3, 1e-3, "ms"),
-    (1e-6, 1e-6, "us"),
+    (1e-6, 1e-6, "µs"),
     (0.0, 1e-9, "ns"),
 )
 """The least duration in seconds for a unit, its length and its name."""
@@ -68,6 +68,7 @@ def format_duration(seconds: float, *, rounding: Rounding = "near") -> str:
 _SUFFIXES = {
     "ns": 1e-9,
     "us": 1e-6,
+    "µs": 1e-6,
     "ms": 1e-3,
     "s": 1.0,
     "m": 60.0,
@@ -90,7 +91,7 @@ def brief(text: str) -> str:
 
 def parse_duration(text: str) -> float:
     """Parse a duration such as `100ms`, `64s`, `30m`, `12h`, `90d` or `7y`; in seconds. ValueError has an example."""
-    number = text.strip().rstrip("abcdefghijklmnopqrstuvwxyz")
+    number = text.strip().rstrip("abcdefghijklmnopqrstuvwxyzµ")
     unit = text.strip()[len(number) :]
     digits = number.strip()
     is_number = digits.replace(".", "", 1).isdecimal() and digits.isascii() and len(digits) <= MAX_DIGITS

@@ -33,7 +33,7 @@ from ntpaudit.render.terminal import (
 )
 
 _NS = 1e-9
-_UNITS = ((1.0, "s", 9), (1e-3, "ms", 6), (1e-6, "us", 3), (_NS, "ns", 0))
+_UNITS = ((1.0, "s", 9), (1e-3, "ms", 6), (1e-6, "µs", 3), (_NS, "ns", 0))
 """Units of an offset in the table, with the decimals that show a nanosecond; larger units would need more digits."""
 
 _STATUS_COLOURS: dict[Status, int] = {

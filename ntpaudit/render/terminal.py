@@ -167,8 +167,9 @@ def wrap_text(
 
 
 def to_ascii(text: str) -> str:
-    """Write what is not ASCII as escapes: a terminal may be set to anything."""
-    return short_words(text).encode("ascii", "backslashreplace").decode("ascii")
+    """Write what is not ASCII as escapes, because a terminal may be set to anything; only `µs` stays as it is."""
+    parts = short_words(text).split("µ")
+    return "µ".join(part.encode("ascii", "backslashreplace").decode("ascii") for part in parts)
 
 
 def _painted(text: str, colour: int | None) -> str:

@@ -11,7 +11,7 @@ from ntpaudit.core.units import Rounding, direction, format_duration, parse_dura
 
 UNITS = {
     "ns": Fraction(1, 10**9),
-    "us": Fraction(1, 10**6),
+    "µs": Fraction(1, 10**6),
     "ms": Fraction(1, 1000),
     "s": Fraction(1),
     "min": Fraction(60),
@@ -25,7 +25,7 @@ SECONDS = NANOSECONDS.map(lambda ns: ns / 10**9) | st.floats(1e-9, 1e11)
 
 def read_back(text: str) -> Fraction:
     """Return the seconds that a written span says, exactly."""
-    written = re.fullmatch(r"(\d+(?:\.\d*[1-9])?) ([a-z]+)", text)
+    written = re.fullmatch(r"(\d+(?:\.\d*[1-9])?) ([a-zµ]+)", text)
     assert written, text
     assert len(written[1].replace(".", "").strip("0")) <= 3, text
     return Fraction(written[1]) * UNITS[written[2]]
@@ -38,10 +38,10 @@ def read_back(text: str) -> Fraction:
         (1e-9, "1 ns", "1 ns", "1 ns"),
         (1.5e-9, "1.5 ns", "1.5 ns", "1.5 ns"),
         (999e-9, "999 ns", "999 ns", "999 ns"),
-        (1e-6, "1 us", "1 us", "1 us"),
-        (1.234e-6, "1.23 us", "1.24 us", "1.23 us"),
-        (1.236e-6, "1.24 us", "1.24 us", "1.23 us"),
-        (0.0001, "100 us", "100 us", "100 us"),
+        (1e-6, "1 µs", "1 µs", "1 µs"),
+        (1.234e-6, "1.23 µs", "1.24 µs", "1.23 µs"),
+        (1.236e-6, "1.24 µs", "1.24 µs", "1.23 µs"),
+        (0.0001, "100 µs", "100 µs", "100 µs"),
         (0.001, "1 ms", "1 ms", "1 ms"),
         (0.0125, "12.5 ms", "12.5 ms", "12.5 ms"),
         (0.1, "100 ms", "100 ms", "100 ms"),
@@ -102,7 +102,7 @@ def test_a_span_is_near(seconds: float, rounding: Rounding) -> None:
     assert format_duration(-seconds, rounding=rounding) == format_duration(seconds, rounding=rounding)
 
 
-@given(st.integers(1, 999), st.sampled_from(["ns", "us", "ms"]))
+@given(st.integers(1, 999), st.sampled_from(["ns", "µs", "ms"]))
 @settings(max_examples=200, deadline=None)
 def test_three_digits_need_no_rounding(number: int, unit: str) -> None:
     """A whole number of a small unit is written as it is, however it is rounded: no float shows."""
@@ -115,6 +115,7 @@ def test_three_digits_need_no_rounding(number: int, unit: str) -> None:
     [
         ("1ns", 1e-9),
         ("100us", 1e-4),
+        ("100µs", 1e-4),
         ("100ms", 0.1),
         ("64s", 64.0),
         ("30m", 1800.0),
@@ -130,7 +131,7 @@ def test_three_digits_need_no_rounding(number: int, unit: str) -> None:
     ],
 )
 def test_spans_are_read(text: str, seconds: float) -> None:
-    """A number and one of the units ns, us, ms, s, m, h, d and y are a span."""
+    """A number and one of the units ns, us or µs, ms, s, m, h, d and y are a span."""
     assert parse_duration(text) == pytest.approx(seconds, rel=1e-15)
 
 
@@ -139,7 +140,7 @@ def test_spans_are_read(text: str, seconds: float) -> None:
     [
         "", " ", "s", "ms", "5", "5.5", "-5s", "+5s", "1e3s", "5S", "5 Min", "5min", "5sec", "5 minutes", "5 years",
         "5w", "1h30m", "1:30", "1,5s", "1.5.5s", ".s", "nan", "nans", "inf", "infs", "5s s", "5 5s", "0x5s", "1_000s",
-        "٣s", "²s", "½s", "5µs", "5s\0",
+        "٣s", "²s", "½s", "5µ", "5s\0",
     ],
 )  # fmt: skip
 def test_nothing_else_is_a_span(text: str) -> None:

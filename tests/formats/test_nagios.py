@@ -76,8 +76,8 @@ def test_every_record_keeps_to_the_grammar(record: Record) -> None:
         ),
         (
             "mifid, unproven",
-            "NTPAUDIT WARNING - clock is 40 us behind (estimate), at most 3.97 ms wrong: "
-            "not proven to be within 100 us (4 of 4 servers agree) | "
+            "NTPAUDIT WARNING - clock is 40 µs behind (estimate), at most 3.97 ms wrong: "
+            "not proven to be within 100 µs (4 of 4 servers agree) | "
             "offset=0.00004s;;-0.0001:0.0001;; bound=0.003960021s;0.00005;0.0001;0; "
             "sources=4;;;0; usable=4;;;0; agreeing=4;;;0; findings=1;;;0;\n",
         ),

@@ -16,7 +16,7 @@ SENTENCES = {
     "(4 of 4 servers agree)",
     "ok, ahead": "clock is 12.2 ms ahead, at most 16.3 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "ok, in nanoseconds": "clock is 49.9 us behind, at most 3.96 ms wrong if at most 1 of 4 servers is wrong "
+    "ok, in nanoseconds": "clock is 49.9 µs behind, at most 3.96 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
     "ok, one silent": "clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 5 servers is wrong "
     "(4 of 5 servers agree, 1 did not reply)",
@@ -24,7 +24,7 @@ SENTENCES = {
     "(4 of 4 servers agree)",
     "ok, falseticker": "clock is 1.95 ms behind, at most 4.76 ms wrong if at most 1 of 5 servers is wrong "
     "(4 of 5 servers agree, 1 disagrees)",
-    "ok, reference clocks": "clock is 70 us behind, at most 640 us wrong if at most 1 of 4 servers is wrong "
+    "ok, reference clocks": "clock is 70 µs behind, at most 640 µs wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
     "ok, IPv6": "clock is 1.9 ms behind, at most 4.86 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
@@ -68,8 +68,8 @@ SENTENCES = {
     "(estimate 56.9 years; 4 of 4 servers agree)",
     "finra-cat, within": "clock is 3.95 ms ahead, at most 7.96 ms wrong if at most 1 of 4 servers is wrong "
     "(4 of 4 servers agree)",
-    "mifid, unproven": "clock is 40 us behind (estimate), "
-    "at most 3.97 ms wrong: not proven to be within 100 us "
+    "mifid, unproven": "clock is 40 µs behind (estimate), "
+    "at most 3.97 ms wrong: not proven to be within 100 µs "
     "(4 of 4 servers agree)",
     "no server": f"{UNMEASURED}there is no server to query",
     "unmeasured, nobody answered": f"{UNMEASURED}none of 4 servers replied (timeout)",
@@ -95,7 +95,7 @@ SENTENCES = {
 
 SCALES = {
     "ns": 1e-9,
-    "us": 1e-6,
+    "µs": 1e-6,
     "ms": 1e-3,
     "s": 1.0,
     "min": 60.0,
@@ -109,7 +109,7 @@ def spans(sentence: str, before: str) -> list[float]:
     """Read back, in seconds, every span that follows some words."""
     return [
         float(number) * SCALES[unit]
-        for number, unit in re.findall(re.escape(before) + r"([0-9.]+) ([a-z]+)", sentence)
+        for number, unit in re.findall(re.escape(before) + r"([0-9.]+) ([a-zµ]+)", sentence)
         if unit in SCALES  # and not "at most 1 of 4 servers"
     ]
 

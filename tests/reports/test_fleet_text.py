@@ -311,7 +311,7 @@ def test_the_order_of_two_hosts_is_said_for_stamps_as_they_are_and_corrected() -
     text = " ".join(render_order(said, [37.0012, -0.0004], NOW_NS, WARNING, width=80).split())
     assert text.startswith(
         "WARNING timestamps on ams-web-1 and ams-db-1 can order events more than 37.1 s apart "
-        "clocks ams-web-1 is 37 s behind, ams-db-1 is 400 us ahead "
+        "clocks ams-web-1 is 37 s behind, ams-db-1 is 400 µs ahead "
     )
     assert "the event on ams-web-1 came first if that on ams-db-1 has a timestamp more than 37.1 s later" in text
     assert (

@@ -56,7 +56,7 @@ def test_no_line_is_wider_than_the_page(width: int, past: tuple[list[Audit], lis
     assert len(lines) == len(past[0]) + 2
     assert "53.9 years behind" in lines[-1]
     assert all(len(line) <= width + 1 for line in lines)
-    assert "".join(lines).isascii()
+    assert "".join(lines).replace("µ", "u").isascii()
     assert ("verdict" in lines[0]) == (width >= 100)
     assert re.search(r"unsyn\S* ?.*\+\d$|unsynced ", lines[-1])
 
