@@ -88,10 +88,10 @@ def test_an_agreement_that_was_disproved_stays_dropped(watched: Watched) -> None
 
 def test_how_far_the_oscillator_may_be_off_is_not_forgotten(watched: Watched) -> None:
     """A correction of 200 ppm that was seen since the measurement widens its interval after a start too (R4)."""
-    watched.host.drift_ppm = watched.host.drift_ppm + 200
+    watched.host.oscillator_ppm += 200
     watched.host.run(3600, slew_ppm=200)
     before = watched.local()
-    watched.host.slew_ppm *= 0  # a daemon that begins anew without its drift file
+    watched.host.frequency_ppm = 0  # a daemon that begins anew without its drift file
     watched.local()
     watched.begin()
     after = watched.local()

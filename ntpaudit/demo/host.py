@@ -1,10 +1,19 @@
-"""A simulated host: four clocks and the oscillator they run by, the kernel, and a time daemon that steers it."""
+"""A simulated host: its clocks, the oscillator they run by, the kernel, and a time daemon that disciplines them."""
 
 import math
 import random
+from typing import Protocol
 
 from ntpaudit.core.clock.readings import ClockReading
-from ntpaudit.core.observation import PHASE_LIMIT_S, STA_UNSYNC, TIME_ERROR, Daemon, HostFacts, KernelState
+from ntpaudit.core.observation import (
+    PHASE_LIMIT_S,
+    STA_UNSYNC,
+    TIME_ERROR,
+    Daemon,
+    HiddenDaemons,
+    HostFacts,
+    KernelState,
+)
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.scenario import (
     BlockNtp,
@@ -19,190 +28,269 @@ from ntpaudit.demo.scenario import (
     What,
 )
 
+ZS_PER_NS = 10**12
+ZS_PER_S = NS_PER_S * ZS_PER_NS
+"""Clocks count zeptoseconds, so that no rounding decides whether an interval contains the true offset."""
+
 READ_NS = 50
-"""How long a reading of the clocks takes."""
+"""The duration of a reading of the clocks."""
 
-BOOT_NS = 40 * NS_PER_S
-"""How long a boot takes until an agent runs."""
+TICK_S = 64.0
+"""The interval at which the oscillator's frequency changes and a time daemon polls its server, by the oscillator."""
 
-TICK_NS = 64 * NS_PER_S
-"""So often the oscillator changes its mind, and a time daemon looks at its server."""
-
+_PPM = 10**9
+_ONE = 10**6 * _PPM
+_DAY_NS = 86_400 * NS_PER_S
 _WANDER_PPM = 0.002
 _DAEMON_NOISE_S = 50e-6
-_KERNEL_MOST_PPM = 500.0
-"""Most daemons have the kernel slew, which it does at this rate at most."""
+_DAEMON_ERROR_US = 10_000
+_KERNEL_SLEW_PPM = 500.0
+"""The fastest slew of the kernel, which most daemons use."""
 
-_CHRONYD_MOST_PPM = 83_333.333
+_CHRONYD_SLEW_PPM = 83_333.333
 """chronyd's default `maxslewrate`."""
 
-_CHRONYD_SLEW_S2 = 3 * 0.5 * _DAEMON_NOISE_S * TICK_NS / NS_PER_S
-"""An offset times the duration of its slew: `corrtimeratio`, which is 3, by half the noise, by the poll interval."""
+_CHRONYD_SLEW_S2 = 3 * 0.5 * _DAEMON_NOISE_S * TICK_S
+"""An offset times the duration of its slew: `corrtimeratio` (3), half the noise, and the poll interval."""
 
-_LEAST_SLEW_S = 1.0
-_MAXERROR_S = 0.01
-_MAXERROR_RATE = 500e-6
+_MIN_SLEW_S = 1.0
+_ERROR_LIMIT_US = round(PHASE_LIMIT_S * 1e6)
+_ERROR_RATE_US = 500
+"""How much the kernel's maximum error grows in each second of its clock: MAXFREQ of linux/timex.h."""
+
 _PIDS = {"chronyd": 611, "ntpd": 702, "systemd-timesyncd": 388}
 
 
-class SimulatedHost:
-    """A host in a world where the true time, `utc_ns`, is known, and passes only when it is told to.
+class Discipline(Protocol):
+    """Corrects the clock of a host at each of its ticks."""
 
-    The free oscillator is `oscillator_ppm` slow, and wanders. A time daemon, while there is one, takes its server's
-    time for true, steers the frequency and slews the rest away.
+    def update(self, host: "SimulatedHost") -> None:
+        """Correct the clock."""
+
+
+class SimulatedHost:
+    """A host whose true time is known, and passes only on request.
+
+    The oscillator is `oscillator_ppm` slow. The kernel lets the clock run `frequency_ppm` faster than the oscillator,
+    and faster still during a slew. With a `rand` the oscillator wanders; without one nothing is random.
     """
 
-    def __init__(self, part: HostSpec, utc_ns: int, rand: random.Random) -> None:
-        self.utc_ns = utc_ns
-        self.oscillator_ppm = part.oscillator_ppm
-        self.realtime_ns = utc_ns - round(part.behind_s * NS_PER_S)
-        self.raw_ns = self.monotonic_ns = self.boottime_ns = round(rand.uniform(1, 90) * 86_400 * NS_PER_S)
-        self.frequency_ppm = 0.0 if part.daemon is None else part.oscillator_ppm
-        self._slew_ppm, self._slew_end_ns = 0.0, utc_ns
+    def __init__(
+        self,
+        utc_ns: int,
+        *,
+        name: str = "simulated",
+        behind_ns: int = 0,
+        uptime_ns: int = _DAY_NS,
+        oscillator_ppm: float = 0.0,
+        daemon: "TimeDaemon | None" = None,
+        rand: random.Random | None = None,
+    ) -> None:
+        self.name = name
+        self.utc_zs = utc_ns * ZS_PER_NS
+        self.realtime_zs = (utc_ns - behind_ns) * ZS_PER_NS
+        self.raw_zs = self.monotonic_zs = self.boottime_zs = uptime_ns * ZS_PER_NS
+        self.oscillator_ppm = oscillator_ppm
+        self.frequency_ppm = 0.0 if daemon is None else oscillator_ppm
+        self.maxerror_us = _ERROR_LIMIT_US if daemon is None else _DAEMON_ERROR_US
+        self.is_synchronised = daemon is not None
+        self.discipline: Discipline | None = daemon
+        self.daemons: tuple[Daemon, ...] | HiddenDaemons = () if daemon is None else (daemon.process,)
+        self.server_fault, self.server_fault_ns = ServerFault(), 0
         self.is_cut_off = self.is_silent = False
-        self._part = part
-        self._chance = rand
-        self._boot = 0
-        self._daemon = part.daemon
-        self._tick_ns = utc_ns + round(rand.random() * TICK_NS)
-        self._updated_ns = utc_ns
-        self._maxerror_s = PHASE_LIMIT_S if part.daemon is None else _MAXERROR_S
-        self._mislead = ServerFault()
-        self._mislead_ns = 0
+        self.boots = 0
+        self._daemon = daemon
+        self.rand = rand
+        self._slew_ppm, self._slew_end_zs = 0.0, self.raw_zs
+        self._slews_by_frequency = False
+        self.tick_s = TICK_S
+        self.tick_zs = self.raw_zs + _zs((1.0 if rand is None else rand.random()) * TICK_S)
+
+    @property
+    def utc_ns(self) -> int:
+        """The true time."""
+        return self.utc_zs // ZS_PER_NS
+
+    @property
+    def boottime_ns(self) -> int:
+        """The uptime, including suspends."""
+        return self.boottime_zs // ZS_PER_NS
 
     @property
     def behind_ns(self) -> int:
         """The true offset: positive is behind."""
-        return self.utc_ns - self.realtime_ns
+        return (self.utc_zs - self.realtime_zs) // ZS_PER_NS
 
     @property
     def boot_id(self) -> str:
-        """The id of the boot that lasts."""
-        return f"00000000-0000-4000-8000-{self._boot:012d}"
+        """The id of the present boot."""
+        return f"00000000-0000-4000-8000-{self.boots:012d}"
 
     @property
     def facts(self) -> HostFacts:
-        """Who this host is."""
-        return HostFacts(self._part.name, None, self.boot_id, "UTC", 0, False, "tsc", None)
-
-    @property
-    def daemons(self) -> tuple[Daemon, ...]:
-        """The time daemons that run."""
-        return () if self._daemon is None else (Daemon(self._daemon, _PIDS[self._daemon]),)
+        """The identity of this host."""
+        return HostFacts(self.name, None, self.boot_id, "UTC", 0, False, "tsc", None)
 
     @property
     def kernel(self) -> KernelState:
-        """What the kernel believes: its error grows by 500 ppm until a daemon updates it.
-
-        chronyd slews by the frequency (and the tick); others name the offset, which the kernel slews beside it.
-        """
-        left_ns = max(0, self._slew_end_ns - self.utc_ns)
-        slew_ppm = self._slew_ppm if left_ns else 0.0
-        by_frequency = self._daemon == "chronyd"
-        frequency_ppm = self.frequency_ppm + (slew_ppm if by_frequency else 0.0)
-        offset_s = 0.0 if by_frequency else slew_ppm * 1e-6 * left_ns / NS_PER_S
-        grown_s = _MAXERROR_RATE * (self.utc_ns - self._updated_ns) / NS_PER_S
-        maxerror_s = min(PHASE_LIMIT_S, self._maxerror_s + grown_s)
-        state, status = (0, 0) if maxerror_s < PHASE_LIMIT_S else (TIME_ERROR, STA_UNSYNC)
+        """The kernel's state: chronyd slews by the frequency, other daemons give the kernel an offset to slew."""
+        left_s = max(0, self._slew_end_zs - self.raw_zs) / ZS_PER_S
+        slew_ppm = self._slew_ppm if left_s else 0.0
+        frequency_ppm = self.frequency_ppm + (slew_ppm if self._slews_by_frequency else 0.0)
+        offset_s = 0.0 if self._slews_by_frequency else slew_ppm * 1e-6 * left_s
+        maxerror_s = self.maxerror_us / 1e6
+        state, status = (0, 0) if self.is_synchronised else (TIME_ERROR, STA_UNSYNC)
         return KernelState(state, status, offset_s, frequency_ppm, maxerror_s, maxerror_s / 10, 37)
-
-    def read(self) -> ClockReading:
-        """Read all clocks, which takes its time."""
-        self._run(READ_NS)
-        return self.reading
 
     @property
     def reading(self) -> ClockReading:
         """What the clocks show."""
-        return ClockReading(self.realtime_ns, self.monotonic_ns, self.raw_ns, self.boottime_ns, READ_NS)
+        return ClockReading(
+            self.realtime_zs // ZS_PER_NS,
+            self.monotonic_zs // ZS_PER_NS,
+            self.raw_zs // ZS_PER_NS,
+            self.boottime_zs // ZS_PER_NS,
+            READ_NS,
+        )
+
+    def read(self) -> ClockReading:
+        """Read all clocks, which takes its time."""
+        self.run_until(self.utc_ns + READ_NS)
+        return self.reading
 
     def run_until(self, utc_ns: int) -> None:
-        """Let time pass until that moment of true time, the oscillator and the daemon at work in it."""
-        while self._tick_ns <= utc_ns:
-            self._run(self._tick_ns - self.utc_ns)
-            self._tick_ns += TICK_NS
-            self.oscillator_ppm += self._chance.gauss(0.0, _WANDER_PPM)
-            if self._daemon is not None and not self.is_cut_off:
-                self._steer()
-        self._run(utc_ns - self.utc_ns)
+        """Let time pass until that true time."""
+        while (left_zs := utc_ns * ZS_PER_NS - self.utc_zs) > 0:
+            self._run(-(-left_zs * _ONE // _rate(self.oscillator_ppm)))
 
-    def draw_delay_ns(self, mean_s: float) -> int:
-        """Return how long a packet of this host is under way, at random, half of the mean at least."""
-        return round((0.5 + 0.5 * self._chance.expovariate(1.0)) * mean_s * NS_PER_S)
+    def run_oscillator(self, raw_zs: int) -> None:
+        """Let time pass while the oscillator counts that time."""
+        end_zs = self.raw_zs + raw_zs
+        while (left_zs := end_zs - self.raw_zs) > 0:
+            self._run(left_zs)
+
+    def _run(self, raw_zs: int) -> None:
+        """Run to the next change of a rate, which is a tick or the end of a slew, at most for that time."""
+        is_slewing = self._slew_end_zs > self.raw_zs
+        end_zs = min(self.tick_zs, self._slew_end_zs) if is_slewing else self.tick_zs
+        self._pass_time(max(0, min(raw_zs, end_zs - self.raw_zs)), self._slew_ppm if is_slewing else 0.0)
+        if self.raw_zs >= self.tick_zs:
+            self._tick()
+
+    def _pass_time(self, raw_zs: int, slew_ppm: float) -> None:
+        """Let the clocks run at constant rates while the oscillator counts that time."""
+        shown_zs = raw_zs * _rate(self.frequency_ppm + slew_ppm) // _ONE
+        second = self.realtime_zs // ZS_PER_S
+        self.utc_zs += raw_zs * _rate(self.oscillator_ppm) // _ONE
+        self.raw_zs += raw_zs
+        self.realtime_zs += shown_zs
+        self.monotonic_zs += shown_zs
+        self.boottime_zs += shown_zs
+        if seconds := self.realtime_zs // ZS_PER_S - second:
+            self.maxerror_us = min(_ERROR_LIMIT_US, self.maxerror_us + _ERROR_RATE_US * seconds)
+            self.is_synchronised = self.is_synchronised and self.maxerror_us < _ERROR_LIMIT_US
+
+    def _tick(self) -> None:
+        """Change the oscillator's frequency a little, and let the time daemon poll its server."""
+        self.tick_zs = self.raw_zs + _zs(self.tick_s)
+        if self.rand is not None:
+            self.oscillator_ppm += self.rand.gauss(0.0, _WANDER_PPM)
+        if self.discipline is not None and not self.is_cut_off:
+            self.discipline.update(self)
+
+    def synchronise(self, maxerror_us: int) -> None:
+        """Tell the kernel that its clock is right within that error, as a time daemon does at each update."""
+        self.maxerror_us, self.is_synchronised = maxerror_us, True
+
+    def slew(self, offset_s: float, duration_s: float, *, by_frequency: bool) -> None:
+        """Begin to correct the clock by that offset, at a constant rate."""
+        self._slew_ppm = offset_s * 1e6 / duration_s
+        self._slew_end_zs = self.raw_zs + _zs(duration_s)
+        self._slews_by_frequency = by_frequency
+
+    def set_clock(self, ns: int) -> None:
+        """Set the clock, forward if positive."""
+        self.realtime_zs += ns * ZS_PER_NS
 
     def apply_event(self, what: What) -> None:
-        """Let something happen."""
+        """Change the host, or what is around it."""
         match what:
             case SetClock(size_s):
-                self.realtime_ns += round(size_s * NS_PER_S)
+                self.set_clock(round(size_s * NS_PER_S))
             case Suspend(for_s):
-                self._sleep(round(for_s * NS_PER_S))
-            case Reboot():
-                self._reboot()
+                self._suspend(_zs(for_s))
+            case Reboot(off_ns, clock_ns):
+                self._reboot(off_ns, clock_ns)
             case StopDaemon():
-                self._daemon = None
+                self.discipline, self.daemons = None, ()
             case StartDaemon():
-                self.realtime_ns = self.utc_ns
-                self._daemon = self._part.daemon
+                self.realtime_zs = self.utc_zs
+                self.discipline = self._daemon
+                self.daemons = () if self._daemon is None else (self._daemon.process,)
             case BlockNtp():
                 self.is_cut_off = True
             case ServerFault():
-                self._mislead, self._mislead_ns = what, self.utc_ns
+                self.server_fault, self.server_fault_ns = what, self.utc_ns
             case StopAgent():
                 self.is_silent = True
 
-    def _run(self, true_ns: int) -> None:
-        """Let the clocks run, by oscillator, frequency and slew as they are."""
-        slewing_ns = max(0, min(true_ns, self._slew_end_ns - self.utc_ns))
-        self._pass(slewing_ns, self.frequency_ppm + self._slew_ppm)
-        self._pass(true_ns - slewing_ns, self.frequency_ppm)
+    def _suspend(self, asleep_zs: int) -> None:
+        """Stop MONOTONIC and RAW; the hardware clock corrects the others at the end."""
+        self.utc_zs += asleep_zs
+        self.realtime_zs += asleep_zs
+        self.boottime_zs += asleep_zs
 
-    def _pass(self, true_ns: int, steering_ppm: float) -> None:
-        """Let the clocks run while nothing changes."""
-        if true_ns <= 0:
-            return
-        raw_ns = round(true_ns * (1 - self.oscillator_ppm / 1e6))
-        shown_ns = round(raw_ns * (1 + steering_ppm / 1e6))
-        self.utc_ns += true_ns
-        self.raw_ns += raw_ns
-        self.realtime_ns += shown_ns
-        self.monotonic_ns += shown_ns
-        self.boottime_ns += shown_ns
+    def _reboot(self, off_ns: int, clock_ns: int | None) -> None:
+        """Start again with a kernel that no daemon has synchronised yet."""
+        self.utc_zs += off_ns * ZS_PER_NS
+        self.realtime_zs = self.realtime_zs + off_ns * ZS_PER_NS if clock_ns is None else clock_ns * ZS_PER_NS
+        self.raw_zs = self.monotonic_zs = self.boottime_zs = 5 * ZS_PER_S
+        self.boots += 1
+        self.frequency_ppm, self._slew_end_zs = 0.0, 0
+        self.maxerror_us, self.is_synchronised = _ERROR_LIMIT_US, False
+        self.tick_zs = self.raw_zs + _zs(self.tick_s)
 
-    def _steer(self) -> None:
-        """Take the frequency of the daemon's server for right, and begin to slew to its time."""
-        walked_s = self._mislead.walk_ppm * 1e-6 * (self.utc_ns - self._mislead_ns) / NS_PER_S
-        misled_s = self._mislead.jump_s + math.copysign(min(abs(walked_s), self._mislead.most_s), walked_s)
-        wrong_s = self.behind_ns / NS_PER_S + misled_s + self._chance.gauss(0.0, _DAEMON_NOISE_S)
-        walk_ppm = self._mislead.walk_ppm if abs(walked_s) < self._mislead.most_s else 0.0
-        self.frequency_ppm = self.oscillator_ppm + walk_ppm
-        self._slew(wrong_s)
-        self._updated_ns, self._maxerror_s = self.utc_ns, _MAXERROR_S
 
-    def _slew(self, wrong_s: float) -> None:
-        """Begin to slew an offset away: chronyd the faster the larger it is, the kernel within two ticks if it can."""
-        if self._daemon == "chronyd":
-            duration_s = _CHRONYD_SLEW_S2 / max(abs(wrong_s), 1e-9)
-            duration_s = max(duration_s, _LEAST_SLEW_S, abs(wrong_s) * 1e6 / _CHRONYD_MOST_PPM)
+class TimeDaemon:
+    """A time daemon: it assumes that its server is right, corrects the frequency, and slews the offset away."""
+
+    def __init__(self, name: str, rand: random.Random) -> None:
+        self.process = Daemon(name, _PIDS[name])
+        self._rand = rand
+
+    def update(self, host: SimulatedHost) -> None:
+        """Poll the server, whose fault is that of the host's events."""
+        fault = host.server_fault
+        walked_s = fault.walk_ppm * 1e-6 * (host.utc_ns - host.server_fault_ns) / NS_PER_S
+        fault_s = fault.jump_s + math.copysign(min(abs(walked_s), fault.most_s), walked_s)
+        offset_s = host.behind_ns / NS_PER_S + fault_s + self._rand.gauss(0.0, _DAEMON_NOISE_S)
+        host.frequency_ppm = host.oscillator_ppm + (fault.walk_ppm if abs(walked_s) < fault.most_s else 0.0)
+        if self.process.name == "chronyd":
+            duration_s = max(_CHRONYD_SLEW_S2 / max(abs(offset_s), 1e-9), _MIN_SLEW_S)
+            host.slew(offset_s, max(duration_s, abs(offset_s) * 1e6 / _CHRONYD_SLEW_PPM), by_frequency=True)
         else:
-            duration_s = max(2 * TICK_NS / NS_PER_S, abs(wrong_s) * 1e6 / _KERNEL_MOST_PPM)
-        self._slew_ppm = wrong_s * 1e6 / duration_s
-        self._slew_end_ns = self.utc_ns + round(duration_s * NS_PER_S)
+            host.slew(offset_s, max(2 * TICK_S, abs(offset_s) * 1e6 / _KERNEL_SLEW_PPM), by_frequency=False)
+        host.synchronise(_DAEMON_ERROR_US)
 
-    def _sleep(self, asleep_ns: int) -> None:
-        """Stand still but for the hardware clock, by which the others are set at waking."""
-        self.utc_ns += asleep_ns
-        self.realtime_ns += asleep_ns
-        self.boottime_ns += asleep_ns
-        self._tick_ns += asleep_ns
-        self._slew_end_ns += asleep_ns
 
-    def _reboot(self) -> None:
-        """Start anew, by a good hardware clock, nobody having told the kernel the time yet."""
-        self.utc_ns += BOOT_NS
-        self.realtime_ns += BOOT_NS
-        self.raw_ns = self.monotonic_ns = self.boottime_ns = 5 * NS_PER_S
-        self._boot += 1
-        self.frequency_ppm, self._slew_end_ns = 0.0, self.utc_ns
-        self._updated_ns, self._maxerror_s = self.utc_ns, PHASE_LIMIT_S
-        self._tick_ns = self.utc_ns + TICK_NS
+def build_host(spec: HostSpec, utc_ns: int, rand: random.Random) -> SimulatedHost:
+    """Return a host of a scenario, at the beginning of its history."""
+    return SimulatedHost(
+        utc_ns,
+        name=spec.name,
+        behind_ns=round(spec.behind_s * NS_PER_S),
+        uptime_ns=round(rand.uniform(1, 90) * _DAY_NS),
+        oscillator_ppm=spec.oscillator_ppm,
+        daemon=None if spec.daemon is None else TimeDaemon(spec.daemon, rand),
+        rand=rand,
+    )
+
+
+def _zs(seconds: float) -> int:
+    """Return a span, rounded to the nanosecond."""
+    return round(seconds * NS_PER_S) * ZS_PER_NS
+
+
+def _rate(ppm: float) -> int:
+    """Return the rate of a clock that is that much faster, as a multiple of 1 / `_ONE`."""
+    return _ONE + round(ppm * _PPM)

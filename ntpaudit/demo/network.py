@@ -60,8 +60,9 @@ def _answer(host: SimulatedHost, source: Source) -> SourceObservation:
 
 
 def _delay_ns(host: SimulatedHost, source: Source) -> int:
-    """Return how long a packet is under way."""
-    return host.draw_delay_ns(source.network_s / 2)
+    """Return a random delay of a packet, at least half of the mean."""
+    assert host.rand is not None
+    return round((0.5 + 0.5 * host.rand.expovariate(1.0)) * source.network_s / 2 * NS_PER_S)
 
 
 def _short(span_s: float) -> int:
@@ -79,7 +80,7 @@ class RunningClock:
         now_ns = time.monotonic_ns()
         self._host = host
         self._true_ns = host.utc_ns - now_ns
-        self._shift_ns = now_ns - host.monotonic_ns
+        self._shift_ns = now_ns - host.reading.monotonic_ns
 
     def true_ns(self) -> int:
         """Return the true time of that world."""
@@ -166,7 +167,7 @@ def _keep_apart(host: SimulatedHost) -> None:
     The kernel stamps datagrams by the real one. Where both agree to within a second, its stamps would be taken for this
     host's own.
     """
-    if abs(host.realtime_ns - time.time_ns()) < _APART_NS:
+    if abs(host.reading.realtime_ns - time.time_ns()) < _APART_NS:
         host.run_until(host.utc_ns + 2 * _APART_NS)
 
 

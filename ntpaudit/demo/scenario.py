@@ -47,7 +47,10 @@ class Suspend(NamedTuple):
 
 
 class Reboot(NamedTuple):
-    """The host reboots."""
+    """The host reboots, which takes `off_ns`. `clock_ns` is what its clock shows then, None if it continues."""
+
+    off_ns: int = 40 * NS_PER_S
+    clock_ns: int | None = None
 
 
 class StopDaemon(NamedTuple):

@@ -14,7 +14,7 @@ from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES
 from ntpaudit.core.record import Health, Kind, Labels, Record
 from ntpaudit.core.schedule import CONFIRM_S, advance_to, after_local, after_network, after_suspend, first_schedule
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.demo.host import SimulatedHost
+from ntpaudit.demo.host import SimulatedHost, build_host
 from ntpaudit.demo.scenario import ENV, HostSpec, Reboot, Scenario, Source
 
 Ask = Callable[[SimulatedHost, Sequence[Source]], tuple[SourceObservation, ...]]
@@ -41,7 +41,7 @@ class SimulatedAgent:
         self._terms = AuditSettings(
             PROFILES[DEFAULT_PROFILE], Labels(__version__, site=part.site, env=ENV), scenario.intervals.network_s
         )
-        self._host = SimulatedHost(part, scenario.begin_ns, self._chance)
+        self._host = build_host(part, scenario.begin_ns, self._chance)
         self._events = [(scenario.end_ns - round(event.ago_s * NS_PER_S), event.what) for event in part.events]
         self._untold: list[Event] = []
         self._start()

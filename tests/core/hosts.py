@@ -1,152 +1,142 @@
-"""A host that goes through whatever a test does to it: its clocks, its kernel and its servers, all of them known.
+"""The simulated host as the tests of the core use it: changed by hand, with servers, and with leap seconds."""
 
-All clocks are exact fractions, so that an interval that misses the truth by a nanosecond is found.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from functools import cache
 from math import ceil, floor
 
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.ntp.packet import Reply
-from ntpaudit.core.observation import Daemon, HiddenDaemons, KernelState, Observation, SourceObservation, Unavailable
+from ntpaudit.core.observation import KernelState, Observation, SourceObservation, Unavailable
+from ntpaudit.demo.host import ZS_PER_NS, ZS_PER_S, SimulatedHost
+from ntpaudit.demo.scenario import Reboot, Suspend
 from tests.core.worlds import CHRONYD, DAY, HOST, MS, NOON, S, answered, measurement, reply
 
-
-@cache
-def _rate(ppm: Fraction) -> Fraction:
-    """Return how fast something runs that is so much faster than another."""
-    return 1 + ppm / 10**6
+NEVER_S = 1e9
 
 
-class LivingHost:
-    """A host whose clocks are known exactly.
+class LivingHost(SimulatedHost):
+    """A host whose clocks are known exactly, as fractions of a nanosecond, and change only as a test says.
 
-    Its oscillator is `drift_ppm` slow; the kernel lets its clock run `slew_ppm` faster than that. A `daemon` updates
-    the kernel's maximum error to `daemon_error_s` every `poll_s` seconds of its own clock; None: it is dead.
+    Its oscillator is `drift_ppm` slow; the kernel lets its clock run `slew_ppm` faster than that. A daemon updates
+    the kernel's maximum error to `daemon_error_s` every `poll_s` seconds of the oscillator; None: it is dead.
 
     At `leap_at` UTC makes the leap second `leap`, 1 inserted, -1 deleted, 0 none, and the host's kernel makes the one
     that it was told of, `kernel_leap`, when its own clock comes to that moment. Servers announce `indicator`.
     """
 
-    def __init__(self, *, offset_ns: int = 0, drift_ppm: float = 0, slew_ppm: float = 0, uptime_ns: int = DAY) -> None:
-        self.utc = Fraction(NOON)
-        self.realtime = self.utc - offset_ns
-        self.raw = self.monotonic = self.boottime = Fraction(uptime_ns)
-        self.drift_ppm, self.slew_ppm = Fraction(drift_ppm), Fraction(slew_ppm)
-        self.maxerror_s = 0.01
-        self.is_synchronised = True
-        self.poll_s: float | None = 64.0
+    def __init__(
+        self, *, offset_ns: int = 0, drift_ppm: float = 0, slew_ppm: float = 0, uptime_ns: int = DAY, utc_ns: int = NOON
+    ) -> None:
+        super().__init__(utc_ns, behind_ns=offset_ns, uptime_ns=uptime_ns, oscillator_ppm=drift_ppm)
+        self.frequency_ppm = slew_ppm
         self.daemon_error_s = 0.01
-        self.updated = self.monotonic
+        self.updated_zs = self.raw_zs
+        self.poll_s = 64.0
+        self.synchronise(10_000)
         self.kernel_answers = True
-        self.daemons: tuple[Daemon, ...] | HiddenDaemons = (CHRONYD,)
+        self.daemons = (CHRONYD,)
         self.container: str | None = None
         self.leap_at: int | None = None
         self.leap = self.kernel_leap = self.indicator = 0
         self.state, self.tai_s = 0, 37
-        self.boot = 0
+
+    def update(self, host: SimulatedHost) -> None:
+        """Update the kernel's maximum error, as the time daemon; a test corrects the clock."""
+        self.synchronise(round(self.daemon_error_s * 1e6))
+        self.updated_zs = self.raw_zs
+
+    @property
+    def poll_s(self) -> float | None:
+        """How often the time daemon updates the kernel; None: never."""
+        return None if self.discipline is None else self.tick_s
+
+    @poll_s.setter
+    def poll_s(self, seconds: float | None) -> None:
+        self.discipline = None if seconds is None else self
+        self.tick_s = NEVER_S if seconds is None else seconds
+        self.tick_zs = self.updated_zs + round(self.tick_s * S) * ZS_PER_NS
+
+    @property
+    def utc(self) -> Fraction:
+        """The true time in nanoseconds."""
+        return Fraction(self.utc_zs, ZS_PER_NS)
+
+    @property
+    def realtime(self) -> Fraction:
+        """What the clock shows, in nanoseconds."""
+        return Fraction(self.realtime_zs, ZS_PER_NS)
 
     @property
     def offset(self) -> Fraction:
         """The true offset: reference - host."""
-        return self.utc - self.realtime
+        return Fraction(self.utc_zs - self.realtime_zs, ZS_PER_NS)
 
     def run(self, seconds: float, *, drift_ppm: float | None = None, slew_ppm: float | None = None) -> None:
         """Let its oscillator count so many seconds."""
         if drift_ppm is not None:
-            self.drift_ppm = Fraction(drift_ppm)
+            self.oscillator_ppm = drift_ppm
         if slew_ppm is not None:
-            self.slew_ppm = Fraction(slew_ppm)
-        left = Fraction(round(seconds * S))
-        while left > 0:
-            part = left if self.poll_s is None else min(left, max(Fraction(1), self._until_update()))
-            part = min(part, self._until_leap())
-            self._run(part)
+            self.frequency_ppm = slew_ppm
+        end_zs = self.raw_zs + round(seconds * S) * ZS_PER_NS
+        while (left_zs := end_zs - self.raw_zs) > 0:
+            self.run_oscillator(min([left_zs, *self._until_leap()]))
             self._make_leap()
-            left -= part
 
-    def _until_update(self) -> Fraction:
-        assert self.poll_s is not None
-        return Fraction(ceil((self.updated + round(self.poll_s * S) - self.monotonic) / _rate(self.slew_ppm)))
-
-    def _until_leap(self) -> Fraction:
-        """Return the oscillator's time until UTC or the host's clock comes to the leap second."""
-        if self.leap_at is None:
-            return Fraction(10**18)
-        rates = ((self.utc, self.drift_ppm), (self.realtime, self.slew_ppm))
-        due = [Fraction(ceil((self.leap_at - now) / _rate(ppm))) for now, ppm in rates if now < self.leap_at]
-        return min(due, default=Fraction(10**18))
+    def _until_leap(self) -> Iterator[int]:
+        """Yield the oscillator's time until UTC and the host's clock come to the leap second."""
+        if self.leap_at is not None:
+            for now_zs, ppm in ((self.utc_zs, self.oscillator_ppm), (self.realtime_zs, self.frequency_ppm)):
+                if (left_zs := self.leap_at * ZS_PER_NS - now_zs) > 0:
+                    yield ceil(left_zs / (1 + Fraction(ppm) / 10**6))
 
     def _make_leap(self) -> None:
         """Let UTC, the kernel or both make their leap second, once each."""
         if self.leap and self.leap_at is not None and self.utc >= self.leap_at:
-            self.utc, self.leap = self.utc - self.leap * S, 0
+            self.utc_zs, self.leap = self.utc_zs - self.leap * ZS_PER_S, 0
         if self.kernel_leap and self.leap_at is not None and self.realtime >= self.leap_at:
-            self.realtime -= self.kernel_leap * S
+            self.set_clock(-self.kernel_leap * S)
             self.tai_s += self.kernel_leap
             self.state, self.kernel_leap = 3 if self.kernel_leap > 0 else 4, 0
 
-    def _run(self, raw: Fraction) -> None:
-        shown = raw * _rate(self.slew_ppm)
-        self.utc += raw * _rate(self.drift_ppm)
-        self.raw += raw
-        seconds = self.realtime // S
-        for clock in ("monotonic", "boottime", "realtime"):
-            setattr(self, clock, getattr(self, clock) + shown)
-        self.maxerror_s = min(16.0, round(self.maxerror_s + 500e-6 * (self.realtime // S - seconds), 6))
-        self.is_synchronised = self.is_synchronised and self.maxerror_s < 16.0
-        if self.poll_s is not None and self.monotonic - self.updated >= round(self.poll_s * S):
-            self.updated, self.maxerror_s, self.is_synchronised = self.monotonic, self.daemon_error_s, True
-
     def step(self, ns: int) -> None:
         """Set the clock forward; the kernel holds it for unsynchronised until a daemon says otherwise."""
-        self.realtime += ns
-        self.maxerror_s, self.is_synchronised = 16.0, False
+        self.set_clock(ns)
+        self.maxerror_us, self.is_synchronised = 16_000_000, False
 
     def suspend(self, seconds: float, *, rtc_wrong_ns: int = 0) -> None:
         """Sleep; the hardware clock says how long, and may be wrong."""
-        asleep = round(seconds * S)
-        self.utc += asleep
-        self.boottime += asleep + rtc_wrong_ns
-        self.realtime += asleep + rtc_wrong_ns
+        self.apply_event(Suspend(seconds))
+        self.boottime_zs += rtc_wrong_ns * ZS_PER_NS
+        self.set_clock(rtc_wrong_ns)
 
     def pause(self, seconds: float) -> None:
         """Pause the virtual machine: true time goes on, and no clock of the host counts it (R7)."""
-        self.utc += round(seconds * S)
+        self.utc_zs += round(seconds * S) * ZS_PER_NS
 
     def reboot(self, *, realtime_ns: int | None = None, off_s: float = 40) -> None:
-        """Start anew."""
-        self.utc += round(off_s * S)
-        self.realtime = Fraction(realtime_ns) if realtime_ns is not None else self.utc
-        self.raw = self.monotonic = self.boottime = Fraction(5 * S)
-        self.updated, self.maxerror_s, self.is_synchronised = self.monotonic, 16.0, False
-        self.boot += 1
+        """Start anew, by a good hardware clock unless another time is named."""
+        off_ns = round(off_s * S)
+        self.apply_event(Reboot(off_ns, self.utc_ns + off_ns if realtime_ns is None else realtime_ns))
+        self.updated_zs = self.raw_zs
 
     def read(self, *, width_ns: int = 60, lean: float = 0.0) -> ClockReading:
         """Read all clocks; RAW is read `lean` (-1 to 1) half widths away from the moment REALTIME is."""
-        return ClockReading(
-            floor(self.realtime),
-            floor(self.monotonic),
-            floor(self.raw + Fraction(lean) * width_ns / 2),
-            floor(self.boottime),
-            width_ns,
-        )
+        raw_ns = floor((self.raw_zs + Fraction(lean) * width_ns * ZS_PER_NS / 2) / ZS_PER_NS)
+        return self.reading._replace(raw_ns=raw_ns, width_ns=width_ns)
 
-    def kernel(self) -> KernelState | Unavailable:
+    def read_kernel(self) -> KernelState | Unavailable:
         """Ask the kernel."""
         if not self.kernel_answers:
             return Unavailable("Function not implemented")
-        state, status = (self.state, 0x2001) if self.is_synchronised else (5, 0x2041)
-        return KernelState(state, status, 0.0, float(self.slew_ppm), self.maxerror_s, self.maxerror_s, self.tai_s)
+        kernel = self.kernel
+        return kernel._replace(state=self.state if self.is_synchronised else kernel.state, tai_s=self.tai_s)
 
     def sources(
         self, *, error_ns: Sequence[int] = (0, 0, 0, 0), half_width_ns: int = 10 * MS, taken: ClockReading | None = None
     ) -> tuple[SourceObservation, ...]:
         """Ask as many servers as there are errors; one that is wrong by no more than the half width is honest."""
         taken = taken or self.read()
-        offset_ns = floor(self.utc) - taken.realtime_ns
+        offset_ns = self.utc_ns - taken.realtime_ns
         return tuple(
             answered(number, measurement(offset_ns + error, half_width_ns, after=taken, said=self._reply(number)))
             for number, error in enumerate(error_ns, 1)
@@ -158,5 +148,5 @@ class LivingHost:
 
     def observe(self, *sources: SourceObservation, width_ns: int = 60) -> Observation:
         """See this host, with the sources that were asked."""
-        host = HOST._replace(boot_id=f"boot-{self.boot}", container=self.container)
-        return Observation(host, self.read(width_ns=width_ns), sources, self.kernel(), self.daemons)
+        host = HOST._replace(boot_id=self.boot_id, container=self.container)
+        return Observation(host, self.read(width_ns=width_ns), sources, self.read_kernel(), self.daemons)

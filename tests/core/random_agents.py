@@ -39,7 +39,7 @@ class Watch:
     ) -> None:
         now = host.read()
         self.host, self.terms = host, AuditSettings(profile, LABELS, interval_s)
-        self.mind = ClockState(f"boot-{host.boot}", now, now.boottime_ns)
+        self.mind = ClockState(host.boot_id, now, now.boottime_ns)
         self.rounds: list[AuditResult] = []
         self.events: list[Event] = []
         self.noticed: list[Step | Suspend] = []
@@ -48,7 +48,7 @@ class Watch:
     def look(self, *, is_gap: bool = False, width_ns: int = 60) -> Step | Suspend | None:
         """Look for a step or a suspend."""
         now = self.host.read(width_ns=width_ns)
-        self.mind, step, suspend = detect_clock_change(self.mind, now, is_gap=is_gap, kernel=self.host.kernel())
+        self.mind, step, suspend = detect_clock_change(self.mind, now, is_gap=is_gap, kernel=self.host.read_kernel())
         if step is not None:
             self.events.append(step_event(self.mind, step, now))
         self.noticed += [one for one in (step, suspend) if one is not None]
@@ -90,8 +90,8 @@ class Watch:
         """Start the agent anew from what JSON keeps of its mind, as another process would."""
         stored = json.loads(json.dumps(plain(self.mind), allow_nan=False))
         state, now = revive(ClockState, stored), self.host.read()
-        if state.boot_id != f"boot-{self.host.boot}":
-            fresh = ClockState(f"boot-{self.host.boot}", now, now.boottime_ns)
+        if state.boot_id != self.host.boot_id:
+            fresh = ClockState(self.host.boot_id, now, now.boottime_ns)
             alarms = of_new_boot(state.debounce)
             state = fresh._replace(debounce=alarms, measured_utc_ns=state.measured_utc_ns, back_test=state.back_test)
             state = reset_holdover(state)

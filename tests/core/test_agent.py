@@ -32,6 +32,7 @@ from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.record import Health
 from ntpaudit.core.selection import Agreement, SourceCounts
 from ntpaudit.core.units import format_duration, format_utc
+from ntpaudit.demo.host import ZS_PER_S
 from tests.core.hosts import LivingHost
 from tests.core.random_agents import INTERVAL_S, LABELS, SILENT, Watch
 from tests.core.test_steps import STEPS_NS
@@ -185,7 +186,7 @@ def test_nothing_is_carried_where_raw_jumped(jump_s: int) -> None:
     """A RAW clock that leaves MONOTONIC behind by more than any slew does is not believed (B6)."""
     watch = measured()
     watch.host.run(60)
-    watch.host.raw += jump_s * S
+    watch.host.raw_zs += jump_s * ZS_PER_S
     assert holdover(watch.mind, watch.host.read()) is None
     assert watch.local().record.severity is UNKNOWN
 
@@ -545,9 +546,8 @@ YEAR_END = 1_798_761_600 * S
 
 def leaping(leap: int, kernel_leap: int, announced: int, *, offset_ns: int = 0, before_s: float = 700) -> Watch:
     """Return an agent that measures a host shortly before a leap second."""
-    host = LivingHost(offset_ns=offset_ns)
-    shift = YEAR_END - round(before_s * S) - NOON
-    host.utc, host.realtime, host.leap_at = host.utc + shift, host.realtime + shift, YEAR_END
+    host = LivingHost(offset_ns=offset_ns, utc_ns=YEAR_END - round(before_s * S))
+    host.leap_at = YEAR_END
     host.leap, host.kernel_leap, host.indicator = leap, kernel_leap, {1: 1, -1: 2, 0: 0}[announced]
     watch = Watch(host)
     watch.network()
@@ -644,7 +644,7 @@ def test_a_step_of_a_second_at_the_end_of_a_month_is_a_step(state: int, tai: int
     watch = leaping(0, 0, 0, before_s=10)
     watch.local()
     watch.host.run(11)
-    watch.host.realtime -= S
+    watch.host.set_clock(-S)
     watch.host.state, watch.host.tai_s = state, tai
     watch.look()
     assert watch.told("step-back") == [True]
@@ -665,7 +665,7 @@ def test_what_is_stepped_beside_the_leap_second_is_told() -> None:
     """Of a step that is a leap second and 30 ms more, the 30 ms are told."""
     watch = leaping(1, 1, 1, before_s=10)
     watch.host.run(12)
-    watch.host.realtime -= 30 * MS
+    watch.host.set_clock(-30 * MS)
     watch.look()
     assert [event.value_s for event in watch.events] == [-0.03]
     check_the_truth(watch)
@@ -677,7 +677,7 @@ def test_a_suspend_is_noticed_once() -> None:
     watch.host.suspend(28_800)
     watch.look()
     watch.look()
-    assert watch.noticed == [Suspend(28_800 * S, floor(watch.host.boottime))]
+    assert watch.noticed == [Suspend(28_800 * S, watch.host.boottime_ns)]
     assert watch.events == []
 
 
@@ -705,12 +705,12 @@ def test_the_worst_step_of_the_last_hour_is_listed(life: list[tuple[int, int]], 
         size_ns = size_ms * MS
         watch.host.step(size_ns)
         if abs(size_ns) >= 10 * MS:
-            steps.append((watch.host.boottime > 300 * S, abs(size_ns), size_ns > 0, watch.host.boottime))
+            steps.append((watch.host.boottime_ns > 300 * S, abs(size_ns), size_ns > 0, watch.host.boottime_ns))
         watch.look()
         watch.host.run(seconds)
     record = watch.local().record
     for kind, is_forward in (("step-back", False), ("step-forward", True)):
-        recent = [step for step in steps if step[2] is is_forward and watch.host.boottime - step[3] <= HOUR]
+        recent = [step for step in steps if step[2] is is_forward and watch.host.boottime_ns - step[3] <= HOUR]
         found = [finding for finding in record.findings if finding.id == kind]
         assert bool(found) == bool(recent)
         if recent:
@@ -1237,12 +1237,12 @@ def test_a_stopped_daemon_is_found_after_its_limit(every_s: float, poll_s: float
     for _ in range(50):
         watch.local()
         watch.host.run(every_s)
-    stopped_ns = watch.host.updated
+    stopped_zs = watch.host.updated_zs
     watch.host.poll_s = None
     while not stale(watch):
         watch.host.run(every_s)
         watch.local()
-        silent_s = (watch.host.monotonic - stopped_ns) / S
+        silent_s = (watch.host.raw_zs - stopped_zs) / ZS_PER_S
         assert silent_s <= 3600 + 64 + 1200 + 4 * every_s
     assert silent_s > 3600
     (told,) = [event for event in watch.events if event.kind == "daemon-stale"]
@@ -1306,14 +1306,14 @@ def test_a_daemon_that_is_killed_is_missed_within_minutes(life: tuple[float, flo
     kill(watch)
     if hides:
         watch.host.daemons = HiddenDaemons("the processes of other users are hidden here")
-    killed_ns = watch.host.boottime
+    killed_ns = watch.host.boottime_ns
     while not watch.told("daemon-count"):
         watch.host.run(every_s)
         if restarts:
             watch.restart()
         record = watch.local().record
-        assert (watch.host.boottime - killed_ns) / S <= 600 + 3 * every_s
-    assert (watch.host.boottime - killed_ns) / S >= 600
+        assert (watch.host.boottime_ns - killed_ns) / S <= 600 + 3 * every_s
+    assert (watch.host.boottime_ns - killed_ns) / S >= 600
     assert record.kernel["synchronised"]
     (found,) = [finding for finding in record.findings if finding.id == "daemon-count"]
     assert (found.level, record.severity) == ("medium", WARNING)
@@ -1390,7 +1390,7 @@ def test_a_boot_begins_the_count_anew() -> None:
     watch.host.poll_s = None
     watch.spend(3000)
     watch.host.reboot()
-    watch.host.is_synchronised, watch.host.maxerror_s = True, 1.51
+    watch.host.is_synchronised, watch.host.maxerror_us = True, 1_510_000
     watch.restart()
     watch.spend(3000)
     assert watch.told("daemon-stale") == []
@@ -1447,7 +1447,7 @@ def test_noise_about_a_day_does_not_flap() -> None:
     watch.host.poll_s, watch.host.daemons, watch.host.is_synchronised = None, (), False
     rand = random.Random(2)
     for _ in range(288):
-        watch.host.realtime = watch.host.utc  # the offset stays, the rate is what is looked at
+        watch.host.realtime_zs = watch.host.utc_zs  # the offset stays, the rate is what is looked at
         watch.host.run(INTERVAL_S)
         watch.look()
         errors_ns = [round(rand.gauss(0, 500_000)) for _ in range(4)]
@@ -1462,7 +1462,7 @@ def life_with_a_slewing_daemon(offset_ns: int, slew_ppm: int) -> Watch:
     """Let a daemon slew an offset away, as fast as it does."""
     watch = measured()
     watch.host.run(60)
-    watch.host.realtime -= offset_ns  # as if it had always been so: of a slew nobody saw
+    watch.host.set_clock(-offset_ns)  # as if it had always been so: of a slew nobody saw
     watch.mind = watch.mind._replace(reading=watch.host.read(), agreement=None)
     for _ in range(120):
         sign = 1 if watch.host.offset > 0 else -1

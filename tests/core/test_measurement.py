@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ntpaudit.core.clock.interval import MAX_DISTANCE_NS, Interval, carry
 from ntpaudit.core.ntp.measurement import ExchangeTimestamps, Measurement, carry_measurement, measure, root_distance_ns
 from ntpaudit.core.ntp.packet import Refused, Reply, read_reply
+from tests.core.hosts import LivingHost
 from tests.core.worlds import (
     DAY,
     ERA_1,
@@ -21,7 +22,6 @@ from tests.core.worlds import (
     US,
     YEAR,
     S,
-    SimulatedHost,
     packet,
     reading,
     reply,
@@ -339,13 +339,17 @@ def exchange(random: Random, late_ns: int) -> tuple[Reply, ExchangeTimestamps, F
     tick = Fraction(2) ** precision * S
     root_delay, root_dispersion = Fraction(spread(random, S)), Fraction(spread(random, S))
     worst = root_delay / 2 + root_dispersion
-    drift, slew = some(random, -50, 50), some(random, -500, 500)
-    host = SimulatedHost(
-        NOON + random.randrange(-300 * DAY, 60 * YEAR), random.choice((-1, 1)) * random.randrange(70 * YEAR)
+    drift, slew = float(some(random, -50, 50)), float(some(random, -500, 500))
+    host = LivingHost(
+        utc_ns=NOON + random.randrange(-300 * DAY, 60 * YEAR),
+        offset_ns=random.choice((-1, 1)) * random.randrange(70 * YEAR),
+        drift_ppm=drift,
+        slew_ppm=slew,
     )
+    host.poll_s = None
 
     def pass_time(ns: int) -> None:
-        host.run(ns, drift_ppm=drift, slew_ppm=slew)
+        host.run(ns / S)
 
     def serve() -> int:
         """The server's clock is wrong by up to what it says, and its stamp by up to its precision."""
@@ -355,13 +359,13 @@ def exchange(random: Random, late_ns: int) -> tuple[Reply, ExchangeTimestamps, F
     before = host.read(width_ns=(width := random.choice((20, 400, 20_000))), lean=float(some(random, -1, 1)))
     if late_ns:
         pass_time(spread(random, MS))
-    sent = host.stamp()
+    sent = host.read().realtime_ns
     pass_time(spread(random, 3 * S))
     received = serve()
     pass_time(spread(random, 3 * S))
     transmitted = serve()
     pass_time(spread(random, 3 * S))
-    arrived = host.stamp()
+    arrived = host.read().realtime_ns
     if late_ns:
         pass_time(spread(random, late_ns))
     after = host.read(width_ns=width, lean=float(some(random, -1, 1)))
@@ -411,17 +415,17 @@ def test_a_reply_that_waits_to_be_read(drift_ppm: int) -> None:
     So it does of one that is known to be worse (R4). The host agrees with its server, and the reply takes no time; what
     it says is said of the moment of the reading.
     """
-    host = SimulatedHost(NOON, 0)
+    host = LivingHost(drift_ppm=drift_ppm)
     before = host.read()
     said = reply(received=wire(NOON), transmitted=wire(NOON), precision=-30)
-    host.run(S, drift_ppm=drift_ppm)
+    host.run(1)
     after = host.read()
     interval = carry_measurement(
         measured(said, ExchangeTimestamps(NOON, NOON, before, after, "kernel")), after, abs(drift_ppm)
     )
     assert host.offset == pytest.approx(drift_ppm * US, rel=1e-3)
     assert interval.earliest_ns <= host.offset <= interval.latest_ns
-    host.run(100 * S, drift_ppm=drift_ppm)
+    host.run(100)
     later = carry_measurement(
         measured(said, ExchangeTimestamps(NOON, NOON, before, after, "kernel")), host.read(), abs(drift_ppm)
     )
@@ -478,7 +482,8 @@ def test_the_truth_stays_inside_while_it_is_carried() -> None:
     """Steps of any size, slews up to 10 %, an oscillator that wanders up to 50 ppm: the truth stays inside (B6)."""
     for seed in range(WORLDS):
         random = Random(seed)
-        host = SimulatedHost(NOON, random.randrange(-70 * YEAR, 70 * YEAR))
+        host = LivingHost(offset_ns=random.randrange(-70 * YEAR, 70 * YEAR))
+        host.poll_s = None
         taken = host.read(width_ns=random.choice((20, 5_000)), lean=float(some(random, -1, 1)))
         width = random.choice((0, US, S))
         lean = random.choice((0, 0.5, 1))  # the truth may lie at either end
@@ -487,9 +492,9 @@ def test_the_truth_stays_inside_while_it_is_carried() -> None:
         direction = random.choice((-50, 50, None))
         for _ in range(random.randint(0, 4)):
             host.run(
-                spread(random, 30 * DAY),
-                drift_ppm=some(random, -50, 50) if direction is None else direction,
-                slew_ppm=some(random, -100_000, 100_000),
+                spread(random, 30 * DAY) / S,
+                drift_ppm=float(some(random, -50, 50)) if direction is None else direction,
+                slew_ppm=float(some(random, -100_000, 100_000)),
             )
             if random.random() < 0.5:
                 host.step(random.choice((1, -1)) * random.choice((spread(random, S), random.randrange(70 * YEAR))))

@@ -4,8 +4,6 @@ No expected value is made by the code under test: bytes and timestamps are writt
 """
 
 import struct
-from fractions import Fraction
-from math import floor
 from typing import Any
 
 from ntpaudit.core.checks.host import AuditContext
@@ -136,51 +134,6 @@ def stamps(
         ),
         timestamping="kernel",
     )
-
-
-class SimulatedHost:
-    """A host whose every clock is known exactly, and the true time beside them.
-
-    An oscillator that is `drift_ppm` slow lets true time run that much faster than RAW; a slew makes MONOTONIC and
-    REALTIME faster than RAW; a step moves REALTIME alone.
-    """
-
-    def __init__(self, utc_ns: int, offset_ns: int) -> None:
-        self.utc = Fraction(utc_ns)
-        self.realtime = Fraction(utc_ns - offset_ns)
-        self.raw = self.monotonic = Fraction(DAY)
-
-    @property
-    def offset(self) -> Fraction:
-        """The true offset now: reference - host."""
-        return self.utc - self.realtime
-
-    def run(self, utc_ns: int | Fraction, *, drift_ppm: float | Fraction = 0, slew_ppm: float | Fraction = 0) -> None:
-        """Let so much true time pass."""
-        raw = Fraction(utc_ns) / (1 + Fraction(drift_ppm) / 10**6)
-        shown = raw * (1 + Fraction(slew_ppm) / 10**6)
-        self.utc += utc_ns
-        self.raw += raw
-        self.monotonic += shown
-        self.realtime += shown
-
-    def step(self, ns: int) -> None:
-        """Set the host's clock forward."""
-        self.realtime += ns
-
-    def stamp(self) -> int:
-        """Return what a timestamp taken now says."""
-        return floor(self.realtime)
-
-    def read(self, *, width_ns: int = 50, lean: float = 0) -> ClockReading:
-        """Read all the clocks; RAW is read `lean` (-1 to 1) half widths away from the moment REALTIME is."""
-        return ClockReading(
-            realtime_ns=floor(self.realtime),
-            monotonic_ns=floor(self.monotonic),
-            raw_ns=floor(self.raw + Fraction(lean) * width_ns / 2),
-            boottime_ns=floor(self.monotonic),
-            width_ns=width_ns,
-        )
 
 
 TAKEN = reading()

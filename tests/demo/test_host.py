@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.clock.readings import correction_ns, step_ns, suspended_ns
 from ntpaudit.core.clock.steps import find_step, find_suspend
-from ntpaudit.core.observation import PHASE_LIMIT_S
+from ntpaudit.core.observation import PHASE_LIMIT_S, HiddenDaemons
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.demo.host import READ_NS, SimulatedHost
+from ntpaudit.demo.host import READ_NS, SimulatedHost, build_host
 from ntpaudit.demo.scenario import (
     BlockNtp,
     HostSpec,
@@ -40,7 +40,7 @@ events = st.one_of(
 
 def make(part: HostSpec, seed: int = 1) -> SimulatedHost:
     """Return a host at the beginning of its history."""
-    return SimulatedHost(part, START_NS, random.Random(seed))
+    return build_host(part, START_NS, random.Random(seed))
 
 
 def live(host: SimulatedHost, *steps: float | What) -> None:
@@ -54,6 +54,7 @@ def live(host: SimulatedHost, *steps: float | What) -> None:
 
 def names(host: SimulatedHost) -> list[str]:
     """Name the time daemons that run."""
+    assert not isinstance(host.daemons, HiddenDaemons)
     return [daemon.name for daemon in host.daemons]
 
 

@@ -21,7 +21,7 @@ from ntpaudit.core.observation import Daemon, Failure, KernelState, Observation,
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Severity
 from ntpaudit.core.record import Health, Kind, Labels, Record
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.demo.host import SimulatedHost
+from ntpaudit.demo.host import build_host
 from ntpaudit.demo.network import ask_directly, loopback
 from ntpaudit.demo.scenario import (
     ENV,
@@ -304,8 +304,8 @@ def test_a_life_concludes_as_the_rounds_of_the_agent(
 def test_the_kernel_never_stamps_for_a_simulated_clock(ahead_s: float) -> None:
     """Even of a host whose clock shows the real time, or nearly so, every interval holds the truth."""
     scenario = build_scenario(24, 6.0, 1, END_NS)
-    host = SimulatedHost(scenario.hosts[0], time.time_ns(), random.Random(1))
-    host.realtime_ns += round(ahead_s * NS_PER_S)
+    host = build_host(scenario.hosts[0], time.time_ns(), random.Random(1))
+    host.set_clock(round(ahead_s * NS_PER_S))
     with loopback(scenario.sources) as ask:
         for source in ask(host, scenario.sources[:4]):
             assert not isinstance(source.outcome, Failure), source
