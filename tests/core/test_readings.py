@@ -116,5 +116,5 @@ def test_how_far_an_oscillator_may_be_off(kernel: float | None, assumed: float, 
 @given(st.integers(0, 10**15), st.floats(0, 515))
 def test_growth_is_never_less_than_the_rate(elapsed: int, drift_ppm: float) -> None:
     """Whatever the rate, it is rounded up, by a part per billion and a nanosecond at most."""
-    exact = Fraction(elapsed) * Fraction(drift_ppm) / 10**6
+    exact = elapsed * Fraction(str(drift_ppm)) / 10**6  # of the number as it is written: 0.005 is 5 / 1000
     assert exact <= growth_ns(elapsed, drift_ppm) < exact + Fraction(elapsed, 10**9) + 1
