@@ -14,7 +14,7 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store.state import StateStore
 from tests.demo.test_simulated_agent import Played
 from tests.histories import TERMS, World, clocks, later, observe
-from tests.world.host import SimulatedHost
+from tests.world.host import SimulatedRuntime
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 
@@ -53,7 +53,7 @@ def test_a_host_with_pools_alone_begins_by_its_own_interval(tmp_path: Path, monk
     config = tmp_path / "ntpaudit.toml"
     config.write_text('[sources]\npool = "pool.ntp.org"\n')
     environment = {"STATE_DIRECTORY": str(tmp_path / "state"), "PATH": os.environ["PATH"]}
-    agent = Agent(read_agent_config(str(config), environment), SimulatedHost(10**18 * 2, seed=1))
+    agent = Agent(read_agent_config(str(config), environment), SimulatedRuntime(10**18 * 2, seed=1))
     begun: list[float] = []
     begin = agent.cycle.begin
 

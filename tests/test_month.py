@@ -17,10 +17,11 @@ from ntpaudit.agent import Agent, read_agent_config
 from ntpaudit.audit import Plan
 from ntpaudit.core.ntp.rate_limit import SERVER_INTERVAL_S
 from ntpaudit.core.units import parse_utc
+from ntpaudit.demo.scenario import BlockNtp, Reboot, SetClock, StartDaemon, StopDaemon, Suspend
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.state import StateStore
 from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Request, Reset
-from tests.world.host import Change, S, SimulatedHost
+from tests.world.host import Change, S, SimulatedRuntime, happens
 from tests.world.servers import influxd
 
 pytestmark = pytest.mark.untraced
@@ -42,8 +43,8 @@ class Kept(NamedTuple):
     record: dict[str, Any]
 
 
-class WatchedHost(SimulatedHost):
-    """A host that notes when servers begin to be asked: its boot, and its uptime in it."""
+class WatchedRuntime(SimulatedRuntime):
+    """A runtime that notes when servers begin to be asked: its boot, and its uptime in it."""
 
     def __init__(self, utc_ns: int, *, seed: int) -> None:
         super().__init__(utc_ns, seed=seed)
@@ -51,15 +52,15 @@ class WatchedHost(SimulatedHost):
 
     def poll(self, plan: Plan, update: polling.StateUpdater) -> None:
         """Note it, and ask."""
-        self.asked.append((self.boot, self.boottime_ns))
+        self.asked.append((self.host.boots, self.host.boottime_ns))
         super().poll(plan, update)
 
 
 class Life:
     """A host with an agent that is started and stopped, its database, and all that both keep."""
 
-    def __init__(self, folder: Path, host: SimulatedHost, url: str | None) -> None:
-        self.folder, self.host = folder, host
+    def __init__(self, folder: Path, runtime: SimulatedRuntime, url: str | None) -> None:
+        self.folder, self.runtime = folder, runtime
         config = folder / "ntpaudit.toml"
         database = f'[influxdb]\nurl = "{url}"\ntimeout = "2s"\n' if url else ""
         config.write_text(f'[sources]\nservers = {json.dumps(SERVERS)}\n[schedule]\nlocal = "2m"\n{database}')
@@ -68,10 +69,10 @@ class Life:
     def run(self, until_s: float) -> None:
         """Run an agent until that moment of true time, then tell it to end."""
         environment = {"STATE_DIRECTORY": str(self.folder / "state")}
-        self.host.changes = sorted([*self.host.changes, Change(until_s, _end)])
-        self.host.ends.clear()
-        self.host.pass_time(1_000_000)
-        Agent(read_agent_config(str(self.config), environment), self.host).run()
+        self.runtime.changes = sorted([*self.runtime.changes, Change(until_s, _end)], key=lambda change: change.at_s)
+        self.runtime.ends.clear()
+        self.runtime.pass_time(1_000_000)
+        Agent(read_agent_config(str(self.config), environment), self.runtime).run()
 
     @property
     def database(self) -> sqlite3.Connection:
@@ -83,7 +84,9 @@ class Life:
         with self.database as connection:
             rows = connection.execute("SELECT kind, utc_ns, boot_id, boottime_ns, record FROM audits ORDER BY id")
             return [
-                Kept(kind, utc_ns, self.host.truth[boot_id, boottime_ns], boottime_ns, json.loads(unpack_text(record)))
+                Kept(
+                    kind, utc_ns, self.runtime.truth[boot_id, boottime_ns], boottime_ns, json.loads(unpack_text(record))
+                )
                 for kind, utc_ns, boot_id, boottime_ns, record in rows
             ]
 
@@ -94,35 +97,34 @@ class Life:
         return [(kind, raised) for kind, raised in rows if not kinds or kind in kinds]
 
 
-def _end(host: SimulatedHost) -> None:
-    host.ends.append(signal.SIGTERM)
+def _end(runtime: SimulatedRuntime) -> None:
+    runtime.ends.append(signal.SIGTERM)
 
 
-def steps(seconds: float) -> Callable[[SimulatedHost], None]:
+def sets(seconds: float) -> Callable[[SimulatedRuntime], None]:
     """Set the clock."""
-    return lambda host: host.step(seconds)
+    return happens(SetClock(seconds))
 
 
-def sets(**values: Any) -> Callable[[SimulatedHost], None]:
-    """Change the host's surroundings."""
-
-    def change(host: SimulatedHost) -> None:
-        for name, value in values.items():
-            setattr(host, name, value)
-
-    return change
+def allows_ntp(runtime: SimulatedRuntime) -> None:
+    """End a `BlockNtp`."""
+    runtime.host.is_cut_off = False
 
 
-def lies(seconds: float, *servers: str) -> Callable[[SimulatedHost], None]:
+def lies(seconds: float, *servers: str) -> Callable[[SimulatedRuntime], None]:
     """Let servers lie; none stops all of them."""
-    return lambda host: host.server_error_s.update(dict.fromkeys(servers or SERVERS, seconds))
+    return lambda runtime: runtime.server_error_s.update(dict.fromkeys(servers or SERVERS, seconds))
 
 
-def restarts_daemon(host: SimulatedHost) -> None:
-    """Start the time daemon anew: it steps what is more than a second."""
-    host.has_daemon = True
-    if abs(host.offset_ns) > S:
-        host.step(host.offset_ns / S)
+def lies_once(runtime: SimulatedRuntime) -> None:
+    """Let all servers lie in one sample."""
+    runtime.one_lie_s = 5.0
+
+
+def goes_adrift(runtime: SimulatedRuntime) -> None:
+    """End the time daemon, which leaves a wrong frequency behind."""
+    runtime.host.apply_event(StopDaemon())
+    runtime.host.frequency_ppm = -30.0
 
 
 class Hiccups:
@@ -159,20 +161,20 @@ def points(url: str, measurement: str, field: str) -> list[int]:
 @pytest.fixture(scope="module")
 def month(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Live through thirty days once; the tests look at what is left of them."""
-    host = WatchedHost(START_NS, seed=7)
+    runtime = WatchedRuntime(START_NS, seed=7)
     hiccups = Hiccups()
     day = [index * DAY_S for index in range(31)]
-    host.changes = [
-        Change(day[2], sets(has_network=False)),
-        Change(day[2] + 2 * HOUR_S, sets(has_network=True)),
-        Change(day[4], steps(-3600.0)),
-        Change(day[4] + 3 * HOUR_S, steps(+3600.0)),
-        Change(day[6], steps(+86_400.0)),
-        Change(day[6] + HOUR_S, steps(-86_400.0)),
-        Change(day[8], lambda host: host.suspend(8 * HOUR_S)),
-        Change(day[10], sets(one_lie_s=5.0)),  # of all servers, in one sample
-        Change(day[12], sets(has_daemon=False, steering_ppm=-30.0)),
-        Change(day[13], restarts_daemon),
+    runtime.changes = [
+        Change(day[2], happens(BlockNtp())),
+        Change(day[2] + 2 * HOUR_S, allows_ntp),
+        Change(day[4], sets(-3600.0)),
+        Change(day[4] + 3 * HOUR_S, sets(+3600.0)),
+        Change(day[6], sets(+86_400.0)),
+        Change(day[6] + HOUR_S, sets(-86_400.0)),
+        Change(day[8], happens(Suspend(8 * HOUR_S))),
+        Change(day[10], lies_once),
+        Change(day[12], goes_adrift),
+        Change(day[13], happens(StartDaemon(0.0))),
         Change(day[15], lies(37.0, SERVERS[2])),
         Change(day[16], lies(0.0, SERVERS[2])),
         Change(day[22], lambda _: setattr(hiccups, "is_away", True)),
@@ -180,18 +182,17 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ]
     with influxd() as real, FlakyDatabase(real, hiccups) as flaky:
         flaky.dates = False
-        life = Life(tmp_path_factory.mktemp("month"), host, flaky.url)
+        life = Life(tmp_path_factory.mktemp("month"), runtime, flaky.url)
         life.run(day[18])
-        host.pass_time(int(5 * HOUR_S * S))
-        host.step(-2.5)  # while no agent watches
+        runtime.pass_time(int(5 * HOUR_S * S))
+        runtime.host.set_clock(round(-2.5 * S))  # while no agent watches
         life.run(day[20])
-        host.reboot(realtime_ns=12 * S)  # in 1970, and without a network for 25 minutes
-        host.has_network = False
-        host.has_daemon = False
-        host.changes.append(Change((host.utc_ns - START_NS) / S + 1500, sets(has_network=True)))
-        host.changes.append(Change((host.utc_ns - START_NS) / S + 3000, restarts_daemon))
+        # in 1970, and without a network for 25 minutes
+        happens(Reboot(clock_ns=12 * S), BlockNtp(), StopDaemon())(runtime)
+        booted_s = (runtime.host.utc_ns - START_NS) / S
+        runtime.changes += [Change(booted_s + 1500, allows_ntp), Change(booted_s + 3000, happens(StartDaemon(0.0)))]
         life.run(day[30])
-        drained = Agent(read_agent_config(str(life.config), {"STATE_DIRECTORY": str(life.folder / "state")}), host)
+        drained = Agent(read_agent_config(str(life.config), {"STATE_DIRECTORY": str(life.folder / "state")}), runtime)
         drained.drain(120.0)
         clock = points(real, "ntpaudit_clock", "severity")
         events = points(real, "ntpaudit_event", "raised")
@@ -247,7 +248,7 @@ def test_the_schedule_knows_no_wall_clock(month: Any) -> None:
     gaps = sorted((after - before) / S for before, after in pairwise(asked))
     assert gaps[len(gaps) // 2] == pytest.approx(INTERVAL_S, rel=0.03)
     assert sum(gap > INTERVAL_S * 1.06 + 60 for gap in gaps) == 2  # asleep, and stopped; a boot takes 40 s
-    rests_ns = [after - before for (boot, before), (same, after) in pairwise(life.host.asked) if boot == same]
+    rests_ns = [after - before for (boot, before), (same, after) in pairwise(life.runtime.asked) if boot == same]
     assert min(rests_ns) >= SERVER_INTERVAL_S * S  # by the uptime: true time passes as much faster as the clock is slow
 
 
@@ -287,9 +288,9 @@ def test_alarms_are_raised_and_cleared_and_nothing_else_is(month: Any) -> None:
 def test_a_day_across_the_era_is_a_day_like_any_other(tmp_path: Path) -> None:
     """On 2036-02-07 NTP's seconds start again from 0: nothing is told, and no interval loses the truth."""
     era_ns = 2_085_978_496 * S
-    host = SimulatedHost(era_ns - int(HOUR_S * S), seed=36)
-    host.changes = [Change(HOUR_S + 900, steps(-(2.0**31))), Change(HOUR_S + 1800, steps(2.0**31))]
-    life = Life(tmp_path, host, None)
+    runtime = SimulatedRuntime(era_ns - int(HOUR_S * S), seed=36)
+    runtime.changes = [Change(HOUR_S + 900, sets(-(2.0**31))), Change(HOUR_S + 1800, sets(2.0**31))]
+    life = Life(tmp_path, runtime, None)
     life.run(4 * HOUR_S)
     audits = life.audits()
     assert audits[0].truth_ns < era_ns < audits[-1].truth_ns
@@ -301,14 +302,14 @@ def test_a_day_across_the_era_is_a_day_like_any_other(tmp_path: Path) -> None:
     assert [kind for kind, _ in life.events() if kind.startswith("step")] == ["step-back", "step-forward"]
 
 
-def hurries(host: SimulatedHost) -> None:
+def hurries(runtime: SimulatedRuntime) -> None:
     """Send SIGUSR1: audit now."""
-    host.signals.append(signal.SIGUSR1)
+    runtime.signals.append(signal.SIGUSR1)
 
 
-def suspends(host: SimulatedHost) -> None:
+def suspends(runtime: SimulatedRuntime) -> None:
     """Sleep for an hour."""
-    host.suspend(HOUR_S)
+    runtime.host.apply_event(Suspend(HOUR_S))
 
 
 @pytest.mark.parametrize("has_network", [True, False])
@@ -317,14 +318,14 @@ def test_the_first_poll_comes_before_a_local_audit_says_unmeasured(
 ) -> None:
     """At a start, after a boot and after a suspend the offset is unknown until the poll that is due within seconds."""
     monkeypatch.setattr("ntpaudit.agent.random.random", lambda: 0.9)  # the first poll is due after 9 s
-    host = SimulatedHost(START_NS, seed=5)
-    host.has_network = has_network
-    life = Life(tmp_path, host, None)
+    runtime = SimulatedRuntime(START_NS, seed=5)
+    runtime.host.is_cut_off = not has_network
+    life = Life(tmp_path, runtime, None)
     life.config.write_text(life.config.read_text().replace('local = "2m"', 'local = "1s"'))
-    host.changes = [Change(4.0, hurries), Change(150.0, suspends)]
+    runtime.changes = [Change(4.0, hurries), Change(150.0, suspends)]
     life.run(HOUR_S + 250.0)
-    host.reboot()
-    life.run((host.utc_ns - START_NS) / S + 100.0)
+    runtime.host.apply_event(Reboot())
+    life.run((runtime.host.utc_ns - START_NS) / S + 100.0)
     audits = life.audits()
     assert audits[0].kind == "network"
     assert len(audits) > 280
@@ -337,28 +338,28 @@ def test_the_first_poll_comes_before_a_local_audit_says_unmeasured(
 
 def test_what_servers_said_is_kept_when_the_agent_is_told_to_end(tmp_path: Path) -> None:
     """An answer and SIGTERM at the same moment: the audit is in the history before the agent ends."""
-    host = SimulatedHost(START_NS, seed=1)
-    life = Life(tmp_path, host, None)
+    runtime = SimulatedRuntime(START_NS, seed=1)
+    life = Life(tmp_path, runtime, None)
     asked = []
 
     def end_at_once(plan: Any, update: Any) -> None:
-        SimulatedHost.poll(host, plan, update)
-        asked.append(host.utc_ns)
-        host.ends.append(signal.SIGTERM)
+        SimulatedRuntime.poll(runtime, plan, update)
+        asked.append(runtime.host.utc_ns)
+        runtime.ends.append(signal.SIGTERM)
 
-    host.poll = end_at_once  # type: ignore[method-assign]
+    runtime.poll = end_at_once  # type: ignore[method-assign]
     life.run(HOUR_S)
     assert [audit.kind for audit in life.audits()].count("network") == len(asked) == 1
 
 
 def test_a_boot_without_network_is_delivered_by_the_next(tmp_path: Path) -> None:
     """Records of a boot that never was measured are dated by its clock, which was credible, and none is set aside."""
-    host = SimulatedHost(START_NS, seed=2)
-    host.has_network = False
-    life = Life(tmp_path, host, "http://127.0.0.1:9")  # nobody is there: all waits in the outbox
+    runtime = SimulatedRuntime(START_NS, seed=2)
+    runtime.host.is_cut_off = True
+    life = Life(tmp_path, runtime, "http://127.0.0.1:9")  # nobody is there: all waits in the outbox
     life.run(200.0)
-    host.reboot()
-    host.has_network = True
+    runtime.host.apply_event(Reboot())
+    runtime.host.is_cut_off = False
     life.run(1200.0)
     with life.database as connection:
         assert connection.execute("SELECT COUNT(*) FROM set_aside").fetchone() == (0,)
@@ -370,11 +371,11 @@ def test_a_boot_without_network_is_delivered_by_the_next(tmp_path: Path) -> None
 
 def test_a_host_of_an_unknown_boot_trusts_no_uptime_of_before(tmp_path: Path) -> None:
     """Where the boot has no id, nothing of an earlier run is carried on."""
-    host = SimulatedHost(START_NS, seed=3)
-    host.has_boot_id = False
-    life = Life(tmp_path, host, None)
+    runtime = SimulatedRuntime(START_NS, seed=3)
+    runtime.has_boot_id = False
+    life = Life(tmp_path, runtime, None)
     life.run(900.0)
-    host.reboot(realtime_ns=host.utc_ns - 7 * S)
+    runtime.host.apply_event(Reboot(clock_ns=runtime.host.utc_ns - 7 * S))
     life.run(1800.0)
     for audit in life.audits():
         if (offset := audit.record["offset"]) is not None:
@@ -387,21 +388,21 @@ def test_what_was_seen_and_not_judged_is_judged_at_the_next_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, tripped: bool
 ) -> None:
     """Of this boot and of another, each once; one that ended the agent before is left alone, and its words kept."""
-    host = SimulatedHost(START_NS, seed=4)
-    life = Life(tmp_path, host, "http://127.0.0.1:9")
+    runtime = SimulatedRuntime(START_NS, seed=4)
+    life = Life(tmp_path, runtime, "http://127.0.0.1:9")
     life.run(900.0)
     count = len(life.audits())
     store = StateStore(str(tmp_path / "state" / "history.sqlite3"))
     plan = read_agent_config(str(life.config), {}).plan
     kept = []
     for _ in range(2):  # the last moments of one boot, and the first of the next
-        host.poll(plan, lambda change: None)
-        observation = host.wait(0.0).observation
+        runtime.poll(plan, lambda change: None)
+        observation = runtime.wait(0.0).observation
         assert observation is not None
         kept.append(store.keep_observation(observation, "network"))
-        host.reboot()
-    host.boot -= 1  # the second is of the boot that goes on
-    host.pass_time(60 * S)
+        runtime.host.apply_event(Reboot())
+    runtime.host.boots -= 1  # the second is of the boot that goes on
+    runtime.pass_time(60 * S)
     if tripped:
         store.save("taking_up", kept[0])
     store.close()

@@ -28,10 +28,10 @@ _APART_NS = 2 * NS_PER_S
 
 def ask_directly(host: SimulatedHost, sources: Sequence[Source]) -> tuple[SourceObservation, ...]:
     """Exchange packets with every source over a network that delays at random, without any socket."""
-    return tuple(_answer(host, source) for source in sources)
+    return tuple(exchange_directly(host, source) for source in sources)
 
 
-def _answer(host: SimulatedHost, source: Source) -> SourceObservation:
+def exchange_directly(host: SimulatedHost, source: Source) -> SourceObservation:
     """Exchange packets with one source."""
     address = f"10.{source.number}.0.123"
     if host.is_cut_off:

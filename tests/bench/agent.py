@@ -17,7 +17,7 @@ from ntpaudit import audit
 from ntpaudit.agent import Agent, read_agent_config
 from ntpaudit.runtime import SystemRuntime, Wakeup
 from tests.world.flaky import FlakyDatabase
-from tests.world.host import Change, S, SimulatedHost
+from tests.world.host import Change, S, SimulatedRuntime
 from tests.world.servers import chronyd, influxd
 
 WARM_UP_S = 15.0
@@ -160,8 +160,8 @@ def _disk(folder: Path, config: Path) -> Iterator[str]:
     yield f"| 90 days at the default intervals | {quarter:.0f} MiB |\n"
 
 
-class _Prompt(SimulatedHost):
-    """A host whose records are delivered before the next is made, as in life, although its time passes at once."""
+class _Prompt(SimulatedRuntime):
+    """A runtime whose records are delivered before the next is made, as in life, although its time passes at once."""
 
     agent: Agent | None = None
 
@@ -182,14 +182,14 @@ def _written(url: str) -> Iterator[str]:
         config = folder / "simulated.toml"
         servers = [f"ntp{number}.example.net" for number in range(1, 5)]
         config.write_text(f'[sources]\nservers = {servers!r}\n[influxdb]\nurl = "{url}"\n')
-        host = _Prompt(1_795_000_000 * S, seed=3)
-        host.changes = [
+        runtime = _Prompt(1_795_000_000 * S, seed=3)
+        runtime.changes = [
             Change(3600.0, lambda _: written.append(_written_bytes())),
             Change((1 + WRITING_H) * 3600.0, lambda _: written.append(_written_bytes())),
-            Change((1 + WRITING_H) * 3600.0 + 1, lambda host: host.ends.append(signal.SIGTERM)),
+            Change((1 + WRITING_H) * 3600.0 + 1, lambda runtime: runtime.ends.append(signal.SIGTERM)),
         ]
-        host.agent = Agent(read_agent_config(str(config), {"STATE_DIRECTORY": name}), host)
-        host.agent.run()
+        runtime.agent = Agent(read_agent_config(str(config), {"STATE_DIRECTORY": name}), runtime)
+        runtime.agent.run()
         before, after = written
         begin = _written_bytes()
         _bare_commits(folder, RECORD_BYTES)
