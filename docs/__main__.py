@@ -20,6 +20,7 @@ FOLDER = Path(__file__).parent
 _CONFIRMED = {
     "network": "confirmed by network audits",
     "host": "confirmed by network and local audits",
+    "database": "confirmed by replies of the database",
     "moment": "raised at once",
 }
 
@@ -30,8 +31,7 @@ def host_findings(*, needs_agent: bool) -> Iterator[str]:
         if rule.needs_agent is needs_agent:
             held = f", after it has held for {format_duration(rule.least_s)}" if rule.least_s else ""
             yield from _section(rule.id, rule.raised_when, rule.remedy, rule.controls)
-            confirmed = "confirmed by replies of the database" if rule.id == "time-disputed" else _CONFIRMED[rule.basis]
-            yield f"- Agent: {confirmed}{held}"
+            yield f"- Agent: {_CONFIRMED[rule.basis]}{held}"
             yield f"- Journal: `MESSAGE_ID={rule.message_id}`"
 
 

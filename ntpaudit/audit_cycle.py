@@ -22,8 +22,8 @@ from ntpaudit.core.agent import (
     utc_ns,
     with_poll_interval,
 )
+from ntpaudit.core.checks.context import DroppedAgreement
 from ntpaudit.core.checks.debounce import DebounceState, of_new_boot
-from ntpaudit.core.checks.host import DroppedAgreement
 from ntpaudit.core.clock.database_clock import DatabaseClock
 from ntpaudit.core.clock.drift import fit, parse_back_test
 from ntpaudit.core.clock.interval import MAX_STEP_NS

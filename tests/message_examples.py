@@ -3,16 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
+from ntpaudit.core.checks.context import AuditContext, Contradiction, DatabaseDate, DroppedAgreement, History
 from ntpaudit.core.checks.debounce import DebounceState, judge
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY
-from ntpaudit.core.checks.host import (
-    RULES,
-    AuditContext,
-    Contradiction,
-    DatabaseDate,
-    DroppedAgreement,
-    History,
-)
+from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.clock.steps import Step
@@ -175,7 +169,7 @@ def host_messages() -> Iterator[Example]:
     """Yield each message of the rules about one host, in their order."""
     for rule in RULES:
         raised = dict.fromkeys(found for context in HOSTS if (found := rule.check(context)) is not None)
-        yield from ((rule.id, level, message) for level, message in raised)
+        yield from ((rule.id, found.level, found.message) for found in raised)
 
 
 def debounce_messages() -> Iterator[Example]:

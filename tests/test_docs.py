@@ -10,6 +10,7 @@ import pytest
 from docs.__main__ import BLOCKS, FOLDER, fill, marks, pages
 from ntpaudit.core.checks import host
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY
+from ntpaudit.core.checks.rule import AnyRule
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.reasons import KOD, REASONS
@@ -62,7 +63,7 @@ def test_each_finding_has_a_heading_to_link_to() -> None:
 
 
 @pytest.mark.parametrize("rule", ANY_RULE, ids=lambda rule: rule.id)
-def test_a_rule_documents_its_finding(rule: host.Rule | checks.Rule) -> None:
+def test_a_rule_documents_its_finding(rule: AnyRule) -> None:
     """It names levels that there are, the worst first, and its words stay in the cell of a table."""
     levels = [level for key in rule.raised_when for level in key.split(", ")]
     assert levels

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from ntpaudit.core.checks import host
+from ntpaudit.core.checks.rule import AnyRule
 from ntpaudit.core.fleet import checks
 from tests.message_examples import Example, debounce_messages, fleet_messages, host_messages
 
@@ -25,7 +26,7 @@ def _levels(raised_when: Mapping[str, str]) -> set[str]:
 @pytest.mark.parametrize(
     ("rules", "examples"), [(host.RULES, host_messages), (checks.RULES, fleet_messages)], ids=["host", "fleet"]
 )
-def test_every_level_of_every_rule_has_an_example(rules: tuple[host.Rule, ...], examples: type) -> None:
+def test_every_level_of_every_rule_has_an_example(rules: tuple[AnyRule, ...], examples: type) -> None:
     """The page shows each documented level of each rule, and no other."""
     shown: dict[str, set[str]] = {}
     for kind, level, _ in examples():
@@ -44,7 +45,7 @@ def test_a_message_is_plain_text(example: Example) -> None:
 
 
 @pytest.mark.parametrize("rule", [*host.RULES, *checks.RULES], ids=lambda rule: rule.id)
-def test_the_fix_and_the_documentation_of_a_rule_are_plain_text(rule: host.Rule | checks.Rule) -> None:
+def test_the_fix_and_the_documentation_of_a_rule_are_plain_text(rule: AnyRule) -> None:
     """They follow the same rules."""
     for text in (rule.remedy, *rule.raised_when.values()):
         assert not re.search(rf"\b(?:{BANNED})\b", text, re.IGNORECASE), text

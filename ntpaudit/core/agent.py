@@ -1,24 +1,15 @@
 """The agent's state from one audit to the next: holdover, samples of the drift, gaps, raised findings."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from ntpaudit.core.checks.context import AuditContext, Contradiction, DatabaseDate, DroppedAgreement, History
+from ntpaudit.core.checks.daemons import STALE_TIMESYNCD_S
 from ntpaudit.core.checks.debounce import DebounceState, judge
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Finding
-from ntpaudit.core.checks.host import (
-    GAP_INTERVALS,
-    MIN_STEP_S,
-    RULES,
-    STALE_TIMESYNCD_S,
-    AuditContext,
-    Contradiction,
-    DatabaseDate,
-    DroppedAgreement,
-    History,
-    describe_step,
-    level_of_step,
-    step_severity_key,
-)
+from ntpaudit.core.checks.host import BY_ID
+from ntpaudit.core.checks.records import GAP_INTERVALS
+from ntpaudit.core.checks.steps import MIN_STEP_S, describe_step, level_of_step, rule_of, step_severity_key
 from ntpaudit.core.clock.database_clock import DatabaseClock, carry_date
 from ntpaudit.core.clock.drift import (
     BackTest,
@@ -279,9 +270,9 @@ def utc_ns(state: ClockState, now: ClockReading) -> int | None:
 
 def step_event(state: ClockState, step: Step, now: ClockReading) -> Event:
     """Make the event of a step, with the true time if it is known."""
-    level = level_of_step(step)
+    level, rule = level_of_step(step), rule_of(step)
     return Event(
-        step.kind,
+        rule.id,
         True,
         LEVEL_SEVERITY[level],
         level,
@@ -290,7 +281,7 @@ def step_event(state: ClockState, step: Step, now: ClockReading) -> Event:
         now.realtime_ns,
         now.boottime_ns,
         value_s=step.size_ns / NS_PER_S,
-        remedy=next(rule.remedy for rule in RULES if rule.id == step.kind),
+        remedy=rule.remedy,
         detail={
             "before": format_utc(step.before_ns),
             "after": format_utc(step.after_ns),
@@ -406,7 +397,7 @@ def evaluate(
         confirmed=decision.confirmed,
         last_poll=_last_poll(state.poll, now),
     )
-    events = tuple(_event(change, record, history) for change in decision.changes)
+    events = tuple(_event(change, record, context) for change in decision.changes)
     state = state._replace(debounce=decision.state, dated_ns=database.reading.raw_ns if database else state.dated_ns)
     is_fitted = selection.agreement is not None and selection.agreement.is_guaranteed
     return AuditResult(record, events, state, decision.is_pending, distance_s if is_fitted else None)
@@ -622,7 +613,7 @@ def _listed_steps(steps: Sequence[Step], step: Step | None, now: ClockReading) -
     recent = [known for known in steps if now.boottime_ns - known.boottime_ns <= STEP_LISTED_NS]
     if step is None or abs(step.size_ns) < MIN_STEP_S * NS_PER_S:
         return tuple(recent)
-    worse = [one for one in recent if one.kind != step.kind or step_severity_key(one) > step_severity_key(step)]
+    worse = [one for one in recent if one.is_back != step.is_back or step_severity_key(one) > step_severity_key(step)]
     return (*worse, step)[:_MAX_STEPS]
 
 
@@ -749,9 +740,9 @@ def _is_correcting(fix: LastAgreement | None, now: ClockReading, agreement: Agre
     return is_right_way and abs(wrong_ns) - abs(agreement.estimate_ns) >= _NEARER * abs(moved_ns)
 
 
-def _event(change: tuple[Finding, bool], record: Record, history: History) -> Event:
+def _event(change: tuple[Finding, bool], record: Record, context: AuditContext) -> Event:
     finding, raised = change
-    contradiction = history.dropped_agreement if finding.id == "contradicts-earlier" else None
+    rule = BY_ID[finding.id]
     return Event(
         finding.id,
         raised,
@@ -761,34 +752,7 @@ def _event(change: tuple[Finding, bool], record: Record, history: History) -> Ev
         record.utc_ns,
         record.host_ns,
         record.boottime_ns,
-        value_s=_value_s(finding.id, record, history),
+        value_s=rule.value_s(context),
         remedy=finding.remedy,
-        detail=_contradiction_detail(contradiction) if contradiction else {},
+        detail=rule.detail(context),
     )
-
-
-def _contradiction_detail(contradiction: DroppedAgreement) -> dict[str, Any]:
-    """Return both intervals in seconds."""
-    expected, reported = contradiction.expected, contradiction.reported
-    return {
-        "expected_s": [end_ns / NS_PER_S for end_ns in expected],
-        "heard_s": [end_ns / NS_PER_S for end_ns in reported],
-    }
-
-
-def _value_s(kind: str, record: Record, history: History) -> float | None:
-    """Return the size that a finding reports, if it has one."""
-    match kind:
-        case "offset-out" | "not-demonstrable" | "tz-or-rtc-fault":
-            return record.offset.estimate_s if record.offset else None
-        case "time-disputed":
-            return record.database_clock.disputed_s if record.database_clock else None
-        case "evidence-gap" if not history.dropped_records:
-            return history.ended_gap_s if history.unmeasured_s is None else history.unmeasured_s
-        case "daemon-stale":
-            return history.stale_s
-        case "contradicts-earlier":
-            return history.dropped_agreement.gap_ns / NS_PER_S if history.dropped_agreement else None
-        case "breach-forecast":
-            return record.drift.breach.central_s if record.drift else None
-    return None

@@ -79,6 +79,11 @@ class Selection(NamedTuple):
         return tuple(classified for classified in self.sources if was_queried(classified))
 
     @property
+    def skip_reasons(self) -> frozenset[str | None]:
+        """Why sources were not queried this time."""
+        return frozenset(classified.reason for classified in self.sources if classified.status == "skipped")
+
+    @property
     def is_sufficient(self) -> bool:
         """Whether more servers gave a usable reply than may be falsetickers, so that they can prove something (R1)."""
         silent = [classified for classified in self.asked if classified.status not in ("agreeing", "falseticker")]

@@ -1,10 +1,13 @@
 """Format times, durations and directions for messages, and parse them."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from math import ceil, floor, log10
 from typing import Literal
 
 NS_PER_S = 1_000_000_000
+
+DAY_S = 86_400.0
 
 
 _UNIX_EPOCH = datetime(1970, 1, 1)  # naive on purpose: only ever used as arithmetic on UTC
@@ -133,3 +136,8 @@ def format_offset(offset: float) -> str:
 def plural(count: int, noun: str) -> str:
     """Format a count with its noun, for example `1 server` or `4 servers`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def joined(names: Sequence[str]) -> str:
+    """Join names for a sentence: a; a and b; a, b and c."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

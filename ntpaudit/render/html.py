@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ntpaudit.core.fleet.checks import share
+from ntpaudit.core.fleet.missing import share
 from ntpaudit.core.units import direction, format_duration, format_utc, plural
 from ntpaudit.render.text_safety import one_line
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import TypeVar
 
-from ntpaudit.core.fleet.checks import share
+from ntpaudit.core.fleet.missing import share
 from ntpaudit.core.fleet.model import Fleet, FleetFinding, HostStatus, Order, OrderingUncertainty, Site
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S, format_duration, format_offset, format_utc, plural

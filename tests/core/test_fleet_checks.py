@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.core.fleet.checks import RULES, judge_fleet, share
+from ntpaudit.core.fleet.checks import RULES, judge_fleet
+from ntpaudit.core.fleet.missing import share
 from ntpaudit.core.fleet.model import (
     Alarm,
     Coverage,

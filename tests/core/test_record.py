@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.checks.host import AuditContext
+from ntpaudit.core.checks.context import AuditContext
 from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.observation import (

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ntpaudit.core.checks.steps import rule_of
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.clock.steps import MIN_STEP_NS, Step, Suspend, find_step, find_suspend, level_ns
 from tests.core.hosts import LivingHost
@@ -42,9 +43,9 @@ def test_a_step_is_told_exactly(size_ns: int) -> None:
     assert find_suspend(before, after) is None
 
 
-def test_the_kind_is_the_direction() -> None:
+def test_each_direction_has_its_rule() -> None:
     """A step to an earlier time is back, one to a later time is forward."""
-    assert [Step(size_ns, 0, 0, 0).kind for size_ns in (-1, 1)] == ["step-back", "step-forward"]
+    assert [rule_of(Step(size_ns, 0, 0, 0)).id for size_ns in (-1, 1)] == ["step-back", "step-forward"]
 
 
 @given(st.lists(st.tuples(SPANS, SLEWS, st.integers(-50, 50)), max_size=8), st.integers(0, MS), st.integers(0, MS))

@@ -6,7 +6,7 @@ No expected value is made by the code under test: bytes and timestamps are writt
 import struct
 from typing import Any
 
-from ntpaudit.core.checks.host import AuditContext
+from ntpaudit.core.checks.context import AuditContext
 from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.ntp.measurement import ExchangeTimestamps, Measurement

@@ -4,8 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ntpaudit.core.checks.context import AuditContext, HostRule
 from ntpaudit.core.checks.finding import Finding, Level
-from ntpaudit.core.checks.host import RULES, AuditContext, Raised, Rule, make_finding, worst_first
+from ntpaudit.core.checks.host import RULES
+from ntpaudit.core.checks.offset import OFFSET_HIGH, OFFSET_OUT
+from ntpaudit.core.checks.quorum import SOURCE_QUORUM
+from ntpaudit.core.checks.rule import Raised, make_finding, worst_first
 from ntpaudit.core.policy import Profile, Severity
 from ntpaudit.core.record import Kind
 from ntpaudit.core.units import NS_PER_S, format_duration
@@ -26,16 +30,10 @@ BOOT_GRACE_NS = 600 * NS_PER_S
 PATIENCE_NS = 1800 * NS_PER_S
 """No finding about the offset is raised for this long while the clock is being corrected."""
 
-OFFSET = "offset-high"
-"""The rule for an offset worse than ok. It and `offset-out` give the severity of the offset."""
-
 LEVELS: tuple[Level, ...] = ("low", "medium", "high", "critical")
 """In the order of their ranks, from 1 on; rank 0 means that nothing is wrong."""
 
 _COUNTED = 2  # findings from this rank on count; a low one is only listed
-_JUDGED_BY_TOLERANCE = frozenset({"offset-out", "not-demonstrable", OFFSET})
-_ABOUT_OFFSET = _JUDGED_BY_TOLERANCE | {"tz-or-rtc-fault", "breach-forecast"}
-_OWN_EVENTS = frozenset({"step-back", "step-forward"})  # each step is an event at its own time
 
 
 class ConditionState(NamedTuple):
@@ -45,8 +43,8 @@ class ConditionState(NamedTuple):
     - `since_ns`: for each rank from 1 on, the first sample of that rank or worse after `MAJORITY` better ones in a row.
     - `raised`: the raised rank.
     - `better_ns`: the first of the samples in a row that are below the raised rank.
-    - `message`: the message of what is raised.
-    - `pending_message`: the message of the last sample, if it is worse than what is raised.
+    - `message`, `remedy`: of what is raised; without a remedy it is the rule's.
+    - `pending_message`, `pending_remedy`: of the last sample, if it is worse than what is raised.
     - `sampled_ns`: the last sample of an offset that is raised; None if before this boot.
     - `is_overdue`: servers were queried since then, and their replies gave no sample.
     """
@@ -56,7 +54,9 @@ class ConditionState(NamedTuple):
     raised: int = 0
     better_ns: int | None = None
     message: str = ""
+    remedy: str | None = None
     pending_message: str = ""
+    pending_remedy: str | None = None
     sampled_ns: int | None = None
     is_overdue: bool = False
 
@@ -118,19 +118,20 @@ def judge(
     strict = context._replace(profile=_scaled(context.profile, HYSTERESIS))
     watched = {rule.id: alarms.conditions.get(rule.id, _NEW) for rule in RULES}
     if is_sample and not is_continued:  # good samples from before the offset became unknown prove nothing
-        watched[OFFSET] = watched[OFFSET]._replace(samples=tuple(filter(None, watched[OFFSET].samples)))
+        high = watched[OFFSET_HIGH.id]
+        watched[OFFSET_HIGH.id] = high._replace(samples=tuple(filter(None, high.samples)))
     for rule in RULES:
         before, raised = watched[rule.id], rule.check(context)
         if rule.basis == "moment":
-            watched[rule.id] = _NEW if raised is None else ConditionState(raised=_rank(raised), message=raised[1])
+            watched[rule.id] = _with_message(_NEW._replace(raised=_rank(raised)), raised)
         elif _has_sample(rule, raised, context, kind, is_sample):
-            held = before.raised and rule.id in _JUDGED_BY_TOLERANCE and _rank(rule.check(strict))
+            held = before.raised and rule.has_hysteresis and _rank(rule.check(strict))
             rank = max(_rank(raised), held)
-            if not (in_grace and rank > before.raised and rule.id in _ABOUT_OFFSET):
-                after = _update(before, rank, now_ns, rule.least_s, raised[1] if raised else "")
-                is_dated = after.raised and rule.id in _ABOUT_OFFSET  # only these become overdue
+            if not (in_grace and rank > before.raised and rule.is_of_offset):
+                after = _update(before, rank, now_ns, rule.least_s, raised)
+                is_dated = after.raised and rule.is_of_offset  # only these become overdue
                 watched[rule.id] = after._replace(sampled_ns=now_ns) if is_dated else after
-        elif kind == "network" and before.raised and rule.id in _ABOUT_OFFSET:
+        elif kind == "network" and before.raised and rule.is_of_offset:
             watched[rule.id] = before._replace(is_overdue=True)
     new_state = DebounceState(watched, correcting_ns, alarms.unconfirmed)
     if is_sample:
@@ -156,36 +157,20 @@ def _correcting_ns(since_ns: int | None, now_ns: int, is_correcting: bool) -> in
     return now_ns if since_ns is None else min(since_ns, now_ns)
 
 
-def _has_sample(rule: Rule, raised: Raised, context: AuditContext, kind: Kind, is_sample: bool) -> bool:
+def _has_sample(rule: HostRule, raised: Raised | None, context: AuditContext, kind: Kind, is_sample: bool) -> bool:
     """Whether this audit gives a sample of a rule's condition."""
-    if rule.id == "time-disputed":  # each reply of the database is one sample
-        date = context.history.database if context.history else None
-        if date is None:  # no reply for a day, or since a suspend or the start: nothing disputes the servers' time
-            return True
-        return context.disputed_ns is not None and date.is_new
-    if rule.basis == "host" or kind == "local":
-        return rule.basis == "host"
-    if rule.id in _ABOUT_OFFSET:
-        return is_sample and not context.is_unguaranteed
-    skip_reasons = {classified.reason for classified in context.selection.sources if classified.status == "skipped"}
-    match rule.id:
-        case "source-quorum":
-            is_outvoted = context.history is not None and context.history.contradiction is not None
-            is_insufficient = not context.selection.is_sufficient
-            is_complete = "interval" not in skip_reasons
-            return is_outvoted or (bool(context.selection.usable) and (is_complete or is_insufficient))
-        case "no-usable-source":
-            return bool(context.selection.asked)
-        case "unreachable-sources":
-            return raised is not None or skip_reasons.isdisjoint(("interval", "unanswered"))
-    return True
+    if rule.basis == "network" and kind == "local":
+        return False
+    if rule.is_of_offset and (not is_sample or context.is_unguaranteed):
+        return False
+    return rule.has_sample(context, raised)
 
 
-def _rank(raised: Raised) -> int:
-    return 0 if raised is None else LEVELS.index(raised[0]) + 1
+def _rank(raised: Raised | None) -> int:
+    return 0 if raised is None else LEVELS.index(raised.level) + 1
 
 
-def _update(watched: ConditionState, rank: int, now_ns: int, least_s: float, new_message: str) -> ConditionState:
+def _update(watched: ConditionState, rank: int, now_ns: int, least_s: float, sample: Raised | None) -> ConditionState:
     """Add a sample to a condition, and raise, lower or clear it."""
     samples = (*watched.samples, rank)[-SAMPLES:]
     if not (watched.raised or any(samples)):
@@ -203,9 +188,14 @@ def _update(watched: ConditionState, rank: int, now_ns: int, least_s: float, new
     better_ns = None if rank >= watched.raised else min(watched.better_ns or now_ns, now_ns)
     if better_ns is not None and _is_over([one < watched.raised for one in samples], better_ns, now_ns):
         raised, better_ns = rank, None
-    is_current = new_message and (rank == raised or raised > watched.raised)
-    message = new_message if is_current else watched.message
-    return ConditionState(samples, since_ns, raised, better_ns, message, new_message * (rank > raised))
+    after = ConditionState(samples, since_ns, raised, better_ns, watched.message, watched.remedy)
+    if rank > raised and sample is not None:
+        after = after._replace(pending_message=sample.message, pending_remedy=sample.remedy)
+    return _with_message(after, sample) if rank == raised or raised > watched.raised else after
+
+
+def _with_message(condition: ConditionState, sample: Raised | None) -> ConditionState:
+    return condition if sample is None else condition._replace(message=sample.message, remedy=sample.remedy)
 
 
 def _since_ns(then_ns: int | None, holds: Sequence[bool], now_ns: int) -> int | None:
@@ -266,24 +256,24 @@ def _is_trusted(alarms: DebounceState, raised: Severity) -> bool:
     """
     if len(alarms.unconfirmed) > 1 and any(alarms.unconfirmed):
         return False
-    return raised > Severity.OK or 0 in alarms.conditions.get(OFFSET, _NEW).samples
+    return raised > Severity.OK or 0 in alarms.conditions.get(OFFSET_HIGH.id, _NEW).samples
 
 
 def _raised_severity(alarms: DebounceState, context: AuditContext) -> Severity:
     """Return the severity of the offset by what is raised about it."""
-    if alarms.conditions.get("offset-out", _NEW).raised:
+    if alarms.conditions.get(OFFSET_OUT.id, _NEW).raised:
         return Severity.CRITICAL
-    is_insufficient = context.is_unguaranteed and alarms.conditions.get("source-quorum", _NEW).raised >= _COUNTED
-    return Severity.WARNING if is_insufficient or alarms.conditions.get(OFFSET, _NEW).raised else Severity.OK
+    is_insufficient = context.is_unguaranteed and alarms.conditions.get(SOURCE_QUORUM.id, _NEW).raised >= _COUNTED
+    return Severity.WARNING if is_insufficient or alarms.conditions.get(OFFSET_HIGH.id, _NEW).raised else Severity.OK
 
 
-def _level(rule: Rule, alarms: DebounceState) -> int:
+def _level(rule: HostRule, alarms: DebounceState) -> int:
     """Return the rank at which a rule's finding is listed; 0 while another finding covers it."""
     is_covered = any(alarms.conditions.get(other, _NEW).raised >= _COUNTED for other in rule.covered_by)
     return 0 if is_covered else alarms.conditions.get(rule.id, _NEW).raised
 
 
-def _is_pending(rule: Rule, alarms: DebounceState) -> bool:
+def _is_pending(rule: HostRule, alarms: DebounceState) -> bool:
     """Whether a rule's finding is pending and no other finding covers it."""
     covering = [alarms.conditions.get(other, _NEW) for other in rule.covered_by]
     is_covered = any(max(entry.raised, entry.pending) >= _COUNTED for entry in covering)
@@ -295,23 +285,16 @@ def _counted_as_unknown(findings: Sequence[Finding], context: AuditContext, *, c
 
     Samples in a grace period make nothing pending, so their finding is added here.
     """
-    cause = next(
-        rule for rule in RULES if rule.id in _JUDGED_BY_TOLERANCE | {"source-quorum"} and _is_cause(rule, context)
-    )
+    cause: HostRule = SOURCE_QUORUM
+    if not context.is_unguaranteed:
+        cause = next(rule for rule in RULES if rule.has_hysteresis and rule.check(context) is not None)
     if all(finding.id != cause.id for finding in findings):
-        level, message = cause.check(context) or ("medium", "too few servers gave a usable reply")
-        findings = [
-            *findings,
-            make_finding(cause, ("low", f"{message} {_unconfirmed(level, can_confirm=can_confirm)}")),
-        ]
+        found = cause.check(context) or Raised("medium", "too few servers gave a usable reply")
+        message = f"{found.message} {_unconfirmed(found.level, can_confirm=can_confirm)}"
+        findings = [*findings, make_finding(cause, found._replace(level="low", message=message))]
     return [
         one._replace(severity=max(one.severity, Severity.UNKNOWN)) if one.id == cause.id else one for one in findings
     ]
-
-
-def _is_cause(rule: Rule, context: AuditContext) -> bool:
-    """Whether this rule is why the offset is worse than ok."""
-    return context.is_unguaranteed if rule.id == "source-quorum" else rule.check(context) is not None
 
 
 def _needs_samples(watched: ConditionState) -> bool:
@@ -319,17 +302,24 @@ def _needs_samples(watched: ConditionState) -> bool:
     return watched.pending > 0 and sum(rank >= watched.pending for rank in watched.samples) < MAJORITY
 
 
-def _listed(rule: Rule, watched: ConditionState, now_ns: int, *, can_confirm: bool) -> Finding:
+def _listed(rule: HostRule, watched: ConditionState, now_ns: int, *, can_confirm: bool) -> Finding:
     """Make the finding of what is raised or pending; its severity is unknown if it can never be confirmed."""
     raised = LEVELS[watched.raised - 1] if watched.raised else "low"
+    overdue = _overdue(watched, now_ns)
     if not watched.pending:
-        return make_finding(rule, (raised, watched.message + _improving(watched) + _overdue(watched, now_ns)))
+        message = watched.message + _improving(watched) + overdue
+        return make_finding(rule, Raised(raised, message, remedy=watched.remedy))
     count = sum(rank >= watched.pending for rank in watched.samples)
     total = len(watched.samples)
     samples = "1 sample" if total == 1 else f"{count} of the last {total} samples"
-    pending = f"{watched.pending_message} {_unconfirmed(LEVELS[watched.pending - 1], samples, can_confirm=can_confirm)}"
-    pending += _overdue(watched, now_ns)
-    listed = make_finding(rule, (raised, f"{watched.message}; {pending}" if watched.raised else pending))
+    level = LEVELS[watched.pending - 1]
+    message = f"{watched.pending_message} {_unconfirmed(level, samples, can_confirm=can_confirm)}{overdue}"
+    listed = make_finding(
+        rule,
+        Raised(raised, f"{watched.message}; {message}", remedy=watched.remedy)
+        if watched.raised
+        else Raised(raised, message, remedy=watched.pending_remedy),
+    )
     return listed if can_confirm else listed._replace(severity=max(listed.severity, Severity.UNKNOWN))
 
 
@@ -370,10 +360,11 @@ def _changes(before: DebounceState, after: DebounceState) -> Iterator[tuple[Find
     for rule in RULES:
         old, new = before.conditions.get(rule.id, _NEW), after.conditions.get(rule.id, _NEW)
         old_level, new_level = _level(rule, before), _level(rule, after)
-        if rule.id in _OWN_EVENTS or old_level == new_level:
+        if rule.has_own_events or old_level == new_level:
             continue
         last = new if new_level else old
-        yield make_finding(rule, (LEVELS[(new_level or old_level) - 1], last.message)), new_level > 0
+        raised = Raised(LEVELS[(new_level or old_level) - 1], last.message, remedy=last.remedy)
+        yield make_finding(rule, raised), new_level > 0
 
 
 def _scaled(profile: Profile, share: float) -> Profile:

@@ -1,6 +1,6 @@
 """Detect steps and suspends between two clock readings (J1, J3)."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from ntpaudit.core.clock.readings import ClockReading, suspended_ns
 from ntpaudit.core.units import NS_PER_S
@@ -26,9 +26,9 @@ class Step(NamedTuple):
     is_gap: bool = False
 
     @property
-    def kind(self) -> Literal["step-back", "step-forward"]:
-        """The id of this step's finding."""
-        return "step-back" if self.size_ns < 0 else "step-forward"
+    def is_back(self) -> bool:
+        """Whether the clock was set back."""
+        return self.size_ns < 0
 
 
 class Suspend(NamedTuple):

@@ -1,0 +1,142 @@
+"""The input of the checks about one host: the audit, and the state from before it."""
+
+from typing import NamedTuple
+
+from ntpaudit.core.checks.rule import Raised, Rule
+from ntpaudit.core.clock.database_clock import disputed_ns
+from ntpaudit.core.clock.drift import Drift
+from ntpaudit.core.clock.interval import Interval
+from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
+from ntpaudit.core.clock.steps import Step
+from ntpaudit.core.observation import Observation
+from ntpaudit.core.policy import Profile, Severity, Verdict
+from ntpaudit.core.selection import Selection, SourceCounts
+from ntpaudit.core.units import NS_PER_S
+
+
+class Contradiction(NamedTuple):
+    """A larger, earlier agreement that contradicts this audit's: its number of servers, and its age."""
+
+    agreeing: int
+    age_s: float
+
+
+class DroppedAgreement(NamedTuple):
+    """Two agreements that do not overlap: proof that more than the host's clock changed (R6).
+
+    `expected` is the earlier one, carried forward for `age_s`. `reported` is what at least `sources` servers report
+    instead, at the uptime `boottime_ns`. Both are intervals of the offset at that moment.
+    """
+
+    expected: Interval
+    reported: Interval
+    sources: int
+    age_s: float
+    boottime_ns: int
+
+    @property
+    def gap_ns(self) -> int:
+        """The least distance between the two; positive if the clock is further behind than expected."""
+        ahead_ns = self.reported.latest_ns - self.expected.earliest_ns
+        return ahead_ns if ahead_ns < 0 else self.reported.earliest_ns - self.expected.latest_ns
+
+
+class DatabaseDate(NamedTuple):
+    """The interval of the offset if the database's clock is right, and the age of the database's reply.
+
+    `is_new` is False for a Date that is only carried forward from an earlier audit, which is not a new sample.
+    """
+
+    interval: Interval
+    age_s: float
+    is_new: bool = True
+
+
+class History(NamedTuple):
+    """The state from before this observation, which only an agent has.
+
+    - `interval_s`: the polling interval in seconds.
+    - `unmeasured_s`: time since the last measurement; None if this audit measured.
+    - `ended_gap_s`: the gap that this audit's measurement ended.
+    - `intervals`: either gap in polling intervals, each part by the interval valid then (None: all by `interval_s`).
+    - `steps`: the steps of the last hour.
+    - `stale_s`: the time for which certainly no time daemon has updated the kernel's clock.
+    - `dropped_records`: records that were lost before delivery.
+    - `contradiction`: a larger agreement that the present one contradicts, so the present one is not a measurement.
+    - `dropped_agreement`: the contradiction of the last hour in which the earlier agreement was discarded.
+    - `database`: the offset by the database's clock.
+    - `refusals`: writes that the database has refused since it last accepted one.
+    - `failure`: why delivery failed last.
+    - `vanished`: the time daemon that has stopped without a successor (R12).
+    - `raised`: the ids of the findings that were raised before.
+    """
+
+    interval_s: float
+    unmeasured_s: float | None = None
+    ended_gap_s: float | None = None
+    steps: tuple[Step, ...] = ()
+    stale_s: float | None = None
+    drift: Drift | None = None
+    dropped_records: int = 0
+    contradiction: Contradiction | None = None
+    dropped_agreement: DroppedAgreement | None = None
+    database: DatabaseDate | None = None
+    refusals: int = 0
+    failure: str | None = None
+    vanished: str | None = None
+    intervals: float | None = None
+    raised: frozenset[str] = frozenset()
+
+    def lasted(self, gap_s: float) -> float:
+        """Return the length of a gap that lasts until now, in polling intervals."""
+        return gap_s / self.interval_s if self.intervals is None else self.intervals
+
+
+class AuditContext(NamedTuple):
+    """All inputs of a check. `counts` is of the audit that measured, if this one did not.
+
+    `max_drift_ppm` is the assumed largest drift of the oscillator, by which intervals grow (R4).
+    """
+
+    observation: Observation
+    selection: Selection
+    profile: Profile
+    history: History | None = None
+    counts: SourceCounts | None = None
+    max_drift_ppm: float = MAX_DRIFT_PPM
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict on the critical tolerance."""
+        agreement = self.selection.agreement
+        if agreement is None:
+            return "unmeasured"
+        return self.profile.verdict(agreement.interval, guaranteed=agreement.is_guaranteed)
+
+    @property
+    def offset_severity(self) -> Severity:
+        """The severity of the offset alone."""
+        agreement = self.selection.agreement
+        if agreement is None:
+            return self.profile.severity(None, 0)
+        return self.profile.severity(agreement.interval, agreement.estimate_ns, guaranteed=agreement.is_guaranteed)
+
+    @property
+    def is_unguaranteed(self) -> bool:
+        """Whether there is an interval, but too few servers gave a usable reply for it to prove anything (R1)."""
+        return self.selection.agreement is not None and not self.selection.agreement.is_guaranteed
+
+    @property
+    def disputed_ns(self) -> int | None:
+        """The least difference of the servers' time from the database's, positive if ahead; None if unknown."""
+        agreement, database = self.selection.agreement, self.history.database if self.history else None
+        return None if agreement is None or database is None else disputed_ns(agreement.interval, database.interval)
+
+
+HostRule = Rule[AuditContext, Raised | None]
+
+
+def estimate_s(context: AuditContext) -> float | None:
+    """Return the estimate of the offset."""
+    agreement = context.selection.agreement
+    return None if agreement is None else agreement.estimate_ns / NS_PER_S

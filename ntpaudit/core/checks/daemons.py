@@ -1,0 +1,164 @@
+"""Findings about the time daemon and the kernel's clock."""
+
+from ntpaudit.core.checks.context import AuditContext
+from ntpaudit.core.checks.finding import Level
+from ntpaudit.core.checks.rule import AU8, ISO, PCI, SC45, Raised, Rule
+from ntpaudit.core.observation import Daemon, KernelState, Unavailable
+from ntpaudit.core.units import DAY_S, NS_PER_S, format_duration, joined
+
+BOOT_GRACE_NS = 17 * 60 * NS_PER_S
+"""After a boot the time daemon may need this long to synchronise the clock (INTEGRITY, NTPA-05)."""
+
+STALE_S = 3600.0
+"""A time daemon updates the kernel within this even at its slowest poll, 1024 s (NTPA-06: 3 polls, at least 1 h)."""
+
+STALE_TIMESYNCD_S = 3 * 2048.0
+"""The same for systemd-timesyncd, whose slowest poll is 2048 s."""
+
+VANISHED_S = 600.0
+"""If the kernel has not been updated for this long, no hidden time daemon disciplines it (R12)."""
+
+
+def check_unsynced(context: AuditContext) -> Raised | None:
+    """NTPA-05: the kernel reports an unsynchronised clock, and nothing contradicts it (A4, A5)."""
+    kernel, daemons = context.observation.kernel, _disciplining(context)
+    if isinstance(kernel, Unavailable) or kernel.is_synchronised or _is_booting(context):
+        return None
+    if any(daemon.name == "chronyd" for daemon in daemons):
+        return None  # A5: chronyd clears STA_UNSYNC only with `rtcsync`
+    summary = "the kernel reports that its clock is not synchronised"
+    if not daemons and (hidden := _hidden_daemons(context)) is not None:
+        return Raised("medium", f"{summary}; whether a time daemon disciplines it is unknown: {hidden}")
+    vanished = context.history.vanished if context.history else None
+    cause = f"and {vanished}, which disciplined it, has stopped" if vanished else "and no time daemon disciplines it"
+    if daemons:
+        verb = "runs" if len(daemons) == 1 else "run"
+        cause = f"although {joined([daemon.name for daemon in daemons])} {verb}"
+    return Raised("high", f"{summary}, {cause}: at 50 ppm it drifts by 1 s in 5.6 h")
+
+
+UNSYNCED = Rule(
+    "unsynced",
+    check_unsynced,
+    "run exactly one time daemon, and check that it reaches its servers on UDP 123",
+    (ISO, PCI, AU8, SC45),
+    raised_when={
+        "high": (
+            "the kernel reports that its clock is not synchronised (STA_UNSYNC, TIME_ERROR or a maximum error of "
+            "16 s), chronyd does not discipline it, and the host has been up for 17 minutes"
+        ),
+        "medium": "the same, if a time daemon may run that ntpaudit cannot see",
+    },
+    message_id="9a524159e9264fc9b92579cb3a737428",
+    basis="host",
+    least_s=600.0,
+    explains_shift=True,
+)
+
+
+def check_daemon_count(context: AuditContext) -> Raised | None:
+    """NTPA-17: no time daemon disciplines this clock, or more than one.
+
+    The kernel reports a synchronised clock for up to 8.9 h after the daemon died (A4). So its report does not clear
+    this finding if a known daemon has stopped, or if all processes are visible and the kernel's maximum error has only
+    grown (R12).
+    """
+    daemons, kernel = _disciplining(context), context.observation.kernel
+    vanished = context.history.vanished if context.history else None
+    if not daemons and check_unsynced(context) is not None:
+        # One cause, one finding: `unsynced`. A finding raised earlier stays until that one is raised.
+        raised = context.history.raised if context.history else frozenset()
+        if DAEMON_COUNT.id not in raised or UNSYNCED.id in raised:
+            return None
+    if not daemons and vanished is not None:
+        return Raised("medium", f"{vanished} has stopped, and no other time daemon was found")
+    if len(daemons) > 1:
+        return Raised(
+            "medium",
+            "several programs discipline this clock: "
+            + ", ".join(f"{daemon.name} (pid {daemon.pid})" for daemon in daemons),
+        )
+    if daemons or _is_booting(context) or _hidden_daemons(context) is not None:
+        return None
+    if isinstance(kernel, KernelState) and kernel.is_synchronised:
+        stale_s = context.history.stale_s if context.history else None
+        if stale_s is None or stale_s < VANISHED_S or context.observation.host.container is not None:
+            return None  # a daemon outside this container may discipline the clock
+        ago = format_duration(stale_s, rounding="down")
+        return Raised(
+            "medium", f"no time daemon runs, and the kernel clock was not updated for {ago}: nothing corrects it"
+        )
+    return Raised("medium", "no time daemon disciplines this clock: nothing corrects it")
+
+
+DAEMON_COUNT = Rule(
+    "daemon-count",
+    check_daemon_count,
+    "enable exactly one time daemon and mask the others",
+    ("CIS Benchmark 2.3.1.1", "DISA STIG V-270645"),
+    raised_when={
+        "medium": (
+            "more than one time daemon disciplines the clock; or none does, none is hidden, the kernel's state "
+            "cannot be read, and the host has been up for 17 minutes (if the kernel reports an unsynchronised "
+            "clock, `unsynced` is raised instead). An agent also raises it 10 minutes after the last time daemon "
+            "stopped, although the kernel still reports a synchronised clock; and outside containers, if no time "
+            "daemon was found, none is hidden, and the kernel's maximum error has only grown for 20 minutes"
+        ),
+    },
+    message_id="18c86cc2393243b3aa73dd48222fddc4",
+    basis="host",
+    least_s=600.0,
+    explains_shift=True,
+)
+
+
+def check_daemon_stale(context: AuditContext) -> Raised | None:
+    """NTPA-06: no time daemon has updated the kernel's clock for long: it is stopped or lost its servers (A4)."""
+    stale_s = context.history.stale_s if context.history else None
+    if stale_s is None or stale_s <= _stale_limit_s(context):
+        return None
+    level: Level = "high" if stale_s > DAY_S else "medium"
+    ago = format_duration(stale_s, rounding="down")
+    # "maximum error" and not "clock": VirtualBox's service corrects the clock and does not update the error.
+    return Raised(level, f"no time daemon has updated the kernel's maximum error for {ago}: it has only grown")
+
+
+def _stale_limit_s(context: AuditContext) -> float:
+    slow = any(daemon.name == "systemd-timesyncd" for daemon in _disciplining(context))
+    return STALE_TIMESYNCD_S if slow else STALE_S
+
+
+DAEMON_STALE = Rule(
+    "daemon-stale",
+    check_daemon_stale,
+    "check that the time daemon runs and reaches its servers; it must poll at least every 17 min (maxpoll 10)",
+    ("DISA STIG V-257945", "FedRAMP SC-45(1)", "FINRA 4590"),
+    raised_when={
+        "high": "no time daemon has updated the kernel's clock for a day: its maximum error has only grown",
+        "medium": "the same, for an hour (1.7 h if systemd-timesyncd runs)",
+    },
+    message_id="69d61b2c5c394937a03aab962f6ff9b9",
+    basis="host",
+    least_s=600.0,
+    explains_shift=True,
+    needs_agent=True,
+    value_s=lambda context: context.history.stale_s if context.history else None,
+)
+
+
+def _disciplining(context: AuditContext) -> tuple[Daemon, ...]:
+    """Return the time daemons that certainly discipline this clock."""
+    return tuple(daemon for daemon in context.observation.known_daemons if daemon.disciplines)
+
+
+def _hidden_daemons(context: AuditContext) -> str | None:
+    """Return why an unknown time daemon may discipline this clock; None if all of them are visible."""
+    observation = context.observation
+    unsure = [daemon for daemon in observation.known_daemons if daemon.disciplines is None]
+    if unsure:
+        return f"{unsure[0].name} (pid {unsure[0].pid}): {unsure[0].reason}"
+    return observation.daemons_hidden
+
+
+def _is_booting(context: AuditContext) -> bool:
+    return context.observation.taken.boottime_ns < BOOT_GRACE_NS

@@ -1,0 +1,191 @@
+"""Findings about the offset: how wrong the clock is, or will be."""
+
+from ntpaudit.core.checks.context import AuditContext, estimate_s
+from ntpaudit.core.checks.rule import AU8, ISO, ISO_GUIDE, PCI, Raised, Rule
+from ntpaudit.core.policy import Severity, max_error_s, min_error_s
+from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration
+
+ZONE_STEP_S = 900
+"""Time zones differ by multiples of 15 minutes."""
+
+BAD_OSCILLATOR_PPM = 100.0
+
+
+def check_offset_out(context: AuditContext) -> Raised | None:
+    """NTPA-01: the whole interval lies outside the critical tolerance, |offset| - bound > T."""
+    agreement = context.selection.agreement
+    if agreement is None or context.verdict != "beyond":
+        return None
+    wrong_s = min_error_s(agreement.interval)
+    message = (
+        f"the clock is at least {format_duration(wrong_s, rounding='down')} {direction(agreement.estimate_ns)} "
+        f"(limit {format_duration(context.profile.critical_s)})"
+    )
+    if wrong_s > 300:
+        message += "; beyond 300 s, Kerberos and token logins also fail"
+    elif wrong_s > 60:
+        message += "; beyond 60 s, a correlation over 5 minutes loses a fifth of its event pairs"
+    return Raised("critical", message)
+
+
+OFFSET_OUT = Rule(
+    "offset-out",
+    check_offset_out,
+    "restart or repair the time daemon and check its sources; keep this record to correct the affected logs",
+    (ISO, PCI, AU8, "FINRA 4590", "ETSI EN 319 421"),
+    raised_when={
+        "critical": "the whole interval is outside the critical tolerance: the clock is certainly wrong",
+    },
+    message_id="1643120d7614412ea6edd9a41b2c652f",
+    is_of_offset=True,
+    has_hysteresis=True,
+    value_s=estimate_s,
+)
+
+
+def check_not_demonstrable(context: AuditContext) -> Raised | None:
+    """NTPA-09: the interval is partly inside and partly outside the critical tolerance, so nothing is proven."""
+    agreement = context.selection.agreement
+    if agreement is None or context.verdict != "unproven" or context.is_unguaranteed:
+        return None  # without a guarantee the width of the interval is not the cause: see source-quorum
+    return Raised(
+        "medium",
+        f"the clock is not proven to be within {format_duration(context.profile.critical_s)}: "
+        f"it may be up to {format_duration(max_error_s(agreement.interval), rounding='up')} wrong",
+    )
+
+
+NOT_DEMONSTRABLE = Rule(
+    "not-demonstrable",
+    check_not_demonstrable,
+    "use nearer servers or more samples, or a tolerance that these servers can prove",
+    ("FINRA 4590(b)", "RTS 25 Art. 4", "ETSI EN 319 421"),
+    raised_when={
+        "medium": "the verdict is `unproven`: the interval is only partly within the critical tolerance",
+    },
+    message_id="ee4a9f8bbb184e6da093ada6f7a41fac",
+    least_s=3600.0,
+    is_of_offset=True,
+    has_hysteresis=True,
+    value_s=estimate_s,
+)
+
+
+def check_offset_high(context: AuditContext) -> Raised | None:
+    """The estimate or the maximum error exceeds the warning tolerance, or the maximum error the critical one."""
+    agreement, profile = context.selection.agreement, context.profile
+    if agreement is None or context.is_unguaranteed or context.offset_severity is Severity.OK:
+        return None
+    warning = f"over the warning tolerance of {format_duration(profile.warning_s)}"
+    if profile.judged_on == "offset" and abs(agreement.estimate_ns) / NS_PER_S > profile.warning_s:
+        estimate = format_duration(agreement.estimate_ns / NS_PER_S, rounding="up")
+        return Raised("medium", f"the clock is {estimate} {direction(agreement.estimate_ns)}, {warning}")
+    bound = f"the clock may be up to {format_duration(max_error_s(agreement.interval), rounding='up')} wrong"
+    if profile.judged_on == "bound":
+        return Raised("medium", f"{bound}, {warning}")
+    return Raised("medium", f"{bound}, over the critical tolerance of {format_duration(profile.critical_s)}")
+
+
+OFFSET_HIGH = Rule(
+    "offset-high",
+    check_offset_high,
+    "check the time daemon and its sources before the critical tolerance is reached",
+    (ISO, AU8, ISO_GUIDE),
+    raised_when={
+        "medium": (
+            "the offset exceeds the warning tolerance (the maximum error, if the profile judges the bound), or the "
+            "interval is partly outside the critical tolerance. Not listed while offset-out or not-demonstrable "
+            "is raised"
+        ),
+    },
+    message_id="3c17354d88624c51b1f975fafd58d728",
+    covered_by=(OFFSET_OUT.id, NOT_DEMONSTRABLE.id),
+    is_of_offset=True,
+    has_hysteresis=True,
+)
+
+
+def check_tz_or_rtc_fault(context: AuditContext) -> Raised | None:
+    """NTPA-15: the offset is within 15 s of a multiple of 15 minutes, or the hardware clock keeps local time."""
+    agreement = context.selection.agreement
+    if agreement is not None and not context.is_unguaranteed:
+        wrong_s = abs(agreement.estimate_ns) / NS_PER_S
+        zones = round(wrong_s / ZONE_STEP_S)
+        if abs(wrong_s - ZONE_STEP_S * zones) < 15 and 885 <= wrong_s <= 14 * 3600 + 15:
+            return Raised(
+                "high",
+                f"the clock is almost exactly {_quarters(zones)} {direction(agreement.estimate_ns)}: "
+                "a wrong time zone or a hardware clock in local time, not drift",
+            )
+    if context.observation.host.rtc_local:
+        return Raised(
+            "low",
+            "the hardware clock keeps local time: the time may be wrong after a boot or a daylight saving change",
+        )
+    return None
+
+
+def _quarters(count: int) -> str:
+    """Format quarters of an hour exactly, for example 45 min or 12.75 h."""
+    return f"{15 * count} min" if count < 8 else f"{count / 4:g} h"
+
+
+TZ_OR_RTC_FAULT = Rule(
+    "tz-or-rtc-fault",
+    check_tz_or_rtc_fault,
+    "run 'timedatectl set-local-rtc 0', check the time zone, then correct the clock",
+    (AU8, "OWASP ASVS 16.2.2"),
+    raised_when={
+        "high": "the offset is 15 min to 14 h, and within 15 s of a multiple of 15 min",
+        "low": "the hardware clock keeps local time",
+    },
+    message_id="770eeae8b2ef45858a1d595acdbcbab6",
+    is_of_offset=True,
+    value_s=estimate_s,
+)
+
+
+def check_breach_forecast(context: AuditContext) -> Raised | None:
+    """NTPA-16: the clock drifts out of its tolerance within a day, or its oscillator is bad."""
+    drift = context.history.drift if context.history else None
+    if drift is None or drift.raw_frequency_ppm is None:
+        return None
+    breach, rate_ppm = drift.breach, drift.frequency_ppm
+    is_near = breach.central_s is not None and 0 < breach.central_s <= DAY_S  # a breach in the past is not a forecast
+    is_drift = rate_ppm is not None and abs(rate_ppm) > drift.skew_ppm  # a drift that may be zero gives no forecast
+    if rate_ppm is not None and breach.central_s is not None and is_near and is_drift and not breach.free_running:
+        early_s = breach.pessimistic_s  # None until past forecasts give the width of the band (R9)
+        early = "" if early_s is None else f" (95 %: not within {format_duration(early_s, rounding='down')})"
+        return Raised(
+            "medium",
+            f"the clock drifts by {format_duration(rate_ppm * DAY_S / 1e6)} a day and will be "
+            f"{format_duration(context.profile.critical_s)} wrong in {format_duration(breach.central_s)}{early}",
+        )
+    if abs(drift.raw_frequency_ppm) - drift.skew_ppm > BAD_OSCILLATOR_PPM:
+        return Raised(
+            "low",
+            f"the oscillator is {abs(drift.raw_frequency_ppm):.0f} ppm off: faulty hardware or a faulty hypervisor",
+        )
+    return None
+
+
+def _breach_s(context: AuditContext) -> float | None:
+    drift = context.history.drift if context.history and context.selection.agreement else None
+    return drift.breach.central_s if drift else None
+
+
+BREACH_FORECAST = Rule(
+    "breach-forecast",
+    check_breach_forecast,
+    "start the time daemon, or check the host's clock source, before the clock exceeds its tolerance",
+    (ISO, ISO_GUIDE),
+    raised_when={
+        "medium": "no time daemon disciplines the clock, and it will drift out of its tolerance within a day",
+        "low": "the oscillator is more than 100 ppm off",
+    },
+    message_id="e1eed9751290471d80861efa38911f68",
+    needs_agent=True,
+    is_of_offset=True,
+    explains_shift=True,
+    value_s=_breach_s,
+)

@@ -1,0 +1,98 @@
+"""A rule: everything that the program knows about one finding."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Finding, Level
+from ntpaudit.core.policy import Severity
+
+AU8 = "NIST SP 800-53 AU-8"
+ISO = "ISO/IEC 27001 A.8.17"
+ISO_GUIDE = "ISO/IEC 27002 8.17"
+NIS2 = "NIS2 2024/2690 3.2.6"
+PCI = "PCI DSS 10.6.2"
+SC45 = "NIST SP 800-53 SC-45"
+
+Basis = Literal["network", "host", "database", "moment"]
+
+_Context = TypeVar("_Context")
+_Result = TypeVar("_Result")
+
+
+class Raised(NamedTuple):
+    """The result of a check: a level, a message, and the fix if it is not the rule's.
+
+    The other fields are those of a fleet's finding.
+    """
+
+    level: Level
+    message: str
+    site: str | None = None
+    source: str | None = None
+    hosts: tuple[str, ...] = ()
+    value_s: float | None = None
+    remedy: str | None = None
+
+
+class Rule(NamedTuple, Generic[_Context, _Result]):
+    """A check and all that is fixed about its finding; `make docs` generates docs/findings.md from it.
+
+    - `controls`: the requirements of standards that the finding bears on.
+    - `raised_when`: for each level, or for several such as "high, medium", the condition.
+
+    Of one host only:
+
+    - `message_id`: MESSAGE_ID of its entries in systemd's journal; never changed, because others match on it.
+    - `basis`: what gives an agent a new sample: a network audit, any audit of the host, a reply of the database, or
+      ("moment") none is needed, because the finding is raised at once.
+    - `has_sample`: further condition for a sample; its arguments are the input and the result of the check.
+    - `least_s`: how long the condition must hold before an agent raises it (INTEGRITY §1.5).
+    - `is_of_offset`: only a guaranteed offset gives a sample, and nothing is raised shortly after a boot or while the
+      clock is being corrected.
+    - `has_hysteresis`: it is cleared only below 70 % of the tolerance.
+    - `needs_agent`: True if a one-shot check cannot detect it.
+    - `covered_by`: more severe or more exact rules; this finding is not listed while one of them is raised and counts.
+    - `counts_as`: the severity, if it is not that of the level.
+    - `has_own_events`: its events are not those of raising and clearing.
+    - `value_s`, `detail`: the number in seconds and the further values of its events.
+    - `explains_shift`: it explains why the clock moves, so a fleet does not compare the clock with an earlier time.
+
+    Of a fleet only:
+
+    - `is_of_each`: the finding makes the clock of every host that it names doubtful.
+    """
+
+    id: str
+    check: Callable[[_Context], _Result]
+    remedy: str
+    controls: tuple[str, ...]
+    raised_when: Mapping[str, str]
+    message_id: str = ""
+    basis: Basis = "network"
+    has_sample: Callable[[_Context, _Result], bool] = lambda *_: True
+    least_s: float = 0.0
+    is_of_offset: bool = False
+    has_hysteresis: bool = False
+    needs_agent: bool = False
+    covered_by: tuple[str, ...] = ()
+    counts_as: Severity | None = None
+    has_own_events: bool = False
+    value_s: Callable[[_Context], float | None] = lambda _: None
+    detail: Callable[[_Context], Mapping[str, Any]] = lambda _: {}
+    explains_shift: bool = False
+    is_of_each: bool = False
+
+
+AnyRule = Rule[Any, Any]
+
+
+def make_finding(rule: AnyRule, raised: Raised) -> Finding:
+    """Make a finding from the result of a rule's check."""
+    severity = LEVEL_SEVERITY[raised.level] if rule.counts_as is None else rule.counts_as
+    return Finding(rule.id, severity, raised.level, raised.message, raised.remedy or rule.remedy, rule.controls)
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Sort findings by level; the sort is stable."""
+    order = list(LEVEL_SEVERITY)
+    return tuple(sorted(findings, key=lambda finding: order.index(finding.level)))

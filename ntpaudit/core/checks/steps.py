@@ -1,0 +1,107 @@
+"""Findings about steps of the host's clock."""
+
+from collections.abc import Sequence
+
+from ntpaudit.core.checks.context import AuditContext, HostRule
+from ntpaudit.core.checks.finding import Level
+from ntpaudit.core.checks.rule import ISO, Raised, Rule
+from ntpaudit.core.clock.steps import Step
+from ntpaudit.core.units import NS_PER_S, format_duration, format_utc
+
+MIN_STEP_S = 0.01
+"""A smaller step is reported as an event, not as a finding (NTPA-02)."""
+
+EARLY_STEP_NS = 300 * NS_PER_S
+"""A step within this time after the boot is the time daemon's first correction (NTPA-02)."""
+
+
+def check_step_back(context: AuditContext) -> Raised | None:
+    """NTPA-02: the clock was set back, so logs have some timestamps twice and out of order."""
+    return _worst([step for step in _listed(context) if step.is_back])
+
+
+STEP_BACK = Rule(
+    "step-back",
+    check_step_back,
+    "do not rely on the order of log entries in that window; allow the time daemon to step only during boot",
+    (ISO, "PCI DSS 10.6.3", "Insider Threat Matrix AF032"),
+    raised_when={
+        "high": (
+            "the clock was set back by 1 s or more; the message gives the window whose timestamps occur twice. A "
+            "leap second that the kernel inserts, or that the servers announced, is not a step"
+        ),
+        "medium": "the same, by at least 10 ms and less than 1 s",
+        "low": (
+            "the same, by 10 ms or more within 5 minutes after the boot. A smaller step is an event of this level, "
+            "not a finding"
+        ),
+    },
+    message_id="67034e6221f14875bb57585b1894c249",
+    basis="moment",
+    has_own_events=True,
+    needs_agent=True,
+)
+
+
+def check_step_forward(context: AuditContext) -> Raised | None:
+    """The clock was set forward: logs have a hole, and timers of the skipped time fire at once."""
+    return _worst([step for step in _listed(context) if not step.is_back])
+
+
+STEP_FORWARD = Rule(
+    "step-forward",
+    check_step_forward,
+    "find out what set the clock; allow the time daemon to step only during boot",
+    (ISO, "PCI DSS 10.6.3", "Insider Threat Matrix AF032"),
+    raised_when={
+        "high": "the clock was set forward by 1 s or more; the message gives the window missing in the logs",
+        "medium": "the same, by at least 10 ms and less than 1 s",
+        "low": (
+            "the same, by 10 ms or more within 5 minutes after the boot. A smaller step is an event of this level, "
+            "not a finding"
+        ),
+    },
+    message_id="94061a08892d408ba9c672acc87c2156",
+    basis="moment",
+    has_own_events=True,
+    needs_agent=True,
+)
+
+
+def _listed(context: AuditContext) -> list[Step]:
+    steps = context.history.steps if context.history else ()
+    return [step for step in steps if abs(step.size_ns) >= MIN_STEP_S * NS_PER_S]
+
+
+def _worst(steps: Sequence[Step]) -> Raised | None:
+    worst = max(steps, key=step_severity_key, default=None)
+    return None if worst is None else Raised(level_of_step(worst), describe_step(worst))
+
+
+STEP_KINDS = (STEP_BACK.id, STEP_FORWARD.id)
+
+
+def rule_of(step: Step) -> HostRule:
+    """Return the rule whose finding reports a step."""
+    return STEP_BACK if step.is_back else STEP_FORWARD
+
+
+def level_of_step(step: Step) -> Level:
+    """Return the level of a step (NTPA-02): high from 1 s on, low during boot."""
+    if step.boottime_ns <= EARLY_STEP_NS or abs(step.size_ns) < MIN_STEP_S * NS_PER_S:
+        return "low"
+    return "high" if abs(step.size_ns) >= NS_PER_S else "medium"
+
+
+def step_severity_key(step: Step) -> tuple[bool, int]:
+    """Return a sort key: a larger step is worse, and a step during boot is the least severe."""
+    return level_of_step(step) != "low", abs(step.size_ns)
+
+
+def describe_step(step: Step) -> str:
+    """Describe a step: its direction, its size, and the window of timestamps that it affects."""
+    way, effect = ("back", "occur twice") if step.is_back else ("forward", "are missing")
+    window = f"{format_utc(min(step.before_ns, step.after_ns))} to {format_utc(max(step.before_ns, step.after_ns))}"
+    unwatched = " while no agent was running" if step.is_gap else ""
+    size = format_duration(step.size_ns / NS_PER_S)
+    return f"the clock was set {way} by {size}{unwatched}; timestamps {effect}: {window}"

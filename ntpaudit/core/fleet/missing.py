@@ -1,0 +1,161 @@
+"""Findings about hosts without current data, and about too few sources."""
+
+from collections.abc import Iterator, Sequence
+
+from ntpaudit.core.checks.finding import Level
+from ntpaudit.core.checks.rule import NIS2, Raised, Rule
+from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, expected_hosts, listed, sorted_names
+from ntpaudit.core.fleet.members import by_site, is_covered, namesake
+from ntpaudit.core.fleet.model import FleetPolicy, HostStatus
+from ntpaudit.core.units import DAY_S, format_duration, plural
+
+FULL_SHARE = 0.95
+"""If fewer of the hosts are measured by two sources, `coverage` has level medium."""
+
+
+_FIX_SILENT = "check the agent (systemctl status ntpaudit on the host) and the network path to the database"
+
+
+_FIX_EXPIRED = "check whether the host still exists, then check its agent; --look-back searches further back"
+
+
+_FIX_NEVER_REPORTED = (
+    "install the agent there and let it deliver, or correct the name in the inventory: names are compared exactly"
+)
+
+
+_FIX_UNLISTED = "add your own hosts to the inventory; find out who runs the others"
+
+
+_FIX_WRONG_SITE = "correct the site in the inventory, or host.site in the configuration of the host"
+
+
+def check_evidence_gap(context: FleetContext) -> Iterator[Raised]:
+    """NTPA-07: hosts without current data (silent, expired, or never reported), and hosts that are not listed."""
+    silent = [one for one in context.members if one.host is not None and one.silent_s is not None]
+    for site, gaps in by_site(silent):
+        for level in _GAP_LEVELS:
+            if group := [one for one in gaps if _gap_level(one) == level]:
+                yield _silence(group, site, level)._replace(remedy=_retire(_FIX_SILENT, context.policy))
+    without_data = [one for one in context.members if one.host is None]
+    for site, group in by_site(without_data):
+        if expired := sorted_names(one.name for one in group if one.is_expired):
+            verb = "is in the database but has" if len(expired) == 1 else "are in the database but have"
+            message = f"{listed(expired)} {verb} no point in the last {format_duration(context.snapshot.look_back_s)}"
+            yield Raised("high", message, site, None, expired, remedy=_retire(_FIX_EXPIRED, context.policy))
+        if never := sorted_names(one.name for one in group if not one.is_expired):
+            yield _never(never, site, context.unlisted)
+    if context.unlisted:
+        verb = "reports but is" if len(context.unlisted) == 1 else "report but are"
+        message = f"{listed(context.unlisted)} {verb} not in the inventory"
+        yield Raised("low", message, hosts=context.unlisted, remedy=_FIX_UNLISTED)
+    yield from _misplaced(context)
+
+
+_GAP_LEVELS: tuple[Level, ...] = ("high", "medium")
+
+
+def _gap_level(one: HostStatus) -> Level:
+    return "high" if one.silent_s is not None and one.silent_s >= DAY_S else "medium"
+
+
+def _silence(group: Sequence[HostStatus], site: str | None, level: Level) -> Raised:
+    longest = max(group, key=lambda one: (one.silent_s or 0.0, one.name))
+    silent_s = longest.silent_s or 0.0
+    names = sorted_names(one.name for one in group)
+    if len(group) == 1:
+        message = f"{longest.name} has been silent for {format_duration(silent_s)}; its clock is unknown since then"
+    else:
+        message = (
+            f"{len(group)} hosts {at(site)} are silent, {longest.name} for {format_duration(silent_s)}; their clocks "
+            "are unknown since then"
+        )
+    return Raised(level, message, site, None, names, silent_s)
+
+
+def _retire(remedy: str, policy: FleetPolicy) -> str:
+    """Add what to do about a host that no longer exists."""
+    if policy.inventory is None:
+        return f"{remedy}; if the host is retired, use an inventory that does not list it (--inventory)"
+    return f"{remedy}; if the host is retired, remove it from the inventory"
+
+
+def _never(names: tuple[str, ...], site: str | None, unlisted: Sequence[str]) -> Raised:
+    """Report hosts that never reported, with unlisted hosts of nearly the same name."""
+    near = {name: other for name in names if (other := namesake(name, unlisted)) is not None}
+    verb = "is in the inventory but has" if len(names) == 1 else "are in the inventory but have"
+    message = f"{listed(names)} {verb} never reported"
+    if len(names) == 1 and near:
+        message += f"; did you mean {near[names[0]]}?"
+    elif near:
+        few = [f"{other} for {name}" for name, other in near.items()]
+        message += f"; did you mean {listed(few)}?"
+    return Raised("high", message, site, None, names, remedy=_FIX_NEVER_REPORTED)
+
+
+def _misplaced(context: FleetContext) -> Iterator[Raised]:
+    """Report hosts that the inventory lists at another site."""
+    listed = frozenset(context.policy.inventory or ())
+    sites = context.policy.sites
+    misplaced = {
+        one.name: f"{one.name} reports from {one.host.site}, but the inventory lists it at {sites[one.name]}"
+        for one in context.members
+        if one.host is not None and one.host.site is not None and one.silent_s is None and one.name in listed
+        if sites.get(one.name, one.host.site) != one.host.site
+    }
+    if misplaced:
+        names = sorted_names(misplaced)
+        shown = "; ".join(misplaced[name] for name in names[:MAX_NAMES_SHOWN])
+        more = f"; and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
+        yield Raised("low", f"{shown}{more}", hosts=names, remedy=_FIX_WRONG_SITE)
+
+
+EVIDENCE_GAP = Rule(
+    "evidence-gap",
+    check_evidence_gap,
+    _FIX_SILENT,
+    (NIS2, "PCI DSS 10.7.3", "SOC 2 CC7"),
+    raised_when={
+        "high": (
+            "hosts have been silent for a day; or the database knows them but has no point of them within "
+            "`--look-back`; or the inventory lists them and they never reported"
+        ),
+        "medium": "hosts have been silent for `fleet.silent_after`",
+        "low": "a host that reports is not in the inventory, or the inventory lists it at another site",
+    },
+)
+
+
+def check_coverage(context: FleetContext) -> Iterator[Raised]:
+    """Too few hosts are measured by two synchronised sources (CIS Controls 8.4); three are counted too (v7 6.1)."""
+    hosts, measured, by_two, by_three = context.coverage
+    if by_two == hosts:
+        return
+    listed = "" if context.policy.inventory is None else " in the inventory"
+    message = (
+        f"{measured} of {plural(hosts, 'host')}{listed} are measured ({share(measured, hosts)}); {by_two} by two or "
+        f"more sources ({share(by_two, hosts)}), {by_three} by three or more ({share(by_three, hosts)})"
+    )
+    short = sorted_names(one.name for one in expected_hosts(context.members, context.unlisted) if not is_covered(one))
+    yield Raised("low" if by_two >= FULL_SHARE * hosts else "medium", message, hosts=short)
+
+
+def share(count: int, total: int) -> str:
+    """Write a share in per cent, rounded down: only a complete count is 100 %."""
+    return f"{1000 * count // total / 10:g} %" if total else "0 %"
+
+
+COVERAGE = Rule(
+    "coverage",
+    check_coverage,
+    "configure at least two sources, better four, on every host that should report",
+    ("CIS Controls 8.4", "CIS Controls v7 6.1", NIS2),
+    raised_when={
+        "medium": (
+            "less than 95 % of the hosts that should report are measured by two usable sources that agree (CIS "
+            "Controls 8.4). The message also counts those with three sources (CIS Controls v7 6.1). Percentages "
+            "are rounded down"
+        ),
+        "low": "at least 95 % are, but not all",
+    },
+)

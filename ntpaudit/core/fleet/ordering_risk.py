@@ -1,0 +1,95 @@
+"""The finding ordering-risk: timestamps of different hosts cannot order their events."""
+
+from collections.abc import Iterator, Sequence
+
+from ntpaudit.core.checks.rule import ISO, NIS2, Raised, Rule
+from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, listed, sorted_names
+from ntpaudit.core.fleet.model import HostStatus, Offset
+from ntpaudit.core.fleet.ordering import Group, ambiguity, group_of, orderable
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.units import format_duration, format_offset
+
+
+def check_ordering_risk(context: FleetContext) -> Iterator[Raised]:
+    """NTPA-10: the timestamps of two hosts cannot order events that are further apart than the limit."""
+    limit_s = context.policy.ambiguity_s
+    orderable_groups: list[Group] = []
+    for site, group in context.groups.items():
+        named = frozenset[str]()
+        for raised in _ordering(context, group, f"Timestamps {'of hosts ' if site is None else ''}{at(site)}", site):
+            named = frozenset(raised.hosts)
+            yield raised
+        orderable_groups.append(group_of([one for one in group.hosts if one.name not in named]) if named else group)
+    rest = group_of([one for group in orderable_groups for one in group.extremes])
+    if rest.ambiguity is not None and not rest.ambiguity.within_s <= limit_s:  # though each site alone meets the limit
+        everyone = [one for group in orderable_groups for one in group.hosts]
+        yield from _ordering(context, rest._replace(hosts=everyone), "Timestamps of hosts at different sites", None)
+
+
+def _ordering(context: FleetContext, group: Group, subject: str, site: str | None) -> Iterator[Raised]:
+    """Report hosts whose events cannot be ordered within the limit, and what holds without them."""
+    worst, limit_s = group.ambiguity, context.policy.ambiguity_s
+    if worst is None or worst.within_s <= limit_s:
+        return
+    kept = orderable(group.hosts, limit_s)
+    rest = ambiguity([one for one in group.hosts if one.name in kept])
+    named = sorted_names(one.name for one in group.hosts if one.name not in kept)
+    message = (
+        f"{subject} cannot order events less than {format_duration(worst.within_s, rounding='up')} apart "
+        f"(limit {format_duration(limit_s)}). "
+    )
+    if rest is not None:
+        those = "it" if len(named) == 1 else "them"
+        message += f"Cause: {listed(named)}; without {those} {format_duration(rest.within_s, rounding='up')}"
+    else:
+        offsets = {one.name: one.offset for one in group.hosts if one.name in worst.hosts}
+        message += "Cause: " + " and ".join(f"{name} ({_offset_and_error(offsets[name])})" for name in worst.hosts)
+    yield Raised("high", message, site, None, named, worst.within_s, _ordering_fix(context, named))
+
+
+def _offset_and_error(offset: Offset) -> str:
+    """Return an offset, or the maximum error where most of it is the interval's width."""
+    error_s = max(abs(offset.earliest_s), abs(offset.latest_s))
+    if error_s > 2 * abs(offset.estimate_s):
+        return f"maximum error {format_duration(error_s, rounding='up')}"
+    return format_offset(offset.estimate_s)
+
+
+def _ordering_fix(context: FleetContext, named: Sequence[str]) -> str | None:
+    """Return the fix where clocks are wrong; None where the intervals are only too wide."""
+    wrong = {name: one for name in named if _is_off(one := context.by_name[name], context.policy.warning_s)}
+    if not wrong:
+        return None
+    kinds = dict.fromkeys(
+        alarm.kind for name in sorted_names(wrong) for alarm in wrong[name].alarms[:1] if alarm.severity > Severity.OK
+    )
+    why = f" ({', '.join(list(kinds)[:MAX_NAMES_SHOWN])})" if kinds else ""
+    clocks = "the clock" if len(wrong) == 1 else "the clocks"
+    return (
+        f"fix {clocks} of {listed(sorted_names(wrong))} first{why}; correct logs by each host's recorded offset before "
+        "you order events"
+    )
+
+
+def _is_off(one: HostStatus, warning_s: float) -> bool:
+    """Whether a clock is wrong by its own agent's severity or by the tolerance."""
+    offset = one.host.offset if one.host is not None else None
+    return one.severity is Severity.CRITICAL or (offset is not None and not abs(offset.estimate_s) <= warning_s)
+
+
+ORDERING_RISK = Rule(
+    "ordering-risk",
+    check_ordering_risk,
+    "give these hosts the same nearby sources; correct logs by each host's recorded offset before you order events",
+    (ISO, NIS2),
+    raised_when={
+        "high": (
+            "timestamps of two hosts at a site cannot order events that are `fleet.ambiguity` apart: the latest "
+            "true offset of one host minus the earliest of the other is larger. `value_s` is that difference. The "
+            "finding names the smallest set of hosts without which the others meet the limit; of several such "
+            "sets, the one whose clocks are wrong. Hosts at different sites give one more finding, if it holds "
+            "without the hosts already named. Each host's last interval is widened by 50 ppm (`max_drift_ppm` if "
+            "larger) of its age; a step since then is not covered"
+        ),
+    },
+)

@@ -1,0 +1,114 @@
+"""Findings about clocks that moved: a whole site, or one host slowly."""
+
+from collections.abc import Iterator
+
+from ntpaudit.core.checks.rule import ISO, ISO_GUIDE, PCI, SC45, Raised, Rule
+from ntpaudit.core.fleet.clock_shift import ClockShift
+from ntpaudit.core.fleet.context import FleetContext, at, sorted_names
+from ntpaudit.core.fleet.members import by_site
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.units import format_duration, format_offset
+
+SITE_MOVED_SHARE = 0.1
+"""Smallest shift of a site that counts, as a share of the warning tolerance."""
+
+
+SLOW_WALK_SHARE = 0.02
+"""Smallest shift of one host that counts, as a share of the warning tolerance."""
+
+
+MAX_SLOW_WALKS = 5
+"""More slow walks than this at one site become one finding."""
+
+
+_FIX_MOVED_BACK = "it is over: find what these hosts share and what moved them; correct the logs of that time"
+
+
+def check_site_moved(context: FleetContext) -> Iterator[Raised]:
+    """Most hosts of a site moved, and one amount fits all of them: the cause is something that they share."""
+    for site, shift in context.site_shifts.items():
+        is_back = all(move.is_back for move in shift.moves)
+        went = "moved back towards the true time" if is_back else _went(shift.least_s)
+        message = (
+            f"{len(shift.moves)} of {shift.compared} hosts {at(site)} {went} within "
+            f"{format_duration(max(move.span_s for move in shift.moves), rounding='up')}, each by at least "
+            f"{format_duration(shift.least_s, rounding='down')}; "
+            f"a common shift of about {format_duration(shift.amount_s)} fits all of them"
+        )
+        names = sorted_names(move.name for move in shift.moves)
+        remedy = _FIX_MOVED_BACK if is_back else None
+        yield Raised("low" if is_back else "high", message, site, None, names, shift.amount_s, remedy)
+
+
+SITE_MOVED = Rule(
+    "site-moved",
+    check_site_moved,
+    "check what these hosts share: their servers, their network, the machines that they run on",
+    (ISO, PCI, SC45),
+    raised_when={
+        "high": (
+            "three or more hosts of a site were measured now and `--before` (1 h) ago, and more than half of them "
+            "certainly moved: each by at least a tenth of the warning tolerance, and one amount fits all. The "
+            "message has the shift proved for each host, and the smallest amount that fits all. This amount is "
+            "`value_s`, positive where the hosts fell behind. Hosts without a site are not compared"
+        ),
+        "low": "the same, but each of these hosts is certainly closer to the true time than before",
+    },
+    is_of_each=True,
+)
+
+
+def check_slow_walk(context: FleetContext) -> Iterator[Raised]:
+    """A clock moves away from the true time, too slowly for its own agent to report it."""
+    explained = {move.name for shift in context.site_shifts.values() for move in shift.moves}
+    walks = [move for move in context.shifts if move.name not in explained and _is_walk(move, context.policy.warning_s)]
+    for site, moves in by_site(walks):
+        worst_first = sorted(moves, key=lambda move: (-abs(move.least_s), move.name))
+        if len(moves) <= MAX_SLOW_WALKS:
+            for move in worst_first:
+                yield Raised("medium", _walked(move), site, None, (move.name,), move.least_s)
+        else:
+            message = f"{len(moves)} hosts {at(site)} slowly move away from the true time; {_walked(worst_first[0])}"
+            yield Raised(
+                "medium", message, site, None, sorted_names(move.name for move in moves), worst_first[0].least_s
+            )
+
+
+def _is_walk(move: ClockShift, warning_s: float) -> bool:
+    """Whether a clock certainly moves away and goes on, unnoticed by its own agent, and did not step."""
+    least_s, rate_ppm = move.least_s, move.host.frequency_ppm
+    if not abs(least_s) >= SLOW_WALK_SHARE * warning_s:  # true of nearly all hosts
+        return False
+    goes_on = rate_ppm is None or rate_ppm * least_s > 0
+    is_hidden = abs(move.now.estimate_s) <= warning_s and move.member.severity <= Severity.WARNING
+    return move.is_away and is_hidden and goes_on and not move.stepped
+
+
+def _walked(move: ClockShift) -> str:
+    return (
+        f"{move.name} {_went(move.least_s)} by at least {format_duration(move.least_s, rounding='down')} within "
+        f"{format_duration(move.span_s, rounding='up')}, away from the true time and without a step; it is now "
+        f"{format_offset(move.now.estimate_s)}, and its own agent reports {move.member.severity.word}"
+    )
+
+
+SLOW_WALK = Rule(
+    "slow-walk",
+    check_slow_walk,
+    "compare the host's time daemon and its servers with those of hosts that did not move",
+    (ISO, ISO_GUIDE, SC45),
+    raised_when={
+        "medium": (
+            "a host certainly moved since `--before`, by a fiftieth of the warning tolerance or more, and "
+            "certainly away from the true time (its smallest possible error now exceeds its maximum error then). "
+            "Its estimate is still within that tolerance, its agent reports ok or warning, its drift (if known) "
+            "continues in that direction, it did not step, and its site did not move. One finding per host, up to "
+            "five at a site; otherwise one for the site"
+        ),
+    },
+    is_of_each=True,
+)
+
+
+def _went(movement_s: float) -> str:
+    return "fell behind" if movement_s > 0 else "ran ahead"
