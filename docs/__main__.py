@@ -1,4 +1,4 @@
-"""`python -m docs`: write the tables that the code documents (findings, message ids, reason codes) into the pages.
+"""`python -m docs`: write the tables that the code documents (findings, reason codes, keys, ...) into the pages.
 
 A pair of comments marks the place of each block.
 """
@@ -6,6 +6,8 @@ A pair of comments marks the place of each block.
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from ntpaudit.config.schema import KEYS
+from ntpaudit.config.text import literal
 from ntpaudit.core.checks import host
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.observation import SourceObservation, Status
@@ -56,6 +58,27 @@ def reasons() -> Iterator[str]:
         yield f"| `{code}` | {status} | {reason.meaning}{not_counted} | {reason.advice} |"
 
 
+def configuration_example() -> Iterator[str]:
+    """Yield a configuration with an example of every key."""
+    yield "```toml"
+    for number, (section, keys) in enumerate(KEYS.items()):
+        yield from ([""] if number else [])
+        yield f"[{section}]"
+        yield from (f"{name} = {literal(key.example)}" for name, key in keys.items())
+    yield "```"
+
+
+def configuration_keys() -> Iterator[str]:
+    """Yield the table of the configuration's keys."""
+    yield from ("| key | default | meaning |", "|---|---|---|")
+    for section, keys in KEYS.items():
+        for name, key in keys.items():
+            written = key.default if isinstance(key.default, str) else literal(key.default)
+            default = key.unset or "none" if key.default is None else f"`{written}`"
+            variable = "" if key.variable is None else f" (variable: `{key.variable}`)"
+            yield f"| `{section}.{name}` | {default} | {key.meaning}{variable} |"
+
+
 def _counts(code: str, *statuses: Status) -> bool:
     """Return whether a source with this reason counts as asked (R1)."""
     source = SourceObservation("", None, 0, ())
@@ -77,6 +100,8 @@ BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {
     "findings of a fleet": fleet_findings,
     "message ids": message_ids,
     "reason codes": reasons,
+    "configuration example": configuration_example,
+    "configuration keys": configuration_keys,
     "messages of a host": lambda: table(host_messages()),
     "messages of an agent": lambda: table(debounce_messages()),
     "messages of a fleet": lambda: table(fleet_messages()),

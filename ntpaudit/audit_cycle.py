@@ -219,7 +219,7 @@ class AuditCycle:
         true_ns, limits = utc_ns(self._state, now), self.config.limits
         if true_ns is not None and abs(true_ns - now.realtime_ns) <= TRUSTED_DIFFERENCE_NS:
             self._store.prune_by_age(true_ns, limits.raw_s, limits.rollups_s, limits.findings_s)
-        self._store.prune_by_size(limits.max_bytes)
+        self._store.prune_by_size(limits.max_size)
 
     def _refresh_host_context(self, now: ClockReading) -> None:
         """Read the host's identity and daemons again if they are old or a daemon has ended."""

@@ -14,21 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntpaudit.config.fleet_database import FleetDatabase, fleet_database
-from ntpaudit.config.load import load_config, locate, parse_config, with_environment
+from ntpaudit.config.load import load_config, locate, parse_config, read_config, with_environment
 from ntpaudit.config.schema import (
-    LANGUAGES,
-    TABLES,
+    KEYS,
     Config,
     FleetConfig,
     HistoryConfig,
     InfluxConfig,
+    Key,
     OutputsConfig,
     ScheduleConfig,
-    parse_url,
-    read_config,
 )
 from ntpaudit.config.secrets import Token, find_token, read_token
-from ntpaudit.config.text import show_json, show_toml, tables_of, write_file, write_span
+from ntpaudit.config.text import show_json, show_toml, tables_of, write_file
+from ntpaudit.config.values import LANGUAGES, parse_url, write_duration
 from ntpaudit.core.ntp.sources import CONTINENTS, Server, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.units import parse_duration
@@ -63,48 +62,42 @@ def spans(least_s: float) -> st.SearchStrategy[str]:
 LABELS = st.text(min_size=1, max_size=20).filter(lambda text: bool(text.strip()) and text.isprintable())
 PATHS = LABELS.map(lambda text: f"/{text}")
 URLS = st.sampled_from(["http://127.0.0.1:8086", "https://influx.example.net/base", "http://[::1]:8086"])
-CHOICES: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
-    "host": {"name": LABELS, "site": LABELS, "env": LABELS, "max_drift_ppm": st.sampled_from([1, 50, 80.5, 500.0])},
-    "sources": {
-        "servers": st.lists(st.sampled_from([*SERVERS, "pool.ntp.org", "bücher.example"]), max_size=5),
-        "pool": st.sampled_from(["nl.pool.ntp.org", "ntp.example.net", "1.europe.pool.ntp.org"]),
-        "region": st.sampled_from([*CONTINENTS, "nl", "us"]),
-        "from_host": st.booleans(),
-    },
-    "schedule": {"network": spans(15), "pool": spans(1800), "local": spans(1)},
-    "policy": {"profile": st.sampled_from(sorted(PROFILES)), "critical": st.sampled_from(["64s", "1.25ms", "7us"])},
-    "history": {
-        "path": PATHS,
-        "raw": spans(3600),
-        "rollups": spans(86_400),
-        "findings": spans(86_400),
-        "max_size": st.sampled_from(["1GiB", "512MiB", "3000kB", "1048577B"]),
-    },
-    "influxdb": {
-        "url": URLS,
-        "org": LABELS,
-        "bucket": LABELS,
-        "token_file": PATHS,
-        "ca_file": PATHS,
-        "timeout": spans(0.1),
-    },
-    "openmetrics": {"path": PATHS},
-    "jsonl": {"path": PATHS},
-    "syslog": {"address": st.sampled_from(["/dev/log", "syslog.example.net:514"])},
-    "journal": {"enabled": st.booleans()},
-    "fleet": {
-        "url": URLS,
-        "language": st.sampled_from(LANGUAGES),
-        "database": LABELS,
-        "token_file": PATHS,
-        "ca_file": PATHS,
-        "timeout": spans(0.1),
-        "silent_after": spans(1),
-        "ambiguity": st.sampled_from(["1s", "100us", "90m"]),
-        "inventory": PATHS,
-        "env": LABELS,
-    },
+OWN: Mapping[str, st.SearchStrategy[Any]] = {
+    "host.max_drift_ppm": st.sampled_from([1, 50, 80.5, 500.0]),
+    "sources.servers": st.lists(st.sampled_from([*SERVERS, "pool.ntp.org", "bücher.example"]), max_size=5),
+    "sources.pool": st.sampled_from(["nl.pool.ntp.org", "ntp.example.net", "1.europe.pool.ntp.org"]),
+    "sources.region": st.sampled_from([*CONTINENTS, "nl", "us"]),
+    "schedule.network": spans(15),
+    "policy.profile": st.sampled_from(sorted(PROFILES)),
+    "policy.critical": st.sampled_from(["64s", "1.25ms", "7us"]),
+    "history.max_size": st.sampled_from(["1GiB", "512MiB", "3000kB", "1048577B"]),
+    "syslog.address": st.sampled_from(["/dev/log", "syslog.example.net:514"]),
+    "fleet.language": st.sampled_from(LANGUAGES),
+    "fleet.ambiguity": st.sampled_from(["1s", "100us", "90m"]),
 }
+"""The values of keys that are of no common kind."""
+
+
+def values_of(key: Key) -> st.SearchStrategy[Any]:
+    """Draw values of a key by its example, and by the least duration that its meaning names."""
+    if key.measure == "duration":
+        least = re.search(r"at least (\w+)$", key.meaning)
+        assert least, key.name
+        return spans(parse_duration(least[1]))
+    kinds = {bool: st.booleans(), str: URLS if key.name == "url" else LABELS}
+    is_path = isinstance(key.example, str) and key.example.startswith("/")
+    return PATHS if is_path else kinds[type(key.example)]
+
+
+CHOICES: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
+    table: {
+        name: OWN[f"{table}.{name}"] if f"{table}.{name}" in OWN else values_of(key)
+        for name, key in keys.items()
+        if (table, name) != ("policy", "warning")  # it must not exceed the critical tolerance
+    }
+    for table, keys in KEYS.items()
+}
+"""What a key may have, from the schema: a new key is drawn without a line here."""
 
 
 @st.composite
@@ -117,13 +110,6 @@ def choices(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
             keys |= {"url"}
         chosen[table] = {key: draw(CHOICES[table][key]) for key in sorted(keys)}
     return chosen
-
-
-def test_every_key_is_drawn() -> None:
-    """The properties below are about every key that a configuration can have."""
-    assert {table: set(keys) for table, keys in CHOICES.items()} == {
-        table: set(keys) - {"warning"} for table, keys in TABLES.items()
-    }
 
 
 @given(choices())
@@ -139,7 +125,7 @@ def test_a_file_that_is_written_says_what_was_chosen_and_nothing_else(chosen: di
 def test_every_key_is_in_the_file_once_with_a_line_about_it(chosen: dict[str, dict[str, Any]]) -> None:
     """Chosen or not, a key stands below a comment that explains it, and uncommenting what is not chosen loads too."""
     lines = write_file(chosen, "why these\nsources").split("\n")
-    for table, keys in TABLES.items():
+    for table, keys in KEYS.items():
         block = lines[lines.index(f"[{table}]") :]
         for key in keys:
             [place] = [
@@ -148,8 +134,9 @@ def test_every_key_is_in_the_file_once_with_a_line_about_it(chosen: dict[str, di
             assert re.match(r"# \w.{10,}", block[place - 1])
     assert "# why these\n# sources\n# NTP servers" in "\n".join(lines)
     every = "\n".join(re.sub(r"^# (\w+ = )", r"\1", line) for line in lines)
-    assert {table: tuple(keys) for table, keys in tomllib.loads(every).items()} == dict(TABLES)
-    assert read_config(tomllib.loads(every))
+    uncommented = tomllib.loads(every)
+    assert {table: list(keys) for table, keys in uncommented.items()} == {table: list(KEYS[table]) for table in KEYS}
+    assert read_config(uncommented)
 
 
 @given(choices())
@@ -163,13 +150,13 @@ def test_what_is_shown_is_what_is_in_force(chosen: dict[str, dict[str, Any]]) ->
         for table, keys in json.loads(show_json(config, {})).items()
     }
     written = tomllib.loads(text)
-    assert shown == {table: written.get(table, {}) for table in TABLES}
+    assert shown == {table: written.get(table, {}) for table in KEYS}
 
 
 @given(st.floats(1e-9, 1e9) | st.integers(1, 10**15).map(lambda ns: ns / 1e9))
 def test_a_span_is_written_so_that_it_is_read_back_exactly(seconds: float) -> None:
     """No tolerance changes by being shown."""
-    assert parse_duration(write_span(seconds)) == seconds
+    assert parse_duration(write_duration(seconds)) == seconds
 
 
 def test_defaults() -> None:
@@ -187,7 +174,7 @@ def test_the_documented_example_is_a_configuration() -> None:
     example = re.search(r"```toml\n(.*?)```", DOCUMENTED, re.DOTALL)
     assert example
     tables = tomllib.loads(example[1])
-    assert {table: set(keys) for table, keys in tables.items()} == {table: set(keys) for table, keys in TABLES.items()}
+    assert {table: set(keys) for table, keys in tables.items()} == {table: set(keys) for table, keys in KEYS.items()}
     config = parse_config(example[1].encode(), "docs/configuration.md")
     assert config.sources.servers == tuple(
         map(parse_source, ("ntp1.example.net", "192.0.2.1:1123", "[2001:db8::1]:123"))
@@ -201,7 +188,7 @@ def test_the_documented_example_is_a_configuration() -> None:
 def test_the_documentation_names_every_default() -> None:
     """Each key has a row in docs/configuration.md, whose default is the program's."""
     defaults = tables_of(Config(influxdb=InfluxConfig("")))
-    for table, keys in TABLES.items():
+    for table, keys in KEYS.items():
         for key in keys:
             row = re.search(rf"^\| `{table}\.{key}` \| ([^|]*) \|", DOCUMENTED, re.MULTILINE)
             assert row, f"{table}.{key}"
@@ -228,7 +215,7 @@ REFUSED = {
     "[history]\npath = 'history'": "history.path: 'history' is not an absolute path: begin it with /",
     "[history]\nraw = '1m'": "history.raw: '1m' is too short",
     "[history]\nmax_size = '1'": "history.max_size: '1' is not a size",
-    "[influxdb]\nbucket = 'b'": "influxdb.url: give the server's URL",
+    "[influxdb]\nbucket = 'b'": "influxdb.url: missing; [influxdb] needs it, such as url = ",
     "[influxdb]\nurl = 'ftp://x'": "influxdb.url: write a URL",
     "[influxdb]\nurl = 'http://user:secret@x'": "influxdb.url: put the secret in token_file",
     "[influxdb]\nurl = 'http://x/?db=y'": "influxdb.url: write the URL without a query",
@@ -248,19 +235,13 @@ REFUSED = {
 @pytest.mark.parametrize("text", REFUSED)
 def test_refusals_name_line_key_and_what_to_write(text: str) -> None:
     """Each refusal points at the line of its key, the last here, or of its table where the key is missing."""
-    line = 1 if "give the server's URL" in REFUSED[text] else len(text.splitlines())
+    line = 1 if "missing" in REFUSED[text] else len(text.splitlines())
     with pytest.raises(ConfigError, match=re.escape(f"x:{line}: {REFUSED[text]}")) as raised:
         parse_config(text.encode(), "x")
     assert "secret@" not in str(raised.value)
 
 
-MEASURES = [
-    f"{table}.{key}"
-    for table, keys in tables_of(Config(influxdb=InfluxConfig(""))).items()
-    for key, value in keys.items()
-    if re.fullmatch(r"\d+[A-Za-z]+", str(value))
-]
-"""Every key with a duration or a size."""
+MEASURES = [f"{table}.{name}" for table, keys in KEYS.items() for name, key in keys.items() if key.measure]
 
 
 @pytest.mark.parametrize("key", MEASURES)
@@ -582,7 +563,8 @@ def test_show_says_where_each_value_is_from(tmp_path: Path) -> None:
         f"# name: {os.uname().nodename} (default: the name of this host)",
         "# site: none",
         'servers = ["a"]  # file',
-        'pool = "europe.pool.ntp.org"  # file',
+        "# pool: none",
+        'region = "europe"  # file',
         "from_host = false  # default",
         'network = "5m"  # default',
         'profile = "finra-cat"  # file',

@@ -8,8 +8,8 @@ from ntpaudit import __version__, audit
 from ntpaudit.cli.logs import log_to_stderr, verbosity_options
 from ntpaudit.cli.output import StandardError, emit_and_exit, format_option
 from ntpaudit.cli.parameters import Parsed
-from ntpaudit.config.load import find_config, load_config
-from ntpaudit.config.schema import Config, choose_profile
+from ntpaudit.config.load import choose_profile, find_config, load_config
+from ntpaudit.config.schema import Config
 from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Source, doubtful_port, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.record import Labels

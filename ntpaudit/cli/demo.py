@@ -32,7 +32,8 @@ from ntpaudit.core.units import NS_PER_S, format_utc
 from ntpaudit.errors import OutputError, ReadError, StoreError
 
 if TYPE_CHECKING:
-    from ntpaudit.config.schema import InfluxConfig, Language
+    from ntpaudit.config.schema import InfluxConfig
+    from ntpaudit.config.values import Language
     from ntpaudit.core.fleet.model import Snapshot
     from ntpaudit.demo.scenario import Scenario
 
@@ -295,7 +296,7 @@ def _database(url: str, bucket: str, org: str) -> "InfluxConfig":
 
 def _url(option: str, url: str) -> str:
     """Return a URL as it is used."""
-    from ntpaudit.config.schema import parse_url
+    from ntpaudit.config.values import parse_url
 
     try:
         return parse_url(url)

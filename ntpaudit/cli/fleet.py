@@ -20,7 +20,8 @@ from ntpaudit.cli.stream import write_parts
 from ntpaudit.config.fleet_database import fleet_database
 from ntpaudit.config.inventory import Inventory, read_inventory
 from ntpaudit.config.load import find_config, locate, with_environment
-from ntpaudit.config.schema import LANGUAGES, Config, Language, parse_positive_span, parse_url
+from ntpaudit.config.schema import Config
+from ntpaudit.config.values import LANGUAGES, Language, parse_positive_duration, parse_url
 from ntpaudit.core.fleet.model import Fleet, FleetPolicy, Host, HostStatus, Snapshot
 from ntpaudit.core.fleet.severity import seen_ns
 from ntpaudit.core.policy import Severity
@@ -74,7 +75,7 @@ Examples:
 Exit status: 0 within --ambiguity, 1 above, 3 unknown (silent, not measured, not readable), 64 usage, 78 configuration.
 """
 
-_DURATION = Parsed("DURATION", parse_positive_span)
+_DURATION = Parsed("DURATION", parse_positive_duration)
 
 _READ_OPTIONS = (
     click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file."),

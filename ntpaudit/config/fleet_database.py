@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ntpaudit.config.schema import Config, InfluxConfig, Language
+from ntpaudit.config.schema import Config, InfluxConfig
 from ntpaudit.config.secrets import environment_token, read_secret, read_token
+from ntpaudit.config.values import Language
 from ntpaudit.errors import ConfigError
 
 

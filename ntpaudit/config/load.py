@@ -1,12 +1,16 @@
 """Find and read a configuration file; every error names the file, the line and the key."""
 
+import math
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from ntpaudit.config.schema import Config, InfluxConfig, parse_url, read_config
-from ntpaudit.core.units import MAX_DIGITS, brief
+from ntpaudit.config.schema import KEYS, OUTPUTS, TABLES, Config, InfluxConfig, Key, OutputsConfig, SourcesConfig
+from ntpaudit.core.ntp.rate_limit import SERVER_INTERVAL_S
+from ntpaudit.core.ntp.sources import Server, is_loopback
+from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Profile
 from ntpaudit.errors import ConfigError
 
 SYSTEM_FILE = "/etc/ntpaudit/ntpaudit.toml"
@@ -73,12 +77,92 @@ def parse_config(text: bytes, path: str) -> Config:
         tables = tomllib.loads(written)
     except (ValueError, RecursionError) as error:  # invalid TOML, or nested too deep
         # Python's own message about too many digits is about a setting of Python
-        reason = "a number has too many digits" if "digits" in str(error) else error
-        raise ConfigError(f"{path}: not TOML: {reason}") from error
+        reason = "a number has too many digits" if "digits" in str(error) else str(error)
+        line = re.search(r" \(at line (\d+), ", reason)
+        place = path if line is None else f"{path}:{line[1]}"
+        raise ConfigError(f"{place}: not TOML: {reason}") from error
     try:
         return read_config(tables)
     except ConfigError as error:
         raise ConfigError(f"{path}:{_line_of(error.key, written)}: {error}", error.key) from error
+
+
+def read_config(tables: Mapping[str, Any]) -> Config:
+    """Turn the tables of a configuration into a Config. Raises ConfigError with the key."""
+    _refuse_unknown(tables, KEYS, "")
+    settings = {name: read_table(name, tables.get(name, {})) for name in KEYS}
+    schedule, sources = settings["schedule"], settings["sources"]
+    if not schedule.network_s >= SERVER_INTERVAL_S and not _are_loopback(sources):
+        least = f"at least {SERVER_INTERVAL_S} s between queries to a server (RFC 4330), except on loopback"
+        raise ConfigError(f"schedule.network: too short: {least}", "schedule.network")
+    profile = choose_profile(*settings.pop("policy"))
+    outputs = OutputsConfig(**{name: settings.pop(name) for name in OUTPUTS})
+    return Config(**settings, profile=profile, outputs=outputs)
+
+
+def read_table(name: str, table: Any) -> Any:
+    """Return the NamedTuple of a table, None for an empty one of an output. Raises ConfigError with the key."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"{name}: write it as a table, [{name}]", name)
+    keys, settings = KEYS[name], TABLES[name]
+    _refuse_unknown(table, keys, f"{name}.")
+    if not table and (name == "influxdb" or name in OUTPUTS):
+        return None
+    for key in keys.values():
+        if key.name not in table and key.field not in settings._field_defaults:
+            missing = f'missing; [{name}] needs it, such as {key.name} = "{key.example}"'
+            raise ConfigError(f"{name}.{key.name}: {missing}", name)
+    return settings(**{keys[key].field: _read_value(f"{name}.{key}", keys[key], value) for key, value in table.items()})
+
+
+def _read_value(name: str, key: Key, value: Any) -> Any:
+    """Return the value of a key. Raises ConfigError with what to write."""
+    if key.measure and isinstance(value, int | float) and not isinstance(value, bool):
+        example = f'such as "{key.example}"'
+        raise ConfigError(f"{name}: write a {key.measure} with its unit, in quotes, {example}", name)
+    try:
+        return key.read(value)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}", name) from error
+
+
+def _are_loopback(sources: SourcesConfig) -> bool:
+    """Return whether only this machine itself is queried."""
+    others = sources.pools or sources.from_host
+    return not others and all(isinstance(one, Server) and is_loopback(one.host) for one in sources.servers)
+
+
+def choose_profile(
+    name: str | None, warning_s: float | None, critical_s: float | None, base: Profile = PROFILES[DEFAULT_PROFILE]
+) -> Profile:
+    """Return the named profile, else `base`, with tolerances overridden. Raises ConfigError for invalid values."""
+    if name is not None and name not in PROFILES:
+        known = f"unknown profile {name!r}{_nearest(name, PROFILES)}; known: {', '.join(PROFILES)}"
+        raise ConfigError(f"policy.profile: {known}", "policy.profile")
+    profile = PROFILES[name] if name is not None else base
+    critical = profile.critical_s if critical_s is None else critical_s
+    # a critical tolerance below the profile's warning tolerance lowers the warning tolerance too
+    warning = min(profile.warning_s, critical) if warning_s is None else warning_s
+    if not 0 < warning <= critical < math.inf:
+        written = f"warning ({warning:g} s) and critical ({critical:g} s): write 0 < warning <= critical"
+        raise ConfigError(f"policy: {written}", "policy.warning" if warning_s is not None else "policy.critical")
+    return profile._replace(warning_s=warning, critical_s=critical)
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
+    """Raise ConfigError for the first unknown key, with the nearest known one."""
+    for key in table:
+        if key not in known:
+            text = f"{prefix}{key}: unknown{_nearest(key, known)}; known here: {', '.join(known)}"
+            raise ConfigError(text, f"{prefix}{key}")
+
+
+def _nearest(word: str, known: Mapping[str, Any]) -> str:
+    """Suggest the nearest known word."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f", did you mean {near[0]!r}?" if near else ""
 
 
 def locate(error: ConfigError, path: str) -> ConfigError:
@@ -94,40 +178,21 @@ def with_environment(config: Config, environment: Mapping[str, str]) -> Config:
 
     Raises ConfigError if they disable the verification of TLS, or are invalid.
     """
-    given = {key: environment.get(f"INFLUXDB_V2_{key}") for key in ("URL", "ORG", "BUCKET", "SSL_CA_CERT", "TIMEOUT")}
     if environment.get("INFLUXDB_V2_VERIFY_SSL", "").lower() in ("0", "false", "no", "off"):
         raise ConfigError(
             "INFLUXDB_V2_VERIFY_SSL: certificates are always verified; give the CA file in INFLUXDB_V2_SSL_CA_CERT"
         )
-    base = config.influxdb
-    if base is None:
-        if not given["URL"]:
-            return config
-        base = InfluxConfig(_environment_url(given["URL"]))
-    filled = base._replace(
-        org=base.org or given["ORG"] or "",
-        bucket=base.bucket if config.influxdb else given["BUCKET"] or base.bucket,
-        ca_file=base.ca_file or given["SSL_CA_CERT"],
-        timeout_s=base.timeout_s if config.influxdb else _milliseconds(given["TIMEOUT"], base.timeout_s),
-    )
-    return config._replace(influxdb=filled)
-
-
-def _environment_url(text: str) -> str:
-    """Read INFLUXDB_V2_URL."""
-    try:
-        return parse_url(text)
-    except ValueError as error:
-        raise ConfigError(f"INFLUXDB_V2_URL: {error}") from error
-
-
-def _milliseconds(text: str | None, default_s: float) -> float:
-    """Read INFLUXDB_V2_TIMEOUT, which is in milliseconds."""
-    if not text:
-        return default_s
-    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS and 0 < int(text) <= 600_000):
-        raise ConfigError(f"INFLUXDB_V2_TIMEOUT: {brief(text)} is not a number of milliseconds from 1 to 600000")
-    return int(text) / 1000
+    influxdb = config.influxdb or InfluxConfig("")
+    if not influxdb.url and not environment.get("INFLUXDB_V2_URL"):
+        return config
+    for key in KEYS["influxdb"].values():
+        text = environment.get(key.variable or "")
+        if text and (config.influxdb is None or not getattr(influxdb, key.field)):
+            try:
+                influxdb = influxdb._replace(**{key.field: key.read_variable(text)})
+            except ValueError as error:
+                raise ConfigError(f"{key.variable}: {error}") from error
+    return config._replace(influxdb=influxdb)
 
 
 def _line_of(key: str | None, text: str) -> int:

@@ -4,7 +4,8 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 
-from ntpaudit.config.schema import InfluxConfig, Language
+from ntpaudit.config.schema import InfluxConfig
+from ntpaudit.config.values import Language
 from ntpaudit.core.fleet.model import Snapshot
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.scenario import ENV, Scenario

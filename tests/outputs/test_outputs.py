@@ -6,19 +6,15 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, get_type_hints
+from typing import Annotated, NamedTuple, get_type_hints
 
 import pytest
 from hypothesis import given
 
-from ntpaudit.config.schema import (
-    JournalConfig,
-    JsonlConfig,
-    OpenMetricsConfig,
-    OutputsConfig,
-    SyslogConfig,
-    to_settings,
-)
+from ntpaudit.config import load as load_module
+from ntpaudit.config.load import read_table
+from ntpaudit.config.schema import OUTPUTS, Key, OutputsConfig, keys_of
+from ntpaudit.config.values import of_text, parse_path, parse_url
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
 from ntpaudit.errors import ConfigError, OutputError
@@ -88,27 +84,31 @@ def test_every_output_takes_the_settings_of_its_table(name: str) -> None:
 class WebhookConfig(NamedTuple):
     """Settings of an output that needs more than a path."""
 
-    url: str
-    token_file: str | None = None
+    url: Annotated[str, Key("deliver to this URL", of_text(parse_url), example="https://x.example")]
+    token_file: Annotated[str | None, Key("file with the token", of_text(parse_path), example="/etc/token")] = None
 
 
-def test_settings_of_several_keys() -> None:
+def test_settings_of_several_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """A URL with a token fits into a table; a key without default must be there."""
+    monkeypatch.setattr(load_module, "OUTPUTS", {"webhook": WebhookConfig})
+    monkeypatch.setattr(load_module, "TABLES", {"webhook": WebhookConfig})
+    monkeypatch.setattr(load_module, "KEYS", {"webhook": keys_of(WebhookConfig)})
     table = {"url": "https://x.example", "token_file": "/etc/token"}
-    assert to_settings("webhook", WebhookConfig, table) == WebhookConfig("https://x.example", "/etc/token")
-    assert to_settings("webhook", WebhookConfig, {"url": "https://x.example"}).token_file is None
-    with pytest.raises(ConfigError, match=r"^webhook.url: missing; \[webhook\] needs it$"):
-        to_settings("webhook", WebhookConfig, {"token_file": "/etc/token"})
+    assert read_table("webhook", table) == WebhookConfig("https://x.example", "/etc/token")
+    assert read_table("webhook", {"url": "https://x.example"}).token_file is None
+    assert read_table("webhook", {}) is None
+    with pytest.raises(ConfigError, match=r'^webhook.url: missing; \[webhook\] needs it, such as url = "https://x'):
+        read_table("webhook", {"token_file": "/etc/token"})
 
 
 def settings_in(folder: Path) -> dict[str, Settings]:
     """Return settings of every output, each with a file or a socket of its name in a folder."""
-    return OutputsConfig(
-        OpenMetricsConfig(str(folder / "openmetrics")),
-        JsonlConfig(str(folder / "jsonl")),
-        SyslogConfig(str(folder / "syslog")),
-        JournalConfig(socket=str(folder / "journal")),
-    )._asdict()
+    return {
+        name: settings(
+            **{field: str(folder / name) for field in ("path", "address", "socket") if field in settings._fields}
+        )
+        for name, settings in OUTPUTS.items()
+    }
 
 
 def test_outputs(tmp_path: Path) -> None:

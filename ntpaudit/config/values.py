@@ -1,0 +1,182 @@
+"""How the values of a configuration file are read and written. Each reader raises ValueError with what to write."""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, get_args
+
+from ntpaudit.core.clock.readings import MAX_KERNEL_PPM
+from ntpaudit.core.ntp.sources import POOL_DOMAIN, Pool, Source, parse_source
+from ntpaudit.core.units import MAX_DIGITS, brief, format_duration, parse_duration
+
+DAY_S = 86_400.0
+YEAR_S = 365.25 * DAY_S
+MOST_S = 100 * YEAR_S
+"""The longest duration that a key accepts."""
+
+MAX_LABEL = 253
+"""The longest name of a host (RFC 1035)."""
+
+Language = Literal["influxql", "promql"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
+"""Query languages of a fleet's database: InfluxQL of InfluxDB, PromQL of VictoriaMetrics."""
+
+_Read = TypeVar("_Read")
+
+
+def of_text(read: Callable[[str], _Read]) -> Callable[[Any], _Read]:
+    """Return a reader of strings alone."""
+
+    def check(value: Any) -> _Read:
+        if not isinstance(value, str):
+            raise ValueError(f"write a string in quotes, not {value!r}")
+        return read(value)
+
+    return check
+
+
+def read_flag(value: Any) -> bool:
+    """Return a boolean."""
+    if not isinstance(value, bool):
+        raise ValueError("write true or false")
+    return value
+
+
+def read_ppm(value: Any) -> float:
+    """Return an oscillator's maximum error: a kernel corrects 500 ppm at most."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= MAX_KERNEL_PPM:
+        raise ValueError(f"write a number of ppm from 1 to {MAX_KERNEL_PPM:g}, such as 100")
+    return float(value)
+
+
+def read_servers(value: Any) -> tuple[Source, ...]:
+    """Return the sources of a list of names."""
+    if not (isinstance(value, list) and all(isinstance(server, str) for server in value)):
+        raise ValueError('write a list of names, ["ntp1.example.net", "192.0.2.1:1123"]')
+    return tuple(map(parse_source, value))
+
+
+def parse_label(text: str) -> str:
+    """Return a name of printable characters."""
+    if not text.strip() or not text.isprintable():
+        raise ValueError("write a name of printable characters")
+    if len(text) > MAX_LABEL:
+        raise ValueError(f"the name has {len(text)} characters: write at most {MAX_LABEL}")
+    return text
+
+
+def parse_path(text: str) -> str:
+    """Return an absolute path: the working directory of a service is undefined."""
+    if not text.startswith("/") or not text.isprintable():
+        raise ValueError(f"{text!r} is not an absolute path: begin it with /")
+    return text
+
+
+def parse_language(text: str) -> Language:
+    """Return a query language."""
+    for language in LANGUAGES:
+        if text == language:
+            return language
+    raise ValueError(f"{text!r}: write {' or '.join(LANGUAGES)}")
+
+
+def parse_syslog_address(text: str) -> str:
+    """Return a syslog address: a path such as /dev/log, or HOST:PORT for UDP."""
+    if text.startswith("/"):
+        return parse_path(text)
+    parse_source(text)
+    return text
+
+
+def from_least(least_s: float, why: str) -> Callable[[str], float]:
+    """Return a reader of durations of at least `least_s`."""
+
+    def parse(text: str) -> float:
+        seconds = parse_duration(text)
+        if not least_s <= seconds <= MOST_S:
+            what = "too short" if seconds < least_s else "too long"
+            raise ValueError(
+                f"{text!r} is {what} ({why}): write {format_duration(least_s)} to {format_duration(MOST_S)}"
+            )
+        return seconds
+
+    return parse
+
+
+def parse_positive_duration(text: str) -> float:
+    """Read a duration above 0."""
+    if not 0 < (seconds := parse_duration(text)) <= MOST_S:
+        raise ValueError(f"{text!r}: write a duration above 0, at most {format_duration(MOST_S)}")
+    return seconds
+
+
+def parse_milliseconds(text: str) -> float:
+    """Read a number of milliseconds; return seconds."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS and 0 < int(text) <= 600_000):
+        raise ValueError(f"{brief(text)} is not a number of milliseconds from 1 to 600000")
+    return int(text) / 1000
+
+
+def parse_url(text: str) -> str:
+    """Return a server's URL without a trailing slash. Raises ValueError, also for a URL with a secret."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"not a URL: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not text.isprintable():
+        raise ValueError("write a URL such as http://127.0.0.1:8086")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("put the secret in token_file, not in the URL")
+    if parts.query or parts.fragment or text.endswith(("?", "#")):
+        raise ValueError("write the URL without a query; bucket and org are separate keys")
+    url = text.rstrip("/")
+    for path in _API_PATHS:
+        if (base := url.removesuffix(path)) != url:
+            raise ValueError(f"write the server's URL without {path}, which ntpaudit adds: {base}")
+    return url
+
+
+_API_PATHS = (
+    "/api/v2/write",
+    "/api/v2/query",
+    "/api/v2",
+    "/api/v1/write",
+    "/api/v1/query",
+    "/api/v1/query_range",
+    "/api/v1/import",
+    "/api/v1/export",
+    "/api/v1",
+    "/write",
+    "/query",
+    "/federate",
+)
+"""API paths of the databases, which a copied URL may end with; longer ones first."""
+
+
+def write_duration(seconds: float) -> str:
+    """Write a duration so that reading it back gives the same number."""
+    for suffix in ("y", "d", "h", "m", "s", "ms", "us", "ns"):
+        count = round(seconds / parse_duration(f"1{suffix}"))
+        if 0 < count < 10_000 and parse_duration(text := f"{count}{suffix}") == seconds:
+            return text
+    from decimal import Decimal
+
+    return f"{Decimal(repr(seconds)):f}s"
+
+
+def write_size(octets: int) -> str:
+    """Write a size in the largest unit that divides it."""
+    units = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
+    unit, scale = next((entry for entry in units if octets % entry[1] == 0), ("B", 1))
+    return f"{octets // scale}{unit}"
+
+
+def write_source(source: Source) -> str:
+    """Return the name of a source."""
+    return source.zone if isinstance(source, Pool) else source.name
+
+
+def write_region(source: Pool) -> str:
+    """Return the name of a region."""
+    return source.zone.removesuffix(f".{POOL_DOMAIN}")
