@@ -36,7 +36,11 @@ from grafana.queries import (
     since,
     sums,
 )
+from ntpaudit.core.checks.contradictions import TIME_DISPUTED
 from ntpaudit.core.checks.host import RULES as CHECKS
+from ntpaudit.core.checks.offset import OFFSET_OUT
+from ntpaudit.core.checks.steps import STEP_BACK, STEP_KINDS
+from ntpaudit.core.fleet.disputes import SHARED_FALSETICKER
 from ntpaudit.core.policy import Severity
 
 Json = dict[str, Any]
@@ -55,7 +59,7 @@ MOST_SERVERS = 50
 
 # A place in a pool is a different server on every host.
 _OWN_SERVERS = ALL_HOSTS.also(r'"source" !~ /\/[0-9]+\z/', 'source!~".*/[0-9]+"')
-_STEP_BACK = ALL_HOSTS.also("\"kind\" = 'step-back'", 'kind="step-back"')
+_STEP_BACK = ALL_HOSTS.also(f"\"kind\" = '{STEP_BACK.id}'", f'kind="{STEP_BACK.id}"')
 _KNOWN_KINDS = "|".join(rule.id for rule in CHECKS)
 
 
@@ -170,7 +174,7 @@ STATE_RULES = (
         failure="Alerting",  # a database that is down answers with an error, and no other rule would fire
     ),
     Rule(
-        "step-back",
+        STEP_BACK.id,
         "Clocks set back",
         Influx(
             'SELECT count("raised") AS "steps" FROM "ntpaudit_event" '
@@ -188,7 +192,7 @@ STATE_RULES = (
         no_data="OK",
     ),
     Rule(
-        "shared-falseticker",
+        SHARED_FALSETICKER.id,
         "A server is a falseticker on several hosts",
         Influx(
             'SELECT count("status") AS "hosts" FROM '
@@ -255,12 +259,12 @@ def _by_site(scope: Scope) -> str:
 
 def _query_of(kind: str) -> tuple[str, str]:
     """Count the hosts of each site with a finding; `time-disputed` is read from points of any timestamp."""
-    if kind == "time-disputed":
+    if kind == TIME_DISPUTED.id:
         return disputed_lately(("site",)), f"count by (site) ({disputed_now(ALL_HOSTS, by=_HERE)})"
     return of_kind(kind), _by_site(ALL_HOSTS.also("", f'kind="{kind}"'))
 
 
-OWN_RULE = ("offset-out", "step-back", "step-forward")
+OWN_RULE = (OFFSET_OUT.id, *STEP_KINDS)
 """Findings that `critical` and `step-back` cover, and one that does not change the order of logs."""
 
 _NEW = ALL_HOSTS.also(rf'"kind" !~ /^({_KNOWN_KINDS})\z/', f'kind!~"{_KNOWN_KINDS}"')

@@ -237,6 +237,7 @@ def _audits(connection: "sqlite3.Connection", query: HistoryQuery, *, hourly: bo
 
 def _plot(connection: "sqlite3.Connection", query: HistoryQuery, *, hourly: bool) -> Iterator[str]:
     """Return the plot; nothing if there is no offset."""
+    from ntpaudit.core.checks.steps import STEP_KINDS
     from ntpaudit.render import plot
     from ntpaudit.store.queries import agent_state, count_audits, host_name, oldest_ns, read_events, read_offsets
 
@@ -268,7 +269,7 @@ def _plot(connection: "sqlite3.Connection", query: HistoryQuery, *, hourly: bool
     steps = [
         plot.Step(event.utc_ns or event.host_ns, event.value_s)
         for event, _ in read_events(connection, first.begin_ns, query.until_ns)
-        if event.kind in ("step-back", "step-forward") and event.raised and event.value_s
+        if event.kind in STEP_KINDS and event.raised and event.value_s
     ]
     yield plot.draw(chain([first], points), steps, frame, painter(wants_colour()))
 

@@ -5,6 +5,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ntpaudit.core.checks.daemons import DAEMON_COUNT, DAEMON_STALE, UNSYNCED
+from ntpaudit.core.checks.offset import OFFSET_OUT, TZ_OR_RTC_FAULT
+from ntpaudit.core.checks.quorum import SOURCE_QUORUM
+from ntpaudit.core.checks.records import EVIDENCE_GAP
+from ntpaudit.core.checks.sources import UNREACHABLE_SOURCES
+from ntpaudit.core.checks.steps import STEP_BACK
+from ntpaudit.core.fleet.shifts import SLOW_WALK
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.schedule import Intervals
 from ntpaudit.core.units import NS_PER_S
@@ -118,14 +125,14 @@ FAULTS = (
     Fault(
         "undisciplined",
         Severity.CRITICAL,
-        frozenset({"offset-out", "unsynced"}),
+        frozenset({OFFSET_OUT.id, UNSYNCED.id}),
         "ams",
         free_ppm=41.0,
     ),
     Fault(
         "time-zone",  # somebody set the local time as if it were UTC, and ntpd gave up, as it does beyond 1000 s
         Severity.CRITICAL,
-        frozenset({"offset-out", "tz-or-rtc-fault", "daemon-stale", "daemon-count"}),
+        frozenset({OFFSET_OUT.id, TZ_OR_RTC_FAULT.id, DAEMON_STALE.id, DAEMON_COUNT.id}),
         "fra",
         (Event(5.2 * _H, SetClock(3600.0)), Event(5.2 * _H, StopDaemon())),
         daemon="ntpd",
@@ -138,18 +145,18 @@ FAULTS = (
         "ams",
         (Event(4 * _H, StopDaemon()), Event(3.99 * _H, SetClock(-2.5)), Event(3.6 * _H, StartDaemon(2.5))),
     ),
-    Fault("recent-step", Severity.WARNING, frozenset({"step-back"}), "fra", (Event(0.35 * _H, SetClock(-0.12)),)),
+    Fault("recent-step", Severity.WARNING, frozenset({STEP_BACK.id}), "fra", (Event(0.35 * _H, SetClock(-0.12)),)),
     Fault(
         "cut-off",
         Severity.UNKNOWN,
-        frozenset({"evidence-gap", "unreachable-sources"}),
+        frozenset({EVIDENCE_GAP.id, UNREACHABLE_SOURCES.id}),
         "fra",
         (Event(3 * _H, BlockNtp()), Event(2.99 * _H, Reboot())),
         daemon="chronyd",
     ),
-    Fault("slow-walk", Severity.OK, frozenset(), WALKED_SITE, (Event(1.75 * _H, ServerFault(0.0, 12.0, 0.09)),)),
+    Fault(SLOW_WALK.id, Severity.OK, frozenset(), WALKED_SITE, (Event(1.75 * _H, ServerFault(0.0, 12.0, 0.09)),)),
     Fault("suspended", Severity.OK, frozenset(), "sgp", (Event(5 * _H, Suspend(3 * _H)),), kind="laptop"),
-    Fault("one-source", Severity.WARNING, frozenset({"source-quorum"}), "ams", sources=1),
+    Fault("one-source", Severity.WARNING, frozenset({SOURCE_QUORUM.id}), "ams", sources=1),
 )
 """A fleet that is too small for all faults gets the first ones."""
 
@@ -295,7 +302,7 @@ def expected_findings(scenario: Scenario) -> ExpectedFindings:
         stepped=tuple(step for part in scenario.hosts for step in _steps(part, scenario.end_ns)),
         sites_moved={MOVED_SITE: SITE_MOVE.what.jump_s} if isinstance(SITE_MOVE.what, ServerFault) else {},
         shared_falsetickers=lied_to,
-        slow_walkers=frozenset(part.name for part in measured if part.fault.name == "slow-walk"),
+        slow_walkers=frozenset(part.name for part in measured if part.fault.name == SLOW_WALK.id),
         risky_sites=frozenset(
             site
             for site in {part.site for part in measured if part.name in at["critical"]}
@@ -336,14 +343,14 @@ def _assign(places: Sequence[tuple[str, int]], rand: random.Random) -> dict[tupl
     kept = len(FAULTS) if len(places) >= SCALED_HOSTS else max(1, len(FAULTS) * len(places) // SCALED_HOSTS)
     for fault in FAULTS[:kept]:
         for turn in range(_count(fault, len(places))):
-            site = fault.home if turn == 0 or fault.name == "slow-walk" else rand.choice(_roomy(free))
+            site = fault.home if turn == 0 or fault.name == SLOW_WALK.id else rand.choice(_roomy(free))
             assigned[site, free[site].pop()] = fault
     return assigned
 
 
 def _count(fault: Fault, hosts: int) -> int:
     """Return how many hosts have a fault. A slow walk affects only a few."""
-    return max(1, hosts // 2000 if fault.name == "slow-walk" else round(SHARE * hosts))
+    return max(1, hosts // 2000 if fault.name == SLOW_WALK.id else round(SHARE * hosts))
 
 
 def _roomy(free: Mapping[str, Sequence[int]]) -> list[str]:

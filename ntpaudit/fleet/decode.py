@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterable, Mapping
 from math import inf
 from typing import NamedTuple
 
+from ntpaudit.core.checks.steps import STEP_KINDS
 from ntpaudit.core.clock.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.fleet.model import (
-    STEP_KINDS,
     STEP_S,
     Alarm,
     Bounds,

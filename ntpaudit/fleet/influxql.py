@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter, itemgetter
 
+from ntpaudit.core.checks.steps import STEP_KINDS
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
-from ntpaudit.core.fleet.model import STEP_KINDS, Alarm, SeverityCounts, TimeBucket, TimeSpans, split
+from ntpaudit.core.fleet.model import Alarm, SeverityCounts, TimeBucket, TimeSpans, split
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet.decode import (
     CLOCK_FIELDS,

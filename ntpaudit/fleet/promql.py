@@ -12,8 +12,9 @@ from itertools import repeat
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from ntpaudit.core.checks.steps import STEP_KINDS
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
-from ntpaudit.core.fleet.model import STEP_KINDS, Alarm, SeverityCounts, TimeBucket, TimeSpans, split
+from ntpaudit.core.fleet.model import Alarm, SeverityCounts, TimeBucket, TimeSpans, split
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet.decode import (

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple, Protocol
 
+from ntpaudit.core.checks.steps import STEP_KINDS
 from ntpaudit.core.events import Event
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
@@ -145,7 +146,7 @@ def _clock_error_s(record: Record, event: Event | None = None) -> float | None:
     if offset is None:
         return None
     error_s = max(offset.bound_s, offset.latest_s - offset.estimate_s, offset.estimate_s - offset.earliest_s)
-    stepped = event is not None and event.kind in ("step-back", "step-forward")
+    stepped = event is not None and event.kind in STEP_KINDS
     return error_s + (abs(event.value_s or 0.0) if event is not None and stepped else 0.0)
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ntpaudit.core.fleet.model import STEP_KINDS, Alarm, Fleet, FleetFinding, FleetPolicy, HostStatus, TimeBucket
+from ntpaudit.core.checks.context import estimate_s
+from ntpaudit.core.checks.host import RULES
+from ntpaudit.core.checks.steps import STEP_BACK, STEP_KINDS
+from ntpaudit.core.fleet.model import Alarm, Fleet, FleetFinding, FleetPolicy, HostStatus, TimeBucket
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S, direction, format_duration, format_utc, plural
 from ntpaudit.render.svg import CLASSES, Band, CourseFigure, Frame, HostSeries, Jump, Scale, band, draw_series, jumps
 
-_PRESENT = frozenset({"offset-out", "not-demonstrable", "tz-or-rtc-fault"})
+_PRESENT = frozenset(rule.id for rule in RULES if rule.value_s is estimate_s)
 """Findings whose size is the offset, which stands in the row as it is now."""
 
 _JUMPS_NAMED = 3
@@ -133,7 +136,7 @@ def list_cards(
 
 def step_words(step: Alarm) -> str:
     """Return the direction and size of a step."""
-    way = "set back" if step.kind == "step-back" else "set forward"
+    way = "set back" if step.kind == STEP_BACK.id else "set forward"
     return way if step.value_s is None else f"{way} by {format_duration(step.value_s)}"
 
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntpaudit.core.checks.daemons import UNSYNCED
 from ntpaudit.core.fleet.clock_shift import (
-    UNDISCIPLINED,
     ClockShift,
     Compared,
     compare,
@@ -112,7 +112,7 @@ def test_only_a_clock_that_is_one_and_steered_is_compared() -> None:
             )
         ],
     )._replace(baseline_ns={"a": NOW_NS - 75 * 60 * 10**9})
-    [kind, *_] = sorted(UNDISCIPLINED)
+    kind = UNSYNCED.id
     alarms = {"free": (Alarm("free", kind, Severity.WARNING, 0),), "low": (Alarm("low", kind, Severity.OK, 0),)}
     members = [
         HostStatus(

@@ -830,6 +830,16 @@ def test_each_rule_says_what_it_takes_to_hear_it() -> None:
         "delivery-refused",
     }
     assert {rule.id for rule in RULES if rule.basis == "database"} == {"time-disputed"}
+    judged = {"offset-out", "not-demonstrable", "offset-high"}
+    assert {rule.id for rule in RULES if rule.has_hysteresis} == judged
+    assert {rule.id for rule in RULES if rule.is_of_offset} == judged | {"tz-or-rtc-fault", "breach-forecast"}
+    assert {rule.id for rule in RULES if rule.has_own_events} == {"step-back", "step-forward"}
+    assert {rule.id for rule in RULES if rule.explains_shift} == {
+        "unsynced",
+        "daemon-count",
+        "daemon-stale",
+        "breach-forecast",
+    }
     assert {rule.id: rule.least_s for rule in RULES if rule.least_s} == {
         "delivery-refused": 600.0,
         "daemon-stale": 600.0,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntpaudit.core.checks.steps import STEP_KINDS
 from ntpaudit.core.fleet.model import (
-    STEP_KINDS,
     Alarm,
     Fleet,
     FleetFinding,

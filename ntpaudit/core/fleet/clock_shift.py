@@ -4,16 +4,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ntpaudit.core.checks.host import RULES
+from ntpaudit.core.checks.steps import STEP_KINDS
 from ntpaudit.core.fleet.members import by_site, measured
-from ntpaudit.core.fleet.model import STEP_KINDS, Bounded, Host, HostStatus, Offset, Snapshot
+from ntpaudit.core.fleet.model import Bounded, Host, HostStatus, Offset, Snapshot
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
 
 MANY = 3
 """Fewest hosts of a site that can shift."""
 
-UNDISCIPLINED = frozenset({"unsynced", "daemon-count", "daemon-stale", "breach-forecast"})
-"""Findings of a clock without exactly one working time daemon. They explain why it moves."""
+_EXPLAINING = frozenset(rule.id for rule in RULES if rule.explains_shift)
 
 
 class ClockShift(NamedTuple):
@@ -104,7 +105,7 @@ def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> Compared:
     moved: list[ClockShift] = []
     for one, host, now in measured(members):
         then = snapshot.baseline.get(one.name)
-        if then is None or one.name in duplicates or one.disputed_s or _is_undisciplined(one):
+        if then is None or one.name in duplicates or one.disputed_s or _is_explained(one):
             continue
         counts[one.site] += 1
         if has_moved(then, now):
@@ -150,11 +151,9 @@ def _since_ns(snapshot: Snapshot, host: Host) -> int:
     return snapshot.baseline_ns.get(host.name, host.last_ns - round(snapshot.baseline_s * NS_PER_S))
 
 
-def _is_undisciplined(one: HostStatus) -> bool:
-    """Whether its agent reports that no daemon, or more than one, disciplines the clock."""
-    return bool(one.alarms) and any(
-        alarm.kind in UNDISCIPLINED and alarm.severity > Severity.OK for alarm in one.alarms
-    )
+def _is_explained(one: HostStatus) -> bool:
+    """Whether its agent reports a cause, for example that no time daemon disciplines the clock."""
+    return any(alarm.kind in _EXPLAINING and alarm.severity > Severity.OK for alarm in one.alarms)
 
 
 def _nearest(earliest_s: float, latest_s: float) -> float:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 from typing import Protocol, TypeVar
 
+from ntpaudit.core.checks.steps import STEP_KINDS
 from ntpaudit.core.fleet.model import (
-    STEP_KINDS,
     STEP_S,
     Alarm,
     Coverage,

@@ -32,9 +32,6 @@ def split(begin_ns: int, end_ns: int, count: int) -> TimeSpans:
     return TimeSpans(begin_ms * _MS, -(-length_ms // max(1, count)) * _MS, max(1, count))
 
 
-STEP_KINDS = ("step-back", "step-forward")
-"""Findings that nothing clears."""
-
 STEP_S = 3600.0
 """How long a step counts as raised."""
 
