@@ -40,7 +40,7 @@ from ntpaudit.core.checks.contradictions import TIME_DISPUTED
 from ntpaudit.core.checks.host import RULES as CHECKS
 from ntpaudit.core.checks.offset import OFFSET_OUT
 from ntpaudit.core.checks.steps import STEP_BACK, STEP_KINDS
-from ntpaudit.core.fleet.disputes import SHARED_FALSETICKER
+from ntpaudit.core.fleet.shifts import SHARED_FALSETICKER
 from ntpaudit.core.policy import Severity
 
 Json = dict[str, Any]

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ntpaudit.core.checks.daemons import DAEMON_COUNT, DAEMON_STALE, UNSYNCED
-from ntpaudit.core.checks.offset import OFFSET_OUT, TZ_OR_RTC_FAULT
+from ntpaudit.core.checks.daemons import DAEMON_COUNT, DAEMON_STALE, TZ_OR_RTC_FAULT, UNSYNCED
+from ntpaudit.core.checks.offset import OFFSET_OUT
 from ntpaudit.core.checks.quorum import SOURCE_QUORUM
 from ntpaudit.core.checks.records import EVIDENCE_GAP
 from ntpaudit.core.checks.sources import UNREACHABLE_SOURCES

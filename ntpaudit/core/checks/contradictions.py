@@ -111,3 +111,8 @@ TIME_DISPUTED = Rule(
     needs_agent=True,
     value_s=_disputed_s,
 )
+
+RULES = (
+    CONTRADICTS_EARLIER,
+    TIME_DISPUTED,
+)

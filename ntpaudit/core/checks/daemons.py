@@ -1,10 +1,13 @@
-"""Findings about the time daemon and the kernel's clock."""
+"""Findings about the time daemon, the kernel's clock, and the hardware clock."""
 
-from ntpaudit.core.checks.context import AuditContext
+from ntpaudit.core.checks.context import AuditContext, estimate_s
 from ntpaudit.core.checks.finding import Level
 from ntpaudit.core.checks.rule import AU8, ISO, PCI, SC45, Raised, Rule
 from ntpaudit.core.observation import Daemon, KernelState, Unavailable
-from ntpaudit.core.units import DAY_S, NS_PER_S, format_duration, joined
+from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration, joined
+
+ZONE_STEP_S = 900
+"""Time zones differ by multiples of 15 minutes."""
 
 BOOT_GRACE_NS = 17 * 60 * NS_PER_S
 """After a boot the time daemon may need this long to synchronise the clock (INTEGRITY, NTPA-05)."""
@@ -146,6 +149,46 @@ DAEMON_STALE = Rule(
 )
 
 
+def check_tz_or_rtc_fault(context: AuditContext) -> Raised | None:
+    """NTPA-15: the offset is within 15 s of a multiple of 15 minutes, or the hardware clock keeps local time."""
+    agreement = context.selection.agreement
+    if agreement is not None and not context.is_unguaranteed:
+        wrong_s = abs(agreement.estimate_ns) / NS_PER_S
+        zones = round(wrong_s / ZONE_STEP_S)
+        if abs(wrong_s - ZONE_STEP_S * zones) < 15 and 885 <= wrong_s <= 14 * 3600 + 15:
+            return Raised(
+                "high",
+                f"the clock is almost exactly {_quarters(zones)} {direction(agreement.estimate_ns)}: "
+                "a wrong time zone or a hardware clock in local time, not drift",
+            )
+    if context.observation.host.rtc_local:
+        return Raised(
+            "low",
+            "the hardware clock keeps local time: the time may be wrong after a boot or a daylight saving change",
+        )
+    return None
+
+
+def _quarters(count: int) -> str:
+    """Format quarters of an hour exactly, for example 45 min or 12.75 h."""
+    return f"{15 * count} min" if count < 8 else f"{count / 4:g} h"
+
+
+TZ_OR_RTC_FAULT = Rule(
+    "tz-or-rtc-fault",
+    check_tz_or_rtc_fault,
+    "run 'timedatectl set-local-rtc 0', check the time zone, then correct the clock",
+    (AU8, "OWASP ASVS 16.2.2"),
+    raised_when={
+        "high": "the offset is 15 min to 14 h, and within 15 s of a multiple of 15 min",
+        "low": "the hardware clock keeps local time",
+    },
+    message_id="770eeae8b2ef45858a1d595acdbcbab6",
+    is_of_offset=True,
+    value_s=estimate_s,
+)
+
+
 def _disciplining(context: AuditContext) -> tuple[Daemon, ...]:
     """Return the time daemons that certainly discipline this clock."""
     return tuple(daemon for daemon in context.observation.known_daemons if daemon.disciplines)
@@ -162,3 +205,11 @@ def _hidden_daemons(context: AuditContext) -> str | None:
 
 def _is_booting(context: AuditContext) -> bool:
     return context.observation.taken.boottime_ns < BOOT_GRACE_NS
+
+
+RULES = (
+    DAEMON_STALE,
+    UNSYNCED,
+    DAEMON_COUNT,
+    TZ_OR_RTC_FAULT,
+)

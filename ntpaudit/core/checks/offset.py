@@ -5,9 +5,6 @@ from ntpaudit.core.checks.rule import AU8, ISO, ISO_GUIDE, PCI, Raised, Rule
 from ntpaudit.core.policy import Severity, max_error_s, min_error_s
 from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration
 
-ZONE_STEP_S = 900
-"""Time zones differ by multiples of 15 minutes."""
-
 BAD_OSCILLATOR_PPM = 100.0
 
 
@@ -105,46 +102,6 @@ OFFSET_HIGH = Rule(
 )
 
 
-def check_tz_or_rtc_fault(context: AuditContext) -> Raised | None:
-    """NTPA-15: the offset is within 15 s of a multiple of 15 minutes, or the hardware clock keeps local time."""
-    agreement = context.selection.agreement
-    if agreement is not None and not context.is_unguaranteed:
-        wrong_s = abs(agreement.estimate_ns) / NS_PER_S
-        zones = round(wrong_s / ZONE_STEP_S)
-        if abs(wrong_s - ZONE_STEP_S * zones) < 15 and 885 <= wrong_s <= 14 * 3600 + 15:
-            return Raised(
-                "high",
-                f"the clock is almost exactly {_quarters(zones)} {direction(agreement.estimate_ns)}: "
-                "a wrong time zone or a hardware clock in local time, not drift",
-            )
-    if context.observation.host.rtc_local:
-        return Raised(
-            "low",
-            "the hardware clock keeps local time: the time may be wrong after a boot or a daylight saving change",
-        )
-    return None
-
-
-def _quarters(count: int) -> str:
-    """Format quarters of an hour exactly, for example 45 min or 12.75 h."""
-    return f"{15 * count} min" if count < 8 else f"{count / 4:g} h"
-
-
-TZ_OR_RTC_FAULT = Rule(
-    "tz-or-rtc-fault",
-    check_tz_or_rtc_fault,
-    "run 'timedatectl set-local-rtc 0', check the time zone, then correct the clock",
-    (AU8, "OWASP ASVS 16.2.2"),
-    raised_when={
-        "high": "the offset is 15 min to 14 h, and within 15 s of a multiple of 15 min",
-        "low": "the hardware clock keeps local time",
-    },
-    message_id="770eeae8b2ef45858a1d595acdbcbab6",
-    is_of_offset=True,
-    value_s=estimate_s,
-)
-
-
 def check_breach_forecast(context: AuditContext) -> Raised | None:
     """NTPA-16: the clock drifts out of its tolerance within a day, or its oscillator is bad."""
     drift = context.history.drift if context.history else None
@@ -188,4 +145,11 @@ BREACH_FORECAST = Rule(
     is_of_offset=True,
     explains_shift=True,
     value_s=_breach_s,
+)
+
+RULES = (
+    OFFSET_OUT,
+    NOT_DEMONSTRABLE,
+    OFFSET_HIGH,
+    BREACH_FORECAST,
 )

@@ -124,3 +124,5 @@ SOURCE_QUORUM = Rule(
     has_sample=_has_sample,
     message_id="39a766605369401dac99b798314707f1",
 )
+
+RULES = (SOURCE_QUORUM,)

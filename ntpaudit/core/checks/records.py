@@ -117,3 +117,9 @@ DELIVERY_REFUSED = Rule(
     least_s=600.0,
     needs_agent=True,
 )
+
+RULES = (
+    EVIDENCE_GAP,
+    UNMEASURED,
+    DELIVERY_REFUSED,
+)

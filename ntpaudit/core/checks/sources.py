@@ -153,3 +153,10 @@ SUSPECTED_SPOOFING = Rule(
     },
     message_id="c48e46b097b14e5eaaf5fcabc470f3f0",
 )
+
+RULES = (
+    NO_USABLE_SOURCE,
+    UNREACHABLE_SOURCES,
+    KISS_OF_DEATH,
+    SUSPECTED_SPOOFING,
+)

@@ -105,3 +105,9 @@ def describe_step(step: Step) -> str:
     unwatched = " while no agent was running" if step.is_gap else ""
     size = format_duration(step.size_ns / NS_PER_S)
     return f"the clock was set {way} by {size}{unwatched}; timestamps {effect}: {window}"
+
+
+RULES = (
+    STEP_BACK,
+    STEP_FORWARD,
+)

@@ -7,28 +7,16 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY
+from ntpaudit.core.fleet import disputes, missing, ordering_risk, shifts
 from ntpaudit.core.fleet.clock_shift import compare, moved_sites
 from ntpaudit.core.fleet.context import FleetContext, expected_hosts
-from ntpaudit.core.fleet.disputes import DUPLICATE_HOST, SEVERITY_DISPUTED, SHARED_FALSETICKER, TIME_DISPUTED
 from ntpaudit.core.fleet.members import build_members, by_site, count, cover, rank
-from ntpaudit.core.fleet.missing import COVERAGE, EVIDENCE_GAP
 from ntpaudit.core.fleet.model import Fleet, FleetFinding, FleetPolicy, HostStatus, Site, Snapshot
 from ntpaudit.core.fleet.ordering import ambiguity, as_of, group_of
-from ntpaudit.core.fleet.ordering_risk import ORDERING_RISK
-from ntpaudit.core.fleet.shifts import SITE_MOVED, SITE_MOVED_SHARE, SLOW_WALK
+from ntpaudit.core.fleet.shifts import SITE_MOVED_SHARE
 from ntpaudit.core.policy import Severity
 
-RULES = (
-    DUPLICATE_HOST,
-    TIME_DISPUTED,
-    SEVERITY_DISPUTED,
-    ORDERING_RISK,
-    SHARED_FALSETICKER,
-    SITE_MOVED,
-    SLOW_WALK,
-    EVIDENCE_GAP,
-    COVERAGE,
-)
+RULES = (*disputes.RULES, *ordering_risk.RULES, *shifts.RULES, *missing.RULES)
 """Findings of one level are listed in this order."""
 
 

@@ -1,7 +1,6 @@
 """Findings about points that contradict each other: names, timestamps, severities, sources."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from ntpaudit.core.checks.finding import Level
 from ntpaudit.core.checks.rule import AU8, ISO, NIS2, PCI, SC45, Raised, Rule
@@ -9,7 +8,6 @@ from ntpaudit.core.fleet.clock_shift import MANY
 from ntpaudit.core.fleet.context import FleetContext, at, sorted_names
 from ntpaudit.core.fleet.members import by_site
 from ntpaudit.core.fleet.model import DuplicateHost, HostStatus, Offset
-from ntpaudit.core.ntp.sources import is_pool_name
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import direction, format_duration
 
@@ -146,67 +144,4 @@ SEVERITY_DISPUTED = Rule(
     is_of_each=True,
 )
 
-
-def check_shared_falseticker(context: FleetContext) -> Iterator[Raised]:
-    """Several hosts now reject a source as a falseticker, with much the same error: it is wrong itself, or attacked."""
-    hosts = {one.name: one.host for one in context.members if one.silent_s is None and one.host is not None}
-    offsets: defaultdict[str, dict[str, float | None]] = defaultdict(dict)
-    for report in sorted(
-        context.snapshot.falseticker_reports,
-        key=lambda report: (report[:2], report.offset_s is not None, report.offset_s or 0.0),
-    ):
-        if report.host in hosts and _is_one_server(report.source):
-            offsets[report.source][report.host] = report.offset_s
-    for source, by_host in offsets.items():
-        known = {name: offset_s for name, offset_s in by_host.items() if offset_s is not None}
-        errors_s = [offset_s - own.estimate_s for name, offset_s in known.items() if (own := hosts[name].offset)]
-        if len(by_host) >= MANY and _do_agree(errors_s, context.policy.warning_s):
-            message = f"{source} is probably wrong: {_rejected(len(by_host), _median(errors_s))}"
-            yield Raised("high", message, None, source, tuple(by_host), _median(known.values()))
-
-
-def _rejected(hosts: int, error_s: float | None) -> str:
-    """Describe how a source differs from the others on those hosts; its error is positive where it is ahead."""
-    if error_s is None:
-        return f"{hosts} hosts reject it as a falseticker"
-    way = "ahead of" if error_s > 0 else "behind"
-    return f"on {hosts} hosts it is {format_duration(error_s)} {way} the servers that agree (median)"
-
-
-def _is_one_server(source: str) -> bool:
-    """Whether a source is the same server on every host; a place in a pool is not."""
-    zone, _, slot = source.rpartition("/")
-    return not (slot.isdecimal() and zone) and not is_pool_name(source)
-
-
-def _do_agree(errors_s: Sequence[float], within_s: float) -> bool:
-    """Whether more than half of the errors lie within `within_s`. True if none is known: then none contradicts."""
-    ordered = sorted(errors_s)
-    most = len(ordered) // 2
-    return not ordered or any(
-        last_s - first_s <= within_s for first_s, last_s in zip(ordered, ordered[most:], strict=False)
-    )
-
-
-def _median(values: Iterable[float]) -> float | None:
-    """Return the median, None if there are no values."""
-    ordered = sorted(values)
-    last = len(ordered) - 1
-    return (ordered[last // 2] + ordered[(last + 1) // 2]) / 2 if ordered else None
-
-
-SHARED_FALSETICKER = Rule(
-    "shared-falseticker",
-    check_shared_falseticker,
-    "check whether this server is broken or compromised; remove it from the configuration until it is repaired",
-    (ISO, PCI, SC45),
-    raised_when={
-        "high": (
-            "a source is a falseticker on three or more hosts that report now, and more than half of them show "
-            "the same error of it, within the warning tolerance. The error is the offset by this source minus the "
-            "host's own estimate; hosts without it do not count here. A place in a pool (`ZONE/2`, any name of the "
-            "NTP pool) is a different server on each host and never counts. `value_s` is the median of the offsets "
-            "by this source"
-        ),
-    },
-)
+RULES = (DUPLICATE_HOST, TIME_DISPUTED, SEVERITY_DISPUTED)

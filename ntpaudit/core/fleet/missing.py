@@ -12,21 +12,13 @@ from ntpaudit.core.units import DAY_S, format_duration, plural
 FULL_SHARE = 0.95
 """If fewer of the hosts are measured by two sources, `coverage` has level medium."""
 
-
 _FIX_SILENT = "check the agent (systemctl status ntpaudit on the host) and the network path to the database"
-
-
 _FIX_EXPIRED = "check whether the host still exists, then check its agent; --look-back searches further back"
-
-
 _FIX_NEVER_REPORTED = (
     "install the agent there and let it deliver, or correct the name in the inventory: names are compared exactly"
 )
 
-
 _FIX_UNLISTED = "add your own hosts to the inventory; find out who runs the others"
-
-
 _FIX_WRONG_SITE = "correct the site in the inventory, or host.site in the configuration of the host"
 
 
@@ -159,3 +151,5 @@ COVERAGE = Rule(
         "low": "at least 95 % are, but not all",
     },
 )
+
+RULES = (EVIDENCE_GAP, COVERAGE)

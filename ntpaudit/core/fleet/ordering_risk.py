@@ -93,3 +93,5 @@ ORDERING_RISK = Rule(
         ),
     },
 )
+
+RULES = (ORDERING_RISK,)
