@@ -10,7 +10,7 @@
 # make deb     build the Debian package in dist/
 # make dist    build what is published in dist/, for the project's page: make dist URL=https://...
 # make release the same, the Debian package, and a bill of materials of both (CycloneDX)
-# make dashboards   write Grafana's dashboards and alert rules anew, from grafana/*.py
+# make dashboards   rewrite Grafana's dashboards and alert rules from grafana/*.py
 # make pictures    make the README's pictures from the program's output
 # make docs    write the generated tables of docs/ (findings, message ids, reason codes) and the runbook
 

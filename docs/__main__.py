@@ -115,7 +115,7 @@ def marks(name: str) -> tuple[str, str]:
 
 
 def fill(text: str) -> str:
-    """Return a page with every block in it written anew. Raises ValueError where a block has no end."""
+    """Return a page with each block rewritten. Raises ValueError if the end of a block is missing."""
     for name, lines in BLOCKS.items():
         begin, end = marks(name)
         if begin in text:

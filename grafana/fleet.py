@@ -281,7 +281,7 @@ SILENT_HOSTS = Question(
     ),
     ordered({"host": "host", "site": "site", "Value": "last seen"}, ("Time",)),
 )
-"""Who is silent, and when it was heard of last."""
+"""The hosts that are silent, and when the last point of each arrived."""
 
 _KNOWN = Influx(f'SELECT "host", "severity" AS "seen" FROM {by_host(CHOSEN, {}, span=KNOWN)}')
 """Which hosts are known: a finding of one that is gone for longer is nothing to act on."""
@@ -383,7 +383,7 @@ STEPS = Question(
         ("Time",),
     ),
 )
-"""The steps of clocks in the range that is shown; VictoriaMetrics tells the last of each host and direction."""
+"""The steps of clocks in the time range; from VictoriaMetrics only the last of each host and direction."""
 
 EVENTS = Question(
     (
@@ -448,7 +448,7 @@ _FIELDS_OF_HOSTS = {
 
 
 def _inner(name: str) -> str:
-    """Return the inner query of a column: severities are judged anew, offsets are those of the last points."""
+    """Return the inner query of a column: severities are evaluated again, offsets are those of the last points."""
     fields = _FIELDS_OF_HOSTS.get(name)
     return judged(CHOSEN, _HERE) if fields is None else by_host(CHOSEN, fields, by=_HERE)
 
@@ -499,7 +499,7 @@ STATES_OVER_TIME = Question(
         for severity in Severity
     ),
 )
-"""How many hosts were last at which severity, in each span of time."""
+"""The number of hosts at each severity, by their last point in each interval of the graph."""
 
 _SITELESS: Json = {"id": "renameByRegex", "options": {"regex": "^: (.*)$", "renamePattern": "no site: $1"}}
 

@@ -86,7 +86,7 @@ def _lines(
     *,
     least: frozenset[str] = frozenset(),
 ) -> Question:
-    """Ask for fields of the host over time, named anew: the greatest of each span of time, or the least of some."""
+    """Query fields of the host over time, renamed: the maximum of each interval, for some the minimum."""
     influxql = ", ".join(
         f'{"min" if name in least else "max"}("{field}") AS "{name}"' for name, field in fields.items()
     )

@@ -435,7 +435,7 @@ RECEIVED_NOW = Question(
     ),
 )
 MOST_ROWS = 500
-"""A table of hosts has no more rows: whoever has that many has one cause, and every row is a series to PromQL."""
+"""The limit of rows in a table of hosts: that many have one common cause, and to PromQL every row is a series."""
 
 GAPS = Question(
     (

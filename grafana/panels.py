@@ -55,7 +55,7 @@ _LEAST = -1e12
 """Less than any value: the first step of a scale begins at minus infinity, and is what a missing value gets too."""
 
 _ALL: Json = {"selected": True, "text": ["All"], "value": ["$__all"]}
-"""What is chosen at first, where nobody chose: else a Grafana may begin with the first site alone."""
+"""The initial selection; without one, Grafana may start with only the first site."""
 
 SYMLOG: Json = {"type": "symlog", "log": 10, "linearThreshold": 0.001}
 """A scale on which both a millisecond and an hour can be read, ahead and behind; linear below 1 ms."""
@@ -65,7 +65,7 @@ TOLERANCE = PROFILES[DEFAULT_PROFILE]
 
 
 class Cell(NamedTuple):
-    """A panel that is so many columns wide."""
+    """A panel and its width in columns."""
 
     width: int
     panel: Json
@@ -604,7 +604,7 @@ FAR_S = 60.0
 """An offset beyond is far off."""
 
 NO_SITE: Json = {"type": "special", "options": {"match": "empty", "result": {"text": "no site", "index": 0}}}
-"""What is said of a host that has no site."""
+"""The text for a host without a site."""
 
 BOUND_STEPS = [step("green"), step("yellow", TOLERANCE.warning_s), step("red", TOLERANCE.critical_s)]
 
@@ -660,7 +660,7 @@ def offset_column(name: str = "offset", width: int = 110) -> Json:
 
 
 def direction_column(name: str = "direction") -> Json:
-    """Return a column that says of an offset, in a word, which way it goes."""
+    """Return a column with the direction of an offset in a word."""
     return column(name, mappings=DIRECTIONS, custom_width=90)
 
 
@@ -687,7 +687,7 @@ def count_column(name: str, colour: str) -> Json:
 
 
 def span_column(name: str, width: int = 130) -> Json:
-    """Return a column of spans of time."""
+    """Return a column of durations."""
     return column(name, unit="s", custom_width=width)
 
 

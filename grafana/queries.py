@@ -20,7 +20,7 @@ SOURCE_NAMES: dict[Language, str] = {"influxql": "ntpaudit (InfluxDB)", "promql"
 """The name of each data source, as it is provisioned."""
 
 SILENT_AFTER = "10m"
-"""A host without a point for so long is silent, as for `ntpaudit fleet`."""
+"""A host without a point for this time is silent, as for `ntpaudit fleet`."""
 
 SILENT_AFTER_S = 600
 KNOWN = "24h"
@@ -42,7 +42,7 @@ IN_FORCE = "90d"
 """How far back a finding may have been raised that is still in force."""
 
 STEPS_COUNT = "1h"
-"""Nothing clears a step: it counts as a finding in force for so long."""
+"""Nothing clears a step: it counts as raised for this time."""
 
 
 class Scope(NamedTuple):
@@ -155,7 +155,7 @@ def datasource(language: Language) -> Json:
 
 
 BUCKETS = "time($__interval, ${__to}ms)"
-"""Spans of time that end with the range: else the last one is cut off, and shows fewer hosts than there are."""
+"""Intervals aligned to the end of the range; otherwise the last one is cut short and shows too few hosts."""
 
 DRIFT = "0.00005"
 """By what a clock may have moved since its last point, in seconds a second: as `ntpaudit fleet` widens intervals."""

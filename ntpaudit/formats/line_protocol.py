@@ -27,9 +27,9 @@ _TEXT_ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\"})
 
 
 class Point(NamedTuple):
-    """One point of a host: what it is of, by which tags, what is said, and its true time, None where nobody knows it.
+    """One point of a host: its measurement, tags, fields and true time in ns, None if that is unknown.
 
-    A tag or a field whose value is None is not there.
+    A tag or a field whose value is None is not written.
     """
 
     measurement: str
@@ -64,10 +64,10 @@ def event_points(host: HostIdentity, events: Sequence[Event], record: Record | N
 
 
 def stamp_of(record: Record) -> int | None:
-    """Return the stamp of a record's points: the corrected time, None where nobody knows it.
+    """Return the timestamp of a record's points: the corrected time, None if that is unknown.
 
-    Where the database's clock contradicts that by more than a day it is the database's time: no database keeps points
-    that are years off, and some drop them without an error, so the host would look silent although it delivers.
+    If the database's clock contradicts it by more than a day, use the database's time. No database keeps points that
+    are years off, and some drop them without an error: the host would look silent although it delivers.
     """
     return None if record.utc_ns is None else record.utc_ns - _stamp_shift_ns(record)
 
@@ -91,9 +91,9 @@ def _disputed(record: Record) -> dict[str, Value]:
 def render(record: Record, events: Sequence[Event] | None = None) -> str:
     """Write a line for the clock, one for each source of a network audit, and one for each event.
 
-    Without `events` each finding is one: that is a check, which knows no before. The stamp is the corrected time, an
-    event's its own. Of an unmeasured clock nobody knows it, and the host's own would put the point where no dashboard
-    looks: so it has none, and the database stamps it, or `date`.
+    Without `events` each finding is an event: a check knows no earlier state. The timestamp is the corrected time; an
+    event has its own. For an unmeasured clock it is unknown, and the host's time could place the point where no
+    dashboard shows it. Such a point has no timestamp: `stamp_lines` or the database adds one.
     """
     return "".join(f"{_line(point)}{_stamp(point.stamp_ns)}\n" for point in points(record, events))
 
@@ -226,7 +226,7 @@ def _more_drift_ppm(drift_ppm: float | None) -> float | None:
 
 
 def _of_agent(record: Record) -> dict[str, Value]:
-    """Return what only the agent knows: how the clock moves, and how the agent itself fares."""
+    """Return the fields that only an agent has: the drift of the clock and the agent's own state."""
     fields: dict[str, Value] = {}
     if (drift := record.drift) is not None:
         fields |= {"frequency_ppm": drift.frequency_ppm, "skew_ppm": float(drift.skew_ppm)}

@@ -103,14 +103,14 @@ def _gauges(record: Record) -> Iterator[_Gauge]:
 
 
 def _of_agent(record: Record) -> Iterator[_Gauge]:
-    """Return what only the agent knows: how the clock moves, and how the agent itself fares."""
+    """Return the metrics that only an agent has: the drift of the clock and the agent's own state."""
     if (health := record.health) is not None:
         yield _single("age_seconds", "Age of the last answers from servers that the offset rests on.", record.age_s)
         yield _single("missed_audits", "Audits of servers that were due and did not come.", health.missed)
         yield _single("backlog_records", "Records not delivered to the database yet.", health.backlog)
         yield _single("backlog_age_seconds", "Age of the oldest record not delivered yet.", health.oldest_s)
         yield _single("delivery_failures", "Attempts to deliver that failed since the last good one.", health.failures)
-        yield _single("set_aside_records", "Records that the database refuses, set aside.", health.set_aside)
+        yield _single("set_aside_records", "Records that the database refused, kept as dead letters.", health.set_aside)
     if (drift := record.drift) is not None:
         yield _single("frequency_ppm", "Rate of the offset: positive falls further behind.", drift.frequency_ppm)
         yield _single("skew_ppm", "Error of the fit over its own span, no limit for now.", drift.skew_ppm)

@@ -35,7 +35,7 @@ def run() -> Iterator[str]:
         file = Path(name) / "history.sqlite3"
         fill_s = _fill(file)
         size = file.stat().st_size
-        courier_s = _courier(file)
+        worker_s = _worker(file)
     yield (
         f"{LETTERS:,} records in the outbox ({lines:,} lines, one network audit of 4 servers to "
         f"{LOCAL_PER_NETWORK} local ones), {MAX_ENTRIES} in a request, into InfluxDB 1.6.7 through the same nginx, "
@@ -45,7 +45,7 @@ def run() -> Iterator[str]:
     yield "|---|---:|---:|---:|"
     for who, took_s in (
         ("bare `http.client` POST, lines ready in memory", bare_s),
-        ("the agent's courier: read from SQLite, gzip, send, confirm", courier_s),
+        ("the agent's delivery worker: read from SQLite, gzip, send, confirm", worker_s),
     ):
         yield f"| {who} | {LETTERS / took_s:,.0f} | {lines / took_s:,.0f} | {bare_s / took_s:.2f} |"
     yield f"\nThe outbox took {size / LETTERS:.0f} octets a record on disk, and {fill_s:.0f} s to fill. Goal: 0.5.\n"
@@ -112,7 +112,7 @@ def _post(store: StateStore, batch: Sequence[OutboxEntry]) -> None:
     in_store(store, work)
 
 
-def _courier(file: Path) -> float:
+def _worker(file: Path) -> float:
     """Deliver all letters as the agent does, and return how long it took."""
     store = StateStore(str(file), print)
     with influxd() as url, _shim(url) as address:

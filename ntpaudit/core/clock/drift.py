@@ -32,7 +32,7 @@ FORECAST_LIMIT_S = 30 * 86_400.0
 _PRECISION_S = 1e-6  # what a reading of the clocks from Python is good for: a smaller residual says nothing
 _MIN_SAMPLES = 3
 _KEPT_RATIOS = 64
-_PER_HORIZON = 4  # forecasts of one horizon overlap by no more, or 30 of them would be one told 30 times
+_PER_HORIZON = 4  # at most this many forecasts of one horizon overlap: thirty that did would be one, repeated
 _MAX_PENDING = 6
 _EXPIRY = 3  # horizons: pools are asked every 30 min, and shall settle the forecasts of 15 min too
 _SKEW_CONFIDENCE = 0.999  # two-sided, which is the 99.95 % quantile (F3)
@@ -255,7 +255,7 @@ def settle_forecasts(back_test: BackTest, sample: Sample) -> BackTest:
     pending, ratios = [], dict(zip(HORIZONS_S, back_test.ratios, strict=True))
     for forecast in back_test.forecasts:
         if not _is_pending(forecast, sample.raw_ns):
-            continue  # nothing was measured in time, or RAW began anew
+            continue  # nothing was measured in time, or RAW started again
         if sample.raw_ns - forecast.made_raw_ns < forecast.horizon_s * NS_PER_S:
             pending.append(forecast)
         else:
@@ -298,7 +298,7 @@ def student_t(confidence: float, freedom: int) -> float:
 
 @cache
 def fewest_sign_changes(count: int) -> int:
-    """Return the fewest changes of sign among so many residuals that chance still explains: fewer have 5 % at most.
+    """Return the fewest sign changes among `count` residuals that chance explains: fewer have 5 % at most.
 
     Among independent signs the changes are binomial: each of the `count - 1` neighbours differs with probability 1/2.
     """
@@ -460,7 +460,7 @@ def _is_calibrated(back_test: BackTest, ahead_s: float) -> bool:
 def _widening(ratios: Sequence[float]) -> float:
     """Return the factor by which the nominal band must grow to have held the next outcome with 95 % (F6b).
 
-    The rank counts the next outcome among them: so many past ones promise no more than that.
+    The rank includes the next outcome: this many past outcomes guarantee no more than that.
     """
     if not ratios:
         return 0.0

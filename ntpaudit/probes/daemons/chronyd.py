@@ -65,7 +65,7 @@ def _directives(words: Sequence[str], files: Files) -> list[str]:
     for directive in directives:
         kind, rest = directive[0].lower(), directive[2:]
         if kind in _PATHS:
-            del directive[2:]  # of several folders, only one can be told from what follows
+            del directive[2:]  # only one of several folders can be distinguished from what follows
         elif "port" in (lower := [word.lower() for word in rest]):
             port = (rest[lower.index("port") + 1 :] or [""])[0]
             del directive[2 + lower.index("port") :]

@@ -73,7 +73,7 @@ Servers = Callable[[Process, Files], Iterator[ConfiguredServer]]
 
 
 class Kind(NamedTuple):
-    """A kind of daemon: its name, the names its processes have, its units, and what a process of it says of itself.
+    """A kind of daemon: its name, the names of its processes, its units, and how to read a process's configuration.
 
     `units` are the names of its services without `.service` and what follows an `@`. `servers` reads the NTP servers
     that a process is configured with; None where it has none.

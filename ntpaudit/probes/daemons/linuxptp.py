@@ -17,14 +17,14 @@ _Given = list[tuple[str, str]]
 
 
 def _phc2sys(process: Process, files: Files) -> Role:
-    """It disciplines its sink: the system clock by default, with -a only if -r is given too (phc2sys(8))."""
+    """Return which clock phc2sys disciplines: the system clock by default, with -a only if -r is given."""
     given = list(_given(process.arguments, _PHC2SYS_TAKES))
     settings = _global(process, files, given)
     if _setting(given, settings, "clock_servo", "E") == "ntpshm":
         return _SHARED_MEMORY
     entries = {name for name, _ in given}
-    sinks = [value for name, value in given if name == "c"]
-    if ("r" not in entries) if "a" in entries else (sinks and _SYSTEM_CLOCK not in sinks):
+    clocks = [value for name, value in given if name == "c"]
+    if ("r" not in entries) if "a" in entries else (clocks and _SYSTEM_CLOCK not in clocks):
         return _NETWORK_CARD
     return _unless_unseen(files)
 

@@ -124,7 +124,7 @@ def _of_links(files: Files) -> list[_Named]:
 def _compiled_in(files: Files) -> list[_Named]:
     """Return the fallback that was compiled in, as the program itself holds it.
 
-    It is the only text there that is a list of host names; a single name is told from others by the comment that shows
+    It is the only text there that is a list of host names; a single name is recognised by the comment that shows
     it in the file as shipped.
     """
     program = files.first(_PROGRAMS)
