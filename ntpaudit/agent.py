@@ -1,35 +1,50 @@
-"""The agent: audit on a schedule, deliver, report to the service manager, react to signals."""
+"""The agent's shell: it waits, reads the clocks, and performs the actions that `core/agent.py` decides."""
 
 import os
 import random
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ntpaudit import __version__, audit
-from ntpaudit.audit_cycle import AuditCycle, ClockChange, CycleConfig, CycleResult
+from ntpaudit.agent_store import AgentStore
 from ntpaudit.config.load import load_config, with_environment
 from ntpaudit.config.schema import Config, JournalConfig
 from ntpaudit.config.secrets import read_token
-from ntpaudit.core.agent import AuditSettings
-from ntpaudit.core.ntp.rate_limit import POOL_INTERVAL_S, SERVER_INTERVAL_S
-from ntpaudit.core.ntp.sources import Server, is_loopback, is_pool_name
-from ntpaudit.core.observation import Failure, Observation, SourceObservation
-from ntpaudit.core.record import Health, Labels, Record
-from ntpaudit.core.schedule import (
-    CONFIRM_S,
-    FIRST_WITHIN_S,
-    Intervals,
-    Schedule,
-    advance_to,
-    after_local,
-    after_network,
-    after_suspend,
-    earliest_allowed,
-    first_schedule,
-    missed,
-    next_poll_ns,
+from ntpaudit.core.actions import (
+    Action,
+    Emit,
+    Log,
+    ObserveHost,
+    Prune,
+    SaveStatus,
+    StampHistory,
+    StartPoll,
+    StoreAudit,
+    StoreEvents,
+    WakeDelivery,
 )
+from ntpaudit.core.agent import (
+    AgentEvent,
+    AgentSettings,
+    AgentState,
+    AuditRequested,
+    ClockSet,
+    Observed,
+    Reconfigured,
+    Recovered,
+    ShellReport,
+    Started,
+    TimePassed,
+    first_state,
+    handle,
+)
+from ntpaudit.core.evaluation import AuditSettings
+from ntpaudit.core.events import Event
+from ntpaudit.core.ntp.sources import Server, is_loopback
+from ntpaudit.core.observation import HostContext, Observation
+from ntpaudit.core.record import Health, Labels, Record
+from ntpaudit.core.schedule import Intervals
 from ntpaudit.core.units import MAX_DIGITS, NS_PER_S, format_duration, plural
 from ntpaudit.errors import ConfigError, OutputError
 from ntpaudit.log import LazyLogger
@@ -56,12 +71,6 @@ STOP_S = 0.5
 """How long a request under way may take when the agent stops."""
 
 TIMEOUT_S = 2.0
-
-PUT_OFF_S = 0.5
-"""How long a local audit is postponed at a time while the first poll runs."""
-
-POOL_RETRY_S = 300.0
-"""Retry delay for a pool that is still inside its minimum interval."""
 
 
 OpenOutputs = dict[str, tuple[Settings, Output]]
@@ -123,32 +132,23 @@ def read_agent_config(path: str | None, environment: Mapping[str, str]) -> Agent
 
 
 class Agent:
-    """One agent, from its start to its end."""
+    """One agent, from its start to its end. It decides nothing; `state` is a value of `core/agent.py`."""
 
-    def __init__(
-        self,
-        setting: AgentConfig,
-        runtime: Runtime,
-        every_s: float | None = None,
-    ) -> None:
+    state: AgentState
+
+    def __init__(self, setting: AgentConfig, runtime: Runtime, every_s: float | None = None) -> None:
         """Lock the state folder. BusyError if another agent uses it. `every_s`: the interval between runs of `once`."""
         self._every_s = every_s
         self._runtime = runtime
         self._setting = setting
-        self._is_loopback = False
         self._started_ns = 0
-        self._schedule = Schedule(None, None, 0)
         self._lock = AgentLock(setting.folder)
         self.store = StateStore(setting.file)
+        self._history = AgentStore(self.store)
         self._notifier = Notifier(setting.environment.get("NOTIFY_SOCKET"))
         self._outputs = _open_outputs(setting)
+        self._failed_outputs: dict[str, str] = {}  # by name, with the error
         self._delivery = self._start_delivery()
-        self.cycle = AuditCycle(self.store, runtime, self._cycle_config())
-        self.cycle.health = self._health
-        self.cycle.database_clock = lambda: None if self._delivery is None else self._delivery.database_clock
-        self._polled_ns = 0
-        self._has_polled = False  # in this run, and since the last suspend
-        self._pool_polled_ns: int | None = None
         self._watchdog_s = _watchdog_s(setting.environment)
         self._fed_ns = 0
         self.unkept: str | None = None
@@ -156,13 +156,11 @@ class Agent:
 
     def once(self) -> Record:
         """Run one audit: poll, judge, store, send, deliver. Return the record; sets `unkept`."""
-        self.cycle.is_single = True
-        self.begin()
-        observation = audit.observe(self._setting.plan, self._runtime.clock, self.store.update)
-        result = self.cycle.network(observation)
-        self.cycle.prune()
+        self.begin(is_single=True)
+        self.audit(audit.observe(self._setting.plan, self._runtime.clock, self.store.update))
         self.drain(DRAIN_S)
-        return result.record
+        assert self.state.record is not None
+        return self.state.record
 
     def drain(self, timeout_s: float) -> bool:
         """Deliver the outbox and stop; return False if time ran out."""
@@ -170,7 +168,7 @@ class Agent:
         if self._delivery is not None:
             self._delivery.start()
             drained = self._delivery.drain(timeout_s)
-        self._end()
+        self.close()
         if self._delivery is not None and self._delivery.crash is not None:
             raise self._delivery.crash
         return drained
@@ -184,15 +182,27 @@ class Agent:
         while self._turn():
             pass
         self._notifier.stopping()
-        self._end()
+        self.close()
+
+    def begin(self, *, is_single: bool = False) -> None:
+        """Restore the state of the last run, and judge what it observed and did not judge."""
+        self._started_ns = self._runtime.now_ns()
+        self._history.delivers = self._setting.config.influxdb is not None
+        reading, context = self._runtime.clock.read(), self._runtime.host_context(self._setting.config.host.name)
+        settings = self._agent_settings()._replace(is_single=is_single)
+        self.state = first_state(settings, context, reading, self._history.load())
+        for pending in self._history.pending():
+            self.handle(Recovered(pending.observation, pending.kind, self._report()))
+        self._history.log_damaged(context.host.boot_id)
+        self.handle(Started(self._runtime.clock.read(), self._runtime.kernel(), random.random()))
 
     def _turn(self) -> bool:
         """Wait until something is due or happens, and handle it; return False to stop."""
         wakeup = self._runtime.wait(self._wait_s())
         if wakeup.clock_set:
-            self._detect_clock_change()
+            self.handle(ClockSet(self._runtime.clock.read(), self._runtime.kernel()))
         if wakeup.observation is not None:  # before any signal: the replies must not be lost
-            self._conclude(wakeup.observation)
+            self.audit(wakeup.observation)
         for number in wakeup.signals:
             match number:
                 case signal.SIGTERM | signal.SIGINT:
@@ -200,94 +210,73 @@ class Agent:
                 case signal.SIGHUP:
                     self._reload()
                 case signal.SIGUSR1:
-                    self._audit_now()
+                    self.handle(AuditRequested(self._runtime.now_ns()))
         now_ns = self._runtime.now_ns()
-        self._poll_if_due(now_ns)
-        if self._schedule.local_ns <= now_ns and not self._postpone_local(now_ns):
-            self.audit_locally()
+        self.handle(TimePassed(now_ns, random.random()))
         self._feed_watchdog(now_ns)
         return True
 
     def _wait_s(self) -> float:
         """Return the time until something is due."""
-        due_ns = self._schedule.next_ns if self._runtime.polling_s() is None else self._schedule.local_ns
-        wait_s = max(0.0, (due_ns - self._runtime.now_ns()) / NS_PER_S)
+        wait_s = max(0.0, (self.state.due_ns - self._runtime.now_ns()) / NS_PER_S)
         return wait_s if self._watchdog_s is None else min(wait_s, self._watchdog_s)
 
-    def _poll_if_due(self, now_ns: int) -> None:
-        """Start a poll if one is due and none is running."""
-        servers_due = self._schedule.network_ns is not None and self._schedule.network_ns <= now_ns
-        pools_due = self._schedule.pool_ns is not None and self._schedule.pool_ns <= now_ns
-        if self._runtime.polling_s() is not None or not (servers_due or pools_due):
-            return
-        self.cycle.missed += missed(self._schedule, now_ns, self._setting.intervals)
-        self._polled_ns = now_ns
-        if pools_due:
-            self._pool_polled_ns = now_ns
-        plan = self._setting.plan._replace(with_pools=pools_due)
-        self._runtime.poll(plan, self.store.update)
-        self._schedule = after_network(self._schedule, now_ns, self._setting.intervals, random.random())
+    def audit(self, observation: Observation) -> None:
+        """Store the observation of a poll, then judge it."""
+        self.store.keep_observation(observation, "network")
+        self.handle(Observed(observation, "network", self._report()))
 
-    def _postpone_local(self, now_ns: int) -> bool:
-        """Postpone a local audit until the first poll has ended, after a start or a suspend.
+    def handle(self, event: AgentEvent) -> None:
+        """Let the core decide about an event, and perform its actions."""
+        self.state, actions = handle(self.state, event)
+        for action in actions:
+            self._perform(action)
 
-        Until then it can only report `unmeasured`. A poll that is not due soon, or that ends without a measurement,
-        postpones nothing.
-        """
-        poll_ns = next_poll_ns(self._schedule)
-        is_soon = poll_ns is not None and poll_ns - now_ns <= FIRST_WITHIN_S * NS_PER_S
-        is_due = is_soon or self._runtime.polling_s() is not None
-        if self._has_polled or self.cycle.has_estimate or not is_due:
-            return False
-        self._schedule = self._schedule._replace(local_ns=now_ns + round(PUT_OFF_S * NS_PER_S))
-        return True
+    def _perform(self, action: Action) -> None:
+        match action:
+            case StartPoll(with_pools):
+                self._runtime.poll(self._setting.plan._replace(with_pools=with_pools), self.store.update)
+            case ObserveHost(known):
+                self.handle(Observed(self._observe_host(known), "local", self._report()))
+                self._vouch()
+            case StoreAudit():
+                self._history.store_audit(action, self.state.clock)
+            case StoreEvents():
+                self._history.store_events(action, self.state.clock)
+            case StampHistory():
+                self._history.stamp(action)
+            case Prune():
+                self._history.prune(action, self._setting.config.history)
+            case Emit(record, events):
+                self._emit(record, events)
+            case WakeDelivery():
+                if self._delivery is not None:
+                    self._delivery.wake()
+            case SaveStatus(next_poll_ns):
+                self._save_status(next_poll_ns)
+            case Log(message):
+                logger.info(message)
 
-    def audit_locally(self) -> None:
-        """Run a local audit, then prune the history."""
-        self._detect_clock_change()
-        result = self.cycle.local()
-        now_ns = self._runtime.now_ns()
-        self._schedule = after_local(self._schedule, now_ns, self._setting.intervals, random.random())
-        self._publish(result)
-        self.cycle.prune()
-        self._vouch()
+    def _observe_host(self, known: HostContext | None) -> Observation:
+        """Read the clocks and the kernel; read the host's context again if it is not known or a daemon has ended."""
+        taken = self._runtime.clock.read()
+        if known is None or any(self._runtime.has_ended(daemon) for daemon in known.known_daemons):
+            known = self._runtime.host_context(self._setting.config.host.name)
+        return Observation(known.host, taken, (), self._runtime.kernel(), known.daemons)
 
-    def _conclude(self, observation: Observation) -> None:
-        """Evaluate the result of a poll. A pool still inside its minimum interval is retried after `POOL_RETRY_S`."""
-        self._has_polled = True
-        self._publish(self.cycle.network(observation))
-        pool_sources = [source for source in observation.sources if is_pool_name(source.name.partition("/")[0])]
-        if pool_sources and self._schedule.network_ns is None and all(_is_held_back(source) for source in pool_sources):
-            retry_ns = self._runtime.now_ns() + round(POOL_RETRY_S * NS_PER_S)
-            self._schedule = self._schedule._replace(pool_ns=retry_ns)
-            self._save_state()
-
-    def _detect_clock_change(self) -> None:
-        """Detect a step or a suspend; after either, poll as soon as the rate limits allow."""
-        change = self.cycle.detect_clock_change()
-        if change.suspend is not None:
-            self._has_polled = False
-            self._schedule = after_suspend(self._schedule, self._runtime.now_ns())
-        if change != ClockChange():
-            self._poll_sooner(0.0)
-            self._wake_delivery()
-
-    def _poll_sooner(self, wait_s: float) -> None:
-        """Bring the next poll forward as far as the rate limits allow; without servers, the next pool poll."""
-        least_s = 0.0 if self._is_loopback else SERVER_INTERVAL_S
-        now_ns = self._runtime.now_ns()
-        self._schedule = advance_to(self._schedule, self._polled_ns, now_ns, wait_s=wait_s, least_s=least_s)
-        if self._schedule.network_ns is None and self._schedule.pool_ns is not None:
-            allowed_ns = (
-                now_ns if self._pool_polled_ns is None else earliest_allowed(self._pool_polled_ns, POOL_INTERVAL_S)
-            )
-            due_ns = max(now_ns + round(wait_s * NS_PER_S), allowed_ns)
-            self._schedule = self._schedule._replace(pool_ns=min(self._schedule.pool_ns, due_ns))
-
-    def _audit_now(self) -> None:
-        """Audit now, as far as the rate limits allow (SIGUSR1)."""
-        self._poll_sooner(0.0)
-        self._schedule = self._schedule._replace(local_ns=self._runtime.now_ns())
+    def _emit(self, record: Record, events: Sequence[Event]) -> None:
+        """Send a record and events to every output; log when an output fails and when it works again."""
+        self._notifier.audited(record)
+        for name, (_, output) in self._outputs.items():
+            try:
+                output.emit(record, events)
+            except OutputError as error:
+                if self._failed_outputs.get(name) != str(error):
+                    logger.warning(f"{name}: {error}")
+                self._failed_outputs[name] = str(error)
+            else:
+                if self._failed_outputs.pop(name, None):
+                    logger.info(f"{name}: works again")
 
     def _reload(self) -> None:
         """Reload the configuration; keep the old one if the new one is invalid (SIGHUP)."""
@@ -312,26 +301,15 @@ class Agent:
             if outputs.get(name) != self._outputs[name]:
                 output.close()
         self._setting, self._outputs = setting, outputs
+        self._history.delivers = setting.config.influxdb is not None
         if self._delivery is not None:
             self._delivery.stop(STOP_S)
         self._delivery = self._start_delivery()
         if self._delivery is not None:
             self._delivery.start()
-        self._schedule = self._first_schedule(has_estimate=self.cycle.has_estimate)
-        self.cycle.replace(self._cycle_config())
-        self._poll_sooner(0.0)
-        self._save_state()
+        self.handle(Reconfigured(self._agent_settings(), self._runtime.now_ns(), random.random()))
 
-    def begin(self) -> None:
-        """Restore the state of the last run."""
-        self._started_ns = self._runtime.now_ns()
-        self._schedule = self._first_schedule(has_estimate=False)
-        self.cycle.begin(self._cycle_config())  # with the schedule in use, not a default
-        if self.cycle.has_estimate:
-            self._schedule = self._schedule._replace(local_ns=self._runtime.now_ns())
-        self._save_state()
-
-    def _save_state(self) -> None:
+    def _save_status(self, next_poll_ns: int | None) -> None:
         """Save pid, version and intervals for `ntpaudit status`."""
         intervals = self._setting.intervals
         if self._every_s is not None:
@@ -342,9 +320,9 @@ class Agent:
             | {
                 "pid": os.getpid(),
                 "version": __version__,
-                "boot_id": self.cycle.boot_id,
+                "boot_id": self.state.clock.boot_id,
                 "started_boottime_ns": self._started_ns,
-                "next_poll_boottime_ns": next_poll_ns(self._schedule),
+                "next_poll_boottime_ns": next_poll_ns,
             },
         )
         self._vouch()
@@ -362,7 +340,7 @@ class Agent:
             " and the servers of the time daemon" if config.sources.from_host else ""
         )
         where = f"delivering to {config.influxdb.url}" if config.influxdb else "no database"
-        often = intervals.network_s if self._schedule.network_ns is not None else intervals.pool_s
+        often = intervals.network_s if self.state.settings.has_servers else intervals.pool_s
         kept = self._setting.file if self.store.error is None else "memory only"
         logger.info(
             f"ntpaudit {__version__}: {sources_text} every {format_duration(often)}, history in {kept}, {where}"
@@ -370,7 +348,7 @@ class Agent:
         self._notifier.ready()
         self._notifier.status("waiting for the first measurement")
 
-    def _end(self) -> None:
+    def close(self) -> None:
         """Stop delivery, close outputs and the store."""
         if self._delivery is not None:
             self._delivery.stop(STOP_S)
@@ -385,17 +363,6 @@ class Agent:
         self._notifier.close()
         self._lock.release()
 
-    def _publish(self, result: CycleResult) -> None:
-        """Report a new record to systemd and to delivery; poll again soon if a finding is pending."""
-        self._notifier.audited(result.record)
-        self._wake_delivery()
-        if result.is_pending:
-            self._poll_sooner(CONFIRM_S)
-
-    def _wake_delivery(self) -> None:
-        if self._delivery is not None:
-            self._delivery.wake()
-
     def _feed_watchdog(self, now_ns: int) -> None:
         """Feed systemd's watchdog, unless a poll hangs. Raises the error of a delivery that crashed."""
         if self._delivery is not None and self._delivery.crash is not None:
@@ -405,58 +372,39 @@ class Agent:
             self._notifier.watchdog()
             self._fed_ns = now_ns
 
-    def _first_schedule(self, *, has_estimate: bool) -> Schedule:
-        """Return the first schedule for the configured sources; with a known offset, a local audit is due at once."""
+    def _agent_settings(self) -> AgentSettings:
+        """Return the settings for the core; the interval by which audits are judged is that of the schedule."""
+        config, intervals = self._setting.config, self._setting.intervals
         sources, _ = audit.planned_sources(self._setting.plan, audit.HostServers())
-        pools = [source for source in sources if audit.is_public_pool(source)]
         servers = [source for source in sources if not audit.is_public_pool(source)]
-        self._is_loopback = bool(servers) and all(
-            isinstance(source, Server) and is_loopback(source.host) for source in servers
-        )
-        has_servers = bool(servers) or not pools
-        return first_schedule(
-            self._runtime.now_ns(),
-            self._setting.intervals,
-            has_servers=has_servers,
-            has_pools=bool(pools),
-            has_estimate=has_estimate,
-            rand=random.random(),
-        )
-
-    def _cycle_config(self) -> CycleConfig:
-        """Return the configuration of the audit cycle."""
-        config = self._setting.config
-        return CycleConfig(
-            self._audit_settings(),
-            _outputs(self._outputs),
-            config.influxdb is not None,
-            config.history,
-            config.host.name,
-            self._every_s or self._setting.intervals.local_s,
+        has_pools = len(servers) < len(sources)
+        has_servers = bool(servers) or not has_pools
+        interval_s = self._every_s or (intervals.network_s if has_servers else intervals.pool_s)
+        return AgentSettings(
+            AuditSettings(config.profile, self._setting.labels, interval_s, config.host.max_drift_ppm),
+            intervals,
+            self._every_s or intervals.local_s,
+            has_servers,
+            has_pools,
+            bool(servers) and all(isinstance(source, Server) and is_loopback(source.host) for source in servers),
         )
 
-    def _audit_settings(self) -> AuditSettings:
-        """Return the settings that audits are judged by; the interval is that of the schedule in use."""
-        setting, intervals = self._setting, self._setting.intervals
-        is_pool_only = self._schedule.network_ns is None and self._schedule.pool_ns is not None
-        interval_s = self._every_s or (intervals.pool_s if is_pool_only else intervals.network_s)
-        return AuditSettings(setting.config.profile, setting.labels, interval_s, setting.config.host.max_drift_ppm)
-
-    def _health(self, now_ns: int) -> Health:
-        """Return the state of delivery; `now_ns` is the true time, as far as it is known."""
+    def _report(self) -> ShellReport:
+        """Return what store and delivery report now."""
+        dropped, store_error, is_stored = self.store.dropped(), self.store.error, not self.store.stands_in
         if self._delivery is None:
-            return Health()
-        waiting, oldest_ns, aside = self.store.backlog()
-        delivery = self._delivery.health
-        oldest_s = None if oldest_ns is None else max(0.0, (now_ns - oldest_ns) / NS_PER_S)
-        return Health(
-            backlog=waiting,
-            oldest_s=oldest_s,
-            failures=delivery.failures,
-            failure=delivery.failure,
-            set_aside=aside,
-            refusals=delivery.refusals,
+            return ShellReport(Health(store=store_error), None, dropped, None, is_stored)
+        backlog, oldest_ns, dead_letters = self.store.backlog()
+        status = self._delivery.health
+        health = Health(
+            backlog=backlog,
+            failures=status.failures,
+            failure=status.failure,
+            set_aside=dead_letters,
+            store=store_error,
+            refusals=status.refusals,
         )
+        return ShellReport(health, oldest_ns, dropped, self._delivery.database_clock, is_stored)
 
     def _start_delivery(self) -> "DeliveryWorker | None":
         """Create the delivery worker, if a database is configured."""
@@ -487,16 +435,6 @@ def _open_outputs(setting: AgentConfig, known: OpenOutputs | None = None) -> Ope
             except OutputError as error:
                 raise ConfigError(f"{name}: {error}", name) from error
     return outputs
-
-
-def _is_held_back(source: SourceObservation) -> bool:
-    """Return whether a source was skipped because of a rate limit."""
-    return isinstance(source.outcome, Failure) and source.outcome.status == "skipped"
-
-
-def _outputs(outputs: OpenOutputs) -> dict[str, Output]:
-    """Return the outputs alone."""
-    return {name: output for name, (_, output) in outputs.items()}
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float | None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple, Protocol
 
 from ntpaudit import audit
-from ntpaudit.core.observation import Daemon, HiddenDaemons, HostFacts, KernelState, Observation, Unavailable
+from ntpaudit.core.observation import Daemon, HiddenDaemons, HostContext, KernelState, Observation, Unavailable
 from ntpaudit.log import LazyLogger
 from ntpaudit.polling import StateUpdater
 from ntpaudit.probes.clock import Clock, SystemClock
@@ -40,13 +40,6 @@ class Wakeup(NamedTuple):
     signals: tuple[int, ...] = ()
     clock_set: bool = False
     observation: Observation | None = None
-
-
-class HostContext(NamedTuple):
-    """A host's identity, and its time daemons."""
-
-    host: HostFacts
-    daemons: tuple[Daemon, ...] | HiddenDaemons
 
 
 class Runtime(Protocol):

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ntpaudit.core.agent import AuditSettings, ClockState, detect_clock_change, evaluate, step_event
 from ntpaudit.core.clock.readings import ClockReading
+from ntpaudit.core.clock_state import ClockState, detect_clock_change
+from ntpaudit.core.evaluation import AuditSettings, evaluate, step_event
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.measurement import Measurement, measure
 from ntpaudit.core.observation import HostFacts, Observation, SourceObservation

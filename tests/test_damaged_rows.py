@@ -11,23 +11,20 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.audit_cycle import AuditCycle, CycleConfig
 from ntpaudit.cli import cli
-from ntpaudit.config.schema import HistoryConfig
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.database import open_database, open_memory
 from ntpaudit.store.history import OutboxEntry, enqueue, save_state
 from ntpaudit.store.paths import FILE_NAME
-from ntpaudit.store.state import StateStore
 from tests.command import ntpaudit
-from tests.demo.test_simulated_agent import Played
-from tests.histories import TERMS, clocks, later, observe, write
+from tests.histories import clocks, later, observe, write
 from tests.test_status import recent
+from tests.world.played import PlayedAgent, PlayedHost
 
 MINUTES = 33
-WAYS = CycleConfig(TERMS, {}, delivers=True, limits=HistoryConfig())
+DELIVERS = '[influxdb]\nurl = "http://127.0.0.1:9"\n'
 COMMANDS = ("status", "status --format json", "history", "history --format csv", "history --format json",
             "history --hourly", "history --events", "history --plot --since 2h")  # fmt: skip
 STRANGE = (None, "x", "", b"\x00\xff", -1, 9, 10**18, 1.5, "{}", "[]", "null", '{"severity": null}', "[" * 2000)
@@ -36,7 +33,7 @@ STRANGE = (None, "x", "", b"\x00\xff", -1, 9, 10**18, 1.5, "{}", "[]", "null", '
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A history of this boot with rows in every table."""
-    file = tmp_path_factory.mktemp("sound") / FILE_NAME
+    file = tmp_path_factory.mktemp("sound") / "state" / FILE_NAME
     write(file, recent(200.0, answers=lambda minute: minute < 5 or minute > 20), range(MINUTES))
     audit(file)
     connection = open_database(str(file), print)
@@ -49,12 +46,12 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def audit(file: Path) -> None:
     """Let an agent begin on that history, and poll once."""
-    runtime, store = Played(), StateStore(str(file), pytest.fail)
-    with closing(store):
-        runtime.turn(NOW.taken, NOW)
-        rounds = AuditCycle(store, runtime, WAYS)
-        rounds.begin(WAYS)
-        rounds.network(NOW)
+    runtime = PlayedHost()
+    runtime.turn(NOW.taken, NOW)
+    agent = PlayedAgent(file.parent.parent, runtime, DELIVERS)
+    agent.begin()
+    agent.network(NOW)
+    agent.close()
 
 
 def _now(minute: int = MINUTES) -> Observation:
@@ -111,16 +108,15 @@ def test_no_row_ends_a_command_or_the_agent(
     for words in COMMANDS:
         ran = CliRunner().invoke(cli, words.split(), catch_exceptions=False)
         assert ran.exit_code in range(4), (words, ran.output)
-    notes: list[str] = []
-    runtime, store = Played(), StateStore(str(own), notes.append)
-    with closing(store):
-        runtime.turn(NOW.taken, NOW)
-        rounds = AuditCycle(store, runtime, WAYS)
-        rounds.begin(WAYS)
-        assert rounds.network(NOW).record.verdict == "within"
-        runtime.turn(_now(MINUTES + 1).taken, NOW)
-        rounds.local()
-        rounds.prune()
+    runtime = PlayedHost()
+    runtime.turn(NOW.taken, NOW)
+    agent = PlayedAgent(own.parent.parent, runtime, DELIVERS)
+    agent.begin()
+    assert agent.network(NOW).verdict == "within"
+    runtime.turn(_now(MINUTES + 1).taken, NOW)
+    agent.local()
+    assert agent.state.pruned_ns is not None
+    agent.close()
 
 
 def test_a_damaged_row_is_set_aside_and_reported(tmp_path: Path) -> None:

@@ -406,7 +406,7 @@ def test_what_was_seen_and_not_judged_is_judged_at_the_next_start(
     runtime.host.boots -= 1  # the second is of the boot that goes on
     runtime.pass_time(60 * S)
     if tripped:
-        store.save("taking_up", kept[0])
+        store.save("recovering", kept[0])
     store.close()
     life.run(960.0 + 200.0)
     with life.database as connection:

@@ -1,57 +1,53 @@
 """What an agent that starts anew still knows of the last agreement: no more, and no less, than the one before it."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from ntpaudit.audit_cycle import AuditCycle, CycleConfig
-from ntpaudit.config.schema import HistoryConfig
 from ntpaudit.core.observation import Observation, SourceObservation
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.store.state import StateStore
 from tests.core.hosts import LivingHost
 from tests.core.worlds import failed
-from tests.demo.test_simulated_agent import Played
-from tests.histories import TERMS
+from tests.world.played import PlayedAgent, PlayedHost
 
 pytestmark = pytest.mark.usefixtures("no_warnings")
 
-WAYS = CycleConfig(TERMS, {}, delivers=False, limits=HistoryConfig())
-
 
 class Watched:
-    """An agent's rounds over a history, on a host whose clock is known exactly."""
+    """An agent over a history, on a host whose clock is known exactly."""
 
-    def __init__(self, store: StateStore) -> None:
-        self.host, self.around, self.ledger = LivingHost(), Played(), store
-        self.begin()
+    def __init__(self, folder: Path) -> None:
+        self.host, self.around, self._folder = LivingHost(), PlayedHost(), folder
+        self._begin()
 
-    def begin(self) -> None:
-        """Start the agent, again."""
+    def restart(self) -> None:
+        """End the agent, and start it again."""
+        self.agent.close()
+        self._begin()
+
+    def _begin(self) -> None:
         self._see()
-        self.rounds = AuditCycle(self.ledger, self.around, WAYS)
-        self.rounds.begin(WAYS)
+        self.agent = PlayedAgent(self._folder, self.around)
+        self.agent.begin()
 
     def local(self, after_s: float = 60) -> Record:
         """Let time pass and look at the host."""
         self.host.run(after_s)
         self._see()
-        return self.rounds.local().record
+        return self.agent.local()
 
     def network(self, *sources: int, after_s: float = 300) -> Record:
         """Let time pass and poll four servers, of which these reply."""
         self.host.run(after_s)
         replies = self.host.sources()
-        seen = self._see(*(replies[one] if one in sources else failed(one + 1) for one in range(4)))
-        return self.rounds.network(seen).record
+        return self.agent.network(self._see(*(replies[one] if one in sources else failed(one + 1) for one in range(4))))
 
     def first_alone(self, after_s: float = 300) -> Record:
         """Let time pass and poll the first server alone, as where the others are of a pool."""
         self.host.run(after_s)
-        return self.rounds.network(self._see(self.host.sources()[0])).record
+        return self.agent.network(self._see(self.host.sources()[0]))
 
     def _see(self, *sources: SourceObservation) -> Observation:
         seen = self.host.observe(*sources)
@@ -67,10 +63,10 @@ class Watched:
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Watched]:
     """An agent that has measured its clock once."""
-    with closing(StateStore(str(tmp_path / "history"), pytest.fail)) as store:
-        watched = Watched(store)
-        assert watched.network(0, 1, 2, 3).verdict == "within"
-        yield watched
+    watched = Watched(tmp_path)
+    assert watched.network(0, 1, 2, 3).verdict == "within"
+    yield watched
+    watched.agent.close()
 
 
 def test_an_agreement_that_was_disproved_stays_dropped(watched: Watched) -> None:
@@ -82,7 +78,7 @@ def test_an_agreement_that_was_disproved_stays_dropped(watched: Watched) -> None
     assert watched.network(0).verdict == "within"  # one may lie
     assert watched.network(1).verdict == "unproven"
     assert watched.local().verdict == "unproven"
-    watched.begin()
+    watched.restart()
     assert watched.local().verdict == "unproven"
 
 
@@ -93,7 +89,7 @@ def test_how_far_the_oscillator_may_be_off_is_not_forgotten(watched: Watched) ->
     before = watched.local()
     watched.host.frequency_ppm = 0  # a daemon that begins anew without its drift file
     watched.local()
-    watched.begin()
+    watched.restart()
     after = watched.local()
     assert before.offset is not None
     assert after.offset is not None
@@ -104,9 +100,9 @@ def test_how_far_the_oscillator_may_be_off_is_not_forgotten(watched: Watched) ->
 def test_a_start_does_not_help_a_liar(watched: Watched) -> None:
     """What four servers proved stands against one that agreed with them first and is polled alone (R5)."""
     assert watched.first_alone().age_s == 0
-    watched.begin()
+    watched.restart()
     watched.host.pause(30)
     assert watched.first_alone().age_s == pytest.approx(600)
-    watched.begin()
+    watched.restart()
     assert watched.first_alone().verdict == "within"
     assert watched.network(0, 1).verdict == "beyond"

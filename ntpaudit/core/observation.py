@@ -110,6 +110,23 @@ class HostFacts(NamedTuple):
     container: str | None
 
 
+class HostContext(NamedTuple):
+    """A host's identity, and its time daemons."""
+
+    host: HostFacts
+    daemons: tuple[Daemon, ...] | HiddenDaemons
+
+    @property
+    def known_daemons(self) -> tuple[Daemon, ...]:
+        """The visible time daemons."""
+        return self.daemons.seen if isinstance(self.daemons, HiddenDaemons) else self.daemons
+
+    @property
+    def is_disciplined(self) -> bool:
+        """Whether a visible time daemon disciplines the clock."""
+        return any(daemon.disciplines for daemon in self.known_daemons)
+
+
 def host_label(name: str, machine_id: str | None) -> str:
     """Return the name of a host, never empty, because the points of all hosts without a name would be mixed.
 

@@ -18,6 +18,13 @@ MARGIN = 0.01
 """Jitter stays above the minimum interval by this share, because a query is sent some time after its audit begins."""
 
 
+PUT_OFF_S = 0.5
+"""How long a local audit is postponed at a time while the first poll runs."""
+
+POOL_RETRY_S = 300.0
+"""Retry delay for a pool that is still inside its minimum interval."""
+
+
 class Intervals(NamedTuple):
     """The polling intervals of the site's own servers and of public pools, and the local interval, in seconds."""
 
@@ -37,6 +44,21 @@ class Schedule(NamedTuple):
     def next_ns(self) -> int:
         """The uptime of the next audit of any kind."""
         return min(due for due in self if due is not None)
+
+
+class Polls(NamedTuple):
+    """The polls of this run. `servers_ns` and `pools_ns` are the uptimes of the last ones.
+
+    - `is_running`: a poll is under way.
+    - `has_ended`: one has ended, in this run and since the last suspend.
+    - `missed`: how many were due and did not happen.
+    """
+
+    servers_ns: int | None = None
+    pools_ns: int | None = None
+    is_running: bool = False
+    has_ended: bool = False
+    missed: int = 0
 
 
 def first_schedule(
@@ -62,6 +84,16 @@ def next_poll_ns(schedule: Schedule) -> int | None:
     return min((due for due in (schedule.network_ns, schedule.pool_ns) if due is not None), default=None)
 
 
+def awaits_first_poll(schedule: Schedule, polls: Polls, now_ns: int) -> bool:
+    """Whether the first poll runs or is due soon, after a start or a suspend.
+
+    A poll that is not due soon, or that has ended without a measurement, postpones nothing.
+    """
+    due_ns = next_poll_ns(schedule)
+    is_soon = due_ns is not None and due_ns - now_ns <= FIRST_WITHIN_S * NS_PER_S
+    return not polls.has_ended and (is_soon or polls.is_running)
+
+
 def after_network(schedule: Schedule, now_ns: int, intervals: Intervals, rand: float) -> Schedule:
     """Return the schedule after a network audit, which polls pools only if they are due too."""
     pool_ns = schedule.pool_ns
@@ -78,21 +110,24 @@ def after_local(schedule: Schedule, now_ns: int, intervals: Intervals, rand: flo
     return schedule._replace(local_ns=_later(now_ns, intervals.local_s, rand))
 
 
-def advance_to(schedule: Schedule, asked_ns: int, now_ns: int, *, wait_s: float, least_s: float) -> Schedule:
-    """Move the next poll of servers forward to `wait_s` from now, but not to less than `least_s` after the last one.
+def poll_sooner(schedule: Schedule, polls: Polls, now_ns: int, wait_s: float, *, is_loopback: bool) -> Schedule:
+    """Move the next poll forward to `wait_s` from now, as far as the rate limits allow.
 
-    Pools are not polled earlier: their terms forbid it.
+    Pools are polled earlier only where there are no servers. `is_loopback`: all servers are on this host.
     """
-    if schedule.network_ns is None:
-        return schedule
-    earliest_ns = earliest_allowed(asked_ns, least_s)
-    wanted_ns = max(now_ns + round(wait_s * NS_PER_S), earliest_ns)
-    return schedule._replace(network_ns=min(schedule.network_ns, wanted_ns))
+    wanted_ns = now_ns + round(wait_s * NS_PER_S)
+    if schedule.network_ns is not None:
+        allowed_ns = earliest_allowed(polls.servers_ns, 0.0 if is_loopback else SERVER_INTERVAL_S, now_ns)
+        return schedule._replace(network_ns=min(schedule.network_ns, max(wanted_ns, allowed_ns)))
+    if schedule.pool_ns is not None:
+        allowed_ns = earliest_allowed(polls.pools_ns, POOL_INTERVAL_S, now_ns)
+        return schedule._replace(pool_ns=min(schedule.pool_ns, max(wanted_ns, allowed_ns)))
+    return schedule
 
 
-def earliest_allowed(asked_ns: int, least_s: float) -> int:
-    """Return when `least_s` has certainly passed since the last query, which was sent a little after `asked_ns`."""
-    return asked_ns + round(least_s * (1 + MARGIN) * NS_PER_S)
+def earliest_allowed(polled_ns: int | None, least_s: float, now_ns: int) -> int:
+    """Return when `least_s` has certainly passed since the last query, which was sent a little after `polled_ns`."""
+    return now_ns if polled_ns is None else polled_ns + round(least_s * (1 + MARGIN) * NS_PER_S)
 
 
 def missed(schedule: Schedule, now_ns: int, intervals: Intervals) -> int:

@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.policy import VERDICTS
@@ -55,14 +54,6 @@ class OutboxEntry(NamedTuple):
     boot_id: str | None
     boottime_ns: int
     host_ns: int
-
-
-class PriorAudit(NamedTuple):
-    """A network audit of this boot, as far as later ones need it. `distance_s` is that of its nearest source (F2)."""
-
-    reading: ClockReading
-    record: Record
-    distance_s: float
 
 
 class PendingObservation(NamedTuple):
@@ -359,6 +350,8 @@ def backlog(connection: sqlite3.Connection) -> tuple[int, int | None, int]:
         " (SELECT IFNULL(stamp_ns, host_ns) FROM outbox ORDER BY id LIMIT 1),"
         " (SELECT COUNT(*) FROM set_aside)"
     ).fetchone()
+    if not isinstance(oldest_ns, int | None):
+        raise sqlite3.DatabaseError(f"an outbox entry is damaged: {oldest_ns!r} is no time")
     return count, oldest_ns, aside
 
 
@@ -405,21 +398,23 @@ def save_dropped(connection: sqlite3.Connection, total: int) -> None:
         save_state(connection, _DROPPED, total)
 
 
-def prior_audits(connection: sqlite3.Connection, boot_id: str | None, count: int) -> list[PriorAudit]:
-    """Return the latest measured network audits of this boot, oldest first; a damaged one is marked as such."""
+def find_damaged(connection: sqlite3.Connection, boot_id: str | None, count: int) -> list[int]:
+    """Check the latest network audits of a boot, mark the damaged ones, and return the ids of all that are marked.
+
+    They are kept for examination.
+    """
     rows = connection.execute(
-        "SELECT id, observation, record, distance_s FROM audits"
-        " WHERE kind = 'network' AND boot_id = ? AND distance_s IS NOT NULL ORDER BY id DESC LIMIT ?",
+        "SELECT id, observation, record FROM audits"
+        " WHERE kind = 'network' AND boot_id = ? AND record IS NOT NULL ORDER BY id DESC LIMIT ?",
         (boot_id, count),
     ).fetchall()
-    found = []
-    for audit_id, observation, record, distance_s in rows:
+    for audit_id, observation, record in rows:
         try:
-            reading = revive(ClockReading, json.loads(unpack_text(observation))["taken"])
-            found.append(PriorAudit(reading, read_record(record)[1], revive(float, distance_s)))
-        except (ValueError, TypeError, KeyError, RecursionError):
+            revive(Observation, json.loads(unpack_text(observation)))
+            read_record(record)
+        except (ValueError, TypeError, RecursionError):
             _quarantine_audit(connection, audit_id)
-    return found[::-1]
+    return [audit_id for (audit_id,) in connection.execute("SELECT id FROM audits WHERE kind = 'damaged' ORDER BY id")]
 
 
 def pending_observations(connection: sqlite3.Connection) -> list[PendingObservation]:
@@ -435,11 +430,6 @@ def pending_observations(connection: sqlite3.Connection) -> list[PendingObservat
         except (ValueError, TypeError, RecursionError):
             _quarantine_audit(connection, audit_id)
     return found
-
-
-def damaged(connection: sqlite3.Connection) -> list[int]:
-    """Return the ids of the audits marked as damaged, which are kept for examination."""
-    return [audit_id for (audit_id,) in connection.execute("SELECT id FROM audits WHERE kind = 'damaged' ORDER BY id")]
 
 
 def _quarantine_audit(connection: sqlite3.Connection, audit_id: int) -> None:

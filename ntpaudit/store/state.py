@@ -32,7 +32,7 @@ from ntpaudit.store.database import (
     transaction,
     unsynced_transaction,
 )
-from ntpaudit.store.history import OutboxEntry, PendingObservation, PriorAudit, Pruned
+from ntpaudit.store.history import OutboxEntry, PendingObservation, Pruned
 from ntpaudit.store.paths import VOUCHER
 from ntpaudit.store.readonly import open_history
 from ntpaudit.store.unsaved import Unsaved, UnsavedFile
@@ -166,13 +166,9 @@ class StateStore:
         """Return the agent's observations without a record; a damaged one is marked as such."""
         return self._do(history.pending_observations)
 
-    def prior_audits(self, boot_id: str | None, count: int) -> list[PriorAudit]:
-        """Return the latest measured network audits of a boot, oldest first; a damaged one is marked as such."""
-        return self._do(lambda connection: history.prior_audits(connection, boot_id, count))
-
-    def damaged_audits(self) -> list[int]:
-        """Return the ids of the audits marked as damaged, which are kept for examination."""
-        return self._look(history.damaged)
+    def find_damaged(self, boot_id: str | None, count: int) -> list[int]:
+        """Check the latest network audits of a boot; return the ids of all audits that are marked as damaged."""
+        return self._do(lambda connection: history.find_damaged(connection, boot_id, count))
 
     def give_up(self, audit_id: int) -> None:
         """Never try to judge this observation again."""

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from ntpaudit import audit
 from ntpaudit.agent import Agent, read_agent_config
+from ntpaudit.core.agent import TimePassed
 from ntpaudit.runtime import SystemRuntime, Wakeup
 from tests.world.flaky import FlakyDatabase
 from tests.world.host import Change, S, SimulatedRuntime
@@ -109,11 +110,11 @@ def _processor(folder: Path, config: Path) -> Iterator[str]:
         local, network = [], []
         for _ in range(NETWORK_AUDITS):
             began = time.process_time()
-            agent.cycle.network(audit.observe(setting.plan, system.clock, agent.store.update))
+            agent.audit(audit.observe(setting.plan, system.clock, agent.store.update))
             network.append((time.process_time() - began) * 1e3)
         for _ in range(LOCAL_AUDITS):
             began = time.process_time()
-            agent.audit_locally()
+            agent.handle(TimePassed(agent.state.schedule.local_ns, 0.5))
             local.append((time.process_time() - began) * 1e3)
         agent.drain(0.0)
     bare = _bare_commits(folder)

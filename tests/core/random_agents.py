@@ -4,17 +4,9 @@ import json
 import random
 from typing import Any, Literal
 
-from ntpaudit.core.agent import (
-    AuditResult,
-    AuditSettings,
-    ClockState,
-    detect_clock_change,
-    evaluate,
-    reset_holdover,
-    step_event,
-)
-from ntpaudit.core.checks.debounce import of_new_boot
 from ntpaudit.core.clock.steps import Step, Suspend
+from ntpaudit.core.clock_state import ClockState, detect_clock_change, restored
+from ntpaudit.core.evaluation import AuditResult, AuditSettings, evaluate, step_event
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import Observation, SourceObservation
 from ntpaudit.core.policy import PROFILES, Profile
@@ -89,13 +81,7 @@ class Watch:
     def restart(self) -> None:
         """Start the agent anew from what JSON keeps of its mind, as another process would."""
         stored = json.loads(json.dumps(plain(self.mind), allow_nan=False))
-        state, now = revive(ClockState, stored), self.host.read()
-        if state.boot_id != self.host.boot_id:
-            fresh = ClockState(self.host.boot_id, now, now.boottime_ns)
-            alarms = of_new_boot(state.debounce)
-            state = fresh._replace(debounce=alarms, measured_utc_ns=state.measured_utc_ns, back_test=state.back_test)
-            state = reset_holdover(state)
-        self.mind = state
+        self.mind = restored(revive(ClockState, stored), self.host.boot_id, self.host.read())
         self.look(is_gap=True)
 
     def told(self, kind: str) -> list[bool]:

@@ -14,13 +14,14 @@ from ntpaudit.core.schedule import (
     CONFIRM_S,
     FIRST_WITHIN_S,
     Intervals,
+    Polls,
     Schedule,
-    advance_to,
     after_local,
     after_network,
     after_suspend,
     first_schedule,
     missed,
+    poll_sooner,
 )
 from tests.core.worlds import DAY, HOUR, S
 
@@ -100,7 +101,7 @@ def test_nobody_to_ask_is_never_due(kind: str) -> None:
     )
     for now_ns in range(0, 2 * HOUR, 600 * S):
         due = after_local(after_network(due, now_ns, USUAL, 0.3), now_ns, USUAL, 0.3)
-        due = after_suspend(advance_to(due, now_ns, now_ns, wait_s=0.0, least_s=0.0), now_ns + 1)
+        due = after_suspend(poll_sooner(due, Polls(now_ns), now_ns, 0.0, is_loopback=True), now_ns + 1)
         assert (due.network_ns if kind == "servers" else due.pool_ns) is None or kind != "servers"
         assert (due.pool_ns is None) == (kind == "pools")
 
@@ -108,21 +109,34 @@ def test_nobody_to_ask_is_never_due(kind: str) -> None:
 TIMES = st.integers(0, DAY)
 
 
-@given(TIMES | st.none(), TIMES | st.none(), TIMES, TIMES, st.floats(0, 1e4), st.floats(0, 1e4))
+@given(
+    TIMES | st.none(), TIMES | st.none(), TIMES | st.none(), TIMES | st.none(), TIMES, st.floats(0, 1e4), st.booleans()
+)
 @settings(max_examples=400, deadline=None)
 def test_sooner_is_never_later_and_never_too_soon(
-    network_ns: int | None, pool_ns: int | None, asked_ns: int, now_ns: int, wait_s: float, least_s: float
+    network_ns: int | None,
+    pool_ns: int | None,
+    servers_ns: int | None,
+    pools_ns: int | None,
+    now_ns: int,
+    wait_s: float,
+    is_loopback: bool,
 ) -> None:
-    """Hurry brings the servers forward only, never below the least distance, and never the pools."""
-    before = Schedule(network_ns, pool_ns, 0)
-    after = advance_to(before, asked_ns, now_ns, wait_s=wait_s, least_s=least_s)
-    assert (after.pool_ns, after.local_ns) == (pool_ns, 0)
-    assert (after.network_ns is None) == (network_ns is None)
-    if network_ns is not None and after.network_ns is not None:
-        assert after.network_ns <= network_ns
-        if after.network_ns != network_ns:
-            assert after.network_ns >= asked_ns + round(least_s * S)
-            assert after.network_ns >= now_ns + round(wait_s * S)
+    """Hurry brings the servers forward only, never below the least distance; the pools only where they are alone."""
+    before, polls = Schedule(network_ns, pool_ns, 0), Polls(servers_ns, pools_ns)
+    after = poll_sooner(before, polls, now_ns, wait_s, is_loopback=is_loopback)
+    assert after.local_ns == 0
+    assert after.pool_ns == pool_ns or network_ns is None
+    least_s = 0.0 if is_loopback else SERVER_INTERVAL_S
+    for due_ns, soon_ns, polled_ns, rest_s in (
+        (network_ns, after.network_ns, servers_ns, least_s),
+        (pool_ns, after.pool_ns, pools_ns, POOL_INTERVAL_S),
+    ):
+        assert (soon_ns is None) == (due_ns is None)
+        if due_ns is not None and soon_ns is not None and soon_ns != due_ns:
+            assert soon_ns < due_ns
+            assert soon_ns >= now_ns + round(wait_s * S)
+            assert polled_ns is None or soon_ns >= polled_ns + round(rest_s * S)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["turn", "hurry", "confirm", "sleep"]), CHANCES), max_size=40))
@@ -142,7 +156,7 @@ def test_no_life_asks_more_than_manners_allow(life: list[tuple[str, float]]) -> 
             due = after_suspend(due, now_ns)
         if what in ("hurry", "sleep", "confirm") and servers:
             wait_s = CONFIRM_S if what == "confirm" else 0.0
-            due = advance_to(due, servers[-1], now_ns, wait_s=wait_s, least_s=SERVER_INTERVAL_S)
+            due = poll_sooner(due, Polls(servers[-1]), now_ns, wait_s, is_loopback=False)
         if min(due[:2]) <= now_ns:  # type: ignore[type-var, operator]
             pools += [now_ns] * (due.pool_ns is not None and due.pool_ns <= now_ns)
             servers += [now_ns] * (due.network_ns is not None and due.network_ns <= now_ns)

@@ -1,8 +1,9 @@
 """A simulated host's agent finds what its story says, no more and no less, and every interval holds the truth."""
 
 import random
+import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -10,16 +11,12 @@ from typing import NamedTuple
 import pytest
 
 import ntpaudit.demo.simulated_agent
-from ntpaudit import __version__
-from ntpaudit.audit_cycle import AuditCycle, CycleConfig
-from ntpaudit.config.schema import HistoryConfig
-from ntpaudit.core.agent import AuditResult, AuditSettings, ClockState, detect_clock_change, evaluate
-from ntpaudit.core.clock.readings import KERNEL_MARGIN_PPM, MAX_DRIFT_PPM, MAX_KERNEL_PPM, ClockReading
-from ntpaudit.core.clock.steps import Step, Suspend
-from ntpaudit.core.events import Event
-from ntpaudit.core.observation import Daemon, Failure, KernelState, Observation, Unavailable
-from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Severity
-from ntpaudit.core.record import Health, Kind, Labels, Record
+from ntpaudit.core.actions import Action
+from ntpaudit.core.agent import AgentEvent, AgentState, ClockSet, Observed, Started, handle
+from ntpaudit.core.clock.readings import KERNEL_MARGIN_PPM, MAX_DRIFT_PPM, MAX_KERNEL_PPM
+from ntpaudit.core.observation import Failure
+from ntpaudit.core.policy import Severity
+from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.host import build_host
 from ntpaudit.demo.network import ask_directly, loopback
@@ -34,8 +31,8 @@ from ntpaudit.demo.scenario import (
     expected_findings,
 )
 from ntpaudit.demo.simulated_agent import Ask, SimulatedAgent, SimulatedAudit
-from ntpaudit.runtime import HostContext, SystemRuntime
-from ntpaudit.store.state import StateStore
+from ntpaudit.store.paths import FILE_NAME
+from tests.world.played import PlayedAgent, PlayedHost
 
 pytestmark = pytest.mark.untraced
 
@@ -200,104 +197,58 @@ def test_nothing_depends_on_the_portions_of_time() -> None:
         assert list(SimulatedAgent(other.hosts[0], other, ask_directly).advance(END_NS)) != whole
 
 
-class Concluded(NamedTuple):
-    """An observation that an agent concluded from."""
-
-    observation: Observation
-    kind: Kind
-
-
-class Tape:
-    """What a life's agent met, in order: a look at its clocks, or an observation to conclude from, and of what kind."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.met: list[ClockReading | Concluded] = []
-
-        def looks(state: ClockState, now: ClockReading) -> tuple[ClockState, Step | None, Suspend | None]:
-            self.met.append(now)
-            return detect_clock_change(state, now)
-
-        def concludes(
-            state: ClockState, observation: Observation, kind: Kind, terms: AuditSettings, health: Health
-        ) -> AuditResult:
-            self.met[-1] = Concluded(observation, kind)  # the rounds look by themselves before they conclude
-            return evaluate(state, observation, kind, terms, health)
-
-        monkeypatch.setattr(ntpaudit.demo.simulated_agent, "detect_clock_change", looks)
-        monkeypatch.setattr(ntpaudit.demo.simulated_agent, "evaluate", concludes)
-
-
-class Played(SystemRuntime):
-    """The surroundings of the agent's rounds, as a tape has them; and whoever they tell."""
-
-    def __init__(self) -> None:
-        super().__init__(handle_signals=False)
-        self.clock = self
-        self.events: list[Event] = []
-
-    def turn(self, now: ClockReading, seen: Observation) -> None:
-        """Come to a moment, in which this is seen."""
-        self.now, self.seen = now, seen
-
-    def read(self) -> ClockReading:
-        """Return what the clocks show now."""
-        return self.now
-
-    def host_context(self, name: str | None) -> HostContext:
-        """Return who the host is."""
-        return HostContext(self.seen.host, self.seen.daemons)
-
-    def has_ended(self, daemon: Daemon) -> bool:
-        """Whether the time daemon has ended."""
-        return daemon not in self.seen.known_daemons
-
-    def kernel(self) -> KernelState | Unavailable:
-        """Return what the kernel believes."""
-        return self.seen.kernel
-
-    def emit(self, record: Record, events: Sequence[Event]) -> None:
-        """Keep what is told."""
-        self.events += events
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 @pytest.mark.parametrize("fault", ["healthy", "repaired-step", "suspended", "cut-off"])
-def test_a_life_concludes_as_the_rounds_of_the_agent(
+def test_the_agent_over_a_history_concludes_the_same(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the same readings and observations the agent's own rounds make the same records and tell the same events.
+    """From the same events the agent with a real store makes the same records and events, through a boot too.
 
-    Through steps, a suspend and a boot, over a real history: the short form in the simulation has not parted from them.
+    The simulation carries the state over in memory; the agent stores it and restores it at its next start.
     """
     scenario = build_scenario(24, 6.0, 1, END_NS)
     part = next(part for part in scenario.hosts if part.fault.name == fault)
-    tape, runtime = Tape(monkeypatch), Played()
+    met: list[AgentEvent] = []
+
+    def noted(state: AgentState, event: AgentEvent) -> tuple[AgentState, tuple[Action, ...]]:
+        met.append(event)
+        return handle(state, event)
+
+    monkeypatch.setattr(ntpaudit.demo.simulated_agent, "handle", noted)
     all_told = list(SimulatedAgent(part, scenario, ask_directly).advance(END_NS))
-    terms = AuditSettings(
-        PROFILES[DEFAULT_PROFILE], Labels(__version__, site=part.site, env=ENV), scenario.intervals.network_s
-    )
-    config = CycleConfig(terms, {"here": runtime}, delivers=False, limits=HistoryConfig())
-    records, boot_id = [], None
-    with closing(StateStore(str(tmp_path / "history"), pytest.fail)) as store:
-        for position, met in enumerate(tape.met):
-            seen = next(one.observation for one in tape.met[position:] if isinstance(one, Concluded))
-            runtime.turn(seen.taken if isinstance(met, Concluded) else met, seen)
-            if seen.host.boot_id != boot_id:
-                boot_id = seen.host.boot_id
-                rounds = AuditCycle(store, runtime, config)
-                rounds.begin(config)
-            match met:
-                case Concluded(_, "network"):
-                    records.append(rounds.network(seen).record)
-                case Concluded():
-                    records.append(rounds.local().record)
-                case _:
-                    rounds.detect_clock_change()
-    assert records == [told.record for told in all_told]
-    assert runtime.events == [event for told in all_told for event in told.events]
+    records: list[Record] = []
+    runtime, agent = PlayedHost(), None
+    for position, event in enumerate(met):
+        match event:
+            case Started(reading):
+                if agent is not None:
+                    agent.close()
+                seen = next(one.observation for one in met[position:] if isinstance(one, Observed))
+                runtime.turn(reading, seen)
+                rest = f'[host]\nsite = "{part.site}"\nenv = "{ENV}"\n[schedule]\nlocal = "10m"\n'
+                agent = PlayedAgent(tmp_path, runtime, rest)
+                agent.begin()
+            case ClockSet():
+                assert agent is not None
+                agent.handle(event)
+            case Observed():
+                assert agent is not None
+                agent.handle(event)
+                assert agent.state.record is not None
+                records.append(agent.state.record)
+    assert agent is not None
+    agent.close()
+    told = [_without_agent(one.record) for one in all_told]
+    assert [_without_agent(record) for record in records] == told
+    with closing(sqlite3.connect(tmp_path / "state" / FILE_NAME)) as connection:
+        stored = connection.execute("SELECT kind, raised, text, utc_ns FROM events ORDER BY id").fetchall()
+    events = [event for told in all_told for event in told.events]
+    assert [(event.kind, event.raised, event.text, event.utc_ns) for event in events] == stored
     assert len({record.host.boot_id for record in records}) == 1 + (fault == "cut-off")
+
+
+def _without_agent(record: Record) -> Record:
+    """Return a record without what only a real agent has."""
+    return record._replace(health=None, config_sha256=None)
 
 
 @pytest.mark.parametrize("ahead_s", [0.0, 0.5, -1.5])

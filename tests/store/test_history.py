@@ -392,25 +392,22 @@ def test_a_record_without_its_observation_is_not_kept(memory: sqlite3.Connection
     assert ids(memory) == []
 
 
-def test_what_was_seen_in_this_boot_is_found_again(memory: sqlite3.Connection) -> None:
-    """The latest measured network audits of this boot, whether stored compressed or plain, without any nonsense."""
+def test_what_is_damaged_in_this_boot_is_found(memory: sqlite3.Connection) -> None:
+    """Of the latest network audits of this boot, whether stored compressed or plain; the others are not read."""
     for number in range(1, 8):
         concluded = audit(number, "network")
-        history.keep_audit(memory, concluded.observation, concluded.record, number / 1000)
+        history.keep_audit(memory, concluded.observation, concluded.record)
     history.keep_audit(memory, audit(8).observation, audit(8).record)
     plain_text = (to_json(plain(audit(2, "network").observation)), to_json(audit(2, "network").record.to_dict()))
     memory.execute("UPDATE audits SET observation = ?, record = ? WHERE id = 2", plain_text)
-    memory.execute("UPDATE audits SET boot_id = 'another' WHERE id = 3")
-    memory.execute("UPDATE audits SET record = x'7801ffff' WHERE id = 4")
+    memory.execute("UPDATE audits SET boot_id = 'another', record = 'nonsense' WHERE id = 3")
+    memory.execute("UPDATE audits SET record = x'7801ffff' WHERE id IN (1, 4)")
     memory.execute("UPDATE audits SET observation = ? WHERE id = 5", (pack_text("[" * 100_000),))
-    memory.execute("UPDATE audits SET distance_s = NULL WHERE id = 6")
-    assert history.damaged(memory) == []
-    found = history.prior_audits(memory, BOOT, 6)
-    assert [entry.reading for entry in found] == [audit(number).observation.taken for number in (1, 2, 7)]
-    assert [entry.distance_s for entry in found] == [0.001, 0.002, 0.007]
-    assert found[-1].record == Record.from_dict(audit(7, "network").record.to_dict())
-    assert [entry.reading for entry in history.prior_audits(memory, BOOT, 1)] == [audit(7).observation.taken]
-    assert history.damaged(memory) == [4, 5]  # they stay, and are used for nothing any more
+    history.keep_observation(memory, audit(9, "network").observation, "network")
+    assert history.find_damaged(memory, BOOT, 2) == []  # 7 and 6
+    assert history.find_damaged(memory, BOOT, 5) == [4, 5]
+    assert history.find_damaged(memory, BOOT, 1) == [4, 5]  # they stay, and are used for nothing any more
+    assert memory.execute("SELECT COUNT(*) FROM audits").fetchone() == (9,)
 
 
 @pytest.mark.parametrize("text", ["[]", "nonsense", "[" * 100_000, '{"host": 5}', "{}", b"\x78\x01", 7])
@@ -421,7 +418,7 @@ def test_an_observation_that_makes_no_sense_is_given_up(text: str | bytes | int,
     memory.execute("UPDATE audits SET observation = ? WHERE id = 1", (text,))
     assert [pending.id for pending in history.pending_observations(memory)] == [2]
     assert [pending.id for pending in history.pending_observations(memory)] == [2]
-    assert history.damaged(memory) == [1]
+    assert history.find_damaged(memory, BOOT, 0) == [1]
     assert memory.execute("SELECT COUNT(*) FROM audits").fetchone() == (2,)
 
 

@@ -10,18 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntpaudit.audit_cycle import PersistedState
-from ntpaudit.core.agent import ClockState
 from ntpaudit.core.checks.debounce import DebounceState
 from ntpaudit.core.clock.drift import BackTest, Fit, Forecast, parse_back_test
 from ntpaudit.core.clock.readings import ClockReading
+from ntpaudit.core.clock_state import ClockState
 from ntpaudit.core.ntp.rate_limit import ServerState
 from ntpaudit.core.observation import Failure, Observation, SourceObservation
 from ntpaudit.store.compression import pack_text, unpack_text
 from ntpaudit.store.serialization import plain, revive, to_json
 from tests.records import CASES, observation, servers
 
-STORED: tuple[type[Any], ...] = (Observation, ServerState, PersistedState, DebounceState, ClockReading)
+STORED: tuple[type[Any], ...] = (Observation, ServerState, ClockState, DebounceState, ClockReading)
 
 _TEXTS = st.text(max_size=8) | st.sampled_from(["\udcff", "\0", "é", '"', "9" * 30])
 _INTEGERS = st.integers(-(1 << 64), 1 << 64) | st.sampled_from([0, 1, -1, (1 << 64) - 1])

@@ -8,12 +8,12 @@ from ntpaudit import audit
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.ntp.rate_limit import ServerStates
 from ntpaudit.core.ntp.sources import Server
-from ntpaudit.core.observation import Daemon, KernelState, Observation
+from ntpaudit.core.observation import Daemon, HostContext, KernelState, Observation
 from ntpaudit.demo.host import SimulatedHost, TimeDaemon
 from ntpaudit.demo.network import exchange_directly
 from ntpaudit.demo.scenario import Source, What
 from ntpaudit.polling import StateUpdater
-from ntpaudit.runtime import HostContext, Wakeup
+from ntpaudit.runtime import Wakeup
 
 S = 1_000_000_000
 

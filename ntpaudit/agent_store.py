@@ -1,0 +1,117 @@
+"""The agent's store: its state from run to run, and the actions that store something."""
+
+from collections.abc import Iterator
+
+from ntpaudit.config.schema import HistoryConfig
+from ntpaudit.core.actions import Prune, StampHistory, StoreAudit, StoreEvents
+from ntpaudit.core.clock_state import ClockState
+from ntpaudit.core.units import plural
+from ntpaudit.formats.line_protocol import render, render_events, render_unstamped, stamp_lines, stamp_of
+from ntpaudit.log import LazyLogger
+from ntpaudit.store.history import OutboxEntry, PendingObservation
+from ntpaudit.store.serialization import plain, revive
+from ntpaudit.store.state import AuditRow, StateStore
+
+logger = LazyLogger(__name__)
+
+CHECKED_AUDITS = 128
+"""How many audits are checked for damage at a start."""
+
+MAX_NAMED = 5
+"""How many damaged audits a message names."""
+
+_CLOCK = "clock"
+_RARELY_CHANGED = ("samples", "back_test", "debounce")
+"""The large parts of `ClockState` that local audits rarely change: each has a key of its own."""
+
+_RECOVERING = "recovering"
+
+
+class AgentStore:
+    """What an agent does with its store. `delivers`: lines are enqueued for a database."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+        self._stored: dict[str, object] = {}
+        self.delivers = False
+
+    def load(self) -> ClockState | None:
+        """Return the state of the last run, None if there is none. A damaged part is left out."""
+        whole = self._store.load(_CLOCK)
+        if not isinstance(whole, dict):
+            return None
+        parts = {key: part for key in _RARELY_CHANGED if (part := self._store.load(key)) is not None}
+        for data in (whole | parts, whole):
+            try:
+                return revive(ClockState, data)
+            except (TypeError, ValueError):
+                continue
+        return None
+
+    def pending(self) -> Iterator[PendingObservation]:
+        """Yield the observations of the last run that were not judged; skip one that has crashed the agent before."""
+        for pending in self._store.pending_observations():
+            if self._store.load(_RECOVERING) == pending.id:
+                logger.warning(
+                    f"audit {pending.id} crashed the agent twice and is skipped; its observation stays in the history"
+                )
+                self._store.give_up(pending.id)
+                continue
+            self._store.save(_RECOVERING, pending.id)
+            yield pending
+            self._store.save(_RECOVERING, None)
+
+    def log_damaged(self, boot_id: str | None) -> None:
+        """Check the latest network audits of this boot, and log which audits are damaged."""
+        if damaged := self._store.find_damaged(boot_id, CHECKED_AUDITS):
+            shown = ", ".join(map(str, damaged[:MAX_NAMED])) + (" ..." if len(damaged) > MAX_NAMED else "")
+            logger.warning(f"the history has {plural(len(damaged), 'damaged audit')}, kept but not used: {shown}")
+
+    def store_audit(self, action: StoreAudit, state: ClockState) -> None:
+        """Store an audit and the state. A network audit stores every part, so that a new file has them all."""
+        observation, record, events = action
+        if record.kind == "network":
+            self._stored.clear()
+        stamp_ns = stamp_of(record)
+        lines = (render_unstamped if stamp_ns is None else render)(record, events) if self.delivers else ""
+        taken = observation.taken
+        entry = OutboxEntry(0, lines, stamp_ns, record.host.boot_id, taken.boottime_ns, taken.realtime_ns)
+        row = AuditRow(observation, record, events, entry if self.delivers else None, None, self._changed(state))
+        self._store.keep_record(0, row)
+
+    def store_events(self, action: StoreEvents, state: ClockState) -> None:
+        """Store events between two audits, all of one moment, and the state."""
+        host, events, last = action
+        first, lines = events[0], render_events(host, events, last) if self.delivers else ""
+        entry = OutboxEntry(0, lines, first.utc_ns, host.boot_id, first.boottime_ns, first.host_ns)
+        self._store.keep_events(events, host.boot_id, entry if self.delivers else None, self._changed(state))
+
+    def stamp(self, action: StampHistory) -> None:
+        """Stamp audits and outbox entries; an entry that never gets a stamp becomes a dead letter."""
+        if action.boot_ns is not None:
+            self._store.stamp_audits(action.boot_id, action.boot_ns)
+        stamped, refused = [], []
+        for entry in self._store.unstamped():
+            stamp_ns = action.stamp_ns(entry.boot_id, entry.boottime_ns, entry.host_ns)
+            if stamp_ns is not None:
+                stamped.append(entry._replace(lines=stamp_lines(entry.lines, stamp_ns), stamp_ns=stamp_ns))
+            elif not action.is_own(entry.boot_id):
+                refused.append(entry)
+        if stamped or refused:
+            self._store.stamp_entries(stamped, refused, "the host's clock was wrong and the true time is not known")
+
+    def prune(self, action: Prune, limits: HistoryConfig) -> None:
+        """Delete what retention no longer keeps."""
+        if action.utc_ns is not None:
+            self._store.prune_by_age(action.utc_ns, limits.raw_s, limits.rollups_s, limits.findings_s)
+        self._store.prune_by_size(limits.max_size)
+
+    def _changed(self, state: ClockState) -> dict[str, object]:
+        """Return the state by key, as JSON values, without the large parts that have not changed."""
+        changed: dict[str, object] = {}
+        for key in _RARELY_CHANGED:
+            part = getattr(state, key)
+            if part != self._stored.get(key):
+                self._stored[key], changed[key] = part, plain(part)
+        changed[_CLOCK] = {key: plain(part) for key, part in state._asdict().items() if key not in _RARELY_CHANGED}
+        return changed

@@ -1,0 +1,266 @@
+"""What an agent knows between two audits, and how steps, suspends and the host's own readings change it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ntpaudit.core.checks.context import DroppedAgreement
+from ntpaudit.core.checks.debounce import DebounceState, of_new_boot
+from ntpaudit.core.checks.steps import MIN_STEP_S, step_severity_key
+from ntpaudit.core.clock.drift import BackTest, Drift, Fit, Sample, drop_forecasts
+from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, MAX_KERNEL_PPM, ClockReading, max_drift_ppm
+from ntpaudit.core.clock.steps import Step, Suspend, find_step, find_suspend, without_leap
+from ntpaudit.core.leap import leap_of_step
+from ntpaudit.core.observation import KernelState, Observation, Unavailable
+from ntpaudit.core.poll_interval import PollInterval
+from ntpaudit.core.selection import Agreement, SourceCounts
+from ntpaudit.core.units import NS_PER_S
+
+STEP_LISTED_NS = 3600 * NS_PER_S
+"""How long a step stays listed."""
+
+DROPPED_LISTED_NS = 3600 * NS_PER_S
+"""How long dropped records stay a finding."""
+
+_MAXERROR_RATE = 500e-6
+"""The kernel adds this to its maximum error each second, until a time daemon updates it (A4)."""
+
+_MAXERROR_TOLERANCE_S = 2 * _MAXERROR_RATE
+"""Two readings may differ by one second more or less than the time between them; doubled as a margin."""
+
+_MAX_STEPS = 64
+
+
+class LastAgreement(NamedTuple):
+    """The last agreement of servers, at the moment of `reading`, and its numbers of sources.
+
+    `contradicted_by` names the sources whose later replies contradict it and were rejected (R5). `drift_ppm` is the
+    largest possible drift of the oscillator by all kernel corrections since then (R4). `leap` is the leap second that
+    the servers announced for the end of the month, 0 for none (R11).
+    """
+
+    reading: ClockReading
+    agreement: Agreement
+    counts: SourceCounts
+    contradicted_by: tuple[str, ...] = ()
+    drift_ppm: float = MAX_DRIFT_PPM
+    leap: int = 0
+
+
+class KernelUpdate(NamedTuple):
+    """The uptime of the latest reading that may follow an update by a time daemon, and its maximum error (A4)."""
+
+    looked_ns: int
+    maxerror_s: float
+
+
+class SeenDaemon(NamedTuple):
+    """The last known time daemon of this boot, and the uptime since which it is gone; None while it runs."""
+
+    name: str
+    gone_ns: int | None = None
+
+
+class Poll(NamedTuple):
+    """The latest network audit: its uptime, its numbers of sources, and the polling interval at that time."""
+
+    polled_ns: int
+    counts: SourceCounts
+    interval_s: float
+
+
+class DropCounter(NamedTuple):
+    """Undelivered records that were dropped: `reported` of `total` in older findings; `since_ns` is an uptime."""
+
+    reported: int = 0
+    total: int = 0
+    since_ns: int = 0
+
+    def counted(self, total: int, now_ns: int) -> "DropCounter":
+        """Return the state when `total` records were dropped in all; they stay a finding for `DROPPED_LISTED_NS`."""
+        if total != self.total:
+            return DropCounter(self.reported, total, now_ns)
+        if self.reported != total and not 0 <= now_ns - self.since_ns <= DROPPED_LISTED_NS:
+            return DropCounter(total, total, self.since_ns)
+        return self
+
+
+class ClockState(NamedTuple):
+    """The state between two audits, stored with each and restored at the next start.
+
+    Uptimes belong to the boot of `reading`, with which later readings are compared.
+
+    - `started_ns`: the uptime at which this agent started. It and `measured_ns` are moved by each later suspend, which
+      does not count.
+    - `measured_ns`, `measured_utc_ns`: when servers last gave a measurement, by uptime and by the true time.
+    - `kernel_ppm`: the kernel's correction at the last reading.
+    - `drift_ppm`: the largest possible drift by the last correction that was not a slew (R4); None before the first.
+    - `dropped_agreement`: the latest contradiction that discarded an agreement.
+    - `samples_since_ns`: samples from before this uptime do not belong to the present line.
+    - `dated_ns`: the RAW time of the database's reply whose Date was judged last.
+    - `tai_s`: the kernel's TAI - UTC at the last reading.
+    - `leapt`: the leap second that the host's clock has made since the last agreement (R11).
+    - `stronger_agreement`: an earlier agreement that allows for more falsetickers than the present one. It becomes the
+      present one again if replies contradict it (R5).
+    """
+
+    boot_id: str | None
+    reading: ClockReading
+    started_ns: int
+    agreement: LastAgreement | None = None
+    samples: tuple[Sample, ...] = ()
+    line: Fit | None = None
+    drift: Drift | None = None
+    back_test: BackTest = BackTest()
+    steps: tuple[Step, ...] = ()
+    kernel_update: KernelUpdate | None = None
+    kernel_ppm: float | None = None
+    drift_ppm: float | None = None
+    debounce: DebounceState = DebounceState()
+    measured_ns: int | None = None
+    measured_utc_ns: int | None = None
+    dropped_agreement: DroppedAgreement | None = None
+    samples_since_ns: int = 0
+    daemon: SeenDaemon | None = None
+    tai_s: int | None = None
+    leapt: int = 0
+    dated_ns: int | None = None
+    poll: Poll | None = None
+    poll_interval: PollInterval | None = None
+    stronger_agreement: LastAgreement | None = None
+    dropped: DropCounter = DropCounter()
+
+
+def restored(stored: ClockState | None, boot_id: str | None, now: ClockReading) -> ClockState:
+    """Return the stored state, as far as it is valid in this boot. Nothing is known to be of an unknown boot."""
+    if stored is None:
+        return ClockState(boot_id, now, now.boottime_ns)
+    if boot_id is not None and stored.boot_id == boot_id and stored.reading.boottime_ns <= now.boottime_ns:
+        return stored
+    polls = stored.poll_interval
+    return ClockState(
+        boot_id,
+        now,
+        now.boottime_ns,
+        back_test=drop_forecasts(stored.back_test),
+        debounce=of_new_boot(stored.debounce),
+        measured_utc_ns=stored.measured_utc_ns,
+        poll_interval=polls and PollInterval(polls.interval_s, now.boottime_ns, before_boot_s=polls.interval_s),
+        dropped=stored.dropped,
+    )
+
+
+def detect_clock_change(
+    state: ClockState, now: ClockReading, *, is_gap: bool = False, kernel: KernelState | Unavailable | None = None
+) -> tuple[ClockState, Step | None, Suspend | None]:
+    """Detect a step of the clock or a suspend since the last reading (J1, J3).
+
+    Compared with the quickest reading since the last step or suspend, because a slow reading could hide a step for
+    good. A leap second is not a step (R11): give the `kernel` if the step has the size of one (`is_leap_sized`).
+    """
+    step, suspend = find_step(state.reading, now, is_gap=is_gap), find_suspend(state.reading, now)
+    leap = leap_of_step(step, state.reading, kernel, state.tai_s, state.agreement.leap if state.agreement else 0)
+    if step or suspend or now.width_ns < state.reading.width_ns:
+        state = state._replace(reading=now)
+    if step is not None and leap:
+        state = reset_samples(state, now)._replace(leapt=leap)
+        step = without_leap(step, leap, now)
+    state = state._replace(steps=_listed_steps(state.steps, step, now))
+    return (state if suspend is None else _after_suspend(state, suspend)), step, suspend
+
+
+def _listed_steps(steps: Sequence[Step], step: Step | None, now: ClockReading) -> tuple[Step, ...]:
+    """Return the steps of the last hour that a finding may report.
+
+    A step that is not worse than a later one in its direction is never reported. So only a few are kept.
+    """
+    recent = [known for known in steps if now.boottime_ns - known.boottime_ns <= STEP_LISTED_NS]
+    if step is None or abs(step.size_ns) < MIN_STEP_S * NS_PER_S:
+        return tuple(recent)
+    worse = [one for one in recent if one.is_back != step.is_back or step_severity_key(one) > step_severity_key(step)]
+    return (*worse, step)[:_MAX_STEPS]
+
+
+def _after_suspend(state: ClockState, suspend: Suspend) -> ClockState:
+    """Discard what was measured before a suspend. The suspend itself is not a gap: the host wrote no log."""
+    measured_ns = None if state.measured_ns is None else state.measured_ns + suspend.duration_ns
+    polls = state.poll_interval
+    return reset_holdover(state)._replace(
+        measured_ns=measured_ns,
+        started_ns=state.started_ns + suspend.duration_ns,
+        poll_interval=polls and polls._replace(since_ns=polls.since_ns + suspend.duration_ns),
+    )
+
+
+def reset_samples(state: ClockState, now: ClockReading) -> ClockState:
+    """Discard the samples of the drift: no line goes through them and later samples."""
+    back_test = drop_forecasts(state.back_test)
+    return state._replace(samples=(), line=None, drift=None, back_test=back_test, samples_since_ns=now.boottime_ns)
+
+
+def reset_holdover(state: ClockState) -> ClockState:
+    """Discard what was measured with a RAW clock that has stopped or restarted since (B6, F1)."""
+    back_test = drop_forecasts(state.back_test)
+    return state._replace(
+        agreement=None, stronger_agreement=None, samples=(), line=None, drift=None, back_test=back_test, leapt=0
+    )
+
+
+def with_poll_interval(state: ClockState, now_ns: int, interval_s: float) -> ClockState:
+    """Store the polling interval valid from now on; earlier time stays judged by the earlier interval."""
+    polls = state.poll_interval
+    if polls is None:
+        since_ns = state.started_ns if state.measured_ns is None else state.measured_ns
+        return state._replace(poll_interval=PollInterval(interval_s, since_ns))
+    return state._replace(poll_interval=polls.changed(now_ns, interval_s))
+
+
+def watch_host(state: ClockState, observation: Observation, assumed_ppm: float) -> ClockState:
+    """Update what the kernel and the time daemons show. `assumed_ppm` is the largest drift that is assumed (R4)."""
+    return _watch_daemon(_watch_updates(_watch_drift(state, observation, assumed_ppm), observation), observation)
+
+
+def _watch_drift(state: ClockState, observation: Observation, assumed_ppm: float) -> ClockState:
+    """Update the largest possible drift by the kernel's correction (R4)."""
+    kernel_ppm = observation.kernel_ppm
+    if kernel_ppm is not None and abs(kernel_ppm) <= MAX_KERNEL_PPM:  # else a slew, which does not show the drift
+        drift_ppm = max_drift_ppm(kernel_ppm, assumed_ppm)
+        fix, stronger = (
+            one and one._replace(drift_ppm=max(one.drift_ppm, drift_ppm))
+            for one in (state.agreement, state.stronger_agreement)
+        )
+        state = state._replace(drift_ppm=drift_ppm, agreement=fix, stronger_agreement=stronger)
+    return state
+
+
+def _watch_updates(state: ClockState, observation: Observation) -> ClockState:
+    """Detect whether a time daemon may have updated the kernel since the last reading: else its error only grew (A4).
+
+    Compared with the reading that last showed an update, not with the previous one, so that no update is too small.
+    """
+    kernel, now_ns, last = observation.kernel, observation.taken.boottime_ns, state.kernel_update
+    if isinstance(kernel, Unavailable):
+        return state._replace(kernel_update=None, kernel_ppm=None)
+    state = state._replace(kernel_ppm=kernel.frequency_ppm, tai_s=kernel.tai_s)
+    if not kernel.is_synchronised:
+        return state._replace(kernel_update=None)
+    if last is not None and last.looked_ns <= now_ns:
+        untouched_s = last.maxerror_s + (now_ns - last.looked_ns) / NS_PER_S * _MAXERROR_RATE
+        if abs(kernel.maxerror_s - untouched_s) <= _MAXERROR_TOLERANCE_S:
+            return state
+    return state._replace(kernel_update=KernelUpdate(now_ns, kernel.maxerror_s))
+
+
+def _watch_daemon(state: ClockState, observation: Observation) -> ClockState:
+    """Detect that the time daemon has stopped (R12). If the kernel is updated after that, another one runs."""
+    if disciplining := [daemon.name for daemon in observation.known_daemons if daemon.disciplines]:
+        return state._replace(daemon=SeenDaemon(disciplining[0]))
+    if state.daemon is None or any(daemon.disciplines is None for daemon in observation.known_daemons):
+        return state
+    gone_ns = observation.taken.boottime_ns if state.daemon.gone_ns is None else state.daemon.gone_ns
+    is_replaced = state.kernel_update is not None and state.kernel_update.looked_ns > gone_ns
+    return state._replace(daemon=None if is_replaced else state.daemon._replace(gone_ns=gone_ns))
+
+
+def stale_s(state: ClockState, now: ClockReading) -> float | None:
+    """Return for how long certainly no time daemon has updated the kernel."""
+    return None if state.kernel_update is None else (now.boottime_ns - state.kernel_update.looked_ns) / NS_PER_S

@@ -1,0 +1,325 @@
+"""Judge one observation with the state before it: measure or carry forward, detect gaps, raise and clear findings."""
+
+from typing import NamedTuple
+
+from ntpaudit.core.agreements import compare, store_agreement
+from ntpaudit.core.checks.context import AuditContext, DatabaseDate, DroppedAgreement, History
+from ntpaudit.core.checks.daemons import STALE_TIMESYNCD_S
+from ntpaudit.core.checks.debounce import judge
+from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Finding
+from ntpaudit.core.checks.host import BY_ID
+from ntpaudit.core.checks.records import GAP_INTERVALS
+from ntpaudit.core.checks.steps import describe_step, level_of_step, rule_of
+from ntpaudit.core.clock.database_clock import DatabaseClock, carry_date
+from ntpaudit.core.clock.drift import Drift, estimate_drift
+from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns
+from ntpaudit.core.clock.steps import Step
+from ntpaudit.core.clock_state import (
+    STEP_LISTED_NS,
+    ClockState,
+    LastAgreement,
+    Poll,
+    stale_s,
+    watch_host,
+    with_poll_interval,
+)
+from ntpaudit.core.events import Event
+from ntpaudit.core.holdover import drift_bound_ppm, utc_ns
+from ntpaudit.core.observation import Observation, Unavailable
+from ntpaudit.core.policy import Profile, max_error_s
+from ntpaudit.core.record import Health, Kind, Labels, LastPoll, Record, write_record
+from ntpaudit.core.selection import NO_SOURCES, Agreement, Selection, SourceCounts, count_sources, select
+from ntpaudit.core.units import NS_PER_S, format_utc
+
+_NEARER = 0.5
+"""A correction must bring the clock nearer to the true time by this share of it, else it corrects something else."""
+
+
+class AuditSettings(NamedTuple):
+    """The settings that judge an audit. `interval_s` is the polling interval.
+
+    `max_drift_ppm` is the assumed largest drift of the oscillator, unless the host shows a larger one (R4).
+    """
+
+    profile: Profile
+    labels: Labels
+    interval_s: float
+    max_drift_ppm: float = MAX_DRIFT_PPM
+
+
+class AuditResult(NamedTuple):
+    """The result of one audit by the agent. `is_pending`: another poll would decide about a finding."""
+
+    record: Record
+    events: tuple[Event, ...]
+    state: ClockState
+    is_pending: bool
+
+
+def evaluate(
+    state: ClockState,
+    observation: Observation,
+    kind: Kind,
+    settings: AuditSettings,
+    health: Health,
+    *,
+    dropped: int = 0,
+    database: DatabaseClock | None = None,
+    can_confirm: bool = True,
+) -> AuditResult:
+    """Judge one observation with the state before it.
+
+    `dropped` is the number of records that were dropped recently. `database` is the database's clock by its last reply,
+    None without one. `can_confirm` is False if no later audit will have the returned state.
+    """
+    now = observation.taken
+    state = watch_host(state, observation, settings.max_drift_ppm)
+    state = with_poll_interval(state, now.boottime_ns, settings.interval_s)
+    measured = _measure(state, observation, kind, settings)
+    state, agreement = measured.state, measured.agreement
+    counts = _counts(measured, kind)
+    if any(classified.status != "skipped" for classified in measured.replies.sources):
+        state = state._replace(poll=Poll(now.boottime_ns, counts, settings.interval_s))
+    if agreement is not None:  # the counts of the reported interval, which may be carried forward
+        counts = counts._replace(max_falsetickers=agreement.max_falsetickers, guaranteed=agreement.is_guaranteed)
+    history = measured.history._replace(
+        interval_s=settings.interval_s,
+        steps=state.steps,
+        stale_s=stale_s(state, now),
+        drift=state.drift,
+        dropped_records=dropped,
+        dropped_agreement=_listed_contradiction(state, now),
+        database=_date_of(state, database, now, measured.drift_ppm),
+        refusals=health.refusals,
+        failure=health.failure,
+        vanished=state.daemon.name if state.daemon and state.daemon.gone_ns is not None else None,
+        raised=frozenset(name for name, entry in state.debounce.conditions.items() if entry.raised),
+    )
+    selection = measured.replies._replace(agreement=agreement)
+    context = AuditContext(observation, selection, settings.profile, history, counts, measured.drift_ppm)
+    decision = judge(
+        context,
+        state.debounce,
+        kind,
+        is_sample=measured.replies.agreement is not None,
+        is_correcting=measured.is_correcting,
+        is_continued=measured.before is not None,
+        can_confirm=can_confirm,
+    )
+    record = write_record(
+        context,
+        settings.labels,
+        decision.findings,
+        decision.severity,
+        kind=kind,
+        age_s=_age_s(state, now),
+        drift=state.drift if agreement else None,
+        health=health,
+        confirmed=decision.confirmed,
+        last_poll=_last_poll(state.poll, now),
+    )
+    events = tuple(_event(change, record, context) for change in decision.changes)
+    state = state._replace(debounce=decision.state, dated_ns=database.reading.raw_ns if database else state.dated_ns)
+    return AuditResult(record, events, state, decision.is_pending)
+
+
+class _Measured(NamedTuple):
+    """The clock by one observation. `replies` has an agreement only if it counts; `before` is the earlier one, carried.
+
+    `history` has what was compared with the state before. `drift_ppm` is the largest possible drift (R4).
+    """
+
+    state: ClockState
+    replies: Selection
+    before: Agreement | None
+    history: History
+    drift_ppm: float
+    is_correcting: bool
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """The agreement that the record reports."""
+        return self.replies.agreement or self.before
+
+
+def _measure(state: ClockState, observation: Observation, kind: Kind, settings: AuditSettings) -> _Measured:
+    """Measure the clock by the replies, or carry the earlier agreement forward."""
+    now = observation.taken
+    drift_ppm = drift_bound_ppm(state.line, state.drift_ppm or settings.max_drift_ppm)
+    replies = select(observation.sources, now, drift_ppm) if kind == "network" else Selection((), None)
+    history = _gap(state, now, replies.agreement)
+    state, replies, before, contradiction = compare(state, now, replies)
+    is_correcting = _is_correcting(state.agreement, now, replies.agreement)
+    if replies.agreement is not None:
+        state = store_agreement(state, now, replies, replies.agreement, drift_ppm)
+    elif state.agreement is not None:
+        drift_ppm = drift_bound_ppm(state.line, state.agreement.drift_ppm)
+    agreement = replies.agreement or before
+    if agreement is not None:  # R3: each record has a new forecast, whether or not servers replied
+        state = state._replace(drift=_drift(state, observation, agreement, settings.profile, drift_ppm))
+    return _Measured(state, replies, before, history._replace(contradiction=contradiction), drift_ppm, is_correcting)
+
+
+def _counts(measured: _Measured, kind: Kind) -> SourceCounts:
+    """Return the numbers of sources of a poll; of a local audit those of the last agreement."""
+    if kind == "network":
+        return count_sources(measured.replies)
+    return measured.state.agreement.counts if measured.state.agreement else NO_SOURCES
+
+
+def _gap(state: ClockState, now: ClockReading, measured: Agreement | None) -> History:
+    """Return the gap that lasts until now, or that this measurement ends."""
+    unmeasured_s = None if measured is not None else _since_s(state, now)
+    ended_gap_s = None if measured is None else _gap_s(state, now, measured)
+    intervals = _intervals(state, now, measured)
+    return History(0.0, unmeasured_s, ended_gap_s, intervals=intervals)
+
+
+def _is_correcting(fix: LastAgreement | None, now: ClockReading, agreement: Agreement | None) -> bool:
+    """Whether the clock was moved towards the true time, and came nearer to it, since the last measurement (§1.5)."""
+    if fix is None or agreement is None:
+        return False
+    wrong_ns, moved_ns = fix.agreement.estimate_ns, correction_ns(fix.reading, now)
+    is_right_way = moved_ns * wrong_ns > 0 and abs(moved_ns) > growth_ns(now.raw_ns - fix.reading.raw_ns)
+    return is_right_way and abs(wrong_ns) - abs(agreement.estimate_ns) >= _NEARER * abs(moved_ns)
+
+
+def _drift(
+    state: ClockState, observation: Observation, agreement: Agreement, profile: Profile, drift_ppm: float
+) -> Drift:
+    """Estimate the drift, and when the clock will exceed its tolerance."""
+    kernel = observation.kernel
+    return estimate_drift(
+        state.samples,
+        now_raw_ns=observation.taken.raw_ns,
+        estimate_ns=agreement.estimate_ns,
+        bound_s=max_error_s(agreement.interval),
+        kernel_ppm=observation.kernel_ppm,
+        tolerance_s=profile.critical_s,
+        steered=_is_steered(state, observation),
+        back_test=state.back_test,
+        line=state.line,
+        drift_ppm=drift_ppm,
+        pending_s=0.0 if isinstance(kernel, Unavailable) else kernel.offset_s,
+    )
+
+
+def _is_steered(state: ClockState, observation: Observation) -> bool:
+    """Whether a time daemon disciplines the clock: one is visible, or the kernel was updated recently (F8)."""
+    if any(daemon.disciplines for daemon in observation.known_daemons):
+        return True
+    if state.daemon is not None:  # it has stopped, whatever the kernel still reports (R12)
+        return False
+    kernel, untouched_s = observation.kernel, stale_s(state, observation.taken)
+    # the kernel reports a synchronised clock for hours after the daemon died (A4)
+    is_fresh = untouched_s is None or untouched_s <= STALE_TIMESYNCD_S
+    return not isinstance(kernel, Unavailable) and kernel.is_synchronised and is_fresh
+
+
+def _since_s(state: ClockState, now: ClockReading) -> float:
+    """Return the time since servers last gave a measurement, else since this agent's start.
+
+    If the last one was in an earlier boot, the result is this boot's uptime, which is less than the true time.
+    """
+    if state.measured_ns is not None:
+        return (now.boottime_ns - state.measured_ns) / NS_PER_S
+    return (now.boottime_ns - (state.started_ns if state.measured_utc_ns is None else 0)) / NS_PER_S
+
+
+def _gap_s(state: ClockState, now: ClockReading, agreement: Agreement | None) -> float | None:
+    """Return the time without a measurement before this one: by uptime within a boot, else by the true time."""
+    if state.measured_ns is not None:
+        return (now.boottime_ns - state.measured_ns) / NS_PER_S
+    if state.measured_utc_ns is None or agreement is None:
+        return None
+    return max(0.0, (now.realtime_ns + agreement.estimate_ns - state.measured_utc_ns) / NS_PER_S)
+
+
+def _intervals(state: ClockState, now: ClockReading, measured: Agreement | None) -> float | None:
+    """Return how many poll intervals have passed since servers last gave a measurement, else since the agent's start.
+
+    If the last one was in an earlier boot, the time before this agent's start counts too: all of it if the true time is
+    known (`measured`), else this boot's uptime.
+    """
+    polls = state.poll_interval
+    if polls is None:
+        return None
+    passed = polls.passed_at(now.boottime_ns)
+    if state.measured_ns is not None or state.measured_utc_ns is None:
+        return passed
+    watched_s, gap_s = (now.boottime_ns - state.started_ns) / NS_PER_S, _gap_s(state, now, measured)
+    before_s = (state.started_ns / NS_PER_S) if gap_s is None else gap_s - watched_s
+    return passed + polls.before_boot(max(0.0, before_s))
+
+
+def _listed_contradiction(state: ClockState, now: ClockReading) -> DroppedAgreement | None:
+    """Return the contradiction of the last hour; it stays listed as long as a step."""
+    latest = state.dropped_agreement
+    if latest is None or not 0 <= now.boottime_ns - latest.boottime_ns <= STEP_LISTED_NS:
+        return None
+    return latest
+
+
+def _last_poll(poll: Poll | None, now: ClockReading) -> LastPoll | None:
+    """Return the latest poll; its replies count only until it is older than its interval and grace."""
+    if poll is None:
+        return None
+    age_s = (now.boottime_ns - poll.polled_ns) / NS_PER_S
+    if not age_s <= GAP_INTERVALS * poll.interval_s:
+        return LastPoll(age_s, poll.counts.sources, 0, 0)
+    return LastPoll(age_s, poll.counts.sources, poll.counts.usable, poll.counts.agreeing)
+
+
+def _date_of(
+    state: ClockState, database: DatabaseClock | None, now: ClockReading, drift_ppm: float
+) -> DatabaseDate | None:
+    interval = None if database is None else carry_date(database, now, drift_ppm)
+    if database is None or interval is None:
+        return None
+    raw_ns = database.reading.raw_ns
+    return DatabaseDate(interval, (now.raw_ns - raw_ns) / NS_PER_S, is_new=raw_ns != state.dated_ns)
+
+
+def _age_s(state: ClockState, now: ClockReading) -> float | None:
+    """Return the age of the measurement from which the offset comes."""
+    return None if state.agreement is None else (now.raw_ns - state.agreement.reading.raw_ns) / NS_PER_S
+
+
+def step_event(state: ClockState, step: Step, now: ClockReading) -> Event:
+    """Make the event of a step, with the true time if it is known."""
+    level, rule = level_of_step(step), rule_of(step)
+    return Event(
+        rule.id,
+        True,
+        LEVEL_SEVERITY[level],
+        level,
+        describe_step(step),
+        utc_ns(state, now),
+        now.realtime_ns,
+        now.boottime_ns,
+        value_s=step.size_ns / NS_PER_S,
+        remedy=rule.remedy,
+        detail={
+            "before": format_utc(step.before_ns),
+            "after": format_utc(step.after_ns),
+            "while_down": step.is_gap,
+        },
+    )
+
+
+def _event(change: tuple[Finding, bool], record: Record, context: AuditContext) -> Event:
+    finding, raised = change
+    rule = BY_ID[finding.id]
+    return Event(
+        finding.id,
+        raised,
+        finding.severity,
+        finding.level,
+        finding.message if raised else f"no longer true: {finding.message}",
+        record.utc_ns,
+        record.host_ns,
+        record.boottime_ns,
+        value_s=rule.value_s(context),
+        remedy=finding.remedy,
+        detail=rule.detail(context),
+    )
