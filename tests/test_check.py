@@ -355,7 +355,7 @@ BROKEN = {
     "[policy]\ncritical = '1 fortnight'": ":2: policy.critical: ",
     "[host]\nname = ''": ":2: host.name: ",
     "nonsense": ": not TOML",
-    "\0": ": not TOML",
+    "\0": ":1: not TOML",
 }
 
 

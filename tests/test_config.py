@@ -662,6 +662,15 @@ def test_init_without_servers_proposes_the_pool_and_says_what_that_means(tmp_pat
         assert "its terms forbid uses where wrong time would harm a business" in said
 
 
+def test_config_is_an_option_of_every_command_that_has_a_file(tmp_path: Path) -> None:
+    """`config init --config` writes the file that the other commands read with the same words."""
+    file = str(tmp_path / "x.toml")
+    assert run("init", *SERVERS, "--config", file, state=tmp_path).status == 0
+    assert run("check", "--config", file, state=tmp_path).out.startswith(f"ok: {file}: polls 4 servers")
+    refused = run("init", *SERVERS, "--config", file, "--output", "-", state=tmp_path)
+    assert (refused.status, "--output and --config mean the same" in refused.err) == (64, True)
+
+
 def test_init_warns_of_too_few_servers(tmp_path: Path) -> None:
     """Three servers cannot outvote one that is wrong for certain; a pool, or four servers, can."""
     assert "only 3 servers: name at least 4" in run("init", *SERVERS[:3], "--output", "-", state=tmp_path).err

@@ -129,6 +129,10 @@ def test_an_inventory_of_a_file_an_option_or_standard_input(state: Path, tmp_pat
         (b"name\n", ":1: 'name' is a table's header"),
         (b"web1;ams\n", ":1: a semicolon instead of a comma between a host and its site"),
         (b"\xff\n", " is not UTF-8 text"),
+        (
+            b"db1\nweb1 ams\n",
+            ":2: 'web1 ams' has white space: write one host per line, and a comma before its site",
+        ),
         (b"a,ams\na\nb\na,fra\n", ":4: a has site fra here and ams in line 1: keep one of them"),
         (None, ": No such file or directory"),
     ],

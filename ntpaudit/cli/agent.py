@@ -7,7 +7,7 @@ import click
 from ntpaudit.agent import Agent, read_agent_config
 from ntpaudit.cli.logs import log_to_stderr, verbosity_options
 from ntpaudit.cli.output import emit_and_exit
-from ntpaudit.cli.parameters import Parsed
+from ntpaudit.cli.parameters import Parsed, config_option
 from ntpaudit.config.load import find_config
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import parse_duration
@@ -32,7 +32,7 @@ stored, because no finding can be confirmed then; 64 usage, 75 another agent use
 
 
 @click.command(epilog=EPILOG)
-@click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
+@config_option
 @click.option("--once", is_flag=True, help="Audit, store, send and deliver once, then exit.")
 @click.option(
     "--every",

@@ -7,7 +7,7 @@ import click
 from ntpaudit import __version__, audit
 from ntpaudit.cli.logs import log_to_stderr, verbosity_options
 from ntpaudit.cli.output import StandardError, emit_and_exit, format_option
-from ntpaudit.cli.parameters import Parsed
+from ntpaudit.cli.parameters import Parsed, config_option
 from ntpaudit.config.load import choose_profile, find_config, load_config
 from ntpaudit.config.schema import Config
 from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Source, doubtful_port, parse_source, pool, region
@@ -62,7 +62,7 @@ def _timeout(text: str) -> float:
     "--region", "regions", multiple=True, type=Parsed("NAME", region), help="Query the pool of a continent or country."
 )
 @click.option("--from-host", is_flag=True, help="Query the servers that the running time daemon was started with.")
-@click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
+@config_option
 @click.option("--profile", type=click.Choice(list(PROFILES)), metavar="NAME", help=f"One of: {', '.join(PROFILES)}.")
 @click.option("--warning", type=_DURATION, help="Warning tolerance, such as 100ms.")
 @click.option("--critical", type=_DURATION, help="Critical tolerance, which the verdict refers to, such as 1s.")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ntpaudit.cli.output import StandardError
-from ntpaudit.cli.parameters import Parsed
+from ntpaudit.cli.parameters import Parsed, config_option
 from ntpaudit.cli.stream import write_parts
 from ntpaudit.config.load import SYSTEM_FILE, find_config, load_config, load_tables, locate, user_file, with_environment
 from ntpaudit.config.schema import Config
@@ -100,7 +100,8 @@ def _checked(name: str, read: Callable[[str], Any]) -> Parsed[str]:
 @click.option("--site", metavar="NAME", help="The place of this host, such as a data centre.")
 @click.option("--env", metavar="NAME", help="The environment of this host, such as prod.")
 @click.option("--profile", type=click.Choice(list(PROFILES)), metavar="NAME", help=f"One of: {', '.join(PROFILES)}.")
-@click.option("--output", type=click.Path(dir_okay=False), help="Write to this file; - is standard output.")
+@config_option
+@click.option("--output", type=click.Path(dir_okay=False), help="The same as --config; - is standard output.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(
     servers: tuple[str, ...],
@@ -114,6 +115,7 @@ def init(
     site: str | None,
     env: str | None,
     profile: str | None,
+    config_path: str | None,
     output: str | None,
     force: bool,
 ) -> None:
@@ -123,6 +125,7 @@ def init(
     """
     from ntpaudit.config.text import write_file
 
+    output = _named(output, config_path, "--output")
     if influx_url is None and (bucket or org or token_file):
         raise click.UsageError("--bucket, --org and --token-file need a database: name it with --influx-url")
     is_proposal = not (servers or zone or place or from_host)
@@ -198,21 +201,16 @@ def _warn_of_ports(names: Sequence[str]) -> None:
         StandardError().note(warning)
 
 
-_config_option = click.option(
-    "--config", "config_path", type=click.Path(readable=False), help="The same as FILE, as in other commands."
-)
-
-
-def _named(file: str | None, config_path: str | None) -> str | None:
-    """Return the file given as an argument or as an option."""
+def _named(file: str | None, config_path: str | None, word: str = "FILE") -> str | None:
+    """Return the file given by `--config` or by `word`, which means the same."""
     if file is not None and config_path is not None:
-        raise click.UsageError("FILE and --config mean the same: give only one of them")
+        raise click.UsageError(f"{word} and --config mean the same: give only one of them")
     return config_path if file is None else file
 
 
 @config.command(epilog=CHECK_EPILOG)
 @click.argument("file", required=False, type=click.Path(readable=False))
-@_config_option
+@config_option
 def check(file: str | None, config_path: str | None) -> None:
     """Check whether an agent can run with a configuration.
 
@@ -242,7 +240,7 @@ def check(file: str | None, config_path: str | None) -> None:
 
 @config.command(epilog=SHOW_EPILOG)
 @click.argument("file", required=False, type=click.Path(readable=False))
-@_config_option
+@config_option
 @click.option("--format", "format_name", type=click.Choice(["toml", "json"]), default="toml", show_default=True)
 def show(file: str | None, config_path: str | None, format_name: str) -> None:
     """Show the effective configuration, and the origin of each value: the file, the environment, a default.

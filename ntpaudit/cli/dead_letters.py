@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from ntpaudit.cli.output import StandardError, page_width
+from ntpaudit.cli.parameters import config_option
 from ntpaudit.cli.state import history_path, read_config
 from ntpaudit.cli.stream import write_parts
 from ntpaudit.core.policy import Severity
@@ -49,7 +50,6 @@ def dead_letters() -> None:
     """List, resend or drop records that the database refused for good."""
 
 
-_config = click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
 _ids = click.argument("ids", nargs=-1, type=click.IntRange(1, 2**63 - 1), metavar="[ID]...")
 
 
@@ -63,7 +63,7 @@ def _all(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     "--format", "format_name", type=click.Choice(["table", "json"]), default="table", show_default=True,
     help="Output format.",
 )  # fmt: skip
-@_config
+@config_option
 def list_(format_name: str, config_path: str | None) -> None:
     """Show each dead letter: its ID, its time, and why the database refused it."""
     from ntpaudit.store.dead_letters import read_dead_letters
@@ -78,7 +78,7 @@ def list_(format_name: str, config_path: str | None) -> None:
 @dead_letters.command(epilog=EPILOG)
 @_ids
 @_all("Resend")
-@_config
+@config_option
 def resend(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
     """Put dead letters back into the outbox; the agent sends them within a minute, after the records in it."""
     from ntpaudit.store import dead_letters as store
@@ -96,7 +96,7 @@ def resend(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
 @dead_letters.command(epilog=EPILOG)
 @_ids
 @_all("Drop")
-@_config
+@config_option
 def drop(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
     """Delete dead letters. The audits themselves stay in the history."""
     from ntpaudit.store import dead_letters as store

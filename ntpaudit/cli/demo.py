@@ -22,7 +22,16 @@ from ntpaudit.cli.output import (
     terminal_size,
     wants_colour,
 )
-from ntpaudit.cli.parameters import Parsed, RelativeTime, parse_hours, parse_time, refuse_empty, resolve
+from ntpaudit.cli.parameters import (
+    LEAST_HOURS,
+    MOST_HOURS,
+    Parsed,
+    RelativeTime,
+    parse_hours,
+    parse_time,
+    refuse_empty,
+    resolve,
+)
 from ntpaudit.cli.stream import write_parts
 from ntpaudit.core.ntp.rate_limit import ServerStates
 from ntpaudit.core.ntp.sources import Server
@@ -112,7 +121,7 @@ def forget(change: Callable[[ServerStates], ServerStates]) -> None:
     type=Parsed("HOURS", parse_hours),
     default=24.0,
     show_default=True,
-    help="Length of the history: hours, or a duration such as 7d.",
+    help=f"Length of the history: {LEAST_HOURS:g} to {MOST_HOURS:g} hours, or a duration such as 7d.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed: the same seed gives the same fleet.")
 @click.option(

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from ntpaudit import __version__
 from ntpaudit.cli.output import StandardError, page_width, wants_colour
-from ntpaudit.cli.parameters import Parsed, RelativeTime, parse_time, refuse_empty, resolve
+from ntpaudit.cli.parameters import Parsed, RelativeTime, config_option, parse_time, refuse_empty, resolve
 from ntpaudit.cli.state import read_config
 from ntpaudit.cli.stream import write_parts
 from ntpaudit.config.fleet_database import fleet_database
@@ -78,7 +78,7 @@ Exit status: 0 within --ambiguity, 1 above, 3 unknown (silent, not measured, not
 _DURATION = Parsed("DURATION", parse_positive_duration)
 
 _READ_OPTIONS = (
-    click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file."),
+    config_option,
     click.option("--url", type=Parsed("URL", parse_url), help="Read this database, such as http://127.0.0.1:8086."),
     click.option("--language", type=click.Choice(LANGUAGES), help="Query language.  [default: influxql]"),
     click.option("--database", metavar="NAME", help="Database or bucket.  [default: ntpaudit]"),
@@ -145,7 +145,7 @@ def _read_options(command: _Function) -> _Function:
 @click.option("--before", type=_DURATION, help="Compare with the fleet this long ago, to detect shifts.  [default: 1h]")
 @click.option("--site", metavar="NAME", help="Only hosts of this site.")
 @click.option("--inventory", metavar="FILE", help="Hosts that must report; other silent hosts count as retired.")
-@click.option("--flagged", is_flag=True, help="Show only hosts that are not ok, or named by a fleet finding.")
+@click.option("--flagged", is_flag=True, help="Show only hosts that are not ok, or that a fleet finding names.")
 @click.option("--limit", type=click.IntRange(1, 10**9), metavar="N", help="Show only the worst N hosts.")
 @click.option(
     "--format", "format_name", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format."

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from ntpaudit.cli.dead_letters import dead_letters
 from ntpaudit.cli.output import StandardError, is_terminal, page_width, terminal_size, wants_colour
-from ntpaudit.cli.parameters import Parsed, RelativeTime, parse_time, resolve
+from ntpaudit.cli.parameters import Parsed, RelativeTime, config_option, parse_time, resolve
 from ntpaudit.cli.state import history_path, read_config, this_moment
 from ntpaudit.cli.stream import write_parts
 from ntpaudit.core.policy import Severity
@@ -84,7 +84,7 @@ class HistoryQuery(NamedTuple):
 @click.option("--limit", type=click.IntRange(1, 10**12), help="Show only the newest N.", metavar="N")
 @click.option("--events", is_flag=True, help="Show events instead: findings raised and cleared, clock steps.")
 @click.option("--hourly", is_flag=True, help="Show hours only, also where single audits are stored.")
-@click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
+@config_option
 def history(
     context: click.Context,
     since: RelativeTime | int | None,

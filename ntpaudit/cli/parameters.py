@@ -28,6 +28,15 @@ class Parsed(click.ParamType[_Value]):
             self.fail(str(error), param, ctx)
 
 
+config_option = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="The configuration file.  [default: the user's own, else /etc/ntpaudit/ntpaudit.toml]",
+)
+
+
 def refuse_empty(**given: object) -> None:
     """Raise click.UsageError for an option with an empty value, such as an empty shell variable."""
     for name, value in given.items():

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ntpaudit.cli.output import page_width, wants_colour
-from ntpaudit.cli.parameters import Parsed
+from ntpaudit.cli.parameters import Parsed, config_option
 from ntpaudit.cli.state import history_path, read_config, this_host
 from ntpaudit.cli.stream import write_parts
 from ntpaudit.core.policy import Severity
@@ -34,7 +34,7 @@ Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usa
 
 
 @click.command(epilog=EPILOG)
-@click.option("--config", "config_path", type=click.Path(readable=False), help="Read this configuration file.")
+@config_option
 @click.option(
     "--format", "format_name", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format."
 )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ntpaudit.core.units import brief
 from ntpaudit.errors import ConfigError
 
 
@@ -60,6 +61,8 @@ def _other_format(name: str, *, is_first: bool) -> str | None:
         )
     if ";" in name:
         return "a semicolon instead of a comma between a host and its site: fix it with `tr ';' ','`"
+    if len(words := name.split()) > 1:
+        return f"{brief(name)} has white space: write one host per line, and a comma before its site: {words[0]}, ams"
     if is_first and name.lower() in _HEADERS:
         return f"{name!r} is a table's header: remove it (`tail -n +2`), or move a host of that name to a later line"
     return None

@@ -104,7 +104,7 @@ _COLUMNS: tuple[Column[SourceRecord], ...] = (
     Column("source", lambda source: to_ascii(source.name), gives_way=True, is_name=True),
     Column("address", _address, gives_way=True, spare=True),
     Column("status", lambda source: source.status, colour=lambda source: _STATUS_COLOURS.get(source.status)),
-    Column("offset       ", _offset, is_number=True),
+    Column("this host is ", _offset, is_number=True),
     Column("+/-", _error, is_number=True),
     Column(
         "delay",

@@ -32,7 +32,7 @@ _ANY_WIDTH = 1 << 20
 
 _Item = TypeVar("_Item")
 
-_DROPPED = ("sources", "last seen", "findings", "at most", "site")
+_DROPPED = ("sources", "last seen", "at most", "site", "findings")
 """Columns of hosts that are dropped on a narrow terminal, in this order; findings stay as long as possible."""
 
 _SITES_DROPPED = ("ok", "hardest to order", "hosts", "warning", "unknown", "ordered beyond")

@@ -52,8 +52,12 @@ def hour_table(hours: Iterable[Hour], width: int, paint: Paint) -> Iterator[str]
     """Write hours as a table of at most `width` columns."""
     columns = [column for column in _HOUR if width >= column.page]
     yield _line(columns, [column.title for column in columns])
+    used = set()
     for hour in hours:
-        yield _line(columns, [column.cell(hour) for column in columns], "", paint, hour.severity)
+        cells = [column.cell(hour) for column in columns]
+        used |= {"?" if cell == "?" else column.title for column, cell in zip(columns, cells, strict=True) if cell}
+        yield _line(columns, cells, "", paint, hour.severity)
+    yield from (f"{word}: {meaning}\n" for word, meaning in _LEGEND.items() if word in used)
 
 
 def event_table(events: Iterable[StoredEvent], width: int, paint: Paint) -> Iterator[str]:
@@ -248,6 +252,13 @@ _HOUR = (
     _Column("offset to", 17, lambda hour: _offset(hour.most_offset_s), is_number=True, page=76),
     _Column("bound", 10, lambda hour: _bound(hour.bound_s), is_number=True),
 )
+_LEGEND = {
+    "absent": "the host ran, but no record shows that the agent did",
+    "off": "the host was down or suspended",
+    "?": "not known, because some records of the hour are deleted",
+}
+"""Words of the table of hours, explained below it where they are used."""
+
 _AUDIT_FIELDS = (
     "time",
     "host_time",

@@ -195,7 +195,9 @@ def test_a_sites_own_pool_has_one_name() -> None:
     assert not own.is_public
 
 
-@pytest.mark.parametrize("zone", ["", "a b", "a..b", "-nl.pool.ntp.org", "nl/pool", "2001:db8::1", "x" * 64])
+@pytest.mark.parametrize(
+    "zone", ["", "a b", "a..b", "127.0.0.1", "192.0.2.1.", "-nl.pool.ntp.org", "nl/pool", "2001:db8::1", "x" * 64]
+)
 def test_what_is_no_zone_is_refused(zone: str) -> None:
     """A pool is named by a host name."""
     with pytest.raises(ValueError, match="is not the name of a pool zone"):

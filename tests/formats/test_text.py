@@ -16,7 +16,7 @@ OK = """\
 OK  clock is 1.95 ms behind, at most 4.76 ms wrong if at most 1 of 5 servers is wrong (4 of 5
     servers agree, 1 disagrees)
 
-source            address       status         offset             +/-  delay  st  reference
+source            address       status         this host is       +/-  delay  st  reference
 ntp1.example.net  192.0.1.1     agreeing      1.80 ms behind  2.96 ms   2 ms   2  203.0.113.1
 ntp2.example.net  192.0.2.1     agreeing      1.90 ms behind  3.96 ms   4 ms   2  203.0.113.2
 ntp3.example.net  192.0.3.1     agreeing      2.00 ms behind  4.96 ms   6 ms   2  203.0.113.3
@@ -36,7 +36,7 @@ CRITICAL = """\
 CRITICAL  clock is at least 2 h behind if at most 1 of 4 servers is wrong (estimate 2 h; 4 of 4
           servers agree)
 
-source            address    status        offset             +/-  delay  st  reference
+source            address    status        this host is       +/-  delay  st  reference
 ntp1.example.net  192.0.1.1  agreeing  7200.004 s behind  3.06 ms   2 ms   2  203.0.113.1
 ntp2.example.net  192.0.2.1  agreeing  7200.004 s behind  3.96 ms   4 ms   2  203.0.113.2
 ntp3.example.net  192.0.3.1  agreeing  7200.004 s behind  5.06 ms   6 ms   2  203.0.113.3

@@ -116,12 +116,19 @@ def test_hours_in_lines(past: tuple[list[Audit], list[Hour], list[StoredEvent]])
     """An hour's line has its counts and extremes; its JSON has a schema of its own."""
     spans = Spans(within=2000, beyond=180, unmeasured=720, absent=640, off=60)
     hour = Hour(NOW_NS, 60, 58, 50, 5, 3, Severity.CRITICAL, -0.001, 2.5, 2.51, spans)
-    line = list(hour_table([hour], 140, PLAIN))[1]
+    _, line, *legend = hour_table([hour], 140, PLAIN)
+    assert legend == [
+        "absent: the host ran, but no record shows that the agent did\n",
+        "off: the host was down or suspended\n",
+    ]
     assert line.split() == [
         "2026-11-18", "11:06", "60", "3", "min", "12", "min", "10.7", "min", "60", "s", "critical",
         "1", "ms", "ahead", "2.5", "s", "behind", "2.51", "s",
     ]  # fmt: skip
     assert list(hour_table([hour._replace(spans=None)], 140, PLAIN))[1].split()[2:8] == ["60", *"?????"]
+    unknown = list(hour_table([hour._replace(spans=None)], 140, PLAIN))
+    assert unknown[2:] == ["?: not known, because some records of the hour are deleted\n"]
+    assert len(list(hour_table([hour._replace(spans=Spans(3600, 0, 0, 0, 0))], 140, PLAIN))) == 2
     data = json.loads("".join(hour_json([hour])))
     assert data == {
         "schema": "ntpaudit.hour/1",

@@ -81,7 +81,7 @@ def is_pool_name(host: str) -> bool:
 def pool(zone: str) -> Pool:
     """Return the pool of a zone: `0.` to `3.` for one of the NTP pool (P6), one name for a site's own pool."""
     zone = zone.rstrip(".").lower()
-    if not _is_host_name(zone):
+    if not _is_host_name(zone) or zone.rpartition(".")[2].isdecimal():  # no top-level domain is a number
         raise ValueError(f"{zone!r} is not the name of a pool zone")
     if not is_pool_name(zone) or zone[:2] in ("0.", "1.", "2.", "3."):
         return Pool(zone, (zone,))
