@@ -8,7 +8,8 @@ from ntpaudit.core.clock_state import ClockState
 from ntpaudit.core.units import plural
 from ntpaudit.formats.line_protocol import render, render_events, render_unstamped, stamp_lines, stamp_of
 from ntpaudit.log import LazyLogger
-from ntpaudit.store.history import OutboxEntry, PendingObservation
+from ntpaudit.store.audits import PendingObservation
+from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.serialization import plain, revive
 from ntpaudit.store.state import AuditRow, StateStore
 

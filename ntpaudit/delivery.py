@@ -29,7 +29,7 @@ from ntpaudit.core.delivery import (
 from ntpaudit.core.units import NS_PER_S, format_duration, plural
 from ntpaudit.errors import ConfigError, StoreError
 from ntpaudit.log import LazyLogger
-from ntpaudit.store.history import OutboxEntry
+from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.state import StateStore
 
 logger = LazyLogger(__name__)
@@ -75,7 +75,6 @@ def start_worker(
     store: StateStore,
     influxdb: InfluxConfig,
     token: str | None,
-    note: Callable[[str], None] = logger.warning,
     read_clock: Callable[[], ClockReading] | None = None,
 ) -> "DeliveryWorker":
     """Return a worker for the configured database; with `read_clock` it also measures the database's clock."""
@@ -92,7 +91,7 @@ def start_worker(
             timeout_s=influxdb.timeout_s,
         )
 
-    return DeliveryWorker(store, open_transport, note, read_clock=read_clock)
+    return DeliveryWorker(store, open_transport, read_clock=read_clock)
 
 
 class DeliveryWorker:
@@ -102,11 +101,10 @@ class DeliveryWorker:
         self,
         store: StateStore,
         open_transport: Callable[[], Transport],
-        note: Callable[[str], None] = logger.warning,
         rand: Callable[[], float] = random.random,
         read_clock: Callable[[], ClockReading] | None = None,
     ) -> None:
-        """`start` begins delivery. `note` logs changes; `rand` spreads the waits.
+        """`start` begins delivery. `rand` spreads the waits.
 
         Without `read_clock` the database's clock is not measured.
         """
@@ -115,7 +113,7 @@ class DeliveryWorker:
         self._rand = rand
         self._read_clock = read_clock
         self._transport: Transport | None = None
-        self._log = _DeliveryLog(note)
+        self._log = _DeliveryLog()
         self._retry = RetryState()
         self._oldest: OutboxEntry | None = None
         self._turn = threading.Condition()
@@ -284,8 +282,7 @@ class _AbandonedError(Exception):
 class _DeliveryLog:
     """Logs changes of delivery, each once."""
 
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self._note = note
+    def __init__(self) -> None:
         self._logged: set[str] = set()
         self._since_ns = 0
 
@@ -295,20 +292,20 @@ class _DeliveryLog:
             self._since_ns = _boottime_ns()
         if kind not in self._logged:
             self._logged.add(kind)
-            self._note(f"delivery failed: {reason}; records are stored and sent again")
+            logger.warning(f"delivery failed: {reason}; records are stored and sent again")
 
     def delivered(self, waited: int) -> None:
         """Log the end of failures, and how many records waited."""
         if self._logged:
             passed_s = (_boottime_ns() - self._since_ns) / NS_PER_S
             self._logged.clear()
-            self._note(f"delivery works again after {format_duration(passed_s)}; {plural(waited, 'record')} waited")
+            logger.warning(f"delivery works again after {format_duration(passed_s)}; {plural(waited, 'record')} waited")
 
     def dead_letter(self, before: int, after: int, reason: str) -> None:
         """Log the first dead letter, the tenth, the hundredth and so on."""
         if len(str(before)) < len(str(after)) or not before:
             those = "it" if after == 1 else "them"
-            self._note(
+            logger.warning(
                 f"the database refuses {plural(after, 'record')} permanently: {reason}; list {those} with "
                 "`ntpaudit history dead-letters list`"
             )

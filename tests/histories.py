@@ -1,5 +1,6 @@
 """Histories as an agent would have written them: a simulated clock, judged by the real core, kept by the real store."""
 
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +14,9 @@ from ntpaudit.core.observation import HostFacts, Observation, SourceObservation
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES
 from ntpaudit.core.record import Health, Record
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.store import history
+from ntpaudit.store import audits
 from ntpaudit.store.database import open_database, transaction
+from ntpaudit.store.queries import History
 from tests.records import CHRONYD, LABELS, NOW_NS, SYNCHRONISED, failed, servers
 
 BOOT = "b" * 32
@@ -51,6 +53,11 @@ class Kept(NamedTuple):
     observation: Observation
     record: Record
     events: tuple[Event, ...]
+
+
+def stored(connection: sqlite3.Connection) -> History:
+    """Return the history of an open file, whose damaged rows are passed over."""
+    return History(connection, lambda what: None)
 
 
 def clocks(world: World, minute: int) -> ClockReading:
@@ -91,14 +98,14 @@ def observe(world: World, minute: int, now: ClockReading, *, asks: bool) -> Obse
 
 def write(path: Path, world: World, minutes: Iterable[int]) -> list[Record]:
     """Write such a history into a file, new or not, and return its records."""
-    connection = open_database(str(path), print)
+    connection = open_database(str(path))
     records = []
     with transaction(connection):
         for kept in live(world, minutes):
-            audit_id = history.keep_observation(connection, kept.observation, kept.record.kind)
-            assert history.keep_record(connection, audit_id, kept.record, 0.0)
-            history.roll_up(connection, kept.record)
-            history.keep_events(connection, kept.events, world.boot_id)
+            audit_id = audits.keep_observation(connection, kept.observation, kept.record.kind)
+            assert audits.keep_record(connection, audit_id, kept.record, 0.0)
+            audits.roll_up(connection, kept.record)
+            audits.keep_events(connection, kept.events, world.boot_id)
             records.append(kept.record)
     connection.close()
     return records

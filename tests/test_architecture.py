@@ -197,6 +197,31 @@ def test_the_template_engine_is_imported_for_a_page_alone() -> None:
     assert users == {"cli.fleet"}
 
 
+def test_no_connection_leaves_the_store() -> None:
+    """Only the store has SQLite, and what others import of it takes no connection (principle 4).
+
+    The demonstration's fleet has a database of its own, which is no history.
+    """
+    found = []
+    for module, path in modules():
+        tree = ast.parse(path.read_text())
+        if module.startswith("store.") or module == "fleet.demo_store":
+            continue
+        found += [f"{module} imports sqlite3" for name in imports(path) if name.partition(".")[0] == "sqlite3"]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ntpaudit.store"):
+                assert node.module != "ntpaudit.store", f"{module} imports a whole module of the store"
+                taken = takers_of_a_connection(ROOT / f"{(node.module or '').replace('.', '/')}.py")
+                found += [f"{module} imports {alias.name}" for alias in node.names if alias.name in taken]
+    assert found == []
+
+
+def takers_of_a_connection(path: Path) -> set[str]:
+    """Return the functions of a module that take or yield a connection."""
+    functions = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+    return {function.name for function in functions if "sqlite3.Connection" in ast.unparse(function)}
+
+
 def test_no_class_is_made_in_a_function_and_no_import_is_hooked() -> None:
     """A class is made once, where a reader finds it; modules are those that their authors wrote (principle 7)."""
     found = []

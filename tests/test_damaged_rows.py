@@ -16,8 +16,9 @@ from ntpaudit.core.observation import Observation
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.database import open_database, open_memory
-from ntpaudit.store.history import OutboxEntry, enqueue, save_state
+from ntpaudit.store.outbox import OutboxEntry, enqueue
 from ntpaudit.store.paths import FILE_NAME
+from ntpaudit.store.saved_state import save_state
 from tests.command import ntpaudit
 from tests.histories import clocks, later, observe, write
 from tests.test_status import recent
@@ -36,7 +37,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("sound") / "state" / FILE_NAME
     write(file, recent(200.0, answers=lambda minute: minute < 5 or minute > 20), range(MINUTES))
     audit(file)
-    connection = open_database(str(file), print)
+    connection = open_database(str(file))
     enqueue(connection, OutboxEntry(0, "ntpaudit_clock,host=a x=1i", None, "another", 1, 1), None)
     connection.execute("INSERT INTO servers VALUES ('192.0.2.1 123', '{}')")
     save_state(connection, "agent", {"pid": 1})

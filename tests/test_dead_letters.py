@@ -10,14 +10,15 @@ from ntpaudit.probes import service
 from ntpaudit.store.paths import FILE_NAME
 from ntpaudit.store.state import StateStore
 from tests.command import Ran, ntpaudit
+from tests.logs import Messages
 from tests.store.audits import deliver, in_store, keep, number_of
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[StateStore]:
     """A ledger in use, with records 1 to 4, of which 2 and 3 are dead letters, and one whose time is not known."""
-    notes: list[str] = []
-    ledger = StateStore(str(tmp_path / "state" / FILE_NAME), notes.append)
+    notes = Messages("ntpaudit.store")
+    ledger = StateStore(str(tmp_path / "state" / FILE_NAME))
     for number in range(1, 5):
         keep(ledger, number)
     entries = ledger.waiting(9)

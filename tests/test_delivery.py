@@ -24,9 +24,10 @@ from ntpaudit.delivery import DeliveryWorker, start_worker
 from ntpaudit.errors import ConfigError
 from ntpaudit.outputs.influxdb import InfluxTransport
 from ntpaudit.probes.clock import SystemClock
-from ntpaudit.store import history
-from ntpaudit.store.history import OutboxEntry
+from ntpaudit.store import outbox
+from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.state import StateStore
+from tests.logs import Messages
 from tests.store.audits import in_store
 from tests.waiting import WITHIN_S, until
 from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Hang, Octets, Request, Reset, certificate
@@ -52,7 +53,7 @@ def post(ledger: StateStore, *entries: OutboxEntry) -> None:
 
     def work(connection: Any) -> None:
         for each in entries:
-            history.enqueue(connection, each, None)
+            outbox.enqueue(connection, each, None)
 
     in_store(ledger, work)
 
@@ -98,28 +99,38 @@ def database(influxdb: str) -> Iterator[FlakyDatabase]:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[StateStore]:
     """A ledger of the test's own, of which nothing is wrong."""
-    notes: list[str] = []
-    ledger = StateStore(str(tmp_path / "history.sqlite3"), notes.append)
+    notes = Messages("ntpaudit.store")
+    ledger = StateStore(str(tmp_path / "history.sqlite3"))
     yield ledger
     ledger.close()
     assert notes == []
 
 
-class Told(list[str]):
-    """What the courier said; none of it may hold the token."""
+class Told(Messages):
+    """What the courier logs; none of it may hold the token."""
 
-    def __call__(self, text: str) -> None:
+    def __init__(self) -> None:
+        super().__init__("ntpaudit.delivery")
+
+    def append(self, text: str) -> None:
         """Be told."""
         assert TOKEN not in text
         assert text.isprintable()
-        self.append(text)
+        super().append(text)
+
+
+@pytest.fixture(autouse=True)
+def told_without_token() -> Iterator[None]:
+    """No courier of a test logs the token."""
+    told = Told()
+    yield
+    assert all(TOKEN not in text for text in told)
 
 
 @contextmanager
 def courier_to(
     ledger: StateStore,
     url: str,
-    told: Told,
     *,
     timeout_s: float = 0.5,
     rand: float | Callable[[], float] | None = 0.0,
@@ -132,7 +143,7 @@ def courier_to(
         setting: dict[str, Any] = {"org": "", "bucket": "ntpaudit", "token": TOKEN, "timeout_s": timeout_s}
         return InfluxTransport(url, **setting | more)
 
-    worker = DeliveryWorker(ledger, transport, told, **chances)
+    worker = DeliveryWorker(ledger, transport, **chances)
     worker.start()
     try:
         yield worker
@@ -197,7 +208,7 @@ def test_every_letter_arrives_once(
     database.choose = choose
     post(ledger, *map(letter, range(200)))
     timeout_s = 0.5 if fault in WAITED_OUT else WITHIN_S
-    with courier_to(ledger, database.url, told, timeout_s=timeout_s) as worker:
+    with courier_to(ledger, database.url, timeout_s=timeout_s) as worker:
         until(lambda: ledger.backlog()[0] == 0)
         until(lambda: worker.health.failures == 0)
         assert worker.health.delivered == 200
@@ -216,7 +227,7 @@ def test_a_server_that_refuses_connections(ledger: StateStore, database: FlakyDa
     told = Told()
     database.refuse()
     post(ledger, *map(letter, range(2500)))
-    with courier_to(ledger, database.url, told, rand=0.02) as worker:
+    with courier_to(ledger, database.url, rand=0.02) as worker:
         until(lambda: worker.health.failures >= 3)
         assert worker.health.failure == "no connection: Connection refused"
         post(ledger, letter(2500))
@@ -229,11 +240,11 @@ def test_a_server_that_refuses_connections(ledger: StateStore, database: FlakyDa
 
 def test_a_history_deleted_in_an_outage_loses_nothing(tmp_path: Path, database: FlakyDatabase, influxdb: str) -> None:
     """What waits is carried over into each new file, is in it before the agent can be killed, and arrives once."""
-    notes: list[str] = []
+    notes = Messages("ntpaudit.store")
     path = tmp_path / "history.sqlite3"
-    ledger = StateStore(str(path), notes.append)
+    ledger = StateStore(str(path))
     database.refuse()
-    with courier_to(ledger, database.url, Told(), rand=0.02) as worker:
+    with courier_to(ledger, database.url, rand=0.02) as worker:
         for first in range(0, 200, 50):
             post(ledger, *map(letter, range(first, first + 50)))
             worker.wake()
@@ -251,7 +262,7 @@ def test_a_backlog_goes_in_its_order_and_in_batches(ledger: StateStore, database
     """A backlog is delivered oldest first, over one connection, in requests of at most a thousand letters and 1 MiB."""
     large = [letter(number, letter(number).lines.replace("ü", "ü" * 3000)) for number in range(1000)]
     post(ledger, *large, *map(letter, range(1000, 5000)))
-    with courier_to(ledger, database.url, Told(), timeout_s=WITHIN_S):
+    with courier_to(ledger, database.url, timeout_s=WITHIN_S):
         until(lambda: ledger.backlog()[0] == 0)
     stamps = [int(line.rsplit(" ", 1)[1]) for request in database.requests for line in request.lines.splitlines()]
     assert stamps == sorted(stamps)
@@ -272,7 +283,7 @@ def test_what_is_new_is_delivered_at_once(
     No record needs a connection of its own.
     """
     monkeypatch.setattr(delivery, "CHECK_EVERY_S", NEVER_S)
-    with courier_to(ledger, database.url, Told(), rand=None) as worker:
+    with courier_to(ledger, database.url, rand=None) as worker:
         for number in range(5):
             until(lambda: worker.drain(1.0))
             post(ledger, letter(number))
@@ -285,7 +296,7 @@ def test_what_is_new_is_delivered_at_once(
 def test_an_undated_letter_is_waited_for(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
     """A letter that cannot be dated yet holds up those behind it, so that the order is kept."""
     post(ledger, letter(0)._replace(stamp_ns=None), letter(1))
-    with courier_to(ledger, database.url, Told()) as worker:
+    with courier_to(ledger, database.url) as worker:
         assert worker.drain(5.0)
         assert database.requests == []
         (undated,) = ledger.unstamped()
@@ -320,7 +331,7 @@ def test_what_an_operator_must_mend_loses_nothing(
     with FlakyDatabase(influxdb) as elsewhere:
         headers = tuple((name, value.format(elsewhere=f"{elsewhere.url}/x")) for name, value in answer.headers)
         database.choose = lambda request: answer._replace(headers=headers)
-        with courier_to(ledger, database.url, told) as worker:
+        with courier_to(ledger, database.url) as worker:
             until(lambda: worker.health.failures)
             worker.wake()
             assert not worker.drain(5.0)
@@ -330,7 +341,7 @@ def test_what_an_operator_must_mend_loses_nothing(
     assert len(told) == 1
     assert fix in told[0]
     database.choose = lambda request: FORWARD
-    with courier_to(ledger, database.url, told):
+    with courier_to(ledger, database.url):
         until(lambda: ledger.backlog()[0] == 0)
     assert clock_points(influxdb) == expected(range(20))
 
@@ -339,7 +350,7 @@ def test_a_missing_database_is_told(ledger: StateStore, database: FlakyDatabase)
     """A bucket that is not there, InfluxDB's own 404, is for the operator to create."""
     told = Told()
     post(ledger, letter(0))
-    with courier_to(ledger, database.url, told, bucket="nowhere") as worker:
+    with courier_to(ledger, database.url, bucket="nowhere") as worker:
         until(lambda: worker.health.failures)
     assert 'database not found: "nowhere"' in told[0]
     assert "create the bucket" in told[0]
@@ -350,7 +361,7 @@ def test_an_influxdb_without_the_write_path_is_recognised(ledger: StateStore, in
     """InfluxDB before 1.8 lacks the path, not the database: the message names its version and what to do."""
     told = Told()
     post(ledger, letter(0))
-    with courier_to(ledger, influxdb, told) as worker:
+    with courier_to(ledger, influxdb) as worker:
         until(lambda: worker.health.failures)
     assert "404 page not found by InfluxDB 1.6" in told[0]
     assert "upgrade it to InfluxDB 1.8 or later, or put a proxy before it" in told[0]
@@ -362,7 +373,7 @@ def test_a_token_that_cannot_be_sent_is_not_told(ledger: StateStore, database: F
     """A token with a line break is refused without being shown."""
     told = Told()
     post(ledger, letter(0))
-    with courier_to(ledger, database.url, told, token=f"{TOKEN}\nX: y") as worker:
+    with courier_to(ledger, database.url, token=f"{TOKEN}\nX: y") as worker:
         until(lambda: worker.health.failures)
     assert "token" in told[0]
     with pytest.raises(ConfigError) as refused:
@@ -392,7 +403,7 @@ def test_poison_is_set_aside_and_blocks_nothing(ledger: StateStore, database: Fl
     entries[501] = letter(501, letter(501).lines + "ntpaudit_clock offset_s=\n")
     entries[999] = letter(999, CONFLICT)
     post(ledger, entries[0])
-    with courier_to(ledger, database.url, told, timeout_s=WITHIN_S, rand=any_other()) as worker:
+    with courier_to(ledger, database.url, timeout_s=WITHIN_S, rand=any_other()) as worker:
         until(lambda: ledger.backlog()[0] == 0)
         post(ledger, *entries[1:])
         worker.wake()
@@ -433,7 +444,7 @@ def test_where_nothing_waits_no_failure_is_left(
 
     monkeypatch.setattr(ledger, "ack", confirm)
     post(ledger, letter(0))
-    with courier_to(ledger, database.url, Told()) as worker:
+    with courier_to(ledger, database.url) as worker:
         until(lambda: seen)
     assert seen == [(0, 0, None)]
 
@@ -444,7 +455,7 @@ def test_what_is_too_old_is_set_aside_at_once(ledger: StateStore, influxdb: str)
     post(ledger, *map(letter, range(-40_000_000, -39_999_000)), letter((time.time_ns() - START_NS) // 10**9))
     with (
         FlakyDatabase(influxdb) as database,
-        courier_to(ledger, database.url, Told(), timeout_s=WITHIN_S, bucket="brief"),
+        courier_to(ledger, database.url, timeout_s=WITHIN_S, bucket="brief"),
     ):
         until(lambda: ledger.backlog() == (0, None, 1000))
         assert (
@@ -459,7 +470,7 @@ def test_a_proxy_that_strips_the_encoding_costs_no_record(
     """InfluxDB cannot parse compressed lines that are not called so; they are sent as they are from then on."""
     told = Told()
     post(ledger, letter(0))
-    with courier_to(ledger, database.url, told, timeout_s=WITHIN_S) as worker:
+    with courier_to(ledger, database.url, timeout_s=WITHIN_S) as worker:
         until(lambda: ledger.backlog()[0] == 0)
         post(ledger, letter(1))
         worker.wake()
@@ -485,7 +496,7 @@ def test_a_proxy_that_strips_the_encoding_in_front_of_victoria_metrics(ledger: S
     post(ledger, *map(letter, range(20)))
     with victoria_metrics() as url, FlakyDatabase(url) as database:
         database.strips_encoding = True
-        with courier_to(ledger, database.url, Told(), timeout_s=WITHIN_S) as worker:
+        with courier_to(ledger, database.url, timeout_s=WITHIN_S) as worker:
             until(lambda: ledger.backlog()[0] == 0)
             post(ledger, *map(letter, range(20, 40)))
             worker.wake()
@@ -496,7 +507,7 @@ def test_a_proxy_that_strips_the_encoding_in_front_of_victoria_metrics(ledger: S
 def test_lines_that_a_server_took_without_a_check_are_sent_again(ledger: StateStore, database: FlakyDatabase) -> None:
     """Where another server answers 204 to compressed lines than the one that was known, it may have misread them."""
     post(ledger, letter(0))
-    with courier_to(ledger, database.url, Told(), timeout_s=WITHIN_S) as worker:
+    with courier_to(ledger, database.url, timeout_s=WITHIN_S) as worker:
         until(lambda: ledger.backlog()[0] == 0)
         database.choose = lambda request: Answer(204)
         post(ledger, letter(1))
@@ -539,10 +550,12 @@ def test_what_was_learnt_of_a_letter_is_not_held_against_the_next(ledger: StateS
             in_store(ledger, lambda connection: connection.execute("DELETE FROM outbox WHERE lines = ?", (first,)))
         return Delivered()
 
-    worker = DeliveryWorker(ledger, lambda: Chooser(answer), pytest.fail, rand=lambda: 0.0)
+    told = Told()
+    worker = DeliveryWorker(ledger, lambda: Chooser(answer), rand=lambda: 0.0)
     worker.start()
     assert worker.drain(WITHIN_S)
     worker.stop(WITHIN_S)
+    assert told == []
     assert refused_next == [letter(2).lines]
     assert aside(ledger) == []
     assert worker.health.delivered == 3
@@ -553,7 +566,7 @@ def test_a_database_that_refuses_everything_gets_nothing_set_aside(ledger: State
     told = Told()
     database.choose = lambda request: Answer(400, '{"error":"unable to parse: missing fields"}')
     post(ledger, *map(letter, range(73)))
-    with courier_to(ledger, database.url, told, timeout_s=WITHIN_S) as worker:
+    with courier_to(ledger, database.url, timeout_s=WITHIN_S) as worker:
         until(lambda: worker.health.failures >= 3)
         assert worker.health.refusals > 10
     assert ledger.backlog() == (73, START_NS, 0)
@@ -568,7 +581,6 @@ def test_a_letter_that_breaks_the_server_is_set_aside(
     ledger: StateStore, database: FlakyDatabase, influxdb: str
 ) -> None:
     """A letter on which the connection is reset each time, while others arrive, is not waited for for ever."""
-    told = Told()
     database.choose = lambda request: POISONED if "poison" in request.lines else FORWARD
     entries = list(map(letter, range(60)))
     entries[30] = letter(30, letter(30).lines.replace("ü", "poison"))
@@ -579,7 +591,7 @@ def test_a_letter_that_breaks_the_server_is_set_aside(
         return next(chances)
 
     worker = DeliveryWorker(
-        ledger, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None), told, chance
+        ledger, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None), chance
     )
     worker.start()
     until(lambda: ledger.backlog()[0] == 0)
@@ -599,7 +611,7 @@ def test_a_request_that_is_too_large_is_split(ledger: StateStore, database: Flak
     entries = list(map(letter, range(500)))
     entries[250] = letter(250, letter(250).lines.replace("ü", "x" * 6000))
     post(ledger, *entries)
-    with courier_to(ledger, database.url, Told()):
+    with courier_to(ledger, database.url):
         until(lambda: ledger.backlog()[0] == 0)
     assert [lines for lines, _ in aside(ledger)] == [entries[250].lines]
     assert len(clock_points(influxdb)) == 499
@@ -619,7 +631,7 @@ def test_a_hanging_request_does_not_hold_the_agent(ledger: StateStore, database:
 
     database.choose = choose
     post(ledger, *map(letter, range(10)))
-    worker = DeliveryWorker(ledger, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None), told)
+    worker = DeliveryWorker(ledger, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None))
     worker.start()
     until(lambda: database.requests)
     worker.stop(0.5)
@@ -629,7 +641,7 @@ def test_a_hanging_request_does_not_hold_the_agent(ledger: StateStore, database:
     time.sleep(0.2)
     assert ledger.backlog()[0] == 10
     database.choose = lambda request: FORWARD
-    with courier_to(ledger, database.url, told):
+    with courier_to(ledger, database.url):
         until(lambda: ledger.backlog()[0] == 0)
     assert clock_points(influxdb) == expected(range(10))
     assert told == []
@@ -643,20 +655,20 @@ def test_stop_ends_a_wait(ledger: StateStore) -> None:
         raise ConfigError("no such luck")
 
     for transport in (refuse, lambda: InfluxTransport("http://127.0.0.1:9", org="", bucket="b", token=None)):
-        worker = DeliveryWorker(ledger, transport, Told(), lambda: 0.999)
+        worker = DeliveryWorker(ledger, transport, lambda: 0.999)
         worker.start()
         until(lambda: worker.health.failures)  # noqa: B023
         began = time.monotonic()
         worker.stop(WITHIN_S)
         assert time.monotonic() - began < WITHIN_S / 2
         assert worker.crash is None
-    DeliveryWorker(ledger, refuse, Told()).stop(1.0)
+    DeliveryWorker(ledger, refuse).stop(1.0)
 
 
 def test_drain_waits_for_the_last_letter(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
     """`drain` says True once all has arrived, and False without waiting where that cannot be in time."""
     post(ledger, *map(letter, range(2000)))
-    with courier_to(ledger, database.url, Told()) as worker:
+    with courier_to(ledger, database.url) as worker:
         assert worker.drain(WITHIN_S)
         assert ledger.backlog()[0] == 0
         assert clock_points(influxdb) == expected(range(2000))
@@ -680,7 +692,7 @@ def test_a_bug_is_not_silent(ledger: StateStore) -> None:
             """Nothing is open."""
 
     post(ledger, letter(0))
-    worker = DeliveryWorker(ledger, Broken, Told())
+    worker = DeliveryWorker(ledger, Broken)
     worker.start()
     assert not worker.drain(WITHIN_S)
     assert isinstance(worker.crash, ZeroDivisionError)
@@ -694,7 +706,7 @@ def test_each_kind_of_failure_is_told_once(ledger: StateStore, database: FlakyDa
     told, answers = Told(), iter(faults * 20)
     database.choose = lambda request: next(answers, FORWARD)
     post(ledger, letter(0))
-    with courier_to(ledger, database.url, told):
+    with courier_to(ledger, database.url):
         until(lambda: ledger.backlog()[0] == 0)
     assert len(told) == 4
     assert told[3].endswith("1 record waited")
@@ -721,13 +733,13 @@ def test_tls_is_verified(ledger: StateStore, influxdb: str) -> None:
             (good.url, "/none", file),
         ):
             told = Told()
-            with courier_to(ledger, url, told, ca_file=ca_file) as worker:
+            with courier_to(ledger, url, ca_file=ca_file) as worker:
                 until(lambda: worker.health.failures)
             assert "TLS failed" in told[0]
             assert fix in told[0]
         assert "ca_file" in told[0]
         assert good.requests == wrong.requests == []
-        with courier_to(ledger, good.url, Told(), ca_file=str(trusted)):
+        with courier_to(ledger, good.url, ca_file=str(trusted)):
             until(lambda: ledger.backlog()[0] == 0)
         assert good.requests[0].headers["authorization"] == f"Token {TOKEN}"
 
@@ -738,7 +750,7 @@ def test_a_drip_through_tls_is_cut(ledger: StateStore, influxdb: str) -> None:
         answers: Iterator[Fault] = iter([Octets(b"HTTP/1.1 204 No Content\r\n\r\n", 0.2)] * 2)
         database.choose = lambda request: next(answers, FORWARD)
         post(ledger, letter(0))
-        with courier_to(ledger, database.url, Told(), ca_file=str(trusted)):
+        with courier_to(ledger, database.url, ca_file=str(trusted)):
             until(lambda: ledger.backlog()[0] == 0)
 
 
@@ -748,7 +760,7 @@ def test_a_drip_through_tls_is_cut(ledger: StateStore, influxdb: str) -> None:
 def test_a_courier_of_a_configuration(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
     """URL with a path, organisation, bucket and token go where InfluxDB 2 looks for them."""
     post(ledger, letter(0))
-    worker = start_worker(ledger, InfluxConfig(f"{database.url}/in/flux", org="a & b"), TOKEN, Told())
+    worker = start_worker(ledger, InfluxConfig(f"{database.url}/in/flux", org="a & b"), TOKEN)
     worker.start()
     assert worker.drain(WITHIN_S)
     worker.stop(1.0)
@@ -762,7 +774,7 @@ def test_the_database_clock_is_learnt_from_a_write(ledger: StateStore) -> None:
     """The Date of a real database's answer holds the true offset, which is none: it is on this machine."""
     post(ledger, letter(0))
     with victoria_metrics() as url:
-        worker = start_worker(ledger, InfluxConfig(url), None, Told(), SystemClock().read)
+        worker = start_worker(ledger, InfluxConfig(url), None, SystemClock().read)
         worker.start()
         assert worker.drain(WITHIN_S)
         worker.stop(1.0)
@@ -802,13 +814,13 @@ def test_victoria_metrics(flags: tuple[str, ...], copies: int, ledger: StateStor
     """VictoriaMetrics gets every letter; one sent again counts twice there, unless it is told to drop duplicates."""
     post(ledger, *map(letter, range(500)))
     with victoria_metrics(*flags) as url, FlakyDatabase(url) as database:
-        with courier_to(ledger, url, Told()):
+        with courier_to(ledger, url):
             until(lambda: ledger.backlog()[0] == 0)
         assert samples(url) == 500
         answers: Iterator[Fault] = iter([Reset("after")])
         database.choose = lambda request: next(answers, FORWARD)
         post(ledger, *map(letter, range(500, 510)))
-        with courier_to(ledger, database.url, Told()):
+        with courier_to(ledger, database.url):
             until(lambda: ledger.backlog()[0] == 0)
         until(lambda: samples(url) >= 500 + 10 * copies)
         assert samples(url) == 500 + 10 * copies

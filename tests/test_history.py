@@ -128,7 +128,7 @@ def test_hours_stand_in_for_what_is_not_kept_any_more(tmp_path: Path) -> None:
     """Where retention has removed single audits their hours are shown, and every hour and audit once."""
     file = tmp_path / "state" / FILE_NAME
     write(file, World(), range(600))
-    connection = open_database(str(file), print)
+    connection = open_database(str(file))
     with transaction(connection):
         connection.execute("DELETE FROM audits WHERE id <= 400")
     connection.close()
@@ -240,7 +240,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     now = this_moment()
     world = World(begin_ns=now.realtime_ns - 100 * MINUTE_NS, uptime_ns=now.boottime_ns, boot_id="another")
     write(file, world, range(100))
-    connection = open_database(str(file), print)
+    connection = open_database(str(file))
     columns = [row[1] for row in connection.execute("PRAGMA table_info(audits)") if row[1] != "id"]
     names = ", ".join(columns)
     shifted = ", ".join(f"{name} - :shift" if name in ("host_ns", "utc_ns") else name for name in columns)

@@ -24,10 +24,10 @@ from ntpaudit.probes import service
 from ntpaudit.reports.status import FORMATS, render, render_absence, sentence
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.database import open_database
-from ntpaudit.store.history import save_state
 from ntpaudit.store.paths import FILE_NAME
-from ntpaudit.store.queries import find_status
-from ntpaudit.store.readonly import agent_vouches, open_history
+from ntpaudit.store.queries import open_history
+from ntpaudit.store.readonly import agent_vouches
+from ntpaudit.store.saved_state import save_state
 from ntpaudit.store.state import AgentLock
 from tests.command import Ran, ntpaudit
 from tests.histories import MINUTE_NS, World, write
@@ -57,7 +57,7 @@ def keep(folder: Path, world: World, **state: Any) -> list[Record]:
     file = folder / "state" / FILE_NAME
     records = write(file, world, range(MINUTES))
     if state:
-        connection = open_database(str(file), print)
+        connection = open_database(str(file))
         save_state(connection, "agent", state)
         connection.close()
     return records
@@ -255,7 +255,7 @@ def held(folder: Path, *, is_known: bool = True) -> Iterator[None]:
 def begun(folder: Path, *, up_s: float = 2.0, poll_s: float = 8.0) -> None:
     """Leave behind what an agent does that has just begun."""
     now = this_moment()
-    connection = open_database(str(folder / "state" / FILE_NAME), print)
+    connection = open_database(str(folder / "state" / FILE_NAME))
     state = {
         "pid": 812,
         "boot_id": now.boot_id,
@@ -331,7 +331,7 @@ def test_status_is_right_at_every_moment_of_a_start(tmp_path: Path) -> None:
                 assert agent.poll() is None, (tmp_path / "log").read_text()
                 runs = agent_vouches(file)
                 with open_history(file) as history:
-                    found = find_status(history, lambda runs=runs: this_host(runs))  # type: ignore[misc]
+                    found = history.status(lambda runs=runs: this_host(runs))  # type: ignore[misc]
                 assert found is not None
                 standing, _ = found
                 boots.append(standing.record.host.boot_id)
@@ -370,7 +370,7 @@ def test_a_finding_that_is_not_over_yet_contradicts_no_table(tmp_path: Path) -> 
 def test_a_one_shot_audit_is_no_agents_word(tmp_path: Path) -> None:
     """What `check --record` kept in the same place is passed over."""
     keep(tmp_path, recent())
-    connection = open_database(str(tmp_path / "state" / FILE_NAME), print)
+    connection = open_database(str(tmp_path / "state" / FILE_NAME))
     connection.execute("UPDATE audits SET kind = NULL")
     connection.close()
     assert "no agent has stored a record" in status(state=tmp_path).out
@@ -382,7 +382,7 @@ def test_a_one_shot_audit_is_no_agents_word(tmp_path: Path) -> None:
 def test_a_damaged_record_is_unknown_and_named(text: str, tmp_path: Path) -> None:
     """A row that no ntpaudit wrote is no traceback, and no older record speaks in its place."""
     keep(tmp_path, recent())
-    connection = open_database(str(tmp_path / "state" / FILE_NAME), print)
+    connection = open_database(str(tmp_path / "state" / FILE_NAME))
     connection.execute("UPDATE audits SET record = ? WHERE id = (SELECT MAX(id) FROM audits)", (text,))
     connection.close()
     for format_name in FORMATS:
@@ -394,7 +394,7 @@ def test_a_damaged_record_is_unknown_and_named(text: str, tmp_path: Path) -> Non
 def test_a_damaged_poll_is_passed_over(tmp_path: Path) -> None:
     """Sources are shown as of the latest audit whose record can be read."""
     keep(tmp_path, recent())
-    connection = open_database(str(tmp_path / "state" / FILE_NAME), print)
+    connection = open_database(str(tmp_path / "state" / FILE_NAME))
     last = "(SELECT MAX(id) FROM audits WHERE kind = 'network')"
     connection.execute(f"UPDATE audits SET record = '{{}}' WHERE id = {last}")
     connection.close()
@@ -406,7 +406,7 @@ def test_a_damaged_poll_is_passed_over(tmp_path: Path) -> None:
 def test_sources_are_those_of_an_audit_that_polled_them(tmp_path: Path) -> None:
     """Where the latest audits found no source that may be queried, their list is no reply: an earlier one has those."""
     keep(tmp_path, recent())
-    connection = open_database(str(tmp_path / "state" / FILE_NAME), print)
+    connection = open_database(str(tmp_path / "state" / FILE_NAME))
     audit_id, value = connection.execute(
         "SELECT id, record FROM audits WHERE kind = 'network' ORDER BY id DESC LIMIT 1"
     ).fetchone()

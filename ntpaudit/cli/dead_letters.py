@@ -17,11 +17,10 @@ from ntpaudit.errors import StoreError
 from ntpaudit.render.text_safety import one_line
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from ntpaudit.store.dead_letters import DeadLetter
 
 _Done = TypeVar("_Done")
+_Change = Callable[[str, Sequence[int] | None], _Done]
 
 SCHEMA = "ntpaudit.dead-letter/1"
 
@@ -66,13 +65,12 @@ def _all(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 @config_option
 def list_(format_name: str, config_path: str | None) -> None:
     """Show each dead letter: its ID, its time, and why the database refused it."""
-    from ntpaudit.store.dead_letters import read_dead_letters
-    from ntpaudit.store.readonly import open_history
+    from ntpaudit.store.queries import open_history
 
     path = history_path(read_config(config_path), by_agent=True)
-    with _exit_on_failure(), open_history(path) as connection:
+    with _exit_on_failure(), open_history(path) as history:
         render = _json if format_name == "json" else _table
-        write_parts(render(read_dead_letters(connection)))
+        write_parts(render(history.dead_letters()))
 
 
 @dead_letters.command(epilog=EPILOG)
@@ -81,9 +79,9 @@ def list_(format_name: str, config_path: str | None) -> None:
 @config_option
 def resend(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
     """Put dead letters back into the outbox; the agent sends them within a minute, after the records in it."""
-    from ntpaudit.store import dead_letters as store
+    from ntpaudit.store.dead_letters import resend as change
 
-    done = _change(ids, is_all, config_path, store.resend)
+    done = _change(ids, is_all, config_path, change)
     click.echo(f"{plural(done.sent, 'record')} put back into the outbox")
     if done.unstamped:
         its = "its" if done.unstamped == 1 else "their"
@@ -99,36 +97,17 @@ def resend(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
 @config_option
 def drop(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
     """Delete dead letters. The audits themselves stay in the history."""
-    from ntpaudit.store import dead_letters as store
+    from ntpaudit.store.dead_letters import drop as change
 
-    done = _change(ids, is_all, config_path, store.drop)
+    done = _change(ids, is_all, config_path, change)
     click.echo(f"{plural(done, 'dead letter')} deleted")
 
 
-def _change(
-    ids: Sequence[int],
-    is_all: bool,
-    config_path: str | None,
-    change: "Callable[[sqlite3.Connection, Sequence[int] | None], _Done]",
-) -> _Done:
-    """Change the history in one transaction, also while an agent runs."""
-    from ntpaudit.store.database import open_database, transaction
-    from ntpaudit.store.dead_letters import missing
-    from ntpaudit.store.readonly import open_history
-
+def _change(ids: Sequence[int], is_all: bool, config_path: str | None, change: _Change[_Done]) -> _Done:
     if is_all == bool(ids):
         raise click.UsageError("name dead letters by ID, or use --all")
-    path = history_path(read_config(config_path), by_agent=True)
     with _exit_on_failure():
-        with open_history(path) as connection:  # reports an unusable file, and creates none
-            if unknown := missing(connection, ids):
-                raise StoreError(f"{path} has no dead letter {', '.join(map(str, unknown))}")
-        connection = open_database(path, StandardError().note)
-        try:
-            with transaction(connection):
-                return change(connection, None if is_all else sorted(set(ids)))
-        finally:
-            connection.close()
+        return change(history_path(read_config(config_path), by_agent=True), None if is_all else ids)
 
 
 @contextmanager

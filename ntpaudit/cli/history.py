@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, dropwhile
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -22,9 +22,7 @@ from ntpaudit.errors import StoreError
 from ntpaudit.render.terminal import painter
 
 if TYPE_CHECKING:
-    import sqlite3
-
-    from ntpaudit.store.queries import Hour, Window
+    from ntpaudit.store.queries import History, Hour, Window
 
 _Item = TypeVar("_Item")
 
@@ -68,7 +66,6 @@ class HistoryQuery(NamedTuple):
     until_ns: int | None
     limit: int | None
     format_name: str
-    damage: Callable[[str], None]
 
 
 @click.group(epilog=EPILOG, invoke_without_command=True)
@@ -100,8 +97,7 @@ def history(
     if context.invoked_subcommand is not None:
         _refuse_options(context, context.invoked_subcommand)
         return
-    from ntpaudit.store.queries import corrected_now
-    from ntpaudit.store.readonly import open_history
+    from ntpaudit.store.queries import open_history
 
     if plot + events + hourly * events > 1:
         raise click.UsageError("--events cannot be combined with --plot or --hourly")
@@ -109,25 +105,23 @@ def history(
         raise click.UsageError(f"--plot cannot be combined with --format {format_name}")
     path, damaged = history_path(read_config(config_path), by_agent=False), list[str]()
     try:
-        with open_history(path) as connection:
-            now_ns = corrected_now(connection, this_moment())
+        with open_history(path, damaged.append) as stored:
+            now_ns = stored.corrected_now(this_moment())
             if since is None and limit is None:
                 since = RelativeTime(DEFAULT_SINCE_S)
-            query = HistoryQuery(
-                now_ns, _resolve(since, now_ns), _resolve(until, now_ns), limit, format_name, damaged.append
-            )
+            query = HistoryQuery(now_ns, _resolve(since, now_ns), _resolve(until, now_ns), limit, format_name)
             _check_times(query)
             if events:
-                lines = _events(connection, query)
+                lines = _events(stored, query)
             elif plot:
-                lines = _plot(connection, query, hourly=hourly)
+                lines = _plot(stored, query, hourly=hourly)
             else:
-                lines = _audits(connection, query, hourly=hourly)
+                lines = _audits(stored, query, hourly=hourly)
             first = next(lines, None)
             if first is None and damaged:
                 raise StoreError(f"nothing can be shown: {path} has damaged rows ({_counted(damaged)})")
             if first is None:
-                raise StoreError(_nothing(connection, path, events=events))
+                raise StoreError(_nothing(stored, path, events=events))
             write_parts(chain([first], lines))
             if damaged:
                 StandardError().note(f"not shown, because they are damaged: {_counted(damaged)} of {path}")
@@ -167,62 +161,58 @@ def _resolve(when: RelativeTime | int | None, now_ns: int) -> int | None:
     return None if when is None else resolve(when, now_ns)
 
 
-def _nothing(connection: "sqlite3.Connection", path: str, *, events: bool) -> str:
+def _nothing(stored: "History", path: str, *, events: bool) -> str:
     """Say that there is nothing to show, and when the last audit was."""
-    from ntpaudit.store.queries import newest_ns
-
-    newest = newest_ns(connection)
+    newest = stored.newest_ns()
     if newest is None:
         return f"{path} has no audit yet"
     what = "no events" if events else "no audits"
     return f"{what} in this period; the last audit was at {format_utc(newest)[:19]}Z: try --since, or --limit 20"
 
 
-def _events(connection: "sqlite3.Connection", query: HistoryQuery) -> Iterator[str]:
+def _events(stored: "History", query: HistoryQuery) -> Iterator[str]:
     from ntpaudit.reports import history_tables
-    from ntpaudit.store.queries import read_events
 
-    stored = read_events(connection, query.since_ns, query.until_ns, query.limit, query.damage)
-    if not stored:
+    events = stored.events(query.since_ns, query.until_ns, query.limit)
+    if not events:
         return iter(())
     match query.format_name:
         case "csv":
-            return history_tables.event_csv(stored)
+            return history_tables.event_csv(events)
         case "json":
-            return history_tables.event_json(stored)
-    return history_tables.event_table(stored, _width(), painter(wants_colour()))
+            return history_tables.event_json(events)
+    return history_tables.event_table(events, _width(), painter(wants_colour()))
 
 
-def _choose(connection: "sqlite3.Connection", query: HistoryQuery, *, hourly: bool) -> "tuple[list[Hour], Window]":
+def _choose(stored: "History", query: HistoryQuery, *, hourly: bool) -> "tuple[list[Hour], Window]":
     """Return the hours to show, and the window of the single audits after them."""
-    from ntpaudit.store.history import HOUR_S
-    from ntpaudit.store.queries import Window, count_audits, find_window, oldest_ns, read_hours
+    from ntpaudit.store.audits import HOUR_S
+    from ntpaudit.store.queries import Window
 
     if hourly:
-        return read_hours(connection, query.since_ns, query.until_ns, query.limit, query.damage), Window(1, 0)
-    window = find_window(connection, query.since_ns, query.until_ns, query.limit)
-    oldest = oldest_ns(connection)
+        return stored.hours(query.since_ns, query.until_ns, query.limit), Window(1, 0)
+    window = stored.window(query.since_ns, query.until_ns, query.limit)
+    oldest = stored.oldest_ns()
     before_ns = query.until_ns if oldest is None else oldest // (HOUR_S * NS_PER_S) * HOUR_S * NS_PER_S
     if query.until_ns is not None and before_ns is not None:
         before_ns = min(before_ns, query.until_ns)
-    left = None if query.limit is None else query.limit - count_audits(connection, window)
+    left = None if query.limit is None else query.limit - window.size
     if left is not None and left <= 0:
         return [], window
-    return read_hours(connection, query.since_ns, before_ns, left, query.damage), window
+    return stored.hours(query.since_ns, before_ns, left), window
 
 
-def _audits(connection: "sqlite3.Connection", query: HistoryQuery, *, hourly: bool) -> Iterator[str]:
+def _audits(stored: "History", query: HistoryQuery, *, hourly: bool) -> Iterator[str]:
     """Return the lines of the audits, after those of the hours before them."""
     from ntpaudit.reports import history_tables
-    from ntpaudit.store.queries import account, count_audits, read_audits, read_records
 
-    hours, window = _choose(connection, query, hourly=hourly)
-    hours = account(connection, hours, query.now_ns) if hourly else hours
-    total = count_audits(connection, window)
+    hours, window = _choose(stored, query, hourly=hourly)
+    hours = stored.account(hours, query.now_ns) if hourly else hours
+    total = window.size
     if query.format_name == "json":
-        records = _with_progress((f"{text}\n" for _, text in read_records(connection, window, query.damage)), total)
+        records = _with_progress((f"{text}\n" for _, text in stored.records(window)), total)
         return chain(history_tables.hour_json(hours), records)
-    audits = _with_progress(read_audits(connection, window, query.damage), total)
+    audits = _with_progress(stored.audits(window), total)
     first = next(audits, None)
     if first is None and not hours:
         return iter(())
@@ -235,17 +225,14 @@ def _audits(connection: "sqlite3.Connection", query: HistoryQuery, *, hourly: bo
     return chain(hour_lines, ["\n"] if hours and first is not None else [], audit_lines)
 
 
-def _plot(connection: "sqlite3.Connection", query: HistoryQuery, *, hourly: bool) -> Iterator[str]:
+def _plot(stored: "History", query: HistoryQuery, *, hourly: bool) -> Iterator[str]:
     """Return the plot; nothing if there is no offset."""
     from ntpaudit.core.checks.steps import STEP_KINDS
     from ntpaudit.render import plot
-    from ntpaudit.store.queries import agent_state, count_audits, host_name, oldest_ns, read_events, read_offsets
 
-    hours, window = _choose(connection, query, hourly=hourly)
-    audits = _with_progress(
-        read_offsets(connection, window, query.damage), count_audits(connection, window), always=True
-    )
-    floor_ns = oldest_ns(connection) or 0  # a clock that was in 1970 must not stretch the plot over 50 years
+    hours, window = _choose(stored, query, hourly=hourly)
+    audits = _with_progress(stored.offsets(window), window.size, always=True)
+    floor_ns = stored.oldest_ns() or 0  # a clock that was in 1970 must not stretch the plot over 50 years
     placed = (audit for audit in audits if audit.is_dated or floor_ns <= audit.time_ns <= query.now_ns)
     known = dropwhile(
         lambda hour: not hour.measured, hours
@@ -257,18 +244,18 @@ def _plot(connection: "sqlite3.Connection", query: HistoryQuery, *, hourly: bool
     columns, rows = terminal_size()
     end_ns = query.now_ns if query.until_ns is None else min(query.until_ns, query.now_ns)
     frame = plot.Frame(
-        title=f"{host_name(connection) or 'this host'}: offset of the clock from {_minute(first.begin_ns)} to "
+        title=f"{stored.host_name() or 'this host'}: offset of the clock from {_minute(first.begin_ns)} to "
         f"{_minute(end_ns)} UTC",
         begin_ns=first.begin_ns,
         end_ns=max(end_ns, first.end_ns + NS_PER_S),
-        gap_ns=round(agent_state(connection).stale_after_s * NS_PER_S),
+        gap_ns=round(stored.agent_state().stale_after_s * NS_PER_S),
         columns=max(columns, plot.LEAST_WIDTH) - plot.LABEL_WIDTH - 3,
         rows=max(6, min(rows - 9, 24)),
         glyphs=plot.UNICODE if _shows_unicode() else plot.ASCII,
     )
     steps = [
         plot.Step(event.utc_ns or event.host_ns, event.value_s)
-        for event, _ in read_events(connection, first.begin_ns, query.until_ns)
+        for event, _ in stored.events(first.begin_ns, query.until_ns)
         if event.kind in STEP_KINDS and event.raised and event.value_s
     ]
     yield plot.draw(chain([first], points), steps, frame, painter(wants_colour()))

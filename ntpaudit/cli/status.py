@@ -15,7 +15,7 @@ from ntpaudit.errors import StoreError
 from ntpaudit.reports.status import FORMATS, render, render_absence, waiting
 
 if TYPE_CHECKING:
-    import sqlite3
+    from ntpaudit.store.queries import History
 
 EPILOG = """\b
 Examples:
@@ -41,14 +41,14 @@ Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usa
 @click.option("--stale", type=Parsed("DURATION", parse_duration), help="Maximum age of a record, such as 15m.")
 def status(config_path: str | None, format_name: str, stale: float | None) -> None:
     """Show the agent's last result and its age. No server is queried."""
-    from ntpaudit.store.queries import find_status
-    from ntpaudit.store.readonly import agent_vouches, open_history
+    from ntpaudit.store.queries import open_history
+    from ntpaudit.store.readonly import agent_vouches
 
     path, agent = history_path(read_config(config_path), by_agent=True), None
     runs = agent_vouches(path)  # checked before anything is read
     try:
         with open_history(path) as history:
-            found = find_status(history, lambda: this_host(runs), stale)
+            found = history.status(lambda: this_host(runs), stale)
             if found is None:
                 agent, reason = _absence(history, path, runs)
                 raise StoreError(reason)
@@ -60,12 +60,11 @@ def status(config_path: str | None, format_name: str, stale: float | None) -> No
     raise click.exceptions.Exit(status.severity.exit_status)
 
 
-def _absence(history: "sqlite3.Connection", path: str, runs: bool | None) -> tuple[AgentState | None, str]:
+def _absence(history: "History", path: str, runs: bool | None) -> tuple[AgentState | None, str]:
     """Return the agent that runs and has stored no record yet, None if none runs; and a sentence about it."""
-    from ntpaudit.store.queries import agent_state
     from ntpaudit.store.readonly import no_record
 
-    agent = agent_state(history)
+    agent = history.agent_state()
     wait = wait_of(agent, this_host(runs))
     if wait is None:
         return None, no_record(path)

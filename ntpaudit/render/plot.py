@@ -13,7 +13,7 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S, direction, format_duration, format_utc, plural
 from ntpaudit.render.terminal import SEVERITY_COLOURS, Paint
 from ntpaudit.render.text_safety import decimal
-from ntpaudit.store.history import HOUR_S
+from ntpaudit.store.audits import HOUR_S
 from ntpaudit.store.queries import Audit, Hour
 
 LEAST_WIDTH = 40
@@ -160,9 +160,9 @@ def _collect(points: Iterable[Point], frame: Frame) -> tuple[list[Point | None],
             continue
         drawn += 1
         unmeasured += point.most_s is None
-        first = (point.begin_ns - frame.begin_ns) * count // span_ns
-        final = max(first, ((point.end_ns - frame.begin_ns) * count - 1) // span_ns)
-        for index in range(max(0, min(first, count - 1)), max(0, min(final, count - 1)) + 1):
+        first = min(max(0, (point.begin_ns - frame.begin_ns) * count // span_ns), count - 1)
+        final = min(((point.end_ns - frame.begin_ns) * count - 1) // span_ns, count - 1)
+        for index in range(first, max(first, final) + 1):
             bins[index] = _merge(bins[index], point)
         if last is not None and (pause_ns := point.begin_ns - last.end_ns) > frame.gap_ns:
             gaps_ns.append(pause_ns)

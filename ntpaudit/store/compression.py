@@ -99,14 +99,18 @@ def pack_text(text: str) -> bytes:
 
 
 def unpack_text(value: str | bytes) -> str:
-    """Return a text that was stored, compressed or, by an early version, plain. ValueError where it makes no sense."""
+    """Return a text that was stored, compressed or, by an early version, plain. ValueError where it makes no sense.
+
+    Header and checksum are checked here, not by zlib: that takes half the time, for it would also sum the dictionary.
+    """
     if isinstance(value, str):
         return value
     try:
-        decompressor = zlib.decompressobj(_WINDOW_BITS, _DICTIONARIES[int.from_bytes(value[2:6], "big")])
-        text = decompressor.decompress(value).decode()
+        decompressor = zlib.decompressobj(-_WINDOW_BITS, _DICTIONARIES[int.from_bytes(value[2:6], "big")])
+        data = decompressor.decompress(value[6:])
     except (KeyError, zlib.error) as error:
         raise ValueError(f"no text of the history: {error}") from error
-    if not decompressor.eof:
-        raise ValueError("no text of the history: it breaks off")
-    return text
+    checksum = zlib.adler32(data).to_bytes(4, "big")
+    if int.from_bytes(value[:2], "big") % 31 or not decompressor.eof or decompressor.unused_data[:4] != checksum:
+        raise ValueError("no text of the history: it is damaged or breaks off")
+    return data.decode()

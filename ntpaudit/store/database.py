@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from ntpaudit.errors import StoreError
@@ -100,9 +100,7 @@ _CACHE_KIB = 512  # of pages: an agent rarely reads what it wrote, and must stay
 _MAX_WAL_BYTES = 4 << 20  # larger only while another process reads, or for one large change
 
 
-def open_database(
-    path: str, note: Callable[[str], None] = logger.warning, wait_s: float = WAIT_S, *, setting: str = "history.path"
-) -> sqlite3.Connection:
+def open_database(path: str, wait_s: float = WAIT_S, *, setting: str = "history.path") -> sqlite3.Connection:
     """Open the file; create it and its folder (0700) if missing. A damaged file is renamed and logged, never deleted.
 
     `wait_s` is how long to wait for a lock, now and in every use. Raises StoreError with path and fix if the state
@@ -113,7 +111,7 @@ def open_database(
         try:
             return _open(path, wait_s)
         except sqlite3.Error as error:
-            if not (_is_damage_error(error) and set_aside_damaged(path, note)):
+            if not (_is_damage_error(error) and set_aside_damaged(path)):
                 raise
             return _open(path, wait_s)
     except (OSError, sqlite3.Error) as error:
@@ -315,7 +313,7 @@ def _has_schema(connection: sqlite3.Connection) -> bool:
         reference.close()
 
 
-def set_aside_damaged(path: str, note: Callable[[str], None] = logger.warning) -> bool:
+def set_aside_damaged(path: str) -> bool:
     """Rename a damaged file and its journal, so that they can be examined; return False if that fails.
 
     The journal is renamed with the file: SQLite finds it by its name.
@@ -326,7 +324,7 @@ def set_aside_damaged(path: str, note: Callable[[str], None] = logger.warning) -
             if os.path.exists(path + part):
                 os.rename(path + part, aside + part)
     except OSError as error:
-        note(f"{path} is damaged and cannot be renamed: {error}")
+        logger.warning(f"{path} is damaged and cannot be renamed: {error}")
         return False
-    note(f"{path} is damaged: renamed to {aside}; continuing with a new file")
+    logger.warning(f"{path} is damaged: renamed to {aside}; continuing with a new file")
     return True

@@ -1,17 +1,23 @@
 """Dead letters: records that the database refused for good, or whose time is not known."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import Any, NamedTuple, TypeVar
 
-from ntpaudit.store.serialization import revive
+from ntpaudit.errors import StoreError
+from ntpaudit.store.database import open_database, transaction
+from ntpaudit.store.readonly import open_readonly
+from ntpaudit.store.rows import ROW_ERRORS, read_row
+
+_Done = TypeVar("_Done")
 
 DAMAGED = "damaged in the history, and cannot be sent"
 """The reason of a dead letter whose row is not what was written."""
 
 
 class DeadLetter(NamedTuple):
-    """A record that was not delivered. `stamp_ns` is its time, None where it is not known: it cannot be sent then."""
+    """A record that was not delivered. `stamp_ns` is its time, None if it is not known: then it cannot be sent."""
 
     id: int
     stamp_ns: int | None
@@ -20,7 +26,7 @@ class DeadLetter(NamedTuple):
 
 
 class Resent(NamedTuple):
-    """What became of dead letters that were to be sent again."""
+    """How many dead letters were put back into the outbox, and how many could not be."""
 
     sent: int
     unstamped: int
@@ -33,50 +39,53 @@ def read_dead_letters(connection: sqlite3.Connection) -> Iterator[DeadLetter]:
 
 
 def _dead_letter(row: tuple[Any, ...]) -> DeadLetter:
-    """Return the dead letter of a row."""
     try:
-        return revive(DeadLetter, DeadLetter._make(row)._asdict())
-    except (TypeError, ValueError):  # SQLite itself does not notice
+        return read_row(DeadLetter, row)
+    except ROW_ERRORS:
         return DeadLetter(row[0], None, DAMAGED, "")
 
 
-def missing(connection: sqlite3.Connection, ids: Sequence[int]) -> list[int]:
-    """Return those of these ids that no dead letter has."""
-    known = {row[0] for row in connection.execute("SELECT id FROM set_aside")}
-    return [number for number in ids if number not in known]
-
-
-def resend(connection: sqlite3.Connection, ids: Sequence[int] | None) -> Resent:
-    """Move dead letters, all of them where `ids` is None, to the end of the outbox.
+def resend(path: str, ids: Sequence[int] | None) -> Resent:
+    """Move dead letters, all of them if `ids` is None, to the end of the outbox. StoreError for an unknown id.
 
     One without a time stays, and so does a damaged one, which would make the whole outbox unreadable.
     """
-    dated, undated, damaged = [], 0, 0
-    for entry in read_dead_letters(connection):
-        if _is_in(entry.id, ids):
-            if entry.stamp_ns is not None:
-                dated.append(entry.id)
-            elif entry.reason == DAMAGED:
-                damaged += 1
-            else:
-                undated += 1
-    for letter_id in dated:
+    return _change(path, ids, _resend)
+
+
+def drop(path: str, ids: Sequence[int] | None) -> int:
+    """Delete dead letters, all of them if `ids` is None; return how many. StoreError for an unknown id."""
+    return _change(path, ids, _drop)
+
+
+def _change(
+    path: str, ids: Sequence[int] | None, change: Callable[[sqlite3.Connection, Sequence[int]], _Done]
+) -> _Done:
+    """Change dead letters in one transaction, also while an agent runs."""
+    with open_readonly(path) as connection:  # reports an unusable file, and creates none
+        known = {letter_id for (letter_id,) in connection.execute("SELECT id FROM set_aside")}
+        if unknown := sorted(set(ids or ()) - known):
+            raise StoreError(f"{path} has no dead letter {', '.join(map(str, unknown))}")
+    with closing(open_database(path)) as connection, transaction(connection):
+        if ids is None:
+            ids = [letter_id for (letter_id,) in connection.execute("SELECT id FROM set_aside")]
+        return change(connection, sorted(set(ids)))
+
+
+def _resend(connection: sqlite3.Connection, ids: Sequence[int]) -> Resent:
+    wanted = set(ids)
+    chosen = [letter for letter in read_dead_letters(connection) if letter.id in wanted]
+    stamped = [letter.id for letter in chosen if letter.stamp_ns is not None]
+    damaged = sum(letter.reason == DAMAGED for letter in chosen)
+    for letter_id in stamped:
         connection.execute(
             "INSERT INTO outbox (audit_id, boottime_ns, host_ns, stamp_ns, lines)"
             " SELECT audit_id, 0, stamp_ns, stamp_ns, lines FROM set_aside WHERE id = ?",
             (letter_id,),
         )
-    drop(connection, dated)
-    return Resent(len(dated), undated, damaged)
+    _drop(connection, stamped)
+    return Resent(len(stamped), len(chosen) - len(stamped) - damaged, damaged)
 
 
-def drop(connection: sqlite3.Connection, ids: Sequence[int] | None) -> int:
-    """Delete dead letters, all of them where `ids` is None; return how many."""
-    if ids is None:
-        return connection.execute("DELETE FROM set_aside").rowcount
+def _drop(connection: sqlite3.Connection, ids: Sequence[int]) -> int:
     return sum(connection.execute("DELETE FROM set_aside WHERE id = ?", (number,)).rowcount for number in ids)
-
-
-def _is_in(number: int, ids: Sequence[int] | None) -> bool:
-    """Whether a number is asked for."""
-    return ids is None or number in ids

@@ -22,11 +22,10 @@ _Done = TypeVar("_Done")
 
 
 class Notebook:
-    """The state folder's database; `note` logs its problems."""
+    """The state folder's database; its problems are logged."""
 
-    def __init__(self, path: str, note: Callable[[str], None] = logger.warning) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._note = note
         self._connection: sqlite3.Connection | None = None
 
     def update(self, change: Callable[[ServerStates], ServerStates]) -> None:
@@ -38,28 +37,28 @@ class Notebook:
 
         def work(connection: "sqlite3.Connection") -> None:
             nonlocal called
-            states = servers.load_server_states(connection)
+            states = saved_state.load_server_states(connection)
             called = True
-            servers.save_server_states(connection, change(states))
+            saved_state.save_server_states(connection, change(states))
 
         if os.path.exists(self._path):
-            from ntpaudit.store import servers
+            from ntpaudit.store import saved_state
 
             self._do(work)
         if not called and (states := change({})):
-            from ntpaudit.store import servers
+            from ntpaudit.store import saved_state
 
-            self._do(lambda connection: servers.save_server_states(connection, states))
+            self._do(lambda connection: saved_state.save_server_states(connection, states))
 
     def keep_observation(self, observation: Observation) -> int | None:
         """Store an observation; return its id, None if that failed."""
-        from ntpaudit.store.history import keep_observation
+        from ntpaudit.store.audits import keep_observation
 
         return self._do(lambda connection: keep_observation(connection, observation))
 
     def keep_record(self, audit_id: int, record: Record) -> None:
         """Store the record of a stored observation."""
-        from ntpaudit.store.history import keep_record
+        from ntpaudit.store.audits import keep_record
 
         self._do(lambda connection: keep_record(connection, audit_id, record))
 
@@ -78,12 +77,12 @@ class Notebook:
 
         try:
             if self._connection is None:
-                self._connection = open_database(self._path, self._note, setting="STATE_DIRECTORY")
+                self._connection = open_database(self._path, setting="STATE_DIRECTORY")
             with transaction(self._connection):
                 return work(self._connection)
         except StoreError as error:
-            self._note(str(error))
+            logger.warning(str(error))
             if self._connection and is_damage(error):
                 self.close()
-                set_aside_damaged(self._path, self._note)
+                set_aside_damaged(self._path)
         return None

@@ -2,9 +2,10 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.accounting import Spans
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY
@@ -17,9 +18,12 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
 from ntpaudit.store.accounts import read_accounts
+from ntpaudit.store.audits import HOUR_S
 from ntpaudit.store.compression import unpack_text
-from ntpaudit.store.history import HOUR_S, load_state
-from ntpaudit.store.records import read_record
+from ntpaudit.store.dead_letters import DeadLetter, read_dead_letters
+from ntpaudit.store.readonly import open_readonly
+from ntpaudit.store.rows import ROW_ERRORS, Damage, parse_json, read_record, read_rows
+from ntpaudit.store.saved_state import load_state
 
 _BY_AGENT = "kind IN ('network', 'local') AND record IS NOT NULL"
 
@@ -31,20 +35,10 @@ PAGE = 500
 
 _MARGIN_NS = HOUR_S * NS_PER_S  # corrected times of neighbours may be out of order by their errors
 
-
-Damage = Callable[[str], None]
-"""Called for each damaged row, with what the row is: `audit`, `hour` or `event`."""
-
-_Value = TypeVar("_Value")
-
 _DAMAGED = "damaged"
 _parse = json.JSONDecoder().raw_decode
 _SEVERITIES = {int(severity): severity for severity in Severity}
 _KINDS: dict[str | None, Literal["network", "local", "check"]] = {"network": "network", "local": "local", None: "check"}
-
-
-def _ignore_damage(what: str) -> None:
-    """Ignore a damaged row."""
 
 
 class Audit(NamedTuple):
@@ -112,164 +106,223 @@ class Window(NamedTuple):
     since_ns: int | None = None
     until_ns: int | None = None
 
-
-def find_status(
-    connection: sqlite3.Connection, look: Callable[[], HostNow], stale_after_s: float | None = None
-) -> tuple[AgentStatus, dict[str, Any]] | None:
-    """Return what the agent's last record is worth now, and that record as stored; None where there is none.
-
-    `look` sees the host once the records were read, so that none is later. StoreError where the last one is damaged.
-    """
-    row = connection.execute(
-        f"SELECT id, kind, record FROM audits WHERE {_BY_AGENT} ORDER BY id DESC LIMIT 1"  # noqa: S608
-    ).fetchone()
-    if row is None:
-        return None
-    audit_id, kind, value = row
-    try:
-        stored, record = read_record(value)
-    except ValueError as error:
-        raise StoreError(
-            f"the last record (audit {audit_id}) is damaged, so nothing is known of the clock ({error}); "
-            f"wait for the agent's next record, or restart it: {service.restart()}"
-        ) from error
-    asked = record if kind == "network" and _was_polled(record) else _last_polled(connection, audit_id)
-    return agent_status(record, asked, agent_state(connection), look(), stale_after_s), stored
-
-
-def _last_polled(connection: sqlite3.Connection, until_id: int) -> Record | None:
-    """Return the last record of an audit that polled any source, else of any; a damaged one is passed over."""
-    rows = connection.execute(
-        f"SELECT record FROM audits WHERE {_BY_AGENT} AND kind = 'network' AND id <= ? ORDER BY id DESC LIMIT ?",  # noqa: S608
-        (until_id, MAX_LOOKED_BACK),
-    )
-    latest = None
-    for (value,) in rows:
-        try:
-            _, record = read_record(value)
-        except ValueError:
-            continue
-        if _was_polled(record):
-            return record
-        latest = latest or record
-    return latest
-
-
-def _was_polled(record: Record) -> bool:
-    """Whether any source was polled for a record."""
-    return any(source.status != "skipped" for source in record.sources)
-
-
-def agent_state(connection: sqlite3.Connection) -> AgentState:
-    """Return the state that the agent saved at its start."""
-    return read_agent_state(load_state(connection, "agent"))
-
-
-def host_name(connection: sqlite3.Connection) -> str | None:
-    """Return the host name of the newest record, None without one."""
-    row = connection.execute("SELECT record FROM audits WHERE record IS NOT NULL ORDER BY id DESC LIMIT 1").fetchone()
-    try:
-        return None if row is None else str(json.loads(unpack_text(row[0]))["host"]["name"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-
-
-def corrected_now(connection: sqlite3.Connection, now: Instant) -> int:
-    """Return the time as the history knows it: counted on by uptime from the last audit, if that is of this boot.
-
-    Else it is the host's, which can be wrong, but never before the last audit.
-    """
-    row = connection.execute(
-        "SELECT utc_ns, boot_id, boottime_ns FROM audits"
-        " WHERE typeof(utc_ns) = 'integer' AND typeof(boottime_ns) = 'integer' ORDER BY id DESC LIMIT 1"
-    ).fetchone()
-    if row is None:
-        return now.realtime_ns
-    utc_ns, boot_id, boottime_ns = row
-    if boot_id is not None and boot_id == now.boot_id:
-        return int(utc_ns + now.boottime_ns - boottime_ns)
-    return max(now.realtime_ns, int(utc_ns))
-
-
-def oldest_ns(connection: sqlite3.Connection) -> int | None:
-    """Return the corrected time of the oldest audit that has one: before it only hours are kept."""
-    row = connection.execute(
-        "SELECT utc_ns FROM audits WHERE typeof(utc_ns) = 'integer' ORDER BY id LIMIT 1"
-    ).fetchone()
-    return None if row is None else int(row[0])
-
-
-def newest_ns(connection: sqlite3.Connection) -> int | None:
-    """Return the time of the newest audit: the corrected time, else the host's."""
-    row = connection.execute(
-        "SELECT IFNULL(utc_ns, host_ns) AS time_ns FROM audits"
-        " WHERE typeof(time_ns) = 'integer' ORDER BY id DESC LIMIT 1"
-    ).fetchone()
-    return None if row is None else int(row[0])
-
-
-def find_window(
-    connection: sqlite3.Connection, since_ns: int | None = None, until_ns: int | None = None, limit: int | None = None
-) -> Window:
-    """Return the window of the audits between two times, the newest `limit` of them.
-
-    Corrected times grow with the ids, so both ends are found by halving, without an index or a scan.
-    """
-    low, high = connection.execute("SELECT (SELECT MIN(id) FROM audits), (SELECT MAX(id) FROM audits)").fetchone()
-    if low is None:
-        return Window(1, 0)
-    first = low if since_ns is None else _first_at(connection, low, high + 1, since_ns - _MARGIN_NS)
-    last = high if until_ns is None else _first_at(connection, low, high + 1, until_ns + _MARGIN_NS) - 1
-    window = Window(first, last, since_ns, until_ns)
-    if limit is not None:
-        row = connection.execute(
-            f"SELECT id FROM audits WHERE {_INSIDE} ORDER BY id DESC LIMIT 1 OFFSET :skipped",  # noqa: S608
-            window._asdict() | {"skipped": limit - 1},
-        ).fetchone()
-        window = window._replace(first=row[0] if row else first)
-    return window
-
-
-def _first_at(connection: sqlite3.Connection, low: int, high: int, time_ns: int) -> int:
-    """Return the first id in [low, high) from which on no audit is known to be before a time, else `high`."""
-    while low < high:
-        middle = (low + high) // 2
-        row = connection.execute(
-            "SELECT id, utc_ns FROM audits WHERE id >= ? AND id < ? AND typeof(utc_ns) = 'integer' ORDER BY id LIMIT 1",
-            (middle, high),
-        ).fetchone()
-        if row is None or row[1] >= time_ns:
-            high = middle
-        else:
-            low = row[0] + 1
-    return low
+    @property
+    def size(self) -> int:
+        """About how many audits it has; none is read for that."""
+        return max(0, self.last - self.first + 1)
 
 
 _IN_TIME = (
     "(utc_ns IS NULL OR ((:since_ns IS NULL OR utc_ns >= :since_ns) AND (:until_ns IS NULL OR utc_ns <= :until_ns)))"
 )
+
 _INSIDE = f"id >= :first AND id <= :last AND record IS NOT NULL AND {_IN_TIME}"
+
 _COLUMNS = "id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns"
 
-
-def read_audits(connection: sqlite3.Connection, window: Window, damage: Damage = _ignore_damage) -> Iterator[Audit]:
-    """Return the audits of a window in brief, the oldest first; `damage` is called for each that cannot be read."""
-    return _skip_damaged(_audit, _pages(connection, f"{_COLUMNS}, record", window), damage, "audit")
+_EVENT = "kind, raised, severity, level, text, utc_ns, host_ns, boottime_ns, value_s, detail, boot_id"
 
 
-def read_offsets(connection: sqlite3.Connection, window: Window, damage: Damage = _ignore_damage) -> Iterator[Audit]:
-    """Return the same audits without age and findings, which takes a fifth of the time."""
-    columns = f"{_COLUMNS}, CASE WHEN severity IS NULL THEN record END"
-    return _skip_damaged(_audit, _pages(connection, columns, window), damage, "audit")
+@contextmanager
+def open_history(path: str, damage: Damage = lambda what: None) -> Iterator["History"]:
+    """Open a history for reading; `damage` is called for each damaged row. StoreError, with the fix, if that fails."""
+    with open_readonly(path) as connection:
+        yield History(connection, damage)
 
 
-def read_records(
-    connection: sqlite3.Connection, window: Window, damage: Damage = _ignore_damage
-) -> Iterator[tuple[int, str]]:
-    """Return the texts of a window's records as they were stored, each with its audit's id, the oldest first."""
-    return _skip_damaged(
-        lambda row: (row[0], _record_text(*row[1:])), _pages(connection, "id, kind, record", window), damage, "audit"
-    )
+class History:
+    """A history open for reading. Rows are read page by page; each damaged one is skipped and reported to `damage`."""
+
+    def __init__(self, connection: sqlite3.Connection, damage: Damage) -> None:
+        self._connection = connection
+        self._damage = damage
+
+    def status(
+        self, look: Callable[[], HostNow], stale_after_s: float | None = None
+    ) -> tuple[AgentStatus, dict[str, Any]] | None:
+        """Return what the agent's last record is worth now, and that record as stored; None where there is none.
+
+        `look` sees the host after the records were read, so that none is later. StoreError if the last one is damaged.
+        """
+        row = self._connection.execute(
+            f"SELECT id, kind, record FROM audits WHERE {_BY_AGENT} ORDER BY id DESC LIMIT 1"  # noqa: S608
+        ).fetchone()
+        if row is None:
+            return None
+        audit_id, kind, value = row
+        try:
+            stored, record = read_record(value)
+        except ValueError as error:
+            raise StoreError(
+                f"the last record (audit {audit_id}) is damaged, so nothing is known of the clock ({error}); "
+                f"wait for the agent's next record, or restart it: {service.restart()}"
+            ) from error
+        asked = record if kind == "network" and _was_polled(record) else self._last_polled(audit_id)
+        return agent_status(record, asked, self.agent_state(), look(), stale_after_s), stored
+
+    def _last_polled(self, until_id: int) -> Record | None:
+        """Return the last record of an audit that polled any source, else of any; a damaged one is passed over."""
+        rows = self._connection.execute(
+            f"SELECT record FROM audits WHERE {_BY_AGENT} AND kind = 'network' AND id <= ? ORDER BY id DESC LIMIT ?",  # noqa: S608
+            (until_id, MAX_LOOKED_BACK),
+        )
+        latest = None
+        for (value,) in rows:
+            try:
+                _, record = read_record(value)
+            except ValueError:
+                continue
+            if _was_polled(record):
+                return record
+            latest = latest or record
+        return latest
+
+    def agent_state(self) -> AgentState:
+        """Return the state that the agent saved at its start."""
+        return read_agent_state(load_state(self._connection, "agent"))
+
+    def host_name(self) -> str | None:
+        """Return the host name of the newest record, None without one."""
+        row = self._connection.execute(
+            "SELECT record FROM audits WHERE record IS NOT NULL ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        try:
+            return None if row is None else str(parse_json(row[0])["host"]["name"])
+        except ROW_ERRORS:
+            return None
+
+    def corrected_now(self, now: Instant) -> int:
+        """Return the time as the history knows it: counted on by uptime from the last audit, if that is of this boot.
+
+        Else it is the host's, which can be wrong, but never before the last audit.
+        """
+        row = self._connection.execute(
+            "SELECT utc_ns, boot_id, boottime_ns FROM audits"
+            " WHERE typeof(utc_ns) = 'integer' AND typeof(boottime_ns) = 'integer' ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        if row is None:
+            return now.realtime_ns
+        utc_ns, boot_id, boottime_ns = row
+        if boot_id is not None and boot_id == now.boot_id:
+            return int(utc_ns + now.boottime_ns - boottime_ns)
+        return max(now.realtime_ns, int(utc_ns))
+
+    def oldest_ns(self) -> int | None:
+        """Return the corrected time of the oldest audit that has one: before it only hours are kept."""
+        row = self._connection.execute(
+            "SELECT utc_ns FROM audits WHERE typeof(utc_ns) = 'integer' ORDER BY id LIMIT 1"
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def newest_ns(self) -> int | None:
+        """Return the time of the newest audit: the corrected time, else the host's."""
+        row = self._connection.execute(
+            "SELECT IFNULL(utc_ns, host_ns) AS time_ns FROM audits"
+            " WHERE typeof(time_ns) = 'integer' ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def window(self, since_ns: int | None = None, until_ns: int | None = None, limit: int | None = None) -> Window:
+        """Return the window of the audits between two times, the newest `limit` of them.
+
+        Corrected times grow with the ids, so both ends are found by halving, without an index or a scan.
+        """
+        low, high = self._connection.execute(
+            "SELECT (SELECT MIN(id) FROM audits), (SELECT MAX(id) FROM audits)"
+        ).fetchone()
+        if low is None:
+            return Window(1, 0)
+        first = low if since_ns is None else self._first_at(low, high + 1, since_ns - _MARGIN_NS)
+        last = high if until_ns is None else self._first_at(low, high + 1, until_ns + _MARGIN_NS) - 1
+        window = Window(first, last, since_ns, until_ns)
+        if limit is not None:
+            row = self._connection.execute(
+                f"SELECT id FROM audits WHERE {_INSIDE} ORDER BY id DESC LIMIT 1 OFFSET :skipped",  # noqa: S608
+                window._asdict() | {"skipped": limit - 1},
+            ).fetchone()
+            window = window._replace(first=row[0] if row else first)
+        return window
+
+    def _first_at(self, low: int, high: int, time_ns: int) -> int:
+        """Return the first id in [low, high) from which on no audit is known to be before a time, else `high`."""
+        while low < high:
+            middle = (low + high) // 2
+            row = self._connection.execute(
+                "SELECT id, utc_ns FROM audits WHERE id >= ? AND id < ? AND typeof(utc_ns) = 'integer'"
+                " ORDER BY id LIMIT 1",
+                (middle, high),
+            ).fetchone()
+            if row is None or row[1] >= time_ns:
+                high = middle
+            else:
+                low = row[0] + 1
+        return low
+
+    def audits(self, window: Window) -> Iterator[Audit]:
+        """Return the audits of a window in brief, the oldest first; `damage` is called for each that cannot be read."""
+        return read_rows(_audit, self._pages(f"{_COLUMNS}, record", window), self._damage, "audit")
+
+    def offsets(self, window: Window) -> Iterator[Audit]:
+        """Return the same audits without age and findings, which takes a fifth of the time."""
+        columns = f"{_COLUMNS}, CASE WHEN severity IS NULL THEN record END"
+        return read_rows(_audit, self._pages(columns, window), self._damage, "audit")
+
+    def records(self, window: Window) -> Iterator[tuple[int, str]]:
+        """Return the texts of a window's records as they were stored, each with its audit's id, the oldest first."""
+        return read_rows(
+            lambda row: (row[0], _record_text(*row[1:])), self._pages("id, kind, record", window), self._damage, "audit"
+        )
+
+    def _pages(self, columns: str, window: Window) -> Iterator[Any]:
+        """Return the rows of a window page by page: no transaction lasts while a reader takes his time."""
+        while rows := self._connection.execute(
+            f"SELECT {columns} FROM audits WHERE {_INSIDE} ORDER BY id LIMIT {PAGE}",  # noqa: S608
+            window._asdict(),
+        ).fetchall():
+            yield from rows
+            window = window._replace(first=rows[-1][0] + 1)
+
+    def hours(self, since_ns: int | None, until_ns: int | None, limit: int | None = None) -> list[Hour]:
+        """Return the hours that begin in [since, until), the newest `limit` of them, the oldest first."""
+        rows = self._connection.execute(
+            "SELECT * FROM rollups WHERE hour_s >= ? AND hour_s < ? ORDER BY hour_s DESC LIMIT ?",
+            (
+                -(1 << 62) if since_ns is None else since_ns // NS_PER_S // HOUR_S * HOUR_S,
+                1 << 62 if until_ns is None else -(-until_ns // NS_PER_S),
+                -1 if limit is None else limit,
+            ),
+        ).fetchall()
+        return list(read_rows(_hour, reversed(rows), self._damage, "hour"))
+
+    def account(self, hours: Sequence[Hour], now_ns: int) -> list[Hour]:
+        """Return hours with their spans, and those between them in which there is no audit at all."""
+        spans = read_accounts(self._connection, now_ns)
+        known = {hour.time_ns // NS_PER_S: hour for hour in hours}
+        if not known:
+            return []
+        first_s, last_s = min(known), max(known)
+        empty = Hour(0, 0, 0, 0, 0, 0, Severity.UNKNOWN, None, None, None)
+        for hour_s in spans:
+            if first_s < hour_s < last_s:
+                known.setdefault(hour_s, empty._replace(time_ns=hour_s * NS_PER_S))
+        return [known[hour_s]._replace(spans=spans.get(hour_s)) for hour_s in sorted(known)]
+
+    def events(self, since_ns: int | None, until_ns: int | None, limit: int | None = None) -> list[StoredEvent]:
+        """Return what happened between two times, the newest `limit` events, in the order they were kept."""
+        rows = self._connection.execute(
+            f"SELECT {_EVENT} FROM events WHERE {_IN_TIME} ORDER BY id DESC LIMIT :limit",  # noqa: S608
+            {"since_ns": since_ns, "until_ns": until_ns, "limit": -1 if limit is None else limit},
+        ).fetchall()
+        return list(read_rows(_stored_event, reversed(rows), self._damage, "event"))
+
+    def dead_letters(self) -> Iterator[DeadLetter]:
+        """Return every dead letter, the oldest first."""
+        return read_dead_letters(self._connection)
+
+
+def _was_polled(record: Record) -> bool:
+    """Whether any source was polled for a record."""
+    return any(source.status != "skipped" for source in record.sources)
 
 
 def _record_text(kind: str | None, value: Any) -> str:
@@ -279,42 +332,17 @@ def _record_text(kind: str | None, value: Any) -> str:
     return unpack_text(value)
 
 
-def _skip_damaged(
-    read: Callable[[tuple[Any, ...]], _Value], rows: Iterable[tuple[Any, ...]], damage: Damage, what: str
-) -> Iterator[_Value]:
-    """Read rows; one that is not what was written is passed over and reported."""
-    for row in rows:
-        try:
-            value = read(row)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError):
-            damage(what)
-        else:
-            yield value
-
-
-def count_audits(connection: sqlite3.Connection, window: Window) -> int:
-    """Return about how many audits a window has, without looking at them."""
-    return max(0, window.last - window.first + 1)
-
-
-def _pages(connection: sqlite3.Connection, columns: str, window: Window) -> Iterator[Any]:
-    """Return the rows of a window page by page: no transaction lasts while a reader takes his time."""
-    while rows := connection.execute(
-        f"SELECT {columns} FROM audits WHERE {_INSIDE} ORDER BY id LIMIT {PAGE}",  # noqa: S608
-        window._asdict(),
-    ).fetchall():
-        yield from rows
-        window = window._replace(first=rows[-1][0] + 1)
-
-
 def _audit(row: tuple[Any, ...]) -> Audit:
     """Read one audit. An error of any of several kinds where it makes no sense."""
     audit_id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns, value = row
     if severity is None:  # kept by a version that had no columns for it
         return _audit_of(audit_id, read_record(value)[1])
-    text = None if value is None else unpack_text(value)
-    age_s = None if text is None else _member(text, '"age_s":')
-    findings = () if text is None else _member(text, '"findings":')
+    age_s: float | None = None
+    findings: tuple[str, ...] = ()
+    if value is not None:
+        text = unpack_text(value)
+        age_s = _member(text, '"age_s":')
+        findings = tuple(str(finding["id"]) for finding in _member(text, '"findings":'))
     return Audit(
         audit_id,
         _whole(host_ns if utc_ns is None else utc_ns),
@@ -327,7 +355,7 @@ def _audit(row: tuple[Any, ...]) -> Audit:
         _seconds(earliest_ns),
         _seconds(latest_ns),
         None if age_s is None else float(age_s),
-        tuple(str(finding["id"]) for finding in findings),
+        findings,
     )
 
 
@@ -366,38 +394,6 @@ def _audit_of(audit_id: int, record: Record) -> Audit:
     )
 
 
-def read_hours(
-    connection: sqlite3.Connection,
-    since_ns: int | None,
-    until_ns: int | None,
-    limit: int | None = None,
-    damage: Damage = _ignore_damage,
-) -> list[Hour]:
-    """Return the hours that begin in [since, until), the newest `limit` of them, the oldest first."""
-    rows = connection.execute(
-        "SELECT * FROM rollups WHERE hour_s >= ? AND hour_s < ? ORDER BY hour_s DESC LIMIT ?",
-        (
-            -(1 << 62) if since_ns is None else since_ns // NS_PER_S // HOUR_S * HOUR_S,
-            1 << 62 if until_ns is None else -(-until_ns // NS_PER_S),
-            -1 if limit is None else limit,
-        ),
-    ).fetchall()
-    return list(_skip_damaged(_hour, reversed(rows), damage, "hour"))
-
-
-def account(connection: sqlite3.Connection, hours: Sequence[Hour], now_ns: int) -> list[Hour]:
-    """Return hours with their spans, and those between them in which there is no audit at all."""
-    spans = read_accounts(connection, now_ns)
-    known = {hour.time_ns // NS_PER_S: hour for hour in hours}
-    if not known:
-        return []
-    empty = Hour(0, 0, 0, 0, 0, 0, Severity.UNKNOWN, None, None, None)
-    for hour_s in spans:
-        if min(known) < hour_s < max(known):
-            known.setdefault(hour_s, empty._replace(time_ns=hour_s * NS_PER_S))
-    return [known[hour_s]._replace(spans=spans.get(hour_s)) for hour_s in sorted(known)]
-
-
 def _hour(row: tuple[Any, ...]) -> Hour:
     """Read one hour."""
     hour_s, audits, measured, within, unproven, beyond, severity, *extremes = row
@@ -410,33 +406,19 @@ def _hour(row: tuple[Any, ...]) -> Hour:
 
 def _seconds(value_ns: int | None) -> float | None:
     """Turn nanoseconds into seconds. TypeError where they are no number."""
-    return None if value_ns is None else _whole(value_ns) / NS_PER_S
-
-
-_EVENT = "kind, raised, severity, level, text, utc_ns, host_ns, boottime_ns, value_s, detail, boot_id"
-
-
-def read_events(
-    connection: sqlite3.Connection,
-    since_ns: int | None,
-    until_ns: int | None,
-    limit: int | None = None,
-    damage: Damage = _ignore_damage,
-) -> list[StoredEvent]:
-    """Return what happened between two times, the newest `limit` events, in the order they were kept."""
-    rows = connection.execute(
-        f"SELECT {_EVENT} FROM events WHERE {_IN_TIME} ORDER BY id DESC LIMIT :limit",  # noqa: S608
-        {"since_ns": since_ns, "until_ns": until_ns, "limit": -1 if limit is None else limit},
-    ).fetchall()
-    return list(_skip_damaged(_stored_event, reversed(rows), damage, "event"))
+    if value_ns is None:
+        return None
+    if type(value_ns) is not int:  # as `_whole`, without a call: this is done for each offset of a history
+        raise TypeError(f"{value_ns!r} is no whole number")
+    return value_ns / NS_PER_S
 
 
 def _stored_event(row: tuple[Any, ...]) -> StoredEvent:
     """Read one event."""
     kind, raised, severity, level, text, utc_ns, host_ns, boottime_ns, value_s, detail, boot_id = row
     try:
-        details = json.loads(detail)
-    except (ValueError, RecursionError):
+        details = parse_json(detail)
+    except ROW_ERRORS:
         details = {}
     event = Event(
         str(kind),

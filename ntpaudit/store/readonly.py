@@ -25,8 +25,8 @@ def find_history(environment: Mapping[str, str], *, by_agent: bool) -> str:
         return own
     condition = "kind IS NOT NULL" if by_agent else "TRUE"
     try:
-        with open_history(own) as history:
-            kept = history.execute(f"SELECT 1 FROM audits WHERE {condition} LIMIT 1").fetchone()  # noqa: S608
+        with open_readonly(own) as connection:
+            kept = connection.execute(f"SELECT 1 FROM audits WHERE {condition} LIMIT 1").fetchone()  # noqa: S608
     except StoreError:
         kept = None
     return own if kept else system
@@ -67,7 +67,7 @@ def _is_held(path: str, flags: int) -> bool | None:
 
 
 @contextmanager
-def open_history(path: str) -> Iterator[sqlite3.Connection]:
+def open_readonly(path: str) -> Iterator[sqlite3.Connection]:
     """Open a history for reading. StoreError, with the fix, if that fails or reading stops half-way."""
     try:
         _check_readable(path)

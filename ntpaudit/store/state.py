@@ -21,7 +21,8 @@ from ntpaudit.core.record import Kind, Record
 from ntpaudit.core.units import plural
 from ntpaudit.errors import BusyError, StoreError
 from ntpaudit.log import LazyLogger
-from ntpaudit.store import history, servers
+from ntpaudit.store import audits, outbox, retention, saved_state, transfer
+from ntpaudit.store.audits import PendingObservation
 from ntpaudit.store.database import (
     is_damage,
     is_locked,
@@ -32,9 +33,10 @@ from ntpaudit.store.database import (
     transaction,
     unsynced_transaction,
 )
-from ntpaudit.store.history import OutboxEntry, PendingObservation, Pruned
+from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.paths import VOUCHER
-from ntpaudit.store.readonly import open_history
+from ntpaudit.store.readonly import open_readonly
+from ntpaudit.store.retention import Pruned
 from ntpaudit.store.unsaved import Unsaved, UnsavedFile
 
 logger = LazyLogger(__name__)
@@ -81,14 +83,13 @@ class AuditRow(NamedTuple):
 
 
 class StateStore:
-    """The state of one agent; `note` logs each problem once. Several threads may use it.
+    """The state of one agent; each problem is logged once. Several threads may use it.
 
     File and memory have separate row ids, so an id alone identifies nothing once the state has moved.
     """
 
-    def __init__(self, path: str, note: Callable[[str], None] = logger.warning, *, retry_s: float = RETRY_S) -> None:
+    def __init__(self, path: str, *, retry_s: float = RETRY_S) -> None:
         self._path = path
-        self._note = note
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._file: _Identity = None
@@ -117,14 +118,14 @@ class StateStore:
 
         def work(connection: sqlite3.Connection) -> None:
             if not kept:
-                kept.append(change(servers.load_server_states(connection)))
-            servers.save_server_states(connection, kept[0])
+                kept.append(change(saved_state.load_server_states(connection)))
+            saved_state.save_server_states(connection, kept[0])
 
         self._do(work)
 
     def keep_observation(self, observation: Observation, kind: Kind) -> int:
         """Store an observation before it is judged; return its id."""
-        return self._do(lambda connection: history.keep_observation(connection, observation, kind))
+        return self._do(lambda connection: audits.keep_observation(connection, observation, kind))
 
     def keep_record(self, audit_id: int | None, concluded: AuditRow) -> None:
         """Store a record with its events, outbox entry and the agent's state, in one transaction.
@@ -134,17 +135,17 @@ class StateStore:
         observation, record = concluded.observation, concluded.record
 
         def work(connection: sqlite3.Connection) -> None:
-            kept_id = None if audit_id is None else history.find_pending(connection, observation)
+            kept_id = None if audit_id is None else audits.find_pending(connection, observation)
             if kept_id is None:
-                kept_id = history.keep_audit(connection, observation, record, concluded.distance_s)
+                kept_id = audits.keep_audit(connection, observation, record, concluded.distance_s)
             else:
-                history.keep_record(connection, kept_id, record, concluded.distance_s)
-            history.roll_up(connection, record)
-            history.keep_events(connection, concluded.events, record.host.boot_id)
+                audits.keep_record(connection, kept_id, record, concluded.distance_s)
+            audits.roll_up(connection, record)
+            audits.keep_events(connection, concluded.events, record.host.boot_id)
             if concluded.entry is not None:
-                history.enqueue(connection, concluded.entry, kept_id)
+                outbox.enqueue(connection, concluded.entry, kept_id)
             for key, state in concluded.states.items():
-                history.save_state(connection, key, state)
+                saved_state.save_state(connection, key, state)
 
         self._do(work)
 
@@ -154,84 +155,84 @@ class StateStore:
         """Store events between two audits, in one transaction."""
 
         def work(connection: sqlite3.Connection) -> None:
-            history.keep_events(connection, events, boot_id)
+            audits.keep_events(connection, events, boot_id)
             if entry is not None:
-                history.enqueue(connection, entry, None)
+                outbox.enqueue(connection, entry, None)
             for key, state in states.items():
-                history.save_state(connection, key, state)
+                saved_state.save_state(connection, key, state)
 
         self._do(work)
 
     def pending_observations(self) -> list[PendingObservation]:
         """Return the agent's observations without a record; a damaged one is marked as such."""
-        return self._do(history.pending_observations)
+        return self._do(audits.pending_observations)
 
     def find_damaged(self, boot_id: str | None, count: int) -> list[int]:
         """Check the latest network audits of a boot; return the ids of all audits that are marked as damaged."""
-        return self._do(lambda connection: history.find_damaged(connection, boot_id, count))
+        return self._do(lambda connection: audits.find_damaged(connection, boot_id, count))
 
     def give_up(self, audit_id: int) -> None:
         """Never try to judge this observation again."""
-        self._do(lambda connection: history.give_up(connection, audit_id))
+        self._do(lambda connection: audits.give_up(connection, audit_id))
 
     def prune_by_age(self, now_ns: int, raw_s: float, rollups_s: float, findings_s: float) -> None:
         """Delete what is older than its retention at a true time."""
-        self._do(lambda connection: history.prune_by_age(connection, now_ns, raw_s, rollups_s, findings_s))
+        self._do(lambda connection: retention.prune_by_age(connection, now_ns, raw_s, rollups_s, findings_s))
 
     def prune_by_size(self, max_bytes: int) -> Pruned:
         """Delete the oldest audits while the database is too large: delivered ones first."""
-        return self._do(lambda connection: history.prune_by_size(connection, max_bytes))
+        return self._do(lambda connection: retention.prune_by_size(connection, max_bytes))
 
     def stamp_audits(self, boot_id: str | None, boot_ns: int) -> None:
         """Stamp the latest audits and events of a boot; `boot_ns` is the true time of its start."""
-        self._do(lambda connection: history.stamp_audits(connection, boot_id, boot_ns))
+        self._do(lambda connection: audits.stamp_audits(connection, boot_id, boot_ns))
 
     def stamp_entries(self, stamped: Sequence[OutboxEntry], refused: Sequence[OutboxEntry], reason: str) -> None:
         """Replace entries by stamped ones, and move the refused ones to the dead letters, in one transaction."""
 
         def work(connection: sqlite3.Connection) -> None:
             for entry in stamped:
-                history.stamp_entry(connection, entry)
+                outbox.stamp_entry(connection, entry)
             for entry in refused:
-                history.dead_letter(connection, entry, reason)
+                outbox.dead_letter(connection, entry, reason)
 
         self._do(work)
 
     def load(self, key: str) -> Any:
         """Return the value of a key, None without one."""
-        return self._look(lambda connection: history.load_state(connection, key))
+        return self._look(lambda connection: saved_state.load_state(connection, key))
 
     def save(self, key: str, value: Any) -> None:
         """Store the value of a key."""
-        self._do(lambda connection: history.save_state(connection, key, value))
+        self._do(lambda connection: saved_state.save_state(connection, key, value))
 
     def unstamped(self) -> list[OutboxEntry]:
         """Return the oldest MAX_UNSTAMPED outbox entries without a true time."""
-        return self._look(history.unstamped)
+        return self._look(outbox.unstamped)
 
     def waiting(self, count: int) -> list[OutboxEntry]:
         """Return the oldest outbox entries."""
-        return self._look(lambda connection: history.waiting(connection, count))
+        return self._look(lambda connection: outbox.waiting(connection, count))
 
     def newest(self) -> OutboxEntry | None:
         """Return the newest outbox entry."""
-        return self._look(history.newest)
+        return self._look(outbox.newest)
 
     def ack(self, entries: Sequence[OutboxEntry]) -> None:
         """Remove delivered entries, the oldest of the outbox. After a power failure they may be sent again."""
-        self._use(unsynced_transaction, lambda connection: history.ack(connection, entries))
+        self._use(unsynced_transaction, lambda connection: outbox.ack(connection, entries))
 
     def dead_letter(self, entry: OutboxEntry, reason: str) -> None:
         """Move an entry that cannot be delivered to the dead letters."""
-        self._do(lambda connection: history.dead_letter(connection, entry, reason))
+        self._do(lambda connection: outbox.dead_letter(connection, entry, reason))
 
     def backlog(self) -> tuple[int, int | None, int]:
         """Return the number of outbox entries, the time of the oldest, and the number of dead letters."""
-        return self._look(history.backlog)
+        return self._look(outbox.backlog)
 
     def dropped(self) -> int:
         """Return how many records were ever dropped for lack of space, in all runs."""
-        return self._look(history.dropped)
+        return self._look(saved_state.dropped)
 
     def close(self) -> bool:
         """Move records in memory into the file if it works again, and close it; return False if records are lost."""
@@ -242,7 +243,7 @@ class StateStore:
             if is_lost:
                 lost = plural(self._unsaved_in(self._open()).records, "record")
                 why = "" if self.error == self._noted else f": {self.error}"
-                self._note(f"{lost} could not be written to {self._path}{why}")
+                logger.warning(f"{lost} could not be written to {self._path}{why}")
             if self._connection is not None:
                 self._connection.close()
             if self._removed is not None:
@@ -281,7 +282,7 @@ class StateStore:
             connection = self._open()
             with within(connection):
                 done = work(connection)
-                history.count_dropped(connection, history.drop_beyond(connection, MAX_MEMORY_RECORDS))
+                saved_state.count_dropped(connection, retention.drop_beyond(connection, MAX_MEMORY_RECORDS))
             self._unsaved.write(self._unsaved_in(connection))
             return done
 
@@ -289,7 +290,7 @@ class StateStore:
         """Return the connection in use. StoreError where the file cannot be opened."""
         if self._connection is None:
             try:
-                self._connection = open_database(self._path, self._note, WAIT_S)
+                self._connection = open_database(self._path, WAIT_S)
             finally:
                 self._left = self._unsaved.open()
             self._remember_files()
@@ -302,10 +303,10 @@ class StateStore:
         if left.records:
             try:
                 with transaction(file):
-                    history.count_dropped(file, left.undelivered)
+                    saved_state.count_dropped(file, left.undelivered)
             except StoreError:
                 return  # it stays in the `-unsaved` file until the next start
-            self._note(
+            logger.warning(
                 f"{plural(left.records, 'record')} of the last run were in memory only when it ended and are lost; "
                 f"{left.undelivered} of them were not delivered"
             )
@@ -314,11 +315,11 @@ class StateStore:
 
     def _unsaved_in(self, memory: sqlite3.Connection) -> Unsaved:
         """Return how many records a crash would lose now, including those of a deleted file and of a killed run."""
-        kept, waiting = history.count_kept(memory)
+        kept, waiting = audits.count_kept(memory)
         dropped, removed = self._dropped_of(memory), 0
         if self._removed is not None:
             with suppress(sqlite3.Error):
-                removed = history.backlog(self._removed)[0]
+                removed = outbox.backlog(self._removed)[0]
         more = dropped + removed
         return Unsaved(self._left.records + kept + more, self._left.undelivered + waiting + more)
 
@@ -351,7 +352,7 @@ class StateStore:
             return  # another process reads: the next use tries again
         self._connection.close()
         self._connection, self._side_files = None, {}
-        self._note(f"{missing} was removed or replaced; its content is saved in {os.path.basename(self._path)}")
+        logger.warning(f"{missing} was removed or replaced; its content is saved in {os.path.basename(self._path)}")
 
     def _check_wal_size(self) -> None:
         """Log a write-ahead log that stays large; after a single large change it soon shrinks."""
@@ -366,27 +367,27 @@ class StateStore:
             self._wal_large_since_s = now_s
         elif self.error is None and now_s - self._wal_large_since_s > 10 * self._first_retry_s:
             self.error = f"{self._path}-wal keeps growing: another process has been reading the history for too long"
-            self._note(self.error)
+            logger.warning(self.error)
 
     def _fall_back_to_memory(self, error: StoreError) -> None:
         """Continue in memory, with the readable part of the file's state. A damaged file is renamed."""
         self.error = self._noted = str(error)
-        self._note(f"{error}; continuing in memory")
+        logger.warning(f"{error}; continuing in memory")
         memory, file = open_memory(), self._connection
         is_gone, is_damaged = file is not None and _identity(self._path) != self._file, is_damage(error)
         if file is None:
-            with suppress(StoreError), open_history(self._path) as seen:
-                history.copy_state(seen, memory)
+            with suppress(StoreError), open_readonly(self._path) as seen:
+                transfer.copy_state(seen, memory)
         else:
-            history.copy_state(file, memory)
+            transfer.copy_state(file, memory)
         if file is not None and is_gone:
             self._removed = file  # kept open until its outbox is carried over
             self._remove_side_files(file)
         elif file is not None:
             file.close()
-            is_gone = is_damaged and set_aside_damaged(self._path, self._note)
+            is_gone = is_damaged and set_aside_damaged(self._path)
         self._connection, self._stands_in, self._retry_s = memory, True, 0.0
-        self._dropped_before = history.dropped(memory)
+        self._dropped_before = saved_state.dropped(memory)
         self._schedule_retry(error)
         if is_gone:
             self._retry_at_s = time.monotonic()
@@ -414,7 +415,7 @@ class StateStore:
         assert self._connection is not None
         memory, is_gone = self._connection, False
         try:
-            file = open_database(self._path, self._note, wait_s)
+            file = open_database(self._path, wait_s)
             self._unsaved.open()
             try:
                 with transaction(file):
@@ -422,7 +423,7 @@ class StateStore:
                     self._move(memory, file)
             except StoreError as error:
                 file.close()
-                is_gone = is_damage(error) and set_aside_damaged(self._path, self._note)
+                is_gone = is_damage(error) and set_aside_damaged(self._path)
                 raise
         except StoreError as error:
             self.error = str(error)
@@ -433,7 +434,7 @@ class StateStore:
         dropped = self._dropped_of(memory)
         memory.close()
         lost = f", except {plural(dropped, 'record')} dropped for lack of memory" if dropped else ""
-        self._note(f"{self._path} works again; the records in memory are saved in it{lost}{carried}")
+        logger.warning(f"{self._path} works again; the records in memory are saved in it{lost}{carried}")
         self._connection, self._stands_in, self.error = file, False, None
         self._remember_files()
         if self._removed is not None:
@@ -445,7 +446,7 @@ class StateStore:
         """Copy the outbox of a deleted file; return a clause for the log message."""
         if self._removed is None:
             return ""
-        carried, error = history.carry_over(self._removed, file)
+        carried, error = transfer.carry_over(self._removed, file)
         failed = f"; part of its outbox could not be read: {error}" if error else ""
         return f", and {plural(carried, 'undelivered record')} of the deleted file{failed}"
 
@@ -460,13 +461,15 @@ class StateStore:
 
     def _move(self, memory: sqlite3.Connection, file: sqlite3.Connection) -> None:
         """Move all rows from memory to the file, and add the dropped records to the file's count."""
-        before = max(history.dropped(file), self._dropped_before)  # a new file has none; an unreadable one had another
-        history.move(memory, file)
-        history.save_dropped(file, before + self._dropped_of(memory))
+        before = max(
+            saved_state.dropped(file), self._dropped_before
+        )  # a new file has none; an unreadable one had another
+        transfer.move(memory, file)
+        saved_state.save_dropped(file, before + self._dropped_of(memory))
 
     def _dropped_of(self, memory: sqlite3.Connection) -> int:
         """Return how many records were dropped from memory."""
-        return history.dropped(memory) - self._dropped_before
+        return saved_state.dropped(memory) - self._dropped_before
 
 
 _Identity = tuple[int, int] | None

@@ -15,8 +15,8 @@ from ntpaudit.core.delivery import MAX_ENTRIES
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.delivery import start_worker
 from ntpaudit.formats.line_protocol import render
-from ntpaudit.store import history
-from ntpaudit.store.history import OutboxEntry
+from ntpaudit.store import outbox
+from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.state import StateStore
 from tests.records import NOW_NS, record, servers
 from tests.store.audits import in_store
@@ -95,7 +95,7 @@ def _bare() -> tuple[int, float]:
 def _fill(file: Path) -> float:
     """Put all letters in an outbox, and return how long it took."""
     began = time.perf_counter()
-    store = StateStore(str(file), print)
+    store = StateStore(str(file))
     for batch in _batches(20_000):
         _post(store, batch)
     store.close()
@@ -107,16 +107,16 @@ def _post(store: StateStore, batch: Sequence[OutboxEntry]) -> None:
 
     def work(connection: sqlite3.Connection) -> None:
         for entry in batch:
-            history.enqueue(connection, entry, None)
+            outbox.enqueue(connection, entry, None)
 
     in_store(store, work)
 
 
 def _worker(file: Path) -> float:
     """Deliver all letters as the agent does, and return how long it took."""
-    store = StateStore(str(file), print)
+    store = StateStore(str(file))
     with influxd() as url, _shim(url) as address:
-        worker = start_worker(store, InfluxConfig(f"http://{address}"), None, print)
+        worker = start_worker(store, InfluxConfig(f"http://{address}"), None)
         began = time.perf_counter()
         worker.start()
         while worker.health.delivered < LETTERS:

@@ -48,7 +48,7 @@ def run() -> Iterator[str]:
 
 def _repeat(file: Path) -> None:
     """Repeat the first day of a history until it has all days."""
-    with closing(open_database(str(file), print)) as connection, transaction(connection):
+    with closing(open_database(str(file))) as connection, transaction(connection):
         for day in range(1, DAYS):
             later = {"ns": day * 86_400 * NS_PER_S, "s": day * 86_400, "last": DAY_MINUTES}
             connection.execute(

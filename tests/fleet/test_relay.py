@@ -17,8 +17,8 @@ from ntpaudit.errors import ReadError
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.reader import SnapshotOptions
 from ntpaudit.formats.line_protocol import render
-from ntpaudit.store import history
-from ntpaudit.store.history import OutboxEntry
+from ntpaudit.store import outbox
+from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.state import StateStore
 from tests.command import ntpaudit
 from tests.records import record, servers
@@ -64,10 +64,10 @@ def deliver(store: StateStore, url: str, sent: Sequence[OutboxEntry]) -> None:
 
     def post(connection: sqlite3.Connection) -> None:
         for entry in sent:
-            history.enqueue(connection, entry, None)
+            outbox.enqueue(connection, entry, None)
 
     in_store(store, post)
-    worker = start_worker(store, InfluxConfig(url), None, print)
+    worker = start_worker(store, InfluxConfig(url), None)
     worker.start()
     until(lambda: worker.health.delivered == len(sent))
     worker.stop(5.0)
@@ -79,7 +79,7 @@ def test_records_that_a_relay_took_while_the_database_was_away_arrive(tmp_path: 
     now_ns = time.time_ns() // NS_PER_S * NS_PER_S
     relay_port, port = (free_port("127.0.0.1", socket.SOCK_STREAM) for _ in range(2))
     to = f"-remoteWrite.url=http://127.0.0.1:{port}/api/v1/write"
-    store = StateStore(str(tmp_path / "history.sqlite3"), print)
+    store = StateStore(str(tmp_path / "history.sqlite3"))
     with closing(store), vm("vmagent", tmp_path, relay_port, to, f"-remoteWrite.tmpDataPath={tmp_path}/kept") as relay:
         deliver(store, relay, list(letters(now_ns, range(HOSTS))))
         kept = (f"-storageDataPath={tmp_path}/data", "-retentionPeriod=100y", "-search.latencyOffset=0s")

@@ -23,8 +23,8 @@ from ntpaudit.reports.history_tables import (
     hour_table,
 )
 from ntpaudit.store.database import open_database
-from ntpaudit.store.queries import Audit, Hour, StoredEvent, find_window, read_audits, read_events, read_hours
-from tests.histories import World, write
+from ntpaudit.store.queries import Audit, Hour, StoredEvent
+from tests.histories import World, stored, write
 from tests.records import NOW_NS
 
 PLAIN = painter(False)
@@ -36,9 +36,9 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Audit], list[Ho
     """Audits, hours and events of an hour in which much goes wrong."""
     path = tmp_path_factory.mktemp("listing") / "history.sqlite3"
     write(path, WORLD, range(60))
-    connection = open_database(str(path), print)
-    audits = list(read_audits(connection, find_window(connection)))
-    return audits, read_hours(connection, None, None), read_events(connection, None, None)
+    connection = open_database(str(path))
+    audits = list(stored(connection).audits(stored(connection).window()))
+    return audits, stored(connection).hours(None, None), stored(connection).events(None, None)
 
 
 def audit(**changes: Any) -> Audit:

@@ -14,7 +14,7 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Health, Kind, Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store.compression import unpack_text
-from ntpaudit.store.history import OutboxEntry
+from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.state import AuditRow, StateStore
 from tests.records import NOW_NS, observation, reading, record, servers
 

@@ -22,7 +22,7 @@ def accounts(path: Path, *parts: tuple[World, range], until_minute: int) -> list
     """Keep histories one after the other, and account for the hours until a minute."""
     for world, minutes in parts:
         write(path, world, minutes)
-    with closing(open_database(str(path), print)) as connection:
+    with closing(open_database(str(path))) as connection:
         hours = read_accounts(connection, BEGIN_NS + until_minute * MINUTE_NS + NS_PER_S)
     assert all(spans.length_s == HOUR_S for spans in list(hours.values())[:-1])
     return list(hours.values())
@@ -66,7 +66,7 @@ def test_a_stretch_is_judged_by_the_schedule_of_its_time(local_s: float, absent:
 def test_what_was_removed_is_not_known(tmp_path: Path) -> None:
     """The hour of the oldest record that is left has no account: what came before is gone, and was not absence."""
     write(tmp_path / "a", World(begin_ns=BEGIN_NS), range(150))
-    with closing(open_database(str(tmp_path / "a"), print)) as connection:
+    with closing(open_database(str(tmp_path / "a"))) as connection:
         connection.execute("DELETE FROM audits WHERE id <= 20")
         hours = read_accounts(connection, BEGIN_NS + 149 * MINUTE_NS)
     assert sorted(hours) == [BEGIN_NS // NS_PER_S + HOUR_S * number for number in (1, 2)]
@@ -78,7 +78,7 @@ def test_a_step_that_nobody_watched_parts_nothing(is_gap: bool, within: int, tmp
     """A clock set while the agent was down, at an unknown moment, may have been wrong since the record before."""
     world = World(begin_ns=BEGIN_NS, stepped_s=lambda minute: 0.0 if minute < 30 else 3600.0)
     write(tmp_path / "a", world, range(31))
-    with closing(open_database(str(tmp_path / "a"), print)) as connection:
+    with closing(open_database(str(tmp_path / "a"))) as connection:
         detail = '{"while_down":true}' if is_gap else '{"while_down":false}'
         at_ns = BEGIN_NS + 30 * MINUTE_NS - 29 * NS_PER_S
         connection.execute("UPDATE events SET utc_ns = ?, detail = ? WHERE kind LIKE 'step-%'", (at_ns, detail))

@@ -12,7 +12,7 @@ import pytest
 
 from ntpaudit.core.ntp.rate_limit import ServerState
 from ntpaudit.errors import StoreError
-from ntpaudit.store import history, servers
+from ntpaudit.store import audits, saved_state
 from ntpaudit.store.database import (
     PAGE_BYTES,
     SCHEMA,
@@ -24,6 +24,7 @@ from ntpaudit.store.database import (
     unsynced_transaction,
 )
 from ntpaudit.store.serialization import plain, to_json
+from tests.logs import Messages
 from tests.records import observation, record
 from tests.records import servers as answers
 from tests.store.audits import audit
@@ -87,24 +88,24 @@ def version_of(path: Path) -> int:
 def test_an_old_file_is_brought_up_to_date_with_what_it_holds(old: Path, tmp_path: Path) -> None:
     """Nothing of version 1 is lost, its records can be read, and the tables are those of a new file."""
     before = contents(old)
-    open_database(str(old), print).close()
-    open_database(str(tmp_path / "new"), print).close()
+    open_database(str(old)).close()
+    open_database(str(tmp_path / "new")).close()
     assert contents(old) == before
     assert version_of(old) == len(SCHEMA)
     assert [(name, sql.split("(")[0]) for name, sql in schema_of(old) if sql] == [
         (name, sql.split("(")[0]) for name, sql in schema_of(tmp_path / "new") if sql
     ]
-    with closing(open_database(str(old), print)) as connection:
-        assert servers.load_server_states(connection) == {"192.0.2.1 123": ServerState(consecutive_timeouts=3)}
-        assert history.pending_observations(connection) == []  # a check that was not finished is nobody's to finish
+    with closing(open_database(str(old))) as connection:
+        assert saved_state.load_server_states(connection) == {"192.0.2.1 123": ServerState(consecutive_timeouts=3)}
+        assert audits.pending_observations(connection) == []  # a check that was not finished is nobody's to finish
         with transaction(connection):
-            history.keep_audit(connection, audit(1).observation, audit(1).record)
+            audits.keep_audit(connection, audit(1).observation, audit(1).record)
 
 
 def test_an_old_file_keeps_its_way_to_free_pages(old: Path, path: Path, tmp_path: Path) -> None:
     """Only a new file can give pages back; to make an old one do so would take as much room again."""
     for file, expected in ((old, 0), (tmp_path / "new", 2)):
-        with closing(open_database(str(file), print)) as connection:
+        with closing(open_database(str(file))) as connection:
             assert connection.execute("PRAGMA auto_vacuum").fetchone() == (expected,)
 
 
@@ -115,7 +116,7 @@ def test_a_new_file_has_small_pages_and_an_old_one_keeps_its_own(old: Path, tmp_
     assert before != PAGE_BYTES
     for file, expected in ((old, before), (tmp_path / "new", PAGE_BYTES)):
         for _ in range(2):  # made, or brought up to date; then opened once more
-            with closing(open_database(str(file), print)) as connection:
+            with closing(open_database(str(file))) as connection:
                 assert connection.execute("PRAGMA page_size").fetchone() == (expected,)
 
 
@@ -129,14 +130,14 @@ def test_an_unsynced_transaction_is_whole_and_the_next_one_is_synced(path: Path)
         return [name for (name,) in connection.execute("SELECT key FROM state ORDER BY key")]
 
     def fail(connection: sqlite3.Connection) -> None:
-        history.save_state(connection, "undone", 1)
+        saved_state.save_state(connection, "undone", 1)
         raise TypeError
 
     normal, full = 1, 2
-    with closing(open_database(str(path), print, 0.01)) as connection, closing(sqlite3.connect(path)) as other:
+    with closing(open_database(str(path), 0.01)) as connection, closing(sqlite3.connect(path)) as other:
         with unsynced_transaction(connection):
             assert synchronous(connection) == normal
-            history.save_state(connection, "kept", 1)
+            saved_state.save_state(connection, "kept", 1)
         assert synchronous(connection) == full
         with pytest.raises(TypeError), unsynced_transaction(connection):
             fail(connection)
@@ -149,7 +150,7 @@ def test_an_unsynced_transaction_is_whole_and_the_next_one_is_synced(path: Path)
         assert names(connection) == names(other) == ["kept"]
 
 
-OPEN = "import sys; from ntpaudit.store.database import open_database; open_database(sys.argv[1], print)"
+OPEN = "import sys; from ntpaudit.store.database import open_database; open_database(sys.argv[1])"
 
 KILLED = """
 import os, signal, sqlite3, sys
@@ -164,7 +165,7 @@ class Watched(sqlite3.Connection):
         return super().execute(*words)
 connect = sqlite3.connect
 sqlite3.connect = lambda *words, **more: connect(*words, factory=Watched, **more)
-database.open_database(sys.argv[1], print)
+database.open_database(sys.argv[1])
 """
 
 
@@ -204,7 +205,7 @@ def test_a_process_killed_half_way_leaves_the_file_as_it_was(is_old: bool, old: 
         versions.append(version)
         if killed == -signal.SIGKILL:
             assert version in (int(is_old), len(SCHEMA))
-        open_database(str(path), print).close()
+        open_database(str(path)).close()
         assert version_of(path) == len(SCHEMA)
         if is_old:
             assert contents(path) == before
@@ -230,7 +231,7 @@ def test_a_newer_file_is_refused_untouched(newer: Path) -> None:
     """Not an octet of it changes, nor is anything put beside it."""
     before = newer.read_bytes()
     with pytest.raises(StoreError, match="newer ntpaudit") as caught:
-        open_database(str(newer), print)
+        open_database(str(newer))
     assert not is_damage(caught.value)
     assert newer.read_bytes() == before
     assert list(newer.parent.iterdir()) == [newer]
@@ -264,7 +265,7 @@ def test_the_database_of_another_program_is_not_taken(path: Path) -> None:
         connection.execute("CREATE TABLE addresses (name, street)")
     before = path.read_bytes()
     with pytest.raises(StoreError, match="another program's") as caught:
-        open_database(str(path), print)
+        open_database(str(path))
     assert not is_damage(caught.value)
     assert path.read_bytes() == before
 
@@ -273,8 +274,8 @@ def test_the_database_of_another_program_is_not_taken(path: Path) -> None:
 def test_a_file_that_is_no_database_is_set_aside(data: bytes, path: Path) -> None:
     """It is renamed with its octets as they are, told of, and a new one begun."""
     path.write_bytes(data)
-    notes: list[str] = []
-    open_database(str(path), notes.append).close()
+    notes = Messages("ntpaudit.store")
+    open_database(str(path)).close()
     assert [aside.read_bytes() for aside in path.parent.glob("*.damaged-*")] == [data]
     assert len(notes) == 1
     assert version_of(path) == len(SCHEMA)
@@ -282,14 +283,14 @@ def test_a_file_that_is_no_database_is_set_aside(data: bytes, path: Path) -> Non
 
 def test_a_file_set_aside_is_still_read_with_its_journal(path: Path, tmp_path: Path) -> None:
     """What is in the journal only is found by whoever opens the renamed file."""
-    with closing(open_database(str(path), print)) as connection:
+    with closing(open_database(str(path))) as connection:
         with transaction(connection):
             connection.execute("INSERT INTO state VALUES ('mind', '7')")
         crashed = tmp_path / "crashed" / path.name
         crashed.parent.mkdir()
         for part in ("", "-wal", "-shm"):
             crashed.with_name(crashed.name + part).write_bytes(path.with_name(path.name + part).read_bytes())
-    assert set_aside_damaged(str(crashed), print)
+    assert set_aside_damaged(str(crashed))
     [aside] = [found for found in crashed.parent.iterdir() if not found.name.endswith(("-wal", "-shm"))]
     assert len(list(crashed.parent.iterdir())) == 3
     with closing(sqlite3.connect(aside)) as connection:
@@ -301,19 +302,19 @@ def test_damage_met_while_a_file_is_brought_up_to_date(old: Path) -> None:
     with old.open("r+b") as file:
         file.seek(100)
         file.write(b"\xa5" * 3996)
-    open_database(str(old), print).close()
+    open_database(str(old)).close()
     assert len(list(old.parent.glob("*.damaged-*"))) == 1
     assert version_of(old) == len(SCHEMA)
 
 
 def test_a_damaged_file_that_cannot_be_renamed_is_told_of(disk: Path) -> None:
     """Where the folder lets nobody rename, that is told, and nothing is claimed to have been done."""
-    path, notes = disk / "history.sqlite3", list[str]()
+    path, notes = disk / "history.sqlite3", Messages("ntpaudit.store")
     path.write_bytes(b"not a database" * 1000)
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    assert not set_aside_damaged(str(path), notes.append)
+    assert not set_aside_damaged(str(path))
     with pytest.raises(StoreError, match="not a database"):
-        open_database(str(path), notes.append)
+        open_database(str(path))
     assert [note.partition(" is damaged and ")[2][:17] for note in notes] == ["cannot be renamed"] * 2
 
 
@@ -327,7 +328,7 @@ def test_a_damaged_file_that_cannot_be_renamed_is_told_of(disk: Path) -> None:
 )
 def test_what_is_no_damage_is_not_taken_for_it(statement: str, path: Path) -> None:
     """A statement that is wrong, or values that a column does not take, never cost the file its place."""
-    with closing(open_database(str(path), print)) as connection:
+    with closing(open_database(str(path))) as connection:
         with pytest.raises(StoreError) as caught, transaction(connection):
             connection.execute(statement)
         assert not is_damage(caught.value)
@@ -341,21 +342,21 @@ def test_a_transaction_is_all_or_nothing(path: Path) -> None:
 
     def fail(connection: sqlite3.Connection) -> None:
         with transaction(connection):
-            history.save_state(connection, "mind", 1)
+            saved_state.save_state(connection, "mind", 1)
             raise ValueError("a bug")
 
-    with closing(open_database(str(path), print)) as connection:
+    with closing(open_database(str(path))) as connection:
         with pytest.raises(ValueError, match="bug"):
             fail(connection)
-        assert history.load_state(connection, "mind") is None
+        assert saved_state.load_state(connection, "mind") is None
         with transaction(connection):
-            history.save_state(connection, "mind", 2)
-        assert history.load_state(connection, "mind") == 2
+            saved_state.save_state(connection, "mind", 2)
+        assert saved_state.load_state(connection, "mind") == 2
 
 
 def test_a_committed_change_is_on_the_disk(path: Path) -> None:
     """A commit waits until the disk has the data: a power failure loses none of it."""
-    with closing(open_database(str(path), print)) as connection:
+    with closing(open_database(str(path))) as connection:
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
@@ -393,7 +394,7 @@ def test_a_place_that_cannot_be_used_is_explained(where: str, reason: str, fix: 
         (tmp_path / name).chmod(mode)
     script = (
         "import sys; from ntpaudit.store.database import open_database\n"
-        "try: open_database(sys.argv[1], print)\nexcept Exception as error: print(error)"
+        "try: open_database(sys.argv[1])\nexcept Exception as error: print(error)"
     )
     command = [*WITHOUT_ROOTS_RIGHTS, sys.executable, "-c", script, f"{tmp_path}/{where}"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
@@ -408,7 +409,7 @@ def test_a_read_only_file_system_is_named(tmp_path: Path) -> None:
     """It is what a unit's sandbox makes of a folder that it does not name."""
     script = (
         "import sys; from ntpaudit.store.database import open_database\n"
-        "try: open_database(sys.argv[1], print, setting='STATE_DIRECTORY')\nexcept Exception as error: print(error)"
+        "try: open_database(sys.argv[1], setting='STATE_DIRECTORY')\nexcept Exception as error: print(error)"
     )
     mounted = f'mount -t tmpfs -o ro none {tmp_path}; exec {sys.executable} -c "$0" {tmp_path}/x'
     done = subprocess.run(

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.store import history
+from ntpaudit.store import audits, outbox, retention, saved_state, transfer
 from ntpaudit.store.compression import pack_text, unpack_text
 from ntpaudit.store.database import open_database, open_memory, transaction
-from ntpaudit.store.history import MAX_AGED, Pruned
+from ntpaudit.store.retention import MAX_AGED, Pruned
 from ntpaudit.store.serialization import plain, to_json
 from tests.records import CASES, NOW_NS, records
 from tests.store.audits import BOOT, audit, event, letter, number_of
@@ -55,7 +55,7 @@ def insert(connection: sqlite3.Connection, audits: Sequence[Old]) -> None:
             (host_ns, utc_ns),
         )
         if waits:
-            history.enqueue(connection, letter(number), number)
+            outbox.enqueue(connection, letter(number), number)
 
 
 @st.composite
@@ -76,7 +76,7 @@ def test_what_goes_for_its_age(audits: list[Old]) -> None:
     gone = {number for number in old if number <= last and not audits[number - 1].waits}
     with closing(open_memory()) as connection:
         insert(connection, audits)
-        assert history.prune_by_age(connection, NOW_NS, *TERMS) == len(gone)
+        assert retention.prune_by_age(connection, NOW_NS, *TERMS) == len(gone)
         assert set(ids(connection)) == set(range(1, len(audits) + 1)) - gone
         assert len(ids(connection, "outbox")) == sum(entry.waits for entry in audits)
 
@@ -85,9 +85,9 @@ def test_what_goes_for_its_age(audits: list[Old]) -> None:
 def test_a_wrong_time_costs_little(year: int, memory: sqlite3.Connection) -> None:
     """Were retention told a wrong time after all, it would remove nothing, or of the oldest so many and no more."""
     insert(memory, [Old(NOW_NS + number, NOW_NS + number) for number in range(3 * MAX_AGED)])
-    history.keep_events(memory, [event(number) for number in range(20)], BOOT)
+    audits.keep_events(memory, [event(number) for number in range(20)], BOOT)
     now_ns = (year - 1970) * 365 * DAY_NS
-    history.prune_by_age(memory, now_ns, *TERMS)
+    retention.prune_by_age(memory, now_ns, *TERMS)
     assert len(ids(memory)) == (3 * MAX_AGED if year == 1970 else 2 * MAX_AGED)
     assert ids(memory)[-1] == 3 * MAX_AGED
 
@@ -96,8 +96,8 @@ def test_an_event_of_a_host_that_believes_in_1970_is_kept(memory: sqlite3.Connec
     """What nobody dated is not old because the host's clock was wrong."""
     lost = event(1)._replace(utc_ns=None, host_ns=7 * NS_PER_S)
     old = event(2)._replace(utc_ns=NOW_NS - 8 * 365 * DAY_NS, host_ns=NOW_NS - 8 * 365 * DAY_NS)
-    history.keep_events(memory, [old, lost, event(3)], BOOT)
-    history.prune_by_age(memory, NOW_NS, *TERMS)
+    audits.keep_events(memory, [old, lost, event(3)], BOOT)
+    retention.prune_by_age(memory, NOW_NS, *TERMS)
     assert ids(memory, "events") == [2, 3]
 
 
@@ -105,13 +105,13 @@ def test_a_letter_dated_by_the_host_itself_does_not_date_its_audit(memory: sqlit
     """The host's own word is enough to deliver by, and not to remove by."""
     concluded = audit(1)
     for number, stamp_ns in ((1, concluded.observation.taken.realtime_ns), (2, NOW_NS + 7)):
-        audit_id = history.keep_audit(memory, concluded.observation, concluded.record._replace(utc_ns=None))
-        history.enqueue(memory, letter(1, is_dated=False), audit_id)
-        [*_, undated] = history.unstamped(memory)
-        history.stamp_entry(memory, undated._replace(lines=f"dated {stamp_ns}\n", stamp_ns=stamp_ns))
+        audit_id = audits.keep_audit(memory, concluded.observation, concluded.record._replace(utc_ns=None))
+        outbox.enqueue(memory, letter(1, is_dated=False), audit_id)
+        [*_, undated] = outbox.unstamped(memory)
+        outbox.stamp_entry(memory, undated._replace(lines=f"dated {stamp_ns}\n", stamp_ns=stamp_ns))
         assert audit_id == number
     assert memory.execute("SELECT utc_ns FROM audits ORDER BY id").fetchall() == [(None,), (NOW_NS + 7,)]
-    assert [found.stamp_ns for found in history.waiting(memory, 9)] == [NOW_NS + 60 * NS_PER_S, NOW_NS + 7]
+    assert [found.stamp_ns for found in outbox.waiting(memory, 9)] == [NOW_NS + 60 * NS_PER_S, NOW_NS + 7]
 
 
 def test_hours_outlive_their_audits_and_events_both(memory: sqlite3.Connection) -> None:
@@ -121,10 +121,10 @@ def test_hours_outlive_their_audits_and_events_both(memory: sqlite3.Connection) 
         concluded = audit(1)
         record = concluded.record._replace(utc_ns=then_ns, host_ns=then_ns)
         seen = concluded.observation._replace(taken=concluded.observation.taken._replace(realtime_ns=then_ns))
-        history.keep_audit(memory, seen, record)
-        history.roll_up(memory, record)
-        history.keep_events(memory, [event(1)._replace(utc_ns=then_ns, host_ns=then_ns)], BOOT)
-    history.prune_by_age(memory, NOW_NS, *TERMS)
+        audits.keep_audit(memory, seen, record)
+        audits.roll_up(memory, record)
+        audits.keep_events(memory, [event(1)._replace(utc_ns=then_ns, host_ns=then_ns)], BOOT)
+    retention.prune_by_age(memory, NOW_NS, *TERMS)
     assert ids(memory) == [4]
     assert memory.execute("SELECT COUNT(*) FROM rollups").fetchone() == (2,)
     assert ids(memory, "events") == [2, 3, 4]
@@ -154,23 +154,23 @@ def test_what_goes_for_its_size(pile: Pile, max_bytes: int) -> None:
                 (number, filler, number),
             )
             if number > pile.delivered:
-                history.enqueue(connection, letter(number), number)
+                outbox.enqueue(connection, letter(number), number)
             if number > count - pile.loose:
-                history.enqueue(connection, letter(10_000 + number), None)
+                outbox.enqueue(connection, letter(10_000 + number), None)
         entries = len(ids(connection, "outbox"))
-        trimmed = history.prune_by_size(connection, max_bytes)
+        trimmed = retention.prune_by_size(connection, max_bytes)
         left, waiting = ids(connection), ids(connection, "outbox")
         assert left == list(range(trimmed.audits + 1, count + 1))
-        assert trimmed.undelivered == entries - len(waiting) == history.dropped(connection)
+        assert trimmed.undelivered == entries - len(waiting) == saved_state.dropped(connection)
         if trimmed.undelivered:
             assert not left or left[0] > pile.delivered
-        assert history.size_bytes(connection) <= max_bytes or not left
+        assert retention.size_bytes(connection) <= max_bytes or not left
 
 
 def test_nothing_goes_while_there_is_room(memory: sqlite3.Connection) -> None:
     """Below the limit retention by size does nothing."""
     insert(memory, [Old(NOW_NS, NOW_NS)] * 10)
-    assert history.prune_by_size(memory, 1 << 20) == Pruned()
+    assert retention.prune_by_size(memory, 1 << 20) == Pruned()
     assert len(ids(memory)) == 10
 
 
@@ -179,20 +179,20 @@ def test_a_file_stays_within_its_size(is_delivered: bool, tmp_path: Path) -> Non
     """Over a simulated fortnight of minutes the file on the disk is no larger than it may be and an hour more."""
     path, max_bytes = tmp_path / "history.sqlite3", 2 << 20
     dropped, largest, number = 0, 0, 0
-    with closing(open_database(str(path), print)) as connection:
+    with closing(open_database(str(path))) as connection:
         connection.execute("PRAGMA synchronous=OFF")
         for _ in range(120):
             with transaction(connection):
                 for number in range(number + 1, number + 61):  # noqa: B020
                     concluded = audit(number, "network" if number % 5 == 0 else "local")
-                    audit_id = history.keep_audit(connection, concluded.observation, concluded.record)
-                    history.enqueue(connection, letter(number), audit_id)
+                    audit_id = audits.keep_audit(connection, concluded.observation, concluded.record)
+                    outbox.enqueue(connection, letter(number), audit_id)
                 if is_delivered:
-                    history.ack(connection, history.waiting(connection, 1000))
+                    outbox.ack(connection, outbox.waiting(connection, 1000))
             with transaction(connection):
-                dropped += history.prune_by_size(connection, max_bytes).undelivered
+                dropped += retention.prune_by_size(connection, max_bytes).undelivered
             largest = max(largest, path.stat().st_size)
-        left, waiting = ids(connection), history.waiting(connection, 10_000)
+        left, waiting = ids(connection), outbox.waiting(connection, 10_000)
     assert max_bytes / 2 < largest < max_bytes + 200_000
     assert left[-1] == number
     if is_delivered:
@@ -205,17 +205,17 @@ def test_a_file_stays_within_its_size(is_delivered: bool, tmp_path: Path) -> Non
 def test_free_pages_are_given_back(tmp_path: Path) -> None:
     """When a large backlog is delivered, or the limit lowered, the file gets smaller by and by."""
     path = tmp_path / "history.sqlite3"
-    with closing(open_database(str(path), print)) as connection:
+    with closing(open_database(str(path))) as connection:
         with transaction(connection):
             for number in range(12_000):
-                history.enqueue(connection, letter(number)._replace(lines="x" * 800), None)
+                outbox.enqueue(connection, letter(number)._replace(lines="x" * 800), None)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         before = path.stat().st_size
         with transaction(connection):
             connection.execute("DELETE FROM outbox")
         for _ in range(5):
             with transaction(connection):
-                history.prune_by_size(connection, 1 << 30)
+                retention.prune_by_size(connection, 1 << 30)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         assert path.stat().st_size < before / 10
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -223,42 +223,42 @@ def test_free_pages_are_given_back(tmp_path: Path) -> None:
 
 def test_letters_that_are_refused_are_bounded(memory: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """A database that refuses everything fills no disk: of what was set aside the newest is kept."""
-    monkeypatch.setattr(history, "KEPT_DEAD_LETTERS", 10)
+    monkeypatch.setattr(outbox, "KEPT_DEAD_LETTERS", 10)
     for number in range(50):
-        history.enqueue(memory, letter(number), None)
-        history.dead_letter(memory, history.waiting(memory, 1)[0], f"no \udcff {number}")
+        outbox.enqueue(memory, letter(number), None)
+        outbox.dead_letter(memory, outbox.waiting(memory, 1)[0], f"no \udcff {number}")
     assert ids(memory, "set_aside") == list(range(41, 51))
-    assert history.backlog(memory) == (0, None, 10)
+    assert outbox.backlog(memory) == (0, None, 10)
 
 
 def test_a_clock_that_is_set_every_second_does_not_fill_the_disk(
     memory: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of events without an end the newest are kept, and no audit has to make room for them."""
-    monkeypatch.setattr(history, "KEPT_EVENTS", 30)
+    monkeypatch.setattr(retention, "KEPT_EVENTS", 30)
     insert(memory, [Old(NOW_NS, NOW_NS)])
-    history.keep_events(memory, [event(number) for number in range(100)], BOOT)
-    assert history.prune_by_size(memory, 1 << 30) == Pruned()
+    audits.keep_events(memory, [event(number) for number in range(100)], BOOT)
+    assert retention.prune_by_size(memory, 1 << 30) == Pruned()
     assert ids(memory, "events") == list(range(71, 101))
-    history.drop_beyond(memory, 5)
+    retention.drop_beyond(memory, 5)
     assert ids(memory, "events") == list(range(91, 101))
 
 
 Step = Callable[[sqlite3.Connection], object]
 
 MINUTE: dict[str, Step] = {
-    "waiting": lambda connection: history.waiting(connection, 1000),
-    "post": lambda connection: history.enqueue(connection, letter(7), 7),
-    "backlog": history.backlog,
-    "keep": lambda connection: history.keep_audit(connection, audit(5).observation, audit(5).record),
-    "undated": history.unstamped,
-    "unjudged": history.pending_observations,
-    "find_unjudged": lambda connection: history.find_pending(connection, audit(5, "network").observation),
-    "set_aside": lambda connection: history.dead_letter(connection, history.waiting(connection, 1)[0], "no"),
-    "confirm": lambda connection: history.ack(connection, history.waiting(connection, 1000)),
-    "trim by age": lambda connection: history.prune_by_age(connection, NOW_NS + 900 * DAY_NS, *TERMS),
-    "trim by size": lambda connection: history.prune_by_size(connection, 1 << 34),
-    "trim by size, full": lambda connection: history.prune_by_size(connection, 1 << 16),
+    "waiting": lambda connection: outbox.waiting(connection, 1000),
+    "post": lambda connection: outbox.enqueue(connection, letter(7), 7),
+    "backlog": outbox.backlog,
+    "keep": lambda connection: audits.keep_audit(connection, audit(5).observation, audit(5).record),
+    "undated": outbox.unstamped,
+    "unjudged": audits.pending_observations,
+    "find_unjudged": lambda connection: audits.find_pending(connection, audit(5, "network").observation),
+    "set_aside": lambda connection: outbox.dead_letter(connection, outbox.waiting(connection, 1)[0], "no"),
+    "confirm": lambda connection: outbox.ack(connection, outbox.waiting(connection, 1000)),
+    "trim by age": lambda connection: retention.prune_by_age(connection, NOW_NS + 900 * DAY_NS, *TERMS),
+    "trim by size": lambda connection: retention.prune_by_size(connection, 1 << 34),
+    "trim by size, full": lambda connection: retention.prune_by_size(connection, 1 << 16),
 }
 
 
@@ -293,54 +293,54 @@ def test_no_step_takes_longer_for_a_long_backlog(name: str) -> None:
 
 def test_the_number_that_waits_is_told_without_counting(memory: sqlite3.Connection) -> None:
     """How many, how old the first, and how many were set aside."""
-    assert history.backlog(memory) == (0, None, 0)
+    assert outbox.backlog(memory) == (0, None, 0)
     for number in range(1, 11):
-        history.enqueue(memory, letter(number), None)
+        outbox.enqueue(memory, letter(number), None)
     first = letter(1)
-    assert history.backlog(memory) == (10, first.stamp_ns, 0)
-    history.ack(memory, history.waiting(memory, 4))
-    history.dead_letter(memory, history.waiting(memory, 1)[0], "no")
-    assert history.backlog(memory) == (5, letter(6).stamp_ns, 1)
+    assert outbox.backlog(memory) == (10, first.stamp_ns, 0)
+    outbox.ack(memory, outbox.waiting(memory, 4))
+    outbox.dead_letter(memory, outbox.waiting(memory, 1)[0], "no")
+    assert outbox.backlog(memory) == (5, letter(6).stamp_ns, 1)
 
 
 def test_of_many_letters_without_a_date_a_round_sees_the_oldest(memory: sqlite3.Connection) -> None:
     """What waits for weeks for a time costs a round no more than what waits for hours, and its turn comes."""
-    for number in range(history.MAX_UNSTAMPED + 3):
-        history.enqueue(memory, letter(number, is_dated=False), None)
-    seen = history.unstamped(memory)
-    assert [number.id for number in seen] == list(range(1, history.MAX_UNSTAMPED + 1))
+    for number in range(outbox.MAX_UNSTAMPED + 3):
+        outbox.enqueue(memory, letter(number, is_dated=False), None)
+    seen = outbox.unstamped(memory)
+    assert [number.id for number in seen] == list(range(1, outbox.MAX_UNSTAMPED + 1))
     for undated in seen:
-        history.stamp_entry(memory, undated._replace(stamp_ns=NOW_NS))
-    assert [number.id for number in history.unstamped(memory)] == [history.MAX_UNSTAMPED + n for n in (1, 2, 3)]
-    assert [number.id for number in history.unstamped(memory, 1)] == [history.MAX_UNSTAMPED + 1]
+        outbox.stamp_entry(memory, undated._replace(stamp_ns=NOW_NS))
+    assert [number.id for number in outbox.unstamped(memory)] == [outbox.MAX_UNSTAMPED + n for n in (1, 2, 3)]
+    assert [number.id for number in outbox.unstamped(memory, 1)] == [outbox.MAX_UNSTAMPED + 1]
 
 
 @pytest.mark.parametrize("text", ["-3", '"many"', "true", "[", "1.5"])
 def test_a_total_that_makes_no_sense_begins_anew(text: str, memory: sqlite3.Connection) -> None:
     """What was given up is counted from nothing where what is kept is no count."""
     memory.execute("INSERT INTO state VALUES ('dropped', ?)", (text,))
-    assert history.dropped(memory) == 0
-    history.count_dropped(memory, 2)
-    assert history.dropped(memory) == 2
+    assert saved_state.dropped(memory) == 0
+    saved_state.count_dropped(memory, 2)
+    assert saved_state.dropped(memory) == 2
 
 
 def test_letters_wait_behind_one_that_has_no_date(memory: sqlite3.Connection) -> None:
     """The order is kept; the time of the oldest is then the host's."""
     for number in (1, 2, 3):
-        history.enqueue(memory, letter(number, is_dated=number != 2), None)
-    assert [number_of(found.lines) for found in history.waiting(memory, 9)] == [1]
-    history.ack(memory, history.waiting(memory, 9))
-    assert history.waiting(memory, 9) == []
-    assert history.backlog(memory)[1] == letter(2).host_ns
+        outbox.enqueue(memory, letter(number, is_dated=number != 2), None)
+    assert [number_of(found.lines) for found in outbox.waiting(memory, 9)] == [1]
+    outbox.ack(memory, outbox.waiting(memory, 9))
+    assert outbox.waiting(memory, 9) == []
+    assert outbox.backlog(memory)[1] == letter(2).host_ns
 
 
 def test_damage_that_sqlite_does_not_notice_is_noticed(memory: sqlite3.Connection) -> None:
     """Letters without lines are damage, and not sent for ever."""
     memory.execute("PRAGMA ignore_check_constraints=ON")
-    history.enqueue(memory, letter(1), None)
+    outbox.enqueue(memory, letter(1), None)
     memory.execute("UPDATE outbox SET lines = x'00'")
     with pytest.raises(sqlite3.DatabaseError, match="an outbox entry is damaged"):
-        history.waiting(memory, 1)
+        outbox.waiting(memory, 1)
 
 
 @given(st.lists(records(), min_size=1, max_size=12), st.integers(0, 12))
@@ -348,8 +348,8 @@ def test_hours_count_every_audit(kept: list[Record], first: int) -> None:
     """An hour has the number, the worst and the extremes of its audits, however they came into the file."""
     with closing(open_memory()) as target, closing(open_memory()) as stand_in:
         for number, entry in enumerate(kept):
-            history.roll_up(target if number < first else stand_in, entry)
-        history.move(stand_in, target)
+            audits.roll_up(target if number < first else stand_in, entry)
+        transfer.move(stand_in, target)
         rows = {row[0]: row[1:] for row in target.execute("SELECT * FROM rollups")}
     expected: dict[int, list[Record]] = {}
     for entry in kept:
@@ -376,19 +376,19 @@ def test_any_record_can_be_kept(entry: Record) -> None:
     seen = audit(1, "network").observation
     happened = event(1)._replace(text=f"of {entry.host.name}", utc_ns=entry.utc_ns, host_ns=entry.host_ns)
     with closing(open_memory()) as connection:
-        audit_id = history.keep_observation(
+        audit_id = audits.keep_observation(
             connection, seen._replace(taken=seen.taken._replace(realtime_ns=entry.host_ns)), "network"
         )
-        assert history.keep_record(connection, audit_id, entry, 0.001)
-        history.roll_up(connection, entry)
-        history.keep_events(connection, [happened], "\udcff".encode("ascii", "replace").decode())
+        assert audits.keep_record(connection, audit_id, entry, 0.001)
+        audits.roll_up(connection, entry)
+        audits.keep_events(connection, [happened], "\udcff".encode("ascii", "replace").decode())
         [(text,)] = connection.execute("SELECT record FROM audits")
     assert Record.from_dict(json.loads(unpack_text(text))) == Record.from_dict(entry.to_dict())
 
 
 def test_a_record_without_its_observation_is_not_kept(memory: sqlite3.Connection) -> None:
     """The caller is told, and nothing is made up."""
-    assert not history.keep_record(memory, 7, audit(7).record)
+    assert not audits.keep_record(memory, 7, audit(7).record)
     assert ids(memory) == []
 
 
@@ -396,17 +396,17 @@ def test_what_is_damaged_in_this_boot_is_found(memory: sqlite3.Connection) -> No
     """Of the latest network audits of this boot, whether stored compressed or plain; the others are not read."""
     for number in range(1, 8):
         concluded = audit(number, "network")
-        history.keep_audit(memory, concluded.observation, concluded.record)
-    history.keep_audit(memory, audit(8).observation, audit(8).record)
+        audits.keep_audit(memory, concluded.observation, concluded.record)
+    audits.keep_audit(memory, audit(8).observation, audit(8).record)
     plain_text = (to_json(plain(audit(2, "network").observation)), to_json(audit(2, "network").record.to_dict()))
     memory.execute("UPDATE audits SET observation = ?, record = ? WHERE id = 2", plain_text)
     memory.execute("UPDATE audits SET boot_id = 'another', record = 'nonsense' WHERE id = 3")
     memory.execute("UPDATE audits SET record = x'7801ffff' WHERE id IN (1, 4)")
     memory.execute("UPDATE audits SET observation = ? WHERE id = 5", (pack_text("[" * 100_000),))
-    history.keep_observation(memory, audit(9, "network").observation, "network")
-    assert history.find_damaged(memory, BOOT, 2) == []  # 7 and 6
-    assert history.find_damaged(memory, BOOT, 5) == [4, 5]
-    assert history.find_damaged(memory, BOOT, 1) == [4, 5]  # they stay, and are used for nothing any more
+    audits.keep_observation(memory, audit(9, "network").observation, "network")
+    assert audits.find_damaged(memory, BOOT, 2) == []  # 7 and 6
+    assert audits.find_damaged(memory, BOOT, 5) == [4, 5]
+    assert audits.find_damaged(memory, BOOT, 1) == [4, 5]  # they stay, and are used for nothing any more
     assert memory.execute("SELECT COUNT(*) FROM audits").fetchone() == (9,)
 
 
@@ -414,11 +414,11 @@ def test_what_is_damaged_in_this_boot_is_found(memory: sqlite3.Connection) -> No
 def test_an_observation_that_makes_no_sense_is_given_up(text: str | bytes | int, memory: sqlite3.Connection) -> None:
     """It does not come back at every start, and those beside it are found."""
     for number in (1, 2):
-        history.keep_observation(memory, audit(number, "network").observation, "network")
+        audits.keep_observation(memory, audit(number, "network").observation, "network")
     memory.execute("UPDATE audits SET observation = ? WHERE id = 1", (text,))
-    assert [pending.id for pending in history.pending_observations(memory)] == [2]
-    assert [pending.id for pending in history.pending_observations(memory)] == [2]
-    assert history.find_damaged(memory, BOOT, 0) == [1]
+    assert [pending.id for pending in audits.pending_observations(memory)] == [2]
+    assert [pending.id for pending in audits.pending_observations(memory)] == [2]
+    assert audits.find_damaged(memory, BOOT, 0) == [1]
     assert memory.execute("SELECT COUNT(*) FROM audits").fetchone() == (2,)
 
 
@@ -426,14 +426,14 @@ def test_an_observation_that_makes_no_sense_is_given_up(text: str | bytes | int,
 def test_a_state_that_makes_no_sense_is_none(value: str | bytes | float, memory: sqlite3.Connection) -> None:
     """The agent then begins as if it were new."""
     memory.execute("INSERT INTO state VALUES ('mind', ?)", (value,))
-    assert history.load_state(memory, "mind") in (None, 7.5)
-    assert history.load_state(memory, "nothing") is None
+    assert saved_state.load_state(memory, "mind") in (None, 7.5)
+    assert saved_state.load_state(memory, "nothing") is None
 
 
 def test_columns_tell_what_the_record_does(memory: sqlite3.Connection) -> None:
     """Whoever reads a history need not unpack every record."""
     concluded = audit(3, "network")
-    history.keep_audit(memory, concluded.observation, concluded.record, 0.25)
+    audits.keep_audit(memory, concluded.observation, concluded.record, 0.25)
     assert concluded.record.offset is not None
     row = memory.execute(
         "SELECT kind, boot_id, boottime_ns, suspended_ns, host_ns, utc_ns, severity, verdict, offset_ns, distance_s"
@@ -459,16 +459,16 @@ def test_every_outcome_takes_little_room(tmp_path: Path) -> None:
     sizes = {}
     for kind in ("network", "local"):
         path = tmp_path / kind
-        with closing(open_database(str(path), print)) as connection, transaction(connection):
-            empty = history.size_bytes(connection)
+        with closing(open_database(str(path))) as connection, transaction(connection):
+            empty = retention.size_bytes(connection)
             count = 0
             for number in range(30):
                 for entry in CASES.values():
                     concluded = audit(number, kind)
                     sources = entry.sources if kind == "network" else ()
                     record = entry._replace(kind=kind, sources=sources, boottime_ns=number)
-                    history.keep_audit(connection, concluded.observation, record)
+                    audits.keep_audit(connection, concluded.observation, record)
                     count += 1
-            sizes[kind] = (history.size_bytes(connection) - empty) / count
+            sizes[kind] = (retention.size_bytes(connection) - empty) / count
     assert sizes["network"] < 2000
     assert sizes["local"] < 700

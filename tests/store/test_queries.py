@@ -13,24 +13,10 @@ from hypothesis import strategies as st
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
+from ntpaudit.store.audits import HOUR_S, keep_audit, roll_up
 from ntpaudit.store.database import open_database, open_memory, transaction
-from ntpaudit.store.history import HOUR_S, keep_audit, roll_up
-from ntpaudit.store.queries import (
-    Audit,
-    Window,
-    corrected_now,
-    count_audits,
-    find_window,
-    host_name,
-    newest_ns,
-    oldest_ns,
-    read_audits,
-    read_events,
-    read_hours,
-    read_offsets,
-    read_records,
-)
-from tests.histories import MINUTE_NS, World, write
+from ntpaudit.store.queries import Audit, Window
+from tests.histories import MINUTE_NS, World, stored, write
 from tests.records import CASES, NOW_NS, observation, records
 
 MINUTES = 240
@@ -46,16 +32,16 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[sqlite3.Con
     """A history of four hours with a step and an outage, and its records."""
     path = tmp_path_factory.mktemp("past") / "history.sqlite3"
     records = write(path, WORLD, range(MINUTES))
-    with closing(open_database(str(path), print)) as connection:
+    with closing(open_database(str(path))) as connection:
         yield connection, records
 
 
 def test_audits_are_the_records_in_brief(kept: tuple[sqlite3.Connection, list[Record]]) -> None:
     """Every column says what the record says."""
     connection, records = kept
-    audits = list(read_audits(connection, find_window(connection)))
+    audits = list(stored(connection).audits(stored(connection).window()))
     assert len(audits) == len(records) == MINUTES
-    offsets = list(read_offsets(connection, find_window(connection)))
+    offsets = list(stored(connection).offsets(stored(connection).window()))
     assert offsets == [audit._replace(age_s=None, findings=()) for audit in audits]
     for audit, record in zip(audits, records, strict=True):
         assert record.offset
@@ -75,7 +61,7 @@ def test_audits_are_the_records_in_brief(kept: tuple[sqlite3.Connection, list[Re
 def test_records_are_the_very_texts(kept: tuple[sqlite3.Connection, list[Record]]) -> None:
     """Nothing is parsed or rewritten on the way."""
     connection, records = kept
-    texts = [text for _, text in read_records(connection, find_window(connection, limit=7))]
+    texts = [text for _, text in stored(connection).records(stored(connection).window(limit=7))]
     assert texts == [json.dumps(record.to_dict(), separators=(",", ":")) for record in records[-7:]]
 
 
@@ -84,12 +70,12 @@ def test_a_window_between_two_times(kept: tuple[sqlite3.Connection, list[Record]
     connection, records = kept
     times = [record.utc_ns for record in records]
     since, until = times[100], times[150]
-    between = [audit.time_ns for audit in read_audits(connection, find_window(connection, since, until))]
+    between = [audit.time_ns for audit in stored(connection).audits(stored(connection).window(since, until))]
     assert between == times[100:151]
-    newest = [audit.time_ns for audit in read_audits(connection, find_window(connection, since, until, 3))]
+    newest = [audit.time_ns for audit in stored(connection).audits(stored(connection).window(since, until, 3))]
     assert newest == times[148:151]
-    assert list(read_audits(connection, find_window(connection, until_ns=1))) == []
-    assert len(list(read_audits(connection, find_window(connection, since, None, 10_000)))) == MINUTES - 100
+    assert list(stored(connection).audits(stored(connection).window(until_ns=1))) == []
+    assert len(list(stored(connection).audits(stored(connection).window(since, None, 10_000)))) == MINUTES - 100
 
 
 _GAPS = st.lists(st.integers(0, 2 * HOUR_S), min_size=1, max_size=40)
@@ -106,8 +92,8 @@ def test_halving_finds_what_a_scan_finds(gaps: list[int], dated: list[bool], sin
             "INSERT INTO audits (host_ns, observation, record, utc_ns, severity) VALUES (?, '', '{}', ?, 0)",
             (time_s, time_s * NS_PER_S if is_dated else None),
         )
-    window = find_window(connection, since_s * NS_PER_S, (since_s + 3 * HOUR_S) * NS_PER_S)
-    found = {audit_id for audit_id, _ in read_records(connection, window)}
+    window = stored(connection).window(since_s * NS_PER_S, (since_s + 3 * HOUR_S) * NS_PER_S)
+    found = {audit_id for audit_id, _ in stored(connection).records(window)}
     rows = connection.execute("SELECT id, utc_ns FROM audits WHERE utc_ns IS NOT NULL").fetchall()
     inside = {row[0] for row in rows if since_s <= row[1] / NS_PER_S <= since_s + 3 * HOUR_S}
     assert found & {row[0] for row in rows} == inside
@@ -118,11 +104,15 @@ def test_halving_finds_what_a_scan_finds(gaps: list[int], dated: list[bool], sin
 def test_an_empty_history_has_nothing() -> None:
     """No row anywhere: nothing found, and nothing raised."""
     connection = open_memory()
-    window = find_window(connection, 0, 1, 5)
-    assert (count_audits(connection, window), list(read_audits(connection, window))) == (0, [])
-    assert (oldest_ns(connection), newest_ns(connection), host_name(connection)) == (None, None, None)
-    assert corrected_now(connection, Instant(None, 5, 7)) == 7
-    assert (read_hours(connection, None, None), read_events(connection, None, None)) == ([], [])
+    window = stored(connection).window(0, 1, 5)
+    assert (window.size, list(stored(connection).audits(window))) == (0, [])
+    assert (
+        stored(connection).oldest_ns(),
+        stored(connection).newest_ns(),
+        stored(connection).host_name(),
+    ) == (None, None, None)
+    assert stored(connection).corrected_now(Instant(None, 5, 7)) == 7
+    assert (stored(connection).hours(None, None), stored(connection).events(None, None)) == ([], [])
     connection.close()
 
 
@@ -132,21 +122,21 @@ def test_the_time_is_counted_on_from_the_last_audit(kept: tuple[sqlite3.Connecti
     last = records[-1]
     assert last.utc_ns
     later = last.boottime_ns + 90 * NS_PER_S
-    assert corrected_now(connection, Instant(last.host.boot_id, later, 0)) == last.utc_ns + 90 * NS_PER_S
-    assert corrected_now(connection, Instant("another", later, last.utc_ns + 5)) == last.utc_ns + 5
-    assert corrected_now(connection, Instant("another", later, 0)) == last.utc_ns
+    assert stored(connection).corrected_now(Instant(last.host.boot_id, later, 0)) == last.utc_ns + 90 * NS_PER_S
+    assert stored(connection).corrected_now(Instant("another", later, last.utc_ns + 5)) == last.utc_ns + 5
+    assert stored(connection).corrected_now(Instant("another", later, 0)) == last.utc_ns
 
 
 def test_no_turn_lasts_while_a_reader_takes_his_time(tmp_path: Path) -> None:
     """Between two pages an agent writes, tidies up, and empties its write-ahead log."""
     path = tmp_path / "history.sqlite3"
     write(path, World(), range(10))
-    connection = open_database(str(path), print)
+    connection = open_database(str(path))
     connection.executescript("".join("INSERT INTO audits SELECT NULL, host_ns, observation, record, kind, boot_id,"
         "boottime_ns, suspended_ns, raw_ns, utc_ns, severity, verdict, offset_ns, earliest_ns, latest_ns, distance_s,"
         " local_s FROM audits;" for _ in range(8)))  # fmt: skip
-    reader = open_database(str(path), print)
-    audits = read_audits(reader, find_window(reader))
+    reader = open_database(str(path))
+    audits = stored(reader).audits(stored(reader).window())
     next(audits)
     with transaction(connection):
         connection.execute("DELETE FROM audits WHERE id > 2000")
@@ -179,11 +169,11 @@ def test_rows_that_make_no_sense_are_passed_over(text: str | bytes, tmp_path: Pa
     """A record that no ntpaudit wrote hides no other."""
     path = tmp_path / "history.sqlite3"
     write(path, World(), range(4))
-    connection = open_database(str(path), print)
+    connection = open_database(str(path))
     connection.execute("UPDATE audits SET record = ? WHERE id = 2", (text,))
     connection.execute("UPDATE audits SET record = ?, severity = NULL WHERE id = 3", (text,))
     connection.execute("UPDATE audits SET record = ? WHERE id = 4", (text,))
-    assert [audit.id for audit in read_audits(connection, find_window(connection))] == [1]
+    assert [audit.id for audit in stored(connection).audits(stored(connection).window())] == [1]
     connection.close()
 
 
@@ -200,7 +190,7 @@ def test_age_and_findings_are_the_records_own(record: Record, text: str) -> None
     )
     with closing(open_memory()) as connection:
         keep_audit(connection, observation(), named)
-        (audit,) = read_audits(connection, find_window(connection))
+        (audit,) = stored(connection).audits(stored(connection).window())
     assert audit.age_s == record.age_s
     assert audit.findings == tuple(finding.id for finding in record.findings)
 
@@ -209,13 +199,13 @@ def test_one_shot_audits_of_before_the_agent_are_read_too(tmp_path: Path) -> Non
     """A row that the first schema wrote has its numbers in the record alone."""
     path = tmp_path / "history.sqlite3"
     write(path, World(ask_every=1), range(2))
-    connection = open_database(str(path), print)
-    known = list(read_audits(connection, find_window(connection)))
+    connection = open_database(str(path))
+    known = list(stored(connection).audits(stored(connection).window()))
     empty = ", ".join(f"{name} = NULL" for name in (
         "kind", "boot_id", "boottime_ns", "utc_ns", "severity", "verdict", "offset_ns", "earliest_ns", "latest_ns",
     ))  # fmt: skip
     connection.execute(f"UPDATE audits SET {empty}")
-    read = list(read_audits(connection, find_window(connection)))
+    read = list(stored(connection).audits(stored(connection).window()))
     assert [rounded(audit) for audit in read] == [rounded(audit._replace(kind="check")) for audit in known]
     connection.close()
 
@@ -228,7 +218,7 @@ def rounded(audit: Audit) -> tuple[object, ...]:
 def test_hours_sum_their_audits_up(kept: tuple[sqlite3.Connection, list[Record]]) -> None:
     """Counts and extremes are those of the hour's records."""
     connection, records = kept
-    hours = read_hours(connection, None, None)
+    hours = stored(connection).hours(None, None)
     assert sum(hour.audits for hour in hours) == MINUTES
     for hour in hours:
         inside = [r for r in records if r.utc_ns and hour.time_ns <= r.utc_ns < hour.time_ns + HOUR_S * NS_PER_S]
@@ -239,15 +229,15 @@ def test_hours_sum_their_audits_up(kept: tuple[sqlite3.Connection, list[Record]]
         assert (hour.least_offset_s, hour.most_offset_s) == pytest.approx((min(offsets), max(offsets)), abs=1e-9)
         assert hour.bound_s == pytest.approx(max(r.offset.bound_s for r in inside if r.offset), abs=1e-9)
     times = [hour.time_ns for hour in hours]
-    assert [hour.time_ns for hour in read_hours(connection, times[1] + 5, times[3])] == times[1:3]
-    assert [hour.time_ns for hour in read_hours(connection, None, None, 2)] == times[-2:]
+    assert [hour.time_ns for hour in stored(connection).hours(times[1] + 5, times[3])] == times[1:3]
+    assert [hour.time_ns for hour in stored(connection).hours(None, None, 2)] == times[-2:]
 
 
 def test_an_hour_without_a_measurement_has_no_extremes() -> None:
     """Nothing measured is None, and not zero."""
     connection = open_memory()
     roll_up(connection, CASES["unmeasured, nobody answered"])
-    [hour] = read_hours(connection, None, None)
+    [hour] = stored(connection).hours(None, None)
     assert (hour.audits, hour.measured) == (1, 0)
     assert (hour.least_offset_s, hour.most_offset_s, hour.bound_s) == (None, None, None)
     connection.close()
@@ -256,15 +246,15 @@ def test_an_hour_without_a_measurement_has_no_extremes() -> None:
 def test_events_are_read_as_they_were_kept(kept: tuple[sqlite3.Connection, list[Record]]) -> None:
     """Steps with their size and detail, findings raised and cleared, in order; between two times, and the newest."""
     connection, _ = kept
-    happenings = read_events(connection, None, None)
+    happenings = stored(connection).events(None, None)
     steps = [event for event, _ in happenings if event.kind.startswith("step-")]
     assert [(step.kind, round(step.value_s or 0, 3)) for step in steps] == [("step-back", -1.5), ("step-forward", 1.5)]
     assert steps[0].detail["while_down"] is False
     assert {boot_id for _, boot_id in happenings} == {WORLD.boot_id}
     gaps = [event.raised for event, _ in happenings if event.kind == "evidence-gap"]
     assert gaps == [True, False]
-    assert read_events(connection, None, None, 2) == happenings[-2:]
-    early = read_events(connection, NOW_NS, NOW_NS + 99 * MINUTE_NS)
+    assert stored(connection).events(None, None, 2) == happenings[-2:]
+    early = stored(connection).events(NOW_NS, NOW_NS + 99 * MINUTE_NS)
     assert early == [happening for happening in happenings if (happening.event.utc_ns or 0) <= NOW_NS + 99 * MINUTE_NS]
 
 
@@ -272,14 +262,14 @@ def test_an_events_detail_that_makes_no_sense_hides_nothing(tmp_path: Path) -> N
     """What happened is told without it."""
     path = tmp_path / "history.sqlite3"
     write(path, WORLD, range(95, 105))
-    connection = open_database(str(path), print)
+    connection = open_database(str(path))
     connection.execute("UPDATE events SET detail = 'nonsense'")
-    assert [event.kind for event, _ in read_events(connection, None, None)] == ["step-back"]
+    assert [event.kind for event, _ in stored(connection).events(None, None)] == ["step-back"]
     connection.close()
 
 
 def test_a_window_counts_without_looking() -> None:
     """About how many audits there are is known from the ids alone."""
     connection = open_memory()
-    assert count_audits(connection, Window(3, 12)) == 10
+    assert Window(3, 12).size == 10
     connection.close()

@@ -14,10 +14,10 @@ import pytest
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
 from ntpaudit.store.database import SCHEMA, open_database
-from ntpaudit.store.history import save_state
 from ntpaudit.store.paths import FILE_NAME
-from ntpaudit.store.queries import count_audits, find_window
-from ntpaudit.store.readonly import open_history
+from ntpaudit.store.queries import open_history
+from ntpaudit.store.readonly import open_readonly
+from ntpaudit.store.saved_state import save_state
 from tests.histories import World, write
 from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
@@ -34,13 +34,13 @@ def file(tmp_path: Path) -> Path:
 def count(path: Path) -> int:
     """Return how many audits a history has, read as commands read it."""
     with open_history(str(path)) as history:
-        return count_audits(history, find_window(history))
+        return history.window().size
 
 
 def trouble(path: Path) -> str:
     """Return what is told of a history that cannot be read; it is one line."""
-    with pytest.raises(StoreError) as raised, open_history(str(path)) as history:
-        history.execute("SELECT COUNT(record) FROM audits").fetchone()
+    with pytest.raises(StoreError) as raised, open_readonly(str(path)) as connection:
+        connection.execute("SELECT COUNT(record) FROM audits").fetchone()
     assert len(str(raised.value).splitlines()) == 1
     return str(raised.value)
 
@@ -49,8 +49,8 @@ def test_reading_changes_nothing(file: Path) -> None:
     """The file is byte for byte the same, and cannot be written through what is opened."""
     before = file.read_bytes()
     assert count(file) == 10
-    with pytest.raises(StoreError), open_history(str(file)) as history:
-        history.execute("DELETE FROM audits")
+    with pytest.raises(StoreError), open_readonly(str(file)) as connection:
+        connection.execute("DELETE FROM audits")
     assert file.read_bytes() == before
 
 
@@ -65,7 +65,7 @@ def test_files_made_for_root_belong_to_the_owner_of_the_history(file: Path) -> N
 
 def test_while_an_agent_writes(file: Path) -> None:
     """Neither waits for the other: what is committed is seen, what is under way is not."""
-    agent = open_database(str(file), print)
+    agent = open_database(str(file))
     agent.execute("BEGIN IMMEDIATE")
     save_state(agent, "agent", {})
     agent.execute("DELETE FROM audits WHERE id > 5")
@@ -77,9 +77,9 @@ def test_while_an_agent_writes(file: Path) -> None:
 
 def test_in_a_turn_that_an_agent_ends_nothing_is_held(file: Path) -> None:
     """A history that is open for reading does not keep an agent from writing and tidying up."""
-    agent = open_database(str(file), print)
+    agent = open_database(str(file))
     with open_history(str(file)) as history:
-        assert count_audits(history, find_window(history)) == 10
+        assert history.window().size == 10
         agent.execute("DELETE FROM audits")
         assert agent.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
     agent.close()
@@ -162,7 +162,7 @@ def test_a_history_on_a_read_only_file_system(file: Path, frozen: list[str]) -> 
 
 def test_a_history_that_was_not_closed_on_a_read_only_file_system(file: Path, frozen: list[str]) -> None:
     """What is still in the write-ahead log is read with it, or it is told that it cannot be: half is never all."""
-    agent = open_database(str(file), print)
+    agent = open_database(str(file))
     agent.execute("DELETE FROM audits WHERE id > 7")
     for part in ("", "-wal", "-shm"):
         shutil.copy(f"{file}{part}", f"{file.parent}/copy{part}")
@@ -217,7 +217,7 @@ def test_our_own_history_comes_first_if_it_holds_any(by_agent: bool, file: Path)
     assert found("", user) == system
     assert found("", user | {"STATE_DIRECTORY": "/elsewhere"}) == f"/elsewhere/{FILE_NAME}"
     assert found(str(file), user) == mine
-    connection = open_database(str(file), print)
+    connection = open_database(str(file))
     connection.execute("UPDATE audits SET kind = NULL")
     connection.close()
     assert found(str(file), user) == (system if by_agent else mine)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ntpaudit.core.ntp.rate_limit import Instant, ServerState
 from ntpaudit.store.database import open_database
-from ntpaudit.store.servers import load_server_states, save_server_states
+from ntpaudit.store.saved_state import load_server_states, save_server_states
 from tests.store.audits import BOOT
 
 ASKED = Instant(BOOT, 7, 1_800_000_000_000_000_000)
@@ -17,7 +17,7 @@ def test_an_empty_memory_is_removed(path: Path) -> None:
         "192.0.2.1 123": ServerState(ASKED, consecutive_timeouts=1),
         "192.0.2.2 123": ServerState(ASKED, kod="DENY", kod_at=ASKED),
     }
-    with closing(open_database(str(path), print)) as connection:
+    with closing(open_database(str(path))) as connection:
         save_server_states(connection, kept)
         empty = {"192.0.2.1 123": ServerState(), "192.0.2.3 123": ServerState()}
         save_server_states(connection, empty | {"192.0.2.4 123": kept["192.0.2.2 123"]})

@@ -18,13 +18,14 @@ import pytest
 
 from ntpaudit.core.ntp.rate_limit import Instant, ServerState, ServerStates
 from ntpaudit.errors import BusyError
-from ntpaudit.store import history
+from ntpaudit.store import outbox
 from ntpaudit.store import state as ledgers
 from ntpaudit.store.database import PAGE_BYTES, open_database
 from ntpaudit.store.readonly import agent_runs, agent_vouches
 from ntpaudit.store.state import AgentLock, StateStore
 from ntpaudit.store.unsaved import Unsaved, UnsavedFile
 from tests.abilities import ANOTHER_USER
+from tests.logs import Messages
 from tests.store.audits import audit, date_letter, deliver, event, find, in_store, keep, letter, number_of, once
 from tests.waiting import until
 from tests.world.another_user import let_others_in
@@ -33,12 +34,11 @@ from tests.world.packages import REPOSITORY
 KILLS = 60
 
 
-class Notes(list[str]):
-    """What the operator was told."""
+class Notes(Messages):
+    """What the store logs."""
 
-    def count_of(self, words: str) -> int:
-        """Return how often something was said."""
-        return sum(words in note for note in self)
+    def __init__(self) -> None:
+        super().__init__("ntpaudit.store")
 
 
 def is_sound(store: StateStore) -> bool:
@@ -117,7 +117,7 @@ def test_a_kill_after_a_confirmation_does_not_undo_it(path: Path) -> None:
     """The commit does not wait for the disk, but the kernel has it: nothing is sent again that had been confirmed."""
     code = (
         "import os, sys; from ntpaudit.store.state import StateStore; from tests.store.audits import keep\n"
-        "ledger = StateStore(sys.argv[1], print); keep(ledger, 1); keep(ledger, 2)\n"
+        "ledger = StateStore(sys.argv[1]); keep(ledger, 1); keep(ledger, 2)\n"
         "ledger.ack(ledger.waiting(1)); os.kill(os.getpid(), 9)"
     )
     child = python("-c", code, str(path))
@@ -128,11 +128,11 @@ def test_a_kill_after_a_confirmation_does_not_undo_it(path: Path) -> None:
 
 def test_an_observation_without_a_record_is_found_and_finished(path: Path) -> None:
     """What an agent saw and had no time to judge is found by the next one, and judged in its place."""
-    first = StateStore(str(path), Notes().append)
+    first = StateStore(str(path))
     keep(first, 1, "network")
     first.keep_observation(audit(2, "network").observation, "network")
     first.close()
-    second = StateStore(str(path), Notes().append)
+    second = StateStore(str(path))
     [pending] = second.pending_observations()
     assert (pending.kind, pending.observation) == ("network", audit(2, "network").observation)
     second.keep_record(pending.id, audit(2, "network"))
@@ -163,9 +163,9 @@ def _date(store: StateStore) -> None:
 @pytest.mark.parametrize("full_from", STEPS)
 def test_a_full_disk_loses_and_doubles_nothing(full_from: str, disk: Path) -> None:
     """Whenever the disk gets full, the ledger goes on in memory, delivers from there, and moves all into the file."""
-    path, notes = disk / "history.sqlite3", Notes()
+    path = disk / "history.sqlite3"
     ARRIVED.clear()
-    store = StateStore(str(path), notes.append, retry_s=0.02)
+    store = StateStore(str(path), retry_s=0.02)
     for number in range(1, 9):
         keep(store, number, "network" if number % 3 == 0 else "local")
     store.keep_events([event(903)], "b" * 32, letter(903, is_dated=False), {})
@@ -209,7 +209,7 @@ def test_a_full_disk_loses_and_doubles_nothing(full_from: str, disk: Path) -> No
 def test_a_full_disk_is_told_once_and_so_is_its_end(disk: Path) -> None:
     """As long as it lasts nothing is said again."""
     notes = Notes()
-    store = StateStore(str(disk / "history.sqlite3"), notes.append, retry_s=0.0)
+    store = StateStore(str(disk / "history.sqlite3"), retry_s=0.0)
     keep(store, 1)
     fill(disk)
     number = 1
@@ -232,13 +232,13 @@ def test_a_full_disk_is_told_once_and_so_is_its_end(disk: Path) -> None:
 
 def test_a_file_system_that_becomes_read_only(disk: Path) -> None:
     """The state is still read, what is kept stays in memory, and goes into the file when that can be written again."""
-    path, notes = disk / "history.sqlite3", Notes()
-    first = StateStore(str(path), notes.append)
+    path = disk / "history.sqlite3"
+    first = StateStore(str(path))
     keep(first, 1)
     first.update(lambda _: {"192.0.2.1 123": ServerState(kod="DENY", kod_at=Instant(None, 1, 2))})
     first.close()
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    second = StateStore(str(path), notes.append, retry_s=0.01)
+    second = StateStore(str(path), retry_s=0.01)
     AgentLock(str(disk)).release()
     assert second.load("mind") == 1
     asked: list[ServerStates] = []
@@ -260,7 +260,7 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     """Where there can be no folder the agent goes on, and at its end says how much is lost."""
     (tmp_path / "file").write_text("in the way")
     notes = Notes()
-    store = StateStore(str(tmp_path / "file" / "history.sqlite3"), notes.append, retry_s=0.0)
+    store = StateStore(str(tmp_path / "file" / "history.sqlite3"), retry_s=0.0)
     for number in range(1, 4):
         keep(store, number, "network")
     assert list(deliver(store)) == [1, 2, 3]
@@ -273,14 +273,14 @@ def test_a_locked_file_holds_nobody_up(path: Path, monkeypatch: pytest.MonkeyPat
     """The agent waits for a lock once and shortly, goes on in memory, ends in time, and loses nothing."""
     now_s, waits = [0.0], []
 
-    def open_noting(path: str, note: Callable[[str], None], wait_s: float) -> sqlite3.Connection:
+    def open_noting(path: str, wait_s: float) -> sqlite3.Connection:
         waits.append(wait_s)
-        return open_database(path, note, wait_s)
+        return open_database(path, wait_s)
 
     monkeypatch.setattr(ledgers, "open_database", open_noting)
     monkeypatch.setattr(ledgers, "time", SimpleNamespace(monotonic=lambda: now_s[0], sleep=time.sleep))
     notes = Notes()
-    store = StateStore(str(path), notes.append, retry_s=0.3)
+    store = StateStore(str(path), retry_s=0.3)
     keep(store, 1)
     with locked(path):
         for number in range(2, 20):
@@ -300,7 +300,7 @@ def test_a_locked_file_holds_nobody_up(path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_file_that_was_locked_for_a_while(path: Path) -> None:
     """What was kept meanwhile goes into the file when it can be written again, after what was there."""
-    store = StateStore(str(path), Notes().append, retry_s=0.0)
+    store = StateStore(str(path), retry_s=0.0)
     keep(store, 1)
     with locked(path):
         assert store.waiting(9) != []  # reading goes on
@@ -316,7 +316,7 @@ def test_a_file_that_was_locked_for_a_while(path: Path) -> None:
 
 def test_a_lock_of_a_second_keeps_records_in_memory_for_a_second_or_two(path: Path) -> None:
     """A lock is no full disk: once it is gone, what was kept meanwhile is soon in the file."""
-    store = StateStore(str(path), Notes().append)
+    store = StateStore(str(path))
     keep(store, 1)
     with locked(path):
         keep(store, 2)
@@ -331,7 +331,7 @@ def test_a_lock_of_a_second_keeps_records_in_memory_for_a_second_or_two(path: Pa
 
 def test_a_full_disk_is_not_tried_every_second(disk: Path) -> None:
     """What only an operator can mend is given its thirty seconds."""
-    store = StateStore(str(disk / "history.sqlite3"), Notes().append)
+    store = StateStore(str(disk / "history.sqlite3"))
     keep(store, 1)
     fill(disk)
     for number in range(2, 1000):
@@ -349,7 +349,7 @@ def test_a_full_disk_is_not_tried_every_second(disk: Path) -> None:
 def test_an_agent_that_ends_waits_for_a_lock(path: Path) -> None:
     """A lock that ends within a second costs an agent that ends nothing."""
     notes = Notes()
-    store = StateStore(str(path), notes.append)
+    store = StateStore(str(path))
     keep(store, 1)
     with ExitStack() as lock:
         lock.enter_context(locked(path))
@@ -365,7 +365,7 @@ def test_an_agent_that_ends_waits_for_a_lock(path: Path) -> None:
 def test_what_is_dropped_is_counted_for_good(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the file and the stand-in had no room for makes one total, which outlives both, and the agent."""
     monkeypatch.setattr(ledgers, "MAX_MEMORY_RECORDS", 5)
-    store = StateStore(str(path), Notes().append, retry_s=0.0)
+    store = StateStore(str(path), retry_s=0.0)
     assert store.dropped() == 0
     for number in range(1, 5):
         keep(store, number)
@@ -378,7 +378,7 @@ def test_what_is_dropped_is_counted_for_good(path: Path, monkeypatch: pytest.Mon
     assert store.dropped() == lost + 3
     assert is_sound(store)
     store.close()
-    again = StateStore(str(path), Notes().append, retry_s=0.0)
+    again = StateStore(str(path), retry_s=0.0)
     assert again.dropped() == lost + 3
     path.rename(path.with_name("moved"))  # the new file takes up the count too
     keep(again, 13)
@@ -391,14 +391,14 @@ def test_what_is_dropped_is_counted_for_good(path: Path, monkeypatch: pytest.Mon
 def test_a_total_that_the_stand_in_did_not_know_is_added_to(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the file could not even be read, its total is not replaced by what the stand-in dropped."""
     monkeypatch.setattr(ledgers, "MAX_MEMORY_RECORDS", 5)
-    first = StateStore(str(path), Notes().append)
+    first = StateStore(str(path))
     keep(first, 1)
     first.prune_by_size(0)
     first.close()
     hidden = path.with_name("hidden")
     path.rename(hidden)
     path.mkdir()  # in the way
-    store = StateStore(str(path), Notes().append, retry_s=0.0)
+    store = StateStore(str(path), retry_s=0.0)
     for number in range(2, 10):
         keep(store, number)
     path.rmdir()
@@ -411,7 +411,7 @@ def test_a_total_that_the_stand_in_did_not_know_is_added_to(path: Path, monkeypa
 
 def test_an_observation_in_the_file_and_its_record_in_memory(path: Path) -> None:
     """A file that fails between the two is not left with an observation that is judged a second time."""
-    store = StateStore(str(path), Notes().append, retry_s=0.0)
+    store = StateStore(str(path), retry_s=0.0)
     kept = store.keep_observation(audit(1, "network").observation, "network")
     with locked(path):
         store.keep_record(kept, audit(1, "network"))
@@ -423,7 +423,7 @@ def test_an_observation_in_the_file_and_its_record_in_memory(path: Path) -> None
 
 def test_an_observation_in_memory_and_its_record_in_the_file(path: Path) -> None:
     """A file that works again between the two gets the record for this observation, not for another of the same id."""
-    store = StateStore(str(path), Notes().append, retry_s=0.0)
+    store = StateStore(str(path), retry_s=0.0)
     for number in range(1, 6):
         keep(store, number)
     with locked(path):
@@ -439,7 +439,7 @@ def test_an_observation_in_memory_and_its_record_in_the_file(path: Path) -> None
 @pytest.mark.parametrize("act", ["confirm", "set_aside", "date_letter"])
 def test_a_letter_of_memory_is_never_taken_for_one_of_the_file(act: str, path: Path) -> None:
     """What was read before the state moved does nothing to the letters that have its ids by then."""
-    store = StateStore(str(path), Notes().append, retry_s=0.0)
+    store = StateStore(str(path), retry_s=0.0)
     keep(store, 1)
     keep(store, 2)
     with locked(path):
@@ -491,11 +491,11 @@ def test_a_damaged_file_is_set_aside_and_the_agent_goes_on(
 ) -> None:
     """Nothing is deleted, and every audit from the notice on is in the new file once."""
     notes = Notes()
-    first = StateStore(str(path), notes.append)
+    first = StateStore(str(path))
     for number in range(1, 200):
         keep(first, number, "network" if number % 5 == 0 else "local")
     first.close()
-    store = StateStore(str(path), notes.append, retry_s=0.0)
+    store = StateStore(str(path), retry_s=0.0)
     if is_open:
         assert store.load("mind") == 199
     data = bytearray(path.read_bytes())
@@ -522,7 +522,7 @@ def test_a_damaged_file_is_set_aside_and_the_agent_goes_on(
 def test_damage_that_shows_only_when_an_old_page_is_read(path: Path) -> None:
     """Reading fails, so the file is set aside, and what was read is read from what could be saved."""
     notes = Notes()
-    first = StateStore(str(path), notes.append)
+    first = StateStore(str(path))
     for number in range(1, 300):
         keep(first, number, "network")
     first.close()
@@ -531,7 +531,7 @@ def test_damage_that_shows_only_when_an_old_page_is_read(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek((pages[0][0] - 1) * PAGE_BYTES)
         file.write(b"\xff" * PAGE_BYTES)
-    store = StateStore(str(path), notes.append, retry_s=0.0)
+    store = StateStore(str(path), retry_s=0.0)
     keep(store, 300)
     assert notes == []
     assert store.waiting(10) == []
@@ -546,7 +546,7 @@ def test_damage_that_shows_only_when_an_old_page_is_read(path: Path) -> None:
 
 def test_a_text_that_is_none_is_damage(path: Path) -> None:
     """Octets that are no text, where a text should be, do not stop delivery for ever."""
-    store = StateStore(str(path), Notes().append, retry_s=0.0)
+    store = StateStore(str(path), retry_s=0.0)
     keep(store, 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("UPDATE outbox SET lines = CAST(x'ff00fe' AS TEXT)")
@@ -558,13 +558,13 @@ def test_a_text_that_is_none_is_damage(path: Path) -> None:
 
 def test_a_log_of_garbage_costs_no_more_than_what_was_in_it(path: Path) -> None:
     """A write-ahead log that makes no sense is passed over, and the file goes on from before it."""
-    first = StateStore(str(path), Notes().append)
+    first = StateStore(str(path))
     for number in range(1, 50):
         keep(first, number)
     first.close()
     Path(f"{path}-wal").write_bytes(os.urandom(20_000))
     notes = Notes()
-    store = StateStore(str(path), notes.append)
+    store = StateStore(str(path))
     keep(store, 50)
     store.close()
     assert notes == []
@@ -574,7 +574,7 @@ def test_a_log_of_garbage_costs_no_more_than_what_was_in_it(path: Path) -> None:
 def test_a_history_that_is_removed_or_replaced(path: Path) -> None:
     """A new file is begun with the state as it was and with all that still had to be delivered, at once."""
     notes = Notes()
-    store = StateStore(str(path), notes.append)
+    store = StateStore(str(path))
     keep(store, 1)
     keep(store, 2)
     store.dead_letter(store.waiting(1)[0], "400: refused")
@@ -593,7 +593,7 @@ def test_a_history_that_is_removed_or_replaced(path: Path) -> None:
 
 def test_a_history_that_is_deleted_many_times_leaves_nothing_open(path: Path) -> None:
     """Each file that was deleted is closed, and the log of the file that took its place stays."""
-    store = StateStore(str(path), Notes().append)
+    store = StateStore(str(path))
     keep(store, 0)
     before = len(os.listdir("/proc/self/fd"))
     for number in range(1, 31):
@@ -610,7 +610,7 @@ def test_a_history_that_is_deleted_many_times_leaves_nothing_open(path: Path) ->
 def test_a_backup_put_in_the_place_of_the_history_gets_what_it_lacks(path: Path) -> None:
     """Letters that the backup holds too are there once, what was delivered or kept since is added behind them."""
     backup = path.with_name("backup")
-    store = StateStore(str(path), Notes().append)
+    store = StateStore(str(path))
     keep(store, 1)
     keep(store, 2)
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(backup)) as target:
@@ -627,7 +627,7 @@ def test_a_history_deleted_where_no_other_can_be_made(path: Path) -> None:
     """What had to be delivered waits with the deleted file until there is a new one, or is counted at the end."""
     folder, notes = path.parent / "folder", Notes()
     inner = folder / "history.sqlite3"
-    store = StateStore(str(inner), notes.append, retry_s=0.0)
+    store = StateStore(str(inner), retry_s=0.0)
     for number in range(1, 4):
         keep(store, number)
     for found in folder.iterdir():
@@ -653,7 +653,7 @@ def test_a_history_deleted_where_no_other_can_be_made(path: Path) -> None:
 def test_a_log_deleted_under_the_agent_costs_nothing(removed: str, path: Path, tmp_path: Path) -> None:
     """SQLite goes on writing to a log without a name; the ledger notices, and a power failure later loses nothing."""
     notes, crashed = Notes(), tmp_path / "crashed"
-    store = StateStore(str(path), notes.append)
+    store = StateStore(str(path))
     keep(store, 1)
     keep(store, 2)
     Path(f"{path}{removed}").unlink()
@@ -675,7 +675,7 @@ def test_a_killed_agent_leaves_the_count_of_what_was_in_memory_only(disk: Path, 
         "import sys, time; from pathlib import Path; from tests.store.audits import deliver, keep\n"
         "from tests.store.test_state import fill, is_sound; from ntpaudit.store.state import StateStore\n"
         "path = Path(sys.argv[1])\n"
-        "ledger = StateStore(str(path), lambda text: None); keep(ledger, 1); fill(path.parent)\n"
+        "ledger = StateStore(str(path)); keep(ledger, 1); fill(path.parent)\n"
         "number = 1\n"
         "while is_sound(ledger):\n"
         "    number += 1; keep(ledger, number)\n"
@@ -687,12 +687,12 @@ def test_a_killed_agent_leaves_the_count_of_what_was_in_memory_only(disk: Path, 
     child.communicate()
     (disk / "filler").unlink()
     notes = Notes()
-    store = StateStore(str(path), notes.append)
+    store = StateStore(str(path))
     assert store.dropped() == 2
     assert notes.count_of("3 records of the last run") == 1
     assert notes.count_of("2 of them were not delivered") == 1
     store.close()
-    again = StateStore(str(path), notes.append)
+    again = StateStore(str(path))
     assert again.dropped() == 2  # and is counted once
     again.close()
     assert len(notes) == 1
@@ -701,11 +701,11 @@ def test_a_killed_agent_leaves_the_count_of_what_was_in_memory_only(disk: Path, 
 def test_a_count_that_cannot_be_taken_over_at_once_is_not_lost(path: Path) -> None:
     """A file that is locked when the agent starts knows of the loss when it can be written, and knows it once."""
     notes = Notes()
-    first = StateStore(str(path), notes.append)
+    first = StateStore(str(path))
     keep(first, 1)
     first.close()
     Path(f"{path}-unsaved").write_text("5 3")
-    second = StateStore(str(path), notes.append, retry_s=0.0)
+    second = StateStore(str(path), retry_s=0.0)
     with locked(path):
         assert second.load("mind") == 1
         assert second.dropped() == 0
@@ -714,7 +714,7 @@ def test_a_count_that_cannot_be_taken_over_at_once_is_not_lost(path: Path) -> No
     assert second.dropped() == 3
     second.close()
     assert notes.count_of("5 records of the last run") == 1
-    third = StateStore(str(path), notes.append)
+    third = StateStore(str(path))
     assert third.dropped() == 3
     third.close()
     assert find(path).audits == [1, 2]
@@ -725,7 +725,7 @@ def test_a_count_that_makes_no_sense_is_none(text: str, path: Path) -> None:
     """Whatever stands in the small file, the agent starts."""
     notes = Notes()
     Path(f"{path}-unsaved").write_bytes(text.encode(errors="surrogateescape"))
-    store = StateStore(str(path), notes.append)
+    store = StateStore(str(path))
     keep(store, 1)
     assert store.dropped() == 0
     store.close()
@@ -737,7 +737,7 @@ def test_a_count_never_overwrites_a_file_with_a_second_name(path: Path) -> None:
     precious = path.parent / "precious"
     precious.write_text("old")
     Path(f"{path}-unsaved").hardlink_to(precious)
-    store = StateStore(str(path), Notes().append)
+    store = StateStore(str(path))
     keep(store, 1)
     store.close()
     assert precious.read_text() == "old"
@@ -750,7 +750,7 @@ def test_a_newer_history_is_left_alone(path: Path) -> None:
         connection.execute("CREATE TABLE unknown (x)")
     before = path.read_bytes()
     notes = Notes()
-    store = StateStore(str(path), notes.append, retry_s=0.0)
+    store = StateStore(str(path), retry_s=0.0)
     keep(store, 1)
     assert list(deliver(store)) == [1]
     store.close()
@@ -764,7 +764,7 @@ def test_the_stand_in_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(ledgers, "MAX_MEMORY_RECORDS", 20)
     path, notes = tmp_path / "folder" / "history.sqlite3", Notes()
     path.parent.write_text("in the way")
-    store = StateStore(str(path), notes.append, retry_s=0.0)
+    store = StateStore(str(path), retry_s=0.0)
     for number in range(1, 51):
         keep(store, number, "network" if number % 2 else "local")
     assert store.backlog()[0] == 20
@@ -781,7 +781,7 @@ def test_a_log_that_only_grows_is_told_and_cut_back(path: Path, monkeypatch: pyt
     """Somebody who reads without an end is told of; when that is over, the log is small again."""
     monkeypatch.setattr(ledgers, "MAX_WAL_BYTES", 8 << 20)
     notes, log = Notes(), Path(f"{path}-wal")
-    store = StateStore(str(path), notes.append, retry_s=0.0)
+    store = StateStore(str(path), retry_s=0.0)
     keep(store, 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
@@ -801,11 +801,11 @@ def test_a_log_that_only_grows_is_told_and_cut_back(path: Path, monkeypatch: pyt
 
 def test_a_large_change_does_not_leave_a_large_log(path: Path) -> None:
     """After a transaction of many rows the log is cut back."""
-    store = StateStore(str(path), Notes().append)
+    store = StateStore(str(path))
 
     def many(connection: sqlite3.Connection) -> None:
         for number in range(40_000):
-            history.enqueue(connection, letter(number)._replace(lines="x" * 700), None)
+            outbox.enqueue(connection, letter(number)._replace(lines="x" * 700), None)
 
     in_store(store, many)
     for number in range(3):
@@ -816,7 +816,7 @@ def test_a_large_change_does_not_leave_a_large_log(path: Path) -> None:
 
 def test_threads_share_a_ledger(path: Path) -> None:
     """The agent, its survey and its courier use one ledger at once, beside one-shot checks: nothing is lost."""
-    store = StateStore(str(path), Notes().append)
+    store = StateStore(str(path))
     arrived: list[int] = []
     failures: list[BaseException] = []
     ended = threading.Event()
@@ -844,7 +844,7 @@ def test_threads_share_a_ledger(path: Path) -> None:
     code = (
         "import sys; from ntpaudit.store.notebook import Notebook; from tests.store.audits import audit\n"
         "for number in range(5000, 5060):\n"
-        "    notebook = Notebook(sys.argv[1], print); concluded = audit(number, 'network')\n"
+        "    notebook = Notebook(sys.argv[1]); concluded = audit(number, 'network')\n"
         "    kept = notebook.keep_observation(concluded.observation); assert kept\n"
         "    notebook.keep_record(kept, concluded.record); notebook.close()\n"
     )
@@ -967,7 +967,7 @@ def test_a_folder_that_cannot_be_opened_can_be_claimed_by_nobody(tmp_path: Path)
 
 def test_memories_that_change_meanwhile_are_changed_once(path: Path) -> None:
     """`change` is called once, also where the file fails after it: what it decided is kept in memory, then filed."""
-    store = StateStore(str(path), Notes().append, retry_s=0.0)
+    store = StateStore(str(path), retry_s=0.0)
     store.update(lambda _: {"a 123": ServerState(consecutive_timeouts=1)})
     calls: list[ServerStates] = []
 
@@ -987,7 +987,7 @@ def test_memories_that_change_meanwhile_are_changed_once(path: Path) -> None:
 
 def test_an_observation_is_not_written_twice(path: Path) -> None:
     """A local audit's record holds all it saw, and a network audit's observation is kept as it was."""
-    store = StateStore(str(path), Notes().append)
+    store = StateStore(str(path))
     keep(store, 1, "network")
     keep(store, 2, "local")
     select = "SELECT observation FROM audits ORDER BY id"
@@ -1000,7 +1000,7 @@ def test_an_observation_is_not_written_twice(path: Path) -> None:
 def test_a_ledger_needs_little_memory_while_it_stands_in(tmp_path: Path) -> None:
     """A stand-in of two thousand audits takes a few megabytes."""
     (tmp_path / "file").write_text("in the way")
-    store = StateStore(str(tmp_path / "file" / "history.sqlite3"), Notes().append)
+    store = StateStore(str(tmp_path / "file" / "history.sqlite3"))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(2000):
         keep(store, number)

@@ -12,7 +12,7 @@ from tests.store.audits import audit, deliver, keep
 
 def main(path: str, delivered: str) -> None:
     """Keep one audit after another."""
-    store = StateStore(path, print)
+    store = StateStore(path)
     arrived = os.open(delivered, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for pending in store.pending_observations():
         store.keep_record(pending.id, audit((store.load("mind") or 0) + 1, pending.kind))

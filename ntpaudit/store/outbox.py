@@ -1,0 +1,140 @@
+"""The outbox: lines that wait to be delivered, in order; what cannot be delivered becomes a dead letter."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ntpaudit.store.rows import ROW_ERRORS, clean_text, keep_newest, read_row
+
+MAX_UNSTAMPED = 500
+"""How many outbox entries without a stamp are read in one audit."""
+
+KEPT_DEAD_LETTERS = 10_000
+"""How many dead letters are kept, the newest: a database may refuse every record."""
+
+
+class OutboxEntry(NamedTuple):
+    """Lines of line protocol to deliver; `stamp_ns` is None until the true time is known."""
+
+    id: int
+    lines: str
+    stamp_ns: int | None
+    boot_id: str | None
+    boottime_ns: int
+    host_ns: int
+
+
+def enqueue(connection: sqlite3.Connection, entry: OutboxEntry, audit_id: int | None) -> None:
+    """Add lines to the outbox."""
+    connection.execute(
+        "INSERT INTO outbox (audit_id, boot_id, boottime_ns, host_ns, stamp_ns, lines) VALUES (?, ?, ?, ?, ?, ?)",
+        (audit_id, entry.boot_id, entry.boottime_ns, entry.host_ns, entry.stamp_ns, entry.lines),
+    )
+
+
+_ENTRY = "id, lines, stamp_ns, boot_id, boottime_ns, host_ns"
+
+
+def _entry(row: tuple[Any, ...]) -> OutboxEntry:
+    """Return the entry of a row. DatabaseError for damage that SQLite itself does not detect."""
+    try:
+        return read_row(OutboxEntry, row)
+    except ROW_ERRORS as error:
+        raise sqlite3.DatabaseError(f"an outbox entry is damaged: {error}") from error
+
+
+def waiting(connection: sqlite3.Connection, count: int) -> list[OutboxEntry]:
+    """Return the oldest entries, up to the first without a stamp, so that the order is kept."""
+    rows = connection.execute(f"SELECT {_ENTRY} FROM outbox ORDER BY id LIMIT ?", (count,))  # noqa: S608
+    entries: list[OutboxEntry] = []
+    for entry in map(_entry, rows):
+        if entries and entry.id <= entries[-1].id:
+            raise sqlite3.DatabaseError("outbox entries are out of order")  # SQLite itself does not detect all damage
+        if entry.stamp_ns is None:
+            break
+        entries.append(entry)
+    return entries
+
+
+def newest(connection: sqlite3.Connection) -> OutboxEntry | None:
+    """Return the newest entry with a stamp, of the last MAX_UNSTAMPED."""
+    row = connection.execute(
+        f"SELECT * FROM (SELECT {_ENTRY} FROM outbox ORDER BY id DESC LIMIT ?)"  # noqa: S608
+        " WHERE stamp_ns IS NOT NULL LIMIT 1",
+        (MAX_UNSTAMPED,),
+    ).fetchone()
+    return None if row is None else _entry(row)
+
+
+def unstamped(connection: sqlite3.Connection, count: int = MAX_UNSTAMPED) -> list[OutboxEntry]:
+    """Return the oldest `count` entries without a true time, oldest first."""
+    rows = connection.execute(
+        f"SELECT {_ENTRY} FROM outbox WHERE stamp_ns IS NULL ORDER BY id LIMIT ?",  # noqa: S608
+        (count,),
+    )
+    return [_entry(row) for row in rows]
+
+
+_IS_ENTRY = "id = ? AND boottime_ns = ? AND host_ns = ?"
+
+
+def _entry_key(entry: OutboxEntry) -> tuple[int, int, int]:
+    """Return what identifies an entry, in the file and in memory."""
+    return entry.id, entry.boottime_ns, entry.host_ns
+
+
+def stamp_entry(connection: sqlite3.Connection, entry: OutboxEntry) -> None:
+    """Replace the lines of an entry by stamped ones; stamp its audit too, unless with the host's own time."""
+    row = connection.execute(
+        f"UPDATE outbox SET lines = ?, stamp_ns = ? WHERE {_IS_ENTRY} RETURNING audit_id",  # noqa: S608
+        (entry.lines, entry.stamp_ns, *_entry_key(entry)),
+    ).fetchone()
+    if row is not None and entry.stamp_ns != entry.host_ns:
+        connection.execute("UPDATE audits SET utc_ns = ? WHERE utc_ns IS NULL AND id = ?", (entry.stamp_ns, row[0]))
+
+
+def ack(connection: sqlite3.Connection, entries: Sequence[OutboxEntry]) -> None:
+    """Remove delivered entries, the oldest of the outbox.
+
+    If the state has moved meanwhile, nothing is removed: the entries are delivered again, which changes no point.
+    """
+    gone = connection.execute(
+        f"DELETE FROM outbox WHERE id <= ? AND EXISTS (SELECT 1 FROM outbox WHERE {_IS_ENTRY})",  # noqa: S608
+        (entries[-1].id, *_entry_key(entries[-1])),
+    )
+    _check_gone(connection, entries[0], gone.rowcount)
+
+
+def dead_letter(connection: sqlite3.Connection, entry: OutboxEntry, reason: str) -> None:
+    """Move an entry to the dead letters, with the reason."""
+    connection.execute(
+        "INSERT INTO set_aside (audit_id, stamp_ns, lines, reason)"  # noqa: S608
+        f" SELECT audit_id, stamp_ns, lines, ? FROM outbox WHERE {_IS_ENTRY}",
+        (clean_text(reason), *_entry_key(entry)),
+    )
+    gone = connection.execute(f"DELETE FROM outbox WHERE {_IS_ENTRY}", _entry_key(entry))  # noqa: S608
+    _check_gone(connection, entry, gone.rowcount)
+    keep_newest(connection, "set_aside", KEPT_DEAD_LETTERS)
+
+
+def _check_gone(connection: sqlite3.Connection, entry: OutboxEntry, count: int) -> None:
+    """Raise if a removed entry is still the first: in a damaged file it would be sent forever."""
+    if not count:
+        first = connection.execute("SELECT id, boottime_ns, host_ns FROM outbox ORDER BY id LIMIT 1").fetchone()
+        if first == _entry_key(entry):
+            raise sqlite3.DatabaseError("an outbox entry cannot be removed")
+
+
+def backlog(connection: sqlite3.Connection) -> tuple[int, int | None, int]:
+    """Return the number of entries, the stamp (else the host time) of the oldest, and the number of dead letters.
+
+    The ids have almost no gaps, so the first and the last give the number without counting.
+    """
+    count, oldest_ns, aside = connection.execute(
+        "SELECT (SELECT IFNULL(MAX(id) + 1, 0) FROM outbox) - (SELECT IFNULL(MIN(id), 0) FROM outbox),"
+        " (SELECT IFNULL(stamp_ns, host_ns) FROM outbox ORDER BY id LIMIT 1),"
+        " (SELECT COUNT(*) FROM set_aside)"
+    ).fetchone()
+    if not isinstance(oldest_ns, int | None):
+        raise sqlite3.DatabaseError(f"an outbox entry is damaged: {oldest_ns!r} is no time")
+    return count, oldest_ns, aside

@@ -1,0 +1,132 @@
+"""Retention: delete what is too old, or too much."""
+
+import sqlite3
+from typing import NamedTuple
+
+from ntpaudit.core.units import NS_PER_S
+from ntpaudit.store.rows import keep_newest
+from ntpaudit.store.saved_state import count_dropped
+
+MAX_AGED = 1000
+"""How many of the oldest rows may be deleted for their age at once."""
+
+MAX_AGED_HOURS = 24
+"""The same for rollups."""
+
+KEPT_EVENTS = 100_000
+"""How many events are kept at most, the newest: a clock may be set every second."""
+
+SLICE = 250
+"""How many of the oldest audits are deleted at a time while the file is too large, at most MAX_SLICES times."""
+
+MAX_SLICES = 40
+
+MAX_PAGES = 4000
+"""How many free pages are returned to the file system at once."""
+
+
+class Pruned(NamedTuple):
+    """How many audits retention deleted, and how many undelivered outbox entries."""
+
+    audits: int = 0
+    undelivered: int = 0
+
+
+_WAITING = f"SELECT audit_id FROM (SELECT audit_id FROM outbox ORDER BY id LIMIT {2 * MAX_AGED})"  # noqa: S608
+"""The audits of the oldest outbox entries: delivery is in order, so no older audit waits."""
+
+
+def prune_by_age(connection: sqlite3.Connection, now_ns: int, raw_s: float, rollups_s: float, findings_s: float) -> int:
+    """Delete what is older than its retention; return the number of audits.
+
+    An audit is old if both its true time and its host time are. Undelivered audits stay; so do audits without a true
+    time, which are deleted with the next one that has it. If `now_ns` is wrong, at most the oldest `MAX_AGED` are lost.
+    """
+    raw_ns, findings_ns = (now_ns - round(kept_s * NS_PER_S) for kept_s in (raw_s, findings_s))
+    gone = _drop_old(connection, "audits", raw_ns, f"id NOT IN ({_WAITING} WHERE audit_id IS NOT NULL)")
+    _drop_old(connection, "events", findings_ns, "TRUE")
+    connection.execute(
+        "DELETE FROM rollups WHERE hour_s < ? AND hour_s IN (SELECT hour_s FROM rollups ORDER BY hour_s LIMIT ?)",
+        (now_ns / NS_PER_S - rollups_s, MAX_AGED_HOURS),
+    )
+    return gone
+
+
+def _drop_old(connection: sqlite3.Connection, table: str, before_ns: int, condition: str) -> int:
+    """Delete rows from before a time, among the oldest; return how many."""
+    return connection.execute(
+        f"""
+        DELETE FROM {table} WHERE {condition} AND id IN (
+            WITH oldest AS (SELECT id, utc_ns, host_ns FROM {table} ORDER BY id LIMIT ?),
+            old AS (SELECT id, utc_ns FROM oldest WHERE MAX(host_ns, IFNULL(utc_ns, host_ns)) < ?)
+            SELECT id FROM old WHERE id <= (SELECT MAX(id) FROM old WHERE utc_ns IS NOT NULL)
+        )
+        """,  # noqa: S608
+        (MAX_AGED, before_ns),
+    ).rowcount
+
+
+def size_bytes(connection: sqlite3.Connection) -> int:
+    """Return the size of the database in bytes, without free pages."""
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def prune_by_size(connection: sqlite3.Connection, max_bytes: int) -> Pruned:
+    """Delete the oldest audits while the database is too large: delivered ones first.
+
+    Undelivered ones are added to `dropped`.
+    """
+    pruned = Pruned()
+    keep_newest(connection, "events", KEPT_EVENTS)
+    for _ in range(MAX_SLICES):
+        if size_bytes(connection) <= max_bytes:
+            break
+        gone, entries = _drop_delivered(connection), 0
+        if not gone:
+            gone, entries = _drop_undelivered(connection)
+        if not gone and not entries:
+            break
+        pruned = Pruned(pruned.audits + gone, pruned.undelivered + entries)
+    count_dropped(connection, pruned.undelivered)
+    _return_pages(connection)
+    return pruned
+
+
+def _drop_delivered(connection: sqlite3.Connection) -> int:
+    """Delete delivered audits among the oldest; return how many."""
+    return connection.execute(
+        "DELETE FROM audits WHERE id IN (SELECT id FROM audits ORDER BY id LIMIT ?)"  # noqa: S608
+        f" AND id NOT IN ({_WAITING} WHERE audit_id IS NOT NULL)",
+        (SLICE,),
+    ).rowcount
+
+
+def _drop_undelivered(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Delete the oldest outbox entries with their audits; return how many audits and entries."""
+    entry_id, audit_id = connection.execute(
+        "SELECT MAX(id), MAX(audit_id) FROM (SELECT id, audit_id FROM outbox ORDER BY id LIMIT ?)", (SLICE,)
+    ).fetchone()
+    audits = connection.execute("DELETE FROM audits WHERE id <= ?", (audit_id,)).rowcount
+    return audits, connection.execute("DELETE FROM outbox WHERE id <= ?", (entry_id,)).rowcount
+
+
+def _return_pages(connection: sqlite3.Connection) -> None:
+    """Return free pages to the file system, if there are many."""
+    pages, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
+    if free > pages // 8:
+        for _ in range(min(free, MAX_PAGES)):
+            connection.execute("PRAGMA incremental_vacuum(1)")  # of more, Python would take the first step only
+
+
+def drop_beyond(connection: sqlite3.Connection, count: int) -> int:
+    """Delete all but the newest `count` audits, with their entries; return how many. Ids must have no gaps."""
+    (last,) = connection.execute("SELECT IFNULL(MAX(id), 0) - ? FROM audits", (count,)).fetchone()
+    connection.execute(
+        "DELETE FROM outbox WHERE audit_id <= ? AND id IN (SELECT id FROM outbox ORDER BY id LIMIT ?)", (last, MAX_AGED)
+    )
+    for table in ("events", "outbox"):
+        keep_newest(connection, table, 2 * count)
+    return connection.execute("DELETE FROM audits WHERE id <= ?", (last,)).rowcount

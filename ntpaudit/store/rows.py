@@ -1,0 +1,106 @@
+"""Rows written and read back: each value whole, or not at all."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from ntpaudit.core.observation import Daemon, KernelState
+from ntpaudit.core.record import Record
+from ntpaudit.store.compression import unpack_text
+from ntpaudit.store.serialization import plain, revive
+
+_Value = TypeVar("_Value")
+
+ROW_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError)
+"""What reading a row raises if it is not what was written: SQLite itself does not detect all damage."""
+
+Damage = Callable[[str], None]
+"""Called for each damaged row, with what the row is: `audit`, `hour` or `event`."""
+
+_INT64 = (-(1 << 63), (1 << 63) - 1)
+
+
+def read_row(kind: type[_Value], row: Sequence[Any]) -> _Value:
+    """Return a row as a named tuple of its columns. One of `ROW_ERRORS` if a column has another type."""
+    return revive(kind, dict(zip(kind._fields, row, strict=True)))  # type: ignore[attr-defined]
+
+
+def read_json(kind: type[_Value], text: Any) -> _Value:
+    """Return a value of a stored text, compressed or not. One of `ROW_ERRORS` if it is none of that kind."""
+    return revive(kind, parse_json(text))
+
+
+def parse_json(text: Any) -> Any:
+    """Return the JSON value of a stored text, compressed or not. One of `ROW_ERRORS` if it is none."""
+    return json.loads(unpack_text(text))
+
+
+def read_rows(
+    read: Callable[[tuple[Any, ...]], _Value], rows: Iterable[tuple[Any, ...]], damage: Damage, what: str
+) -> Iterator[_Value]:
+    """Read rows one by one; skip and report the damaged ones."""
+    for row in rows:
+        try:
+            value = read(row)
+        except ROW_ERRORS:
+            damage(what)
+        else:
+            yield value
+
+
+def read_record(value: Any) -> tuple[dict[str, Any], Record]:
+    """Return a record of a row, as it is stored and read. ValueError where any part of it is not what was written.
+
+    Every field has its type: code that uses the record later meets no text where a number should be.
+    """
+    try:
+        stored = parse_json(value)
+        record = Record.from_dict(stored)
+        revive(Record, plain(record))
+        _check_kernel(record.kernel)
+        for daemon in record.daemons:
+            _check(Daemon, daemon)
+    except ROW_ERRORS as error:
+        raise ValueError(f"no record: {type(error).__name__}: {error}") from error
+    return stored, record
+
+
+def _check_kernel(kernel: Any) -> None:
+    """Check what the kernel said. TypeError, ValueError or KeyError where that makes no sense."""
+    if kernel["available"] is True:
+        _check(KernelState, kernel)
+        revive(bool, kernel["synchronised"])
+    else:
+        revive(str, kernel["reason"])
+
+
+def _check(kind: Any, data: Any) -> None:
+    """Check that data have what a value needs, and more only of what later versions may have added."""
+    revive(kind, {name: part for name, part in dict(data).items() if name in kind._fields})
+
+
+def insert(connection: sqlite3.Connection, table: str, columns: str, values: Sequence[Any]) -> int:
+    """Add a row and return its id."""
+    row = connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks(values)})", values)  # noqa: S608
+    return int(row.lastrowid or 0)
+
+
+def marks(values: Sequence[Any]) -> str:
+    """Return a placeholder for each value."""
+    return ", ".join("?" * len(values))
+
+
+def keep_newest(connection: sqlite3.Connection, table: str, count: int) -> None:
+    """Delete all rows but about the newest `count`."""
+    connection.execute(f"DELETE FROM {table} WHERE id <= (SELECT MAX(id) FROM {table}) - ?", (count,))  # noqa: S608
+
+
+def clean_text(text: str) -> str:
+    """Replace invalid characters: names from outside may contain them."""
+    return text.encode(errors="replace").decode()
+
+
+def fit_int64(value_ns: int | None) -> int | None:
+    """Return the nearest 64-bit value: a host's clock may show a year after 2262."""
+    return None if value_ns is None else max(_INT64[0], min(_INT64[1], value_ns))
