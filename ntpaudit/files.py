@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 MAX_LINKS = 40
 """A path that leads over more symbolic links than this is refused, as the kernel does."""
@@ -148,31 +148,35 @@ def _refuse_second_name(found: os.stat_result, folder: os.stat_result) -> None:
 
 def write_atomically(path: str, text: str) -> None:
     """Replace a regular file at once, a new one readable by all: no reader ever sees half of it. Raises OSError."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def replacing(path: str, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Write a new file beside a regular one; after the block it takes its place. Raises OSError.
+
+    A file that exists keeps its mode.
+    """
     with find(path) as place:
-        mode = 0o644
         with contextlib.suppress(FileNotFoundError):
             found = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
             _check_regular(found)
             if found.st_uid in (0, os.geteuid()):  # another user's mode might let that user write what is ours
                 mode = found.st_mode & 0o777
-        _replace(place, text, mode)
-
-
-def _replace(place: Place, text: str, mode: int) -> None:
-    """Write a new file beside the old one, and give it the old one's name."""
-    temporary = f".ntpaudit-{os.urandom(8).hex()}"  # `secrets` reads the same, and costs a check 20 ms of imports
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CAREFULLY, 0o600, dir_fd=place.folder)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(handle, mode)
-            os.fsync(handle)
-        os.replace(temporary, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=place.folder)
-        raise
+        temporary = f".ntpaudit-{os.urandom(8).hex()}"  # `secrets` reads the same, and costs a check 20 ms of imports
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CAREFULLY, 0o600, dir_fd=place.folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fchmod(handle, mode)
+                os.fsync(handle)
+            os.replace(temporary, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=place.folder)
+            raise
 
 
 def write_output(path: str, text: str) -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from math import inf
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from ntpaudit.core.checks.steps import STEP_KINDS
 from ntpaudit.core.clock.database_clock import MAX_STAMP_DISPUTE_S
@@ -22,24 +23,31 @@ from ntpaudit.core.fleet.model import (
 from ntpaudit.core.fleet.severity import came_ns
 from ntpaudit.core.observation import STATUSES
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.render.text_safety import one_line
 
 RawValue = object
 """An unchecked value: a number, a text, None, or anything unexpected."""
 
 BASELINE_S = 900.0
-"""A host's offset of some time ago is its last one in a window of this length that ends there."""
+"""The baseline of a host is its last offset in a window of this length."""
 
 EVENTS_S = 90 * 86_400.0
-"""How far back events of raised findings, and sources, are read."""
+"""How far back events are read."""
+
+REORDERED_NS = round(2 * MAX_STAMP_DISPUTE_S * NS_PER_S)
+"""The later of two events may have a timestamp that is earlier by this."""
+
+TOGETHER_NS = 150 * NS_PER_S
+"""Nearly every agent reports more often than this."""
 
 _FALSETICKER = STATUSES.index("falseticker")
-_MOST = 1e15  # no valid value of a clock is larger, in any unit
+_MAX_NUMBER = 1e15  # no valid value of a clock is larger, in any unit
 _ROUNDING_S = 1e-6  # what a database may lose of the digits of an offset of years
 
 
 class ClockRow(NamedTuple):
-    """A point of `ntpaudit_clock`."""
+    """A point of `ntpaudit_clock`. A field that was not read is None."""
 
     name: RawValue
     site: RawValue
@@ -61,33 +69,6 @@ class ClockRow(NamedTuple):
     judged_on_bound: RawValue = None
     max_drift_ppm: RawValue = None
     disputed_s: RawValue = None
-
-
-CLOCK_FIELDS = ClockRow._fields[4:]
-"""The fields that are read of a point of `ntpaudit_clock`."""
-
-JUDGED_FIELDS = (
-    "severity", "offset_s", "earliest_s", "latest_s", "usable", "falsetickers", "age_s", "critical_s",
-)  # fmt: skip
-"""The fields for the evaluation and the short text; the frequency is read only for clocks that moved."""
-
-FULL_FIELDS = (*JUDGED_FIELDS, "verdict", "frequency_ppm", "findings")
-"""The fields for a list of all hosts."""
-
-TOLERANCE_FIELDS = ("warning_s", "confirmed", "judged_on_bound")
-"""Those that are read of hosts alone whose severity is in doubt."""
-
-BOUND_FIELDS = ("earliest_s", "latest_s")
-"""Those that hold the offset."""
-
-RATE_FIELDS = ("frequency_ppm",)
-"""The frequency of a clock."""
-
-DISPUTED_FIELDS = (*TOLERANCE_FIELDS, *RATE_FIELDS, "max_drift_ppm", "disputed_s")
-"""Those that are read of hosts alone whose time stamps are in doubt; of others there is no `disputed_s`.
-
-All that may be asked of a host is among them: to ask again by its stamp might find another point.
-"""
 
 
 class EventRow(NamedTuple):
@@ -112,8 +93,33 @@ class SourceRow(NamedTuple):
     offset_s: RawValue
 
 
+class Table(NamedTuple):
+    """A measurement: its name, the tags and fields that are read, and the type of its rows: tags, timestamp, fields."""
+
+    name: str
+    tags: tuple[str, ...]
+    fields: tuple[str, ...]
+    row: Any
+
+
+CLOCK = Table("ntpaudit_clock", ("host", "site", "env"), ClockRow._fields[4:], ClockRow)
+EVENT = Table("ntpaudit_event", ("host", "kind"), EventRow._fields[3:], EventRow)
+SOURCE = Table("ntpaudit_source", ("host", "source"), SourceRow._fields[3:], SourceRow)
+
+JUDGED_FIELDS = (
+    "severity", "offset_s", "earliest_s", "latest_s", "usable", "falsetickers", "age_s", "critical_s",
+)  # fmt: skip
+"""The fields of every host that the evaluation and the short text need."""
+
+FULL_FIELDS = (*JUDGED_FIELDS, "verdict", "frequency_ppm", "findings")
+"""The fields for a list of all hosts."""
+
+BOUND_FIELDS = ("earliest_s", "latest_s")
+"""The interval that contains the offset."""
+
+
 class Sighting(NamedTuple):
-    """That a host reported from a place at a moment."""
+    """A host reported from a site and an environment at a time."""
 
     name: RawValue
     site: RawValue
@@ -122,38 +128,32 @@ class Sighting(NamedTuple):
 
 
 class BaselineRow(NamedTuple):
-    """What held the offset of a host at an earlier point, and when that was written."""
+    """The interval of a host's offset at an earlier point, and the timestamp of that."""
 
     bounds: Bounds
     stamp_ns: int
 
 
-class Counted(NamedTuple):
-    """How many points of a host are stamped in a span, how many of them are disputed, and the least `disputed_s`."""
-
-    name: RawValue
-    place: int
-    points: RawValue
-    disputed: RawValue
-    least_s: RawValue
-
-
 def hosts_of(rows: Iterable[ClockRow]) -> dict[str, Host]:
-    """Return each host by its latest point, wherever it stood before."""
+    """Return each host by its latest point, whatever its site was before."""
     return {name: _host(name, row) for name, row in _latest(rows).items()}
 
 
 def worst_of(
     rows: Iterable[ClockRow], clashing: Collection[str], hosts: Mapping[str, Host] | None = None, since_ns: int = 0
 ) -> dict[str, Host]:
-    """Return the worst of those that report under one name, by the latest point of each place that they report from.
+    """Return the worst of the machines that share a name, by the latest point of each site and environment.
 
-    `hosts` has the point of each name that came last, which may be stamped ahead of those that are read. What came
-    before `since_ns` says nothing of now.
+    `hosts` has the point of each name that arrived last, which may be stamped ahead of the rows. Rows that arrived
+    before `since_ns` do not count.
     """
     latest: dict[tuple[str, str | None, str | None], ClockRow] = {}
     for row in rows:
-        if (name := text(row.name)) is not None and name in clashing and _came_ns(row) >= since_ns:
+        if (
+            (name := text(row.name)) is not None
+            and name in clashing
+            and _arrival_ns(row.last_ns, row.disputed_s) >= since_ns
+        ):
             key = (name, text(row.site), text(row.env))
             latest[key] = max(latest.get(key, row), row, key=_freshness)
     worst = {name: host for name, host in (hosts or {}).items() if name in clashing}
@@ -164,27 +164,22 @@ def worst_of(
 
 
 def _freshness(row: ClockRow) -> tuple[int, str]:
-    """Return by what the latest of several points is chosen: of two at one moment always the same."""
-    return _came_ns(row), repr(row)
+    """Order points by arrival; of two at the same time always the same one is the last."""
+    return _arrival_ns(row.last_ns, row.disputed_s), repr(row)
 
 
-def _came_ns(row: ClockRow) -> int:
-    """Return when a point came, where it says that its stamp is not that moment."""
-    disputed_s = None if row.disputed_s is None else number(row.disputed_s)
-    return row.last_ns if not disputed_s else came_ns(row.last_ns, disputed_s)
-
-
-TOGETHER_NS = 150_000_000_000
-"""Nearly every agent reports more often than this."""
+def _arrival_ns(stamp_ns: int, disputed_s: RawValue) -> int:
+    """Return when a point arrived: at its timestamp, unless it reports by how much that is disputed."""
+    seconds = None if disputed_s is None else number(disputed_s)
+    return came_ns(stamp_ns, seconds) if seconds else stamp_ns
 
 
 def current(stamped: Mapping[str, Host], disputed: Mapping[str, Host], ahead: Mapping[str, Host]) -> dict[str, Host]:
-    """Return each host by the point that came last, of several that may be it.
+    """Return each host by the point that arrived last, of up to three candidates.
 
-    These are the latest by its stamp until about now, the latest of those that its agent knows to be disputed, and
-    the latest of those stamped ahead of now. When one of the last came, is known only if its agent knows it; else the
-    worse of both severities counts. Of two that came at about one time from two places the worse one counts: they may
-    be two machines of one name, and else one of them alone would be judged, by chance.
+    These are its latest point by timestamp until about now, the latest that its agent knows to be disputed, and the
+    latest stamped ahead of now. If the agent does not know when the last of these arrived, the worse severity counts.
+    Two points that arrived at about the same time from two places may be of two machines: the worse one counts.
     """
     hosts = dict(stamped)
     for name, host in disputed.items():
@@ -205,45 +200,21 @@ def current(stamped: Mapping[str, Host], disputed: Mapping[str, Host], ahead: Ma
 
 
 def _may_be_two(one: Host, other: Host) -> bool:
-    """Whether two points of one name may be of two machines: they came from two places at about one time."""
+    """Whether two points may be of two machines: they arrived from two places at about the same time."""
     is_elsewhere = (one.site, one.env) != (other.site, other.env)
     return is_elsewhere and abs(_host_came_ns(one) - _host_came_ns(other)) <= TOGETHER_NS
 
 
 def unsettled(hosts: Mapping[str, Host], disputed: Iterable[str], since_ns: int) -> dict[str, Host]:
-    """Return those of the hosts with disputed points whose latest known point came before a moment.
+    """Return the hosts with disputed points whose latest known point arrived before `since_ns`.
 
-    The point that came last may be any other: stamps are not in the order in which points came.
+    Another point may have arrived later: the timestamps are not in the order of arrival.
     """
     return {name: hosts[name] for name in disputed if _host_came_ns(hosts[name]) < since_ns}
 
 
-def spans_of_arrival(
-    spans: TimeSpans, counts: Iterable[Counted], hosts: Mapping[str, Host], until_ns: int
-) -> dict[str, list[tuple[int, int]]]:
-    """Return of each host the spans whose points may have come later than its known one: until when, and the place.
-
-    The last one is the likeliest. An undisputed point came when it is stamped, and none is stamped after `until_ns`:
-    when such a one came, its agent does not know.
-    """
-    found: dict[str, list[tuple[int, int]]] = {}
-    for name, place, points, disputed, least_s in counts:
-        if not isinstance(name, str) or (known := hosts.get(name)) is None:
-            continue
-        begin_ns, ends = spans.begin_ns + place * spans.width_ns, []
-        if count_of(points) > count_of(disputed) and begin_ns <= until_ns:
-            ends.append(begin_ns + spans.width_ns)
-        if count_of(disputed):
-            # one that is disputed by more than a day hides by how much others are
-            least = max(number(least_s) or 0.0, -MAX_STAMP_DISPUTE_S)
-            ends.append(begin_ns + spans.width_ns - round(min(least, MAX_STAMP_DISPUTE_S) * 1e9))
-        if ends and max(ends) > _host_came_ns(known):
-            found.setdefault(name, []).append((max(ends), place))
-    return {name: sorted(ends) for name, ends in found.items()}
-
-
 def later(hosts: Mapping[str, Host], rows: Iterable[ClockRow]) -> dict[str, Host]:
-    """Return those hosts of which some row came later than the point that is known; of two machines the worse."""
+    """Return the hosts of which a row arrived after the known point; of two machines the worse."""
     return {
         name: max(known, found, key=_severity_key) if _may_be_two(known, found) else found
         for name, found in hosts_of(rows).items()
@@ -251,37 +222,24 @@ def later(hosts: Mapping[str, Host], rows: Iterable[ClockRow]) -> dict[str, Host
     }
 
 
-def with_tolerances(hosts: Mapping[str, Host], rows: Iterable[ClockRow]) -> dict[str, Host]:
-    """Return those hosts of which rows have their warning's tolerance, with what decides about a warning."""
-    return {
-        name: host._replace(
-            warning_s=number(row.warning_s),
-            is_confirmed=number(row.confirmed) != 0,
-            judged_on_bound=number(row.judged_on_bound) == 1,
-        )
-        for name, row in _latest(rows).items()
-        if (host := hosts.get(name)) is not None
-    }
-
-
-def with_drift(hosts: Mapping[str, Host], rows: Iterable[tuple[RawValue, RawValue]]) -> dict[str, Host]:
-    """Return those hosts whose oscillators may be off by more than is known of their points: of several the most."""
+def with_drift(hosts: Mapping[str, Host], rows: Iterable[ClockRow]) -> dict[str, Host]:
+    """Return the hosts whose oscillators may be off by more than their points report: by the largest of the rows."""
     found: dict[str, Host] = {}
-    for cell, ppm in rows:
-        name = text(cell)
+    for row in rows:
+        name = text(row.name)
         host = None if name is None else found.get(name, hosts.get(name))
-        if host is not None and (drift_ppm := drift_ppm_of(ppm)) > host.max_drift_ppm:
+        if host is not None and (drift_ppm := drift_ppm_of(row.max_drift_ppm)) > host.max_drift_ppm:
             found[host.name] = host._replace(max_drift_ppm=drift_ppm)
     return found
 
 
 def _host_came_ns(host: Host) -> int:
-    """Return when a host's point came, where its agent knows it."""
-    return came_ns(host.last_ns, host.disputed_s) if host.disputed_s else host.last_ns
+    """Return when a host's point arrived, if its agent knows it."""
+    return _arrival_ns(host.last_ns, host.disputed_s)
 
 
 def _severity_key(host: Host) -> tuple[int, float, int, str, str]:
-    """Return by what one of several hosts of a name is the worst: how bad, how wrong at most, and how late."""
+    """Order the machines of one name: by severity, maximum error and timestamp."""
     offset = host.offset
     worst_s = 0.0 if offset is None else max(-offset.earliest_s, offset.latest_s)
     severity = max(host.severity, Severity.WARNING) if host.disputed_s else host.severity  # as `members` judges it
@@ -289,22 +247,13 @@ def _severity_key(host: Host) -> tuple[int, float, int, str, str]:
 
 
 def offsets_of(rows: Iterable[ClockRow]) -> dict[str, BaselineRow]:
-    """Return what holds the offset of each host, by its latest point."""
+    """Return the interval of each host's offset, by its latest point."""
     known = ((name, row, bounds_of(row.earliest_s, row.latest_s)) for name, row in _latest(rows).items())
     return {name: BaselineRow(bounds, row.last_ns) for name, row, bounds in known if bounds is not None}
 
 
-def rated(hosts: Mapping[str, Host], rows: Iterable[ClockRow]) -> dict[str, Host]:
-    """Return those hosts with their rates of which some rows have the latest point, or one that came since."""
-    return {
-        name: host._replace(frequency_ppm=number(row.frequency_ppm))
-        for name, row in _latest(rows).items()
-        if (host := hosts.get(name)) is not None and host.last_ns <= row.last_ns
-    }
-
-
 def _latest(rows: Iterable[ClockRow]) -> dict[str, ClockRow]:
-    """Return the latest point of each host, of two at one moment always the same; rows without a name are skipped."""
+    """Return the latest point of each host; of two at the same time always the same one. A row needs a name."""
     latest: dict[str, ClockRow] = {}
     for row in rows:
         name = text(row[0])
@@ -313,52 +262,54 @@ def _latest(rows: Iterable[ClockRow]) -> dict[str, ClockRow]:
         other = latest.get(name)
         if other is None:
             latest[name] = row
-        elif row[-1] is None and other[-1] is None:  # neither is disputed: their stamps tell
-            if other[3] < row[3] or (other[3] == row[3] and repr(other) < repr(row)):
-                latest[name] = row
+        elif row[-1] is None and other[-1] is None and other[3] != row[3]:  # spares `repr` of 30,000 rows
+            latest[name] = max(other, row, key=_STAMP)
         else:
             latest[name] = max(other, row, key=_freshness)
     return latest
 
 
-def several_of(signs: Iterable[Sighting]) -> set[str]:
-    """Return the names that points came under from more than one place."""
+_STAMP = attrgetter("last_ns")
+
+
+def several_of(rows: Iterable[Sighting | ClockRow]) -> set[str]:
+    """Return the names that have points from more than one place."""
     places: dict[str, tuple[RawValue, RawValue]] = {}
     found = set()
-    for sign in signs:
-        if (name := text(sign.name)) is not None:
-            place = sign.site, sign.env
+    for row in rows:
+        if (name := text(row.name)) is not None:
+            place = row.site, row.env
             if places.setdefault(name, place) != place:
                 found.add(name)
     return found
 
 
-def sites_of(signs: Iterable[Sighting]) -> dict[str, str]:
+def sites_of(sightings: Iterable[Sighting]) -> dict[str, str]:
     """Return the site of each host that was never at another one."""
     sites: dict[str, set[str | None]] = {}
-    for sign in signs:
-        if (name := text(sign.name)) is not None:
-            sites.setdefault(name, set()).add(text(sign.site))
+    for one in sightings:
+        if (name := text(one.name)) is not None:
+            sites.setdefault(name, set()).add(text(one.site))
     return {name: site for name, found in sites.items() if len(found) == 1 for site in found if site is not None}
 
 
-def duplicate_hosts_of(signs: Iterable[Sighting]) -> tuple[DuplicateHost, ...]:
+def duplicate_hosts_of(sightings: Iterable[Sighting]) -> tuple[DuplicateHost, ...]:
     """Return the names under which several machines report: from one place before and after another's first point.
 
-    A host that moved fell silent at its old place before it was first heard of at the new one.
+    A host that moved has no point from its old place after the first one from the new place.
     """
     spans: dict[str, dict[tuple[str | None, str | None], tuple[int, int]]] = {}
-    for sign in signs:
-        if (name := text(sign.name)) is not None:
-            own, place = spans.setdefault(name, {}), (text(sign.site), text(sign.env))
-            first_ns, last_ns = own.get(place, (sign.stamp_ns, sign.stamp_ns))
-            own[place] = min(first_ns, sign.stamp_ns), max(last_ns, sign.stamp_ns)
+    for one in sightings:
+        if (name := text(one.name)) is not None:
+            own, place = spans.setdefault(name, {}), (text(one.site), text(one.env))
+            first_ns, last_ns = own.get(place, (one.stamp_ns, one.stamp_ns))
+            own[place] = min(first_ns, one.stamp_ns), max(last_ns, one.stamp_ns)
     found = ((name, _overlapping(own)) for name, own in sorted(spans.items()))
     return tuple(DuplicateHost(name, sites) for name, sites in found if sites)
 
 
 def _overlapping(spans: Mapping[tuple[str | None, str | None], tuple[int, int]]) -> tuple[str | None, ...]:
-    """Return the sites of those spans that overlap another one, in order; one without a site comes last."""
+    """Return the sites of the spans that overlap another one, sorted; no site comes last."""
     sites = (
         site
         for (site, env), (first_ns, last_ns) in spans.items()
@@ -372,7 +323,7 @@ def _overlapping(spans: Mapping[tuple[str | None, str | None], tuple[int, int]])
 
 
 def _host(name: str, row: ClockRow) -> Host:
-    """Return a host; one that does not say how it is, is unknown."""
+    """Return a host. A severity that is missing or invalid is unknown."""
     severity, verdict = number(row.severity), number(row.verdict)
     offset = None if verdict == _UNMEASURED else offset_of(row.offset_s, row.earliest_s, row.latest_s)
     return Host(
@@ -403,66 +354,38 @@ _UNMEASURED = float(VERDICTS.index("unmeasured"))
 
 
 def alarms_of(rows: Iterable[EventRow], now_ns: int, before_s: float) -> tuple[Alarm, ...]:
-    """Return what is in force: of every host and kind the event that came last, where that is one of raising.
+    """Return the raised findings: of every host and kind the event that arrived last, if it raised the finding (B8).
 
-    An event came at its stamp, or at that less `disputed_s` where one of its rows has it (B8).
-
-    It is in force since it came. Steps are kept as long as they can explain why a clock is not where it was before,
-    also where they are in force no longer. Of two events at one moment, which do not show the present state, the
-    one that raises counts.
+    It is raised since its arrival. Steps are kept as long as they can explain a shift since the baseline, also if they
+    are no longer raised. Of two events at the same time the one that raises counts.
     """
-    rows = list(rows)
-    came = _arrivals(rows)
     latest: dict[tuple[str, str], EventRow] = {}
     for row in rows:
         host, kind = text(row.host), text(row.kind)
         if host is not None and kind is not None:
-            other = latest.get((host, kind))
-            if other is None or _came(other, host, kind, came) < _came(row, host, kind, came):
-                latest[host, kind] = row
+            latest[host, kind] = max(latest.get((host, kind), row), row, key=_recency)
     steps_s = max(STEP_S, before_s + BASELINE_S)
     alarms = (
-        _alarm(host, kind, row, _came(row, host, kind, came)[0])
+        _alarm(host, kind, row, _arrival_ns(row.stamp_ns, row.disputed_s))
         for (host, kind), row in latest.items()
         if number(row.raised) == 1
     )
     return tuple(
         alarm
         for alarm in alarms
-        if now_ns - alarm.since_ns <= (steps_s if alarm.kind in STEP_KINDS else EVENTS_S) * 1e9
+        if now_ns - alarm.since_ns <= (steps_s if alarm.kind in STEP_KINDS else EVENTS_S) * NS_PER_S
     )
 
 
-Arrivals = Mapping[tuple[str, str, int], int]
-"""When those events came whose stamp does not tell it, by host, kind and stamp."""
-
-
-def _arrivals(rows: Iterable[EventRow]) -> Arrivals:
-    """Return when the disputed events came. Two that claim one stamp are of two places: the later one counts."""
-    came: dict[tuple[str, str, int], int] = {}
-    for row in rows:
-        disputed_s = None if row.disputed_s is None else number(row.disputed_s)
-        if disputed_s and (host := text(row.host)) is not None and (kind := text(row.kind)) is not None:
-            event, arrival_ns = (host, kind, row.stamp_ns), came_ns(row.stamp_ns, disputed_s)
-            came[event] = max(came.get(event, arrival_ns), arrival_ns)
-    return came
-
-
-def _came(row: EventRow, host: str, kind: str, came: Arrivals) -> tuple[int, tuple[int, bool, float, float]]:
-    """Return by what the last event of a host and kind is chosen: when it came, and of two at once by `_recency`."""
-    return (came.get((host, kind, row.stamp_ns), row.stamp_ns) if came else row.stamp_ns), _recency(row)
-
-
 def undecided(rows: Iterable[EventRow], disputed: Iterable[EventRow]) -> dict[tuple[str, str], int]:
-    """Return the latest stamp of each host and kind of which another event than the latest may have come last (B8).
+    """Return each host and kind of which an event that is not in `rows` may have arrived last, with its last timestamp.
 
-    `rows` and `disputed` hold the latest by stamp of all events, and of those that are disputed. A stamp is within
-    `MAX_STAMP_DISPUTE_S` of the arrival, so the event that came last is stamped less than twice that before the latest.
+    `rows` and `disputed` hold the latest events by timestamp, of all and of the disputed ones. A timestamp is within
+    `MAX_STAMP_DISPUTE_S` of the arrival, so the event that arrived last is stamped less than twice that before the
+    latest.
     """
     doubted = _last_stamps(disputed)
-    if not doubted:
-        return {}
-    latest = _last_stamps(rows)
+    latest = _last_stamps(rows) if doubted else {}
     return {
         event: max(stamp_ns, latest.get(event, stamp_ns))
         for event, stamp_ns in doubted.items()
@@ -470,12 +393,8 @@ def undecided(rows: Iterable[EventRow], disputed: Iterable[EventRow]) -> dict[tu
     }
 
 
-REORDERED_NS = round(2 * MAX_STAMP_DISPUTE_S * 1e9)
-"""Of two events the later one may be stamped earlier by this."""
-
-
 def _last_stamps(rows: Iterable[EventRow]) -> dict[tuple[str, str], int]:
-    """Return the latest stamp of each host and kind."""
+    """Return the latest timestamp of each host and kind."""
     latest: dict[tuple[str, str], int] = {}
     for row in rows:
         if (host := text(row.host)) is not None and (kind := text(row.kind)) is not None:
@@ -484,7 +403,7 @@ def _last_stamps(rows: Iterable[EventRow]) -> dict[tuple[str, str], int]:
 
 
 def steps_of(rows: Iterable[EventRow]) -> tuple[Alarm, ...]:
-    """Return the reported steps, in the order of time; one that was reported from two sites is one."""
+    """Return the reported steps, sorted by time; one that was reported from two sites is one."""
     latest: dict[tuple[int, str, str], EventRow] = {}
     for row in rows:
         host, kind = text(row.host), text(row.kind)
@@ -495,15 +414,15 @@ def steps_of(rows: Iterable[EventRow]) -> tuple[Alarm, ...]:
 
 
 def _alarm(host: str, kind: str, row: EventRow, since_ns: int) -> Alarm:
-    """Return a finding as it was raised, and since when."""
     severity = _SEVERITIES.get(number(row.severity), Severity.UNKNOWN)
     return Alarm(host, kind, severity, since_ns, number(row.value_s))
 
 
-def _recency(row: EventRow) -> tuple[int, bool, float, float]:
-    """Return by what the latest of several events is chosen."""
+def _recency(row: EventRow) -> tuple[int, int, bool, float, float]:
+    """Order events by arrival; of two at the same time always the same one is the last."""
     severity, value_s = number(row.severity), number(row.value_s)
     return (
+        _arrival_ns(row.stamp_ns, row.disputed_s),
         row.stamp_ns,
         number(row.raised) == 1,
         -inf if severity is None else severity,
@@ -512,18 +431,18 @@ def _recency(row: EventRow) -> tuple[int, bool, float, float]:
 
 
 def falseticker_reports_of(rows: Iterable[SourceRow]) -> tuple[FalsetickerReport, ...]:
-    """Return the falsetickers of every host's latest audit: those that it named then, and not what it named before."""
-    last: dict[str, int] = {}
-    said = [
+    """Return the falsetickers of every host's latest audit; those of earlier audits do not count."""
+    named = [
         (host, source, row)
         for row in rows
         if (host := text(row.host)) is not None and (source := text(row.source)) is not None
     ]
-    for host, _, row in said:
+    last: dict[str, int] = {}
+    for host, _, row in named:
         last[host] = max(row.stamp_ns, last.get(host, row.stamp_ns))
     return tuple(
         FalsetickerReport(source, host, number(row.offset_s))
-        for host, source, row in said
+        for host, source, row in named
         if row.stamp_ns == last[host] and number(row.status) == _FALSETICKER
     )
 
@@ -531,16 +450,16 @@ def falseticker_reports_of(rows: Iterable[SourceRow]) -> tuple[FalsetickerReport
 def bucket_of(
     begin_ns: int, severity: RawValue, mean_s: RawValue, earliest_s: RawValue, latest_s: RawValue
 ) -> TimeBucket:
-    """Return what a host's points in a span say."""
+    """Return the points of a host in one interval of time."""
     return TimeBucket(
         begin_ns, _SEVERITIES.get(number(severity), Severity.UNKNOWN), offset_of(mean_s, earliest_s, latest_s)
     )
 
 
 def count_severities(spans: TimeSpans, worst: Iterable[tuple[int, RawValue, int]]) -> tuple[SeverityCounts, ...]:
-    """Count hosts by the worst that each was in each span: the span's place, what, and how many.
+    """Count hosts by their worst severity in each interval. `worst` has the interval's number, a severity, and a count.
 
-    Spans with none are left out, and so is what lies in no span.
+    Intervals without hosts are left out, and so are numbers outside `spans`.
     """
     counts: dict[int, list[int]] = {}
     for place, severity, hosts in worst:
@@ -553,12 +472,12 @@ def count_severities(spans: TimeSpans, worst: Iterable[tuple[int, RawValue, int]
 
 
 def drift_ppm_of(cell: RawValue) -> float:
-    """Return by what an oscillator may be off: by MAX_DRIFT_PPM, or by more where its agent says so (R4)."""
+    """Return the largest frequency error of an oscillator: MAX_DRIFT_PPM, or more if its agent reports it (R4)."""
     return min(max(MAX_DRIFT_PPM, number(cell) or 0.0), 1e6)
 
 
 def offset_of(estimate_s: RawValue, earliest_s: RawValue, latest_s: RawValue) -> Offset | None:
-    """Return an offset where all of it is known, and the estimate lies in the interval, give or take its rounding."""
+    """Return an offset if it is complete and the estimate lies in the interval, within its rounding."""
     estimate, earliest, latest = number(estimate_s), number(earliest_s), number(latest_s)
     if estimate is None or earliest is None or latest is None or not earliest <= latest:
         return None
@@ -570,13 +489,13 @@ def offset_of(estimate_s: RawValue, earliest_s: RawValue, latest_s: RawValue) ->
 
 
 def bounds_of(earliest_s: RawValue, latest_s: RawValue) -> Bounds | None:
-    """Return an interval where both of its ends are known, and in order."""
+    """Return an interval if both ends are known and in order."""
     earliest, latest = number(earliest_s), number(latest_s)
     return None if earliest is None or latest is None or not earliest <= latest else Bounds(earliest, latest)
 
 
 def number(cell: RawValue) -> float | None:
-    """Return a number that a clock may have, of whatever type it came in; None for anything else, a truth value too."""
+    """Return a valid number of a clock from a number or a text; None for anything else, a boolean too."""
     kind = type(cell)
     if kind is not float and kind is not str and kind is not int:
         return None
@@ -584,7 +503,7 @@ def number(cell: RawValue) -> float | None:
         value = float(cell)  # type: ignore[arg-type]
     except (ValueError, OverflowError):
         return None
-    return value if -_MOST <= value <= _MOST else None
+    return value if -_MAX_NUMBER <= value <= _MAX_NUMBER else None
 
 
 def count_of(cell: RawValue) -> int:
@@ -594,14 +513,14 @@ def count_of(cell: RawValue) -> int:
 
 
 def text(cell: RawValue) -> str | None:
-    """Return a text that is not empty, in one line and printable; None for anything else."""
+    """Return a text as one printable line; None if it is empty or no text."""
     if not isinstance(cell, str) or not cell:
         return None
-    return cell if cell.isprintable() else one_line(cell)  # a name is read some thousand times
+    return cell if cell.isprintable() else one_line(cell)  # spares 0.4 µs for each of 10,000 names
 
 
 def names_of(cells: Iterable[RawValue]) -> set[str]:
-    """Return the names among some cells."""
+    """Return the valid names among some values."""
     return {name for cell in cells if (name := text(cell)) is not None}
 
 

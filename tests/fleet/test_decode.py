@@ -15,6 +15,7 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.fleet.decode import (
     BASELINE_S,
+    CLOCK,
     ClockRow,
     EventRow,
     Sighting,
@@ -29,7 +30,7 @@ from ntpaudit.fleet.decode import (
     steps_of,
     worst_of,
 )
-from ntpaudit.fleet.promql import _cut, _labels_in
+from ntpaudit.fleet.promql import _federated, _labels, _rows
 from ntpaudit.fleet.snapshot_query import Window
 from ntpaudit.fleet.suggestion import nearest
 from tests.records import NOW_NS
@@ -140,22 +141,34 @@ def test_only_what_says_that_it_is_a_step_is_one() -> None:
     assert [step.severity for step in steps_of(twice)] == [Severity.CRITICAL]
 
 
+METRIC = "ntpaudit_clock_severity"
+
+
+def severities(lines: str) -> list[ClockRow]:
+    """Return the rows of a reply, of the first 8 ms of 1970."""
+    return list(_rows(CLOCK, ("severity",), Window(0, 8_000_000), _federated(lines)))
+
+
 @given(st.permutations([(5, "1"), (7, "2"), (7, "3"), (6, "9"), (9, "4")]))
 def test_the_order_of_lines_never_matters(samples: list[tuple[int, str]]) -> None:
     """A series may come in several lines, in any order: the latest sample in the time counts."""
-    lines = "".join(f'm{{host="a b"}} {value} {stamp}\n' for stamp, value in samples)
-    assert _cut(lines, "m", Window(0, 8_000_000)) == {'host="a b"}': ("3", "7")}
+    lines = "".join(f'{METRIC}{{host="a b"}} {value} {stamp}\n' for stamp, value in samples)
+    (host,) = hosts_of(severities(lines)).values()
+    assert (host.name, host.last_ns, host.severity) == ("a b", 7_000_000, Severity.CRITICAL)
 
 
-@given(st.text() | st.lists(st.sampled_from(["m{", "} 1 7", "} 1 x", '"', "\n", "a", 'a="b"', "}"])).map("".join))
+pieces = st.sampled_from([METRIC + "{", "} 1 7", "} 1 x", '"', "\n", "a", 'a="b"', "}"])
+
+
+@given(st.text() | st.lists(pieces).map("".join))
 def test_any_text_is_samples_or_is_refused(lines: str) -> None:
-    """Each line is one, or the answer is none."""
+    """Each line is one, or the reply is invalid."""
     try:
-        samples = _cut(lines, "m", Window(0, 8_000_000))
-    except ValueError:
+        rows = severities(lines)
+    except (LookupError, ValueError):
         return
-    assert len(samples) <= lines.removesuffix("\n").count("\n") + bool(lines)
-    assert all(stamp.strip("0_ ") == "7" for _, stamp in samples.values())
+    assert len(rows) <= lines.removesuffix("\n").count("\n") + bool(lines)
+    assert all(row.last_ns == 7_000_000 for row in rows)
 
 
 @given(
@@ -163,23 +176,26 @@ def test_any_text_is_samples_or_is_refused(lines: str) -> None:
     older=st.booleans(),
 )
 def test_labels_are_read_as_they_were_written(series: list[dict[str, str]], *, older: bool) -> None:
-    """Older servers escape as JSON does, newer ones no more than the text format must; whatever others add is left."""
+    """Older servers escape as JSON does, newer ones no more than the text format must; also labels that others add."""
     escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
     def quoted(value: str) -> str:
         return json.dumps(value, ensure_ascii=False) if older else f'"{value.translate(escapes)}"'
 
     written = [",".join(f"{name}={quoted(value)}" for name, value in sorted(one.items())) + "}" for one in series]
-    assert _labels_in(written, ("site", "host")) == [[one.get("site"), one.get("host")] for one in series]
+    assert [_labels(one) for one in written] == series
 
 
-@pytest.mark.parametrize(
-    "written", ['host="a"', 'host="a",}', "}", "host=a}", 'host="a" site="b"}', 'host="\\x"}', '"a"}']
-)
+@pytest.mark.parametrize("written", ['host="a"', 'host="a",}', "host=a}", 'host="a" site="b"}', 'host="\\x"}', '"a"}'])
 def test_labels_that_are_written_otherwise_are_refused(written: str) -> None:
     """They are never read as something else."""
-    with pytest.raises(ValueError):  # noqa: PT011  # whichever it is, the reader tells of a strange answer
-        _labels_in([written], ("host",))
+    with pytest.raises(ValueError):  # noqa: PT011  # whichever it is, the reader reports an invalid reply
+        _labels(written)
+
+
+def test_a_series_without_labels_is_of_no_host() -> None:
+    """Neither in braces nor without: such a line is valid, and of no host."""
+    assert hosts_of(severities(f"{METRIC}{{}} 1 7\n{METRIC} 1 7\n")) == {}
 
 
 def test_of_two_points_of_a_clashing_name_it_is_always_the_same() -> None:

@@ -1,6 +1,7 @@
 """A demonstration's file: whole or not at all, and told apart from every other."""
 
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -9,14 +10,14 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import pytest
 
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError, StoreError
 from ntpaudit.fleet import open_reader
-from ntpaudit.fleet.decode import CLOCK_FIELDS
+from ntpaudit.fleet.decode import CLOCK
 from ntpaudit.fleet.demo_store import DemoReader, DemoStore
 from ntpaudit.fleet.reader import SnapshotOptions
 from ntpaudit.formats.line_protocol import Point, points
@@ -68,7 +69,7 @@ def test_the_old_one_stays_until_the_new_one_is_finished(tmp_path: Path) -> None
 def test_the_columns_are_what_they_are_called(tmp_path: Path) -> None:
     """Whoever opens the file with SQLite reads of each point what the database would have under that name."""
     path = tmp_path / "demo.sqlite3"
-    fields = {name: float(number) for number, name in enumerate(CLOCK_FIELDS)}
+    fields = {name: float(number) for number, name in enumerate(CLOCK.fields)}
     with DemoStore.create(str(path)) as store:
         store.write([Point("ntpaudit_clock", {"host": "a", "site": None, "env": None}, fields, NOW_NS)], NOW_NS)
         store.finish(NOW_NS)
@@ -245,24 +246,25 @@ def test_what_came_meanwhile_is_spared(tmp_path: Path) -> None:
 
 
 def test_a_link_in_place_of_the_new_file_harms_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever may write to the folder cannot have root change a database elsewhere."""
-    precious, folder, connect = tmp_path / "precious", tmp_path / "folder", sqlite3.connect
+    """A user who may write to the folder cannot make root change a database elsewhere."""
+    precious, folder, copy = tmp_path / "precious", tmp_path / "folder", shutil.copyfileobj
     folder.mkdir()
-    with closing(connect(precious)) as connection:
+    with closing(sqlite3.connect(precious)) as connection:
         connection.execute("CREATE TABLE theirs (x)")
     before = precious.read_bytes()
+    swapped: list[Path] = []
 
-    def swap(path: str, **options: Any) -> sqlite3.Connection:
-        Path(path).unlink()
-        Path(path).symlink_to(precious)
-        connection: sqlite3.Connection = connect(path, **options)
-        return connection
+    def swap(source: IO[bytes], target: IO[bytes]) -> None:
+        (new,) = folder.iterdir()
+        new.unlink()
+        new.symlink_to(precious)
+        swapped.append(new)
+        copy(source, target)
 
-    monkeypatch.setattr(sqlite3, "connect", swap)
-    with pytest.raises(StoreError, match="replaced the new file"):
-        DemoStore.create(str(folder / "file"))
+    monkeypatch.setattr(shutil, "copyfileobj", swap)
+    write(folder / "file", "new")
+    assert swapped
     assert precious.read_bytes() == before
-    assert not list(folder.iterdir())
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:
@@ -288,29 +290,39 @@ def test_one_of_another_version_is_replaced(tmp_path: Path) -> None:
 BEGIN = """
 import sys, time
 from ntpaudit.fleet.demo_store import DemoStore
+from ntpaudit.formats.line_protocol import points
+from tests.records import record, servers
 store = DemoStore.create(sys.argv[1])
+made = [*points(record(*servers(0.001)))]
+for number in range(20_000):
+    store.write([one._replace(stamp_ns=number) for one in made], 0)
 print("begun", flush=True)
 time.sleep(60)
 """
 
 
-def test_what_a_killed_run_has_left_is_removed(tmp_path: Path) -> None:
-    """By the next one; not while its writer lives, and no file of a similar name that is somebody else's."""
-    path = tmp_path / "demo.sqlite3"
-    others = {tmp_path / ".demo.sqlite3.swp", tmp_path / ".demo.sqlite3.mybackup", tmp_path / ".other.abcdefgh"}
-    for other in others:
+def test_a_killed_run_leaves_nothing(tmp_path: Path) -> None:
+    """Neither beside the demonstration nor among the temporary files; files of similar names stay."""
+    path, temporary = tmp_path / "demo.sqlite3", tmp_path / "temporary"
+    others = {tmp_path / ".demo.sqlite3.swp", tmp_path / ".ntpaudit-abc", temporary}
+    temporary.mkdir()
+    for other in others - {temporary}:
         other.write_text("mine")
     with subprocess.Popen(
-        [sys.executable, "-c", BEGIN, str(path)], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+        [sys.executable, "-c", BEGIN, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "TMPDIR": str(temporary), "SQLITE_TMPDIR": str(temporary)},
     ) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "begun\n"
-        write(path, "new")
-        (left,) = {*tmp_path.iterdir()} - {path} - others
+        assert list(temporary.iterdir()) == []  # while it is written too: the file has no name
         running.send_signal(signal.SIGKILL)
-    assert left.exists()
+    assert {*tmp_path.iterdir()} == others
     write(path, "newer")
     assert {*tmp_path.iterdir()} == {path} | others
+    assert list(temporary.iterdir()) == []
 
 
 FILL = """
@@ -327,6 +339,7 @@ for size in ("16k", "200k"):
             made = [*points(record(*servers(0.001)))]
             for number in range(10_000):
                 store.write([one._replace(stamp_ns=number) for one in made], 0)
+            store.finish(0)
     except StoreError as error:
         print(error)
     print(os.listdir(sys.argv[1]))
