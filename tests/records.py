@@ -203,7 +203,7 @@ CASES = {
     "finra-cat, within": record(*servers(-0.004), profile=PROFILES["finra-cat"]),
     "mifid, unproven": record(*servers(-0.000_01), profile=PROFILES["mifid-100us"]),
     "no server": record(),
-    "unmeasured, nobody answered": record(
+    "unmeasured, no reply": record(
         *(failed(f"ntp{number}.example.net", "unreachable", "timeout") for number in range(1, 5))
     ),
     "unmeasured, the only one silent": record(failed("ntp1.example.net", "unreachable", "refused")),

@@ -585,7 +585,7 @@ def test_how_the_agent_fares_is_told_in_words(health: Health, words: str) -> Non
 
 def test_a_local_record_without_an_offset_says_what_the_servers_said() -> None:
     """A local audit asked nobody: why there is no offset is what the last audit that asked knows."""
-    silent = CASES["unmeasured, nobody answered"]
+    silent = CASES["unmeasured, no reply"]
     local = silent._replace(kind="local", sources=(), age_s=None)
     assert standing(local, silent).startswith("UNKNOWN clock was not measured: none of 4 servers replied (timeout)")
     before = OK._replace(boottime_ns=OK.boottime_ns - 60 * NS_PER_S)

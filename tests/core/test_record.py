@@ -305,7 +305,7 @@ def test_a_kernel_that_is_not_synchronised() -> None:
 
 UNMEASURED = [
     pytest.param((), id="nobody asked"),
-    pytest.param((failed(1),), id="nobody answered"),
+    pytest.param((failed(1),), id="no reply"),
     pytest.param((failed(1, "skipped", "interval"),), id="nobody to be asked"),
     pytest.param((failed(1, "rejected", "kod:DENY"),), id="denied"),
     pytest.param((answered(1, measurement(0, 2 * S)),), id="only distant"),

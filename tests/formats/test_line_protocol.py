@@ -148,9 +148,9 @@ def test_every_record_can_be_read_back(record: Record) -> None:
 
 
 @given(records() | agent_records(), st.none() | st.lists(events(), max_size=3))
-def test_a_field_has_one_type_for_ever(record: Record, told: list[Event] | None) -> None:
+def test_a_field_has_one_type_for_ever(record: Record, agent_events: list[Event] | None) -> None:
     """Whole numbers are integers, texts texts, and everything else is a float; no name is a field and a tag."""
-    for point in read(render(record, told)):
+    for point in read(render(record, agent_events)):
         for name, value in point.fields.items():
             assert type(value) is (int if name in INTEGERS else str if name in TEXTS else float)
             assert name not in TAGS
@@ -159,9 +159,9 @@ def test_a_field_has_one_type_for_ever(record: Record, told: list[Event] | None)
 
 
 @given(records(), st.none() | st.lists(events(), max_size=3))
-def test_points_are_what_the_lines_say(record: Record, told: list[Event] | None) -> None:
+def test_points_are_what_the_lines_say(record: Record, agent_events: list[Event] | None) -> None:
     """A point has the tags and the numbers that are read back of its line, and nothing is kept of it that is not."""
-    for point, line in zip(points(record, told), read(render(record, told)), strict=True):
+    for point, line in zip(points(record, agent_events), read(render(record, agent_events)), strict=True):
         assert (point.measurement, point.stamp_ns) == (line.measurement, line.stamp_ns)
         assert {name: tag_value(value) for name, value in point.tags.items() if value} == line.tags
         assert line.fields.keys() <= {name for name, value in point.fields.items() if value is not None}
@@ -170,14 +170,14 @@ def test_points_are_what_the_lines_say(record: Record, told: list[Event] | None)
 
 
 @given(agent_records(), st.lists(events(), max_size=3))
-def test_an_agent_tells_its_events_and_no_other(record: Record, told: list[Event]) -> None:
-    """Each event is a point at its own time; sources are told of a network audit only, findings not at all."""
-    points = read(render(record, told))
+def test_an_agent_writes_its_events_and_no_others(record: Record, agent_events: list[Event]) -> None:
+    """Each event is a point at its own time; only a network audit writes sources, and no audit writes findings."""
+    points = read(render(record, agent_events))
     sources = [point for point in points if point.measurement == "ntpaudit_source"]
     found = [point for point in points if point.measurement == "ntpaudit_event"]
     assert len(sources) == (len(record.sources) if record.kind == "network" else 0)
     assert len(points) == 1 + len(sources) + len(found)
-    for point, one in zip(found, told, strict=True):
+    for point, one in zip(found, agent_events, strict=True):
         assert point.tags["kind"] == one.kind
         assert point.stamp_ns == one.utc_ns
         assert point.fields["raised"] == one.raised
@@ -210,24 +210,24 @@ def test_what_only_an_agent_knows() -> None:
 
 
 @given(agent_records(), st.lists(events(), max_size=3), st.integers(-(2**62), 2**62))
-def test_lines_without_a_stamp_get_one_and_no_other(record: Record, told: list[Event], stamp_ns: int) -> None:
+def test_lines_without_a_stamp_get_one_and_no_other(record: Record, agent_events: list[Event], stamp_ns: int) -> None:
     """Whatever a name or a text holds, every line without a stamp gets it, and one that has one keeps its own."""
-    undated = render_unstamped(record, told)
-    assert {point.stamp_ns for point in read(undated)} == {None}
-    whole = read(render(record, told))
-    assert read(stamp_lines(undated, stamp_ns)) == [replace(point, stamp_ns=stamp_ns) for point in whole]
+    unstamped = render_unstamped(record, agent_events)
+    assert {point.stamp_ns for point in read(unstamped)} == {None}
+    whole = read(render(record, agent_events))
+    assert read(stamp_lines(unstamped, stamp_ns)) == [replace(point, stamp_ns=stamp_ns) for point in whole]
     stamps = [stamp_ns if point.stamp_ns is None else point.stamp_ns for point in whole]
-    assert [point.stamp_ns for point in read(stamp_lines(render(record, told), stamp_ns))] == stamps
-    assert stamp_lines(stamp_lines(undated, stamp_ns), 7) == stamp_lines(undated, stamp_ns)
+    assert [point.stamp_ns for point in read(stamp_lines(render(record, agent_events), stamp_ns))] == stamps
+    assert stamp_lines(stamp_lines(unstamped, stamp_ns), 7) == stamp_lines(unstamped, stamp_ns)
     assert stamp_lines("", stamp_ns) == ""
 
 
 @pytest.mark.parametrize("text", NASTY)
 def test_a_text_that_looks_like_a_stamp_is_none(text: str) -> None:
     """Quotes, backslashes, blanks and numbers inside a text never pass for the end of a line."""
-    told = [event(text=text, remedy="")]
+    agent_events = [event(text=text, remedy="")]
     named = SAME._replace(host=SAME.host._replace(name=f"web {text} 7"))
-    assert [point.stamp_ns for point in read(stamp_lines(render_unstamped(named, told), 5))] == [5] * 6
+    assert [point.stamp_ns for point in read(stamp_lines(render_unstamped(named, agent_events), 5))] == [5] * 6
 
 
 def test_a_whole_number_of_seconds_is_a_float() -> None:
@@ -272,27 +272,27 @@ def test_what_no_database_would_keep_is_stamped_by_its_clock(wrong_s: float) -> 
     """Servers that are years off, as after a GPS rollover: the points lie where the host is looked for, events too."""
     disputed = by_agent(SAME)._replace(database_clock=DatabaseOffset(-wrong_s, 2 - wrong_s, 20.0, wrong_s))
     assert disputed.utc_ns is not None
-    told = [event(utc_ns=disputed.utc_ns)]
-    for point in read(render(disputed, told) + render_events(disputed.host, told, disputed)):
+    agent_events = [event(utc_ns=disputed.utc_ns)]
+    for point in read(render(disputed, agent_events) + render_events(disputed.host, agent_events, disputed)):
         assert point.stamp_ns == disputed.utc_ns - round(wrong_s * 10**9)
     within_a_day = disputed._replace(database_clock=DatabaseOffset(-1.08e4, 2 - 1.08e4, 20.0, 10800.0))
-    assert {point.stamp_ns for point in read(render(within_a_day, told))} == {disputed.utc_ns}
+    assert {point.stamp_ns for point in read(render(within_a_day, agent_events))} == {disputed.utc_ns}
 
 
 def test_every_point_says_that_its_time_is_disputed() -> None:
     """So a reader knows when it came; what is stamped on its arrival, or not contradicted, has no such field."""
     disputed = by_agent(SAME)._replace(database_clock=DatabaseOffset(-1.08e4, 2 - 1.08e4, 20.0, 10800.0))
-    told = [event(utc_ns=disputed.utc_ns)]
-    read_again = read(render(disputed, told) + render_events(disputed.host, told, disputed))
+    agent_events = [event(utc_ns=disputed.utc_ns)]
+    read_again = read(render(disputed, agent_events) + render_events(disputed.host, agent_events, disputed))
     assert {point.measurement for point in read_again} == {"ntpaudit_clock", "ntpaudit_source", "ntpaudit_event"}
     assert {point.fields.get("disputed_s") for point in read_again} == {10800.0}
     assert "disputed_s" not in render_events(disputed.host, [event(utc_ns=None)], disputed)
-    assert "disputed_s" not in render(by_agent(SAME), told) + render_events(disputed.host, told)
+    assert "disputed_s" not in render(by_agent(SAME), agent_events) + render_events(disputed.host, agent_events)
 
 
 def test_an_unmeasured_clock_has_no_stamp() -> None:
-    """Where nobody knows the true time no point claims one, and no offset is told."""
-    clock, *others = read(render(CASES["unmeasured, nobody answered"]))
+    """If the true time is unknown, no point has a timestamp and no offset is written."""
+    clock, *others = read(render(CASES["unmeasured, no reply"]))
     assert clock.fields == {
         "severity": 2,
         "verdict": 3,
@@ -316,10 +316,10 @@ def test_an_unmeasured_clock_has_no_stamp() -> None:
 @given(st.text(max_size=4), st.none() | st.just("0123456789abcdef0123456789abcdef"), st.lists(events()))
 def test_every_point_says_of_which_host(name: str, machine_id: str | None, happened: list[Event]) -> None:
     """An empty host name leaves no point without its `host` tag: such points would be those of no host, or of many."""
-    told = CASES["ok, behind"]
-    told = told._replace(host=told.host._replace(name=name, machine_id=machine_id))
+    named = CASES["ok, behind"]
+    named = named._replace(host=named.host._replace(name=name, machine_id=machine_id))
     expected = as_tag(name) if one_line(name).strip() else "machine-0123456789ab" if machine_id else "unnamed"
-    for point in read(render(told, happened) + render_events(told.host, happened)):
+    for point in read(render(named, happened) + render_events(named.host, happened)):
         assert point.tags["host"] == expected
 
 
@@ -331,7 +331,7 @@ def test_the_nearest_source_speaks_for_the_path() -> None:
     assert fields["root_distance_s"] == pytest.approx(0.0024, abs=1e-4)
 
 
-def test_what_is_not_known_is_left_out() -> None:
+def test_an_unknown_value_is_not_written() -> None:
     """Neither a kernel that would not say, nor a year beyond 64 bits of nanoseconds, becomes a number."""
     clock = read(render(CASES["ok, kernel not asked"]))[0]
     assert "kernel_maxerror_s" not in clock.fields
@@ -381,11 +381,11 @@ def test_influxdb_takes_every_case(database: Database, case: str) -> None:
     for point in read(render(record)):
         tags = " AND ".join(f""""{name}" = '{value}'""" for name, value in point.tags.items())
         (row,) = database.rows(f"SELECT * FROM {point.measurement} WHERE {tags}")
-        told_ns = row.pop("time")
+        stored_ns = row.pop("time")
         if point.stamp_ns is None:
-            assert before_ns - 10**9 <= told_ns <= time.time_ns() + 10**9
+            assert before_ns - 10**9 <= stored_ns <= time.time_ns() + 10**9
         else:
-            assert told_ns == point.stamp_ns
+            assert stored_ns == point.stamp_ns
         assert {name: value for name, value in row.items() if value is not None} == point.tags | point.fields
 
 
@@ -400,8 +400,8 @@ def test_influxdb_reads_strange_names_as_we_do(database: Database) -> None:
 def test_influxdb_takes_an_agents_points(database: Database) -> None:
     """InfluxDB stores an agent's figures and events beside a check's, each event once and at its own time."""
     agent = by_agent(SAME._replace(host=SAME.host._replace(name="agent")))
-    told = [event("step-back", value_s=-2.5, utc_ns=NOW_NS - 5), event(raised=False, utc_ns=None, text='of "12')]
-    lines = stamp_lines(render(agent, told), NOW_NS + 7)
+    stored = [event("step-back", value_s=-2.5, utc_ns=NOW_NS - 5), event(raised=False, utc_ns=None, text='of "12')]
+    lines = stamp_lines(render(agent, stored), NOW_NS + 7)
     assert database.write(lines) == 204
     assert database.write(lines) == 204
     rows = database.rows("SELECT kind, raised, value_s, text FROM ntpaudit_event WHERE host = 'agent'")
@@ -435,5 +435,5 @@ def test_a_point_says_by_what_its_oscillator_may_be_off_where_that_is_more() -> 
     made = record(*servers(0.0019))
     assert made.offset is not None
     for drift_ppm, value in ((80.5, 80.5), (50.0, None), (20.0, None)):
-        told = made._replace(offset=made.offset._replace(max_drift_ppm=drift_ppm))
-        assert read(render(told))[0].fields.get("max_drift_ppm") == value
+        drifting = made._replace(offset=made.offset._replace(max_drift_ppm=drift_ppm))
+        assert read(render(drifting))[0].fields.get("max_drift_ppm") == value

@@ -1,4 +1,4 @@
-"""A log is told what changed, in order and once, and never that a clock is better than it is."""
+"""A log gets what changed, in order and once, and no entry calls a clock better than it is."""
 
 import itertools
 from fractions import Fraction
@@ -29,7 +29,7 @@ OUT = CASES["beyond, ahead"]
 
 
 class Listing:
-    """A log that lists what it is sent, unless it is told to refuse."""
+    """A log that lists what it is sent, or refuses it."""
 
     def __init__(self) -> None:
         self.entries: list[str] = []
@@ -56,24 +56,24 @@ def kinds(entries: list[str]) -> list[str]:
     return [entry.split()[1] for entry in entries]
 
 
-def test_a_verdict_is_told_once() -> None:
-    """The first record is told, one judged alike is not, and one judged otherwise is."""
+def test_a_verdict_is_logged_once() -> None:
+    """The first record is logged, one with the same verdict is not, and one with another verdict is."""
     log = Listing()
     output = LogOutput(log)
-    for told in (SAME, CASES["ok, ahead"], OUT, OUT, SAME):
-        output.emit(told, [])
-    assert log.entries == [f"web1 {VERDICT_CHANGED} {status_line(told)}" for told in (SAME, OUT, SAME)]
+    for same_record in (SAME, CASES["ok, ahead"], OUT, OUT, SAME):
+        output.emit(same_record, [])
+    assert log.entries == [f"web1 {VERDICT_CHANGED} {status_line(same_record)}" for same_record in (SAME, OUT, SAME)]
 
 
 @pytest.mark.parametrize("change", [{"severity": Severity.WARNING}, {"verdict": "unproven"}])
 def test_severity_and_verdict_each_count(change: dict[str, object]) -> None:
-    """A change of either is told, the other being as before."""
+    """A change of either is logged."""
     assert [message.kind for message in log_entries(SAME._replace(**change), [], SAME)] == [VERDICT_CHANGED]  # type: ignore[arg-type]
     assert list(log_entries(SAME, [], SAME)) == []
 
 
-def test_events_are_told_in_their_order_and_before_the_verdict() -> None:
-    """What happened comes before what it means; an event may come with a record that was told already."""
+def test_events_are_logged_in_order_and_before_the_verdict() -> None:
+    """An event comes before the verdict that it causes; it may come with a record that was logged already."""
     log = Listing()
     output = LogOutput(log)
     output.emit(SAME, [])
@@ -85,7 +85,7 @@ def test_events_are_told_in_their_order_and_before_the_verdict() -> None:
 
 
 def test_what_a_log_refuses_is_kept_in_order() -> None:
-    """Entries that the log does not take come first when it does; none is lost or told twice."""
+    """Entries that the log refused come first once it accepts them; none is lost or logged twice."""
     log = Listing()
     output = LogOutput(log)
     log.refuses = True
@@ -100,7 +100,7 @@ def test_what_a_log_refuses_is_kept_in_order() -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    """A log that is gone for long costs no more memory than so many entries; the newest are kept."""
+    """A log that is gone costs no more memory than a fixed number of entries; the newest are kept."""
     log = Listing()
     output = LogOutput(log)
     log.refuses = True
@@ -153,8 +153,8 @@ def test_facts_of_an_event() -> None:
 
 
 def test_facts_of_an_unmeasured_clock() -> None:
-    """Where nothing was measured there is no offset, no true time, and nobody knows how wrong the clock is."""
-    silent = CASES["unmeasured, nobody answered"]
+    """If nothing was measured, the offset, the true time and the error of the clock are unknown."""
+    silent = CASES["unmeasured, no reply"]
     (message,) = log_entries(silent, [], SAME)
     assert set(message.facts) == {"severity", "verdict", "host_time"}
     assert message.clock_error_s is None
@@ -162,25 +162,25 @@ def test_facts_of_an_unmeasured_clock() -> None:
 
 
 @given(agent_records(), events())
-def test_the_error_told_holds_for_the_clock_and_for_the_stamp(told: Record, one: Event) -> None:
-    """Neither the host's clock nor the corrected time can be farther from the truth than is told, step or no step."""
-    for message in log_entries(told, [one, one], None):
-        if told.offset is None:
+def test_the_logged_error_holds_for_the_clock_and_for_the_stamp(judged: Record, one: Event) -> None:
+    """Neither the host's clock nor the corrected time is off by more than the logged error, step or no step."""
+    for message in log_entries(judged, [one, one], None):
+        if judged.offset is None:
             assert message.clock_error_s is None
             continue
         assert message.clock_error_s is not None
         for truth, believed in itertools.product(
-            (told.offset.earliest_s, told.offset.latest_s), (0.0, told.offset.estimate_s)
+            (judged.offset.earliest_s, judged.offset.latest_s), (0.0, judged.offset.estimate_s)
         ):
             assert abs(truth - believed) <= message.clock_error_s
         if message.kind == "step-back":
             stepped_s = abs(one.value_s or 0.0)
-            assert message.clock_error_s >= told.offset.bound_s + stepped_s
+            assert message.clock_error_s >= judged.offset.bound_s + stepped_s
 
 
 @given(st.integers(-(10**16), 10**16))
 def test_microseconds_are_rounded_outwards(ns: int) -> None:
-    """A span is rounded as told, exactly, although it is a float."""
+    """A duration is rounded exactly in the requested direction, although it is a float."""
     exact = Fraction(ns, 1000)
     down, near, up = (to_microseconds(ns / 1e9, way) for way in ("down", "near", "up"))
     slack = Fraction(abs(ns), 2**52 * 1000)  # what the float itself cannot hold
@@ -189,7 +189,7 @@ def test_microseconds_are_rounded_outwards(ns: int) -> None:
     assert abs(near - exact) <= Fraction(1, 2) + slack
 
 
-def test_what_is_no_number_is_left_out() -> None:
+def test_an_infinite_value_is_not_logged() -> None:
     """An infinite time to a breach is no number of microseconds."""
     (message,) = log_entries(SAME, [event("breach-forecast", value_s=inf)], SAME)
     assert "value_usec" not in message.facts
@@ -197,7 +197,7 @@ def test_what_is_no_number_is_left_out() -> None:
 
 @given(texts, st.integers(3, 30))
 def test_a_clipped_text_is_still_text(text: str, most: int) -> None:
-    """A text is cut between characters, never longer than told, marked where it is cut and whole where it fits."""
+    """A text is cut between characters, never longer than requested, marked where it is cut and whole where it fits."""
     clipped = clip(text, most)
     assert len(clipped) <= most
     whole = text.encode("utf-8", "backslashreplace")

@@ -82,7 +82,7 @@ def test_every_record_keeps_to_the_grammar(record: Record) -> None:
             "sources=4;;;0; usable=4;;;0; agreeing=4;;;0; findings=1;;;0;\n",
         ),
         (
-            "unmeasured, nobody answered",
+            "unmeasured, no reply",
             "NTPAUDIT UNKNOWN - clock was not measured: none of 4 servers replied (timeout) | "
             "offset=U;-0.1:0.1;-1:1;; bound=U;;1;0; "
             "sources=4;;;0; usable=0;;;0; agreeing=0;;;0; findings=1;;;0;\n",

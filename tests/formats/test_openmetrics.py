@@ -73,11 +73,13 @@ def test_metadata_come_before_samples(case: str) -> None:
 
 
 def test_what_only_an_agent_knows() -> None:
-    """An agent's file tells how it fares and how the clock moves; a check's has none of it, nor what is unknown."""
+    """An agent's file has its own state and the drift of the clock; a check's file has neither, nor unknown values."""
     agent = by_agent(SAME)
     ours = read(render(agent))
-    told = {name: sample for (name, labels), sample in ours.items() if (name, labels) not in read(render(SAME))}
-    assert told == {
+    by_agent_only = {
+        name: sample for (name, labels), sample in ours.items() if (name, labels) not in read(render(SAME))
+    }
+    assert by_agent_only == {
         "ntpaudit_age_seconds": 61.5,
         "ntpaudit_missed_audits": 2,
         "ntpaudit_backlog_records": 7,
@@ -112,7 +114,7 @@ def test_sources() -> None:
 
 def test_unmeasured() -> None:
     """Of an audit without a measurement there is neither an offset nor a time, but its severity and its verdict."""
-    samples = read(render(CASES["unmeasured, nobody answered"]))
+    samples = read(render(CASES["unmeasured, no reply"]))
     assert value(samples, "severity") == 2
     assert value(samples, "verdict", verdict="unmeasured") == 1
     assert value(samples, "verdict", verdict="within") == 0

@@ -72,7 +72,7 @@ SENTENCES = {
     "at most 3.97 ms wrong: not proven to be within 100 µs "
     "(4 of 4 servers agree)",
     "no server": f"{UNMEASURED}there is no server to query",
-    "unmeasured, nobody answered": f"{UNMEASURED}none of 4 servers replied (timeout)",
+    "unmeasured, no reply": f"{UNMEASURED}none of 4 servers replied (timeout)",
     "unmeasured, the only one silent": f"{UNMEASURED}the only server did not reply (refused)",
     "unmeasured, the only one unusable": f"{UNMEASURED}the only server was not usable (unsync)",
     "unmeasured, the only name unknown": f"{UNMEASURED}the only server has no known address (name not found)",
@@ -121,7 +121,7 @@ def test_every_case_has_its_sentence() -> None:
 
 @pytest.mark.parametrize("case", SENTENCES)
 def test_each_outcome_has_its_words(case: str) -> None:
-    """Every outcome is told in exactly these words."""
+    """Each outcome has exactly this text."""
     assert summary(CASES[case]) == SENTENCES[case]
 
 
@@ -134,7 +134,7 @@ def test_severity_of_a_later_version() -> None:
 
 @given(records())
 def test_no_sentence_claims_more_than_the_record(record: Record) -> None:
-    """Bounds told are no smaller than the record's, least errors no larger, and directions are the estimate's."""
+    """A shown maximum is not below the record's, a shown minimum not above it; directions are the estimate's."""
     sentence = summary(record)
     assert ("clock was not measured" in sentence) == (record.offset is None)
     if record.offset is not None:

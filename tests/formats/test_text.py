@@ -128,7 +128,7 @@ def test_colours_of_severities(case: str, colour: int, word: str) -> None:
 
 
 def test_colours_of_statuses() -> None:
-    """A liar is red, what gave no vote is yellow, and what agrees has no colour."""
+    """A falseticker is red, a source that did not count is yellow, and one that agrees has no colour."""
     text = render(CASES["every status"], colour=True)
     assert re.findall(r"\x1b\[(\d+)m(\S+) *\x1b\[0m ", "\n".join(table(text))) == [
         ("33", "distant"),
@@ -148,9 +148,9 @@ def test_columns_are_aligned(case: str) -> None:
     assert all(row[at - 2 : at] == "  " for row in rows)
 
 
-def test_empty_columns_are_left_out() -> None:
-    """Where nobody answered there is neither an offset nor a delay to show."""
-    assert table(render(CASES["unmeasured, nobody answered"]))[0].split() == ["source", "address", "status", "reason"]
+def test_empty_columns_are_not_shown() -> None:
+    """If no source replied, there is neither an offset nor a delay to show."""
+    assert table(render(CASES["unmeasured, no reply"]))[0].split() == ["source", "address", "status", "reason"]
 
 
 def test_names_are_cut_and_numbers_are_not() -> None:
@@ -163,7 +163,7 @@ def test_names_are_cut_and_numbers_are_not() -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 72, 80, 100])
 def test_servers_stay_apart_however_narrow_the_table(width: int) -> None:
-    """Name and port are what tells them apart; other columns go first, and a line may be longer than the page."""
+    """Name and port identify a source: other columns are dropped first, and a line may be longer than the page."""
     names = [f"ntp{number}.time.fra.example.net:{port}" for number in (1, 2) for port in (123, 1123)]
     case = CASES["ok, falseticker"]
     sources = tuple(source._replace(name=name) for source, name in zip(case.sources, names, strict=False))
@@ -207,12 +207,12 @@ def test_leap_seconds_and_clocks_are_explained() -> None:
 
 
 def test_kernel_that_cannot_be_asked() -> None:
-    """A kernel that would not say is told of, with its reason."""
+    """If the kernel state is not available, the reason is shown."""
     assert "\nkernel    state not available: Function not implemented\n" in render(CASES["ok, kernel not asked"])
 
 
 def test_what_comes_from_outside_cannot_command_the_terminal() -> None:
-    """Control characters in a name are blanks, and letters beyond ASCII are written as escapes."""
+    """Control characters in a name are blanks, and characters beyond ASCII are written as escapes."""
     rows = table(render(CASES["strange names"]))
     assert [row[:19].rstrip() for row in rows[1:]] == [
         'a "b" c',

@@ -27,7 +27,7 @@ class Cell(NamedTuple):
 class Series(NamedTuple):
     """One line or band: moments in ms since 1970, values, its fixed colour, and the cells of a band.
 
-    `segments` are the spans of time in which the line has no gap.
+    `segments` are the intervals in which the line has no gap.
     """
 
     times: tuple[int, ...]

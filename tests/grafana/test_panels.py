@@ -54,7 +54,7 @@ class Screen:
         only: tuple[str, ...] | None = None,
         **chosen: tuple[str, ...],
     ) -> dict[str, Shown]:
-        """Return the panels of a dashboard, or some, whose range ends so much later than the last point."""
+        """Return the panels of a dashboard, or some, whose range ends `later_s` after the last point."""
         key = (language, board, later_s, hours, only, tuple(sorted(chosen.items())))
         if key not in self._kept:
             end_ms = self._end_ms + round(later_s * 1000)
@@ -402,7 +402,7 @@ def test_an_order_needs_hosts_whose_time_is_not_disputed(name: str, language: La
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_an_order_of_measured_hosts_is_their_hull(language: Language, strange: Screen) -> None:
-    """Also where one of them reports every five minutes: no span of time lacks it."""
+    """Also where one of them reports every five minutes: each interval contains it."""
     shows = strange.show(language, "integrity", hosts=("web.1", "seldom"))
     rows = shows["Intervals of the selected hosts"].rows
     hull_s = max(row["latest"].value for row in rows) - min(row["earliest"].value for row in rows)

@@ -35,7 +35,7 @@ def provisioned(language: Language, kind: str) -> Json:
 
 @pytest.fixture
 def compose() -> Json:
-    """Return what Docker is told."""
+    """Return what Docker is configured with."""
     return read(FOLDER / "compose.yaml")
 
 
@@ -120,7 +120,7 @@ def test_commands_of_the_runbook_exist() -> None:
         assert {word for word in words if word.startswith("--")} <= known
 
 
-def test_docker_finds_what_it_is_told_of(compose: Json) -> None:
+def test_docker_finds_what_the_file_names(compose: Json) -> None:
     """Folders that are mounted exist for each language, and every service that is waited for says when it is ready."""
     services = compose["services"]
     for service in services.values():
@@ -180,7 +180,7 @@ def test_what_is_copied_by_hand_lands_where_grafana_looks() -> None:
         assert all(f"{name}=" in text for name in re.findall(r"\$\{(\w+)\}", source))
 
 
-def test_the_demonstration_is_told_words_that_it_knows(compose: Json) -> None:
+def test_the_demonstration_gets_options_that_it_knows(compose: Json) -> None:
     """The container runs a command of this version; what its image is built of is in the checkout."""
     demo = compose["services"]["demo"]
     name, *words = demo["command"]

@@ -25,7 +25,7 @@ def test_every_target_is_answered(name: str, language: Language, filled: Filled)
 
     That no panel is empty test_panels.py has.
     """
-    kinds = {event.kind for one in filled.told for event in one.events}
+    kinds = {event.kind for one in filled.audits for event in one.events}
     few = max(len(kinds), len(filled.story.sources))
     assert few < len(filled.story.hosts)
     for one in targets(boards(language)[name], name):
@@ -216,7 +216,7 @@ def test_shares_within_a_tolerance_are_those_of_the_records(language: Language, 
     if language == "influxql":
         points = [sum(row[-1] for row in answer.rows if row[-1] is not None) for answer in answers]
         begin_ns, end_ns = (ms * 1_000_000 for ms in filled.span)
-        shown = [one.record.offset for one in filled.told if begin_ns <= one.utc_ns < end_ns]
+        shown = [one.record.offset for one in filled.audits if begin_ns <= one.utc_ns < end_ns]
         bounds = [offset.bound_s for offset in shown if offset is not None]
         assert points == [len(shown), *(sum(it <= limit_s for it in bounds) for limit_s in FOLLOWED.values())]
     else:

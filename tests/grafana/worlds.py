@@ -37,7 +37,7 @@ class Filled(NamedTuple):
     truth: ExpectedFindings
     story: Scenario
     last: dict[str, Record]
-    told: tuple[SimulatedAudit, ...]
+    audits: tuple[SimulatedAudit, ...]
 
     def ask(self, board: str, panel: str, language: Language, **chosen: str) -> list[Answer]:
         """Return the answers to all targets of one panel."""
@@ -74,16 +74,18 @@ def demonstration() -> Iterator[Filled]:
     """Let the demonstration's fleet live for six hours that end now, and deliver to both databases what it sends."""
     end_ns = time.time_ns()
     scenario = build_scenario(24, 6.0, 1, end_ns)
-    told = tuple(one for part in scenario.hosts for one in SimulatedAgent(part, scenario, ask_directly).advance(end_ns))
-    lines = "".join(_lines(one) for one in told).splitlines(keepends=True)
+    audits = tuple(
+        one for part in scenario.hosts for one in SimulatedAgent(part, scenario, ask_directly).advance(end_ns)
+    )
+    lines = "".join(_lines(one) for one in audits).splitlines(keepends=True)
     with databases(lines) as urls:
         yield Filled(
             urls,
             Span(scenario.begin_ns // 1_000_000, end_ns // 1_000_000),
             expected_findings(scenario),
             scenario,
-            {one.record.host.name: one.record for one in told},
-            told,
+            {one.record.host.name: one.record for one in audits},
+            audits,
         )
 
 
@@ -127,7 +129,7 @@ class Odd(NamedTuple):
     end_ms: int
 
     def span(self, later_s: float = 0.0, hours: float = 6.0) -> Span:
-        """Return a range that ends so much later than the last point."""
+        """Return a range that ends `later_s` after the last point."""
         end_ms = self.end_ms + round(later_s * 1000)
         return Span(end_ms - round(hours * HOUR_S * 1000), end_ms)
 
@@ -230,7 +232,7 @@ _CONTRADICTED: dict[str, dict[str, Any]] = {
 
 
 def _wrong(at_s: int, name: str, ahead_s: int, *, own: bool) -> str:
-    """Return the lines of an audit by servers that are ahead by so much, on a host that follows them, if `own`, or not.
+    """Return the lines of an audit by servers that are ahead, on a host that follows them, if `own`, or not.
 
     The agent knows it by the Date of the database's last answer.
     """

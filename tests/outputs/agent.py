@@ -1,4 +1,4 @@
-"""Events and records of an agent for the tests of sinks: values as the agent would have them, and any others."""
+"""Events and records of an agent for the tests of outputs: typical values, and any others."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ NASTY = (
 
 
 def event(kind: str = "unsynced", *, raised: bool = True, **others: Any) -> Event:
-    """Return an event, but for what is told otherwise."""
+    """Return an event with typical values, except those that are given."""
     usual = Event(
         kind,
         raised,
@@ -49,7 +49,7 @@ def event(kind: str = "unsynced", *, raised: bool = True, **others: Any) -> Even
 
 
 def by_agent(record: Record, **others: Any) -> Record:
-    """Return a record as the agent would have concluded it, but for what is told otherwise."""
+    """Return a record as an agent would write it, except the values that are given."""
     breach = Breach(3_600.0, 7_200.0, None, 20_000.0, free_running=True, calibrated=False)
     usual = record._replace(
         config_sha256="c" * 64,

@@ -118,15 +118,15 @@ def test_an_event_has_its_fields(receiver: Receiver) -> None:
 
 
 @given(agent_records(), st.lists(events(), max_size=3))
-def test_any_entry_can_be_read(record: Record, told: list[Event]) -> None:
+def test_any_entry_can_be_read(record: Record, sent: list[Event]) -> None:
     """Whatever a text or a name holds, an independent reader finds every field, and the text on one line."""
     with TemporaryDirectory() as folder, Receiver(folder) as receiver:
         output = open_output(JournalConfig(socket=receiver.path))
-        output.emit(record, told)
+        output.emit(record, sent)
         *found, verdict = receiver.entries()
         output.close()
     assert verdict["NTPAUDIT_VERDICT"] == record.verdict
-    for entry, one in zip(found, told, strict=True):
+    for entry, one in zip(found, sent, strict=True):
         assert entry["NTPAUDIT_FINDING"] == one.kind
         assert entry["MESSAGE"].startswith(one_line(f"{one.title}: {one.text}"))
         assert "\n" not in entry["MESSAGE"]
@@ -147,8 +147,8 @@ def test_the_longest_entry_is_delivered(receiver: Receiver) -> None:
     output.close()
 
 
-def test_a_missing_journal_is_told(tmp_path: Path) -> None:
-    """Without a journal the reason is told, with what to do; one that comes later gets what was kept."""
+def test_a_missing_journal_is_an_error(tmp_path: Path) -> None:
+    """Without a journal the error gives the reason and the fix; one that starts later gets what was kept."""
     path = f"{tmp_path}/socket"
     output = open_output(JournalConfig(socket=path))
     with pytest.raises(OutputError, match=r"socket: No such file or directory; .*journald.*enabled = false"):
@@ -159,8 +159,8 @@ def test_a_missing_journal_is_told(tmp_path: Path) -> None:
     output.close()
 
 
-def test_a_journal_that_does_not_read_holds_nobody(receiver: Receiver) -> None:
-    """A journal that is stuck is told, not waited for, which would never end; once it reads it gets everything."""
+def test_a_journal_that_does_not_read_blocks_nothing(receiver: Receiver) -> None:
+    """A journal that is stuck is an error and is not waited for; once it reads, it gets everything."""
     output = open_output(JournalConfig(socket=receiver.path))
     with pytest.raises(OutputError, match="temporarily unavailable"):
         output.emit(SAME, [event(detail={"number": number}) for number in range(200)])

@@ -24,7 +24,7 @@ def test_the_file_is_the_latest_record(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["ntpaudit.prom"]
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     """A file that cannot be written is reported with the fix; after the fix, it is written."""
     path = tmp_path / "collector" / "ntpaudit.prom"
     output = open_output(OpenMetricsConfig(str(path)))

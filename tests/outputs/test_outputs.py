@@ -25,7 +25,7 @@ from tests.records import CASES, records
 
 
 @given(records())
-def test_any_record_can_be_told(record: Record) -> None:
+def test_any_record_can_be_rendered(record: Record) -> None:
     """No format fails on any record. Its text ends with a newline, is UTF-8, and has neither NaN nor infinity."""
     for name in FORMATS:
         text = load(name)(record)
@@ -47,7 +47,7 @@ def test_nothing_is_ok_that_is_not(record: Record) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_sink_decides_nothing(name: str) -> None:
+def test_a_format_decides_nothing(name: str) -> None:
     """A record is rendered the same way twice."""
     for record in CASES.values():
         assert load(name)(record) == load(name)(Record.from_dict(record.to_dict()))
@@ -60,7 +60,7 @@ def test_there_is_no_other_format() -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_only_the_sink_that_is_used_is_imported(name: str) -> None:
+def test_only_the_format_that_is_used_is_imported(name: str) -> None:
     """Loading one format imports no other, and neither `json` nor ntplib unless it needs them."""
     program = (
         "import sys; from ntpaudit.formats import FORMATS, load; before = set(sys.modules) - {'json'}; "

@@ -107,8 +107,8 @@ def local() -> Iterator[tuple[str, Receiver]]:
         yield f"{folder}/log", receiver
 
 
-def told(*records: Record, events: tuple[Event, ...] = ()) -> list[Received]:
-    """Tell records, the events with the first of them, and return what a local server got."""
+def received(*records: Record, events: tuple[Event, ...] = ()) -> list[Received]:
+    """Emit records, the events with the first of them, and return what a local server received."""
     with local() as (path, receiver):
         output = open_output(SyslogConfig(path))
         for number, each in enumerate(records):
@@ -119,7 +119,7 @@ def told(*records: Record, events: tuple[Event, ...] = ()) -> list[Received]:
 
 def test_an_event() -> None:
     """A step says when it was, by the corrected time, how wrong the clock can be, and all that a rule may match on."""
-    step, verdict = told(SAME, events=(event("step-back", value_s=-0.25, detail={"note": 'a "b" [c] \\d'}),))
+    step, verdict = received(SAME, events=(event("step-back", value_s=-0.25, detail={"note": 'a "b" [c] \\d'}),))
     assert step[:7] == (3, 4, "2026-11-18T11:06:40.001900Z", "web1", "ntpaudit", step.process, "step-back")
     assert step.data == {
         "timeQuality": {"tzKnown": "1", "isSynced": "1", "syncAccuracy": "255851"},
@@ -147,8 +147,8 @@ def test_an_event() -> None:
 
 
 def test_time_quality_is_the_measured_bound() -> None:
-    """A clock that is 37 s off says so, whatever the kernel holds; one that nobody measured claims nothing."""
-    wrong, unmeasured = told(CASES["beyond, ahead"], CASES["unmeasured, nobody answered"])
+    """A clock that is 37 s off says so, whatever the kernel reports; one that was not measured claims nothing."""
+    wrong, unmeasured = received(CASES["beyond, ahead"], CASES["unmeasured, no reply"])
     offset = CASES["beyond, ahead"].offset
     assert offset is not None
     assert int(wrong.data["timeQuality"]["syncAccuracy"]) == ceil(offset.bound_s * 1e6)
@@ -158,7 +158,7 @@ def test_time_quality_is_the_measured_bound() -> None:
 
 def test_a_host_that_believes_in_1970_is_stamped_with_the_true_time() -> None:
     """The time stamp is the corrected one, and what the host believed stands beside it."""
-    (message,) = told(CASES["1970"])
+    (message,) = received(CASES["1970"])
     assert message.stamp.startswith("2026-11-18T11:06:4")
     assert message.data[SD_ID]["host_time"].startswith("1970-01-01T00:00:4")
 
@@ -186,7 +186,7 @@ def test_any_message_can_be_read(each: Record, some: list[Event]) -> None:
 @pytest.mark.parametrize("text", NASTY)
 def test_a_value_comes_back(text: str) -> None:
     """Quotes, backslashes and brackets come back as they were; what cannot be printed as a blank."""
-    message, _ = told(SAME, events=(event(detail={"note": text}),))
+    message, _ = received(SAME, events=(event(detail={"note": text}),))
     assert message.data[SD_ID]["note"] == one_line(text)
 
 
@@ -208,7 +208,7 @@ def test_a_long_message_is_cut_at_its_end() -> None:
 @pytest.mark.parametrize(("name", "shown"), [("", "-"), ("wéb 1\n", "w_b_1_"), ("x" * 300, "x" * 255)])
 def test_a_host_name_is_made_fit(name: str, shown: str) -> None:
     """A name that the header cannot hold is shown with what it can."""
-    (message,) = told(record(failed("ntp1", "unreachable", "timeout"), name=name))
+    (message,) = received(record(failed("ntp1", "unreachable", "timeout"), name=name))
     assert message.host == shown
 
 
@@ -232,7 +232,7 @@ def test_udp(family: socket.AddressFamily, bound: str, address: str) -> None:
 
 
 def test_a_stream_is_taken_where_there_is_no_datagram_socket(tmp_path: Path) -> None:
-    """Where /dev/log is a stream, messages end with a NUL, and a server that starts anew is found again."""
+    """Where /dev/log is a stream, messages end with a NUL, and a restarted server is found again."""
     path = str(tmp_path / "log")
     output = open_output(SyslogConfig(path))
     for kind in ("step-back", "step-forward"):
@@ -249,8 +249,8 @@ def test_a_stream_is_taken_where_there_is_no_datagram_socket(tmp_path: Path) -> 
     output.close()
 
 
-def test_a_stream_that_does_not_read_holds_nobody(tmp_path: Path) -> None:
-    """A stream that is full is told, and not waited for; once it reads it gets the rest, and a torn piece is extra."""
+def test_a_stream_that_does_not_read_blocks_nothing(tmp_path: Path) -> None:
+    """A full stream is an error and is not waited for; once it reads, it gets the rest and one incomplete message."""
     path = str(tmp_path / "log")
     output = open_output(SyslogConfig(path))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
@@ -259,15 +259,15 @@ def test_a_stream_that_does_not_read_holds_nobody(tmp_path: Path) -> None:
         listening.settimeout(0.05)
         with pytest.raises(OutputError, match="takes no message: "):
             output.emit(SAME, [event(text="x" * 3_000, detail={"number": number}) for number in range(250)])
-        received: list[bytes] = []
-        while len(received) < 251:
-            received += [
+        pieces: list[bytes] = []
+        while len(pieces) < 251:
+            pieces += [
                 message for message in _read_stream(listening) if message.endswith(b"...\0") or b"OK: clock" in message
             ]
             with suppress(OutputError):
                 output.emit(SAME, [])
     output.close()
-    numbers = [parse(message[:-1]).data[SD_ID].get("number") for message in received]
+    numbers = [parse(message[:-1]).data[SD_ID].get("number") for message in pieces]
     assert numbers == [*map(str, range(250)), None]
 
 
@@ -284,8 +284,8 @@ def _read_stream(listening: socket.socket) -> Iterator[bytes]:
             yield from re.findall(rb"[^\0]+\0?", text)
 
 
-def test_a_server_that_starts_anew_gets_the_next_message(tmp_path: Path) -> None:
-    """A new socket at the old path is found without losing a message, and one that is not there yet is told."""
+def test_a_restarted_server_gets_the_next_message(tmp_path: Path) -> None:
+    """A new socket at the old path is found without losing a message; a missing one is an error."""
     path = str(tmp_path / "log")
     output = open_output(SyslogConfig(path))
     with pytest.raises(
@@ -300,8 +300,8 @@ def test_a_server_that_starts_anew_gets_the_next_message(tmp_path: Path) -> None
     output.close()
 
 
-def test_a_name_that_does_not_resolve_is_told() -> None:
-    """A name without an address is told."""
+def test_a_name_that_does_not_resolve_is_an_error() -> None:
+    """A name without an address is an error."""
     output = open_output(SyslogConfig(f"{'a' * 64}.example"))
     with pytest.raises(OutputError, match=r"^a.* takes no message: "):
         output.emit(SAME, [])
@@ -312,7 +312,7 @@ def test_a_name_that_does_not_resolve_is_told() -> None:
     "address", ["", ":514", "[::1", "[::1]514", "host:", "host:0", "host:65536", "host:syslog", "[]"]
 )
 def test_an_address_that_can_be_none_is_refused(address: str) -> None:
-    """What is no address is refused when the teller is opened, with how to write one."""
+    """An invalid address is refused when the output is opened; the error shows how to write one."""
     with pytest.raises(OutputError, match="write a path, HOST"):
         open_output(SyslogConfig(address))
 

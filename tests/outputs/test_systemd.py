@@ -1,4 +1,4 @@
-"""The service manager hears what it understands, and a service without one hears nothing of it."""
+"""The service manager gets notifications that it understands; without a manager nothing happens."""
 
 import re
 import socket
@@ -22,8 +22,8 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
         yield listening
 
 
-def heard(manager: socket.socket) -> list[str]:
-    """Return all that the manager was told."""
+def received(manager: socket.socket) -> list[str]:
+    """Return all that the manager received."""
     found = []
     while True:
         try:
@@ -40,7 +40,7 @@ def test_states(manager: socket.socket) -> None:
     notifier.status("one\nREADY=1")
     notifier.stopping()
     notifier.close()
-    assert heard(manager) == ["READY=1", "WATCHDOG=1", "STATUS=one READY=1", "STOPPING=1"]
+    assert received(manager) == ["READY=1", "WATCHDOG=1", "STATUS=one READY=1", "STOPPING=1"]
 
 
 def test_reloading_says_when(manager: socket.socket) -> None:
@@ -49,7 +49,7 @@ def test_reloading_says_when(manager: socket.socket) -> None:
     notifier = Notifier(manager.getsockname())
     notifier.reloading()
     notifier.close()
-    (state,) = heard(manager)
+    (state,) = received(manager)
     found = re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=(\d+)", state)
     assert found
     assert before_us <= int(found[1]) <= time.monotonic_ns() // 1000
@@ -64,17 +64,17 @@ def test_a_refused_reload_stays_in_the_status(manager: socket.socket) -> None:
     notifier.refused(None)
     notifier.close()
     note = "; reload refused, the earlier configuration stays in force: x.toml:2: sources.server: unknown"
-    assert heard(manager) == ["STATUS=one", f"STATUS=one{note}", f"STATUS=two{note}", "STATUS=two"]
+    assert received(manager) == ["STATUS=one", f"STATUS=one{note}", f"STATUS=two{note}", "STATUS=two"]
 
 
 def test_the_status_is_the_verdict(manager: socket.socket) -> None:
-    """What `systemctl status` shows is the severity and the headline, cut where it is endless."""
+    """What `systemctl status` shows is the severity and the summary, cut if it is endless."""
     notifier = Notifier(manager.getsockname())
     notifier.audited(SAME)
-    notifier.audited(CASES["unmeasured, nobody answered"])
+    notifier.audited(CASES["unmeasured, no reply"])
     notifier.status("x" * 5000)
     notifier.close()
-    fine, unmeasured, long = heard(manager)
+    fine, unmeasured, long = received(manager)
     assert fine == (
         "STATUS=OK: clock is 1.95 ms behind, at most 5.86 ms wrong if at most 1 of 4 servers is wrong "
         "(4 of 4 servers agree)"
@@ -91,10 +91,10 @@ def test_an_abstract_socket() -> None:
         notifier = Notifier("@" + listening.getsockname()[1:].decode())
         notifier.ready()
         notifier.close()
-        assert heard(listening) == ["READY=1"]
+        assert received(listening) == ["READY=1"]
 
 
-@pytest.mark.parametrize("address", [None, "", "/nowhere/notify", "@ntpaudit-nobody", "vsock:2:1234", "/" + "x" * 200])
+@pytest.mark.parametrize("address", [None, "", "/nowhere/notify", "@ntpaudit-missing", "vsock:2:1234", "/" + "x" * 200])
 def test_a_manager_that_is_not_there(address: str | None) -> None:
     """Without a manager, or with one that cannot be reached, nothing happens."""
     notifier = Notifier(address)
@@ -105,10 +105,10 @@ def test_a_manager_that_is_not_there(address: str | None) -> None:
     notifier.close()
 
 
-def test_a_manager_that_does_not_read_holds_nobody(manager: socket.socket) -> None:
+def test_a_manager_that_does_not_read_blocks_nothing(manager: socket.socket) -> None:
     """A manager that is stuck is not waited for: it will never read."""
     notifier = Notifier(manager.getsockname())
     for _ in range(2_000):
         notifier.watchdog()
     notifier.close()
-    assert 0 < len(heard(manager)) < 2_000
+    assert 0 < len(received(manager)) < 2_000

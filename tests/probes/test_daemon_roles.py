@@ -1,4 +1,4 @@
-"""What the arguments and the files of other programs than chronyd say of the clock that they discipline."""
+"""The arguments and files of programs other than chronyd show which clock they discipline."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ PTP4L = "/etc/linuxptp/ptp4l.conf"
 
 
 def role(command: str, files: Files | None = None) -> Role:
-    """What a command that runs says of the clock."""
+    """Return what the command line shows about the clock."""
     name = command.partition(" ")[0]
     (kind,) = [kind for kind in KINDS if kind.name == name]
     return kind.role(Process(1, tuple(command.split())), files or Files("/nowhere"))

@@ -72,7 +72,7 @@ def _names(root: Path, command: str = "") -> list[str]:
         ),
     ],
 )
-def test_a_server_tells_where_it_was_found(path: str, text: str, server: ConfiguredServer, tmp_path: Path) -> None:
+def test_a_server_states_where_it_was_found(path: str, text: str, server: ConfiguredServer, tmp_path: Path) -> None:
     """A server comes with its daemon, and with its file as the host itself calls it."""
     _write(tmp_path, {path: text})
     assert _servers(tmp_path) == (server,)

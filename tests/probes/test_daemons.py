@@ -169,7 +169,9 @@ def test_another_user_that_may_set_the_clock_is_believed(tmp_path: Path) -> None
         ("--unknown -x", None),
     ],
 )
-def test_arguments_tell_whether_chronyd_holds_the_clock(arguments: str, reason: str | None, tmp_path: Path) -> None:
+def test_arguments_show_whether_chronyd_disciplines_the_clock(
+    arguments: str, reason: str | None, tmp_path: Path
+) -> None:
     """Its options are read as chronyd reads them: an x that is another option's value keeps it from nothing."""
     with _process("chronyd", tmp_path, words=arguments.split()) as (pid,):
         wanted = (

@@ -140,7 +140,7 @@ def test_what_cannot_be_read_is_unknown(tmp_path: Path) -> None:
         ("", None),
     ],
 )
-def test_the_hardware_clock_is_told_by_adjtime(adjtime: str, rtc_local: bool | None, tmp_path: Path) -> None:
+def test_adjtime_shows_how_the_hardware_clock_runs(adjtime: str, rtc_local: bool | None, tmp_path: Path) -> None:
     """The third line of /etc/adjtime says which time the hardware clock keeps; anything else leaves it unknown."""
     _write(tmp_path, "etc/adjtime", adjtime)
     assert host_facts(root=str(tmp_path)).rtc_local is rtc_local
@@ -157,7 +157,7 @@ def test_the_hardware_clock_is_told_by_adjtime(adjtime: str, rtc_local: bool | N
     ],
 )
 def test_the_zone_is_the_one_libc_obeys(link: str | None, name_file: str, timezone: str, tmp_path: Path) -> None:
-    """The link /etc/localtime names the zone; /etc/timezone does only where the link tells no name."""
+    """The link /etc/localtime names the zone; /etc/timezone does only where the link has no name."""
     _write(tmp_path, "etc/timezone", name_file)
     if link:
         (tmp_path / "etc/localtime").symlink_to(link)
@@ -196,7 +196,7 @@ def test_tz_goes_before_the_files(
         ("run/systemd/system", "", None),
     ],
 )
-def test_a_container_is_told_by_its_marks(path: str, text: str, container: str | None, tmp_path: Path) -> None:
+def test_a_container_is_detected_by_its_files(path: str, text: str, container: str | None, tmp_path: Path) -> None:
     """Each container runtime leaves a file that names it."""
     _write(tmp_path, path, text)
     assert host_facts(root=str(tmp_path)).container == container
@@ -206,7 +206,7 @@ def test_a_container_is_told_by_its_marks(path: str, text: str, container: str |
     ("variable", "value", "container"),
     [("container", "oci", "oci"), ("container", "", None), ("KUBERNETES_SERVICE_HOST", "10.0.0.1", "kubernetes")],
 )
-def test_a_container_is_told_by_its_environment(
+def test_a_container_is_detected_by_its_environment(
     variable: str, value: str, container: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A runtime that leaves no file leaves a variable."""

@@ -33,7 +33,7 @@ def _timex(**fields: int) -> bytes:
 
 @pytest.mark.needs("adjtimex")
 def test_this_kernel_answers_plausibly() -> None:
-    """The kernel of this machine tells a state, and errors and a correction within its own limits."""
+    """The kernel of this machine reports a state, errors and a correction within its own limits."""
     kernel = read_kernel()
     assert isinstance(kernel, KernelState)
     assert 0 <= kernel.state <= TIME_ERROR
@@ -59,7 +59,7 @@ def test_the_answer_is_what_the_c_structure_holds() -> None:
 
 @pytest.mark.needs("64-bit")
 @pytest.mark.parametrize(("status", "offset_s"), [(0, -2.5e-3), (STA_NANO, -2.5e-6)])
-def test_the_status_tells_the_unit_of_the_offset(status: int, offset_s: float) -> None:
+def test_the_status_determines_the_unit_of_the_offset(status: int, offset_s: float) -> None:
     """The offset is in nanoseconds with STA_NANO, in microseconds without, and keeps its sign (A2)."""
     kernel = decode_timex(0, _timex(offset=-2_500, status=status, maxerror=7_000, esterror=90, tai=37))
     assert kernel == KernelState(0, status, offset_s, 0.0, 7e-3, 9e-5, 37)
@@ -85,7 +85,7 @@ def test_the_correction_counts_the_tick(frequency: int, tick: int, ppm: float) -
     ],
 )
 def test_a_refusal_is_unavailable(error: int, reason: str) -> None:
-    """Where a seccomp filter refuses adjtimex, as container runtimes do, that is told by the error's name (A7)."""
+    """Where a seccomp filter refuses adjtimex, as container runtimes do, the reason is the error's name (A7)."""
     answers: list[KernelState | Unavailable] = []
 
     def ask() -> None:

@@ -125,7 +125,7 @@ def test_unanswered_is_unreachable_and_bad_answers_are_rejected() -> None:
 
 
 def test_warnings_name_a_loop_and_a_reference_in_the_future() -> None:
-    """V15 and V16 are told and refuse nothing."""
+    """V15 and V16 give a warning and reject nothing."""
     for name, warning in (("reftime_future", "reftime-future"), ("sync_loop", "sync-loop")):
         with RogueServer(name) as server:
             answer = exchange(
@@ -254,7 +254,7 @@ def test_next_address_is_tried_where_one_refuses() -> None:
 
 
 @pytest.mark.needs("ipv6")
-def test_all_addresses_refusing_tells_the_last_reason() -> None:
+def test_if_all_addresses_refuse_the_last_reason_is_reported() -> None:
     """Where no address serves, the answer is what the last of them said."""
     closed = [at(address, free_port(address, socket.SOCK_DGRAM)) for address in ("::1", "127.0.0.1")]
     assert reason(ask(*closed)) == "refused"
@@ -266,7 +266,7 @@ def test_no_route_has_its_own_reason() -> None:
     assert reason(ask(at("255.255.255.255", 123))) == "forbidden"
 
 
-def test_requests_tell_nothing() -> None:
+def test_a_request_contains_no_information() -> None:
     """Q1 to Q3: 48 octets, all zero but first octet, precision and a nonce; a new port and nonce for each exchange."""
     seen: list[tuple[bytes, int]] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:

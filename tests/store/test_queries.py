@@ -236,7 +236,7 @@ def test_hours_sum_their_audits_up(kept: tuple[sqlite3.Connection, list[Record]]
 def test_an_hour_without_a_measurement_has_no_extremes() -> None:
     """Nothing measured is None, and not zero."""
     connection = open_memory()
-    roll_up(connection, CASES["unmeasured, nobody answered"])
+    roll_up(connection, CASES["unmeasured, no reply"])
     [hour] = stored(connection).hours(None, None)
     assert (hour.audits, hour.measured) == (1, 0)
     assert (hour.least_offset_s, hour.most_offset_s, hour.bound_s) == (None, None, None)

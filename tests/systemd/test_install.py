@@ -1,4 +1,4 @@
-"""What is installed, and how it is told to systemd, without a machine to boot."""
+"""What is installed, and its units for systemd, without a machine to boot."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The process that tells a sandboxed agent what adjtimex says."""
+"""The process that reports the state of adjtimex to a sandboxed agent."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def answering(place: Path, prefix: Sequence[str] = ()) -> Iterator[None]:
 
 
 def asked(place: Path) -> tuple[int, int, bytes]:
-    """What a caller is told."""
+    """Return what a caller receives."""
     with socket.socket(socket.AF_UNIX) as asking:
         asking.settimeout(10)
         asking.connect(str(place))
@@ -50,20 +50,20 @@ def asked(place: Path) -> tuple[int, int, bytes]:
 
 @pytest.mark.needs("adjtimex")
 def test_it_says_what_the_kernel_says(tmp_path: Path) -> None:
-    """Every caller is told the kernel's state as a direct call of adjtimex has it."""
+    """Each caller receives the kernel's state as a direct call of adjtimex returns it."""
     with answering(tmp_path / "socket"):
         for _ in range(3):
             state, error, timex = asked(tmp_path / "socket")
             assert error == 0
-            told, direct = decode_timex(state, timex), read_kernel()
+            reported, direct = decode_timex(state, timex), read_kernel()
             assert isinstance(direct, KernelState)
-            assert (told.state, told.status, told.tai_s) == (direct.state, direct.status, direct.tai_s)
-            assert abs(told.maxerror_s - direct.maxerror_s) < 0.1
+            assert (reported.state, reported.status, reported.tai_s) == (direct.state, direct.status, direct.tai_s)
+            assert abs(reported.maxerror_s - direct.maxerror_s) < 0.1
 
 
 @pytest.mark.needs("adjtimex")
 def test_it_survives_a_caller_that_leaves(tmp_path: Path) -> None:
-    """Who hangs up at once, or waits for nothing, keeps nobody else from an answer."""
+    """A client that disconnects at once or never reads does not block the others."""
     family = socket.AF_UNIX
     with answering(tmp_path / "socket"), socket.socket(family) as hasty, socket.socket(family) as idle:
         hasty.connect(str(tmp_path / "socket"))
@@ -87,7 +87,7 @@ def test_an_agent_that_may_not_ask_the_kernel_asks_it(tmp_path: Path) -> None:
     code = f"from ntpaudit.probes.kernel import read_kernel; print(read_kernel({place!r}).status)"
     with answering(Path(place)):
         command = [sys.executable, "-m", "tests.world.sandbox", sys.executable, "-c", code]
-        told = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
+        reported = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
     direct = read_kernel()
     assert isinstance(direct, KernelState)
-    assert int(told) == direct.status
+    assert int(reported) == direct.status

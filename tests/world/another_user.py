@@ -11,7 +11,7 @@ from tests.abilities import ANOTHER_USER
 
 
 def become_another_user() -> None:
-    """Give up root for good, in this process: nobody's user and group, without any privilege."""
+    """Give up root for good in this process: become uid and gid 65534, without any privilege."""
     os.setgroups([])
     os.setresgid(ANOTHER_USER, ANOTHER_USER, ANOTHER_USER)
     os.setresuid(ANOTHER_USER, ANOTHER_USER, ANOTHER_USER)

@@ -148,11 +148,11 @@ class Browser:
                 return answer["result"]
 
     def listen(self, session: str, listener: Any) -> None:
-        """Tell of every event of a tab."""
+        """Call a function for each event of a tab."""
         self._listeners[session] = listener
 
     def wait(self, session: str, event: str) -> None:
-        """Wait until a tab told of an event that nobody has waited for yet."""
+        """Wait for the next event of this kind from a tab."""
         while (session, event) not in self._events:
             self._receive()
         self._events.remove((session, event))
@@ -166,12 +166,12 @@ class Browser:
                 raise AssertionError(f"no answer from {PROGRAM} for {_ANSWER_S:g} s")
             self._rest += chunk
         message, _, self._rest = self._rest.partition(b"\0")
-        told = json.loads(message)
-        if "method" in told:
-            session = told.get("sessionId", "")
-            self._events.append((session, told["method"]))
-            self._listeners.get(session, lambda *_: None)(told["method"], told["params"])
-        return told
+        reported = json.loads(message)
+        if "method" in reported:
+            session = reported.get("sessionId", "")
+            self._events.append((session, reported["method"]))
+            self._listeners.get(session, lambda *_: None)(reported["method"], reported["params"])
+        return reported
 
 
 @contextmanager

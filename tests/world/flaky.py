@@ -77,7 +77,7 @@ FORWARD = Forward()
 
 
 class FlakyDatabase:
-    """The server. `choose` says of each request what to do about it, and may be replaced at any time."""
+    """The server. `choose` returns the action for each request, and may be replaced at any time."""
 
     def __init__(
         self,
@@ -209,7 +209,7 @@ class FlakyDatabase:
             headers = {name: value for name, value in request.headers.items() if name in kept}
             upstream.request(request.method, target, body, headers)
             got = upstream.getresponse()
-            told = (
+            passed_on = (
                 "Content-Type",
                 "X-Influxdb-Build",
                 "X-Influxdb-Error",
@@ -218,7 +218,7 @@ class FlakyDatabase:
                 "Server",
                 *(["Date"] if self.dates else []),
             )
-            said = tuple((name, got.headers[name]) for name in told if name in got.headers)
+            said = tuple((name, got.headers[name]) for name in passed_on if name in got.headers)
             return Answer(got.status, got.read().decode(), said).octets
         finally:
             upstream.close()

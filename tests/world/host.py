@@ -52,7 +52,7 @@ class SimulatedRuntime:
         self.one_lie_s = 0.0
         self.changes: list[Change] = []
         self.ends: list[int] = []  # signals to the agent, until it ends
-        self.signals: list[int] = []  # and those that it hears once
+        self.signals: list[int] = []  # and those that it receives once
         self.truth: dict[tuple[str | None, int], int] = {}  # the true time of each reading, by boot and uptime
         self._answer: Observation | None = None
         self.clock = self
@@ -69,7 +69,7 @@ class SimulatedRuntime:
         return reading
 
     def pass_time(self, true_ns: int) -> None:
-        """Let so much true time pass."""
+        """Let true time pass."""
         self.host.run_until(self.host.utc_ns + true_ns)
 
     def host_context(self, name: str | None) -> HostContext:

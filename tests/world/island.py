@@ -50,7 +50,7 @@ def island(names: Mapping[str, Sequence[str]], addresses: Sequence[str] = ()) ->
         resolver.write_text("nameserver 192.0.2.254\noptions timeout:1 attempts:1\n")
         configuration.write_text(f"port 123\nlocal stratum 1\nallow\ncmdport 0\npidfile {folder}/pid\n")
         server = [str(program("chronyd")), "-x", "-d", "-U", "-u", "root", "-f", str(configuration)]
-        surroundings = [
+        commands = [
             "env",
             f"IP={program('ip')}",
             f"ADDRESSES={' '.join(sorted(everyone))}",
@@ -65,6 +65,6 @@ def island(names: Mapping[str, Sequence[str]], addresses: Sequence[str] = ()) ->
             return subprocess.run(Island(pid).command(question), cwd=REPOSITORY, check=False).returncode == 0
 
         with running(
-            [*unshared("net", "mount"), *surroundings, "sh", "-ec", _LAND, "sh", *server], folder / "log", is_ready
+            [*unshared("net", "mount"), *commands, "sh", "-ec", _LAND, "sh", *server], folder / "log", is_ready
         ) as pid:
             yield Island(pid)

@@ -63,7 +63,7 @@ def machine() -> Iterator[Machine]:
     """Boot a machine, yield it once it is up, and take it down with everything that runs on it."""
     need("boot")
     root = prepare()
-    # The capability is what a whole machine has; without it nobody inside could set the clock, sandboxed or not. It is
+    # A whole machine has this capability; without it no process inside could set the clock, sandboxed or not. It is
     # this machine's clock: nothing inside may set it. chrony's own service is masked for that.
     command = [
         *_nspawn(root),

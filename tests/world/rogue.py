@@ -63,7 +63,7 @@ def altered(alter: Callable[[Header], Header]) -> Misbehaviour:
 
 
 def cut(length: int) -> Misbehaviour:
-    """The first so many octets of an honest answer."""
+    """The first octets of an honest reply."""
     return lambda honest: [Datagram(honest.encode()[:length])]
 
 
@@ -92,7 +92,7 @@ def _whole(header: Header, **how: Any) -> Datagram:
 
 
 def _shifted(honest: Header, receive: float, transmit: float) -> Header:
-    """The same answer with T2 and T3 later by so many seconds."""
+    """The same reply with T2 later by `receive` seconds and T3 by `transmit`."""
     return replace(
         honest,
         receive=(honest.receive + int(receive * _S)) % (1 << 64),
@@ -117,7 +117,7 @@ def _true_reply_afterwards(honest: Header) -> Datagram:
     return _whole(honest, delay_s=_TRUE_REPLY_AFTER_S)
 
 
-_UNKNOWN = 0xF000  # of the extension field types set aside for experiments
+_UNKNOWN = 0xF000  # of the extension field types reserved for experiments
 _MAC = struct.pack("!I", 1) + hashlib.md5(b"not our key", usedforsecurity=False).digest()
 
 MISBEHAVIOURS: Mapping[str, Misbehaviour] = {

@@ -87,7 +87,7 @@ def chronyd(
 def ntpd(*, extra: str = "") -> Iterator[Ntpd]:
     """Run ntpd (NTPsec) in a network namespace of its own, because it knows no port but 123; ready in about 1 s.
 
-    It is started without the capability to set the clock, and told not to try. Orphan mode makes it trust the host's
+    It is started without the capability to set the clock, and set not to try. Orphan mode makes it trust the host's
     clock at once; so its reference id is 127.0.0.1. Its default rate limit is lifted.
     """
     address, port = "127.0.0.1", 123
@@ -129,7 +129,7 @@ def influxd(*, database: str = "ntpaudit") -> Iterator[str]:
         try:
             connection.request("POST", "/query?" + urllib.parse.urlencode({"q": f'CREATE DATABASE "{database}"'}))
             answer = connection.getresponse()
-            # Its status comes before the work, and whoever then hangs up aborts it: the answer's end is the proof.
+            # the status comes before the work, and closing the connection aborts it: only the end proves that it is done
             return answer.status == http.HTTPStatus.OK and json.load(answer) == {"results": [{"statement_id": 0}]}
         except (ConnectionError, http.client.HTTPException, TimeoutError):
             return False
@@ -243,7 +243,7 @@ def _reply(address: str, port: int) -> bytes | None:
 
 
 def free_port(address: str, kind: socket.SocketKind) -> int:
-    """A port of that address that nobody holds, and that nobody else takes before it is used.
+    """A port of that address that no process uses, and that no other takes before it is used.
 
     It is none of those that the kernel gives to who names none, and each worker of pytest-xdist has ports of its own.
     """
