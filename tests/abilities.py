@@ -38,7 +38,7 @@ STEPPING = "NTPAUDIT_STEP_CLOCK"
 """The environment variable that permits the tests to step this machine's clock by some milliseconds."""
 
 ANOTHER_USER = 65534
-"""The user and the group that tests become: nobody and nogroup, which own nothing and are allowed nothing."""
+"""The user and the group that tests become: uid and gid 65534, which own nothing and are allowed nothing."""
 
 _WITHIN_S = 60.0
 _UPTIME_S = 620.0
@@ -151,10 +151,10 @@ def _found_once(name: str, path: Path) -> str | None:
     with path.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        if not (told := file.read()):
-            told = json.dumps(_reason(_CHECKS[name]))
-            file.write(told)
-    found: str | None = json.loads(told)
+        if not (answer := file.read()):
+            answer = json.dumps(_reason(_CHECKS[name]))
+            file.write(answer)
+    found: str | None = json.loads(answer)
     return found
 
 
@@ -190,7 +190,7 @@ def _timens() -> None:
 
 @_ability("another-user")
 def _another_user() -> None:
-    """Become nobody, in the two ways that tests use: a new process, and this process for a moment."""
+    """Become another user, in the two ways that tests use: a new process, and this process for a moment."""
     need("root")
     user = str(ANOTHER_USER)
     _run("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--", "true")
@@ -332,7 +332,7 @@ def _journald() -> None:
 
 @_ability("uptime")
 def _uptime() -> None:
-    """Have run for ten minutes: so long after a boot nothing is raised about the offset."""
+    """Have run for ten minutes: earlier after a boot nothing is raised about the offset."""
     if time.clock_gettime(time.CLOCK_BOOTTIME) < _UPTIME_S:
         raise OSError("this machine booted less than ten minutes ago")
 
@@ -412,7 +412,7 @@ for _name in _VERSION_FLAGS:
 
 
 def _sum_up(path: Path) -> None:
-    """Print what all runs of pytest together did not test, and begin anew."""
+    """Print what all runs of pytest together did not test, and start again."""
     cost: dict[str, set[str]] = defaultdict(set)
     reasons: dict[str, str | None] = {}
     for line in path.read_text().splitlines() if path.exists() else ():

@@ -45,15 +45,15 @@ def ntpaudit(
     timeout_s: float = 300.0,
 ) -> Ran:
     """Run ntpaudit as a user would, with no configuration but the test's; `inside` prefixes the command."""
-    surroundings = {
+    variables = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("XDG_", "NTPAUDIT_", "PYTHONUNBUFFERED", "COLUMNS"))
     }
-    surroundings |= {"HOME": str(state), "STATE_DIRECTORY": str(state / "state"), "PYTHONPATH": str(REPOSITORY)}
+    variables |= {"HOME": str(state), "STATE_DIRECTORY": str(state / "state"), "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         inside([sys.executable, "-m", "ntpaudit", *words]),
-        env=surroundings | dict(environment or {}),
+        env=variables | dict(environment or {}),
         capture_output=True,
         text=True,
         timeout=timeout_s,

@@ -21,7 +21,7 @@ settings.load_profile("ntpaudit")
 
 MEMORY = Path("/dev/shm")
 ROOM = 2 << 30
-"""So many octets are to be free there, for the files of all tests."""
+"""This many octets must be free there, for the files of all tests."""
 
 
 def _live_in_memory() -> None:
@@ -36,13 +36,13 @@ def _live_in_memory() -> None:
 _live_in_memory()
 
 
-def _hear_interrupts() -> None:
+def _handle_interrupts() -> None:
     """Let SIGINT end the programs that tests start: a shell makes those that it starts in the background ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_hear_interrupts()
+_handle_interrupts()
 
 SHARING_FOLDERS = ("tests/grafana/",)
 """Folders with fixtures of the scope `session`: their tests go to one worker, which makes those once."""
@@ -60,7 +60,7 @@ LONGEST = (
     "tests/test_agent.py",
     "tests/grafana/",
     "tests/test_delivery.py",
-    "tests/test_manners.py",
+    "tests/test_rate_limits.py",
     "tests/systemd/test_install.py",
     "tests/demo/test_workers.py",
     "tests/test_check.py",
@@ -131,7 +131,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """So many workers for `-n auto`: most tests wait more than they compute, so two for each core."""
+    """The number of workers for `-n auto`: most tests wait more than they compute, so two for each core."""
     return min(2 * len(os.sched_getaffinity(0)), 8)
 
 

@@ -130,6 +130,6 @@ def _at(found: Measurement | object, asked: ClockReading) -> Measurement:
 
 
 def later(reading: ClockReading, ns: int) -> ClockReading:
-    """Return what clocks show later that nobody touches meanwhile."""
+    """Return what clocks show later if nothing changes them."""
     realtime, monotonic, raw, boottime, width = reading
     return ClockReading(realtime + ns, monotonic + ns, raw + ns, boottime + ns, width)

@@ -1,6 +1,6 @@
 """Observations and records for the tests: sources as they would be seen, concluded by the real core.
 
-`CASES` has one record for every outcome that a sink must put into words.
+`CASES` has one record for every outcome that an output must put into words.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ TIMESYNCD = Daemon("systemd-timesyncd", 655)
 
 
 def reading(realtime_ns: int, since_ns: int = 0) -> ClockReading:
-    """Read all clocks of a host that is up for long, so much later than the beginning."""
+    """Read all clocks of a host that has been up for long, this long after the beginning."""
     monotonic_ns = _RAW_NS + since_ns
     return ClockReading(realtime_ns + since_ns, monotonic_ns, monotonic_ns, 2 * _RAW_NS + since_ns, _READ_WIDTH_NS)
 
@@ -102,7 +102,7 @@ def observation(
     kernel: KernelState | Unavailable = SYNCHRONISED,
     daemons: tuple[Daemon, ...] | HiddenDaemons = (CHRONYD,),
 ) -> Observation:
-    """Return what an audit of a well-kept host saw a second after it asked, but for what is told otherwise."""
+    """Return what an audit of a well-kept host saw a second after its query, except the values that are given."""
     host = HostFacts(name, "4" * 32, "b" * 32, "UTC", 0, False, "tsc", None)
     return Observation(host, reading(host_ns, NS_PER_S), sources, kernel, daemons)
 
@@ -144,7 +144,7 @@ def servers(
     ]
 
 
-def liar(offset_s: float = -37.0) -> SourceObservation:
+def falseticker(offset_s: float = -37.0) -> SourceObservation:
     """Return a server that lies."""
     return seen("ntp9.example.net", offset_s, address="198.51.100.9", reference_id=b"\xc6\x33\x64\x01")
 
@@ -158,7 +158,7 @@ CASES = {
     "ok, in nanoseconds": record(*servers(-0.000_000_1)),
     "ok, one silent": record(*servers(0.0019), failed("ntp5.example.net", "unreachable", "timeout")),
     "ok, leap second": record(*servers(0.0019, leap=1)),
-    "ok, falseticker": record(*servers(0.0019), liar()),
+    "ok, falseticker": record(*servers(0.0019), falseticker()),
     "ok, reference clocks": record(
         *(
             seen(f"192.0.{number}.1", 0.000_07, stratum=1, reference_id=clock, delay_s=0.0002, root_dispersion_s=2e-5)
@@ -192,10 +192,10 @@ CASES = {
         failed("ntp2.example.net", "unreachable", "timeout"),
         failed("ntp3.example.net", "rejected", "unsync"),
     ),
-    "three servers, two agree": record(*servers(0.0019, count=2), liar()),
+    "three servers, two agree": record(*servers(0.0019, count=2), falseticker()),
     "unproven, estimate within": record(*servers(0.4, root_dispersion_s=0.9)),
     "unproven, estimate beyond": record(*servers(-1.2, root_dispersion_s=0.5)),
-    "beyond, ahead": record(*servers(-37.0, count=3), liar(0.0)),
+    "beyond, ahead": record(*servers(-37.0, count=3), falseticker(0.0)),
     "beyond, behind": record(*servers(2700.0), kernel=UNSYNCHRONISED),
     "beyond, hours": record(*servers(7200.004), daemons=(CHRONYD, Daemon("ntpd", 901, disciplines=False))),
     "beyond, days": record(*servers(-12.5 * DAY_S)),
@@ -226,9 +226,9 @@ CASES = {
         failed("ntp3.example.net", "unreachable", "timeout"),
         seen("ntp4.example.net", 0.1, address="192.0.2.4", root_dispersion_s=2.0),
     ),
-    "unmeasured, no majority": record(*servers(0.0019, count=1), liar()),
+    "unmeasured, no majority": record(*servers(0.0019, count=1), falseticker()),
     "unmeasured, no majority of the usable": record(
-        *servers(0.0019, count=1), liar(), failed("ntp3.example.net", "unreachable", "timeout")
+        *servers(0.0019, count=1), falseticker(), failed("ntp3.example.net", "unreachable", "timeout")
     ),
     "unmeasured, asked lately": record(
         *(failed(f"pool.ntp.org/{slot}", "skipped", "interval", f"192.0.2.{slot}") for slot in range(4))
@@ -240,14 +240,16 @@ CASES = {
     "every status": record(
         *servers(0.0019),
         seen("ntp5.example.net", 0.1, address="198.51.100.5", root_dispersion_s=2.0),
-        liar(),
+        falseticker(),
         failed("ntp6.example.net", "rejected", "root-distance-invalid"),
         failed("ntp7.example.net", "unreachable", "name-unknown", address=None),
         failed("ntp8.example.net", "skipped", "kod:RATE"),
     ),
     "long names": record(
         *(source._replace(name=f"{number}.{_LONG}") for number, source in enumerate(servers(0.0019))),
-        liar()._replace(name=f"2001:db8:{'ffff:' * 5}ffff:{_LONG}", address="2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"),
+        falseticker()._replace(
+            name=f"2001:db8:{'ffff:' * 5}ffff:{_LONG}", address="2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"
+        ),
         failed(_LONG, "rejected", "root-distance-invalid"),
     ),
     "strange names": record(

@@ -11,7 +11,7 @@ from ntpaudit.fleet.demo_store import DemoStore
 from ntpaudit.formats.line_protocol import Point, Value
 
 NOW_NS = 1_800_000_000 * NS_PER_S
-LIAR = "ntp9.example.net"
+FALSETICKER = "ntp9.example.net"
 
 
 def host(
@@ -49,7 +49,7 @@ ALARMS = (
     Alarm("ams-web-1", "source-quorum", Severity.WARNING, NOW_NS - 1000 * NS_PER_S),
     Alarm("fra-db-2", "step-back", Severity.WARNING, NOW_NS - 600 * NS_PER_S, -0.4),
 )
-LIES = tuple(FalsetickerReport(LIAR, f"ams-{name}", 37.0) for name in ("web-1", "web-2", "db-1"))
+FALSETICKER_REPORTS = tuple(FalsetickerReport(FALSETICKER, f"ams-{name}", 37.0) for name in ("web-1", "web-2", "db-1"))
 BEFORE = {
     **{one.name: one.offset for one in HOSTS if one.offset is not None and not one.name.startswith("sto")},
     **{f"sto-node-{number}": Offset(0.001, -0.002, 0.004) for number in range(5)},
@@ -57,7 +57,14 @@ BEFORE = {
 }
 BEFORE_NS = NOW_NS - 3630 * NS_PER_S
 SNAPSHOT = Snapshot(
-    NOW_NS, HOSTS, ALARMS, LIES, BEFORE, 3600.0, ("lon-old",), baseline_ns=dict.fromkeys(BEFORE, BEFORE_NS)
+    NOW_NS,
+    HOSTS,
+    ALARMS,
+    FALSETICKER_REPORTS,
+    BEFORE,
+    3600.0,
+    ("lon-old",),
+    baseline_ns=dict.fromkeys(BEFORE, BEFORE_NS),
 )
 
 
@@ -77,9 +84,9 @@ def _points() -> Iterator[Point]:
     old = host("lon-old", 0.0)
     yield _clock(old._replace(site=None), old.offset, NOW_NS - 2 * 86_400 * NS_PER_S)
     places = {one.name: _whose(one) for one in HOSTS}
-    for lie in LIES:
-        fields: dict[str, Value] = {"status": STATUSES.index("falseticker"), "offset_s": lie.offset_s}
-        yield Point("ntpaudit_source", {**places[lie.host], "source": lie.source}, fields, NOW_NS - 30 * NS_PER_S)
+    for report in FALSETICKER_REPORTS:
+        fields: dict[str, Value] = {"status": STATUSES.index("falseticker"), "offset_s": report.offset_s}
+        yield Point("ntpaudit_source", {**places[report.host], "source": report.source}, fields, NOW_NS - 30 * NS_PER_S)
     for alarm in ALARMS:
         fields = {"severity": int(alarm.severity), "raised": 1, "value_s": alarm.value_s}
         yield Point("ntpaudit_event", {**places[alarm.host], "kind": alarm.kind}, fields, alarm.since_ns)

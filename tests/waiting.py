@@ -38,7 +38,7 @@ def until(
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process has not ended, whoever is to be told that it has."""
+    """Return whether a process still runs, whichever process is its parent."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -23,7 +23,7 @@ from tests.store.audits import in_store
 from tests.world.packages import program
 from tests.world.servers import free_port, influxd, running
 
-LETTERS = 1_000_000
+ENTRIES = 1_000_000
 LOCAL_PER_NETWORK = 4
 
 
@@ -37,7 +37,7 @@ def run() -> Iterator[str]:
         size = file.stat().st_size
         worker_s = _worker(file)
     yield (
-        f"{LETTERS:,} records in the outbox ({lines:,} lines, one network audit of 4 servers to "
+        f"{ENTRIES:,} records in the outbox ({lines:,} lines, one network audit of 4 servers to "
         f"{LOCAL_PER_NETWORK} local ones), {MAX_ENTRIES} in a request, into InfluxDB 1.6.7 through the same nginx, "
         "on loopback.\n"
     )
@@ -47,25 +47,25 @@ def run() -> Iterator[str]:
         ("bare `http.client` POST, lines ready in memory", bare_s),
         ("the agent's delivery worker: read from SQLite, gzip, send, confirm", worker_s),
     ):
-        yield f"| {who} | {LETTERS / took_s:,.0f} | {lines / took_s:,.0f} | {bare_s / took_s:.2f} |"
-    yield f"\nThe outbox took {size / LETTERS:.0f} octets a record on disk, and {fill_s:.0f} s to fill. Goal: 0.5.\n"
+        yield f"| {who} | {ENTRIES / took_s:,.0f} | {lines / took_s:,.0f} | {bare_s / took_s:.2f} |"
+    yield f"\nThe outbox took {size / ENTRIES:.0f} octets a record on disk, and {fill_s:.0f} s to fill. Goal: 0.5.\n"
 
 
-def _letters() -> Iterator[OutboxEntry]:
-    """Yield letters as an agent writes them, each with a time of its own."""
+def _entries() -> Iterator[OutboxEntry]:
+    """Yield entries as an agent writes them, each with its own time."""
     whole = render(record(*servers(0.0019)))
     local = whole[: whole.index("\n") + 1]
     (old,) = {line.rsplit(" ", 1)[1] for line in whole.splitlines()}
-    for number in range(LETTERS):
-        stamp_ns = NOW_NS - (LETTERS - number) * NS_PER_S
+    for number in range(ENTRIES):
+        stamp_ns = NOW_NS - (ENTRIES - number) * NS_PER_S
         text = whole if number % (LOCAL_PER_NETWORK + 1) == 0 else local
         yield OutboxEntry(0, text.replace(old, str(stamp_ns)), stamp_ns, "boot", number, stamp_ns)
 
 
 def _batches(size: int) -> Iterator[Sequence[OutboxEntry]]:
-    """Yield letters so many at once."""
+    """Yield entries in batches."""
     batch = []
-    for entry in _letters():
+    for entry in _entries():
         batch.append(entry)
         if len(batch) == size:
             yield batch
@@ -93,7 +93,7 @@ def _bare() -> tuple[int, float]:
 
 
 def _fill(file: Path) -> float:
-    """Put all letters in an outbox, and return how long it took."""
+    """Put all entries into an outbox, and return the duration."""
     began = time.perf_counter()
     store = StateStore(str(file))
     for batch in _batches(20_000):
@@ -103,7 +103,7 @@ def _fill(file: Path) -> float:
 
 
 def _post(store: StateStore, batch: Sequence[OutboxEntry]) -> None:
-    """Put letters in the outbox, in one transaction."""
+    """Put entries into the outbox, in one transaction."""
 
     def work(connection: sqlite3.Connection) -> None:
         for entry in batch:
@@ -113,13 +113,13 @@ def _post(store: StateStore, batch: Sequence[OutboxEntry]) -> None:
 
 
 def _worker(file: Path) -> float:
-    """Deliver all letters as the agent does, and return how long it took."""
+    """Deliver all entries as the agent does, and return the duration."""
     store = StateStore(str(file))
     with influxd() as url, _shim(url) as address:
         worker = start_worker(store, InfluxConfig(f"http://{address}"), None)
         began = time.perf_counter()
         worker.start()
-        while worker.health.delivered < LETTERS:
+        while worker.health.delivered < ENTRIES:
             assert worker.crash is None
             time.sleep(0.05)
         took_s = time.perf_counter() - began

@@ -51,7 +51,7 @@ POST_WITHIN_S = 360.0
 
 SETTLED_WITHIN_S = 180.0
 IDLE_S, IDLE_SHARE = 5, 0.05
-"""A server is idle that takes less than this share of a core for so many seconds."""
+"""A server is idle if it uses less than this share of a core for this many seconds."""
 
 FILL_GOAL_S = 15 * 60
 FLEET_GOALS_S = {"promql": 1.0, "influxql": 1.5}
@@ -217,7 +217,7 @@ def _process_of(url: str) -> psutil.Process:
     for child in psutil.Process().children():
         if any(one.laddr.port == port and one.status == psutil.CONN_LISTEN for one in child.net_connections("tcp")):
             return child
-    raise LookupError(f"nobody listens at {url}")
+    raise LookupError(f"no server listens at {url}")
 
 
 def _measure(database: Database, hosts: int, end_ns: int) -> Measured:
@@ -271,7 +271,7 @@ def _words(form: str, folder: Path, site: str, end_ns: int) -> list[str]:
 
 
 def _fleet(database: Database, folder: Path, end_ns: int, words: Sequence[str]) -> list[str]:
-    """Return the command that tells of the end of a history, whatever this host's own configuration."""
+    """Return the command that shows the end of a history, whatever this host's own configuration."""
     config = folder / "ntpaudit.toml"
     config.write_text(
         f'[fleet]\nurl = "{database.url}"\nlanguage = "{database.language}"\ntimeout = "{TIMEOUT_S:g}s"\n'
@@ -280,7 +280,7 @@ def _fleet(database: Database, folder: Path, end_ns: int, words: Sequence[str]) 
 
 
 def _read(database: Database, folder: Path, end_ns: int, words: Sequence[str], runs: int = RUNS) -> Sequence[Taken]:
-    """Run the command so many times, fewer where it is slow."""
+    """Run the command several times, fewer if it is slow."""
     return _repeated(folder, _fleet(database, folder, end_ns, words), runs)
 
 
@@ -359,7 +359,7 @@ class _NotingServer(Server):
 
 
 def _questions(database: Database, end_ns: int) -> list[tuple[str, Mapping[str, str]]]:
-    """Return what the fleet command asks to tell a fleet as text."""
+    """Return what the fleet command reads for its text output."""
     server = _NotingServer(database.url)
     reader = PromqlReader(server) if database.language == "promql" else InfluxqlReader(server, "ntpaudit")
     with closing(reader):
@@ -462,7 +462,7 @@ def _ended_ns() -> int:
 
 
 def _say(what: str) -> None:
-    """Tell whoever waits."""
+    """Notify the waiting thread."""
     print(f"  {time.strftime('%H:%M:%S')}  {what} …", file=sys.stderr, flush=True)
 
 
@@ -593,8 +593,9 @@ def _growth_section(sizes: Sequence[int]) -> Iterator[str]:
         f"Synthetic fleets, their lines shaped as the agents': of every host {FRESH_POINTS} points of the clock in as "
         f"many minutes and one of over an hour before, and {SOURCES} sources at every fifth minute, each with numbers "
         "of their own. Posted straight to `/write` over one connection, "
-        f"{BATCH_LINES:,} lines at once; only the posting is timed, apart for what begins new series. So short a "
-        "history is mostly new series, and so its size on disk tells of their index: what a day takes stands above.\n"
+        f"{BATCH_LINES:,} lines at once; only the posting is timed, apart for what begins new series. Such a "
+        "short history is mostly new series, so its size on disk is mostly their index. The size of a day is in the "
+        "table above.\n"
     )
     yield (
         "| hosts | database | lines a second, new series | known series | on disk a host | server's memory, filled "
@@ -668,7 +669,7 @@ def _grow(database: Database, hosts: int, end_ns: int) -> Growth:
 
 
 def _known_grown(database: Database, folder: Path, end_ns: int, hosts: int) -> None:
-    """Check that every host is read; a failure to read at all is told by the reads that follow."""
+    """Check that every host is read; the reads that follow report a failure to read at all."""
     command = _fleet(database, folder, end_ns, ("--format", "json", "--limit", "1"))
     said = json.loads(subprocess.run(command, capture_output=True, timeout=PROCESS_WITHIN_S).stdout)
     if (counts := said["counts"]) is not None and (counts["hosts"], counts["silent"]) != (hosts, 0):

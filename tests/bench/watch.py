@@ -1,6 +1,6 @@
 """Run a command and write what it and all its processes took, as JSON, to the file that is named first.
 
-It is small, so that the peak memory is the command's: Linux counts the memory of whoever starts a process to it.
+It is small, so that the peak memory is the command's: Linux counts the memory of the parent process to it.
 """
 
 import json

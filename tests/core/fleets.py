@@ -39,7 +39,7 @@ def host(
     falsetickers: int = 0,
     frequency_ppm: float | None = None,
 ) -> Host:
-    """A host that reported so long ago."""
+    """A host whose last report is this old."""
     verdict: Verdict = "unmeasured" if estimate_s is None else "within"
     known = None if estimate_s is None else offset(estimate_s, half_s)
     last_ns = NOW_NS - round(ago_s * NS_PER_S)

@@ -21,7 +21,7 @@ class LivingHost(SimulatedHost):
     the kernel's maximum error to `daemon_error_s` every `poll_s` seconds of the oscillator; None: it is dead.
 
     At `leap_at` UTC makes the leap second `leap`, 1 inserted, -1 deleted, 0 none, and the host's kernel makes the one
-    that it was told of, `kernel_leap`, when its own clock comes to that moment. Servers announce `indicator`.
+    that was announced to it, `kernel_leap`, when its own clock comes to that moment. Servers announce `indicator`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class LivingHost(SimulatedHost):
         return Fraction(self.utc_zs - self.realtime_zs, ZS_PER_NS)
 
     def run(self, seconds: float, *, drift_ppm: float | None = None, slew_ppm: float | None = None) -> None:
-        """Let its oscillator count so many seconds."""
+        """Let its oscillator count seconds."""
         if drift_ppm is not None:
             self.oscillator_ppm = drift_ppm
         if slew_ppm is not None:
@@ -114,7 +114,7 @@ class LivingHost(SimulatedHost):
         self.utc_zs += round(seconds * S) * ZS_PER_NS
 
     def reboot(self, *, realtime_ns: int | None = None, off_s: float = 40) -> None:
-        """Start anew, by a good hardware clock unless another time is named."""
+        """Boot again, with a good hardware clock unless another time is given."""
         off_ns = round(off_s * S)
         self.apply_event(Reboot(off_ns, self.utc_ns + off_ns if realtime_ns is None else realtime_ns))
         self.updated_zs = self.raw_zs
@@ -143,7 +143,7 @@ class LivingHost(SimulatedHost):
         )
 
     def _reply(self, number: int) -> Reply:
-        """Return what one server says of itself."""
+        """Return the reply of one server."""
         return reply(leap=self.indicator, reference_id=bytes((10, 0, 0, number)))
 
     def observe(self, *sources: SourceObservation, width_ns: int = 60) -> Observation:

@@ -79,7 +79,7 @@ class Watch:
                 self.local()
 
     def restart(self) -> None:
-        """Start the agent anew from what JSON keeps of its mind, as another process would."""
+        """Restart the agent from its state in JSON, as another process would."""
         stored = json.loads(json.dumps(plain(self.mind), allow_nan=False))
         self.mind = restored(revive(ClockState, stored), self.host.boot_id, self.host.read())
         self.look(is_gap=True)

@@ -122,7 +122,7 @@ def test_an_hour_has_3600_seconds(life: list[Turn], more_s: int) -> None:
     ],
 )
 def test_at_the_edges(after: Moment, expected: list[Stretch]) -> None:
-    """A record that is late by a second, true times that overlap, boots that cannot be told apart or do not fit."""
+    """A record that is late by a second, true times that overlap, boots that cannot be distinguished or do not fit."""
     assert list(stretches([Moment(T0, "0", 100.0, 0.0, "within", 60.0), after])) == expected
 
 
@@ -147,7 +147,7 @@ def minutes(*jumps: tuple[int, float]) -> list[Moment]:
     ],
     ids=["ahead", "ahead and back", "ahead and back, and on", "behind and back"],
 )
-def test_where_the_true_time_jumps_nobody_was_absent(jumps: list[tuple[int, float]], expected: Spans) -> None:
+def test_a_jump_of_the_true_time_is_not_absence(jumps: list[tuple[int, float]], expected: Spans) -> None:
     """The uptime shows that the agent was there: the time that is skipped is unmeasured."""
     moments = minutes(*jumps)
     parts = list(stretches(moments))

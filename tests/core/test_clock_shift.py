@@ -1,4 +1,4 @@
-"""Which clocks moved: wherever the true offsets lay in their intervals, what is said of them holds."""
+"""Which clocks moved: the result holds wherever the true offsets lay in their intervals."""
 
 from hypothesis import given
 from hypothesis import strategies as st

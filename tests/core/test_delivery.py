@@ -79,8 +79,8 @@ def test_every_answer_is_sorted(failure: Failure, sort: FailureKind) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 301, 307, 401, 403, 404])
-def test_what_an_operator_must_mend_names_the_fix(status: int) -> None:
-    """The words for what only an operator can mend say what to do."""
+def test_an_error_for_the_operator_names_the_fix(status: int) -> None:
+    """The error text for what only an operator can fix states what to do."""
     assert "influxdb.url" in describe(Refused(status, "so it is")) or "token" in describe(Refused(status, "so it is"))
 
 
@@ -107,11 +107,11 @@ def test_back_off_grows_with_every_failure() -> None:
 
 
 @given(st.floats(0, 10**9), st.floats(0, 1, exclude_max=True), st.sampled_from([429, 503]))
-def test_retry_after_is_obeyed_up_to_an_hour(told_s: float, rand: float, status: int) -> None:
+def test_retry_after_is_obeyed_up_to_an_hour(requested_s: float, rand: float, status: int) -> None:
     """The server is left alone for as long as it asks, but not for days."""
-    _, action = decide(RetryState(), ONE, Refused(status, "", told_s), rand)
+    _, action = decide(RetryState(), ONE, Refused(status, "", requested_s), rand)
     assert isinstance(action, RetryAfter)
-    assert min(told_s, MAX_RETRY_AFTER_S) <= action.wait_s <= MAX_RETRY_AFTER_S
+    assert min(requested_s, MAX_RETRY_AFTER_S) <= action.wait_s <= MAX_RETRY_AFTER_S
 
 
 def test_a_retry_after_of_nothing_still_backs_off() -> None:
@@ -132,18 +132,18 @@ def test_an_operator_is_waited_for(status: int, rand: float, failures: int) -> N
     assert pace.size == MAX_ENTRIES
 
 
-# --- a database that refuses some letters -------------------------------------------------------------------------
+# --- a database that refuses some entries -------------------------------------------------------------------------
 
 
 class Refusal(NamedTuple):
-    """Why a letter is never accepted."""
+    """Why an entry is never accepted."""
 
     status: int = 400
     reason: str = "partial write: field type conflict dropped={dropped}"
 
 
 class Database:
-    """A database of our own making that keeps what it accepts, and refuses some letters for ever."""
+    """A simulated database that keeps what it accepts, and refuses some entries for ever."""
 
     def __init__(self, bad: dict[int, Refusal], capacity: int = 10**9) -> None:
         self.bad = bad
@@ -165,7 +165,7 @@ class Database:
 
 
 class Outcome(NamedTuple):
-    """What became of the letters, and how long that took."""
+    """The result for each entry, and the time and requests it took."""
 
     confirmed: list[int]
     aside: list[int]
@@ -173,7 +173,7 @@ class Outcome(NamedTuple):
 
 
 def deliver(count: int, write: Callable[[Sequence[int]], Answer], chances: random.Random, limit: int) -> Outcome:
-    """Deliver letters 0 to `count`, each of one line, as the courier does, within a limit of requests."""
+    """Deliver entries 0 to `count`, each of one line, as the delivery worker does, within a limit of requests."""
     waiting, pace = list(range(count)), RetryState()
     done = Outcome([], [], 0.0)
     for _ in range(limit):
@@ -195,7 +195,7 @@ def deliver(count: int, write: Callable[[Sequence[int]], Answer], chances: rando
                 del waiting[:entries]
             case RetryAfter(wait_s):
                 done = done._replace(waited_s=done.waited_s + wait_s)
-    raise AssertionError(f"{len(waiting)} letters still wait after {limit} requests")
+    raise AssertionError(f"{len(waiting)} entries still wait after {limit} requests")
 
 
 REFUSALS = st.sampled_from(
@@ -209,10 +209,10 @@ SEEDS = st.integers(0, 2**32).map(random.Random)
 
 
 @given(st.integers(0, 3000), st.dictionaries(st.integers(0, 2999), REFUSALS, max_size=60), st.data())
-def test_exactly_the_bad_letters_are_set_aside(count: int, bad: dict[int, Refusal], data: st.DataObject) -> None:
-    """Whichever letters a database refuses, it is found out, they alone are set aside, and it takes few requests.
+def test_exactly_the_bad_entries_become_dead_letters(count: int, bad: dict[int, Refusal], data: st.DataObject) -> None:
+    """Whichever entries a database refuses, exactly they become dead letters, and this takes few requests.
 
-    The newest letter is a good one: where no letter is accepted, none is set aside.
+    The newest entry is a good one: if no entry is accepted, none becomes a dead letter.
     """
     capacity = data.draw(st.sampled_from([1, 7, 300, 10**9]))
     wrong = {entry for entry in bad if entry < count}
@@ -230,7 +230,7 @@ TOO_OLD = Refusal(reason="partial write: beyond retention policy dropped={droppe
 
 
 def test_a_batch_that_is_dropped_as_a_whole_goes_at_once() -> None:
-    """Letters that are all too old for the database's retention cost some requests for each batch, not for each."""
+    """Entries that are all too old for the database's retention cost requests for each batch, not for each entry."""
     database = Database(dict.fromkeys(range(5000), TOO_OLD))
     outcome = deliver(5001, database.write, random.Random(1), 5 * (2 * PROOFS + 1) + 2)
     assert outcome.aside == list(range(5000))
@@ -238,10 +238,10 @@ def test_a_batch_that_is_dropped_as_a_whole_goes_at_once() -> None:
 
 
 @given(st.integers(1, 40), st.sampled_from([Refusal(), Refusal(413, "too large"), TOO_OLD, Refusal(422, "x")]), SEEDS)
-def test_a_database_that_refuses_every_letter_gets_none_set_aside(
+def test_a_database_that_refuses_every_entry_makes_no_dead_letter(
     count: int, refusal: Refusal, chances: random.Random
 ) -> None:
-    """Something on the way spoils every request: that is no fault of the letters, which arrive once it is repaired."""
+    """If the path damages every request, the entries are not at fault: they arrive once it is repaired."""
     broken, well, asked = Database(dict.fromkeys(range(count), refusal)), Database({}), 0
 
     def write(entries: Sequence[int]) -> Answer:
@@ -257,8 +257,8 @@ def test_a_database_that_refuses_every_letter_gets_none_set_aside(
 
 @pytest.mark.parametrize("seed", range(40))
 @pytest.mark.parametrize("refusal", [CONFLICT, Refused(413, "too large"), Refused(422, "unable to parse")])
-def test_a_way_that_spoils_half_of_the_requests_costs_no_letter(seed: int, refusal: Refused) -> None:
-    """One of two proxies spoils what passes, by turns or by chance: each letter is accepted in time."""
+def test_a_path_that_damages_half_of_the_requests_loses_no_entry(seed: int, refusal: Refused) -> None:
+    """One of two proxies damages what passes, in turn or at random: each entry is accepted in time."""
     chances, database = random.Random(seed), Database({})
 
     def write(entries: Sequence[int]) -> Answer:
@@ -271,8 +271,8 @@ def test_a_way_that_spoils_half_of_the_requests_costs_no_letter(seed: int, refus
 
 
 @pytest.mark.parametrize("status", [400, 413])
-def test_a_refused_letter_waits_for_another_to_compare_it_with(status: int) -> None:
-    """The only letter that waits is tried again and again; when another is accepted eight times, it goes."""
+def test_a_refused_entry_waits_for_another_to_compare_it_with(status: int) -> None:
+    """The only waiting entry is retried again and again; once another is accepted eight times, it is a dead letter."""
     pace, refusal = RetryState(), Refused(status, "partial write: field type conflict")
     for _ in range(50):
         assert pace.next_position(1, 0.99) == 0
@@ -289,7 +289,7 @@ def test_a_refused_letter_waits_for_another_to_compare_it_with(status: int) -> N
 
 
 def test_what_is_healed_between_two_refusals_is_delivered() -> None:
-    """A letter that was refused is sent again before it is condemned, and one that is accepted then is confirmed."""
+    """A refused entry is sent once more before it is given up, and one that is accepted then is confirmed."""
     pace, _ = decide(RetryState(), ONE, CONFLICT, 0.5)
     for _ in range(PROOFS - 1):
         pace, _ = decide(pace, Attempt(1, 5, 1), Delivered(), 0.5)
@@ -305,13 +305,13 @@ def test_what_is_healed_between_two_refusals_is_delivered() -> None:
      (Refused(429, ""), False), (Refused(500, ""), False), (RESET, False), (REFUSED, False)],
 )  # fmt: skip
 def test_what_is_counted_as_a_refusal(failure: Failure, is_one: bool) -> None:
-    """An answer that refuses what was sent, and not one that asks for time or tells of a server that fails."""
+    """A reply that refuses the data, not one that asks for time or reports a failing server."""
     assert is_refusal(failure) == is_one
 
 
 @given(st.sets(st.integers(0, 40), min_size=1, max_size=4), SEEDS)
-def test_a_letter_on_which_the_server_breaks_is_set_aside(bad: set[int], chances: random.Random) -> None:
-    """A letter that alone keeps getting 500, while others are accepted, is poison too and does not block the rest."""
+def test_an_entry_that_makes_the_server_fail_becomes_a_dead_letter(bad: set[int], chances: random.Random) -> None:
+    """An entry that alone gets 500 while others are accepted becomes a dead letter and does not block the rest."""
     database = Database({entry: Refusal(500, "panic") for entry in bad})
     outcome = deliver(50, database.write, chances, 4000)
     assert set(outcome.aside) == bad
@@ -319,8 +319,8 @@ def test_a_letter_on_which_the_server_breaks_is_set_aside(bad: set[int], chances
 
 
 @given(st.integers(1, 30), SEEDS)
-def test_what_fails_every_letter_sets_none_aside(count: int, chances: random.Random) -> None:
-    """Where nothing is accepted it is the server, not the letters: everything waits, and then arrives in its order."""
+def test_a_server_that_always_fails_makes_no_dead_letter(count: int, chances: random.Random) -> None:
+    """If nothing is accepted, the server is at fault, not the entries: all wait, and then arrive in order."""
     database, refusals = Database({}), iter([Refused(400, "database is required")] * 200)
     outcome = deliver(count, lambda entries: next(refusals, None) or database.write(entries), chances, 1000)
     assert outcome.confirmed == list(range(count))
@@ -328,7 +328,7 @@ def test_what_fails_every_letter_sets_none_aside(count: int, chances: random.Ran
 
 @pytest.mark.parametrize("seed", range(60))
 @pytest.mark.parametrize("failure", [Refused(500, ""), RESET, Refused(400, "?")])
-def test_a_database_that_flaps_costs_no_letter(seed: int, failure: Failure) -> None:
+def test_a_database_that_flaps_loses_no_entry(seed: int, failure: Failure) -> None:
     """Answers that are as often wrong as right, at random or in turn, set nothing aside."""
     chances, database = random.Random(seed), Database({})
 
@@ -341,8 +341,8 @@ def test_a_database_that_flaps_costs_no_letter(seed: int, failure: Failure) -> N
     assert outcome.confirmed == list(range(2500))
 
 
-def test_an_outage_does_not_make_the_oldest_letter_suspect() -> None:
-    """After any number of refused connections the first letter is sent again, alone with all others."""
+def test_an_outage_does_not_make_the_oldest_entry_suspect() -> None:
+    """After any number of refused connections the first entry is sent again, together with all others."""
     pace = RetryState()
     for _ in range(1000):
         pace, action = decide(pace, FULL, REFUSED, 0.5)
@@ -352,8 +352,8 @@ def test_an_outage_does_not_make_the_oldest_letter_suspect() -> None:
     assert decide(pace, FULL, Delivered(), 0.5) == (RetryState(), Ack())
 
 
-def test_a_letter_is_suspected_only_against_others() -> None:
-    """A letter is compared with others once it has failed alone, and set aside after the eighth proof."""
+def test_an_entry_is_suspected_only_against_others() -> None:
+    """An entry is compared with others once it has failed alone, and is a dead letter after the eighth proof."""
     pace = RetryState()
     for _ in range(DOUBTS):
         assert pace.next_position(10, 0.99) == 0

@@ -117,7 +117,7 @@ def drift_of(
     drift_ppm: float = MAX_DRIFT_PPM,
     pending_s: float = 0.0,
 ) -> Drift:
-    """Estimate the drift at the newest sample, of a clock that is right now and that nobody steers unless told."""
+    """Estimate the drift at the newest sample, of a clock that is right now and that no daemon steers unless given."""
     return estimate_drift(
         samples,
         now_raw_ns=max((sample.raw_ns for sample in samples), default=BOOT),
@@ -369,7 +369,7 @@ def test_the_kernel_correction_is_taken_off() -> None:
 
 @pytest.mark.parametrize("kernel", [None, nan, inf])
 def test_an_unknown_correction_leaves_the_raw_frequency(kernel: float | None) -> None:
-    """Where the kernel does not tell its correction there is no forecast, but the oscillator is known all the same."""
+    """If the kernel does not report its correction there is no forecast, but the oscillator is known all the same."""
     drift = drift_of(line_of(12), kernel_ppm=kernel)
     assert drift.frequency_ppm is None
     assert drift.raw_frequency_ppm == pytest.approx(12)
@@ -484,7 +484,7 @@ def test_no_probability_is_claimed_before_it_is_calibrated(count: int) -> None:
 
 @pytest.mark.parametrize("steered", [True, False])
 def test_a_steered_clock_is_forecast_as_if_left_alone(steered: bool) -> None:
-    """Whether a daemon steers changes no figure and is told beside them (F8)."""
+    """Whether a daemon steers changes no figure and is recorded beside them (F8)."""
     breach = drift_of(line_of(10), steered=steered).breach
     assert breach.free_running is steered
     assert breach.central_s == pytest.approx(10_000)
@@ -636,7 +636,7 @@ def test_a_pool_settles_the_short_forecasts_too() -> None:
 
 @pytest.mark.parametrize("raw", [BOOT - 1, BOOT + 4 * DAY])
 def test_a_forecast_that_nothing_can_settle_is_dropped(raw: int) -> None:
-    """After too long a gap, or when RAW began anew, a forecast is dropped and not judged."""
+    """After too long a gap, or when RAW started again, a forecast is dropped and not judged."""
     noted = note_forecasts(BackTest(), fitted(line_of(10)), BOOT)
     assert settle_forecasts(noted, Sample(raw, 0, 0.01)) == BackTest()
     renewed = note_forecasts(noted, fitted(line_of(10)), raw)
@@ -764,7 +764,7 @@ def damaged(**values: object) -> object:
     ],
 )
 def test_anything_else_is_no_back_test(data: object) -> None:
-    """Whatever is not a back-test of these horizons is refused with a ValueError, to begin anew."""
+    """Whatever is not a back-test of these horizons is refused with a ValueError, so that a new one starts."""
     with pytest.raises(ValueError, match="not a back-test"):
         parse_back_test(data)
     assert isfinite(drift_of([]).breach.guaranteed_s)

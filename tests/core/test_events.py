@@ -18,19 +18,19 @@ RAISED = Event("step-back", True, Severity.WARNING, "high", "the clock was set b
 
 @pytest.mark.parametrize(("raised", "title"), [(True, "high: step-back"), (False, "cleared: step-back")])
 def test_the_title_says_what_began_or_ended(raised: bool, title: str) -> None:
-    """What began is told with its level, what ended as cleared."""
+    """A raised finding has its level in the title, an ended one `cleared`."""
     assert RAISED._replace(raised=raised).title == title
 
 
 def test_an_event_has_what_every_kind_has_and_nothing_more() -> None:
-    """Size, remedy and detail are a kind's own; the detail of none can be changed by whoever is told."""
+    """Size, remedy and detail belong to each kind; no receiver can change the detail."""
     assert (RAISED.value_s, RAISED.remedy, dict(RAISED.detail)) == (None, "", {})
     with pytest.raises(TypeError):
         RAISED.detail["more"] = 1  # type: ignore[index]
 
 
 def eventful() -> Watch:
-    """Live through steps, a gap, lying servers, a clock that stays wrong, a daemon that stops, a reboot."""
+    """Simulate steps, a gap, falsetickers, a clock that stays wrong, a daemon that stops, a reboot."""
     watch = Watch(LivingHost(drift_ppm=3))
     watch.spend(1200)
     watch.host.step(-3600 * S)
@@ -73,7 +73,7 @@ def test_every_event_of_a_life_is_whole() -> None:
 
 
 def test_what_is_raised_is_cleared_or_goes_on() -> None:
-    """No kind is cleared that was not raised, and raised again only to tell another level."""
+    """No kind is cleared that was not raised, and it is raised again only with another level."""
     up: dict[str, str] = {}
     for event in eventful().events:
         if event.kind in ("step-back", "step-forward"):
@@ -89,5 +89,5 @@ def test_an_event_stands_at_the_true_time() -> None:
     """While an offset is known an event has the true time of its moment, however wrong the host's clock is."""
     for event in eventful().events:
         assert event.utc_ns is None or abs(event.utc_ns - NOON) < 2 * 86_400 * S
-    told = [event.utc_ns for event in eventful().events if event.utc_ns is not None]
-    assert told == sorted(told)
+    times_ns = [event.utc_ns for event in eventful().events if event.utc_ns is not None]
+    assert times_ns == sorted(times_ns)

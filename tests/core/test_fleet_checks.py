@@ -135,7 +135,7 @@ def test_a_sound_fleet_has_no_findings() -> None:
 
 
 def test_no_host_at_all_is_no_sound_fleet() -> None:
-    """What nobody reports is unknown."""
+    """A host that does not report is unknown."""
     fleet = judge_fleet(snapshot(), FleetPolicy())
     assert (fleet.members, fleet.findings, fleet.sites) == ((), (), ())
     assert fleet.severity is Severity.UNKNOWN
@@ -154,7 +154,7 @@ def test_a_host_is_silent_from_the_limit_on() -> None:
     assert fleet.members[0].severity is Severity.UNKNOWN
 
 
-def test_silence_is_told_by_site_and_worse_from_a_day_on() -> None:
+def test_silence_is_reported_by_site_and_worse_after_a_day() -> None:
     """Ten hosts of a site that fall silent together are one finding; those silent for a day are another."""
     hosts = [host(f"h{number}", ago_s=700 + number) for number in range(3)]
     old = [host(f"old{number}", ago_s=DAY_S + number) for number in range(2)]
@@ -176,7 +176,7 @@ def test_a_forgotten_host_is_a_gap() -> None:
 
 
 def test_an_inventory_says_who_should_report() -> None:
-    """Who never did is a gap, who is silent and not listed is retired, who reports and is not listed is told of."""
+    """A host that never reported is a gap, a silent unlisted one is retired, a reporting unlisted one is named."""
     read = snapshot(host("a"), host("new"), host("retired", ago_s=DAY_S), forgotten=["old", "listed-and-old"])
     terms = FleetPolicy(inventory=("a", "never", "listed-and-old"), sites={"never": "fra"})
     fleet = judge_fleet(read, terms)
@@ -192,7 +192,7 @@ def test_an_inventory_says_who_should_report() -> None:
 
 
 def test_every_gap_has_a_remedy_of_its_own() -> None:
-    """What mends it differs: an agent that is silent, one that is missing, a list that is wrong."""
+    """The fix differs: an agent that is silent, one that is missing, a list that is wrong."""
     read = snapshot(host("a"), host("new"), host("quiet", ago_s=900), forgotten=["old"])
     listed = judge_fleet(read, FleetPolicy(inventory=("a", "never", "old", "quiet")))
     remedies = {gap.hosts: gap.remedy for gap in found(listed, "evidence-gap")}
@@ -222,14 +222,14 @@ def test_every_gap_has_a_remedy_of_its_own() -> None:
 def test_a_name_that_is_written_otherwise_is_guessed(
     listed: tuple[str, ...], reporting: tuple[str, ...], said: str
 ) -> None:
-    """One host that is not listed and has the same name but for case and domain; of several nobody knows which."""
+    """One unlisted host with the same name but for case and domain is named; among several it is unknown which."""
     fleet = judge_fleet(snapshot(*map(host, reporting)), FleetPolicy(inventory=listed))
     [never] = [gap for gap in found(fleet, "evidence-gap") if gap.level == "high"]
     assert never.message.endswith(said)
     assert never.hosts == listed
 
 
-def test_a_host_at_another_site_than_listed_is_told() -> None:
+def test_a_host_at_another_site_than_listed_is_reported() -> None:
     """As far as both say where it stands."""
     hosts = [host(f"h{number}", site="fra") for number in range(4)]
     read = snapshot(*hosts, host("placeless", site=None), host("right"), host("quiet", site="fra", ago_s=900))
@@ -246,7 +246,7 @@ def test_a_host_at_another_site_than_listed_is_told() -> None:
 
 
 def test_who_is_in_no_inventory_is_counted() -> None:
-    """Nobody where there is none."""
+    """No host if there is none."""
     read = snapshot(host("a"), host("b"), host("c"))
     assert judge_fleet(read, FleetPolicy()).unlisted is None
     fleet = judge_fleet(read, FleetPolicy(inventory=("a", "x")))
@@ -272,7 +272,7 @@ def test_ordering_risk_names_the_fewest_hosts_at_fault() -> None:
     )
 
 
-def test_what_is_wrong_is_mended_before_sources_are_looked_at() -> None:
+def test_wrong_clocks_are_fixed_before_sources_are_checked() -> None:
     """The remedy names the clocks that are wrong, and why; sources where only the intervals are too wide."""
     lone = [Alarm("a", "offset-out", Severity.CRITICAL, NOW_NS), Alarm("a", "x-low", Severity.OK, NOW_NS)]
     hosts = (host("a", 37.0, severity=Severity.CRITICAL), host("b"), host("c"))
@@ -289,7 +289,7 @@ def test_what_is_wrong_is_mended_before_sources_are_looked_at() -> None:
 @given(
     worlds(most=4), st.lists(st.integers(0, 82_800), min_size=4, max_size=4), st.lists(st.floats(-50, 50), min_size=4)
 )
-def test_a_clock_may_have_drifted_since_it_was_last_heard_of(
+def test_a_clock_may_have_drifted_since_its_last_point(
     world: list[tuple[Host, float]], ages_s: list[int], drifts_ppm: list[float]
 ) -> None:
     """Wherever a clock was, and however an oscillator takes it from there: two stamps now are not ordered wrongly."""
@@ -312,14 +312,14 @@ def test_a_point_of_the_future_is_as_old_as_it_is_far() -> None:
     assert [one.silent_s for one in fleet.members] == [None, None]
 
 
-def test_ordering_risk_where_nobody_can_be_kept() -> None:
+def test_ordering_risk_where_no_host_can_be_kept() -> None:
     """Intervals that are wider than the limit cannot be ordered with any other."""
     finding = only(judge_fleet(snapshot(host("a", 0, 0.8), host("b", 0, 0.7)), FleetPolicy()), "ordering-risk")
     assert finding.hosts == ("a", "b")
     assert finding.message.endswith("Cause: a (maximum error 802 ms) and b (maximum error 702 ms)")
 
 
-def test_ordering_risk_between_sites_is_told_where_no_site_explains_it() -> None:
+def test_ordering_risk_between_sites_is_reported_where_no_site_explains_it() -> None:
     """Two sites that are each in order and apart from each other are one finding, without a site."""
     hosts = [host("a", 2.0), host("b", 2.0), host("x", 0.0, site="fra"), host("y", 0.0, site="fra")]
     finding = only(judge_fleet(snapshot(*hosts), FleetPolicy()), "ordering-risk")
@@ -342,7 +342,7 @@ def test_ordering_risk_is_written_as_acceptance(limit_s: float, risky: bool) -> 
 
 
 def test_a_source_that_three_hosts_contradict_is_named() -> None:
-    """Once for each host; hosts that are silent contradict nobody now; the claim is told in words."""
+    """Once for each host; silent hosts contradict no source now; the claim is stated in words."""
     hosts = [host("a"), host("b"), host("c"), host("d", ago_s=900)]
     lies = [FalsetickerReport("ntp9", name, claim) for name, claim in (("a", -37.0), ("b", -36.9375), ("d", 5.0))]
     lies += [FalsetickerReport("fine", "a"), FalsetickerReport("fine", "a", 1.0), FalsetickerReport("fine", "b")]
@@ -372,7 +372,7 @@ def test_a_place_in_a_pool_is_no_one_server(name: str) -> None:
 
 
 @given(st.lists(st.sampled_from([37.0, 37.05, 1.0, -5.0]), min_size=3, max_size=7), st.integers(-9, 9))
-def test_a_source_has_one_error_whoever_tells_of_it(errors_s: list[float], wrong_s: int) -> None:
+def test_a_source_has_one_error_whatever_host_reports_it(errors_s: list[float], wrong_s: int) -> None:
     """Named where more than half of the hosts see much the same error, however wrong the clock of a host itself is."""
     hosts = [host(f"h{number}", float(wrong_s * number)) for number in range(len(errors_s))]
     lies = [
@@ -383,16 +383,16 @@ def test_a_source_has_one_error_whoever_tells_of_it(errors_s: list[float], wrong
     assert bool(named) is (2 * most > len(errors_s))
 
 
-def test_two_machines_of_one_name_are_told() -> None:
-    """From where, as far as they say; a name that counts for nothing is not told of."""
+def test_two_machines_of_one_name_are_reported() -> None:
+    """With the sites, as far as they are known; a name that does not count is not reported."""
     duplicates = [
         DuplicateHost("b", (None, "fra")),
         DuplicateHost("a", ("fra", "ams")),
         DuplicateHost("retired", ("ams", "ams")),
     ]
     fleet = judge_fleet(snapshot(host("a"), host("b"), duplicates=duplicates), FleetPolicy())
-    told = [(one.level, one.hosts, one.message) for one in found(fleet, "duplicate-host")]
-    assert told == [
+    reported = [(one.level, one.hosts, one.message) for one in found(fleet, "duplicate-host")]
+    assert reported == [
         ("high", ("a",), "several machines report as a from ams and fra: its points come from different clocks"),
         ("high", ("b",), "several machines report as b from fra: its points come from different clocks"),
     ]
@@ -443,7 +443,7 @@ def test_what_several_hosts_moved_by_is_not_said_of_each() -> None:
     assert only(judge_fleet(read._replace(hosts=tuple(barely)), FleetPolicy()), "site-moved").hosts == ("b", "c")
 
 
-def test_a_site_that_came_back_is_told_and_counts_for_nothing() -> None:
+def test_a_site_that_came_back_is_reported_and_does_not_count() -> None:
     """All of it that moved is nearer to the true time for certain; one that went past it as far is not back."""
     finding = only(judge_fleet(site_of(0.0, 0.001, -0.001, then_s=0.06), FleetPolicy()), "site-moved")
     assert (finding.level, finding.severity) == ("low", Severity.OK)
@@ -456,7 +456,7 @@ def test_a_site_that_came_back_is_told_and_counts_for_nothing() -> None:
 
 
 def test_hosts_without_a_site_are_no_site_that_moves() -> None:
-    """They have nothing in common but that nobody says where they stand; each may still walk."""
+    """They have nothing in common except that their site is unknown; each may still shift."""
     read = site_of(0.05, 0.05, 0.05)
     placeless = read._replace(hosts=tuple(one._replace(site=None) for one in read.hosts))
     fleet = judge_fleet(placeless, FleetPolicy())
@@ -502,7 +502,7 @@ def walk(
     return found(judge_fleet(read, FleetPolicy()), "slow-walk")
 
 
-def test_a_slow_walk_is_told_with_what_is_proved_of_it() -> None:
+def test_a_slow_shift_is_reported_with_its_proven_size() -> None:
     """A ramp of 40 ms an hour under a tolerance of 100 ms."""
     [finding] = walk()
     assert (finding.level, finding.site, finding.hosts) == ("medium", "ams", ("a",))
@@ -519,10 +519,10 @@ def test_a_slow_walk_is_told_with_what_is_proved_of_it() -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        {"now_s": 0.101},  # the tolerance tells of it
+        {"now_s": 0.101},  # the tolerance covers it
         {"now_s": 0.0039},  # the intervals overlap
         {"now_s": 0.0059},  # 1.9 ms for certain, of 2
-        {"severity": Severity.CRITICAL},  # its own agent tells of it
+        {"severity": Severity.CRITICAL},  # its own agent reports it
         {"severity": Severity.UNKNOWN},  # or does not know
         {"now_s": 0.02, "then_s": -0.0171},  # it may be nearer than it was
         {"frequency_ppm": -10.0},  # it is on its way back
@@ -538,12 +538,12 @@ def test_a_slow_walk_is_told_with_what_is_proved_of_it() -> None:
     ],
 )
 def test_what_is_no_slow_walk(case: dict[str, float]) -> None:
-    """A movement that is not proved, too small, towards the truth, a step, or told of elsewhere is none."""
+    """A shift that is not proven, too small, towards the truth, a step, or reported elsewhere is none."""
     assert walk(**case) == []  # type: ignore[arg-type]
 
 
 def test_many_slow_walks_at_a_site_are_one_finding() -> None:
-    """Five hosts are told of one by one, six as one."""
+    """Five hosts are reported one by one, six together."""
 
     def walks(count: int) -> list[FleetFinding]:
         hosts = [host(f"h{number}", 0.02 + 0.01 * number, 0.001) for number in range(count)]

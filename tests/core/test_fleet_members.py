@@ -45,7 +45,7 @@ def test_alarms_are_those_of_their_host_worst_first() -> None:
 
 
 def test_a_step_is_in_force_for_an_hour() -> None:
-    """An older one may be read, for it can tell why a clock moved; it is no finding of now."""
+    """An older one may be read, because it can explain why a clock moved; it is no current finding."""
     alarms = [
         Alarm("a", kind, Severity.WARNING, NOW_NS - age_s * NS_PER_S)
         for kind, age_s in (("step-back", 3600), ("step-forward", 3601), ("unsynced", 7200))
@@ -54,7 +54,7 @@ def test_a_step_is_in_force_for_an_hour() -> None:
     assert [alarm.kind for alarm in members[0].alarms] == ["step-back", "unsynced"]
 
 
-def test_machines_of_one_name_are_told_at_each_of_their_sites() -> None:
+def test_machines_of_one_name_are_reported_at_each_of_their_sites() -> None:
     """The worst of them counts wherever one is, and is not left out of a site because it is at another."""
     worst = host("two", 5.0, site="fra", severity=Severity.CRITICAL)
     read = snapshot(host("a"), worst, duplicates=[DuplicateHost("two", ("ams", "fra"))])
@@ -68,7 +68,7 @@ def test_machines_of_one_name_are_told_at_each_of_their_sites() -> None:
 
 
 def test_one_site_alone() -> None:
-    """Narrowed, nothing is left of other sites; the inventory tells where a host stands that does not say so."""
+    """Narrowed, nothing is left of other sites; the inventory gives the site of a host that does not report it."""
     read = snapshot(
         host("a"), host("b", site="fra"), host("c", site=None), host("d", site=None),
         alarms=[Alarm("a", "x", Severity.OK, 0), Alarm("b", "x", Severity.OK, 0)],
@@ -95,8 +95,8 @@ def test_a_forgotten_host_is_not_one_that_never_reported() -> None:
     members, _ = build_members(
         read, FleetPolicy(inventory=("a", "old", "lost", "never"), sites={"old": "ams", "never": "ams"})
     )
-    told = {one.name: (one.site, one.silent_s, one.is_expired) for one in members}
-    assert told == {
+    by_name = {one.name: (one.site, one.silent_s, one.is_expired) for one in members}
+    assert by_name == {
         "a": ("ams", None, False),
         "old": ("fra", 7200.0, True),
         "lost": (None, 7200.0, True),

@@ -35,7 +35,9 @@ def judged(*hosts: Host, terms: FleetPolicy | None = None) -> dict[str, HostStat
     st.integers(0, 2 * NS_PER_S),
     st.floats(0, 1),
 )
-def test_what_is_judged_anew_is_what_the_agent_judged(name: str, earliest_ns: int, width_ns: int, at: float) -> None:
+def test_a_second_evaluation_gives_the_severity_of_the_agent(
+    name: str, earliest_ns: int, width_ns: int, at: float
+) -> None:
     """The same verdict and the same severity by the same tolerances, whatever the warning is judged on."""
     profile = PROFILES[name]
     interval = Interval(earliest_ns, earliest_ns + width_ns)

@@ -59,7 +59,7 @@ def test_an_interval_covers_its_ends() -> None:
 
 @pytest.mark.parametrize(("ends", "half"), [((0, 0), 0), ((0, 1), 1), ((0, 2), 1), ((-3, 2), 3), ((-10, 10), 10)])
 def test_half_width_is_rounded_up(ends: tuple[int, int], half: int) -> None:
-    """The error of the midpoint is never told too small."""
+    """The stated error of the midpoint is never too small."""
     assert Interval(*ends).half_width_ns == half
 
 
@@ -153,7 +153,7 @@ def test_interval_agrees_with_the_formula(
 def test_root_distance_is_half_the_delay_and_the_dispersion(
     root_delay: int, root_dispersion: int, distance: int
 ) -> None:
-    """What a server says of its own error is root delay / 2 + root dispersion, rounded up (B2, CVE-2016-7433)."""
+    """A server's own error is root delay / 2 + root dispersion, rounded up (B2, CVE-2016-7433)."""
     assert root_distance_ns(reply(root_delay=root_delay, root_dispersion=root_dispersion)) == distance
 
 
@@ -259,7 +259,7 @@ def test_a_reply_that_spans_the_pivot() -> None:
 
 
 def held(units: int) -> Reply:
-    """Make a reply that the server says it held for so many units of 2**-32 s."""
+    """Make a reply whose T3 - T2 is a number of units of 2**-32 s."""
     return reply(received=wire(NOON), transmitted=wire(NOON) + units)
 
 
@@ -298,8 +298,8 @@ def test_a_step_of_a_millisecond_is_taken(step: int) -> None:
     assert result == Refused("local-step", ours=True)
 
 
-def test_a_step_is_told_before_what_follows_from_it() -> None:
-    """A step back makes the delay negative, and is what is told; an absurd server interval is told before a delay."""
+def test_a_step_is_reported_before_its_consequences() -> None:
+    """A step back makes the delay negative and is reported as a step; an absurd server interval comes first."""
     back = stamps(NOON, NOON - 50 * MS, stepped_ns=-100 * MS)
     assert measure(held(0), back) == Refused("local-step", ours=True)
     assert measure(held(5 << 32), back) == Refused("local-step", ours=True)
@@ -333,7 +333,7 @@ def spread(random: Random, most: int) -> int:
 def exchange(random: Random, late_ns: int) -> tuple[Reply, ExchangeTimestamps, Fraction]:
     """Simulate an exchange; return what was seen of it, and the true offset when the clocks were read after it.
 
-    The kernel's stamps are taken up to `late_ns` before the reading; 0 has the readings be the stamps.
+    The kernel's timestamps are made up to `late_ns` before the reading; 0 has the readings be the stamps.
     """
     precision = random.randint(-29, -10)
     tick = Fraction(2) ** precision * S
@@ -413,7 +413,7 @@ def test_a_reply_that_waits_to_be_read(drift_ppm: int) -> None:
     """An oscillator 50 ppm slow loses 50 us while a stamped reply waits 1 s for us, and the interval holds that (B5).
 
     So it does of one that is known to be worse (R4). The host agrees with its server, and the reply takes no time; what
-    it says is said of the moment of the reading.
+    it states refers to the moment of the reading.
     """
     host = LivingHost(drift_ppm=drift_ppm)
     before = host.read()

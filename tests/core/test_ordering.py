@@ -53,7 +53,7 @@ def test_no_less_would_do_to_order_two_events(world: list[tuple[Host, float]]) -
 
 
 def test_hosts_that_were_not_measured_cannot_be_ordered() -> None:
-    """Nothing is claimed of a clock that nobody knows."""
+    """Nothing is claimed about a clock whose offset is unknown."""
     assert order(host("a", None), host("b")) is None
     assert order(host("a"), host("b", None)) is None
 

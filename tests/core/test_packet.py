@@ -166,7 +166,7 @@ def test_each_fault_has_its_code(changes: dict[str, Any], reason: str) -> None:
 
 @pytest.mark.parametrize("length", range(48))
 def test_a_packet_shorter_than_a_header_is_malformed(length: int) -> None:
-    """Less than 48 octets is malformed and shows nobody's nonce (V1, W5)."""
+    """Less than 48 octets is malformed and has no nonce (V1, W5)."""
     assert read_reply(packet()[:length], NONCE) == Refused("malformed", ours=False)
 
 
@@ -239,14 +239,14 @@ def test_leap_0_is_the_normal_value(leap: int, stratum: int) -> None:
         (wire(ERA_1 + S), wire(ERA_1 - S), True),
     ],
 )
-def test_a_reference_time_in_the_future_is_told(reference: int, transmitted: int, warns: bool) -> None:
-    """A server set after it answered is told and not refused, in any era (V15)."""
+def test_a_reference_time_in_the_future_gives_a_warning(reference: int, transmitted: int, warns: bool) -> None:
+    """A server set after its reply gives a warning and is not rejected, in any era (V15)."""
     said = read_reply(packet(reference=reference, transmitted=transmitted), NONCE)
     assert isinstance(said, Reply)
     assert said.warnings == (("reftime-future",) if warns else ())
 
 
-def test_a_server_that_follows_us_is_told() -> None:
+def test_a_server_that_follows_this_host_gives_a_warning() -> None:
     """A reference id that is one of ours is a loop from stratum 2 on; at stratum 1 it names a kind of clock (V16)."""
     ours = frozenset((b"\xc0\x00\x02\x09", b"\xd4\x1d\x8c\xd9"))
     for reference_id in ours:
@@ -261,7 +261,7 @@ def test_a_server_that_follows_us_is_told() -> None:
     assert other.warnings == ()
 
 
-def test_both_warnings_are_told() -> None:
+def test_both_warnings_are_given() -> None:
     """A reply can deserve two warnings, in their order (V15, V16)."""
     octets = packet(reference=wire(NOON + S))
     said = read_reply(octets, NONCE, own_ids=frozenset((b"\xc0\x00\x02\x01",)))
@@ -391,7 +391,7 @@ TAILS = [
 
 @pytest.mark.parametrize(("tail", "fault"), [row[1:] for row in TAILS], ids=[row[0] for row in TAILS])
 def test_what_follows_the_header(tail: bytes, fault: str) -> None:
-    """Fields are passed over, MACs and crypto-NAKs told by their length, and what cannot be read is refused (E1-E3)."""
+    """Fields are skipped, MACs and crypto-NAKs recognised by their length, the unreadable is rejected (E1-E3)."""
     assert tail_fault(tail) == fault
     said = read_reply(packet(tail=tail), NONCE)
     if fault:

@@ -45,7 +45,7 @@ def test_a_reload_that_lengthens_the_interval_excuses_nothing() -> None:
 
 
 def test_sources_that_stop_are_covered_no_more() -> None:
-    """From the first poll that nobody answers, network and local records agree: no source is usable."""
+    """From the first poll without a reply, network and local records agree: no source is usable."""
     world = World(answers=lambda minute: minute < 20)
     usable = [one.record.coverage.usable for one in live(world, range(40))]
     assert usable == [4] * 20 + [0] * 20

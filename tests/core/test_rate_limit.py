@@ -26,7 +26,7 @@ POOL_S = 1800.0
 
 
 def at(uptime_s: float, *, boot: str | None = BOOT, realtime_ns: int | None = None) -> Instant:
-    """Return a moment so long after booting; by default the host's clock is right."""
+    """Return a moment this long after booting; by default the host's clock is right."""
     uptime_ns = round(uptime_s * S)
     return Instant(boot, uptime_ns, NOON + uptime_ns if realtime_ns is None else realtime_ns)
 
@@ -76,7 +76,7 @@ def test_an_unknown_boot_is_never_the_same() -> None:
 @given(st.integers(0, 90 * DAY), st.integers(-YEAR, YEAR), st.integers(0, 10 * DAY))
 @settings(max_examples=100, deadline=None)
 def test_time_never_runs_backwards(uptime: int, moved: int, before: int) -> None:
-    """However a clock was moved across boots, no negative time has passed: nobody waits longer than was asked."""
+    """However a clock was moved across boots, no negative time has passed: no wait is longer than requested."""
     assert Instant("next", uptime, NOON + moved).since_s(Instant(BOOT, before, NOON)) >= uptime / S
 
 
@@ -84,7 +84,7 @@ def test_time_never_runs_backwards(uptime: int, moved: int, before: int) -> None
 
 
 def test_who_was_never_asked_may_be_asked() -> None:
-    """Without a memory nobody has to wait."""
+    """Without stored state there is no wait."""
     assert back_off(ServerState(), at(0), POOL_S) is None
 
 
@@ -173,7 +173,7 @@ def test_rate_is_forgiven_after_a_day_without_one(passed: float, rates: int) -> 
 @pytest.mark.parametrize(
     ("reason", "denies"), [("kod:DENY", True), ("kod:RSTR", True), ("kod:RATE", False), ("interval", False)]
 )
-def test_a_denial_is_told_from_other_reasons(reason: str, denies: bool) -> None:
+def test_a_denial_differs_from_other_reasons(reason: str, denies: bool) -> None:
     """DENY and RSTR are one address's word; to slow down is an order that another address would not lift (K2, K3)."""
     assert BackOff(reason, 1).is_denial == denies
 
@@ -203,7 +203,7 @@ def test_other_kisses_are_like_silence(code: str) -> None:
 
 @pytest.mark.parametrize("code", ["RATE", "DENY", "RSTR"])
 def test_a_kiss_is_an_answer(code: str) -> None:
-    """Whoever sends a kiss is not silent: misses are forgiven, and what was known of it is kept."""
+    """A server that sends a kiss-o'-death is not silent: timeouts are reset, other state is kept."""
     known = ServerState(consecutive_timeouts=2, delay_ns=5, zone="nl.pool.ntp.org", slot=3, last_resolved=at(0))
     memory = on_kod(known, at(50), code)
     assert (memory.consecutive_timeouts, memory.queried_at, memory.kod, memory.kod_at) == (0, at(50), code, at(50))
@@ -238,7 +238,7 @@ EVENTS = st.lists(
 def test_whatever_happened_a_server_is_left_alone_long_enough(
     events: list[tuple[str, float]], interval: float, later: float
 ) -> None:
-    """Who obeys asks nobody within the interval nor within a day of a denial, and waits for nobody longer than that."""
+    """An obedient client queries no server within the interval, nor within a day of a denial, and waits no longer."""
     memory, now, denied, asked = ServerState(), 0.0, None, None
     for event, after in events:
         now += after
@@ -269,7 +269,7 @@ def test_whatever_happened_a_server_is_left_alone_long_enough(
 @pytest.mark.parametrize("field", ["queried_at", "kod_at", "last_resolved"])
 @pytest.mark.parametrize(("days", "stale"), [(0, False), (13.9, False), (14.1, True), (400, True)])
 def test_what_is_old_in_every_way_is_of_no_use(field: str, days: float, stale: bool) -> None:
-    """A memory is stale when the last it tells of is two weeks old, by uptime, whatever the clock shows."""
+    """State is stale when its last entry is two weeks old, by uptime, whatever the clock shows."""
     old = ServerState(at(0), kod="DENY", kod_at=at(0), zone="pool.ntp.org", last_resolved=at(0))
     last: dict[str, Any] = {field: at(1000 * 86_400 - days * 86_400)}
     memory = old._replace(**last)
@@ -278,7 +278,9 @@ def test_what_is_old_in_every_way_is_of_no_use(field: str, days: float, stale: b
 
 
 @given(st.integers(0, 60 * 86_400), st.sampled_from([15.0, POOL_S]), st.integers(0, 40), st.integers(0, 40))
-def test_nobody_is_forgotten_who_must_be_left_alone(passed: int, interval: float, rates: int, misses: int) -> None:
+def test_a_server_that_must_not_be_queried_is_not_forgotten(
+    passed: int, interval: float, rates: int, misses: int
+) -> None:
     """Whatever happened, a memory that still holds us back is not stale."""
     memory = ServerState(at(0), misses, rates, "DENY", at(0))
     now = at(passed)
@@ -326,7 +328,7 @@ def test_the_nearest_are_kept_and_one_is_tried() -> None:
     assert choose_pool_servers(NAMES, states, NOW) == ("k2", "k3", "k4", "a1")
 
 
-def test_all_four_are_kept_where_there_is_nobody_new() -> None:
+def test_all_four_are_kept_if_there_is_no_new_address() -> None:
     """Without anybody never asked, the four closest are asked again (P8)."""
     states = {"k1": known(30), "k2": known(5), "k3": known(10), "k4": known(20), "k5": known(40)}
     assert choose_pool_servers([["k1", "k2"], ["k5"]], states, NOW) == ("k2", "k3", "k4", "k1")
@@ -365,7 +367,7 @@ def test_who_is_kept(changes: dict[str, Any], kept: bool) -> None:
 
 
 def test_who_was_asked_before_is_asked_after_the_new() -> None:
-    """An address that was asked and is not kept fills a place only where nobody new is left."""
+    """An address that was queried and is not kept is used again only if no new one is left."""
     gone = known(consecutive_timeouts=3, queried_at=at(10 * 86_400))
     states = {"a1": gone, "b1": gone}
     assert choose_pool_servers([["a1"], ["b1", "b2"], ["c1"]], states, NOW) == ("c1", "b2", "a1", "b1")
@@ -381,7 +383,7 @@ def test_fewer_places() -> None:
 
 @pytest.mark.parametrize("interval", [0.0, 15.0, POOL_S])
 def test_who_must_be_left_alone_is_passed_over(interval: float) -> None:
-    """Nobody who denied us is asked, new place or old, whatever the interval (K3)."""
+    """A server that denied us is not queried, new address or old, whatever the interval (K3)."""
     denied = known(1, kod="DENY", kod_at=at(20 * 86_400 - 10))
     chosen = choose_pool_servers([["a1", "a2"], ["b1"]], {"a1": denied, "k": denied}, NOW, interval_s=interval)
     assert chosen == ("b1", "a2")

@@ -62,7 +62,7 @@ def test_a_suspend_stops_monotonic_and_not_boottime(slept: int) -> None:
 
 @given(SPANS, SLEWS, st.integers(-50, 50), STEPS)
 @settings(max_examples=200, deadline=None)
-def test_steps_and_slews_are_told_apart(span: int, slew_ppm: int, drift_ppm: int, step: int) -> None:
+def test_steps_and_slews_are_distinguished(span: int, slew_ppm: int, drift_ppm: int, step: int) -> None:
     """Whatever the oscillator does, the step is found exactly and the correction is step and slew together (J1, B6)."""
     host = LivingHost()
     host.poll_s = None

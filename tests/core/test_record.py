@@ -223,7 +223,7 @@ def test_the_assumption_stands_where_the_bound_stands(kernel_ppm: float, assumed
 
 
 def test_what_an_agent_adds() -> None:
-    """A local audit has no sources and the votes of the audit it carries on; drift and health are told as they are."""
+    """A local audit has no sources and the counts of the audit it carries on; drift and health are recorded."""
     breach = Breach(1000.0, 2000.0, None, 500.0, True, False)
     drift = Drift(-0.5, 3.0, 0.25, 17, breach, 4800.0)
     health = Health(2, 30, 12.5, 4, "Connection refused", 1, "the disk is full")
@@ -271,12 +271,12 @@ def test_what_an_agent_adds() -> None:
 
 
 def test_what_is_unmeasured_has_no_age() -> None:
-    """There is no measurement whose age could be told, in a check as in an agent's record."""
+    """There is no measurement whose age could be given, in a check as in an agent's record."""
     assert conclude(observation(failed(1)), DEFAULT, LABELS).age_s is None
     assert write_record(case(failed(1)), LABELS, (), Severity.UNKNOWN, age_s=60.0).age_s is None
 
 
-def test_a_host_that_tells_nothing() -> None:
+def test_a_host_without_readable_facts() -> None:
     """What could not be asked is said so: no kernel but its reason, no daemons, no place."""
     seen = observation(kernel=Unavailable("not permitted"), daemons=HiddenDaemons("hidden"))
     data = conclude(seen, DEFAULT, Labels("1.0")).to_dict()
@@ -285,7 +285,7 @@ def test_a_host_that_tells_nothing() -> None:
     assert (data["host"]["site"], data["host"]["env"], data["software"]["config_sha256"]) == (None, None, None)
 
 
-def test_daemons_in_sight_are_told_though_others_may_be_hidden() -> None:
+def test_visible_daemons_are_recorded_though_others_may_be_hidden() -> None:
     """That some cannot be seen takes nothing from those that can; a record of an earlier version does not say."""
     serves = Daemon("chronyd", 7, disciplines=False, reason="started with -x")
     hidden = conclude(observation(daemons=HiddenDaemons("hidden here", (serves,))), DEFAULT, LABELS)
@@ -299,14 +299,14 @@ def test_daemons_in_sight_are_told_though_others_may_be_hidden() -> None:
 
 
 def test_a_kernel_that_is_not_synchronised() -> None:
-    """The kernel's own belief is told beside its bits."""
+    """The kernel's own estimate is recorded beside its bits."""
     assert conclude(observation(kernel=UNSYNCHRONISED), DEFAULT, LABELS).to_dict()["kernel"]["synchronised"] is False
 
 
 UNMEASURED = [
-    pytest.param((), id="nobody asked"),
+    pytest.param((), id="no server queried"),
     pytest.param((failed(1),), id="no reply"),
-    pytest.param((failed(1, "skipped", "interval"),), id="nobody to be asked"),
+    pytest.param((failed(1, "skipped", "interval"),), id="no server due"),
     pytest.param((failed(1, "rejected", "kod:DENY"),), id="denied"),
     pytest.param((answered(1, measurement(0, 2 * S)),), id="only distant"),
     pytest.param((answered(1), answered(2, measurement(S))), id="no majority"),
@@ -404,7 +404,7 @@ def test_too_few_replies_are_unproven(offset: int, profile: Profile) -> None:
     assert counted == {"source-quorum", "unreachable-sources"}
 
 
-def test_a_source_is_told_at_the_common_instant() -> None:
+def test_a_source_is_recorded_at_the_common_instant() -> None:
     """A source's offset and interval are those when the record was taken; its root distance is that of the exchange."""
     now = reading(NOON + 10 * S + S, uptime_ns=DAY + 10 * S)  # meanwhile the clock was set forward by 1 s
     record = conclude(observation(answered(1, measurement(S, 5 * MS)), taken=now), DEFAULT, LABELS)
@@ -439,7 +439,7 @@ def test_an_inconsistent_source_says_no_offset() -> None:
     ],
 )
 def test_reference_ids_are_safe_to_print(reference_id: bytes, stratum: int, text: str) -> None:
-    """Letters that name a clock at stratum 1, else a dotted address: nothing that a terminal obeys (RFC 5905 §7.3)."""
+    """Characters that name a clock at stratum 1, else a dotted address: no terminal control (RFC 5905 §7.3)."""
     assert reference_id_text(reference_id, stratum) == text
 
 
@@ -458,14 +458,14 @@ def test_another_schema_is_refused() -> None:
 
 @pytest.mark.parametrize("sources", [FOUR, (failed(1),)], ids=["measured", "unmeasured"])
 def test_a_record_of_before_the_agent_is_read(sources: tuple[SourceObservation, ...]) -> None:
-    """Keys that came with the agent take what they would have said of a check: a network audit, just now, confirmed."""
+    """Keys that came with the agent have a check's values: a network audit, just now, confirmed."""
     record = conclude(observation(*sources), DEFAULT, LABELS)
     data = {key: value for key, value in record.to_dict().items() if key not in LATER_KEYS}
     assert Record.from_dict(data) == record
 
 
 @pytest.mark.parametrize("key", sorted(SHAPE.keys() - {"schema"} - LATER_KEYS))
-def test_a_missing_key_is_told(key: str) -> None:
+def test_a_missing_key_is_an_error(key: str) -> None:
     """A record without one of its keys is refused by the key's name."""
     data = conclude(observation(*FOUR), DEFAULT, LABELS).to_dict()
     del data[key]
@@ -505,7 +505,7 @@ OFFSETS = st.sampled_from([0, 0, 0, 3 * MS, -S, 70 * YEAR])
 
 @st.composite
 def observations(draw: st.DrawFn) -> Observation:
-    """Make any observation: some sources that answered and some that did not, a host that tells much or little."""
+    """Make any observation: some sources that replied and some that did not, a host with many or few facts."""
     taken = ClockReading(
         draw(st.integers(0, ERA_1 + 100 * YEAR)), draw(SPANS), draw(SPANS), draw(st.integers(0, YEAR)), draw(SPANS)
     )

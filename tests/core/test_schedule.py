@@ -1,4 +1,4 @@
-"""When audits are due: jitter, manners, and nothing but uptime."""
+"""When audits are due: jitter, rate limits, and nothing but uptime."""
 
 from ast import parse, walk
 from inspect import getsource
@@ -38,7 +38,7 @@ NOW = st.integers(0, 10**17)
 def test_the_first_audit_comes_soon_and_at_random(
     now_ns: int, intervals: Intervals, servers: bool, pools: bool, knows: bool, rand: float
 ) -> None:
-    """Servers and pools are asked within ten seconds by chance, the host is told of at once if it can be."""
+    """Servers and pools are queried within ten seconds at random, the host is audited at once if possible."""
     first = first_schedule(now_ns, intervals, has_servers=servers, has_pools=pools, has_estimate=knows, rand=rand)
     for due_ns, is_there in ((first.network_ns, servers), (first.pool_ns, pools)):
         assert (due_ns is not None) == is_there
@@ -94,7 +94,7 @@ def test_pools_rest_while_servers_are_asked() -> None:
 
 
 @pytest.mark.parametrize("kind", ["servers", "pools"])
-def test_nobody_to_ask_is_never_due(kind: str) -> None:
+def test_without_servers_no_audit_is_due(kind: str) -> None:
     """Where there are no servers, or no pools, nothing of what happens makes them due."""
     due = first_schedule(
         0, USUAL, has_servers=kind == "pools", has_pools=kind == "servers", has_estimate=False, rand=0.5
@@ -141,8 +141,8 @@ def test_sooner_is_never_later_and_never_too_soon(
 
 @given(st.lists(st.tuples(st.sampled_from(["turn", "hurry", "confirm", "sleep"]), CHANCES), max_size=40))
 @settings(max_examples=200, deadline=None)
-def test_no_life_asks_more_than_manners_allow(life: list[tuple[str, float]]) -> None:
-    """However often an agent is told to hurry, wants to confirm or wakes, the least distances are kept."""
+def test_no_history_queries_more_than_the_rate_limits_allow(life: list[tuple[str, float]]) -> None:
+    """However often an agent is asked to hurry, wants to confirm or wakes, the minimum intervals are kept."""
     shortest = Intervals(float(SERVER_INTERVAL_S), float(POOL_INTERVAL_S), 1.0)
     due = first_schedule(0, shortest, has_servers=True, has_pools=True, has_estimate=False, rand=0.5)
     now_ns = 0
@@ -175,8 +175,8 @@ def test_missed_audits_are_counted(late_s: float, wanted: int) -> None:
     assert missed(Schedule(HOUR + 30 * DAY, HOUR, 0), HOUR + round(12 * late_s * S), USUAL) == wanted
 
 
-def test_nobody_to_ask_misses_nothing() -> None:
-    """Where nobody is ever asked, no audit is missed."""
+def test_without_servers_no_audit_is_missed() -> None:
+    """Without servers to query no audit is missed."""
     assert missed(Schedule(None, None, 0), DAY, USUAL) == 0
 
 

@@ -20,16 +20,16 @@ AGENT = AgentState(boot_id=BOOT, started_boottime_ns=RECORD.boottime_ns - HOUR_N
 
 
 def later(up_s: float, clock_s: float = 0.0, *, boot_id: str | None = BOOT, **changes: object) -> HostNow:
-    """Return this host so much later by uptime, and by its clock."""
+    """Return this host later by uptime and by its clock."""
     up_ns, clock_ns = RECORD.boottime_ns + round(up_s * NS_PER_S), RECORD.host_ns + round(clock_s * NS_PER_S)
     return HostNow(Instant(boot_id, up_ns, clock_ns), MACHINE)._replace(**changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("clock_s", [-86_400.0, 0.0, 108_000.0])
 def test_within_a_boot_a_stepped_clock_does_not_matter(clock_s: float) -> None:
-    """The age is told by uptime, wherever the clock was set meanwhile."""
-    told = agent_status(RECORD, RECORD, AGENT, later(90.0, clock_s))
-    assert (told.age_s, told.last_network_age_s, told.doubt) == (90.0, 90.0, None)
+    """The age is measured by uptime, wherever the clock was set meanwhile."""
+    status = agent_status(RECORD, RECORD, AGENT, later(90.0, clock_s))
+    assert (status.age_s, status.last_network_age_s, status.doubt) == (90.0, 90.0, None)
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_within_a_boot_a_stepped_clock_does_not_matter(clock_s: float) -> None:
 )
 def test_another_clock_is_unknown_and_says_why(here: HostNow, reason: str) -> None:
     """A record of another boot or machine, or of the future, says nothing of this clock, however young it looks."""
-    told = agent_status(RECORD._replace(severity=Severity.OK), None, AGENT, here, stale_after_s=1e12)
-    assert (told.is_stale, told.severity) == (True, Severity.UNKNOWN)
-    assert told.doubt is not None
-    assert reason in told.doubt
+    status = agent_status(RECORD._replace(severity=Severity.OK), None, AGENT, here, stale_after_s=1e12)
+    assert (status.is_stale, status.severity) == (True, Severity.UNKNOWN)
+    assert status.doubt is not None
+    assert reason in status.doubt
 
 
 def test_an_unknown_machine_id_is_no_other_machine() -> None:
@@ -62,13 +62,13 @@ def test_an_unknown_machine_id_is_no_other_machine() -> None:
 def test_an_agent_that_runs_knows_its_boot_itself() -> None:
     """A sandbox may show it another boot id than others see; without any, what it recorded itself is of this boot."""
     here = later(20.0, boot_id="another", agent_runs=True)
-    told = agent_status(RECORD, RECORD, AGENT, here)
-    assert (told.doubt, told.age_s, told.last_network_age_s) == (None, 20.0, 20.0)
+    status = agent_status(RECORD, RECORD, AGENT, here)
+    assert (status.doubt, status.age_s, status.last_network_age_s) == (None, 20.0, 20.0)
     assert agent_status(RECORD, None, AGENT._replace(boot_id="a third"), here).doubt is not None
     nameless, bare = RECORD._replace(host=RECORD.host._replace(boot_id=None)), AGENT._replace(boot_id=None)
     here = later(20.0, -7200.0, boot_id=None, agent_runs=True)
-    told = agent_status(nameless, None, bare, here)
-    assert (told.doubt, told.age_s) == (None, 20.0)
+    status = agent_status(nameless, None, bare, here)
+    assert (status.doubt, status.age_s) == (None, 20.0)
     before = nameless._replace(boottime_ns=RECORD.boottime_ns - 2 * HOUR_NS)
     assert agent_status(before, None, bare, here).doubt is not None
     assert agent_status(nameless, None, bare, here._replace(agent_runs=False)).doubt is not None
@@ -94,7 +94,7 @@ def test_stale_is_unknown_whatever_it_was() -> None:
 
 
 def test_uptime_of_the_agent_is_that_at_the_record() -> None:
-    """It refers to the moment of the record, as all else does; a record of another agent tells nothing of this one."""
+    """It refers to the time of the record; a record of another agent shows nothing about this one."""
     assert agent_status(RECORD, RECORD, AGENT, later(90.0)).agent_up_s == 3600
     assert agent_status(RECORD, RECORD, AGENT._replace(boot_id="another"), later(90.0)).agent_up_s is None
     late = AGENT._replace(started_boottime_ns=RECORD.boottime_ns + 1)

@@ -1,4 +1,4 @@
-"""Steps and suspends, told apart from each other and from noise."""
+"""Steps and suspends, distinguished from each other and from noise."""
 
 import pytest
 from hypothesis import given, settings
@@ -31,7 +31,7 @@ SLEWS = st.integers(-100_000, 100_000)
 
 
 @pytest.mark.parametrize("size_ns", STEPS_NS)
-def test_a_step_is_told_exactly(size_ns: int) -> None:
+def test_the_size_of_a_step_is_exact(size_ns: int) -> None:
     """Its size and direction, what the clock would have shown and what it shows are right to the nanosecond."""
     host = LivingHost()
     before = host.read(width_ns=0)
@@ -91,7 +91,7 @@ def test_the_width_of_a_reading_is_no_step(width_ns: int, other_ns: int, data: s
 @given(st.integers(1, 10**18), st.booleans(), st.integers(0, 100 * US), st.integers(0, 100 * US))
 @settings(max_examples=300, deadline=None)
 def test_no_step_beyond_the_noise_is_missed(size_ns: int, is_back: bool, width_ns: int, other_ns: int) -> None:
-    """A step larger than what two readings leave open is found, a smaller one is not told of."""
+    """A step larger than the uncertainty of two readings is found, a smaller one is not reported."""
     host = LivingHost()
     before = host.read(width_ns=width_ns)
     host.step(-size_ns if is_back else size_ns)
@@ -102,8 +102,8 @@ def test_no_step_beyond_the_noise_is_missed(size_ns: int, is_back: bool, width_n
 
 @given(st.integers(2, 10**7), st.integers(-HOUR, HOUR).filter(lambda ns: abs(ns) > MS))
 @settings(max_examples=200, deadline=None)
-def test_a_suspend_is_no_step_and_both_are_told_apart(asleep_s: int, size_ns: int) -> None:
-    """A host that sleeps is set forward by as much, which is no step; one that is set as well is told of both."""
+def test_a_suspend_is_no_step_and_both_are_distinguished(asleep_s: int, size_ns: int) -> None:
+    """A suspend moves the clock forward, which is no step; if the clock is set as well, both are reported."""
     host = LivingHost()
     before = host.read()
     host.suspend(asleep_s)
@@ -143,7 +143,7 @@ def test_several_steps_are_their_sum() -> None:
 
 
 def test_a_gap_is_said_to_be_one() -> None:
-    """A step found at the next start says that nobody watched (J3)."""
+    """The text of a step found at the next start states that no agent was running (J3)."""
     host = LivingHost()
     before = host.read()
     host.step(S)

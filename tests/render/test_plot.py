@@ -104,7 +104,7 @@ def test_any_history_can_be_drawn(offsets: list[float], glyphs: Glyphs, columns:
 
 
 def test_a_wide_range_gets_a_logarithmic_axis() -> None:
-    """Milliseconds can still be told apart where a step of a minute is in the picture, with round numbers beside."""
+    """Milliseconds can still be distinguished where a step of a minute is in the picture, with round numbers beside."""
     offsets = [0.002 if minute % 2 else -0.002 for minute in range(300)]
     offsets[150] = 64.0
     text = draw([point(minute, offset, 0.001) for minute, offset in enumerate(offsets)], [], frame(300, rows=20), PLAIN)
@@ -172,7 +172,7 @@ def test_what_was_not_measured_is_marked() -> None:
 
 
 def test_steps_are_marked_where_they_were() -> None:
-    """Forward and back have signs of their own; the largest is told."""
+    """Forward and back have different signs; the largest is labelled."""
     steps = [Step(NOW_NS + 15 * MINUTE_NS, -2.5), Step(NOW_NS + 45 * MINUTE_NS, 1.0), Step(NOW_NS - 1, 9.0)]
     text = draw([point(minute, 0.002) for minute in range(61)], steps[:2], frame(60), PLAIN)
     assert (below(text, "v"), below(text, "^")) == ([15], [45])

@@ -37,10 +37,10 @@ def test_names_are_cut_where_most_of_them_stay_apart() -> None:
 
 @given(NAMES, st.integers(8, 40))
 def test_a_name_that_cannot_be_cut_stands_above_its_row(names: list[str], width: int) -> None:
-    """Every name can be told, and a column is given up for it before it is cut."""
+    """Every name can be identified; a column is dropped before a name is cut."""
     columns = (Column[str]("name", lambda name: name), Column[str]("size", lambda name: str(len(name))))
     fitted = fit(columns, names, width, ("size",))
     title, *rows = table(fitted.columns, names, painter(False), width)
-    told = ["".join(above) or row.split(maxsplit=1)[0] for above, row in zip(fitted.above, rows, strict=True)]
-    assert len(set(told)) == len(names)
+    shown = ["".join(above) or row.split(maxsplit=1)[0] for above, row in zip(fitted.above, rows, strict=True)]
+    assert len(set(shown)) == len(names)
     assert max(map(len, (title, *rows))) <= width

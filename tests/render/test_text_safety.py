@@ -10,7 +10,7 @@ FORMULAS = ("=", "+", "-", "@")
 
 @given(st.text(max_size=400))
 def test_a_name_is_a_short_line(text: str) -> None:
-    """A name of an ordinary length is left as it is; of a longer one both ends tell which it is."""
+    """A name of an ordinary length is left as it is; both ends of a longer one identify it."""
     said = short_name(text)
     assert len(said) <= LONGEST
     assert said.isprintable()

@@ -129,7 +129,7 @@ def influxd(*, database: str = "ntpaudit") -> Iterator[str]:
         try:
             connection.request("POST", "/query?" + urllib.parse.urlencode({"q": f'CREATE DATABASE "{database}"'}))
             answer = connection.getresponse()
-            # the status comes before the work, and closing the connection aborts it: only the end proves that it is done
+            # the status comes before the work, and closing the connection aborts it: only the end proves it done
             return answer.status == http.HTTPStatus.OK and json.load(answer) == {"results": [{"statement_id": 0}]}
         except (ConnectionError, http.client.HTTPException, TimeoutError):
             return False
