@@ -73,7 +73,7 @@ def test_a_lacking_ability_skips_and_is_summed_up(options: tuple[str, ...], tmp_
 
 
 def test_the_runs_of_a_suite_are_summed_up_together(tmp_path: Path) -> None:
-    """What several runs of pytest did not test is listed once, and the next suite begins anew."""
+    """What several runs of pytest did not test is listed once, and the next suite starts with an empty list."""
     file = tmp_path / "untested"
     for number, suite in enumerate((SUITE, SUITE.replace("test_marked", "test_other"))):
         folder = tmp_path / str(number)
@@ -81,8 +81,8 @@ def test_the_runs_of_a_suite_are_summed_up_together(tmp_path: Path) -> None:
         assert run(folder, suite, **{UNTESTED: str(file)})[0] == 0
     sum_up = [sys.executable, "-m", "tests.abilities"]
     for expected in ("not tested here:\nstep-clock    4 tests  the tests may", "everything was tested\n"):
-        told = subprocess.check_output(sum_up, cwd=REPOSITORY, env=os.environ | {UNTESTED: str(file)}, text=True)
-        assert told.startswith(expected)
+        summary = subprocess.check_output(sum_up, cwd=REPOSITORY, env=os.environ | {UNTESTED: str(file)}, text=True)
+        assert summary.startswith(expected)
 
 
 COUNTED = """
@@ -149,7 +149,7 @@ def test_an_interrupt_ends_the_tests_of_all_workers(tmp_path: Path) -> None:
     until(lambda: not any(is_running(int(path.read_text())) for path in pids), "their programs end")
 
 
-def test_an_ability_can_be_left_out_of_a_run(tmp_path: Path) -> None:
+def test_an_ability_can_be_excluded_from_a_run(tmp_path: Path) -> None:
     """As where programs that are here would not run there."""
     suite = SUITE + "\n@pytest.mark.needs('userns')\ndef test_namespace(): pass\n"
     _, out = run(tmp_path, suite, **{WITHOUT: "userns,node"})
@@ -189,7 +189,7 @@ def test_no_test_decides_by_itself_what_it_lacks() -> None:
 
 
 def test_no_test_asserts_a_number_of_seconds() -> None:
-    """A busy machine is slow, not wrong: a cost is counted or compared (tests/work.py), a wait is told by its order.
+    """A busy machine is slow, not wrong: a cost is counted or compared (tests/work.py), a wait is proven by its order.
 
     What a test measures may be compared with a multiple of something that is named, such as the wait it excludes.
     """

@@ -27,10 +27,10 @@ from tests.world.servers import influxd
 
 KILLS = 200
 HOSTS = 2
-"""So many agents at once, one for each core of a small machine; they share the kills."""
+"""The number of agents at once, one for each core of a small machine; they share the kills."""
 
 LIFE_S = (-0.25, 0.75)
-"""How long an agent lives after its greeting; the negative ones die so long after they were started, greeting or not.
+"""How long an agent lives after it reports ready; negative ones are killed that long after their start, ready or not.
 
 So some die while they start and some while they deliver, however slow the machine is.
 """
@@ -256,8 +256,8 @@ def compare(host: Host, url: str) -> None:
         assert (severity, findings, sources) == (int(record.severity), len(record.findings), record.agreement.sources)
         assert host_ns == record.host_ns
     assert records == {}
-    told = Counter((source.name, utc_ns) for utc_ns, record in host.records().items() for source in record.sources)
+    expected = Counter((source.name, utc_ns) for utc_ns, record in host.records().items() for source in record.sources)
     stored = Counter(
         (name, time_ns) for time_ns, name, _ in points(url, "ntpaudit_source", "source, status", host.name)
     )
-    assert stored == told
+    assert stored == expected

@@ -64,7 +64,7 @@ def test_real_chronyd_are_believed(real_servers: list[str], tmp_path: Path) -> N
 
 
 def test_real_ntpd_is_believed(tmp_path: Path) -> None:
-    """A real ntpd (NTPsec) is measured too; on its own port and address it is this host itself, which is told."""
+    """A real ntpd (NTPsec) is measured too; on its own port and address it is this host itself."""
     with ntpd() as server:
         ran = ntpaudit("check", "--format", "json", "127.0.0.1", state=tmp_path, inside=server.command)
     record = ran.record
@@ -144,8 +144,8 @@ def test_output_that_cannot_be_written_is_unknown(real_servers: list[str], tmp_p
     assert "create its folder" in ran.err
 
 
-def test_a_liar_is_named_and_outvoted(real_servers: list[str], tmp_path: Path) -> None:
-    """One of five lies by 37 s: it is the falseticker, and the interval does not move."""
+def test_a_falseticker_is_named_and_outvoted(real_servers: list[str], tmp_path: Path) -> None:
+    """One of five is wrong by 37 s: it is the falseticker, and the interval does not move."""
     with NtpServer(Behaviour(offset_s=37.0)) as falseticker:
         ran = ntpaudit("check", "--format", "json", *real_servers, name(falseticker), state=tmp_path)
     assert ran.sources[name(falseticker)] == ("falseticker", "disagrees")
@@ -236,14 +236,14 @@ def test_several_samples_of_loopback_take_no_time(real_servers: list[str], tmp_p
 
 
 def test_spoofing_is_suspected(real_servers: list[str], tmp_path: Path) -> None:
-    """V5: fifty replies to requests nobody made are a finding, and the true reply among them is still used."""
+    """V5: fifty replies to requests that were never sent are a finding, and the true reply among them is still used."""
     with RogueServer("bogus_flood") as server:
         record = ntpaudit("check", "--format", "json", *real_servers, name(server), state=tmp_path).record
     assert record["agreement"]["agreeing"] == 5
     assert "suspected-spoofing" in {finding["id"] for finding in record["findings"]}
 
 
-def test_nobody_answering_is_never_ok(tmp_path: Path) -> None:
+def test_no_reply_is_never_ok(tmp_path: Path) -> None:
     """Not having measured is `unmeasured`, severity unknown, status 3, and no offset."""
     with RogueServer("silent") as silent, RogueServer("leap_unsync") as unsynchronised:
         ran = ntpaudit(
@@ -298,7 +298,7 @@ USAGE = {
 
 @pytest.mark.parametrize("words", USAGE)
 def test_usage_errors_name_the_fix_and_end_with_64(words: tuple[str, ...], tmp_path: Path) -> None:
-    """What a user mistyped is told in a line that says what to write, with an exit status no finding has."""
+    """A typing error gives one line that says what to write, with an exit status that no finding has."""
     ran = ntpaudit(*words, state=tmp_path)
     assert ran.status == 64
     assert USAGE[words] in " ".join(ran.err.split())
@@ -370,7 +370,7 @@ def test_broken_configuration_names_file_line_and_key_and_ends_with_78(text: str
     assert len(ran.err.splitlines()) == 1
 
 
-def test_missing_configuration_file_is_told(tmp_path: Path) -> None:
+def test_missing_configuration_file_is_an_error(tmp_path: Path) -> None:
     """A file named and not there is a configuration error."""
     ran = ntpaudit("check", "--config", str(tmp_path / "none.toml"), state=tmp_path)
     assert ran.status == 78
@@ -380,7 +380,7 @@ def test_missing_configuration_file_is_told(tmp_path: Path) -> None:
     )
 
 
-def test_unwritable_state_is_told_and_the_audit_goes_on(tmp_path: Path) -> None:
+def test_unwritable_state_is_reported_and_the_audit_goes_on(tmp_path: Path) -> None:
     """Where no state can be kept the audit is done all the same, and the note names the fix."""
     (tmp_path / "state").write_text("a file where the folder should be")
     with RogueServer("kod_deny") as server, NtpServer() as good:
@@ -401,7 +401,7 @@ def test_damaged_state_is_set_aside_and_kept(tmp_path: Path) -> None:
     assert [path.read_bytes()[:14] for path in folder.glob("*.damaged-*")] == [b"not a database"]
 
 
-def test_locked_state_is_told(tmp_path: Path) -> None:
+def test_locked_state_is_reported(tmp_path: Path) -> None:
     """A state file that somebody holds locked does not stop an audit."""
     with RogueServer("kod_deny") as server:
         ntpaudit("check", name(server), state=tmp_path)
@@ -441,14 +441,14 @@ def test_container_that_forbids_adjtimex(real_servers: list[str], tmp_path: Path
 
 
 @pytest.mark.needs("userns", "adjtimex")
-def test_nobody_may_check_too(real_servers: list[str], tmp_path: Path) -> None:
+def test_an_unprivileged_user_may_check(real_servers: list[str], tmp_path: Path) -> None:
     """A user without any capability and without a home gets a whole record, kernel timestamps included."""
 
-    def as_nobody(words: Sequence[str]) -> list[str]:
+    def unprivileged(words: Sequence[str]) -> list[str]:
         return ["unshare", "--user", "--map-user=65534", "--map-group=65534", *words]
 
     nowhere = {"STATE_DIRECTORY": "", "HOME": "/nonexistent"}
-    ran = ntpaudit("check", "--format", "json", *real_servers, state=tmp_path, environment=nowhere, inside=as_nobody)
+    ran = ntpaudit("check", "--format", "json", *real_servers, state=tmp_path, environment=nowhere, inside=unprivileged)
     assert ran.record["verdict"] == "within"
     assert ran.record["kernel"]["available"]
     assert {source["timestamping"] for source in ran.record["sources"]} == {"kernel"}
@@ -464,7 +464,7 @@ QUIET = "cmdport 0\\nbindcmdaddress /etc/run/chronyd\\npidfile /etc/pid\\n"
 
 
 def with_chronyd(*options: str) -> str:
-    """A script that starts chronyd in the background, which asks whom it is told to, and sets no clock."""
+    """A script that starts chronyd in the background, which queries the given servers, and sets no clock."""
     libraries = environment()["LD_LIBRARY_PATH"]
     command = [str(program("chronyd")), "-x", "-d", "-U", "-u", "root", *options]
     start = f"LD_LIBRARY_PATH={libraries} {shlex.join(command)} >/dev/null 2>&1 &"
@@ -579,7 +579,7 @@ def test_the_collector_runs_again_once_modules_are_imported() -> None:
 
 
 def modules(errors: str) -> set[str]:
-    """Return the modules that Python told of importing."""
+    """Return the modules that Python reported as imported."""
     return {line.rsplit("|", 1)[1].strip() for line in errors.splitlines() if line.startswith("import time:")}
 
 
@@ -590,7 +590,7 @@ def test_colour_is_for_terminals(real_servers: list[str], tmp_path: Path) -> Non
     assert "\x1b" not in on_a_terminal(["check", *real_servers], tmp_path, {"NO_COLOR": "1"})
 
 
-def test_who_watches_is_told_what_is_waited_for(tmp_path: Path) -> None:
+def test_progress_shows_what_is_waited_for(tmp_path: Path) -> None:
     """On a terminal a wait of more than a second is explained."""
     with RogueServer("silent") as silent:
         shown = on_a_terminal(["check", "--timeout", "1500ms", name(silent)], tmp_path, {})
@@ -600,12 +600,12 @@ def test_who_watches_is_told_what_is_waited_for(tmp_path: Path) -> None:
 def on_a_terminal(words: Sequence[str], state: Path, environment: dict[str, str]) -> str:
     """Run ntpaudit on a pseudo-terminal and return what it shows."""
     ours, theirs = pty.openpty()
-    surroundings = os.environ | {"TERM": "xterm", "STATE_DIRECTORY": str(state / "state")} | environment
+    variables = os.environ | {"TERM": "xterm", "STATE_DIRECTORY": str(state / "state")} | environment
     subprocess.run(
         [sys.executable, "-m", "ntpaudit", *words],
         stdout=theirs,
         stderr=theirs,
-        env=surroundings,
+        env=variables,
         cwd=REPOSITORY,
         timeout=30,
         check=False,
@@ -666,8 +666,8 @@ def test_help_version_and_completion(tmp_path: Path) -> None:
     assert "plain,check" in completed.out
 
 
-def test_demo_shows_a_liar_and_says_what_it_is(tmp_path: Path) -> None:
-    """The demonstration is labelled, finds 1.9 ms and the liar, and needs no network and no state."""
+def test_demo_shows_a_falseticker_and_is_labelled(tmp_path: Path) -> None:
+    """The demonstration is labelled, finds 1.9 ms and the falseticker, and needs no network and no state."""
     with island({}) as land:
         ran = ntpaudit("demo", "--once", "--format", "json", state=tmp_path, inside=land.command)
     assert "demonstration" in ran.err
@@ -686,7 +686,7 @@ CRAMPED = {
 
 
 @pytest.mark.parametrize("trouble", CRAMPED)
-def test_cramped_surroundings_are_no_traceback(trouble: str, real_servers: list[str], tmp_path: Path) -> None:
+def test_missing_resources_are_no_traceback(trouble: str, real_servers: list[str], tmp_path: Path) -> None:
     """Whatever the shell does to a check, it ends with a status of its own, and never with a traceback."""
     ran = ntpaudit(
         "check", "--timeout", "300ms", *real_servers, state=tmp_path,
@@ -711,7 +711,7 @@ def test_memories_that_make_no_sense_are_forgotten(text: str, tmp_path: Path) ->
 
 
 def test_state_damaged_inside_is_set_aside(tmp_path: Path) -> None:
-    """Damage behind a sound header is noticed when it is met, told, and healed for the next run."""
+    """Damage behind a sound header is detected when it is read, reported, and repaired for the next run."""
     file = tmp_path / "state" / "history.sqlite3"
     with RogueServer("kod_deny") as server:
         ntpaudit("check", name(server), state=tmp_path)
@@ -753,7 +753,7 @@ def test_output_keeps_the_mode_of_a_file_and_takes_a_dash_for_standard_output(
 
 
 def test_a_configuration_without_servers_says_whom_it_asks_instead(tmp_path: Path) -> None:
-    """A file that names no servers leaves pool.ntp.org, which is told; an empty --config is an error, not none."""
+    """A file that names no servers leaves pool.ntp.org, which is reported; an empty --config is an error, not none."""
     file = tmp_path / "ntpaudit.toml"
     file.write_text('[host]\nsite = "ams"\n')
     with island({}) as land:

@@ -36,7 +36,7 @@ from tests.command import Ran, ntpaudit
 from tests.world.packages import REPOSITORY
 
 DOCUMENTED = (REPOSITORY / "docs" / "configuration.md").read_text()
-SECRET = "a-token-that-nobody-may-see"
+SECRET = "a-token-that-stays-secret"
 SERVERS = ("ntp1.example.net", "ntp2.example.net", "192.0.2.1:1123", "[2001:db8::1]:123")
 
 
@@ -505,13 +505,13 @@ def test_check_names_every_output_and_says_that_none_was_tried(tmp_path: Path) -
 
 @pytest.mark.needs("no-system-config")
 def test_check_refuses_what_an_agent_could_not_run_with(tmp_path: Path) -> None:
-    """No file at all, nobody to ask, certificates that are none: each is told with what to do, and ends with 78."""
+    """No file at all, no servers, invalid certificates: each error states the fix, and ends with 78."""
     nowhere = run("check", state=tmp_path)
     assert nowhere.status == 78
     assert "ntpaudit config init" in nowhere.err
-    nobody = run("check", write(tmp_path / "nobody.toml", "[host]\nname = 'x'\n"), state=tmp_path)
-    assert nobody.status == 78
-    assert "names no servers" in nobody.err
+    unnamed = run("check", write(tmp_path / "unnamed.toml", "[host]\nname = 'x'\n"), state=tmp_path)
+    assert unnamed.status == 78
+    assert "names no servers" in unnamed.err
     text = "[sources]\nservers = ['a']\n[influxdb]\nurl = 'https://x'\nca_file = '{}'\n"
     missing = write(tmp_path / "missing.toml", text.format(tmp_path / "none.pem"))
     assert (
@@ -535,7 +535,7 @@ def test_an_error_that_names_its_place_already_is_left_alone(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("format_name", ["toml", "json"])
 def test_show_hides_secrets_and_says_where_they_are_from(format_name: str, tmp_path: Path) -> None:
-    """`config show` tells whether there is a token and where it is from, and never its text."""
+    """`config show` shows whether there is a token and where it is from, and never its text."""
     file = write(tmp_path / "x.toml", "[sources]\nservers = ['a']\n")
     ran = run(
         "show", file, "--format", format_name,
@@ -580,8 +580,8 @@ def test_show_says_where_each_value_is_from(tmp_path: Path) -> None:
     ):
         assert line in shown, line
     assert not any("not set" in line for line in shown if "token" not in line)
-    empty, surroundings = write(tmp_path / "empty.toml", ""), {"INFLUXDB_V2_URL": "http://y:8086"}
-    defaults = run("show", empty, state=tmp_path, **surroundings, INFLUXDB_V2_TIMEOUT="500").out.splitlines()
+    empty, variables = write(tmp_path / "empty.toml", ""), {"INFLUXDB_V2_URL": "http://y:8086"}
+    defaults = run("show", empty, state=tmp_path, **variables, INFLUXDB_V2_TIMEOUT="500").out.splitlines()
     for line in (
         'url = "http://y:8086"  # environment: INFLUXDB_V2_URL',
         'timeout = "500ms"  # environment: INFLUXDB_V2_TIMEOUT',
@@ -654,7 +654,7 @@ def test_init_never_replaces_a_file_unasked(tmp_path: Path) -> None:
 
 
 def test_init_without_servers_proposes_the_pool_and_says_what_that_means(tmp_path: Path) -> None:
-    """P1, P2: the pool is asked only because an operator writes so, who is told of its terms, in the file too."""
+    """P1, P2: the pool is asked only because an operator writes so; its terms are shown, in the file too."""
     ran = run("init", "--output", "-", state=tmp_path)
     assert ran.status == 0
     assert parse_config(ran.out.encode(), "x").sources.named == (pool("pool.ntp.org"),)
@@ -685,15 +685,15 @@ def test_init_places_the_file_where_it_is_found(tmp_path: Path) -> None:
     def as_somebody(words: Any) -> list[str]:
         return ["unshare", "--user", "--map-user=1000", "--map-group=1000", *words]
 
-    surroundings = {"XDG_CONFIG_HOME": str(tmp_path / "etc")}
-    ran = ntpaudit("config", "init", *SERVERS, state=tmp_path, environment=surroundings, inside=as_somebody)
+    variables = {"XDG_CONFIG_HOME": str(tmp_path / "etc")}
+    ran = ntpaudit("config", "init", *SERVERS, state=tmp_path, environment=variables, inside=as_somebody)
     assert ran.status == 0
     assert (tmp_path / "etc" / "ntpaudit" / "ntpaudit.toml").exists()
     assert run("check", state=tmp_path).out.startswith(f"ok: {tmp_path}/etc/ntpaudit/ntpaudit.toml: polls 4 servers")
 
 
 def test_init_that_cannot_write_says_why(tmp_path: Path) -> None:
-    """A place where no file can be is told of in a line, with status 3."""
+    """A path where no file can be gives an error of one line, with status 3."""
     ran = run("init", *SERVERS, "--output", "/proc/nowhere/x.toml", state=tmp_path)
     assert ran.status == 3
     assert "cannot write /proc/nowhere/x.toml" in ran.err

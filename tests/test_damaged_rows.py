@@ -1,4 +1,4 @@
-"""Rows that no ntpaudit wrote: set aside, reported, survived, wherever they are (F.43)."""
+"""Rows that no ntpaudit wrote: kept apart, reported, survived, wherever they are (F.43)."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What the documentation says of findings and reason codes is what the code does, and its links resolve."""
+"""The documentation of findings and reason codes is what the code does, and its links resolve."""
 
 import ast
 import re
@@ -43,7 +43,7 @@ def test_each_block_has_one_place(name: str) -> None:
     assert [text.count(mark) for mark in marks(name)] == [1, 1]
 
 
-def test_a_block_is_written_anew_and_the_rest_stays() -> None:
+def test_a_block_is_rewritten_and_the_rest_stays() -> None:
     """Whatever stood between the marks is replaced; an end that is missing is an error and destroys nothing."""
     begin, end = marks("message ids")
     filled = fill(f"before\n{begin}\nold\n{end}\nafter\n")

@@ -28,7 +28,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_a_reader_keeps_the_file_that_it_has_open(tmp_path: Path) -> None:
-    """Whoever reads the old file reads it to its end."""
+    """A reader of the old file reads it to its end."""
     path = tmp_path / "file"
     write_atomically(str(path), "old")
     with path.open() as reader:
@@ -38,8 +38,8 @@ def test_a_reader_keeps_the_file_that_it_has_open(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
-def test_the_reason_is_told(number: int) -> None:
-    """The path and the system's reason are told, and what would mend it where that is known."""
+def test_the_error_has_path_reason_and_fix(number: int) -> None:
+    """The error has the path, the system's reason, and the fix where it is known."""
     said = unwritable("/var/file", OSError(number, os.strerror(number)))
     assert said.startswith(f"cannot write /var/file: {os.strerror(number)}")
     assert ("; " in said) == (number != errno.EIO)
@@ -127,7 +127,7 @@ def test_a_second_name_is_refused_where_others_may_write(mode: int, owner: int, 
 
 
 def test_a_second_name_in_a_folder_of_our_own_is_followed(tmp_path: Path) -> None:
-    """A backup may make one: nobody else could."""
+    """A backup may make one: no other program could."""
     tmp_path.chmod(0o755)
     (tmp_path / "records").write_text("old")
     (tmp_path / "backup").hardlink_to(tmp_path / "records")

@@ -19,11 +19,11 @@ from tests.world.servers import influxd, victoria_metrics
 SEED = 3
 
 VISIBLE_S = 12.0
-"""VictoriaMetrics remembers for some ten seconds which series answer a question: new ones are missing for so long."""
+"""VictoriaMetrics remembers for some ten seconds which series match a query: new ones are missing for that time."""
 
 
 class Found(NamedTuple):
-    """A fleet whose truth is known, and what `ntpaudit fleet` says of it: an object, and a page."""
+    """A fleet whose truth is known, and the report of `ntpaudit fleet`: an object, and a page."""
 
     story: Scenario
     truth: ExpectedFindings
@@ -125,9 +125,9 @@ def behind_s(found: Found, part: HostSpec) -> tuple[float, float]:
 
 
 def test_recent_steps_are_found(found: Found) -> None:
-    """Who was set back within the last hour is told, with its size and its moment; nobody else is."""
+    """A host that was set back within the last hour is reported with size and time; no other is."""
     end_ns = found.story.end_ns
-    told = {
+    reported = {
         (host["host"], alarm["id"]): alarm
         for host in found.said["hosts"]
         for alarm in host["alarms"]
@@ -139,24 +139,24 @@ def test_recent_steps_are_found(found: Found) -> None:
         if end_ns - step.utc_ns < 3600 * NS_PER_S
     }
     assert true
-    assert told.keys() == true.keys()
+    assert reported.keys() == true.keys()
     for key, step in true.items():
-        assert told[key]["value_s"] == pytest.approx(step.size_s, abs=0.02)
-        assert abs(parse_utc(told[key]["since"]) - step.utc_ns) < NS_PER_S
+        assert reported[key]["value_s"] == pytest.approx(step.size_s, abs=0.02)
+        assert abs(parse_utc(reported[key]["since"]) - step.utc_ns) < NS_PER_S
 
 
 def test_every_step_is_on_the_page(found: Found) -> None:
     """Each that the story has, of the whole history, with its host, its way and its moment; and no other."""
     listed = re.findall(r'<li><time datetime="([^"]+)">.*?>([-\w]+)</a>: set (back|forward) by', found.page)
-    told = sorted((host, way, parse_utc(when.replace("Z", "000000Z"))) for when, host, way in listed)
+    reported = sorted((host, way, parse_utc(when.replace("Z", "000000Z"))) for when, host, way in listed)
     true = sorted(
         (step.host, "back" if step.size_s < 0 else "forward", step.utc_ns)
         for step in found.truth.stepped
         if step.utc_ns > found.story.end_ns - 86_400 * NS_PER_S
     )
     assert true
-    assert [step[:2] for step in told] == [step[:2] for step in true]
-    assert all(abs(one[2] - other[2]) < NS_PER_S for one, other in zip(told, true, strict=True))
+    assert [step[:2] for step in reported] == [step[:2] for step in true]
+    assert all(abs(one[2] - other[2]) < NS_PER_S for one, other in zip(reported, true, strict=True))
 
 
 def test_hosts_that_moved_unseen_are_suspected(found: Found) -> None:
@@ -172,8 +172,8 @@ def test_hosts_that_moved_unseen_are_suspected(found: Found) -> None:
     assert len(suspected) > 2
 
 
-def test_what_befell_several_is_one_finding(found: Found) -> None:
-    """A lying server, a site that moves and a slow walk are found with their hosts, once each, and no other."""
+def test_what_happened_to_several_is_one_finding(found: Found) -> None:
+    """A falseticker, a site that shifts and a slow shift are found with their hosts, once each, and no other."""
     sources = {finding["source"]: set(finding["hosts"]) for finding in found.findings("shared-falseticker")}
     assert sources == found.truth.shared_falsetickers
     moved = found.findings("site-moved")
@@ -198,7 +198,7 @@ def test_order_and_silence_are_at_risk_where_they_are(found: Found) -> None:
     assert {name for finding in gaps for name in finding["hosts"]} == found.truth.silent
 
 
-def test_coverage_counts_whom_nobody_measures(found: Found) -> None:
+def test_coverage_counts_hosts_that_are_not_measured(found: Found) -> None:
     """Coverage is of all hosts that should report, less the silent and the unmeasured."""
     missing = len(found.truth.silent | found.truth.unmeasured)
     single = sum(len(part.sources) == 1 for part in found.story.hosts)

@@ -176,7 +176,7 @@ def test_the_plot_shows_the_day(day: tuple[Path, list[Record]]) -> None:
 
 
 @pytest.mark.parametrize(
-    "surroundings",
+    "variables",
     [
         {"LC_ALL": "C"},
         {"LC_ALL": "", "LC_CTYPE": "", "LANG": "C"},
@@ -184,11 +184,9 @@ def test_the_plot_shows_the_day(day: tuple[Path, list[Record]]) -> None:
         {"LC_ALL": "C.UTF-8", "TERM": "linux"},
     ],
 )
-def test_where_there_is_no_unicode_the_plot_is_ascii(
-    surroundings: dict[str, str], day: tuple[Path, list[Record]]
-) -> None:
+def test_where_there_is_no_unicode_the_plot_is_ascii(variables: dict[str, str], day: tuple[Path, list[Record]]) -> None:
     """A locale, an encoding or a console without Braille gets a picture of plain characters."""
-    ran = history("--plot", state=day[0], **{"TERM": "xterm"} | surroundings)
+    ran = history("--plot", state=day[0], **{"TERM": "xterm"} | variables)
     assert ran.out.replace("µ", "u").isascii()
     assert "*" in ran.out
     assert ran.status == 0
@@ -210,7 +208,7 @@ USAGE = {
 
 @pytest.mark.parametrize("words", USAGE)
 def test_usage_errors_name_the_fix_and_end_with_64(words: tuple[str, ...], day: tuple[Path, list[Record]]) -> None:
-    """What makes no sense is told with what would."""
+    """An impossible option is an error that shows a possible one."""
     ran = history(*words, state=day[0])
     assert ran.status == 64
     assert USAGE[words] in " ".join(ran.err.split())
@@ -273,13 +271,13 @@ def peak_kib(state: Path, *words: str) -> int:
 
 @pytest.mark.parametrize("words", [("--format", "csv"), ("--format", "json"), ("--plot",), ()])
 def test_a_long_history_is_not_loaded(words: tuple[str, ...], long: Path) -> None:
-    """Twelve thousand audits take hardly more memory than a hundred: pages are read, told and forgotten."""
+    """Twelve thousand audits take hardly more memory than a hundred: pages are read, written and dropped."""
     few = peak_kib(long, *words, "--limit", "100")
     many = peak_kib(long, *words, "--since", "30d")
     assert many - few < 4096
 
 
-def test_who_waits_is_told_how_far_it_has_got(long: Path) -> None:
+def test_progress_is_shown(long: Path) -> None:
     """A file that takes more than two seconds to be written shows progress on the terminal, and nothing else there."""
     ours, theirs = pty.openpty()
     environment = os.environ | {"STATE_DIRECTORY": str(long / "state")}
@@ -338,7 +336,7 @@ def test_a_full_output_is_unknown(day: tuple[Path, list[Record]]) -> None:
 
 
 def test_a_host_that_believes_in_1970_has_a_plot_of_its_day(tmp_path: Path) -> None:
-    """Audits that nobody can date yet stretch no picture over fifty years."""
+    """Audits without a known time do not stretch a plot over fifty years."""
     now = this_moment()
     lost = World(begin_ns=now.realtime_ns - 60 * MINUTE_NS, stepped_s=lambda minute: 1.7e9, boot_id="another",
                  answers=lambda minute: minute >= 30)  # fmt: skip

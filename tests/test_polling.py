@@ -1,4 +1,4 @@
-"""A survey by itself: nobody waits while the memory of servers is held, and what it tells suits who started it."""
+"""One poll: no lock is held while names are resolved, and its messages suit the command."""
 
 import socket
 import time
@@ -27,7 +27,7 @@ class Store:
         self.held_up_by: list[str] = []
 
     def update(self, change: Callable[[ServerStates], ServerStates]) -> None:
-        """Hold the memories while they are changed, as the agent's ledger does."""
+        """Hold the server states while they are changed, as the agent's store does."""
         self.is_held = True
         self.memories |= change(dict(self.memories))
         self.is_held = False
@@ -54,7 +54,7 @@ def lookups(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_nobody_is_held_up_while_a_larger_zone_is_looked_up(
+def test_nothing_blocks_while_a_larger_zone_is_resolved(
     store: Store, lookups: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """P7: a country without a zone leads to its continent, before what is remembered is locked for the decision."""
@@ -89,7 +89,7 @@ def hold_back(options: QueryOptions, caplog: pytest.LogCaptureFixture) -> tuple[
     return observation, caplog.messages
 
 
-def test_a_hint_is_told_only_where_it_can_be_followed(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hint_is_given_only_where_it_can_be_followed(caplog: pytest.LogCaptureFixture) -> None:
     """An agent has no option that asks at once, so it speaks of none."""
     observation, notes = hold_back(QueryOptions(), caplog)
     assert notes == ["192.0.2.1: queried recently; next query in 14 s"]

@@ -41,7 +41,7 @@ def land() -> Iterator[Island]:
 
 
 def test_default_pool_is_asked_once_and_then_left_alone(land: Island, tmp_path: Path) -> None:
-    """P1, P2, P4: four servers of pool.ntp.org at most, then none for 30 minutes, unless told to, by --force."""
+    """P1, P2, P4: four servers of pool.ntp.org at most, then none for 30 minutes, except with --force."""
     first = ntpaudit("check", "--format", "json", state=tmp_path, inside=land.command)
     assert first.sources == {f"pool.ntp.org/{slot}": ("agreeing", None) for slot in range(4)}
     assert first.record["verdict"] == "within"
@@ -73,7 +73,7 @@ def test_a_pool_is_asked_one_sample_only(land: Island, tmp_path: Path) -> None:
 
 
 def test_country_without_a_zone_falls_back_to_its_continent(land: Island, tmp_path: Path) -> None:
-    """P7: where a country has no zone its continent is asked, and a small zone is told of."""
+    """P7: if a country has no zone, its continent is queried, and a small zone is reported."""
     ran = ntpaudit("check", "--region", "nl", "--format", "json", state=tmp_path, inside=land.command)
     assert {source["address"] for source in ran.record["sources"]} == {"198.51.100.7", "203.0.113.7"}
     assert "using europe.pool.ntp.org" in ran.err
@@ -88,7 +88,7 @@ def test_named_server_is_not_asked_twice_in_15_seconds(land: Island, tmp_path: P
 
 
 def test_samples_are_two_seconds_apart(land: Island, tmp_path: Path) -> None:
-    """Two samples of a server that is not loopback take two seconds, in silence where nobody watches."""
+    """Two samples of a server that is not loopback take two seconds, without output if no terminal shows it."""
     began = time.monotonic()
     ran = ntpaudit(
         "check", "--samples", "2", "192.0.2.77", "192.0.2.1", "--format", "json", state=tmp_path, inside=land.command
@@ -114,11 +114,11 @@ def test_address_without_a_route_says_so(land: Island, tmp_path: Path) -> None:
 def test_resolver_that_is_not_there_costs_the_timeout_at_most(land: Island, tmp_path: Path) -> None:
     """A name that cannot be resolved is a reason, and holds up no other server for longer than the deadline."""
     ran = ntpaudit(
-        "check", "--timeout", "500ms", "--format", "json", "nobody.example", "192.0.2.1",
+        "check", "--timeout", "500ms", "--format", "json", "unknown.example", "192.0.2.1",
         state=tmp_path, inside=land.command,
     )  # fmt: skip
     assert ran.sources["192.0.2.1"] == ("agreeing", None)
-    status, reason = ran.sources["nobody.example"]
+    status, reason = ran.sources["unknown.example"]
     assert status == "unreachable"
     assert reason in ("name-failed", "name-timeout")
 
@@ -155,10 +155,10 @@ def test_several_pools_share_four_servers(land: Island, tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_killed_was_a_request_all_the_same(land: Island, tmp_path: Path) -> None:
-    """That a server is being asked is noted before it is, so that a plugin's time-out makes nobody impolite."""
+    """That a server is being asked is noted before it is, so that a plugin's time-out does not break the rate limit."""
     words = land.command([sys.executable, "-m", "ntpaudit", "check", "--samples", "2", "192.0.2.77"])
-    surroundings = os.environ | {"STATE_DIRECTORY": str(tmp_path / "state"), "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen(words, env=surroundings, stdout=subprocess.DEVNULL)
+    variables = os.environ | {"STATE_DIRECTORY": str(tmp_path / "state"), "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(words, env=variables, stdout=subprocess.DEVNULL)
     database = tmp_path / "state" / "history.sqlite3"
     until(lambda: database.exists() and asked(database), "the note that it is asked")
     process.kill()

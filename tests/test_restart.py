@@ -1,4 +1,4 @@
-"""What an agent that starts anew still knows of the last agreement: no more, and no less, than the one before it."""
+"""A restarted agent knows as much of the last agreement as the agent before it, and no more."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_how_far_the_oscillator_may_be_off_is_not_forgotten(watched: Watched) ->
     watched.host.oscillator_ppm += 200
     watched.host.run(3600, slew_ppm=200)
     before = watched.local()
-    watched.host.frequency_ppm = 0  # a daemon that begins anew without its drift file
+    watched.host.frequency_ppm = 0  # a daemon that starts again without its drift file
     watched.local()
     watched.restart()
     after = watched.local()
@@ -97,7 +97,7 @@ def test_how_far_the_oscillator_may_be_off_is_not_forgotten(watched: Watched) ->
     assert watched.has_the_truth(after)
 
 
-def test_a_start_does_not_help_a_liar(watched: Watched) -> None:
+def test_a_start_does_not_help_a_falseticker(watched: Watched) -> None:
     """What four servers proved stands against one that agreed with them first and is polled alone (R5)."""
     assert watched.first_alone().age_s == 0
     watched.restart()

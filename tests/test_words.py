@@ -59,6 +59,7 @@ QUOTED = (
     r"[dD]ead[- _]letters?",  # the standard term
     r"(two|alphanumeric|lower-case|upper-case|non-ASCII|ASCII|wide) letters|two-letter",  # letters of an alphabet
     r"letter-spacing",  # CSS
+    r"\.tell\(\)",  # of Python's files
     r"[oO]f course",
 )
 """Words of others that contain one of them."""

@@ -26,7 +26,7 @@ AGREEMENT_S = 0.005
 
 
 def ask(server: NtpServer, replies: int, *requests: bytes) -> list[tuple[bytes, int]]:
-    """Send requests at once, and collect so many replies, each with the port it came from."""
+    """Send requests at once, and collect `count` replies, each with the port it came from."""
     with socket.socket(socket.AF_INET6 if ":" in server.address else socket.AF_INET, socket.SOCK_DGRAM) as asking:
         asking.settimeout(5)
         for request in requests or (REQUEST,):
@@ -39,7 +39,7 @@ def ask(server: NtpServer, replies: int, *requests: bytes) -> list[tuple[bytes, 
 
 
 def numbered_requests(count: int) -> list[bytes]:
-    """Requests that can be told apart by their nonce."""
+    """Requests that are distinguished by their nonce."""
     return [REQUEST[:-8] + number.to_bytes(8) for number in range(1, count + 1)]
 
 
@@ -65,13 +65,13 @@ def origins_answered(behaviour: Behaviour) -> list[int]:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.9", pytest.param("::1", marks=pytest.mark.needs("ipv6"))])
 @pytest.mark.parametrize("offset_s", [0.0, 37.0, -0.25])
-def test_served_clock_is_as_far_ahead_as_it_was_told(address: str, offset_s: float) -> None:
+def test_served_clock_is_as_far_ahead_as_configured(address: str, offset_s: float) -> None:
     """An independent client finds the demo server's offset, on either family."""
     with NtpServer(Behaviour(offset_s=offset_s), address) as server:
         assert exchange(server.address, server.port).offset == pytest.approx(offset_s, abs=AGREEMENT_S)
 
 
-def test_server_says_of_itself_what_it_was_told() -> None:
+def test_server_reports_the_configured_values() -> None:
     """Every dial of the header arrives, with spans rounded up."""
     dials = Behaviour(stratum=3, leap=1, root_delay_s=0.5, root_dispersion_s=1e-6, reference_id=b"GPS\0", precision=-18)
     with NtpServer(dials) as server:
@@ -135,11 +135,11 @@ def test_subclass_may_answer_anything() -> None:
 
     class Strange(NtpServer):
         def reply(self, request: bytes, received_ns: int, now_ns: int) -> list[Datagram]:
-            return [Datagram(b"later", delay_s=0.02), Datagram(b"stranger", from_another_port=True)]
+            return [Datagram(b"later", delay_s=0.02), Datagram(b"other", from_another_port=True)]
 
     with Strange() as server:
         (first, first_port), (second, second_port) = ask(server, 2)
-    assert (first, second) == (b"stranger", b"later")
+    assert (first, second) == (b"other", b"later")
     assert first_port != server.port == second_port
 
 
@@ -154,7 +154,7 @@ def kiss_is(code: bytes) -> tuple[int, Callable[[list[bytes]], bool]]:
 
 
 def octets_are(count: int) -> tuple[int, Callable[[list[bytes]], bool]]:
-    """One reply of so many octets."""
+    """One reply of this many octets."""
     return 1, lambda replies: len(replies[0]) == count
 
 
@@ -164,7 +164,7 @@ def extension_is(length: int, present: int) -> tuple[int, Callable[[list[bytes]]
 
 
 def is_ahead(reply: bytes) -> bool:
-    """Whether a reply tells the time of a forger."""
+    """Return whether a reply has the time of a forger."""
     return abs(Header.decode(reply).transmit / S - 2_208_988_800 - time.time() - FORGED_AHEAD_S) < 10
 
 
@@ -299,7 +299,7 @@ def test_saturated_cores_are_free_again_afterwards() -> None:
     assert len(psutil.Process().children()) == before
 
 
-def test_server_that_does_not_start_is_told_with_its_log() -> None:
+def test_server_that_does_not_start_is_an_error_with_its_log() -> None:
     """A real server that ends at once raises, with what it said."""
     with pytest.raises(servers.ServerFailedError, match="Invalid directive"), servers.chronyd(extra="nonsense"):
         pass

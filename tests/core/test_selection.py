@@ -1,4 +1,4 @@
-"""Who agrees, who lies, and the interval that holds whoever it is."""
+"""Which sources agree, which are falsetickers, and the interval that holds whichever they are."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -44,7 +44,7 @@ WORLDS = 4000
 
 
 def candidate(earliest: int, latest: int, number: int | str = 0, offset: int | None = None) -> Candidate:
-    """Make a candidate whose fate it shares with whoever has the same number."""
+    """Make a candidate that shares the failure domain of all with the same number."""
     middle = (earliest + latest) // 2
     return Candidate(middle if offset is None else offset, Interval(earliest, latest), frozenset({f"net {number}"}))
 
@@ -75,7 +75,7 @@ SMALL = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6)).map(lambda p: 
 
 
 def by_hand(ends: Sequence[tuple[int, int]], tolerated: int) -> tuple[int, int, int] | None:
-    """Return earliest, latest and liars by S2, looking at every point; None without a majority."""
+    """Return earliest, latest and falsetickers by S2, checking every point; None without a majority."""
     for falsetickers in range(tolerated, len(ends)):
         if 2 * falsetickers >= len(ends):
             break
@@ -108,19 +108,19 @@ def test_labels_agree_with_every_point(ends: list[tuple[int, int]]) -> None:
     assert agreement is None or agreement.statuses == expected
 
 
-def test_nobody_says_nothing() -> None:
+def test_without_sources_there_is_no_agreement() -> None:
     """Without candidates there is no majority and nothing to tolerate."""
     assert agree([]) is None
     assert max_falsetickers([]) == 0
 
 
 def test_one_source_is_taken_at_its_word() -> None:
-    """A single source cannot be contradicted: its interval is the answer, and no liar is tolerated (S2)."""
+    """A single source cannot be contradicted: its interval is the answer, and no falseticker is tolerated (S2)."""
     assert agreed(independent((3, 9))) == Agreement(Interval(3, 9), 6, ("agreeing",), 0, False)
 
 
 def test_two_that_agree_narrow_each_other() -> None:
-    """With two sources no liar is tolerated and the answer is what both say (S2)."""
+    """With two sources no falseticker is tolerated and the answer is what both say (S2)."""
     agreement = agreed(independent((0, 10), (8, 20)))
     assert (agreement.interval, agreement.max_falsetickers, agreement.exceeded_assumption) == (
         Interval(8, 10),
@@ -130,7 +130,7 @@ def test_two_that_agree_narrow_each_other() -> None:
 
 
 def test_two_that_disagree_are_no_majority() -> None:
-    """Of two that contradict each other nobody can say which lies (S5: more than half)."""
+    """If two sources contradict each other, it is unknown which is wrong (S5: more than half)."""
     assert agree(independent((0, 10), (11, 20))) is None
 
 
@@ -139,17 +139,17 @@ def test_two_against_two_are_no_majority() -> None:
     assert agree(independent((0, 10), (1, 10), (20, 30), (21, 30))) is None
 
 
-@pytest.mark.parametrize("liar", [(-100, -50), (11, 12), (10**15, 10**15)])
-def test_one_liar_of_three_is_outvoted(liar: tuple[int, int]) -> None:
-    """Two of three are a majority: the liar is named, and told to be more than was expected (S5, RFC 5905 §11.2.1)."""
-    agreement = agreed(independent((0, 10), liar, (4, 9)))
+@pytest.mark.parametrize("falseticker", [(-100, -50), (11, 12), (10**15, 10**15)])
+def test_one_falseticker_of_three_is_outvoted(falseticker: tuple[int, int]) -> None:
+    """Two of three are a majority: the falseticker is named, and exceeds the assumption (S5, RFC 5905 §11.2.1)."""
+    agreement = agreed(independent((0, 10), falseticker, (4, 9)))
     assert agreement.interval == Interval(4, 9)
     assert agreement.statuses == ("agreeing", "falseticker", "agreeing")
     assert (agreement.max_falsetickers, agreement.exceeded_assumption) == (1, True)
 
 
-def test_three_who_agree_tolerate_nobody() -> None:
-    """Three sources are too few to tolerate a liar that hides among them: the answer is what all say (S2)."""
+def test_three_that_agree_tolerate_no_falseticker() -> None:
+    """Three sources are too few to tolerate a hidden falseticker: the answer is what all say (S2)."""
     agreement = agreed(independent((0, 10), (4, 12), (-5, 9)))
     assert (agreement.interval, agreement.max_falsetickers, agreement.exceeded_assumption) == (Interval(4, 9), 0, False)
 
@@ -168,7 +168,7 @@ def test_the_hull_spans_a_gap() -> None:
     """Where two separate spans are covered by enough, the truth may be in either, and the answer holds both (S2)."""
     agreement = agreed(independent((0, 100), (0, 100), (0, 10), (90, 100)))
     assert agreement.interval == Interval(0, 100)
-    assert agreement.statuses == ("agreeing",) * 4  # equally deep: nobody can say which of the two lies
+    assert agreement.statuses == ("agreeing",) * 4  # equally deep: it is unknown which of the two is wrong
 
 
 def test_touching_ends_agree() -> None:
@@ -185,7 +185,7 @@ def lost(count: int) -> list[frozenset[str]]:
 
 
 def possible_truths(ends: Sequence[tuple[int, int]], falsetickers: int) -> list[int]:
-    """Return every point that may be the truth if at most so many lie: some choice of the others all cover it."""
+    """Return every point that may be the truth if at most f are wrong: some choice of the others all cover it."""
     honest = [others for size in range(len(ends) - falsetickers, len(ends) + 1) for others in combinations(ends, size)]
     return [x for x in range(20) if any(all(low <= x <= high for low, high in others) for others in honest)]
 
@@ -199,7 +199,7 @@ def test_a_lost_reply_does_not_disarm_the_vote() -> None:
     assert (agreement.max_falsetickers, agreement.exceeded_assumption, agreement.is_guaranteed) == (1, False, True)
     assert not agreed(independent(*honest, falseticker)).interval.covers(
         0
-    )  # three asked: no liar among them is allowed for
+    )  # three asked: no falseticker among them is tolerated
 
 
 def test_two_of_four_are_the_hull_of_both() -> None:
@@ -222,14 +222,14 @@ def test_where_all_may_lie_nothing_is_guaranteed(usable: int, asked: int) -> Non
 @given(SMALL, st.integers(0, 6))
 @settings(max_examples=500, deadline=None)
 def test_the_interval_is_every_point_that_may_be_the_truth(ends: list[tuple[int, int]], missing: int) -> None:
-    """For any number asked, lost and lying the ends are those of all points that may be the truth (S2, R1)."""
+    """For any number asked, lost and wrong the ends are those of all points that may be the truth (S2, R1)."""
     agreement = agree(independent(*ends), lost(missing))
     usable, expected = len(ends), max(0, (len(ends) + missing - 1) // 3)
     depth = max((sum(low <= x <= high for low, high in ends) for x in range(20)), default=0)
     if 2 * depth <= usable:
         assert agreement is None
         return
-    if agreement is None:  # more lied than can be allowed for
+    if agreement is None:  # more are wrong than can be tolerated
         assert not possible_truths(ends, max(expected, (usable - 1) // 2))
         return
     assert agreement.is_guaranteed == (expected < usable)
@@ -244,7 +244,7 @@ def test_the_interval_is_every_point_that_may_be_the_truth(ends: list[tuple[int,
 
 @st.composite
 def attacked(draw: st.DrawFn) -> tuple[list[Interval], list[Interval], int]:
-    """Draw the intervals of honest servers around a truth of 0, those of liars, and how many replies are lost."""
+    """Draw intervals of honest servers around a truth of 0, those of falsetickers, and the number of lost replies."""
     asked = draw(st.integers(1, 10))
     falsetickers = draw(st.integers(0, (asked - 1) // 3))
     missing = draw(st.integers(0, asked - falsetickers))
@@ -276,29 +276,29 @@ def test_the_truth_is_inside_whatever_is_lost(
 
 
 def test_an_attacker_who_drops_one_honest_server_gains_nothing() -> None:
-    """Four asked, one honest reply dropped, and one liar in the worst place with a width of nearly zero (R1)."""
+    """Four asked, one honest reply dropped, and one falseticker in the worst place, nearly zero wide (R1)."""
     caught_without = 0
     for seed in range(WORLDS // 4):
         random = Random(seed)
         honest = [Interval(-random.randrange(1, 30 * MS), random.randrange(1, 30 * MS)) for _ in range(3)]
         dropped = random.randrange(3)
-        heard = [interval for number, interval in enumerate(honest) if number != dropped]
-        high = min(interval.latest_ns for interval in heard)
+        replied = [interval for number, interval in enumerate(honest) if number != dropped]
+        high = min(interval.latest_ns for interval in replied)
         falseticker = Interval(high - random.randrange(2), high)
-        voters = [candidate(*interval, number) for number, interval in enumerate([*heard, falseticker])]
+        voters = [candidate(*interval, number) for number, interval in enumerate([*replied, falseticker])]
         agreement = agree(voters, lost(1))
         assert agreement is not None, f"world {seed}"
         assert agreement.is_guaranteed, f"world {seed}"
         assert agreement.interval.covers(0), f"world {seed}"
         caught_without += not agreed(voters).interval.covers(0)
-    assert caught_without > WORLDS // 5, "these liars would not have fooled the vote of three either"
+    assert caught_without > WORLDS // 5, "these falsetickers would not have fooled the vote of three either"
 
 
 def test_a_server_that_shares_a_fate_with_a_lost_one_counts() -> None:
     """Whole groups may lie also where some of their members, or of the others, gave nothing usable (S8, R1)."""
-    heard = [candidate(-10, 10, 1), candidate(-10, 10, 2), candidate(9, 9, 3), candidate(9, 9, 3)]
-    assert not agreed(heard).interval.covers(0)  # of three groups none may lie, and of four servers one
-    agreement = agree(heard, lost(1))  # of four groups one may, and the largest has two members
+    replied = [candidate(-10, 10, 1), candidate(-10, 10, 2), candidate(9, 9, 3), candidate(9, 9, 3)]
+    assert not agreed(replied).interval.covers(0)  # of three groups none may lie, and of four servers one
+    agreement = agree(replied, lost(1))  # of four groups one may, and the largest has two members
     assert agreement is not None
     assert agreement.max_falsetickers == 2
     assert agreement.interval.covers(0)
@@ -339,14 +339,14 @@ def test_a_server_that_we_skip_does_not_count_as_asked(reason: str) -> None:
 # --- how many may lie ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("sources", "liars"), list(enumerate((0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4))))
-def test_a_third_less_one_may_lie(sources: int, liars: int) -> None:
+@pytest.mark.parametrize(("sources", "most"), list(enumerate((0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4))))
+def test_less_than_a_third_may_be_wrong(sources: int, most: int) -> None:
     """Of m independent sources floor((m - 1) / 3) may lie (S2)."""
-    assert max_falsetickers([frozenset({str(number)}) for number in range(sources)]) == liars
+    assert max_falsetickers([frozenset({str(number)}) for number in range(sources)]) == most
 
 
-def test_a_silent_neighbour_tells_no_lie() -> None:
-    """A server that gave nothing usable counts as asked, and adds no liar to the group that it belongs to (R1, S8)."""
+def test_a_silent_neighbour_is_no_falseticker() -> None:
+    """A server without a usable reply counts as asked, and adds no falseticker to its group (R1, S8)."""
     fates = [frozenset({f"net {number}"}) for number in range(4)]
     assert max_falsetickers(fates, [frozenset({"net 3"})]) == 1
     assert max_falsetickers([*fates, frozenset({"net 3"})]) == 2
@@ -354,7 +354,7 @@ def test_a_silent_neighbour_tells_no_lie() -> None:
 
 
 @pytest.mark.parametrize(
-    ("groups", "liars"),
+    ("groups", "most"),
     [
         ((3,), 0),
         ((4,), 1),
@@ -367,26 +367,26 @@ def test_a_silent_neighbour_tells_no_lie() -> None:
         ((2, 2, 1, 1, 1, 1, 1), 4),
     ],
 )
-def test_whole_groups_lie(groups: tuple[int, ...], liars: int) -> None:
+def test_whole_groups_may_be_wrong(groups: tuple[int, ...], most: int) -> None:
     """Of g groups the floor((g - 1) / 3) largest may lie, each whole, and never fewer than of m sources (S2, S8)."""
     fates = [frozenset({f"net {number}"}) for number, size in enumerate(groups) for _ in range(size)]
-    assert max_falsetickers(fates) == liars
-    assert max_falsetickers(fates[::-1]) == liars
+    assert max_falsetickers(fates) == most
+    assert max_falsetickers(fates[::-1]) == most
 
 
 @pytest.mark.parametrize(
     "groups", [(3, 1, 1, 1), (9, 1, 1, 1), (6, 1, 1, 1, 1, 1, 1), (3, 2, 1, 1, 1, 1, 1), (4, 4, 1, 1, 1, 1, 1)]
 )
-def test_a_large_network_leaves_room_for_other_liars(groups: tuple[int, ...]) -> None:
+def test_a_large_network_leaves_room_for_other_falsetickers(groups: tuple[int, ...]) -> None:
     """Where the largest groups make half or more, any other (g - 1) / 3 that make less are tolerated (S2, S8)."""
     fates = [frozenset({f"net {number}"}) for number, size in enumerate(groups) for _ in range(size)]
-    lying = [sum(sizes) for sizes in combinations(groups, (len(groups) - 1) // 3)]
-    needed = max(falsetickers for falsetickers in lying if 2 * falsetickers < len(fates))
+    wrong_counts = [sum(sizes) for sizes in combinations(groups, (len(groups) - 1) // 3)]
+    needed = max(falsetickers for falsetickers in wrong_counts if 2 * falsetickers < len(fates))
     assert 1 <= needed <= max_falsetickers(fates) < len(fates) / 2
 
 
-def test_a_lone_liar_is_outvoted_beside_a_large_network() -> None:
-    """One liar of six lies, three of the others being neighbours: the truth is inside as if they were not (S2, S8)."""
+def test_a_single_falseticker_is_outvoted_beside_a_large_network() -> None:
+    """One falseticker of six, three of the others neighbours: the truth is inside as if they were not (S2, S8)."""
     falseticker, others = (9, 9), [(-10, 10)] * 5
     apart = [candidate(*ends, net) for net, ends in enumerate((falseticker, *others))]
     neighbours = [candidate(*ends, net) for net, ends in zip((1, 2, 3, 4, 4, 4), (falseticker, *others), strict=True)]
@@ -419,7 +419,7 @@ def test_groups_are_the_connected_parts(fates: list[frozenset[str]]) -> None:
     assert sorted(position for group in groups for position in group) == list(range(len(fates)))
 
 
-# --- whoever lies -------------------------------------------------------------------------------------------------
+# --- any servers wrong --------------------------------------------------------------------------------------------
 
 
 def honest_intervals(random: Random, count: int, truth: int) -> list[Interval]:
@@ -432,7 +432,7 @@ def honest_intervals(random: Random, count: int, truth: int) -> list[Interval]:
 
 
 def lies(random: Random, honest: Sequence[Interval], count: int, truth: int) -> list[Interval]:
-    """Make the intervals of liars that see the honest ones, and agree among themselves where to do most harm."""
+    """Make intervals of falsetickers that know the honest ones, and agree where they do most harm."""
     low, high = max(i.earliest_ns for i in honest), min(i.latest_ns for i in honest)
     harm = high if high - truth > truth - low else low  # the point of the honest overlap farthest from the truth
     outside = random.choice([end for interval in honest for end in interval])
@@ -451,7 +451,7 @@ def lies(random: Random, honest: Sequence[Interval], count: int, truth: int) -> 
             return [Interval(at, at + random.randrange(MS)) for at in (far, outside, harm, *[far] * count)][:count]
 
 
-def test_the_truth_is_inside_whoever_lies() -> None:
+def test_the_truth_is_inside_whatever_servers_are_wrong() -> None:
     """While at most floor((m - 1) / 3) of m lie, whatever they say, the interval holds the truth (S2, S3)."""
     excluded_by_marzullo = contradicted = tightened = 0
     for seed in range(WORLDS):
@@ -471,12 +471,12 @@ def test_the_truth_is_inside_whoever_lies() -> None:
         excluded_by_marzullo += not deepest_overlap(intervals).covers(truth)
         tightened += agreement.interval.half_width_ns < max(interval.half_width_ns for interval in intervals)
     assert contradicted == 0
-    assert excluded_by_marzullo > WORLDS // 6, "these liars would not even have fooled Marzullo's algorithm"
+    assert excluded_by_marzullo > WORLDS // 6, "these falsetickers would not even have fooled Marzullo's algorithm"
     assert tightened > WORLDS // 2, "the answer is hardly better than the worst of the sources"
 
 
 def test_the_deepest_overlap_is_no_guarantee() -> None:
-    """Two liars of seven agree on a corner of what all allow: the deepest overlap loses the truth, we do not (S3)."""
+    """Two falsetickers of seven agree on a corner of what all allow: only the deepest overlap loses the truth (S3)."""
     honest = [(-10, 10), (-9, 10), (-10, 11), (-8, 10), (-10, 12)]
     candidates = independent(*honest, (10, 10), (10, 10))
     assert not deepest_overlap([c.interval for c in candidates]).covers(0)
@@ -489,8 +489,8 @@ def test_whole_networks_may_lie() -> None:
     for seed in range(WORLDS):
         random = Random(seed)
         sizes = [random.choice((1, 1, 1, 2, 3)) for _ in range(random.randint(4, 9))]
-        lying = set(random.sample(range(len(sizes)), (len(sizes) - 1) // 3))
-        falsetickers = sum(sizes[group] for group in lying)
+        wrong_groups = set(random.sample(range(len(sizes)), (len(sizes) - 1) // 3))
+        falsetickers = sum(sizes[group] for group in wrong_groups)
         if 2 * falsetickers >= sum(sizes):
             continue
         checked += 1
@@ -498,7 +498,7 @@ def test_whole_networks_may_lie() -> None:
         honest = honest_intervals(random, sum(sizes) - falsetickers, truth)
         false = lies(random, honest, falsetickers, truth)
         candidates = [
-            candidate(*(false if group in lying else honest).pop(), group)
+            candidate(*(false if group in wrong_groups else honest).pop(), group)
             for group, size in enumerate(sizes)
             for _ in range(size)
         ]
@@ -507,7 +507,7 @@ def test_whole_networks_may_lie() -> None:
     assert checked > WORLDS // 4
 
 
-def test_a_liar_gains_nothing_by_claiming_an_upstream() -> None:
+def test_a_falseticker_gains_nothing_by_claiming_an_upstream() -> None:
     """The upstream a source claims is its own word: to copy another's never narrows the interval (S8)."""
     honest = [candidate(-30, 30, 1), candidate(-25, 40, 2), candidate(-40, 25, 3)]
     for claimed in (9, 1):
@@ -521,7 +521,7 @@ def test_a_liar_gains_nothing_by_claiming_an_upstream() -> None:
         assert agreed([*claiming, falseticker]).interval.covers(0)
 
 
-def test_servers_behind_nat64_are_told_apart() -> None:
+def test_servers_behind_nat64_are_distinguished() -> None:
     """An IPv6 address that holds an IPv4 address shares the fate of that one's /24, not of the whole prefix (S8)."""
     addresses = ("64:ff9b::c000:201", "64:ff9b::c633:6401", "::ffff:203.0.113.1", "192.0.2.9")
     fates = [
@@ -570,8 +570,8 @@ def test_a_sample_from_after_the_suspend_still_counts() -> None:
 # --- the estimate -------------------------------------------------------------------------------------------------
 
 
-def test_a_liar_that_is_very_certain_does_not_decide() -> None:
-    """R2's case: three servers say 0 within 30 ms, a liar 29 ms within 1 ns; the estimate stays with the three."""
+def test_a_falseticker_with_a_narrow_interval_does_not_decide() -> None:
+    """R2: three servers say 0 within 30 ms, a falseticker 29 ms within 1 ns; the estimate stays with the three."""
     honest = [candidate(-30 * MS, 30 * MS, number) for number in range(3)]
     assert agreed([*honest, candidate(29 * MS - 1, 29 * MS + 1, 3)]).estimate_ns == 0
 
@@ -584,10 +584,10 @@ def test_the_estimate_is_the_median(offsets: tuple[int, ...], expected: int) -> 
 
 @given(attacked(), st.data())
 @settings(max_examples=600, deadline=None)
-def test_liars_cannot_move_the_estimate_beyond_the_honest(
+def test_falsetickers_cannot_move_the_estimate_beyond_the_honest(
     world: tuple[list[Interval], list[Interval], int], data: st.DataObject
 ) -> None:
-    """With at most f liars among more than 2 f usable sources the estimate is in the range of the honest ones (R2).
+    """With at most f falsetickers of more than 2 f usable sources the estimate is in the range of the honest ones (R2).
 
     Where the interval leaves that range out, it is at the interval's end, to which the honest sources alone bring it.
     """
@@ -609,7 +609,7 @@ def test_liars_cannot_move_the_estimate_beyond_the_honest(
         assert min(offsets) <= agreement.estimate_ns <= max(offsets)
 
 
-def test_honest_sources_that_liars_disown_still_hold_the_estimate() -> None:
+def test_honest_sources_that_falsetickers_exclude_still_hold_the_estimate() -> None:
     """Seven asked, two lost, two lie: they agree with two of three honest ones and disown the third (R2)."""
     honest = [candidate(-10, 10, 1, offset=0), candidate(-1, 10, 2, offset=1), candidate(-10, 2, 3, offset=-5)]
     falsetickers = [candidate(10, 10, number) for number in (4, 5)]
@@ -621,8 +621,8 @@ def test_honest_sources_that_liars_disown_still_hold_the_estimate() -> None:
 
 def test_falsetickers_have_no_say_in_the_estimate() -> None:
     """The estimate is that of the agreeing sources alone (S7)."""
-    with_liar = [candidate(-10, 10, 1), candidate(-12, 12, 2), candidate(S, S, 3), candidate(-14, 14, 4)]
-    assert agreed(with_liar).estimate_ns == 0
+    with_falseticker = [candidate(-10, 10, 1), candidate(-12, 12, 2), candidate(S, S, 3), candidate(-14, 14, 4)]
+    assert agreed(with_falseticker).estimate_ns == 0
 
 
 @pytest.mark.parametrize("side", [1, -1])
@@ -679,7 +679,7 @@ def test_order_never_matters(rows: list[tuple[int, int, int]], random: Random) -
 
 
 def test_statuses_follow_their_sources() -> None:
-    """Whatever the order of six different sources, each is judged the same, and told in the order asked."""
+    """Whatever the order of six different sources, each is judged the same, and listed in the order queried."""
     sources = (
         answered(1),
         answered(2),
@@ -710,7 +710,7 @@ def only(source: SourceObservation, now: ClockReading = TAKEN) -> tuple[str, str
 
 
 def test_an_ordinary_survey() -> None:
-    """Four independent sources that agree all take part, tolerate one liar, and are told without a reason."""
+    """Four independent sources that agree all take part, tolerate one falseticker, and have no reason."""
     selection = select(FOUR, TAKEN)
     assert [(judged.status, judged.reason) for judged in selection.sources] == [("agreeing", None)] * 4
     assert selection.usable == selection.sources
@@ -745,7 +745,7 @@ def test_no_majority_makes_everybody_a_falseticker() -> None:
 
 
 def test_a_falseticker_disagrees() -> None:
-    """A liar is told to disagree, and keeps what it said."""
+    """A falseticker has the reason `disagrees`, and keeps its values."""
     selection = select((*FOUR[:3], answered(4, measurement(S))), TAKEN)
     falseticker = selection.sources[3]
     assert (falseticker.status, falseticker.reason) == ("falseticker", "disagrees")
@@ -768,7 +768,7 @@ def test_a_distant_source_does_not_vote(half_width: int, status: str) -> None:
     assert len(selection.usable) == (status == "agreeing")
 
 
-def test_a_warning_is_told_and_takes_part() -> None:
+def test_a_source_with_a_warning_takes_part() -> None:
     """A server with a warning votes, and the warning is its reason (V15, V16)."""
     warned = measurement(said=reply(reference_id=b"\x0a\0\0\1", warnings=("reftime-future", "sync-loop")))
     assert only(answered(1, warned)) == ("agreeing", "reftime-future")
@@ -787,7 +787,7 @@ def test_the_samples_of_one_source_intersect() -> None:
 
 
 def test_the_quickest_sample_is_the_best() -> None:
-    """The offset told is that of the least delay, the earlier of equals; within what all samples say (S9)."""
+    """The offset is that of the least delay, the earlier of equals, within what all samples say (S9)."""
     later = reading(NOON + S, uptime_ns=DAY + S)
     slow = measurement(5 * MS, 40 * MS, delay_ns=80 * MS)
     quick = measurement(7 * MS, 20 * MS, delay_ns=40 * MS)
@@ -805,7 +805,7 @@ def test_the_quickest_sample_is_the_best() -> None:
 
 @pytest.mark.parametrize(("apart", "status"), [(20 * MS, "agreeing"), (20 * MS + 1, "rejected")])
 def test_samples_that_contradict_each_other_are_rejected(apart: int, status: str) -> None:
-    """Where no offset satisfies all samples the server or the host was stepped: the source is of no use (S9)."""
+    """If no offset satisfies all samples, the server or the host was stepped: the source is not usable (S9)."""
     source = answered(1, measurement(0), measurement(apart))
     assert only(source) == (status, None if status == "agreeing" else "inconsistent")
     (judged,) = select((source,), TAKEN).sources
@@ -820,7 +820,7 @@ def test_a_contradiction_counts_whatever_the_order_of_the_samples() -> None:
 
 @pytest.mark.parametrize("step", [-HOUR, -1, 0, 3 * S])
 def test_statements_are_carried_to_the_common_instant(step: int) -> None:
-    """A clock that was stepped after the exchange has so much less offset when judged, a bound that grew (S1, B6)."""
+    """If a clock was stepped after the exchange, its offset changes by the step and its bound grows (S1, B6)."""
     now = reading(NOON + 10 * S + step, uptime_ns=DAY + 10 * S)
     selection = select((answered(1, measurement(MS, 5 * MS)),), now)
     (judged,) = selection.sources
@@ -935,7 +935,7 @@ def test_both_addresses_of_one_stratum_1_server_share_a_fate(other: SourceObserv
         assert selection.agreement.max_falsetickers == (2 if shared and usable == 6 else 1)
 
 
-def test_one_server_with_two_addresses_that_lies_is_one_liar() -> None:
+def test_a_wrong_server_with_two_addresses_is_one_falseticker() -> None:
     """A stratum 1 server that lies is outvoted by four, also where it is configured by both of its addresses (R10)."""
     said = reply(reference_id=b"GPS\0", stratum=1)
     exact = measurement(10 * MS, 0, said=said)
@@ -954,13 +954,13 @@ def test_the_places_of_a_pool_are_servers_of_their_own() -> None:
 
 
 def test_a_source_without_an_address_is_known_by_its_name() -> None:
-    """Where no address is known the name tells sources apart."""
+    """If no address is known, the name distinguishes sources."""
     best = measurement(said=reply(stratum=1))
     named = [SourceObservation(name, None, 123, (best,)) for name in ("a.example", "b.example")]
     assert not shared_failure_domains(named[0], best) & shared_failure_domains(named[1], best)
 
 
-def test_neighbours_that_lie_together_are_one_liar() -> None:
+def test_neighbours_that_are_wrong_together_are_one_falseticker() -> None:
     """Two neighbours of five sources lie: as they share a fate they were to be expected (S8)."""
     falsetickers = (
         answered(4, measurement(S), address="192.0.9.1"),
