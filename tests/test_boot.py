@@ -57,7 +57,7 @@ def adjtimex(modes):
     struct.pack_into("I", timex, 0, modes)
     return libc.adjtimex(timex)
 
-monotonic, tick = 1, 0x4000  # a clock that nobody can set, and a length of the tick, 0, that no kernel takes
+monotonic, tick = 1, 0x4000  # a clock that cannot be set, and a length of the tick, 0, that no kernel takes
 print(json.dumps({
     "settimeofday": outcome(libc.settimeofday(None, ctypes.byref((ctypes.c_int * 2)(99_999, 0)))),
     "clock_settime": outcome(libc.clock_settime(monotonic, ctypes.byref(timespec(0, 0)))),
@@ -65,7 +65,7 @@ print(json.dumps({
     "adjtimex": outcome(adjtimex(tick)),
 }))
 """
-"""What comes of the calls that set clocks, of each in a form that nobody succeeds with."""
+"""The results of the calls that set clocks, each in a form that always fails."""
 
 EVERY_COMMAND = {
     "demo": [["demo", "--once"], ["demo", "--hours", "6", "--hosts", "24"]],
@@ -164,7 +164,7 @@ def installed(package: Path) -> Iterator[Machine]:
 
 @contextmanager
 def configured(package: Path) -> Iterator[Machine]:
-    """A machine with the package, a configuration that `config init` wrote, servers to ask and a database to tell."""
+    """A machine with the package, a configuration that `config init` wrote, servers to query and a database."""
     with installed(package) as host, ExitStack() as stack:
         for address, stratum in SERVERS.items():
             serve(host, address, stratum)
@@ -245,7 +245,7 @@ def write(host: Machine, path: str, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def bare(package: Path) -> Iterator[Machine]:
-    """A machine with the package, for the tests of one that nobody configured."""
+    """A machine with the package, for the tests of an unconfigured one."""
     with installed(package) as host:
         yield host
 
@@ -267,7 +267,7 @@ def host(package: Path) -> Iterator[Machine]:
 
 
 def audit_now(host: Machine) -> bool:
-    """Tell the agent to audit now."""
+    """Make the agent audit now."""
     host.say("systemctl", "kill", "--signal=USR1", "ntpaudit")
     return True
 
@@ -326,7 +326,7 @@ def test_version_grows_with_each_commit(package: Path) -> None:
         subprocess.run(["dpkg", "--compare-versions", earlier, "lt", later], check=True)
 
 
-def test_broken_configuration_is_told_once_and_not_tried_again(bare: Machine) -> None:
+def test_broken_configuration_is_reported_once_and_not_tried_again(bare: Machine) -> None:
     """Without a configuration the start fails with status 78, says what to do, and is not repeated."""
     assert bare.run(["systemctl", "start", "ntpaudit"], check=False).returncode != 0
     assert shown(bare, "ntpaudit", "ExecMainStatus") == "78"
@@ -345,19 +345,19 @@ def test_agent_is_active_once_it_says_so_and_shows_its_verdict(host: Machine) ->
 
 
 def test_watchdog_is_fed(host: Machine) -> None:
-    """The agent tells systemd again and again that its loop turns."""
+    """The agent reports to systemd regularly that its loop runs."""
     before = shown(host, "ntpaudit", "WatchdogTimestampMonotonic")
     until(lambda: shown(host, "ntpaudit", "WatchdogTimestampMonotonic") != before)
     assert shown(host, "ntpaudit", "NRestarts") == "0"
 
 
 def test_records_are_kept_and_root_can_read_them(host: Machine) -> None:
-    """The history fills, with records within the truth, and `ntpaudit status` tells the last of them."""
+    """The history fills, with records within the truth, and `ntpaudit status` shows the last of them."""
     for record in measured(host):
         assert record["offset"]["earliest_s"] <= 0.0 <= record["offset"]["latest_s"]
     status = host.run(["ntpaudit", "status", "--format", "json"], check=False)
-    told = json.loads(status.stdout)
-    assert (told["record"]["verdict"], told["stale"], told["reason"]) == ("within", False, None)
+    report = json.loads(status.stdout)
+    assert (report["record"]["verdict"], report["stale"], report["reason"]) == ("within", False, None)
     assert status.returncode in (0, 1)
 
 
@@ -372,7 +372,7 @@ def test_service_and_shell_call_the_boot_the_same(host: Machine) -> None:
 
 
 def test_kernel_is_asked_through_its_service(host: Machine) -> None:
-    """The agent, to which adjtimex is forbidden, knows all the same what the kernel says of its clock."""
+    """The agent, to which adjtimex is forbidden, still knows the state of the kernel's clock."""
     kernel = records(host)[-1]["kernel"]
     assert kernel["available"] is True, kernel
     assert shown(host, "ntpaudit-kernel.service", "ActiveState") == "active"
@@ -382,8 +382,8 @@ def test_points_reach_a_real_database(host: Machine) -> None:
     """Every record is a point in the database, once, and the token came to the agent as a credential."""
     in_order = sorted(measured(host), key=lambda record: record["time"]["utc"])  # by which two may change places
     kept = [record["offset"]["bound_s"] for record in in_order]
-    told = until(lambda: (found := points(host, "ntpaudit_clock", "bound_s"))[len(kept) - 1 :] and found)
-    assert told[: len(kept)] == pytest.approx(kept)
+    delivered = until(lambda: (found := points(host, "ntpaudit_clock", "bound_s"))[len(kept) - 1 :] and found)
+    assert delivered[: len(kept)] == pytest.approx(kept)
 
 
 def test_journal_has_native_fields(host: Machine) -> None:
@@ -500,7 +500,7 @@ def test_what_can_be_written_cannot_be_run(host: Machine) -> None:
 
 
 def test_nothing_listens(host: Machine) -> None:
-    """The agent has no socket that waits for strangers: none that listens, and none of UDP without a peer."""
+    """The agent has no socket that others can reach: none that listens, and none of UDP without a peer."""
     user = shown(host, "ntpaudit", "UID")
     for protocol in ("tcp", "tcp6", "udp", "udp6"):
         for line in host.path(f"/proc/1/net/{protocol}").read_text().splitlines()[1:]:
@@ -517,7 +517,7 @@ def test_nothing_listens(host: Machine) -> None:
 
 
 def test_configuration_is_reloaded(host: Machine) -> None:
-    """`systemctl reload` takes up a configuration; a broken one makes it fail, and the agent goes on and shows why."""
+    """`systemctl reload` applies a configuration; a broken one makes it fail, and the agent goes on and shows why."""
     pid = shown(host, "ntpaudit", "MainPID")
     host.say("systemctl", "reload", "ntpaudit")
     until(lambda: "configuration reloaded" in host.say("journalctl", "--unit=ntpaudit", "--output=cat"))
@@ -596,8 +596,8 @@ def test_timer_audits_without_the_agent(host: Machine) -> None:
     until(lambda: len(records(host)) > count)
     until(lambda: shown(host, "ntpaudit-check", "ActiveState") == "inactive")
     assert shown(host, "ntpaudit-check", "Result") == "success"
-    told = json.loads(host.run(["ntpaudit", "status", "--format", "json"], check=False).stdout)
-    assert (told["stale"], told["reason"]) == (False, None)
+    report = json.loads(host.run(["ntpaudit", "status", "--format", "json"], check=False).stdout)
+    assert (report["stale"], report["reason"]) == (False, None)
     host.say("systemctl", "start", "ntpaudit")
     until(lambda: len(records(host)) > count + 1)
 

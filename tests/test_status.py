@@ -39,7 +39,7 @@ MINUTES = 33
 
 
 def recent(ago_s: float = 20.0, **changes: Any) -> World:
-    """Return a world of this very boot, or another, whose last look was so long ago."""
+    """Return a world of this very boot, or another, whose last reading is this old."""
     here = this_host(None)
     now = here.moment
     since_ns = (MINUTES - 1) * MINUTE_NS + NS_PER_S + round(ago_s * NS_PER_S)
@@ -74,7 +74,7 @@ def said(ran: Ran | str) -> str:
 
 
 def test_what_an_agent_concluded_last(tmp_path: Path) -> None:
-    """The text begins with severity and headline, then ages, servers, and how the agent fares; status as check."""
+    """The text begins with severity and summary, then ages, servers, and the state of the agent; status as check."""
     now = this_moment()
     keep(
         tmp_path,
@@ -90,7 +90,7 @@ def test_what_an_agent_concluded_last(tmp_path: Path) -> None:
         " ".join(blocks[0].split(" ", 1)[0:1]) + "  " + " ".join(blocks[0].split()[1:]),
     )
     assert re.match(
-        r"recorded  2[0-9] s ago, at [0-9-]{10} [0-9:]{8} UTC; all values below are as of then\n"
+        r"recorded  2[0-9] s ago, at [0-9-]{10} [0-9:]{8} UTC; all values below are from that time\n"
         r"polled    2 min earlier; the replies:$",
         blocks[1],
     )
@@ -168,7 +168,7 @@ def test_stale_follows_the_agents_interval(local_s: float | None, expected: int,
 
 
 def test_a_stepped_clock_makes_no_record_older_or_younger(tmp_path: Path) -> None:
-    """Within a boot the age is told by uptime: here the host's clock was a day ahead when the record was made."""
+    """Within a boot the age is measured by uptime: here the host's clock was a day ahead when the record was made."""
     keep(tmp_path, recent(20.0, stepped_s=lambda minute: -86_400.0))
     data = json.loads(status("--format", "json", state=tmp_path).out)
     assert data["stale"] is False
@@ -285,9 +285,9 @@ def test_an_agent_that_is_late_with_its_first_record(tmp_path: Path) -> None:
     """What was due long ago is no reason to wait on."""
     begun(tmp_path, up_s=3600.0, poll_s=-3590.0)
     with held(tmp_path):
-        told = said(status(state=tmp_path))
-    assert re.search(r"the agent started 60 min ago and has stored no record \(due (59\.\d|60) min ago\)", told)
-    assert f"fix: check the agent: {service.examine()}" in told
+        shown = said(status(state=tmp_path))
+    assert re.search(r"the agent started 60 min ago and has stored no record \(due (59\.\d|60) min ago\)", shown)
+    assert f"fix: check the agent: {service.examine()}" in shown
 
 
 def test_an_agent_that_has_begun_since_another_boot(tmp_path: Path) -> None:
@@ -295,9 +295,9 @@ def test_an_agent_that_has_begun_since_another_boot(tmp_path: Path) -> None:
     keep(tmp_path, recent(boot_id="another"))
     begun(tmp_path)
     with held(tmp_path):
-        told = said(status(state=tmp_path))
-    assert told.startswith("UNKNOWN the last record is of another boot")
-    assert re.search(r"fix: the agent started [2-9] s ago and waits for its first measurement \(due within", told)
+        shown = said(status(state=tmp_path))
+    assert shown.startswith("UNKNOWN the last record is of another boot")
+    assert re.search(r"fix: the agent started [2-9] s ago and waits for its first measurement \(due within", shown)
 
 
 @pytest.mark.parametrize("boot_id", ["another", None])
@@ -346,9 +346,9 @@ def test_an_agent_that_keeps_nothing(tmp_path: Path) -> None:
     """Where an agent runs and has no file, it needs no start."""
     (tmp_path / "state").mkdir()
     with held(tmp_path):
-        told = said(status(state=tmp_path))
-    assert "an agent runs but has stored nothing in" in told
-    assert "start one" not in told
+        shown = said(status(state=tmp_path))
+    assert "an agent runs but has stored nothing in" in shown
+    assert "start one" not in shown
 
 
 def test_an_agent_that_may_not_poll_yet(tmp_path: Path) -> None:
@@ -362,9 +362,9 @@ def test_an_agent_that_may_not_poll_yet(tmp_path: Path) -> None:
 def test_a_finding_that_is_not_over_yet_contradicts_no_table(tmp_path: Path) -> None:
     """Servers that answer again stand beside a finding that holds until three samples say so: it says that too."""
     keep(tmp_path, recent(answers=lambda minute: minute >= 30))
-    told = said(status(state=tmp_path))
-    assert "ntp1.example.net 192.0.1.1 agreeing" in told
-    assert re.search(r"unreachable-sources: 4 of 4 .*?\(the last sample is better; cleared after 3 in a row\)", told)
+    shown = said(status(state=tmp_path))
+    assert "ntp1.example.net 192.0.1.1 agreeing" in shown
+    assert re.search(r"unreachable-sources: 4 of 4 .*?\(the last sample is better; cleared after 3 in a row\)", shown)
 
 
 def test_a_one_shot_audit_is_no_agents_word(tmp_path: Path) -> None:
@@ -433,9 +433,9 @@ def test_all_of_it_refers_to_one_moment(tmp_path: Path) -> None:
         for _ in range(2)
     )
     assert first == second
-    told = agent_status(LOCAL, OK, AgentState(), after(LOCAL, 3000.0), 1e9)
+    shown = agent_status(LOCAL, OK, AgentState(), after(LOCAL, 3000.0), 1e9)
     late = agent_status(LOCAL, OK, AgentState(), after(LOCAL, 9000.0), 1e9)
-    lines = zip(*(render(one, "text", {}).splitlines() for one in (told, late)), strict=True)
+    lines = zip(*(render(one, "text", {}).splitlines() for one in (shown, late)), strict=True)
     assert [one.split()[0] for one, other in lines if one != other] == ["recorded"]
 
 
@@ -471,8 +471,8 @@ def test_a_reader_that_leaves_and_a_full_output(tmp_path: Path) -> None:
     """`ntpaudit status | true` is quiet; what cannot be written is unknown."""
     keep(tmp_path, recent())
     shell = ["bash", "-c", '"$@" | true', "bash", sys.executable, "-m", "ntpaudit", "status"]
-    surroundings = {"STATE_DIRECTORY": str(tmp_path / "state"), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(shell, cwd=REPOSITORY, env=surroundings, capture_output=True, text=True, check=False)
+    variables = {"STATE_DIRECTORY": str(tmp_path / "state"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(shell, cwd=REPOSITORY, env=variables, capture_output=True, text=True, check=False)
     assert done.stderr == ""
 
     def into_nothing(words: Sequence[str]) -> list[str]:
@@ -482,12 +482,12 @@ def test_a_reader_that_leaves_and_a_full_output(tmp_path: Path) -> None:
 
 
 def standing(record: Record, asked: Record | None = None, age_s: float = 5.0) -> str:
-    """Tell a record of so long ago as text, on one line."""
+    """Show a record of this age as text, on one line."""
     return said(render(agent_status(record, asked, AgentState(), after(record, age_s)), "text", {}))
 
 
 def after(record: Record, age_s: float) -> HostNow:
-    """Return the host of a record so much later."""
+    """Return the host of a record this much later."""
     return HostNow(Instant(record.host.boot_id, record.boottime_ns + round(age_s * NS_PER_S), record.host_ns))
 
 
@@ -532,7 +532,7 @@ UNCALIBRATED = Breach(None, None, None, 19_000.0, free_running=True, calibrated=
         (DRIFT._replace(breach=BREACH._replace(guaranteed_s=0.0)), "(95 %: not within 59.9 min; no guarantee)"),
     ],
 )
-def test_drift_and_forecast_are_told_in_words(drift: Drift, words: str) -> None:
+def test_drift_and_forecast_are_shown_in_words(drift: Drift, words: str) -> None:
     """F3, F7, F8: which way the clock goes, how sure that is, and when its tolerance is broken."""
     assert words in standing(LOCAL._replace(drift=drift))
 
@@ -542,8 +542,8 @@ def test_a_forecast_is_counted_from_now() -> None:
     record = LOCAL._replace(drift=DRIFT)
     assert "expected to exceed 1 s in 90 min (95 %: not within 30 min; no guarantee)" in standing(record, age_s=1800.0)
     now = after(record, 1800.0)
-    told = json.loads(render(agent_status(record, None, AgentState(), now), "json", {}))
-    assert told["breach"] == {
+    shown = json.loads(render(agent_status(record, None, AgentState(), now), "json", {}))
+    assert shown["breach"] == {
         "pessimistic_s": 1800.0,
         "central_s": 5400.0,
         "optimistic_s": None,
@@ -560,7 +560,7 @@ def test_a_forecast_is_counted_from_now() -> None:
 
 
 def test_no_forecast_of_a_breach_that_has_happened() -> None:
-    """A clock that is beyond its tolerance has no time left to tell."""
+    """A clock that is beyond its tolerance has no forecast."""
     assert "forecast" not in standing(CASES["beyond, behind"]._replace(drift=DRIFT))
 
 
@@ -578,13 +578,13 @@ def test_no_forecast_of_a_breach_that_has_happened() -> None:
         (Health(store="disk full"), "store disk full"),
     ],
 )
-def test_how_the_agent_fares_is_told_in_words(health: Health, words: str) -> None:
-    """Backlog, failures, what was set aside, what was missed, what is wrong with the state."""
+def test_the_state_of_the_agent_is_shown_in_words(health: Health, words: str) -> None:
+    """Backlog, failures, dead letters, missed audits, errors of the state."""
     assert words in standing(LOCAL._replace(health=health))
 
 
 def test_a_local_record_without_an_offset_says_what_the_servers_said() -> None:
-    """A local audit asked nobody: why there is no offset is what the last audit that asked knows."""
+    """A local audit queried no server: the last network audit has the reason for the missing offset."""
     silent = CASES["unmeasured, no reply"]
     local = silent._replace(kind="local", sources=(), age_s=None)
     assert standing(local, silent).startswith("UNKNOWN clock was not measured: none of 4 servers replied (timeout)")
@@ -596,28 +596,28 @@ def test_a_local_record_without_an_offset_says_what_the_servers_said() -> None:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("format_name", FORMATS)
-def test_any_record_can_be_told(case: str, format_name: str) -> None:
-    """Each outcome is told in each format, fresh and stale, in ASCII and in lines that fit."""
+def test_any_record_can_be_shown(case: str, format_name: str) -> None:
+    """Each outcome is shown in each format, fresh and stale, in ASCII and in lines that fit."""
     record = CASES[case]
     for age_s in (1, 10_000):
-        told = agent_status(record, record, AgentState(), after(record, age_s))
-        text = render(told, format_name, record.to_dict())
+        shown = agent_status(record, record, AgentState(), after(record, age_s))
+        text = render(shown, format_name, record.to_dict())
         assert text.replace("µ", "u").isascii()
         assert text.endswith("\n")
-        assert (told.severity == Severity.UNKNOWN) or age_s == 1
+        assert (shown.severity == Severity.UNKNOWN) or age_s == 1
         if format_name == "text":
             assert max(map(len, text.splitlines())) <= 100
-            assert said(text).startswith(f"{told.severity.name} {sentence(told)}"[:40])
+            assert said(text).startswith(f"{shown.severity.name} {sentence(shown)}"[:40])
         else:
             assert len(text.splitlines()) == 1
 
 
 def test_colours_move_nothing() -> None:
     """Coloured or not, the text is the same."""
-    told = agent_status(OK, OK, AgentState(), after(OK, 0.0))
-    coloured = render(told, "text", {}, colour=True)
+    shown = agent_status(OK, OK, AgentState(), after(OK, 0.0))
+    coloured = render(shown, "text", {}, colour=True)
     assert "\x1b[32mOK\x1b[0m" in coloured
-    assert re.sub("\x1b\\[[0-9]+m", "", coloured) == render(told, "text", {})
+    assert re.sub("\x1b\\[[0-9]+m", "", coloured) == render(shown, "text", {})
     assert re.sub("\x1b\\[[0-9]+m", "", render_absence("a; b", "text", colour=True)) == render_absence("a; b", "text")
 
 
@@ -631,7 +631,7 @@ def test_help(tmp_path: Path) -> None:
 
 
 def test_lines_are_as_wide_as_the_terminal(tmp_path: Path) -> None:
-    """What is said of a clock, of a silent agent and of none fits 72 columns where there are no more."""
+    """The text about a clock, a silent agent and a missing agent fits 72 columns."""
     narrow = {"COLUMNS": "72"}
     absent = status(state=tmp_path, **narrow)
     keep(tmp_path, recent())

@@ -175,7 +175,7 @@ def _ages(status: AgentStatus) -> Iterator[tuple[str, str]]:
         else f"{_second(record.host_ns)} by the host's clock"
     )
     age = f"{_age(status.age_s)} ago, " if status.doubt is None else ""
-    yield "recorded", f"{age}at {when}; all values below are as of then"
+    yield "recorded", f"{age}at {when}; all values below are from that time"
     before_s = _polled_before_s(status)
     if status.last_network_record is None or before_s is None:
         yield "polled", "no server yet"

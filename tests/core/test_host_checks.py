@@ -163,7 +163,7 @@ def drifting(
 
 
 def set_by(size_ns: int, *, boottime_ns: int = DAY, is_gap: bool = False) -> Step:
-    """Set the clock from noon by so much."""
+    """Set the clock from noon by an offset."""
     return Step(size_ns, NOON, NOON + size_ns, boottime_ns, is_gap)
 
 
@@ -291,15 +291,15 @@ def test_not_demonstrable_has_the_maximum_error() -> None:
 # --- the sources --------------------------------------------------------------------------------------------------
 
 NEIGHBOURS = tuple(answered(number, address=f"192.0.2.{number}") for number in (1, 2, 3, 4))
-LIAR = answered(9, measurement(S))
+WRONG = answered(9, measurement(S))
 HERE = answered(8, address="127.0.0.1")
-LYING_NEIGHBOURS = tuple(answered(number, measurement(S), address=f"198.51.100.{number}") for number in (7, 8))
+WRONG_NEIGHBOURS = tuple(answered(number, measurement(S), address=f"198.51.100.{number}") for number in (7, 8))
 LOOP = answered(7, measurement(said=reply(reference_id=b"\x0a\0\0\7", warnings=("sync-loop",))))
 
 QUORUM: list[tuple[str, tuple[SourceObservation, ...], str | None, str]] = [
     ("four", FOUR, None, ""),
     ("five", (*FOUR, answered(5)), None, ""),
-    ("nobody", (failed(1),), None, ""),
+    ("no reply", (failed(1),), None, ""),
     ("only a distant one", (answered(1, measurement(0, 2 * S)),), None, ""),
     ("one", FOUR[:1], "medium", "only one source: if it is wrong"),
     ("one and failures", (*FOUR[:1], failed(2), failed(3, "rejected", "unsync")), "medium", "one source is usable"),
@@ -308,15 +308,15 @@ QUORUM: list[tuple[str, tuple[SourceObservation, ...], str | None, str]] = [
     ("two of four asked", (*FOUR[:2], failed(3), failed(4)), "low", "^only 2 sources: 4 are needed"),
     ("two", FOUR[:2], "low", "^only 2 sources: 4 are needed"),
     ("three", FOUR[:3], "low", "^only 3 sources: 4 are needed"),
-    ("two that disagree", (*FOUR[:1], LIAR), "medium", "^2 sources replied, and no majority"),
-    ("two against two", (*FOUR[:2], LIAR, answered(7, measurement(S))), "medium", "^4 sources replied, and no maj"),
-    ("one of three lies", (*FOUR[:2], LIAR), "medium", r"^1 of 3 sources disagrees: ntp9\.example\.net$"),
-    ("one of four lies", (*FOUR[:3], LIAR), "low", r"^1 of 4 sources disagrees: ntp9\.example\.net$"),
-    ("two of six lie", (*FOUR, LIAR, answered(7, measurement(-S))), "medium", "^2 of 6 sources disagree: ntp9.*ntp7"),
-    ("two of seven lie", (*FOUR, answered(5), LIAR, answered(7, measurement(-S))), "low", "^2 of 7 sources disagree"),
-    ("two neighbours of five lie", (*FOUR[:3], *LYING_NEIGHBOURS), "medium", "^2 of 5 sources disagree"),
-    ("two neighbours of six lie", (*FOUR, *LYING_NEIGHBOURS), "medium", "^2 of 6 sources disagree"),
-    ("two neighbours of seven lie", (*FOUR, answered(5), *LYING_NEIGHBOURS), "low", "^2 of 7 sources disagree"),
+    ("two that disagree", (*FOUR[:1], WRONG), "medium", "^2 sources replied, and no majority"),
+    ("two against two", (*FOUR[:2], WRONG, answered(7, measurement(S))), "medium", "^4 sources replied, and no maj"),
+    ("one of three is wrong", (*FOUR[:2], WRONG), "medium", r"^1 of 3 sources disagrees: ntp9\.example\.net$"),
+    ("one of four is wrong", (*FOUR[:3], WRONG), "low", r"^1 of 4 sources disagrees: ntp9\.example\.net$"),
+    ("two of six wrong", (*FOUR, WRONG, answered(7, measurement(-S))), "medium", "^2 of 6 sources disagree: ntp9.*ntp7"),
+    ("two of seven wrong", (*FOUR, answered(5), WRONG, answered(7, measurement(-S))), "low", "^2 of 7 sources disagree"),
+    ("two neighbours of five are wrong", (*FOUR[:3], *WRONG_NEIGHBOURS), "medium", "^2 of 5 sources disagree"),
+    ("two neighbours of six are wrong", (*FOUR, *WRONG_NEIGHBOURS), "medium", "^2 of 6 sources disagree"),
+    ("two neighbours of seven are wrong", (*FOUR, answered(5), *WRONG_NEIGHBOURS), "low", "^2 of 7 sources disagree"),
     ("a server that follows us", (*FOUR, LOOP), "medium", "^ntp7.example.net reports this host as"),
     ("an address of this host", (*FOUR, answered(8)._replace(is_own=True)), "medium", "^ntp8.example.net is this host"),
     ("neighbours", NEIGHBOURS, "low", "share one network or one upstream"),
@@ -332,7 +332,7 @@ QUORUM: list[tuple[str, tuple[SourceObservation, ...], str | None, str]] = [
 
 @pytest.mark.parametrize(("sources", "wanted", "words"), [row[1:] for row in QUORUM], ids=[row[0] for row in QUORUM])
 def test_source_quorum(sources: tuple[SourceObservation, ...], wanted: str | None, words: str) -> None:
-    """NTPA-14: too few sources, no majority, a third that lie, one fate for all, or nobody but ourselves."""
+    """NTPA-14: too few sources, no majority, a third wrong, one failure domain for all, or only this host itself."""
     seen = case(*sources)
     assert level(seen, "source-quorum") == wanted
     if wanted:
@@ -353,11 +353,11 @@ def spans(*ends_ms: tuple[int, int]) -> tuple[SourceObservation, ...]:
         pytest.param(
             spans((0, 100), (0, 100), (0, 100), (0, 10), (90, 100), (500, 501), (900, 901)), id="two far away"
         ),
-        pytest.param(spans((0, 100), (0, 100), (0, 10), (40, 50), (90, 100)), id="nobody can say who lies"),
+        pytest.param(spans((0, 100), (0, 100), (0, 10), (40, 50), (90, 100)), id="unknown which is wrong"),
         pytest.param(spans((0, 60), (50, 100), (90, 150)), id="a chain of three"),
     ],
 )
-def test_more_lied_than_expected(sources: tuple[SourceObservation, ...]) -> None:
+def test_more_are_wrong_than_assumed(sources: tuple[SourceObservation, ...]) -> None:
     """Where a third or more must lie for what was said, it is a warning, whether or not they can be named (NTPA-14)."""
     seen = case(*sources)
     assert seen.selection.agreement is not None
@@ -378,13 +378,13 @@ def test_one_upstream_is_one_fate() -> None:
     [(0, 4, None), (1, 4, "low"), (1, 2, "low"), (1, 1, "medium"), (2, 1, "medium"), (3, 4, "low")],
 )
 def test_unreachable_sources(silent: int, others: int, wanted: str | None) -> None:
-    """Silence is told, and is a warning once it is half of the sources."""
+    """Silence is reported, and is a warning once it is half of the sources."""
     sources = (*FOUR[:others], *(failed(number) for number in range(11, 11 + silent)))
     assert level(case(*sources), "unreachable-sources") == wanted
 
 
 @pytest.mark.parametrize("status", ["rejected", "skipped"])
-def test_whoever_answered_or_was_not_asked_is_not_silent(status: str) -> None:
+def test_a_source_that_replied_or_was_not_queried_is_not_silent(status: str) -> None:
     """A bad answer is no silence, nor is a question that was not asked."""
     assert level(case(*FOUR, failed(5, status, "bogus")), "unreachable-sources") is None
 
@@ -418,7 +418,7 @@ def test_the_silent_are_named_with_their_reasons() -> None:
     ],
 )
 def test_kiss_of_death(status: str, reason: str, wanted: str | None) -> None:
-    """A kiss is told, whether it came now or still keeps us away; one that orders nothing is listed only (K2 to K4)."""
+    """A kiss-o'-death is reported, now or while it still applies; one that orders nothing is listed only (K2 to K4)."""
     seen = case(*FOUR, failed(5, status, reason))
     assert level(seen, "kiss-of-death") == wanted
     if wanted:
@@ -484,19 +484,19 @@ HOST_CASES: list[tuple[str, dict[str, Any], str | None, str | None]] = [
     ("error bound at its limit", {"kernel": KERNEL_AT_LIMIT, "daemons": (NTPD,)}, "high", None),
     ("error bound below it", {"kernel": SYNCHRONISED._replace(maxerror_s=15.9), "daemons": (NTPD,)}, None, None),
     ("leap second ahead", {"kernel": SYNCHRONISED._replace(state=1, status=0x11), "daemons": (NTPD,)}, None, None),
-    ("nobody at all", {"kernel": UNSYNCHRONISED, "daemons": ()}, "high", None),
-    ("chronyd -x and nobody else", {"kernel": UNSYNCHRONISED, "daemons": (SERVES_ONLY,)}, "high", None),
+    ("no daemon at all", {"kernel": UNSYNCHRONISED, "daemons": ()}, "high", None),
+    ("chronyd -x and no other", {"kernel": UNSYNCHRONISED, "daemons": (SERVES_ONLY,)}, "high", None),
     ("chronyd -x beside ntpd", {"daemons": (SERVES_ONLY, NTPD)}, None, None),
     ("chronyd -x beside a failing ntpd", {"kernel": UNSYNCHRONISED, "daemons": (SERVES_ONLY, NTPD)}, "high", None),
     ("container, daemon outside", {"daemons": ()}, None, None),
-    ("container, nobody outside", {"daemons": (), "kernel": UNSYNCHRONISED}, "high", None),
+    ("container, none outside", {"daemons": (), "kernel": UNSYNCHRONISED}, "high", None),
     ("container that may not ask", {"daemons": (), "kernel": NO_KERNEL}, None, "medium"),
     ("two that fight", {"daemons": (CHRONYD, NTPD)}, None, "medium"),
     ("two that fight, one chronyd", {"daemons": (CHRONYD, NTPD), "kernel": UNSYNCHRONISED}, None, "medium"),
     ("two of one kind", {"daemons": (CHRONYD, Daemon("chronyd", 900))}, None, "medium"),
     ("kernel not asked", {"kernel": NO_KERNEL}, None, None),
     ("daemons not seen", {"daemons": NO_DAEMONS}, None, None),
-    ("daemons not seen, nobody outside", {"daemons": NO_DAEMONS, "kernel": UNSYNCHRONISED}, "medium", None),
+    ("daemons not seen, none outside", {"daemons": NO_DAEMONS, "kernel": UNSYNCHRONISED}, "medium", None),
     ("chronyd -x beside hidden ones", {"daemons": OWN_NAMESPACE, "kernel": UNSYNCHRONISED}, "medium", None),
     ("chronyd beside hidden ones", {"daemons": HiddenDaemons("", (CHRONYD,)), "kernel": UNSYNCHRONISED}, None, None),
     ("ntpd fails beside hidden ones", {"daemons": HiddenDaemons("", (NTPD,)), "kernel": UNSYNCHRONISED}, "high", None),
@@ -505,9 +505,9 @@ HOST_CASES: list[tuple[str, dict[str, Any], str | None, str | None]] = [
     ("a chronyd that is none beside ntpd", {"daemons": (FAKE, NTPD)}, None, None),
     ("guest tools", {"daemons": (GUEST_TOOLS,), "kernel": UNSYNCHRONISED}, "medium", None),
     ("guest tools beside ntpd", {"daemons": (GUEST_TOOLS, NTPD)}, None, None),
-    ("Hyper-V and nobody else", {"daemons": (HV_UTILS,), "kernel": UNSYNCHRONISED}, "high", None),
-    ("just booted, nobody", {"kernel": UNSYNCHRONISED, "daemons": ()} | up(1019), None, None),
-    ("grace is over, nobody", {"kernel": UNSYNCHRONISED, "daemons": ()} | up(1020), "high", None),
+    ("Hyper-V and no other", {"daemons": (HV_UTILS,), "kernel": UNSYNCHRONISED}, "high", None),
+    ("just booted, none", {"kernel": UNSYNCHRONISED, "daemons": ()} | up(1019), None, None),
+    ("grace is over, none", {"kernel": UNSYNCHRONISED, "daemons": ()} | up(1020), "high", None),
     ("just booted, ntpd", {"kernel": UNSYNCHRONISED, "daemons": (NTPD,)} | up(60), None, None),
     ("just booted, two", {"daemons": (CHRONYD, NTPD)} | up(60), None, "medium"),
 ]  # fmt: skip
@@ -542,7 +542,7 @@ def test_a_lack_of_daemons_is_one_finding() -> None:
 
 
 def test_what_could_not_be_seen_is_not_claimed() -> None:
-    """Where the processes are hidden nobody says that no daemon runs: chronyd without rtcsync may be there (A5)."""
+    """If processes are hidden, no daemon is not claimed: chronyd without rtcsync may run (A5)."""
     message = said(case(kernel=UNSYNCHRONISED, daemons=NO_DAEMONS), "unsynced")
     assert message.endswith(
         "whether a time daemon disciplines it is unknown: the processes of other users are hidden here"
@@ -600,22 +600,22 @@ def test_tz_fault(seconds: float, fires: bool, sign: int) -> None:
         (7200 * S, "2 h behind"),
     ],
 )
-def test_tz_fault_tells_the_zone(offset: int, words: str) -> None:
-    """The whole quarters of an hour are told, with their direction."""
+def test_tz_fault_names_the_zone(offset: int, words: str) -> None:
+    """Whole quarters of an hour are named, with their direction."""
     assert f"the clock is almost exactly {words}: " in said(case(*off(offset)), "tz-or-rtc-fault")
 
 
 @pytest.mark.parametrize("zone_s", [900 * quarters for quarters in range(1, 57)])
-def test_tz_fault_tells_every_zone_exactly(zone_s: int) -> None:
-    """What is told to be almost exact is exact: 12:45 h, the Chatham Islands', is not 12.8 h."""
-    told = re.search(r"almost exactly ([\d.]+) (min|h) ", said(case(*off(zone_s * S)), "tz-or-rtc-fault"))
-    assert told
-    assert float(told[1]) * {"min": 60, "h": 3600}[told[2]] == zone_s
+def test_tz_fault_names_every_zone_exactly(zone_s: int) -> None:
+    """A zone that is called almost exact is exact: 12:45 h, the Chatham Islands', is not 12.8 h."""
+    named = re.search(r"almost exactly ([\d.]+) (min|h) ", said(case(*off(zone_s * S)), "tz-or-rtc-fault"))
+    assert named
+    assert float(named[1]) * {"min": 60, "h": 3600}[named[2]] == zone_s
 
 
 @pytest.mark.parametrize(("rtc_local", "wanted"), [(True, "low"), (False, None), (None, None)])
 def test_rtc_in_local_time(rtc_local: bool | None, wanted: str | None) -> None:
-    """A hardware clock in local time is told where it is known, even while the clock is right."""
+    """A hardware clock in local time is reported where it is known, even while the clock is right."""
     assert level(case(host=HOST._replace(rtc_local=rtc_local)), "tz-or-rtc-fault") == wanted
     unmeasured = case(failed(1), host=HOST._replace(rtc_local=rtc_local))
     assert level(unmeasured, "tz-or-rtc-fault") == wanted
@@ -653,8 +653,8 @@ def test_steps(size_ns: int, boottime_ns: int, wanted: str | None, sign: int) ->
     assert level_of_step(set_by(sign * size_ns, boottime_ns=boottime_ns)) == (wanted or "low")
 
 
-def test_the_worst_of_several_steps_is_told() -> None:
-    """The largest step of a direction is told; one while the host booted hides none that came later."""
+def test_the_worst_of_several_steps_is_reported() -> None:
+    """The largest step of a direction is reported; one while the host booted hides none that came later."""
     early, later = set_by(-3600 * S, boottime_ns=60 * S), set_by(-5 * S)
     for steps in ((early, later, set_by(-S), set_by(9 * S)), (set_by(9 * S), set_by(-S), later, early)):
         seen = coursing(steps=steps)
@@ -684,7 +684,7 @@ def test_the_worst_of_several_steps_is_told() -> None:
     ],
 )
 def test_a_step_says_which_logs_it_spoilt(step: Step, words: str) -> None:
-    """The words of a step tell its size, its direction and the window, earlier end first."""
+    """The text of a step has its size, its direction and the window, earlier end first."""
     assert describe_step(step) == words
 
 
@@ -788,7 +788,7 @@ def test_breach_forecast(seen: AuditContext, wanted: str | None) -> None:
 
 
 def test_a_forecast_says_when() -> None:
-    """The rate, the tolerance, the likely and the earliest time are told, and of a bad oscillator its frequency."""
+    """The rate, the tolerance, the likely and the earliest time are stated, and for a bad oscillator its frequency."""
     assert said(drifting(), "breach-forecast") == (
         "the clock drifts by 1.73 s a day and will be 1 s wrong in 13.9 h (95 %: not within 8.33 h)"
     )
@@ -803,19 +803,19 @@ AGENT_IDS = [rule.id for rule in RULES if rule.needs_agent]
 
 @pytest.mark.parametrize("wanted", [rule.id for rule in RULES if not rule.needs_agent])
 def test_what_needs_no_agent_is_found_without_one(wanted: str) -> None:
-    """A rule that a one-shot check can raise fires without a course: the documentation says so."""
+    """A rule that a one-shot check can raise fires without a history: the documentation says so."""
     assert level(EVERYTHING_WRONG[wanted]._replace(history=None), wanted) is not None
 
 
 @pytest.mark.parametrize("wanted", AGENT_IDS)
-def test_a_check_that_is_no_agent_knows_nothing_of_the_course(wanted: str) -> None:
-    """A one-shot check has no history, and an agent's course with nothing in it is in order."""
+def test_a_check_without_an_agent_has_no_history(wanted: str) -> None:
+    """A one-shot check has no history, and an agent's empty history raises nothing."""
     assert level(case(), wanted) is None
     assert level(coursing(), wanted) is None
 
 
-def test_each_rule_says_what_it_takes_to_hear_it() -> None:
-    """Of the moment are steps and gaps; a look at the host tells of daemons and kernel; the rest needs servers."""
+def test_each_rule_names_its_basis() -> None:
+    """Steps and gaps are momentary; daemons and kernel are read from the host; the rest needs servers."""
     assert {rule.id for rule in RULES if rule.basis == "moment"} == {
         "step-back",
         "step-forward",
@@ -857,8 +857,8 @@ def test_findings_of_one_level_stay_as_they_come() -> None:
 
 
 @pytest.mark.parametrize("carried", [False, True])
-def test_no_majority_is_told_whether_or_not_an_offset_is_known(carried: bool) -> None:
-    """That nobody agrees is said in the same words while an earlier agreement is carried on."""
+def test_no_majority_is_reported_whether_or_not_an_offset_is_known(carried: bool) -> None:
+    """A missing majority has the same text while an earlier agreement is carried forward."""
     seen = case(answered(1), answered(2, measurement(9 * S)))
     if carried:
         seen = seen._replace(selection=seen.selection._replace(agreement=case().selection.agreement))
@@ -986,7 +986,7 @@ ROLLOVER_NS = 619_315_200 * S
 IN_1986 = 508_000_000 * S
 
 
-def telling(time_ns: int, *numbers: int) -> tuple[SourceObservation, ...]:
+def wrong_by_years(time_ns: int, *numbers: int) -> tuple[SourceObservation, ...]:
     """Make servers whose clocks show such a time, read by the wire's 32 bits of seconds."""
     decoded = decode(wire(time_ns))
     return tuple(
@@ -1009,7 +1009,7 @@ def telling(time_ns: int, *numbers: int) -> tuple[SourceObservation, ...]:
 )
 def test_servers_that_agree_on_a_time_before_this_release(time_ns: int, words: str) -> None:
     """They are suspected, not this host: no offset, no direction, and the time that they give (issue 11, 6)."""
-    seen = case(*telling(time_ns, 1, 2, 3, 4))
+    seen = case(*wrong_by_years(time_ns, 1, 2, 3, 4))
     assert seen.selection.agreement is None
     assert {(judged.status, judged.reason) for judged in seen.selection.sources} == {("rejected", "before-release")}
     assert [finding.id for finding in findings_of(seen)] == ["no-usable-source"]
@@ -1022,7 +1022,7 @@ def test_servers_that_agree_on_a_time_before_this_release(time_ns: int, words: s
 def test_some_servers_before_this_release(old: int, wanted: str) -> None:
     """They are no voters, count as asked, and are named; a third of them or more is a warning."""
     right = tuple(answered(number) for number in range(1, 6 - old))
-    seen = case(*right, *telling(NOON - ROLLOVER_NS, *range(6 - old, 6)))
+    seen = case(*right, *wrong_by_years(NOON - ROLLOVER_NS, *range(6 - old, 6)))
     assert seen.selection.agreement is not None
     assert seen.selection.agreement.interval == Interval(-10 * MS, 10 * MS)
     assert len(seen.selection.asked) == 5
@@ -1033,7 +1033,7 @@ def test_some_servers_before_this_release(old: int, wanted: str) -> None:
 def test_a_server_after_the_pivot_is_measured() -> None:
     """From this release on times are what they say, 67 years ahead as well, and the direction is known."""
     for time_ns in (PIVOT_NS, PIVOT_NS + 67 * YEAR):
-        seen = case(*telling(time_ns, 1, 2, 3, 4))
+        seen = case(*wrong_by_years(time_ns, 1, 2, 3, 4))
         assert seen.selection.agreement is not None
         assert abs(seen.selection.agreement.estimate_ns - (time_ns - NOON)) < 10
 
@@ -1043,14 +1043,14 @@ def test_a_server_after_the_pivot_is_measured() -> None:
 
 @pytest.mark.parametrize("wanted", ["offset-out", "not-demonstrable", "tz-or-rtc-fault"])
 def test_without_an_offset_nothing_is_said_of_it(wanted: str) -> None:
-    """Where nothing was measured, or nobody agrees, no rule about the offset fires."""
+    """If nothing was measured, or no sources agree, no rule about the offset fires."""
     for sources in ((failed(1),), (answered(1, measurement(HOUR)), answered(2, measurement(2 * HOUR)))):
         assert level(case(*sources), wanted) is None
 
 
 @pytest.mark.parametrize("check", [rule.check for rule in RULES], ids=[rule.id for rule in RULES])
 def test_every_check_takes_a_case_without_sources(check: Callable[[AuditContext], object]) -> None:
-    """An audit that asked nobody, of a host that tells nothing, raises nothing but that nothing was measured."""
+    """An audit that queried no server, of a host without readable facts, only reports that nothing was measured."""
     seen = case(kernel=NO_KERNEL, daemons=NO_DAEMONS)
     raised = check(AuditContext(seen.observation._replace(sources=()), Selection((), None), seen.profile))
     assert (raised is None) == (check is not UNMEASURED.check)
@@ -1074,7 +1074,7 @@ def test_a_source_that_could_not_vote_is_in_no_message() -> None:
     assert findings_of(AuditContext(seen.observation, selection, seen.profile)) == ()
 
 
-def test_names_without_an_address_are_told_apart_from_silence() -> None:
+def test_names_without_an_address_differ_from_silence() -> None:
     """A server whose name is not found was never queried, so it did not fail to reply."""
     unresolved = failed(9, reason="name-unknown")
     alone = said(case(*FOUR, unresolved), "unreachable-sources")

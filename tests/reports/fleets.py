@@ -1,4 +1,4 @@
-"""Fleets made by hand, for what tells of them."""
+"""Fleets made by hand, for the tests of reports."""
 
 from math import inf, sin
 
@@ -57,8 +57,8 @@ def fleet_of(members: tuple[HostStatus, ...], findings: tuple[FleetFinding, ...]
 
 def _site(name: str | None, members: list[HostStatus] | tuple[HostStatus, ...]) -> Site:
     counts = tuple(sum(one.severity is severity for one in members) for severity in Severity)
-    heard = [one.host for one in members if one.host and one.host.offset and one.silent_s is None]
-    ends = [(host.offset, growth_ns(NOW_NS - host.last_ns) / S, host.name) for host in heard if host.offset]
+    reporting = [one.host for one in members if one.host and one.host.offset and one.silent_s is None]
+    ends = [(host.offset, growth_ns(NOW_NS - host.last_ns) / S, host.name) for host in reporting if host.offset]
     ambiguity = None
     if len(ends) > 1:
         latest, first = max((offset.latest_s + growth_s, host) for offset, growth_s, host in ends)
@@ -93,7 +93,7 @@ def findings() -> tuple[FleetFinding, ...]:
             Severity.WARNING,
             "high",
             "events on app-11 and node-04 cannot be ordered unless they are more than 3600.5 s apart",
-            "put the hosts of a site on the same sources; mend app-11 first",
+            "put the hosts of a site on the same sources; fix app-11 first",
             ("ISO 27001 A.8.17", "NIS2 3.2.6"),
             SITES[1],
             None,
@@ -146,13 +146,13 @@ def _course(one: HostStatus, seed: int) -> tuple[TimeBucket, ...]:
 def tallies(fleet: Fleet) -> tuple[SeverityCounts, ...]:
     """A day of the whole fleet: calm at first, what it is now from its middle on."""
     ok, warning, unknown, critical = fleet.whole.hosts
-    heard = ok + warning + critical
+    reporting = ok + warning + critical
     return tuple(
         SeverityCounts(
             NOW_NS - (SPANS - number) * SPAN_NS,
-            (heard - critical - warning // 2, warning // 2, unknown // 2, critical)
+            (reporting - critical - warning // 2, warning // 2, unknown // 2, critical)
             if number >= 60
-            else (heard + unknown // 2 - number % 3, number % 3, 0, 0),
+            else (reporting + unknown // 2 - number % 3, number % 3, 0, 0),
         )
         for number in range(SPANS)
     )

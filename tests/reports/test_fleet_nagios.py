@@ -61,12 +61,12 @@ def test_whatever_hosts_are_called_it_stays_a_short_line() -> None:
 
 
 def test_what_is_not_known_is_u() -> None:
-    """One host has nobody to be ordered with."""
+    """A single host has no events of others to order."""
     alone = judge_fleet(SNAPSHOT._replace(hosts=SNAPSHOT.hosts[:1], expired=()), FleetPolicy())
     assert re.search(r" ambiguity=U;;;0;\n$", render(alone))
 
 
 def test_that_nothing_could_be_read_is_one_line() -> None:
-    """With what would mend it; a bar would begin performance data."""
+    """The line has the fix; a bar would begin performance data."""
     assert render_absence("no | way", "find\none") == "NTPAUDIT UNKNOWN - no / way; find one\n"
     assert render_absence("no way") == "NTPAUDIT UNKNOWN - no way\n"

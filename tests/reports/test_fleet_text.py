@@ -40,7 +40,7 @@ def fleet_of(*severities: Severity, silent: int = 0) -> Fleet:
 
 
 def test_the_documented_output_is_what_is_printed() -> None:
-    """docs/fleet.md shows a fleet as it is told on a terminal of 100 columns."""
+    """docs/fleet.md shows a fleet as a terminal of 100 columns does."""
     shown = re.search(r"```text\n(.*?)```", (REPOSITORY / "docs" / "fleet.md").read_text(), re.DOTALL)
     assert shown
     assert shown[1] == render(FLEET, width=100)
@@ -70,7 +70,7 @@ OK, WARNING, UNKNOWN, CRITICAL = Severity
     ],
 )
 def test_what_a_fleet_comes_down_to(fleet: Fleet, said: str) -> None:
-    """The worst comes first and tells of how many; the numbers add up to all of them."""
+    """The worst comes first with its number; the numbers add up to all of them."""
     assert sentence(fleet) == said
     assert render(fleet).splitlines()[0].startswith(f"{fleet.severity.name}  {said[:60]}")
 
@@ -118,7 +118,7 @@ LONG = [f"amsterdam-{role}-{number}.servers.example.net" for role in ("web", "da
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
 def test_long_names_stay_apart(width: int) -> None:
-    """What is cut is cut in its middle, or loses a domain that tells nothing, and no two rows begin alike."""
+    """What is cut is cut in its middle, or loses a domain without information, and no two rows begin alike."""
     fleet = judge_fleet(EMPTY._replace(hosts=tuple(host(name, 0.0) for name in LONG)), FleetPolicy())
     lines = render(fleet, width=width).splitlines()
     assert max(map(len, lines)) <= width
@@ -153,7 +153,7 @@ def test_a_host_that_never_reported_was_never_seen() -> None:
 
 
 def test_names_reach_no_terminal_as_they_are() -> None:
-    """Line breaks and control characters in whatever was read are spaces, wherever it is told."""
+    """Line breaks and control characters in all that was read are spaces, wherever it is shown."""
     evil = "a\n\x1b[2J\u202eb"
     one = host(evil, 2.0, severity=Severity.CRITICAL)._replace(site=evil, env=evil)
     read = EMPTY._replace(
@@ -193,7 +193,7 @@ def test_every_host_that_is_not_ok_is_shown_and_as_many_others_as_fit() -> None:
     assert "\n... and" not in render(many, many.members)
 
 
-def test_a_low_finding_of_a_host_is_told_as_such() -> None:
+def test_a_low_finding_of_a_host_is_shown_as_such() -> None:
     """It is no reason for a warning."""
     low = FLEET.members[0]._replace(name="x", alarms=(Alarm("x", "source-quorum", OK, 0), Alarm("x", "y", OK, 0)))
     assert re.search(r"^x .*  \(low\) source-quorum \+1$", render(FLEET, [low]), re.MULTILINE)
@@ -203,8 +203,8 @@ def test_a_low_finding_of_a_host_is_told_as_such() -> None:
     assert re.search(r"^x .*  step-back \+3$", render(FLEET, [warned]), re.MULTILINE)
 
 
-def test_a_remedy_that_neighbours_share_is_told_once() -> None:
-    """Below the last of them; one that others share further down is told again."""
+def test_a_remedy_that_neighbours_share_is_shown_once() -> None:
+    """Below the last of them; one that others share further down is shown again."""
     gap, other = FLEET.findings[5], FLEET.findings[6]
     lines = render(FLEET._replace(findings=(gap, gap, other, gap)), width=100).splitlines()
     begun = [line.split()[0] if line[0] != " " else "fix" for line in lines if re.match(r"medium|  +fix:", line)]
@@ -212,7 +212,7 @@ def test_a_remedy_that_neighbours_share_is_told_once() -> None:
 
 
 def test_hosts_that_are_hard_to_order_are_named_in_full_or_not_at_all() -> None:
-    """Half a name names nobody: who is ok is given up for it, and then the column."""
+    """Half a name identifies no host: first ok hosts are dropped for it, and then the column."""
     for width in range(60, 110):
         table = render(FLEET, width=width).partition("\nsite ")[2]
         assert ("ams-web-1 and ams-web-2\n" in table) == ("hardest to order" in table)
@@ -247,14 +247,14 @@ def test_one_long_name_does_not_widen_every_line(blank: str) -> None:
     assert len(fleet_nagios.render(fleet)) < 2500
 
 
-def test_letters_of_every_alphabet_stay() -> None:
+def test_every_alphabet_is_shown_unchanged() -> None:
     """In the table as in the messages."""
     text = render(judge_fleet(EMPTY._replace(hosts=(host("köln-1", 0.0),), expired=("zürich-ü",)), FleetPolicy()))
     assert "köln-1 köln ok" in " ".join(text.split())
     assert "evidence-gap: zürich-ü is in the database" in text
 
 
-def test_what_could_not_be_read_is_told_with_its_remedy() -> None:
+def test_a_failed_reading_is_reported_with_its_remedy() -> None:
     """Apart, and in as much room as there is."""
     text = render_absence("a; b " * 20, "do this; or that", width=40)
     assert text.startswith("UNKNOWN  a; b a; b")
@@ -264,7 +264,7 @@ def test_what_could_not_be_read_is_told_with_its_remedy() -> None:
 
 
 def test_findings_beyond_a_screen_are_counted() -> None:
-    """The worst are told."""
+    """The worst are named."""
     many = FLEET._replace(findings=FLEET.findings[-1:] * (FINDINGS + 2))
     assert render(many).count("coverage: 10 of 13 hosts are") == FINDINGS
     assert "... and 2 more findings (--format json has all)" in render(many)

@@ -104,7 +104,7 @@ def test_csv_is_rfc_4180_with_every_digit(past: tuple[list[Audit], list[Hour], l
 
 
 def test_csv_of_what_is_not_known_is_empty() -> None:
-    """An audit that nobody can date has only the host's time, and no number where nothing was measured."""
+    """An audit without a known time has only the host's time, and no number where nothing was measured."""
     unmeasured = audit(is_dated=False, offset_s=None, earliest_s=None, latest_s=None, age_s=None)
     [row] = csv.DictReader(io.StringIO("".join(audit_csv([], [unmeasured]))))
     assert (row["time"], row["host_time"], row["offset_s"], row["bound_s"], row["age_s"]) == (
