@@ -17,6 +17,7 @@ from ntpaudit.config.fleet_database import FleetDatabase, fleet_database
 from ntpaudit.config.load import load_config, locate, parse_config, read_config, with_environment
 from ntpaudit.config.schema import (
     KEYS,
+    TABLES,
     Config,
     FleetConfig,
     HistoryConfig,
@@ -100,14 +101,21 @@ CHOICES: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
 """What a key may have, from the schema: a new key is drawn without a line here."""
 
 
+REQUIRED = {
+    table: {key.name for key in keys.values() if key.field not in TABLES[table]._field_defaults}
+    for table, keys in KEYS.items()
+}
+"""The keys without which a table is refused."""
+
+
 @st.composite
 def choices(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
     """Draw the tables of a configuration: any keys of any tables, each with a value that it may have."""
     chosen: dict[str, dict[str, Any]] = {}
     for table in draw(st.sets(st.sampled_from(sorted(CHOICES)))):
         keys = draw(st.sets(st.sampled_from(sorted(CHOICES[table]))))
-        if table == "influxdb":
-            keys |= {"url"}
+        if keys:
+            keys |= REQUIRED[table]
         chosen[table] = {key: draw(CHOICES[table][key]) for key in sorted(keys)}
     return chosen
 
@@ -248,8 +256,8 @@ MEASURES = [f"{table}.{name}" for table, keys in KEYS.items() for name, key in k
 def test_a_number_is_refused_with_an_example_that_is_accepted(key: str) -> None:
     """What the refusal proposes is no value that the next refusal corrects."""
     table, name = key.split(".")
-    url = "url = 'http://x'" if table == "influxdb" else ""
-    text = f"[sources]\nservers = ['a']\n[{table}]\n{url}\n{name} = "
+    needed = " ".join(f"{other} = '{KEYS[table][other].example}'" for other in REQUIRED[table] - {name})
+    text = f"[sources]\nservers = ['a']\n[{table}]\n{needed}\n{name} = "
     with pytest.raises(ConfigError, match=f'x:5: {key}: .*, such as "[^"]+"$') as refused:
         parse_config(f"{text}5".encode(), "x")
     parse_config(f"{text}{str(refused.value).rpartition('such as ')[2]}".encode(), "x")
@@ -610,7 +618,7 @@ def test_init_writes_a_file_that_says_what_was_asked(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (ran.status, ran.err) == (0, "")
     assert f"wrote {target}" in ran.out
-    assert tomllib.loads(target.read_text()) == {
+    assert tomllib.loads(target.read_text()) == {table: {} for table in KEYS} | {
         "host": {"site": "ams", "env": 'a "b" \\ü'},
         "sources": {
             "servers": list(SERVERS),
@@ -618,20 +626,13 @@ def test_init_writes_a_file_that_says_what_was_asked(tmp_path: Path) -> None:
             "region": "europe",
             "from_host": True,
         },
-        "schedule": {},
         "policy": {"profile": "finra-cat"},
-        "history": {},
         "influxdb": {
             "url": "http://127.0.0.1:8086/",
             "org": "soc",
             "bucket": "clocks",
             "token_file": "/etc/ntpaudit/token",
         },
-        "openmetrics": {},
-        "jsonl": {},
-        "syslog": {},
-        "journal": {},
-        "fleet": {},
     }
     assert stat.S_IMODE(target.stat().st_mode) == 0o644
     assert stat.S_IMODE(target.parent.stat().st_mode) == 0o755
