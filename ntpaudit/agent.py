@@ -11,23 +11,10 @@ from ntpaudit.agent_store import AgentStore
 from ntpaudit.config.load import load_config, with_environment
 from ntpaudit.config.schema import Config, JournalConfig
 from ntpaudit.config.secrets import read_token
-from ntpaudit.core.actions import (
-    Action,
-    Emit,
-    Log,
-    ObserveHost,
-    Prune,
-    SaveStatus,
-    StampHistory,
-    StartPoll,
-    StoreAudit,
-    StoreEvents,
-    WakeDelivery,
-)
-from ntpaudit.core.agent import (
+from ntpaudit.core import actions
+from ntpaudit.core.agent import handle
+from ntpaudit.core.agent_events import (
     AgentEvent,
-    AgentSettings,
-    AgentState,
     AuditRequested,
     ClockSet,
     Observed,
@@ -36,9 +23,8 @@ from ntpaudit.core.agent import (
     ShellReport,
     Started,
     TimePassed,
-    first_state,
-    handle,
 )
+from ntpaudit.core.agent_state import AgentSettings, AgentState, first_state
 from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.sources import Server, is_loopback
@@ -228,33 +214,33 @@ class Agent:
 
     def handle(self, event: AgentEvent) -> None:
         """Let the core decide about an event, and perform its actions."""
-        self.state, actions = handle(self.state, event)
-        for action in actions:
+        self.state, to_do = handle(self.state, event)
+        for action in to_do:
             self._perform(action)
 
-    def _perform(self, action: Action) -> None:
+    def _perform(self, action: actions.Action) -> None:
         match action:
-            case StartPoll(with_pools):
+            case actions.StartPoll(with_pools):
                 self._runtime.poll(self._setting.plan._replace(with_pools=with_pools), self.store.update)
-            case ObserveHost(known):
+            case actions.ObserveHost(known):
                 self.handle(Observed(self._observe_host(known), "local", self._report()))
                 self._vouch()
-            case StoreAudit():
+            case actions.StoreAudit():
                 self._history.store_audit(action, self.state.clock)
-            case StoreEvents():
+            case actions.StoreEvents():
                 self._history.store_events(action, self.state.clock)
-            case StampHistory():
+            case actions.StampHistory():
                 self._history.stamp(action)
-            case Prune():
+            case actions.Prune():
                 self._history.prune(action, self._setting.config.history)
-            case Emit(record, events):
+            case actions.Emit(record, events):
                 self._emit(record, events)
-            case WakeDelivery():
+            case actions.WakeDelivery():
                 if self._delivery is not None:
                     self._delivery.wake()
-            case SaveStatus(next_poll_ns):
+            case actions.SaveStatus(next_poll_ns):
                 self._save_status(next_poll_ns)
-            case Log(message):
+            case actions.Log(message):
                 logger.info(message)
 
     def _observe_host(self, known: HostContext | None) -> Observation:
@@ -311,12 +297,9 @@ class Agent:
 
     def _save_status(self, next_poll_ns: int | None) -> None:
         """Save pid, version and intervals for `ntpaudit status`."""
-        intervals = self._setting.intervals
-        if self._every_s is not None:
-            intervals = Intervals(*[self._every_s] * len(intervals))
         self.store.save(
             "agent",
-            intervals._asdict()
+            self.state.settings.intervals._asdict()
             | {
                 "pid": os.getpid(),
                 "version": __version__,
@@ -374,16 +357,16 @@ class Agent:
 
     def _agent_settings(self) -> AgentSettings:
         """Return the settings for the core; the interval by which audits are judged is that of the schedule."""
-        config, intervals = self._setting.config, self._setting.intervals
+        config, every_s = self._setting.config, self._every_s
+        intervals = self._setting.intervals if every_s is None else Intervals(every_s, every_s, every_s)
         sources, _ = audit.planned_sources(self._setting.plan, audit.HostServers())
         servers = [source for source in sources if not audit.is_public_pool(source)]
         has_pools = len(servers) < len(sources)
         has_servers = bool(servers) or not has_pools
-        interval_s = self._every_s or (intervals.network_s if has_servers else intervals.pool_s)
+        interval_s = intervals.network_s if has_servers else intervals.pool_s
         return AgentSettings(
             AuditSettings(config.profile, self._setting.labels, interval_s, config.host.max_drift_ppm),
             intervals,
-            self._every_s or intervals.local_s,
             has_servers,
             has_pools,
             bool(servers) and all(isinstance(source, Server) and is_loopback(source.host) for source in servers),

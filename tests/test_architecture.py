@@ -55,6 +55,8 @@ ORDER = (
     "core.agreements",
     "core.evaluation",
     "core.actions",
+    "core.agent_state",
+    "core.agent_events",
     "core.agent",
     "core.fleet.model",
     "core.fleet.severity",

@@ -6,16 +6,9 @@ from typing import NamedTuple
 
 from ntpaudit import __version__
 from ntpaudit.core.actions import ObserveHost, StartPoll, StoreAudit, StoreEvents
-from ntpaudit.core.agent import (
-    AgentEvent,
-    AgentSettings,
-    ClockSet,
-    Observed,
-    Started,
-    TimePassed,
-    first_state,
-    handle,
-)
+from ntpaudit.core.agent import handle
+from ntpaudit.core.agent_events import AgentEvent, ClockSet, Observed, Started, TimePassed
+from ntpaudit.core.agent_state import AgentSettings, first_state
 from ntpaudit.core.clock_state import ClockState
 from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from ntpaudit import audit
 from ntpaudit.agent import Agent, read_agent_config
-from ntpaudit.core.agent import TimePassed
+from ntpaudit.core.agent_events import TimePassed
 from ntpaudit.runtime import SystemRuntime, Wakeup
 from tests.world.flaky import FlakyDatabase
 from tests.world.host import Change, S, SimulatedRuntime

@@ -12,7 +12,9 @@ import pytest
 
 import ntpaudit.demo.simulated_agent
 from ntpaudit.core.actions import Action
-from ntpaudit.core.agent import AgentEvent, AgentState, ClockSet, Observed, Started, handle
+from ntpaudit.core.agent import handle
+from ntpaudit.core.agent_events import AgentEvent, ClockSet, Observed, Started
+from ntpaudit.core.agent_state import AgentState
 from ntpaudit.core.clock.readings import KERNEL_MARGIN_PPM, MAX_DRIFT_PPM, MAX_KERNEL_PPM
 from ntpaudit.core.observation import Failure
 from ntpaudit.core.policy import Severity

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ntpaudit.agent import Agent, read_agent_config
 from ntpaudit.audit import Plan
-from ntpaudit.core.agent import Observed
+from ntpaudit.core.agent_events import Observed
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.observation import Daemon, HostContext, KernelState, Observation, Unavailable
 from ntpaudit.core.record import Record
