@@ -5,14 +5,18 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ntpaudit.core.actions import StoreAudit
+from ntpaudit.core.agent import handle
+from ntpaudit.core.agent_events import Observed, ShellReport
+from ntpaudit.core.agent_state import AgentSettings, first_state
 from ntpaudit.core.clock.readings import ClockReading
-from ntpaudit.core.clock_state import ClockState, detect_clock_change
-from ntpaudit.core.evaluation import AuditSettings, evaluate, step_event
+from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.measurement import Measurement, measure
-from ntpaudit.core.observation import HostFacts, Observation, SourceObservation
+from ntpaudit.core.observation import HostContext, HostFacts, Observation, SourceObservation
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES
 from ntpaudit.core.record import Health, Record
+from ntpaudit.core.schedule import Intervals
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store import audits
 from ntpaudit.store.database import open_database, transaction
@@ -24,6 +28,7 @@ DAY_MINUTES = 1440
 MINUTE_NS = 60 * NS_PER_S
 KERNEL = SYNCHRONISED._replace(frequency_ppm=0.0)
 TERMS = AuditSettings(PROFILES[DEFAULT_PROFILE], LABELS, 300.0)
+INTERVALS = Intervals(300.0, 3600.0, 60.0)
 
 
 class World(NamedTuple):
@@ -76,17 +81,14 @@ def live(world: World, minutes: Iterable[int]) -> Iterator[Kept]:
             continue
         asked, asks = clocks(world, minute), minute % world.ask_every == 0
         now = later(asked, NS_PER_S)
-        events: tuple[Event, ...] = ()
-        if state is None:
-            state = ClockState(world.boot_id, now, now.boottime_ns)
-        state, step, _ = detect_clock_change(state, now)
-        if step is not None:
-            events = (step_event(state, step, now),)
         observation = observe(world, minute, now, asks=asks)
-        terms = TERMS._replace(interval_s=world.interval_s(minute))
-        concluded = evaluate(state, observation, "network" if asks else "local", terms, world.health)
-        state = concluded.state
-        yield Kept(observation, concluded.record, events + concluded.events)
+        intervals = INTERVALS._replace(local_s=world.health.local_s or INTERVALS.local_s)
+        settings = AgentSettings(TERMS._replace(interval_s=world.interval_s(minute)), intervals)
+        if state is None:
+            state = first_state(settings, HostContext(observation.host, observation.daemons), now, None)
+        observed = Observed(observation, "network" if asks else "local", ShellReport(world.health))
+        state, done = handle(state._replace(settings=settings), observed)
+        yield from (Kept(*one) for one in done if isinstance(one, StoreAudit))
 
 
 def observe(world: World, minute: int, now: ClockReading, *, asks: bool) -> Observation:
