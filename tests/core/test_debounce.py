@@ -37,7 +37,7 @@ from tests.core.worlds import (
 )
 
 PROFILE = PROFILES["log-integrity"]
-COURSE = History(300.0)
+HISTORY = History(300.0)
 OK, WARNING, UNKNOWN, CRITICAL = Severity.OK, Severity.WARNING, Severity.UNKNOWN, Severity.CRITICAL
 
 Sources = Callable[[ClockReading], tuple[SourceObservation, ...]]
@@ -55,14 +55,14 @@ def also(*others: SourceObservation, count: int = 4) -> Sources:
     return lambda now: (*all_say(0, count=count)(now), *others)
 
 
-def liars(*errors_ns: int) -> Sources:
-    """Let each server say what it wants."""
+def each_says(*errors_ns: int) -> Sources:
+    """Let each server report an offset of its own."""
     return lambda now: tuple(
         answered(number, measurement(error_ns, after=now)) for number, error_ns in enumerate(errors_ns, 1)
     )
 
 
-def nobody(_: ClockReading) -> tuple[SourceObservation, ...]:
+def no_reply(_: ClockReading) -> tuple[SourceObservation, ...]:
     """Let no server answer."""
     return tuple(failed(number) for number in (1, 2, 3, 4))
 
@@ -74,29 +74,29 @@ def _backwards(sources: Sources) -> Sources:
     return lambda now: sources(now)[::-1]
 
 
-class Listener:
-    """Alarms that hear one case after another."""
+class Evaluator:
+    """The debounce state of a host, and what each audit changes."""
 
     def __init__(self, *, uptime_ns: int = DAY, profile: Profile = PROFILE) -> None:
         self.alarms, self.uptime_ns, self.profile = DebounceState(), uptime_ns, profile
         self.last: Decision | None = None
-        self.told: list[tuple[str, bool]] = []
+        self.all_changes: list[tuple[str, bool]] = []
 
     def network(self, sources: Sources, after_s: float = 300, **seen: Any) -> Decision:
-        """Hear an audit that asked servers, so much later."""
-        return self._hear(sources, after_s, "network", **seen)
+        """Evaluate a network audit, `after_s` later."""
+        return self._evaluate(sources, after_s, "network", **seen)
 
     def local(self, sources: Sources = GOOD, after_s: float = 60, **seen: Any) -> Decision:
-        """Hear an audit of the host alone; `sources` are those whose word is carried on."""
-        return self._hear(sources, after_s, "local", **seen)
+        """Evaluate a local audit; `sources` are those whose offset is carried forward."""
+        return self._evaluate(sources, after_s, "local", **seen)
 
-    def _hear(
+    def _evaluate(
         self,
         sources: Sources,
         after_s: float,
         kind: Literal["network", "local"],
         *,
-        history: History = COURSE,
+        history: History = HISTORY,
         is_correcting: bool = False,
         is_continued: bool = True,
         carried: Sources | None = None,
@@ -124,30 +124,30 @@ class Listener:
         )
         self.case = context
         self.alarms = self.last.state
-        self.told += [(finding.id, raised) for finding, raised in self.last.changes]
+        self.all_changes += [(finding.id, raised) for finding, raised in self.last.changes]
         return self.last
 
     def restart(self) -> None:
-        """Take up the alarms as JSON keeps them."""
+        """Restore the state from JSON."""
         self.alarms = revive(DebounceState, json.loads(json.dumps(plain(self.alarms), allow_nan=False)))
 
     def reboot(self, uptime_ns: int = 20 * S) -> None:
-        """Begin to count uptime anew."""
+        """Restart the uptime."""
         self.restart()
         self.uptime_ns = uptime_ns
 
     def changes(self, kind: str) -> list[bool]:
         """Return what was raised and cleared of one kind."""
-        return [raised for one, raised in self.told if one == kind]
+        return [raised for one, raised in self.all_changes if one == kind]
 
 
-def listening(count: int = 5, sources: Sources = GOOD, every_s: float = 300, **named: Any) -> Listener:
-    """Return alarms that have heard that all is well, or what else is named."""
-    listener = Listener(**named)
+def evaluating(count: int = 5, sources: Sources = GOOD, every_s: float = 300, **named: Any) -> Evaluator:
+    """Return an evaluator after some good audits, or others that are given."""
+    evaluator = Evaluator(**named)
     for _ in range(count):
-        listener.network(sources, every_s)
-    listener.told.clear()
-    return listener
+        evaluator.network(sources, every_s)
+    evaluator.all_changes.clear()
+    return evaluator
 
 
 def levels(judged: Decision) -> dict[str, str]:
@@ -164,16 +164,16 @@ ONE_BAD_SAMPLE = {
     "over the warning": (GOOD, all_say(500 * MS)),
     "an hour": (GOOD, all_say(3600 * S)),
     "not demonstrable": (GOOD, all_say(900 * MS, 500 * MS)),
-    "one of four lies": (GOOD, liars(0, 0, 0, 9 * S)),
-    "two of five lie": (GOOD, liars(0, 0, 0, 9 * S, -9 * S)),
-    "one of three lies": (THREE, liars(0, 0, 9 * S)),
+    "one of four is wrong": (GOOD, each_says(0, 0, 0, 9 * S)),
+    "two of five are wrong": (GOOD, each_says(0, 0, 0, 9 * S, -9 * S)),
+    "one of three is wrong": (THREE, each_says(0, 0, 9 * S)),
     "one of three is silent": (THREE, also(failed(9), failed(8), count=1)),
     "half are silent": (GOOD, also(failed(8), failed(9), count=2)),
     "one was always silent": (also(failed(9)), also(failed(6), failed(7), failed(8), failed(9))),
-    "told to go": (GOOD, also(failed(9, "rejected", "kod:DENY"))),
+    "denied": (GOOD, also(failed(9, "rejected", "kod:DENY"))),
     "forged": (GOOD, also(answered(9, discarded={"bogus": 7}))),
 }
-"""What was said before, and what a single sample says of a sudden."""
+"""The samples before, and one sample that suddenly differs."""
 
 
 @pytest.mark.untraced
@@ -182,17 +182,17 @@ ONE_BAD_SAMPLE = {
 def test_one_bad_sample_raises_nothing(kind: str, every_s: float) -> None:
     """Whatever one sample says, at any rate, nothing is raised, cleared or worse; nor by 60 local audits after it."""
     before, bad = ONE_BAD_SAMPLE[kind]
-    listener = listening(6, before)
-    known = listener.network(before, every_s)
+    evaluator = evaluating(6, before)
+    known = evaluator.network(before, every_s)
     counted = {finding for finding in known.findings if finding.severity > OK}
     assert known.severity is OK
-    judged = [listener.network(bad, every_s)]
-    judged += [listener.local(bad, 60) for _ in range(60)]
-    judged += [listener.network(before, every_s) for _ in range(6)]
+    judged = [evaluator.network(bad, every_s)]
+    judged += [evaluator.local(bad, 60) for _ in range(60)]
+    judged += [evaluator.network(before, every_s) for _ in range(6)]
     assert {one.severity for one in judged} == {OK}
     assert all(not counted.symmetric_difference(f for f in one.findings if f.severity > OK) for one in judged)
-    assert [finding for finding, _ in listener.told if finding in ("offset-out", "tz-or-rtc-fault")] == []
-    assert listener.told == []
+    assert [finding for finding, _ in evaluator.all_changes if finding in ("offset-out", "tz-or-rtc-fault")] == []
+    assert evaluator.all_changes == []
 
 
 @pytest.mark.parametrize("known", [0, 6])
@@ -200,50 +200,50 @@ def test_one_bad_sample_raises_nothing(kind: str, every_s: float) -> None:
 def test_what_no_later_audit_can_confirm_is_unknown(kind: str, known: int) -> None:
     """Where no state is kept, each sample is the first, or follows the same old ones for ever: it is never ok."""
     before, bad = ONE_BAD_SAMPLE[kind]
-    listener = listening(known, before)
-    judged = listener.network(bad, can_confirm=False)
-    counted = {finding.id for finding in findings_of(listener.case) if finding.severity > OK}
+    evaluator = evaluating(known, before)
+    judged = evaluator.network(bad, can_confirm=False)
+    counted = {finding.id for finding in findings_of(evaluator.case) if finding.severity > OK}
     assert judged.severity is (UNKNOWN if counted else OK)  # one of four that lies is listed only
     assert {finding.id for finding in judged.findings if finding.severity is UNKNOWN} == counted
-    assert listener.told == []
+    assert evaluator.all_changes == []
 
 
 def test_what_no_later_audit_can_confirm_and_is_in_order_is_ok() -> None:
     """A single audit that finds nothing wrong says so."""
-    assert listening(0).network(GOOD, can_confirm=False).severity is OK
-    assert listening(6).network(GOOD, can_confirm=False).severity is OK
+    assert evaluating(0).network(GOOD, can_confirm=False).severity is OK
+    assert evaluating(6).network(GOOD, can_confirm=False).severity is OK
 
 
 def test_a_look_at_the_host_wants_servers_only_for_a_clock_that_is_out() -> None:
-    """Carried on, only an offset that is proven to be out asks for servers; what they said of each other does not."""
-    listener = listening(6, THREE)
-    assert listener.network(liars(0, 0, 9 * S)).is_pending
-    assert not listener.local().is_pending
-    assert not listener.local(all_say(900 * MS, 500 * MS)).is_pending  # it grew too wide, and will be measured in turn
-    assert listener.local(BAD).is_pending
+    """A carried offset that is proven to be out makes the servers be queried; a disagreement does not."""
+    evaluator = evaluating(6, THREE)
+    assert evaluator.network(each_says(0, 0, 9 * S)).is_pending
+    assert not evaluator.local().is_pending
+    assert not evaluator.local(all_say(900 * MS, 500 * MS)).is_pending  # it grew too wide, and will be measured in turn
+    assert evaluator.local(BAD).is_pending
 
 
 def test_one_good_sample_ends_nothing() -> None:
     """An alarm is not cleared by the first sample that is in order, nor by 60 local audits that carry it on."""
-    listener = listening(6, BAD)
-    for judged in [listener.network(GOOD), *(listener.local(GOOD) for _ in range(60)), listener.network(BAD)]:
+    evaluator = evaluating(6, BAD)
+    for judged in [evaluator.network(GOOD), *(evaluator.local(GOOD) for _ in range(60)), evaluator.network(BAD)]:
         assert judged.severity is CRITICAL
         assert levels(judged)["offset-out"] == "critical"
-    assert listener.told == []
+    assert evaluator.all_changes == []
 
 
 def test_what_is_not_over_yet_says_that_samples_contradict_it() -> None:
     """A finding that holds stands beside sources in order: it says how many samples were, and its event does not."""
-    listener = listening(6, BAD)
-    said = messages(listener.network(BAD))["offset-out"]
-    first = messages(listener.network(GOOD))["offset-out"]
+    evaluator = evaluating(6, BAD)
+    said = messages(evaluator.network(BAD))["offset-out"]
+    first = messages(evaluator.network(GOOD))["offset-out"]
     assert first == f"{said} (the last sample is better; cleared after 3 in a row)"
-    second = messages(listener.network(GOOD))["offset-out"]
+    second = messages(evaluator.network(GOOD))["offset-out"]
     assert second == f"{said} (the last 2 samples are better; cleared after 3 in a row)"
-    assert messages(listener.network(BAD))["offset-out"] == said
+    assert messages(evaluator.network(BAD))["offset-out"] == said
     for _ in range(2):
-        listener.network(GOOD)
-    assert {finding.message for finding, _ in listener.network(GOOD).changes} == {said}
+        evaluator.network(GOOD)
+    assert {finding.message for finding, _ in evaluator.network(GOOD).changes} == {said}
 
 
 def messages(judged: Decision) -> dict[str, str]:
@@ -253,22 +253,22 @@ def messages(judged: Decision) -> dict[str, str]:
 
 def test_a_worse_level_takes_more_than_one_sample() -> None:
     """A finding that is listed as low counts only when samples enough said so, and one sample in order ends nothing."""
-    listener = listening(6, THREE)
-    assert levels(listener.network(THREE)) == {"source-quorum": "low"}
-    assert levels(listener.network(liars(0, 0, 9 * S))) == {"source-quorum": "low"}
-    assert levels(listener.network(liars(0, 0, 9 * S))) == {"source-quorum": "low"}
-    third = listener.network(liars(0, 0, 9 * S))
+    evaluator = evaluating(6, THREE)
+    assert levels(evaluator.network(THREE)) == {"source-quorum": "low"}
+    assert levels(evaluator.network(each_says(0, 0, 9 * S))) == {"source-quorum": "low"}
+    assert levels(evaluator.network(each_says(0, 0, 9 * S))) == {"source-quorum": "low"}
+    third = evaluator.network(each_says(0, 0, 9 * S))
     assert (levels(third), third.severity) == ({"source-quorum": "medium"}, WARNING)
     assert [(finding.level, raised) for finding, raised in third.changes] == [("medium", True)]
-    assert levels(listener.network(THREE)) == {"source-quorum": "medium"}
+    assert levels(evaluator.network(THREE)) == {"source-quorum": "medium"}
 
 
-def test_a_better_level_is_told() -> None:
+def test_a_better_level_is_an_event() -> None:
     """Where three samples in a row say that it is less bad, the finding goes down to what the last of them said."""
-    listener = listening(6, liars(0, 0, 9 * S))
-    listener.network(THREE)
-    listener.network(THREE)
-    third = listener.network(THREE)
+    evaluator = evaluating(6, each_says(0, 0, 9 * S))
+    evaluator.network(THREE)
+    evaluator.network(THREE)
+    third = evaluator.network(THREE)
     assert (levels(third), third.severity) == ({"source-quorum": "low"}, OK)
     assert [(finding.level, finding.message[:9], raised) for finding, raised in third.changes] == [
         ("low", "only 3 so", True)
@@ -277,27 +277,27 @@ def test_a_better_level_is_told() -> None:
 
 def test_a_suspicion_is_listed_and_does_not_count() -> None:
     """What is not confirmed is listed as low, which counts for nothing, and says what it would be, and by whom."""
-    listener = listening()
-    (suspected,) = listener.network(BAD).findings
+    evaluator = evaluating()
+    (suspected,) = evaluator.network(BAD).findings
     assert (suspected.id, suspected.level, suspected.severity) == ("offset-out", "low", OK)
     assert suspected.message == (
         "the clock is at least 4.99 s behind (limit 1 s) "
         "(pending: 1 of the last 5 samples; critical if later audits confirm it)"
     )
-    assert listener.local(BAD).findings == (suspected,)
+    assert evaluator.local(BAD).findings == (suspected,)
 
 
 def test_a_suspicion_stands_beside_what_is_raised() -> None:
     """A finding whose last sample was worse says both, under its id and the level that holds."""
-    listener = listening(6, THREE)
-    (both,) = listener.network(liars(0, 0, 9 * S)).findings
+    evaluator = evaluating(6, THREE)
+    (both,) = evaluator.network(each_says(0, 0, 9 * S)).findings
     assert (both.level, both.severity) == ("low", OK)
     assert both.message == (
         "only 3 sources: 4 are needed to outvote one falseticker (RFC 8633, section 3.2); "
         "1 of 3 sources disagrees: ntp3.example.net "
         "(pending: 1 of the last 5 samples; medium if later audits confirm it)"
     )
-    assert "(pending" not in listener.network(THREE).findings[0].message
+    assert "(pending" not in evaluator.network(THREE).findings[0].message
 
 
 # --- when it is raised and cleared -------------------------------------------------------------------------------
@@ -327,9 +327,9 @@ HISTORIES = st.lists(st.tuples(st.booleans(), st.sampled_from([1.0, 64.0, 300.0,
 @settings(max_examples=400, deadline=None)
 def test_three_of_five_or_two_far_apart(history: list[tuple[bool, float]]) -> None:
     """An offset is out when three of the last five say so, or two in a row ten minutes apart; it is over likewise."""
-    listener = Listener()
+    evaluator = Evaluator()
     for index, (bad, after_s) in enumerate(history, 1):
-        judged = listener.network(BAD if bad else GOOD, after_s)
+        judged = evaluator.network(BAD if bad else GOOD, after_s)
         raised = judged.state.conditions["offset-out"].raised > 0
         assert raised == expected(history[:index])
         assert (judged.severity is CRITICAL) == raised
@@ -338,8 +338,8 @@ def test_three_of_five_or_two_far_apart(history: list[tuple[bool, float]]) -> No
 @given(HISTORIES, st.randoms(use_true_random=False))
 @settings(max_examples=100, deadline=None)
 def test_local_audits_and_restarts_change_nothing(history: list[tuple[bool, float]], rand: random.Random) -> None:
-    """Looks at the host between the samples, and agents that end and start anew, leave every conclusion as it is."""
-    plainly, mixed = Listener(), Listener()
+    """Local audits between the samples, and agents that end and restart, change no conclusion."""
+    plainly, mixed = Evaluator(), Evaluator()
     for bad, after_s in history:
         sources = BAD if bad else GOOD
         judged = plainly.network(sources, after_s)
@@ -357,13 +357,13 @@ def test_local_audits_and_restarts_change_nothing(history: list[tuple[bool, floa
 def test_a_lasting_fault_is_raised_soon(every_s: float, wanted: int, start: int) -> None:
     """A fault that lasts is raised with its third sample, or its second where servers are asked seldom."""
     rand = random.Random(start)
-    listener = Listener()
+    evaluator = Evaluator()
     for _ in range(start):  # whatever was before, as long as nothing is raised
-        listener.network(BAD if rand.random() < 0.2 else GOOD, 64)
-    listener.network(GOOD, every_s)
-    judged = [listener.network(BAD, every_s).severity for _ in range(3)]
+        evaluator.network(BAD if rand.random() < 0.2 else GOOD, 64)
+    evaluator.network(GOOD, every_s)
+    judged = [evaluator.network(BAD, every_s).severity for _ in range(3)]
     assert CRITICAL in judged[:wanted]
-    assert listener.network(GOOD, every_s).severity is CRITICAL
+    assert evaluator.network(GOOD, every_s).severity is CRITICAL
 
 
 @pytest.mark.untraced
@@ -373,47 +373,47 @@ def test_noise_at_the_threshold_does_not_flap(tolerance: str, mean: float) -> No
     """Around either tolerance, with noise of a twentieth of it, an alarm changes once at most in 500 samples."""
     rand = random.Random(round(mean * 100))
     size_ns = S if tolerance == "critical" else 100 * MS
-    listener = Listener()
-    severities = [listener.network(all_say(round(size_ns * rand.gauss(mean, 0.05)), MS)).severity for _ in range(500)]
-    assert len(listener.changes("offset-out")) <= 1
+    evaluator = Evaluator()
+    severities = [evaluator.network(all_say(round(size_ns * rand.gauss(mean, 0.05)), MS)).severity for _ in range(500)]
+    assert len(evaluator.changes("offset-out")) <= 1
     assert sum(a is not b for a, b in itertools.pairwise(severities[5:])) <= 1
 
 
 @pytest.mark.untraced
-def test_whoever_alternates_makes_no_alarm_flap() -> None:
+def test_alternating_samples_make_no_alarm_flap() -> None:
     """In no pattern of bad and good samples that repeats within seven does an alarm come up more than once in six."""
     most = 0
     for length in range(1, 8):
         for pattern in itertools.product((False, True), repeat=length):
             history = list(itertools.islice(itertools.cycle(pattern), 36))
-            listener = Listener()
+            evaluator = Evaluator()
             for bad in history:
-                listener.network(BAD if bad else GOOD, 64)
-            most = max(most, sum(listener.changes("offset-out")))
+                evaluator.network(BAD if bad else GOOD, 64)
+            most = max(most, sum(evaluator.changes("offset-out")))
     assert most == 36 // 6
 
 
 @pytest.mark.parametrize(
-    ("pattern", "told"),
+    ("pattern", "expected"),
     [("10", 1), ("110", 1), ("11010", 1), ("1001", 1), ("100", 0), ("1000", 0), ("10100", 0)],
 )
-def test_one_liar_that_comes_and_goes(pattern: str, told: int) -> None:
-    """One liar of three that lies by turns is told once if it lies in three of five, else never."""
-    listener = listening(6, THREE)
-    for lies in itertools.islice(itertools.cycle(pattern), 60):
-        listener.network(liars(0, 0, 9 * S) if lies == "1" else THREE)
-    assert listener.changes("source-quorum") == [True] * told
+def test_one_falseticker_that_comes_and_goes(pattern: str, expected: int) -> None:
+    """One falseticker of three that is wrong at times is reported once if it is wrong in three of five, else never."""
+    evaluator = evaluating(6, THREE)
+    for is_wrong in itertools.islice(itertools.cycle(pattern), 60):
+        evaluator.network(each_says(0, 0, 9 * S) if is_wrong == "1" else THREE)
+    assert evaluator.changes("source-quorum") == [True] * expected
 
 
 @pytest.mark.parametrize("pattern", ["1", "10", "100", "110", "11100"])
-def test_one_liar_of_five_changes_no_severity(pattern: str) -> None:
-    """One liar among five, whenever it lies and whatever it says, changes neither severity nor confirmation."""
-    listener = listening(6, liars(0, 0, 0, 0, 0))
-    for number, lies in enumerate(itertools.islice(itertools.cycle(pattern), 60)):
-        said_ns = (9 * S, -3600 * S, 30 * MS)[number % 3] if lies == "1" else 0
-        judged = listener.network(liars(0, 0, 0, 0, said_ns))
+def test_one_falseticker_of_five_changes_no_severity(pattern: str) -> None:
+    """One falseticker of five, whenever it is wrong and by how much, changes neither severity nor confirmation."""
+    evaluator = evaluating(6, each_says(0, 0, 0, 0, 0))
+    for number, is_wrong in enumerate(itertools.islice(itertools.cycle(pattern), 60)):
+        said_ns = (9 * S, -3600 * S, 30 * MS)[number % 3] if is_wrong == "1" else 0
+        judged = evaluator.network(each_says(0, 0, 0, 0, said_ns))
         assert (judged.severity, judged.confirmed, judged.is_pending) == (OK, True, False)
-    assert len(listener.told) <= 1
+    assert len(evaluator.all_changes) <= 1
 
 
 # --- grace, patience, what is known ------------------------------------------------------------------------------
@@ -421,114 +421,114 @@ def test_one_liar_of_five_changes_no_severity(pattern: str) -> None:
 
 def test_nothing_of_the_offset_is_raised_while_the_host_boots() -> None:
     """In the first ten minutes the offset raises no alarm; thereafter the third sample does, or the second."""
-    listener = Listener(uptime_ns=0)
-    judged = [listener.network(BAD, 64) for _ in range(9)]
+    evaluator = Evaluator(uptime_ns=0)
+    judged = [evaluator.network(BAD, 64) for _ in range(9)]
     assert {one.severity for one in judged} == {UNKNOWN}
     assert not any(one.confirmed for one in judged)
     assert all(one.is_pending for one in judged)
-    assert [listener.network(BAD, 64).severity for _ in range(3)] == [UNKNOWN, UNKNOWN, CRITICAL]
+    assert [evaluator.network(BAD, 64).severity for _ in range(3)] == [UNKNOWN, UNKNOWN, CRITICAL]
 
 
 def test_what_else_is_wrong_is_raised_while_the_host_boots() -> None:
     """The grace is the offset's: that servers contradict each other is raised as at any other time."""
-    listener = Listener(uptime_ns=0)
+    evaluator = Evaluator(uptime_ns=0)
     for _ in range(3):
-        judged = listener.network(liars(0, 0, 9 * S))
+        judged = evaluator.network(each_says(0, 0, 9 * S))
     assert levels(judged)["source-quorum"] == "medium"
 
 
 def test_no_uptime_of_another_boot_counts_as_dwelt() -> None:
     """Two samples far apart suffice within a boot; one of the boot before, at whatever uptime, is no such sample."""
-    listener = listening(4, all_say(0), uptime_ns=0)
-    listener.network(BAD, 1)  # at 20 min of the old boot
-    plainly = listener.alarms
-    listener.restart()
-    listener.alarms, listener.uptime_ns = of_new_boot(listener.alarms), 3 * HOUR
-    assert listener.network(BAD, 1).severity is OK
-    assert listener.network(BAD, 1).severity is CRITICAL  # the third in all
-    listener.alarms, listener.uptime_ns = plainly, 3 * HOUR
-    assert listener.network(BAD, 1).severity is CRITICAL
+    evaluator = evaluating(4, all_say(0), uptime_ns=0)
+    evaluator.network(BAD, 1)  # at 20 min of the old boot
+    plainly = evaluator.alarms
+    evaluator.restart()
+    evaluator.alarms, evaluator.uptime_ns = of_new_boot(evaluator.alarms), 3 * HOUR
+    assert evaluator.network(BAD, 1).severity is OK
+    assert evaluator.network(BAD, 1).severity is CRITICAL  # the third in all
+    evaluator.alarms, evaluator.uptime_ns = plainly, 3 * HOUR
+    assert evaluator.network(BAD, 1).severity is CRITICAL
 
 
-def test_what_is_raised_and_was_heard_is_taken_into_another_boot() -> None:
-    """A boot ends no alarm, forgets no sample, and begins patience with a clock that is being corrected anew."""
-    listener = listening(6, BAD)
-    listener.network(GOOD, is_correcting=True)
-    before = listener.alarms
+def test_raised_findings_and_samples_are_kept_over_a_boot() -> None:
+    """A boot ends no alarm, forgets no sample, and restarts the wait for a clock that is being corrected."""
+    evaluator = evaluating(6, BAD)
+    evaluator.network(GOOD, is_correcting=True)
+    before = evaluator.alarms
     after = of_new_boot(before)
-    assert (after.correcting_ns, before.correcting_ns) == (None, listener.uptime_ns)
+    assert (after.correcting_ns, before.correcting_ns) == (None, evaluator.uptime_ns)
     for name, entry in after.conditions.items():
         old = before.conditions[name]
         assert entry == old._replace(since_ns=(None,) * 4, better_ns=None, sampled_ns=None)
     assert after.conditions["offset-out"].raised > 0
     assert before.conditions["offset-out"].better_ns is not None
-    listener.alarms = after
-    listener.reboot(3 * DAY)
-    assert listener.network(GOOD, 1).severity is CRITICAL  # two that are better, and not known to be far apart
-    assert listener.network(GOOD, 1).severity is OK
+    evaluator.alarms = after
+    evaluator.reboot(3 * DAY)
+    assert evaluator.network(GOOD, 1).severity is CRITICAL  # two that are better, and not known to be far apart
+    assert evaluator.network(GOOD, 1).severity is OK
 
 
 def test_an_alarm_outlasts_the_boot() -> None:
-    """What is raised stays so through restarts and a boot, without being told again, until samples say it is over."""
-    listener = listening(6, BAD)
-    listener.reboot()
+    """A raised finding stays raised through restarts and a boot, without a second event, until samples clear it."""
+    evaluator = evaluating(6, BAD)
+    evaluator.reboot()
     for _ in range(12):
-        assert listener.network(BAD, 64).severity is CRITICAL
-    assert listener.told == []
-    listener.network(GOOD, 64)
-    listener.reboot(30 * S)
-    listener.network(GOOD, 64)
-    assert listener.network(GOOD, 64).severity is OK
-    assert listener.told == [("offset-out", False)]
+        assert evaluator.network(BAD, 64).severity is CRITICAL
+    assert evaluator.all_changes == []
+    evaluator.network(GOOD, 64)
+    evaluator.reboot(30 * S)
+    evaluator.network(GOOD, 64)
+    assert evaluator.network(GOOD, 64).severity is OK
+    assert evaluator.all_changes == [("offset-out", False)]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=12))
 @settings(max_examples=100, deadline=None)
 def test_time_never_runs_backwards_over_boots(history: list[tuple[bool, int]]) -> None:
     """However often the host boots, no condition has been held for longer than this boot, and none since the future."""
-    listener = Listener(uptime_ns=HOUR)
+    evaluator = Evaluator(uptime_ns=HOUR)
     for bad, boots in history:
         for _ in range(boots):
-            listener.reboot(HOUR - 600 * S * boots)
-        judged = listener.network(BAD if bad else GOOD)
+            evaluator.reboot(HOUR - 600 * S * boots)
+        judged = evaluator.network(BAD if bad else GOOD)
         for entry in judged.state.conditions.values():
             times = [*entry.since_ns, entry.better_ns]
-            assert all(at_ns is None or 0 <= at_ns <= listener.uptime_ns for at_ns in times)
+            assert all(at_ns is None or 0 <= at_ns <= evaluator.uptime_ns for at_ns in times)
 
 
 def test_a_clock_that_is_being_corrected_raises_nothing() -> None:
     """While the clock comes nearer to the truth nothing is raised of it, and it is not called in order either."""
-    listener = listening()
-    judged = [listener.network(BAD, 300, is_correcting=True) for _ in range(5)]
+    evaluator = evaluating()
+    judged = [evaluator.network(BAD, 300, is_correcting=True) for _ in range(5)]
     assert [one.severity for one in judged] == [OK, *[UNKNOWN] * 4]
     assert not any(one.confirmed for one in judged)
-    assert listener.network(GOOD).severity is OK
-    assert listener.told == []
+    assert evaluator.network(GOOD).severity is OK
+    assert evaluator.all_changes == []
 
 
 @pytest.mark.parametrize("bad", [BAD, all_say(500 * MS), all_say(900 * MS, 500 * MS)])
 def test_a_clock_that_was_in_order_is_not_ok_through_the_boot(bad: Sources) -> None:
-    """In the grace one bad sample after good ones is awaited; from the second in a row on nobody knows, and is told."""
-    listener = listening(2, uptime_ns=20 * S, every_s=20)
-    judged = [listener.network(bad, 64) for _ in range(8)]
+    """In the grace period one bad sample after good ones is awaited; from the second on the severity is unknown."""
+    evaluator = evaluating(2, uptime_ns=20 * S, every_s=20)
+    judged = [evaluator.network(bad, 64) for _ in range(8)]
     assert [one.severity for one in judged] == [OK, *[UNKNOWN] * 7]
-    assert listener.told == []
-    assert listener.local(bad).severity is UNKNOWN
-    assert listener.local(GOOD).severity is OK  # as when it was set right a moment ago
-    assert listener.network(GOOD).severity is OK
+    assert evaluator.all_changes == []
+    assert evaluator.local(bad).severity is UNKNOWN
+    assert evaluator.local(GOOD).severity is OK  # as when it was set right a moment ago
+    assert evaluator.network(GOOD).severity is OK
 
 
 def test_the_end_of_the_grace_makes_nothing_ok() -> None:
     """Samples in a row leave the clock unknown until they raise an alarm, though the first of them were spared."""
-    listener = listening(2, uptime_ns=0, every_s=100)
-    judged = [listener.network(BAD, 100).severity for _ in range(6)]  # of which the last three are heard
+    evaluator = evaluating(2, uptime_ns=0, every_s=100)
+    judged = [evaluator.network(BAD, 100).severity for _ in range(6)]  # of which the last three count
     assert judged == [OK, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, CRITICAL]
 
 
 def test_a_warning_does_not_stand_for_what_is_spared() -> None:
     """Where a warning is raised, one spared sample that says critical is awaited, and two leave the clock unknown."""
-    listener = listening(6, all_say(500 * MS))
-    judged = [listener.network(BAD, 300, is_correcting=True).severity for _ in range(3)]
+    evaluator = evaluating(6, all_say(500 * MS))
+    judged = [evaluator.network(BAD, 300, is_correcting=True).severity for _ in range(3)]
     assert judged == [WARNING, UNKNOWN, UNKNOWN]
 
 
@@ -541,12 +541,12 @@ SPARED = st.lists(
 @settings(max_examples=200, deadline=None)
 def test_two_spared_samples_in_a_row_are_never_ok(history: list[tuple[int, bool, float]], uptime_ns: int) -> None:
     """Whatever was before, a row of bad samples of which one was spared is not ok from its second on."""
-    listener = Listener(uptime_ns=uptime_ns)
+    evaluator = Evaluator(uptime_ns=uptime_ns)
     row: list[bool] = []
     for offset_ms, is_correcting, after_s in history:
-        judged = listener.network(all_say(offset_ms * MS), after_s, is_correcting=is_correcting)
-        row = [*row, is_correcting or listener.uptime_ns < 600 * S] if offset_ms else []
-        is_patient = judged.state.correcting_ns is None or (listener.uptime_ns - judged.state.correcting_ns < 1800 * S)
+        judged = evaluator.network(all_say(offset_ms * MS), after_s, is_correcting=is_correcting)
+        row = [*row, is_correcting or evaluator.uptime_ns < 600 * S] if offset_ms else []
+        is_patient = judged.state.correcting_ns is None or (evaluator.uptime_ns - judged.state.correcting_ns < 1800 * S)
         if len(row) > 1 and any(row) and is_patient:
             assert judged.severity is not OK
 
@@ -554,70 +554,70 @@ def test_two_spared_samples_in_a_row_are_never_ok(history: list[tuple[int, bool,
 @pytest.mark.parametrize(("every_s", "most"), [(15, 123), (64, 32), (300, 9), (3600, 3)])
 def test_patience_is_bounded(every_s: float, most: int) -> None:
     """A clock that is forever being corrected and never right is an alarm half an hour later, three samples at most."""
-    listener = listening()
-    severities = [listener.network(BAD, every_s, is_correcting=True).severity for _ in range(most)]
+    evaluator = evaluating()
+    severities = [evaluator.network(BAD, every_s, is_correcting=True).severity for _ in range(most)]
     assert severities[-1] is CRITICAL
 
 
 def test_correcting_by_turns_wins_no_silence() -> None:
-    """Samples that tell of no correction are heard, whatever comes between them."""
-    listener = listening()
-    judged = [listener.network(BAD, 300, is_correcting=turn % 4 != 3) for turn in range(12)]
+    """Samples that show no correction count, whatever comes between them."""
+    evaluator = evaluating()
+    judged = [evaluator.network(BAD, 300, is_correcting=turn % 4 != 3) for turn in range(12)]
     assert judged[-1].severity is CRITICAL
 
 
 def test_unknown_before_anything_is_known() -> None:
     """Without a measurement the severity is unknown; the first good one makes it ok, a bad one leaves it unknown."""
-    listener = Listener()
-    assert listener.local(nobody).severity is UNKNOWN
-    assert listener.network(nobody).severity is UNKNOWN
-    bad = listener.network(BAD)
+    evaluator = Evaluator()
+    assert evaluator.local(no_reply).severity is UNKNOWN
+    assert evaluator.network(no_reply).severity is UNKNOWN
+    bad = evaluator.network(BAD)
     assert (bad.severity, bad.confirmed, bad.is_pending) == (UNKNOWN, False, True)
-    assert listener.network(GOOD).severity is OK
+    assert evaluator.network(GOOD).severity is OK
 
 
 def test_what_was_in_order_before_it_was_lost_sight_of_is_no_longer() -> None:
     """After a boot or a suspend a bad sample does not make the clock ok: that it was so is of another clock."""
-    listener = listening()
-    assert listener.network(BAD, is_continued=False).severity is UNKNOWN
-    assert listener.network(BAD).severity is UNKNOWN
-    assert listener.network(BAD).severity is CRITICAL
+    evaluator = evaluating()
+    assert evaluator.network(BAD, is_continued=False).severity is UNKNOWN
+    assert evaluator.network(BAD).severity is UNKNOWN
+    assert evaluator.network(BAD).severity is CRITICAL
 
 
 def test_losing_sight_forgets_no_bad_sample() -> None:
     """A host that sleeps between all its samples is raised as soon as any other."""
-    listener = listening()
-    judged = [listener.network(BAD, is_continued=False) for _ in range(3)]
+    evaluator = evaluating()
+    judged = [evaluator.network(BAD, is_continued=False) for _ in range(3)]
     assert [one.severity for one in judged] == [UNKNOWN, UNKNOWN, CRITICAL]
 
 
 def test_an_alarm_stays_while_nothing_is_measured() -> None:
     """Critical stays critical when the servers fall silent; a warning becomes unknown, which is worse."""
-    listener = listening(6, BAD)
-    assert {listener.network(nobody).severity for _ in range(300)} == {CRITICAL}
-    warned = listening(6, all_say(500 * MS))
+    evaluator = evaluating(6, BAD)
+    assert {evaluator.network(no_reply).severity for _ in range(300)} == {CRITICAL}
+    warned = evaluating(6, all_say(500 * MS))
     assert warned.network(all_say(500 * MS)).severity is WARNING
-    assert warned.network(nobody).severity is UNKNOWN
+    assert warned.network(no_reply).severity is UNKNOWN
 
 
 def test_worse_than_the_warning_is_not_confirmed_by_it() -> None:
     """While a warning is raised and the offset goes critical, the record says that this is not confirmed."""
-    listener = listening(6, all_say(500 * MS))
-    first = listener.network(BAD)
+    evaluator = evaluating(6, all_say(500 * MS))
+    first = evaluator.network(BAD)
     assert (first.severity, first.confirmed, first.is_pending) == (WARNING, False, True)
-    listener.network(BAD)
-    third = listener.network(BAD)
+    evaluator.network(BAD)
+    third = evaluator.network(BAD)
     assert (third.severity, third.confirmed, third.is_pending) == (CRITICAL, True, False)
 
 
 @given(st.lists(st.tuples(st.sampled_from([0, 90, 500, 1200, 5000]), st.sampled_from([5, 300])), max_size=12))
 @settings(max_examples=150, deadline=None)
 def test_confirmed_means_that_the_severity_says_it(history: list[tuple[int, int]]) -> None:
-    """What is confirmed is at least as severe as the offset; what is not is told by a pending sample."""
-    listener = Listener()
+    """A confirmed severity is at least that of the offset; an unconfirmed one has a pending sample."""
+    evaluator = Evaluator()
     for offset_ms, half_width_ms in history:
-        judged = listener.network(all_say(offset_ms * MS, half_width_ms * MS))
-        now = reading(NOON, uptime_ns=listener.uptime_ns)
+        judged = evaluator.network(all_say(offset_ms * MS, half_width_ms * MS))
+        now = reading(NOON, uptime_ns=evaluator.uptime_ns)
         agreement = select(all_say(offset_ms * MS, half_width_ms * MS)(now), now).agreement
         assert agreement is not None
         plainly = PROFILE.severity(agreement.interval, agreement.estimate_ns)
@@ -630,113 +630,113 @@ def test_confirmed_means_that_the_severity_says_it(history: list[tuple[int, int]
 
 def test_the_tolerance_in_a_message_is_the_profile_s() -> None:
     """What holds an alarm below its tolerance never says that less was allowed."""
-    listener = listening(6, BAD)
+    evaluator = evaluating(6, BAD)
     for offset_ms in (1100, 900, 800, 900):
-        judged = listener.network(all_say(offset_ms * MS))
+        judged = evaluator.network(all_say(offset_ms * MS))
         (out,) = [finding for finding in judged.findings if finding.id == "offset-out"]
         assert "(limit 1 s)" in out.message
         assert judged.severity is CRITICAL
 
 
-# --- what an audit can tell --------------------------------------------------------------------------------------
+# --- what an audit can confirm -----------------------------------------------------------------------------------
 
 
 def test_silent_servers_do_not_say_that_they_agree() -> None:
-    """Where nobody answers, that the sources contradict each other is neither confirmed nor over."""
-    listener = listening(6, liars(0, 9 * S))
+    """If no server replies, a contradiction of the sources is neither confirmed nor over."""
+    evaluator = evaluating(6, each_says(0, 9 * S))
     for _ in range(6):
-        assert levels(listener.network(nobody))["source-quorum"] == "medium"
-    assert listener.changes("source-quorum") == []
+        assert levels(evaluator.network(no_reply))["source-quorum"] == "medium"
+    assert evaluator.changes("source-quorum") == []
 
 
-def test_no_majority_is_told_where_the_offset_is_carried_on() -> None:
+def test_no_majority_is_reported_while_the_offset_is_carried_forward() -> None:
     """That no majority agrees is said in these words, also while an earlier agreement is carried on."""
-    listener = listening()
+    evaluator = evaluating()
     for _ in range(3):
-        judged = listener.network(liars(0, 9 * S), carried=GOOD)
+        judged = evaluator.network(each_says(0, 9 * S), carried=GOOD)
     (quorum,) = [finding for finding in judged.findings if finding.id == "source-quorum"]
     assert quorum.message == "2 sources replied, and no majority agrees"
 
 
 def test_pools_at_rest_are_no_lack_of_sources() -> None:
     """An audit in which the pool was left alone says nothing of how many sources there are."""
-    listener = listening(6)
+    evaluator = evaluating(6)
     alone = also(failed(9, "skipped", "interval", name="pool.ntp.org"), count=1)
-    assert {listener.network(alone).findings for _ in range(12)} == {()}
-    assert levels(listener.network(all_say(0, count=1), 3600)) == {"source-quorum": "low"}
+    assert {evaluator.network(alone).findings for _ in range(12)} == {()}
+    assert levels(evaluator.network(all_say(0, count=1), 3600)) == {"source-quorum": "low"}
 
 
-def test_a_contradiction_is_heard_while_pools_rest() -> None:
-    """Servers that contradict a larger agreement, of a pool that rests, are heard; their silence clears nothing."""
-    listener = listening()
+def test_a_contradiction_counts_while_pools_are_not_queried() -> None:
+    """Servers that contradict a larger agreement of a resting pool count; their silence clears nothing."""
+    evaluator = evaluating()
     resting = tuple(failed(number, "skipped", "interval") for number in (7, 8))
-    history = COURSE._replace(contradiction=Contradiction(4, 300.0))
-    lying = also(*liars(0, 9 * S, 0)(reading(NOON)), *resting, count=0)
+    history = HISTORY._replace(contradiction=Contradiction(4, 300.0))
+    contradicting = also(*each_says(0, 9 * S, 0)(reading(NOON)), *resting, count=0)
     for _ in range(3):
-        judged = listener.network(lying, history=history, carried=GOOD)
+        judged = evaluator.network(contradicting, history=history, carried=GOOD)
     assert levels(judged)["source-quorum"] == "medium"
-    assert listener.changes("source-quorum") == [True]
+    assert evaluator.changes("source-quorum") == [True]
     for _ in range(6):
-        assert levels(listener.network(also(*resting, count=1)))["source-quorum"] == "medium"
+        assert levels(evaluator.network(also(*resting, count=1)))["source-quorum"] == "medium"
 
 
 def test_a_server_that_is_spared_because_it_is_silent_is_still_silent() -> None:
     """A dead server is asked ever more seldom (P9); as long as it is not asked, it has not come back."""
-    listener = listening(6, also(failed(8), failed(9), count=2))
+    evaluator = evaluating(6, also(failed(8), failed(9), count=2))
     spared = also(failed(8, "skipped", "unanswered"), failed(9, "skipped", "unanswered"), count=2)
     for _ in range(26):
-        assert levels(listener.network(spared))["unreachable-sources"] == "medium"
-    assert listener.changes("unreachable-sources") == []
+        assert levels(evaluator.network(spared))["unreachable-sources"] == "medium"
+    assert evaluator.changes("unreachable-sources") == []
     for _ in range(3):
-        judged = listener.network(also(answered(8), answered(9), count=2))
+        judged = evaluator.network(also(answered(8), answered(9), count=2))
     assert "unreachable-sources" not in levels(judged)
 
 
 @pytest.mark.parametrize("name", ["unsynced", "daemon-count"])
-def test_what_a_look_at_the_host_tells_takes_ten_minutes(name: str) -> None:
+def test_a_finding_about_the_host_takes_ten_minutes(name: str) -> None:
     """An unsynchronised kernel or several daemons are raised ten minutes later, by local audits too, and once."""
     seen: dict[str, Any] = {"kernel": UNSYNCHRONISED, "daemons": () if name == "unsynced" else (CHRONYD, NTPD)}
-    listener = listening()
-    judged = [listener.local(**seen) for _ in range(11)]
+    evaluator = evaluating()
+    judged = [evaluator.local(**seen) for _ in range(11)]
     assert [name in {f.id for f in one.findings if f.severity > OK} for one in judged] == [False] * 10 + [True]
-    assert not any(one.is_pending for one in judged)  # no server could tell
+    assert not any(one.is_pending for one in judged)  # no server could confirm it
     for _ in range(30):
-        listener.local(**seen)
+        evaluator.local(**seen)
     for _ in range(3):
-        judged.append(listener.local())
-    assert listener.changes(name) == [True, False]
+        judged.append(evaluator.local())
+    assert evaluator.changes(name) == [True, False]
     assert judged[-1].severity is OK
 
 
 def test_a_daemon_that_is_restarted_raises_nothing() -> None:
     """A few minutes without a daemon, every hour, are no alarm."""
-    listener = listening()
+    evaluator = evaluating()
     for _ in range(5):
         for _ in range(8):
-            assert listener.local(kernel=UNSYNCHRONISED, daemons=()).severity is OK
+            assert evaluator.local(kernel=UNSYNCHRONISED, daemons=()).severity is OK
         for _ in range(52):
-            listener.local(daemons=(CHRONYD,))
-    assert listener.told == []
+            evaluator.local(daemons=(CHRONYD,))
+    assert evaluator.all_changes == []
 
 
 def test_a_fault_that_is_there_most_of_the_time_is_raised() -> None:
     """One look in four that finds all in order does not hide what the others see."""
-    listener = listening()
+    evaluator = evaluating()
     for turn in range(40):
-        judged = listener.local(daemons=(CHRONYD,) if turn % 4 == 3 else (CHRONYD, NTPD))
+        judged = evaluator.local(daemons=(CHRONYD,) if turn % 4 == 3 else (CHRONYD, NTPD))
     assert levels(judged)["daemon-count"] == "medium"
-    assert listener.changes("daemon-count") == [True]
+    assert evaluator.changes("daemon-count") == [True]
 
 
 def test_not_demonstrable_takes_an_hour() -> None:
     """A bound too wide for the tolerance is a warning with the third sample, and a finding after an hour."""
     wide = all_say(900 * MS, 500 * MS)
-    listener = listening()
-    judged = [listener.network(wide) for _ in range(14)]
+    evaluator = evaluating()
+    judged = [evaluator.network(wide) for _ in range(14)]
     assert [one.severity for one in judged] == [OK, OK, *[WARNING] * 12]
     assert [levels(one)["not-demonstrable"] for one in judged] == ["low"] * 12 + ["medium"] * 2
     assert [one.is_pending for one in judged] == [True, True, *[False] * 12]  # only time is wanting
-    assert listener.told == [("offset-high", True), ("not-demonstrable", True), ("offset-high", False)]
+    assert evaluator.all_changes == [("offset-high", True), ("not-demonstrable", True), ("offset-high", False)]
 
 
 @pytest.mark.parametrize(
@@ -749,30 +749,30 @@ def test_not_demonstrable_takes_an_hour() -> None:
 )
 def test_a_warning_of_the_offset_is_a_finding(profile: str, sources: Sources, words: str) -> None:
     """What is over the warning tolerance is `offset-high`: confirmed, held and cleared like any other (issue 11, 2)."""
-    listener = listening(profile=PROFILES[profile])
-    judged = [listener.network(sources) for _ in range(4)]
+    evaluator = evaluating(profile=PROFILES[profile])
+    judged = [evaluator.network(sources) for _ in range(4)]
     assert [one.severity for one in judged] == [OK, OK, WARNING, WARNING]
     assert [levels(one)["offset-high"] for one in judged[2:]] == ["medium", "medium"]
     (found,) = [finding for finding in judged[-1].findings if finding.id == "offset-high"]
     assert words in found.message
-    assert listener.told == [("offset-high", True)]
-    assert [listener.network(GOOD).severity for _ in range(3)] == [WARNING, WARNING, OK]
-    assert listener.told == [("offset-high", True), ("offset-high", False)]
+    assert evaluator.all_changes == [("offset-high", True)]
+    assert [evaluator.network(GOOD).severity for _ in range(3)] == [WARNING, WARNING, OK]
+    assert evaluator.all_changes == [("offset-high", True), ("offset-high", False)]
 
 
 def test_a_graver_finding_stands_for_the_warning() -> None:
     """`offset-high` is not listed while `offset-out` is raised; it is while the clock comes nearer, until it is ok."""
-    listener = listening()
+    evaluator = evaluating()
     for _ in range(3):
-        last = listener.network(BAD)
+        last = evaluator.network(BAD)
     assert set(levels(last)) == {"offset-out"}
     for _ in range(3):
-        last = listener.network(all_say(250 * MS))
+        last = evaluator.network(all_say(250 * MS))
     assert (set(levels(last)), last.severity) == ({"offset-high"}, WARNING)
     for _ in range(3):
-        last = listener.network(GOOD)
+        last = evaluator.network(GOOD)
     assert (last.findings, last.severity) == ((), OK)
-    assert listener.told == [
+    assert evaluator.all_changes == [
         ("offset-out", True),
         ("offset-out", False),
         ("offset-high", True),
@@ -782,30 +782,30 @@ def test_a_graver_finding_stands_for_the_warning() -> None:
 
 def test_a_clock_that_is_not_measured_is_a_finding() -> None:
     """From the first record on, until a finding that says why is confirmed; and again after a suspend."""
-    listener = Listener()
-    first = listener.network(nobody)
+    evaluator = Evaluator()
+    first = evaluator.network(no_reply)
     (found,) = [finding for finding in first.findings if finding.id == "unmeasured"]
     assert (found.level, found.severity) == ("medium", UNKNOWN)
     for _ in range(2):
-        last = listener.network(nobody)
+        last = evaluator.network(no_reply)
     assert {one.id: one.severity for one in last.findings} == {"unreachable-sources": WARNING}
     assert last.severity is UNKNOWN
-    listener = listening()
-    woken = listener.local(nobody)
+    evaluator = evaluating()
+    woken = evaluator.local(no_reply)
     assert [(one.id, one.message) for one in woken.findings] == [
         ("unmeasured", "the offset is unknown: no earlier measurement can be carried forward")
     ]
-    assert listener.network(GOOD).severity is OK
-    assert listener.told == [("unmeasured", True), ("unmeasured", False)]
+    assert evaluator.network(GOOD).severity is OK
+    assert evaluator.all_changes == [("unmeasured", True), ("unmeasured", False)]
 
 
 def test_what_is_spared_is_listed_where_it_makes_the_clock_unknown() -> None:
     """In the grace after a start an offset that is out raises nothing, and is listed as what makes it unknown."""
-    listener = Listener(uptime_ns=20 * S)
-    judged = listener.network(BAD, 64)
+    evaluator = Evaluator(uptime_ns=20 * S)
+    judged = evaluator.network(BAD, 64)
     assert [(one.id, one.level, one.severity) for one in judged.findings] == [("offset-out", "low", UNKNOWN)]
     assert judged.findings[0].message.endswith("(pending; critical if later audits confirm it)")
-    assert listener.told == []
+    assert evaluator.all_changes == []
 
 
 UNSYNCHRONISED_SERVERS = tuple(failed(number, "rejected", "unsync") for number in (1, 2, 3, 4))
@@ -813,45 +813,45 @@ UNSYNCHRONISED_SERVERS = tuple(failed(number, "rejected", "unsync") for number i
 
 def test_servers_that_reply_and_cannot_be_used_are_a_finding() -> None:
     """It is confirmed like any other, also while an offset is carried on, and over as soon as servers are usable."""
-    listener = listening()
+    evaluator = evaluating()
     for _ in range(3):
-        last = listener.network(lambda _: UNSYNCHRONISED_SERVERS, carried=GOOD)
+        last = evaluator.network(lambda _: UNSYNCHRONISED_SERVERS, carried=GOOD)
     assert levels(last) == {"no-usable-source": "medium"}
-    listener.network(lambda _: tuple(failed(number, "skipped", "interval") for number in (1, 2)), carried=GOOD)
-    assert [levels(listener.network(GOOD)) for _ in range(3)][-1] == {}
-    assert listener.told == [("no-usable-source", True), ("no-usable-source", False)]
+    evaluator.network(lambda _: tuple(failed(number, "skipped", "interval") for number in (1, 2)), carried=GOOD)
+    assert [levels(evaluator.network(GOOD)) for _ in range(3)][-1] == {}
+    assert evaluator.all_changes == [("no-usable-source", True), ("no-usable-source", False)]
 
 
 def test_too_few_replies_say_nothing_of_the_offset() -> None:
     """They neither raise nor clear what is known of it, and are a warning of their own once confirmed (R1)."""
     few: Sources = lambda now: (all_say(0, count=1)(now)[0], *map(failed, (2, 3, 4)))  # noqa: E731
-    listener = listening(6, BAD)
-    assert {listener.network(few).severity for _ in range(20)} == {CRITICAL}
-    assert ("offset-out", False) not in listener.told
-    fresh = Listener()
+    evaluator = evaluating(6, BAD)
+    assert {evaluator.network(few).severity for _ in range(20)} == {CRITICAL}
+    assert ("offset-out", False) not in evaluator.all_changes
+    fresh = Evaluator()
     assert [fresh.network(few).severity for _ in range(4)] == [UNKNOWN, UNKNOWN, WARNING, WARNING]
 
 
 def test_a_gap_is_raised_at_once_and_cleared_at_once() -> None:
-    """What is of the moment waits for no sample, is told when it begins, gets worse and ends, and once each."""
-    listener = listening()
+    """A momentary finding waits for no sample, and has one event each when it begins, gets worse and ends."""
+    evaluator = evaluating()
     for unmeasured_s in (600.0, 1000.0, 2000.0, 90_000.0, 95_000.0):
-        listener.local(history=COURSE._replace(unmeasured_s=unmeasured_s))
-    listener.network(GOOD, history=COURSE._replace(ended_gap_s=95_300.0))
-    listener.local()
-    assert listener.told == [("evidence-gap", True), ("evidence-gap", True), ("evidence-gap", False)]
+        evaluator.local(history=HISTORY._replace(unmeasured_s=unmeasured_s))
+    evaluator.network(GOOD, history=HISTORY._replace(ended_gap_s=95_300.0))
+    evaluator.local()
+    assert evaluator.all_changes == [("evidence-gap", True), ("evidence-gap", True), ("evidence-gap", False)]
 
 
-def test_a_forecast_is_heard_of_samples_alone() -> None:
+def test_a_forecast_needs_samples() -> None:
     """That the clock will leave its tolerance takes three samples that say so; local audits do not count."""
     drift = Drift(40.0, 40.0, 0.1, 20, Breach(3000.0, 3600.0, 5000.0, 1000.0, False, False))
-    listener = listening()
+    evaluator = evaluating()
     seen = []
     for _ in range(3):
-        seen.append(levels(listener.network(GOOD, history=COURSE._replace(drift=drift)))["breach-forecast"])
-        seen += [levels(listener.local(history=COURSE._replace(drift=drift)))["breach-forecast"] for _ in range(4)]
+        seen.append(levels(evaluator.network(GOOD, history=HISTORY._replace(drift=drift)))["breach-forecast"])
+        seen += [levels(evaluator.local(history=HISTORY._replace(drift=drift)))["breach-forecast"] for _ in range(4)]
     assert seen == ["low"] * 10 + ["medium"] * 5
-    assert listener.changes("breach-forecast") == [True]
+    assert evaluator.changes("breach-forecast") == [True]
 
 
 # --- always ------------------------------------------------------------------------------------------------------
@@ -863,12 +863,12 @@ ANYTHING = [
     all_say(900 * MS, 500 * MS),
     all_say(150 * MS),
     all_say(-900 * S),
-    liars(0, 9 * S),
-    liars(0, 0, 9 * S),
+    each_says(0, 9 * S),
+    each_says(0, 0, 9 * S),
     also(failed(8), failed(9), count=1),
     also(failed(9, "skipped", "interval")),
     also(failed(9, "rejected", "kod:RATE")),
-    nobody,
+    no_reply,
     lambda _: (),
     lambda now: (all_say(0, count=1)(now)[0], *map(failed, (2, 3, 4))),
     lambda _: tuple(failed(number, "rejected", "unsync") for number in (1, 2, 3, 4)),
@@ -892,11 +892,11 @@ ANYTHING = [
 )
 @settings(max_examples=200, deadline=None)
 def test_whatever_comes(history: list[Any], uptime_ns: int) -> None:
-    """Findings have one id each, count by their level, and events tell every change of what is raised, once."""
-    listener = Listener(uptime_ns=uptime_ns)
+    """Findings have one id each, count by their level, and each change of what is raised has one event."""
+    evaluator = Evaluator(uptime_ns=uptime_ns)
     up: dict[str, str] = {}
     for sources, kind, after_s, is_correcting, is_continued, daemons in history:
-        judged = (listener.network if kind == "network" else listener.local)(
+        judged = (evaluator.network if kind == "network" else evaluator.local)(
             sources, after_s, is_correcting=is_correcting, is_continued=is_continued, daemons=daemons
         )
         ids = [finding.id for finding in judged.findings]
@@ -913,42 +913,42 @@ def test_whatever_comes(history: list[Any], uptime_ns: int) -> None:
             up.pop(finding.id, None) if not raised else up.update({finding.id: finding.level})
         counted = {finding.id: finding.level for finding in judged.findings if finding.level != "low"}
         assert counted == {name: level for name, level in up.items() if level != "low"}
-        listener.restart()
-        assert listener.alarms == judged.state
+        evaluator.restart()
+        assert evaluator.alarms == judged.state
 
 
 def test_a_host_in_order_leaves_its_alarms_as_they_are() -> None:
     """Once a host has been in order for some audits, hearing that it still is changes nothing that would be stored."""
-    listener = listening(6)
+    evaluator = evaluating(6)
     for _ in range(6):
-        listener.local()
-    before = listener.alarms
+        evaluator.local()
+    before = evaluator.alarms
     for _ in range(10):
-        listener.local()
-        listener.network(GOOD)
-    assert listener.alarms == before
+        evaluator.local()
+        evaluator.network(GOOD)
+    assert evaluator.alarms == before
 
 
 def test_a_fault_of_the_host_that_stays_raised_leaves_its_alarms_as_they_are() -> None:
     """A local audit that finds the same fault again changes nothing that would be stored."""
-    listener = listening()
-    judged = [listener.local(kernel=UNSYNCHRONISED, daemons=()) for _ in range(20)]
+    evaluator = evaluating()
+    judged = [evaluator.local(kernel=UNSYNCHRONISED, daemons=()) for _ in range(20)]
     assert "unsynced" in levels(judged[-1])
-    before = listener.alarms
+    before = evaluator.alarms
     for _ in range(10):
-        listener.local(kernel=UNSYNCHRONISED, daemons=())
-    assert listener.alarms == before
+        evaluator.local(kernel=UNSYNCHRONISED, daemons=())
+    assert evaluator.alarms == before
 
 
 def test_the_order_of_sources_does_not_matter() -> None:
-    """Alarms that hear the same audits with the sources in another order conclude the same."""
-    one, other = Listener(), Listener()
+    """The order of the sources does not change what an evaluator concludes."""
+    one, other = Evaluator(), Evaluator()
     for turn in range(20):
-        sources = liars(0, 0, 9 * S if turn % 3 else 0, 30 * MS)
+        sources = each_says(0, 0, 9 * S if turn % 3 else 0, 30 * MS)
         assert one.network(sources).severity is other.network(_backwards(sources)).severity
-        assert one.told == other.told
+        assert one.all_changes == other.all_changes
 
 
 def test_every_rule_is_watched() -> None:
     """No rule is forgotten: after one good audit each has an entry, and nothing else has."""
-    assert set(listening(1).alarms.conditions) == {rule.id for rule in RULES}
+    assert set(evaluating(1).alarms.conditions) == {rule.id for rule in RULES}
