@@ -154,6 +154,8 @@ class Agent:
         if self._delivery is not None:
             self._delivery.start()
             drained = self._delivery.drain(timeout_s)
+            if (count := len(self.store.unstamped())) and not self.store.stands_in:
+                logger.warning(f"{plural(count, 'record')} not delivered: the true time is not known yet")
         self.close()
         if self._delivery is not None and self._delivery.crash is not None:
             raise self._delivery.crash
@@ -338,10 +340,10 @@ class Agent:
         for _, output in self._outputs.values():
             output.close()
         if not self.store.close():
+            fix = (self.store.error or "").partition("; ")[2] or "choose another path with history.path"
             self.unkept = (
                 f"no state was stored in {self._setting.folder}: later runs cannot confirm these findings, and "
-                "findings that need a history cannot be raised; fix: make the folder writable for this user, or set "
-                "STATE_DIRECTORY or history.path to another folder"
+                f"findings that need a history cannot be raised; fix: {fix} or STATE_DIRECTORY"
             )
         self._notifier.close()
         self._lock.release()

@@ -249,7 +249,7 @@ class DeliveryWorker:
     def _fail(self, kind: str, reason: str, wait_s: float) -> None:
         """Count and log a failure, then wait."""
         self.health = self.health._replace(failures=self.health.failures + 1, failure=reason)
-        self._log.failed(kind, reason)
+        self._log.failed(kind, reason, is_stored=not self._store.stands_in)
         self._sleep(wait_s)
 
     def _idle(self) -> None:
@@ -286,13 +286,14 @@ class _DeliveryLog:
         self._logged: set[str] = set()
         self._since_ns = 0
 
-    def failed(self, kind: str, reason: str) -> None:
+    def failed(self, kind: str, reason: str, *, is_stored: bool) -> None:
         """Log the first failure of each kind."""
         if not self._logged:
             self._since_ns = _boottime_ns()
         if kind not in self._logged:
             self._logged.add(kind)
-            logger.warning(f"delivery failed: {reason}; records are stored and sent again")
+            kept = "stored" if is_stored else "in memory only"
+            logger.warning(f"delivery failed: {reason}; records are {kept} and sent again")
 
     def delivered(self, waited: int) -> None:
         """Log the end of failures, and how many records waited."""

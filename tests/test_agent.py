@@ -171,6 +171,18 @@ def test_one_cycle_is_a_check_that_is_kept(servers: list[str], tmp_path: Path) -
         assert connection.execute("SELECT kind, COUNT(*) FROM audits").fetchall() == [("network", 1)]
 
 
+def test_one_cycle_says_what_it_does_not_deliver(tmp_path: Path) -> None:
+    """A record without a true time waits for a measurement: that is logged, and `status` counts it."""
+    silent = configure(tmp_path, ["127.0.0.1:9"])
+    silent.write_text(silent.read_text() + '\n[influxdb]\nurl = "http://127.0.0.1:9"\n')
+    ran = ntpaudit("agent", "--once", "--config", str(silent), state=tmp_path)
+    assert ran.status == 3, ran
+    assert "ntpaudit: 1 record not delivered: the true time is not known yet\n" in ran.err
+    told = " ".join(ntpaudit("status", state=tmp_path).out.split())
+    assert "delivery 1 record waiting, the oldest for " in told
+    assert "not running now" in told
+
+
 def test_a_timer_is_believed_as_long_as_it_takes(servers: list[str], tmp_path: Path) -> None:
     """`agent --once --every` is stale when its timer has missed runs, not after a minute."""
     config = str(configure(tmp_path, servers))
@@ -209,7 +221,10 @@ def test_one_cycle_without_a_state_is_never_ok(
         assert ran.status == 3, ran
         assert "4 of 4 servers agree" in " ".join(ran.out.split())
         *_, last = ran.err.splitlines()
+        assert ran.out.startswith("UNKNOWN")
+        assert ran.out.endswith("\nstate     not stored: no finding can be confirmed, so the result is UNKNOWN\n")
         assert last.startswith(f"ntpaudit: no state was stored in {folder}: "), ran.err
+        assert ("; fix: create it for that user, or " in last) == (forbid is no_folder), last
         assert "STATE_DIRECTORY" in last
 
 

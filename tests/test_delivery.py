@@ -700,6 +700,18 @@ def test_a_bug_is_not_silent(ledger: StateStore) -> None:
     worker.stop(1.0)
 
 
+def test_what_is_in_memory_only_is_not_called_stored(tmp_path: Path) -> None:
+    """Where the state folder cannot be used, nothing is stored, and the message about a failure does not claim it."""
+    (tmp_path / "file").write_text("not a folder")
+    ledger = StateStore(str(tmp_path / "file" / "history.sqlite3"))
+    post(ledger, letter(0))
+    told = Told()
+    with courier_to(ledger, "http://127.0.0.1:9") as worker:
+        until(lambda: worker.health.failures)
+    ledger.close()
+    assert told[0].endswith("; records are in memory only and sent again")
+
+
 def test_each_kind_of_failure_is_told_once(ledger: StateStore, database: FlakyDatabase) -> None:
     """A long outage is a line for each kind of failure and one for its end, not one for each attempt."""
     faults: list[Fault] = [Answer(500), Answer(503), Reset("before")]

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ntpaudit.probes import service
 from ntpaudit.reports.status import FORMATS, render, render_absence, sentence
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.database import open_database
+from ntpaudit.store.outbox import OutboxEntry, enqueue
 from ntpaudit.store.paths import FILE_NAME
 from ntpaudit.store.queries import open_history
 from ntpaudit.store.readonly import agent_vouches
@@ -102,12 +103,45 @@ def test_what_an_agent_concluded_last(tmp_path: Path) -> None:
     )
     assert "if synchronisation stopped now" in blocks[3]
     assert re.search(
-        r"^agent +ntpaudit 0.1.0, pid 812, running for [.0-9]+ (h|min); local audits every 60 s",
+        r"^agent +ntpaudit 0.1.0, not running now; local audits every 60 s",
         blocks[3],
         re.MULTILINE,
     )
     assert "delivery  up to date" in blocks[3]
     assert max(map(len, ran.out.splitlines())) <= 100
+
+
+def test_a_running_agent_is_shown_with_its_process(tmp_path: Path) -> None:
+    """Its pid, and how long it had run at its last record; an agent that has ended is not running."""
+    now = this_moment()
+    started_ns = now.boottime_ns - 3600 * NS_PER_S
+    keep(tmp_path, recent(), pid=812, boot_id=now.boot_id, started_boottime_ns=started_ns)
+    lock = AgentLock(str(tmp_path / "state"))
+    lock.vouch()
+    assert re.search(
+        r"ntpaudit 0.1.0, pid 812, running for (59\.[0-9]|60) min; local audits", said(status(state=tmp_path))
+    )
+    lock.release()
+    assert "ntpaudit 0.1.0, not running now; local audits" in said(status(state=tmp_path))
+
+
+def test_what_an_ended_agent_has_not_delivered_is_shown(tmp_path: Path) -> None:
+    """The record says what waited when it was made; what waits for ever since the agent ended is in the outbox."""
+    keep(tmp_path, recent())
+    now = this_moment()
+    entry = OutboxEntry(0, "ntpaudit_clock x=1i", now.realtime_ns - 120 * NS_PER_S, now.boot_id, now.boottime_ns, 1)
+    with closing(open_database(str(tmp_path / "state" / FILE_NAME))) as connection:
+        enqueue(connection, entry, None)
+    assert "delivery 1 record waiting, the oldest for 2 min" in said(status(state=tmp_path))
+
+
+def test_a_state_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    """To start an agent helps only where one can store its records."""
+    (tmp_path / "state").write_text("a file")
+    ran = status(state=tmp_path)
+    assert ran.status == 3
+    assert f"{tmp_path}/state is not a folder" in said(ran).replace(" /", "/").replace("read:/", "read: /")
+    assert "start one" not in ran.out
 
 
 @pytest.mark.parametrize(

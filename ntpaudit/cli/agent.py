@@ -16,6 +16,8 @@ from ntpaudit.runtime import SystemRuntime
 
 logger = LazyLogger(__name__)
 
+NOT_STORED = "state     not stored: no finding can be confirmed, so the result is UNKNOWN\n"
+
 EPILOG = """\b
 Examples:
   ntpaudit config init ntp1.example.net ntp2.example.net ntp3.example.net ntp4.example.net
@@ -58,5 +60,5 @@ def agent(config_path: str | None, once: bool, every_s: float | None, verbose: b
         record = one.once()
     if one.unkept is not None:
         logger.warning(one.unkept)
-        emit_and_exit(record, "text", least=Severity.UNKNOWN)
+        emit_and_exit(record, "text", least=Severity.UNKNOWN, last=NOT_STORED)
     emit_and_exit(record, "text")

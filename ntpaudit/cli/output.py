@@ -40,9 +40,9 @@ class StandardError:
 
 
 def emit_and_exit(
-    record: "Record", format_name: str, output: str | None = None, *, least: Severity = Severity.OK
+    record: "Record", format_name: str, output: str | None = None, *, least: Severity = Severity.OK, last: str = ""
 ) -> None:
-    """Write the record and exit with the status of its severity, or of `least` if that is worse.
+    """Write the record and exit with the status of its severity, or of `least` if that is worse. `last` ends the text.
 
     The exit status is 3 if the record cannot be written.
     """
@@ -50,7 +50,7 @@ def emit_and_exit(
         if output in (None, "-"):
             if not isinstance(sys.stdout, io.TextIOWrapper):
                 raise OSError(errno.EBADF, "standard output is closed")
-            sys.stdout.write(_renderer(format_name, page_width(), colour=wants_colour())(record))
+            sys.stdout.write(_renderer(format_name, page_width(), colour=wants_colour())(record) + last)
             sys.stdout.flush()
         else:
             write_output(str(output), _renderer(format_name)(record))

@@ -59,7 +59,7 @@ class AgentStatus(NamedTuple):
 
     `doubt` is why the record does not describe this clock, whatever its age; None if it does. `last_network_record` is
     of the last network audit, `last_network_age_s` old. `agent_up_s` is how long the agent had run when it made the
-    record; None if another agent made it. `wait` is what a running agent waits for.
+    record; None if another agent made it. `wait` is what a running agent waits for. `agent_runs` is as in `HostNow`.
     """
 
     record: Record
@@ -71,6 +71,7 @@ class AgentStatus(NamedTuple):
     last_network_age_s: float | None
     doubt: str | None = None
     wait: Wait | None = None
+    agent_runs: bool | None = None
 
     @property
     def is_stale(self) -> bool:
@@ -103,6 +104,7 @@ def agent_status(
         last_network_age_s=None if last_network_record is None else _age_s(last_network_record, agent, here),
         doubt=_doubt(record, is_of_this_boot, age, here.machine_id),
         wait=wait_of(agent, here),
+        agent_runs=here.agent_runs,
     )
 
 

@@ -239,11 +239,14 @@ def _forecast(breach: Breach, tolerance: str, age_s: float, *, is_known: bool) -
 def _agent(status: AgentStatus) -> Iterator[tuple[str, str]]:
     """Describe the agent, its schedule and its delivery."""
     agent, health = status.agent, status.record.health or Health()
-    up = "" if status.agent_up_s is None else f", running for {_age(status.agent_up_s)}"
-    pid = "" if agent.pid is None or status.agent_up_s is None else f", pid {agent.pid}{up}"
+    process = ""
+    if status.agent_runs is False:
+        process = ", not running now"
+    elif agent.pid is not None and status.agent_up_s is not None:
+        process = f", pid {agent.pid}, running for {_age(status.agent_up_s)}"
     polls = f"polls servers every {format_duration(agent.network_s)}, pools every {format_duration(agent.pool_s)}"
     schedule = f"local audits every {format_duration(agent.local_s)}, {polls}"
-    yield "agent", f"ntpaudit {status.record.version}{pid}; {schedule}"
+    yield "agent", f"ntpaudit {status.record.version}{process}; {schedule}"
     if status.record.offset is None and status.wait is not None:
         poll_s = status.wait.poll_s + status.age_s
         if poll_s > 0:

@@ -115,12 +115,12 @@ def open_database(path: str, wait_s: float = WAIT_S, *, setting: str = "history.
                 raise
             return _open(path, wait_s)
     except (OSError, sqlite3.Error) as error:
-        reason, fix = _why_unusable(path, error)
+        reason, fix = why_unusable(path, error)
         raise StoreError(f"cannot store state in {path}: {reason}; {fix}choose another path with {setting}") from error
 
 
-def _why_unusable(path: str, error: OSError | sqlite3.Error) -> tuple[str, str]:
-    """Return why a file cannot be used, and the beginning of a sentence about what to do."""
+def why_unusable(path: str, error: OSError | sqlite3.Error) -> tuple[str, str]:
+    """Return why a file cannot be used by this user, and the beginning of a sentence about what to do."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if isinstance(error, sqlite3.Error) and code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
         return str(error), ""

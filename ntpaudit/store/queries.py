@@ -21,6 +21,7 @@ from ntpaudit.store.accounts import read_accounts
 from ntpaudit.store.audits import HOUR_S
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.dead_letters import DeadLetter, read_dead_letters
+from ntpaudit.store.outbox import backlog
 from ntpaudit.store.readonly import open_readonly
 from ntpaudit.store.rows import ROW_ERRORS, Damage, parse_json, read_record, read_rows
 from ntpaudit.store.saved_state import load_state
@@ -158,7 +159,12 @@ class History:
                 f"wait for the agent's next record, or restart it: {service.restart()}"
             ) from error
         asked = record if kind == "network" and _was_polled(record) else self._last_polled(audit_id)
-        return agent_status(record, asked, self.agent_state(), look(), stale_after_s), stored
+        agent, here = self.agent_state(), look()
+        if here.agent_runs is False and record.health is not None:  # nothing is sent now: the outbox is as it stays
+            waiting, oldest_ns, _ = backlog(self._connection)
+            oldest_s = None if oldest_ns is None else (self.corrected_now(here.moment) - oldest_ns) / NS_PER_S
+            record = record._replace(health=record.health._replace(backlog=waiting, oldest_s=oldest_s))
+        return agent_status(record, asked, agent, here, stale_after_s), stored
 
     def _last_polled(self, until_id: int) -> Record | None:
         """Return the last record of an audit that polled any source, else of any; a damaged one is passed over."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
-from ntpaudit.store.database import SCHEMA
+from ntpaudit.store.database import SCHEMA, why_unusable
 from ntpaudit.store.paths import FILE_NAME, SYSTEM_FOLDER, VOUCHER, state_folder
 
 _BUSY_TIMEOUT_S = 5.0
@@ -89,8 +89,11 @@ def _check_readable(path: str) -> None:
             empty = not os.read(handle, 1)
         finally:
             os.close(handle)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         empty = True
+    except NotADirectoryError as error:
+        reason, fix = why_unusable(path, error)
+        raise StoreError(f"{path} cannot be read: {reason}; {fix}choose another path with history.path") from error
     except PermissionError as error:
         raise StoreError(f"only root may read {path}; run the command with sudo") from error
     except (OSError, ValueError) as error:
@@ -101,7 +104,9 @@ def _check_readable(path: str) -> None:
 
 def no_record(path: str) -> str:
     """Return the message that no agent has stored a record, with the fix."""
-    return f"no agent has stored a record in {path}; start one: {service.start()}"
+    reason, fix = why_unusable(path, FileNotFoundError())
+    user = f" as a user that may write there ({reason})" if fix else ""
+    return f"no agent has stored a record in {path}; start one{user}: {service.start()}"
 
 
 def _no_history(path: str) -> str:
