@@ -196,7 +196,7 @@ def test_the_template_engine_is_imported_for_a_page_alone() -> None:
     ran = subprocess.run([sys.executable, "-c", code, *others], check=True, capture_output=True, text=True)
     assert ran.stdout.split() == ["False", "False"]
     users = {module for module, path in modules() if "ntpaudit.reports.fleet_page" in imports(path)}
-    assert users == {"cli.fleet"}
+    assert users == {"cli.fleet_writing"}
 
 
 def test_no_connection_leaves_the_store() -> None:

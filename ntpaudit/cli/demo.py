@@ -315,7 +315,7 @@ def _url(option: str, url: str) -> str:
 
 def _usual_path() -> str:
     """Return the file that `ntpaudit fleet --demo` reads."""
-    from ntpaudit.cli.fleet import DEMONSTRATION
+    from ntpaudit.cli.fleet_reading import DEMONSTRATION
     from ntpaudit.store.paths import state_folder
 
     return os.path.join(state_folder(os.environ), DEMONSTRATION)

@@ -92,9 +92,17 @@ def _unset(table: str, name: str, config: Config, environment: Mapping[str, str]
         case "history", "path":
             path = os.path.join(state_folder(environment), FILE_NAME)
             return f"{one_line(path)} (default for an agent started by this user)"
+        case "fleet", "token_file" if own is not None:
+            return "that of [influxdb] (default)"
         case "fleet", "url" | "database" | "ca_file" if own is not None:
             values = {"url": own.url, "database": own.bucket, "ca_file": own.ca_file or "the system's certificates"}
             return f"{values[name]} (default: that of [influxdb])"
+        case "fleet", "url" | "token_file":
+            return "none"
+        case "fleet", "database":
+            return f"{InfluxConfig('').bucket} (default)"
+        case "fleet", "ca_file":
+            return "the system's certificates (default)"
     return f"{unset} (default)" if unset else "none"
 
 

@@ -1,0 +1,233 @@
+"""What `ntpaudit fleet` reads: the database, the limits, the snapshot of a time."""
+
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
+from threading import Timer
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from ntpaudit.cli.output import StandardError
+from ntpaudit.cli.parameters import RelativeTime, refuse_empty, resolve
+from ntpaudit.cli.state import read_config
+from ntpaudit.config.fleet_database import fleet_database
+from ntpaudit.config.inventory import Inventory, read_inventory
+from ntpaudit.config.load import find_config, locate, with_environment
+from ntpaudit.config.schema import Config
+from ntpaudit.config.values import Language
+from ntpaudit.core.fleet.model import FleetPolicy, Host, Snapshot
+from ntpaudit.core.fleet.severity import seen_ns
+from ntpaudit.core.units import NS_PER_S, format_duration, format_utc
+from ntpaudit.errors import ConfigError, ReadError
+from ntpaudit.fleet.reader import SKEW_S, Reader, SnapshotOptions
+from ntpaudit.store.paths import state_folder
+
+if TYPE_CHECKING:
+    pass
+
+
+DEMONSTRATION = "demo.sqlite3"
+
+PROGRESS_AFTER_S = 2.0
+"""The delay of a progress message."""
+
+
+class ReadOptions(NamedTuple):
+    """What to read, at which time, and the limits; None means the configured value, else the default."""
+
+    config_path: str | None = None
+    url: str | None = None
+    language: Language | None = None
+    database: str | None = None
+    env: str | None = None
+    demo: bool = False
+    store: str | None = None
+    at: RelativeTime | int | None = None
+    look_back: float | None = None
+    silent_after: float | None = None
+    ambiguity: float | None = None
+    site: str | None = None
+    inventory: str | None = None
+    before: float | None = None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether a demonstration is read."""
+        return self.demo or self.store is not None
+
+
+def check_read(options: ReadOptions) -> None:
+    """Reject contradicting databases, and empty values such as an empty shell variable."""
+    words = {name: getattr(options, name) for name in ("site", "env", "database", "store", "inventory")}
+    refuse_empty(config=options.config_path, **words)
+    if options.is_shown and (options.url or options.language or options.database or options.env):
+        raise click.UsageError("--demo and --store cannot be combined with --url, --language, --database or --env")
+
+
+def settle(options: ReadOptions) -> tuple[Config, FleetPolicy]:
+    """Return the configuration and the limits of a fleet; a demonstration ignores this host's configuration."""
+    config = Config() if options.is_shown else with_environment(read_config(options.config_path), os.environ)
+    terms = FleetPolicy(
+        silent_after_s=options.silent_after or config.fleet.silent_after_s,
+        ambiguity_s=options.ambiguity or config.fleet.ambiguity_s,
+        warning_s=config.profile.warning_s,
+        critical_s=config.profile.critical_s,
+    )
+    look_back_s = reach_of(options, terms).look_back_s
+    if not terms.silent_after_s <= look_back_s:
+        raise click.UsageError(_too_short(look_back_s, terms.silent_after_s, options))
+    return config, terms
+
+
+def _too_short(look_back_s: float, silent_after_s: float, options: ReadOptions) -> str:
+    """Say that no host could be detected as silent, why, and which option to give."""
+    limit = "--look-back" if options.look_back is not None else "the default of --look-back"
+    silence = "--silent-after" if options.silent_after is not None else "fleet.silent_after, or its default"
+    return (
+        f"no host could be detected as silent: silent after {format_duration(silent_after_s)} ({silence}), but points "
+        f"are read only for {format_duration(look_back_s)} ({limit}): give --look-back "
+        f"{ceil(silent_after_s / 3600)}h or more"
+    )
+
+
+def inventory_of(options: ReadOptions, config: Config) -> Inventory | None:
+    """Return the hosts that must report, None without an inventory."""
+    if options.inventory is None:
+        with _locating(options):
+            return None if config.fleet.inventory is None else read_inventory(config.fleet.inventory)
+    try:
+        return read_inventory(options.inventory)
+    except ConfigError as error:  # the option is at fault, not the file
+        raise click.UsageError(str(error).replace("fleet.inventory", "--inventory")) from error
+
+
+def open_database(options: ReadOptions, config: Config) -> tuple[Reader, str]:
+    """Open the database, and describe it."""
+    from ntpaudit.fleet import open_reader
+
+    if options.is_shown:
+        path = options.store or os.path.join(state_folder(os.environ), DEMONSTRATION)
+        store = "" if options.store is None else f" --store {shlex.quote(options.store)}"
+        return open_reader(path=path, keys={"demo": f"ntpaudit demo{store}"}), "the demonstration"
+    with _locating(options):
+        place = fleet_database(config, os.environ, options.url, options.language, options.database, options.env)
+    if options.database is not None and place.language == "promql":
+        raise click.UsageError("--database is for InfluxDB: a PromQL database has no name")
+    what = [place.language, *([place.database] if place.language == "influxql" else [])]
+    source = f"{place.url} ({', '.join([*what, *([] if place.env is None else [f'env {place.env}'])])})"
+    return open_reader(**place._asdict(), keys=_keys(options, config)), source
+
+
+def _keys(options: ReadOptions, config: Config) -> dict[str, str]:
+    """Return the options or keys that set the database, for messages."""
+    if options.url is not None:
+        return {"url": "--url", "language": "--language", "database": "--database"}
+    url = "fleet.url"
+    if config.fleet.url is None and config.influxdb is not None:
+        of_environment = os.environ.get("INFLUXDB_V2_URL", "").rstrip("/") == config.influxdb.url
+        url = "INFLUXDB_V2_URL" if of_environment else "influxdb.url"
+    return {
+        "url": url,
+        "language": "fleet.language" if options.language is None else "--language",
+        "database": "fleet.database" if options.database is None else "--database",
+    }
+
+
+def command_line(options: ReadOptions) -> str:
+    """Return the command that shows the whole fleet."""
+    words = ["ntpaudit", "fleet", *(["--demo"] if options.demo else [])]
+    for name in ("store", "url", "language", "database", "env"):
+        value = getattr(options, name)
+        words += [] if value is None else [f"--{name}", value]
+    return shlex.join([*words, *([] if options.config_path is None else ["--config", options.config_path])])
+
+
+@contextmanager
+def _locating(options: ReadOptions) -> Iterator[None]:
+    """Add the file and the line to an error about a key."""
+    try:
+        yield
+    except ConfigError as error:
+        path = options.config_path or find_config(os.environ)
+        raise (error if path is None else locate(error, path)) from error
+
+
+def reach_of(options: ReadOptions, terms: FleetPolicy) -> SnapshotOptions:
+    """Return how far back, and of which site, the hosts are read."""
+    usual = SnapshotOptions()
+    return usual._replace(
+        site=options.site,
+        look_back_s=options.look_back or usual.look_back_s,
+        baseline_s=options.before or usual.baseline_s,
+        silent_after_s=terms.silent_after_s,
+    )
+
+
+def read_snapshot(reader: Reader, options: ReadOptions, reach: SnapshotOptions) -> tuple[Snapshot, list[str]]:
+    """Read every host at the requested time; return notes about the options, which are also printed."""
+    with progress("reading every host"):
+        now_ns = reader.now_ns()
+        at_ns = now_ns if options.at is None else resolve(options.at, now_ns)
+        if at_ns > now_ns:
+            raise click.UsageError(_too_late(now_ns) if options.is_shown else "--at is in the future")
+        if at_ns < 0:
+            raise click.UsageError("--at is before 1970: no host reported then")
+        notes = _notes(reader, options)
+        for note in notes:
+            StandardError().note(note)
+        return reader.snapshot(at_ns, reach), notes
+
+
+def _notes(reader: Reader, options: ReadOptions) -> list[str]:
+    """Return a note if this machine's clock and the database's differ; which one is wrong is not known here."""
+    skew_s = reader.skew_s() or 0.0
+    if isinstance(options.at, int) or abs(skew_s) <= SKEW_S:
+        return []
+    way = "behind" if skew_s > 0 else "ahead of"
+    return [
+        f"the clock of this machine is {format_duration(abs(skew_s))} {way} that of the database, which decides which "
+        "hosts are silent; either may be wrong: audit both with `ntpaudit check`"
+    ]
+
+
+def _too_late(end_ns: int) -> str:
+    return f"--at is after the end of the demonstration, {format_utc(end_ns)[:19]}Z; '2h ago' counts from that time"
+
+
+def find_host(snapshot: Snapshot, name: str, terms: FleetPolicy, source: str, command: str) -> Host:
+    """Return a host that reports. Raises ReadError for any other."""
+    known = {host.name: host for host in snapshot.hosts}
+    host = known.get(name)
+    if host is None:
+        from ntpaudit.fleet.suggestion import nearest
+
+        near = nearest(name, known)
+        guess = f"did you mean {near}?" if near else f"list the hosts with `{command}`"
+        raise ReadError(f"{source} has no point of a host {name} within --look-back", guess)
+    if name in (duplicate.name for duplicate in snapshot.duplicate_hosts):
+        raise ReadError(
+            f"several machines report as {name}, so its points are not of one clock",
+            "give each machine its own name: host.name in its configuration",
+        )
+    silent_s = (snapshot.now_ns - seen_ns(host, snapshot)) / NS_PER_S
+    if not silent_s <= terms.silent_after_s:
+        raise ReadError(
+            f"{name} has been silent for {format_duration(silent_s)}, so its current offset is unknown",
+            f"give a time at which it reported, such as --at '{silent_s / 60 + 1:.0f}m ago'",
+        )
+    return host
+
+
+@contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Print a progress message if it takes long."""
+    timer = Timer(PROGRESS_AFTER_S, StandardError().progress, [f"{what} ..."])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
