@@ -6,5 +6,4 @@ sys.path.insert(0, "/opt/ntpaudit/lib")
 
 from ntpaudit.__main__ import main
 
-if __name__ == "__main__":  # `demo` spawns processes, each of which imports this file again
-    main()
+main()

@@ -119,7 +119,7 @@ class SimulatedHost:
     @property
     def behind_ns(self) -> int:
         """The true offset: positive is behind."""
-        return (self.utc_zs - self.realtime_zs) // ZS_PER_NS
+        return self.utc_ns - self.realtime_zs // ZS_PER_NS
 
     @property
     def boot_id(self) -> str:

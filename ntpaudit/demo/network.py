@@ -132,18 +132,23 @@ class _Network:
         return true_ns + source.error_ns(true_ns)
 
     def ask(self, host: SimulatedHost, sources: Sequence[Source]) -> tuple[SourceObservation, ...]:
-        """Ask every source as the agent does."""
+        """Query every source as the agent does. A reply that a busy machine loses or delays is computed instead."""
         _keep_apart(host)
         servers = [
             Server(source.name, "127.0.0.1", _closed_port(source) if host.is_cut_off else self.ports[source.name])
             for source in sources
         ]
-        survey = PollRound(servers, QueryOptions())
         clock = RunningClock(host)
         self._true_ns = clock.true_ns
         now = clock.read()
-        answered = survey.poll(clock, Instant(host.boot_id, now.boottime_ns, now.realtime_ns), _forget)
-        return tuple(clock.own(source) for source in answered)
+        instant = Instant(host.boot_id, now.boottime_ns, now.realtime_ns)
+        replies = PollRound(servers, QueryOptions()).poll(clock, instant, keep_no_state)
+        return tuple(
+            exchange_directly(host, source)
+            if isinstance(reply.outcome, Failure) and not host.is_cut_off
+            else clock.own(reply)
+            for source, reply in zip(sources, replies, strict=True)
+        )
 
 
 @contextmanager
@@ -171,6 +176,6 @@ def _keep_apart(host: SimulatedHost) -> None:
         host.run_until(host.utc_ns + 2 * _APART_NS)
 
 
-def _forget(change: Callable[[ServerStates], ServerStates]) -> None:
-    """Remember nothing: loopback needs no manners."""
+def keep_no_state(change: Callable[[ServerStates], ServerStates]) -> None:
+    """Keep no state of servers: those on loopback need no rate limits."""
     change({})

@@ -241,13 +241,13 @@ def _measure(database: Database, hosts: int, end_ns: int) -> Measured:
 
 def _fill(database: Database, hosts: int, end_ns: int) -> Fill:
     """Simulate a fleet into a database, and watch what that takes."""
-    words = ["demo", "--hosts", str(hosts), "--hours", str(HOURS), "--until", format_utc(end_ns)]
+    words = ["-m", "tests.bench.load", database.write_url, "--hosts", str(hosts), "--hours", str(HOURS)]
     before_s = _cpu_s(database)
     seen: list[int] = []
     with _folder() as folder:
-        taken = _watched(folder, [_NTPAUDIT, *words, "--influx-url", database.write_url], seen)
+        taken = _watched(folder, [sys.executable, *words, "--until", format_utc(end_ns)], seen)
     if taken.status != 0:
-        raise RuntimeError(f"`ntpaudit demo` ended with {taken.status}")
+        raise RuntimeError(f"the load generator ended with {taken.status}")
     return Fill(
         taken, max(seen, default=0), _cpu_s(database) - before_s, _peak_bytes(database), _count(database, end_ns)
     )
@@ -470,7 +470,7 @@ def _fill_section(measured: Sequence[Measured], hosts: int) -> Iterator[str]:
     """Say what the fills took."""
     yield "## A simulated fleet into a database\n"
     yield (
-        f"`ntpaudit demo --hosts {hosts} --hours {HOURS} --influx-url …`: the agents' own code, points as they write "
+        f"`python -m tests.bench.load URL --hosts {hosts} --hours {HOURS}`: the agents' own code, points as they write "
         f"them, on the same cores as the database. Memory is that of all processes, and the server's peak. Goal: "
         f"{FILL_GOAL_S // 60} min.\n"
     )

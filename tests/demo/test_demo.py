@@ -21,7 +21,6 @@ from ntpaudit.demo.scenario import build_scenario, expected_findings
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.reader import SnapshotOptions
 from tests.command import Ran, ntpaudit
-from tests.waiting import until
 from tests.world.flaky import Answer, FlakyDatabase
 from tests.world.packages import REPOSITORY
 
@@ -181,8 +180,9 @@ def test_an_interrupted_demonstration_leaves_the_old_one(
     old.write_bytes((made[1] / "state" / "demo.sqlite3").read_bytes())
     before = old.read_bytes()
     with _running(tmp_path, "--hosts", "200", "--hours", "500") as running:
-        until(lambda: len(list((tmp_path / "state").iterdir())) == 2, "a file that is half made")
-        time.sleep(0.5)
+        assert running.stderr is not None
+        assert "simulated" in running.stderr.readline()
+        time.sleep(1.0)  # it has begun to simulate
         os.killpg(running.pid, number)
         _, err = running.communicate(timeout=DEADLINE_S)
     assert running.returncode == 130

@@ -32,6 +32,7 @@ from ntpaudit.demo.scenario import (
     build_scenario,
     expected_findings,
 )
+from ntpaudit.demo.server import NtpServer
 from ntpaudit.demo.simulated_agent import Ask, SimulatedAgent, SimulatedAudit
 from ntpaudit.store.paths import FILE_NAME
 from tests.world.played import PlayedAgent, PlayedHost
@@ -184,6 +185,19 @@ def test_over_udp_the_servers_are_real() -> None:
         record = next(SimulatedAgent(part, scenario, ask).advance(scenario.end_ns)).record
     assert {source.address for source in record.sources} == {"127.0.0.1"}
     assert all(source.delay_s is not None and 0 < source.delay_s < 1.0 for source in record.sources)
+
+
+def test_a_reply_that_is_lost_changes_nothing_that_is_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is too busy to reply in time does not cut its hosts off: what is lost is computed."""
+    monkeypatch.setattr(NtpServer, "reply", lambda *_: [])
+    scenario = build_scenario(24, 6.0, 1, END_NS)
+    host = build_host(scenario.hosts[0], scenario.begin_ns, random.Random(1))
+    with loopback(scenario.sources[:2]) as ask:
+        replies = ask(host, scenario.sources[:2])
+    for reply in replies:
+        assert not isinstance(reply.outcome, Failure), reply
+        assert reply.outcome[0].timestamps.before.boottime_ns <= host.boottime_ns
+        assert reply.outcome[0].interval.covers(host.behind_ns)
 
 
 def test_nothing_depends_on_the_portions_of_time() -> None:

@@ -1,6 +1,6 @@
 """Where the points of a simulated fleet go: what a database's answers mean, and that nothing is lost or twice."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 import pytest
@@ -10,7 +10,7 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.network import ask_directly
 from ntpaudit.demo.scenario import build_scenario
 from ntpaudit.demo.simulated_agent import SimulatedAgent, SimulatedAudit
-from ntpaudit.demo.writers import ATTEMPTS, BATCH_LINES, MOST_WAIT_S, InfluxWriter, Waiting
+from ntpaudit.demo.writers import ATTEMPTS, BATCH_LINES, MOST_WAIT_S, InfluxWriter
 from ntpaudit.errors import OutputError
 from tests.world.flaky import Answer, Fault, FlakyDatabase, Request, Reset
 
@@ -38,6 +38,12 @@ def outlet(database: FlakyDatabase) -> closing[InfluxWriter]:
     return closing(InfluxWriter(InfluxConfig(database.url, timeout_s=5.0), "secret"))
 
 
+def write_all(writer: InfluxWriter, audits: Sequence[SimulatedAudit]) -> None:
+    """Write audits."""
+    for audit in audits:
+        writer.write(audit)
+
+
 def after(count: int, fault: Fault, until: int = 1000) -> Callable[[Request], Fault]:
     """Let so many requests succeed, and those from there on fail until another one."""
     seen = []
@@ -53,7 +59,7 @@ def test_every_line_is_written_once_and_has_its_time(database: FlakyDatabase, to
     """In batches; what the host does not know the true time of has the world's."""
     with outlet(database) as out:
         for _ in range(10):
-            out.write(told)
+            write_all(out, told)
         out.flush()
         out.flush()
     lines = [line for request in database.requests for line in request.lines.splitlines()]
@@ -73,9 +79,9 @@ def test_a_database_that_works_is_waited_for(database: FlakyDatabase, told: list
     with outlet(database) as out:
         for fault in (Answer(503), Reset("before")):
             database.choose = after(1, fault, 3)
-            out.write(told)
+            write_all(out, told)
             out.flush()
-            out.write(told)
+            write_all(out, told)
             out.flush()
             assert len(database.requests) == 4
             database.requests.clear()
@@ -83,18 +89,19 @@ def test_a_database_that_works_is_waited_for(database: FlakyDatabase, told: list
 
 def test_a_patient_outlet_waits_without_end(database: FlakyDatabase, told: list[SimulatedAudit]) -> None:
     """However often it fails; that it waits, and that it goes on, is told once each, and each point arrives once."""
-    said: list[Waiting] = []
+    said: list[str] = []
     pauses: list[float] = []
     config = InfluxConfig(database.url, timeout_s=5.0)
     with closing(InfluxWriter(config, None, None, said.append, pauses.append)) as out:
         database.choose = after(1, Answer(503), 1 + 3 * ATTEMPTS)
-        out.write(told[:3])
+        write_all(out, told[:3])
         out.flush()
-        out.write(told[3:6])
+        write_all(out, told[3:6])
         out.flush()
-    assert [one.reason is None for one in said] == [False, True]
-    assert said[0].reason is not None
-    assert said[0].reason.startswith(f"cannot write to {database.url}: 503")
+    assert len(said) == 2
+    assert said[0].startswith(f"cannot write to {database.url}: 503")
+    assert said[0].endswith("; waiting for it")
+    assert said[1] == "the database accepts points again; continuing"
     assert len(pauses) == 3 * ATTEMPTS
     assert max(pauses) <= MOST_WAIT_S
     first, *failed, last = [request.lines for request in database.requests]
@@ -107,9 +114,9 @@ def test_an_impatient_outlet_gives_up(database: FlakyDatabase, told: list[Simula
     pauses: list[float] = []
     with closing(InfluxWriter(InfluxConfig(database.url), None, 3, pause=pauses.append)) as out:
         database.choose = after(1, Answer(503))
-        out.write(told[:1])
+        write_all(out, told[:1])
         out.flush()
-        out.write(told[1:2])
+        write_all(out, told[1:2])
         with pytest.raises(OutputError, match="503"):
             out.flush()
     assert len(pauses) == 2
@@ -120,7 +127,7 @@ def test_what_is_too_much_at_once_is_halved(database: FlakyDatabase, told: list[
     """A server that takes only so many lines gets them all in the end."""
     database.choose = lambda request: Answer(413) if len(request.lines.splitlines()) > 100 else STORED
     with outlet(database) as out:
-        out.write(told)
+        write_all(out, told)
         out.flush()
     stored = [request.lines for request in database.requests if len(request.lines.splitlines()) <= 100]
     assert sum(text.count("ntpaudit_clock,") for text in stored) == len(told)
@@ -156,7 +163,7 @@ def test_what_will_not_be_stored_is_told_at_once(
     """A refusal, or a first attempt that fails, ends the demonstration with the reason, and what would mend it."""
     database.choose = lambda request: fault
     with outlet(database) as out:
-        out.write(told[:3])
+        write_all(out, told[:3])
         with pytest.raises(OutputError, match=f"cannot write to {database.url}: {said}"):
             out.flush()
     assert len(database.requests) == 1
@@ -166,7 +173,7 @@ def test_nobody_there_is_told_with_what_to_do(database: FlakyDatabase, told: lis
     """A database that does not run is to be started, or another one named."""
     database.refuse()
     with outlet(database) as out:
-        out.write(told[:3])
+        write_all(out, told[:3])
         with pytest.raises(
             OutputError, match="no connection: Connection refused; start it, or name another with --influx"
         ):

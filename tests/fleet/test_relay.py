@@ -114,10 +114,10 @@ def test_a_demonstration_is_read_elsewhere_than_it_is_written(tmp_path: Path) ->
     ):
         seen = ntpaudit(*fill, relay, "--read-url", database, state=tmp_path)
         assert seen.status == 0
-        assert "does not show it yet" not in seen.err
+        assert "cannot be read yet" not in seen.err
         assert "of 3 clocks" in seen.out
         assert f"ntpaudit fleet --url {database} --language promql --flagged" in seen.out
         blind = ntpaudit(*fill, relay, state=tmp_path)
         assert blind.status == 0
-        assert "name where with --read-url" in blind.err
+        assert "name it with --read-url" in blind.err
     assert ntpaudit("demo", "--read-url", database, state=tmp_path).status == 64

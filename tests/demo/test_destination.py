@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ntpaudit.cli.demo import DemoOptions, TargetDatabase, _kept, _seen
+from ntpaudit.cli.demo import _findings
 from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.demo import database
-from ntpaudit.demo.database import await_fleet, read_database, recognise, told_before
+from ntpaudit.demo import destination
+from ntpaudit.demo.destination import DatabaseDestination, await_fleet, detect_language, last_points
+from ntpaudit.demo.fleet import SimulatedFleet
+from ntpaudit.demo.network import ask_directly
 from ntpaudit.demo.scenario import Scenario, build_scenario
-from ntpaudit.demo.workers import Work, gather, live
 from ntpaudit.demo.writers import StoreWriter
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet import open_reader
@@ -54,8 +55,7 @@ def reader(story: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A database in which the four are."""
     path = str(tmp_path_factory.mktemp("four") / "demo")
     with DemoStore.create(path) as store:
-        with gather(Work(story, udp=False), 1, StoreWriter(store)) as crew:
-            live(crew, END_NS)
+        SimulatedFleet(story, ask_directly, StoreWriter(store)).run(END_NS)
         store.finish(END_NS)
     with closing(open_reader(path=path)) as opened:
         yield opened
@@ -63,22 +63,22 @@ def reader(story: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def test_each_database_is_recognised(metrics: str, influx: str) -> None:
     """By what it says of itself; one that does not run is left to whoever writes to it."""
-    assert recognise(InfluxConfig(metrics), "secret") == "promql"
-    assert recognise(InfluxConfig(influx), "secret") == "influxql"
-    assert recognise(NOBODY, None) == "influxql"
-    assert recognise(NOBODY, "no \n token") == "influxql"
+    assert detect_language(InfluxConfig(metrics), "secret") == "promql"
+    assert detect_language(InfluxConfig(influx), "secret") == "influxql"
+    assert detect_language(NOBODY, None) == "influxql"
+    assert detect_language(NOBODY, "no \n token") == "influxql"
 
 
 def test_what_is_there_is_known(reader: Reader, story: Scenario, metrics: str, influx: str) -> None:
     """Each host of a demonstration until its last point; nothing of an empty database; one that is away says so."""
-    known = told_before(reader, story)
+    known = last_points(reader, story)
     assert known.keys() == {part.name for part in story.hosts}
     assert all(END_NS - 130 * NS_PER_S < last_ns <= END_NS for last_ns in known.values())
     for url in (metrics, influx):
-        with closing(read_database(InfluxConfig(url), None, recognise(InfluxConfig(url), None))) as empty:
-            assert told_before(empty, story) == {}
-    with closing(read_database(NOBODY, None, "influxql")) as away, pytest.raises(ReadError, match="no connection"):
-        told_before(away, story)
+        with closing(open_reader(url=url, language=detect_language(InfluxConfig(url), None))) as empty:
+            assert last_points(empty, story) == {}
+    with closing(open_reader(url=NOBODY.url)) as away, pytest.raises(ReadError, match="no connection"):
+        last_points(away, story)
 
 
 def test_nobody_waits_for_ever(
@@ -86,7 +86,7 @@ def test_nobody_waits_for_ever(
 ) -> None:
     """A fleet of which hosts are still missing is shown as it is after a while; where there is none, that is told."""
     assert len(await_fleet(reader, story, END_NS, None).hosts) == 4
-    monkeypatch.setattr(database, "SEEN_S", 0.1)
+    monkeypatch.setattr(destination, "VISIBLE_WITHIN_S", 0.1)
     larger = build_scenario(24, 6.0, 1, END_NS)
     assert len(await_fleet(reader, larger, END_NS, END_NS).hosts) == 4
     path = str(tmp_path / "empty")
@@ -109,27 +109,32 @@ def test_a_filled_database_is_shown_and_not_filled_twice(metrics: str, tmp_path:
     assert again.status == 0
     assert "another demonstration too: 2 hosts that are not in this one" in again.err
     assert "knows 4 of these hosts already" in again.err
-    assert "each goes on from there" in again.err
+    assert "each continues from there" in again.err
     assert 4 * 50 < _samples(metrics) - count < 4 * 150  # of an hour, and not of six
 
 
-def test_a_past_that_is_named_is_written_whole(story: Scenario, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_past_that_is_named_is_written_whole(story: Scenario) -> None:
     """Where --until says when the history ends it is told that it mixes with what is there."""
-    place = TargetDatabase("influxql", {story.hosts[0].name: END_NS})
-    options = DemoOptions(story, udp=False, until_ns=END_NS, follow=False, influx=NOBODY, store_path="")
-    assert _kept(options, place) == {}
-    assert "knows 1 of these hosts already: their pasts will mix" in capfd.readouterr().err
-    assert _kept(options._replace(until_ns=None), place) == place.told_ns
+    notes: list[str] = []
+    database = DatabaseDestination(NOBODY, None, story, until_ns=END_NS, note=notes.append)
+    last_ns = {story.hosts[0].name: END_NS}
+    assert database._to_continue(last_ns, notes.append) == {}
+    assert "knows 1 of these hosts already: their histories will mix" in notes[-1]
+    database.until_ns = None
+    assert database._to_continue(last_ns, notes.append) == last_ns
 
 
 def test_what_is_not_shown_in_time_is_told(
     story: Scenario, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A database that was read before and cannot be now ends nothing: the fleet was told."""
-    monkeypatch.setattr(database, "SEEN_S", 0.0)
-    options = DemoOptions(story, udp=False, until_ns=None, follow=False, influx=NOBODY, store_path="")
-    assert _seen(options, TargetDatabase("influxql", {}), None, END_NS) == ""
-    assert "the database does not show it yet: http://127.0.0.1:9: no connection" in capfd.readouterr().err
+    monkeypatch.setattr(destination, "VISIBLE_WITHIN_S", 0.0)
+    database = DatabaseDestination(NOBODY, None, story, note=print)
+    assert _findings(database, END_NS) == ""
+    assert "not shown, for what was written cannot be read: " in capfd.readouterr().err
+    database.unreadable = None
+    assert _findings(database, END_NS) == ""
+    assert "cannot be read yet: http://127.0.0.1:9: no connection" in capfd.readouterr().err
 
 
 def _samples(url: str) -> int:
