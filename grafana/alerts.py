@@ -345,11 +345,12 @@ def _chapter(rule: Rule) -> str:
 
 
 def _rule(rule: Rule, language: Language, panel_id: int) -> Json:
+    last_value = _expression({"refId": "B", "type": "reduce", "expression": "A", "reducer": "last"})
     return {
         "uid": f"ntpaudit-{rule.name}" if language == "influxql" else f"ntpaudit-{rule.name}-promql",
         "title": rule.title,
         "condition": "C",
-        "data": [_query(rule, language), _last_value(), _threshold(rule)],
+        "data": [_query(rule, language), last_value, _threshold(rule)],
         "dashboardUid": uid(rule.board, language),
         "panelId": panel_id,
         "noDataState": rule.no_data,
@@ -369,7 +370,6 @@ def _rule(rule: Rule, language: Language, panel_id: int) -> Json:
 
 
 def _query(rule: Rule, language: Language) -> Json:
-    """Return the query; its text contains the time range."""
     model: Json = {"refId": "A", "intervalMs": 60_000, "maxDataPoints": 100}
     if language == "influxql":
         model |= {"query": rule.influxql.query, "rawQuery": True, "resultFormat": "time_series"}
@@ -386,13 +386,7 @@ def _query(rule: Rule, language: Language) -> Json:
     }
 
 
-def _last_value() -> Json:
-    """Return the step that takes the last value of each series."""
-    return _expression({"refId": "B", "type": "reduce", "expression": "A", "reducer": "last"})
-
-
 def _threshold(rule: Rule) -> Json:
-    """Return the step that compares the value with its limit."""
     kind = "lt" if rule.below else "gt"
     return _expression(
         {
@@ -405,7 +399,6 @@ def _threshold(rule: Rule) -> Json:
 
 
 def _expression(model: Json) -> Json:
-    """Return a step that Grafana computes itself."""
     return {
         "refId": model["refId"],
         "relativeTimeRange": {"from": 0, "to": 0},

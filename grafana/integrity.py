@@ -367,7 +367,6 @@ FOLLOWED = {name: PROFILES[name].critical_s for name in ("log-integrity", "ops-s
 
 
 def _divided(name: str) -> Json:
-    """Return the change that makes a share of a count of points."""
     return {
         "id": "calculateField",
         "options": {

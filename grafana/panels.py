@@ -146,7 +146,6 @@ def dashboard(board: Board) -> Json:
 
 
 def _siblings(language: Language) -> Json:
-    """Return the links to the other dashboards of this language."""
     return {
         "type": "dashboards",
         "title": "ntpaudit",
@@ -557,7 +556,6 @@ def coloured(name: str, colour: str, **properties: Any) -> Json:
 
 
 def _mapping(words: Sequence[tuple[str, str]]) -> list[Json]:
-    """Return words and colours for the numbers 0, 1, 2, …"""
     options = {
         str(number): {"text": word, "color": colour, "index": number} for number, (word, colour) in enumerate(words)
     }

@@ -541,7 +541,6 @@ def metric(name: str, scope: Scope, measurement: str = "clock") -> str:
 
 
 def _labels(*parts: str) -> str:
-    """Join matchers of labels."""
     return ",".join(part for part in parts if part)
 
 

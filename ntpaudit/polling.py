@@ -95,13 +95,13 @@ class Target:
         """A request left this host."""
         return any(answer.is_sent for answer in self.answers)
 
-    def mark(self, memory: ServerState, now: Instant) -> ServerState:
+    def mark(self, state: ServerState, now: Instant) -> ServerState:
         """Return the state with the time of this query and the pool of the server."""
-        memory = memory._replace(queried_at=now)
+        state = state._replace(queried_at=now)
         if self.pool is None:
-            return memory
-        named = now if self.is_named else memory.last_resolved
-        return memory._replace(zone=self.pool.zone, slot=self.slot, last_resolved=named)
+            return state
+        named = now if self.is_named else state.last_resolved
+        return state._replace(zone=self.pool.zone, slot=self.slot, last_resolved=named)
 
     def is_open(self) -> bool:
         """More samples are wanted, and no answer forbids another query."""
@@ -160,7 +160,6 @@ class PollRound:
 
     @property
     def _targets(self) -> list[Target]:
-        """The servers to query."""
         return [entry for entry in self._entries if isinstance(entry, Target)]
 
     def _resolve(self) -> None:
@@ -245,7 +244,8 @@ class PollRound:
         if isinstance(found, Failure):
             return SourceObservation(server.name, None, server.port, found)
         holds = {
-            endpoint: self._held(states.get(_key(endpoint), ServerState()), _interval_s(endpoint)) for endpoint in found
+            one: self._held(states.get(_key(one), ServerState()), 0 if one.is_loopback else SERVER_INTERVAL_S)
+            for one in found
         }
         allowed = tuple(endpoint for endpoint, hold in holds.items() if hold is None)
         waiting = [hold for hold in holds.values() if hold is not None]
@@ -285,7 +285,7 @@ class PollRound:
             count=count,
         )
         if not addresses:
-            holds = [hold for memory in known.values() if (hold := self._held(memory, interval_s))]
+            holds = [hold for state in known.values() if (hold := self._held(state, interval_s))]
             return instead(self._held_back(pool.zone, min(holds, key=lambda hold: hold.wait_s)))
         slots = assign_slots(addresses, known)
         return [
@@ -318,7 +318,6 @@ class PollRound:
         return offered, failure
 
     def _exchange(self, queried: Sequence[Target], clock: Clock) -> None:
-        """Query all targets at once, once for each sample."""
         own_ids = own_reference_ids([target.endpoints[0] for target in queried])
         for sample in range(max((target.samples for target in queried), default=0)):
             open_now = [target for target in queried if target.is_open()]
@@ -337,12 +336,12 @@ class PollRound:
     def _new_states(self, states: ServerStates) -> ServerStates:
         """Return the states that follow from the answers, based on the stored states as they are now."""
         states_after: ServerStates = {
-            key: ServerState() for key, memory in states.items() if key != POOL_DOMAIN and is_stale(memory, self._now)
+            key: ServerState() for key, state in states.items() if key != POOL_DOMAIN and is_stale(state, self._now)
         }
         for target in self._targets:
             key = _key(target.endpoints[0])
-            memory = target.mark(states.get(key, ServerState()), self._now)
-            if (after := self._after(target, memory)) is not None:
+            state = target.mark(states.get(key, ServerState()), self._now)
+            if (after := self._after(target, state)) is not None:
                 states_after[key] = after
         sent = {key for target in self._targets if target.is_sent for key in target.reserved_keys}
         unsent = self._states_before.keys() - sent
@@ -350,20 +349,20 @@ class PollRound:
             states_after[key] = states.get(key, ServerState())._replace(queried_at=self._states_before[key].queried_at)
         return states_after
 
-    def _after(self, target: Target, memory: ServerState) -> ServerState | None:
+    def _after(self, target: Target, state: ServerState) -> ServerState | None:
         """Return the state to store for one server. For loopback only a kiss-o'-death is stored."""
         outcome = target.observation().outcome
         match outcome:
             case Failure(reason=reason) if reason.startswith("kod:"):
-                return on_kod(memory, self._now, reason.removeprefix("kod:"))
+                return on_kod(state, self._now, reason.removeprefix("kod:"))
             case _ if target.endpoints[0].is_loopback or not target.is_sent:
                 return None
             case Failure(reason="local-step"):
-                return memory  # the server did reply; this host's clock was stepped
+                return state  # the server did reply; this host's clock was stepped
             case Failure():
-                return on_timeout(memory, self._now)
+                return on_timeout(state, self._now)
             case samples:
-                return on_reply(memory, self._now, min(sample.delay_ns for sample in samples))
+                return on_reply(state, self._now, min(sample.delay_ns for sample in samples))
 
     def _held_back(self, name: str, hold: BackOff) -> Failure:
         """Log and return why a server is skipped, and when it can be queried again."""
@@ -373,14 +372,13 @@ class PollRound:
         logger.info(f"{name}: {_describe_hold(hold.reason)}; {detail}")
         return Failure("skipped", hold.reason, detail)
 
-    def _held(self, memory: ServerState, interval_s: float) -> BackOff | None:
+    def _held(self, state: ServerState, interval_s: float) -> BackOff | None:
         """Return how long to wait, None if not at all. `force` overrides intervals, never a kiss-o'-death (K2, K3)."""
-        hold = back_off(memory, self._now, interval_s)
+        hold = back_off(state, self._now, interval_s)
         return None if hold is not None and self._options.force and not hold.reason.startswith("kod:") else hold
 
 
 def _describe_hold(reason: str) -> str:
-    """Describe why a server is skipped, for the log."""
     match reason:
         case "interval":
             return "queried recently"
@@ -390,7 +388,6 @@ def _describe_hold(reason: str) -> str:
 
 
 def _describe(source: SourceObservation) -> str:
-    """Describe the result of a query, for the log."""
     if isinstance(source.outcome, Failure):
         return f"{source.name} ({source.address}): {source.outcome.status}, {source.outcome.reason}"
     best = min(source.outcome, key=lambda sample: sample.delay_ns)
@@ -404,12 +401,12 @@ def _known_of(pool: Pool, states: ServerStates, offered: Iterable[str]) -> Serve
     """
     known: ServerStates = {}
     for address in offered:
-        if memory := states.get(f"{address} {pool.port}"):
-            known[address] = memory._replace(delay_ns=None, slot=None)
+        if state := states.get(f"{address} {pool.port}"):
+            known[address] = state._replace(delay_ns=None, slot=None)
     suffix = f" {pool.port}"
-    for key, memory in states.items():
-        if memory.zone == pool.zone and key.endswith(suffix):
-            known[key.removesuffix(suffix)] = memory
+    for key, state in states.items():
+        if state.zone == pool.zone and key.endswith(suffix):
+            known[key.removesuffix(suffix)] = state
     return known
 
 
@@ -430,17 +427,11 @@ def _shares(pools: int) -> Iterator[int]:
     return (whole + (number < rest) for number in range(pools))
 
 
-def _interval_s(endpoint: Endpoint) -> float:
-    """Return the minimum interval between two polls of a named server: zero on loopback."""
-    return 0 if endpoint.is_loopback else SERVER_INTERVAL_S
-
-
 def _endpoint(address: str, port: int) -> Endpoint:
     """Return the endpoint of a pool server whose address is stored."""
     return Endpoint(socket.AF_INET6 if ":" in address else socket.AF_INET, address, port)
 
 
 def _key(endpoint: Endpoint) -> str:
-    """Return the key of an endpoint in the store."""
     scope = f"%{endpoint.scope}" if endpoint.scope else ""
     return f"{endpoint.address}{scope} {endpoint.port}"

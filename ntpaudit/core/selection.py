@@ -283,7 +283,6 @@ def _is_ipv6(classified: ClassifiedSource) -> bool:
 
 
 def _subnet(address: str, port: int) -> str:
-    """Return the network of an address, as a name to compare."""
     if is_loopback(address):
         return f"{address} port {port}"
     if ":" not in address:

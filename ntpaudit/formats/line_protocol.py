@@ -4,7 +4,7 @@ The schema is fixed: a tag or the type of a field can never change. A field whos
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import isfinite
+from math import inf, isfinite
 from typing import NamedTuple
 
 from ntpaudit.core.checks.finding import Finding
@@ -122,18 +122,15 @@ def stamp_lines(lines: str, stamp_ns: int) -> str:
 
 
 def _is_stamp(word: str) -> bool:
-    """Whether a word is a whole number, as a stamp is."""
     digits = word.removeprefix("-")
     return digits.isascii() and digits.isdecimal()
 
 
 def _line(point: Point) -> str:
-    """Write one point, without its stamp and its end."""
     return f"{_key(point.measurement, point.tags)} {','.join(_fields(point.fields))}"
 
 
 def _stamp(stamp_ns: int | None) -> str:
-    """Write a stamp behind a line, where there is one."""
     return "" if stamp_ns is None else f" {stamp_ns}"
 
 
@@ -143,7 +140,6 @@ def host_tags(host: HostIdentity) -> dict[str, str | None]:
 
 
 def _raised(finding: Finding) -> dict[str, Value]:
-    """Return a finding as the event that it is for a check."""
     return {
         "severity": int(finding.severity),
         "raised": 1,
@@ -153,7 +149,6 @@ def _raised(finding: Finding) -> dict[str, Value]:
 
 
 def _event(event: Event) -> dict[str, Value]:
-    """Return what began or ended."""
     return {
         "severity": int(event.severity),
         "raised": int(event.raised),
@@ -164,11 +159,11 @@ def _event(event: Event) -> dict[str, Value]:
 
 
 def _clock(record: Record) -> dict[str, Value]:
-    """Return what was concluded of the clock; the nearest source that agrees says how far the truth was."""
+    """Return the fields of the clock, with the path of the nearest agreeing source."""
     agreeing = [source for source in record.sources if source.status == "agreeing"]
     nearest = min(agreeing, key=_root_distance_s, default=None)
-    maxerror_s = record.kernel.get("maxerror_s")
-    poll = record.coverage
+    maxerror_s, disputed_s = record.kernel.get("maxerror_s"), _disputed_s(record)
+    offset, poll = record.offset, record.coverage
     fields: dict[str, Value] = {
         "severity": int(record.severity),
         "verdict": VERDICTS.index(record.verdict),
@@ -188,21 +183,20 @@ def _clock(record: Record) -> dict[str, Value]:
         "warning_s": float(record.profile.warning_s),
         "critical_s": float(record.profile.critical_s),
         "judged_on_bound": 1 if record.profile.judged_on == "bound" else None,
-        # rare, and so is a dispute: a field that is rare costs nothing
-        "confirmed": None if _is_believed(record) else 0,
-        "disputed_s": _disputed_s(record) or None,
-        "disputed_severity": int(record.severity)
-        if _disputed_s(record)
-        else None,  # to find it without the other points
+        # a field that is rare costs nothing; the severity is repeated to find it without the other points
+        "confirmed": 0 if not record.confirmed or (offset and not record.agreement.guaranteed) else None,
+        "disputed_s": disputed_s or None,
+        "disputed_severity": int(record.severity) if disputed_s else None,
     }
-    if record.offset is not None:
+    if offset is not None:
+        drift_ppm = float(offset.max_drift_ppm or 0)
         fields |= {
-            "offset_s": record.offset.estimate_s,
-            "abs_offset_s": abs(record.offset.estimate_s),
-            "earliest_s": record.offset.earliest_s,
-            "latest_s": record.offset.latest_s,
-            "bound_s": record.offset.bound_s,
-            "max_drift_ppm": _more_drift_ppm(record.offset.max_drift_ppm),
+            "offset_s": offset.estimate_s,
+            "abs_offset_s": abs(offset.estimate_s),
+            "earliest_s": offset.earliest_s,
+            "latest_s": offset.latest_s,
+            "bound_s": offset.bound_s,
+            "max_drift_ppm": drift_ppm if drift_ppm > MAX_DRIFT_PPM else None,  # readers assume MAX_DRIFT_PPM
             "max_falsetickers": record.agreement.max_falsetickers,
             "guaranteed": int(record.agreement.guaranteed),
         }
@@ -213,16 +207,6 @@ def _clock(record: Record) -> dict[str, Value]:
             "stratum": nearest.stratum,
         }
     return fields | _of_agent(record)
-
-
-def _is_believed(record: Record) -> bool:
-    """Whether the interval says by itself how bad the clock is: it is confirmed, and guaranteed where there is one."""
-    return record.confirmed and (record.offset is None or record.agreement.guaranteed)
-
-
-def _more_drift_ppm(drift_ppm: float | None) -> float | None:
-    """Return by what the oscillator may be off, where that is more than a reader assumes of any: so few have it."""
-    return float(drift_ppm) if drift_ppm is not None and drift_ppm > MAX_DRIFT_PPM else None
 
 
 def _of_agent(record: Record) -> dict[str, Value]:
@@ -241,7 +225,6 @@ def _of_agent(record: Record) -> dict[str, Value]:
 
 
 def _source(source: SourceRecord) -> dict[str, Value]:
-    """Return what one source said."""
     return {
         "status": STATUSES.index(source.status),
         "authenticated": int(source.authenticated),
@@ -258,8 +241,7 @@ def _source(source: SourceRecord) -> dict[str, Value]:
 
 
 def _root_distance_s(source: SourceRecord) -> float:
-    """Order sources by how far the truth is from them; the silent come last."""
-    return float("inf") if source.root_distance_s is None else source.root_distance_s
+    return inf if source.root_distance_s is None else source.root_distance_s
 
 
 def _key(measurement: str, tags: Mapping[str, str | None]) -> str:

@@ -32,7 +32,6 @@ def render(record: Record) -> str:
 
 
 def _gauges(record: Record) -> Iterator[_Gauge]:
-    """Return every metric, in the order in which they are written."""
     offset, counts, poll = record.offset, record.agreement, record.coverage
     if offset is not None:
         yield _single("offset_seconds", "True time minus host time, estimated: positive is behind.", offset.estimate_s)
@@ -127,7 +126,6 @@ def _of_agent(record: Record) -> Iterator[_Gauge]:
 
 
 def _single(name: str, meaning: str, value: float | int | None) -> _Gauge:
-    """Return a metric of one sample without labels."""
     return _Gauge(name, meaning, {(): value})
 
 

@@ -96,7 +96,6 @@ def _agreement(record: Record, since: str) -> str:
 
 
 def _counts(record: Record) -> str:
-    """Count the servers that agree, and the others by status."""
     counts = record.agreement
     if counts.sources == 1:
         return "one server only"
@@ -106,13 +105,11 @@ def _counts(record: Record) -> str:
 
 
 def _others(record: Record) -> list[str]:
-    """Count the servers that do not agree, by status."""
     counts = Counter(source.status for source in record.sources)
     return [f"{counts[status]} {words[counts[status] > 1]}" for status, words in _OTHERS.items() if counts[status]]
 
 
 def _why_unmeasured(record: Record) -> str:
-    """Explain why there is no offset."""
     statuses = {source.status for source in record.sources}
     sources, usable = record.agreement.sources, record.agreement.usable
     if not sources:
@@ -141,7 +138,6 @@ def _reasons(record: Record) -> str:
 
 
 def _worst_findings(record: Record) -> str:
-    """Name the worst finding, and count those above level low."""
     counted = [finding for finding in record.findings if finding.severity > Severity.OK]
     if not counted:
         return f"{record.severity.word} for a reason that this version does not know"

@@ -61,11 +61,6 @@ def source_table(sources: Sequence[SourceRecord], paint: Paint, width: int = WID
     return table(_COLUMNS, sources, paint, width)
 
 
-def _address(source: SourceRecord) -> str:
-    """Return the queried address, empty where the name contains it."""
-    return "" if source.address is None or source.address in source.name else to_ascii(source.address)
-
-
 def _shown(source: SourceRecord) -> tuple[float, str] | None:
     """Return the offset as the table shows it: the value in seconds, and its text.
 
@@ -95,14 +90,14 @@ def _error(source: SourceRecord) -> str:
     return format_duration(max(source.latest_s - shown[0], shown[0] - source.earliest_s), rounding="up")
 
 
-def _reason(source: SourceRecord) -> str:
-    """Return the reason, empty where the status implies it."""
-    return to_ascii(source.reason) if source.reason and source.reason not in ("disagrees", "distant") else ""
-
-
 _COLUMNS: tuple[Column[SourceRecord], ...] = (
     Column("source", lambda source: to_ascii(source.name), gives_way=True, is_name=True),
-    Column("address", _address, gives_way=True, spare=True),
+    Column(  # empty if the name contains it
+        "address",
+        lambda source: "" if not source.address or source.address in source.name else to_ascii(source.address),
+        gives_way=True,
+        spare=True,
+    ),
     Column("status", lambda source: source.status, colour=lambda source: _STATUS_COLOURS.get(source.status)),
     Column("this host is ", _offset, is_number=True),
     Column("+/-", _error, is_number=True),
@@ -119,7 +114,11 @@ _COLUMNS: tuple[Column[SourceRecord], ...] = (
         spare_for_names=True,
     ),
     Column("reference", lambda source: to_ascii(source.reference_id or ""), gives_way=True, spare=True),
-    Column("reason", _reason, gives_way=True),
+    Column(  # empty if the status implies it
+        "reason",
+        lambda source: "" if source.reason in (None, "disagrees", "distant") else to_ascii(source.reason),
+        gives_way=True,
+    ),
 )
 
 
@@ -164,7 +163,6 @@ def _kernel(kernel: Mapping[str, Any]) -> str:
 
 
 def _daemons(record: Record) -> str:
-    """List the time daemons, and why others may be hidden."""
     found = ", ".join(map(_daemon, record.daemons)) or "none found"
     return found if record.daemons_hidden is None else f"{found}; {record.daemons_hidden}"
 
@@ -178,7 +176,6 @@ def _daemon(daemon: Mapping[str, Any]) -> str:
 
 
 def _profile(profile: Profile) -> str:
-    """Name the profile and its tolerances."""
     judged_on = "the estimate" if profile.judged_on == "offset" else "the maximum error"
     warning, critical = format_duration(profile.warning_s), format_duration(profile.critical_s)
     return f"{profile.name}: warning if {judged_on} exceeds {warning}, critical if proven beyond {critical}"

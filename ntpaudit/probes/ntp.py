@@ -158,7 +158,6 @@ class _Conversation:
             self._take(data, stamp_ns, cut, sender == self._peer, after)
 
     def _take(self, data: bytes, stamp_ns: int | None, cut: bool, from_peer: bool, after: ClockReading) -> None:
-        """Judge one datagram."""
         reply = read_reply(data, self._nonce, own_ids=self._own_ids, from_peer=from_peer)
         if cut:
             reply = Refused("malformed", ours=not isinstance(reply, Refused) or reply.ours)
@@ -215,6 +214,5 @@ class _Conversation:
 
 
 def _failure(error: OSError) -> Failure:
-    """Name the reason for an error of the system."""
     reason, detail = _FAILURES.get(error.errno or 0, ("network-error", error.strerror or str(error)))
     return Failure("unreachable", reason, detail)

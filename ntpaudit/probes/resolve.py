@@ -103,7 +103,6 @@ def own_reference_ids(endpoints: Sequence[Endpoint]) -> frozenset[bytes]:
 
 
 def _reference_id(family: socket.AddressFamily, address: str) -> bytes:
-    """Return the reference id that stands for an address."""
     packed = socket.inet_pton(family, address.partition("%")[0])
     if family == socket.AF_INET:
         return packed
@@ -113,7 +112,6 @@ def _reference_id(family: socket.AddressFamily, address: str) -> bytes:
 
 
 def _lookup(host: str, port: int, flags: int = 0) -> Resolved:
-    """Ask the system's resolver for one name."""
     try:
         # as octets, an ASCII name is spared Python's IDNA codec, which costs 2 ms to load
         name = host.encode() if host.isascii() else host

@@ -327,7 +327,6 @@ def _newest_first(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _median(values: Sequence[float]) -> float:
-    """Return the median of at least one value."""
     ordered = sorted(values)
     return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 

@@ -122,7 +122,6 @@ _LONGEST_PORT = 5
 
 
 def _split_port(text: str) -> tuple[str, int]:
-    """Split host and port; a bare IPv6 address has no port."""
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         port = rest.removeprefix(":")
@@ -157,7 +156,6 @@ def _as_port(text: str) -> str | None:
 
 
 def _is_ipv6(text: str) -> bool:
-    """Whether a text is an IPv6 address, without a zone."""
     from ipaddress import IPv6Address  # few servers are named by an IPv6 address
 
     try:

@@ -129,7 +129,6 @@ def _with_sfptpd(running: list[Running]) -> list[Running]:
 
 
 def _why_none(others: list[Running], hidden: str | None) -> str:
-    """Return why there is no daemon whose servers can be read."""
     if others:
         who = ", ".join(f"{one.daemon.name} (pid {one.daemon.pid})" for one in others)
         return f"no time daemon runs here that root or systemd started; not asked for its servers: {who}"

@@ -77,12 +77,10 @@ def _given(words: tuple[str, ...], takes: frozenset[str]) -> Iterator[tuple[str,
 
 
 def _setting(given: _Given, settings: dict[str, str], name: str, entry: str = "") -> str | None:
-    """Return a setting, by its options or by the file."""
     return next((value for key, value in reversed(given) if key in (name, entry or name)), settings.get(name))
 
 
 def _global(process: Process, files: Files, given: _Given) -> dict[str, str]:
-    """Return the settings of the file's [global] section."""
     named = next((value for name, value in reversed(given) if name == "f"), None)
     path = process.absolute(named) if named is not None else None
     if named is not None and path is None:

@@ -20,20 +20,14 @@ def _vboxservice(process: Process, _files: Files) -> Role:
     return Role(False, f"started with {only[0]}") if only and "--only-timesync" not in only else DISCIPLINES
 
 
-def _vmtoolsd(_process: Process, _files: Files) -> Role:
-    """Whether it follows the hypervisor's clock is a setting of the virtual machine."""
-    return Role(None, "`vmware-toolbox-cmd timesync status` shows whether it follows the hypervisor's clock")
-
-
-def _prltoolsd(_process: Process, _files: Files) -> Role:
-    """Whether it follows the hypervisor's clock is a setting of the virtual machine."""
-    return Role(None, "whether it follows the hypervisor's clock cannot be seen")
-
+# whether these two follow the hypervisor's clock is a setting of the virtual machine
+_VMTOOLSD = Role(None, "`vmware-toolbox-cmd timesync status` shows whether it follows the hypervisor's clock")
+_PRLTOOLSD = Role(None, "whether it follows the hypervisor's clock cannot be seen")
 
 SFPTPD = Kind("sfptpd", ("sfptpd",), ("sfptpd",), always)
 VBOXSERVICE = Kind("VBoxService", ("VBoxService",), ("vboxservice", "vboxadd-service"), _vboxservice)
-VMTOOLSD = Kind("vmtoolsd", ("vmtoolsd",), ("open-vm-tools", "vmtoolsd"), _vmtoolsd)
-PRLTOOLSD = Kind("prltoolsd", ("prltoolsd",), ("prltoolsd",), _prltoolsd)
+VMTOOLSD = Kind("vmtoolsd", ("vmtoolsd",), ("open-vm-tools", "vmtoolsd"), lambda *_: _VMTOOLSD)
+PRLTOOLSD = Kind("prltoolsd", ("prltoolsd",), ("prltoolsd",), lambda *_: _PRLTOOLSD)
 
 
 def hyper_v(files: Files) -> Daemon | None:

@@ -123,7 +123,6 @@ def _can_set_clock(pid: int, status: str) -> bool | None:
 
 
 def _field(status: str, name: str) -> str:
-    """Return a line of /proc/PID/status; nothing where it is missing."""
     found = re.search(rf"^{name}:\s*(.*)$", status, re.MULTILINE)
     return found[1] if found else ""
 
@@ -153,7 +152,6 @@ def _working_folder(pid: int) -> str | None:
 
 
 def _read(pid: int | str, name: str) -> str:
-    """Return a file about a process. Raises OSError."""
     with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
         return file.readall().decode(errors="replace")
 

@@ -82,10 +82,6 @@ def _assignments(data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _logical_lines(data: bytes) -> Iterator[bytes]:
-    """Join continued lines.
-
-    A line that begins with `#` or `;` is left out, also inside a continuation, and is never continued itself.
-    """
     begun, may_be_marked = b"", True
     for line in _LINE_END.split(data):
         if line.lstrip()[:1] in (b"#", b";"):
@@ -150,7 +146,6 @@ def _commented(files: Files) -> Iterator[str]:
 
 
 def _unique(named: list[_Named]) -> list[_Named]:
-    """Leave out repetitions; the first stays."""
     by_host: dict[str, str] = {}
     for host, path in named:
         by_host.setdefault(host, path)
