@@ -3,12 +3,14 @@
 A pair of comments marks the place of each block.
 """
 
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ntpaudit.config.schema import KEYS
 from ntpaudit.config.text import literal
 from ntpaudit.core.checks import host
+from ntpaudit.core.checks.rule import AnyRule
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.observation import SourceObservation, Status
 from ntpaudit.core.reasons import REASONS
@@ -32,7 +34,7 @@ def host_findings(*, needs_agent: bool) -> Iterator[str]:
     for rule in host.RULES:
         if rule.needs_agent is needs_agent:
             held = f", after it has held for {format_duration(rule.least_s)}" if rule.least_s else ""
-            yield from _section(rule.id, rule.raised_when, rule.remedy, rule.controls)
+            yield from _section(rule.id, rule)
             yield f"- Agent: {_CONFIRMED[rule.basis]}{held}"
             yield f"- Journal: `MESSAGE_ID={rule.message_id}`"
 
@@ -40,7 +42,7 @@ def host_findings(*, needs_agent: bool) -> Iterator[str]:
 def fleet_findings() -> Iterator[str]:
     """Yield the lines about the findings of a fleet."""
     for rule in checks.RULES:
-        yield from _section(f"{rule.id} (fleet)", rule.raised_when, rule.remedy, rule.controls)
+        yield from _section(f"{rule.id} (fleet)", rule)
 
 
 def message_ids() -> Iterator[str]:
@@ -85,13 +87,15 @@ def _counts(code: str, *statuses: Status) -> bool:
     return all(was_queried(ClassifiedSource(source, status, code)) for status in statuses)
 
 
-def _section(title: str, raised_when: Mapping[str, str], remedy: str, controls: tuple[str, ...]) -> Iterator[str]:
+def _section(title: str, rule: AnyRule) -> Iterator[str]:
     """Yield what both kinds of rule say. The heading is what links to a finding point at."""
     yield from ("", f"### {title}", "", "| level | raised when |", "|---|---|")
-    yield from (f"| {level} | {when} |" for level, when in raised_when.items())
-    yield from ("", f"- Fix: {remedy}")
-    if controls:
-        yield f"- Controls: {', '.join(controls)}"
+    yield from (f"| {level} | {when} |" for level, when in rule.conditions)
+    if rule.notes:
+        yield from ("", *textwrap.wrap(rule.notes, 130, break_on_hyphens=False))
+    yield from ("", f"- Fix: {rule.remedy}")
+    if rule.controls:
+        yield f"- Controls: {', '.join(rule.controls)}"
 
 
 BLOCKS: Mapping[str, Callable[[], Iterator[str]]] = {

@@ -188,6 +188,13 @@ def debounce_messages() -> Iterator[Example]:
         bad._replace(history=History(300.0)), DebounceState(), "network", is_sample=True, can_confirm=False
     )
     yield from ((one.id, one.level, one.message) for one in unstored.findings if one.id == "offset-out")
+    unsynced, state = case(kernel=UNSYNCHRONISED, daemons=(NTPD,)), DebounceState()
+    for number in range(3):  # enough samples, within 3 minutes
+        taken = reading(uptime_ns=DAY)._replace(boottime_ns=DAY + number * 60 * S)
+        now = unsynced._replace(observation=unsynced.observation._replace(taken=taken), history=History(300.0))
+        decision = judge(now, state, "local", is_sample=False)
+        state = decision.state
+        yield from ((one.id, one.level, one.message) for one in decision.findings if one.id == "unsynced")
 
 
 def _moved(*now_s: float, then_s: float = 0.0, site: str | None = "ams") -> Snapshot:

@@ -241,7 +241,9 @@ def test_a_wrong_clock_is_not_ok_without_a_state(tmp_path: Path) -> None:
             ran = confined("agent", "--once", "--config", str(config), state=state)
             assert ran.status == 3, ran
             assert ran.out.startswith("UNKNOWN"), ran.out
-            assert "(cannot be confirmed: this run keeps no state; would be critical" in " ".join(ran.out.split())
+            assert "Cannot be confirmed, because this run keeps no state; would be critical" in " ".join(
+                ran.out.split()
+            )
 
 
 def confined(*words: str, state: Path) -> Ran:

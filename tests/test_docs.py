@@ -68,7 +68,8 @@ def test_a_rule_documents_its_finding(rule: AnyRule) -> None:
     levels = [level for key in rule.raised_when for level in key.split(", ")]
     assert levels
     assert levels == [level for level in LEVEL_SEVERITY if level in levels]
-    for text in (*rule.raised_when.values(), rule.remedy, *rule.controls):
+    conditions = [text for _, text in rule.conditions]
+    for text in (*conditions, rule.remedy, *rule.controls):
         assert text
         assert not set("|\n<>") & set(text)
         assert text[-1] not in ". "

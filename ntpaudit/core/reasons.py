@@ -10,11 +10,15 @@ from ntpaudit.core.observation import Status
 
 
 class Reason(NamedTuple):
-    """A reason code: the `statuses` of a source that can have it, what it means, and what to do about it."""
+    """A reason code: the `statuses` of a source that can have it, what it means, and what to do about it.
+
+    `words` replace the code in a sentence; without them the code is plain enough.
+    """
 
     statuses: tuple[Status, ...]
     meaning: str
     advice: str
+    words: str = ""
 
 
 KOD = "kod:CODE"
@@ -23,6 +27,7 @@ KOD = "kod:CODE"
 _FORGED = "If it recurs, check for spoofing on the path (finding suspected-spoofing)"
 _BROKEN = "Check this server; replace it if the fault persists"
 _FIREWALL = "Check that the server runs and that firewalls allow UDP 123 in both directions"
+_LISTEN = "Check that an NTP server runs there and serves clients (chrony: `allow`); then check firewalls"
 _NAME = "Check the spelling and the resolver of this host"
 
 REASONS: Mapping[str, Reason] = {
@@ -102,6 +107,7 @@ REASONS: Mapping[str, Reason] = {
         "The server's time lies more than a year before this release, so its clock is wrong. It gives no "
         "offset, because NTP does not transmit the era.",
         "Set the clock of the server; check a GPS receiver for a week rollover",
+        "their time is earlier than this release",
     ),
     # a kiss-o'-death
     "kod:RATE": Reason(
@@ -126,7 +132,11 @@ REASONS: Mapping[str, Reason] = {
     ),
     # no reply
     "timeout": Reason(("unreachable",), "No reply came before the timeout.", _FIREWALL),
-    "refused": Reason(("unreachable",), "The host is up, but no NTP server listens on the port.", _FIREWALL),
+    "refused": Reason(
+        ("unreachable",),
+        "The host is up, but no NTP server listens on the port, or a firewall rejects the query.",
+        _LISTEN,
+    ),
     "net-unreachable": Reason(
         ("unreachable",), "This host has no route to the address, or no address of that family.", "Check the routes"
     ),
@@ -141,19 +151,26 @@ REASONS: Mapping[str, Reason] = {
     "network-error": Reason(
         ("unreachable",), "The system reported another error when the query was sent or the reply was read.", _FIREWALL
     ),
-    "name-unknown": Reason(("unreachable",), "DNS has no address for the name.", _NAME),
-    "name-failed": Reason(("unreachable",), "The name could not be looked up: the resolver reported an error.", _NAME),
-    "name-timeout": Reason(("unreachable",), "The resolver did not reply before the timeout.", _NAME),
+    "name-unknown": Reason(("unreachable",), "DNS has no address for the name.", _NAME, "name not found"),
+    "name-failed": Reason(
+        ("unreachable",),
+        "The name could not be looked up: the resolver reported an error.",
+        _NAME,
+        "name lookup failed",
+    ),
+    "name-timeout": Reason(("unreachable",), "The resolver did not reply before the timeout.", _NAME, "DNS timeout"),
     # not queried this time
     "interval": Reason(
         ("skipped",),
         "The server was queried too recently (less than 15 s ago, or the NTP pool before its interval was over).",
         "None: it is queried when the interval is over",
+        "polled too recently",
     ),
     "unanswered": Reason(
         ("skipped",),
         "The server did not reply last time. The interval doubles with each query that gets no usable reply.",
         _FIREWALL,
+        "no reply last time",
     ),
     "pool-limit": Reason(
         ("skipped",), "The other zones already use the four servers of the NTP pool that a host may query.",
@@ -167,6 +184,12 @@ REASONS: Mapping[str, Reason] = {
         ("skipped",),
         "The time daemon uses NTS with this server. This version does not support NTS and never queries it in clear.",
         "Configure the server without NTS if a query in clear is acceptable",
+        "NTS is not supported",
     ),
 }  # fmt: skip
 """Each reason code and its explanation, grouped by what happened to the query."""
+
+
+def in_words(code: str) -> str:
+    """Return the words for a reason code in a sentence."""
+    return (code in REASONS and REASONS[code].words) or code

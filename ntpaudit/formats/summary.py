@@ -4,6 +4,7 @@ from collections import Counter
 
 from ntpaudit.core.observation import Status
 from ntpaudit.core.policy import Severity
+from ntpaudit.core.reasons import in_words
 from ntpaudit.core.record import Offset, Record
 from ntpaudit.core.units import format_duration, plural
 
@@ -15,17 +16,6 @@ _OTHERS: dict[Status, tuple[str, str]] = {
     "skipped": ("was skipped", "were skipped"),
 }
 """Words for one server, and for several, that do not agree."""
-
-_REASONS = {
-    "interval": "polled too recently",
-    "unanswered": "no reply last time",
-    "nts": "NTS is not supported",
-    "name-unknown": "name not found",
-    "name-failed": "name lookup failed",
-    "name-timeout": "DNS timeout",
-    "before-release": "their time is earlier than this release",
-}
-"""Reason codes that are not plain words by themselves."""
 
 
 def summary(record: Record, since: str = "ago") -> str:
@@ -131,7 +121,7 @@ def _why_unmeasured(record: Record) -> str:
 
 def _reasons(record: Record) -> str:
     """List the reasons of failure, the most frequent first; a single reason needs no count."""
-    counts = Counter(_REASONS.get(source.reason or "", source.reason or source.status) for source in record.sources)
+    counts = Counter(in_words(source.reason or source.status) for source in record.sources)
     if len(counts) == 1:
         return next(iter(counts))
     return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())

@@ -23,7 +23,7 @@ def sentence(fleet: Fleet, named: int = 0) -> str:
     counts = [(count, words) for count, words in _counts(fleet) if count]
     (first, (one, many, _)), *others = counts
     if first == total:
-        text = f"all of {plural(total, 'clock')} {many}" if total > 1 else f"the only clock {one}"
+        text = f"all {plural(total, 'clock')} {many}" if total > 1 else f"the only clock {one}"
     else:
         text = f"{first} of {plural(total, 'clock')} {one if first == 1 else many}"
     is_bad = fleet.members[0].severity > Severity.OK

@@ -776,7 +776,7 @@ def test_what_proves_nothing_does_not_replace_what_was_proven() -> None:
     assert watch.told("evidence-gap") == []
 
 
-LAST_MEASURED = r"\(last measured (.+); no reply since then proves anything new, so this stays raised\)$"
+LAST_MEASURED = r"\. Last measured (.+): no reply since then proves anything new, so this stays raised$"
 
 
 @pytest.mark.parametrize("replies", ["one", "none", "two liars"])
@@ -808,7 +808,7 @@ def test_a_repair_that_nothing_proves_ends_nothing_and_is_said(replies: str) -> 
     for turn in range(3):
         watch.host.run(300)
         record = watch.network().record
-        assert "last measured" not in str(record.findings)
+        assert "Last measured" not in str(record.findings)
         assert ("offset-out" in {one.id for one in record.findings}) == (turn < 2)
 
 
@@ -823,8 +823,8 @@ def test_what_was_disproven_last_does_not_count_as_proven(better: int) -> None:
         watch.host.run(120)
         assert watch.network().record.severity is CRITICAL
     message = next(one.message for one in ask_one(watch).record.findings if one.id == "offset-out")
-    assert "better; cleared after 3 in a row)" in message
-    assert "(last measured 5 min ago; no reply since then proves anything new, so this stays raised)" in message
+    assert "better: cleared after 3 in a row" in message
+    assert ". Last measured 5 min ago: no reply since then proves anything new, so this stays raised" in message
 
 
 def test_what_was_proven_before_a_boot_says_so() -> None:
@@ -849,7 +849,7 @@ def test_between_two_polls_nothing_is_overdue() -> None:
     watch.spend(3600)
     findings = [one for done in watch.rounds for one in done.record.findings if one.id == "offset-out"]
     assert len(findings) > 40
-    assert "last measured" not in str(findings)
+    assert "Last measured" not in str(findings)
 
 
 @pytest.mark.parametrize("error_ns", [0, 2 * S, HOUR])

@@ -237,9 +237,9 @@ def test_what_is_not_over_yet_says_that_samples_contradict_it() -> None:
     evaluator = evaluating(6, BAD)
     said = messages(evaluator.network(BAD))["offset-out"]
     first = messages(evaluator.network(GOOD))["offset-out"]
-    assert first == f"{said} (the last sample is better; cleared after 3 in a row)"
+    assert first == f"{said}. The last sample is better: cleared after 3 in a row"
     second = messages(evaluator.network(GOOD))["offset-out"]
-    assert second == f"{said} (the last 2 samples are better; cleared after 3 in a row)"
+    assert second == f"{said}. The last 2 samples are better: cleared after 3 in a row"
     assert messages(evaluator.network(BAD))["offset-out"] == said
     for _ in range(2):
         evaluator.network(GOOD)
@@ -281,10 +281,40 @@ def test_a_suspicion_is_listed_and_does_not_count() -> None:
     (suspected,) = evaluator.network(BAD).findings
     assert (suspected.id, suspected.level, suspected.severity) == ("offset-out", "low", OK)
     assert suspected.message == (
-        "the clock is at least 4.99 s behind (limit 1 s) "
-        "(pending: 1 of the last 5 samples; critical if later audits confirm it)"
+        "the clock is at least 4.99 s behind (limit 1 s). "
+        "Pending (1 of 5 samples): raised as critical if later audits confirm it"
     )
     assert evaluator.local(BAD).findings == (suspected,)
+
+
+def test_a_pending_finding_says_how_long_it_must_still_last() -> None:
+    """An unsynchronised kernel is raised after 10 min: samples alone do not suffice."""
+    evaluator = evaluating()
+    ends = []
+    for _ in range(4):
+        (finding,) = evaluator.local(kernel=UNSYNCHRONISED, daemons=()).findings
+        ends.append(finding.message.partition(". ")[2])
+    assert ends == [
+        "Pending (1 of 5 samples): raised as high if later audits confirm it, after 10 min or more",
+        "Pending (2 of 5 samples): raised as high if later audits confirm it, after 9 min or more",
+        "Pending (3 of 5 samples): raised as high after 8 min if it persists",
+        "Pending (4 of 5 samples): raised as high after 7 min if it persists",
+    ]
+
+
+def test_a_pending_finding_keeps_the_fix_of_its_case() -> None:
+    """The fix of a case stays with its finding while it is pending and raised; the next case has its own."""
+    evaluator = evaluating()
+    disagreeing = each_says(0, 0, 9 * S)
+    pending = {finding.remedy for finding in evaluator.network(disagreeing).findings if finding.id == "source-quorum"}
+    for _ in range(4):
+        last = evaluator.network(disagreeing)
+    raised = {finding.remedy for finding in last.findings if finding.id == "source-quorum"}
+    assert pending == raised
+    assert all(fix.startswith("find out which server is wrong") for fix in raised)
+    for _ in range(5):
+        last = evaluator.network(all_say(0, count=1))
+    assert [f.remedy.startswith("configure at least 4") for f in last.findings if f.id == "source-quorum"] == [True]
 
 
 def test_a_suspicion_stands_beside_what_is_raised() -> None:
@@ -294,10 +324,10 @@ def test_a_suspicion_stands_beside_what_is_raised() -> None:
     assert (both.level, both.severity) == ("low", OK)
     assert both.message == (
         "only 3 sources: 4 are needed to outvote one falseticker (RFC 8633, section 3.2); "
-        "1 of 3 sources disagrees: ntp3.example.net "
-        "(pending: 1 of the last 5 samples; medium if later audits confirm it)"
+        "1 of 3 sources disagrees: ntp3.example.net. "
+        "Pending (1 of 5 samples): raised as medium if later audits confirm it"
     )
-    assert "(pending" not in evaluator.network(THREE).findings[0].message
+    assert "Pending" not in evaluator.network(THREE).findings[0].message
 
 
 # --- when it is raised and cleared -------------------------------------------------------------------------------
@@ -804,7 +834,7 @@ def test_what_is_spared_is_listed_where_it_makes_the_clock_unknown() -> None:
     evaluator = Evaluator(uptime_ns=20 * S)
     judged = evaluator.network(BAD, 64)
     assert [(one.id, one.level, one.severity) for one in judged.findings] == [("offset-out", "low", UNKNOWN)]
-    assert judged.findings[0].message.endswith("(pending; critical if later audits confirm it)")
+    assert judged.findings[0].message.endswith(". Pending: raised as critical if later audits confirm it")
     assert evaluator.all_changes == []
 
 

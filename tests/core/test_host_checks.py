@@ -339,6 +339,24 @@ def test_source_quorum(sources: tuple[SourceObservation, ...], wanted: str | Non
         assert re.search(words, said(seen, "source-quorum"))
 
 
+@pytest.mark.parametrize(
+    ("sources", "words"),
+    [
+        ((answered(1),), "configure at least 4"),
+        ((*FOUR, answered(9, measurement(9 * S))), "find out which server is wrong"),
+        ((answered(1), answered(2, measurement(9 * S))), "find out which server is wrong"),
+        ((*FOUR, HERE), "remove this server"),
+        ((*FOUR, LOOP), "remove this server"),
+        (NEIGHBOURS, "configure at least 4"),
+    ],
+)
+def test_each_case_of_source_quorum_has_its_fix(sources: tuple[SourceObservation, ...], words: str) -> None:
+    """More servers help where they are too few, not where one is wrong or follows this host."""
+    finding = found(case(*sources), "source-quorum")
+    assert finding is not None
+    assert finding.remedy.startswith(words)
+
+
 def spans(*ends_ms: tuple[int, int]) -> tuple[SourceObservation, ...]:
     """Make independent sources that allow these offsets, in milliseconds."""
     return tuple(
@@ -695,12 +713,12 @@ def test_a_step_says_which_logs_it_spoilt(step: Step, words: str) -> None:
         (
             {"unmeasured_s": 991.0},
             "medium",
-            "no measurement for 16.5 min (one is expected every 5 min)",
+            "no measurement for 16.5 min (3.3 polling intervals)",
         ),
         ({"unmeasured_s": DAY_S}, "medium", "for 24 h"),
         ({"unmeasured_s": DAY_S + 1}, "high", "for 24 h"),
         ({"unmeasured_s": 4000.0, "interval_s": 3600.0}, None, ""),
-        ({"unmeasured_s": 11_881.0, "interval_s": 3600.0}, "medium", "every 60 min"),
+        ({"unmeasured_s": 11_881.0, "interval_s": 3600.0}, "medium", "(3.3 polling intervals)"),
         ({"ended_gap_s": 990.0}, None, ""),
         ({"ended_gap_s": 991.0}, "medium", "no measurement for 16.5 min before this one"),
         ({"ended_gap_s": 2 * DAY_S}, "high", "for 2 days before this one"),

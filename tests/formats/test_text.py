@@ -24,7 +24,8 @@ ntp4.example.net  192.0.4.1     agreeing      2.10 ms behind  5.96 ms   8 ms   2
 ntp9.example.net  198.51.100.9  falseticker  37.000 s ahead   2.96 ms   2 ms   2  198.51.100.1
 
 low       source-quorum: 1 of 5 sources disagrees: ntp9.example.net
-          fix: configure at least 4 independent servers at two sites
+          fix: find out which server is wrong, and replace it; 4 independent servers outvote one
+               wrong server
 
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm
 daemons   chronyd (pid 812)
@@ -46,8 +47,8 @@ critical  offset-out: the clock is at least 2 h behind (limit 1 s); beyond 300 s
           logins also fail
           fix: restart or repair the time daemon and check its sources; keep this record to correct
                the affected logs
-high      tz-or-rtc-fault: the clock is almost exactly 2 h behind: a wrong time zone or a hardware
-          clock in local time, not drift
+high      tz-or-rtc-fault: the clock is almost exactly 2 h behind: probably a wrong time zone or a
+          hardware clock in local time
           fix: run 'timedatectl set-local-rtc 0', check the time zone, then correct the clock
 
 kernel    synchronised, maximum error 31 ms, frequency +12.345 ppm

@@ -35,17 +35,17 @@ def test_the_worst_hosts_are_named() -> None:
     bad = [host(f"ams-{number}", 5.0 + number, severity=Severity.CRITICAL, verdict="beyond") for number in range(5)]
     unproven = host("ams-x", 0.9, 0.2, severity=Severity.CRITICAL, verdict="unproven")
     assert "3 of 4 clocks are wrong for certain (ams-2, ams-1, ams-0), 1 critical;" in line_of(*bad[:3], unproven)
-    assert "all of 5 clocks are wrong for certain (ams-4, ams-3, ams-2 and 2 more);" in line_of(*bad)
+    assert "all 5 clocks are wrong for certain (ams-4, ams-3, ams-2 and 2 more);" in line_of(*bad)
     assert "- the only clock is critical (ams-x)" in line_of(unproven)
     unknown = host("ams-y", None, severity=Severity.UNKNOWN, verdict="unmeasured")
     assert "1 of 2 clocks is silent (lon-old), 1 unknown;" in line_of(unknown, forgotten=("lon-old",))
     assert "- the only clock is unknown (ams-y)" in line_of(unknown)
     moved = [one for one in HOSTS if one.name.startswith("sto")]
     assert line_of(*moved) == (
-        "NTPAUDIT WARNING - all of 5 clocks are ok; 1 fleet finding, worst site-moved "
+        "NTPAUDIT WARNING - all 5 clocks are ok; 1 fleet finding, worst site-moved "
         "(sto-node-0, sto-node-1, sto-node-2 and 2 more)"
     )
-    assert line_of(*moved, before={}) == "NTPAUDIT OK - all of 5 clocks are ok"
+    assert line_of(*moved, before={}) == "NTPAUDIT OK - all 5 clocks are ok"
 
 
 def test_whatever_hosts_are_called_it_stays_a_short_line() -> None:

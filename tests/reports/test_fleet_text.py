@@ -54,10 +54,10 @@ OK, WARNING, UNKNOWN, CRITICAL = Severity
     [
         (fleet_of(), "no host has reported within the look-back time"),
         (fleet_of(OK), "the only clock is ok"),
-        (fleet_of(OK, OK), "all of 2 clocks are ok"),
+        (fleet_of(OK, OK), "all 2 clocks are ok"),
         (fleet_of(OK, OK, WARNING), "1 of 3 clocks has warnings, 2 ok"),
         (fleet_of(CRITICAL, WARNING, WARNING, UNKNOWN), "1 of 4 clocks is critical, 1 unknown, 2 with warnings"),
-        (fleet_of(CRITICAL, CRITICAL), "all of 2 clocks are critical"),
+        (fleet_of(CRITICAL, CRITICAL), "all 2 clocks are critical"),
         (
             fleet_of(OK, silent=2),
             "2 of 3 clocks are silent, 1 ok; 2 fleet findings, worst evidence-gap",

@@ -50,13 +50,14 @@ CONTRADICTS_EARLIER = Rule(
     (AU8, SC45),
     raised_when={
         "high": (
-            "the servers contradict the earlier measurement, carried forward, and more of them do than that "
-            "measurement allows to be wrong. Possible causes: all servers changed together, CLOCK_MONOTONIC_RAW "
-            "was disturbed (a paused virtual machine), or the oscillator drifts more than assumed. The message "
-            "has both intervals and their distance, which is the event's value. The earlier measurement is "
-            "discarded at once. Listed for an hour"
+            "servers contradict the earlier measurement, carried forward, and more of them than it allows to be wrong"
         ),
     },
+    notes=(
+        "Possible causes: all servers changed together, CLOCK_MONOTONIC_RAW was disturbed (a paused virtual machine),"
+        " or the oscillator drifts more than assumed. The message has both intervals and their distance, which is the"
+        " event's value. The earlier measurement is discarded at once. The finding is listed for an hour."
+    ),
     message_id="a0849a205f2d4597ab6d588afb98bbea",
     basis="moment",
     needs_agent=True,
@@ -100,11 +101,13 @@ TIME_DISPUTED = Rule(
     raised_when={
         "high": (
             "the database's clock contradicts the interval on which the servers agree by more than the critical "
-            "tolerance. The database's clock is the Date header of its reply to a write, within 2 s and the "
-            "duration of the request"
+            "tolerance"
         ),
         "medium": "the same, by less",
     },
+    notes=(
+        "The database's clock is the Date header of its reply to a write, within 2 s and the duration of the request."
+    ),
     message_id="2d47e4ee908b42278a9305e63c656091",
     basis="database",
     has_sample=_has_new_date,

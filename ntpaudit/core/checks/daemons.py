@@ -101,13 +101,14 @@ DAEMON_COUNT = Rule(
     ("CIS Benchmark 2.3.1.1", "DISA STIG V-270645"),
     raised_when={
         "medium": (
-            "more than one time daemon disciplines the clock; or none does, none is hidden, the kernel's state "
-            "cannot be read, and the host has been up for 17 minutes (if the kernel reports an unsynchronised "
-            "clock, `unsynced` is raised instead). An agent also raises it 10 minutes after the last time daemon "
-            "stopped, although the kernel still reports a synchronised clock; and outside containers, if no time "
-            "daemon was found, none is hidden, and the kernel's maximum error has only grown for 20 minutes"
+            "more than one time daemon disciplines the clock",
+            "none does, none is hidden, the kernel's state cannot be read, and the host has been up for 17 minutes",
+            "the last time daemon has stopped, although the kernel still reports a synchronised clock (agent)",
+            "outside containers no time daemon was found, none is hidden, and the kernel's maximum error has only "
+            "grown for 20 minutes (agent)",
         ),
     },
+    notes=("If the kernel reports an unsynchronised clock, and no time daemon runs, `unsynced` is raised instead."),
     message_id="18c86cc2393243b3aa73dd48222fddc4",
     basis="host",
     least_s=600.0,
@@ -159,7 +160,7 @@ def check_tz_or_rtc_fault(context: AuditContext) -> Raised | None:
             return Raised(
                 "high",
                 f"the clock is almost exactly {_quarters(zones)} {direction(agreement.estimate_ns)}: "
-                "a wrong time zone or a hardware clock in local time, not drift",
+                "probably a wrong time zone or a hardware clock in local time",
             )
     if context.observation.host.rtc_local:
         return Raised(

@@ -290,16 +290,21 @@ def _counted_as_unknown(findings: Sequence[Finding], context: AuditContext, *, c
         cause = next(rule for rule in RULES if rule.has_hysteresis and rule.check(context) is not None)
     if all(finding.id != cause.id for finding in findings):
         found = cause.check(context) or Raised("medium", "too few servers gave a usable reply")
-        message = f"{found.message} {_unconfirmed(found.level, can_confirm=can_confirm)}"
+        message = found.message + _unconfirmed(found.level, can_confirm=can_confirm)
         findings = [*findings, make_finding(cause, found._replace(level="low", message=message))]
     return [
         one._replace(severity=max(one.severity, Severity.UNKNOWN)) if one.id == cause.id else one for one in findings
     ]
 
 
+def _agreeing(watched: ConditionState) -> int:
+    """Count the last samples of the pending rank or worse."""
+    return sum(rank >= watched.pending for rank in watched.samples)
+
+
 def _needs_samples(watched: ConditionState) -> bool:
     """Whether more samples would decide, and not only time."""
-    return watched.pending > 0 and sum(rank >= watched.pending for rank in watched.samples) < MAJORITY
+    return watched.pending > 0 and _agreeing(watched) < MAJORITY
 
 
 def _listed(rule: HostRule, watched: ConditionState, now_ns: int, *, can_confirm: bool) -> Finding:
@@ -307,27 +312,38 @@ def _listed(rule: HostRule, watched: ConditionState, now_ns: int, *, can_confirm
     raised = LEVELS[watched.raised - 1] if watched.raised else "low"
     overdue = _overdue(watched, now_ns)
     if not watched.pending:
-        message = watched.message + _improving(watched) + overdue
-        return make_finding(rule, Raised(raised, message, remedy=watched.remedy))
-    count = sum(rank >= watched.pending for rank in watched.samples)
-    total = len(watched.samples)
-    samples = "1 sample" if total == 1 else f"{count} of the last {total} samples"
-    level = LEVELS[watched.pending - 1]
-    message = f"{watched.pending_message} {_unconfirmed(level, samples, can_confirm=can_confirm)}{overdue}"
-    listed = make_finding(
-        rule,
-        Raised(raised, f"{watched.message}; {message}", remedy=watched.remedy)
-        if watched.raised
-        else Raised(raised, message, remedy=watched.pending_remedy),
-    )
+        return make_finding(
+            rule, Raised(raised, watched.message + _improving(watched) + overdue, remedy=watched.remedy)
+        )
+    count, total = _agreeing(watched), len(watched.samples)
+    samples = " (1 sample)" if total == 1 else f" ({count} of {total} samples)"
+    when = _when(rule, watched, now_ns)
+    pending = _unconfirmed(LEVELS[watched.pending - 1], samples, when, can_confirm=can_confirm)
+    message, remedy = watched.pending_message + pending + overdue, watched.pending_remedy
+    if watched.raised:
+        message, remedy = f"{watched.message}; {message}", watched.remedy
+    listed = make_finding(rule, Raised(raised, message, remedy=remedy))
     return listed if can_confirm else listed._replace(severity=max(listed.severity, Severity.UNKNOWN))
 
 
-def _unconfirmed(level: Level, samples: str = "", *, can_confirm: bool) -> str:
+_IF_CONFIRMED = "if later audits confirm it"
+
+
+def _when(rule: HostRule, watched: ConditionState, now_ns: int) -> str:
+    """Say when a pending finding will be raised."""
+    since_ns = watched.since_ns[watched.pending - 1]
+    left_s = rule.least_s - (0.0 if since_ns is None else (now_ns - since_ns) / NS_PER_S)
+    if left_s <= 0:
+        return _IF_CONFIRMED
+    left = format_duration(left_s, rounding="up")
+    return f"{_IF_CONFIRMED}, after {left} or more" if _needs_samples(watched) else f"after {left} if it persists"
+
+
+def _unconfirmed(level: Level, samples: str = "", when: str = _IF_CONFIRMED, *, can_confirm: bool) -> str:
     """Say why a finding is not raised, and its level if it were."""
     if can_confirm:
-        return f"(pending{samples and f': {samples}'}; {level} if later audits confirm it)"
-    return f"(cannot be confirmed: this run keeps no state; would be {level}{samples and f'; {samples}'})"
+        return f". Pending{samples}: raised as {level} {when}"
+    return f". Cannot be confirmed, because this run keeps no state; would be {level}{samples}"
 
 
 def _improving(watched: ConditionState) -> str:
@@ -336,7 +352,7 @@ def _improving(watched: ConditionState) -> str:
     if not better:
         return ""
     samples = "sample is" if better == 1 else f"{better} samples are"
-    return f" (the last {samples} better; cleared after {MAJORITY} in a row)"
+    return f". The last {samples} better: cleared after {MAJORITY} in a row"
 
 
 def _overdue(watched: ConditionState, now_ns: int) -> str:
@@ -347,12 +363,9 @@ def _overdue(watched: ConditionState, now_ns: int) -> str:
     """
     if not (watched.raised and watched.is_overdue):
         return ""
-    ago = (
-        "before this boot"
-        if watched.sampled_ns is None
-        else f"{format_duration((now_ns - watched.sampled_ns) / NS_PER_S)} ago"
-    )
-    return f" (last measured {ago}; no reply since then proves anything new, so this stays raised)"
+    last_ns = watched.sampled_ns
+    ago = "before this boot" if last_ns is None else f"{format_duration((now_ns - last_ns) / NS_PER_S)} ago"
+    return f". Last measured {ago}: no reply since then proves anything new, so this stays raised"
 
 
 def _changes(before: DebounceState, after: DebounceState) -> Iterator[tuple[Finding, bool]]:

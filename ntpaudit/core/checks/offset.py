@@ -90,11 +90,11 @@ OFFSET_HIGH = Rule(
     (ISO, AU8, ISO_GUIDE),
     raised_when={
         "medium": (
-            "the offset exceeds the warning tolerance (the maximum error, if the profile judges the bound), or the "
-            "interval is partly outside the critical tolerance. Not listed while offset-out or not-demonstrable "
-            "is raised"
+            "the offset exceeds the warning tolerance (the maximum error, if the profile judges the bound)",
+            "the interval is partly outside the critical tolerance",
         ),
     },
+    notes="Not listed while offset-out or not-demonstrable is raised.",
     message_id="3c17354d88624c51b1f975fafd58d728",
     covered_by=(OFFSET_OUT.id, NOT_DEMONSTRABLE.id),
     is_of_offset=True,

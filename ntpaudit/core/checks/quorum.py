@@ -8,40 +8,45 @@ from ntpaudit.core.observation import SourceObservation
 from ntpaudit.core.selection import BEFORE_RELEASE, ClassifiedSource, independent_groups
 from ntpaudit.core.units import DAY_S, NS_PER_S, format_duration, format_utc, joined, plural
 
+_FIX_DISAGREE = "find out which server is wrong, and replace it; 4 independent servers outvote one wrong server"
+_FIX_BEFORE_RELEASE = "correct the time of these servers, or replace them; if a GPS receiver is their source, check it"
+_FIX_LOOP = "remove this server, and configure servers that do not get their time from this host"
+
 
 def check_source_quorum(context: AuditContext) -> Raised | None:
     """NTPA-14: too few sources, no majority, too many falsetickers, or one failure domain for all sources."""
     usable = context.selection.usable
     falsetickers = [classified.source.name for classified in usable if classified.status == "falseticker"]
     if usable and all(classified.reason == "no-majority" for classified in usable):
-        return Raised("medium", f"{plural(len(usable), 'source')} replied, and no majority agrees")
+        message = f"{plural(len(usable), 'source')} replied, and no majority agrees"
+        return Raised("medium", message, remedy=_FIX_DISAGREE)
     if falsetickers and context.history is not None and context.history.contradiction is not None:
-        return Raised("medium", _contradiction(falsetickers, context.history.contradiction))
+        return Raised("medium", _contradiction(falsetickers, context.history.contradiction), remedy=_FIX_DISAGREE)
     if usable and not context.selection.is_sufficient:
         queried = plural(len(context.selection.asked), "server")
         return Raised(
             "medium",
-            f"only {len(usable)} of {queried} gave a usable reply: that many may be falsetickers, so nothing is proven",
+            f"only {len(usable)} of {queried} gave a usable reply: all of these may be wrong, so nothing is proven",
         )
     old = from_before_release(context)
     if usable and 3 * len(old) >= len(context.selection.asked):
-        return Raised("medium", before_release(context))
+        return Raised("medium", before_release(context), remedy=_FIX_BEFORE_RELEASE)
     agreement = context.selection.agreement
     verb = "disagrees" if len(falsetickers) == 1 else "disagree"
     disagreeing = f"{len(falsetickers)} of {plural(len(usable), 'source')} {verb}: {', '.join(falsetickers)}"
     has_more_falsetickers = agreement is not None and agreement.exceeded_assumption
     if falsetickers and (has_more_falsetickers or 3 * len(falsetickers) >= len(usable)):
-        return Raised("medium", disagreeing)
+        return Raised("medium", disagreeing, remedy=_FIX_DISAGREE)
     if has_more_falsetickers:  # than max_falsetickers, and no overlap is deep enough to identify them
-        return Raised(
-            "medium", f"the {plural(len(usable), 'source')} cannot all be right, and it is unknown which is wrong"
-        )
+        message = f"the {plural(len(usable), 'source')} cannot all be right, and it is unknown which is wrong"
+        return Raised("medium", message, remedy=_FIX_DISAGREE)
     if own := [classified.source.name for classified in usable if _is_this_host(classified.source)]:
         subject = f"{own[0]} is this host: it" if len(own) == 1 else f"{joined(own)} are this host: they"
-        return Raised("medium", f"{subject} would compare the clock with itself")
+        return Raised("medium", f"{subject} would compare the clock with itself", remedy=_FIX_LOOP)
     if loops := [classified.source.name for classified in usable if classified.reason == "sync-loop"]:
         subject = f"{loops[0]} reports" if len(loops) == 1 else f"{joined(loops)} report"
-        return Raised("medium", f"{subject} this host as the reference: the clock would be compared with itself")
+        message = f"{subject} this host as the reference: the clock would be compared with itself"
+        return Raised("medium", message, remedy=_FIX_LOOP)
     if len(usable) == 1:
         only = "only one source" if len(context.selection.sources) == 1 else "only one source is usable"
         return Raised("medium", f"{only}: if it is wrong, nothing detects it")
@@ -49,9 +54,9 @@ def check_source_quorum(context: AuditContext) -> Raised | None:
     if len(usable) > 1 and len(independent_groups(failure_domains)) == 1:
         return Raised("low", "all sources share one network or one upstream server, so they can all be wrong together")
     if falsetickers:
-        return Raised("low", disagreeing)
+        return Raised("low", disagreeing, remedy=_FIX_DISAGREE)
     if usable and old:
-        return Raised("low", before_release(context))
+        return Raised("low", before_release(context), remedy=_FIX_BEFORE_RELEASE)
     if 1 < len(usable) < 4:
         return Raised(
             "low", f"only {len(usable)} sources: 4 are needed to outvote one falseticker (RFC 8633, section 3.2)"
@@ -110,15 +115,18 @@ SOURCE_QUORUM = Rule(
     ("CIS Controls 8.4", "NIST SP 800-53 SC-45(2)", "FedRAMP SC-45"),
     raised_when={
         "medium": (
-            "one of these: sources replied and no majority agrees; at least a third are falsetickers, or must be, "
-            "although none can be identified; at least a third report a time before this release; a source is this "
-            "host, or follows this host; only one source is usable; no more sources are usable than may be "
-            "falsetickers among the queried ones; servers contradict a larger agreement of the last day, and no "
-            "more of them than may be wrong (agent)"
+            "sources replied, and no majority agrees",
+            "at least a third of the sources are falsetickers, or must be, although none can be identified",
+            "at least a third of the sources report a time before this release",
+            "a source is this host, or follows this host",
+            "only one source is usable",
+            "no more sources are usable than may be falsetickers among the queried ones",
+            "a few servers contradict a larger agreement of the last day (agent)",
         ),
         "low": (
-            "one of these: all usable sources share a /24, a /48 or an upstream server; fewer than a third are "
-            "falsetickers or report a time before this release; fewer than 4 sources are usable"
+            "all usable sources share a /24, a /48 or an upstream server",
+            "fewer than a third of the sources are falsetickers or report a time before this release",
+            "fewer than 4 sources are usable",
         ),
     },
     has_sample=_has_sample,

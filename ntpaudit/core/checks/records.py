@@ -32,10 +32,10 @@ def check_evidence_gap(context: AuditContext) -> Raised | None:
         return Raised(level, f"no measurement for {format_duration(history.ended_gap_s)} before this one")
     if history.unmeasured_s is None or history.lasted(history.unmeasured_s) <= GAP_INTERVALS:
         return None
+    intervals = f"{history.lasted(history.unmeasured_s):.3g} polling intervals"  # each part by the interval valid then
     return Raised(
         "high" if history.unmeasured_s > DAY_S else "medium",
-        f"no measurement for {format_duration(history.unmeasured_s)} "
-        f"(one is expected every {format_duration(history.interval_s)})",
+        f"no measurement for {format_duration(history.unmeasured_s)} ({intervals})",
     )
 
 
@@ -52,8 +52,8 @@ EVIDENCE_GAP = Rule(
     "restore the path to the servers (UDP 123 outbound) or the agent; the gap stays in the record",
     (NIS2, "PCI DSS 10.7.3", "SOC 2 CC7"),
     raised_when={
-        "high": "no measurement for more than a day, or records were lost before delivery",
-        "medium": "no measurement for more than three polling intervals, or such a gap has just ended",
+        "high": ("no measurement for more than a day", "records were lost before delivery"),
+        "medium": ("no measurement for more than three polling intervals", "such a gap has just ended"),
     },
     message_id="5bbeb38870d342bf84ace8ac21775a0d",
     basis="moment",
@@ -83,11 +83,12 @@ UNMEASURED = Rule(
     "if no source is listed, configure at least 4 servers; otherwise check the status and reason of each source",
     (ISO, NIS2, "SOC 2 CC7"),
     raised_when={
-        "medium": (
-            "the verdict is `unmeasured`: the offset is unknown. The severity is unknown. Not listed while "
-            "source-quorum, no-usable-source, unreachable-sources or evidence-gap is raised and counts"
-        ),
+        "medium": "the verdict is `unmeasured`: the offset is unknown",
     },
+    notes=(
+        "The severity is unknown. Not listed while source-quorum, no-usable-source, unreachable-sources or "
+        "evidence-gap is raised and counts."
+    ),
     message_id="8e909819441947b8a1da3ea58033ba57",
     basis="moment",
     covered_by=(SOURCE_QUORUM.id, NO_USABLE_SOURCE.id, UNREACHABLE_SOURCES.id, EVIDENCE_GAP.id),

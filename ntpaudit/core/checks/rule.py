@@ -38,7 +38,8 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     """A check and all that is fixed about its finding; `make docs` generates docs/findings.md from it.
 
     - `controls`: the requirements of standards that the finding bears on.
-    - `raised_when`: for each level, or for several such as "high, medium", the condition.
+    - `raised_when`: for each level, or for several such as "high, medium", the condition, or several: one suffices.
+    - `notes`: what else a reader of the documentation must know.
 
     Of one host only:
 
@@ -66,7 +67,8 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     check: Callable[[_Context], _Result]
     remedy: str
     controls: tuple[str, ...]
-    raised_when: Mapping[str, str]
+    raised_when: Mapping[str, str | tuple[str, ...]]
+    notes: str = ""
     message_id: str = ""
     basis: Basis = "network"
     has_sample: Callable[[_Context, _Result], bool] = lambda *_: True
@@ -81,6 +83,14 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     detail: Callable[[_Context], Mapping[str, Any]] = lambda _: {}
     explains_shift: bool = False
     is_of_each: bool = False
+
+    @property
+    def conditions(self) -> tuple[tuple[str, str], ...]:
+        """Each condition with its level."""
+        alternatives = (
+            (level, (texts,) if isinstance(texts, str) else texts) for level, texts in self.raised_when.items()
+        )
+        return tuple((level, text) for level, texts in alternatives for text in texts)
 
 
 AnyRule = Rule[Any, Any]

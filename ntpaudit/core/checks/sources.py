@@ -47,10 +47,10 @@ NO_USABLE_SOURCE = Rule(
     (PCI, "CIS Controls 8.4"),
     raised_when={
         "medium": (
-            "no source can be used, although not all are unreachable: each is distant, rejected, skipped or "
-            "unreachable. The message gives the reason of each"
+            "no source can be used, although not all are unreachable: each is distant, rejected, skipped or unreachable"
         ),
     },
+    notes="The message gives the reason of each.",
     has_sample=lambda context, _: bool(context.selection.asked),
     message_id="0ecb7f80ee644c54a183a67e4e0a1b19",
 )

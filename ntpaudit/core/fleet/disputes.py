@@ -39,11 +39,9 @@ DUPLICATE_HOST = Rule(
     "give each of these machines its own name: host.name in its configuration",
     (ISO, NIS2),
     raised_when={
-        "high": (
-            "several machines report under one name at the same time. The host gets the worst of their severities, "
-            "and its clock is not compared with that of an hour ago"
-        ),
+        "high": "several machines report under one name at the same time",
     },
+    notes=("The host gets the worst of their severities, and its clock is not compared with that of an hour ago."),
     is_of_each=True,
 )
 
@@ -76,15 +74,15 @@ TIME_DISPUTED = Rule(
     "check the NTP servers of these hosts: compare them with independent servers",
     (ISO, PCI, SC45),
     raised_when={
-        "high": (
-            "the timestamps of a host and the database's clock differ by more than the critical tolerance. Either "
-            "the host's agent found this in the `Date` of the database's replies, or a point is stamped more than "
-            "a minute ahead of now. One finding per site and direction. `value_s` is the largest difference, "
-            "positive where the timestamps are ahead. Such a host is at least `warning`, its interval is widened "
-            "so that either clock may be right, and it is not compared with an hour ago"
-        ),
+        "high": ("the timestamps of a host and the database's clock differ by more than the critical tolerance"),
         "medium": "the same, by at most the critical tolerance",
     },
+    notes=(
+        "Either the host's agent found this in the `Date` of the database's replies, or a point is stamped more than "
+        "a minute ahead of now. One finding per site and direction; `value_s` is the largest difference, positive "
+        "where the timestamps are ahead. Such a host is at least `warning`. Its interval is widened so that either "
+        "clock may be right, and it is not compared with an hour ago."
+    ),
     is_of_each=True,
 )
 
@@ -132,15 +130,15 @@ SEVERITY_DISPUTED = Rule(
     (ISO, AU8),
     raised_when={
         "high": (
-            "the severity in a host's latest point is better than its own interval proves, which is critical by "
-            "the point's tolerance (or the fleet's, if the point has none). The host counts as critical. A point "
-            "that its agent has not confirmed yet (`confirmed` is 0) is not disputed. One finding per site"
+            "the severity in a host's latest point is better than the interval of that point, which proves critical"
         ),
-        "medium": (
-            "the same, but the interval proves a warning, or nothing: the point has no offset, or one that is "
-            "more than a day old"
-        ),
+        "medium": "the same, but the interval proves only a warning, or the point has no offset of the last day",
     },
+    notes=(
+        "The interval is compared with the point's tolerance, or the fleet's if it has none. The host counts with the"
+        " severity that is proved. A point that its agent has not confirmed yet (`confirmed` is 0) is not disputed. "
+        "One finding per site."
+    ),
     is_of_each=True,
 )
 

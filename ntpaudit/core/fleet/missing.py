@@ -19,6 +19,7 @@ _FIX_NEVER_REPORTED = (
 )
 
 _FIX_UNLISTED = "add your own hosts to the inventory; find out who runs the others"
+_FIX_NO_DATA = "only hosts without current data are missing: see the fix of evidence-gap"
 _FIX_WRONG_SITE = "correct the site in the inventory, or host.site in the configuration of the host"
 
 
@@ -109,11 +110,12 @@ EVIDENCE_GAP = Rule(
     (NIS2, "PCI DSS 10.7.3", "SOC 2 CC7"),
     raised_when={
         "high": (
-            "hosts have been silent for a day; or the database knows them but has no point of them within "
-            "`--look-back`; or the inventory lists them and they never reported"
+            "hosts have been silent for a day",
+            "hosts are in the database, but have no point within `--look-back`",
+            "hosts are in the inventory, but have never reported",
         ),
         "medium": "hosts have been silent for `fleet.silent_after`",
-        "low": "a host that reports is not in the inventory, or the inventory lists it at another site",
+        "low": ("a host that reports is not in the inventory", "the inventory lists it at another site"),
     },
 )
 
@@ -128,8 +130,10 @@ def check_coverage(context: FleetContext) -> Iterator[Raised]:
         f"{measured} of {plural(hosts, 'host')}{listed} are measured ({share(measured, hosts)}); {by_two} by two or "
         f"more sources ({share(by_two, hosts)}), {by_three} by three or more ({share(by_three, hosts)})"
     )
-    short = sorted_names(one.name for one in expected_hosts(context.members, context.unlisted) if not is_covered(one))
-    yield Raised("low" if by_two >= FULL_SHARE * hosts else "medium", message, hosts=short)
+    short = [one for one in expected_hosts(context.members, context.unlisted) if not is_covered(one)]
+    remedy = _FIX_NO_DATA if all(one.host is None or one.silent_s is not None for one in short) else None
+    level: Level = "low" if by_two >= FULL_SHARE * hosts else "medium"
+    yield Raised(level, message, hosts=sorted_names(one.name for one in short), remedy=remedy)
 
 
 def share(count: int, total: int) -> str:
@@ -145,11 +149,11 @@ COVERAGE = Rule(
     raised_when={
         "medium": (
             "less than 95 % of the hosts that should report are measured by two usable sources that agree (CIS "
-            "Controls 8.4). The message also counts those with three sources (CIS Controls v7 6.1). Percentages "
-            "are rounded down"
+            "Controls 8.4)"
         ),
         "low": "at least 95 % are, but not all",
     },
+    notes=("The message also counts those with three sources (CIS Controls v7 6.1). Percentages are rounded down."),
 )
 
 RULES = (EVIDENCE_GAP, COVERAGE)

@@ -84,14 +84,16 @@ ORDERING_RISK = Rule(
     (ISO, NIS2),
     raised_when={
         "high": (
-            "timestamps of two hosts at a site cannot order events that are `fleet.ambiguity` apart: the latest "
-            "true offset of one host minus the earliest of the other is larger. `value_s` is that difference. The "
-            "finding names the smallest set of hosts without which the others meet the limit; of several such "
-            "sets, the one whose clocks are wrong. Hosts at different sites give one more finding, if it holds "
-            "without the hosts already named. Each host's last interval is widened by 50 ppm (`max_drift_ppm` if "
-            "larger) of its age; a step since then is not covered"
+            "timestamps of two hosts cannot order events that are `fleet.ambiguity` apart: the latest possible offset "
+            "of one host minus the earliest of the other is larger"
         ),
     },
+    notes=(
+        "`value_s` is that difference. One finding per site, and one for hosts at different sites if it holds without"
+        " the hosts already named. It names the smallest set of hosts without which the others meet the limit; of "
+        "several such sets, the one whose clocks are wrong. Each host's last interval is widened by 50 ppm "
+        "(`max_drift_ppm` if larger) of its age; a step since then is not covered."
+    ),
 )
 
 RULES = (ORDERING_RISK,)

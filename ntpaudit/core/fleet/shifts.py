@@ -78,13 +78,15 @@ SHARED_FALSETICKER = Rule(
     (ISO, PCI, SC45),
     raised_when={
         "high": (
-            "a source is a falseticker on three or more hosts that report now, and more than half of them show "
-            "the same error of it, within the warning tolerance. The error is the offset by this source minus the "
-            "host's own estimate; hosts without it do not count here. A place in a pool (`ZONE/2`, any name of the "
-            "NTP pool) is a different server on each host and never counts. `value_s` is the median of the offsets "
-            "by this source"
+            "a source is a falseticker on three or more hosts that report now, and more than half of them show the "
+            "same error of it, within the warning tolerance"
         ),
     },
+    notes=(
+        "The error is the offset by this source minus the host's own estimate; hosts without it do not count here. A "
+        "place in a pool (`ZONE/2`, any name of the NTP pool) is a different server on each host and never counts. "
+        "`value_s` is the median of the offsets by this source."
+    ),
 )
 
 
@@ -111,13 +113,16 @@ SITE_MOVED = Rule(
     (ISO, PCI, SC45),
     raised_when={
         "high": (
-            "three or more hosts of a site were measured now and `--before` (1 h) ago, and more than half of them "
-            "certainly moved: each by at least a tenth of the warning tolerance, and one amount fits all. The "
-            "message has the shift proved for each host, and the smallest amount that fits all. This amount is "
-            "`value_s`, positive where the hosts fell behind. Hosts without a site are not compared"
+            "more than half of the hosts of a site certainly moved since `--before` (1 h): each by at least a tenth of "
+            "the warning tolerance, and one amount fits all"
         ),
         "low": "the same, but each of these hosts is certainly closer to the true time than before",
     },
+    notes=(
+        "At least three hosts of the site must have been measured both times; hosts without a site are not compared. "
+        "The message has the shift proved for each host, and the smallest amount that fits all. This amount is "
+        "`value_s`, positive where the hosts fell behind."
+    ),
     is_of_each=True,
 )
 
@@ -163,13 +168,15 @@ SLOW_WALK = Rule(
     (ISO, ISO_GUIDE, SC45),
     raised_when={
         "medium": (
-            "a host certainly moved since `--before`, by a fiftieth of the warning tolerance or more, and "
-            "certainly away from the true time (its smallest possible error now exceeds its maximum error then). "
-            "Its estimate is still within that tolerance, its agent reports ok or warning, its drift (if known) "
-            "continues in that direction, it did not step, and its site did not move. One finding per host, up to "
-            "five at a site; otherwise one for the site"
+            "a host certainly moved away from the true time since `--before`, by at least a fiftieth of the warning "
+            "tolerance, and its own agent has not noticed"
         ),
     },
+    notes=(
+        "Its smallest possible error now exceeds its maximum error then. Its estimate is still within the warning "
+        "tolerance, and its agent reports ok or warning. Its drift (if known) continues in that direction, it did not"
+        " step, and its site did not move. One finding per host, up to five at a site; otherwise one for the site."
+    ),
     is_of_each=True,
 )
 
