@@ -588,6 +588,9 @@ def test_show_says_where_each_value_is_from(tmp_path: Path) -> None:
     ):
         assert line in shown, line
     assert not any("not set" in line for line in shown if "token" not in line)
+    alone = run("show", write(tmp_path / "alone.toml", ""), state=tmp_path).out.partition("[fleet]")[2].splitlines()
+    trusted = "# ca_file: the system's certificates (default)"
+    assert {"# url: none", "# database: ntpaudit (default)", "# token_file: none", trusted} <= set(alone)
     empty, variables = write(tmp_path / "empty.toml", ""), {"INFLUXDB_V2_URL": "http://y:8086"}
     defaults = run("show", empty, state=tmp_path, **variables, INFLUXDB_V2_TIMEOUT="500").out.splitlines()
     for line in (

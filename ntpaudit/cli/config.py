@@ -149,7 +149,7 @@ def init(
     if output == "-":
         write_parts([text])
     else:
-        _write(output or _place(os.environ), text, force=force)
+        _write(output or (SYSTEM_FILE if os.geteuid() == 0 else user_file(os.environ)), text, force=force)
     if is_proposal:
         for line in POOL_NOTE.splitlines():
             messages.note(line)
@@ -163,10 +163,6 @@ def _chosen(given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
     """Return the tables without values that were not given."""
     chosen = {table: {key: value for key, value in keys.items() if value is not None} for table, keys in given.items()}
     return {table: keys for table, keys in chosen.items() if keys}
-
-
-def _place(environment: Mapping[str, str]) -> str:
-    return SYSTEM_FILE if os.geteuid() == 0 else user_file(environment)
 
 
 def _write(path: str, text: str, *, force: bool) -> None:

@@ -132,7 +132,8 @@ def _table(entries: "Iterator[DeadLetter]") -> Iterator[str]:
 
 def _row(entry: "DeadLetter") -> str:
     """Write one dead letter in one line, or more if the terminal is narrow."""
-    start, reason = f"{entry.id:>8}  {_time(entry) or 'unknown':20}  ", one_line(entry.reason)
+    time = "unknown" if entry.stamp_ns is None else f"{format_utc(entry.stamp_ns)[:19]}Z"
+    start, reason = f"{entry.id:>8}  {time:20}  ", one_line(entry.reason)
     if (width := page_width()) is None:
         return f"{start}{reason}\n"
     from textwrap import wrap
@@ -147,7 +148,3 @@ def _json(entries: "Iterator[DeadLetter]") -> Iterator[str]:
         if entry.stamp_ns is not None:
             data["utc"] = format_utc(entry.stamp_ns)
         yield json.dumps(data, ensure_ascii=False) + "\n"
-
-
-def _time(entry: "DeadLetter") -> str:
-    return "" if entry.stamp_ns is None else f"{format_utc(entry.stamp_ns)[:19]}Z"

@@ -172,7 +172,9 @@ def read_snapshot(reader: Reader, options: ReadOptions, reach: SnapshotOptions) 
         now_ns = reader.now_ns()
         at_ns = now_ns if options.at is None else resolve(options.at, now_ns)
         if at_ns > now_ns:
-            raise click.UsageError(_too_late(now_ns) if options.is_shown else "--at is in the future")
+            end = f"{format_utc(now_ns)[:19]}Z; '2h ago' counts from that time"
+            late = f"after the end of the demonstration, {end}" if options.is_shown else "in the future"
+            raise click.UsageError(f"--at is {late}")
         if at_ns < 0:
             raise click.UsageError("--at is before 1970: no host reported then")
         notes = _notes(reader, options)
@@ -191,10 +193,6 @@ def _notes(reader: Reader, options: ReadOptions) -> list[str]:
         f"the clock of this machine is {format_duration(abs(skew_s))} {way} that of the database, which decides which "
         "hosts are silent; either may be wrong: audit both with `ntpaudit check`"
     ]
-
-
-def _too_late(end_ns: int) -> str:
-    return f"--at is after the end of the demonstration, {format_utc(end_ns)[:19]}Z; '2h ago' counts from that time"
 
 
 def find_host(snapshot: Snapshot, name: str, terms: FleetPolicy, source: str, command: str) -> Host:

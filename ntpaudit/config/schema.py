@@ -72,10 +72,6 @@ def _path(meaning: str, example: str, **more: Any) -> Key:
     return Key(meaning, of_text(parse_path), example=example, **more)
 
 
-def _flag(meaning: str, **more: Any) -> Key:
-    return Key(meaning, read_flag, **more)
-
-
 def _duration(meaning: str, parse: Callable[[str], float] = parse_positive_duration, **more: Any) -> Key:
     return Key(meaning, of_text(parse), write_duration, measure="duration", **more)
 
@@ -129,7 +125,7 @@ class SourcesConfig(NamedTuple):
             example="nl",
         ),
     ] = None
-    from_host: Annotated[bool, _flag("also query the servers that the running time daemon was started with")] = False
+    from_host: Annotated[bool, Key("also query the servers of the running time daemon", read_flag)] = False
 
     @property
     def pools(self) -> tuple[Source, ...]:
@@ -295,8 +291,9 @@ class JournalConfig(NamedTuple):
 
     enabled: Annotated[
         bool,
-        _flag(
+        Key(
             "write events to systemd's journal",
+            read_flag,
             example=True,
             unset="true if the journal takes the agent's output, else false",
         ),

@@ -102,7 +102,7 @@ class Server:
         self._has_answered = False
         self._token = token
         self._headers = {"User-Agent": "ntpaudit", "Accept-Encoding": "gzip", "Cache-Control": "no-cache"}
-        if _is_local(self._host):
+        if self._host in ("localhost", "::1") or self._host.startswith("127."):
             del self._headers["Accept-Encoding"]  # compression takes longer than a transfer over loopback
         if token:
             self._headers["Authorization"] = f"{scheme} {token}"
@@ -474,8 +474,3 @@ def _weight(part: bytes) -> int:
     values, containers = part.count(b",") + part.count(b"\n"), part.count(b"[") + part.count(b"{")
     keys = max(0, part.count(b":") - KEYS_PER_OBJECT * part.count(b"{"))
     return values + WEIGHT_OF_CONTAINER * containers + WEIGHT_OF_KEY * keys + len(part) // OCTETS_PER_WEIGHT
-
-
-def _is_local(host: str) -> bool:
-    """Whether a server is on this machine."""
-    return host in ("localhost", "::1") or host.startswith("127.")

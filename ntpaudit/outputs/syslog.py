@@ -61,7 +61,8 @@ class _Syslog:
         sender = f"{_graphic(host, _LONGEST_HOST)} ntpaudit {os.getpid()} {_graphic(message.kind, _LONGEST_ID)}"
         data = f"<{_DAEMON + message.priority}>1 {stamp} {sender} {_time_quality(message)}[{SD_ID}".encode()
         for name, value in message.facts.items():
-            parameter = f' {name}="{_escaped(value)}"'.encode()
+            escaped = clip(one_line(value), _LONGEST_VALUE).decode().translate(_ESCAPES)  # RFC 5424 §6.3.3
+            parameter = f' {name}="{escaped}"'.encode()
             if len(data) + len(parameter) < _LONGEST_BEFORE_TEXT:
                 data += parameter
         data += b"] " + _BOM
@@ -175,8 +176,3 @@ def _time_quality(message: LogEntry) -> str:
 def _graphic(text: str, limit: int) -> str:
     """Return a header field: visible ASCII without spaces, cut to a length, `-` if empty."""
     return "".join(character if "!" <= character <= "~" else "_" for character in text[:limit]) or _NIL
-
-
-def _escaped(value: str) -> str:
-    """Return a parameter's value, cut to its length and escaped (RFC 5424 §6.3.3)."""
-    return clip(one_line(value), _LONGEST_VALUE).decode().translate(_ESCAPES)

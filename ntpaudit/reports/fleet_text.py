@@ -178,7 +178,11 @@ def _hosts(now_ns: int) -> tuple[Column[HostStatus], ...]:
     return (
         Column("host", lambda one: short_name(one.name)),
         Column("site", lambda one: short_name(one.site or "")),
-        Column("state", _state, colour=lambda one: SEVERITY_COLOURS[one.severity] if one.severity else None),
+        Column(
+            "state",
+            lambda one: one.severity.word if one.silent_s is None else "silent",
+            colour=lambda one: SEVERITY_COLOURS[one.severity] if one.severity else None,
+        ),
         Column("offset       ", _offset, is_number=True),
         Column("at most", _bound, is_number=True),
         Column("sources", _sources),
@@ -200,10 +204,6 @@ def _table(
     for above, row in zip(fitted.above, rows, strict=True):
         yield from above
         yield row
-
-
-def _state(one: HostStatus) -> str:
-    return one.severity.word if one.silent_s is None else "silent"
 
 
 def _offset(one: HostStatus) -> str:
@@ -261,14 +261,13 @@ _SITES: tuple[Column[Site], ...] = (
     Column(
         "ordered beyond", lambda site: "" if site.ambiguity is None else _up(site.ambiguity.within_s), is_number=True
     ),
-    Column("hardest to order", lambda site: "" if site.ambiguity is None else _pair(site.ambiguity)),
+    Column(
+        "hardest to order",
+        lambda site: "" if site.ambiguity is None else " and ".join(map(short_name, site.ambiguity.hosts)),
+    ),
 )
 
 
 def _count(site: Site, severity: Severity) -> str:
     """Count the hosts of a severity; blank for 0, so that the others stand out."""
     return str(site.hosts[severity] or "")
-
-
-def _pair(ambiguity: OrderingUncertainty) -> str:
-    return " and ".join(map(short_name, ambiguity.hosts))
