@@ -10,6 +10,8 @@ from typing import Any
 
 from ntpaudit.core.checks.steps import STEP_KINDS
 from ntpaudit.core.fleet.model import Alarm, SeverityCounts, TimeBucket, TimeSpans, split
+from ntpaudit.core.fleet.severity import AHEAD_S
+from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import ReadError
 from ntpaudit.fleet.decode import (
     CLOCK,
@@ -25,11 +27,12 @@ from ntpaudit.fleet.decode import (
     steps_of,
     text,
 )
-from ntpaudit.fleet.snapshot_query import MAX_NAMES, DatabaseReader, Window
-from ntpaudit.net.http import AGAIN, Kind, Server
+from ntpaudit.fleet.snapshot_query import FRESH_S, MAX_NAMES, DatabaseReader, Window
+from ntpaudit.net.http import AGAIN, Server
 from ntpaudit.render.text_safety import tag_value
 
 _MS = 1_000_000
+_SHORT_NS = round((FRESH_S + AHEAD_S) * NS_PER_S)
 
 _HOST = re.compile(r"(?<!\\),host=((?:[^\\,]|\\.)*)")
 _ESCAPED = re.compile(r"\\([, =])")
@@ -40,6 +43,9 @@ Row = tuple[RawValue, ...]
 class InfluxqlReader(DatabaseReader):
     """A database, or a bucket, of the InfluxDB family."""
 
+    kind = "InfluxDB"
+    doorbell = "/ping"
+
     def __init__(self, server: Server, database: str, env: str | None = None) -> None:
         """Prepare; nothing is read yet."""
         super().__init__(server, env)
@@ -49,16 +55,6 @@ class InfluxqlReader(DatabaseReader):
     def place(self) -> str:
         """What is read, for messages."""
         return f"database {self._database!r} at {self.server.where}"
-
-    @property
-    def kind(self) -> Kind:
-        """The family of the database."""
-        return "InfluxDB"
-
-    @property
-    def doorbell(self) -> str:
-        """The path of the cheapest reply."""
-        return "/ping"
 
     def host_series(
         self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int
@@ -94,7 +90,12 @@ class InfluxqlReader(DatabaseReader):
         return steps_of(self._points(EVENT, Window(begin_ns, end_ns, site), None, EVENT.fields, kinds=STEP_KINDS))
 
     def last(self, table: Table, window: Window, hosts: Sequence[str] | None, fields: Sequence[str]) -> Iterator[Any]:
-        """Read some fields of the last point of each series that has the first field."""
+        """Read some fields of the last point of each series that has the first field; of a short time, of every point.
+
+        That takes as long, and a tenth if there is no point, as where all of 10,000 hosts are late: 0.07 s, not 0.55 s.
+        """
+        if window.end_ns - window.begin_ns <= _SHORT_NS:
+            return self.every(table, window, hosts, fields)
         tags, columns, first = _columns(_tags(table)), _columns(fields), _columns(fields[:1])
         last = columns.replace(first, f"last({first}) AS {first}", 1)
         source = f'(SELECT {last} FROM "{table.name}"{self._where(_in(window), window.site, hosts)} GROUP BY {tags})'

@@ -33,7 +33,7 @@ from ntpaudit.fleet.decode import (
     steps_of,
 )
 from ntpaudit.fleet.snapshot_query import DatabaseReader, Window
-from ntpaudit.net.http import BUILD, Kind, start
+from ntpaudit.net.http import BUILD, start
 from ntpaudit.render.text_safety import one_line, tag_value
 
 _MS = 1_000_000
@@ -58,20 +58,13 @@ _STRANGE = "this is not a response of VictoriaMetrics"
 class PromqlReader(DatabaseReader):
     """A database of the VictoriaMetrics family."""
 
+    kind = "VictoriaMetrics"
+    doorbell = BUILD
+
     @property
     def place(self) -> str:
         """What is read, for messages."""
         return self.server.where
-
-    @property
-    def kind(self) -> Kind:
-        """The family of the database."""
-        return "VictoriaMetrics"
-
-    @property
-    def doorbell(self) -> str:
-        """The path of the cheapest reply."""
-        return BUILD
 
     def host_series(
         self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int

@@ -3,8 +3,8 @@
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from typing import Any, NamedTuple, TypeGuard, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import Any, ClassVar, NamedTuple, TypeGuard, TypeVar
 
 from ntpaudit.core.clock.database_clock import MAX_STAMP_DISPUTE_S
 from ntpaudit.core.fleet.clock_shift import has_moved
@@ -125,7 +125,7 @@ class SnapshotReader(ABC):
         """Read more fields of these points."""
         wanted = {(row.last_ns, name) for row in rows if (name := text(row.name)) is not None}
         found: list[ClockRow] = []
-        for bunch in _bunches(sorted(wanted)):
+        for bunch in _bunches(wanted):
             window = Window(bunch[0][0] - _SLACK_NS, bunch[-1][0])
             read = _of(self.every, CLOCK, window, {name for _, name in bunch}, fields)
             found += (row for row in read if (row.last_ns, text(row.name)) in wanted)
@@ -154,7 +154,13 @@ class SnapshotReader(ABC):
 
 
 class DatabaseReader(SnapshotReader):
-    """A reader of a database server, whose language its subclasses know; of one environment, or of all."""
+    """A reader of a database server, whose language its subclasses know; of one environment, or of all.
+
+    `kind` is the family of the database, `doorbell` the path of the cheapest reply, which is read for its date.
+    """
+
+    kind: ClassVar[Kind]
+    doorbell: ClassVar[str]
 
     def __init__(self, server: Server, env: str | None = None) -> None:
         """Prepare; nothing is read yet."""
@@ -165,16 +171,6 @@ class DatabaseReader(SnapshotReader):
     @abstractmethod
     def place(self) -> str:
         """What is read, for messages."""
-
-    @property
-    @abstractmethod
-    def kind(self) -> Kind:
-        """The family of the database."""
-
-    @property
-    @abstractmethod
-    def doorbell(self) -> str:
-        """The path of the cheapest reply, which is read for its date."""
 
     def now_ns(self) -> int:
         """Return the time of this machine's clock, or of the database's if they differ; the database is queried."""
@@ -430,13 +426,14 @@ def _few(names: Set[str] | None) -> Sequence[str] | None:
     return None if names is None or len(names) > MAX_NAMES else sorted(names)
 
 
-def _bunches(points: Sequence[tuple[int, str]]) -> Iterator[Sequence[tuple[int, str]]]:
-    """Divide sorted points so that the timestamps of each part are close together."""
-    begin = 0
-    for place in range(1, len(points) + 1):
-        if place == len(points) or points[place][0] - points[begin][0] > _BUNCH_NS:
-            yield points[begin:place]
-            begin = place
+def _bunches(points: Iterable[tuple[int, str]]) -> list[list[tuple[int, str]]]:
+    """Divide points so that the timestamps of each part are close together."""
+    bunches: list[list[tuple[int, str]]] = []
+    for point in sorted(points):
+        if not bunches or point[0] - bunches[-1][0][0] > _BUNCH_NS:
+            bunches.append([])
+        bunches[-1].append(point)
+    return bunches
 
 
 def _moved(host: Host, earlier: BaselineRow | None) -> bool:
