@@ -60,6 +60,7 @@ QUOTED = (
     r"(two|alphanumeric|lower-case|upper-case|non-ASCII|ASCII|wide) letters|two-letter",  # letters of an alphabet
     r"letter-spacing",  # CSS
     r"=nobody",  # the user
+    r"\"heard_s\"",  # a key of JSON
     r"\.tell\(\)",  # of Python's files
     r"[oO]f course",
 )

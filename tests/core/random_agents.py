@@ -54,12 +54,12 @@ class Watch:
         return first_state(self._settings, HostContext(seen.host, seen.daemons), seen.taken, stored)
 
     @property
-    def mind(self) -> ClockState:
+    def clock_state(self) -> ClockState:
         """What it knows of the clock."""
         return self.state.clock
 
-    @mind.setter
-    def mind(self, clock: ClockState) -> None:
+    @clock_state.setter
+    def clock_state(self, clock: ClockState) -> None:
         self.state = self.state._replace(clock=clock)
 
     @property
@@ -125,10 +125,10 @@ class Watch:
 
     def restart(self) -> None:
         """Restart the agent from its state in JSON, as another process would."""
-        stored = json.loads(json.dumps(plain(self.mind), allow_nan=False))
+        stored = json.loads(json.dumps(plain(self.clock_state), allow_nan=False))
         self.state = self._first_state(revive(ClockState, stored))
         self.handle(Started(self.host.read(), self.host.read_kernel(), 0.5))
 
-    def told(self, kind: str) -> list[bool]:
+    def changes(self, kind: str) -> list[bool]:
         """Return what was raised (True) and cleared of one kind, in its order."""
         return [event.raised for event in self.events if event.kind == kind]

@@ -38,12 +38,12 @@ TIMESYNCD = Daemon("systemd-timesyncd", 655)
 def agree_with_the_truth(watch: Watch, now: ClockReading | None = None) -> Agreement | None:
     """Check that what is carried on holds the truth, and return it."""
     now = now or watch.host.read()
-    agreement = holdover(watch.mind, now)
+    agreement = holdover(watch.clock_state, now)
     if agreement is not None:
         truth = watch.host.utc - now.realtime_ns
         assert agreement.interval.earliest_ns <= truth <= agreement.interval.latest_ns
         assert agreement.interval.covers(agreement.estimate_ns)
-        true_ns = utc_ns(watch.mind, now)
+        true_ns = utc_ns(watch.clock_state, now)
         assert true_ns is not None
         assert abs(true_ns - watch.host.utc) <= 2 * agreement.interval.half_width_ns
     return agreement
@@ -52,7 +52,7 @@ def agree_with_the_truth(watch: Watch, now: ClockReading | None = None) -> Agree
 def error_s(watch: Watch) -> float:
     """Return by how much the estimate that is carried on is wrong."""
     now = watch.host.read()
-    agreement = holdover(watch.mind, now)
+    agreement = holdover(watch.clock_state, now)
     assert agreement is not None
     return abs(float(watch.host.utc - now.realtime_ns - agreement.estimate_ns)) / S
 
@@ -102,7 +102,7 @@ def test_the_truth_is_inside_whatever_is_done_to_the_clock(life: list[Any], offs
                 is_lost = False
             case "look", width_ns, lean:
                 now = host.read(width_ns=width_ns, lean=lean)
-                watch.mind, _, _ = detect_clock_change(watch.mind, now)
+                watch.clock_state, _, _ = detect_clock_change(watch.clock_state, now)
                 agreement = agree_with_the_truth(watch, now)
                 assert agreement is None or not is_lost
         record = watch.local().record
@@ -134,7 +134,7 @@ def test_the_worst_oscillator_and_the_fastest_slew(slew_ppm: int, drift_ppm: int
 def test_the_interval_grows_with_the_oscillator_alone() -> None:
     """A slew moves the interval and makes it no wider than 50 ppm of the time passed and the readings do (B5, B6)."""
     watch = measured()
-    fix = watch.mind.agreement
+    fix = watch.clock_state.agreement
     assert fix is not None
     before = fix.agreement.interval
     watch.host.run(1000, slew_ppm=100_000)
@@ -152,23 +152,23 @@ def test_nothing_is_carried_over_a_suspend(seconds: float) -> None:
     watch = measured()
     watch.host.run(60)
     watch.host.suspend(seconds)
-    assert holdover(watch.mind, watch.host.read()) is None
+    assert holdover(watch.clock_state, watch.host.read()) is None
     watch.host.run(60)
-    assert holdover(watch.mind, watch.host.read()) is None
+    assert holdover(watch.clock_state, watch.host.read()) is None
     record = watch.local().record
     assert (record.verdict, record.severity, record.offset, record.age_s) == ("unmeasured", UNKNOWN, None, None)
-    assert watch.mind.samples == ()
+    assert watch.clock_state.samples == ()
     assert watch.network().record.severity is OK
 
 
 @pytest.mark.parametrize("uptime_s", [1, 5, DAY / S - 1, DAY / S + 1, 2 * DAY / S])
 def test_nothing_is_carried_over_a_boot(uptime_s: float) -> None:
-    """After a boot the clock is unmeasured, whatever the new uptime is, as the agent takes up nothing of RAW."""
+    """After a boot the clock is unmeasured, whatever the new uptime is: nothing based on RAW is kept."""
     watch = measured()
     watch.host.reboot()
     watch.host.run(uptime_s)
     watch.restart()
-    assert holdover(watch.mind, watch.host.read()) is None
+    assert holdover(watch.clock_state, watch.host.read()) is None
     assert watch.local().record.severity is UNKNOWN
 
 
@@ -178,7 +178,7 @@ def test_nothing_is_carried_where_raw_jumped(jump_s: int) -> None:
     watch = measured()
     watch.host.run(60)
     watch.host.raw_zs += jump_s * ZS_PER_S
-    assert holdover(watch.mind, watch.host.read()) is None
+    assert holdover(watch.clock_state, watch.host.read()) is None
     assert watch.local().record.severity is UNKNOWN
 
 
@@ -263,19 +263,19 @@ def test_a_frequency_that_is_not_sure_widens_nothing(frequency_ppm: float) -> No
     """As long as the oscillator may be within 50 ppm, that is what the interval grows by."""
     watch = measured()
     line = Fit(frequency_ppm, 40.0, 3, 1.0, 0, 0, 1.0, 1.0, 1.0, 0.0, 1.0)
-    watch.mind = watch.mind._replace(line=line)
+    watch.clock_state = watch.clock_state._replace(line=line)
     watch.host.run(1000)
-    after = holdover(watch.mind, watch.host.read())
+    after = holdover(watch.clock_state, watch.host.read())
     assert after is not None
     assert after.interval.half_width_ns == HALF_NS + 2 * 60 * 1 + 1000 * 50 * US + 120
 
 
 def test_a_frequency_that_is_no_oscillator_s_widens_no_further() -> None:
-    """What lying servers make of the frequency widens the interval by 500 ppm at most."""
+    """A frequency that falsetickers caused widens the interval by 500 ppm at most."""
     watch = measured()
-    watch.mind = watch.mind._replace(line=Fit(1e6, 1.0, 9, 1.0, 0, 0, 1.0, 1.0, 1.0, 0.0, 1.0))
+    watch.clock_state = watch.clock_state._replace(line=Fit(1e6, 1.0, 9, 1.0, 0, 0, 1.0, 1.0, 1.0, 0.0, 1.0))
     watch.host.run(1000)
-    after = holdover(watch.mind, watch.host.read())
+    after = holdover(watch.clock_state, watch.host.read())
     assert after is not None
     assert after.interval.half_width_ns <= HALF_NS + 1000 * 500 * US + 500
 
@@ -319,7 +319,7 @@ def test_the_truth_is_inside_on_a_disciplined_host_with_a_bad_oscillator(
 
 @pytest.mark.parametrize("drift_ppm", [60, -80, 100, 400])
 def test_after_a_suspend_a_bad_oscillator_is_still_known_as_such(drift_ppm: int) -> None:
-    """A daemon that corrects 60, 80 or 100 ppm tells how bad the oscillator is, before there is any line (R4)."""
+    """A daemon that corrects 60, 80 or 100 ppm shows how bad the oscillator is, before there is any line (R4)."""
     watch = measured(drift_ppm=drift_ppm, slew_ppm=drift_ppm)
     watch.host.suspend(3600)
     watch.network(*watch.host.sources(error_ns=[HALF_NS if drift_ppm > 0 else -HALF_NS]))
@@ -387,7 +387,7 @@ def test_no_worst_case_breaks_a_guarantee(
     for wait_s in waits_s:
         if sum(waits_s) > 86_300:
             break
-        drift = watch.mind.drift
+        drift = watch.clock_state.drift
         assert drift is not None
         guaranteed_s = drift.breach.guaranteed_s
         later = breach_after(drift.breach, share * guaranteed_s)
@@ -399,7 +399,7 @@ def test_no_worst_case_breaks_a_guarantee(
         watch.local()
 
 
-def test_a_forecast_is_made_anew_with_each_local_audit() -> None:
+def test_each_local_audit_makes_a_new_forecast() -> None:
     """Seven hours after the last measurement the guarantee is what is left of it, not what it was (R3)."""
     watch = measured(drift_ppm=20, slew_ppm=20)
     watch.spend(3600)
@@ -419,7 +419,7 @@ def test_a_forecast_is_made_anew_with_each_local_audit() -> None:
 
 
 @pytest.mark.parametrize("size_ns", STEPS_NS)
-def test_a_step_is_told_at_the_true_time(size_ns: int) -> None:
+def test_a_step_is_reported_at_the_true_time(size_ns: int) -> None:
     """However far the clock is set, the event has its size, both wall times and the true time of the moment."""
     watch = measured(offset_ns=2 * MS)
     watch.host.run(60)
@@ -462,7 +462,7 @@ def test_the_offset_follows_a_step_at_once() -> None:
 
 
 def test_a_step_while_the_agent_was_down_is_found() -> None:
-    """The level of the last run tells of a step since then, at the true time, as one that nobody watched (J3)."""
+    """The stored clock level shows a step since the last run, at the true time, as one while no agent ran (J3)."""
     watch = measured()
     watch.host.run(1000)
     watch.look()
@@ -477,7 +477,7 @@ def test_a_step_while_the_agent_was_down_is_found() -> None:
     assert abs(event.utc_ns - watch.host.utc) < 10 * S
     assert watch.local().record.severity is WARNING
     watch.restart()
-    assert watch.told("step-back") == [True]
+    assert watch.changes("step-back") == [True]
 
 
 def test_a_boot_is_no_step() -> None:
@@ -520,13 +520,13 @@ def test_a_suspend_is_no_gap(is_down: bool, has_measured: bool) -> None:
         if is_down:
             watch.restart()
         watch.local()
-    assert watch.told("evidence-gap") == []
+    assert watch.changes("evidence-gap") == []
     watch.host.run(600)
     watch.local()
-    assert watch.told("evidence-gap") == [True]
+    assert watch.changes("evidence-gap") == [True]
     watch.network()
     watch.local()
-    assert watch.told("evidence-gap") == [True, False]
+    assert watch.changes("evidence-gap") == [True, False]
     gaps = [event for event in watch.events if event.kind == "evidence-gap"]
     assert gaps[0].value_s == pytest.approx(1000)
 
@@ -568,7 +568,7 @@ def check_the_truth(watch: Watch) -> None:
 def test_the_interval_is_right_across_a_leap_second(
     leap: int, who: str, offset_ns: int, before_s: float, waits_s: list[float], restarts: bool
 ) -> None:
-    """Whoever knows of the leap second, and whenever the host's clock comes to it: the truth stays inside (R11).
+    """Whichever servers announce the leap second, and whenever the clock applies it: the truth stays inside (R11).
 
     The kernel's own is never a step. A kernel that makes one that UTC does not make is no longer right, and the
     interval says that this may be so.
@@ -588,13 +588,13 @@ def test_the_interval_is_right_across_a_leap_second(
         if who == "kernel only" and watch.host.kernel_leap != (0 if not watch.host.leap else leap):
             continue  # UTC is past it and the host is not yet
         check_the_truth(watch)
-    assert watch.told("step-back") == watch.told("step-forward") == []
-    assert watch.mind.steps == ()
+    assert watch.changes("step-back") == watch.changes("step-forward") == []
+    assert watch.clock_state.steps == ()
 
 
 @pytest.mark.parametrize("leap", [1, -1])
 @pytest.mark.parametrize("restarts", [False, True])
-def test_an_inserted_leap_second_is_nothing_to_tell_of(leap: int, restarts: bool) -> None:
+def test_an_inserted_leap_second_is_not_reported(leap: int, restarts: bool) -> None:
     """A host whose kernel and servers make it together is within its tolerance before, during and after it (R11)."""
     watch = leaping(leap, leap, leap, before_s=350)
     verdicts = []
@@ -613,19 +613,19 @@ def test_an_inserted_leap_second_is_nothing_to_tell_of(leap: int, restarts: bool
         watch.host.run(60)
         check_the_truth(watch)
     assert watch.events == []
-    assert watch.mind.line is not None
-    assert watch.mind.line.frequency_ppm == pytest.approx(0, abs=1e-3)
-    assert watch.mind.leapt == 0
+    assert watch.clock_state.line is not None
+    assert watch.clock_state.line.frequency_ppm == pytest.approx(0, abs=1e-3)
+    assert watch.clock_state.leapt == 0
 
 
-def test_a_leap_second_that_nobody_watched_is_known_by_tai() -> None:
-    """Where the daemon has cleared the kernel's state before the agent looks again, TAI - UTC still tells (R11)."""
+def test_a_leap_second_while_no_agent_ran_is_known_by_tai() -> None:
+    """If the daemon cleared the kernel's state before the next reading, TAI - UTC still shows it (R11)."""
     watch = leaping(1, 1, 0)
     watch.local()
     watch.host.run(3000)
     watch.host.state = 0
     watch.restart()
-    assert (watch.events, watch.mind.leapt) == ([], 1)
+    assert (watch.events, watch.clock_state.leapt) == ([], 1)
     check_the_truth(watch)
 
 
@@ -638,7 +638,7 @@ def test_a_step_of_a_second_at_the_end_of_a_month_is_a_step(state: int, tai: int
     watch.host.set_clock(-S)
     watch.host.state, watch.host.tai_s = state, tai
     watch.look()
-    assert watch.told("step-back") == [True]
+    assert watch.changes("step-back") == [True]
 
 
 def test_a_step_of_a_second_on_another_day_is_a_step() -> None:
@@ -649,11 +649,11 @@ def test_a_step_of_a_second_on_another_day_is_a_step() -> None:
     watch.host.run(60)
     watch.host.step(-S)
     watch.local()
-    assert watch.told("step-back") == [True]
+    assert watch.changes("step-back") == [True]
 
 
-def test_what_is_stepped_beside_the_leap_second_is_told() -> None:
-    """Of a step that is a leap second and 30 ms more, the 30 ms are told."""
+def test_a_step_beside_the_leap_second_is_reported() -> None:
+    """Of a step that is a leap second and 30 ms more, the 30 ms are reported."""
     watch = leaping(1, 1, 1, before_s=10)
     watch.host.run(12)
     watch.host.set_clock(-30 * MS)
@@ -663,35 +663,35 @@ def test_what_is_stepped_beside_the_leap_second_is_told() -> None:
 
 
 def test_a_suspend_is_noticed_once() -> None:
-    """A suspend is told with its length, once, and is no step."""
+    """A suspend is reported with its length, once, and is no step."""
     watch = measured()
-    started_ns = watch.mind.started_ns
+    started_ns = watch.clock_state.started_ns
     watch.host.suspend(28_800)
     watch.look()
     watch.look()
-    assert watch.mind.started_ns == started_ns + 28_800 * S
+    assert watch.clock_state.started_ns == started_ns + 28_800 * S
     assert watch.noticed == ["the host was suspended for 8 h; measuring again"]
     assert watch.events == []
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_however_many_steps_little_is_remembered(order: int) -> None:
-    """Of ten thousand steps only those are kept that a finding may have to tell of, and the worst of each direction."""
+    """Of ten thousand steps only those are kept that a finding may report, and the worst of each direction."""
     watch = measured()
     sizes_ns = sorted((random.Random(3).randrange(-S, S) for _ in range(3000)), key=abs, reverse=order > 0)
     for size_ns in sizes_ns:
         watch.host.step(size_ns)
         watch.host.run(0.1)
-        watch.mind, _, _ = detect_clock_change(watch.mind, watch.host.read())
-    assert len(watch.mind.steps) <= 64
-    kept = [step.size_ns for step in watch.mind.steps]
+        watch.clock_state, _, _ = detect_clock_change(watch.clock_state, watch.host.read())
+    assert len(watch.clock_state.steps) <= 64
+    kept = [step.size_ns for step in watch.clock_state.steps]
     assert (min(kept), max(kept)) == (min(sizes_ns), max(sizes_ns))
 
 
 @given(st.lists(st.tuples(st.integers(-3000, 3000), st.integers(1, 1200)), max_size=12), st.sampled_from([10, 86_400]))
 @settings(max_examples=150, deadline=None)
 def test_the_worst_step_of_the_last_hour_is_listed(life: list[tuple[int, int]], uptime_s: int) -> None:
-    """What the finding tells of is the worst of all steps of its direction in the last hour, early ones last."""
+    """The finding reports the worst of all steps of its direction in the last hour, early ones last."""
     watch = Watch(LivingHost(uptime_ns=uptime_s * S))
     steps = []
     for size_ms, seconds in life:
@@ -712,14 +712,14 @@ def test_the_worst_step_of_the_last_hour_is_listed(life: list[tuple[int, int]], 
 
 
 def test_a_step_is_listed_for_an_hour() -> None:
-    """A step is in every record of the hour after it, and in none later; it is told once."""
+    """A step is in every record of the hour after it, and in none later; it is one event."""
     watch = measured()
     watch.host.step(-2 * S)
     watch.look()
     watch.spend(3660)
     listed = [any(f.id == "step-back" for f in done.record.findings) for done in watch.rounds[1:]]
     assert listed == [True] * (len(listed) - 1) + [False]
-    assert watch.told("step-back") == [True]
+    assert watch.changes("step-back") == [True]
 
 
 # --- measured, and not --------------------------------------------------------------------------------------------
@@ -737,7 +737,7 @@ def test_an_audit_without_a_measurement_is_judged_by_what_is_carried_on() -> Non
 
 
 def test_a_local_audit_has_the_votes_of_the_measurement() -> None:
-    """A local audit asked nobody: it has no sources, and the votes of the audit that it carries on."""
+    """A local audit queried no server: it has no sources, and the counts of the audit that it carries forward."""
     watch = measured()
     watch.host.run(60)
     record = watch.local().record
@@ -761,42 +761,42 @@ def ask_one(watch: Watch, error_ns: int = 0, after_s: float = 300) -> Round:
 def test_what_proves_nothing_does_not_replace_what_was_proven() -> None:
     """One reply of four leaves the last agreement's interval in force; it is no sample, a finding, and no gap."""
     watch = measured()
-    fix, samples = watch.mind.agreement, watch.mind.samples
+    fix, samples = watch.clock_state.agreement, watch.clock_state.samples
     for _ in range(12):
         done = ask_one(watch, 5 * MS)
-        assert (done.record.verdict, watch.mind.samples) == ("within", samples)
+        assert (done.record.verdict, watch.clock_state.samples) == ("within", samples)
         assert done.record.agreement == SourceCounts(4, 1, 1, 1, asked=4, guaranteed=True)
         agree_with_the_truth(watch)
-    assert (watch.mind.agreement, watch.mind.samples) == (fix, samples)
+    assert (watch.clock_state.agreement, watch.clock_state.samples) == (fix, samples)
     assert done.record.age_s == pytest.approx(3600)
     assert [(one.id, one.level) for one in done.record.findings if one.level != "low"] == [
         ("source-quorum", "medium"),
         ("unreachable-sources", "medium"),
     ]
-    assert watch.told("evidence-gap") == []
+    assert watch.changes("evidence-gap") == []
 
 
 LAST_MEASURED = r"\. Last measured (.+): no reply since then proves anything new, so this stays raised$"
 
 
-@pytest.mark.parametrize("replies", ["one", "none", "two liars"])
+@pytest.mark.parametrize("replies", ["one", "none", "two falsetickers"])
 def test_a_repair_that_nothing_proves_ends_nothing_and_is_said(replies: str) -> None:
     """A step sets a wrong clock right while too few servers reply: offset-out stays, as what was proven last."""
     watch = measured()
     watch.host.step(-10 * S)
     watch.spend(1800)
     assert watch.rounds[-1].record.severity is CRITICAL
-    proven = watch.mind.agreement
+    proven = watch.clock_state.agreement
     assert proven is not None
     watch.host.step(10 * S)
     for _ in range(6):
         watch.host.run(300)
-        heard = {
+        replies_of = {
             "one": (*watch.host.sources(error_ns=(5 * MS,)), *THREE_LOST),
             "none": SILENT,
-            "two liars": (*watch.host.sources(error_ns=(S, -S)), *THREE_LOST[:2]),
+            "two falsetickers": (*watch.host.sources(error_ns=(S, -S)), *THREE_LOST[:2]),
         }[replies]
-        records = [watch.network(*heard).record]
+        records = [watch.network(*replies_of).record]
         watch.host.run(60)
         records.append(watch.local().record)
         for record in records:
@@ -843,7 +843,7 @@ def test_what_was_proven_before_a_boot_says_so() -> None:
 
 
 def test_between_two_polls_nothing_is_overdue() -> None:
-    """A local audit carries forward what was proven, as it should: nothing is said of it."""
+    """A local audit carries forward what was proven, as it should: there is no message about it."""
     watch = measured()
     watch.host.step(-10 * S)
     watch.spend(3600)
@@ -864,12 +864,12 @@ def test_one_reply_of_four_is_never_within_nor_beyond(error_ns: int) -> None:
         )
         assert done.record.severity is (UNKNOWN if turn < 2 else WARNING)
         assert done.record.confirmed == (turn >= 2)
-        assert (done.record.agreement.guaranteed, watch.mind.samples) == (False, ())
+        assert (done.record.agreement.guaranteed, watch.clock_state.samples) == (False, ())
         watch.host.run(60)
         assert watch.local().record.verdict == "unproven"
-    assert watch.mind.samples == ()
+    assert watch.clock_state.samples == ()
     assert {one.id for one in done.record.findings} == {"source-quorum", "unreachable-sources"}
-    fix = watch.mind.agreement
+    fix = watch.clock_state.agreement
     assert fix is not None
     assert not fix.agreement.is_guaranteed
     assert watch.network().record.verdict == "within"
@@ -885,7 +885,7 @@ def ask(watch: Watch, *errors_ns: int, after_s: float = 300) -> Round:
 
 
 def test_a_server_that_was_outvoted_is_not_believed_when_it_is_asked_alone() -> None:
-    """One that lies by 2 s, and four of a pool asked each hour: never an alarm of the offset, nor a gap; it is told."""
+    """One wrong by 2 s, and four of an hourly pool: never an alarm of the offset, nor a gap; it is reported."""
     watch = measured()
     for turn in range(48):
         done = ask(watch, 2 * S) if turn % 12 else ask(watch, 2 * S, 0, 0, 0, 0)
@@ -893,7 +893,7 @@ def test_a_server_that_was_outvoted_is_not_believed_when_it_is_asked_alone() -> 
         assert abs(error_s(watch)) < 0.01
         watch.host.run(60)
         watch.local()
-    assert {kind for kind in _kinds(watch.events) if watch.told(kind)} == {"source-quorum"}
+    assert {kind for kind in _kinds(watch.events) if watch.changes(kind)} == {"source-quorum"}
     (_, medium) = [event for event in watch.events if event.kind == "source-quorum"]
     assert (medium.level, medium.detail) == ("medium", {})
     assert watch.rounds[-2].record.severity is WARNING
@@ -901,7 +901,7 @@ def test_a_server_that_was_outvoted_is_not_believed_when_it_is_asked_alone() -> 
 
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("honest_first", [1, 3])
-def test_a_liar_that_agrees_first_is_not_believed_afterwards(honest_first: int, restarts: bool) -> None:
+def test_a_falseticker_that_agrees_first_is_not_believed_afterwards(honest_first: int, restarts: bool) -> None:
     """A clock that four servers prove to be 30 s behind stays so, whatever the one says that is asked alone (R5)."""
     watch = Watch(LivingHost(offset_ns=30 * S))
     for _ in range(3):
@@ -912,28 +912,28 @@ def test_a_liar_that_agrees_first_is_not_believed_afterwards(honest_first: int, 
         assert done.record.verdict == "beyond"
         if restarts:
             watch.restart()
-    assert watch.told("contradicts-earlier") == []
+    assert watch.changes("contradicts-earlier") == []
     assert done.record.severity is CRITICAL
     assert ask(watch, -30 * S, 0, 0, 0).record.agreement == SourceCounts(4, 4, 3, 1, asked=4)
-    assert watch.mind.stronger_agreement is None
+    assert watch.clock_state.stronger_agreement is None
 
 
 def test_a_source_that_contradicts_fewer_is_held_against_them_alone() -> None:
     """Of two that were asked alone one must be wrong; the four of before, which allow both, stay what they are."""
     watch = measured()
-    firm = watch.mind.agreement
+    firm = watch.clock_state.agreement
     ask(watch, 15 * MS)
     done = ask(watch, -15 * MS)
     assert (done.record.verdict, done.record.age_s) == ("within", 0)
-    assert watch.mind.stronger_agreement == firm
+    assert watch.clock_state.stronger_agreement == firm
     assert ask(watch, 2 * S).record.verdict == "within"
     assert done.record.agreement.max_falsetickers == 0
 
 
 def test_the_finding_says_who_contradicts_whom() -> None:
-    """An audit that is outvoted tells so, calls its servers falsetickers, is no sample, and leaves the fix alone."""
+    """An outvoted audit reports it, calls its servers falsetickers, is no sample, and leaves the agreement alone."""
     watch = measured()
-    fix, samples = watch.mind.agreement, watch.mind.samples
+    fix, samples = watch.clock_state.agreement, watch.clock_state.samples
     done = ask(watch, 2 * S)
     (found,) = [finding for finding in done.record.findings if finding.id == "source-quorum"]
     assert found.message.startswith("ntp1.example.net contradicts the 4 servers that agreed 5 min ago")
@@ -941,19 +941,19 @@ def test_the_finding_says_who_contradicts_whom() -> None:
     assert [(one.status, one.reason) for one in done.record.sources] == [("falseticker", "disagrees")]
     assert done.record.agreement == SourceCounts(1, 1, 0, 1, asked=1)
     assert fix is not None
-    assert watch.mind.agreement == fix._replace(contradicted_by=("ntp1.example.net 192.0.1.1",))
-    assert watch.mind.samples == samples
+    assert watch.clock_state.agreement == fix._replace(contradicted_by=("ntp1.example.net 192.0.1.1",))
+    assert watch.clock_state.samples == samples
     assert done.record.age_s == pytest.approx(300)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 def test_more_than_can_be_wrong_are_believed(count: int) -> None:
-    """A fault of the clock that its RAW clock does not show is found where more servers say so than can be lying."""
+    """A fault of the clock that RAW does not show is found if more servers report it than can be wrong."""
     watch = Watch(LivingHost())
     ask(watch, *[0] * min(count, 4))
     severities = [ask(watch, *[2 * S] * count).record.severity for _ in range(3)]
     assert severities[-1] is CRITICAL
-    assert watch.told("offset-out") == [True]
+    assert watch.changes("offset-out") == [True]
 
 
 CHANGES_S = st.floats(1, 1e6) | st.floats(-1e6, -1)
@@ -985,15 +985,15 @@ def test_an_agreement_stands_only_against_as_many_as_may_lie(
     assert record.age_s == 0
     assert found["contradicts-earlier"].level == "high"
     (event,) = [event for event in watch.events if event.kind == "contradicts-earlier"]
-    expected_s, heard_s = event.detail["expected_s"], event.detail["heard_s"]
-    assert heard_s == [record.offset.earliest_s, record.offset.latest_s]
+    expected_s, reported_s = event.detail["expected_s"], event.detail["heard_s"]
+    assert reported_s == [record.offset.earliest_s, record.offset.latest_s]
     assert expected_s[0] <= 0 <= expected_s[1]
-    gap_s = heard_s[0] - expected_s[1] if change_s > 0 else heard_s[1] - expected_s[0]
+    gap_s = reported_s[0] - expected_s[1] if change_s > 0 else reported_s[1] - expected_s[0]
     assert event.value_s == pytest.approx(gap_s)
 
 
 def test_a_paused_virtual_machine_with_two_of_four_servers_cut_off() -> None:
-    """A pause of 30 s is found at the first answers, although only two servers can be reached, and told once (R7)."""
+    """A pause of 30 s is found at the first replies, although only two servers can be reached, one event (R7)."""
     watch = measured()
     watch.spend(3600)
     assert watch.local().record.verdict == "within"
@@ -1009,10 +1009,10 @@ def test_a_paused_virtual_machine_with_two_of_four_servers_cut_off() -> None:
             "to 25 ms behind; reported: 30 s behind to 30 s behind. The earlier measurement is discarded"
         )
     assert record.severity is CRITICAL
-    assert watch.told("contradicts-earlier") == [True]
-    assert watch.told("offset-out") == [True]
+    assert watch.changes("contradicts-earlier") == [True]
+    assert watch.changes("offset-out") == [True]
     watch.spend(3700)
-    assert watch.told("contradicts-earlier") == [True, False]
+    assert watch.changes("contradicts-earlier") == [True, False]
 
 
 def test_a_pause_after_which_the_time_daemon_corrects_the_clock_is_found_too() -> None:
@@ -1025,7 +1025,7 @@ def test_a_pause_after_which_the_time_daemon_corrects_the_clock_is_found_too() -
     assert watch.local().record.verdict == "beyond"  # R7: until a server answers, the pause cannot be seen
     watch.host.run(80)
     record = watch.network(*watch.host.sources(error_ns=[0, 0])).record
-    assert (record.verdict, watch.told("contradicts-earlier")) == ("within", [True])
+    assert (record.verdict, watch.changes("contradicts-earlier")) == ("within", [True])
 
 
 def test_servers_that_contradict_one_after_the_other_are_counted_together() -> None:
@@ -1041,7 +1041,7 @@ def test_servers_that_contradict_one_after_the_other_are_counted_together() -> N
     watch.host.run(300)
     second = watch.host.sources()[1]
     assert watch.network(second).record.verdict == "beyond"
-    assert watch.told("contradicts-earlier") == [True]
+    assert watch.changes("contradicts-earlier") == [True]
 
 
 def test_what_proves_nothing_contradicts_nothing() -> None:
@@ -1051,7 +1051,7 @@ def test_what_proves_nothing_contradicts_nothing() -> None:
     assert not watch.rounds[-1].record.agreement.guaranteed
     record = ask(watch, 0, 0, 0, 0).record
     assert record.verdict == "within"
-    assert watch.told("contradicts-earlier") == []
+    assert watch.changes("contradicts-earlier") == []
 
 
 def test_an_answer_that_is_too_wide_to_contradict_is_not_counted() -> None:
@@ -1062,7 +1062,7 @@ def test_an_answer_that_is_too_wide_to_contradict_is_not_counted() -> None:
     falseticker = answered(2, measurement(800 * MS, 10 * MS, after=watch.host.read()))
     record = watch.network(wide, falseticker).record
     assert [source.status for source in record.sources] == ["agreeing", "falseticker"]
-    assert (record.verdict, watch.told("contradicts-earlier")) == ("within", [])
+    assert (record.verdict, watch.changes("contradicts-earlier")) == ("within", [])
 
 
 @pytest.mark.parametrize("drift_ppm", [-400, 90, 120, 450])
@@ -1073,22 +1073,22 @@ def test_a_bad_oscillator_is_learnt_although_its_answers_contradict(drift_ppm: i
     for _ in range(24):
         watch.host.run(300)
         watch.network(*watch.host.sources(error_ns=[0] * 4, half_width_ns=MS))
-    assert watch.told("contradicts-earlier") == [True, False]
-    assert watch.mind.line is not None
-    assert watch.mind.line.frequency_ppm == pytest.approx(drift_ppm)
+    assert watch.changes("contradicts-earlier") == [True, False]
+    assert watch.clock_state.line is not None
+    assert watch.clock_state.line.frequency_ppm == pytest.approx(drift_ppm)
 
 
 def test_samples_from_before_a_pause_belong_to_no_line() -> None:
-    """After a contradiction that no oscillator explains, the frequency is learnt anew, and so it is after a restart."""
+    """After a contradiction that no oscillator explains, the frequency is measured again, also after a restart."""
     watch = measured()
     watch.spend(3600)
-    before = watch.mind
+    before = watch.clock_state
     watch.host.pause(30)
     watch.host.run(300)
     watch.network()
     assert (len(before.samples), before.line is None) == (13, False)
-    assert (len(watch.mind.samples), watch.mind.line is None) == (1, True)
-    assert watch.mind.samples_since_ns == watch.host.read().boottime_ns
+    assert (len(watch.clock_state.samples), watch.clock_state.line is None) == (1, True)
+    assert watch.clock_state.samples_since_ns == watch.host.read().boottime_ns
 
 
 def test_fewer_that_agree_with_what_is_carried_on_are_a_sample() -> None:
@@ -1096,7 +1096,7 @@ def test_fewer_that_agree_with_what_is_carried_on_are_a_sample() -> None:
     watch = measured()
     done = ask(watch, 5 * MS)
     assert (done.record.age_s, done.record.agreement) == (0.0, SourceCounts(1, 1, 1, 0, asked=1))
-    assert watch.mind.measured_ns == done.record.boottime_ns
+    assert watch.clock_state.measured_ns == done.record.boottime_ns
 
 
 def test_no_agreement_is_held_for_longer_than_it_can_be_carried_on() -> None:
@@ -1110,12 +1110,12 @@ def test_no_agreement_is_held_for_longer_than_it_can_be_carried_on() -> None:
     assert ask(watch, 9 * S).record.verdict == "beyond"
 
 
-def test_an_outvoted_answer_is_no_gap_and_ends_one_that_is_told() -> None:
-    """Servers that contradict more of them did answer; of how long they had not, the finding tells as ever."""
+def test_an_outvoted_reply_is_no_gap_and_ends_a_raised_one() -> None:
+    """Servers that contradict more of them did reply; the finding has the time without a reply, as ever."""
     watch = measured()
     for _ in range(20):
         ask(watch, 2 * S)
-    assert watch.told("evidence-gap") == []
+    assert watch.changes("evidence-gap") == []
     watch.host.run(7200)
     done = ask(watch, 2 * S)
     (gap,) = [finding for finding in done.record.findings if finding.id == "evidence-gap"]
@@ -1135,8 +1135,8 @@ def test_a_gap_is_raised_after_three_intervals_and_is_high_after_a_day() -> None
     assert [level for _, level in seen] == [None] * 16 + ["medium"] * (24 * 60 - 16) + ["high"] * 59
     watch.network()
     watch.local()
-    told = [(event.raised, event.level) for event in watch.events if event.kind == "evidence-gap"]
-    assert told == [(True, "medium"), (True, "high"), (False, "high")]
+    raised = [(event.raised, event.level) for event in watch.events if event.kind == "evidence-gap"]
+    assert raised == [(True, "medium"), (True, "high"), (False, "high")]
     texts = [event.text for event in watch.events if event.kind == "evidence-gap"]
     assert [text.startswith("no longer true: ") for text in texts] == [False, False, True]
     values = [event.value_s for event in watch.events if event.kind == "evidence-gap"]
@@ -1144,17 +1144,17 @@ def test_a_gap_is_raised_after_three_intervals_and_is_high_after_a_day() -> None
 
 
 def test_an_agent_that_has_never_measured_waits_three_intervals() -> None:
-    """From its very first start an agent tells of the gap after three intervals, as there was nothing before."""
+    """From its very first start an agent reports the gap after three intervals, as there was nothing before."""
     watch = Watch(LivingHost())
     watch.spend(17 * 60, every_s=60, network_every_s=1e9)
-    assert watch.told("evidence-gap") == [True]
+    assert watch.changes("evidence-gap") == [True]
     assert watch.rounds[15].events == ()
 
 
-@pytest.mark.parametrize(("down_s", "told"), [(600, []), (1000, [True, False]), (90_000, [True, False])])
+@pytest.mark.parametrize(("down_s", "expected"), [(600, []), (1000, [True, False]), (90_000, [True, False])])
 @pytest.mark.parametrize("boots", [False, True])
-def test_a_gap_over_a_restart_is_told_once(down_s: float, told: list[bool], boots: bool) -> None:
-    """How long nothing was measured is known after a restart by uptime, after a boot by the true time; told once."""
+def test_a_gap_over_a_restart_is_reported_once(down_s: float, expected: list[bool], boots: bool) -> None:
+    """The time without a measurement is known after a restart by uptime, after a boot by the true time; one event."""
     watch = measured()
     watch.host.poll_s = None
     if boots:
@@ -1169,15 +1169,15 @@ def test_a_gap_over_a_restart_is_told_once(down_s: float, told: list[bool], boot
     watch.host.run(240)
     watch.network()
     watch.local()
-    assert watch.told("evidence-gap") == told
-    if told:
+    assert watch.changes("evidence-gap") == expected
+    if expected:
         (gap,) = [event for event in first.events if event.kind == "evidence-gap"]
         assert gap.value_s == pytest.approx(down_s + 3, rel=1e-3)
         assert gap.level == ("high" if down_s > 86_400 else "medium")
 
 
 def test_a_gap_that_began_before_a_boot_goes_on_after_it() -> None:
-    """An agent that starts late in a boot and reaches nobody tells at once that nothing was measured in all of it."""
+    """An agent that starts late in a boot and reaches no server reports at once that nothing was measured in it."""
     watch = measured()
     watch.host.reboot()
     watch.host.run(90_000)
@@ -1187,18 +1187,18 @@ def test_a_gap_that_began_before_a_boot_goes_on_after_it() -> None:
     watch.host.run(60)
     watch.network()
     watch.local()
-    assert watch.told("evidence-gap") == [True, False]
+    assert watch.changes("evidence-gap") == [True, False]
 
 
 def test_records_that_were_given_up_are_a_gap_of_the_moment() -> None:
-    """Records dropped undelivered are told in the next round, as high, and over in the one after; it has no length."""
+    """Records dropped undelivered are reported in the next audit, as high, and cleared in the one after; no length."""
     watch = measured()
     watch.host.run(60)
     (gap,) = watch.local(dropped=17).events
     assert (gap.kind, gap.raised, gap.level, gap.value_s) == ("evidence-gap", True, "high", None)
     assert gap.text.startswith("17 records were lost before delivery")
     watch.local()
-    assert watch.told("evidence-gap") == [True, False]
+    assert watch.changes("evidence-gap") == [True, False]
 
 
 def test_two_lost_audits_are_no_gap() -> None:
@@ -1208,7 +1208,7 @@ def test_two_lost_audits_are_no_gap() -> None:
     for turn in range(288):
         watch.host.run(INTERVAL_S * rand.uniform(0.95, 1.05))
         watch.network(*(watch.host.sources() if turn % 3 == 0 else SILENT))
-    assert watch.told("evidence-gap") == []
+    assert watch.changes("evidence-gap") == []
 
 
 # --- the time daemon ----------------------------------------------------------------------------------------------
@@ -1216,14 +1216,14 @@ def test_two_lost_audits_are_no_gap() -> None:
 
 def stale(watch: Watch) -> bool:
     """Whether a stopped daemon is raised just now."""
-    return watch.mind.debounce.conditions["daemon-stale"].raised > 0
+    return watch.clock_state.debounce.conditions["daemon-stale"].raised > 0
 
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("every_s", [1.0, 7.3, 60.0, 61.7, 299.0, 1800.0])
 @pytest.mark.parametrize(("poll_s", "phase_s"), [(64, 0.0), (64, 0.4), (64, 33.3), (64, 63.0), (2, 0.4)])
 def test_a_stopped_daemon_is_found_after_its_limit(every_s: float, poll_s: float, phase_s: float) -> None:
-    """Whatever the moments of the looks, a daemon that stopped is told after 1 h, 20 min more at most, not sooner."""
+    """Whenever the audits are, a daemon that stopped is reported after 1 h, 20 min more at most, not sooner."""
     watch = measured()
     watch.host.poll_s = poll_s
     watch.host.run(phase_s)
@@ -1238,17 +1238,17 @@ def test_a_stopped_daemon_is_found_after_its_limit(every_s: float, poll_s: float
         silent_s = (watch.host.raw_zs - stopped_zs) / ZS_PER_S
         assert silent_s <= 3600 + 64 + 1200 + 4 * every_s
     assert silent_s > 3600
-    (told,) = [event for event in watch.events if event.kind == "daemon-stale"]
-    assert (told.level, told.raised) == ("medium", True)
-    assert told.value_s is not None
-    assert told.value_s <= silent_s + 4  # so long the maximum error may grow within its tolerance
+    (raised_event,) = [event for event in watch.events if event.kind == "daemon-stale"]
+    assert (raised_event.level, raised_event.raised) == ("medium", True)
+    assert raised_event.value_s is not None
+    assert raised_event.value_s <= silent_s + 4  # for this time the maximum error may grow within its tolerance
 
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("every_s", [1.0, 13.0, 60.0, 64.0, 600.0])
 @pytest.mark.parametrize("poll_s", [0.5, 1, 2, 16, 64, 256, 1024])
 def test_a_daemon_at_work_is_never_stale(poll_s: float, every_s: float) -> None:
-    """A daemon that updates the kernel at any of chrony's intervals, to about the same error, is never told of."""
+    """A daemon that updates the kernel at any of chrony's intervals, to about the same error, is never reported."""
     watch = Watch(LivingHost(drift_ppm=20, slew_ppm=20))
     watch.host.poll_s = poll_s
     rand = random.Random(7)
@@ -1256,20 +1256,20 @@ def test_a_daemon_at_work_is_never_stale(poll_s: float, every_s: float) -> None:
         watch.host.daemon_error_s = 0.0002 + rand.random() * 0.0005
         watch.host.run(every_s)
         watch.local()
-    assert watch.told("daemon-stale") == []
+    assert watch.changes("daemon-stale") == []
 
 
-@pytest.mark.parametrize(("daemons", "told"), [((TIMESYNCD,), []), ((Daemon("ntpd", 1),), [True, False] * 2)])
-def test_timesyncd_may_be_slower(daemons: tuple[Daemon, ...], told: list[bool]) -> None:
+@pytest.mark.parametrize(("daemons", "expected"), [((TIMESYNCD,), []), ((Daemon("ntpd", 1),), [True, False] * 2)])
+def test_timesyncd_may_be_slower(daemons: tuple[Daemon, ...], expected: list[bool]) -> None:
     """systemd-timesyncd polls every 2048 s at its slowest; after three polls it is stale, another daemon after 1 h."""
     watch = Watch(LivingHost())
     watch.host.poll_s, watch.host.daemon_error_s, watch.host.daemons = 2048, 0.0, daemons
     watch.spend(12 * 2048, network_every_s=1e9)
-    assert watch.told("daemon-stale") == []
+    assert watch.changes("daemon-stale") == []
     watch.host.poll_s = 5400
     watch.spend(3 * 5400, network_every_s=1e9)
-    assert watch.told("daemon-stale")[: len(told)] == told
-    assert bool(watch.told("daemon-stale")) == bool(told)
+    assert watch.changes("daemon-stale")[: len(expected)] == expected
+    assert bool(watch.changes("daemon-stale")) == bool(expected)
 
 
 KILLED = st.tuples(
@@ -1300,7 +1300,7 @@ def test_a_daemon_that_is_killed_is_missed_within_minutes(life: tuple[float, flo
     if hides:
         watch.host.daemons = HiddenDaemons("the processes of other users are hidden here")
     killed_ns = watch.host.boottime_ns
-    while not watch.told("daemon-count"):
+    while not watch.changes("daemon-count"):
         watch.host.run(every_s)
         if restarts:
             watch.restart()
@@ -1317,7 +1317,7 @@ def test_a_daemon_that_is_killed_is_missed_within_minutes(life: tuple[float, flo
     for _ in range(3):
         watch.host.run(every_s)
         watch.local()
-    assert watch.told("daemon-count") == [True, False]
+    assert watch.changes("daemon-count") == [True, False]
 
 
 def test_a_daemon_that_is_restarted_is_not_missed() -> None:
@@ -1328,7 +1328,7 @@ def test_a_daemon_that_is_restarted_is_not_missed() -> None:
         watch.spend(420, network_every_s=1e9)
         watch.host.daemons, watch.host.poll_s = (TIMESYNCD,), 64
         watch.spend(240, network_every_s=1e9)
-    assert watch.told("daemon-count") == []
+    assert watch.changes("daemon-count") == []
 
 
 @pytest.mark.parametrize("poll_s", [64, 1024])
@@ -1337,20 +1337,20 @@ def test_a_daemon_outside_of_the_container_takes_over(poll_s: int) -> None:
     watch = measured()
     watch.host.poll_s, watch.host.daemons = poll_s, ()
     watch.spend(4 * 3600, network_every_s=1e9)
-    assert watch.told("daemon-count") in ([], [True, False])  # it takes an update to tell
-    assert poll_s > 600 or watch.told("daemon-count") == []
+    assert watch.changes("daemon-count") in ([], [True, False])  # it takes an update to detect
+    assert poll_s > 600 or watch.changes("daemon-count") == []
 
 
-@pytest.mark.parametrize(("container", "told"), [(None, [True]), ("docker", [])])
-def test_a_daemon_that_was_dead_before_the_agent_came_is_missed(container: str | None, told: list[bool]) -> None:
+@pytest.mark.parametrize(("container", "expected"), [(None, [True]), ("docker", [])])
+def test_a_daemon_that_was_dead_before_the_agent_came_is_missed(container: str | None, expected: list[bool]) -> None:
     """Outside containers no process and no update for 10 minutes, for 10 minutes, says as much (R12)."""
     watch = Watch(LivingHost())
     kill(watch)
     watch.host.container = container
     watch.spend(1140, network_every_s=1e9)
-    assert watch.told("daemon-count") == []
+    assert watch.changes("daemon-count") == []
     watch.spend(180, network_every_s=1e9)
-    assert watch.told("daemon-count") == told
+    assert watch.changes("daemon-count") == expected
     for finding in watch.rounds[-1].record.findings:
         if finding.id == "daemon-count":
             assert finding.message.startswith("no time daemon runs, and the kernel clock was not updated for 2")
@@ -1363,11 +1363,11 @@ def test_a_daemon_that_comes_back_ends_it() -> None:
     watch.spend(3 * 3600)
     watch.host.poll_s = 64
     watch.spend(400)
-    assert watch.told("daemon-stale") == [True, False]
+    assert watch.changes("daemon-stale") == [True, False]
 
 
 def test_a_daemon_that_is_stopped_for_a_day_is_high() -> None:
-    """What was medium is told again as high when it has lasted a day; at 8.9 h the kernel itself gives up."""
+    """A medium finding becomes high when it has lasted a day; at 8.9 h the kernel itself gives up."""
     watch = measured()
     watch.host.poll_s = None
     watch.spend(31_000, every_s=300, network_every_s=1e9)
@@ -1377,7 +1377,7 @@ def test_a_daemon_that_is_stopped_for_a_day_is_high() -> None:
     assert not stale(watch)
 
 
-def test_a_boot_begins_the_count_anew() -> None:
+def test_a_boot_restarts_the_count() -> None:
     """Uptimes of another boot say nothing of when the kernel was updated in this one."""
     watch = measured()
     watch.host.poll_s = None
@@ -1386,33 +1386,33 @@ def test_a_boot_begins_the_count_anew() -> None:
     watch.host.is_synchronised, watch.host.maxerror_us = True, 1_510_000
     watch.restart()
     watch.spend(3000)
-    assert watch.told("daemon-stale") == []
+    assert watch.changes("daemon-stale") == []
 
 
 @pytest.mark.parametrize("is_synchronised", [False, True])
 def test_what_the_kernel_does_not_say_is_not_stale(is_synchronised: bool) -> None:
-    """Where the kernel does not answer, or holds its clock for unsynchronised, nothing can be said of updates."""
+    """If the kernel does not reply, or calls its clock unsynchronised, the updates are unknown."""
     watch = measured()
     watch.host.poll_s = None
     watch.host.is_synchronised, watch.host.kernel_answers = is_synchronised, not is_synchronised
     watch.spend(2 * 3600)
-    assert watch.told("daemon-stale") == []
+    assert watch.changes("daemon-stale") == []
 
 
 # --- forecasts ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("is_steered", "told"), [(False, [True]), (True, [])])
-def test_a_breach_is_forecast_where_nothing_steers(is_steered: bool, told: list[bool]) -> None:
-    """A clock that drifts freely to its tolerance within a day is told of once; one that is steered is not."""
+@pytest.mark.parametrize(("is_steered", "expected"), [(False, [True]), (True, [])])
+def test_a_breach_is_forecast_where_nothing_steers(is_steered: bool, expected: list[bool]) -> None:
+    """A clock that drifts freely to its tolerance within a day is reported once; one that is steered is not."""
     watch = Watch(LivingHost(drift_ppm=20))
     watch.host.poll_s = None
     if not is_steered:
         watch.host.daemons, watch.host.is_synchronised = (), False
     watch.spend(3 * 3600)
-    assert watch.told("breach-forecast") == told
+    assert watch.changes("breach-forecast") == expected
     assert watch.rounds[-1].record.drift is not None
-    if told:
+    if expected:
         (event,) = [event for event in watch.events if event.kind == "breach-forecast"]
         assert event.value_s == pytest.approx((1 - 20e-6 * event.boottime_ns / S + 20e-6 * 86_400) / 20e-6, rel=0.02)
 
@@ -1422,20 +1422,20 @@ def test_a_forecast_ends_when_the_breach_has_come() -> None:
     watch = Watch(LivingHost(drift_ppm=45, offset_ns=700 * MS))
     watch.host.poll_s, watch.host.daemons, watch.host.is_synchronised = None, (), False
     watch.spend(4 * 3600)
-    assert watch.told("breach-forecast") == [True, False]
-    assert watch.told("offset-out") == [True]
+    assert watch.changes("breach-forecast") == [True, False]
+    assert watch.changes("offset-out") == [True]
 
 
 def test_a_slow_drift_is_no_forecast() -> None:
-    """At 2 ppm a clock takes 5.8 days to its tolerance, which is not told."""
+    """At 2 ppm a clock takes 5.8 days to its tolerance, which is not reported."""
     watch = Watch(LivingHost(drift_ppm=2))
     watch.host.poll_s, watch.host.daemons, watch.host.is_synchronised = None, (), False
     watch.spend(3 * 3600)
-    assert watch.told("breach-forecast") == []
+    assert watch.changes("breach-forecast") == []
 
 
 def test_noise_about_a_day_does_not_flap() -> None:
-    """A drift that takes just about a day to the tolerance, measured with noise, is told once or twice in a day."""
+    """A drift that takes just about a day to the tolerance, measured with noise, is reported once or twice in a day."""
     watch = Watch(LivingHost(drift_ppm=11.6))
     watch.host.poll_s, watch.host.daemons, watch.host.is_synchronised = None, (), False
     rand = random.Random(2)
@@ -1445,7 +1445,7 @@ def test_noise_about_a_day_does_not_flap() -> None:
         watch.look()
         errors_ns = [round(rand.gauss(0, 500_000)) for _ in range(4)]
         watch.conclude(watch.host.observe(*watch.host.sources(error_ns=errors_ns)), "network")
-    assert len(watch.told("breach-forecast")) <= 4
+    assert len(watch.changes("breach-forecast")) <= 4
 
 
 # --- correcting ---------------------------------------------------------------------------------------------------
@@ -1455,8 +1455,8 @@ def life_with_a_slewing_daemon(offset_ns: int, slew_ppm: int) -> Watch:
     """Let a daemon slew an offset away, as fast as it does."""
     watch = measured()
     watch.host.run(60)
-    watch.host.set_clock(-offset_ns)  # as if it had always been so: of a slew nobody saw
-    watch.mind = watch.mind._replace(reading=watch.host.read(), agreement=None)
+    watch.host.set_clock(-offset_ns)  # as if it had always been so: an unseen slew
+    watch.clock_state = watch.clock_state._replace(reading=watch.host.read(), agreement=None)
     for _ in range(120):
         sign = 1 if watch.host.offset > 0 else -1
         is_wrong = abs(watch.host.offset) > 40 * MS
@@ -1465,12 +1465,14 @@ def life_with_a_slewing_daemon(offset_ns: int, slew_ppm: int) -> Watch:
     return watch
 
 
-@pytest.mark.parametrize(("offset_s", "slew_ppm", "told"), [(1.5, 500, False), (3.0, 10_000, False), (20.0, 500, True)])
+@pytest.mark.parametrize(
+    ("offset_s", "slew_ppm", "expected"), [(1.5, 500, False), (3.0, 10_000, False), (20.0, 500, True)]
+)
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_daemon_at_its_work_is_given_half_an_hour(offset_s: float, slew_ppm: int, told: bool, sign: int) -> None:
-    """An offset that a daemon slews away in time raises nothing; one that would take it hours is told."""
+def test_a_daemon_at_its_work_is_given_half_an_hour(offset_s: float, slew_ppm: int, expected: bool, sign: int) -> None:
+    """An offset that a daemon slews away in time raises nothing; one that would take it hours is reported."""
     watch = life_with_a_slewing_daemon(round(sign * offset_s * S), slew_ppm)
-    assert bool(watch.told("offset-out")) is told
+    assert bool(watch.changes("offset-out")) is expected
 
 
 def test_a_clock_that_runs_away_is_not_being_corrected() -> None:
@@ -1485,7 +1487,7 @@ def test_a_clock_that_runs_away_is_not_being_corrected() -> None:
 
 
 def severities_of(watch: Watch, said_ns: Sequence[int], **runs: float) -> list[Severity]:
-    """Ask servers that all say so much more than the truth, every five minutes."""
+    """Query servers that are all this much ahead of the truth, every five minutes."""
     severities = []
     for error_ns in said_ns:
         watch.host.run(300, **runs)
@@ -1524,7 +1526,7 @@ def test_a_bad_sample_after_the_clock_was_lost_sight_of_is_unknown(deed: str) ->
 
 
 def test_an_agent_that_is_restarted_concludes_the_same() -> None:
-    """An agent that ends and starts anew after each of its rounds raises and clears what one does that does not."""
+    """An agent that ends and restarts after each audit raises and clears what one does that keeps running."""
 
     def live(restarts: bool) -> list[tuple[str, bool, str]]:
         watch = Watch(LivingHost(drift_ppm=12, slew_ppm=12))
@@ -1600,9 +1602,9 @@ def test_whatever_comes(life: list[tuple[Callable[[Watch], Round], str, int]], p
             case "step":
                 watch.host.step(seconds * S)
             case "restart":
-                before = watch.mind
+                before = watch.clock_state
                 watch.restart()
-                assert watch.mind.debounce == before.debounce
+                assert watch.clock_state.debounce == before.debounce
             case "deaf":
                 watch.host.kernel_answers = not watch.host.kernel_answers
                 watch.host.daemons = HiddenDaemons("no /proc")
@@ -1613,7 +1615,7 @@ def test_whatever_comes(life: list[tuple[Callable[[Watch], Round], str, int]], p
         assert (record.offset is None) == (record.utc_ns is None) == (record.verdict == "unmeasured")
         assert record.age_s is None or record.age_s >= 0
         assert type(record).from_dict(record.to_dict()) == record
-        assert len(watch.mind.samples) <= 128
+        assert len(watch.clock_state.samples) <= 128
 
 
 @pytest.mark.parametrize("kind", ["network", "local"])
@@ -1645,7 +1647,7 @@ def test_concluding_is_cheap() -> None:
     watch.spend(4 * 3600, every_s=300)
     observation, terms = watch.host.observe(), AuditSettings(PROFILES["log-integrity"], LABELS, 300.0)
 
-    assert instructions(lambda: evaluate(watch.mind, observation, "local", terms, Health())) < 20_000
+    assert instructions(lambda: evaluate(watch.clock_state, observation, "local", terms, Health())) < 20_000
 
 
 def _kinds(events: Sequence[Any]) -> set[str]:
@@ -1653,7 +1655,7 @@ def _kinds(events: Sequence[Any]) -> set[str]:
 
 
 @pytest.mark.untraced
-def test_a_month_in_order_tells_nothing() -> None:
+def test_a_month_in_order_reports_nothing() -> None:
     """Thirty days of a host in order, with noise as the internet has it, raise and clear nothing at all."""
     watch = Watch(LivingHost(drift_ppm=17, slew_ppm=17), interval_s=1800)
     rand = random.Random(11)

@@ -110,7 +110,7 @@ def test_one_odd_answer_raises_nothing() -> None:
         record = watch.local(database=odd).record
         assert record.database_clock is not None
         assert record.database_clock.disputed_s == pytest.approx(-3600, abs=4)
-    assert watch.told("time-disputed") == []
+    assert watch.changes("time-disputed") == []
     host.run(60)
     assert watch.local(database=answer(host)).record.database_clock == watch.rounds[-1].record.database_clock
     assert not [finding for finding in watch.rounds[-1].record.findings if finding.id == "time-disputed"]
@@ -124,7 +124,7 @@ def test_the_finding_is_cleared_once_both_agree() -> None:
     for error_ns in [HOUR] * 3 + [0] * 3:
         host.run(60)
         watch.local(database=answer(host, error_ns=error_ns))
-    assert watch.told("time-disputed") == [True, False]
+    assert watch.changes("time-disputed") == [True, False]
     assert Fraction(host.offset) == 0
 
 
@@ -146,8 +146,8 @@ def test_the_finding_does_not_outlive_the_database(boots: bool) -> None:
         for _ in range(24):
             host.run(MAX_AGE_NS / S / 24)
             watch.network(database=database)
-        assert watch.told("time-disputed") == [True]
+        assert watch.changes("time-disputed") == [True]
         for _ in range(3):
             host.run(60)
             watch.network(database=database)
-    assert watch.told("time-disputed") == [True, False]
+    assert watch.changes("time-disputed") == [True, False]
