@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from ntpaudit.core.units import NS_PER_S, format_utc, parse_utc
-from ntpaudit.demo.scenario import ExpectedFindings, HostSpec, Scenario, build_scenario, expected_findings
+from ntpaudit.demo.scenario import HostSpec, Scenario, build_scenario
 from tests.command import ntpaudit
+from tests.demo.expected import ExpectedFindings, expected_findings
 from tests.world.flaky import FORWARD, FlakyDatabase
 from tests.world.servers import influxd, victoria_metrics
 

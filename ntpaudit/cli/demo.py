@@ -39,7 +39,6 @@ from ntpaudit.core.units import NS_PER_S, format_utc
 from ntpaudit.errors import OutputError, ReadError, StoreError
 
 if TYPE_CHECKING:
-    from ntpaudit.config.schema import InfluxConfig
     from ntpaudit.demo.destination import Destination
     from ntpaudit.demo.scenario import Scenario
 
@@ -129,36 +128,51 @@ def demo(
         _check_once(click.get_current_context())
         show_one_audit(format_name)
         return
-    if format_name != "text":
-        raise click.UsageError("--format goes with --once; of a fleet, ask `ntpaudit fleet --demo`")
     refuse_empty(influx_url=influx_url, read_url=read_url, store=store_path)
-    if read_url is not None and influx_url is None:
-        raise click.UsageError("--read-url goes with --influx-url: it says where that database is read")
-    if influx_url is None and (bucket != "ntpaudit" or org):
-        raise click.UsageError(
-            "--bucket and --org are about the database of --influx-url: name that, or leave them out"
-        )
-    if follow and influx_url is None:
-        raise click.UsageError("--follow goes with --influx-url: a file is read once it is finished")
-    if follow and until is not None:
-        raise click.UsageError("--follow goes without --until: it goes on from now")
-    if influx_url is not None and store_path is not None:
-        raise click.UsageError("--store goes without --influx-url: points go to one place")
-    from ntpaudit.demo.scenario import build_scenario
-
     now_ns = time.time_ns()
     until_ns = None if until is None else resolve(until, now_ns)
-    if until_ns is not None and until_ns > now_ns:
-        raise click.UsageError("--until lies ahead: a history ends now, or earlier")
+    is_file = influx_url is None
+    for is_wrong, message in (
+        (format_name != "text", "--format goes with --once; for a fleet, use `ntpaudit fleet --demo`"),
+        (is_file and read_url is not None, "--read-url goes with --influx-url: it says where that database is read"),
+        (
+            is_file and (bucket != "ntpaudit" or org),
+            "--bucket and --org are about the database of --influx-url: name that, or leave them out",
+        ),
+        (is_file and follow, "--follow goes with --influx-url: a file is read once it is finished"),
+        (follow and until is not None, "--follow goes without --until: it continues from now"),
+        (not is_file and store_path is not None, "--store goes without --influx-url: points go to one place"),
+        (until_ns is not None and until_ns > now_ns, "--until lies ahead: a history ends now, or earlier"),
+    ):
+        if is_wrong:
+            raise click.UsageError(message)
+    from ntpaudit.config.schema import InfluxConfig
+    from ntpaudit.config.secrets import read_token
+    from ntpaudit.demo.destination import DatabaseDestination, Destination
+    from ntpaudit.demo.scenario import build_scenario
+
+    influx = None
+    if influx_url is not None:
+        influx = InfluxConfig(_parsed_url("--influx-url", influx_url), org=org, bucket=bucket, timeout_s=TIMEOUT_S)
+    read_url = None if read_url is None else _parsed_url("--read-url", read_url)
     scenario = build_scenario(hosts, hours, seed, now_ns if until_ns is None else until_ns)
-    influx = None if influx_url is None else _database(influx_url, bucket, org)
-    read_url = None if read_url is None else _url("--read-url", read_url)
+    StandardError().note(FLEET_LABEL)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as with nohup
+            signal.signal(number, signal.default_int_handler)
     try:
-        StandardError().note(FLEET_LABEL)
-        _end_like_ctrl_c()
-        destination = (
-            _file(store_path) if influx is None else _open_database(influx, scenario, read_url, until_ns, follow=follow)
-        )
+        if influx is None:
+            destination: Destination = _file(store_path)
+        else:
+            destination = DatabaseDestination(
+                influx,
+                read_token(influx, os.environ),
+                scenario,
+                read_url=read_url,
+                until_ns=until_ns,
+                follow=follow,
+                note=StandardError().note,
+            )
         show_fleet(scenario, destination, until_ns, udp=hosts <= UDP_HOSTS if udp is None else udp, follow=follow)
     except (StoreError, OutputError) as error:
         StandardError().note(str(error))
@@ -178,7 +192,7 @@ def _check_once(ctx: click.Context) -> None:
 
 
 def show_one_audit(format_name: str) -> None:
-    """Audit once. Four servers say that this host is 1.9 ms behind, over networks of different length; a fifth lies."""
+    """Audit once. By four servers this host is 1.9 ms behind, over networks of different length; a fifth is wrong."""
     from ntpaudit.demo.network import keep_no_state
     from ntpaudit.demo.once import SCENE
     from ntpaudit.demo.server import NtpServer
@@ -204,13 +218,13 @@ def show_fleet(
 ) -> None:
     """Simulate a fleet, write its points, and show what is found in it. Raises StoreError and OutputError."""
     from ntpaudit.demo.fleet import SimulatedFleet, days
-    from ntpaudit.demo.network import ask_directly, loopback
+    from ntpaudit.demo.network import loopback, query_without_udp
 
     hosts = len(scenario.hosts)
     with ExitStack() as stack:
         stack.enter_context(destination.resource)
-        ask = stack.enter_context(loopback(scenario.sources)) if udp else ask_directly
-        fleet = SimulatedFleet(scenario, ask, destination.writer, destination.written_ns)
+        query = stack.enter_context(loopback(scenario.sources)) if udp else query_without_udp
+        fleet = SimulatedFleet(scenario, query, destination.writer, destination.written_ns)
         ends_ns = days(scenario)
         with _progress("simulating hosts" if len(ends_ns) == 1 else "days of hosts", hosts * len(ends_ns)) as on_host:
             for day_ns in ends_ns:
@@ -219,7 +233,10 @@ def show_fleet(
         if end_ns is None:
             end_ns, is_present = fleet.catch_up(time.time_ns, lambda: _progress("up to now", hosts))
             if not is_present:
-                _report_late(hosts, end_ns)
+                StandardError().note(
+                    f"simulating {hosts} hosts is slower here than real time; they stay behind the present, at "
+                    f"{format_utc(end_ns)[:19]}Z; try fewer hosts"
+                )
                 destination.until_ns = None if follow else end_ns
         destination.finish(end_ns)
         if follow:
@@ -230,42 +247,13 @@ def show_fleet(
     write_parts([_findings(destination, end_ns), _next_steps(scenario, destination, end_ns)])
 
 
-def _end_like_ctrl_c() -> None:
-    """Let SIGTERM and SIGHUP end this process as SIGINT does, unless they are ignored (nohup)."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+def _parsed_url(option: str, url: str) -> str:
+    from ntpaudit.config.values import parse_url
 
-
-def _report_late(hosts: int, end_ns: int) -> None:
-    """Report that the simulation does not reach the present."""
-    StandardError().note(
-        f"simulating {hosts} hosts takes longer here than the time that passes; they stay behind the present, at "
-        f"{format_utc(end_ns)[:19]}Z; try fewer hosts"
-    )
-
-
-def _database(url: str, bucket: str, org: str) -> "InfluxConfig":
-    from ntpaudit.config.schema import InfluxConfig
-
-    return InfluxConfig(_url("--influx-url", url), org=org, bucket=bucket, timeout_s=TIMEOUT_S)
-
-
-def _open_database(
-    influx: "InfluxConfig", scenario: "Scenario", read_url: str | None, until_ns: int | None, *, follow: bool
-) -> "Destination":
-    from ntpaudit.config.secrets import read_token
-    from ntpaudit.demo.destination import DatabaseDestination
-
-    return DatabaseDestination(
-        influx,
-        read_token(influx, os.environ),
-        scenario,
-        read_url=read_url,
-        until_ns=until_ns,
-        follow=follow,
-        note=StandardError().note,
-    )
+    try:
+        return parse_url(url)
+    except ValueError as error:
+        raise click.UsageError(f"{option}: {error}") from error
 
 
 def _file(path: str | None) -> "Destination":
@@ -276,16 +264,6 @@ def _file(path: str | None) -> "Destination":
 
     default = os.path.join(state_folder(os.environ), DEMONSTRATION)
     return FileDestination(path or default, is_default=path is None or path == default)
-
-
-def _url(option: str, url: str) -> str:
-    """Return a URL as it is used."""
-    from ntpaudit.config.values import parse_url
-
-    try:
-        return parse_url(url)
-    except ValueError as error:
-        raise click.UsageError(f"{option}: {error}") from error
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import NamedTuple, NoReturn
 
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.scenario import HostSpec, Scenario
-from ntpaudit.demo.simulated_agent import Ask, SimulatedAgent
+from ntpaudit.demo.simulated_agent import Query, SimulatedAgent
 from ntpaudit.demo.writers import PointWriter
 
 LAG_NS = 3 * NS_PER_S
@@ -41,13 +41,13 @@ class SimulatedFleet:
     def __init__(
         self,
         scenario: Scenario,
-        ask: Ask,
+        query: Query,
         writer: PointWriter,
         written_ns: Mapping[str, int] | None = None,
         hosts: Sequence[HostSpec] | None = None,
     ) -> None:
         self._scenario = scenario
-        self._agents = [SimulatedAgent(spec, scenario, ask) for spec in (hosts or scenario.hosts)]
+        self._agents = [SimulatedAgent(spec, scenario, query) for spec in (hosts or scenario.hosts)]
         self._writer = writer
         self._written_ns = written_ns or {}
         self.points = 0

@@ -1,19 +1,17 @@
-"""A small SNTP server for loopback, honest unless told otherwise: the host's clock over a simulated network."""
+"""A small NTP server on loopback that serves a simulated clock over a simulated network."""
 
 import heapq
 import ipaddress
 import itertools
 import math
-import random
 import selectors
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 _NS_PER_S = 1_000_000_000
 _UNIX_EPOCH_S = 2_208_988_800
@@ -23,14 +21,11 @@ _MODE_CLIENT = 3
 _MODE_SERVER = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Behaviour:
-    """What a server says of itself, and the network between it and its clients.
+class Behaviour(NamedTuple):
+    """The fields of a server's replies, and the network between it and its clients.
 
-    The defaults are an honest, perfect server: `offset_s` is how far the served clock is ahead of the host's (a client
-    should find its own clock behind by as much). `request_delay_s` passes before T2 is taken and `reply_delay_s` after
-    T3; `jitter_s` is the mean of an exponential delay added to each. `loss` is the probability that a request is
-    never answered. `seed` makes jitter and loss repeatable. `precision` is a power of two, in seconds.
+    The defaults are a correct server without any error. `offset_s` is how far the served clock is ahead of the host's.
+    `request_delay_s` passes before T2 is taken, `reply_delay_s` after T3. `precision` is a power of two, in seconds.
     """
 
     offset_s: float = 0.0
@@ -42,13 +37,9 @@ class Behaviour:
     precision: int = -20
     request_delay_s: float = 0.0
     reply_delay_s: float = 0.0
-    jitter_s: float = 0.0
-    loss: float = 0.0
-    seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The 48 octets of an NTP packet (RFC 5905 §7.3), every field as it is on the wire.
 
     Root delay and dispersion are in units of 2**-16 s, the four timestamps in units of 2**-32 s.
@@ -70,30 +61,17 @@ class Header:
 
     @classmethod
     def decode(cls, packet: bytes) -> Self:
-        """Read the header at the start of a packet; `struct.error` when it is shorter than that."""
+        """Read the header at the start of a packet; `struct.error` if the packet is shorter."""
         first, *rest = _LAYOUT.unpack_from(packet)
         return cls(first >> 6, first >> 3 & 7, first & 7, *rest)
 
     def encode(self) -> bytes:
-        """The header as octets."""
-        return _LAYOUT.pack(
-            self.leap << 6 | self.version << 3 | self.mode,
-            self.stratum,
-            self.poll,
-            self.precision,
-            self.root_delay,
-            self.root_dispersion,
-            self.reference_id,
-            self.reference,
-            self.origin,
-            self.receive,
-            self.transmit,
-        )
+        """Return the header as octets."""
+        return _LAYOUT.pack(self.leap << 6 | self.version << 3 | self.mode, *self[3:])
 
 
-@dataclass(frozen=True, slots=True)
-class Datagram:
-    """Something to send to a client, this much later than the network's own delay."""
+class Datagram(NamedTuple):
+    """A reply, sent that much later than the network's delay."""
 
     payload: bytes
     delay_s: float = 0.0
@@ -101,11 +79,10 @@ class Datagram:
 
 
 class NtpServer:
-    """An NTP server on a loopback address, answering from a daemon thread while its `with` block lasts.
+    """An NTP server on a loopback address that replies from a thread during its `with` block.
 
-    `behaviour` may be replaced at any time; `requests` counts what arrived, answered or not. A subclass that
-    misbehaves overrides `reply`. An address that is not of this host's loopback is a ValueError; port 0 means any
-    free one. `now` is the clock that it serves, asked from its thread.
+    `behaviour` may be replaced at any time; `requests` counts the requests. A subclass that misbehaves overrides
+    `reply`. ValueError for an address other than loopback; port 0 is any free one. `now` reads the served clock.
     """
 
     def __init__(
@@ -124,9 +101,8 @@ class NtpServer:
         self._now = now
         self.requests = 0
         self._family = socket.AF_INET if loopback.version == 4 else socket.AF_INET6
-        self._random = random.Random(self.behaviour.seed)
-        self._events: list[tuple[int, int, Callable[[], None]]] = []  # when it is due, its number, what to do
-        self._numbers = itertools.count()  # what is due at the same moment happens in the order it was planned
+        self._events: list[tuple[int, int, Callable[[], None]]] = []  # due time, number, action
+        self._numbers = itertools.count()  # actions due at the same time keep their order
 
     def __enter__(self) -> Self:
         self._socket = socket.socket(self._family, socket.SOCK_DGRAM)
@@ -149,13 +125,13 @@ class NtpServer:
         self._socket.close()
 
     def reply(self, request: bytes, received_ns: int, now_ns: int) -> list[Datagram]:
-        """What to answer to a request that arrived at `received_ns`, being `now_ns`, both by the served clock."""
+        """Return the replies to a request; it arrived at `received_ns`, and it is `now_ns`, by the served clock."""
         if len(request) < _LENGTH or request[0] & 7 != _MODE_CLIENT:
             return []
         return [Datagram(self.header(request, received_ns, now_ns).encode())]
 
     def header(self, request: bytes, received_ns: int, now_ns: int) -> Header:
-        """The honest answer to a request."""
+        """Return the correct reply to a request."""
         asked = Header.decode(request)
         behaviour = self.behaviour
         received = _timestamp(received_ns)
@@ -208,15 +184,12 @@ class NtpServer:
         except BlockingIOError:  # a datagram with a bad checksum wakes us and is gone
             return
         self.requests += 1
-        if self._random.random() >= self.behaviour.loss:
-            delay_s = self._on_the_way_s(self.behaviour.request_delay_s)
-            self._after(delay_s, partial(self._answer, request, client))
+        self._after(self.behaviour.request_delay_s, partial(self._answer, request, client))
 
     def _answer(self, request: bytes, client: tuple[Any, ...]) -> None:
         received_ns = self._served_ns()
         for datagram in self.reply(request, received_ns, self._served_ns()):
-            delay_s = self._on_the_way_s(self.behaviour.reply_delay_s) + datagram.delay_s
-            self._after(delay_s, partial(self._send, datagram, client))
+            self._after(self.behaviour.reply_delay_s + datagram.delay_s, partial(self._send, datagram, client))
 
     def _send(self, datagram: Datagram, client: tuple[Any, ...]) -> None:
         if datagram.from_another_port:
@@ -226,20 +199,16 @@ class NtpServer:
         else:
             self._socket.sendto(datagram.payload, client)
 
-    def _on_the_way_s(self, delay_s: float) -> float:
-        jitter_s = self.behaviour.jitter_s
-        return delay_s + (self._random.expovariate(1 / jitter_s) if jitter_s > 0 else 0.0)
-
     def _served_ns(self) -> int:
         return self._now() + round(self.behaviour.offset_s * _NS_PER_S)
 
 
 def _timestamp(unix_ns: int) -> int:
-    """A point in time as a 64-bit NTP timestamp, of whatever era it falls in."""
+    """Return a time as a 64-bit NTP timestamp of its era."""
     seconds, ns = divmod(unix_ns, _NS_PER_S)
     return ((seconds + _UNIX_EPOCH_S) & 0xFFFF_FFFF) << 32 | (ns << 32) // _NS_PER_S
 
 
 def _short(span_s: float) -> int:
-    """A span in units of 2**-16 s, rounded up: a bound must not shrink on its way."""
+    """Return a span in units of 2**-16 s, rounded up: a bound must not shrink."""
     return math.ceil(span_s * 65536)

@@ -19,7 +19,7 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.host import SimulatedHost, build_host
 from ntpaudit.demo.scenario import ENV, HostSpec, Reboot, Scenario, Source
 
-Ask = Callable[[SimulatedHost, Sequence[Source]], tuple[SourceObservation, ...]]
+Query = Callable[[SimulatedHost, Sequence[Source]], tuple[SourceObservation, ...]]
 """Query every source; the host's time passes during the queries."""
 
 
@@ -35,15 +35,15 @@ class SimulatedAudit(NamedTuple):
 class SimulatedAgent:
     """One host with its agent and the agent's state."""
 
-    def __init__(self, part: HostSpec, scenario: Scenario, ask: Ask) -> None:
-        self._chance = random.Random(f"life {scenario.seed} {part.name}")
-        self._part = part
-        self._ask = ask
-        labels = Labels(__version__, site=part.site, env=ENV)
+    def __init__(self, spec: HostSpec, scenario: Scenario, query: Query) -> None:
+        self._rand = random.Random(f"life {scenario.seed} {spec.name}")
+        self._spec = spec
+        self._query = query
+        labels = Labels(__version__, site=spec.site, env=ENV)
         judging = AuditSettings(PROFILES[DEFAULT_PROFILE], labels, scenario.intervals.network_s)
         self._settings = AgentSettings(judging, scenario.intervals)
-        self._host = build_host(part, scenario.begin_ns, self._chance)
-        self._changes = [(scenario.end_ns - round(event.ago_s * NS_PER_S), event.what) for event in part.events]
+        self._host = build_host(spec, scenario.begin_ns, self._rand)
+        self._changes = [(scenario.end_ns - round(event.ago_s * NS_PER_S), event.what) for event in spec.events]
         self._audits: list[SimulatedAudit] = []
         self._unsent: tuple[Event, ...] = ()
         self._start(None)
@@ -52,7 +52,7 @@ class SimulatedAgent:
         """Start an agent in this boot, with the state of the last run."""
         host = self._host
         self._state = first_state(self._settings, HostContext(host.facts, host.daemons), host.read(), stored)
-        self._handle(Started(host.read(), host.kernel, self._chance.random()))
+        self._handle(Started(host.read(), host.kernel, self._rand.random()))
 
     def advance(self, until_ns: int) -> Iterator[SimulatedAudit]:
         """Live until that moment of true time, and yield every audit.
@@ -70,7 +70,7 @@ class SimulatedAgent:
                 return
             else:
                 host.run_until(due_ns + 1000)  # the host's clock may be slow
-                self._handle(TimePassed(host.boottime_ns, self._chance.random()))
+                self._handle(TimePassed(host.boottime_ns, self._rand.random()))
                 yield from self._audits
                 self._audits.clear()
 
@@ -90,7 +90,7 @@ class SimulatedAgent:
         for action in actions:
             match action:
                 case StartPoll():
-                    self._handle(self._observe("network", self._ask(self._host, self._part.sources)))
+                    self._handle(self._observe("network", self._query(self._host, self._spec.sources)))
                 case ObserveHost():
                     self._handle(self._observe("local", ()))
                 case StoreEvents(_, events):

@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.core.units import parse_utc
 from ntpaudit.demo.fleet import SimulatedFleet
-from ntpaudit.demo.network import ask_directly
+from ntpaudit.demo.network import query_without_udp
 from ntpaudit.demo.scenario import build_scenario
 from ntpaudit.demo.writers import InfluxWriter
 
@@ -41,7 +41,7 @@ def fill(fleet: tuple[int, float, int, int], influx: InfluxConfig, first: int, e
     """Write the points of every n-th host of a fleet, from the first on; return how many."""
     scenario = build_scenario(*fleet)
     with closing(InfluxWriter(influx, os.environ.get("INFLUXDB_V2_TOKEN"))) as writer:
-        share = SimulatedFleet(scenario, ask_directly, writer, hosts=scenario.hosts[first::each])
+        share = SimulatedFleet(scenario, query_without_udp, writer, hosts=scenario.hosts[first::each])
         share.run(scenario.end_ns)
     return share.points
 

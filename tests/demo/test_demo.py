@@ -17,10 +17,11 @@ import pytest
 from ntpaudit.core.fleet.checks import judge_fleet
 from ntpaudit.core.fleet.model import FleetPolicy
 from ntpaudit.core.policy import Severity
-from ntpaudit.demo.scenario import build_scenario, expected_findings
+from ntpaudit.demo.scenario import build_scenario
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.reader import SnapshotOptions
 from tests.command import Ran, ntpaudit
+from tests.demo.expected import expected_findings
 from tests.world.flaky import Answer, FlakyDatabase
 from tests.world.packages import REPOSITORY
 

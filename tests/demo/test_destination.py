@@ -14,7 +14,7 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo import destination
 from ntpaudit.demo.destination import DatabaseDestination, await_fleet, detect_language, last_points
 from ntpaudit.demo.fleet import SimulatedFleet
-from ntpaudit.demo.network import ask_directly
+from ntpaudit.demo.network import query_without_udp
 from ntpaudit.demo.scenario import Scenario, build_scenario
 from ntpaudit.demo.writers import StoreWriter
 from ntpaudit.errors import ReadError
@@ -55,7 +55,7 @@ def reader(story: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A database in which the four are."""
     path = str(tmp_path_factory.mktemp("four") / "demo")
     with DemoStore.create(path) as store:
-        SimulatedFleet(story, ask_directly, StoreWriter(store)).run(END_NS)
+        SimulatedFleet(story, query_without_udp, StoreWriter(store)).run(END_NS)
         store.finish(END_NS)
     with closing(open_reader(path=path)) as opened:
         yield opened

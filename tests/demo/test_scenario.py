@@ -6,16 +6,8 @@ import pytest
 
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.demo.scenario import (
-    FAULTS,
-    HONEST,
-    LIED_TO_SITE,
-    MOVED_SITE,
-    SHARE,
-    WALKED_SITE,
-    build_scenario,
-    expected_findings,
-)
+from ntpaudit.demo.scenario import FAULTS, HONEST, LIED_TO_SITE, MOVED_SITE, SHARE, WALKED_SITE, build_scenario
+from tests.demo.expected import expected_findings
 
 END_NS = 1_795_000_000 * NS_PER_S
 STANDINGS = ("critical", "warning", "silent", "unmeasured", "ok")

@@ -21,20 +21,12 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.host import build_host
-from ntpaudit.demo.network import ask_directly, loopback
-from ntpaudit.demo.scenario import (
-    ENV,
-    HEALTHY,
-    LIE_S,
-    MOVED_SITE,
-    HostSpec,
-    Scenario,
-    build_scenario,
-    expected_findings,
-)
+from ntpaudit.demo.network import loopback, query_without_udp
+from ntpaudit.demo.scenario import ENV, HEALTHY, LIE_S, MOVED_SITE, HostSpec, Scenario, build_scenario
 from ntpaudit.demo.server import NtpServer
-from ntpaudit.demo.simulated_agent import Ask, SimulatedAgent, SimulatedAudit
+from ntpaudit.demo.simulated_agent import Query, SimulatedAgent, SimulatedAudit
 from ntpaudit.store.paths import FILE_NAME
+from tests.demo.expected import expected_findings
 from tests.world.played import PlayedAgent, PlayedHost
 
 pytestmark = pytest.mark.untraced
@@ -54,7 +46,7 @@ class Lived(NamedTuple):
     """Asked over UDP, in real time."""
 
 
-def live(scenario: Scenario, ask: Ask) -> Lived:
+def live(scenario: Scenario, ask: Query) -> Lived:
     """Let every host live to the end of the story."""
     return Lived(
         scenario,
@@ -66,7 +58,7 @@ def live(scenario: Scenario, ask: Ask) -> Lived:
 def lived(request: pytest.FixtureRequest) -> Iterator[Lived]:
     """Two fleets without UDP, and the hosts of a third that differ, over UDP on loopback."""
     if request.param != "over UDP":
-        yield live(build_scenario(24, 6.0, int(request.param[-1]), END_NS), ask_directly)
+        yield live(build_scenario(24, 6.0, int(request.param[-1]), END_NS), query_without_udp)
         return
     scenario = build_scenario(24, 6.0, 3, END_NS)
     faults: dict[tuple[str, bool], HostSpec] = {}
@@ -206,11 +198,11 @@ def test_nothing_depends_on_the_portions_of_time() -> None:
     other = build_scenario(24, 6.0, 2, END_NS)
     begin_ns = scenario.end_ns - 3 * HOUR_NS
     for part in scenario.hosts[:2]:
-        whole = list(SimulatedAgent(part, scenario, ask_directly).advance(END_NS))
-        life = SimulatedAgent(part, scenario, ask_directly)
+        whole = list(SimulatedAgent(part, scenario, query_without_udp).advance(END_NS))
+        life = SimulatedAgent(part, scenario, query_without_udp)
         pieces = [told for step in range(181) for told in life.advance(begin_ns + step * 60 * NS_PER_S)]
         assert pieces == whole
-        assert list(SimulatedAgent(other.hosts[0], other, ask_directly).advance(END_NS)) != whole
+        assert list(SimulatedAgent(other.hosts[0], other, query_without_udp).advance(END_NS)) != whole
 
 
 @pytest.mark.parametrize("fault", ["healthy", "repaired-step", "suspended", "cut-off"])
@@ -230,7 +222,7 @@ def test_the_agent_over_a_history_concludes_the_same(
         return handle(state, event)
 
     monkeypatch.setattr(ntpaudit.demo.simulated_agent, "handle", noted)
-    all_told = list(SimulatedAgent(part, scenario, ask_directly).advance(END_NS))
+    all_told = list(SimulatedAgent(part, scenario, query_without_udp).advance(END_NS))
     records: list[Record] = []
     runtime, agent = PlayedHost(), None
     for position, event in enumerate(met):

@@ -8,7 +8,7 @@ import pytest
 
 from ntpaudit.core.units import NS_PER_S, format_utc
 from ntpaudit.demo.fleet import LAG_NS, Reached, SimulatedFleet, days
-from ntpaudit.demo.network import ask_directly
+from ntpaudit.demo.network import query_without_udp
 from ntpaudit.demo.scenario import Scenario, StopAgent, build_scenario
 from ntpaudit.demo.simulated_agent import SimulatedAudit
 from tests.bench.load import main
@@ -54,7 +54,7 @@ class Enough(Exception):  # noqa: N818 - raised by a test, caught by it
 
 def make(scenario: Scenario, writer: Kept, written_ns: Mapping[str, int] | None = None) -> SimulatedFleet:
     """Return a fleet that is queried without UDP, at the end of its history."""
-    fleet = SimulatedFleet(scenario, ask_directly, writer, written_ns)
+    fleet = SimulatedFleet(scenario, query_without_udp, writer, written_ns)
     fleet.run(scenario.end_ns)
     return fleet
 
@@ -64,7 +64,7 @@ def test_each_host_reports_that_it_has_arrived() -> None:
     scenario = build_scenario(4, 6.0, 5, END_NS)
     arrived: list[None] = []
     kept = Kept()
-    fleet = SimulatedFleet(scenario, ask_directly, kept)
+    fleet = SimulatedFleet(scenario, query_without_udp, kept)
     fleet.run(END_NS, lambda: arrived.append(None))
     assert len(arrived) == 4
     assert fleet.points == sum(1 + len(one.record.sources) + len(one.events) for one in kept.told) > 4 * 6 * 60

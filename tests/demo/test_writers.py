@@ -7,7 +7,7 @@ import pytest
 
 from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.demo.network import ask_directly
+from ntpaudit.demo.network import query_without_udp
 from ntpaudit.demo.scenario import build_scenario
 from ntpaudit.demo.simulated_agent import SimulatedAgent, SimulatedAudit
 from ntpaudit.demo.writers import ATTEMPTS, BATCH_LINES, MOST_WAIT_S, InfluxWriter
@@ -23,7 +23,7 @@ def told() -> list[SimulatedAudit]:
     """All audits of a host that cannot be measured in the end."""
     scenario = build_scenario(24, 6.0, 1, END_NS)
     part = next(part for part in scenario.hosts if part.fault.name == "cut-off")
-    return list(SimulatedAgent(part, scenario, ask_directly).advance(END_NS))
+    return list(SimulatedAgent(part, scenario, query_without_udp).advance(END_NS))
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ from ntpaudit.core.observation import SourceObservation
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import DatabaseOffset, Health, Labels, Record
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.demo.network import ask_directly
-from ntpaudit.demo.scenario import ExpectedFindings, Scenario, build_scenario, expected_findings
+from ntpaudit.demo.network import query_without_udp
+from ntpaudit.demo.scenario import Scenario, build_scenario
 from ntpaudit.demo.simulated_agent import SimulatedAgent, SimulatedAudit
 from ntpaudit.formats.line_protocol import render, stamp_lines
+from tests.demo.expected import ExpectedFindings, expected_findings
 from tests.grafana.replay import DATABASE, Answer, Asked, Span, ask, targets
 from tests.records import failed, record, servers
 from tests.world.servers import influxd, victoria_metrics
@@ -75,7 +76,7 @@ def demonstration() -> Iterator[Filled]:
     end_ns = time.time_ns()
     scenario = build_scenario(24, 6.0, 1, end_ns)
     audits = tuple(
-        one for part in scenario.hosts for one in SimulatedAgent(part, scenario, ask_directly).advance(end_ns)
+        one for part in scenario.hosts for one in SimulatedAgent(part, scenario, query_without_udp).advance(end_ns)
     )
     lines = "".join(_lines(one) for one in audits).splitlines(keepends=True)
     with databases(lines) as urls:

@@ -10,7 +10,7 @@ from ntpaudit.core.ntp.rate_limit import ServerStates
 from ntpaudit.core.ntp.sources import Server
 from ntpaudit.core.observation import Daemon, HostContext, KernelState, Observation
 from ntpaudit.demo.host import SimulatedHost, TimeDaemon
-from ntpaudit.demo.network import exchange_directly
+from ntpaudit.demo.network import query_directly
 from ntpaudit.demo.scenario import Source, What
 from ntpaudit.polling import StateUpdater
 from ntpaudit.runtime import Wakeup
@@ -120,7 +120,7 @@ class SimulatedRuntime:
         """Ask every server of the plan, over a network that delays at random."""
         update(_remember_nothing)
         sources = tuple(
-            exchange_directly(self.host, self._source(server, number))
+            query_directly(self.host, self._source(server, number))
             for number, server in enumerate(plan.sources, 1)
             if isinstance(server, Server)
         )

@@ -4,7 +4,6 @@ import hashlib
 import socket
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from ntpaudit.demo.server import Behaviour, Datagram, Header, NtpServer
@@ -54,7 +53,7 @@ class RogueServer(NtpServer):
 
 def changed(**fields: Any) -> Misbehaviour:
     """An honest answer but for these fields of its header."""
-    return lambda honest: [_whole(replace(honest, **fields))]
+    return lambda honest: [_whole(honest._replace(**fields))]
 
 
 def altered(alter: Callable[[Header], Header]) -> Misbehaviour:
@@ -93,8 +92,7 @@ def _whole(header: Header, **how: Any) -> Datagram:
 
 def _shifted(honest: Header, receive: float, transmit: float) -> Header:
     """The same reply with T2 later by `receive` seconds and T3 by `transmit`."""
-    return replace(
-        honest,
+    return honest._replace(
         receive=(honest.receive + int(receive * _S)) % (1 << 64),
         transmit=(honest.transmit + int(transmit * _S)) % (1 << 64),
     )
@@ -106,7 +104,7 @@ def _forged(honest: Header) -> Header:
 
 def _bogus(honest: Header, number: int = 0) -> Header:
     """A forgery by someone who cannot see the request: another origin, the first off by its lowest bit alone."""
-    return replace(_forged(honest), origin=honest.origin ^ (number + 1))
+    return _forged(honest)._replace(origin=honest.origin ^ (number + 1))
 
 
 def _bogus_flood(honest: Header) -> list[Datagram]:
@@ -153,7 +151,7 @@ MISBEHAVIOURS: Mapping[str, Misbehaviour] = {
     "slow_server": altered(lambda honest: _shifted(honest, -2.5, 2.5)),
     "negative_delay": altered(lambda honest: _shifted(honest, -0.5, 0.5)),
     # V15 to V17, V20: worth a warning
-    "reftime_future": altered(lambda honest: replace(honest, reference=honest.transmit + 10 * _S)),
+    "reftime_future": altered(lambda honest: honest._replace(reference=honest.transmit + 10 * _S)),
     "sync_loop": changed(stratum=2, reference_id=socket.inet_aton("127.0.0.1")),
     "root_distance_2s": changed(root_delay=2 * _SHORT_S, root_dispersion=_SHORT_S),
     "leap_61": changed(leap=1),
