@@ -76,7 +76,7 @@ def _duration(meaning: str, parse: Callable[[str], float] = parse_positive_durat
     return Key(meaning, of_text(parse), write_duration, measure="duration", **more)
 
 
-def _at_least(least_s: float, why: str, meaning: str, **more: Any) -> Key:
+def _at_least(least_s: float, meaning: str, why: str = "", **more: Any) -> Key:
     """Return a key for a duration of at least `least_s`."""
     return _duration(f"{meaning}; at least {write_duration(least_s)}", from_least(least_s, why), **more)
 
@@ -141,20 +141,14 @@ class SourcesConfig(NamedTuple):
 class ScheduleConfig(NamedTuple):
     """`[schedule]`: the intervals at which the agent polls servers and pools, and of local audits."""
 
-    network_s: Annotated[
-        float, _at_least(1.0, "a poll takes time", "poll interval of servers; 15s or more unless all are loopback")
-    ] = 300.0
+    network_s: Annotated[float, _at_least(1.0, "poll interval of servers; 15s or more unless all are loopback")] = 300.0
     pool_s: Annotated[
         float,
-        _at_least(POOL_INTERVAL_S, "the pool's terms of service", "poll interval of the NTP pool"),  # P2: a hard error
+        _at_least(POOL_INTERVAL_S, "poll interval of the NTP pool", "the pool's terms of service"),  # P2: a hard error
     ] = 3600.0
     local_s: Annotated[
         float,
-        _at_least(
-            1.0,
-            "a local audit takes time",
-            "interval of local audits (carry the offset forward, read the kernel; no query)",
-        ),
+        _at_least(1.0, "interval of local audits (carry the offset forward, read the kernel; no query)"),
     ] = 60.0
 
 
@@ -185,13 +179,9 @@ class HistoryConfig(NamedTuple):
             "file with the records", "/var/lib/ntpaudit/history.sqlite3", unset="history.sqlite3 in the state folder"
         ),
     ] = None
-    raw_s: Annotated[float, _at_least(3600.0, "retention of records", "retention of single records")] = 90 * DAY_S
-    rollups_s: Annotated[
-        float, _at_least(DAY_S, "retention of hourly rollups", "retention of the extremes of each hour")
-    ] = 400 * DAY_S
-    findings_s: Annotated[float, _at_least(DAY_S, "retention of findings", "retention of findings and clock steps")] = (
-        7 * YEAR_S
-    )
+    raw_s: Annotated[float, _at_least(3600.0, "retention of single records")] = 90 * DAY_S
+    rollups_s: Annotated[float, _at_least(DAY_S, "retention of the extremes of each hour")] = 400 * DAY_S
+    findings_s: Annotated[float, _at_least(DAY_S, "retention of findings and clock steps")] = 7 * YEAR_S
     max_size: Annotated[
         int,
         Key(
@@ -247,7 +237,6 @@ class InfluxConfig(NamedTuple):
         float,
         _at_least(
             0.1,
-            "a reply takes time",
             "how long an answer may take",
             variable="INFLUXDB_V2_TIMEOUT",
             read_variable=parse_milliseconds,
@@ -353,10 +342,10 @@ class FleetConfig(NamedTuple):
             unset="that of [influxdb] if the url is the same, else the system's certificates",
         ),
     ] = None
-    timeout_s: Annotated[float, _at_least(0.1, "a reply takes time", "how long an answer may take")] = 10.0
-    silent_after_s: Annotated[
-        float, _at_least(1.0, "hosts report at intervals", "a host is silent after this time without a point")
-    ] = FleetPolicy().silent_after_s
+    timeout_s: Annotated[float, _at_least(0.1, "how long an answer may take")] = 10.0
+    silent_after_s: Annotated[float, _at_least(1.0, "a host is silent after this time without a point")] = (
+        FleetPolicy().silent_after_s
+    )
     ambiguity_s: Annotated[
         float, _duration("events on hosts of one site must be orderable if further apart than this")
     ] = FleetPolicy().ambiguity_s

@@ -92,10 +92,8 @@ def from_least(least_s: float, why: str) -> Callable[[str], float]:
     def parse(text: str) -> float:
         seconds = parse_duration(text)
         if not least_s <= seconds <= MOST_S:
-            what = "too short" if seconds < least_s else "too long"
-            raise ValueError(
-                f"{text!r} is {what} ({why}): write {format_duration(least_s)} to {format_duration(MOST_S)}"
-            )
+            what = ("too short" if seconds < least_s else "too long") + (f" ({why})" if why else "")
+            raise ValueError(f"{text!r} is {what}: write {format_duration(least_s)} to {format_duration(MOST_S)}")
         return seconds
 
     return parse
