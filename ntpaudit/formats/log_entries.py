@@ -1,6 +1,6 @@
-"""What is worth an entry in a log: every event, and every change of severity or verdict; never an audit like the last.
+"""Log entries: one for every event, and one for every change of severity or verdict.
 
-The journal and syslog say the same in two notations; what they say is decided here, once.
+The journal and syslog write the same entries in two notations.
 """
 
 from collections import deque
@@ -16,10 +16,10 @@ from ntpaudit.core.units import NS_PER_S, Rounding, format_utc
 from ntpaudit.formats.summary import summary
 
 VERDICT_CHANGED = "verdict-changed"
-"""The kind of an entry that says no finding began or ended, but how the clock is judged now."""
+"""The kind of an entry for a change of severity or verdict."""
 
 MOST_KEPT = 256
-"""So many entries wait for a log that does not take them; then the oldest are lost. The history has them all."""
+"""The most entries that wait for a log; then the oldest are dropped. The history has all of them."""
 
 _LONGEST_NAME = 32
 
@@ -31,8 +31,8 @@ _PRIORITIES = {Severity.CRITICAL: 2, Severity.WARNING: 4, Severity.UNKNOWN: 4, S
 class LogEntry(NamedTuple):
     """One entry. `kind` is a finding's id or `VERDICT_CHANGED`, `priority` syslog's number, `text` for people.
 
-    `utc_ns` is the corrected time, None where nobody knows it; `host_ns` what the host's clock showed. `clock_error_s`
-    is the most by which the host's clock, and a stamp made from either time, is off; None where nobody knows.
+    `utc_ns` is the corrected time, None if unknown; `host_ns` is the host's clock. `clock_error_s` is the maximum error
+    of the host's clock and of a timestamp made from either time, None if unknown.
     `facts` are for machines: names of at most 32 lower-case letters, digits and underscores, and values as text.
     """
 
@@ -49,17 +49,17 @@ class Log(Protocol):
     """A log that takes one entry at a time."""
 
     def encode(self, message: LogEntry, host: str) -> bytes:
-        """Write a message of a host in the log's own notation."""
+        """Encode an entry in the log's own notation."""
 
     def send(self, entry: bytes) -> None:
-        """Hand over an entry without waiting. Raises OutputError."""
+        """Send an entry without waiting. Raises OutputError."""
 
     def close(self) -> None:
-        """Let go of the log."""
+        """Close the log."""
 
 
 class LogOutput:
-    """Tell a log what is worth an entry, in order. What it does not take is kept, and comes first the next time."""
+    """Send entries to a log, in order. Entries that it does not accept are kept and sent first the next time."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -67,7 +67,7 @@ class LogOutput:
         self._entries: deque[bytes] = deque(maxlen=MOST_KEPT)
 
     def emit(self, record: Record, events: Sequence[Event]) -> None:
-        """Tell the events, then the verdict if it is another one than before. Raises OutputError."""
+        """Send the events, then the verdict if it has changed. Raises OutputError."""
         for message in log_entries(record, events, self._last):
             self._entries.append(self._log.encode(message, record.host.name))
         self._last = record
@@ -76,12 +76,12 @@ class LogOutput:
             self._entries.popleft()
 
     def close(self) -> None:
-        """Let go of the log; what it did not take is lost to it."""
+        """Close the log; entries that it did not accept are dropped."""
         self._log.close()
 
 
 def log_entries(record: Record, events: Sequence[Event], last: Record | None) -> Iterator[LogEntry]:
-    """Return what is worth telling of a record and the events since the `last` one."""
+    """Yield the entries of a record and of the events since the `last` one."""
     for event in events:
         yield _of_event(event, record)
     if last is None or (last.severity, last.verdict) != (record.severity, record.verdict):
@@ -89,18 +89,17 @@ def log_entries(record: Record, events: Sequence[Event], last: Record | None) ->
 
 
 def status_line(record: Record) -> str:
-    """Say in a line how the clock is judged, and why."""
+    """Describe in one line how the clock is judged, and why."""
     return f"{record.severity.name}: {summary(record)}"
 
 
 def clip(text: str, most: int) -> bytes:
-    """Return a text as UTF-8 of at most so many octets, cut between characters and marked where it is cut."""
+    """Return a text as UTF-8 of at most `most` octets; three dots mark a text that is cut, between characters."""
     data = text.encode("utf-8", "backslashreplace")
     return data if len(data) <= most else data[: most - 3].decode("utf-8", "ignore").encode() + b"..."
 
 
 def _of_event(event: Event, record: Record) -> LogEntry:
-    """Return the entry of an event."""
     remedy = f"; fix: {event.remedy}" if event.remedy and event.raised else ""
     detail = {_name(key): text for key, value in event.detail.items() if (text := _text(value)) is not None}
     value = {} if event.value_s is None else _microseconds(value=(event.value_s, "near"))
@@ -125,7 +124,6 @@ def _of_event(event: Event, record: Record) -> LogEntry:
 
 
 def _of_verdict(record: Record) -> LogEntry:
-    """Return the entry that says how the clock is judged now."""
     return LogEntry(
         VERDICT_CHANGED,
         _PRIORITIES[record.severity],
@@ -140,7 +138,7 @@ def _of_verdict(record: Record) -> LogEntry:
 def _clock_error_s(record: Record, event: Event | None = None) -> float | None:
     """Return the most that the host's clock and the corrected time can be off (INTEGRITY §5.4).
 
-    A step that came after the record adds its size; nothing tells it from one before, and too much is true as well.
+    A step may have come after the record, so it adds its size.
     """
     offset = record.offset
     if offset is None:

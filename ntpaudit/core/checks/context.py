@@ -92,6 +92,9 @@ class History(NamedTuple):
         return gap_s / self.interval_s if self.intervals is None else self.intervals
 
 
+_NO_HISTORY = History(interval_s=0.0)
+
+
 class AuditContext(NamedTuple):
     """All inputs of a check. `counts` is of the audit that measured, if this one did not.
 
@@ -104,6 +107,11 @@ class AuditContext(NamedTuple):
     history: History | None = None
     counts: SourceCounts | None = None
     max_drift_ppm: float = MAX_DRIFT_PPM
+
+    @property
+    def past(self) -> History:
+        """The history; an empty one in a one-shot check."""
+        return self.history or _NO_HISTORY
 
     @property
     def verdict(self) -> Verdict:
@@ -129,7 +137,7 @@ class AuditContext(NamedTuple):
     @property
     def disputed_ns(self) -> int | None:
         """The least difference of the servers' time from the database's, positive if ahead; None if unknown."""
-        agreement, database = self.selection.agreement, self.history.database if self.history else None
+        agreement, database = self.selection.agreement, self.past.database
         return None if agreement is None or database is None else disputed_ns(agreement.interval, database.interval)
 
 

@@ -11,7 +11,7 @@ from ntpaudit.core.units import NS_PER_S, format_duration, format_offset, plural
 
 def check_contradicts_earlier(context: AuditContext) -> Raised | None:
     """R6: more servers than may be wrong contradict the earlier measurement, carried forward."""
-    contradiction = context.history.dropped_agreement if context.history else None
+    contradiction = context.past.dropped_agreement
     if contradiction is None:
         return None
     expected, reported, age_s = contradiction.expected, contradiction.reported, contradiction.age_s
@@ -27,13 +27,12 @@ def check_contradicts_earlier(context: AuditContext) -> Raised | None:
 
 
 def _gap_s(context: AuditContext) -> float | None:
-    contradiction = context.history.dropped_agreement if context.history else None
+    contradiction = context.past.dropped_agreement
     return contradiction.gap_ns / NS_PER_S if contradiction else None
 
 
 def _both_intervals(context: AuditContext) -> Mapping[str, Any]:
-    """Return both intervals in seconds."""
-    contradiction = context.history.dropped_agreement if context.history else None
+    contradiction = context.past.dropped_agreement
     if contradiction is None:
         return {}
     return {
@@ -85,7 +84,7 @@ def _has_new_date(context: AuditContext, _: Raised | None) -> bool:
 
     Without a reply for a day, or since a suspend or the start, nothing disputes the servers' time.
     """
-    date = context.history.database if context.history else None
+    date = context.past.database
     return date is None or (context.disputed_ns is not None and date.is_new)
 
 

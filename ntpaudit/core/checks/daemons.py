@@ -32,7 +32,7 @@ def check_unsynced(context: AuditContext) -> Raised | None:
     summary = "the kernel reports that its clock is not synchronised"
     if not daemons and (hidden := _hidden_daemons(context)) is not None:
         return Raised("medium", f"{summary}; whether a time daemon disciplines it is unknown: {hidden}")
-    vanished = context.history.vanished if context.history else None
+    vanished = context.past.vanished
     cause = f"and {vanished}, which disciplined it, has stopped" if vanished else "and no time daemon disciplines it"
     if daemons:
         verb = "runs" if len(daemons) == 1 else "run"
@@ -67,12 +67,11 @@ def check_daemon_count(context: AuditContext) -> Raised | None:
     grown (R12).
     """
     daemons, kernel = _disciplining(context), context.observation.kernel
-    vanished = context.history.vanished if context.history else None
-    if not daemons and check_unsynced(context) is not None:
-        # One cause, one finding: `unsynced`. A finding raised earlier stays until that one is raised.
-        raised = context.history.raised if context.history else frozenset()
-        if DAEMON_COUNT.id not in raised or UNSYNCED.id in raised:
-            return None
+    vanished = context.past.vanished
+    # One cause, one finding: `unsynced`. A finding raised earlier stays until that one is raised.
+    is_kept = DAEMON_COUNT.id in context.past.raised and UNSYNCED.id not in context.past.raised
+    if not daemons and not is_kept and check_unsynced(context) is not None:
+        return None
     if not daemons and vanished is not None:
         return Raised("medium", f"{vanished} has stopped, and no other time daemon was found")
     if len(daemons) > 1:
@@ -84,7 +83,7 @@ def check_daemon_count(context: AuditContext) -> Raised | None:
     if daemons or _is_booting(context) or _hidden_daemons(context) is not None:
         return None
     if isinstance(kernel, KernelState) and kernel.is_synchronised:
-        stale_s = context.history.stale_s if context.history else None
+        stale_s = context.past.stale_s
         if stale_s is None or stale_s < VANISHED_S or context.observation.host.container is not None:
             return None  # a daemon outside this container may discipline the clock
         ago = format_duration(stale_s, rounding="down")
@@ -118,7 +117,7 @@ DAEMON_COUNT = Rule(
 
 def check_daemon_stale(context: AuditContext) -> Raised | None:
     """NTPA-06: no time daemon has updated the kernel's clock for long: it is stopped or lost its servers (A4)."""
-    stale_s = context.history.stale_s if context.history else None
+    stale_s = context.past.stale_s
     if stale_s is None or stale_s <= _stale_limit_s(context):
         return None
     level: Level = "high" if stale_s > DAY_S else "medium"
@@ -146,7 +145,7 @@ DAEMON_STALE = Rule(
     least_s=600.0,
     explains_shift=True,
     needs_agent=True,
-    value_s=lambda context: context.history.stale_s if context.history else None,
+    value_s=lambda context: context.past.stale_s,
 )
 
 
@@ -191,7 +190,6 @@ TZ_OR_RTC_FAULT = Rule(
 
 
 def _disciplining(context: AuditContext) -> tuple[Daemon, ...]:
-    """Return the time daemons that certainly discipline this clock."""
     return tuple(daemon for daemon in context.observation.known_daemons if daemon.disciplines)
 
 

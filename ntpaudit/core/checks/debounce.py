@@ -158,7 +158,6 @@ def _correcting_ns(since_ns: int | None, now_ns: int, is_correcting: bool) -> in
 
 
 def _has_sample(rule: HostRule, raised: Raised | None, context: AuditContext, kind: Kind, is_sample: bool) -> bool:
-    """Whether this audit gives a sample of a rule's condition."""
     if rule.basis == "network" and kind == "local":
         return False
     if rule.is_of_offset and (not is_sample or context.is_unguaranteed):
@@ -206,7 +205,6 @@ def _since_ns(then_ns: int | None, holds: Sequence[bool], now_ns: int) -> int | 
 
 
 def _is_confirmed(holds: Sequence[bool], since_ns: int | None, now_ns: int, least_s: float) -> bool:
-    """Whether enough samples agree, and for long enough."""
     lasted_s = 0.0 if since_ns is None else (now_ns - since_ns) / NS_PER_S
     is_twice = holds[-2:] == [True, True] and lasted_s >= DWELL_S
     return (is_twice or sum(holds) >= MAJORITY) and lasted_s >= least_s
@@ -330,7 +328,6 @@ _IF_CONFIRMED = "if later audits confirm it"
 
 
 def _when(rule: HostRule, watched: ConditionState, now_ns: int) -> str:
-    """Say when a pending finding will be raised."""
     since_ns = watched.since_ns[watched.pending - 1]
     left_s = rule.least_s - (0.0 if since_ns is None else (now_ns - since_ns) / NS_PER_S)
     if left_s <= 0:
@@ -369,7 +366,6 @@ def _overdue(watched: ConditionState, now_ns: int) -> str:
 
 
 def _changes(before: DebounceState, after: DebounceState) -> Iterator[tuple[Finding, bool]]:
-    """Yield the findings that were raised, changed in level or cleared between two states."""
     for rule in RULES:
         old, new = before.conditions.get(rule.id, _NEW), after.conditions.get(rule.id, _NEW)
         old_level, new_level = _level(rule, before), _level(rule, after)

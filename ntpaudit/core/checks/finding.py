@@ -1,4 +1,4 @@
-"""What is wrong, said so that a human can act on it and a SIEM can match it."""
+"""A finding of an audit, and the levels of findings."""
 
 from typing import Literal, NamedTuple
 
@@ -12,7 +12,7 @@ LEVEL_SEVERITY: dict[Level, Severity] = {
     "medium": Severity.WARNING,
     "low": Severity.OK,
 }
-"""What a finding's level counts for in the audit: a low one is listed and not counted."""
+"""The severity of each level: a low finding is listed and does not count."""
 
 
 class Finding(NamedTuple):

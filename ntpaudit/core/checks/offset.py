@@ -104,7 +104,7 @@ OFFSET_HIGH = Rule(
 
 def check_breach_forecast(context: AuditContext) -> Raised | None:
     """NTPA-16: the clock drifts out of its tolerance within a day, or its oscillator is bad."""
-    drift = context.history.drift if context.history else None
+    drift = context.past.drift
     if drift is None or drift.raw_frequency_ppm is None:
         return None
     breach, rate_ppm = drift.breach, drift.frequency_ppm
@@ -127,7 +127,7 @@ def check_breach_forecast(context: AuditContext) -> Raised | None:
 
 
 def _breach_s(context: AuditContext) -> float | None:
-    drift = context.history.drift if context.history and context.selection.agreement else None
+    drift = context.past.drift if context.selection.agreement else None
     return drift.breach.central_s if drift else None
 
 

@@ -20,8 +20,8 @@ def check_source_quorum(context: AuditContext) -> Raised | None:
     if usable and all(classified.reason == "no-majority" for classified in usable):
         message = f"{plural(len(usable), 'source')} replied, and no majority agrees"
         return Raised("medium", message, remedy=_FIX_DISAGREE)
-    if falsetickers and context.history is not None and context.history.contradiction is not None:
-        return Raised("medium", _contradiction(falsetickers, context.history.contradiction), remedy=_FIX_DISAGREE)
+    if falsetickers and context.past.contradiction is not None:
+        return Raised("medium", _contradiction(falsetickers, context.past.contradiction), remedy=_FIX_DISAGREE)
     if usable and not context.selection.is_sufficient:
         queried = plural(len(context.selection.asked), "server")
         return Raised(
@@ -103,7 +103,7 @@ def _is_this_host(source: SourceObservation) -> bool:
 def _has_sample(context: AuditContext, _: Raised | None) -> bool:
     """Servers that were polled too recently give no sample, unless the others already prove what is raised."""
     selection = context.selection
-    is_outvoted = context.history is not None and context.history.contradiction is not None
+    is_outvoted = context.past.contradiction is not None
     is_complete = "interval" not in selection.skip_reasons
     return is_outvoted or (bool(selection.usable) and (is_complete or not selection.is_sufficient))
 

@@ -17,9 +17,7 @@ MANY_REFUSALS = 3
 
 def check_evidence_gap(context: AuditContext) -> Raised | None:
     """NTPA-07: no measurement for more than three intervals, or records were lost before delivery."""
-    history = context.history
-    if history is None:
-        return None
+    history = context.past
     if history.dropped_records:
         was = "was" if history.dropped_records == 1 else "were"
         return Raised(
@@ -40,8 +38,8 @@ def check_evidence_gap(context: AuditContext) -> Raised | None:
 
 
 def _gap_s(context: AuditContext) -> float | None:
-    history = context.history
-    if history is None or history.dropped_records:
+    history = context.past
+    if history.dropped_records:
         return None
     return history.ended_gap_s if history.unmeasured_s is None else history.unmeasured_s
 
@@ -98,8 +96,8 @@ UNMEASURED = Rule(
 
 def check_delivery_refused(context: AuditContext) -> Raised | None:
     """The database refuses every write, so the fleet sees no new data of this host. The records are not the cause."""
-    history = context.history
-    if history is None or history.refusals < MANY_REFUSALS:
+    history = context.past
+    if history.refusals < MANY_REFUSALS:
         return None
     last = f"; last error: {history.failure}" if history.failure else ""
     return Raised("medium", f"the database has refused {history.refusals} writes and accepted none{last}")

@@ -67,8 +67,7 @@ STEP_FORWARD = Rule(
 
 
 def _listed(context: AuditContext) -> list[Step]:
-    steps = context.history.steps if context.history else ()
-    return [step for step in steps if abs(step.size_ns) >= MIN_STEP_S * NS_PER_S]
+    return [step for step in context.past.steps if abs(step.size_ns) >= MIN_STEP_S * NS_PER_S]
 
 
 def _worst(steps: Sequence[Step]) -> Raised | None:

@@ -193,7 +193,6 @@ def rank(one: HostStatus) -> tuple[int, float, bool]:
 
 
 def _severity_key(one: HostStatus) -> tuple[tuple[int, float, bool], float, str]:
-    """Return the sort key of members: rank, maximum error, name."""
     offset = one.host.offset if one.host is not None else None
     worst_s = 0.0 if offset is None else max(-offset.earliest_s, offset.latest_s)
     return rank(one), -worst_s, one.name
@@ -209,7 +208,6 @@ def _alarms(snapshot: Snapshot) -> dict[str, tuple[Alarm, ...]]:
 
 
 def _urgency(alarm: Alarm) -> tuple[int, str, int, float]:
-    """Return the sort key of a host's alarms: severity, kind, time, size."""
     return -alarm.severity, alarm.kind, alarm.since_ns, -inf if alarm.value_s is None else alarm.value_s
 
 

@@ -67,7 +67,6 @@ def _silence(group: Sequence[HostStatus], site: str | None, level: Level) -> Rai
 
 
 def _retire(remedy: str, policy: FleetPolicy) -> str:
-    """Add what to do about a host that no longer exists."""
     if policy.inventory is None:
         return f"{remedy}; if the host is retired, use an inventory that does not list it (--inventory)"
     return f"{remedy}; if the host is retired, remove it from the inventory"
@@ -87,7 +86,6 @@ def _never(names: tuple[str, ...], site: str | None, unlisted: Sequence[str]) ->
 
 
 def _misplaced(context: FleetContext) -> Iterator[Raised]:
-    """Report hosts that the inventory lists at another site."""
     listed = frozenset(context.policy.inventory or ())
     sites = context.policy.sites
     misplaced = {

@@ -72,7 +72,6 @@ def _ordering_fix(context: FleetContext, named: Sequence[str]) -> str | None:
 
 
 def _is_off(one: HostStatus, warning_s: float) -> bool:
-    """Whether a clock is wrong by its own agent's severity or by the tolerance."""
     offset = one.host.offset if one.host is not None else None
     return one.severity is Severity.CRITICAL or (offset is not None and not abs(offset.estimate_s) <= warning_s)
 

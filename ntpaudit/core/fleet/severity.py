@@ -43,7 +43,6 @@ def offset_verdict(host: Host, policy: FleetPolicy) -> tuple[Verdict, Severity]:
 
 
 def _tolerances(host: Host, policy: FleetPolicy) -> tuple[float, float]:
-    """Return the critical and the warning tolerance."""
     if host.critical_s is None or not host.critical_s > 0:
         return policy.critical_s, policy.warning_s
     return host.critical_s, host.warning_s if host.warning_s is not None and host.warning_s > 0 else inf

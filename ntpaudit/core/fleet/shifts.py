@@ -65,7 +65,6 @@ def _do_agree(errors_s: Sequence[float], within_s: float) -> bool:
 
 
 def _median(values: Iterable[float]) -> float | None:
-    """Return the median, None if there are no values."""
     ordered = sorted(values)
     last = len(ordered) - 1
     return (ordered[last // 2] + ordered[(last + 1) // 2]) / 2 if ordered else None
