@@ -77,8 +77,8 @@ class AgentStore:
         lines = (render_unstamped if stamp_ns is None else render)(record, events) if self.delivers else ""
         taken = observation.taken
         entry = OutboxEntry(0, lines, stamp_ns, record.host.boot_id, taken.boottime_ns, taken.realtime_ns)
-        row = AuditRow(observation, record, events, entry if self.delivers else None, None, self._changed(state))
-        self._store.keep_record(0, row)
+        row = AuditRow(observation, record, events, entry if self.delivers else None, self._changed(state))
+        self._store.keep_record(row)
 
     def store_events(self, action: StoreEvents, state: ClockState) -> None:
         """Store events between two audits, all of one moment, and the state."""

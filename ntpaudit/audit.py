@@ -19,7 +19,7 @@ from ntpaudit.probes.host import host_facts
 from ntpaudit.probes.kernel import read_kernel
 from ntpaudit.probes.timestamping import stamping_enabled
 from ntpaudit.render.text_safety import one_line
-from ntpaudit.store.notebook import Notebook
+from ntpaudit.store.one_shot import OneShotStore
 
 logger = LazyLogger(__name__)
 
@@ -59,16 +59,16 @@ class HostServers:
         return self._last._replace(problems=now.problems)
 
 
-def run(plan: Plan, clock: Clock, notebook: Notebook, show_progress: ShowProgress = show_nothing) -> Record:
+def run(plan: Plan, clock: Clock, store: OneShotStore, show_progress: ShowProgress = show_nothing) -> Record:
     """Audit this host's clock once. Failures of sources and probes are in the record; failures of the state are logged.
 
     `plan.persist` stores the observation before it is judged, and the record after.
     """
-    observation = observe(plan, clock, notebook.update, show_progress)
-    kept = notebook.keep_observation(observation) if plan.persist else None
+    observation = observe(plan, clock, store.update, show_progress)
+    kept = store.keep_observation(observation) if plan.persist else None
     record = conclude(observation, plan.profile, plan.labels, plan.max_drift_ppm)
     if kept is not None:
-        notebook.keep_record(kept, record)
+        store.keep_record(kept, record)
     return record
 
 

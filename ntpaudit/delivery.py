@@ -26,7 +26,7 @@ from ntpaudit.core.delivery import (
     describe,
     is_refusal,
 )
-from ntpaudit.core.units import NS_PER_S, format_duration, plural
+from ntpaudit.core.units import format_duration, plural
 from ntpaudit.errors import ConfigError, StoreError
 from ntpaudit.log import LazyLogger
 from ntpaudit.store.outbox import OutboxEntry
@@ -161,7 +161,6 @@ class DeliveryWorker:
             self._store_lock.release()
 
     def _run(self) -> None:
-        """Deliver until `stop`."""
         try:
             while not self._is_stopped:
                 try:
@@ -190,7 +189,8 @@ class DeliveryWorker:
         sent = entries[position : position + 1] if position else _fitting(entries[: self._retry.size])
         lines = "".join(entry.lines for entry in sent)
         answer = self._send(lines)
-        self._count_refusals(answer)
+        refusals = 0 if isinstance(answer, Delivered) else self.health.refusals + is_refusal(answer)
+        self.health = self.health._replace(refusals=refusals)
         attempt = Attempt(len(sent), lines.count("\n"), position)
         self._retry, action = decide(self._retry, attempt, answer, self._rand())
         match action:
@@ -213,11 +213,6 @@ class DeliveryWorker:
                 entries.append(newest)
         return entries
 
-    def _count_refusals(self, answer: Answer) -> None:
-        """Count consecutive answers that refused lines."""
-        refusals = 0 if isinstance(answer, Delivered) else self.health.refusals + is_refusal(answer)
-        self.health = self.health._replace(refusals=refusals)
-
     def _send(self, lines: str) -> Answer:
         """Send lines over the open connection; open it if necessary."""
         if self._transport is None:
@@ -232,7 +227,6 @@ class DeliveryWorker:
         return answer
 
     def _ack(self, store: StateStore, sent: Sequence[OutboxEntry]) -> None:
-        """Remove delivered entries from the outbox."""
         waited = store.backlog()[0] if self.health.failures else 0
         self.health = self.health._replace(failures=0, failure=None)  # before the agent sees the empty outbox
         store.ack(sent)
@@ -247,13 +241,11 @@ class DeliveryWorker:
         self._log.dead_letter(before.dead_letters, self.health.dead_letters, reason)
 
     def _fail(self, kind: str, reason: str, wait_s: float) -> None:
-        """Count and log a failure, then wait."""
         self.health = self.health._replace(failures=self.health.failures + 1, failure=reason)
         self._log.failed(kind, reason, is_stored=not self._store.stands_in)
         self._sleep(wait_s)
 
     def _idle(self) -> None:
-        """Wait for a wake-up."""
         with self._turn:
             self._is_idle = not self._is_woken
             self._turn.notify_all()
@@ -261,7 +253,6 @@ class DeliveryWorker:
             self._is_woken = False
 
     def _sleep(self, wait_s: float) -> None:
-        """Wait, regardless of wake-ups."""
         with self._turn:
             self._next_s = time.monotonic() + wait_s
             self._turn.notify_all()
@@ -284,12 +275,12 @@ class _DeliveryLog:
 
     def __init__(self) -> None:
         self._logged: set[str] = set()
-        self._since_ns = 0
+        self._since_s = 0.0  # an uptime, suspends included
 
     def failed(self, kind: str, reason: str, *, is_stored: bool) -> None:
         """Log the first failure of each kind."""
         if not self._logged:
-            self._since_ns = _boottime_ns()
+            self._since_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         if kind not in self._logged:
             self._logged.add(kind)
             kept = "stored" if is_stored else "in memory only"
@@ -298,7 +289,7 @@ class _DeliveryLog:
     def delivered(self, waited: int) -> None:
         """Log the end of failures, and how many records waited."""
         if self._logged:
-            passed_s = (_boottime_ns() - self._since_ns) / NS_PER_S
+            passed_s = time.clock_gettime(time.CLOCK_BOOTTIME) - self._since_s
             self._logged.clear()
             logger.warning(f"delivery works again after {format_duration(passed_s)}; {plural(waited, 'record')} waited")
 
@@ -325,8 +316,3 @@ def _fitting(entries: Sequence[OutboxEntry]) -> Sequence[OutboxEntry]:
         if size > MAX_CHARACTERS and count:
             return entries[:count]
     return entries
-
-
-def _boottime_ns() -> int:
-    """Read the uptime, including suspends; it is never set."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -113,7 +113,6 @@ def open_regular(path: str, flags: int, mode: int = 0o600) -> int:
 
 
 def _open_at(place: Place, flags: int, mode: int) -> int:
-    """Open a regular file in a folder."""
     if flags & os.O_CREAT:
         with contextlib.suppress(FileExistsError):
             handle = os.open(place.name, flags | os.O_EXCL | _CAREFULLY, 0o600, dir_fd=place.folder)
@@ -132,7 +131,6 @@ def _open_at(place: Place, flags: int, mode: int) -> int:
 
 
 def _check_regular(found: os.stat_result) -> None:
-    """Raise OSError for a folder, a pipe, a device or a socket."""
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(found.st_mode):
@@ -219,7 +217,6 @@ def _open_stream(place: Place) -> int:
 
 
 def _write_stream(handle: int, text: str) -> None:
-    """Write to what is no file, and close it."""
     with open(handle, "w", encoding="utf-8") as stream:
         stream.write(text)
 

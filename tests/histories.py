@@ -105,7 +105,7 @@ def write(path: Path, world: World, minutes: Iterable[int]) -> list[Record]:
     with transaction(connection):
         for kept in live(world, minutes):
             audit_id = audits.keep_observation(connection, kept.observation, kept.record.kind)
-            assert audits.keep_record(connection, audit_id, kept.record, 0.0)
+            assert audits.keep_record(connection, audit_id, kept.record)
             audits.roll_up(connection, kept.record)
             audits.keep_events(connection, kept.events, world.boot_id)
             records.append(kept.record)

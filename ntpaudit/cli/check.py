@@ -18,7 +18,7 @@ from ntpaudit.errors import ConfigError
 from ntpaudit.log import LazyLogger
 from ntpaudit.polling import QueryOptions
 from ntpaudit.probes.clock import SystemClock
-from ntpaudit.store.notebook import Notebook
+from ntpaudit.store.one_shot import OneShotStore
 from ntpaudit.store.paths import FILE_NAME, state_folder
 
 logger = LazyLogger(__name__)
@@ -131,11 +131,11 @@ def check(
         persist=record,
         max_drift_ppm=config.host.max_drift_ppm,
     )
-    notebook = Notebook(os.path.join(state_folder(os.environ), FILE_NAME))
+    store = OneShotStore(os.path.join(state_folder(os.environ), FILE_NAME))
     try:
-        result = audit.run(plan, SystemClock(), notebook, StandardError().progress)
+        result = audit.run(plan, SystemClock(), store, StandardError().progress)
     finally:
-        notebook.close()
+        store.close()
     unreachable = [source.name for source in result.sources if source.status == "unreachable"]
     for hint in filter(None, map(doubtful_port, unreachable)):
         logger.warning(hint)

@@ -272,7 +272,6 @@ def _after_content(pace: RetryState, attempt: Attempt, reason: str, wait_s: floa
 
 
 def _after_size(pace: RetryState, attempt: Attempt, reason: str, wait_s: float) -> tuple[RetryState, Action]:
-    """Halve the batch, and keep that limit."""
     if attempt.entries == 1:
         return _suspect(pace._replace(most=MAX_ENTRIES), attempt, reason, wait_s)
     half = attempt.entries // 2

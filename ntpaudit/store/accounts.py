@@ -63,7 +63,6 @@ def _moments(connection: sqlite3.Connection) -> Iterator[Moment]:
 
 
 def _of_boot(boot: list[_Row], last_s: int, after: _Row | None) -> Iterator[Moment]:
-    """Yield the records of one boot."""
     known = [row.utc_ns - row.boottime_ns for row in boot if row.utc_ns is not None]
     began_ns = known[0] if known else None
     for row in boot:
@@ -76,7 +75,6 @@ def _of_boot(boot: list[_Row], last_s: int, after: _Row | None) -> Iterator[Mome
 
 
 def _moment(row: _Row, at_ns: int) -> Moment:
-    """Return a record at a true time."""
     local_s = row.local_s if row.local_s is not None and 0 < row.local_s < HOUR_S * 24 * 366 else DEFAULT_LOCAL_S
     up_s, slept_s = row.boottime_ns / NS_PER_S, row.suspended_ns / NS_PER_S
     return Moment(at_ns // NS_PER_S, row.boot_id, up_s, slept_s, VERDICTS[row.verdict], local_s)

@@ -29,7 +29,7 @@ class PendingObservation(NamedTuple):
 
 OBSERVATION_COLUMNS = "host_ns, kind, boot_id, boottime_ns, suspended_ns, raw_ns, observation"
 
-RECORD_COLUMNS = "record, utc_ns, severity, verdict, offset_ns, earliest_ns, latest_ns, distance_s, local_s"
+RECORD_COLUMNS = "record, utc_ns, severity, verdict, offset_ns, earliest_ns, latest_ns, local_s"
 
 
 def keep_observation(connection: sqlite3.Connection, observation: Observation, kind: Kind | None = None) -> int:
@@ -39,9 +39,9 @@ def keep_observation(connection: sqlite3.Connection, observation: Observation, k
     )
 
 
-def keep_record(connection: sqlite3.Connection, audit_id: int, record: Record, distance_s: float | None = None) -> bool:
+def keep_record(connection: sqlite3.Connection, audit_id: int, record: Record) -> bool:
     """Store the record of a stored observation; return False if there is no such observation."""
-    values = _record_values(record, distance_s)
+    values = _record_values(record)
     done = connection.execute(
         f"UPDATE audits SET ({RECORD_COLUMNS}) = ({marks(values)}) WHERE id = ?",  # noqa: S608
         (*values, audit_id),
@@ -49,20 +49,17 @@ def keep_record(connection: sqlite3.Connection, audit_id: int, record: Record, d
     return done.rowcount == 1
 
 
-def keep_audit(
-    connection: sqlite3.Connection, observation: Observation, record: Record, distance_s: float | None = None
-) -> int:
+def keep_audit(connection: sqlite3.Connection, observation: Observation, record: Record) -> int:
     """Store an observation with its record; return its id.
 
     The observation of a local audit is complete in its record and columns, so it is not stored separately.
     """
     seen = "" if record.kind == "local" else _packed(observation)
-    values = (*_observation_values(observation, record.kind), seen, *_record_values(record, distance_s))
+    values = (*_observation_values(observation, record.kind), seen, *_record_values(record))
     return insert(connection, "audits", f"{OBSERVATION_COLUMNS}, {RECORD_COLUMNS}", values)
 
 
 def _observation_values(observation: Observation, kind: Kind | None) -> tuple[Any, ...]:
-    """Return the values of an observation's time and kind."""
     taken = observation.taken
     return (
         fit_int64(taken.realtime_ns),
@@ -78,8 +75,7 @@ def _packed(observation: Observation) -> bytes:
     return pack_text(to_json(plain(observation)))
 
 
-def _record_values(record: Record, distance_s: float | None) -> tuple[Any, ...]:
-    """Return the values of a record's columns."""
+def _record_values(record: Record) -> tuple[Any, ...]:
     offset = record.offset
     edges = (offset.estimate_s, offset.earliest_s, offset.latest_s) if offset else (None, None, None)
     return (
@@ -88,7 +84,6 @@ def _record_values(record: Record, distance_s: float | None) -> tuple[Any, ...]:
         int(record.severity),
         VERDICTS.index(record.verdict),
         *map(_ns, edges),
-        distance_s,
         None if record.health is None else record.health.local_s,
     )
 
@@ -227,7 +222,6 @@ def pending_observations(connection: sqlite3.Connection) -> list[PendingObservat
 
 
 def _quarantine_audit(connection: sqlite3.Connection, audit_id: int) -> None:
-    """Mark a row as damaged, so that it is not used any more."""
     connection.execute("UPDATE audits SET kind = 'damaged' WHERE id = ?", (audit_id,))
 
 

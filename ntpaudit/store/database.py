@@ -153,7 +153,6 @@ def _why_not_writable(what: str, path: str) -> str:
 
 
 def _user(uid: int) -> str:
-    """Return a user's name, or the number if it has none."""
     import pwd
 
     try:
@@ -254,7 +253,6 @@ def looking(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def _one_transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit, or roll back on any error."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -302,7 +300,6 @@ def _detect_damage(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _has_schema(connection: sqlite3.Connection) -> bool:
-    """Return whether a file has all tables and columns of the schema."""
     columns = "SELECT t.name, c.name FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table'"
     reference = open_memory()
     try:

@@ -74,9 +74,9 @@ def _change(
 
 def _resend(connection: sqlite3.Connection, ids: Sequence[int]) -> Resent:
     wanted = set(ids)
-    chosen = [letter for letter in read_dead_letters(connection) if letter.id in wanted]
-    stamped = [letter.id for letter in chosen if letter.stamp_ns is not None]
-    damaged = sum(letter.reason == DAMAGED for letter in chosen)
+    chosen = [entry for entry in read_dead_letters(connection) if entry.id in wanted]
+    stamped = [entry.id for entry in chosen if entry.stamp_ns is not None]
+    damaged = sum(entry.reason == DAMAGED for entry in chosen)
     for letter_id in stamped:
         connection.execute(
             "INSERT INTO outbox (audit_id, boottime_ns, host_ns, stamp_ns, lines)"

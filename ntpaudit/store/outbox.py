@@ -79,7 +79,6 @@ _IS_ENTRY = "id = ? AND boottime_ns = ? AND host_ns = ?"
 
 
 def _entry_key(entry: OutboxEntry) -> tuple[int, int, int]:
-    """Return what identifies an entry, in the file and in memory."""
     return entry.id, entry.boottime_ns, entry.host_ns
 
 

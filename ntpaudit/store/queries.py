@@ -141,7 +141,7 @@ class History:
     def status(
         self, look: Callable[[], HostNow], stale_after_s: float | None = None
     ) -> tuple[AgentStatus, dict[str, Any]] | None:
-        """Return what the agent's last record is worth now, and that record as stored; None where there is none.
+        """Return what the agent's last record is worth now, and that record as stored; None without one.
 
         `look` sees the host after the records were read, so that none is later. StoreError if the last one is damaged.
         """
@@ -167,7 +167,7 @@ class History:
         return agent_status(record, asked, agent, here, stale_after_s), stored
 
     def _last_polled(self, until_id: int) -> Record | None:
-        """Return the last record of an audit that polled any source, else of any; a damaged one is passed over."""
+        """Return the last record of an audit that polled any source, else of any; a damaged one is skipped."""
         rows = self._connection.execute(
             f"SELECT record FROM audits WHERE {_BY_AGENT} AND kind = 'network' AND id <= ? ORDER BY id DESC LIMIT ?",  # noqa: S608
             (until_id, MAX_LOOKED_BACK),
@@ -327,7 +327,6 @@ class History:
 
 
 def _was_polled(record: Record) -> bool:
-    """Whether any source was polled for a record."""
     return any(source.status != "skipped" for source in record.sources)
 
 
@@ -375,14 +374,12 @@ def _member(text: str, name: str) -> Any:
 
 
 def _whole(value: Any) -> int:
-    """Return a whole number. TypeError where it is none."""
     if type(value) is not int:
         raise TypeError(f"{value!r} is no whole number")
     return value
 
 
 def _audit_of(audit_id: int, record: Record) -> Audit:
-    """Put a one-shot audit's record in brief."""
     offset = record.offset
     return Audit(
         audit_id,
@@ -401,7 +398,6 @@ def _audit_of(audit_id: int, record: Record) -> Audit:
 
 
 def _hour(row: tuple[Any, ...]) -> Hour:
-    """Read one hour."""
     hour_s, audits, measured, within, unproven, beyond, severity, *extremes = row
     for count in (audits, measured, within, unproven, beyond):
         _whole(count)
@@ -411,7 +407,6 @@ def _hour(row: tuple[Any, ...]) -> Hour:
 
 
 def _seconds(value_ns: int | None) -> float | None:
-    """Turn nanoseconds into seconds. TypeError where they are no number."""
     if value_ns is None:
         return None
     if type(value_ns) is not int:  # as `_whole`, without a call: this is done for each offset of a history
@@ -420,7 +415,6 @@ def _seconds(value_ns: int | None) -> float | None:
 
 
 def _stored_event(row: tuple[Any, ...]) -> StoredEvent:
-    """Read one event."""
     kind, raised, severity, level, text, utc_ns, host_ns, boottime_ns, value_s, detail, boot_id = row
     try:
         details = parse_json(detail)

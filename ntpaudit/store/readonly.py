@@ -82,7 +82,6 @@ def open_readonly(path: str) -> Iterator[sqlite3.Connection]:
 
 
 def _check_readable(path: str) -> None:
-    """Raise StoreError if the file is missing or not readable."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for a writer
         try:
@@ -110,7 +109,6 @@ def no_record(path: str) -> str:
 
 
 def _no_history(path: str) -> str:
-    """Return the message that there is no history, with the fix."""
     if agent_runs(path):
         return f"an agent runs but has stored nothing in {path}; check {service.examine()}"
     return no_record(path)
@@ -141,7 +139,6 @@ def _try(path: str, mode: str) -> sqlite3.Connection:
 
 
 def _has_journal(path: str) -> bool:
-    """Return whether a part of the history is in the write-ahead log only."""
     try:
         return os.path.getsize(f"{path}-wal") > 0
     except OSError:
@@ -149,7 +146,6 @@ def _has_journal(path: str) -> bool:
 
 
 def _check_version(connection: sqlite3.Connection, path: str) -> None:
-    """Raise StoreError if the file has another schema version."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(SCHEMA):
         raise StoreError(
@@ -164,7 +160,6 @@ def _check_version(connection: sqlite3.Connection, path: str) -> None:
 
 
 def _describe_error(path: str, error: sqlite3.DatabaseError) -> str:
-    """Return the message for an error of SQLite, with the fix."""
     if not isinstance(error, sqlite3.OperationalError):
         return (
             f"{path} is damaged ({error}); an agent renames it and starts a new one at its start: {service.restart()}"

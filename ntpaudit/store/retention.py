@@ -53,7 +53,6 @@ def prune_by_age(connection: sqlite3.Connection, now_ns: int, raw_s: float, roll
 
 
 def _drop_old(connection: sqlite3.Connection, table: str, before_ns: int, condition: str) -> int:
-    """Delete rows from before a time, among the oldest; return how many."""
     return connection.execute(
         f"""
         DELETE FROM {table} WHERE {condition} AND id IN (
@@ -96,7 +95,6 @@ def prune_by_size(connection: sqlite3.Connection, max_bytes: int) -> Pruned:
 
 
 def _drop_delivered(connection: sqlite3.Connection) -> int:
-    """Delete delivered audits among the oldest; return how many."""
     return connection.execute(
         "DELETE FROM audits WHERE id IN (SELECT id FROM audits ORDER BY id LIMIT ?)"  # noqa: S608
         f" AND id NOT IN ({_WAITING} WHERE audit_id IS NOT NULL)",
@@ -114,7 +112,6 @@ def _drop_undelivered(connection: sqlite3.Connection) -> tuple[int, int]:
 
 
 def _return_pages(connection: sqlite3.Connection) -> None:
-    """Return free pages to the file system, if there are many."""
     pages, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
     if free > pages // 8:
         for _ in range(min(free, MAX_PAGES)):

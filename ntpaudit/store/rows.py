@@ -67,7 +67,6 @@ def read_record(value: Any) -> tuple[dict[str, Any], Record]:
 
 
 def _check_kernel(kernel: Any) -> None:
-    """Check what the kernel said. TypeError, ValueError or KeyError where that makes no sense."""
     if kernel["available"] is True:
         _check(KernelState, kernel)
         revive(bool, kernel["synchronised"])

@@ -39,7 +39,6 @@ def revive(kind: type[_Value], data: Any) -> _Value:
 
 
 def _revive(kind: Any, data: Any) -> Any:
-    """Make a value of any annotation that the core uses."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return _first_fitting(parts, data)
@@ -64,7 +63,6 @@ def _revive(kind: Any, data: Any) -> Any:
 
 
 def _first_fitting(kinds: tuple[Any, ...], data: Any) -> Any:
-    """Make the first of several kinds of value that the data fit."""
     for kind in kinds:
         try:
             return _revive(kind, data)
@@ -85,12 +83,10 @@ def _named(kind: Any, data: Any) -> Any:
 
 @cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
-    """Return the annotations of a named tuple's fields."""
     return get_type_hints(kind)
 
 
 def _checked(fits: bool, kind: Any, data: Any) -> Any:
-    """Return the data if they fit."""
     if not fits:
         raise TypeError(f"{data!r} is no {kind}")
     return data

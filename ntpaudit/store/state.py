@@ -78,7 +78,6 @@ class AuditRow(NamedTuple):
     record: Record
     events: Sequence[Event] = ()
     entry: OutboxEntry | None = None
-    distance_s: float | None = None
     states: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -127,25 +126,18 @@ class StateStore:
         """Store an observation before it is judged; return its id."""
         return self._do(lambda connection: audits.keep_observation(connection, observation, kind))
 
-    def keep_record(self, audit_id: int | None, concluded: AuditRow) -> None:
-        """Store a record with its events, outbox entry and the agent's state, in one transaction.
-
-        `audit_id` is the result of `keep_observation`, None if the observation is not stored yet.
-        """
-        observation, record = concluded.observation, concluded.record
+    def keep_record(self, row: AuditRow) -> None:
+        """Store a record with its events, outbox entry and the agent's state, in one transaction."""
+        observation, record, events, entry, states = row
 
         def work(connection: sqlite3.Connection) -> None:
-            kept_id = None if audit_id is None else audits.find_pending(connection, observation)
-            if kept_id is None:
-                kept_id = audits.keep_audit(connection, observation, record, concluded.distance_s)
+            audit_id = audits.find_pending(connection, observation)
+            if audit_id is None:
+                audit_id = audits.keep_audit(connection, observation, record)
             else:
-                audits.keep_record(connection, kept_id, record, concluded.distance_s)
+                audits.keep_record(connection, audit_id, record)
             audits.roll_up(connection, record)
-            audits.keep_events(connection, concluded.events, record.host.boot_id)
-            if concluded.entry is not None:
-                outbox.enqueue(connection, concluded.entry, kept_id)
-            for key, state in concluded.states.items():
-                saved_state.save_state(connection, key, state)
+            _keep_events(connection, events, record.host.boot_id, entry, audit_id, states)
 
         self._do(work)
 
@@ -153,15 +145,7 @@ class StateStore:
         self, events: Sequence[Event], boot_id: str | None, entry: OutboxEntry | None, states: Mapping[str, Any]
     ) -> None:
         """Store events between two audits, in one transaction."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            audits.keep_events(connection, events, boot_id)
-            if entry is not None:
-                outbox.enqueue(connection, entry, None)
-            for key, state in states.items():
-                saved_state.save_state(connection, key, state)
-
-        self._do(work)
+        self._do(lambda connection: _keep_events(connection, events, boot_id, entry, None, states))
 
     def pending_observations(self) -> list[PendingObservation]:
         """Return the agent's observations without a record; a damaged one is marked as such."""
@@ -254,11 +238,9 @@ class StateStore:
             return not is_lost
 
     def _do(self, work: "_Work[_Done]") -> _Done:
-        """Run a function in a transaction."""
         return self._use(transaction, work)
 
     def _look(self, work: "_Work[_Done]") -> _Done:
-        """Run a function that only reads."""
         return self._use(looking, work)
 
     def _use(
@@ -324,7 +306,6 @@ class StateStore:
         return Unsaved(self._left.records + kept + more, self._left.undelivered + waiting + more)
 
     def _remember_files(self) -> None:
-        """Remember the identities of the open file, its log and its index."""
         self._file = _identity(self._path)
         self._side_files = {part: _identity(self._path + part) for part in _SIDE_FILES}
 
@@ -405,7 +386,6 @@ class StateStore:
                     os.unlink(self._path + part)
 
     def _schedule_retry(self, error: StoreError) -> None:
-        """Set the time of the next retry, by the error."""
         first_s = min(self._first_retry_s, LOCKED_RETRY_S) if is_locked(error) else self._first_retry_s
         self._retry_s = max(first_s, min(2 * self._retry_s, 10 * first_s))
         self._retry_at_s = time.monotonic() + self._retry_s
@@ -468,8 +448,22 @@ class StateStore:
         saved_state.save_dropped(file, before + self._dropped_of(memory))
 
     def _dropped_of(self, memory: sqlite3.Connection) -> int:
-        """Return how many records were dropped from memory."""
         return saved_state.dropped(memory) - self._dropped_before
+
+
+def _keep_events(
+    connection: sqlite3.Connection,
+    events: Sequence[Event],
+    boot_id: str | None,
+    entry: OutboxEntry | None,
+    audit_id: int | None,
+    states: Mapping[str, Any],
+) -> None:
+    audits.keep_events(connection, events, boot_id)
+    if entry is not None:
+        outbox.enqueue(connection, entry, audit_id)
+    for key, state in states.items():
+        saved_state.save_state(connection, key, state)
 
 
 _Identity = tuple[int, int] | None
@@ -483,7 +477,6 @@ _CLOSES_SAFELY = (3, 40)
 
 
 def _identity(path: str) -> _Identity:
-    """Return device and inode of a file, None without a file."""
     try:
         found = os.stat(path)
     except OSError:

@@ -42,7 +42,7 @@ def audit(number: int, kind: Kind = "local") -> AuditRow:
     )
     if kind == "local":
         concluded = concluded._replace(sources=())
-    return AuditRow(seen, concluded, (event(number),), letter(number), None, {"mind": number})
+    return AuditRow(seen, concluded, (event(number),), letter(number), {"mind": number})
 
 
 def event(number: int) -> Event:
@@ -69,8 +69,9 @@ def number_of(lines: str) -> int:
 def keep(store: StateStore, number: int, kind: Kind = "local") -> None:
     """Keep an audit as the agent does: a network one's observation before it is judged."""
     concluded = audit(number, kind)
-    kept = store.keep_observation(concluded.observation, kind) if kind == "network" else None
-    store.keep_record(kept, concluded)
+    if kind == "network":
+        store.keep_observation(concluded.observation, kind)
+    store.keep_record(concluded)
 
 
 class Found(NamedTuple):

@@ -379,7 +379,7 @@ def test_any_record_can_be_kept(entry: Record) -> None:
         audit_id = audits.keep_observation(
             connection, seen._replace(taken=seen.taken._replace(realtime_ns=entry.host_ns)), "network"
         )
-        assert audits.keep_record(connection, audit_id, entry, 0.001)
+        assert audits.keep_record(connection, audit_id, entry)
         audits.roll_up(connection, entry)
         audits.keep_events(connection, [happened], "\udcff".encode("ascii", "replace").decode())
         [(text,)] = connection.execute("SELECT record FROM audits")
@@ -433,11 +433,10 @@ def test_a_state_that_makes_no_sense_is_none(value: str | bytes | float, memory:
 def test_columns_tell_what_the_record_does(memory: sqlite3.Connection) -> None:
     """Whoever reads a history need not unpack every record."""
     concluded = audit(3, "network")
-    audits.keep_audit(memory, concluded.observation, concluded.record, 0.25)
+    audits.keep_audit(memory, concluded.observation, concluded.record)
     assert concluded.record.offset is not None
     row = memory.execute(
-        "SELECT kind, boot_id, boottime_ns, suspended_ns, host_ns, utc_ns, severity, verdict, offset_ns, distance_s"
-        " FROM audits"
+        "SELECT kind, boot_id, boottime_ns, suspended_ns, host_ns, utc_ns, severity, verdict, offset_ns FROM audits"
     ).fetchone()
     taken = concluded.observation.taken
     assert row == (
@@ -450,7 +449,6 @@ def test_columns_tell_what_the_record_does(memory: sqlite3.Connection) -> None:
         Severity.OK,
         0,
         round(concluded.record.offset.estimate_s * NS_PER_S),
-        0.25,
     )
 
 

@@ -125,6 +125,13 @@ def test_damage_is_told_in_a_line(file: Path) -> None:
     assert service.restart() in trouble(file)
 
 
+def test_where_nothing_can_be_stored_the_reason_is_given(disk: Path) -> None:
+    """To start an agent helps only if that user can write there."""
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    found = trouble(disk / FILE_NAME)
+    assert f"may write there (user root may not write to folder {disk} (its file system is read-only" in found
+
+
 def test_a_folder_or_a_device_is_no_history(tmp_path: Path) -> None:
     """What is there and no file is told as the system tells it, and a pipe without a writer is not waited for."""
     assert "cannot be read: Is a directory" in trouble(tmp_path)

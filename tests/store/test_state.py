@@ -135,7 +135,7 @@ def test_an_observation_without_a_record_is_found_and_finished(path: Path) -> No
     second = StateStore(str(path))
     [pending] = second.pending_observations()
     assert (pending.kind, pending.observation) == ("network", audit(2, "network").observation)
-    second.keep_record(pending.id, audit(2, "network"))
+    second.keep_record(audit(2, "network"))
     assert second.pending_observations() == []
     second.close()
     assert find(path).audits == [1, 2]
@@ -144,7 +144,7 @@ def test_an_observation_without_a_record_is_found_and_finished(path: Path) -> No
 STEPS: dict[str, Callable[[StateStore], object]] = {
     "update": lambda ledger: ledger.update(lambda _: {"192.0.2.1 123": ServerState(consecutive_timeouts=2)}),
     "keep_observation": lambda ledger: ledger.keep_observation(audit(900, "network").observation, "network"),
-    "keep_record": lambda ledger: ledger.keep_record(1, audit(900, "network")),
+    "keep_record": lambda ledger: ledger.keep_record(audit(900, "network")),
     "keep_events": lambda ledger: ledger.keep_events([event(901)], "b" * 32, letter(901), {"steps": 901}),
     "local": lambda ledger: keep(ledger, 902),
     "deliver": lambda ledger: ARRIVED.extend(deliver(ledger, refused=frozenset({5}))),
@@ -412,9 +412,9 @@ def test_a_total_that_the_stand_in_did_not_know_is_added_to(path: Path, monkeypa
 def test_an_observation_in_the_file_and_its_record_in_memory(path: Path) -> None:
     """A file that fails between the two is not left with an observation that is judged a second time."""
     store = StateStore(str(path), retry_s=0.0)
-    kept = store.keep_observation(audit(1, "network").observation, "network")
+    store.keep_observation(audit(1, "network").observation, "network")
     with locked(path):
-        store.keep_record(kept, audit(1, "network"))
+        store.keep_record(audit(1, "network"))
     keep(store, 2)
     store.close()
     found = find(path)
@@ -429,7 +429,7 @@ def test_an_observation_in_memory_and_its_record_in_the_file(path: Path) -> None
     with locked(path):
         kept = store.keep_observation(audit(6, "network").observation, "network")
     assert kept <= 5  # an id that the file knows too
-    store.keep_record(kept, audit(6, "network"))
+    store.keep_record(audit(6, "network"))
     assert is_sound(store)
     store.close()
     found = find(path)
@@ -842,11 +842,11 @@ def test_threads_share_a_ledger(path: Path) -> None:
             arrived.extend(deliver(store))
 
     code = (
-        "import sys; from ntpaudit.store.notebook import Notebook; from tests.store.audits import audit\n"
+        "import sys; from ntpaudit.store.one_shot import OneShotStore; from tests.store.audits import audit\n"
         "for number in range(5000, 5060):\n"
-        "    notebook = Notebook(sys.argv[1]); concluded = audit(number, 'network')\n"
-        "    kept = notebook.keep_observation(concluded.observation); assert kept\n"
-        "    notebook.keep_record(kept, concluded.record); notebook.close()\n"
+        "    store = OneShotStore(sys.argv[1]); concluded = audit(number, 'network')\n"
+        "    store.keep_observation(concluded.observation); assert kept\n"
+        "    store.keep_record(kept, concluded.record); store.close()\n"
     )
     with ExitStack() as stack:
         check = stack.enter_context(python("-c", code, str(path)))

@@ -15,7 +15,7 @@ def main(path: str, delivered: str) -> None:
     store = StateStore(path)
     arrived = os.open(delivered, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for pending in store.pending_observations():
-        store.keep_record(pending.id, audit((store.load("mind") or 0) + 1, pending.kind))
+        store.keep_record(audit((store.load("mind") or 0) + 1, pending.kind))
     number = (store.load("mind") or 0) + 1
     print("ready", flush=True)
     while True:

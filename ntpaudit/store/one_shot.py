@@ -21,7 +21,7 @@ logger = LazyLogger(__name__)
 _Done = TypeVar("_Done")
 
 
-class Notebook:
+class OneShotStore:
     """The state folder's database; its problems are logged."""
 
     def __init__(self, path: str) -> None:
