@@ -3,7 +3,7 @@
 The axis is linear, or where sizes differ too much for that logarithmic beyond a linear middle (symlog).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from math import ceil, floor, log10
 from statistics import median
@@ -193,18 +193,20 @@ def _merge(one: Point | None, other: Point) -> Point:
         min(one.begin_ns, other.begin_ns),
         max(one.end_ns, other.end_ns),
         max(one.severity, other.severity),
-        _either(min, one.least_s, other.least_s),
-        _either(max, one.most_s, other.most_s),
-        _either(min, one.earliest_s, other.earliest_s),
-        _either(max, one.latest_s, other.latest_s),
+        _least(one.least_s, other.least_s),
+        _most(one.most_s, other.most_s),
+        _least(one.earliest_s, other.earliest_s),
+        _most(one.latest_s, other.latest_s),
     )
 
 
-def _either(choose: Callable[[float, float], float], one: float | None, other: float | None) -> float | None:
-    """Choose between two values, of which either may be missing."""
-    if one is None or other is None:
-        return other if one is None else one
-    return choose(one, other)
+def _least(one: float | None, other: float | None) -> float | None:
+    """Return the smaller of two values, of which either may be missing."""
+    return one if other is None or (one is not None and one <= other) else other
+
+
+def _most(one: float | None, other: float | None) -> float | None:
+    return one if other is None or (one is not None and one >= other) else other
 
 
 class _Scale(NamedTuple):
