@@ -845,7 +845,7 @@ def test_threads_share_a_ledger(path: Path) -> None:
         "import sys; from ntpaudit.store.one_shot import OneShotStore; from tests.store.audits import audit\n"
         "for number in range(5000, 5060):\n"
         "    store = OneShotStore(sys.argv[1]); concluded = audit(number, 'network')\n"
-        "    store.keep_observation(concluded.observation); assert kept\n"
+        "    kept = store.keep_observation(concluded.observation); assert kept\n"
         "    store.keep_record(kept, concluded.record); store.close()\n"
     )
     with ExitStack() as stack:
