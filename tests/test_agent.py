@@ -85,7 +85,7 @@ def configure(folder: Path, servers: Sequence[str], rest: str = "", *, network: 
     return file
 
 
-def surroundings(folder: Path, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+def variables(folder: Path, environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment of an agent of the test's own."""
     kept = {
         key: value
@@ -109,7 +109,7 @@ def agent(
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "ntpaudit", "agent", "--config", str(config)],
-            env=surroundings(folder, environment),
+            env=variables(folder, environment),
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
@@ -149,17 +149,17 @@ def test_it_audits_on_and_on(servers: list[str], tmp_path: Path) -> None:
 
 
 def test_status_is_the_last_record(servers: list[str], tmp_path: Path) -> None:
-    """`status` tells what the agent concluded last, without asking anybody."""
+    """`status` shows what the agent concluded last, without a query."""
     config = configure(tmp_path, servers)
     with agent(tmp_path, config) as running:
         running.until(lambda: running.count("network") >= 1, "an audit")
         ran = ntpaudit("status", "--config", str(config), "--format", "json", state=tmp_path)
         asked = [_record([row]) for row in running.rows(NETWORK)]
-    told = json.loads(ran.out)
-    assert told["stale"] is False
+    report = json.loads(ran.out)
+    assert report["stale"] is False
     longest_exchange_s = max(source["delay_s"] for record in asked for source in record["sources"])
-    assert told["record"]["offset"]["bound_s"] < 0.01 + longest_exchange_s
-    assert told["record"]["agent"]["missed"] == 0
+    assert report["record"]["offset"]["bound_s"] < 0.01 + longest_exchange_s
+    assert report["record"]["agent"]["missed"] == 0
 
 
 def test_one_cycle_is_a_check_that_is_kept(servers: list[str], tmp_path: Path) -> None:
@@ -178,9 +178,9 @@ def test_one_cycle_says_what_it_does_not_deliver(tmp_path: Path) -> None:
     ran = ntpaudit("agent", "--once", "--config", str(silent), state=tmp_path)
     assert ran.status == 3, ran
     assert "ntpaudit: 1 record not delivered: the true time is not known yet\n" in ran.err
-    told = " ".join(ntpaudit("status", state=tmp_path).out.split())
-    assert "delivery 1 record waiting, the oldest for " in told
-    assert "not running now" in told
+    report = " ".join(ntpaudit("status", state=tmp_path).out.split())
+    assert "delivery 1 record waiting, the oldest for " in report
+    assert "not running now" in report
 
 
 def test_a_timer_is_believed_as_long_as_it_takes(servers: list[str], tmp_path: Path) -> None:
@@ -188,8 +188,8 @@ def test_a_timer_is_believed_as_long_as_it_takes(servers: list[str], tmp_path: P
     config = str(configure(tmp_path, servers))
     ran = ntpaudit("agent", "--once", "--every", "35m", "--config", config, state=tmp_path)
     assert ran.status in (0, 1), ran.err
-    told = json.loads(ntpaudit("status", "--config", config, "--format", "json", state=tmp_path).out)
-    assert told["stale_after_s"] == 3 * 2100 + 10
+    report = json.loads(ntpaudit("status", "--config", config, "--format", "json", state=tmp_path).out)
+    assert report["stale_after_s"] == 3 * 2100 + 10
     assert ntpaudit("agent", "--every", "35m", "--config", config, state=tmp_path).status == 64
 
 
@@ -253,7 +253,7 @@ def confined(*words: str, state: Path) -> Ran:
 
 
 @pytest.mark.needs("no-system-config")
-def test_an_agent_asks_nobody_by_default(tmp_path: Path) -> None:
+def test_an_agent_has_no_default_servers(tmp_path: Path) -> None:
     """Without a configuration, or with one that names no servers, the agent refuses and says what to do (P1)."""
     without = ntpaudit("agent", state=tmp_path, environment={"XDG_CONFIG_HOME": str(tmp_path / "none")})
     assert (without.status, "ntpaudit config init" in without.err) == (78, True)
@@ -276,28 +276,30 @@ def test_the_second_agent_refuses(servers: list[str], tmp_path: Path) -> None:
     assert third.status in (0, 1), third.err
 
 
-def test_the_manager_is_told(servers: list[str], tmp_path: Path) -> None:
-    """Systemd hears READY, the verdict, the watchdog's food from the loop, RELOADING and READY, and STOPPING."""
+def test_the_manager_is_notified(servers: list[str], tmp_path: Path) -> None:
+    """Systemd receives READY, the verdict, the loop's WATCHDOG, RELOADING and READY, and STOPPING."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(WITHIN_S)
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": str(round(WATCHDOG_S * 1e6))}
         with agent(tmp_path, configure(tmp_path, servers), environment=environment) as running:
-            heard: list[str] = []
+            received: list[str] = []
 
-            def hears(wanted: str) -> bool:
-                heard.append(manager.recv(4096).decode())
-                return wanted in heard[-1]
+            def receives(wanted: str) -> bool:
+                received.append(manager.recv(4096).decode())
+                return wanted in received[-1]
 
-            running.until(lambda: hears("READY=1"), "ready")
-            running.until(lambda: hears("at most"), "the verdict")
-            heard.clear()
+            running.until(lambda: receives("READY=1"), "ready")
+            running.until(lambda: receives("at most"), "the verdict")
+            received.clear()
             begun = time.monotonic()
-            running.until(lambda: hears("WATCHDOG=1") and heard.count("WATCHDOG=1") == 6, "the watchdog's food")
-            assert time.monotonic() - begun >= 4 * WATCHDOG_S / 2, heard  # due twice in WatchdogSec, and not oftener
+            running.until(
+                lambda: receives("WATCHDOG=1") and received.count("WATCHDOG=1") == 6, "the watchdog's notification"
+            )
+            assert time.monotonic() - begun >= 4 * WATCHDOG_S / 2, received  # due twice in WatchdogSec, and not oftener
             running.process.send_signal(signal.SIGHUP)
-            running.until(lambda: hears("RELOADING=1"), "reloading")
-            running.until(lambda: hears("READY=1"), "ready again")
+            running.until(lambda: receives("RELOADING=1"), "reloading")
+            running.until(lambda: receives("READY=1"), "ready again")
             running.end()
             running_on = [manager.recv(4096).decode() for _ in range(1)]
             while "STOPPING=1" not in running_on:
@@ -305,7 +307,7 @@ def test_the_manager_is_told(servers: list[str], tmp_path: Path) -> None:
 
 
 def test_reloading_refuses_what_is_broken(servers: list[str], tmp_path: Path) -> None:
-    """SIGHUP takes up a new configuration; a broken one is refused with its line, and the old one stays."""
+    """SIGHUP applies a new configuration; a broken one is refused with its line, and the old one stays."""
     config = configure(tmp_path, servers)
     with agent(tmp_path, config) as running:
         running.until(lambda: running.count("network") >= 1, "an audit")
@@ -323,7 +325,7 @@ def test_reloading_refuses_what_is_broken(servers: list[str], tmp_path: Path) ->
 
 
 def test_usr1_audits_now(servers: list[str], tmp_path: Path) -> None:
-    """SIGUSR1 asks at once whoever may be asked."""
+    """SIGUSR1 queries at once all servers that may be queried."""
     with agent(tmp_path, configure(tmp_path, servers, network="1h", local="1h")) as running:
         running.until(lambda: running.count("network") == 1, "the first audit")
         running.process.send_signal(signal.SIGUSR1)
@@ -379,7 +381,7 @@ def blocked(pid: int) -> set[int]:
 
 
 def test_it_survives_servers_that_are_gone(tmp_path: Path) -> None:
-    """With nobody to answer it goes on, unknown; it is told that nothing is measured."""
+    """Without a reply it goes on, unknown; the event reports that nothing is measured."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))  # takes requests and never answers
         with agent(tmp_path, configure(tmp_path, [f"127.0.0.1:{taken.getsockname()[1]}"])) as running:
@@ -388,7 +390,7 @@ def test_it_survives_servers_that_are_gone(tmp_path: Path) -> None:
             assert set(rows) == {(2, 3, None)}
 
 
-def test_it_ends_at_once_when_told_to(tmp_path: Path) -> None:
+def test_it_ends_at_once_on_a_signal(tmp_path: Path) -> None:
     """SIGTERM ends it while a server is being asked: the server never answers, and its deadline is not waited for."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -404,14 +406,14 @@ def test_it_ends_at_once_when_told_to(tmp_path: Path) -> None:
 def test_a_read_only_state_is_survived(servers: list[str], tmp_path: Path) -> None:
     """Where nothing can be written the agent goes on in memory, says so, and reports it."""
     (tmp_path / "state").mkdir()
-    target = tmp_path / "told.jsonl"
+    target = tmp_path / "records.jsonl"
     config = configure(tmp_path, servers, f'[jsonl]\npath = "{target}"\n')
     (tmp_path / "state").chmod(0o500)
     script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
     words = [sys.executable, "-m", "ntpaudit", "agent", "--config", str(config)]
     process = subprocess.Popen(
         [*unshared("mount"), "sh", "-ec", script, str(tmp_path / "state"), *words],
-        env=surroundings(tmp_path),
+        env=variables(tmp_path),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -446,13 +448,13 @@ def _forbid_timerfd() -> None:
     refuse(TIMERFD_CALLS, errno.EPERM)
 
 
-def test_tellers_are_told(servers: list[str], tmp_path: Path) -> None:
+def test_outputs_get_every_record(servers: list[str], tmp_path: Path) -> None:
     """OpenMetrics and JSON lines follow every record; one that cannot be written is noted once."""
     metrics, lines = tmp_path / "ntpaudit.prom", tmp_path / "records.jsonl"
     rest = f'[openmetrics]\npath = "{metrics}"\n[jsonl]\npath = "{lines}"\n'
     with agent(tmp_path, configure(tmp_path, servers, rest)) as running:
         running.until(lambda: running.count("local") >= 2, "two local audits")
-        running.until(lambda: len(lines.read_text().splitlines()) >= 3, "three records told")
+        running.until(lambda: len(lines.read_text().splitlines()) >= 3, "three records")
         assert "ntpaudit_age_seconds" in metrics.read_text()
         running.end()
     broken = '[openmetrics]\npath = "/nowhere/at/all.prom"\n'
@@ -463,7 +465,7 @@ def test_tellers_are_told(servers: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("uptime")
-def test_a_wrong_clock_is_confirmed_and_told(tmp_path: Path) -> None:
+def test_a_wrong_clock_is_confirmed_and_reported(tmp_path: Path) -> None:
     """Servers that all say the clock is 10 s behind: unknown at the first sample, critical once confirmed."""
     with ExitStack() as stack:
         ahead = Behaviour(offset_s=10.0, stratum=2, reference_id=b"\xc0\x00\x02\x01")
@@ -472,10 +474,10 @@ def test_a_wrong_clock_is_confirmed_and_told(tmp_path: Path) -> None:
         with agent(tmp_path, config) as running:
             running.until(lambda: running.count("network") >= 4, "four audits")
             rows = running.rows("SELECT severity, verdict FROM audits WHERE kind = 'network' ORDER BY id")
-            told = running.rows("SELECT kind, raised FROM events WHERE kind = 'offset-out'")
+            events = running.rows("SELECT kind, raised FROM events WHERE kind = 'offset-out'")
     assert rows[0] == (2, 2)
     assert rows[3] == (3, 2)
-    assert told == [("offset-out", 1)]
+    assert events == [("offset-out", 1)]
 
 
 def test_servers_that_are_hours_ahead_are_disputed_by_the_database(tmp_path: Path) -> None:
@@ -491,8 +493,8 @@ def test_servers_that_are_hours_ahead_are_disputed_by_the_database(tmp_path: Pat
             running.until(lambda: running.rows(query), "the finding")
             time.sleep(4.0)  # what has just come, the database does not show yet
             fleet = judge_fleet(reader.snapshot(reader.now_ns(), SnapshotOptions()), FleetPolicy())
-            told = running.rows(query)
-    assert told == [("time-disputed", 1)]
+            events = running.rows(query)
+    assert events == [("time-disputed", 1)]
     (member,) = fleet.members
     assert member.silent_s is None
     assert member.severity is Severity.CRITICAL  # it is three hours behind its servers, too

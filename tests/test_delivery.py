@@ -1,4 +1,4 @@
-"""The courier between the real ledger and real databases: every letter arrives once, whatever happens on the way."""
+"""The delivery worker between the real store and real databases: every entry arrives once, whatever fails."""
 
 import itertools
 import json
@@ -38,8 +38,8 @@ START_NS = 1_795_000_000 * 10**9
 NEVER_S = 1e6
 
 
-def letter(number: int, lines: str | None = None) -> OutboxEntry:
-    """Return a letter of two lines, its number the value of both; `lines` makes it another."""
+def entry(number: int, lines: str | None = None) -> OutboxEntry:
+    """Return an entry of two lines, its number the value of both; `lines` replaces them."""
     stamp_ns = START_NS + number * 10**9
     tags = "host=web1,site=ams"
     clock = f'ntpaudit_clock,{tags} offset_s={number}.5,text="ü" {stamp_ns}\n'
@@ -48,19 +48,19 @@ def letter(number: int, lines: str | None = None) -> OutboxEntry:
     )
 
 
-def post(ledger: StateStore, *entries: OutboxEntry) -> None:
-    """Put letters in the outbox, in one transaction."""
+def post(store: StateStore, *entries: OutboxEntry) -> None:
+    """Put entries into the outbox, in one transaction."""
 
     def work(connection: Any) -> None:
         for each in entries:
             outbox.enqueue(connection, each, None)
 
-    in_store(ledger, work)
+    in_store(store, work)
 
 
-def aside(ledger: StateStore) -> list[tuple[str, str]]:
-    """Return the letters that were set aside, each with the reason."""
-    return in_store(ledger, lambda connection: connection.execute("SELECT lines, reason FROM set_aside").fetchall())
+def dead_letters(store: StateStore) -> list[tuple[str, str]]:
+    """Return the dead letters, each with the reason."""
+    return in_store(store, lambda connection: connection.execute("SELECT lines, reason FROM set_aside").fetchall())
 
 
 def query(url: str, text: str) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def clock_points(url: str) -> dict[int, float]:
 
 
 def expected(numbers: range) -> dict[int, float]:
-    """Return the points of letters with these numbers."""
+    """Return the points of entries with these numbers."""
     return {START_NS + number * 10**9: number + 0.5 for number in numbers}
 
 
@@ -97,53 +97,53 @@ def database(influxdb: str) -> Iterator[FlakyDatabase]:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[StateStore]:
-    """A ledger of the test's own, of which nothing is wrong."""
+def store(tmp_path: Path) -> Iterator[StateStore]:
+    """A store of the test's own, without errors."""
     notes = Messages("ntpaudit.store")
-    ledger = StateStore(str(tmp_path / "history.sqlite3"))
-    yield ledger
-    ledger.close()
+    store = StateStore(str(tmp_path / "history.sqlite3"))
+    yield store
+    store.close()
     assert notes == []
 
 
-class Told(Messages):
-    """What the courier logs; none of it may hold the token."""
+class DeliveryLog(Messages):
+    """What the worker logs; none of it may contain the token."""
 
     def __init__(self) -> None:
         super().__init__("ntpaudit.delivery")
 
     def append(self, text: str) -> None:
-        """Be told."""
+        """Check and keep a message."""
         assert TOKEN not in text
         assert text.isprintable()
         super().append(text)
 
 
 @pytest.fixture(autouse=True)
-def told_without_token() -> Iterator[None]:
-    """No courier of a test logs the token."""
-    told = Told()
+def log_without_token() -> Iterator[None]:
+    """No worker of a test logs the token."""
+    logged = DeliveryLog()
     yield
-    assert all(TOKEN not in text for text in told)
+    assert all(TOKEN not in text for text in logged)
 
 
 @contextmanager
-def courier_to(
-    ledger: StateStore,
+def worker_for(
+    store: StateStore,
     url: str,
     *,
     timeout_s: float = 0.5,
     rand: float | Callable[[], float] | None = 0.0,
     **more: Any,
 ) -> Iterator[DeliveryWorker]:
-    """Run a courier that hardly waits between attempts; it must not have crashed, nor take long to stop."""
+    """Run a worker that hardly waits between attempts; it must not have crashed, nor take long to stop."""
     chances: dict[str, Any] = {} if rand is None else {"rand": rand if callable(rand) else lambda: rand}
 
     def transport() -> InfluxTransport:
         setting: dict[str, Any] = {"org": "", "bucket": "ntpaudit", "token": TOKEN, "timeout_s": timeout_s}
         return InfluxTransport(url, **setting | more)
 
-    worker = DeliveryWorker(ledger, transport, **chances)
+    worker = DeliveryWorker(store, transport, **chances)
     worker.start()
     try:
         yield worker
@@ -192,78 +192,78 @@ WAITED_OUT = ("hangs", "hangs, stored", "drips")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_every_letter_arrives_once(
-    fault: str, ledger: StateStore, database: FlakyDatabase, influxdb: str, capfd: Any
+def test_every_entry_arrives_once(
+    fault: str, store: StateStore, database: FlakyDatabase, influxdb: str, capfd: Any
 ) -> None:
-    """After any misbehaviour every letter is stored once, none was let go of before, and no secret was told."""
-    told, oldest = Told(), []
+    """After any misbehaviour each entry is stored once, none was removed before, and no secret was logged."""
+    logged, oldest = DeliveryLog(), []
 
     def choose(request: Request) -> Fault:
         stamps = [int(line.rsplit(" ", 1)[1]) for line in request.lines.splitlines()]
         assert stamps == sorted(stamps)
-        waiting = ledger.waiting(1)
+        waiting = store.waiting(1)
         oldest.append(bool(waiting) and waiting[0].stamp_ns == stamps[0])
         return FAULTS[fault] if len(oldest) <= 2 else FORWARD
 
     database.choose = choose
-    post(ledger, *map(letter, range(200)))
+    post(store, *map(entry, range(200)))
     timeout_s = 0.5 if fault in WAITED_OUT else WITHIN_S
-    with courier_to(ledger, database.url, timeout_s=timeout_s) as worker:
-        until(lambda: ledger.backlog()[0] == 0)
+    with worker_for(store, database.url, timeout_s=timeout_s) as worker:
+        until(lambda: store.backlog()[0] == 0)
         until(lambda: worker.health.failures == 0)
         assert worker.health.delivered == 200
     assert clock_points(influxdb) == expected(range(200))
     assert all(oldest)
-    assert aside(ledger) == []
-    assert len(told) == 2
-    assert told[0].startswith("delivery failed: ")
-    assert told[1].startswith("delivery works again after ")
-    assert "200 records waited" in told[1]
+    assert dead_letters(store) == []
+    assert len(logged) == 2
+    assert logged[0].startswith("delivery failed: ")
+    assert logged[1].startswith("delivery works again after ")
+    assert "200 records waited" in logged[1]
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_server_that_refuses_connections(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
+def test_a_server_that_refuses_connections(store: StateStore, database: FlakyDatabase, influxdb: str) -> None:
     """A database that is away for a while gets everything when it is back, the latest included."""
-    told = Told()
+    logged = DeliveryLog()
     database.refuse()
-    post(ledger, *map(letter, range(2500)))
-    with courier_to(ledger, database.url, rand=0.02) as worker:
+    post(store, *map(entry, range(2500)))
+    with worker_for(store, database.url, rand=0.02) as worker:
         until(lambda: worker.health.failures >= 3)
         assert worker.health.failure == "no connection: Connection refused"
-        post(ledger, letter(2500))
+        post(store, entry(2500))
         database.listen()
-        until(lambda: ledger.backlog()[0] == 0)
+        until(lambda: store.backlog()[0] == 0)
     assert clock_points(influxdb) == expected(range(2501))
-    assert len(told) == 2
-    assert "2501 records waited" in told[1]
+    assert len(logged) == 2
+    assert "2501 records waited" in logged[1]
 
 
 def test_a_history_deleted_in_an_outage_loses_nothing(tmp_path: Path, database: FlakyDatabase, influxdb: str) -> None:
     """What waits is carried over into each new file, is in it before the agent can be killed, and arrives once."""
     notes = Messages("ntpaudit.store")
     path = tmp_path / "history.sqlite3"
-    ledger = StateStore(str(path))
+    store = StateStore(str(path))
     database.refuse()
-    with courier_to(ledger, database.url, rand=0.02) as worker:
+    with worker_for(store, database.url, rand=0.02) as worker:
         for first in range(0, 200, 50):
-            post(ledger, *map(letter, range(first, first + 50)))
+            post(store, *map(entry, range(first, first + 50)))
             worker.wake()
             until(lambda: worker.health.failures >= 2)
             for part in path.parent.iterdir():
                 part.unlink()
         database.listen()
-        until(lambda: ledger.backlog()[0] == 0)
-    ledger.close()
+        until(lambda: store.backlog()[0] == 0)
+    store.close()
     assert clock_points(influxdb) == expected(range(200))
     assert sum("was removed or replaced" in note for note in notes) == 4
 
 
-def test_a_backlog_goes_in_its_order_and_in_batches(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
-    """A backlog is delivered oldest first, over one connection, in requests of at most a thousand letters and 1 MiB."""
-    large = [letter(number, letter(number).lines.replace("ü", "ü" * 3000)) for number in range(1000)]
-    post(ledger, *large, *map(letter, range(1000, 5000)))
-    with courier_to(ledger, database.url, timeout_s=WITHIN_S):
-        until(lambda: ledger.backlog()[0] == 0)
+def test_a_backlog_goes_in_its_order_and_in_batches(store: StateStore, database: FlakyDatabase, influxdb: str) -> None:
+    """A backlog is delivered oldest first, over one connection, in requests of at most 1000 entries and 1 MiB."""
+    large = [entry(number, entry(number).lines.replace("ü", "ü" * 3000)) for number in range(1000)]
+    post(store, *large, *map(entry, range(1000, 5000)))
+    with worker_for(store, database.url, timeout_s=WITHIN_S):
+        until(lambda: store.backlog()[0] == 0)
     stamps = [int(line.rsplit(" ", 1)[1]) for request in database.requests for line in request.lines.splitlines()]
     assert stamps == sorted(stamps)
     assert len(stamps) == 10_000
@@ -276,37 +276,37 @@ def test_a_backlog_goes_in_its_order_and_in_batches(ledger: StateStore, database
 
 
 def test_what_is_new_is_delivered_at_once(
-    ledger: StateStore, database: FlakyDatabase, influxdb: str, monkeypatch: pytest.MonkeyPatch
+    store: StateStore, database: FlakyDatabase, influxdb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A record goes to the database because the courier is woken: the outbox is never looked at unasked here.
+    """A record goes to the database because the worker is woken: here it never checks the outbox unasked.
 
     No record needs a connection of its own.
     """
     monkeypatch.setattr(delivery, "CHECK_EVERY_S", NEVER_S)
-    with courier_to(ledger, database.url, rand=None) as worker:
+    with worker_for(store, database.url, rand=None) as worker:
         for number in range(5):
             until(lambda: worker.drain(1.0))
-            post(ledger, letter(number))
+            post(store, entry(number))
             worker.wake()
-            until(lambda: ledger.backlog()[0] == 0)
+            until(lambda: store.backlog()[0] == 0)
     assert clock_points(influxdb) == expected(range(5))
     assert database.connections == 1
 
 
-def test_an_undated_letter_is_waited_for(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
-    """A letter that cannot be dated yet holds up those behind it, so that the order is kept."""
-    post(ledger, letter(0)._replace(stamp_ns=None), letter(1))
-    with courier_to(ledger, database.url) as worker:
+def test_an_entry_without_a_time_is_waited_for(store: StateStore, database: FlakyDatabase, influxdb: str) -> None:
+    """An entry without a known time delays those behind it, so that the order is kept."""
+    post(store, entry(0)._replace(stamp_ns=None), entry(1))
+    with worker_for(store, database.url) as worker:
         assert worker.drain(5.0)
         assert database.requests == []
-        (undated,) = ledger.unstamped()
-        ledger.stamp_entries([undated._replace(stamp_ns=START_NS)], [], "")
+        (undated,) = store.unstamped()
+        store.stamp_entries([undated._replace(stamp_ns=START_NS)], [], "")
         worker.wake()
-        until(lambda: ledger.backlog()[0] == 0)
+        until(lambda: store.backlog()[0] == 0)
     assert clock_points(influxdb) == expected(range(2))
 
 
-# --- what only an operator can mend -------------------------------------------------------------------------------
+# --- what only an operator can fix --------------------------------------------------------------------------------
 
 
 OPERATOR: dict[str, tuple[Answer, str]] = {
@@ -321,61 +321,61 @@ OPERATOR: dict[str, tuple[Answer, str]] = {
 
 
 @pytest.mark.parametrize("case", OPERATOR)
-def test_what_an_operator_must_mend_loses_nothing(
-    case: str, ledger: StateStore, database: FlakyDatabase, influxdb: str
+def test_what_an_operator_must_fix_loses_nothing(
+    case: str, store: StateStore, database: FlakyDatabase, influxdb: str
 ) -> None:
-    """A wrong token, bucket or URL is told once with the fix and asked about seldom; mended, everything arrives."""
+    """A wrong token, bucket or URL is logged once with the fix and retried seldom; once fixed, everything arrives."""
     answer, fix = OPERATOR[case]
-    told = Told()
-    post(ledger, *map(letter, range(20)))
+    logged = DeliveryLog()
+    post(store, *map(entry, range(20)))
     with FlakyDatabase(influxdb) as elsewhere:
         headers = tuple((name, value.format(elsewhere=f"{elsewhere.url}/x")) for name, value in answer.headers)
         database.choose = lambda request: answer._replace(headers=headers)
-        with courier_to(ledger, database.url) as worker:
+        with worker_for(store, database.url) as worker:
             until(lambda: worker.health.failures)
             worker.wake()
             assert not worker.drain(5.0)
             assert len(database.requests) == 1
         assert elsewhere.requests == []  # neither lines nor token follow a redirect
-    assert ledger.backlog()[0] == 20
-    assert len(told) == 1
-    assert fix in told[0]
+    assert store.backlog()[0] == 20
+    assert len(logged) == 1
+    assert fix in logged[0]
     database.choose = lambda request: FORWARD
-    with courier_to(ledger, database.url):
-        until(lambda: ledger.backlog()[0] == 0)
+    with worker_for(store, database.url):
+        until(lambda: store.backlog()[0] == 0)
     assert clock_points(influxdb) == expected(range(20))
 
 
-def test_a_missing_database_is_told(ledger: StateStore, database: FlakyDatabase) -> None:
+def test_a_missing_database_is_reported(store: StateStore, database: FlakyDatabase) -> None:
     """A bucket that is not there, InfluxDB's own 404, is for the operator to create."""
-    told = Told()
-    post(ledger, letter(0))
-    with courier_to(ledger, database.url, bucket="nowhere") as worker:
+    logged = DeliveryLog()
+    post(store, entry(0))
+    with worker_for(store, database.url, bucket="nowhere") as worker:
         until(lambda: worker.health.failures)
-    assert 'database not found: "nowhere"' in told[0]
-    assert "create the bucket" in told[0]
-    assert ledger.backlog()[0] == 1
+    assert 'database not found: "nowhere"' in logged[0]
+    assert "create the bucket" in logged[0]
+    assert store.backlog()[0] == 1
 
 
-def test_an_influxdb_without_the_write_path_is_recognised(ledger: StateStore, influxdb: str) -> None:
+def test_an_influxdb_without_the_write_path_is_recognised(store: StateStore, influxdb: str) -> None:
     """InfluxDB before 1.8 lacks the path, not the database: the message names its version and what to do."""
-    told = Told()
-    post(ledger, letter(0))
-    with courier_to(ledger, influxdb) as worker:
+    logged = DeliveryLog()
+    post(store, entry(0))
+    with worker_for(store, influxdb) as worker:
         until(lambda: worker.health.failures)
-    assert "404 page not found by InfluxDB 1.6" in told[0]
-    assert "upgrade it to InfluxDB 1.8 or later, or put a proxy before it" in told[0]
-    assert "create the bucket" not in told[0]
-    assert ledger.backlog()[0] == 1
+    assert "404 page not found by InfluxDB 1.6" in logged[0]
+    assert "upgrade it to InfluxDB 1.8 or later, or put a proxy before it" in logged[0]
+    assert "create the bucket" not in logged[0]
+    assert store.backlog()[0] == 1
 
 
-def test_a_token_that_cannot_be_sent_is_not_told(ledger: StateStore, database: FlakyDatabase) -> None:
+def test_a_token_that_cannot_be_sent_is_not_logged(store: StateStore, database: FlakyDatabase) -> None:
     """A token with a line break is refused without being shown."""
-    told = Told()
-    post(ledger, letter(0))
-    with courier_to(ledger, database.url, token=f"{TOKEN}\nX: y") as worker:
+    logged = DeliveryLog()
+    post(store, entry(0))
+    with worker_for(store, database.url, token=f"{TOKEN}\nX: y") as worker:
         until(lambda: worker.health.failures)
-    assert "token" in told[0]
+    assert "token" in logged[0]
     with pytest.raises(ConfigError) as refused:
         InfluxTransport(database.url, org="", bucket="", token=f"{TOKEN}ü")
     assert TOKEN not in str(refused.value)
@@ -388,131 +388,133 @@ CONFLICT = f"ntpaudit_clock,host=web1,site=ams offset_s=7i {START_NS}\n"
 
 
 def any_other() -> Callable[[], float]:
-    """Return a chance that picks any letter to compare with, and never waits: a courier takes both in turn."""
+    """Return a chance that picks any entry to compare with, and never waits: a worker takes both in turn."""
     some = random.Random(11)
     chances = (rand for _ in itertools.count() for rand in (some.random(), 0.0))
     return lambda: next(chances)
 
 
-def test_poison_is_set_aside_and_blocks_nothing(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
-    """Lines that InfluxDB refuses for ever are found among good ones, set aside with its reason, and told."""
-    told, entries = Told(), list(map(letter, range(1000)))
-    entries[0] = letter(0)
-    entries[17] = letter(17, CONFLICT)
-    entries[500] = letter(500, "no line protocol\n")
-    entries[501] = letter(501, letter(501).lines + "ntpaudit_clock offset_s=\n")
-    entries[999] = letter(999, CONFLICT)
-    post(ledger, entries[0])
-    with courier_to(ledger, database.url, timeout_s=WITHIN_S, rand=any_other()) as worker:
-        until(lambda: ledger.backlog()[0] == 0)
-        post(ledger, *entries[1:])
+def test_a_refused_entry_becomes_a_dead_letter_and_blocks_nothing(
+    store: StateStore, database: FlakyDatabase, influxdb: str
+) -> None:
+    """Lines that InfluxDB refuses for ever become dead letters with its reason, and are logged."""
+    logged, entries = DeliveryLog(), list(map(entry, range(1000)))
+    entries[0] = entry(0)
+    entries[17] = entry(17, CONFLICT)
+    entries[500] = entry(500, "no line protocol\n")
+    entries[501] = entry(501, entry(501).lines + "ntpaudit_clock offset_s=\n")
+    entries[999] = entry(999, CONFLICT)
+    post(store, entries[0])
+    with worker_for(store, database.url, timeout_s=WITHIN_S, rand=any_other()) as worker:
+        until(lambda: store.backlog()[0] == 0)
+        post(store, *entries[1:])
         worker.wake()
-        until(lambda: ledger.backlog()[0] == 1)
+        until(lambda: store.backlog()[0] == 1)
         assert worker.health.dead_letters == 3
         until(lambda: worker.health.failures)
         assert worker.health.refusals > 1
         assert worker.health.dead_letters == 3  # the last one may as well be the database's fault
-        post(ledger, letter(1000))  # which takes another one
-        until(lambda: ledger.backlog()[0] == 0)
+        post(store, entry(1000))  # which takes another one
+        until(lambda: store.backlog()[0] == 0)
         assert worker.health.dead_letters == 4
         assert worker.health.refusals == 0
         assert worker.health.failures == 0
-    assert [lines for lines, _ in aside(ledger)] == [entries[number].lines for number in (17, 500, 501, 999)]
-    assert "type conflict" in aside(ledger)[0][1]
-    assert "unable to parse" in aside(ledger)[1][1]
+    assert [lines for lines, _ in dead_letters(store)] == [entries[number].lines for number in (17, 500, 501, 999)]
+    assert "type conflict" in dead_letters(store)[0][1]
+    assert "unable to parse" in dead_letters(store)[1][1]
     stored = expected(range(1001))
     for number in (17, 500, 999):  # of 501 InfluxDB has stored what it could read
         del stored[START_NS + number * 10**9]
     assert clock_points(influxdb) == stored
-    assert len(told) == 3
-    assert told[0].startswith("the database refuses 1 record permanently: 400: ")
-    assert told[0].endswith("; list it with `ntpaudit history dead-letters list`")
-    assert told[1].startswith("delivery failed: 400: ")
-    assert told[2].startswith("delivery works again after ")
+    assert len(logged) == 3
+    assert logged[0].startswith("the database refuses 1 record permanently: 400: ")
+    assert logged[0].endswith("; list it with `ntpaudit history dead-letters list`")
+    assert logged[1].startswith("delivery failed: 400: ")
+    assert logged[2].startswith("delivery works again after ")
 
 
 def test_where_nothing_waits_no_failure_is_left(
-    ledger: StateStore, database: FlakyDatabase, monkeypatch: pytest.MonkeyPatch
+    store: StateStore, database: FlakyDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failure is over before the last record leaves the outbox: the agent never sees the one without the other."""
     database.choose = lambda request: Answer(503, "") if len(database.requests) < 3 else FORWARD
     seen: list[tuple[int, int, str | None]] = []
 
     def confirm(entries: Sequence[OutboxEntry]) -> None:
-        StateStore.ack(ledger, entries)
-        seen.append((ledger.backlog()[0], worker.health.failures, worker.health.failure))
+        StateStore.ack(store, entries)
+        seen.append((store.backlog()[0], worker.health.failures, worker.health.failure))
 
-    monkeypatch.setattr(ledger, "ack", confirm)
-    post(ledger, letter(0))
-    with courier_to(ledger, database.url) as worker:
+    monkeypatch.setattr(store, "ack", confirm)
+    post(store, entry(0))
+    with worker_for(store, database.url) as worker:
         until(lambda: seen)
     assert seen == [(0, 0, None)]
 
 
-def test_what_is_too_old_is_set_aside_at_once(ledger: StateStore, influxdb: str) -> None:
-    """Letters older than the database keeps are refused as a whole, and set aside a batch at a time."""
+def test_what_is_too_old_becomes_a_dead_letter_at_once(store: StateStore, influxdb: str) -> None:
+    """Entries older than the database keeps are refused as a whole, and become dead letters a batch at a time."""
     query(influxdb, "CREATE DATABASE brief WITH DURATION 1h")
-    post(ledger, *map(letter, range(-40_000_000, -39_999_000)), letter((time.time_ns() - START_NS) // 10**9))
+    post(store, *map(entry, range(-40_000_000, -39_999_000)), entry((time.time_ns() - START_NS) // 10**9))
     with (
         FlakyDatabase(influxdb) as database,
-        courier_to(ledger, database.url, timeout_s=WITHIN_S, bucket="brief"),
+        worker_for(store, database.url, timeout_s=WITHIN_S, bucket="brief"),
     ):
-        until(lambda: ledger.backlog() == (0, None, 1000))
+        until(lambda: store.backlog() == (0, None, 1000))
         assert (
             len(database.requests) == 2 * PROOFS + 3
         )  # the first compressed one that is refused goes uncompressed too
-    assert all("retention policy" in reason for _, reason in aside(ledger))
+    assert all("retention policy" in reason for _, reason in dead_letters(store))
 
 
 def test_a_proxy_that_strips_the_encoding_costs_no_record(
-    ledger: StateStore, database: FlakyDatabase, influxdb: str
+    store: StateStore, database: FlakyDatabase, influxdb: str
 ) -> None:
     """InfluxDB cannot parse compressed lines that are not called so; they are sent as they are from then on."""
-    told = Told()
-    post(ledger, letter(0))
-    with courier_to(ledger, database.url, timeout_s=WITHIN_S) as worker:
-        until(lambda: ledger.backlog()[0] == 0)
-        post(ledger, letter(1))
+    logged = DeliveryLog()
+    post(store, entry(0))
+    with worker_for(store, database.url, timeout_s=WITHIN_S) as worker:
+        until(lambda: store.backlog()[0] == 0)
+        post(store, entry(1))
         worker.wake()
-        until(lambda: ledger.backlog()[0] == 0)
+        until(lambda: store.backlog()[0] == 0)
         assert database.requests[-1].headers["content-encoding"] == "gzip"
         database.strips_encoding = True
-        post(ledger, *map(letter, range(2, 75)))
+        post(store, *map(entry, range(2, 75)))
         worker.wake()
-        until(lambda: ledger.backlog()[0] == 0)
+        until(lambda: store.backlog()[0] == 0)
         assert [request.headers.get("content-encoding") for request in database.requests[-4:]].count("gzip") <= 2
         before = len(database.requests)
-        post(ledger, *map(letter, range(75, 80)))
+        post(store, *map(entry, range(75, 80)))
         worker.wake()
-        until(lambda: ledger.backlog()[0] == 0)
+        until(lambda: store.backlog()[0] == 0)
         assert [request.headers.get("content-encoding") for request in database.requests[before:]] == [None]
     assert clock_points(influxdb) == expected(range(80))
-    assert aside(ledger) == []
-    assert told == []
+    assert dead_letters(store) == []
+    assert logged == []
 
 
-def test_a_proxy_that_strips_the_encoding_in_front_of_victoria_metrics(ledger: StateStore) -> None:
+def test_a_proxy_that_strips_the_encoding_in_front_of_victoria_metrics(store: StateStore) -> None:
     """It answers 204 to lines that it cannot read, so it never gets any that could be misread."""
-    post(ledger, *map(letter, range(20)))
+    post(store, *map(entry, range(20)))
     with victoria_metrics() as url, FlakyDatabase(url) as database:
         database.strips_encoding = True
-        with courier_to(ledger, database.url, timeout_s=WITHIN_S) as worker:
-            until(lambda: ledger.backlog()[0] == 0)
-            post(ledger, *map(letter, range(20, 40)))
+        with worker_for(store, database.url, timeout_s=WITHIN_S) as worker:
+            until(lambda: store.backlog()[0] == 0)
+            post(store, *map(entry, range(20, 40)))
             worker.wake()
-            until(lambda: ledger.backlog()[0] == 0)
+            until(lambda: store.backlog()[0] == 0)
         assert samples(url) == 40
 
 
-def test_lines_that_a_server_took_without_a_check_are_sent_again(ledger: StateStore, database: FlakyDatabase) -> None:
+def test_lines_that_a_server_took_without_a_check_are_sent_again(store: StateStore, database: FlakyDatabase) -> None:
     """Where another server answers 204 to compressed lines than the one that was known, it may have misread them."""
-    post(ledger, letter(0))
-    with courier_to(ledger, database.url, timeout_s=WITHIN_S) as worker:
-        until(lambda: ledger.backlog()[0] == 0)
+    post(store, entry(0))
+    with worker_for(store, database.url, timeout_s=WITHIN_S) as worker:
+        until(lambda: store.backlog()[0] == 0)
         database.choose = lambda request: Answer(204)
-        post(ledger, letter(1))
+        post(store, entry(1))
         worker.wake()
-        until(lambda: ledger.backlog()[0] == 0)
+        until(lambda: store.backlog()[0] == 0)
     assert [request.headers.get("content-encoding") for request in database.requests] == [None, "gzip", None]
 
 
@@ -532,10 +534,10 @@ class Chooser:
         """There is nothing to close."""
 
 
-def test_what_was_learnt_of_a_letter_is_not_held_against_the_next(ledger: StateStore) -> None:
-    """Where one that was refused again and again is gone, the next is not set aside at its first refusal."""
-    post(ledger, *map(letter, range(1, 5)))
-    first = letter(1).lines
+def test_failures_of_an_entry_do_not_count_for_the_next(store: StateStore) -> None:
+    """If an entry that was refused again and again is gone, the next is no dead letter at its first refusal."""
+    post(store, *map(entry, range(1, 5)))
+    first = entry(1).lines
     accepted: list[str] = []
     refused_next: list[str] = []
 
@@ -547,82 +549,80 @@ def test_what_was_learnt_of_a_letter_is_not_held_against_the_next(ledger: StateS
             return Refused(400, "unable to parse")
         accepted.append(lines)
         if len(accepted) == PROOFS:
-            in_store(ledger, lambda connection: connection.execute("DELETE FROM outbox WHERE lines = ?", (first,)))
+            in_store(store, lambda connection: connection.execute("DELETE FROM outbox WHERE lines = ?", (first,)))
         return Delivered()
 
-    told = Told()
-    worker = DeliveryWorker(ledger, lambda: Chooser(answer), rand=lambda: 0.0)
+    logged = DeliveryLog()
+    worker = DeliveryWorker(store, lambda: Chooser(answer), rand=lambda: 0.0)
     worker.start()
     assert worker.drain(WITHIN_S)
     worker.stop(WITHIN_S)
-    assert told == []
-    assert refused_next == [letter(2).lines]
-    assert aside(ledger) == []
+    assert logged == []
+    assert refused_next == [entry(2).lines]
+    assert dead_letters(store) == []
     assert worker.health.delivered == 3
 
 
-def test_a_database_that_refuses_everything_gets_nothing_set_aside(ledger: StateStore, database: FlakyDatabase) -> None:
-    """Whatever it says of the lines, records wait, and how often they were refused is counted."""
-    told = Told()
+def test_a_database_that_refuses_everything_makes_no_dead_letter(store: StateStore, database: FlakyDatabase) -> None:
+    """Whatever the error says about the lines, records wait, and the refusals are counted."""
+    logged = DeliveryLog()
     database.choose = lambda request: Answer(400, '{"error":"unable to parse: missing fields"}')
-    post(ledger, *map(letter, range(73)))
-    with courier_to(ledger, database.url, timeout_s=WITHIN_S) as worker:
+    post(store, *map(entry, range(73)))
+    with worker_for(store, database.url, timeout_s=WITHIN_S) as worker:
         until(lambda: worker.health.failures >= 3)
         assert worker.health.refusals > 10
-    assert ledger.backlog() == (73, START_NS, 0)
-    assert len(told) == 1
-    assert "delivery failed: 400: unable to parse" in told[0]
+    assert store.backlog() == (73, START_NS, 0)
+    assert len(logged) == 1
+    assert "delivery failed: 400: unable to parse" in logged[0]
 
 
 POISONED: Fault = Reset("before")
 
 
-def test_a_letter_that_breaks_the_server_is_set_aside(
-    ledger: StateStore, database: FlakyDatabase, influxdb: str
+def test_an_entry_that_breaks_the_server_becomes_a_dead_letter(
+    store: StateStore, database: FlakyDatabase, influxdb: str
 ) -> None:
-    """A letter on which the connection is reset each time, while others arrive, is not waited for for ever."""
+    """An entry on which the connection is reset each time, while others arrive, is not waited for for ever."""
     database.choose = lambda request: POISONED if "poison" in request.lines else FORWARD
-    entries = list(map(letter, range(60)))
-    entries[30] = letter(30, letter(30).lines.replace("ü", "poison"))
-    post(ledger, *entries)
-    chances = iter([0.7, 0.0] * 10_000)  # another letter is sent whenever it may be, and nothing is waited for
+    entries = list(map(entry, range(60)))
+    entries[30] = entry(30, entry(30).lines.replace("ü", "poison"))
+    post(store, *entries)
+    chances = iter([0.7, 0.0] * 10_000)  # another entry is sent whenever it may be, without a wait
 
     def chance() -> float:
         return next(chances)
 
-    worker = DeliveryWorker(
-        ledger, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None), chance
-    )
+    worker = DeliveryWorker(store, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None), chance)
     worker.start()
-    until(lambda: ledger.backlog()[0] == 0)
+    until(lambda: store.backlog()[0] == 0)
     worker.stop(1.0)
     assert worker.crash is None
-    assert [lines for lines, _ in aside(ledger)] == [entries[30].lines]
+    assert [lines for lines, _ in dead_letters(store)] == [entries[30].lines]
     assert clock_points(influxdb) == {key: value for key, value in expected(range(60)).items() if value != 30.5}
 
 
-def test_a_request_that_is_too_large_is_split(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
-    """A server with a limit of its own gets smaller batches; a single letter beyond it is set aside."""
+def test_a_request_that_is_too_large_is_split(store: StateStore, database: FlakyDatabase, influxdb: str) -> None:
+    """A server with its own limit gets smaller batches; a single larger entry becomes a dead letter."""
 
     def choose(request: Request) -> Fault:
         return FORWARD if len(request.lines) <= 5000 else Answer(413, "<html>413 Request Entity Too Large</html>")
 
     database.choose = choose
-    entries = list(map(letter, range(500)))
-    entries[250] = letter(250, letter(250).lines.replace("ü", "x" * 6000))
-    post(ledger, *entries)
-    with courier_to(ledger, database.url):
-        until(lambda: ledger.backlog()[0] == 0)
-    assert [lines for lines, _ in aside(ledger)] == [entries[250].lines]
+    entries = list(map(entry, range(500)))
+    entries[250] = entry(250, entry(250).lines.replace("ü", "x" * 6000))
+    post(store, *entries)
+    with worker_for(store, database.url):
+        until(lambda: store.backlog()[0] == 0)
+    assert [lines for lines, _ in dead_letters(store)] == [entries[250].lines]
     assert len(clock_points(influxdb)) == 499
 
 
 # --- ending, waiting, breaking ------------------------------------------------------------------------------------
 
 
-def test_a_hanging_request_does_not_hold_the_agent(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
-    """`stop` ends in its time whatever the server does; what it left behind never touches the ledger again."""
-    told, release = Told(), threading.Event()
+def test_a_hanging_request_does_not_hold_the_agent(store: StateStore, database: FlakyDatabase, influxdb: str) -> None:
+    """`stop` ends in its time whatever the server does; what it left behind never touches the store again."""
+    logged, release = DeliveryLog(), threading.Event()
     released: list[bool] = []
 
     def choose(request: Request) -> Fault:
@@ -630,8 +630,8 @@ def test_a_hanging_request_does_not_hold_the_agent(ledger: StateStore, database:
         return FORWARD
 
     database.choose = choose
-    post(ledger, *map(letter, range(10)))
-    worker = DeliveryWorker(ledger, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None))
+    post(store, *map(entry, range(10)))
+    worker = DeliveryWorker(store, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None))
     worker.start()
     until(lambda: database.requests)
     worker.stop(0.5)
@@ -639,48 +639,48 @@ def test_a_hanging_request_does_not_hold_the_agent(ledger: StateStore, database:
     release.set()
     until(lambda: len(clock_points(influxdb)) == 10)
     time.sleep(0.2)
-    assert ledger.backlog()[0] == 10
+    assert store.backlog()[0] == 10
     database.choose = lambda request: FORWARD
-    with courier_to(ledger, database.url):
-        until(lambda: ledger.backlog()[0] == 0)
+    with worker_for(store, database.url):
+        until(lambda: store.backlog()[0] == 0)
     assert clock_points(influxdb) == expected(range(10))
-    assert told == []
+    assert logged == []
 
 
-def test_stop_ends_a_wait(ledger: StateStore) -> None:
-    """A courier that waits for an operator, or for letters, or that never began, ends at once."""
-    post(ledger, letter(0))
+def test_stop_ends_a_wait(store: StateStore) -> None:
+    """A worker that waits for an operator, or for entries, or that was never started, ends at once."""
+    post(store, entry(0))
 
     def refuse() -> InfluxTransport:
         raise ConfigError("no such luck")
 
     for transport in (refuse, lambda: InfluxTransport("http://127.0.0.1:9", org="", bucket="b", token=None)):
-        worker = DeliveryWorker(ledger, transport, lambda: 0.999)
+        worker = DeliveryWorker(store, transport, lambda: 0.999)
         worker.start()
         until(lambda: worker.health.failures)  # noqa: B023
         began = time.monotonic()
         worker.stop(WITHIN_S)
         assert time.monotonic() - began < WITHIN_S / 2
         assert worker.crash is None
-    DeliveryWorker(ledger, refuse).stop(1.0)
+    DeliveryWorker(store, refuse).stop(1.0)
 
 
-def test_drain_waits_for_the_last_letter(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
+def test_drain_waits_for_the_last_entry(store: StateStore, database: FlakyDatabase, influxdb: str) -> None:
     """`drain` says True once all has arrived, and False without waiting where that cannot be in time."""
-    post(ledger, *map(letter, range(2000)))
-    with courier_to(ledger, database.url) as worker:
+    post(store, *map(entry, range(2000)))
+    with worker_for(store, database.url) as worker:
         assert worker.drain(WITHIN_S)
-        assert ledger.backlog()[0] == 0
+        assert store.backlog()[0] == 0
         assert clock_points(influxdb) == expected(range(2000))
         database.choose = lambda request: Answer(401)
-        post(ledger, letter(2000))
+        post(store, entry(2000))
         began = time.monotonic()
         assert not worker.drain(WITHIN_S)
         assert time.monotonic() - began < WITHIN_S / 2
 
 
-def test_a_bug_is_not_silent(ledger: StateStore) -> None:
-    """What nobody foresaw ends the courier, and is there for the agent to raise."""
+def test_a_bug_is_not_silent(store: StateStore) -> None:
+    """An unforeseen error ends the worker, and is there for the agent to raise."""
 
     class Broken:
         date_s: int | None = None
@@ -691,43 +691,43 @@ def test_a_bug_is_not_silent(ledger: StateStore) -> None:
         def close(self) -> None:
             """Nothing is open."""
 
-    post(ledger, letter(0))
-    worker = DeliveryWorker(ledger, Broken)
+    post(store, entry(0))
+    worker = DeliveryWorker(store, Broken)
     worker.start()
     assert not worker.drain(WITHIN_S)
     assert isinstance(worker.crash, ZeroDivisionError)
-    assert ledger.backlog()[0] == 1
+    assert store.backlog()[0] == 1
     worker.stop(1.0)
 
 
 def test_what_is_in_memory_only_is_not_called_stored(tmp_path: Path) -> None:
     """Where the state folder cannot be used, nothing is stored, and the message about a failure does not claim it."""
     (tmp_path / "file").write_text("not a folder")
-    ledger = StateStore(str(tmp_path / "file" / "history.sqlite3"))
-    post(ledger, letter(0))
-    told = Told()
-    with courier_to(ledger, "http://127.0.0.1:9") as worker:
+    store = StateStore(str(tmp_path / "file" / "history.sqlite3"))
+    post(store, entry(0))
+    logged = DeliveryLog()
+    with worker_for(store, "http://127.0.0.1:9") as worker:
         until(lambda: worker.health.failures)
-    ledger.close()
-    assert told[0].endswith("; records are in memory only and sent again")
+    store.close()
+    assert logged[0].endswith("; records are in memory only and sent again")
 
 
-def test_each_kind_of_failure_is_told_once(ledger: StateStore, database: FlakyDatabase) -> None:
+def test_each_kind_of_failure_is_logged_once(store: StateStore, database: FlakyDatabase) -> None:
     """A long outage is a line for each kind of failure and one for its end, not one for each attempt."""
     faults: list[Fault] = [Answer(500), Answer(503), Reset("before")]
-    told, answers = Told(), iter(faults * 20)
+    logged, answers = DeliveryLog(), iter(faults * 20)
     database.choose = lambda request: next(answers, FORWARD)
-    post(ledger, letter(0))
-    with courier_to(ledger, database.url):
-        until(lambda: ledger.backlog()[0] == 0)
-    assert len(told) == 4
-    assert told[3].endswith("1 record waited")
+    post(store, entry(0))
+    with worker_for(store, database.url):
+        until(lambda: store.backlog()[0] == 0)
+    assert len(logged) == 4
+    assert logged[3].endswith("1 record waited")
 
 
 # --- TLS ----------------------------------------------------------------------------------------------------------
 
 
-def test_tls_is_verified(ledger: StateStore, influxdb: str) -> None:
+def test_tls_is_verified(store: StateStore, influxdb: str) -> None:
     """A certificate that the authority named has not signed, or of another name, gets neither token nor lines."""
     with (
         certificate() as (server, trusted),
@@ -736,7 +736,7 @@ def test_tls_is_verified(ledger: StateStore, influxdb: str) -> None:
         FlakyDatabase(influxdb, tls=server) as good,
         FlakyDatabase(influxdb, tls=misnamed) as wrong,
     ):
-        post(ledger, letter(0))
+        post(store, entry(0))
         authority, name, file = "authority that signed", "another server's", "influxdb.ca_file"
         for url, ca_file, fix in (
             (good.url, None, authority),
@@ -744,35 +744,35 @@ def test_tls_is_verified(ledger: StateStore, influxdb: str) -> None:
             (wrong.url, str(its_own), name),
             (good.url, "/none", file),
         ):
-            told = Told()
-            with courier_to(ledger, url, ca_file=ca_file) as worker:
+            logged = DeliveryLog()
+            with worker_for(store, url, ca_file=ca_file) as worker:
                 until(lambda: worker.health.failures)
-            assert "TLS failed" in told[0]
-            assert fix in told[0]
-        assert "ca_file" in told[0]
+            assert "TLS failed" in logged[0]
+            assert fix in logged[0]
+        assert "ca_file" in logged[0]
         assert good.requests == wrong.requests == []
-        with courier_to(ledger, good.url, ca_file=str(trusted)):
-            until(lambda: ledger.backlog()[0] == 0)
+        with worker_for(store, good.url, ca_file=str(trusted)):
+            until(lambda: store.backlog()[0] == 0)
         assert good.requests[0].headers["authorization"] == f"Token {TOKEN}"
 
 
-def test_a_drip_through_tls_is_cut(ledger: StateStore, influxdb: str) -> None:
+def test_a_drip_through_tls_is_cut(store: StateStore, influxdb: str) -> None:
     """A server that answers an octet at a time is given up through TLS as well."""
     with certificate() as (server, trusted), FlakyDatabase(influxdb, tls=server) as database:
         answers: Iterator[Fault] = iter([Octets(b"HTTP/1.1 204 No Content\r\n\r\n", 0.2)] * 2)
         database.choose = lambda request: next(answers, FORWARD)
-        post(ledger, letter(0))
-        with courier_to(ledger, database.url, ca_file=str(trusted)):
-            until(lambda: ledger.backlog()[0] == 0)
+        post(store, entry(0))
+        with worker_for(store, database.url, ca_file=str(trusted)):
+            until(lambda: store.backlog()[0] == 0)
 
 
 # --- by configuration, and to VictoriaMetrics ---------------------------------------------------------------------
 
 
-def test_a_courier_of_a_configuration(ledger: StateStore, database: FlakyDatabase, influxdb: str) -> None:
+def test_a_worker_of_a_configuration(store: StateStore, database: FlakyDatabase, influxdb: str) -> None:
     """URL with a path, organisation, bucket and token go where InfluxDB 2 looks for them."""
-    post(ledger, letter(0))
-    worker = start_worker(ledger, InfluxConfig(f"{database.url}/in/flux", org="a & b"), TOKEN)
+    post(store, entry(0))
+    worker = start_worker(store, InfluxConfig(f"{database.url}/in/flux", org="a & b"), TOKEN)
     worker.start()
     assert worker.drain(WITHIN_S)
     worker.stop(1.0)
@@ -782,11 +782,11 @@ def test_a_courier_of_a_configuration(ledger: StateStore, database: FlakyDatabas
     assert clock_points(influxdb) == expected(range(1))
 
 
-def test_the_database_clock_is_learnt_from_a_write(ledger: StateStore) -> None:
+def test_the_database_clock_is_read_from_a_write(store: StateStore) -> None:
     """The Date of a real database's answer holds the true offset, which is none: it is on this machine."""
-    post(ledger, letter(0))
+    post(store, entry(0))
     with victoria_metrics() as url:
-        worker = start_worker(ledger, InfluxConfig(url), None, SystemClock().read)
+        worker = start_worker(store, InfluxConfig(url), None, SystemClock().read)
         worker.start()
         assert worker.drain(WITHIN_S)
         worker.stop(1.0)
@@ -797,10 +797,10 @@ def test_the_database_clock_is_learnt_from_a_write(ledger: StateStore) -> None:
 
 
 @pytest.mark.parametrize("status", [204, 401, 503])
-def test_a_refusal_tells_the_database_clock_too(status: int, ledger: StateStore) -> None:
-    """Whatever a server answers, it dates it; what is no date, or no answer, tells nothing."""
+def test_a_refusal_shows_the_database_clock_too(status: int, store: StateStore) -> None:
+    """Every response has a date; one that is invalid, or missing, shows nothing."""
     date = ("Date", format_datetime(datetime.now(UTC) - timedelta(hours=3), usegmt=True))
-    post(ledger, letter(0))
+    post(store, entry(0))
     answers: list[Fault] = [Answer(status, headers=(date,)), Answer(503, headers=(("Date", "soon"),)), Reset("before")]
     with FlakyDatabase(choose=lambda request: answers[0]) as database:
         transport = InfluxTransport(database.url, org="", bucket="ntpaudit", token=None)
@@ -822,17 +822,17 @@ def samples(url: str) -> int:
 
 
 @pytest.mark.parametrize(("flags", "copies"), [((), 2), (("-dedup.minScrapeInterval=1ms",), 1)])
-def test_victoria_metrics(flags: tuple[str, ...], copies: int, ledger: StateStore) -> None:
-    """VictoriaMetrics gets every letter; one sent again counts twice there, unless it is told to drop duplicates."""
-    post(ledger, *map(letter, range(500)))
+def test_victoria_metrics(flags: tuple[str, ...], copies: int, store: StateStore) -> None:
+    """VictoriaMetrics gets every entry; one sent again counts twice there, unless it drops duplicates."""
+    post(store, *map(entry, range(500)))
     with victoria_metrics(*flags) as url, FlakyDatabase(url) as database:
-        with courier_to(ledger, url):
-            until(lambda: ledger.backlog()[0] == 0)
+        with worker_for(store, url):
+            until(lambda: store.backlog()[0] == 0)
         assert samples(url) == 500
         answers: Iterator[Fault] = iter([Reset("after")])
         database.choose = lambda request: next(answers, FORWARD)
-        post(ledger, *map(letter, range(500, 510)))
-        with courier_to(ledger, database.url):
-            until(lambda: ledger.backlog()[0] == 0)
+        post(store, *map(entry, range(500, 510)))
+        with worker_for(store, database.url):
+            until(lambda: store.backlog()[0] == 0)
         until(lambda: samples(url) >= 500 + 10 * copies)
         assert samples(url) == 500 + 10 * copies
