@@ -86,12 +86,17 @@ CHECKED = (
     "pyproject.toml",
     "systemd",
     "tests/bench",
+    "tests/core/test_agent.py",
+    "tests/core/test_debounce.py",
+    "tests/core/test_selection.py",
     "tests/formats",
     "tests/grafana",
     "tests/outputs",
     "tests/probes",
     "tests/render",
     "tests/systemd",
+    "tests/test_agent.py",
+    "tests/test_delivery.py",
     "tests/world",
 )
 
