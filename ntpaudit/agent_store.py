@@ -1,6 +1,7 @@
 """The agent's store: its state from run to run, and the actions that store something."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from ntpaudit.config.schema import HistoryConfig
 from ntpaudit.core.actions import Prune, StampHistory, StoreAudit, StoreEvents
@@ -22,7 +23,7 @@ MAX_NAMED = 5
 """How many damaged audits a message names."""
 
 _CLOCK = "clock"
-_RARELY_CHANGED = ("samples", "back_test", "debounce")
+_RARELY_CHANGED = ("samples", "line", "back_test", "debounce")
 """The large parts of `ClockState` that local audits rarely change: each has a key of its own."""
 
 _RECOVERING = "recovering"
@@ -107,12 +108,12 @@ class AgentStore:
             self._store.prune_by_age(action.utc_ns, limits.raw_s, limits.rollups_s, limits.findings_s)
         self._store.prune_by_size(limits.max_size)
 
-    def _changed(self, state: ClockState) -> dict[str, object]:
+    def _changed(self, state: ClockState) -> dict[str, Any]:
         """Return the state by key, as JSON values, without the large parts that have not changed."""
-        changed: dict[str, object] = {}
-        for key in _RARELY_CHANGED:
-            part = getattr(state, key)
-            if part != self._stored.get(key):
-                self._stored[key], changed[key] = part, plain(part)
-        changed[_CLOCK] = {key: plain(part) for key, part in state._asdict().items() if key not in _RARELY_CHANGED}
-        return changed
+        parts = state._asdict()
+        stored = self._stored
+        changed = {key: parts[key] for key in _RARELY_CHANGED if key not in stored or parts[key] != stored[key]}
+        stored |= changed
+        rest = {key: part for key, part in parts.items() if key not in _RARELY_CHANGED}
+        plain_parts: dict[str, Any] = plain(changed | {_CLOCK: rest}, names=False)
+        return plain_parts

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ntpaudit.agent_store import AgentStore
 from ntpaudit.core.observation import Observation, SourceObservation
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
@@ -106,3 +107,21 @@ def test_a_start_does_not_help_a_falseticker(watched: Watched) -> None:
     watched.restart()
     assert watched.first_alone().verdict == "within"
     assert watched.network(0, 1).verdict == "beyond"
+
+
+def test_what_is_stored_is_the_state(watched: Watched) -> None:
+    """After each audit and at each start, also of another boot, the file has the whole state, in all its parts."""
+
+    def is_stored() -> bool:
+        return AgentStore(watched.agent.store).load() == watched.agent.state.clock
+
+    for turn in range(12):
+        watched.network(0, 1, 2, 3)
+        watched.local()
+        assert is_stored()
+        if turn % 4 == 3:
+            assert watched.agent.state.clock.line is not None
+            watched.host.set_clock(NS_PER_S) if turn == 3 else watched.host.reboot()
+            watched.restart()
+            watched.local()
+            assert is_stored()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ntpaudit.core.checks.context import DroppedAgreement
 from ntpaudit.core.checks.debounce import DebounceState, of_new_boot
 from ntpaudit.core.checks.steps import MIN_STEP_S, step_severity_key
-from ntpaudit.core.clock.drift import BackTest, Drift, Fit, Sample, drop_forecasts
+from ntpaudit.core.clock.drift import BackTest, Drift, Fit, Sample, drop_forecasts, is_sound
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, MAX_KERNEL_PPM, ClockReading, max_drift_ppm
 from ntpaudit.core.clock.steps import Step, Suspend, find_step, find_suspend, without_leap
 from ntpaudit.core.leap import leap_of_step
@@ -134,6 +134,8 @@ def restored(stored: ClockState | None, boot_id: str | None, now: ClockReading) 
     """Return the stored state, as far as it is valid in this boot. Nothing is known to be of an unknown boot."""
     if stored is None:
         return ClockState(boot_id, now, now.boottime_ns)
+    if not is_sound(stored.back_test):
+        stored = stored._replace(back_test=BackTest())
     if boot_id is not None and stored.boot_id == boot_id and stored.reading.boottime_ns <= now.boottime_ns:
         return stored
     polls = stored.poll_interval

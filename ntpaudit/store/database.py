@@ -35,7 +35,6 @@ SCHEMA = (
     ALTER TABLE audits ADD COLUMN offset_ns INTEGER;
     ALTER TABLE audits ADD COLUMN earliest_ns INTEGER;
     ALTER TABLE audits ADD COLUMN latest_ns INTEGER;
-    ALTER TABLE audits ADD COLUMN distance_s REAL;
     CREATE INDEX audits_unjudged ON audits (boottime_ns) WHERE record IS NULL;
     CREATE INDEX audits_network ON audits (id) WHERE kind = 'network';
     CREATE TABLE rollups (

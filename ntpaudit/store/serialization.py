@@ -16,19 +16,22 @@ to_json = JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 """Write what `plain` made, in as few characters as JSON needs. ValueError for a NaN or an infinity."""
 
 
-def plain(value: Any) -> Any:
-    """Turn a value of the core into dicts, lists, texts and numbers: named tuples by their names, octets in hex."""
+def plain(value: Any, *, names: bool = True) -> Any:
+    """Turn a value of the core into dicts, lists, texts and numbers: octets in hex, named tuples by name or in order.
+
+    `names` False takes half the space. A field that is added later must then be the last one, with a default.
+    """
     if type(value) in _ATOMS:
         return value
     match value:
         case bytes():
             return value.hex()
-        case tuple() if hasattr(value, "_asdict"):
+        case tuple() if names and hasattr(value, "_asdict"):
             return {key: plain(part) for key, part in value._asdict().items()}
         case tuple():
-            return [plain(part) for part in value]
+            return [plain(part, names=names) for part in value]
         case Mapping():
-            return {key: plain(part) for key, part in value.items()}
+            return {key: plain(part, names=names) for key, part in value.items()}
     return value
 
 
@@ -72,9 +75,11 @@ def _first_fitting(kinds: tuple[Any, ...], data: Any) -> Any:
 
 
 def _named(kind: Any, data: Any) -> Any:
-    """Make a named tuple of its parts; one that is missing takes its default, an unknown one is refused."""
-    _checked(isinstance(data, dict), kind, data)
+    """Make a named tuple of its parts, by name or in order; a missing one takes its default, a surplus is refused."""
     hints = _hints(kind)
+    if isinstance(data, list):
+        data = dict(zip(hints, _checked(len(data) <= len(hints), kind, data), strict=False))
+    _checked(isinstance(data, dict), kind, data)
     for name in data:
         if name not in hints:
             raise TypeError(f"{kind.__name__} has no {name}")

@@ -54,7 +54,7 @@ def _repeat(file: Path) -> None:
             connection.execute(
                 "INSERT INTO audits SELECT NULL, host_ns + :ns, observation, record, kind, boot_id, boottime_ns + :ns,"
                 " suspended_ns, raw_ns + :ns, utc_ns + :ns, severity, verdict, offset_ns, earliest_ns, latest_ns,"
-                " distance_s, local_s FROM audits WHERE id <= :last ORDER BY id",
+                " local_s FROM audits WHERE id <= :last ORDER BY id",
                 later,
             )
             connection.execute(

@@ -133,7 +133,7 @@ def test_no_turn_lasts_while_a_reader_takes_his_time(tmp_path: Path) -> None:
     write(path, World(), range(10))
     connection = open_database(str(path))
     connection.executescript("".join("INSERT INTO audits SELECT NULL, host_ns, observation, record, kind, boot_id,"
-        "boottime_ns, suspended_ns, raw_ns, utc_ns, severity, verdict, offset_ns, earliest_ns, latest_ns, distance_s,"
+        "boottime_ns, suspended_ns, raw_ns, utc_ns, severity, verdict, offset_ns, earliest_ns, latest_ns,"
         " local_s FROM audits;" for _ in range(8)))  # fmt: skip
     reader = open_database(str(path))
     audits = stored(reader).audits(stored(reader).window())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import accumulate, islice
 from math import ceil, comb, cos, fsum, inf, isfinite, pi, sin, sqrt, tan
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ntpaudit.core.clock.interval import MAX_DISTANCE_NS
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, MAX_KERNEL_PPM
@@ -269,21 +269,11 @@ def drop_forecasts(back_test: BackTest) -> BackTest:
     return back_test._replace(forecasts=())
 
 
-def parse_back_test(data: Any) -> BackTest:
-    """Read what JSON made of a back-test: nested lists; ValueError for anything else."""
-    try:
-        forecasts, ratios = data
-        parsed = BackTest(
-            tuple(Forecast(int(horizon_s), int(made), Fit(*line)) for horizon_s, made, line in forecasts),
-            tuple(tuple(map(float, row))[-_KEPT_RATIOS:] for row in ratios),
-        )
-        sound = len(parsed.ratios) == len(HORIZONS_S) and all(map(_is_sound, parsed.forecasts))
-        sound = sound and all(0 <= ratio < inf for row in parsed.ratios for ratio in row)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"not a back-test: {error}") from error
-    if not sound:
-        raise ValueError("not a back-test of these horizons")
-    return parsed
+def is_sound(back_test: BackTest) -> bool:
+    """Return whether a back-test that was stored may be used: it has these horizons, and no impossible number."""
+    ratios = [ratio for row in back_test.ratios for ratio in row]
+    has_horizons = len(back_test.ratios) == len(HORIZONS_S)
+    return has_horizons and all(map(_is_sound, back_test.forecasts)) and all(0 <= ratio < inf for ratio in ratios)
 
 
 @cache
