@@ -41,14 +41,14 @@ def audits() -> Iterator[Audit]:
         yield _audit("web1", "ams", age_s, servers(0.0019, host_ns=_host_ns(age_s)), _WEB1, drift=_DRIFT, age=30.0)
         behind_s = 0.002 if age_s > 1800 else 0.062
         yield _audit("web2", "ams", age_s, servers(behind_s, host_ns=_host_ns(age_s)), _WEB2, drift=_DRIFT)
-        yield _audit("db1", "fra", age_s, [*servers(-0.004, host_ns=_host_ns(age_s)), _liar(age_s)])
+        yield _audit("db1", "fra", age_s, [*servers(-0.004, host_ns=_host_ns(age_s)), _falseticker(age_s)])
         yield _audit("db2", "fra", age_s, servers(0.003, host_ns=_host_ns(age_s)) if age_s > 600 else _SILENCE)
         yield _audit("placeless", None, age_s, servers(0.0005, host_ns=_host_ns(age_s)), env=None)
-        strange = [*servers(-0.001, host_ns=_host_ns(age_s)), _liar(age_s, HOSTILE)]
+        strange = [*servers(-0.001, host_ns=_host_ns(age_s)), _falseticker(age_s, HOSTILE)]
         yield _audit(HOSTILE, HOSTILE_SITE, age_s, strange, _STRANGE)
         yield _audit("roamer", "ams" if age_s > HOUR_S else "fra", age_s, servers(0.001, host_ns=_host_ns(age_s)))
-        mended = [] if age_s <= 600 else [_liar(age_s, "ntp8.example.net")]
-        yield _audit("mended", "fra", age_s, [*servers(0.001, host_ns=_host_ns(age_s)), *mended, _liar(age_s)])
+        mended = [] if age_s <= 600 else [_falseticker(age_s, "ntp8.example.net")]
+        yield _audit("mended", "fra", age_s, [*servers(0.001, host_ns=_host_ns(age_s)), *mended, _falseticker(age_s)])
         yield _audit("twin", "ams", age_s, servers(0.001, host_ns=_host_ns(age_s)))
         yield _audit("renamed", "ams" if age_s > 600 else "fra", age_s, servers(0.001, host_ns=_host_ns(age_s)))
         yield _audit(
@@ -57,7 +57,7 @@ def audits() -> Iterator[Audit]:
     for age_s in range(2 * HOUR_S, 0, -290):
         yield _audit("twin", "fra", age_s, servers(2.5, host_ns=_host_ns(age_s)))
     for age_s in (4600, 30):
-        for env, falsetickers in (("prod", [_liar(age_s)]), ("test", [])):
+        for env, falsetickers in (("prod", [_falseticker(age_s)]), ("test", [])):
             yield _audit("tied", "fra", age_s, [*servers(0.001, host_ns=_host_ns(age_s)), *falsetickers], env=env)
     yield _audit("renamed", "ams", 5000, servers(0.001, host_ns=_host_ns(5000)), _BEFORE, always=True)
     yield _audit("renamed", "fra", 500, servers(0.001, host_ns=_host_ns(500)), _AFTER, always=True)
@@ -109,8 +109,8 @@ def _host_ns(age_s: int) -> int:
     return END_NS - age_s * NS_PER_S + 123_456
 
 
-def _liar(age_s: int, name: str = "ntp9.example.net") -> SourceObservation:
-    """Return a server that lies."""
+def _falseticker(age_s: int, name: str = "ntp9.example.net") -> SourceObservation:
+    """Return a falseticker."""
     return seen(name, -37.0, address="198.51.100.9", reference_id=b"\xc6\x33\x64\x01", host_ns=_host_ns(age_s))
 
 

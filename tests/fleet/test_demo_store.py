@@ -136,7 +136,7 @@ def _folder(path: Path) -> None:
         (_endless, "is damaged"),
     ],
 )
-def test_what_is_no_demonstration_is_told(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
+def test_what_is_no_demonstration_is_reported(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
     """Whatever lies there is named, with what makes a demonstration."""
     path = tmp_path / "demo.sqlite3"
     make(path)
@@ -161,7 +161,7 @@ def test_a_demonstration_of_somebody_else_is_not_to_be_made_anew(tmp_path: Path)
         os.seteuid(0)
 
 
-def test_damage_is_told_when_it_is_met(tmp_path: Path) -> None:
+def test_damage_is_reported_when_it_is_met(tmp_path: Path) -> None:
     """A file that is damaged further in says so when it is read, and not by a traceback."""
     path = tmp_path / "demo.sqlite3"
     keep(str(path))
@@ -184,7 +184,7 @@ def test_damage_is_told_when_it_is_met(tmp_path: Path) -> None:
         ("a\0b", "name another file with --store"),
     ],
 )
-def test_where_nothing_can_be_written_is_told(
+def test_where_nothing_can_be_written_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, words: str
 ) -> None:
     """A place that takes no file is named, before anything is simulated, and nothing is left in it or near."""
@@ -355,7 +355,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [told, "[]"] * 2
 
 
-def test_a_demonstration_of_nobody_is_told(tmp_path: Path) -> None:
+def test_a_demonstration_of_nobody_is_reported(tmp_path: Path) -> None:
     """No host is no fleet."""
     path = tmp_path / "demo.sqlite3"
     with DemoStore.create(str(path)) as store:

@@ -112,7 +112,7 @@ def packed(body: bytes, *, packing: bytes = b"gzip", cut: int = 0, status: bytes
         (Octets(b""), ["no "]),
     ],
 )
-def test_a_bad_answer_is_told(database: FlakyDatabase, language: str, fault: Fault, words: list[str]) -> None:
+def test_a_bad_answer_is_reported(database: FlakyDatabase, language: str, fault: Fault, words: list[str]) -> None:
     """Every answer that is none of a database says what it was, and what to do."""
     database.choose = lambda request: fault
     message = failure(database.url, language)
@@ -168,7 +168,7 @@ def test_kin_of_prometheus_is_named(database: FlakyDatabase, language: str) -> N
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_silence_is_told(database: FlakyDatabase, language: str) -> None:
+def test_silence_is_reported(database: FlakyDatabase, language: str) -> None:
     """A server that does not answer, or an octet at a time for ever, is given up; so is one that is not there."""
     database.choose = lambda request: Hang()
     asked = "InfluxQL" if language == "influxql" else "PromQL"
@@ -387,7 +387,7 @@ def test_what_is_to_be_mended_is_called_as_the_caller_says(database: FlakyDataba
 @pytest.mark.parametrize(
     "url", ["", "db", "ftp://db", "http://", "http://[::1", "http://db:x", "http://a:b@db", "http://d\tb"]
 )
-def test_what_is_no_url_is_told(url: str) -> None:
+def test_what_is_no_url_is_reported(url: str) -> None:
     """A URL that names no server, or a secret, is refused before anything is sent."""
     with pytest.raises(ReadError, match=r"fleet\.url") as error:
         open_reader(url=url)
@@ -624,7 +624,7 @@ def test_whatever_fails_in_a_thread_is_raised_where_it_is_waited_for() -> None:
 )
 @settings(max_examples=50)
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_any_octets_are_told_in_a_line(database: FlakyDatabase, language: str, octets: bytes) -> None:
+def test_any_octets_are_reported_in_a_line(database: FlakyDatabase, language: str, octets: bytes) -> None:
     """No octets of a server make anything but a ReadError, in a line that holds no secret."""
     database.choose = lambda request: Octets(octets)
     assert len(failure(database.url, language)) < 700

@@ -147,7 +147,7 @@ def put(holder: Any, key: Any, change: Change) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 @given(st.lists(changes, min_size=1, max_size=4))
 @settings(max_examples=20, deadline=None)
-def test_whatever_is_changed_in_an_answer_is_a_fleet_or_told(
+def test_whatever_is_changed_in_an_answer_is_a_fleet_or_an_error(
     answered: Mapping[str, Answers], language: str, made: list[Change]
 ) -> None:
     """Another type, a field too many or too few, half of it, a huge number: no traceback, and nothing untold."""

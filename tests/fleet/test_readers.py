@@ -2,9 +2,11 @@
 
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote_plus
 
 import pytest
@@ -24,8 +26,9 @@ from ntpaudit.fleet.decode import FULL_FIELDS
 from ntpaudit.fleet.influxql import InfluxqlReader
 from ntpaudit.fleet.promql import PromqlReader
 from ntpaudit.fleet.reader import Reader, SnapshotOptions
-from ntpaudit.formats.line_protocol import render
-from tests.fleet.fleets import END_NS, HOSTILE, HOSTILE_KEPT, HOSTILE_SITE, HOUR_S, keep, lines
+from ntpaudit.formats.line_protocol import points, render
+from ntpaudit.render.text_safety import tag_value
+from tests.fleet.fleets import END_NS, HOSTILE, HOSTILE_KEPT, HOSTILE_SITE, HOUR_S, audits, keep, lines
 from tests.records import record, servers
 from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Request
 from tests.world.servers import influxd, victoria_metrics
@@ -127,8 +130,53 @@ def test_every_host_is_read_as_it_last_was(snapshots: dict[str, Snapshot], kind:
     assert (END_NS - hosts["asleep"].last_ns) / NS_PER_S == pytest.approx(3 * HOUR_S, abs=2)
 
 
+def written(measurement: str) -> list[tuple[int, Mapping[str, str | None], Mapping[str, Any]]]:
+    """Return the time, tags and fields of all points that were written, sorted by time."""
+    return sorted(
+        (
+            (audit.arrived_ns if stamp_ns is None else stamp_ns, tags, fields)
+            for audit in audits()
+            for name, tags, fields, stamp_ns in points(audit.record, audit.events)
+            if name == measurement
+        ),
+        key=itemgetter(0),
+    )
+
+
 @pytest.mark.parametrize("kind", READERS)
-def test_what_is_in_force_is_told(snapshots: dict[str, Snapshot], kind: str) -> None:
+def test_a_snapshot_holds_what_was_written(snapshots: dict[str, Snapshot], kind: str) -> None:
+    """Of every host its last point, its offset of an hour before and its raised findings; duplicates aside."""
+    last: dict[str, tuple[Any, ...]] = {}
+    baseline: dict[str, tuple[int, Bounds]] = {}
+    for stamp_ns, tags, fields in written("ntpaudit_clock"):
+        name = tag_value(tags["host"] or "")
+        known: list[Any] = [fields.get(field) for field in ("offset_s", "earliest_s", "latest_s")]
+        offset = None if known[0] is None else rounded(Offset(*known))
+        counts = [fields.get(field) or 0 for field in ("usable", "falsetickers", "findings")]
+        last[name] = (stamp_ns // MS, tags["site"], tags["env"], fields["severity"], offset, *counts)
+        if offset is not None and 3600 <= (END_NS - stamp_ns) / NS_PER_S < 4500:
+            baseline[name] = (stamp_ns // MS, Bounds(*offset[1:]))
+    found = snapshots[kind]
+    single = {
+        host.name: (
+            host.last_ns // MS, host.site, host.env, host.severity, host.offset,
+            host.usable, host.falsetickers, host.findings,
+        )
+        for host in found.hosts
+        if host.name not in ("twin", "tied")
+    }  # fmt: skip
+    assert single == {name: point for name, point in last.items() if name not in ("twin", "tied", "gone")}
+    earlier = {name: (found.baseline_ns[name] // MS, bounds) for name, bounds in found.baseline.items()}
+    assert earlier == {name: point for name, point in baseline.items() if name != "twin"}
+    events = {
+        (tag_value(tags["host"] or ""), tags["kind"]): fields["raised"] for _, tags, fields in written("ntpaudit_event")
+    }
+    raised = {event for event, is_raised in events.items() if is_raised}
+    assert {(alarm.host, alarm.kind) for alarm in found.alarms} == raised - {("web1", "step-forward")}  # 7000 s ago
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_what_is_in_force_is_reported(snapshots: dict[str, Snapshot], kind: str) -> None:
     """A finding is in force until it is cleared, a step for an hour; a size told before is not its own."""
     assert [
         (alarm.host, alarm.kind, alarm.severity, (END_NS - alarm.since_ns) // NS_PER_S, alarm.value_s)
@@ -142,8 +190,8 @@ def test_what_is_in_force_is_told(snapshots: dict[str, Snapshot], kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_lies_are_those_of_the_latest_audit(snapshots: dict[str, Snapshot], kind: str) -> None:
-    """A source that lied once and was taken out of the configuration since is not told of."""
+def test_falsetickers_are_those_of_the_latest_audit(snapshots: dict[str, Snapshot], kind: str) -> None:
+    """A former falseticker that is no longer configured is not named."""
     assert [(lie.host, lie.source, round(lie.offset_s or 0)) for lie in snapshots[kind].falseticker_reports] == [
         (HOSTILE_KEPT, HOSTILE_KEPT, -37),
         ("db1", "ntp9.example.net", -37),
@@ -182,7 +230,7 @@ def test_every_step_of_a_period_is_read(readers: dict[str, Reader], kind: str) -
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_machines_of_one_name_are_told_apart_from_one_that_moved(readers: dict[str, Reader], kind: str) -> None:
+def test_machines_of_one_name_are_distinguished_from_one_that_moved(readers: dict[str, Reader], kind: str) -> None:
     """Two that report at once clash, and the worst counts; a host that has another site or environment now does not."""
     snapshot = readers[kind].snapshot(END_NS, SnapshotOptions())
     assert snapshot.duplicate_hosts == (DuplicateHost("twin", ("ams", "fra")),)
@@ -411,7 +459,7 @@ def test_no_question_spoils_the_answer_to_another(databases: dict[str, str], sna
     assert not any("reduce_mem_usage" in one for one in asked)
 
 
-def test_machines_of_a_strange_name_are_told_apart() -> None:
+def test_machines_of_a_strange_name_are_distinguished() -> None:
     """The index writes names as line protocol does; whatever is in them, they are read as they are in points."""
     with influxd() as url:
         for site in ("ams", "fra"):
@@ -616,7 +664,7 @@ def test_tallies_are_the_same(readers: dict[str, Reader], kind: str, site: str |
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_a_site_that_nobody_is_at_is_told(readers: dict[str, Reader], kind: str) -> None:
+def test_a_site_that_nobody_is_at_is_reported(readers: dict[str, Reader], kind: str) -> None:
     """A site whose name is mistyped is no empty fleet."""
     with pytest.raises(ReadError, match="amz"):
         readers[kind].snapshot(END_NS, SnapshotOptions("amz"))
@@ -637,7 +685,7 @@ def test_any_text_is_but_a_text(readers: dict[str, Reader], kind: str, text: str
 
 
 @pytest.mark.parametrize("kind", ASKED)
-def test_a_database_without_a_point_is_told(kind: str) -> None:
+def test_a_database_without_a_point_is_reported(kind: str) -> None:
     """Where no agent has delivered anything yet, that is said, and not that all is well."""
     with influxd() if kind == "influxql" else victoria_metrics() as url:
         with closing(open_reader(url=url, language=kind)) as reader:

@@ -51,7 +51,7 @@ def is_well(url: str) -> bool:
         return False
 
 
-def letters(now_ns: int, numbers: Sequence[int]) -> Iterator[OutboxEntry]:
+def entries(now_ns: int, numbers: Sequence[int]) -> Iterator[OutboxEntry]:
     """Yield a record of each host, as its agent keeps it until it is delivered."""
     for number in numbers:
         host_ns = now_ns - (30 + number) * NS_PER_S
@@ -60,7 +60,7 @@ def letters(now_ns: int, numbers: Sequence[int]) -> Iterator[OutboxEntry]:
 
 
 def deliver(store: StateStore, url: str, sent: Sequence[OutboxEntry]) -> None:
-    """Let the agents' courier deliver, until every letter is confirmed."""
+    """Let the agent's delivery worker deliver until every entry is acknowledged."""
 
     def post(connection: sqlite3.Connection) -> None:
         for entry in sent:
@@ -75,13 +75,13 @@ def deliver(store: StateStore, url: str, sent: Sequence[OutboxEntry]) -> None:
 
 
 def test_records_that_a_relay_took_while_the_database_was_away_arrive(tmp_path: Path) -> None:
-    """Agents deliver to vmagent without a database; once there is one, the fleet is there, each host as it was told."""
+    """Agents deliver to vmagent without a database; once there is one, each host is there as its agent reported it."""
     now_ns = time.time_ns() // NS_PER_S * NS_PER_S
     relay_port, port = (free_port("127.0.0.1", socket.SOCK_STREAM) for _ in range(2))
     to = f"-remoteWrite.url=http://127.0.0.1:{port}/api/v1/write"
     store = StateStore(str(tmp_path / "history.sqlite3"))
     with closing(store), vm("vmagent", tmp_path, relay_port, to, f"-remoteWrite.tmpDataPath={tmp_path}/kept") as relay:
-        deliver(store, relay, list(letters(now_ns, range(HOSTS))))
+        deliver(store, relay, list(entries(now_ns, range(HOSTS))))
         kept = (f"-storageDataPath={tmp_path}/data", "-retentionPeriod=100y", "-search.latencyOffset=0s")
         with (
             vm("victoria-metrics", tmp_path, port, *kept) as database,
