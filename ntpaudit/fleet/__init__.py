@@ -1,4 +1,4 @@
-"""Every host of a fleet, read from where its agents' points are kept."""
+"""Reads every host of a fleet from the database of its agents' points."""
 
 from collections.abc import Mapping
 
@@ -17,11 +17,11 @@ def open_reader(
     path: str | None = None,
     keys: Mapping[str, str] | None = None,
 ) -> Reader:
-    """Open the database at `url`, which speaks `influxql` or `promql`, else the demonstration in the file `path`.
+    """Open the database at `url`, in `influxql` or `promql`, otherwise the demonstration in the file `path`.
 
-    ReadError where that cannot be done; a database is not asked before something is read of it. Of a database the hosts
-    of one environment are read, if it is named. `keys` say what messages call `url`, `language` and `database`: the
-    keys of the configuration, unless told otherwise; and which command makes a `demo`.
+    ReadError if that fails; nothing is sent to a database yet. If `env` is given, only hosts of that environment are
+    read. `keys` has the names of `url`, `language` and `database` in messages (default: the keys of the configuration),
+    and the command that makes a `demo`.
     """
     if url is None:
         from ntpaudit.fleet.demo_store import DemoReader

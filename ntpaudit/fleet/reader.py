@@ -1,4 +1,4 @@
-"""Where a fleet is read from: one interface, whatever the database and its language."""
+"""The interface of every reader of a fleet, whatever the database and its language."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -6,15 +6,15 @@ from typing import NamedTuple, Protocol
 from ntpaudit.core.fleet.model import Alarm, SeverityCounts, Snapshot, TimeBucket
 
 SKEW_S = 30.0
-"""By a clock that is so far from the database's, hosts look silent that are not, or look well as they were."""
+"""If this machine's clock differs from the database's by more, hosts seem silent, or silent hosts seem well."""
 
 
 class SnapshotOptions(NamedTuple):
-    """What is looked at: one site or all, so far back for the latest point, and so long ago for the one before.
+    """What to read: one site or all, how far back to look for the latest point, and how long ago the baseline is.
 
-    Machines of one name are told apart by what they sent in the last `silent_after_s`. Unless it is wanted `in_full`,
-    `verdict` and `findings` of each host may be left out, and `frequency_ppm` of those that did not move: nothing is
-    judged by them, and every field costs its time.
+    Machines of one name are detected by their points of the last `silent_after_s`. Unless `in_full`, `verdict` and
+    `findings` of hosts may be left out, and `frequency_ppm` of those that did not move: the evaluation does not need
+    them, and every field takes time.
     """
 
     site: str | None = None
@@ -25,30 +25,30 @@ class SnapshotOptions(NamedTuple):
 
 
 class Reader(Protocol):
-    """A database of the points that agents deliver. Every method raises ReadError, which says what would mend it."""
+    """A database of the points that agents deliver. Every method raises ReadError, with its fix."""
 
     def now_ns(self) -> int:
-        """Return the moment that is now for this database: the true time, or where a demonstration ends.
+        """Return the time that is now for this database: the true time, or the end of a demonstration.
 
         The true time is that of this machine's clock, unless the database's differs from it by more than `SKEW_S`.
         """
 
     def skew_s(self) -> float | None:
-        """Return how far the database's clock is ahead of this machine's, within a second; None while nobody knows."""
+        """Return how far the database's clock is ahead of this machine's, within a second; None if unknown."""
 
     def snapshot(self, now_ns: int, reach: SnapshotOptions) -> Snapshot:
-        """Read every host as it stood at a moment."""
+        """Read the state of every host at a moment."""
 
     def host_series(
         self, hosts: Sequence[str], begin_ns: int, end_ns: int, count: int
     ) -> Mapping[str, tuple[TimeBucket, ...]]:
-        """Read how hosts fared over a period in so many spans of equal length; spans without a point are left out."""
+        """Read the time series of hosts in `count` intervals of equal length; those without a point are left out."""
 
     def tallies(self, begin_ns: int, end_ns: int, count: int, site: str | None = None) -> tuple[SeverityCounts, ...]:
-        """Read how the fleet fared over a period in so many spans of equal length. Slow over many hosts."""
+        """Count the hosts by severity in `count` intervals of equal length. Slow for many hosts."""
 
     def steps(self, begin_ns: int, end_ns: int, site: str | None = None) -> tuple[Alarm, ...]:
-        """Read every step that hosts told of in a period, wherever they stand now, in the order of time."""
+        """Read every step that was reported in a period, wherever the hosts are now, sorted by time."""
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connections."""

@@ -374,8 +374,7 @@ class _Query:
         }
         if not names:
             return {}
-        begin_ns = min(hosts[name].last_ns for name in names) - 1
-        window = Window(begin_ns // 10**6 * 10**6 - 1, self.settled_ns, self.site)
+        window = Window(min(hosts[name].last_ns for name in names) - 1, self.settled_ns, self.site)
         found = hosts_of(_of(self.reader.last, CLOCK, window, names, CLOCK.fields))
         return {name: host for name, host in found.items() if host.last_ns >= hosts[name].last_ns}
 

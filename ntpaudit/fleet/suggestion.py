@@ -1,4 +1,4 @@
-"""The name that was probably meant, where one was not found."""
+"""Suggests the name that was probably meant."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from ntpaudit.core.fleet.members import namesake
 
 
 def nearest(name: str, others: Iterable[str]) -> str | None:
-    """Return the name among others that is the same but for case and domain, else the most similar; None of none."""
+    """Return the name that differs only in case and domain, otherwise the most similar one; None if none is similar."""
     known = {other.casefold(): other for other in sorted(others, reverse=True)}
     if (same := namesake(name, known.values())) is not None:
         return same
