@@ -56,7 +56,7 @@ BANNED = {
 
 QUOTED = (
     r"liar\.example",  # a host name in examples
-    r"[dD]ead[- _]letters?",  # the standard term
+    r"(?i:dead[- _]letters?)",  # the standard term
     r"(two|alphanumeric|lower-case|upper-case|non-ASCII|ASCII|wide) letters|two-letter",  # letters of an alphabet
     r"letter-spacing",  # CSS
     r"=nobody",  # the user

@@ -1,4 +1,4 @@
-"""Audits by number, as the agent hands them to its ledger, and the numbers found in a file again."""
+"""Audits by number, as the agent hands them to its store, and the numbers found in a file again."""
 
 import json
 import sqlite3
@@ -42,7 +42,7 @@ def audit(number: int, kind: Kind = "local") -> AuditRow:
     )
     if kind == "local":
         concluded = concluded._replace(sources=())
-    return AuditRow(seen, concluded, (event(number),), letter(number), {"mind": number})
+    return AuditRow(seen, concluded, (event(number),), entry(number), {"clock": number})
 
 
 def event(number: int) -> Event:
@@ -53,8 +53,8 @@ def event(number: int) -> Event:
     return Event("step-back", True, Severity.CRITICAL, "high", text, *moment, value_s=-1.5, detail={"number": number})
 
 
-def letter(number: int, *, is_dated: bool = True) -> OutboxEntry:
-    """Return the letter of a minute."""
+def entry(number: int, *, is_dated: bool = True) -> OutboxEntry:
+    """Return the outbox entry of a minute."""
     taken = reading(NOW_NS, number * MINUTE_NS)
     stamp_ns = taken.realtime_ns + 1_900_000 if is_dated else None
     lines = f"ntpaudit_clock,host=web1 number={number}i" + (f" {stamp_ns}\n" if is_dated else "\n")
@@ -62,7 +62,7 @@ def letter(number: int, *, is_dated: bool = True) -> OutboxEntry:
 
 
 def number_of(lines: str) -> int:
-    """Return the number in a letter."""
+    """Return the number in an entry."""
     return int(lines.partition("number=")[2].partition("i")[0])
 
 
@@ -81,7 +81,7 @@ class Found(NamedTuple):
     unjudged: list[int]
     rolled_up: int
     events: list[int]
-    letters: list[int]
+    outbox: list[int]
     aside: list[int]
     states: dict[str, Any]
 
@@ -113,15 +113,15 @@ def _minute(boottime_ns: int) -> int:
     return (boottime_ns - reading(NOW_NS).boottime_ns) // MINUTE_NS
 
 
-def date_letter(store: StateStore, dated: OutboxEntry) -> None:
-    """Replace the lines of a letter by dated ones."""
+def stamp_entry(store: StateStore, dated: OutboxEntry) -> None:
+    """Replace the lines of an entry by stamped ones."""
     store.stamp_entries([dated], [], "")
 
 
 def deliver(store: StateStore, *, refused: frozenset[int] = frozenset(), count: int = 7) -> Iterator[int]:
-    """Deliver all that waits in batches, as the courier does, and yield the numbers that arrive."""
+    """Deliver all that waits in batches, as the worker does, and yield the numbers that arrive."""
     while entries := store.waiting(count):
-        numbers = [number_of(letter.lines) for letter in entries]
+        numbers = [number_of(entry.lines) for entry in entries]
         if numbers[0] in refused:
             store.dead_letter(entries[0], "400: field type conflict")
             continue

@@ -74,7 +74,7 @@ def test_what_was_removed_is_not_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("is_gap", "within"), [(False, 30), (True, 0)])
-def test_a_step_that_nobody_watched_parts_nothing(is_gap: bool, within: int, tmp_path: Path) -> None:
+def test_a_step_while_no_agent_ran_parts_nothing(is_gap: bool, within: int, tmp_path: Path) -> None:
     """A clock set while the agent was down, at an unknown moment, may have been wrong since the record before."""
     world = World(begin_ns=BEGIN_NS, stepped_s=lambda minute: 0.0 if minute < 30 else 3600.0)
     write(tmp_path / "a", world, range(31))

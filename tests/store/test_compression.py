@@ -43,7 +43,7 @@ def test_octets_that_are_no_text_are_refused(value: bytes) -> None:
 
 @given(st.data())
 def test_a_changed_octet_is_noticed(data: st.DataObject) -> None:
-    """The checksum tells a text that the disk has changed from the one that was stored."""
+    """The checksum detects a text that the disk has changed."""
     text = to_json(CASES["findings"].to_dict())
     packed = bytearray(pack_text(text))
     place = data.draw(st.integers(0, len(packed) - 1))

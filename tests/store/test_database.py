@@ -1,4 +1,4 @@
-"""The SQLite file: brought up to date with all it holds, whoever else does the same and whatever ends it half-way."""
+"""The SQLite file: brought up to date with all it holds, also by several processes and after any interruption."""
 
 import os
 import signal
@@ -97,7 +97,7 @@ def test_an_old_file_is_brought_up_to_date_with_what_it_holds(old: Path, tmp_pat
     ]
     with closing(open_database(str(old))) as connection:
         assert saved_state.load_server_states(connection) == {"192.0.2.1 123": ServerState(consecutive_timeouts=3)}
-        assert audits.pending_observations(connection) == []  # a check that was not finished is nobody's to finish
+        assert audits.pending_observations(connection) == []  # a check that was not finished is not to be finished
         with transaction(connection):
             audits.keep_audit(connection, audit(1).observation, audit(1).record)
 
@@ -110,7 +110,7 @@ def test_an_old_file_keeps_its_way_to_free_pages(old: Path, path: Path, tmp_path
 
 
 def test_a_new_file_has_small_pages_and_an_old_one_keeps_its_own(old: Path, tmp_path: Path) -> None:
-    """A commit writes whole pages; to give an old file others would write all of it anew."""
+    """A commit writes whole pages; to change those of an old file would rewrite all of it."""
     with closing(sqlite3.connect(old)) as connection:
         (before,) = connection.execute("PRAGMA page_size").fetchone()
     assert before != PAGE_BYTES
@@ -272,7 +272,7 @@ def test_the_database_of_another_program_is_not_taken(path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"not a database" * 1000, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_a_file_that_is_no_database_is_set_aside(data: bytes, path: Path) -> None:
-    """It is renamed with its octets as they are, told of, and a new one begun."""
+    """It is renamed with its octets as they are, reported, and a new one begun."""
     path.write_bytes(data)
     notes = Messages("ntpaudit.store")
     open_database(str(path)).close()
@@ -282,10 +282,10 @@ def test_a_file_that_is_no_database_is_set_aside(data: bytes, path: Path) -> Non
 
 
 def test_a_file_set_aside_is_still_read_with_its_journal(path: Path, tmp_path: Path) -> None:
-    """What is in the journal only is found by whoever opens the renamed file."""
+    """What is only in the journal is found when the renamed file is opened."""
     with closing(open_database(str(path))) as connection:
         with transaction(connection):
-            connection.execute("INSERT INTO state VALUES ('mind', '7')")
+            connection.execute("INSERT INTO state VALUES ('clock', '7')")
         crashed = tmp_path / "crashed" / path.name
         crashed.parent.mkdir()
         for part in ("", "-wal", "-shm"):
@@ -298,7 +298,7 @@ def test_a_file_set_aside_is_still_read_with_its_journal(path: Path, tmp_path: P
 
 
 def test_damage_met_while_a_file_is_brought_up_to_date(old: Path) -> None:
-    """A file whose tables are gone is set aside though its head is sound."""
+    """A file whose tables are gone is renamed although its head is sound."""
     with old.open("r+b") as file:
         file.seek(100)
         file.write(b"\xa5" * 3996)
@@ -307,8 +307,8 @@ def test_damage_met_while_a_file_is_brought_up_to_date(old: Path) -> None:
     assert version_of(old) == len(SCHEMA)
 
 
-def test_a_damaged_file_that_cannot_be_renamed_is_told_of(disk: Path) -> None:
-    """Where the folder lets nobody rename, that is told, and nothing is claimed to have been done."""
+def test_a_damaged_file_that_cannot_be_renamed_is_reported(disk: Path) -> None:
+    """If the folder forbids renaming, that is reported, and nothing is claimed to have been done."""
     path, notes = disk / "history.sqlite3", Messages("ntpaudit.store")
     path.write_bytes(b"not a database" * 1000)
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
@@ -342,16 +342,16 @@ def test_a_transaction_is_all_or_nothing(path: Path) -> None:
 
     def fail(connection: sqlite3.Connection) -> None:
         with transaction(connection):
-            saved_state.save_state(connection, "mind", 1)
+            saved_state.save_state(connection, "clock", 1)
             raise ValueError("a bug")
 
     with closing(open_database(str(path))) as connection:
         with pytest.raises(ValueError, match="bug"):
             fail(connection)
-        assert saved_state.load_state(connection, "mind") is None
+        assert saved_state.load_state(connection, "clock") is None
         with transaction(connection):
-            saved_state.save_state(connection, "mind", 2)
-        assert saved_state.load_state(connection, "mind") == 2
+            saved_state.save_state(connection, "clock", 2)
+        assert saved_state.load_state(connection, "clock") == 2
 
 
 def test_a_committed_change_is_on_the_disk(path: Path) -> None:

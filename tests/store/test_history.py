@@ -20,7 +20,7 @@ from ntpaudit.store.database import open_database, open_memory, transaction
 from ntpaudit.store.retention import MAX_AGED, Pruned
 from ntpaudit.store.serialization import plain, to_json
 from tests.records import CASES, NOW_NS, records
-from tests.store.audits import BOOT, audit, event, letter, number_of
+from tests.store.audits import BOOT, audit, entry, event, number_of
 
 DAY_NS = 86_400 * NS_PER_S
 RAW_S, ROLLUPS_S, FINDINGS_S = 90 * 86_400.0, 400 * 86_400.0, 7 * 365.25 * 86_400.0
@@ -40,7 +40,7 @@ def ids(connection: sqlite3.Connection, table: str = "audits") -> list[int]:
 
 
 class Old(NamedTuple):
-    """An audit in the model: its true time if it has one, the host's, and whether its letter waits."""
+    """An audit in the model: its true time if it has one, the host's, and whether its entry waits."""
 
     utc_ns: int | None
     host_ns: int
@@ -55,7 +55,7 @@ def insert(connection: sqlite3.Connection, audits: Sequence[Old]) -> None:
             (host_ns, utc_ns),
         )
         if waits:
-            outbox.enqueue(connection, letter(number), number)
+            outbox.enqueue(connection, entry(number), number)
 
 
 @st.composite
@@ -63,13 +63,13 @@ def _old(draw: st.DrawFn) -> Old:
     """Draw an audit of the last half year, by a clock that is right, wrong by decades, or not known to be either."""
     utc_ns = NOW_NS - draw(st.integers(0, 180)) * DAY_NS
     host_ns = draw(st.sampled_from([utc_ns, utc_ns + DAY_NS, 0, 2_200_000_000 * NS_PER_S]))
-    told_ns = draw(st.sampled_from([utc_ns, utc_ns, utc_ns, None, 0, 2_300_000_000 * NS_PER_S]))
-    return Old(told_ns, host_ns, draw(st.booleans()))
+    stated_ns = draw(st.sampled_from([utc_ns, utc_ns, utc_ns, None, 0, 2_300_000_000 * NS_PER_S]))
+    return Old(stated_ns, host_ns, draw(st.booleans()))
 
 
 @given(st.lists(_old(), max_size=40))
 def test_what_goes_for_its_age(audits: list[Old]) -> None:
-    """An audit goes when both clocks call it old, or nobody dated it and a dated one after it goes, unless it waits."""
+    """An audit is deleted if both clocks call it old, or it has no time and a later one is deleted, unless it waits."""
     limit_ns = NOW_NS - 90 * DAY_NS
     old = [number for number, (utc_ns, host_ns, _) in enumerate(audits, 1) if max(utc_ns or 0, host_ns) < limit_ns]
     last = max((number for number in old if audits[number - 1].utc_ns is not None), default=0)
@@ -83,7 +83,7 @@ def test_what_goes_for_its_age(audits: list[Old]) -> None:
 
 @pytest.mark.parametrize("year", [1970, 2040])
 def test_a_wrong_time_costs_little(year: int, memory: sqlite3.Connection) -> None:
-    """Were retention told a wrong time after all, it would remove nothing, or of the oldest so many and no more."""
+    """With a wrong time retention removes nothing, or a limited number of the oldest."""
     insert(memory, [Old(NOW_NS + number, NOW_NS + number) for number in range(3 * MAX_AGED)])
     audits.keep_events(memory, [event(number) for number in range(20)], BOOT)
     now_ns = (year - 1970) * 365 * DAY_NS
@@ -93,7 +93,7 @@ def test_a_wrong_time_costs_little(year: int, memory: sqlite3.Connection) -> Non
 
 
 def test_an_event_of_a_host_that_believes_in_1970_is_kept(memory: sqlite3.Connection) -> None:
-    """What nobody dated is not old because the host's clock was wrong."""
+    """An audit without a known time is not old because the host's clock was wrong."""
     lost = event(1)._replace(utc_ns=None, host_ns=7 * NS_PER_S)
     old = event(2)._replace(utc_ns=NOW_NS - 8 * 365 * DAY_NS, host_ns=NOW_NS - 8 * 365 * DAY_NS)
     audits.keep_events(memory, [old, lost, event(3)], BOOT)
@@ -101,12 +101,12 @@ def test_an_event_of_a_host_that_believes_in_1970_is_kept(memory: sqlite3.Connec
     assert ids(memory, "events") == [2, 3]
 
 
-def test_a_letter_dated_by_the_host_itself_does_not_date_its_audit(memory: sqlite3.Connection) -> None:
+def test_an_entry_stamped_by_the_host_itself_does_not_stamp_its_audit(memory: sqlite3.Connection) -> None:
     """The host's own word is enough to deliver by, and not to remove by."""
     concluded = audit(1)
     for number, stamp_ns in ((1, concluded.observation.taken.realtime_ns), (2, NOW_NS + 7)):
         audit_id = audits.keep_audit(memory, concluded.observation, concluded.record._replace(utc_ns=None))
-        outbox.enqueue(memory, letter(1, is_dated=False), audit_id)
+        outbox.enqueue(memory, entry(1, is_dated=False), audit_id)
         [*_, undated] = outbox.unstamped(memory)
         outbox.stamp_entry(memory, undated._replace(lines=f"dated {stamp_ns}\n", stamp_ns=stamp_ns))
         assert audit_id == number
@@ -131,7 +131,7 @@ def test_hours_outlive_their_audits_and_events_both(memory: sqlite3.Connection) 
 
 
 class Pile(NamedTuple):
-    """A history of so many audits, of which the last so many wait; `loose` letters of events are among them."""
+    """A history of audits, of which the last ones wait; `loose` entries of events are among them."""
 
     delivered: int
     waiting: int
@@ -154,9 +154,9 @@ def test_what_goes_for_its_size(pile: Pile, max_bytes: int) -> None:
                 (number, filler, number),
             )
             if number > pile.delivered:
-                outbox.enqueue(connection, letter(number), number)
+                outbox.enqueue(connection, entry(number), number)
             if number > count - pile.loose:
-                outbox.enqueue(connection, letter(10_000 + number), None)
+                outbox.enqueue(connection, entry(10_000 + number), None)
         entries = len(ids(connection, "outbox"))
         trimmed = retention.prune_by_size(connection, max_bytes)
         left, waiting = ids(connection), ids(connection, "outbox")
@@ -186,7 +186,7 @@ def test_a_file_stays_within_its_size(is_delivered: bool, tmp_path: Path) -> Non
                 for number in range(number + 1, number + 61):  # noqa: B020
                     concluded = audit(number, "network" if number % 5 == 0 else "local")
                     audit_id = audits.keep_audit(connection, concluded.observation, concluded.record)
-                    outbox.enqueue(connection, letter(number), audit_id)
+                    outbox.enqueue(connection, entry(number), audit_id)
                 if is_delivered:
                     outbox.ack(connection, outbox.waiting(connection, 1000))
             with transaction(connection):
@@ -208,7 +208,7 @@ def test_free_pages_are_given_back(tmp_path: Path) -> None:
     with closing(open_database(str(path))) as connection:
         with transaction(connection):
             for number in range(12_000):
-                outbox.enqueue(connection, letter(number)._replace(lines="x" * 800), None)
+                outbox.enqueue(connection, entry(number)._replace(lines="x" * 800), None)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         before = path.stat().st_size
         with transaction(connection):
@@ -221,11 +221,11 @@ def test_free_pages_are_given_back(tmp_path: Path) -> None:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_letters_that_are_refused_are_bounded(memory: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database that refuses everything fills no disk: of what was set aside the newest is kept."""
+def test_dead_letters_are_bounded(memory: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that refuses everything fills no disk: the newest dead letters are kept."""
     monkeypatch.setattr(outbox, "KEPT_DEAD_LETTERS", 10)
     for number in range(50):
-        outbox.enqueue(memory, letter(number), None)
+        outbox.enqueue(memory, entry(number), None)
         outbox.dead_letter(memory, outbox.waiting(memory, 1)[0], f"no \udcff {number}")
     assert ids(memory, "set_aside") == list(range(41, 51))
     assert outbox.backlog(memory) == (0, None, 10)
@@ -248,7 +248,7 @@ Step = Callable[[sqlite3.Connection], object]
 
 MINUTE: dict[str, Step] = {
     "waiting": lambda connection: outbox.waiting(connection, 1000),
-    "post": lambda connection: outbox.enqueue(connection, letter(7), 7),
+    "post": lambda connection: outbox.enqueue(connection, entry(7), 7),
     "backlog": outbox.backlog,
     "keep": lambda connection: audits.keep_audit(connection, audit(5).observation, audit(5).record),
     "undated": outbox.unstamped,
@@ -264,12 +264,12 @@ MINUTE: dict[str, Step] = {
 
 @pytest.mark.parametrize("name", MINUTE)
 def test_no_step_takes_longer_for_a_long_backlog(name: str) -> None:
-    """What SQLite has to do in a minute of the agent's does not grow with the letters that wait."""
+    """What SQLite has to do in a minute of the agent's does not grow with the entries that wait."""
     work = []
     for backlog in (12_000, 60_000):
         with closing(open_memory()) as connection:
             insert(connection, [Old(NOW_NS, NOW_NS)] * 200)
-            rows = (letter(number)[1:] for number in range(backlog))
+            rows = (entry(number)[1:] for number in range(backlog))
             connection.executemany(
                 "INSERT INTO outbox (audit_id, lines, stamp_ns, boot_id, boottime_ns, host_ns) VALUES (1,?,?,?,?,?)",
                 rows,
@@ -291,22 +291,22 @@ def test_no_step_takes_longer_for_a_long_backlog(name: str) -> None:
     assert work[1] <= 1.2 * work[0] + 20
 
 
-def test_the_number_that_waits_is_told_without_counting(memory: sqlite3.Connection) -> None:
-    """How many, how old the first, and how many were set aside."""
+def test_the_number_that_waits_is_known_without_counting(memory: sqlite3.Connection) -> None:
+    """The number, the age of the first, and the number of dead letters."""
     assert outbox.backlog(memory) == (0, None, 0)
     for number in range(1, 11):
-        outbox.enqueue(memory, letter(number), None)
-    first = letter(1)
+        outbox.enqueue(memory, entry(number), None)
+    first = entry(1)
     assert outbox.backlog(memory) == (10, first.stamp_ns, 0)
     outbox.ack(memory, outbox.waiting(memory, 4))
     outbox.dead_letter(memory, outbox.waiting(memory, 1)[0], "no")
-    assert outbox.backlog(memory) == (5, letter(6).stamp_ns, 1)
+    assert outbox.backlog(memory) == (5, entry(6).stamp_ns, 1)
 
 
-def test_of_many_letters_without_a_date_a_round_sees_the_oldest(memory: sqlite3.Connection) -> None:
+def test_of_many_entries_without_a_time_an_audit_sees_the_oldest(memory: sqlite3.Connection) -> None:
     """What waits for weeks for a time costs a round no more than what waits for hours, and its turn comes."""
     for number in range(outbox.MAX_UNSTAMPED + 3):
-        outbox.enqueue(memory, letter(number, is_dated=False), None)
+        outbox.enqueue(memory, entry(number, is_dated=False), None)
     seen = outbox.unstamped(memory)
     assert [number.id for number in seen] == list(range(1, outbox.MAX_UNSTAMPED + 1))
     for undated in seen:
@@ -316,7 +316,7 @@ def test_of_many_letters_without_a_date_a_round_sees_the_oldest(memory: sqlite3.
 
 
 @pytest.mark.parametrize("text", ["-3", '"many"', "true", "[", "1.5"])
-def test_a_total_that_makes_no_sense_begins_anew(text: str, memory: sqlite3.Connection) -> None:
+def test_an_impossible_total_is_counted_again(text: str, memory: sqlite3.Connection) -> None:
     """What was given up is counted from nothing where what is kept is no count."""
     memory.execute("INSERT INTO state VALUES ('dropped', ?)", (text,))
     assert saved_state.dropped(memory) == 0
@@ -324,20 +324,20 @@ def test_a_total_that_makes_no_sense_begins_anew(text: str, memory: sqlite3.Conn
     assert saved_state.dropped(memory) == 2
 
 
-def test_letters_wait_behind_one_that_has_no_date(memory: sqlite3.Connection) -> None:
+def test_entries_wait_behind_one_without_a_time(memory: sqlite3.Connection) -> None:
     """The order is kept; the time of the oldest is then the host's."""
     for number in (1, 2, 3):
-        outbox.enqueue(memory, letter(number, is_dated=number != 2), None)
+        outbox.enqueue(memory, entry(number, is_dated=number != 2), None)
     assert [number_of(found.lines) for found in outbox.waiting(memory, 9)] == [1]
     outbox.ack(memory, outbox.waiting(memory, 9))
     assert outbox.waiting(memory, 9) == []
-    assert outbox.backlog(memory)[1] == letter(2).host_ns
+    assert outbox.backlog(memory)[1] == entry(2).host_ns
 
 
 def test_damage_that_sqlite_does_not_notice_is_noticed(memory: sqlite3.Connection) -> None:
-    """Letters without lines are damage, and not sent for ever."""
+    """Entries without lines are damage, and not sent for ever."""
     memory.execute("PRAGMA ignore_check_constraints=ON")
-    outbox.enqueue(memory, letter(1), None)
+    outbox.enqueue(memory, entry(1), None)
     memory.execute("UPDATE outbox SET lines = x'00'")
     with pytest.raises(sqlite3.DatabaseError, match="an outbox entry is damaged"):
         outbox.waiting(memory, 1)
@@ -387,7 +387,7 @@ def test_any_record_can_be_kept(entry: Record) -> None:
 
 
 def test_a_record_without_its_observation_is_not_kept(memory: sqlite3.Connection) -> None:
-    """The caller is told, and nothing is made up."""
+    """The caller gets an error, and nothing is made up."""
     assert not audits.keep_record(memory, 7, audit(7).record)
     assert ids(memory) == []
 
@@ -425,13 +425,13 @@ def test_an_observation_that_makes_no_sense_is_given_up(text: str | bytes | int,
 @pytest.mark.parametrize("value", ["nonsense", "[" * 100_000, b"\xff", 7.5])
 def test_a_state_that_makes_no_sense_is_none(value: str | bytes | float, memory: sqlite3.Connection) -> None:
     """The agent then begins as if it were new."""
-    memory.execute("INSERT INTO state VALUES ('mind', ?)", (value,))
-    assert saved_state.load_state(memory, "mind") in (None, 7.5)
+    memory.execute("INSERT INTO state VALUES ('clock', ?)", (value,))
+    assert saved_state.load_state(memory, "clock") in (None, 7.5)
     assert saved_state.load_state(memory, "nothing") is None
 
 
-def test_columns_tell_what_the_record_does(memory: sqlite3.Connection) -> None:
-    """Whoever reads a history need not unpack every record."""
+def test_columns_have_what_the_record_has(memory: sqlite3.Connection) -> None:
+    """A reader of the history need not unpack every record."""
     concluded = audit(3, "network")
     audits.keep_audit(memory, concluded.observation, concluded.record)
     assert concluded.record.offset is not None

@@ -259,7 +259,7 @@ def test_events_are_read_as_they_were_kept(kept: tuple[sqlite3.Connection, list[
 
 
 def test_an_events_detail_that_makes_no_sense_hides_nothing(tmp_path: Path) -> None:
-    """What happened is told without it."""
+    """The event is shown without it."""
     path = tmp_path / "history.sqlite3"
     write(path, WORLD, range(95, 105))
     connection = open_database(str(path))

@@ -1,4 +1,4 @@
-"""The history opened for reading: whatever its state, something useful is read or told in a line."""
+"""The history opened for reading: whatever its state, something useful is read or reported in a line."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ def count(path: Path) -> int:
 
 
 def trouble(path: Path) -> str:
-    """Return what is told of a history that cannot be read; it is one line."""
+    """Return the error of a history that cannot be read; it is one line."""
     with pytest.raises(StoreError) as raised, open_readonly(str(path)) as connection:
         connection.execute("SELECT COUNT(record) FROM audits").fetchone()
     assert len(str(raised.value).splitlines()) == 1
@@ -106,7 +106,7 @@ def _version(path: Path, version: int) -> None:
     connection.close()
 
 
-def test_newer_and_older_histories_are_told_apart(file: Path) -> None:
+def test_newer_and_older_histories_are_distinguished(file: Path) -> None:
     """One of a later version is left alone, one of an earlier needs an agent to bring it up to date."""
     _version(file, len(SCHEMA) + 1)
     assert "newer ntpaudit" in trouble(file)
@@ -115,8 +115,8 @@ def test_newer_and_older_histories_are_told_apart(file: Path) -> None:
     assert "older ntpaudit" in trouble(file)
 
 
-def test_damage_is_told_in_a_line(file: Path) -> None:
-    """No database at all, or one that is torn inside: told with what will happen to it."""
+def test_damage_is_reported_in_a_line(file: Path) -> None:
+    """No database at all, or one that is damaged inside: the error states what will happen to it."""
     torn = file.read_bytes()
     file.write_bytes(torn[:4096] + b"\xa5" * (len(torn) - 4096))
     assert "is damaged" in trouble(file)
@@ -133,7 +133,7 @@ def test_where_nothing_can_be_stored_the_reason_is_given(disk: Path) -> None:
 
 
 def test_a_folder_or_a_device_is_no_history(tmp_path: Path) -> None:
-    """What is there and no file is told as the system tells it, and a pipe without a writer is not waited for."""
+    """What is no file gives the error of the system, and a pipe without a writer is not waited for."""
     assert "cannot be read: Is a directory" in trouble(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     assert "no agent has stored a record" in trouble(tmp_path / "pipe")
@@ -168,7 +168,7 @@ def test_a_history_on_a_read_only_file_system(file: Path, frozen: list[str]) -> 
 
 
 def test_a_history_that_was_not_closed_on_a_read_only_file_system(file: Path, frozen: list[str]) -> None:
-    """What is still in the write-ahead log is read with it, or it is told that it cannot be: half is never all."""
+    """What is still in the write-ahead log is read with it, or an error says why not: half is never all."""
     agent = open_database(str(file))
     agent.execute("DELETE FROM audits WHERE id > 7")
     for part in ("", "-wal", "-shm"):
@@ -182,7 +182,7 @@ def test_a_history_that_was_not_closed_on_a_read_only_file_system(file: Path, fr
 
 
 @pytest.mark.needs("another-user")
-def test_somebody_else_is_told_to_use_sudo(file: Path) -> None:
+def test_another_user_is_advised_to_use_sudo(file: Path) -> None:
     """The state of a service is root's to read."""
     os.chmod(file.parent, stat.S_IRWXU)
     os.chmod(file, 0o644)

@@ -75,7 +75,7 @@ def kinds_in(value: Any) -> Any:
 @pytest.mark.parametrize(("kind", "names"), [*((kind, True) for kind in STORED), (ClockState, False)])
 @given(st.data())
 def test_every_value_comes_back(kind: type[Any], names: bool, data: st.DataObject) -> None:
-    """Through the file and back nothing changes: no last digit of a number, no type, no letter."""
+    """Through the file and back nothing changes: no last digit of a number, no type, no character."""
     value = data.draw(values(kind))
     back = revive(kind, json.loads(unpack_text(pack_text(to_json(plain(value, names=names))))))
     assert back == value
@@ -170,7 +170,7 @@ def test_what_has_a_default_may_be_missing() -> None:
 
 @pytest.mark.parametrize("depth", [500, 100_000])
 def test_deep_nesting_is_refused(depth: int) -> None:
-    """Whoever reads JSON knows RecursionError; a value of ours is never so deep."""
+    """A reader of JSON knows RecursionError; a value of ours is never that deep."""
     with pytest.raises((TypeError, ValueError, RecursionError)):
         revive(ClockState, json.loads("[" * depth + "]" * depth))
 

@@ -1,4 +1,4 @@
-"""The ledger: all or nothing, whatever ends the process; and never an audit lost, whatever becomes of the file."""
+"""The store: all or nothing, whatever ends the process; and never an audit lost, whatever happens to the file."""
 
 import fcntl
 import os
@@ -19,14 +19,14 @@ import pytest
 from ntpaudit.core.ntp.rate_limit import Instant, ServerState, ServerStates
 from ntpaudit.errors import BusyError
 from ntpaudit.store import outbox
-from ntpaudit.store import state as ledgers
+from ntpaudit.store import state as state_module
 from ntpaudit.store.database import PAGE_BYTES, open_database
 from ntpaudit.store.readonly import agent_runs, agent_vouches
 from ntpaudit.store.state import AgentLock, StateStore
 from ntpaudit.store.unsaved import Unsaved, UnsavedFile
 from tests.abilities import ANOTHER_USER
 from tests.logs import Messages
-from tests.store.audits import audit, date_letter, deliver, event, find, in_store, keep, letter, number_of, once
+from tests.store.audits import audit, deliver, entry, event, find, in_store, keep, number_of, once, stamp_entry
 from tests.waiting import until
 from tests.world.another_user import let_others_in
 from tests.world.packages import REPOSITORY
@@ -42,7 +42,7 @@ class Notes(Messages):
 
 
 def is_sound(store: StateStore) -> bool:
-    """Whether a ledger has nothing to complain of."""
+    """Return whether a store has no error."""
     return store.error is None
 
 
@@ -71,7 +71,7 @@ def python(*words: str, path: Path | None = None) -> "subprocess.Popen[str]":
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let another process hold a file so that nobody else can write."""
+    """Let another process lock a file so that no other can write."""
     code = (
         "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
         "c.execute('BEGIN IMMEDIATE'); print('ready', flush=True); sys.stdin.read()"
@@ -89,7 +89,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def test_an_audit_is_kept_whole_or_not_at_all_when_the_process_is_killed(path: Path, tmp_path: Path) -> None:
-    """After each of many kill -9 the file is sound, and every audit has its record, hour, event and letter once."""
+    """After each of many kill -9 the file is sound, and every audit has its record, hour, event and entry once."""
     delivered = tmp_path / "delivered"
     rand = random.Random(3)
     pending = kills = last = 0
@@ -102,13 +102,13 @@ def test_an_audit_is_kept_whole_or_not_at_all_when_the_process_is_killed(path: P
         child.kill()
         child.communicate()
         found = find(path)
-        last = found.states.get("mind", 0)
+        last = found.states.get("clock", 0)
         every = list(range(1, last + 1))
         arrived = {int(line) for line in delivered.read_text().splitlines()} if delivered.exists() else set()
         assert found.audits == every
         assert found.rolled_up == last
         assert found.events == every
-        assert sorted(once(found.letters) | arrived) == every
+        assert sorted(once(found.outbox) | arrived) == every
         assert found.unjudged in ([], [last + 1])
         pending += len(found.unjudged)  # or the test would not show that they are found
 
@@ -117,13 +117,13 @@ def test_a_kill_after_a_confirmation_does_not_undo_it(path: Path) -> None:
     """The commit does not wait for the disk, but the kernel has it: nothing is sent again that had been confirmed."""
     code = (
         "import os, sys; from ntpaudit.store.state import StateStore; from tests.store.audits import keep\n"
-        "ledger = StateStore(sys.argv[1]); keep(ledger, 1); keep(ledger, 2)\n"
-        "ledger.ack(ledger.waiting(1)); os.kill(os.getpid(), 9)"
+        "store = StateStore(sys.argv[1]); keep(store, 1); keep(store, 2)\n"
+        "store.ack(store.waiting(1)); os.kill(os.getpid(), 9)"
     )
     child = python("-c", code, str(path))
     child.communicate()
     assert child.returncode == -9
-    assert find(path).letters == [2]
+    assert find(path).outbox == [2]
 
 
 def test_an_observation_without_a_record_is_found_and_finished(path: Path) -> None:
@@ -142,14 +142,14 @@ def test_an_observation_without_a_record_is_found_and_finished(path: Path) -> No
 
 
 STEPS: dict[str, Callable[[StateStore], object]] = {
-    "update": lambda ledger: ledger.update(lambda _: {"192.0.2.1 123": ServerState(consecutive_timeouts=2)}),
-    "keep_observation": lambda ledger: ledger.keep_observation(audit(900, "network").observation, "network"),
-    "keep_record": lambda ledger: ledger.keep_record(audit(900, "network")),
-    "keep_events": lambda ledger: ledger.keep_events([event(901)], "b" * 32, letter(901), {"steps": 901}),
-    "local": lambda ledger: keep(ledger, 902),
-    "deliver": lambda ledger: ARRIVED.extend(deliver(ledger, refused=frozenset({5}))),
-    "date": lambda ledger: _date(ledger),
-    "save": lambda ledger: ledger.save("agent", 905),
+    "update": lambda store: store.update(lambda _: {"192.0.2.1 123": ServerState(consecutive_timeouts=2)}),
+    "keep_observation": lambda store: store.keep_observation(audit(900, "network").observation, "network"),
+    "keep_record": lambda store: store.keep_record(audit(900, "network")),
+    "keep_events": lambda store: store.keep_events([event(901)], "b" * 32, entry(901), {"steps": 901}),
+    "local": lambda store: keep(store, 902),
+    "deliver": lambda store: ARRIVED.extend(deliver(store, refused=frozenset({5}))),
+    "date": lambda store: _date(store),
+    "save": lambda store: store.save("agent", 905),
 }
 
 ARRIVED: list[int] = []
@@ -157,18 +157,18 @@ ARRIVED: list[int] = []
 
 def _date(store: StateStore) -> None:
     for undated in store.unstamped():
-        date_letter(store, undated._replace(lines=letter(903).lines, stamp_ns=undated.host_ns + 1))
+        stamp_entry(store, undated._replace(lines=entry(903).lines, stamp_ns=undated.host_ns + 1))
 
 
 @pytest.mark.parametrize("full_from", STEPS)
 def test_a_full_disk_loses_and_doubles_nothing(full_from: str, disk: Path) -> None:
-    """Whenever the disk gets full, the ledger goes on in memory, delivers from there, and moves all into the file."""
+    """Whenever the disk gets full, the store goes on in memory, delivers from there, and moves all into the file."""
     path = disk / "history.sqlite3"
     ARRIVED.clear()
     store = StateStore(str(path), retry_s=0.02)
     for number in range(1, 9):
         keep(store, number, "network" if number % 3 == 0 else "local")
-    store.keep_events([event(903)], "b" * 32, letter(903, is_dated=False), {})
+    store.keep_events([event(903)], "b" * 32, entry(903, is_dated=False), {})
     for name, step in STEPS.items():
         if name == full_from:
             fill(disk)
@@ -199,14 +199,14 @@ def test_a_full_disk_loses_and_doubles_nothing(full_from: str, disk: Path) -> No
     assert found.unjudged == []
     assert found.rolled_up == len(audits)
     assert sorted(once(found.events)) == sorted([*audits, 901, 903])
-    assert found.letters == []
+    assert found.outbox == []
     assert arrived | {5} == {*audits, 901, 903}
     assert (once(found.aside), 5 in arrived) in (({5}, False), ({5}, True), (set(), True))
     assert states == [("192.0.2.1 123",)]
-    assert found.states == {"mind": number + 29, "steps": 901, "agent": 905}
+    assert found.states == {"clock": number + 29, "steps": 901, "agent": 905}
 
 
-def test_a_full_disk_is_told_once_and_so_is_its_end(disk: Path) -> None:
+def test_a_full_disk_is_reported_once_and_so_is_its_end(disk: Path) -> None:
     """As long as it lasts nothing is said again."""
     notes = Notes()
     store = StateStore(str(disk / "history.sqlite3"), retry_s=0.0)
@@ -240,7 +240,7 @@ def test_a_file_system_that_becomes_read_only(disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     second = StateStore(str(path), retry_s=0.01)
     AgentLock(str(disk)).release()
-    assert second.load("mind") == 1
+    assert second.load("clock") == 1
     asked: list[ServerStates] = []
     second.update(lambda states: asked.append(states) or states)  # type: ignore[func-returns-value]
     assert asked[0]["192.0.2.1 123"].kod == "DENY"
@@ -269,7 +269,7 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     assert notes.count_of("3 records could not be written") == 1
 
 
-def test_a_locked_file_holds_nobody_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_file_blocks_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent waits for a lock once and shortly, goes on in memory, ends in time, and loses nothing."""
     now_s, waits = [0.0], []
 
@@ -277,8 +277,8 @@ def test_a_locked_file_holds_nobody_up(path: Path, monkeypatch: pytest.MonkeyPat
         waits.append(wait_s)
         return open_database(path, wait_s)
 
-    monkeypatch.setattr(ledgers, "open_database", open_noting)
-    monkeypatch.setattr(ledgers, "time", SimpleNamespace(monotonic=lambda: now_s[0], sleep=time.sleep))
+    monkeypatch.setattr(state_module, "open_database", open_noting)
+    monkeypatch.setattr(state_module, "time", SimpleNamespace(monotonic=lambda: now_s[0], sleep=time.sleep))
     notes = Notes()
     store = StateStore(str(path), retry_s=0.3)
     keep(store, 1)
@@ -286,14 +286,14 @@ def test_a_locked_file_holds_nobody_up(path: Path, monkeypatch: pytest.MonkeyPat
         for number in range(2, 20):
             keep(store, number, "network")
         assert not is_sound(store)
-        assert store.backlog()[0] == 18  # reading waits for nobody, and what was in the file stays there
-        assert waits == [ledgers.WAIT_S]  # which was at its first use for the lock: then the file was left alone
+        assert store.backlog()[0] == 18  # reading waits for no lock, and what was in the file stays there
+        assert waits == [state_module.WAIT_S]  # which was at its first use for the lock: then the file was left alone
         now_s[0] += 0.35
         keep(store, 20)
         keep(store, 21)
-        assert waits == [ledgers.WAIT_S] * 2
+        assert waits == [state_module.WAIT_S] * 2
         store.close()
-        assert waits == [ledgers.WAIT_S, ledgers.WAIT_S, ledgers.CLOSE_WAIT_S]
+        assert waits == [state_module.WAIT_S, state_module.WAIT_S, state_module.CLOSE_WAIT_S]
     assert notes.count_of("20 records could not be written") == 1
     assert find(path).audits == [1]
 
@@ -308,7 +308,7 @@ def test_a_file_that_was_locked_for_a_while(path: Path) -> None:
         keep(store, 3)
     keep(store, 4)
     assert is_sound(store)
-    assert [number_of(letter.lines) for letter in store.waiting(9)] == [1, 2, 3, 4]
+    assert [number_of(entry.lines) for entry in store.waiting(9)] == [1, 2, 3, 4]
     store.close()
     found = find(path)
     assert (found.audits, found.events, found.rolled_up) == ([1, 2, 3, 4], [1, 2, 3, 4], 4)
@@ -323,14 +323,14 @@ def test_a_lock_of_a_second_keeps_records_in_memory_for_a_second_or_two(path: Pa
     released_s = time.monotonic()
     while not is_sound(store):
         time.sleep(0.05)
-        store.load("mind")
-        assert time.monotonic() - released_s < ledgers.RETRY_S / 2  # when a full disk would be tried again
+        store.load("clock")
+        assert time.monotonic() - released_s < state_module.RETRY_S / 2  # when a full disk would be tried again
     store.close()
     assert find(path).audits == [1, 2]
 
 
 def test_a_full_disk_is_not_tried_every_second(disk: Path) -> None:
-    """What only an operator can mend is given its thirty seconds."""
+    """What only an operator can fix is retried after thirty seconds."""
     store = StateStore(str(disk / "history.sqlite3"))
     keep(store, 1)
     fill(disk)
@@ -340,7 +340,7 @@ def test_a_full_disk_is_not_tried_every_second(disk: Path) -> None:
             break
     (disk / "filler").unlink()
     time.sleep(1.2)
-    store.load("mind")
+    store.load("clock")
     assert not is_sound(store)
     store.close()
     assert once(find(disk / "history.sqlite3").audits) == set(range(1, number + 1))
@@ -364,7 +364,7 @@ def test_an_agent_that_ends_waits_for_a_lock(path: Path) -> None:
 
 def test_what_is_dropped_is_counted_for_good(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the file and the stand-in had no room for makes one total, which outlives both, and the agent."""
-    monkeypatch.setattr(ledgers, "MAX_MEMORY_RECORDS", 5)
+    monkeypatch.setattr(state_module, "MAX_MEMORY_RECORDS", 5)
     store = StateStore(str(path), retry_s=0.0)
     assert store.dropped() == 0
     for number in range(1, 5):
@@ -380,7 +380,7 @@ def test_what_is_dropped_is_counted_for_good(path: Path, monkeypatch: pytest.Mon
     store.close()
     again = StateStore(str(path), retry_s=0.0)
     assert again.dropped() == lost + 3
-    path.rename(path.with_name("moved"))  # the new file takes up the count too
+    path.rename(path.with_name("moved"))  # the new file continues the count too
     keep(again, 13)
     keep(again, 14)
     assert is_sound(again)
@@ -390,7 +390,7 @@ def test_what_is_dropped_is_counted_for_good(path: Path, monkeypatch: pytest.Mon
 
 def test_a_total_that_the_stand_in_did_not_know_is_added_to(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the file could not even be read, its total is not replaced by what the stand-in dropped."""
-    monkeypatch.setattr(ledgers, "MAX_MEMORY_RECORDS", 5)
+    monkeypatch.setattr(state_module, "MAX_MEMORY_RECORDS", 5)
     first = StateStore(str(path))
     keep(first, 1)
     first.prune_by_size(0)
@@ -403,7 +403,7 @@ def test_a_total_that_the_stand_in_did_not_know_is_added_to(path: Path, monkeypa
         keep(store, number)
     path.rmdir()
     hidden.rename(path)
-    assert store.load("mind") == 9
+    assert store.load("clock") == 9
     assert is_sound(store)
     assert store.dropped() == 1 + 3
     store.close()
@@ -436,9 +436,9 @@ def test_an_observation_in_memory_and_its_record_in_the_file(path: Path) -> None
     assert (found.audits, found.unjudged, found.rolled_up) == ([1, 2, 3, 4, 5, 6], [], 6)
 
 
-@pytest.mark.parametrize("act", ["confirm", "set_aside", "date_letter"])
-def test_a_letter_of_memory_is_never_taken_for_one_of_the_file(act: str, path: Path) -> None:
-    """What was read before the state moved does nothing to the letters that have its ids by then."""
+@pytest.mark.parametrize("act", ["confirm", "set_aside", "stamp_entry"])
+def test_an_entry_of_memory_is_never_taken_for_one_of_the_file(act: str, path: Path) -> None:
+    """What was read before the state moved does nothing to the entries that have its ids by then."""
     store = StateStore(str(path), retry_s=0.0)
     keep(store, 1)
     keep(store, 2)
@@ -446,8 +446,8 @@ def test_a_letter_of_memory_is_never_taken_for_one_of_the_file(act: str, path: P
         keep(store, 3)
         keep(store, 4)
         read = store.waiting(9)
-        assert [number_of(letter.lines) for letter in read] == [3, 4]
-        assert {letter.id for letter in read} == {1, 2}
+        assert [number_of(entry.lines) for entry in read] == [3, 4]
+        assert {entry.id for entry in read} == {1, 2}
     store.save("agent", 1)
     assert is_sound(store)
     match act:
@@ -456,8 +456,8 @@ def test_a_letter_of_memory_is_never_taken_for_one_of_the_file(act: str, path: P
         case "set_aside":
             store.dead_letter(read[0], "no")
         case _:
-            date_letter(store, read[0]._replace(lines="wrong", stamp_ns=7))
-    assert [number_of(letter.lines) for letter in store.waiting(9)] == [1, 2, 3, 4]
+            stamp_entry(store, read[0]._replace(lines="wrong", stamp_ns=7))
+    assert [number_of(entry.lines) for entry in store.waiting(9)] == [1, 2, 3, 4]
     store.close()
 
 
@@ -497,30 +497,30 @@ def test_a_damaged_file_is_set_aside_and_the_agent_goes_on(
     first.close()
     store = StateStore(str(path), retry_s=0.0)
     if is_open:
-        assert store.load("mind") == 199
+        assert store.load("clock") == 199
     data = bytearray(path.read_bytes())
     damage(data)
     with path.open("r+b") as file:
         file.write(data)
         file.truncate(len(data))
-    told_from = 0
+    reported_from = 0
     for number in range(200, 300):
         keep(store, number, "network" if number % 5 == 0 else "local")
         store.pending_observations()
         store.prune_by_size(1 << 30)
-        if not told_from and notes:
-            told_from = number
+        if not reported_from and notes:
+            reported_from = number
     store.close()
     assert is_sound(store)
     copies = [found for found in path.parent.glob("*.damaged-*") if not found.name.endswith(("-wal", "-shm"))]
     if is_open and not notes:  # the page was at hand, and was written out again
-        copies, told_from = [path], 1
+        copies, reported_from = [path], 1
     assert [len(copy.read_bytes()) >= len(data) // 2 for copy in copies] == [True]
-    assert set(range(told_from, 300)) <= once(find(path).audits)
+    assert set(range(reported_from, 300)) <= once(find(path).audits)
 
 
 def test_damage_that_shows_only_when_an_old_page_is_read(path: Path) -> None:
-    """Reading fails, so the file is set aside, and what was read is read from what could be saved."""
+    """Reading fails, so the file is renamed, and what was read is read from what could be saved."""
     notes = Notes()
     first = StateStore(str(path))
     for number in range(1, 300):
@@ -536,7 +536,7 @@ def test_damage_that_shows_only_when_an_old_page_is_read(path: Path) -> None:
     assert notes == []
     assert store.waiting(10) == []
     assert notes.count_of("malformed") == 1
-    assert store.load("mind") == 300
+    assert store.load("clock") == 300
     keep(store, 301)
     assert is_sound(store)
     assert list(deliver(store)) == [301]
@@ -582,13 +582,13 @@ def test_a_history_that_is_removed_or_replaced(path: Path) -> None:
         found.unlink()
     keep(store, 3)
     assert is_sound(store)
-    assert find(path).letters == [2, 3]  # in the file before the next record: nothing waits for a second use
+    assert find(path).outbox == [2, 3]  # in the file before the next record: nothing waits for a second use
     keep(store, 4)
     assert notes.count_of("removed or replaced") == 1
     assert notes.count_of("1 undelivered record") == 1
     store.close()
     new = find(path)
-    assert (new.audits, new.letters, new.aside, new.states) == ([3, 4], [2, 3, 4], [1], {"mind": 4})
+    assert (new.audits, new.outbox, new.aside, new.states) == ([3, 4], [2, 3, 4], [1], {"clock": 4})
 
 
 def test_a_history_that_is_deleted_many_times_leaves_nothing_open(path: Path) -> None:
@@ -602,13 +602,13 @@ def test_a_history_that_is_deleted_many_times_leaves_nothing_open(path: Path) ->
         keep(store, number)
         assert Path(f"{path}-wal").stat().st_size > 0
     assert len(os.listdir("/proc/self/fd")) <= before
-    assert [number_of(letter.lines) for letter in store.waiting(99)] == list(range(31))
+    assert [number_of(entry.lines) for entry in store.waiting(99)] == list(range(31))
     store.close()
-    assert find(path).letters == list(range(31))
+    assert find(path).outbox == list(range(31))
 
 
 def test_a_backup_put_in_the_place_of_the_history_gets_what_it_lacks(path: Path) -> None:
-    """Letters that the backup holds too are there once, what was delivered or kept since is added behind them."""
+    """Entries that the backup has too are there once, what was delivered or kept since is added behind them."""
     backup = path.with_name("backup")
     store = StateStore(str(path))
     keep(store, 1)
@@ -620,7 +620,7 @@ def test_a_backup_put_in_the_place_of_the_history_gets_what_it_lacks(path: Path)
     keep(store, 4)
     store.close()
     found = find(path)
-    assert (found.audits, found.letters) == ([1, 2, 4], [1, 2, 3, 4])
+    assert (found.audits, found.outbox) == ([1, 2, 4], [1, 2, 3, 4])
 
 
 def test_a_history_deleted_where_no_other_can_be_made(path: Path) -> None:
@@ -639,7 +639,7 @@ def test_a_history_deleted_where_no_other_can_be_made(path: Path) -> None:
     folder.unlink()
     keep(store, 5)
     assert is_sound(store)
-    assert [number_of(letter.lines) for letter in store.waiting(9)] == [1, 2, 3, 4, 5]
+    assert [number_of(entry.lines) for entry in store.waiting(9)] == [1, 2, 3, 4, 5]
     for found in folder.iterdir():
         found.unlink()
     folder.rmdir()
@@ -651,7 +651,7 @@ def test_a_history_deleted_where_no_other_can_be_made(path: Path) -> None:
 
 @pytest.mark.parametrize("removed", ["-wal", "-shm"])
 def test_a_log_deleted_under_the_agent_costs_nothing(removed: str, path: Path, tmp_path: Path) -> None:
-    """SQLite goes on writing to a log without a name; the ledger notices, and a power failure later loses nothing."""
+    """SQLite goes on writing to a log without a name; the store detects it, and a power failure later loses nothing."""
     notes, crashed = Notes(), tmp_path / "crashed"
     store = StateStore(str(path))
     keep(store, 1)
@@ -662,24 +662,24 @@ def test_a_log_deleted_under_the_agent_costs_nothing(removed: str, path: Path, t
     crashed.mkdir()
     for part in ("", "-wal"):  # as a new boot finds them
         (crashed / f"{path.name}{part}").write_bytes(Path(f"{path}{part}").read_bytes())
-    assert find(crashed / path.name).letters == [1, 2, 3, 4]
+    assert find(crashed / path.name).outbox == [1, 2, 3, 4]
     store.close()
     assert find(path).audits == [1, 2, 3, 4]
     assert notes == [f"{path}{removed} was removed or replaced; its content is saved in {path.name}"]
 
 
 def test_a_killed_agent_leaves_the_count_of_what_was_in_memory_only(disk: Path, tmp_path: Path) -> None:
-    """With the disk full and the agent killed, the next one tells how many records are gone, and counts them."""
+    """With the disk full and the agent killed, the next one reports how many records are lost, and counts them."""
     path = disk / "history.sqlite3"
     code = (
         "import sys, time; from pathlib import Path; from tests.store.audits import deliver, keep\n"
         "from tests.store.test_state import fill, is_sound; from ntpaudit.store.state import StateStore\n"
         "path = Path(sys.argv[1])\n"
-        "ledger = StateStore(str(path)); keep(ledger, 1); fill(path.parent)\n"
+        "store = StateStore(str(path)); keep(store, 1); fill(path.parent)\n"
         "number = 1\n"
-        "while is_sound(ledger):\n"
-        "    number += 1; keep(ledger, number)\n"
-        "keep(ledger, number + 1); keep(ledger, number + 2); ledger.ack(ledger.waiting(1))\n"
+        "while is_sound(store):\n"
+        "    number += 1; keep(store, number)\n"
+        "keep(store, number + 1); keep(store, number + 2); store.ack(store.waiting(1))\n"
         "print('ready', flush=True); time.sleep(60)\n"
     )
     child = python("-c", code, str(path), path=path)
@@ -707,7 +707,7 @@ def test_a_count_that_cannot_be_taken_over_at_once_is_not_lost(path: Path) -> No
     Path(f"{path}-unsaved").write_text("5 3")
     second = StateStore(str(path), retry_s=0.0)
     with locked(path):
-        assert second.load("mind") == 1
+        assert second.load("clock") == 1
         assert second.dropped() == 0
         keep(second, 2)
         assert Path(f"{path}-unsaved").read_text().split() == ["6", "4"]
@@ -760,8 +760,8 @@ def test_a_newer_history_is_left_alone(path: Path) -> None:
 
 
 def test_the_stand_in_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In memory there is room for so many audits; the oldest go, and how many is told."""
-    monkeypatch.setattr(ledgers, "MAX_MEMORY_RECORDS", 20)
+    """Memory has room for a limited number of audits; the oldest are dropped, and their number is reported."""
+    monkeypatch.setattr(state_module, "MAX_MEMORY_RECORDS", 20)
     path, notes = tmp_path / "folder" / "history.sqlite3", Notes()
     path.parent.write_text("in the way")
     store = StateStore(str(path), retry_s=0.0)
@@ -773,13 +773,13 @@ def test_the_stand_in_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert notes.count_of("30 records dropped for lack of memory") == 1
     store.close()
     found = find(path)
-    assert (found.audits, found.letters) == (list(range(31, 52)), list(range(31, 52)))
+    assert (found.audits, found.outbox) == (list(range(31, 52)), list(range(31, 52)))
     assert found.rolled_up == 51  # the hours know of all
 
 
-def test_a_log_that_only_grows_is_told_and_cut_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody who reads without an end is told of; when that is over, the log is small again."""
-    monkeypatch.setattr(ledgers, "MAX_WAL_BYTES", 8 << 20)
+def test_a_log_that_only_grows_is_reported_and_cut_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that never ends is reported; when it ends, the log is small again."""
+    monkeypatch.setattr(state_module, "MAX_WAL_BYTES", 8 << 20)
     notes, log = Notes(), Path(f"{path}-wal")
     store = StateStore(str(path), retry_s=0.0)
     keep(store, 1)
@@ -805,7 +805,7 @@ def test_a_large_change_does_not_leave_a_large_log(path: Path) -> None:
 
     def many(connection: sqlite3.Connection) -> None:
         for number in range(40_000):
-            outbox.enqueue(connection, letter(number)._replace(lines="x" * 700), None)
+            outbox.enqueue(connection, entry(number)._replace(lines="x" * 700), None)
 
     in_store(store, many)
     for number in range(3):
@@ -814,8 +814,8 @@ def test_a_large_change_does_not_leave_a_large_log(path: Path) -> None:
     store.close()
 
 
-def test_threads_share_a_ledger(path: Path) -> None:
-    """The agent, its survey and its courier use one ledger at once, beside one-shot checks: nothing is lost."""
+def test_threads_share_a_store(path: Path) -> None:
+    """The agent, its polling and its delivery use one store at once, beside one-shot checks: nothing is lost."""
     store = StateStore(str(path))
     arrived: list[int] = []
     failures: list[BaseException] = []
@@ -837,7 +837,7 @@ def test_threads_share_a_ledger(path: Path) -> None:
             known = {f"192.0.2.{number} 123": ServerState(consecutive_timeouts=number + 1)}
             store.update(lambda _, known=known: known)  # type: ignore[misc]
 
-    def courier() -> None:
+    def delivery() -> None:
         while not ended.is_set() or store.backlog()[0]:
             arrived.extend(deliver(store))
 
@@ -850,7 +850,7 @@ def test_threads_share_a_ledger(path: Path) -> None:
     )
     with ExitStack() as stack:
         check = stack.enter_context(python("-c", code, str(path)))
-        threads = [guarded(survey), guarded(courier)]
+        threads = [guarded(survey), guarded(delivery)]
         for number in range(1, 401):
             keep(store, number, "network" if number % 5 == 0 else "local")
         threads[0].join()
@@ -959,8 +959,8 @@ def test_an_agent_vouches_after_root_ran_one(tmp_path: Path) -> None:
     claim.release()
 
 
-def test_a_folder_that_cannot_be_opened_can_be_claimed_by_nobody(tmp_path: Path) -> None:
-    """An agent that has no folder at all is not refused: its ledger tells what is wrong."""
+def test_a_folder_that_cannot_be_opened_cannot_be_locked(tmp_path: Path) -> None:
+    """An agent that has no folder at all is not refused: its store has the error."""
     (tmp_path / "file").write_text("")
     AgentLock(str(tmp_path / "file" / "folder")).release()
 
@@ -997,7 +997,7 @@ def test_an_observation_is_not_written_twice(path: Path) -> None:
     assert rows[1] == ("",)
 
 
-def test_a_ledger_needs_little_memory_while_it_stands_in(tmp_path: Path) -> None:
+def test_a_store_needs_little_memory_while_the_file_fails(tmp_path: Path) -> None:
     """A stand-in of two thousand audits takes a few megabytes."""
     (tmp_path / "file").write_text("in the way")
     store = StateStore(str(tmp_path / "file" / "history.sqlite3"))

@@ -1,6 +1,6 @@
-"""An agent's ledger as a process of its own, to be killed at any moment: it goes on from what it finds, without an end.
+"""An agent's store as a process of its own, to be killed at any moment: it goes on from what it finds, without an end.
 
-`python -m tests.store.writer FILE DELIVERED` writes the number of every letter to DELIVERED before it confirms it.
+`python -m tests.store.writer FILE DELIVERED` writes the number of every entry to DELIVERED before it confirms it.
 """
 
 import os
@@ -15,8 +15,8 @@ def main(path: str, delivered: str) -> None:
     store = StateStore(path)
     arrived = os.open(delivered, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for pending in store.pending_observations():
-        store.keep_record(audit((store.load("mind") or 0) + 1, pending.kind))
-    number = (store.load("mind") or 0) + 1
+        store.keep_record(audit((store.load("clock") or 0) + 1, pending.kind))
+    number = (store.load("clock") or 0) + 1
     print("ready", flush=True)
     while True:
         keep(store, number, "network" if number % 2 else "local")
