@@ -1,11 +1,13 @@
 """Rules for every test: properties have no deadline, files live in memory, and a test needs only what it states."""
 
+import functools
+import itertools
 import json
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -67,6 +69,9 @@ LONGEST = (
     "tests/fleet/",
 )
 """The files that take longest, first: begun last, each would keep one worker busy when the others have ended."""
+
+TRACED_EXAMPLES = 30
+"""Coverage is measured of this many examples of a property."""
 
 LACKED = pytest.StashKey[dict[str, str]]()
 """The abilities that a test lacked, with the reasons."""
@@ -164,16 +169,35 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Leave a test untraced where it asks for that, and coverage is measured at all."""
+    """Leave a test and what it starts untraced where it asks for that, and the later examples of a property."""
     coverage = sys.modules.get("coverage")
-    tracing = coverage.Coverage.current() if coverage and item.get_closest_marker("untraced") else None
+    tracing = coverage.Coverage.current() if coverage else None
     if tracing is None:
         return (yield)
-    tracing.stop()
-    try:
-        return (yield)
-    finally:
-        tracing.start()
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("untraced"):
+            tracing.stop()
+            patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        elif handle := getattr(getattr(item, "obj", None), "hypothesis", None):
+            patch.setattr(handle, "inner_test", _traced_at_first(handle.inner_test, tracing.stop))
+        try:
+            return (yield)
+        finally:
+            if type(tracing).current() is None:
+                tracing.start()
+
+
+def _traced_at_first(test: Callable[..., None], stop: Callable[[], None]) -> Callable[..., None]:
+    """Make a property end the tracing after its first examples: later ones run the same lines, at twice the cost."""
+    examples = itertools.count()
+
+    @functools.wraps(test)
+    def traced_at_first(*args: Any, **kwargs: Any) -> None:
+        if next(examples) == TRACED_EXAMPLES:
+            stop()
+        test(*args, **kwargs)
+
+    return traced_at_first
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

@@ -60,6 +60,38 @@ def run(folder: Path, suite: str, *options: str, **environment: str) -> tuple[in
     return done.returncode, done.stdout + done.stderr
 
 
+TRACED = """
+import os, pytest
+from coverage import Coverage
+from hypothesis import given, settings, strategies as st
+from tests.conftest import TRACED_EXAMPLES
+
+traced = []
+
+@given(st.integers())
+@settings(max_examples=3 * TRACED_EXAMPLES, database=None)
+def test_a_property(number): traced.append(Coverage.current() is not None)
+
+def test_the_first_examples_were_traced(): assert traced == [True] * TRACED_EXAMPLES + [False] * 2 * TRACED_EXAMPLES
+
+@pytest.mark.untraced
+def test_untraced(): assert Coverage.current() is None and "COVERAGE_PROCESS_CONFIG" not in os.environ
+
+def test_traced(): assert Coverage.current() is not None and "COVERAGE_PROCESS_CONFIG" in os.environ
+"""
+"""Tests that look whether coverage is measured."""
+
+
+def test_coverage_is_measured_where_it_may_find_something(tmp_path: Path) -> None:
+    """All of a test is traced but the later examples of a property, and what asks not to be, with its processes."""
+    (tmp_path / "test_it.py").write_text(TRACED)
+    run_of = pytest_of(tmp_path, COVERAGE_FILE=str(tmp_path / "data"))
+    run_of["args"][1:1] = ["-m", "coverage", "run", f"--rcfile={REPOSITORY / 'pyproject.toml'}"]
+    run_of["env"].pop("COVERAGE_PROCESS_CONFIG", None)
+    done = subprocess.run(**run_of, capture_output=True, check=False)
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("options", [(), IN_WORKERS])
 def test_a_lacking_ability_skips_and_is_summed_up(options: tuple[str, ...], tmp_path: Path) -> None:
     """By marker, fixture or helper: the reason is shown, and the summary counts the tests that it cost."""
