@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from ntpaudit import __version__, audit
 from ntpaudit.cli.logs import log_to_stderr
 from ntpaudit.cli.output import (
     StandardError,
@@ -32,9 +31,7 @@ from ntpaudit.cli.parameters import (
     resolve,
 )
 from ntpaudit.cli.stream import write_parts
-from ntpaudit.core.ntp.sources import Server
-from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Severity
-from ntpaudit.core.record import Labels, conclude
+from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S, format_utc
 from ntpaudit.errors import OutputError, ReadError, StoreError
 
@@ -126,8 +123,11 @@ def demo(
     """
     if once:
         _check_once(click.get_current_context())
-        show_one_audit(format_name)
-        return
+        from ntpaudit.demo.once import audit_once
+
+        StandardError().note(LABEL)
+        log_to_stderr()
+        emit_and_exit(audit_once(StandardError().progress), format_name)
     refuse_empty(influx_url=influx_url, read_url=read_url, store=store_path)
     now_ns = time.time_ns()
     until_ns = None if until is None else resolve(until, now_ns)
@@ -189,28 +189,6 @@ def _check_once(ctx: click.Context) -> None:
     ]
     if refused:
         raise click.UsageError(f"{', '.join(refused)}: about a fleet; --once shows one audit, and takes only --format")
-
-
-def show_one_audit(format_name: str) -> None:
-    """Audit once. By four servers this host is 1.9 ms behind, over networks of different length; a fifth is wrong."""
-    from ntpaudit.demo.network import keep_no_state
-    from ntpaudit.demo.once import SCENE
-    from ntpaudit.demo.server import NtpServer
-    from ntpaudit.probes.clock import SystemClock
-
-    voice = StandardError()
-    voice.note(LABEL)
-    log_to_stderr()
-    with ExitStack() as stack:
-        servers = [(name, stack.enter_context(NtpServer(behaviour))) for name, behaviour in SCENE.items()]
-        plan = audit.Plan(
-            sources=tuple(Server(name, server.address, server.port) for name, server in servers),
-            profile=PROFILES[DEFAULT_PROFILE],
-            labels=Labels(__version__),
-        )
-        observation = audit.observe(plan, SystemClock(), keep_no_state, voice.progress)
-        result = conclude(observation, plan.profile, plan.labels)
-    emit_and_exit(result, format_name)
 
 
 def show_fleet(

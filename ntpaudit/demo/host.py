@@ -199,7 +199,7 @@ class SimulatedHost:
             self.discipline.update(self)
 
     def synchronise(self, maxerror_us: int) -> None:
-        """Tell the kernel that its clock is right within that error, as a time daemon does at each update."""
+        """Set the kernel's maximum error, as a time daemon does at each update."""
         self.maxerror_us, self.is_synchronised = maxerror_us, True
 
     def slew(self, offset_s: float, duration_s: float, *, by_frequency: bool) -> None:

@@ -71,41 +71,20 @@ def _short(span_s: float) -> int:
 
 
 class RunningClock:
-    """The clocks of a simulated host while its time runs with real time.
-
-    MONOTONIC continues the real one, which a probe uses for its deadline; `own` undoes that.
-    """
+    """The clocks of a simulated host while its time runs with real time."""
 
     def __init__(self, host: SimulatedHost) -> None:
-        now_ns = time.monotonic_ns()
         self._host = host
-        self._true_ns = host.utc_ns - now_ns
-        self._shift_ns = now_ns - host.reading.monotonic_ns
+        self._ahead_ns = host.utc_ns - time.monotonic_ns()
 
     def true_ns(self) -> int:
         """Return the simulated true time."""
-        return self._true_ns + time.monotonic_ns()
+        return self._ahead_ns + time.monotonic_ns()
 
     def read(self) -> ClockReading:
         """Return what the clocks show now."""
         self._host.run_until(self.true_ns())
-        return _shifted(self._host.reading, self._shift_ns)
-
-    def own(self, source: SourceObservation) -> SourceObservation:
-        """Return an observation with the timestamps of the host's own MONOTONIC."""
-        if isinstance(source.outcome, Failure):
-            return source
-        return source._replace(outcome=tuple(self._own(sample) for sample in source.outcome))
-
-    def _own(self, sample: Measurement) -> Measurement:
-        """Return a sample with the timestamps of the host's own MONOTONIC."""
-        before, after = (_shifted(one, -self._shift_ns) for one in (sample.timestamps.before, sample.timestamps.after))
-        return sample._replace(timestamps=sample.timestamps._replace(before=before, after=after))
-
-
-def _shifted(reading: ClockReading, shift_ns: int) -> ClockReading:
-    """Return a reading with its MONOTONIC shifted."""
-    return reading._replace(monotonic_ns=reading.monotonic_ns + shift_ns)
+        return self._host.reading
 
 
 class _Loopback:
@@ -147,9 +126,7 @@ class _Loopback:
         instant = Instant(host.boot_id, now.boottime_ns, now.realtime_ns)
         replies = PollRound(servers, QueryOptions()).poll(clock, instant, keep_no_state)
         return tuple(
-            query_directly(host, source)
-            if isinstance(reply.outcome, Failure) and not host.is_cut_off
-            else clock.own(reply)
+            query_directly(host, source) if isinstance(reply.outcome, Failure) and not host.is_cut_off else reply
             for source, reply in zip(sources, replies, strict=True)
         )
 

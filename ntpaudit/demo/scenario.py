@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.checks.daemons import DAEMON_COUNT, DAEMON_STALE, TZ_OR_RTC_FAULT, UNSYNCED
@@ -29,16 +29,13 @@ SHARE = 0.005
 SITE_HOSTS = 200
 """Hosts per site in a large fleet."""
 
-DETAILED_HOSTS = 2000
-"""A larger fleet runs half as many local audits, so that it is simulated in time."""
-
 ENV = "demo"
 
 _CITIES = ("ams", "fra", "sgp", "iad", "nrt", "gru", "jnb", "syd", "dub", "del", "sfo", "scl")
 _KINDS = ("web", "db", "app", "web", "mail", "db", "log", "app")
 _DAEMONS = ("chronyd",) * 7 + ("ntpd",) * 2 + ("systemd-timesyncd",)
 
-MOVED_SITE, LIED_TO_SITE, WALKED_SITE = "sgp", "fra", "ams"
+MOVED_SITE, FALSETICKER_SITE, WALKED_SITE = "sgp", "fra", "ams"
 
 
 class SetClock(NamedTuple):
@@ -75,9 +72,9 @@ class BlockNtp(NamedTuple):
 
 
 class ServerFault(NamedTuple):
-    """The server that the time daemon follows, none of those that are asked here, is wrong from now on.
+    """The server of the time daemon, which the agent does not query, is wrong from now on.
 
-    By `jump_s` at once, positive is ahead, and further by `walk_ppm` until it is wrong by `most_s`.
+    It jumps by `jump_s`, ahead if positive, and drifts by `walk_ppm` until the drift has added `most_s`.
     """
 
     jump_s: float = 0.0
@@ -100,10 +97,10 @@ class Event(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What is wrong with a host, and what must be found at the end: its severity, and the findings that count.
+    """A fault of a host, and its result at the end: the severity and the findings that count for it.
 
-    `home` is the site of the only host, or the first, that has it. `free_ppm` is the rate of an oscillator that nobody
-    disciplines, None where a daemon does. `daemon` None is any.
+    `home` is the site of the first host with it. `free_ppm` is the rate of an oscillator without a time daemon, None
+    with one. `daemon` None is any.
     """
 
     name: str
@@ -163,16 +160,16 @@ FAULTS = (
 SITE_MOVE = Event(0.6 * _H, ServerFault(0.06))
 """The fault of the server that the daemons of a whole site follow."""
 
-LIE_S = 37.0
-"""How far a GPS receiver is ahead that serves TAI instead of UTC."""
+FALSETICKER_ERROR_S = 37.0
+"""The error of a GPS receiver that serves TAI instead of UTC."""
 
-LIES_AGO_S = 5.5 * _H
+FALSETICKER_AGO_S = 5.5 * _H
 
 
 class Source(NamedTuple):
-    """A server that is asked: how wrong it is (positive is ahead), and what it says of itself.
+    """A server that the agent queries: its error, positive is ahead, and what it reports of itself.
 
-    At `lies_ns` and later it is wrong by `lie_s` more. `number` tells it from the others.
+    From `fault_ns` on its error is larger by `fault_s`. `number` is unique.
     """
 
     name: str
@@ -183,16 +180,16 @@ class Source(NamedTuple):
     stratum: int = 2
     reference_id: bytes = b"GPS\0"
     network_s: float = 0.001
-    lie_s: float = 0.0
-    lies_ns: int = 0
+    fault_s: float = 0.0
+    fault_ns: int = 0
 
     def error_ns(self, utc_ns: int) -> int:
         """Return how far the server's clock is ahead at a true time."""
-        lie_s = self.lie_s if self.lie_s and utc_ns >= self.lies_ns else 0.0
-        return round((self.error_s + lie_s) * NS_PER_S)
+        fault_s = self.fault_s if self.fault_s and utc_ns >= self.fault_ns else 0.0
+        return round((self.error_s + fault_s) * NS_PER_S)
 
 
-HONEST = (
+CORRECT_SOURCES = (
     Source("ntp1.example.net", 1, 0.0002, 0.0008, 0.0006, reference_id=bytes((192, 0, 2, 11))),
     Source("ntp2.example.net", 2, -0.0003, 0.0014, 0.0008, reference_id=bytes((192, 0, 2, 12))),
     Source("ntp3.example.net", 3, 0.0004, 0.0022, 0.0009, reference_id=bytes((198, 51, 100, 13))),
@@ -226,77 +223,68 @@ class Scenario(NamedTuple):
 
 
 def build_scenario(hosts: int, hours: float, seed: int, end_ns: int) -> Scenario:
-    """Make the scenario of a fleet with this number of hosts and this length of history."""
+    """Return the scenario of a fleet. ValueError for fewer than MIN_HOSTS or MIN_HOURS."""
     if hosts < MIN_HOSTS or not hours >= MIN_HOURS:
-        raise ValueError(f"a story takes {MIN_HOSTS} hosts and {MIN_HOURS:g} h at least")
+        raise ValueError(f"a scenario needs {MIN_HOSTS} hosts and {MIN_HOURS:g} h")
     begin_ns = end_ns - round(hours * _H * NS_PER_S)
     falseticker = Source(
-        f"gps.{LIED_TO_SITE}.example.net",
+        f"gps.{FALSETICKER_SITE}.example.net",
         5,
         0.0,
         0.0,
         0.0001,
         stratum=1,
-        lie_s=LIE_S,
-        lies_ns=end_ns - round(LIES_AGO_S * NS_PER_S),
+        fault_s=FALSETICKER_ERROR_S,
+        fault_ns=end_ns - round(FALSETICKER_AGO_S * NS_PER_S),
     )
     sites = _site_names(hosts)
     places = [(sites[number % len(sites)], number // len(sites)) for number in range(hosts)]
     faults = _assign(places, random.Random(f"faults {seed} {hosts}"))
     counts: Counter[str] = Counter()
-    parts = []
+    specs = []
     for site, number in places:
         fault = faults.get((site, number), HEALTHY)
         kind = f"{site}-{fault.kind or _KINDS[number % len(_KINDS)]}"
         counts[kind] += 1
-        parts.append(_part(f"{kind}{counts[kind]}", site, fault, hours, seed, falseticker))
-    local_s = 60.0 if hosts <= DETAILED_HOSTS else 120.0
-    return Scenario(seed, begin_ns, end_ns, Intervals(300.0, 3600.0, local_s), tuple(parts), (*HONEST, falseticker))
+        specs.append(_host_spec(f"{kind}{counts[kind]}", site, fault, hours, seed, falseticker))
+    return Scenario(
+        seed, begin_ns, end_ns, Intervals(300.0, 3600.0, 60.0), tuple(specs), (*CORRECT_SOURCES, falseticker)
+    )
 
 
 def _site_names(hosts: int) -> list[str]:
-    """Name the sites of a fleet."""
     count = max(3, hosts // SITE_HOSTS)
     rounds = -(-count // len(_CITIES))
     return [f"{city}{turn if turn > 1 else ''}" for turn in range(1, rounds + 1) for city in _CITIES][:count]
 
 
 def _assign(places: Sequence[tuple[str, int]], rand: random.Random) -> dict[tuple[str, int], Fault]:
-    """Assign every fault to its share of the hosts, the first one to its own site."""
+    """Assign every fault to its share of the hosts, first at its home, then at sites with few faults."""
     free: dict[str, list[int]] = {}
     for site, number in places:
         free.setdefault(site, []).append(number)
     for numbers in free.values():
         rand.shuffle(numbers)
     assigned = {}
-    kept = len(FAULTS) if len(places) >= SCALED_HOSTS else max(1, len(FAULTS) * len(places) // SCALED_HOSTS)
-    for fault in FAULTS[:kept]:
-        for turn in range(_count(fault, len(places))):
-            site = fault.home if turn == 0 or fault.name == SLOW_WALK.id else rand.choice(_roomy(free))
+    used = len(FAULTS) if len(places) >= SCALED_HOSTS else max(1, len(FAULTS) * len(places) // SCALED_HOSTS)
+    for fault in FAULTS[:used]:
+        is_rare = fault.name == SLOW_WALK.id  # an attack on few hosts of one site
+        for turn in range(max(1, round(len(places) * (SHARE / 10 if is_rare else SHARE)))):
+            most = max(map(len, free.values()))
+            others = [site for site, numbers in free.items() if 2 * len(numbers) > most]
+            site = fault.home if turn == 0 or is_rare else rand.choice(others)
             assigned[site, free[site].pop()] = fault
     return assigned
 
 
-def _count(fault: Fault, hosts: int) -> int:
-    """Return how many hosts have a fault. A slow walk affects only a few."""
-    return max(1, hosts // 2000 if fault.name == SLOW_WALK.id else round(SHARE * hosts))
-
-
-def _roomy(free: Mapping[str, Sequence[int]]) -> list[str]:
-    """Return the sites where most hosts have no fault yet."""
-    most = max(len(numbers) for numbers in free.values())
-    return [site for site, numbers in free.items() if 2 * len(numbers) > most]
-
-
-def _part(name: str, site: str, fault: Fault, hours: float, seed: int, falseticker: Source) -> HostSpec:
-    """Return the specification of one host."""
+def _host_spec(name: str, site: str, fault: Fault, hours: float, seed: int, falseticker: Source) -> HostSpec:
     rand = random.Random(f"part {seed} {name}")
     oscillator_ppm, daemon = rand.uniform(-30.0, 30.0), rand.choice(_DAEMONS)
     behind_s = rand.gauss(0.0, 0.0003)
-    if fault.free_ppm is not None:  # it leaves its tolerance of a second when half of the time is over, or earlier
+    if fault.free_ppm is not None:  # beyond its tolerance of 1 s after half of the history, or earlier
         oscillator_ppm, daemon = fault.free_ppm, ""
         behind_s = max(behind_s, 1.0 - fault.free_ppm * 1e-6 * hours * _H / 2)
-    sources = (*HONEST, falseticker) if site == LIED_TO_SITE else HONEST
+    sources = (*CORRECT_SOURCES, falseticker) if site == FALSETICKER_SITE else CORRECT_SOURCES
     events = (*fault.events, SITE_MOVE) if site == MOVED_SITE else fault.events
     return HostSpec(
         name,

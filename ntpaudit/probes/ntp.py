@@ -4,7 +4,6 @@ import errno
 import os
 import selectors
 import socket
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -56,14 +55,14 @@ def exchange(
     A target is the addresses of one server in order of preference: the next is tried only if the system or the host
     refuses one at once. The deadline is hard: no stray or forged datagram moves it (V7).
     """
-    deadline_ns = time.monotonic_ns() + int(timeout_s * 1e9)
+    deadline_ns = clock.read().monotonic_ns + int(timeout_s * 1e9)
     conversations = [_Conversation(endpoints, clock, deadline_ns, own_ids) for endpoints in targets]
     with selectors.DefaultSelector() as selector:
         try:
             for conversation in conversations:
                 conversation.start(selector)
             while any(conversation.outcome is None for conversation in conversations):
-                left_ns = deadline_ns - time.monotonic_ns()
+                left_ns = deadline_ns - clock.read().monotonic_ns
                 if left_ns <= 0:
                     break
                 for key, _ in selector.select(left_ns / 1e9):

@@ -18,6 +18,9 @@ from ntpaudit.demo.network import query_without_udp
 from ntpaudit.demo.scenario import build_scenario
 from ntpaudit.demo.writers import InfluxWriter
 
+DETAILED_HOSTS = 2000
+"""Above this number, hosts run half as many local audits: the simulation shares the machine with the database."""
+
 
 def main(words: Sequence[str] | None = None) -> None:
     """Fill a database, and print how many points were written."""
@@ -40,6 +43,8 @@ def main(words: Sequence[str] | None = None) -> None:
 def fill(fleet: tuple[int, float, int, int], influx: InfluxConfig, first: int, each: int) -> int:
     """Write the points of every n-th host of a fleet, from the first on; return how many."""
     scenario = build_scenario(*fleet)
+    if len(scenario.hosts) > DETAILED_HOSTS:
+        scenario = scenario._replace(intervals=scenario.intervals._replace(local_s=120.0))
     with closing(InfluxWriter(influx, os.environ.get("INFLUXDB_V2_TOKEN"))) as writer:
         share = SimulatedFleet(scenario, query_without_udp, writer, hosts=scenario.hosts[first::each])
         share.run(scenario.end_ns)

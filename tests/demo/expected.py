@@ -58,7 +58,7 @@ def expected_findings(scenario: Scenario) -> ExpectedFindings:
     lied_to = {
         source.name: frozenset(part.name for part in measured if source in part.sources)
         for source in scenario.sources
-        if source.lie_s
+        if source.fault_s
     }
     return ExpectedFindings(
         **{status: frozenset(names) for status, names in at.items()},

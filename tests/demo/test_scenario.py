@@ -6,7 +6,15 @@ import pytest
 
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
-from ntpaudit.demo.scenario import FAULTS, HONEST, LIED_TO_SITE, MOVED_SITE, SHARE, WALKED_SITE, build_scenario
+from ntpaudit.demo.scenario import (
+    CORRECT_SOURCES,
+    FALSETICKER_SITE,
+    FAULTS,
+    MOVED_SITE,
+    SHARE,
+    WALKED_SITE,
+    build_scenario,
+)
 from tests.demo.expected import expected_findings
 
 END_NS = 1_795_000_000 * NS_PER_S
@@ -39,7 +47,7 @@ def test_faults_are_spread_in_their_share(hosts: int) -> None:
     found = expected_findings(scenario)
     assert set(found.sites_moved) == {MOVED_SITE}
     assert all(
-        name.startswith(f"{LIED_TO_SITE}-") for (names,) in [found.shared_falsetickers.values()] for name in names
+        name.startswith(f"{FALSETICKER_SITE}-") for (names,) in [found.shared_falsetickers.values()] for name in names
     )
     if hosts == 24:
         assert found.risky_sites == {"ams", "fra"}
@@ -64,17 +72,17 @@ def test_the_seed_tells_who_and_nothing_else_does() -> None:
 
 def test_honest_servers_are_as_right_as_they_say() -> None:
     """Every honest server is wrong by less than its own root distance, and no two share an upstream server."""
-    for source in HONEST:
+    for source in CORRECT_SOURCES:
         assert abs(source.error_s) < source.root_delay_s / 2 + source.root_dispersion_s
         assert source.error_ns(END_NS) == round(source.error_s * NS_PER_S)
-    assert len({source.reference_id for source in HONEST}) == len(HONEST)
+    assert len({source.reference_id for source in CORRECT_SOURCES}) == len(CORRECT_SOURCES)
 
 
 def test_the_liar_lies_from_its_moment_on() -> None:
     """Before that it is right, after it 37 s ahead: TAI for UTC."""
     falseticker = build_scenario(24, 6.0, 1, END_NS).sources[-1]
-    assert falseticker.error_ns(falseticker.lies_ns - 1) == 0
-    assert falseticker.error_ns(falseticker.lies_ns) == 37 * NS_PER_S
+    assert falseticker.error_ns(falseticker.fault_ns - 1) == 0
+    assert falseticker.error_ns(falseticker.fault_ns) == 37 * NS_PER_S
 
 
 def test_what_cannot_be_told_is_refused() -> None:

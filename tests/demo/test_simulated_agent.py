@@ -22,7 +22,7 @@ from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.host import build_host
 from ntpaudit.demo.network import loopback, query_without_udp
-from ntpaudit.demo.scenario import ENV, HEALTHY, LIE_S, MOVED_SITE, HostSpec, Scenario, build_scenario
+from ntpaudit.demo.scenario import ENV, FALSETICKER_ERROR_S, HEALTHY, MOVED_SITE, HostSpec, Scenario, build_scenario
 from ntpaudit.demo.server import NtpServer
 from ntpaudit.demo.simulated_agent import Query, SimulatedAgent, SimulatedAudit
 from ntpaudit.store.paths import FILE_NAME
@@ -150,7 +150,7 @@ def test_the_liar_is_found_by_every_host_it_lies_to(lived: Lived) -> None:
             falseticker = next(one for one in asked.sources if one.name == source)
             assert falseticker.status == "falseticker"
             assert asked.offset is not None
-            assert falseticker.offset_s == pytest.approx(LIE_S + asked.offset.estimate_s, abs=0.1)
+            assert falseticker.offset_s == pytest.approx(FALSETICKER_ERROR_S + asked.offset.estimate_s, abs=0.1)
 
 
 def test_moves_are_proved_by_disjoint_intervals(lived: Lived) -> None:
