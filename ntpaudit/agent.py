@@ -175,7 +175,6 @@ class Agent:
     def begin(self, *, is_single: bool = False) -> None:
         """Restore the state of the last run, and judge what it observed and did not judge."""
         self._started_ns = self._runtime.now_ns()
-        self._history.delivers = self._setting.config.influxdb is not None
         reading, context = self._runtime.clock.read(), self._runtime.host_context(self._setting.config.host.name)
         settings = self._agent_settings()._replace(is_single=is_single)
         self.state = first_state(settings, context, reading, self._history.load())
@@ -204,6 +203,10 @@ class Agent:
         self._feed_watchdog(now_ns)
         return True
 
+    @property
+    def _delivers(self) -> bool:
+        return self._setting.config.influxdb is not None
+
     def _wait_s(self) -> float:
         """Return the time until something is due."""
         wait_s = max(0.0, (self.state.due_ns - self._runtime.now_ns()) / NS_PER_S)
@@ -225,12 +228,12 @@ class Agent:
             case actions.StartPoll(with_pools):
                 self._runtime.poll(self._setting.plan._replace(with_pools=with_pools), self.store.update)
             case actions.ObserveHost(known):
-                self.handle(Observed(self._observe_host(known), "local", self._report()))
+                self.handle(Observed(self.observe_host(known), "local", self._report()))
                 self._vouch()
             case actions.StoreAudit():
-                self._history.store_audit(action, self.state.clock)
+                self._history.store_audit(action, self.state.clock, delivers=self._delivers)
             case actions.StoreEvents():
-                self._history.store_events(action, self.state.clock)
+                self._history.store_events(action, self.state.clock, delivers=self._delivers)
             case actions.StampHistory():
                 self._history.stamp(action)
             case actions.Prune():
@@ -245,7 +248,7 @@ class Agent:
             case actions.Log(message):
                 logger.info(message)
 
-    def _observe_host(self, known: HostContext | None) -> Observation:
+    def observe_host(self, known: HostContext | None) -> Observation:
         """Read the clocks and the kernel; read the host's context again if it is not known or a daemon has ended."""
         taken = self._runtime.clock.read()
         if known is None or any(self._runtime.has_ended(daemon) for daemon in known.known_daemons):
@@ -289,7 +292,6 @@ class Agent:
             if outputs.get(name) != self._outputs[name]:
                 output.close()
         self._setting, self._outputs = setting, outputs
-        self._history.delivers = setting.config.influxdb is not None
         if self._delivery is not None:
             self._delivery.stop(STOP_S)
         self._delivery = self._start_delivery()

@@ -30,12 +30,11 @@ _RECOVERING = "recovering"
 
 
 class AgentStore:
-    """What an agent does with its store. `delivers`: lines are enqueued for a database."""
+    """What an agent does with its store. `delivers`: the lines are enqueued for a database."""
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
         self._stored: dict[str, object] = {}
-        self.delivers = False
 
     def load(self) -> ClockState | None:
         """Return the state of the last run, None if there is none. A damaged part is left out."""
@@ -69,24 +68,24 @@ class AgentStore:
             shown = ", ".join(map(str, damaged[:MAX_NAMED])) + (" ..." if len(damaged) > MAX_NAMED else "")
             logger.warning(f"the history has {plural(len(damaged), 'damaged audit')}, kept but not used: {shown}")
 
-    def store_audit(self, action: StoreAudit, state: ClockState) -> None:
+    def store_audit(self, action: StoreAudit, state: ClockState, *, delivers: bool) -> None:
         """Store an audit and the state. A network audit stores every part, so that a new file has them all."""
         observation, record, events = action
         if record.kind == "network":
             self._stored.clear()
         stamp_ns = stamp_of(record)
-        lines = (render_unstamped if stamp_ns is None else render)(record, events) if self.delivers else ""
+        lines = (render_unstamped if stamp_ns is None else render)(record, events) if delivers else ""
         taken = observation.taken
         entry = OutboxEntry(0, lines, stamp_ns, record.host.boot_id, taken.boottime_ns, taken.realtime_ns)
-        row = AuditRow(observation, record, events, entry if self.delivers else None, self._changed(state))
+        row = AuditRow(observation, record, events, entry if delivers else None, self._changed(state))
         self._store.keep_record(row)
 
-    def store_events(self, action: StoreEvents, state: ClockState) -> None:
+    def store_events(self, action: StoreEvents, state: ClockState, *, delivers: bool) -> None:
         """Store events between two audits, all of one moment, and the state."""
         host, events, last = action
-        first, lines = events[0], render_events(host, events, last) if self.delivers else ""
+        first, lines = events[0], render_events(host, events, last) if delivers else ""
         entry = OutboxEntry(0, lines, first.utc_ns, host.boot_id, first.boottime_ns, first.host_ns)
-        self._store.keep_events(events, host.boot_id, entry if self.delivers else None, self._changed(state))
+        self._store.keep_events(events, host.boot_id, entry if delivers else None, self._changed(state))
 
     def stamp(self, action: StampHistory) -> None:
         """Stamp audits and outbox entries; an entry that never gets a stamp becomes a dead letter."""

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from ntpaudit import audit
 from ntpaudit.agent import Agent, read_agent_config
-from ntpaudit.core.agent_events import TimePassed
+from ntpaudit.core.agent_events import Observed
 from ntpaudit.runtime import SystemRuntime, Wakeup
 from tests.world.flaky import FlakyDatabase
 from tests.world.host import Change, S, SimulatedRuntime
@@ -114,7 +114,7 @@ def _processor(folder: Path, config: Path) -> Iterator[str]:
             network.append((time.process_time() - began) * 1e3)
         for _ in range(LOCAL_AUDITS):
             began = time.process_time()
-            agent.handle(TimePassed(agent.state.schedule.local_ns, 0.5))
+            agent.handle(Observed(agent.observe_host(agent.state.context), "local"))
             local.append((time.process_time() - began) * 1e3)
         agent.drain(0.0)
     bare = _bare_commits(folder)

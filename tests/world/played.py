@@ -55,7 +55,6 @@ class PlayedAgent(Agent):
         config.write_text(f'[sources]\nservers = ["ntp1.example.net"]\n{rest}')
         environment = {"STATE_DIRECTORY": str(folder / "state")}
         super().__init__(read_agent_config(str(config), environment), host)
-        self._host = host
 
     def network(self, observation: Observation) -> Record:
         """Judge the observation of a poll."""
@@ -64,9 +63,7 @@ class PlayedAgent(Agent):
 
     def local(self) -> Record:
         """Observe the host and judge that."""
-        seen = self._host.seen
-        observation = Observation(seen.host, self._host.read(), (), self._host.kernel(), seen.daemons)
-        self.handle(Observed(observation, "local", self._report()))
+        self.handle(Observed(self.observe_host(None), "local", self._report()))
         return self._last
 
     @property
