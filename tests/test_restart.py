@@ -34,7 +34,7 @@ class Watched:
         self.agent.begin()
 
     def local(self, after_s: float = 60) -> Record:
-        """Let time pass and look at the host."""
+        """Let time pass and observe the host."""
         self.host.run(after_s)
         self._see()
         return self.agent.local()

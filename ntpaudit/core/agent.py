@@ -35,7 +35,7 @@ from ntpaudit.core.schedule import (
 from ntpaudit.core.units import NS_PER_S, format_duration
 
 HOST_CONTEXT_EVERY_NS = 300 * NS_PER_S
-"""How often local audits look for time daemons; at once if a known one has ended."""
+"""How often local audits search for time daemons; at once if a known one has ended."""
 
 PRUNE_EVERY_NS = 3600 * NS_PER_S
 
@@ -213,9 +213,8 @@ def _observe_if_due(state: AgentState, now_ns: int, rand: float) -> Decided:
     if state.clock.agreement is None and awaits_first_poll(schedule, state.polls, now_ns):
         return state._replace(schedule=schedule._replace(local_ns=now_ns + round(PUT_OFF_S * NS_PER_S))), ()
     state = state._replace(schedule=after_local(schedule, now_ns, state.settings.intervals, rand))
-    has_ended = (
-        state.clock.daemon is not None and not state.context.is_disciplined
-    )  # then each audit looks for it (R12)
+    # after the time daemon has ended, each audit checks whether one runs again (R12)
+    has_ended = state.clock.daemon is not None and not state.context.is_disciplined
     if has_ended or now_ns - state.context_ns >= HOST_CONTEXT_EVERY_NS:
         return state._replace(context_ns=now_ns), (actions.ObserveHost(None),)
     return state, (actions.ObserveHost(state.context),)

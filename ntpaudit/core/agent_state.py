@@ -1,4 +1,4 @@
-"""The state of an agent: one value. Whoever holds it may store it, print it or replay it."""
+"""The state of an agent: one value, which can be stored, printed and replayed."""
 
 from typing import NamedTuple
 

@@ -89,7 +89,7 @@ class Watch:
         return actions.WakeDelivery() in done
 
     def local(self, **named: Any) -> Round:
-        """Look at the host alone."""
+        """Observe the host alone."""
         self.look()
         return self.conclude(self.host.observe(), "local", **named)
 
