@@ -36,9 +36,9 @@ from grafana.queries import (
     since,
     sums,
 )
-from ntpaudit.core.checks.contradictions import TIME_DISPUTED
 from ntpaudit.core.checks.host import RULES as CHECKS
 from ntpaudit.core.checks.offset import OFFSET_OUT
+from ntpaudit.core.checks.records import TIME_DISPUTED
 from ntpaudit.core.checks.steps import STEP_BACK, STEP_KINDS
 from ntpaudit.core.fleet.shifts import SHARED_FALSETICKER
 from ntpaudit.core.policy import Severity

@@ -39,8 +39,6 @@ ORDER = (
     "core.checks.offset",
     "core.checks.steps",
     "core.checks.daemons",
-    "core.checks.contradictions",
-    "core.checks.quorum",
     "core.checks.sources",
     "core.checks.records",
     "core.checks.host",

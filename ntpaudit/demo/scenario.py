@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from ntpaudit.core.checks.daemons import DAEMON_COUNT, DAEMON_STALE, TZ_OR_RTC_FAULT, UNSYNCED
 from ntpaudit.core.checks.offset import OFFSET_OUT
-from ntpaudit.core.checks.quorum import SOURCE_QUORUM
 from ntpaudit.core.checks.records import EVIDENCE_GAP
-from ntpaudit.core.checks.sources import UNREACHABLE_SOURCES
+from ntpaudit.core.checks.sources import SOURCE_QUORUM, UNREACHABLE_SOURCES
 from ntpaudit.core.checks.steps import STEP_BACK
 from ntpaudit.core.fleet.shifts import SLOW_WALK
 from ntpaudit.core.policy import Severity

@@ -201,11 +201,7 @@ def _clock(record: Record) -> dict[str, Value]:
             "guaranteed": int(record.agreement.guaranteed),
         }
     if nearest is not None:
-        fields |= {
-            "delay_s": nearest.delay_s,
-            "root_distance_s": nearest.root_distance_s,
-            "stratum": nearest.stratum,
-        }
+        fields |= {"delay_s": nearest.delay_s, "root_distance_s": nearest.root_distance_s, "stratum": nearest.stratum}
     return fields | _of_agent(record)
 
 

@@ -55,10 +55,7 @@ def _gauges(record: Record) -> Iterator[_Gauge]:
     yield _Gauge(
         "tolerance_seconds",
         "How wrong the clock may be by the profile.",
-        {
-            (("level", "warning"),): record.profile.warning_s,
-            (("level", "critical"),): record.profile.critical_s,
-        },
+        {(("level", "warning"),): record.profile.warning_s, (("level", "critical"),): record.profile.critical_s},
     )
     yield _single("sources", "Sources configured.", poll.sources)
     yield _single("asked", "Servers that count as asked.", counts.asked)

@@ -108,10 +108,7 @@ _COLUMNS: tuple[Column[SourceRecord], ...] = (
         spare_for_names=True,
     ),
     Column(
-        "st",
-        lambda source: "" if source.stratum is None else str(source.stratum),
-        is_number=True,
-        spare_for_names=True,
+        "st", lambda source: "" if source.stratum is None else str(source.stratum), is_number=True, spare_for_names=True
     ),
     Column("reference", lambda source: to_ascii(source.reference_id or ""), gives_way=True, spare=True),
     Column(  # empty if the status implies it

@@ -75,11 +75,8 @@ def check_daemon_count(context: AuditContext) -> Raised | None:
     if not daemons and vanished is not None:
         return Raised("medium", f"{vanished} has stopped, and no other time daemon was found")
     if len(daemons) > 1:
-        return Raised(
-            "medium",
-            "several programs discipline this clock: "
-            + ", ".join(f"{daemon.name} (pid {daemon.pid})" for daemon in daemons),
-        )
+        names = ", ".join(f"{daemon.name} (pid {daemon.pid})" for daemon in daemons)
+        return Raised("medium", f"several programs discipline this clock: {names}")
     if daemons or _is_booting(context) or _hidden_daemons(context) is not None:
         return None
     if isinstance(kernel, KernelState) and kernel.is_synchronised:
@@ -105,7 +102,7 @@ DAEMON_COUNT = Rule(
             "the last time daemon has stopped, although the kernel still reports a synchronised clock (agent)",
             "outside containers no time daemon was found, none is hidden, and the kernel's maximum error has only "
             "grown for 20 minutes (agent)",
-        ),
+        )
     },
     notes=("If the kernel reports an unsynchronised clock, and no time daemon runs, `unsynced` is raised instead."),
     message_id="18c86cc2393243b3aa73dd48222fddc4",
@@ -118,17 +115,13 @@ DAEMON_COUNT = Rule(
 def check_daemon_stale(context: AuditContext) -> Raised | None:
     """NTPA-06: no time daemon has updated the kernel's clock for long: it is stopped or lost its servers (A4)."""
     stale_s = context.past.stale_s
-    if stale_s is None or stale_s <= _stale_limit_s(context):
+    is_slow = any(daemon.name == "systemd-timesyncd" for daemon in _disciplining(context))
+    if stale_s is None or stale_s <= (STALE_TIMESYNCD_S if is_slow else STALE_S):
         return None
     level: Level = "high" if stale_s > DAY_S else "medium"
     ago = format_duration(stale_s, rounding="down")
     # "maximum error" and not "clock": VirtualBox's service corrects the clock and does not update the error.
     return Raised(level, f"no time daemon has updated the kernel's maximum error for {ago}: it has only grown")
-
-
-def _stale_limit_s(context: AuditContext) -> float:
-    slow = any(daemon.name == "systemd-timesyncd" for daemon in _disciplining(context))
-    return STALE_TIMESYNCD_S if slow else STALE_S
 
 
 DAEMON_STALE = Rule(
@@ -156,22 +149,17 @@ def check_tz_or_rtc_fault(context: AuditContext) -> Raised | None:
         wrong_s = abs(agreement.estimate_ns) / NS_PER_S
         zones = round(wrong_s / ZONE_STEP_S)
         if abs(wrong_s - ZONE_STEP_S * zones) < 15 and 885 <= wrong_s <= 14 * 3600 + 15:
+            exactly = f"{15 * zones} min" if zones < 8 else f"{zones / 4:g} h"
             return Raised(
                 "high",
-                f"the clock is almost exactly {_quarters(zones)} {direction(agreement.estimate_ns)}: "
-                "probably a wrong time zone or a hardware clock in local time",
+                f"the clock is almost exactly {exactly} {direction(agreement.estimate_ns)}: probably a wrong time zone "
+                "or a hardware clock in local time",
             )
     if context.observation.host.rtc_local:
         return Raised(
-            "low",
-            "the hardware clock keeps local time: the time may be wrong after a boot or a daylight saving change",
+            "low", "the hardware clock keeps local time: the time may be wrong after a boot or a daylight saving change"
         )
     return None
-
-
-def _quarters(count: int) -> str:
-    """Format quarters of an hour exactly, for example 45 min or 12.75 h."""
-    return f"{15 * count} min" if count < 8 else f"{count / 4:g} h"
 
 
 TZ_OR_RTC_FAULT = Rule(
@@ -206,9 +194,4 @@ def _is_booting(context: AuditContext) -> bool:
     return context.observation.taken.boottime_ns < BOOT_GRACE_NS
 
 
-RULES = (
-    DAEMON_STALE,
-    UNSYNCED,
-    DAEMON_COUNT,
-    TZ_OR_RTC_FAULT,
-)
+RULES = (DAEMON_STALE, UNSYNCED, DAEMON_COUNT, TZ_OR_RTC_FAULT)

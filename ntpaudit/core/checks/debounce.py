@@ -8,8 +8,8 @@ from ntpaudit.core.checks.context import AuditContext, HostRule
 from ntpaudit.core.checks.finding import Finding, Level
 from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.checks.offset import OFFSET_HIGH, OFFSET_OUT
-from ntpaudit.core.checks.quorum import SOURCE_QUORUM
 from ntpaudit.core.checks.rule import Raised, make_finding, worst_first
+from ntpaudit.core.checks.sources import SOURCE_QUORUM
 from ntpaudit.core.policy import Profile, Severity
 from ntpaudit.core.record import Kind
 from ntpaudit.core.units import NS_PER_S, format_duration

@@ -1,20 +1,12 @@
 """The rules about one host, and the findings of one audit."""
 
-from ntpaudit.core.checks import contradictions, daemons, offset, quorum, records, sources, steps
+from ntpaudit.core.checks import daemons, offset, records, sources, steps
 from ntpaudit.core.checks.context import AuditContext
 from ntpaudit.core.checks.finding import Finding
 from ntpaudit.core.checks.rule import make_finding, worst_first
 from ntpaudit.core.policy import Severity
 
-RULES = (
-    *offset.RULES,
-    *steps.RULES,
-    *records.RULES,
-    *contradictions.RULES,
-    *daemons.RULES,
-    *quorum.RULES,
-    *sources.RULES,
-)
+RULES = (*offset.RULES, *steps.RULES, *records.RULES, *daemons.RULES, *sources.RULES)
 """Findings of one level are listed in this order."""
 
 BY_ID = {rule.id: rule for rule in RULES}

@@ -30,9 +30,7 @@ OFFSET_OUT = Rule(
     check_offset_out,
     "restart or repair the time daemon and check its sources; keep this record to correct the affected logs",
     (ISO, PCI, AU8, "FINRA 4590", "ETSI EN 319 421"),
-    raised_when={
-        "critical": "the whole interval is outside the critical tolerance: the clock is certainly wrong",
-    },
+    raised_when={"critical": "the whole interval is outside the critical tolerance: the clock is certainly wrong"},
     message_id="1643120d7614412ea6edd9a41b2c652f",
     is_of_offset=True,
     has_hysteresis=True,
@@ -57,9 +55,7 @@ NOT_DEMONSTRABLE = Rule(
     check_not_demonstrable,
     "use nearer servers or more samples, or a tolerance that these servers can prove",
     ("FINRA 4590(b)", "RTS 25 Art. 4", "ETSI EN 319 421"),
-    raised_when={
-        "medium": "the verdict is `unproven`: the interval is only partly within the critical tolerance",
-    },
+    raised_when={"medium": "the verdict is `unproven`: the interval is only partly within the critical tolerance"},
     message_id="ee4a9f8bbb184e6da093ada6f7a41fac",
     least_s=3600.0,
     is_of_offset=True,
@@ -92,7 +88,7 @@ OFFSET_HIGH = Rule(
         "medium": (
             "the offset exceeds the warning tolerance (the maximum error, if the profile judges the bound)",
             "the interval is partly outside the critical tolerance",
-        ),
+        )
     },
     notes="Not listed while offset-out or not-demonstrable is raised.",
     message_id="3c17354d88624c51b1f975fafd58d728",
@@ -126,11 +122,6 @@ def check_breach_forecast(context: AuditContext) -> Raised | None:
     return None
 
 
-def _breach_s(context: AuditContext) -> float | None:
-    drift = context.past.drift if context.selection.agreement else None
-    return drift.breach.central_s if drift else None
-
-
 BREACH_FORECAST = Rule(
     "breach-forecast",
     check_breach_forecast,
@@ -144,12 +135,9 @@ BREACH_FORECAST = Rule(
     needs_agent=True,
     is_of_offset=True,
     explains_shift=True,
-    value_s=_breach_s,
+    value_s=lambda context: (
+        context.past.drift.breach.central_s if context.past.drift and context.selection.agreement else None
+    ),
 )
 
-RULES = (
-    OFFSET_OUT,
-    NOT_DEMONSTRABLE,
-    OFFSET_HIGH,
-    BREACH_FORECAST,
-)
+RULES = (OFFSET_OUT, NOT_DEMONSTRABLE, OFFSET_HIGH, BREACH_FORECAST)

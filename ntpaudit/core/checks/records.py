@@ -1,12 +1,14 @@
-"""Findings about missing measurements and undelivered records."""
+"""Findings about the evidence: missing, undelivered, or contradicted by an earlier measurement or another clock."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from ntpaudit.core.checks.context import AuditContext
 from ntpaudit.core.checks.finding import Level
-from ntpaudit.core.checks.quorum import SOURCE_QUORUM
-from ntpaudit.core.checks.rule import ISO, NIS2, Raised, Rule
-from ntpaudit.core.checks.sources import NO_USABLE_SOURCE, UNREACHABLE_SOURCES
+from ntpaudit.core.checks.rule import AU8, ISO, NIS2, PCI, SC45, Raised, Rule
+from ntpaudit.core.checks.sources import NO_USABLE_SOURCE, SOURCE_QUORUM, UNREACHABLE_SOURCES
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import DAY_S, format_duration, plural
+from ntpaudit.core.units import DAY_S, NS_PER_S, format_duration, format_offset, plural
 
 GAP_INTERVALS = 3.3
 """A gap is longer than this many polling intervals: three, and their jitter (NTPA-07)."""
@@ -25,16 +27,13 @@ def check_evidence_gap(context: AuditContext) -> Raised | None:
             f"{plural(history.dropped_records, 'record')} {was} lost before delivery: the history was full, or "
             "could not be written when the agent was killed",
         )
-    if history.ended_gap_s is not None and not history.lasted(history.ended_gap_s) <= GAP_INTERVALS:
-        level: Level = "high" if history.ended_gap_s > DAY_S else "medium"
-        return Raised(level, f"no measurement for {format_duration(history.ended_gap_s)} before this one")
-    if history.unmeasured_s is None or history.lasted(history.unmeasured_s) <= GAP_INTERVALS:
+    gap_s = _gap_s(context)
+    if gap_s is None or history.lasted(gap_s) <= GAP_INTERVALS:
         return None
-    intervals = f"{history.lasted(history.unmeasured_s):.3g} polling intervals"  # each part by the interval valid then
-    return Raised(
-        "high" if history.unmeasured_s > DAY_S else "medium",
-        f"no measurement for {format_duration(history.unmeasured_s)} ({intervals})",
-    )
+    when = "before this one"
+    if history.unmeasured_s is not None:
+        when = f"({history.lasted(gap_s):.3g} polling intervals)"  # each part by the interval valid then
+    return Raised("high" if gap_s > DAY_S else "medium", f"no measurement for {format_duration(gap_s)} {when}")
 
 
 def _gap_s(context: AuditContext) -> float | None:
@@ -80,9 +79,7 @@ UNMEASURED = Rule(
     check_unmeasured,
     "if no source is listed, configure at least 4 servers; otherwise check the status and reason of each source",
     (ISO, NIS2, "SOC 2 CC7"),
-    raised_when={
-        "medium": "the verdict is `unmeasured`: the offset is unknown",
-    },
+    raised_when={"medium": "the verdict is `unmeasured`: the offset is unknown"},
     notes=(
         "The severity is unknown. Not listed while source-quorum, no-usable-source, unreachable-sources or "
         "evidence-gap is raised and counts."
@@ -108,17 +105,111 @@ DELIVERY_REFUSED = Rule(
     check_delivery_refused,
     "check influxdb.url, the token and every proxy on the path to the database; all records are kept until then",
     (NIS2, "PCI DSS 10.7.3"),
-    raised_when={
-        "medium": "the database has refused at least three writes and accepted none, for 10 minutes",
-    },
+    raised_when={"medium": "the database has refused at least three writes and accepted none, for 10 minutes"},
     message_id="0dac82f0e905477c981ca667e607b40f",
     basis="host",
     least_s=600.0,
     needs_agent=True,
 )
 
-RULES = (
-    EVIDENCE_GAP,
-    UNMEASURED,
-    DELIVERY_REFUSED,
+
+def check_contradicts_earlier(context: AuditContext) -> Raised | None:
+    """R6: more servers than may be wrong contradict the earlier measurement, carried forward."""
+    contradiction = context.past.dropped_agreement
+    if contradiction is None:
+        return None
+    expected, reported = (
+        " to ".join(format_offset(end_ns / NS_PER_S) for end_ns in interval)
+        for interval in (contradiction.expected, contradiction.reported)
+    )
+    verb = "contradicts" if contradiction.sources == 1 else "contradict"
+    return Raised(
+        "high",
+        f"{plural(contradiction.sources, 'server')} {verb} the measurement made "
+        f"{format_duration(contradiction.age_s)} earlier by at least "
+        f"{format_duration(contradiction.gap_ns / NS_PER_S, rounding='down')}. Expected offset: {expected}; "
+        f"reported: {reported}. The earlier measurement is discarded",
+    )
+
+
+def _both_intervals(context: AuditContext) -> Mapping[str, Any]:
+    contradiction = context.past.dropped_agreement
+    if contradiction is None:
+        return {}
+    return {
+        "expected_s": [end_ns / NS_PER_S for end_ns in contradiction.expected],
+        "heard_s": [end_ns / NS_PER_S for end_ns in contradiction.reported],
+    }
+
+
+CONTRADICTS_EARLIER = Rule(
+    "contradicts-earlier",
+    check_contradicts_earlier,
+    "check whether the virtual machine was paused, whether the servers share a wrong source, and whether the "
+    "oscillator drifts more than host.max_drift_ppm",
+    (AU8, SC45),
+    raised_when={
+        "high": "servers contradict the earlier measurement, carried forward, and more of them than it allows to be "
+        "wrong"
+    },
+    notes=(
+        "Possible causes: all servers changed together, CLOCK_MONOTONIC_RAW was disturbed (a paused virtual machine),"
+        " or the oscillator drifts more than assumed. The message has both intervals and their distance, which is the"
+        " event's value. The earlier measurement is discarded at once. The finding is listed for an hour."
+    ),
+    message_id="a0849a205f2d4597ab6d588afb98bbea",
+    basis="moment",
+    needs_agent=True,
+    value_s=lambda context: _in_seconds(context.past.dropped_agreement and context.past.dropped_agreement.gap_ns),
+    detail=_both_intervals,
 )
+
+
+def check_time_disputed(context: AuditContext) -> Raised | None:
+    """The database's clock, which is independent of the servers, contradicts their time."""
+    disputed = context.disputed_ns
+    if not disputed:
+        return None
+    way = "ahead of" if disputed > 0 else "behind"
+    level: Level = "high" if abs(disputed) > context.profile.critical_s * NS_PER_S else "medium"
+    return Raised(
+        level,
+        f"the time of the NTP servers is at least {format_duration(disputed / NS_PER_S, rounding='down')} {way} "
+        "the database's clock: one of the two is wrong",
+    )
+
+
+def _has_new_date(context: AuditContext, _: Raised | None) -> bool:
+    """Each reply of the database is one sample.
+
+    Without a reply for a day, or since a suspend or the start, nothing disputes the servers' time.
+    """
+    date = context.past.database
+    return date is None or (context.disputed_ns is not None and date.is_new)
+
+
+def _in_seconds(span_ns: int | None) -> float | None:
+    return None if span_ns is None else span_ns / NS_PER_S
+
+
+TIME_DISPUTED = Rule(
+    "time-disputed",
+    check_time_disputed,
+    "compare these servers with independent ones, and audit the clock of the database host",
+    (ISO, PCI, SC45),
+    raised_when={
+        "high": "the database's clock contradicts the interval on which the servers agree by more than the critical "
+        "tolerance",
+        "medium": "the same, by less",
+    },
+    notes=(
+        "The database's clock is the Date header of its reply to a write, within 2 s and the duration of the request."
+    ),
+    message_id="2d47e4ee908b42278a9305e63c656091",
+    basis="database",
+    has_sample=_has_new_date,
+    needs_agent=True,
+    value_s=lambda context: _in_seconds(context.disputed_ns),
+)
+
+RULES = (EVIDENCE_GAP, UNMEASURED, DELIVERY_REFUSED, CONTRADICTS_EARLIER, TIME_DISPUTED)

@@ -1,17 +1,137 @@
-"""Findings about single servers: no reply, no usable reply, refused or forged."""
+"""Findings about the servers: too few, in disagreement, without a usable reply, or forged."""
 
 from collections import Counter
 from collections.abc import Sequence
 
-from ntpaudit.core.checks.context import AuditContext
+from ntpaudit.core.checks.context import AuditContext, Contradiction
 from ntpaudit.core.checks.finding import Level
-from ntpaudit.core.checks.quorum import before_release, from_before_release
 from ntpaudit.core.checks.rule import PCI, SC45, Raised, Rule
-from ntpaudit.core.selection import ClassifiedSource
-from ntpaudit.core.units import NS_PER_S, format_duration, plural
+from ntpaudit.core.ntp.sources import NTP_PORT, is_loopback
+from ntpaudit.core.ntp.time import ERA_S, PIVOT_NS
+from ntpaudit.core.selection import BEFORE_RELEASE, ClassifiedSource, independent_groups
+from ntpaudit.core.units import DAY_S, NS_PER_S, format_duration, format_utc, joined, plural
 
 SPOOFED_DATAGRAMS = 3
 """This many replies with a wrong origin timestamp are an attack, not an accident (V5, RFC 8633 §5.3)."""
+
+_FIX_DISAGREE = "find out which server is wrong, and replace it; 4 independent servers outvote one wrong server"
+_FIX_BEFORE_RELEASE = "correct the time of these servers, or replace them; if a GPS receiver is their source, check it"
+_FIX_LOOP = "remove this server, and configure servers that do not get their time from this host"
+
+
+def check_source_quorum(context: AuditContext) -> Raised | None:
+    """NTPA-14: too few sources, no majority, too many falsetickers, or one failure domain for all sources."""
+    usable = context.selection.usable
+    falsetickers = [classified.source.name for classified in usable if classified.status == "falseticker"]
+    if usable and all(classified.reason == "no-majority" for classified in usable):
+        message = f"{plural(len(usable), 'source')} replied, and no majority agrees"
+        return Raised("medium", message, remedy=_FIX_DISAGREE)
+    if falsetickers and context.past.contradiction is not None:
+        return Raised("medium", _contradiction(falsetickers, context.past.contradiction), remedy=_FIX_DISAGREE)
+    if usable and not context.selection.is_sufficient:
+        queried = plural(len(context.selection.asked), "server")
+        return Raised(
+            "medium",
+            f"only {len(usable)} of {queried} gave a usable reply: all of these may be wrong, so nothing is proven",
+        )
+    old = _from_before_release(context)
+    if usable and 3 * len(old) >= len(context.selection.asked):
+        return Raised("medium", _before_release(context), remedy=_FIX_BEFORE_RELEASE)
+    agreement = context.selection.agreement
+    verb = "disagrees" if len(falsetickers) == 1 else "disagree"
+    disagreeing = f"{len(falsetickers)} of {plural(len(usable), 'source')} {verb}: {', '.join(falsetickers)}"
+    has_more_falsetickers = agreement is not None and agreement.exceeded_assumption
+    if falsetickers and (has_more_falsetickers or 3 * len(falsetickers) >= len(usable)):
+        return Raised("medium", disagreeing, remedy=_FIX_DISAGREE)
+    if has_more_falsetickers:  # than max_falsetickers, and no overlap is deep enough to identify them
+        message = f"the {plural(len(usable), 'source')} cannot all be right, and it is unknown which is wrong"
+        return Raised("medium", message, remedy=_FIX_DISAGREE)
+    if own := [classified.source.name for classified in usable if _is_this_host(classified)]:
+        subject = f"{own[0]} is this host: it" if len(own) == 1 else f"{joined(own)} are this host: they"
+        return Raised("medium", f"{subject} would compare the clock with itself", remedy=_FIX_LOOP)
+    if loops := [classified.source.name for classified in usable if classified.reason == "sync-loop"]:
+        subject = f"{loops[0]} reports" if len(loops) == 1 else f"{joined(loops)} report"
+        message = f"{subject} this host as the reference: the clock would be compared with itself"
+        return Raised("medium", message, remedy=_FIX_LOOP)
+    if len(usable) == 1:
+        only = "only one source" if len(context.selection.sources) == 1 else "only one source is usable"
+        return Raised("medium", f"{only}: if it is wrong, nothing detects it")
+    failure_domains = [classified.candidate.failure_domains for classified in usable if classified.candidate]
+    if len(usable) > 1 and len(independent_groups(failure_domains)) == 1:
+        return Raised("low", "all sources share one network or one upstream server, so they can all be wrong together")
+    if falsetickers:
+        return Raised("low", disagreeing, remedy=_FIX_DISAGREE)
+    if usable and old:
+        return Raised("low", _before_release(context), remedy=_FIX_BEFORE_RELEASE)
+    if 1 < len(usable) < 4:
+        needed = "4 are needed to outvote one falseticker (RFC 8633, section 3.2)"
+        return Raised("low", f"only {len(usable)} sources: {needed}")
+    return None
+
+
+def _from_before_release(context: AuditContext) -> list[ClassifiedSource]:
+    return [classified for classified in context.selection.sources if classified.reason == BEFORE_RELEASE]
+
+
+def _before_release(context: AuditContext) -> str:
+    """Describe sources that report a time before this release, and the probable cause (W3)."""
+    sources = _from_before_release(context)
+    times_ns = [classified.best.received_ns - ERA_S * NS_PER_S for classified in sources if classified.best]
+    names = joined([classified.source.name for classified in sources[:4]] + ["others"] * (len(sources) > 4))
+    is_one = len(sources) == 1
+    date, release = format_utc(times_ns[0])[:10], format_utc(PIVOT_NS)[:10]
+    summary = f"{names} {'reports' if is_one else 'report'} {date}, earlier than this release accepts ({release})"
+    behind_s = (context.observation.taken.realtime_ns - times_ns[0]) / NS_PER_S
+    is_rollover = abs(behind_s - 1024 * 7 * DAY_S) < DAY_S  # GPS counts weeks modulo 1024
+    rollover = " and 1024 weeks before this host's time: a GPS week rollover" if is_rollover else ""
+    suspect = "this server is" if is_one else "these servers are"
+    return f"{summary}{rollover}; {suspect} probably wrong, so it is unknown whether this host is behind or ahead"
+
+
+def _contradiction(names: list[str], contradiction: Contradiction) -> str:
+    verb = "contradicts" if len(names) == 1 else "contradict"
+    agreed = f"the {plural(contradiction.agreeing, 'server')} that agreed {format_duration(contradiction.age_s)} ago"
+    return f"{joined(names)} {verb} {agreed}"
+
+
+def _is_this_host(classified: ClassifiedSource) -> bool:
+    """Whether the source is this host's own daemon. On loopback only port 123 is; other ports are test servers."""
+    source = classified.source
+    return source.port == NTP_PORT if is_loopback(source.address or "") else source.is_own
+
+
+def _has_sample(context: AuditContext, _: Raised | None) -> bool:
+    """Servers that were polled too recently give no sample, unless the others already prove what is raised."""
+    if context.past.contradiction is not None:
+        return True
+    selection = context.selection
+    return bool(selection.usable) and ("interval" not in selection.skip_reasons or not selection.is_sufficient)
+
+
+SOURCE_QUORUM = Rule(
+    "source-quorum",
+    check_source_quorum,
+    "configure at least 4 independent servers at two sites",
+    ("CIS Controls 8.4", "NIST SP 800-53 SC-45(2)", "FedRAMP SC-45"),
+    raised_when={
+        "medium": (
+            "sources replied, and no majority agrees",
+            "at least a third of the sources are falsetickers, or must be, although none can be identified",
+            "at least a third of the sources report a time before this release",
+            "a source is this host, or follows this host",
+            "only one source is usable",
+            "no more sources are usable than may be falsetickers among the queried ones",
+            "a few servers contradict a larger agreement of the last day (agent)",
+        ),
+        "low": (
+            "all usable sources share a /24, a /48 or an upstream server",
+            "fewer than a third of the sources are falsetickers or report a time before this release",
+            "fewer than 4 sources are usable",
+        ),
+    },
+    has_sample=_has_sample,
+    message_id="39a766605369401dac99b798314707f1",
+)
 
 
 def check_no_usable_source(context: AuditContext) -> Raised | None:
@@ -24,12 +144,17 @@ def check_no_usable_source(context: AuditContext) -> Raised | None:
         summary = f"the only source {'was not queried' if is_skipped else 'cannot be used'}"
     else:
         summary = f"none of {len(sources)} sources {'was queried' if is_skipped else 'can be used'}"
-    old = from_before_release(context)
-    if len(old) == len(sources):
-        return Raised("medium", f"{summary}: {before_release(context)}")
+    old = _from_before_release(context)
+    causes = [] if len(old) == len(sources) else [_listed(sources)]
+    if old:
+        causes.append(_before_release(context))
+    return Raised("medium", f"{summary}: {'; '.join(causes)}")
+
+
+def _listed(sources: Sequence[ClassifiedSource]) -> str:
+    """List a few sources with the reason of each, and count the others."""
     shown = ", ".join(f"{classified.source.name} ({_why_unusable(classified)})" for classified in sources[:4])
-    more = f" and {len(sources) - 4} more" if len(sources) > 4 else ""
-    return Raised("medium", f"{summary}: {shown}{more}" + (f"; {before_release(context)}" if old else ""))
+    return f"{shown} and {len(sources) - 4} more" if len(sources) > 4 else shown
 
 
 def _why_unusable(classified: ClassifiedSource) -> str:
@@ -46,9 +171,8 @@ NO_USABLE_SOURCE = Rule(
     "servers with nearer ones",
     (PCI, "CIS Controls 8.4"),
     raised_when={
-        "medium": (
-            "no source can be used, although not all are unreachable: each is distant, rejected, skipped or unreachable"
-        ),
+        "medium": "no source can be used, although not all are unreachable: each is distant, rejected, skipped or "
+        "unreachable"
     },
     notes="The message gives the reason of each.",
     has_sample=lambda context, _: bool(context.selection.asked),
@@ -74,15 +198,6 @@ def check_unreachable_sources(context: AuditContext) -> Raised | None:
     return Raised(level, "; ".join(parts))
 
 
-def _listed(sources: Sequence[ClassifiedSource]) -> str:
-    shown = ", ".join(f"{classified.source.name} ({classified.reason})" for classified in sources[:4])
-    return f"{shown} and {len(sources) - 4} more" if len(sources) > 4 else shown
-
-
-def _is_polled(context: AuditContext, raised: Raised | None) -> bool:
-    return raised is not None or context.selection.skip_reasons.isdisjoint(("interval", "unanswered"))
-
-
 UNREACHABLE_SOURCES = Rule(
     "unreachable-sources",
     check_unreachable_sources,
@@ -92,26 +207,21 @@ UNREACHABLE_SOURCES = Rule(
         "medium": "at least half of the sources did not reply, or have no known address",
         "low": "the same, fewer sources",
     },
-    has_sample=_is_polled,
+    has_sample=lambda context, raised: (
+        bool(raised) or context.selection.skip_reasons.isdisjoint(("interval", "unanswered"))
+    ),
     message_id="987b67e99ad8431b98eeb6edf87b3081",
 )
 
 
 def check_kiss_of_death(context: AuditContext) -> Raised | None:
     """A server limits or refuses our queries (K2, K3), or has no time to give (K4)."""
-    kod_sources = [
-        classified
-        for classified in context.selection.sources
-        if classified.reason and classified.reason.startswith("kod:")
-    ]
-    if not kod_sources:
+    reasons = [(one.source.name, one.reason or "") for one in context.selection.sources]
+    kods = [(name, reason.removeprefix("kod:")) for name, reason in reasons if reason.startswith("kod:")]
+    if not kods:
         return None
-    names = ", ".join(
-        f"{classified.source.name} ({classified.reason.removeprefix('kod:')})"
-        for classified in kod_sources
-        if classified.reason
-    )
-    if any(classified.reason in ("kod:RATE", "kod:DENY", "kod:RSTR") for classified in kod_sources):
+    names = ", ".join(f"{name} ({code})" for name, code in kods)
+    if any(code in ("RATE", "DENY", "RSTR") for _, code in kods):
         return Raised("medium", f"kiss-o'-death from {names}: the server limits or refuses queries from this host")
     return Raised("low", f"kiss-o'-death instead of a time from {names}")
 
@@ -132,12 +242,10 @@ KISS_OF_DEATH = Rule(
 def check_suspected_spoofing(context: AuditContext) -> Raised | None:
     """Many replies match no query of ours: an attacker guesses (V5, RFC 8633 §5.3)."""
     forged: Counter[str] = Counter()
-    for classified in context.selection.sources:
-        forged[classified.source.name] += sum(
-            classified.source.discarded.get(code, 0) for code in ("bogus", "zero-origin")
-        )
+    for source, *_ in context.selection.sources:
+        forged[source.name] += source.discarded.get("bogus", 0) + source.discarded.get("zero-origin", 0)
     count = forged.total()
-    if not count >= SPOOFED_DATAGRAMS:
+    if count < SPOOFED_DATAGRAMS:
         return None
     names = ", ".join(name for name, hits in forged.most_common(4) if hits)
     return Raised("high", f"{count} replies match no query of this host; they claim to come from {names}")
@@ -148,15 +256,8 @@ SUSPECTED_SPOOFING = Rule(
     check_suspected_spoofing,
     "check UDP port 123 traffic to this host for forged packets; use servers with authentication (NTS)",
     (PCI, SC45),
-    raised_when={
-        "high": "at least three replies match no query of this host",
-    },
+    raised_when={"high": "at least three replies match no query of this host"},
     message_id="c48e46b097b14e5eaaf5fcabc470f3f0",
 )
 
-RULES = (
-    NO_USABLE_SOURCE,
-    UNREACHABLE_SOURCES,
-    KISS_OF_DEATH,
-    SUSPECTED_SPOOFING,
-)
+RULES = (SOURCE_QUORUM, NO_USABLE_SOURCE, UNREACHABLE_SOURCES, KISS_OF_DEATH, SUSPECTED_SPOOFING)

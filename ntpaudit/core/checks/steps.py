@@ -1,7 +1,5 @@
 """Findings about steps of the host's clock."""
 
-from collections.abc import Sequence
-
 from ntpaudit.core.checks.context import AuditContext, HostRule
 from ntpaudit.core.checks.finding import Level
 from ntpaudit.core.checks.rule import ISO, Raised, Rule
@@ -17,9 +15,15 @@ EARLY_STEP_NS = 300 * NS_PER_S
 _SMALLER = "A step of less than 10 ms is an event of level low, not a finding."
 
 
+def _worst_step(context: AuditContext, *, is_back: bool) -> Raised | None:
+    listed = [step for step in context.past.steps if abs(step.size_ns) >= MIN_STEP_S * NS_PER_S]
+    worst = max((step for step in listed if step.is_back is is_back), key=step_severity_key, default=None)
+    return None if worst is None else Raised(level_of_step(worst), describe_step(worst))
+
+
 def check_step_back(context: AuditContext) -> Raised | None:
     """NTPA-02: the clock was set back, so logs have some timestamps twice and out of order."""
-    return _worst([step for step in _listed(context) if step.is_back])
+    return _worst_step(context, is_back=True)
 
 
 STEP_BACK = Rule(
@@ -45,7 +49,7 @@ STEP_BACK = Rule(
 
 def check_step_forward(context: AuditContext) -> Raised | None:
     """The clock was set forward: logs have a hole, and timers of the skipped time fire at once."""
-    return _worst([step for step in _listed(context) if not step.is_back])
+    return _worst_step(context, is_back=False)
 
 
 STEP_FORWARD = Rule(
@@ -64,15 +68,6 @@ STEP_FORWARD = Rule(
     has_own_events=True,
     needs_agent=True,
 )
-
-
-def _listed(context: AuditContext) -> list[Step]:
-    return [step for step in context.past.steps if abs(step.size_ns) >= MIN_STEP_S * NS_PER_S]
-
-
-def _worst(steps: Sequence[Step]) -> Raised | None:
-    worst = max(steps, key=step_severity_key, default=None)
-    return None if worst is None else Raised(level_of_step(worst), describe_step(worst))
 
 
 STEP_KINDS = (STEP_BACK.id, STEP_FORWARD.id)
@@ -104,7 +99,4 @@ def describe_step(step: Step) -> str:
     return f"the clock was set {way} by {size}{unwatched}; timestamps {effect}: {window}"
 
 
-RULES = (
-    STEP_BACK,
-    STEP_FORWARD,
-)
+RULES = (STEP_BACK, STEP_FORWARD)

@@ -38,9 +38,7 @@ DUPLICATE_HOST = Rule(
     check_duplicate_host,
     "give each of these machines its own name: host.name in its configuration",
     (ISO, NIS2),
-    raised_when={
-        "high": "several machines report under one name at the same time",
-    },
+    raised_when={"high": "several machines report under one name at the same time"},
     notes=("The host gets the worst of their severities, and its clock is not compared with that of an hour ago."),
     is_of_each=True,
 )

@@ -6,16 +6,7 @@ from math import inf
 from typing import Protocol, TypeVar
 
 from ntpaudit.core.checks.steps import STEP_KINDS
-from ntpaudit.core.fleet.model import (
-    STEP_S,
-    Alarm,
-    Coverage,
-    FleetPolicy,
-    Host,
-    HostStatus,
-    Offset,
-    Snapshot,
-)
+from ntpaudit.core.fleet.model import STEP_S, Alarm, Coverage, FleetPolicy, Host, HostStatus, Offset, Snapshot
 from ntpaudit.core.fleet.severity import disputed_s, offset_verdict, seen_ns
 from ntpaudit.core.policy import Severity, Verdict
 from ntpaudit.core.units import NS_PER_S
@@ -79,13 +70,7 @@ def _reporting(host: Host, snapshot: Snapshot, policy: FleetPolicy, raised: tupl
     if verdict != host.verdict and not _is_unproven(host, verdict):
         host = host._replace(verdict=verdict, offset=None if verdict == "unmeasured" else host.offset)
     return HostStatus(
-        host.name,
-        _site_of(host, policy),
-        severity,
-        host,
-        alarms=raised,
-        contradicted=contradicted,
-        disputed_s=wrong_s,
+        host.name, _site_of(host, policy), severity, host, alarms=raised, contradicted=contradicted, disputed_s=wrong_s
     )
 
 

@@ -85,7 +85,7 @@ ORDERING_RISK = Rule(
         "high": (
             "timestamps of two hosts cannot order events that are `fleet.ambiguity` apart: the latest possible offset "
             "of one host minus the earliest of the other is larger"
-        ),
+        )
     },
     notes=(
         "`value_s` is that difference. One finding per site, and one for hosts at different sites if it holds without"

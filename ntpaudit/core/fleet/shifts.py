@@ -79,7 +79,7 @@ SHARED_FALSETICKER = Rule(
         "high": (
             "a source is a falseticker on three or more hosts that report now, and more than half of them show the "
             "same error of it, within the warning tolerance"
-        ),
+        )
     },
     notes=(
         "The error is the offset by this source minus the host's own estimate; hosts without it do not count here. A "
@@ -169,7 +169,7 @@ SLOW_WALK = Rule(
         "medium": (
             "a host certainly moved away from the true time since `--before`, by at least a fiftieth of the warning "
             "tolerance, and its own agent has not noticed"
-        ),
+        )
     },
     notes=(
         "Its smallest possible error now exceeds its maximum error then. Its estimate is still within the warning "
