@@ -172,10 +172,10 @@ class Record(NamedTuple):
             "confirmed": self.confirmed,
             "verdict": self.verdict,
             "profile": self.profile._asdict(),
-            "offset": None if self.offset is None else self.offset._asdict(),
+            "offset": _plain(self.offset),
             "agreement": self.agreement._asdict(),
-            "last_poll": None if self.last_poll is None else self.last_poll._asdict(),
-            "drift": None if self.drift is None else _drift(self.drift),
+            "last_poll": _plain(self.last_poll),
+            "drift": None if self.drift is None else self.drift._asdict() | {"breach": self.drift.breach._asdict()},
             "sources": [source._asdict() for source in self.sources],
             "kernel": dict(self.kernel),
             "daemons": [dict(daemon) for daemon in self.daemons],
@@ -185,8 +185,8 @@ class Record(NamedTuple):
                 finding._asdict() | {"severity": finding.severity.word, "controls": list(finding.controls)}
                 for finding in self.findings
             ],
-            "agent": None if self.health is None else self.health._asdict(),
-            "database_clock": None if self.database_clock is None else self.database_clock._asdict(),
+            "agent": _plain(self.health),
+            "database_clock": _plain(self.database_clock),
         }
 
     @classmethod
@@ -197,38 +197,37 @@ class Record(NamedTuple):
         """
         if data.get("schema") != SCHEMA:
             raise ValueError(f"not a record of schema {SCHEMA}: {data.get('schema')!r}")
-        time = data["time"]
+        time, drift = data["time"], data["drift"]
         return cls(
             version=data["software"]["version"],
             config_sha256=data["software"]["config_sha256"],
-            host=HostIdentity(**_known(HostIdentity, data["host"])),
+            host=_read(HostIdentity, data["host"]),
             utc_ns=None if time["utc"] is None else parse_utc(time["utc"]),
             host_ns=parse_utc(time["host"]),
             boottime_ns=time["boottime_ns"],
             severity=Severity[data["severity"].upper()],
             verdict=data["verdict"],
-            profile=Profile(**_known(Profile, data["profile"])),
-            offset=None if data["offset"] is None else Offset(**_known(Offset, data["offset"])),
-            agreement=_read_counts(data["agreement"]),
-            sources=tuple(SourceRecord(**_known(SourceRecord, source)) for source in data["sources"]),
+            profile=_read(Profile, data["profile"]),
+            offset=_read(Offset, data["offset"]),
+            agreement=_read(SourceCounts, data["agreement"]),
+            sources=tuple(_read(SourceRecord, source) for source in data["sources"]),
             kernel=data["kernel"],
             daemons=tuple(data["daemons"]),
-            daemons_hidden=data.get("daemons_hidden"),
+            daemons_hidden=data["daemons_hidden"],
             host_clock=data["host_clock"],
             findings=tuple(
-                Finding(
-                    **_known(Finding, finding)
-                    | {"severity": Severity[finding["severity"].upper()], "controls": tuple(finding["controls"])}
+                _read(Finding, finding)._replace(
+                    severity=Severity[finding["severity"].upper()], controls=tuple(finding["controls"])
                 )
                 for finding in data["findings"]
             ),
-            kind=data.get("kind", "network"),
-            age_s=data.get("age_s", None if data["offset"] is None else 0.0),
-            drift=None if data["drift"] is None else _read_drift(data["drift"]),
-            confirmed=data.get("confirmed", True),
-            last_poll=_read_last_poll(data),
-            health=None if data.get("agent") is None else Health(**_known(Health, data["agent"])),
-            database_clock=_read_database_offset(data.get("database_clock")),
+            kind=data["kind"],
+            age_s=data["age_s"],
+            drift=None if drift is None else _read(Drift, drift)._replace(breach=_read(Breach, drift["breach"])),
+            confirmed=data["confirmed"],
+            last_poll=_read(LastPoll, data["last_poll"]),
+            health=_read(Health, data["agent"]),
+            database_clock=_read(DatabaseOffset, data["database_clock"]),
         )
 
 
@@ -277,6 +276,8 @@ def write_record(
     """
     observation, agreement = context.observation, context.selection.agreement
     host, counts = observation.host, context.counts or count_sources(context.selection)
+    if last_poll is None and kind == "network":
+        last_poll = LastPoll(0.0, counts.sources, counts.usable, counts.agreeing)
     return Record(
         version=labels.version,
         config_sha256=labels.config_sha256,
@@ -307,53 +308,17 @@ def write_record(
         health=health,
         confirmed=confirmed,
         database_clock=_database_offset(context),
-        last_poll=_poll_now(counts) if last_poll is None and kind == "network" else last_poll,
+        last_poll=last_poll,
     )
-
-
-def _drift(drift: Drift) -> dict[str, Any]:
-    return drift._asdict() | {"breach": drift.breach._asdict()}
-
-
-def _read_last_poll(data: Mapping[str, Any]) -> LastPoll | None:
-    """Read the latest poll; earlier versions wrote it only in records of network audits."""
-    if (poll := data.get("last_poll")) is not None:
-        return LastPoll(**_known(LastPoll, poll))
-    if "last_poll" in data or data.get("kind", "network") == "local":
-        return None
-    return _poll_now(SourceCounts(**_known(SourceCounts, data["agreement"])))
-
-
-def _poll_now(counts: SourceCounts) -> LastPoll:
-    """Return the latest poll if it is this audit."""
-    return LastPoll(0.0, counts.sources, counts.usable, counts.agreeing)
-
-
-def _read_drift(data: Mapping[str, Any]) -> Drift:
-    return Drift(**_known(Drift, data) | {"breach": Breach(**_known(Breach, data["breach"]))})
-
-
-def _read_counts(data: Mapping[str, Any]) -> SourceCounts:
-    """Read the numbers of sources; in records without `asked`, all were queried."""
-    return SourceCounts(**{"asked": data["sources"]} | _known(SourceCounts, data))
-
-
-def _read_database_offset(data: Mapping[str, Any] | None) -> DatabaseOffset | None:
-    return None if data is None else DatabaseOffset(**_known(DatabaseOffset, data))
 
 
 def _database_offset(context: AuditContext) -> DatabaseOffset | None:
-    date = context.history.database if context.history else None
+    date, disputed_ns = context.past.database, context.disputed_ns
     if date is None:
         return None
+    disputed_s = None if disputed_ns is None else disputed_ns / NS_PER_S
     earliest_ns, latest_ns = date.interval
-    disputed_ns = context.disputed_ns
-    return DatabaseOffset(
-        earliest_ns / NS_PER_S,
-        latest_ns / NS_PER_S,
-        date.age_s,
-        None if disputed_ns is None else disputed_ns / NS_PER_S,
-    )
+    return DatabaseOffset(earliest_ns / NS_PER_S, latest_ns / NS_PER_S, date.age_s, disputed_s)
 
 
 def _offset(agreement: Agreement, drift_ppm: float) -> Offset:
@@ -371,15 +336,11 @@ def _offset(agreement: Agreement, drift_ppm: float) -> Offset:
 def _source(classified: ClassifiedSource) -> SourceRecord:
     """Make the record of one source; its offset and interval are those at the common instant."""
     source, candidate, best = classified.source, classified.candidate, classified.best
+    record = SourceRecord(source.name, source.address, source.port, classified.status, classified.reason)
     if candidate is None or best is None:
-        return SourceRecord(source.name, source.address, source.port, classified.status, classified.reason)
+        return record
     reply = best.reply
-    return SourceRecord(
-        source.name,
-        source.address,
-        source.port,
-        classified.status,
-        classified.reason,
+    return record._replace(
         offset_s=candidate.offset_ns / NS_PER_S,
         earliest_s=candidate.interval.earliest_ns / NS_PER_S,
         latest_s=candidate.interval.latest_ns / NS_PER_S,
@@ -413,6 +374,10 @@ def _kernel(kernel: KernelState | Unavailable) -> dict[str, Any]:
     return {"available": True, "synchronised": kernel.is_synchronised} | kernel._asdict()
 
 
-def _known(cls: type[NamedTuple], data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries that are fields of a class."""
-    return {key: value for key, value in data.items() if key in cls._fields}
+def _read(cls: Any, data: Mapping[str, Any] | None) -> Any:
+    """Make a value from the entries that are fields of its class."""
+    return None if data is None else cls(**{key: value for key, value in data.items() if key in cls._fields})
+
+
+def _plain(value: Any) -> dict[str, Any] | None:
+    return None if value is None else value._asdict()

@@ -79,9 +79,6 @@ SOURCE_SHAPE = {
 }  # fmt: skip
 DRIFT_SHAPE = {"frequency_ppm", "raw_frequency_ppm", "skew_ppm", "samples", "span_s", "breach"}
 BREACH_SHAPE = {"pessimistic_s", "central_s", "optimistic_s", "guaranteed_s", "free_running", "calibrated"}
-LATER_KEYS = {"kind", "age_s", "confirmed", "agent", "daemons_hidden", "database_clock", "last_poll"}
-"""Those that records of an earlier version have not."""
-
 FINDING_SHAPE = {"id", "severity", "level", "message", "remedy", "controls"}
 STATUSES = {"agreeing", "falseticker", "distant", "rejected", "unreachable", "skipped"}
 
@@ -286,7 +283,7 @@ def test_a_host_without_readable_facts() -> None:
 
 
 def test_visible_daemons_are_recorded_though_others_may_be_hidden() -> None:
-    """That some cannot be seen takes nothing from those that can; a record of an earlier version does not say."""
+    """That some cannot be seen takes nothing from those that can."""
     serves = Daemon("chronyd", 7, disciplines=False, reason="started with -x")
     hidden = conclude(observation(daemons=HiddenDaemons("hidden here", (serves,))), DEFAULT, LABELS)
     data = hidden.to_dict()
@@ -294,8 +291,6 @@ def test_visible_daemons_are_recorded_though_others_may_be_hidden() -> None:
     assert (data["daemons"], data["daemons_hidden"]) == ([said], "hidden here")
     assert Record.from_dict(data) == hidden
     assert conclude(observation(daemons=(serves,)), DEFAULT, LABELS).to_dict()["daemons_hidden"] is None
-    del data["daemons_hidden"]
-    assert Record.from_dict(data).daemons_hidden is None
 
 
 def test_a_kernel_that_is_not_synchronised() -> None:
@@ -386,13 +381,6 @@ def test_votes_are_counted(sources: tuple[SourceObservation, ...], votes: tuple[
     assert (agreement.sources, agreement.usable, agreement.agreeing, agreement.max_falsetickers) == votes
 
 
-def test_a_record_from_before_says_how_many_were_asked() -> None:
-    """A record that an earlier version wrote has neither `asked` nor `guaranteed`: every source was asked."""
-    data = conclude(observation(*FOUR), DEFAULT, LABELS).to_dict()
-    del data["agreement"]["asked"], data["agreement"]["guaranteed"]
-    assert Record.from_dict(data).agreement == SourceCounts(4, 4, 4, 1, asked=4, guaranteed=True)
-
-
 @pytest.mark.parametrize("offset", [0, 200 * MS, 2 * S, 3600 * S])
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
 def test_too_few_replies_are_unproven(offset: int, profile: Profile) -> None:
@@ -456,15 +444,7 @@ def test_another_schema_is_refused() -> None:
         Record.from_dict({})
 
 
-@pytest.mark.parametrize("sources", [FOUR, (failed(1),)], ids=["measured", "unmeasured"])
-def test_a_record_of_before_the_agent_is_read(sources: tuple[SourceObservation, ...]) -> None:
-    """Keys that came with the agent have a check's values: a network audit, just now, confirmed."""
-    record = conclude(observation(*sources), DEFAULT, LABELS)
-    data = {key: value for key, value in record.to_dict().items() if key not in LATER_KEYS}
-    assert Record.from_dict(data) == record
-
-
-@pytest.mark.parametrize("key", sorted(SHAPE.keys() - {"schema"} - LATER_KEYS))
+@pytest.mark.parametrize("key", sorted(SHAPE.keys() - {"schema"}))
 def test_a_missing_key_is_an_error(key: str) -> None:
     """A record without one of its keys is refused by the key's name."""
     data = conclude(observation(*FOUR), DEFAULT, LABELS).to_dict()
