@@ -119,7 +119,7 @@ def lies(seconds: float, *servers: str) -> Callable[[SimulatedRuntime], None]:
 
 def lies_once(runtime: SimulatedRuntime) -> None:
     """Let all servers lie in one sample."""
-    runtime.one_lie_s = 5.0
+    runtime.all_wrong_s = 5.0
 
 
 def goes_adrift(runtime: SimulatedRuntime) -> None:

@@ -54,17 +54,25 @@ def render_page(
     reader: Reader, judged: Fleet, terms: FleetPolicy, site: str | None, period_s: float, source: str
 ) -> str:
     """Read the period for the fleet and its worst hosts, and return the page."""
-    from ntpaudit.reports.fleet_page import MOST_COURSES, render
+    from ntpaudit.reports.fleet_page import MOST_SERIES, render
 
     begin_ns = judged.now_ns - round(period_s * NS_PER_S)
-    worst = [one.name for one in judged.members if one.host is not None][:MOST_COURSES]
+    worst = [one.name for one in judged.members if one.host is not None][:MOST_SERIES]
     with progress(f"reading {len(worst)} hosts over {format_duration(period_s)}"):
-        courses = reader.host_series(worst, begin_ns, judged.now_ns, SPANS)
+        host_series = reader.host_series(worst, begin_ns, judged.now_ns, SPANS)
     with progress(f"reading the fleet over {format_duration(period_s)}"):
         tallies = reader.tallies(begin_ns, judged.now_ns, SPANS, site)
     steps = reader.steps(begin_ns, judged.now_ns, site)
     return render(
-        judged, courses, tallies, steps, period_s=period_s, spans=SPANS, terms=terms, source=source, version=__version__
+        judged,
+        host_series,
+        tallies,
+        steps,
+        period_s=period_s,
+        spans=SPANS,
+        terms=terms,
+        source=source,
+        version=__version__,
     )
 
 

@@ -81,14 +81,14 @@ class Point(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The clock was set at `time_ns` by so much; positive is forward."""
+    """The clock was set at `time_ns` by `size_s`; positive is forward."""
 
     time_ns: int
     size_s: float
 
 
 class Frame(NamedTuple):
-    """What to draw: a time span, so many columns and rows, and how long nothing may come before it is a gap."""
+    """What to draw: a period, columns and rows, and the time without a point that is a gap."""
 
     title: str
     begin_ns: int
@@ -210,7 +210,7 @@ def _most(one: float | None, other: float | None) -> float | None:
 
 
 class _Scale(NamedTuple):
-    """From `low` to `high` in so many dots; `linear_s` is the linear middle of a symlog axis, None of a linear one.
+    """From `low` to `high` in `dots` dots; `linear_s` is the linear middle of a symlog axis, None of a linear one.
 
     `base_s` is what the numbers beside the axis are counted from, where that is not zero.
     """
@@ -237,7 +237,7 @@ def _bent(value_s: float, linear_s: float | None) -> float:
 
 
 def _choose_scale(points: Sequence[Point], rows: int) -> _Scale:
-    """Choose an axis on which the smallest and the largest of the points can be told from zero."""
+    """Choose an axis on which the smallest and the largest of the points differ visibly from zero."""
     low = min(point.earliest_s or 0.0 for point in points)
     high = max(point.latest_s or 0.0 for point in points)
     sizes = [max(abs(point.earliest_s or 0.0), abs(point.latest_s or 0.0)) for point in points]

@@ -36,13 +36,13 @@ _MOST_SLEW = 1000e-6
 """Clocks that are steered smoothly move apart no faster; what moved further between two spans was set."""
 
 _MOST_TICKS = 5
-"""So many round counts stand beside a figure of counts at most, besides zero."""
+"""The maximum number of round counts beside a figure of counts, besides zero."""
 
 _LEAST_WIDTH = 1.6
 """Of an interval on an axis of 200, so that the narrowest can be seen."""
 
 _STRIP = {Severity.OK: 2, Severity.WARNING: 5, Severity.UNKNOWN: 7, Severity.CRITICAL: 10}
-"""How high a severity stands in the strip below a course: told apart without its colour."""
+"""The height of a severity in the strip below a series, so that it is distinguished without its colour."""
 
 
 class Scale:
@@ -192,7 +192,7 @@ def _counts(top: int) -> range:
 
 
 class Frame(NamedTuple):
-    """The period that courses are drawn over, and the length of each of its spans."""
+    """The period of a figure, and the length of each of its intervals."""
 
     begin_ns: int
     end_ns: int
@@ -225,24 +225,24 @@ def frame_of(begin_ns: int, end_ns: int, count: int) -> Frame:
 class Jump(NamedTuple):
     """A clock that was set: when, and how far its offset went, positive where the clock was set back.
 
-    `is_told` says that its agent told of it, with the size where that is known. Else the offset moved by so much at
-    least, further than any steering and the steps that were told explain, about then.
+    `is_reported`: its agent reported the step, with the size if it is known. Otherwise the offset moved at least this
+    far at about that time, further than steering and the reported steps explain.
     """
 
     time_ns: int
     moved_s: float | None
-    is_told: bool
+    is_reported: bool
 
 
 class HostSeries(NamedTuple):
-    """What a host's figure is made of: its spans in order, the steps that its agent told of, the tolerance."""
+    """What a host's figure is made of: its intervals in order, the steps that its agent reported, the tolerance."""
 
     buckets: Sequence[TimeBucket]
     steps: Sequence[Jump]
     tolerance_s: float
 
 
-class CourseFigure(NamedTuple):
+class SeriesFigure(NamedTuple):
     """The paths of a host's offset over time, 1000 by 100, and labels, each with its share of the height.
 
     `zero` is the share of the height that is above zero. `strip` is how bad it was, 1000 by 10.
@@ -258,17 +258,17 @@ class CourseFigure(NamedTuple):
     strip: list[Path]
 
 
-def draw_series(course: HostSeries, frame: Frame) -> CourseFigure:
+def draw_series(series: HostSeries, frame: Frame) -> SeriesFigure:
     """Return the hull of the intervals, the mean in it, jumps as lines, where nothing was measured, and severities."""
-    measured = [bucket.offset for bucket in course.buckets if bucket.offset is not None]
-    scale = _course_scale(measured)
-    runs = [list(run) for run in _runs(course.buckets, frame)]
+    measured = [bucket.offset for bucket in series.buckets if bucket.offset is not None]
+    scale = _series_scale(measured)
+    runs = [list(run) for run in _runs(series.buckets, frame)]
     ends = {
         one.begin_ns: (f"{frame.place(one.begin_ns):.1f}", f"{frame.place(one.begin_ns + frame.span_ns):.1f}")
-        for one in course.buckets
+        for one in series.buckets
     }
-    levels = (("z", 0.0), ("t", course.tolerance_s), ("t", -course.tolerance_s))
-    return CourseFigure(
+    levels = (("z", 0.0), ("t", series.tolerance_s), ("t", -series.tolerance_s))
+    return SeriesFigure(
         zero=f"{1 - scale.share(0.0):.3f}",
         gaps="".join(_gaps(runs, frame)),
         lines=[
@@ -279,19 +279,19 @@ def draw_series(course: HostSeries, frame: Frame) -> CourseFigure:
         hull="".join(_area(run, scale, ends) for run in runs),
         mean="".join(_line(run, scale, ends) for run in runs),
         jumps="".join(
-            dict.fromkeys(f"M{frame.place(jump.time_ns):.1f} 0v100" for jump in jumps(course, frame.span_ns))
+            dict.fromkeys(f"M{frame.place(jump.time_ns):.1f} 0v100" for jump in jumps(series, frame.span_ns))
         ),
         ticks=scale.ticks(0.17),
-        strip=_strip(course.buckets, ends),
+        strip=_strip(series.buckets, ends),
     )
 
 
-def jumps(course: HostSeries, span_ns: int) -> list[Jump]:
+def jumps(series: HostSeries, span_ns: int) -> list[Jump]:
     """Return when a clock was set: where its agent says so, or where it moved further than is explained."""
-    return sorted([*course.steps, *_leaps(course, span_ns)], key=lambda jump: jump.time_ns)
+    return sorted([*series.steps, *_leaps(series, span_ns)], key=lambda jump: jump.time_ns)
 
 
-def _course_scale(measured: Sequence[Offset]) -> Scale:
+def _series_scale(measured: Sequence[Offset]) -> Scale:
     if not measured:
         return Scale(-1.0, 1.0, None)
     low = min([0.0, *(offset.earliest_s for offset in measured)])
@@ -337,39 +337,39 @@ def _height(value_s: float, scale: Scale) -> str:
     return f"{100 - 100 * scale.share(value_s):.1f}"
 
 
-def _leaps(course: HostSeries, span_ns: int) -> list[Jump]:
-    """Return where a clock moved further than any steering and the steps that were told explain.
+def _leaps(series: HostSeries, span_ns: int) -> list[Jump]:
+    """Return where a clock moved further than steering and the reported steps explain.
 
     Its interval then lies apart from that of the span before, or as the hull of both holds it and the next one's.
     """
-    known = [(bucket.begin_ns, bucket.offset) for bucket in course.buckets if bucket.offset is not None]
+    known = [(bucket.begin_ns, bucket.offset) for bucket in series.buckets if bucket.offset is not None]
     leaps = {
         after[0]: Jump(after[0], moved_s, False)
         for before, after in pairwise(known)
-        if (moved_s := _leapt(before, after, course.steps, span_ns)) is not None
+        if (moved_s := _leapt(before, after, series.steps, span_ns)) is not None
     }
     for before, (begin_ns, _), after in zip(known, known[1:], known[2:], strict=False):
-        moved_s = _leapt(before, after, course.steps, span_ns)
+        moved_s = _leapt(before, after, series.steps, span_ns)
         if moved_s is not None and begin_ns not in leaps and after[0] not in leaps:
             leaps[begin_ns] = Jump(begin_ns + span_ns // 2, moved_s, False)
     return list(leaps.values())
 
 
 def _leapt(before: tuple[int, Offset], after: tuple[int, Offset], steps: Sequence[Jump], span_ns: int) -> float | None:
-    """Return how far an offset moved at least beside the steps that were told, if further than steering explains.
+    """Return how far an offset moved at least besides the reported steps, if further than steering explains.
 
-    A step counts wherever in the two spans or between them it was, for nobody knows which of their points it follows.
+    A step counts anywhere in the two intervals or between them: it is unknown which of their points it follows.
     """
     (begin_ns, one), (end_ns, other) = before, after
     back_s, forward_s = other.earliest_s - one.latest_s, one.earliest_s - other.latest_s
     most_s = _MOST_SLEW * (end_ns - begin_ns + span_ns) / NS_PER_S
     if max(back_s, forward_s) <= most_s:
         return None
-    told = [step.moved_s for step in steps if begin_ns <= step.time_ns <= end_ns + span_ns]
-    if None in told:
+    reported = [step.moved_s for step in steps if begin_ns <= step.time_ns <= end_ns + span_ns]
+    if None in reported:
         return None
-    back_s -= sum(moved_s for moved_s in told if moved_s and moved_s > 0)
-    forward_s += sum(moved_s for moved_s in told if moved_s and moved_s < 0)
+    back_s -= sum(moved_s for moved_s in reported if moved_s and moved_s > 0)
+    forward_s += sum(moved_s for moved_s in reported if moved_s and moved_s < 0)
     if max(back_s, forward_s) <= most_s:
         return None
     return back_s if back_s > forward_s else -forward_s

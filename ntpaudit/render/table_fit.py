@@ -62,7 +62,7 @@ def _size(column: Column[_Item], items: Sequence[_Item]) -> int:
 def shorten(names: Sequence[str], room: int) -> list[str | None]:
     """Cut names that are longer than the room, so that they stay apart; None for those that would not.
 
-    First goes the domain that all of these share, for it tells nothing, and then their middle.
+    First the domain that they share is removed, then their middle.
     """
     domain = _domain([name for name in names if len(name) > room])
     if not domain:

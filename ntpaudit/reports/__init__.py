@@ -1,1 +1,1 @@
-"""The history told as a whole: lists for people and for programs, a plot for a terminal."""
+"""Reports: status, history and fleet, for people and for programs."""

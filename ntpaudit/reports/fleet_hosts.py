@@ -9,7 +9,7 @@ from ntpaudit.core.checks.steps import STEP_BACK, STEP_KINDS
 from ntpaudit.core.fleet.model import Alarm, Fleet, FleetFinding, FleetPolicy, HostStatus, TimeBucket
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S, direction, format_duration, format_utc, plural
-from ntpaudit.render.svg import CLASSES, Band, CourseFigure, Frame, HostSeries, Jump, Scale, band, draw_series, jumps
+from ntpaudit.render.svg import CLASSES, Band, Frame, HostSeries, Jump, Scale, SeriesFigure, band, draw_series, jumps
 
 _PRESENT = frozenset(rule.id for rule in RULES if rule.value_s is estimate_s)
 """Findings whose size is the offset, which stands in the row as it is now."""
@@ -18,7 +18,7 @@ _JUMPS_NAMED = 3
 
 
 class Row(NamedTuple):
-    """What the page says of a host.
+    """A row of the page: one host.
 
     `number` is its place in the fleet, by which links lead to it, and `figure` that of its offset over time, None
     without one. `kind` holds its classes in the style sheet. `way` is `behind` or `ahead`, empty without an offset. A
@@ -110,13 +110,13 @@ class Card(NamedTuple):
     """A host's offset over the period, as a figure and in words."""
 
     one: HostStatus
-    figure: CourseFigure
+    figure: SeriesFigure
     words: str
 
 
 def list_cards(
     worst: Sequence[HostStatus],
-    courses: Mapping[str, tuple[TimeBucket, ...]],
+    host_series: Mapping[str, tuple[TimeBucket, ...]],
     steps: Sequence[Alarm],
     frame: Frame,
     terms: FleetPolicy,
@@ -128,9 +128,9 @@ def list_cards(
             moved_s = None if step.value_s is None else -step.value_s
             jumped[step.host].append(Jump(step.since_ns, moved_s, True))
     return [
-        Card(one, draw_series(course, frame), _course_words(course, frame))
+        Card(one, draw_series(series, frame), _series_words(series, frame))
         for one in worst
-        for course in [HostSeries(courses[one.name], jumped[one.name], terms.warning_s)]
+        for series in [HostSeries(host_series[one.name], jumped[one.name], terms.warning_s)]
     ]
 
 
@@ -140,25 +140,25 @@ def step_words(step: Alarm) -> str:
     return way if step.value_s is None else f"{way} by {format_duration(step.value_s)}"
 
 
-def _course_words(course: HostSeries, frame: Frame) -> str:
+def _series_words(series: HostSeries, frame: Frame) -> str:
     """Describe the figure of an offset over time; the extremes first, which the means would hide."""
-    known = [bucket.offset for bucket in course.buckets if bucket.offset is not None]
+    known = [bucket.offset for bucket in series.buckets if bucket.offset is not None]
     if not known:
         return "Nothing was measured."
     least, most = min(o.estimate_s for o in known), max(o.estimate_s for o in known)
-    whole = max(len(course.buckets), round((frame.end_ns - frame.begin_ns) / frame.span_ns))
+    whole = max(len(series.buckets), round((frame.end_ns - frame.begin_ns) / frame.span_ns))
     facts = [
         _extremes(min(o.earliest_s for o in known), max(o.latest_s for o in known)),
         f"means of {format_duration(frame.span_ns / NS_PER_S)} from {format_duration(least)} {direction(least)} to "
         f"{format_duration(most)} "
         f"{direction(most)}",
     ]
-    moved = jumps(course, frame.span_ns)
+    moved = jumps(series, frame.span_ns)
     facts += [_jump_words(jump, frame) for jump in moved[:_JUMPS_NAMED]]
     facts += [f"{plural(len(moved) - _JUMPS_NAMED, 'more jump')}"] if len(moved) > _JUMPS_NAMED else []
     for lacking, words in (
-        (len(course.buckets) - len(known), "not measured"),
-        (whole - len(course.buckets), "no point"),
+        (len(series.buckets) - len(known), "not measured"),
+        (whole - len(series.buckets), "no point"),
     ):
         facts += [f"{words} for {format_duration(lacking * frame.span_ns / NS_PER_S)}"] if lacking > 0 else []
     return f"{'; '.join(facts)}."
@@ -176,11 +176,11 @@ def _extremes(earliest_s: float, latest_s: float) -> str:
 
 def _jump_words(jump: Jump, frame: Frame) -> str:
     """Return the time, direction and size of a step; an offset grows if its clock is set back."""
-    stamp = format_utc(jump.time_ns)[5 : 19 if jump.is_told else 16].replace("T", " ")
+    stamp = format_utc(jump.time_ns)[5 : 19 if jump.is_reported else 16].replace("T", " ")
     at = stamp if frame.is_long() else stamp[6:]
     if jump.moved_s is None:
         return f"set at {at}"
     way = "back" if jump.moved_s > 0 else "forward"
-    if jump.is_told:
+    if jump.is_reported:
         return f"set {way} by {format_duration(jump.moved_s)} at {at}"
     return f"set {way} at about {at}, by {format_duration(jump.moved_s, rounding='down')} or more"

@@ -3,7 +3,7 @@
   const controls = document.querySelector(".controls");
   if (!controls) return;
   const field = controls.querySelector("input");
-  const told = controls.querySelector("output");
+  const result = controls.querySelector("output");
   const choice = controls.querySelector("select");
   const rest = document.querySelector("details.rest");
   const tables = [...document.querySelectorAll("table.hosts")].map((table) => {
@@ -40,7 +40,7 @@
         if (!wanted.length && opened) rest.open = opened = false;
       }
     }
-    told.value = wanted.length ? `${shown} of ${total} hosts` : "";
+    result.value = wanted.length ? `${shown} of ${total} hosts` : "";
   };
 
   const key = (row, column) => {

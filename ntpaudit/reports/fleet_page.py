@@ -26,7 +26,7 @@ from ntpaudit.render.svg import (
 from ntpaudit.reports.fleet_hosts import alarm_words, list_cards, list_rows, step_words
 from ntpaudit.reports.fleet_summary import flagged, is_wrong
 
-MOST_COURSES = 50
+MOST_SERIES = 50
 """The maximum number of hosts whose offset over time is drawn, the worst first."""
 
 MANY = 200
@@ -35,7 +35,7 @@ MANY = 200
 
 def render(
     fleet: Fleet,
-    courses: Mapping[str, tuple[TimeBucket, ...]],
+    host_series: Mapping[str, tuple[TimeBucket, ...]],
     tallies: tuple[SeverityCounts, ...],
     steps: tuple[Alarm, ...] = (),
     *,
@@ -51,7 +51,7 @@ def render(
     `source` describes the database. All text may be hostile: it is escaped, and the page's policy allows only its own
     style and script. The same values give the same page.
     """
-    worst = [one for one in fleet.members if courses.get(one.name)][:MOST_COURSES]
+    worst = [one for one in fleet.members if host_series.get(one.name)][:MOST_SERIES]
     scale = common_scale((one.host.offset for one in fleet.members if one.host and one.host.offset), terms.warning_s)
     begin_ns = fleet.now_ns - round(period_s * NS_PER_S)
     frame = frame_of(begin_ns, fleet.now_ns, spans)
@@ -94,7 +94,7 @@ def render(
         has_suspects=any(one.suspected and one.severity is Severity.OK for one in fleet.members),
         is_large=len(rows) >= MANY,
         tolerance=[100 * scale.share(value) for value in (-terms.warning_s, terms.warning_s)],
-        cards=list_cards(worst, courses, steps, frame, terms),
+        cards=list_cards(worst, host_series, steps, frame, terms),
     )
 
 

@@ -94,7 +94,7 @@ _PRIMED = zlib.compressobj(6, zlib.DEFLATED, _WINDOW_BITS, 7, zdict=_COMMON.enco
 
 def pack_text(text: str) -> bytes:
     """Compress a text: zlib's format, with its checksum and its dictionary's (RFC 1950)."""
-    compressor = _PRIMED.copy()  # to prime it anew each time takes longer than to compress
+    compressor = _PRIMED.copy()  # priming takes longer than compressing
     return compressor.compress(text.encode()) + compressor.flush()
 
 

@@ -63,12 +63,12 @@ def _change(
 ) -> _Done:
     """Change dead letters in one transaction, also while an agent runs."""
     with open_readonly(path) as connection:  # reports an unusable file, and creates none
-        known = {letter_id for (letter_id,) in connection.execute("SELECT id FROM set_aside")}
+        known = {number for (number,) in connection.execute("SELECT id FROM set_aside")}
         if unknown := sorted(set(ids or ()) - known):
             raise StoreError(f"{path} has no dead letter {', '.join(map(str, unknown))}")
     with closing(open_database(path)) as connection, transaction(connection):
         if ids is None:
-            ids = [letter_id for (letter_id,) in connection.execute("SELECT id FROM set_aside")]
+            ids = [number for (number,) in connection.execute("SELECT id FROM set_aside")]
         return change(connection, sorted(set(ids)))
 
 
@@ -77,11 +77,11 @@ def _resend(connection: sqlite3.Connection, ids: Sequence[int]) -> Resent:
     chosen = [entry for entry in read_dead_letters(connection) if entry.id in wanted]
     stamped = [entry.id for entry in chosen if entry.stamp_ns is not None]
     damaged = sum(entry.reason == DAMAGED for entry in chosen)
-    for letter_id in stamped:
+    for number in stamped:
         connection.execute(
             "INSERT INTO outbox (audit_id, boottime_ns, host_ns, stamp_ns, lines)"
             " SELECT audit_id, 0, stamp_ns, stamp_ns, lines FROM set_aside WHERE id = ?",
-            (letter_id,),
+            (number,),
         )
     _drop(connection, stamped)
     return Resent(len(stamped), len(chosen) - len(stamped) - damaged, damaged)

@@ -123,12 +123,12 @@ def findings() -> tuple[FleetFinding, ...]:
     )
 
 
-def courses(fleet: Fleet, most: int = 50) -> dict[str, tuple[TimeBucket, ...]]:
+def host_series(fleet: Fleet, most: int = 50) -> dict[str, tuple[TimeBucket, ...]]:
     """A day of the worst hosts: wander, a gap, and a step where the clock is wrong now."""
-    return {one.name: _course(one, seed) for seed, one in enumerate(fleet.members[:most]) if one.host}
+    return {one.name: _series(one, seed) for seed, one in enumerate(fleet.members[:most]) if one.host}
 
 
-def _course(one: HostStatus, seed: int) -> tuple[TimeBucket, ...]:
+def _series(one: HostStatus, seed: int) -> tuple[TimeBucket, ...]:
     offset = one.host.offset if one.host else None
     buckets = []
     for number in range(SPANS):

@@ -35,7 +35,7 @@ from ntpaudit.render.svg import (
     jumps,
     over_time,
 )
-from ntpaudit.reports.fleet_page import MANY, MOST_COURSES, headline, render
+from ntpaudit.reports.fleet_page import MANY, MOST_SERIES, headline, render
 from tests.reports import fleets
 from tests.reports.fleets import NOW_NS, PERIOD_S, SPAN_NS, S, fleet_of, member
 from tests.work import LINEAR_GROWTH, growth, instructions
@@ -92,18 +92,18 @@ CONTRAST = """(() => {
 
 def write(
     fleet: Fleet,
-    courses: Mapping[str, tuple[TimeBucket, ...]] | None = None,
+    host_series: Mapping[str, tuple[TimeBucket, ...]] | None = None,
     tallies: tuple[SeverityCounts, ...] | None = None,
     terms: FleetPolicy = FleetPolicy(),  # noqa: B008
     source: str = "InfluxDB at influx.example.net, database ntpaudit",
 ) -> str:
     """The page of a fleet, with a day of its history where nothing else is said, and the steps that are in force."""
-    told = (alarm for one in fleet.members for alarm in one.alarms if alarm.kind in STEP_KINDS)
+    steps = (alarm for one in fleet.members for alarm in one.alarms if alarm.kind in STEP_KINDS)
     return render(
         fleet,
-        fleets.courses(fleet) if courses is None else courses,
+        fleets.host_series(fleet) if host_series is None else host_series,
         fleets.tallies(fleet) if tallies is None else tallies,
-        tuple(sorted(told, key=lambda alarm: alarm.since_ns)),
+        tuple(sorted(steps, key=lambda alarm: alarm.since_ns)),
         period_s=PERIOD_S,
         spans=fleets.SPANS,
         terms=terms,
@@ -152,7 +152,7 @@ def hostile() -> Fleet:
 
 
 def words_of(one: HostStatus) -> tuple[str, str, str, str]:
-    """What a row must say of a host: its name, its state, its offset and how wrong it is at most."""
+    """What a row must show of a host: its name, its state, its offset and how wrong it is at most."""
     offset = one.host.offset if one.host else None
     if offset is None:
         return one.name, one.severity.word, "–" if one.silent_s else "not measured", "–"  # noqa: RUF001
@@ -228,7 +228,7 @@ def test_the_worst_are_named_at_once(page: Page) -> None:
 
 
 def test_of_many_five_are_named() -> None:
-    """Of more than five critical or unknown hosts the others are counted; where none is, nobody is named."""
+    """Of more than five critical or unknown hosts the others are counted; without such a host, none is named."""
     many = tuple(
         member(f"{severity.word}{n}", severity, 3.0, verdict="beyond")
         for severity in (Severity.CRITICAL, Severity.UNKNOWN)
@@ -243,7 +243,7 @@ def test_of_many_five_are_named() -> None:
     assert 'class="worst"' not in write(fleet_of((member("a"),)), {}, ())
 
 
-def test_a_size_of_the_past_is_told_as_such() -> None:
+def test_a_size_of_the_past_is_shown_as_such() -> None:
     """A step keeps its size; the offset of now stands in the row; other sizes are those of when it was raised."""
     one = member("a", Severity.WARNING, 3.54)
     since_ns = NOW_NS - 2 * fleets.HOUR_NS
@@ -277,10 +277,10 @@ def test_order_is_shown_by_numbers_that_add_up(page: Page) -> None:
     assert "too far" in page.evaluate("document.querySelector('.sites tbody tr:last-child').textContent")
 
 
-def test_findings_are_told_whole(page: Page) -> None:
+def test_findings_are_shown_in_full(page: Page) -> None:
     """Every finding is there in its order with level, message, remedy, controls, and every host that it names."""
-    told = page.evaluate("[...document.querySelectorAll('.finding')].map((one) => one.textContent)")
-    for text, finding in zip(told, fleets.findings(), strict=True):
+    texts = page.evaluate("[...document.querySelectorAll('.finding')].map((one) => one.textContent)")
+    for text, finding in zip(texts, fleets.findings(), strict=True):
         assert "level" not in text
         for part in (f"{finding.level} {finding.id}", finding.message, finding.remedy, *finding.controls):
             assert part in text
@@ -289,7 +289,7 @@ def test_findings_are_told_whole(page: Page) -> None:
         assert (finding.source or "") in text
 
 
-def test_asks_nobody_and_complains_of_nothing(browser: Browser, folder: Path) -> None:
+def test_loads_nothing_and_has_no_console_error(browser: Browser, folder: Path) -> None:
     """The browser requests the file itself and nothing else, and its console stays empty, for every page."""
     for name in ("small", "large", "hostile"):
         with browser.page() as tab:
@@ -301,7 +301,7 @@ def test_asks_nobody_and_complains_of_nothing(browser: Browser, folder: Path) ->
 
 
 def test_its_own_policy_refuses_the_outside(browser: Browser, folder: Path) -> None:
-    """Whatever got into the page all the same could load no image, run no script, call nobody and send no form."""
+    """Whatever got into the page all the same could load no image, run no script, connect nowhere and send no form."""
     refused = """(async () => {
       const seen = [];
       document.addEventListener("securitypolicyviolation", (event) => seen.push(event.effectiveDirective));
@@ -429,7 +429,7 @@ def cpu_s(tab: Page, act: Callable[[], object]) -> float:
 
 
 def sort_by(tab: Page, column: int) -> None:
-    """Click on a heading, and let the page be laid out anew."""
+    """Click on a heading, and let the page be laid out again."""
     tab.evaluate(f"""(() => {{
       const tables = document.querySelectorAll("table.hosts");
       tables[tables.length - 1].tHead.rows[0].cells[{column}].querySelector("button").click();
@@ -444,7 +444,7 @@ def names_by(tab: Page, column: int) -> list[str]:
 
 
 def show_only(tab: Page, words: str) -> tuple[list[str], str]:
-    """Type words; return the names of the hosts that are shown, and what is told of them."""
+    """Type words; return the names of the hosts that are shown, and the count beside."""
     tab.evaluate(f"""(() => {{
       const field = document.querySelector(".controls input");
       field.value = {json.dumps(words)};
@@ -541,14 +541,14 @@ def test_shows_only_what_is_asked_for(browser: Browser, folder: Path) -> None:
         tab.show(Screen(1280))
         tab.open(folder / "large.html")
         assert tab.evaluate("document.querySelector('details.rest').open") is False
-        names, told = show_only(tab, "SITE-03 unsynced")
+        names, summary = show_only(tab, "SITE-03 unsynced")
         expected = [
             one.name
             for one in fleets.large().members
             if one.site == "site-03" and any(alarm.kind == "unsynced" for alarm in one.alarms)
         ]
         assert names == expected
-        assert told == f"{len(expected)} of 10000 hosts"
+        assert summary == f"{len(expected)} of 10000 hosts"
         assert show_only(tab, "host-04242")[0] == ["host-04242.example.net"]
         assert tab.evaluate("document.querySelector('details.rest').open") is True
         assert len(show_only(tab, "")[0]) == 10_000
@@ -558,7 +558,7 @@ def test_shows_only_what_is_asked_for(browser: Browser, folder: Path) -> None:
 def test_the_cost_of_ten_thousand_hosts_grows_no_faster_than_their_number(browser: Browser, folder: Path) -> None:
     """The page grows no faster than the hosts, at most to 6 MB; nor does the time to write, sort and filter it."""
     some, every = (
-        (fleet, fleets.courses(fleet), fleets.tallies(fleet)) for fleet in (fleets.large(625), fleets.large())
+        (fleet, fleets.host_series(fleet), fleets.tallies(fleet)) for fleet in (fleets.large(625), fleets.large())
     )
     assert growth(lambda: write(*some), lambda: write(*every), times=2) < LINEAR_GROWTH
     assert len(write(*every).encode()) <= 6_000_000
@@ -578,7 +578,7 @@ def test_the_cost_of_ten_thousand_hosts_grows_no_faster_than_their_number(browse
         assert sort_all_s < LINEAR_GROWTH * sort_few_s
 
 
-def test_courses_show_gaps_and_jumps(page: Page) -> None:
+def test_series_show_gaps_and_jumps(page: Page) -> None:
     """The worst hosts have a figure each that says in words what it shows: reach, bound, jumps, and what is missing."""
     cards = page.evaluate("[...document.querySelectorAll('.cards article')].map((one) => one.textContent)")
     expected = [one for one in fleets.small().members if one.host]
@@ -618,7 +618,7 @@ def test_steps_of_the_period_are_listed_and_drawn() -> None:
     assert "none reported by an agent" in render(fleet_of((member("a"),)), {}, (), **words)  # type: ignore[arg-type]
 
 
-def test_a_time_is_told_with_its_date_where_that_differs() -> None:
+def test_a_time_is_shown_with_its_date_where_that_differs() -> None:
     """A period that midnight lies in has dates, one of the same day has none; it is said whether all are drawn."""
     written = write(fleet_of((member("a"), member("b"))))
     assert '<div class="xs"><span>10-08 08:53</span><span>10-08 20:53</span><span>10-09 08:53 UTC</span>' in written
@@ -662,7 +662,7 @@ def test_names_of_sites_stay_whole_on_a_phone(browser: Browser, folder: Path) ->
         assert max(tab.evaluate(f"{heads}.map((box) => box.height)")) < 40
 
 
-def test_a_course_without_a_measurement_is_a_figure_too() -> None:
+def test_a_series_without_a_measurement_is_a_figure_too() -> None:
     """A host that reported for the whole period and never knew its offset has a strip of its state and no band."""
     unknown = member("a", Severity.UNKNOWN, None, verdict="unmeasured")
     buckets = tuple(TimeBucket(NOW_NS - (4 - n) * SPAN_NS, Severity.UNKNOWN, None) for n in range(4))
@@ -673,10 +673,10 @@ def test_a_course_without_a_measurement_is_a_figure_too() -> None:
 
 
 def test_no_more_than_the_worst_are_drawn() -> None:
-    """Of a large fleet only the worst hosts have their course drawn, in the fleet's order."""
+    """Of a large fleet only the worst hosts have their series drawn, in the fleet's order."""
     fleet = fleets.large(200)
-    written = write(fleet, fleets.courses(fleet, 120))
-    assert re.findall(r'<article id="c\d+" class="\w"><h3|<article id="c(\d+)"', written)[-1] == str(MOST_COURSES - 1)
+    written = write(fleet, fleets.host_series(fleet, 120))
+    assert re.findall(r'<article id="c\d+" class="\w"><h3|<article id="c(\d+)"', written)[-1] == str(MOST_SERIES - 1)
 
 
 @pytest.mark.parametrize(
@@ -739,7 +739,7 @@ def test_the_same_fleet_gives_the_same_page() -> None:
 def test_many_hosts_of_a_finding_are_folded() -> None:
     """A finding about thousands names twelve at once, five hundred on request, and counts the rest."""
     names = tuple(f"h{number:04}" for number in range(2000))
-    finding = FleetFinding("evidence-gap", Severity.UNKNOWN, "high", "many", "mend", hosts=names)
+    finding = FleetFinding("evidence-gap", Severity.UNKNOWN, "high", "many", "fix it", hosts=names)
     written = write(fleet_of((member("h0001"),), (finding,)), {}, ())
     assert "<summary>and 1,988 more</summary>" in written
     assert "h0499, and 1,500 more</details>" in written
@@ -793,7 +793,7 @@ def test_an_axis_of_any_length_is_drawn_at_once(reach_s: float) -> None:
 
 
 def test_a_jump_is_what_no_steering_explains() -> None:
-    """Disjoint intervals are a jump, the fastest slewing is none, and a step that the agent told counts once."""
+    """Disjoint intervals are a jump, the fastest slewing is none, and a step that the agent reported counts once."""
     begin_ns = NOW_NS - 4 * SPAN_NS
 
     def buckets(*estimates: float | None) -> list[TimeBucket]:
@@ -804,7 +804,7 @@ def test_a_jump_is_what_no_steering_explains() -> None:
 
     def seen(known: list[TimeBucket]) -> list[tuple[int, float]]:
         found = jumps(HostSeries(known, [], 0.1), SPAN_NS)
-        assert not any(jump.is_told for jump in found)
+        assert not any(jump.is_reported for jump in found)
         return [(jump.time_ns, round(jump.moved_s or 0.0, 6)) for jump in found]
 
     assert seen(buckets(0.0, 0.0, 3.0, 3.0)) == [(begin_ns + 2 * SPAN_NS, 2.98)]
@@ -816,15 +816,15 @@ def test_a_jump_is_what_no_steering_explains() -> None:
         for n, bucket in enumerate(buckets(0.0, 0.0, 3.0, 3.0))
     ]
     assert seen(within) == [(begin_ns + SPAN_NS + SPAN_NS // 2, 2.98)]
-    told = Jump(begin_ns + 2 * SPAN_NS - S, 3.0, True)
-    assert jumps(HostSeries(buckets(0.0, 0.0, 3.0, 3.0), [told], 0.1), SPAN_NS) == [told]
+    step = Jump(begin_ns + 2 * SPAN_NS - S, 3.0, True)
+    assert jumps(HostSeries(buckets(0.0, 0.0, 3.0, 3.0), [step], 0.1), SPAN_NS) == [step]
 
 
 @pytest.mark.parametrize(
-    ("told", "unexplained"),
+    ("reported", "unexplained"),
     [
         ([(S, 8.0)], []),  # in the gap, long before the first point that shows it
-        ([(S, None)], []),  # of a size that nobody told
+        ([(S, None)], []),  # of an unknown size
         ([(-SPAN_NS + S, 8.0)], []),  # perhaps after the last point of the span before
         ([(S, 5.0), (2 * SPAN_NS, 3.0)], []),
         ([(S, 0.05)], [7.93]),  # a small one hides no large one
@@ -832,17 +832,19 @@ def test_a_jump_is_what_no_steering_explains() -> None:
         ([(-SPAN_NS - S, 8.0), (4 * SPAN_NS + S, 8.0)], [7.98]),  # before it, and after it
     ],
 )
-def test_a_step_explains_no_more_than_its_size(told: list[tuple[int, float | None]], unexplained: list[float]) -> None:
-    """What an agent told is taken from how far the bands show that the clock moved; the rest is a jump of its own."""
+def test_a_step_explains_no_more_than_its_size(
+    reported: list[tuple[int, float | None]], unexplained: list[float]
+) -> None:
+    """A reported step is subtracted from how far the bands show that the clock moved; the rest is a jump of its own."""
     gap_ns = NOW_NS - 4 * SPAN_NS
     buckets = [
         TimeBucket(gap_ns - SPAN_NS, Severity.OK, Offset(0.0, -0.01, 0.01)),
         TimeBucket(gap_ns + 3 * SPAN_NS, Severity.OK, Offset(8.0, 7.99, 8.01)),
     ]
-    steps = [Jump(gap_ns + after_ns, moved_s, True) for after_ns, moved_s in told]
+    steps = [Jump(gap_ns + after_ns, moved_s, True) for after_ns, moved_s in reported]
     found = jumps(HostSeries(buckets, steps, 0.1), SPAN_NS)
-    assert [round(jump.moved_s or 0.0, 6) for jump in found if not jump.is_told] == unexplained
-    assert [jump for jump in found if jump.is_told] == steps
+    assert [round(jump.moved_s or 0.0, 6) for jump in found if not jump.is_reported] == unexplained
+    assert [jump for jump in found if jump.is_reported] == steps
     mirrored = [
         bucket._replace(offset=Offset(-bucket.offset.estimate_s, -bucket.offset.latest_s, -bucket.offset.earliest_s))
         for bucket in buckets
@@ -850,11 +852,11 @@ def test_a_step_explains_no_more_than_its_size(told: list[tuple[int, float | Non
     ]
     opposite = [step._replace(moved_s=step.moved_s and -step.moved_s) for step in steps]
     found = jumps(HostSeries(mirrored, opposite, 0.1), SPAN_NS)
-    assert [round(-(jump.moved_s or 0.0), 6) for jump in found if not jump.is_told] == unexplained
+    assert [round(-(jump.moved_s or 0.0), 6) for jump in found if not jump.is_reported] == unexplained
 
 
-def test_a_jump_is_told_with_its_size() -> None:
-    """A step has the size that its agent told, none where it told none; three jumps are told and the others counted."""
+def test_a_jump_is_shown_with_its_size() -> None:
+    """A step has the size that its agent reported, if any; three jumps are named and the others counted."""
     calm = tuple(TimeBucket(NOW_NS - (8 - n) * SPAN_NS, Severity.OK, Offset(0.0, -0.01, 0.01)) for n in range(8))
     wild = tuple(
         bucket._replace(offset=Offset(9.0 * (n % 2), 9.0 * (n % 2) - 0.1, 9.0 * (n % 2) + 0.1))
@@ -886,7 +888,7 @@ def test_extremes_are_rounded_outwards(offset: Offset, said: str) -> None:
     assert said in write(fleet_of((member("a"),)), {"a": buckets}, ())
 
 
-def test_hosts_that_nobody_listed_are_told() -> None:
+def test_unlisted_hosts_are_reported() -> None:
     """Beside the coverage stands how many hosts report that the inventory does not know."""
     fleet = fleet_of((member("a"), member("b")))
     assert "In addition, 1 host reports and is not in the inventory." in write(fleet._replace(unlisted=1), {}, ())
@@ -944,7 +946,7 @@ def test_moments_stand_where_they_are(browser: Browser, folder: Path) -> None:
 
 
 def test_runs_are_the_same_wherever_the_spans_begin() -> None:
-    """A course without a gap is one run, though its spans begin in the middle of a quarter of an hour."""
+    """A series without a gap is one run, though its intervals begin in the middle of a quarter of an hour."""
     begin_ns = NOW_NS - 8 * SPAN_NS + SPAN_NS // 2
     buckets = tuple(TimeBucket(begin_ns + n * SPAN_NS, Severity.OK, Offset(0.0, -0.01, 0.01)) for n in range(8))
     drawn = draw_series(HostSeries(buckets, [], 0.1), Frame(begin_ns, begin_ns + 8 * SPAN_NS, SPAN_NS))

@@ -38,7 +38,7 @@ def happens(*events: What) -> Callable[["SimulatedRuntime"], None]:
 class SimulatedRuntime:
     """What an agent depends on, in a world where the truth is known; time passes when the agent waits.
 
-    `server_error_s` is how far each server's own clock is ahead; `one_lie_s` how far all are for the next poll.
+    `server_error_s` is how far each server's own clock is ahead; `all_wrong_s` how far all are for the next poll.
     """
 
     def __init__(self, utc_ns: int, *, seed: int) -> None:
@@ -49,7 +49,7 @@ class SimulatedRuntime:
         self.start_ns = utc_ns
         self.has_boot_id = True
         self.server_error_s: dict[str, float] = {}
-        self.one_lie_s = 0.0
+        self.all_wrong_s = 0.0
         self.changes: list[Change] = []
         self.ends: list[int] = []  # signals to the agent, until it ends
         self.signals: list[int] = []  # and those that it receives once
@@ -124,13 +124,13 @@ class SimulatedRuntime:
             for number, server in enumerate(plan.sources, 1)
             if isinstance(server, Server)
         )
-        self.one_lie_s = 0.0
+        self.all_wrong_s = 0.0
         facts = self.host_context(plan.host_name)
         self._answer = Observation(facts.host, self.read(), sources, self.kernel(), facts.daemons)
 
     def _source(self, server: Server, number: int) -> Source:
         """Return a server, as wrong as it is now."""
-        error_s = self.server_error_s.get(server.name, 0.0) + self.one_lie_s
+        error_s = self.server_error_s.get(server.name, 0.0) + self.all_wrong_s
         return Source(
             server.name, number, error_s, 0.0009, 0.0005, reference_id=bytes((192, 0, 2, number)), network_s=0.0016
         )
