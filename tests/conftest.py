@@ -1,6 +1,7 @@
 """Rules for every test: properties have no deadline, files live in memory, and a test needs only what it states."""
 
 import functools
+import gc
 import itertools
 import json
 import os
@@ -45,6 +46,8 @@ def _handle_interrupts() -> None:
 
 
 _handle_interrupts()
+
+gc.disable()  # nothing that is collected becomes garbage, and to look for it takes a quarter of the time of collecting
 
 SHARING_FOLDERS = ("tests/grafana/",)
 """Folders with fixtures of the scope `session`: their tests go to one worker, which makes those once."""
@@ -165,6 +168,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if unknown := sorted(set(_stated(item)) - set(abilities.names())):
             known = ", ".join(abilities.names())
             raise pytest.UsageError(f"{item.nodeid} needs {', '.join(unknown)}, which is no ability; there are {known}")
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again, but not among the tests themselves."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
