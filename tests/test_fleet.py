@@ -17,6 +17,8 @@ from tests.demo.expected import ExpectedFindings, expected_findings
 from tests.world.flaky import FORWARD, FlakyDatabase
 from tests.world.servers import influxd, victoria_metrics
 
+pytestmark = pytest.mark.untraced  # each simulates a fleet for a day in another process
+
 SEED = 3
 
 VISIBLE_S = 12.0

@@ -35,6 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Path]:
     return ntpaudit("demo", "--hours", "6", state=folder), folder
 
 
+@pytest.mark.untraced
 def test_it_says_what_is_found_and_where_to_look_next(made: tuple[Ran, Path]) -> None:
     """The result is that of `ntpaudit fleet --demo`, on standard output; that all is simulated is said beside it."""
     ran, folder = made
@@ -51,6 +52,7 @@ def test_it_says_what_is_found_and_where_to_look_next(made: tuple[Ran, Path]) ->
     assert ntpaudit(*command, state=folder).out.startswith("WARNING  timestamps on")
 
 
+@pytest.mark.untraced
 def test_what_was_simulated_is_found(made: tuple[Ran, Path]) -> None:
     """Hosts at their severity, the liar, the moved site, the slow walk, the silent, and sites whose logs lack order."""
     _, folder = made

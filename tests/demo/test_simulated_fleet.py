@@ -70,6 +70,7 @@ def test_each_host_reports_that_it_has_arrived() -> None:
     assert fleet.points == sum(1 + len(one.record.sources) + len(one.events) for one in kept.told) > 4 * 6 * 60
 
 
+@pytest.mark.untraced
 def test_processes_change_nothing() -> None:
     """The load generator's processes write the same lines, each host's in its order, as one process does."""
     hosts, hours, seed = 4, 6.0, 5

@@ -309,6 +309,7 @@ def test_many_values_are_refused_before_they_fill_the_memory(database: FlakyData
     assert (done.returncode, done.stderr) == (3, "")
 
 
+@pytest.mark.untraced
 def test_the_answers_of_ten_thousand_hosts_are_not_refused(database: FlakyDatabase) -> None:
     """Nor are they when they are read over and over; every name and number is as long as those of real hosts."""
     columns = ["time", *FULL_FIELDS, "host", "site", "env"]

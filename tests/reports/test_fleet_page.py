@@ -555,6 +555,7 @@ def test_shows_only_what_is_asked_for(browser: Browser, folder: Path) -> None:
         assert tab.evaluate("document.querySelector('details.rest').open") is False
 
 
+@pytest.mark.untraced
 def test_the_cost_of_ten_thousand_hosts_grows_no_faster_than_their_number(browser: Browser, folder: Path) -> None:
     """The page grows no faster than the hosts, at most to 6 MB; nor does the time to write, sort and filter it."""
     some, every = (
