@@ -47,6 +47,9 @@ def _handle_interrupts() -> None:
 
 _handle_interrupts()
 
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # set, each of a thousand processes would compile every module again
+
 gc.disable()  # nothing that is collected becomes garbage, and to look for it takes a quarter of the time of collecting
 
 SHARING_FOLDERS = ("tests/grafana/",)
