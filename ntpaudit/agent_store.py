@@ -108,7 +108,6 @@ class AgentStore:
         self._store.prune_by_size(limits.max_size)
 
     def _changed(self, state: ClockState) -> dict[str, Any]:
-        """Return the state by key, as JSON values, without the large parts that have not changed."""
         parts = state._asdict()
         stored = self._stored
         changed = {key: parts[key] for key in _RARELY_CHANGED if key not in stored or parts[key] != stored[key]}

@@ -139,7 +139,6 @@ def is_public_pool(source: Source) -> TypeGuard[Pool]:
 
 
 def _host_pool(host: str, port: int) -> Source:
-    """Return a pool of a daemon's configuration; a name that no pool can have becomes a server."""
     try:
         return pool(host)._replace(port=port)
     except ValueError:

@@ -177,7 +177,6 @@ class DeliveryWorker:
                 self._turn.notify_all()
 
     def _deliver(self) -> None:
-        """Send the oldest entries, and act on the answer."""
         entries = self._use_store(self._waiting)
         if not entries:
             self._idle()
@@ -214,7 +213,6 @@ class DeliveryWorker:
         return entries
 
     def _send(self, lines: str) -> Answer:
-        """Send lines over the open connection; open it if necessary."""
         if self._transport is None:
             try:
                 self._transport = self._open_transport()
@@ -259,7 +257,6 @@ class DeliveryWorker:
             self._turn.wait_for(lambda: self._is_stopped, wait_s)
 
     def _use_store(self, work: Callable[[StateStore], _Done]) -> _Done:
-        """Use the store, unless the agent has abandoned this worker."""
         with self._store_lock:
             if self._is_abandoned:
                 raise _AbandonedError
@@ -278,7 +275,6 @@ class _DeliveryLog:
         self._since_s = 0.0  # an uptime, suspends included
 
     def failed(self, kind: str, reason: str, *, is_stored: bool) -> None:
-        """Log the first failure of each kind."""
         if not self._logged:
             self._since_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         if kind not in self._logged:
@@ -287,7 +283,6 @@ class _DeliveryLog:
             logger.warning(f"delivery failed: {reason}; records are {kept} and sent again")
 
     def delivered(self, waited: int) -> None:
-        """Log the end of failures, and how many records waited."""
         if self._logged:
             passed_s = time.clock_gettime(time.CLOCK_BOOTTIME) - self._since_s
             self._logged.clear()
@@ -304,12 +299,10 @@ class _DeliveryLog:
 
 
 def _kind(failure: Failure) -> str:
-    """Return the kind of a failure: failures of one kind are logged once."""
     return str(failure.status) if isinstance(failure, Refused) else failure.reason.partition(":")[0]
 
 
 def _fitting(entries: Sequence[OutboxEntry]) -> Sequence[OutboxEntry]:
-    """Return the first entries that fit in a request, at least one."""
     size = 0
     for count, entry in enumerate(entries):
         size += len(entry.lines)

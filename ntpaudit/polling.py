@@ -211,7 +211,6 @@ class PollRound:
         return reserved
 
     def _merge(self) -> None:
-        """Query a server that was named twice only once, under its first name."""
         first: dict[Endpoint, Target] = {}
         for index, entry in enumerate(self._entries):
             if isinstance(entry, Target) and (other := first.setdefault(entry.endpoints[0], entry)) is not entry:
@@ -229,7 +228,6 @@ class PollRound:
                 yield entry.observation()
 
     def _same_server(self, target: Target, name: str) -> SourceObservation:
-        """Return the observation of a source that is another source under a second name."""
         logger.warning(f"{target.name} is the same server as {name} and counts once")
         endpoint = target.endpoints[0]
         failure = Failure("skipped", "same-server", f"the same server as {name}")
@@ -255,8 +253,6 @@ class PollRound:
         return Target(server.name, allowed, self._options.samples)
 
     def _pool(self, pool: Pool, states: ServerStates, count: int) -> list[Target | SourceObservation]:
-        """Choose the servers of one pool, or return why none is queried."""
-
         def instead(failure: Failure) -> list[Target | SourceObservation]:
             return [SourceObservation(pool.zone, None, pool.port, failure)]
 
@@ -334,7 +330,6 @@ class PollRound:
                 target.endpoints = (answer.endpoint,)  # the samples of one source are of one server
 
     def _new_states(self, states: ServerStates) -> ServerStates:
-        """Return the states that follow from the answers, based on the stored states as they are now."""
         states_after: ServerStates = {
             key: ServerState() for key, state in states.items() if key != POOL_DOMAIN and is_stale(state, self._now)
         }
@@ -365,7 +360,6 @@ class PollRound:
                 return on_reply(state, self._now, min(sample.delay_ns for sample in samples))
 
     def _held_back(self, name: str, hold: BackOff) -> Failure:
-        """Log and return why a server is skipped, and when it can be queried again."""
         detail = f"next query in {format_duration(hold.wait_s, rounding='up')}"
         if self._options.hint and not hold.reason.startswith("kod:"):
             detail += f"; {self._options.hint}"
@@ -428,7 +422,6 @@ def _shares(pools: int) -> Iterator[int]:
 
 
 def _endpoint(address: str, port: int) -> Endpoint:
-    """Return the endpoint of a pool server whose address is stored."""
     return Endpoint(socket.AF_INET6 if ":" in address else socket.AF_INET, address, port)
 
 

@@ -150,17 +150,14 @@ class _Poller:
 
     @property
     def busy_s(self) -> float | None:
-        """For how long the poll has run, None without one."""
         return None if self._thread is None else time.monotonic() - self._started_s
 
     def start(self, work: Callable[[], Observation]) -> None:
-        """Start a poll."""
         self._started_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, args=(work,), name="poll", daemon=True)
         self._thread.start()
 
     def take(self) -> Observation | None:
-        """Return the result, None while the poll runs. Raises what the poll raised."""
         result = self._result
         if result is None:
             return None
@@ -204,16 +201,13 @@ class _Signals:
         self._writer = -1
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable."""
         return self._reader
 
     def wake(self) -> None:
-        """Wake the loop from another thread."""
         with suppress(OSError):  # the pipe is full (the loop wakes anyway) or closed
             os.write(self._writer, b"\0")
 
     def take(self) -> tuple[int, ...]:
-        """Return the signals received since the last call."""
         with suppress(BlockingIOError):
             os.read(self._reader, 4096)
         taken = []

@@ -76,7 +76,6 @@ class InfluxTransport:
             self.date_s = date_in_s(self._monitor.date)
 
     def _write(self, lines: str) -> Answer:
-        """Write lines, compressed if the server understands that."""
         body = lines.encode()
         if not self._compresses:
             return self._send(body)
@@ -92,7 +91,6 @@ class InfluxTransport:
         return plain
 
     def _send(self, body: bytes, encoding: str | None = None) -> Answer:
-        """Send a body once. The answer decides whether the next one may be compressed."""
         from influxdb_client.rest import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -193,7 +191,6 @@ def date_in_s(date: str | None) -> int | None:
 
 
 def _cause(error: Exception) -> str:
-    """Return the message of the innermost error: the system's or the parser's own."""
     inner: BaseException = error
     for _ in range(4):
         arguments = [argument for argument in inner.args if isinstance(argument, BaseException)]

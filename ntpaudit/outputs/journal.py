@@ -68,7 +68,6 @@ class _Journal:
             ) from error
 
     def close(self) -> None:
-        """Close the socket."""
         self._socket.close()
 
 

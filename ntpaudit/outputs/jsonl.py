@@ -40,7 +40,6 @@ class _Lines:
         self._last = record
 
     def close(self) -> None:
-        """Close the file."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

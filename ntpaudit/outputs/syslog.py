@@ -55,7 +55,6 @@ class _Syslog:
         self._addresses = 1
 
     def encode(self, message: LogEntry, host: str) -> bytes:
-        """Return header, structured data and text (RFC 5424 §6)."""
         stamp_ns = message.host_ns if message.utc_ns is None else message.utc_ns
         stamp = f"{format_utc(stamp_ns)[:26]}Z"  # six decimals at most
         sender = f"{_graphic(host, _LONGEST_HOST)} ntpaudit {os.getpid()} {_graphic(message.kind, _LONGEST_ID)}"
@@ -98,7 +97,6 @@ class _Syslog:
         return _connected(endpoint.family, socket.SOCK_DGRAM, endpoint.sockaddr)
 
     def close(self) -> None:
-        """Close the connection."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -115,7 +113,6 @@ def _send(sock: socket.socket, entry: bytes) -> None:
 
 
 def _resolve(host: str, port: int) -> Sequence[Endpoint]:
-    """Return the addresses of a name: those with a route, or all if none has one. Raises OSError."""
     names = Resolution([(host, port)])
     names.wait(_RESOLVE_TIMEOUT_S)
     answer = names.answer(host, port)
@@ -125,7 +122,6 @@ def _resolve(host: str, port: int) -> Sequence[Endpoint]:
 
 
 def _connect_to_path(path: str) -> socket.socket:
-    """Connect to a socket's path, as datagrams or as a stream. Raises OSError."""
     try:
         return _connected(socket.AF_UNIX, socket.SOCK_DGRAM, path)
     except OSError as error:
@@ -135,7 +131,6 @@ def _connect_to_path(path: str) -> socket.socket:
 
 
 def _connected(family: int, kind: int, address: str | tuple[str, int] | tuple[str, int, int, int]) -> socket.socket:
-    """Return a connected socket that does not block. Raises OSError."""
     sock = socket.socket(family, kind)
     sock.setblocking(False)
     try:
@@ -147,7 +142,6 @@ def _connected(family: int, kind: int, address: str | tuple[str, int] | tuple[st
 
 
 def _split_port(address: str) -> tuple[str, int]:
-    """Read HOST[:PORT], [IPV6][:PORT] or a bare IPv6 address. Raises OutputError."""
     if address.startswith("["):
         host, bracket, rest = address[1:].partition("]")
         host = host if bracket else ""

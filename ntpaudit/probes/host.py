@@ -85,7 +85,6 @@ def _rtc_local(root: str) -> bool | None:
 
 
 def _container(root: str) -> str | None:
-    """Return what confines this process; None where nothing says so."""
     for mark, name in _CONTAINER_MARKS.items():
         if os.path.exists(os.path.join(root, mark)):
             return name

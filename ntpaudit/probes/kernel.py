@@ -49,7 +49,6 @@ def _adjtimex() -> tuple[int, int, bytes]:
 
 
 def _ask(service: str) -> tuple[int, int, bytes] | None:
-    """Return the service's answer, None without a service."""
     with socket.socket(socket.AF_UNIX) as asking:
         asking.settimeout(_SERVICE_WITHIN_S)
         try:

@@ -93,12 +93,10 @@ class _Conversation:
         self.discarded: Counter[str] = Counter()
 
     def start(self, selector: selectors.BaseSelector) -> None:
-        """Send the request to the first address that takes it."""
         if (failure := self._try_next(selector)) is not None:
             self.outcome = failure
 
     def _try_next(self, selector: selectors.BaseSelector) -> Failure | None:
-        """Send the request to the next address that takes it; return why the last one did not."""
         failure = Failure("unreachable", "net-unreachable", "no address is left to try")
         while self._untried:
             self.endpoint = self._untried.pop(0)
@@ -130,7 +128,6 @@ class _Conversation:
         return sock
 
     def advance(self, selector: selectors.BaseSelector) -> None:
-        """Take in what has arrived; where this address refuses, go on to the next."""
         sock = self._socket
         try:
             self._read()
@@ -191,7 +188,6 @@ class _Conversation:
         )
 
     def finish(self) -> Answer:
-        """Read what has arrived meanwhile, and return the answer."""
         try:
             self._read()
         except OSError as error:

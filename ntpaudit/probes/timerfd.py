@@ -67,7 +67,6 @@ class StepWatch:
 
     @staticmethod
     def _call(result: int) -> int:
-        """Return the result of a call of the C library; OSError where it failed."""
         if result == -1:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))

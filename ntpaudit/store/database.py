@@ -143,7 +143,6 @@ def why_unusable(path: str, error: OSError | sqlite3.Error) -> tuple[str, str]:
 
 
 def _why_not_writable(what: str, path: str) -> str:
-    """Return why this user may not write to a file or folder. Raises OSError."""
     found, user = os.stat(path), _user(os.geteuid())
     why = f"owner {_user(found.st_uid)}, mode {found.st_mode & 0o7777:04o}"
     if os.statvfs(path).f_flag & os.ST_RDONLY:

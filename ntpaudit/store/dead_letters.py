@@ -61,7 +61,6 @@ def drop(path: str, ids: Sequence[int] | None) -> int:
 def _change(
     path: str, ids: Sequence[int] | None, change: Callable[[sqlite3.Connection, Sequence[int]], _Done]
 ) -> _Done:
-    """Change dead letters in one transaction, also while an agent runs."""
     with open_readonly(path) as connection:  # reports an unusable file, and creates none
         known = {number for (number,) in connection.execute("SELECT id FROM set_aside")}
         if unknown := sorted(set(ids or ()) - known):

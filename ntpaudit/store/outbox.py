@@ -36,7 +36,6 @@ _ENTRY = "id, lines, stamp_ns, boot_id, boottime_ns, host_ns"
 
 
 def _entry(row: tuple[Any, ...]) -> OutboxEntry:
-    """Return the entry of a row. DatabaseError for damage that SQLite itself does not detect."""
     try:
         return read_row(OutboxEntry, row)
     except ROW_ERRORS as error:

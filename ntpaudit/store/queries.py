@@ -331,14 +331,12 @@ def _was_polled(record: Record) -> bool:
 
 
 def _record_text(kind: str | None, value: Any) -> str:
-    """Return the text of a record. ValueError or TypeError where it is damaged."""
     if kind == _DAMAGED:
         raise ValueError("marked as damaged")
     return unpack_text(value)
 
 
 def _audit(row: tuple[Any, ...]) -> Audit:
-    """Read one audit. An error of any of several kinds where it makes no sense."""
     audit_id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns, value = row
     if severity is None:  # kept by a version that had no columns for it
         return _audit_of(audit_id, read_record(value)[1])

@@ -103,7 +103,6 @@ def _drop_delivered(connection: sqlite3.Connection) -> int:
 
 
 def _drop_undelivered(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Delete the oldest outbox entries with their audits; return how many audits and entries."""
     entry_id, audit_id = connection.execute(
         "SELECT MAX(id), MAX(audit_id) FROM (SELECT id, audit_id FROM outbox ORDER BY id LIMIT ?)", (SLICE,)
     ).fetchone()

@@ -269,7 +269,6 @@ class StateStore:
             return done
 
     def _open(self) -> sqlite3.Connection:
-        """Return the connection in use. StoreError where the file cannot be opened."""
         if self._connection is None:
             try:
                 self._connection = open_database(self._path, WAIT_S)
@@ -280,7 +279,6 @@ class StateStore:
         return self._connection
 
     def _count_left(self, file: sqlite3.Connection) -> None:
-        """Count the records that a killed run had in memory only as dropped, and log them."""
         left = self._left
         if left.records:
             try:
@@ -391,7 +389,6 @@ class StateStore:
         self._retry_at_s = time.monotonic() + self._retry_s
 
     def _return_to_file(self, wait_s: float = WAIT_S) -> None:
-        """Move the records in memory into the file, if the file works again."""
         assert self._connection is not None
         memory, is_gone = self._connection, False
         try:
@@ -423,7 +420,6 @@ class StateStore:
         self._count_left(file)
 
     def _carry_over(self, file: sqlite3.Connection) -> str:
-        """Copy the outbox of a deleted file; return a clause for the log message."""
         if self._removed is None:
             return ""
         carried, error = transfer.carry_over(self._removed, file)
@@ -440,7 +436,6 @@ class StateStore:
         file.close()
 
     def _move(self, memory: sqlite3.Connection, file: sqlite3.Connection) -> None:
-        """Move all rows from memory to the file, and add the dropped records to the file's count."""
         before = max(
             saved_state.dropped(file), self._dropped_before
         )  # a new file has none; an unreadable one had another

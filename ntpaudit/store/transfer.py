@@ -74,7 +74,6 @@ _OUTBOX_TABLES = {
 
 
 def _drop_finished(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    """Delete observations of the target that the source has with their record."""
     pending = target.execute("SELECT id, boottime_ns, boot_id FROM audits WHERE record IS NULL").fetchall()
     for audit_id, *moment in pending:
         found = source.execute(

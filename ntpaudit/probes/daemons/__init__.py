@@ -92,7 +92,6 @@ def read_servers(running: list[Running]) -> Configured:
 
 
 def _running() -> tuple[list[Running], str | None]:
-    """Return the daemons that run, by name and pid, and why there may be others. Raises OSError."""
     seen = time_processes(_BY_PROCESS)
     running = []
     for name, process in seen.processes:

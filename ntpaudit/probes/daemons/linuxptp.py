@@ -49,7 +49,6 @@ def _ptp4l(process: Process, files: Files) -> Role:
 
 
 def _unless_unseen(files: Files) -> Role:
-    """Discipline the clock, as far as the configuration is known."""
     return Role(None, files.problems[0]) if files.problems else DISCIPLINES
 
 

@@ -60,7 +60,6 @@ def _named(names: Collection[str]) -> tuple[Mapping[int, str], str | None]:
 
 
 def _is_own_pid_namespace() -> bool:
-    """Whether we see only the processes of a PID namespace that is not the host's."""
     try:
         return os.stat("/proc/self/ns/pid").st_ino != _INITIAL_PID_NAMESPACE
     except OSError:
@@ -79,7 +78,6 @@ def _status(pid: int) -> str | None:
 
 
 def _process(pid: int, status: str, helpers: Collection[int]) -> Process:
-    """Describe a process by what /proc shows of it, and of its helpers."""
     service = _SERVICE.search(_read_or_empty(pid, "cgroup"))
     return Process(
         pid,
@@ -144,7 +142,6 @@ def _root_mount(pid: int | str) -> tuple[str, str] | None:
 
 
 def _working_folder(pid: int) -> str | None:
-    """Return the folder that a process's relative paths begin at; None where that is not shown to us."""
     try:
         return os.readlink(f"/proc/{pid}/cwd")
     except OSError:
@@ -157,7 +154,6 @@ def _read(pid: int | str, name: str) -> str:
 
 
 def _read_or_empty(pid: int | str, name: str) -> str:
-    """Return a file about a process; nothing where it cannot be read."""
     try:
         return _read(pid, name)
     except OSError:

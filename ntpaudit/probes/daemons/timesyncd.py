@@ -109,7 +109,6 @@ def _hosts(value: str) -> Iterator[str]:
 
 
 def _of_links(files: Files) -> list[_Named]:
-    """Return the servers that systemd-networkd was given for its links."""
     for line in files.lines(_NETWORK):
         key, _, value = line.partition("=")
         if key == "NTP":
@@ -138,7 +137,6 @@ def _compiled_in(files: Files) -> list[_Named]:
 
 
 def _commented(files: Files) -> Iterator[str]:
-    """Yield the values of FallbackNTP= in comments."""
     for folder in _FOLDERS:
         for line in files.lines(f"{folder}/timesyncd.conf"):
             if line.startswith("#FallbackNTP="):
