@@ -39,6 +39,7 @@ from ntpaudit.outputs.journal import journal_takes_our_output
 from ntpaudit.outputs.systemd import Notifier
 from ntpaudit.polling import QueryOptions
 from ntpaudit.runtime import Runtime
+from ntpaudit.store import audits, outbox, saved_state
 from ntpaudit.store.paths import FILE_NAME, state_folder
 from ntpaudit.store.state import AgentLock, StateStore
 
@@ -154,7 +155,7 @@ class Agent:
         if self._delivery is not None:
             self._delivery.start()
             drained = self._delivery.drain(timeout_s)
-            if (count := len(self.store.unstamped())) and not self.store.stands_in:
+            if (count := len(self.store.read(outbox.unstamped))) and not self.store.stands_in:
                 logger.warning(f"{plural(count, 'record')} not delivered: the true time is not known yet")
         self.close()
         if self._delivery is not None and self._delivery.crash is not None:
@@ -214,7 +215,7 @@ class Agent:
 
     def audit(self, observation: Observation) -> None:
         """Store the observation of a poll, then judge it."""
-        self.store.keep_observation(observation, "network")
+        self.store.write(audits.keep_observation, observation, "network")
         self.handle(Observed(observation, "network", self._report()))
 
     def handle(self, event: AgentEvent) -> None:
@@ -301,7 +302,8 @@ class Agent:
 
     def _save_status(self, next_poll_ns: int | None) -> None:
         """Save pid, version and intervals for `ntpaudit status`."""
-        self.store.save(
+        self.store.write(
+            saved_state.save_state,
             "agent",
             self.state.settings.intervals._asdict()
             | {
@@ -378,10 +380,11 @@ class Agent:
 
     def _report(self) -> ShellReport:
         """Return what store and delivery report now."""
-        dropped, store_error, is_stored = self.store.dropped(), self.store.error, not self.store.stands_in
+        dropped = self.store.read(saved_state.dropped)
+        store_error, is_stored = self.store.error, not self.store.stands_in
         if self._delivery is None:
             return ShellReport(Health(store=store_error), None, dropped, None, is_stored)
-        backlog, oldest_ns, dead_letters = self.store.backlog()
+        backlog, oldest_ns, dead_letters = self.store.read(outbox.backlog)
         status = self._delivery.health
         health = Health(
             backlog=backlog,

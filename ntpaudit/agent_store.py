@@ -9,10 +9,11 @@ from ntpaudit.core.clock_state import ClockState
 from ntpaudit.core.units import plural
 from ntpaudit.formats.line_protocol import render, render_events, render_unstamped, stamp_lines, stamp_of
 from ntpaudit.log import LazyLogger
+from ntpaudit.store import audits, outbox, retention, saved_state
 from ntpaudit.store.audits import PendingObservation
 from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.serialization import plain, revive
-from ntpaudit.store.state import AuditRow, StateStore
+from ntpaudit.store.state import AuditRow, StateStore, keep_events
 
 logger = LazyLogger(__name__)
 
@@ -38,11 +39,11 @@ class AgentStore:
 
     def load(self) -> ClockState | None:
         """Return the state of the last run, None if there is none. A damaged part is left out."""
-        whole = self._store.load(_CLOCK)
+        whole, *parts = (self._store.read(saved_state.load_state, key) for key in (_CLOCK, *_RARELY_CHANGED))
         if not isinstance(whole, dict):
             return None
-        parts = {key: part for key in _RARELY_CHANGED if (part := self._store.load(key)) is not None}
-        for data in (whole | parts, whole):
+        found = {key: part for key, part in zip(_RARELY_CHANGED, parts, strict=True) if part is not None}
+        for data in (whole | found, whole):
             try:
                 return revive(ClockState, data)
             except (TypeError, ValueError):
@@ -51,20 +52,20 @@ class AgentStore:
 
     def pending(self) -> Iterator[PendingObservation]:
         """Yield the observations of the last run that were not judged; skip one that has crashed the agent before."""
-        for pending in self._store.pending_observations():
-            if self._store.load(_RECOVERING) == pending.id:
+        for pending in self._store.write(audits.pending_observations):
+            if self._store.read(saved_state.load_state, _RECOVERING) == pending.id:
                 logger.warning(
                     f"audit {pending.id} crashed the agent twice and is skipped; its observation stays in the history"
                 )
-                self._store.give_up(pending.id)
+                self._store.write(audits.give_up, pending.id)
                 continue
-            self._store.save(_RECOVERING, pending.id)
+            self._store.write(saved_state.save_state, _RECOVERING, pending.id)
             yield pending
-            self._store.save(_RECOVERING, None)
+            self._store.write(saved_state.save_state, _RECOVERING, None)
 
     def log_damaged(self, boot_id: str | None) -> None:
         """Check the latest network audits of this boot, and log which audits are damaged."""
-        if damaged := self._store.find_damaged(boot_id, CHECKED_AUDITS):
+        if damaged := self._store.write(audits.find_damaged, boot_id, CHECKED_AUDITS):
             shown = ", ".join(map(str, damaged[:MAX_NAMED])) + (" ..." if len(damaged) > MAX_NAMED else "")
             logger.warning(f"the history has {plural(len(damaged), 'damaged audit')}, kept but not used: {shown}")
 
@@ -85,14 +86,14 @@ class AgentStore:
         host, events, last = action
         first, lines = events[0], render_events(host, events, last) if delivers else ""
         entry = OutboxEntry(0, lines, first.utc_ns, host.boot_id, first.boottime_ns, first.host_ns)
-        self._store.keep_events(events, host.boot_id, entry if delivers else None, self._changed(state))
+        self._store.write(keep_events, events, host.boot_id, entry if delivers else None, self._changed(state))
 
     def stamp(self, action: StampHistory) -> None:
         """Stamp audits and outbox entries; an entry that never gets a stamp becomes a dead letter."""
         if action.boot_ns is not None:
-            self._store.stamp_audits(action.boot_id, action.boot_ns)
+            self._store.write(audits.stamp_audits, action.boot_id, action.boot_ns)
         stamped, refused = [], []
-        for entry in self._store.unstamped():
+        for entry in self._store.read(outbox.unstamped):
             stamp_ns = action.stamp_ns(entry.boot_id, entry.boottime_ns, entry.host_ns)
             if stamp_ns is not None:
                 stamped.append(entry._replace(lines=stamp_lines(entry.lines, stamp_ns), stamp_ns=stamp_ns))
@@ -104,8 +105,8 @@ class AgentStore:
     def prune(self, action: Prune, limits: HistoryConfig) -> None:
         """Delete what retention no longer keeps."""
         if action.utc_ns is not None:
-            self._store.prune_by_age(action.utc_ns, limits.raw_s, limits.rollups_s, limits.findings_s)
-        self._store.prune_by_size(limits.max_size)
+            self._store.write(retention.prune_by_age, action.utc_ns, limits.raw_s, limits.rollups_s, limits.findings_s)
+        self._store.write(retention.prune_by_size, limits.max_size)
 
     def _changed(self, state: ClockState) -> dict[str, Any]:
         parts = state._asdict()

@@ -3,9 +3,9 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
 
 from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.core.clock.database_clock import DatabaseClock, read_date
@@ -17,7 +17,6 @@ from ntpaudit.core.delivery import (
     Attempt,
     DeadLetter,
     Delivered,
-    Failure,
     Refused,
     RetryAfter,
     RetryState,
@@ -29,6 +28,7 @@ from ntpaudit.core.delivery import (
 from ntpaudit.core.units import format_duration, plural
 from ntpaudit.errors import ConfigError, StoreError
 from ntpaudit.log import LazyLogger
+from ntpaudit.store import outbox
 from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.state import StateStore
 
@@ -39,9 +39,6 @@ MAX_CHARACTERS = 1 << 20
 
 CHECK_EVERY_S = 60.0
 """How often the outbox is checked without a wake-up."""
-
-
-_Done = TypeVar("_Done")
 
 
 class Transport(Protocol):
@@ -177,7 +174,8 @@ class DeliveryWorker:
                 self._turn.notify_all()
 
     def _deliver(self) -> None:
-        entries = self._use_store(self._waiting)
+        with self._using_store() as store:
+            entries = self._waiting(store)
         if not entries:
             self._idle()
             return
@@ -194,20 +192,22 @@ class DeliveryWorker:
         self._retry, action = decide(self._retry, attempt, answer, self._rand())
         match action:
             case Ack():
-                self._use_store(lambda store: self._ack(store, sent))
+                with self._using_store() as store:
+                    self._ack(store, sent)
             case DeadLetter(count, reason):
                 self._dead_letter(entries[:count], reason)
             case RetryAfter(wait_s):
                 if isinstance(answer, Delivered):  # of an entry other than the oldest
                     self._sleep(wait_s)
                 else:
-                    self._fail(_kind(answer), describe(answer), wait_s)
+                    kind = str(answer.status) if isinstance(answer, Refused) else answer.reason.partition(":")[0]
+                    self._fail(kind, describe(answer), wait_s)
 
     def _waiting(self, store: StateStore) -> list[OutboxEntry]:
         """Return the oldest entries; while an entry is compared with others, also the newest."""
-        entries = store.waiting(self._retry.lookahead)
+        entries = store.read(outbox.waiting, self._retry.lookahead)
         if self._retry.compares and len(entries) == self._retry.lookahead:
-            newest = store.newest()
+            newest = store.read(outbox.newest)
             if newest is not None and newest.id > entries[-1].id:
                 entries.append(newest)
         return entries
@@ -225,7 +225,7 @@ class DeliveryWorker:
         return answer
 
     def _ack(self, store: StateStore, sent: Sequence[OutboxEntry]) -> None:
-        waited = store.backlog()[0] if self.health.failures else 0
+        waited = store.read(outbox.backlog)[0] if self.health.failures else 0
         self.health = self.health._replace(failures=0, failure=None)  # before the agent sees the empty outbox
         store.ack(sent)
         self.health = self.health._replace(delivered=self.health.delivered + len(sent))
@@ -234,7 +234,8 @@ class DeliveryWorker:
     def _dead_letter(self, entries: Sequence[OutboxEntry], reason: str) -> None:
         """Move entries to the dead letters, one by one: each is a disk write, and the agent may stop in between."""
         for entry in entries:
-            self._use_store(partial(StateStore.dead_letter, entry=entry, reason=reason))
+            with self._using_store() as store:
+                store.write(outbox.dead_letter, entry, reason)
         before, self.health = self.health, self.health._replace(dead_letters=self.health.dead_letters + len(entries))
         self._log.dead_letter(before.dead_letters, self.health.dead_letters, reason)
 
@@ -256,11 +257,12 @@ class DeliveryWorker:
             self._turn.notify_all()
             self._turn.wait_for(lambda: self._is_stopped, wait_s)
 
-    def _use_store(self, work: Callable[[StateStore], _Done]) -> _Done:
+    @contextmanager
+    def _using_store(self) -> Iterator[StateStore]:
         with self._store_lock:
             if self._is_abandoned:
                 raise _AbandonedError
-            return work(self._store)
+            yield self._store
 
 
 class _AbandonedError(Exception):
@@ -296,10 +298,6 @@ class _DeliveryLog:
                 f"the database refuses {plural(after, 'record')} permanently: {reason}; list {those} with "
                 "`ntpaudit history dead-letters list`"
             )
-
-
-def _kind(failure: Failure) -> str:
-    return str(failure.status) if isinstance(failure, Refused) else failure.reason.partition(":")[0]
 
 
 def _fitting(entries: Sequence[OutboxEntry]) -> Sequence[OutboxEntry]:

@@ -8,23 +8,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ntpaudit.core.ntp import rate_limit
 from ntpaudit.core.ntp.measurement import Measurement
-from ntpaudit.core.ntp.rate_limit import (
-    MAX_POOL_SERVERS,
-    POOL_INTERVAL_S,
-    SERVER_INTERVAL_S,
-    BackOff,
-    Instant,
-    ServerState,
-    ServerStates,
-    assign_slots,
-    back_off,
-    choose_pool_servers,
-    is_stale,
-    on_kod,
-    on_reply,
-    on_timeout,
-)
+from ntpaudit.core.ntp.rate_limit import MAX_POOL_SERVERS, POOL_INTERVAL_S, Instant, ServerState, ServerStates
 from ntpaudit.core.ntp.sources import POOL_DOMAIN, Pool, Server, Source
 from ntpaudit.core.ntp.sources import pool as make_pool
 from ntpaudit.core.observation import Failure, SourceObservation
@@ -241,10 +227,10 @@ class PollRound:
         found = self._resolution.answer(server.host, server.port)
         if isinstance(found, Failure):
             return SourceObservation(server.name, None, server.port, found)
-        holds = {
-            one: self._held(states.get(_key(one), ServerState()), 0 if one.is_loopback else SERVER_INTERVAL_S)
-            for one in found
-        }
+        holds = {}
+        for one in found:
+            interval_s = 0 if one.is_loopback else rate_limit.SERVER_INTERVAL_S
+            holds[one] = self._held(states.get(_key(one), ServerState()), interval_s)
         allowed = tuple(endpoint for endpoint, hold in holds.items() if hold is None)
         waiting = [hold for hold in holds.values() if hold is not None]
         if waiting and (not allowed or not all(hold.is_denial for hold in waiting)):
@@ -272,8 +258,8 @@ class PollRound:
         if len(endpoints) < MAX_POOL_SERVERS:
             logger.warning(f"{pool.zone} has only {plural(len(endpoints), 'server')}; use a larger zone")
         known = _known_of(pool, states, endpoints)
-        interval_s = POOL_INTERVAL_S if pool.is_public else SERVER_INTERVAL_S
-        addresses = choose_pool_servers(
+        interval_s = POOL_INTERVAL_S if pool.is_public else rate_limit.SERVER_INTERVAL_S
+        addresses = rate_limit.choose_pool_servers(
             [[endpoint.address for endpoint in group] for group in offered],
             known,
             self._now,
@@ -283,7 +269,7 @@ class PollRound:
         if not addresses:
             holds = [hold for state in known.values() if (hold := self._held(state, interval_s))]
             return instead(self._held_back(pool.zone, min(holds, key=lambda hold: hold.wait_s)))
-        slots = assign_slots(addresses, known)
+        slots = rate_limit.assign_slots(addresses, known)
         return [
             Target(
                 f"{pool.zone}/{slots[address]}",
@@ -331,7 +317,9 @@ class PollRound:
 
     def _new_states(self, states: ServerStates) -> ServerStates:
         states_after: ServerStates = {
-            key: ServerState() for key, state in states.items() if key != POOL_DOMAIN and is_stale(state, self._now)
+            key: ServerState()
+            for key, state in states.items()
+            if key != POOL_DOMAIN and rate_limit.is_stale(state, self._now)
         }
         for target in self._targets:
             key = _key(target.endpoints[0])
@@ -349,26 +337,26 @@ class PollRound:
         outcome = target.observation().outcome
         match outcome:
             case Failure(reason=reason) if reason.startswith("kod:"):
-                return on_kod(state, self._now, reason.removeprefix("kod:"))
+                return rate_limit.on_kod(state, self._now, reason.removeprefix("kod:"))
             case _ if target.endpoints[0].is_loopback or not target.is_sent:
                 return None
             case Failure(reason="local-step"):
                 return state  # the server did reply; this host's clock was stepped
             case Failure():
-                return on_timeout(state, self._now)
+                return rate_limit.on_timeout(state, self._now)
             case samples:
-                return on_reply(state, self._now, min(sample.delay_ns for sample in samples))
+                return rate_limit.on_reply(state, self._now, min(sample.delay_ns for sample in samples))
 
-    def _held_back(self, name: str, hold: BackOff) -> Failure:
+    def _held_back(self, name: str, hold: rate_limit.BackOff) -> Failure:
         detail = f"next query in {format_duration(hold.wait_s, rounding='up')}"
         if self._options.hint and not hold.reason.startswith("kod:"):
             detail += f"; {self._options.hint}"
         logger.info(f"{name}: {_describe_hold(hold.reason)}; {detail}")
         return Failure("skipped", hold.reason, detail)
 
-    def _held(self, state: ServerState, interval_s: float) -> BackOff | None:
+    def _held(self, state: ServerState, interval_s: float) -> rate_limit.BackOff | None:
         """Return how long to wait, None if not at all. `force` overrides intervals, never a kiss-o'-death (K2, K3)."""
-        hold = back_off(state, self._now, interval_s)
+        hold = rate_limit.back_off(state, self._now, interval_s)
         return None if hold is not None and self._options.force and not hold.reason.startswith("kod:") else hold
 
 

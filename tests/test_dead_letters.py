@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ntpaudit.probes import service
+from ntpaudit.store import outbox
 from ntpaudit.store.paths import FILE_NAME
 from ntpaudit.store.state import StateStore
 from tests.command import Ran, ntpaudit
@@ -21,10 +22,10 @@ def store(tmp_path: Path) -> Iterator[StateStore]:
     store = StateStore(str(tmp_path / "state" / FILE_NAME))
     for number in range(1, 5):
         keep(store, number)
-    entries = store.waiting(9)
+    entries = store.read(outbox.waiting, 9)
     store.ack(entries[:1])
-    store.dead_letter(entries[1], "400: field type conflict\non offset_s")
-    store.dead_letter(entries[2], "413: too large")
+    store.write(outbox.dead_letter, entries[1], "400: field type conflict\non offset_s")
+    store.write(outbox.dead_letter, entries[2], "413: too large")
     in_store(
         store,
         lambda connection: connection.execute(
@@ -81,14 +82,14 @@ def test_they_are_resent(store: StateStore, tmp_path: Path) -> None:
     assert (ran.status, ran.out) == (0, "1 record put back into the outbox\n")
     assert "1 dead letter cannot be sent: its time is not known" in ran.err
     assert list(deliver(store)) == [3]
-    assert store.backlog() == (0, None, 1)
+    assert store.read(outbox.backlog) == (0, None, 1)
 
 
 def test_one_that_is_refused_again_is_a_dead_letter_again(store: StateStore, tmp_path: Path) -> None:
     """Nothing is lost where the cause was not repaired."""
     dead_letters("resend", "--all", tmp_path=tmp_path)
     assert list(deliver(store, refused=frozenset({3}))) == [4, 2]
-    assert store.backlog()[2] == 2
+    assert store.read(outbox.backlog)[2] == 2
 
 
 @pytest.mark.parametrize(
@@ -110,10 +111,10 @@ def test_a_damaged_one_harms_no_other(column: str, value: object, store: StateSt
 def test_they_are_dropped(store: StateStore, tmp_path: Path) -> None:
     """Those named are deleted, and the count of the others is right although their IDs have holes."""
     assert dead_letters("drop", "2", "2", tmp_path=tmp_path).out == "1 dead letter deleted\n"
-    assert store.backlog()[2] == 2
+    assert store.read(outbox.backlog)[2] == 2
     assert dead_letters("drop", "--all", tmp_path=tmp_path).out == "2 dead letters deleted\n"
     assert dead_letters("list", tmp_path=tmp_path).out == "no dead letters\n"
-    assert store.backlog()[0] == 1
+    assert store.read(outbox.backlog)[0] == 1
 
 
 def test_what_is_not_said_clearly_changes_nothing(store: StateStore, tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_what_is_not_said_clearly_changes_nothing(store: StateStore, tmp_path: P
         ran = dead_letters(*words, tmp_path=tmp_path)
         assert ran.status == status
         assert said in ran.err
-    assert store.backlog()[2] == 3
+    assert store.read(outbox.backlog)[2] == 3
 
 
 @pytest.mark.parametrize("words", [("--config", "/none.toml"), ("--format", "json"), ("--since", "1h"), ("--hourly",)])
@@ -136,7 +137,7 @@ def test_no_option_before_the_command_is_ignored(words: tuple[str, ...], store: 
     """Or the dead letters of another history would be dropped than the one that was named."""
     ran = ntpaudit("history", *words, "dead-letters", "drop", "--all", state=tmp_path)
     assert (ran.status, f"{words[0]} before dead-letters" in ran.err) == (64, True)
-    assert store.backlog()[2] == 3
+    assert store.read(outbox.backlog)[2] == 3
 
 
 @pytest.mark.parametrize("command", ["list", "drop", "resend"])

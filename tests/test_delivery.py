@@ -201,7 +201,7 @@ def test_every_entry_arrives_once(
     def choose(request: Request) -> Fault:
         stamps = [int(line.rsplit(" ", 1)[1]) for line in request.lines.splitlines()]
         assert stamps == sorted(stamps)
-        waiting = store.waiting(1)
+        waiting = store.read(outbox.waiting, 1)
         oldest.append(bool(waiting) and waiting[0].stamp_ns == stamps[0])
         return FAULTS[fault] if len(oldest) <= 2 else FORWARD
 
@@ -209,7 +209,7 @@ def test_every_entry_arrives_once(
     post(store, *map(entry, range(200)))
     timeout_s = 0.5 if fault in WAITED_OUT else WITHIN_S
     with worker_for(store, database.url, timeout_s=timeout_s) as worker:
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
         until(lambda: worker.health.failures == 0)
         assert worker.health.delivered == 200
     assert clock_points(influxdb) == expected(range(200))
@@ -232,7 +232,7 @@ def test_a_server_that_refuses_connections(store: StateStore, database: FlakyDat
         assert worker.health.failure == "no connection: Connection refused"
         post(store, entry(2500))
         database.listen()
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
     assert clock_points(influxdb) == expected(range(2501))
     assert len(logged) == 2
     assert "2501 records waited" in logged[1]
@@ -252,7 +252,7 @@ def test_a_history_deleted_in_an_outage_loses_nothing(tmp_path: Path, database: 
             for part in path.parent.iterdir():
                 part.unlink()
         database.listen()
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
     store.close()
     assert clock_points(influxdb) == expected(range(200))
     assert sum("was removed or replaced" in note for note in notes) == 4
@@ -263,7 +263,7 @@ def test_a_backlog_goes_in_its_order_and_in_batches(store: StateStore, database:
     large = [entry(number, entry(number).lines.replace("ü", "ü" * 3000)) for number in range(1000)]
     post(store, *large, *map(entry, range(1000, 5000)))
     with worker_for(store, database.url, timeout_s=WITHIN_S):
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
     stamps = [int(line.rsplit(" ", 1)[1]) for request in database.requests for line in request.lines.splitlines()]
     assert stamps == sorted(stamps)
     assert len(stamps) == 10_000
@@ -288,7 +288,7 @@ def test_what_is_new_is_delivered_at_once(
             until(lambda: worker.drain(1.0))
             post(store, entry(number))
             worker.wake()
-            until(lambda: store.backlog()[0] == 0)
+            until(lambda: store.read(outbox.backlog)[0] == 0)
     assert clock_points(influxdb) == expected(range(5))
     assert database.connections == 1
 
@@ -299,10 +299,10 @@ def test_an_entry_without_a_time_is_waited_for(store: StateStore, database: Flak
     with worker_for(store, database.url) as worker:
         assert worker.drain(5.0)
         assert database.requests == []
-        (undated,) = store.unstamped()
+        (undated,) = store.read(outbox.unstamped)
         store.stamp_entries([undated._replace(stamp_ns=START_NS)], [], "")
         worker.wake()
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
     assert clock_points(influxdb) == expected(range(2))
 
 
@@ -337,12 +337,12 @@ def test_what_an_operator_must_fix_loses_nothing(
             assert not worker.drain(5.0)
             assert len(database.requests) == 1
         assert elsewhere.requests == []  # neither lines nor token follow a redirect
-    assert store.backlog()[0] == 20
+    assert store.read(outbox.backlog)[0] == 20
     assert len(logged) == 1
     assert fix in logged[0]
     database.choose = lambda request: FORWARD
     with worker_for(store, database.url):
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
     assert clock_points(influxdb) == expected(range(20))
 
 
@@ -354,7 +354,7 @@ def test_a_missing_database_is_reported(store: StateStore, database: FlakyDataba
         until(lambda: worker.health.failures)
     assert 'database not found: "nowhere"' in logged[0]
     assert "create the bucket" in logged[0]
-    assert store.backlog()[0] == 1
+    assert store.read(outbox.backlog)[0] == 1
 
 
 def test_an_influxdb_without_the_write_path_is_recognised(store: StateStore, influxdb: str) -> None:
@@ -366,7 +366,7 @@ def test_an_influxdb_without_the_write_path_is_recognised(store: StateStore, inf
     assert "404 page not found by InfluxDB 1.6" in logged[0]
     assert "upgrade it to InfluxDB 1.8 or later, or put a proxy before it" in logged[0]
     assert "create the bucket" not in logged[0]
-    assert store.backlog()[0] == 1
+    assert store.read(outbox.backlog)[0] == 1
 
 
 def test_a_token_that_cannot_be_sent_is_not_logged(store: StateStore, database: FlakyDatabase) -> None:
@@ -406,16 +406,16 @@ def test_a_refused_entry_becomes_a_dead_letter_and_blocks_nothing(
     entries[999] = entry(999, CONFLICT)
     post(store, entries[0])
     with worker_for(store, database.url, timeout_s=WITHIN_S, rand=any_other()) as worker:
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
         post(store, *entries[1:])
         worker.wake()
-        until(lambda: store.backlog()[0] == 1)
+        until(lambda: store.read(outbox.backlog)[0] == 1)
         assert worker.health.dead_letters == 3
         until(lambda: worker.health.failures)
         assert worker.health.refusals > 1
         assert worker.health.dead_letters == 3  # the last one may as well be the database's fault
         post(store, entry(1000))  # which takes another one
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
         assert worker.health.dead_letters == 4
         assert worker.health.refusals == 0
         assert worker.health.failures == 0
@@ -442,7 +442,7 @@ def test_where_nothing_waits_no_failure_is_left(
 
     def confirm(entries: Sequence[OutboxEntry]) -> None:
         StateStore.ack(store, entries)
-        seen.append((store.backlog()[0], worker.health.failures, worker.health.failure))
+        seen.append((store.read(outbox.backlog)[0], worker.health.failures, worker.health.failure))
 
     monkeypatch.setattr(store, "ack", confirm)
     post(store, entry(0))
@@ -459,7 +459,7 @@ def test_what_is_too_old_becomes_a_dead_letter_at_once(store: StateStore, influx
         FlakyDatabase(influxdb) as database,
         worker_for(store, database.url, timeout_s=WITHIN_S, bucket="brief"),
     ):
-        until(lambda: store.backlog() == (0, None, 1000))
+        until(lambda: store.read(outbox.backlog) == (0, None, 1000))
         assert (
             len(database.requests) == 2 * PROOFS + 3
         )  # the first compressed one that is refused goes uncompressed too
@@ -473,20 +473,20 @@ def test_a_proxy_that_strips_the_encoding_costs_no_record(
     logged = DeliveryLog()
     post(store, entry(0))
     with worker_for(store, database.url, timeout_s=WITHIN_S) as worker:
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
         post(store, entry(1))
         worker.wake()
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
         assert database.requests[-1].headers["content-encoding"] == "gzip"
         database.strips_encoding = True
         post(store, *map(entry, range(2, 75)))
         worker.wake()
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
         assert [request.headers.get("content-encoding") for request in database.requests[-4:]].count("gzip") <= 2
         before = len(database.requests)
         post(store, *map(entry, range(75, 80)))
         worker.wake()
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
         assert [request.headers.get("content-encoding") for request in database.requests[before:]] == [None]
     assert clock_points(influxdb) == expected(range(80))
     assert dead_letters(store) == []
@@ -499,10 +499,10 @@ def test_a_proxy_that_strips_the_encoding_in_front_of_victoria_metrics(store: St
     with victoria_metrics() as url, FlakyDatabase(url) as database:
         database.strips_encoding = True
         with worker_for(store, database.url, timeout_s=WITHIN_S) as worker:
-            until(lambda: store.backlog()[0] == 0)
+            until(lambda: store.read(outbox.backlog)[0] == 0)
             post(store, *map(entry, range(20, 40)))
             worker.wake()
-            until(lambda: store.backlog()[0] == 0)
+            until(lambda: store.read(outbox.backlog)[0] == 0)
         assert samples(url) == 40
 
 
@@ -510,11 +510,11 @@ def test_lines_that_a_server_took_without_a_check_are_sent_again(store: StateSto
     """Where another server answers 204 to compressed lines than the one that was known, it may have misread them."""
     post(store, entry(0))
     with worker_for(store, database.url, timeout_s=WITHIN_S) as worker:
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
         database.choose = lambda request: Answer(204)
         post(store, entry(1))
         worker.wake()
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
     assert [request.headers.get("content-encoding") for request in database.requests] == [None, "gzip", None]
 
 
@@ -571,7 +571,7 @@ def test_a_database_that_refuses_everything_makes_no_dead_letter(store: StateSto
     with worker_for(store, database.url, timeout_s=WITHIN_S) as worker:
         until(lambda: worker.health.failures >= 3)
         assert worker.health.refusals > 10
-    assert store.backlog() == (73, START_NS, 0)
+    assert store.read(outbox.backlog) == (73, START_NS, 0)
     assert len(logged) == 1
     assert "delivery failed: 400: unable to parse" in logged[0]
 
@@ -594,7 +594,7 @@ def test_an_entry_that_breaks_the_server_becomes_a_dead_letter(
 
     worker = DeliveryWorker(store, lambda: InfluxTransport(database.url, org="", bucket="ntpaudit", token=None), chance)
     worker.start()
-    until(lambda: store.backlog()[0] == 0)
+    until(lambda: store.read(outbox.backlog)[0] == 0)
     worker.stop(1.0)
     assert worker.crash is None
     assert [lines for lines, _ in dead_letters(store)] == [entries[30].lines]
@@ -612,7 +612,7 @@ def test_a_request_that_is_too_large_is_split(store: StateStore, database: Flaky
     entries[250] = entry(250, entry(250).lines.replace("ü", "x" * 6000))
     post(store, *entries)
     with worker_for(store, database.url):
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
     assert [lines for lines, _ in dead_letters(store)] == [entries[250].lines]
     assert len(clock_points(influxdb)) == 499
 
@@ -639,10 +639,10 @@ def test_a_hanging_request_does_not_hold_the_agent(store: StateStore, database: 
     release.set()
     until(lambda: len(clock_points(influxdb)) == 10)
     time.sleep(0.2)
-    assert store.backlog()[0] == 10
+    assert store.read(outbox.backlog)[0] == 10
     database.choose = lambda request: FORWARD
     with worker_for(store, database.url):
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
     assert clock_points(influxdb) == expected(range(10))
     assert logged == []
 
@@ -670,7 +670,7 @@ def test_drain_waits_for_the_last_entry(store: StateStore, database: FlakyDataba
     post(store, *map(entry, range(2000)))
     with worker_for(store, database.url) as worker:
         assert worker.drain(WITHIN_S)
-        assert store.backlog()[0] == 0
+        assert store.read(outbox.backlog)[0] == 0
         assert clock_points(influxdb) == expected(range(2000))
         database.choose = lambda request: Answer(401)
         post(store, entry(2000))
@@ -696,7 +696,7 @@ def test_a_bug_is_not_silent(store: StateStore) -> None:
     worker.start()
     assert not worker.drain(WITHIN_S)
     assert isinstance(worker.crash, ZeroDivisionError)
-    assert store.backlog()[0] == 1
+    assert store.read(outbox.backlog)[0] == 1
     worker.stop(1.0)
 
 
@@ -719,7 +719,7 @@ def test_each_kind_of_failure_is_logged_once(store: StateStore, database: FlakyD
     database.choose = lambda request: next(answers, FORWARD)
     post(store, entry(0))
     with worker_for(store, database.url):
-        until(lambda: store.backlog()[0] == 0)
+        until(lambda: store.read(outbox.backlog)[0] == 0)
     assert len(logged) == 4
     assert logged[3].endswith("1 record waited")
 
@@ -752,7 +752,7 @@ def test_tls_is_verified(store: StateStore, influxdb: str) -> None:
         assert "ca_file" in logged[0]
         assert good.requests == wrong.requests == []
         with worker_for(store, good.url, ca_file=str(trusted)):
-            until(lambda: store.backlog()[0] == 0)
+            until(lambda: store.read(outbox.backlog)[0] == 0)
         assert good.requests[0].headers["authorization"] == f"Token {TOKEN}"
 
 
@@ -763,7 +763,7 @@ def test_a_drip_through_tls_is_cut(store: StateStore, influxdb: str) -> None:
         database.choose = lambda request: next(answers, FORWARD)
         post(store, entry(0))
         with worker_for(store, database.url, ca_file=str(trusted)):
-            until(lambda: store.backlog()[0] == 0)
+            until(lambda: store.read(outbox.backlog)[0] == 0)
 
 
 # --- by configuration, and to VictoriaMetrics ---------------------------------------------------------------------
@@ -827,12 +827,12 @@ def test_victoria_metrics(flags: tuple[str, ...], copies: int, store: StateStore
     post(store, *map(entry, range(500)))
     with victoria_metrics(*flags) as url, FlakyDatabase(url) as database:
         with worker_for(store, url):
-            until(lambda: store.backlog()[0] == 0)
+            until(lambda: store.read(outbox.backlog)[0] == 0)
         assert samples(url) == 500
         answers: Iterator[Fault] = iter([Reset("after")])
         database.choose = lambda request: next(answers, FORWARD)
         post(store, *map(entry, range(500, 510)))
         with worker_for(store, database.url):
-            until(lambda: store.backlog()[0] == 0)
+            until(lambda: store.read(outbox.backlog)[0] == 0)
         until(lambda: samples(url) >= 500 + 10 * copies)
         assert samples(url) == 500 + 10 * copies

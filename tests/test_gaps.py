@@ -8,6 +8,7 @@ import pytest
 from ntpaudit.agent import Agent, read_agent_config
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
+from ntpaudit.store import audits
 from tests.histories import World, clocks, later, observe
 from tests.world.host import SimulatedRuntime
 from tests.world.played import PlayedAgent, PlayedHost
@@ -25,7 +26,7 @@ def test_an_orphan_is_judged_by_the_interval_of_its_time(tmp_path: Path) -> None
     agent = PlayedAgent(tmp_path, runtime, '[schedule]\nnetwork = "1h"\n')
     agent.begin()
     agent.network(first)
-    agent.store.keep_observation(pending, "network")  # and there it was killed
+    agent.store.write(audits.keep_observation, pending, "network")  # and there it was killed
     agent.close()
     runtime.turn(now.taken, now)
     agent = PlayedAgent(tmp_path, runtime, '[schedule]\nnetwork = "5m"\n')

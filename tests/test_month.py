@@ -19,6 +19,7 @@ from ntpaudit.audit import Plan
 from ntpaudit.core.ntp.rate_limit import SERVER_INTERVAL_S
 from ntpaudit.core.units import parse_utc
 from ntpaudit.demo.scenario import BlockNtp, Reboot, SetClock, StartDaemon, StopDaemon, Suspend
+from ntpaudit.store import audits, saved_state
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.state import StateStore
 from tests.world.flaky import FORWARD, Answer, Fault, FlakyDatabase, Request, Reset
@@ -401,12 +402,12 @@ def test_what_was_seen_and_not_judged_is_judged_at_the_next_start(
         runtime.poll(plan, lambda change: None)
         observation = runtime.wait(0.0).observation
         assert observation is not None
-        kept.append(store.keep_observation(observation, "network"))
+        kept.append(store.write(audits.keep_observation, observation, "network"))
         runtime.host.apply_event(Reboot())
     runtime.host.boots -= 1  # the second is of the boot that goes on
     runtime.pass_time(60 * S)
     if tripped:
-        store.save("recovering", kept[0])
+        store.write(saved_state.save_state, "recovering", kept[0])
     store.close()
     life.run(960.0 + 200.0)
     with life.database as connection:

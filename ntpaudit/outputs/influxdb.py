@@ -108,7 +108,9 @@ class InfluxTransport:
         answer = self._client.api_client.last_response
         if answer.status != 204:  # another 2xx is from some other server
             return Refused(answer.status, self._clean(answer.data))
-        self._compresses = _checks_lines(answer.getheaders()) and not self._is_misread
+        headers = answer.getheaders()  # InfluxDB refuses what it cannot read; VictoriaMetrics claims to be one
+        is_influxdb = "X-Influxdb-Build" in headers and "X-Server-Hostname" not in headers
+        self._compresses = is_influxdb and not self._is_misread
         return Delivered()
 
     def close(self) -> None:
@@ -152,11 +154,6 @@ class InfluxTransport:
 
 _MISREAD = (400, 415, 422)
 """How a server may answer that takes compressed lines for plain ones."""
-
-
-def _checks_lines(headers: Mapping[str, str]) -> bool:
-    """Whether an answer is from InfluxDB, which refuses what it cannot read; VictoriaMetrics claims to be one."""
-    return "X-Influxdb-Build" in headers and "X-Server-Hostname" not in headers
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -20,14 +20,17 @@ def host_facts(name: str | None = None, root: str = "/") -> HostFacts:
 
     `name` replaces the host name. The zone is this process's, by TZ if that is set.
     """
-    local, machine_id = time.localtime(), _machine_id(root)
+    local = time.localtime()
+    machine_id = (_text(root, "etc/machine-id") or "").replace("-", "").lower()
+    known_id = machine_id if _ID.fullmatch(machine_id) else None  # an image has `uninitialized` there (machine-id(5))
+    adjtime = (_text(root, "etc/adjtime") or "").splitlines()
     return HostFacts(
-        name=name or host_label(os.uname().nodename, machine_id),
-        machine_id=machine_id,
+        name=name or host_label(os.uname().nodename, known_id),
+        machine_id=known_id,
         boot_id=_boot_id(root),
         timezone=_timezone(root) or local.tm_zone,
         zone_offset_s=local.tm_gmtoff,
-        rtc_local=_rtc_local(root),
+        rtc_local=_HARDWARE_CLOCK.get(adjtime[2].strip()) if len(adjtime) > 2 else None,
         clocksource=_text(root, _CLOCKSOURCE),
         container=_container(root),
     )
@@ -40,12 +43,6 @@ def _text(root: str, path: str) -> str | None:
             return file.read().strip() or None
     except OSError:
         return None
-
-
-def _machine_id(root: str) -> str | None:
-    """Return the machine id; None where the file holds none, such as `uninitialized` in an image (machine-id(5))."""
-    text = (_text(root, "etc/machine-id") or "").replace("-", "").lower()
-    return text if _ID.fullmatch(text) else None
 
 
 def _boot_id(root: str) -> str | None:
@@ -76,12 +73,6 @@ def _timezone(root: str) -> str | None:
     except OSError:
         target = ""
     return target.partition("zoneinfo/")[2] or _text(root, "etc/timezone")
-
-
-def _rtc_local(root: str) -> bool | None:
-    """Return whether the hardware clock keeps local time, as the third line of /etc/adjtime says."""
-    lines = (_text(root, "etc/adjtime") or "").splitlines()
-    return _HARDWARE_CLOCK.get(lines[2].strip()) if len(lines) > 2 else None
 
 
 def _container(root: str) -> str | None:

@@ -71,13 +71,9 @@ def _of_boot(boot: list[_Row], last_s: int, after: _Row | None) -> Iterator[Mome
         at_ns = row.host_ns if began_ns is None else began_ns + row.boottime_ns
         end_ns = None if after is None else after.utc_ns
         if known or (last_s < at_ns // NS_PER_S and (end_ns is None or at_ns < end_ns)):
-            yield _moment(row, at_ns)
-
-
-def _moment(row: _Row, at_ns: int) -> Moment:
-    local_s = row.local_s if row.local_s is not None and 0 < row.local_s < HOUR_S * 24 * 366 else DEFAULT_LOCAL_S
-    up_s, slept_s = row.boottime_ns / NS_PER_S, row.suspended_ns / NS_PER_S
-    return Moment(at_ns // NS_PER_S, row.boot_id, up_s, slept_s, VERDICTS[row.verdict], local_s)
+            local_s = row.local_s if row.local_s and 0 < row.local_s < HOUR_S * 24 * 366 else DEFAULT_LOCAL_S
+            up_s, slept_s = row.boottime_ns / NS_PER_S, row.suspended_ns / NS_PER_S
+            yield Moment(at_ns // NS_PER_S, row.boot_id, up_s, slept_s, VERDICTS[row.verdict], local_s)
 
 
 def _steps(connection: sqlite3.Connection) -> list[int]:

@@ -36,7 +36,6 @@ PAGE = 500
 
 _MARGIN_NS = HOUR_S * NS_PER_S  # corrected times of neighbours may be out of order by their errors
 
-_DAMAGED = "damaged"
 _parse = json.JSONDecoder().raw_decode
 _SEVERITIES = {int(severity): severity for severity in Severity}
 _KINDS: dict[str | None, Literal["network", "local", "check"]] = {"network": "network", "local": "local", None: "check"}
@@ -275,9 +274,7 @@ class History:
 
     def records(self, window: Window) -> Iterator[tuple[int, str]]:
         """Return the texts of a window's records as they were stored, each with its audit's id, the oldest first."""
-        return read_rows(
-            lambda row: (row[0], _record_text(*row[1:])), self._pages("id, kind, record", window), self._damage, "audit"
-        )
+        return read_rows(_record_text, self._pages("id, kind, record", window), self._damage, "audit")
 
     def _pages(self, columns: str, window: Window) -> Iterator[Any]:
         """Return the rows of a window page by page: no transaction lasts while a reader takes his time."""
@@ -330,10 +327,11 @@ def _was_polled(record: Record) -> bool:
     return any(source.status != "skipped" for source in record.sources)
 
 
-def _record_text(kind: str | None, value: Any) -> str:
-    if kind == _DAMAGED:
+def _record_text(row: tuple[Any, ...]) -> tuple[int, str]:
+    audit_id, kind, value = row
+    if kind == "damaged":
         raise ValueError("marked as damaged")
-    return unpack_text(value)
+    return audit_id, unpack_text(value)
 
 
 def _audit(row: tuple[Any, ...]) -> Audit:

@@ -12,6 +12,8 @@ _ATOMS = frozenset({int, float, str, bool, NoneType})
 
 _LARGEST = 1 << 64  # no number of ours is larger: times in nanoseconds, NTP times
 
+_hints = cache(get_type_hints)
+
 to_json = JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 """Write what `plain` made, in as few characters as JSON needs. ValueError for a NaN or an infinity."""
 
@@ -84,11 +86,6 @@ def _named(kind: Any, data: Any) -> Any:
         if name not in hints:
             raise TypeError(f"{kind.__name__} has no {name}")
     return kind(**{name: _revive(hints[name], part) for name, part in data.items()})
-
-
-@cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _checked(fits: bool, kind: Any, data: Any) -> Any:

@@ -12,31 +12,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.rate_limit import ServerStates
 from ntpaudit.core.observation import Observation
-from ntpaudit.core.record import Kind, Record
+from ntpaudit.core.record import Record
 from ntpaudit.core.units import plural
 from ntpaudit.errors import BusyError, StoreError
 from ntpaudit.log import LazyLogger
-from ntpaudit.store import audits, outbox, retention, saved_state, transfer
-from ntpaudit.store.audits import PendingObservation
-from ntpaudit.store.database import (
-    is_damage,
-    is_locked,
-    looking,
-    open_database,
-    open_memory,
-    set_aside_damaged,
-    transaction,
-    unsynced_transaction,
-)
+from ntpaudit.store import audits, database, outbox, retention, saved_state, transfer
 from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.paths import VOUCHER
 from ntpaudit.store.readonly import open_readonly
-from ntpaudit.store.retention import Pruned
 from ntpaudit.store.unsaved import Unsaved, UnsavedFile
 
 logger = LazyLogger(__name__)
@@ -64,8 +52,9 @@ LOCK_TRIES = 10
 
 _LOCK_PAUSE_S = 0.05
 
+_P = ParamSpec("_P")
 _Done = TypeVar("_Done")
-_Work = Callable[[sqlite3.Connection], _Done]
+_Work = Callable[Concatenate[sqlite3.Connection, _P], _Done]
 
 
 class AuditRow(NamedTuple):
@@ -111,6 +100,14 @@ class StateStore:
         """Records are stored in memory only."""
         return self._stands_in
 
+    def read(self, work: "_Work[_P, _Done]", *args: _P.args, **kwargs: _P.kwargs) -> _Done:
+        """Run a function of this package that only reads, on the file or on the memory database in use."""
+        return self._use(database.looking, lambda connection: work(connection, *args, **kwargs))
+
+    def write(self, work: "_Work[_P, _Done]", *args: _P.args, **kwargs: _P.kwargs) -> _Done:
+        """Run a function of this package in one transaction. If the file fails, it runs again on a memory database."""
+        return self._use(database.transaction, lambda connection: work(connection, *args, **kwargs))
+
     def update(self, change: Callable[[ServerStates], ServerStates]) -> None:
         """Call `change` once with the stored server states, and store the states it returns."""
         kept: list[ServerStates] = []
@@ -120,11 +117,7 @@ class StateStore:
                 kept.append(change(saved_state.load_server_states(connection)))
             saved_state.save_server_states(connection, kept[0])
 
-        self._do(work)
-
-    def keep_observation(self, observation: Observation, kind: Kind) -> int:
-        """Store an observation before it is judged; return its id."""
-        return self._do(lambda connection: audits.keep_observation(connection, observation, kind))
+        self.write(work)
 
     def keep_record(self, row: AuditRow) -> None:
         """Store a record with its events, outbox entry and the agent's state, in one transaction."""
@@ -137,39 +130,9 @@ class StateStore:
             else:
                 audits.keep_record(connection, audit_id, record)
             audits.roll_up(connection, record)
-            _keep_events(connection, events, record.host.boot_id, entry, audit_id, states)
+            keep_events(connection, events, record.host.boot_id, entry, states, audit_id)
 
-        self._do(work)
-
-    def keep_events(
-        self, events: Sequence[Event], boot_id: str | None, entry: OutboxEntry | None, states: Mapping[str, Any]
-    ) -> None:
-        """Store events between two audits, in one transaction."""
-        self._do(lambda connection: _keep_events(connection, events, boot_id, entry, None, states))
-
-    def pending_observations(self) -> list[PendingObservation]:
-        """Return the agent's observations without a record; a damaged one is marked as such."""
-        return self._do(audits.pending_observations)
-
-    def find_damaged(self, boot_id: str | None, count: int) -> list[int]:
-        """Check the latest network audits of a boot; return the ids of all audits that are marked as damaged."""
-        return self._do(lambda connection: audits.find_damaged(connection, boot_id, count))
-
-    def give_up(self, audit_id: int) -> None:
-        """Never try to judge this observation again."""
-        self._do(lambda connection: audits.give_up(connection, audit_id))
-
-    def prune_by_age(self, now_ns: int, raw_s: float, rollups_s: float, findings_s: float) -> None:
-        """Delete what is older than its retention at a true time."""
-        self._do(lambda connection: retention.prune_by_age(connection, now_ns, raw_s, rollups_s, findings_s))
-
-    def prune_by_size(self, max_bytes: int) -> Pruned:
-        """Delete the oldest audits while the database is too large: delivered ones first."""
-        return self._do(lambda connection: retention.prune_by_size(connection, max_bytes))
-
-    def stamp_audits(self, boot_id: str | None, boot_ns: int) -> None:
-        """Stamp the latest audits and events of a boot; `boot_ns` is the true time of its start."""
-        self._do(lambda connection: audits.stamp_audits(connection, boot_id, boot_ns))
+        self.write(work)
 
     def stamp_entries(self, stamped: Sequence[OutboxEntry], refused: Sequence[OutboxEntry], reason: str) -> None:
         """Replace entries by stamped ones, and move the refused ones to the dead letters, in one transaction."""
@@ -180,43 +143,11 @@ class StateStore:
             for entry in refused:
                 outbox.dead_letter(connection, entry, reason)
 
-        self._do(work)
-
-    def load(self, key: str) -> Any:
-        """Return the value of a key, None without one."""
-        return self._look(lambda connection: saved_state.load_state(connection, key))
-
-    def save(self, key: str, value: Any) -> None:
-        """Store the value of a key."""
-        self._do(lambda connection: saved_state.save_state(connection, key, value))
-
-    def unstamped(self) -> list[OutboxEntry]:
-        """Return the oldest MAX_UNSTAMPED outbox entries without a true time."""
-        return self._look(outbox.unstamped)
-
-    def waiting(self, count: int) -> list[OutboxEntry]:
-        """Return the oldest outbox entries."""
-        return self._look(lambda connection: outbox.waiting(connection, count))
-
-    def newest(self) -> OutboxEntry | None:
-        """Return the newest outbox entry."""
-        return self._look(outbox.newest)
+        self.write(work)
 
     def ack(self, entries: Sequence[OutboxEntry]) -> None:
         """Remove delivered entries, the oldest of the outbox. After a power failure they may be sent again."""
-        self._use(unsynced_transaction, lambda connection: outbox.ack(connection, entries))
-
-    def dead_letter(self, entry: OutboxEntry, reason: str) -> None:
-        """Move an entry that cannot be delivered to the dead letters."""
-        self._do(lambda connection: outbox.dead_letter(connection, entry, reason))
-
-    def backlog(self) -> tuple[int, int | None, int]:
-        """Return the number of outbox entries, the time of the oldest, and the number of dead letters."""
-        return self._look(outbox.backlog)
-
-    def dropped(self) -> int:
-        """Return how many records were ever dropped for lack of space, in all runs."""
-        return self._look(saved_state.dropped)
+        self._use(database.unsynced_transaction, lambda connection: outbox.ack(connection, entries))
 
     def close(self) -> bool:
         """Move records in memory into the file if it works again, and close it; return False if records are lost."""
@@ -237,14 +168,8 @@ class StateStore:
             self._stands_in = False
             return not is_lost
 
-    def _do(self, work: "_Work[_Done]") -> _Done:
-        return self._use(transaction, work)
-
-    def _look(self, work: "_Work[_Done]") -> _Done:
-        return self._use(looking, work)
-
     def _use(
-        self, within: "Callable[[sqlite3.Connection], AbstractContextManager[None]]", work: "_Work[_Done]"
+        self, within: "Callable[[sqlite3.Connection], AbstractContextManager[None]]", work: "_Work[[], _Done]"
     ) -> _Done:
         """Run a function on the file, or on the memory database while the file cannot be used."""
         with self._lock:
@@ -271,7 +196,7 @@ class StateStore:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             try:
-                self._connection = open_database(self._path, WAIT_S)
+                self._connection = database.open_database(self._path, WAIT_S)
             finally:
                 self._left = self._unsaved.open()
             self._remember_files()
@@ -282,7 +207,7 @@ class StateStore:
         left = self._left
         if left.records:
             try:
-                with transaction(file):
+                with database.transaction(file):
                     saved_state.count_dropped(file, left.undelivered)
             except StoreError:
                 return  # it stays in the `-unsaved` file until the next start
@@ -322,7 +247,7 @@ class StateStore:
         """Checkpoint a deleted log into the file and reopen the file, which starts a new log."""
         assert self._connection is not None
         try:
-            with looking(self._connection):
+            with database.looking(self._connection):
                 (is_busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except StoreError as error:
             self._fall_back_to_memory(error)
@@ -352,8 +277,8 @@ class StateStore:
         """Continue in memory, with the readable part of the file's state. A damaged file is renamed."""
         self.error = self._noted = str(error)
         logger.warning(f"{error}; continuing in memory")
-        memory, file = open_memory(), self._connection
-        is_gone, is_damaged = file is not None and _identity(self._path) != self._file, is_damage(error)
+        memory, file = database.open_memory(), self._connection
+        is_gone, is_damaged = file is not None and _identity(self._path) != self._file, database.is_damage(error)
         if file is None:
             with suppress(StoreError), open_readonly(self._path) as seen:
                 transfer.copy_state(seen, memory)
@@ -364,7 +289,7 @@ class StateStore:
             self._remove_side_files(file)
         elif file is not None:
             file.close()
-            is_gone = is_damaged and set_aside_damaged(self._path)
+            is_gone = is_damaged and database.set_aside_damaged(self._path)
         self._connection, self._stands_in, self._retry_s = memory, True, 0.0
         self._dropped_before = saved_state.dropped(memory)
         self._schedule_retry(error)
@@ -384,7 +309,7 @@ class StateStore:
                     os.unlink(self._path + part)
 
     def _schedule_retry(self, error: StoreError) -> None:
-        first_s = min(self._first_retry_s, LOCKED_RETRY_S) if is_locked(error) else self._first_retry_s
+        first_s = min(self._first_retry_s, LOCKED_RETRY_S) if database.is_locked(error) else self._first_retry_s
         self._retry_s = max(first_s, min(2 * self._retry_s, 10 * first_s))
         self._retry_at_s = time.monotonic() + self._retry_s
 
@@ -392,15 +317,15 @@ class StateStore:
         assert self._connection is not None
         memory, is_gone = self._connection, False
         try:
-            file = open_database(self._path, wait_s)
+            file = database.open_database(self._path, wait_s)
             self._unsaved.open()
             try:
-                with transaction(file):
+                with database.transaction(file):
                     carried = self._carry_over(file)
                     self._move(memory, file)
             except StoreError as error:
                 file.close()
-                is_gone = is_damage(error) and set_aside_damaged(self._path)
+                is_gone = database.is_damage(error) and database.set_aside_damaged(self._path)
                 raise
         except StoreError as error:
             self.error = str(error)
@@ -446,14 +371,15 @@ class StateStore:
         return saved_state.dropped(memory) - self._dropped_before
 
 
-def _keep_events(
+def keep_events(
     connection: sqlite3.Connection,
     events: Sequence[Event],
     boot_id: str | None,
     entry: OutboxEntry | None,
-    audit_id: int | None,
     states: Mapping[str, Any],
+    audit_id: int | None = None,
 ) -> None:
+    """Store events, with the outbox entry and the agent's state."""
     audits.keep_events(connection, events, boot_id)
     if entry is not None:
         outbox.enqueue(connection, entry, audit_id)

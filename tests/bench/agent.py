@@ -17,6 +17,7 @@ from ntpaudit import audit
 from ntpaudit.agent import Agent, read_agent_config
 from ntpaudit.core.agent_events import Observed
 from ntpaudit.runtime import SystemRuntime, Wakeup
+from ntpaudit.store import outbox
 from tests.world.flaky import FlakyDatabase
 from tests.world.host import Change, S, SimulatedRuntime
 from tests.world.servers import chronyd, influxd
@@ -170,7 +171,7 @@ class _Prompt(SimulatedRuntime):
         """Deliver what waits; pass time."""
         assert self.agent is not None
         until_s = time.monotonic() + DRAIN_S
-        while self.agent.store.backlog()[0] and time.monotonic() < until_s:
+        while self.agent.store.read(outbox.backlog)[0] and time.monotonic() < until_s:
             time.sleep(0.001)
         return super().wait(seconds)
 

@@ -124,7 +124,7 @@ def _worker(file: Path) -> float:
             time.sleep(0.05)
         took_s = time.perf_counter() - began
         worker.stop(5.0)
-    assert store.backlog() == (0, None, 0)
+    assert store.read(outbox.backlog) == (0, None, 0)
     store.close()
     return took_s
 

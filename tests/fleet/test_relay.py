@@ -71,7 +71,7 @@ def deliver(store: StateStore, url: str, sent: Sequence[OutboxEntry]) -> None:
     worker.start()
     until(lambda: worker.health.delivered == len(sent))
     worker.stop(5.0)
-    assert store.backlog() == (0, None, 0)
+    assert store.read(outbox.backlog) == (0, None, 0)
 
 
 def test_records_that_a_relay_took_while_the_database_was_away_arrive(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from ntpaudit.core.observation import Observation
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Health, Kind, Record
 from ntpaudit.core.units import NS_PER_S
+from ntpaudit.store import audits, outbox
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.outbox import OutboxEntry
 from ntpaudit.store.state import AuditRow, StateStore
@@ -30,7 +31,7 @@ _Done = TypeVar("_Done")
 
 def in_store(store: StateStore, work: Callable[[sqlite3.Connection], _Done]) -> _Done:
     """Run statements on the file or the memory in use, in a transaction: what only a test does to a store."""
-    return store._do(work)
+    return store.write(work)
 
 
 def audit(number: int, kind: Kind = "local") -> AuditRow:
@@ -70,7 +71,7 @@ def keep(store: StateStore, number: int, kind: Kind = "local") -> None:
     """Keep an audit as the agent does: a network one's observation before it is judged."""
     concluded = audit(number, kind)
     if kind == "network":
-        store.keep_observation(concluded.observation, kind)
+        store.write(audits.keep_observation, concluded.observation, kind)
     store.keep_record(concluded)
 
 
@@ -120,10 +121,10 @@ def stamp_entry(store: StateStore, dated: OutboxEntry) -> None:
 
 def deliver(store: StateStore, *, refused: frozenset[int] = frozenset(), count: int = 7) -> Iterator[int]:
     """Deliver all that waits in batches, as the worker does, and yield the numbers that arrive."""
-    while entries := store.waiting(count):
+    while entries := store.read(outbox.waiting, count):
         numbers = [number_of(entry.lines) for entry in entries]
         if numbers[0] in refused:
-            store.dead_letter(entries[0], "400: field type conflict")
+            store.write(outbox.dead_letter, entries[0], "400: field type conflict")
             continue
         good = next((place for place, number in enumerate(numbers) if number in refused), len(entries))
         yield from numbers[:good]

@@ -18,11 +18,11 @@ import pytest
 
 from ntpaudit.core.ntp.rate_limit import Instant, ServerState, ServerStates
 from ntpaudit.errors import BusyError
-from ntpaudit.store import outbox
+from ntpaudit.store import audits, outbox, retention, saved_state
 from ntpaudit.store import state as state_module
 from ntpaudit.store.database import PAGE_BYTES, open_database
 from ntpaudit.store.readonly import agent_runs, agent_vouches
-from ntpaudit.store.state import AgentLock, StateStore
+from ntpaudit.store.state import AgentLock, StateStore, keep_events
 from ntpaudit.store.unsaved import Unsaved, UnsavedFile
 from tests.abilities import ANOTHER_USER
 from tests.logs import Messages
@@ -116,9 +116,10 @@ def test_an_audit_is_kept_whole_or_not_at_all_when_the_process_is_killed(path: P
 def test_a_kill_after_a_confirmation_does_not_undo_it(path: Path) -> None:
     """The commit does not wait for the disk, but the kernel has it: nothing is sent again that had been confirmed."""
     code = (
-        "import os, sys; from ntpaudit.store.state import StateStore; from tests.store.audits import keep\n"
+        "import os, sys; from ntpaudit.store import outbox; from ntpaudit.store.state import StateStore\n"
+        "from tests.store.audits import keep\n"
         "store = StateStore(sys.argv[1]); keep(store, 1); keep(store, 2)\n"
-        "store.ack(store.waiting(1)); os.kill(os.getpid(), 9)"
+        "store.ack(store.read(outbox.waiting, 1)); os.kill(os.getpid(), 9)"
     )
     child = python("-c", code, str(path))
     child.communicate()
@@ -130,33 +131,35 @@ def test_an_observation_without_a_record_is_found_and_finished(path: Path) -> No
     """What an agent saw and had no time to judge is found by the next one, and judged in its place."""
     first = StateStore(str(path))
     keep(first, 1, "network")
-    first.keep_observation(audit(2, "network").observation, "network")
+    first.write(audits.keep_observation, audit(2, "network").observation, "network")
     first.close()
     second = StateStore(str(path))
-    [pending] = second.pending_observations()
+    [pending] = second.write(audits.pending_observations)
     assert (pending.kind, pending.observation) == ("network", audit(2, "network").observation)
     second.keep_record(audit(2, "network"))
-    assert second.pending_observations() == []
+    assert second.write(audits.pending_observations) == []
     second.close()
     assert find(path).audits == [1, 2]
 
 
 STEPS: dict[str, Callable[[StateStore], object]] = {
     "update": lambda store: store.update(lambda _: {"192.0.2.1 123": ServerState(consecutive_timeouts=2)}),
-    "keep_observation": lambda store: store.keep_observation(audit(900, "network").observation, "network"),
+    "keep_observation": lambda store: store.write(
+        audits.keep_observation, audit(900, "network").observation, "network"
+    ),
     "keep_record": lambda store: store.keep_record(audit(900, "network")),
-    "keep_events": lambda store: store.keep_events([event(901)], "b" * 32, entry(901), {"steps": 901}),
+    "keep_events": lambda store: store.write(keep_events, [event(901)], "b" * 32, entry(901), {"steps": 901}),
     "local": lambda store: keep(store, 902),
     "deliver": lambda store: ARRIVED.extend(deliver(store, refused=frozenset({5}))),
     "date": lambda store: _date(store),
-    "save": lambda store: store.save("agent", 905),
+    "save": lambda store: store.write(saved_state.save_state, "agent", 905),
 }
 
 ARRIVED: list[int] = []
 
 
 def _date(store: StateStore) -> None:
-    for undated in store.unstamped():
+    for undated in store.read(outbox.unstamped):
         stamp_entry(store, undated._replace(lines=entry(903).lines, stamp_ns=undated.host_ns + 1))
 
 
@@ -168,7 +171,7 @@ def test_a_full_disk_loses_and_doubles_nothing(full_from: str, disk: Path) -> No
     store = StateStore(str(path), retry_s=0.02)
     for number in range(1, 9):
         keep(store, number, "network" if number % 3 == 0 else "local")
-    store.keep_events([event(903)], "b" * 32, entry(903, is_dated=False), {})
+    store.write(keep_events, [event(903)], "b" * 32, entry(903, is_dated=False), {})
     for name, step in STEPS.items():
         if name == full_from:
             fill(disk)
@@ -185,7 +188,7 @@ def test_a_full_disk_loses_and_doubles_nothing(full_from: str, disk: Path) -> No
     (disk / "filler").unlink()
 
     def is_sound_once_more_is_written() -> bool:
-        store.save("agent", 905)
+        store.write(saved_state.save_state, "agent", 905)
         return is_sound(store)
 
     until(is_sound_once_more_is_written)
@@ -240,7 +243,7 @@ def test_a_file_system_that_becomes_read_only(disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     second = StateStore(str(path), retry_s=0.01)
     AgentLock(str(disk)).release()
-    assert second.load("clock") == 1
+    assert second.read(saved_state.load_state, "clock") == 1
     asked: list[ServerStates] = []
     second.update(lambda states: asked.append(states) or states)  # type: ignore[func-returns-value]
     assert asked[0]["192.0.2.1 123"].kod == "DENY"
@@ -286,7 +289,7 @@ def test_a_locked_file_blocks_nothing(path: Path, monkeypatch: pytest.MonkeyPatc
         for number in range(2, 20):
             keep(store, number, "network")
         assert not is_sound(store)
-        assert store.backlog()[0] == 18  # reading waits for no lock, and what was in the file stays there
+        assert store.read(outbox.backlog)[0] == 18  # reading waits for no lock, and what was in the file stays there
         assert waits == [state_module.WAIT_S]  # which was at its first use for the lock: then the file was left alone
         now_s[0] += 0.35
         keep(store, 20)
@@ -303,12 +306,12 @@ def test_a_file_that_was_locked_for_a_while(path: Path) -> None:
     store = StateStore(str(path), retry_s=0.0)
     keep(store, 1)
     with locked(path):
-        assert store.waiting(9) != []  # reading goes on
+        assert store.read(outbox.waiting, 9) != []  # reading goes on
         keep(store, 2, "network")
         keep(store, 3)
     keep(store, 4)
     assert is_sound(store)
-    assert [number_of(entry.lines) for entry in store.waiting(9)] == [1, 2, 3, 4]
+    assert [number_of(entry.lines) for entry in store.read(outbox.waiting, 9)] == [1, 2, 3, 4]
     store.close()
     found = find(path)
     assert (found.audits, found.events, found.rolled_up) == ([1, 2, 3, 4], [1, 2, 3, 4], 4)
@@ -323,7 +326,7 @@ def test_a_lock_of_a_second_keeps_records_in_memory_for_a_second_or_two(path: Pa
     released_s = time.monotonic()
     while not is_sound(store):
         time.sleep(0.05)
-        store.load("clock")
+        store.read(saved_state.load_state, "clock")
         assert time.monotonic() - released_s < state_module.RETRY_S / 2  # when a full disk would be tried again
     store.close()
     assert find(path).audits == [1, 2]
@@ -340,7 +343,7 @@ def test_a_full_disk_is_not_tried_every_second(disk: Path) -> None:
             break
     (disk / "filler").unlink()
     time.sleep(1.2)
-    store.load("clock")
+    store.read(saved_state.load_state, "clock")
     assert not is_sound(store)
     store.close()
     assert once(find(disk / "history.sqlite3").audits) == set(range(1, number + 1))
@@ -366,25 +369,25 @@ def test_what_is_dropped_is_counted_for_good(path: Path, monkeypatch: pytest.Mon
     """What the file and the stand-in had no room for makes one total, which outlives both, and the agent."""
     monkeypatch.setattr(state_module, "MAX_MEMORY_RECORDS", 5)
     store = StateStore(str(path), retry_s=0.0)
-    assert store.dropped() == 0
+    assert store.read(saved_state.dropped) == 0
     for number in range(1, 5):
         keep(store, number)
-    lost = store.prune_by_size(0).undelivered
+    lost = store.write(retention.prune_by_size, 0).undelivered
     assert lost == 4
     with locked(path):
         for number in range(5, 13):
             keep(store, number)
-        assert store.dropped() == lost + 3
-    assert store.dropped() == lost + 3
+        assert store.read(saved_state.dropped) == lost + 3
+    assert store.read(saved_state.dropped) == lost + 3
     assert is_sound(store)
     store.close()
     again = StateStore(str(path), retry_s=0.0)
-    assert again.dropped() == lost + 3
+    assert again.read(saved_state.dropped) == lost + 3
     path.rename(path.with_name("moved"))  # the new file continues the count too
     keep(again, 13)
     keep(again, 14)
     assert is_sound(again)
-    assert again.dropped() == lost + 3
+    assert again.read(saved_state.dropped) == lost + 3
     again.close()
 
 
@@ -393,7 +396,7 @@ def test_a_total_that_the_stand_in_did_not_know_is_added_to(path: Path, monkeypa
     monkeypatch.setattr(state_module, "MAX_MEMORY_RECORDS", 5)
     first = StateStore(str(path))
     keep(first, 1)
-    first.prune_by_size(0)
+    first.write(retention.prune_by_size, 0)
     first.close()
     hidden = path.with_name("hidden")
     path.rename(hidden)
@@ -403,16 +406,16 @@ def test_a_total_that_the_stand_in_did_not_know_is_added_to(path: Path, monkeypa
         keep(store, number)
     path.rmdir()
     hidden.rename(path)
-    assert store.load("clock") == 9
+    assert store.read(saved_state.load_state, "clock") == 9
     assert is_sound(store)
-    assert store.dropped() == 1 + 3
+    assert store.read(saved_state.dropped) == 1 + 3
     store.close()
 
 
 def test_an_observation_in_the_file_and_its_record_in_memory(path: Path) -> None:
     """A file that fails between the two is not left with an observation that is judged a second time."""
     store = StateStore(str(path), retry_s=0.0)
-    store.keep_observation(audit(1, "network").observation, "network")
+    store.write(audits.keep_observation, audit(1, "network").observation, "network")
     with locked(path):
         store.keep_record(audit(1, "network"))
     keep(store, 2)
@@ -427,7 +430,7 @@ def test_an_observation_in_memory_and_its_record_in_the_file(path: Path) -> None
     for number in range(1, 6):
         keep(store, number)
     with locked(path):
-        kept = store.keep_observation(audit(6, "network").observation, "network")
+        kept = store.write(audits.keep_observation, audit(6, "network").observation, "network")
     assert kept <= 5  # an id that the file knows too
     store.keep_record(audit(6, "network"))
     assert is_sound(store)
@@ -445,19 +448,19 @@ def test_an_entry_of_memory_is_never_taken_for_one_of_the_file(act: str, path: P
     with locked(path):
         keep(store, 3)
         keep(store, 4)
-        read = store.waiting(9)
+        read = store.read(outbox.waiting, 9)
         assert [number_of(entry.lines) for entry in read] == [3, 4]
         assert {entry.id for entry in read} == {1, 2}
-    store.save("agent", 1)
+    store.write(saved_state.save_state, "agent", 1)
     assert is_sound(store)
     match act:
         case "confirm":
             store.ack(read)
         case "set_aside":
-            store.dead_letter(read[0], "no")
+            store.write(outbox.dead_letter, read[0], "no")
         case _:
             stamp_entry(store, read[0]._replace(lines="wrong", stamp_ns=7))
-    assert [number_of(entry.lines) for entry in store.waiting(9)] == [1, 2, 3, 4]
+    assert [number_of(entry.lines) for entry in store.read(outbox.waiting, 9)] == [1, 2, 3, 4]
     store.close()
 
 
@@ -497,7 +500,7 @@ def test_a_damaged_file_is_set_aside_and_the_agent_goes_on(
     first.close()
     store = StateStore(str(path), retry_s=0.0)
     if is_open:
-        assert store.load("clock") == 199
+        assert store.read(saved_state.load_state, "clock") == 199
     data = bytearray(path.read_bytes())
     damage(data)
     with path.open("r+b") as file:
@@ -506,8 +509,8 @@ def test_a_damaged_file_is_set_aside_and_the_agent_goes_on(
     reported_from = 0
     for number in range(200, 300):
         keep(store, number, "network" if number % 5 == 0 else "local")
-        store.pending_observations()
-        store.prune_by_size(1 << 30)
+        store.write(audits.pending_observations)
+        store.write(retention.prune_by_size, 1 << 30)
         if not reported_from and notes:
             reported_from = number
     store.close()
@@ -534,9 +537,9 @@ def test_damage_that_shows_only_when_an_old_page_is_read(path: Path) -> None:
     store = StateStore(str(path), retry_s=0.0)
     keep(store, 300)
     assert notes == []
-    assert store.waiting(10) == []
+    assert store.read(outbox.waiting, 10) == []
     assert notes.count_of("malformed") == 1
-    assert store.load("clock") == 300
+    assert store.read(saved_state.load_state, "clock") == 300
     keep(store, 301)
     assert is_sound(store)
     assert list(deliver(store)) == [301]
@@ -550,7 +553,7 @@ def test_a_text_that_is_none_is_damage(path: Path) -> None:
     keep(store, 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("UPDATE outbox SET lines = CAST(x'ff00fe' AS TEXT)")
-    assert store.waiting(9) == []
+    assert store.read(outbox.waiting, 9) == []
     keep(store, 2)
     assert list(deliver(store)) == [2]
     store.close()
@@ -577,7 +580,7 @@ def test_a_history_that_is_removed_or_replaced(path: Path) -> None:
     store = StateStore(str(path))
     keep(store, 1)
     keep(store, 2)
-    store.dead_letter(store.waiting(1)[0], "400: refused")
+    store.write(outbox.dead_letter, store.read(outbox.waiting, 1)[0], "400: refused")
     for found in path.parent.iterdir():
         found.unlink()
     keep(store, 3)
@@ -602,7 +605,7 @@ def test_a_history_that_is_deleted_many_times_leaves_nothing_open(path: Path) ->
         keep(store, number)
         assert Path(f"{path}-wal").stat().st_size > 0
     assert len(os.listdir("/proc/self/fd")) <= before
-    assert [number_of(entry.lines) for entry in store.waiting(99)] == list(range(31))
+    assert [number_of(entry.lines) for entry in store.read(outbox.waiting, 99)] == list(range(31))
     store.close()
     assert find(path).outbox == list(range(31))
 
@@ -639,7 +642,7 @@ def test_a_history_deleted_where_no_other_can_be_made(path: Path) -> None:
     folder.unlink()
     keep(store, 5)
     assert is_sound(store)
-    assert [number_of(entry.lines) for entry in store.waiting(9)] == [1, 2, 3, 4, 5]
+    assert [number_of(entry.lines) for entry in store.read(outbox.waiting, 9)] == [1, 2, 3, 4, 5]
     for found in folder.iterdir():
         found.unlink()
     folder.rmdir()
@@ -673,13 +676,14 @@ def test_a_killed_agent_leaves_the_count_of_what_was_in_memory_only(disk: Path, 
     path = disk / "history.sqlite3"
     code = (
         "import sys, time; from pathlib import Path; from tests.store.audits import deliver, keep\n"
-        "from tests.store.test_state import fill, is_sound; from ntpaudit.store.state import StateStore\n"
+        "from tests.store.test_state import fill, is_sound; from ntpaudit.store import outbox\n"
+        "from ntpaudit.store.state import StateStore\n"
         "path = Path(sys.argv[1])\n"
         "store = StateStore(str(path)); keep(store, 1); fill(path.parent)\n"
         "number = 1\n"
         "while is_sound(store):\n"
         "    number += 1; keep(store, number)\n"
-        "keep(store, number + 1); keep(store, number + 2); store.ack(store.waiting(1))\n"
+        "keep(store, number + 1); keep(store, number + 2); store.ack(store.read(outbox.waiting, 1))\n"
         "print('ready', flush=True); time.sleep(60)\n"
     )
     child = python("-c", code, str(path), path=path)
@@ -688,12 +692,12 @@ def test_a_killed_agent_leaves_the_count_of_what_was_in_memory_only(disk: Path, 
     (disk / "filler").unlink()
     notes = Notes()
     store = StateStore(str(path))
-    assert store.dropped() == 2
+    assert store.read(saved_state.dropped) == 2
     assert notes.count_of("3 records of the last run") == 1
     assert notes.count_of("2 of them were not delivered") == 1
     store.close()
     again = StateStore(str(path))
-    assert again.dropped() == 2  # and is counted once
+    assert again.read(saved_state.dropped) == 2  # and is counted once
     again.close()
     assert len(notes) == 1
 
@@ -707,15 +711,15 @@ def test_a_count_that_cannot_be_taken_over_at_once_is_not_lost(path: Path) -> No
     Path(f"{path}-unsaved").write_text("5 3")
     second = StateStore(str(path), retry_s=0.0)
     with locked(path):
-        assert second.load("clock") == 1
-        assert second.dropped() == 0
+        assert second.read(saved_state.load_state, "clock") == 1
+        assert second.read(saved_state.dropped) == 0
         keep(second, 2)
         assert Path(f"{path}-unsaved").read_text().split() == ["6", "4"]
-    assert second.dropped() == 3
+    assert second.read(saved_state.dropped) == 3
     second.close()
     assert notes.count_of("5 records of the last run") == 1
     third = StateStore(str(path))
-    assert third.dropped() == 3
+    assert third.read(saved_state.dropped) == 3
     third.close()
     assert find(path).audits == [1, 2]
 
@@ -727,7 +731,7 @@ def test_a_count_that_makes_no_sense_is_none(text: str, path: Path) -> None:
     Path(f"{path}-unsaved").write_bytes(text.encode(errors="surrogateescape"))
     store = StateStore(str(path))
     keep(store, 1)
-    assert store.dropped() == 0
+    assert store.read(saved_state.dropped) == 0
     store.close()
     assert notes == []
 
@@ -767,7 +771,7 @@ def test_the_stand_in_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     store = StateStore(str(path), retry_s=0.0)
     for number in range(1, 51):
         keep(store, number, "network" if number % 2 else "local")
-    assert store.backlog()[0] == 20
+    assert store.read(outbox.backlog)[0] == 20
     path.parent.unlink()
     keep(store, 51)
     assert notes.count_of("30 records dropped for lack of memory") == 1
@@ -787,11 +791,11 @@ def test_a_log_that_only_grows_is_reported_and_cut_back(path: Path, monkeypatch:
         reader.execute("BEGIN")
         reader.execute("SELECT COUNT(*) FROM audits").fetchone()
         for number in range(2, 20):
-            store.save("large", f"{number}" + "x" * (1 << 20))
+            store.write(saved_state.save_state, "large", f"{number}" + "x" * (1 << 20))
         assert log.stat().st_size > 8 << 20
         assert "-wal keeps growing" in str(store.error)
     for number in range(20, 22):
-        store.save("large", f"{number}" + "x" * (1 << 20))
+        store.write(saved_state.save_state, "large", f"{number}" + "x" * (1 << 20))
         keep(store, number)
     assert is_sound(store)
     assert log.stat().st_size <= 5 << 20
@@ -838,14 +842,14 @@ def test_threads_share_a_store(path: Path) -> None:
             store.update(lambda _, known=known: known)  # type: ignore[misc]
 
     def delivery() -> None:
-        while not ended.is_set() or store.backlog()[0]:
+        while not ended.is_set() or store.read(outbox.backlog)[0]:
             arrived.extend(deliver(store))
 
     code = (
         "import sys; from ntpaudit.store.one_shot import OneShotStore; from tests.store.audits import audit\n"
         "for number in range(5000, 5060):\n"
         "    store = OneShotStore(sys.argv[1]); concluded = audit(number, 'network')\n"
-        "    kept = store.keep_observation(concluded.observation); assert kept\n"
+        "    kept = store.write(audits.keep_observation, concluded.observation); assert kept\n"
         "    store.keep_record(kept, concluded.record); store.close()\n"
     )
     with ExitStack() as stack:

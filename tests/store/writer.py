@@ -6,6 +6,7 @@
 import os
 import sys
 
+from ntpaudit.store import audits, retention, saved_state
 from ntpaudit.store.state import StateStore
 from tests.store.audits import audit, deliver, keep
 
@@ -14,9 +15,9 @@ def main(path: str, delivered: str) -> None:
     """Keep one audit after another."""
     store = StateStore(path)
     arrived = os.open(delivered, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for pending in store.pending_observations():
-        store.keep_record(audit((store.load("clock") or 0) + 1, pending.kind))
-    number = (store.load("clock") or 0) + 1
+    for pending in store.write(audits.pending_observations):
+        store.keep_record(audit((store.read(saved_state.load_state, "clock") or 0) + 1, pending.kind))
+    number = (store.read(saved_state.load_state, "clock") or 0) + 1
     print("ready", flush=True)
     while True:
         keep(store, number, "network" if number % 2 else "local")
@@ -24,7 +25,7 @@ def main(path: str, delivered: str) -> None:
             for done in deliver(store):
                 os.write(arrived, b"%d\n" % done)
         if number % 50 == 0:
-            store.prune_by_size(1 << 30)
+            store.write(retention.prune_by_size, 1 << 30)
         number += 1
 
 
