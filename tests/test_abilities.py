@@ -79,7 +79,7 @@ def test_untraced(): assert Coverage.current() is None and "COVERAGE_PROCESS_CON
 
 def test_traced(): assert Coverage.current() is not None and "COVERAGE_PROCESS_CONFIG" in os.environ
 """
-"""Tests that look whether coverage is measured."""
+"""Tests that check whether coverage is measured."""
 
 
 def test_coverage_is_measured_where_it_may_find_something(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class WatchedRuntime(SimulatedRuntime):
         super().poll(plan, update)
 
 
-class Life:
+class AgentLife:
     """A host with an agent that is started and stopped, its database, and all that both keep."""
 
     def __init__(self, folder: Path, runtime: SimulatedRuntime, url: str | None) -> None:
@@ -69,7 +69,7 @@ class Life:
         self.config = config
 
     def run(self, until_s: float) -> None:
-        """Run an agent until that moment of true time, then tell it to end."""
+        """Run an agent until that moment of true time, then end it."""
         environment = {"STATE_DIRECTORY": str(self.folder / "state")}
         self.runtime.changes = sorted([*self.runtime.changes, Change(until_s, _end)], key=lambda change: change.at_s)
         self.runtime.ends.clear()
@@ -184,7 +184,7 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ]
     with influxd() as real, FlakyDatabase(real, hiccups) as flaky:
         flaky.dates = False
-        life = Life(tmp_path_factory.mktemp("month"), runtime, flaky.url)
+        life = AgentLife(tmp_path_factory.mktemp("month"), runtime, flaky.url)
         life.run(day[18])
         runtime.pass_time(int(5 * HOUR_S * S))
         runtime.host.set_clock(round(-2.5 * S))  # while no agent watches
@@ -210,10 +210,10 @@ def test_every_record_arrives_once(month: Any) -> None:
     assert sorted(clock) == sorted(set(kept))
     assert len(kept) == len(set(kept))
     with life.database as connection:
-        told = [row[0] for row in connection.execute("SELECT utc_ns FROM events WHERE utc_ns IS NOT NULL")]
+        reported = [row[0] for row in connection.execute("SELECT utc_ns FROM events WHERE utc_ns IS NOT NULL")]
         assert connection.execute("SELECT COUNT(*) FROM outbox").fetchone() == (0,)
         assert connection.execute("SELECT COUNT(*) FROM set_aside").fetchone() == (0,)
-    assert set(told) <= set(events)
+    assert set(reported) <= set(events)
 
 
 def test_every_point_stands_at_the_true_time(month: Any) -> None:
@@ -221,7 +221,7 @@ def test_every_point_stands_at_the_true_time(month: Any) -> None:
     life, _, _ = month
     for audit in life.audits():
         offset = audit.record["offset"]
-        if _all_lied(audit):
+        if _all_were_wrong(audit):
             continue
         if offset is not None:
             width_ns = max(offset["latest_s"] - offset["estimate_s"], offset["estimate_s"] - offset["earliest_s"]) * S
@@ -231,16 +231,16 @@ def test_every_point_stands_at_the_true_time(month: Any) -> None:
 
 
 def test_the_truth_is_always_inside_the_interval(month: Any) -> None:
-    """Measured or carried on, the true offset lies in the interval; but for the sample in which all servers lied."""
+    """The true offset lies in the interval, except for the sample in which all servers were wrong."""
     life, _, _ = month
     for audit in life.audits():
-        if (offset := audit.record["offset"]) is not None and not _all_lied(audit):
+        if (offset := audit.record["offset"]) is not None and not _all_were_wrong(audit):
             true_s = (audit.truth_ns - parse_utc(audit.record["time"]["host"])) / S
             assert offset["earliest_s"] - 1e-6 <= true_s <= offset["latest_s"] + 1e-6, audit.record["time"]
 
 
-def _all_lied(audit: Kept) -> bool:
-    """Whether the audit rests on the one sample in which every server lied: there is no help against that."""
+def _all_were_wrong(audit: Kept) -> bool:
+    """Whether the audit is based on the one sample in which every server was wrong: nothing helps against that."""
     return 0 <= (audit.truth_ns - START_NS) / S - 10 * DAY_S < 1.5 * INTERVAL_S
 
 
@@ -256,14 +256,14 @@ def test_the_schedule_knows_no_wall_clock(month: Any) -> None:
 
 
 def test_steps_are_events_of_the_right_size(month: Any) -> None:
-    """Each step is told once, with its size and direction; the one while no agent watched too; a suspend is none."""
+    """Each step is reported once, with size and direction; also the one while no agent ran; a suspend is none."""
     life, _, _ = month
     with life.database as connection:
         rows = connection.execute("SELECT value_s, detail FROM events WHERE kind LIKE 'step-%' ORDER BY id").fetchall()
-    told = [(round(size_s, 3), json.loads(detail)["while_down"]) for size_s, detail in rows]
-    assert told[:4] == [(-3600.0, False), (3600.0, False), (86_400.0, False), (-86_400.0, False)]
-    assert (-2.5, True) in told
-    assert len(told) == 7  # and the daemon's, of two seconds, and of 56 years
+    reported = [(round(size_s, 3), json.loads(detail)["while_down"]) for size_s, detail in rows]
+    assert reported[:4] == [(-3600.0, False), (3600.0, False), (86_400.0, False), (-86_400.0, False)]
+    assert (-2.5, True) in reported
+    assert len(reported) == 7  # and the daemon's, of two seconds, and of 56 years
 
 
 def test_alarms_are_raised_and_cleared_and_nothing_else_is(month: Any) -> None:
@@ -271,7 +271,7 @@ def test_alarms_are_raised_and_cleared_and_nothing_else_is(month: Any) -> None:
     life, _, _ = month
     pairs = {kind: len(life.events(kind)) // 2 for kind, _ in life.events() if not kind.startswith("step-")}
     changes = {kind: [raised for _, raised in life.events(kind)] for kind in pairs}
-    assert {kind: told for kind, told in changes.items() if told != [1, 0] * pairs[kind]} == {}
+    assert {kind: reported for kind, reported in changes.items() if reported != [1, 0] * pairs[kind]} == {}
     assert pairs == {
         "unreachable-sources": 2,  # of two hours, and while booting
         "evidence-gap": 3,  # of those two hours, while stopped, and while booting; asleep there is no log to prove
@@ -283,17 +283,17 @@ def test_alarms_are_raised_and_cleared_and_nothing_else_is(month: Any) -> None:
         "breach-forecast": 1,
         "unsynced": 2,
         "daemon-count": 1,  # dead for a day; where the kernel says so too, `unsynced` stands for it
-        "source-quorum": 1,  # the liar
+        "source-quorum": 1,  # the falseticker
         "contradicts-earlier": 1,  # all servers at once, and back again in the next sample
     }
 
 
 def test_a_day_across_the_era_is_a_day_like_any_other(tmp_path: Path) -> None:
-    """On 2036-02-07 NTP's seconds start again from 0: nothing is told, and no interval loses the truth."""
+    """On 2036-02-07 NTP's seconds start again from 0: nothing is reported, and no interval loses the truth."""
     era_ns = 2_085_978_496 * S
     runtime = SimulatedRuntime(era_ns - int(HOUR_S * S), seed=36)
     runtime.changes = [Change(HOUR_S + 900, sets(-(2.0**31))), Change(HOUR_S + 1800, sets(2.0**31))]
-    life = Life(tmp_path, runtime, None)
+    life = AgentLife(tmp_path, runtime, None)
     life.run(4 * HOUR_S)
     audits = life.audits()
     assert audits[0].truth_ns < era_ns < audits[-1].truth_ns
@@ -323,7 +323,7 @@ def test_the_first_poll_comes_before_a_local_audit_says_unmeasured(
     monkeypatch.setattr("ntpaudit.agent.random.random", lambda: 0.9)  # the first poll is due after 9 s
     runtime = SimulatedRuntime(START_NS, seed=5)
     runtime.host.is_cut_off = not has_network
-    life = Life(tmp_path, runtime, None)
+    life = AgentLife(tmp_path, runtime, None)
     life.config.write_text(life.config.read_text().replace('local = "10m"', 'local = "1s"'))
     runtime.changes = [Change(4.0, hurries), Change(150.0, suspends)]
     life.run(HOUR_S + 250.0)
@@ -339,10 +339,10 @@ def test_the_first_poll_comes_before_a_local_audit_says_unmeasured(
     assert not has_network or unmeasured == []
 
 
-def test_what_servers_said_is_kept_when_the_agent_is_told_to_end(tmp_path: Path) -> None:
+def test_replies_are_kept_when_the_agent_ends(tmp_path: Path) -> None:
     """An answer and SIGTERM at the same moment: the audit is in the history before the agent ends."""
     runtime = SimulatedRuntime(START_NS, seed=1)
-    life = Life(tmp_path, runtime, None)
+    life = AgentLife(tmp_path, runtime, None)
     asked = []
 
     def end_at_once(plan: Any, update: Any) -> None:
@@ -356,10 +356,10 @@ def test_what_servers_said_is_kept_when_the_agent_is_told_to_end(tmp_path: Path)
 
 
 def test_a_boot_without_network_is_delivered_by_the_next(tmp_path: Path) -> None:
-    """Records of a boot that never was measured are dated by its clock, which was credible, and none is set aside."""
+    """Records of an unmeasured boot are stamped by its clock, which was credible; none becomes a dead letter."""
     runtime = SimulatedRuntime(START_NS, seed=2)
     runtime.host.is_cut_off = True
-    life = Life(tmp_path, runtime, "http://127.0.0.1:9")  # nobody is there: all waits in the outbox
+    life = AgentLife(tmp_path, runtime, "http://127.0.0.1:9")  # no database is there: all waits in the outbox
     life.run(200.0)
     runtime.host.apply_event(Reboot())
     runtime.host.is_cut_off = False
@@ -376,7 +376,7 @@ def test_a_host_of_an_unknown_boot_trusts_no_uptime_of_before(tmp_path: Path) ->
     """Where the boot has no id, nothing of an earlier run is carried on."""
     runtime = SimulatedRuntime(START_NS, seed=3)
     runtime.has_boot_id = False
-    life = Life(tmp_path, runtime, None)
+    life = AgentLife(tmp_path, runtime, None)
     life.run(900.0)
     runtime.host.apply_event(Reboot(clock_ns=runtime.host.utc_ns - 7 * S))
     life.run(1800.0)
@@ -392,7 +392,7 @@ def test_what_was_seen_and_not_judged_is_judged_at_the_next_start(
 ) -> None:
     """Of this boot and of another, each once; one that ended the agent before is left alone, and its words kept."""
     runtime = SimulatedRuntime(START_NS, seed=4)
-    life = Life(tmp_path, runtime, "http://127.0.0.1:9")
+    life = AgentLife(tmp_path, runtime, "http://127.0.0.1:9")
     life.run(900.0)
     count = len(life.audits())
     store = StateStore(str(tmp_path / "state" / "history.sqlite3"))

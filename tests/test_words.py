@@ -61,6 +61,7 @@ QUOTED = (
     r"letter-spacing",  # CSS
     r"=nobody",  # the user
     r"\"heard_s\"",  # a key of JSON
+    r"tolerated_liars|d_liars",  # keys of older records, in the preset dictionary of compression.py
     r"\.tell\(\)",  # of Python's files
     r"[oO]f course",
 )
@@ -78,27 +79,27 @@ CHECKED = (
     ".ci",
     "Makefile",
     "README.md",
+    "docs",
     "grafana",
-    "ntpaudit/core/clock",
-    "ntpaudit/core/ntp",
-    "ntpaudit/probes",
+    "ntpaudit",
     "packaging",
     "pyproject.toml",
     "systemd",
     "tests/bench",
-    "tests/core/test_agent.py",
-    "tests/core/test_debounce.py",
-    "tests/core/test_selection.py",
+    "tests/core",
+    "tests/demo",
     "tests/formats",
     "tests/grafana",
     "tests/outputs",
     "tests/probes",
     "tests/render",
+    "tests/reports",
+    "tests/store",
     "tests/systemd",
-    "tests/test_agent.py",
-    "tests/test_delivery.py",
     "tests/world",
+    *(f"tests/{path.name}" for path in sorted((REPOSITORY / "tests").glob("*.py"))),
 )
+"""All but tests/fleet, which is still to be cleaned."""
 
 BANNED_TEXT = re.compile(rf"(?<![a-z0-9])(?:{'|'.join(BANNED)})(?![a-z0-9])", re.IGNORECASE)
 """Whole words, also those between the underscores of a name."""

@@ -70,7 +70,7 @@ def packet(
 
 
 def extension(length: int, *, kind: int = 0x7777, claimed: int | None = None) -> bytes:
-    """Write an extension field of `length` octets in all; `claimed` is what it says of its length instead."""
+    """Write an extension field of `length` octets in all; `claimed` is the length that it states instead."""
     return struct.pack("!HH", kind, length if claimed is None else claimed) + b"\x55" * (length - 4)
 
 

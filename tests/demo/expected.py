@@ -55,7 +55,7 @@ def expected_findings(scenario: Scenario) -> ExpectedFindings:
         at[_standing(part)].add(part.name)
     reporting = [part for part in scenario.hosts if part.name not in at["silent"]]
     measured = [part for part in reporting if part.name not in at["unmeasured"]]
-    lied_to = {
+    deceived = {
         source.name: frozenset(part.name for part in measured if source in part.sources)
         for source in scenario.sources
         if source.fault_s
@@ -65,7 +65,7 @@ def expected_findings(scenario: Scenario) -> ExpectedFindings:
         findings={part.name: part.fault.findings for part in reporting},
         stepped=tuple(step for part in scenario.hosts for step in _steps(part, scenario.end_ns)),
         sites_moved={MOVED_SITE: SITE_MOVE.what.jump_s} if isinstance(SITE_MOVE.what, ServerFault) else {},
-        shared_falsetickers=lied_to,
+        shared_falsetickers=deceived,
         slow_walkers=frozenset(part.name for part in measured if part.fault.name == SLOW_WALK.id),
         risky_sites=frozenset(
             site

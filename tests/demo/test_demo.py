@@ -54,7 +54,7 @@ def test_it_says_what_is_found_and_where_to_look_next(made: tuple[Ran, Path]) ->
 
 @pytest.mark.untraced
 def test_what_was_simulated_is_found(made: tuple[Ran, Path]) -> None:
-    """Hosts at their severity, the liar, the moved site, the slow walk, the silent, and sites whose logs lack order."""
+    """Hosts by severity, the falseticker, the moved site, the slow walk, silent hosts, sites whose logs lack order."""
     _, folder = made
     scenario = build_scenario(24, 6.0, 1, time.time_ns())
     found = expected_findings(scenario)
@@ -107,7 +107,7 @@ def test_what_makes_no_sense_is_a_usage_error(words: tuple[str, ...], said: str,
     assert not (tmp_path / "state").exists()
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     """A database that does not run, or a file in no folder: the status is unknown, and the reason said in a line."""
     ran = ntpaudit("demo", "--hosts", "3", "--hours", "6h", "--influx-url", "http://127.0.0.1:9", state=tmp_path)
     assert (ran.status, ran.out) == (3, "")
@@ -159,7 +159,7 @@ def _running(folder: Path, *words: str, terminal: int | None = None) -> Iterator
     """Start a demonstration as from a shell, and let none outlive the block."""
     environment = os.environ | {"STATE_DIRECTORY": str(folder / "state"), "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(
-        # whoever runs tests in the background ignores SIGINT, and so would what they start
+        # a shell that runs tests in the background ignores SIGINT, and so would its processes
         ["env", "--default-signal=INT,TERM,HUP", sys.executable, "-m", "ntpaudit", "demo", *words],
         env=environment,
         stdout=subprocess.PIPE,
@@ -195,8 +195,8 @@ def test_an_interrupted_demonstration_leaves_the_old_one(
     assert old.read_bytes() == before
 
 
-def test_it_follows_the_present_until_it_is_told_to_end(tmp_path: Path) -> None:
-    """A database gets the history and then what comes, whoever watches sees how much; SIGTERM ends it."""
+def test_it_follows_the_present_until_a_signal(tmp_path: Path) -> None:
+    """A database gets the history and then new points, a terminal shows the number; SIGTERM ends it."""
     ours, theirs = pty.openpty()
     with FlakyDatabase(choose=lambda request: Answer(204)) as database:
         words = (
@@ -232,7 +232,7 @@ def test_it_follows_the_present_until_it_is_told_to_end(tmp_path: Path) -> None:
     assert any("org=&bucket=soc" in request.target for request in database.requests)
 
 
-def test_whoever_watches_sees_how_far_it_is(tmp_path: Path) -> None:
+def test_progress_is_shown(tmp_path: Path) -> None:
     """On a terminal a bar counts the hosts."""
     ours, theirs = pty.openpty()
     with _running(tmp_path, "--hosts", "3", "--hours", "6", "--no-udp", terminal=theirs) as running:

@@ -1,4 +1,4 @@
-"""A database that a demonstration fills: what it is, what is there already, and that it is shown when it is told."""
+"""A database that a demonstration fills: its kind, what is there already, and that it shows what was written."""
 
 import json
 import urllib.request
@@ -26,7 +26,7 @@ from tests.world.packages import REPOSITORY
 from tests.world.servers import influxd, victoria_metrics
 
 END_NS = 1_795_000_000 * NS_PER_S
-NOBODY = InfluxConfig("http://127.0.0.1:9")
+UNREACHABLE = InfluxConfig("http://127.0.0.1:9")
 FILL = ("demo", "--hours", "6", "--no-udp", "--influx-url")
 
 
@@ -62,11 +62,11 @@ def reader(story: Scenario, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def test_each_database_is_recognised(metrics: str, influx: str) -> None:
-    """By what it says of itself; one that does not run is left to whoever writes to it."""
+    """By its replies; a writer reports one that does not run."""
     assert detect_language(InfluxConfig(metrics), "secret") == "promql"
     assert detect_language(InfluxConfig(influx), "secret") == "influxql"
-    assert detect_language(NOBODY, None) == "influxql"
-    assert detect_language(NOBODY, "no \n token") == "influxql"
+    assert detect_language(UNREACHABLE, None) == "influxql"
+    assert detect_language(UNREACHABLE, "no \n token") == "influxql"
 
 
 def test_what_is_there_is_known(reader: Reader, story: Scenario, metrics: str, influx: str) -> None:
@@ -77,14 +77,14 @@ def test_what_is_there_is_known(reader: Reader, story: Scenario, metrics: str, i
     for url in (metrics, influx):
         with closing(open_reader(url=url, language=detect_language(InfluxConfig(url), None))) as empty:
             assert last_points(empty, story) == {}
-    with closing(open_reader(url=NOBODY.url)) as away, pytest.raises(ReadError, match="no connection"):
+    with closing(open_reader(url=UNREACHABLE.url)) as away, pytest.raises(ReadError, match="no connection"):
         last_points(away, story)
 
 
-def test_nobody_waits_for_ever(
+def test_no_wait_is_without_end(
     reader: Reader, story: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fleet of which hosts are still missing is shown as it is after a while; where there is none, that is told."""
+    """A fleet of which hosts are still missing is shown as it is after a while; without any host there is an error."""
     assert len(await_fleet(reader, story, END_NS, None).hosts) == 4
     monkeypatch.setattr(destination, "VISIBLE_WITHIN_S", 0.1)
     larger = build_scenario(24, 6.0, 1, END_NS)
@@ -97,7 +97,7 @@ def test_nobody_waits_for_ever(
 
 
 def test_a_filled_database_is_shown_and_not_filled_twice(metrics: str, tmp_path: Path) -> None:
-    """What is printed can be run as it is; who fills it again is told, and no past is written over another."""
+    """What is printed can be run as it is; a second filling is reported, and no past overwrites another."""
     ran = ntpaudit(*FILL, metrics, "--hosts", "6", "--until", "1h ago", state=tmp_path)
     assert (ran.status, ran.err.count("\n")) == (0, 1)
     assert "of 6 clocks" in ran.out
@@ -114,9 +114,9 @@ def test_a_filled_database_is_shown_and_not_filled_twice(metrics: str, tmp_path:
 
 
 def test_a_past_that_is_named_is_written_whole(story: Scenario) -> None:
-    """Where --until says when the history ends it is told that it mixes with what is there."""
+    """With --until a message states that the history mixes with what is there."""
     notes: list[str] = []
-    database = DatabaseDestination(NOBODY, None, story, until_ns=END_NS, note=notes.append)
+    database = DatabaseDestination(UNREACHABLE, None, story, until_ns=END_NS, note=notes.append)
     last_ns = {story.hosts[0].name: END_NS}
     assert database._to_continue(last_ns, notes.append) == {}
     assert "knows 1 of these hosts already: their histories will mix" in notes[-1]
@@ -124,12 +124,12 @@ def test_a_past_that_is_named_is_written_whole(story: Scenario) -> None:
     assert database._to_continue(last_ns, notes.append) == last_ns
 
 
-def test_what_is_not_shown_in_time_is_told(
+def test_what_is_not_shown_in_time_is_reported(
     story: Scenario, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A database that was read before and cannot be now ends nothing: the fleet was told."""
+    """A database that was read before and cannot be now ends nothing: the fleet was written."""
     monkeypatch.setattr(destination, "VISIBLE_WITHIN_S", 0.0)
-    database = DatabaseDestination(NOBODY, None, story, note=print)
+    database = DatabaseDestination(UNREACHABLE, None, story, note=print)
     assert _findings(database, END_NS) == ""
     assert "not shown, for what was written cannot be read: " in capfd.readouterr().err
     database.unreadable = None
@@ -145,7 +145,7 @@ def _samples(url: str) -> int:
 
 
 def test_an_old_influxdb_is_named_as_such(influx: str, tmp_path: Path) -> None:
-    """It refuses all processes at the same time; the reason is told once, with what it may be."""
+    """A refusal is reported once, with its probable cause."""
     ran = ntpaudit(*FILL, influx, "--hosts", "4", state=tmp_path)
     assert (ran.status, ran.out) == (3, "")
     assert "404: 404 page not found" in ran.err

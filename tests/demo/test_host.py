@@ -59,14 +59,14 @@ def names(host: SimulatedHost) -> list[str]:
 
 
 @given(st.sampled_from([CHRONY, NTPD, ALONE]), st.lists(st.one_of(spans_s, events), max_size=12))
-def test_a_step_and_a_suspend_are_seen_as_what_they_are(part: HostSpec, course: list[float | What]) -> None:
+def test_a_step_and_a_suspend_are_seen_as_what_they_are(part: HostSpec, changes: list[float | What]) -> None:
     """Slews move REALTIME and MONOTONIC alike; only setting the clock is a step, only sleeping a suspend, to the ns."""
     host = make(part)
     before = host.read()
-    live(host, *course)
+    live(host, *changes)
     after = host.read()
-    set_ns = sum(round(one.size_s * NS_PER_S) for one in course if isinstance(one, SetClock))
-    slept_ns = sum(round(one.for_s * NS_PER_S) for one in course if isinstance(one, Suspend))
+    set_ns = sum(round(one.size_s * NS_PER_S) for one in changes if isinstance(one, SetClock))
+    slept_ns = sum(round(one.for_s * NS_PER_S) for one in changes if isinstance(one, Suspend))
     assert suspended_ns(before, after) == slept_ns
     assert step_ns(before, after) == set_ns + slept_ns
     assert (find_step(before, after) is not None) == (abs(set_ns) > 10_000 + 2 * READ_NS)
@@ -78,14 +78,14 @@ MOST_SLEW = {"chronyd": 0.0834}
 
 
 @given(st.sampled_from([CHRONY, NTPD, ALONE]), st.lists(st.one_of(spans_s, events), max_size=12))
-def test_the_free_oscillator_is_within_what_bounds_assume(part: HostSpec, course: list[float | What]) -> None:
+def test_the_free_oscillator_is_within_what_bounds_assume(part: HostSpec, changes: list[float | What]) -> None:
     """RAW runs within 50 ppm of the true time that the host was awake, whatever else was done."""
     host = make(part)
     before, begin_ns = host.read(), host.utc_ns
-    live(host, *course)
+    live(host, *changes)
     after = host.read()
     awake_ns = host.utc_ns - begin_ns - suspended_ns(before, after)
-    assert abs(after.raw_ns - before.raw_ns - awake_ns) <= 50e-6 * awake_ns + len(course) + 50
+    assert abs(after.raw_ns - before.raw_ns - awake_ns) <= 50e-6 * awake_ns + len(changes) + 50
     assert after.monotonic_ns >= before.monotonic_ns
     assert (
         abs(correction_ns(before, after) - step_ns(before, after))
@@ -93,7 +93,7 @@ def test_the_free_oscillator_is_within_what_bounds_assume(part: HostSpec, course
     )
 
 
-def test_a_daemon_keeps_its_clock_right_and_nobody_keeps_it_so() -> None:
+def test_a_daemon_keeps_its_clock_right_and_none_lets_it_drift() -> None:
     """Under a daemon the clock stays within a millisecond; alone it drifts at its oscillator's rate."""
     steered, free = make(CHRONY), make(ALONE)
     live(steered, 7200.0)
@@ -164,7 +164,7 @@ def test_a_cut_off_daemon_and_a_stopped_one_change_nothing_more() -> None:
     assert host.kernel.maxerror_s == PHASE_LIMIT_S
 
 
-def test_a_boot_begins_uptime_anew() -> None:
+def test_a_boot_restarts_uptime() -> None:
     """All uptimes begin again, the boot has another id, and the time goes on by the hardware clock."""
     host = make(CHRONY)
     live(host, 600.0)

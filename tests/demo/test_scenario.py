@@ -62,7 +62,7 @@ def test_a_small_fleet_has_the_first_of_the_faults() -> None:
     assert {part.fault.name for part in scenario.hosts} == {"healthy", *(fault.name for fault in FAULTS[:3])}
 
 
-def test_the_seed_tells_who_and_nothing_else_does() -> None:
+def test_only_the_seed_decides_the_hosts() -> None:
     """The same seed casts the same fleet at any time; another seed another one."""
     one, later, other = (build_scenario(24, 6.0, *rest) for rest in ((1, END_NS), (1, END_NS + 1), (2, END_NS)))
     assert one.hosts[::3] == later.hosts[::3]  # but for the moment from which a server lies, at the second site
@@ -78,14 +78,14 @@ def test_honest_servers_are_as_right_as_they_say() -> None:
     assert len({source.reference_id for source in CORRECT_SOURCES}) == len(CORRECT_SOURCES)
 
 
-def test_the_liar_lies_from_its_moment_on() -> None:
+def test_the_falseticker_is_wrong_from_its_time_on() -> None:
     """Before that it is right, after it 37 s ahead: TAI for UTC."""
     falseticker = build_scenario(24, 6.0, 1, END_NS).sources[-1]
     assert falseticker.error_ns(falseticker.fault_ns - 1) == 0
     assert falseticker.error_ns(falseticker.fault_ns) == 37 * NS_PER_S
 
 
-def test_what_cannot_be_told_is_refused() -> None:
+def test_an_impossible_scenario_is_refused() -> None:
     """Too few hosts or hours are a ValueError that says how many it takes."""
     for hosts, hours in ((2, 24.0), (24, 5.9), (24, float("nan"))):
         with pytest.raises(ValueError, match="3 hosts and 6 h"):

@@ -41,7 +41,7 @@ class Lived(NamedTuple):
     """A story, and all that came of it, by host."""
 
     story: Scenario
-    told: dict[str, list[SimulatedAudit]]
+    audits: dict[str, list[SimulatedAudit]]
     is_real: bool = False
     """Asked over UDP, in real time."""
 
@@ -69,11 +69,11 @@ def lived(request: pytest.FixtureRequest) -> Iterator[Lived]:
 
 
 def test_every_interval_holds_the_truth(lived: Lived) -> None:
-    """Measured or carried on, whatever was done to the clock and whoever lied."""
-    for told in (one for all_told in lived.told.values() for one in all_told):
-        if (offset := told.record.offset) is not None:
-            behind_s = told.behind_ns / NS_PER_S
-            assert offset.earliest_s - 1e-9 <= behind_s <= offset.latest_s + 1e-9, (told.record.host.name, behind_s)
+    """Measured or carried forward, whatever was done to the clock and whichever server was wrong."""
+    for audit in (one for all_audits in lived.audits.values() for one in all_audits):
+        if (offset := audit.record.offset) is not None:
+            behind_s = audit.behind_ns / NS_PER_S
+            assert offset.earliest_s - 1e-9 <= behind_s <= offset.latest_s + 1e-9, (audit.record.host.name, behind_s)
 
 
 def test_no_interval_is_wider_than_its_proof_needs(lived: Lived) -> None:
@@ -81,9 +81,9 @@ def test_no_interval_is_wider_than_its_proof_needs(lived: Lived) -> None:
 
     Over UDP a measurement is as wide as the real exchange took: a busy machine's delay is no width of the method.
     """
-    for all_told in lived.told.values():
+    for all_audits in lived.audits.values():
         measured_s = waited_s = 0.0
-        for record in (told.record for told in all_told):
+        for record in (audit.record for audit in all_audits):
             if (offset := record.offset) is None:
                 continue
             width_s, age_s = offset.latest_s - offset.earliest_s, record.age_s or 0.0
@@ -106,47 +106,49 @@ def test_every_host_is_found_to_be_as_it_is(lived: Lived) -> None:
         **dict.fromkeys(found.unmeasured, Severity.UNKNOWN),
         **dict.fromkeys(found.ok, Severity.OK),
     }
-    for name, all_told in lived.told.items():
-        last = all_told[-1].record
+    for name, all_audits in lived.audits.items():
+        last = all_audits[-1].record
         if name in found.silent:
             assert last.utc_ns == pytest.approx(END_NS - 2 * HOUR_NS, abs=120 * NS_PER_S)
             continue
         assert last.severity is severities[name], name
         assert {one.id for one in last.findings if one.severity > Severity.OK} == found.findings[name], name
         assert (last.offset is None) == (name in found.unmeasured)
-        assert 0 <= END_NS - all_told[-1].utc_ns < 2 * lived.story.intervals.local_s * NS_PER_S, name
+        assert 0 <= END_NS - all_audits[-1].utc_ns < 2 * lived.story.intervals.local_s * NS_PER_S, name
 
 
 def test_healthy_hosts_are_never_warned_of(lived: Lived) -> None:
     """From the first audit to the last nothing is raised, and no record is worse than ok."""
     for part in lived.story.hosts:
         if part.fault is HEALTHY:
-            assert all(told.record.severity is Severity.OK for told in lived.told[part.name]), part.name
-            raised = [event for told in lived.told[part.name] for event in told.events if event.severity > Severity.OK]
+            assert all(audit.record.severity is Severity.OK for audit in lived.audits[part.name]), part.name
+            raised = [
+                event for audit in lived.audits[part.name] for event in audit.events if event.severity > Severity.OK
+            ]
             assert raised == [], part.name
 
 
-def test_steps_are_told_once_at_their_time_and_size(lived: Lived) -> None:
+def test_steps_are_reported_once_with_time_and_size(lived: Lived) -> None:
     """Every step of the story is an event, and nothing else is a step: no suspend, no boot, no slew."""
     seen = sorted(
-        (told.record.host.name, event.utc_ns, event.value_s)
-        for told in (one for all_told in lived.told.values() for one in all_told)
-        for event in told.events
+        (audit.record.host.name, event.utc_ns, event.value_s)
+        for audit in (one for all_audits in lived.audits.values() for one in all_audits)
+        for event in audit.events
         if event.kind in ("step-back", "step-forward")
     )
-    told_of = sorted(expected_findings(lived.story).stepped)
-    assert [name for name, _, _ in seen] == [step.host for step in told_of]
-    for (_, utc_ns, size_s), step in zip(seen, told_of, strict=True):
+    expected = sorted(expected_findings(lived.story).stepped)
+    assert [name for name, _, _ in seen] == [step.host for step in expected]
+    for (_, utc_ns, size_s), step in zip(seen, expected, strict=True):
         assert utc_ns == pytest.approx(step.utc_ns, abs=NS_PER_S)
         assert size_s == pytest.approx(step.size_s, abs=0.1)
 
 
-def test_the_liar_is_found_by_every_host_it_lies_to(lived: Lived) -> None:
+def test_the_falseticker_is_found_by_every_host_that_queries_it(lived: Lived) -> None:
     """The last audit that asked it calls it a falseticker, and by how much."""
     for source, names in expected_findings(lived.story).shared_falsetickers.items():
         assert names
         for name in names:
-            asked = [told.record for told in lived.told[name] if told.record.kind == "network"][-1]
+            asked = [audit.record for audit in lived.audits[name] if audit.record.kind == "network"][-1]
             falseticker = next(one for one in asked.sources if one.name == source)
             assert falseticker.status == "falseticker"
             assert asked.offset is not None
@@ -160,7 +162,7 @@ def test_moves_are_proved_by_disjoint_intervals(lived: Lived) -> None:
     assert moved
     assert found.slow_walkers
     for name in (*moved, *found.slow_walkers):
-        records = [told.record for told in lived.told[name] if told.record.utc_ns is not None]
+        records = [audit.record for audit in lived.audits[name] if audit.record.utc_ns is not None]
         now = records[-1].offset
         before = [one for one in records if one.utc_ns is not None and one.utc_ns <= END_NS - HOUR_NS][-1].offset
         assert now is not None
@@ -200,7 +202,7 @@ def test_nothing_depends_on_the_portions_of_time() -> None:
     for part in scenario.hosts[:2]:
         whole = list(SimulatedAgent(part, scenario, query_without_udp).advance(END_NS))
         life = SimulatedAgent(part, scenario, query_without_udp)
-        pieces = [told for step in range(181) for told in life.advance(begin_ns + step * 60 * NS_PER_S)]
+        pieces = [audit for step in range(181) for audit in life.advance(begin_ns + step * 60 * NS_PER_S)]
         assert pieces == whole
         assert list(SimulatedAgent(other.hosts[0], other, query_without_udp).advance(END_NS)) != whole
 
@@ -222,7 +224,7 @@ def test_the_agent_over_a_history_concludes_the_same(
         return handle(state, event)
 
     monkeypatch.setattr(ntpaudit.demo.simulated_agent, "handle", noted)
-    all_told = list(SimulatedAgent(part, scenario, query_without_udp).advance(END_NS))
+    all_audits = list(SimulatedAgent(part, scenario, query_without_udp).advance(END_NS))
     records: list[Record] = []
     runtime, agent = PlayedHost(), None
     for position, event in enumerate(met):
@@ -245,11 +247,11 @@ def test_the_agent_over_a_history_concludes_the_same(
                 records.append(agent.state.record)
     assert agent is not None
     agent.close()
-    told = [_without_agent(one.record) for one in all_told]
-    assert [_without_agent(record) for record in records] == told
+    audit = [_without_agent(one.record) for one in all_audits]
+    assert [_without_agent(record) for record in records] == audit
     with closing(sqlite3.connect(tmp_path / "state" / FILE_NAME)) as connection:
         stored = connection.execute("SELECT kind, raised, text, utc_ns FROM events ORDER BY id").fetchall()
-    events = [event for told in all_told for event in told.events]
+    events = [event for audit in all_audits for event in audit.events]
     assert [(event.kind, event.raised, event.text, event.utc_ns) for event in events] == stored
     assert len({record.host.boot_id for record in records}) == 1 + (fault == "cut-off")
 

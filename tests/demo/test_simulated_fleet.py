@@ -22,12 +22,12 @@ class Kept:
     """Keeps the audits themselves."""
 
     def __init__(self) -> None:
-        self.told: list[SimulatedAudit] = []
+        self.audits: list[SimulatedAudit] = []
         self.flushed = 0
 
     def write(self, audit: SimulatedAudit) -> None:
         """Keep an audit."""
-        self.told.append(audit)
+        self.audits.append(audit)
 
     def flush(self) -> None:
         """Count it."""
@@ -42,14 +42,14 @@ class Watch:
 
     @contextmanager
     def once(self) -> Iterator[Callable[[], None]]:
-        """Count anew."""
+        """Reset the counter."""
         arrived: list[None] = []
         yield lambda: arrived.append(None)
         self.arrived.append(len(arrived))
 
 
 class Enough(Exception):  # noqa: N818 - raised by a test, caught by it
-    """Nobody wants to follow any further."""
+    """The user ends the demonstration."""
 
 
 def make(scenario: Scenario, writer: Kept, written_ns: Mapping[str, int] | None = None) -> SimulatedFleet:
@@ -67,7 +67,7 @@ def test_each_host_reports_that_it_has_arrived() -> None:
     fleet = SimulatedFleet(scenario, query_without_udp, kept)
     fleet.run(END_NS, lambda: arrived.append(None))
     assert len(arrived) == 4
-    assert fleet.points == sum(1 + len(one.record.sources) + len(one.events) for one in kept.told) > 4 * 6 * 60
+    assert fleet.points == sum(1 + len(one.record.sources) + len(one.events) for one in kept.audits) > 4 * 6 * 60
 
 
 @pytest.mark.untraced
@@ -100,7 +100,7 @@ def test_the_history_ends_at_the_present() -> None:
     assert (reached_ns, is_present) == (END_NS + 960 * NS_PER_S - LAG_NS, True)
     assert watch.arrived == [len(scenario.hosts)] * 2
     for part in scenario.hosts:
-        last_ns = [told.record.utc_ns for told in kept.told if told.record.host.name == part.name][-1]
+        last_ns = [audit.record.utc_ns for audit in kept.audits if audit.record.host.name == part.name][-1]
         assert last_ns is not None
         is_silent = any(isinstance(event.what, StopAgent) for event in part.events)
         assert (reached_ns - last_ns < 70 * NS_PER_S) != is_silent
@@ -115,7 +115,7 @@ def test_a_fleet_that_lives_slower_than_time_passes_is_let_be() -> None:
 
 
 def test_a_long_history_is_lived_day_by_day() -> None:
-    """So that whoever waits sees how far it is; the last portion ends with the history."""
+    """Progress is shown; the last portion ends with the history."""
     for hours, count in ((6.0, 1), (24.0, 1), (24.5, 2), (8784.0, 366)):
         scenario = build_scenario(3, hours, 1, END_NS)
         moments = (scenario.begin_ns, *days(scenario))
@@ -124,19 +124,19 @@ def test_a_long_history_is_lived_day_by_day() -> None:
         assert all(0 < later - earlier <= 24 * HOUR_NS for earlier, later in pairwise(moments))
 
 
-def test_what_was_told_before_is_not_told_again() -> None:
-    """A host goes on from the moment until which it is known; one that nobody knows has all of its history."""
+def test_what_was_written_before_is_not_written_again() -> None:
+    """A known host continues after its last point; an unknown one gets all of its history."""
     scenario = build_scenario(4, 6.0, 1, END_NS)
     known, new = (part.name for part in scenario.hosts[:2])
     kept = Kept()
     make(scenario, kept, {known: END_NS - HOUR_NS})
-    at = {name: [told.utc_ns for told in kept.told if told.record.host.name == name] for name in (known, new)}
+    at = {name: [audit.utc_ns for audit in kept.audits if audit.record.host.name == name] for name in (known, new)}
     assert END_NS - HOUR_NS < min(at[known]) < END_NS - HOUR_NS + 70 * NS_PER_S
     assert min(at[new]) < scenario.begin_ns + 300 * NS_PER_S
 
 
 def test_a_fleet_goes_on_in_real_time() -> None:
-    """What has become due is told after every pause, until somebody has enough."""
+    """What has become due is written after every pause, until it is interrupted."""
     scenario = build_scenario(3, 6.0, 1, END_NS)
     kept = Kept()
     pauses: list[float] = []
@@ -148,15 +148,15 @@ def test_a_fleet_goes_on_in_real_time() -> None:
             raise Enough
 
     fleet = make(scenario, kept)
-    count = len(kept.told)
+    count = len(kept.audits)
     with pytest.raises(Enough):
         fleet.follow(
             lambda: END_NS + LAG_NS + round(sum(pauses) * NS_PER_S),
             pause,
             lambda points, until_ns: reached.append((points, until_ns)),
         )
-    assert len(kept.told) - count in range(3 * 2, 3 * 5)
+    assert len(kept.audits) - count in range(3 * 2, 3 * 5)
     assert kept.flushed == 31
     assert len(reached) == 30
-    points = sum(1 + len(one.record.sources) + len(one.events) for one in kept.told)
+    points = sum(1 + len(one.record.sources) + len(one.events) for one in kept.audits)
     assert reached[-1] == (points, END_NS + round(sum(pauses[:-1]) * NS_PER_S))
