@@ -1,4 +1,4 @@
-"""The SQLite file: opened durably, migrated to the current schema, renamed when damaged."""
+"""The SQLite file: opened durably, created if missing, renamed when damaged."""
 
 import os
 import sqlite3
@@ -11,30 +11,26 @@ from ntpaudit.log import LazyLogger
 
 logger = LazyLogger(__name__)
 
-SCHEMA = (
-    # 1: the memory of servers, and audits as they were seen and concluded
-    """
+SCHEMA = """
     CREATE TABLE servers (endpoint TEXT PRIMARY KEY, memory TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE audits (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         host_ns INTEGER NOT NULL,
         observation TEXT NOT NULL,
-        record TEXT
+        record TEXT,
+        kind TEXT,
+        boot_id TEXT,
+        boottime_ns INTEGER,
+        suspended_ns INTEGER,
+        raw_ns INTEGER,
+        utc_ns INTEGER,
+        severity INTEGER,
+        verdict INTEGER,
+        offset_ns INTEGER,
+        earliest_ns INTEGER,
+        latest_ns INTEGER,
+        local_s REAL
     );
-    """,
-    # 2: the agent's history, which is its outbox too
-    """
-    ALTER TABLE audits ADD COLUMN kind TEXT;
-    ALTER TABLE audits ADD COLUMN boot_id TEXT;
-    ALTER TABLE audits ADD COLUMN boottime_ns INTEGER;
-    ALTER TABLE audits ADD COLUMN suspended_ns INTEGER;
-    ALTER TABLE audits ADD COLUMN raw_ns INTEGER;
-    ALTER TABLE audits ADD COLUMN utc_ns INTEGER;
-    ALTER TABLE audits ADD COLUMN severity INTEGER;
-    ALTER TABLE audits ADD COLUMN verdict INTEGER;
-    ALTER TABLE audits ADD COLUMN offset_ns INTEGER;
-    ALTER TABLE audits ADD COLUMN earliest_ns INTEGER;
-    ALTER TABLE audits ADD COLUMN latest_ns INTEGER;
     CREATE INDEX audits_unjudged ON audits (boottime_ns) WHERE record IS NULL;
     CREATE INDEX audits_network ON audits (id) WHERE kind = 'network';
     CREATE TABLE rollups (
@@ -81,13 +77,10 @@ SCHEMA = (
         reason TEXT NOT NULL
     );
     CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    """,
-    # 3: how often records were due by the schedule in force, so that their time can be accounted for
-    """
-    ALTER TABLE audits ADD COLUMN local_s REAL;
-    """,
-)
-"""Each entry takes the schema one version further; `PRAGMA user_version` counts those applied."""
+"""
+
+VERSION = 3
+"""The `PRAGMA user_version` of a file of this schema."""
 
 WAIT_S = 5.0
 """How long to wait for a lock, where nothing else is delayed."""
@@ -160,7 +153,7 @@ def _user(uid: int) -> str:
 
 
 def _open(path: str, wait_s: float = WAIT_S) -> sqlite3.Connection:
-    """Open one file and bring its schema up to date, in one transaction."""
+    """Open one file, and create the tables of a new one, in one transaction."""
     connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
     try:
         with _detect_damage(connection):
@@ -172,21 +165,20 @@ def _open(path: str, wait_s: float = WAIT_S) -> sqlite3.Connection:
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             connection.execute(f"PRAGMA journal_size_limit={_MAX_WAL_BYTES}")
-            if version < len(SCHEMA):
+            if version == 0:
                 with _one_transaction(connection):
-                    _migrate(connection)
+                    _create_tables(connection)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
-    """Apply the missing part of the schema; another process may have done so already."""
-    for statements in SCHEMA[_version(connection) :]:
-        for statement in filter(str.strip, statements.split(";")):
+def _create_tables(connection: sqlite3.Connection) -> None:
+    if _version(connection) == 0:  # else another process has done so
+        for statement in SCHEMA.split(";"):
             connection.execute(statement)
-    connection.execute(f"PRAGMA user_version={len(SCHEMA)}")
+        connection.execute(f"PRAGMA user_version={VERSION}")
 
 
 def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:
@@ -205,14 +197,14 @@ def _use_wal(connection: sqlite3.Connection, wait_s: float) -> None:
 
 def _version(connection: sqlite3.Connection) -> int:
     """Return the schema version of the file. OperationalError if it is newer, or another program's."""
-    version, tables = connection.execute(  # in one query: another process may be migrating
+    version, tables = connection.execute(  # in one query: another process may be creating them
         "SELECT user_version, (SELECT COUNT(*) FROM sqlite_schema) FROM pragma_user_version"
     ).fetchone()
-    if version > len(SCHEMA):
-        raise sqlite3.OperationalError(f"written by a newer ntpaudit (schema {version}, known {len(SCHEMA)})")
+    if version > VERSION:
+        raise sqlite3.OperationalError(f"written by a newer ntpaudit (schema {version}, known {VERSION})")
     if version == 0 and tables:
         raise sqlite3.OperationalError("it is another program's database")
-    if version < 0:
+    if version not in (0, VERSION):
         raise sqlite3.DatabaseError(f"no schema has version {version}")
     return int(version)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
-from ntpaudit.store.database import SCHEMA, why_unusable
+from ntpaudit.store.database import VERSION, why_unusable
 from ntpaudit.store.paths import FILE_NAME, SYSTEM_FOLDER, VOUCHER, state_folder
 
 _BUSY_TIMEOUT_S = 5.0
@@ -147,16 +147,16 @@ def _has_journal(path: str) -> bool:
 
 def _check_version(connection: sqlite3.Connection, path: str) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(SCHEMA):
+    if version > VERSION:
         raise StoreError(
-            f"{path} was written by a newer ntpaudit (schema {version}, this one knows {len(SCHEMA)}); upgrade this one"
+            f"{path} was written by a newer ntpaudit (schema {version}, this one knows {VERSION}); upgrade this one"
         )
-    if version == 0 and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
+    if version == 0:
+        if connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone():
+            raise StoreError(f"{path} is another program's database; choose another path with history.path")
         raise StoreError(_no_history(path))
-    if version < len(SCHEMA):
-        raise StoreError(
-            f"{path} is of an older ntpaudit (schema {version}); an agent updates it at its start: {service.restart()}"
-        )
+    if version != VERSION:
+        raise sqlite3.DatabaseError(f"no schema has version {version}")
 
 
 def _describe_error(path: str, error: sqlite3.DatabaseError) -> str:

@@ -1,4 +1,4 @@
-"""The SQLite file: brought up to date with all it holds, also by several processes and after any interruption."""
+"""The SQLite file: opened with all it holds, also by several processes and after any interruption."""
 
 import os
 import signal
@@ -16,6 +16,7 @@ from ntpaudit.store import audits, saved_state
 from ntpaudit.store.database import (
     PAGE_BYTES,
     SCHEMA,
+    VERSION,
     is_damage,
     looking,
     open_database,
@@ -23,10 +24,7 @@ from ntpaudit.store.database import (
     transaction,
     unsynced_transaction,
 )
-from ntpaudit.store.serialization import plain, to_json
 from tests.logs import Messages
-from tests.records import observation, record
-from tests.records import servers as answers
 from tests.store.audits import audit
 from tests.world.namespaces import unshared
 from tests.world.packages import REPOSITORY
@@ -36,35 +34,20 @@ OLD_AUDITS = 300
 
 @pytest.fixture
 def old(path: Path) -> Path:
-    """A history as `check --record` of version 0.1.0 wrote it."""
+    """A history with SQLite's own settings: larger pages than a new one's, and no way to give them back."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.executescript(
-            """
-            CREATE TABLE servers (endpoint TEXT PRIMARY KEY, memory TEXT NOT NULL) WITHOUT ROWID;
-            CREATE TABLE audits (
-                id INTEGER PRIMARY KEY AUTOINCREMENT,
-                host_ns INTEGER NOT NULL,
-                observation TEXT NOT NULL,
-                record TEXT
-            );
-            PRAGMA user_version=1;
-            """
-        )
+        connection.executescript(f"{SCHEMA}; PRAGMA user_version={VERSION};")
         connection.execute("BEGIN")
-        seen, concluded = observation(*answers(0.0019)), record(*answers(0.0019))
-        texts = (to_json(plain(seen)), to_json(concluded.to_dict()))
         for number in range(OLD_AUDITS):
-            connection.execute("INSERT INTO audits (host_ns, observation, record) VALUES (?, ?, ?)", (number, *texts))
-        connection.execute(
-            "INSERT INTO servers VALUES ('192.0.2.1 123', ?)", (to_json(plain(ServerState(consecutive_timeouts=3))),)
-        )
+            audits.keep_audit(connection, audit(number).observation, audit(number).record)
+        saved_state.save_server_states(connection, {"192.0.2.1 123": ServerState(consecutive_timeouts=3)})
         connection.execute("COMMIT")
     return path
 
 
 def contents(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Return what version 1 knows of a file that must be sound."""
+    """Return what is in a file that must be sound."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         return {
@@ -80,26 +63,35 @@ def schema_of(path: Path) -> list[tuple[str, str]]:
 
 
 def version_of(path: Path) -> int:
-    """Return how many entries of the schema a file has."""
+    """Return the version of a file's schema."""
     with closing(sqlite3.connect(path)) as connection:
         return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def test_an_old_file_is_brought_up_to_date_with_what_it_holds(old: Path, tmp_path: Path) -> None:
-    """Nothing of version 1 is lost, its records can be read, and the tables are those of a new file."""
+def test_an_existing_file_is_opened_with_what_it_holds(old: Path, tmp_path: Path) -> None:
+    """Nothing of it is lost, its states can be read, and the tables are those of a new file."""
     before = contents(old)
     open_database(str(old)).close()
     open_database(str(tmp_path / "new")).close()
     assert contents(old) == before
-    assert version_of(old) == len(SCHEMA)
-    assert [(name, sql.split("(")[0]) for name, sql in schema_of(old) if sql] == [
-        (name, sql.split("(")[0]) for name, sql in schema_of(tmp_path / "new") if sql
-    ]
+    assert schema_of(old) == schema_of(tmp_path / "new")
     with closing(open_database(str(old))) as connection:
         assert saved_state.load_server_states(connection) == {"192.0.2.1 123": ServerState(consecutive_timeouts=3)}
-        assert audits.pending_observations(connection) == []  # a check that was not finished is not to be finished
+        assert audits.pending_observations(connection) == []
         with transaction(connection):
             audits.keep_audit(connection, audit(1).observation, audit(1).record)
+
+
+@pytest.mark.parametrize("version", [-1, 1, VERSION - 1])
+def test_a_version_that_no_release_wrote_is_set_aside(version: int, old: Path) -> None:
+    """The file is renamed with all it holds, and a new one begun."""
+    before = contents(old)
+    with closing(sqlite3.connect(old)) as connection:
+        connection.execute(f"PRAGMA user_version={version}")
+    open_database(str(old)).close()
+    assert version_of(old) == VERSION
+    (aside,) = (found for found in old.parent.glob("*.damaged-*") if not found.name.endswith(("-wal", "-shm")))
+    assert contents(aside) == before
 
 
 def test_an_old_file_keeps_its_way_to_free_pages(old: Path, path: Path, tmp_path: Path) -> None:
@@ -115,7 +107,7 @@ def test_a_new_file_has_small_pages_and_an_old_one_keeps_its_own(old: Path, tmp_
         (before,) = connection.execute("PRAGMA page_size").fetchone()
     assert before != PAGE_BYTES
     for file, expected in ((old, before), (tmp_path / "new", PAGE_BYTES)):
-        for _ in range(2):  # made, or brought up to date; then opened once more
+        for _ in range(2):  # made, or opened; then opened once more
             with closing(open_database(str(file))) as connection:
                 assert connection.execute("PRAGMA page_size").fetchone() == (expected,)
 
@@ -175,46 +167,39 @@ def run(code: str, *words: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", code, *words], env=untraced | {"PYTHONPATH": str(REPOSITORY)})
 
 
-def test_two_processes_bring_a_file_up_to_date_at_once(old: Path) -> None:
-    """Of several that open an old file at the same moment all succeed, and nothing is done twice."""
+def test_several_processes_open_a_file_at_once(old: Path) -> None:
+    """Of several that open a file at the same moment all succeed, and it stays as it was."""
     before = contents(old)
     openers = [run(OPEN, str(old)) for _ in range(6)]
     assert [opener.wait() for opener in openers] == [0] * 6
     assert contents(old) == before
-    assert version_of(old) == len(SCHEMA)
+    assert version_of(old) == VERSION
 
 
 def test_several_processes_begin_one_new_file(path: Path) -> None:
     """Of several that open a file which is not there all succeed."""
     openers = [run(OPEN, str(path)) for _ in range(6)]
     assert [opener.wait() for opener in openers] == [0] * 6
-    assert version_of(path) == len(SCHEMA)
+    assert version_of(path) == VERSION
 
 
-@pytest.mark.parametrize("is_old", [True, False], ids=["old", "new"])
-def test_a_process_killed_half_way_leaves_the_file_as_it_was(is_old: bool, old: Path, tmp_path: Path) -> None:
-    """Killed before whichever statement, a file is of the old schema or of the new one, and the next one finishes."""
-    path = old if is_old else tmp_path / "new"
-    before = contents(old)
-    template = path.read_bytes() if is_old else b""
+def test_a_process_killed_half_way_leaves_a_file_that_can_be_finished(path: Path) -> None:
+    """Killed before whichever statement, a new file has no table or all of them, and the next process finishes it."""
     versions = []
     for statement in range(100):
-        path.write_bytes(template)
+        path.write_bytes(b"")
         killed = run(KILLED, str(path), str(statement)).wait()
-        version = version_of(path)
-        versions.append(version)
+        versions.append(version_of(path))
         if killed == -signal.SIGKILL:
-            assert version in (int(is_old), len(SCHEMA))
+            assert versions[-1] in (0, VERSION)
         open_database(str(path)).close()
-        assert version_of(path) == len(SCHEMA)
-        if is_old:
-            assert contents(path) == before
+        assert version_of(path) == VERSION
         for rest in path.parent.glob(f"{path.name}-*"):
             rest.unlink()
         if killed == 0:
             break
     assert killed == 0
-    assert int(is_old) in versions
+    assert 0 in versions
     assert len(versions) > 20
 
 
@@ -223,7 +208,7 @@ def newer(path: Path) -> Path:
     """A history of a later version, with something in its log."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("CREATE TABLE unknown (x)")
-        connection.execute(f"PRAGMA user_version={len(SCHEMA) + 1}")
+        connection.execute(f"PRAGMA user_version={VERSION + 1}")
     return path
 
 
@@ -237,13 +222,14 @@ def test_a_newer_file_is_refused_untouched(newer: Path) -> None:
     assert list(newer.parent.iterdir()) == [newer]
 
 
-def test_a_newer_version_that_comes_first_is_not_taken_back(old: Path) -> None:
+def test_a_newer_version_that_comes_first_is_not_taken_back(path: Path) -> None:
     """Where another process brings the file further than we know while we wait for our turn, it stays there."""
-    with closing(sqlite3.connect(old, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("BEGIN IMMEDIATE")
         code = OPEN.replace("open_database(sys", "print('began', flush=True); open_database(sys")
         child = subprocess.Popen(
-            [sys.executable, "-c", code, str(old)],
+            [sys.executable, "-c", code, str(path)],
             env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -251,12 +237,12 @@ def test_a_newer_version_that_comes_first_is_not_taken_back(old: Path) -> None:
         assert child.stdout is not None
         assert child.stdout.readline() == b"began\n"
         with pytest.raises(subprocess.TimeoutExpired):
-            child.wait(0.3)  # it has seen version 1 and waits
+            child.wait(0.3)  # it has seen version 0 and waits
         connection.execute("PRAGMA user_version=77")
         connection.execute("COMMIT")
     _, said = child.communicate()
     assert b"newer ntpaudit" in said
-    assert version_of(old) == 77
+    assert version_of(path) == 77
 
 
 def test_the_database_of_another_program_is_not_taken(path: Path) -> None:
@@ -278,7 +264,7 @@ def test_a_file_that_is_no_database_is_set_aside(data: bytes, path: Path) -> Non
     open_database(str(path)).close()
     assert [aside.read_bytes() for aside in path.parent.glob("*.damaged-*")] == [data]
     assert len(notes) == 1
-    assert version_of(path) == len(SCHEMA)
+    assert version_of(path) == VERSION
 
 
 def test_a_file_set_aside_is_still_read_with_its_journal(path: Path, tmp_path: Path) -> None:
@@ -297,14 +283,14 @@ def test_a_file_set_aside_is_still_read_with_its_journal(path: Path, tmp_path: P
         assert connection.execute("SELECT value FROM state").fetchall() == [("7",)]
 
 
-def test_damage_met_while_a_file_is_brought_up_to_date(old: Path) -> None:
+def test_damage_met_while_a_file_is_opened(old: Path) -> None:
     """A file whose tables are gone is renamed although its head is sound."""
     with old.open("r+b") as file:
         file.seek(100)
         file.write(b"\xa5" * 3996)
     open_database(str(old)).close()
     assert len(list(old.parent.glob("*.damaged-*"))) == 1
-    assert version_of(old) == len(SCHEMA)
+    assert version_of(old) == VERSION
 
 
 def test_a_damaged_file_that_cannot_be_renamed_is_reported(disk: Path) -> None:

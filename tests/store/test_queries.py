@@ -15,7 +15,7 @@ from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store.audits import HOUR_S, keep_audit, roll_up
 from ntpaudit.store.database import open_database, open_memory, transaction
-from ntpaudit.store.queries import Audit, Window
+from ntpaudit.store.queries import Window
 from tests.histories import MINUTE_NS, World, stored, write
 from tests.records import CASES, NOW_NS, observation, records
 
@@ -193,26 +193,6 @@ def test_age_and_findings_are_the_records_own(record: Record, text: str) -> None
         (audit,) = stored(connection).audits(stored(connection).window())
     assert audit.age_s == record.age_s
     assert audit.findings == tuple(finding.id for finding in record.findings)
-
-
-def test_one_shot_audits_of_before_the_agent_are_read_too(tmp_path: Path) -> None:
-    """A row that the first schema wrote has its numbers in the record alone."""
-    path = tmp_path / "history.sqlite3"
-    write(path, World(ask_every=1), range(2))
-    connection = open_database(str(path))
-    known = list(stored(connection).audits(stored(connection).window()))
-    empty = ", ".join(f"{name} = NULL" for name in (
-        "kind", "boot_id", "boottime_ns", "utc_ns", "severity", "verdict", "offset_ns", "earliest_ns", "latest_ns",
-    ))  # fmt: skip
-    connection.execute(f"UPDATE audits SET {empty}")
-    read = list(stored(connection).audits(stored(connection).window()))
-    assert [rounded(audit) for audit in read] == [rounded(audit._replace(kind="check")) for audit in known]
-    connection.close()
-
-
-def rounded(audit: Audit) -> tuple[object, ...]:
-    """Return an audit with its offsets to the nanosecond."""
-    return tuple(round(value, 9) if isinstance(value, float) else value for value in audit)
 
 
 def test_hours_sum_their_audits_up(kept: tuple[sqlite3.Connection, list[Record]]) -> None:

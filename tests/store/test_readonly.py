@@ -13,7 +13,7 @@ import pytest
 
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
-from ntpaudit.store.database import SCHEMA, open_database
+from ntpaudit.store.database import VERSION, open_database
 from ntpaudit.store.paths import FILE_NAME
 from ntpaudit.store.queries import open_history
 from ntpaudit.store.readonly import open_readonly
@@ -106,13 +106,15 @@ def _version(path: Path, version: int) -> None:
     connection.close()
 
 
-def test_newer_and_older_histories_are_distinguished(file: Path) -> None:
-    """One of a later version is left alone, one of an earlier needs an agent to bring it up to date."""
-    _version(file, len(SCHEMA) + 1)
+def test_histories_of_other_versions_are_distinguished(file: Path) -> None:
+    """One of a later version is left alone, one that no release wrote is renamed by an agent."""
+    _version(file, VERSION + 1)
     assert "newer ntpaudit" in trouble(file)
     assert "upgrade this one" in trouble(file)
     _version(file, 1)
-    assert "older ntpaudit" in trouble(file)
+    assert "is damaged (no schema has version 1)" in trouble(file)
+    _version(file, 0)
+    assert "another program's database" in trouble(file)
 
 
 def test_damage_is_reported_in_a_line(file: Path) -> None:
