@@ -7,13 +7,13 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from docs.reasons import REASONS
 from ntpaudit.config.schema import KEYS
 from ntpaudit.config.text import literal
 from ntpaudit.core.checks import host
 from ntpaudit.core.checks.rule import AnyRule
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.observation import SourceObservation, Status
-from ntpaudit.core.reasons import REASONS
 from ntpaudit.core.selection import ClassifiedSource, was_queried
 from ntpaudit.core.units import format_duration
 from ntpaudit.outputs.journal import MESSAGE_IDS

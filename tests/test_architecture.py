@@ -27,7 +27,6 @@ ORDER = (
     "core.ntp.sources",
     "core.ntp.rate_limit",
     "core.observation",
-    "core.reasons",
     "core.leap",
     "core.selection",
     "core.policy",

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from docs.__main__ import BLOCKS, FOLDER, fill, marks, pages
+from docs.reasons import KOD, REASONS
 from ntpaudit.core.checks import host
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY
 from ntpaudit.core.checks.rule import AnyRule
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.observation import STATUSES
-from ntpaudit.core.reasons import KOD, REASONS
 from ntpaudit.core.selection import BEFORE_RELEASE
 from ntpaudit.outputs.journal import MESSAGE_IDS
 from tests.test_architecture import ORDER

@@ -4,7 +4,6 @@ from collections import Counter
 
 from ntpaudit.core.observation import Status
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.reasons import in_words
 from ntpaudit.core.record import Offset, Record
 from ntpaudit.core.units import format_duration, plural
 
@@ -16,6 +15,17 @@ _OTHERS: dict[Status, tuple[str, str]] = {
     "skipped": ("was skipped", "were skipped"),
 }
 """Words for one server, and for several, that do not agree."""
+
+_REASONS = {
+    "before-release": "their time is earlier than this release",
+    "interval": "polled too recently",
+    "name-failed": "name lookup failed",
+    "name-timeout": "DNS timeout",
+    "name-unknown": "name not found",
+    "nts": "NTS is not supported",
+    "unanswered": "no reply last time",
+}
+"""Words for the reason codes that are not plain enough in a sentence."""
 
 
 def summary(record: Record, since: str = "ago") -> str:
@@ -121,7 +131,7 @@ def _why_unmeasured(record: Record) -> str:
 
 def _reasons(record: Record) -> str:
     """List the reasons of failure, the most frequent first; a single reason needs no count."""
-    counts = Counter(in_words(source.reason or source.status) for source in record.sources)
+    counts = Counter(_REASONS.get(code, code) for source in record.sources if (code := source.reason or source.status))
     if len(counts) == 1:
         return next(iter(counts))
     return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())

@@ -33,7 +33,6 @@ from ntpaudit.core.clock.drift import (
     predict_ns,
     settle_forecasts,
     student_t,
-    theil_sen_ppm,
 )
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, max_drift_ppm
 from ntpaudit.store.serialization import revive
@@ -173,25 +172,6 @@ def test_delay_weights_beat_ordinary_least_squares(spikes: float, limit_ppb: flo
     assert ours * gain < plain
 
 
-def test_theil_sen_shrugs_spikes_off() -> None:
-    """The median of all slopes needs no delays and is still ten times better than least squares under spikes (F2)."""
-    random = Random(2)
-    histories = [observe(World(spikes=0.1), 48, random) for _ in range(40)]
-    slopes = [theil_sen_ppm(history.samples) or 0.0 for history in histories]
-    errors = [slope - history.frequency_ppm for slope, history in zip(slopes, histories, strict=True)]
-    assert rms(errors) < 0.015
-    plain = rms([ordinary_ppm(history.samples) - history.frequency_ppm for history in histories])
-    assert rms(errors) * 5 < plain
-
-
-def test_theil_sen_of_known_slopes() -> None:
-    """The median of the slopes 1, 3 and 2 ppm is 2, and of an instant there is none."""
-    samples = [Sample(0, 0, 0.01), Sample(S, 1_000, 0.01), Sample(2 * S, 4_000, 0.01)]
-    assert theil_sen_ppm(samples) == pytest.approx(2.0)
-    assert theil_sen_ppm(samples[:1]) is None
-    assert theil_sen_ppm([Sample(0, 0, 0.01), Sample(0, 5, 0.01)]) is None
-
-
 def test_the_skew_of_a_known_scatter() -> None:
     """Four samples 1 ms above, below, below and above a line, 30 min apart: s2 = 2 ms2, V = 5 (30 min)2 (F2, F3)."""
     samples = [
@@ -280,7 +260,6 @@ def test_a_distance_that_says_nothing_is_passed_over(distance: float) -> None:
     samples = line_of(7)
     bad = Sample(samples[-1].raw_ns + S, samples[-1].offset_raw_ns + 50 * S, distance)
     assert fit([*samples, bad]) == fit(samples)
-    assert theil_sen_ppm([*samples, bad]) == theil_sen_ppm(samples)
     pending = note_forecasts(BackTest(), fitted(samples), BOOT)
     assert settle_forecasts(pending, bad) == pending
 

@@ -145,21 +145,9 @@ def fit(samples: Sequence[Sample]) -> Fit | None:
     offsets = [(sample.offset_raw_ns - newest.offset_raw_ns) / NS_PER_S for sample in history]
     nearest_s, scatter_s = _distance_scale([sample.distance_s for sample in weighed])
     weights = [1 / _variance_factor(sample.distance_s, nearest_s, scatter_s) for sample in weighed]
-    count = _count_linear(instants, offsets, weights)
-    points = list(zip(weights, instants, offsets, strict=False))[:count]
-    return _regress(points, newest, nearest_s, scatter_s)
-
-
-def theil_sen_ppm(samples: Sequence[Sample]) -> float | None:
-    """Return the median slope of all pairs among the newest 64, which knows nothing of delays: a cross-check (F2)."""
-    history = _newest_first(samples)[:MAX_SAMPLES]
-    slopes = [
-        (late.offset_raw_ns - early.offset_raw_ns) / (late.raw_ns - early.raw_ns)
-        for index, late in enumerate(history)
-        for early in history[index + 1 :]
-        if late.raw_ns > early.raw_ns
-    ]
-    return _median(slopes) * 1e6 if slopes else None
+    points = list(zip(weights, instants, offsets, strict=False))  # those older than 64 have no weight
+    count = _count_linear(points, instants, offsets)
+    return _regress(points[:count], newest, nearest_s, scatter_s)
 
 
 def predict_ns(line: Fit, raw_ns: int) -> int:
@@ -189,26 +177,23 @@ def estimate_drift(
     oscillator is off by `drift_ppm` at most (R4).
     """
     line = line or fit(samples)
-    rate_ppm = None
-    if line is not None and kernel_ppm is not None and isfinite(kernel_ppm):
-        rate_ppm = line.frequency_ppm - kernel_ppm
-    times: tuple[float | None, ...] = (None, None, None)
-    calibrated = False
-    if line is not None and rate_ppm is not None:
-        times = _times_to_breach(line, rate_ppm, now_raw_ns, estimate_ns, tolerance_s, back_test)
-        calibrated = _is_calibrated(back_test, FORECAST_LIMIT_S if times[0] is None else times[0])
-        times = times if calibrated else (None, times[1], None)  # R9
-    least_s = guaranteed_s(tolerance_s - bound_s - abs(pending_s), kernel_ppm, drift_ppm, rate_ppm or 0.0)
-    if times[0] is not None:  # a band of few samples may reach nearer than what cannot be
-        times = (max(times[0], min(least_s, times[1] if times[1] is not None else least_s)), *times[1:])
-    return Drift(
-        frequency_ppm=rate_ppm,
-        raw_frequency_ppm=None if line is None else line.frequency_ppm,
-        skew_ppm=UNKNOWN_SKEW_PPM if line is None else line.skew_ppm,
-        samples=len(_newest_first(samples)) if line is None else line.samples,
-        breach=Breach(times[0], times[1], times[2], least_s, steered, calibrated),
-        span_s=0.0 if line is None else line.span_s,
-    )
+    margin_s = tolerance_s - bound_s - abs(pending_s)
+    if line is None:
+        breach = Breach(None, None, None, guaranteed_s(margin_s, kernel_ppm, drift_ppm), steered, calibrated=False)
+        return Drift(None, None, UNKNOWN_SKEW_PPM, len(_newest_first(samples)), breach)
+    if kernel_ppm is None or not isfinite(kernel_ppm):
+        breach = Breach(None, None, None, guaranteed_s(margin_s, None, drift_ppm), steered, calibrated=False)
+        return Drift(None, line.frequency_ppm, line.skew_ppm, line.samples, breach, line.span_s)
+    rate_ppm = line.frequency_ppm - kernel_ppm
+    near_s, central_s, far_s = _times_to_breach(line, rate_ppm, now_raw_ns, estimate_ns, tolerance_s, back_test)
+    least_s = guaranteed_s(margin_s, kernel_ppm, drift_ppm, rate_ppm)
+    calibrated = len(back_test.ratios[_row(FORECAST_LIMIT_S if near_s is None else near_s)]) >= MIN_BACK_TESTS
+    if not calibrated:
+        near_s = far_s = None  # R9
+    elif near_s is not None:  # a band of few samples may reach nearer than what cannot be
+        near_s = max(near_s, least_s if central_s is None else min(least_s, central_s))
+    breach = Breach(near_s, central_s, far_s, least_s, steered, calibrated)
+    return Drift(rate_ppm, line.frequency_ppm, line.skew_ppm, line.samples, breach, line.span_s)
 
 
 def guaranteed_s(margin_s: float, kernel_ppm: float | None, drift_ppm: float, rate_ppm: float = 0.0) -> float:
@@ -225,16 +210,11 @@ def guaranteed_s(margin_s: float, kernel_ppm: float | None, drift_ppm: float, ra
 
 def breach_after(breach: Breach, age_s: float) -> Breach:
     """Return what a forecast made `age_s` ago says as of now: every moment that it names is that much nearer (R3)."""
-
-    def left(time_s: float | None) -> float | None:
-        return None if time_s is None else max(0.0, time_s - age_s)
-
-    return breach._replace(
-        pessimistic_s=left(breach.pessimistic_s),
-        central_s=left(breach.central_s),
-        optimistic_s=left(breach.optimistic_s),
-        guaranteed_s=max(0.0, breach.guaranteed_s - age_s),
+    pessimistic_s, central_s, optimistic_s = (
+        None if time_s is None else max(0.0, time_s - age_s) for time_s in breach[:3]
     )
+    guaranteed_s = max(0.0, breach.guaranteed_s - age_s)
+    return Breach(pessimistic_s, central_s, optimistic_s, guaranteed_s, breach.free_running, breach.calibrated)
 
 
 def note_forecasts(back_test: BackTest, line: Fit, now_raw_ns: int) -> BackTest:
@@ -271,9 +251,11 @@ def drop_forecasts(back_test: BackTest) -> BackTest:
 
 def is_sound(back_test: BackTest) -> bool:
     """Return whether a back-test that was stored may be used: it has these horizons, and no impossible number."""
-    ratios = [ratio for row in back_test.ratios for ratio in row]
-    has_horizons = len(back_test.ratios) == len(HORIZONS_S)
-    return has_horizons and all(map(_is_sound, back_test.forecasts)) and all(0 <= ratio < inf for ratio in ratios)
+    return (
+        len(back_test.ratios) == len(HORIZONS_S)
+        and all(0 <= ratio < inf for row in back_test.ratios for ratio in row)
+        and all(map(_is_sound, back_test.forecasts))
+    )
 
 
 @cache
@@ -316,15 +298,11 @@ def _newest_first(samples: Sequence[Sample]) -> list[Sample]:
     return sorted(filter(_is_usable, set(samples)), reverse=True)[: 2 * MAX_SAMPLES]
 
 
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-
-
 def _distance_scale(distances: Sequence[float]) -> tuple[float, float]:
     """Return the least distance, and how far above it a sample begins to count for less (F2)."""
-    nearest = min(distances)
-    return nearest, max(_PRECISION_S, min((_median(distances) - nearest) / 0.7, nearest))
+    ordered = sorted(distances)
+    nearest, median = ordered[0], (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    return nearest, max(_PRECISION_S, min((median - nearest) / 0.7, nearest))
 
 
 def _variance_factor(distance_s: float, nearest_s: float, scatter_s: float) -> float:
@@ -333,14 +311,15 @@ def _variance_factor(distance_s: float, nearest_s: float, scatter_s: float) -> f
     return deviations * deviations
 
 
-def _count_linear(instants: Sequence[float], offsets: Sequence[float], weights: Sequence[float]) -> int:
+def _count_linear(
+    points: Sequence[tuple[float, float, float]], instants: Sequence[float], offsets: Sequence[float]
+) -> int:
     """Return how many of the samples, the newest first, one line explains by the runs test; three at least (F3).
 
     The residuals of as many older samples again are looked at too, which shows a change of frequency early.
     """
-    points = list(zip(weights, instants, offsets, strict=False))  # those older than 64 have no weight
     sums = zip(
-        accumulate(weights),
+        accumulate(w for w, _, _ in points),
         accumulate(w * x for w, x, _ in points),
         accumulate(w * y for w, _, y in points),
         accumulate(w * x * x for w, x, _ in points),
@@ -396,14 +375,15 @@ def _is_random(residuals: Sequence[float]) -> bool:
     return sum(map(bool.__ne__, signs, signs[1:])) >= fewest_sign_changes(len(signs))
 
 
-def _sigma_s(line: Fit, raw_ns: int, factor: float = 1.0) -> float:
-    """Return the standard error of a forecast for that instant (F6).
+def _band_s(line: Fit, raw_ns: int, factor: float = 1.0) -> float:
+    """Return the nominal 95 % band of a forecast for that instant, in either direction (F6).
 
     Beside the line's own error it has that of one sample, `factor` times the variance of the nearest: a forecast starts
     from the present estimate, and is held against a later one.
     """
     lead_s = (raw_ns - line.centre_raw_ns) / NS_PER_S
-    return sqrt(line.variance_s2 * (factor + 1 / line.weight + lead_s * lead_s / line.spread_s2))
+    sigma_s = sqrt(line.variance_s2 * (factor + 1 / line.weight + lead_s * lead_s / line.spread_s2))
+    return student_t(_BAND_CONFIDENCE, line.samples - 2) * sigma_s
 
 
 def _error_ratio(line: Fit, sample: Sample) -> float:
@@ -413,7 +393,7 @@ def _error_ratio(line: Fit, sample: Sample) -> float:
     """
     error_s = abs(sample.offset_raw_ns - predict_ns(line, sample.raw_ns)) / NS_PER_S
     factor = _variance_factor(sample.distance_s, line.nearest_s, line.scatter_s)
-    return error_s / (student_t(_BAND_CONFIDENCE, line.samples - 2) * _sigma_s(line, sample.raw_ns, factor))
+    return error_s / _band_s(line, sample.raw_ns, factor)
 
 
 def _is_pending(forecast: Forecast, raw_ns: int) -> bool:
@@ -424,26 +404,17 @@ def _is_pending(forecast: Forecast, raw_ns: int) -> bool:
 def _is_sound(forecast: Forecast) -> bool:
     """The numbers could be those of a fit, so that nothing divides by zero or runs for ever."""
     line = forecast.fit
-    positive = (line.variance_s2, line.weight, line.spread_s2, line.scatter_s)
     return (
         forecast.horizon_s in HORIZONS_S
         and line.samples in range(_MIN_SAMPLES, MAX_SAMPLES + 1)
         and all(map(isfinite, line))
-        and all(number > 0 for number in positive)
+        and min(line.variance_s2, line.weight, line.spread_s2, line.scatter_s) > 0
     )
 
 
 def _row(ahead_s: float) -> int:
     """Return which horizon speaks for a forecast so far ahead: the first that is not shorter, or the last."""
-    for row, horizon_s in enumerate(HORIZONS_S):
-        if ahead_s <= horizon_s:
-            return row
-    return len(HORIZONS_S) - 1
-
-
-def _is_calibrated(back_test: BackTest, ahead_s: float) -> bool:
-    """Enough forecasts of that horizon have come due (F6b)."""
-    return len(back_test.ratios[_row(ahead_s)]) >= MIN_BACK_TESTS
+    return next((row for row, horizon_s in enumerate(HORIZONS_S) if ahead_s <= horizon_s), len(HORIZONS_S) - 1)
 
 
 def _widening(ratios: Sequence[float]) -> float:
@@ -460,19 +431,17 @@ def _times_to_breach(
     line: Fit, rate_ppm: float, now_raw_ns: int, estimate_ns: int, tolerance_s: float, back_test: BackTest
 ) -> tuple[float | None, float | None, float | None]:
     """Return the pessimistic, central and optimistic time until |offset| reaches the tolerance (F7)."""
-    nominal = student_t(_BAND_CONFIDENCE, line.samples - 2)
     widenings = [_widening(ratios) for ratios in back_test.ratios]
-    estimate_s = estimate_ns / NS_PER_S
 
     def size_s(ahead_s: float) -> float:
-        return abs(estimate_s + rate_ppm * 1e-6 * ahead_s)
+        return abs(estimate_ns / NS_PER_S + rate_ppm * 1e-6 * ahead_s)
 
     @cache  # two of the times are looked for on one grid
     def band_s(ahead_s: float) -> float:
         # a wandering frequency lets the error outgrow the line's own by sqrt(h): beyond the last horizon, assume it
         growth = sqrt(max(1.0, ahead_s / HORIZONS_S[-1]))
         widening = max(1.0, widenings[_row(ahead_s)] * growth)
-        return widening * nominal * _sigma_s(line, now_raw_ns + round(ahead_s * NS_PER_S))
+        return widening * _band_s(line, now_raw_ns + round(ahead_s * NS_PER_S))
 
     # each as "not below", so that a NaN is a breach now and not none ever
     return (
@@ -484,13 +453,10 @@ def _times_to_breach(
 
 def _first_time(is_reached: Callable[[float], bool]) -> float | None:
     """Return the first time that the condition holds, on a grid that widens, then by bisection; None within 30 days."""
-    before = 0.0
-    for after in _GRID_S:
-        if is_reached(after):
-            break
-        before = after
-    else:
+    index = next((index for index, time_s in enumerate(_GRID_S) if is_reached(time_s)), None)
+    if index is None:
         return None
+    before, after = _GRID_S[max(0, index - 1)], _GRID_S[index]
     for _ in range(_BISECTIONS):
         middle = (before + after) / 2
         before, after = (before, middle) if is_reached(middle) else (middle, after)

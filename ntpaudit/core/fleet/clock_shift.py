@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.checks.steps import STEP_KINDS
 from ntpaudit.core.fleet.members import by_site, measured
-from ntpaudit.core.fleet.model import Bounded, Host, HostStatus, Offset, Snapshot
+from ntpaudit.core.fleet.model import Bounded, Host, HostStatus, Offset, Snapshot, max_error_s, min_error_s
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
 
@@ -63,12 +63,12 @@ class ClockShift(NamedTuple):
     @property
     def is_away(self) -> bool:
         """Whether the clock is certainly further from the true time than before."""
-        return _min_error_s(self.now) > _max_error_s(self.then)
+        return min_error_s(self.now) > max_error_s(self.then)
 
     @property
     def is_back(self) -> bool:
         """Whether the clock is certainly closer to the true time than before."""
-        return _max_error_s(self.now) < _min_error_s(self.then)
+        return max_error_s(self.now) < min_error_s(self.then)
 
 
 class Compared(NamedTuple):
@@ -109,7 +109,8 @@ def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> Compared:
             continue
         counts[one.site] += 1
         if has_moved(then, now):
-            since_ns = _since_ns(snapshot, host)
+            # without the time of the baseline point, it is as old as the baseline
+            since_ns = snapshot.baseline_ns.get(host.name, host.last_ns - round(snapshot.baseline_s * NS_PER_S))
             stepped = one.name in stepped_ns and stepped_ns[one.name] >= since_ns
             moved.append(ClockShift(one, host, since_ns, then, now, stepped))
     return Compared(counts, moved)
@@ -146,11 +147,6 @@ def max_overlap(moves: Sequence[ClockShift]) -> tuple[tuple[ClockShift, ...], fl
     return tuple(move for move in moves if move.earliest_s <= best[2] <= move.latest_s), best[2]
 
 
-def _since_ns(snapshot: Snapshot, host: Host) -> int:
-    """Return the time of the baseline point; if unknown, `baseline_s` before the last point."""
-    return snapshot.baseline_ns.get(host.name, host.last_ns - round(snapshot.baseline_s * NS_PER_S))
-
-
 def _is_explained(one: HostStatus) -> bool:
     """Whether its agent reports a cause, for example that no time daemon disciplines the clock."""
     return any(alarm.kind in _EXPLAINING and alarm.severity > Severity.OK for alarm in one.alarms)
@@ -159,11 +155,3 @@ def _is_explained(one: HostStatus) -> bool:
 def _nearest(earliest_s: float, latest_s: float) -> float:
     """Return the value of an interval that is closest to zero."""
     return max(earliest_s, 0.0) + min(latest_s, 0.0)
-
-
-def _min_error_s(offset: Bounded) -> float:
-    return abs(_nearest(offset.earliest_s, offset.latest_s))
-
-
-def _max_error_s(offset: Bounded) -> float:
-    return max(-offset.earliest_s, offset.latest_s)

@@ -7,7 +7,7 @@ from ntpaudit.core.checks.rule import AU8, ISO, NIS2, PCI, SC45, Raised, Rule
 from ntpaudit.core.fleet.clock_shift import MANY
 from ntpaudit.core.fleet.context import FleetContext, at, sorted_names
 from ntpaudit.core.fleet.members import by_site
-from ntpaudit.core.fleet.model import DuplicateHost, HostStatus, Offset
+from ntpaudit.core.fleet.model import HostStatus, max_error_s, min_error_s
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import direction, format_duration
 
@@ -22,15 +22,10 @@ def check_duplicate_host(context: FleetContext) -> Iterator[Raised]:
     names = frozenset(one.name for one in context.members)
     for duplicate in sorted(context.snapshot.duplicate_hosts, key=lambda duplicate: duplicate.name):
         if duplicate.name in names:
-            message = (
-                f"several machines report as {duplicate.name}{_from(duplicate)}: its points come from different clocks"
-            )
+            sites = " and ".join(sorted_names({site for site in duplicate.sites if site is not None}))
+            machines = f"several machines report as {duplicate.name}{f' from {sites}' if sites else ''}"
+            message = f"{machines}: its points come from different clocks"
             yield Raised("high", message, None, None, (duplicate.name,))
-
-
-def _from(duplicate: DuplicateHost) -> str:
-    sites = sorted_names({site for site in duplicate.sites if site is not None})
-    return f" from {' and '.join(sites)}" if sites else ""
 
 
 DUPLICATE_HOST = Rule(
@@ -89,7 +84,7 @@ def check_severity_disputed(context: FleetContext) -> Iterator[Raised]:
     """A point reports a better severity than its own interval, tolerance and age prove."""
     disputed = [one for one in context.members if one.contradicted is not None]
     for site, hosts in by_site(disputed):
-        worst = max(hosts, key=lambda one: (one.severity, _max_error_s(one), one.name))
+        worst = max(hosts, key=lambda one: (one.severity, max_error_s(one.offset) if one.offset else 0.0, one.name))
         assert worst.contradicted is not None
         level: Level = "high" if worst.severity is Severity.CRITICAL else "medium"
         message = f"{worst.name} reports {worst.contradicted.word}, but {_proved(worst)}"
@@ -100,25 +95,12 @@ def check_severity_disputed(context: FleetContext) -> Iterator[Raised]:
 
 def _proved(one: HostStatus) -> str:
     """Describe what the latest point of a host proves, in contrast to its severity."""
-    offset = one.host.offset if one.host is not None else None
-    if offset is None:
+    if one.offset is None:
         return "its clock is unknown: its last point has no offset, or one that is more than a day old"
     if one.severity is Severity.CRITICAL:
-        return (
-            f"its clock is at least {format_duration(_min_error_s(offset), rounding='down')} "
-            f"{direction(offset.estimate_s)}"
-        )
-    return f"its maximum error is {format_duration(_max_error_s(one), rounding='up')}"
-
-
-def _min_error_s(offset: Offset) -> float:
-    return max(offset.earliest_s, -offset.latest_s, 0.0)
-
-
-def _max_error_s(one: HostStatus) -> float:
-    """Return the maximum error of a clock, 0 if it is unknown."""
-    offset = one.host.offset if one.host is not None else None
-    return 0.0 if offset is None else max(-offset.earliest_s, offset.latest_s)
+        least = format_duration(min_error_s(one.offset), rounding="down")
+        return f"its clock is at least {least} {direction(one.offset.estimate_s)}"
+    return f"its maximum error is {format_duration(max_error_s(one.offset), rounding='up')}"
 
 
 SEVERITY_DISPUTED = Rule(

@@ -1,12 +1,22 @@
 """The hosts of a fleet (reporting, silent, expired, or only in the inventory), their sites, and the coverage."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 from typing import Protocol, TypeVar
 
 from ntpaudit.core.checks.steps import STEP_KINDS
-from ntpaudit.core.fleet.model import STEP_S, Alarm, Coverage, FleetPolicy, Host, HostStatus, Offset, Snapshot
+from ntpaudit.core.fleet.model import (
+    STEP_S,
+    Alarm,
+    Coverage,
+    FleetPolicy,
+    Host,
+    HostStatus,
+    Offset,
+    Snapshot,
+    max_error_s,
+)
 from ntpaudit.core.fleet.severity import disputed_s, offset_verdict, seen_ns
 from ntpaudit.core.policy import Severity, Verdict
 from ntpaudit.core.units import NS_PER_S
@@ -39,13 +49,11 @@ def build_members(snapshot: Snapshot, policy: FleetPolicy) -> tuple[tuple[HostSt
             if not reports:
                 continue
             unlisted.append(host.name)
-        raised = alarms.get(host.name, ())
+        member = HostStatus(host.name, host.site, Severity.UNKNOWN, host, silent_s)
         if reports:
-            members.append(_reporting(host, snapshot, policy, raised)._replace(seen_s=silent_s))
-        else:
-            members.append(
-                HostStatus(host.name, _site_of(host, policy), Severity.UNKNOWN, host, silent_s, raised, seen_s=silent_s)
-            )
+            member = _reporting(host, snapshot, policy)
+        site, raised = _site_of(host, policy), alarms.get(host.name, ())
+        members.append(member._replace(site=site, alarms=raised, seen_s=silent_s))
     members += _silent_members(snapshot, policy, alarms)
     return tuple(sorted(members, key=_severity_key)), tuple(sorted(unlisted))
 
@@ -56,7 +64,7 @@ def _is_unproven(host: Host, verdict: Verdict) -> bool:
     return claims_less and (verdict == "within" or (verdict == "beyond" and not host.is_confirmed))
 
 
-def _reporting(host: Host, snapshot: Snapshot, policy: FleetPolicy, raised: tuple[Alarm, ...]) -> HostStatus:
+def _reporting(host: Host, snapshot: Snapshot, policy: FleetPolicy) -> HostStatus:
     """Evaluate a host that reports, by the worse of its severity and what its interval proves.
 
     While its agent waits for confirmation, the agent's severity counts. A host with disputed time is never ok.
@@ -69,9 +77,7 @@ def _reporting(host: Host, snapshot: Snapshot, policy: FleetPolicy, raised: tupl
         severity = max(severity, Severity.WARNING)
     if verdict != host.verdict and not _is_unproven(host, verdict):
         host = host._replace(verdict=verdict, offset=None if verdict == "unmeasured" else host.offset)
-    return HostStatus(
-        host.name, _site_of(host, policy), severity, host, alarms=raised, contradicted=contradicted, disputed_s=wrong_s
-    )
+    return HostStatus(host.name, host.site, severity, host, contradicted=contradicted, disputed_s=wrong_s)
 
 
 def filter_site(snapshot: Snapshot, policy: FleetPolicy, site: str) -> tuple[Snapshot, FleetPolicy]:
@@ -122,11 +128,8 @@ def is_covered(one: HostStatus) -> bool:
 
 def count(members: Iterable[HostStatus]) -> tuple[int, int, int, int]:
     """Count members by severity."""
-    counts = [0, 0, 0, 0]
-    for one in members:
-        counts[one.severity] += 1
-    ok, warning, unknown, critical = counts
-    return ok, warning, unknown, critical
+    counts = Counter(one.severity for one in members)
+    return counts[Severity.OK], counts[Severity.WARNING], counts[Severity.UNKNOWN], counts[Severity.CRITICAL]
 
 
 def by_site(placed: Iterable[_Placed]) -> list[tuple[str | None, list[_Placed]]]:
@@ -178,9 +181,7 @@ def rank(one: HostStatus) -> tuple[int, float, bool]:
 
 
 def _severity_key(one: HostStatus) -> tuple[tuple[int, float, bool], float, str]:
-    offset = one.host.offset if one.host is not None else None
-    worst_s = 0.0 if offset is None else max(-offset.earliest_s, offset.latest_s)
-    return rank(one), -worst_s, one.name
+    return rank(one), -max_error_s(one.offset) if one.offset else -0.0, one.name
 
 
 def _alarms(snapshot: Snapshot) -> dict[str, tuple[Alarm, ...]]:
@@ -189,11 +190,11 @@ def _alarms(snapshot: Snapshot) -> dict[str, tuple[Alarm, ...]]:
     for alarm in snapshot.alarms:
         if alarm.kind not in STEP_KINDS or snapshot.now_ns - alarm.since_ns <= STEP_S * NS_PER_S:
             found[alarm.host].append(alarm)
-    return {host: tuple(sorted(own, key=_urgency)) for host, own in found.items()}
 
+    def urgency(alarm: Alarm) -> tuple[int, str, int, float]:
+        return -alarm.severity, alarm.kind, alarm.since_ns, -inf if alarm.value_s is None else alarm.value_s
 
-def _urgency(alarm: Alarm) -> tuple[int, str, int, float]:
-    return -alarm.severity, alarm.kind, alarm.since_ns, -inf if alarm.value_s is None else alarm.value_s
+    return {host: tuple(sorted(own, key=urgency)) for host, own in found.items()}
 
 
 def _agreeing(host: Host) -> int:

@@ -63,6 +63,16 @@ class Bounded(Protocol):
         """The upper end."""
 
 
+def max_error_s(offset: Bounded) -> float:
+    """Return the maximum error of a clock: the far end of its interval."""
+    return max(-offset.earliest_s, offset.latest_s)
+
+
+def min_error_s(offset: Bounded) -> float:
+    """Return the least error of a clock: the near end of its interval, 0 if it contains zero."""
+    return max(offset.earliest_s, -offset.latest_s, 0.0)
+
+
 class Host(NamedTuple):
     """The latest point of a host. `last_ns` is its timestamp; without an `offset` the clock was not measured.
 
@@ -199,6 +209,11 @@ class HostStatus(NamedTuple):
     seen_s: float | None = None
     contradicted: Severity | None = None
     disputed_s: float = 0.0
+
+    @property
+    def offset(self) -> Offset | None:
+        """The offset in the latest point; None without one."""
+        return None if self.host is None else self.host.offset
 
     @property
     def is_expired(self) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from ntpaudit.core.checks.rule import ISO, NIS2, Raised, Rule
 from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, listed, sorted_names
-from ntpaudit.core.fleet.model import HostStatus, Offset
+from ntpaudit.core.fleet.model import Offset, max_error_s
 from ntpaudit.core.fleet.ordering import Group, ambiguity, group_of, orderable
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import format_duration, format_offset
@@ -49,15 +49,20 @@ def _ordering(context: FleetContext, group: Group, subject: str, site: str | Non
 
 def _offset_and_error(offset: Offset) -> str:
     """Return an offset, or the maximum error where most of it is the interval's width."""
-    error_s = max(abs(offset.earliest_s), abs(offset.latest_s))
-    if error_s > 2 * abs(offset.estimate_s):
-        return f"maximum error {format_duration(error_s, rounding='up')}"
+    if max_error_s(offset) > 2 * abs(offset.estimate_s):
+        return f"maximum error {format_duration(max_error_s(offset), rounding='up')}"
     return format_offset(offset.estimate_s)
 
 
 def _ordering_fix(context: FleetContext, named: Sequence[str]) -> str | None:
     """Return the fix where clocks are wrong; None where the intervals are only too wide."""
-    wrong = {name: one for name in named if _is_off(one := context.by_name[name], context.policy.warning_s)}
+    members = [context.by_name[name] for name in named]
+    wrong = {
+        one.name: one
+        for one in members
+        if one.severity is Severity.CRITICAL
+        or (one.offset is not None and not abs(one.offset.estimate_s) <= context.policy.warning_s)
+    }
     if not wrong:
         return None
     kinds = dict.fromkeys(
@@ -69,11 +74,6 @@ def _ordering_fix(context: FleetContext, named: Sequence[str]) -> str | None:
         f"fix {clocks} of {listed(sorted_names(wrong))} first{why}; correct logs by each host's recorded offset before "
         "you order events"
     )
-
-
-def _is_off(one: HostStatus, warning_s: float) -> bool:
-    offset = one.host.offset if one.host is not None else None
-    return one.severity is Severity.CRITICAL or (offset is not None and not abs(offset.estimate_s) <= warning_s)
 
 
 ORDERING_RISK = Rule(

@@ -3,7 +3,7 @@
 from math import inf
 
 from ntpaudit.core.clock.database_clock import MAX_STAMP_DISPUTE_S
-from ntpaudit.core.fleet.model import Bounds, FleetPolicy, Host, Offset, Snapshot
+from ntpaudit.core.fleet.model import Bounds, FleetPolicy, Host, Offset, Snapshot, max_error_s
 from ntpaudit.core.policy import Severity, Verdict
 from ntpaudit.core.units import NS_PER_S
 
@@ -32,20 +32,17 @@ def offset_verdict(host: Host, policy: FleetPolicy) -> tuple[Verdict, Severity]:
     offset = host.offset
     if offset is None or not is_measured(host):
         return "unmeasured", Severity.UNKNOWN
-    critical_s, warning_s = _tolerances(host, policy)
-    bound_s = max(-offset.earliest_s, offset.latest_s)
+    critical_s, warning_s = policy.critical_s, policy.warning_s
+    if host.critical_s is not None and host.critical_s > 0:
+        critical_s = host.critical_s
+        warning_s = host.warning_s if host.warning_s is not None and host.warning_s > 0 else inf
+    bound_s = max_error_s(offset)
     if bound_s <= critical_s * _ROUNDING:
         is_near = (bound_s if host.judged_on_bound else abs(offset.estimate_s)) <= warning_s * _ROUNDING
         return "within", Severity.OK if is_near else Severity.WARNING
     if max(offset.earliest_s, -offset.latest_s) > critical_s:
         return "beyond", Severity.CRITICAL
     return "unproven", Severity.WARNING
-
-
-def _tolerances(host: Host, policy: FleetPolicy) -> tuple[float, float]:
-    if host.critical_s is None or not host.critical_s > 0:
-        return policy.critical_s, policy.warning_s
-    return host.critical_s, host.warning_s if host.warning_s is not None and host.warning_s > 0 else inf
 
 
 LEAST_WARNING_SHARE = 0.1
@@ -62,9 +59,8 @@ def needs_tolerances(host: Host) -> bool:
         return False
     if max(offset.earliest_s, -offset.latest_s) > critical_s:
         return True
-    if host.severity is not Severity.OK:
-        return False
-    return max(-offset.earliest_s, offset.latest_s) > LEAST_WARNING_SHARE * critical_s  # no estimate is further off
+    # no estimate is further off than the maximum error
+    return host.severity is Severity.OK and max_error_s(offset) > LEAST_WARNING_SHARE * critical_s
 
 
 def came_ns(last_ns: int, disputed_s: float) -> int:

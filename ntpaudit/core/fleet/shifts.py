@@ -27,11 +27,11 @@ def check_shared_falseticker(context: FleetContext) -> Iterator[Raised]:
     """Several hosts now reject a source as a falseticker, with much the same error: it is wrong itself, or attacked."""
     hosts = {one.name: one.host for one in context.members if one.silent_s is None and one.host is not None}
     offsets: defaultdict[str, dict[str, float | None]] = defaultdict(dict)
-    for report in sorted(
-        context.snapshot.falseticker_reports,
-        key=lambda report: (report[:2], report.offset_s is not None, report.offset_s or 0.0),
-    ):
-        if report.host in hosts and _is_one_server(report.source):
+    reports = context.snapshot.falseticker_reports
+    for report in sorted(reports, key=lambda one: (one[:2], one.offset_s is not None, one.offset_s or 0.0)):
+        zone, _, slot = report.source.rpartition("/")
+        is_of_pool = (slot.isdecimal() and zone) or is_pool_name(report.source)  # another server on each host
+        if report.host in hosts and not is_of_pool:
             offsets[report.source][report.host] = report.offset_s
     for source, by_host in offsets.items():
         known = {name: offset_s for name, offset_s in by_host.items() if offset_s is not None}
@@ -47,12 +47,6 @@ def _rejected(hosts: int, error_s: float | None) -> str:
         return f"{hosts} hosts reject it as a falseticker"
     way = "ahead of" if error_s > 0 else "behind"
     return f"on {hosts} hosts it is {format_duration(error_s)} {way} the servers that agree (median)"
-
-
-def _is_one_server(source: str) -> bool:
-    """Whether a source is the same server on every host; a place in a pool is not."""
-    zone, _, slot = source.rpartition("/")
-    return not (slot.isdecimal() and zone) and not is_pool_name(source)
 
 
 def _do_agree(errors_s: Sequence[float], within_s: float) -> bool:
@@ -137,9 +131,8 @@ def check_slow_walk(context: FleetContext) -> Iterator[Raised]:
                 yield Raised("medium", _walked(move), site, None, (move.name,), move.least_s)
         else:
             message = f"{len(moves)} hosts {at(site)} slowly move away from the true time; {_walked(worst_first[0])}"
-            yield Raised(
-                "medium", message, site, None, sorted_names(move.name for move in moves), worst_first[0].least_s
-            )
+            names = sorted_names(move.name for move in moves)
+            yield Raised("medium", message, site, None, names, worst_first[0].least_s)
 
 
 def _is_walk(move: ClockShift, warning_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""Every reason code of a source, explained. `make docs` writes the table of docs/record.md from here.
+"""Every reason code of a source, explained: the table of docs/record.md.
 
 A new code gets its entry here: tests/test_docs.py finds each code that the program uses.
 """
@@ -10,15 +10,11 @@ from ntpaudit.core.observation import Status
 
 
 class Reason(NamedTuple):
-    """A reason code: the `statuses` of a source that can have it, what it means, and what to do about it.
-
-    `words` replace the code in a sentence; without them the code is plain enough.
-    """
+    """A reason code: the `statuses` of a source that can have it, what it means, and what to do about it."""
 
     statuses: tuple[Status, ...]
     meaning: str
     advice: str
-    words: str = ""
 
 
 KOD = "kod:CODE"
@@ -107,7 +103,6 @@ REASONS: Mapping[str, Reason] = {
         "The server's time lies more than a year before this release, so its clock is wrong. It gives no "
         "offset, because NTP does not transmit the era.",
         "Set the clock of the server; check a GPS receiver for a week rollover",
-        "their time is earlier than this release",
     ),
     # a kiss-o'-death
     "kod:RATE": Reason(
@@ -151,26 +146,23 @@ REASONS: Mapping[str, Reason] = {
     "network-error": Reason(
         ("unreachable",), "The system reported another error when the query was sent or the reply was read.", _FIREWALL
     ),
-    "name-unknown": Reason(("unreachable",), "DNS has no address for the name.", _NAME, "name not found"),
+    "name-unknown": Reason(("unreachable",), "DNS has no address for the name.", _NAME),
     "name-failed": Reason(
         ("unreachable",),
         "The name could not be looked up: the resolver reported an error.",
         _NAME,
-        "name lookup failed",
     ),
-    "name-timeout": Reason(("unreachable",), "The resolver did not reply before the timeout.", _NAME, "DNS timeout"),
+    "name-timeout": Reason(("unreachable",), "The resolver did not reply before the timeout.", _NAME),
     # not queried this time
     "interval": Reason(
         ("skipped",),
         "The server was queried too recently (less than 15 s ago, or the NTP pool before its interval was over).",
         "None: it is queried when the interval is over",
-        "polled too recently",
     ),
     "unanswered": Reason(
         ("skipped",),
         "The server did not reply last time. The interval doubles with each query that gets no usable reply.",
         _FIREWALL,
-        "no reply last time",
     ),
     "pool-limit": Reason(
         ("skipped",), "The other zones already use the four servers of the NTP pool that a host may query.",
@@ -184,12 +176,6 @@ REASONS: Mapping[str, Reason] = {
         ("skipped",),
         "The time daemon uses NTS with this server. This version does not support NTS and never queries it in clear.",
         "Configure the server without NTS if a query in clear is acceptable",
-        "NTS is not supported",
     ),
 }  # fmt: skip
 """Each reason code and its explanation, grouped by what happened to the query."""
-
-
-def in_words(code: str) -> str:
-    """Return the words for a reason code in a sentence."""
-    return (code in REASONS and REASONS[code].words) or code
