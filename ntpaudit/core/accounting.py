@@ -167,5 +167,4 @@ def _worse(one: Verdict, other: Verdict) -> Verdict:
 
 
 def _some(begin_s: int, end_s: int, state: State) -> Sequence[Stretch]:
-    """Return a stretch, or nothing if it would be empty."""
     return (Stretch(begin_s, end_s, state),) if begin_s < end_s else ()

@@ -211,9 +211,9 @@ def describe(failure: Failure) -> str:
             return reason
         case Refused(status=status, reason=reason):
             error = f"{status}: {reason}" if reason else str(status)
-            if status == 404 and reason.startswith(NO_SUCH_PATH):
-                return f"{error}; {_fix_for_old_influxdb(reason)}"
             fix = _FIXES.get(status) or ("write the final URL in influxdb.url" if 300 <= status <= 399 else None)
+            if status == 404 and reason.startswith(NO_SUCH_PATH):
+                fix = _FIX_INFLUXDB if "InfluxDB" in reason else _FIX_PATH
             return f"{error}; {fix}" if fix else error
 
 
@@ -221,19 +221,14 @@ NO_SUCH_PATH = "404 page not found"
 """The reply of any server written in Go, such as InfluxDB, to a request for an unknown path."""
 
 
-def _fix_for_old_influxdb(reason: str) -> str:
-    """Return the fix for a server without /api/v2/write; `reason` names its version if it is an InfluxDB."""
-    if "InfluxDB" in reason:
-        return (
-            "it has no /api/v2/write: upgrade it to InfluxDB 1.8 or later, or put a proxy before it "
-            "(docs/delivery.md, 'InfluxDB before 1.8')"
-        )
-    return (
-        "check influxdb.url; an InfluxDB before 1.8 takes points only through a proxy "
-        "(docs/delivery.md, 'InfluxDB before 1.8')"
-    )
-
-
+_FIX_INFLUXDB = (
+    "it has no /api/v2/write: upgrade it to InfluxDB 1.8 or later, or put a proxy before it "
+    "(docs/delivery.md, 'InfluxDB before 1.8')"
+)
+_FIX_PATH = (
+    "check influxdb.url; an InfluxDB before 1.8 takes points only through a proxy "
+    "(docs/delivery.md, 'InfluxDB before 1.8')"
+)
 _FIXES = {
     200: "this is not the reply of a database: check influxdb.url",
     401: "check the token: influxdb.token_file, or INFLUXDB_V2_TOKEN",
@@ -310,10 +305,9 @@ def _after_failure(pace: RetryState, attempt: Attempt, reason: str) -> RetryStat
 def _after_another(pace: RetryState, rand: float) -> tuple[RetryState, Action]:
     """Another entry was accepted, so the database works; count that against the oldest entry."""
     confirmations = pace.confirmations + pace.awaiting_confirmation
-    if pace.suspects:
-        return pace._replace(confirmations=confirmations, awaiting_confirmation=False, failures=0, probes=0), Split()
-    if confirmations >= PROOFS:
+    if confirmations >= PROOFS and not pace.suspects:
         return _next_batch(pace), DeadLetter(1, pace.reason)
-    return pace._replace(confirmations=confirmations, awaiting_confirmation=False, failures=confirmations), RetryAfter(
-        back_off_s(confirmations, rand)
-    )
+    counted = pace._replace(confirmations=confirmations, awaiting_confirmation=False)
+    if pace.suspects:
+        return counted._replace(failures=0, probes=0), Split()
+    return counted._replace(failures=confirmations), RetryAfter(back_off_s(confirmations, rand))

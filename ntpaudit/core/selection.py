@@ -189,10 +189,8 @@ def max_falsetickers(usable: Sequence[frozenset[str]], silent: Sequence[frozense
     """
     asked = [*usable, *silent]
     sizes = [sum(member < len(usable) for member in group) for group in independent_groups(asked)]
-    reachable = [
-        {0},
-        *(set[int]() for _ in range((len(sizes) - 1) // 3)),
-    ]  # index: number of false groups; values: numbers of sources
+    # index: number of false groups; values: numbers of sources
+    reachable = [{0}, *(set[int]() for _ in range((len(sizes) - 1) // 3))]
     for size in sizes:
         for count in range(len(reachable) - 1, 0, -1):
             reachable[count] |= {falsetickers + size for falsetickers in reachable[count - 1]}
@@ -299,7 +297,6 @@ def _subnet(address: str, port: int) -> str:
 
 
 def _classify(source: SourceObservation, now: ClockReading, drift_ppm: float) -> ClassifiedSource:
-    """Return the status of one source before it is compared with the others."""
     if isinstance(source.outcome, Failure):
         return ClassifiedSource(source, source.outcome.status, source.outcome.reason)
     # B6: nothing is carried over a suspend, because the RAW clock stops
@@ -323,12 +320,10 @@ def _classify(source: SourceObservation, now: ClockReading, drift_ppm: float) ->
 
 
 def _depth(intervals: Sequence[Interval], point_ns: int) -> int:
-    """Count the intervals that cover a point, ends included."""
     return sum(interval.covers(point_ns) for interval in intervals)
 
 
 def _hull(intervals: Sequence[Interval], depth: int) -> Interval | None:
-    """Return the hull of the points that at least `depth` intervals cover."""
     earliest = [i.earliest_ns for i in intervals if _depth(intervals, i.earliest_ns) >= depth]
     latest = [i.latest_ns for i in intervals if _depth(intervals, i.latest_ns) >= depth]
     return Interval(min(earliest), max(latest)) if earliest else None

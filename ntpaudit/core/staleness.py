@@ -151,7 +151,6 @@ def _is_of_this_boot(record: Record, agent: AgentState, here: HostNow) -> bool |
 
 
 def _doubt(record: Record, is_of_this_boot: bool | None, age: float, machine_id: str | None) -> str | None:
-    """Return why a record does not describe the clock of this host in this boot; None if it does."""
     other_id = record.host.machine_id
     if machine_id is not None and other_id is not None and machine_id != other_id:
         return f"the last record is of another machine (id {other_id[:8]}..., this one is {machine_id[:8]}...)"
@@ -181,7 +180,6 @@ def read_agent_state(data: Any) -> AgentState:
 
 
 def _seconds(value: Any, default: float) -> float:
-    """Return a valid number of seconds, else the default."""
     return float(value) if type(value) in (int, float) and 0 < value < 1e9 else default
 
 

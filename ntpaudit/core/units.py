@@ -49,20 +49,13 @@ def format_duration(seconds: float, *, rounding: Rounding = "near") -> str:
     `rounding` is `up` for a maximum error and `down` for a least error, so that no output claims too much.
     """
     size = abs(seconds)
-    for least, scale, unit in _UNITS:  # noqa: B007
-        if size >= least:
-            break
+    _, scale, unit = next((entry for entry in _UNITS if size >= entry[0]), _UNITS[-1])
     value = size / scale
     exponent = floor(log10(value)) - 2 if value >= 1e-9 else 0
     step = 10.0**exponent
     quotient = value / step
-    match rounding:
-        case "up":
-            digits = ceil(quotient - 1e-9) * step
-        case "down":
-            digits = floor(quotient + 1e-9) * step
-        case _:
-            digits = round(quotient) * step
+    rounded = {"up": ceil(quotient - 1e-9), "down": floor(quotient + 1e-9), "near": round(quotient)}
+    digits = rounded[rounding] * step
     if exponent >= 0:
         return f"{digits:.0f} {unit}"
     return f"{f'{digits:.{-exponent}f}'.rstrip('0').rstrip('.')} {unit}"

@@ -127,7 +127,9 @@ def _is_stamp(word: str) -> bool:
 
 
 def _line(point: Point) -> str:
-    return f"{_key(point.measurement, point.tags)} {','.join(_fields(point.fields))}"
+    """Write a point without its stamp, the tags sorted; a tag may not be empty, so one without a value is left out."""
+    tags = [f"{name}={one_line(value).translate(_TAG_ESCAPES)}" for name, value in sorted(point.tags.items()) if value]
+    return f"{','.join([point.measurement, *tags])} {','.join(_fields(point.fields))}"
 
 
 def _stamp(stamp_ns: int | None) -> str:
@@ -161,7 +163,7 @@ def _event(event: Event) -> dict[str, Value]:
 def _clock(record: Record) -> dict[str, Value]:
     """Return the fields of the clock, with the path of the nearest agreeing source."""
     agreeing = [source for source in record.sources if source.status == "agreeing"]
-    nearest = min(agreeing, key=_root_distance_s, default=None)
+    nearest = min(agreeing, key=lambda one: inf if one.root_distance_s is None else one.root_distance_s, default=None)
     maxerror_s, disputed_s = record.kernel.get("maxerror_s"), _disputed_s(record)
     offset, poll = record.offset, record.coverage
     fields: dict[str, Value] = {
@@ -206,7 +208,6 @@ def _clock(record: Record) -> dict[str, Value]:
 
 
 def _of_agent(record: Record) -> dict[str, Value]:
-    """Return the fields that only an agent has: the drift of the clock and the agent's own state."""
     fields: dict[str, Value] = {}
     if (drift := record.drift) is not None:
         fields |= {"frequency_ppm": drift.frequency_ppm, "skew_ppm": float(drift.skew_ppm)}
@@ -236,18 +237,7 @@ def _source(source: SourceRecord) -> dict[str, Value]:
     }
 
 
-def _root_distance_s(source: SourceRecord) -> float:
-    return inf if source.root_distance_s is None else source.root_distance_s
-
-
-def _key(measurement: str, tags: Mapping[str, str | None]) -> str:
-    """Write a measurement and its tags, sorted; a tag without a value is left out, for it may not be empty."""
-    written = ((name, one_line(value).translate(_TAG_ESCAPES)) for name, value in sorted(tags.items()) if value)
-    return ",".join([measurement, *(f"{name}={value}" for name, value in written)])
-
-
 def _fields(fields: Mapping[str, Value]) -> Iterator[str]:
-    """Write the fields that have a value."""
     for name, value in fields.items():
         match value:
             case int() if value in _INT64:  # a host may believe in a year that 64 bits of nanoseconds cannot hold

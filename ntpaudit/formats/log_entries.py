@@ -177,7 +177,6 @@ def to_microseconds(seconds: float, rounding: Rounding) -> int:
 
 
 def _times(utc_ns: int | None, host_ns: int) -> dict[str, str]:
-    """Write the corrected time where it is known, and what the host believed."""
     true_time = {} if utc_ns is None else {"true_time": format_utc(utc_ns)}
     return true_time | {"host_time": format_utc(host_ns)}
 

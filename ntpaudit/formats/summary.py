@@ -44,7 +44,6 @@ def summary(record: Record, since: str = "ago") -> str:
 
 
 def _measured(record: Record, offset: Offset, since: str) -> tuple[str, Severity]:
-    """Describe a measured clock; return the severity of the offset alone too."""
     profile, counts = record.profile, _agreement(record, since)
     estimate, bound = format_duration(offset.estimate_s), format_duration(offset.bound_s, rounding="up")
     warning, critical = format_duration(profile.warning_s), format_duration(profile.critical_s)

@@ -83,7 +83,6 @@ def _offset(source: SourceRecord) -> str:
 
 
 def _error(source: SourceRecord) -> str:
-    """Return the maximum error of the offset as it is shown."""
     shown = _shown(source)
     if shown is None or source.earliest_s is None or source.latest_s is None:
         return ""
@@ -142,7 +141,8 @@ def fix_lines(remedy: str, indent: int, width: int = WIDTH, write: Callable[[str
 def facts(record: Record) -> Iterator[tuple[str, str]]:
     """Return labels and texts of what the verdict rests on besides the sources."""
     yield "kernel", _kernel(record.kernel)
-    yield "daemons", _daemons(record)
+    daemons = ", ".join(map(_daemon, record.daemons)) or "none found"
+    yield "daemons", daemons if record.daemons_hidden is None else f"{daemons}; {record.daemons_hidden}"
     yield "profile", _profile(record.profile)
     if record.offset is not None and record.offset.max_drift_ppm is not None:
         yield "assumed", f"oscillator error of at most {record.offset.max_drift_ppm:.3g} ppm (host.max_drift_ppm)"
@@ -159,16 +159,10 @@ def _kernel(kernel: Mapping[str, Any]) -> str:
     return f"{state}, maximum error {maxerror}, frequency {kernel['frequency_ppm']:+.3f} ppm"
 
 
-def _daemons(record: Record) -> str:
-    found = ", ".join(map(_daemon, record.daemons)) or "none found"
-    return found if record.daemons_hidden is None else f"{found}; {record.daemons_hidden}"
-
-
 def _daemon(daemon: Mapping[str, Any]) -> str:
-    """Describe a time daemon and whether it disciplines the clock; records of earlier versions give no reason."""
     details = [f"pid {daemon['pid']}"] if daemon["pid"] else []
     if not daemon["disciplines"]:
-        details.append(daemon.get("reason") or "does not discipline the clock")
+        details.append(daemon["reason"] or "does not discipline the clock")
     return f"{daemon['name']} ({', '.join(details)})"
 
 

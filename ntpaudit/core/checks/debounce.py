@@ -170,7 +170,6 @@ def _rank(raised: Raised | None) -> int:
 
 
 def _update(watched: ConditionState, rank: int, now_ns: int, least_s: float, sample: Raised | None) -> ConditionState:
-    """Add a sample to a condition, and raise, lower or clear it."""
     samples = (*watched.samples, rank)[-SAMPLES:]
     if not (watched.raised or any(samples)):
         return ConditionState(samples)
@@ -258,7 +257,6 @@ def _is_trusted(alarms: DebounceState, raised: Severity) -> bool:
 
 
 def _raised_severity(alarms: DebounceState, context: AuditContext) -> Severity:
-    """Return the severity of the offset by what is raised about it."""
     if alarms.conditions.get(OFFSET_OUT.id, _NEW).raised:
         return Severity.CRITICAL
     is_insufficient = context.is_unguaranteed and alarms.conditions.get(SOURCE_QUORUM.id, _NEW).raised >= _COUNTED
@@ -296,12 +294,10 @@ def _counted_as_unknown(findings: Sequence[Finding], context: AuditContext, *, c
 
 
 def _agreeing(watched: ConditionState) -> int:
-    """Count the last samples of the pending rank or worse."""
     return sum(rank >= watched.pending for rank in watched.samples)
 
 
 def _needs_samples(watched: ConditionState) -> bool:
-    """Whether more samples would decide, and not only time."""
     return watched.pending > 0 and _agreeing(watched) < MAJORITY
 
 

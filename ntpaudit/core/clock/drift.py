@@ -289,12 +289,10 @@ def _student_probability(angle: float, freedom: int) -> float:
 
 
 def _is_usable(sample: Sample) -> bool:
-    """The sample's distance is a number to weigh it by."""
     return 0 <= sample.distance_s <= MAX_DISTANCE_NS / NS_PER_S
 
 
 def _newest_first(samples: Sequence[Sample]) -> list[Sample]:
-    """Return the samples that the fit and its runs test look at, each once."""
     return sorted(filter(_is_usable, set(samples)), reverse=True)[: 2 * MAX_SAMPLES]
 
 

@@ -153,5 +153,4 @@ def _is_explained(one: HostStatus) -> bool:
 
 
 def _nearest(earliest_s: float, latest_s: float) -> float:
-    """Return the value of an interval that is closest to zero."""
     return max(earliest_s, 0.0) + min(latest_s, 0.0)

@@ -198,5 +198,4 @@ def _alarms(snapshot: Snapshot) -> dict[str, tuple[Alarm, ...]]:
 
 
 def _agreeing(host: Host) -> int:
-    """Count the usable sources that are no falsetickers."""
     return host.usable - host.falsetickers

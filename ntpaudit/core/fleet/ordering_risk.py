@@ -27,7 +27,6 @@ def check_ordering_risk(context: FleetContext) -> Iterator[Raised]:
 
 
 def _ordering(context: FleetContext, group: Group, subject: str, site: str | None) -> Iterator[Raised]:
-    """Report hosts whose events cannot be ordered within the limit, and what holds without them."""
     worst, limit_s = group.ambiguity, context.policy.ambiguity_s
     if worst is None or worst.within_s <= limit_s:
         return

@@ -166,19 +166,14 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _checked(host: str, text: str) -> str:
-    """Return a host that can be a name or an address; ValueError otherwise."""
     if ":" in host:
         address, percent, zone = host.partition("%")
-        if _is_ipv6(address) and bool(percent) == _is_zone(zone):
+        is_interface = bool(zone) and zone.isprintable() and not any(character.isspace() for character in zone)
+        if _is_ipv6(address) and bool(percent) == is_interface:
             return host
     elif _is_host_name(host):
         return host
     raise ValueError(f"{text!r} is no server: {host!r} is neither a name nor an address")
-
-
-def _is_zone(zone: str) -> bool:
-    """Whether a text can be the name of a network interface."""
-    return bool(zone) and zone.isprintable() and not any(character.isspace() for character in zone)
 
 
 def _is_host_name(host: str) -> bool:
