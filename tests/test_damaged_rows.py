@@ -90,6 +90,7 @@ def own(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @given(st.sampled_from(columns()), st.sampled_from(STRANGE), st.booleans())
 @example(("audits", "record"), '{"severity": null}', True)
 @example(("audits", "utc_ns"), "x", True)
+@example(("audits", "earliest_ns"), 10**18, True)
 @example(("events", "severity"), 9, True)
 @example(("rollups", "severity"), 9, True)
 def test_no_row_ends_a_command_or_the_agent(

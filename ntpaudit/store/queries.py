@@ -341,6 +341,9 @@ def _audit(row: tuple[Any, ...]) -> Audit:
         text = unpack_text(value)
         age_s = _member(text, '"age_s":')
         findings = tuple(str(finding["id"]) for finding in _member(text, '"findings":'))
+    earliest_s, latest_s = _seconds(earliest_ns), _seconds(latest_ns)
+    if earliest_s is not None and latest_s is not None and earliest_s > latest_s:
+        raise ValueError("the interval ends before it begins")
     return Audit(
         audit_id,
         _whole(host_ns if utc_ns is None else utc_ns),
@@ -350,8 +353,8 @@ def _audit(row: tuple[Any, ...]) -> Audit:
         _SEVERITIES[severity],
         VERDICTS[verdict],
         _seconds(offset_ns),
-        _seconds(earliest_ns),
-        _seconds(latest_ns),
+        earliest_s,
+        latest_s,
         None if age_s is None else float(age_s),
         findings,
     )
