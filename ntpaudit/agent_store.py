@@ -100,7 +100,9 @@ class AgentStore:
             elif not action.is_own(entry.boot_id):
                 refused.append(entry)
         if stamped or refused:
-            self._store.stamp_entries(stamped, refused, "the host's clock was wrong and the true time is not known")
+            self._store.write(
+                outbox.stamp_entries, stamped, refused, "the host's clock was wrong and the true time is not known"
+            )
 
     def prune(self, action: Prune, limits: HistoryConfig) -> None:
         """Delete what retention no longer keeps."""

@@ -153,7 +153,6 @@ class PollRound:
             self._resolution.wait(self._options.timeout_s)
 
     def _resolve_fallbacks(self) -> None:
-        """Resolve the larger zone of each pool that has no reachable server (P7)."""
         for source in self._sources:
             if isinstance(source, Pool) and source.fallback is not None:
                 offered, failure = self._offered(source.names, source.port)
@@ -165,7 +164,6 @@ class PollRound:
 
     @contextmanager
     def _progress(self, text: str) -> Iterator[None]:
-        """Explain a wait that takes longer than `PROGRESS_AFTER_S`."""
         timer = threading.Timer(PROGRESS_AFTER_S, self._show_progress, (text,))
         timer.daemon = True
         with suppress(RuntimeError):  # no thread is available: then there is no progress
@@ -176,7 +174,6 @@ class PollRound:
             timer.cancel()
 
     def _choose_targets(self, states: ServerStates) -> ServerStates:
-        """Choose the servers to query by their stored states. Return the new states that reserve them."""
         shares = _shares(sum(isinstance(source, Pool) and source.is_public for source in self._sources))
         for source in self._sources:
             match source:
@@ -351,22 +348,15 @@ class PollRound:
         detail = f"next query in {format_duration(hold.wait_s, rounding='up')}"
         if self._options.hint and not hold.reason.startswith("kod:"):
             detail += f"; {self._options.hint}"
-        logger.info(f"{name}: {_describe_hold(hold.reason)}; {detail}")
+        reasons = {"interval": "queried recently", "unanswered": "no reply last time"}
+        kod = f"sent kiss-o'-death {hold.reason.removeprefix('kod:')}"
+        logger.info(f"{name}: {reasons.get(hold.reason, kod)}; {detail}")
         return Failure("skipped", hold.reason, detail)
 
     def _held(self, state: ServerState, interval_s: float) -> rate_limit.BackOff | None:
         """Return how long to wait, None if not at all. `force` overrides intervals, never a kiss-o'-death (K2, K3)."""
         hold = rate_limit.back_off(state, self._now, interval_s)
         return None if hold is not None and self._options.force and not hold.reason.startswith("kod:") else hold
-
-
-def _describe_hold(reason: str) -> str:
-    match reason:
-        case "interval":
-            return "queried recently"
-        case "unanswered":
-            return "no reply last time"
-    return f"sent kiss-o'-death {reason.removeprefix('kod:')}"
 
 
 def _describe(source: SourceObservation) -> str:

@@ -300,7 +300,7 @@ def test_an_entry_without_a_time_is_waited_for(store: StateStore, database: Flak
         assert worker.drain(5.0)
         assert database.requests == []
         (undated,) = store.read(outbox.unstamped)
-        store.stamp_entries([undated._replace(stamp_ns=START_NS)], [], "")
+        store.write(outbox.stamp_entries, [undated._replace(stamp_ns=START_NS)], [], "")
         worker.wake()
         until(lambda: store.read(outbox.backlog)[0] == 0)
     assert clock_points(influxdb) == expected(range(2))

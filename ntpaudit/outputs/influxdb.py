@@ -30,7 +30,6 @@ class InfluxTransport:
     def __init__(
         self, url: str, *, org: str, bucket: str, token: str | None, ca_file: str | None = None, timeout_s: float = 10.0
     ) -> None:
-        """Prepare the client; nothing is sent yet. ConfigError for a token that no request can carry."""
         from influxdb_client.client.influxdb_client import InfluxDBClient
         from influxdb_client.client.write_api import SYNCHRONOUS
         from urllib3.exceptions import SystemTimeWarning

@@ -16,6 +16,12 @@ SERVICE = "/run/ntpaudit-kernel"
 STA_NANO = 0x2000
 """The status bit that says that the kernel's offset is in nanoseconds, not microseconds (A2, A3)."""
 
+_REFUSALS = {
+    errno.EPERM: "is forbidden here",
+    errno.EACCES: "is forbidden here",
+    errno.ENOSYS: "does not exist here",
+}
+
 _CLOCK_ADJTIME64 = 405
 _CLOCK_REALTIME = 0
 _NOMINAL_TICK_US = 10_000
@@ -32,7 +38,10 @@ def read_kernel(service: str = SERVICE) -> KernelState | Unavailable:
     state, error, timex = _adjtimex()
     if state == -1 and error == errno.EPERM:
         state, error, timex = _ask(service) or (state, error, timex)
-    return Unavailable(_refusal(error)) if state == -1 else decode_timex(state, timex)
+    if state == -1:
+        name = errno.errorcode.get(error, str(error))
+        return Unavailable(f"adjtimex {_REFUSALS.get(error, 'failed')} ({name})")
+    return decode_timex(state, timex)
 
 
 def _adjtimex() -> tuple[int, int, bytes]:
@@ -72,14 +81,3 @@ def decode_timex(state: int, timex: bytes) -> KernelState:
         esterror_s=esterror / 1e6,
         tai_s=tai,
     )
-
-
-def _refusal(number: int) -> str:
-    name = errno.errorcode.get(number, str(number))
-    match number:
-        case errno.EPERM | errno.EACCES:
-            return f"adjtimex is forbidden here ({name})"
-        case errno.ENOSYS:
-            return f"adjtimex does not exist here ({name})"
-        case _:
-            return f"adjtimex failed ({name})"

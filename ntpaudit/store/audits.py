@@ -29,6 +29,8 @@ class PendingObservation(NamedTuple):
 
 OBSERVATION_COLUMNS = "host_ns, kind, boot_id, boottime_ns, suspended_ns, raw_ns, observation"
 
+EVENT_COLUMNS = "kind, raised, severity, level, text, utc_ns, host_ns, boottime_ns, value_s, detail, boot_id"
+
 RECORD_COLUMNS = "record, utc_ns, severity, verdict, offset_ns, earliest_ns, latest_ns, local_s"
 
 
@@ -146,26 +148,11 @@ def add_rollup(connection: sqlite3.Connection, values: Sequence[Any]) -> None:
 
 def keep_events(connection: sqlite3.Connection, events: Sequence[Event], boot_id: str | None) -> None:
     """Store events."""
-    connection.executemany(
-        "INSERT INTO events (kind, raised, severity, level, text, utc_ns, host_ns, boot_id, boottime_ns, value_s,"
-        " detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (
-                event.kind,
-                event.raised,
-                int(event.severity),
-                event.level,
-                clean_text(event.text),
-                fit_int64(event.utc_ns),
-                fit_int64(event.host_ns),
-                boot_id,
-                event.boottime_ns,
-                event.value_s,
-                to_json(dict(event.detail)),
-            )
-            for event in events
-        ],
-    )
+    for event in events:
+        text, detail = clean_text(event.text), to_json(dict(event.detail))
+        moment = (fit_int64(event.utc_ns), fit_int64(event.host_ns), event.boottime_ns)
+        values = (event.kind, event.raised, int(event.severity), event.level, text, *moment, event.value_s, detail)
+        insert(connection, "events", EVENT_COLUMNS, (*values, boot_id))
 
 
 def stamp_audits(connection: sqlite3.Connection, boot_id: str | None, boot_ns: int) -> None:

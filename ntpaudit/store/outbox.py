@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ntpaudit.store.rows import ROW_ERRORS, clean_text, keep_newest, read_row
+from ntpaudit.store.rows import ROW_ERRORS, clean_text, insert, keep_newest, read_row
 
 MAX_UNSTAMPED = 500
 """How many outbox entries without a stamp are read in one audit."""
@@ -26,13 +26,12 @@ class OutboxEntry(NamedTuple):
 
 def enqueue(connection: sqlite3.Connection, entry: OutboxEntry, audit_id: int | None) -> None:
     """Add lines to the outbox."""
-    connection.execute(
-        "INSERT INTO outbox (audit_id, boot_id, boottime_ns, host_ns, stamp_ns, lines) VALUES (?, ?, ?, ?, ?, ?)",
-        (audit_id, entry.boot_id, entry.boottime_ns, entry.host_ns, entry.stamp_ns, entry.lines),
-    )
+    _, *values = entry
+    insert(connection, "outbox", f"{_VALUES}, audit_id", (*values, audit_id))
 
 
-_ENTRY = "id, lines, stamp_ns, boot_id, boottime_ns, host_ns"
+_VALUES = ", ".join(OutboxEntry._fields[1:])
+_ENTRY = f"id, {_VALUES}"
 
 
 def _entry(row: tuple[Any, ...]) -> OutboxEntry:
@@ -79,6 +78,16 @@ _IS_ENTRY = "id = ? AND boottime_ns = ? AND host_ns = ?"
 
 def _entry_key(entry: OutboxEntry) -> tuple[int, int, int]:
     return entry.id, entry.boottime_ns, entry.host_ns
+
+
+def stamp_entries(
+    connection: sqlite3.Connection, stamped: Sequence[OutboxEntry], refused: Sequence[OutboxEntry], reason: str
+) -> None:
+    """Replace entries by stamped ones, and move the refused ones to the dead letters."""
+    for entry in stamped:
+        stamp_entry(connection, entry)
+    for entry in refused:
+        dead_letter(connection, entry, reason)
 
 
 def stamp_entry(connection: sqlite3.Connection, entry: OutboxEntry) -> None:

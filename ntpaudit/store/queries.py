@@ -18,7 +18,7 @@ from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
 from ntpaudit.store.accounts import read_accounts
-from ntpaudit.store.audits import HOUR_S
+from ntpaudit.store.audits import EVENT_COLUMNS, HOUR_S
 from ntpaudit.store.compression import unpack_text
 from ntpaudit.store.dead_letters import DeadLetter, read_dead_letters
 from ntpaudit.store.outbox import backlog
@@ -119,8 +119,6 @@ _IN_TIME = (
 _INSIDE = f"id >= :first AND id <= :last AND record IS NOT NULL AND {_IN_TIME}"
 
 _COLUMNS = "id, utc_ns, host_ns, kind, severity, verdict, offset_ns, earliest_ns, latest_ns"
-
-_EVENT = "kind, raised, severity, level, text, utc_ns, host_ns, boottime_ns, value_s, detail, boot_id"
 
 
 @contextmanager
@@ -312,7 +310,7 @@ class History:
     def events(self, since_ns: int | None, until_ns: int | None, limit: int | None = None) -> list[StoredEvent]:
         """Return what happened between two times, the newest `limit` events, in the order they were kept."""
         rows = self._connection.execute(
-            f"SELECT {_EVENT} FROM events WHERE {_IN_TIME} ORDER BY id DESC LIMIT :limit",  # noqa: S608
+            f"SELECT {EVENT_COLUMNS} FROM events WHERE {_IN_TIME} ORDER BY id DESC LIMIT :limit",  # noqa: S608
             {"since_ns": since_ns, "until_ns": until_ns, "limit": -1 if limit is None else limit},
         ).fetchall()
         return list(read_rows(_stored_event, reversed(rows), self._damage, "event"))

@@ -134,17 +134,6 @@ class StateStore:
 
         self.write(work)
 
-    def stamp_entries(self, stamped: Sequence[OutboxEntry], refused: Sequence[OutboxEntry], reason: str) -> None:
-        """Replace entries by stamped ones, and move the refused ones to the dead letters, in one transaction."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            for entry in stamped:
-                outbox.stamp_entry(connection, entry)
-            for entry in refused:
-                outbox.dead_letter(connection, entry, reason)
-
-        self.write(work)
-
     def ack(self, entries: Sequence[OutboxEntry]) -> None:
         """Remove delivered entries, the oldest of the outbox. After a power failure they may be sent again."""
         self._use(database.unsynced_transaction, lambda connection: outbox.ack(connection, entries))
@@ -171,7 +160,6 @@ class StateStore:
     def _use(
         self, within: "Callable[[sqlite3.Connection], AbstractContextManager[None]]", work: "_Work[[], _Done]"
     ) -> _Done:
-        """Run a function on the file, or on the memory database while the file cannot be used."""
         with self._lock:
             if self._connection is not None and not self._stands_in:
                 self._check_files()
@@ -322,7 +310,10 @@ class StateStore:
             try:
                 with database.transaction(file):
                     carried = self._carry_over(file)
-                    self._move(memory, file)
+                    # a new file has dropped none; an unreadable one had another number
+                    before = max(saved_state.dropped(file), self._dropped_before)
+                    transfer.move(memory, file)
+                    saved_state.save_dropped(file, before + self._dropped_of(memory))
             except StoreError as error:
                 file.close()
                 is_gone = database.is_damage(error) and database.set_aside_damaged(self._path)
@@ -359,13 +350,6 @@ class StateStore:
             self._never_closed.append(file)
             return
         file.close()
-
-    def _move(self, memory: sqlite3.Connection, file: sqlite3.Connection) -> None:
-        before = max(
-            saved_state.dropped(file), self._dropped_before
-        )  # a new file has none; an unreadable one had another
-        transfer.move(memory, file)
-        saved_state.save_dropped(file, before + self._dropped_of(memory))
 
     def _dropped_of(self, memory: sqlite3.Connection) -> int:
         return saved_state.dropped(memory) - self._dropped_before

@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from ntpaudit.store.audits import OBSERVATION_COLUMNS, RECORD_COLUMNS, add_rollup
+from ntpaudit.store.audits import EVENT_COLUMNS, OBSERVATION_COLUMNS, RECORD_COLUMNS, add_rollup
 from ntpaudit.store.rows import insert
 
 
@@ -24,7 +24,7 @@ def move(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
     for audit_id, *values in source.execute(f"SELECT id, {columns} FROM audits ORDER BY id"):  # noqa: S608
         moved[audit_id] = insert(target, "audits", columns, values)
     for table, columns in (
-        ("events", "kind, raised, severity, level, text, utc_ns, host_ns, boot_id, boottime_ns, value_s, detail"),
+        ("events", EVENT_COLUMNS),
         ("outbox", "audit_id, boot_id, boottime_ns, host_ns, stamp_ns, lines"),
         ("set_aside", "audit_id, stamp_ns, lines, reason"),
     ):

@@ -116,7 +116,7 @@ def _minute(boottime_ns: int) -> int:
 
 def stamp_entry(store: StateStore, dated: OutboxEntry) -> None:
     """Replace the lines of an entry by stamped ones."""
-    store.stamp_entries([dated], [], "")
+    store.write(outbox.stamp_entries, [dated], [], "")
 
 
 def deliver(store: StateStore, *, refused: frozenset[int] = frozenset(), count: int = 7) -> Iterator[int]:

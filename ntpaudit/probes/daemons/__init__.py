@@ -102,7 +102,6 @@ def _running() -> tuple[list[Running], str | None]:
 
 
 def _daemon(kind: Kind, process: Process) -> Daemon:
-    """Return the daemon of a process. A process that cannot set the clock does not discipline it."""
     if not process.words:
         return Daemon(kind.name, process.pid, None, "its command line cannot be seen")
     role = kind.role(process, Files(f"/proc/{process.pid}/root" if process.root is None else process.root))

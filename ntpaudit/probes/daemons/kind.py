@@ -46,11 +46,14 @@ class Process(NamedTuple):
         """The command line without the program."""
         return self.words[1:]
 
-    def absolute(self, path: str) -> str | None:
-        """Return a path of its command line from its root on; None if its working folder cannot be seen."""
+    def absolute(self, path: str, files: Files) -> str | None:
+        """Return a path of its command line from its root on; None, and a problem, if its folder cannot be seen."""
         if os.path.isabs(path):
             return path
-        return None if self.folder is None else os.path.normpath(os.path.join(self.folder, path))
+        if self.folder is None:
+            files.problems.append(f"{path} cannot be found: the folder it was started in cannot be seen")
+            return None
+        return os.path.normpath(os.path.join(self.folder, path))
 
 
 class ConfiguredServer(NamedTuple):
@@ -135,7 +138,4 @@ def configuration(process: Process, files: Files, given: Options, name: str, def
     named = given.last(*name.split())
     if named is None:
         return files.first(defaults) or defaults[0]
-    path = process.absolute(named)
-    if path is None:
-        files.problems.append(f"{named} cannot be found: the folder it was started in cannot be seen")
-    return path
+    return process.absolute(named, files)

@@ -81,9 +81,7 @@ def _setting(given: _Given, settings: dict[str, str], name: str, entry: str = ""
 
 def _global(process: Process, files: Files, given: _Given) -> dict[str, str]:
     named = next((value for name, value in reversed(given) if name == "f"), None)
-    path = process.absolute(named) if named is not None else None
-    if named is not None and path is None:
-        files.problems.append(f"{named} cannot be found: the folder it was started in cannot be seen")
+    path = process.absolute(named, files) if named is not None else None
     settings: dict[str, str] = {}
     section = ""
     for line in files.lines(path, is_needed=True) if path is not None else ():

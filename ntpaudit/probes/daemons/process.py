@@ -39,7 +39,6 @@ def time_processes(names: Collection[str]) -> Seen:
 
 
 def _named(names: Collection[str]) -> tuple[Mapping[int, str], str | None]:
-    """Return the processes of these names, and why some may be hidden from us."""
     pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
     named, is_hidden = {}, 1 not in pids
     for pid in pids:
