@@ -220,7 +220,6 @@ def describe(failure: Failure) -> str:
 NO_SUCH_PATH = "404 page not found"
 """The reply of any server written in Go, such as InfluxDB, to a request for an unknown path."""
 
-
 _FIX_INFLUXDB = (
     "it has no /api/v2/write: upgrade it to InfluxDB 1.8 or later, or put a proxy before it "
     "(docs/delivery.md, 'InfluxDB before 1.8')"

@@ -17,7 +17,6 @@ JITTER = 0.05
 MARGIN = 0.01
 """Jitter stays above the minimum interval by this share, because a query is sent some time after its audit begins."""
 
-
 PUT_OFF_S = 0.5
 """How long a local audit is postponed at a time while the first poll runs."""
 

@@ -9,7 +9,6 @@ NS_PER_S = 1_000_000_000
 
 DAY_S = 86_400.0
 
-
 _UNIX_EPOCH = datetime(1970, 1, 1)  # naive on purpose: only ever used as arithmetic on UTC
 
 
@@ -72,7 +71,6 @@ _SUFFIXES = {
     "d": 86_400.0,
     "y": 365.25 * 86_400,
 }
-
 
 MAX_DIGITS = 30
 """A longer number is refused: thousands of digits are infinite as a float, and an error as an integer."""

@@ -69,7 +69,6 @@ STEP_FORWARD = Rule(
     needs_agent=True,
 )
 
-
 STEP_KINDS = (STEP_BACK.id, STEP_FORWARD.id)
 
 

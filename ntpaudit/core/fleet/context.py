@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ntpaudit.core.checks.rule import Raised, Rule
 from ntpaudit.core.fleet.clock_shift import ClockShift, SiteShift
 from ntpaudit.core.fleet.model import Coverage, FleetPolicy, HostStatus, Snapshot
 from ntpaudit.core.fleet.ordering import Group
@@ -52,6 +51,3 @@ def listed(names: Sequence[str]) -> str:
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names in alphabetical order, as `Raised.hosts` has them."""
     return tuple(sorted(names))
-
-
-FleetRule = Rule[FleetContext, Iterator[Raised]]

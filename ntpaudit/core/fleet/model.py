@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from math import inf
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ntpaudit.core.checks.finding import Level
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
@@ -51,16 +51,7 @@ class Bounds(NamedTuple):
     latest_s: float
 
 
-class Bounded(Protocol):
-    """Anything with such an interval."""
-
-    @property
-    def earliest_s(self) -> float:
-        """The lower end."""
-
-    @property
-    def latest_s(self) -> float:
-        """The upper end."""
+Bounded = Bounds | Offset
 
 
 def max_error_s(offset: Bounded) -> float:

@@ -3,7 +3,8 @@
 The state of each server is stored, so one-shot runs obey the same limits as an agent.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 from ntpaudit.core.units import NS_PER_S
@@ -34,7 +35,6 @@ MAX_TIMEOUTS = 3
 
 POOL_REFRESH_S = 14 * 86_400
 """A pool's server is dropped if the name has not resolved to it for this long, chrony's `refresh` (P8)."""
-
 
 SERVER_STATE_TTL_S = 14 * 86_400
 """The state of a server is deleted after this time without a query: no back-off is as long (P9, K2, K3)."""
@@ -168,9 +168,10 @@ def choose_pool_servers(
         (address for address, state in known.items() if _is_keeper(state, now, interval_s)),
         key=lambda address: (known[address].delay_ns or 0, address),
     )
+    in_turn = dict.fromkeys(address for turn in zip_longest(*offered) for address in turn if address is not None)
     fresh = [
         address
-        for address in _in_turn(offered)
+        for address in in_turn
         if address not in kept and back_off(known.get(address, ServerState()), now, interval_s) is None
     ]
     untried = [address for address in fresh if known.get(address, ServerState()).queried_at is None]
@@ -178,17 +179,14 @@ def choose_pool_servers(
     return tuple([*keep, *untried, *(address for address in fresh if address not in untried)][:count])
 
 
-def assign_slots(
-    addresses: Iterable[str], known: Mapping[str, ServerState], count: int = MAX_POOL_SERVERS
-) -> dict[str, int]:
+def assign_slots(addresses: Sequence[str], known: Mapping[str, ServerState]) -> dict[str, int]:
     """Give each address a slot from 0 to 3, constant while the address is kept, because it names the series."""
-    addresses = list(addresses)
     slots: dict[str, int] = {}
     for address in addresses:
         slot = known.get(address, ServerState()).slot
-        if slot is not None and slot < count and slot not in slots.values():
+        if slot is not None and slot < MAX_POOL_SERVERS and slot not in slots.values():
             slots[address] = slot
-    free = iter(sorted(set(range(count)) - set(slots.values())))
+    free = iter(sorted(set(range(MAX_POOL_SERVERS)) - set(slots.values())))
     return {address: slots[address] if address in slots else next(free) for address in addresses}
 
 
@@ -197,9 +195,3 @@ def _is_keeper(state: ServerState, now: Instant, interval_s: float) -> bool:
     is_resolved = state.last_resolved is not None and now.since_s(state.last_resolved) <= POOL_REFRESH_S
     replies = state.delay_ns is not None and state.consecutive_timeouts < MAX_TIMEOUTS
     return replies and is_resolved and back_off(state, now, interval_s) is None
-
-
-def _in_turn(groups: Sequence[Sequence[str]]) -> list[str]:
-    longest = max(map(len, groups), default=0)
-    turns = (group[index] for index in range(longest) for group in groups if index < len(group))
-    return list(dict.fromkeys(turns))
