@@ -166,22 +166,12 @@ def _doubt(record: Record, is_of_this_boot: bool | None, age: float, machine_id:
 def read_agent_state(data: Any) -> AgentState:
     """Read an agent's stored state; invalid values become their default."""
     entries = data if isinstance(data, dict) else {}
-    default = AgentState()
-    return AgentState(
-        local_s=_seconds(entries.get("local_s"), default.local_s),
-        network_s=_seconds(entries.get("network_s"), default.network_s),
-        pool_s=_seconds(entries.get("pool_s"), default.pool_s),
-        pid=_of(int, entries.get("pid")),
-        version=_of(str, entries.get("version")),
-        boot_id=_of(str, entries.get("boot_id")),
-        started_boottime_ns=_of(int, entries.get("started_boottime_ns")),
-        next_poll_boottime_ns=_of(int, entries.get("next_poll_boottime_ns")),
-    )
+    valid: dict[str, Any] = {name: entries[name] for name, kind in _KINDS.items() if type(entries.get(name)) is kind}
+    for name in ("local_s", "network_s", "pool_s"):
+        value: Any = entries.get(name)
+        if type(value) in (int, float) and 0 < value < 1e9:
+            valid[name] = float(value)
+    return AgentState(**valid)
 
 
-def _seconds(value: Any, default: float) -> float:
-    return float(value) if type(value) in (int, float) and 0 < value < 1e9 else default
-
-
-def _of(kind: type[Any], value: Any) -> Any:
-    return value if type(value) is kind else None
+_KINDS = {"pid": int, "version": str, "boot_id": str, "started_boottime_ns": int, "next_poll_boottime_ns": int}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from ntpaudit.core.fleet.model import Host
-from ntpaudit.core.fleet.ordering import Measured, ambiguity, order, orderable
+from ntpaudit.core.fleet.ordering import Measured, group_of, order, orderable
 from tests.core.fleets import SPANS, WIDTHS, host, offset, worlds
 
 
@@ -63,7 +63,7 @@ def test_the_ambiguity_of_several_hosts_is_that_of_their_worst_pair(world: list[
     """The worst of all pairs is found without looking at all pairs."""
     hosts = [one for one, _ in world]
     every = [said.within_s for a, b in combinations(hosts, 2) if (said := order(a, b)) is not None]
-    worst = ambiguity(measured(world))
+    worst = group_of(measured(world)).ambiguity
     assert worst is not None
     assert worst.within_s == pytest.approx(max(every))
     pair = {one.name: one for one in hosts}
@@ -75,8 +75,8 @@ def test_the_ambiguity_of_several_hosts_is_that_of_their_worst_pair(world: list[
 
 def test_one_host_is_in_order_with_itself() -> None:
     """Ambiguity takes two."""
-    assert ambiguity([]) is None
-    assert ambiguity([Measured("a", None, offset(1.0))]) is None
+    assert group_of([]).ambiguity is None
+    assert group_of([Measured("a", None, offset(1.0))]).ambiguity is None
 
 
 @given(worlds(), WIDTHS)

@@ -12,7 +12,7 @@ from ntpaudit.core.fleet.clock_shift import compare, moved_sites
 from ntpaudit.core.fleet.context import FleetContext, expected_hosts
 from ntpaudit.core.fleet.members import build_members, by_site, count, cover, rank
 from ntpaudit.core.fleet.model import Fleet, FleetFinding, FleetPolicy, HostStatus, Site, Snapshot
-from ntpaudit.core.fleet.ordering import ambiguity, as_of, group_of
+from ntpaudit.core.fleet.ordering import as_of, group_of
 from ntpaudit.core.fleet.shifts import SITE_MOVED_SHARE
 from ntpaudit.core.policy import Severity
 
@@ -32,7 +32,8 @@ def judge_fleet(snapshot: Snapshot, policy: FleetPolicy) -> Fleet:
     sites = tuple(
         Site(site, count(hosts), groups[site].ambiguity if site in groups else None) for site, hosts in by_site(members)
     )
-    whole = Site(None, count(members), ambiguity([one for group in groups.values() for one in group.extremes]))
+    extremes = [one for group in groups.values() for one in group.extremes]
+    whole = Site(None, count(members), group_of(extremes).ambiguity)
     unlisted_count = None if policy.inventory is None else len(unlisted)
     findings = _findings(context)
     return Fleet(snapshot.now_ns, _suspect(members, findings), findings, coverage, sites, whole, unlisted_count)

@@ -57,18 +57,13 @@ def order(a: Host, b: Host, now_ns: int | None = None) -> Order | None:
     )
 
 
-def ambiguity(hosts: Sequence[Measured]) -> OrderingUncertainty | None:
-    """Return the pair of hosts that is hardest to order; None with fewer than two hosts.
+def group_of(hosts: Sequence[Measured]) -> Group:
+    """Find the pair of hosts that is hardest to order: one of the two furthest behind, one of the two furthest ahead.
 
     For a pair the limit is max(latest_i - earliest_j, latest_j - earliest_i), as `order` derives. The largest limit is
     the largest latest end minus the smallest earliest end. If both belong to one host, one of them is replaced by the
     next host's. The host that is further behind comes first; among equals the input order decides.
     """
-    return group_of(hosts).ambiguity
-
-
-def group_of(hosts: Sequence[Measured]) -> Group:
-    """Find the worst pair: one of the two hosts furthest behind, and another of the two furthest ahead."""
     behind = sorted(hosts, key=lambda one: -one.offset.latest_s)[:2]
     ahead = sorted(hosts, key=lambda one: one.offset.earliest_s)[:2]
     pairs = [

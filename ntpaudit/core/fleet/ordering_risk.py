@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from ntpaudit.core.checks.rule import ISO, NIS2, Raised, Rule
 from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, listed, sorted_names
 from ntpaudit.core.fleet.model import Offset, max_error_s
-from ntpaudit.core.fleet.ordering import Group, ambiguity, group_of, orderable
+from ntpaudit.core.fleet.ordering import Group, group_of, orderable
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import format_duration, format_offset
 
@@ -31,7 +31,7 @@ def _ordering(context: FleetContext, group: Group, subject: str, site: str | Non
     if worst is None or worst.within_s <= limit_s:
         return
     kept = orderable(group.hosts, limit_s)
-    rest = ambiguity([one for one in group.hosts if one.name in kept])
+    rest = group_of([one for one in group.hosts if one.name in kept]).ambiguity
     named = sorted_names(one.name for one in group.hosts if one.name not in kept)
     message = (
         f"{subject} cannot order events less than {format_duration(worst.within_s, rounding='up')} apart "
