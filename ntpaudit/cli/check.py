@@ -46,7 +46,6 @@ _DURATION = Parsed("DURATION", parse_duration)
 
 
 def _timeout(text: str) -> float:
-    """Read the timeout. Raises ValueError unless it is 1 ms to 60 s."""
     seconds = parse_duration(text)
     if not 0.001 <= seconds <= 60:
         raise ValueError(f"{text!r}: the timeout must be 1ms to 60s")

@@ -160,13 +160,11 @@ def init(
 
 
 def _chosen(given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the tables without values that were not given."""
     chosen = {table: {key: value for key, value in keys.items() if value is not None} for table, keys in given.items()}
     return {table: keys for table, keys in chosen.items() if keys}
 
 
 def _write(path: str, text: str, *, force: bool) -> None:
-    """Write the file and its folder, and print the next commands."""
     from ntpaudit.files import unwritable, write_atomically
     from ntpaudit.probes import service
 
@@ -192,7 +190,6 @@ def _too_few(servers: Sequence[Source], *, pools: bool, from_host: bool) -> str 
 
 
 def _warn_of_ports(names: Sequence[str]) -> None:
-    """Warn of addresses that may be an address with a port."""
     for warning in filter(None, map(doubtful_port, names)):
         StandardError().note(warning)
 
@@ -257,7 +254,6 @@ def show(file: str | None, config_path: str | None, format_name: str) -> None:
 
 
 def _check_authority(path: str) -> None:
-    """Raise ConfigError for a file without certificates to trust."""
     import ssl
 
     try:
@@ -270,7 +266,6 @@ def _check_authority(path: str) -> None:
 
 
 def _find(file: str | None) -> str:
-    """Return the named file, else the one in use. Raises ConfigError if there is none."""
     path = find_config(os.environ) if file is None else file
     if path is None:
         searched = f"{user_file(os.environ)} or {SYSTEM_FILE}"
@@ -279,7 +274,6 @@ def _find(file: str | None) -> str:
 
 
 def _summary(found: Config) -> str:
-    """Describe the effect of a configuration in one line."""
     named = found.sources.named
     pools = [source.zone for source in named if isinstance(source, Pool) and source.is_public]
     polled = [plural(len(named) - len(pools), "server")] if len(named) > len(pools) else []
@@ -299,7 +293,6 @@ def _summary(found: Config) -> str:
 
 
 def _outputs(found: Config) -> list[str]:
-    """Name every output besides the database."""
     outputs = found.outputs._asdict()
     journal = outputs.pop("journal")
     named = [f"{name} {settings[0]}" for name, settings in outputs.items() if settings is not None]

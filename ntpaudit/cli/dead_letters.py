@@ -53,7 +53,6 @@ _ids = click.argument("ids", nargs=-1, type=click.IntRange(1, 2**63 - 1), metava
 
 
 def _all(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return the option --all of a command."""
     return click.option("--all", "is_all", is_flag=True, help=f"{what} every dead letter.")
 
 
@@ -112,7 +111,6 @@ def _change(ids: Sequence[int], is_all: bool, config_path: str | None, change: _
 
 @contextmanager
 def _exit_on_failure() -> Iterator[None]:
-    """Report an error of the history, and exit with 3."""
     try:
         yield
     except StoreError as error:
@@ -131,7 +129,6 @@ def _table(entries: "Iterator[DeadLetter]") -> Iterator[str]:
 
 
 def _row(entry: "DeadLetter") -> str:
-    """Write one dead letter in one line, or more if the terminal is narrow."""
     time = "unknown" if entry.stamp_ns is None else f"{format_utc(entry.stamp_ns)[:19]}Z"
     start, reason = f"{entry.id:>8}  {time:20}  ", one_line(entry.reason)
     if (width := page_width()) is None:

@@ -12,14 +12,7 @@ import click
 from click.core import ParameterSource
 
 from ntpaudit.cli.logs import log_to_stderr
-from ntpaudit.cli.output import (
-    StandardError,
-    emit_and_exit,
-    format_option,
-    page_width,
-    terminal_size,
-    wants_colour,
-)
+from ntpaudit.cli.output import StandardError, emit_and_exit, format_option, page_width, terminal_size, wants_colour
 from ntpaudit.cli.parameters import (
     LEAST_HOURS,
     MOST_HOURS,
@@ -180,7 +173,6 @@ def demo(
 
 
 def _check_once(ctx: click.Context) -> None:
-    """Refuse options of a fleet."""
     refused = [
         one.opts[0]
         for one in ctx.command.params
@@ -273,7 +265,6 @@ def _pulse() -> Iterator[Callable[[int, int], None]]:
 
 
 def _findings(destination: "Destination", end_ns: int) -> str:
-    """Return the result of `ntpaudit fleet`; nothing, and a message, if the database cannot be read."""
     from ntpaudit.core.fleet.checks import judge_fleet
     from ntpaudit.core.fleet.model import FleetPolicy
     from ntpaudit.reports import fleet_text

@@ -98,7 +98,6 @@ _READ_OPTIONS = (
 
 
 def _read_options(command: _Function) -> _Function:
-    """Add the options of ReadOptions to a command."""
     for option in reversed(_READ_OPTIONS):
         command = option(command)
     return command
@@ -172,7 +171,6 @@ def order(
 
 
 def _named(ctx: click.Context) -> dict[str, str]:
-    """Return the options given on the command line: their parameter names and spellings."""
     return {
         str(one.name): one.opts[0]
         for one in ctx.command.params
@@ -198,7 +196,6 @@ _OF_ORDER = {"config_path", "url", "language", "database", "env", "demo", "store
 
 
 def _show(read_options: ReadOptions, output_options: OutputOptions) -> Severity:
-    """Read, judge and show a fleet; return its severity."""
     from ntpaudit.core.fleet.checks import judge_fleet
     from ntpaudit.core.fleet.members import filter_site
 
@@ -235,7 +232,6 @@ def _show(read_options: ReadOptions, output_options: OutputOptions) -> Severity:
 
 
 def _order(read_options: ReadOptions, host_a: str, host_b: str, format_name: str) -> Severity:
-    """Read two hosts, and show how events on them can be ordered."""
     from ntpaudit.core.fleet.ordering import order as order_of
 
     config, terms = settle(read_options)

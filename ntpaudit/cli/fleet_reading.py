@@ -83,7 +83,6 @@ def settle(options: ReadOptions) -> tuple[Config, FleetPolicy]:
 
 
 def _too_short(look_back_s: float, silent_after_s: float, options: ReadOptions) -> str:
-    """Say that no host could be detected as silent, why, and which option to give."""
     limit = "--look-back" if options.look_back is not None else "the default of --look-back"
     silence = "--silent-after" if options.silent_after is not None else "fleet.silent_after, or its default"
     return (
@@ -122,7 +121,6 @@ def open_database(options: ReadOptions, config: Config) -> tuple[Reader, str]:
 
 
 def _keys(options: ReadOptions, config: Config) -> dict[str, str]:
-    """Return the options or keys that set the database, for messages."""
     if options.url is not None:
         return {"url": "--url", "language": "--language", "database": "--database"}
     url = "fleet.url"
@@ -147,7 +145,6 @@ def command_line(options: ReadOptions) -> str:
 
 @contextmanager
 def _locating(options: ReadOptions) -> Iterator[None]:
-    """Add the file and the line to an error about a key."""
     try:
         yield
     except ConfigError as error:

@@ -93,7 +93,6 @@ def render(judged: Fleet, options: OutputOptions, notes: Sequence[str]) -> str:
 
 
 def _chosen(members: Sequence[HostStatus], options: OutputOptions) -> Sequence[HostStatus] | None:
-    """Return the hosts to show, None for the default of the format."""
     from ntpaudit.reports.fleet_summary import flagged
 
     if not options.flagged and options.limit is None:
@@ -165,5 +164,4 @@ def put(text: str, output: str | None) -> None:
 
 
 def _layout(output: str | None) -> tuple[int | None, bool]:
-    """Return the width and whether to use colours: for a file no limit and none."""
     return (page_width(), wants_colour()) if output in (None, "-") else (None, False)

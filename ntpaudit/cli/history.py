@@ -134,7 +134,6 @@ history.add_command(dead_letters)
 
 
 def _check_times(query: HistoryQuery) -> None:
-    """Raise click.UsageError for a period in the future, or one that ends before it begins."""
     if query.since_ns is not None and query.since_ns > query.now_ns:
         raise click.UsageError(
             f"--since {_minute(query.since_ns)} UTC is in the future (now: {_minute(query.now_ns)} UTC): "
@@ -157,12 +156,10 @@ def _counted(damaged: list[str]) -> str:
 
 
 def _resolve(when: RelativeTime | int | None, now_ns: int) -> int | None:
-    """Return a point in time, None for no limit."""
     return None if when is None else resolve(when, now_ns)
 
 
 def _nothing(stored: "History", path: str, *, events: bool) -> str:
-    """Say that there is nothing to show, and when the last audit was."""
     newest = stored.newest_ns()
     if newest is None:
         return f"{path} has no audit yet"
@@ -185,7 +182,6 @@ def _events(stored: "History", query: HistoryQuery) -> Iterator[str]:
 
 
 def _choose(stored: "History", query: HistoryQuery, *, hourly: bool) -> "tuple[list[Hour], Window]":
-    """Return the hours to show, and the window of the single audits after them."""
     from ntpaudit.store.audits import HOUR_S
     from ntpaudit.store.queries import Window
 
@@ -203,7 +199,6 @@ def _choose(stored: "History", query: HistoryQuery, *, hourly: bool) -> "tuple[l
 
 
 def _audits(stored: "History", query: HistoryQuery, *, hourly: bool) -> Iterator[str]:
-    """Return the lines of the audits, after those of the hours before them."""
     from ntpaudit.reports import history_tables
 
     hours, window = _choose(stored, query, hourly=hourly)
@@ -226,7 +221,6 @@ def _audits(stored: "History", query: HistoryQuery, *, hourly: bool) -> Iterator
 
 
 def _plot(stored: "History", query: HistoryQuery, *, hourly: bool) -> Iterator[str]:
-    """Return the plot; nothing if there is no offset."""
     from ntpaudit.core.checks.steps import STEP_KINDS
     from ntpaudit.render import plot
 
@@ -273,7 +267,6 @@ def _with_progress(items: Iterable[_Item], total: int, *, always: bool = False) 
 
 
 def _width() -> int:
-    """Return the width of a table: that of the terminal, else of all columns."""
     from ntpaudit.reports.history_tables import WIDTH
 
     return page_width() or WIDTH

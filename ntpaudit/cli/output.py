@@ -70,7 +70,6 @@ def drop_output() -> None:
 
 
 def _renderer(format_name: str, width: int | None = None, *, colour: bool = False) -> "Callable[[Record], str]":
-    """Load a format; only text has a width and colours."""
     if format_name == "text":
         from ntpaudit.formats.text import render
 

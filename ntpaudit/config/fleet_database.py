@@ -57,7 +57,6 @@ def fleet_database(
 
 
 def _fleet_token(config: Config, environment: Mapping[str, str], place: str, home: str | None) -> str | None:
-    """Return the token for the URL `place`; `home` is the configured URL of the fleet."""
     fleet, influxdb = config.fleet, config.influxdb
     if fleet.token_file is not None and place == home:
         return read_secret(fleet.token_file, "fleet.token_file", guarded=True)

@@ -116,7 +116,6 @@ def read_table(name: str, table: Any) -> Any:
 
 
 def _read_value(name: str, key: Key, value: Any) -> Any:
-    """Return the value of a key. Raises ConfigError with what to write."""
     if key.measure and isinstance(value, int | float) and not isinstance(value, bool):
         example = f'such as "{key.example}"'
         raise ConfigError(f"{name}: write a {key.measure} with its unit, in quotes, {example}", name)
@@ -127,7 +126,6 @@ def _read_value(name: str, key: Key, value: Any) -> Any:
 
 
 def _are_loopback(sources: SourcesConfig) -> bool:
-    """Return whether only this machine itself is queried."""
     others = sources.pools or sources.from_host
     return not others and all(isinstance(one, Server) and is_loopback(one.host) for one in sources.servers)
 
@@ -150,7 +148,6 @@ def choose_profile(
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
-    """Raise ConfigError for the first unknown key, with the nearest known one."""
     for key in table:
         if key not in known:
             text = f"{prefix}{key}: unknown{_nearest(key, known)}; known here: {', '.join(known)}"
@@ -158,7 +155,6 @@ def _refuse_unknown(table: Mapping[str, Any], known: Mapping[str, Any], prefix: 
 
 
 def _nearest(word: str, known: Mapping[str, Any]) -> str:
-    """Suggest the nearest known word."""
     import difflib
 
     near = difflib.get_close_matches(word, list(known), 1)

@@ -77,7 +77,6 @@ def _duration(meaning: str, parse: Callable[[str], float] = parse_positive_durat
 
 
 def _at_least(least_s: float, meaning: str, why: str = "", **more: Any) -> Key:
-    """Return a key for a duration of at least `least_s`."""
     return _duration(f"{meaning}; at least {write_duration(least_s)}", from_least(least_s, why), **more)
 
 
@@ -147,8 +146,7 @@ class ScheduleConfig(NamedTuple):
         _at_least(POOL_INTERVAL_S, "poll interval of the NTP pool", "the pool's terms of service"),  # P2: a hard error
     ] = 3600.0
     local_s: Annotated[
-        float,
-        _at_least(1.0, "interval of local audits (carry the offset forward, read the kernel; no query)"),
+        float, _at_least(1.0, "interval of local audits (carry the offset forward, read the kernel; no query)")
     ] = 60.0
 
 
@@ -227,20 +225,12 @@ class InfluxConfig(NamedTuple):
     ca_file: Annotated[
         str | None,
         _path(
-            _CERTIFICATES,
-            "/etc/ssl/site-ca.pem",
-            unset="the system's certificates",
-            variable="INFLUXDB_V2_SSL_CA_CERT",
+            _CERTIFICATES, "/etc/ssl/site-ca.pem", unset="the system's certificates", variable="INFLUXDB_V2_SSL_CA_CERT"
         ),
     ] = None
     timeout_s: Annotated[
         float,
-        _at_least(
-            0.1,
-            "how long an answer may take",
-            variable="INFLUXDB_V2_TIMEOUT",
-            read_variable=parse_milliseconds,
-        ),
+        _at_least(0.1, "how long an answer may take", variable="INFLUXDB_V2_TIMEOUT", read_variable=parse_milliseconds),
     ] = 10.0
     default_token_file: str | None = None
 
@@ -249,8 +239,7 @@ class OpenMetricsConfig(NamedTuple):
     """`[openmetrics]`: the file that node_exporter's textfile collector reads."""
 
     path: Annotated[
-        str,
-        _path("write gauges for the textfile collector of node_exporter", "/var/lib/node_exporter/ntpaudit.prom"),
+        str, _path("write gauges for the textfile collector of node_exporter", "/var/lib/node_exporter/ntpaudit.prom")
     ]
 
 

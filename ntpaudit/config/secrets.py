@@ -91,7 +91,6 @@ def _refuse_readable_by_others(mode: int, path: str, key: str) -> None:
 
 
 def _fault_of_token(content: bytes) -> str | None:
-    """Return why the content of a file is no token, None if it is one."""
     token = content.strip()
     if content.startswith(_BYTE_ORDER_MARKS):
         return "begins with a byte order mark: save it as plain ASCII text"

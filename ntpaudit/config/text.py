@@ -67,7 +67,6 @@ def show_toml(config: Config, environment: Mapping[str, str], written: Tables) -
 
 
 def _origin(table: str, name: str, config: Config, written: Tables) -> str:
-    """Return the origin of a value."""
     key = KEYS[table][name]
     if name in written.get(table, {}):
         return "file"
@@ -80,7 +79,6 @@ def _origin(table: str, name: str, config: Config, written: Tables) -> str:
 
 
 def _unset(table: str, name: str, config: Config, environment: Mapping[str, str]) -> str:
-    """Describe the effective value of a key that is not set."""
     influxdb, fleet = config.influxdb, config.fleet
     unset = KEYS[table][name].unset
     own = influxdb if influxdb is not None and fleet.url in (None, influxdb.url) else None
@@ -135,7 +133,6 @@ def tables_of(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def _values(keys: Mapping[str, Key], settings: Any) -> dict[str, Any]:
-    """Return the values of a table's keys as a file has them, None if not set."""
     values = {name: getattr(settings, key.field, None) for name, key in keys.items()}
     return {name: None if value in (None, "") else keys[name].write(value) for name, value in values.items()}
 

@@ -194,7 +194,6 @@ class Server:
         return self._use(self._connect(), method, target, body, headers)
 
     def _take_idle(self) -> "HTTPConnection | None":
-        """Take an idle connection if there is one; several threads may try."""
         try:
             return self._idle.pop()
         except IndexError:
@@ -307,11 +306,9 @@ class Server:
             raise self.failure("the answers hold more values than fit into memory", "ask for one site: --site")
 
     def _too_long(self, limit: int) -> ReadError:
-        """Return the error that an answer is longer than a limit."""
         return self.failure(f"an answer is longer than {limit >> 20} MiB", "ask for one site: --site")
 
     def _decompressed(self, answer: "HTTPResponse") -> Iterator[bytes]:
-        """Yield a decompressed body in parts."""
         encoding = (answer.headers.get("Content-Encoding") or "identity").strip().lower()
         if encoding not in ("identity", "gzip"):
             raise self.strange(f"the answer is encoded as {encoding}, which was not requested")
@@ -344,7 +341,6 @@ class Server:
             yield part
 
     def _refusal(self, answer: "HTTPResponse") -> ReadError:
-        """Return the error for an answer of another status."""
         from ntpaudit.net.answers import reason_of
 
         if 300 <= answer.status <= 399:
@@ -375,7 +371,6 @@ class Server:
 
     @contextmanager
     def _read_errors(self) -> Iterator[None]:
-        """Turn each failure of a connection into a ReadError with its fix."""
         import ssl
         from http.client import HTTPException
         from socket import gaierror
@@ -444,7 +439,6 @@ def start(task: Callable[[], Got]) -> Callable[[], Got]:
 
 
 def _split_url(url: str, key: str) -> tuple[str, str, int | None, str]:
-    """Return a URL's scheme, host, port and path. ReadError if it names no server; the fix names its key."""
     from urllib.parse import quote, urlsplit
 
     try:
@@ -470,7 +464,6 @@ def _skew_s(date: str | None, now_s: float) -> float | None:
 
 
 def _weight(part: bytes) -> int:
-    """Return the weight of a part of an answer, once it is parsed."""
     values, containers = part.count(b",") + part.count(b"\n"), part.count(b"[") + part.count(b"{")
     keys = max(0, part.count(b":") - KEYS_PER_OBJECT * part.count(b"{"))
     return values + WEIGHT_OF_CONTAINER * containers + WEIGHT_OF_KEY * keys + len(part) // OCTETS_PER_WEIGHT

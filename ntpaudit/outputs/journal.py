@@ -14,7 +14,7 @@ from ntpaudit.formats.log_entries import VERDICT_CHANGED, LogEntry, LogOutput, c
 from ntpaudit.render.text_safety import one_line
 
 MESSAGE_IDS: Mapping[str, str] = {rule.id: rule.message_id for rule in RULES} | {
-    VERDICT_CHANGED: "5326393773d54750becb56d171e32cf2",
+    VERDICT_CHANGED: "5326393773d54750becb56d171e32cf2"
 }
 """The message id of each kind of entry. It never changes, because users match on it. `systemd-id128 new` makes one."""
 

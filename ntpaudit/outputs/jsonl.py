@@ -60,7 +60,6 @@ def _current(path: str, file: int | None) -> int:
 
 
 def _append(file: int, line: bytes) -> None:
-    """Append a line in one write, or nothing. Raises OSError."""
     size = os.fstat(file).st_size
     if size and os.pread(file, 1, size - 1) != b"\n":
         line = b"\n" + line  # a power failure cut the last line: keep this one apart

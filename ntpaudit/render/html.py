@@ -67,5 +67,4 @@ def many(count: int, noun: str) -> str:
 
 
 def _exact(microseconds: int) -> str:
-    """Write a time to the microsecond, with a minus sign that is as wide as a plus sign."""
     return f"{microseconds / 1e6:,.6f} s".replace("-", "\N{MINUS SIGN}")

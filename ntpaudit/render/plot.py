@@ -102,13 +102,7 @@ class Frame(NamedTuple):
 def point_of_audit(audit: Audit) -> Point:
     """Return an audit as a point."""
     return Point(
-        audit.time_ns,
-        audit.time_ns,
-        audit.severity,
-        audit.offset_s,
-        audit.offset_s,
-        audit.earliest_s,
-        audit.latest_s,
+        audit.time_ns, audit.time_ns, audit.severity, audit.offset_s, audit.offset_s, audit.earliest_s, audit.latest_s
     )
 
 
@@ -186,7 +180,6 @@ def _bridge(bins: list[Point | None], before: int, last: Point) -> None:
 
 
 def _merge(one: Point | None, other: Point) -> Point:
-    """Return what holds of two points together."""
     if one is None:
         return other
     return Point(
@@ -201,7 +194,6 @@ def _merge(one: Point | None, other: Point) -> Point:
 
 
 def _least(one: float | None, other: float | None) -> float | None:
-    """Return the smaller of two values, of which either may be missing."""
     return one if other is None or (one is not None and one <= other) else other
 
 
@@ -229,7 +221,6 @@ class _Scale(NamedTuple):
 
 
 def _bent(value_s: float, linear_s: float | None) -> float:
-    """Return where a value stands on the axis, in its own measure."""
     if linear_s is None:
         return value_s
     size = log10(1 + abs(value_s) / linear_s)
@@ -270,7 +261,6 @@ def _linear(low: float, high: float, rows: int) -> _Scale:
 
 
 def _nice(rough: float) -> float:
-    """Return 1, 2 or 5 times a power of ten that is about as large, or larger."""
     power = 10.0 ** floor(log10(rough))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.9)
 
@@ -282,13 +272,11 @@ def _round_number(value_s: float, reach_s: float) -> float:
 
 
 def _label(size: str, way: str) -> str:
-    """Write a number beside the axis; a sign stands for the word where there is no room: + is behind."""
     text = f"{size} {way}"
     return text if len(text) <= LABEL_WIDTH else f"{'-' if way in ('ahead', 'less') else '+'}{size}"
 
 
 def _symlog(low: float, high: float, linear_s: float, rows: int) -> _Scale:
-    """Return an axis with a tick at every power of ten."""
     decades = range(ceil(log10(max(abs(low), abs(high)) / linear_s)) + 1)
     sizes = [linear_s * 10.0**decade for decade in decades]
     bottom, top = _bent(min(low, 0.0), linear_s), _bent(max(high, 0.0), linear_s)
@@ -301,7 +289,6 @@ def _symlog(low: float, high: float, linear_s: float, rows: int) -> _Scale:
 
 
 def _picture(bins: Sequence[Point | None], scale: _Scale, frame: Frame, paint: Paint) -> Iterator[str]:
-    """Draw the axis with its numbers, and beside it row by row the line and the band."""
     labels: dict[int, str] = {}
     for value_s, label in scale.ticks:  # zero first, and none where another stands
         labels.setdefault(scale.dot(value_s) // _DOTS, label)
@@ -328,14 +315,12 @@ def _picture(bins: Sequence[Point | None], scale: _Scale, frame: Frame, paint: P
 
 
 def _dots(point: Point | None, scale: _Scale) -> range:
-    """Return the dots that the estimate covers, from the top."""
     if point is None or point.least_s is None or point.most_s is None:
         return range(0)
     return range(scale.dot(point.most_s), scale.dot(point.least_s) + 1)
 
 
 def _rows(point: Point | None, scale: _Scale) -> range:
-    """Return the rows that the band touches, from the top."""
     if point is None or point.earliest_s is None or point.latest_s is None:
         return range(0)
     return range(scale.dot(point.latest_s) // _DOTS, scale.dot(point.earliest_s) // _DOTS + 1)
@@ -375,13 +360,11 @@ def _marks(bins: Sequence[Point | None], steps: Sequence[Step], frame: Frame) ->
 
 
 def _column(time_ns: int, frame: Frame) -> int | None:
-    """Return the column of a time, None outside the frame."""
     column = (time_ns - frame.begin_ns) * frame.columns // max(1, frame.end_ns - frame.begin_ns)
     return min(column, frame.columns - 1) if 0 <= column <= frame.columns else None
 
 
 def _time_ticks(frame: Frame) -> list[tuple[int, str]]:
-    """Return the columns of round times with their labels, no two of which touch."""
     span_s = (frame.end_ns - frame.begin_ns) / NS_PER_S
     most = max(1, frame.columns // 12)
     step_s = next((step for step in _TIME_STEPS_S if span_s / step <= most), _TIME_STEPS_S[-1])
@@ -399,7 +382,6 @@ def _time_ticks(frame: Frame) -> list[tuple[int, str]]:
 
 
 def _times(frame: Frame) -> Iterator[str]:
-    """Write the round times below their columns."""
     line = ""
     for column, label in _time_ticks(frame):
         line = line.ljust(column) + label
@@ -407,7 +389,6 @@ def _times(frame: Frame) -> Iterator[str]:
 
 
 def _words(summary: Summary, steps: Sequence[Step], frame: Frame) -> Iterator[str]:
-    """Say in words what the picture shows."""
     whole, glyphs = summary.all, frame.glyphs
     if whole is None or whole.least_s is None or whole.most_s is None:
         yield f"{plural(summary.points, 'point')}, none of them measured"
@@ -434,5 +415,4 @@ def _words(summary: Summary, steps: Sequence[Step], frame: Frame) -> Iterator[st
 
 
 def _offset(value_s: float) -> str:
-    """Write an offset in words."""
     return f"{format_duration(value_s)} {direction(value_s)}"

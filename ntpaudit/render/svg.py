@@ -186,7 +186,6 @@ def over_time(tallies: Sequence[SeverityCounts], hosts: int, frame: "Frame") -> 
 
 
 def _counts(top: int) -> range:
-    """Return a few round whole numbers from zero to at most `top`."""
     steps = (digit * 10**power for power in range(len(str(top))) for digit in (1, 2, 5))
     return range(0, top + 1, next(step for step in steps if top <= _MOST_TICKS * step))
 
@@ -305,7 +304,6 @@ def _series_scale(measured: Sequence[Offset]) -> Scale:
 
 
 def _runs(buckets: Sequence[TimeBucket], frame: Frame) -> Iterator[Iterator[TimeBucket]]:
-    """Yield measured spans that follow on each other."""
     known = [bucket for bucket in buckets if bucket.offset is not None]
     places = [round((bucket.begin_ns - frame.begin_ns) / frame.span_ns) for bucket in known]
     for _, run in groupby(enumerate(known), lambda entry: places[entry[0]] - entry[0]):
@@ -313,7 +311,6 @@ def _runs(buckets: Sequence[TimeBucket], frame: Frame) -> Iterator[Iterator[Time
 
 
 def _gaps(runs: Sequence[Sequence[TimeBucket]], frame: Frame) -> Iterator[str]:
-    """Yield rectangles of where nothing was measured."""
     ends = [(frame.place(run[0].begin_ns), frame.place(run[-1].begin_ns + frame.span_ns)) for run in runs]
     for (_, left), (right, _) in pairwise([(0.0, 0.0), *ends, (1000.0, 1000.0)]):
         if right - left > 0.5 * (frame.place(frame.begin_ns + frame.span_ns)):

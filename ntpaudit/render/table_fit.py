@@ -114,6 +114,5 @@ def _heads(room: int) -> Iterator[int]:
 
 
 def _cut(name: str, head: int, room: int) -> str:
-    """Leave the begin and the end of a name."""
     tail = room - head - len(_CUT)
     return name[:head] + _CUT + (name[-tail:] if tail else "")

@@ -28,12 +28,7 @@ _CUT = "~"
 RED, GREEN, YELLOW, MAGENTA = 31, 32, 33, 35
 
 
-SEVERITY_COLOURS = {
-    Severity.OK: GREEN,
-    Severity.WARNING: YELLOW,
-    Severity.UNKNOWN: MAGENTA,
-    Severity.CRITICAL: RED,
-}
+SEVERITY_COLOURS = {Severity.OK: GREEN, Severity.WARNING: YELLOW, Severity.UNKNOWN: MAGENTA, Severity.CRITICAL: RED}
 
 
 Paint = Callable[[str, int | None], str]
@@ -124,7 +119,6 @@ def _least_width(column: Column[_Item], cells: Sequence[str]) -> int:
 
 
 def _cut_end(text: str, width: int) -> str:
-    """Leave the begin of a text."""
     return text if len(text) <= width else text[: width - len(_CUT)] + _CUT
 
 
@@ -173,10 +167,8 @@ def to_ascii(text: str) -> str:
 
 
 def _painted(text: str, colour: int | None) -> str:
-    """Colour a text; one without a colour stays as it is."""
     return text if colour is None else f"\x1b[{colour}m{text}\x1b[0m"
 
 
 def _unpainted(text: str, colour: int | None) -> str:
-    """Leave a text as it is."""
     return text

@@ -31,7 +31,6 @@ def short_words(text: str) -> str:
 
 
 def _shortened(text: str, longest: int = LONGEST) -> str:
-    """Leave out the middle of what is too long."""
     return text if len(text) <= longest else f"{text[: longest - 41]}[...]{text[-36:]}"
 
 

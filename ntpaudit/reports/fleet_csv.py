@@ -46,7 +46,6 @@ def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None) -> str:
 
 
 def _values(one: HostStatus) -> Iterator[str | int]:
-    """Return the values of a host; for a silent host the last ones."""
     host = one.host
     yield from (_name(one.name), _name(one.site), _name(host.env if host else None), one.severity.word)
     yield from (host.verdict if host else "", int(one.silent_s is not None), _number(one.silent_s))
@@ -73,5 +72,4 @@ def _name(text: str | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Write a number; empty if unknown or not finite."""
     return decimal(value) if value is not None and isfinite(value) else ""

@@ -175,7 +175,6 @@ def _extremes(earliest_s: float, latest_s: float) -> str:
 
 
 def _jump_words(jump: Jump, frame: Frame) -> str:
-    """Return the time, direction and size of a step; an offset grows if its clock is set back."""
     stamp = format_utc(jump.time_ns)[5 : 19 if jump.is_reported else 16].replace("T", " ")
     at = stamp if frame.is_long() else stamp[6:]
     if jump.moved_s is None:

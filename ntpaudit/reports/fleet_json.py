@@ -67,7 +67,6 @@ def _line(data: Any) -> str:
 
 
 def _counts(site: Site) -> dict[str, int]:
-    """Return the number of hosts, in total and per severity."""
     return {"hosts": sum(site.hosts)} | {severity.word: site.hosts[severity] for severity in Severity}
 
 
@@ -80,7 +79,6 @@ def _finding(finding: FleetFinding) -> dict[str, Any]:
 
 
 def _host(one: HostStatus) -> dict[str, Any]:
-    """Return a host; for a silent host with its last values."""
     known: dict[str, Any] = {
         "host": one.name,
         "site": one.site,
@@ -114,7 +112,6 @@ def _host(one: HostStatus) -> dict[str, Any]:
 
 
 def _alarm(alarm: Alarm) -> dict[str, Any]:
-    """Return a finding of a host's agent."""
     return {
         "id": alarm.kind,
         "severity": alarm.severity.word,
@@ -124,7 +121,6 @@ def _alarm(alarm: Alarm) -> dict[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
-    """Return a finite number to the nanosecond, else None."""
     return round(value, _DECIMALS) if value is not None and isfinite(value) else None
 
 

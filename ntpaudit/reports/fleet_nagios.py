@@ -23,7 +23,6 @@ def render_absence(reason: str, remedy: str = "") -> str:
 
 
 def _performance(fleet: Fleet) -> list[str]:
-    """List the counts as `label=value[unit];[warning];[critical];[min];[max]`."""
     ok, warning, unknown, critical = fleet.whole.hosts
     hosts, measured, by_two, by_three = fleet.coverage
     counts = {

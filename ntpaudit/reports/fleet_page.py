@@ -117,7 +117,6 @@ def _wrong(fleet: Fleet) -> int:
 
 
 def _notes(fleet: Fleet) -> tuple[str, str, str, str]:
-    """Return a note for each count of hosts, worst first."""
     wrong = _wrong(fleet)
     silent = [one for one in fleet.members if one.silent_s is not None]
     lost = sum(one.host is None for one in silent)

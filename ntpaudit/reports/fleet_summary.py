@@ -44,7 +44,6 @@ def _alike(members: Sequence[HostStatus]) -> Sequence[HostStatus]:
 
 
 def _names(names: Collection[str], most: int) -> str:
-    """Name the first hosts in brackets, and count the others."""
     if not most or not names:
         return ""
     first = ", ".join(map(_shortened, list(names)[:most]))
@@ -52,13 +51,11 @@ def _names(names: Collection[str], most: int) -> str:
 
 
 def _shortened(name: str) -> str:
-    """Cut the middle of a name that is too long for a sentence."""
     half = LONGEST_NAME // 2
     return name if len(name) <= LONGEST_NAME else name[: half - len(_CUT)] + _CUT + name[-half:]
 
 
 def _counts(fleet: Fleet) -> list[tuple[int, tuple[str, str, str]]]:
-    """Count the hosts by state, with the words for one, for several, and in a list."""
     ok, warning, unknown, critical = fleet.whole.hosts
     wrong = sum(is_wrong(one) for one in fleet.members)
     silent = sum(one.silent_s is not None for one in fleet.members)

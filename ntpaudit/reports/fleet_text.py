@@ -125,7 +125,6 @@ def _corrected(order: Order) -> str:
 
 
 def _first_if(one: str, other: str, limit_s: float) -> str:
-    """Say for which timestamps the event on `one` came first."""
     if limit_s >= 0:
         return f"the event on {one} came first if that on {other} has a timestamp more than {_up(limit_s)} later"
     least = format_duration(limit_s, rounding="down")
@@ -159,13 +158,11 @@ def _moment(now_ns: int) -> str:
 
 
 def _worst_pair(ambiguity: OrderingUncertainty) -> str:
-    """Name the two hosts that are hardest to order."""
     behind, ahead = map(short_name, ambiguity.hosts)
     return f"worst pair: {behind} and {ahead}"
 
 
 def _rest(members: Sequence[HostStatus], shown: Sequence[HostStatus], *, is_flagged: bool) -> Iterator[str]:
-    """Count the hosts that are not shown, and say how to show them."""
     if len(members) > len(shown):
         counts = Counter(one.severity for one in members)
         counts.subtract(one.severity for one in shown)
@@ -194,7 +191,6 @@ def _hosts(now_ns: int) -> tuple[Column[HostStatus], ...]:
 def _table(
     columns: Sequence[Column[_Item]], items: Sequence[_Item], paint: Paint, width: int | None, dropped: Sequence[str]
 ) -> Iterator[str]:
-    """Write a table whose names in the first column stay distinct on a narrow terminal."""
     if width is None:
         yield from table(columns, items, paint, _ANY_WIDTH)
         return
@@ -207,7 +203,6 @@ def _table(
 
 
 def _offset(one: HostStatus) -> str:
-    """Return the offset in words, empty for a silent host."""
     if one.host is None or one.host.offset is None or one.silent_s is not None:
         return ""
     size, _, word = format_offset(one.host.offset.estimate_s).rpartition(" ")
@@ -215,14 +210,12 @@ def _offset(one: HostStatus) -> str:
 
 
 def _bound(one: HostStatus) -> str:
-    """Return the maximum error, empty for a silent host."""
     if one.host is None or one.host.offset is None or one.silent_s is not None:
         return ""
     return _up(max(-one.host.offset.earliest_s, one.host.offset.latest_s))
 
 
 def _sources(one: HostStatus) -> str:
-    """Count the usable sources and the falsetickers."""
     if one.host is None or one.silent_s is not None:
         return ""
     false = one.host.falsetickers
@@ -230,7 +223,6 @@ def _sources(one: HostStatus) -> str:
 
 
 def _seen(one: HostStatus, now_ns: int) -> str:
-    """Return the age of a host's latest point."""
     if one.host is None:
         return f"> {format_duration(one.silent_s or 0.0)}" if one.is_expired else "never"
     seen_s = (now_ns - one.host.last_ns) / NS_PER_S if one.seen_s is None else one.seen_s
@@ -239,7 +231,6 @@ def _seen(one: HostStatus, now_ns: int) -> str:
 
 @lru_cache(maxsize=4096)
 def _ago(seconds: int) -> str:
-    """Write an age in whole seconds, at least 1 s."""
     return format_duration(max(1, seconds))
 
 

@@ -175,7 +175,6 @@ def _line(
     paint: Paint | None = None,
     severity: Severity = Severity.OK,
 ) -> str:
-    """Join cells to a line, with `last` at the end."""
     fitted = [_fit(column, cell) for column, cell in zip(columns, cells, strict=True)]
     if paint is not None and severity:
         place = next(index for index, column in enumerate(columns) if column.title in ("severity", "worst"))
@@ -184,14 +183,12 @@ def _line(
 
 
 def _fit(column: _Column, text: str) -> str:
-    """Pad or cut a cell to its width; numbers are aligned to the right."""
     if len(text) > column.width:
         text = text[: column.width - len(_CUT)] + _CUT
     return text.rjust(column.width) if column.is_number else text.ljust(column.width)
 
 
 def _shortened(findings: Sequence[str], room: int) -> str:
-    """Name as many findings as fit, and count the others."""
     for shown in range(len(findings), 0, -1):
         rest = len(findings) - shown
         text = " ".join(findings[:shown]) + (f" +{rest}" if rest else "")
@@ -202,7 +199,6 @@ def _shortened(findings: Sequence[str], room: int) -> str:
 
 
 def _when(utc_ns: int | None, host_ns: int) -> str:
-    """Write the corrected time, or that of the host's clock with a question mark."""
     text = format_utc(host_ns if utc_ns is None else utc_ns)[:19].replace("T", " ")
     return f"{text}{'?' if utc_ns is None else ' '}"
 
@@ -216,14 +212,12 @@ def _bound(value_s: float | None) -> str:
 
 
 def _polled(audit: Audit) -> str:
-    """Return the age of the replies behind an audit."""
     if audit.kind == "network" and not audit.age_s:
         return "now"
     return "" if audit.age_s is None else f"{format_duration(max(1.0, round(audit.age_s)))} ago"
 
 
 def _lasted(hour: Hour, state: str) -> str:
-    """Write how long an hour was in a state; empty for 0, a question mark if unknown."""
     if hour.spans is None:
         return "?"
     seconds = getattr(hour.spans, state)
@@ -285,14 +279,4 @@ _AUDIT_FIELDS = (
     "absent_s",
     "off_s",
 )
-_EVENT_FIELDS = (
-    "time",
-    "host_time",
-    "event",
-    "raised",
-    "severity",
-    "level",
-    "value_s",
-    "text",
-    "boot_id",
-)
+_EVENT_FIELDS = ("time", "host_time", "event", "raised", "severity", "level", "value_s", "text", "boot_id")

@@ -27,12 +27,7 @@ _DAY_S = 86_400.0
 
 
 def render(
-    status: AgentStatus,
-    format_name: str,
-    stored: Mapping[str, Any],
-    *,
-    width: int | None = None,
-    colour: bool = False,
+    status: AgentStatus, format_name: str, stored: Mapping[str, Any], *, width: int | None = None, colour: bool = False
 ) -> str:
     """Write the status in one of `FORMATS`. `stored` is its record as the history has it, for JSON.
 
@@ -47,12 +42,7 @@ def render(
 
 
 def render_absence(
-    reason: str,
-    format_name: str,
-    agent: AgentState | None = None,
-    *,
-    width: int | None = None,
-    colour: bool = False,
+    reason: str, format_name: str, agent: AgentState | None = None, *, width: int | None = None, colour: bool = False
 ) -> str:
     """Write that there is no record of an agent, and why; `agent` is one that runs and has stored none yet."""
     match format_name:
@@ -83,7 +73,6 @@ def waiting(wait: Wait) -> str:
 
 
 def _examine() -> str:
-    """Return the fix for an agent that stores no records."""
     return f"check the agent: {service.examine()}"
 
 
@@ -104,7 +93,6 @@ def sentence(status: AgentStatus) -> str:
 
 
 def _remedy(status: AgentStatus) -> str:
-    """Return the fix for a stale record."""
     if status.doubt is None:
         return _examine()
     if status.wait is None:
@@ -123,7 +111,6 @@ def _summary(status: AgentStatus) -> str:
 
 
 def _json(status: AgentStatus, stored: Mapping[str, Any]) -> str:
-    """Write the status as one JSON object on one line."""
     breach = _breach_now(status)
     data = {
         "record": stored,
@@ -167,7 +154,6 @@ def _text(status: AgentStatus, width: int, *, colour: bool) -> str:
 
 
 def _ages(status: AgentStatus) -> Iterator[tuple[str, str]]:
-    """Return the age of the record, and the time from the last poll to the record."""
     record = status.record
     when = (
         f"{_second(record.utc_ns)} UTC"
@@ -203,7 +189,6 @@ def _drift_and_forecast(status: AgentStatus) -> Iterator[tuple[str, str]]:
 
 
 def _drift(drift: Drift) -> str:
-    """Describe the drift of the corrected clock."""
     if drift.frequency_ppm is None:
         return f"not known yet ({plural(drift.samples, 'sample')})"
     verb = "loses" if drift.frequency_ppm > 0 else "gains"
@@ -237,7 +222,6 @@ def _forecast(breach: Breach, tolerance: str, age_s: float, *, is_known: bool) -
 
 
 def _agent(status: AgentStatus) -> Iterator[tuple[str, str]]:
-    """Describe the agent, its schedule and its delivery."""
     agent, health = status.agent, status.record.health or Health()
     process = ""
     if status.agent_runs is False:
@@ -253,16 +237,12 @@ def _agent(status: AgentStatus) -> Iterator[tuple[str, str]]:
             yield "next poll", f"at most {_age(poll_s)} after this record"
     yield "delivery", _delivery(health)
     if health.missed:
-        yield (
-            "missed",
-            f"{plural(health.missed, 'scheduled audit')} (host busy or suspended)",
-        )
+        yield ("missed", f"{plural(health.missed, 'scheduled audit')} (host busy or suspended)")
     if health.store:
         yield "store", health.store
 
 
 def _delivery(health: Health) -> str:
-    """Describe what has not reached the database."""
     if not health.backlog:
         text = "up to date"
     else:
@@ -277,10 +257,8 @@ def _delivery(health: Health) -> str:
 
 
 def _age(seconds: float | None) -> str:
-    """Write an age, rounded to whole seconds, at least 1 s."""
     return format_duration(max(1.0, round(seconds or 0.0)))
 
 
 def _second(time_ns: int) -> str:
-    """Write a time to the second."""
     return format_utc(time_ns)[:19].replace("T", " ")
