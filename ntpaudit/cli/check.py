@@ -6,7 +6,7 @@ import click
 
 from ntpaudit import __version__, audit
 from ntpaudit.cli.logs import log_to_stderr, verbosity_options
-from ntpaudit.cli.output import StandardError, emit_and_exit, format_option
+from ntpaudit.cli.output import emit_and_exit, format_option, show_progress
 from ntpaudit.cli.parameters import Parsed, config_option
 from ntpaudit.config.load import choose_profile, find_config, load_config
 from ntpaudit.config.schema import Config
@@ -79,7 +79,7 @@ def _timeout(text: str) -> float:
     show_default=True,
     help="Maximum wait for DNS, and again for replies.",
 )
-@format_option
+@format_option()
 @click.option("--output", type=click.Path(dir_okay=False), help="Write to this file, replaced atomically.")
 @click.option("--record", is_flag=True, help="Also store the audit in the history (state folder).")
 @click.option("--force", is_flag=True, help="Query again inside the minimum interval. Never use this in a timer.")
@@ -132,7 +132,7 @@ def check(
     )
     store = OneShotStore(os.path.join(state_folder(os.environ), FILE_NAME))
     try:
-        result = audit.run(plan, SystemClock(), store, StandardError().progress)
+        result = audit.run(plan, SystemClock(), store, show_progress)
     finally:
         store.close()
     unreachable = [source.name for source in result.sources if source.status == "unreachable"]

@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from ntpaudit.cli.output import StandardError
+from ntpaudit.cli.output import note, write_parts
 from ntpaudit.cli.parameters import Parsed, config_option
-from ntpaudit.cli.stream import write_parts
 from ntpaudit.config.load import SYSTEM_FILE, find_config, load_config, load_tables, locate, user_file, with_environment
 from ntpaudit.config.schema import Config
 from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Pool, Server, Source, doubtful_port, parse_source, pool, region
@@ -144,7 +143,6 @@ def init(
         text = write_file(_chosen(given), POOL_NOTE if is_proposal else "")
     except ConfigError as error:  # the options are at fault, not the file
         raise click.UsageError(str(error)) from error
-    messages = StandardError()
     _warn_of_ports(servers)
     if output == "-":
         write_parts([text])
@@ -152,11 +150,11 @@ def init(
         _write(output or (SYSTEM_FILE if os.geteuid() == 0 else user_file(os.environ)), text, force=force)
     if is_proposal:
         for line in POOL_NOTE.splitlines():
-            messages.note(line)
+            note(line)
     elif (
         warning := _too_few([*map(parse_source, servers)], pools=bool(zone or place), from_host=from_host)
     ) is not None:
-        messages.note(warning)
+        note(warning)
 
 
 def _chosen(given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -174,7 +172,7 @@ def _write(path: str, text: str, *, force: bool) -> None:
         os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
         write_atomically(path, text)
     except OSError as error:
-        StandardError().note(unwritable(path, error))
+        note(unwritable(path, error))
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
     option = "" if path == find_config(os.environ) else f" --config {path}"
     start = service.start() if path == SYSTEM_FILE else f"ntpaudit agent{option}"
@@ -191,7 +189,7 @@ def _too_few(servers: Sequence[Source], *, pools: bool, from_host: bool) -> str 
 
 def _warn_of_ports(names: Sequence[str]) -> None:
     for warning in filter(None, map(doubtful_port, names)):
-        StandardError().note(warning)
+        note(warning)
 
 
 def _named(file: str | None, config_path: str | None, word: str = "FILE") -> str | None:
@@ -222,7 +220,7 @@ def check(file: str | None, config_path: str | None) -> None:
         raise locate(error, path) from error
     sources = found.sources
     if (warning := _too_few(sources.servers, pools=bool(sources.pools), from_host=sources.from_host)) is not None:
-        StandardError().note(warning)
+        note(warning)
     _warn_of_ports([source.name for source in sources.servers if isinstance(source, Server)])
     token = "" if found.influxdb is None else f", token {describe_token(found.influxdb, os.environ)}"
     outputs = _outputs(found)

@@ -2,16 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from ntpaudit.cli.output import StandardError, page_width
+from ntpaudit.cli.output import exit_on, format_option, note, page_width, write_parts
 from ntpaudit.cli.parameters import config_option
 from ntpaudit.cli.state import history_path, read_config
-from ntpaudit.cli.stream import write_parts
-from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import format_utc, plural
 from ntpaudit.errors import StoreError
 from ntpaudit.render.text_safety import one_line
@@ -52,29 +49,22 @@ def dead_letters() -> None:
 _ids = click.argument("ids", nargs=-1, type=click.IntRange(1, 2**63 - 1), metavar="[ID]...")
 
 
-def _all(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option("--all", "is_all", is_flag=True, help=f"{what} every dead letter.")
-
-
 @dead_letters.command("list", epilog=EPILOG)
-@click.option(
-    "--format", "format_name", type=click.Choice(["table", "json"]), default="table", show_default=True,
-    help="Output format.",
-)  # fmt: skip
+@format_option(["table", "json"])
 @config_option
 def list_(format_name: str, config_path: str | None) -> None:
     """Show each dead letter: its ID, its time, and why the database refused it."""
     from ntpaudit.store.queries import open_history
 
     path = history_path(read_config(config_path), by_agent=True)
-    with _exit_on_failure(), open_history(path) as history:
+    with exit_on(StoreError), open_history(path) as history:
         render = _json if format_name == "json" else _table
         write_parts(render(history.dead_letters()))
 
 
 @dead_letters.command(epilog=EPILOG)
 @_ids
-@_all("Resend")
+@click.option("--all", "is_all", is_flag=True, help="Resend every dead letter.")
 @config_option
 def resend(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
     """Put dead letters back into the outbox; the agent sends them within a minute, after the records in it."""
@@ -84,15 +74,15 @@ def resend(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
     click.echo(f"{plural(done.sent, 'record')} put back into the outbox")
     if done.unstamped:
         its = "its" if done.unstamped == 1 else "their"
-        StandardError().note(f"{plural(done.unstamped, 'dead letter')} cannot be sent: {its} time is not known")
+        note(f"{plural(done.unstamped, 'dead letter')} cannot be sent: {its} time is not known")
     if done.damaged:
         those = plural(done.damaged, "dead letter")
-        StandardError().note(f"{those} cannot be sent: damaged in the history; drop those that `list` shows as damaged")
+        note(f"{those} cannot be sent: damaged in the history; drop those that `list` shows as damaged")
 
 
 @dead_letters.command(epilog=EPILOG)
 @_ids
-@_all("Drop")
+@click.option("--all", "is_all", is_flag=True, help="Drop every dead letter.")
 @config_option
 def drop(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
     """Delete dead letters. The audits themselves stay in the history."""
@@ -105,27 +95,17 @@ def drop(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
 def _change(ids: Sequence[int], is_all: bool, config_path: str | None, change: _Change[_Done]) -> _Done:
     if is_all == bool(ids):
         raise click.UsageError("name dead letters by ID, or use --all")
-    with _exit_on_failure():
+    with exit_on(StoreError):
         return change(history_path(read_config(config_path), by_agent=True), None if is_all else ids)
 
 
-@contextmanager
-def _exit_on_failure() -> Iterator[None]:
-    try:
-        yield
-    except StoreError as error:
-        StandardError().note(str(error))
-        raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
-
-
 def _table(entries: "Iterator[DeadLetter]") -> Iterator[str]:
-    first = next(entries, None)
-    if first is None:
+    title = f"{'id':>8}  {'time':20}  reason\n"
+    for entry in entries:
+        yield title + _row(entry)
+        title = ""
+    if title:
         yield "no dead letters\n"
-        return
-    yield f"{'id':>8}  {'time':20}  reason\n"
-    yield _row(first)
-    yield from map(_row, entries)
 
 
 def _row(entry: "DeadLetter") -> str:
@@ -141,7 +121,6 @@ def _row(entry: "DeadLetter") -> str:
 
 def _json(entries: "Iterator[DeadLetter]") -> Iterator[str]:
     for entry in entries:
-        data = {"schema": SCHEMA, "id": entry.id, "utc": None, "reason": entry.reason, "lines": entry.lines}
-        if entry.stamp_ns is not None:
-            data["utc"] = format_utc(entry.stamp_ns)
+        utc = None if entry.stamp_ns is None else format_utc(entry.stamp_ns)
+        data = {"schema": SCHEMA, "id": entry.id, "utc": utc, "reason": entry.reason, "lines": entry.lines}
         yield json.dumps(data, ensure_ascii=False) + "\n"

@@ -9,21 +9,20 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
+from ntpaudit.cli import output
 from ntpaudit.cli.logs import log_to_stderr
-from ntpaudit.cli.output import StandardError, emit_and_exit, format_option, page_width, terminal_size, wants_colour
 from ntpaudit.cli.parameters import (
     LEAST_HOURS,
     MOST_HOURS,
     Parsed,
     RelativeTime,
+    given_options,
     parse_hours,
     parse_time,
     refuse_empty,
     resolve,
 )
-from ntpaudit.cli.stream import write_parts
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S, format_utc
 from ntpaudit.errors import OutputError, ReadError, StoreError
@@ -93,7 +92,7 @@ TIMEOUT_S = 30.0
     "--store", "store_path", type=click.Path(dir_okay=False), help="Write to this file, not to the default one."
 )
 @click.option("--udp/--no-udp", default=None, help=f"Audit over UDP on loopback.  [default: up to {UDP_HOSTS} hosts]")
-@format_option
+@output.format_option()
 def demo(
     once: bool,
     hosts: int,
@@ -118,9 +117,9 @@ def demo(
         _check_once(click.get_current_context())
         from ntpaudit.demo.once import audit_once
 
-        StandardError().note(LABEL)
+        output.note(LABEL)
         log_to_stderr()
-        emit_and_exit(audit_once(StandardError().progress), format_name)
+        output.emit_and_exit(audit_once(output.show_progress), format_name)
     refuse_empty(influx_url=influx_url, read_url=read_url, store=store_path)
     now_ns = time.time_ns()
     until_ns = None if until is None else resolve(until, now_ns)
@@ -149,36 +148,23 @@ def demo(
         influx = InfluxConfig(_parsed_url("--influx-url", influx_url), org=org, bucket=bucket, timeout_s=TIMEOUT_S)
     read_url = None if read_url is None else _parsed_url("--read-url", read_url)
     scenario = build_scenario(hosts, hours, seed, now_ns if until_ns is None else until_ns)
-    StandardError().note(FLEET_LABEL)
+    output.note(FLEET_LABEL)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as with nohup
             signal.signal(number, signal.default_int_handler)
-    try:
+    with output.exit_on(StoreError, OutputError):
         if influx is None:
             destination: Destination = _file(store_path)
         else:
+            token, note = read_token(influx, os.environ), output.note
             destination = DatabaseDestination(
-                influx,
-                read_token(influx, os.environ),
-                scenario,
-                read_url=read_url,
-                until_ns=until_ns,
-                follow=follow,
-                note=StandardError().note,
+                influx, token, scenario, read_url=read_url, until_ns=until_ns, follow=follow, note=note
             )
         show_fleet(scenario, destination, until_ns, udp=hosts <= UDP_HOSTS if udp is None else udp, follow=follow)
-    except (StoreError, OutputError) as error:
-        StandardError().note(str(error))
-        raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
 
 
 def _check_once(ctx: click.Context) -> None:
-    refused = [
-        one.opts[0]
-        for one in ctx.command.params
-        if one.name not in ("once", "format_name")
-        and ctx.get_parameter_source(str(one.name)) is ParameterSource.COMMANDLINE
-    ]
+    refused = [word for name, word in given_options(ctx).items() if name not in ("once", "format_name")]
     if refused:
         raise click.UsageError(f"{', '.join(refused)}: about a fleet; --once shows one audit, and takes only --format")
 
@@ -203,18 +189,18 @@ def show_fleet(
         if end_ns is None:
             end_ns, is_present = fleet.catch_up(time.time_ns, lambda: _progress("up to now", hosts))
             if not is_present:
-                StandardError().note(
+                output.note(
                     f"simulating {hosts} hosts is slower here than real time; they stay behind the present, at "
                     f"{format_utc(end_ns)[:19]}Z; try fewer hosts"
                 )
                 destination.until_ns = None if follow else end_ns
         destination.finish(end_ns)
         if follow:
-            write_parts([_findings(destination, end_ns), _next_steps(scenario, destination, end_ns)])
-            StandardError().note("continuing in real time, until it is interrupted")
+            output.write_parts([_findings(destination, end_ns), _next_steps(scenario, destination, end_ns)])
+            output.note("continuing in real time, until it is interrupted")
             with _pulse() as on_reached:
                 fleet.follow(time.time_ns, time.sleep, on_reached)
-    write_parts([_findings(destination, end_ns), _next_steps(scenario, destination, end_ns)])
+    output.write_parts([_findings(destination, end_ns), _next_steps(scenario, destination, end_ns)])
 
 
 def _parsed_url(option: str, url: str) -> str:
@@ -242,7 +228,7 @@ def _progress(label: str, length: int) -> Iterator[Callable[[], None]]:
     if not sys.stderr.isatty():
         yield lambda: None
         return
-    width = max(4, min(36, terminal_size()[0] - BAR_COLUMNS))
+    width = max(4, min(36, output.terminal_size()[0] - BAR_COLUMNS))
     with click.progressbar(length=length, label=label, show_pos=True, file=sys.stderr, width=width) as bar:
         yield lambda: bar.update(1)
 
@@ -256,7 +242,7 @@ def _pulse() -> Iterator[Callable[[int, int], None]]:
 
     def show(points: int, until_ns: int) -> None:
         line = f"{points:,} points until {format_utc(until_ns)[:19]}Z"
-        click.echo(f"{line[: terminal_size()[0] - 1]}\r", err=True, nl=False)  # the next message is longer
+        click.echo(f"{line[: output.terminal_size()[0] - 1]}\r", err=True, nl=False)  # the next message is longer
 
     try:
         yield show
@@ -270,17 +256,20 @@ def _findings(destination: "Destination", end_ns: int) -> str:
     from ntpaudit.reports import fleet_text
 
     if destination.unreadable is not None:
-        StandardError().note(f"not shown, for what was written cannot be read: {destination.unreadable}")
+        output.note(f"not shown, for what was written cannot be read: {destination.unreadable}")
         return ""
     try:
         snapshot = destination.snapshot(end_ns)
     except ReadError as error:
-        StandardError().note(
+        output.note(
             f"everything was written, and cannot be read yet: {error}; if the database is read at another URL, for "
             "example behind a relay or a cluster's vminsert, name it with --read-url"
         )
         return ""
-    return fleet_text.render(judge_fleet(snapshot, FleetPolicy()), width=page_width(), colour=wants_colour()) + "\n"
+    return (
+        fleet_text.render(judge_fleet(snapshot, FleetPolicy()), width=output.page_width(), colour=output.wants_colour())
+        + "\n"
+    )
 
 
 def _next_steps(scenario: "Scenario", destination: "Destination", end_ns: int) -> str:

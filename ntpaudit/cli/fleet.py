@@ -3,41 +3,18 @@
 import gc
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
-from ntpaudit.cli.output import StandardError
-from ntpaudit.cli.parameters import Parsed, config_option, parse_time
+from ntpaudit.cli import fleet_reading, fleet_writing
+from ntpaudit.cli.fleet_reading import ReadOptions
+from ntpaudit.cli.fleet_writing import OutputOptions
+from ntpaudit.cli.output import format_option, note
+from ntpaudit.cli.parameters import Parsed, config_option, given_options, parse_time
 from ntpaudit.config.values import LANGUAGES, parse_positive_duration, parse_url
 from ntpaudit.core.policy import Severity
 from ntpaudit.errors import ConfigError, OutputError, ReadError
-
-if TYPE_CHECKING:
-    pass
-
-from ntpaudit.cli.fleet_reading import (
-    ReadOptions,
-    check_read,
-    command_line,
-    find_host,
-    inventory_of,
-    open_database,
-    reach_of,
-    read_snapshot,
-    settle,
-)
-from ntpaudit.cli.fleet_writing import (
-    OutputOptions,
-    check_output,
-    put,
-    render,
-    render_order,
-    render_page,
-    report_absence,
-    report_failure,
-)
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
@@ -110,9 +87,7 @@ def _read_options(command: _Function) -> _Function:
 @click.option("--inventory", metavar="FILE", help="Hosts that must report; other silent hosts count as retired.")
 @click.option("--flagged", is_flag=True, help="Show only hosts that are not ok, or that a fleet finding names.")
 @click.option("--limit", type=click.IntRange(1, 10**9), metavar="N", help="Show only the worst N hosts.")
-@click.option(
-    "--format", "format_name", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format."
-)
+@format_option(FORMATS)
 @click.option(
     "--output", type=click.Path(dir_okay=False, readable=False), help="Write to this file, replaced atomically."
 )
@@ -127,19 +102,20 @@ def fleet(ctx: click.Context, /, **given: Any) -> None:
     """Show the clocks of all hosts: which are wrong, unproven or silent, and what threatens the order of logs."""
     read_options = ReadOptions(**{name: given[name] for name in ReadOptions._fields})
     output_options = OutputOptions(**{name: given[name] for name in OutputOptions._fields})
-    named = _named(ctx)
+    named = given_options(ctx)
     gc.disable()  # what is read has no cycles, and the search for them would take 10 % of the run time
-    check_read(read_options)
+    fleet_reading.check_read(read_options)
     if ctx.invoked_subcommand is not None:
-        ctx.obj = _outer(read_options, output_options, named)
+        _check_order(output_options, named)
+        ctx.obj = read_options, output_options
         return
-    check_output(output_options, named)
+    fleet_writing.check_output(output_options, named)
     try:
         severity = _show(read_options, output_options)
     except ReadError as error:
-        severity = report_absence(error, output_options)
+        severity = fleet_writing.report_absence(error, output_options)
     except (ConfigError, OutputError, click.UsageError) as error:
-        severity = report_failure(error, output_options)
+        severity = fleet_writing.report_failure(error, output_options)
     raise click.exceptions.Exit(severity.exit_status)
 
 
@@ -156,7 +132,7 @@ def order(
     read_options, output_options = outer
     read_options = read_options._replace(**{name: value for name, value in given.items() if value})
     output_options = output_options._replace(format_name=format_name or output_options.format_name)
-    check_read(read_options)
+    fleet_reading.check_read(read_options)
     if not (host_a and host_b):
         raise click.UsageError("the name of a host is empty: give the names of two hosts")
     if host_a == host_b:
@@ -166,28 +142,17 @@ def order(
     try:
         severity = _order(read_options, host_a, host_b, output_options.format_name)
     except ReadError as error:
-        severity = report_absence(error, output_options, is_order=True)
+        severity = fleet_writing.report_absence(error, output_options, is_order=True)
     raise click.exceptions.Exit(severity.exit_status)
 
 
-def _named(ctx: click.Context) -> dict[str, str]:
-    return {
-        str(one.name): one.opts[0]
-        for one in ctx.command.params
-        if ctx.get_parameter_source(str(one.name)) is ParameterSource.COMMANDLINE
-    }
-
-
-def _outer(
-    read_options: ReadOptions, output_options: OutputOptions, named: Mapping[str, str]
-) -> tuple[ReadOptions, OutputOptions]:
-    """Return the options before `order` that apply to it; reject the others, which would have no effect."""
+def _check_order(output_options: OutputOptions, named: Mapping[str, str]) -> None:
+    """Reject options before `order` that would have no effect."""
     unused = [word for name, word in named.items() if name not in _OF_ORDER]
     if unused:
         raise click.UsageError(f"{', '.join(unused)}: no effect on `order`, which compares two hosts")
     if output_options.format_name not in ORDER_FORMATS:
         raise click.UsageError(f"--format: `order` can be shown as {' or '.join(ORDER_FORMATS)}")
-    return read_options, output_options
 
 
 _OF_ORDER = {"config_path", "url", "language", "database", "env", "demo", "store", "at", "look_back"} | {
@@ -199,15 +164,17 @@ def _show(read_options: ReadOptions, output_options: OutputOptions) -> Severity:
     from ntpaudit.core.fleet.checks import judge_fleet
     from ntpaudit.core.fleet.members import filter_site
 
-    config, terms = settle(read_options)
-    listed = inventory_of(read_options, config)
+    config, terms = fleet_reading.settle(read_options)
+    listed = fleet_reading.inventory_of(read_options, config)
     terms = terms if listed is None else terms._replace(inventory=listed.names, sites=listed.sites)
-    reader, source = open_database(read_options, config)
+    reader, source = fleet_reading.open_database(read_options, config)
     with closing(reader):
         # a host that is listed for one site may have reported from another, so an inventory needs all sites
         everywhere = read_options._replace(site=None) if terms.inventory is not None else read_options
         in_full = output_options.format_name in ("json", "csv") or output_options.html is not None
-        snapshot, notes = read_snapshot(reader, everywhere, reach_of(everywhere, terms)._replace(in_full=in_full))
+        snapshot, notes = fleet_reading.read_snapshot(
+            reader, everywhere, fleet_reading.reach_of(everywhere, terms)._replace(in_full=in_full)
+        )
         sites = {*snapshot.sites.values(), *terms.sites.values(), *(host.site for host in snapshot.hosts)}
         if read_options.site is not None and terms.inventory is not None:
             snapshot, terms = filter_site(snapshot, terms, read_options.site)
@@ -216,17 +183,19 @@ def _show(read_options: ReadOptions, output_options: OutputOptions) -> Severity:
             from ntpaudit.fleet.suggestion import nearest
 
             near = nearest(read_options.site or "", filter(None, sites))
-            guess = f"did you mean {near}?" if near else f"list the sites with `{command_line(read_options)}`"
+            guess = (
+                f"did you mean {near}?" if near else f"list the sites with `{fleet_reading.command_line(read_options)}`"
+            )
             raise ReadError(f"{source} has no host of site {read_options.site!r}", guess)
         if output_options.html != "-" or output_options.output is not None:
-            put(render(judged, output_options, notes), output_options.output)
+            fleet_writing.put(fleet_writing.render(judged, output_options, notes), output_options.output)
         if output_options.html is None:
             return judged.severity
         try:
-            page = render_page(reader, judged, terms, read_options.site, output_options.period, source)
-            put(page, output_options.html)
+            page = fleet_writing.render_page(reader, judged, terms, read_options.site, output_options.period, source)
+            fleet_writing.put(page, output_options.html)
         except (ReadError, OutputError) as error:  # the severity is known without the page
-            StandardError().note(f"page not written: {error}")
+            note(f"page not written: {error}")
             return max(judged.severity, Severity.UNKNOWN)
     return judged.severity
 
@@ -234,18 +203,18 @@ def _show(read_options: ReadOptions, output_options: OutputOptions) -> Severity:
 def _order(read_options: ReadOptions, host_a: str, host_b: str, format_name: str) -> Severity:
     from ntpaudit.core.fleet.ordering import order as order_of
 
-    config, terms = settle(read_options)
-    reader, source = open_database(read_options, config)
+    config, terms = fleet_reading.settle(read_options)
+    reader, source = fleet_reading.open_database(read_options, config)
     with closing(reader):
-        snapshot, _ = read_snapshot(
-            reader, read_options, reach_of(read_options, terms)._replace(site=None, in_full=False)
+        snapshot, _ = fleet_reading.read_snapshot(
+            reader, read_options, fleet_reading.reach_of(read_options, terms)._replace(site=None, in_full=False)
         )
-    command = command_line(read_options)
-    one, other = (find_host(snapshot, name, terms, source, command) for name in (host_a, host_b))
+    command = fleet_reading.command_line(read_options)
+    one, other = (fleet_reading.find_host(snapshot, name, terms, source, command) for name in (host_a, host_b))
     found = order_of(one, other, snapshot.now_ns)
     if found is None:
         unmeasured = one.name if one.offset is None else other.name
         raise ReadError(f"the clock of {unmeasured} was not measured", f"find the cause with `{command}`")
     severity = Severity.OK if found.within_s <= terms.ambiguity_s else Severity.WARNING
-    put(render_order(found, (one, other), snapshot.now_ns, severity, format_name), None)
+    fleet_writing.put(fleet_writing.render_order(found, (one, other), snapshot.now_ns, severity, format_name), None)
     return severity

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
 from threading import Timer
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import click
 
-from ntpaudit.cli.output import StandardError
+from ntpaudit.cli.output import note, show_progress
 from ntpaudit.cli.parameters import RelativeTime, refuse_empty, resolve
 from ntpaudit.cli.state import read_config
 from ntpaudit.config.fleet_database import fleet_database
@@ -24,10 +24,6 @@ from ntpaudit.core.units import NS_PER_S, format_duration, format_utc
 from ntpaudit.errors import ConfigError, ReadError
 from ntpaudit.fleet.reader import SKEW_S, Reader, SnapshotOptions
 from ntpaudit.store.paths import state_folder
-
-if TYPE_CHECKING:
-    pass
-
 
 DEMONSTRATION = "demo.sqlite3"
 
@@ -175,8 +171,8 @@ def read_snapshot(reader: Reader, options: ReadOptions, reach: SnapshotOptions) 
         if at_ns < 0:
             raise click.UsageError("--at is before 1970: no host reported then")
         notes = _notes(reader, options)
-        for note in notes:
-            StandardError().note(note)
+        for text in notes:
+            note(text)
         return reader.snapshot(at_ns, reach), notes
 
 
@@ -219,7 +215,7 @@ def find_host(snapshot: Snapshot, name: str, terms: FleetPolicy, source: str, co
 @contextmanager
 def progress(what: str) -> Iterator[None]:
     """Print a progress message if it takes long."""
-    timer = Timer(PROGRESS_AFTER_S, StandardError().progress, [f"{what} ..."])
+    timer = Timer(PROGRESS_AFTER_S, show_progress, [f"{what} ..."])
     timer.daemon = True
     timer.start()
     try:

@@ -8,9 +8,8 @@ import click
 
 from ntpaudit import __version__
 from ntpaudit.cli.fleet_reading import progress
-from ntpaudit.cli.output import StandardError, page_width, wants_colour
+from ntpaudit.cli.output import note, page_width, replace_file, wants_colour, write_parts
 from ntpaudit.cli.parameters import refuse_empty
-from ntpaudit.cli.stream import write_parts
 from ntpaudit.core.fleet.model import Fleet, FleetPolicy, Host, HostStatus
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S, format_duration
@@ -124,7 +123,7 @@ def report_absence(error: ReadError, options: OutputOptions, *, is_order: bool =
             width, colour = _layout(options.output)
             text = fleet_text.render_absence(error.reason, error.remedy, width=width, colour=colour)
         case _:
-            StandardError().note(str(error))
+            note(str(error))
             return Severity.UNKNOWN  # an older table is kept
     try:
         put(text, options.output)
@@ -144,7 +143,7 @@ def report_failure(error: Exception, options: OutputOptions) -> Severity:
         except OutputError:
             put(text, None)
     elif isinstance(error, OutputError):
-        StandardError().note(str(error))
+        note(str(error))
     else:
         raise error
     return Severity.UNKNOWN
@@ -152,15 +151,10 @@ def report_failure(error: Exception, options: OutputOptions) -> Severity:
 
 def put(text: str, output: str | None) -> None:
     """Write to standard output, or replace a file. Raises OutputError."""
-    from ntpaudit.files import unwritable, write_output
-
     if output in (None, "-"):
         write_parts([text])
-        return
-    try:
-        write_output(str(output), text)
-    except OSError as error:
-        raise OutputError(unwritable(str(output), error)) from error
+    else:
+        replace_file(str(output), text)
 
 
 def _layout(output: str | None) -> tuple[int | None, bool]:

@@ -9,14 +9,11 @@ from itertools import chain, dropwhile
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import click
-from click.core import ParameterSource
 
+from ntpaudit.cli import output
 from ntpaudit.cli.dead_letters import dead_letters
-from ntpaudit.cli.output import StandardError, is_terminal, page_width, terminal_size, wants_colour
-from ntpaudit.cli.parameters import Parsed, RelativeTime, config_option, parse_time, resolve
+from ntpaudit.cli.parameters import Parsed, RelativeTime, config_option, given_options, parse_time, resolve
 from ntpaudit.cli.state import history_path, read_config, this_moment
-from ntpaudit.cli.stream import write_parts
-from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S, format_utc, plural
 from ntpaudit.errors import StoreError
 from ntpaudit.render.terminal import painter
@@ -74,9 +71,7 @@ class HistoryQuery(NamedTuple):
     "--since", type=_TIME, help="Start: an age such as 7d, or a time in UTC.  [default: 24h; none with --limit]"
 )
 @click.option("--until", type=_TIME, help="End: an age, or a time in UTC.  [default: now]")
-@click.option(
-    "--format", "format_name", type=click.Choice(FORMATS), default="table", show_default=True, help="Output format."
-)
+@output.format_option(FORMATS)
 @click.option("--plot", is_flag=True, help="Plot the offset with its bound, as wide as the terminal.")
 @click.option("--limit", type=click.IntRange(1, 10**12), help="Show only the newest N.", metavar="N")
 @click.option("--events", is_flag=True, help="Show events instead: findings raised and cleared, clock steps.")
@@ -104,30 +99,27 @@ def history(
     if plot and format_name != "table":
         raise click.UsageError(f"--plot cannot be combined with --format {format_name}")
     path, damaged = history_path(read_config(config_path), by_agent=False), list[str]()
-    try:
-        with open_history(path, damaged.append) as stored:
-            now_ns = stored.corrected_now(this_moment())
-            if since is None and limit is None:
-                since = RelativeTime(DEFAULT_SINCE_S)
-            query = HistoryQuery(now_ns, _resolve(since, now_ns), _resolve(until, now_ns), limit, format_name)
-            _check_times(query)
-            if events:
-                lines = _events(stored, query)
-            elif plot:
-                lines = _plot(stored, query, hourly=hourly)
-            else:
-                lines = _audits(stored, query, hourly=hourly)
-            first = next(lines, None)
-            if first is None and damaged:
-                raise StoreError(f"nothing can be shown: {path} has damaged rows ({_counted(damaged)})")
-            if first is None:
-                raise StoreError(_nothing(stored, path, events=events))
-            write_parts(chain([first], lines))
-            if damaged:
-                StandardError().note(f"not shown, because they are damaged: {_counted(damaged)} of {path}")
-    except StoreError as error:
-        StandardError().note(str(error))
-        raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
+    with output.exit_on(StoreError), open_history(path, damaged.append) as stored:
+        now_ns = stored.corrected_now(this_moment())
+        if since is None and limit is None:
+            since = RelativeTime(DEFAULT_SINCE_S)
+        since_ns, until_ns = (None if when is None else resolve(when, now_ns) for when in (since, until))
+        query = HistoryQuery(now_ns, since_ns, until_ns, limit, format_name)
+        _check_times(query)
+        if events:
+            lines = _events(stored, query)
+        elif plot:
+            lines = _plot(stored, query, hourly=hourly)
+        else:
+            lines = _audits(stored, query, hourly=hourly)
+        first = next(lines, None)
+        if first is None and damaged:
+            raise StoreError(f"nothing can be shown: {path} has damaged rows ({_counted(damaged)})")
+        if first is None:
+            raise StoreError(_nothing(stored, path, events=events))
+        output.write_parts(chain([first], lines))
+        if damaged:
+            output.note(f"not shown, because they are damaged: {_counted(damaged)} of {path}")
 
 
 history.add_command(dead_letters)
@@ -145,18 +137,12 @@ def _check_times(query: HistoryQuery) -> None:
 
 def _refuse_options(context: click.Context, subcommand: str) -> None:
     """Raise click.UsageError for an option before a subcommand, where it would have no effect."""
-    for option in context.command.params:
-        if context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE:
-            name = option.opts[0]
-            raise click.UsageError(f"{name} before {subcommand} has no effect: move it to the end, or omit it")
+    for name in given_options(context).values():
+        raise click.UsageError(f"{name} before {subcommand} has no effect: move it to the end, or omit it")
 
 
 def _counted(damaged: list[str]) -> str:
     return ", ".join(plural(count, what) for what, count in Counter(damaged).items())
-
-
-def _resolve(when: RelativeTime | int | None, now_ns: int) -> int | None:
-    return None if when is None else resolve(when, now_ns)
 
 
 def _nothing(stored: "History", path: str, *, events: bool) -> str:
@@ -178,7 +164,7 @@ def _events(stored: "History", query: HistoryQuery) -> Iterator[str]:
             return history_tables.event_csv(events)
         case "json":
             return history_tables.event_json(events)
-    return history_tables.event_table(events, _width(), painter(wants_colour()))
+    return history_tables.event_table(events, _width(), painter(output.wants_colour()))
 
 
 def _choose(stored: "History", query: HistoryQuery, *, hourly: bool) -> "tuple[list[Hour], Window]":
@@ -214,7 +200,7 @@ def _audits(stored: "History", query: HistoryQuery, *, hourly: bool) -> Iterator
     audits = iter(()) if first is None else chain([first], audits)
     if query.format_name == "csv":
         return history_tables.audit_csv(hours, audits)
-    paint = painter(wants_colour())
+    paint = painter(output.wants_colour())
     hour_lines = history_tables.hour_table(hours, _width(), paint) if hours else iter(())
     audit_lines = history_tables.audit_table(audits, _width(), paint) if first is not None else iter(())
     return chain(hour_lines, ["\n"] if hours and first is not None else [], audit_lines)
@@ -235,7 +221,7 @@ def _plot(stored: "History", query: HistoryQuery, *, hourly: bool) -> Iterator[s
     first = next(points, None)
     if first is None:
         return
-    columns, rows = terminal_size()
+    columns, rows = output.terminal_size()
     end_ns = query.now_ns if query.until_ns is None else min(query.until_ns, query.now_ns)
     frame = plot.Frame(
         title=f"{stored.host_name() or 'this host'}: offset of the clock from {_minute(first.begin_ns)} to "
@@ -252,16 +238,16 @@ def _plot(stored: "History", query: HistoryQuery, *, hourly: bool) -> Iterator[s
         for event, _ in stored.events(first.begin_ns, query.until_ns)
         if event.kind in STEP_KINDS and event.raised and event.value_s
     ]
-    yield plot.draw(chain([first], points), steps, frame, painter(wants_colour()))
+    yield plot.draw(chain([first], points), steps, frame, painter(output.wants_colour()))
 
 
 def _with_progress(items: Iterable[_Item], total: int, *, always: bool = False) -> Iterator[_Item]:
     """Yield items, with progress messages, except where the items themselves appear on a terminal."""
-    messages, due_s = StandardError(), time.monotonic() + PROGRESS_S
-    is_visible = is_terminal() and not always
+    due_s = time.monotonic() + PROGRESS_S
+    is_visible = output.is_terminal() and not always
     for number, item in enumerate(items, 1):
         if number % 1024 == 0 and not is_visible and time.monotonic() >= due_s:
-            messages.progress(f"read {number} of about {total} audits")
+            output.show_progress(f"read {number} of about {total} audits")
             due_s = time.monotonic() + PROGRESS_S
         yield item
 
@@ -269,7 +255,7 @@ def _with_progress(items: Iterable[_Item], total: int, *, always: bool = False) 
 def _width() -> int:
     from ntpaudit.reports.history_tables import WIDTH
 
-    return page_width() or WIDTH
+    return output.page_width() or WIDTH
 
 
 def _shows_unicode() -> bool:

@@ -1,42 +1,51 @@
-"""Write a record to its destination, and exit with the status of its severity."""
+"""Write a result to its destination, and messages to standard error; exit with the status of a severity."""
 
 import errno
 import io
 import os
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from ntpaudit.core.policy import Severity
+from ntpaudit.errors import OutputError
 from ntpaudit.files import unwritable, write_output
 from ntpaudit.formats import FORMATS, load
 
 if TYPE_CHECKING:
     from ntpaudit.core.record import Record
 
-format_option = click.option(
-    "--format",
-    "format_name",
-    type=click.Choice(list(FORMATS)),
-    default="text",
-    show_default=True,
-    help="Output format.",
-)
+_Command = TypeVar("_Command", bound=Callable[..., None])
 
 
-class StandardError:
-    """Messages on standard error, one line each; progress only on a terminal."""
+def format_option(choices: Sequence[str] = tuple(FORMATS)) -> Callable[[_Command], _Command]:
+    """Return the option --format of a command; its default is the first choice."""
+    kind, help_text = click.Choice(choices), "Output format."
+    return click.option("--format", "format_name", type=kind, default=choices[0], show_default=True, help=help_text)
 
-    def note(self, text: str) -> None:
-        """Write a message for the operator."""
-        click.echo(f"ntpaudit: {text}", err=True)
 
-    def progress(self, text: str) -> None:
-        """Write what the program waits for."""
-        if sys.stderr.isatty():
-            self.note(text)
+def note(text: str) -> None:
+    """Write a message for the operator on standard error."""
+    click.echo(f"ntpaudit: {text}", err=True)
+
+
+def show_progress(text: str) -> None:
+    """Write what the program waits for, on a terminal only."""
+    if sys.stderr.isatty():
+        note(text)
+
+
+@contextmanager
+def exit_on(*errors: type[Exception]) -> Iterator[None]:
+    """Print an error of a kind in `errors`, and exit with 3."""
+    try:
+        yield
+    except errors as error:
+        note(str(error))
+        raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
 
 
 def emit_and_exit(
@@ -46,21 +55,36 @@ def emit_and_exit(
 
     The exit status is 3 if the record cannot be written.
     """
+    if output in (None, "-"):
+        write_parts([_renderer(format_name, page_width(), colour=wants_colour())(record) + last])
+    else:
+        with exit_on(OutputError):
+            replace_file(str(output), _renderer(format_name)(record))
+    raise click.exceptions.Exit(max(record.severity, least).exit_status)
+
+
+def write_parts(parts: Iterable[str]) -> None:
+    """Write the parts in order. Exit with 3 if one cannot be written, so that half a result is not taken for all."""
     try:
-        if output in (None, "-"):
-            if not isinstance(sys.stdout, io.TextIOWrapper):
-                raise OSError(errno.EBADF, "standard output is closed")
-            sys.stdout.write(_renderer(format_name, page_width(), colour=wants_colour())(record) + last)
-            sys.stdout.flush()
-        else:
-            write_output(str(output), _renderer(format_name)(record))
+        if not isinstance(sys.stdout, io.TextIOWrapper):
+            raise OSError(errno.EBADF, "standard output is closed")
+        for part in parts:
+            sys.stdout.write(part)
+        sys.stdout.flush()
     except BrokenPipeError:
         drop_output()  # the reader has closed the pipe, which is no error
     except OSError as error:
         drop_output()
-        StandardError().note(unwritable(output or "the result", error))
+        note(unwritable("the result", error))
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
-    raise click.exceptions.Exit(max(record.severity, least).exit_status)
+
+
+def replace_file(path: str, text: str) -> None:
+    """Replace a file. Raises OutputError."""
+    try:
+        write_output(path, text)
+    except OSError as error:
+        raise OutputError(unwritable(path, error)) from error
 
 
 def drop_output() -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from ntpaudit.core.units import NS_PER_S, parse_duration
 
@@ -35,6 +36,15 @@ config_option = click.option(
     metavar="FILE",
     help="The configuration file.  [default: the user's own, else /etc/ntpaudit/ntpaudit.toml]",
 )
+
+
+def given_options(context: click.Context) -> dict[str, str]:
+    """Return the options given on the command line: their parameter names and spellings."""
+    return {
+        str(one.name): one.opts[0]
+        for one in context.command.params
+        if context.get_parameter_source(str(one.name)) is ParameterSource.COMMANDLINE
+    }
 
 
 def refuse_empty(**given: object) -> None:

@@ -4,10 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ntpaudit.cli.output import page_width, wants_colour
+from ntpaudit.cli.output import format_option, page_width, wants_colour, write_parts
 from ntpaudit.cli.parameters import Parsed, config_option
 from ntpaudit.cli.state import history_path, read_config, this_host
-from ntpaudit.cli.stream import write_parts
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.staleness import AgentState, wait_of
 from ntpaudit.core.units import parse_duration
@@ -35,9 +34,7 @@ Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usa
 
 @click.command(epilog=EPILOG)
 @config_option
-@click.option(
-    "--format", "format_name", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format."
-)
+@format_option(FORMATS)
 @click.option("--stale", type=Parsed("DURATION", parse_duration), help="Maximum age of a record, such as 15m.")
 def status(config_path: str | None, format_name: str, stale: float | None) -> None:
     """Show the agent's last result and its age. No server is queried."""
