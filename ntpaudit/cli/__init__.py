@@ -123,12 +123,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         status = EXIT_INTERRUPTED
-    except ConfigError as error:
+    except (ConfigError, BusyError) as error:
         click.echo(f"ntpaudit: {error}", err=True)
-        status = EXIT_CONFIG
-    except BusyError as error:
-        click.echo(f"ntpaudit: {error}", err=True)
-        status = EXIT_BUSY
+        status = EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_BUSY
     except OSError as error:  # standard output is closed or cannot be written
         from ntpaudit.cli.output import drop_output
 

@@ -136,18 +136,8 @@ def parse_url(text: str) -> str:
 
 
 _API_PATHS = (
-    "/api/v2/write",
-    "/api/v2/query",
-    "/api/v2",
-    "/api/v1/write",
-    "/api/v1/query",
-    "/api/v1/query_range",
-    "/api/v1/import",
-    "/api/v1/export",
-    "/api/v1",
-    "/write",
-    "/query",
-    "/federate",
+    *("/api/v2/write", "/api/v2/query", "/api/v2", "/api/v1/write", "/api/v1/query", "/api/v1/query_range"),
+    *("/api/v1/import", "/api/v1/export", "/api/v1", "/write", "/query", "/federate"),
 )
 """API paths of the databases, which a copied URL may end with; longer ones first."""
 

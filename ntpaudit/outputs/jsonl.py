@@ -15,16 +15,11 @@ _MODE = 0o640
 """The mode of a new file: its owner writes, its group reads, others do neither."""
 
 
-def open_output(settings: JsonlConfig) -> "_Lines":
-    """Return an output that appends to the file."""
-    return _Lines(settings.path)
+class Lines:
+    """An output that appends to the file, which is opened again when another one has its path."""
 
-
-class _Lines:
-    """The file, which is opened again when another one has its path."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, settings: JsonlConfig) -> None:
+        self._path = settings.path
         self._file: int | None = None
         self._last: Record | None = None
 
@@ -43,6 +38,9 @@ class _Lines:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+open_output = Lines
 
 
 def _current(path: str, file: int | None) -> int:

@@ -130,15 +130,13 @@ def draw(points: Iterable[Point], steps: Sequence[Step], frame: Frame, paint: Pa
     """Draw points that come in the order of time; of a point outside the frame's span nothing is drawn."""
     bins, summary = _collect(points, frame)
     lines = [frame.title, ""]
-    measured = [point for point in bins if point is not None and point.most_s is not None]
-    if measured:
+    if measured := [point for point in bins if point is not None and point.most_s is not None]:
         scale = _choose_scale(measured, frame.rows)
         if scale.base_s:
             lines[-1] = f"{'0 is':>{LABEL_WIDTH}}  {decimal(abs(scale.base_s))} s {direction(scale.base_s)}"
         lines += _picture(bins, scale, frame, paint)
         lines += _marks(bins, steps, frame)
-        lines += _times(frame)
-        lines.append("")
+        lines += [_times(frame), ""]
     lines += _words(summary, steps, frame)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
@@ -193,12 +191,12 @@ def _merge(one: Point | None, other: Point) -> Point:
     )
 
 
-def _least(one: float | None, other: float | None) -> float | None:
-    return one if other is None or (one is not None and one <= other) else other
+def _least(*values: float | None) -> float | None:
+    return min((value for value in values if value is not None), default=None)
 
 
-def _most(one: float | None, other: float | None) -> float | None:
-    return one if other is None or (one is not None and one >= other) else other
+def _most(*values: float | None) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 class _Scale(NamedTuple):
@@ -381,11 +379,11 @@ def _time_ticks(frame: Frame) -> list[tuple[int, str]]:
     return ticks
 
 
-def _times(frame: Frame) -> Iterator[str]:
+def _times(frame: Frame) -> str:
     line = ""
     for column, label in _time_ticks(frame):
         line = line.ljust(column) + label
-    yield f"{'UTC':>{LABEL_WIDTH}}  {line}"
+    return f"{'UTC':>{LABEL_WIDTH}}  {line}"
 
 
 def _words(summary: Summary, steps: Sequence[Step], frame: Frame) -> Iterator[str]:
@@ -399,19 +397,16 @@ def _words(summary: Summary, steps: Sequence[Step], frame: Frame) -> Iterator[st
     yield f"{plural(summary.points, 'point')}: {reach}, at most {most} wrong by the intervals"
     line = "dots" if glyphs.line is None else glyphs.line
     yield f"{line}: estimate   {glyphs.band}: interval that holds the true offset"
-    notes = []
     if steps:
         largest = max(steps, key=lambda step: abs(step.size_s))
         way = "forward" if largest.size_s > 0 else "back"
         size = f"largest {format_duration(largest.size_s)} {way}"
-        notes.append(f"{glyphs.forward} {glyphs.back} clock set forward, back: {plural(len(steps), 'time')}, {size}")
+        yield f"{glyphs.forward} {glyphs.back} clock set forward, back: {plural(len(steps), 'time')}, {size}"
     if summary.unmeasured:
-        notes.append(f"? nothing measured: {plural(summary.unmeasured, 'point')}")
+        yield f"? nothing measured: {plural(summary.unmeasured, 'point')}"
     if summary.gaps:
-        notes.append(
-            f"x no record: {plural(summary.gaps, 'gap')}, longest {format_duration(summary.longest_gap_ns / NS_PER_S)}"
-        )
-    yield from notes
+        longest = format_duration(summary.longest_gap_ns / NS_PER_S)
+        yield f"x no record: {plural(summary.gaps, 'gap')}, longest {longest}"
 
 
 def _offset(value_s: float) -> str:

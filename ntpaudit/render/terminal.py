@@ -14,22 +14,12 @@ _Item = TypeVar("_Item")
 
 
 WIDTH, LEAST_WIDTH = 100, 40
-
-
 _GAP = "  "
-
-
 LABEL_WIDTH = 10
-
-
 _CUT = "~"
-
-
 RED, GREEN, YELLOW, MAGENTA = 31, 32, 33, 35
 
-
 SEVERITY_COLOURS = {Severity.OK: GREEN, Severity.WARNING: YELLOW, Severity.UNKNOWN: MAGENTA, Severity.CRITICAL: RED}
-
 
 Paint = Callable[[str, int | None], str]
 """Colour a text, or leave it as it is."""
@@ -47,7 +37,7 @@ def page(*blocks: Iterable[str]) -> str:
 
 def painter(colour: bool) -> Paint:
     """Return what colours a text, or leaves it as it is."""
-    return _painted if colour else _unpainted
+    return lambda text, code: text if code is None or not colour else f"\x1b[{code}m{text}\x1b[0m"
 
 
 def opening(
@@ -164,11 +154,3 @@ def to_ascii(text: str) -> str:
     """Write what is not ASCII as escapes, because a terminal may be set to anything; only `µs` stays as it is."""
     parts = short_words(text).split("µ")
     return "µ".join(part.encode("ascii", "backslashreplace").decode("ascii") for part in parts)
-
-
-def _painted(text: str, colour: int | None) -> str:
-    return text if colour is None else f"\x1b[{colour}m{text}\x1b[0m"
-
-
-def _unpainted(text: str, colour: int | None) -> str:
-    return text

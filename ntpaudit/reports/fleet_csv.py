@@ -11,28 +11,9 @@ from ntpaudit.core.units import format_utc
 from ntpaudit.render.text_safety import csv_cell, decimal
 
 _FIELDS = (
-    "host",
-    "site",
-    "env",
-    "severity",
-    "verdict",
-    "silent",
-    "silent_s",
-    "last_seen",
-    "offset_s",
-    "earliest_s",
-    "latest_s",
-    "bound_s",
-    "age_s",
-    "frequency_ppm",
-    "usable",
-    "falsetickers",
-    "findings",
-    "alarms",
-    "low_alarms",
-    "suspected",
-    "reported",
-    "disputed_s",
+    *("host", "site", "env", "severity", "verdict", "silent", "silent_s", "last_seen", "offset_s"),
+    *("earliest_s", "latest_s", "bound_s", "age_s", "frequency_ppm", "usable", "falsetickers", "findings"),
+    *("alarms", "low_alarms", "suspected", "reported", "disputed_s"),
 )
 
 

@@ -10,19 +10,8 @@ from ntpaudit.core.clock.readings import growth_ns
 from ntpaudit.core.fleet.model import Alarm, Fleet, FleetPolicy, SeverityCounts, TimeBucket
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
+from ntpaudit.render import svg
 from ntpaudit.render.html import environment, many, verbatim
-from ntpaudit.render.svg import (
-    CLASSES,
-    WORST_FIRST,
-    Scale,
-    Spread,
-    common_scale,
-    counted,
-    frame_of,
-    over_time,
-    proportions,
-    spread,
-)
 from ntpaudit.reports.fleet_hosts import alarm_words, list_cards, list_rows, step_words
 from ntpaudit.reports.fleet_summary import flagged, is_wrong
 
@@ -52,9 +41,11 @@ def render(
     style and script. The same values give the same page.
     """
     worst = [one for one in fleet.members if host_series.get(one.name)][:MOST_SERIES]
-    scale = common_scale((one.host.offset for one in fleet.members if one.host and one.host.offset), terms.warning_s)
+    scale = svg.common_scale(
+        (one.host.offset for one in fleet.members if one.host and one.host.offset), terms.warning_s
+    )
     begin_ns = fleet.now_ns - round(period_s * NS_PER_S)
-    frame = frame_of(begin_ns, fleet.now_ns, spans)
+    frame = svg.frame_of(begin_ns, fleet.now_ns, spans)
     rows = list_rows(fleet, scale, {one.name: number for number, one in enumerate(worst)})
     script = verbatim("fleet_page.js")
     template = environment().get_template("fleet.html.jinja")
@@ -72,16 +63,16 @@ def render(
         style=verbatim("fleet_page.css"),
         script=script,
         script_digest=b64encode(sha256(script.encode()).digest()).decode(),
-        classes=CLASSES,
-        worst_first=WORST_FIRST,
+        classes=svg.CLASSES,
+        worst_first=svg.WORST_FIRST,
         alarm_words=alarm_words,
         step_words=step_words,
         # all hosts together
         headline=headline(fleet),
-        notes=dict(zip(WORST_FIRST, _notes(fleet), strict=True)),
-        proportions=proportions(fleet.whole.hosts),
+        notes=dict(zip(svg.WORST_FIRST, _notes(fleet), strict=True)),
+        proportions=svg.proportions(fleet.whole.hosts),
         worst_tally=max(tallies, key=lambda one: (one.hosts[Severity.CRITICAL], sum(one.hosts[1:])), default=None),
-        stack=over_time(tallies, len(fleet.members), frame),
+        stack=svg.over_time(tallies, len(fleet.members), frame),
         moments=frame.labels(),
         estimates=_estimates(fleet, scale, terms),
         example=_example(fleet),
@@ -140,10 +131,10 @@ class Estimates(NamedTuple):
     behind: int
     ahead: int
     highest: int
-    spread: Spread
+    spread: svg.Spread
 
 
-def _estimates(fleet: Fleet, scale: Scale, terms: FleetPolicy) -> Estimates | None:
+def _estimates(fleet: Fleet, scale: svg.Scale, terms: FleetPolicy) -> Estimates | None:
     estimates = [
         one.host.offset.estimate_s for one in fleet.members if one.host and one.host.offset and one.silent_s is None
     ]
@@ -151,8 +142,8 @@ def _estimates(fleet: Fleet, scale: Scale, terms: FleetPolicy) -> Estimates | No
         return None
     behind = sum(estimate_s > terms.warning_s for estimate_s in estimates)
     ahead = sum(estimate_s < -terms.warning_s for estimate_s in estimates)
-    bins = counted(estimates, scale)
-    figure = spread(bins, scale, terms.warning_s)
+    bins = svg.counted(estimates, scale)
+    figure = svg.spread(bins, scale, terms.warning_s)
     return Estimates(len(estimates) - behind - ahead, behind, ahead, max(bins), figure)
 
 

@@ -254,29 +254,8 @@ _LEGEND = {
 """Words of the table of hours, explained below it where they are used."""
 
 _AUDIT_FIELDS = (
-    "time",
-    "host_time",
-    "kind",
-    "severity",
-    "verdict",
-    "offset_s",
-    "earliest_s",
-    "latest_s",
-    "bound_s",
-    "age_s",
-    "findings",
-    "audits",
-    "measured",
-    "within",
-    "unproven",
-    "beyond",
-    "least_offset_s",
-    "most_offset_s",
-    "within_s",
-    "unproven_s",
-    "beyond_s",
-    "unmeasured_s",
-    "absent_s",
-    "off_s",
+    *("time", "host_time", "kind", "severity", "verdict", "offset_s", "earliest_s", "latest_s", "bound_s"),
+    *("age_s", "findings", "audits", "measured", "within", "unproven", "beyond", "least_offset_s"),
+    *("most_offset_s", "within_s", "unproven_s", "beyond_s", "unmeasured_s", "absent_s", "off_s"),
 )
 _EVENT_FIELDS = ("time", "host_time", "event", "raised", "severity", "level", "value_s", "text", "boot_id")
