@@ -3,9 +3,8 @@
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from math import ceil
-from threading import Timer
 from typing import NamedTuple
 
 import click
@@ -23,6 +22,7 @@ from ntpaudit.core.fleet.severity import seen_ns
 from ntpaudit.core.units import NS_PER_S, format_duration, format_utc
 from ntpaudit.errors import ConfigError, ReadError
 from ntpaudit.fleet.reader import SKEW_S, Reader, SnapshotOptions
+from ntpaudit.net import deadline
 from ntpaudit.store.paths import state_folder
 
 DEMONSTRATION = "demo.sqlite3"
@@ -212,13 +212,6 @@ def find_host(snapshot: Snapshot, name: str, terms: FleetPolicy, source: str, co
     return host
 
 
-@contextmanager
-def progress(what: str) -> Iterator[None]:
-    """Print a progress message if it takes long."""
-    timer = Timer(PROGRESS_AFTER_S, show_progress, [f"{what} ..."])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def progress(what: str) -> AbstractContextManager[None]:
+    """Print a progress message if a block takes long."""
+    return deadline.after(PROGRESS_AFTER_S, lambda: show_progress(f"{what} ..."))

@@ -2,31 +2,26 @@
 
 import io
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import HTTPResponse
 
+from ntpaudit.net import deadline
 from ntpaudit.net.answers import REDIRECTED
 from ntpaudit.net.whole_response import WholeResponse
 
 MAX_ANSWER = 65_536
 """The most that is read of an answer, in bytes: it only gives a reason, and a proxy may send any page instead."""
 
-_READ_HEADERS = {
-    "Retry-After": "Retry-After",
-    "Date": "Date",
-    "X-Influxdb-Error": "X-Influxdb-Error",
-    "X-Influxdb-Version": "X-Influxdb-Version",
-    "X-Influxdb-Build": "X-Influxdb-Build",
-    "X-Server-Hostname": "X-Server-Hostname",
-    "Location": REDIRECTED,
-}
-"""The headers of an answer that are read, and their names from there on."""
+_READ_HEADERS = (
+    *("Retry-After", "Date", "Location", "X-Server-Hostname"),
+    *("X-Influxdb-Error", "X-Influxdb-Version", "X-Influxdb-Build"),
+)
+"""The headers of an answer that are read."""
 
 
 class ConnectionMonitor:
@@ -42,19 +37,13 @@ class ConnectionMonitor:
     def limited_to(self, limit_s: float) -> Iterator[None]:
         """Cut the connection unless a block ends in time."""
         self.was_cut = False
-        timer = threading.Timer(limit_s, self._cut)
-        timer.daemon = True
-        timer.start()
-        try:
+        with deadline.after(limit_s, self._cut):
             yield
-        finally:
-            timer.cancel()
 
     def _cut(self) -> None:
         self.was_cut = True
         if self.socket is not None:
-            with suppress(OSError):  # it may just have ended by itself
-                socket.socket.shutdown(self.socket, socket.SHUT_RDWR)  # below TLS, whose own would confuse the reader
+            deadline.cut(self.socket)
 
 
 def bound_connections(pool: Any, monitor: ConnectionMonitor) -> None:
@@ -83,16 +72,11 @@ class _BoundedConnection(HTTPConnection):
         text = answer.read(MAX_ANSWER, decode_content=False)
         if len(text) == MAX_ANSWER:
             self.close()
-        return HTTPResponse(
-            io.BytesIO(text.decode(errors="replace").encode()),
-            headers={
-                kept: value for name, kept in _READ_HEADERS.items() if (value := answer.headers.get(name)) is not None
-            },
-            status=answer.status,
-            reason=answer.reason,
-            preload_content=True,
-            decode_content=False,
-        )
+        headers = {name: answer.headers[name] for name in _READ_HEADERS if name in answer.headers}
+        if "Location" in headers:
+            headers[REDIRECTED] = headers.pop("Location")
+        body = io.BytesIO(text.decode(errors="replace").encode())
+        return HTTPResponse(body, headers, answer.status, reason=answer.reason, decode_content=False)
 
 
 class _BoundedTlsConnection(_BoundedConnection, HTTPSConnection):

@@ -246,23 +246,19 @@ class Server:
     @contextmanager
     def _limited(self, connection: "HTTPConnection") -> Iterator[None]:
         """Cut a connection unless a block ends in time: a server that sends octet by octet exceeds no timeout."""
-        import socket
+        from ntpaudit.net import deadline
 
         sock = connection.sock
         was_cut = threading.Event()
 
         def cut() -> None:
             was_cut.set()
-            with suppress(OSError):  # it may just have ended by itself
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # below TLS, whose own would confuse the reader
+            deadline.cut(sock)
 
-        timer = threading.Timer(_TIMEOUTS_PER_ANSWER * self._timeout_s, cut)
-        timer.daemon = True
-        timer.start()
         try:
-            yield
+            with deadline.after(_TIMEOUTS_PER_ANSWER * self._timeout_s, cut):
+                yield
         finally:
-            timer.cancel()
             if was_cut.is_set():
                 raise TimeoutError
 
@@ -357,10 +353,8 @@ class Server:
         """Return the fix for a status; None for one that another kind of database may send."""
         match status:
             case 401 | 403 if not self._token:
-                return (
-                    "give a token that may read this database: in INFLUXDB_V2_TOKEN, or in fleet.token_file beside its "
-                    "URL in fleet.url"
-                )
+                places = ": in INFLUXDB_V2_TOKEN, or in fleet.token_file beside its URL in fleet.url"
+                return f"give a token that may read this database{places}"
             case 401 | 403:
                 return "give a token that may read this database, in fleet.token_file or INFLUXDB_V2_TOKEN"
             case 408 | 413 | 422 | 429 | 503 | 504:
@@ -378,26 +372,23 @@ class Server:
         url = self.keys["url"]
         try:
             yield
-        except ssl.SSLError as error:
-            raise self.failure(f"TLS failed: {error}", self._tls_fix(str(error))) from error
-        except gaierror as error:
-            raise self.failure("the server's name is not known", f"check {url}, and the host's resolver") from error
-        except TimeoutError as error:
-            raise self.failure(
-                f"no answer in {self._timeout_s:g} s, queried in {self._language}",
-                f"check {url} and the load of the database, raise fleet.timeout, or ask for one site: --site",
-            ) from error
-        except ConnectionRefusedError as error:
-            raise self.failure("no connection: refused", f"start the database, or check {url}") from error
-        except OSError as error:
-            raise self.failure(
-                f"no connection: {error.strerror or error}", f"check {url}, and the network path to it"
-            ) from error
-        except (HTTPException, ValueError) as error:  # ValueError: from the parser of HTTP
-            way = ", try https://" if self._scheme == "http" else ""
-            raise self.failure(
-                f"no answer in HTTP: {type(error).__name__} {error}", f"check {url}{way}; {AGAIN}"
-            ) from error
+        except (OSError, HTTPException, ValueError) as error:  # ValueError: from the parser of HTTP
+            match error:
+                case ssl.SSLError():
+                    why, fix = f"TLS failed: {error}", self._tls_fix(str(error))
+                case gaierror():
+                    why, fix = "the server's name is not known", f"check {url}, and the host's resolver"
+                case TimeoutError():
+                    why = f"no answer in {self._timeout_s:g} s, queried in {self._language}"
+                    fix = f"check {url} and the load of the database, raise fleet.timeout, or ask for one site: --site"
+                case ConnectionRefusedError():
+                    why, fix = "no connection: refused", f"start the database, or check {url}"
+                case OSError():
+                    why, fix = f"no connection: {error.strerror or error}", f"check {url}, and the network path to it"
+                case _:
+                    way = ", try https://" if self._scheme == "http" else ""
+                    why, fix = f"no answer in HTTP: {type(error).__name__} {error}", f"check {url}{way}; {AGAIN}"
+            raise self.failure(why, fix) from error
 
     def _tls_fix(self, reason: str) -> str:
         from ntpaudit.net.answers import tls_fix
