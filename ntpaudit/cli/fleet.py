@@ -148,16 +148,12 @@ def order(
 
 def _check_order(output_options: OutputOptions, named: Mapping[str, str]) -> None:
     """Reject options before `order` that would have no effect."""
-    unused = [word for name, word in named.items() if name not in _OF_ORDER]
+    known = {one.name for one in order.params}
+    unused = [word for name, word in named.items() if name not in known]
     if unused:
         raise click.UsageError(f"{', '.join(unused)}: no effect on `order`, which compares two hosts")
     if output_options.format_name not in ORDER_FORMATS:
         raise click.UsageError(f"--format: `order` can be shown as {' or '.join(ORDER_FORMATS)}")
-
-
-_OF_ORDER = {"config_path", "url", "language", "database", "env", "demo", "store", "at", "look_back"} | {
-    "silent_after", "ambiguity", "format_name",
-}  # fmt: skip
 
 
 def _show(read_options: ReadOptions, output_options: OutputOptions) -> Severity:

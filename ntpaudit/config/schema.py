@@ -72,6 +72,15 @@ def _path(meaning: str, example: str, **more: Any) -> Key:
     return Key(meaning, of_text(parse_path), example=example, **more)
 
 
+def _url(meaning: str, **more: Any) -> Key:
+    return Key(meaning, of_text(parse_url), example="http://127.0.0.1:8086", **more)
+
+
+def _ca_file(unset: str, **more: Any) -> Key:
+    meaning = "certificates (PEM) to trust instead of the system's"
+    return _path(meaning, "/etc/ssl/site-ca.pem", unset=unset, **more)
+
+
 def _duration(meaning: str, parse: Callable[[str], float] = parse_positive_duration, **more: Any) -> Key:
     return Key(meaning, of_text(parse), write_duration, measure="duration", **more)
 
@@ -191,9 +200,6 @@ class HistoryConfig(NamedTuple):
     ] = 1 << 30
 
 
-_CERTIFICATES = "certificates (PEM) to trust instead of the system's"
-
-
 class InfluxConfig(NamedTuple):
     """`[influxdb]`: the database. `org` is empty for servers without organisations.
 
@@ -202,10 +208,8 @@ class InfluxConfig(NamedTuple):
 
     url: Annotated[
         str,
-        Key(
+        _url(
             "InfluxDB, or a database with its write protocol; without it nothing is delivered",
-            of_text(parse_url),
-            example="http://127.0.0.1:8086",
             variable="INFLUXDB_V2_URL",
             read_variable=parse_url,
         ),
@@ -222,12 +226,7 @@ class InfluxConfig(NamedTuple):
             unset="systemd's credential influxdb-token, else /etc/ntpaudit/token, else INFLUXDB_V2_TOKEN",
         ),
     ] = None
-    ca_file: Annotated[
-        str | None,
-        _path(
-            _CERTIFICATES, "/etc/ssl/site-ca.pem", unset="the system's certificates", variable="INFLUXDB_V2_SSL_CA_CERT"
-        ),
-    ] = None
+    ca_file: Annotated[str | None, _ca_file("the system's certificates", variable="INFLUXDB_V2_SSL_CA_CERT")] = None
     timeout_s: Annotated[
         float,
         _at_least(0.1, "how long an answer may take", variable="INFLUXDB_V2_TIMEOUT", read_variable=parse_milliseconds),
@@ -295,15 +294,7 @@ class OutputsConfig(NamedTuple):
 class FleetConfig(NamedTuple):
     """`[fleet]`: the database with the points of all hosts, and the limits for a fleet."""
 
-    url: Annotated[
-        str | None,
-        Key(
-            "database that `ntpaudit fleet` reads",
-            of_text(parse_url),
-            example="http://127.0.0.1:8086",
-            unset="that of [influxdb]",
-        ),
-    ] = None
+    url: Annotated[str | None, _url("database that `ntpaudit fleet` reads", unset="that of [influxdb]")] = None
     language: Annotated[Language, Key("influxql for InfluxDB, promql for VictoriaMetrics", of_text(parse_language))] = (
         "influxql"
     )
@@ -324,12 +315,7 @@ class FleetConfig(NamedTuple):
         ),
     ] = None
     ca_file: Annotated[
-        str | None,
-        _path(
-            _CERTIFICATES,
-            "/etc/ssl/site-ca.pem",
-            unset="that of [influxdb] if the url is the same, else the system's certificates",
-        ),
+        str | None, _ca_file("that of [influxdb] if the url is the same, else the system's certificates")
     ] = None
     timeout_s: Annotated[float, _at_least(0.1, "how long an answer may take")] = 10.0
     silent_after_s: Annotated[float, _at_least(1.0, "a host is silent after this time without a point")] = (
@@ -379,17 +365,14 @@ TABLES: Mapping[str, Any] = {
 
 def keys_of(settings: Any) -> dict[str, Key]:
     """Return the keys of a table by their names, from its NamedTuple."""
-    keys = [
-        _complete(hint.__metadata__[0], field, settings._field_defaults.get(field))
-        for field, hint in settings.__annotations__.items()
-        if hasattr(hint, "__metadata__")
-    ]
-    return {key.name: key for key in keys}
-
-
-def _complete(key: Key, field: str, default: Any) -> Key:
-    written = None if default in (None, "", ()) or key.unset else key.write(default)
-    return key._replace(field=field, default=written, example=written if key.example is None else key.example)
+    keys = {}
+    for field, hint in settings.__annotations__.items():
+        if hasattr(hint, "__metadata__"):
+            key, default = hint.__metadata__[0], settings._field_defaults.get(field)
+            written = None if default in (None, "", ()) or key.unset else key.write(default)
+            example = written if key.example is None else key.example
+            keys[field.removesuffix("_s")] = key._replace(field=field, default=written, example=example)
+    return keys
 
 
 KEYS: Mapping[str, Mapping[str, Key]] = {table: keys_of(settings) for table, settings in TABLES.items()}

@@ -2,6 +2,11 @@
 
 import json
 
+from ntpaudit.render.text_safety import one_line
+
+MAX_REASON = 300
+"""The longest text of a server in a message, in characters."""
+
 REDIRECTED = "X-Redirected-To"
 """An answer's Location by another name, so that no HTTP library follows it or fails on it."""
 
@@ -35,6 +40,25 @@ def reason_of(body: str) -> str:
         case [{"error_message": str(first)}, *_]:
             reason = f"{reason}: {first}"
     return reason if isinstance(reason, str) else body
+
+
+def clean(text: str, token: str | None) -> str:
+    """Make a server's text safe for one line of a message, without the token if the server echoes it."""
+    return one_line(text.replace(token, "***") if token else text).strip()[:MAX_REASON]
+
+
+def date_in_s(date: str | None) -> float | None:
+    """Return the Date of an answer (RFC 9110 §5.6.7) in seconds since 1970; None if there is none, or it is invalid."""
+    from datetime import UTC
+    from email.utils import parsedate_to_datetime
+
+    if date is None:
+        return None
+    try:
+        moment = parsedate_to_datetime(date)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 WEB_PAGE = "a web page"

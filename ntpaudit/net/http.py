@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ntpaudit.errors import ReadError, UnexpectedReplyError
-from ntpaudit.render.text_safety import one_line
+from ntpaudit.net.answers import clean, date_in_s, reason_of, tls_fix
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
@@ -45,9 +45,6 @@ A snapshot of 10,000 hosts weighs up to 1.7 million.
 """
 
 _WIDE_ESCAPE = re.compile(rb"\\u(?!00)")  # JSON writes a character so that takes Python more than a byte
-
-MAX_REASON = 300
-"""The longest text of a server in a message, in characters."""
 
 _MAX_GET = 2000  # a longer query is sent by POST, because proxies refuse long URLs
 _AT_ONCE = 1 << 20
@@ -148,12 +145,12 @@ class Server:
 
     def failure(self, why: object, fix: str) -> ReadError:
         """Return the error for an answer, from a text of any origin, with its fix."""
-        return ReadError(f"{self.where}: {self._clean(why)}", fix)
+        return ReadError(f"{self.where}: {clean(str(why), self._token)}", fix)
 
     def strange(self, why: object) -> UnexpectedReplyError:
         """Return the error that the server may be another kind of database, from a text of any origin."""
         fix = f"check {self.keys['url']} and {self.keys['language']}"
-        return UnexpectedReplyError(f"{self.where}: queried in {self._language}, {self._clean(why)}", fix)
+        return UnexpectedReplyError(f"{self.where}: queried in {self._language}, {clean(str(why), self._token)}", fix)
 
     def kind(self) -> Kind | None:
         """Return the kind of database if it is certain. VictoriaMetrics sometimes calls itself InfluxDB.
@@ -176,13 +173,6 @@ class Server:
             case {"status": "success"}:
                 return "VictoriaMetrics"
         return "InfluxDB" if self._says_influxdb else None
-
-    def _clean(self, text: object) -> str:
-        """Make a server's text safe for one line of a message, without the token if the server echoes it."""
-        cleaned = str(text)
-        if self._token:
-            cleaned = cleaned.replace(self._token, "***")
-        return one_line(cleaned).strip()[:MAX_REASON]
 
     def _exchange(self, method: str, target: str, body: str | None, headers: Mapping[str, str]) -> bytes:
         """Use an idle connection, else a new one. The server may have closed an idle one, which is then replaced."""
@@ -337,8 +327,6 @@ class Server:
             yield part
 
     def _refusal(self, answer: "HTTPResponse") -> ReadError:
-        from ntpaudit.net.answers import reason_of
-
         if 300 <= answer.status <= 399:
             return self.failure(
                 f"redirects to {answer.headers.get('Location', 'nowhere')}",
@@ -391,8 +379,6 @@ class Server:
             raise self.failure(why, fix) from error
 
     def _tls_fix(self, reason: str) -> str:
-        from ntpaudit.net.answers import tls_fix
-
         if "WRONG_VERSION_NUMBER" in reason:  # OpenSSL's name for any other protocol
             return f"the server does not speak TLS: try http:// in {self.keys['url']}"
         return tls_fix(reason, "fleet").replace("fleet.url", self.keys["url"])
@@ -443,15 +429,8 @@ def _split_url(url: str, key: str) -> tuple[str, str, int | None, str]:
 
 
 def _skew_s(date: str | None, now_s: float) -> float | None:
-    """Return how far the clock that wrote a date is ahead; the date has whole seconds (RFC 9110 §5.6.7)."""
-    from email.utils import parsedate_to_datetime
-
-    if date is None:
-        return None
-    try:
-        return parsedate_to_datetime(date).timestamp() + 0.5 - now_s
-    except (ValueError, OverflowError, TypeError):
-        return None
+    date_s = date_in_s(date)
+    return None if date_s is None else date_s + 0.5 - now_s  # a date has whole seconds
 
 
 def _weight(part: bytes) -> int:

@@ -8,11 +8,7 @@ from typing import Any
 
 from ntpaudit.core.delivery import NO_SUCH_PATH, Answer, Delivered, Refused, Unreachable
 from ntpaudit.errors import ConfigError
-from ntpaudit.net.answers import REDIRECTED, reason_of, tls_fix
-from ntpaudit.render.text_safety import one_line
-
-MAX_REASON = 300
-"""The longest reason that is kept of an answer, in characters."""
+from ntpaudit.net.answers import REDIRECTED, clean, date_in_s, reason_of, tls_fix
 
 _GZIP_LEVEL = 1
 """The client's own level, 9, takes five times as long; its result is a quarter smaller."""
@@ -38,9 +34,7 @@ class InfluxTransport:
 
         warnings.simplefilter("ignore", SystemTimeWarning)  # our findings report a wrong clock
         logging.getLogger("urllib3").propagate = False  # it logs a server's headers, which may hold anything
-        if (
-            not logging.getLogger().handlers
-        ):  # else the client's `logging.debug` adds one, which prints our messages again
+        if not logging.getLogger().handlers:  # else the client's `logging.debug` adds one, which repeats our messages
             logging.getLogger().addHandler(logging.NullHandler())
         if token is not None and not (token.isascii() and token.isprintable()):
             raise ConfigError("the token for InfluxDB holds characters that no request can carry")
@@ -49,13 +43,9 @@ class InfluxTransport:
         self._timeout_s = timeout_s
         self._monitor = ConnectionMonitor()
         self.date_s: int | None = None
+        timeout_ms = round(timeout_s * 1000)
         self._client: Any = InfluxDBClient(
-            url,
-            token=token or "",
-            org=org,
-            timeout=round(timeout_s * 1000),
-            ssl_ca_cert=ca_file,
-            connection_pool_maxsize=1,
+            url, token or "", org=org, timeout=timeout_ms, ssl_ca_cert=ca_file, connection_pool_maxsize=1
         )
         self._compresses = self._is_proven = self._is_misread = False
         self._writer = self._client.write_api(write_options=SYNCHRONOUS)
@@ -72,7 +62,8 @@ class InfluxTransport:
         try:
             return self._write(lines)
         finally:
-            self.date_s = date_in_s(self._monitor.date)
+            date_s = date_in_s(self._monitor.date)
+            self.date_s = None if date_s is None else int(date_s)
 
     def _write(self, lines: str) -> Answer:
         body = lines.encode()
@@ -145,10 +136,7 @@ class InfluxTransport:
                 return Unreachable(f"no answer: {self._clean(_cause(error))}", sent=True)
 
     def _clean(self, text: str) -> str:
-        """Make a server's text safe for one line of a log, without the token if the server echoes it."""
-        if self._token:
-            text = text.replace(self._token, "***")
-        return one_line(text).strip()[:MAX_REASON]
+        return clean(text, self._token)
 
 
 _MISREAD = (400, 415, 422)
@@ -169,20 +157,6 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         until, now = (parsedate_to_datetime(text) for text in (value, headers.get("Date", "")))
         return max(0.0, (until - now).total_seconds())
     except (ValueError, TypeError, OverflowError):  # TypeError: only one of them names its zone
-        return None
-
-
-def date_in_s(date: str | None) -> int | None:
-    """Return the Date of an answer (RFC 9110 §5.6.7) in seconds since 1970; None if there is none, or it is invalid."""
-    from datetime import UTC
-    from email.utils import parsedate_to_datetime
-
-    if date is None:
-        return None
-    try:
-        moment = parsedate_to_datetime(date)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-    except (ValueError, TypeError, OverflowError):
         return None
 
 

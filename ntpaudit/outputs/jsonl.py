@@ -15,11 +15,16 @@ _MODE = 0o640
 """The mode of a new file: its owner writes, its group reads, others do neither."""
 
 
-class Lines:
-    """An output that appends to the file, which is opened again when another one has its path."""
+def open_output(settings: JsonlConfig) -> "_Lines":
+    """Return an output that appends to the file."""
+    return _Lines(settings.path)
 
-    def __init__(self, settings: JsonlConfig) -> None:
-        self._path = settings.path
+
+class _Lines:
+    """The file, which is opened again when another one has its path."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
         self._file: int | None = None
         self._last: Record | None = None
 
@@ -38,9 +43,6 @@ class Lines:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-
-
-open_output = Lines
 
 
 def _current(path: str, file: int | None) -> int:

@@ -10,11 +10,16 @@ from ntpaudit.files import unwritable, write_atomically
 from ntpaudit.formats.openmetrics import render
 
 
-class Textfile:
-    """An output that keeps the file up to date. Between two records nothing is open."""
+def open_output(settings: OpenMetricsConfig) -> "_Textfile":
+    """Return an output that keeps the file up to date."""
+    return _Textfile(settings.path)
 
-    def __init__(self, settings: OpenMetricsConfig) -> None:
-        self._path = settings.path
+
+class _Textfile:
+    """The file's path. Between two records nothing is open."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
 
     def emit(self, record: Record, events: Sequence[Event]) -> None:
         """Replace the file. Raises OutputError, and then leaves the file unchanged."""
@@ -25,6 +30,3 @@ class Textfile:
 
     def close(self) -> None:
         """Keep the file: its timestamp shows the age of the last record."""
-
-
-open_output = Textfile

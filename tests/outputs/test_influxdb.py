@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntpaudit.core.delivery import Delivered, Refused, Unreachable
-from ntpaudit.net.answers import reason_of, tls_fix
-from ntpaudit.outputs.influxdb import MAX_REASON, InfluxTransport, retry_after_s
+from ntpaudit.net.answers import MAX_REASON, reason_of, tls_fix
+from ntpaudit.outputs.influxdb import InfluxTransport, retry_after_s
 from tests.world.flaky import Answer, FlakyDatabase, Octets
 from tests.world.packages import REPOSITORY
 
