@@ -164,7 +164,8 @@ def _events(stored: "History", query: HistoryQuery) -> Iterator[str]:
             return history_tables.event_csv(events)
         case "json":
             return history_tables.event_json(events)
-    return history_tables.event_table(events, _width(), painter(output.wants_colour()))
+    width = output.page_width() or history_tables.WIDTH
+    return history_tables.event_table(events, width, painter(output.wants_colour()))
 
 
 def _choose(stored: "History", query: HistoryQuery, *, hourly: bool) -> "tuple[list[Hour], Window]":
@@ -200,9 +201,9 @@ def _audits(stored: "History", query: HistoryQuery, *, hourly: bool) -> Iterator
     audits = iter(()) if first is None else chain([first], audits)
     if query.format_name == "csv":
         return history_tables.audit_csv(hours, audits)
-    paint = painter(output.wants_colour())
-    hour_lines = history_tables.hour_table(hours, _width(), paint) if hours else iter(())
-    audit_lines = history_tables.audit_table(audits, _width(), paint) if first is not None else iter(())
+    width, paint = output.page_width() or history_tables.WIDTH, painter(output.wants_colour())
+    hour_lines = history_tables.hour_table(hours, width, paint) if hours else iter(())
+    audit_lines = history_tables.audit_table(audits, width, paint) if first is not None else iter(())
     return chain(hour_lines, ["\n"] if hours and first is not None else [], audit_lines)
 
 
@@ -250,12 +251,6 @@ def _with_progress(items: Iterable[_Item], total: int, *, always: bool = False) 
             output.show_progress(f"read {number} of about {total} audits")
             due_s = time.monotonic() + PROGRESS_S
         yield item
-
-
-def _width() -> int:
-    from ntpaudit.reports.history_tables import WIDTH
-
-    return output.page_width() or WIDTH
 
 
 def _shows_unicode() -> bool:

@@ -1,20 +1,15 @@
 """`ntpaudit status`: the agent's last result."""
 
-from typing import TYPE_CHECKING
-
 import click
 
 from ntpaudit.cli.output import format_option, page_width, wants_colour, write_parts
 from ntpaudit.cli.parameters import Parsed, config_option
 from ntpaudit.cli.state import history_path, read_config, this_host
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.staleness import AgentState, wait_of
+from ntpaudit.core.staleness import wait_of
 from ntpaudit.core.units import parse_duration
 from ntpaudit.errors import StoreError
 from ntpaudit.reports.status import FORMATS, render, render_absence, waiting
-
-if TYPE_CHECKING:
-    from ntpaudit.store.queries import History
 
 EPILOG = """\b
 Examples:
@@ -39,30 +34,21 @@ Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usa
 def status(config_path: str | None, format_name: str, stale: float | None) -> None:
     """Show the agent's last result and its age. No server is queried."""
     from ntpaudit.store.queries import open_history
-    from ntpaudit.store.readonly import agent_vouches
+    from ntpaudit.store.readonly import agent_vouches, no_record
 
     path, agent = history_path(read_config(config_path), by_agent=True), None
     runs = agent_vouches(path)  # checked before anything is read
     try:
         with open_history(path) as history:
             found = history.status(lambda: this_host(runs), stale)
+            if found is None and (wait := wait_of(history.agent_state(), this_host(runs))) is not None:
+                agent = history.agent_state()
+                raise StoreError(waiting(wait))
             if found is None:
-                agent, reason = _absence(history, path, runs)
-                raise StoreError(reason)
+                raise StoreError(no_record(path))
     except StoreError as error:
         write_parts([render_absence(str(error), format_name, agent, width=page_width(), colour=wants_colour())])
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
     status, stored = found
     write_parts([render(status, format_name, stored, width=page_width(), colour=wants_colour())])
     raise click.exceptions.Exit(status.severity.exit_status)
-
-
-def _absence(history: "History", path: str, runs: bool | None) -> tuple[AgentState | None, str]:
-    """Return the agent that runs and has stored no record yet, None if none runs; and a sentence about it."""
-    from ntpaudit.store.readonly import no_record
-
-    agent = history.agent_state()
-    wait = wait_of(agent, this_host(runs))
-    if wait is None:
-        return None, no_record(path)
-    return agent, waiting(wait)

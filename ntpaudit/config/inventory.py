@@ -24,29 +24,32 @@ def read_inventory(path: str) -> Inventory:
         with open(0 if path == "-" else path, encoding="utf-8-sig", closefd=path != "-") as file:
             lines = file.read().splitlines()
     except OSError as error:
-        raise ConfigError(f"fleet.inventory: {path}: {error.strerror}", "fleet.inventory") from error
+        raise _error(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"fleet.inventory: {path} is not UTF-8 text", "fleet.inventory") from error
+        raise _error(f"{path} is not UTF-8 text") from error
     sites: dict[str, str] = {}
     placed: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         if written := line.partition("#")[0].strip():
             name, *places = (word.strip() for word in written.split(","))
             if not name or not written.isprintable() or len(places) > 1:
-                text = f"fleet.inventory: {path}:{number}: write a host's name, or its name, a comma and its site"
-                raise ConfigError(text, "fleet.inventory")
+                raise _error(f"{path}:{number}: write a host's name, or its name, a comma and its site")
             if (fault := _other_format(name, is_first=not sites)) is not None:
-                raise ConfigError(f"fleet.inventory: {path}:{number}: {fault}", "fleet.inventory")
+                raise _error(f"{path}:{number}: {fault}")
             place = places[0] if places else ""
             if place and sites.get(name, "") not in ("", place):
                 text = f"{name} has site {place} here and {sites[name]} in line {placed[name]}: keep one of them"
-                raise ConfigError(f"fleet.inventory: {path}:{number}: {text}", "fleet.inventory")
+                raise _error(f"{path}:{number}: {text}")
             if place:
                 placed.setdefault(name, number)
             sites[name] = place or sites.get(name, "")
     if not sites:
-        raise ConfigError(f"fleet.inventory: {path} names no host", "fleet.inventory")
+        raise _error(f"{path} names no host")
     return Inventory(tuple(sites), {name: site for name, site in sites.items() if site})
+
+
+def _error(text: str) -> ConfigError:
+    return ConfigError(f"fleet.inventory: {text}", "fleet.inventory")
 
 
 _HEADERS = ("fqdn", "host", "host.name", "host_name", "hostname", "name")

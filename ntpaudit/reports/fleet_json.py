@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from ntpaudit.core.fleet.model import Alarm, Fleet, FleetFinding, HostStatus, Order, OrderingUncertainty, Site
+from ntpaudit.core.fleet.model import Alarm, Fleet, HostStatus, Order, OrderingUncertainty, Site
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import direction, format_utc
 from ntpaudit.reports.fleet_summary import sentence
@@ -32,7 +32,10 @@ def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None, notes: Seque
             "coverage": fleet.coverage._asdict(),
             "unlisted": fleet.unlisted,
             "ambiguity": _ambiguity(fleet.whole.ambiguity),
-            "findings": [_finding(finding) for finding in fleet.findings],
+            "findings": [
+                one._asdict() | {"severity": one.severity.word, "value_s": _finite(one.value_s)}
+                for one in fleet.findings
+            ],
             "sites": [
                 {"site": site.name, "counts": _counts(site), "ambiguity": _ambiguity(site.ambiguity)}
                 for site in fleet.sites
@@ -72,10 +75,6 @@ def _counts(site: Site) -> dict[str, int]:
 
 def _ambiguity(ambiguity: OrderingUncertainty | None) -> dict[str, Any] | None:
     return None if ambiguity is None else _rounded(ambiguity._asdict())
-
-
-def _finding(finding: FleetFinding) -> dict[str, Any]:
-    return finding._asdict() | {"severity": finding.severity.word, "value_s": _finite(finding.value_s)}
 
 
 def _host(one: HostStatus) -> dict[str, Any]:

@@ -164,10 +164,9 @@ def _example(fleet: Fleet) -> Example | None:
     behind, ahead = (hosts.get(name) for name in fleet.whole.ambiguity.hosts)
     if behind is None or ahead is None or behind.offset is None or ahead.offset is None:
         return None
-    latest_us = ceil(
-        behind.offset.latest_s * 1e6 + growth_ns(fleet.now_ns - behind.last_ns, behind.max_drift_ppm) / 1000
+    behind_us, ahead_us = (
+        growth_ns(fleet.now_ns - host.last_ns, host.max_drift_ppm) / 1000 for host in (behind, ahead)
     )
-    earliest_us = floor(
-        ahead.offset.earliest_s * 1e6 - growth_ns(fleet.now_ns - ahead.last_ns, ahead.max_drift_ppm) / 1000
-    )
+    latest_us = ceil(behind.offset.latest_s * 1e6 + behind_us)
+    earliest_us = floor(ahead.offset.earliest_s * 1e6 - ahead_us)
     return Example(behind.name, ahead.name, latest_us, earliest_us)

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from typing import TypeVar
 
 from ntpaudit.core.fleet.missing import share
-from ntpaudit.core.fleet.model import Fleet, FleetFinding, HostStatus, Order, OrderingUncertainty, Site
+from ntpaudit.core.fleet.model import Fleet, FleetFinding, HostStatus, Order, Site
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S, format_duration, format_offset, format_utc, plural
 from ntpaudit.formats.text import finding_lines, fix_lines
@@ -149,17 +149,13 @@ def _facts(fleet: Fleet) -> Iterator[tuple[str, str]]:
             ),
         )
     if (worst := fleet.whole.ambiguity) is not None:
-        yield "ordering", f"timestamps can order events more than {_up(worst.within_s)} apart ({_worst_pair(worst)})"
+        pair = f"worst pair: {' and '.join(map(short_name, worst.hosts))}"
+        yield "ordering", f"timestamps can order events more than {_up(worst.within_s)} apart ({pair})"
     yield "as of", _moment(fleet.now_ns)
 
 
 def _moment(now_ns: int) -> str:
     return f"{format_utc(now_ns)[:19].replace('T', ' ')} UTC"
-
-
-def _worst_pair(ambiguity: OrderingUncertainty) -> str:
-    behind, ahead = map(short_name, ambiguity.hosts)
-    return f"worst pair: {behind} and {ahead}"
 
 
 def _rest(members: Sequence[HostStatus], shown: Sequence[HostStatus], *, is_flagged: bool) -> Iterator[str]:

@@ -37,7 +37,8 @@ def render(
         case "json":
             return _json(status, stored)
         case "nagios":
-            return _nagios(status)
+            numbers = [] if status.is_stale else performance(status.record)  # graphs would show them as current
+            return plugin_line(status.severity, sentence(status), [*numbers, f"age={status.age_s:.0f}s;;;0;"])
     return _text(status, fitting(width), colour=colour)
 
 
@@ -53,12 +54,8 @@ def render_absence(
         case "nagios":
             return plugin_line(Severity.UNKNOWN, reason, ())
     fault, _, remedy = reason.partition("; ")
-    return page(
-        [
-            *opening(Severity.UNKNOWN, fault, painter(colour), fitting(width)),
-            *([_fix(Severity.UNKNOWN, remedy)] if remedy else []),
-        ]
-    )
+    lines = opening(Severity.UNKNOWN, fault, painter(colour), fitting(width))
+    return page([*lines, _fix(Severity.UNKNOWN, remedy)] if remedy else lines)
 
 
 def waiting(wait: Wait) -> str:
@@ -130,36 +127,23 @@ def _polled_before_s(status: AgentStatus) -> float | None:
     return None if status.last_network_age_s is None else status.last_network_age_s - status.age_s
 
 
-def _nagios(status: AgentStatus) -> str:
-    """Write a plugin's line; without numbers if the record is stale, since graphs would show them as current."""
-    numbers = [] if status.is_stale else performance(status.record)
-    return plugin_line(status.severity, sentence(status), [*numbers, f"age={status.age_s:.0f}s;;;0;"])
-
-
 def _text(status: AgentStatus, width: int, *, colour: bool) -> str:
     record, polled, paint = status.record, status.last_network_record, painter(colour)
     first = opening(status.severity, sentence(status), paint, width)
     shown = record if polled is None else record._replace(sources=polled.sources)
+    last = (*_drift_and_forecast(status), *_agent(status), *facts(shown))
     return page(
         [*first, _fix(status.severity, _remedy(status))] if status.is_stale else first,
         [line for label, fact in _ages(status) for line in labelled(label, fact, width)],
         source_table(shown.sources, paint, width),
         [line for finding in record.findings for line in finding_lines(finding, paint, width)],
-        [
-            line
-            for label, fact in (*_drift_and_forecast(status), *_agent(status), *facts(shown))
-            for line in labelled(label, fact, width)
-        ],
+        [line for label, fact in last for line in labelled(label, fact, width)],
     )
 
 
 def _ages(status: AgentStatus) -> Iterator[tuple[str, str]]:
-    record = status.record
-    when = (
-        f"{_second(record.utc_ns)} UTC"
-        if record.utc_ns is not None
-        else f"{_second(record.host_ns)} by the host's clock"
-    )
+    utc_ns, host_ns = status.record.utc_ns, status.record.host_ns
+    when = f"{_second(host_ns)} by the host's clock" if utc_ns is None else f"{_second(utc_ns)} UTC"
     age = f"{_age(status.age_s)} ago, " if status.doubt is None else ""
     yield "recorded", f"{age}at {when}; all values below are from that time"
     before_s = _polled_before_s(status)
@@ -202,11 +186,9 @@ def _forecast(breach: Breach, tolerance: str, age_s: float, *, is_known: bool) -
 
     Only the latter unless the drift `is_known`. The 95 % limit is given only where past forecasts prove it (R9).
     """
-    certain = (
-        f"guaranteed for {format_duration(breach.guaranteed_s, rounding='down')}"
-        if breach.guaranteed_s
-        else "no guarantee"
-    )
+    certain = "no guarantee"
+    if breach.guaranteed_s:
+        certain = f"guaranteed for {format_duration(breach.guaranteed_s, rounding='down')}"
     if not is_known:
         return f"no forecast yet, the drift is not known (within {tolerance}: {certain})"
     premise = "if synchronisation stopped now, " if breach.free_running else ""
@@ -243,9 +225,8 @@ def _agent(status: AgentStatus) -> Iterator[tuple[str, str]]:
 
 
 def _delivery(health: Health) -> str:
-    if not health.backlog:
-        text = "up to date"
-    else:
+    text = "up to date"
+    if health.backlog:
         oldest = "" if health.oldest_s is None else f", the oldest for {_age(health.oldest_s)}"
         text = f"{plural(health.backlog, 'record')} waiting{oldest}"
     if health.failures:
