@@ -8,23 +8,9 @@ from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from ntpaudit.config.schema import InfluxConfig
+from ntpaudit.core import delivery
 from ntpaudit.core.clock.database_clock import DatabaseClock, read_date
 from ntpaudit.core.clock.readings import ClockReading
-from ntpaudit.core.delivery import (
-    MAX_WAIT_S,
-    Ack,
-    Answer,
-    Attempt,
-    DeadLetter,
-    Delivered,
-    Refused,
-    RetryAfter,
-    RetryState,
-    Unreachable,
-    decide,
-    describe,
-    is_refusal,
-)
 from ntpaudit.core.units import format_duration, plural
 from ntpaudit.errors import ConfigError, StoreError
 from ntpaudit.log import LazyLogger
@@ -47,7 +33,7 @@ class Transport(Protocol):
     date_s: int | None
     """The Date of the last answer to a write, in seconds since 1970; None where it had none, or there was none."""
 
-    def write(self, lines: str) -> Answer:
+    def write(self, lines: str) -> delivery.Answer:
         """Send line protocol stamped in nanoseconds, and return the answer."""
 
     def close(self) -> None:
@@ -111,7 +97,7 @@ class DeliveryWorker:
         self._read_clock = read_clock
         self._transport: Transport | None = None
         self._log = _DeliveryLog()
-        self._retry = RetryState()
+        self._retry = delivery.RetryState()
         self._oldest: OutboxEntry | None = None
         self._turn = threading.Condition()
         self._is_woken = self._is_idle = self._is_stopped = False
@@ -163,7 +149,7 @@ class DeliveryWorker:
                 try:
                     self._deliver()
                 except StoreError as error:
-                    self._fail("state", str(error), MAX_WAIT_S / 10)
+                    self._fail("state", str(error), delivery.MAX_WAIT_S / 10)
             if self._transport is not None:
                 self._transport.close()
         except _AbandonedError:
@@ -186,22 +172,24 @@ class DeliveryWorker:
         sent = entries[position : position + 1] if position else _fitting(entries[: self._retry.size])
         lines = "".join(entry.lines for entry in sent)
         answer = self._send(lines)
-        refusals = 0 if isinstance(answer, Delivered) else self.health.refusals + is_refusal(answer)
+        refusals = 0 if isinstance(answer, delivery.Delivered) else self.health.refusals + delivery.is_refusal(answer)
         self.health = self.health._replace(refusals=refusals)
-        attempt = Attempt(len(sent), lines.count("\n"), position)
-        self._retry, action = decide(self._retry, attempt, answer, self._rand())
+        attempt = delivery.Attempt(len(sent), lines.count("\n"), position)
+        self._retry, action = delivery.decide(self._retry, attempt, answer, self._rand())
         match action:
-            case Ack():
+            case delivery.Ack():
                 with self._using_store() as store:
                     self._ack(store, sent)
-            case DeadLetter(count, reason):
+            case delivery.DeadLetter(count, reason):
                 self._dead_letter(entries[:count], reason)
-            case RetryAfter(wait_s):
-                if isinstance(answer, Delivered):  # of an entry other than the oldest
+            case delivery.RetryAfter(wait_s):
+                if isinstance(answer, delivery.Delivered):  # of an entry other than the oldest
                     self._sleep(wait_s)
                 else:
-                    kind = str(answer.status) if isinstance(answer, Refused) else answer.reason.partition(":")[0]
-                    self._fail(kind, describe(answer), wait_s)
+                    kind = (
+                        str(answer.status) if isinstance(answer, delivery.Refused) else answer.reason.partition(":")[0]
+                    )
+                    self._fail(kind, delivery.describe(answer), wait_s)
 
     def _waiting(self, store: StateStore) -> list[OutboxEntry]:
         """Return the oldest entries; while an entry is compared with others, also the newest."""
@@ -212,12 +200,12 @@ class DeliveryWorker:
                 entries.append(newest)
         return entries
 
-    def _send(self, lines: str) -> Answer:
+    def _send(self, lines: str) -> delivery.Answer:
         if self._transport is None:
             try:
                 self._transport = self._open_transport()
             except ConfigError as error:
-                return Unreachable(str(error), sent=False)
+                return delivery.Unreachable(str(error), sent=False)
         sent = None if self._read_clock is None else self._read_clock()
         answer = self._transport.write(lines)
         if self._read_clock is not None and sent is not None and (date_s := self._transport.date_s) is not None:

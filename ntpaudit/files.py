@@ -108,26 +108,22 @@ def open_regular(path: str, flags: int, mode: int = 0o600) -> int:
 
     A file that O_CREAT makes has exactly `mode`, whatever the umask.
     """
-    with find(path) as place:
-        return _open_at(place, flags, mode)
-
-
-def _open_at(place: Place, flags: int, mode: int) -> int:
-    if flags & os.O_CREAT:
-        with contextlib.suppress(FileExistsError):
-            handle = os.open(place.name, flags | os.O_EXCL | _CAREFULLY, 0o600, dir_fd=place.folder)
-            os.fchmod(handle, mode)
-            return handle
-    _check_regular(os.stat(place.name, dir_fd=place.folder, follow_symlinks=False))  # to open a device may do something
-    handle = os.open(place.name, flags & ~os.O_CREAT | _CAREFULLY, dir_fd=place.folder)
-    try:
-        found = os.fstat(handle)
-        _check_regular(found)
-        _refuse_second_name(found, os.stat(place.folder))
-    except OSError:
-        os.close(handle)
-        raise
-    return handle
+    with find(path) as (folder, name, _):
+        if flags & os.O_CREAT:
+            with contextlib.suppress(FileExistsError):
+                handle = os.open(name, flags | os.O_EXCL | _CAREFULLY, 0o600, dir_fd=folder)
+                os.fchmod(handle, mode)
+                return handle
+        _check_regular(os.stat(name, dir_fd=folder, follow_symlinks=False))  # to open a device may do something
+        handle = os.open(name, flags & ~os.O_CREAT | _CAREFULLY, dir_fd=folder)
+        try:
+            found = os.fstat(handle)
+            _check_regular(found)
+            _refuse_second_name(found, os.stat(folder))
+        except OSError:
+            os.close(handle)
+            raise
+        return handle
 
 
 def _check_regular(found: os.stat_result) -> None:

@@ -16,7 +16,7 @@ from ntpaudit.log import LazyLogger
 from ntpaudit.polling import StateUpdater
 from ntpaudit.probes.clock import Clock, SystemClock
 from ntpaudit.probes.daemons import running_daemons
-from ntpaudit.probes.daemons.watch import WatchedProcesses
+from ntpaudit.probes.daemons.process import WatchedProcesses
 from ntpaudit.probes.host import host_facts
 from ntpaudit.probes.kernel import read_kernel
 from ntpaudit.probes.timerfd import StepWatch

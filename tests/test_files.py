@@ -266,4 +266,4 @@ def test_the_library_s_own_way_is_not_used() -> None:
         for word in ("os.path.realpath(", "write_text(", ', "w"', "NamedTemporaryFile", "O_WRONLY", "O_RDWR")
         if word in path.read_text()
     }
-    assert users == {"files.py", "outputs/jsonl.py", "cli/fleet.py", "cli/output.py", "store/unsaved.py"}
+    assert users == {"files.py", "outputs/jsonl.py", "cli/fleet_writing.py", "cli/output.py", "store/unsaved.py"}

@@ -325,7 +325,7 @@ def test_what_is_in_sight_does_not_stand_for_what_is_hidden(tmp_path: Path) -> N
 REUSED = """
 import subprocess, time
 from ntpaudit.core.observation import Daemon
-from ntpaudit.probes.daemons.watch import WatchedProcesses
+from ntpaudit.probes.daemons.process import WatchedProcesses
 
 first = subprocess.Popen(["sleep", "60"])
 seen, unwatched = Daemon("chronyd", first.pid, True), Daemon("ntpd", 1 << 22, True)
