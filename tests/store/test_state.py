@@ -18,7 +18,7 @@ import pytest
 
 from ntpaudit.core.ntp.rate_limit import Instant, ServerState, ServerStates
 from ntpaudit.errors import BusyError
-from ntpaudit.store import audits, outbox, retention, saved_state
+from ntpaudit.store import audits, database, outbox, retention, saved_state
 from ntpaudit.store import state as state_module
 from ntpaudit.store.database import PAGE_BYTES, open_database
 from ntpaudit.store.readonly import agent_runs, agent_vouches
@@ -280,7 +280,7 @@ def test_a_locked_file_blocks_nothing(path: Path, monkeypatch: pytest.MonkeyPatc
         waits.append(wait_s)
         return open_database(path, wait_s)
 
-    monkeypatch.setattr(state_module, "open_database", open_noting)
+    monkeypatch.setattr(database, "open_database", open_noting)
     monkeypatch.setattr(state_module, "time", SimpleNamespace(monotonic=lambda: now_s[0], sleep=time.sleep))
     notes = Notes()
     store = StateStore(str(path), retry_s=0.3)
@@ -849,7 +849,7 @@ def test_threads_share_a_store(path: Path) -> None:
         "import sys; from ntpaudit.store.one_shot import OneShotStore; from tests.store.audits import audit\n"
         "for number in range(5000, 5060):\n"
         "    store = OneShotStore(sys.argv[1]); concluded = audit(number, 'network')\n"
-        "    kept = store.write(audits.keep_observation, concluded.observation); assert kept\n"
+        "    kept = store.keep_observation(concluded.observation); assert kept\n"
         "    store.keep_record(kept, concluded.record); store.close()\n"
     )
     with ExitStack() as stack:
