@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY
+from ntpaudit.core.checks.rule import make_finding
 from ntpaudit.core.fleet import disputes, missing, ordering_risk, shifts
 from ntpaudit.core.fleet.clock_shift import compare, moved_sites
 from ntpaudit.core.fleet.context import FleetContext, expected_hosts
@@ -54,18 +55,7 @@ def _suspect(members: tuple[HostStatus, ...], findings: Iterable[FleetFinding]) 
 def _findings(context: FleetContext) -> tuple[FleetFinding, ...]:
     """Run every rule. The worst findings come first; those of one level keep the order of `RULES`."""
     found = [
-        FleetFinding(
-            rule.id,
-            LEVEL_SEVERITY[raised.level],
-            raised.level,
-            raised.message,
-            raised.remedy or rule.remedy,
-            rule.controls,
-            raised.site,
-            raised.source,
-            raised.hosts,
-            raised.value_s,
-        )
+        FleetFinding(*make_finding(rule, raised), raised.site, raised.source, raised.hosts, raised.value_s)
         for rule in RULES
         for raised in rule.check(context)
     ]
