@@ -162,8 +162,8 @@ STATE_RULES = (
         Prom(f"count({last('severity', ALL_HOSTS)})"),
         "critical",
         "No host has sent anything for 10 minutes, or the database does not answer",
-        "The database stores no points, or no points reach it. Until that is fixed, no other rule can fire. The agents "
-        "keep their records and send them later.",
+        "The database stores no points, or no points reach it. Until that is fixed, only `no-data` and "
+        "`silent` report a new problem. The agents keep their records and send them later.",
         "Check the database: whether it runs, whether its disk is full, whether its token has changed.",
         "ntpaudit status",
         "fleet",
@@ -209,7 +209,7 @@ STATE_RULES = (
         "On each of these hosts it disagrees with the servers that agree, so it is probably wrong. On hosts with few "
         "servers it may become part of a majority.",
         "Check whether the server is broken or compromised. Remove it from the configuration until it is repaired.",
-        "ntpaudit fleet --format json",
+        "ntpaudit fleet --flagged",
         "fleet",
         "Raised findings by kind",
         limit=COMMON_SOURCE - 0.5,
@@ -333,14 +333,19 @@ _RUNBOOK_HEAD = """\
 What to do when one of ntpaudit's Grafana alerts fires. Each alert links to its section on this page (`runbook_url`).
 Alerts about a finding link to [findings.md](findings.md), which explains each finding and its fix. How alerts are
 grouped and when they notify: [dashboards.md](dashboards.md#alerts).
+
+The commands run on one of two machines: as root on the host of the alert (for `no-data`: on any host), or on the *fleet
+machine*, whose configuration has the section `[fleet]` ([fleet.md](fleet.md#where-it-runs)), as a
+user who may read its token.
 """
 
 
 def _chapter(rule: Rule) -> str:
     holds = "fires at once" if rule.pending == "0s" else f"fires after {rule.pending.removesuffix('m')} minutes"
+    where = "on the fleet machine: `" if rule.command.startswith("ntpaudit fleet ") else "on the host: `sudo "
     return (
         f"## {rule.name}\n\n**{rule.title}** ({rule.severity}, {holds}).\n\n{rule.meaning}\n\n"
-        f"- Do: {rule.action}\n- Command: `{rule.command}`\n- Panel: *{rule.panel}*, dashboard *{rule.board}*\n"
+        f"- Fix: {rule.action}\n- Command, {where}{rule.command}`\n- Panel: *{rule.panel}*, dashboard *{rule.board}*\n"
     )
 
 
