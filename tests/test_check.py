@@ -351,7 +351,7 @@ BROKEN = {
     "[sources]\nfrom_host = 'yes'": ":2: sources.from_host: write true or false",
     "[sources]\nregion = 'xx'": ":2: sources.region: no pool region",
     "[policy]\nprofile = 'pcl'": ":2: policy.profile: unknown profile 'pcl', did you mean 'pci'?",
-    "[host]\nname = 'a'\n[policy]\nwarning = '2s'": ":4: policy: warning (2 s) and critical (1 s)",
+    "[host]\nname = 'a'\n[policy]\nwarning = '2s'": ":4: policy: warning is 2 s, critical 1 s (profile log-integrity)",
     "[policy]\ncritical = '1 fortnight'": ":2: policy.critical: ",
     "[host]\nname = ''": ":2: host.name: ",
     "nonsense": ": not TOML",

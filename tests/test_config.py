@@ -507,8 +507,35 @@ def test_check_names_every_output_and_says_that_none_was_tried(tmp_path: Path) -
     }
     for text, words in said.items():
         ran = run("check", write(tmp_path / "x.toml", sources + text), state=tmp_path)
-        assert (ran.status, ran.err) == (0, "")
+        notes = [
+            f"ntpaudit: {name}.path: the folder /nowhere does not exist: create it\n"
+            for name in ("jsonl", "openmetrics")
+        ]
+        assert (ran.status, ran.err) == (0, "".join(notes) if text == outputs else "")
         assert ran.out.endswith(f"(100 ms, 1 s), {words}")
+
+
+WARNED = {
+    "servers = ['a', 'b', 'c', 'a']": "sources.servers: named twice: a",
+    "servers = ['a', 'b', 'c', 'd']\n[history]\nraw = '60d'\nrollups = '30d'": "history.rollups is shorter",
+    "servers = ['a', 'b', 'c', 'd']\n[schedule]\nlocal = '1h'": "schedule.local is longer than schedule.network",
+    "servers = ['a', 'b', 'c', 'd']\n[fleet]\ninventory = '/nowhere/list'": "/nowhere/list does not exist",
+}
+
+
+@pytest.mark.parametrize("text", WARNED)
+def test_check_warns_of_what_is_valid_and_hardly_intended(text: str, tmp_path: Path) -> None:
+    """A warning does not change the exit status."""
+    ran = run("check", write(tmp_path / "x.toml", f"[sources]\n{text}\n"), state=tmp_path)
+    assert ran.status == 0
+    assert WARNED[text] in ran.err
+
+
+def test_an_interval_that_is_too_short_names_the_servers() -> None:
+    """`localhost` is a name, and may be any address."""
+    text = b"[sources]\nservers = ['127.0.0.1', 'localhost:3']\n[schedule]\nnetwork = '2s'"
+    with pytest.raises(ConfigError, match="not a loopback address: localhost"):
+        parse_config(text, "x.toml")
 
 
 @pytest.mark.needs("no-system-config")

@@ -195,7 +195,7 @@ def test_where_there_is_no_unicode_the_plot_is_ascii(variables: dict[str, str], 
 USAGE = {
     ("--since", "yesterday"): "write how long ago, such as 7d, or a time in UTC",
     ("--since", "2026-13-01"): "write how long ago",
-    ("--since", "1d", "--until", "2d"): "--since is later than --until",
+    ("--since", "1d", "--until", "2d"): " UTC) is later than --until (",
     ("--since", "2100-01-01"): "--since 2100-01-01 00:00 UTC is in the future (now: 20",
     ("--since", "2100-01-01", "--events"): "give an earlier time, or an age such as 24h",
     ("--limit", "0"): "1<=x",
@@ -204,6 +204,20 @@ USAGE = {
     ("--events", "--hourly"): "--events cannot be combined",
     ("--format", "influx"): "influx",
 }
+
+
+def test_without_a_true_time_no_hour_is_shown(tmp_path: Path) -> None:
+    """The hours of stored audits are not shown again, also where no audit has a true time."""
+    now = this_moment()
+    lost = World(begin_ns=now.realtime_ns - 60 * MINUTE_NS, boot_id="another", answers=lambda minute: False)
+    write(tmp_path / "state" / FILE_NAME, lost, range(60))
+    ran = history(state=tmp_path)
+    assert "time (UTC)" in ran.out
+    assert "hour (UTC)" not in ran.out
+    assert "deleted" not in ran.out
+    assert "hour" not in {
+        row["kind"] for row in csv.DictReader(history("--format", "csv", state=tmp_path).out.splitlines())
+    }
 
 
 @pytest.mark.parametrize("words", USAGE)
@@ -345,7 +359,8 @@ def test_a_host_that_believes_in_1970_has_a_plot_of_its_day(tmp_path: Path) -> N
     assert ran.status == 0
     assert "1970" not in ran.out
     table = history("--limit", "100", state=tmp_path).out
-    assert len(table.partition("time (UTC)")[2].splitlines()) == 61
+    assert len(table.partition("time (UTC)")[2].splitlines()) == 62
+    assert table.endswith("?: by the host's own clock, because the true time is not known\n")
     assert "53.9 years behind" in table
     assert re.search(r"19\d\d-[0-9-]{5} [0-9:]{8}\?", table)
 

@@ -92,7 +92,7 @@ def test_what_an_agent_concluded_last(tmp_path: Path) -> None:
     )
     assert re.match(
         r"recorded  2[0-9] s ago, at [0-9-]{10} [0-9:]{8} UTC; all values below are from that time\n"
-        r"polled    2 min earlier; the replies:$",
+        r"polled    2 min earlier; last results:$",
         blocks[1],
     )
     assert blocks[2].splitlines()[1].startswith("ntp1.example.net  192.0.1.1  agreeing")
@@ -434,7 +434,7 @@ def test_a_damaged_poll_is_passed_over(tmp_path: Path) -> None:
     connection.close()
     ran = status(state=tmp_path)
     assert ran.status == 0
-    assert "polled 7 min earlier; the replies:" in said(ran)
+    assert "polled 7 min earlier; last results:" in said(ran)
 
 
 def test_sources_are_those_of_an_audit_that_polled_them(tmp_path: Path) -> None:
@@ -448,7 +448,7 @@ def test_sources_are_those_of_an_audit_that_polled_them(tmp_path: Path) -> None:
     resting["sources"] = [source | {"status": "skipped", "reason": "interval"} for source in resting["sources"]]
     connection.execute("UPDATE audits SET record = ? WHERE id = ?", (json.dumps(resting), audit_id))
     ran = status(state=tmp_path)
-    assert "polled 7 min earlier; the replies:" in said(ran)
+    assert "polled 7 min earlier; last results:" in said(ran)
     assert "skipped" not in ran.out
     connection.execute("UPDATE audits SET record = ? WHERE kind = 'network'", (json.dumps(resting),))
     connection.close()
@@ -615,6 +615,12 @@ def test_no_forecast_of_a_breach_that_has_happened() -> None:
 def test_the_state_of_the_agent_is_shown_in_words(health: Health, words: str) -> None:
     """Backlog, failures, dead letters, missed audits, errors of the state."""
     assert words in standing(LOCAL._replace(health=health))
+
+
+def test_waiting_for_the_true_time_is_the_reason_of_a_backlog() -> None:
+    """Records without a true time are not delivered: the status has the reason."""
+    text = standing(LOCAL._replace(utc_ns=None, health=Health(backlog=15, oldest_s=20.0)))
+    assert "15 records waiting, the oldest for 20 s: the true time is not known until a server replies" in text
 
 
 def test_a_local_record_without_an_offset_says_what_the_servers_said() -> None:

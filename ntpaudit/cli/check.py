@@ -32,7 +32,7 @@ Examples:
   ntpaudit check --region nl --warning 50ms --critical 250ms
   ntpaudit check --from-host --profile finra-cat --samples 4
   ntpaudit check --format nagios ntp1 ntp2 ntp3 ntp4
-  ntpaudit check --format openmetrics --output /var/lib/node_exporter/ntpaudit.prom ntp1 ntp2 ntp3 ntp4
+  ntpaudit check --format openmetrics --output /var/lib/prometheus/node-exporter/ntpaudit.prom ntp1 ntp2 ntp3 ntp4
 
 \b
 Without SERVER, the servers of the configuration file are queried: --config, or ntpaudit/ntpaudit.toml in

@@ -1,7 +1,8 @@
 """`ntpaudit config`: write, check or show the configuration."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -17,6 +18,8 @@ from ntpaudit.errors import ConfigError
 
 ENOUGH = 4
 """The number of servers that outvote one that is wrong."""
+
+SERVICE_FOLDERS = ("/run/ntpaudit", "/var/lib/ntpaudit")
 
 EPILOG = """\b
 Examples:
@@ -222,6 +225,8 @@ def check(file: str | None, config_path: str | None) -> None:
     if (warning := _too_few(sources.servers, pools=bool(sources.pools), from_host=sources.from_host)) is not None:
         note(warning)
     _warn_of_ports([source.name for source in sources.servers if isinstance(source, Server)])
+    for warning in (*_unusual(found), *_missing(found)):
+        note(warning)
     token = "" if found.influxdb is None else f", token {describe_token(found.influxdb, os.environ)}"
     outputs = _outputs(found)
     also = f", {', '.join(outputs)}" if outputs else ""
@@ -269,6 +274,29 @@ def _find(file: str | None) -> str:
         searched = f"{user_file(os.environ)} or {SYSTEM_FILE}"
         raise ConfigError(f"no configuration file found ({searched}): write one with `ntpaudit config init`")
     return path
+
+
+def _unusual(found: Config) -> Iterator[str]:
+    """Describe values that are valid together, but hardly intended."""
+    names = Counter(source.name for source in found.sources.servers if isinstance(source, Server))
+    if repeated := [name for name, count in names.items() if count > 1]:
+        yield f"sources.servers: named twice: {', '.join(repeated)}"
+    if found.history.rollups_s < found.history.raw_s:
+        yield "history.rollups is shorter than history.raw: hours are deleted before their records"
+    if found.sources.named and found.schedule.local_s > found.schedule.network_s:
+        yield "schedule.local is longer than schedule.network: servers are polled more often than the clock is audited"
+
+
+def _missing(found: Config) -> Iterator[str]:
+    """Describe files and folders that do not exist; systemd creates those of `SERVICE_FOLDERS` for the agent."""
+    outputs = {"jsonl": found.outputs.jsonl, "openmetrics": found.outputs.openmetrics, "history": found.history}
+    for name, settings in outputs.items():
+        folder = "" if settings is None or settings.path is None else os.path.dirname(settings.path)
+        if folder and folder not in SERVICE_FOLDERS and not os.path.isdir(folder):
+            yield f"{name}.path: the folder {folder} does not exist: create it"
+    inventory = found.fleet.inventory
+    if inventory is not None and not os.path.exists(inventory):
+        yield f"fleet.inventory: {inventory} does not exist: `ntpaudit fleet` cannot run without it"
 
 
 def _summary(found: Config) -> str:

@@ -166,7 +166,7 @@ def demo(
 def _check_once(ctx: click.Context) -> None:
     refused = [word for name, word in given_options(ctx).items() if name not in ("once", "format_name")]
     if refused:
-        raise click.UsageError(f"{', '.join(refused)}: about a fleet; --once shows one audit, and takes only --format")
+        raise click.UsageError(f"{', '.join(refused)} cannot be used with --once, which takes only --format")
 
 
 def show_fleet(

@@ -132,7 +132,9 @@ def _check_times(query: HistoryQuery) -> None:
             "give an earlier time, or an age such as 24h"
         )
     if query.since_ns is not None and query.until_ns is not None and query.since_ns > query.until_ns:
-        raise click.UsageError("--since is later than --until")
+        raise click.UsageError(
+            f"--since ({_minute(query.since_ns)} UTC) is later than --until ({_minute(query.until_ns)} UTC)"
+        )
 
 
 def _refuse_options(context: click.Context, subcommand: str) -> None:

@@ -94,7 +94,7 @@ def read_config(tables: Mapping[str, Any]) -> Config:
     schedule, sources = settings["schedule"], settings["sources"]
     if not schedule.network_s >= SERVER_INTERVAL_S and not _are_loopback(sources):
         least = f"at least {SERVER_INTERVAL_S} s between queries to a server (RFC 4330), except on loopback"
-        raise ConfigError(f"schedule.network: too short: {least}", "schedule.network")
+        raise ConfigError(f"schedule.network: too short: {least}{_not_loopback(sources)}", "schedule.network")
     profile = choose_profile(*settings.pop("policy"))
     outputs = OutputsConfig(**{name: settings.pop(name) for name in OUTPUTS})
     return Config(**settings, profile=profile, outputs=outputs)
@@ -130,6 +130,11 @@ def _are_loopback(sources: SourcesConfig) -> bool:
     return not others and all(isinstance(one, Server) and is_loopback(one.host) for one in sources.servers)
 
 
+def _not_loopback(sources: SourcesConfig) -> str:
+    names = [source.name for source in sources.servers if isinstance(source, Server) and not is_loopback(source.host)]
+    return f"; not a loopback address: {', '.join(names)}" if names else ""
+
+
 def choose_profile(
     name: str | None, warning_s: float | None, critical_s: float | None, base: Profile = PROFILES[DEFAULT_PROFILE]
 ) -> Profile:
@@ -142,8 +147,9 @@ def choose_profile(
     # a critical tolerance below the profile's warning tolerance lowers the warning tolerance too
     warning = min(profile.warning_s, critical) if warning_s is None else warning_s
     if not 0 < warning <= critical < math.inf:
-        written = f"warning ({warning:g} s) and critical ({critical:g} s): write 0 < warning <= critical"
-        raise ConfigError(f"policy: {written}", "policy.warning" if warning_s is not None else "policy.critical")
+        written = f"warning is {warning:g} s, critical {critical:g} s (profile {profile.name})"
+        fix = "lower warning or raise critical, so that 0 < warning <= critical"
+        raise ConfigError(f"policy: {written}: {fix}", "policy.warning" if warning_s is not None else "policy.critical")
     return profile._replace(warning_s=warning, critical_s=critical)
 
 

@@ -149,7 +149,12 @@ class SourcesConfig(NamedTuple):
 class ScheduleConfig(NamedTuple):
     """`[schedule]`: the intervals at which the agent polls servers and pools, and of local audits."""
 
-    network_s: Annotated[float, _at_least(1.0, "poll interval of servers; 15s or more unless all are loopback")] = 300.0
+    network_s: Annotated[
+        float,
+        _at_least(
+            1.0, "poll interval of servers; at least 15s, unless all are loopback addresses (127.0.0.1, not localhost)"
+        ),
+    ] = 300.0
     pool_s: Annotated[
         float,
         _at_least(POOL_INTERVAL_S, "poll interval of the NTP pool", "the pool's terms of service"),  # P2: a hard error
@@ -234,11 +239,18 @@ class InfluxConfig(NamedTuple):
     default_token_file: str | None = None
 
 
+_OTHER_FOLDERS = "as a systemd service, other folders need ReadWritePaths="
+
+
 class OpenMetricsConfig(NamedTuple):
     """`[openmetrics]`: the file that node_exporter's textfile collector reads."""
 
     path: Annotated[
-        str, _path("write gauges for the textfile collector of node_exporter", "/var/lib/node_exporter/ntpaudit.prom")
+        str,
+        _path(
+            f"write gauges for the textfile collector of node_exporter; {_OTHER_FOLDERS}",
+            "/run/ntpaudit/ntpaudit.prom",
+        ),
     ]
 
 
@@ -246,7 +258,11 @@ class JsonlConfig(NamedTuple):
     """`[jsonl]`: the file that records are appended to."""
 
     path: Annotated[
-        str, _path("append every record to this file as one line of JSON", "/var/log/ntpaudit/records.jsonl")
+        str,
+        _path(
+            f"append every record to this file as one line of JSON; {_OTHER_FOLDERS}",
+            "/var/lib/ntpaudit/records.jsonl",
+        ),
     ]
 
 

@@ -116,6 +116,8 @@ def _why_unmeasured(record: Record) -> str:
     if usable:
         count = f"{sources} servers replied" if usable == sources else f"{usable} of {sources} servers were usable"
         return f"{count}, but no majority of them agrees"
+    if {source.reason for source in record.sources} == {"unanswered"}:
+        return "no server replied last time, so none was queried now"
     if statuses == {"skipped"}:
         return f"all servers were skipped ({_reasons(record)})"
     if all((source.reason or "").startswith("name-") for source in record.sources):

@@ -43,9 +43,13 @@ def audit_table(audits: Iterable[Audit], width: int, paint: Paint) -> Iterator[s
     columns = [column for column in _AUDIT if width >= column.page]
     room = width - sum(column.width + len(_GAP) for column in columns)
     yield _line(columns, [column.title for column in columns], "findings")
+    is_dated = True
     for audit in audits:
+        is_dated = is_dated and audit.is_dated
         cells = [column.cell(audit) for column in columns]
         yield _line(columns, cells, _shortened(audit.findings, max(room, _FINDINGS_WIDTH)), paint, audit.severity)
+    if not is_dated:
+        yield _HOST_TIME
 
 
 def hour_table(hours: Iterable[Hour], width: int, paint: Paint) -> Iterator[str]:
@@ -62,7 +66,9 @@ def hour_table(hours: Iterable[Hour], width: int, paint: Paint) -> Iterator[str]
 
 def event_table(events: Iterable[StoredEvent], width: int, paint: Paint) -> Iterator[str]:
     """Write events as a list, each with its text."""
+    is_dated = True
     for event, _ in events:
+        is_dated = is_dated and event.utc_ns is not None
         when, label = _when(event.utc_ns, event.host_ns), event.level if event.raised else "cleared"
         margin = len(f"{when}  {label:{_LABEL_WIDTH}}  ")
         first, *others = wrap(
@@ -71,6 +77,8 @@ def event_table(events: Iterable[StoredEvent], width: int, paint: Paint) -> Iter
         colour = SEVERITY_COLOURS[event.severity] if event.raised and event.severity else None
         yield f"{when}  {paint(label, colour)}{' ' * (_LABEL_WIDTH - len(label))}  {first}\n"
         yield from (f"{' ' * margin}{line}\n" for line in others)
+    if not is_dated:
+        yield _HOST_TIME
 
 
 def audit_csv(hours: Iterable[Hour], audits: Iterable[Audit]) -> Iterator[str]:
@@ -213,7 +221,7 @@ def _bound(value_s: float | None) -> str:
 
 def _polled(audit: Audit) -> str:
     if audit.kind == "network" and not audit.age_s:
-        return "now"
+        return "0 s"
     return "" if audit.age_s is None else f"{format_duration(max(1.0, round(audit.age_s)))} ago"
 
 
@@ -246,6 +254,7 @@ _HOUR = (
     _Column("offset to", 17, lambda hour: _offset(hour.most_offset_s), is_number=True, page=76),
     _Column("bound", 10, lambda hour: _bound(hour.bound_s), is_number=True),
 )
+_HOST_TIME = "?: by the host's own clock, because the true time is not known\n"
 _LEGEND = {
     "absent": "the host ran, but no record shows that the agent did",
     "off": "the host was down or suspended",

@@ -152,7 +152,7 @@ def _ages(status: AgentStatus) -> Iterator[tuple[str, str]]:
     elif all(source.status == "skipped" for source in status.last_network_record.sources):
         yield "polled", "no server: all were skipped"
     else:
-        yield "polled", "at the same time; the replies:" if before_s <= 0 else f"{_age(before_s)} earlier; the replies:"
+        yield "polled", "at the same time; results:" if before_s <= 0 else f"{_age(before_s)} earlier; last results:"
 
 
 def _breach_now(status: AgentStatus) -> Breach | None:
@@ -217,18 +217,19 @@ def _agent(status: AgentStatus) -> Iterator[tuple[str, str]]:
         poll_s = status.wait.poll_s + status.age_s
         if poll_s > 0:
             yield "next poll", f"at most {_age(poll_s)} after this record"
-    yield "delivery", _delivery(health)
+    yield "delivery", _delivery(health, is_dated=status.record.utc_ns is not None)
     if health.missed:
         yield ("missed", f"{plural(health.missed, 'scheduled audit')} (host busy or suspended)")
     if health.store:
         yield "store", health.store
 
 
-def _delivery(health: Health) -> str:
+def _delivery(health: Health, *, is_dated: bool) -> str:
     text = "up to date"
     if health.backlog:
         oldest = "" if health.oldest_s is None else f", the oldest for {_age(health.oldest_s)}"
         text = f"{plural(health.backlog, 'record')} waiting{oldest}"
+        text += "" if is_dated else ": the true time is not known until a server replies"
     if health.failures:
         failed = plural(health.failures, "attempt")
         text += f"; {failed} failed since the last success: {health.failure or 'reason unknown'}"

@@ -211,11 +211,18 @@ class History:
         return max(now.realtime_ns, int(utc_ns))
 
     def oldest_ns(self) -> int | None:
-        """Return the corrected time of the oldest audit that has one: before it only hours are kept."""
+        """Return the time of the oldest audit with a corrected time, else the earliest host time.
+
+        Before it only hours are kept.
+        """
         row = self._connection.execute(
             "SELECT utc_ns FROM audits WHERE typeof(utc_ns) = 'integer' ORDER BY id LIMIT 1"
         ).fetchone()
-        return None if row is None else int(row[0])
+        if row is None:
+            row = self._connection.execute(
+                "SELECT MIN(host_ns) FROM audits WHERE typeof(host_ns) = 'integer'"
+            ).fetchone()
+        return None if row[0] is None else int(row[0])
 
     def newest_ns(self) -> int | None:
         """Return the time of the newest audit: the corrected time, else the host's."""

@@ -95,8 +95,11 @@ def test_what_was_simulated_is_found(made: tuple[Ran, Path]) -> None:
         (("--bucket", "soc"), "--bucket and --org are about the database of --influx-url"),
         (("--org", "us", "--store", "y"), "--bucket and --org are about"),
         (("--format", "json"), "--format goes with --once"),
-        (("--once", "--hosts", "7", "--no-udp"), "--hosts, --udp: about a fleet; --once shows one audit"),
-        (("--once", "--store", "y", "--format", "json"), "--store: about a fleet"),
+        (
+            ("--once", "--hosts", "7", "--no-udp"),
+            "--hosts, --udp cannot be used with --once, which takes only --format",
+        ),
+        (("--once", "--store", "y", "--format", "json"), "--store cannot be used with --once"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
