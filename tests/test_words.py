@@ -88,6 +88,7 @@ CHECKED = (
     "tests/bench",
     "tests/core",
     "tests/demo",
+    "tests/fleet",
     "tests/formats",
     "tests/grafana",
     "tests/outputs",
@@ -99,7 +100,7 @@ CHECKED = (
     "tests/world",
     *(f"tests/{path.name}" for path in sorted((REPOSITORY / "tests").glob("*.py"))),
 )
-"""All but tests/fleet, which is still to be cleaned."""
+"""Every file that a person reads."""
 
 BANNED_TEXT = re.compile(rf"(?<![a-z0-9])(?:{'|'.join(BANNED)})(?![a-z0-9])", re.IGNORECASE)
 """Whole words, also those between the underscores of a name."""

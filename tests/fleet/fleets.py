@@ -19,7 +19,7 @@ END_NS = (time.time_ns() // NS_PER_S - 60) * NS_PER_S
 
 HOUR_S = 3600
 HOSTILE = 'it\'s "x", y=z {a|b}.*\\ $(c) ü☃\u2028'
-"""A name as nobody should give one."""
+"""A name that no host should have."""
 
 HOSTILE_KEPT = 'it\'s "x", y=z {a|b}.*/ $(c) ü☃ '
 """What is kept of it: a backslash cannot be escaped, and no line may be broken."""
@@ -47,8 +47,10 @@ def audits() -> Iterator[Audit]:
         strange = [*servers(-0.001, host_ns=_host_ns(age_s)), _falseticker(age_s, HOSTILE)]
         yield _audit(HOSTILE, HOSTILE_SITE, age_s, strange, _STRANGE)
         yield _audit("roamer", "ams" if age_s > HOUR_S else "fra", age_s, servers(0.001, host_ns=_host_ns(age_s)))
-        mended = [] if age_s <= 600 else [_falseticker(age_s, "ntp8.example.net")]
-        yield _audit("mended", "fra", age_s, [*servers(0.001, host_ns=_host_ns(age_s)), *mended, _falseticker(age_s)])
+        earlier = [] if age_s <= 600 else [_falseticker(age_s, "ntp8.example.net")]
+        yield _audit(
+            "repaired", "fra", age_s, [*servers(0.001, host_ns=_host_ns(age_s)), *earlier, _falseticker(age_s)]
+        )
         yield _audit("twin", "ams", age_s, servers(0.001, host_ns=_host_ns(age_s)))
         yield _audit("renamed", "ams" if age_s > 600 else "fra", age_s, servers(0.001, host_ns=_host_ns(age_s)))
         yield _audit(
@@ -92,20 +94,20 @@ def _audit(
     age: float = 0.0,
     always: bool = False,
 ) -> Audit:
-    """Return an audit of so long before the end; what happened is delivered with the last, unless `always`."""
+    """Return an audit at this age before the end; its events are delivered with the last, unless `always`."""
     concluded = record(*sources, name=name, labels=Labels("0.1.0", None, site, env), host_ns=_host_ns(age_s))
-    told = concluded._replace(drift=drift, age_s=age if concluded.offset else None)
-    return Audit(told, events if always or age_s < 120 else (), _host_ns(age_s))
+    audited = concluded._replace(drift=drift, age_s=age if concluded.offset else None)
+    return Audit(audited, events if always or age_s < 120 else (), _host_ns(age_s))
 
 
 def _event(kind: str, age_s: int, *, raised: bool = True, value_s: float | None = None) -> Event:
-    """Return what began or ended so long before the end."""
+    """Return what began or ended at this age before the end."""
     stamp_ns = _host_ns(age_s)
     return Event(kind, raised, Severity.WARNING, "high", "so it is", stamp_ns, stamp_ns, stamp_ns, value_s)
 
 
 def _host_ns(age_s: int) -> int:
-    """Return what a good clock showed so long before the end; nobody audits at a whole millisecond."""
+    """Return what a good clock showed at this age before the end; no audit is at a whole millisecond."""
     return END_NS - age_s * NS_PER_S + 123_456
 
 

@@ -65,7 +65,7 @@ def shuffled(rows: Sequence[Row], random: Random) -> list[Row]:
 def test_the_order_of_rows_never_matters(
     rows: list[ClockRow], events: list[EventRow], claims: list[SourceRow], seen: list[Sighting], random: Random
 ) -> None:
-    """Also of several points of one host at one moment, from one place or from several: the same one is told."""
+    """Also of several points of one host at one moment, from one place or several: always the same one is kept."""
     clashing = {"a", "b", "b "}
     assert hosts_of(rows) == hosts_of(shuffled(rows, random))
     assert offsets_of(rows) == offsets_of(shuffled(rows, random))
@@ -121,7 +121,7 @@ def test_a_disputed_event_is_in_force_since_it_came(wrong_s: float) -> None:
 def test_only_what_says_that_it_is_a_step_is_one() -> None:
     """Of foreign values none is a step's: no host, another kind, ended; a size or severity that is none is unknown."""
     warning = int(Severity.WARNING)
-    told = [
+    reported = [
         EventRow("b", "step-forward", NOW_NS - 1, "1", str(warning), "2.5"),
         EventRow("a", "step-back", NOW_NS, 1, "x", "NaN"),
         EventRow("a\n", "step-back", NOW_NS, 1.0, None, []),
@@ -132,12 +132,12 @@ def test_only_what_says_that_it_is_a_step_is_one() -> None:
         EventRow("c", ["step-back"], NOW_NS, 1, warning, -1.0),
         *(EventRow("c", "step-back", NOW_NS, raised, warning, -1.0) for raised in (0, None, True, "x", 2)),
     ]
-    assert steps_of([*told, *foreign]) == (
+    assert steps_of([*reported, *foreign]) == (
         Alarm("b", "step-forward", Severity.WARNING, NOW_NS - 1, 2.5),
         Alarm("a", "step-back", Severity.UNKNOWN, NOW_NS, None),
         Alarm("a ", "step-back", Severity.UNKNOWN, NOW_NS, None),
     )
-    twice = [told[0], told[0]._replace(severity=int(Severity.CRITICAL))]
+    twice = [reported[0], reported[0]._replace(severity=int(Severity.CRITICAL))]
     assert [step.severity for step in steps_of(twice)] == [Severity.CRITICAL]
 
 

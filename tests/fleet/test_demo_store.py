@@ -1,4 +1,4 @@
-"""A demonstration's file: whole or not at all, and told apart from every other."""
+"""A demonstration's file: whole or not at all, and distinguished from every other file."""
 
 import os
 import shutil
@@ -67,7 +67,7 @@ def test_the_old_one_stays_until_the_new_one_is_finished(tmp_path: Path) -> None
 
 
 def test_the_columns_are_what_they_are_called(tmp_path: Path) -> None:
-    """Whoever opens the file with SQLite reads of each point what the database would have under that name."""
+    """With SQLite, each value of a point is found under the name that it has in a database."""
     path = tmp_path / "demo.sqlite3"
     fields = {name: float(number) for number, name in enumerate(CLOCK.fields)}
     with DemoStore.create(str(path)) as store:
@@ -147,8 +147,8 @@ def test_what_is_no_demonstration_is_reported(tmp_path: Path, make: Callable[[Pa
 
 
 @pytest.mark.needs("another-user")
-def test_a_demonstration_of_somebody_else_is_not_to_be_made_anew(tmp_path: Path) -> None:
-    """That it may not be read is said, and mended by whose it is."""
+def test_a_demonstration_of_somebody_else_is_not_to_be_replaced(tmp_path: Path) -> None:
+    """The error says that it may not be read; the fix is for its owner."""
     path = tmp_path / "demo.sqlite3"
     keep(str(path))
     path.chmod(0o600)
@@ -280,7 +280,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 
 
 def test_one_of_another_version_is_replaced(tmp_path: Path) -> None:
-    """A demonstration is one whatever its version: making it anew is what its reader advises."""
+    """A demonstration is one whatever its version: the fix that its reader names is to make it again."""
     path = tmp_path / "demo.sqlite3"
     _newer(path)
     write(path, "new")
@@ -351,11 +351,11 @@ def test_a_full_disk(tmp_path: Path) -> None:
     command = [*unshared("mount"), sys.executable, "-c", FILL, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 0, done.stderr
-    told = f"cannot write {tmp_path}/demo: No space left on device; make room on its file system"
-    assert done.stdout.splitlines() == [told, "[]"] * 2
+    message = f"cannot write {tmp_path}/demo: No space left on device; make room on its file system"
+    assert done.stdout.splitlines() == [message, "[]"] * 2
 
 
-def test_a_demonstration_of_nobody_is_reported(tmp_path: Path) -> None:
+def test_a_demonstration_without_hosts_is_reported(tmp_path: Path) -> None:
     """No host is no fleet."""
     path = tmp_path / "demo.sqlite3"
     with DemoStore.create(str(path)) as store:

@@ -30,19 +30,19 @@ from tests.world.servers import influxd, victoria_metrics
 
 HOUR_S = 3600
 READERS = ("embedded", "influxql", "promql")
-TOLD = tuple[Record, tuple[Event, ...]]
+Delivered = tuple[Record, tuple[Event, ...]]
 
 WRONG_S = 3 * HOUR_S + 17
-"""By how much servers are ahead or behind: no stamp of then is one of now."""
+"""By how much servers are ahead or behind: no earlier stamp is about now."""
 
 OK, WARNING, UNKNOWN, CRITICAL = Severity.OK, Severity.WARNING, Severity.UNKNOWN, Severity.CRITICAL
 
 
 BACK_MIN = (10, 180)
-"""For so many minutes the servers of hosts are right again."""
+"""The number of minutes for which the servers of hosts have been right again."""
 
 LATE_S = (0, 200)
-"""So long after the last points were delivered a fleet is read: at once, and later than most agents' next point."""
+"""How long after the last delivery a fleet is read: at once, and later than most agents' next point."""
 
 
 class Asked(NamedTuple):
@@ -65,8 +65,8 @@ def audit(
     behind_s: float = 0.001,
     knows: bool = True,
     **more: object,
-) -> TOLD:
-    """Return what an agent delivered so long before an end: its servers were ahead, and its clock behind these.
+) -> Delivered:
+    """Return what an agent delivered this long before an end: its servers were ahead, and its clock behind these.
 
     Unless it `knows` what the database answered, its points are those of an agent that has just started, or of an
     older one.
@@ -74,7 +74,9 @@ def audit(
     came_ns = end_ns - round(ago_s * NS_PER_S)
     host_ns = came_ns + round((ahead_s - behind_s) * NS_PER_S)
     falseticker = (
-        [seen("ntp9.example.net", 40.0, reference_id=b"\xc6\x33\x64\x01", host_ns=host_ns)] if "liar" in more else []
+        [seen("ntp9.example.net", 40.0, reference_id=b"\xc6\x33\x64\x01", host_ns=host_ns)]
+        if "falseticker" in more
+        else []
     )
     sources = [*servers(behind_s, host_ns=host_ns), *falseticker]
     made = record(*sources, name=name, labels=Labels("0.1.0", None, "ams", "prod"), host_ns=host_ns)
@@ -101,10 +103,10 @@ FINDINGS: dict[str, tuple[tuple[float, float, bool], ...]] = {
     "raised-again": ((5 * HOUR_S, 0, True), (4 * HOUR_S, WRONG_S, False), (2 * HOUR_S, 0, True)),
     "raised-again-behind": ((3 * HOUR_S, 0, False), (2 * HOUR_S, -WRONG_S, True)),
 }
-"""Hosts that are right again, and what each told of a finding: how long ago, by how much ahead, whether raised."""
+"""Hosts that are right again, and the events of a finding of each: how long ago, by how much ahead, whether raised."""
 
 
-def audits(end_ns: int) -> Iterator[TOLD]:
+def audits(end_ns: int) -> Iterator[Delivered]:
     """Yield every audit of the fleet; the last ones were delivered a few seconds before the end."""
     audit_at = partial(audit, end_ns)
     for minute in range(6 * 60, 0, -1):
@@ -113,7 +115,7 @@ def audits(end_ns: int) -> Iterator[TOLD]:
         yield audit_at("ahead", ago_s, ahead_s=WRONG_S)  # for longer than it is ahead: its stamps lie around now
         yield audit_at("ahead-old", ago_s, ahead_s=WRONG_S, knows=False)
         yield audit_at("behind", ago_s, ahead_s=-WRONG_S if minute < 60 else 0)
-        yield audit_at("back", ago_s, ahead_s=WRONG_S if 120 <= minute < 200 else 0)  # its stamps of then are now
+        yield audit_at("back", ago_s, ahead_s=WRONG_S if 120 <= minute < 200 else 0)  # its earlier stamps are about now
         yield audit_at("back-soon", ago_s, ahead_s=WRONG_S if 30 <= minute < 90 else 0)  # and these yet to come
         if minute > 60:
             yield audit_at("stopped", ago_s, ahead_s=WRONG_S)
@@ -121,12 +123,12 @@ def audits(end_ns: int) -> Iterator[TOLD]:
             yield audit_at("started", ago_s, ahead_s=WRONG_S, knows=minute < 60)
             yield audit_at("leap", ago_s, ahead_s=400 * 86_400)
             yield audit_at("wrong", ago_s, ahead_s=WRONG_S, behind_s=5.0 if minute < 30 else 0.001)
-    yield audit_at("told", 20, ahead_s=WRONG_S, unsynced=True, liar=True)
-    yield audit_at("told", 80, ahead_s=WRONG_S, **{"daemon-stale": False})
-    yield audit_at("told", 5 * HOUR_S, **{"daemon-stale": True})
+    yield audit_at("with-findings", 20, ahead_s=WRONG_S, unsynced=True, falseticker=True)
+    yield audit_at("with-findings", 80, ahead_s=WRONG_S, **{"daemon-stale": False})
+    yield audit_at("with-findings", 5 * HOUR_S, **{"daemon-stale": True})
     yield audit_at("only-ahead", 20, ahead_s=8 * HOUR_S, knows=False)
-    for name, told in FINDINGS.items():
-        for ago_s, ahead_s, is_raised in told:
+    for name, changes in FINDINGS.items():
+        for ago_s, ahead_s, is_raised in changes:
             yield audit_at(name, ago_s, ahead_s=ahead_s, unsynced=is_raised)
         yield audit_at(name, 20)
     yield from twins(audit_at)
@@ -141,7 +143,7 @@ TWINS = ("twins-first", "twins-last", "twins-long-first", "twins-long-last")
 """Names of two machines each, one right and one whose servers are ahead and whose clock is wrong: which came first."""
 
 
-def twins(audit_at: Callable[..., TOLD]) -> Iterator[TOLD]:
+def twins(audit_at: Callable[..., Delivered]) -> Iterator[Delivered]:
     """Yield the audits of both machines of each name; where they are long, stamps of the one are those of the other."""
     for name in TWINS:
         for minute in range(240 if "long" in name else 60, 0, -1):
@@ -151,7 +153,7 @@ def twins(audit_at: Callable[..., TOLD]) -> Iterator[TOLD]:
             yield made._replace(host=made.host._replace(site="fra")), events
 
 
-def returned(audit_at: Callable[..., TOLD], back_min: int) -> Iterator[TOLD]:
+def returned(audit_at: Callable[..., Delivered], back_min: int) -> Iterator[Delivered]:
     """Yield the audits of hosts whose clocks are right again since their servers are, and were wrong by seconds before.
 
     Each ends by how far its servers were ahead, and how often its agent reports. Stamps of that time are still around.
@@ -165,7 +167,7 @@ def returned(audit_at: Callable[..., TOLD], back_min: int) -> Iterator[TOLD]:
             yield audit_at(name, 60.0 * minute - 45, ahead_s=ahead_s, behind_s=5.0 if is_wrong else 0.001)
 
 
-def changed(audit_at: Callable[..., TOLD]) -> Iterator[TOLD]:
+def changed(audit_at: Callable[..., Delivered]) -> Iterator[Delivered]:
     """Yield the audits of hosts whose servers are wrong by another amount, or the other way, than an hour ago."""
     for minute in range(5 * 60, 0, -5):
         then = minute > 60
@@ -186,7 +188,7 @@ RETURNED = {
 
 
 def lines(end_ns: int) -> str:
-    """Return all as a database gets it, and points that say of themselves what is not so."""
+    """Return all as a database gets it, and points whose severity contradicts their fields."""
     stamp_ns = end_ns - 20 * NS_PER_S
     claims = {
         "claims-ok": "severity=0i,offset_s=7200.0,earliest_s=7199.0,latest_s=7201.0,usable=4i,falsetickers=0i,age_s=5.",
@@ -217,8 +219,8 @@ def lines(end_ns: int) -> str:
             "critical_s=240.0,warning_s=60.0"
         ),
     }
-    told = (f"ntpaudit_clock,env=prod,host={name},site=fra {fields} {stamp_ns}\n" for name, fields in claims.items())
-    return "".join([*(render(*one) for one in audits(end_ns)), *told])
+    claimed = (f"ntpaudit_clock,env=prod,host={name},site=fra {fields} {stamp_ns}\n" for name, fields in claims.items())
+    return "".join([*(render(*one) for one in audits(end_ns)), *claimed])
 
 
 @pytest.fixture(scope="module", params=LATE_S, ids=lambda late_s: f"{late_s}-s-later")
@@ -232,10 +234,10 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     found = {}
     with closing(open_reader(path=path)) as reader:
         found["embedded"] = reader.snapshot(reader.now_ns(), SnapshotOptions())
-    told = lines(end_ns).encode()
+    body = lines(end_ns).encode()
     with influxd() as influx, victoria_metrics() as victoria:
         for url in (f"{influx}/write?db=ntpaudit", f"{victoria}/write"):
-            urllib.request.urlopen(urllib.request.Request(url, told), timeout=60).close()
+            urllib.request.urlopen(urllib.request.Request(url, body), timeout=60).close()
         urllib.request.urlopen(f"{victoria}/internal/force_flush", timeout=30).close()
         for kind, url in (("influxql", influx), ("promql", victoria)):
             with closing(open_reader(url=url, language=kind)) as reader:
@@ -282,7 +284,18 @@ def test_who_delivers_is_never_silent(asked: Asked, kind: str) -> None:
     assert hosts["back-stopped"].silent_s == pytest.approx(1815 + asked.late_s(kind), abs=30)
     assert hosts["stopped"].silent_s == pytest.approx(HOUR_S + asked.late_s(kind), abs=150)
     assert about(fleet, "evidence-gap") == {"stopped", "back-stopped"}
-    for name in ("right", "ahead", "behind", "back", "back-soon", "started", "leap", "wrong", "told", *RETURNED):
+    for name in (
+        "right",
+        "ahead",
+        "behind",
+        "back",
+        "back-soon",
+        "started",
+        "leap",
+        "wrong",
+        "with-findings",
+        *RETURNED,
+    ):
         seen_s = hosts[name].seen_s
         assert seen_s is not None
         assert seen_s < asked.late_s(kind) + (330 if name.endswith("-5") else 150), name
@@ -299,7 +312,7 @@ def test_who_is_disputed_is_never_ok(asked: Asked, kind: str) -> None:
         "started",
         "leap",
         "wrong",
-        "told",
+        "with-findings",
         "only-ahead",
         "less-ahead",
         "turned",
@@ -360,14 +373,14 @@ def test_a_finding_is_in_force_by_what_came_last(asked: Asked, kind: str) -> Non
 
 @pytest.mark.parametrize("kind", READERS)
 def test_a_disputed_host_is_judged_by_its_points(snapshots: dict[str, Snapshot], kind: str) -> None:
-    """By the latest that came: what it measured, what its agent found, and who lies to it."""
+    """By the latest that came: what it measured, what its agent found, and which server is a falseticker."""
     _, hosts = judged(snapshots[kind])
     assert hosts["wrong"].severity is CRITICAL
     offset = point_of(hosts["wrong"]).offset
     assert offset is not None
     assert offset.estimate_s == pytest.approx(5.0, abs=0.001)
-    assert [alarm.kind for alarm in hosts["told"].alarms] == ["unsynced"]
-    assert {lie.host for lie in snapshots[kind].falseticker_reports} == {"told"}
+    assert [alarm.kind for alarm in hosts["with-findings"].alarms] == ["unsynced"]
+    assert {report.host for report in snapshots[kind].falseticker_reports} == {"with-findings"}
     for name in ("back", "back-soon"):
         assert point_of(hosts[name]).disputed_s == 0
 

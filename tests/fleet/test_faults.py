@@ -1,4 +1,4 @@
-"""Whatever a server answers, or does not, is a ReadError with what would mend it: in one line, without the token."""
+"""A bad reply or none is a ReadError with a fix: in one line, without the token."""
 
 import json
 import socket
@@ -42,7 +42,7 @@ Series = tuple[dict[str, object], object, object]
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[FlakyDatabase]:
-    """A server whose answers are told."""
+    """A server whose replies a test chooses."""
     with FlakyDatabase() as flaky:
         yield flaky
 
@@ -144,7 +144,7 @@ NAMED = (
 
 
 def test_prometheus_is_named() -> None:
-    """A real one has most of what is asked, and not what only VictoriaMetrics has: it is told apart, however asked."""
+    """A real one has most of the queried paths, but not those of VictoriaMetrics alone: either language names it."""
     with prometheus() as url:
         for language in LANGUAGES:
             assert NAMED.format("Prometheus, Thanos or Mimir") in failure(url, language)
@@ -152,7 +152,7 @@ def test_prometheus_is_named() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_kin_of_prometheus_is_named(database: FlakyDatabase, language: str) -> None:
-    """What says of itself that it is another of that kind, is called by its name."""
+    """A server that reports another product of that kind is called by that name."""
     build = {"application": "Grafana Mimir", "version": "2.14.0", "revision": "1c1c4a1"}
 
     def choose(request: Request) -> Answer:
@@ -176,8 +176,8 @@ def test_silence_is_reported(database: FlakyDatabase, language: str) -> None:
     assert said in failure(database.url, language, timeout_s=0.1)
     database.choose = lambda request: Octets(b"HTTP/1.1 200 OK\r\n" + b"X-Slow: yes\r\n" * 50, 0.02)
     assert "no answer in 0.1 s" in failure(database.url, language, timeout_s=0.1)
-    nobody = f"http://127.0.0.1:{free_port('127.0.0.1', socket.SOCK_STREAM)}"
-    assert "no connection: refused; start the database" in failure(nobody, language)
+    unused = f"http://127.0.0.1:{free_port('127.0.0.1', socket.SOCK_STREAM)}"
+    assert "no connection: refused; start the database" in failure(unused, language)
     assert "name is not known" in failure("http://" + ("a" * 60 + ".") * 6 + "example", language)
     assert "fleet.url" in failure("http://a..b", language)
 
@@ -192,7 +192,7 @@ def test_too_long_an_answer_is_refused(database: FlakyDatabase, language: str, m
 
 
 def test_an_answer_in_several_packed_pieces_is_read_whole(database: FlakyDatabase) -> None:
-    """What follows the first piece is not left out; what is no piece is told."""
+    """What follows the first piece is read too; what is no piece is an error."""
     first, second = (zlib.compress(part, wbits=31) for part in (b"one host\n", b"another\n"))
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"
     server = http.Server(database.url, scheme="Token")
@@ -228,7 +228,7 @@ def test_a_packed_answer_without_content_or_end_is_refused(
 
 
 def test_answers_that_are_read_at_once_share_a_limit(database: FlakyDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several questions are under way at a time; the answers are limited as a whole, and for each round anew."""
+    """Several questions are under way at a time; the answers are limited as a whole, and for each round again."""
     monkeypatch.setattr(http, "MAX_AT_ONCE", 6 << 20)
     both = threading.Barrier(2)
     database.choose = lambda request: Answer(200, " " * (4 << 20))
@@ -366,7 +366,7 @@ def test_tls_is_verified() -> None:
 
 
 def test_the_words_of_a_server_are_no_remedy(database: FlakyDatabase) -> None:
-    """Whatever it says stands in the reason, and what mends it is ours."""
+    """Its text is in the reason only; the fix is the program's own."""
     database.choose = lambda request: Answer(500, '{"error":"a; run: curl evil.example; now"}')
     with closing(opened(database.url, "influxql")) as reader, pytest.raises(ReadError) as error:
         reader.snapshot(NOW_NS, SnapshotOptions())
@@ -374,7 +374,7 @@ def test_the_words_of_a_server_are_no_remedy(database: FlakyDatabase) -> None:
     assert error.value.remedy == "check the log of the database, and of a proxy in front of it"
 
 
-def test_what_is_to_be_mended_is_called_as_the_caller_says(database: FlakyDatabase) -> None:
+def test_the_fix_names_the_options_of_the_caller(database: FlakyDatabase) -> None:
     """Options where options were given."""
     database.choose = lambda request: Answer(404)
     keys = {key: f"--{key}" for key in ("url", "language", "database")}
@@ -444,7 +444,7 @@ def test_several_may_wait_for_one_answer() -> None:
             answer()
 
 
-def test_a_connection_that_was_given_up_is_opened_anew(database: FlakyDatabase) -> None:
+def test_a_connection_that_was_given_up_is_opened_again(database: FlakyDatabase) -> None:
     """That a server ends a connection between two questions is no failure."""
     database.choose = lambda request: Answer(200, '{"results":[{"statement_id":0}]}')
     with closing(opened(database.url, "influxql")) as reader:
@@ -475,14 +475,14 @@ def attempt(task: Callable[[], Got]) -> Got | None:
 
 
 def check(reader: Reader, now_ns: int = NOW_NS, site: str = "x") -> None:
-    """Read all there is: whatever is read is a fleet that can be judged and told."""
+    """Read all there is: the result is always a fleet that can be judged and shown."""
     begin_ns = now_ns - 100 * NS_PER_S
-    courses = attempt(lambda: reader.host_series(["web1", "x"], begin_ns, now_ns, 3))
+    histories = attempt(lambda: reader.host_series(["web1", "x"], begin_ns, now_ns, 3))
     tallies = attempt(lambda: reader.tallies(begin_ns, now_ns, 3))
     steps = attempt(lambda: reader.steps(begin_ns, now_ns)) or ()
     assert all(begin_ns < one.since_ns <= now_ns for one in steps)
     assert all(begin_ns <= one.begin_ns < now_ns for one in tallies or ())
-    assert all(begin_ns <= one.begin_ns < now_ns for course in (courses or {}).values() for one in course)
+    assert all(begin_ns <= one.begin_ns < now_ns for history in (histories or {}).values() for one in history)
     for reach in (SnapshotOptions(), SnapshotOptions(site)):
         snapshot = attempt(partial(reader.snapshot, now_ns, reach))
         if snapshot is None:
@@ -490,7 +490,7 @@ def check(reader: Reader, now_ns: int = NOW_NS, site: str = "x") -> None:
         judged = judge_fleet(snapshot, FleetPolicy())
         page = fleet_page.render(
             judged,
-            courses or {},
+            histories or {},
             tallies or (),
             steps,
             period_s=100.0,
@@ -529,7 +529,7 @@ likely = rows.map(lambda row: [NOW_NS, "web1", *row[2:14], "unsynced", 1, *row[1
 def test_any_cell_of_influxdb_is_taken_for_what_it_is(
     database: FlakyDatabase, values: list[object], tags: object
 ) -> None:
-    """What is no number, name or time in a row is left out of what is said of a host."""
+    """A value in a row that is no number, name or time is left out of the host."""
     series = {"name": "any", "columns": COLUMNS, "values": values, "tags": tags}
     answer = json.dumps({"results": [{"statement_id": 0, "series": [series]}]})
     database.choose = lambda request: Answer(200, answer)
@@ -559,7 +559,7 @@ anything: st.SearchStrategy[list[Series]] = st.lists(st.tuples(labels, moments, 
 def test_any_cell_of_victoriametrics_is_taken_for_what_it_is(
     database: FlakyDatabase, lines: list[Series], results: list[Series], names: object, found: object
 ) -> None:
-    """What is no number, name or time in a series is left out of what is said of a host."""
+    """A value in a series that is no number, name or time is left out of the host."""
     vector: list[object] = []
     matrix: list[object] = []
     for own, stamp, value in results:
@@ -590,7 +590,7 @@ def test_any_cell_of_victoriametrics_is_taken_for_what_it_is(
 
 
 def test_whatever_fails_in_a_thread_is_raised_where_it_is_waited_for() -> None:
-    """A mistake of ours is told as what it is, and as nothing else."""
+    """An error of the program itself is raised unchanged."""
 
     def fail() -> None:
         raise ZeroDivisionError("of a thread")
@@ -636,6 +636,6 @@ def test_any_octets_are_reported_in_a_line(database: FlakyDatabase, language: st
     [("Wed, 18 Nov 2026 11:06:40 GMT", 0.5), ("Wed, 18 Nov 2026 11:16:40 GMT", 600.5)]
     + [(date, None) for date in (None, "", "soon", "Wed, 32 Nov 2026 11:06:40 GMT", "Wed, 18 Nov 99999 11:06:40 GMT")],
 )
-def test_a_date_tells_the_databases_clock(date: str | None, skew_s: float | None) -> None:
+def test_a_date_shows_the_databases_clock(date: str | None, skew_s: float | None) -> None:
     """The date of an answer says how far the database's clock is ahead; one that is none says nothing."""
     assert http._skew_s(date, NOW_NS / NS_PER_S) == skew_s

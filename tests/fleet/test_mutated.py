@@ -162,7 +162,7 @@ def test_whatever_is_changed_in_an_answer_is_a_fleet_or_an_error(
         asked = question(request)
         if asked in mutated:
             return said(mutated[asked])
-        alike = [own for own in known if own[0] == asked[0]]  # whoever is another now is asked for by another name
+        alike = [own for own in known if own[0] == asked[0]]  # a host with another name now is queried by that name
         return said(mutated[alike[made[0].answer % len(alike)]]) if alike else Answer(404)
 
     with FlakyDatabase(choose=choose) as server, closing(open_reader(url=server.url, language=language)) as reader:

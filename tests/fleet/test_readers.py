@@ -112,7 +112,7 @@ def test_every_host_is_read_as_it_last_was(snapshots: dict[str, Snapshot], kind:
     """Each host has its latest point, and nothing of the points before: where it is now, and what was measured now."""
     hosts = hosts_of(snapshots[kind])
     assert sorted(hosts) == sorted(
-        ["web1", "web2", "db1", "db2", "placeless", "roamer", "mended", "seldom", "asleep", HOSTILE_KEPT, *NEW]
+        ["web1", "web2", "db1", "db2", "placeless", "roamer", "repaired", "seldom", "asleep", HOSTILE_KEPT, *NEW]
     )
     web1 = hosts["web1"]
     assert (web1.site, web1.env, web1.severity, web1.verdict) == ("ams", "prod", Severity.OK, "within")
@@ -177,7 +177,7 @@ def test_a_snapshot_holds_what_was_written(snapshots: dict[str, Snapshot], kind:
 
 @pytest.mark.parametrize("kind", READERS)
 def test_what_is_in_force_is_reported(snapshots: dict[str, Snapshot], kind: str) -> None:
-    """A finding is in force until it is cleared, a step for an hour; a size told before is not its own."""
+    """A finding is in force until it is cleared, a step for an hour; a size reported before is not its own."""
     assert [
         (alarm.host, alarm.kind, alarm.severity, (END_NS - alarm.since_ns) // NS_PER_S, alarm.value_s)
         for alarm in snapshots[kind].alarms
@@ -195,13 +195,13 @@ def test_falsetickers_are_those_of_the_latest_audit(snapshots: dict[str, Snapsho
     assert [(lie.host, lie.source, round(lie.offset_s or 0)) for lie in snapshots[kind].falseticker_reports] == [
         (HOSTILE_KEPT, HOSTILE_KEPT, -37),
         ("db1", "ntp9.example.net", -37),
-        ("mended", "ntp9.example.net", -37),
+        ("repaired", "ntp9.example.net", -37),
     ]
 
 
 @pytest.mark.parametrize("kind", READERS)
 def test_the_offset_of_an_hour_ago_is_read(snapshots: dict[str, Snapshot], kind: str) -> None:
-    """Who has a last offset in the quarter of an hour before then, has that; of who sleeps, nothing is told."""
+    """The last offset in the quarter of an hour before then counts; a host that was asleep has none."""
     before = snapshots[kind].baseline
     for name, behind_s in (("web2", 0.002), ("seldom", 1.7)):
         assert before[name].earliest_s < behind_s < before[name].latest_s < behind_s + 0.02
@@ -251,7 +251,7 @@ def test_machines_of_one_name_are_distinguished_from_one_that_moved(readers: dic
 
 @pytest.mark.parametrize("kind", READERS)
 def test_of_two_points_at_one_moment_it_is_always_the_same(snapshots: dict[str, Snapshot], kind: str) -> None:
-    """Two that a host sent once from two places prove no clash; every database tells of the same one."""
+    """Two that a host sent once from two places prove no clash; every database returns the same one."""
     tied = hosts_of(snapshots[kind])["tied"]
     assert (tied.env, tied.falsetickers) == ("test", 0)
 
@@ -265,12 +265,12 @@ def test_all_the_time_there_ever_was_can_be_looked_back_on(readers: dict[str, Re
     assert {"seldom", "asleep", "gone"} <= hosts_of(snapshot).keys()
     begin_ns = END_NS - round(ever_s) * NS_PER_S
     for count in (7, 96):
-        (course,) = readers[kind].host_series(["web1"], begin_ns, END_NS, count).values()
+        (one_series,) = readers[kind].host_series(["web1"], begin_ns, END_NS, count).values()
         tallies = readers[kind].tallies(begin_ns, END_NS, count)
         (embedded,) = readers["embedded"].host_series(["web1"], begin_ns, END_NS, count).values()
-        assert [cut(one) for one in course] == [cut(one) for one in embedded]
+        assert [cut(one) for one in one_series] == [cut(one) for one in embedded]
         assert tallies == readers["embedded"].tallies(begin_ns, END_NS, count)
-        assert len(course) == len(tallies) == 1
+        assert len(one_series) == len(tallies) == 1
 
 
 def test_what_a_relay_adds_to_a_host_makes_no_other_of_it() -> None:
@@ -327,7 +327,7 @@ def test_more_series_than_victoriametrics_lists_are_found_by_their_points(databa
 
 
 def test_hosts_that_are_gone_for_days_are_not_looked_for(databases: dict[str, str]) -> None:
-    """However many names of machines that are no more a database keeps, a snapshot asks only for others by name."""
+    """A database may keep the names of machines that no longer exist; a snapshot queries only other names."""
     with (
         FlakyDatabase(databases["promql"]) as server,
         closing(open_reader(url=server.url, language="promql")) as reader,
@@ -432,7 +432,7 @@ def test_a_rate_that_is_read_later_is_that_of_the_host_all_the_same(*, is_late: 
 
 
 def test_labels_of_any_name_and_series_without_any_hide_no_host() -> None:
-    """A relay may add what no metric of Prometheus may have, and others write what is nobody's."""
+    """A relay may add what no metric of Prometheus may have, and others write points without a host."""
     with victoria_metrics() as url:
         added = "".join(
             _point(10, 0.001, host=f"web{number}").replace("site=", f"{name}=x,site=")
@@ -475,7 +475,7 @@ def test_machines_of_a_strange_name_are_distinguished() -> None:
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_what_only_lists_tell_may_be_left_out(
+def test_what_only_lists_show_may_be_missing(
     readers: dict[str, Reader], snapshots: dict[str, Snapshot], kind: str
 ) -> None:
     """A snapshot that is not wanted in full is the same in all that a fleet is judged by."""
@@ -519,14 +519,14 @@ def test_a_finding_of_a_host_at_its_former_site_is_in_force(readers: dict[str, R
 
 @pytest.mark.parametrize("kind", ASKED)
 def test_one_environment_alone(databases: dict[str, str], kind: str) -> None:
-    """The hosts, the courses, the counts and the steps are those of the environment that is named."""
+    """The hosts, the series, the counts and the steps are those of the environment that is named."""
     begin_ns = END_NS - HOUR_S * NS_PER_S
     with closing(open_reader(url=databases[kind], language=kind, env="x")) as reader:
         assert [host.name for host in reader.snapshot(END_NS, SnapshotOptions()).hosts] == ["relabelled"]
         assert reader.snapshot(END_NS, SnapshotOptions("fra")).hosts[0].env == "x"
         assert [tally.hosts for tally in reader.tallies(begin_ns, END_NS, 1)] == [(1, 0, 0, 0)]
-        courses = reader.host_series(["web1", "relabelled"], begin_ns, END_NS, 1)
-        assert {name: len(buckets) for name, buckets in courses.items()} == {"web1": 0, "relabelled": 1}
+        series = reader.host_series(["web1", "relabelled"], begin_ns, END_NS, 1)
+        assert {name: len(buckets) for name, buckets in series.items()} == {"web1": 0, "relabelled": 1}
         assert reader.steps(begin_ns, END_NS) == ()
     with closing(open_reader(url=databases[kind], language=kind, env="prod")) as reader:
         assert [step.host for step in reader.steps(begin_ns, END_NS)] == ["web1"]
@@ -538,7 +538,7 @@ def test_one_environment_alone(databases: dict[str, str], kind: str) -> None:
 
 
 def test_names_that_the_database_leaves_out_are_missed() -> None:
-    """VictoriaMetrics cuts a list of names without a word: that is told, for nobody would miss those hosts."""
+    """VictoriaMetrics cuts a list of names silently: that is an error, or hosts would be missing unnoticed."""
     lines = "".join(f"ntpaudit_clock,host=web{number} severity=0i {END_NS}\n" for number in range(10))
     for limit, is_enough in ((9, False), (10, True)):
         with victoria_metrics(f"-search.maxTagValues={limit}") as url:
@@ -581,7 +581,7 @@ def test_all_readers_say_the_same(snapshots: dict[str, Snapshot], kind: str) -> 
 
 @pytest.mark.parametrize("kind", READERS)
 def test_a_site_of_another_case_is_suggested(readers: dict[str, Reader], kind: str) -> None:
-    """Sites are compared letter by letter; the error says which one was probably meant."""
+    """Sites are compared exactly; the error says which one was probably meant."""
     with pytest.raises(ReadError, match="knows no host of site 'Fra'") as error:
         readers[kind].snapshot(END_NS, SnapshotOptions("Fra"))
     assert error.value.remedy == "did you mean fra?"
@@ -625,23 +625,23 @@ def test_another_moment_is_read_as_it_was(readers: dict[str, Reader], kind: str)
 
 @pytest.mark.parametrize("kind", READERS)
 @pytest.mark.parametrize("count", [1, 7, 48])
-def test_courses_are_the_same(readers: dict[str, Reader], kind: str, count: int) -> None:
+def test_time_series_are_the_same(readers: dict[str, Reader], kind: str, count: int) -> None:
     """Each span has the hull of the intervals in it, the mean and the worst; a span without a point is left out."""
-    hosts, begin_ns = ("web1", "web2", "db2", "seldom", "nobody", HOSTILE_KEPT), END_NS - 3 * HOUR_S * NS_PER_S + 1
-    courses = readers[kind].host_series(hosts, begin_ns, END_NS, count)
-    assert {host: [cut(bucket) for bucket in buckets] for host, buckets in courses.items()} == {
+    hosts, begin_ns = ("web1", "web2", "db2", "seldom", "missing", HOSTILE_KEPT), END_NS - 3 * HOUR_S * NS_PER_S + 1
+    series = readers[kind].host_series(hosts, begin_ns, END_NS, count)
+    assert {host: [cut(bucket) for bucket in buckets] for host, buckets in series.items()} == {
         host: [cut(bucket) for bucket in buckets]
         for host, buckets in readers["embedded"].host_series(hosts, begin_ns, END_NS, count).items()
     }
-    assert list(courses) == list(hosts)
-    assert courses["nobody"] == ()
+    assert list(series) == list(hosts)
+    assert series["missing"] == ()
     if count == 48:
-        assert len(courses["seldom"]) == 8
-        assert courses["db2"][-1].offset is None
-        assert courses["db2"][-1].severity == Severity.UNKNOWN
-        assert courses["db2"][0].offset is not None
+        assert len(series["seldom"]) == 8
+        assert series["db2"][-1].offset is None
+        assert series["db2"][-1].severity == Severity.UNKNOWN
+        assert series["db2"][0].offset is not None
     if count == 1:
-        (whole,) = courses["web2"]
+        (whole,) = series["web2"]
         assert whole.offset is not None
         assert whole.offset.earliest_s < 0.002 < whole.offset.estimate_s < 0.062 < whole.offset.latest_s
 
@@ -664,7 +664,7 @@ def test_tallies_are_the_same(readers: dict[str, Reader], kind: str, site: str |
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_a_site_that_nobody_is_at_is_reported(readers: dict[str, Reader], kind: str) -> None:
+def test_a_site_without_hosts_is_reported(readers: dict[str, Reader], kind: str) -> None:
     """A site whose name is mistyped is no empty fleet."""
     with pytest.raises(ReadError, match="amz"):
         readers[kind].snapshot(END_NS, SnapshotOptions("amz"))
