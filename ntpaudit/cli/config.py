@@ -39,9 +39,10 @@ Examples:
   ntpaudit config init --influx-url https://influx.example.net:8086 --org soc ntp1 ntp2 ntp3 ntp4
 
 \b
-The file lists every key, those not chosen as comments with their defaults. It goes to /etc/ntpaudit/ntpaudit.toml for
-root, else to ntpaudit/ntpaudit.toml in $XDG_CONFIG_HOME (~/.config). A token is never written into it: put it into a
-file of mode 0600 and name that with --token-file, or let systemd pass it on (/etc/ntpaudit/token).
+The file lists every key. Keys that you did not set are comments with their defaults. It goes to
+/etc/ntpaudit/ntpaudit.toml for root, else to ntpaudit/ntpaudit.toml in $XDG_CONFIG_HOME (~/.config). A token is never
+written into it: put it into a file of mode 0600 and name that with --token-file, or let systemd pass it on
+(/etc/ntpaudit/token).
 
 \b
 Exit status: 0 written, 3 not writable, 64 usage, 78 configuration.
@@ -76,7 +77,7 @@ Using it is your decision. For evidence, and for more than a few hosts, name {EN
 def config() -> None:
     """Write, check or show the configuration.
 
-    The file is searched in $XDG_CONFIG_HOME (~/.config), then in /etc. docs/configuration.md explains every key.
+    ntpaudit looks for the file in $XDG_CONFIG_HOME (~/.config), then in /etc. docs/configuration.md explains every key.
     """
 
 

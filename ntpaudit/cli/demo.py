@@ -45,8 +45,8 @@ hosts, else without UDP; hosts, servers, clocks and time daemons are simulated. 
 with the environment `demo`. The token for InfluxDB comes from INFLUXDB_V2_TOKEN.
 
 \b
-Exit status: 0 ok, 3 failed, 64 usage, 78 configuration, 130 interrupted (also by SIGTERM and SIGHUP), where an earlier
-demonstration is kept; with --once as `ntpaudit check`.
+Exit status: 0 ok, 3 failed, 64 usage, 78 configuration, 130 interrupted (also by SIGTERM and SIGHUP; an
+earlier demonstration is kept). With --once as for `ntpaudit check`.
 """
 
 LABEL = "demonstration: servers simulated on loopback, wrong on purpose; the offset says nothing about this clock"
@@ -84,7 +84,7 @@ TIMEOUT_S = 30.0
 @click.option(
     "--read-url",
     metavar="URL",
-    help="URL to read from, if different: a cluster's vmselect, the database behind a relay.",
+    help="URL to read from, if it differs, for example vmselect of a cluster.",
 )
 @click.option("--bucket", default="ntpaudit", show_default=True, help="The database's bucket.")
 @click.option("--org", default="", help="The database's organisation, if it has organisations.")

@@ -38,7 +38,7 @@ The database is that of [fleet] in the configuration, else that of [influxdb]. "
 FILE of --inventory has one host per line, or a host, a comma and its site; - is standard input.
 
 \b
-Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (also: not readable), 64 usage, 78 configuration. With --format
+Exit status: 0 ok, 1 warning, 2 critical, 3 unknown or not readable, 64 usage, 78 configuration. With --format
 nagios an error in the configuration or a file also exits with 3, and the line describes it.
 """
 
