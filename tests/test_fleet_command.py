@@ -290,6 +290,7 @@ def test_options_that_mean_nothing_to_an_order_are_refused(words: tuple[str, ...
         (("--url", NOWHERE, "--output", "/no/where/x"), "", "cannot write /no/where/x"),
         (("--inventory", "/no/where", "--output", "/no/where/x"), "", "--inventory: /no/where: No such file"),
         (("--demo", "--at", "2100-01-01"), "", "--at is after the end of the demonstration"),
+        (("--demo", "--at", "9d"), "", "--at: the demonstration has no data in the 24 h before "),
     ],
 )
 def test_a_plugin_reports_any_fault_in_its_line(

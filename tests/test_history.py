@@ -234,7 +234,8 @@ def test_no_history_says_what_to_do(tmp_path: Path) -> None:
     ran = history(state=tmp_path)
     assert (ran.status, ran.out) == (3, "")
     assert ran.err == (
-        f"ntpaudit: no agent has stored a record in {tmp_path}/state/{FILE_NAME}; start one: {service.start()}\n"
+        f"ntpaudit: no agent has stored a record in {tmp_path}/state/{FILE_NAME}; "
+        f"if one runs already, read its log, else start one: {service.start()}\n"
     )
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / FILE_NAME).write_bytes(b"no database, but long enough to be one " * 100)

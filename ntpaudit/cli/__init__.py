@@ -39,7 +39,8 @@ Examples:
   ntpaudit demo --once                    show an example audit, without a network
 
 \b
-Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (not measured), 64 usage, 78 configuration.
+Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (not measured), 64 usage, 75 another agent
+uses the same state, 78 configuration, 130 interrupted.
 Shell completion: eval "$(_NTPAUDIT_COMPLETE=bash_source ntpaudit)"   (or zsh_source, fish_source)
 """
 

@@ -173,7 +173,14 @@ def read_snapshot(reader: Reader, options: ReadOptions, reach: SnapshotOptions) 
         notes = _notes(reader, options)
         for text in notes:
             note(text)
-        return reader.snapshot(at_ns, reach), notes
+        snapshot = reader.snapshot(at_ns, reach)
+    if options.is_shown and options.at is not None and snapshot.expired and not snapshot.hosts:
+        reached = format_duration(reach.look_back_s)
+        raise click.UsageError(
+            f"--at: the demonstration has no data in the {reached} before {format_utc(at_ns)[:19]}Z; "
+            f"it ends at {format_utc(now_ns)[:19]}Z: choose a later time"
+        )
+    return snapshot, notes
 
 
 def _notes(reader: Reader, options: ReadOptions) -> list[str]:

@@ -105,7 +105,8 @@ def no_record(path: str) -> str:
     """Return the message that no agent has stored a record, with the fix."""
     reason, fix = why_unusable(path, FileNotFoundError())
     user = f" as a user that may write there ({reason})" if fix else ""
-    return f"no agent has stored a record in {path}; start one{user}: {service.start()}"
+    fix = f"if one runs already, read its log, else start one{user}: {service.start()}"
+    return f"no agent has stored a record in {path}; {fix}"
 
 
 def _no_history(path: str) -> str:

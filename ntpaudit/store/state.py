@@ -147,7 +147,9 @@ class StateStore:
             if is_lost:
                 lost = plural(self._unsaved_in(self._open()).records, "record")
                 why = "" if self.error == self._noted else f": {self.error}"
-                logger.warning(f"{lost} could not be written to {self._path}{why}")
+                logger.warning(
+                    f"{lost} could not be written to {self._path}{why}; repair the folder, or set history.path"
+                )
             if self._connection is not None:
                 self._connection.close()
             if self._removed is not None:

@@ -96,7 +96,8 @@ MISSING: dict[str, Callable[[Path], object]] = {
 def test_nothing_there_says_what_to_do(what: str, file: Path) -> None:
     """Where no agent ever kept anything, its start is what helps."""
     MISSING[what](file)
-    assert trouble(file) == f"no agent has stored a record in {file}; start one: {service.start()}"
+    fix = f"if one runs already, read its log, else start one: {service.start()}"
+    assert trouble(file) == f"no agent has stored a record in {file}; {fix}"
 
 
 def _version(path: Path, version: int) -> None:

@@ -270,6 +270,7 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     store.close()
     assert notes.count_of("continuing in memory") == 1
     assert notes.count_of("3 records could not be written") == 1
+    assert notes.count_of("; repair the folder, or set history.path") == 1
 
 
 def test_a_locked_file_blocks_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
