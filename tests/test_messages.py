@@ -56,5 +56,5 @@ def test_the_fix_and_the_documentation_of_a_rule_are_plain_text(rule: AnyRule) -
 def test_an_agent_shows_what_is_pending() -> None:
     """The page has a pending, an improving, an outdated and an unconfirmable finding."""
     text = "\n".join(message for _, _, message in debounce_messages())
-    for words in ("Pending (1 sample)", "The last sample is better", "Last measured ", "Cannot be confirmed"):
+    for words in ("Pending (1 sample)", "Improving: ", "Last measured ", "Cannot be confirmed"):
         assert words in text

@@ -398,7 +398,7 @@ def test_a_finding_that_is_not_over_yet_contradicts_no_table(tmp_path: Path) -> 
     keep(tmp_path, recent(answers=lambda minute: minute >= 30))
     shown = said(status(state=tmp_path))
     assert "ntp1.example.net 192.0.1.1 agreeing" in shown
-    assert re.search(r"unreachable-sources: 4 of 4 .*?\. The last sample is better: cleared after 3 in a row", shown)
+    assert re.search(r"unreachable-sources: 4 of 4 .*?\. Improving: cleared after 3 samples in a row", shown)
 
 
 def test_a_one_shot_audit_is_no_agents_word(tmp_path: Path) -> None:

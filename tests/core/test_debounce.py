@@ -237,9 +237,9 @@ def test_what_is_not_over_yet_says_that_samples_contradict_it() -> None:
     evaluator = evaluating(6, BAD)
     said = messages(evaluator.network(BAD))["offset-out"]
     first = messages(evaluator.network(GOOD))["offset-out"]
-    assert first == f"{said}. The last sample is better: cleared after 3 in a row"
+    assert first == f"{said}. Improving: cleared after 3 samples in a row below 70 % of the tolerance (1 so far)"
     second = messages(evaluator.network(GOOD))["offset-out"]
-    assert second == f"{said}. The last 2 samples are better: cleared after 3 in a row"
+    assert second == f"{said}. Improving: cleared after 3 samples in a row below 70 % of the tolerance (2 so far)"
     assert messages(evaluator.network(BAD))["offset-out"] == said
     for _ in range(2):
         evaluator.network(GOOD)
@@ -282,7 +282,7 @@ def test_a_suspicion_is_listed_and_does_not_count() -> None:
     assert (suspected.id, suspected.level, suspected.severity) == ("offset-out", "low", OK)
     assert suspected.message == (
         "the clock is at least 4.99 s behind (limit 1 s). "
-        "Pending (1 of 5 samples): raised as critical if later audits confirm it"
+        "Pending (1 of 5 samples): raised as critical after 3 such samples of the last 5, or 2 in a row 10 min apart"
     )
     assert evaluator.local(BAD).findings == (suspected,)
 
@@ -295,8 +295,10 @@ def test_a_pending_finding_says_how_long_it_must_still_last() -> None:
         (finding,) = evaluator.local(kernel=UNSYNCHRONISED, daemons=()).findings
         ends.append(finding.message.partition(". ")[2])
     assert ends == [
-        "Pending (1 of 5 samples): raised as high if later audits confirm it, after 10 min or more",
-        "Pending (2 of 5 samples): raised as high if later audits confirm it, after 9 min or more",
+        "Pending (1 of 5 samples): raised as high after 3 such samples of the last 5, "
+        "or 2 in a row 10 min apart, but not before 10 min",
+        "Pending (2 of 5 samples): raised as high after 3 such samples of the last 5, "
+        "or 2 in a row 10 min apart, but not before 9 min",
         "Pending (3 of 5 samples): raised as high after 8 min if it persists",
         "Pending (4 of 5 samples): raised as high after 7 min if it persists",
     ]
@@ -325,7 +327,7 @@ def test_a_suspicion_stands_beside_what_is_raised() -> None:
     assert both.message == (
         "only 3 sources: 4 are needed to outvote one falseticker (RFC 8633, section 3.2); "
         "1 of 3 sources disagrees: ntp3.example.net. "
-        "Pending (1 of 5 samples): raised as medium if later audits confirm it"
+        "Pending (1 of 5 samples): raised as medium after 3 such samples of the last 5, or 2 in a row 10 min apart"
     )
     assert "Pending" not in evaluator.network(THREE).findings[0].message
 
@@ -836,7 +838,9 @@ def test_what_is_spared_is_listed_where_it_makes_the_clock_unknown() -> None:
     evaluator = Evaluator(uptime_ns=20 * S)
     judged = evaluator.network(BAD, 64)
     assert [(one.id, one.level, one.severity) for one in judged.findings] == [("offset-out", "low", UNKNOWN)]
-    assert judged.findings[0].message.endswith(". Pending: raised as critical if later audits confirm it")
+    assert judged.findings[0].message.endswith(
+        ". Pending: raised as critical after 3 such samples of the last 5, or 2 in a row 10 min apart"
+    )
     assert evaluator.all_changes == []
 
 

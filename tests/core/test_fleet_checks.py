@@ -575,7 +575,9 @@ def test_coverage_by_its_share(short: int, level: str | None) -> None:
         assert len(finding.hosts) == short
 
 
-@pytest.mark.parametrize(("usable", "words"), [(2, "only hosts without current data"), (1, "configure at least two")])
+@pytest.mark.parametrize(
+    ("usable", "words"), [(2, "make the silent hosts report again"), (1, "configure at least two")]
+)
 def test_hosts_that_are_only_silent_need_no_more_sources(usable: int, words: str) -> None:
     """The fix of coverage is that of the silence if every host that reports has two sources."""
     read = snapshot(host("a"), host("b", usable=usable), host("quiet", ago_s=900))

@@ -157,7 +157,9 @@ def check_tz_or_rtc_fault(context: AuditContext) -> Raised | None:
             )
     if context.observation.host.rtc_local:
         return Raised(
-            "low", "the hardware clock keeps local time: the time may be wrong after a boot or a daylight saving change"
+            "low",
+            "the hardware clock keeps local time: the time may be wrong after a boot or a daylight saving change",
+            remedy="run `timedatectl set-local-rtc 0`",
         )
     return None
 

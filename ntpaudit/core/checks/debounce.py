@@ -307,7 +307,7 @@ def _listed(rule: HostRule, watched: ConditionState, now_ns: int, *, can_confirm
     overdue = _overdue(watched, now_ns)
     if not watched.pending:
         return make_finding(
-            rule, Raised(raised, watched.message + _improving(watched) + overdue, remedy=watched.remedy)
+            rule, Raised(raised, watched.message + _improving(rule, watched) + overdue, remedy=watched.remedy)
         )
     count, total = _agreeing(watched), len(watched.samples)
     samples = " (1 sample)" if total == 1 else f" ({count} of {total} samples)"
@@ -317,10 +317,14 @@ def _listed(rule: HostRule, watched: ConditionState, now_ns: int, *, can_confirm
     if watched.raised:
         message, remedy = f"{watched.message}; {message}", watched.remedy
     listed = make_finding(rule, Raised(raised, message, remedy=remedy))
-    return listed if can_confirm else listed._replace(severity=max(listed.severity, Severity.UNKNOWN))
+    if can_confirm:
+        return listed
+    remedy = f"{listed.remedy}; {_FIX_NO_STATE}"
+    return listed._replace(severity=max(listed.severity, Severity.UNKNOWN), remedy=remedy)
 
 
-_IF_CONFIRMED = "if later audits confirm it"
+_IF_CONFIRMED = f"after {MAJORITY} such samples of the last {SAMPLES}, or 2 in a row {format_duration(DWELL_S)} apart"
+_FIX_NO_STATE = "make the state folder writable (STATE_DIRECTORY), so that later audits can confirm findings"
 
 
 def _when(rule: HostRule, watched: ConditionState, now_ns: int) -> str:
@@ -329,7 +333,7 @@ def _when(rule: HostRule, watched: ConditionState, now_ns: int) -> str:
     if left_s <= 0:
         return _IF_CONFIRMED
     left = format_duration(left_s, rounding="up")
-    return f"{_IF_CONFIRMED}, after {left} or more" if _needs_samples(watched) else f"after {left} if it persists"
+    return f"{_IF_CONFIRMED}, but not before {left}" if _needs_samples(watched) else f"after {left} if it persists"
 
 
 def _unconfirmed(level: Level, samples: str = "", when: str = _IF_CONFIRMED, *, can_confirm: bool) -> str:
@@ -339,13 +343,13 @@ def _unconfirmed(level: Level, samples: str = "", when: str = _IF_CONFIRMED, *, 
     return f". Cannot be confirmed, because this run keeps no state; would be {level}{samples}"
 
 
-def _improving(watched: ConditionState) -> str:
+def _improving(rule: HostRule, watched: ConditionState) -> str:
     """Count the last samples that are better than what is raised, because the reader may see them beside it."""
     better = next((count for count, rank in enumerate(reversed(watched.samples)) if rank >= watched.raised), 0)
     if not better:
         return ""
-    samples = "sample is" if better == 1 else f"{better} samples are"
-    return f". The last {samples} better: cleared after {MAJORITY} in a row"
+    wanted = f"below {HYSTERESIS:.0%} of the tolerance".replace("%", " %") if rule.has_hysteresis else "that are better"
+    return f". Improving: cleared after {MAJORITY} samples in a row {wanted} ({better} so far)"
 
 
 def _overdue(watched: ConditionState, now_ns: int) -> str:
@@ -358,7 +362,7 @@ def _overdue(watched: ConditionState, now_ns: int) -> str:
         return ""
     last_ns = watched.sampled_ns
     ago = "before this boot" if last_ns is None else f"{format_duration((now_ns - last_ns) / NS_PER_S)} ago"
-    return f". Last measured {ago}: no reply since then proves anything new, so this stays raised"
+    return f". Last measured {ago}: the replies since then prove no offset, so this stays raised"
 
 
 def _changes(before: DebounceState, after: DebounceState) -> Iterator[tuple[Finding, bool]]:

@@ -7,6 +7,8 @@ from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration
 
 BAD_OSCILLATOR_PPM = 100.0
 
+_FIX_OSCILLATOR = "check the kernel's clocksource and the hypervisor; if neither is the cause, replace the hardware"
+
 
 def check_offset_out(context: AuditContext) -> Raised | None:
     """NTPA-01: the whole interval lies outside the critical tolerance, |offset| - bound > T."""
@@ -21,7 +23,7 @@ def check_offset_out(context: AuditContext) -> Raised | None:
     if wrong_s > 300:
         message += "; beyond 300 s, Kerberos and token logins also fail"
     elif wrong_s > 60:
-        message += "; beyond 60 s, a correlation over 5 minutes loses a fifth of its event pairs"
+        message += "; beyond 60 s, SIEM rules that join events within 5 minutes miss about 20 % of the matches"
     return Raised("critical", message)
 
 
@@ -45,8 +47,8 @@ def check_not_demonstrable(context: AuditContext) -> Raised | None:
         return None  # without a guarantee the width of the interval is not the cause: see source-quorum
     return Raised(
         "medium",
-        f"the clock is not proven to be within {format_duration(context.profile.critical_s)}: "
-        f"it may be up to {format_duration(max_error_s(agreement.interval), rounding='up')} wrong",
+        f"the verdict is unproven: the clock is not proven to be within {format_duration(context.profile.critical_s)}, "
+        f"and may be up to {format_duration(max_error_s(agreement.interval), rounding='up')} wrong",
     )
 
 
@@ -108,16 +110,19 @@ def check_breach_forecast(context: AuditContext) -> Raised | None:
     is_drift = rate_ppm is not None and abs(rate_ppm) > drift.skew_ppm  # a drift that may be zero gives no forecast
     if rate_ppm is not None and breach.central_s is not None and is_near and is_drift and not breach.free_running:
         early_s = breach.pessimistic_s  # None until past forecasts give the width of the band (R9)
-        early = "" if early_s is None else f" (95 %: not within {format_duration(early_s, rounding='down')})"
+        early = (
+            "" if early_s is None else f"; with 95 % probability not before {format_duration(early_s, rounding='down')}"
+        )
         return Raised(
             "medium",
             f"the clock drifts by {format_duration(rate_ppm * DAY_S / 1e6)} a day and will be "
-            f"{format_duration(context.profile.critical_s)} wrong in {format_duration(breach.central_s)}{early}",
+            f"{format_duration(context.profile.critical_s)} wrong in about {format_duration(breach.central_s)}{early}",
         )
     if abs(drift.raw_frequency_ppm) - drift.skew_ppm > BAD_OSCILLATOR_PPM:
         return Raised(
             "low",
             f"the oscillator is {abs(drift.raw_frequency_ppm):.0f} ppm off: faulty hardware or a faulty hypervisor",
+            remedy=_FIX_OSCILLATOR,
         )
     return None
 

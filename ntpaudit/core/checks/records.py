@@ -7,11 +7,19 @@ from ntpaudit.core.checks.context import AuditContext
 from ntpaudit.core.checks.finding import Level
 from ntpaudit.core.checks.rule import AU8, ISO, NIS2, PCI, SC45, Raised, Rule
 from ntpaudit.core.checks.sources import NO_USABLE_SOURCE, SOURCE_QUORUM, UNREACHABLE_SOURCES
+from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import DAY_S, NS_PER_S, format_duration, format_offset, plural
 
 GAP_INTERVALS = 3.3
 """A gap is longer than this many polling intervals: three, and their jitter (NTPA-07)."""
+
+_FIX_LOST = (
+    "free disk space or raise history.max_size; check that the database accepts records (`ntpaudit status`, line "
+    "delivery)"
+)
+_FIX_NO_MAJORITY = "find out which servers are wrong: docs/record.md explains the status and reason of each source"
+_FIX_NO_ESTIMATE = "wait for the next network audit, or run `ntpaudit check` to query the servers now"
 
 MANY_REFUSALS = 3
 """A database that refused this many writes and accepted none is assumed to refuse every write."""
@@ -26,6 +34,7 @@ def check_evidence_gap(context: AuditContext) -> Raised | None:
             "high",
             f"{plural(history.dropped_records, 'record')} {was} lost before delivery: the history was full, or "
             "could not be written when the agent was killed",
+            remedy=_FIX_LOST,
         )
     gap_s = _gap_s(context)
     if gap_s is None or history.lasted(gap_s) <= GAP_INTERVALS:
@@ -64,20 +73,20 @@ def check_unmeasured(context: AuditContext) -> Raised | None:
     if context.selection.agreement is not None:
         return None
     if context.selection.usable:
-        reason = "no majority of the sources agrees"
+        reason, remedy = "no majority of the sources agrees", _FIX_NO_MAJORITY
     elif context.selection.sources:
-        reason = "no source gave a usable measurement"
+        reason, remedy = "no source gave a usable measurement", None
     elif context.history is None:
-        reason = "there is no server to query"
+        reason, remedy = "there is no server to query", "configure at least 4 servers"
     else:
-        reason = "no earlier measurement can be carried forward"
-    return Raised("medium", f"the offset is unknown: {reason}")
+        reason, remedy = "no earlier measurement can be carried forward", _FIX_NO_ESTIMATE
+    return Raised("medium", f"the offset is unknown: {reason}", remedy=remedy)
 
 
 UNMEASURED = Rule(
     "unmeasured",
     check_unmeasured,
-    "if no source is listed, configure at least 4 servers; otherwise check the status and reason of each source",
+    "check the status and reason of each source: docs/record.md says what to do for each reason",
     (ISO, NIS2, "SOC 2 CC7"),
     raised_when={"medium": "the verdict is `unmeasured`: the offset is unknown"},
     notes=(
@@ -118,18 +127,20 @@ def check_contradicts_earlier(context: AuditContext) -> Raised | None:
     contradiction = context.past.dropped_agreement
     if contradiction is None:
         return None
-    expected, reported = (
-        " to ".join(format_offset(end_ns / NS_PER_S) for end_ns in interval)
-        for interval in (contradiction.expected, contradiction.reported)
-    )
     verb = "contradicts" if contradiction.sources == 1 else "contradict"
     return Raised(
         "high",
         f"{plural(contradiction.sources, 'server')} {verb} the measurement made "
         f"{format_duration(contradiction.age_s)} earlier by at least "
-        f"{format_duration(contradiction.gap_ns / NS_PER_S, rounding='down')}. Expected offset: {expected}; "
-        f"reported: {reported}. The earlier measurement is discarded",
+        f"{format_duration(contradiction.gap_ns / NS_PER_S, rounding='down')}. Expected offset: "
+        f"{_range(contradiction.expected)}; reported: {_range(contradiction.reported)}. "
+        "The earlier measurement is discarded",
     )
+
+
+def _range(interval: Interval) -> str:
+    earliest, latest = (format_offset(end_ns / NS_PER_S) for end_ns in interval)
+    return f"about {earliest}" if earliest == latest else f"{earliest} to {latest}"
 
 
 def _both_intervals(context: AuditContext) -> Mapping[str, Any]:

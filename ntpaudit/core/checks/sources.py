@@ -16,6 +16,28 @@ SPOOFED_DATAGRAMS = 3
 
 _FIX_DISAGREE = "find out which server is wrong, and replace it; 4 independent servers outvote one wrong server"
 _FIX_BEFORE_RELEASE = "correct the time of these servers, or replace them; if a GPS receiver is their source, check it"
+_FIX_UNREACHABLE = "check DNS names, routes and firewalls (UDP 123 outbound); remove servers that no longer exist"
+_FIX_REFUSES = "remove the server, or ask its operator for access"
+_FIX_RATE = "check whether several programs or hosts behind one address query this server; use your own servers"
+
+_FIX_OF_REASON = {
+    "unanswered": "these servers did not reply last time: check that they run and that UDP 123 is open",
+    "timeout": _FIX_UNREACHABLE,
+    "refused": "no NTP server listens there: check that it runs and serves clients (chrony: allow)",
+    "name-unknown": _FIX_UNREACHABLE,
+    "name-failed": _FIX_UNREACHABLE,
+    "name-timeout": _FIX_UNREACHABLE,
+    "interval": "wait: these servers were queried recently, and are queried again when the interval is over",
+    "kod:RATE": _FIX_RATE,
+    "kod:DENY": _FIX_REFUSES,
+    "kod:RSTR": _FIX_REFUSES,
+    "unsync": "check that these servers are synchronised (chronyc tracking, ntpq -p)",
+    "distant": "replace distant servers with nearer ones",
+    BEFORE_RELEASE: _FIX_BEFORE_RELEASE,
+}
+
+_FIX_STARTING = "the server has no time yet: check it if this persists"
+_FIX_KOD = "check this server; replace it if the fault persists"
 _FIX_LOOP = "remove this server, and configure servers that do not get their time from this host"
 
 
@@ -148,7 +170,18 @@ def check_no_usable_source(context: AuditContext) -> Raised | None:
     causes = [] if len(old) == len(sources) else [_listed(sources)]
     if old:
         causes.append(_before_release(context))
-    return Raised("medium", f"{summary}: {'; '.join(causes)}")
+    return Raised("medium", f"{summary}: {'; '.join(causes)}", remedy=_fix_by_reason(sources, NO_USABLE_SOURCE.remedy))
+
+
+def _fix_by_reason(sources: Sequence[ClassifiedSource], other: str) -> str:
+    """Return the fix of each reason, after its name if there are several; `other` is that of the other reasons."""
+    reasons = dict.fromkeys(classified.reason or classified.status for classified in sources)
+    fixes = {reason: _FIX_OF_REASON[reason] for reason in reasons if reason in _FIX_OF_REASON}
+    if len(fixes) < len(reasons):
+        fixes["other reasons"] = other
+    if len(set(fixes.values())) == 1:
+        return next(iter(fixes.values()))
+    return "; ".join(f"{reason}: {fix}" for reason, fix in fixes.items())
 
 
 def _listed(sources: Sequence[ClassifiedSource]) -> str:
@@ -167,8 +200,7 @@ def _why_unusable(classified: ClassifiedSource) -> str:
 NO_USABLE_SOURCE = Rule(
     "no-usable-source",
     check_no_usable_source,
-    "check that these servers are synchronised (chronyc tracking, ntpq -p), or configure others; replace distant "
-    "servers with nearer ones",
+    "look up the reason of each source in docs/record.md, or configure other servers",
     (PCI, "CIS Controls 8.4"),
     raised_when={
         "medium": "no source can be used, although not all are unreachable: each is distant, rejected, skipped or "
@@ -187,21 +219,25 @@ def check_unreachable_sources(context: AuditContext) -> Raised | None:
         return None
     unresolved = [classified for classified in unreachable if (classified.reason or "").startswith("name-")]
     silent = [classified for classified in unreachable if classified not in unresolved]
-    count = plural(len(context.selection.sources), "source")
+    total = len(context.selection.sources)
     parts = []
     if silent:
-        parts.append(f"{len(silent)} of {count} did not reply: {_listed(silent)}")
+        parts.append(f"{_of_all(len(silent), total)} did not reply: {_listed(silent)}")
     if unresolved:
         have = "has" if len(unresolved) == 1 else "have"
-        parts.append(f"{len(unresolved)} of {count} {have} no known address: {_listed(unresolved)}")
+        parts.append(f"{_of_all(len(unresolved), total)} {have} no known address: {_listed(unresolved)}")
     level: Level = "medium" if 2 * len(unreachable) >= len(context.selection.sources) else "low"
-    return Raised(level, "; ".join(parts))
+    return Raised(level, "; ".join(parts), remedy=_fix_by_reason(unreachable, UNREACHABLE_SOURCES.remedy))
+
+
+def _of_all(count: int, total: int) -> str:
+    return "the only source" if total == 1 else f"{count} of {total} sources"
 
 
 UNREACHABLE_SOURCES = Rule(
     "unreachable-sources",
     check_unreachable_sources,
-    "check DNS names, routes and firewalls (UDP 123 outbound); remove servers that no longer exist",
+    _FIX_UNREACHABLE,
     (PCI, "CIS Controls 8.4"),
     raised_when={
         "medium": "at least half of the sources did not reply, or have no known address",
@@ -223,7 +259,8 @@ def check_kiss_of_death(context: AuditContext) -> Raised | None:
     names = ", ".join(f"{name} ({code})" for name, code in kods)
     if any(code in ("RATE", "DENY", "RSTR") for _, code in kods):
         return Raised("medium", f"kiss-o'-death from {names}: the server limits or refuses queries from this host")
-    return Raised("low", f"kiss-o'-death instead of a time from {names}")
+    message = f"kiss-o'-death instead of a time from {names}"
+    return Raised("low", message, remedy=_FIX_STARTING if {code for _, code in kods} == {"INIT"} else _FIX_KOD)
 
 
 KISS_OF_DEATH = Rule(

@@ -19,7 +19,7 @@ _FIX_NEVER_REPORTED = (
 )
 
 _FIX_UNLISTED = "add your own hosts to the inventory; find out who runs the others"
-_FIX_NO_DATA = "only hosts without current data are missing: see the fix of evidence-gap"
+_FIX_NO_DATA = "make the silent hosts report again: see evidence-gap"
 _FIX_WRONG_SITE = "correct the site in the inventory, or host.site in the configuration of the host"
 
 
