@@ -145,3 +145,10 @@ def test_no_sentence_claims_more_than_the_record(record: Record) -> None:
         least_s = max(record.offset.earliest_s, -record.offset.latest_s)
         assert all(least <= least_s + slack for least in spans(sentence, "at least "))
         assert [word for word in ("behind", "ahead") if word in sentence] == [record.offset.direction]
+
+
+def test_servers_that_did_not_reply_last_time_are_the_reason() -> None:
+    """Where every server is skipped for that reason, the sentence does not blame the skipping."""
+    record = CASES["unmeasured, asked lately"]
+    unanswered = record._replace(sources=tuple(one._replace(reason="unanswered") for one in record.sources))
+    assert summary(unanswered).endswith("no server replied last time, so none was queried now")

@@ -148,6 +148,9 @@ def test_events_in_lines(past: tuple[list[Audit], list[Hour], list[StoredEvent]]
     assert "step-back: the clock was set back by 2.5 s" in text
     assert all(len(line) <= 80 for line in text.splitlines())
     undated = past[2][0]._replace(event=past[2][0].event._replace(utc_ns=None))
+    *_, last = event_table([undated], 80, PLAIN)
+    assert last == "?: by the host's own clock, because the true time is not known\n"
+    assert not any(line.startswith("?") for line in event_table(past[2], 80, PLAIN))
     assert re.match(r"[0-9-]{10} [0-9:]{8}\?  ", "".join(event_table([undated], 80, PLAIN)))
 
 
