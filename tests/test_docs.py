@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ UNRAISED = {
     "unattributed-change", "daemon-disagrees", "unapproved-source", "ingest-risk", "time-config-changed", "audit-blind",
     "leap-smear-mix", "unauthenticated",
 } - {rule.id for rule in ANY_RULE}  # fmt: skip
-"""Findings of INTEGRITY §6 that no rule raises yet: none is promised to a reader."""
+"""Findings of the NTPA numbers (docs/requirements.md) that no rule raises yet: none is promised to a reader."""
 
 
 @pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
@@ -227,3 +228,40 @@ def test_the_architecture_page_follows_the_tree() -> None:
     assert expected - set(re.findall(r"^ +(\S+)", tree, re.MULTILINE)) == set()
     order = dict.fromkeys(entry.partition(".")[0] for entry in ORDER)
     assert ", ".join(order) in " ".join(page.split())
+
+
+CITED = re.compile(r"\b(AC|NTPA-|[A-Z])(\d{1,2}b?)\b(?:(?: to |-)\1(\d{1,2})\b)?")
+
+
+def cited(text: str) -> set[str]:
+    """Return the ids that comments cite. T1 to T4 alone are the timestamps of an exchange."""
+    text = " ".join(re.sub(r"^\s*#", "", text, flags=re.MULTILINE).split())
+    phrases = re.findall(r"requirements? ((?:T\d(?:, | and | to )?)+)", text)
+    found: set[str] = set()
+    for group, first, last in CITED.findall("; ".join([re.sub(r"\bT[0-4]\b", "", text), *phrases])):
+        numbers = range(int(first), int(last) + 1) if last else [first]
+        found |= {f"{group}{number}" for number in numbers}
+    return found
+
+
+def comments(folder: str) -> Iterator[tuple[str, str]]:
+    """Yield the name and the comments and docstrings of each program in a folder."""
+    for path in sorted((REPOSITORY / folder).rglob("*")):
+        if path.suffix == ".py":
+            with tokenize.open(path) as lines:
+                tokens = list(tokenize.generate_tokens(lines.readline))
+            texts = [t.string for t in tokens if t.type == tokenize.COMMENT or t.string.lstrip("rf").startswith('"""')]
+            yield f"{path.relative_to(REPOSITORY)}", "\n".join(texts)
+        elif path.suffix in {".sh", ".service", ".timer"}:
+            text = path.read_text()
+            yield f"{path.relative_to(REPOSITORY)}", "\n".join(re.findall("^#.*", text, re.MULTILINE))
+
+
+def test_each_requirement_that_is_cited_has_a_row() -> None:
+    """A reader finds every id of a comment in docs/requirements.md, and the page has no row that nothing cites."""
+    rows = re.findall(r"^\| ([A-Z]\S*) \|", (FOLDER / "requirements.md").read_text(), re.MULTILINE)
+    folders = ("ntpaudit", "grafana", "systemd", "packaging", "tests")
+    found = [(where, cited(text)) for folder in folders for where, text in comments(folder)]
+    assert [(where, sorted(ids - set(rows))) for where, ids in found if ids - set(rows)] == []
+    assert [row for row in rows if not any(row in ids for _, ids in found)] == []
+    assert len(set(rows)) == len(rows)

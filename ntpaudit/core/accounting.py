@@ -1,4 +1,4 @@
-"""The state of each second of a host: within, unproven, beyond, unmeasured, absent or off (EVIDENCE A1, A2).
+"""The state of each second of a host: within, unproven, beyond, unmeasured, absent or off (AC1, AC2).
 
 Time is partitioned, not sampled: over any period the six states add up to its length, to the second. Times are measured
 UTC in whole seconds.
@@ -14,7 +14,7 @@ State = Literal["within", "unproven", "beyond", "unmeasured", "absent", "off"]
 """A verdict while the agent ran, `absent` while only the host ran, `off` while the host did not run."""
 
 GRACE = 3.3
-"""The time between two records has their verdicts if it is at most this many local intervals (A2)."""
+"""The time between two records has their verdicts if it is at most this many local intervals (AC2)."""
 
 HOUR_S = 3600
 

@@ -1,4 +1,4 @@
-"""Profiles as data, and the comparison of an interval with their tolerances (INTEGRITY §1.5)."""
+"""Profiles as data, and the comparison of an interval with their tolerances (I1)."""
 
 from enum import IntEnum
 from typing import Literal, NamedTuple

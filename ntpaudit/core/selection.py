@@ -1,4 +1,4 @@
-"""Source selection: agreeing sources and falsetickers, the guaranteed interval, the estimate (MEASUREMENT §10)."""
+"""Source selection: agreeing sources and falsetickers, the guaranteed interval, the estimate (S1 to S5, S7 to S9)."""
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations

@@ -354,7 +354,7 @@ _UNMEASURED = float(VERDICTS.index("unmeasured"))
 
 
 def alarms_of(rows: Iterable[EventRow], now_ns: int, before_s: float) -> tuple[Alarm, ...]:
-    """Return the raised findings: of every host and kind the event that arrived last, if it raised the finding (B8).
+    """Return the raised findings: of every host and kind the event that arrived last, if it raised the finding.
 
     It is raised since its arrival. Steps are kept as long as they can explain a shift since the baseline, also if they
     are no longer raised. Of two events at the same time the one that raises counts.

@@ -333,7 +333,7 @@ class _Query:
         return [row for row in rows if text(row.name) in late]
 
     def _arrived(self, hosts: Mapping[str, Host], doubted: Set[str]) -> dict[str, Host]:
-        """Read the point that arrived last of hosts with disputed points of which none arrived recently (B8).
+        """Read the point that arrived last of hosts with disputed points of which none arrived recently.
 
         Points that arrived earlier may be stamped later. The recent timestamps are enough for nearly all hosts whose
         servers are right again; of the others all timestamps are read, of a few hosts at a time.
@@ -379,7 +379,7 @@ class _Query:
         return {name: host for name, host in found.items() if host.last_ns >= hosts[name].last_ns}
 
     def _events(self, names: set[str] | None) -> list[EventRow]:
-        """Read the last event of each host and kind by timestamp, and all that may have arrived later (B8).
+        """Read the last event of each host and kind by timestamp, and all that may have arrived later.
 
         Only disputed events can have arrived later; these may be stamped ahead of now.
         """

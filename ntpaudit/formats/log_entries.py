@@ -136,7 +136,7 @@ def _of_verdict(record: Record) -> LogEntry:
 
 
 def _clock_error_s(record: Record, event: Event | None = None) -> float | None:
-    """Return the most that the host's clock and the corrected time can be off (INTEGRITY §5.4).
+    """Return the most that the host's clock and the corrected time can be off (I3).
 
     A step may have come after the record, so it adds its size.
     """

@@ -157,7 +157,7 @@ def _split_port(address: str) -> tuple[str, int]:
 
 
 def _time_quality(message: LogEntry) -> str:
-    """Return the maximum error of the clock, rounded up, or that it is unknown (RFC 5424 §7.1, INTEGRITY §5.4).
+    """Return the maximum error of the clock, rounded up, or that it is unknown (RFC 5424 §7.1, I3).
 
     The zone is known: all timestamps are UTC. RFC 5424 forbids syncAccuracy beside isSynced="0".
     """

@@ -1,4 +1,4 @@
-"""Read the system's clocks together, as close to one moment as possible (T2)."""
+"""Read the system's clocks together, as close to one moment as possible (requirement T2)."""
 
 import time
 from typing import NamedTuple, Protocol

@@ -111,7 +111,7 @@ class _Conversation:
         return failure
 
     def _send(self) -> socket.socket:
-        """Open a socket of a random port to one address and send the request, stamped (T1, T2, T3)."""
+        """Open a socket of a random port to one address and send the request, stamped (requirements T1, T2, T3)."""
         self._socket = sock = socket.socket(self.endpoint.family, socket.SOCK_DGRAM)
         sock.setblocking(False)
         request_stamps(sock)

@@ -1,4 +1,4 @@
-"""Kernel timestamps of UDP datagrams on Linux, sent and received (MEASUREMENT §8).
+"""Kernel timestamps of UDP datagrams on Linux, sent and received (requirements T3 to T6).
 
 Python has no names for these constants before 3.14, so the kernel's own numbers (asm-generic/socket.h,
 linux/net_tstamp.h, linux/errqueue.h) are written out here. Where the kernel refuses them, callers go on with
@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 SO_TIMESTAMPING_OLD = 37
 SO_TIMESTAMPING_NEW = 65
-"""The same with 64-bit seconds on every architecture: right past 2038 (T3)."""
+"""The same with 64-bit seconds on every architecture: right past 2038 (requirement T3)."""
 
 TX_SOFTWARE = 1 << 1
 RX_SOFTWARE = 1 << 3
@@ -64,7 +64,7 @@ def receive(sock: socket.socket, size: int) -> tuple[bytes, int | None, bool, tu
 
 
 def sent_stamp(sock: socket.socket) -> int | None:
-    """Take the kernel's timestamp of the datagram sent from the error queue, ns since 1970; None if not there (T4)."""
+    """Take the kernel's timestamp of the sent datagram from the error queue, ns since 1970 or None (requirement T4)."""
     try:
         _, ancillary, _, _ = sock.recvmsg(0, _ANCILLARY_SIZE, socket.MSG_ERRQUEUE)
     except OSError:

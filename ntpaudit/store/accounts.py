@@ -1,4 +1,4 @@
-"""A history's time accounted for: what each of its hours consisted of, second by second (EVIDENCE A1, A2)."""
+"""A history's time accounted for: what each of its hours consisted of, second by second (AC1, AC2)."""
 
 import sqlite3
 from collections.abc import Iterator

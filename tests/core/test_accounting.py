@@ -63,7 +63,7 @@ def lived(life: list[Turn]) -> tuple[list[Moment], list[int], list[State]]:
 
 
 def state_of(second_s: int, last: Moment, verdict: State, turn: Turn, step_s: int | None, now_s: int) -> State:
-    """Say what one second between two records of a boot was (A2)."""
+    """Say what one second between two records of a boot was (AC2)."""
     if turn.awake_s > GRACE * last.local_s:
         return "absent"
     if step_s is not None and now_s < step_s < now_s + turn.awake_s:

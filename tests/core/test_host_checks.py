@@ -45,12 +45,12 @@ from tests.core.worlds import (
     wire,
 )
 
-INTEGRITY_IDS = {
+NUMBERED_IDS = {
     "offset-out", "step-back", "unattributed-change", "daemon-disagrees", "unsynced", "daemon-stale", "evidence-gap",
     "unapproved-source", "not-demonstrable", "ordering-risk", "ingest-risk", "time-config-changed", "audit-blind",
     "source-quorum", "tz-or-rtc-fault", "breach-forecast", "daemon-count", "leap-smear-mix",
 }  # fmt: skip
-"""The names of INTEGRITY §6 in lower case with hyphens."""
+"""The names of the NTPA numbers in lower case with hyphens."""
 
 MORE_IDS = {
     "unreachable-sources",
@@ -111,9 +111,9 @@ def test_a_host_in_order_has_no_findings() -> None:
 
 
 def test_ids_are_those_that_are_promised() -> None:
-    """Every id is INTEGRITY §6's name in kebab-case or one of the others, and no two rules share one."""
+    """Every id is the name of an NTPA number in kebab-case or one of the others, and no two rules share one."""
     ids = [rule.id for rule in RULES]
-    assert set(ids) <= INTEGRITY_IDS | MORE_IDS
+    assert set(ids) <= NUMBERED_IDS | MORE_IDS
     assert set(ids) >= MORE_IDS
     assert len(ids) == len(set(ids))
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", one) for one in ids)
@@ -603,7 +603,7 @@ def test_what_could_not_be_seen_is_not_claimed() -> None:
 )
 @pytest.mark.parametrize("sign", [1, -1])
 def test_tz_fault(seconds: float, fires: bool, sign: int) -> None:
-    """NTPA-15: |offset| within 15 s of a multiple of a quarter of an hour, from 885 s to 14 h (INTEGRITY §6)."""
+    """NTPA-15: |offset| within 15 s of a multiple of a quarter of an hour, from 885 s to 14 h."""
     offset = sign * round(seconds * S)
     assert level(case(*off(offset)), "tz-or-rtc-fault") == ("high" if fires else None)
 

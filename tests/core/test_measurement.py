@@ -196,7 +196,7 @@ def test_a_slew_during_the_exchange_widens_the_interval(slewed: int) -> None:
 )
 @settings(max_examples=300, deadline=None)
 def test_theta_agrees_with_ntplib(sent: int, forward: int, held: int, back: int, offset: int) -> None:
-    """On honest packets offset and delay are ntplib's, to the 2 us that its floats cost (MEASUREMENT §15, §17)."""
+    """On honest packets offset and delay are ntplib's, to the 2 us that its floats cost."""
     arrived = sent + forward + held + back
     received = max(NOON - 300 * DAY, min(sent + offset, ERA_1 - HOUR)) + forward  # ntplib knows no other era
     octets = packet(origin=wire(sent), received=wire(received), transmitted=wire(received + held))

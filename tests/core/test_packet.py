@@ -198,7 +198,7 @@ ORDER: list[tuple[str, dict[str, Any]]] = [
 def test_the_first_fault_names_the_reason(
     first: tuple[str, dict[str, Any]], second: tuple[str, dict[str, Any]]
 ) -> None:
-    """Of two faults the one that stands first in MEASUREMENT §3 gives the code (V1 to V11, K1)."""
+    """Of two faults the one that stands first in docs/requirements.md gives the code (V1 to V11, K1)."""
     changes = second[1] | first[1]
     from_peer = changes.pop("from_peer", True)
     said = read_reply(packet(**changes), NONCE, from_peer=from_peer)

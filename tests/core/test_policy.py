@@ -32,7 +32,7 @@ TOLERANCES = st.floats(0, 3) | st.just(nan) | st.just(inf)
 
 @dataclass(frozen=True)
 class Row:
-    """A profile as INTEGRITY §1.5 has it."""
+    """A profile as requirement I1 has it."""
 
     warning_s: Fraction
     critical_s: Fraction
@@ -60,7 +60,7 @@ SHIPPED = {
 
 
 def test_profiles_are_those_of_the_design() -> None:
-    """Each profile has the numbers of INTEGRITY §1.5 under its name, and the default is log-integrity."""
+    """Each profile has the numbers of requirement I1 under its name, and the default is log-integrity."""
     assert set(PROFILES) == set(SHIPPED)
     for name, row in SHIPPED.items():
         profile = PROFILES[name]

@@ -331,7 +331,7 @@ def test_who_is_disputed_is_never_ok(asked: Asked, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", READERS)
 def test_who_is_right_again_is_judged_by_what_came_last(asked: Asked, kind: str) -> None:
-    """B8: minutes and hours later too, while points of the time before carry stamps that are later than its own."""
+    """Minutes and hours later too, while points of the time before carry stamps that are later than its own."""
     fleet, hosts = judged(asked.snapshots[kind])
     for name in sorted(RETURNED):
         one = hosts[name]

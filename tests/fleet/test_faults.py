@@ -291,7 +291,7 @@ def _many_keys() -> str:
     ],
 )
 def test_many_values_are_refused_before_they_fill_the_memory(database: FlakyDatabase, language: str, kind: str) -> None:
-    """Five of them at once took 3 GiB: a number of four octets takes 32 bytes of memory, and a text 60 (F42)."""
+    """Five of them at once took 3 GiB: a number of four octets takes 32 bytes of memory, and a text 60."""
     hostile = HOSTILE_ANSWERS[kind] if kind != "keys" else _many_keys()
     database.choose = lambda request: Answer(200, hostile)
     words = [sys.executable, "-m", "ntpaudit", "fleet", "--url", database.url, "--language", language]

@@ -1,4 +1,4 @@
-"""A server with named misbehaviours, each really sent on the wire (MEASUREMENT V, K, E)."""
+"""A server with named misbehaviours, each really sent on the wire (V, K, E of docs/requirements.md)."""
 
 import hashlib
 import socket

@@ -10,7 +10,7 @@ ZONE_STEP_S = 900
 """Time zones differ by multiples of 15 minutes."""
 
 BOOT_GRACE_NS = 17 * 60 * NS_PER_S
-"""After a boot the time daemon may need this long to synchronise the clock (INTEGRITY, NTPA-05)."""
+"""After a boot the time daemon may need this long to synchronise the clock (NTPA-05)."""
 
 STALE_S = 3600.0
 """A time daemon updates the kernel within this even at its slowest poll, 1024 s (NTPA-06: 3 polls, at least 1 h)."""

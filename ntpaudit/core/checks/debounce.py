@@ -1,4 +1,4 @@
-"""Raise and clear findings over time: one bad sample raises nothing, repeated ones do (INTEGRITY §1.5)."""
+"""Raise and clear findings over time: one bad sample raises nothing, repeated ones do (I2)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType

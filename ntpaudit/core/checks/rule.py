@@ -47,7 +47,7 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     - `basis`: what gives an agent a new sample: a network audit, any audit of the host, a reply of the database, or
       ("moment") none is needed, because the finding is raised at once.
     - `has_sample`: further condition for a sample; its arguments are the input and the result of the check.
-    - `least_s`: how long the condition must hold before an agent raises it (INTEGRITY §1.5).
+    - `least_s`: how long the condition must hold before an agent raises it (I2).
     - `is_of_offset`: only a guaranteed offset gives a sample, and nothing is raised shortly after a boot or while the
       clock is being corrected.
     - `has_hysteresis`: it is cleared only below 70 % of the tolerance.

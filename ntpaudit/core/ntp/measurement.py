@@ -24,8 +24,8 @@ Timestamping = Literal["kernel", "user"]
 class ExchangeTimestamps(NamedTuple):
     """The host's time of the request (T1) and of the reply (T4), and clock readings before and after.
 
-    T1 is not after the true departure, and T4 not before the true arrival (T1 of MEASUREMENT §8): latency only widens
-    the interval.
+    T1 is not after the true departure, and T4 not before the true arrival (requirement T1): latency only widens the
+    interval.
     """
 
     sent_ns: int

@@ -1,4 +1,4 @@
-"""Rate limits: when a server may be queried again, and which addresses of a pool (MEASUREMENT P2 to P9, K2, K3).
+"""Rate limits: when a server may be queried again, and which addresses of a pool (P2 to P9, K2, K3).
 
 The state of each server is stored, so one-shot runs obey the same limits as an agent.
 """

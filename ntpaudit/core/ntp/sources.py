@@ -1,4 +1,4 @@
-"""Sources: the syntax of servers, and the zones and rules of the pool (MEASUREMENT §7)."""
+"""Sources: the syntax of servers, and the zones and rules of the pool (P1 to P7)."""
 
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ Source = Server | Pool
 
 
 def parse_source(text: str) -> Source:
-    """Parse `HOST[:PORT]` or `[V6]:PORT`; a name of the NTP pool is a pool. ValueError gives the fix."""
+    """Parse `HOST[:PORT]` or `[IPv6]:PORT`; a name of the NTP pool is a pool. ValueError gives the fix."""
     if text.startswith("nts://"):
         raise ValueError(
             f"{text}: NTS is not supported by this version; write it without nts:// to query it unauthenticated"

@@ -67,7 +67,7 @@ _LONGEST = 4 << 20
 
 
 def split_port(text: str) -> tuple[str, int | None]:
-    """Split `HOST[:PORT]` or `[V6]:PORT`; a bare IPv6 address has no port. None is a port that cannot be."""
+    """Split `HOST[:PORT]` or `[IPv6]:PORT`; a bare IPv6 address has no port. None is a port that cannot be."""
     if text.startswith("["):
         host, _, port = text[1:].partition("]")
         port = port.removeprefix(":")
