@@ -71,7 +71,7 @@ def read_reply(
 ) -> Reply | KissOfDeath | Refused:
     """Parse one datagram as the reply to the request with `nonce`; any bytes are parsed or refused.
 
-    The checks run in the order V1 to V16 and the first that fails names the reason. `own_ids` are the
+    The checks run in the order of V1 to V16 and the first that fails names the reason. `own_ids` are the
     reference ids of this host (V16); `from_peer`: it came from the address that was queried (V4).
     """
     if len(datagram) < HEADER.size:
