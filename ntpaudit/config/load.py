@@ -95,7 +95,9 @@ def read_config(tables: Mapping[str, Any]) -> Config:
     if not schedule.network_s >= SERVER_INTERVAL_S and not _are_loopback(sources):
         least = f"at least {SERVER_INTERVAL_S} s between queries to a server (RFC 4330), except on loopback"
         raise ConfigError(f"schedule.network: too short: {least}{_not_loopback(sources)}", "schedule.network")
-    profile = choose_profile(*settings.pop("policy"))
+    policy = settings["policy"]
+    profile = choose_profile(policy.profile, policy.warning_s, policy.critical_s)
+    settings["policy"] = policy._replace(warning_s=profile.warning_s, critical_s=profile.critical_s)
     outputs = OutputsConfig(**{name: settings.pop(name) for name in OUTPUTS})
     return Config(**settings, profile=profile, outputs=outputs)
 

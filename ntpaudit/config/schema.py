@@ -165,7 +165,7 @@ class ScheduleConfig(NamedTuple):
 
 
 class PolicyConfig(NamedTuple):
-    """`[policy]`: a profile, with tolerances overridden. `choose_profile` reads it."""
+    """`[policy]`: a profile, with tolerances overridden."""
 
     profile: Annotated[str, Key("named tolerances, from the list in docs/configuration.md", of_text(str))] = (
         DEFAULT_PROFILE
@@ -349,13 +349,17 @@ class FleetConfig(NamedTuple):
     ] = None
 
 
+_DEFAULT = PROFILES[DEFAULT_PROFILE]
+
+
 class Config(NamedTuple):
-    """A valid configuration. `sha256` identifies the file's text, None without a file."""
+    """A valid configuration. `policy` has the tolerances of `profile`. `sha256` is that of its file, if it has one."""
 
     host: HostConfig = HostConfig()
     sources: SourcesConfig = SourcesConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    profile: Profile = PROFILES[DEFAULT_PROFILE]
+    policy: PolicyConfig = PolicyConfig(DEFAULT_PROFILE, _DEFAULT.warning_s, _DEFAULT.critical_s)
+    profile: Profile = _DEFAULT
     history: HistoryConfig = HistoryConfig()
     influxdb: InfluxConfig | None = None
     outputs: OutputsConfig = OutputsConfig()

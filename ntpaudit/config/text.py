@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ntpaudit.config.load import read_config
-from ntpaudit.config.schema import KEYS, Config, InfluxConfig, Key, PolicyConfig
+from ntpaudit.config.schema import KEYS, Config, InfluxConfig, Key
 from ntpaudit.config.secrets import find_token
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.errors import ConfigError
@@ -125,9 +125,7 @@ def describe_token(influxdb: InfluxConfig, environment: Mapping[str, str]) -> st
 
 def tables_of(config: Config) -> dict[str, dict[str, Any]]:
     """Return a configuration as the tables of a file; None for values that are not set."""
-    profile = config.profile
-    policy = PolicyConfig(profile.name, profile.warning_s, profile.critical_s)
-    settings = {**config._asdict(), **config.outputs._asdict(), "policy": policy}
+    settings = {**config._asdict(), **config.outputs._asdict()}
     tables = {table: _values(keys, settings[table]) for table, keys in KEYS.items()}
     return tables if config.influxdb is not None else tables | {"influxdb": {}}
 
