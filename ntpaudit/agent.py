@@ -155,7 +155,7 @@ class Agent:
         if self._delivery is not None:
             self._delivery.start()
             drained = self._delivery.drain(timeout_s)
-            if (count := len(self.store.read(outbox.unstamped))) and not self.store.stands_in:
+            if (count := len(self.store.read(outbox.unstamped))) and not self.store.is_in_memory:
                 logger.warning(f"{plural(count, 'record')} not delivered: the true time is not known yet")
         self.close()
         if self._delivery is not None and self._delivery.crash is not None:
@@ -230,7 +230,7 @@ class Agent:
                 self._runtime.poll(self._setting.plan._replace(with_pools=with_pools), self.store.update)
             case actions.ObserveHost(known):
                 self.handle(Observed(self.observe_host(known), "local", self._report()))
-                self._vouch()
+                self._mark_as_current()
             case actions.StoreAudit():
                 self._history.store_audit(action, self.state.clock, delivers=self._delivers)
             case actions.StoreEvents():
@@ -314,12 +314,12 @@ class Agent:
                 "next_poll_boottime_ns": next_poll_ns,
             },
         )
-        self._vouch()
+        self._mark_as_current()
 
-    def _vouch(self) -> None:
+    def _mark_as_current(self) -> None:
         """Show `status` that the stored state is that of this agent, once it is."""
-        if not self.store.stands_in:
-            self._lock.vouch()
+        if not self.store.is_in_memory:
+            self._lock.mark_as_current()
 
     def _announce_ready(self) -> None:
         """Report to systemd that the agent is ready, and log what it does."""
@@ -381,7 +381,7 @@ class Agent:
     def _report(self) -> ShellReport:
         """Return what store and delivery report now."""
         dropped = self.store.read(saved_state.dropped)
-        store_error, is_stored = self.store.error, not self.store.stands_in
+        store_error, is_stored = self.store.error, not self.store.is_in_memory
         if self._delivery is None:
             return ShellReport(Health(store=store_error), None, dropped, None, is_stored)
         backlog, oldest_ns, dead_letters = self.store.read(outbox.backlog)

@@ -229,7 +229,7 @@ class DeliveryWorker:
 
     def _fail(self, kind: str, reason: str, wait_s: float) -> None:
         self.health = self.health._replace(failures=self.health.failures + 1, failure=reason)
-        self._log.failed(kind, reason, is_stored=not self._store.stands_in)
+        self._log.failed(kind, reason, is_stored=not self._store.is_in_memory)
         self._sleep(wait_s)
 
     def _idle(self) -> None:

@@ -530,7 +530,7 @@ def test_a_daemon_that_names_no_server_is_said_with_what_to_do(tmp_path: Path) -
         "ntpaudit: no servers found in the configuration of this host's time daemon; name at least four, with "
         "`ntpaudit check SERVER...` or with sources.servers in the configuration\n"
     )
-    assert "fix: if no source is listed, configure at least 4 servers" in " ".join(ran.out.split())
+    assert "fix: configure at least 4 servers" in " ".join(ran.out.split())
 
 
 @pytest.mark.needs("chronyd", "netns", "mount", "pidns")

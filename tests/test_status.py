@@ -117,7 +117,7 @@ def test_a_running_agent_is_shown_with_its_process(tmp_path: Path) -> None:
     started_ns = now.boottime_ns - 3600 * NS_PER_S
     keep(tmp_path, recent(), pid=812, boot_id=now.boot_id, started_boottime_ns=started_ns)
     lock = AgentLock(str(tmp_path / "state"))
-    lock.vouch()
+    lock.mark_as_current()
     assert re.search(
         r"ntpaudit 0.1.0, pid 812, running for (59\.[0-9]|60) min; local audits", said(status(state=tmp_path))
     )
@@ -281,7 +281,7 @@ def held(folder: Path, *, is_known: bool = True) -> Iterator[None]:
     """Hold the state folder as an agent that runs does; one that has just begun has not said yet who it is."""
     claim = AgentLock(str(folder / "state"))
     if is_known:
-        claim.vouch()
+        claim.mark_as_current()
     yield
     claim.release()
 

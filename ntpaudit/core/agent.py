@@ -214,8 +214,8 @@ def _observe_if_due(state: AgentState, now_ns: int, rand: float) -> Decided:
         return state._replace(schedule=schedule._replace(local_ns=now_ns + round(PUT_OFF_S * NS_PER_S))), ()
     state = state._replace(schedule=after_local(schedule, now_ns, state.settings.intervals, rand))
     # after the time daemon has ended, each audit checks whether one runs again (R12)
-    has_ended = state.clock.daemon is not None and not state.context.is_disciplined
-    if has_ended or now_ns - state.context_ns >= HOST_CONTEXT_EVERY_NS:
+    has_daemon_ended = state.clock.daemon is not None and not state.context.is_disciplined
+    if has_daemon_ended or now_ns - state.context_ns >= HOST_CONTEXT_EVERY_NS:
         return state._replace(context_ns=now_ns), (actions.ObserveHost(None),)
     return state, (actions.ObserveHost(state.context),)
 

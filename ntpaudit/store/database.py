@@ -212,7 +212,7 @@ def _version(connection: sqlite3.Connection) -> int:
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """Run one transaction. StoreError if the disk is full, or the file locked, read-only or damaged."""
-    with looking(connection), _one_transaction(connection):
+    with reading(connection), _one_transaction(connection):
         yield
 
 
@@ -222,7 +222,7 @@ def unsynced_transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
     A crash of the process does not. Raises StoreError as `transaction` does.
     """
-    with looking(connection):
+    with reading(connection):
         connection.execute("PRAGMA synchronous=NORMAL")
         try:
             with _one_transaction(connection):
@@ -232,7 +232,7 @@ def unsynced_transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def looking(connection: sqlite3.Connection) -> Iterator[None]:
+def reading(connection: sqlite3.Connection) -> Iterator[None]:
     """Read, while others may write. StoreError if that fails."""
     try:
         with _detect_damage(connection):

@@ -96,13 +96,13 @@ class StateStore:
         """The current problem of the file, None if it works."""
 
     @property
-    def stands_in(self) -> bool:
+    def is_in_memory(self) -> bool:
         """Records are stored in memory only."""
         return self._stands_in
 
     def read(self, work: "_Work[_P, _Done]", *args: _P.args, **kwargs: _P.kwargs) -> _Done:
         """Run a function of this package that only reads, on the file or on the memory database in use."""
-        return self._use(database.looking, lambda connection: work(connection, *args, **kwargs))
+        return self._use(database.reading, lambda connection: work(connection, *args, **kwargs))
 
     def write(self, work: "_Work[_P, _Done]", *args: _P.args, **kwargs: _P.kwargs) -> _Done:
         """Run a function of this package in one transaction. If the file fails, it runs again on a memory database."""
@@ -237,7 +237,7 @@ class StateStore:
         """Checkpoint a deleted log into the file and reopen the file, which starts a new log."""
         assert self._connection is not None
         try:
-            with database.looking(self._connection):
+            with database.reading(self._connection):
                 (is_busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except StoreError as error:
             self._fall_back_to_memory(error)
@@ -394,8 +394,8 @@ def _identity(path: str) -> _Identity:
 class AgentLock:
     """A lock on the state folder: one agent uses it, until the process ends.
 
-    A second lock, on a file in the folder, shows that the stored state is that of the running agent (`vouch`). Before,
-    it is that of an earlier agent, whose uptimes may be of another boot.
+    A second lock, on a file in the folder, is taken by `mark_as_current`: the stored state is the running agent's from
+    then on. Before, it is that of an earlier agent, whose uptimes may be of another boot.
     """
 
     def __init__(self, folder: str) -> None:
@@ -414,7 +414,7 @@ class AgentLock:
         except OSError:
             return  # the store logs why the folder cannot be used
 
-    def vouch(self) -> None:
+    def mark_as_current(self) -> None:
         """Show that the stored state is that of this agent. Errors are ignored: then `status` assumes it is not."""
         if self._handle is None or self._voucher is not None:
             return

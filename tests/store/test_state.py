@@ -899,8 +899,8 @@ def test_a_look_keeps_no_agent_from_its_folder(tmp_path: Path) -> None:
     threading.Timer(0.1, os.close, (handle,)).start()
     claim = AgentLock(str(tmp_path))
     assert (agent_runs(path), agent_vouches(path)) == (True, False)
-    claim.vouch()
-    claim.vouch()
+    claim.mark_as_current()
+    claim.mark_as_current()
     assert (agent_runs(path), agent_vouches(path)) == (True, True)
     claim.release()
     assert (agent_runs(path), agent_vouches(path)) == (False, False)
@@ -929,7 +929,7 @@ def test_an_agent_vouches_whatever_has_the_name_of_its_lock(
     """Else `status` would not see the agent for as long as it runs."""
     handle = disturb(tmp_path / "agent.lock")
     claim = AgentLock(str(tmp_path))
-    claim.vouch()
+    claim.mark_as_current()
     assert agent_vouches(str(tmp_path / "history.sqlite3")) is True
     claim.release()
     if handle is None:
@@ -943,7 +943,7 @@ def test_an_agent_vouches_after_root_ran_one(tmp_path: Path) -> None:
     """As root by hand with --once, and then the service as its own user: that may not open a file of root's."""
     folder = tmp_path / "state"
     first, unsaved = AgentLock(str(folder)), UnsavedFile(str(folder / "history.sqlite3-unsaved"))
-    first.vouch()
+    first.mark_as_current()
     first.release()
     unsaved.open()
     unsaved.close()
@@ -952,7 +952,7 @@ def test_an_agent_vouches_after_root_ran_one(tmp_path: Path) -> None:
     os.seteuid(ANOTHER_USER)
     try:
         claim = AgentLock(str(folder))
-        claim.vouch()
+        claim.mark_as_current()
         unsaved.open()
         unsaved.write(Unsaved(7, 3))  # what a run would lose that is killed now
         unsaved.close()

@@ -9,7 +9,7 @@ from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration, joi
 ZONE_STEP_S = 900
 """Time zones differ by multiples of 15 minutes."""
 
-BOOT_GRACE_NS = 17 * 60 * NS_PER_S
+SYNC_GRACE_NS = 17 * 60 * NS_PER_S
 """After a boot the time daemon may need this long to synchronise the clock (NTPA-05)."""
 
 STALE_S = 3600.0
@@ -193,7 +193,7 @@ def _hidden_daemons(context: AuditContext) -> str | None:
 
 
 def _is_booting(context: AuditContext) -> bool:
-    return context.observation.taken.boottime_ns < BOOT_GRACE_NS
+    return context.observation.taken.boottime_ns < SYNC_GRACE_NS
 
 
 RULES = (DAEMON_STALE, UNSYNCED, DAEMON_COUNT, TZ_OR_RTC_FAULT)

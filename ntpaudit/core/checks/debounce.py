@@ -24,7 +24,7 @@ DWELL_S = 600.0
 HYSTERESIS = 0.7
 """A finding is cleared below this share of its tolerance."""
 
-BOOT_GRACE_NS = 600 * NS_PER_S
+OFFSET_GRACE_NS = 600 * NS_PER_S
 """No finding about the offset is raised this long after the boot: the time daemon may still correct the clock."""
 
 PATIENCE_NS = 1800 * NS_PER_S
@@ -114,7 +114,7 @@ def judge(
     """
     now_ns = context.observation.taken.boottime_ns
     correcting_ns = _correcting_ns(alarms.correcting_ns, now_ns, is_correcting) if is_sample else alarms.correcting_ns
-    in_grace = now_ns < BOOT_GRACE_NS or (correcting_ns is not None and now_ns - correcting_ns < PATIENCE_NS)
+    in_grace = now_ns < OFFSET_GRACE_NS or (correcting_ns is not None and now_ns - correcting_ns < PATIENCE_NS)
     strict = context._replace(profile=_scaled(context.profile, HYSTERESIS))
     watched = {rule.id: alarms.conditions.get(rule.id, _NEW) for rule in RULES}
     if is_sample and not is_continued:  # good samples from before the offset became unknown prove nothing
