@@ -193,11 +193,13 @@ def last_points(reader: Reader, scenario: Scenario) -> Mapping[str, int]:
 def await_fleet(reader: Reader, scenario: Scenario, end_ns: int, at_ns: int | None) -> Snapshot:
     """Read a fleet that was written until `end_ns`, as of `at_ns` or now, once the database shows all of it.
 
+    That is when every host is there and a second reading finds nothing new: not all points appear at the same time.
     After a while it is read as it is. Raises ReadError.
     """
     deadline_s = time.monotonic() + VISIBLE_WITHIN_S
     late_ns = end_ns - round(2 * scenario.intervals.local_s * NS_PER_S)
     names = {spec.name for spec in scenario.hosts}
+    before: Snapshot | None = None
     while True:
         is_last = time.monotonic() >= deadline_s
         try:
@@ -207,6 +209,8 @@ def await_fleet(reader: Reader, scenario: Scenario, end_ns: int, at_ns: int | No
                 raise
         else:
             is_recent = any(host.last_ns >= late_ns for host in snapshot.hosts if host.env == ENV)
-            if is_last or (is_recent and names <= {host.name for host in snapshot.hosts}):
+            is_complete = is_recent and names <= {host.name for host in snapshot.hosts}
+            if is_last or (is_complete and before == snapshot._replace(now_ns=0)):
                 return snapshot
+            before = snapshot._replace(now_ns=0)
         time.sleep(_POLL_S)
