@@ -29,7 +29,7 @@ from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.sources import Server, is_loopback
 from ntpaudit.core.observation import HostContext, Observation
-from ntpaudit.core.record import Health, Labels, Record
+from ntpaudit.core.record import Health, Record
 from ntpaudit.core.schedule import Intervals
 from ntpaudit.core.units import MAX_DIGITS, NS_PER_S, format_duration, plural
 from ntpaudit.errors import ConfigError, OutputError
@@ -75,21 +75,7 @@ class AgentConfig(NamedTuple):
     @property
     def plan(self) -> audit.Plan:
         """The sources to poll, and how."""
-        config = self.config
-        return audit.Plan(
-            sources=config.sources.named,
-            profile=config.profile,
-            labels=self.labels,
-            options=QueryOptions(timeout_s=TIMEOUT_S),
-            from_local_daemon=config.sources.from_host,
-            host_name=config.host.name,
-        )
-
-    @property
-    def labels(self) -> Labels:
-        """The labels of every record."""
-        config = self.config
-        return Labels(__version__, config.sha256, config.host.site, config.host.env)
+        return audit.plan_of(self.config)._replace(options=QueryOptions(timeout_s=TIMEOUT_S))
 
     @property
     def intervals(self) -> Intervals:
@@ -371,7 +357,7 @@ class Agent:
         has_servers = bool(servers) or not has_pools
         interval_s = intervals.network_s if has_servers else intervals.pool_s
         return AgentSettings(
-            AuditSettings(config.profile, self._setting.labels, interval_s, config.host.max_drift_ppm),
+            AuditSettings(config.profile, self._setting.plan.labels, interval_s, config.host.max_drift_ppm),
             intervals,
             has_servers,
             has_pools,

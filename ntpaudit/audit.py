@@ -1,10 +1,11 @@
-"""One audit from start to finish: probe, select, estimate, judge, record. Read this first.
+"""One check from start to finish: poll the sources, read the host, conclude. Read this first.
 
-Probes observe, the core concludes, outputs send; only this file knows all three.
+Probes observe, the core concludes. The agent observes by the same `observe`, and concludes by `core/agent.py`.
 """
 
-from typing import NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
+from ntpaudit import __version__
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.ntp.sources import NTP_PORT, Pool, Server, Source, is_pool_name, pool
@@ -20,6 +21,9 @@ from ntpaudit.probes.kernel import read_kernel
 from ntpaudit.probes.timestamping import stamping_enabled
 from ntpaudit.render.text_safety import one_line
 from ntpaudit.store.one_shot import OneShotStore
+
+if TYPE_CHECKING:
+    from ntpaudit.config.schema import Config
 
 logger = LazyLogger(__name__)
 
@@ -40,6 +44,18 @@ class Plan(NamedTuple):
     persist: bool = False
     with_pools: bool = True
     max_drift_ppm: float = MAX_DRIFT_PPM
+
+
+def plan_of(config: "Config") -> Plan:
+    """Return the plan of a configuration: its sources, its profile and its host."""
+    return Plan(
+        sources=config.sources.named,
+        profile=config.profile,
+        labels=Labels(__version__, config.sha256, config.host.site, config.host.env),
+        from_local_daemon=config.sources.from_host,
+        host_name=config.host.name,
+        max_drift_ppm=config.host.max_drift_ppm,
+    )
 
 
 class HostServers:

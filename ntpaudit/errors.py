@@ -1,5 +1,7 @@
 """The few exceptions that are meant to be caught, each at one boundary."""
 
+from collections.abc import Iterable
+
 
 class NtpauditError(Exception):
     """The base of errors that an operator can fix; the text names the fix."""
@@ -39,3 +41,11 @@ class UnexpectedReplyError(ReadError):
 
 class BusyError(NtpauditError):
     """Another agent uses the same state folder. Exit status 75."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a question for the nearest known word, such as `, did you mean 'pool'?`; empty if none is near."""
+    import difflib  # an error message alone needs it
+
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f", did you mean {near[0]!r}?" if near else ""

@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 
-from ntpaudit.config.load import SYSTEM_FILE
+from ntpaudit.config.location import SYSTEM_FILE
 
 REQUIRED = "NTPAUDIT_REQUIRE"
 """The environment variable that names the abilities which must not be lacking, or is `all`."""

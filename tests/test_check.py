@@ -560,7 +560,8 @@ def test_a_check_imports_nothing_it_does_not_use(real_servers: list[str], tmp_pa
     assert "ntpaudit.audit" in imported
     assert "sqlite3" not in modules(bare.stderr)
     unused = (
-        "influxdb_client jinja2 psutil urllib3 asyncio sqlite3 tempfile secrets tomllib pathlib ssl http ntpaudit.demo"
+        "influxdb_client jinja2 psutil urllib3 asyncio sqlite3 tempfile secrets tomllib pathlib ssl http ntpaudit.demo "
+        "ntpaudit.config.schema"
     )
     assert imported & set(unused.split()) == set()
 

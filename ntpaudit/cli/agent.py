@@ -8,7 +8,7 @@ from ntpaudit.agent import Agent, read_agent_config
 from ntpaudit.cli.logs import log_to_stderr, verbosity_options
 from ntpaudit.cli.output import emit_and_exit
 from ntpaudit.cli.parameters import Parsed, config_option
-from ntpaudit.config.load import find_config
+from ntpaudit.config.location import find_config
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import parse_duration
 from ntpaudit.log import LazyLogger

@@ -8,10 +8,10 @@ from ntpaudit import __version__, audit
 from ntpaudit.cli.logs import log_to_stderr, verbosity_options
 from ntpaudit.cli.output import emit_and_exit, format_option, show_progress
 from ntpaudit.cli.parameters import Parsed, config_option
-from ntpaudit.config.load import choose_profile, find_config, load_config
-from ntpaudit.config.schema import Config
+from ntpaudit.config.location import find_config
+from ntpaudit.config.profile import choose_profile
 from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Source, doubtful_port, parse_source, pool, region
-from ntpaudit.core.policy import PROFILES
+from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES
 from ntpaudit.core.record import Labels
 from ntpaudit.core.units import parse_duration
 from ntpaudit.errors import ConfigError
@@ -24,6 +24,9 @@ from ntpaudit.store.paths import FILE_NAME, state_folder
 logger = LazyLogger(__name__)
 
 MAX_SAMPLES = 16
+
+DEFAULT_PLAN = audit.Plan((), PROFILES[DEFAULT_PROFILE], Labels(__version__))
+"""The plan where no configuration file is found."""
 
 EPILOG = """\b
 Examples:
@@ -108,27 +111,24 @@ def check(
     """
     log_to_stderr(verbose=verbose, quiet=quiet)
     found = find_config(os.environ) if config_path is None else config_path
-    config = Config() if found is None else load_config(found)
+    plan = DEFAULT_PLAN if found is None else _read_plan(found)
     sources = servers + pools + regions
     if not sources and not from_host:
-        sources, from_host = config.sources.named, config.sources.from_host
+        sources, from_host = plan.sources, plan.from_local_daemon
         if not sources and not from_host:
             sources = (pool(DEFAULT_ZONE),)
             if found is not None:
                 logger.info(f"{found} names no servers: querying {DEFAULT_ZONE}")
     try:
-        judged_by = choose_profile(profile, warning, critical, config.profile)
+        judged_by = choose_profile(profile, warning, critical, plan.profile)
     except ConfigError as error:  # the options are at fault, not the file
         raise click.UsageError(str(error).removeprefix("policy: ")) from error
-    plan = audit.Plan(
+    plan = plan._replace(
         sources=sources,
         profile=judged_by,
-        labels=Labels(__version__, config.sha256, config.host.site, config.host.env),
         options=QueryOptions(samples, timeout, force, "--force queries now"),
         from_local_daemon=from_host,
-        host_name=config.host.name,
         persist=record,
-        max_drift_ppm=config.host.max_drift_ppm,
     )
     store = OneShotStore(os.path.join(state_folder(os.environ), FILE_NAME))
     try:
@@ -139,3 +139,10 @@ def check(
     for hint in filter(None, map(doubtful_port, unreachable)):
         logger.warning(hint)
     emit_and_exit(result, format_name, output)
+
+
+def _read_plan(path: str) -> audit.Plan:
+    """Return the plan of a configuration file; most checks have none, and do not import what reads it."""
+    from ntpaudit.config.load import load_config
+
+    return audit.plan_of(load_config(path))

@@ -9,7 +9,8 @@ import click
 
 from ntpaudit.cli.output import note, write_parts
 from ntpaudit.cli.parameters import Parsed, config_option
-from ntpaudit.config.load import SYSTEM_FILE, find_config, load_config, load_tables, locate, user_file, with_environment
+from ntpaudit.config.load import load_config, load_tables, locate, with_environment
+from ntpaudit.config.location import SYSTEM_FILE, find_config, user_file
 from ntpaudit.config.schema import Config
 from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Pool, Server, Source, doubtful_port, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES, Severity

@@ -14,7 +14,8 @@ from ntpaudit.cli.parameters import RelativeTime, refuse_empty, resolve
 from ntpaudit.cli.state import read_config
 from ntpaudit.config.fleet_database import fleet_database
 from ntpaudit.config.inventory import Inventory, read_inventory
-from ntpaudit.config.load import find_config, locate, with_environment
+from ntpaudit.config.load import locate, with_environment
+from ntpaudit.config.location import find_config
 from ntpaudit.config.schema import Config
 from ntpaudit.config.values import Language
 from ntpaudit.core.fleet.model import FleetPolicy, Host, Snapshot

@@ -2,7 +2,8 @@
 
 import os
 
-from ntpaudit.config.load import find_config, load_config
+from ntpaudit.config.load import load_config
+from ntpaudit.config.location import find_config
 from ntpaudit.config.schema import Config
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.staleness import HostNow

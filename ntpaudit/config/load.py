@@ -1,33 +1,16 @@
-"""Find and read a configuration file; every error names the file, the line and the key."""
+"""Read a configuration file; every error names the file, the line and the key."""
 
-import math
 import os
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from ntpaudit.config.location import SYSTEM_FILE, SYSTEM_TOKEN_FILE
+from ntpaudit.config.profile import choose_profile
 from ntpaudit.config.schema import KEYS, OUTPUTS, TABLES, Config, InfluxConfig, Key, OutputsConfig, SourcesConfig
 from ntpaudit.core.ntp.rate_limit import SERVER_INTERVAL_S
 from ntpaudit.core.ntp.sources import Server, is_loopback
-from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Profile
-from ntpaudit.errors import ConfigError
-
-SYSTEM_FILE = "/etc/ntpaudit/ntpaudit.toml"
-SYSTEM_TOKEN_FILE = "/etc/ntpaudit/token"  # noqa: S105 - where a token is, not one
-"""The token of SYSTEM_FILE's database, where that names no other; systemd hands it to the services as a credential."""
-
-
-def find_config(environment: Mapping[str, str]) -> str | None:
-    """Return the user's own configuration file, else the system's, else None."""
-    candidates = (user_file(environment), SYSTEM_FILE)
-    return next((path for path in candidates if os.path.exists(path)), None)
-
-
-def user_file(environment: Mapping[str, str]) -> str:
-    """Return the path of the user's own configuration file, which may not exist."""
-    base = environment.get("XDG_CONFIG_HOME") or f"{environment.get('HOME', '')}/.config"
-    return f"{base}/ntpaudit/ntpaudit.toml"
+from ntpaudit.errors import ConfigError, nearest
 
 
 def load_config(path: str) -> Config:
@@ -78,8 +61,8 @@ def parse_config(text: bytes, path: str) -> Config:
     except (ValueError, RecursionError) as error:  # invalid TOML, or nested too deep
         # Python's own message about too many digits is about a setting of Python
         reason = "a number has too many digits" if "digits" in str(error) else str(error)
-        line = re.search(r" \(at line (\d+), ", reason)
-        place = path if line is None else f"{path}:{line[1]}"
+        reason, _, position = reason.partition(" (at line ")
+        place = f"{path}:{position.partition(',')[0]}" if position else path
         raise ConfigError(f"{place}: not TOML: {reason}") from error
     try:
         return read_config(tables)
@@ -137,36 +120,11 @@ def _not_loopback(sources: SourcesConfig) -> str:
     return f"; not a loopback address: {', '.join(names)}" if names else ""
 
 
-def choose_profile(
-    name: str | None, warning_s: float | None, critical_s: float | None, base: Profile = PROFILES[DEFAULT_PROFILE]
-) -> Profile:
-    """Return the named profile, else `base`, with tolerances overridden. Raises ConfigError for invalid values."""
-    if name is not None and name not in PROFILES:
-        known = f"unknown profile {name!r}{_nearest(name, PROFILES)}; known: {', '.join(PROFILES)}"
-        raise ConfigError(f"policy.profile: {known}", "policy.profile")
-    profile = PROFILES[name] if name is not None else base
-    critical = profile.critical_s if critical_s is None else critical_s
-    # a critical tolerance below the profile's warning tolerance lowers the warning tolerance too
-    warning = min(profile.warning_s, critical) if warning_s is None else warning_s
-    if not 0 < warning <= critical < math.inf:
-        written = f"warning is {warning:g} s, critical {critical:g} s (profile {profile.name})"
-        fix = "lower warning or raise critical, so that 0 < warning <= critical"
-        raise ConfigError(f"policy: {written}: {fix}", "policy.warning" if warning_s is not None else "policy.critical")
-    return profile._replace(warning_s=warning, critical_s=critical)
-
-
 def _refuse_unknown(table: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> None:
     for key in table:
         if key not in known:
-            text = f"{prefix}{key}: unknown{_nearest(key, known)}; known here: {', '.join(known)}"
+            text = f"{prefix}{key}: unknown{nearest(key, known)}; known here: {', '.join(known)}"
             raise ConfigError(text, f"{prefix}{key}")
-
-
-def _nearest(word: str, known: Mapping[str, Any]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(word, list(known), 1)
-    return f", did you mean {near[0]!r}?" if near else ""
 
 
 def locate(error: ConfigError, path: str) -> ConfigError:

@@ -75,16 +75,16 @@ def _source_key(classified: ClassifiedSource) -> str:
     return f"{classified.source.name} {classified.source.address}"
 
 
-def _contradiction(fix: LastAgreement, now: ClockReading, contradicting: frozenset[str]) -> Contradiction | None:
+def _contradiction(last: LastAgreement, now: ClockReading, contradicting: frozenset[str]) -> Contradiction | None:
     """Return the earlier agreement if it holds against these replies: all of them may be falsetickers (R5).
 
     Servers of a pool are polled rarely. Without this rule a server that they outvote would be trusted whenever it is
     queried alone. So its replies do not count while the agreement is carried forward. The agreement allows for
     `max_falsetickers` of its sources; one more disproves it, even if they reply one after the other.
     """
-    if len(contradicting.union(fix.contradicted_by)) > fix.counts.max_falsetickers:
+    if len(contradicting.union(last.contradicted_by)) > last.counts.max_falsetickers:
         return None
-    return Contradiction(fix.counts.agreeing, (now.raw_ns - fix.reading.raw_ns) / NS_PER_S)
+    return Contradiction(last.counts.agreeing, (now.raw_ns - last.reading.raw_ns) / NS_PER_S)
 
 
 def _drop_contradicted(
@@ -95,9 +95,9 @@ def _drop_contradicted(
     RAW was disturbed or the servers changed, so no line goes through samples from before and after. The samples are
     kept only if a bad oscillator explains the difference: without them its frequency would never become known.
     """
-    fix = state.agreement
-    assert fix is not None
-    elapsed_ns = now.raw_ns - fix.reading.raw_ns
+    last = state.agreement
+    assert last is not None
+    elapsed_ns = now.raw_ns - last.reading.raw_ns
     contradiction = DroppedAgreement(
         before.interval, measured.interval, len(contradicting), elapsed_ns / NS_PER_S, now.boottime_ns
     )
@@ -166,10 +166,10 @@ def store_agreement(
     )
 
 
-def _has_leapt(fix: LastAgreement, utc_ns: int) -> bool:
+def _has_leapt(last: LastAgreement, utc_ns: int) -> bool:
     """Whether an announced leap second may have happened, so that UTC - RAW has changed."""
-    end_ns = month_end_ns(least_utc_ns(fix))
-    return fix.leap != 0 and end_ns is not None and utc_ns + NS_PER_S >= end_ns
+    end_ns = month_end_ns(least_utc_ns(last))
+    return last.leap != 0 and end_ns is not None and utc_ns + NS_PER_S >= end_ns
 
 
 def _distance_s(selection: Selection) -> float:

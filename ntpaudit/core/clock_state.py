@@ -226,11 +226,11 @@ def _watch_drift(state: ClockState, observation: Observation, assumed_ppm: float
     kernel_ppm = observation.kernel_ppm
     if kernel_ppm is not None and abs(kernel_ppm) <= MAX_KERNEL_PPM:  # else a slew, which does not show the drift
         drift_ppm = max_drift_ppm(kernel_ppm, assumed_ppm)
-        fix, stronger = (
+        last, stronger = (
             one and one._replace(drift_ppm=max(one.drift_ppm, drift_ppm))
             for one in (state.agreement, state.stronger_agreement)
         )
-        state = state._replace(drift_ppm=drift_ppm, agreement=fix, stronger_agreement=stronger)
+        state = state._replace(drift_ppm=drift_ppm, agreement=last, stronger_agreement=stronger)
     return state
 
 

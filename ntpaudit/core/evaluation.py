@@ -175,12 +175,12 @@ def _gap(state: ClockState, now: ClockReading, measured: Agreement | None) -> Hi
     return History(0.0, unmeasured_s, ended_gap_s, intervals=intervals)
 
 
-def _is_correcting(fix: LastAgreement | None, now: ClockReading, agreement: Agreement | None) -> bool:
-    """Whether the clock was moved towards the true time, and came nearer to it, since the last measurement (§1.5)."""
-    if fix is None or agreement is None:
+def _is_correcting(last: LastAgreement | None, now: ClockReading, agreement: Agreement | None) -> bool:
+    """Whether the clock was moved towards the true time, and came nearer to it, since the last measurement (I2)."""
+    if last is None or agreement is None:
         return False
-    wrong_ns, moved_ns = fix.agreement.estimate_ns, correction_ns(fix.reading, now)
-    is_right_way = moved_ns * wrong_ns > 0 and abs(moved_ns) > growth_ns(now.raw_ns - fix.reading.raw_ns)
+    wrong_ns, moved_ns = last.agreement.estimate_ns, correction_ns(last.reading, now)
+    is_right_way = moved_ns * wrong_ns > 0 and abs(moved_ns) > growth_ns(now.raw_ns - last.reading.raw_ns)
     return is_right_way and abs(wrong_ns) - abs(agreement.estimate_ns) >= _NEARER * abs(moved_ns)
 
 

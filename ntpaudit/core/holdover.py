@@ -22,23 +22,23 @@ def holdover(state: ClockState, now: ClockReading) -> Agreement | None:
     The estimate moves with the measured frequency. Before that is known it moves with the kernel's correction, which a
     time daemon has determined.
     """
-    fix = state.agreement
-    if fix is None:
+    last = state.agreement
+    if last is None:
         return None
-    elapsed_ns = now.raw_ns - fix.reading.raw_ns
-    elapsed_mono_ns = now.monotonic_ns - fix.reading.monotonic_ns
+    elapsed_ns = now.raw_ns - last.reading.raw_ns
+    elapsed_mono_ns = now.monotonic_ns - last.reading.monotonic_ns
     is_sound = abs(elapsed_mono_ns - elapsed_ns) <= _RAW_TOLERANCE * abs(elapsed_ns) + MAX_STEP_NS
     if not (is_sound and 0 <= elapsed_ns <= MAX_CARRY_S * NS_PER_S):
         return None
-    if abs(suspended_ns(fix.reading, now)) > MAX_STEP_NS:
+    if abs(suspended_ns(last.reading, now)) > MAX_STEP_NS:
         return None
-    interval = carry(fix.agreement.interval, fix.reading, now, drift_bound_ppm(state.line, fix.drift_ppm))
+    interval = carry(last.agreement.interval, last.reading, now, drift_bound_ppm(state.line, last.drift_ppm))
     drifted_ns = round(_rate_ppm(state) * elapsed_ns / 1e6)
-    estimate_ns = fix.agreement.estimate_ns - correction_ns(fix.reading, now) + drifted_ns
-    across = across_leap(interval, least_utc_ns(fix), now, announced=fix.leap, made=state.leapt)
+    estimate_ns = last.agreement.estimate_ns - correction_ns(last.reading, now) + drifted_ns
+    across = across_leap(interval, least_utc_ns(last), now, announced=last.leap, made=state.leapt)
     if across != interval:
-        estimate_ns -= (state.leapt or fix.leap) * NS_PER_S
-    return fix.agreement._replace(interval=across, estimate_ns=across.clamp(estimate_ns))
+        estimate_ns -= (state.leapt or last.leap) * NS_PER_S
+    return last.agreement._replace(interval=across, estimate_ns=across.clamp(estimate_ns))
 
 
 def utc_ns(state: ClockState, now: ClockReading) -> int | None:
@@ -47,9 +47,9 @@ def utc_ns(state: ClockState, now: ClockReading) -> int | None:
     return None if agreement is None else now.realtime_ns + agreement.estimate_ns
 
 
-def least_utc_ns(fix: LastAgreement) -> int:
+def least_utc_ns(last: LastAgreement) -> int:
     """Return the earliest possible true time of an agreement."""
-    return fix.reading.realtime_ns + fix.agreement.interval.earliest_ns
+    return last.reading.realtime_ns + last.agreement.interval.earliest_ns
 
 
 def _rate_ppm(state: ClockState) -> float:

@@ -196,11 +196,11 @@ EVERYTHING_WRONG = {
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
 def test_a_finding_says_all_that_is_needed(rule: HostRule) -> None:
     """Whatever is found has its rule's id, remedy and controls, a message, and the severity of its level."""
-    finding = found(EVERYTHING_WRONG[rule.id], rule.id)
+    finding, raised = found(EVERYTHING_WRONG[rule.id], rule.id), rule.check(EVERYTHING_WRONG[rule.id])
     assert finding is not None
-    by_case = rule.id in {"unmeasured", "no-usable-source"}  # test_each_reason_of_a_source_has_its_fix
+    assert raised is not None
     assert (finding.id, finding.controls) == (rule.id, rule.controls)
-    assert finding.remedy == rule.remedy or (by_case and finding.remedy)
+    assert finding.remedy == (raised.remedy or rule.remedy)
     assert finding.message
     assert finding.severity == (LEVEL_SEVERITY[finding.level] if rule.counts_as is None else rule.counts_as)
 

@@ -317,14 +317,10 @@ def _listed(rule: HostRule, watched: ConditionState, now_ns: int, *, can_confirm
     if watched.raised:
         message, remedy = f"{watched.message}; {message}", watched.remedy
     listed = make_finding(rule, Raised(raised, message, remedy=remedy))
-    if can_confirm:
-        return listed
-    remedy = f"{listed.remedy}; {_FIX_NO_STATE}"
-    return listed._replace(severity=max(listed.severity, Severity.UNKNOWN), remedy=remedy)
+    return listed if can_confirm else listed._replace(severity=max(listed.severity, Severity.UNKNOWN))
 
 
 _IF_CONFIRMED = f"after {MAJORITY} such samples of the last {SAMPLES}, or 2 in a row {format_duration(DWELL_S)} apart"
-_FIX_NO_STATE = "make the state folder writable (STATE_DIRECTORY), so that later audits can confirm findings"
 
 
 def _when(rule: HostRule, watched: ConditionState, now_ns: int) -> str:

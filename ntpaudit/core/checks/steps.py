@@ -12,6 +12,10 @@ MIN_STEP_S = 0.01
 EARLY_STEP_NS = 300 * NS_PER_S
 """A step within this time after the boot is the time daemon's first correction (NTPA-02)."""
 
+_LESS = {
+    "medium": "the same, by at least 10 ms and less than 1 s",
+    "low": "the same, by 10 ms or more within 5 minutes after the boot",
+}
 _SMALLER = "A step of less than 10 ms is an event of level low, not a finding."
 
 
@@ -31,11 +35,7 @@ STEP_BACK = Rule(
     check_step_back,
     "do not rely on the order of log entries in that window; allow the time daemon to step only during boot",
     (ISO, "PCI DSS 10.6.3", "Insider Threat Matrix AF032"),
-    raised_when={
-        "high": "the clock was set back by 1 s or more",
-        "medium": "the same, by at least 10 ms and less than 1 s",
-        "low": "the same, by 10 ms or more within 5 minutes after the boot",
-    },
+    raised_when={"high": "the clock was set back by 1 s or more", **_LESS},
     notes=(
         "The message gives the time that occurs twice in the logs. A leap second that the kernel inserts, or that "
         f"the servers announced, is not a step. {_SMALLER}"
@@ -57,11 +57,7 @@ STEP_FORWARD = Rule(
     check_step_forward,
     "find out what set the clock; allow the time daemon to step only during boot",
     (ISO, "PCI DSS 10.6.3", "Insider Threat Matrix AF032"),
-    raised_when={
-        "high": "the clock was set forward by 1 s or more",
-        "medium": "the same, by at least 10 ms and less than 1 s",
-        "low": "the same, by 10 ms or more within 5 minutes after the boot",
-    },
+    raised_when={"high": "the clock was set forward by 1 s or more", **_LESS},
     notes=f"The message gives the time that is missing in the logs. {_SMALLER}",
     message_id="94061a08892d408ba9c672acc87c2156",
     basis="moment",
