@@ -34,7 +34,7 @@ from ntpaudit.core.schedule import Intervals
 from ntpaudit.core.units import MAX_DIGITS, NS_PER_S, format_duration, plural
 from ntpaudit.errors import ConfigError, OutputError
 from ntpaudit.log import LazyLogger
-from ntpaudit.outputs import Output, Settings, open_outputs
+from ntpaudit.outputs import Output, OutputConfig, open_outputs
 from ntpaudit.outputs.journal import journal_takes_our_output
 from ntpaudit.outputs.systemd import Notifier
 from ntpaudit.polling import QueryOptions
@@ -60,11 +60,11 @@ STOP_S = 0.5
 TIMEOUT_S = 2.0
 
 
-OpenOutputs = dict[str, tuple[Settings, Output]]
-"""Every open output, with its setting."""
+OpenOutputs = dict[str, tuple[OutputConfig, Output]]
+"""Every open output, with its configuration."""
 
 
-class AgentConfig(NamedTuple):
+class AgentSetup(NamedTuple):
     """The configuration of a running agent, and the environment it was read in."""
 
     config: Config
@@ -83,17 +83,17 @@ class AgentConfig(NamedTuple):
         return Intervals(*self.config.schedule)
 
     @property
-    def folder(self) -> str:
+    def state_folder(self) -> str:
         """The state folder."""
-        return os.path.dirname(self.file)
+        return os.path.dirname(self.history_file)
 
     @property
-    def file(self) -> str:
+    def history_file(self) -> str:
         """The history file."""
         return self.config.history.path or os.path.join(state_folder(self.environment), FILE_NAME)
 
 
-def read_agent_config(path: str | None, environment: Mapping[str, str]) -> AgentConfig:
+def read_setup(path: str | None, environment: Mapping[str, str]) -> AgentSetup:
     """Read the configuration of an agent. ConfigError if it is invalid or names no source (P1)."""
     if path is None:
         raise ConfigError("the agent needs a configuration that names servers; create one with `ntpaudit config init`")
@@ -101,7 +101,7 @@ def read_agent_config(path: str | None, environment: Mapping[str, str]) -> Agent
     if not config.sources.named and not config.sources.from_host:
         raise ConfigError(f"{path} names no servers; set sources.servers, pool, region or from_host", "sources")
     token = None if config.influxdb is None else read_token(config.influxdb, environment)
-    return AgentConfig(config, environment, path, token)
+    return AgentSetup(config, environment, path, token)
 
 
 class Agent:
@@ -109,28 +109,28 @@ class Agent:
 
     state: AgentState
 
-    def __init__(self, setting: AgentConfig, runtime: Runtime, every_s: float | None = None) -> None:
+    def __init__(self, setup: AgentSetup, runtime: Runtime, every_s: float | None = None) -> None:
         """Lock the state folder. BusyError if another agent uses it. `every_s`: the interval between runs of `once`."""
         self._every_s = every_s
         self._runtime = runtime
-        self._setting = setting
+        self._setup = setup
         self._started_ns = 0
-        self._lock = AgentLock(setting.folder)
-        self.store = StateStore(setting.file)
-        self._history = AgentStore(self.store)
-        self._notifier = Notifier(setting.environment.get("NOTIFY_SOCKET"))
-        self._outputs = _open_outputs(setting)
+        self._lock = AgentLock(setup.state_folder)
+        self.store = StateStore(setup.history_file)
+        self._agent_store = AgentStore(self.store)
+        self._notifier = Notifier(setup.environment.get("NOTIFY_SOCKET"))
+        self._outputs = _open_outputs(setup)
         self._failed_outputs: dict[str, str] = {}  # by name, with the error
         self._delivery = self._start_delivery()
-        self._watchdog_s = _watchdog_s(setting.environment)
+        self._watchdog_s = _watchdog_s(setup.environment)
         self._fed_ns = 0
-        self.unkept: str | None = None
+        self.not_stored: str | None = None
         """After the end: why nothing of this run was stored, with the fix; None if it was."""
 
     def once(self) -> Record:
-        """Run one audit: poll, judge, store, send, deliver. Return the record; sets `unkept`."""
+        """Run one audit: poll, judge, store, send, deliver. Return the record; sets `not_stored`."""
         self.begin(is_single=True)
-        self.audit(audit.observe(self._setting.plan, self._runtime.clock, self.store.update))
+        self.judge(audit.observe(self._setup.plan, self._runtime.clock, self.store.update))
         self.drain(DRAIN_S)
         assert self.state.record is not None
         return self.state.record
@@ -162,12 +162,12 @@ class Agent:
     def begin(self, *, is_single: bool = False) -> None:
         """Restore the state of the last run, and judge what it observed and did not judge."""
         self._started_ns = self._runtime.now_ns()
-        reading, context = self._runtime.clock.read(), self._runtime.host_context(self._setting.config.host.name)
+        reading, context = self._runtime.clock.read(), self._runtime.host_context(self._setup.config.host.name)
         settings = self._agent_settings()._replace(is_single=is_single)
-        self.state = first_state(settings, context, reading, self._history.load())
-        for pending in self._history.pending():
+        self.state = first_state(settings, context, reading, self._agent_store.load())
+        for pending in self._agent_store.pending():
             self.handle(Recovered(pending.observation, pending.kind, self._report()))
-        self._history.log_damaged(context.host.boot_id)
+        self._agent_store.log_damaged(context.host.boot_id)
         self.handle(Started(self._runtime.clock.read(), self._runtime.kernel(), random.random()))
 
     def _turn(self) -> bool:
@@ -176,7 +176,7 @@ class Agent:
         if wakeup.clock_set:
             self.handle(ClockSet(self._runtime.clock.read(), self._runtime.kernel()))
         if wakeup.observation is not None:  # before any signal: the replies must not be lost
-            self.audit(wakeup.observation)
+            self.judge(wakeup.observation)
         for number in wakeup.signals:
             match number:
                 case signal.SIGTERM | signal.SIGINT:
@@ -192,14 +192,14 @@ class Agent:
 
     @property
     def _delivers(self) -> bool:
-        return self._setting.config.influxdb is not None
+        return self._setup.config.influxdb is not None
 
     def _wait_s(self) -> float:
         """Return the time until something is due."""
         wait_s = max(0.0, (self.state.due_ns - self._runtime.now_ns()) / NS_PER_S)
         return wait_s if self._watchdog_s is None else min(wait_s, self._watchdog_s)
 
-    def audit(self, observation: Observation) -> None:
+    def judge(self, observation: Observation) -> None:
         """Store the observation of a poll, then judge it."""
         self.store.write(audits.keep_observation, observation, "network")
         self.handle(Observed(observation, "network", self._report()))
@@ -213,18 +213,18 @@ class Agent:
     def _perform(self, action: actions.Action) -> None:
         match action:
             case actions.StartPoll(with_pools):
-                self._runtime.poll(self._setting.plan._replace(with_pools=with_pools), self.store.update)
+                self._runtime.poll(self._setup.plan._replace(with_pools=with_pools), self.store.update)
             case actions.ObserveHost(known):
                 self.handle(Observed(self.observe_host(known), "local", self._report()))
                 self._mark_as_current()
             case actions.StoreAudit():
-                self._history.store_audit(action, self.state.clock, delivers=self._delivers)
+                self._agent_store.store_audit(action, self.state.clock, delivers=self._delivers)
             case actions.StoreEvents():
-                self._history.store_events(action, self.state.clock, delivers=self._delivers)
+                self._agent_store.store_events(action, self.state.clock, delivers=self._delivers)
             case actions.StampHistory():
-                self._history.stamp(action)
+                self._agent_store.stamp(action)
             case actions.Prune():
-                self._history.prune(action, self._setting.config.history)
+                self._agent_store.prune(action, self._setup.config.history)
             case actions.Emit(record, events):
                 self._emit(record, events)
             case actions.WakeDelivery():
@@ -239,7 +239,7 @@ class Agent:
         """Read the clocks and the kernel; read the host's context again if it is not known or a daemon has ended."""
         taken = self._runtime.clock.read()
         if known is None or any(self._runtime.has_ended(daemon) for daemon in known.known_daemons):
-            known = self._runtime.host_context(self._setting.config.host.name)
+            known = self._runtime.host_context(self._setup.config.host.name)
         return Observation(known.host, taken, (), self._runtime.kernel(), known.daemons)
 
     def _emit(self, record: Record, events: Sequence[Event]) -> None:
@@ -260,25 +260,25 @@ class Agent:
         """Reload the configuration; keep the old one if the new one is invalid (SIGHUP)."""
         self._notifier.reloading()
         try:
-            setting = read_agent_config(self._setting.path, self._setting.environment)
-            outputs = _open_outputs(setting, self._outputs)
+            setup = read_setup(self._setup.path, self._setup.environment)
+            outputs = _open_outputs(setup, self._outputs)
         except ConfigError as error:
             logger.warning(f"configuration not reloaded, the previous one stays in use: {error}")
             self._notifier.refused(str(error))
         else:
-            if setting.file != self._setting.file:
+            if setup.history_file != self._setup.history_file:
                 logger.warning("the new history.path takes effect at the next start")
-            self._apply(setting, outputs)
-            logger.info(f"configuration reloaded from {setting.path}")
+            self._apply(setup, outputs)
+            logger.info(f"configuration reloaded from {setup.path}")
             self._notifier.refused(None)
         self._notifier.ready()
 
-    def _apply(self, setting: AgentConfig, outputs: OpenOutputs) -> None:
+    def _apply(self, setup: AgentSetup, outputs: OpenOutputs) -> None:
         """Switch to another configuration."""
         for name, (_, output) in self._outputs.items():
             if outputs.get(name) != self._outputs[name]:
                 output.close()
-        self._setting, self._outputs = setting, outputs
+        self._setup, self._outputs = setup, outputs
         if self._delivery is not None:
             self._delivery.stop(STOP_S)
         self._delivery = self._start_delivery()
@@ -309,14 +309,14 @@ class Agent:
 
     def _announce_ready(self) -> None:
         """Report to systemd that the agent is ready, and log what it does."""
-        config, intervals = self._setting.config, self._setting.intervals
+        config, intervals = self._setup.config, self._setup.intervals
         count = len(config.sources.named)
         sources_text = plural(count, "source") + (
             " and the servers of the time daemon" if config.sources.from_host else ""
         )
         where = f"delivering to {config.influxdb.url}" if config.influxdb else "no database"
         often = intervals.network_s if self.state.settings.has_servers else intervals.pool_s
-        kept = self._setting.file if self.store.error is None else "memory only"
+        kept = self._setup.history_file if self.store.error is None else "memory only"
         logger.info(
             f"ntpaudit {__version__}: {sources_text} every {format_duration(often)}, history in {kept}, {where}"
         )
@@ -331,8 +331,8 @@ class Agent:
             output.close()
         if not self.store.close():
             fix = (self.store.error or "").partition("; ")[2] or "choose another path with history.path"
-            self.unkept = (
-                f"no state was stored in {self._setting.folder}: later runs cannot confirm these findings, and "
+            self.not_stored = (
+                f"no state was stored in {self._setup.state_folder}: later runs cannot confirm these findings, and "
                 f"findings that need a history cannot be raised; fix: {fix} or STATE_DIRECTORY"
             )
         self._notifier.close()
@@ -349,15 +349,15 @@ class Agent:
 
     def _agent_settings(self) -> AgentSettings:
         """Return the settings for the core; the interval by which audits are judged is that of the schedule."""
-        config, every_s = self._setting.config, self._every_s
-        intervals = self._setting.intervals if every_s is None else Intervals(every_s, every_s, every_s)
-        sources, _ = audit.planned_sources(self._setting.plan, audit.HostServers())
+        config, every_s = self._setup.config, self._every_s
+        intervals = self._setup.intervals if every_s is None else Intervals(every_s, every_s, every_s)
+        sources, _ = audit.planned_sources(self._setup.plan, audit.HostServers())
         servers = [source for source in sources if not audit.is_public_pool(source)]
         has_pools = len(servers) < len(sources)
         has_servers = bool(servers) or not has_pools
         interval_s = intervals.network_s if has_servers else intervals.pool_s
         return AgentSettings(
-            AuditSettings(config.profile, self._setting.plan.labels, interval_s, config.host.max_drift_ppm),
+            AuditSettings(config.profile, self._setup.plan.labels, interval_s, config.host.max_drift_ppm),
             intervals,
             has_servers,
             has_pools,
@@ -384,25 +384,25 @@ class Agent:
 
     def _start_delivery(self) -> "DeliveryWorker | None":
         """Create the delivery worker, if a database is configured."""
-        influxdb = self._setting.config.influxdb
+        influxdb = self._setup.config.influxdb
         if influxdb is None:
             return None
         from ntpaudit.delivery import start_worker  # imported only if needed, for memory
 
-        return start_worker(self.store, influxdb, self._setting.token, read_clock=self._runtime.clock.read)
+        return start_worker(self.store, influxdb, self._setup.token, read_clock=self._runtime.clock.read)
 
 
-def _open_outputs(setting: AgentConfig, known: OpenOutputs | None = None) -> OpenOutputs:
-    """Open the configured outputs. One that is open with the same setting stays, with what it still has to send.
+def _open_outputs(setup: AgentSetup, known: OpenOutputs | None = None) -> OpenOutputs:
+    """Open the configured outputs. One that is open with the same configuration stays, with what it still has to send.
 
     ConfigError if an output cannot be opened.
     """
-    configured = setting.config.outputs
-    journal = configured.journal or JournalConfig(enabled=journal_takes_our_output(setting.environment))
-    settings = configured._asdict() | {"journal": journal if journal.enabled else None}
+    configured = setup.config.outputs
+    journal = configured.journal or JournalConfig(enabled=journal_takes_our_output(setup.environment))
+    configs = configured._asdict() | {"journal": journal if journal.enabled else None}
     outputs: OpenOutputs = {}
     known = known or {}
-    for name, value in settings.items():
+    for name, value in configs.items():
         if value is not None and name in known and known[name][0] == value:
             outputs[name] = known[name]
         elif value is not None:

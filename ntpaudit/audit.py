@@ -9,7 +9,7 @@ from ntpaudit import __version__
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.ntp.sources import NTP_PORT, Pool, Server, Source, is_pool_name, pool
-from ntpaudit.core.observation import Failure, Observation, SourceObservation
+from ntpaudit.core.observation import Observation, SourceFailure, SourceObservation
 from ntpaudit.core.policy import Profile
 from ntpaudit.core.record import Labels, Record, conclude
 from ntpaudit.log import LazyLogger
@@ -125,7 +125,7 @@ def planned_sources(
         )
     if plan.with_pools:
         return sources, skipped
-    not_due = Failure("skipped", "interval", "pools are queried less often than servers")
+    not_due = SourceFailure("skipped", "interval", "pools are queried less often than servers")
     pools = tuple(SourceObservation(zone.zone, None, zone.port, not_due) for zone in sources if is_public_pool(zone))
     return tuple(source for source in sources if not is_public_pool(source)), (*skipped, *pools)
 
@@ -140,7 +140,7 @@ def _host_sources(own: HostServers, *, logs: bool) -> tuple[tuple[Source, ...], 
     skipped = []
     for server in configured.servers:
         if server.nts:  # N10: a server configured with authentication is never queried without
-            failure = Failure("skipped", "nts", "NTS is not supported by this version")
+            failure = SourceFailure("skipped", "nts", "NTS is not supported by this version")
             skipped.append(SourceObservation(server.host, None, server.port, failure))
         elif server.pool or is_pool_name(server.host):
             sources.append(_host_pool(server.host, server.port))

@@ -33,7 +33,7 @@ class Transport(Protocol):
     date_s: int | None
     """The Date of the last answer to a write, in seconds since 1970; None where it had none, or there was none."""
 
-    def write(self, lines: str) -> delivery.Answer:
+    def write(self, lines: str) -> delivery.DeliveryResult:
         """Send line protocol stamped in nanoseconds, and return the answer."""
 
     def close(self) -> None:
@@ -180,7 +180,7 @@ class DeliveryWorker:
             case delivery.Ack():
                 with self._using_store() as store:
                     self._ack(store, sent)
-            case delivery.DeadLetter(count, reason):
+            case delivery.MoveToDeadLetters(count, reason):
                 self._dead_letter(entries[:count], reason)
             case delivery.RetryAfter(wait_s):
                 if isinstance(answer, delivery.Delivered):  # of an entry other than the oldest
@@ -200,7 +200,7 @@ class DeliveryWorker:
                 entries.append(newest)
         return entries
 
-    def _send(self, lines: str) -> delivery.Answer:
+    def _send(self, lines: str) -> delivery.DeliveryResult:
         if self._transport is None:
             try:
                 self._transport = self._open_transport()

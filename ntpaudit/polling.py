@@ -13,11 +13,11 @@ from ntpaudit.core.ntp.measurement import Measurement
 from ntpaudit.core.ntp.rate_limit import MAX_POOL_SERVERS, POOL_INTERVAL_S, Instant, ServerState, ServerStates
 from ntpaudit.core.ntp.sources import POOL_DOMAIN, Pool, Server, Source
 from ntpaudit.core.ntp.sources import pool as make_pool
-from ntpaudit.core.observation import Failure, SourceObservation
+from ntpaudit.core.observation import SourceFailure, SourceObservation
 from ntpaudit.core.units import NS_PER_S, format_duration, format_offset, plural
 from ntpaudit.log import LazyLogger
 from ntpaudit.probes.clock import Clock
-from ntpaudit.probes.ntp import Answer, exchange
+from ntpaudit.probes.ntp import ExchangeResult, exchange
 from ntpaudit.probes.resolve import Endpoint, Resolution, is_routable, own_reference_ids
 
 logger = LazyLogger(__name__)
@@ -68,7 +68,7 @@ class Target:
     pool: Pool | None = None
     slot: int | None = None
     is_named: bool = False
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[ExchangeResult] = field(default_factory=list)
     reserved_keys: list[str] = field(default_factory=list)
 
     @property
@@ -92,15 +92,17 @@ class Target:
     def is_open(self) -> bool:
         """More samples are wanted, and no answer forbids another query."""
         failure = self.answers[-1].outcome if self.answers else None
-        is_refused = isinstance(failure, Failure) and (failure.reason.startswith("kod:") or failure.reason == "refused")
+        is_refused = isinstance(failure, SourceFailure) and (
+            failure.reason.startswith("kod:") or failure.reason == "refused"
+        )
         return len(self.answers) < self.samples and not is_refused
 
     def observation(self) -> SourceObservation:
         """Return the samples, or the failure. A kiss-o'-death outweighs earlier samples."""
         last = self.answers[-1]
         samples = tuple(answer.outcome for answer in self.answers if isinstance(answer.outcome, Measurement))
-        is_kod = isinstance(last.outcome, Failure) and last.outcome.reason.startswith("kod:")
-        outcome = last.outcome if isinstance(last.outcome, Failure) and (is_kod or not samples) else samples
+        is_kod = isinstance(last.outcome, SourceFailure) and last.outcome.reason.startswith("kod:")
+        outcome = last.outcome if isinstance(last.outcome, SourceFailure) and (is_kod or not samples) else samples
         discarded: dict[str, int] = {}
         for answer in self.answers:
             for code, count in answer.discarded.items():
@@ -213,7 +215,7 @@ class PollRound:
     def _same_server(self, target: Target, name: str) -> SourceObservation:
         logger.warning(f"{target.name} is the same server as {name} and counts once")
         endpoint = target.endpoints[0]
-        failure = Failure("skipped", "same-server", f"the same server as {name}")
+        failure = SourceFailure("skipped", "same-server", f"the same server as {name}")
         return SourceObservation(target.name, endpoint.address, endpoint.port, failure)
 
     def _server(self, server: Server, states: ServerStates) -> Target | SourceObservation:
@@ -222,7 +224,7 @@ class PollRound:
         An address that sent DENY or RSTR is passed over; any other address that must wait delays the whole server.
         """
         found = self._resolution.answer(server.host, server.port)
-        if isinstance(found, Failure):
+        if isinstance(found, SourceFailure):
             return SourceObservation(server.name, None, server.port, found)
         holds = {}
         for one in found:
@@ -236,12 +238,12 @@ class PollRound:
         return Target(server.name, allowed, self._options.samples)
 
     def _pool(self, pool: Pool, states: ServerStates, count: int) -> list[Target | SourceObservation]:
-        def instead(failure: Failure) -> list[Target | SourceObservation]:
+        def instead(failure: SourceFailure) -> list[Target | SourceObservation]:
             return [SourceObservation(pool.zone, None, pool.port, failure)]
 
         if not count:
             return instead(
-                Failure("skipped", "pool-limit", f"at most {MAX_POOL_SERVERS} servers of the pool are queried")
+                SourceFailure("skipped", "pool-limit", f"at most {MAX_POOL_SERVERS} servers of the pool are queried")
             )
         if pool.is_public and (hold := self._held(states.get(POOL_DOMAIN, ServerState()), POOL_INTERVAL_S)):
             return instead(self._held_back(pool.zone, hold))
@@ -279,12 +281,12 @@ class PollRound:
             for address in sorted(addresses, key=slots.__getitem__)
         ]
 
-    def _offered(self, names: Iterable[str], port: int) -> tuple[list[list[Endpoint]], Failure]:
+    def _offered(self, names: Iterable[str], port: int) -> tuple[list[list[Endpoint]], SourceFailure]:
         """Return the reachable addresses of each name of a pool, at most four of each family (DSN 2020)."""
-        offered, failure = [], Failure("unreachable", "name-unknown", "no such zone")
+        offered, failure = [], SourceFailure("unreachable", "name-unknown", "no such zone")
         for name in names:
             found = self._resolution.answer(name, port)
-            if isinstance(found, Failure):
+            if isinstance(found, SourceFailure):
                 failure = found
                 continue
             group: list[Endpoint] = []
@@ -293,7 +295,7 @@ class PollRound:
             if routable := [endpoint for endpoint in group if is_routable(endpoint)]:
                 offered.append(routable)
             else:
-                failure = Failure("unreachable", "net-unreachable", "no route to any of its addresses")
+                failure = SourceFailure("unreachable", "net-unreachable", "no route to any of its addresses")
         return offered, failure
 
     def _exchange(self, queried: Sequence[Target], clock: Clock) -> None:
@@ -333,25 +335,25 @@ class PollRound:
         """Return the state to store for one server. For loopback only a kiss-o'-death is stored."""
         outcome = target.observation().outcome
         match outcome:
-            case Failure(reason=reason) if reason.startswith("kod:"):
+            case SourceFailure(reason=reason) if reason.startswith("kod:"):
                 return rate_limit.on_kod(state, self._now, reason.removeprefix("kod:"))
             case _ if target.endpoints[0].is_loopback or not target.is_sent:
                 return None
-            case Failure(reason="local-step"):
+            case SourceFailure(reason="local-step"):
                 return state  # the server did reply; this host's clock was stepped
-            case Failure():
+            case SourceFailure():
                 return rate_limit.on_timeout(state, self._now)
             case samples:
                 return rate_limit.on_reply(state, self._now, min(sample.delay_ns for sample in samples))
 
-    def _held_back(self, name: str, hold: rate_limit.BackOff) -> Failure:
+    def _held_back(self, name: str, hold: rate_limit.BackOff) -> SourceFailure:
         detail = f"next query in {format_duration(hold.wait_s, rounding='up')}"
         if self._options.hint and not hold.reason.startswith("kod:"):
             detail += f"; {self._options.hint}"
         reasons = {"interval": "queried recently", "unanswered": "no reply last time"}
         kod = f"sent kiss-o'-death {hold.reason.removeprefix('kod:')}"
         logger.info(f"{name}: {reasons.get(hold.reason, kod)}; {detail}")
-        return Failure("skipped", hold.reason, detail)
+        return SourceFailure("skipped", hold.reason, detail)
 
     def _held(self, state: ServerState, interval_s: float) -> rate_limit.BackOff | None:
         """Return how long to wait, None if not at all. `force` overrides intervals, never a kiss-o'-death (K2, K3)."""
@@ -360,7 +362,7 @@ class PollRound:
 
 
 def _describe(source: SourceObservation) -> str:
-    if isinstance(source.outcome, Failure):
+    if isinstance(source.outcome, SourceFailure):
         return f"{source.name} ({source.address}): {source.outcome.status}, {source.outcome.reason}"
     best = min(source.outcome, key=lambda sample: sample.delay_ns)
     return f"{source.name} ({source.address}): offset {format_offset(best.offset_ns / NS_PER_S)}"

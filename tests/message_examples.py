@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ntpaudit.core.checks.context import AuditContext, Contradiction, DatabaseDate, DroppedAgreement, History
+from ntpaudit.core.checks.context import AuditContext, Contradiction, DatabaseDate, DroppedAgreement, EarlierState
 from ntpaudit.core.checks.debounce import DebounceState, judge
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY
 from ntpaudit.core.checks.host import RULES
@@ -57,7 +57,7 @@ def _before_release(*numbers: int, weeks: int = 1024) -> tuple[SourceObservation
 
 def _with(context: AuditContext | None = None, **known: Any) -> AuditContext:
     """Return a host with the history that only an agent has."""
-    return (context or case())._replace(history=History(300.0, **known))
+    return (context or case())._replace(earlier=EarlierState(300.0, **known))
 
 
 def _step(size_ns: int, *, is_gap: bool = False, boottime_ns: int = DAY) -> AuditContext:
@@ -179,19 +179,19 @@ def debounce_messages() -> Iterator[Example]:
     state = DebounceState()
     for number, context in enumerate((bad, bad, bad, good, one_server), 1):
         taken = reading(uptime_ns=DAY)._replace(boottime_ns=DAY + number * 300 * S)
-        now = context._replace(observation=context.observation._replace(taken=taken), history=History(300.0))
+        now = context._replace(observation=context.observation._replace(taken=taken), earlier=EarlierState(300.0))
         is_sample = context is not one_server
         decision = judge(now, state, "network", is_sample=is_sample)
         state = decision.state
         yield from ((one.id, one.level, one.message) for one in decision.findings if one.id == "offset-out")
     unstored = judge(
-        bad._replace(history=History(300.0)), DebounceState(), "network", is_sample=True, can_confirm=False
+        bad._replace(earlier=EarlierState(300.0)), DebounceState(), "network", is_sample=True, can_confirm=False
     )
     yield from ((one.id, one.level, one.message) for one in unstored.findings if one.id == "offset-out")
     unsynced, state = case(kernel=UNSYNCHRONISED, daemons=(NTPD,)), DebounceState()
     for number in range(3):  # enough samples, within 3 minutes
         taken = reading(uptime_ns=DAY)._replace(boottime_ns=DAY + number * 60 * S)
-        now = unsynced._replace(observation=unsynced.observation._replace(taken=taken), history=History(300.0))
+        now = unsynced._replace(observation=unsynced.observation._replace(taken=taken), earlier=EarlierState(300.0))
         decision = judge(now, state, "local", is_sample=False)
         state = decision.state
         yield from ((one.id, one.level, one.message) for one in decision.findings if one.id == "unsynced")

@@ -14,11 +14,11 @@ from ntpaudit.core.ntp.packet import Reply
 from ntpaudit.core.ntp.time import encode
 from ntpaudit.core.observation import (
     Daemon,
-    Failure,
     HiddenDaemons,
     HostFacts,
     KernelState,
     Observation,
+    SourceFailure,
     SourceObservation,
     Unavailable,
 )
@@ -92,7 +92,7 @@ def failed(
     address: str | None = "192.0.2.99",
 ) -> SourceObservation:
     """Return a server that gave no measurement."""
-    return SourceObservation(name, address, 123, Failure(status, reason))
+    return SourceObservation(name, address, 123, SourceFailure(status, reason))
 
 
 def observation(

@@ -19,7 +19,7 @@ import pytest
 from ntpaudit import delivery
 from ntpaudit.config.schema import InfluxConfig
 from ntpaudit.core.delivery import PROOFS, Delivered, Refused
-from ntpaudit.core.delivery import Answer as Outcome
+from ntpaudit.core.delivery import DeliveryResult as Outcome
 from ntpaudit.delivery import DeliveryWorker, start_worker
 from ntpaudit.errors import ConfigError
 from ntpaudit.outputs.influxdb import InfluxTransport

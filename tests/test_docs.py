@@ -86,7 +86,7 @@ def test_no_finding_is_promised_that_nothing_raises() -> None:
         assert not UNRAISED & words, path.name
 
 
-SET_REASON = {"Failure": 1, "Refused": 0, "ClassifiedSource": 2, "BackOff": 0}
+SET_REASON = {"SourceFailure": 1, "UnusableReply": 0, "ClassifiedSource": 2, "BackOff": 0}
 """The values that carry a reason code, and the position of the code among the arguments."""
 
 PASSED_ON = {"reason", "said.reason", "hold.reason", "reply.reason", "warning", "source.outcome.reason"}

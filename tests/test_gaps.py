@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ntpaudit.agent import Agent, read_agent_config
+from ntpaudit.agent import Agent, read_setup
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store import audits
@@ -49,9 +49,9 @@ def test_a_host_with_pools_alone_begins_by_its_own_interval(tmp_path: Path) -> N
     config = tmp_path / "ntpaudit.toml"
     config.write_text('[sources]\npool = "pool.ntp.org"\n')
     environment = {"STATE_DIRECTORY": str(tmp_path / "state"), "PATH": os.environ["PATH"]}
-    agent = Agent(read_agent_config(str(config), environment), SimulatedRuntime(10**18 * 2, seed=1))
+    agent = Agent(read_setup(str(config), environment), SimulatedRuntime(10**18 * 2, seed=1))
     agent.begin()
-    assert agent.state.settings.audit.interval_s == 3600.0
+    assert agent.state.settings.judging.interval_s == 3600.0
     assert agent.state.clock.poll_interval is not None
     assert agent.state.clock.poll_interval.interval_s == 3600.0
     agent.close()

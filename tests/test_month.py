@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 
 from ntpaudit import polling
-from ntpaudit.agent import Agent, read_agent_config
+from ntpaudit.agent import Agent, read_setup
 from ntpaudit.audit import Plan
 from ntpaudit.core.ntp.rate_limit import SERVER_INTERVAL_S
 from ntpaudit.core.units import parse_utc
@@ -74,7 +74,7 @@ class AgentLife:
         self.runtime.changes = sorted([*self.runtime.changes, Change(until_s, _end)], key=lambda change: change.at_s)
         self.runtime.ends.clear()
         self.runtime.pass_time(1_000_000)
-        Agent(read_agent_config(str(self.config), environment), self.runtime).run()
+        Agent(read_setup(str(self.config), environment), self.runtime).run()
 
     @property
     def database(self) -> sqlite3.Connection:
@@ -194,7 +194,7 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Any:
         booted_s = (runtime.host.utc_ns - START_NS) / S
         runtime.changes += [Change(booted_s + 1500, allows_ntp), Change(booted_s + 3000, happens(StartDaemon(0.0)))]
         life.run(day[30])
-        drained = Agent(read_agent_config(str(life.config), {"STATE_DIRECTORY": str(life.folder / "state")}), runtime)
+        drained = Agent(read_setup(str(life.config), {"STATE_DIRECTORY": str(life.folder / "state")}), runtime)
         drained.drain(120.0)
         clock = points(real, "ntpaudit_clock", "severity")
         events = points(real, "ntpaudit_event", "raised")
@@ -396,7 +396,7 @@ def test_what_was_seen_and_not_judged_is_judged_at_the_next_start(
     life.run(900.0)
     count = len(life.audits())
     store = StateStore(str(tmp_path / "state" / "history.sqlite3"))
-    plan = read_agent_config(str(life.config), {}).plan
+    plan = read_setup(str(life.config), {}).plan
     kept = []
     for _ in range(2):  # the last moments of one boot, and the first of the next
         runtime.poll(plan, lambda change: None)

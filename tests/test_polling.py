@@ -9,7 +9,7 @@ import pytest
 
 from ntpaudit.core.ntp.rate_limit import Instant, ServerState, ServerStates
 from ntpaudit.core.ntp.sources import POOL_DOMAIN, parse_source, region
-from ntpaudit.core.observation import Failure, SourceObservation
+from ntpaudit.core.observation import SourceFailure, SourceObservation
 from ntpaudit.polling import PollRound, QueryOptions
 from ntpaudit.probes.clock import SystemClock
 
@@ -59,7 +59,7 @@ def test_nothing_blocks_while_a_larger_zone_is_resolved(
 ) -> None:
     """P7: a country without a zone leads to its continent, before what is remembered is locked for the decision."""
     [observation] = PollRound([region("nl")], QueryOptions()).poll(SystemClock(), NOW, store.update)
-    assert isinstance(observation.outcome, Failure)
+    assert isinstance(observation.outcome, SourceFailure)
     assert observation.outcome.reason == "name-unknown"
     assert "0.europe.pool.ntp.org" in lookups
     assert caplog.messages == ["nl.pool.ntp.org has no reachable server; using europe.pool.ntp.org"]
@@ -73,7 +73,7 @@ def test_a_zone_that_does_not_answer_in_time_has_no_fallback(
     store = Store()
     survey = PollRound([region("nl")], QueryOptions(timeout_s=LOOKUP_S / 4))
     [observation] = survey.poll(SystemClock(), NOW, store.update)
-    assert isinstance(observation.outcome, Failure)
+    assert isinstance(observation.outcome, SourceFailure)
     assert observation.outcome.reason == "name-timeout"
     assert not any("europe" in name for name in lookups)
     assert caplog.messages == []
@@ -93,7 +93,7 @@ def test_a_hint_is_given_only_where_it_can_be_followed(caplog: pytest.LogCapture
     """An agent has no option that asks at once, so it speaks of none."""
     observation, notes = hold_back(QueryOptions(), caplog)
     assert notes == ["192.0.2.1: queried recently; next query in 14 s"]
-    assert observation.outcome == Failure("skipped", "interval", "next query in 14 s")
+    assert observation.outcome == SourceFailure("skipped", "interval", "next query in 14 s")
     assert hold_back(QueryOptions(hint="--force queries now"), caplog)[1] == [f"{notes[0]}; --force queries now"]
 
 

@@ -18,7 +18,7 @@ from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Health, Record
-from ntpaudit.core.staleness import AgentState, HostNow, agent_status
+from ntpaudit.core.staleness import HostNow, RunningAgent, agent_status
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.probes import service
 from ntpaudit.reports.status import FORMATS, render, render_absence, sentence
@@ -467,8 +467,8 @@ def test_all_of_it_refers_to_one_moment(tmp_path: Path) -> None:
         for _ in range(2)
     )
     assert first == second
-    shown = agent_status(LOCAL, OK, AgentState(), after(LOCAL, 3000.0), 1e9)
-    late = agent_status(LOCAL, OK, AgentState(), after(LOCAL, 9000.0), 1e9)
+    shown = agent_status(LOCAL, OK, RunningAgent(), after(LOCAL, 3000.0), 1e9)
+    late = agent_status(LOCAL, OK, RunningAgent(), after(LOCAL, 9000.0), 1e9)
     lines = zip(*(render(one, "text", {}).splitlines() for one in (shown, late)), strict=True)
     assert [one.split()[0] for one, other in lines if one != other] == ["recorded"]
 
@@ -517,7 +517,7 @@ def test_a_reader_that_leaves_and_a_full_output(tmp_path: Path) -> None:
 
 def standing(record: Record, asked: Record | None = None, age_s: float = 5.0) -> str:
     """Show a record of this age as text, on one line."""
-    return said(render(agent_status(record, asked, AgentState(), after(record, age_s)), "text", {}))
+    return said(render(agent_status(record, asked, RunningAgent(), after(record, age_s)), "text", {}))
 
 
 def after(record: Record, age_s: float) -> HostNow:
@@ -576,7 +576,7 @@ def test_a_forecast_is_counted_from_now() -> None:
     record = LOCAL._replace(drift=DRIFT)
     assert "expected to exceed 1 s in 90 min (95 %: not within 30 min; no guarantee)" in standing(record, age_s=1800.0)
     now = after(record, 1800.0)
-    shown = json.loads(render(agent_status(record, None, AgentState(), now), "json", {}))
+    shown = json.loads(render(agent_status(record, None, RunningAgent(), now), "json", {}))
     assert shown["breach"] == {
         "pessimistic_s": 1800.0,
         "central_s": 5400.0,
@@ -585,9 +585,9 @@ def test_a_forecast_is_counted_from_now() -> None:
         "free_running": False,
         "calibrated": True,
     }
-    assert json.loads(render(agent_status(OK, None, AgentState(), now), "json", {}))["breach"] is None
+    assert json.loads(render(agent_status(OK, None, RunningAgent(), now), "json", {}))["breach"] is None
     other = HostNow(Instant("another boot", record.boottime_ns, record.host_ns))  # how old it is cannot be known
-    unknown = agent_status(record, None, AgentState(), other)
+    unknown = agent_status(record, None, RunningAgent(), other)
     assert unknown.doubt is not None
     assert json.loads(render(unknown, "json", {}))["breach"] is None
     assert "forecast" not in said(render(unknown, "text", {}))
@@ -640,7 +640,7 @@ def test_any_record_can_be_shown(case: str, format_name: str) -> None:
     """Each outcome is shown in each format, fresh and stale, in ASCII and in lines that fit."""
     record = CASES[case]
     for age_s in (1, 10_000):
-        shown = agent_status(record, record, AgentState(), after(record, age_s))
+        shown = agent_status(record, record, RunningAgent(), after(record, age_s))
         text = render(shown, format_name, record.to_dict())
         assert text.replace("µ", "u").isascii()
         assert text.endswith("\n")
@@ -654,7 +654,7 @@ def test_any_record_can_be_shown(case: str, format_name: str) -> None:
 
 def test_colours_move_nothing() -> None:
     """Coloured or not, the text is the same."""
-    shown = agent_status(OK, OK, AgentState(), after(OK, 0.0))
+    shown = agent_status(OK, OK, RunningAgent(), after(OK, 0.0))
     coloured = render(shown, "text", {}, colour=True)
     assert "\x1b[32mOK\x1b[0m" in coloured
     assert re.sub("\x1b\\[[0-9]+m", "", coloured) == render(shown, "text", {})

@@ -4,7 +4,7 @@ import os
 
 import click
 
-from ntpaudit.agent import Agent, read_agent_config
+from ntpaudit.agent import Agent, read_setup
 from ntpaudit.cli.logs import log_to_stderr, verbosity_options
 from ntpaudit.cli.output import emit_and_exit
 from ntpaudit.cli.parameters import Parsed, config_option
@@ -51,14 +51,14 @@ def agent(config_path: str | None, once: bool, every_s: float | None, verbose: b
     if every_s is not None and not (once and every_s > 0):
         raise click.UsageError("--every needs --once and a positive duration: it is the time between two runs")
     log_to_stderr(verbose=verbose, quiet=quiet, drop_repetitions=True)
-    setting = read_agent_config(find_config(os.environ) if config_path is None else config_path, os.environ)
+    setting = read_setup(find_config(os.environ) if config_path is None else config_path, os.environ)
     with SystemRuntime(handle_signals=not once) as system:
         one = Agent(setting, system, every_s)
         if not once:
             one.run()
             return
         record = one.once()
-    if one.unkept is not None:
-        logger.warning(one.unkept)
+    if one.not_stored is not None:
+        logger.warning(one.not_stored)
         emit_and_exit(record, "text", least=Severity.UNKNOWN, last=NOT_STORED)
     emit_and_exit(record, "text")

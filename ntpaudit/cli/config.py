@@ -213,12 +213,12 @@ def check(file: str | None, config_path: str | None) -> None:
     Without FILE the file in use is checked. Its token and certificates must be readable too. No server and no output is
     contacted: `ntpaudit agent --once` does that.
     """
-    from ntpaudit.agent import read_agent_config
+    from ntpaudit.agent import read_setup
     from ntpaudit.config.text import describe_token
 
     path = _find(_named(file, config_path))
     try:
-        found = read_agent_config(path, os.environ).config
+        found = read_setup(path, os.environ).config
         if found.influxdb is not None and found.influxdb.ca_file is not None:
             _check_authority(found.influxdb.ca_file)
     except ConfigError as error:

@@ -19,7 +19,7 @@ from ntpaudit.core.clock_state import ClockState, detect_clock_change
 from ntpaudit.core.evaluation import AuditSettings, evaluate, step_event
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.sources import is_pool_name
-from ntpaudit.core.observation import Failure, HostContext, KernelState, Observation, Unavailable
+from ntpaudit.core.observation import HostContext, KernelState, Observation, SourceFailure, Unavailable
 from ntpaudit.core.record import Health, Record
 from ntpaudit.core.schedule import (
     CONFIRM_S,
@@ -79,7 +79,7 @@ def _start(state: AgentState, now: ClockReading, kernel: KernelState | Unavailab
 def _recover(state: AgentState, event: Recovered) -> Decided:
     """Judge an observation of this boot in sequence, one of another boot by itself, by the poll interval then."""
     observation, kind, report = event
-    settings, polls = state.settings.audit, state.clock.poll_interval
+    settings, polls = state.settings.judging, state.clock.poll_interval
     if polls is not None:
         settings = settings._replace(interval_s=polls.interval_s)
     boot_id = observation.host.boot_id
@@ -94,10 +94,10 @@ def _recover(state: AgentState, event: Recovered) -> Decided:
 def _audit(state: AgentState, event: Observed) -> Decided:
     """Judge an observation; poll again soon if a finding is pending."""
     observation, now_ns = event.observation, event.observation.taken.boottime_ns
-    state, to_do, is_pending = _judge(state, event, state.settings.audit)
+    state, to_do, is_pending = _judge(state, event, state.settings.judging)
     state = state._replace(context=HostContext(observation.host, observation.daemons))
     if event.kind == "network":
-        state = state._replace(context_ns=now_ns, polls=state.polls._replace(is_running=False, has_ended=True))
+        state = state._replace(context_ns=now_ns, polls=state.polls._replace(is_running=False, has_polled=True))
     if is_pending:
         state = state.polling_sooner(now_ns, CONFIRM_S)
     state, retried = _retry_pools(state, observation)
@@ -164,7 +164,7 @@ def _detect_clock_change(
         slept = format_duration(suspend.duration_ns / NS_PER_S)
         to_do.append(actions.Log(f"the host was suspended for {slept}; measuring again"))
         schedule = after_suspend(state.schedule, now.boottime_ns)
-        state = state._replace(schedule=schedule, polls=state.polls._replace(has_ended=False))
+        state = state._replace(schedule=schedule, polls=state.polls._replace(has_polled=False))
     if step is not None or suspend is not None:
         to_do.append(actions.WakeDelivery())
         state = state.polling_sooner(now.boottime_ns)
@@ -223,7 +223,7 @@ def _observe_if_due(state: AgentState, now_ns: int, rand: float) -> Decided:
 def _retry_pools(state: AgentState, observation: Observation) -> Decided:
     """Poll the pools again soon if there are no servers and all pools are still inside their minimum interval."""
     pools = [source.outcome for source in observation.sources if is_pool_name(source.name.partition("/")[0])]
-    is_held_back = all(isinstance(outcome, Failure) and outcome.status == "skipped" for outcome in pools)
+    is_held_back = all(isinstance(outcome, SourceFailure) and outcome.status == "skipped" for outcome in pools)
     if not (pools and is_held_back and state.schedule.network_ns is None):
         return state, ()
     retry_ns = observation.taken.boottime_ns + round(POOL_RETRY_S * NS_PER_S)

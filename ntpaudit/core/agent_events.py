@@ -6,7 +6,7 @@ from ntpaudit.core.agent_state import AgentSettings
 from ntpaudit.core.clock.database_clock import DatabaseClock
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.observation import KernelState, Observation, Unavailable
-from ntpaudit.core.record import Health, Kind
+from ntpaudit.core.record import AuditKind, Health
 
 
 class ShellReport(NamedTuple):
@@ -38,7 +38,7 @@ class Recovered(NamedTuple):
     """The last run stored an observation and ended before it was judged."""
 
     observation: Observation
-    kind: Kind
+    kind: AuditKind
     report: ShellReport = ShellReport()
 
 
@@ -53,7 +53,7 @@ class Observed(NamedTuple):
     """A poll has ended, or the host was read for a local audit."""
 
     observation: Observation
-    kind: Kind
+    kind: AuditKind
     report: ShellReport = ShellReport()
 
 

@@ -21,7 +21,7 @@ class AgentSettings(NamedTuple):
     - `is_single`: the process ends after one audit, so only a stored state reaches the next one.
     """
 
-    audit: AuditSettings
+    judging: AuditSettings
     intervals: Intervals
     has_servers: bool = True
     has_pools: bool = False
@@ -64,7 +64,7 @@ class AgentState(NamedTuple):
     @property
     def identity(self) -> HostIdentity:
         """The host's identity, as in records."""
-        host, labels = self.context.host, self.settings.audit.labels
+        host, labels = self.context.host, self.settings.judging.labels
         return HostIdentity(host.name, labels.site, labels.env, host.machine_id, host.boot_id)
 
     def utc_ns(self, now: ClockReading) -> int | None:
@@ -73,7 +73,7 @@ class AgentState(NamedTuple):
 
     def with_settings(self, settings: AgentSettings, now_ns: int) -> "AgentState":
         """Return the state with settings that apply from now on."""
-        clock = with_poll_interval(self.clock, now_ns, settings.audit.interval_s)
+        clock = with_poll_interval(self.clock, now_ns, settings.judging.interval_s)
         return self._replace(settings=settings, clock=clock)
 
     def scheduled(self, now_ns: int, rand: float) -> "AgentState":

@@ -53,8 +53,8 @@ class Unreachable(NamedTuple):
     sent: bool
 
 
-Failure = Refused | Unreachable
-Answer = Delivered | Failure
+DeliveryFailure = Refused | Unreachable
+DeliveryResult = Delivered | DeliveryFailure
 
 
 class Attempt(NamedTuple):
@@ -122,7 +122,7 @@ class Ack(NamedTuple):
     """Delete the sent entries: they are stored."""
 
 
-class DeadLetter(NamedTuple):
+class MoveToDeadLetters(NamedTuple):
     """Move this many of the oldest entries to the dead letters: the database will never accept them."""
 
     entries: int
@@ -139,11 +139,11 @@ class RetryAfter(NamedTuple):
     wait_s: float
 
 
-Action = Ack | DeadLetter | Split | RetryAfter
+Action = Ack | MoveToDeadLetters | Split | RetryAfter
 FailureKind = Literal["content", "size", "busy", "broken", "away", "operator"]
 
 
-def decide(state: RetryState, attempt: Attempt, answer: Answer, rand: float) -> tuple[RetryState, Action]:
+def decide(state: RetryState, attempt: Attempt, answer: DeliveryResult, rand: float) -> tuple[RetryState, Action]:
     """Return the next state and what to do with the sent entries. `rand` in [0, 1) spreads the delays."""
     if isinstance(answer, Delivered):
         return _after_another(state, rand) if attempt.position else (_next_batch(state), Ack())
@@ -172,7 +172,7 @@ _OF_CONTENT = (
 _OF_A_LIMIT = "limit exceeded"  # an operator can raise the limit, and then the entry is accepted
 
 
-def classify(failure: Failure) -> FailureKind:
+def classify(failure: DeliveryFailure) -> FailureKind:
     """Return the kind of a failure.
 
     - `content`: the reply says that lines cannot be accepted (in the words of InfluxDB 1.x, 2.x and 3.x).
@@ -199,12 +199,12 @@ def classify(failure: Failure) -> FailureKind:
             return "operator"
 
 
-def is_refusal(failure: Failure) -> bool:
+def is_refusal(failure: DeliveryFailure) -> bool:
     """Whether the server refused the request; it neither failed nor asked for time."""
     return isinstance(failure, Refused) and failure.status < 500 and classify(failure) != "busy"
 
 
-def describe(failure: Failure) -> str:
+def describe(failure: DeliveryFailure) -> str:
     """Describe a failure, with its fix if there is one."""
     match failure:
         case Unreachable(reason=reason):
@@ -241,7 +241,7 @@ def back_off_s(failures: int, rand: float) -> float:
     return rand * min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures, 32))
 
 
-def _wait_s(pace: RetryState, failure: Failure, rand: float) -> float:
+def _wait_s(pace: RetryState, failure: DeliveryFailure, rand: float) -> float:
     # also spread if the server gives the delay, or an operator must act: many hosts fail at the same time
     if classify(failure) == "operator":
         return MAX_WAIT_S * (1 + rand / 5)
@@ -277,7 +277,7 @@ def _suspect(pace: RetryState, attempt: Attempt, reason: str, wait_s: float) -> 
     count = attempt.entries
     confirmations = pace.confirmations if count == pace.suspects else 0
     if confirmations >= PROOFS:
-        return _next_batch(pace), DeadLetter(count, reason)
+        return _next_batch(pace), MoveToDeadLetters(count, reason)
     # nothing was accepted since the last refusal, so sending another entry now proves nothing
     is_pointless = pace.awaiting_confirmation and pace.suspects == count
     pace = pace._replace(
@@ -305,7 +305,7 @@ def _after_another(pace: RetryState, rand: float) -> tuple[RetryState, Action]:
     """Another entry was accepted, so the database works; count that against the oldest entry."""
     confirmations = pace.confirmations + pace.awaiting_confirmation
     if confirmations >= PROOFS and not pace.suspects:
-        return _next_batch(pace), DeadLetter(1, pace.reason)
+        return _next_batch(pace), MoveToDeadLetters(1, pace.reason)
     counted = pace._replace(confirmations=confirmations, awaiting_confirmation=False)
     if pace.suspects:
         return counted._replace(failures=0, probes=0), Split()

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from ntpaudit.core.agreements import compare, store_agreement
-from ntpaudit.core.checks.context import AuditContext, DatabaseDate, DroppedAgreement, History
+from ntpaudit.core.checks.context import AuditContext, DatabaseDate, DroppedAgreement, EarlierState
 from ntpaudit.core.checks.daemons import STALE_TIMESYNCD_S
 from ntpaudit.core.checks.debounce import judge
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Finding
@@ -27,7 +27,7 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.holdover import drift_bound_ppm, utc_ns
 from ntpaudit.core.observation import Observation, Unavailable
 from ntpaudit.core.policy import Profile, max_error_s
-from ntpaudit.core.record import Health, Kind, Labels, LastPoll, Record, write_record
+from ntpaudit.core.record import AuditKind, Health, Labels, LastPoll, Record, write_record
 from ntpaudit.core.selection import NO_SOURCES, Agreement, Selection, SourceCounts, count_sources, select
 from ntpaudit.core.units import NS_PER_S, format_utc
 
@@ -59,7 +59,7 @@ class AuditResult(NamedTuple):
 def evaluate(
     state: ClockState,
     observation: Observation,
-    kind: Kind,
+    kind: AuditKind,
     settings: AuditSettings,
     health: Health,
     *,
@@ -82,7 +82,7 @@ def evaluate(
         state = state._replace(poll=Poll(now.boottime_ns, counts, settings.interval_s))
     if agreement is not None:  # the counts of the reported interval, which may be carried forward
         counts = counts._replace(max_falsetickers=agreement.max_falsetickers, guaranteed=agreement.is_guaranteed)
-    history = measured.history._replace(
+    earlier = measured.earlier._replace(
         interval_s=settings.interval_s,
         steps=state.steps,
         stale_s=stale_s(state, now),
@@ -96,7 +96,7 @@ def evaluate(
         raised=frozenset(name for name, entry in state.debounce.conditions.items() if entry.raised),
     )
     selection = measured.replies._replace(agreement=agreement)
-    context = AuditContext(observation, selection, settings.profile, history, counts, measured.drift_ppm)
+    context = AuditContext(observation, selection, settings.profile, earlier, counts, measured.drift_ppm)
     decision = judge(
         context,
         state.debounce,
@@ -126,13 +126,13 @@ def evaluate(
 class _Measured(NamedTuple):
     """The clock by one observation. `replies` has an agreement only if it counts; `before` is the earlier one, carried.
 
-    `history` has what was compared with the state before. `drift_ppm` is the largest possible drift (R4).
+    `earlier` has what was compared with the state before. `drift_ppm` is the largest possible drift (R4).
     """
 
     state: ClockState
     replies: Selection
     before: Agreement | None
-    history: History
+    earlier: EarlierState
     drift_ppm: float
     is_correcting: bool
 
@@ -142,7 +142,7 @@ class _Measured(NamedTuple):
         return self.replies.agreement or self.before
 
 
-def _measure(state: ClockState, observation: Observation, kind: Kind, settings: AuditSettings) -> _Measured:
+def _measure(state: ClockState, observation: Observation, kind: AuditKind, settings: AuditSettings) -> _Measured:
     """Measure the clock by the replies, or carry the earlier agreement forward."""
     now = observation.taken
     drift_ppm = drift_bound_ppm(state.line, state.drift_ppm or settings.max_drift_ppm)
@@ -160,19 +160,19 @@ def _measure(state: ClockState, observation: Observation, kind: Kind, settings: 
     return _Measured(state, replies, before, history._replace(contradiction=contradiction), drift_ppm, is_correcting)
 
 
-def _counts(measured: _Measured, kind: Kind) -> SourceCounts:
+def _counts(measured: _Measured, kind: AuditKind) -> SourceCounts:
     """Return the numbers of sources of a poll; of a local audit those of the last agreement."""
     if kind == "network":
         return count_sources(measured.replies)
     return measured.state.agreement.counts if measured.state.agreement else NO_SOURCES
 
 
-def _gap(state: ClockState, now: ClockReading, measured: Agreement | None) -> History:
+def _gap(state: ClockState, now: ClockReading, measured: Agreement | None) -> EarlierState:
     """Return the gap that lasts until now, or that this measurement ends."""
     unmeasured_s = None if measured is not None else _since_s(state, now)
     ended_gap_s = None if measured is None else _gap_s(state, now, measured)
     intervals = _intervals(state, now, measured)
-    return History(0.0, unmeasured_s, ended_gap_s, intervals=intervals)
+    return EarlierState(0.0, unmeasured_s, ended_gap_s, gap_intervals=intervals)
 
 
 def _is_correcting(last: LastAgreement | None, now: ClockReading, agreement: Agreement | None) -> bool:

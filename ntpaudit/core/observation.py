@@ -12,7 +12,7 @@ STATUSES: tuple[Status, ...] = ("agreeing", "falseticker", "distant", "rejected"
 """Every source has exactly one of these; its index is the number in the database."""
 
 
-class Failure(NamedTuple):
+class SourceFailure(NamedTuple):
     """Why a source gave no measurement: its reply was `rejected`, it was `unreachable`, or it was `skipped`.
 
     `detail` is a short text for a person, beside the reason code.
@@ -33,7 +33,7 @@ class SourceObservation(NamedTuple):
     name: str
     address: str | None
     port: int
-    outcome: tuple[Measurement, ...] | Failure
+    outcome: tuple[Measurement, ...] | SourceFailure
     discarded: Mapping[str, int] = MappingProxyType({})
     is_own: bool = False
 

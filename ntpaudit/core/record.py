@@ -28,7 +28,7 @@ class HostIdentity(NamedTuple):
     boot_id: str | None
 
 
-class Offset(NamedTuple):
+class OffsetRecord(NamedTuple):
     """The offset of the host's clock in seconds; positive is behind. The true offset is in [earliest_s, latest_s].
 
     This assumes a drift of the oscillator of at most `max_drift_ppm` (R4); None in older records.
@@ -113,7 +113,7 @@ class LastPoll(NamedTuple):
     agreeing: int
 
 
-Kind = Literal["network", "local"]
+AuditKind = Literal["network", "local"]
 
 
 class Record(NamedTuple):
@@ -134,14 +134,14 @@ class Record(NamedTuple):
     severity: Severity
     verdict: Verdict
     profile: Profile
-    offset: Offset | None
+    offset: OffsetRecord | None
     agreement: SourceCounts
     sources: tuple[SourceRecord, ...]
     kernel: Mapping[str, Any]
     daemons: tuple[Mapping[str, Any], ...]
     host_clock: Mapping[str, Any]
     findings: tuple[Finding, ...]
-    kind: Kind = "network"
+    kind: AuditKind = "network"
     age_s: float | None = 0.0
     drift: Drift | None = None
     health: Health | None = None
@@ -208,7 +208,7 @@ class Record(NamedTuple):
             severity=Severity[data["severity"].upper()],
             verdict=data["verdict"],
             profile=_read(Profile, data["profile"]),
-            offset=_read(Offset, data["offset"]),
+            offset=_read(OffsetRecord, data["offset"]),
             agreement=_read(SourceCounts, data["agreement"]),
             sources=tuple(_read(SourceRecord, source) for source in data["sources"]),
             kernel=data["kernel"],
@@ -263,7 +263,7 @@ def write_record(
     findings: tuple[Finding, ...],
     severity: Severity,
     *,
-    kind: Kind = "network",
+    kind: AuditKind = "network",
     age_s: float | None = 0.0,
     drift: Drift | None = None,
     health: Health | None = None,
@@ -321,9 +321,9 @@ def _database_offset(context: AuditContext) -> DatabaseOffset | None:
     return DatabaseOffset(earliest_ns / NS_PER_S, latest_ns / NS_PER_S, date.age_s, disputed_s)
 
 
-def _offset(agreement: Agreement, drift_ppm: float) -> Offset:
+def _offset(agreement: Agreement, drift_ppm: float) -> OffsetRecord:
     interval = agreement.interval
-    return Offset(
+    return OffsetRecord(
         agreement.estimate_ns / NS_PER_S,
         interval.earliest_ns / NS_PER_S,
         interval.latest_ns / NS_PER_S,

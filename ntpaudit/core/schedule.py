@@ -49,14 +49,14 @@ class Polls(NamedTuple):
     """The polls of this run. `servers_ns` and `pools_ns` are the uptimes of the last ones.
 
     - `is_running`: a poll is under way.
-    - `has_ended`: one has ended, in this run and since the last suspend.
+    - `has_polled`: one has ended, in this run and since the last suspend.
     - `missed`: how many were due and did not happen.
     """
 
     servers_ns: int | None = None
     pools_ns: int | None = None
     is_running: bool = False
-    has_ended: bool = False
+    has_polled: bool = False
     missed: int = 0
 
 
@@ -90,7 +90,7 @@ def awaits_first_poll(schedule: Schedule, polls: Polls, now_ns: int) -> bool:
     """
     due_ns = next_poll_ns(schedule)
     is_soon = due_ns is not None and due_ns - now_ns <= FIRST_WITHIN_S * NS_PER_S
-    return not polls.has_ended and (is_soon or polls.is_running)
+    return not polls.has_polled and (is_soon or polls.is_running)
 
 
 def after_network(schedule: Schedule, now_ns: int, intervals: Intervals, rand: float) -> Schedule:

@@ -9,7 +9,7 @@ from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, ClockReading, correction
 from ntpaudit.core.ntp.measurement import Measurement, carry_measurement
 from ntpaudit.core.ntp.sources import is_loopback
 from ntpaudit.core.ntp.time import is_before_pivot
-from ntpaudit.core.observation import Failure, SourceObservation, Status
+from ntpaudit.core.observation import SourceFailure, SourceObservation, Status
 
 _EMBEDDING = (bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
 """Prefixes of IPv6 addresses that contain an IPv4 address: mapped ones, and those of NAT64 (RFC 6052)."""
@@ -297,7 +297,7 @@ def _subnet(address: str, port: int) -> str:
 
 
 def _classify(source: SourceObservation, now: ClockReading, drift_ppm: float) -> ClassifiedSource:
-    if isinstance(source.outcome, Failure):
+    if isinstance(source.outcome, SourceFailure):
         return ClassifiedSource(source, source.outcome.status, source.outcome.reason)
     # B6: nothing is carried over a suspend, because the RAW clock stops
     samples = [sample for sample in source.outcome if abs(suspended_ns(sample.timestamps.after, now)) <= MAX_STEP_NS]

@@ -14,7 +14,7 @@ LATE_S = 10.0
 """... plus this, for a busy machine."""
 
 
-class AgentState(NamedTuple):
+class RunningAgent(NamedTuple):
     """What an agent stores about itself when it starts: its intervals in seconds, its process and its start.
 
     `next_poll_boottime_ns` is the uptime of its first poll, or of the next one if the sources may not be queried yet.
@@ -65,7 +65,7 @@ class AgentStatus(NamedTuple):
     record: Record
     age_s: float
     stale_after_s: float
-    agent: AgentState
+    agent: RunningAgent
     agent_up_s: float | None
     last_network_record: Record | None
     last_network_age_s: float | None
@@ -87,7 +87,7 @@ class AgentStatus(NamedTuple):
 def agent_status(
     record: Record,
     last_network_record: Record | None,
-    agent: AgentState,
+    agent: RunningAgent,
     here: HostNow,
     stale_after_s: float | None = None,
 ) -> AgentStatus:
@@ -108,7 +108,7 @@ def agent_status(
     )
 
 
-def _agent_up_s(record: Record, agent: AgentState) -> float | None:
+def _agent_up_s(record: Record, agent: RunningAgent) -> float | None:
     """Return how long the agent had run when it made a record; None if another agent made it."""
     if agent.started_boottime_ns is None or agent.boot_id != record.host.boot_id:
         return None
@@ -116,7 +116,7 @@ def _agent_up_s(record: Record, agent: AgentState) -> float | None:
     return up_ns / NS_PER_S if up_ns >= 0 else None
 
 
-def wait_of(agent: AgentState, here: HostNow) -> Wait | None:
+def wait_of(agent: RunningAgent, here: HostNow) -> Wait | None:
     """Return what a running agent waits for; None if none runs, or if unknown."""
     started_ns, poll_ns = agent.started_boottime_ns, agent.next_poll_boottime_ns
     if not here.agent_runs or started_ns is None or poll_ns is None:
@@ -125,7 +125,7 @@ def wait_of(agent: AgentState, here: HostNow) -> Wait | None:
     return Wait((now_ns - started_ns) / NS_PER_S, (poll_ns - now_ns) / NS_PER_S)
 
 
-def _age_s(record: Record, agent: AgentState, here: HostNow) -> float:
+def _age_s(record: Record, agent: RunningAgent, here: HostNow) -> float:
     """Return the age of a record: within its boot by uptime, which no step changes.
 
     For a record of another boot it is by the host's clock, and at least this boot's uptime.
@@ -135,7 +135,7 @@ def _age_s(record: Record, agent: AgentState, here: HostNow) -> float:
     return here.moment.since_s(Instant(record.host.boot_id, record.boottime_ns, record.host_ns))
 
 
-def _is_of_this_boot(record: Record, agent: AgentState, here: HostNow) -> bool | None:
+def _is_of_this_boot(record: Record, agent: RunningAgent, here: HostNow) -> bool | None:
     """Whether a record was made in this boot; None if unknown.
 
     A running agent is the better witness: a container may show every process except a sandboxed service a boot id of
@@ -163,7 +163,7 @@ def _doubt(record: Record, is_of_this_boot: bool | None, age: float, machine_id:
     return None
 
 
-def read_agent_state(data: Any) -> AgentState:
+def read_agent_state(data: Any) -> RunningAgent:
     """Read an agent's stored state; invalid values become their default."""
     entries = data if isinstance(data, dict) else {}
     valid: dict[str, Any] = {name: entries[name] for name, kind in _KINDS.items() if type(entries.get(name)) is kind}
@@ -171,7 +171,7 @@ def read_agent_state(data: Any) -> AgentState:
         value: Any = entries.get(name)
         if type(value) in (int, float) and 0 < value < 1e9:
             valid[name] = float(value)
-    return AgentState(**valid)
+    return RunningAgent(**valid)
 
 
 _KINDS = {"pid": int, "version": str, "boot_id": str, "started_boottime_ns": int, "next_poll_boottime_ns": int}

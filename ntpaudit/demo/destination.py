@@ -16,7 +16,7 @@ from ntpaudit.errors import ReadError
 from ntpaudit.fleet import open_reader
 from ntpaudit.fleet.demo_store import DemoStore, unwritten
 from ntpaudit.fleet.reader import Reader, SnapshotOptions
-from ntpaudit.net.http import Server
+from ntpaudit.net.http import DatabaseServer
 
 BUCKET = "ntpaudit"
 """The default bucket."""
@@ -170,7 +170,9 @@ class DatabaseDestination(Destination):
 def detect_language(influx: InfluxConfig, token: str | None) -> Language:
     """Return the query language of a database: that of InfluxDB if it does not identify itself."""
     try:
-        server = Server(influx.url, scheme="Bearer", token=token, ca_file=influx.ca_file, timeout_s=IDENTIFY_WITHIN_S)
+        server = DatabaseServer(
+            influx.url, scheme="Bearer", token=token, ca_file=influx.ca_file, timeout_s=IDENTIFY_WITHIN_S
+        )
     except ReadError:
         return "influxql"
     with closing(server):

@@ -11,7 +11,7 @@ from ntpaudit.core.ntp.packet import Reply
 from ntpaudit.core.ntp.rate_limit import Instant, ServerStates
 from ntpaudit.core.ntp.sources import NTP_PORT, Server
 from ntpaudit.core.ntp.time import encode
-from ntpaudit.core.observation import Failure, SourceObservation
+from ntpaudit.core.observation import SourceFailure, SourceObservation
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.host import SimulatedHost
 from ntpaudit.demo.scenario import Source
@@ -19,7 +19,7 @@ from ntpaudit.demo.server import Behaviour, NtpServer
 from ntpaudit.demo.simulated_agent import Query
 from ntpaudit.polling import PollRound, QueryOptions
 
-_REFUSED = Failure("unreachable", "refused", "no service on that port")
+_REFUSED = SourceFailure("unreachable", "refused", "no service on that port")
 _POLL, _PRECISION = 6, -20
 _SERVED_NS = 20_000
 _APART_NS = 2 * NS_PER_S
@@ -126,7 +126,7 @@ class _Loopback:
         instant = Instant(host.boot_id, now.boottime_ns, now.realtime_ns)
         replies = PollRound(servers, QueryOptions()).poll(clock, instant, keep_no_state)
         return tuple(
-            query_directly(host, source) if isinstance(reply.outcome, Failure) and not host.is_cut_off else reply
+            query_directly(host, source) if isinstance(reply.outcome, SourceFailure) and not host.is_cut_off else reply
             for source, reply in zip(sources, replies, strict=True)
         )
 

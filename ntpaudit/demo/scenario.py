@@ -88,7 +88,7 @@ class StopAgent(NamedTuple):
 What = SetClock | Suspend | Reboot | StopDaemon | StartDaemon | BlockNtp | ServerFault | StopAgent
 
 
-class Event(NamedTuple):
+class ScenarioEvent(NamedTuple):
     """An event, and how long before the end of the history it happens."""
 
     ago_s: float
@@ -106,7 +106,7 @@ class Fault(NamedTuple):
     severity: Severity
     findings: frozenset[str] = frozenset()
     home: str = ""
-    events: tuple[Event, ...] = ()
+    events: tuple[ScenarioEvent, ...] = ()
     daemon: str | None = None
     free_ppm: float | None = None
     sources: int | None = None
@@ -130,33 +130,41 @@ FAULTS = (
         Severity.CRITICAL,
         frozenset({OFFSET_OUT.id, TZ_OR_RTC_FAULT.id, DAEMON_STALE.id, DAEMON_COUNT.id}),
         "fra",
-        (Event(5.2 * _H, SetClock(3600.0)), Event(5.2 * _H, StopDaemon())),
+        (ScenarioEvent(5.2 * _H, SetClock(3600.0)), ScenarioEvent(5.2 * _H, StopDaemon())),
         daemon="ntpd",
     ),
-    Fault("silent", Severity.UNKNOWN, frozenset(), "sgp", (Event(2 * _H, StopAgent()),)),
+    Fault("silent", Severity.UNKNOWN, frozenset(), "sgp", (ScenarioEvent(2 * _H, StopAgent()),)),
     Fault(
         "repaired-step",
         Severity.OK,
         frozenset(),
         "ams",
-        (Event(4 * _H, StopDaemon()), Event(3.99 * _H, SetClock(-2.5)), Event(3.6 * _H, StartDaemon(2.5))),
+        (
+            ScenarioEvent(4 * _H, StopDaemon()),
+            ScenarioEvent(3.99 * _H, SetClock(-2.5)),
+            ScenarioEvent(3.6 * _H, StartDaemon(2.5)),
+        ),
     ),
-    Fault("recent-step", Severity.WARNING, frozenset({STEP_BACK.id}), "fra", (Event(0.35 * _H, SetClock(-0.12)),)),
+    Fault(
+        "recent-step", Severity.WARNING, frozenset({STEP_BACK.id}), "fra", (ScenarioEvent(0.35 * _H, SetClock(-0.12)),)
+    ),
     Fault(
         "cut-off",
         Severity.UNKNOWN,
         frozenset({EVIDENCE_GAP.id, UNREACHABLE_SOURCES.id}),
         "fra",
-        (Event(3 * _H, BlockNtp()), Event(2.99 * _H, Reboot())),
+        (ScenarioEvent(3 * _H, BlockNtp()), ScenarioEvent(2.99 * _H, Reboot())),
         daemon="chronyd",
     ),
-    Fault(SLOW_WALK.id, Severity.OK, frozenset(), WALKED_SITE, (Event(1.75 * _H, ServerFault(0.0, 12.0, 0.09)),)),
-    Fault("suspended", Severity.OK, frozenset(), "sgp", (Event(5 * _H, Suspend(3 * _H)),), kind="laptop"),
+    Fault(
+        SLOW_WALK.id, Severity.OK, frozenset(), WALKED_SITE, (ScenarioEvent(1.75 * _H, ServerFault(0.0, 12.0, 0.09)),)
+    ),
+    Fault("suspended", Severity.OK, frozenset(), "sgp", (ScenarioEvent(5 * _H, Suspend(3 * _H)),), kind="laptop"),
     Fault("one-source", Severity.WARNING, frozenset({SOURCE_QUORUM.id}), "ams", sources=1),
 )
 """A fleet that is too small for all faults gets the first ones."""
 
-SITE_MOVE = Event(0.6 * _H, ServerFault(0.06))
+SITE_MOVE = ScenarioEvent(0.6 * _H, ServerFault(0.06))
 """The fault of the server that the daemons of a whole site follow."""
 
 FALSETICKER_ERROR_S = 37.0
@@ -207,7 +215,7 @@ class HostSpec(NamedTuple):
     oscillator_ppm: float
     behind_s: float
     sources: tuple[Source, ...]
-    events: tuple[Event, ...]
+    events: tuple[ScenarioEvent, ...]
 
 
 class Scenario(NamedTuple):

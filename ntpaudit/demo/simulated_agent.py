@@ -14,7 +14,7 @@ from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import HostContext, Observation, SourceObservation
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES
-from ntpaudit.core.record import Kind, Labels, Record
+from ntpaudit.core.record import AuditKind, Labels, Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.host import SimulatedHost, build_host
 from ntpaudit.demo.scenario import ENV, HostSpec, Reboot, Scenario, Source
@@ -100,7 +100,7 @@ class SimulatedAgent:
                     self._audits.append(SimulatedAudit(record, self._unsent + events, utc_ns, behind_ns))
                     self._unsent = ()
 
-    def _observe(self, kind: Kind, sources: tuple[SourceObservation, ...]) -> Observed:
+    def _observe(self, kind: AuditKind, sources: tuple[SourceObservation, ...]) -> Observed:
         """Read the host."""
         host = self._host
         taken = host.read()

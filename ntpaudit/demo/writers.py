@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ntpaudit.config.schema import InfluxConfig
-from ntpaudit.core.delivery import Delivered, Failure, Refused, back_off_s, classify, describe
+from ntpaudit.core.delivery import Delivered, DeliveryFailure, Refused, back_off_s, classify, describe
 from ntpaudit.demo.simulated_agent import SimulatedAudit
 from ntpaudit.errors import OutputError
 from ntpaudit.fleet.demo_store import DemoStore
@@ -124,7 +124,7 @@ class InfluxWriter:
         return self._has_delivered and (self._attempts is None or failures < self._attempts)
 
 
-def _for_command_line(failure: Failure) -> str:
+def _for_command_line(failure: DeliveryFailure) -> str:
     """Describe a failure and its fix. A demo has no configuration: its keys are replaced by options."""
     if isinstance(failure, Refused) and failure.reason.startswith(WEB_PAGE):
         return f"{failure.status}: {failure.reason}; this is not a database, or a proxy replied: check --influx-url"

@@ -27,9 +27,9 @@ def open_reader(
         from ntpaudit.fleet.demo_store import DemoReader
 
         return DemoReader(path or "", (keys or {}).get("demo", "ntpaudit demo"))
-    from ntpaudit.net.http import KEYS, Server
+    from ntpaudit.net.http import KEYS, DatabaseServer
 
-    server = Server(
+    server = DatabaseServer(
         url,
         scheme="Bearer" if language == "promql" else "Token",
         token=token,

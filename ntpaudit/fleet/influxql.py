@@ -28,7 +28,7 @@ from ntpaudit.fleet.decode import (
     text,
 )
 from ntpaudit.fleet.snapshot_query import FRESH_S, MAX_NAMES, DatabaseReader, Window
-from ntpaudit.net.http import AGAIN, Server
+from ntpaudit.net.http import AGAIN, DatabaseServer
 from ntpaudit.render.text_safety import tag_value
 
 _MS = 1_000_000
@@ -46,7 +46,7 @@ class InfluxqlReader(DatabaseReader):
     kind = "InfluxDB"
     doorbell = "/ping"
 
-    def __init__(self, server: Server, database: str, env: str | None = None) -> None:
+    def __init__(self, server: DatabaseServer, database: str, env: str | None = None) -> None:
         """Prepare; nothing is read yet."""
         super().__init__(server, env)
         self._database = database

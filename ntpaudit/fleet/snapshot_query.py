@@ -45,7 +45,7 @@ from ntpaudit.fleet.decode import (
     worst_of,
 )
 from ntpaudit.fleet.reader import SKEW_S, SnapshotOptions
-from ntpaudit.net.http import Kind, Server, start
+from ntpaudit.net.http import DatabaseKind, DatabaseServer, start
 
 FRESH_S = 150.0
 """Nearly every host has a point that is not older. To read 600 s instead takes InfluxDB 40 % longer (10,000 hosts)."""
@@ -159,10 +159,10 @@ class DatabaseReader(SnapshotReader):
     `kind` is the family of the database, `doorbell` the path of the cheapest reply, which is read for its date.
     """
 
-    kind: ClassVar[Kind]
+    kind: ClassVar[DatabaseKind]
     doorbell: ClassVar[str]
 
-    def __init__(self, server: Server, env: str | None = None) -> None:
+    def __init__(self, server: DatabaseServer, env: str | None = None) -> None:
         """Prepare; nothing is read yet."""
         self.server = server
         self.env = env
@@ -211,7 +211,7 @@ class DatabaseReader(SnapshotReader):
         if found == self.kind:
             return error
         if found is None:
-            other: Kind = "VictoriaMetrics" if self.kind == "InfluxDB" else "InfluxDB"
+            other: DatabaseKind = "VictoriaMetrics" if self.kind == "InfluxDB" else "InfluxDB"
             return ReadError(error.reason, f"{error.remedy}; if this is {other}: {_language_fix(other, key)}")
         return ReadError(f"{self.server.where}: this is {found}, not {self.kind}", _language_fix(found, key))
 
@@ -235,7 +235,7 @@ class DatabaseReader(SnapshotReader):
         self.server.close()
 
 
-def _language_fix(kind: Kind, key: str) -> str:
+def _language_fix(kind: DatabaseKind, key: str) -> str:
     """Return how to choose the language of a kind of database, by the option or the key that is in use."""
     language = "influxql" if kind == "InfluxDB" else "promql"
     return f"{key} {language}" if key.startswith("-") else f'{key} = "{language}", or --language {language}'

@@ -4,7 +4,7 @@ from collections import Counter
 
 from ntpaudit.core.observation import Status
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.record import Offset, Record
+from ntpaudit.core.record import OffsetRecord, Record
 from ntpaudit.core.units import format_duration, plural
 
 _OTHERS: dict[Status, tuple[str, str]] = {
@@ -43,7 +43,7 @@ def summary(record: Record, since: str = "ago") -> str:
     return sentence if record.severity <= severity else f"{sentence}; {_worst_findings(record)}"
 
 
-def _measured(record: Record, offset: Offset, since: str) -> tuple[str, Severity]:
+def _measured(record: Record, offset: OffsetRecord, since: str) -> tuple[str, Severity]:
     profile, counts = record.profile, _agreement(record, since)
     estimate, bound = format_duration(offset.estimate_s), format_duration(offset.bound_s, rounding="up")
     warning, critical = format_duration(profile.warning_s), format_duration(profile.critical_s)

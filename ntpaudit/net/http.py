@@ -51,7 +51,7 @@ _AT_ONCE = 1 << 20
 _TIMEOUTS_PER_ANSWER = 6  # the time limit of a whole answer, for a server that sends octet by octet
 _GZIP_BITS = 31  # zlib's number for gzip's container
 
-Kind = Literal["InfluxDB", "VictoriaMetrics"]
+DatabaseKind = Literal["InfluxDB", "VictoriaMetrics"]
 """A family of databases."""
 
 KEYS: Mapping[str, str] = MappingProxyType({key: f"fleet.{key}" for key in ("url", "language", "database")})
@@ -66,7 +66,7 @@ _INFLUXDB_HEADER = "X-Influxdb-Version"
 Got = TypeVar("Got")
 
 
-class Server:
+class DatabaseServer:
     """A database's HTTP server. TLS is verified, no proxy is used, and no redirect is followed.
 
     `where` names it in messages. Several threads may query it at once. It does not use urllib3, whose import takes
@@ -152,7 +152,7 @@ class Server:
         fix = f"check {self.keys['url']} and {self.keys['language']}"
         return UnexpectedReplyError(f"{self.where}: queried in {self._language}, {clean(str(why), self._token)}", fix)
 
-    def kind(self) -> Kind | None:
+    def kind(self) -> DatabaseKind | None:
         """Return the kind of database if it is certain. VictoriaMetrics sometimes calls itself InfluxDB.
 
         ReadError if it is Prometheus, Thanos or Mimir, which report a build revision.

@@ -17,7 +17,7 @@ class WholeResponse(HTTPResponse):
         finally:
             if self.fp is lines:
                 self.fp = file
-        if not lines.has_ended:
+        if not lines.at_end:
             raise IncompleteRead(b"")
 
 
@@ -26,11 +26,11 @@ class _Lines:
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self.has_ended = False
+        self.at_end = False
 
     def readline(self, limit: int = -1) -> bytes:
         line: bytes = self._file.readline(limit)
-        self.has_ended = line in (b"\r\n", b"\n")
+        self.at_end = line in (b"\r\n", b"\n")
         return line
 
     def __getattr__(self, name: str) -> Any:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ntpaudit.core.events import Event
     from ntpaudit.core.record import Record
 
-Settings = tuple[Any, ...]
+OutputConfig = tuple[Any, ...]
 """What `open_output` of an output's module takes: the NamedTuple of its table in `config.schema`."""
 
 
@@ -27,14 +27,14 @@ class Output(Protocol):
         """Close what is open; nothing is sent any more."""
 
 
-def open_outputs(settings: Mapping[str, Settings | None]) -> dict[str, Output]:
-    """Open every output that has settings, by the name of its module here; None means that it is not wanted.
+def open_outputs(configs: Mapping[str, OutputConfig | None]) -> dict[str, Output]:
+    """Open every output that is configured, by the name of its module here; None means that it is not wanted.
 
     Its destination need not exist yet: `emit` reports a failure, and tries again the next time. OutputError for an
     address that no output can have.
     """
     return {
-        name: import_module(f"{__name__}.{name}").open_output(values)
-        for name, values in settings.items()
-        if values is not None
+        name: import_module(f"{__name__}.{name}").open_output(config)
+        for name, config in configs.items()
+        if config is not None
     }

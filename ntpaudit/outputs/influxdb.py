@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from ntpaudit.core.delivery import NO_SUCH_PATH, Answer, Delivered, Refused, Unreachable
+from ntpaudit.core.delivery import NO_SUCH_PATH, Delivered, DeliveryResult, Refused, Unreachable
 from ntpaudit.errors import ConfigError
 from ntpaudit.net.answers import REDIRECTED, clean, date_in_s, reason_of, tls_fix
 
@@ -51,7 +51,7 @@ class InfluxTransport:
         self._writer = self._client.write_api(write_options=SYNCHRONOUS)
         bound_connections(self._client.api_client.rest_client.pool_manager.connection_from_url(url), self._monitor)
 
-    def write(self, lines: str) -> Answer:
+    def write(self, lines: str) -> DeliveryResult:
         """Write lines with timestamps in nanoseconds, and return the database's answer.
 
         Ends within twice the timeout, once the server's name is resolved; within four times if the server does not
@@ -65,7 +65,7 @@ class InfluxTransport:
             date_s = date_in_s(self._monitor.date)
             self.date_s = None if date_s is None else int(date_s)
 
-    def _write(self, lines: str) -> Answer:
+    def _write(self, lines: str) -> DeliveryResult:
         body = lines.encode()
         if not self._compresses:
             return self._send(body)
@@ -80,7 +80,7 @@ class InfluxTransport:
             self._compresses, self._is_misread = False, True
         return plain
 
-    def _send(self, body: bytes, encoding: str | None = None) -> Answer:
+    def _send(self, body: bytes, encoding: str | None = None) -> DeliveryResult:
         from influxdb_client.rest import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -107,7 +107,7 @@ class InfluxTransport:
         """Close the connection."""
         self._client.close()
 
-    def _refusal(self, error: Any) -> Answer:
+    def _refusal(self, error: Any) -> DeliveryResult:
         """Return what an answer of another status means. The client gives failures of TLS the status 0."""
         if not error.status:
             failure = self._clean((error.reason or "").removeprefix("SSLError"))

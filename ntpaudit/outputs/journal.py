@@ -31,9 +31,9 @@ def journal_takes_our_output(environment: Mapping[str, str]) -> bool:
     return environment.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"
 
 
-def open_output(settings: JournalConfig) -> LogOutput:
+def open_output(config: JournalConfig) -> LogOutput:
     """Return an output to the journal that listens on a socket."""
-    return LogOutput(_Journal(settings.socket))
+    return LogOutput(_Journal(config.socket))
 
 
 class _Journal:

@@ -15,9 +15,9 @@ _MODE = 0o640
 """The mode of a new file: its owner writes, its group reads, others do neither."""
 
 
-def open_output(settings: JsonlConfig) -> "_Lines":
+def open_output(config: JsonlConfig) -> "_Lines":
     """Return an output that appends to the file."""
-    return _Lines(settings.path)
+    return _Lines(config.path)
 
 
 class _Lines:

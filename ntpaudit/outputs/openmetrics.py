@@ -10,9 +10,9 @@ from ntpaudit.files import unwritable, write_atomically
 from ntpaudit.formats.openmetrics import render
 
 
-def open_output(settings: OpenMetricsConfig) -> "_Textfile":
+def open_output(config: OpenMetricsConfig) -> "_Textfile":
     """Return an output that keeps the file up to date."""
-    return _Textfile(settings.path)
+    return _Textfile(config.path)
 
 
 class _Textfile:

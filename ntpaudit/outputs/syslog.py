@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ntpaudit.config.schema import SyslogConfig
 from ntpaudit.core.ntp.sources import is_port
-from ntpaudit.core.observation import Failure
+from ntpaudit.core.observation import SourceFailure
 from ntpaudit.core.units import format_utc
 from ntpaudit.errors import OutputError
 from ntpaudit.formats.log_entries import LogEntry, LogOutput, clip, to_microseconds
@@ -33,12 +33,12 @@ _RESOLVE_TIMEOUT_S = 1.0
 _ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\", "]": r"\]"})
 
 
-def open_output(settings: SyslogConfig) -> LogOutput:
+def open_output(config: SyslogConfig) -> LogOutput:
     """Return an output to the syslog at a path such as /dev/log, or by UDP at HOST[:PORT] or [IPV6][:PORT].
 
     Raises OutputError where the address can be neither.
     """
-    return LogOutput(_Syslog(settings.address))
+    return LogOutput(_Syslog(config.address))
 
 
 class _Syslog:
@@ -116,7 +116,7 @@ def _resolve(host: str, port: int) -> Sequence[Endpoint]:
     names = Resolution([(host, port)])
     names.wait(_RESOLVE_TIMEOUT_S)
     answer = names.answer(host, port)
-    if isinstance(answer, Failure):
+    if isinstance(answer, SourceFailure):
         raise OSError(errno.EHOSTUNREACH, f"{host}: {answer.detail or answer.reason}")
     return [*filter(is_routable, answer)] or answer
 

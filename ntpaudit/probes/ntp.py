@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.ntp.measurement import ExchangeTimestamps, Measurement, measure
-from ntpaudit.core.ntp.packet import KissOfDeath, Refused, build_request, read_reply
-from ntpaudit.core.observation import Failure
+from ntpaudit.core.ntp.packet import KissOfDeath, UnusableReply, build_request, read_reply
+from ntpaudit.core.observation import SourceFailure
 from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.resolve import Endpoint
 from ntpaudit.probes.timestamping import receive, request_stamps, sent_stamp
@@ -31,14 +31,14 @@ _FAILURES = {
 }
 
 
-class Answer(NamedTuple):
+class ExchangeResult(NamedTuple):
     """The result of one exchange: the queried address, and a measurement or the failure.
 
     `is_own`: the address is this host's. `is_sent`: a query left the host.
     """
 
     endpoint: Endpoint
-    outcome: Measurement | Failure
+    outcome: Measurement | SourceFailure
     discarded: Counter[str]
     is_own: bool
     is_sent: bool
@@ -49,7 +49,7 @@ def exchange(
     clock: Clock,
     timeout_s: float,
     own_ids: frozenset[bytes] = frozenset(),
-) -> tuple[Answer, ...]:
+) -> tuple[ExchangeResult, ...]:
     """Query every target once, all at the same time; return the answers in the order of the targets.
 
     A target is the addresses of one server in order of preference: the next is tried only if the system or the host
@@ -89,15 +89,15 @@ class _Conversation:
         self._peer: tuple[str, int] | None = None
         self.endpoint = endpoints[0]
         self.is_own = self.is_sent = False
-        self.outcome: Measurement | Failure | None = None
+        self.outcome: Measurement | SourceFailure | None = None
         self.discarded: Counter[str] = Counter()
 
     def start(self, selector: selectors.BaseSelector) -> None:
         if (failure := self._try_next(selector)) is not None:
             self.outcome = failure
 
-    def _try_next(self, selector: selectors.BaseSelector) -> Failure | None:
-        failure = Failure("unreachable", "net-unreachable", "no address is left to try")
+    def _try_next(self, selector: selectors.BaseSelector) -> SourceFailure | None:
+        failure = SourceFailure("unreachable", "net-unreachable", "no address is left to try")
         while self._untried:
             self.endpoint = self._untried.pop(0)
             try:
@@ -156,16 +156,20 @@ class _Conversation:
     def _take(self, data: bytes, stamp_ns: int | None, cut: bool, from_peer: bool, after: ClockReading) -> None:
         reply = read_reply(data, self._nonce, own_ids=self._own_ids, from_peer=from_peer)
         if cut:
-            reply = Refused("malformed", ours=not isinstance(reply, Refused) or reply.ours)
-        if isinstance(reply, Refused) and not reply.ours:
+            reply = UnusableReply("malformed", ours=not isinstance(reply, UnusableReply) or reply.ours)
+        if isinstance(reply, UnusableReply) and not reply.ours:
             self.discarded[reply.reason] += 1
         elif self.outcome is not None:
             self.discarded["duplicate"] += 1  # V6
         elif after.monotonic_ns - self._age_ns(stamp_ns, after) > self._deadline_ns:
-            self.outcome = Failure("rejected", "late", "the answer came after the deadline")  # V7
+            self.outcome = SourceFailure("rejected", "late", "the answer came after the deadline")  # V7
         else:
-            said = reply if isinstance(reply, Refused | KissOfDeath) else measure(reply, self._stamps(stamp_ns, after))
-            self.outcome = said if isinstance(said, Measurement) else Failure("rejected", said.reason)
+            said = (
+                reply
+                if isinstance(reply, UnusableReply | KissOfDeath)
+                else measure(reply, self._stamps(stamp_ns, after))
+            )
+            self.outcome = said if isinstance(said, Measurement) else SourceFailure("rejected", said.reason)
 
     def _age_ns(self, stamp_ns: int | None, after: ClockReading) -> int:
         """Return how long a datagram waited in the socket, by the kernel's timestamp (T6); 0 if not credible."""
@@ -187,19 +191,19 @@ class _Conversation:
             timestamping="user" if sent_ns is None or arrived_ns is None else "kernel",
         )
 
-    def finish(self) -> Answer:
+    def finish(self) -> ExchangeResult:
         try:
             self._read()
         except OSError as error:
             self.outcome = self.outcome or _failure(error)
         outcome = self.outcome
         if outcome is None and self.discarded:
-            outcome = Failure(
+            outcome = SourceFailure(
                 "rejected", self.discarded.most_common(1)[0][0], "only replies that do not answer the query"
             )
         elif outcome is None:
-            outcome = Failure("unreachable", "timeout", "no reply in time")
-        return Answer(self.endpoint, outcome, self.discarded, self.is_own, self.is_sent)
+            outcome = SourceFailure("unreachable", "timeout", "no reply in time")
+        return ExchangeResult(self.endpoint, outcome, self.discarded, self.is_own, self.is_sent)
 
     def close(self) -> None:
         """Close the socket; the nonce is forgotten with it (V6)."""
@@ -208,6 +212,6 @@ class _Conversation:
             self._socket = None
 
 
-def _failure(error: OSError) -> Failure:
+def _failure(error: OSError) -> SourceFailure:
     reason, detail = _FAILURES.get(error.errno or 0, ("network-error", error.strerror or str(error)))
-    return Failure("unreachable", reason, detail)
+    return SourceFailure("unreachable", reason, detail)

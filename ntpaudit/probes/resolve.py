@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.ntp.sources import is_loopback
-from ntpaudit.core.observation import Failure
+from ntpaudit.core.observation import SourceFailure
 
 
 class Endpoint(NamedTuple):
@@ -35,7 +35,7 @@ class Endpoint(NamedTuple):
         return is_loopback(self.address)
 
 
-Resolved = tuple[Endpoint, ...] | Failure
+Resolved = tuple[Endpoint, ...] | SourceFailure
 
 
 class Resolution:
@@ -50,14 +50,14 @@ class Resolution:
         """Start to resolve further names."""
         for host, port in dict.fromkeys(names):
             literal = _lookup(host, port, socket.AI_NUMERICHOST)
-            if not isinstance(literal, Failure):
+            if not isinstance(literal, SourceFailure):
                 self._answers[host, port] = literal
                 continue
             thread = threading.Thread(target=self._resolve, args=(host, port), name=f"resolve {host}", daemon=True)
             try:
                 thread.start()
             except RuntimeError as error:  # no thread available
-                self._answers[host, port] = Failure("unreachable", "name-failed", str(error))
+                self._answers[host, port] = SourceFailure("unreachable", "name-failed", str(error))
             else:
                 self._threads.append(thread)
 
@@ -72,7 +72,9 @@ class Resolution:
 
     def answer(self, host: str, port: int) -> Resolved:
         """Return the addresses of a name in the system's order of preference, or why there are none."""
-        return self._answers.get((host, port)) or Failure("unreachable", "name-timeout", "no answer from DNS in time")
+        return self._answers.get((host, port)) or SourceFailure(
+            "unreachable", "name-timeout", "no answer from DNS in time"
+        )
 
 
 def is_routable(endpoint: Endpoint) -> bool:
@@ -118,12 +120,12 @@ def _lookup(host: str, port: int, flags: int = 0) -> Resolved:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_DGRAM, flags=flags)
     except socket.gaierror as error:
         unknown = error.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
-        return Failure("unreachable", "name-unknown" if unknown else "name-failed", error.strerror or str(error))
+        return SourceFailure("unreachable", "name-unknown" if unknown else "name-failed", error.strerror or str(error))
     except (OSError, UnicodeError) as error:
-        return Failure("unreachable", "name-failed", str(error))
+        return SourceFailure("unreachable", "name-failed", str(error))
     endpoints = tuple(
         Endpoint(family, str(sockaddr[0]), port, int(sockaddr[3]) if len(sockaddr) == 4 else 0)
         for family, _, _, _, sockaddr in found
         if family in (socket.AF_INET, socket.AF_INET6)
     )
-    return endpoints or Failure("unreachable", "name-unknown", "the name has no address")
+    return endpoints or SourceFailure("unreachable", "name-unknown", "the name has no address")

@@ -10,7 +10,7 @@ from typing import Any
 from ntpaudit.core.clock.drift import FORECAST_LIMIT_S, Breach, Drift, breach_after
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Health
-from ntpaudit.core.staleness import AgentState, AgentStatus, Wait
+from ntpaudit.core.staleness import AgentStatus, RunningAgent, Wait
 from ntpaudit.core.units import format_duration, format_utc, plural
 from ntpaudit.formats.nagios import performance, plugin_line
 from ntpaudit.formats.summary import summary
@@ -43,7 +43,7 @@ def render(
 
 
 def render_absence(
-    reason: str, format_name: str, agent: AgentState | None = None, *, width: int | None = None, colour: bool = False
+    reason: str, format_name: str, agent: RunningAgent | None = None, *, width: int | None = None, colour: bool = False
 ) -> str:
     """Write that there is no record of an agent, and why; `agent` is one that runs and has stored none yet."""
     match format_name:

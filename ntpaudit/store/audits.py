@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.policy import VERDICTS
-from ntpaudit.core.record import Kind, Record
+from ntpaudit.core.record import AuditKind, Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store.compression import pack_text
 from ntpaudit.store.rows import ROW_ERRORS, clean_text, fit_int64, insert, marks, read_json, read_record
@@ -23,7 +23,7 @@ class PendingObservation(NamedTuple):
     """An observation without a record: the agent ended in between."""
 
     id: int
-    kind: Kind
+    kind: AuditKind
     observation: Observation
 
 
@@ -34,7 +34,7 @@ EVENT_COLUMNS = "kind, raised, severity, level, text, utc_ns, host_ns, boottime_
 RECORD_COLUMNS = "record, utc_ns, severity, verdict, offset_ns, earliest_ns, latest_ns, local_s"
 
 
-def keep_observation(connection: sqlite3.Connection, observation: Observation, kind: Kind | None = None) -> int:
+def keep_observation(connection: sqlite3.Connection, observation: Observation, kind: AuditKind | None = None) -> int:
     """Store an observation before it is judged; return its id. `kind` is None outside the agent."""
     return insert(
         connection, "audits", OBSERVATION_COLUMNS, (*_observation_values(observation, kind), _packed(observation))
@@ -61,7 +61,7 @@ def keep_audit(connection: sqlite3.Connection, observation: Observation, record:
     return insert(connection, "audits", f"{OBSERVATION_COLUMNS}, {RECORD_COLUMNS}", values)
 
 
-def _observation_values(observation: Observation, kind: Kind | None) -> tuple[Any, ...]:
+def _observation_values(observation: Observation, kind: AuditKind | None) -> tuple[Any, ...]:
     taken = observation.taken
     return (
         fit_int64(taken.realtime_ns),

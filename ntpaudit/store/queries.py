@@ -13,7 +13,7 @@ from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.policy import VERDICTS, Severity, Verdict
 from ntpaudit.core.record import Record
-from ntpaudit.core.staleness import AgentState, AgentStatus, HostNow, agent_status, read_agent_state
+from ntpaudit.core.staleness import AgentStatus, HostNow, RunningAgent, agent_status, read_agent_state
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.errors import StoreError
 from ntpaudit.probes import service
@@ -180,7 +180,7 @@ class History:
             latest = latest or record
         return latest
 
-    def agent_state(self) -> AgentState:
+    def agent_state(self) -> RunningAgent:
         """Return the state that the agent saved at its start."""
         return read_agent_state(load_state(self._connection, "agent"))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ntpaudit import audit
-from ntpaudit.agent import Agent, read_agent_config
+from ntpaudit.agent import Agent, read_setup
 from ntpaudit.core.agent_events import Observed
 from ntpaudit.runtime import SystemRuntime, Wakeup
 from ntpaudit.store import outbox
@@ -105,13 +105,13 @@ def _processor(folder: Path, config: Path) -> Iterator[str]:
     """Measure the CPU of many audits in a row, storing each durably."""
     environment = {"STATE_DIRECTORY": str(folder / "row-state")}
     with SystemRuntime() as system:
-        setting = read_agent_config(str(config), environment)
+        setting = read_setup(str(config), environment)
         agent = Agent(setting, system)
         agent.begin()
         local, network = [], []
         for _ in range(NETWORK_AUDITS):
             began = time.process_time()
-            agent.audit(audit.observe(setting.plan, system.clock, agent.store.update))
+            agent.judge(audit.observe(setting.plan, system.clock, agent.store.update))
             network.append((time.process_time() - began) * 1e3)
         for _ in range(LOCAL_AUDITS):
             began = time.process_time()
@@ -190,7 +190,7 @@ def _written(url: str) -> Iterator[str]:
             Change((1 + WRITING_H) * 3600.0, lambda _: written.append(_written_bytes())),
             Change((1 + WRITING_H) * 3600.0 + 1, lambda runtime: runtime.ends.append(signal.SIGTERM)),
         ]
-        runtime.agent = Agent(read_agent_config(str(config), {"STATE_DIRECTORY": name}), runtime)
+        runtime.agent = Agent(read_setup(str(config), {"STATE_DIRECTORY": name}), runtime)
         runtime.agent.run()
         before, after = written
         begin = _written_bytes()

@@ -33,7 +33,7 @@ from ntpaudit.fleet.influxql import InfluxqlReader
 from ntpaudit.fleet.promql import PromqlReader
 from ntpaudit.fleet.reader import SnapshotOptions
 from ntpaudit.formats.line_protocol import render
-from ntpaudit.net.http import Server
+from ntpaudit.net.http import DatabaseServer
 from tests.bench.delivery import _shim
 from tests.bench.page import WIDTH, Shown, look
 from tests.grafana.replay import Asked, Span, ask, targets
@@ -346,7 +346,7 @@ def _peers(database: Database, folder: Path, end_ns: int) -> tuple[int, Mapping[
     return octets, {name: _repeated(folder, command) for name, command in commands.items()}
 
 
-class _NotingServer(Server):
+class _NotingServer(DatabaseServer):
     """A database that is asked, and what it is asked."""
 
     def __init__(self, url: str) -> None:

@@ -13,7 +13,7 @@ from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import HostContext, Observation, SourceObservation
 from ntpaudit.core.policy import PROFILES, Profile
-from ntpaudit.core.record import Kind, Labels, Record
+from ntpaudit.core.record import AuditKind, Labels, Record
 from ntpaudit.core.schedule import CONFIRM_S, Intervals, Schedule
 from ntpaudit.store.serialization import plain, revive
 from tests.core.hosts import LivingHost
@@ -65,11 +65,11 @@ class Watch:
     @property
     def terms(self) -> AuditSettings:
         """By what it judges."""
-        return self.state.settings.audit
+        return self.state.settings.judging
 
     @terms.setter
     def terms(self, terms: AuditSettings) -> None:
-        self.state = self.state._replace(settings=self.state.settings._replace(audit=terms))
+        self.state = self.state._replace(settings=self.state.settings._replace(judging=terms))
 
     def handle(self, event: AgentEvent) -> tuple[actions.Action, ...]:
         """Let the core decide, and keep the events of it."""
@@ -98,7 +98,7 @@ class Watch:
         self.look()
         return self.conclude(self.host.observe(*(sources or self.host.sources())), "network", **named)
 
-    def conclude(self, observation: Observation, kind: Kind, **named: Any) -> Round:
+    def conclude(self, observation: Observation, kind: AuditKind, **named: Any) -> Round:
         """Take in one observation."""
         never_ns = observation.taken.boottime_ns + DAY
         self.state = self.state._replace(schedule=Schedule(never_ns, None, never_ns))

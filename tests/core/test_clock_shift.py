@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from ntpaudit.core.checks.daemons import UNSYNCED
 from ntpaudit.core.fleet.clock_shift import (
     ClockShift,
-    Compared,
+    ComparedSites,
     compare,
     has_moved,
     max_overlap,
@@ -63,7 +63,7 @@ def test_a_site_is_said_to_have_moved_no_more_than_it_did(
     moves = [movement(f"h{number}", then[0], now[0]) for number, (then, now) in enumerate(world)]
     true = {f"h{number}": now[1] - then[1] for number, (then, now) in enumerate(world)}
     moved = [move for move in moves if has_moved(move.then, move.now)]
-    for site, together in moved_sites(Compared({"ams": len(moves)}, moved), least_s):
+    for site, together in moved_sites(ComparedSites({"ams": len(moves)}, moved), least_s):
         assert site == "ams"
         assert together.compared == len(moves) >= 3
         assert 2 * len(together.moves) > len(moves)

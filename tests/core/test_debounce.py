@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.checks.context import AuditContext, Contradiction, History
+from ntpaudit.core.checks.context import AuditContext, Contradiction, EarlierState
 from ntpaudit.core.checks.debounce import DebounceState, Decision, judge, of_new_boot
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY
 from ntpaudit.core.checks.host import RULES, findings_of
@@ -37,7 +37,7 @@ from tests.core.worlds import (
 )
 
 PROFILE = PROFILES["log-integrity"]
-HISTORY = History(300.0)
+HISTORY = EarlierState(300.0)
 OK, WARNING, UNKNOWN, CRITICAL = Severity.OK, Severity.WARNING, Severity.UNKNOWN, Severity.CRITICAL
 
 Sources = Callable[[ClockReading], tuple[SourceObservation, ...]]
@@ -96,7 +96,7 @@ class Evaluator:
         after_s: float,
         kind: Literal["network", "local"],
         *,
-        history: History = HISTORY,
+        history: EarlierState = HISTORY,
         is_correcting: bool = False,
         is_continued: bool = True,
         carried: Sources | None = None,

@@ -15,12 +15,12 @@ from ntpaudit.core.delivery import (
     MAX_WAIT_S,
     PROOFS,
     Ack,
-    Answer,
     Attempt,
-    DeadLetter,
     Delivered,
-    Failure,
+    DeliveryFailure,
+    DeliveryResult,
     FailureKind,
+    MoveToDeadLetters,
     Refused,
     RetryAfter,
     RetryState,
@@ -73,7 +73,7 @@ FULL = Attempt(MAX_ENTRIES, 5 * MAX_ENTRIES)
         (Refused(100, ""), "operator"),
     ],
 )
-def test_every_answer_is_sorted(failure: Failure, sort: FailureKind) -> None:
+def test_every_answer_is_sorted(failure: DeliveryFailure, sort: FailureKind) -> None:
     """Only what is refused for its content is called so; whatever else is refused is kept."""
     assert classify(failure) == sort
 
@@ -151,7 +151,7 @@ class Database:
         self.stored: set[int] = set()
         self.requests = 0
 
-    def write(self, entries: Sequence[int]) -> Answer:
+    def write(self, entries: Sequence[int]) -> DeliveryResult:
         """Store the good ones, as InfluxDB 1.x does even where it says 400."""
         self.requests += 1
         if len(entries) > self.capacity:
@@ -172,7 +172,9 @@ class Outcome(NamedTuple):
     waited_s: float
 
 
-def deliver(count: int, write: Callable[[Sequence[int]], Answer], chances: random.Random, limit: int) -> Outcome:
+def deliver(
+    count: int, write: Callable[[Sequence[int]], DeliveryResult], chances: random.Random, limit: int
+) -> Outcome:
     """Deliver entries 0 to `count`, each of one line, as the delivery worker does, within a limit of requests."""
     waiting, pace = list(range(count)), RetryState()
     done = Outcome([], [], 0.0)
@@ -190,7 +192,7 @@ def deliver(count: int, write: Callable[[Sequence[int]], Answer], chances: rando
                 assert place == 0
                 done.confirmed.extend(sent)
                 del waiting[: len(sent)]
-            case DeadLetter(entries):
+            case MoveToDeadLetters(entries):
                 done.aside.extend(waiting[:entries])
                 del waiting[:entries]
             case RetryAfter(wait_s):
@@ -244,7 +246,7 @@ def test_a_database_that_refuses_every_entry_makes_no_dead_letter(
     """If the path damages every request, the entries are not at fault: they arrive once it is repaired."""
     broken, well, asked = Database(dict.fromkeys(range(count), refusal)), Database({}), 0
 
-    def write(entries: Sequence[int]) -> Answer:
+    def write(entries: Sequence[int]) -> DeliveryResult:
         nonlocal asked
         asked += 1
         return (broken if asked <= 300 else well).write(entries)
@@ -261,7 +263,7 @@ def test_a_path_that_damages_half_of_the_requests_loses_no_entry(seed: int, refu
     """One of two proxies damages what passes, in turn or at random: each entry is accepted in time."""
     chances, database = random.Random(seed), Database({})
 
-    def write(entries: Sequence[int]) -> Answer:
+    def write(entries: Sequence[int]) -> DeliveryResult:
         is_spoilt = chances.random() < 0.5 if seed % 2 else database.requests % 2
         return database.write(entries) if not is_spoilt else database.write([]) and refusal
 
@@ -277,7 +279,7 @@ def test_a_refused_entry_waits_for_another_to_compare_it_with(status: int) -> No
     for _ in range(50):
         assert pace.next_position(1, 0.99) == 0
         pace, action = decide(pace, ONE, refusal, 0.5)
-        assert not isinstance(action, DeadLetter)
+        assert not isinstance(action, MoveToDeadLetters)
     assert isinstance(action, RetryAfter)
     for _ in range(PROOFS):
         assert pace.next_position(2, 0.0) == 1
@@ -285,7 +287,7 @@ def test_a_refused_entry_waits_for_another_to_compare_it_with(status: int) -> No
         assert action == Split()
         assert pace.next_position(2, 0.99) == 0
         pace, action = decide(pace, ONE, refusal, 0.5)
-    assert action == DeadLetter(1, describe(refusal))
+    assert action == MoveToDeadLetters(1, describe(refusal))
 
 
 def test_what_is_healed_between_two_refusals_is_delivered() -> None:
@@ -304,7 +306,7 @@ def test_what_is_healed_between_two_refusals_is_delivered() -> None:
     [(CONFLICT, True), (Refused(401, ""), True), (Refused(413, ""), True), (Refused(301, ""), True),
      (Refused(429, ""), False), (Refused(500, ""), False), (RESET, False), (REFUSED, False)],
 )  # fmt: skip
-def test_what_is_counted_as_a_refusal(failure: Failure, is_one: bool) -> None:
+def test_what_is_counted_as_a_refusal(failure: DeliveryFailure, is_one: bool) -> None:
     """A reply that refuses the data, not one that asks for time or reports a failing server."""
     assert is_refusal(failure) == is_one
 
@@ -328,11 +330,11 @@ def test_a_server_that_always_fails_makes_no_dead_letter(count: int, chances: ra
 
 @pytest.mark.parametrize("seed", range(60))
 @pytest.mark.parametrize("failure", [Refused(500, ""), RESET, Refused(400, "?")])
-def test_a_database_that_flaps_loses_no_entry(seed: int, failure: Failure) -> None:
+def test_a_database_that_flaps_loses_no_entry(seed: int, failure: DeliveryFailure) -> None:
     """Answers that are as often wrong as right, at random or in turn, set nothing aside."""
     chances, database = random.Random(seed), Database({})
 
-    def write(entries: Sequence[int]) -> Answer:
+    def write(entries: Sequence[int]) -> DeliveryResult:
         is_up = database.write(entries)
         return is_up if (chances.random() < 0.5 if seed % 2 else database.requests % 2) else failure
 
@@ -366,7 +368,7 @@ def test_an_entry_is_suspected_only_against_others() -> None:
             assert isinstance(action, RetryAfter)
             assert pace.next_position(10, 0.99) == 0
             pace, _ = decide(pace, ONE, RESET, 0.5)
-    assert action == DeadLetter(1, RESET.reason)
+    assert action == MoveToDeadLetters(1, RESET.reason)
 
 
 def test_size_recovers() -> None:

@@ -73,8 +73,8 @@ def live(life: list[Any], host: LivingHost) -> list[AgentEvent]:
             case ("request",):
                 events.append(AuditRequested(host.boottime_ns))
             case "reconfigure", interval_s, rand:
-                audit = SETTINGS.audit._replace(interval_s=interval_s)
-                events.append(Reconfigured(SETTINGS._replace(audit=audit), host.boottime_ns, rand))
+                audit = SETTINGS.judging._replace(interval_s=interval_s)
+                events.append(Reconfigured(SETTINGS._replace(judging=audit), host.boottime_ns, rand))
             case "recover", _:
                 events.append(Recovered(host.observe(*host.sources()), "network"))
     return events

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from ntpaudit.core import checks
-from ntpaudit.core.checks.context import AuditContext, Contradiction, DatabaseDate, DroppedAgreement, History, HostRule
+from ntpaudit.core.checks.context import (
+    AuditContext,
+    Contradiction,
+    DatabaseDate,
+    DroppedAgreement,
+    EarlierState,
+    HostRule,
+)
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Finding
 from ntpaudit.core.checks.host import RULES, findings_of
 from ntpaudit.core.checks.records import UNMEASURED
@@ -19,7 +26,7 @@ from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.clock.steps import Step
 from ntpaudit.core.ntp.time import PIVOT_NS, decode
-from ntpaudit.core.observation import Daemon, Failure, HiddenDaemons, SourceObservation, Unavailable
+from ntpaudit.core.observation import Daemon, HiddenDaemons, SourceFailure, SourceObservation, Unavailable
 from ntpaudit.core.policy import PROFILES, Profile, Severity
 from ntpaudit.core.selection import ClassifiedSource, Selection
 from ntpaudit.core.units import DAY_S
@@ -145,7 +152,7 @@ def test_levels_count_as_the_design_says() -> None:
 
 def coursing(seen: AuditContext | None = None, *, interval_s: float = 300.0, **known: Any) -> AuditContext:
     """Return a case with what an agent knows beside it."""
-    return (seen or case())._replace(history=History(interval_s, **known))
+    return (seen or case())._replace(earlier=EarlierState(interval_s, **known))
 
 
 def drifting(
@@ -295,6 +302,7 @@ def test_not_demonstrable_has_the_maximum_error() -> None:
 NEIGHBOURS = tuple(answered(number, address=f"192.0.2.{number}") for number in (1, 2, 3, 4))
 WRONG = answered(9, measurement(S))
 HERE = answered(8, address="127.0.0.1")
+REFUSED_HERE = HERE._replace(outcome=SourceFailure("unreachable", "refused"))
 WRONG_NEIGHBOURS = tuple(answered(number, measurement(S), address=f"198.51.100.{number}") for number in (7, 8))
 LOOP = answered(7, measurement(said=reply(reference_id=b"\x0a\0\0\7", warnings=("sync-loop",))))
 
@@ -328,7 +336,7 @@ QUORUM: list[tuple[str, tuple[SourceObservation, ...], str | None, str]] = [
     ("this host's own daemon by IPv6", (*FOUR, answered(8, address="::1")), "medium", "is this host: it would"),
     ("another port of this host", (*FOUR, answered(8, address="127.0.0.1", port=1123)), None, ""),
     ("this host's own daemon alone", (HERE,), "medium", "is this host: it would"),
-    ("a failing daemon of this host", (*FOUR, HERE._replace(outcome=Failure("unreachable", "refused"))), None, ""),
+    ("a failing daemon of this host", (*FOUR, REFUSED_HERE), None, ""),
 ]  # fmt: skip
 
 
@@ -552,11 +560,11 @@ def test_the_daemons_are_named() -> None:
 def test_a_lack_of_daemons_is_one_finding() -> None:
     """`unsynced` says it where the kernel does; what was raised while the kernel was content stays until then."""
     alone = case(kernel=UNSYNCHRONISED, daemons=())
-    ended = History(300.0, vanished="chronyd", raised=frozenset({"daemon-count"}))
-    assert "chronyd, which disciplined it, has stopped" in said(alone._replace(history=ended), "unsynced")
-    assert level(alone._replace(history=ended), "daemon-count") == "medium"
+    ended = EarlierState(300.0, vanished="chronyd", raised=frozenset({"daemon-count"}))
+    assert "chronyd, which disciplined it, has stopped" in said(alone._replace(earlier=ended), "unsynced")
+    assert level(alone._replace(earlier=ended), "daemon-count") == "medium"
     both = ended._replace(raised=frozenset({"daemon-count", "unsynced"}))
-    assert level(alone._replace(history=both), "daemon-count") is None
+    assert level(alone._replace(earlier=both), "daemon-count") is None
     two: dict[str, Any] = {"kernel": UNSYNCHRONISED, "daemons": (NTPD, Daemon("ntpd", 901))}
     assert (level(case(**two), "unsynced"), level(case(**two), "daemon-count")) == ("high", "medium")
 
@@ -825,7 +833,7 @@ AGENT_IDS = [rule.id for rule in RULES if rule.needs_agent]
 @pytest.mark.parametrize("wanted", [rule.id for rule in RULES if not rule.needs_agent])
 def test_what_needs_no_agent_is_found_without_one(wanted: str) -> None:
     """A rule that a one-shot check can raise fires without a history: the documentation says so."""
-    assert level(EVERYTHING_WRONG[wanted]._replace(history=None), wanted) is not None
+    assert level(EVERYTHING_WRONG[wanted]._replace(earlier=None), wanted) is not None
 
 
 @pytest.mark.parametrize("wanted", AGENT_IDS)
@@ -898,8 +906,8 @@ def test_an_outvoted_audit_says_by_how_many(numbers: tuple[int, ...], words: str
     seen = case(*map(answered, numbers))
     falsetickers = tuple(one._replace(status="falseticker", reason="disagrees") for one in seen.selection.sources)
     selection = Selection(falsetickers, case().selection.agreement)
-    history = History(300.0, contradiction=Contradiction(4, 1500.0))
-    seen = seen._replace(selection=selection, history=history)
+    history = EarlierState(300.0, contradiction=Contradiction(4, 1500.0))
+    seen = seen._replace(selection=selection, earlier=history)
     assert (level(seen, "source-quorum"), said(seen, "source-quorum")) == ("medium", words)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.clock.interval import MAX_DISTANCE_NS, Interval, carry
 from ntpaudit.core.ntp.measurement import ExchangeTimestamps, Measurement, carry_measurement, measure, root_distance_ns
-from ntpaudit.core.ntp.packet import Refused, Reply, read_reply
+from ntpaudit.core.ntp.packet import Reply, UnusableReply, read_reply
 from tests.core.hosts import LivingHost
 from tests.core.worlds import (
     DAY,
@@ -269,7 +269,7 @@ def held(units: int) -> Reply:
 def test_a_server_may_hold_a_request_for_4_s(units: int, refused: bool) -> None:
     """T3 - T2 from 0 to 4 s is taken and anything outside refused (V12)."""
     result = measure(held(units), stamps(NOON, NOON + 10 * S))
-    assert result == Refused("server-interval", ours=True) if refused else isinstance(result, Measurement)
+    assert result == UnusableReply("server-interval", ours=True) if refused else isinstance(result, Measurement)
 
 
 @pytest.mark.parametrize("width", [1, 1_000])
@@ -283,7 +283,7 @@ def test_a_delay_may_be_negative_by_the_clocks_own_errors(width: int, elapsed: i
     assert taken.delay_ns == width  # clamped to the host's precision
     assert taken.interval.earliest_ns < taken.interval.latest_ns
     refused = measure(held(ceil(Fraction((elapsed + allowed + 2) * 2**32, 10**9))), stamped)
-    assert refused == Refused("negative-delay", ours=True)
+    assert refused == UnusableReply("negative-delay", ours=True)
 
 
 @pytest.mark.parametrize("step", [MS, -MS])
@@ -295,16 +295,16 @@ def test_a_step_of_a_millisecond_is_taken(step: int) -> None:
     assert calm.interval.earliest_ns - stepped.interval.earliest_ns == pytest.approx(MS, abs=100)
     more = step + (1 if step > 0 else -1)
     result = measure(held(0), stamps(NOON, NOON + 100 * MS, stepped_ns=more))
-    assert result == Refused("local-step", ours=True)
+    assert result == UnusableReply("local-step", ours=True)
 
 
 def test_a_step_is_reported_before_its_consequences() -> None:
     """A step back makes the delay negative and is reported as a step; an absurd server interval comes first."""
     back = stamps(NOON, NOON - 50 * MS, stepped_ns=-100 * MS)
-    assert measure(held(0), back) == Refused("local-step", ours=True)
-    assert measure(held(5 << 32), back) == Refused("local-step", ours=True)
-    assert measure(held(5 << 32), stamps(NOON, NOON + MS)) == Refused("server-interval", ours=True)
-    assert measure(held(1 << 32), stamps(NOON, NOON + MS)) == Refused("negative-delay", ours=True)
+    assert measure(held(0), back) == UnusableReply("local-step", ours=True)
+    assert measure(held(5 << 32), back) == UnusableReply("local-step", ours=True)
+    assert measure(held(5 << 32), stamps(NOON, NOON + MS)) == UnusableReply("server-interval", ours=True)
+    assert measure(held(1 << 32), stamps(NOON, NOON + MS)) == UnusableReply("negative-delay", ours=True)
 
 
 def test_distance_limit_is_the_rfcs() -> None:
@@ -388,7 +388,7 @@ def check_worlds(late_ns: int) -> None:
     for seed in range(WORLDS):
         said, stamped, truth = exchange(Random(seed), late_ns)
         result = measure(said, stamped)
-        if isinstance(result, Refused):  # the server's error went the wrong way between T2 and T3
+        if isinstance(result, UnusableReply):  # the server's error went the wrong way between T2 and T3
             assert result.reason in ("server-interval", "negative-delay"), seed
             continue
         used += 1

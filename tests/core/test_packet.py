@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.ntp.packet import KissOfDeath, Refused, Reply, build_request, kiss_code, read_reply, tail_fault
+from ntpaudit.core.ntp.packet import KissOfDeath, Reply, UnusableReply, build_request, kiss_code, read_reply, tail_fault
 from tests.core.worlds import ERA_1, NONCE, NOON, US, S, extension, packet, wire
 
 U64 = st.integers(0, 2**64 - 1)
@@ -161,24 +161,24 @@ VALIDATION: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("changes", "reason"), [row[1:] for row in VALIDATION], ids=[row[0] for row in VALIDATION])
 def test_each_fault_has_its_code(changes: dict[str, Any], reason: str) -> None:
     """One fault in a good reply gives that fault's code; it is ours while it carries our nonce (V1 to V11)."""
-    assert read_reply(packet(**changes), NONCE) == Refused(reason, ours="origin" not in changes)
+    assert read_reply(packet(**changes), NONCE) == UnusableReply(reason, ours="origin" not in changes)
 
 
 @pytest.mark.parametrize("length", range(48))
 def test_a_packet_shorter_than_a_header_is_malformed(length: int) -> None:
     """Less than 48 octets is malformed and has no nonce (V1, W5)."""
-    assert read_reply(packet()[:length], NONCE) == Refused("malformed", ours=False)
+    assert read_reply(packet()[:length], NONCE) == UnusableReply("malformed", ours=False)
 
 
 def test_another_sender_is_not_our_server() -> None:
     """A perfect reply from another address or port is refused and is not ours, nor is a kiss (V4)."""
-    assert read_reply(packet(), NONCE, from_peer=False) == Refused("wrong-source", ours=False)
-    assert read_reply(packet(stratum=0), NONCE, from_peer=False) == Refused("wrong-source", ours=False)
+    assert read_reply(packet(), NONCE, from_peer=False) == UnusableReply("wrong-source", ours=False)
+    assert read_reply(packet(stratum=0), NONCE, from_peer=False) == UnusableReply("wrong-source", ours=False)
 
 
 def test_a_nonce_of_zero_matches_nothing() -> None:
     """Even where we had asked with a nonce of zero, an origin of zero would not be ours (V5)."""
-    assert read_reply(packet(origin=0), 0) == Refused("zero-origin", ours=False)
+    assert read_reply(packet(origin=0), 0) == UnusableReply("zero-origin", ours=False)
 
 
 ORDER: list[tuple[str, dict[str, Any]]] = [
@@ -202,7 +202,7 @@ def test_the_first_fault_names_the_reason(
     changes = second[1] | first[1]
     from_peer = changes.pop("from_peer", True)
     said = read_reply(packet(**changes), NONCE, from_peer=from_peer)
-    assert isinstance(said, Refused | KissOfDeath)
+    assert isinstance(said, UnusableReply | KissOfDeath)
     assert said.reason == first[0]
 
 
@@ -309,7 +309,7 @@ UNSYNCHRONISED = {
 def test_a_server_without_a_source_is_unsynchronised(server: str) -> None:
     """Stratum 0 is a kiss only with a code: without one the server has no time to give (V10)."""
     datagram = bytes.fromhex(UNSYNCHRONISED[server].format(f"{NONCE:016x}"))
-    assert read_reply(datagram, NONCE) == Refused("unsync", ours=True)
+    assert read_reply(datagram, NONCE) == UnusableReply("unsync", ours=True)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,9 @@ def test_what_else_a_kiss_says_is_not_looked_at(changes: dict[str, Any]) -> None
 @pytest.mark.parametrize(("origin", "reason"), [(0, "zero-origin"), (NONCE ^ 1, "bogus")])
 def test_a_forged_kiss_is_ignored(origin: int, reason: str) -> None:
     """A kiss-o'-death without our nonce would let anyone silence us, and is refused (K1, RFC 8633 §5.4)."""
-    assert read_reply(packet(stratum=0, reference_id=b"DENY", origin=origin), NONCE) == Refused(reason, ours=False)
+    assert read_reply(packet(stratum=0, reference_id=b"DENY", origin=origin), NONCE) == UnusableReply(
+        reason, ours=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -395,7 +397,7 @@ def test_what_follows_the_header(tail: bytes, fault: str) -> None:
     assert tail_fault(tail) == fault
     said = read_reply(packet(tail=tail), NONCE)
     if fault:
-        assert said == Refused(fault, ours=True)
+        assert said == UnusableReply(fault, ours=True)
     else:
         assert said == read_reply(packet(), NONCE)
 
@@ -430,7 +432,7 @@ def test_a_chain_cut_anywhere_is_refused(fields: list[bytes], data: st.DataObjec
     tail = b"".join(fields[:-1]) + fields[-1][:left]
     to_the_end = [len(tail) - sum(map(len, fields[:count])) for count in range(len(fields))]
     assume(not {20, 24} & set(to_the_end))  # what is left would be a MAC
-    assert read_reply(packet(tail=tail), NONCE) == Refused("malformed", ours=True)
+    assert read_reply(packet(tail=tail), NONCE) == UnusableReply("malformed", ours=True)
 
 
 # --- any bytes ----------------------------------------------------------------------------------------------------
@@ -441,7 +443,7 @@ def check_read_or_refused(octets: bytes, from_peer: bool = True) -> None:
     said = read_reply(octets, NONCE, from_peer=from_peer)
     carries_nonce = len(octets) >= 48 and octets[24:32] == struct.pack("!Q", NONCE)
     match said:
-        case Refused(reason, ours):
+        case UnusableReply(reason, ours):
             assert reason in REASONS
             assert ours == (from_peer and carries_nonce)
         case KissOfDeath():
@@ -496,4 +498,4 @@ def test_every_first_octet(first: int) -> None:
         first, "version" if first >> 3 & 7 != 4 else "mode"
     )
     said = read_reply(octets, NONCE)
-    assert (said.reason if isinstance(said, Refused) else None) == expected
+    assert (said.reason if isinstance(said, UnusableReply) else None) == expected

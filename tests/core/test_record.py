@@ -13,16 +13,16 @@ from ntpaudit.core.clock.drift import Breach, Drift
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.observation import (
     Daemon,
-    Failure,
     HiddenDaemons,
     HostFacts,
     KernelState,
     Observation,
+    SourceFailure,
     SourceObservation,
     Unavailable,
 )
 from ntpaudit.core.policy import PROFILES, Profile, Severity
-from ntpaudit.core.record import Health, Kind, Labels, Record, conclude, reference_id_text, write_record
+from ntpaudit.core.record import AuditKind, Health, Labels, Record, conclude, reference_id_text, write_record
 from ntpaudit.core.selection import SourceCounts, select
 from tests.core.worlds import (
     CHRONYD,
@@ -503,12 +503,16 @@ def observations(draw: st.DrawFn) -> Observation:
             reason = draw(st.sampled_from(["kod:DENY", "timeout", "bogus", "interval"]))
             outcome = draw(
                 st.sampled_from(
-                    [Failure("rejected", reason), Failure("unreachable", reason), Failure("skipped", reason)]
+                    [
+                        SourceFailure("rejected", reason),
+                        SourceFailure("unreachable", reason),
+                        SourceFailure("skipped", reason),
+                    ]
                 )
             )
         discarded = draw(st.dictionaries(st.sampled_from(["bogus", "duplicate"]), st.integers(1, 99)))
         address = draw(st.sampled_from([None, f"192.0.{number}.1", "192.0.2.9", "2001:db8::1", "127.0.0.1"]))
-        if address is None and isinstance(outcome, tuple) and not isinstance(outcome, Failure):
+        if address is None and isinstance(outcome, tuple) and not isinstance(outcome, SourceFailure):
             address = "198.51.100.1"
         sources.append(SourceObservation(draw(TEXTS), address, draw(st.integers(1, 65_535)), outcome, discarded))
     floats = st.floats(allow_nan=False, allow_infinity=False)
@@ -560,7 +564,7 @@ HEALTHS = st.builds(Health, COUNTS, COUNTS, MAYBE, COUNTS, LABEL_TEXTS, COUNTS, 
 def test_every_agent_s_record_comes_back_from_json(
     seen: Observation,
     profile: str,
-    kind: Kind,
+    kind: AuditKind,
     age_s: float | None,
     drift: Drift | None,
     health: Health | None,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.staleness import AgentState, HostNow, agent_status, read_agent_state, wait_of
+from ntpaudit.core.staleness import HostNow, RunningAgent, agent_status, read_agent_state, wait_of
 from ntpaudit.core.units import NS_PER_S
 from tests.records import CASES
 
@@ -16,7 +16,7 @@ HOUR_NS = 3600 * NS_PER_S
 
 
 MACHINE = RECORD.host.machine_id
-AGENT = AgentState(boot_id=BOOT, started_boottime_ns=RECORD.boottime_ns - HOUR_NS)
+AGENT = RunningAgent(boot_id=BOOT, started_boottime_ns=RECORD.boottime_ns - HOUR_NS)
 
 
 def later(up_s: float, clock_s: float = 0.0, *, boot_id: str | None = BOOT, **changes: object) -> HostNow:
@@ -85,7 +85,7 @@ def test_across_boots_a_record_is_at_least_as_old_as_this_boot() -> None:
 
 def test_stale_is_unknown_whatever_it_was() -> None:
     """A record older than three local intervals and 10 s says nothing of the clock, be it ever so critical."""
-    agent = AgentState(local_s=20.0)
+    agent = RunningAgent(local_s=20.0)
     fresh = agent_status(RECORD, None, agent, later(70.0))
     assert (fresh.is_stale, fresh.severity) == (False, Severity.CRITICAL)
     stale = agent_status(RECORD, None, agent, later(70.000000001))
@@ -115,13 +115,15 @@ def test_the_agents_state_is_read_as_it_is_written() -> None:
         "started_boottime_ns": 5, "boot_id": "b", "next_poll_boottime_ns": 7,
     }  # fmt: skip
     state = read_agent_state(data)
-    assert state == AgentState(30.0, 120.0, 7200.0, 812, "0.2.0", "b", 5, 7)
+    assert state == RunningAgent(30.0, 120.0, 7200.0, 812, "0.2.0", "b", 5, 7)
     assert state.stale_after_s == 100
 
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(AgentState._fields), inner, max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(RunningAgent._fields), inner, max_size=8)
+    ),
     max_leaves=10,
 )
 

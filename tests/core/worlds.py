@@ -13,11 +13,11 @@ from ntpaudit.core.ntp.measurement import ExchangeTimestamps, Measurement
 from ntpaudit.core.ntp.packet import Reply
 from ntpaudit.core.observation import (
     Daemon,
-    Failure,
     HiddenDaemons,
     HostFacts,
     KernelState,
     Observation,
+    SourceFailure,
     SourceObservation,
     Unavailable,
 )
@@ -197,7 +197,7 @@ def failed(number: int, status: Any = "unreachable", reason: str = "timeout", **
         named.get("name", f"ntp{number}.example.net"),
         f"192.0.{number}.1",
         123,
-        Failure(status, reason),
+        SourceFailure(status, reason),
         named.get("discarded", {}),
     )
 

@@ -16,7 +16,7 @@ from ntpaudit.core.agent import handle
 from ntpaudit.core.agent_events import AgentEvent, ClockSet, Observed, Started
 from ntpaudit.core.agent_state import AgentState
 from ntpaudit.core.clock.readings import KERNEL_MARGIN_PPM, MAX_DRIFT_PPM, MAX_KERNEL_PPM
-from ntpaudit.core.observation import Failure
+from ntpaudit.core.observation import SourceFailure
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S
@@ -189,7 +189,7 @@ def test_a_reply_that_is_lost_changes_nothing_that_is_true(monkeypatch: pytest.M
     with loopback(scenario.sources[:2]) as ask:
         replies = ask(host, scenario.sources[:2])
     for reply in replies:
-        assert not isinstance(reply.outcome, Failure), reply
+        assert not isinstance(reply.outcome, SourceFailure), reply
         assert reply.outcome[0].timestamps.before.boottime_ns <= host.boottime_ns
         assert reply.outcome[0].interval.covers(host.behind_ns)
 
@@ -269,7 +269,7 @@ def test_the_kernel_never_stamps_for_a_simulated_clock(ahead_s: float) -> None:
     host.set_clock(round(ahead_s * NS_PER_S))
     with loopback(scenario.sources) as ask:
         for source in ask(host, scenario.sources[:4]):
-            assert not isinstance(source.outcome, Failure), source
+            assert not isinstance(source.outcome, SourceFailure), source
             (sample,) = source.outcome
             assert sample.timestamps.timestamping == "user"
             assert sample.interval.covers(host.behind_ns)

@@ -195,7 +195,7 @@ def test_an_answer_in_several_packed_pieces_is_read_whole(database: FlakyDatabas
     """What follows the first piece is read too; what is no piece is an error."""
     first, second = (zlib.compress(part, wbits=31) for part in (b"one host\n", b"another\n"))
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"
-    server = http.Server(database.url, scheme="Token")
+    server = http.DatabaseServer(database.url, scheme="Token")
     database.choose = lambda request: Octets(head + first + second)
     assert server.ask("/", {}) == b"one host\nanother\n"
     for rest, words in ((b"nothing", "cannot be decompressed"), (second[:-9], "ends too early")):
@@ -223,7 +223,10 @@ def test_a_packed_answer_without_content_or_end_is_refused(
     packer = zlib.compressobj(wbits=31)
     blocks = packer.compress(b"x") + packer.flush(zlib.Z_FULL_FLUSH) + b"\0\0\0\xff\xff" * 800_000
     database.choose = lambda request: Octets(GZIP_HEAD + blocks)
-    with closing(http.Server(database.url, scheme="Token")) as server, pytest.raises(ReadError, match="than 3 MiB"):
+    with (
+        closing(http.DatabaseServer(database.url, scheme="Token")) as server,
+        pytest.raises(ReadError, match="than 3 MiB"),
+    ):
         server.ask("/", {})
 
 
@@ -232,7 +235,7 @@ def test_answers_that_are_read_at_once_share_a_limit(database: FlakyDatabase, mo
     monkeypatch.setattr(http, "MAX_AT_ONCE", 6 << 20)
     both = threading.Barrier(2)
     database.choose = lambda request: Answer(200, " " * (4 << 20))
-    with closing(http.Server(database.url, scheme="Token")) as server:
+    with closing(http.DatabaseServer(database.url, scheme="Token")) as server:
         assert len(server.ask("/", {})) == 4 << 20
         assert len(server.ask("/", {})) == 4 << 20  # the first one is no longer being read
         monkeypatch.setattr(server, "_body", lambda answer: _after(both, answer))
@@ -331,7 +334,10 @@ def test_the_answers_of_ten_thousand_hosts_are_not_refused(database: FlakyDataba
 def test_an_answer_of_brackets_is_refused(text: str, database: FlakyDatabase) -> None:
     """Nested or not, each takes a hundred bytes of memory: such an answer is not parsed."""
     database.choose = lambda request: Answer(200, text)
-    with closing(http.Server(database.url, scheme="Token")) as server, pytest.raises(ReadError, match="brackets"):
+    with (
+        closing(http.DatabaseServer(database.url, scheme="Token")) as server,
+        pytest.raises(ReadError, match="brackets"),
+    ):
         server.ask("/", {})
 
 

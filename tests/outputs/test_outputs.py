@@ -19,7 +19,7 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
 from ntpaudit.errors import ConfigError, OutputError
 from ntpaudit.formats import FORMATS, load
-from ntpaudit.outputs import Settings, open_outputs
+from ntpaudit.outputs import OutputConfig, open_outputs
 from tests.outputs.agent import SAME, event
 from tests.records import CASES, records
 
@@ -101,7 +101,7 @@ def test_settings_of_several_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         read_table("webhook", {"token_file": "/etc/token"})
 
 
-def settings_in(folder: Path) -> dict[str, Settings]:
+def settings_in(folder: Path) -> dict[str, OutputConfig]:
     """Return settings of every output, each with a file or a socket of its name in a folder."""
     return {
         name: settings(

@@ -10,10 +10,10 @@ import pytest
 
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.ntp.measurement import Measurement
-from ntpaudit.core.observation import Failure
+from ntpaudit.core.observation import SourceFailure
 from ntpaudit.demo.server import Behaviour, Datagram, Header, NtpServer
 from ntpaudit.probes.clock import SystemClock
-from ntpaudit.probes.ntp import Answer, exchange
+from ntpaudit.probes.ntp import ExchangeResult, exchange
 from ntpaudit.probes.resolve import Endpoint
 from tests.world.clocks import ShiftedClock
 from tests.world.rogue import BOGUS_FLOOD, MISBEHAVIOURS, RogueServer, extension, late, tail
@@ -92,14 +92,14 @@ def at(address: str, port: int) -> Endpoint:
     return Endpoint(socket.AF_INET6 if ":" in address else socket.AF_INET, address, port)
 
 
-def ask(*endpoints: Endpoint, timeout_s: float = 1.0) -> Answer:
+def ask(*endpoints: Endpoint, timeout_s: float = 1.0) -> ExchangeResult:
     """Ask one server, which may have several addresses."""
     return exchange([endpoints], SystemClock(), timeout_s)[0]
 
 
-def reason(answer: Answer) -> str:
+def reason(answer: ExchangeResult) -> str:
     """Return why there is no measurement, or that there is one."""
-    return answer.outcome.reason if isinstance(answer.outcome, Failure) else MEASURED
+    return answer.outcome.reason if isinstance(answer.outcome, SourceFailure) else MEASURED
 
 
 def test_every_misbehaviour_has_its_reason() -> None:
@@ -120,7 +120,7 @@ def test_unanswered_is_unreachable_and_bad_answers_are_rejected() -> None:
     for name, status in (("silent", "unreachable"), ("bogus_only", "rejected"), ("leap_unsync", "rejected")):
         with RogueServer(name) as server:
             outcome = ask(endpoint(server), timeout_s=0.2).outcome
-        assert isinstance(outcome, Failure)
+        assert isinstance(outcome, SourceFailure)
         assert outcome.status == status
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from ntpaudit.core.events import Event
 from ntpaudit.core.observation import Observation
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.record import Health, Kind, Record
+from ntpaudit.core.record import AuditKind, Health, Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.store import audits, outbox
 from ntpaudit.store.compression import unpack_text
@@ -34,7 +34,7 @@ def in_store(store: StateStore, work: Callable[[sqlite3.Connection], _Done]) -> 
     return store.write(work)
 
 
-def audit(number: int, kind: Kind = "local") -> AuditRow:
+def audit(number: int, kind: AuditKind = "local") -> AuditRow:
     """Return all that the audit of a minute leaves behind, its number in every part of it."""
     seen: Observation = (_LOCAL if kind == "local" else _NETWORK)._replace(taken=reading(NOW_NS, number * MINUTE_NS))
     taken = seen.taken
@@ -67,7 +67,7 @@ def number_of(lines: str) -> int:
     return int(lines.partition("number=")[2].partition("i")[0])
 
 
-def keep(store: StateStore, number: int, kind: Kind = "local") -> None:
+def keep(store: StateStore, number: int, kind: AuditKind = "local") -> None:
     """Keep an audit as the agent does: a network one's observation before it is judged."""
     concluded = audit(number, kind)
     if kind == "network":

@@ -14,7 +14,7 @@ from ntpaudit.core.checks.debounce import DebounceState
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.clock_state import ClockState
 from ntpaudit.core.ntp.rate_limit import ServerState
-from ntpaudit.core.observation import Failure, Observation, SourceObservation
+from ntpaudit.core.observation import Observation, SourceFailure, SourceObservation
 from ntpaudit.store.compression import pack_text, unpack_text
 from ntpaudit.store.serialization import plain, revive, to_json
 from tests.records import CASES, observation, servers
@@ -157,7 +157,7 @@ def test_what_is_none_of_the_kind_is_refused(change: Callable[[dict[str, Any]], 
 
 def test_a_union_is_read_as_what_was_written() -> None:
     """An outcome is a failure or measurements, and never one taken for the other."""
-    for outcome in ((), Failure("rejected", "unsync"), servers(0.1)[0].outcome):
+    for outcome in ((), SourceFailure("rejected", "unsync"), servers(0.1)[0].outcome):
         source = SourceObservation("ntp1", None, 123, outcome)
         back = revive(SourceObservation, json.loads(to_json(plain(source))))
         assert (back, type(back.outcome)) == (source, type(outcome))

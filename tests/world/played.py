@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ntpaudit.agent import Agent, read_agent_config
+from ntpaudit.agent import Agent, read_setup
 from ntpaudit.audit import Plan
 from ntpaudit.core.agent_events import Observed
 from ntpaudit.core.clock.readings import ClockReading
@@ -54,11 +54,11 @@ class PlayedAgent(Agent):
         config = folder / "played.toml"
         config.write_text(f'[sources]\nservers = ["ntp1.example.net"]\n{rest}')
         environment = {"STATE_DIRECTORY": str(folder / "state")}
-        super().__init__(read_agent_config(str(config), environment), host)
+        super().__init__(read_setup(str(config), environment), host)
 
     def network(self, observation: Observation) -> Record:
         """Judge the observation of a poll."""
-        self.audit(observation)
+        self.judge(observation)
         return self._last
 
     def local(self) -> Record:

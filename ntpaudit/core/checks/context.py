@@ -52,13 +52,13 @@ class DatabaseDate(NamedTuple):
     is_new: bool = True
 
 
-class History(NamedTuple):
+class EarlierState(NamedTuple):
     """The state from before this observation, which only an agent has.
 
     - `interval_s`: the polling interval in seconds.
     - `unmeasured_s`: time since the last measurement; None if this audit measured.
     - `ended_gap_s`: the gap that this audit's measurement ended.
-    - `intervals`: either gap in polling intervals, each part by the interval valid then (None: all by `interval_s`).
+    - `gap_intervals`: either gap in polling intervals, each part by the interval valid then; None: by `interval_s`.
     - `steps`: the steps of the last hour.
     - `stale_s`: the time for which certainly no time daemon has updated the kernel's clock.
     - `dropped_records`: records that were lost before delivery.
@@ -84,15 +84,15 @@ class History(NamedTuple):
     refusals: int = 0
     failure: str | None = None
     vanished: str | None = None
-    intervals: float | None = None
+    gap_intervals: float | None = None
     raised: frozenset[str] = frozenset()
 
     def lasted(self, gap_s: float) -> float:
         """Return the length of a gap that lasts until now, in polling intervals."""
-        return gap_s / self.interval_s if self.intervals is None else self.intervals
+        return gap_s / self.interval_s if self.gap_intervals is None else self.gap_intervals
 
 
-_NO_HISTORY = History(interval_s=0.0)
+_NO_EARLIER_STATE = EarlierState(interval_s=0.0)
 
 
 class AuditContext(NamedTuple):
@@ -104,14 +104,14 @@ class AuditContext(NamedTuple):
     observation: Observation
     selection: Selection
     profile: Profile
-    history: History | None = None
+    earlier: EarlierState | None = None
     counts: SourceCounts | None = None
     max_drift_ppm: float = MAX_DRIFT_PPM
 
     @property
-    def past(self) -> History:
-        """The history; an empty one in a one-shot check."""
-        return self.history or _NO_HISTORY
+    def past(self) -> EarlierState:
+        """The state from before this audit; an empty one in a one-shot check."""
+        return self.earlier or _NO_EARLIER_STATE
 
     @property
     def verdict(self) -> Verdict:

@@ -11,7 +11,7 @@ from ntpaudit.core.checks.offset import OFFSET_HIGH, OFFSET_OUT
 from ntpaudit.core.checks.rule import Raised, make_finding, worst_first
 from ntpaudit.core.checks.sources import SOURCE_QUORUM
 from ntpaudit.core.policy import Profile, Severity
-from ntpaudit.core.record import Kind
+from ntpaudit.core.record import AuditKind
 from ntpaudit.core.units import NS_PER_S, format_duration
 
 SAMPLES = 5
@@ -99,7 +99,7 @@ _NEW = ConditionState()
 def judge(
     context: AuditContext,
     alarms: DebounceState,
-    kind: Kind,
+    kind: AuditKind,
     *,
     is_sample: bool,
     is_correcting: bool = False,
@@ -157,7 +157,7 @@ def _correcting_ns(since_ns: int | None, now_ns: int, is_correcting: bool) -> in
     return now_ns if since_ns is None else min(since_ns, now_ns)
 
 
-def _has_sample(rule: HostRule, raised: Raised | None, context: AuditContext, kind: Kind, is_sample: bool) -> bool:
+def _has_sample(rule: HostRule, raised: Raised | None, context: AuditContext, kind: AuditKind, is_sample: bool) -> bool:
     if rule.basis == "network" and kind == "local":
         return False
     if rule.is_of_offset and (not is_sample or context.is_unguaranteed):
@@ -215,7 +215,7 @@ def _is_over(better: Sequence[bool], better_ns: int, now_ns: int) -> bool:
 
 
 def _decide(
-    context: AuditContext, before: DebounceState, after: DebounceState, kind: Kind, *, can_confirm: bool
+    context: AuditContext, before: DebounceState, after: DebounceState, kind: AuditKind, *, can_confirm: bool
 ) -> Decision:
     entries = [(rule, after.conditions.get(rule.id, _NEW)) for rule in RULES]
     listed = [(rule, entry) for rule, entry in entries if _level(rule, after) or _is_pending(rule, after)]

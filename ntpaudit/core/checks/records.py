@@ -76,7 +76,7 @@ def check_unmeasured(context: AuditContext) -> Raised | None:
         reason, remedy = "no majority of the sources agrees", _FIX_NO_MAJORITY
     elif context.selection.sources:
         reason, remedy = "no source gave a usable measurement", None
-    elif context.history is None:
+    elif context.earlier is None:
         reason, remedy = "there is no server to query", "configure at least 4 servers"
     else:
         reason, remedy = "no earlier measurement can be carried forward", _FIX_NO_ESTIMATE

@@ -71,7 +71,7 @@ class ClockShift(NamedTuple):
         return max_error_s(self.now) < min_error_s(self.then)
 
 
-class Compared(NamedTuple):
+class ComparedSites(NamedTuple):
     """How many clocks of each site were compared with the baseline, and which certainly moved."""
 
     counts: Mapping[str | None, int]
@@ -91,7 +91,7 @@ class SiteShift(NamedTuple):
         return min((move.least_s for move in self.moves), key=abs)
 
 
-def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> Compared:
+def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> ComparedSites:
     """Compare the disciplined clocks with the baseline.
 
     Duplicate hosts and hosts with disputed time are left out.
@@ -113,7 +113,7 @@ def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> Compared:
             since_ns = snapshot.baseline_ns.get(host.name, host.last_ns - round(snapshot.baseline_s * NS_PER_S))
             stepped = one.name in stepped_ns and stepped_ns[one.name] >= since_ns
             moved.append(ClockShift(one, host, since_ns, then, now, stepped))
-    return Compared(counts, moved)
+    return ComparedSites(counts, moved)
 
 
 def has_moved(then: Bounded, now: Bounded) -> bool:
@@ -121,7 +121,7 @@ def has_moved(then: Bounded, now: Bounded) -> bool:
     return now.earliest_s > then.latest_s or now.latest_s < then.earliest_s
 
 
-def moved_sites(compared: Compared, least_s: float) -> Iterator[tuple[str, SiteShift]]:
+def moved_sites(compared: ComparedSites, least_s: float) -> Iterator[tuple[str, SiteShift]]:
     """Yield the sites where most hosts certainly moved by at least `least_s`, and one amount fits all of them."""
     for site, moved in by_site(compared.moved):
         moves, amount_s = max_overlap([move for move in moved if abs(move.least_s) >= least_s])

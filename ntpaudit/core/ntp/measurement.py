@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from ntpaudit.core.clock.interval import MAX_STEP_NS, Interval, carry
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, ClockReading, correction_ns, growth_ns, step_ns
-from ntpaudit.core.ntp.packet import Refused, Reply
+from ntpaudit.core.ntp.packet import Reply, UnusableReply
 from ntpaudit.core.ntp.time import decode, difference_ns
 from ntpaudit.core.units import NS_PER_S
 
@@ -47,7 +47,7 @@ class Measurement(NamedTuple):
     interval: Interval
 
 
-def measure(reply: Reply, timestamps: ExchangeTimestamps) -> Measurement | Refused:
+def measure(reply: Reply, timestamps: ExchangeTimestamps) -> Measurement | UnusableReply:
     """Return the interval of the true offset by one exchange, without assuming a symmetric delay (B1 to B4).
 
     Refuses with the codes of V12, V13 and V14.
@@ -58,12 +58,12 @@ def measure(reply: Reply, timestamps: ExchangeTimestamps) -> Measurement | Refus
     precision_ns = _power_of_two_ns(reply.precision)
     host_precision_ns = max(1, timestamps.before.width_ns, timestamps.after.width_ns)  # B4
     if not abs(step_ns(timestamps.before, timestamps.after)) <= MAX_STEP_NS:
-        return Refused("local-step", ours=True)  # V14, before V13: a step would look like a negative delay
+        return UnusableReply("local-step", ours=True)  # V14, before V13: a step would look like a negative delay
     if not 0 <= served_ns <= MAX_SERVER_INTERVAL_NS:
-        return Refused("server-interval", ours=True)  # V12
+        return UnusableReply("server-interval", ours=True)  # V12
     tolerance_ns = precision_ns + host_precision_ns + elapsed_ns * _DELAY_TOLERANCE_PPM // 1_000_000
     if not delay_ns >= -tolerance_ns:
-        return Refused("negative-delay", ours=True)  # V13
+        return UnusableReply("negative-delay", ours=True)  # V13
 
     received_ns = decode(reply.received)
     transmitted_ns = received_ns + served_ns  # not decoded separately: the pivot may be between T2 and T3

@@ -49,7 +49,7 @@ class KissOfDeath(NamedTuple):
         return f"kod:{self.code}"
 
 
-class Refused(NamedTuple):
+class UnusableReply(NamedTuple):
     """A datagram that is not a usable reply, with its reason code.
 
     `ours`: it has our nonce, so it is the server's own reply and ends the wait. Any other datagram is stray or forged;
@@ -68,14 +68,14 @@ def build_request(nonce: int) -> bytes:
 
 def read_reply(
     datagram: bytes, nonce: int, *, own_ids: frozenset[bytes] = frozenset(), from_peer: bool = True
-) -> Reply | KissOfDeath | Refused:
+) -> Reply | KissOfDeath | UnusableReply:
     """Parse one datagram as the reply to the request with `nonce`; any bytes are parsed or refused.
 
     The checks run in the order of V1 to V16 and the first that fails names the reason. `own_ids` are the
     reference ids of this host (V16); `from_peer`: it came from the address that was queried (V4).
     """
     if len(datagram) < HEADER.size:
-        return Refused("malformed", ours=False)  # V1: not even a header, so nothing shows whose it is
+        return UnusableReply("malformed", ours=False)  # V1: not even a header, so nothing shows whose it is
     first, stratum, poll, precision, root_delay, root_dispersion, refid, reference, origin, received, transmitted = (
         HEADER.unpack_from(datagram)
     )
@@ -90,7 +90,7 @@ def read_reply(
         or (origin != nonce and "bogus")  # V5
     )
     if reason:
-        return Refused(reason, ours)
+        return UnusableReply(reason, ours)
     reference_id = refid.to_bytes(4, "big")
     if stratum == 0 and refid != 0:  # without a code it is no kiss: chronyd and openntpd reply so while unsynchronised
         return KissOfDeath(kiss_code(reference_id))  # V8, K1: only now that the origin is proven ours
@@ -101,7 +101,7 @@ def read_reply(
         or (not root_delay / 2 + root_dispersion < MAX_DISPERSION_S * 65536 and "root-distance-invalid")  # V11
     )
     if reason:
-        return Refused(reason, ours)
+        return UnusableReply(reason, ours)
     warnings = []
     if reference != 0 and (reference - transmitted) & (1 << 64) - 1 < 1 << 63 and reference != transmitted:
         warnings.append("reftime-future")  # V15

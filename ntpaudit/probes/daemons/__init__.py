@@ -5,7 +5,7 @@ from typing import NamedTuple
 from ntpaudit.core.observation import Daemon, HiddenDaemons
 from ntpaudit.probes.daemons import chronyd, linuxptp, ntpd, ntpd_rs, openntpd, others, timesyncd
 from ntpaudit.probes.daemons.files import Files
-from ntpaudit.probes.daemons.kind import ConfiguredServer, Kind, Process
+from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process
 from ntpaudit.probes.daemons.process import time_processes
 
 KINDS = (
@@ -31,7 +31,7 @@ class Running(NamedTuple):
     """A time daemon that runs: what it is, and the process that it is."""
 
     daemon: Daemon
-    kind: Kind
+    kind: DaemonKind
     process: Process
 
 
@@ -101,7 +101,7 @@ def _running() -> tuple[list[Running], str | None]:
     return _with_sfptpd(running), seen.hidden
 
 
-def _daemon(kind: Kind, process: Process) -> Daemon:
+def _daemon(kind: DaemonKind, process: Process) -> Daemon:
     if not process.words:
         return Daemon(kind.name, process.pid, None, "its command line cannot be seen")
     role = kind.role(process, Files(f"/proc/{process.pid}/root" if process.root is None else process.root))

@@ -9,7 +9,7 @@ from ntpaudit.probes.daemons.kind import (
     COMMAND_LINE,
     DISCIPLINES,
     ConfiguredServer,
-    Kind,
+    DaemonKind,
     Options,
     Process,
     Role,
@@ -106,4 +106,4 @@ def _read(files: Files, lines: Sequence[str], path: str, seen: set[str], depth: 
             yield from _read_file(files, inner, seen, depth + 1)
 
 
-KIND = Kind("chronyd", ("chronyd",), ("chrony", "chronyd", "timemaster"), _role, _servers)
+KIND = DaemonKind("chronyd", ("chronyd",), ("chrony", "chronyd", "timemaster"), _role, _servers)

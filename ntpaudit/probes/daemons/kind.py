@@ -75,7 +75,7 @@ class ConfiguredServer(NamedTuple):
 Servers = Callable[[Process, Files], Iterator[ConfiguredServer]]
 
 
-class Kind(NamedTuple):
+class DaemonKind(NamedTuple):
     """A kind of daemon: its name, the names of its processes, its units, and how to read a process's configuration.
 
     `units` are the names of its services without `.service` and what follows an `@`. `servers` reads the NTP servers

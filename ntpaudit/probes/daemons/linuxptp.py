@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ntpaudit.probes.daemons.files import Files
-from ntpaudit.probes.daemons.kind import DISCIPLINES, Kind, Process, Role
+from ntpaudit.probes.daemons.kind import DISCIPLINES, DaemonKind, Process, Role
 
 _PHC2SYS_TAKES = frozenset("cdfsEPISFRNOLMiunzltD")
 _PTP4L_TAKES = frozenset("fipl")
@@ -95,6 +95,6 @@ def _global(process: Process, files: Files, given: _Given) -> dict[str, str]:
     return settings
 
 
-PHC2SYS = Kind("phc2sys", ("phc2sys",), ("phc2sys",), _phc2sys)
-PTP4L = Kind("ptp4l", ("ptp4l",), ("ptp4l",), _ptp4l)
-TIMEMASTER = Kind("timemaster", ("timemaster",), ("timemaster",), _timemaster)
+PHC2SYS = DaemonKind("phc2sys", ("phc2sys",), ("phc2sys",), _phc2sys)
+PTP4L = DaemonKind("ptp4l", ("ptp4l",), ("ptp4l",), _ptp4l)
+TIMEMASTER = DaemonKind("timemaster", ("timemaster",), ("timemaster",), _timemaster)

@@ -10,7 +10,7 @@ from ntpaudit.probes.daemons.kind import (
     COMMAND_LINE,
     DISCIPLINES,
     ConfiguredServer,
-    Kind,
+    DaemonKind,
     Process,
     Role,
     configuration,
@@ -81,4 +81,4 @@ def _read_file(
                     yield from _read_file(files, inner, seen, depth + 1)
 
 
-KIND = Kind("ntpd", ("ntpd",), ("ntp", "ntpd", "ntpsec", "timemaster"), _role, _servers)
+KIND = DaemonKind("ntpd", ("ntpd",), ("ntp", "ntpd", "ntpsec", "timemaster"), _role, _servers)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.probes.daemons.files import Files, split_port
-from ntpaudit.probes.daemons.kind import ConfiguredServer, Kind, Process, always, configuration, read_options
+from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, always, configuration, read_options
 
 _OPTIONS = "c:l:hv"
 _LONG_OPTIONS = ("config=", "log-level=", "help", "version")
@@ -36,4 +36,4 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
                     yield ConfiguredServer(host, NTP_PORT, mode == "nts-pool", "ntpd-rs", path, True)
 
 
-KIND = Kind("ntpd-rs", ("ntp-daemon", "ntpd-rs"), ("ntpd-rs",), always, _servers)
+KIND = DaemonKind("ntpd-rs", ("ntp-daemon", "ntpd-rs"), ("ntpd-rs",), always, _servers)

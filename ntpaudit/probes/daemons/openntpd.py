@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.probes.daemons.files import Files
-from ntpaudit.probes.daemons.kind import ConfiguredServer, Kind, Process, always, configuration, read_options
+from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, always, configuration, read_options
 
 _OPTIONS = "df:np:P:sSv"
 _DEFAULTS = ("/etc/openntpd/ntpd.conf", "/etc/ntpd.conf")
@@ -30,4 +30,4 @@ def _servers(process: Process, files: Files) -> Iterator[ConfiguredServer]:
                 yield ConfiguredServer(host, NTP_PORT, kind == "servers", "openntpd", path, False)
 
 
-KIND = Kind("openntpd", ("openntpd",), ("openntpd",), always, _servers)
+KIND = DaemonKind("openntpd", ("openntpd",), ("openntpd",), always, _servers)

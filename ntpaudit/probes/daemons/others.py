@@ -4,7 +4,7 @@ import os
 
 from ntpaudit.core.observation import Daemon
 from ntpaudit.probes.daemons.files import Files
-from ntpaudit.probes.daemons.kind import DISCIPLINES, Kind, Process, Role, always
+from ntpaudit.probes.daemons.kind import DISCIPLINES, DaemonKind, Process, Role, always
 
 _VMBUS = "/sys/bus/vmbus/devices"
 _TIME_SYNC = "{9527e630-d0ae-497b-adce-e80ab0175caf}"
@@ -24,10 +24,10 @@ def _vboxservice(process: Process, _files: Files) -> Role:
 _VMTOOLSD = Role(None, "`vmware-toolbox-cmd timesync status` shows whether it follows the hypervisor's clock")
 _PRLTOOLSD = Role(None, "whether it follows the hypervisor's clock cannot be seen")
 
-SFPTPD = Kind("sfptpd", ("sfptpd",), ("sfptpd",), always)
-VBOXSERVICE = Kind("VBoxService", ("VBoxService",), ("vboxservice", "vboxadd-service"), _vboxservice)
-VMTOOLSD = Kind("vmtoolsd", ("vmtoolsd",), ("open-vm-tools", "vmtoolsd"), lambda *_: _VMTOOLSD)
-PRLTOOLSD = Kind("prltoolsd", ("prltoolsd",), ("prltoolsd",), lambda *_: _PRLTOOLSD)
+SFPTPD = DaemonKind("sfptpd", ("sfptpd",), ("sfptpd",), always)
+VBOXSERVICE = DaemonKind("VBoxService", ("VBoxService",), ("vboxservice", "vboxadd-service"), _vboxservice)
+VMTOOLSD = DaemonKind("vmtoolsd", ("vmtoolsd",), ("open-vm-tools", "vmtoolsd"), lambda *_: _VMTOOLSD)
+PRLTOOLSD = DaemonKind("prltoolsd", ("prltoolsd",), ("prltoolsd",), lambda *_: _PRLTOOLSD)
 
 
 def hyper_v(files: Files) -> Daemon | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from ntpaudit.core.ntp.sources import NTP_PORT
 from ntpaudit.probes.daemons.files import Files
-from ntpaudit.probes.daemons.kind import ConfiguredServer, Kind, Process, always
+from ntpaudit.probes.daemons.kind import ConfiguredServer, DaemonKind, Process, always
 
 _NAME = "systemd-timesyncd"
 _FOLDERS = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd", "/lib/systemd")
@@ -150,4 +150,4 @@ def _unique(named: list[_Named]) -> list[_Named]:
     return list(by_host.items())
 
 
-KIND = Kind(_NAME, ("systemd-timesyn",), (_NAME,), always, _servers)  # the kernel keeps 15 characters of a name
+KIND = DaemonKind(_NAME, ("systemd-timesyn",), (_NAME,), always, _servers)  # the kernel keeps 15 characters of a name
