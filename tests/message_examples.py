@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from ntpaudit.core.checks.context import AuditContext, Contradiction, DatabaseDate, DroppedAgreement, EarlierState
+from ntpaudit.core.checks.context import AuditContext, Contradiction, DatabaseDate, DroppedAgreement, EarlierState, Gap
 from ntpaudit.core.checks.debounce import DebounceState, judge
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY
 from ntpaudit.core.checks.host import RULES
@@ -56,8 +56,8 @@ def _before_release(*numbers: int, weeks: int = 1024) -> tuple[SourceObservation
 
 
 def _with(context: AuditContext | None = None, **known: Any) -> AuditContext:
-    """Return a host with the history that only an agent has."""
-    return (context or case())._replace(earlier=EarlierState(300.0, **known))
+    """Return a host with the earlier state that only an agent has."""
+    return (context or case())._replace(earlier=EarlierState(**known))
 
 
 def _step(size_ns: int, *, is_gap: bool = False, boottime_ns: int = DAY) -> AuditContext:
@@ -101,7 +101,7 @@ HOSTS = (
     _behind(0, 60 * MS, "ops-strict"),
     _behind(0, 900 * MS)._replace(profile=PROFILES["cluster-crdb"]),
     _NO_SOURCES,
-    _with(_NO_SOURCES),
+    _with(_NO_SOURCES, gap=Gap(1300.0, 4.3)),
     case(answered(1), answered(2, measurement(9 * S))),
     case(*(failed(number, "rejected", "unsync") for number in range(1, 7))),
     case(answered(1, measurement(0, 10 * S)), failed(2)),
@@ -144,10 +144,10 @@ HOSTS = (
     _step(3600 * S),
     _step(3600 * S, boottime_ns=60 * S),
     _step(-3600 * S, boottime_ns=60 * S),
-    _with(unmeasured_s=1300.0),
-    _with(unmeasured_s=2 * DAY_S),
-    _with(ended_gap_s=7500.0),
-    _with(ended_gap_s=2 * DAY_S),
+    _with(gap=Gap(1300.0, 1300.0 / 300.0)),
+    _with(gap=Gap(2 * DAY_S, 576.0)),
+    _with(gap=Gap(7500.0, 25.0, has_ended=True)),
+    _with(gap=Gap(2 * DAY_S, 576.0, has_ended=True)),
     _with(dropped_records=17),
     _with(
         dropped_agreement=DroppedAgreement(Interval(-25 * MS, 25 * MS), Interval(29_950 * MS, 30_050 * MS), 2, 300, DAY)
@@ -179,19 +179,17 @@ def debounce_messages() -> Iterator[Example]:
     state = DebounceState()
     for number, context in enumerate((bad, bad, bad, good, one_server), 1):
         taken = reading(uptime_ns=DAY)._replace(boottime_ns=DAY + number * 300 * S)
-        now = context._replace(observation=context.observation._replace(taken=taken), earlier=EarlierState(300.0))
+        now = context._replace(observation=context.observation._replace(taken=taken))
         is_sample = context is not one_server
         decision = judge(now, state, "network", is_sample=is_sample)
         state = decision.state
         yield from ((one.id, one.level, one.message) for one in decision.findings if one.id == "offset-out")
-    unstored = judge(
-        bad._replace(earlier=EarlierState(300.0)), DebounceState(), "network", is_sample=True, can_confirm=False
-    )
+    unstored = judge(bad, DebounceState(), "network", is_sample=True, can_confirm=False)
     yield from ((one.id, one.level, one.message) for one in unstored.findings if one.id == "offset-out")
     unsynced, state = case(kernel=UNSYNCHRONISED, daemons=(NTPD,)), DebounceState()
     for number in range(3):  # enough samples, within 3 minutes
         taken = reading(uptime_ns=DAY)._replace(boottime_ns=DAY + number * 60 * S)
-        now = unsynced._replace(observation=unsynced.observation._replace(taken=taken), earlier=EarlierState(300.0))
+        now = unsynced._replace(observation=unsynced.observation._replace(taken=taken))
         decision = judge(now, state, "local", is_sample=False)
         state = decision.state
         yield from ((one.id, one.level, one.message) for one in decision.findings if one.id == "unsynced")

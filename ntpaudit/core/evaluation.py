@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from ntpaudit.core.agreements import compare, store_agreement
-from ntpaudit.core.checks.context import AuditContext, DatabaseDate, DroppedAgreement, EarlierState
+from ntpaudit.core.checks.context import AuditContext, Contradiction, DatabaseDate, DroppedAgreement, EarlierState, Gap
 from ntpaudit.core.checks.daemons import STALE_TIMESYNCD_S
 from ntpaudit.core.checks.debounce import judge
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Finding
@@ -82,12 +82,13 @@ def evaluate(
         state = state._replace(poll=Poll(now.boottime_ns, counts, settings.interval_s))
     if agreement is not None:  # the counts of the reported interval, which may be carried forward
         counts = counts._replace(max_falsetickers=agreement.max_falsetickers, guaranteed=agreement.is_guaranteed)
-    earlier = measured.earlier._replace(
-        interval_s=settings.interval_s,
+    earlier = EarlierState(
+        gap=measured.gap,
         steps=state.steps,
         stale_s=stale_s(state, now),
         drift=state.drift,
         dropped_records=dropped,
+        contradiction=measured.contradiction,
         dropped_agreement=_listed_contradiction(state, now),
         database=_date_of(state, database, now, measured.drift_ppm),
         refusals=health.refusals,
@@ -126,13 +127,15 @@ def evaluate(
 class _Measured(NamedTuple):
     """The clock by one observation. `replies` has an agreement only if it counts; `before` is the earlier one, carried.
 
-    `earlier` has what was compared with the state before. `drift_ppm` is the largest possible drift (R4).
+    `contradiction` is the larger earlier agreement that these replies contradict. `drift_ppm` is the largest possible
+    drift (R4).
     """
 
     state: ClockState
     replies: Selection
     before: Agreement | None
-    earlier: EarlierState
+    gap: Gap | None
+    contradiction: Contradiction | None
     drift_ppm: float
     is_correcting: bool
 
@@ -147,7 +150,7 @@ def _measure(state: ClockState, observation: Observation, kind: AuditKind, setti
     now = observation.taken
     drift_ppm = drift_bound_ppm(state.line, state.drift_ppm or settings.max_drift_ppm)
     replies = select(observation.sources, now, drift_ppm) if kind == "network" else Selection((), None)
-    history = _gap(state, now, replies.agreement)
+    gap = _gap(state, now, replies.agreement)
     state, replies, before, contradiction = compare(state, now, replies)
     is_correcting = _is_correcting(state.agreement, now, replies.agreement)
     if replies.agreement is not None:
@@ -157,7 +160,7 @@ def _measure(state: ClockState, observation: Observation, kind: AuditKind, setti
     agreement = replies.agreement or before
     if agreement is not None:  # R3: each record has a new forecast, whether or not servers replied
         state = state._replace(drift=_drift(state, observation, agreement, settings.profile, drift_ppm))
-    return _Measured(state, replies, before, history._replace(contradiction=contradiction), drift_ppm, is_correcting)
+    return _Measured(state, replies, before, gap, contradiction, drift_ppm, is_correcting)
 
 
 def _counts(measured: _Measured, kind: AuditKind) -> SourceCounts:
@@ -167,12 +170,10 @@ def _counts(measured: _Measured, kind: AuditKind) -> SourceCounts:
     return measured.state.agreement.counts if measured.state.agreement else NO_SOURCES
 
 
-def _gap(state: ClockState, now: ClockReading, measured: Agreement | None) -> EarlierState:
-    """Return the gap that lasts until now, or that this measurement ends."""
-    unmeasured_s = None if measured is not None else _since_s(state, now)
-    ended_gap_s = None if measured is None else _gap_s(state, now, measured)
-    intervals = _intervals(state, now, measured)
-    return EarlierState(0.0, unmeasured_s, ended_gap_s, gap_intervals=intervals)
+def _gap(state: ClockState, now: ClockReading, measured: Agreement | None) -> Gap | None:
+    """Return the gap that lasts until now, or that this measurement ends; None if nothing was measured before it."""
+    span_s = _since_s(state, now) if measured is None else _gap_s(state, now, measured)
+    return None if span_s is None else Gap(span_s, _intervals(state, now, measured), measured is not None)
 
 
 def _is_correcting(last: LastAgreement | None, now: ClockReading, agreement: Agreement | None) -> bool:
@@ -235,15 +236,14 @@ def _gap_s(state: ClockState, now: ClockReading, agreement: Agreement | None) ->
     return max(0.0, (now.realtime_ns + agreement.estimate_ns - state.measured_utc_ns) / NS_PER_S)
 
 
-def _intervals(state: ClockState, now: ClockReading, measured: Agreement | None) -> float | None:
+def _intervals(state: ClockState, now: ClockReading, measured: Agreement | None) -> float:
     """Return how many poll intervals have passed since servers last gave a measurement, else since the agent's start.
 
     If the last one was in an earlier boot, the time before this agent's start counts too: all of it if the true time is
     known (`measured`), else this boot's uptime.
     """
     polls = state.poll_interval
-    if polls is None:
-        return None
+    assert polls is not None, "see with_poll_interval"
     passed = polls.passed_at(now.boottime_ns)
     if state.measured_ns is not None or state.measured_utc_ns is None:
         return passed

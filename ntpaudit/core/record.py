@@ -313,7 +313,7 @@ def write_record(
 
 
 def _database_offset(context: AuditContext) -> DatabaseOffset | None:
-    date, disputed_ns = context.past.database, context.disputed_ns
+    date, disputed_ns = context.earlier.database, context.disputed_ns
     if date is None:
         return None
     disputed_s = None if disputed_ns is None else disputed_ns / NS_PER_S

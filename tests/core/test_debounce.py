@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ntpaudit.core.checks.context import AuditContext, Contradiction, EarlierState
+from ntpaudit.core.checks.context import AuditContext, Contradiction, EarlierState, Gap
 from ntpaudit.core.checks.debounce import DebounceState, Decision, judge, of_new_boot
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY
 from ntpaudit.core.checks.host import RULES, findings_of
@@ -37,7 +37,7 @@ from tests.core.worlds import (
 )
 
 PROFILE = PROFILES["log-integrity"]
-HISTORY = EarlierState(300.0)
+NOTHING_EARLIER = EarlierState()
 OK, WARNING, UNKNOWN, CRITICAL = Severity.OK, Severity.WARNING, Severity.UNKNOWN, Severity.CRITICAL
 
 Sources = Callable[[ClockReading], tuple[SourceObservation, ...]]
@@ -96,7 +96,7 @@ class Evaluator:
         after_s: float,
         kind: Literal["network", "local"],
         *,
-        history: EarlierState = HISTORY,
+        earlier: EarlierState = NOTHING_EARLIER,
         is_correcting: bool = False,
         is_continued: bool = True,
         carried: Sources | None = None,
@@ -112,7 +112,7 @@ class Evaluator:
             selection = selection._replace(agreement=select(carried(now), now).agreement)
         if kind == "local":
             selection = Selection((), selection.agreement)
-        context = AuditContext(observation(*asked, taken=now, **seen), selection, self.profile, history)
+        context = AuditContext(observation(*asked, taken=now, **seen), selection, self.profile, earlier)
         self.last = judge(
             context,
             self.alarms,
@@ -704,10 +704,10 @@ def test_a_contradiction_counts_while_pools_are_not_queried() -> None:
     """Servers that contradict a larger agreement of a resting pool count; their silence clears nothing."""
     evaluator = evaluating()
     resting = tuple(failed(number, "skipped", "interval") for number in (7, 8))
-    history = HISTORY._replace(contradiction=Contradiction(4, 300.0))
+    earlier = EarlierState(contradiction=Contradiction(4, 300.0))
     contradicting = also(*each_says(0, 9 * S, 0)(reading(NOON)), *resting, count=0)
     for _ in range(3):
-        judged = evaluator.network(contradicting, history=history, carried=GOOD)
+        judged = evaluator.network(contradicting, earlier=earlier, carried=GOOD)
     assert levels(judged)["source-quorum"] == "medium"
     assert evaluator.changes("source-quorum") == [True]
     for _ in range(6):
@@ -825,7 +825,7 @@ def test_a_clock_that_is_not_measured_is_a_finding() -> None:
     assert {one.id: one.severity for one in last.findings} == {"unreachable-sources": WARNING}
     assert last.severity is UNKNOWN
     evaluator = evaluating()
-    woken = evaluator.local(no_reply)
+    woken = evaluator.local(no_reply, earlier=EarlierState(gap=Gap(60.0, 0.2)))
     assert [(one.id, one.message) for one in woken.findings] == [
         ("unmeasured", "the offset is unknown: no earlier measurement can be carried forward")
     ]
@@ -872,8 +872,8 @@ def test_a_gap_is_raised_at_once_and_cleared_at_once() -> None:
     """A momentary finding waits for no sample, and has one event each when it begins, gets worse and ends."""
     evaluator = evaluating()
     for unmeasured_s in (600.0, 1000.0, 2000.0, 90_000.0, 95_000.0):
-        evaluator.local(history=HISTORY._replace(unmeasured_s=unmeasured_s))
-    evaluator.network(GOOD, history=HISTORY._replace(ended_gap_s=95_300.0))
+        evaluator.local(earlier=EarlierState(gap=Gap(unmeasured_s, unmeasured_s / 300.0)))
+    evaluator.network(GOOD, earlier=EarlierState(gap=Gap(95_300.0, 95_300.0 / 300.0, has_ended=True)))
     evaluator.local()
     assert evaluator.all_changes == [("evidence-gap", True), ("evidence-gap", True), ("evidence-gap", False)]
 
@@ -884,8 +884,8 @@ def test_a_forecast_needs_samples() -> None:
     evaluator = evaluating()
     seen = []
     for _ in range(3):
-        seen.append(levels(evaluator.network(GOOD, history=HISTORY._replace(drift=drift)))["breach-forecast"])
-        seen += [levels(evaluator.local(history=HISTORY._replace(drift=drift)))["breach-forecast"] for _ in range(4)]
+        seen.append(levels(evaluator.network(GOOD, earlier=EarlierState(drift=drift)))["breach-forecast"])
+        seen += [levels(evaluator.local(earlier=EarlierState(drift=drift)))["breach-forecast"] for _ in range(4)]
     assert seen == ["low"] * 10 + ["medium"] * 5
     assert evaluator.changes("breach-forecast") == [True]
 

@@ -15,6 +15,7 @@ from ntpaudit.core.checks.context import (
     DatabaseDate,
     DroppedAgreement,
     EarlierState,
+    Gap,
     HostRule,
 )
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Finding
@@ -150,9 +151,14 @@ def test_levels_count_as_the_design_says() -> None:
     }
 
 
-def coursing(seen: AuditContext | None = None, *, interval_s: float = 300.0, **known: Any) -> AuditContext:
+def coursing(seen: AuditContext | None = None, **known: Any) -> AuditContext:
     """Return a case with what an agent knows beside it."""
-    return (seen or case())._replace(earlier=EarlierState(interval_s, **known))
+    return (seen or case())._replace(earlier=EarlierState(**known))
+
+
+def gap(span_s: float, *, interval_s: float = 300.0, has_ended: bool = False) -> Gap:
+    """Return a time without a measurement under one polling interval."""
+    return Gap(span_s, span_s / interval_s, has_ended)
 
 
 def drifting(
@@ -177,7 +183,7 @@ def set_by(size_ns: int, *, boottime_ns: int = DAY, is_gap: bool = False) -> Ste
 EVERYTHING_WRONG = {
     "step-back": coursing(steps=(set_by(-S),)),
     "step-forward": coursing(steps=(set_by(S),)),
-    "evidence-gap": coursing(unmeasured_s=5000.0),
+    "evidence-gap": coursing(gap=gap(5000.0)),
     "contradicts-earlier": coursing(
         dropped_agreement=DroppedAgreement(Interval(-S, S), Interval(9 * S, 11 * S), 2, 300.0, DAY)
     ),
@@ -560,7 +566,7 @@ def test_the_daemons_are_named() -> None:
 def test_a_lack_of_daemons_is_one_finding() -> None:
     """`unsynced` says it where the kernel does; what was raised while the kernel was content stays until then."""
     alone = case(kernel=UNSYNCHRONISED, daemons=())
-    ended = EarlierState(300.0, vanished="chronyd", raised=frozenset({"daemon-count"}))
+    ended = EarlierState(vanished="chronyd", raised=frozenset({"daemon-count"}))
     assert "chronyd, which disciplined it, has stopped" in said(alone._replace(earlier=ended), "unsynced")
     assert level(alone._replace(earlier=ended), "daemon-count") == "medium"
     both = ended._replace(raised=frozenset({"daemon-count", "unsynced"}))
@@ -719,21 +725,21 @@ def test_a_step_says_which_logs_it_spoilt(step: Step, words: str) -> None:
 @pytest.mark.parametrize(
     ("known", "wanted", "words"),
     [
-        ({"unmeasured_s": 990.0}, None, ""),
+        ({"gap": gap(990.0)}, None, ""),
         (
-            {"unmeasured_s": 991.0},
+            {"gap": gap(991.0)},
             "medium",
             "no measurement for 16.5 min (3.3 polling intervals)",
         ),
-        ({"unmeasured_s": DAY_S}, "medium", "for 24 h"),
-        ({"unmeasured_s": DAY_S + 1}, "high", "for 24 h"),
-        ({"unmeasured_s": 4000.0, "interval_s": 3600.0}, None, ""),
-        ({"unmeasured_s": 11_881.0, "interval_s": 3600.0}, "medium", "(3.3 polling intervals)"),
-        ({"ended_gap_s": 990.0}, None, ""),
-        ({"ended_gap_s": 991.0}, "medium", "no measurement for 16.5 min before this one"),
-        ({"ended_gap_s": 2 * DAY_S}, "high", "for 2 days before this one"),
+        ({"gap": gap(DAY_S)}, "medium", "for 24 h"),
+        ({"gap": gap(DAY_S + 1)}, "high", "for 24 h"),
+        ({"gap": gap(4000.0, interval_s=3600.0)}, None, ""),
+        ({"gap": gap(11_881.0, interval_s=3600.0)}, "medium", "(3.3 polling intervals)"),
+        ({"gap": gap(990.0, has_ended=True)}, None, ""),
+        ({"gap": gap(991.0, has_ended=True)}, "medium", "no measurement for 16.5 min before this one"),
+        ({"gap": gap(2 * DAY_S, has_ended=True)}, "high", "for 2 days before this one"),
         ({"dropped_records": 1}, "high", "1 record was lost before delivery: the history was full"),
-        ({"dropped_records": 20, "unmeasured_s": 2000.0}, "high", "20 records"),
+        ({"dropped_records": 20, "gap": gap(2000.0)}, "high", "20 records"),
         ({}, None, ""),
     ],
 )
@@ -833,7 +839,7 @@ AGENT_IDS = [rule.id for rule in RULES if rule.needs_agent]
 @pytest.mark.parametrize("wanted", [rule.id for rule in RULES if not rule.needs_agent])
 def test_what_needs_no_agent_is_found_without_one(wanted: str) -> None:
     """A rule that a one-shot check can raise fires without a history: the documentation says so."""
-    assert level(EVERYTHING_WRONG[wanted]._replace(earlier=None), wanted) is not None
+    assert level(EVERYTHING_WRONG[wanted]._replace(earlier=EarlierState()), wanted) is not None
 
 
 @pytest.mark.parametrize("wanted", AGENT_IDS)
@@ -906,8 +912,8 @@ def test_an_outvoted_audit_says_by_how_many(numbers: tuple[int, ...], words: str
     seen = case(*map(answered, numbers))
     falsetickers = tuple(one._replace(status="falseticker", reason="disagrees") for one in seen.selection.sources)
     selection = Selection(falsetickers, case().selection.agreement)
-    history = EarlierState(300.0, contradiction=Contradiction(4, 1500.0))
-    seen = seen._replace(selection=selection, earlier=history)
+    earlier = EarlierState(contradiction=Contradiction(4, 1500.0))
+    seen = seen._replace(selection=selection, earlier=earlier)
     assert (level(seen, "source-quorum"), said(seen, "source-quorum")) == ("medium", words)
 
 

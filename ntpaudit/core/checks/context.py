@@ -52,13 +52,21 @@ class DatabaseDate(NamedTuple):
     is_new: bool = True
 
 
-class EarlierState(NamedTuple):
-    """The state from before this observation, which only an agent has.
+class Gap(NamedTuple):
+    """A time without a measurement: until now, or until this audit measured (`has_ended`).
 
-    - `interval_s`: the polling interval in seconds.
-    - `unmeasured_s`: time since the last measurement; None if this audit measured.
-    - `ended_gap_s`: the gap that this audit's measurement ended.
-    - `gap_intervals`: either gap in polling intervals, each part by the interval valid then; None: by `interval_s`.
+    `intervals` is its length in polling intervals; each part counts by the interval valid then.
+    """
+
+    span_s: float
+    intervals: float
+    has_ended: bool = False
+
+
+class EarlierState(NamedTuple):
+    """What an agent knows from before this observation; a one-shot check knows nothing.
+
+    - `gap`: None without one, and in a one-shot check.
     - `steps`: the steps of the last hour.
     - `stale_s`: the time for which certainly no time daemon has updated the kernel's clock.
     - `dropped_records`: records that were lost before delivery.
@@ -71,9 +79,7 @@ class EarlierState(NamedTuple):
     - `raised`: the ids of the findings that were raised before.
     """
 
-    interval_s: float
-    unmeasured_s: float | None = None
-    ended_gap_s: float | None = None
+    gap: Gap | None = None
     steps: tuple[Step, ...] = ()
     stale_s: float | None = None
     drift: Drift | None = None
@@ -84,15 +90,7 @@ class EarlierState(NamedTuple):
     refusals: int = 0
     failure: str | None = None
     vanished: str | None = None
-    gap_intervals: float | None = None
     raised: frozenset[str] = frozenset()
-
-    def lasted(self, gap_s: float) -> float:
-        """Return the length of a gap that lasts until now, in polling intervals."""
-        return gap_s / self.interval_s if self.gap_intervals is None else self.gap_intervals
-
-
-_NO_EARLIER_STATE = EarlierState(interval_s=0.0)
 
 
 class AuditContext(NamedTuple):
@@ -104,14 +102,9 @@ class AuditContext(NamedTuple):
     observation: Observation
     selection: Selection
     profile: Profile
-    earlier: EarlierState | None = None
+    earlier: EarlierState = EarlierState()
     counts: SourceCounts | None = None
     max_drift_ppm: float = MAX_DRIFT_PPM
-
-    @property
-    def past(self) -> EarlierState:
-        """The state from before this audit; an empty one in a one-shot check."""
-        return self.earlier or _NO_EARLIER_STATE
 
     @property
     def verdict(self) -> Verdict:
@@ -137,7 +130,7 @@ class AuditContext(NamedTuple):
     @property
     def disputed_ns(self) -> int | None:
         """The least difference of the servers' time from the database's, positive if ahead; None if unknown."""
-        agreement, database = self.selection.agreement, self.past.database
+        agreement, database = self.selection.agreement, self.earlier.database
         return None if agreement is None or database is None else disputed_ns(agreement.interval, database.interval)
 
 

@@ -32,7 +32,7 @@ def check_unsynced(context: AuditContext) -> Raised | None:
     summary = "the kernel reports that its clock is not synchronised"
     if not daemons and (hidden := _hidden_daemons(context)) is not None:
         return Raised("medium", f"{summary}; whether a time daemon disciplines it is unknown: {hidden}")
-    vanished = context.past.vanished
+    vanished = context.earlier.vanished
     cause = f"and {vanished}, which disciplined it, has stopped" if vanished else "and no time daemon disciplines it"
     if daemons:
         verb = "runs" if len(daemons) == 1 else "run"
@@ -67,9 +67,9 @@ def check_daemon_count(context: AuditContext) -> Raised | None:
     grown (R12).
     """
     daemons, kernel = _disciplining(context), context.observation.kernel
-    vanished = context.past.vanished
+    vanished = context.earlier.vanished
     # One cause, one finding: `unsynced`. A finding raised earlier stays until that one is raised.
-    is_kept = DAEMON_COUNT.id in context.past.raised and UNSYNCED.id not in context.past.raised
+    is_kept = DAEMON_COUNT.id in context.earlier.raised and UNSYNCED.id not in context.earlier.raised
     if not daemons and not is_kept and check_unsynced(context) is not None:
         return None
     if not daemons and vanished is not None:
@@ -80,7 +80,7 @@ def check_daemon_count(context: AuditContext) -> Raised | None:
     if daemons or _is_booting(context) or _hidden_daemons(context) is not None:
         return None
     if isinstance(kernel, KernelState) and kernel.is_synchronised:
-        stale_s = context.past.stale_s
+        stale_s = context.earlier.stale_s
         if stale_s is None or stale_s < VANISHED_S or context.observation.host.container is not None:
             return None  # a daemon outside this container may discipline the clock
         ago = format_duration(stale_s, rounding="down")
@@ -114,7 +114,7 @@ DAEMON_COUNT = Rule(
 
 def check_daemon_stale(context: AuditContext) -> Raised | None:
     """NTPA-06: no time daemon has updated the kernel's clock for long: it is stopped or lost its servers (A4)."""
-    stale_s = context.past.stale_s
+    stale_s = context.earlier.stale_s
     is_slow = any(daemon.name == "systemd-timesyncd" for daemon in _disciplining(context))
     if stale_s is None or stale_s <= (STALE_TIMESYNCD_S if is_slow else STALE_S):
         return None
@@ -138,7 +138,7 @@ DAEMON_STALE = Rule(
     least_s=600.0,
     explains_shift=True,
     needs_agent=True,
-    value_s=lambda context: context.past.stale_s,
+    value_s=lambda context: context.earlier.stale_s,
 )
 
 

@@ -102,7 +102,7 @@ OFFSET_HIGH = Rule(
 
 def check_breach_forecast(context: AuditContext) -> Raised | None:
     """NTPA-16: the clock drifts out of its tolerance within a day, or its oscillator is bad."""
-    drift = context.past.drift
+    drift = context.earlier.drift
     if drift is None or drift.raw_frequency_ppm is None:
         return None
     breach, rate_ppm = drift.breach, drift.frequency_ppm
@@ -141,7 +141,7 @@ BREACH_FORECAST = Rule(
     is_of_offset=True,
     explains_shift=True,
     value_s=lambda context: (
-        context.past.drift.breach.central_s if context.past.drift and context.selection.agreement else None
+        context.earlier.drift.breach.central_s if context.earlier.drift and context.selection.agreement else None
     ),
 )
 

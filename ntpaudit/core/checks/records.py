@@ -27,29 +27,26 @@ MANY_REFUSALS = 3
 
 def check_evidence_gap(context: AuditContext) -> Raised | None:
     """NTPA-07: no measurement for more than three intervals, or records were lost before delivery."""
-    history = context.past
-    if history.dropped_records:
-        was = "was" if history.dropped_records == 1 else "were"
+    earlier = context.earlier
+    if earlier.dropped_records:
+        was = "was" if earlier.dropped_records == 1 else "were"
         return Raised(
             "high",
-            f"{plural(history.dropped_records, 'record')} {was} lost before delivery: the history was full, or "
+            f"{plural(earlier.dropped_records, 'record')} {was} lost before delivery: the history was full, or "
             "could not be written when the agent was killed",
             remedy=_FIX_LOST,
         )
-    gap_s = _gap_s(context)
-    if gap_s is None or history.lasted(gap_s) <= GAP_INTERVALS:
+    gap = earlier.gap
+    if gap is None or gap.intervals <= GAP_INTERVALS:
         return None
-    when = "before this one"
-    if history.unmeasured_s is not None:
-        when = f"({history.lasted(gap_s):.3g} polling intervals)"  # each part by the interval valid then
-    return Raised("high" if gap_s > DAY_S else "medium", f"no measurement for {format_duration(gap_s)} {when}")
+    when = "before this one" if gap.has_ended else f"({gap.intervals:.3g} polling intervals)"
+    level: Level = "high" if gap.span_s > DAY_S else "medium"
+    return Raised(level, f"no measurement for {format_duration(gap.span_s)} {when}")
 
 
 def _gap_s(context: AuditContext) -> float | None:
-    history = context.past
-    if history.dropped_records:
-        return None
-    return history.ended_gap_s if history.unmeasured_s is None else history.unmeasured_s
+    earlier = context.earlier
+    return None if earlier.gap is None or earlier.dropped_records else earlier.gap.span_s
 
 
 EVIDENCE_GAP = Rule(
@@ -76,7 +73,7 @@ def check_unmeasured(context: AuditContext) -> Raised | None:
         reason, remedy = "no majority of the sources agrees", _FIX_NO_MAJORITY
     elif context.selection.sources:
         reason, remedy = "no source gave a usable measurement", None
-    elif context.earlier is None:
+    elif context.earlier.gap is None:  # a one-shot check
         reason, remedy = "there is no server to query", "configure at least 4 servers"
     else:
         reason, remedy = "no earlier measurement can be carried forward", _FIX_NO_ESTIMATE
@@ -102,11 +99,11 @@ UNMEASURED = Rule(
 
 def check_delivery_refused(context: AuditContext) -> Raised | None:
     """The database refuses every write, so the fleet sees no new data of this host. The records are not the cause."""
-    history = context.past
-    if history.refusals < MANY_REFUSALS:
+    earlier = context.earlier
+    if earlier.refusals < MANY_REFUSALS:
         return None
-    last = f"; last error: {history.failure}" if history.failure else ""
-    return Raised("medium", f"the database has refused {history.refusals} writes and accepted none{last}")
+    last = f"; last error: {earlier.failure}" if earlier.failure else ""
+    return Raised("medium", f"the database has refused {earlier.refusals} writes and accepted none{last}")
 
 
 DELIVERY_REFUSED = Rule(
@@ -124,7 +121,7 @@ DELIVERY_REFUSED = Rule(
 
 def check_contradicts_earlier(context: AuditContext) -> Raised | None:
     """R6: more servers than may be wrong contradict the earlier measurement, carried forward."""
-    contradiction = context.past.dropped_agreement
+    contradiction = context.earlier.dropped_agreement
     if contradiction is None:
         return None
     verb = "contradicts" if contradiction.sources == 1 else "contradict"
@@ -144,7 +141,7 @@ def _range(interval: Interval) -> str:
 
 
 def _both_intervals(context: AuditContext) -> Mapping[str, Any]:
-    contradiction = context.past.dropped_agreement
+    contradiction = context.earlier.dropped_agreement
     if contradiction is None:
         return {}
     return {
@@ -171,7 +168,7 @@ CONTRADICTS_EARLIER = Rule(
     message_id="a0849a205f2d4597ab6d588afb98bbea",
     basis="moment",
     needs_agent=True,
-    value_s=lambda context: _in_seconds(context.past.dropped_agreement and context.past.dropped_agreement.gap_ns),
+    value_s=lambda context: _in_seconds(context.earlier.dropped_agreement and context.earlier.dropped_agreement.gap_ns),
     detail=_both_intervals,
 )
 
@@ -195,7 +192,7 @@ def _has_new_date(context: AuditContext, _: Raised | None) -> bool:
 
     Without a reply for a day, or since a suspend or the start, nothing disputes the servers' time.
     """
-    date = context.past.database
+    date = context.earlier.database
     return date is None or (context.disputed_ns is not None and date.is_new)
 
 

@@ -48,8 +48,8 @@ def check_source_quorum(context: AuditContext) -> Raised | None:
     if usable and all(classified.reason == "no-majority" for classified in usable):
         message = f"{plural(len(usable), 'source')} replied, and no majority agrees"
         return Raised("medium", message, remedy=_FIX_DISAGREE)
-    if falsetickers and context.past.contradiction is not None:
-        return Raised("medium", _contradiction(falsetickers, context.past.contradiction), remedy=_FIX_DISAGREE)
+    if falsetickers and context.earlier.contradiction is not None:
+        return Raised("medium", _contradiction(falsetickers, context.earlier.contradiction), remedy=_FIX_DISAGREE)
     if usable and not context.selection.is_sufficient:
         queried = plural(len(context.selection.asked), "server")
         return Raised(
@@ -124,7 +124,7 @@ def _is_this_host(classified: ClassifiedSource) -> bool:
 
 def _has_sample(context: AuditContext, _: Raised | None) -> bool:
     """Servers that were polled too recently give no sample, unless the others already prove what is raised."""
-    if context.past.contradiction is not None:
+    if context.earlier.contradiction is not None:
         return True
     selection = context.selection
     return bool(selection.usable) and ("interval" not in selection.skip_reasons or not selection.is_sufficient)

@@ -20,7 +20,7 @@ _SMALLER = "A step of less than 10 ms is an event of level low, not a finding."
 
 
 def _worst_step(context: AuditContext, *, is_back: bool) -> Raised | None:
-    listed = [step for step in context.past.steps if abs(step.size_ns) >= MIN_STEP_S * NS_PER_S]
+    listed = [step for step in context.earlier.steps if abs(step.size_ns) >= MIN_STEP_S * NS_PER_S]
     worst = max((step for step in listed if step.is_back is is_back), key=step_severity_key, default=None)
     return None if worst is None else Raised(level_of_step(worst), describe_step(worst))
 
