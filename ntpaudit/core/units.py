@@ -29,17 +29,17 @@ def parse_utc(text: str) -> int:
 
 Rounding = Literal["near", "up", "down"]
 
-_UNITS = (
-    (2 * 365.25 * 86400, 365.25 * 86400, "years"),
-    (2 * 86400.0, 86400.0, "days"),
-    (2 * 3600.0, 3600.0, "h"),
-    (2 * 60.0, 60.0, "min"),
-    (1.0, 1.0, "s"),
-    (1e-3, 1e-3, "ms"),
-    (1e-6, 1e-6, "µs"),
-    (0.0, 1e-9, "ns"),
+UNITS = (
+    (365.25 * 86400, "years"),
+    (86400.0, "days"),
+    (3600.0, "h"),
+    (60.0, "min"),
+    (1.0, "s"),
+    (1e-3, "ms"),
+    (1e-6, "µs"),
+    (1e-9, "ns"),
 )
-"""The least duration in seconds for a unit, its length and its name."""
+"""Units of durations, in seconds. One that is longer than a second is used from twice its length on."""
 
 
 def format_duration(seconds: float, *, rounding: Rounding = "near") -> str:
@@ -48,7 +48,7 @@ def format_duration(seconds: float, *, rounding: Rounding = "near") -> str:
     `rounding` is `up` for a maximum error and `down` for a least error, so that no output claims too much.
     """
     size = abs(seconds)
-    _, scale, unit = next((entry for entry in _UNITS if size >= entry[0]), _UNITS[-1])
+    scale, unit = next((one for one in UNITS if size >= one[0] * (2 if one[0] > 1 else 1)), UNITS[-1])
     value = size / scale
     exponent = floor(log10(value)) - 2 if value >= 1e-9 else 0
     step = 10.0**exponent

@@ -1,16 +1,14 @@
-"""Offsets over time as a picture of characters: the estimate as a line, its bound as a band about it.
+"""Offsets over time as a picture of characters: the estimate as a line, its bound as a band about it."""
 
-The axis is linear, or where sizes differ too much for that logarithmic beyond a linear middle (symlog).
-"""
-
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import reduce
 from itertools import groupby
 from math import ceil, floor, log10
-from statistics import median
 from typing import NamedTuple
 
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import NS_PER_S, direction, format_duration, format_utc, plural
+from ntpaudit.core.units import NS_PER_S, UNITS, direction, format_duration, format_offset, format_utc, plural
+from ntpaudit.render.axis import Axis, usual_size
 from ntpaudit.render.terminal import SEVERITY_COLOURS, Paint
 from ntpaudit.render.text_safety import decimal
 from ntpaudit.store.audits import HOUR_S
@@ -21,9 +19,6 @@ LABEL_WIDTH = 16
 """Of the numbers beside the axis, such as `12.5 days behind`."""
 
 _GREY = 90
-_SYMLOG_FROM = 25.0
-"""From this ratio of the largest to the usual on, a linear axis would show a flat line."""
-
 _BINS = 2
 _DOTS = 4
 """A Braille character has two columns of four dots."""
@@ -33,16 +28,6 @@ _TIME_STEPS_S = (
     *(60 * minutes for minutes in (1, 2, 5, 10, 15, 30)),
     *(3600 * hours for hours in (1, 2, 3, 6, 12)),
     *(86_400 * days for days in (1, 2, 7, 14, 28, 56, 112, 364)),
-)
-_UNITS = (
-    (365.25 * 86_400, "years"),
-    (86_400.0, "days"),
-    (3600.0, "h"),
-    (60.0, "min"),
-    (1.0, "s"),
-    (1e-3, "ms"),
-    (1e-6, "µs"),
-    (1e-9, "ns"),
 )
 
 
@@ -135,8 +120,12 @@ def draw(points: Iterable[Point], steps: Sequence[Step], frame: Frame, paint: Pa
         if scale.base_s:
             lines[-1] = f"{'0 is':>{LABEL_WIDTH}}  {decimal(abs(scale.base_s))} s {direction(scale.base_s)}"
         lines += _picture(bins, scale, frame, paint)
-        lines += _marks(bins, steps, frame)
-        lines += [_times(frame), ""]
+        ticks = _time_ticks(frame)
+        lines += _marks(bins, steps, frame, ticks.keys())
+        times = ""
+        for column, label in ticks.items():
+            times = times.ljust(column) + label
+        lines += [f"{'UTC':>{LABEL_WIDTH}}  {times}", ""]
     lines += _words(summary, steps, frame)
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
@@ -163,10 +152,7 @@ def _collect(points: Iterable[Point], frame: Frame) -> tuple[list[Point | None],
         last = point
     if last is not None and frame.end_ns - last.end_ns <= frame.gap_ns:
         _bridge(bins, count, last)
-    whole = None
-    for merged in filter(None, bins):
-        whole = _merge(whole, merged)
-    return bins, Summary(drawn, unmeasured, len(gaps_ns) - 1, max(gaps_ns), whole)
+    return bins, Summary(drawn, unmeasured, len(gaps_ns) - 1, max(gaps_ns), reduce(_merge, filter(None, bins), None))
 
 
 def _bridge(bins: list[Point | None], before: int, last: Point) -> None:
@@ -200,40 +186,32 @@ def _most(*values: float | None) -> float | None:
 
 
 class _Scale(NamedTuple):
-    """From `low` to `high` in `dots` dots; `linear_s` is the linear middle of a symlog axis, None of a linear one.
+    """An axis with the labels of its values, zero first.
 
     `base_s` is what the numbers beside the axis are counted from, where that is not zero.
     """
 
-    low: float
-    high: float
-    dots: int
-    linear_s: float | None
-    ticks: tuple[tuple[float, str], ...]
+    axis: Axis
+    rows: int
+    ticks: list[tuple[float, str]]
     base_s: float = 0.0
 
     def dot(self, value_s: float) -> int:
         """Return the dot of a value, counted from the top."""
-        share = (self.high - _bent(value_s, self.linear_s)) / (self.high - self.low)
-        return max(0, min(self.dots - 1, floor(share * self.dots)))
+        dots = self.rows * _DOTS
+        return min(dots - 1, floor((1 - self.axis.share(value_s)) * dots))
 
-
-def _bent(value_s: float, linear_s: float | None) -> float:
-    if linear_s is None:
-        return value_s
-    size = log10(1 + abs(value_s) / linear_s)
-    return size if value_s >= 0 else -size
+    def dots(self, low_s: float | None, high_s: float | None) -> range:
+        """Return the dots of a range of values; none where nothing was measured."""
+        return range(0) if low_s is None or high_s is None else range(self.dot(high_s), self.dot(low_s) + 1)
 
 
 def _choose_scale(points: Sequence[Point], rows: int) -> _Scale:
     """Choose an axis on which the smallest and the largest of the points differ visibly from zero."""
     low = min(point.earliest_s or 0.0 for point in points)
     high = max(point.latest_s or 0.0 for point in points)
-    sizes = [max(abs(point.earliest_s or 0.0), abs(point.latest_s or 0.0)) for point in points]
-    usual, largest = max(median(sizes), 1e-9), max(*sizes, 1e-9)
-    if largest > _SYMLOG_FROM * usual:
-        return _symlog(low, high, 10.0 ** floor(log10(usual)), rows)
-    return _linear(low, high, rows)
+    usual = usual_size([max(abs(point.earliest_s or 0.0), abs(point.latest_s or 0.0)) for point in points])
+    return _linear(low, high, rows) if usual is None else _symlog(low, high, 10.0 ** floor(log10(usual)), rows)
 
 
 def _linear(low: float, high: float, rows: int) -> _Scale:
@@ -243,11 +221,12 @@ def _linear(low: float, high: float, rows: int) -> _Scale:
     if -2 * reach <= low and high <= 2 * reach:
         low, high = min(low, 0.0), max(high, 0.0)
     else:
-        base_s = _round_number((low + high) / 2, reach)
+        power = 10.0 ** floor(log10(reach / 2))
+        base_s = round((low + high) / 2 / power) * power
     margin = 0.04 * max(high - low, 1e-9)
     low, high = low - margin, high + margin
     largest = max(abs(low - base_s), abs(high - base_s))
-    scale, unit = next((entry for entry in _UNITS if largest >= 2 * entry[0]), _UNITS[-1])
+    scale, unit = next((entry for entry in UNITS if largest >= 2 * entry[0]), UNITS[-1])
     step = _nice((high - low) / scale / max(2, rows // 3))
     decimals = max(0, -floor(log10(step) + 1e-9))
     ticks = []
@@ -255,18 +234,12 @@ def _linear(low: float, high: float, rows: int) -> _Scale:
         size = f"{abs(number) * step:.{decimals}f} {unit}"
         way = direction(number) if base_s == 0 else "more" if number * base_s > 0 else "less"
         ticks.append((base_s + number * step * scale, _label(size, way) if number else "0"))
-    return _Scale(low, high, rows * _DOTS, None, tuple(ticks), base_s)
+    return _Scale(Axis(low, high, None), rows, ticks, base_s)
 
 
 def _nice(rough: float) -> float:
     power = 10.0 ** floor(log10(rough))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.9)
-
-
-def _round_number(value_s: float, reach_s: float) -> float:
-    """Return the roundest number that is as near to a value as the picture reaches."""
-    power = 10.0 ** floor(log10(reach_s / 2))
-    return round(value_s / power) * power
 
 
 def _label(size: str, way: str) -> str:
@@ -275,24 +248,22 @@ def _label(size: str, way: str) -> str:
 
 
 def _symlog(low: float, high: float, linear_s: float, rows: int) -> _Scale:
-    decades = range(ceil(log10(max(abs(low), abs(high)) / linear_s)) + 1)
-    sizes = [linear_s * 10.0**decade for decade in decades]
-    bottom, top = _bent(min(low, 0.0), linear_s), _bent(max(high, 0.0), linear_s)
-    margin = 0.04 * (top - bottom)
+    axis = Axis(min(low, 0.0), max(high, 0.0), linear_s, margin=0.04)
     ticks = [(0.0, "0")]
-    for size_s in sizes:
-        ticks += [(value_s, _label(format_duration(value_s), direction(value_s))) for value_s in (size_s, -size_s)]
-    inside = [tick for tick in ticks if bottom - margin <= _bent(tick[0], linear_s) <= top + margin]
-    return _Scale(bottom - margin, top + margin, rows * _DOTS, linear_s, tuple(inside))
+    for decade in range(ceil(log10(max(abs(low), abs(high)) / linear_s)) + 1):
+        for value_s in (linear_s * 10.0**decade, -linear_s * 10.0**decade):
+            if 0 < axis.share(value_s) < 1:
+                ticks.append((value_s, _label(format_duration(value_s), direction(value_s))))
+    return _Scale(axis, rows, ticks)
 
 
 def _picture(bins: Sequence[Point | None], scale: _Scale, frame: Frame, paint: Paint) -> Iterator[str]:
     labels: dict[int, str] = {}
-    for value_s, label in scale.ticks:  # zero first, and none where another stands
+    for value_s, label in scale.ticks:  # none where another stands
         labels.setdefault(scale.dot(value_s) // _DOTS, label)
-    glyphs, zero = frame.glyphs, scale.dot(0.0) // _DOTS if scale.low <= 0 <= scale.high else None
-    lines = [_dots(point, scale) for point in bins]
-    bands = [_rows(point, scale) for point in bins]
+    glyphs, zero = frame.glyphs, None if scale.base_s else scale.dot(0.0) // _DOTS
+    lines = [scale.dots(point.least_s, point.most_s) if point else range(0) for point in bins]
+    bands = [scale.dots(point.earliest_s, point.latest_s) if point else range(0) for point in bins]
     for row in range(frame.rows):
         cells: list[tuple[str, int | None]] = []
         for column in range(frame.columns):
@@ -301,7 +272,7 @@ def _picture(bins: Sequence[Point | None], scale: _Scale, frame: Frame, paint: P
             if cell is not None:
                 worst = max((point.severity for point in bins[pair] if point is not None), default=Severity.OK)
                 cells.append((cell, SEVERITY_COLOURS[worst]))
-            elif any(row in band for band in bands[pair]):
+            elif any(_part(band, row) for band in bands[pair]):
                 cells.append((glyphs.band, _GREY))
             else:
                 cells.append((glyphs.zero, _GREY) if row == zero else (" ", None))
@@ -312,32 +283,20 @@ def _picture(bins: Sequence[Point | None], scale: _Scale, frame: Frame, paint: P
         yield f"{label:>{LABEL_WIDTH}} {glyphs.tick if label else glyphs.axis}{''.join(drawn)}"
 
 
-def _dots(point: Point | None, scale: _Scale) -> range:
-    if point is None or point.least_s is None or point.most_s is None:
-        return range(0)
-    return range(scale.dot(point.most_s), scale.dot(point.least_s) + 1)
-
-
-def _rows(point: Point | None, scale: _Scale) -> range:
-    if point is None or point.earliest_s is None or point.latest_s is None:
-        return range(0)
-    return range(scale.dot(point.latest_s) // _DOTS, scale.dot(point.earliest_s) // _DOTS + 1)
+def _part(dots: range, row: int) -> range:
+    """Return the dots that are in a row."""
+    return range(max(dots.start, row * _DOTS), min(dots.stop, (row + 1) * _DOTS))
 
 
 def _cell(row: int, lines: Sequence[range], glyphs: Glyphs) -> str | None:
     """Return the character of the line in a cell; None where it does not pass."""
-    top = row * _DOTS
-    pattern = sum(
-        _BRAILLE[side][dot - top]
-        for side, line in enumerate(lines)
-        for dot in range(max(line.start, top), min(line.stop, top + _DOTS))
-    )
+    pattern = sum(_BRAILLE[side][dot % _DOTS] for side, line in enumerate(lines) for dot in _part(line, row))
     if not pattern:
         return None
     return chr(0x2800 + pattern) if glyphs.line is None else glyphs.line
 
 
-def _marks(bins: Sequence[Point | None], steps: Sequence[Step], frame: Frame) -> Iterator[str]:
+def _marks(bins: Sequence[Point | None], steps: Sequence[Step], frame: Frame, ticks: Collection[int]) -> Iterator[str]:
     """Draw the floor, and below it where the clock was set, where nothing was measured, and where nothing was kept."""
     glyphs = frame.glyphs
     signs = [" "] * frame.columns
@@ -350,7 +309,6 @@ def _marks(bins: Sequence[Point | None], steps: Sequence[Step], frame: Frame) ->
     for step in steps:
         if (place := _column(step.time_ns, frame)) is not None:
             signs[place] = glyphs.forward if step.size_s > 0 else glyphs.back
-    ticks = {column for column, _ in _time_ticks(frame)}
     ground = "".join(glyphs.mark if column in ticks else glyphs.floor for column in range(frame.columns))
     yield f"{'':{LABEL_WIDTH}} {glyphs.corner}{ground}"
     if any(sign != " " for sign in signs):
@@ -362,28 +320,21 @@ def _column(time_ns: int, frame: Frame) -> int | None:
     return min(column, frame.columns - 1) if 0 <= column <= frame.columns else None
 
 
-def _time_ticks(frame: Frame) -> list[tuple[int, str]]:
+def _time_ticks(frame: Frame) -> dict[int, str]:
+    """Return columns with their times."""
     span_s = (frame.end_ns - frame.begin_ns) / NS_PER_S
     most = max(1, frame.columns // 12)
-    step_s = next((step for step in _TIME_STEPS_S if span_s / step <= most), _TIME_STEPS_S[-1])
-    step_ns = step_s * NS_PER_S
-    ticks: list[tuple[int, str]] = []
+    step_ns = next((step for step in _TIME_STEPS_S if span_s / step <= most), _TIME_STEPS_S[-1]) * NS_PER_S
+    ticks: dict[int, str] = {}
     free = 0
     for time_ns in range(-(-frame.begin_ns // step_ns) * step_ns, frame.end_ns + 1, step_ns):
         column = _column(time_ns, frame)
         stamp = format_utc(time_ns)
         label = stamp[:10] if time_ns % (86_400 * NS_PER_S) == 0 else stamp[11:16]
         if column is not None and column >= free and column + len(label) <= frame.columns:
-            ticks.append((column, label))
+            ticks[column] = label
             free = column + len(label) + 2
     return ticks
-
-
-def _times(frame: Frame) -> str:
-    line = ""
-    for column, label in _time_ticks(frame):
-        line = line.ljust(column) + label
-    return f"{'UTC':>{LABEL_WIDTH}}  {line}"
 
 
 def _words(summary: Summary, steps: Sequence[Step], frame: Frame) -> Iterator[str]:
@@ -392,7 +343,7 @@ def _words(summary: Summary, steps: Sequence[Step], frame: Frame) -> Iterator[st
         yield f"{plural(summary.points, 'point')}, none of them measured"
         return
     bound_s = max(abs(whole.earliest_s or 0.0), abs(whole.latest_s or 0.0))
-    reach = f"{_offset(whole.least_s)} to {_offset(whole.most_s)}"
+    reach = f"{format_offset(whole.least_s)} to {format_offset(whole.most_s)}"
     most = format_duration(bound_s, rounding="up")
     yield f"{plural(summary.points, 'point')}: {reach}, at most {most} wrong by the intervals"
     line = "dots" if glyphs.line is None else glyphs.line
@@ -407,7 +358,3 @@ def _words(summary: Summary, steps: Sequence[Step], frame: Frame) -> Iterator[st
     if summary.gaps:
         longest = format_duration(summary.longest_gap_ns / NS_PER_S)
         yield f"x no record: {plural(summary.gaps, 'gap')}, longest {longest}"
-
-
-def _offset(value_s: float) -> str:
-    return f"{format_duration(value_s)} {direction(value_s)}"

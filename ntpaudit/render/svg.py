@@ -4,33 +4,20 @@ Only numbers and the data of SVG paths are computed here; the markup is in `temp
 stretches to the width that it is given, so it holds no text: its labels are HTML beside it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby, pairwise
-from math import ceil, copysign, floor, log1p, log10
-from statistics import median
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from math import log1p
 from typing import NamedTuple
 
-from ntpaudit.core.fleet.model import Offset, SeverityCounts, TimeBucket, split
+from ntpaudit.core.fleet.model import Offset, SeverityCounts, TimeBucket
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import NS_PER_S, direction, format_duration, format_utc
+from ntpaudit.core.units import DAY_S, NS_PER_S, format_utc
+from ntpaudit.render.axis import Axis, usual_size
 
 CLASSES = {Severity.OK: "o", Severity.WARNING: "w", Severity.UNKNOWN: "u", Severity.CRITICAL: "c"}
 """How the style sheet calls a severity."""
 
 WORST_FIRST = (Severity.CRITICAL, Severity.UNKNOWN, Severity.WARNING, Severity.OK)
-
-_DAY_S = 86_400.0
-_YEAR_S = 365.25 * _DAY_S
-_DECADES_S = (*(10.0**power for power in range(-9, 2)), 60.0, 3600.0, _DAY_S, 30 * _DAY_S, _YEAR_S, 10 * _YEAR_S)
-_STEPS_S = (
-    *(digit * 10.0**power for power in range(-9, 2) for digit in (1, 2, 5) if digit * 10.0**power < 60),
-    *(60.0 * minutes for minutes in (1, 2, 5, 10, 20, 30)),
-    *(3600.0 * hours for hours in (1, 2, 3, 6, 12)),
-    *(_DAY_S * days for days in (1, 2, 5, 10, 30, 100)),
-    *(_YEAR_S * years for years in (1, 2, 5, 10, 20, 50)),
-)
-_SYMLOG_FROM = 25.0
-"""From this ratio of the largest to the usual on, a linear axis would show a flat line."""
 
 _MOST_SLEW = 1000e-6
 """Clocks that are steered smoothly move apart no faster; what moved further between two spans was set."""
@@ -45,46 +32,10 @@ _STRIP = {Severity.OK: 2, Severity.WARNING: 5, Severity.UNKNOWN: 7, Severity.CRI
 """The height of a severity in the strip below a series, so that it is distinguished without its colour."""
 
 
-class Scale:
-    """An axis from `low` to `high` seconds, logarithmic beyond `linear_s` to both sides, or linear without it."""
-
-    def __init__(self, low: float, high: float, linear_s: float | None) -> None:
-        self.low, self.high, self.linear_s = low, high, linear_s
-        self._begin = self._bent(low)
-        self._length = self._bent(high) - self._begin
-
-    def share(self, value_s: float) -> float:
-        """Return how far along the axis a value lies, from 0 to 1; what lies beyond stands at the end."""
-        share = (self._bent(value_s) - self._begin) / self._length
-        return 0.0 if share <= 0.0 else 1.0 if share >= 1.0 else share
-
-    def ticks(self, least: float) -> list[tuple[float, str]]:
-        """Return shares of round values with their labels, no two nearer than `least`; zero comes first."""
-        taken = [(self.share(0.0), "0")]
-        for value_s in self._round_values():
-            share = self.share(value_s)
-            if self.low < value_s < self.high and all(abs(share - other) >= least for other, _ in taken):
-                taken.append((share, f"{format_duration(value_s)} {direction(value_s)}"))
-        return taken
-
-    def _bent(self, value_s: float) -> float:
-        return value_s if self.linear_s is None else copysign(log1p(abs(value_s) / self.linear_s), value_s)
-
-    def _round_values(self) -> Iterator[float]:
-        if self.linear_s is None:
-            length_s = self.high - self.low
-            long_s = _YEAR_S * 10.0 ** floor(log10(max(10.0, length_s / 4 / _YEAR_S)))
-            steps_s = (*_STEPS_S, *(digit * long_s for digit in (1, 2, 5, 10)))
-            step = next(step for step in steps_s if length_s / step <= 4)
-            yield from (number * step for number in range(ceil(self.low / step), floor(self.high / step) + 1))
-        else:
-            yield from (sign * size for size in reversed(_DECADES_S) if size > self.linear_s for sign in (1, -1))
-
-
-def common_scale(offsets: Iterable[Offset], tolerance_s: float) -> Scale:
+def common_axis(offsets: Iterable[Offset], tolerance_s: float) -> Axis:
     """Return the axis on which all clocks of the fleet find room, with zero in its middle."""
     reach_s = max([10 * tolerance_s, *(1.25 * max(abs(o.earliest_s), abs(o.latest_s)) for o in offsets)])
-    return Scale(-reach_s, reach_s, tolerance_s / 100)
+    return Axis(-reach_s, reach_s, tolerance_s / 100)
 
 
 class Path(NamedTuple):
@@ -112,20 +63,20 @@ class Band(NamedTuple):
     estimate: str
 
 
-def band(offset: Offset, scale: Scale) -> Band:
+def band(offset: Offset, axis: Axis) -> Band:
     """Return the interval as a bar that is wide enough to see, and the estimate as a line in it."""
-    low, high = (200 * scale.share(end) for end in (offset.earliest_s, offset.latest_s))
+    low, high = (200 * axis.share(end) for end in (offset.earliest_s, offset.latest_s))
     if high - low < _LEAST_WIDTH:
         low = (low + high - _LEAST_WIDTH) / 2
         high = low + _LEAST_WIDTH
-    return Band(f"M{low:.1f} 4H{high:.1f}v6H{low:.1f}z", f"M{200 * scale.share(offset.estimate_s):.1f} 1v12")
+    return Band(f"M{low:.1f} 4H{high:.1f}v6H{low:.1f}z", f"M{200 * axis.share(offset.estimate_s):.1f} 1v12")
 
 
-def counted(estimates: Iterable[float], scale: Scale) -> list[int]:
+def counted(estimates: Iterable[float], axis: Axis) -> list[int]:
     """Count how many clocks stand where: in each of 80 equal parts of the common axis, ahead in the first 40."""
     bins = [0] * 80
     for estimate_s in estimates:
-        bins[min(len(bins) - 1, int(scale.share(estimate_s) * len(bins)))] += 1
+        bins[min(len(bins) - 1, int(axis.share(estimate_s) * len(bins)))] += 1
     return bins
 
 
@@ -139,7 +90,7 @@ class Spread(NamedTuple):
     ticks: list[tuple[float, str]]
 
 
-def spread(bins: Sequence[int], scale: Scale, tolerance_s: float) -> Spread:
+def spread(bins: Sequence[int], axis: Axis, tolerance_s: float) -> Spread:
     """Return how many clocks stand where on the common axis, with the tolerance; the height is logarithmic."""
     highest = log1p(max([*bins, 1]))
     bars = {"ahead": "", "behind": ""}
@@ -147,13 +98,13 @@ def spread(bins: Sequence[int], scale: Scale, tolerance_s: float) -> Spread:
         if count:
             height = max(6.0, 92 * log1p(count) / highest)
             bars["behind" if 2 * place >= len(bins) else "ahead"] += f"M{10 * place + 1} 100v-{height:.0f}h8V100z"
-    low, zero, high = (f"{800 * scale.share(value):.1f}" for value in (-tolerance_s, 0.0, tolerance_s))
+    low, zero, high = (f"{800 * axis.share(value):.1f}" for value in (-tolerance_s, 0.0, tolerance_s))
     return Spread(
         f"M{low} 0H{high}v100H{low}z",
         [Path(f"bar {way}", data) for way, data in bars.items()],
         f"M{zero} 0v100",
         f"M{low} 0v100M{high} 0v100",
-        scale.ticks(0.07),
+        axis.ticks(0.07),
     )
 
 
@@ -182,12 +133,9 @@ def over_time(tallies: Sequence[SeverityCounts], hosts: int, frame: "Frame") -> 
                 path += f"M{left:.1f} {ground:.1f}H{right:.1f}V{roof:.1f}H{left:.1f}z"
         if path:
             drawn.append(Path("n" if layer is None else CLASSES[layer], path))
-    return Stack(drawn, [(count / top, f"{count:,}") for count in _counts(top)])
-
-
-def _counts(top: int) -> range:
     steps = (digit * 10**power for power in range(len(str(top))) for digit in (1, 2, 5))
-    return range(0, top + 1, next(step for step in steps if top <= _MOST_TICKS * step))
+    counts = range(0, top + 1, next(step for step in steps if top <= _MOST_TICKS * step))
+    return Stack(drawn, [(count / top, f"{count:,}") for count in counts])
 
 
 class Frame(NamedTuple):
@@ -204,7 +152,7 @@ class Frame(NamedTuple):
 
     def is_long(self) -> bool:
         """Whether the time of day alone does not say when in the period a moment is: midnight (UTC) lies in it."""
-        day_ns = round(_DAY_S * NS_PER_S)
+        day_ns = round(DAY_S * NS_PER_S)
         return self.begin_ns // day_ns != self.end_ns // day_ns
 
     def labels(self) -> tuple[str, str, str]:
@@ -214,11 +162,6 @@ class Frame(NamedTuple):
             for time_ns in (self.begin_ns, (self.begin_ns + self.end_ns) // 2, self.end_ns)
         )
         return begin, middle, end
-
-
-def frame_of(begin_ns: int, end_ns: int, count: int) -> Frame:
-    """Return the period with the length of its spans, as readers divide it."""
-    return Frame(begin_ns, end_ns, split(begin_ns, end_ns, count).width_ns)
 
 
 class Jump(NamedTuple):
@@ -259,29 +202,33 @@ class SeriesFigure(NamedTuple):
 
 def draw_series(series: HostSeries, frame: Frame) -> SeriesFigure:
     """Return the hull of the intervals, the mean in it, jumps as lines, where nothing was measured, and severities."""
-    measured = [bucket.offset for bucket in series.buckets if bucket.offset is not None]
-    scale = _series_scale(measured)
-    runs = [list(run) for run in _runs(series.buckets, frame)]
-    ends = {
-        one.begin_ns: (f"{frame.place(one.begin_ns):.1f}", f"{frame.place(one.begin_ns + frame.span_ns):.1f}")
-        for one in series.buckets
-    }
+    axis = _series_axis([bucket.offset for bucket in series.buckets if bucket.offset is not None])
+
+    def height(value_s: float) -> str:
+        return f"{100 - 100 * axis.share(value_s):.1f}"
+
+    hull, mean = "", ""
+    runs = _runs(series.buckets, frame)
+    for run in runs:
+        latest = "".join(f"V{height(bar.offset.latest_s)}H{bar.right:.1f}" for bar in run)
+        earliest = "".join(f"V{height(bar.offset.earliest_s)}H{bar.left:.1f}" for bar in reversed(run))
+        hull += f"M{run[0].left:.1f} 50{latest}{earliest}z"
+        estimates = "".join(f"V{height(bar.offset.estimate_s)}H{bar.right:.1f}" for bar in run)
+        mean += f"M{run[0].left:.1f} {height(run[0].offset.estimate_s)}{estimates}"
     levels = (("z", 0.0), ("t", series.tolerance_s), ("t", -series.tolerance_s))
     return SeriesFigure(
-        zero=f"{1 - scale.share(0.0):.3f}",
+        zero=f"{1 - axis.share(0.0):.3f}",
         gaps="".join(_gaps(runs, frame)),
         lines=[
-            Path(kind, f"M0 {y:.1f}H1000")
-            for kind, value in levels
-            if 0 < (y := 100 - 100 * scale.share(value)) < 100 or kind == "z"
+            Path(kind, f"M0 {height(value)}H1000") for kind, value in levels if 0 < axis.share(value) < 1 or kind == "z"
         ],
-        hull="".join(_area(run, scale, ends) for run in runs),
-        mean="".join(_line(run, scale, ends) for run in runs),
+        hull=hull,
+        mean=mean,
         jumps="".join(
             dict.fromkeys(f"M{frame.place(jump.time_ns):.1f} 0v100" for jump in jumps(series, frame.span_ns))
         ),
-        ticks=scale.ticks(0.17),
-        strip=_strip(series.buckets, ends),
+        ticks=axis.ticks(0.17),
+        strip=_strip(series.buckets, frame),
     )
 
 
@@ -290,48 +237,43 @@ def jumps(series: HostSeries, span_ns: int) -> list[Jump]:
     return sorted([*series.steps, *_leaps(series, span_ns)], key=lambda jump: jump.time_ns)
 
 
-def _series_scale(measured: Sequence[Offset]) -> Scale:
+def _series_axis(measured: Sequence[Offset]) -> Axis:
     if not measured:
-        return Scale(-1.0, 1.0, None)
+        return Axis(-1.0, 1.0, None)
     low = min([0.0, *(offset.earliest_s for offset in measured)])
     high = max([0.0, *(offset.latest_s for offset in measured)])
-    usual = median(max(abs(offset.earliest_s), abs(offset.latest_s)) for offset in measured)
+    usual = usual_size([max(abs(offset.earliest_s), abs(offset.latest_s)) for offset in measured])
+    if usual is not None:
+        return Axis(low * 1.5 - usual if low else -usual, high * 1.5 + usual if high else usual, usual)
     margin = 0.06 * (high - low) or 1e-6
-    linear_s = max(usual, 1e-9) if max(high, -low) > _SYMLOG_FROM * usual else None
-    if linear_s is not None:
-        return Scale(low * 1.5 - usual if low else -usual, high * 1.5 + usual if high else usual, linear_s)
-    return Scale(low - margin, high + margin, None)
+    return Axis(low - margin, high + margin, None)
 
 
-def _runs(buckets: Sequence[TimeBucket], frame: Frame) -> Iterator[Iterator[TimeBucket]]:
-    known = [bucket for bucket in buckets if bucket.offset is not None]
-    places = [round((bucket.begin_ns - frame.begin_ns) / frame.span_ns) for bucket in known]
-    for _, run in groupby(enumerate(known), lambda entry: places[entry[0]] - entry[0]):
-        yield (bucket for _, bucket in run)
+class _Bar(NamedTuple):
+    left: float
+    right: float
+    offset: Offset
 
 
-def _gaps(runs: Sequence[Sequence[TimeBucket]], frame: Frame) -> Iterator[str]:
-    ends = [(frame.place(run[0].begin_ns), frame.place(run[-1].begin_ns + frame.span_ns)) for run in runs]
+def _runs(buckets: Sequence[TimeBucket], frame: Frame) -> list[list[_Bar]]:
+    """Return the measured buckets, those that follow one another together."""
+    runs: list[list[_Bar]] = []
+    last = None
+    for begin_ns, _, offset in buckets:
+        if offset is not None:
+            place = round((begin_ns - frame.begin_ns) / frame.span_ns)
+            if place - 1 != last:
+                runs.append([])
+            runs[-1].append(_Bar(frame.place(begin_ns), frame.place(begin_ns + frame.span_ns), offset))
+            last = place
+    return runs
+
+
+def _gaps(runs: Sequence[Sequence[_Bar]], frame: Frame) -> Iterator[str]:
+    ends = [(run[0].left, run[-1].right) for run in runs]
     for (_, left), (right, _) in pairwise([(0.0, 0.0), *ends, (1000.0, 1000.0)]):
         if right - left > 0.5 * (frame.place(frame.begin_ns + frame.span_ns)):
             yield f"M{left:.1f} 0H{right:.1f}V100H{left:.1f}z"
-
-
-def _area(run: Sequence[TimeBucket], scale: Scale, ends: Mapping[int, tuple[str, str]]) -> str:
-    """Return the hull of the intervals: along the latest, and back along the earliest."""
-    there = "".join(f"V{_height(b.offset.latest_s, scale)}H{ends[b.begin_ns][1]}" for b in run if b.offset)
-    back = "".join(f"V{_height(b.offset.earliest_s, scale)}H{ends[b.begin_ns][0]}" for b in reversed(run) if b.offset)
-    return f"M{ends[run[0].begin_ns][0]} 50{there}{back}z"
-
-
-def _line(run: Sequence[TimeBucket], scale: Scale, ends: Mapping[int, tuple[str, str]]) -> str:
-    there = "".join(f"V{_height(b.offset.estimate_s, scale)}H{ends[b.begin_ns][1]}" for b in run if b.offset)
-    first = run[0].offset.estimate_s if run[0].offset else 0.0
-    return f"M{ends[run[0].begin_ns][0]} {_height(first, scale)}{there}"
-
-
-def _height(value_s: float, scale: Scale) -> str:
-    return f"{100 - 100 * scale.share(value_s):.1f}"
 
 
 def _leaps(series: HostSeries, span_ns: int) -> list[Jump]:
@@ -372,10 +314,10 @@ def _leapt(before: tuple[int, Offset], after: tuple[int, Offset], steps: Sequenc
     return back_s if back_s > forward_s else -forward_s
 
 
-def _strip(buckets: Sequence[TimeBucket], ends: Mapping[int, tuple[str, str]]) -> list[Path]:
+def _strip(buckets: Sequence[TimeBucket], frame: Frame) -> list[Path]:
     """Return how bad it was, span by span: the worse the higher, and nothing where there is no record."""
     paths = dict.fromkeys(WORST_FIRST, "")
-    for bucket in buckets:
-        left, right = ends[bucket.begin_ns]
-        paths[bucket.severity] += f"M{left} 10H{right}v-{_STRIP[bucket.severity]}H{left}z"
+    for begin_ns, severity, _ in buckets:
+        left, right = frame.place(begin_ns), frame.place(begin_ns + frame.span_ns)
+        paths[severity] += f"M{left:.1f} 10H{right:.1f}v-{_STRIP[severity]}H{left:.1f}z"
     return [Path(CLASSES[severity], data) for severity, data in paths.items() if data]

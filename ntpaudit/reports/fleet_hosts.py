@@ -9,7 +9,8 @@ from ntpaudit.core.checks.steps import STEP_BACK, STEP_KINDS
 from ntpaudit.core.fleet.model import Alarm, Fleet, FleetFinding, FleetPolicy, HostStatus, TimeBucket
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S, direction, format_duration, format_utc, plural
-from ntpaudit.render.svg import CLASSES, Band, Frame, HostSeries, Jump, Scale, SeriesFigure, band, draw_series, jumps
+from ntpaudit.render.axis import Axis
+from ntpaudit.render.svg import CLASSES, Band, Frame, HostSeries, Jump, SeriesFigure, band, draw_series, jumps
 
 _PRESENT = frozenset(rule.id for rule in RULES if rule.value_s is estimate_s)
 """Findings whose size is the offset, which stands in the row as it is now."""
@@ -41,20 +42,20 @@ class Row(NamedTuple):
     suspected: list[tuple[str, str]]
 
 
-def list_rows(fleet: Fleet, scale: Scale, figures: Mapping[str, int]) -> list[Row]:
+def list_rows(fleet: Fleet, axis: Axis, figures: Mapping[str, int]) -> list[Row]:
     """Return a row for each host, in the fleet's order; `figures` are those hosts whose offset over time is drawn."""
     named: dict[str, dict[int, FleetFinding]] = {}
     for number, finding in enumerate(fleet.findings):
         for host in finding.hosts:
             named.setdefault(host, {})[number] = finding
     return [
-        _row(number, one, fleet.now_ns, scale, figures.get(one.name), named.get(one.name, {}))
+        _row(number, one, fleet.now_ns, axis, figures.get(one.name), named.get(one.name, {}))
         for number, one in enumerate(fleet.members)
     ]
 
 
 def _row(
-    number: int, one: HostStatus, now_ns: int, scale: Scale, figure: int | None, named: Mapping[int, FleetFinding]
+    number: int, one: HostStatus, now_ns: int, axis: Axis, figure: int | None, named: Mapping[int, FleetFinding]
 ) -> Row:
     offset, silent = one.host.offset if one.host else None, one.silent_s is not None
     way = direction(offset.estimate_s) if offset else ""
@@ -71,7 +72,7 @@ def _row(
         verdict=_verdict(one),
         way=way,
         estimate_s=offset.estimate_s if offset else None,
-        band=band(offset, scale) if offset else None,
+        band=band(offset, axis) if offset else None,
         bound_s=max(abs(offset.earliest_s), abs(offset.latest_s)) if offset else None,
         seen_s=_seen_s(one, now_ns),
         figure=figure,

@@ -7,10 +7,11 @@ from math import ceil, floor
 from typing import NamedTuple
 
 from ntpaudit.core.clock.readings import growth_ns
-from ntpaudit.core.fleet.model import Alarm, Fleet, FleetPolicy, SeverityCounts, TimeBucket
+from ntpaudit.core.fleet.model import Alarm, Fleet, FleetPolicy, SeverityCounts, TimeBucket, split
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.render import svg
+from ntpaudit.render.axis import Axis
 from ntpaudit.render.html import environment, many, verbatim
 from ntpaudit.reports.fleet_hosts import alarm_words, list_cards, list_rows, step_words
 from ntpaudit.reports.fleet_summary import flagged, is_wrong
@@ -41,12 +42,10 @@ def render(
     style and script. The same values give the same page.
     """
     worst = [one for one in fleet.members if host_series.get(one.name)][:MOST_SERIES]
-    scale = svg.common_scale(
-        (one.host.offset for one in fleet.members if one.host and one.host.offset), terms.warning_s
-    )
+    axis = svg.common_axis((one.host.offset for one in fleet.members if one.host and one.host.offset), terms.warning_s)
     begin_ns = fleet.now_ns - round(period_s * NS_PER_S)
-    frame = svg.frame_of(begin_ns, fleet.now_ns, spans)
-    rows = list_rows(fleet, scale, {one.name: number for number, one in enumerate(worst)})
+    frame = svg.Frame(begin_ns, fleet.now_ns, split(begin_ns, fleet.now_ns, spans).width_ns)
+    rows = list_rows(fleet, axis, {one.name: number for number, one in enumerate(worst)})
     script = verbatim("fleet_page.js")
     template = environment().get_template("fleet.html.jinja")
     return template.render(
@@ -74,7 +73,7 @@ def render(
         worst_tally=max(tallies, key=lambda one: (one.hosts[Severity.CRITICAL], sum(one.hosts[1:])), default=None),
         stack=svg.over_time(tallies, len(fleet.members), frame),
         moments=frame.labels(),
-        estimates=_estimates(fleet, scale, terms),
+        estimates=_estimates(fleet, axis, terms),
         example=_example(fleet),
         # each host
         rows=rows,
@@ -84,7 +83,7 @@ def render(
         flagged=len(flagged(fleet.members)),  # they come first
         has_suspects=any(one.suspected and one.severity is Severity.OK for one in fleet.members),
         is_large=len(rows) >= MANY,
-        tolerance=[100 * scale.share(value) for value in (-terms.warning_s, terms.warning_s)],
+        tolerance=[100 * axis.share(value) for value in (-terms.warning_s, terms.warning_s)],
         cards=list_cards(worst, host_series, steps, frame, terms),
     )
 
@@ -134,7 +133,7 @@ class Estimates(NamedTuple):
     spread: svg.Spread
 
 
-def _estimates(fleet: Fleet, scale: svg.Scale, terms: FleetPolicy) -> Estimates | None:
+def _estimates(fleet: Fleet, axis: Axis, terms: FleetPolicy) -> Estimates | None:
     estimates = [
         one.host.offset.estimate_s for one in fleet.members if one.host and one.host.offset and one.silent_s is None
     ]
@@ -142,8 +141,8 @@ def _estimates(fleet: Fleet, scale: svg.Scale, terms: FleetPolicy) -> Estimates 
         return None
     behind = sum(estimate_s > terms.warning_s for estimate_s in estimates)
     ahead = sum(estimate_s < -terms.warning_s for estimate_s in estimates)
-    bins = svg.counted(estimates, scale)
-    figure = svg.spread(bins, scale, terms.warning_s)
+    bins = svg.counted(estimates, axis)
+    figure = svg.spread(bins, axis, terms.warning_s)
     return Estimates(len(estimates) - behind - ahead, behind, ahead, max(bins), figure)
 
 

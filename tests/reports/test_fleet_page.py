@@ -23,15 +23,14 @@ from ntpaudit.core.fleet.model import (
 )
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import direction, format_duration
+from ntpaudit.render.axis import Axis
 from ntpaudit.render.svg import (
     Frame,
     HostSeries,
     Jump,
-    Scale,
     band,
-    common_scale,
+    common_axis,
     draw_series,
-    frame_of,
     jumps,
     over_time,
 )
@@ -754,19 +753,19 @@ SPANS_S = st.floats(-1e9, 1e9)
 @given(st.lists(SPANS_S, min_size=2, max_size=8), st.floats(1e-6, 1.0))
 def test_the_common_axis_keeps_order(values: list[float], tolerance_s: float) -> None:
     """Zero lies in the middle, larger offsets never further left, opposite ones opposite, and all of them inside."""
-    scale = common_scale([Offset(value, value, value) for value in values], tolerance_s)
-    shares = [scale.share(value) for value in sorted(values)]
+    axis = common_axis([Offset(value, value, value) for value in values], tolerance_s)
+    shares = [axis.share(value) for value in sorted(values)]
     assert shares == sorted(shares)
     assert shares[0] > 0.0
     assert shares[-1] < 1.0
-    assert isclose(scale.share(0.0), 0.5)
-    assert all(isclose(scale.share(value) + scale.share(-value), 1.0) for value in values)
+    assert isclose(axis.share(0.0), 0.5)
+    assert all(isclose(axis.share(value) + axis.share(-value), 1.0) for value in values)
 
 
 @given(st.floats(-1e9, -1e-9), st.floats(1e-9, 1e9), st.sampled_from([None, 1e-6, 1e-3, 1.0]))
 def test_ticks_are_round_and_apart(low: float, high: float, linear_s: float | None) -> None:
     """An axis has zero and at most a handful of labels, none of which touches another."""
-    ticks = sorted(Scale(low, high, linear_s).ticks(0.1))
+    ticks = sorted(Axis(low, high, linear_s).ticks(0.1))
     assert "0" in [label for _, label in ticks]
     assert len(ticks) <= 11
     assert all(later - earlier >= 0.0999 for (earlier, _), (later, _) in pairwise(ticks))
@@ -777,7 +776,7 @@ def test_the_narrowest_interval_can_be_seen(estimate_s: float, bound_s: float) -
     """A band is never narrower than a line, and holds the estimate."""
     offset = Offset(estimate_s, estimate_s - bound_s, estimate_s + bound_s)
     found = re.fullmatch(
-        r"M([-.\d]+) 4H([-.\d]+)v6H[-.\d]+z M([-.\d]+) 1v12", " ".join(band(offset, common_scale([offset], 0.1)))
+        r"M([-.\d]+) 4H([-.\d]+)v6H[-.\d]+z M([-.\d]+) 1v12", " ".join(band(offset, common_axis([offset], 0.1)))
     )
     assert found is not None
     left, right, at = map(float, found.groups())
@@ -788,9 +787,9 @@ def test_the_narrowest_interval_can_be_seen(estimate_s: float, bound_s: float) -
 @pytest.mark.parametrize("reach_s", [1e9, 1e12, 1e15])
 def test_an_axis_of_any_length_is_drawn_at_once(reach_s: float) -> None:
     """A host whose clock is wrong by millions of years holds up no page, and the axis has its ticks."""
-    scale = Scale(-reach_s, 1.5 * reach_s, None)
-    assert instructions(lambda: scale.ticks(0.1)) < 100_000
-    assert 2 <= len(scale.ticks(0.1)) <= 5
+    axis = Axis(-reach_s, 1.5 * reach_s, None)
+    assert instructions(lambda: axis.ticks(0.1)) < 100_000
+    assert 2 <= len(axis.ticks(0.1)) <= 5
 
 
 def test_a_jump_is_what_no_steering_explains() -> None:
@@ -899,7 +898,7 @@ def test_unlisted_hosts_are_reported() -> None:
 
 def test_hosts_without_a_point_are_in_the_picture_of_the_period() -> None:
     """Hosts that fell silent do not vanish from the stack: they stand on top of it as such."""
-    frame = frame_of(0, 3 * SPAN_NS, 3)
+    frame = Frame(0, 3 * SPAN_NS, SPAN_NS)
     assert frame == Frame(0, 3 * SPAN_NS, SPAN_NS)
     tallies = [
         SeverityCounts(0, (4, 0, 0, 0)),
