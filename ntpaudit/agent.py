@@ -11,19 +11,8 @@ from ntpaudit.agent_store import AgentStore
 from ntpaudit.config.load import load_config, with_environment
 from ntpaudit.config.schema import Config, JournalConfig
 from ntpaudit.config.secrets import read_token
-from ntpaudit.core import actions
+from ntpaudit.core import actions, agent_events
 from ntpaudit.core.agent import handle
-from ntpaudit.core.agent_events import (
-    AgentEvent,
-    AuditRequested,
-    ClockSet,
-    Observed,
-    Reconfigured,
-    Recovered,
-    ShellReport,
-    Started,
-    TimePassed,
-)
 from ntpaudit.core.agent_state import AgentSettings, AgentState, first_state
 from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event
@@ -38,7 +27,7 @@ from ntpaudit.outputs import Output, OutputConfig, open_outputs
 from ntpaudit.outputs.journal import journal_takes_our_output
 from ntpaudit.outputs.systemd import Notifier
 from ntpaudit.polling import QueryOptions
-from ntpaudit.runtime import Runtime
+from ntpaudit.runtime import SystemRuntime
 from ntpaudit.store import audits, outbox, saved_state
 from ntpaudit.store.paths import FILE_NAME, state_folder
 from ntpaudit.store.state import AgentLock, StateStore
@@ -58,7 +47,6 @@ STOP_S = 0.5
 """How long a request under way may take when the agent stops."""
 
 TIMEOUT_S = 2.0
-
 
 OpenOutputs = dict[str, tuple[OutputConfig, Output]]
 """Every open output, with its configuration."""
@@ -109,7 +97,7 @@ class Agent:
 
     state: AgentState
 
-    def __init__(self, setup: AgentSetup, runtime: Runtime, every_s: float | None = None) -> None:
+    def __init__(self, setup: AgentSetup, runtime: SystemRuntime, every_s: float | None = None) -> None:
         """Lock the state folder. BusyError if another agent uses it. `every_s`: the interval between runs of `once`."""
         self._every_s = every_s
         self._runtime = runtime
@@ -166,15 +154,15 @@ class Agent:
         settings = self._agent_settings()._replace(is_single=is_single)
         self.state = first_state(settings, context, reading, self._agent_store.load())
         for pending in self._agent_store.pending():
-            self.handle(Recovered(pending.observation, pending.kind, self._report()))
+            self.handle(agent_events.Recovered(pending.observation, pending.kind, self._report()))
         self._agent_store.log_damaged(context.host.boot_id)
-        self.handle(Started(self._runtime.clock.read(), self._runtime.kernel(), random.random()))
+        self.handle(agent_events.Started(self._runtime.clock.read(), self._runtime.kernel(), random.random()))
 
     def _turn(self) -> bool:
         """Wait until something is due or happens, and handle it; return False to stop."""
         wakeup = self._runtime.wait(self._wait_s())
         if wakeup.clock_set:
-            self.handle(ClockSet(self._runtime.clock.read(), self._runtime.kernel()))
+            self.handle(agent_events.ClockSet(self._runtime.clock.read(), self._runtime.kernel()))
         if wakeup.observation is not None:  # before any signal: the replies must not be lost
             self.judge(wakeup.observation)
         for number in wakeup.signals:
@@ -184,15 +172,11 @@ class Agent:
                 case signal.SIGHUP:
                     self._reload()
                 case signal.SIGUSR1:
-                    self.handle(AuditRequested(self._runtime.now_ns()))
+                    self.handle(agent_events.AuditRequested(self._runtime.now_ns()))
         now_ns = self._runtime.now_ns()
-        self.handle(TimePassed(now_ns, random.random()))
+        self.handle(agent_events.TimePassed(now_ns, random.random()))
         self._feed_watchdog(now_ns)
         return True
-
-    @property
-    def _delivers(self) -> bool:
-        return self._setup.config.influxdb is not None
 
     def _wait_s(self) -> float:
         """Return the time until something is due."""
@@ -202,9 +186,9 @@ class Agent:
     def judge(self, observation: Observation) -> None:
         """Store the observation of a poll, then judge it."""
         self.store.write(audits.keep_observation, observation, "network")
-        self.handle(Observed(observation, "network", self._report()))
+        self.handle(agent_events.Observed(observation, "network", self._report()))
 
-    def handle(self, event: AgentEvent) -> None:
+    def handle(self, event: agent_events.AgentEvent) -> None:
         """Let the core decide about an event, and perform its actions."""
         self.state, to_do = handle(self.state, event)
         for action in to_do:
@@ -215,12 +199,12 @@ class Agent:
             case actions.StartPoll(with_pools):
                 self._runtime.poll(self._setup.plan._replace(with_pools=with_pools), self.store.update)
             case actions.ObserveHost(known):
-                self.handle(Observed(self.observe_host(known), "local", self._report()))
+                self.handle(agent_events.Observed(self.observe_host(known), "local", self._report()))
                 self._mark_as_current()
             case actions.StoreAudit():
-                self._agent_store.store_audit(action, self.state.clock, delivers=self._delivers)
+                self._agent_store.store_audit(action, self.state.clock, delivers=self._delivery is not None)
             case actions.StoreEvents():
-                self._agent_store.store_events(action, self.state.clock, delivers=self._delivers)
+                self._agent_store.store_events(action, self.state.clock, delivers=self._delivery is not None)
             case actions.StampHistory():
                 self._agent_store.stamp(action)
             case actions.Prune():
@@ -275,31 +259,27 @@ class Agent:
 
     def _apply(self, setup: AgentSetup, outputs: OpenOutputs) -> None:
         """Switch to another configuration."""
-        for name, (_, output) in self._outputs.items():
-            if outputs.get(name) != self._outputs[name]:
-                output.close()
+        for name, known in self._outputs.items():
+            if outputs.get(name) != known:
+                known[1].close()
         self._setup, self._outputs = setup, outputs
         if self._delivery is not None:
             self._delivery.stop(STOP_S)
         self._delivery = self._start_delivery()
         if self._delivery is not None:
             self._delivery.start()
-        self.handle(Reconfigured(self._agent_settings(), self._runtime.now_ns(), random.random()))
+        self.handle(agent_events.Reconfigured(self._agent_settings(), self._runtime.now_ns(), random.random()))
 
     def _save_status(self, next_poll_ns: int | None) -> None:
         """Save pid, version and intervals for `ntpaudit status`."""
-        self.store.write(
-            saved_state.save_state,
-            "agent",
-            self.state.settings.intervals._asdict()
-            | {
-                "pid": os.getpid(),
-                "version": __version__,
-                "boot_id": self.state.clock.boot_id,
-                "started_boottime_ns": self._started_ns,
-                "next_poll_boottime_ns": next_poll_ns,
-            },
-        )
+        status = self.state.settings.intervals._asdict() | {
+            "pid": os.getpid(),
+            "version": __version__,
+            "boot_id": self.state.clock.boot_id,
+            "started_boottime_ns": self._started_ns,
+            "next_poll_boottime_ns": next_poll_ns,
+        }
+        self.store.write(saved_state.save_state, "agent", status)
         self._mark_as_current()
 
     def _mark_as_current(self) -> None:
@@ -310,16 +290,13 @@ class Agent:
     def _announce_ready(self) -> None:
         """Report to systemd that the agent is ready, and log what it does."""
         config, intervals = self._setup.config, self._setup.intervals
-        count = len(config.sources.named)
-        sources_text = plural(count, "source") + (
-            " and the servers of the time daemon" if config.sources.from_host else ""
-        )
-        where = f"delivering to {config.influxdb.url}" if config.influxdb else "no database"
-        often = intervals.network_s if self.state.settings.has_servers else intervals.pool_s
+        sources = plural(len(config.sources.named), "source")
+        if config.sources.from_host:
+            sources += " and the servers of the time daemon"
+        often = format_duration(intervals.network_s if self.state.settings.has_servers else intervals.pool_s)
         kept = self._setup.history_file if self.store.error is None else "memory only"
-        logger.info(
-            f"ntpaudit {__version__}: {sources_text} every {format_duration(often)}, history in {kept}, {where}"
-        )
+        where = f"delivering to {config.influxdb.url}" if config.influxdb else "no database"
+        logger.info(f"ntpaudit {__version__}: {sources} every {often}, history in {kept}, {where}")
         self._notifier.ready()
         self._notifier.status("waiting for the first measurement")
 
@@ -364,23 +341,22 @@ class Agent:
             bool(servers) and all(isinstance(source, Server) and is_loopback(source.host) for source in servers),
         )
 
-    def _report(self) -> ShellReport:
+    def _report(self) -> agent_events.ShellReport:
         """Return what store and delivery report now."""
         dropped = self.store.read(saved_state.dropped)
-        store_error, is_stored = self.store.error, not self.store.is_in_memory
+        health, is_stored = Health(store=self.store.error), not self.store.is_in_memory
         if self._delivery is None:
-            return ShellReport(Health(store=store_error), None, dropped, None, is_stored)
+            return agent_events.ShellReport(health, None, dropped, None, is_stored)
         backlog, oldest_ns, dead_letters = self.store.read(outbox.backlog)
         status = self._delivery.health
-        health = Health(
+        health = health._replace(
             backlog=backlog,
             failures=status.failures,
             failure=status.failure,
             set_aside=dead_letters,
-            store=store_error,
             refusals=status.refusals,
         )
-        return ShellReport(health, oldest_ns, dropped, self._delivery.database_clock, is_stored)
+        return agent_events.ShellReport(health, oldest_ns, dropped, self._delivery.database_clock, is_stored)
 
     def _start_delivery(self) -> "DeliveryWorker | None":
         """Create the delivery worker, if a database is configured."""
@@ -401,9 +377,8 @@ def _open_outputs(setup: AgentSetup, known: OpenOutputs | None = None) -> OpenOu
     journal = configured.journal or JournalConfig(enabled=journal_takes_our_output(setup.environment))
     configs = configured._asdict() | {"journal": journal if journal.enabled else None}
     outputs: OpenOutputs = {}
-    known = known or {}
     for name, value in configs.items():
-        if value is not None and name in known and known[name][0] == value:
+        if known is not None and name in known and known[name][0] == value:
             outputs[name] = known[name]
         elif value is not None:
             try:
@@ -415,8 +390,7 @@ def _open_outputs(setup: AgentSetup, known: OpenOutputs | None = None) -> OpenOu
 
 def _watchdog_s(environment: Mapping[str, str]) -> float | None:
     """Return half of systemd's watchdog interval, None without a watchdog."""
-    text = environment.get("WATCHDOG_USEC", "")
-    pid = environment.get("WATCHDOG_PID", "")
+    text, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
     if not text.isdecimal() or len(text) > MAX_DIGITS or (pid and pid != str(os.getpid())):
         return None
     return int(text) / 2e6

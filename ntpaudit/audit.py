@@ -13,7 +13,7 @@ from ntpaudit.core.observation import Observation, SourceFailure, SourceObservat
 from ntpaudit.core.policy import Profile
 from ntpaudit.core.record import Labels, Record, conclude
 from ntpaudit.log import LazyLogger
-from ntpaudit.polling import DEFAULT_OPTIONS, PollRound, QueryOptions, ShowProgress, StateUpdater, show_nothing
+from ntpaudit.polling import PollRound, QueryOptions, ShowProgress, StateUpdater, show_nothing
 from ntpaudit.probes.clock import Clock
 from ntpaudit.probes.daemons import Configured, configured_servers, running_daemons
 from ntpaudit.probes.host import host_facts
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     sources: tuple[Source, ...]
     profile: Profile
     labels: Labels
-    options: QueryOptions = DEFAULT_OPTIONS
+    options: QueryOptions = QueryOptions()
     from_local_daemon: bool = False
     host_name: str | None = None
     persist: bool = False

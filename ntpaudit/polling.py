@@ -3,7 +3,8 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -55,9 +56,6 @@ class QueryOptions(NamedTuple):
     hint: str = ""
 
 
-DEFAULT_OPTIONS = QueryOptions()
-
-
 @dataclass(slots=True)
 class Target:
     """A server to query, and its answers so far."""
@@ -103,27 +101,26 @@ class Target:
         samples = tuple(answer.outcome for answer in self.answers if isinstance(answer.outcome, Measurement))
         is_kod = isinstance(last.outcome, SourceFailure) and last.outcome.reason.startswith("kod:")
         outcome = last.outcome if isinstance(last.outcome, SourceFailure) and (is_kod or not samples) else samples
-        discarded: dict[str, int] = {}
-        for answer in self.answers:
-            for code, count in answer.discarded.items():
-                discarded[code] = discarded.get(code, 0) + count
-        return SourceObservation(self.name, last.endpoint.address, last.endpoint.port, outcome, discarded, last.is_own)
+        discarded = sum((answer.discarded for answer in self.answers), Counter[str]())
+        address, port = last.endpoint.address, last.endpoint.port
+        return SourceObservation(self.name, address, port, outcome, dict(discarded), last.is_own)
 
 
 class PollRound:
     """One poll of all sources. Create it early: names are resolved while the caller does other work."""
 
     def __init__(
-        self,
-        sources: Sequence[Source],
-        options: QueryOptions,
-        show_progress: ShowProgress = show_nothing,
+        self, sources: Sequence[Source], options: QueryOptions, show_progress: ShowProgress = show_nothing
     ) -> None:
         """Start to resolve the names. `show_progress` is called with what is being waited for, in a thread."""
         self._sources = tuple(dict.fromkeys(sources))
         self._options = options
         self._show_progress = show_progress
-        self._resolution = Resolution(_names(self._sources))
+        self._resolution = Resolution(
+            (name, source.port)
+            for source in self._sources
+            for name in ((source.host,) if isinstance(source, Server) else source.names)
+        )
         self._now = Instant(None, 0, 0)
         self._entries: list[Target | SourceObservation] = []
         self._states_before: ServerStates = {}
@@ -144,7 +141,8 @@ class PollRound:
         for target in self._targets:
             logger.debug(_describe(target.observation()))
         update(self._new_states)
-        return tuple(self._observations())
+        self._merge()  # again, because a server can have replied at another of its addresses
+        return tuple(entry.observation() if isinstance(entry, Target) else entry for entry in self._entries)
 
     @property
     def _targets(self) -> list[Target]:
@@ -196,27 +194,14 @@ class PollRound:
         return reserved
 
     def _merge(self) -> None:
+        """Skip every target that is the server of an earlier target: a server with two names counts once."""
         first: dict[Endpoint, Target] = {}
-        for index, entry in enumerate(self._entries):
-            if isinstance(entry, Target) and (other := first.setdefault(entry.endpoints[0], entry)) is not entry:
-                self._entries[index] = self._same_server(entry, other.name)
-
-    def _observations(self) -> Iterator[SourceObservation]:
-        """Yield the observation of each source; a server reached by two names counts once."""
-        first: dict[Endpoint, Target] = {}
-        for entry in self._entries:
-            if isinstance(entry, SourceObservation):
-                yield entry
-            elif (other := first.setdefault(entry.answers[-1].endpoint, entry)) is not entry:
-                yield self._same_server(entry, other.name)
-            else:
-                yield entry.observation()
-
-    def _same_server(self, target: Target, name: str) -> SourceObservation:
-        logger.warning(f"{target.name} is the same server as {name} and counts once")
-        endpoint = target.endpoints[0]
-        failure = SourceFailure("skipped", "same-server", f"the same server as {name}")
-        return SourceObservation(target.name, endpoint.address, endpoint.port, failure)
+        for index, target in enumerate(self._entries):
+            if isinstance(target, Target) and (other := first.setdefault(target.endpoints[0], target)) is not target:
+                logger.warning(f"{target.name} is the same server as {other.name} and counts once")
+                endpoint = target.endpoints[0]
+                failure = SourceFailure("skipped", "same-server", f"the same server as {other.name}")
+                self._entries[index] = SourceObservation(target.name, endpoint.address, endpoint.port, failure)
 
     def _server(self, server: Server, states: ServerStates) -> Target | SourceObservation:
         """Return the target for one server, or why it is skipped.
@@ -242,9 +227,8 @@ class PollRound:
             return [SourceObservation(pool.zone, None, pool.port, failure)]
 
         if not count:
-            return instead(
-                SourceFailure("skipped", "pool-limit", f"at most {MAX_POOL_SERVERS} servers of the pool are queried")
-            )
+            detail = f"at most {MAX_POOL_SERVERS} servers of the pool are queried"
+            return instead(SourceFailure("skipped", "pool-limit", detail))
         if pool.is_public and (hold := self._held(states.get(POOL_DOMAIN, ServerState()), POOL_INTERVAL_S)):
             return instead(self._held_back(pool.zone, hold))
         names = self._fallbacks.get(pool, pool.names)
@@ -315,7 +299,7 @@ class PollRound:
                 target.endpoints = (answer.endpoint,)  # the samples of one source are of one server
 
     def _new_states(self, states: ServerStates) -> ServerStates:
-        states_after: ServerStates = {
+        changed: ServerStates = {
             key: ServerState()
             for key, state in states.items()
             if key != POOL_DOMAIN and rate_limit.is_stale(state, self._now)
@@ -324,17 +308,15 @@ class PollRound:
             key = _key(target.endpoints[0])
             state = target.mark(states.get(key, ServerState()), self._now)
             if (after := self._after(target, state)) is not None:
-                states_after[key] = after
+                changed[key] = after
         sent = {key for target in self._targets if target.is_sent for key in target.reserved_keys}
-        unsent = self._states_before.keys() - sent
-        for key in unsent:  # no packet left the host, so this was no query
-            states_after[key] = states.get(key, ServerState())._replace(queried_at=self._states_before[key].queried_at)
-        return states_after
+        for key in self._states_before.keys() - sent:  # no packet left the host, so this was no query
+            changed[key] = states.get(key, ServerState())._replace(queried_at=self._states_before[key].queried_at)
+        return changed
 
     def _after(self, target: Target, state: ServerState) -> ServerState | None:
         """Return the state to store for one server. For loopback only a kiss-o'-death is stored."""
-        outcome = target.observation().outcome
-        match outcome:
+        match target.observation().outcome:
             case SourceFailure(reason=reason) if reason.startswith("kod:"):
                 return rate_limit.on_kod(state, self._now, reason.removeprefix("kod:"))
             case _ if target.endpoints[0].is_loopback or not target.is_sent:
@@ -368,31 +350,19 @@ def _describe(source: SourceObservation) -> str:
     return f"{source.name} ({source.address}): offset {format_offset(best.offset_ns / NS_PER_S)}"
 
 
-def _known_of(pool: Pool, states: ServerStates, offered: Iterable[str]) -> ServerStates:
+def _known_of(pool: Pool, states: ServerStates, offered: Container[str]) -> ServerStates:
     """Return the stored states of this pool's servers by address, and of offered addresses queried by other names.
 
     The latter have no slot in this pool, but a kiss-o'-death that they sent counts here too.
     """
     known: ServerStates = {}
-    for address in offered:
-        if state := states.get(f"{address} {pool.port}"):
-            known[address] = state._replace(delay_ns=None, slot=None)
-    suffix = f" {pool.port}"
     for key, state in states.items():
-        if state.zone == pool.zone and key.endswith(suffix):
-            known[key.removesuffix(suffix)] = state
+        address, _, port = key.partition(" ")
+        if port == str(pool.port) and state.zone == pool.zone:
+            known[address] = state
+        elif port == str(pool.port) and address in offered:
+            known[address] = state._replace(delay_ns=None, slot=None)
     return known
-
-
-def _names(sources: Iterable[Source]) -> list[tuple[str, int]]:
-    names: list[tuple[str, int]] = []
-    for source in sources:
-        match source:
-            case Server():
-                names.append((source.host, source.port))
-            case Pool():
-                names += [(name, source.port) for name in source.names]
-    return names
 
 
 def _shares(pools: int) -> Iterator[int]:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ntpaudit import audit
 from ntpaudit.core.observation import Daemon, HiddenDaemons, HostContext, KernelState, Observation, Unavailable
@@ -29,7 +29,6 @@ CLOCK_TRIES = 9
 NO_TIMERFD_WAIT_S = 1.0
 """How often the clock is checked for a step where timerfd is not available."""
 
-
 LONGEST_WAIT_S = 3600.0
 """The longest single wait: an operating system limits it to some weeks."""
 
@@ -42,37 +41,8 @@ class Wakeup(NamedTuple):
     observation: Observation | None = None
 
 
-class Runtime(Protocol):
-    """Everything outside the process that the agent's loop depends on."""
-
-    @property
-    def clock(self) -> Clock:
-        """The host's clocks."""
-
-    def host_context(self, name: str | None) -> HostContext:
-        """Return the host's identity (named `name`, if given) and its running time daemons."""
-
-    def has_ended(self, daemon: Daemon) -> bool:
-        """Return whether the process of a known time daemon has ended; far cheaper than `host_context`."""
-
-    def kernel(self) -> KernelState | Unavailable:
-        """Return the kernel's state of its clock."""
-
-    def now_ns(self) -> int:
-        """Return the uptime, including suspends."""
-
-    def wait(self, seconds: float) -> Wakeup:
-        """Wait for this time, or until something happens."""
-
-    def poll(self, plan: audit.Plan, update: StateUpdater) -> None:
-        """Start a poll; `wait` returns its result. Only one poll at a time."""
-
-    def polling_s(self) -> float | None:
-        """Return for how long the current poll has run, None without one."""
-
-
 class SystemRuntime:
-    """The host itself, while its `with` block lasts.
+    """Everything outside the process that the agent's loop depends on, while its `with` block lasts.
 
     A caller that never waits handles no signals: `handle_signals` is False, and each signal has its default effect.
     """
@@ -97,13 +67,13 @@ class SystemRuntime:
         self._stack.close()
 
     def host_context(self, name: str | None) -> HostContext:
-        """Return the host's identity and its running time daemons."""
+        """Return the host's identity (named `name`, if given) and its running time daemons."""
         daemons = running_daemons()
         self._daemons.update(daemons.seen if isinstance(daemons, HiddenDaemons) else daemons)
         return HostContext(host_facts(name), daemons)
 
     def has_ended(self, daemon: Daemon) -> bool:
-        """Return whether the process of a known time daemon has ended."""
+        """Return whether the process of a known time daemon has ended; far cheaper than `host_context`."""
         return self._daemons.has_ended(daemon)
 
     def kernel(self) -> KernelState | Unavailable:
@@ -121,11 +91,11 @@ class SystemRuntime:
         return Wakeup(self._signals.take(), clock_set, self._poller.take())
 
     def poll(self, plan: audit.Plan, update: StateUpdater) -> None:
-        """Start a poll in its thread."""
+        """Start a poll in its thread; `wait` returns its result. Only one poll at a time."""
         self._poller.start(lambda: audit.observe(plan, self.clock, update, own=self._host_servers))
 
     def polling_s(self) -> float | None:
-        """Return for how long the current poll has run."""
+        """Return for how long the current poll has run, None without one."""
         return self._poller.busy_s
 
     def _open_watch(self, stack: ExitStack) -> StepWatch | None:
@@ -140,7 +110,7 @@ class SystemRuntime:
 
 
 class _Poller:
-    """Polls in a thread, so that the agent's loop never waits for servers; one poll at a time."""
+    """Polls in a thread, so that the agent's loop never waits for servers."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -159,9 +129,8 @@ class _Poller:
 
     def take(self) -> Observation | None:
         result = self._result
-        if result is None:
-            return None
-        self._result = self._thread = None
+        if result is not None:
+            self._result = self._thread = None
         if isinstance(result, BaseException):
             raise result
         return result
@@ -210,10 +179,7 @@ class _Signals:
     def take(self) -> tuple[int, ...]:
         with suppress(BlockingIOError):
             os.read(self._reader, 4096)
-        taken = []
-        while self._taken:  # a signal can arrive at any moment, and none may be lost
-            taken.append(self._taken.popleft())
-        return tuple(taken)
+        return tuple(self._taken.popleft() for _ in range(len(self._taken)))  # a signal may arrive at any moment
 
     def _on_signal(self, number: int, _: object) -> None:
         self._taken.append(number)

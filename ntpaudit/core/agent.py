@@ -1,18 +1,7 @@
 """The agent: `handle` decides what follows from an event. It is pure; `ntpaudit/agent.py` performs the actions."""
 
-from ntpaudit.core import actions
+from ntpaudit.core import actions, agent_events
 from ntpaudit.core.actions import Action
-from ntpaudit.core.agent_events import (
-    AgentEvent,
-    AuditRequested,
-    ClockSet,
-    Observed,
-    Reconfigured,
-    Recovered,
-    ShellReport,
-    Started,
-    TimePassed,
-)
 from ntpaudit.core.agent_state import AgentState
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.clock_state import ClockState, detect_clock_change
@@ -45,25 +34,25 @@ TRUSTED_DIFFERENCE_NS = 86_400 * NS_PER_S
 Decided = tuple[AgentState, tuple[Action, ...]]
 
 
-def handle(state: AgentState, event: AgentEvent) -> Decided:
+def handle(state: AgentState, event: agent_events.AgentEvent) -> Decided:
     """Return the state after an event, and what the shell has to do."""
     match event:
-        case Started(reading, kernel, rand):
+        case agent_events.Started(reading, kernel, rand):
             return _start(state, reading, kernel, rand)
-        case Recovered():
+        case agent_events.Recovered():
             return _recover(state, event)
-        case ClockSet(reading, kernel):
+        case agent_events.ClockSet(reading, kernel):
             return _store_step(*_detect_clock_change(state, reading, kernel))
-        case Observed():
+        case agent_events.Observed():
             return _audit(state, event)
-        case TimePassed(now_ns, rand):
+        case agent_events.TimePassed(now_ns, rand):
             state, polling = _poll_if_due(state, now_ns, rand)
             state, observing = _observe_if_due(state, now_ns, rand)
             return state, polling + observing
-        case AuditRequested(now_ns):
+        case agent_events.AuditRequested(now_ns):
             state = state.polling_sooner(now_ns)
             return state._replace(schedule=state.schedule._replace(local_ns=now_ns)), ()
-        case Reconfigured(settings, now_ns, rand):
+        case agent_events.Reconfigured(settings, now_ns, rand):
             state = state.with_settings(settings, now_ns).scheduled(now_ns, rand)
             return _save_status(state.polling_sooner(now_ns))
 
@@ -76,7 +65,7 @@ def _start(state: AgentState, now: ClockReading, kernel: KernelState | Unavailab
     return state, stored + saved
 
 
-def _recover(state: AgentState, event: Recovered) -> Decided:
+def _recover(state: AgentState, event: agent_events.Recovered) -> Decided:
     """Judge an observation of this boot in sequence, one of another boot by itself, by the poll interval then."""
     observation, kind, report = event
     settings, polls = state.settings.judging, state.clock.poll_interval
@@ -84,14 +73,14 @@ def _recover(state: AgentState, event: Recovered) -> Decided:
         settings = settings._replace(interval_s=polls.interval_s)
     boot_id = observation.host.boot_id
     if boot_id is not None and boot_id == state.clock.boot_id:
-        state, to_do, _ = _judge(state, Observed(observation, kind, report), settings)
+        state, to_do, _ = _judge(state, agent_events.Observed(observation, kind, report), settings)
         return state, to_do
     other_boot = ClockState(boot_id, observation.taken, observation.taken.boottime_ns)
     record = evaluate(other_boot, observation, kind, settings, Health()).record
     return state, (actions.StoreAudit(observation, record),)
 
 
-def _audit(state: AgentState, event: Observed) -> Decided:
+def _audit(state: AgentState, event: agent_events.Observed) -> Decided:
     """Judge an observation; poll again soon if a finding is pending."""
     observation, now_ns = event.observation, event.observation.taken.boottime_ns
     state, to_do, is_pending = _judge(state, event, state.settings.judging)
@@ -105,7 +94,9 @@ def _audit(state: AgentState, event: Observed) -> Decided:
     return state, (*to_do, actions.WakeDelivery(), *retried, *pruned)
 
 
-def _judge(state: AgentState, event: Observed, settings: AuditSettings) -> tuple[AgentState, tuple[Action, ...], bool]:
+def _judge(
+    state: AgentState, event: agent_events.Observed, settings: AuditSettings
+) -> tuple[AgentState, tuple[Action, ...], bool]:
     """Judge an observation, store and send the result; return also whether a finding is pending."""
     observation, kind, report = event
     now = observation.taken
@@ -130,7 +121,7 @@ def _judge(state: AgentState, event: Observed, settings: AuditSettings) -> tuple
     return state, (*noticed, stored, *stamped, *emitted), result.is_pending
 
 
-def _health(state: AgentState, report: ShellReport, now: ClockReading) -> Health:
+def _health(state: AgentState, report: agent_events.ShellReport, now: ClockReading) -> Health:
     """Return the agent's health; ages by the true time, as far as it is known."""
     true_ns, oldest_s = state.utc_ns(now), None
     if report.oldest_ns is not None:

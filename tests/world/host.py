@@ -13,7 +13,7 @@ from ntpaudit.demo.host import SimulatedHost, TimeDaemon
 from ntpaudit.demo.network import query_directly
 from ntpaudit.demo.scenario import Source, What
 from ntpaudit.polling import StateUpdater
-from ntpaudit.runtime import Wakeup
+from ntpaudit.runtime import SystemRuntime, Wakeup
 
 S = 1_000_000_000
 
@@ -35,13 +35,14 @@ def happens(*events: What) -> Callable[["SimulatedRuntime"], None]:
     return change
 
 
-class SimulatedRuntime:
+class SimulatedRuntime(SystemRuntime):
     """What an agent depends on, in a world where the truth is known; time passes when the agent waits.
 
     `server_error_s` is how far each server's own clock is ahead; `all_wrong_s` how far all are for the next poll.
     """
 
     def __init__(self, utc_ns: int, *, seed: int) -> None:
+        super().__init__(handle_signals=False)
         rand = random.Random(seed)
         self.host = SimulatedHost(
             utc_ns, uptime_ns=40 * S, oscillator_ppm=12.0, daemon=TimeDaemon("ntpd", rand), rand=rand
