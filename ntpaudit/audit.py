@@ -9,7 +9,7 @@ from ntpaudit import __version__
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM
 from ntpaudit.core.ntp.rate_limit import Instant
 from ntpaudit.core.ntp.sources import NTP_PORT, Pool, Server, Source, is_pool_name, pool
-from ntpaudit.core.observation import Observation, SourceFailure, SourceObservation
+from ntpaudit.core.observation import HostContext, Observation, SourceFailure, SourceObservation
 from ntpaudit.core.policy import Profile
 from ntpaudit.core.record import Labels, Record, conclude
 from ntpaudit.log import LazyLogger
@@ -97,19 +97,17 @@ def observe(
 ) -> Observation:
     """Poll the sources, read the host, and return the observation; `update` stores the server states."""
     with stamping_enabled():
-        daemons = running_daemons()
         sources, skipped = planned_sources(plan, own or HostServers(), logs=True)
         poll_round = PollRound(sources, plan.options, show_progress)
-        host = host_facts(plan.host_name)  # while names are being resolved
+        context = host_context(plan.host_name)  # while names are being resolved
         start = clock.read()
-        polled = poll_round.poll(clock, Instant(host.boot_id, start.boottime_ns, start.realtime_ns), update)
-    return Observation(
-        host=host,
-        taken=clock.read(),
-        sources=(*polled, *skipped),
-        kernel=read_kernel(),
-        daemons=daemons,
-    )
+        polled = poll_round.poll(clock, Instant(context.host.boot_id, start.boottime_ns, start.realtime_ns), update)
+    return context.observe(clock.read(), read_kernel(), (*polled, *skipped))
+
+
+def host_context(name: str | None) -> HostContext:
+    """Return the host's identity (named `name`, if given) and its running time daemons."""
+    return HostContext(host_facts(name), running_daemons())
 
 
 def planned_sources(

@@ -11,13 +11,11 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from ntpaudit import audit
-from ntpaudit.core.observation import Daemon, HiddenDaemons, HostContext, KernelState, Observation, Unavailable
+from ntpaudit.core.observation import Daemon, HostContext, KernelState, Observation, Unavailable
 from ntpaudit.log import LazyLogger
 from ntpaudit.polling import StateUpdater
 from ntpaudit.probes.clock import Clock, SystemClock
-from ntpaudit.probes.daemons import running_daemons
 from ntpaudit.probes.daemons.process import WatchedProcesses
-from ntpaudit.probes.host import host_facts
 from ntpaudit.probes.kernel import read_kernel
 from ntpaudit.probes.timerfd import StepWatch
 
@@ -68,9 +66,9 @@ class SystemRuntime:
 
     def host_context(self, name: str | None) -> HostContext:
         """Return the host's identity (named `name`, if given) and its running time daemons."""
-        daemons = running_daemons()
-        self._daemons.update(daemons.seen if isinstance(daemons, HiddenDaemons) else daemons)
-        return HostContext(host_facts(name), daemons)
+        context = audit.host_context(name)
+        self._daemons.update(context.known_daemons)
+        return context
 
     def has_ended(self, daemon: Daemon) -> bool:
         """Return whether the process of a known time daemon has ended; far cheaper than `host_context`."""

@@ -13,7 +13,7 @@ from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.measurement import Measurement, measure
-from ntpaudit.core.observation import HostContext, HostFacts, Observation, SourceObservation
+from ntpaudit.core.observation import HostFacts, Observation, SourceObservation
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES
 from ntpaudit.core.record import Health, Record
 from ntpaudit.core.schedule import Intervals
@@ -85,7 +85,7 @@ def live(world: World, minutes: Iterable[int]) -> Iterator[Kept]:
         intervals = INTERVALS._replace(local_s=world.health.local_s or INTERVALS.local_s)
         settings = AgentSettings(TERMS._replace(interval_s=world.interval_s(minute)), intervals)
         if state is None:
-            state = first_state(settings, HostContext(observation.host, observation.daemons), now, None)
+            state = first_state(settings, observation.context, now, None)
         observed = Observed(observation, "network" if asks else "local", ShellReport(world.health))
         state, done = handle(state._replace(settings=settings), observed)
         yield from (Kept(*one) for one in done if isinstance(one, StoreAudit))

@@ -8,7 +8,7 @@ from ntpaudit.core.clock_state import ClockState, detect_clock_change
 from ntpaudit.core.evaluation import AuditSettings, evaluate, step_event
 from ntpaudit.core.events import Event
 from ntpaudit.core.ntp.sources import is_pool_name
-from ntpaudit.core.observation import HostContext, KernelState, Observation, SourceFailure, Unavailable
+from ntpaudit.core.observation import KernelState, Observation, SourceFailure, Unavailable
 from ntpaudit.core.record import Health, Record
 from ntpaudit.core.schedule import (
     CONFIRM_S,
@@ -84,7 +84,7 @@ def _audit(state: AgentState, event: agent_events.Observed) -> Decided:
     """Judge an observation; poll again soon if a finding is pending."""
     observation, now_ns = event.observation, event.observation.taken.boottime_ns
     state, to_do, is_pending = _judge(state, event, state.settings.judging)
-    state = state._replace(context=HostContext(observation.host, observation.daemons))
+    state = state._replace(context=observation.context)
     if event.kind == "network":
         state = state._replace(context_ns=now_ns, polls=state.polls._replace(is_running=False, has_polled=True))
     if is_pending:

@@ -126,6 +126,15 @@ class HostContext(NamedTuple):
         """Whether a visible time daemon disciplines the clock."""
         return any(daemon.disciplines for daemon in self.known_daemons)
 
+    def observe(
+        self,
+        taken: ClockReading,
+        kernel: KernelState | Unavailable,
+        sources: tuple[SourceObservation, ...] = (),
+    ) -> "Observation":
+        """Return the observation of an audit of this host; that of a local audit has no sources."""
+        return Observation(self.host, taken, sources, kernel, self.daemons)
+
 
 def host_label(name: str, machine_id: str | None) -> str:
     """Return the name of a host, never empty, because the points of all hosts without a name would be mixed.
@@ -152,9 +161,14 @@ class Observation(NamedTuple):
         return None if isinstance(self.kernel, Unavailable) else self.kernel.frequency_ppm
 
     @property
+    def context(self) -> HostContext:
+        """What a local audit observes again only if it has changed."""
+        return HostContext(self.host, self.daemons)
+
+    @property
     def known_daemons(self) -> tuple[Daemon, ...]:
         """The visible time daemons."""
-        return self.daemons.seen if isinstance(self.daemons, HiddenDaemons) else self.daemons
+        return self.context.known_daemons
 
     @property
     def daemons_hidden(self) -> str | None:

@@ -11,6 +11,7 @@ from ntpaudit.core.observation import (
     TIME_ERROR,
     Daemon,
     HiddenDaemons,
+    HostContext,
     HostFacts,
     KernelState,
 )
@@ -127,9 +128,9 @@ class SimulatedHost:
         return f"00000000-0000-4000-8000-{self.boots:012d}"
 
     @property
-    def facts(self) -> HostFacts:
-        """The identity of this host."""
-        return HostFacts(self.name, None, self.boot_id, "UTC", 0, False, "tsc", None)
+    def context(self) -> HostContext:
+        """The identity of this host, and its time daemons."""
+        return HostContext(HostFacts(self.name, None, self.boot_id, "UTC", 0, False, "tsc", None), self.daemons)
 
     @property
     def kernel(self) -> KernelState:

@@ -12,9 +12,9 @@ from ntpaudit.core.agent_state import AgentSettings, first_state
 from ntpaudit.core.clock_state import ClockState
 from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event
-from ntpaudit.core.observation import HostContext, Observation, SourceObservation
+from ntpaudit.core.observation import Observation, SourceObservation
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES
-from ntpaudit.core.record import AuditKind, Labels, Record
+from ntpaudit.core.record import Labels, Record
 from ntpaudit.core.units import NS_PER_S
 from ntpaudit.demo.host import SimulatedHost, build_host
 from ntpaudit.demo.scenario import ENV, HostSpec, Reboot, Scenario, Source
@@ -51,7 +51,7 @@ class SimulatedAgent:
     def _start(self, stored: ClockState | None) -> None:
         """Start an agent in this boot, with the state of the last run."""
         host = self._host
-        self._state = first_state(self._settings, HostContext(host.facts, host.daemons), host.read(), stored)
+        self._state = first_state(self._settings, host.context, host.read(), stored)
         self._handle(Started(host.read(), host.kernel, self._rand.random()))
 
     def advance(self, until_ns: int) -> Iterator[SimulatedAudit]:
@@ -90,9 +90,10 @@ class SimulatedAgent:
         for action in actions:
             match action:
                 case StartPoll():
-                    self._handle(self._observe("network", self._query(self._host, self._spec.sources)))
+                    sources = self._query(self._host, self._spec.sources)
+                    self._handle(Observed(self._observe(sources), "network"))
                 case ObserveHost():
-                    self._handle(self._observe("local", ()))
+                    self._handle(Observed(self._observe(()), "local"))
                 case StoreEvents(_, events):
                     self._unsent += events
                 case StoreAudit(_, record, events):
@@ -100,9 +101,7 @@ class SimulatedAgent:
                     self._audits.append(SimulatedAudit(record, self._unsent + events, utc_ns, behind_ns))
                     self._unsent = ()
 
-    def _observe(self, kind: AuditKind, sources: tuple[SourceObservation, ...]) -> Observed:
-        """Read the host."""
+    def _observe(self, sources: tuple[SourceObservation, ...]) -> Observation:
         host = self._host
-        taken = host.read()
-        observation = Observation(host.facts, taken, sources, host.kernel, host.daemons)
-        return Observed(observation, kind)
+        taken = host.read()  # before the kernel, as in ntpaudit/agent.py
+        return host.context.observe(taken, host.kernel, sources)

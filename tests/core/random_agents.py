@@ -11,7 +11,7 @@ from ntpaudit.core.agent_state import AgentSettings, AgentState, first_state
 from ntpaudit.core.clock_state import ClockState
 from ntpaudit.core.evaluation import AuditSettings
 from ntpaudit.core.events import Event
-from ntpaudit.core.observation import HostContext, Observation, SourceObservation
+from ntpaudit.core.observation import Observation, SourceObservation
 from ntpaudit.core.policy import PROFILES, Profile
 from ntpaudit.core.record import AuditKind, Labels, Record
 from ntpaudit.core.schedule import CONFIRM_S, Intervals, Schedule
@@ -51,7 +51,7 @@ class Watch:
 
     def _first_state(self, stored: ClockState | None) -> AgentState:
         seen = self.host.observe()
-        return first_state(self._settings, HostContext(seen.host, seen.daemons), seen.taken, stored)
+        return first_state(self._settings, seen.context, seen.taken, stored)
 
     @property
     def clock_state(self) -> ClockState:

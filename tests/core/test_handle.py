@@ -22,7 +22,6 @@ from ntpaudit.core.agent_events import (
 from ntpaudit.core.agent_state import AgentSettings, AgentState, first_state
 from ntpaudit.core.clock_state import ClockState, restored
 from ntpaudit.core.evaluation import AuditSettings
-from ntpaudit.core.observation import HostContext
 from ntpaudit.core.policy import PROFILES
 from ntpaudit.core.schedule import FIRST_WITHIN_S, Intervals
 from ntpaudit.store.serialization import plain, revive, to_json
@@ -48,7 +47,7 @@ LIVES = st.lists(DEEDS, min_size=3, max_size=25)
 def begin(host: LivingHost) -> AgentState:
     """Return the state of a new agent on a host."""
     seen = host.observe()
-    return first_state(SETTINGS, HostContext(seen.host, seen.daemons), seen.taken, None)
+    return first_state(SETTINGS, seen.context, seen.taken, None)
 
 
 def live(life: list[Any], host: LivingHost) -> list[AgentEvent]:

@@ -75,8 +75,9 @@ class SimulatedRuntime(SystemRuntime):
 
     def host_context(self, name: str | None) -> HostContext:
         """Return who this host is."""
-        facts = self.host.facts._replace(machine_id="m" * 32, boot_id=self.boot_id)
-        return HostContext(facts._replace(name=name or facts.name), self.host.daemons)
+        context = self.host.context
+        facts = context.host._replace(name=name or context.host.name, machine_id="m" * 32, boot_id=self.boot_id)
+        return context._replace(host=facts)
 
     def has_ended(self, daemon: Daemon) -> bool:
         """Whether the time daemon has ended."""
@@ -126,8 +127,7 @@ class SimulatedRuntime(SystemRuntime):
             if isinstance(server, Server)
         )
         self.all_wrong_s = 0.0
-        facts = self.host_context(plan.host_name)
-        self._answer = Observation(facts.host, self.read(), sources, self.kernel(), facts.daemons)
+        self._answer = self.host_context(plan.host_name).observe(self.read(), self.kernel(), sources)
 
     def _source(self, server: Server, number: int) -> Source:
         """Return a server, as wrong as it is now."""

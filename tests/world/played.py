@@ -33,7 +33,7 @@ class PlayedHost(SystemRuntime):
 
     def host_context(self, name: str | None) -> HostContext:
         """Return the host's identity and daemons."""
-        return HostContext(self.seen.host, self.seen.daemons)
+        return self.seen.context
 
     def has_ended(self, daemon: Daemon) -> bool:
         """Return whether the time daemon has ended."""
