@@ -7,7 +7,6 @@ import importlib
 import io
 import sys
 import traceback
-from typing import Any
 
 import click
 
@@ -68,19 +67,13 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Find a command; suggest the nearest name for an unknown one."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            import difflib
 
-            if near := difflib.get_close_matches(args[0], COMMANDS, 1):
-                raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from error
-            raise
-
-
-@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    commands=[click.Command(name) for name in COMMANDS],  # for the names only: click suggests the nearest
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, message="ntpaudit %(version)s")
 def cli() -> None:
     """Measure how wrong this host's clock can be, how certain that is, and how it affects the logs.

@@ -7,10 +7,9 @@ import click
 from ntpaudit.agent import Agent, read_setup
 from ntpaudit.cli.logs import log_to_stderr, verbosity_options
 from ntpaudit.cli.output import emit_and_exit
-from ntpaudit.cli.parameters import Parsed, config_option
+from ntpaudit.cli.parameters import DURATION, config_option
 from ntpaudit.config.location import find_config
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import parse_duration
 from ntpaudit.log import LazyLogger
 from ntpaudit.runtime import SystemRuntime
 
@@ -39,7 +38,7 @@ stored, because no finding can be confirmed then; 64 usage, 75 another agent use
 @click.option(
     "--every",
     "every_s",
-    type=Parsed("DURATION", parse_duration),
+    type=DURATION,
     help="With --once: the interval between runs, such as 35m.  [default: from the configuration]",
 )
 @verbosity_options
@@ -51,9 +50,9 @@ def agent(config_path: str | None, once: bool, every_s: float | None, verbose: b
     if every_s is not None and not (once and every_s > 0):
         raise click.UsageError("--every needs --once and a positive duration: it is the time between two runs")
     log_to_stderr(verbose=verbose, quiet=quiet, drop_repetitions=True)
-    setting = read_setup(find_config(os.environ) if config_path is None else config_path, os.environ)
+    setup = read_setup(find_config(os.environ, config_path), os.environ)
     with SystemRuntime(handle_signals=not once) as system:
-        one = Agent(setting, system, every_s)
+        one = Agent(setup, system, every_s)
         if not once:
             one.run()
             return

@@ -1,13 +1,14 @@
 """`ntpaudit check`: audit this host's clock once."""
 
 import os
+from contextlib import closing
 
 import click
 
 from ntpaudit import __version__, audit
 from ntpaudit.cli.logs import log_to_stderr, verbosity_options
 from ntpaudit.cli.output import emit_and_exit, format_option, show_progress
-from ntpaudit.cli.parameters import Parsed, config_option
+from ntpaudit.cli.parameters import DURATION, config_option, parsed
 from ntpaudit.config.location import find_config
 from ntpaudit.config.profile import choose_profile
 from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Source, doubtful_port, parse_source, pool, region
@@ -45,9 +46,6 @@ Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (not measured), 64 usage, 78
 """
 
 
-_DURATION = Parsed("DURATION", parse_duration)
-
-
 def _timeout(text: str) -> float:
     seconds = parse_duration(text)
     if not 0.001 <= seconds <= 60:
@@ -56,18 +54,18 @@ def _timeout(text: str) -> float:
 
 
 @click.command(epilog=EPILOG)
-@click.argument("servers", nargs=-1, metavar="[SERVER]...", type=Parsed("SERVER", parse_source))
+@click.argument("servers", nargs=-1, metavar="[SERVER]...", type=parsed("SERVER", parse_source))
 @click.option(
-    "--pool", "pools", multiple=True, type=Parsed("ZONE", pool), help="Query this pool, such as nl.pool.ntp.org."
+    "--pool", "pools", multiple=True, type=parsed("ZONE", pool), help="Query this pool, such as nl.pool.ntp.org."
 )
 @click.option(
-    "--region", "regions", multiple=True, type=Parsed("NAME", region), help="Query the pool of a continent or country."
+    "--region", "regions", multiple=True, type=parsed("NAME", region), help="Query the pool of a continent or country."
 )
 @click.option("--from-host", is_flag=True, help="Query the servers that the running time daemon was started with.")
 @config_option
 @click.option("--profile", type=click.Choice(list(PROFILES)), metavar="NAME", help=f"One of: {', '.join(PROFILES)}.")
-@click.option("--warning", type=_DURATION, help="Warning tolerance, such as 100ms.")
-@click.option("--critical", type=_DURATION, help="Critical tolerance, which the verdict refers to, such as 1s.")
+@click.option("--warning", type=DURATION, help="Warning tolerance, such as 100ms.")
+@click.option("--critical", type=DURATION, help="Critical tolerance, which the verdict refers to, such as 1s.")
 @click.option(
     "--samples",
     type=click.IntRange(1, MAX_SAMPLES),
@@ -77,7 +75,7 @@ def _timeout(text: str) -> float:
 )
 @click.option(
     "--timeout",
-    type=Parsed("DURATION", _timeout),
+    type=parsed("DURATION", _timeout),
     default="2s",
     show_default=True,
     help="Maximum wait for DNS, and again for replies.",
@@ -110,8 +108,12 @@ def check(
     SERVER is HOST[:PORT] or [IPV6]:PORT. Name at least four, so that the others outvote one that is wrong.
     """
     log_to_stderr(verbose=verbose, quiet=quiet)
-    found = find_config(os.environ) if config_path is None else config_path
-    plan = DEFAULT_PLAN if found is None else _read_plan(found)
+    found = find_config(os.environ, config_path)
+    plan = DEFAULT_PLAN
+    if found is not None:  # most checks have no file, and do not import what reads it
+        from ntpaudit.config.load import load_config
+
+        plan = audit.plan_of(load_config(found))
     sources = servers + pools + regions
     if not sources and not from_host:
         sources, from_host = plan.sources, plan.from_local_daemon
@@ -131,18 +133,9 @@ def check(
         persist=record,
     )
     store = OneShotStore(os.path.join(state_folder(os.environ), FILE_NAME))
-    try:
+    with closing(store):
         result = audit.run(plan, SystemClock(), store, show_progress)
-    finally:
-        store.close()
-    unreachable = [source.name for source in result.sources if source.status == "unreachable"]
-    for hint in filter(None, map(doubtful_port, unreachable)):
-        logger.warning(hint)
+    for source in result.sources:
+        if source.status == "unreachable" and (hint := doubtful_port(source.name)) is not None:
+            logger.warning(hint)
     emit_and_exit(result, format_name, output)
-
-
-def _read_plan(path: str) -> audit.Plan:
-    """Return the plan of a configuration file; most checks have none, and do not import what reads it."""
-    from ntpaudit.config.load import load_config
-
-    return audit.plan_of(load_config(path))

@@ -2,16 +2,17 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from ntpaudit.cli.output import note, write_parts
-from ntpaudit.cli.parameters import Parsed, config_option
+from ntpaudit.cli.parameters import config_option, parsed
 from ntpaudit.config.load import load_config, load_tables, locate, with_environment
 from ntpaudit.config.location import SYSTEM_FILE, find_config, user_file
-from ntpaudit.config.schema import Config
+from ntpaudit.config.schema import Config, SourcesConfig
+from ntpaudit.config.values import write_region, write_source
 from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Pool, Server, Source, doubtful_port, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.units import format_duration, plural
@@ -82,20 +83,10 @@ def config() -> None:
     """
 
 
-def _checked(name: str, read: Callable[[str], Any]) -> Parsed[str]:
-    """Return a parameter that keeps its text once `read` accepts it."""
-
-    def check(text: str) -> str:
-        read(text)
-        return text
-
-    return Parsed(name, check)
-
-
 @config.command(epilog=INIT_EPILOG)
-@click.argument("servers", nargs=-1, metavar="[SERVER]...", type=_checked("SERVER", parse_source))
-@click.option("--pool", "zone", type=_checked("ZONE", pool), help="Query this pool, such as nl.pool.ntp.org.")
-@click.option("--region", "place", type=_checked("NAME", region), help="Query the pool of a continent or country.")
+@click.argument("servers", nargs=-1, metavar="[SERVER]...", type=parsed("SERVER", parse_source))
+@click.option("--pool", "zone", type=parsed("ZONE", pool), help="Query this pool, such as nl.pool.ntp.org.")
+@click.option("--region", "place", type=parsed("NAME", region), help="Query the pool of a continent or country.")
 @click.option("--from-host", is_flag=True, help="Query the servers that the running time daemon was started with.")
 @click.option("--influx-url", metavar="URL", help="Deliver to this InfluxDB, such as http://127.0.0.1:8086.")
 @click.option("--bucket", metavar="NAME", help="The bucket, or the database.  [default: ntpaudit]")
@@ -108,9 +99,9 @@ def _checked(name: str, read: Callable[[str], Any]) -> Parsed[str]:
 @click.option("--output", type=click.Path(dir_okay=False), help="The same as --config; - is standard output.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(
-    servers: tuple[str, ...],
-    zone: str | None,
-    place: str | None,
+    servers: tuple[Source, ...],
+    zone: Pool | None,
+    place: Pool | None,
     from_host: bool,
     influx_url: str | None,
     bucket: str | None,
@@ -133,38 +124,29 @@ def init(
     if influx_url is None and (bucket or org or token_file):
         raise click.UsageError("--bucket, --org and --token-file need a database: name it with --influx-url")
     is_proposal = not (servers or zone or place or from_host)
-    given: dict[str, dict[str, Any]] = {
+    sources = SourcesConfig(servers, pool(DEFAULT_ZONE) if is_proposal else zone, place, from_host)
+    tables: dict[str, dict[str, Any]] = {
         "host": {"site": site, "env": env},
         "sources": {
-            "servers": list(servers) or None,
-            "pool": DEFAULT_ZONE if is_proposal else zone,
-            "region": place,
+            "servers": [*map(write_source, servers)] or None,
+            "pool": sources.pool and write_source(sources.pool),
+            "region": place and write_region(place),
             "from_host": from_host or None,
         },
         "policy": {"profile": profile},
         "influxdb": {"url": influx_url, "org": org, "bucket": bucket, "token_file": token_file},
     }
+    given = {name: {key: value for key, value in keys.items() if value is not None} for name, keys in tables.items()}
     try:
-        text = write_file(_chosen(given), POOL_NOTE if is_proposal else "")
+        text = write_file(given, POOL_NOTE if is_proposal else "")
     except ConfigError as error:  # the options are at fault, not the file
         raise click.UsageError(str(error)) from error
-    _warn_of_ports(servers)
     if output == "-":
         write_parts([text])
     else:
         _write(output or (SYSTEM_FILE if os.geteuid() == 0 else user_file(os.environ)), text, force=force)
-    if is_proposal:
-        for line in POOL_NOTE.splitlines():
-            note(line)
-    elif (
-        warning := _too_few([*map(parse_source, servers)], pools=bool(zone or place), from_host=from_host)
-    ) is not None:
-        note(warning)
-
-
-def _chosen(given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    chosen = {table: {key: value for key, value in keys.items() if value is not None} for table, keys in given.items()}
-    return {table: keys for table, keys in chosen.items() if keys}
+    for line in POOL_NOTE.splitlines() if is_proposal else _doubts(sources):
+        note(line)
 
 
 def _write(path: str, text: str, *, force: bool) -> None:
@@ -184,17 +166,13 @@ def _write(path: str, text: str, *, force: bool) -> None:
     write_parts([f"wrote {path}\nreview it, then: ntpaudit check{option}; {start}\n"])
 
 
-def _too_few(servers: Sequence[Source], *, pools: bool, from_host: bool) -> str | None:
-    """Return a warning if one wrong server cannot be outvoted. Any pool has enough servers."""
-    if len(servers) >= ENOUGH or pools or from_host or any(isinstance(source, Pool) for source in servers):
-        return None
-    count = plural(len(servers), "server")
-    return f"only {count}: name at least {ENOUGH}, so that the others outvote one that is wrong"
-
-
-def _warn_of_ports(names: Sequence[str]) -> None:
-    for warning in filter(None, map(doubtful_port, names)):
-        note(warning)
+def _doubts(sources: SourcesConfig) -> Iterator[str]:
+    """Describe servers that one wrong server can outvote, and addresses that were hardly meant. Any pool is enough."""
+    servers = [source.name for source in sources.servers if isinstance(source, Server)]
+    if len(sources.named) == len(servers) < ENOUGH and not sources.from_host:
+        count = plural(len(servers), "server")
+        yield f"only {count}: name at least {ENOUGH}, so that the others outvote one that is wrong"
+    yield from filter(None, map(doubtful_port, servers))
 
 
 def _named(file: str | None, config_path: str | None, word: str = "FILE") -> str | None:
@@ -214,26 +192,20 @@ def check(file: str | None, config_path: str | None) -> None:
     contacted: `ntpaudit agent --once` does that.
     """
     from ntpaudit.agent import read_setup
-    from ntpaudit.config.text import describe_token
 
-    path = _find(_named(file, config_path))
+    path = find_config(os.environ, _named(file, config_path))
+    if path is None:
+        searched = f"{user_file(os.environ)} or {SYSTEM_FILE}"
+        raise ConfigError(f"no configuration file found ({searched}): write one with `ntpaudit config init`")
     try:
         found = read_setup(path, os.environ).config
         if found.influxdb is not None and found.influxdb.ca_file is not None:
             _check_authority(found.influxdb.ca_file)
     except ConfigError as error:
         raise locate(error, path) from error
-    sources = found.sources
-    if (warning := _too_few(sources.servers, pools=bool(sources.pools), from_host=sources.from_host)) is not None:
+    for warning in (*_doubts(found.sources), *_unusual(found)):
         note(warning)
-    _warn_of_ports([source.name for source in sources.servers if isinstance(source, Server)])
-    for warning in (*_unusual(found), *_missing(found)):
-        note(warning)
-    token = "" if found.influxdb is None else f", token {describe_token(found.influxdb, os.environ)}"
-    outputs = _outputs(found)
-    also = f", {', '.join(outputs)}" if outputs else ""
-    uncontacted = "servers" if found.influxdb is None and not outputs else "servers and outputs"
-    write_parts([f"ok: {path}: {_summary(found)}{token}{also}; {uncontacted} were not contacted\n"])
+    write_parts([f"ok: {path}: {_summary(found)} were not contacted\n"])
 
 
 @config.command(epilog=SHOW_EPILOG)
@@ -247,8 +219,7 @@ def show(file: str | None, config_path: str | None, format_name: str) -> None:
     """
     from ntpaudit.config.text import show_json, show_toml
 
-    file = _named(file, config_path)
-    path = find_config(os.environ) if file is None else file
+    path = find_config(os.environ, _named(file, config_path))
     found = with_environment(Config() if path is None else load_config(path), os.environ)
     if format_name == "json":
         write_parts([show_json(found, os.environ)])
@@ -263,23 +234,17 @@ def _check_authority(path: str) -> None:
 
     try:
         ssl.create_default_context(cafile=path)
-    except ssl.SSLError as error:
-        message = f"influxdb.ca_file: {path} has no certificates: use the PEM format"
-        raise ConfigError(message, "influxdb.ca_file") from error
     except OSError as error:
-        raise ConfigError(f"influxdb.ca_file: {path}: {error.strerror}", "influxdb.ca_file") from error
-
-
-def _find(file: str | None) -> str:
-    path = find_config(os.environ) if file is None else file
-    if path is None:
-        searched = f"{user_file(os.environ)} or {SYSTEM_FILE}"
-        raise ConfigError(f"no configuration file found ({searched}): write one with `ntpaudit config init`")
-    return path
+        is_format = isinstance(error, ssl.SSLError)
+        fault = " has no certificates: use the PEM format" if is_format else f": {error.strerror}"
+        raise ConfigError(f"influxdb.ca_file: {path}{fault}", "influxdb.ca_file") from error
 
 
 def _unusual(found: Config) -> Iterator[str]:
-    """Describe values that are valid together, but hardly intended."""
+    """Describe values that are hardly intended, and files and folders that do not exist.
+
+    systemd creates those of `SERVICE_FOLDERS` for the agent.
+    """
     names = Counter(source.name for source in found.sources.servers if isinstance(source, Server))
     if repeated := [name for name, count in names.items() if count > 1]:
         yield f"sources.servers: named twice: {', '.join(repeated)}"
@@ -287,13 +252,9 @@ def _unusual(found: Config) -> Iterator[str]:
         yield "history.rollups is shorter than history.raw: hours are deleted before their records"
     if found.sources.named and found.schedule.local_s > found.schedule.network_s:
         yield "schedule.local is longer than schedule.network: servers are polled more often than the clock is audited"
-
-
-def _missing(found: Config) -> Iterator[str]:
-    """Describe files and folders that do not exist; systemd creates those of `SERVICE_FOLDERS` for the agent."""
     outputs = {"jsonl": found.outputs.jsonl, "openmetrics": found.outputs.openmetrics, "history": found.history}
     for name, settings in outputs.items():
-        folder = "" if settings is None or settings.path is None else os.path.dirname(settings.path)
+        folder = os.path.dirname(settings.path or "") if settings is not None else ""
         if folder and folder not in SERVICE_FOLDERS and not os.path.isdir(folder):
             yield f"{name}.path: the folder {folder} does not exist: create it"
     inventory = found.fleet.inventory
@@ -302,22 +263,22 @@ def _missing(found: Config) -> Iterator[str]:
 
 
 def _summary(found: Config) -> str:
-    named = found.sources.named
+    """Describe what an agent polls and where it sends records; ends with what was not contacted."""
+    from ntpaudit.config.text import describe_token
+
+    named, profile, influxdb, outputs = found.sources.named, found.profile, found.influxdb, _outputs(found)
     pools = [source.zone for source in named if isinstance(source, Pool) and source.is_public]
-    polled = [plural(len(named) - len(pools), "server")] if len(named) > len(pools) else []
-    polled += ["the time daemon's servers"] if found.sources.from_host else []
-    polled = [f"{' and '.join(polled)} every {format_duration(found.schedule.network_s)}"] if polled else []
-    polled += [f"{' and '.join(pools)} every {format_duration(found.schedule.pool_s)}"] if pools else []
-    profile = found.profile
+    others = [plural(len(named) - len(pools), "server")] if len(named) > len(pools) else []
+    others += ["the time daemon's servers"] if found.sources.from_host else []
+    groups = ((others, found.schedule.network_s), (pools, found.schedule.pool_s))
+    polled = [f"{' and '.join(names)} every {format_duration(every_s)}" for names, every_s in groups if names]
     tolerances = f"{format_duration(profile.warning_s)}, {format_duration(profile.critical_s)}"
-    parts = [
-        f"polls {', '.join(polled)}",
-        f"profile {profile.name} ({tolerances})",
-        "no database"
-        if found.influxdb is None
-        else f"delivers to {found.influxdb.url}, bucket {found.influxdb.bucket}",
-    ]
-    return ", ".join(parts)
+    database = "no database"
+    if influxdb is not None:
+        token = describe_token(influxdb, os.environ)
+        database = f"delivers to {influxdb.url}, bucket {influxdb.bucket}, token {token}"
+    parts = [f"polls {', '.join(polled)}", f"profile {profile.name} ({tolerances})", database, *outputs]
+    return f"{', '.join(parts)}; {'servers and outputs' if influxdb or outputs else 'servers'}"
 
 
 def _outputs(found: Config) -> list[str]:

@@ -1,23 +1,21 @@
 """`ntpaudit history dead-letters`: records that the database refused for good."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
+from typing import TYPE_CHECKING
 
 import click
 
 from ntpaudit.cli.output import exit_on, format_option, note, page_width, write_parts
 from ntpaudit.cli.parameters import config_option
-from ntpaudit.cli.state import history_path, read_config
+from ntpaudit.cli.state import history_path
 from ntpaudit.core.units import format_utc, plural
 from ntpaudit.errors import StoreError
 from ntpaudit.render.text_safety import one_line
 
 if TYPE_CHECKING:
     from ntpaudit.store.dead_letters import DeadLetter
-
-_Done = TypeVar("_Done")
-_Change = Callable[[str, Sequence[int] | None], _Done]
 
 SCHEMA = "ntpaudit.dead-letter/1"
 
@@ -56,10 +54,8 @@ def list_(format_name: str, config_path: str | None) -> None:
     """Show each dead letter: its ID, its time, and why the database refused it."""
     from ntpaudit.store.queries import open_history
 
-    path = history_path(read_config(config_path), by_agent=True)
-    with exit_on(StoreError), open_history(path) as history:
-        render = _json if format_name == "json" else _table
-        write_parts(render(history.dead_letters()))
+    with exit_on(StoreError), open_history(history_path(config_path, by_agent=True)) as history:
+        write_parts((_json if format_name == "json" else _table)(history.dead_letters()))
 
 
 @dead_letters.command(epilog=EPILOG)
@@ -68,9 +64,10 @@ def list_(format_name: str, config_path: str | None) -> None:
 @config_option
 def resend(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
     """Put dead letters back into the outbox; the agent sends them within a minute, after the records in it."""
-    from ntpaudit.store.dead_letters import resend as change
+    from ntpaudit.store import dead_letters as stored
 
-    done = _change(ids, is_all, config_path, change)
+    with exit_on(StoreError):
+        done = stored.resend(*_chosen(config_path, ids, is_all))
     click.echo(f"{plural(done.sent, 'record')} put back into the outbox")
     if done.unstamped:
         its = "its" if done.unstamped == 1 else "their"
@@ -86,37 +83,31 @@ def resend(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
 @config_option
 def drop(ids: Sequence[int], is_all: bool, config_path: str | None) -> None:
     """Delete dead letters. The audits themselves stay in the history."""
-    from ntpaudit.store.dead_letters import drop as change
+    from ntpaudit.store import dead_letters as stored
 
-    done = _change(ids, is_all, config_path, change)
+    with exit_on(StoreError):
+        done = stored.drop(*_chosen(config_path, ids, is_all))
     click.echo(f"{plural(done, 'dead letter')} deleted")
 
 
-def _change(ids: Sequence[int], is_all: bool, config_path: str | None, change: _Change[_Done]) -> _Done:
+def _chosen(config_path: str | None, ids: Sequence[int], is_all: bool) -> tuple[str, Sequence[int] | None]:
+    """Return the history and the chosen IDs, None for all."""
     if is_all == bool(ids):
         raise click.UsageError("name dead letters by ID, or use --all")
-    with exit_on(StoreError):
-        return change(history_path(read_config(config_path), by_agent=True), None if is_all else ids)
+    return history_path(config_path, by_agent=True), None if is_all else ids
 
 
 def _table(entries: "Iterator[DeadLetter]") -> Iterator[str]:
-    title = f"{'id':>8}  {'time':20}  reason\n"
+    title, width = f"{'id':>8}  {'time':20}  reason\n", page_width()
     for entry in entries:
-        yield title + _row(entry)
+        time = "unknown" if entry.stamp_ns is None else f"{format_utc(entry.stamp_ns)[:19]}Z"
+        start, lines = f"{entry.id:>8}  {time:20}  ", [one_line(entry.reason)]
+        if width is not None:
+            lines = wrap(lines[0], max(width - len(start), _LEAST_REASON), break_on_hyphens=False) or [""]
+        yield title + start + f"\n{' ' * len(start)}".join(lines) + "\n"
         title = ""
     if title:
         yield "no dead letters\n"
-
-
-def _row(entry: "DeadLetter") -> str:
-    time = "unknown" if entry.stamp_ns is None else f"{format_utc(entry.stamp_ns)[:19]}Z"
-    start, reason = f"{entry.id:>8}  {time:20}  ", one_line(entry.reason)
-    if (width := page_width()) is None:
-        return f"{start}{reason}\n"
-    from textwrap import wrap
-
-    lines = wrap(reason, max(width - len(start), _LEAST_REASON), break_on_hyphens=False) or [""]
-    return start + f"\n{' ' * len(start)}".join(lines) + "\n"
 
 
 def _json(entries: "Iterator[DeadLetter]") -> Iterator[str]:

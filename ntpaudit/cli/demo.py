@@ -12,19 +12,10 @@ import click
 
 from ntpaudit.cli import output
 from ntpaudit.cli.logs import log_to_stderr
-from ntpaudit.cli.parameters import (
-    LEAST_HOURS,
-    MOST_HOURS,
-    Parsed,
-    RelativeTime,
-    given_options,
-    parse_hours,
-    parse_time,
-    refuse_empty,
-    resolve,
-)
+from ntpaudit.cli.parameters import TIME, RelativeTime, given_options, parsed, refuse_empty, resolve
+from ntpaudit.config.values import parse_url
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import NS_PER_S, format_utc
+from ntpaudit.core.units import NS_PER_S, format_utc, parse_duration
 from ntpaudit.errors import OutputError, ReadError, StoreError
 
 if TYPE_CHECKING:
@@ -56,11 +47,23 @@ MAX_HOSTS = 1000
 UDP_HOSTS = 100
 """Up to this number of hosts, audits go over UDP by default."""
 
-BAR_COLUMNS = 50
-"""The width of the text beside a progress bar."""
-
 TIMEOUT_S = 30.0
 """The timeout of a write: a busy database may take this long for a batch."""
+
+_URL = parsed("URL", parse_url)
+
+LEAST_HOURS, MOST_HOURS = 6.0, 8784.0
+
+
+def _parse_hours(text: str) -> float:
+    """Read a number of hours such as 36, or a duration such as 7d. Raises ValueError with what to write."""
+    try:
+        hours = float(text) if text.isascii() and text.replace(".", "", 1).isdecimal() else parse_duration(text) / 3600
+    except ValueError:
+        raise ValueError(f"{text!r}: write a number of hours or a duration, such as 36 or 7d") from None
+    if LEAST_HOURS <= hours <= MOST_HOURS:
+        return hours
+    raise ValueError(f"{text!r}: write {LEAST_HOURS:g} to {MOST_HOURS:g} hours")
 
 
 @click.command(epilog=EPILOG)
@@ -68,22 +71,18 @@ TIMEOUT_S = 30.0
 @click.option("--hosts", type=click.IntRange(3, MAX_HOSTS), default=24, show_default=True, help="Number of hosts.")
 @click.option(
     "--hours",
-    type=Parsed("HOURS", parse_hours),
-    default=24.0,
+    type=parsed("HOURS", _parse_hours),
+    default="24.0",
     show_default=True,
     help=f"Length of the history: {LEAST_HOURS:g} to {MOST_HOURS:g} hours, or a duration such as 7d.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed: the same seed gives the same fleet.")
-@click.option(
-    "--until",
-    type=Parsed("TIME", parse_time),
-    help="End of the history: an age such as 7d, or a time in UTC.  [default: now]",
-)
+@click.option("--until", type=TIME, help="End of the history: an age such as 7d, or a time in UTC.  [default: now]")
 @click.option("--follow", is_flag=True, help="Continue in real time until interrupted.")
-@click.option("--influx-url", metavar="URL", help="Write to this InfluxDB or VictoriaMetrics, not to a file.")
+@click.option("--influx-url", type=_URL, help="Write to this InfluxDB or VictoriaMetrics, not to a file.")
 @click.option(
     "--read-url",
-    metavar="URL",
+    type=_URL,
     help="URL to read from, if it differs, for example vmselect of a cluster.",
 )
 @click.option("--bucket", default="ntpaudit", show_default=True, help="The database's bucket.")
@@ -114,13 +113,15 @@ def demo(
     the result of `ntpaudit fleet` is shown. --format is for --once.
     """
     if once:
-        _check_once(click.get_current_context())
         from ntpaudit.demo.once import audit_once
 
+        given = given_options(click.get_current_context())
+        if refused := [word for name, word in given.items() if name not in ("once", "format_name")]:
+            raise click.UsageError(f"{', '.join(refused)} cannot be used with --once, which takes only --format")
         output.note(LABEL)
         log_to_stderr()
         output.emit_and_exit(audit_once(output.show_progress), format_name)
-    refuse_empty(influx_url=influx_url, read_url=read_url, store=store_path)
+    refuse_empty(store=store_path)
     now_ns = time.time_ns()
     until_ns = None if until is None else resolve(until, now_ns)
     is_file = influx_url is None
@@ -138,35 +139,30 @@ def demo(
     ):
         if is_wrong:
             raise click.UsageError(message)
+    from ntpaudit.cli.fleet_reading import DEMONSTRATION
     from ntpaudit.config.schema import InfluxConfig
     from ntpaudit.config.secrets import read_token
-    from ntpaudit.demo.destination import DatabaseDestination, Destination
+    from ntpaudit.demo.destination import DatabaseDestination, Destination, FileDestination
     from ntpaudit.demo.scenario import build_scenario
+    from ntpaudit.store.paths import state_folder
 
-    influx = None
-    if influx_url is not None:
-        influx = InfluxConfig(_parsed_url("--influx-url", influx_url), org=org, bucket=bucket, timeout_s=TIMEOUT_S)
-    read_url = None if read_url is None else _parsed_url("--read-url", read_url)
     scenario = build_scenario(hosts, hours, seed, now_ns if until_ns is None else until_ns)
     output.note(FLEET_LABEL)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as with nohup
             signal.signal(number, signal.default_int_handler)
     with output.exit_on(StoreError, OutputError):
-        if influx is None:
-            destination: Destination = _file(store_path)
+        if influx_url is None:
+            default = os.path.join(state_folder(os.environ), DEMONSTRATION)
+            path = store_path or default
+            destination: Destination = FileDestination(path, is_default=path == default)
         else:
+            influx = InfluxConfig(influx_url, org=org, bucket=bucket, timeout_s=TIMEOUT_S)
             token, note = read_token(influx, os.environ), output.note
             destination = DatabaseDestination(
                 influx, token, scenario, read_url=read_url, until_ns=until_ns, follow=follow, note=note
             )
         show_fleet(scenario, destination, until_ns, udp=hosts <= UDP_HOSTS if udp is None else udp, follow=follow)
-
-
-def _check_once(ctx: click.Context) -> None:
-    refused = [word for name, word in given_options(ctx).items() if name not in ("once", "format_name")]
-    if refused:
-        raise click.UsageError(f"{', '.join(refused)} cannot be used with --once, which takes only --format")
 
 
 def show_fleet(
@@ -198,56 +194,29 @@ def show_fleet(
         if follow:
             output.write_parts([_findings(destination, end_ns), _next_steps(scenario, destination, end_ns)])
             output.note("continuing in real time, until it is interrupted")
-            with _pulse() as on_reached:
-                fleet.follow(time.time_ns, time.sleep, on_reached)
+            try:
+                fleet.follow(time.time_ns, time.sleep, _show_points)
+            finally:
+                if sys.stderr.isatty():
+                    click.echo(err=True)
     output.write_parts([_findings(destination, end_ns), _next_steps(scenario, destination, end_ns)])
-
-
-def _parsed_url(option: str, url: str) -> str:
-    from ntpaudit.config.values import parse_url
-
-    try:
-        return parse_url(url)
-    except ValueError as error:
-        raise click.UsageError(f"{option}: {error}") from error
-
-
-def _file(path: str | None) -> "Destination":
-    """Create the file at `path`, or the one that `ntpaudit fleet --demo` reads."""
-    from ntpaudit.cli.fleet_reading import DEMONSTRATION
-    from ntpaudit.demo.destination import FileDestination
-    from ntpaudit.store.paths import state_folder
-
-    default = os.path.join(state_folder(os.environ), DEMONSTRATION)
-    return FileDestination(path or default, is_default=path is None or path == default)
 
 
 @contextmanager
 def _progress(label: str, length: int) -> Iterator[Callable[[], None]]:
     """Show on a terminal how many hosts have reached the requested time."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    width = max(4, min(36, output.terminal_size()[0] - BAR_COLUMNS))
-    with click.progressbar(length=length, label=label, show_pos=True, file=sys.stderr, width=width) as bar:
+    is_hidden = not sys.stderr.isatty()
+    with click.progressbar(
+        length=length, label=label, show_pos=True, file=sys.stderr, width=0, hidden=is_hidden
+    ) as bar:
         yield lambda: bar.update(1)
 
 
-@contextmanager
-def _pulse() -> Iterator[Callable[[int, int], None]]:
+def _show_points(points: int, until_ns: int) -> None:
     """Show on a terminal the number of points and their time, in one line that is overwritten."""
-    if not sys.stderr.isatty():
-        yield lambda points, until_ns: None
-        return
-
-    def show(points: int, until_ns: int) -> None:
+    if sys.stderr.isatty():
         line = f"{points:,} points until {format_utc(until_ns)[:19]}Z"
-        click.echo(f"{line[: output.terminal_size()[0] - 1]}\r", err=True, nl=False)  # the next message is longer
-
-    try:
-        yield show
-    finally:
-        click.echo("", err=True)
+        click.echo(f"{line[: output.terminal_size().columns - 1]}\r", err=True, nl=False)
 
 
 def _findings(destination: "Destination", end_ns: int) -> str:
@@ -266,10 +235,7 @@ def _findings(destination: "Destination", end_ns: int) -> str:
             "example behind a relay or a cluster's vminsert, name it with --read-url"
         )
         return ""
-    return (
-        fleet_text.render(judge_fleet(snapshot, FleetPolicy()), width=output.page_width(), colour=output.wants_colour())
-        + "\n"
-    )
+    return fleet_text.render(judge_fleet(snapshot, FleetPolicy()), **output.layout()) + "\n"
 
 
 def _next_steps(scenario: "Scenario", destination: "Destination", end_ns: int) -> str:

@@ -1,17 +1,20 @@
 """`ntpaudit fleet`: the clocks of all hosts, read from the database that their agents deliver to."""
 
 import gc
+import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 from typing import Any, TypeVar
 
 import click
 
 from ntpaudit.cli import fleet_reading, fleet_writing
-from ntpaudit.cli.fleet_reading import ReadOptions
-from ntpaudit.cli.fleet_writing import OutputOptions
-from ntpaudit.cli.output import format_option, note
-from ntpaudit.cli.parameters import Parsed, config_option, given_options, parse_time
+from ntpaudit.cli.fleet_reading import FleetOptions
+from ntpaudit.cli.output import format_option, note, put
+from ntpaudit.cli.parameters import TIME, config_option, given_options, parsed
+from ntpaudit.config.load import locate
+from ntpaudit.config.location import find_config
 from ntpaudit.config.values import LANGUAGES, parse_positive_duration, parse_url
 from ntpaudit.core.policy import Severity
 from ntpaudit.errors import ConfigError, OutputError, ReadError
@@ -51,19 +54,17 @@ Examples:
 Exit status: 0 within --ambiguity, 1 above, 3 unknown (silent, not measured, not readable), 64 usage, 78 configuration.
 """
 
-_DURATION = Parsed("DURATION", parse_positive_duration)
+_DURATION = parsed("DURATION", parse_positive_duration)
 
 _READ_OPTIONS = (
     config_option,
-    click.option("--url", type=Parsed("URL", parse_url), help="Read this database, such as http://127.0.0.1:8086."),
+    click.option("--url", type=parsed("URL", parse_url), help="Read this database, such as http://127.0.0.1:8086."),
     click.option("--language", type=click.Choice(LANGUAGES), help="Query language.  [default: influxql]"),
     click.option("--database", metavar="NAME", help="Database or bucket.  [default: ntpaudit]"),
     click.option("--env", metavar="NAME", help="Only hosts of this environment."),
     click.option("--demo", is_flag=True, help="Read the fleet that `ntpaudit demo` simulated."),
     click.option("--store", type=click.Path(readable=False), help="Read the file of `ntpaudit demo --store`."),
-    click.option(
-        "--at", type=Parsed("TIME", parse_time), help="Show the fleet at this time: 2h, '2h ago', or 2026-11-25T06:00Z."
-    ),
+    click.option("--at", type=TIME, help="Show the fleet at this time: 2h, '2h ago', or 2026-11-25T06:00Z."),
     click.option("--look-back", type=_DURATION, help="Maximum age of a host's latest point.  [default: 24h]"),
     click.option(
         "--silent-after", type=_DURATION, help="A host is silent after this time without a point.  [default: 10m]"
@@ -100,23 +101,15 @@ def _read_options(command: _Function) -> _Function:
 @click.pass_context
 def fleet(ctx: click.Context, /, **given: Any) -> None:
     """Show the clocks of all hosts: which are wrong, unproven or silent, and what threatens the order of logs."""
-    read_options = ReadOptions(**{name: given[name] for name in ReadOptions._fields})
-    output_options = OutputOptions(**{name: given[name] for name in OutputOptions._fields})
-    named = given_options(ctx)
+    options, named = FleetOptions(**given), given_options(ctx)
     gc.disable()  # what is read has no cycles, and the search for them would take 10 % of the run time
-    fleet_reading.check_read(read_options)
+    fleet_reading.check_read(options)
     if ctx.invoked_subcommand is not None:
-        _check_order(output_options, named)
-        ctx.obj = read_options, output_options
+        _check_order(options, named)
+        ctx.obj = options
         return
-    fleet_writing.check_output(output_options, named)
-    try:
-        severity = _show(read_options, output_options)
-    except ReadError as error:
-        severity = fleet_writing.report_absence(error, output_options)
-    except (ConfigError, OutputError, click.UsageError) as error:
-        severity = fleet_writing.report_failure(error, output_options)
-    raise click.exceptions.Exit(severity.exit_status)
+    fleet_writing.check_output(options, named)
+    _exit_with(_show, options)
 
 
 @fleet.command(epilog=ORDER_EPILOG, short_help="Show from what distance events on two hosts can be ordered.")
@@ -125,92 +118,91 @@ def fleet(ctx: click.Context, /, **given: Any) -> None:
 @_read_options
 @click.option("--format", "format_name", type=click.Choice(ORDER_FORMATS), help="Output format.  [default: text]")
 @click.pass_obj
-def order(
-    outer: tuple[ReadOptions, OutputOptions], /, host_a: str, host_b: str, format_name: str | None, **given: Any
-) -> None:
+def order(outer: FleetOptions, /, host_a: str, host_b: str, **given: Any) -> None:
     """Show how far apart timestamps on two hosts must be to order events for certain."""
-    read_options, output_options = outer
-    read_options = read_options._replace(**{name: value for name, value in given.items() if value})
-    output_options = output_options._replace(format_name=format_name or output_options.format_name)
-    fleet_reading.check_read(read_options)
+    options = outer._replace(**{name: value for name, value in given.items() if value})
+    fleet_reading.check_read(options)
     if not (host_a and host_b):
         raise click.UsageError("the name of a host is empty: give the names of two hosts")
     if host_a == host_b:
         raise click.UsageError(
             "both names are the same: events on one host are in the order of its timestamps, except across steps"
         )
+    _exit_with(partial(_order, host_a, host_b), options, is_order=True)
+
+
+def _exit_with(show: Callable[[FleetOptions], Severity], options: FleetOptions, *, is_order: bool = False) -> None:
+    """Exit with the status of what `show` returns, or report its error in the requested format."""
     try:
-        severity = _order(read_options, host_a, host_b, output_options.format_name)
+        severity = show(options)
     except ReadError as error:
-        severity = fleet_writing.report_absence(error, output_options, is_order=True)
+        severity = fleet_writing.report_absence(error, options, is_order=is_order)
+    except ConfigError as error:
+        path = find_config(os.environ, options.config_path)
+        severity = fleet_writing.report_failure(error if path is None else locate(error, path), options)
+    except (OutputError, click.UsageError) as error:
+        severity = fleet_writing.report_failure(error, options)
     raise click.exceptions.Exit(severity.exit_status)
 
 
-def _check_order(output_options: OutputOptions, named: Mapping[str, str]) -> None:
+def _check_order(options: FleetOptions, named: Mapping[str, str]) -> None:
     """Reject options before `order` that would have no effect."""
     known = {one.name for one in order.params}
     unused = [word for name, word in named.items() if name not in known]
     if unused:
         raise click.UsageError(f"{', '.join(unused)}: no effect on `order`, which compares two hosts")
-    if output_options.format_name not in ORDER_FORMATS:
+    if options.format_name not in ORDER_FORMATS:
         raise click.UsageError(f"--format: `order` can be shown as {' or '.join(ORDER_FORMATS)}")
 
 
-def _show(read_options: ReadOptions, output_options: OutputOptions) -> Severity:
+def _show(options: FleetOptions) -> Severity:
     from ntpaudit.core.fleet.checks import judge_fleet
     from ntpaudit.core.fleet.members import filter_site
+    from ntpaudit.fleet.suggestion import nearest
 
-    config, terms = fleet_reading.settle(read_options)
-    listed = fleet_reading.inventory_of(read_options, config)
-    terms = terms if listed is None else terms._replace(inventory=listed.names, sites=listed.sites)
-    reader, source = fleet_reading.open_database(read_options, config)
+    config, terms = fleet_reading.settle(options)
+    reach = fleet_reading.reach_of(options, terms)
+    if (listed := fleet_reading.inventory_of(options, config)) is not None:
+        terms = terms._replace(inventory=listed.names, sites=listed.sites)
+        reach = reach._replace(site=None)  # a host that is listed for one site may have reported from another
+    reader, source = fleet_reading.open_database(options, config)
     with closing(reader):
-        # a host that is listed for one site may have reported from another, so an inventory needs all sites
-        everywhere = read_options._replace(site=None) if terms.inventory is not None else read_options
-        in_full = output_options.format_name in ("json", "csv") or output_options.html is not None
-        snapshot, notes = fleet_reading.read_snapshot(
-            reader, everywhere, fleet_reading.reach_of(everywhere, terms)._replace(in_full=in_full)
-        )
+        snapshot, notes = fleet_reading.read_snapshot(reader, options, reach)
         sites = {*snapshot.sites.values(), *terms.sites.values(), *(host.site for host in snapshot.hosts)}
-        if read_options.site is not None and terms.inventory is not None:
-            snapshot, terms = filter_site(snapshot, terms, read_options.site)
+        if options.site is not None and listed is not None:
+            snapshot, terms = filter_site(snapshot, terms, options.site)
         judged = judge_fleet(snapshot, terms)
         if not judged.members:
-            from ntpaudit.fleet.suggestion import nearest
-
-            near = nearest(read_options.site or "", filter(None, sites))
-            guess = (
-                f"did you mean {near}?" if near else f"list the sites with `{fleet_reading.command_line(read_options)}`"
-            )
-            raise ReadError(f"{source} has no host of site {read_options.site!r}", guess)
-        if output_options.html != "-" or output_options.output is not None:
-            fleet_writing.put(fleet_writing.render(judged, output_options, notes), output_options.output)
-        if output_options.html is None:
+            near = nearest(options.site or "", filter(None, sites))
+            command = fleet_reading.command_line(options)
+            guess = f"did you mean {near}?" if near else f"list the sites with `{command}`"
+            raise ReadError(f"{source} has no host of site {options.site!r}", guess)
+        if options.html != "-" or options.output is not None:
+            put(fleet_writing.render(judged, options, notes), options.output)
+        if options.html is None:
             return judged.severity
         try:
-            page = fleet_writing.render_page(reader, judged, terms, read_options.site, output_options.period, source)
-            fleet_writing.put(page, output_options.html)
+            put(fleet_writing.render_page(reader, judged, terms, options, source), options.html)
         except (ReadError, OutputError) as error:  # the severity is known without the page
             note(f"page not written: {error}")
             return max(judged.severity, Severity.UNKNOWN)
     return judged.severity
 
 
-def _order(read_options: ReadOptions, host_a: str, host_b: str, format_name: str) -> Severity:
+def _order(host_a: str, host_b: str, options: FleetOptions) -> Severity:
     from ntpaudit.core.fleet.ordering import order as order_of
 
-    config, terms = fleet_reading.settle(read_options)
-    reader, source = fleet_reading.open_database(read_options, config)
+    config, terms = fleet_reading.settle(options)
+    reader, source = fleet_reading.open_database(options, config)
     with closing(reader):
-        snapshot, _ = fleet_reading.read_snapshot(
-            reader, read_options, fleet_reading.reach_of(read_options, terms)._replace(site=None, in_full=False)
-        )
-    command = fleet_reading.command_line(read_options)
+        reach = fleet_reading.reach_of(options, terms)._replace(in_full=False)
+        snapshot, _ = fleet_reading.read_snapshot(reader, options, reach)
+    command = fleet_reading.command_line(options)
     one, other = (fleet_reading.find_host(snapshot, name, terms, source, command) for name in (host_a, host_b))
     found = order_of(one, other, snapshot.now_ns)
     if found is None:
         unmeasured = one.name if one.offset is None else other.name
         raise ReadError(f"the clock of {unmeasured} was not measured", f"find the cause with `{command}`")
     severity = Severity.OK if found.within_s <= terms.ambiguity_s else Severity.WARNING
-    fleet_writing.put(fleet_writing.render_order(found, (one, other), snapshot.now_ns, severity, format_name), None)
+    put(fleet_writing.render_order(found, (one, other), snapshot.now_ns, severity, options.format_name), None)
     return severity

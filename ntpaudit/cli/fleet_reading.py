@@ -2,8 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from math import ceil
 from typing import NamedTuple
 
@@ -14,8 +13,7 @@ from ntpaudit.cli.parameters import RelativeTime, refuse_empty, resolve
 from ntpaudit.cli.state import read_config
 from ntpaudit.config.fleet_database import fleet_database
 from ntpaudit.config.inventory import Inventory, read_inventory
-from ntpaudit.config.load import locate, with_environment
-from ntpaudit.config.location import find_config
+from ntpaudit.config.load import with_environment
 from ntpaudit.config.schema import Config
 from ntpaudit.config.values import Language
 from ntpaudit.core.fleet.model import FleetPolicy, Host, Snapshot
@@ -32,8 +30,8 @@ PROGRESS_AFTER_S = 2.0
 """The delay of a progress message."""
 
 
-class ReadOptions(NamedTuple):
-    """What to read, at which time, and the limits; None means the configured value, else the default."""
+class FleetOptions(NamedTuple):
+    """What to read, at which time, the limits, and what to write; None means the configured value, else the default."""
 
     config_path: str | None = None
     url: str | None = None
@@ -49,6 +47,12 @@ class ReadOptions(NamedTuple):
     site: str | None = None
     inventory: str | None = None
     before: float | None = None
+    flagged: bool = False
+    limit: int | None = None
+    format_name: str = "text"
+    output: str | None = None
+    html: str | None = None
+    period: float = 86_400.0
 
     @property
     def is_shown(self) -> bool:
@@ -56,7 +60,7 @@ class ReadOptions(NamedTuple):
         return self.demo or self.store is not None
 
 
-def check_read(options: ReadOptions) -> None:
+def check_read(options: FleetOptions) -> None:
     """Reject contradicting databases, and empty values such as an empty shell variable."""
     words = {name: getattr(options, name) for name in ("site", "env", "database", "store", "inventory")}
     refuse_empty(config=options.config_path, **words)
@@ -64,7 +68,7 @@ def check_read(options: ReadOptions) -> None:
         raise click.UsageError("--demo and --store cannot be combined with --url, --language, --database or --env")
 
 
-def settle(options: ReadOptions) -> tuple[Config, FleetPolicy]:
+def settle(options: FleetOptions) -> tuple[Config, FleetPolicy]:
     """Return the configuration and the limits of a fleet; a demonstration ignores this host's configuration."""
     config = Config() if options.is_shown else with_environment(read_config(options.config_path), os.environ)
     terms = FleetPolicy(
@@ -73,34 +77,29 @@ def settle(options: ReadOptions) -> tuple[Config, FleetPolicy]:
         warning_s=config.profile.warning_s,
         critical_s=config.profile.critical_s,
     )
-    look_back_s = reach_of(options, terms).look_back_s
-    if not terms.silent_after_s <= look_back_s:
-        raise click.UsageError(_too_short(look_back_s, terms.silent_after_s, options))
+    silent_after_s, look_back_s = terms.silent_after_s, reach_of(options, terms).look_back_s
+    if not silent_after_s <= look_back_s:
+        limit = "--look-back" if options.look_back is not None else "the default of --look-back"
+        silence = "--silent-after" if options.silent_after is not None else "fleet.silent_after, or its default"
+        raise click.UsageError(
+            f"no host could be detected as silent: silent after {format_duration(silent_after_s)} ({silence}), but "
+            f"points are read only for {format_duration(look_back_s)} ({limit}): give --look-back "
+            f"{ceil(silent_after_s / 3600)}h or more"
+        )
     return config, terms
 
 
-def _too_short(look_back_s: float, silent_after_s: float, options: ReadOptions) -> str:
-    limit = "--look-back" if options.look_back is not None else "the default of --look-back"
-    silence = "--silent-after" if options.silent_after is not None else "fleet.silent_after, or its default"
-    return (
-        f"no host could be detected as silent: silent after {format_duration(silent_after_s)} ({silence}), but points "
-        f"are read only for {format_duration(look_back_s)} ({limit}): give --look-back "
-        f"{ceil(silent_after_s / 3600)}h or more"
-    )
-
-
-def inventory_of(options: ReadOptions, config: Config) -> Inventory | None:
+def inventory_of(options: FleetOptions, config: Config) -> Inventory | None:
     """Return the hosts that must report, None without an inventory."""
     if options.inventory is None:
-        with _locating(options):
-            return None if config.fleet.inventory is None else read_inventory(config.fleet.inventory)
+        return None if config.fleet.inventory is None else read_inventory(config.fleet.inventory)
     try:
         return read_inventory(options.inventory)
     except ConfigError as error:  # the option is at fault, not the file
         raise click.UsageError(str(error).replace("fleet.inventory", "--inventory")) from error
 
 
-def open_database(options: ReadOptions, config: Config) -> tuple[Reader, str]:
+def open_database(options: FleetOptions, config: Config) -> tuple[Reader, str]:
     """Open the database, and describe it."""
     from ntpaudit.fleet import open_reader
 
@@ -108,16 +107,16 @@ def open_database(options: ReadOptions, config: Config) -> tuple[Reader, str]:
         path = options.store or os.path.join(state_folder(os.environ), DEMONSTRATION)
         store = "" if options.store is None else f" --store {shlex.quote(options.store)}"
         return open_reader(path=path, keys={"demo": f"ntpaudit demo{store}"}), "the demonstration"
-    with _locating(options):
-        place = fleet_database(config, os.environ, options.url, options.language, options.database, options.env)
+    place = fleet_database(config, os.environ, options.url, options.language, options.database, options.env)
     if options.database is not None and place.language == "promql":
         raise click.UsageError("--database is for InfluxDB: a PromQL database has no name")
-    what = [place.language, *([place.database] if place.language == "influxql" else [])]
-    source = f"{place.url} ({', '.join([*what, *([] if place.env is None else [f'env {place.env}'])])})"
-    return open_reader(**place._asdict(), keys=_keys(options, config)), source
+    what: list[str] = [place.language]
+    what += [place.database] if place.language == "influxql" else []
+    what += [] if place.env is None else [f"env {place.env}"]
+    return open_reader(**place._asdict(), keys=_keys(options, config)), f"{place.url} ({', '.join(what)})"
 
 
-def _keys(options: ReadOptions, config: Config) -> dict[str, str]:
+def _keys(options: FleetOptions, config: Config) -> dict[str, str]:
     if options.url is not None:
         return {"url": "--url", "language": "--language", "database": "--database"}
     url = "fleet.url"
@@ -131,36 +130,28 @@ def _keys(options: ReadOptions, config: Config) -> dict[str, str]:
     }
 
 
-def command_line(options: ReadOptions) -> str:
+def command_line(options: FleetOptions) -> str:
     """Return the command that shows the whole fleet."""
     words = ["ntpaudit", "fleet", *(["--demo"] if options.demo else [])]
-    for name in ("store", "url", "language", "database", "env"):
-        value = getattr(options, name)
+    given = {name: getattr(options, name) for name in ("store", "url", "language", "database", "env")}
+    for name, value in {**given, "config": options.config_path}.items():
         words += [] if value is None else [f"--{name}", value]
-    return shlex.join([*words, *([] if options.config_path is None else ["--config", options.config_path])])
+    return shlex.join(words)
 
 
-@contextmanager
-def _locating(options: ReadOptions) -> Iterator[None]:
-    try:
-        yield
-    except ConfigError as error:
-        path = options.config_path or find_config(os.environ)
-        raise (error if path is None else locate(error, path)) from error
-
-
-def reach_of(options: ReadOptions, terms: FleetPolicy) -> SnapshotOptions:
-    """Return how far back, and of which site, the hosts are read."""
+def reach_of(options: FleetOptions, terms: FleetPolicy) -> SnapshotOptions:
+    """Return how far back, of which site and in how much detail the hosts are read."""
     usual = SnapshotOptions()
-    return usual._replace(
-        site=options.site,
-        look_back_s=options.look_back or usual.look_back_s,
-        baseline_s=options.before or usual.baseline_s,
-        silent_after_s=terms.silent_after_s,
+    return SnapshotOptions(
+        options.site,
+        options.look_back or usual.look_back_s,
+        options.before or usual.baseline_s,
+        terms.silent_after_s,
+        in_full=options.format_name in ("json", "csv") or options.html is not None,
     )
 
 
-def read_snapshot(reader: Reader, options: ReadOptions, reach: SnapshotOptions) -> tuple[Snapshot, list[str]]:
+def read_snapshot(reader: Reader, options: FleetOptions, reach: SnapshotOptions) -> tuple[Snapshot, list[str]]:
     """Read every host at the requested time; return notes about the options, which are also printed."""
     with progress("reading every host"):
         now_ns = reader.now_ns()
@@ -171,7 +162,7 @@ def read_snapshot(reader: Reader, options: ReadOptions, reach: SnapshotOptions) 
             raise click.UsageError(f"--at is {late}")
         if at_ns < 0:
             raise click.UsageError("--at is before 1970: no host reported then")
-        notes = _notes(reader, options)
+        notes = [] if isinstance(options.at, int) else _notes(reader.skew_s() or 0.0)
         for text in notes:
             note(text)
         snapshot = reader.snapshot(at_ns, reach)
@@ -184,10 +175,9 @@ def read_snapshot(reader: Reader, options: ReadOptions, reach: SnapshotOptions) 
     return snapshot, notes
 
 
-def _notes(reader: Reader, options: ReadOptions) -> list[str]:
+def _notes(skew_s: float) -> list[str]:
     """Return a note if this machine's clock and the database's differ; which one is wrong is not known here."""
-    skew_s = reader.skew_s() or 0.0
-    if isinstance(options.at, int) or abs(skew_s) <= SKEW_S:
+    if abs(skew_s) <= SKEW_S:
         return []
     way = "behind" if skew_s > 0 else "ahead of"
     return [

@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
 from ntpaudit import __version__
-from ntpaudit.cli.fleet_reading import progress
-from ntpaudit.cli.output import note, page_width, replace_file, wants_colour, write_parts
+from ntpaudit.cli.fleet_reading import FleetOptions, progress
+from ntpaudit.cli.output import layout, note, put
 from ntpaudit.cli.parameters import refuse_empty
-from ntpaudit.core.fleet.model import Fleet, FleetPolicy, Host, HostStatus
+from ntpaudit.core.fleet.model import Fleet, FleetPolicy, Host
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S, format_duration
 from ntpaudit.errors import OutputError, ReadError
@@ -23,18 +23,7 @@ SPANS = 96
 """The number of parts of the page's period: a day is divided into quarters of an hour."""
 
 
-class OutputOptions(NamedTuple):
-    """Which hosts to show, in which format, and where to write them."""
-
-    format_name: str = "text"
-    flagged: bool = False
-    limit: int | None = None
-    output: str | None = None
-    html: str | None = None
-    period: float = 86_400.0
-
-
-def check_output(options: OutputOptions, named: Mapping[str, str]) -> None:
+def check_output(options: FleetOptions, named: Mapping[str, str]) -> None:
     """Reject output options that contradict each other."""
     refuse_empty(output=options.output, html=options.html)
     if options.format_name == "nagios" and (options.flagged or options.limit):
@@ -49,25 +38,23 @@ def check_output(options: OutputOptions, named: Mapping[str, str]) -> None:
         raise click.UsageError("--html and --output name the same file")
 
 
-def render_page(
-    reader: Reader, judged: Fleet, terms: FleetPolicy, site: str | None, period_s: float, source: str
-) -> str:
+def render_page(reader: Reader, judged: Fleet, terms: FleetPolicy, options: FleetOptions, source: str) -> str:
     """Read the period for the fleet and its worst hosts, and return the page."""
     from ntpaudit.reports.fleet_page import MOST_SERIES, render
 
-    begin_ns = judged.now_ns - round(period_s * NS_PER_S)
+    begin_ns = judged.now_ns - round(options.period * NS_PER_S)
     worst = [one.name for one in judged.members if one.host is not None][:MOST_SERIES]
-    with progress(f"reading {len(worst)} hosts over {format_duration(period_s)}"):
+    with progress(f"reading {len(worst)} hosts over {format_duration(options.period)}"):
         host_series = reader.host_series(worst, begin_ns, judged.now_ns, SPANS)
-    with progress(f"reading the fleet over {format_duration(period_s)}"):
-        tallies = reader.tallies(begin_ns, judged.now_ns, SPANS, site)
-    steps = reader.steps(begin_ns, judged.now_ns, site)
+    with progress(f"reading the fleet over {format_duration(options.period)}"):
+        tallies = reader.tallies(begin_ns, judged.now_ns, SPANS, options.site)
+    steps = reader.steps(begin_ns, judged.now_ns, options.site)
     return render(
         judged,
         host_series,
         tallies,
         steps,
-        period_s=period_s,
+        period_s=options.period,
         spans=SPANS,
         terms=terms,
         source=source,
@@ -75,11 +62,14 @@ def render_page(
     )
 
 
-def render(judged: Fleet, options: OutputOptions, notes: Sequence[str]) -> str:
+def render(judged: Fleet, options: FleetOptions, notes: Sequence[str]) -> str:
     """Return the fleet in the requested format; JSON and Nagios also contain the notes."""
     from ntpaudit.reports import fleet_csv, fleet_json, fleet_nagios, fleet_text
+    from ntpaudit.reports.fleet_summary import flagged
 
-    shown = _chosen(judged.members, options)
+    shown = None
+    if options.flagged or options.limit is not None:
+        shown = (flagged(judged.members) if options.flagged else judged.members)[: options.limit]
     match options.format_name:
         case "json":
             return fleet_json.render(judged, shown, notes)
@@ -87,16 +77,7 @@ def render(judged: Fleet, options: OutputOptions, notes: Sequence[str]) -> str:
             return fleet_csv.render(judged, shown)
         case "nagios":
             return fleet_nagios.render(judged, notes)
-    width, colour = _layout(options.output)
-    return fleet_text.render(judged, shown, is_flagged=options.flagged, width=width, colour=colour)
-
-
-def _chosen(members: Sequence[HostStatus], options: OutputOptions) -> Sequence[HostStatus] | None:
-    from ntpaudit.reports.fleet_summary import flagged
-
-    if not options.flagged and options.limit is None:
-        return None
-    return (flagged(members) if options.flagged else members)[: options.limit]
+    return fleet_text.render(judged, shown, is_flagged=options.flagged, **layout(options.output))
 
 
 def render_order(found: "Order", hosts: Sequence[Host], now_ns: int, severity: Severity, format_name: str) -> str:
@@ -106,10 +87,10 @@ def render_order(found: "Order", hosts: Sequence[Host], now_ns: int, severity: S
     estimates = [host.offset.estimate_s for host in hosts if host.offset is not None]
     if format_name == "json":
         return fleet_json.render_order(found, estimates, now_ns, severity)
-    return fleet_text.render_order(found, estimates, now_ns, severity, width=page_width(), colour=wants_colour())
+    return fleet_text.render_order(found, estimates, now_ns, severity, **layout())
 
 
-def report_absence(error: ReadError, options: OutputOptions, *, is_order: bool = False) -> Severity:
+def report_absence(error: ReadError, options: FleetOptions, *, is_order: bool = False) -> Severity:
     """Report a read error in the requested format; on standard error for CSV and a page on standard output."""
     from ntpaudit.reports import fleet_json, fleet_nagios, fleet_text
 
@@ -120,8 +101,7 @@ def report_absence(error: ReadError, options: OutputOptions, *, is_order: bool =
         case "nagios":
             text = fleet_nagios.render_absence(error.reason, error.remedy)
         case "text" if options.html != "-" or options.output is not None:
-            width, colour = _layout(options.output)
-            text = fleet_text.render_absence(error.reason, error.remedy, width=width, colour=colour)
+            text = fleet_text.render_absence(error.reason, error.remedy, **layout(options.output))
         case _:
             note(str(error))
             return Severity.UNKNOWN  # an older table is kept
@@ -132,7 +112,7 @@ def report_absence(error: ReadError, options: OutputOptions, *, is_order: bool =
     return Severity.UNKNOWN
 
 
-def report_failure(error: Exception, options: OutputOptions) -> Severity:
+def report_failure(error: Exception, options: FleetOptions) -> Severity:
     """Report an error of usage, configuration or output; Nagios reads only the plugin's line."""
     if options.format_name == "nagios":
         from ntpaudit.reports import fleet_nagios
@@ -147,15 +127,3 @@ def report_failure(error: Exception, options: OutputOptions) -> Severity:
     else:
         raise error
     return Severity.UNKNOWN
-
-
-def put(text: str, output: str | None) -> None:
-    """Write to standard output, or replace a file. Raises OutputError."""
-    if output in (None, "-"):
-        write_parts([text])
-    else:
-        replace_file(str(output), text)
-
-
-def _layout(output: str | None) -> tuple[int | None, bool]:
-    return (page_width(), wants_colour()) if output in (None, "-") else (None, False)

@@ -12,11 +12,11 @@ import click
 
 from ntpaudit.cli import output
 from ntpaudit.cli.dead_letters import dead_letters
-from ntpaudit.cli.parameters import Parsed, RelativeTime, config_option, given_options, parse_time, resolve
-from ntpaudit.cli.state import history_path, read_config, this_moment
+from ntpaudit.cli.parameters import TIME, RelativeTime, config_option, given_options, resolve
+from ntpaudit.cli.state import history_path, this_moment
 from ntpaudit.core.units import NS_PER_S, format_utc, plural
 from ntpaudit.errors import StoreError
-from ntpaudit.render.terminal import painter
+from ntpaudit.render.terminal import Paint, painter
 
 if TYPE_CHECKING:
     from ntpaudit.store.queries import History, Hour, Window
@@ -52,9 +52,6 @@ Exit status: 0 ok, 3 nothing to show or not readable, 64 usage, 78 configuration
 """
 
 
-_TIME = Parsed("TIME", parse_time)
-
-
 class HistoryQuery(NamedTuple):
     """What to show. Times in ns; None means no limit."""
 
@@ -63,14 +60,15 @@ class HistoryQuery(NamedTuple):
     until_ns: int | None
     limit: int | None
     format_name: str
+    hourly: bool
 
 
 @click.group(epilog=EPILOG, invoke_without_command=True)
 @click.pass_context
 @click.option(
-    "--since", type=_TIME, help="Start: an age such as 7d, or a time in UTC.  [default: 24h; none with --limit]"
+    "--since", type=TIME, help="Start: an age such as 7d, or a time in UTC.  [default: 24h; none with --limit]"
 )
-@click.option("--until", type=_TIME, help="End: an age, or a time in UTC.  [default: now]")
+@click.option("--until", type=TIME, help="End: an age, or a time in UTC.  [default: now]")
 @output.format_option(FORMATS)
 @click.option("--plot", is_flag=True, help="Plot the offset with its bound, as wide as the terminal.")
 @click.option("--limit", type=click.IntRange(1, 10**12), help="Show only the newest N.", metavar="N")
@@ -90,7 +88,10 @@ def history(
 ) -> None:
     """Show this host's clock over time: offset, bound, verdict and findings."""
     if context.invoked_subcommand is not None:
-        _refuse_options(context, context.invoked_subcommand)
+        for name in given_options(context).values():
+            raise click.UsageError(
+                f"{name} before {context.invoked_subcommand} has no effect: move it to the end, or omit it"
+            )
         return
     from ntpaudit.store.queries import open_history
 
@@ -98,25 +99,21 @@ def history(
         raise click.UsageError("--events cannot be combined with --plot or --hourly")
     if plot and format_name != "table":
         raise click.UsageError(f"--plot cannot be combined with --format {format_name}")
-    path, damaged = history_path(read_config(config_path), by_agent=False), list[str]()
+    path, damaged = history_path(config_path, by_agent=False), list[str]()
     with output.exit_on(StoreError), open_history(path, damaged.append) as stored:
         now_ns = stored.corrected_now(this_moment())
         if since is None and limit is None:
             since = RelativeTime(DEFAULT_SINCE_S)
         since_ns, until_ns = (None if when is None else resolve(when, now_ns) for when in (since, until))
-        query = HistoryQuery(now_ns, since_ns, until_ns, limit, format_name)
+        query = HistoryQuery(now_ns, since_ns, until_ns, limit, format_name, hourly)
         _check_times(query)
-        if events:
-            lines = _events(stored, query)
-        elif plot:
-            lines = _plot(stored, query, hourly=hourly)
-        else:
-            lines = _audits(stored, query, hourly=hourly)
+        show = _events if events else _plot if plot else _audits
+        lines = show(stored, query)
         first = next(lines, None)
         if first is None and damaged:
             raise StoreError(f"nothing can be shown: {path} has damaged rows ({_counted(damaged)})")
         if first is None:
-            raise StoreError(_nothing(stored, path, events=events))
+            raise StoreError(_nothing(stored, path, "events" if events else "audits"))
         output.write_parts(chain([first], lines))
         if damaged:
             output.note(f"not shown, because they are damaged: {_counted(damaged)} of {path}")
@@ -126,33 +123,27 @@ history.add_command(dead_letters)
 
 
 def _check_times(query: HistoryQuery) -> None:
-    if query.since_ns is not None and query.since_ns > query.now_ns:
+    if query.since_ns is None:
+        return
+    since = f"{_minute(query.since_ns)} UTC"
+    if query.since_ns > query.now_ns:
+        now = f"{_minute(query.now_ns)} UTC"
         raise click.UsageError(
-            f"--since {_minute(query.since_ns)} UTC is in the future (now: {_minute(query.now_ns)} UTC): "
-            "give an earlier time, or an age such as 24h"
+            f"--since {since} is in the future (now: {now}): give an earlier time, or an age such as 24h"
         )
-    if query.since_ns is not None and query.until_ns is not None and query.since_ns > query.until_ns:
-        raise click.UsageError(
-            f"--since ({_minute(query.since_ns)} UTC) is later than --until ({_minute(query.until_ns)} UTC)"
-        )
-
-
-def _refuse_options(context: click.Context, subcommand: str) -> None:
-    """Raise click.UsageError for an option before a subcommand, where it would have no effect."""
-    for name in given_options(context).values():
-        raise click.UsageError(f"{name} before {subcommand} has no effect: move it to the end, or omit it")
+    if query.until_ns is not None and query.since_ns > query.until_ns:
+        raise click.UsageError(f"--since ({since}) is later than --until ({_minute(query.until_ns)} UTC)")
 
 
 def _counted(damaged: list[str]) -> str:
     return ", ".join(plural(count, what) for what, count in Counter(damaged).items())
 
 
-def _nothing(stored: "History", path: str, *, events: bool) -> str:
+def _nothing(stored: "History", path: str, what: str) -> str:
     newest = stored.newest_ns()
     if newest is None:
         return f"{path} has no audit yet"
-    what = "no events" if events else "no audits"
-    return f"{what} in this period; the last audit was at {format_utc(newest)[:19]}Z: try --since, or --limit 20"
+    return f"no {what} in this period; the last audit was at {format_utc(newest)[:19]}Z: try --since, or --limit 20"
 
 
 def _events(stored: "History", query: HistoryQuery) -> Iterator[str]:
@@ -166,60 +157,62 @@ def _events(stored: "History", query: HistoryQuery) -> Iterator[str]:
             return history_tables.event_csv(events)
         case "json":
             return history_tables.event_json(events)
-    width = output.page_width() or history_tables.WIDTH
-    return history_tables.event_table(events, width, painter(output.wants_colour()))
+    return history_tables.event_table(events, *_layout())
 
 
-def _choose(stored: "History", query: HistoryQuery, *, hourly: bool) -> "tuple[list[Hour], Window]":
+def _layout() -> tuple[int, Paint]:
+    from ntpaudit.reports.history_tables import WIDTH
+
+    return output.page_width() or WIDTH, painter(output.wants_colour())
+
+
+def _choose(stored: "History", query: HistoryQuery) -> "tuple[list[Hour], Window]":
+    """Return hours of the period, and its single audits, which are later."""
     from ntpaudit.store.audits import HOUR_S
     from ntpaudit.store.queries import Window
 
-    if hourly:
+    if query.hourly:
         return stored.hours(query.since_ns, query.until_ns, query.limit), Window(1, 0)
     window = stored.window(query.since_ns, query.until_ns, query.limit)
-    oldest = stored.oldest_ns()
-    before_ns = query.until_ns if oldest is None else oldest // (HOUR_S * NS_PER_S) * HOUR_S * NS_PER_S
-    if query.until_ns is not None and before_ns is not None:
-        before_ns = min(before_ns, query.until_ns)
     left = None if query.limit is None else query.limit - window.size
     if left is not None and left <= 0:
         return [], window
+    before_ns, oldest_ns = query.until_ns, stored.oldest_ns()
+    if oldest_ns is not None:
+        hour_ns = oldest_ns - oldest_ns % (HOUR_S * NS_PER_S)
+        before_ns = hour_ns if before_ns is None else min(hour_ns, before_ns)
     return stored.hours(query.since_ns, before_ns, left), window
 
 
-def _audits(stored: "History", query: HistoryQuery, *, hourly: bool) -> Iterator[str]:
+def _audits(stored: "History", query: HistoryQuery) -> Iterator[str]:
     from ntpaudit.reports import history_tables
 
-    hours, window = _choose(stored, query, hourly=hourly)
-    hours = stored.account(hours, query.now_ns) if hourly else hours
-    total = window.size
+    hours, window = _choose(stored, query)
+    hours = stored.account(hours, query.now_ns) if query.hourly else hours
     if query.format_name == "json":
-        records = _with_progress((f"{text}\n" for _, text in stored.records(window)), total)
+        records = _with_progress((f"{text}\n" for _, text in stored.records(window)), window.size)
         return chain(history_tables.hour_json(hours), records)
-    audits = _with_progress(stored.audits(window), total)
+    audits = _with_progress(stored.audits(window), window.size)
     first = next(audits, None)
     if first is None and not hours:
         return iter(())
     audits = iter(()) if first is None else chain([first], audits)
     if query.format_name == "csv":
         return history_tables.audit_csv(hours, audits)
-    width, paint = output.page_width() or history_tables.WIDTH, painter(output.wants_colour())
-    hour_lines = history_tables.hour_table(hours, width, paint) if hours else iter(())
-    audit_lines = history_tables.audit_table(audits, width, paint) if first is not None else iter(())
+    hour_lines = history_tables.hour_table(hours, *_layout()) if hours else iter(())
+    audit_lines = history_tables.audit_table(audits, *_layout()) if first is not None else iter(())
     return chain(hour_lines, ["\n"] if hours and first is not None else [], audit_lines)
 
 
-def _plot(stored: "History", query: HistoryQuery, *, hourly: bool) -> Iterator[str]:
+def _plot(stored: "History", query: HistoryQuery) -> Iterator[str]:
     from ntpaudit.core.checks.steps import STEP_KINDS
     from ntpaudit.render import plot
 
-    hours, window = _choose(stored, query, hourly=hourly)
+    hours, window = _choose(stored, query)
     audits = _with_progress(stored.offsets(window), window.size, always=True)
     floor_ns = stored.oldest_ns() or 0  # a clock that was in 1970 must not stretch the plot over 50 years
     placed = (audit for audit in audits if audit.is_dated or floor_ns <= audit.time_ns <= query.now_ns)
-    known = dropwhile(
-        lambda hour: not hour.measured, hours
-    )  # an hour without a measurement has the host's uncorrected time
+    known = dropwhile(lambda hour: not hour.measured, hours)  # such an hour has the host's uncorrected time
     points = chain(map(plot.point_of_hour, known), map(plot.point_of_audit, placed))
     first = next(points, None)
     if first is None:

@@ -3,9 +3,6 @@
 import logging
 import os
 from collections import deque
-from contextlib import suppress
-
-import click
 
 from ntpaudit.outputs.journal import journal_takes_our_output
 
@@ -17,15 +14,6 @@ REMEMBERED = 32
 
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 """The priorities of syslog(3) for the levels of `logging`."""
-
-
-class StandardErrorHandler(logging.Handler):
-    """Writes to whatever standard error is at that moment."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one message."""
-        with suppress(OSError):  # nothing reads standard error any more; no audit fails for that
-            click.echo(self.format(record), err=True)
 
 
 class JournalFormatter(logging.Formatter):
@@ -48,15 +36,15 @@ class RepetitionFilter:
         if record.name not in REPEATING:
             return True
         text = "".join(character for character in record.getMessage() if not character.isdecimal())
-        is_new = text not in self._recent
-        if is_new:
-            self._recent.append(text)
-        return is_new
+        if text in self._recent:
+            return False
+        self._recent.append(text)
+        return True
 
 
 def configure(level: str, *, drop_repetitions: bool) -> None:
     """Send the program's messages of this level and above to standard error, and nowhere else."""
-    handler = StandardErrorHandler()
+    handler = logging.StreamHandler()
     formatter = JournalFormatter if journal_takes_our_output(os.environ) else logging.Formatter
     handler.setFormatter(formatter("ntpaudit: %(message)s"))
     if drop_repetitions:

@@ -1,7 +1,6 @@
 """The options `-v` and `-q`, and where log messages go."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar
 
 import click
@@ -26,12 +25,12 @@ def log_to_stderr(*, verbose: bool = False, quiet: bool = False, drop_repetition
     if verbose and quiet:
         raise click.UsageError("-v and -q exclude each other")
     level = "DEBUG" if verbose else "WARNING" if quiet else "INFO"
-    log.configure_at_first_message(partial(_configure, level, drop_repetitions))
     if verbose:
         import logging  # noqa: F401  # so that `LazyLogger.debug` finds it
 
+    def configure() -> None:
+        from ntpaudit.cli.log_handler import configure
 
-def _configure(level: str, drop_repetitions: bool) -> None:
-    from ntpaudit.cli.log_handler import configure
+        configure(level, drop_repetitions=drop_repetitions)
 
-    configure(level, drop_repetitions=drop_repetitions)
+    log.configure_at_first_message(configure)

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -55,12 +55,26 @@ def emit_and_exit(
 
     The exit status is 3 if the record cannot be written.
     """
-    if output in (None, "-"):
-        write_parts([_renderer(format_name, page_width(), colour=wants_colour())(record) + last])
+    if format_name == "text":
+        from ntpaudit.formats.text import render
+
+        text = render(record, **layout(output))
     else:
-        with exit_on(OutputError):
-            replace_file(str(output), _renderer(format_name)(record))
+        text = load(format_name)(record)
+    with exit_on(OutputError):
+        put(text + last, output)
     raise click.exceptions.Exit(max(record.severity, least).exit_status)
+
+
+def put(text: str, path: str | None) -> None:
+    """Write to standard output if the path is None or `-`, else replace the file. Raises OutputError."""
+    if path in (None, "-"):
+        write_parts([text])
+        return
+    try:
+        write_output(str(path), text)
+    except OSError as error:
+        raise OutputError(unwritable(str(path), error)) from error
 
 
 def write_parts(parts: Iterable[str]) -> None:
@@ -79,34 +93,23 @@ def write_parts(parts: Iterable[str]) -> None:
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
 
 
-def replace_file(path: str, text: str) -> None:
-    """Replace a file. Raises OutputError."""
-    try:
-        write_output(path, text)
-    except OSError as error:
-        raise OutputError(unwritable(path, error)) from error
-
-
 def drop_output() -> None:
     """Discard unwritten output: Python would write it again at exit, and fail with status 120."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _renderer(format_name: str, width: int | None = None, *, colour: bool = False) -> "Callable[[Record], str]":
-    if format_name == "text":
-        from ntpaudit.formats.text import render
-
-        return lambda record: render(record, width=width, colour=colour)
-    return load(format_name)
+def layout(path: str | None = None) -> dict[str, Any]:
+    """Return `width` and `colour` of a text that `put` writes: a file has neither."""
+    is_file = path not in (None, "-")
+    return {"width": None if is_file else page_width(), "colour": not is_file and wants_colour()}
 
 
-def terminal_size() -> tuple[int, int]:
+def terminal_size() -> os.terminal_size:
     """Return columns and rows of the terminal, (100, 30) without one."""
     import shutil
 
-    size = shutil.get_terminal_size((100, 30))
-    return size.columns, size.lines
+    return shutil.get_terminal_size((100, 30))
 
 
 def page_width() -> int | None:

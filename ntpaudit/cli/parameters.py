@@ -1,4 +1,4 @@
-"""Command-line parameters parsed by functions of the core; their ValueError becomes a usage error."""
+"""What several commands share: options, and times. A ValueError of a `parse` function becomes a usage error."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -6,28 +6,21 @@ from typing import NamedTuple, TypeVar
 
 import click
 from click.core import ParameterSource
+from click.types import FuncParamType
 
 from ntpaudit.core.units import NS_PER_S, parse_duration
 
 _Value = TypeVar("_Value")
 
 
-class Parsed(click.ParamType[_Value]):
-    """A parameter parsed by a function, which raises ValueError with what to write instead."""
+def parsed(name: str, parse: Callable[[str], _Value]) -> FuncParamType[str, _Value]:
+    """Return the type of a parameter that a function parses; help and usage show `name`."""
+    kind = FuncParamType(parse)
+    kind.name = name
+    return kind
 
-    def __init__(self, name: str, read: Callable[[str], _Value]) -> None:
-        self.name = name
-        self._read = read
 
-    def convert(self, value: str | _Value, param: click.Parameter | None, ctx: click.Context | None) -> _Value:
-        """Read the text."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._read(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
+DURATION = parsed("DURATION", parse_duration)
 
 config_option = click.option(
     "--config",
@@ -52,20 +45,6 @@ def refuse_empty(**given: object) -> None:
     for name, value in given.items():
         if value == "":
             raise click.UsageError(f"--{name.replace('_', '-')} is empty: omit it, or give it a value")
-
-
-LEAST_HOURS, MOST_HOURS = 6.0, 8784.0
-
-
-def parse_hours(text: str) -> float:
-    """Read a number of hours such as 36, or a duration such as 7d. Raises ValueError with what to write."""
-    try:
-        hours = float(text) if text.isascii() and text.replace(".", "", 1).isdecimal() else parse_duration(text) / 3600
-    except ValueError:
-        raise ValueError(f"{text!r}: write a number of hours or a duration, such as 36 or 7d") from None
-    if LEAST_HOURS <= hours <= MOST_HOURS:
-        return hours
-    raise ValueError(f"{text!r}: write {LEAST_HOURS:g} to {MOST_HOURS:g} hours")
 
 
 class RelativeTime(NamedTuple):
@@ -102,3 +81,6 @@ def resolve(when: RelativeTime | int, now_ns: int) -> int:
     """Return a point in time in ns, limited to 64 bits."""
     point_ns = now_ns - round(when.seconds * NS_PER_S) if isinstance(when, RelativeTime) else when
     return max(-_LAST_NS, min(_LAST_NS, point_ns))
+
+
+TIME = parsed("TIME", parse_time)

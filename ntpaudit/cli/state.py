@@ -11,15 +11,15 @@ from ntpaudit.core.staleness import HostNow
 
 def read_config(path: str | None) -> Config:
     """Return the configuration of `path`, else of the default file, else the defaults. Raises ConfigError."""
-    found = find_config(os.environ) if path is None else path
+    found = find_config(os.environ, path)
     return Config() if found is None else load_config(found)
 
 
-def history_path(config: Config, *, by_agent: bool) -> str:
-    """Return the configured history, else the default one; `by_agent`: that of an agent."""
+def history_path(config_path: str | None, *, by_agent: bool) -> str:
+    """Return the configured history, else the default one; `by_agent`: that of an agent. Raises ConfigError."""
     from ntpaudit.store.readonly import find_history
 
-    return config.history.path or find_history(os.environ, by_agent=by_agent)
+    return read_config(config_path).history.path or find_history(os.environ, by_agent=by_agent)
 
 
 def this_moment() -> Instant:

@@ -2,12 +2,11 @@
 
 import click
 
-from ntpaudit.cli.output import format_option, page_width, wants_colour, write_parts
-from ntpaudit.cli.parameters import Parsed, config_option
-from ntpaudit.cli.state import history_path, read_config, this_host
+from ntpaudit.cli.output import format_option, layout, write_parts
+from ntpaudit.cli.parameters import DURATION, config_option
+from ntpaudit.cli.state import history_path, this_host
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.staleness import wait_of
-from ntpaudit.core.units import parse_duration
 from ntpaudit.errors import StoreError
 from ntpaudit.reports.status import FORMATS, render, render_absence, waiting
 
@@ -30,25 +29,24 @@ Exit status: 0 ok, 1 warning, 2 critical, 3 unknown (stale, or no agent), 64 usa
 @click.command(epilog=EPILOG)
 @config_option
 @format_option(FORMATS)
-@click.option("--stale", type=Parsed("DURATION", parse_duration), help="Maximum age of a record, such as 15m.")
+@click.option("--stale", type=DURATION, help="Maximum age of a record, such as 15m.")
 def status(config_path: str | None, format_name: str, stale: float | None) -> None:
     """Show the agent's last result and its age. No server is queried."""
     from ntpaudit.store.queries import open_history
     from ntpaudit.store.readonly import agent_vouches, no_record
 
-    path, agent = history_path(read_config(config_path), by_agent=True), None
+    path, agent = history_path(config_path, by_agent=True), None
     runs = agent_vouches(path)  # checked before anything is read
     try:
         with open_history(path) as history:
             found = history.status(lambda: this_host(runs), stale)
-            if found is None and (wait := wait_of(history.agent_state(), this_host(runs))) is not None:
-                agent = history.agent_state()
-                raise StoreError(waiting(wait))
             if found is None:
-                raise StoreError(no_record(path))
+                wait = wait_of(history.agent_state(), this_host(runs))
+                agent = None if wait is None else history.agent_state()
+                raise StoreError(no_record(path) if wait is None else waiting(wait))
     except StoreError as error:
-        write_parts([render_absence(str(error), format_name, agent, width=page_width(), colour=wants_colour())])
+        write_parts([render_absence(str(error), format_name, agent, **layout())])
         raise click.exceptions.Exit(Severity.UNKNOWN.exit_status) from error
     status, stored = found
-    write_parts([render(status, format_name, stored, width=page_width(), colour=wants_colour())])
+    write_parts([render(status, format_name, stored, **layout())])
     raise click.exceptions.Exit(status.severity.exit_status)

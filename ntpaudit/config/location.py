@@ -8,8 +8,10 @@ SYSTEM_TOKEN_FILE = "/etc/ntpaudit/token"  # noqa: S105 - where a token is, not 
 """The token of SYSTEM_FILE's database, where that names no other; systemd hands it to the services as a credential."""
 
 
-def find_config(environment: Mapping[str, str]) -> str | None:
-    """Return the user's own configuration file, else the system's, else None."""
+def find_config(environment: Mapping[str, str], named: str | None = None) -> str | None:
+    """Return the named configuration file, else the user's own, else the system's, else None."""
+    if named is not None:
+        return named
     candidates = (user_file(environment), SYSTEM_FILE)
     return next((path for path in candidates if os.path.exists(path)), None)
 
