@@ -13,10 +13,11 @@ from ntpaudit.core.clock.steps import Step
 from ntpaudit.core.fleet import checks
 from ntpaudit.core.fleet.model import Alarm, DuplicateHost, FalsetickerReport, FleetPolicy, Offset, Snapshot
 from ntpaudit.core.ntp.time import decode
-from ntpaudit.core.observation import Daemon, HiddenDaemons, SourceObservation, Unavailable
+from ntpaudit.core.observation import HiddenDaemons, SourceObservation, Unavailable
 from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.selection import Selection
 from ntpaudit.core.units import NS_PER_S
+from ntpaudit.probes.daemons import timesyncd
 from tests.core.fleets import DAY_S, NOW_NS, host, offset, snapshot
 from tests.core.worlds import (
     CHRONYD,
@@ -129,7 +130,7 @@ HOSTS = (
     _with(case(kernel=UNSYNCHRONISED, daemons=()), vanished="chronyd"),
     case(kernel=UNSYNCHRONISED, daemons=_HIDDEN),
     _with(case(daemons=()), vanished="chronyd"),
-    case(daemons=(CHRONYD, Daemon("systemd-timesyncd", 640))),
+    case(daemons=(CHRONYD, timesyncd.KIND.daemon(640))),
     case(daemons=(), kernel=Unavailable("not permitted")),
     _with(case(daemons=()), stale_s=1300.0),
     case(host=HOST._replace(rtc_local=True)),

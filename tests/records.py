@@ -25,6 +25,7 @@ from ntpaudit.core.observation import (
 from ntpaudit.core.policy import DEFAULT_PROFILE, PROFILES, Profile
 from ntpaudit.core.record import Labels, Record, conclude
 from ntpaudit.core.units import NS_PER_S
+from ntpaudit.probes.daemons import chronyd, timesyncd
 
 NOW_NS = 1_795_000_000 * NS_PER_S
 """2026-11-18T11:06:40Z, the host's own time in every case but that of the host which believes in 1970."""
@@ -38,8 +39,8 @@ _SERVED_NS = 20_000
 SYNCHRONISED = KernelState(0, 0x2001, 0.000_012, 12.345, 0.031, 0.000_4, 37)
 UNSYNCHRONISED = KernelState(5, 0x40, 0.0, 0.0, 16.0, 16.0, 0)
 LABELS = Labels("0.1.0")
-CHRONYD = Daemon("chronyd", 812)
-TIMESYNCD = Daemon("systemd-timesyncd", 655)
+CHRONYD = chronyd.KIND.daemon(812)
+TIMESYNCD = timesyncd.KIND.daemon(655)
 
 
 def reading(realtime_ns: int, since_ns: int = 0) -> ClockReading:

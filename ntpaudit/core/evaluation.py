@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from ntpaudit.core.agreements import compare, store_agreement
 from ntpaudit.core.checks.context import AuditContext, Contradiction, DatabaseDate, DroppedAgreement, EarlierState, Gap
-from ntpaudit.core.checks.daemons import STALE_TIMESYNCD_S
+from ntpaudit.core.checks.daemons import STALE_HIDDEN_S
 from ntpaudit.core.checks.debounce import judge
 from ntpaudit.core.checks.finding import LEVEL_SEVERITY, Finding
 from ntpaudit.core.checks.host import BY_ID
@@ -213,7 +213,7 @@ def _is_steered(state: ClockState, observation: Observation) -> bool:
         return False
     kernel, untouched_s = observation.kernel, stale_s(state, observation.taken)
     # the kernel reports a synchronised clock for hours after the daemon died (A4)
-    is_fresh = untouched_s is None or untouched_s <= STALE_TIMESYNCD_S
+    is_fresh = untouched_s is None or untouched_s <= STALE_HIDDEN_S
     return not isinstance(kernel, Unavailable) and kernel.is_synchronised and is_fresh
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.clock.readings import ClockReading
 from ntpaudit.core.ntp.measurement import Measurement
@@ -77,13 +77,20 @@ class Daemon(NamedTuple):
     """A visible program that sets clocks, or has the name of one that does. `pid` 0 is the kernel itself.
 
     `disciplines`: it disciplines the system clock. False if it cannot, or if its arguments exclude it; None if unknown.
-    `reason` is why it is not True.
+    `reason` is why it is not True. `clears_unsync`: while it disciplines the clock, the kernel reports a synchronised
+    one. `max_poll_s` is its longest polling interval.
     """
 
     name: str
     pid: int
     disciplines: bool | None = True
     reason: str | None = None
+    clears_unsync: bool = True
+    max_poll_s: float = 1024.0
+
+    def summary(self) -> Mapping[str, Any]:
+        """Return the part for the record: a property of all daemons of this name is not in it."""
+        return {"name": self.name, "pid": self.pid, "disciplines": self.disciplines, "reason": self.reason}
 
 
 class HiddenDaemons(NamedTuple):

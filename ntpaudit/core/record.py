@@ -292,7 +292,7 @@ def write_record(
         agreement=counts,
         sources=tuple(map(_source, context.selection.sources)) if kind == "network" else (),
         kernel=_kernel(observation.kernel),
-        daemons=tuple(daemon._asdict() for daemon in observation.known_daemons),
+        daemons=tuple(daemon.summary() for daemon in observation.known_daemons),
         daemons_hidden=observation.daemons_hidden,
         host_clock={
             "timezone": host.timezone,

@@ -28,6 +28,7 @@ from ntpaudit.demo.scenario import (
     Suspend,
     What,
 )
+from ntpaudit.probes.daemons import chronyd, ntpd, timesyncd
 
 ZS_PER_NS = 10**12
 ZS_PER_S = NS_PER_S * ZS_PER_NS
@@ -59,7 +60,9 @@ _ERROR_LIMIT_US = round(PHASE_LIMIT_S * 1e6)
 _ERROR_RATE_US = 500
 """How much the kernel's maximum error grows in each second of its clock: MAXFREQ of linux/timex.h."""
 
-_PIDS = {"chronyd": 611, "ntpd": 702, "systemd-timesyncd": 388}
+_PROCESSES = {
+    kind.name: kind.daemon(pid) for kind, pid in ((chronyd.KIND, 611), (ntpd.KIND, 702), (timesyncd.KIND, 388))
+}
 
 
 class Discipline(Protocol):
@@ -256,7 +259,7 @@ class TimeDaemon:
     """A time daemon: it assumes that its server is right, corrects the frequency, and slews the offset away."""
 
     def __init__(self, name: str, rand: random.Random) -> None:
-        self.process = Daemon(name, _PIDS[name])
+        self.process = _PROCESSES[name]
         self._rand = rand
 
     def update(self, host: SimulatedHost) -> None:

@@ -24,6 +24,7 @@ from ntpaudit.core.record import Health
 from ntpaudit.core.selection import Agreement, SourceCounts
 from ntpaudit.core.units import format_duration, format_utc
 from ntpaudit.demo.host import ZS_PER_S
+from ntpaudit.probes.daemons import timesyncd
 from tests.core.hosts import LivingHost
 from tests.core.random_agents import INTERVAL_S, LABELS, SILENT, Round, Watch
 from tests.core.test_steps import STEPS_NS
@@ -32,7 +33,7 @@ from tests.work import instructions
 
 OK, WARNING, UNKNOWN, CRITICAL = Severity.OK, Severity.WARNING, Severity.UNKNOWN, Severity.CRITICAL
 HALF_NS = 10 * MS
-TIMESYNCD = Daemon("systemd-timesyncd", 655)
+TIMESYNCD = timesyncd.KIND.daemon(655)
 
 
 def agree_with_the_truth(watch: Watch, now: ClockReading | None = None) -> Agreement | None:

@@ -31,6 +31,7 @@ from ntpaudit.core.observation import Daemon, HiddenDaemons, SourceFailure, Sour
 from ntpaudit.core.policy import PROFILES, Profile, Severity
 from ntpaudit.core.selection import ClassifiedSource, Selection
 from ntpaudit.core.units import DAY_S
+from ntpaudit.probes.daemons import chronyd, timesyncd
 from tests.core.worlds import (
     CHRONYD,
     DAY,
@@ -500,8 +501,8 @@ def test_spoofing_is_counted_over_all_sources() -> None:
 
 NO_KERNEL = Unavailable("not permitted")
 NO_DAEMONS = HiddenDaemons("the processes of other users are hidden here")
-SERVES_ONLY = Daemon("chronyd", 811, disciplines=False, reason="started with -x")
-FAKE = Daemon("chronyd", 4711, disciplines=False, reason="cannot set the clock: it lacks CAP_SYS_TIME")
+SERVES_ONLY = chronyd.KIND.daemon(811, disciplines=False, reason="started with -x")
+FAKE = chronyd.KIND.daemon(4711, disciplines=False, reason="cannot set the clock: it lacks CAP_SYS_TIME")
 OWN_NAMESPACE = HiddenDaemons("this container hides them", (SERVES_ONLY,))
 GUEST_TOOLS = Daemon("vmtoolsd", 600, disciplines=None, reason="the hypervisor decides")
 HV_UTILS = Daemon("hv_utils", 0, disciplines=False, reason="sets the clock when the machine starts")
@@ -527,7 +528,7 @@ HOST_CASES: list[tuple[str, dict[str, Any], str | None, str | None]] = [
     ("container that may not ask", {"daemons": (), "kernel": NO_KERNEL}, None, "medium"),
     ("two that fight", {"daemons": (CHRONYD, NTPD)}, None, "medium"),
     ("two that fight, one chronyd", {"daemons": (CHRONYD, NTPD), "kernel": UNSYNCHRONISED}, None, "medium"),
-    ("two of one kind", {"daemons": (CHRONYD, Daemon("chronyd", 900))}, None, "medium"),
+    ("two of one kind", {"daemons": (CHRONYD, chronyd.KIND.daemon(900))}, None, "medium"),
     ("kernel not asked", {"kernel": NO_KERNEL}, None, None),
     ("daemons not seen", {"daemons": NO_DAEMONS}, None, None),
     ("daemons not seen, none outside", {"daemons": NO_DAEMONS, "kernel": UNSYNCHRONISED}, "medium", None),
@@ -777,9 +778,9 @@ MAXIMUM_ERROR_GREW = "no time daemon has updated the kernel's maximum error for 
         (3601.0, (CHRONYD,), "medium"),
         (3601.0, (), "medium"),
         (3601.0, NO_DAEMONS, "medium"),
-        (6144.0, (Daemon("systemd-timesyncd", 1),), None),
-        (6145.0, (Daemon("systemd-timesyncd", 1),), "medium"),
-        (3601.0, (Daemon("systemd-timesyncd", 1, disciplines=False),), "medium"),
+        (6144.0, (timesyncd.KIND.daemon(1),), None),
+        (6145.0, (timesyncd.KIND.daemon(1),), "medium"),
+        (3601.0, (timesyncd.KIND.daemon(1, disciplines=False),), "medium"),
         (DAY_S, (CHRONYD,), "medium"),
         (DAY_S + 1, (CHRONYD,), "high"),
     ],

@@ -23,6 +23,7 @@ from ntpaudit.core.observation import (
 )
 from ntpaudit.core.policy import PROFILES, Profile
 from ntpaudit.core.selection import select
+from ntpaudit.probes.daemons import chronyd
 
 S = 1_000_000_000
 MS = 1_000_000
@@ -219,7 +220,7 @@ SYNCHRONISED = KernelState(
 UNSYNCHRONISED = KernelState(
     state=5, status=0x40, offset_s=0.0, frequency_ppm=0.0, maxerror_s=16.0, esterror_s=16.0, tai_s=0
 )
-CHRONYD = Daemon("chronyd", 811)
+CHRONYD = chronyd.KIND.daemon(811)
 NTPD = Daemon("ntpd", 812)
 FOUR = tuple(answered(number) for number in (1, 2, 3, 4))
 """Four independent sources that agree: nothing to find fault with."""

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from ntpaudit.audit import HostServers
 from ntpaudit.core.observation import Daemon, HiddenDaemons
 from ntpaudit.probes import daemons
-from ntpaudit.probes.daemons import KINDS, Configured, Running, configured_servers, read_servers, running_daemons
+from ntpaudit.probes.daemons import (
+    KINDS,
+    Configured,
+    Running,
+    chronyd,
+    configured_servers,
+    read_servers,
+    running_daemons,
+)
 from ntpaudit.probes.daemons.kind import ConfiguredServer, Process
 from ntpaudit.probes.daemons.process import Seen
 from tests.world.another_user import let_others_in
@@ -614,7 +622,7 @@ def test_a_command_line_that_cannot_be_seen_answers_nothing(monkeypatch: pytest.
     monkeypatch.setattr(daemons, "time_processes", lambda _names: Seen((("chronyd", Process(7, ())),), None))
     found = running_daemons()
     assert not isinstance(found, HiddenDaemons)
-    assert [one for one in found if one.pid == 7] == [Daemon("chronyd", 7, None, "its command line cannot be seen")]
+    assert [one for one in found if one.pid == 7] == [chronyd.KIND.daemon(7, None, "its command line cannot be seen")]
     assert configured_servers().servers == ()
     assert "chronyd (pid 7)" in configured_servers().problems[0]
 

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from ntpaudit.core.observation import Daemon, HiddenDaemons
-from ntpaudit.probes.daemons import running_daemons
+from ntpaudit.probes.daemons import KINDS, running_daemons
+from ntpaudit.probes.daemons.chronyd import KIND as CHRONYD
 from ntpaudit.probes.daemons.process import time_processes
 from tests import abilities
 from tests.waiting import until
@@ -64,7 +65,8 @@ def _seen(*pids: int) -> list[Daemon]:
 def _holding(name: str, pid: int) -> Daemon:
     """What a process of that name is that would discipline the clock, as far as the tests may set it."""
     may_set_clock = abilities.lacking("set-clock") is None
-    return Daemon(name, pid) if may_set_clock else Daemon(name, pid, disciplines=False, reason=LACKS)
+    kind = next(kind for kind in KINDS if kind.name == name)
+    return kind.daemon(pid) if may_set_clock else kind.daemon(pid, disciplines=False, reason=LACKS)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_other_names_are_no_daemons(name: str, tmp_path: Path) -> None:
 def test_a_real_chronyd_that_only_serves_leaves_the_clock_alone() -> None:
     """A chronyd -x is seen, and not counted among those that discipline the clock."""
     with chronyd() as server:
-        assert _seen(server.pid) == [Daemon("chronyd", server.pid, disciplines=False, reason="started with -x")]
+        assert _seen(server.pid) == [CHRONYD.daemon(server.pid, disciplines=False, reason="started with -x")]
 
 
 # --- who may set the clock ----------------------------------------------------------------------------------------
@@ -130,7 +132,7 @@ def test_a_name_is_no_daemon(name: str, before: list[str], tmp_path: Path) -> No
             daemons = _eventually(process.pid, name)
         finally:
             process.terminate()
-    assert daemons == [Daemon(name, process.pid, disciplines=False, reason=LACKS)]
+    assert daemons == [_holding(name, process.pid)._replace(disciplines=False, reason=LACKS)]
 
 
 def _eventually(pid: int, name: str) -> list[Daemon]:
@@ -145,7 +147,7 @@ def test_another_user_that_may_set_the_clock_is_believed(tmp_path: Path) -> None
     keeps = [*AS_USER, "--inh-caps=+sys_time", "--ambient-caps=+sys_time"]
     let_others_in(tmp_path)
     with _process("chronyd", tmp_path, before=keeps) as (pid,):
-        assert _seen(pid) == [Daemon("chronyd", pid)]
+        assert _seen(pid) == [CHRONYD.daemon(pid)]
 
 
 @pytest.mark.parametrize(
@@ -174,9 +176,7 @@ def test_arguments_show_whether_chronyd_disciplines_the_clock(
 ) -> None:
     """Its options are read as chronyd reads them: an x that is another option's value keeps it from nothing."""
     with _process("chronyd", tmp_path, words=arguments.split()) as (pid,):
-        wanted = (
-            _holding("chronyd", pid) if reason is None else Daemon("chronyd", pid, disciplines=False, reason=reason)
-        )
+        wanted = _holding("chronyd", pid) if reason is None else CHRONYD.daemon(pid, disciplines=False, reason=reason)
         assert _seen(pid) == [wanted]
 
 
@@ -193,7 +193,7 @@ def test_sfptpd_leaves_the_clock_to_chronyd_or_not(tmp_path: Path) -> None:
     other.mkdir()
     with _process("sfptpd", tmp_path) as (pid,), _process("chronyd", other) as (chrony,):
         reason = "whether it leaves the clock to chronyd now cannot be seen"
-        assert _seen(pid, chrony) == [Daemon("chronyd", chrony), Daemon("sfptpd", pid, None, reason)]
+        assert _seen(pid, chrony) == [CHRONYD.daemon(chrony), Daemon("sfptpd", pid, None, reason)]
 
 
 # --- processes ----------------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ def test_what_is_in_sight_does_not_stand_for_what_is_hidden(tmp_path: Path) -> N
     before = [*unshared("mount", "pid"), *([] if os.geteuid() else POWERLESS)]
     reason, seen, pid = _asked(question, before).split("|")
     assert reason == OWN_NAMESPACE
-    assert seen == str(Daemon("chronyd", int(pid), disciplines=False, reason=LACKS))
+    assert seen == str(CHRONYD.daemon(int(pid), disciplines=False, reason=LACKS))
 
 
 REUSED = """

@@ -13,10 +13,11 @@ SYNC_GRACE_NS = 17 * 60 * NS_PER_S
 """After a boot the time daemon may need this long to synchronise the clock (NTPA-05)."""
 
 STALE_S = 3600.0
-"""A time daemon updates the kernel within this even at its slowest poll, 1024 s (NTPA-06: 3 polls, at least 1 h)."""
+STALE_POLLS = 3
+"""A time daemon updates the kernel within an hour, or within this many of its longest polling intervals (NTPA-06)."""
 
-STALE_TIMESYNCD_S = 3 * 2048.0
-"""The same for systemd-timesyncd, whose slowest poll is 2048 s."""
+STALE_HIDDEN_S = STALE_POLLS * 2048.0
+"""The same for a time daemon that cannot be seen: none polls more rarely than systemd-timesyncd."""
 
 VANISHED_S = 600.0
 """If the kernel has not been updated for this long, no hidden time daemon disciplines it (R12)."""
@@ -27,8 +28,8 @@ def check_unsynced(context: AuditContext) -> Raised | None:
     kernel, daemons = context.observation.kernel, _disciplining(context)
     if isinstance(kernel, Unavailable) or kernel.is_synchronised or _is_booting(context):
         return None
-    if any(daemon.name == "chronyd" for daemon in daemons):
-        return None  # A5: chronyd clears STA_UNSYNC only with `rtcsync`
+    if not all(daemon.clears_unsync for daemon in daemons):
+        return None  # A5
     summary = "the kernel reports that its clock is not synchronised"
     if not daemons and (hidden := _hidden_daemons(context)) is not None:
         return Raised("medium", f"{summary}; whether a time daemon disciplines it is unknown: {hidden}")
@@ -115,8 +116,8 @@ DAEMON_COUNT = Rule(
 def check_daemon_stale(context: AuditContext) -> Raised | None:
     """NTPA-06: no time daemon has updated the kernel's clock for long: it is stopped or lost its servers (A4)."""
     stale_s = context.earlier.stale_s
-    is_slow = any(daemon.name == "systemd-timesyncd" for daemon in _disciplining(context))
-    if stale_s is None or stale_s <= (STALE_TIMESYNCD_S if is_slow else STALE_S):
+    limit_s = max([STALE_S, *(STALE_POLLS * daemon.max_poll_s for daemon in _disciplining(context))])
+    if stale_s is None or stale_s <= limit_s:
         return None
     level: Level = "high" if stale_s > DAY_S else "medium"
     ago = format_duration(stale_s, rounding="down")

@@ -103,13 +103,13 @@ def _running() -> tuple[list[Running], str | None]:
 
 def _daemon(kind: DaemonKind, process: Process) -> Daemon:
     if not process.words:
-        return Daemon(kind.name, process.pid, None, "its command line cannot be seen")
+        return kind.daemon(process.pid, None, "its command line cannot be seen")
     role = kind.role(process, Files(f"/proc/{process.pid}/root" if process.root is None else process.root))
     if role.disciplines is not False and process.can_set_clock is False:
-        return Daemon(kind.name, process.pid, False, "cannot set the clock: it lacks CAP_SYS_TIME")
+        return kind.daemon(process.pid, False, "cannot set the clock: it lacks CAP_SYS_TIME")
     if role.disciplines is not False and process.can_set_clock is None:
-        return Daemon(kind.name, process.pid, None, "whether it can set the clock cannot be seen")
-    return Daemon(kind.name, process.pid, role.disciplines, role.reason)
+        return kind.daemon(process.pid, None, "whether it can set the clock cannot be seen")
+    return kind.daemon(process.pid, role.disciplines, role.reason)
 
 
 def _with_sfptpd(running: list[Running]) -> list[Running]:

@@ -106,4 +106,11 @@ def _read(files: Files, lines: Sequence[str], path: str, seen: set[str], depth: 
             yield from _read_file(files, inner, seen, depth + 1)
 
 
-KIND = DaemonKind("chronyd", ("chronyd",), ("chrony", "chronyd", "timemaster"), _role, _servers)
+KIND = DaemonKind(
+    "chronyd",
+    ("chronyd",),
+    ("chrony", "chronyd", "timemaster"),
+    _role,
+    _servers,
+    clears_unsync=False,  # only with `rtcsync` (A5)
+)

@@ -5,6 +5,7 @@ import os.path
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from ntpaudit.core.observation import Daemon
 from ntpaudit.probes.daemons.files import Files
 
 
@@ -79,7 +80,7 @@ class DaemonKind(NamedTuple):
     """A kind of daemon: its name, the names of its processes, its units, and how to read a process's configuration.
 
     `units` are the names of its services without `.service` and what follows an `@`. `servers` reads the NTP servers
-    that a process is configured with; None where it has none.
+    that a process is configured with; None where it has none. `clears_unsync` and `max_poll_s` are those of `Daemon`.
     """
 
     name: str
@@ -87,6 +88,12 @@ class DaemonKind(NamedTuple):
     units: tuple[str, ...]
     role: Callable[[Process, Files], Role]
     servers: Servers | None = None
+    clears_unsync: bool = True
+    max_poll_s: float = 1024.0
+
+    def daemon(self, pid: int, disciplines: bool | None = True, reason: str | None = None) -> Daemon:
+        """Return the daemon of this kind that is that process."""
+        return Daemon(self.name, pid, disciplines, reason, self.clears_unsync, self.max_poll_s)
 
     def owns_unit(self, unit: str | None) -> bool:
         """Whether a service is of this kind."""

@@ -150,4 +150,11 @@ def _unique(named: list[_Named]) -> list[_Named]:
     return list(by_host.items())
 
 
-KIND = DaemonKind(_NAME, ("systemd-timesyn",), (_NAME,), always, _servers)  # the kernel keeps 15 characters of a name
+KIND = DaemonKind(
+    _NAME,
+    ("systemd-timesyn",),  # the kernel keeps 15 characters of a name
+    (_NAME,),
+    always,
+    _servers,
+    max_poll_s=2048.0,
+)
