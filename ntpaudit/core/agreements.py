@@ -28,15 +28,20 @@ class Compared(NamedTuple):
 
 
 def compare(state: ClockState, now: ClockReading, selection: Selection) -> Compared:
-    """Decide whether new replies or the earlier agreement count, where they contradict each other."""
+    """Decide whether new replies or the earlier agreement count, where they contradict each other (R5).
+
+    Servers of a pool are polled rarely. A server that they outvote must not be trusted whenever it is queried alone. So
+    an earlier agreement that allows for as many falsetickers holds against such replies while it is carried forward. It
+    is disproved by one more, even if they reply one after the other.
+    """
     state = _restore_stronger_agreement(state, now, selection)
-    before, measured = holdover(state, now), selection.agreement
-    if state.agreement is None or before is None or measured is None:
+    last, before, measured = state.agreement, holdover(state, now), selection.agreement
+    if last is None or before is None or measured is None:
         return Compared(state, selection, before)
     if contradicting := _contradicting(before, selection):
-        contradiction = _contradiction(state.agreement, now, contradicting)
-        if contradiction is None:
+        if len(contradicting.union(last.contradicted_by)) > last.counts.max_falsetickers:
             return Compared(_drop_contradicted(state, now, before, measured, contradicting), selection, None)
+        contradiction = Contradiction(last.counts.agreeing, (now.raw_ns - last.reading.raw_ns) / NS_PER_S)
         state = _note_answer(state, now, before, contradicting)
         return Compared(state, _reject(selection, contradicting), before, contradiction)
     if before.is_guaranteed > measured.is_guaranteed:  # R1: what proves nothing does not replace what is proven
@@ -47,8 +52,7 @@ def compare(state: ClockState, now: ClockReading, selection: Selection) -> Compa
 def _restore_stronger_agreement(state: ClockState, now: ClockReading, selection: Selection) -> ClockState:
     """Use the agreement that allows for more falsetickers again if replies contradict it (R5).
 
-    A source that was queried alone and agreed with it has replaced it. That source must not be trusted for this reason
-    when its next reply differs.
+    A source that was queried alone and agreed with it has replaced it, but is not trusted when its next reply differs.
     """
     stronger = holdover(state._replace(agreement=state.stronger_agreement), now)
     if stronger is None:
@@ -73,18 +77,6 @@ def _contradicting(before: Agreement, selection: Selection) -> frozenset[str]:
 def _source_key(classified: ClassifiedSource) -> str:
     """Return a key of a source by which each server, and each member of a pool, counts once."""
     return f"{classified.source.name} {classified.source.address}"
-
-
-def _contradiction(last: LastAgreement, now: ClockReading, contradicting: frozenset[str]) -> Contradiction | None:
-    """Return the earlier agreement if it holds against these replies: all of them may be falsetickers (R5).
-
-    Servers of a pool are polled rarely. Without this rule a server that they outvote would be trusted whenever it is
-    queried alone. So its replies do not count while the agreement is carried forward. The agreement allows for
-    `max_falsetickers` of its sources; one more disproves it, even if they reply one after the other.
-    """
-    if len(contradicting.union(last.contradicted_by)) > last.counts.max_falsetickers:
-        return None
-    return Contradiction(last.counts.agreeing, (now.raw_ns - last.reading.raw_ns) / NS_PER_S)
 
 
 def _drop_contradicted(
@@ -138,24 +130,29 @@ def store_agreement(
     state: ClockState, now: ClockReading, selection: Selection, agreement: Agreement, drift_ppm: float
 ) -> ClockState:
     """Return the state with the agreement of a selection, and with its sample of the drift if it is guaranteed."""
-    stronger = state.stronger_agreement or state.agreement
-    if state.agreement is not None and _has_leapt(state.agreement, now.realtime_ns + agreement.estimate_ns):
-        state, stronger = reset_samples(state, now), None
+    last, stronger = state.agreement, state.stronger_agreement or state.agreement
+    true_ns = now.realtime_ns + agreement.estimate_ns
+    if last is not None and last.leap:
+        end_ns = month_end_ns(least_utc_ns(last))
+        if end_ns is not None and true_ns + NS_PER_S >= end_ns:  # it may have happened, which changes UTC - RAW
+            state, stronger = reset_samples(state, now), None
     if stronger is not None and (state.leapt or stronger.counts.max_falsetickers <= agreement.max_falsetickers):
         stronger = None
-    leap = announced_leap(one.best.reply.leap for one in selection.sources if one.status == "agreeing" and one.best)
+    bests = [classified.best for classified in selection.sources if classified.status == "agreeing" and classified.best]
+    leap = announced_leap(best.reply.leap for best in bests)
     state = state._replace(
         agreement=LastAgreement(now, agreement, count_sources(selection), drift_ppm=drift_ppm, leap=leap),
         stronger_agreement=stronger,
         leapt=0,
         measured_ns=now.boottime_ns,
-        measured_utc_ns=now.realtime_ns + agreement.estimate_ns,
+        measured_utc_ns=true_ns,
         poll_interval=state.poll_interval and state.poll_interval.measured(now.boottime_ns),
     )
     if not agreement.is_guaranteed:
         return state  # R2: the frequency uses only estimates that no falseticker can move
-    utc_minus_raw_ns = now.realtime_minus_raw_ns + agreement.estimate_ns
-    sample = Sample(now.raw_ns, utc_minus_raw_ns, _distance_s(selection))
+    # F2: the root distance; a median, so a falseticker that claims to be very near cannot change the sample's weight
+    distance_s = median_ns([best.interval.half_width_ns for best in bests]) / NS_PER_S
+    sample = Sample(now.raw_ns, true_ns - now.raw_ns, distance_s)
     samples = (*state.samples, sample)[-KEPT_SAMPLES:]
     line = fit(samples)
     back_test = settle_forecasts(state.back_test, sample)
@@ -164,18 +161,3 @@ def store_agreement(
         line=line,
         back_test=back_test if line is None else note_forecasts(back_test, line, now.raw_ns),
     )
-
-
-def _has_leapt(last: LastAgreement, utc_ns: int) -> bool:
-    """Whether an announced leap second may have happened, so that UTC - RAW has changed."""
-    end_ns = month_end_ns(least_utc_ns(last))
-    return last.leap != 0 and end_ns is not None and utc_ns + NS_PER_S >= end_ns
-
-
-def _distance_s(selection: Selection) -> float:
-    """Return the median root distance of the agreeing sources (F2).
-
-    A median, so a falseticker that claims to be very near cannot change the weight of a sample (R2).
-    """
-    bests = [classified.best for classified in selection.sources if classified.status == "agreeing" and classified.best]
-    return median_ns([best.interval.half_width_ns for best in bests]) / NS_PER_S if bests else 0.0

@@ -28,7 +28,7 @@ from ntpaudit.core.holdover import drift_bound_ppm, utc_ns
 from ntpaudit.core.observation import Observation, Unavailable
 from ntpaudit.core.policy import Profile, max_error_s
 from ntpaudit.core.record import AuditKind, Health, Labels, LastPoll, Record, write_record
-from ntpaudit.core.selection import NO_SOURCES, Agreement, Selection, SourceCounts, count_sources, select
+from ntpaudit.core.selection import NO_SOURCES, Agreement, Selection, count_sources, select
 from ntpaudit.core.units import NS_PER_S, format_utc
 
 _NEARER = 0.5
@@ -76,8 +76,9 @@ def evaluate(
     state = watch_host(state, observation, settings.max_drift_ppm)
     state = with_poll_interval(state, now.boottime_ns, settings.interval_s)
     measured = _measure(state, observation, kind, settings)
-    state, agreement = measured.state, measured.agreement
-    counts = _counts(measured, kind)
+    state, agreement = measured.state, measured.replies.agreement or measured.before
+    last = state.agreement
+    counts = count_sources(measured.replies) if kind == "network" else last.counts if last else NO_SOURCES
     if any(classified.status != "skipped" for classified in measured.replies.sources):
         state = state._replace(poll=Poll(now.boottime_ns, counts, settings.interval_s))
     if agreement is not None:  # the counts of the reported interval, which may be carried forward
@@ -113,7 +114,7 @@ def evaluate(
         decision.findings,
         decision.severity,
         kind=kind,
-        age_s=_age_s(state, now),
+        age_s=(now.raw_ns - last.reading.raw_ns) / NS_PER_S if last else None,
         drift=state.drift if agreement else None,
         health=health,
         confirmed=decision.confirmed,
@@ -139,11 +140,6 @@ class _Measured(NamedTuple):
     drift_ppm: float
     is_correcting: bool
 
-    @property
-    def agreement(self) -> Agreement | None:
-        """The agreement that the record reports."""
-        return self.replies.agreement or self.before
-
 
 def _measure(state: ClockState, observation: Observation, kind: AuditKind, settings: AuditSettings) -> _Measured:
     """Measure the clock by the replies, or carry the earlier agreement forward."""
@@ -163,17 +159,27 @@ def _measure(state: ClockState, observation: Observation, kind: AuditKind, setti
     return _Measured(state, replies, before, gap, contradiction, drift_ppm, is_correcting)
 
 
-def _counts(measured: _Measured, kind: AuditKind) -> SourceCounts:
-    """Return the numbers of sources of a poll; of a local audit those of the last agreement."""
-    if kind == "network":
-        return count_sources(measured.replies)
-    return measured.state.agreement.counts if measured.state.agreement else NO_SOURCES
-
-
 def _gap(state: ClockState, now: ClockReading, measured: Agreement | None) -> Gap | None:
-    """Return the gap that lasts until now, or that this measurement ends; None if nothing was measured before it."""
-    span_s = _since_s(state, now) if measured is None else _gap_s(state, now, measured)
-    return None if span_s is None else Gap(span_s, _intervals(state, now, measured), measured is not None)
+    """Return the gap that lasts until now, or that this measurement ends; None if nothing was measured before it.
+
+    It begins with the last measurement, or with this agent's start if there was none. After a measurement in an earlier
+    boot its length is known from the true time; while that is unknown it is at least this boot's uptime.
+    """
+    polls, watched_s = state.poll_interval, (now.boottime_ns - state.started_ns) / NS_PER_S
+    assert polls is not None, "see with_poll_interval"
+    intervals = polls.passed_at(now.boottime_ns)
+    if state.measured_ns is not None:
+        span_s = (now.boottime_ns - state.measured_ns) / NS_PER_S
+    elif state.measured_utc_ns is not None:
+        span_s = now.boottime_ns / NS_PER_S
+        if measured is not None:
+            span_s = max(0.0, (now.realtime_ns + measured.estimate_ns - state.measured_utc_ns) / NS_PER_S)
+        intervals += polls.before_boot(max(0.0, span_s - watched_s))
+    elif measured is None:
+        span_s = watched_s
+    else:
+        return None
+    return Gap(span_s, intervals, measured is not None)
 
 
 def _is_correcting(last: LastAgreement | None, now: ClockReading, agreement: Agreement | None) -> bool:
@@ -207,7 +213,7 @@ def _drift(
 
 def _is_steered(state: ClockState, observation: Observation) -> bool:
     """Whether a time daemon disciplines the clock: one is visible, or the kernel was updated recently (F8)."""
-    if any(daemon.disciplines for daemon in observation.known_daemons):
+    if observation.context.is_disciplined:
         return True
     if state.daemon is not None:  # it has stopped, whatever the kernel still reports (R12)
         return False
@@ -217,57 +223,20 @@ def _is_steered(state: ClockState, observation: Observation) -> bool:
     return not isinstance(kernel, Unavailable) and kernel.is_synchronised and is_fresh
 
 
-def _since_s(state: ClockState, now: ClockReading) -> float:
-    """Return the time since servers last gave a measurement, else since this agent's start.
-
-    If the last one was in an earlier boot, the result is this boot's uptime, which is less than the true time.
-    """
-    if state.measured_ns is not None:
-        return (now.boottime_ns - state.measured_ns) / NS_PER_S
-    return (now.boottime_ns - (state.started_ns if state.measured_utc_ns is None else 0)) / NS_PER_S
-
-
-def _gap_s(state: ClockState, now: ClockReading, agreement: Agreement | None) -> float | None:
-    """Return the time without a measurement before this one: by uptime within a boot, else by the true time."""
-    if state.measured_ns is not None:
-        return (now.boottime_ns - state.measured_ns) / NS_PER_S
-    if state.measured_utc_ns is None or agreement is None:
-        return None
-    return max(0.0, (now.realtime_ns + agreement.estimate_ns - state.measured_utc_ns) / NS_PER_S)
-
-
-def _intervals(state: ClockState, now: ClockReading, measured: Agreement | None) -> float:
-    """Return how many poll intervals have passed since servers last gave a measurement, else since the agent's start.
-
-    If the last one was in an earlier boot, the time before this agent's start counts too: all of it if the true time is
-    known (`measured`), else this boot's uptime.
-    """
-    polls = state.poll_interval
-    assert polls is not None, "see with_poll_interval"
-    passed = polls.passed_at(now.boottime_ns)
-    if state.measured_ns is not None or state.measured_utc_ns is None:
-        return passed
-    watched_s, gap_s = (now.boottime_ns - state.started_ns) / NS_PER_S, _gap_s(state, now, measured)
-    before_s = (state.started_ns / NS_PER_S) if gap_s is None else gap_s - watched_s
-    return passed + polls.before_boot(max(0.0, before_s))
-
-
 def _listed_contradiction(state: ClockState, now: ClockReading) -> DroppedAgreement | None:
     """Return the contradiction of the last hour; it stays listed as long as a step."""
     latest = state.dropped_agreement
-    if latest is None or not 0 <= now.boottime_ns - latest.boottime_ns <= STEP_LISTED_NS:
-        return None
-    return latest
+    return latest if latest is not None and 0 <= now.boottime_ns - latest.boottime_ns <= STEP_LISTED_NS else None
 
 
 def _last_poll(poll: Poll | None, now: ClockReading) -> LastPoll | None:
     """Return the latest poll; its replies count only until it is older than its interval and grace."""
     if poll is None:
         return None
-    age_s = (now.boottime_ns - poll.polled_ns) / NS_PER_S
-    if not age_s <= GAP_INTERVALS * poll.interval_s:
-        return LastPoll(age_s, poll.counts.sources, 0, 0)
-    return LastPoll(age_s, poll.counts.sources, poll.counts.usable, poll.counts.agreeing)
+    age_s, counts = (now.boottime_ns - poll.polled_ns) / NS_PER_S, poll.counts
+    is_recent = age_s <= GAP_INTERVALS * poll.interval_s
+    usable, agreeing = (counts.usable, counts.agreeing) if is_recent else (0, 0)
+    return LastPoll(age_s, counts.sources, usable, agreeing)
 
 
 def _date_of(
@@ -278,11 +247,6 @@ def _date_of(
         return None
     raw_ns = database.reading.raw_ns
     return DatabaseDate(interval, (now.raw_ns - raw_ns) / NS_PER_S, is_new=raw_ns != state.dated_ns)
-
-
-def _age_s(state: ClockState, now: ClockReading) -> float | None:
-    """Return the age of the measurement from which the offset comes."""
-    return None if state.agreement is None else (now.raw_ns - state.agreement.reading.raw_ns) / NS_PER_S
 
 
 def step_event(state: ClockState, step: Step, now: ClockReading) -> Event:
@@ -297,13 +261,9 @@ def step_event(state: ClockState, step: Step, now: ClockReading) -> Event:
         utc_ns(state, now),
         now.realtime_ns,
         now.boottime_ns,
-        value_s=step.size_ns / NS_PER_S,
-        remedy=rule.remedy,
-        detail={
-            "before": format_utc(step.before_ns),
-            "after": format_utc(step.after_ns),
-            "while_down": step.is_gap,
-        },
+        step.size_ns / NS_PER_S,
+        rule.remedy,
+        {"before": format_utc(step.before_ns), "after": format_utc(step.after_ns), "while_down": step.is_gap},
     )
 
 
@@ -319,7 +279,7 @@ def _event(change: tuple[Finding, bool], record: Record, context: AuditContext) 
         record.utc_ns,
         record.host_ns,
         record.boottime_ns,
-        value_s=rule.value_s(context),
-        remedy=finding.remedy,
-        detail=rule.detail(context),
+        rule.value_s(context),
+        finding.remedy,
+        rule.detail(context),
     )
