@@ -147,18 +147,17 @@ def decide(state: RetryState, attempt: Attempt, answer: DeliveryResult, rand: fl
     """Return the next state and what to do with the sent entries. `rand` in [0, 1) spreads the delays."""
     if isinstance(answer, Delivered):
         return _after_another(state, rand) if attempt.position else (_next_batch(state), Ack())
-    wait_s = _wait_s(state, answer, rand)
-    match classify(answer):
+    kind, reason = classify(answer), describe(answer)
+    wait_s = _wait_s(state, answer, kind, rand)
+    match kind:
         case "content" | "size" | "broken" if attempt.position:
             return _after_probe(state, wait_s)
-        case "content":
-            return _after_content(state, attempt, describe(answer), wait_s)
-        case "size":
-            return _after_size(state, attempt, describe(answer), wait_s)
+        case "content" | "size":
+            return _after_refusal(state, attempt, kind, reason, wait_s)
         case "broken":
-            return _after_failure(state, attempt, describe(answer)), RetryAfter(wait_s)
+            return _after_failure(state, attempt, reason), RetryAfter(wait_s)
         case _:
-            return _failed(state), RetryAfter(wait_s)
+            return state._replace(failures=state.failures + 1), RetryAfter(wait_s)
 
 
 _OF_CONTENT = (
@@ -241,72 +240,69 @@ def back_off_s(failures: int, rand: float) -> float:
     return rand * min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures, 32))
 
 
-def _wait_s(pace: RetryState, failure: DeliveryFailure, rand: float) -> float:
+def _wait_s(state: RetryState, failure: DeliveryFailure, kind: FailureKind, rand: float) -> float:
     # also spread if the server gives the delay, or an operator must act: many hosts fail at the same time
-    if classify(failure) == "operator":
+    if kind == "operator":
         return MAX_WAIT_S * (1 + rand / 5)
     asked_s = failure.retry_after_s if isinstance(failure, Refused) else None
     least_s = 0.0 if asked_s is None else min(asked_s * (1 + rand / 10), MAX_RETRY_AFTER_S)
-    return max(least_s, back_off_s(pace.failures, rand))
+    return max(least_s, back_off_s(state.failures, rand))
 
 
-def _next_batch(pace: RetryState) -> RetryState:
-    return RetryState(size=min(2 * pace.size, pace.most), most=pace.most)
+def _next_batch(state: RetryState) -> RetryState:
+    return RetryState(size=min(2 * state.size, state.most), most=state.most)
 
 
-def _failed(pace: RetryState) -> RetryState:
-    return pace._replace(failures=pace.failures + 1)
+def _after_refusal(
+    state: RetryState, attempt: Attempt, kind: FailureKind, reason: str, wait_s: float
+) -> tuple[RetryState, Action]:
+    """Halve the batch until one entry, or every line, is refused; then compare that with another entry.
 
-
-def _after_content(pace: RetryState, attempt: Attempt, reason: str, wait_s: float) -> tuple[RetryState, Action]:
-    """Halve the batch to find the refused entry; the others may already be stored."""
-    if attempt.entries == 1 or reason.rpartition(" dropped=")[2] == str(attempt.lines):
-        return _suspect(pace, attempt, reason, wait_s)
-    return pace._replace(size=attempt.entries // 2, suspects=0, confirmations=0), Split()
-
-
-def _after_size(pace: RetryState, attempt: Attempt, reason: str, wait_s: float) -> tuple[RetryState, Action]:
-    if attempt.entries == 1:
-        return _suspect(pace._replace(most=MAX_ENTRIES), attempt, reason, wait_s)
-    half = attempt.entries // 2
-    return pace._replace(size=half, most=half, suspects=0, confirmations=0), Split()
-
-
-def _suspect(pace: RetryState, attempt: Attempt, reason: str, wait_s: float) -> tuple[RetryState, Action]:
-    """Compare refused entries with another one; while none is accepted, the database refuses everything."""
-    count = attempt.entries
-    confirmations = pace.confirmations if count == pace.suspects else 0
+    While no other entry is accepted, the database refuses everything. The others of a batch may already be stored.
+    """
+    count, is_size = attempt.entries, kind == "size"
+    if count > 1 and (is_size or reason.rpartition(" dropped=")[2] != str(attempt.lines)):
+        most = count // 2 if is_size else state.most
+        return state._replace(size=count // 2, most=most, suspects=0, confirmations=0), Split()
+    if is_size:
+        state = state._replace(most=MAX_ENTRIES)
+    confirmations = state.confirmations if count == state.suspects else 0
     if confirmations >= PROOFS:
-        return _next_batch(pace), MoveToDeadLetters(count, reason)
+        return _next_batch(state), MoveToDeadLetters(count, reason)
     # nothing was accepted since the last refusal, so sending another entry now proves nothing
-    is_pointless = pace.awaiting_confirmation and pace.suspects == count
-    pace = pace._replace(
-        size=count, suspects=count, confirmations=confirmations, awaiting_confirmation=True, reason=reason
+    is_pointless = state.awaiting_confirmation and state.suspects == count
+    state = state._replace(
+        size=count,
+        failures=state.failures + is_pointless,
+        suspects=count,
+        confirmations=confirmations,
+        awaiting_confirmation=True,
+        reason=reason,
     )
-    return (_failed(pace), RetryAfter(wait_s)) if is_pointless else (pace, Split())
+    return state, RetryAfter(wait_s) if is_pointless else Split()
 
 
-def _after_probe(pace: RetryState, wait_s: float) -> tuple[RetryState, Action]:
+def _after_probe(state: RetryState, wait_s: float) -> tuple[RetryState, Action]:
     """Another entry failed too, which proves nothing about the oldest."""
-    if pace.suspects and pace.probes < PROBES:
-        return pace._replace(probes=pace.probes + 1), Split()
-    return _failed(pace)._replace(probes=pace.probes + 1), RetryAfter(wait_s)
+    if state.suspects and state.probes < PROBES:
+        return state._replace(probes=state.probes + 1), Split()
+    return state._replace(failures=state.failures + 1, probes=state.probes + 1), RetryAfter(wait_s)
 
 
-def _after_failure(pace: RetryState, attempt: Attempt, reason: str) -> RetryState:
+def _after_failure(state: RetryState, attempt: Attempt, reason: str) -> RetryState:
     """Send fewer entries, in the end only the oldest."""
-    failed = _failed(pace)._replace(suspects=0, probes=0)
+    failed = state._replace(failures=state.failures + 1, suspects=0, probes=0)
     if attempt.entries > 1:
         return failed._replace(size=max(1, attempt.entries // SHRINK), solo_failures=0)
-    return failed._replace(size=1, solo_failures=pace.solo_failures + 1, awaiting_confirmation=True, reason=reason)
+    return failed._replace(size=1, solo_failures=state.solo_failures + 1, awaiting_confirmation=True, reason=reason)
 
 
-def _after_another(pace: RetryState, rand: float) -> tuple[RetryState, Action]:
+def _after_another(state: RetryState, rand: float) -> tuple[RetryState, Action]:
     """Another entry was accepted, so the database works; count that against the oldest entry."""
-    confirmations = pace.confirmations + pace.awaiting_confirmation
-    if confirmations >= PROOFS and not pace.suspects:
-        return _next_batch(pace), MoveToDeadLetters(1, pace.reason)
-    counted = pace._replace(confirmations=confirmations, awaiting_confirmation=False)
-    if pace.suspects:
+    confirmations = state.confirmations + state.awaiting_confirmation
+    if confirmations >= PROOFS and not state.suspects:
+        return _next_batch(state), MoveToDeadLetters(1, state.reason)
+    counted = state._replace(confirmations=confirmations, awaiting_confirmation=False)
+    if state.suspects:
         return counted._replace(failures=0, probes=0), Split()
     return counted._replace(failures=confirmations), RetryAfter(back_off_s(confirmations, rand))
