@@ -37,19 +37,13 @@ if TYPE_CHECKING:
 
 logger = LazyLogger(__name__)
 
-POLL_LIMIT_S = 120.0
-"""A poll that takes longer counts as hung: the watchdog is no longer fed."""
-
-DRAIN_S = 10.0
-"""How long `agent --once` waits for the database."""
-
-STOP_S = 0.5
-"""How long a request under way may take when the agent stops."""
+POLL_LIMIT_S = 120.0  # a poll that takes longer counts as hung: the watchdog is no longer fed
+DRAIN_S = 10.0  # how long `agent --once` waits for the database
+STOP_S = 0.5  # how long a request under way may take when the agent stops
 
 TIMEOUT_S = 2.0
 
-OpenOutputs = dict[str, tuple[OutputConfig, Output]]
-"""Every open output, with its configuration."""
+OpenOutputs = dict[str, tuple[OutputConfig, Output]]  # every open output, with its configuration
 
 
 class AgentSetup(NamedTuple):

@@ -17,11 +17,8 @@ from ntpaudit.store.state import AuditRow, StateStore, keep_events
 
 logger = LazyLogger(__name__)
 
-CHECKED_AUDITS = 128
-"""How many audits are checked for damage at a start."""
-
-MAX_NAMED = 5
-"""How many damaged audits a message names."""
+CHECKED_AUDITS = 128  # how many audits are checked for damage at a start
+MAX_NAMED = 5  # how many damaged audits a message names
 
 _CLOCK = "clock"
 _RARELY_CHANGED = ("samples", "line", "back_test", "debounce")

@@ -23,11 +23,8 @@ from ntpaudit.probes.resolve import Endpoint, Resolution, is_routable, own_refer
 
 logger = LazyLogger(__name__)
 
-SAMPLE_SPACING_S = 2.0
-"""Between two queries to the same server, as with iburst. Loopback needs no spacing."""
-
-PROGRESS_AFTER_S = 1.0
-"""A wait that takes longer is explained to an interactive user."""
+SAMPLE_SPACING_S = 2.0  # Between two queries to the same server, as with iburst. Loopback needs no spacing.
+PROGRESS_AFTER_S = 1.0  # a wait that takes longer is explained to an interactive user
 
 StateUpdater = Callable[[Callable[[ServerStates], ServerStates]], None]
 """Calls a function with the stored server states and stores the states it returns, under an exclusive lock.
@@ -36,8 +33,7 @@ A default state is deleted. Other processes wait for the lock, so the function m
 """
 
 
-ShowProgress = Callable[[str], None]
-"""Shows an interactive user what a command waits for."""
+ShowProgress = Callable[[str], None]  # shows an interactive user what a command waits for
 
 
 def show_nothing(text: str) -> None:

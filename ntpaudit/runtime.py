@@ -21,14 +21,9 @@ from ntpaudit.probes.timerfd import StepWatch
 
 logger = LazyLogger(__name__)
 
-CLOCK_TRIES = 9
-"""Readings of the clocks, of which the fastest is used: it has the least noise in the size of a step (J1)."""
-
-NO_TIMERFD_WAIT_S = 1.0
-"""How often the clock is checked for a step where timerfd is not available."""
-
-LONGEST_WAIT_S = 3600.0
-"""The longest single wait: an operating system limits it to some weeks."""
+CLOCK_TRIES = 9  # readings of the clocks; the fastest is used: it has the least noise in the size of a step (J1)
+NO_TIMERFD_WAIT_S = 1.0  # how often the clock is checked for a step where timerfd is not available
+LONGEST_WAIT_S = 3600.0  # the longest single wait: an operating system limits it to some weeks
 
 
 class Wakeup(NamedTuple):

@@ -13,13 +13,11 @@ from ntpaudit.core.policy import Verdict
 State = Literal["within", "unproven", "beyond", "unmeasured", "absent", "off"]
 """A verdict while the agent ran, `absent` while only the host ran, `off` while the host did not run."""
 
-GRACE = 3.3
-"""The time between two records has their verdicts if it is at most this many local intervals (AC2)."""
+GRACE = 3.3  # the time between two records has their verdicts if it is at most this many local intervals (AC2)
 
 HOUR_S = 3600
 
-_WORST: tuple[Verdict, ...] = ("within", "unproven", "unmeasured", "beyond")
-"""From best to worst, by severity."""
+_WORST: tuple[Verdict, ...] = ("within", "unproven", "unmeasured", "beyond")  # from best to worst, by severity
 
 
 class Moment(NamedTuple):

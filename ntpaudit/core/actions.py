@@ -7,8 +7,7 @@ from ntpaudit.core.observation import HostContext, Observation
 from ntpaudit.core.record import HostIdentity, Record
 from ntpaudit.core.units import NS_PER_S
 
-UNSTAMPED_WAIT_NS = 300 * NS_PER_S
-"""How long an outbox entry without a true time waits for a measurement; then it gets the host's own time."""
+UNSTAMPED_WAIT_NS = 300 * NS_PER_S  # an outbox entry waits this long for a true time, then gets the host's own time
 
 
 class StartPoll(NamedTuple):

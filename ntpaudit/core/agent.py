@@ -23,8 +23,7 @@ from ntpaudit.core.schedule import (
 )
 from ntpaudit.core.units import NS_PER_S, format_duration
 
-HOST_CONTEXT_EVERY_NS = 300 * NS_PER_S
-"""How often local audits search for time daemons; at once if a known one has ended."""
+HOST_CONTEXT_EVERY_NS = 300 * NS_PER_S  # local audits search for time daemons this often, and if one has ended
 
 PRUNE_EVERY_NS = 3600 * NS_PER_S
 

@@ -11,8 +11,7 @@ from ntpaudit.core.leap import announced_leap, month_end_ns
 from ntpaudit.core.selection import Agreement, ClassifiedSource, Selection, count_sources, median_ns
 from ntpaudit.core.units import NS_PER_S
 
-KEPT_SAMPLES = 128
-"""As many as the runs test of the drift uses (F3)."""
+KEPT_SAMPLES = 128  # as many as the runs test of the drift uses (F3)
 
 
 class Compared(NamedTuple):

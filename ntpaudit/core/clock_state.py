@@ -15,17 +15,10 @@ from ntpaudit.core.poll_interval import PollInterval
 from ntpaudit.core.selection import Agreement, SourceCounts
 from ntpaudit.core.units import NS_PER_S
 
-STEP_LISTED_NS = 3600 * NS_PER_S
-"""How long a step stays listed."""
-
-DROPPED_LISTED_NS = 3600 * NS_PER_S
-"""How long dropped records stay a finding."""
-
-_MAXERROR_RATE = 500e-6
-"""The kernel adds this to its maximum error each second, until a time daemon updates it (A4)."""
-
-_MAXERROR_TOLERANCE_S = 2 * _MAXERROR_RATE
-"""Two readings may differ by one second more or less than the time between them; doubled as a margin."""
+STEP_LISTED_NS = 3600 * NS_PER_S  # how long a step stays listed
+DROPPED_LISTED_NS = 3600 * NS_PER_S  # how long dropped records stay a finding
+_MAXERROR_RATE = 500e-6  # the kernel adds this to its maximum error each second, until a time daemon updates it (A4)
+_MAXERROR_TOLERANCE_S = 2 * _MAXERROR_RATE  # readings may differ by 1 s more or less than the time between; doubled
 
 _MAX_STEPS = 64
 

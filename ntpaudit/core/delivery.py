@@ -6,23 +6,12 @@ In every other case the entry is retried without limit. Sending an entry twice c
 
 from typing import Literal, NamedTuple
 
-MAX_ENTRIES = 1000
-"""The most outbox entries in one request."""
-
-FIRST_WAIT_S = 1.0
-"""The longest first delay; each further failure doubles it."""
-
-MAX_WAIT_S = 300.0
-"""The longest delay, and the time between two attempts while an operator must act."""
-
-MAX_RETRY_AFTER_S = 3600.0
-"""A Retry-After is obeyed up to this, so that a faulty proxy cannot silence a host for days."""
-
-SHRINK = 8
-"""A batch shrinks by this factor when the database fails, because the batch may be the cause."""
-
-DOUBTS = 3
-"""An entry that failed alone this many times in a row is compared with others."""
+MAX_ENTRIES = 1000  # the most outbox entries in one request
+FIRST_WAIT_S = 1.0  # the longest first delay; each further failure doubles it
+MAX_WAIT_S = 300.0  # the longest delay, and the time between two attempts while an operator must act
+MAX_RETRY_AFTER_S = 3600.0  # a Retry-After is obeyed up to this, so that a faulty proxy cannot silence a host for days
+SHRINK = 8  # a batch shrinks by this factor when the database fails, because the batch may be the cause
+DOUBTS = 3  # an entry that failed alone this many times in a row is compared with others
 
 PROOFS = 8
 """An entry that failed this many times, each time followed by another that was accepted, is itself the cause.
@@ -30,8 +19,7 @@ PROOFS = 8
 The same number is needed if it was refused for its content or size: a proxy may damage all requests, or some of them.
 """
 
-PROBES = 10
-"""After this many other entries in a row were refused too, the next attempt is delayed."""
+PROBES = 10  # after this many other entries in a row were refused too, the next attempt is delayed
 
 
 class Delivered(NamedTuple):
@@ -216,8 +204,7 @@ def describe(failure: DeliveryFailure) -> str:
             return f"{error}; {fix}" if fix else error
 
 
-NO_SUCH_PATH = "404 page not found"
-"""The reply of any server written in Go, such as InfluxDB, to a request for an unknown path."""
+NO_SUCH_PATH = "404 page not found"  # the reply of a server written in Go, such as InfluxDB, for an unknown path
 
 _FIX_INFLUXDB = (
     "it has no /api/v2/write: upgrade it to InfluxDB 1.8 or later, or put a proxy before it "

@@ -31,8 +31,7 @@ from ntpaudit.core.record import AuditKind, Health, Labels, LastPoll, Record, wr
 from ntpaudit.core.selection import NO_SOURCES, Agreement, Selection, count_sources, select
 from ntpaudit.core.units import NS_PER_S, format_utc
 
-_NEARER = 0.5
-"""A correction must bring the clock nearer to the true time by this share of it, else it corrects something else."""
+_NEARER = 0.5  # a correction must bring the clock nearer to the true time by this share of its size (I2)
 
 
 class AuditSettings(NamedTuple):

@@ -8,11 +8,8 @@ from ntpaudit.core.leap import across_leap
 from ntpaudit.core.selection import Agreement
 from ntpaudit.core.units import NS_PER_S
 
-MAX_CARRY_S = 86_400.0
-"""The longest holdover; after it the clock is unmeasured."""
-
-_RAW_TOLERANCE = 0.15
-"""chrony slews MONOTONIC by at most a tenth against RAW; a larger difference means that RAW jumped (B6)."""
+MAX_CARRY_S = 86_400.0  # the longest holdover; after it the clock is unmeasured
+_RAW_TOLERANCE = 0.15  # chrony slews MONOTONIC by at most a tenth against RAW; more means that RAW jumped (B6)
 
 
 def holdover(state: ClockState, now: ClockReading) -> Agreement | None:

@@ -40,8 +40,7 @@ class SourceObservation(NamedTuple):
 
 STA_UNSYNC = 0x40
 TIME_ERROR = 5
-PHASE_LIMIT_S = 16.0
-"""From this maximum error on the kernel reports an unsynchronised clock: NTP_PHASE_LIMIT of linux/timex.h (A4)."""
+PHASE_LIMIT_S = 16.0  # NTP_PHASE_LIMIT of linux/timex.h: from this maximum error on the clock is unsynchronised (A4)
 
 
 class KernelState(NamedTuple):

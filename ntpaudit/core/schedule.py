@@ -5,23 +5,12 @@ from typing import NamedTuple
 from ntpaudit.core.ntp.rate_limit import POOL_INTERVAL_S, SERVER_INTERVAL_S
 from ntpaudit.core.units import NS_PER_S
 
-FIRST_WITHIN_S = 10.0
-"""The first audit is at a random time within this, so that hosts that start together do not poll together."""
-
-CONFIRM_S = 64.0
-"""Servers are polled again after this to confirm a pending finding, if rate limits allow it."""
-
-JITTER = 0.05
-"""An interval is longer or shorter by this share, at random (P3)."""
-
-MARGIN = 0.01
-"""Jitter stays above the minimum interval by this share, because a query is sent some time after its audit begins."""
-
-PUT_OFF_S = 0.5
-"""How long a local audit is postponed at a time while the first poll runs."""
-
-POOL_RETRY_S = 300.0
-"""Retry delay for a pool that is still inside its minimum interval."""
+FIRST_WITHIN_S = 10.0  # the first audit is at random within this: hosts that start together must not poll together
+CONFIRM_S = 64.0  # servers are polled again after this to confirm a pending finding, if rate limits allow it
+JITTER = 0.05  # an interval is longer or shorter by this share, at random (P3)
+MARGIN = 0.01  # jitter stays this share above the minimum interval: a query is sent some time after its audit begins
+PUT_OFF_S = 0.5  # how long a local audit is postponed at a time while the first poll runs
+POOL_RETRY_S = 300.0  # retry delay for a pool that is still inside its minimum interval
 
 
 class Intervals(NamedTuple):

@@ -17,8 +17,7 @@ _EMBEDDING = (bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
 _OWN_CHOICE = frozenset({"interval", "pool-limit", "same-server", "nts"})
 """Reasons for which we choose not to query a source. Any other missing reply may be caused by an attacker."""
 
-BEFORE_RELEASE = "before-release"
-"""The reason of a source whose time is before the pivot, a year before this release."""
+BEFORE_RELEASE = "before-release"  # the reason of a source whose time is before the pivot, a year before this release
 
 _TWIN_NOISE_NS = 200_000
 _TWIN_NOISE_SHARE = 10

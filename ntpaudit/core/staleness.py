@@ -7,11 +7,8 @@ from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Record
 from ntpaudit.core.units import NS_PER_S, format_duration
 
-LATE_INTERVALS = 3
-"""A record is stale after this many local intervals ..."""
-
-LATE_S = 10.0
-"""... plus this, for a busy machine."""
+LATE_INTERVALS = 3  # a record is stale after this many local intervals
+LATE_S = 10.0  # and this, for a busy machine
 
 
 class RunningAgent(NamedTuple):

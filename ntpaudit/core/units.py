@@ -72,8 +72,7 @@ _SUFFIXES = {
     "y": 365.25 * 86_400,
 }
 
-MAX_DIGITS = 30
-"""A longer number is refused: thousands of digits are infinite as a float, and an error as an integer."""
+MAX_DIGITS = 30  # a longer number is refused: thousands of digits are infinite as a float, and an error as an integer
 
 _BRIEF = 60
 

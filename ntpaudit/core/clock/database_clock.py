@@ -6,11 +6,8 @@ from ntpaudit.core.clock.interval import MAX_STEP_NS, Interval, carry
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, ClockReading, suspended_ns
 from ntpaudit.core.units import NS_PER_S
 
-DATE_ERROR_NS = 2 * NS_PER_S
-"""A Date has whole seconds (RFC 9110, 5.6.7), and many servers update it only once a second."""
-
-MAX_AGE_NS = 86_400 * NS_PER_S
-"""A Date is carried forward for as long as an agreement of servers is (`agent.MAX_CARRY_S`)."""
+DATE_ERROR_NS = 2 * NS_PER_S  # a Date has whole seconds (RFC 9110, 5.6.7); many servers update it once a second
+MAX_AGE_NS = 86_400 * NS_PER_S  # a Date is carried forward for as long as an agreement (`holdover.MAX_CARRY_S`)
 
 MAX_STAMP_DISPUTE_S = 86_400.0
 """Points that are disputed by more than this carry the database's time.

@@ -14,20 +14,11 @@ from ntpaudit.core.clock.interval import MAX_DISTANCE_NS
 from ntpaudit.core.clock.readings import MAX_DRIFT_PPM, MAX_KERNEL_PPM
 from ntpaudit.core.units import NS_PER_S
 
-MAX_SAMPLES = 64
-"""How many of the newest samples a line may use (F3). The runs test uses as many again."""
-
-UNKNOWN_SKEW_PPM = 2_000.0
-"""The skew of an unknown frequency; a line with a larger one is not used (F3)."""
-
-HORIZONS_S = (900, 3_600, 21_600, 86_400)
-"""The horizons of the forecasts that are kept for the back-test (F6b)."""
-
-MIN_BACK_TESTS = 30
-"""A forecast is calibrated once this many forecasts of its horizon have come due (F6b)."""
-
-FORECAST_LIMIT_S = 30 * 86_400.0
-"""The longest forecast of a breach (F7)."""
+MAX_SAMPLES = 64  # how many of the newest samples a line may use; the runs test uses as many again (F3)
+UNKNOWN_SKEW_PPM = 2_000.0  # the skew of an unknown frequency; a line with a larger one is not used (F3)
+HORIZONS_S = (900, 3_600, 21_600, 86_400)  # the horizons of the forecasts that are kept for the back-test (F6b)
+MIN_BACK_TESTS = 30  # a forecast is calibrated once this many forecasts of its horizon have come due (F6b)
+FORECAST_LIMIT_S = 30 * 86_400.0  # the longest forecast of a breach (F7)
 
 _PRECISION_S = 1e-6  # the precision of clock readings in Python: a smaller residual means nothing
 _MIN_SAMPLES = 3

@@ -6,11 +6,8 @@ from typing import NamedTuple
 MAX_DRIFT_PPM = 50.0
 """The assumed largest drift of an oscillator, unless its host shows a larger one (B5, ClockBound's value)."""
 
-KERNEL_MARGIN_PPM = 15.0
-"""The largest difference of an oscillator's drift from the kernel's correction (R4): RFC 5905's PHI."""
-
-MAX_KERNEL_PPM = 500.0
-"""The largest frequency that a kernel corrects (MAXFREQ of linux/timex.h); a larger correction is a slew."""
+KERNEL_MARGIN_PPM = 15.0  # the largest difference of a drift from the kernel's correction: RFC 5905's PHI (R4)
+MAX_KERNEL_PPM = 500.0  # the largest frequency that a kernel corrects (MAXFREQ of linux/timex.h); a larger is a slew
 
 
 class ClockReading(NamedTuple):

@@ -5,11 +5,8 @@ from typing import NamedTuple
 from ntpaudit.core.clock.readings import ClockReading, suspended_ns
 from ntpaudit.core.units import NS_PER_S
 
-MIN_STEP_NS = 10_000
-"""A smaller change is not a step but the noise of reading four clocks one after the other (J1)."""
-
-MIN_SUSPEND_NS = 1_000_000
-"""A shorter stop is not a suspend."""
+MIN_STEP_NS = 10_000  # a smaller change is not a step but the noise of reading four clocks one after the other (J1)
+MIN_SUSPEND_NS = 1_000_000  # a shorter stop is not a suspend
 
 
 class Step(NamedTuple):

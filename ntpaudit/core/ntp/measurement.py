@@ -12,8 +12,7 @@ from ntpaudit.core.ntp.packet import Reply, UnusableReply
 from ntpaudit.core.ntp.time import decode, difference_ns
 from ntpaudit.core.units import NS_PER_S
 
-MAX_SERVER_INTERVAL_NS = 4 * NS_PER_S
-"""The longest a server may hold a request, chrony's test A (V12)."""
+MAX_SERVER_INTERVAL_NS = 4 * NS_PER_S  # the longest a server may hold a request, chrony's test A (V12)
 
 _DELAY_TOLERANCE_PPM = 500
 _SHORT_ROUNDING_NS = 3 * NS_PER_S // (2 * 65536) + 1  # W4: half a unit for root delay / 2, one for root dispersion

@@ -8,8 +8,7 @@ VERSION = 4
 MODE_CLIENT = 3
 MODE_SERVER = 4
 LEAP_UNSYNCHRONISED = 3
-MAX_DISPERSION_S = 16.0
-"""RFC 5905 MAXDISP: a server whose root distance reaches this is not synchronised (V11)."""
+MAX_DISPERSION_S = 16.0  # RFC 5905 MAXDISP: a server whose root distance reaches this is not synchronised (V11)
 
 _PRECISION_UNKNOWN = 0x20
 _CRYPTO_NAK = bytes(4)

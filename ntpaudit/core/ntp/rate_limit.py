@@ -9,14 +9,9 @@ from typing import NamedTuple
 
 from ntpaudit.core.units import NS_PER_S
 
-POOL_INTERVAL_S = 1800
-"""The pool's terms of service: not more than once in thirty minutes (P2)."""
-
-SERVER_INTERVAL_S = 15
-"""A client MUST NOT query a server more often than every 15 s (RFC 4330 §10)."""
-
-MAX_BACKOFF_S = 8192
-"""The longest interval after RATE kiss-o'-deaths, unless it is longer by itself (K2, RFC 8633 §5.4)."""
+POOL_INTERVAL_S = 1800  # the pool's terms of service: not more than once in thirty minutes (P2)
+SERVER_INTERVAL_S = 15  # a client MUST NOT query a server more often than every 15 s (RFC 4330 §10)
+MAX_BACKOFF_S = 8192  # the longest interval after RATE kiss-o'-deaths, unless longer by itself (K2, RFC 8633 §5.4)
 
 MAX_TIMEOUT_BACKOFF_S = 1024
 """The longest interval after timeouts for a site's own server: NTP's slowest default poll, 2**10 s.
@@ -24,20 +19,11 @@ MAX_TIMEOUT_BACKOFF_S = 1024
 After a network failure its hosts are measured again within this time, not after hours. Pools may wait longer.
 """
 
-DENIAL_S = 86_400
-"""How long a server that sent DENY or RSTR is not queried (K3)."""
-
-MAX_POOL_SERVERS = 4
-"""P4."""
-
-MAX_TIMEOUTS = 3
-"""A pool's server is replaced after this many timeouts in a row (P8)."""
-
-POOL_REFRESH_S = 14 * 86_400
-"""A pool's server is dropped if the name has not resolved to it for this long, chrony's `refresh` (P8)."""
-
-SERVER_STATE_TTL_S = 14 * 86_400
-"""The state of a server is deleted after this time without a query: no back-off is as long (P9, K2, K3)."""
+DENIAL_S = 86_400  # how long a server that sent DENY or RSTR is not queried (K3)
+MAX_POOL_SERVERS = 4  # P4
+MAX_TIMEOUTS = 3  # a pool's server is replaced after this many timeouts in a row (P8)
+POOL_REFRESH_S = 14 * 86_400  # a pool's server is dropped if its name has not resolved to it for this long (P8, chrony)
+SERVER_STATE_TTL_S = 14 * 86_400  # the state of a server is deleted after this time without a query (P9, K2, K3)
 
 
 class Instant(NamedTuple):
