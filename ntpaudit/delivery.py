@@ -63,7 +63,7 @@ def start_worker(
     """Return a worker for the configured database; with `read_clock` it also measures the database's clock."""
 
     def open_transport() -> Transport:
-        from ntpaudit.outputs.influxdb import InfluxTransport  # a slow import, so done in the worker's thread
+        from ntpaudit.net.influxdb import InfluxTransport  # a slow import, so done in the worker's thread
 
         return InfluxTransport(
             influxdb.url,

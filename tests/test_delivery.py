@@ -22,7 +22,7 @@ from ntpaudit.core.delivery import PROOFS, Delivered, Refused
 from ntpaudit.core.delivery import DeliveryResult as Outcome
 from ntpaudit.delivery import DeliveryWorker, start_worker
 from ntpaudit.errors import ConfigError
-from ntpaudit.outputs.influxdb import InfluxTransport
+from ntpaudit.net.influxdb import InfluxTransport
 from ntpaudit.probes.clock import SystemClock
 from ntpaudit.store import outbox
 from ntpaudit.store.outbox import OutboxEntry

@@ -12,7 +12,7 @@ from ntpaudit.errors import OutputError
 from ntpaudit.fleet.demo_store import DemoStore
 from ntpaudit.formats.line_protocol import points, render, stamp_lines
 from ntpaudit.net.answers import WEB_PAGE
-from ntpaudit.outputs.influxdb import InfluxTransport
+from ntpaudit.net.influxdb import InfluxTransport
 
 BATCH_LINES = 5000
 """The number of lines of one write to a database."""

@@ -79,7 +79,7 @@ SCHEMA = """
     CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
-VERSION = 3
+VERSION = 4
 """The `PRAGMA user_version` of a file of this schema."""
 
 WAIT_S = 5.0

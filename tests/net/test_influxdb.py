@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ntpaudit.core.delivery import Delivered, Refused, Unreachable
 from ntpaudit.net.answers import MAX_REASON, reason_of, tls_fix
-from ntpaudit.outputs.influxdb import InfluxTransport, retry_after_s
+from ntpaudit.net.influxdb import InfluxTransport, retry_after_s
 from tests.world.flaky import Answer, FlakyDatabase, Octets
 from tests.world.packages import REPOSITORY
 
@@ -231,7 +231,7 @@ def test_the_client_is_imported_as_it_is(database: FlakyDatabase) -> None:
     database.choose = lambda request: Answer(204)
     program = (
         "import sys; hooks = list(sys.meta_path)\n"
-        "from ntpaudit.outputs.influxdb import InfluxTransport\n"
+        "from ntpaudit.net.influxdb import InfluxTransport\n"
         f'print(InfluxTransport({database.url!r}, org="", bucket="b", token={TOKEN!r}).write({LINES!r}))\n'
         "modules = [module for name, module in sys.modules.items() if name.partition('.')[0] == 'influxdb_client']\n"
         "print(sum(bool(getattr(module, '__file__', None)) for module in modules) - len(modules))\n"
@@ -248,7 +248,7 @@ def test_a_refusal_does_not_make_messages_come_twice(database: FlakyDatabase) ->
     database.choose = lambda request: Answer(401, '{"error": "unauthorized access"}')
     program = (
         "from ntpaudit.cli.logs import log_to_stderr; from ntpaudit.log import LazyLogger\n"
-        "from ntpaudit.outputs.influxdb import InfluxTransport\n"
+        "from ntpaudit.net.influxdb import InfluxTransport\n"
         f'transport = InfluxTransport({database.url!r}, org="", bucket="b", token={TOKEN!r})\n'
         f"log_to_stderr(); print(transport.write({LINES!r}).reason)\n"
         "LazyLogger('ntpaudit.x').warning('delivery failed')"
