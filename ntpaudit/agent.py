@@ -11,6 +11,7 @@ from ntpaudit.agent_store import AgentStore
 from ntpaudit.config.load import load_config, with_environment
 from ntpaudit.config.schema import Config, JournalConfig
 from ntpaudit.config.secrets import read_token
+from ntpaudit.config.warnings import config_warnings
 from ntpaudit.core import actions, agent_events
 from ntpaudit.core.agent import handle
 from ntpaudit.core.agent_state import AgentSettings, AgentState, first_state
@@ -84,6 +85,12 @@ def read_setup(path: str | None, environment: Mapping[str, str]) -> AgentSetup:
         raise ConfigError(f"{path} names no servers; set sources.servers, pool, region or from_host", "sources")
     token = None if config.influxdb is None else read_token(config.influxdb, environment)
     return AgentSetup(config, environment, path, token)
+
+
+def log_warnings(setup: AgentSetup) -> None:
+    """Log what is probably wrong in a configuration."""
+    for warning in config_warnings(setup.config):
+        logger.warning(f"{setup.path}: {warning}")
 
 
 class Agent:
@@ -248,6 +255,7 @@ class Agent:
                 logger.warning("the new history.path takes effect at the next start")
             self._apply(setup, outputs)
             logger.info(f"configuration reloaded from {setup.path}")
+            log_warnings(setup)
             self._notifier.refused(None)
         self._notifier.ready()
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from ntpaudit.config.load import load_config
+from ntpaudit.config.warnings import config_warnings
 from ntpaudit.core.fleet.checks import judge_fleet
 from ntpaudit.core.fleet.model import FleetPolicy
 from ntpaudit.core.policy import Severity
@@ -322,6 +324,17 @@ def test_reloading_refuses_what_is_broken(servers: list[str], tmp_path: Path) ->
         last = f"{NETWORK} ORDER BY id DESC LIMIT 1"
         running.until(lambda: _record(running.rows(last))["agreement"]["sources"] == 2, "an audit by the new one")
         assert _record(running.rows(last))["host"]["site"] == "ams"
+        assert running.said.count(f"{config}: only 2 servers: name at least 4") == 1
+
+
+def test_an_agent_and_a_check_warn_as_config_check_does(servers: list[str], tmp_path: Path) -> None:
+    """What is valid and hardly intended is shown at the start of an agent, and by a check."""
+    config = configure(tmp_path, servers[:1], "[history]\nraw = '60d'\nrollups = '30d'\n")
+    warnings = list(config_warnings(load_config(str(config))))
+    assert len(warnings) == 2
+    for words in (("agent", "--once"), ("check",)):
+        said = ntpaudit(*words, "--config", str(config), state=tmp_path).err
+        assert [said.count(f"{config}: {warning}") for warning in warnings] == [1, 1]
 
 
 def test_usr1_audits_now(servers: list[str], tmp_path: Path) -> None:

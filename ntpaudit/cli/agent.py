@@ -4,7 +4,7 @@ import os
 
 import click
 
-from ntpaudit.agent import Agent, read_setup
+from ntpaudit.agent import Agent, log_warnings, read_setup
 from ntpaudit.cli.logs import log_to_stderr, verbosity_options
 from ntpaudit.cli.output import emit_and_exit
 from ntpaudit.cli.parameters import DURATION, config_option
@@ -51,6 +51,7 @@ def agent(config_path: str | None, once: bool, every_s: float | None, verbose: b
         raise click.UsageError("--every needs --once and a positive duration: it is the time between two runs")
     log_to_stderr(verbose=verbose, quiet=quiet, drop_repetitions=True)
     setup = read_setup(find_config(os.environ, config_path), os.environ)
+    log_warnings(setup)
     with SystemRuntime(handle_signals=not once) as system:
         one = Agent(setup, system, every_s)
         if not once:

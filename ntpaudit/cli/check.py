@@ -112,8 +112,12 @@ def check(
     plan = DEFAULT_PLAN
     if found is not None:  # most checks have no file, and do not import what reads it
         from ntpaudit.config.load import load_config
+        from ntpaudit.config.warnings import config_warnings
 
-        plan = audit.plan_of(load_config(found))
+        config = load_config(found)
+        for text in config_warnings(config):
+            logger.warning(f"{found}: {text}")
+        plan = audit.plan_of(config)
     sources = servers + pools + regions
     if not sources and not from_host:
         sources, from_host = plan.sources, plan.from_local_daemon

@@ -1,8 +1,6 @@
 """`ntpaudit config`: write, check or show the configuration."""
 
 import os
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -13,15 +11,11 @@ from ntpaudit.config.load import load_config, load_tables, locate, with_environm
 from ntpaudit.config.location import SYSTEM_FILE, find_config, user_file
 from ntpaudit.config.schema import Config, SourcesConfig
 from ntpaudit.config.values import write_region, write_source
-from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Pool, Server, Source, doubtful_port, parse_source, pool, region
+from ntpaudit.config.warnings import ENOUGH, config_warnings, source_warnings
+from ntpaudit.core.ntp.sources import DEFAULT_ZONE, Pool, Source, parse_source, pool, region
 from ntpaudit.core.policy import PROFILES, Severity
 from ntpaudit.core.units import format_duration, plural
 from ntpaudit.errors import ConfigError
-
-ENOUGH = 4
-"""The number of servers that outvote one that is wrong."""
-
-SERVICE_FOLDERS = ("/run/ntpaudit", "/var/lib/ntpaudit")
 
 EPILOG = """\b
 Examples:
@@ -145,7 +139,7 @@ def init(
         write_parts([text])
     else:
         _write(output or (SYSTEM_FILE if os.geteuid() == 0 else user_file(os.environ)), text, force=force)
-    for line in POOL_NOTE.splitlines() if is_proposal else _doubts(sources):
+    for line in POOL_NOTE.splitlines() if is_proposal else source_warnings(sources):
         note(line)
 
 
@@ -164,15 +158,6 @@ def _write(path: str, text: str, *, force: bool) -> None:
     option = "" if path == find_config(os.environ) else f" --config {path}"
     start = service.start() if path == SYSTEM_FILE else f"ntpaudit agent{option}"
     write_parts([f"wrote {path}\nreview it, then: ntpaudit check{option}; {start}\n"])
-
-
-def _doubts(sources: SourcesConfig) -> Iterator[str]:
-    """Describe servers that one wrong server can outvote, and addresses that were hardly meant. Any pool is enough."""
-    servers = [source.name for source in sources.servers if isinstance(source, Server)]
-    if len(sources.named) == len(servers) < ENOUGH and not sources.from_host:
-        count = plural(len(servers), "server")
-        yield f"only {count}: name at least {ENOUGH}, so that the others outvote one that is wrong"
-    yield from filter(None, map(doubtful_port, servers))
 
 
 def _named(file: str | None, config_path: str | None, word: str = "FILE") -> str | None:
@@ -203,7 +188,7 @@ def check(file: str | None, config_path: str | None) -> None:
             _check_authority(found.influxdb.ca_file)
     except ConfigError as error:
         raise locate(error, path) from error
-    for warning in (*_doubts(found.sources), *_unusual(found)):
+    for warning in config_warnings(found):
         note(warning)
     write_parts([f"ok: {path}: {_summary(found)} were not contacted\n"])
 
@@ -238,28 +223,6 @@ def _check_authority(path: str) -> None:
         is_format = isinstance(error, ssl.SSLError)
         fault = " has no certificates: use the PEM format" if is_format else f": {error.strerror}"
         raise ConfigError(f"influxdb.ca_file: {path}{fault}", "influxdb.ca_file") from error
-
-
-def _unusual(found: Config) -> Iterator[str]:
-    """Describe values that are hardly intended, and files and folders that do not exist.
-
-    systemd creates those of `SERVICE_FOLDERS` for the agent.
-    """
-    names = Counter(source.name for source in found.sources.servers if isinstance(source, Server))
-    if repeated := [name for name, count in names.items() if count > 1]:
-        yield f"sources.servers: named twice: {', '.join(repeated)}"
-    if found.history.rollups_s < found.history.raw_s:
-        yield "history.rollups is shorter than history.raw: hours are deleted before their records"
-    if found.sources.named and found.schedule.local_s > found.schedule.network_s:
-        yield "schedule.local is longer than schedule.network: servers are polled more often than the clock is audited"
-    outputs = {"jsonl": found.outputs.jsonl, "openmetrics": found.outputs.openmetrics, "history": found.history}
-    for name, settings in outputs.items():
-        folder = os.path.dirname(settings.path or "") if settings is not None else ""
-        if folder and folder not in SERVICE_FOLDERS and not os.path.isdir(folder):
-            yield f"{name}.path: the folder {folder} does not exist: create it"
-    inventory = found.fleet.inventory
-    if inventory is not None and not os.path.exists(inventory):
-        yield f"fleet.inventory: {inventory} does not exist: `ntpaudit fleet` cannot run without it"
 
 
 def _summary(found: Config) -> str:

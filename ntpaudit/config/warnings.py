@@ -1,0 +1,46 @@
+"""What is probably wrong in a configuration that can be used."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+from ntpaudit.config.schema import Config, SourcesConfig
+from ntpaudit.core.ntp.sources import Server, doubtful_port
+from ntpaudit.core.units import plural
+
+ENOUGH = 4
+"""The number of servers that outvote one that is wrong."""
+
+SERVICE_FOLDERS = ("/run/ntpaudit", "/var/lib/ntpaudit")
+"""systemd creates these for the agent."""
+
+
+def config_warnings(config: Config) -> Iterator[str]:
+    """Describe values that are hardly intended, and files and folders that do not exist.
+
+    To add a warning, yield it here: `config check`, `check`, and the agent at its start and reload show it.
+    """
+    yield from source_warnings(config.sources)
+    if config.history.rollups_s < config.history.raw_s:
+        yield "history.rollups is shorter than history.raw: hours are deleted before their records"
+    if config.sources.named and config.schedule.local_s > config.schedule.network_s:
+        yield "schedule.local is longer than schedule.network: servers are polled more often than the clock is audited"
+    files = {"jsonl": config.outputs.jsonl, "openmetrics": config.outputs.openmetrics, "history": config.history}
+    for name, table in files.items():
+        folder = os.path.dirname(table.path or "") if table is not None else ""
+        if folder and folder not in SERVICE_FOLDERS and not os.path.isdir(folder):
+            yield f"{name}.path: the folder {folder} does not exist: create it"
+    inventory = config.fleet.inventory
+    if inventory is not None and not os.path.exists(inventory):
+        yield f"fleet.inventory: {inventory} does not exist: `ntpaudit fleet` cannot run without it"
+
+
+def source_warnings(sources: SourcesConfig) -> Iterator[str]:
+    """Describe servers that one wrong server can outvote, and names that were hardly intended. Any pool is enough."""
+    servers = [source.name for source in sources.servers if isinstance(source, Server)]
+    if 0 < len(servers) == len(sources.named) < ENOUGH and not sources.from_host:
+        count = plural(len(servers), "server")
+        yield f"only {count}: name at least {ENOUGH}, so that the others outvote one that is wrong"
+    yield from filter(None, map(doubtful_port, servers))
+    if repeated := [name for name, count in Counter(servers).items() if count > 1]:
+        yield f"sources.servers: named twice: {', '.join(repeated)}"
