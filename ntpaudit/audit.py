@@ -3,6 +3,7 @@
 Probes observe, the core concludes. The agent observes by the same `observe`, and concludes by `core/agent.py`.
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from ntpaudit import __version__
@@ -114,36 +115,27 @@ def planned_sources(
     plan: Plan, own: HostServers, *, logs: bool = False
 ) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:
     """Return the sources to poll, and the observations of those that are skipped. `logs`: log problems."""
-    sources, skipped = _host_sources(own, logs=logs) if plan.from_local_daemon else ((), ())
-    sources = (*plan.sources, *sources)
-    if plan.from_local_daemon and logs and not sources and not skipped:
-        logger.warning(
-            "no servers found in the configuration of this host's time daemon; name at least four, with "
-            "`ntpaudit check SERVER...` or with sources.servers in the configuration"
-        )
-    if plan.with_pools:
-        return sources, skipped
-    not_due = SourceFailure("skipped", "interval", "pools are queried less often than servers")
-    pools = tuple(SourceObservation(zone.zone, None, zone.port, not_due) for zone in sources if is_public_pool(zone))
-    return tuple(source for source in sources if not is_public_pool(source)), (*skipped, *pools)
-
-
-def _host_sources(own: HostServers, *, logs: bool) -> tuple[tuple[Source, ...], tuple[SourceObservation, ...]]:
-    """Return the servers of this host's time daemons, and the observations of those that cannot be queried."""
-    configured = own.read()
-    if logs:
-        for problem in configured.problems:
-            logger.warning(one_line(problem))
-    sources: list[Source] = []
-    skipped = []
-    for server in configured.servers:
-        if server.nts:  # N10: a server configured with authentication is never queried without
-            failure = SourceFailure("skipped", "nts", "NTS is not supported by this version")
-            skipped.append(SourceObservation(server.host, None, server.port, failure))
-        elif server.pool or is_pool_name(server.host):
-            sources.append(_host_pool(server.host, server.port))
-        else:
-            sources.append(_named(server.host, server.port))
+    sources, skipped = list(plan.sources), []
+    if plan.from_local_daemon:
+        configured = own.read()
+        for server in configured.servers:
+            if server.nts:  # N10: a server configured with authentication is never queried without
+                failure = SourceFailure("skipped", "nts", "NTS is not supported by this version")
+                skipped.append(SourceObservation(server.host, None, server.port, failure))
+            else:
+                sources.append(_host_source(server.host, server.port, is_pool=server.pool))
+        problems = [one_line(problem) for problem in configured.problems]
+        if not sources and not skipped:
+            problems.append(
+                "no servers found in the configuration of this host's time daemon; name at least four, with "
+                "`ntpaudit check SERVER...` or with sources.servers in the configuration"
+            )
+        for problem in problems if logs else ():
+            logger.warning(problem)
+    if not plan.with_pools:
+        not_due = SourceFailure("skipped", "interval", "pools are queried less often than servers")
+        skipped += [SourceObservation(zone.zone, None, zone.port, not_due) for zone in sources if is_public_pool(zone)]
+        sources = [source for source in sources if not is_public_pool(source)]
     return tuple(sources), tuple(skipped)
 
 
@@ -152,14 +144,10 @@ def is_public_pool(source: Source) -> TypeGuard[Pool]:
     return isinstance(source, Pool) and source.is_public
 
 
-def _host_pool(host: str, port: int) -> Source:
-    try:
-        return pool(host)._replace(port=port)
-    except ValueError:
-        return _named(host, port)
-
-
-def _named(host: str, port: int) -> Server:
-    """Return a server whose name includes a port other than 123, so that it is unique."""
+def _host_source(host: str, port: int, *, is_pool: bool) -> Source:
+    """Return a source of a time daemon. The name of a server includes a port other than 123, so that it is unique."""
+    if is_pool or is_pool_name(host):
+        with suppress(ValueError):  # a pool by an address
+            return pool(host)._replace(port=port)
     plain = f"[{host}]" if ":" in host else host
     return Server(host if port == NTP_PORT else f"{plain}:{port}", host, port)

@@ -84,11 +84,9 @@ def by_hour(parts: Iterable[Stretch], until_s: int) -> dict[int, Spans]:
     Each hour adds up to 3600, the last one to the part that has passed. The time before the first stretch is absent.
     """
     hours: dict[int, list[int]] = {}
-    first = True
     for part in parts:
-        if first:
-            first, begin_s = False, part.begin_s // HOUR_S * HOUR_S
-            _add(hours, Stretch(begin_s, part.begin_s, "absent"), until_s)
+        if not hours:
+            _add(hours, Stretch(part.begin_s // HOUR_S * HOUR_S, part.begin_s, "absent"), until_s)
         _add(hours, part, until_s)
     return {hour_s: Spans(*seconds) for hour_s, seconds in hours.items()}
 
@@ -106,7 +104,10 @@ def _add(hours: dict[int, list[int]], part: Stretch, until_s: int) -> None:
 def _between(before: Moment, after: Moment, steps: Sequence[int]) -> Iterator[Stretch]:
     if after.utc_s == before.utc_s:
         return
-    if _has_booted(before, after):
+    has_booted = before.boot_id != after.boot_id
+    if before.boot_id is None or after.boot_id is None:  # a smaller uptime shows it
+        has_booted = after.up_s < before.up_s
+    if has_booted:
         booted_s = max(before.utc_s, after.utc_s - round(after.up_s))
         yield from _some(before.utc_s, booted_s, "off")
         yield from _some(booted_s, after.utc_s, "absent")
@@ -118,13 +119,6 @@ def _between(before: Moment, after: Moment, steps: Sequence[int]) -> Iterator[St
     else:
         yield from _parted(before.utc_s, asleep_s, steps, before.verdict, after.verdict)
     yield from _some(asleep_s, after.utc_s, "off")
-
-
-def _has_booted(before: Moment, after: Moment) -> bool:
-    """Whether the host was booted between two records; without boot ids, a smaller uptime shows it."""
-    if before.boot_id is None or after.boot_id is None:
-        return after.up_s < before.up_s
-    return before.boot_id != after.boot_id
 
 
 def _long(before: Moment, after: Moment, end_s: int) -> Iterator[Stretch]:

@@ -150,7 +150,7 @@ def detect_clock_change(
     """Detect a step of the clock or a suspend since the last reading (J1, J3).
 
     Compared with the quickest reading since the last step or suspend, because a slow reading could hide a step for
-    good. A leap second is not a step (R11): give the `kernel` if the step has the size of one (`is_leap_sized`).
+    good. A leap second is not a step (R11).
     """
     step, suspend = find_step(state.reading, now, is_gap=is_gap), find_suspend(state.reading, now)
     leap = leap_of_step(step, state.reading, kernel, state.tai_s, state.agreement.leap if state.agreement else 0)

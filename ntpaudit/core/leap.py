@@ -39,11 +39,6 @@ def month_end_ns(utc_ns: int) -> int | None:
     return (end - _UNIX_EPOCH) // timedelta(seconds=1) * NS_PER_S
 
 
-def is_leap_sized(step: Step | None) -> bool:
-    """Whether the step may be a leap second, perhaps together with a smaller step."""
-    return step is not None and _LEAST_NS <= abs(step.size_ns) <= _MOST_NS
-
-
 def leap_of_step(
     step: Step | None,
     before: ClockReading,
@@ -56,7 +51,7 @@ def leap_of_step(
     A month must have ended by the host's clock. Then the step is a leap second if the servers announced it, or if the
     kernel reports it: by its state, or by TAI - UTC, which stays changed after a time daemon has cleared the state.
     """
-    if step is None or not is_leap_sized(step):
+    if step is None or not _LEAST_NS <= abs(step.size_ns) <= _MOST_NS:  # perhaps together with a smaller step
         return 0
     leap = 1 if step.size_ns < 0 else -1
     end_ns = month_end_ns(before.realtime_ns - _TICK_NS)

@@ -1,6 +1,6 @@
 """The record of one audit: a value, and its conversion to and from a plain dict with a schema name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from ntpaudit.core.checks.context import AuditContext
@@ -249,12 +249,8 @@ def conclude(observation: Observation, profile: Profile, labels: Labels, assumed
     selection = select(observation.sources, observation.taken, drift_ppm)
     context = AuditContext(observation, selection, profile, max_drift_ppm=drift_ppm)
     findings = findings_of(context)
-    return write_record(context, labels, findings, severity_of(context, findings))
-
-
-def severity_of(context: AuditContext, findings: Sequence[Finding]) -> Severity:
-    """Return the worst severity of the offset and of all findings."""
-    return max(context.offset_severity, *(finding.severity for finding in findings), Severity.OK)
+    severity = max(context.offset_severity, *(finding.severity for finding in findings), Severity.OK)
+    return write_record(context, labels, findings, severity)
 
 
 def write_record(

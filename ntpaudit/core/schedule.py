@@ -22,7 +22,7 @@ class Intervals(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """The uptimes at which each kind of audit is due next; None if there are no such sources."""
+    """The uptimes at which each kind of audit is due next; None without such sources."""
 
     network_ns: int | None
     pool_ns: int | None
@@ -114,25 +114,20 @@ def poll_sooner(schedule: Schedule, polls: Polls, now_ns: int, wait_s: float, *,
 
 
 def earliest_allowed(polled_ns: int | None, least_s: float, now_ns: int) -> int:
-    """Return when `least_s` has certainly passed since the last query, which was sent a little after `polled_ns`."""
+    """Return when `least_s` has certainly passed since the query that was sent a little after `polled_ns`."""
     return now_ns if polled_ns is None else polled_ns + round(least_s * (1 + MARGIN) * NS_PER_S)
 
 
 def missed(schedule: Schedule, now_ns: int, intervals: Intervals) -> int:
     """Count the network audits that were due and did not happen, because the agent was stopped or had no CPU time."""
-    due = [
-        (due_ns, interval_s)
-        for due_ns, interval_s in ((schedule.network_ns, intervals.network_s), (schedule.pool_ns, intervals.pool_s))
-        if due_ns is not None
-    ]
-    late_s = max(((now_ns - due_ns) / NS_PER_S / interval_s for due_ns, interval_s in due), default=0.0)
-    return max(0, int(late_s))
+    due = ((schedule.network_ns, intervals.network_s), (schedule.pool_ns, intervals.pool_s))
+    late = [(now_ns - due_ns) / NS_PER_S / interval_s for due_ns, interval_s in due if due_ns is not None]
+    return max(0, *map(int, late)) if late else 0
 
 
 def after_suspend(schedule: Schedule, now_ns: int) -> Schedule:
     """Return the schedule after a suspend: an audit that was due during it was not missed, and is due now."""
-    network_ns = None if schedule.network_ns is None else max(schedule.network_ns, now_ns)
-    pool_ns = None if schedule.pool_ns is None else max(schedule.pool_ns, now_ns)
+    network_ns, pool_ns = (None if due is None else max(due, now_ns) for due in schedule[:2])
     return schedule._replace(network_ns=network_ns, pool_ns=pool_ns)
 
 

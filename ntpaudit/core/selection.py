@@ -140,9 +140,8 @@ def select(sources: Sequence[SourceObservation], now: ClockReading, drift_ppm: f
     statuses: Iterable[Status] = agreement.statuses if agreement else ["falseticker"] * len(voters)
     for index, status in zip(voters, statuses, strict=True):
         if status == "falseticker":
-            entry = classified[index]
             reason = "disagrees" if agreement else "no-majority"
-            classified[index] = ClassifiedSource(entry.source, status, reason, entry.candidate, entry.best)
+            classified[index] = classified[index]._replace(status=status, reason=reason)
     return Selection(tuple(classified), agreement)
 
 
@@ -252,7 +251,7 @@ def _with_twins(classified: Sequence[ClassifiedSource]) -> list[ClassifiedSource
     found = list(classified)
     for (one, first), (other, second) in combinations(enumerate(classified), 2):
         if _are_twins(first, second):
-            shared = frozenset({f"twins {min(one, other)} {max(one, other)}"})
+            shared = frozenset({f"twins {one} {other}"})
             for index in (one, other):
                 candidate = found[index].candidate
                 assert candidate is not None
@@ -268,15 +267,12 @@ def _are_twins(one: ClassifiedSource, other: ClassifiedSource) -> bool:
         return False
     if one.best.reply.stratum != 1 or other.best.reply.stratum != 1:
         return False
-    if one.best.reply.reference_id != other.best.reply.reference_id or _is_ipv6(one) == _is_ipv6(other):
+    is_ipv6, is_other_ipv6 = (":" in (classified.source.address or "") for classified in (one, other))
+    if is_ipv6 == is_other_ipv6 or one.best.reply.reference_id != other.best.reply.reference_id:
         return False
     noise_ns = max(_TWIN_NOISE_NS, max(one.best.delay_ns, other.best.delay_ns) // _TWIN_NOISE_SHARE)
     apart_ns = abs(one.best.delay_ns - other.best.delay_ns), abs(one.candidate.offset_ns - other.candidate.offset_ns)
     return max(apart_ns) <= noise_ns
-
-
-def _is_ipv6(classified: ClassifiedSource) -> bool:
-    return ":" in (classified.source.address or "")
 
 
 def _subnet(address: str, port: int) -> str:

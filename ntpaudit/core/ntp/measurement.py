@@ -4,6 +4,7 @@ offset (theta) = reference - host. **Positive: the host is behind (slow). Negati
 every value, field and output of ntpaudit.
 """
 
+from math import ceil
 from typing import Literal, NamedTuple
 
 from ntpaudit.core.clock.interval import MAX_STEP_NS, Interval, carry
@@ -54,7 +55,7 @@ def measure(reply: Reply, timestamps: ExchangeTimestamps) -> Measurement | Unusa
     served_ns = difference_ns(reply.transmitted, reply.received)
     elapsed_ns = timestamps.arrived_ns - timestamps.sent_ns
     delay_ns = elapsed_ns - served_ns
-    precision_ns = _power_of_two_ns(reply.precision)
+    precision_ns = ceil(NS_PER_S * 2.0**reply.precision)  # a float holds it exactly
     host_precision_ns = max(1, timestamps.before.width_ns, timestamps.after.width_ns)  # B4
     if not abs(step_ns(timestamps.before, timestamps.after)) <= MAX_STEP_NS:
         return UnusableReply("local-step", ours=True)  # V14, before V13: a step would look like a negative delay
@@ -106,8 +107,3 @@ def carry_measurement(sample: Measurement, now: ClockReading, drift_ppm: float =
     excess_ns = max(0, growth_ns(elapsed_ns, drift_ppm) - growth_ns(elapsed_ns))
     interval = Interval(sample.interval.earliest_ns - excess_ns, sample.interval.latest_ns + excess_ns)
     return carry(interval, after, now, drift_ppm)
-
-
-def _power_of_two_ns(exponent: int) -> int:
-    """Convert a precision field (log2 seconds) to nanoseconds, rounded up."""
-    return NS_PER_S << exponent if exponent >= 0 else -(-NS_PER_S >> -exponent)
