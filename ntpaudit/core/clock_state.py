@@ -26,9 +26,9 @@ _MAX_STEPS = 64
 class LastAgreement(NamedTuple):
     """The last agreement of servers, at the moment of `reading`, and its numbers of sources.
 
-    `contradicted_by` names the sources whose later replies contradict it and were rejected (R5). `drift_ppm` is the
-    largest possible drift of the oscillator by all kernel corrections since then (R4). `leap` is the leap second that
-    the servers announced for the end of the month, 0 for none (R11).
+    - `contradicted_by`: the sources whose later replies contradict it and were rejected (R5).
+    - `drift_ppm`: the largest possible drift of the oscillator by all kernel corrections since then (R4).
+    - `leap`: the leap second that the servers announced for the end of the month, 0 for none (R11).
     """
 
     reading: ClockReading
@@ -82,8 +82,7 @@ class ClockState(NamedTuple):
 
     Uptimes belong to the boot of `reading`, with which later readings are compared.
 
-    - `started_ns`: the uptime at which this agent started. It and `measured_ns` are moved by each later suspend, which
-      does not count.
+    - `started_ns`: the uptime at which this agent started. It and `measured_ns` move with each later suspend.
     - `measured_ns`, `measured_utc_ns`: when servers last gave a measurement, by uptime and by the true time.
     - `kernel_ppm`: the kernel's correction at the last reading.
     - `drift_ppm`: the largest possible drift by the last correction that was not a slew (R4); None before the first.
@@ -147,10 +146,9 @@ def restored(stored: ClockState | None, boot_id: str | None, now: ClockReading) 
 def detect_clock_change(
     state: ClockState, now: ClockReading, *, is_gap: bool = False, kernel: KernelState | Unavailable | None = None
 ) -> tuple[ClockState, Step | None, Suspend | None]:
-    """Detect a step of the clock or a suspend since the last reading (J1, J3).
+    """Detect a step of the clock or a suspend since the last reading (J1, J3). A leap second is not a step (R11).
 
-    Compared with the quickest reading since the last step or suspend, because a slow reading could hide a step for
-    good. A leap second is not a step (R11).
+    Compared with the quickest reading since the last step or suspend: a slow reading could hide a step for good.
     """
     step, suspend = find_step(state.reading, now, is_gap=is_gap), find_suspend(state.reading, now)
     leap = leap_of_step(step, state.reading, kernel, state.tai_s, state.agreement.leap if state.agreement else 0)
@@ -164,10 +162,7 @@ def detect_clock_change(
 
 
 def _listed_steps(steps: Sequence[Step], step: Step | None, now: ClockReading) -> tuple[Step, ...]:
-    """Return the steps of the last hour that a finding may report.
-
-    A step that is not worse than a later one in its direction is never reported. So only a few are kept.
-    """
+    """Return the steps of the last hour, without those that are not worse than a later one in their direction."""
     recent = [known for known in steps if now.boottime_ns - known.boottime_ns <= STEP_LISTED_NS]
     if step is None or abs(step.size_ns) < MIN_STEP_S * NS_PER_S:
         return tuple(recent)
@@ -177,10 +172,9 @@ def _listed_steps(steps: Sequence[Step], step: Step | None, now: ClockReading) -
 
 def _after_suspend(state: ClockState, suspend: Suspend) -> ClockState:
     """Discard what was measured before a suspend. The suspend itself is not a gap: the host wrote no log."""
-    measured_ns = None if state.measured_ns is None else state.measured_ns + suspend.duration_ns
     polls = state.poll_interval
     return reset_holdover(state)._replace(
-        measured_ns=measured_ns,
+        measured_ns=None if state.measured_ns is None else state.measured_ns + suspend.duration_ns,
         started_ns=state.started_ns + suspend.duration_ns,
         poll_interval=polls and polls._replace(since_ns=polls.since_ns + suspend.duration_ns),
     )
@@ -202,10 +196,8 @@ def reset_holdover(state: ClockState) -> ClockState:
 
 def with_poll_interval(state: ClockState, now_ns: int, interval_s: float) -> ClockState:
     """Store the polling interval valid from now on; earlier time stays judged by the earlier interval."""
-    polls = state.poll_interval
-    if polls is None:
-        since_ns = state.started_ns if state.measured_ns is None else state.measured_ns
-        return state._replace(poll_interval=PollInterval(interval_s, since_ns))
+    since_ns = state.started_ns if state.measured_ns is None else state.measured_ns
+    polls = state.poll_interval or PollInterval(interval_s, since_ns)
     return state._replace(poll_interval=polls.changed(now_ns, interval_s))
 
 
@@ -217,18 +209,18 @@ def watch_host(state: ClockState, observation: Observation, assumed_ppm: float) 
 def _watch_drift(state: ClockState, observation: Observation, assumed_ppm: float) -> ClockState:
     """Update the largest possible drift by the kernel's correction (R4)."""
     kernel_ppm = observation.kernel_ppm
-    if kernel_ppm is not None and abs(kernel_ppm) <= MAX_KERNEL_PPM:  # else a slew, which does not show the drift
-        drift_ppm = max_drift_ppm(kernel_ppm, assumed_ppm)
-        last, stronger = (
-            one and one._replace(drift_ppm=max(one.drift_ppm, drift_ppm))
-            for one in (state.agreement, state.stronger_agreement)
-        )
-        state = state._replace(drift_ppm=drift_ppm, agreement=last, stronger_agreement=stronger)
-    return state
+    if kernel_ppm is None or not abs(kernel_ppm) <= MAX_KERNEL_PPM:  # a slew, which does not show the drift
+        return state
+    drift_ppm = max_drift_ppm(kernel_ppm, assumed_ppm)
+    last, stronger = (
+        one and one._replace(drift_ppm=max(one.drift_ppm, drift_ppm))
+        for one in (state.agreement, state.stronger_agreement)
+    )
+    return state._replace(drift_ppm=drift_ppm, agreement=last, stronger_agreement=stronger)
 
 
 def _watch_updates(state: ClockState, observation: Observation) -> ClockState:
-    """Detect whether a time daemon may have updated the kernel since the last reading: else its error only grew (A4).
+    """Detect whether a time daemon may have updated the kernel: else its maximum error only grew (A4).
 
     Compared with the reading that last showed an update, not with the previous one, so that no update is too small.
     """

@@ -16,7 +16,7 @@ DOUBTS = 3  # an entry that failed alone this many times in a row is compared wi
 PROOFS = 8
 """An entry that failed this many times, each time followed by another that was accepted, is itself the cause.
 
-The same number is needed if it was refused for its content or size: a proxy may damage all requests, or some of them.
+Also if it was refused for its content or size: a proxy may damage all requests, or some of them.
 """
 
 PROBES = 10  # after this many other entries in a row were refused too, the next attempt is delayed
@@ -95,7 +95,7 @@ class RetryState(NamedTuple):
         return 0 if rand < 0.5 else first + int((2 * rand - 1) * others)
 
     def on_another(self) -> "RetryState":
-        """Return the state for another oldest entry, without what was learnt about the one before."""
+        """Return the state for another oldest entry."""
         return self._replace(
             solo_failures=0, confirmations=0, awaiting_confirmation=False, reason="", suspects=0, probes=0
         )
@@ -162,11 +162,8 @@ _OF_A_LIMIT = "limit exceeded"  # an operator can raise the limit, and then the 
 def classify(failure: DeliveryFailure) -> FailureKind:
     """Return the kind of a failure.
 
-    - `content`: the reply says that lines cannot be accepted (in the words of InfluxDB 1.x, 2.x and 3.x).
-    - `size`: the request is too large.
-    - `busy`: the server asks for time.
-    - `broken`: the server fails, perhaps because of the lines.
-    - `away`: the server cannot be reached.
+    - `content`: lines cannot be accepted (in the words of InfluxDB 1.x, 2.x and 3.x); `size`: the request is too large.
+    - `busy`: the server asks for time; `broken`: it fails, perhaps because of the lines; `away`: it cannot be reached.
     - `operator`: the configuration must be fixed, here or on the server.
     """
     match failure:
@@ -206,14 +203,9 @@ def describe(failure: DeliveryFailure) -> str:
 
 NO_SUCH_PATH = "404 page not found"  # the reply of a server written in Go, such as InfluxDB, for an unknown path
 
-_FIX_INFLUXDB = (
-    "it has no /api/v2/write: upgrade it to InfluxDB 1.8 or later, or put a proxy before it "
-    "(docs/delivery.md, 'InfluxDB before 1.8')"
-)
-_FIX_PATH = (
-    "check influxdb.url; an InfluxDB before 1.8 takes points only through a proxy "
-    "(docs/delivery.md, 'InfluxDB before 1.8')"
-)
+_SEE = "(docs/delivery.md, 'InfluxDB before 1.8')"
+_FIX_INFLUXDB = f"it has no /api/v2/write: upgrade it to InfluxDB 1.8 or later, or put a proxy before it {_SEE}"
+_FIX_PATH = f"check influxdb.url; an InfluxDB before 1.8 takes points only through a proxy {_SEE}"
 _FIXES = {
     200: "this is not the reply of a database: check influxdb.url",
     401: "check the token: influxdb.token_file, or INFLUXDB_V2_TOKEN",

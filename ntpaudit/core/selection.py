@@ -121,11 +121,10 @@ def count_sources(selection: Selection) -> SourceCounts:
 
 
 def was_queried(classified: ClassifiedSource) -> bool:
-    """Whether a source counts as queried (R1).
+    """Whether a source counts as queried (R1): every one that is not skipped by our own choice.
 
-    Every source that we tried to query counts, also one whose name did not resolve, and one that is skipped because it
-    did not reply before or sent a kiss-o'-death. Otherwise an attacker who drops an honest server's replies, or the DNS
-    replies for its name, could lower the number of falsetickers that the interval survives.
+    Otherwise an attacker who drops an honest server's replies, or the DNS replies for its name, could lower the number
+    of falsetickers that the interval survives.
     """
     return classified.status != "skipped" or classified.reason not in _OWN_CHOICE
 
@@ -150,10 +149,9 @@ def agree(candidates: Sequence[Candidate], silent: Sequence[frozenset[str]] = ()
 
     `silent` has the failure domains of the other queried servers, which gave no usable reply. S2, R1: if at most f of
     the queried servers are falsetickers, at least usable - f intervals cover the true offset, so it is in the hull of
-    the points that are covered as often. If there is no such point, more than f are falsetickers. Then f grows to the
-    fewest that explain the replies, as in RFC 5905 §11.2.1, and never to half of the usable ones. If all usable servers
-    may be falsetickers, nothing is guaranteed, and the interval is the hull of all. Marzullo's deepest overlap gives no
-    guarantee (S3); it only identifies falsetickers.
+    the points that are covered as often. Without such a point f grows to the fewest that explain the replies (RFC 5905
+    §11.2.1), never to half of the usable ones. If all usable servers may be falsetickers, nothing is guaranteed, and
+    the interval is the hull of all. Marzullo's deepest overlap only identifies falsetickers (S3).
     """
     usable, intervals = len(candidates), [candidate.interval for candidate in candidates]
     expected = max_falsetickers([candidate.failure_domains for candidate in candidates], silent)
@@ -181,9 +179,9 @@ def max_falsetickers(usable: Sequence[frozenset[str]], silent: Sequence[frozense
     """Return how many of the usable sources may be falsetickers, by the failure domains of all m queried (S2, S8, R1).
 
     That is floor((m - 1) / 3), or more if sources share failure domains: of g independent groups any floor((g - 1) / 3)
-    may be false as a whole. The number stays below half of m, because beyond that nothing is bounded. A source without
-    a usable reply makes m and g larger and is not a falseticker itself. A shared failure domain never lowers the
-    number: a lower f narrows the interval, and a falseticker could copy the upstream that another source claims.
+    may be false as a whole. It stays below half of m, because beyond that nothing is bounded. A source without a usable
+    reply makes m and g larger and is not a falseticker itself. A shared failure domain never lowers the number: a
+    falseticker could copy the upstream that another source claims.
     """
     asked = [*usable, *silent]
     sizes = [sum(member < len(usable) for member in group) for group in independent_groups(asked)]
@@ -216,11 +214,9 @@ def shared_failure_domains(source: SourceObservation, best: Measurement) -> froz
     On loopback every port counts as its own server. A reference id of 127.* is a local clock, not an upstream, and a
     stratum 1 reference id is a kind of clock.
     """
-    domains = _own_failure_domains(source)
     upstream = best.reply.reference_id
-    if best.reply.stratum > 1 and upstream[0] not in (0, 127):
-        domains |= {f"upstream {upstream.hex()}"}
-    return domains
+    has_upstream = best.reply.stratum > 1 and upstream[0] not in (0, 127)
+    return _own_failure_domains(source) | ({f"upstream {upstream.hex()}"} if has_upstream else set())
 
 
 def _own_failure_domains(source: SourceObservation) -> frozenset[str]:
@@ -245,8 +241,8 @@ def _failure_domains(sources: Iterable[ClassifiedSource]) -> list[frozenset[str]
 def _with_twins(classified: Sequence[ClassifiedSource]) -> list[ClassifiedSource]:
     """Give the IPv4 and the IPv6 address of one stratum 1 server a common failure domain (R10).
 
-    From stratum 2 on the upstream's reference id shows it. A stratum 1 reference id is a kind of clock, so delay and
-    offset must be equal as well. If two different servers look alike, no harm is done: f never gets smaller.
+    A stratum 1 reference id is only a kind of clock, so delay and offset must be equal as well. If two different
+    servers look alike, no harm is done: f never gets smaller.
     """
     found = list(classified)
     for (one, first), (other, second) in combinations(enumerate(classified), 2):
@@ -262,7 +258,6 @@ def _with_twins(classified: Sequence[ClassifiedSource]) -> list[ClassifiedSource
 
 
 def _are_twins(one: ClassifiedSource, other: ClassifiedSource) -> bool:
-    """Whether two sources look like one stratum 1 server, reached by IPv4 and by IPv6."""
     if not (one.candidate and one.best and other.candidate and other.best):
         return False
     if one.best.reply.stratum != 1 or other.best.reply.stratum != 1:
@@ -327,8 +322,7 @@ def _hull(intervals: Sequence[Interval], depth: int) -> Interval | None:
 def _label(intervals: Sequence[Interval]) -> tuple[Status, ...]:
     """Return the statuses: agreeing if a source covers a point of the deepest overlap, else falseticker (S5).
 
-    An interval wholly inside the deepest overlap would make it deeper, so no other test is needed. If several overlaps
-    are equally deep, the falsetickers cannot be identified, so all of their members count as agreeing.
+    If several overlaps are equally deep, the falsetickers cannot be identified: all of their members count as agreeing.
     """
     starts = [interval.earliest_ns for interval in intervals]
     depths = [_depth(intervals, start) for start in starts]
@@ -339,16 +333,13 @@ def _label(intervals: Sequence[Interval]) -> tuple[Status, ...]:
 
 
 def _estimate(candidates: Sequence[Candidate], statuses: Sequence[Status], falsetickers: int) -> int:
-    """Return the median of the agreeing offsets; of an even count the mean of the middle two (R2).
+    """Return the median of the agreeing offsets (R2): with weights, a tiny false interval would decide alone.
 
-    With weights, a falseticker that claims a tiny interval would decide alone. The median prevents that. But
-    falsetickers can make honest sources look false, so the median is limited to the usable offsets of rank f + 1 from
+    Falsetickers can make honest sources look false. So the median is limited to the usable offsets of rank f + 1 from
     below and from above, each of which is in the range of the honest ones.
     """
     usable = sorted(candidate.offset_ns for candidate in candidates)
-    agreeing = [
-        candidate.offset_ns for candidate, status in zip(candidates, statuses, strict=True) if status == "agreeing"
-    ]
+    agreeing = [one.offset_ns for one, status in zip(candidates, statuses, strict=True) if status == "agreeing"]
     trimmed = min(falsetickers, (len(usable) - 1) // 2)
     return Interval(usable[trimmed], usable[-1 - trimmed]).clamp(median_ns(agreeing))
 
