@@ -13,10 +13,7 @@ STATUSES: tuple[Status, ...] = ("agreeing", "falseticker", "distant", "rejected"
 
 
 class SourceFailure(NamedTuple):
-    """Why a source gave no measurement: its reply was `rejected`, it was `unreachable`, or it was `skipped`.
-
-    `detail` is a short text for a person, beside the reason code.
-    """
+    """Why a source gave no measurement: a status, a reason code, and a short text for a person."""
 
     status: Literal["rejected", "unreachable", "skipped"]
     reason: str
@@ -100,10 +97,9 @@ class HiddenDaemons(NamedTuple):
 
 
 class HostFacts(NamedTuple):
-    """The identity of this host, and facts about its clock.
+    """The identity of this host, and facts about its clock; None if unknown.
 
-    `zone_offset_s` is local time minus UTC; `rtc_local` None means unknown; `container` is the kind of container that
-    ntpaudit runs in, None outside of one.
+    `zone_offset_s` is local time minus UTC; `container` is the kind of container that ntpaudit runs in.
     """
 
     name: str
@@ -133,20 +129,14 @@ class HostContext(NamedTuple):
         return any(daemon.disciplines for daemon in self.known_daemons)
 
     def observe(
-        self,
-        taken: ClockReading,
-        kernel: KernelState | Unavailable,
-        sources: tuple[SourceObservation, ...] = (),
+        self, taken: ClockReading, kernel: KernelState | Unavailable, sources: tuple[SourceObservation, ...] = ()
     ) -> "Observation":
         """Return the observation of an audit of this host; that of a local audit has no sources."""
         return Observation(self.host, taken, sources, kernel, self.daemons)
 
 
 def host_label(name: str, machine_id: str | None) -> str:
-    """Return the name of a host, never empty, because the points of all hosts without a name would be mixed.
-
-    Without a system name it is a part of the machine id; without a machine id it is `unnamed`.
-    """
+    """Return the name of a host, else a part of its machine id, else `unnamed`: points without a name would mix."""
     if name.strip() and name != "(none)":  # Linux reports this before a name is set
         return name
     return f"machine-{machine_id[:12]}" if machine_id else "unnamed"

@@ -43,31 +43,24 @@ class Profile(NamedTuple):
     judged_on: JudgedOn
 
     def verdict(self, offset: Interval | None, *, guaranteed: bool = True) -> Verdict:
-        """Compare the interval with the critical tolerance; written as acceptance, so a NaN fails.
-
-        An interval that is not `guaranteed` (R1) proves nothing, neither within nor beyond.
-        """
+        """Compare the interval with the critical tolerance. One that is not `guaranteed` (R1) proves nothing."""
         if offset is None:
             return "unmeasured"
-        if not guaranteed:
-            return "unproven"
-        if max_error_s(offset) <= self.critical_s:
+        if guaranteed and max_error_s(offset) <= self.critical_s:
             return "within"
-        if min_error_s(offset) > self.critical_s:
+        if guaranteed and min_error_s(offset) > self.critical_s:
             return "beyond"
         return "unproven"
 
     def severity(self, offset: Interval | None, estimate_ns: int, *, guaranteed: bool = True) -> Severity:
         """Return the severity of the offset alone, without findings."""
-        match self.verdict(offset, guaranteed=guaranteed):
-            case "unmeasured":
-                return Severity.UNKNOWN
-            case "beyond":
-                return Severity.CRITICAL
-            case "within" if offset is not None:
-                judged_s = abs(estimate_ns) / NS_PER_S if self.judged_on == "offset" else max_error_s(offset)
-                return Severity.OK if judged_s <= self.warning_s else Severity.WARNING
-        return Severity.WARNING
+        if offset is None:
+            return Severity.UNKNOWN
+        verdict = self.verdict(offset, guaranteed=guaranteed)
+        judged_s = abs(estimate_ns) / NS_PER_S if self.judged_on == "offset" else max_error_s(offset)
+        if verdict == "within" and judged_s <= self.warning_s:
+            return Severity.OK
+        return Severity.CRITICAL if verdict == "beyond" else Severity.WARNING
 
 
 def max_error_s(offset: Interval) -> float:

@@ -68,8 +68,8 @@ class SourceRecord(NamedTuple):
 class DatabaseOffset(NamedTuple):
     """The interval of the offset if the database's clock is right, by the Date of its reply to a write `age_s` ago.
 
-    `disputed_s` is the least difference of the servers' time from that clock, positive if ahead. It is 0 if both may be
-    right, and None if the servers gave no time.
+    `disputed_s` is the least difference of the servers' time from that clock: positive if ahead, 0 if both may be
+    right, None if the servers gave no time.
     """
 
     earliest_s: float
@@ -82,12 +82,10 @@ class Health(NamedTuple):
     """The state of the agent itself. Durations in seconds; None if there is nothing to report.
 
     - `missed`: network audits that were due and did not happen.
-    - `backlog`: records that are not delivered yet; `oldest_s` is the age of the oldest of them.
+    - `backlog`: records that are not delivered yet, and `oldest_s` the age of the oldest; `set_aside`: dead letters.
     - `failures`: failed attempts to deliver since the last successful one; `failure` is why the last one failed.
     - `refusals`: replies since then that refused the records.
-    - `set_aside`: dead letters.
-    - `store`: what is wrong with the stored state; None if it is sound.
-    - `local_s`: the local interval at that time.
+    - `store`: what is wrong with the stored state; `local_s`: the local interval at that time.
     """
 
     missed: int = 0
@@ -120,9 +118,8 @@ class Record(NamedTuple):
     """One judged audit. `utc_ns` is the corrected time, None if unmeasured; `host_ns` is the host's clock.
 
     A `network` audit polled servers; a `local` one carried the offset of the last network audit, `age_s` ago, forward.
-    `health` is None in a one-shot check. While not `confirmed`, the offset is worse than the severity, and more samples
-    are needed to raise a finding. `database_clock` is None without a recent reply of the database. `last_poll` is None
-    before the first poll.
+    `health` is None in a one-shot check, `last_poll` before the first poll, and `database_clock` without a recent reply
+    of the database. While not `confirmed`, the offset is worse than the severity: more samples must confirm a finding.
     """
 
     version: str
@@ -241,7 +238,7 @@ class Labels(NamedTuple):
 
 
 def conclude(observation: Observation, profile: Profile, labels: Labels, assumed_ppm: float = MAX_DRIFT_PPM) -> Record:
-    """Judge an observation under a profile: select sources, estimate the offset, run the rules.
+    """Judge an observation without earlier ones: select sources, estimate the offset, run the rules.
 
     `assumed_ppm` is the assumed largest drift of the oscillator, unless the kernel's correction shows more (R4).
     """
@@ -266,10 +263,7 @@ def write_record(
     confirmed: bool = True,
     last_poll: LastPoll | None = None,
 ) -> Record:
-    """Make the record of a judged audit. The record of a local audit has no sources.
-
-    A network audit is itself the latest poll, unless another one is given.
-    """
+    """Make the record of a judged audit. A local audit has no sources; a network audit is itself the latest poll."""
     observation, agreement = context.observation, context.selection.agreement
     host, counts = observation.host, context.counts or count_sources(context.selection)
     if last_poll is None and kind == "network":
@@ -318,15 +312,9 @@ def _database_offset(context: AuditContext) -> DatabaseOffset | None:
 
 
 def _offset(agreement: Agreement, drift_ppm: float) -> OffsetRecord:
-    interval = agreement.interval
-    return OffsetRecord(
-        agreement.estimate_ns / NS_PER_S,
-        interval.earliest_ns / NS_PER_S,
-        interval.latest_ns / NS_PER_S,
-        max_error_s(interval),
-        direction(agreement.estimate_ns),
-        drift_ppm,
-    )
+    estimate_s, (earliest_ns, latest_ns) = agreement.estimate_ns / NS_PER_S, agreement.interval
+    ends_s, bound_s = (earliest_ns / NS_PER_S, latest_ns / NS_PER_S), max_error_s(agreement.interval)
+    return OffsetRecord(estimate_s, *ends_s, bound_s, direction(estimate_s), drift_ppm)
 
 
 def _source(classified: ClassifiedSource) -> SourceRecord:
@@ -353,10 +341,9 @@ def _source(classified: ClassifiedSource) -> SourceRecord:
 
 
 def reference_id_text(reference_id: bytes, stratum: int) -> str:
-    """Format a reference id: the name of a clock at stratum 1, else the dotted form of an address.
+    """Format a reference id: the name of a clock at stratum 1, else dotted, as in chronyc and ntpq (RFC 5905 §7.3).
 
-    From stratum 2 on it is the upstream's IPv4 address, or the first octets of the MD5 of its IPv6 address. Both are
-    dotted, as in chronyc and ntpq, because they cannot be distinguished (RFC 5905 §7.3).
+    From stratum 2 on it is the upstream's IPv4 address or the start of the MD5 of its IPv6 address, which look alike.
     """
     name = reference_id.rstrip(b"\0")
     if stratum == 1 and name and all(0x21 <= byte <= 0x7E for byte in name):

@@ -28,15 +28,14 @@ class RunningAgent(NamedTuple):
 
     @property
     def stale_after_s(self) -> float:
-        """The greatest age of the last record, in seconds; an older one does not describe the clock."""
+        """The greatest age at which the last record describes the clock, in seconds."""
         return LATE_INTERVALS * self.local_s + LATE_S
 
 
 class HostNow(NamedTuple):
     """The host that reads a record: the moment by its clocks, its machine id, and whether the agent runs here.
 
-    The agent is the one whose state is read with the record: it holds the folder and has stored that state. While
-    another agent starts, the state is still that of the previous one. None if unknown.
+    The agent is the one that has stored the state that is read with the record. `agent_runs` is None if unknown.
     """
 
     moment: Instant
@@ -54,9 +53,10 @@ class Wait(NamedTuple):
 class AgentStatus(NamedTuple):
     """The agent's last record, `age_s` old; it is valid up to `stale_after_s`.
 
-    `doubt` is why the record does not describe this clock, whatever its age; None if it does. `last_network_record` is
-    of the last network audit, `last_network_age_s` old. `agent_up_s` is how long the agent had run when it made the
-    record; None if another agent made it. `wait` is what a running agent waits for. `agent_runs` is as in `HostNow`.
+    - `agent_up_s`: how long the agent had run when it made the record; None if another agent made it.
+    - `last_network_record`: that of the last network audit.
+    - `doubt`: why the record does not describe this clock, whatever its age.
+    - `wait`: what a running agent waits for; `agent_runs` is as in `HostNow`.
     """
 
     record: Record
@@ -89,28 +89,21 @@ def agent_status(
     stale_after_s: float | None = None,
 ) -> AgentStatus:
     """Return the status of a record at a moment. `stale_after_s` overrides the limit from the agent's interval."""
-    is_of_this_boot = _is_of_this_boot(record, agent, here)
-    age = _age_s(record, agent, here)
+    age_s, up_ns = _age_s(record, agent, here), -1
+    if agent.started_boottime_ns is not None and agent.boot_id == record.host.boot_id:
+        up_ns = record.boottime_ns - agent.started_boottime_ns
     return AgentStatus(
         record=record,
-        age_s=age,
+        age_s=age_s,
         stale_after_s=agent.stale_after_s if stale_after_s is None else stale_after_s,
         agent=agent,
-        agent_up_s=_agent_up_s(record, agent),
+        agent_up_s=up_ns / NS_PER_S if up_ns >= 0 else None,
         last_network_record=last_network_record,
         last_network_age_s=None if last_network_record is None else _age_s(last_network_record, agent, here),
-        doubt=_doubt(record, is_of_this_boot, age, here.machine_id),
+        doubt=_doubt(record, _is_of_this_boot(record, agent, here), age_s, here.machine_id),
         wait=wait_of(agent, here),
         agent_runs=here.agent_runs,
     )
-
-
-def _agent_up_s(record: Record, agent: RunningAgent) -> float | None:
-    """Return how long the agent had run when it made a record; None if another agent made it."""
-    if agent.started_boottime_ns is None or agent.boot_id != record.host.boot_id:
-        return None
-    up_ns = record.boottime_ns - agent.started_boottime_ns
-    return up_ns / NS_PER_S if up_ns >= 0 else None
 
 
 def wait_of(agent: RunningAgent, here: HostNow) -> Wait | None:
@@ -123,10 +116,7 @@ def wait_of(agent: RunningAgent, here: HostNow) -> Wait | None:
 
 
 def _age_s(record: Record, agent: RunningAgent, here: HostNow) -> float:
-    """Return the age of a record: within its boot by uptime, which no step changes.
-
-    For a record of another boot it is by the host's clock, and at least this boot's uptime.
-    """
+    """Return the age of a record: by uptime within its boot, else by the host's clock, at least this boot's uptime."""
     if _is_of_this_boot(record, agent, here):
         return (here.moment.boottime_ns - record.boottime_ns) / NS_PER_S
     return here.moment.since_s(Instant(record.host.boot_id, record.boottime_ns, record.host_ns))
@@ -135,8 +125,8 @@ def _age_s(record: Record, agent: RunningAgent, here: HostNow) -> float:
 def _is_of_this_boot(record: Record, agent: RunningAgent, here: HostNow) -> bool | None:
     """Whether a record was made in this boot; None if unknown.
 
-    A running agent is the better witness: a container may show every process except a sandboxed service a boot id of
-    its own. If the agent has no boot id, only records since its start are certainly of this boot.
+    A running agent is the better witness: a container may show a sandboxed service the host's boot id, and all other
+    processes one of their own. Without a boot id only records since the agent's start are certainly of this boot.
     """
     boot_id, started_ns = record.host.boot_id, agent.started_boottime_ns
     is_of_agent = here.agent_runs and started_ns is not None and agent.boot_id == boot_id
@@ -147,7 +137,7 @@ def _is_of_this_boot(record: Record, agent: RunningAgent, here: HostNow) -> bool
     return boot_id == here.moment.boot_id
 
 
-def _doubt(record: Record, is_of_this_boot: bool | None, age: float, machine_id: str | None) -> str | None:
+def _doubt(record: Record, is_of_this_boot: bool | None, age_s: float, machine_id: str | None) -> str | None:
     other_id = record.host.machine_id
     if machine_id is not None and other_id is not None and machine_id != other_id:
         return f"the last record is of another machine (id {other_id[:8]}..., this one is {machine_id[:8]}...)"
@@ -155,8 +145,8 @@ def _doubt(record: Record, is_of_this_boot: bool | None, age: float, machine_id:
         return "it is unknown whether the last record is of this boot: there is no boot id"
     if not is_of_this_boot:
         return "the last record is of another boot"
-    if age < 0:
-        return f"the last record is {format_duration(-age)} ahead of this host's uptime"
+    if age_s < 0:
+        return f"the last record is {format_duration(-age_s)} ahead of this host's uptime"
     return None
 
 

@@ -47,10 +47,8 @@ class Instant(NamedTuple):
 class ServerState(NamedTuple):
     """The stored state of one server.
 
-    - `queried_at`: the last query.
-    - `consecutive_timeouts`: queries in a row without a reply.
-    - `rate_kods`: RATE kiss-o'-deaths.
-    - `kod`, `kod_at`: the code and the time of the last kiss-o'-death.
+    - `queried_at`: the last query; `consecutive_timeouts`: queries in a row without a reply.
+    - `rate_kods`: RATE kiss-o'-deaths; `kod`, `kod_at`: the code and the time of the last kiss-o'-death.
     - `delay_ns`: the least round trip.
     - `zone`, `slot`: the pool, and the server's place in it.
     - `last_resolved`: when the pool's name last resolved to this address.
@@ -105,9 +103,8 @@ def on_reply(state: ServerState, now: Instant, delay_ns: int) -> ServerState:
     """Store a good reply: it resets the timeouts at once, and the RATE count after a day without one."""
     best_ns = delay_ns if state.delay_ns is None else min(delay_ns, state.delay_ns)
     is_reset = state.kod_at is not None and now.since_s(state.kod_at) >= DENIAL_S
-    return state._replace(
-        queried_at=now, consecutive_timeouts=0, delay_ns=best_ns, rate_kods=0 if is_reset else state.rate_kods
-    )
+    rate_kods = 0 if is_reset else state.rate_kods
+    return state._replace(queried_at=now, consecutive_timeouts=0, delay_ns=best_ns, rate_kods=rate_kods)
 
 
 def on_kod(state: ServerState, now: Instant, code: str) -> ServerState:
@@ -115,13 +112,10 @@ def on_kod(state: ServerState, now: Instant, code: str) -> ServerState:
 
     Any other code counts as a query without a reply: unknown codes must be ignored (K4).
     """
-    if code == "RATE":
-        return state._replace(
-            queried_at=now, consecutive_timeouts=0, rate_kods=state.rate_kods + 1, kod=code, kod_at=now
-        )
-    if code in ("DENY", "RSTR"):
-        return state._replace(queried_at=now, consecutive_timeouts=0, kod=code, kod_at=now)
-    return on_timeout(state, now)  # R4330 §8: any stratum 0 reply is a reason to back off
+    if code not in ("RATE", "DENY", "RSTR"):
+        return on_timeout(state, now)  # RFC 4330 §8: any stratum 0 reply is a reason to back off
+    rate_kods = state.rate_kods + (code == "RATE")
+    return state._replace(queried_at=now, consecutive_timeouts=0, rate_kods=rate_kods, kod=code, kod_at=now)
 
 
 def on_timeout(state: ServerState, now: Instant) -> ServerState:
@@ -143,12 +137,11 @@ def choose_pool_servers(
     interval_s: float = POOL_INTERVAL_S,
     count: int = MAX_POOL_SERVERS,
 ) -> tuple[str, ...]:
-    """Choose at most four addresses of a pool: the nearest known servers, and a new one.
+    """Choose at most four addresses of a pool that may be queried now.
 
     `offered` has the addresses of each of the zone's names, `known` the states of this zone. The nearest known servers
     are kept from poll to poll (P8). One place goes to a server that was never queried, so that the measured delay
-    decides which are kept. The remaining places are filled from each name in turn (P6). Servers that must not be
-    queried now are left out.
+    decides which are kept. The remaining places are filled from each name in turn (P6).
     """
     kept = sorted(
         (address for address, state in known.items() if _is_keeper(state, now, interval_s)),
