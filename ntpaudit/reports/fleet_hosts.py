@@ -1,12 +1,13 @@
 """The hosts on the fleet's page: their rows in the table, and the period of the worst ones."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ntpaudit.core.checks.context import estimate_s
 from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.checks.steps import STEP_BACK, STEP_KINDS
-from ntpaudit.core.fleet.model import Alarm, Fleet, FleetFinding, FleetPolicy, HostStatus, TimeBucket
+from ntpaudit.core.fleet.model import Alarm, Fleet, FleetFinding, FleetPolicy, HostStatus, TimeBucket, max_error_s
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S, direction, format_duration, format_utc, plural
 from ntpaudit.render.axis import Axis
@@ -19,7 +20,7 @@ _JUMPS_NAMED = 3
 
 
 class Row(NamedTuple):
-    """A row of the page: one host.
+    """The row of a host on the page.
 
     `number` is its place in the fleet, by which links lead to it, and `figure` that of its offset over time, None
     without one. `kind` holds its classes in the style sheet. `way` is `behind` or `ahead`, empty without an offset. A
@@ -33,10 +34,8 @@ class Row(NamedTuple):
     silent: bool
     verdict: str
     way: str
-    estimate_s: float | None
     band: Band | None
     bound_s: float | None
-    seen_s: float | None
     figure: int | None
     found_by: str
     suspected: list[tuple[str, str]]
@@ -44,26 +43,19 @@ class Row(NamedTuple):
 
 def list_rows(fleet: Fleet, axis: Axis, figures: Mapping[str, int]) -> list[Row]:
     """Return a row for each host, in the fleet's order; `figures` are those hosts whose offset over time is drawn."""
-    named: dict[str, dict[int, FleetFinding]] = {}
+    named: defaultdict[str, list[tuple[str, FleetFinding]]] = defaultdict(list)
     for number, finding in enumerate(fleet.findings):
         for host in finding.hosts:
-            named.setdefault(host, {})[number] = finding
-    return [
-        _row(number, one, fleet.now_ns, axis, figures.get(one.name), named.get(one.name, {}))
-        for number, one in enumerate(fleet.members)
-    ]
+            named[host].append((f"f{number}", finding))
+    return [_row(number, one, axis, figures.get(one.name), named[one.name]) for number, one in enumerate(fleet.members)]
 
 
 def _row(
-    number: int, one: HostStatus, now_ns: int, axis: Axis, figure: int | None, named: Mapping[int, FleetFinding]
+    number: int, one: HostStatus, axis: Axis, figure: int | None, named: Sequence[tuple[str, FleetFinding]]
 ) -> Row:
-    offset, silent = one.host.offset if one.host else None, one.silent_s is not None
+    offset, silent = one.offset, one.silent_s is not None
     way = direction(offset.estimate_s) if offset else ""
-    words: dict[str, None] = {}
-    places: dict[str, str] = {}
-    for place, found in named.items():
-        words |= dict.fromkeys(word for word in (found.id, found.source) if word is not None)
-        places.setdefault(found.id, f"f{place}")
+    articles = {found.id: article for article, found in reversed(named)}
     return Row(
         number=number,
         one=one,
@@ -71,13 +63,11 @@ def _row(
         silent=silent,
         verdict=_verdict(one),
         way=way,
-        estimate_s=offset.estimate_s if offset else None,
         band=band(offset, axis) if offset else None,
-        bound_s=max(abs(offset.earliest_s), abs(offset.latest_s)) if offset else None,
-        seen_s=_seen_s(one, now_ns),
+        bound_s=max_error_s(offset) if offset else None,
         figure=figure,
-        found_by=" ".join(words),
-        suspected=[(kind, places.get(kind, "findings")) for kind in one.suspected],
+        found_by=" ".join(dict.fromkeys(word for _, found in named for word in (found.id, found.source) if word)),
+        suspected=[(kind, articles.get(kind, "findings")) for kind in one.suspected],
     )
 
 
@@ -89,12 +79,6 @@ def _verdict(one: HostStatus) -> str:
     if one.severity is Severity.OK and verdict == "within":
         return ""
     return "silent" if one.silent_s is not None else _VERDICTS.get(verdict, "not measured")
-
-
-def _seen_s(one: HostStatus, now_ns: int) -> float | None:
-    if one.host is None or one.seen_s is not None:
-        return one.seen_s
-    return max(0.0, (now_ns - one.host.last_ns) / NS_PER_S)
 
 
 def alarm_words(alarm: Alarm, now_ns: int) -> str:
@@ -148,20 +132,19 @@ def _series_words(series: HostSeries, frame: Frame) -> str:
         return "Nothing was measured."
     least, most = min(o.estimate_s for o in known), max(o.estimate_s for o in known)
     whole = max(len(series.buckets), round((frame.end_ns - frame.begin_ns) / frame.span_ns))
+    span_s = frame.span_ns / NS_PER_S
     facts = [
         _extremes(min(o.earliest_s for o in known), max(o.latest_s for o in known)),
-        f"means of {format_duration(frame.span_ns / NS_PER_S)} from {format_duration(least)} {direction(least)} to "
-        f"{format_duration(most)} "
-        f"{direction(most)}",
+        f"means of {format_duration(span_s)} from {format_duration(least)} {direction(least)} to "
+        f"{format_duration(most)} {direction(most)}",
     ]
     moved = jumps(series, frame.span_ns)
     facts += [_jump_words(jump, frame) for jump in moved[:_JUMPS_NAMED]]
-    facts += [f"{plural(len(moved) - _JUMPS_NAMED, 'more jump')}"] if len(moved) > _JUMPS_NAMED else []
-    for lacking, words in (
-        (len(series.buckets) - len(known), "not measured"),
-        (whole - len(series.buckets), "no point"),
-    ):
-        facts += [f"{words} for {format_duration(lacking * frame.span_ns / NS_PER_S)}"] if lacking > 0 else []
+    if len(moved) > _JUMPS_NAMED:
+        facts.append(plural(len(moved) - _JUMPS_NAMED, "more jump"))
+    unmeasured, absent = len(series.buckets) - len(known), whole - len(series.buckets)
+    facts += [f"not measured for {format_duration(unmeasured * span_s)}"] if unmeasured else []
+    facts += [f"no point for {format_duration(absent * span_s)}"] if absent else []
     return f"{'; '.join(facts)}."
 
 

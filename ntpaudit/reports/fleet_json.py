@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from ntpaudit.core.fleet.model import Alarm, Fleet, HostStatus, Order, OrderingUncertainty, Site
+from ntpaudit.core.fleet.model import Fleet, HostStatus, Offset, Order, OrderingUncertainty, Site, max_error_s
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import direction, format_utc
 from ntpaudit.reports.fleet_summary import sentence
@@ -40,7 +40,7 @@ def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None, notes: Seque
                 {"site": site.name, "counts": _counts(site), "ambiguity": _ambiguity(site.ambiguity)}
                 for site in fleet.sites
             ],
-            "hosts": [_host(one) for one in (fleet.members if shown is None else shown)],
+            "hosts": [host_data(one) for one in (fleet.members if shown is None else shown)],
         }
     )
 
@@ -77,7 +77,8 @@ def _ambiguity(ambiguity: OrderingUncertainty | None) -> dict[str, Any] | None:
     return None if ambiguity is None else _rounded(ambiguity._asdict())
 
 
-def _host(one: HostStatus) -> dict[str, Any]:
+def host_data(one: HostStatus) -> dict[str, Any]:
+    """Return what is known of a host; without a point, nothing of it."""
     known: dict[str, Any] = {
         "host": one.name,
         "site": one.site,
@@ -94,29 +95,28 @@ def _host(one: HostStatus) -> dict[str, Any]:
             "reported": host.severity.word,
             "disputed_s": _finite(one.disputed_s),
             "verdict": host.verdict,
-            "offset": None
-            if (offset := host.offset) is None
-            else _rounded(offset._asdict())
-            | {
-                "bound_s": round(max(-offset.earliest_s, offset.latest_s), _DECIMALS),
-                "direction": direction(offset.estimate_s) if offset.estimate_s else None,
-            },
+            "offset": None if host.offset is None else _offset(host.offset),
             "age_s": _finite(host.age_s),
             "frequency_ppm": _finite(host.frequency_ppm),
             "usable": host.usable,
             "falsetickers": host.falsetickers,
             "findings": host.findings,
         }
-    return known | {"alarms": [_alarm(alarm) for alarm in one.alarms], "suspected": list(one.suspected)}
+    alarms = [
+        {
+            "id": alarm.kind,
+            "severity": alarm.severity.word,
+            "since": format_utc(alarm.since_ns),
+            "value_s": _finite(alarm.value_s),
+        }
+        for alarm in one.alarms
+    ]
+    return known | {"alarms": alarms, "suspected": list(one.suspected)}
 
 
-def _alarm(alarm: Alarm) -> dict[str, Any]:
-    return {
-        "id": alarm.kind,
-        "severity": alarm.severity.word,
-        "since": format_utc(alarm.since_ns),
-        "value_s": _finite(alarm.value_s),
-    }
+def _offset(offset: Offset) -> dict[str, Any]:
+    way = direction(offset.estimate_s) if offset.estimate_s else None
+    return _rounded(offset._asdict() | {"bound_s": max_error_s(offset), "direction": way})
 
 
 def _finite(value: float | None) -> float | None:

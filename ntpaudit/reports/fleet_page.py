@@ -7,6 +7,7 @@ from math import ceil, floor
 from typing import NamedTuple
 
 from ntpaudit.core.clock.readings import growth_ns
+from ntpaudit.core.fleet.members import measured
 from ntpaudit.core.fleet.model import Alarm, Fleet, FleetPolicy, SeverityCounts, TimeBucket, split
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
@@ -42,7 +43,7 @@ def render(
     style and script. The same values give the same page.
     """
     worst = [one for one in fleet.members if host_series.get(one.name)][:MOST_SERIES]
-    axis = svg.common_axis((one.host.offset for one in fleet.members if one.host and one.host.offset), terms.warning_s)
+    axis = svg.common_axis((one.offset for one in fleet.members if one.offset), terms.warning_s)
     begin_ns = fleet.now_ns - round(period_s * NS_PER_S)
     frame = svg.Frame(begin_ns, fleet.now_ns, split(begin_ns, fleet.now_ns, spans).width_ns)
     rows = list_rows(fleet, axis, {one.name: number for number, one in enumerate(worst)})
@@ -90,7 +91,8 @@ def render(
 
 def headline(fleet: Fleet) -> str:
     """Describe the fleet's clocks in one sentence."""
-    whole, wrong, unknown = len(fleet.members), _wrong(fleet), fleet.whole.hosts[Severity.UNKNOWN]
+    whole, unknown = len(fleet.members), fleet.whole.hosts[Severity.UNKNOWN]
+    wrong = sum(map(is_wrong, fleet.members))
     if not whole:
         return "No host has reported."
     if wrong:
@@ -102,12 +104,8 @@ def headline(fleet: Fleet) -> str:
     return "No clock is wrong for certain, but there are warnings or findings."
 
 
-def _wrong(fleet: Fleet) -> int:
-    return sum(is_wrong(one) for one in fleet.members)
-
-
 def _notes(fleet: Fleet) -> tuple[str, str, str, str]:
-    wrong = _wrong(fleet)
+    wrong = sum(map(is_wrong, fleet.members))
     silent = [one for one in fleet.members if one.silent_s is not None]
     lost = sum(one.host is None for one in silent)
     unmeasured = sum(one.severity is Severity.UNKNOWN and one.silent_s is None for one in fleet.members)
@@ -134,16 +132,14 @@ class Estimates(NamedTuple):
 
 
 def _estimates(fleet: Fleet, axis: Axis, terms: FleetPolicy) -> Estimates | None:
-    estimates = [
-        one.host.offset.estimate_s for one in fleet.members if one.host and one.host.offset and one.silent_s is None
-    ]
+    estimates = [one.current_offset.estimate_s for one in fleet.members if one.current_offset]
     if not estimates:
         return None
     behind = sum(estimate_s > terms.warning_s for estimate_s in estimates)
     ahead = sum(estimate_s < -terms.warning_s for estimate_s in estimates)
     bins = svg.counted(estimates, axis)
-    figure = svg.spread(bins, axis, terms.warning_s)
-    return Estimates(len(estimates) - behind - ahead, behind, ahead, max(bins), figure)
+    inside = len(estimates) - behind - ahead
+    return Estimates(inside, behind, ahead, max(bins), svg.spread(bins, axis, terms.warning_s))
 
 
 class Example(NamedTuple):
@@ -159,13 +155,10 @@ def _example(fleet: Fleet) -> Example | None:
     """Return the arithmetic of order for the worst pair: how late the one can be at most, and how early the other."""
     if fleet.whole.ambiguity is None:
         return None
-    hosts = {one.name: one.host for one in fleet.members}
-    behind, ahead = (hosts.get(name) for name in fleet.whole.ambiguity.hosts)
-    if behind is None or ahead is None or behind.offset is None or ahead.offset is None:
-        return None
+    hosts = {one.name: (host, offset) for one, host, offset in measured(fleet.members)}
+    (behind, late), (ahead, early) = (hosts[name] for name in fleet.whole.ambiguity.hosts)
     behind_us, ahead_us = (
         growth_ns(fleet.now_ns - host.last_ns, host.max_drift_ppm) / 1000 for host in (behind, ahead)
     )
-    latest_us = ceil(behind.offset.latest_s * 1e6 + behind_us)
-    earliest_us = floor(ahead.offset.earliest_s * 1e6 - ahead_us)
+    latest_us, earliest_us = ceil(late.latest_s * 1e6 + behind_us), floor(early.earliest_s * 1e6 - ahead_us)
     return Example(behind.name, ahead.name, latest_us, earliest_us)

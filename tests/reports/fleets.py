@@ -42,7 +42,7 @@ def member(
     last_ns = NOW_NS - round((silent_s or 20.0) * S)
     host = Host(name, site, None, last_ns, severity, verdict, offset, 1500.0, 12.5, 4, 0, len(kinds))
     alarms = tuple(Alarm(name, kind, severity, NOW_NS - 2 * HOUR_NS, estimate_s) for kind in kinds)
-    return HostStatus(name, site, severity, host, silent_s, alarms)
+    return HostStatus(name, site, severity, host, silent_s, alarms, seen_s=(NOW_NS - last_ns) / S)
 
 
 def fleet_of(members: tuple[HostStatus, ...], findings: tuple[FleetFinding, ...] = ()) -> Fleet:

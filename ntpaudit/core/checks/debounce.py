@@ -10,7 +10,7 @@ from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.checks.offset import OFFSET_HIGH, OFFSET_OUT
 from ntpaudit.core.checks.rule import Raised, make_finding, worst_first
 from ntpaudit.core.checks.sources import SOURCE_QUORUM
-from ntpaudit.core.policy import Profile, Severity
+from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import AuditKind
 from ntpaudit.core.units import NS_PER_S, format_duration
 
@@ -66,6 +66,19 @@ class ConditionState(NamedTuple):
         last = self.samples[-1] if self.samples else 0
         return last if last > self.raised and last >= _COUNTED else 0
 
+    @property
+    def agreeing(self) -> int:
+        """How many of the last samples are at least as bad as what is pending."""
+        return sum(rank >= self.pending for rank in self.samples)
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether more samples could raise what is pending."""
+        return self.pending > 0 and self.agreeing < MAJORITY
+
+
+_NEW = ConditionState()
+
 
 class DebounceState(NamedTuple):
     """Every condition by its finding's id. `correcting_ns` is the uptime since which the clock is being corrected.
@@ -77,6 +90,10 @@ class DebounceState(NamedTuple):
     conditions: Mapping[str, ConditionState] = MappingProxyType({})
     correcting_ns: int | None = None
     unconfirmed: tuple[bool, ...] = ()
+
+    def of(self, finding_id: str) -> ConditionState:
+        """Return the state of one condition."""
+        return self.conditions.get(finding_id, _NEW)
 
 
 class Decision(NamedTuple):
@@ -93,12 +110,9 @@ class Decision(NamedTuple):
     state: DebounceState
 
 
-_NEW = ConditionState()
-
-
 def judge(
     context: AuditContext,
-    alarms: DebounceState,
+    before: DebounceState,
     kind: AuditKind,
     *,
     is_sample: bool,
@@ -113,48 +127,44 @@ def judge(
     later audit can confirm this sample, so its result counts as unknown at once.
     """
     now_ns = context.observation.taken.boottime_ns
-    correcting_ns = _correcting_ns(alarms.correcting_ns, now_ns, is_correcting) if is_sample else alarms.correcting_ns
+    correcting_ns = before.correcting_ns
+    if is_sample:  # `min` because each boot restarts the uptime
+        correcting_ns = min(now_ns, correcting_ns or now_ns) if is_correcting else None
     in_grace = now_ns < OFFSET_GRACE_NS or (correcting_ns is not None and now_ns - correcting_ns < PATIENCE_NS)
-    strict = context._replace(profile=_scaled(context.profile, HYSTERESIS))
-    watched = {rule.id: alarms.conditions.get(rule.id, _NEW) for rule in RULES}
+    profile = context.profile
+    nearer = profile._replace(warning_s=HYSTERESIS * profile.warning_s, critical_s=HYSTERESIS * profile.critical_s)
+    strict = context._replace(profile=nearer)
+    conditions = {rule.id: before.of(rule.id) for rule in RULES}
     if is_sample and not is_continued:  # good samples from before the offset became unknown prove nothing
-        high = watched[OFFSET_HIGH.id]
-        watched[OFFSET_HIGH.id] = high._replace(samples=tuple(filter(None, high.samples)))
+        high = conditions[OFFSET_HIGH.id]
+        conditions[OFFSET_HIGH.id] = high._replace(samples=tuple(filter(None, high.samples)))
     for rule in RULES:
-        before, raised = watched[rule.id], rule.check(context)
+        condition, raised = conditions[rule.id], rule.check(context)
         if rule.basis == "moment":
-            watched[rule.id] = _with_message(_NEW._replace(raised=_rank(raised)), raised)
+            conditions[rule.id] = _with_message(ConditionState(raised=_rank(raised)), raised)
         elif _has_sample(rule, raised, context, kind, is_sample):
-            held = before.raised and rule.has_hysteresis and _rank(rule.check(strict))
+            held = condition.raised and rule.has_hysteresis and _rank(rule.check(strict))
             rank = max(_rank(raised), held)
-            if not (in_grace and rank > before.raised and rule.is_of_offset):
-                after = _update(before, rank, now_ns, rule.least_s, raised)
+            if not (in_grace and rank > condition.raised and rule.is_of_offset):
+                after = _update(condition, rank, now_ns, rule.least_s, raised)
                 is_dated = after.raised and rule.is_of_offset  # only these become overdue
-                watched[rule.id] = after._replace(sampled_ns=now_ns) if is_dated else after
-        elif kind == "network" and before.raised and rule.is_of_offset:
-            watched[rule.id] = before._replace(is_overdue=True)
-    new_state = DebounceState(watched, correcting_ns, alarms.unconfirmed)
+                conditions[rule.id] = after._replace(sampled_ns=now_ns) if is_dated else after
+        elif kind == "network" and condition.raised and rule.is_of_offset:
+            conditions[rule.id] = condition._replace(is_overdue=True)
+    state = DebounceState(conditions, correcting_ns, before.unconfirmed)
     if is_sample:
-        is_worse = context.offset_severity > _raised_severity(new_state, context)
-        unconfirmed = (*new_state.unconfirmed, in_grace)[-SAMPLES:] if is_worse else ()
-        new_state = new_state._replace(unconfirmed=unconfirmed)
-    return _decide(context, alarms, new_state, kind, can_confirm=can_confirm)
+        is_worse = context.offset_severity > _raised_severity(state, context)
+        state = state._replace(unconfirmed=(*before.unconfirmed, in_grace)[-SAMPLES:] if is_worse else ())
+    return _decide(context, before, state, kind, can_confirm=can_confirm)
 
 
-def of_new_boot(alarms: DebounceState) -> DebounceState:
+def of_new_boot(state: DebounceState) -> DebounceState:
     """Return the state for a new boot: raised findings stay raised, and uptimes of the old boot do not count."""
-    watched = {
-        name: entry._replace(since_ns=(None,) * len(LEVELS), better_ns=None, sampled_ns=None)
-        for name, entry in alarms.conditions.items()
+    conditions = {
+        name: condition._replace(since_ns=_NEW.since_ns, better_ns=None, sampled_ns=None)
+        for name, condition in state.conditions.items()
     }
-    return alarms._replace(conditions=watched, correcting_ns=None)
-
-
-def _correcting_ns(since_ns: int | None, now_ns: int, is_correcting: bool) -> int | None:
-    """Return since when the clock is being corrected, or None. `min` because each boot restarts the uptime."""
-    if not is_correcting:
-        return None
-    return now_ns if since_ns is None else min(since_ns, now_ns)
+    return state._replace(conditions=conditions, correcting_ns=None)
 
 
 def _has_sample(rule: HostRule, raised: Raised | None, context: AuditContext, kind: AuditKind, is_sample: bool) -> bool:
@@ -169,58 +179,49 @@ def _rank(raised: Raised | None) -> int:
     return 0 if raised is None else LEVELS.index(raised.level) + 1
 
 
-def _update(watched: ConditionState, rank: int, now_ns: int, least_s: float, sample: Raised | None) -> ConditionState:
-    samples = (*watched.samples, rank)[-SAMPLES:]
-    if not (watched.raised or any(samples)):
+def _update(before: ConditionState, rank: int, now_ns: int, least_s: float, sample: Raised | None) -> ConditionState:
+    samples = (*before.samples, rank)[-SAMPLES:]
+    if not (before.raised or any(samples)):
         return ConditionState(samples)
-    since_ns = tuple(
-        _since_ns(then_ns, [one >= level for one in samples], now_ns)
-        for level, then_ns in enumerate(watched.since_ns, 1)
-    )
-    confirmed = [
-        level
-        for level in range(watched.raised + 1, rank + 1)
-        if _is_confirmed([one >= level for one in samples], since_ns[level - 1], now_ns, least_s)
-    ]
-    raised = max(confirmed, default=watched.raised)
-    better_ns = None if rank >= watched.raised else min(watched.better_ns or now_ns, now_ns)
-    if better_ns is not None and _is_over([one < watched.raised for one in samples], better_ns, now_ns):
+    raised, since_ns = before.raised, list(before.since_ns)
+    for level, then_ns in enumerate(before.since_ns, 1):
+        holds = [one >= level for one in samples]
+        begun_ns = now_ns if then_ns is None else min(then_ns, now_ns)
+        since_ns[level - 1] = begun_ns if any(holds[-MAJORITY:]) else None
+        if raised < level <= rank and _is_confirmed(holds, (now_ns - begun_ns) / NS_PER_S, least_s):
+            raised = level
+    better_ns = None if rank >= before.raised else min(before.better_ns or now_ns, now_ns)
+    if better_ns is not None and _is_over([one < before.raised for one in samples], now_ns - better_ns):
         raised, better_ns = rank, None
-    after = ConditionState(samples, since_ns, raised, better_ns, watched.message, watched.remedy)
+    after = ConditionState(samples, tuple(since_ns), raised, better_ns, before.message, before.remedy)
     if rank > raised and sample is not None:
         after = after._replace(pending_message=sample.message, pending_remedy=sample.remedy)
-    return _with_message(after, sample) if rank == raised or raised > watched.raised else after
+    return _with_message(after, sample) if rank == raised or raised > before.raised else after
 
 
 def _with_message(condition: ConditionState, sample: Raised | None) -> ConditionState:
     return condition if sample is None else condition._replace(message=sample.message, remedy=sample.remedy)
 
 
-def _since_ns(then_ns: int | None, holds: Sequence[bool], now_ns: int) -> int | None:
-    """Return since when a condition holds, not counting one or two exceptions in a row."""
-    if not any(holds[-MAJORITY:]):
-        return None
-    return now_ns if then_ns is None else min(then_ns, now_ns)
-
-
-def _is_confirmed(holds: Sequence[bool], since_ns: int | None, now_ns: int, least_s: float) -> bool:
-    lasted_s = 0.0 if since_ns is None else (now_ns - since_ns) / NS_PER_S
-    is_twice = holds[-2:] == [True, True] and lasted_s >= DWELL_S
+def _is_confirmed(holds: Sequence[bool], lasted_s: float, least_s: float) -> bool:
+    is_twice = all(holds[-2:]) and lasted_s >= DWELL_S
     return (is_twice or sum(holds) >= MAJORITY) and lasted_s >= least_s
 
 
-def _is_over(better: Sequence[bool], better_ns: int, now_ns: int) -> bool:
+def _is_over(better: Sequence[bool], lasted_ns: int) -> bool:
     """Whether enough samples in a row are better: three, or two that are `DWELL_S` apart."""
-    return all(better[-MAJORITY:]) or (all(better[-2:]) and now_ns - better_ns >= DWELL_S * NS_PER_S)
+    return all(better[-MAJORITY:]) or (all(better[-2:]) and lasted_ns >= DWELL_S * NS_PER_S)
 
 
 def _decide(
     context: AuditContext, before: DebounceState, after: DebounceState, kind: AuditKind, *, can_confirm: bool
 ) -> Decision:
-    entries = [(rule, after.conditions.get(rule.id, _NEW)) for rule in RULES]
-    listed = [(rule, entry) for rule, entry in entries if _level(rule, after) or _is_pending(rule, after)]
     now_ns = context.observation.taken.boottime_ns
-    findings = [_listed(rule, entry, now_ns, can_confirm=can_confirm) for rule, entry in listed]
+    findings = [
+        _listed(rule, after.of(rule.id), now_ns, can_confirm=can_confirm)
+        for rule in RULES
+        if _level(rule, after) or _is_pending(rule, after)
+    ]
     severity = max((finding.severity for finding in findings), default=Severity.OK)
     confirmed = True
     if context.selection.agreement is None:
@@ -233,7 +234,7 @@ def _decide(
         else:
             severity = max(severity, Severity.UNKNOWN)
             findings = _counted_as_unknown(findings, context, can_confirm=can_confirm)
-    needs_samples = any(rule.basis == "network" and _needs_samples(entry) for rule, entry in entries)
+    needs_samples = any(rule.basis == "network" and after.of(rule.id).needs_samples for rule in RULES)
     is_undecided = not confirmed and (kind == "network" or context.offset_severity is Severity.CRITICAL)
     return Decision(
         worst_first(findings),
@@ -245,35 +246,34 @@ def _decide(
     )
 
 
-def _is_trusted(alarms: DebounceState, raised: Severity) -> bool:
+def _is_trusted(state: DebounceState, raised: Severity) -> bool:
     """Whether the raised severity still holds although the last samples are worse.
 
     It holds against one sample. Samples in a grace period never confirm anything, so a second one in a row makes the
     severity unknown.
     """
-    if len(alarms.unconfirmed) > 1 and any(alarms.unconfirmed):
+    if len(state.unconfirmed) > 1 and any(state.unconfirmed):
         return False
-    return raised > Severity.OK or 0 in alarms.conditions.get(OFFSET_HIGH.id, _NEW).samples
+    return raised > Severity.OK or 0 in state.of(OFFSET_HIGH.id).samples
 
 
-def _raised_severity(alarms: DebounceState, context: AuditContext) -> Severity:
-    if alarms.conditions.get(OFFSET_OUT.id, _NEW).raised:
+def _raised_severity(state: DebounceState, context: AuditContext) -> Severity:
+    if state.of(OFFSET_OUT.id).raised:
         return Severity.CRITICAL
-    is_insufficient = context.is_unguaranteed and alarms.conditions.get(SOURCE_QUORUM.id, _NEW).raised >= _COUNTED
-    return Severity.WARNING if is_insufficient or alarms.conditions.get(OFFSET_HIGH.id, _NEW).raised else Severity.OK
+    is_insufficient = context.is_unguaranteed and state.of(SOURCE_QUORUM.id).raised >= _COUNTED
+    return Severity.WARNING if is_insufficient or state.of(OFFSET_HIGH.id).raised else Severity.OK
 
 
-def _level(rule: HostRule, alarms: DebounceState) -> int:
+def _level(rule: HostRule, state: DebounceState) -> int:
     """Return the rank at which a rule's finding is listed; 0 while another finding covers it."""
-    is_covered = any(alarms.conditions.get(other, _NEW).raised >= _COUNTED for other in rule.covered_by)
-    return 0 if is_covered else alarms.conditions.get(rule.id, _NEW).raised
+    is_covered = any(state.of(other).raised >= _COUNTED for other in rule.covered_by)
+    return 0 if is_covered else state.of(rule.id).raised
 
 
-def _is_pending(rule: HostRule, alarms: DebounceState) -> bool:
+def _is_pending(rule: HostRule, state: DebounceState) -> bool:
     """Whether a rule's finding is pending and no other finding covers it."""
-    covering = [alarms.conditions.get(other, _NEW) for other in rule.covered_by]
-    is_covered = any(max(entry.raised, entry.pending) >= _COUNTED for entry in covering)
-    return alarms.conditions.get(rule.id, _NEW).pending > 0 and not is_covered
+    covering = map(state.of, rule.covered_by)
+    return state.of(rule.id).pending > 0 and all(max(one.raised, one.pending) < _COUNTED for one in covering)
 
 
 def _counted_as_unknown(findings: Sequence[Finding], context: AuditContext, *, can_confirm: bool) -> list[Finding]:
@@ -293,43 +293,34 @@ def _counted_as_unknown(findings: Sequence[Finding], context: AuditContext, *, c
     ]
 
 
-def _agreeing(watched: ConditionState) -> int:
-    return sum(rank >= watched.pending for rank in watched.samples)
-
-
-def _needs_samples(watched: ConditionState) -> bool:
-    return watched.pending > 0 and _agreeing(watched) < MAJORITY
-
-
-def _listed(rule: HostRule, watched: ConditionState, now_ns: int, *, can_confirm: bool) -> Finding:
+def _listed(rule: HostRule, condition: ConditionState, now_ns: int, *, can_confirm: bool) -> Finding:
     """Make the finding of what is raised or pending; its severity is unknown if it can never be confirmed."""
-    raised = LEVELS[watched.raised - 1] if watched.raised else "low"
-    overdue = _overdue(watched, now_ns)
-    if not watched.pending:
-        return make_finding(
-            rule, Raised(raised, watched.message + _improving(rule, watched) + overdue, remedy=watched.remedy)
-        )
-    count, total = _agreeing(watched), len(watched.samples)
-    samples = " (1 sample)" if total == 1 else f" ({count} of {total} samples)"
-    when = _when(rule, watched, now_ns)
-    pending = _unconfirmed(LEVELS[watched.pending - 1], samples, when, can_confirm=can_confirm)
-    message, remedy = watched.pending_message + pending + overdue, watched.pending_remedy
-    if watched.raised:
-        message, remedy = f"{watched.message}; {message}", watched.remedy
-    listed = make_finding(rule, Raised(raised, message, remedy=remedy))
+    level = LEVELS[condition.raised - 1] if condition.raised else "low"
+    overdue = _overdue(condition, now_ns)
+    if not condition.pending:
+        message = condition.message + _improving(rule, condition) + overdue
+        return make_finding(rule, Raised(level, message, remedy=condition.remedy))
+    total = len(condition.samples)
+    samples = " (1 sample)" if total == 1 else f" ({condition.agreeing} of {total} samples)"
+    when = _when(rule, condition, now_ns)
+    pending = _unconfirmed(LEVELS[condition.pending - 1], samples, when, can_confirm=can_confirm)
+    message, remedy = condition.pending_message + pending + overdue, condition.pending_remedy
+    if condition.raised:
+        message, remedy = f"{condition.message}; {message}", condition.remedy
+    listed = make_finding(rule, Raised(level, message, remedy=remedy))
     return listed if can_confirm else listed._replace(severity=max(listed.severity, Severity.UNKNOWN))
 
 
 _IF_CONFIRMED = f"after {MAJORITY} such samples of the last {SAMPLES}, or 2 in a row {format_duration(DWELL_S)} apart"
 
 
-def _when(rule: HostRule, watched: ConditionState, now_ns: int) -> str:
-    since_ns = watched.since_ns[watched.pending - 1]
+def _when(rule: HostRule, condition: ConditionState, now_ns: int) -> str:
+    since_ns = condition.since_ns[condition.pending - 1]
     left_s = rule.least_s - (0.0 if since_ns is None else (now_ns - since_ns) / NS_PER_S)
     if left_s <= 0:
         return _IF_CONFIRMED
     left = format_duration(left_s, rounding="up")
-    return f"{_IF_CONFIRMED}, but not before {left}" if _needs_samples(watched) else f"after {left} if it persists"
+    return f"{_IF_CONFIRMED}, but not before {left}" if condition.needs_samples else f"after {left} if it persists"
 
 
 def _unconfirmed(level: Level, samples: str = "", when: str = _IF_CONFIRMED, *, can_confirm: bool) -> str:
@@ -339,38 +330,34 @@ def _unconfirmed(level: Level, samples: str = "", when: str = _IF_CONFIRMED, *, 
     return f". Cannot be confirmed, because this run keeps no state; would be {level}{samples}"
 
 
-def _improving(rule: HostRule, watched: ConditionState) -> str:
+def _improving(rule: HostRule, condition: ConditionState) -> str:
     """Count the last samples that are better than what is raised, because the reader may see them beside it."""
-    better = next((count for count, rank in enumerate(reversed(watched.samples)) if rank >= watched.raised), 0)
+    better = next((count for count, rank in enumerate(reversed(condition.samples)) if rank >= condition.raised), 0)
     if not better:
         return ""
     wanted = f"below {HYSTERESIS:.0%} of the tolerance".replace("%", " %") if rule.has_hysteresis else "that are better"
     return f". Improving: cleared after {MAJORITY} samples in a row {wanted} ({better} so far)"
 
 
-def _overdue(watched: ConditionState, now_ns: int) -> str:
+def _overdue(condition: ConditionState, now_ns: int) -> str:
     """Say when the offset was last measured, if nothing was proven since (R1, R5).
 
     An offset carried forward that is good again clears nothing: only servers prove it. The last sample need not have
     proven what is raised: it may have been better already.
     """
-    if not (watched.raised and watched.is_overdue):
+    if not (condition.raised and condition.is_overdue):
         return ""
-    last_ns = watched.sampled_ns
+    last_ns = condition.sampled_ns
     ago = "before this boot" if last_ns is None else f"{format_duration((now_ns - last_ns) / NS_PER_S)} ago"
     return f". Last measured {ago}: the replies since then prove no offset, so this stays raised"
 
 
 def _changes(before: DebounceState, after: DebounceState) -> Iterator[tuple[Finding, bool]]:
     for rule in RULES:
-        old, new = before.conditions.get(rule.id, _NEW), after.conditions.get(rule.id, _NEW)
+        old, new = before.of(rule.id), after.of(rule.id)
         old_level, new_level = _level(rule, before), _level(rule, after)
         if rule.has_own_events or old_level == new_level:
             continue
         last = new if new_level else old
         raised = Raised(LEVELS[(new_level or old_level) - 1], last.message, remedy=last.remedy)
         yield make_finding(rule, raised), new_level > 0
-
-
-def _scaled(profile: Profile, share: float) -> Profile:
-    return profile._replace(warning_s=profile.warning_s * share, critical_s=profile.critical_s * share)

@@ -207,6 +207,11 @@ class HostStatus(NamedTuple):
         return None if self.host is None else self.host.offset
 
     @property
+    def current_offset(self) -> Offset | None:
+        """The offset of a host that reports; None while it is silent."""
+        return None if self.silent_s is not None else self.offset
+
+    @property
     def is_expired(self) -> bool:
         """Whether the database knows the host but has no point of it within the look-back."""
         return self.host is None and self.silent_s != inf
