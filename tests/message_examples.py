@@ -102,7 +102,7 @@ HOSTS = (
     _behind(0, 60 * MS, "ops-strict"),
     _behind(0, 900 * MS)._replace(profile=PROFILES["cluster-crdb"]),
     _NO_SOURCES,
-    _with(_NO_SOURCES, gap=Gap(1300.0, 4.3)),
+    _with(_NO_SOURCES, gap=Gap(1300.0, 1300.0 / 300.0)),
     case(answered(1), answered(2, measurement(9 * S))),
     case(*(failed(number, "rejected", "unsync") for number in range(1, 7))),
     case(answered(1, measurement(0, 10 * S)), failed(2)),
