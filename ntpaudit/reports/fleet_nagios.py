@@ -23,16 +23,12 @@ def render_absence(reason: str, remedy: str = "") -> str:
 
 
 def _performance(fleet: Fleet) -> list[str]:
-    ok, warning, unknown, critical = fleet.whole.hosts
-    hosts, measured, by_two, by_three = fleet.coverage
+    expected, measured, by_two, by_three = fleet.coverage
     counts = {
         "hosts": len(fleet.members),
-        "ok": ok,
-        "warning": warning,
-        "unknown": unknown,
-        "critical": critical,
+        **{severity.word: fleet.whole.hosts[severity] for severity in Severity},
         "silent": sum(one.silent_s is not None for one in fleet.members),
-        "expected": hosts,
+        "expected": expected,
         "measured": measured,
         "two_sources": by_two,
         "three_sources": by_three,

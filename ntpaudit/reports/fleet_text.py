@@ -5,14 +5,13 @@ Also the order of events on two hosts.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from itertools import zip_longest
 from typing import TypeVar
 
 from ntpaudit.core.fleet.missing import share
-from ntpaudit.core.fleet.model import Fleet, FleetFinding, HostStatus, Order, Site
+from ntpaudit.core.fleet.model import Fleet, FleetFinding, HostStatus, Order, Site, max_error_s
 from ntpaudit.core.policy import Severity
-from ntpaudit.core.units import NS_PER_S, format_duration, format_offset, format_utc, plural
+from ntpaudit.core.units import format_duration, format_offset, format_utc, plural
 from ntpaudit.formats.text import finding_lines, fix_lines
 from ntpaudit.render.table_fit import fit
 from ntpaudit.render.terminal import SEVERITY_COLOURS, Column, Paint, labelled, opening, page, painter, table
@@ -60,7 +59,7 @@ def render(
         [f"... and {plural(left, 'more finding')} (--format json has all)"]
         if (left := len(fleet.findings[FINDINGS:]))
         else (),
-        _table(_hosts(fleet.now_ns), chosen, paint, width, _DROPPED) if chosen else (),
+        _table(_HOSTS, chosen, paint, width, _DROPPED) if chosen else (),
         _rest(fleet.members, chosen, is_flagged=is_flagged),
         _table(_SITES, fleet.sites, paint, width, _SITES_DROPPED) if len(fleet.sites) > 1 else (),
     )
@@ -140,14 +139,12 @@ def _facts(fleet: Fleet) -> Iterator[tuple[str, str]]:
     if hosts:
         listed = "" if fleet.unlisted is None else " in the inventory"
         others = f"; {plural(fleet.unlisted, 'other')} report" if fleet.unlisted else ""
-        yield (
-            "coverage",
-            (
-                f"{measured} of {plural(hosts, 'host')}{listed} {'is' if measured == 1 else 'are'} measured "
-                f"({share(measured, hosts)}); {by_two} by two or more sources ({share(by_two, hosts)}), {by_three} by "
-                f"three or more ({share(by_three, hosts)}){others}"
-            ),
+        text = (
+            f"{measured} of {plural(hosts, 'host')}{listed} {'is' if measured == 1 else 'are'} measured "
+            f"({share(measured, hosts)}); {by_two} by two or more sources ({share(by_two, hosts)}), {by_three} by "
+            f"three or more ({share(by_three, hosts)}){others}"
         )
+        yield "coverage", text
     if (worst := fleet.whole.ambiguity) is not None:
         pair = f"worst pair: {' and '.join(map(short_name, worst.hosts))}"
         yield "ordering", f"timestamps can order events more than {_up(worst.within_s)} apart ({pair})"
@@ -167,23 +164,6 @@ def _rest(members: Sequence[HostStatus], shown: Sequence[HostStatus], *, is_flag
         yield f"... and {', '.join(words)} ({how})"
 
 
-def _hosts(now_ns: int) -> tuple[Column[HostStatus], ...]:
-    return (
-        Column("host", lambda one: short_name(one.name)),
-        Column("site", lambda one: short_name(one.site or "")),
-        Column(
-            "state",
-            lambda one: one.severity.word if one.silent_s is None else "silent",
-            colour=lambda one: SEVERITY_COLOURS[one.severity] if one.severity else None,
-        ),
-        Column("offset       ", _offset, is_number=True),
-        Column("at most", _bound, is_number=True),
-        Column("sources", _sources),
-        Column("last seen", lambda one: _seen(one, now_ns), is_number=True),
-        Column("findings", _findings, gives_way=True),
-    )
-
-
 def _table(
     columns: Sequence[Column[_Item]], items: Sequence[_Item], paint: Paint, width: int | None, dropped: Sequence[str]
 ) -> Iterator[str]:
@@ -199,16 +179,10 @@ def _table(
 
 
 def _offset(one: HostStatus) -> str:
-    if one.host is None or one.host.offset is None or one.silent_s is not None:
+    if one.current_offset is None:
         return ""
-    size, _, word = format_offset(one.host.offset.estimate_s).rpartition(" ")
+    size, _, word = format_offset(one.current_offset.estimate_s).rpartition(" ")
     return f"{size} {word:6}"
-
-
-def _bound(one: HostStatus) -> str:
-    if one.host is None or one.host.offset is None or one.silent_s is not None:
-        return ""
-    return _up(max(-one.host.offset.earliest_s, one.host.offset.latest_s))
 
 
 def _sources(one: HostStatus) -> str:
@@ -218,16 +192,10 @@ def _sources(one: HostStatus) -> str:
     return f"{one.host.usable}{f', {false} false' if false else ''}"
 
 
-def _seen(one: HostStatus, now_ns: int) -> str:
-    if one.host is None:
+def _seen(one: HostStatus) -> str:
+    if one.seen_s is None:
         return f"> {format_duration(one.silent_s or 0.0)}" if one.is_expired else "never"
-    seen_s = (now_ns - one.host.last_ns) / NS_PER_S if one.seen_s is None else one.seen_s
-    return _ago(round(seen_s))
-
-
-@lru_cache(maxsize=4096)
-def _ago(seconds: int) -> str:
-    return format_duration(max(1, seconds))
+    return format_duration(max(1, round(one.seen_s)))
 
 
 def _findings(one: HostStatus) -> str:
@@ -238,13 +206,35 @@ def _findings(one: HostStatus) -> str:
     return short_name(names[0]) + (f" +{len(names) - 1}" if names[1:] else "") if names else ""
 
 
+_HOSTS: tuple[Column[HostStatus], ...] = (
+    Column("host", lambda one: short_name(one.name)),
+    Column("site", lambda one: short_name(one.site or "")),
+    Column(
+        "state",
+        lambda one: one.severity.word if one.silent_s is None else "silent",
+        colour=lambda one: SEVERITY_COLOURS[one.severity] if one.severity else None,
+    ),
+    Column("offset       ", _offset, is_number=True),
+    Column(
+        "at most",
+        lambda one: _up(max_error_s(one.current_offset)) if one.current_offset else "",
+        is_number=True,
+    ),
+    Column("sources", _sources),
+    Column("last seen", _seen, is_number=True),
+    Column("findings", _findings, gives_way=True),
+)
+
+
+def _count_column(severity: Severity) -> Column[Site]:
+    """Count the hosts of a severity; blank for 0, so that the others stand out."""
+    return Column(severity.word, lambda site: str(site.hosts[severity] or ""), is_number=True)
+
+
 _SITES: tuple[Column[Site], ...] = (
     Column("site", lambda site: short_name(site.name) if site.name is not None else "(none)"),
     Column("hosts", lambda site: str(sum(site.hosts)), is_number=True),
-    Column("critical", lambda site: _count(site, Severity.CRITICAL), is_number=True),
-    Column("unknown", lambda site: _count(site, Severity.UNKNOWN), is_number=True),
-    Column("warning", lambda site: _count(site, Severity.WARNING), is_number=True),
-    Column("ok", lambda site: _count(site, Severity.OK), is_number=True),
+    *map(_count_column, (Severity.CRITICAL, Severity.UNKNOWN, Severity.WARNING, Severity.OK)),
     Column(
         "ordered beyond", lambda site: "" if site.ambiguity is None else _up(site.ambiguity.within_s), is_number=True
     ),
@@ -253,8 +243,3 @@ _SITES: tuple[Column[Site], ...] = (
         lambda site: "" if site.ambiguity is None else " and ".join(map(short_name, site.ambiguity.hosts)),
     ),
 )
-
-
-def _count(site: Site, severity: Severity) -> str:
-    """Count the hosts of a severity; blank for 0, so that the others stand out."""
-    return str(site.hosts[severity] or "")

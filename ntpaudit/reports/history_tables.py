@@ -5,7 +5,7 @@ Columns have a fixed width, because the last row is not known when the first is 
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
 from typing import Any, NamedTuple
 
@@ -83,32 +83,20 @@ def event_table(events: Iterable[StoredEvent], width: int, paint: Paint) -> Iter
 
 def audit_csv(hours: Iterable[Hour], audits: Iterable[Audit]) -> Iterator[str]:
     """Write hours, then audits, under one header; corrected times, durations in seconds to the nanosecond."""
-    write = csv.writer(_Echo()).writerow
-    yield write(_AUDIT_FIELDS)
+    writer = csv.DictWriter(_Echo(), _AUDIT_FIELDS, restval="", extrasaction="ignore")
+    yield writer.writeheader()
     for hour in hours:
-        known = {
-            "time": format_utc(hour.time_ns),
-            "kind": "hour",
-            "severity": hour.severity.word,
-            "bound_s": _number(hour.bound_s),
-            "least_offset_s": _number(hour.least_offset_s),
-            "most_offset_s": _number(hour.most_offset_s),
-        }
-        counts = {name: getattr(hour, name) for name in ("audits", "measured", "within", "unproven", "beyond")}
         seconds = {} if hour.spans is None else {f"{name}_s": part for name, part in hour.spans._asdict().items()}
-        yield write([(known | counts | seconds).get(field, "") for field in _AUDIT_FIELDS])
-    of_hours = [""] * (len(_AUDIT_FIELDS) - _AUDIT_FIELDS.index("findings") - 1)
+        names = {"time": format_utc(hour.time_ns), "kind": "hour", "severity": hour.severity.word}
+        yield writer.writerow(_numbers(hour._asdict() | seconds) | names)
     for audit in audits:
-        cells = (
-            format_utc(audit.time_ns) if audit.is_dated else "",
-            format_utc(audit.host_ns),
-            audit.kind,
-            audit.severity.word,
-            audit.verdict,
-            *map(_number, (audit.offset_s, audit.earliest_s, audit.latest_s, audit.bound_s, audit.age_s)),
-            " ".join(audit.findings),
-        )
-        yield write((*cells, *of_hours))
+        names = {
+            "time": format_utc(audit.time_ns) if audit.is_dated else "",
+            "host_time": format_utc(audit.host_ns),
+            "severity": audit.severity.word,
+            "findings": " ".join(audit.findings),
+        }
+        yield writer.writerow(_numbers(audit._asdict() | {"bound_s": audit.bound_s}) | names)
 
 
 def hour_json(hours: Iterable[Hour]) -> Iterator[str]:
@@ -122,42 +110,39 @@ def hour_json(hours: Iterable[Hour]) -> Iterator[str]:
 
 def event_csv(events: Iterable[StoredEvent]) -> Iterator[str]:
     """Write events under a header; `value_s` is the size of a step (positive is forward), or of a finding."""
-    write = csv.writer(_Echo()).writerow
-    yield write(_EVENT_FIELDS)
-    for event, boot_id in events:
-        yield write(
-            [
-                "" if event.utc_ns is None else format_utc(event.utc_ns),
-                format_utc(event.host_ns),
-                event.kind,
-                int(event.raised),
-                event.severity.word,
-                event.level,
-                _number(event.value_s),
-                csv_cell(event.text),
-                boot_id or "",
-            ]
+    writer = csv.DictWriter(_Echo(), _EVENT_FIELDS)
+    yield writer.writeheader()
+    for stored in events:
+        event = stored.event
+        times = {
+            "time": "" if event.utc_ns is None else format_utc(event.utc_ns),
+            "host_time": format_utc(event.host_ns),
+        }
+        yield writer.writerow(
+            _numbers(_event_data(stored)) | times | {"raised": int(event.raised), "text": csv_cell(event.text)}
         )
 
 
 def event_json(events: Iterable[StoredEvent]) -> Iterator[str]:
     """Write events as JSON Lines of a schema of their own."""
-    for event, boot_id in events:
-        time = {"utc": None if event.utc_ns is None else format_utc(event.utc_ns), "host": format_utc(event.host_ns)}
-        yield _json(
-            {
-                "schema": EVENT_SCHEMA,
-                "time": time | {"boottime_ns": event.boottime_ns},
-                "boot_id": boot_id,
-                "event": event.kind,
-                "raised": event.raised,
-                "severity": event.severity.word,
-                "level": event.level,
-                "value_s": event.value_s,
-                "text": event.text,
-                "detail": dict(event.detail),
-            }
-        )
+    for stored in events:
+        event = stored.event
+        utc = None if event.utc_ns is None else format_utc(event.utc_ns)
+        time = {"utc": utc, "host": format_utc(event.host_ns), "boottime_ns": event.boottime_ns}
+        yield _json({"schema": EVENT_SCHEMA, "time": time} | _event_data(stored) | {"detail": dict(event.detail)})
+
+
+def _event_data(stored: StoredEvent) -> dict[str, Any]:
+    event = stored.event
+    return {
+        "boot_id": stored.boot_id,
+        "event": event.kind,
+        "raised": event.raised,
+        "severity": event.severity.word,
+        "level": event.level,
+        "value_s": event.value_s,
+        "text": event.text,
+    }
 
 
 class _Echo:
@@ -172,8 +157,9 @@ def _json(data: Any) -> str:
     return json.dumps(data, allow_nan=False, separators=(",", ":")) + "\n"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else decimal(value)
+def _numbers(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the numbers of a row in fixed notation."""
+    return {name: decimal(value) if isinstance(value, float) else value for name, value in data.items()}
 
 
 def _line(

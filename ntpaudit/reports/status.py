@@ -11,7 +11,7 @@ from ntpaudit.core.clock.drift import FORECAST_LIMIT_S, Breach, Drift, breach_af
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.record import Health
 from ntpaudit.core.staleness import AgentStatus, RunningAgent, Wait
-from ntpaudit.core.units import format_duration, format_utc, plural
+from ntpaudit.core.units import DAY_S, format_duration, format_utc, plural
 from ntpaudit.formats.nagios import performance, plugin_line
 from ntpaudit.formats.summary import summary
 from ntpaudit.formats.text import facts, finding_lines, source_table
@@ -22,8 +22,6 @@ FORMATS = ("text", "json", "nagios")
 
 ANSWERS_WITHIN_S = 10.0
 """The time from the start of a poll to its record, with the resolution of names."""
-
-_DAY_S = 86_400.0
 
 
 def render(
@@ -176,7 +174,7 @@ def _drift(drift: Drift) -> str:
     if drift.frequency_ppm is None:
         return f"not known yet ({plural(drift.samples, 'sample')})"
     verb = "loses" if drift.frequency_ppm > 0 else "gains"
-    per_day = format_duration(drift.frequency_ppm * 1e-6 * _DAY_S)
+    per_day = format_duration(drift.frequency_ppm * 1e-6 * DAY_S)
     fit = f"{drift.frequency_ppm:+.3f} ppm, fit error {drift.skew_ppm:.2g} ppm over {format_duration(drift.span_s)}"
     return f"with its present correction the clock {verb} {per_day} per day ({fit}, {plural(drift.samples, 'sample')})"
 

@@ -20,7 +20,7 @@ from tests.core.fleets import NOW_NS, host, offset, snapshot
 def movement(name: str, then: Offset, now: Offset) -> ClockShift:
     """How a host moved in an hour."""
     one = host(name, 0.0)._replace(offset=now)
-    return ClockShift(HostStatus(name, one.site, one.severity, one), one, one.last_ns - 3600 * 10**9, then, now)
+    return ClockShift(HostStatus(name, one.site, one.severity, one), one, 3600.0, then, now)
 
 
 @st.composite

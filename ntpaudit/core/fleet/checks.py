@@ -28,8 +28,7 @@ def judge_fleet(snapshot: Snapshot, policy: FleetPolicy) -> Fleet:
     compared = compare(snapshot, members)
     site_shifts = dict(moved_sites(compared, SITE_MOVED_SHARE * policy.warning_s))
     coverage = cover(expected_hosts(members, unlisted))
-    by_name = {one.name: one for one in members}
-    context = FleetContext(snapshot, policy, members, by_name, unlisted, coverage, groups, compared.moved, site_shifts)
+    context = FleetContext(snapshot, policy, members, unlisted, coverage, groups, compared.moved, site_shifts)
     sites = tuple(
         Site(site, count(hosts), groups[site].ambiguity if site in groups else None) for site, hosts in by_site(members)
     )

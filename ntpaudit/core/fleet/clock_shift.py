@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ntpaudit.core.checks.host import RULES
 from ntpaudit.core.checks.steps import STEP_KINDS
 from ntpaudit.core.fleet.members import by_site, measured
-from ntpaudit.core.fleet.model import Bounded, Host, HostStatus, Offset, Snapshot, max_error_s, min_error_s
+from ntpaudit.core.fleet.model import Alarm, Bounded, Host, HostStatus, Offset, Snapshot, max_error_s, min_error_s
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
 
@@ -18,14 +18,14 @@ _EXPLAINING = frozenset(rule.id for rule in RULES if rule.explains_shift)
 
 
 class ClockShift(NamedTuple):
-    """How far a host's clock moved since `since_ns`, from one offset to another; positive if it fell behind.
+    """How far a host's clock moved within `span_s`, from one offset to another; positive if it fell behind.
 
     `stepped`: its own agent reported a step since then.
     """
 
     member: HostStatus
     host: Host
-    since_ns: int
+    span_s: float
     then: Bounded
     now: Offset
     stepped: bool = False
@@ -39,11 +39,6 @@ class ClockShift(NamedTuple):
     def site(self) -> str | None:
         """The host's site."""
         return self.member.site
-
-    @property
-    def span_s(self) -> float:
-        """The time between the two points."""
-        return (self.host.last_ns - self.since_ns) / NS_PER_S
 
     @property
     def earliest_s(self) -> float:
@@ -105,14 +100,15 @@ def compare(snapshot: Snapshot, members: Iterable[HostStatus]) -> ComparedSites:
     moved: list[ClockShift] = []
     for one, host, now in measured(members):
         then = snapshot.baseline.get(one.name)
-        if then is None or one.name in duplicates or one.disputed_s or _is_explained(one):
+        if then is None or one.name in duplicates or one.disputed_s or any(map(_explains, one.alarms)):
             continue
         counts[one.site] += 1
         if has_moved(then, now):
             # without the time of the baseline point, it is as old as the baseline
             since_ns = snapshot.baseline_ns.get(host.name, host.last_ns - round(snapshot.baseline_s * NS_PER_S))
+            span_s = (host.last_ns - since_ns) / NS_PER_S
             stepped = one.name in stepped_ns and stepped_ns[one.name] >= since_ns
-            moved.append(ClockShift(one, host, since_ns, then, now, stepped))
+            moved.append(ClockShift(one, host, span_s, then, now, stepped))
     return ComparedSites(counts, moved)
 
 
@@ -147,9 +143,9 @@ def max_overlap(moves: Sequence[ClockShift]) -> tuple[tuple[ClockShift, ...], fl
     return tuple(move for move in moves if move.earliest_s <= best[2] <= move.latest_s), best[2]
 
 
-def _is_explained(one: HostStatus) -> bool:
-    """Whether its agent reports a cause, for example that no time daemon disciplines the clock."""
-    return any(alarm.kind in _EXPLAINING and alarm.severity > Severity.OK for alarm in one.alarms)
+def _explains(alarm: Alarm) -> bool:
+    """Whether it is a cause of a shift, for example that no time daemon disciplines the clock."""
+    return alarm.kind in _EXPLAINING and alarm.severity > Severity.OK
 
 
 def _nearest(earliest_s: float, latest_s: float) -> float:

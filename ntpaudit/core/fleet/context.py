@@ -22,7 +22,6 @@ class FleetContext(NamedTuple):
     snapshot: Snapshot
     policy: FleetPolicy
     members: tuple[HostStatus, ...]
-    by_name: Mapping[str, HostStatus]
     unlisted: tuple[str, ...]
     coverage: Coverage
     groups: Mapping[str | None, Group]

@@ -18,7 +18,7 @@ from ntpaudit.core.fleet.model import (
     max_error_s,
 )
 from ntpaudit.core.fleet.severity import disputed_s, offset_verdict, seen_ns
-from ntpaudit.core.policy import Severity, Verdict
+from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
 
 
@@ -49,19 +49,14 @@ def build_members(snapshot: Snapshot, policy: FleetPolicy) -> tuple[tuple[HostSt
             if not reports:
                 continue
             unlisted.append(host.name)
-        member = HostStatus(host.name, host.site, Severity.UNKNOWN, host, silent_s)
+        member = HostStatus(host.name, None, Severity.UNKNOWN, host, silent_s)
         if reports:
             member = _reporting(host, snapshot, policy)
         site, raised = _site_of(host, policy), alarms.get(host.name, ())
         members.append(member._replace(site=site, alarms=raised, seen_s=silent_s))
     members += _silent_members(snapshot, policy, alarms)
-    return tuple(sorted(members, key=_severity_key)), tuple(sorted(unlisted))
-
-
-def _is_unproven(host: Host, verdict: Verdict) -> bool:
-    """Whether a host itself reports unproven, because too few servers replied (R1), and warns."""
-    claims_less = host.verdict == "unproven" and host.severity > Severity.OK
-    return claims_less and (verdict == "within" or (verdict == "beyond" and not host.is_confirmed))
+    members.sort(key=lambda one: (*rank(one), -max_error_s(one.offset) if one.offset else 0.0, one.name))
+    return tuple(members), tuple(sorted(unlisted))
 
 
 def _reporting(host: Host, snapshot: Snapshot, policy: FleetPolicy) -> HostStatus:
@@ -75,7 +70,9 @@ def _reporting(host: Host, snapshot: Snapshot, policy: FleetPolicy) -> HostStatu
     wrong_s = disputed_s(host, snapshot.now_ns)
     if wrong_s:
         severity = max(severity, Severity.WARNING)
-    if verdict != host.verdict and not _is_unproven(host, verdict):
+    claims_less = host.verdict == "unproven" and host.severity > Severity.OK  # too few servers replied (R1)
+    is_unproven = claims_less and (verdict == "within" or (verdict == "beyond" and not host.is_confirmed))
+    if verdict != host.verdict and not is_unproven:
         host = host._replace(verdict=verdict, offset=None if verdict == "unmeasured" else host.offset)
     return HostStatus(host.name, host.site, severity, host, contradicted=contradicted, disputed_s=wrong_s)
 
@@ -108,22 +105,21 @@ def filter_site(snapshot: Snapshot, policy: FleetPolicy, site: str) -> tuple[Sna
 def measured(members: Iterable[HostStatus]) -> Iterator[tuple[HostStatus, Host, Offset]]:
     """Yield the hosts that report and have an offset."""
     for one in members:
-        if one.silent_s is None and (host := one.host) is not None and host.offset is not None:
-            yield one, host, host.offset
+        if one.host is not None and one.current_offset is not None:
+            yield one, one.host, one.current_offset
 
 
 def cover(members: Iterable[HostStatus]) -> Coverage:
     """Count hosts by the number of agreeing sources."""
     every = tuple(members)
-    agreeing = [_agreeing(host) for _, host, _ in measured(every)]
-    return Coverage(
-        len(every), len(agreeing), sum(count >= 2 for count in agreeing), sum(count >= 3 for count in agreeing)
-    )
+    agreeing = [host.agreeing for _, host, _ in measured(every)]
+    by_two, by_three = (sum(count >= least for count in agreeing) for least in (2, 3))
+    return Coverage(len(every), len(agreeing), by_two, by_three)
 
 
 def is_covered(one: HostStatus) -> bool:
     """Whether a host is measured now, by two sources or more."""
-    return one.silent_s is None and one.host is not None and one.host.offset is not None and _agreeing(one.host) >= 2
+    return any(host.agreeing >= 2 for _, host, _ in measured([one]))
 
 
 def count(members: Iterable[HostStatus]) -> tuple[int, int, int, int]:
@@ -180,10 +176,6 @@ def rank(one: HostStatus) -> tuple[int, float, bool]:
     return -one.severity, -(one.silent_s or 0.0), not one.suspected
 
 
-def _severity_key(one: HostStatus) -> tuple[tuple[int, float, bool], float, str]:
-    return rank(one), -max_error_s(one.offset) if one.offset else -0.0, one.name
-
-
 def _alarms(snapshot: Snapshot) -> dict[str, tuple[Alarm, ...]]:
     """Group the raised alarms by host, worst first; a step counts for `STEP_S`."""
     found: defaultdict[str, list[Alarm]] = defaultdict(list)
@@ -195,7 +187,3 @@ def _alarms(snapshot: Snapshot) -> dict[str, tuple[Alarm, ...]]:
         return -alarm.severity, alarm.kind, alarm.since_ns, -inf if alarm.value_s is None else alarm.value_s
 
     return {host: tuple(sorted(own, key=urgency)) for host, own in found.items()}
-
-
-def _agreeing(host: Host) -> int:
-    return host.usable - host.falsetickers

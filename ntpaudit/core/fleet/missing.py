@@ -1,12 +1,13 @@
 """Findings about hosts without current data, and about too few sources."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from ntpaudit.core.checks.finding import Level
 from ntpaudit.core.checks.rule import NIS2, Raised, Rule
 from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, expected_hosts, listed, sorted_names
 from ntpaudit.core.fleet.members import by_site, is_covered, namesake
-from ntpaudit.core.fleet.model import FleetPolicy, HostStatus
+from ntpaudit.core.fleet.model import HostStatus
 from ntpaudit.core.units import DAY_S, format_duration, plural
 
 FULL_SHARE = 0.95
@@ -25,17 +26,19 @@ _FIX_WRONG_SITE = "correct the site in the inventory, or host.site in the config
 
 def check_evidence_gap(context: FleetContext) -> Iterator[Raised]:
     """NTPA-07: hosts without current data (silent, expired, or never reported), and hosts that are not listed."""
+    retire = "use an inventory that does not list it (--inventory)"
+    if context.policy.inventory is not None:
+        retire = "remove it from the inventory"
+    retire = f"; if the host is retired, {retire}"
     silent = [one for one in context.members if one.host is not None and one.silent_s is not None]
-    for site, gaps in by_site(silent):
-        for level in _GAP_LEVELS:
-            if group := [one for one in gaps if _gap_level(one) == level]:
-                yield _silence(group, site, level)._replace(remedy=_retire(_FIX_SILENT, context.policy))
+    for site, group in by_site(silent):
+        yield from _silence(group, site, f"{_FIX_SILENT}{retire}")
     without_data = [one for one in context.members if one.host is None]
     for site, group in by_site(without_data):
         if expired := sorted_names(one.name for one in group if one.is_expired):
             verb = "is in the database but has" if len(expired) == 1 else "are in the database but have"
             message = f"{listed(expired)} {verb} no point in the last {format_duration(context.snapshot.look_back_s)}"
-            yield Raised("high", message, site, None, expired, remedy=_retire(_FIX_EXPIRED, context.policy))
+            yield Raised("high", message, site, None, expired, remedy=f"{_FIX_EXPIRED}{retire}")
         if never := sorted_names(one.name for one in group if not one.is_expired):
             yield _never(never, site, context.unlisted)
     if context.unlisted:
@@ -45,31 +48,21 @@ def check_evidence_gap(context: FleetContext) -> Iterator[Raised]:
     yield from _misplaced(context)
 
 
-_GAP_LEVELS: tuple[Level, ...] = ("high", "medium")
-
-
-def _gap_level(one: HostStatus) -> Level:
-    return "high" if one.silent_s is not None and one.silent_s >= DAY_S else "medium"
-
-
-def _silence(group: Sequence[HostStatus], site: str | None, level: Level) -> Raised:
-    longest = max(group, key=lambda one: (one.silent_s or 0.0, one.name))
-    silent_s = longest.silent_s or 0.0
-    names = sorted_names(one.name for one in group)
-    if len(group) == 1:
-        message = f"{longest.name} has been silent for {format_duration(silent_s)}; its clock is unknown since then"
-    else:
-        message = (
-            f"{len(group)} hosts {at(site)} are silent, {longest.name} for {format_duration(silent_s)}; their clocks "
-            "are unknown since then"
-        )
-    return Raised(level, message, site, None, names, silent_s)
-
-
-def _retire(remedy: str, policy: FleetPolicy) -> str:
-    if policy.inventory is None:
-        return f"{remedy}; if the host is retired, use an inventory that does not list it (--inventory)"
-    return f"{remedy}; if the host is retired, remove it from the inventory"
+def _silence(hosts: Sequence[HostStatus], site: str | None, remedy: str) -> Iterator[Raised]:
+    """Report the silent hosts of a site; those that are silent for a day in a finding of their own."""
+    gaps: defaultdict[Level, list[tuple[float, str]]] = defaultdict(list)
+    for one in hosts:
+        silent_s = one.silent_s or 0.0
+        gaps["high" if silent_s >= DAY_S else "medium"].append((silent_s, one.name))
+    for level, group in gaps.items():
+        silent_s, longest = max(group)
+        message = f"{longest} has been silent for {format_duration(silent_s)}; its clock is unknown since then"
+        if len(group) > 1:
+            message = (
+                f"{len(group)} hosts {at(site)} are silent, {longest} for {format_duration(silent_s)}; their clocks "
+                "are unknown since then"
+            )
+        yield Raised(level, message, site, None, sorted_names(name for _, name in group), silent_s, remedy)
 
 
 def _never(names: tuple[str, ...], site: str | None, unlisted: Sequence[str]) -> Raised:

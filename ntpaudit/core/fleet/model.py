@@ -96,6 +96,11 @@ class Host(NamedTuple):
     judged_on_bound: bool = False
     max_drift_ppm: float = MAX_DRIFT_PPM
 
+    @property
+    def agreeing(self) -> int:
+        """How many usable sources agree."""
+        return self.usable - self.falsetickers
+
 
 class Alarm(NamedTuple):
     """A raised finding of a host's own agent, since when, and its size."""

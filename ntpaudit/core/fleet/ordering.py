@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ntpaudit.core.clock.readings import growth_ns
 from ntpaudit.core.fleet.members import measured
 from ntpaudit.core.fleet.model import Host, HostStatus, Offset, Order, OrderingUncertainty
-from ntpaudit.core.fleet.severity import plausible
+from ntpaudit.core.fleet.severity import disputed_s
 from ntpaudit.core.units import NS_PER_S
 
 
@@ -102,10 +102,10 @@ def orderable(hosts: Sequence[Measured], within_s: float) -> frozenset[str]:
 def _drifted(host: Host, offset: Offset, now_ns: int) -> Offset:
     """Widen an offset by the possible drift since the host's last point (B5).
 
-    With disputed time, either the database's clock or the host's servers may be right.
+    With disputed time, either the database's clock or the host's servers may be right: it contains both offsets.
     """
-    growth_s = growth_ns(now_ns - host.last_ns, host.max_drift_ppm) / NS_PER_S
-    earliest_s, latest_s = plausible(host, offset, now_ns)
+    growth_s, wrong_s = growth_ns(now_ns - host.last_ns, host.max_drift_ppm) / NS_PER_S, disputed_s(host, now_ns)
+    earliest_s, latest_s = offset.earliest_s - max(wrong_s, 0.0), offset.latest_s - min(wrong_s, 0.0)
     return Offset(offset.estimate_s, earliest_s - growth_s, latest_s + growth_s)
 
 

@@ -1,6 +1,6 @@
 """The finding ordering-risk: timestamps of different hosts cannot order their events."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from ntpaudit.core.checks.rule import ISO, NIS2, Raised, Rule
 from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, listed, sorted_names
@@ -43,7 +43,7 @@ def _ordering(context: FleetContext, group: Group, subject: str, site: str | Non
     else:
         offsets = {one.name: one.offset for one in group.hosts if one.name in worst.hosts}
         message += "Cause: " + " and ".join(f"{name} ({_offset_and_error(offsets[name])})" for name in worst.hosts)
-    yield Raised("high", message, site, None, named, worst.within_s, _ordering_fix(context, named))
+    yield Raised("high", message, site, None, named, worst.within_s, _ordering_fix(context, frozenset(named)))
 
 
 def _offset_and_error(offset: Offset) -> str:
@@ -53,14 +53,16 @@ def _offset_and_error(offset: Offset) -> str:
     return format_offset(offset.estimate_s)
 
 
-def _ordering_fix(context: FleetContext, named: Sequence[str]) -> str | None:
+def _ordering_fix(context: FleetContext, named: frozenset[str]) -> str | None:
     """Return the fix where clocks are wrong; None where the intervals are only too wide."""
-    members = [context.by_name[name] for name in named]
     wrong = {
         one.name: one
-        for one in members
-        if one.severity is Severity.CRITICAL
-        or (one.offset is not None and not abs(one.offset.estimate_s) <= context.policy.warning_s)
+        for one in context.members
+        if one.name in named
+        and (
+            one.severity is Severity.CRITICAL
+            or (one.offset is not None and not abs(one.offset.estimate_s) <= context.policy.warning_s)
+        )
     }
     if not wrong:
         return None

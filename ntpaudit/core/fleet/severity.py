@@ -3,7 +3,7 @@
 from math import inf
 
 from ntpaudit.core.clock.database_clock import MAX_STAMP_DISPUTE_S
-from ntpaudit.core.fleet.model import Bounds, FleetPolicy, Host, Offset, Snapshot, max_error_s
+from ntpaudit.core.fleet.model import FleetPolicy, Host, Snapshot, max_error_s
 from ntpaudit.core.policy import Severity, Verdict
 from ntpaudit.core.units import NS_PER_S
 
@@ -19,18 +19,13 @@ Now may be wrong by half of it (`reader.SKEW_S`), and points arrive during the r
 _ROUNDING = 1 + 1e-9  # what a database may lose of the digits
 
 
-def is_measured(host: Host) -> bool:
-    """Whether the point has an offset from a measurement that is not too old."""
-    return host.offset is not None and (host.age_s is None or 0 <= host.age_s <= MAX_AGE_S)
-
-
 def offset_verdict(host: Host, policy: FleetPolicy) -> tuple[Verdict, Severity]:
     """Compare the interval with the host's own tolerances, else with those of the fleet.
 
     If the host reports its critical tolerance but no warning tolerance, there is no warning.
     """
     offset = host.offset
-    if offset is None or not is_measured(host):
+    if offset is None or not (host.age_s is None or 0 <= host.age_s <= MAX_AGE_S):
         return "unmeasured", Severity.UNKNOWN
     critical_s, warning_s = policy.critical_s, policy.warning_s
     if host.critical_s is not None and host.critical_s > 0:
@@ -81,9 +76,3 @@ def disputed_s(host: Host, now_ns: int) -> float:
     """Return how far a host's timestamps are ahead of the database's clock; 0 if both may be right."""
     ahead_s = (host.last_ns - now_ns) / NS_PER_S
     return host.disputed_s or (ahead_s if ahead_s > AHEAD_S else 0.0)
-
-
-def plausible(host: Host, offset: Offset, now_ns: int) -> Bounds:
-    """Return the interval that contains the true offset if either the servers or the database's clock are right."""
-    wrong_s = disputed_s(host, now_ns)
-    return Bounds(offset.earliest_s - max(wrong_s, 0.0), offset.latest_s - min(wrong_s, 0.0))
