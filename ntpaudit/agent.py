@@ -126,14 +126,15 @@ class Agent:
 
     def drain(self, timeout_s: float) -> bool:
         """Deliver the outbox and stop; return False if time ran out."""
-        drained = True
-        if self._delivery is not None:
-            self._delivery.start()
-            drained = self._delivery.drain(timeout_s)
-            if (count := len(self.store.read(outbox.unstamped))) and not self.store.is_in_memory:
-                logger.warning(f"{plural(count, 'record')} not delivered: the true time is not known yet")
+        if self._delivery is None:
+            self.close()
+            return True
+        self._delivery.start()
+        drained = self._delivery.drain(timeout_s)
+        if (count := len(self.store.read(outbox.unstamped))) and not self.store.is_in_memory:
+            logger.warning(f"{plural(count, 'record')} not delivered: the true time is not known yet")
         self.close()
-        if self._delivery is not None and self._delivery.crash is not None:
+        if self._delivery.crash is not None:
             raise self._delivery.crash
         return drained
 
@@ -180,7 +181,6 @@ class Agent:
         return True
 
     def _wait_s(self) -> float:
-        """Return the time until something is due."""
         wait_s = max(0.0, (self.state.due_ns - self._runtime.now_ns()) / NS_PER_S)
         return wait_s if self._watchdog_s is None else min(wait_s, self._watchdog_s)
 

@@ -5,7 +5,6 @@ import selectors
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
@@ -137,7 +136,7 @@ class _Poller:
 
 
 class _Signals:
-    """Signals and wake-ups from threads, as a file descriptor for a selector."""
+    """Signals and wake-ups from threads: a pipe, to which Python writes the number of each signal that it handles."""
 
     HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
@@ -146,9 +145,8 @@ class _Signals:
 
     def __enter__(self) -> "_Signals":
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._taken: deque[int] = deque()
-        self._before = {number: signal.signal(number, self._on_signal) for number in self._numbers}
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, lambda *_: None) for number in self._numbers}
         self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, self.HANDLED)  # pending signals are delivered now
         return self
 
@@ -171,8 +169,5 @@ class _Signals:
 
     def take(self) -> tuple[int, ...]:
         with suppress(BlockingIOError):
-            os.read(self._reader, 4096)
-        return tuple(self._taken.popleft() for _ in range(len(self._taken)))  # a signal may arrive at any moment
-
-    def _on_signal(self, number: int, _: object) -> None:
-        self._taken.append(number)
+            return tuple(filter(None, os.read(self._reader, 4096)))
+        return ()

@@ -62,7 +62,7 @@ def stretches(moments: Iterable[Moment], steps: Sequence[int] = (), until_s: int
     """Yield the time from the first moment to the last, and on to `until_s`, without a gap or an overlap.
 
     `steps` are the times at which the clock was set, in order. The time after the last moment has its verdict until a
-    record is overdue, if the clock was not set since; then it is `absent`.
+    record is overdue; then it is `absent`.
     """
     before: Moment | None = None
     for moment in moments:
@@ -125,7 +125,7 @@ def _long(before: Moment, after: Moment, end_s: int) -> Iterator[Stretch]:
     """Yield a stretch that is too long for the agent to have run throughout.
 
     The uptime shows how long the agent was stopped. If the true time has advanced by more, the servers have changed
-    their time. The difference is unmeasured, because its true length is unknown.
+    their time, and the difference is unmeasured.
     """
     grace_s, stopped_s = GRACE * before.local_s, end_s - before.utc_s
     up_s = after.up_s - before.up_s - max(0.0, after.slept_s - before.slept_s)
@@ -140,8 +140,7 @@ def _parted(
 ) -> Iterator[Stretch]:
     """Yield the time between two verdicts: the worse of both, unless steps of the clock separate them.
 
-    Nothing is proven about the time between two steps, nor about the time after a step without a later record (`after`
-    is None).
+    Nothing is proven between two steps, nor after a step without a later record (`after` is None).
     """
     inside = steps[bisect_right(steps, begin_s) : bisect_left(steps, end_s)]
     worse = before if after is None else _worse(before, after)

@@ -94,8 +94,7 @@ def region(name: str) -> Pool:
         return pool(f"{wanted}.{POOL_DOMAIN}")
     for continent, countries in CONTINENTS.items():
         if wanted in countries.split():
-            zone = pool(f"{wanted}.{POOL_DOMAIN}")
-            return Pool(zone.zone, zone.names, fallback=f"{continent}.{POOL_DOMAIN}")
+            return pool(f"{wanted}.{POOL_DOMAIN}")._replace(fallback=f"{continent}.{POOL_DOMAIN}")
     raise ValueError(f"no pool region {name!r}: use a continent ({', '.join(CONTINENTS)}) or a two-letter country code")
 
 
@@ -114,10 +113,7 @@ def _meant(text: str) -> str | None:
 
 def is_port(text: str) -> bool:
     """Whether a text is a port number. The length is checked because Python refuses numbers of thousands of digits."""
-    return text.isascii() and text.isdecimal() and len(text) <= _LONGEST_PORT and 1 <= int(text) <= 65_535
-
-
-_LONGEST_PORT = 5
+    return text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= 65_535
 
 
 def _split_port(text: str) -> tuple[str, int]:
