@@ -55,10 +55,7 @@ class DeliveryStatus(NamedTuple):
 
 
 def start_worker(
-    store: StateStore,
-    influxdb: InfluxConfig,
-    token: str | None,
-    read_clock: Callable[[], ClockReading] | None = None,
+    store: StateStore, influxdb: InfluxConfig, token: str | None, read_clock: Callable[[], ClockReading] | None = None
 ) -> "DeliveryWorker":
     """Return a worker for the configured database; with `read_clock` it also measures the database's clock."""
 

@@ -156,7 +156,5 @@ def store_agreement(
     line = fit(samples)
     back_test = settle_forecasts(state.back_test, sample)
     return state._replace(
-        samples=samples,
-        line=line,
-        back_test=back_test if line is None else note_forecasts(back_test, line, now.raw_ns),
+        samples=samples, line=line, back_test=back_test if line is None else note_forecasts(back_test, line, now.raw_ns)
     )
