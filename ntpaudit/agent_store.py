@@ -73,8 +73,7 @@ class AgentStore:
             self._stored.clear()
         stamp_ns = stamp_of(record)
         lines = (render_unstamped if stamp_ns is None else render)(record, events) if delivers else ""
-        taken = observation.taken
-        entry = OutboxEntry(0, lines, stamp_ns, record.host.boot_id, taken.boottime_ns, taken.realtime_ns)
+        entry = OutboxEntry(0, lines, stamp_ns, record.host.boot_id, record.boottime_ns, record.host_ns)
         row = AuditRow(observation, record, events, entry if delivers else None, self._changed(state))
         self._store.keep_record(row)
 
@@ -108,8 +107,7 @@ class AgentStore:
         self._store.write(retention.prune_by_size, limits.max_size)
 
     def _changed(self, state: ClockState) -> dict[str, Any]:
-        parts = state._asdict()
-        stored = self._stored
+        parts, stored = state._asdict(), self._stored
         changed = {key: parts[key] for key in _RARELY_CHANGED if key not in stored or parts[key] != stored[key]}
         stored |= changed
         rest = {key: part for key, part in parts.items() if key not in _RARELY_CHANGED}

@@ -20,11 +20,8 @@ from ntpaudit.store.state import StateStore
 
 logger = LazyLogger(__name__)
 
-MAX_CHARACTERS = 1 << 20
-"""The largest request, unless a single entry is larger: it is in memory three times."""
-
-CHECK_EVERY_S = 60.0
-"""How often the outbox is checked without a wake-up."""
+MAX_CHARACTERS = 1 << 20  # the largest request, unless a single entry is larger: it is in memory three times
+CHECK_EVERY_S = 60.0  # how often the outbox is checked without a wake-up
 
 
 class Transport(Protocol):
@@ -41,10 +38,9 @@ class Transport(Protocol):
 
 
 class DeliveryStatus(NamedTuple):
-    """The state of delivery: attempts failed since the last success, with the reason; entries delivered; dead letters.
+    """The state of delivery: failed attempts since the last success, with the reason; entries delivered; dead letters.
 
-    `refusals` counts the answers that refused lines since any were accepted: many come in a row while a batch is
-    halved.
+    `refusals` counts the replies that refused lines since any were accepted.
     """
 
     failures: int = 0
@@ -84,10 +80,7 @@ class DeliveryWorker:
         rand: Callable[[], float] = random.random,
         read_clock: Callable[[], ClockReading] | None = None,
     ) -> None:
-        """`start` begins delivery. `rand` spreads the waits.
-
-        Without `read_clock` the database's clock is not measured.
-        """
+        """`rand` spreads the waits. Without `read_clock` the database's clock is not measured."""
         self._store = store
         self._open_transport = open_transport
         self._rand = rand

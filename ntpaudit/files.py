@@ -1,11 +1,9 @@
 """Files, written so that no other user decides where: every file that ntpaudit writes is opened here.
 
-A folder that others may write to can hold traps: a symbolic link to a file that only we may change, or a pipe that
-blocks when opened. So folders are walked by descriptor, a link is followed only if it belongs to the user that runs
-ntpaudit or to root, and only regular files are written. The kernel's protected_symlinks does not cover this: it guards
-sticky folders only, and not a program that resolves links itself. A file with a second name is refused in a folder that
-others may write to: the other name may be that of a file that only we may change. The kernel's protected_hardlinks
-keeps others from making such a name, but is off unless a distribution turns it on.
+In a folder that others may write to, a symbolic or hard link can lead to a file that only we may change, and a pipe can
+block. So folders are walked by descriptor, only links of root or of the user that runs ntpaudit are followed, only
+regular files are written, and in such a folder none with a second name. The kernel's protected_symlinks guards sticky
+folders only, and protected_hardlinks is off unless a distribution turns it on.
 """
 
 import contextlib
@@ -19,11 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
-MAX_LINKS = 40
-"""A path that leads over more symbolic links than this is refused, as the kernel does."""
-
-READER_WITHIN_S = 5.0
-"""How long a named pipe on the command line may take to get its reader."""
+MAX_LINKS = 40  # a path with more symbolic links is refused, as the kernel does
+READER_WITHIN_S = 5.0  # how long a named pipe on the command line may take to get its reader
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -41,10 +36,7 @@ class Place(NamedTuple):
 
 @contextmanager
 def find(path: str) -> Iterator[Place]:
-    """Walk a path to its end; the file itself need not be there. Raises OSError.
-
-    ELOOP where a link belongs to another user.
-    """
+    """Walk a path to its end; the file itself need not exist. OSError, ELOOP if a link belongs to another user."""
     if "\0" in path:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     if not path:
@@ -81,7 +73,7 @@ def find(path: str) -> Iterator[Place]:
 
 
 def _parts(path: str) -> deque[str]:
-    """Return the names along a path to a file. IsADirectoryError where it leads to a folder."""
+    """Return the names along a path to a file. IsADirectoryError if it leads to a folder."""
     parts = deque(path.split("/"))
     if parts[-1] in ("", ".", ".."):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -89,13 +81,13 @@ def _parts(path: str) -> deque[str]:
 
 
 def _begin(path: str) -> tuple[int, str]:
-    """Return the folder in which a path begins, open, and its name."""
+    """Open the folder in which a path begins; return it and its name."""
     start = "/" if path.startswith("/") else "."
     return os.open(start, _FOLDER), start if start == "/" else os.getcwd()
 
 
 def _target(name: str, folder: int, found: os.stat_result, links: int) -> str:
-    """Return where a link leads. OSError where it belongs to another user, or where there are too many."""
+    """Return where a link leads. OSError if it belongs to another user, or if there are too many."""
     if found.st_uid not in (0, os.geteuid()):
         raise OSError(errno.ELOOP, f"the symbolic link {name!r} belongs to another user (uid {found.st_uid})")
     if links > MAX_LINKS:
@@ -104,10 +96,7 @@ def _target(name: str, folder: int, found: os.stat_result, links: int) -> str:
 
 
 def open_regular(path: str, flags: int, mode: int = 0o600) -> int:
-    """Open a regular file, and nothing else; never waits. Raises OSError.
-
-    A file that O_CREAT makes has exactly `mode`, whatever the umask.
-    """
+    """Open a regular file, and nothing else; never waits. A new file has `mode`, whatever the umask. Raises OSError."""
     with find(path) as (folder, name, _):
         if flags & os.O_CREAT:
             with contextlib.suppress(FileExistsError):
@@ -134,31 +123,28 @@ def _check_regular(found: os.stat_result) -> None:
 
 
 def _refuse_second_name(found: os.stat_result, folder: os.stat_result) -> None:
-    """Raise OSError for a file with several names in a folder where another user can have made this one."""
+    """Raise OSError for a file with several names in a folder where another user may have made this one."""
     is_ours = folder.st_uid in (0, os.geteuid()) and not folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if found.st_nlink > 1 and not is_ours:
         raise OSError(errno.EMLINK, "it has a second name (a hard link), and other users may write to its folder")
 
 
 def write_atomically(path: str, text: str) -> None:
-    """Replace a regular file at once, a new one readable by all: no reader ever sees half of it. Raises OSError."""
+    """Replace a regular file at once, so no reader sees half of it; a new one is readable by all. Raises OSError."""
     with replacing(path) as file:
         file.write(text.encode())
 
 
 @contextmanager
 def replacing(path: str, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """Write a new file beside a regular one; after the block it takes its place. Raises OSError.
-
-    A file that exists keeps its mode.
-    """
+    """Write a new file beside a regular one; after the block it takes its place and its mode. Raises OSError."""
     with find(path) as place:
         with contextlib.suppress(FileNotFoundError):
             found = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
             _check_regular(found)
-            if found.st_uid in (0, os.geteuid()):  # another user's mode might let that user write what is ours
+            if found.st_uid in (0, os.geteuid()):  # the mode of another user's file may let that user write to ours
                 mode = found.st_mode & 0o777
-        temporary = f".ntpaudit-{os.urandom(8).hex()}"  # `secrets` reads the same, and costs a check 20 ms of imports
+        temporary = f".ntpaudit-{os.urandom(8).hex()}"  # `secrets` costs a check 20 ms of imports
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CAREFULLY, 0o600, dir_fd=place.folder)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -174,13 +160,12 @@ def replacing(path: str, mode: int = 0o644) -> Iterator[BinaryIO]:
 
 
 def write_output(path: str, text: str) -> None:
-    """Write what a command was asked to write to a path: a file is replaced as by `write_atomically`. Raises OSError.
+    """Write the output of a command to a path: a file is replaced as by `write_atomically`. Raises OSError.
 
-    A device, a pipe that has a reader, and what a shell hands over (/dev/stdout, /dev/fd/63) are written to.
+    A device, a pipe with a reader, and a descriptor from a shell (/dev/stdout, /dev/fd/63) are written to directly.
     """
-    descriptor = _STANDARD.get(path)
-    if descriptor is None and (match := _DESCRIPTOR.fullmatch(path)) is not None:
-        descriptor = int(match[1])
+    match = _DESCRIPTOR.fullmatch(path)
+    descriptor = int(match[1]) if match else _STANDARD.get(path)
     if descriptor is not None:
         _write_stream(os.dup(descriptor), text)
         return
@@ -198,7 +183,7 @@ def write_output(path: str, text: str) -> None:
 
 
 def _open_stream(place: Place) -> int:
-    """Open a device or a pipe, whose reader may be a moment late."""
+    """Open a device or a pipe, whose reader may come a moment later."""
     deadline_s = time.monotonic() + READER_WITHIN_S
     while True:
         try:

@@ -17,7 +17,7 @@ class LazyLogger:
         self._name = name
 
     def debug(self, message: str) -> None:
-        """Log what helps to find a fault; dropped while nothing has imported `logging`, so nothing wants it."""
+        """Log what helps to find a fault; dropped if nothing has imported `logging`, because then nothing shows it."""
         if "logging" in sys.modules:
             self._logger().debug(message)
 

@@ -13,8 +13,7 @@ class ShellReport(NamedTuple):
     """What store and delivery report when an audit is judged.
 
     - `health`: without `missed`, `oldest_s` and `local_s`, which follow from the state.
-    - `oldest_ns`: the stamp of the oldest record that waits for delivery.
-    - `dropped`: how many records were ever dropped.
+    - `oldest_ns`: the stamp of the oldest record that waits for delivery; `dropped`: how many were ever dropped.
     - `database`: the database's clock by its last reply.
     - `is_stored`: the state is stored in a file.
     """

@@ -15,9 +15,9 @@ KEPT_SAMPLES = 128  # as many as the runs test of the drift uses (F3)
 
 
 class Compared(NamedTuple):
-    """The replies after they were compared with the earlier agreement, and that one carried to their moment.
+    """The replies after they were compared with the earlier agreement, and that one carried to their moment (`before`).
 
-    `before` is None without one, or if the replies disproved it. `contradiction`: they contradict it and do not count.
+    `before` is None if the replies disproved it. `contradiction`: they contradict it and do not count.
     """
 
     state: ClockState
@@ -74,8 +74,7 @@ def _contradicting(before: Agreement, selection: Selection) -> frozenset[str]:
 
 
 def _source_key(classified: ClassifiedSource) -> str:
-    """Return a key of a source by which each server, and each member of a pool, counts once."""
-    return f"{classified.source.name} {classified.source.address}"
+    return f"{classified.source.name} {classified.source.address}"  # each member of a pool counts once
 
 
 def _drop_contradicted(
@@ -83,8 +82,8 @@ def _drop_contradicted(
 ) -> ClockState:
     """Discard an agreement that was proved wrong, and store the contradiction (R6).
 
-    RAW was disturbed or the servers changed, so no line goes through samples from before and after. The samples are
-    kept only if a bad oscillator explains the difference: without them its frequency would never become known.
+    RAW was disturbed or the servers changed, so no line goes through earlier samples. They are kept only if a bad
+    oscillator explains the difference: without them its frequency would never become known.
     """
     last = state.agreement
     assert last is not None

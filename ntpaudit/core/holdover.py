@@ -16,8 +16,7 @@ def holdover(state: ClockState, now: ClockReading) -> Agreement | None:
     """Carry the last agreement forward to `now` (B5, B6); None without one, or if RAW cannot be trusted.
 
     The interval grows by the largest possible drift of the oscillator (R4), or by the measured one if that is larger.
-    The estimate moves with the measured frequency. Before that is known it moves with the kernel's correction, which a
-    time daemon has determined.
+    The estimate moves with the measured frequency, or before that is known with the kernel's correction.
     """
     last = state.agreement
     if last is None:
@@ -25,9 +24,8 @@ def holdover(state: ClockState, now: ClockReading) -> Agreement | None:
     elapsed_ns = now.raw_ns - last.reading.raw_ns
     elapsed_mono_ns = now.monotonic_ns - last.reading.monotonic_ns
     is_sound = abs(elapsed_mono_ns - elapsed_ns) <= _RAW_TOLERANCE * abs(elapsed_ns) + MAX_STEP_NS
+    is_sound = is_sound and abs(suspended_ns(last.reading, now)) <= MAX_STEP_NS
     if not (is_sound and 0 <= elapsed_ns <= MAX_CARRY_S * NS_PER_S):
-        return None
-    if abs(suspended_ns(last.reading, now)) > MAX_STEP_NS:
         return None
     interval = carry(last.agreement.interval, last.reading, now, drift_bound_ppm(state.line, last.drift_ppm))
     drifted_ns = round(_rate_ppm(state) * elapsed_ns / 1e6)

@@ -1,7 +1,7 @@
 """Leap seconds: how the kernel and the servers announce one, and its effect on an offset that is carried across (R11).
 
-A leap second is 1 if inserted (23:59:60) and -1 if deleted. UTC as a count of seconds then loses or gains a second
-against CLOCK_MONOTONIC_RAW. So does a clock that makes the leap second, so its offset does not change.
+A leap second is 1 if inserted (23:59:60), -1 if deleted. UTC then loses or gains a second against CLOCK_MONOTONIC_RAW.
+So does a clock that makes the leap second, so its offset does not change.
 """
 
 from collections.abc import Iterable
@@ -74,8 +74,7 @@ def across_leap(offset: Interval, since_utc_ns: int, now: ClockReading, *, annou
     may_be = made or (announced if end_ns is not None and latest_utc_ns >= end_ns else 0)
     if not may_be:
         return offset
-    is_certain = made == announced and end_ns is not None and now.realtime_ns + offset.earliest_ns >= end_ns
     moved = Interval(offset.earliest_ns - may_be * NS_PER_S, offset.latest_ns - may_be * NS_PER_S)
-    if is_certain:
+    if made == announced and end_ns is not None and now.realtime_ns + offset.earliest_ns >= end_ns:
         return moved
     return Interval(min(offset.earliest_ns, moved.earliest_ns), max(offset.latest_ns, moved.latest_ns))

@@ -33,6 +33,5 @@ class PollInterval(NamedTuple):
 
     def changed(self, now_ns: int, interval_s: float) -> "PollInterval":
         """Return the state with another interval."""
-        if interval_s == self.interval_s:
-            return self
-        return self._replace(interval_s=interval_s, since_ns=now_ns, passed=self.passed_at(now_ns))
+        changed = self._replace(interval_s=interval_s, since_ns=now_ns, passed=self.passed_at(now_ns))
+        return self if interval_s == self.interval_s else changed

@@ -73,10 +73,7 @@ def next_poll_ns(schedule: Schedule) -> int | None:
 
 
 def awaits_first_poll(schedule: Schedule, polls: Polls, now_ns: int) -> bool:
-    """Whether the first poll runs or is due soon, after a start or a suspend.
-
-    A poll that is not due soon, or that has ended without a measurement, postpones nothing.
-    """
+    """Whether the first poll after a start or a suspend runs or is due soon."""
     due_ns = next_poll_ns(schedule)
     is_soon = due_ns is not None and due_ns - now_ns <= FIRST_WITHIN_S * NS_PER_S
     return not polls.has_polled and (is_soon or polls.is_running)
@@ -99,9 +96,9 @@ def after_local(schedule: Schedule, now_ns: int, intervals: Intervals, rand: flo
 
 
 def poll_sooner(schedule: Schedule, polls: Polls, now_ns: int, wait_s: float, *, is_loopback: bool) -> Schedule:
-    """Move the next poll forward to `wait_s` from now, as far as the rate limits allow.
+    """Move the next poll forward to `wait_s` from now, as far as the rate limits allow; of pools only without servers.
 
-    Pools are polled earlier only where there are no servers. `is_loopback`: all servers are on this host.
+    `is_loopback`: all servers are on this host.
     """
     wanted_ns = now_ns + round(wait_s * NS_PER_S)
     if schedule.network_ns is not None:

@@ -12,8 +12,7 @@ MAX_AGE_NS = 86_400 * NS_PER_S  # a Date is carried forward for as long as an ag
 MAX_STAMP_DISPUTE_S = 86_400.0
 """Points that are disputed by more than this carry the database's time.
 
-VictoriaMetrics drops samples that are two days ahead, and any database those beyond its retention: such a host would
-appear silent although it delivers.
+VictoriaMetrics drops samples that are two days ahead, and any database those beyond its retention.
 """
 
 
@@ -27,9 +26,8 @@ class DatabaseClock(NamedTuple):
 def read_date(date_s: int, sent: ClockReading, received: ClockReading) -> DatabaseClock | None:
     """Return the database's clock by the Date of a reply (seconds since 1970) and the readings around the request.
 
-    The server read its clock between the two readings, and at most `DATE_ERROR_NS` after the time in the header. The
-    RAW clock measures the exchange, so a step of the host's clock during it does no harm. None if the host was
-    suspended during it, because RAW stops then.
+    The server read its clock between the two, and at most `DATE_ERROR_NS` after the time in the header. RAW measures
+    the exchange, so a step does no harm. None if the host was suspended during it, because RAW stops then.
     """
     if abs(suspended_ns(sent, received)) > MAX_STEP_NS:
         return None
@@ -47,8 +45,5 @@ def carry_date(clock: DatabaseClock, now: ClockReading, drift_ppm: float = MAX_D
 
 
 def disputed_ns(agreed: Interval, database: Interval) -> int:
-    """Return the least difference of the servers' time from the database's: positive ahead, 0 if they may agree.
-
-    Both intervals contain the offset of one host at one moment, each if its reference is right.
-    """
+    """Return the least difference of the servers' time from the database's: positive ahead, 0 if they may agree."""
     return max(0, agreed.earliest_ns - database.latest_ns) + min(0, agreed.latest_ns - database.earliest_ns)

@@ -49,8 +49,8 @@ def suspended_ns(before: ClockReading, after: ClockReading) -> int:
 def max_drift_ppm(kernel_ppm: float | None, assumed_ppm: float = MAX_DRIFT_PPM) -> float:
     """Return rho_max, the largest possible drift of this oscillator (B5, R4).
 
-    `kernel_ppm` is the kernel's correction: a time daemon that needs 80 ppm has an oscillator that is about 80 ppm off.
-    None if unknown; a correction beyond `MAX_KERNEL_PPM` is a slew, which does not show the drift.
+    A time daemon that corrects by 80 ppm has an oscillator that is about 80 ppm off. A correction beyond
+    `MAX_KERNEL_PPM` is a slew, which does not show the drift. `kernel_ppm` is None if unknown.
     """
     if kernel_ppm is None or not abs(kernel_ppm) <= MAX_KERNEL_PPM:
         return assumed_ppm

@@ -41,10 +41,7 @@ def level_ns(reading: ClockReading) -> int:
 
 
 def find_step(before: ClockReading, after: ClockReading, *, is_gap: bool = False) -> Step | None:
-    """Return the step between two readings of one boot, if there was one.
-
-    Several steps in between give their sum.
-    """
+    """Return the step between two readings of one boot, if there was one; several steps give their sum."""
     size_ns = level_ns(after) - level_ns(before)
     if abs(size_ns) <= MIN_STEP_NS + before.width_ns + after.width_ns:
         return None

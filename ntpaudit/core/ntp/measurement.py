@@ -1,8 +1,4 @@
-"""From four timestamps to an interval that contains the true offset; the sign convention.
-
-offset (theta) = reference - host. **Positive: the host is behind (slow). Negative: the host is ahead (fast).** True in
-every value, field and output of ntpaudit.
-"""
+"""From four timestamps to an interval that contains the true offset (sign: see `core/clock/interval.py`)."""
 
 from math import ceil
 from typing import Literal, NamedTuple
@@ -24,8 +20,7 @@ Timestamping = Literal["kernel", "user"]
 class ExchangeTimestamps(NamedTuple):
     """The host's time of the request (T1) and of the reply (T4), and clock readings before and after.
 
-    T1 is not after the true departure, and T4 not before the true arrival (requirement T1): latency only widens the
-    interval.
+    T1 is not after the true departure, and T4 not before the true arrival: latency only widens the interval.
     """
 
     sent_ns: int
@@ -73,8 +68,7 @@ def measure(reply: Reply, timestamps: ExchangeTimestamps) -> Measurement | Unusa
         root_distance_ns(reply)  # B2
         + precision_ns
         + host_precision_ns
-        # B3 requires PHI. A maximum error uses the rate of B5, until the reading, which may be long after the reply's
-        # timestamp, and the slew of the clock in that time
+        # B3 requires PHI; a maximum error uses the rate of B5 and the slew, until the reading, which may be much later
         + growth_ns(timestamps.after.raw_ns - timestamps.before.raw_ns)
         + abs(correction_ns(timestamps.before, timestamps.after))
         + _SHORT_ROUNDING_NS

@@ -18,10 +18,9 @@ _MIN_LAST_EXTENSION = 28
 
 
 class Reply(NamedTuple):
-    """A server's reply that passed every check of the packet itself.
+    """A server's reply that passed every check of the packet itself, with T2 and T3 as 64-bit NTP timestamps.
 
-    `received` and `transmitted` are T2 and T3 as 64-bit NTP timestamps of the server's clock. `warnings` are the codes
-    of V15 and V16, which do not refuse the reply.
+    `warnings` are the codes of V15 and V16, which do not refuse the reply.
     """
 
     leap: int
@@ -68,10 +67,9 @@ def build_request(nonce: int) -> bytes:
 def read_reply(
     datagram: bytes, nonce: int, *, own_ids: frozenset[bytes] = frozenset(), from_peer: bool = True
 ) -> Reply | KissOfDeath | UnusableReply:
-    """Parse one datagram as the reply to the request with `nonce`; any bytes are parsed or refused.
+    """Parse one datagram as the reply to the request with `nonce`; the first failed check (V1 to V16) is the reason.
 
-    The checks run in the order of V1 to V16 and the first that fails names the reason. `own_ids` are the
-    reference ids of this host (V16); `from_peer`: it came from the address that was queried (V4).
+    `own_ids` are the reference ids of this host (V16); `from_peer`: it came from the address that was queried (V4).
     """
     if len(datagram) < HEADER.size:
         return UnusableReply("malformed", ours=False)  # V1: not even a header, so nothing shows whose it is

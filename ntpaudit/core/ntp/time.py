@@ -11,9 +11,7 @@ UNIX_EPOCH_S = 2_208_988_800  # seconds from the NTP epoch (1900-01-01) to the U
 ERA_S = 1 << 32
 
 PIVOT_UNIX_S = 1_761_955_200
-"""The earliest time a decoded timestamp can mean: 2025-11-01, one year before this release was made (W3).
-
-The pivot is a property of the build, never of the clock that is being audited."""
+"""The earliest time of a timestamp: 2025-11-01, a year before this release, whatever the host's clock shows (W3)."""
 
 PIVOT_NS = PIVOT_UNIX_S * NS_PER_S
 
@@ -25,10 +23,7 @@ def encode(unix_ns: int) -> int:
 
 
 def decode(timestamp: int, pivot_unix_s: int = PIVOT_UNIX_S) -> int:
-    """Turn a 64-bit NTP timestamp into a point in time within one era of 136 years from the pivot (W3).
-
-    Rounded to the nearest nanosecond, so that `decode(encode(t)) == t` inside that era.
-    """
+    """Turn a 64-bit NTP timestamp into a point in time in the 136 years after the pivot, rounded to 1 ns (W3)."""
     first = pivot_unix_s + UNIX_EPOCH_S
     seconds = first + ((timestamp >> 32) - first) % ERA_S
     ns = ((timestamp & 0xFFFF_FFFF) * NS_PER_S + (1 << 31)) >> 32
@@ -36,10 +31,9 @@ def decode(timestamp: int, pivot_unix_s: int = PIVOT_UNIX_S) -> int:
 
 
 def is_before_pivot(decoded_ns: int) -> bool:
-    """Whether a decoded time is nearer to the pivot from below than from above, one era earlier than it was decoded.
+    """Whether a decoded time is more likely one era earlier, before the pivot.
 
-    No correct server gives a time before this release, so its clock is wrong, and the era of what it says is open: the
-    sign of an offset from it means nothing (W3).
+    No correct server gives a time before this release. The sign of an offset from it means nothing (W3).
     """
     return decoded_ns - PIVOT_NS >= ERA_S * NS_PER_S // 2
 
