@@ -303,12 +303,11 @@ def write_record(
 
 
 def _database_offset(context: AuditContext) -> DatabaseOffset | None:
-    date, disputed_ns = context.earlier.database, context.disputed_ns
+    date = context.earlier.database
     if date is None:
         return None
-    disputed_s = None if disputed_ns is None else disputed_ns / NS_PER_S
     earliest_ns, latest_ns = date.interval
-    return DatabaseOffset(earliest_ns / NS_PER_S, latest_ns / NS_PER_S, date.age_s, disputed_s)
+    return DatabaseOffset(earliest_ns / NS_PER_S, latest_ns / NS_PER_S, date.age_s, context.disputed_s)
 
 
 def _offset(agreement: Agreement, drift_ppm: float) -> OffsetRecord:

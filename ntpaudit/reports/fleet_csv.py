@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Sequence
 from io import StringIO
+from math import isfinite
 from typing import Any
 
 from ntpaudit.core.fleet.model import Fleet, HostStatus
@@ -40,8 +41,10 @@ def _values(one: HostStatus) -> dict[str, Any]:
     return data | {field: " ".join(names) for field, names in kinds.items()}
 
 
-def _cell(value: str | float | None) -> str | int:
+def _cell(value: Any) -> str | int:
     """Write a value so that a spreadsheet does not take a name for a formula; empty for None."""
     if value is None or isinstance(value, str):
         return csv_cell(value or "")
-    return decimal(value) if isinstance(value, float) else int(value)
+    if isinstance(value, float):
+        return decimal(value) if isfinite(value) else ""
+    return int(value)

@@ -1,7 +1,7 @@
 """A fleet as one JSON object, for programs; and the order of events on two hosts."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
@@ -12,8 +12,6 @@ from ntpaudit.reports.fleet_summary import sentence
 
 SCHEMA = "ntpaudit.fleet/1"
 ORDER_SCHEMA = "ntpaudit.fleet-order/1"
-
-_DECIMALS = 9  # a nanosecond
 
 
 def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None, notes: Sequence[str] = ()) -> str:
@@ -32,10 +30,7 @@ def render(fleet: Fleet, shown: Sequence[HostStatus] | None = None, notes: Seque
             "coverage": fleet.coverage._asdict(),
             "unlisted": fleet.unlisted,
             "ambiguity": _ambiguity(fleet.whole.ambiguity),
-            "findings": [
-                one._asdict() | {"severity": one.severity.word, "value_s": _finite(one.value_s)}
-                for one in fleet.findings
-            ],
+            "findings": [one._asdict() | {"severity": one.severity.word} for one in fleet.findings],
             "sites": [
                 {"site": site.name, "counts": _counts(site), "ambiguity": _ambiguity(site.ambiguity)}
                 for site in fleet.sites
@@ -59,14 +54,28 @@ def render_order(order: Order, estimates: Sequence[float], now_ns: int, severity
             "schema": ORDER_SCHEMA,
             "time": {"utc": format_utc(now_ns)},
             "severity": severity.word,
-            **_rounded(order._asdict() | {"within_s": order.within_s, "corrected_within_s": order.corrected_within_s}),
-            "estimates_s": [round(estimate_s, _DECIMALS) for estimate_s in estimates],
+            **order._asdict(),
+            "within_s": order.within_s,
+            "corrected_within_s": order.corrected_within_s,
+            "estimates_s": list(estimates),
         }
     )
 
 
 def _line(data: Any) -> str:
-    return json.dumps(data, allow_nan=False, separators=(",", ":")) + "\n"
+    return json.dumps(_rounded(data), allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    """Round seconds to the nanosecond: further digits of a sum are noise. What is infinite is null."""
+    match value:
+        case float():
+            return round(value, 9) if isfinite(value) else None
+        case dict():
+            return {name: _rounded(part) for name, part in value.items()}
+        case list() | tuple():
+            return [_rounded(part) for part in value]
+    return value
 
 
 def _counts(site: Site) -> dict[str, int]:
@@ -74,7 +83,7 @@ def _counts(site: Site) -> dict[str, int]:
 
 
 def _ambiguity(ambiguity: OrderingUncertainty | None) -> dict[str, Any] | None:
-    return None if ambiguity is None else _rounded(ambiguity._asdict())
+    return None if ambiguity is None else ambiguity._asdict()
 
 
 def host_data(one: HostStatus) -> dict[str, Any]:
@@ -84,20 +93,20 @@ def host_data(one: HostStatus) -> dict[str, Any]:
         "site": one.site,
         "severity": one.severity.word,
         "silent": one.silent_s is not None,
-        "silent_s": _finite(one.silent_s),
+        "silent_s": one.silent_s,
         "forgotten": one.is_expired,
     }
     if (host := one.host) is not None:
         known |= {
             "env": host.env,
             "last_seen": format_utc(host.last_ns),
-            "seen_s": _finite(one.seen_s),
+            "seen_s": one.seen_s,
             "reported": host.severity.word,
-            "disputed_s": _finite(one.disputed_s),
+            "disputed_s": one.disputed_s,
             "verdict": host.verdict,
             "offset": None if host.offset is None else _offset(host.offset),
-            "age_s": _finite(host.age_s),
-            "frequency_ppm": _finite(host.frequency_ppm),
+            "age_s": host.age_s,
+            "frequency_ppm": host.frequency_ppm,
             "usable": host.usable,
             "falsetickers": host.falsetickers,
             "findings": host.findings,
@@ -107,7 +116,7 @@ def host_data(one: HostStatus) -> dict[str, Any]:
             "id": alarm.kind,
             "severity": alarm.severity.word,
             "since": format_utc(alarm.since_ns),
-            "value_s": _finite(alarm.value_s),
+            "value_s": alarm.value_s,
         }
         for alarm in one.alarms
     ]
@@ -116,13 +125,4 @@ def host_data(one: HostStatus) -> dict[str, Any]:
 
 def _offset(offset: Offset) -> dict[str, Any]:
     way = direction(offset.estimate_s) if offset.estimate_s else None
-    return _rounded(offset._asdict() | {"bound_s": max_error_s(offset), "direction": way})
-
-
-def _finite(value: float | None) -> float | None:
-    return round(value, _DECIMALS) if value is not None and isfinite(value) else None
-
-
-def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Round seconds to the nanosecond: further digits of a sum are noise."""
-    return {name: round(value, _DECIMALS) if isinstance(value, float) else value for name, value in values.items()}
+    return offset._asdict() | {"bound_s": max_error_s(offset), "direction": way}

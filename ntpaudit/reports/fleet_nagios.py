@@ -8,8 +8,7 @@ from ntpaudit.formats.nagios import plugin_line
 from ntpaudit.render.text_safety import decimal
 from ntpaudit.reports.fleet_summary import sentence
 
-NAMED = 3
-"""The number of hosts named: the line is part of notifications, and may be cut."""
+NAMED = 3  # the number of hosts named: the line is part of notifications, and may be cut
 
 
 def render(fleet: Fleet, notes: Sequence[str] = ()) -> str:

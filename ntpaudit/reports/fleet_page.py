@@ -17,11 +17,8 @@ from ntpaudit.render.html import environment, many, verbatim
 from ntpaudit.reports.fleet_hosts import alarm_words, list_cards, list_rows, step_words
 from ntpaudit.reports.fleet_summary import flagged, is_wrong
 
-MOST_SERIES = 50
-"""The maximum number of hosts whose offset over time is drawn, the worst first."""
-
-MANY = 200
-"""From this number of hosts, a browser renders only the visible rows."""
+MOST_SERIES = 50  # the maximum number of hosts whose offset over time is drawn, the worst first
+MANY = 200  # from this number of hosts, a browser renders only the visible rows
 
 
 def render(

@@ -6,8 +6,7 @@ from ntpaudit.core.fleet.model import Fleet, HostStatus
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import plural
 
-LONGEST_NAME = 64
-"""The longest name in a sentence, in characters; a longer one is cut in its middle."""
+LONGEST_NAME = 64  # the longest name in a sentence, in characters; a longer one is cut in its middle
 
 _CUT = "~"
 

@@ -18,14 +18,9 @@ from ntpaudit.render.terminal import SEVERITY_COLOURS, Column, Paint, labelled, 
 from ntpaudit.render.text_safety import short_name, short_words
 from ntpaudit.reports.fleet_summary import flagged, sentence
 
-PROSE_WIDTH = 120
-"""The longest line of prose: longer ones are hard to read."""
-
-ROWS = 40
-"""The default number of hosts shown; hosts that are not ok are always shown."""
-
-FINDINGS = 30
-"""The number of findings shown, the worst first."""
+PROSE_WIDTH = 120  # the longest line of prose: longer ones are hard to read
+ROWS = 40  # the default number of hosts shown; hosts that are not ok are always shown
+FINDINGS = 30  # the number of findings shown, the worst first
 
 _ANY_WIDTH = 1 << 20
 

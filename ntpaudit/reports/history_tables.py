@@ -18,8 +18,7 @@ from ntpaudit.store.queries import Audit, Hour, StoredEvent
 HOUR_SCHEMA = "ntpaudit.hour/1"
 EVENT_SCHEMA = "ntpaudit.event/1"
 
-WIDTH = 120
-"""The width that all columns of audits need; narrower tables omit some."""
+WIDTH = 120  # the width that all columns of audits need; narrower tables omit some
 
 _GAP = "  "
 _CUT = "~"

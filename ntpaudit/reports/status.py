@@ -20,8 +20,7 @@ from ntpaudit.render.terminal import fitting, labelled, opening, page, painter
 
 FORMATS = ("text", "json", "nagios")
 
-ANSWERS_WITHIN_S = 10.0
-"""The time from the start of a poll to its record, with the resolution of names."""
+ANSWERS_WITHIN_S = 10.0  # the time from the start of a poll to its record, with the resolution of names
 
 
 def render(
@@ -64,11 +63,7 @@ def waiting(wait: Wait) -> str:
     start, due_s = f"the agent started {_age(wait.up_s)} ago", wait.poll_s + ANSWERS_WITHIN_S
     if due_s >= 0:
         return f"{start} and waits for its first measurement (due within {_age(due_s)})"
-    return f"{start} and has stored no record (due {_age(-due_s)} ago); {_examine()}"
-
-
-def _examine() -> str:
-    return f"check the agent: {service.examine()}"
+    return f"{start} and has stored no record (due {_age(-due_s)} ago); check the agent: {service.examine()}"
 
 
 def _fix(severity: Severity, remedy: str) -> str:
@@ -89,7 +84,7 @@ def sentence(status: AgentStatus) -> str:
 
 def _remedy(status: AgentStatus) -> str:
     if status.doubt is None:
-        return _examine()
+        return f"check the agent: {service.examine()}"
     if status.wait is None:
         return f"start the agent, its next record replaces this one: {service.restart()}"
     return waiting(status.wait) if status.wait.poll_s >= 0 else "wait for the next record of the agent"

@@ -128,10 +128,12 @@ class AuditContext(NamedTuple):
         return self.selection.agreement is not None and not self.selection.agreement.is_guaranteed
 
     @property
-    def disputed_ns(self) -> int | None:
+    def disputed_s(self) -> float | None:
         """The least difference of the servers' time from the database's, positive if ahead; None if unknown."""
         agreement, database = self.selection.agreement, self.earlier.database
-        return None if agreement is None or database is None else disputed_ns(agreement.interval, database.interval)
+        if agreement is None or database is None:
+            return None
+        return disputed_ns(agreement.interval, database.interval) / NS_PER_S
 
 
 HostRule = Rule[AuditContext, Raised | None]

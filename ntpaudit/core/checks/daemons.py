@@ -6,21 +6,12 @@ from ntpaudit.core.checks.rule import AU8, ISO, PCI, SC45, Raised, Rule
 from ntpaudit.core.observation import Daemon, KernelState, Unavailable
 from ntpaudit.core.units import DAY_S, NS_PER_S, direction, format_duration, joined
 
-ZONE_STEP_S = 900
-"""Time zones differ by multiples of 15 minutes."""
-
-SYNC_GRACE_NS = 17 * 60 * NS_PER_S
-"""After a boot the time daemon may need this long to synchronise the clock (NTPA-05)."""
-
-STALE_S = 3600.0
-STALE_POLLS = 3
-"""A time daemon updates the kernel within an hour, or within this many of its longest polling intervals (NTPA-06)."""
-
-STALE_HIDDEN_S = STALE_POLLS * 2048.0
-"""The same for a time daemon that cannot be seen: none polls more rarely than systemd-timesyncd."""
-
-VANISHED_S = 600.0
-"""If the kernel has not been updated for this long, no hidden time daemon disciplines it (R12)."""
+ZONE_STEP_S = 900  # time zones differ by multiples of 15 minutes
+SYNC_GRACE_NS = 17 * 60 * NS_PER_S  # after a boot the time daemon may need this long to synchronise the clock (NTPA-05)
+STALE_S = 3600.0  # a time daemon updates the kernel within an hour,
+STALE_POLLS = 3  # or within this many of its longest polling intervals (NTPA-06)
+STALE_HIDDEN_S = STALE_POLLS * 2048.0  # for a hidden one: none polls more rarely than systemd-timesyncd
+VANISHED_S = 600.0  # no hidden time daemon disciplines a kernel that was not updated for this long (R12)
 
 
 def check_unsynced(context: AuditContext) -> Raised | None:

@@ -15,24 +15,12 @@ from ntpaudit.core.record import AuditKind
 from ntpaudit.core.units import NS_PER_S, format_duration
 
 SAMPLES = 5
-MAJORITY = 3
-"""This many of the last `SAMPLES` raise a finding (k of n); this many good ones in a row clear it."""
-
-DWELL_S = 600.0
-"""Two samples in a row suffice if they are this far apart, so that long polling intervals do not delay a finding."""
-
-HYSTERESIS = 0.7
-"""A finding is cleared below this share of its tolerance."""
-
-OFFSET_GRACE_NS = 600 * NS_PER_S
-"""No finding about the offset is raised this long after the boot: the time daemon may still correct the clock."""
-
-PATIENCE_NS = 1800 * NS_PER_S
-"""No finding about the offset is raised for this long while the clock is being corrected."""
-
-LEVELS: tuple[Level, ...] = ("low", "medium", "high", "critical")
-"""In the order of their ranks, from 1 on; rank 0 means that nothing is wrong."""
-
+MAJORITY = 3  # this many of the last `SAMPLES` raise a finding, and this many good ones in a row clear it
+DWELL_S = 600.0  # two samples in a row suffice if they are this far apart: long polling intervals delay nothing
+HYSTERESIS = 0.7  # a finding is cleared below this share of its tolerance
+OFFSET_GRACE_NS = 600 * NS_PER_S  # this soon after a boot, no finding about the offset is raised
+PATIENCE_NS = 1800 * NS_PER_S  # no finding about the offset is raised for this long while the clock is being corrected
+LEVELS: tuple[Level, ...] = ("low", "medium", "high", "critical")  # by rank, from 1 on; rank 0: nothing is wrong
 _COUNTED = 2  # findings from this rank on count; a low one is only listed
 
 

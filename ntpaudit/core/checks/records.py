@@ -11,8 +11,7 @@ from ntpaudit.core.clock.interval import Interval
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import DAY_S, NS_PER_S, format_duration, format_offset, plural
 
-GAP_INTERVALS = 3.3
-"""A gap is longer than this many polling intervals: three, and their jitter (NTPA-07)."""
+GAP_INTERVALS = 3.3  # a gap is longer than this many polling intervals: three, and their jitter (NTPA-07)
 
 _FIX_LOST = (
     "free disk space or raise history.max_size; check that the database accepts records (`ntpaudit status`, line "
@@ -21,8 +20,7 @@ _FIX_LOST = (
 _FIX_NO_MAJORITY = "find out which servers are wrong: docs/record.md explains the status and reason of each source"
 _FIX_NO_ESTIMATE = "wait for the next network audit, or run `ntpaudit check` to query the servers now"
 
-MANY_REFUSALS = 3
-"""A database that refused this many writes and accepted none is assumed to refuse every write."""
+MANY_REFUSALS = 3  # after this many refusals in a row, the database is assumed to refuse every write
 
 
 def check_evidence_gap(context: AuditContext) -> Raised | None:
@@ -168,21 +166,23 @@ CONTRADICTS_EARLIER = Rule(
     message_id="a0849a205f2d4597ab6d588afb98bbea",
     basis="moment",
     needs_agent=True,
-    value_s=lambda context: _in_seconds(context.earlier.dropped_agreement and context.earlier.dropped_agreement.gap_ns),
+    value_s=lambda context: (
+        context.earlier.dropped_agreement.gap_ns / NS_PER_S if context.earlier.dropped_agreement else None
+    ),
     detail=_both_intervals,
 )
 
 
 def check_time_disputed(context: AuditContext) -> Raised | None:
     """The database's clock, which is independent of the servers, contradicts their time."""
-    disputed = context.disputed_ns
-    if not disputed:
+    disputed_s = context.disputed_s
+    if not disputed_s:
         return None
-    way = "ahead of" if disputed > 0 else "behind"
-    level: Level = "high" if abs(disputed) > context.profile.critical_s * NS_PER_S else "medium"
+    way = "ahead of" if disputed_s > 0 else "behind"
+    level: Level = "high" if abs(disputed_s) > context.profile.critical_s else "medium"
     return Raised(
         level,
-        f"the time of the NTP servers is at least {format_duration(disputed / NS_PER_S, rounding='down')} {way} "
+        f"the time of the NTP servers is at least {format_duration(disputed_s, rounding='down')} {way} "
         "the database's clock: one of the two is wrong",
     )
 
@@ -193,11 +193,7 @@ def _has_new_date(context: AuditContext, _: Raised | None) -> bool:
     Without a reply for a day, or since a suspend or the start, nothing disputes the servers' time.
     """
     date = context.earlier.database
-    return date is None or (context.disputed_ns is not None and date.is_new)
-
-
-def _in_seconds(span_ns: int | None) -> float | None:
-    return None if span_ns is None else span_ns / NS_PER_S
+    return date is None or (context.disputed_s is not None and date.is_new)
 
 
 TIME_DISPUTED = Rule(
@@ -217,7 +213,7 @@ TIME_DISPUTED = Rule(
     basis="database",
     has_sample=_has_new_date,
     needs_agent=True,
-    value_s=lambda context: _in_seconds(context.disputed_ns),
+    value_s=lambda context: context.disputed_s,
 )
 
 RULES = (EVIDENCE_GAP, UNMEASURED, DELIVERY_REFUSED, CONTRADICTS_EARLIER, TIME_DISPUTED)

@@ -87,13 +87,15 @@ class Rule(NamedTuple, Generic[_Context, _Result]):
     @property
     def conditions(self) -> tuple[tuple[str, str], ...]:
         """Each condition with its level."""
-        alternatives = (
-            (level, (texts,) if isinstance(texts, str) else texts) for level, texts in self.raised_when.items()
+        return tuple(
+            (level, text)
+            for level, texts in self.raised_when.items()
+            for text in ((texts,) if isinstance(texts, str) else texts)
         )
-        return tuple((level, text) for level, texts in alternatives for text in texts)
 
 
 AnyRule = Rule[Any, Any]
+_Finding = TypeVar("_Finding", bound=Any)  # of a host or a fleet
 
 
 def make_finding(rule: AnyRule, raised: Raised) -> Finding:
@@ -102,7 +104,7 @@ def make_finding(rule: AnyRule, raised: Raised) -> Finding:
     return Finding(rule.id, severity, raised.level, raised.message, raised.remedy or rule.remedy, rule.controls)
 
 
-def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def worst_first(findings: Iterable[_Finding]) -> tuple[_Finding, ...]:
     """Sort findings by level; the sort is stable."""
     order = list(LEVEL_SEVERITY)
     return tuple(sorted(findings, key=lambda finding: order.index(finding.level)))

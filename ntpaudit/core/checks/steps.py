@@ -6,11 +6,8 @@ from ntpaudit.core.checks.rule import ISO, Raised, Rule
 from ntpaudit.core.clock.steps import Step
 from ntpaudit.core.units import NS_PER_S, format_duration, format_utc
 
-MIN_STEP_S = 0.01
-"""A smaller step is reported as an event, not as a finding (NTPA-02)."""
-
-EARLY_STEP_NS = 300 * NS_PER_S
-"""A step within this time after the boot is the time daemon's first correction (NTPA-02)."""
+MIN_STEP_S = 0.01  # a smaller step is reported as an event, not as a finding (NTPA-02)
+EARLY_STEP_NS = 300 * NS_PER_S  # a step this soon after the boot is the time daemon's first correction (NTPA-02)
 
 _LESS = {
     "medium": "the same, by at least 10 ms and less than 1 s",

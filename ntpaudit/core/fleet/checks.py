@@ -6,8 +6,7 @@ The rules compare intervals. Each host's true offset lies in its interval; no ru
 from collections import defaultdict
 from collections.abc import Iterable
 
-from ntpaudit.core.checks.finding import LEVEL_SEVERITY
-from ntpaudit.core.checks.rule import make_finding
+from ntpaudit.core.checks.rule import make_finding, worst_first
 from ntpaudit.core.fleet import disputes, missing, ordering_risk, shifts
 from ntpaudit.core.fleet.clock_shift import compare, moved_sites
 from ntpaudit.core.fleet.context import FleetContext, expected_hosts
@@ -58,5 +57,4 @@ def _findings(context: FleetContext) -> tuple[FleetFinding, ...]:
         for rule in RULES
         for raised in rule.check(context)
     ]
-    levels = list(LEVEL_SEVERITY)
-    return tuple(sorted(found, key=lambda finding: levels.index(finding.level)))
+    return worst_first(found)

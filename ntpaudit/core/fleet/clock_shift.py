@@ -11,8 +11,7 @@ from ntpaudit.core.fleet.model import Alarm, Bounded, Host, HostStatus, Offset, 
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import NS_PER_S
 
-MANY = 3
-"""Fewest hosts of a site that can shift."""
+MANY = 3  # fewest hosts of a site that can shift
 
 _EXPLAINING = frozenset(rule.id for rule in RULES if rule.explains_shift)
 

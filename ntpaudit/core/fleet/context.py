@@ -8,8 +8,7 @@ from ntpaudit.core.fleet.model import Coverage, FleetPolicy, HostStatus, Snapsho
 from ntpaudit.core.fleet.ordering import Group
 from ntpaudit.core.units import joined
 
-MAX_NAMES_SHOWN = 3
-"""How many hosts a message names; the finding's `hosts` has all of them."""
+MAX_NAMES_SHOWN = 3  # how many hosts a message names; the finding's `hosts` has all of them
 
 
 class FleetContext(NamedTuple):

@@ -10,8 +10,7 @@ from ntpaudit.core.fleet.members import by_site, is_covered, namesake
 from ntpaudit.core.fleet.model import HostStatus
 from ntpaudit.core.units import DAY_S, format_duration, plural
 
-FULL_SHARE = 0.95
-"""If fewer of the hosts are measured by two sources, `coverage` has level medium."""
+FULL_SHARE = 0.95  # if fewer of the hosts are measured by two sources, `coverage` has level medium
 
 _FIX_SILENT = "check the agent (systemctl status ntpaudit on the host) and the network path to the database"
 _FIX_EXPIRED = "check whether the host still exists, then check its agent; --look-back searches further back"

@@ -32,8 +32,7 @@ def split(begin_ns: int, end_ns: int, count: int) -> TimeSpans:
     return TimeSpans(begin_ms * _MS, -(-length_ms // max(1, count)) * _MS, max(1, count))
 
 
-STEP_S = 3600.0
-"""How long a step counts as raised."""
+STEP_S = 3600.0  # how long a step counts as raised
 
 
 class Offset(NamedTuple):

@@ -7,8 +7,7 @@ from ntpaudit.core.fleet.model import FleetPolicy, Host, Snapshot, max_error_s
 from ntpaudit.core.policy import Severity, Verdict
 from ntpaudit.core.units import NS_PER_S
 
-MAX_AGE_S = 86_400.0
-"""No agent carries an offset forward for longer; an older measurement proves nothing now."""
+MAX_AGE_S = 86_400.0  # no agent carries an offset forward for longer; an older measurement proves nothing now
 
 AHEAD_S = 60.0
 """A point stamped further ahead of now than this is disputed.
@@ -40,8 +39,7 @@ def offset_verdict(host: Host, policy: FleetPolicy) -> tuple[Verdict, Severity]:
     return "unproven", Severity.WARNING
 
 
-LEAST_WARNING_SHARE = 0.1
-"""No profile of ntpaudit warns below this share of its critical tolerance."""
+LEAST_WARNING_SHARE = 0.1  # no profile of ntpaudit warns below this share of its critical tolerance
 
 
 def needs_tolerances(host: Host) -> bool:

@@ -1,7 +1,8 @@
 """Findings about what hosts share: a wrong server, a site that moved; and about single clocks that move slowly."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from statistics import median
 
 from ntpaudit.core.checks.rule import ISO, ISO_GUIDE, PCI, SC45, Raised, Rule
 from ntpaudit.core.fleet.clock_shift import MANY, ClockShift
@@ -11,14 +12,9 @@ from ntpaudit.core.ntp.sources import is_pool_name
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import format_duration, format_offset
 
-SITE_MOVED_SHARE = 0.1
-"""Smallest shift of a site that counts, as a share of the warning tolerance."""
-
-SLOW_WALK_SHARE = 0.02
-"""Smallest shift of one host that counts, as a share of the warning tolerance."""
-
-MAX_SLOW_WALKS = 5
-"""More slow walks than this at one site become one finding."""
+SITE_MOVED_SHARE = 0.1  # smallest shift of a site that counts, as a share of the warning tolerance
+SLOW_WALK_SHARE = 0.02  # smallest shift of one host that counts, as a share of the warning tolerance
+MAX_SLOW_WALKS = 5  # more slow walks than this at one site become one finding
 
 _FIX_MOVED_BACK = "it is over: find what these hosts share and what moved them; correct the logs of that time"
 
@@ -37,14 +33,16 @@ def check_shared_falseticker(context: FleetContext) -> Iterator[Raised]:
         known = {name: offset_s for name, offset_s in by_host.items() if offset_s is not None}
         errors_s = [offset_s - own.estimate_s for name, offset_s in known.items() if (own := hosts[name].offset)]
         if len(by_host) >= MANY and _do_agree(errors_s, context.policy.warning_s):
-            message = f"{source} is probably wrong: {_rejected(len(by_host), _median(errors_s))}"
-            yield Raised("high", message, None, source, tuple(by_host), _median(known.values()))
+            message = f"{source} is probably wrong: {_rejected(len(by_host), errors_s)}"
+            value_s = median(known.values()) if known else None
+            yield Raised("high", message, None, source, tuple(by_host), value_s)
 
 
-def _rejected(hosts: int, error_s: float | None) -> str:
+def _rejected(hosts: int, errors_s: Sequence[float]) -> str:
     """Describe how a source differs from the others on those hosts; its error is positive where it is ahead."""
-    if error_s is None:
+    if not errors_s:
         return f"{hosts} hosts reject it as a falseticker"
+    error_s = median(errors_s)
     way = "ahead of" if error_s > 0 else "behind"
     return f"on {hosts} hosts it is {format_duration(error_s)} {way} the servers that agree (median)"
 
@@ -56,12 +54,6 @@ def _do_agree(errors_s: Sequence[float], within_s: float) -> bool:
     return not ordered or any(
         last_s - first_s <= within_s for first_s, last_s in zip(ordered, ordered[most:], strict=False)
     )
-
-
-def _median(values: Iterable[float]) -> float | None:
-    ordered = sorted(values)
-    last = len(ordered) - 1
-    return (ordered[last // 2] + ordered[(last + 1) // 2]) / 2 if ordered else None
 
 
 SHARED_FALSETICKER = Rule(
