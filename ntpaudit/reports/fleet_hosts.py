@@ -112,11 +112,11 @@ def list_cards(
         if step.host in jumped:  # set forward, a clock's offset falls
             moved_s = None if step.value_s is None else -step.value_s
             jumped[step.host].append(Jump(step.since_ns, moved_s, True))
-    return [
-        Card(one, draw_series(series, frame), _series_words(series, frame))
-        for one in worst
-        for series in [HostSeries(host_series[one.name], jumped[one.name], terms.warning_s)]
-    ]
+    cards = []
+    for one in worst:
+        series = HostSeries(host_series[one.name], jumped[one.name], terms.warning_s)
+        cards.append(Card(one, draw_series(series, frame), _series_words(series, frame)))
+    return cards
 
 
 def step_words(step: Alarm) -> str:

@@ -55,8 +55,6 @@ def render_order(order: Order, estimates: Sequence[float], now_ns: int, severity
             "time": {"utc": format_utc(now_ns)},
             "severity": severity.word,
             **order._asdict(),
-            "within_s": order.within_s,
-            "corrected_within_s": order.corrected_within_s,
             "estimates_s": list(estimates),
         }
     )

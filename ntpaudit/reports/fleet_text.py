@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import TypeVar
 
-from ntpaudit.core.fleet.missing import share
+from ntpaudit.core.fleet.missing import describe_coverage
 from ntpaudit.core.fleet.model import Fleet, FleetFinding, HostStatus, Order, Site, max_error_s
 from ntpaudit.core.policy import Severity
 from ntpaudit.core.units import format_duration, format_offset, format_utc, plural
@@ -130,16 +130,9 @@ def _up(seconds: float) -> str:
 
 
 def _facts(fleet: Fleet) -> Iterator[tuple[str, str]]:
-    hosts, measured, by_two, by_three = fleet.coverage
-    if hosts:
-        listed = "" if fleet.unlisted is None else " in the inventory"
+    if fleet.coverage.hosts:
         others = f"; {plural(fleet.unlisted, 'other')} report" if fleet.unlisted else ""
-        text = (
-            f"{measured} of {plural(hosts, 'host')}{listed} {'is' if measured == 1 else 'are'} measured "
-            f"({share(measured, hosts)}); {by_two} by two or more sources ({share(by_two, hosts)}), {by_three} by "
-            f"three or more ({share(by_three, hosts)}){others}"
-        )
-        yield "coverage", text
+        yield "coverage", describe_coverage(fleet.coverage, is_listed=fleet.unlisted is not None) + others
     if (worst := fleet.whole.ambiguity) is not None:
         pair = f"worst pair: {' and '.join(map(short_name, worst.hosts))}"
         yield "ordering", f"timestamps can order events more than {_up(worst.within_s)} apart ({pair})"

@@ -39,28 +39,34 @@ class _Column(NamedTuple):
 
 def audit_table(audits: Iterable[Audit], width: int, paint: Paint) -> Iterator[str]:
     """Write audits as a table of at most `width` columns."""
-    columns = [column for column in _AUDIT if width >= column.page]
-    room = width - sum(column.width + len(_GAP) for column in columns)
-    yield _line(columns, [column.title for column in columns], "findings")
-    is_dated = True
-    for audit in audits:
-        is_dated = is_dated and audit.is_dated
-        cells = [column.cell(audit) for column in columns]
-        yield _line(columns, cells, _shortened(audit.findings, max(room, _FINDINGS_WIDTH)), paint, audit.severity)
-    if not is_dated:
-        yield _HOST_TIME
+    return _table(_AUDIT, audits, width, paint, {"?": _HOST_TIME}, lambda audit: audit.findings)
 
 
 def hour_table(hours: Iterable[Hour], width: int, paint: Paint) -> Iterator[str]:
     """Write hours as a table of at most `width` columns."""
-    columns = [column for column in _HOUR if width >= column.page]
-    yield _line(columns, [column.title for column in columns])
+    return _table(_HOUR, hours, width, paint, _LEGEND)
+
+
+def _table(
+    columns: Sequence[_Column],
+    rows: Iterable[Any],
+    width: int,
+    paint: Paint,
+    legend: Mapping[str, str],
+    findings: Callable[[Any], Sequence[str]] | None = None,
+) -> Iterator[str]:
+    """Write rows, and below them what is in the `legend` of the titles and marks that occur."""
+    columns = [column for column in columns if width >= column.page]
+    room = max(_FINDINGS_WIDTH, width - sum(column.width + len(_GAP) for column in columns))
+    yield _line(columns, [column.title for column in columns], "findings" if findings else "")
     used = set()
-    for hour in hours:
-        cells = [column.cell(hour) for column in columns]
-        used |= {"?" if cell == "?" else column.title for column, cell in zip(columns, cells, strict=True) if cell}
-        yield _line(columns, cells, "", paint, hour.severity)
-    yield from (f"{word}: {meaning}\n" for word, meaning in _LEGEND.items() if word in used)
+    for row in rows:
+        cells = [column.cell(row) for column in columns]
+        used |= {
+            "?" if cell.endswith("?") else column.title for column, cell in zip(columns, cells, strict=True) if cell
+        }
+        yield _line(columns, cells, _shortened(findings(row), room) if findings else "", paint, row.severity)
+    yield from (f"{word}: {meaning}\n" for word, meaning in legend.items() if word in used)
 
 
 def event_table(events: Iterable[StoredEvent], width: int, paint: Paint) -> Iterator[str]:
@@ -77,7 +83,7 @@ def event_table(events: Iterable[StoredEvent], width: int, paint: Paint) -> Iter
         yield f"{when}  {paint(label, colour)}{' ' * (_LABEL_WIDTH - len(label))}  {first}\n"
         yield from (f"{' ' * margin}{line}\n" for line in others)
     if not is_dated:
-        yield _HOST_TIME
+        yield f"?: {_HOST_TIME}\n"
 
 
 def audit_csv(hours: Iterable[Hour], audits: Iterable[Audit]) -> Iterator[str]:
@@ -239,7 +245,7 @@ _HOUR = (
     _Column("offset to", 17, lambda hour: _offset(hour.most_offset_s), is_number=True, page=76),
     _Column("bound", 10, lambda hour: _bound(hour.bound_s), is_number=True),
 )
-_HOST_TIME = "?: by the host's own clock, because the true time is not known\n"
+_HOST_TIME = "by the host's own clock, because the true time is not known"
 _LEGEND = {
     "absent": "the host ran, but no record shows that the agent did",
     "off": "the host was down or suspended",

@@ -251,7 +251,7 @@ def test_who_is_in_no_inventory_is_counted() -> None:
     assert judge_fleet(read, FleetPolicy()).unlisted is None
     fleet = judge_fleet(read, FleetPolicy(inventory=("a", "x")))
     assert fleet.unlisted == 2
-    assert only(fleet, "coverage").message.startswith("1 of 2 hosts in the inventory are measured (50 %)")
+    assert only(fleet, "coverage").message.startswith("1 of 2 hosts in the inventory is measured (50 %)")
 
 
 def test_an_unlisted_host_alone_changes_no_severity() -> None:

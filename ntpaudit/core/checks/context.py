@@ -110,9 +110,7 @@ class AuditContext(NamedTuple):
     def verdict(self) -> Verdict:
         """The verdict on the critical tolerance."""
         agreement = self.selection.agreement
-        if agreement is None:
-            return "unmeasured"
-        return self.profile.verdict(agreement.interval, guaranteed=agreement.is_guaranteed)
+        return self.profile.verdict(agreement and agreement.interval, guaranteed=not self.is_unguaranteed)
 
     @property
     def offset_severity(self) -> Severity:

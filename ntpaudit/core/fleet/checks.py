@@ -34,7 +34,11 @@ def judge_fleet(snapshot: Snapshot, policy: FleetPolicy) -> Fleet:
     extremes = [one for group in groups.values() for one in group.extremes]
     whole = Site(None, count(members), group_of(extremes).ambiguity)
     unlisted_count = None if policy.inventory is None else len(unlisted)
-    findings = _findings(context)
+    findings = worst_first(
+        FleetFinding(*make_finding(rule, raised), raised.site, raised.source, raised.hosts, raised.value_s)
+        for rule in RULES
+        for raised in rule.check(context)
+    )
     return Fleet(snapshot.now_ns, _suspect(members, findings), findings, coverage, sites, whole, unlisted_count)
 
 
@@ -48,13 +52,3 @@ def _suspect(members: tuple[HostStatus, ...], findings: Iterable[FleetFinding]) 
                 found[name][finding.id] = None
     marked = (one._replace(suspected=tuple(found[one.name])) if one.name in found else one for one in members)
     return tuple(sorted(marked, key=rank))  # a stable sort
-
-
-def _findings(context: FleetContext) -> tuple[FleetFinding, ...]:
-    """Run every rule. The worst findings come first; those of one level keep the order of `RULES`."""
-    found = [
-        FleetFinding(*make_finding(rule, raised), raised.site, raised.source, raised.hosts, raised.value_s)
-        for rule in RULES
-        for raised in rule.check(context)
-    ]
-    return worst_first(found)

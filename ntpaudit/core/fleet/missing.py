@@ -7,7 +7,7 @@ from ntpaudit.core.checks.finding import Level
 from ntpaudit.core.checks.rule import NIS2, Raised, Rule
 from ntpaudit.core.fleet.context import MAX_NAMES_SHOWN, FleetContext, at, expected_hosts, listed, sorted_names
 from ntpaudit.core.fleet.members import by_site, is_covered, namesake
-from ntpaudit.core.fleet.model import HostStatus
+from ntpaudit.core.fleet.model import Coverage, HostStatus
 from ntpaudit.core.units import DAY_S, format_duration, plural
 
 FULL_SHARE = 0.95  # if fewer of the hosts are measured by two sources, `coverage` has level medium
@@ -18,8 +18,6 @@ _FIX_NEVER_REPORTED = (
     "install the agent there and let it deliver, or correct the name in the inventory: names are compared exactly"
 )
 
-_FIX_UNLISTED = "add your own hosts to the inventory; find out who runs the others"
-_FIX_NO_DATA = "make the silent hosts report again: see evidence-gap"
 _FIX_WRONG_SITE = "correct the site in the inventory, or host.site in the configuration of the host"
 
 
@@ -43,7 +41,12 @@ def check_evidence_gap(context: FleetContext) -> Iterator[Raised]:
     if context.unlisted:
         verb = "reports but is" if len(context.unlisted) == 1 else "report but are"
         message = f"{listed(context.unlisted)} {verb} not in the inventory"
-        yield Raised("low", message, hosts=context.unlisted, remedy=_FIX_UNLISTED)
+        yield Raised(
+            "low",
+            message,
+            hosts=context.unlisted,
+            remedy="add your own hosts to the inventory; find out who runs the others",
+        )
     yield from _misplaced(context)
 
 
@@ -112,18 +115,24 @@ EVIDENCE_GAP = Rule(
 
 def check_coverage(context: FleetContext) -> Iterator[Raised]:
     """Too few hosts are measured by two synchronised sources (CIS Controls 8.4); three are counted too (v7 6.1)."""
-    hosts, measured, by_two, by_three = context.coverage
-    if by_two == hosts:
+    if context.coverage.by_two == context.coverage.hosts:
         return
-    listed = "" if context.policy.inventory is None else " in the inventory"
-    message = (
-        f"{measured} of {plural(hosts, 'host')}{listed} are measured ({share(measured, hosts)}); {by_two} by two or "
-        f"more sources ({share(by_two, hosts)}), {by_three} by three or more ({share(by_three, hosts)})"
-    )
+    message = describe_coverage(context.coverage, is_listed=context.policy.inventory is not None)
     short = [one for one in expected_hosts(context.members, context.unlisted) if not is_covered(one)]
-    remedy = _FIX_NO_DATA if all(one.host is None or one.silent_s is not None for one in short) else None
-    level: Level = "low" if by_two >= FULL_SHARE * hosts else "medium"
+    are_silent = all(one.host is None or one.silent_s is not None for one in short)
+    remedy = "make the silent hosts report again: see evidence-gap" if are_silent else None
+    level: Level = "low" if context.coverage.by_two >= FULL_SHARE * context.coverage.hosts else "medium"
     yield Raised(level, message, hosts=sorted_names(one.name for one in short), remedy=remedy)
+
+
+def describe_coverage(coverage: Coverage, *, is_listed: bool) -> str:
+    """Describe how many hosts are measured; `is_listed`: those of an inventory."""
+    hosts, measured, by_two, by_three = coverage
+    return (
+        f"{measured} of {plural(hosts, 'host')}{' in the inventory' * is_listed} {'is' if measured == 1 else 'are'} "
+        f"measured ({share(measured, hosts)}); {by_two} by two or more sources ({share(by_two, hosts)}), {by_three} by "
+        f"three or more ({share(by_three, hosts)})"
+    )
 
 
 def share(count: int, total: int) -> str:

@@ -258,6 +258,7 @@ class Order(NamedTuple):
     The first host's event came first if the second's timestamp is later by more than `first_s`; the second host's event
     came first if the first's timestamp is later by more than `second_s`. A negative limit: even if the own timestamp is
     later, by less than that. `corrected_*` are the limits for timestamps corrected by the hosts' estimates.
+    `within_s` is the larger limit: only events stamped further apart are certainly in the order of their timestamps.
     """
 
     hosts: tuple[str, str]
@@ -265,16 +266,8 @@ class Order(NamedTuple):
     second_s: float
     corrected_first_s: float
     corrected_second_s: float
-
-    @property
-    def within_s(self) -> float:
-        """Only events stamped further apart than this are certainly in the order of their timestamps."""
-        return max(self.first_s, self.second_s)
-
-    @property
-    def corrected_within_s(self) -> float:
-        """The same for corrected timestamps."""
-        return max(self.corrected_first_s, self.corrected_second_s)
+    within_s: float
+    corrected_within_s: float
 
 
 class Site(NamedTuple):

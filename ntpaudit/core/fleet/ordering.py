@@ -47,14 +47,10 @@ def order(a: Host, b: Host, now_ns: int | None = None) -> Order | None:
     known_a, known_b = (
         offset if now_ns is None else _drifted(host, offset, now_ns) for host, offset in ((a, a.offset), (b, b.offset))
     )
+    limits = known_a.latest_s - known_b.earliest_s, known_b.latest_s - known_a.earliest_s
     one, two = _residual(known_a), _residual(known_b)
-    return Order(
-        (a.name, b.name),
-        known_a.latest_s - known_b.earliest_s,
-        known_b.latest_s - known_a.earliest_s,
-        one.latest_s - two.earliest_s,
-        two.latest_s - one.earliest_s,
-    )
+    corrected = one.latest_s - two.earliest_s, two.latest_s - one.earliest_s
+    return Order((a.name, b.name), *limits, *corrected, max(limits), max(corrected))
 
 
 def group_of(hosts: Sequence[Measured]) -> Group:
